@@ -1,0 +1,50 @@
+# Everything sets itself up: `make demo` and `make test` need a python3 (3.11 to 3.13) and a package index, nothing else.
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+# The CUDA build of JAX where a GPU answers, the CPU build elsewhere.
+EXTRAS := dev$(shell nvidia-smi -L >/dev/null 2>&1 && echo ,cuda12)
+RUN ?= runs/demo
+DATA ?= data/stdlib
+
+.PHONY: help demo test test-pythons soak lint format clean
+
+help:            ## what there is to make
+	@grep -E '^[a-z-]+: .*##|^[a-z-]+:  *##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
+
+$(BIN)/.ready: pyproject.toml
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[$(EXTRAS)]'
+	touch $@
+
+demo: $(BIN)/.ready ## prepare a corpus, train a small model for three minutes, evaluate, sample, plot
+	$(BIN)/python -m gptjax.prepare --input=python-stdlib --output=$(DATA) --tokenizer=bpe --vocab_size=2048
+	$(BIN)/python -m gptjax.train --config=configs/stdlib_tiny.py --config.data.path=$(DATA) --workdir=$(RUN)
+	$(BIN)/python -m gptjax.sample --workdir=$(RUN) --checkpoint=best --prompt='def ' --num_samples=2 --max_new_tokens=120 \
+	  --temperature=0.8 --top_p=0.95
+	@echo
+	@echo 'Next: look at $(RUN)/loss.png; give it your own prompt: $(BIN)/python -m gptjax.sample --workdir=$(RUN);'
+	@echo 'your own text: $(BIN)/python -m gptjax.prepare --input=FOLDER --output=data/mine, then train with'
+	@echo '--config.data.path=data/mine; a longer run of this one: --config.training.duration="5000 steps".'
+
+test: $(BIN)/.ready ## the whole suite
+	$(BIN)/ruff check .
+	$(BIN)/python -m pytest -n 2 --dist=loadgroup
+
+test-pythons:    ## the whole suite on every supported python that is at hand, each with its newest jax
+	@for version in 3.11 3.12 3.13; do \
+	  if python$$version -c '' 2>/dev/null; then \
+	    $(MAKE) test PYTHON=python$$version VENV=.venv-$$version || exit 1; \
+	  else echo "python$$version is not here: skipped"; fi; done
+
+soak: $(BIN)/.ready ## kill a run hundreds of times and compare every loss with an unbroken run's
+	$(BIN)/python tests/soak.py --kills=$${KILLS:-200}
+
+lint: $(BIN)/.ready ## style
+	$(BIN)/ruff check . && $(BIN)/ruff format --check .
+
+format: $(BIN)/.ready ## style, mended
+	$(BIN)/ruff format . && $(BIN)/ruff check --fix .
+
+clean:           ## environments and caches; runs/ and data/ stay
+	rm -rf .venv .venv-* .pytest_cache .ruff_cache .hypothesis *.egg-info

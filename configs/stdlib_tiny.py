@@ -1,0 +1,38 @@
+"""The demo: a small decoder that learns to write Python from the standard library's source, in minutes on two CPU cores.
+
+Data (built from the running Python, nothing is downloaded):
+
+  python -m gptjax.prepare --input=python-stdlib --output=data/stdlib --vocab_size=2048
+"""
+
+from gptjax.config import default
+
+
+def get_config():
+    config = default()
+
+    config.model.num_layers = 4
+    config.model.width = 192
+    config.model.num_heads = 3
+    config.model.feedforward = "relu2"
+    config.model.qk_norm = True
+    config.model.initialization = "zero"
+
+    config.data.path = "data/stdlib"
+    config.data.sequence_length = 192
+
+    config.optimizer.name = "muon"
+    config.optimizer.learning_rate = 4e-3
+    config.schedule.name = "wsd"
+    config.schedule.warmup = "20 steps"
+    config.schedule.decay = "40%"
+    config.schedule.final_fraction = 0.0
+
+    config.training.duration = "1000 steps"
+    config.training.batch_size = 12
+
+    config.checkpoint.every = "250 steps"
+    config.evaluation.every = "125 steps"
+    config.evaluation.sample_every = "500 steps"
+    config.evaluation.sample_prompt = "def "
+    return config

@@ -1,0 +1,395 @@
+"""One experiment = one config: defaults, durations, loading, validation, freezing.
+
+A config file is Python: its `get_config(arg=None)` starts from `default()` and sets what differs; flags override any
+field (`--config.optimizer.learning_rate=3e-4`). Before any device work the config is checked (`validate`) and every
+`auto` is settled (`resolve`), so that what is saved in the run, hashed and printed is complete: nothing downstream
+guesses. Bad input raises `ConfigError`, which names the field, its value and what is allowed.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import functools
+import hashlib
+import json
+import math
+import re
+from collections.abc import Iterable
+from typing import Any
+
+from ml_collections import ConfigDict, FrozenConfigDict
+
+
+class ConfigError(ValueError):
+    """A setting that cannot work; the message names the field, the value and what is allowed."""
+
+
+def default() -> ConfigDict:
+    """Every field there is, with values that train a small model well on a laptop."""
+    config = ConfigDict()
+    config.seed = 0
+
+    config.model = ConfigDict(
+        dict(
+            vocab_size=0,  # 0: the tokenizer's
+            num_layers=6,
+            width=384,  # D
+            num_heads=6,  # N
+            num_kv_heads=0,  # K; 0: num_heads (multi-head), 1: multi-query, between: grouped-query
+            head_width=0,  # H; 0: width / num_heads
+            feedforward="swiglu",  # swiglu | geglu | gelu | relu2
+            feedforward_width=0,  # F; 0: 4 D, or 8/3 D rounded up to a multiple of 64 where gated
+            norm="rmsnorm",  # rmsnorm | layernorm
+            norm_epsilon=1e-5,
+            position="rope",  # rope | learned | sinusoidal | none
+            max_positions=0,  # longest context; 0: data.sequence_length
+            rope_theta=10_000.0,
+            rope_scaling="none",  # none | linear | llama3
+            rope_factor=1.0,
+            rope_low_frequency_factor=1.0,
+            rope_high_frequency_factor=4.0,
+            rope_original_positions=8192,
+            qk_norm=False,
+            window=0,  # keys that a sliding-window layer sees, itself included
+            window_pattern="L",  # repeated over the layers: S sliding window, L whole context
+            bias="none",  # none | qkv | all (projections and norms)
+            tied_embeddings=True,
+            logit_softcap=0.0,  # 0: off
+            dropout=0.0,
+            initialization="residual_scaled",  # normal | residual_scaled | zero (output projections)
+            initialization_std=0.02,
+            dtype="auto",  # compute dtype: auto | float32 | bfloat16 (parameters are float32)
+            layers="auto",  # auto | scan | unroll
+            remat="none",  # none | dots | full
+            attention="auto",  # auto | reference | xla | cudnn
+            attention_block=0,  # query rows a block of the xla backend; 0: 64 on CPU, 512 on GPU
+        )
+    )
+
+    config.data = ConfigDict(
+        dict(
+            path="",  # prepared folder(s): "data/books" or "data/web=0.7,data/code=0.3"
+            sequence_length=256,  # T
+            windows="contiguous",  # contiguous: documents run on | packed: whole documents, which do not see each other
+            workers=0,  # loader processes; the stream is the same for any number
+            prefetch=2,  # batches put on the device ahead
+            verify=True,  # check the shards' hashes on opening
+        )
+    )
+
+    config.optimizer = ConfigDict(
+        dict(
+            name="adamw",  # adamw | muon | lion | adafactor | sgd
+            learning_rate=1e-3,
+            weight_decay=0.1,  # on matrices; norms and biases are not decayed
+            beta1=0.9,
+            beta2=0.95,
+            epsilon=1e-8,
+            momentum=0.95,  # muon and sgd
+            muon_learning_rate=0.02,  # for the matrices that Muon takes; the rest use learning_rate (AdamW)
+            gradient_clip=1.0,  # global norm; 0: off
+            first_moment_dtype="float32",  # float32 | bfloat16
+            rules=(),  # (regex on the parameter path, learning_rate | weight_decay | freeze, factor or bool), …
+        )
+    )
+
+    config.schedule = ConfigDict(
+        dict(
+            name="cosine",  # cosine | wsd | linear | constant | inverse_sqrt
+            warmup="100 steps",
+            decay="20%",  # wsd: the last part of the run
+            final_fraction=0.1,  # of the peak learning rate
+        )
+    )
+
+    config.training = ConfigDict(
+        dict(
+            duration="2000 steps",  # "N steps", "300M tokens" or "2 epochs"
+            batch_size=32,  # sequences an optimizer step, over all devices
+            gradient_accumulation_steps=1,
+            loss_chunk=0,  # tokens whose logits exist at once; 0: all
+            z_loss=0.0,
+            ema_decay=0.0,  # 0: off
+            on_nonfinite="stop",  # stop | skip (the update is dropped)
+            outlier_zscore=0.0,  # drop updates whose loss or gradient norm is this far out; 0: off
+            init_from="",  # another run's workdir: start from its parameters
+            profile="",  # "100 steps": trace ten steps from there into the run's folder
+        )
+    )
+
+    config.mesh = ConfigDict(dict(data=-1, fsdp=1, tensor=1))  # -1: all devices that are left
+
+    config.checkpoint = ConfigDict(
+        dict(
+            every="500 steps",
+            keep_latest=2,
+            keep_best=1,  # by validation loss
+            keep_every="",  # "10000 steps": never delete these
+        )
+    )
+
+    config.evaluation = ConfigDict(
+        dict(
+            every="250 steps",
+            batches=20,  # 0: the whole validation split
+            sample_every="",  # "500 steps": a sample of the model into samples/
+            sample_prompt="\n",
+            sample_tokens=128,
+        )
+    )
+
+    config.logging = ConfigDict(dict(every="10 steps", tensorboard=True, plots=True))
+    return config.lock()
+
+
+# --- Durations ------------------------------------------------------------------------------------
+
+_DURATION = re.compile(r"\s*(\d+(?:_\d+)*(?:\.\d+)?(?:[eE][+-]?\d+)?)\s*([kKMGBT]?)\s*(steps?|tokens?|epochs?|%)?\s*")
+_MULTIPLES = {"": 1, "k": 10**3, "K": 10**3, "M": 10**6, "G": 10**9, "B": 10**9, "T": 10**12}
+
+
+@dataclasses.dataclass(frozen=True)
+class Units:
+    """How long a step is: what turns a duration in any unit into steps.
+
+    Attributes:
+      tokens_per_step: tokens that one optimizer step consumes.
+      steps_per_epoch: steps in one pass over the training data; None where no data is known.
+      total_steps: length of the run, for durations in per cent; None while it is not known yet.
+    """
+
+    tokens_per_step: int
+    steps_per_epoch: float | None = None
+    total_steps: int | None = None
+
+    def steps(self, text: str | int, field: str) -> int:
+        """'500 steps', '500', '300M tokens', '2 epochs' or '5%' → steps, rounded up.
+
+        Raises:
+          ConfigError: the text is no duration, or its unit has no meaning here.
+        """
+        match = _DURATION.fullmatch(str(text))
+        if not match:
+            raise ConfigError(
+                f"{field} = {text!r}: expected a duration such as '500 steps', '300M tokens' or '2 epochs'"
+            )
+        amount = float(match[1]) * _MULTIPLES[match[2]]
+        unit = (match[3] or "step").rstrip("s")
+        if unit == "token":
+            amount /= self.tokens_per_step
+        elif unit == "epoch":
+            if self.steps_per_epoch is None:
+                raise ConfigError(f"{field} = {text!r}: epochs have no length without data; set data.path")
+            amount *= self.steps_per_epoch
+        elif unit == "%":
+            if self.total_steps is None:
+                raise ConfigError(f"{field} = {text!r}: a share of the run cannot say how long the run is")
+            amount *= self.total_steps / 100
+        return math.ceil(amount - 1e-6)
+
+
+# --- Validation -----------------------------------------------------------------------------------
+
+_CHOICES = {
+    "model.feedforward": ("swiglu", "geglu", "gelu", "relu2"),
+    "model.norm": ("rmsnorm", "layernorm"),
+    "model.position": ("rope", "learned", "sinusoidal", "none"),
+    "model.rope_scaling": ("none", "linear", "llama3"),
+    "model.bias": ("none", "qkv", "all"),
+    "model.initialization": ("normal", "residual_scaled", "zero"),
+    "model.dtype": ("auto", "float32", "bfloat16"),
+    "model.layers": ("auto", "scan", "unroll"),
+    "model.remat": ("none", "dots", "full"),
+    "model.attention": ("auto", "reference", "xla", "cudnn"),
+    "data.windows": ("contiguous", "packed"),
+    "optimizer.name": ("adamw", "muon", "lion", "adafactor", "sgd"),
+    "optimizer.first_moment_dtype": ("float32", "bfloat16"),
+    "schedule.name": ("cosine", "wsd", "linear", "constant", "inverse_sqrt"),
+    "training.on_nonfinite": ("stop", "skip"),
+}
+_AT_LEAST_ONE = (
+    "model.num_layers model.width model.num_heads model.rope_original_positions data.sequence_length "
+    "training.batch_size training.gradient_accumulation_steps checkpoint.keep_latest"
+).split()
+_NOT_NEGATIVE = (
+    "seed model.vocab_size model.num_kv_heads model.head_width model.feedforward_width model.max_positions "
+    "model.window model.attention_block model.logit_softcap data.workers data.prefetch optimizer.weight_decay "
+    "optimizer.gradient_clip training.loss_chunk training.z_loss training.outlier_zscore checkpoint.keep_best evaluation.batches "
+    "evaluation.sample_tokens"
+).split()
+_POSITIVE = (
+    "model.norm_epsilon model.rope_theta model.rope_factor model.rope_low_frequency_factor "
+    "model.rope_high_frequency_factor model.initialization_std optimizer.learning_rate optimizer.epsilon "
+    "optimizer.muon_learning_rate"
+).split()
+_FRACTION_BELOW_ONE = "model.dropout optimizer.beta1 optimizer.beta2 optimizer.momentum training.ema_decay".split()
+
+
+def get(config: Any, field: str) -> Any:
+    """The value of a dotted field: `get(config, 'model.width')`."""
+    return functools.reduce(lambda section, name: section[name], field.split("."), config)
+
+
+def flatten(config: Any) -> dict[str, Any]:
+    """{'model.width': 384, …} of a config."""
+    flat = {}
+    for name, value in config.items():
+        if isinstance(value, ConfigDict | FrozenConfigDict):
+            flat |= {f"{name}.{inner}": v for inner, v in flatten(value).items()}
+        else:
+            flat[name] = value
+    return flat
+
+
+def _suggestion(name: str, known: Iterable[str]) -> str:
+    close = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
+    return f"; did you mean {close[0]}?" if close else ""
+
+
+def check_fields(config: Any) -> None:
+    """Every field is one of `default()`'s, of its type, and none is missing.
+
+    Raises:
+      ConfigError: otherwise.
+    """
+    known, given = flatten(default()), flatten(config)
+    for field, value in given.items():
+        if field not in known:
+            raise ConfigError(f"unknown field {field}{_suggestion(field, known)}")
+        wanted = type(known[field])
+        fits = isinstance(value, wanted) and not (wanted is int and isinstance(value, bool))
+        if not fits and not (wanted is float and isinstance(value, int) and not isinstance(value, bool)):
+            raise ConfigError(f"{field} = {value!r}: expected {wanted.__name__}, got {type(value).__name__}")
+    for field in known:
+        if field not in given:
+            raise ConfigError(f"field {field} is missing: start from gptjax.config.default()")
+
+
+def validate(config: Any) -> None:
+    """Checks all that can be known without data and devices.
+
+    Raises:
+      ConfigError: the first thing that cannot work, with the field, the value and what is allowed.
+    """
+    check_fields(config)
+    if config.model.dtype == "float16":
+        raise ConfigError(
+            "model.dtype = 'float16': its range needs loss scaling, which is not built; use 'bfloat16' on GPU or TPU, "
+            "'float32' on CPU"
+        )
+    for field, allowed in _CHOICES.items():
+        if get(config, field) not in allowed:
+            raise ConfigError(
+                f"{field} = {get(config, field)!r}: expected one of {', '.join(allowed)}"
+                f"{_suggestion(str(get(config, field)), allowed)}"
+            )
+    limits = (
+        (_AT_LEAST_ONE, lambda v: v >= 1, "must be at least 1"),
+        (_NOT_NEGATIVE, lambda v: v >= 0, "must not be negative"),
+        (_POSITIVE, lambda v: v > 0, "must be positive"),
+        (_FRACTION_BELOW_ONE, lambda v: 0 <= v < 1, "must be in [0, 1)"),
+        (["schedule.final_fraction"], lambda v: 0 <= v <= 1, "must be in [0, 1]"),
+    )
+    for fields, holds, allowed in limits:
+        for field in fields:
+            if not holds(get(config, field)):
+                raise ConfigError(f"{field} = {get(config, field)}: {allowed}")
+    _validate_model(config.model, config.data.sequence_length)
+    _validate_training(config)
+
+
+def _validate_model(model: Any, sequence_length: int) -> None:
+    if not model.head_width and model.width % model.num_heads:
+        raise ConfigError(
+            f"model.width = {model.width} is not divisible by model.num_heads = {model.num_heads}; "
+            "change one of them or set model.head_width"
+        )
+    num_kv_heads = model.num_kv_heads or model.num_heads
+    if model.num_heads % num_kv_heads:
+        raise ConfigError(
+            f"model.num_heads = {model.num_heads} is not divisible by model.num_kv_heads = {num_kv_heads}"
+        )
+    head_width = model.head_width or model.width // model.num_heads
+    if model.position == "rope" and head_width % 2:
+        raise ConfigError(f"model.position = 'rope' rotates pairs: the head width {head_width} must be even")
+    if model.position == "sinusoidal" and model.width % 2:
+        raise ConfigError(f"model.position = 'sinusoidal' needs an even model.width, got {model.width}")
+    if not model.window_pattern or set(model.window_pattern) - set("SL"):
+        raise ConfigError(
+            f"model.window_pattern = {model.window_pattern!r}: a string of S (sliding window) and L (whole context)"
+        )
+    if ("S" in model.window_pattern) != (model.window > 0):
+        raise ConfigError(
+            f"model.window = {model.window} with model.window_pattern = {model.window_pattern!r}: "
+            "layers marked S need a window, and a window needs layers marked S"
+        )
+    if 0 < model.max_positions < sequence_length:
+        raise ConfigError(
+            f"data.sequence_length = {sequence_length} is longer than model.max_positions = {model.max_positions}"
+        )
+
+
+def _validate_training(config: Any) -> None:
+    training = config.training
+    if training.batch_size % training.gradient_accumulation_steps:
+        raise ConfigError(
+            f"training.batch_size = {training.batch_size} is not divisible by "
+            f"training.gradient_accumulation_steps = {training.gradient_accumulation_steps}"
+        )
+    units = Units(training.batch_size * config.data.sequence_length, steps_per_epoch=1.0, total_steps=100)
+    required = "training.duration checkpoint.every evaluation.every logging.every".split()
+    for field in (*required, "schedule.warmup", "schedule.decay"):
+        if units.steps(get(config, field), field) < (1 if field in required else 0):
+            raise ConfigError(f"{field} = {get(config, field)!r}: must be at least one step")
+    for field in ("checkpoint.keep_every", "evaluation.sample_every", "training.profile"):
+        if get(config, field):
+            units.steps(get(config, field), field)
+    for rule in config.optimizer.rules:
+        if not (isinstance(rule, tuple | list) and len(rule) == 3 and rule[1] in _RULE_FIELDS):
+            raise ConfigError(
+                f"optimizer.rules: {rule!r} is not (regex on the parameter path, {' | '.join(_RULE_FIELDS)}, value)"
+            )
+
+
+_RULE_FIELDS = ("learning_rate", "weight_decay", "freeze")
+
+# --- Saving, loading, identity --------------------------------------------------------------------
+
+
+def to_json(config: Any) -> str:
+    """The whole config as indented JSON with sorted keys."""
+    nested: dict[str, Any] = {}
+    for field, value in flatten(config).items():
+        *sections, name = field.split(".")
+        functools.reduce(lambda d, s: d.setdefault(s, {}), sections, nested)[name] = value
+    return json.dumps(nested, indent=2, sort_keys=True, ensure_ascii=False) + "\n"
+
+
+def from_json(text: str, source: str = "config.json") -> FrozenConfigDict:
+    """A config that `to_json` wrote.
+
+    Raises:
+      ConfigError: not JSON, or a field that this version does not know.
+    """
+    try:
+        saved = json.loads(text)
+    except json.JSONDecodeError as error:
+        raise ConfigError(f"{source} is not a readable config: {error}") from error
+
+    def tupled(value):
+        return tuple(tupled(v) for v in value) if isinstance(value, list) else value
+
+    config = default()
+    known = flatten(config)
+    for field, value in flatten(ConfigDict(saved)).items():
+        if field not in known:
+            raise ConfigError(f"{source}: unknown field {field}, written by another version of gptjax")
+        *sections, name = field.split(".")
+        functools.reduce(lambda c, s: c[s], sections, config)[name] = tupled(value)
+    return FrozenConfigDict(config)
+
+
+def hash_of(config: Any) -> str:
+    """Twelve hexadecimal digits that change when any field does."""
+    return hashlib.sha256(to_json(config).encode()).hexdigest()[:12]

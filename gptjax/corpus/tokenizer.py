@@ -1,0 +1,220 @@
+"""Text to token ids and back, losslessly: SentencePiece BPE, bytes, or characters behind one interface.
+
+A tokenizer of our own making starts with the same control tokens (`CONTROL_TOKENS`) whatever its kind. Control tokens
+stand for no text: no text encodes to them and they decode to nothing.
+"""
+
+from __future__ import annotations
+
+import abc
+import json
+import os
+import re
+from collections.abc import Iterable, Sequence
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+import sentencepiece
+import xxhash
+
+from gptjax.config import ConfigError
+
+CONTROL_TOKENS = (
+    *("<unk>", "<s>", "</s>", "<pad>"),
+    *("<|system|>", "<|user|>", "<|assistant|>", "<|tool|>", "<|end|>"),  # turns of a chat
+)
+REPLACEMENT = "\N{REPLACEMENT CHARACTER}".encode()
+SPACE_MARK = "\u2581"  # '▁': SentencePiece writes a space so
+SEGMENT = 1 << 16  # characters that SentencePiece sees at once
+
+
+class Tokenizer(abc.ABC):
+    """Token ids of a text; `decode(encode(text)) == text` but for characters that a vocabulary lacks.
+
+    Attributes:
+      kind: 'bpe', 'byte' or 'char'.
+      vocab_size: V.
+      unk_id, bos_id, eos_id, pad_id: ids, `None` where the vocabulary has no such token.
+      control_ids: name → id of every control token.
+      hash: of the file that `save` writes; equal hashes mean equal ids.
+    """
+
+    kind: str
+    file_name: str
+
+    def __init__(self, file_bytes: bytes, token_values: list[bytes], control_ids: dict[str, int]):
+        self._file_bytes = file_bytes
+        self._token_values = token_values
+        self.vocab_size = len(token_values)
+        self.control_ids = control_ids
+        self.unk_id, self.bos_id, self.eos_id, self.pad_id = map(control_ids.get, CONTROL_TOKENS[:4])
+        self.hash = xxhash.xxh3_128_hexdigest(file_bytes)
+
+    @abc.abstractmethod
+    def encode_batch(self, texts: Sequence[str]) -> list[np.ndarray]:
+        """One array of ids a text, in `texts`' order; in parallel where the kind has anything to gain from it."""
+
+    def encode(self, text: str) -> list[int]:
+        """Ids of one text, without BOS or EOS. A lone surrogate is no text: raises UnicodeEncodeError."""
+        return self.encode_batch([text])[0].tolist()
+
+    def decode_bytes(self, ids: Iterable[int]) -> bytes:
+        """The bytes that the ids stand for; a character may be cut at either end."""
+        return b"".join([self._token_values[i] for i in ids])
+
+    def decode(self, ids: Iterable[int]) -> str:
+        """The text that the ids stand for; bytes that are no character become U+FFFD."""
+        return self.decode_bytes(ids).decode("utf-8", errors="replace")
+
+    def token_bytes(self) -> np.ndarray:
+        """int32 [V]: UTF-8 bytes that each token stands for; 0 for control tokens, 1 for the unknown one."""
+        lengths = np.array([len(value) for value in self._token_values], np.int32)
+        if self.unk_id is not None:
+            lengths[self.unk_id] = 1
+        return lengths
+
+    def save(self, folder: str | Path) -> Path:
+        """Writes the tokenizer's one file into `folder`, whole or not at all, and returns its path."""
+        path = Path(folder) / self.file_name
+        aside = path.with_name(path.name + ".tmp")
+        with open(aside, "wb") as file:
+            file.write(self._file_bytes)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(aside, path)
+        return path
+
+
+class SentencePieceTokenizer(Tokenizer):
+    """A SentencePiece model: ours (tokenizer_training.py) or any other that has an end-of-text token."""
+
+    kind = "bpe"
+    file_name = "tokenizer.model"
+
+    def __init__(self, file_bytes: bytes):
+        self._model = model = sentencepiece.SentencePieceProcessor(model_proto=file_bytes)
+        pieces = [model.id_to_piece(i) for i in range(model.vocab_size())]
+        controls = {piece: i for i, piece in enumerate(pieces) if model.is_control(i)}
+        # The four special ids are the model's own, whatever it calls them.
+        special = [model.unk_id(), model.bos_id(), model.eos_id(), model.pad_id()]
+        controls |= {name: i for name, i in zip(CONTROL_TOKENS, special) if i >= 0}
+        super().__init__(file_bytes, [self._value(i, piece) for i, piece in enumerate(pieces)], controls)
+        if self.eos_id is None:
+            raise ConfigError("tokenizer: the SentencePiece model has no end-of-text token (eos_id), documents need one")
+        # A literal '▁' in a text is not a space: it goes in as the three bytes it is.
+        self._space_mark_ids = [model.piece_to_id(f"<0x{byte:02X}>") for byte in SPACE_MARK.encode()]
+        self._dummy_prefix = model.encode("a", out_type=str)[0].startswith(SPACE_MARK)
+        crossed = any("\n" in piece and piece != "\n" for piece in pieces)
+        self._newline_is_boundary = not crossed and self.decode(self.encode("a\n b\n")) == "a\n b\n"
+
+    def _value(self, i: int, piece: str) -> bytes:
+        if self._model.is_control(i):
+            return b""
+        if self._model.is_unknown(i):
+            return REPLACEMENT
+        if self._model.is_byte(i):
+            return bytes([int(piece[3:5], 16)])  # '<0xE2>'
+        return piece.replace(SPACE_MARK, " ").encode()
+
+    def decode(self, ids: Iterable[int]) -> str:
+        text = super().decode(ids)
+        return text.removeprefix(" ") if self._dummy_prefix else text
+
+    def encode_batch(self, texts: Sequence[str]) -> list[np.ndarray]:
+        # Long documents are cut where no token can cross, so that one of them is shared by all threads, too.
+        segments = [self._segments(text) for text in texts]
+        flat = [part for parts in segments for part in parts]
+        ids = iter(self._model.encode(flat, num_threads=len(os.sched_getaffinity(0))))
+        return [self._join([next(ids) for _ in parts], parts) for parts in segments]
+
+    def _segments(self, text: str) -> list[str]:
+        """`text` in parts: a literal '▁' alone, and the rest cut after newlines where that changes no id."""
+        parts = re.split(f"({SPACE_MARK})", text) if SPACE_MARK in text else [text]
+        if self._newline_is_boundary:
+            parts = [piece for part in parts for piece in _cut_after_newlines(part, SEGMENT)]
+        return parts
+
+    def _join(self, ids: list[list[int]], parts: list[str]) -> np.ndarray:
+        ids = [self._space_mark_ids if part == SPACE_MARK else i for i, part in zip(ids, parts)]
+        return np.concatenate([np.asarray(i, np.int32) for i in ids])
+
+
+class ByteTokenizer(Tokenizer):
+    """One token a UTF-8 byte, after the control tokens (as ByT5, https://arxiv.org/abs/2105.13626)."""
+
+    kind = "byte"
+    file_name = "tokenizer.json"
+
+    def __init__(self, control_tokens: Sequence[str] = CONTROL_TOKENS):
+        self._first = len(control_tokens)
+        super().__init__(
+            _json_bytes(kind=self.kind, control_tokens=control_tokens),
+            [b"" for _ in control_tokens] + [bytes([byte]) for byte in range(256)],
+            {name: i for i, name in enumerate(control_tokens)},
+        )
+
+    def encode_batch(self, texts: Sequence[str]) -> list[np.ndarray]:
+        return [np.frombuffer(text.encode(), np.uint8).astype(np.int32) + self._first for text in texts]
+
+
+class CharacterTokenizer(Tokenizer):
+    """One token a character of a fixed alphabet, after the control tokens; all other characters are <unk>."""
+
+    kind = "char"
+    file_name = "tokenizer.json"
+
+    def __init__(self, characters: str, control_tokens: Sequence[str] = CONTROL_TOKENS):
+        super().__init__(
+            _json_bytes(kind=self.kind, control_tokens=control_tokens, characters=characters),
+            [REPLACEMENT if name == "<unk>" else b"" for name in control_tokens] + [c.encode() for c in characters],
+            {name: i for i, name in enumerate(control_tokens)},
+        )
+        code_points = np.array([ord(c) for c in characters], np.int64)
+        self._id_of = np.full(code_points.max(initial=0) + 2, self.unk_id, np.int32)  # the last stands for all beyond
+        self._id_of[code_points] = np.arange(len(code_points)) + len(control_tokens)
+
+    def encode_batch(self, texts: Sequence[str]) -> list[np.ndarray]:
+        last = len(self._id_of) - 1
+        code_points = (np.frombuffer(text.encode("utf-32-le"), "<u4") for text in texts)
+        return [self._id_of[np.minimum(points, last)] for points in code_points]
+
+
+def load(path: str | Path) -> Tokenizer:
+    """The tokenizer of a folder (prepared or a run's), or of one file: a SentencePiece model or our JSON.
+
+    Raises:
+      ConfigError: there is none, or its file cannot be read.
+    """
+    path = Path(path)
+    if path.is_dir():
+        found = [path / name for name in ("tokenizer.model", "tokenizer.json") if (path / name).is_file()]
+        if not found:
+            raise ConfigError(f"tokenizer: {path} holds neither tokenizer.model nor tokenizer.json")
+        path = found[0]
+    if not path.is_file():
+        raise ConfigError(f"tokenizer: no such file or folder {str(path)!r}")
+    file_bytes = path.read_bytes()
+    try:
+        if path.suffix != ".json":
+            return SentencePieceTokenizer(file_bytes)
+        fields = json.loads(file_bytes)
+        kinds = {"byte": ByteTokenizer, "char": CharacterTokenizer}
+        return kinds[fields.pop("kind")](**fields)
+    except ConfigError:
+        raise
+    except (ValueError, KeyError, TypeError, AttributeError, RuntimeError) as error:
+        raise ConfigError(f"tokenizer: {path} is no tokenizer that can be read ({type(error).__name__})") from error
+
+
+def _json_bytes(**fields) -> bytes:
+    return (json.dumps(fields, ensure_ascii=True, indent=1) + "\n").encode()
+
+
+def _cut_after_newlines(text: str, size: int) -> list[str]:
+    """`text` in parts of about `size` characters or more, each but the last ending with a newline."""
+    parts, start = [], 0
+    while len(text) - start > size and (cut := text.find("\n", start + size) + 1):
+        parts.append(text[start:cut])
+        start = cut
+    return [*parts, text[start:]] if parts else [text]

@@ -1,0 +1,90 @@
+"""The prepared folder, as data/ reads it and corpus/ writes it: file names, token type, hashes, manifest, checks.
+
+    manifest.json             written last: a folder without it is unfinished
+    tokenizer.model | .json
+    train-00000.bin …         little-endian uint16 (vocabulary up to 65,536) or uint32 tokens; shards may cut a document
+    train.documents.npy       uint64 offsets [num_documents + 1] into the split's tokens; each document ends with EOS
+    validation-00000.bin …    likewise
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import xxhash
+
+from gptjax.config import ConfigError
+
+FORMAT = 1
+MANIFEST = "manifest.json"
+SPLITS = ("train", "validation")
+
+
+def token_dtype(vocab_size: int) -> np.dtype:
+    """The smallest little-endian integer type that holds every token id."""
+    return np.dtype("<u2") if vocab_size <= 1 << 16 else np.dtype("<u4")
+
+
+def shard_name(split: str, index: int) -> str:
+    return f"{split}-{index:05d}.bin"
+
+
+def offsets_name(split: str) -> str:
+    return f"{split}.documents.npy"
+
+
+def file_hash(path: Path) -> str:
+    """xxh3_64 of a file's bytes, as hexadecimal digits."""
+    digest = xxhash.xxh3_64()
+    with open(path, "rb") as file:
+        while block := file.read(1 << 24):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def read_manifest(folder: str | Path) -> dict:
+    """The manifest of a finished prepared folder.
+
+    Raises:
+      ConfigError: the folder is missing, empty, unfinished, or of a format that this version does not read.
+    """
+    folder = Path(folder)
+    if not folder.is_dir():
+        raise ConfigError(f"data.path={str(folder)!r}: no such folder (python -m gptjax.prepare makes one)")
+    path = folder / MANIFEST
+    if not path.exists():
+        state = "an unfinished prepared folder" if any(folder.glob("*.bin*")) else "not a prepared folder"
+        raise ConfigError(f"data.path={str(folder)!r} is {state}: no {MANIFEST} (python -m gptjax.prepare makes one)")
+    try:
+        manifest = json.loads(path.read_text(encoding="utf-8"))
+        if manifest["format"] != FORMAT:
+            raise ConfigError(f"{path}: format {manifest['format']}, this version reads format {FORMAT}: prepare it again")
+    except (ValueError, KeyError, TypeError) as error:
+        if isinstance(error, ConfigError):
+            raise
+        raise ConfigError(f"{path}: not a readable manifest ({error})") from error
+    return manifest
+
+
+def split_files(manifest: dict, split: str) -> list[dict]:
+    """The entries (name, size, hash) of a split's shards and document offsets, and of the tokenizer's file."""
+    section = manifest["splits"][split]
+    return [*section["shards"], section["offsets"], manifest["tokenizer"]["file"]]
+
+
+def check_files(folder: str | Path, files: list[dict], verify: bool) -> None:
+    """Compares files with their manifest entries: always the size, and with `verify` the hash of every byte.
+
+    Raises:
+      ConfigError: a file is missing, truncated or altered; names the file and both values.
+    """
+    for entry in files:
+        path = Path(folder) / entry["name"]
+        if not path.is_file():
+            raise ConfigError(f"{path}: missing, but {MANIFEST} lists it: prepare the folder again")
+        if (size := path.stat().st_size) != entry["size"]:
+            raise ConfigError(f"{path}: {size} bytes, but {MANIFEST} says {entry['size']}: truncated or altered")
+        if verify and (digest := file_hash(path)) != entry["hash"]:
+            raise ConfigError(f"{path}: hash {digest}, but {MANIFEST} says {entry['hash']}: altered")

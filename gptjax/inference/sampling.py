@@ -1,0 +1,148 @@
+"""From next-token logits to a token: penalties and truncations, then one draw for each row.
+
+The processors are applied in the order of Hugging Face's `generate`, each to what the one before it left:
+
+    repetition penalty → temperature → top-k → top-p → min-p → draw
+
+Everything that a caller may set is an array `[B]`, one value a row, so that no setting ever recompiles a program and rows
+of one batch may differ. Row b at step i draws with `fold_in(key(seed_b), i)`: its tokens depend on its own seed and its
+own prompt, not on its neighbours or on its place in the batch.
+"""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import struct
+
+from gptjax.config import ConfigError
+
+
+@struct.dataclass
+class Sampling:
+    """How each row of a batch draws its tokens; made, and its values checked, by `make_sampling`."""
+
+    seed_B: jax.Array  # uint32
+    temperature_B: jax.Array  # 0: the most probable token
+    top_k_B: jax.Array  # 0: off
+    top_p_B: jax.Array  # 1: off
+    min_p_B: jax.Array  # 0: off
+    repetition_penalty_B: jax.Array  # 1: off
+    num_tokens: jax.Array  # int32 scalar: ids from here on are padding of the vocabulary and are never drawn
+
+
+def make_sampling(
+    seeds,
+    *,
+    num_tokens: int,
+    temperature: float = 1.0,
+    top_k: int = 0,
+    top_p: float = 1.0,
+    min_p: float = 0.0,
+    repetition_penalty: float = 1.0,
+) -> Sampling:
+    """The settings of a batch of `len(seeds)` rows; a setting is one number for all rows or a sequence of one a row.
+
+    Raises ConfigError for a value out of its range.
+    """
+
+    def rows(name, value, dtype, allowed, is_allowed):
+        value_B = np.broadcast_to(np.asarray(value), (len(seeds),))
+        bad = [item for item in value_B.tolist() if not is_allowed(item)]
+        if bad:
+            raise ConfigError(f"{name} = {bad[0]}: it must be {allowed}")
+        return value_B.astype(dtype)
+
+    return Sampling(
+        seed_B=rows("seed", seeds, np.uint32, "an integer from 0 to 2^32 - 1", lambda x: 0 <= x < 2**32 and x == int(x)),
+        temperature_B=rows(
+            "temperature", temperature, np.float32, "0 (greedy) or a positive number", lambda x: 0 <= x < float("inf")
+        ),
+        top_k_B=rows("top_k", top_k, np.int32, "0 (off) or a positive integer", lambda x: 0 <= x < 2**31 and x == int(x)),
+        top_p_B=rows("top_p", top_p, np.float32, "above 0 and at most 1 (off)", lambda x: 0 < x <= 1),
+        min_p_B=rows("min_p", min_p, np.float32, "from 0 (off) to 1", lambda x: 0 <= x <= 1),
+        repetition_penalty_B=rows(
+            "repetition_penalty", repetition_penalty, np.float32, "a positive number (1: off)", lambda x: 0 < x < float("inf")
+        ),
+        num_tokens=np.int32(num_tokens),
+    )
+
+
+def sample(logits_BV: jax.Array, seen_BV: jax.Array, step: jax.Array, sampling: Sampling):
+    """Draws one token for each row.
+
+    Args:
+      logits_BV: float32, as the model gives them.
+      seen_BV: bool, the tokens of the row's prompt and of its text so far.
+      step: int32 scalar, how many tokens the rows have drawn before this one.
+
+    Returns:
+      token_B int32, and logprob_B float32: the token's log-probability under the model's own distribution, before any
+      penalty, temperature or truncation (so that it means the same whatever the settings).
+    """
+    processed_BV = process_logits(logits_BV, seen_BV, sampling)
+
+    def draw(seed, logits_V):
+        return jax.random.categorical(jax.random.fold_in(jax.random.key(seed), step), logits_V)
+
+    drawn_B = jax.vmap(draw)(sampling.seed_B, processed_BV)
+    token_B = jnp.where(sampling.temperature_B > 0, drawn_B, jnp.argmax(processed_BV, -1)).astype(jnp.int32)
+    logprob_BV = jax.nn.log_softmax(logits_BV)
+    return token_B, jnp.take_along_axis(logprob_BV, token_B[:, None], -1)[:, 0]
+
+
+def process_logits(logits_BV: jax.Array, seen_BV: jax.Array, sampling: Sampling) -> jax.Array:
+    """The logits that a row's token is drawn from: the processors in their order; a token that is left out has -inf."""
+    exists_V = jnp.arange(logits_BV.shape[-1]) < sampling.num_tokens
+    logits_BV = jnp.where(exists_V, logits_BV, -jnp.inf)
+    logits_BV = penalize_repetition(logits_BV, seen_BV, sampling.repetition_penalty_B)
+    logits_BV = divide_by_temperature(logits_BV, sampling.temperature_B)
+    # Sorting the vocabulary costs as much as a small model's step: only where some row asks for it.
+    logits_BV = jax.lax.cond(
+        jnp.any((sampling.top_k_B > 0) | (sampling.top_p_B < 1)),
+        lambda logits_BV: keep_top(logits_BV, sampling.top_k_B, sampling.top_p_B),
+        lambda logits_BV: logits_BV,
+        logits_BV,
+    )
+    return keep_min_p(logits_BV, sampling.min_p_B)
+
+
+def penalize_repetition(logits_BV: jax.Array, seen_BV: jax.Array, penalty_B: jax.Array) -> jax.Array:
+    """CTRL's penalty (arXiv:1909.05858, section 4.1), as everyone writes it: seen tokens lose whatever their sign."""
+    penalty_B1 = penalty_B[:, None]
+    penalized_BV = jnp.where(logits_BV > 0, logits_BV / penalty_B1, logits_BV * penalty_B1)
+    return jnp.where(seen_BV, penalized_BV, logits_BV)
+
+
+def divide_by_temperature(logits_BV: jax.Array, temperature_B: jax.Array) -> jax.Array:
+    """Logits over temperature; rows of temperature 0, which take the maximum anyhow, are left as they are."""
+    return logits_BV / jnp.where(temperature_B > 0, temperature_B, 1.0)[:, None]
+
+
+def keep_top(logits_BV: jax.Array, top_k_B: jax.Array, top_p_B: jax.Array) -> jax.Array:
+    """Top-k, then top-p (nucleus, arXiv:1904.09751) of what is left: one sort for both.
+
+    Top-k keeps the k most probable tokens (0: all). Top-p keeps the smallest set of most probable tokens whose mass
+    reaches p, at least one. Tokens that tie with the last one kept are kept too.
+    """
+    V = logits_BV.shape[-1]
+    descending_BV = -jnp.sort(-logits_BV, axis=-1)
+    k_B1 = jnp.where(top_k_B > 0, jnp.minimum(top_k_B, V), V)[:, None]
+    kth_B1 = jnp.take_along_axis(descending_BV, k_B1 - 1, -1)
+    descending_BV = jnp.where(descending_BV >= kth_B1, descending_BV, -jnp.inf)
+
+    probability_BV = jax.nn.softmax(descending_BV)
+    mass_before_BV = jnp.cumsum(probability_BV, -1) - probability_BV
+    # p = 1 is off: rounding in the cumulative sum must not cut the tail.
+    in_nucleus_BV = (mass_before_BV < top_p_B[:, None]) | (top_p_B >= 1)[:, None]
+    in_nucleus_BV = in_nucleus_BV.at[:, 0].set(True)
+    last_kept_B1 = jnp.min(jnp.where(in_nucleus_BV, descending_BV, jnp.inf), -1, keepdims=True)
+    # With p off the tail that top-k cut is in the "nucleus" with -inf, which must not become the threshold.
+    return jnp.where(logits_BV >= jnp.maximum(last_kept_B1, kth_B1), logits_BV, -jnp.inf)
+
+
+def keep_min_p(logits_BV: jax.Array, min_p_B: jax.Array) -> jax.Array:
+    """Min-p (arXiv:2407.01082): leaves out tokens less probable than min_p times the most probable one (0: off)."""
+    threshold_B1 = jnp.max(logits_BV, -1, keepdims=True) + jnp.log(min_p_B)[:, None]
+    return jnp.where(logits_BV >= threshold_B1, logits_BV, -jnp.inf)

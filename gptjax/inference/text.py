@@ -1,0 +1,60 @@
+"""From tokens, one at a time, to text that may be shown: whole characters only, and nothing of a stop string."""
+
+from __future__ import annotations
+
+import codecs
+from collections.abc import Sequence
+
+
+class TextStream:
+    """The text of one row while it grows.
+
+    A character whose bytes are spread over several tokens waits until it is complete; text that may turn out to be the
+    beginning of a stop string waits until it is clear. So the pieces that `take` hands out, joined, are exactly `text`.
+    Bytes that are not UTF-8 become U+FFFD, as Python's decoder replaces them.
+    """
+
+    def __init__(self, tokenizer, stop: Sequence[str] = ()):
+        self.text = ""  # all that is decoded, cut before a stop string
+        self.stopped = False  # a stop string is complete
+        self._tokenizer = tokenizer
+        self._stop = tuple(stop)
+        self._decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
+        self._taken = 0
+
+    def push(self, token: int) -> bool:
+        """Adds a token; True when it completes a stop string (pushing then ends)."""
+        self._append(self._decoder.decode(self._tokenizer.decode_bytes([token])))
+        return self.stopped
+
+    def close(self) -> None:
+        """The row has ended: an unfinished character is replaced, and nothing waits any more."""
+        if not self.stopped:
+            self._append(self._decoder.decode(b"", final=True))
+            self._stop = ()
+
+    def take(self) -> str:
+        """The text since the last call, as far as it is settled."""
+        settled = max(self._taken, len(self.text) - self._pending())
+        piece = self.text[self._taken : settled]
+        self._taken = settled
+        return piece
+
+    def _append(self, new: str) -> None:
+        reach = max(map(len, self._stop), default=1) - 1  # a stop string may begin this far back
+        search_from = max(0, len(self.text) - reach)
+        self.text += new
+        found = [at for at in (self.text.find(stop, search_from) for stop in self._stop) if at >= 0]
+        if found:
+            self.text = self.text[: min(found)]
+            self.stopped = True
+
+    def _pending(self) -> int:
+        """Characters at the end of the text that may be the beginning of a stop string."""
+        if self.stopped:
+            return 0
+        longest = min(len(self.text), max(map(len, self._stop), default=1) - 1)
+        return next(
+            (n for n in range(longest, 0, -1) if any(stop.startswith(self.text[-n:]) for stop in self._stop)),
+            0,
+        )

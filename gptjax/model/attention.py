@@ -1,0 +1,267 @@
+"""Causal self-attention: one function, three backends, and the module with its projections.
+
+- `reference`: the definition, with all T·S logits at once. What the others are tested against.
+- `xla`: blocks of query rows, each against only the keys that it can see. Runs everywhere, on packed documents too.
+- `cudnn`: cuDNN's flash attention; NVIDIA GPUs, bfloat16, whole documents.
+
+Query head n reads key/value head n // (N / K). Softmax and its logits are float32 everywhere.
+"""
+
+from __future__ import annotations
+
+import functools
+import itertools
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from jax.ad_checkpoint import checkpoint_name
+
+from gptjax.config import ConfigError
+from gptjax.model.initialization import input_init, output_init
+from gptjax.model.norm import RMSNorm
+from gptjax.model.position import rotate
+
+BACKENDS = ("reference", "xla", "cudnn")
+MAX_PROGRAMS = 32  # block programs that the xla backend writes out before it loops
+_MASKED = -1e30  # finite: a row that sees nothing (padding on the left of a prompt) gives numbers, not NaN
+
+
+def attention(
+    q_BTNH: jax.Array,
+    k_BSKH: jax.Array,
+    v_BSKH: jax.Array,
+    *,
+    backend: str,
+    window: int = 0,
+    segments_BT: jax.Array | None = None,
+    block: int = 64,
+) -> jax.Array:
+    """softmax(q kᵀ / sqrt(H)) v under a causal mask, [B, T, N, H]; S = T.
+
+    Args:
+      backend: one of BACKENDS (see `select_backend` for `auto`).
+      window: query t sees keys t - window + 1 … t; 0: all keys up to t.
+      segments_BT: int32; a query sees only keys of its own segment.
+      block: query rows that the xla backend handles at a time.
+
+    Raises:
+      ConfigError: an unknown backend, or one that cannot run these inputs; never another backend in its place.
+    """
+    if backend == "reference":
+        rows = jnp.arange(q_BTNH.shape[1])
+        return _attend(q_BTNH, k_BSKH, v_BSKH, _visible(rows, rows, window, segments_BT, segments_BT))
+    if backend == "xla":
+        return _blocked(q_BTNH, k_BSKH, v_BSKH, window, segments_BT, block)
+    if backend == "cudnn":
+        return _cudnn(q_BTNH, k_BSKH, v_BSKH, window, segments_BT)
+    raise ConfigError(f"model.attention = {backend!r}: allowed are {', '.join(BACKENDS)}")
+
+
+def select_backend(
+    requested: str, *, platform: str, dtype: str, sequence_length: int, head_width: int, packed: bool
+) -> str:
+    """The concrete backend for `requested`: `auto` is cudnn where it can run, else xla.
+
+    Args:
+      platform: jax.default_backend(), 'cpu' or 'gpu'. packed: batches carry segments.
+
+    Raises:
+      ConfigError: an unknown name, or an explicit `cudnn` that cannot run.
+    """
+    if requested not in ("auto", *BACKENDS):
+        raise ConfigError(f"model.attention = {requested!r}: allowed are auto, {', '.join(BACKENDS)}")
+    obstacle = _cudnn_obstacle(dtype, sequence_length, head_width, packed)
+    if platform not in ("gpu", "cuda"):
+        obstacle = f"the platform is {platform}, cuDNN needs an NVIDIA GPU"
+    if requested == "auto":
+        return "xla" if obstacle else "cudnn"
+    if requested == "cudnn" and obstacle:
+        raise ConfigError(f"model.attention = 'cudnn': {obstacle}; use xla")
+    return requested
+
+
+def cached_attention(
+    q_BTNH: jax.Array,
+    k_BKSH: jax.Array,
+    v_BKSH: jax.Array,
+    *,
+    first_slot: jax.Array,
+    start_B: jax.Array,
+    window: int = 0,
+) -> jax.Array:
+    """Attention of T new tokens, at slots first_slot … first_slot + T - 1, over a cache that already holds their keys.
+
+    Query rows of slots before start_B (padding on the left) return finite numbers without meaning. The [B, K, S, H]
+    layout is the one that the matrix products read without a copy of the cache.
+    """
+    slots_T = first_slot + jnp.arange(q_BTNH.shape[1])
+    slots_S = jnp.arange(k_BKSH.shape[2])
+    mask_BTS = _visible(slots_T, slots_S, window) & (slots_S >= start_B[:, None])[:, None, :]
+    return _attend(q_BTNH, k_BKSH, v_BKSH, mask_BTS, layout="BKSH")
+
+
+def _visible(rows_T, keys_S, window, segments_BT=None, segments_BS=None) -> jax.Array:
+    """Whether query t sees key s, [B or 1, T, S] bool, from positions in the sequence and segments."""
+    distance_TS = rows_T[:, None] - keys_S[None, :]
+    mask_BTS = (distance_TS >= 0)[None]
+    if window:
+        mask_BTS &= distance_TS < window
+    if segments_BT is not None:
+        mask_BTS &= segments_BT[:, :, None] == segments_BS[:, None, :]
+    return mask_BTS
+
+
+def _attend(q_BTNH, k, v, mask_BTS, layout: str = "BSKH") -> jax.Array:
+    """Dense masked attention; keys and values are [B, S, K, H] or, with layout 'BKSH', [B, K, S, H]."""
+    num_kv_heads = k.shape[layout.index("K")]
+    batch, rows, num_heads, head_width = q_BTNH.shape
+    q_BTKGH = q_BTNH.reshape(batch, rows, num_kv_heads, num_heads // num_kv_heads, head_width)
+    # Axes in the order that the matrix product makes them: the logits, the largest array here, are never transposed.
+    logits_BKTGS = jnp.einsum(f"BTKGH,{layout}->BKTGS", q_BTKGH, k, preferred_element_type=jnp.float32)
+    logits_BKTGS = jnp.where(mask_BTS[:, None, :, None, :], logits_BKTGS * head_width**-0.5, _MASKED)
+    weights_BKTGS = jax.nn.softmax(logits_BKTGS, axis=-1).astype(v.dtype)
+    return jnp.einsum(f"BKTGS,{layout}->BTKGH", weights_BKTGS, v).reshape(q_BTNH.shape)
+
+
+def _blocked(q_BTNH, k_BSKH, v_BSKH, window, segments_BT, block) -> jax.Array:
+    """Query rows in blocks against the keys from the window's start to the block's end, logits recomputed backward.
+
+    So only the lower triangle is computed, and no more than one block's logits live at a time. Up to MAX_PROGRAMS
+    blocks are written out with their own static key range; of more, neighbours share a range and run in a loop.
+    """
+    length = q_BTNH.shape[1]
+    whole = length // block * block
+    group = block * max(1, -(-whole // (block * MAX_PROGRAMS)))
+    edges = sorted({*range(0, whole, group), whole, length})
+    outputs = [
+        _attend_rows(q_BTNH, k_BSKH, v_BSKH, segments_BT, window, start, end, min(block, end - start))
+        for start, end in itertools.pairwise(edges)
+    ]
+    return jnp.concatenate(outputs, axis=1)
+
+
+def _attend_rows(q_BTNH, k_BSKH, v_BSKH, segments_BT, window, start: int, end: int, block: int) -> jax.Array:
+    """Rows start … end - 1, a whole number of blocks."""
+    low = max(0, start - window + 1) if window else 0
+    width = min(end - low, block + window - 1) if window else end - low  # keys that one block reads
+    keys = (k_BSKH[:, low:end], v_BSKH[:, low:end], None if segments_BT is None else segments_BT[:, low:end])
+    num_blocks = (end - start) // block
+
+    @functools.partial(jax.checkpoint, prevent_cse=num_blocks == 1)  # a loop keeps the two computations apart by itself
+    def attend(first, queries, keys):
+        q_BtNH, segments_Bt = queries
+        key_first = low
+        if width < end - low:
+            key_first = jnp.maximum(first + block - width, low)
+            keys = jax.tree.map(lambda x: jax.lax.dynamic_slice_in_dim(x, key_first - low, width, axis=1), keys)
+        k, v, segments_BS = keys
+        mask = _visible(first + jnp.arange(block), key_first + jnp.arange(width), window, segments_Bt, segments_BS)
+        return _attend(q_BtNH, k, v, mask)
+
+    queries = (q_BTNH[:, start:end], None if segments_BT is None else segments_BT[:, start:end])
+    if num_blocks == 1:
+        return attend(start, queries, keys)
+    split = jax.tree.map(lambda x: jnp.moveaxis(x.reshape(x.shape[0], num_blocks, block, *x.shape[2:]), 1, 0), queries)
+    firsts = start + block * jnp.arange(num_blocks)
+    out = jax.lax.map(lambda each: attend(each[0], each[1], keys), (firsts, split))
+    return jnp.moveaxis(out, 0, 1).reshape(q_BTNH[:, start:end].shape)
+
+
+def _cudnn(q_BTNH, k_BSKH, v_BSKH, window, segments_BT) -> jax.Array:
+    """cuDNN flash attention. Batch and heads may be sharded by an Auto mesh; the sequence may not."""
+    length, head_width = q_BTNH.shape[1], q_BTNH.shape[3]
+    obstacle = _cudnn_obstacle(q_BTNH.dtype.name, length, head_width, segments_BT is not None)
+    if obstacle:
+        raise ConfigError(f"model.attention = 'cudnn': {obstacle}; use xla")
+    # Causality and window as options: a boolean mask would become an additive bias [B, N, T, S], 2.6 times slower.
+    span = (window - 1, 0) if 0 < window < length else None
+    try:
+        return jax.nn.dot_product_attention(
+            q_BTNH, k_BSKH, v_BSKH, is_causal=True, local_window_size=span, implementation="cudnn"
+        )
+    except RuntimeError as error:  # no cuDNN on this machine
+        raise ConfigError(f"model.attention = 'cudnn': {error}; use xla") from error
+
+
+def _cudnn_obstacle(dtype: str, sequence_length: int, head_width: int, packed: bool) -> str | None:
+    """Why cuDNN cannot run this, or None."""
+    if dtype not in ("bfloat16", "float16"):
+        return f"it does not compute in {dtype}, only in bfloat16"
+    if sequence_length % 2:
+        return f"the sequence length must be even, not {sequence_length}"
+    if head_width % 8 or head_width > 256:
+        return f"the head width must be a multiple of 8 and at most 256, not {head_width}"
+    if packed:
+        return "it cannot keep packed documents apart"
+    return None
+
+
+class Attention(nn.Module):
+    """Projections, QK-norm, rotation, attention, output projection.
+
+    Dropout is not applied to the attention probabilities (the fused kernels have none; see decoder.Block).
+    """
+
+    config: object
+    window: int
+
+    @nn.compact
+    def __call__(self, x_BTD, *, rotation=None, segments_BT=None, cache=None):
+        """Returns the output [B, T, D] and, given a cache (keys_BKSH, values_BKSH, length, start_B), its new
+        (keys_BKSH, values_BKSH)."""
+        config = self.config
+        width, num_heads, num_kv_heads, head_width = (
+            config.width,
+            config.num_heads,
+            config.num_kv_heads,
+            config.head_width,
+        )
+        use_bias = config.bias in ("qkv", "all")
+
+        def heads(name: str, count: int) -> jax.Array:
+            weight = self.param(name, input_init(config), (width, count, head_width), jnp.float32)
+            y_BTNH = jnp.einsum("BTD,DNH->BTNH", x_BTD, weight.astype(x_BTD.dtype))
+            if use_bias:
+                bias = self.param(f"{name}_bias", nn.initializers.zeros, (count, head_width), jnp.float32)
+                y_BTNH += bias.astype(x_BTD.dtype)
+            return y_BTNH
+
+        q_BTNH, k_BTKH, v_BTKH = heads("query", num_heads), heads("key", num_kv_heads), heads("value", num_kv_heads)
+        if config.qk_norm:  # over the head width, before the rotation (Qwen3)
+            q_BTNH = RMSNorm(config.norm_epsilon, name="query_norm")(q_BTNH)
+            k_BTKH = RMSNorm(config.norm_epsilon, name="key_norm")(k_BTKH)
+        if rotation is not None:
+            q_BTNH, k_BTKH = rotate(q_BTNH, rotation), rotate(k_BTKH, rotation)
+
+        if cache is None:
+            out_BTNH = attention(
+                q_BTNH,
+                k_BTKH,
+                v_BTKH,
+                backend=config.attention,
+                window=self.window,
+                segments_BT=segments_BT,
+                block=config.attention_block,
+            )
+        else:
+            keys_BKSH, values_BKSH, length, start_B = cache
+            keys_BKSH = _write(keys_BKSH, k_BTKH, length)
+            values_BKSH = _write(values_BKSH, v_BTKH, length)
+            out_BTNH = cached_attention(
+                q_BTNH, keys_BKSH, values_BKSH, first_slot=length, start_B=start_B, window=self.window
+            )
+            cache = (keys_BKSH, values_BKSH)
+
+        out_BTNH = checkpoint_name(out_BTNH, "attention_output")  # remat policies keep it: see decoder
+        weight = self.param("output", output_init(config), (num_heads, head_width, width), jnp.float32)
+        out_BTD = jnp.einsum("BTNH,NHD->BTD", out_BTNH, weight.astype(x_BTD.dtype))
+        if config.bias == "all":
+            out_BTD += self.param("output_bias", nn.initializers.zeros, (width,), jnp.float32).astype(x_BTD.dtype)
+        return out_BTD, cache
+
+
+def _write(cache_BKSH: jax.Array, new_BTKH: jax.Array, slot: jax.Array) -> jax.Array:
+    """The cache with the new tokens at slots slot … slot + T - 1."""
+    new_BKTH = jnp.swapaxes(new_BTKH, 1, 2).astype(cache_BKSH.dtype)
+    return jax.lax.dynamic_update_slice_in_dim(cache_BKSH, new_BKTH, slot, axis=2)

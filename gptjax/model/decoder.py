@@ -1,0 +1,250 @@
+"""The decoder: tokens in, next-token logits out.
+
+    x = embed(tokens) [+ positions]
+    for each layer:  x = x + attention(norm(x));  x = x + feedforward(norm(x))
+    logits = norm(x) @ head
+
+Parameters are a plain nested dict of float32 arrays, those of the layers stacked on a leading L axis under 'layers',
+whether the layers run in a `lax.scan` or unrolled. `Decoder(config).apply({'params': params}, tokens_BT)` is pure.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from gptjax.config import ConfigError
+from gptjax.model.attention import Attention
+from gptjax.model.feedforward import FeedForward
+from gptjax.model.initialization import input_init
+from gptjax.model.norm import make_norm
+from gptjax.model.parameters import unstack_layers
+from gptjax.model.position import rope_frequencies, rope_rotation, sinusoidal
+
+
+class Block(nn.Module):
+    """One pre-norm layer. `window` is what its attention sees (0: everything before)."""
+
+    config: object
+    window: int
+
+    @nn.compact
+    def __call__(self, x_BTD, *, rotation=None, segments_BT=None, dropout_key=None, cache=None):
+        """Returns x_BTD and the layer's new cache (None without one). Each branch's output is dropped out before it
+        is added to the residual stream; without a key nothing is."""
+        config = self.config
+        attention_key, feedforward_key = (None, None) if dropout_key is None else jax.random.split(dropout_key)
+
+        h_BTD = make_norm(config, name="attention_norm")(x_BTD)
+        h_BTD, cache = Attention(config, self.window, name="attention")(
+            h_BTD, rotation=rotation, segments_BT=segments_BT, cache=cache
+        )
+        x_BTD = x_BTD + dropout(h_BTD, config.dropout, attention_key)
+
+        h_BTD = make_norm(config, name="feedforward_norm")(x_BTD)
+        h_BTD = FeedForward(config, name="feedforward")(h_BTD)
+        return x_BTD + dropout(h_BTD, config.dropout, feedforward_key), cache
+
+
+class Decoder(nn.Module):
+    """A GPT-style language model.
+
+    Attributes:
+      config: the resolved, frozen `model` section.
+      constrain: applied to the residual stream [B, T, D] after the embedding and after every block; for sharding
+        constraints. Hashable, as all of a module is.
+    """
+
+    config: object
+    constrain: Callable[[jax.Array], jax.Array] | None = None
+
+    def setup(self):
+        config = self.config
+        self.embedding = self.param("embedding", input_init(config), (config.vocab_size, config.width), jnp.float32)
+        if config.position == "learned":
+            self.positions = self.param("positions", input_init(config), (config.max_positions, config.width))
+        if self.is_initializing():
+            self.param("layers", functools.partial(_init_layers, config))
+        self.final_norm = make_norm(config)
+        if not config.tied_embeddings:
+            self.head = self.param("head", input_init(config), (config.width, config.vocab_size), jnp.float32)
+
+    def __call__(
+        self,
+        tokens_BT: jax.Array,
+        segments_BT: jax.Array | None = None,
+        positions_BT: jax.Array | None = None,
+        deterministic: bool = True,
+        cache: dict | None = None,
+        last_only: bool = False,
+    ):
+        """Logits [B, T, V] in float32; with a cache, (logits, new cache).
+
+        Args:
+          segments_BT: int32 document numbers of a packed row, 0 for padding; documents do not see each other.
+          positions_BT: int32 positions within each document; None counts from 0 along the row.
+          deterministic: False drops out with the rng 'dropout'.
+          cache: dict(keys=[k_BKSH]*L, values=[v_BKSH]*L, length, start_B): the tokens take slots length … length + T - 1;
+            row b's first token is at slot start_B[b] (rows are right-aligned), and slots before it are not seen.
+          last_only: logits of the last position only, [B, 1, V].
+        """
+        x_BTD, cache = self._transform(tokens_BT, segments_BT, positions_BT, deterministic, cache)
+        logits_BTV = self._logits(x_BTD[:, -1:] if last_only else x_BTD)
+        return logits_BTV if cache is None else (logits_BTV, cache)
+
+    def hidden(self, tokens_BT, segments_BT=None, positions_BT=None, deterministic=True) -> jax.Array:
+        """The final-normed residual stream [B, T, D] in the compute dtype, before the head."""
+        return self._transform(tokens_BT, segments_BT, positions_BT, deterministic, None)[0]
+
+    def _transform(self, tokens_BT, segments_BT, positions_BT, deterministic, cache):
+        config = self.config
+        if cache is not None:
+            if segments_BT is not None or positions_BT is not None:
+                raise ValueError("with a cache, positions follow from its slots and rows hold one document each")
+            slots_T = cache["length"] + jnp.arange(tokens_BT.shape[1])
+            positions_BT = jnp.maximum(slots_T[None] - cache["start_B"][:, None], 0)
+        elif positions_BT is None:
+            positions_BT = jnp.arange(tokens_BT.shape[1])[None]
+
+        dropout_keys = None
+        if config.dropout and not deterministic:
+            dropout_keys = jax.random.split(self.make_rng("dropout"), config.num_layers + 1)
+        x_BTD = self._embed(tokens_BT, positions_BT)
+        x_BTD = dropout(x_BTD, config.dropout, None if dropout_keys is None else dropout_keys[-1])
+        x_BTD = x_BTD if self.constrain is None else self.constrain(x_BTD)
+
+        rotation = rope_rotation(positions_BT, rope_frequencies(config)) if config.position == "rope" else None
+        layers = self.variables["params"]["layers"]
+        if cache is not None:
+            x_BTD, cache = self._run_cached(layers, x_BTD, rotation, cache)
+        elif config.layers == "scan":
+            x_BTD = self._run_scanned(layers, x_BTD, rotation, segments_BT, dropout_keys)
+        else:
+            x_BTD = self._run_unrolled(layers, x_BTD, rotation, segments_BT, dropout_keys)
+        return self.final_norm(x_BTD), cache
+
+    def _embed(self, tokens_BT, positions_BT):
+        config = self.config
+        x_BTD = self.embedding[tokens_BT]
+        if config.position == "learned":
+            if tokens_BT.shape[1] > config.max_positions:
+                raise ConfigError(
+                    f"model.max_positions = {config.max_positions}: a sequence of {tokens_BT.shape[1]} is longer"
+                )
+            x_BTD += self.positions[positions_BT]
+        elif config.position == "sinusoidal":  # sines have size 1: embeddings are scaled up to be heard beside them
+            x_BTD = x_BTD * config.width**0.5 + sinusoidal(positions_BT, config.width)
+        return x_BTD.astype(config.dtype)
+
+    def _logits(self, x_BTD):
+        head = self.embedding.T if self.config.tied_embeddings else self.head
+        logits_BTV = jnp.einsum("BTD,DV->BTV", x_BTD, head.astype(x_BTD.dtype), preferred_element_type=jnp.float32)
+        return softcap(logits_BTV, self.config.logit_softcap)
+
+    def _block(self, layer: int, params, x_BTD, rotation, segments_BT, dropout_key):
+        """Layer `layer` (as far as its window goes) with the given parameters."""
+        block = Block(self.config, layer_windows(self.config)[layer], parent=None)
+        x_BTD, _ = block.apply(
+            {"params": params}, x_BTD, rotation=rotation, segments_BT=segments_BT, dropout_key=dropout_key
+        )
+        return x_BTD if self.constrain is None else self.constrain(x_BTD)
+
+    def _run_unrolled(self, layers, x_BTD, rotation, segments_BT, dropout_keys):
+        for index, params in enumerate(unstack_layers(layers, self.config.num_layers)):
+            block = rematerialized(functools.partial(self._block, index), self.config.remat)
+            x_BTD = block(params, x_BTD, rotation, segments_BT, None if dropout_keys is None else dropout_keys[index])
+        return x_BTD
+
+    def _run_scanned(self, layers, x_BTD, rotation, segments_BT, dropout_keys):
+        """A scan over groups of one window-pattern period, so that each window is static in the program."""
+        num_layers, period = self.config.num_layers, scan_period(self.config)
+        grouped = jax.tree.map(
+            lambda x: x.reshape(num_layers // period, period, *x.shape[1:]),
+            (layers, None if dropout_keys is None else dropout_keys[:-1]),
+        )
+
+        def run_group(x_BTD, group):
+            for index in range(period):
+                params, dropout_key = jax.tree.map(lambda x: x[index], group)
+                block = rematerialized(functools.partial(self._block, index), self.config.remat, in_scan=True)
+                x_BTD = block(params, x_BTD, rotation, segments_BT, dropout_key)
+            return x_BTD, None
+
+        return jax.lax.scan(run_group, x_BTD, grouped)[0]
+
+    def _run_cached(self, layers, x_BTD, rotation, cache):
+        """Always unrolled: a scan would copy each layer's slice of the cache and of the weights at every token."""
+        keys, values = [], []
+        for index, params in enumerate(unstack_layers(layers, self.config.num_layers)):
+            block = Block(self.config, layer_windows(self.config)[index], parent=None)
+            layer_cache = (cache["keys"][index], cache["values"][index], cache["length"], cache["start_B"])
+            x_BTD, (k_BKSH, v_BKSH) = block.apply({"params": params}, x_BTD, rotation=rotation, cache=layer_cache)
+            x_BTD = x_BTD if self.constrain is None else self.constrain(x_BTD)
+            keys.append(k_BKSH)
+            values.append(v_BKSH)
+        return x_BTD, dict(cache, keys=keys, values=values, length=cache["length"] + x_BTD.shape[1])
+
+
+def _init_layers(config, key: jax.Array) -> dict:
+    """Parameters of all layers, stacked on a leading L axis, each layer from its own key."""
+    block = Block(config, 0, parent=None)
+    x_BTD = jnp.zeros((1, 1, config.width))
+    return jax.vmap(lambda key: block.init(key, x_BTD)["params"])(jax.random.split(key, config.num_layers))
+
+
+def layer_windows(config) -> tuple[int, ...]:
+    """The window of each layer: `window_pattern` repeated, S is `window` and L is 0 (the whole context)."""
+    pattern = config.window_pattern if config.window else "L"
+    if not pattern or set(pattern) - {"S", "L"}:
+        raise ConfigError(f"model.window_pattern = {pattern!r}: allowed are the letters S (sliding) and L (whole)")
+    return tuple(config.window if pattern[i % len(pattern)] == "S" else 0 for i in range(config.num_layers))
+
+
+def scan_period(config) -> int:
+    """How many layers one step of the scan holds: the pattern's length, or 1 where all layers have one window."""
+    if len(set(layer_windows(config))) == 1:
+        return 1
+    period = len(config.window_pattern)
+    if config.num_layers % period:
+        raise ConfigError(
+            f"model.window_pattern = {config.window_pattern!r}: {period} does not divide model.num_layers = "
+            f"{config.num_layers}, which model.layers = 'scan' needs; use model.layers=unroll"
+        )
+    return period
+
+
+def rematerialized(block: Callable, remat: str, in_scan: bool = False) -> Callable:
+    """`block` with what its backward pass recomputes: nothing (none), everything but matrix products (dots), all (full).
+
+    `dots` keeps the attention output by name: its products have batch axes, and a second flash attention would be the
+    dearest thing to recompute.
+    """
+    policies = jax.checkpoint_policies
+    if remat == "none":
+        return block
+    if remat == "full":
+        policy = None
+    elif remat == "dots":
+        policy = policies.save_from_both_policies(
+            policies.dots_with_no_batch_dims_saveable, policies.save_only_these_names("attention_output")
+        )
+    else:
+        raise ConfigError(f"model.remat = {remat!r}: allowed are none, dots, full")
+    # In a scan, forward and backward are two loops and cannot be merged; unrolled, XLA would undo the recomputation.
+    return jax.checkpoint(block, policy=policy, prevent_cse=not in_scan)
+
+
+def dropout(x: jax.Array, rate: float, key: jax.Array | None) -> jax.Array:
+    """x with a share `rate` of its elements zeroed and the rest scaled up; x itself without a key."""
+    if key is None or not rate:
+        return x
+    return jnp.where(jax.random.bernoulli(key, 1.0 - rate, x.shape), x / (1.0 - rate), 0).astype(x.dtype)
+
+
+def softcap(logits: jax.Array, cap: float) -> jax.Array:
+    """cap · tanh(logits / cap), which keeps logits within ±cap (Gemma 2, arXiv:2408.00118); 0: logits as they are."""
+    return cap * jnp.tanh(logits / cap) if cap else logits

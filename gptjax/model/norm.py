@@ -1,0 +1,45 @@
+"""Normalisation over the last axis. Statistics and scale are float32 whatever the compute dtype."""
+
+from __future__ import annotations
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+
+class RMSNorm(nn.Module):
+    """x / sqrt(mean(x²) + ε) · scale (Zhang & Sennrich 2019, arXiv:1910.07467)."""
+
+    epsilon: float
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        scale = self.param("scale", nn.initializers.ones, x.shape[-1:], jnp.float32)
+        wide = x.astype(jnp.float32)
+        inverse_rms = jax.lax.rsqrt(jnp.mean(jnp.square(wide), axis=-1, keepdims=True) + self.epsilon)
+        return (wide * inverse_rms * scale).astype(x.dtype)
+
+
+class LayerNorm(nn.Module):
+    """(x - mean) / sqrt(variance + ε) · scale [+ bias] (Ba et al. 2016, arXiv:1607.06450)."""
+
+    epsilon: float
+    use_bias: bool
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        scale = self.param("scale", nn.initializers.ones, x.shape[-1:], jnp.float32)
+        wide = x.astype(jnp.float32)
+        centred = wide - jnp.mean(wide, axis=-1, keepdims=True)
+        inverse_deviation = jax.lax.rsqrt(jnp.mean(jnp.square(centred), axis=-1, keepdims=True) + self.epsilon)
+        normed = centred * inverse_deviation * scale
+        if self.use_bias:
+            normed += self.param("bias", nn.initializers.zeros, x.shape[-1:], jnp.float32)
+        return normed.astype(x.dtype)
+
+
+def make_norm(config, name: str | None = None) -> nn.Module:
+    """The norm that `config.norm` names; LayerNorm has a bias where `config.bias` is 'all'."""
+    if config.norm == "layernorm":
+        return LayerNorm(config.norm_epsilon, use_bias=config.bias == "all", name=name)
+    return RMSNorm(config.norm_epsilon, name=name)

@@ -1,0 +1,60 @@
+"""Where a token stands: rotary, learned or sinusoidal positions.
+
+Rotary embeddings use the half-split layout (feature i is paired with feature i + H/2), that of the published Llama and
+Qwen weights; the interleaved layout of the paper is the same function after a permutation of the features.
+"""
+
+from __future__ import annotations
+
+import math
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from gptjax.config import ConfigError
+
+
+def rope_frequencies(config) -> np.ndarray:
+    """Angle per position [H/2] of rotary embeddings (Su et al. 2021, arXiv:2104.09864), scaled as configured.
+
+    `linear` divides every frequency by `rope_factor` (Chen et al. 2023, arXiv:2306.15595). `llama3` divides only those
+    whose wavelength is long against the original context, and blends in between (Llama 3.1's reference code).
+    """
+    if config.head_width % 2:
+        raise ConfigError(f"model.head_width = {config.head_width}: rotary positions need an even head width")
+    exponents = np.arange(0, config.head_width, 2, dtype=np.float64) / config.head_width
+    frequencies = config.rope_theta**-exponents
+    if config.rope_scaling == "linear":
+        frequencies = frequencies / config.rope_factor
+    elif config.rope_scaling == "llama3":
+        low, high = config.rope_low_frequency_factor, config.rope_high_frequency_factor
+        turns = config.rope_original_positions * frequencies / (2 * math.pi)  # over the original context
+        kept = np.clip((turns - low) / (high - low), 0.0, 1.0)  # 1: a fast feature, as it was; 0: fully scaled
+        frequencies = frequencies * (kept + (1.0 - kept) / config.rope_factor)
+    elif config.rope_scaling != "none":
+        raise ConfigError(f"model.rope_scaling = {config.rope_scaling!r}: allowed are none, linear, llama3")
+    return frequencies.astype(np.float32)
+
+
+def rope_rotation(positions_BT: jax.Array, frequencies: np.ndarray) -> tuple[jax.Array, jax.Array]:
+    """Cosine and sine of each position's angles, both [B, T, 1, H/2] float32; made once and shared by all layers."""
+    angles_BTH = positions_BT[..., None].astype(jnp.float32) * frequencies
+    return jnp.cos(angles_BTH)[:, :, None], jnp.sin(angles_BTH)[:, :, None]
+
+
+def rotate(x_BTNH: jax.Array, rotation: tuple[jax.Array, jax.Array]) -> jax.Array:
+    """Turns each feature pair (i, i + H/2) by its position's angle; the arithmetic is float32."""
+    cosine, sine = rotation
+    first, second = jnp.split(x_BTNH.astype(jnp.float32), 2, axis=-1)
+    turned = jnp.concatenate([first * cosine - second * sine, second * cosine + first * sine], axis=-1)
+    return turned.astype(x_BTNH.dtype)
+
+
+def sinusoidal(positions_BT: jax.Array, width: int) -> jax.Array:
+    """Fixed sines, then cosines, of geometric wavelengths up to 10,000·2π [B, T, D] (Vaswani et al. 2017, section 3.5)."""
+    if width % 2:
+        raise ConfigError(f"model.width = {width}: sinusoidal positions need an even width")
+    frequencies = (10_000.0 ** -(np.arange(0, width, 2) / width)).astype(np.float32)
+    angles = positions_BT[..., None].astype(jnp.float32) * frequencies
+    return jnp.concatenate([jnp.sin(angles), jnp.cos(angles)], axis=-1)

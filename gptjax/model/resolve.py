@@ -1,0 +1,54 @@
+"""`auto` → what a device will run: decided once, at start, so that it can be printed and saved."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ml_collections import ConfigDict, FrozenConfigDict
+
+from gptjax.model.attention import select_backend
+
+_UNROLLED_LAYERS = 32  # beyond, compiling an unrolled stack takes longer than the few per cent it saves are worth
+
+
+def resolve_model(
+    config_model: Any, *, platform: str, vocab_size: int, sequence_length: int, packed: bool = False
+) -> FrozenConfigDict:
+    """The model section with every `auto` and every 0 that stands for "derived" replaced.
+
+    Args:
+      platform: 'cpu', 'gpu' or 'tpu', as JAX names it.
+      vocab_size: the tokenizer's; used where the config names none.
+      sequence_length: T of the windows that the model will see.
+      packed: whether segment ids come with them.
+
+    Raises:
+      ConfigError: the attention backend asked for cannot run here.
+    """
+    model = ConfigDict(config_model)
+    model.vocab_size = model.vocab_size or vocab_size
+    model.num_kv_heads = model.num_kv_heads or model.num_heads
+    model.head_width = model.head_width or model.width // model.num_heads
+    model.feedforward_width = model.feedforward_width or _feedforward_width(model.feedforward, model.width)
+    model.max_positions = model.max_positions or sequence_length
+    if model.dtype == "auto":
+        model.dtype = "float32" if platform == "cpu" else "bfloat16"  # bfloat16 is several times slower on a CPU
+    if model.layers == "auto":
+        model.layers = "unroll" if model.num_layers <= _UNROLLED_LAYERS else "scan"
+    model.attention = select_backend(
+        model.attention,
+        platform=platform,
+        dtype=model.dtype,
+        sequence_length=sequence_length,
+        head_width=model.head_width,
+        packed=packed,
+    )
+    model.attention_block = model.attention_block or (64 if platform == "cpu" else 512)
+    return FrozenConfigDict(model)
+
+
+def _feedforward_width(kind: str, width: int) -> int:
+    """4 D; 8/3 D, rounded up to a multiple of 64, where a gate adds a third matrix: the same parameters."""
+    if kind in ("swiglu", "geglu"):
+        return -(-8 * width // (3 * 64)) * 64
+    return 4 * width

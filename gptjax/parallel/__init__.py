@@ -1,0 +1,1 @@
+"""Devices on named axes, the table that splits parameters over them, and many processes as one."""

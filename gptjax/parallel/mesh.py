@@ -1,0 +1,64 @@
+"""Devices arranged on named axes.
+
+`data` splits the batch and keeps whole parameters; `fsdp` splits the batch *and* the parameters (gathered where they
+are used); `tensor` splits heads and feed-forward columns. An axis of size 1 costs nothing, so all are always there.
+"""
+
+from __future__ import annotations
+
+import math
+
+import jax
+from jax.sharding import AxisType, Mesh
+
+from gptjax.config import ConfigError
+
+AXES = ("data", "fsdp", "tensor")
+BATCH_AXES = ("data", "fsdp")  # the axes over which rows of a batch are split
+
+
+def mesh_shape(config_mesh, num_devices: int) -> dict[str, int]:
+    """Sizes of the axes for `num_devices`; the one axis given as -1 takes what the others leave.
+
+    Raises:
+      ConfigError: the sizes do not multiply to the number of devices.
+    """
+    sizes = {axis: int(config_mesh[axis]) for axis in AXES}
+    free = [axis for axis, size in sizes.items() if size == -1]
+    if len(free) > 1:
+        raise ConfigError(f"mesh: only one axis may be -1 (all devices left), got {' and '.join(free)}")
+    for axis, size in sizes.items():
+        if size < 1 and size != -1:
+            raise ConfigError(
+                f"mesh.{axis} = {size}: must be a positive number of devices, or -1 for all that are left"
+            )
+    fixed = math.prod(size for size in sizes.values() if size != -1)
+    described = ", ".join(f"{axis} = {size}" for axis, size in sizes.items())
+    if free:
+        if num_devices % fixed:
+            raise ConfigError(
+                f"mesh ({described}): the fixed axes need a multiple of {fixed} devices, there are {num_devices}"
+            )
+        sizes[free[0]] = num_devices // fixed
+    elif fixed != num_devices:
+        raise ConfigError(
+            f"mesh ({described}) is for {fixed} devices, there are {num_devices}; "
+            "set one axis to -1 to let it take what is left"
+        )
+    return sizes
+
+
+def make_mesh(config_mesh, devices=None) -> Mesh:
+    """The mesh of a config over `devices` (all of them by default).
+
+    The axes are `Auto`: the compiler propagates the shardings that the table of `sharding.py` starts. (The default of
+    `jax.make_mesh`, `Explicit`, does not run through Linen and parts of Optax.)
+    """
+    devices = jax.devices() if devices is None else devices
+    shape = mesh_shape(config_mesh, len(devices))
+    return jax.make_mesh(tuple(shape.values()), AXES, axis_types=(AxisType.Auto,) * len(AXES), devices=devices)
+
+
+def batch_devices(mesh: Mesh) -> int:
+    """Over how many devices the rows of a batch are split."""
+    return math.prod(mesh.shape[axis] for axis in BATCH_AXES)

@@ -1,0 +1,96 @@
+"""Muon: momentum whose matrices are orthogonalised before they are applied (Jordan et al., 2024).
+
+    M ← μ M + G          update = − η · sqrt(max(1, out / in)) · orthogonalise(G + μ M)
+
+Orthogonalising replaces every singular value by about one: all directions of a matrix move equally far, however small
+their share of the gradient. An orthogonal [in, out] matrix has an entry RMS of 1 / sqrt(max(in, out)); with the factor
+above it is 1 / sqrt(in) for *every* matrix. So η has one meaning over all shapes and widths: the RMS step relative to a
+variance-preserving weight (whose standard deviation is 1 / sqrt(in)). An AdamW step of learning rate a has an RMS of
+about 0.2 a (Liu et al., arXiv:2502.16982): the equal Muon step at width D is η = 0.2 a · sqrt(D).
+
+Stacked parameters are batches of matrices; attention's are merged to two axes first ([D, N, H] → [D, N·H]). The
+iteration multiplies matrices only, so it runs in bfloat16 on accelerators. On a mesh, each device takes whole matrices
+of the stack and works on them alone: the partitioner, left to itself, would gather every matrix on every device.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from gptjax.parallel.sharding import spec_of
+from gptjax.tree import map_with_path
+
+P = jax.sharding.PartitionSpec
+
+# A quintic whose slope at zero is as steep as can be: five rounds bring singular values from [0.01, 1] to about
+# [0.7, 1.2], which serves as well as exactly one (Jordan et al., https://kellerjordan.github.io/posts/muon).
+QUINTIC = (3.4445, -4.7750, 2.0315)
+ROUNDS = 5
+
+
+class MatrixAxes(NamedTuple):
+    """Which axes of a stacked parameter are its matrices' rows (inputs) and columns (outputs); the rest is the stack."""
+
+    inputs: tuple[int, ...]
+    outputs: tuple[int, ...]
+
+
+def as_matrices(x: jax.Array, axes: MatrixAxes) -> jax.Array:
+    """[L, *inputs, *outputs] → [L, in, out]."""
+    return x.reshape(x.shape[0], math.prod(x.shape[a] for a in axes.inputs), math.prod(x.shape[a] for a in axes.outputs))
+
+
+def orthogonalise(x_LIO: jax.Array) -> jax.Array:
+    """U f(S) Vᵀ of each matrix U S Vᵀ in the stack, f(S) ≈ 1: the Newton–Schulz iteration, in the dtype of x_LIO.
+
+    Every product is with the Gram matrix of the shorter side. A matrix of zeros stays zero.
+    """
+    wide = x_LIO.shape[1] <= x_LIO.shape[2]
+    x = x_LIO if wide else x_LIO.mT
+    norm = jnp.linalg.norm(x.astype(jnp.float32), axis=(1, 2), keepdims=True)
+    x = x / (norm + 1e-12).astype(x.dtype)
+    a, b, c = QUINTIC
+    for _ in range(ROUNDS):
+        gram = x @ x.mT
+        x = a * x + (b * gram + c * (gram @ gram)) @ x
+    return x if wide else x.mT
+
+
+def scale_by_orthogonalisation(axes_by_path: dict[str, MatrixAxes], dtype: Any) -> optax.GradientTransformation:
+    """Orthogonalises every leaf in `dtype` and scales it to an entry RMS of about 1 / sqrt(in). Stateless."""
+
+    def one(path: str, x: jax.Array) -> jax.Array:
+        matrices_LIO = as_matrices(x, axes_by_path[path])
+        _, fan_in, fan_out = matrices_LIO.shape
+        # Scaled to a largest entry of one first: gradients may be too small for the squares inside the norm.
+        largest = jnp.max(jnp.abs(matrices_LIO), axis=(1, 2), keepdims=True)
+        matrices_LIO = (matrices_LIO / jnp.where(largest > 0, largest, 1.0)).astype(dtype)
+        orthogonal_LIO = _on_whole_matrices(matrices_LIO)
+        update = _back_to_its_own_sharding(orthogonal_LIO.reshape(x.shape), path)
+        return update.astype(x.dtype) * math.sqrt(max(1.0, fan_out / fan_in))
+
+    return optax.stateless(lambda updates, params: map_with_path(one, updates))
+
+
+def _on_whole_matrices(x_LIO: jax.Array) -> jax.Array:
+    """`orthogonalise`, with the stack spread over all devices of the mesh in force (padded with zeros to divide)."""
+    mesh = jax.sharding.get_abstract_mesh()
+    if mesh.empty or mesh.size == 1:
+        return orthogonalise(x_LIO)
+    num_matrices = x_LIO.shape[0]
+    padded = jnp.pad(x_LIO, ((0, -num_matrices % mesh.size), (0, 0), (0, 0)))
+    spread = P(mesh.axis_names)
+    padded = jax.lax.with_sharding_constraint(padded, spread)
+    return jax.lax.with_sharding_constraint(orthogonalise(padded), spread)[:num_matrices]
+
+
+def _back_to_its_own_sharding(update: jax.Array, path: str) -> jax.Array:
+    """Moves the update to where its parameter lives while it is still in the narrow dtype."""
+    if jax.sharding.get_abstract_mesh().empty:
+        return update
+    return jax.lax.with_sharding_constraint(update, spec_of(path))

@@ -1,0 +1,225 @@
+"""config.optimizer → an Optax transformation: which rule updates which parameter, how fast, and with what decay.
+
+Every parameter has a `Treatment`, decided from its path alone (`plan`) and printed at the start of a run (`summarize`):
+
+    method          adamw | muon | lion | adafactor | sgd | frozen. With `muon`, the layers' matrices are Muon's and
+                    everything else (embedding, positions, head, norms, biases) AdamW's.
+    learning_rate   factor on the method's rate: `muon_learning_rate` for Muon, `learning_rate` for all else; both
+                    follow the same schedule.
+    weight_decay    decoupled (Loshchilov and Hutter, arXiv:1711.05101), times the learning rate: on matrices, also the
+                    embedding and the head; never on norms and biases, stacked or not, unless a rule says so.
+
+The gradient is clipped before it comes here, by `clip_by_global_norm`, from the norm that the trainer has anyway.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import re
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from gptjax.config import ConfigError
+from gptjax.training.muon import MatrixAxes, as_matrices, scale_by_orthogonalisation
+from gptjax.tree import leaves_by_path, map_with_path
+
+METHODS = ("adamw", "muon", "lion", "adafactor", "sgd")
+RULE_KINDS = ("learning_rate", "weight_decay", "freeze")
+
+# The matrices of the layers: path → the axes that are multiplied with the input, the axes that are the output.
+LAYER_MATRICES: tuple[tuple[str, MatrixAxes], ...] = (
+    (r"layers/attention/(query|key|value)", MatrixAxes((1,), (2, 3))),  # [L, D, N, H]
+    (r"layers/attention/output", MatrixAxes((1, 2), (3,))),  # [L, N, H, D]
+    (r"layers/feedforward/(gate|up|down)", MatrixAxes((1,), (2,))),  # [L, D, F], [L, F, D]
+)
+VECTOR = r".*(/|_|^)(scale|bias)"  # norms and biases: not matrices, however many axes their stack has
+
+
+@dataclasses.dataclass(frozen=True)
+class Treatment:
+    """How one parameter is updated; `learning_rate` is a factor, `weight_decay` the coefficient itself."""
+
+    method: str
+    learning_rate: float
+    weight_decay: float
+    size: int
+
+
+def plan(config_optimizer, params) -> dict[str, Treatment]:
+    """The treatment of every parameter (arrays or shapes), by path.
+
+    `rules` is a sequence of (pattern, kind, value): the pattern must match a whole path; for each kind, the last rule
+    that matches decides. learning_rate and weight_decay values are factors on the configured value, freeze's is a bool.
+    Raises ConfigError for an unknown method, a malformed rule, a rule that matches nothing, and when all is frozen.
+    """
+    if config_optimizer.name not in METHODS:
+        raise ConfigError(f"optimizer.name is {config_optimizer.name!r}: allowed are {', '.join(METHODS)}")
+    shapes = leaves_by_path(params)
+    rules = [_checked_rule(rule, list(shapes)) for rule in config_optimizer.rules]
+
+    def treat(path: str, shape) -> Treatment:
+        is_vector = re.fullmatch(VECTOR, path) is not None
+        chosen = {"learning_rate": 1.0, "weight_decay": 0.0 if is_vector else 1.0, "freeze": False}
+        chosen |= {kind: value for pattern, kind, value in rules if pattern.fullmatch(path)}
+        method = config_optimizer.name
+        if method == "muon" and (is_vector or not path.startswith("layers/")):
+            method = "adamw"
+        return Treatment(
+            method="frozen" if chosen["freeze"] else method,
+            learning_rate=chosen["learning_rate"],
+            weight_decay=chosen["weight_decay"] * config_optimizer.weight_decay,
+            size=math.prod(shape.shape),
+        )
+
+    treatments = {path: treat(path, shape) for path, shape in shapes.items()}
+    if all(treatment.method == "frozen" for treatment in treatments.values()):
+        raise ConfigError("optimizer.rules freeze every parameter: there is nothing left to train")
+    return treatments
+
+
+def make_optimizer(
+    config_optimizer, schedule_of_peak: Callable[[float], optax.Schedule], params
+) -> optax.GradientTransformation:
+    """The transformation gradients → updates for these parameters (arrays or shapes, the nested dict itself).
+
+    schedule_of_peak: peak learning rate -> schedule of it. Statistics keep their parameter's path and shape inside the
+    state, so they can be sharded like it; frozen parameters have none, and an update of exactly zero.
+    """
+    treatments = plan(config_optimizer, params)
+    labels = map_with_path(lambda path, _: treatments[path].method, params)
+    transforms: dict[str, optax.GradientTransformation] = {}
+    for method in sorted({treatment.method for treatment in treatments.values()}):
+        if method == "frozen":
+            transforms[method] = optax.set_to_zero()
+            continue
+        rate = config_optimizer.muon_learning_rate if method == "muon" else config_optimizer.learning_rate
+        transforms[method] = optax.chain(
+            _direction(method, config_optimizer, [path for path in treatments if treatments[path].method == method]),
+            _decay_and_scale(treatments),
+            optax.scale_by_learning_rate(schedule_of_peak(rate)),
+        )
+    return optax.partition(transforms, labels)
+
+
+def clip_by_global_norm(gradients, norm: jax.typing.ArrayLike, limit: float):
+    """Gradients scaled so that their global norm, given as `norm`, is at most `limit` (0: no clipping).
+
+    The norm is the caller's: it is also a metric and the monitor's input, and is computed once. A norm that is not
+    finite makes every gradient not finite, rather than some.
+    """
+    if not limit:
+        return gradients
+    scale = jnp.minimum(1.0, limit / jnp.maximum(norm, limit))
+    return jax.tree.map(lambda gradient: gradient * scale, gradients)
+
+
+def zero_frozen(gradients, treatments: dict[str, Treatment]):
+    """Gradients with those of frozen parameters zero: they count in no norm, and the compiler need not make them."""
+    return map_with_path(lambda path, g: jnp.zeros_like(g) if treatments[path].method == "frozen" else g, gradients)
+
+
+def summarize(treatments: dict[str, Treatment]) -> list[dict[str, Any]]:
+    """Parameters grouped by equal treatment, largest group first: method, learning_rate (factor), weight_decay,
+    num_parameters, and the paths."""
+    groups: dict[tuple, dict[str, Any]] = {}
+    for path, treatment in treatments.items():
+        fields = dataclasses.asdict(treatment)
+        size = fields.pop("size")
+        group = groups.setdefault(tuple(fields.values()), {**fields, "num_parameters": 0, "paths": []})
+        group["num_parameters"] += size
+        group["paths"].append(path)
+    return sorted(groups.values(), key=lambda group: -group["num_parameters"])
+
+
+def _checked_rule(rule, paths: list[str]) -> tuple[re.Pattern, str, float | bool]:
+    field = f"optimizer.rules has {rule!r}"
+    if isinstance(rule, str) or len(rule) != 3:
+        raise ConfigError(f"{field}: a rule is (pattern, {' | '.join(RULE_KINDS)}, value)")
+    text, kind, value = rule
+    if kind not in RULE_KINDS:
+        raise ConfigError(f"{field}: {kind!r} is not one of {', '.join(RULE_KINDS)}")
+    if kind == "freeze" and not isinstance(value, bool):
+        raise ConfigError(f"{field}: the value of freeze is True or False")
+    if kind != "freeze" and (isinstance(value, bool) or not isinstance(value, int | float) or not value >= 0):
+        raise ConfigError(f"{field}: the value of {kind} is a factor, zero or more")
+    try:
+        pattern = re.compile(text)
+    except re.error as error:
+        raise ConfigError(f"{field}: {text!r} is not a regular expression ({error})") from error
+    if not any(pattern.fullmatch(path) for path in paths):
+        some = ", ".join(paths[:6]) + (", …" if len(paths) > 6 else "")
+        raise ConfigError(f"{field}: it matches no parameter (whole paths are matched, such as {some})")
+    return pattern, kind, value
+
+
+def _direction(method: str, config, paths: list[str]) -> optax.GradientTransformation:
+    """Gradient → direction of descent, before decay and learning rate."""
+    dtype = jnp.dtype(config.first_moment_dtype)
+    if method == "adamw":
+        return optax.scale_by_adam(config.beta1, config.beta2, config.epsilon, mu_dtype=dtype)
+    if method == "lion":  # Chen et al., arXiv:2302.06675
+        return optax.scale_by_lion(config.beta1, config.beta2, mu_dtype=dtype)
+    if method == "sgd":
+        return optax.trace(config.momentum, accumulator_dtype=dtype)
+    if method == "muon":
+        # The iteration is a chain of large products: bfloat16 wherever that is the fast type, which a CPU's is not.
+        compute = jnp.float32 if jax.default_backend() == "cpu" else jnp.bfloat16
+        axes = {path: _matrix_axes(path) for path in paths}
+        momentum = optax.trace(config.momentum, nesterov=True, accumulator_dtype=dtype)
+        return optax.chain(momentum, scale_by_orthogonalisation(axes, compute))
+    # Adafactor (Shazeer and Stern, arXiv:1804.04235) as later used for large models (Zhai et al., arXiv:2106.04560):
+    # rates mean what they mean to AdamW (no scaling by the parameter's own size), and beta1 > 0 adds momentum.
+    first_moment = [optax.ema(config.beta1, debias=False, accumulator_dtype=dtype)] if config.beta1 else []
+    return optax.chain(_in_matrix_form(optax.scale_by_factored_rms()), _clip_rms(1.0), *first_moment)
+
+
+def _matrix_axes(path: str) -> MatrixAxes:
+    for pattern, axes in LAYER_MATRICES:
+        if re.fullmatch(pattern, path):
+            return axes
+    raise KeyError(f"parameter {path!r} is in no row of LAYER_MATRICES: say which of its axes are inputs and outputs")
+
+
+def _decay_and_scale(treatments: dict[str, Treatment]) -> optax.GradientTransformation:
+    """u → factor · (u + decay · p), with each parameter's own numbers. Stateless."""
+
+    def one(path: str, update: jax.Array, param: jax.Array) -> jax.Array:
+        treatment = treatments[path]
+        if treatment.weight_decay:
+            update = update + treatment.weight_decay * param
+        return update * treatment.learning_rate if treatment.learning_rate != 1.0 else update
+
+    return optax.stateless(lambda updates, params: map_with_path(one, updates, params))
+
+
+def _in_matrix_form(inner: optax.GradientTransformation) -> optax.GradientTransformation:
+    """`inner` with the layers' matrices merged to [L, in, out], so that it factors a matrix and not a head."""
+
+    def merge(tree):
+        def one(path, x):
+            is_matrix = path.startswith("layers/") and not re.fullmatch(VECTOR, path)
+            return as_matrices(x, _matrix_axes(path)) if is_matrix else x
+
+        return map_with_path(one, tree)
+
+    def update(updates, state, params=None):
+        merged, state = inner.update(merge(updates), state, merge(params))
+        return jax.tree.map(lambda new, old: new.reshape(old.shape), merged, updates), state
+
+    return optax.GradientTransformation(lambda params: inner.init(merge(params)), update)
+
+
+def _clip_rms(limit: float) -> optax.GradientTransformation:
+    """Each layer's update of each parameter scaled so that its RMS is at most `limit`. Stateless."""
+
+    def one(path: str, update: jax.Array) -> jax.Array:
+        axes = tuple(range(1 if path.startswith("layers/") else 0, update.ndim))
+        rms = jnp.sqrt(jnp.mean(jnp.square(update), axis=axes, keepdims=True))
+        return update / jnp.maximum(1.0, rms / limit)
+
+    return optax.stateless(lambda updates, params: map_with_path(one, updates))

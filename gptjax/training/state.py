@@ -1,0 +1,30 @@
+"""What a training run carries from step to step: one pytree, saved and restored whole."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import flax.struct
+import jax
+
+
+@flax.struct.dataclass
+class TrainState:
+    """Everything the next step depends on, besides the config and the data.
+
+    There is no random state: keys are folded from the config's seed and `step`, so a restored run draws the numbers
+    that an unbroken one would have drawn.
+
+    Attributes:
+      step: int32 scalar, the optimizer steps taken.
+      params: float32 tree, the layers stacked on their first axis.
+      opt_state: what the Optax chain keeps.
+      ema: exponential moving average of `params`, or None when it is off.
+      monitor: float32 scalars, the running statistics behind the z-scores of loss and gradient norm.
+    """
+
+    step: jax.Array
+    params: Any
+    opt_state: Any
+    ema: Any
+    monitor: dict[str, jax.Array]

@@ -1,0 +1,103 @@
+"""Text comes out in whole characters, and is cut exactly before a stop string, wherever the tokens split it."""
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gptjax.inference.text import TextStream
+
+
+class Bytes:
+    """A tokenizer whose tokens are bytes: every character outside ASCII spans several."""
+
+    def decode_bytes(self, ids):
+        return bytes(ids)
+
+
+def pieces_of(data: bytes, stop=()):
+    stream, pieces = TextStream(Bytes(), stop), []
+    for byte in data:
+        if stream.push(byte):
+            break
+        pieces.append(stream.take())
+    stream.close()
+    pieces.append(stream.take())
+    assert "".join(pieces) == stream.text
+    return pieces, stream
+
+
+@given(st.text(max_size=30))
+def test_any_text_comes_back_in_whole_characters(text):
+    pieces, stream = pieces_of(text.encode())
+    assert stream.text == text
+    assert not any("\ufffd" in piece for piece in pieces) or "\ufffd" in text
+
+
+@given(st.binary(max_size=30))
+def test_any_bytes_decode_as_python_replaces_them(data):
+    assert pieces_of(data)[1].text == data.decode("utf-8", "replace")
+
+
+def test_an_unfinished_character_waits_and_is_replaced_at_the_end():
+    pieces, _ = pieces_of("é😀".encode()[:-1])
+    assert pieces == ["", "é", "", "", "", "\ufffd"]
+
+
+@pytest.mark.parametrize(
+    "text, stop, expected",
+    [
+        ("one\ndef two", ["\ndef"], "one"),
+        ("one\n\nde", ["\ndef"], "one\n\nde"),
+        ("ababac!", ["abac"], "ab"),
+        ("xEND", ["END"], "x"),
+        ("END", ["END"], ""),
+        ("abc", ["bc", "b"], "a"),
+        ("ça va 😀 bien", ["😀"], "ça va "),
+        ("no stop", [], "no stop"),
+    ],
+)
+def test_text_is_cut_before_the_stop_string_and_never_shows_a_part_of_it(text, stop, expected):
+    pieces, stream = pieces_of(text.encode(), stop)
+    assert stream.text == expected
+    assert stream.stopped == (expected != text)
+
+
+def test_what_might_begin_a_stop_string_waits():
+    stream = TextStream(Bytes(), ["STOP"])
+    shown = []
+    for byte in b"aSTx":
+        stream.push(byte)
+        shown.append(stream.take())
+    assert shown == ["a", "", "", "STx"]
+
+
+@given(st.text("ab", max_size=40), st.lists(st.text("ab", min_size=1, max_size=4), max_size=3), st.randoms())
+def test_cut_does_not_depend_on_where_tokens_end(text, stop, random):
+    """With several bytes a token the text is cut at the earliest stop string that is complete by then."""
+
+    class Pieces:
+        def decode_bytes(self, ids):
+            return b"".join(parts[i] for i in ids)
+
+    cuts = sorted(random.sample(range(1, len(text)), min(len(text) - 1, 5))) if len(text) > 1 else []
+    parts = [part.encode() for part in (text[i:j] for i, j in zip([0, *cuts], [*cuts, len(text)]))]
+    stream, shown = TextStream(Pieces(), stop), ""
+    for token in range(len(parts)):
+        if stream.push(token):
+            break
+        shown += stream.take()
+    stream.close()
+    shown += stream.take()
+    assert shown == stream.text
+    assert not any(s in stream.text for s in stop)
+    assert text.startswith(stream.text)
+    assert stream.stopped == any(s in text for s in stop)
+    if not stream.stopped:
+        assert stream.text == text
+    elif len(stop) == 1:
+        assert len(stream.text) == text.find(stop[0])
+
+
+def test_an_empty_stop_list_costs_no_waiting():
+    assert np.all([piece for piece in pieces_of(b"abc")[0][:3]])

@@ -1,0 +1,48 @@
+"""Mesh shapes, and the messages when they do not fit the devices."""
+
+import jax
+import pytest
+from jax.sharding import AxisType
+
+from gptjax.config import ConfigError, default
+from gptjax.parallel.mesh import batch_devices, make_mesh, mesh_shape
+
+
+def mesh_config(**sizes):
+    config = default().mesh
+    config.update(sizes)
+    return config
+
+
+@pytest.mark.parametrize(
+    "sizes, shape",
+    [
+        (dict(), (8, 1, 1)),
+        (dict(data=1, fsdp=-1), (1, 8, 1)),
+        (dict(fsdp=2, tensor=2), (2, 2, 2)),
+        (dict(data=1, fsdp=4, tensor=2), (1, 4, 2)),
+    ],
+)
+def test_the_free_axis_takes_what_is_left(sizes, shape):
+    assert tuple(mesh_shape(mesh_config(**sizes), 8).values()) == shape
+
+
+@pytest.mark.parametrize(
+    "sizes, message",
+    [
+        (dict(data=16), "is for 16 devices, there are 8"),
+        (dict(data=1), "is for 1 devices, there are 8"),
+        (dict(tensor=3), "multiple of 3 devices, there are 8"),
+        (dict(fsdp=-1), "only one axis may be -1"),
+        (dict(fsdp=0), "mesh.fsdp = 0"),
+    ],
+)
+def test_a_mesh_that_does_not_fit_is_refused(sizes, message):
+    with pytest.raises(ConfigError, match=message):
+        mesh_shape(mesh_config(**sizes), 8)
+
+
+def test_axes_are_auto_and_rows_split_over_data_and_fsdp():
+    mesh = make_mesh(mesh_config(fsdp=2, tensor=2), jax.devices())
+    assert set(mesh.axis_types) == {AxisType.Auto}
+    assert batch_devices(mesh) == 4

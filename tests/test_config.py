@@ -1,0 +1,135 @@
+"""Durations, validation messages, and a config that survives being saved."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gptjax.config import ConfigError, Units, default, flatten, from_json, get, hash_of, to_json, validate
+
+UNITS = Units(tokens_per_step=1000, steps_per_epoch=50.5, total_steps=2000)
+
+
+@pytest.mark.parametrize(
+    "text, steps",
+    [
+        ("500 steps", 500),
+        ("500", 500),
+        (500, 500),
+        ("1 step", 1),
+        ("2k steps", 2000),
+        ("300M tokens", 300_000),
+        ("1.5B tokens", 1_500_000),
+        ("999 tokens", 1),
+        ("1001 tokens", 2),
+        ("2 epochs", 101),
+        ("1 epoch", 51),
+        ("5%", 100),
+        ("0.1%", 2),
+        ("1e3 steps", 1000),
+        ("0 steps", 0),
+    ],
+)
+def test_durations_in_every_unit(text, steps):
+    assert UNITS.steps(text, "training.duration") == steps
+
+
+@pytest.mark.parametrize("text", ["", "soon", "5 minutes", "-3 steps", "3 steps 4", "% 5"])
+def test_a_duration_that_is_none_is_refused_with_its_field(text):
+    with pytest.raises(ConfigError, match=r"training\.duration"):
+        UNITS.steps(text, "training.duration")
+
+
+def test_units_without_meaning_are_refused():
+    bare = Units(tokens_per_step=1000)
+    with pytest.raises(ConfigError, match="epochs have no length"):
+        bare.steps("1 epoch", "training.duration")
+    with pytest.raises(ConfigError, match="share of the run"):
+        bare.steps("5%", "training.duration")
+
+
+@given(st.integers(1, 10**9))
+def test_steps_survive_any_multiple(n):
+    assert UNITS.steps(f"{n} steps", "f") == n
+    assert UNITS.steps(f"{n * 1000} tokens", "f") == n
+
+
+def changed(**fields):
+    """The default config with `section__field=value` set, whatever the type."""
+    config = default().unlock()
+    for field, value in fields.items():
+        section, name = field.split("__")
+        with config[section].ignore_type():
+            config[section][name] = value
+    return config
+
+
+def test_the_default_is_valid():
+    validate(default())
+
+
+@pytest.mark.parametrize(
+    "fields, message",
+    [
+        (dict(model__wdith=3), r"unknown field model\.wdith; did you mean model\.width\?"),
+        (dict(model__width="wide"), r"model\.width = 'wide': expected int, got str"),
+        (dict(model__num_heads=True), r"model\.num_heads = True: expected int, got bool"),
+        (dict(model__num_heads=5), r"model\.width = 384 is not divisible by model\.num_heads = 5"),
+        (dict(model__num_kv_heads=4), r"model\.num_heads = 6 is not divisible by model\.num_kv_heads = 4"),
+        (dict(model__head_width=7), r"head width 7 must be even"),
+        (dict(model__width=9, model__num_heads=1, model__position="sinusoidal"), r"even model\.width, got 9"),
+        (dict(model__norm="batchnorm"), r"model\.norm = 'batchnorm': expected one of rmsnorm, layernorm"),
+        (dict(model__feedforward="swigl"), r"did you mean swiglu\?"),
+        (dict(model__dtype="float16"), r"float16.*use 'bfloat16' on GPU"),
+        (dict(model__window=8), r"a window needs layers marked S"),
+        (dict(model__window_pattern="SL"), r"layers marked S need a window"),
+        (dict(model__window_pattern="XL"), r"a string of S"),
+        (dict(model__window_pattern=""), r"a string of S"),
+        (dict(model__max_positions=128), r"data\.sequence_length = 256 is longer than model\.max_positions = 128"),
+        (dict(model__dropout=1.0), r"model\.dropout = 1\.0: must be in \[0, 1\)"),
+        (dict(model__num_layers=0), r"model\.num_layers = 0: must be at least 1"),
+        (dict(optimizer__learning_rate=0.0), r"optimizer\.learning_rate = 0\.0: must be positive"),
+        (dict(optimizer__weight_decay=-1.0), r"optimizer\.weight_decay = -1\.0: must not be negative"),
+        (dict(optimizer__rules=(("head", "speed", 2),)), r"optimizer\.rules: \('head', 'speed', 2\) is not"),
+        (dict(schedule__final_fraction=1.5), r"must be in \[0, 1\]"),
+        (dict(schedule__warmup="a while"), r"schedule\.warmup = 'a while'"),
+        (dict(training__batch_size=9, training__gradient_accumulation_steps=2), r"batch_size = 9 is not divisible"),
+        (dict(training__duration="0 steps"), r"training\.duration = '0 steps': must be at least one step"),
+        (dict(evaluation__every="0 steps"), r"evaluation\.every"),
+    ],
+)
+def test_what_cannot_work_is_refused_with_field_and_value(fields, message):
+    with pytest.raises(ConfigError, match=message):
+        validate(changed(**fields))
+
+
+def test_a_missing_field_is_refused():
+    config = default().unlock()
+    del config.model.width
+    with pytest.raises(ConfigError, match=r"field model\.width is missing"):
+        validate(config)
+
+
+def test_a_saved_config_is_the_same_config():
+    config = changed(model__width=64, optimizer__rules=(("head", "learning_rate", 0.3),))
+    restored = from_json(to_json(config))
+    assert flatten(restored) == flatten(config)
+    assert hash_of(restored) == hash_of(config)
+    assert get(restored, "optimizer.rules") == (("head", "learning_rate", 0.3),)
+    hash(restored.model)  # a module may hold it
+
+
+def test_the_hash_sees_every_field():
+    base = hash_of(default())
+    for field, value in flatten(default()).items():
+        other = {bool: lambda v: not v, str: lambda v: v + "x", tuple: lambda v: (*v, 1)}.get(type(value), lambda v: v + 1)
+        section, _, name = field.rpartition(".")
+        config = default()
+        (config[section] if section else config)[name] = other(value)
+        assert hash_of(config) != base, field
+
+
+def test_unreadable_configs_are_refused():
+    with pytest.raises(ConfigError, match="not a readable config"):
+        from_json('{"model": ')
+    with pytest.raises(ConfigError, match=r"unknown field model\.speed"):
+        from_json('{"model": {"speed": 3}}')

@@ -1,0 +1,85 @@
+"""Every config file loads, is valid, builds, and has the parameters that were published for it."""
+
+import functools
+import importlib.util
+from pathlib import Path
+
+import jax
+import pytest
+
+from gptjax.config import ConfigError, validate
+from gptjax.model.decoder import Decoder
+from gptjax.model.parameters import count_parameters, init_params
+from gptjax.model.resolve import resolve_model
+from gptjax.parallel.sharding import matching_rows
+from gptjax.tree import parameter_paths
+
+CONFIGS = Path(__file__).parent.parent / "configs"
+
+# Published counts. GPT-2: OpenAI's checkpoints; Llama, SmolLM2 and Qwen3: their model cards' safetensors.
+PARAMETERS = {
+    "gpt2:124m": 124_439_808,
+    "gpt2:350m": 354_823_168,
+    "gpt2:774m": 774_030_080,
+    "gpt2:1558m": 1_557_611_200,
+    "llama:135m": 134_515_008,
+    "llama:1b": 1_235_814_400,
+    "llama:3b": 3_212_749_824,
+    "llama:8b": 8_030_261_248,
+    "qwen3:0.6b": 596_049_920,
+    "qwen3:1.7b": 1_720_574_976,
+}
+OTHERS = ["stdlib_tiny", "shakespeare_char:cpu", "shakespeare_char:gpu", *(f"depth:{n}" for n in (1, 2, 4, 6, 12, 20))]
+
+
+def load(name: str):
+    file, _, arg = name.partition(":")
+    spec = importlib.util.spec_from_file_location(file, CONFIGS / f"{file}.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module.get_config(arg) if arg else module.get_config()
+
+
+@functools.cache
+def resolved(name: str, platform: str = "cpu"):
+    config = load(name)
+    return resolve_model(
+        config.model, platform=platform, vocab_size=2048, sequence_length=config.data.sequence_length
+    )
+
+
+@pytest.mark.parametrize("name", [*PARAMETERS, *OTHERS])
+def test_a_config_is_valid_and_builds(name):
+    config = load(name)
+    validate(config)
+    model = resolved(name)
+    shapes = jax.eval_shape(functools.partial(init_params, model), jax.random.key(0))
+    logits = jax.eval_shape(
+        lambda params, tokens: Decoder(model).apply({"params": params}, tokens),
+        shapes,
+        jax.ShapeDtypeStruct((2, 16), "int32"),
+    )
+    assert logits.shape == (2, 16, model.vocab_size)
+    assert all(len(matching_rows(path)) == 1 for path in parameter_paths(shapes))
+
+
+@pytest.mark.parametrize("name", PARAMETERS)
+def test_published_shapes_have_the_published_number_of_parameters(name):
+    assert count_parameters(resolved(name)) == PARAMETERS[name]
+
+
+def test_every_config_file_is_tested():
+    tested = {name.partition(":")[0] for name in [*PARAMETERS, *OTHERS]}
+    assert tested == {file.stem for file in CONFIGS.glob("*.py")}
+
+
+@pytest.mark.parametrize("name", ["gpt2:13b", "llama:2b", "qwen3:8b", "depth:zero", "depth:0", "shakespeare_char:tpu"])
+def test_an_argument_that_is_none_is_refused_with_the_ones_there_are(name):
+    with pytest.raises(ConfigError, match=r"expected (one of|a depth)"):
+        load(name)
+
+
+def test_the_gpu_resolves_to_bfloat16_and_cudnn():
+    model = resolved("gpt2:124m", "gpu")
+    assert (model.dtype, model.attention, model.layers) == ("bfloat16", "cudnn", "unroll")
+    assert (resolved("gpt2:124m").dtype, resolved("gpt2:124m").attention) == ("float32", "xla")

@@ -1,0 +1,91 @@
+"""Learning-rate schedules: exact at their boundaries, right in between, jit-able, and refused when they cannot fit."""
+
+import math
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from ml_collections import ConfigDict
+
+from gptjax.config import ConfigError, default
+from gptjax.training.schedule import NAMES, make_schedule
+
+TOTAL, PEAK = 100, 3e-4
+
+
+def steps_of(text):
+    number, unit = (text[:-1], "%") if text.endswith("%") else text.split()
+    return round(TOTAL * float(number) / 100) if unit == "%" else int(number)
+
+
+def make(name, total=TOTAL, **overrides):
+    settings = dict(name=name, warmup="10 steps", decay="20%", final_fraction=0.1) | overrides
+    return make_schedule(ConfigDict(settings), PEAK, total, steps_of)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_warmup_rises_in_equal_steps_to_exactly_the_peak(name):
+    rates = [float(make(name)(step)) for step in range(10)]
+    np.testing.assert_allclose(rates, [PEAK * t / 10 for t in range(1, 11)], rtol=1e-6)
+    assert rates[9] == np.float32(PEAK)
+
+
+@pytest.mark.parametrize("name", ["cosine", "linear", "wsd"])
+@pytest.mark.parametrize("final_fraction", [0.0, 0.1, 1.0])
+def test_last_update_has_exactly_the_floor_and_stays_there(name, final_fraction):
+    schedule = make(name, final_fraction=final_fraction)
+    for step in (TOTAL - 1, TOTAL, 10 * TOTAL):
+        assert schedule(step) == np.float32(PEAK * final_fraction)
+
+
+def test_shapes_in_between():
+    middle = 54  # update 55 is halfway between the warm-up's end (10) and the end (100)
+    assert float(make("cosine")(middle)) == pytest.approx(PEAK * 0.55, rel=1e-6)
+    assert float(make("cosine")(32 - 1)) == pytest.approx(
+        PEAK * (0.1 + 0.9 * 0.5 * (1 + math.cos(math.pi * 22 / 90))), rel=1e-6
+    )
+    assert float(make("linear")(middle)) == pytest.approx(PEAK * 0.55, rel=1e-6)
+    assert float(make("constant")(TOTAL - 1)) == np.float32(PEAK)
+    assert float(make("inverse_sqrt")(39)) == pytest.approx(PEAK * 0.5, rel=1e-6)
+    assert float(make("inverse_sqrt", final_fraction=0.6)(39)) == pytest.approx(PEAK * 0.6, rel=1e-6)
+
+
+def test_wsd_is_flat_until_the_last_fifth_then_linear():
+    schedule = make("wsd")
+    assert all(schedule(step) == np.float32(PEAK) for step in range(9, 80))
+    assert float(schedule(80)) < PEAK
+    assert float(schedule(89)) == pytest.approx(PEAK * 0.55, rel=1e-6)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_no_warmup_starts_at_or_just_below_the_peak(name):
+    rate = float(make(name, warmup="0 steps")(0))
+    assert 0.98 * PEAK < rate <= np.float32(PEAK)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_same_under_jit_and_always_float32(name):
+    schedule = make(name)
+    steps = jnp.arange(TOTAL + 5)
+    traced = jax.jit(jax.vmap(schedule))(steps)
+    assert traced.dtype == jnp.float32 and schedule(3).dtype == jnp.float32
+    np.testing.assert_allclose(traced, [schedule(int(step)) for step in steps], rtol=1e-6, atol=1e-11)
+
+
+def test_the_default_section_has_every_field():
+    assert make_schedule(default().schedule, 1e-3, 2000, steps_of)(99) == np.float32(1e-3)
+
+
+@pytest.mark.parametrize(
+    "overrides, named",
+    [
+        (dict(name="cosin"), "schedule.name is 'cosin'.*inverse_sqrt"),
+        (dict(name="wsd", warmup="90 steps"), "schedule.warmup is '90 steps'.*schedule.decay.*100 steps"),
+        (dict(name="cosine", warmup="101 steps"), "schedule.warmup is '101 steps'"),
+        (dict(name="cosine", final_fraction=1.5), "schedule.final_fraction is 1.5"),
+    ],
+)
+def test_impossible_schedules_are_refused(overrides, named):
+    with pytest.raises(ConfigError, match=named):
+        make(**overrides)
