@@ -2,20 +2,30 @@
 
 from __future__ import annotations
 
+import os
+import re
 import sys
 from collections.abc import Callable
 
-from absl import app, flags
+from absl import app, flags, logging
+from ml_collections import config_flags
 
-from gptjax.config import ConfigError
+from gptjax.config import ConfigError, RunError, default, flatten, suggestion
+
+
+def define_config_flag() -> flags.FlagHolder:
+    """--config=FILE.py[:argument], with --config.section.field=value to override any field of it."""
+    return config_flags.DEFINE_config_file(
+        "config", None, "A file such as configs/gpt2.py:124m; --config.section.field=value overrides a field of it."
+    )
 
 
 def run(main: Callable[[list[str]], int | None]) -> None:
     """Runs `main(argv)` under absl, and exits with its return value.
 
     Mistakes of the user (`ConfigError`, bad flags, stray arguments) and of the machine (`OSError`: no space left, no
-    permission) end in one line on stderr and exit code 2; Ctrl-C in exit code 130. Anything else is a bug and keeps
-    its traceback.
+    permission) end in one line on stderr and exit code 2, a run that broke down (`RunError`) in one line and 1, Ctrl-C
+    in 130. Anything else is a bug and keeps its traceback.
     """
 
     def guarded(argv: list[str]) -> int | None:
@@ -25,10 +35,14 @@ def run(main: Callable[[list[str]], int | None]) -> None:
             return main(argv)
         except (ConfigError, OSError) as error:
             return _fail(error)
+        except RunError as error:
+            _fail(error)
+            return 1
         except KeyboardInterrupt:
             print("interrupted", file=sys.stderr)
             return 130
 
+    flags.FLAGS.set_default("verbosity", logging.WARNING)  # what libraries tell of their work is not the user's news
     app.run(guarded, flags_parser=_parse_flags)
 
 
@@ -37,9 +51,40 @@ def _parse_flags(argv: list[str]) -> list[str]:
         app.usage(shorthelp=True, writeto_stdout=True)
         sys.exit(0)
     try:
+        _check_overrides(argv[1:])
         return flags.FLAGS(argv)
+    except (ConfigError, OSError) as error:
+        sys.exit(_fail(error))
     except flags.Error as error:
-        sys.exit(_fail(f"{error} (see --help)"))
+        sys.exit(_fail(_cause_of(error)))
+
+
+def _cause_of(error: flags.Error) -> str:
+    """The message of a flag error; of a config file that failed, its own error instead of ml_collections' traceback."""
+    message = str(error)
+    if "Error whilst parsing config file" not in message:
+        return f"{message} (see --help)"
+    flag = message.partition(": ")[0]
+    is_cause = re.compile(r"\s*[\w.]+(Error|Exception)\b")
+    cause = next((line for line in reversed(message.splitlines()) if is_cause.match(line)), message)
+    return cause.removeprefix("gptjax.config.ConfigError: ") if "ConfigError" in cause else f"{flag}: {cause}"
+
+
+def _check_overrides(arguments: list[str]) -> None:
+    """Refuses `--config.section.field` that no config has, before ml_collections meets it with a traceback."""
+    known = flatten(default())
+    names = [argument.lstrip("-").partition("=")[0] for argument in arguments if argument.startswith("-")]
+    overrides = [name.removeprefix("config.") for name in names if name.startswith("config.")]
+    for field in overrides:
+        if field not in known:
+            raise ConfigError(f"--config.{field}: unknown field{suggestion(field, known)} (gptjax/config.py has all)")
+    files = [argument.partition("=")[2] for argument in arguments if argument.lstrip("-").startswith("config=")]
+    for file in files:
+        path = file.rpartition(":")[0] if ":" in file else file
+        if not os.path.isfile(path):
+            raise ConfigError(f"--config={file}: there is no file {path}")
+    if overrides and "config" not in names:
+        raise ConfigError(f"--config.{overrides[0]} overrides a field of a config, but --config=FILE.py is missing")
 
 
 def _fail(error: Exception | str) -> int:

@@ -25,6 +25,10 @@ class ConfigError(ValueError):
     """A setting that cannot work; the message names the field, the value and what is allowed."""
 
 
+class RunError(RuntimeError):
+    """A run that cannot go on though its settings were fine; the message says what happened and what helps."""
+
+
 def default() -> ConfigDict:
     """Every field there is, with values that train a small model well on a laptop."""
     config = ConfigDict()
@@ -215,8 +219,8 @@ _AT_LEAST_ONE = (
 _NOT_NEGATIVE = (
     "seed model.vocab_size model.num_kv_heads model.head_width model.feedforward_width model.max_positions "
     "model.window model.attention_block model.logit_softcap data.workers data.prefetch optimizer.weight_decay "
-    "optimizer.gradient_clip training.loss_chunk training.z_loss training.outlier_zscore checkpoint.keep_best evaluation.batches "
-    "evaluation.sample_tokens"
+    "optimizer.gradient_clip training.loss_chunk training.z_loss training.outlier_zscore checkpoint.keep_best "
+    "evaluation.batches evaluation.sample_tokens"
 ).split()
 _POSITIVE = (
     "model.norm_epsilon model.rope_theta model.rope_factor model.rope_low_frequency_factor "
@@ -242,7 +246,8 @@ def flatten(config: Any) -> dict[str, Any]:
     return flat
 
 
-def _suggestion(name: str, known: Iterable[str]) -> str:
+def suggestion(name: str, known: Iterable[str]) -> str:
+    """'; did you mean X?' for the likeliest of the known names, or nothing."""
     close = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
     return f"; did you mean {close[0]}?" if close else ""
 
@@ -256,7 +261,7 @@ def check_fields(config: Any) -> None:
     known, given = flatten(default()), flatten(config)
     for field, value in given.items():
         if field not in known:
-            raise ConfigError(f"unknown field {field}{_suggestion(field, known)}")
+            raise ConfigError(f"unknown field {field}{suggestion(field, known)}")
         wanted = type(known[field])
         fits = isinstance(value, wanted) and not (wanted is int and isinstance(value, bool))
         if not fits and not (wanted is float and isinstance(value, int) and not isinstance(value, bool)):
@@ -282,7 +287,7 @@ def validate(config: Any) -> None:
         if get(config, field) not in allowed:
             raise ConfigError(
                 f"{field} = {get(config, field)!r}: expected one of {', '.join(allowed)}"
-                f"{_suggestion(str(get(config, field)), allowed)}"
+                f"{suggestion(str(get(config, field)), allowed)}"
             )
     limits = (
         (_AT_LEAST_ONE, lambda v: v >= 1, "must be at least 1"),

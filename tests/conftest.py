@@ -5,8 +5,35 @@ import os
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 
 import jax
+import pytest
 from absl import flags
+from ml_collections import ConfigDict, FrozenConfigDict
+
+from gptjax.config import default, validate
+from gptjax.model.resolve import resolve_model
 
 jax.config.update("jax_num_cpu_devices", 8)
 jax.config.update("jax_default_matmul_precision", "highest")
 flags.FLAGS.mark_as_parsed()
+
+
+@pytest.fixture
+def tiny_config():
+    """A function of {section__field: value} → resolved config of a two-layer model, 16 wide, for eight devices."""
+
+    def make(**fields):
+        config = default()
+        config.model.update(num_layers=2, width=16, num_heads=4, num_kv_heads=2, vocab_size=32)
+        config.data.update(sequence_length=8)
+        config.training.update(batch_size=16, duration="20 steps")
+        config.schedule.update(warmup="2 steps")
+        for field, value in fields.items():
+            section, name = field.split("__")
+            config[section][name] = value
+        validate(config)
+        config.model = ConfigDict(
+            resolve_model(config.model, platform="cpu", vocab_size=32, sequence_length=config.data.sequence_length)
+        )
+        return FrozenConfigDict(config)
+
+    return make

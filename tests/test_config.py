@@ -121,10 +121,11 @@ def test_a_saved_config_is_the_same_config():
 def test_the_hash_sees_every_field():
     base = hash_of(default())
     for field, value in flatten(default()).items():
-        other = {bool: lambda v: not v, str: lambda v: v + "x", tuple: lambda v: (*v, 1)}.get(type(value), lambda v: v + 1)
+        change = {bool: lambda v: not v, str: lambda v: v + "x", tuple: lambda v: (*v, 1)}
+        other = change.get(type(value), lambda v: v + 1)(value)
         section, _, name = field.rpartition(".")
         config = default()
-        (config[section] if section else config)[name] = other(value)
+        (config[section] if section else config)[name] = other
         assert hash_of(config) != base, field
 
 

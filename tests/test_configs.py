@@ -8,8 +8,7 @@ import jax
 import pytest
 
 from gptjax.config import ConfigError, validate
-from gptjax.model.decoder import Decoder
-from gptjax.model.parameters import count_parameters, init_params
+from gptjax.model.decoder import Decoder, count_parameters, init_params
 from gptjax.model.resolve import resolve_model
 from gptjax.parallel.sharding import matching_rows
 from gptjax.tree import parameter_paths
@@ -43,9 +42,7 @@ def load(name: str):
 @functools.cache
 def resolved(name: str, platform: str = "cpu"):
     config = load(name)
-    return resolve_model(
-        config.model, platform=platform, vocab_size=2048, sequence_length=config.data.sequence_length
-    )
+    return resolve_model(config.model, platform=platform, vocab_size=2048, sequence_length=config.data.sequence_length)
 
 
 @pytest.mark.parametrize("name", [*PARAMETERS, *OTHERS])

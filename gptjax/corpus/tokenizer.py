@@ -11,7 +11,6 @@ import json
 import os
 import re
 from collections.abc import Iterable, Sequence
-from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +18,7 @@ import sentencepiece
 import xxhash
 
 from gptjax.config import ConfigError
+from gptjax.corpus.files import write_aside
 
 CONTROL_TOKENS = (
     *("<unk>", "<s>", "</s>", "<pad>"),
@@ -26,7 +26,7 @@ CONTROL_TOKENS = (
 )
 REPLACEMENT = "\N{REPLACEMENT CHARACTER}".encode()
 SPACE_MARK = "\u2581"  # '▁': SentencePiece writes a space so
-SEGMENT = 1 << 16  # characters that SentencePiece sees at once
+SEGMENT = 1 << 12  # characters that SentencePiece sees at once: short ones stay in the cache
 
 
 class Tokenizer(abc.ABC):
@@ -77,12 +77,8 @@ class Tokenizer(abc.ABC):
     def save(self, folder: str | Path) -> Path:
         """Writes the tokenizer's one file into `folder`, whole or not at all, and returns its path."""
         path = Path(folder) / self.file_name
-        aside = path.with_name(path.name + ".tmp")
-        with open(aside, "wb") as file:
+        with write_aside(path) as file:
             file.write(self._file_bytes)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(aside, path)
         return path
 
 
@@ -101,12 +97,14 @@ class SentencePieceTokenizer(Tokenizer):
         controls |= {name: i for name, i in zip(CONTROL_TOKENS, special) if i >= 0}
         super().__init__(file_bytes, [self._value(i, piece) for i, piece in enumerate(pieces)], controls)
         if self.eos_id is None:
-            raise ConfigError("tokenizer: the SentencePiece model has no end-of-text token (eos_id), documents need one")
+            raise ConfigError("tokenizer: the SentencePiece model has no end-of-text token (eos_id)")
         # A literal '▁' in a text is not a space: it goes in as the three bytes it is.
         self._space_mark_ids = [model.piece_to_id(f"<0x{byte:02X}>") for byte in SPACE_MARK.encode()]
         self._dummy_prefix = model.encode("a", out_type=str)[0].startswith(SPACE_MARK)
-        crossed = any("\n" in piece and piece != "\n" for piece in pieces)
-        self._newline_is_boundary = not crossed and self.decode(self.encode("a\n b\n")) == "a\n b\n"
+        # Where newlines survive and no longer piece holds one, no token crosses a newline: a text may be cut there.
+        self._newline_is_boundary = False
+        if not any("\n" in piece and piece != "\n" for piece in pieces):
+            self._newline_is_boundary = self.decode(self.encode("a\n b\n")) == "a\n b\n"
 
     def _value(self, i: int, piece: str) -> bytes:
         if self._model.is_control(i):
@@ -124,8 +122,8 @@ class SentencePieceTokenizer(Tokenizer):
     def encode_batch(self, texts: Sequence[str]) -> list[np.ndarray]:
         # Long documents are cut where no token can cross, so that one of them is shared by all threads, too.
         segments = [self._segments(text) for text in texts]
-        flat = [part for parts in segments for part in parts]
-        ids = iter(self._model.encode(flat, num_threads=len(os.sched_getaffinity(0))))
+        flat = [part.encode() for parts in segments for part in parts]
+        ids = iter(self._model.encode(flat, num_threads=os.cpu_count() or 1))
         return [self._join([next(ids) for _ in parts], parts) for parts in segments]
 
     def _segments(self, text: str) -> list[str]:

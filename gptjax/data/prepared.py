@@ -1,10 +1,10 @@
 """The prepared folder, as data/ reads it and corpus/ writes it: file names, token type, hashes, manifest, checks.
 
-    manifest.json             written last: a folder without it is unfinished
-    tokenizer.model | .json
-    train-00000.bin …         little-endian uint16 (vocabulary up to 65,536) or uint32 tokens; shards may cut a document
-    train.documents.npy       uint64 offsets [num_documents + 1] into the split's tokens; each document ends with EOS
-    validation-00000.bin …    likewise
+manifest.json             written last: a folder without it is unfinished
+tokenizer.model | .json
+train-00000.bin …         little-endian uint16 (vocabulary up to 65,536) or uint32 tokens; shards may cut a document
+train.documents.npy       uint64 offsets [num_documents + 1] into the split's tokens; each document ends with EOS
+validation-00000.bin …    likewise
 """
 
 from __future__ import annotations
@@ -59,12 +59,11 @@ def read_manifest(folder: str | Path) -> dict:
         raise ConfigError(f"data.path={str(folder)!r} is {state}: no {MANIFEST} (python -m gptjax.prepare makes one)")
     try:
         manifest = json.loads(path.read_text(encoding="utf-8"))
-        if manifest["format"] != FORMAT:
-            raise ConfigError(f"{path}: format {manifest['format']}, this version reads format {FORMAT}: prepare it again")
+        version = manifest["format"]
     except (ValueError, KeyError, TypeError) as error:
-        if isinstance(error, ConfigError):
-            raise
-        raise ConfigError(f"{path}: not a readable manifest ({error})") from error
+        raise ConfigError(f"{path}: not a readable manifest ({error!r})") from error
+    if version != FORMAT:
+        raise ConfigError(f"{path}: has format {version}, this version reads format {FORMAT}: prepare the folder again")
     return manifest
 
 

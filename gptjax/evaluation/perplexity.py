@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import jax
 
 from gptjax.config import ConfigError
+from gptjax.training.metrics import bits_per_byte, perplexity
 
 
 def evaluate_perplexity(
@@ -36,13 +36,13 @@ def evaluate_perplexity(
     if pending is not None:
         sums = {name: sums[name] + float(pending[name]) for name in sums}
     if not sums["tokens"]:
-        raise ConfigError("the validation split has no supervised token: prepare it with a larger --validation_fraction")
+        raise ConfigError("the validation split has no supervised token: prepare a larger one")
     loss = sums["nll"] / sums["tokens"]
     metrics = {
         "validation/loss": loss,
-        "validation/perplexity": math.exp(min(loss, 700.0)),  # e^700 is the last that fits a float
+        "validation/perplexity": perplexity(loss),
         "validation/tokens": sums["tokens"],
     }
     if sums["bytes"]:
-        metrics["validation/bits_per_byte"] = sums["nll"] / math.log(2) / sums["bytes"]
+        metrics["validation/bits_per_byte"] = bits_per_byte(sums["nll"], sums["bytes"])
     return metrics

@@ -14,18 +14,18 @@ import jax
 import jax.numpy as jnp
 
 BUCKET = 128
-PIECE = 512  # prompt tokens that the model reads at a time
+PIECE = 4 * BUCKET  # prompt tokens that the model reads at a time
 
 
-def bucketed(length: int, bucket: int = BUCKET) -> int:
+def bucketed(length: int) -> int:
     """`length` rounded up to a whole number of buckets."""
-    return -(-length // bucket) * bucket
+    return -(-length // BUCKET) * BUCKET
 
 
 def prompt_slots(length: int, max_positions: int) -> int:
     """Slots for prompts of up to `length` tokens: whole buckets up to one piece, whole pieces beyond."""
     if length > PIECE:
-        return bucketed(length, PIECE)
+        return -(-length // PIECE) * PIECE
     return min(bucketed(length), max_positions)
 
 

@@ -16,6 +16,7 @@ from flax import struct
 from gptjax.inference import cache as kv
 from gptjax.inference.sampling import Sampling, sample
 from gptjax.model.decoder import Decoder
+from gptjax.model.parameters import unstack_layers
 
 
 @struct.dataclass
@@ -119,14 +120,13 @@ def _draw(state: DecodeState, logits_BV: jax.Array) -> DecodeState:
     )
 
 
-@partial(jax.jit, static_argnames=("dtype",))
-def decoding_params(params, dtype: str):
+@partial(jax.jit, static_argnames=("config",))
+def decoding_params(config, params) -> dict:
     """The parameters as decoding reads them: one tree a layer, and matrices in the compute dtype.
 
     Left stacked and float32, every token would pay for slicing out each layer's weights and for casting them. What the
     model itself uses in float32 stays: the norms, and the learned positions (added before the cast).
     """
-    num_layers = params["layers"]["attention"]["query"].shape[0]
-    layers = [jax.tree.map(lambda x: x[layer], params["layers"]) for layer in range(num_layers)]
-    cast = jax.tree.map(lambda x: x.astype(dtype) if x.ndim > 1 else x, params | {"layers": layers})
-    return cast | {name: params[name] for name in ("positions",) if name in params}
+    params = params | {"layers": unstack_layers(params["layers"], config.num_layers)}
+    cast = jax.tree.map(lambda x: x.astype(config.dtype) if x.ndim > 1 else x, params)
+    return cast | {"positions": params["positions"]} if "positions" in params else cast

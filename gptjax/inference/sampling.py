@@ -4,9 +4,9 @@ The processors are applied in the order of Hugging Face's `generate`, each to wh
 
     repetition penalty → temperature → top-k → top-p → min-p → draw
 
-Everything that a caller may set is an array `[B]`, one value a row, so that no setting ever recompiles a program and rows
-of one batch may differ. Row b at step i draws with `fold_in(key(seed_b), i)`: its tokens depend on its own seed and its
-own prompt, not on its neighbours or on its place in the batch.
+All that a caller may set is an array `[B]`, one value a row, so that no setting ever recompiles a program and rows of one
+batch may differ. Row b at step i draws with `fold_in(key(seed_b), i)`: its tokens depend on its own seed and its own
+prompt, not on its neighbours or on its place in the batch.
 """
 
 from __future__ import annotations
@@ -55,15 +55,23 @@ def make_sampling(
         return value_B.astype(dtype)
 
     return Sampling(
-        seed_B=rows("seed", seeds, np.uint32, "an integer from 0 to 2^32 - 1", lambda x: 0 <= x < 2**32 and x == int(x)),
+        seed_B=rows(
+            "seed", seeds, np.uint32, "an integer from 0 to 2^32 - 1", lambda x: 0 <= x < 2**32 and x == int(x)
+        ),
         temperature_B=rows(
             "temperature", temperature, np.float32, "0 (greedy) or a positive number", lambda x: 0 <= x < float("inf")
         ),
-        top_k_B=rows("top_k", top_k, np.int32, "0 (off) or a positive integer", lambda x: 0 <= x < 2**31 and x == int(x)),
+        top_k_B=rows(
+            "top_k", top_k, np.int32, "0 (off) or a positive integer", lambda x: 0 <= x < 2**31 and x == int(x)
+        ),
         top_p_B=rows("top_p", top_p, np.float32, "above 0 and at most 1 (off)", lambda x: 0 < x <= 1),
         min_p_B=rows("min_p", min_p, np.float32, "from 0 (off) to 1", lambda x: 0 <= x <= 1),
         repetition_penalty_B=rows(
-            "repetition_penalty", repetition_penalty, np.float32, "a positive number (1: off)", lambda x: 0 < x < float("inf")
+            "repetition_penalty",
+            repetition_penalty,
+            np.float32,
+            "a positive number (1: off)",
+            lambda x: 0 < x < float("inf"),
         ),
         num_tokens=np.int32(num_tokens),
     )

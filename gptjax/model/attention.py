@@ -21,9 +21,10 @@ from gptjax.config import ConfigError
 from gptjax.model.initialization import input_init, output_init
 from gptjax.model.norm import RMSNorm
 from gptjax.model.position import rotate
+from gptjax.model.precision import einsum_float32
 
 BACKENDS = ("reference", "xla", "cudnn")
-MAX_PROGRAMS = 32  # block programs that the xla backend writes out before it loops
+MAX_PROGRAMS = 4  # programs of query blocks that the xla backend writes out; more blocks run in loops
 _MASKED = -1e30  # finite: a row that sees nothing (padding on the left of a prompt) gives numbers, not NaN
 
 
@@ -118,7 +119,7 @@ def _attend(q_BTNH, k, v, mask_BTS, layout: str = "BSKH") -> jax.Array:
     batch, rows, num_heads, head_width = q_BTNH.shape
     q_BTKGH = q_BTNH.reshape(batch, rows, num_kv_heads, num_heads // num_kv_heads, head_width)
     # Axes in the order that the matrix product makes them: the logits, the largest array here, are never transposed.
-    logits_BKTGS = jnp.einsum(f"BTKGH,{layout}->BKTGS", q_BTKGH, k, preferred_element_type=jnp.float32)
+    logits_BKTGS = einsum_float32(f"BTKGH,{layout}->BKTGS", q_BTKGH, k)
     logits_BKTGS = jnp.where(mask_BTS[:, None, :, None, :], logits_BKTGS * head_width**-0.5, _MASKED)
     weights_BKTGS = jax.nn.softmax(logits_BKTGS, axis=-1).astype(v.dtype)
     return jnp.einsum(f"BKTGS,{layout}->BTKGH", weights_BKTGS, v).reshape(q_BTNH.shape)
@@ -127,8 +128,10 @@ def _attend(q_BTNH, k, v, mask_BTS, layout: str = "BSKH") -> jax.Array:
 def _blocked(q_BTNH, k_BSKH, v_BSKH, window, segments_BT, block) -> jax.Array:
     """Query rows in blocks against the keys from the window's start to the block's end, logits recomputed backward.
 
-    So only the lower triangle is computed, and no more than one block's logits live at a time. Up to MAX_PROGRAMS
-    blocks are written out with their own static key range; of more, neighbours share a range and run in a loop.
+    So only the lower triangle is computed, and memory grows with T, not T². Up to MAX_PROGRAMS blocks are written out,
+    each with its own static key range; of more, neighbours share a range and run in a loop: the program stays small,
+    and a quarter of the triangle more is computed at most. (XLA:CPU undoes the recomputation outside of loops, where
+    few blocks make it cheap to keep their logits.)
     """
     length = q_BTNH.shape[1]
     whole = length // block * block

@@ -11,6 +11,8 @@ whether the layers run in a `lax.scan` or unrolled. `Decoder(config).apply({'par
 from __future__ import annotations
 
 import functools
+import math
+import operator
 from collections.abc import Callable
 
 import flax.linen as nn
@@ -22,8 +24,9 @@ from gptjax.model.attention import Attention
 from gptjax.model.feedforward import FeedForward
 from gptjax.model.initialization import input_init
 from gptjax.model.norm import make_norm
-from gptjax.model.parameters import unstack_layers
+from gptjax.model.parameters import head_DV, unstack_layers
 from gptjax.model.position import rope_frequencies, rope_rotation, sinusoidal
+from gptjax.model.precision import einsum_float32
 
 
 class Block(nn.Module):
@@ -71,7 +74,7 @@ class Decoder(nn.Module):
             self.param("layers", functools.partial(_init_layers, config))
         self.final_norm = make_norm(config)
         if not config.tied_embeddings:
-            self.head = self.param("head", input_init(config), (config.width, config.vocab_size), jnp.float32)
+            self.param("head", input_init(config), (config.width, config.vocab_size), jnp.float32)
 
     def __call__(
         self,
@@ -88,7 +91,7 @@ class Decoder(nn.Module):
           segments_BT: int32 document numbers of a packed row, 0 for padding; documents do not see each other.
           positions_BT: int32 positions within each document; None counts from 0 along the row.
           deterministic: False drops out with the rng 'dropout'.
-          cache: dict(keys=[k_BKSH]*L, values=[v_BKSH]*L, length, start_B): the tokens take slots length … length + T - 1;
+          cache: dict(keys=[k_BKSH]*L, values=[v_BKSH]*L, length, start_B): the tokens take the slots from `length` on;
             row b's first token is at slot start_B[b] (rows are right-aligned), and slots before it are not seen.
           last_only: logits of the last position only, [B, 1, V].
         """
@@ -141,8 +144,8 @@ class Decoder(nn.Module):
         return x_BTD.astype(config.dtype)
 
     def _logits(self, x_BTD):
-        head = self.embedding.T if self.config.tied_embeddings else self.head
-        logits_BTV = jnp.einsum("BTD,DV->BTV", x_BTD, head.astype(x_BTD.dtype), preferred_element_type=jnp.float32)
+        head = head_DV(self.variables["params"]).astype(x_BTD.dtype)
+        logits_BTV = einsum_float32("BTD,DV->BTV", x_BTD, head)
         return softcap(logits_BTV, self.config.logit_softcap)
 
     def _block(self, layer: int, params, x_BTD, rotation, segments_BT, dropout_key):
@@ -169,7 +172,7 @@ class Decoder(nn.Module):
 
         def run_group(x_BTD, group):
             for index in range(period):
-                params, dropout_key = jax.tree.map(lambda x: x[index], group)
+                params, dropout_key = jax.tree.map(operator.itemgetter(index), group)
                 block = rematerialized(functools.partial(self._block, index), self.config.remat, in_scan=True)
                 x_BTD = block(params, x_BTD, rotation, segments_BT, dropout_key)
             return x_BTD, None
@@ -187,6 +190,19 @@ class Decoder(nn.Module):
             keys.append(k_BKSH)
             values.append(v_BKSH)
         return x_BTD, dict(cache, keys=keys, values=values, length=cache["length"] + x_BTD.shape[1])
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def init_params(config_model, key: jax.Array) -> dict:
+    """Fresh float32 parameters of `Decoder(config_model)`; the same for scanned and unrolled layers."""
+    # `hidden` visits every parameter; compiled, its arithmetic is dead code.
+    return Decoder(config_model).init(key, jnp.zeros((1, 2), jnp.int32), method="hidden")["params"]
+
+
+def count_parameters(config_model) -> int:
+    """How many parameters the model has; nothing is allocated."""
+    shapes = jax.eval_shape(functools.partial(init_params, config_model), jax.random.key(0))
+    return sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(shapes))
 
 
 def _init_layers(config, key: jax.Array) -> dict:
@@ -218,7 +234,7 @@ def scan_period(config) -> int:
 
 
 def rematerialized(block: Callable, remat: str, in_scan: bool = False) -> Callable:
-    """`block` with what its backward pass recomputes: nothing (none), everything but matrix products (dots), all (full).
+    """`block`, whose backward pass recomputes nothing (none), all but the matrix products (dots), everything (full).
 
     `dots` keeps the attention output by name: its products have batch axes, and a second flash attention would be the
     dearest thing to recompute.

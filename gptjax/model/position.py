@@ -52,7 +52,7 @@ def rotate(x_BTNH: jax.Array, rotation: tuple[jax.Array, jax.Array]) -> jax.Arra
 
 
 def sinusoidal(positions_BT: jax.Array, width: int) -> jax.Array:
-    """Fixed sines, then cosines, of geometric wavelengths up to 10,000·2π [B, T, D] (Vaswani et al. 2017, section 3.5)."""
+    """Fixed sines, then cosines, wavelengths from 2π to 10,000·2π, [B, T, D] (Vaswani et al. 2017, section 3.5)."""
     if width % 2:
         raise ConfigError(f"model.width = {width}: sinusoidal positions need an even width")
     frequencies = (10_000.0 ** -(np.arange(0, width, 2) / width)).astype(np.float32)

@@ -6,7 +6,7 @@ The loss of one token with target y, hidden state x and weight w:
     nll = lse - logits[y]              loss = w (nll + z_loss · lse²)
 
 The z-loss keeps the softmax normaliser near 1 (PaLM, arXiv:2204.02311, section 5). Matrix products take operands of x's
-dtype and accumulate in float32; everything after them is float32.
+dtype and accumulate in float32; everything between them is float32.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ import jax
 import jax.numpy as jnp
 
 from gptjax.model.decoder import softcap
+from gptjax.model.precision import einsum_float32
 
 
 def cross_entropy(
@@ -33,9 +34,9 @@ def cross_entropy(
 
     Args:
       weights_BT: float32; tokens of weight 0 count neither in the loss nor in any gradient.
-      chunk: tokens whose logits exist at once, cut along the sequence so that the batch stays sharded, hence at least
-        one position of every row; 0: all. Chunked, the gradients are made in the forward pass and kept in place of the
-        logits: three matrix products in all, where recomputing the logits would take four.
+      chunk: tokens whose logits exist at once; 0: all. The cut is along the sequence, so that the batch stays sharded:
+        a chunk holds at least one position of every row. Gradients are made in the forward pass and kept in place of
+        the logits: three matrix products in all, where recomputing the logits would take four.
 
     The loss is differentiable in x, head and weights; nll_sum is a figure to report and carries no gradient.
     """
@@ -44,9 +45,107 @@ def cross_entropy(
     if chunk and positions < length:
         loss_sum, nll_sum = _chunked(x_BTD, head_DV, targets_BT, weights_BT, positions, z_loss, logit_softcap)
     else:
-        logits_BTV = softcap(_project(x_BTD, head_DV), logit_softcap)
-        lse_BT = jax.nn.logsumexp(logits_BTV, axis=-1)
-        nll_BT = lse_BT - _pick(logits_BTV, targets_BT)
-        loss_sum = jnp.sum(weights_BT * (nll_BT + z_loss * jnp.square(lse_BT)))
-        nll_sum = jnp.sum(weights_BT * nll_BT)
+        logits_BTV = einsum_float32("BTD,DV->BTV", x_BTD, head_DV.astype(x_BTD.dtype))
+        loss_sum, nll_sum = _loss_of_logits(logits_BTV, weights_BT, targets_BT, z_loss, logit_softcap)
     return loss_sum, {"nll_sum": jax.lax.stop_gradient(nll_sum)}
+
+
+def _loss_of_logits(logits_BTV, weights_BT, targets_BT, z_loss, logit_softcap):
+    """(loss_sum, nll_sum) from logits before the soft-cap."""
+    logits_BTV = softcap(logits_BTV, logit_softcap)
+    lse_BT = _logsumexp(logits_BTV)
+    # A masked sum rather than a gather: it fuses, it stays local where the vocabulary is sharded, and its gradient is
+    # a select, not a scatter.
+    is_target_BTV = targets_BT[..., None] == jnp.arange(logits_BTV.shape[-1])
+    nll_BT = lse_BT - jnp.sum(jnp.where(is_target_BTV, logits_BTV, 0.0), axis=-1)
+    loss_BT = nll_BT + z_loss * jnp.square(lse_BT) if z_loss else nll_BT
+    return jnp.sum(weights_BT * loss_BT), jnp.sum(weights_BT * nll_BT)
+
+
+@jax.custom_vjp
+def _logsumexp(logits_BTV):
+    """log Σ exp over the last axis. Its backward makes the probabilities anew from the logits, which are kept anyway;
+    JAX's own keeps a second array of the logits' size."""
+    return jax.nn.logsumexp(logits_BTV, axis=-1)
+
+
+def _logsumexp_forward(logits_BTV):
+    lse_BT = _logsumexp(logits_BTV)
+    return lse_BT, (logits_BTV, lse_BT)
+
+
+def _logsumexp_backward(residuals, cotangent_BT):
+    logits_BTV, lse_BT = residuals
+    return (cotangent_BT[..., None] * jnp.exp(logits_BTV - lse_BT[..., None]),)
+
+
+_logsumexp.defvjp(_logsumexp_forward, _logsumexp_backward)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(4, 5, 6))
+def _chunked(x_BTD, head_DV, targets_BT, weights_BT, positions, z_loss, logit_softcap):
+    """(loss_sum, nll_sum) with the logits of `positions` positions of every row at a time."""
+    head_DV = head_DV.astype(x_BTD.dtype)
+
+    def sums(chunk):
+        x_BCD, targets_BC, weights_BC = chunk
+        logits_BCV = einsum_float32("BTD,DV->BTV", x_BCD, head_DV)
+        return _loss_of_logits(logits_BCV, weights_BC, targets_BC, z_loss, logit_softcap)
+
+    losses, nlls = jax.lax.map(sums, _cut(positions, x_BTD, targets_BT, weights_BT))
+    return losses.sum(), nlls.sum()
+
+
+def _chunked_forward(x_BTD, head_DV, targets_BT, weights_BT, positions, z_loss, logit_softcap):
+    """The same sums and, as residuals, the gradients of loss_sum. The head's is summed in float32 over the chunks."""
+    low_DV = head_DV.astype(x_BTD.dtype)
+
+    def add(head_gradient_DV, chunk):
+        x_BCD, targets_BC, weights_BC = chunk
+        logits_BCV = einsum_float32("BTD,DV->BTV", x_BCD, low_DV)
+        loss, pullback, nll = jax.vjp(
+            lambda logits, weights: _loss_of_logits(logits, weights, targets_BC, z_loss, logit_softcap),
+            logits_BCV,
+            weights_BC,
+            has_aux=True,
+        )
+        logits_gradient_BCV, weights_gradient_BC = pullback(jnp.ones_like(loss))
+        logits_gradient_BCV = logits_gradient_BCV.astype(x_BCD.dtype)
+        head_gradient_DV += einsum_float32("BTD,BTV->DV", x_BCD, logits_gradient_BCV)
+        x_gradient_BCD = jnp.einsum("BTV,DV->BTD", logits_gradient_BCV, low_DV)
+        return head_gradient_DV, (loss, nll, x_gradient_BCD, weights_gradient_BC)
+
+    head_gradient_DV, (losses, nlls, x_gradient, weights_gradient) = jax.lax.scan(
+        add, jnp.zeros(head_DV.shape, jnp.float32), _cut(positions, x_BTD, targets_BT, weights_BT)
+    )
+    length = targets_BT.shape[1]
+    gradients = (_join(x_gradient, length), head_gradient_DV.astype(head_DV.dtype), _join(weights_gradient, length))
+    return (losses.sum(), nlls.sum()), gradients
+
+
+def _chunked_backward(positions, z_loss, logit_softcap, gradients, cotangents):
+    loss_cotangent, _ = cotangents  # nll_sum carries no gradient
+    x_BTD, head_DV, weights_BT = jax.tree.map(lambda g: (g * loss_cotangent).astype(g.dtype), gradients)
+    return x_BTD, head_DV, None, weights_BT
+
+
+_chunked.defvjp(_chunked_forward, _chunked_backward)
+
+
+def _cut(positions, *arrays):
+    """Each [B, T, …] as [chunks, B, positions, …], the sequence filled up with zeros (tokens of weight 0)."""
+    length = arrays[0].shape[1]
+    chunks = -(-length // positions)
+    positions = -(-length // chunks)  # as even as can be: less to fill up
+
+    def cut(x):
+        x = jnp.pad(x, [(0, 0), (0, chunks * positions - length)] + [(0, 0)] * (x.ndim - 2))
+        return jnp.moveaxis(x.reshape(x.shape[0], chunks, positions, *x.shape[2:]), 1, 0)
+
+    return tuple(cut(x) for x in arrays)
+
+
+def _join(chunks, length):
+    """The inverse of _cut: [chunks, B, positions, …] as [B, T, …]."""
+    joined = jnp.moveaxis(chunks, 0, 1)
+    return joined.reshape(joined.shape[0], -1, *joined.shape[3:])[:, :length]

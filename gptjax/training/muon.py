@@ -1,8 +1,8 @@
-"""Muon: momentum whose matrices are orthogonalised before they are applied (Jordan et al., 2024).
+"""Muon: momentum whose matrices are orthogonalized before they are applied (Jordan et al., 2024).
 
-    M ← μ M + G          update = − η · sqrt(max(1, out / in)) · orthogonalise(G + μ M)
+    M ← μ M + G          update = − η · sqrt(max(1, out / in)) · orthogonalize(G + μ M)
 
-Orthogonalising replaces every singular value by about one: all directions of a matrix move equally far, however small
+Orthogonalizing replaces every singular value by about one: all directions of a matrix move equally far, however small
 their share of the gradient. An orthogonal [in, out] matrix has an entry RMS of 1 / sqrt(max(in, out)); with the factor
 above it is 1 / sqrt(in) for *every* matrix. So η has one meaning over all shapes and widths: the RMS step relative to a
 variance-preserving weight (whose standard deviation is 1 / sqrt(in)). An AdamW step of learning rate a has an RMS of
@@ -34,7 +34,7 @@ ROUNDS = 5
 
 
 class MatrixAxes(NamedTuple):
-    """Which axes of a stacked parameter are its matrices' rows (inputs) and columns (outputs); the rest is the stack."""
+    """The axes of a parameter that are its matrices' rows (inputs) and columns (outputs). Axis 0 is the stack."""
 
     inputs: tuple[int, ...]
     outputs: tuple[int, ...]
@@ -42,10 +42,11 @@ class MatrixAxes(NamedTuple):
 
 def as_matrices(x: jax.Array, axes: MatrixAxes) -> jax.Array:
     """[L, *inputs, *outputs] → [L, in, out]."""
-    return x.reshape(x.shape[0], math.prod(x.shape[a] for a in axes.inputs), math.prod(x.shape[a] for a in axes.outputs))
+    fan_in, fan_out = (math.prod(x.shape[axis] for axis in side) for side in axes)
+    return x.reshape(x.shape[0], fan_in, fan_out)
 
 
-def orthogonalise(x_LIO: jax.Array) -> jax.Array:
+def orthogonalize(x_LIO: jax.Array) -> jax.Array:
     """U f(S) Vᵀ of each matrix U S Vᵀ in the stack, f(S) ≈ 1: the Newton–Schulz iteration, in the dtype of x_LIO.
 
     Every product is with the Gram matrix of the shorter side. A matrix of zeros stays zero.
@@ -61,8 +62,8 @@ def orthogonalise(x_LIO: jax.Array) -> jax.Array:
     return x if wide else x.mT
 
 
-def scale_by_orthogonalisation(axes_by_path: dict[str, MatrixAxes], dtype: Any) -> optax.GradientTransformation:
-    """Orthogonalises every leaf in `dtype` and scales it to an entry RMS of about 1 / sqrt(in). Stateless."""
+def scale_by_orthogonalization(axes_by_path: dict[str, MatrixAxes], dtype: Any) -> optax.GradientTransformation:
+    """Orthogonalizes every leaf in `dtype` and scales it to an entry RMS of about 1 / sqrt(in). Stateless."""
 
     def one(path: str, x: jax.Array) -> jax.Array:
         matrices_LIO = as_matrices(x, axes_by_path[path])
@@ -78,15 +79,15 @@ def scale_by_orthogonalisation(axes_by_path: dict[str, MatrixAxes], dtype: Any) 
 
 
 def _on_whole_matrices(x_LIO: jax.Array) -> jax.Array:
-    """`orthogonalise`, with the stack spread over all devices of the mesh in force (padded with zeros to divide)."""
+    """`orthogonalize`, with the stack spread over all devices of the mesh in force (padded with zeros to divide)."""
     mesh = jax.sharding.get_abstract_mesh()
     if mesh.empty or mesh.size == 1:
-        return orthogonalise(x_LIO)
+        return orthogonalize(x_LIO)
     num_matrices = x_LIO.shape[0]
     padded = jnp.pad(x_LIO, ((0, -num_matrices % mesh.size), (0, 0), (0, 0)))
     spread = P(mesh.axis_names)
     padded = jax.lax.with_sharding_constraint(padded, spread)
-    return jax.lax.with_sharding_constraint(orthogonalise(padded), spread)[:num_matrices]
+    return jax.lax.with_sharding_constraint(orthogonalize(padded), spread)[:num_matrices]
 
 
 def _back_to_its_own_sharding(update: jax.Array, path: str) -> jax.Array:

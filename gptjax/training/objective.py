@@ -1,4 +1,4 @@
-"""batch → loss. What a run optimizes, apart from how: a sum over supervised tokens, so that parts can be added exactly."""
+"""batch → loss: what a run optimizes, apart from how. A sum over supervised tokens, so that parts add up exactly."""
 
 from __future__ import annotations
 

@@ -25,7 +25,7 @@ import jax.numpy as jnp
 import optax
 
 from gptjax.config import ConfigError
-from gptjax.training.muon import MatrixAxes, as_matrices, scale_by_orthogonalisation
+from gptjax.training.muon import MatrixAxes, as_matrices, scale_by_orthogonalization
 from gptjax.tree import leaves_by_path, map_with_path
 
 METHODS = ("adamw", "muon", "lion", "adafactor", "sgd")
@@ -171,10 +171,10 @@ def _direction(method: str, config, paths: list[str]) -> optax.GradientTransform
         compute = jnp.float32 if jax.default_backend() == "cpu" else jnp.bfloat16
         axes = {path: _matrix_axes(path) for path in paths}
         momentum = optax.trace(config.momentum, nesterov=True, accumulator_dtype=dtype)
-        return optax.chain(momentum, scale_by_orthogonalisation(axes, compute))
+        return optax.chain(momentum, scale_by_orthogonalization(axes, compute))
     # Adafactor (Shazeer and Stern, arXiv:1804.04235) as later used for large models (Zhai et al., arXiv:2106.04560):
     # rates mean what they mean to AdamW (no scaling by the parameter's own size), and beta1 > 0 adds momentum.
-    first_moment = [optax.ema(config.beta1, debias=False, accumulator_dtype=dtype)] if config.beta1 else []
+    first_moment = [optax.ema(config.beta1, accumulator_dtype=dtype)] if config.beta1 else []
     return optax.chain(_in_matrix_form(optax.scale_by_factored_rms()), _clip_rms(1.0), *first_moment)
 
 

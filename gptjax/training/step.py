@@ -13,7 +13,7 @@ from gptjax.model.decoder import Decoder
 from gptjax.parallel.mesh import BATCH_AXES
 from gptjax.training.metrics import update_monitor
 from gptjax.training.objective import next_token_loss
-from gptjax.training.optimizer import clip_by_global_norm
+from gptjax.training.optimizer import clip_by_global_norm, plan, zero_frozen
 from gptjax.training.state import TrainState
 
 Batch = Mapping[str, jax.Array]
@@ -66,7 +66,8 @@ def make_train_step(
         key = jax.random.fold_in(jax.random.key(config.seed), state.step)
         total_weight = batch["weights"].sum()
         loss, gradients = gradients_of(state.params, batch, key, total_weight)
-        gradient_norm = optax.global_norm(gradients)
+        gradients = zero_frozen(gradients, plan(config.optimizer, gradients))
+        gradient_norm = optax.tree.norm(gradients)
         gradients = clip_by_global_norm(gradients, gradient_norm, config.optimizer.gradient_clip)
         updates, opt_state = optimizer.update(gradients, state.opt_state, state.params)
         params = optax.apply_updates(state.params, updates)
@@ -130,14 +131,3 @@ def make_evaluation_step(model: Decoder, config: Any, token_bytes_V: jax.Array) 
         }
 
     return evaluation_step
-
-
-def init_state(params: Any, optimizer: optax.GradientTransformation, ema: bool, monitor: dict) -> TrainState:
-    """The state before the first step; traceable, so that it can be created where it will live."""
-    return TrainState(
-        step=jnp.zeros((), jnp.int32),
-        params=params,
-        opt_state=optimizer.init(params),
-        ema=jax.tree.map(jnp.copy, params) if ema else None,
-        monitor=monitor,
-    )

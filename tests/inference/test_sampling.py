@@ -9,6 +9,7 @@ from gptjax.config import ConfigError
 from gptjax.inference import sampling as S
 
 V = 50
+process_logits, sample = jax.jit(S.process_logits), jax.jit(S.sample)
 
 
 @pytest.fixture(scope="module")
@@ -45,7 +46,7 @@ def kept(processed_V):
 @pytest.mark.parametrize("min_p", [0.0, 0.05, 1.0])
 def test_truncations_keep_what_the_reference_keeps(logits_BV, top_k, top_p, min_p):
     settings = S.make_sampling([0] * 4, num_tokens=V, top_k=top_k, top_p=top_p, min_p=min_p)
-    processed_BV = jax.jit(S.process_logits)(logits_BV, jnp.zeros((4, V), bool), settings)
+    processed_BV = process_logits(logits_BV, jnp.zeros((4, V), bool), settings)
     for logits_V, processed_V in zip(logits_BV, np.asarray(processed_BV)):
         expected = reference_kept(logits_V, top_k, top_p, min_p)
         assert kept(processed_V) == expected
@@ -55,7 +56,7 @@ def test_truncations_keep_what_the_reference_keeps(logits_BV, top_k, top_p, min_
 def test_each_row_has_its_own_settings(logits_BV):
     options = dict(top_k=[0, 3, 0, 5], top_p=[0.8, 1.0, 1.0, 0.5], min_p=[0.0, 0.0, 0.2, 0.0])
     settings = S.make_sampling([0] * 4, num_tokens=V, **options)
-    processed_BV = np.asarray(S.process_logits(logits_BV, jnp.zeros((4, V), bool), settings))
+    processed_BV = np.asarray(process_logits(logits_BV, jnp.zeros((4, V), bool), settings))
     for row in range(4):
         expected = reference_kept(logits_BV[row], *(options[name][row] for name in ("top_k", "top_p", "min_p")))
         assert kept(processed_BV[row]) == expected
@@ -64,13 +65,13 @@ def test_each_row_has_its_own_settings(logits_BV):
 def test_ties_with_the_last_token_kept_are_kept():
     logits_BV = jnp.asarray([[2.0, 1.0, 1.0, 0.0]])
     settings = S.make_sampling([0], num_tokens=4, top_k=2)
-    assert kept(np.asarray(S.process_logits(logits_BV, jnp.zeros((1, 4), bool), settings))[0]) == {0, 1, 2}
+    assert kept(np.asarray(process_logits(logits_BV, jnp.zeros((1, 4), bool), settings))[0]) == {0, 1, 2}
 
 
 def test_repetition_penalty_lowers_seen_tokens_of_either_sign(logits_BV):
     seen_BV = np.random.default_rng(1).random((4, V)) < 0.3
     settings = S.make_sampling([0] * 4, num_tokens=V, repetition_penalty=1.7)
-    processed_BV = np.asarray(S.process_logits(logits_BV, jnp.asarray(seen_BV), settings))
+    processed_BV = np.asarray(process_logits(logits_BV, jnp.asarray(seen_BV), settings))
     for row, token in np.ndindex(4, V):
         x = logits_BV[row, token]
         expected = (x / 1.7 if x > 0 else x * 1.7) if seen_BV[row, token] else x
@@ -82,10 +83,10 @@ def test_processors_compose_in_the_documented_order():
     # After the penalty token 0 falls behind; at temperature 2 the nucleus of 0.6 needs both of the top-2 tokens.
     logits_BV = jnp.asarray([[4.0, 3.0, 2.5, 1.0]])
     settings = S.make_sampling([0], num_tokens=4, repetition_penalty=4.0, temperature=2.0, top_k=2, top_p=0.6)
-    processed_V = np.asarray(S.process_logits(logits_BV, jnp.asarray([[True, False, False, False]]), settings))[0]
+    processed_V = np.asarray(process_logits(logits_BV, jnp.asarray([[True, False, False, False]]), settings))[0]
     np.testing.assert_allclose(processed_V, [-np.inf, 1.5, 1.25, -np.inf])
     one = settings.replace(top_p_B=np.float32([0.5]))  # token 1 alone has 0.562 of the top-2 mass
-    processed_V = np.asarray(S.process_logits(logits_BV, jnp.asarray([[True, False, False, False]]), one))[0]
+    processed_V = np.asarray(process_logits(logits_BV, jnp.asarray([[True, False, False, False]]), one))[0]
     assert kept(processed_V) == {1}
 
 
@@ -93,7 +94,7 @@ def draws(logits_V, count, **options):
     """`count` independent draws from one distribution: rows with seeds 0, 1, 2, …"""
     settings = S.make_sampling(range(count), num_tokens=len(logits_V), **options)
     logits_BV = jnp.tile(jnp.asarray(logits_V, jnp.float32), (count, 1))
-    return S.sample(logits_BV, jnp.zeros(logits_BV.shape, bool), jnp.int32(0), settings)
+    return sample(logits_BV, jnp.zeros(logits_BV.shape, bool), jnp.int32(0), settings)
 
 
 @pytest.mark.parametrize(
@@ -122,8 +123,8 @@ def test_draws_follow_the_distribution(options, expected):
 def test_steps_of_a_row_draw_independently():
     logits_BV = jnp.log(jnp.asarray([[0.5, 0.5]]))
     settings = S.make_sampling([7], num_tokens=2)
-    step = jax.jit(lambda i: S.sample(logits_BV, jnp.zeros((1, 2), bool), i, settings)[0][0])
-    tokens = np.asarray(jax.vmap(step)(jnp.arange(2000)))
+    tokens = jax.lax.map(lambda i: sample(logits_BV, jnp.zeros((1, 2), bool), i, settings)[0][0], jnp.arange(2000))
+    tokens = np.asarray(tokens)
     assert abs(tokens.mean() - 0.5) < 0.04
     assert abs(np.corrcoef(tokens[:-1], tokens[1:])[0, 1]) < 0.08
 
@@ -132,7 +133,7 @@ def test_temperature_zero_takes_the_maximum_after_the_penalty(logits_BV):
     settings = S.make_sampling([0] * 4, num_tokens=V, temperature=0.0, repetition_penalty=100.0, top_k=5)
     seen_BV = np.zeros((4, V), bool)
     seen_BV[np.arange(4), logits_BV.argmax(-1)] = True
-    token_B, _ = S.sample(jnp.asarray(logits_BV), jnp.asarray(seen_BV), jnp.int32(3), settings)
+    token_B, _ = sample(jnp.asarray(logits_BV), jnp.asarray(seen_BV), jnp.int32(3), settings)
     np.testing.assert_array_equal(token_B, np.argsort(-logits_BV, -1)[:, 1])
 
 
@@ -141,7 +142,7 @@ def test_ids_without_a_token_are_never_drawn():
     assert np.asarray(token_B).max() > 1
     settings = S.make_sampling(range(64), num_tokens=2)
     logits_BV = jnp.tile(jnp.asarray([0.0, 0.0, 9.0, 9.0]), (64, 1))
-    token_B, _ = S.sample(logits_BV, jnp.zeros((64, 4), bool), jnp.int32(0), settings)
+    token_B, _ = sample(logits_BV, jnp.zeros((64, 4), bool), jnp.int32(0), settings)
     assert np.asarray(token_B).max() <= 1
 
 
@@ -149,7 +150,7 @@ def test_a_row_does_not_depend_on_its_place_or_neighbours(logits_BV):
     def tokens(rows):
         settings = S.make_sampling([10 + row for row in rows], num_tokens=V, temperature=1.3, top_k=20)
         seen_BV = jnp.zeros((len(rows), V), bool)
-        return [int(S.sample(jnp.asarray(logits_BV[rows]), seen_BV, jnp.int32(i), settings)[0][-1]) for i in range(8)]
+        return [int(sample(jnp.asarray(logits_BV[rows]), seen_BV, i, settings)[0][-1]) for i in range(8)]
 
     assert tokens([2]) == tokens([0, 1, 2]) == tokens([3, 2])
 

@@ -1,0 +1,1 @@
+"""Raw text to prepared folders: readers, tokenizers, shards, manifest. Needs no JAX."""

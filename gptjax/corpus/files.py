@@ -1,0 +1,51 @@
+"""Files that appear whole or not at all: written under another name, flushed to disk, renamed."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import xxhash
+
+from gptjax.data.prepared import file_hash
+
+SUFFIX = ".tmp"
+
+
+class AsideFile:
+    """A file that grows aside and takes its own name when `finish` is called; sized and hashed as it grows."""
+
+    def __init__(self, path: Path):
+        self.path = path
+        self.size = 0
+        self._aside = path.with_name(path.name + SUFFIX)
+        self._file = open(self._aside, "wb")
+        self._digest = xxhash.xxh3_64()
+
+    def write(self, data: bytes) -> int:
+        self._digest.update(data)
+        self.size += len(data)
+        return self._file.write(data)
+
+    def finish(self) -> dict:
+        """Puts the file in its place and returns its manifest entry: name, size in bytes, hash."""
+        self._file.flush()
+        os.fsync(self._file.fileno())
+        self._file.close()
+        os.replace(self._aside, self.path)
+        return {"name": self.path.name, "size": self.size, "hash": self._digest.hexdigest()}
+
+
+@contextmanager
+def write_aside(path: Path) -> Iterator[AsideFile]:
+    """A file to write at once; where the block raises, `path` stays as it was."""
+    file = AsideFile(path)
+    yield file
+    file.finish()
+
+
+def file_entry(path: Path) -> dict:
+    """The manifest entry of a finished file."""
+    return {"name": path.name, "size": path.stat().st_size, "hash": file_hash(path)}

@@ -1,0 +1,77 @@
+"""manifest.json: what a prepared folder holds and how it was made. Written last, so that it means: finished."""
+
+from __future__ import annotations
+
+import json
+import platform
+import re
+from importlib.metadata import version
+from pathlib import Path
+
+from gptjax.config import ConfigError
+from gptjax.corpus.files import file_entry, write_aside
+from gptjax.corpus.readers import Reader
+from gptjax.corpus.tokenizer import Tokenizer
+from gptjax.data.prepared import FORMAT, MANIFEST, check_files, read_manifest, split_files, token_dtype
+
+OURS = re.compile(r"(manifest\.json|tokenizer\.(model|json)|\w+-\d{5,}\.bin|\w+\.documents\.npy)(\.tmp)?")
+
+
+def write_manifest(folder: Path, *, options: dict, reader: Reader, tokenizer: Tokenizer, splits: dict) -> dict:
+    """Writes and returns the manifest of a folder whose shards and tokenizer are already in place."""
+    manifest = {
+        "format": FORMAT,
+        "splits": splits,
+        "dtype": token_dtype(tokenizer.vocab_size).name,
+        "tokenizer": {
+            "kind": tokenizer.kind,
+            "vocab_size": tokenizer.vocab_size,
+            "hash": tokenizer.hash,
+            "eos_id": tokenizer.eos_id,
+            "file": file_entry(folder / tokenizer.file_name),
+        },
+        "skipped": dict(reader.skipped),
+        "replaced": reader.replaced,
+        "options": options,
+        "versions": {"python": platform.python_version()}
+        | {package: version(package) for package in ("numpy", "sentencepiece", "pyarrow")},
+    }
+    with write_aside(folder / MANIFEST) as file:
+        file.write((json.dumps(manifest, indent=1) + "\n").encode())
+    return manifest
+
+
+def finished(folder: Path, options: dict, overwrite: bool) -> dict | None:
+    """The manifest, where `folder` is already finished with these options; None where there is work to do.
+
+    Raises:
+      ConfigError: the folder is finished with other options and not to be overwritten, or holds files that are not a
+        prepared folder's.
+    """
+    if folder.exists() and not folder.is_dir():
+        raise ConfigError(f"output={str(folder)!r}: is a file, not a folder")
+    present = [path.name for path in sorted(folder.iterdir())] if folder.exists() else []
+    if foreign := [name for name in present if not OURS.fullmatch(name)]:
+        raise ConfigError(f"output={str(folder)!r}: holds {foreign[0]!r}, choose a folder of its own for prepared data")
+    if MANIFEST not in present or overwrite:
+        return None
+    manifest = read_manifest(folder)
+    for name, value in options.items():
+        if (saved := manifest["options"].get(name)) != value:
+            raise ConfigError(
+                f"output={str(folder)!r}: prepared with {name}={saved!r}, now {value!r}; "
+                "choose another folder or give --overwrite"
+            )
+    for split in manifest["splits"]:
+        check_files(folder, split_files(manifest, split), verify=False)
+    return manifest
+
+
+def clear(folder: Path) -> bool:
+    """Makes `folder` an empty one; True where something was there: an unfinished run, or what is to be overwritten."""
+    folder.mkdir(parents=True, exist_ok=True)
+    present = [path for path in folder.iterdir() if OURS.fullmatch(path.name)]
+    # The manifest goes first: without it the rest is an unfinished run's.
+    for path in sorted(present, key=lambda path: path.name != MANIFEST):
+        path.unlink()
+    return bool(present)

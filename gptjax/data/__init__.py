@@ -1,0 +1,13 @@
+"""Prepared folders to batches: `open_dataset`. Its import is put off, as it brings Grain and JAX with it."""
+
+from __future__ import annotations
+
+__all__ = ["Dataset", "compare_fingerprints", "open_dataset"]
+
+
+def __getattr__(name: str):
+    if name in __all__:
+        from gptjax.data import dataset
+
+        return getattr(dataset, name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

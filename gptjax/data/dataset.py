@@ -1,0 +1,200 @@
+"""Batches as a function of (seed, step): which windows, in which order, for which rows.
+
+Grain orders window *numbers* (shuffle anew each epoch, repeat, mix); a batch is then one vectorised gather from the
+memory maps. Every step can be reached at once and in any process, so nothing but the step needs to be saved, and the
+stream does not depend on the number of loader processes or of training processes.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Iterator, Sequence
+
+import grain
+import numpy as np
+from ml_collections import ConfigDict, FrozenConfigDict
+
+from gptjax.config import ConfigError
+from gptjax.data.mixture import parse_mixture
+from gptjax.data.packing import PackedWindows
+from gptjax.data.prepared import SPLITS
+from gptjax.data.tokens import TokenSource
+from gptjax.data.windows import ContiguousWindows
+
+WINDOWS = {"contiguous": ContiguousWindows, "packed": PackedWindows}
+FOREVER = 1 << 62
+
+Batch = dict[str, np.ndarray]
+
+
+def open_dataset(
+    config_data: ConfigDict | FrozenConfigDict, split: str, *, seed: int, batch_size: int, accumulation_steps: int = 1
+) -> Dataset:
+    """The 'train' or 'validation' split of `config.data.path` as batches of `batch_size` rows.
+
+    'train' goes on for ever: epochs of all windows in a new order each. 'validation' is every window once, in the order
+    of the stream. `accumulation_steps` is only checked: it must divide the batch.
+
+    Raises:
+      ConfigError: names the field that cannot work, or the file that is not what the manifest says.
+    """
+    if split not in SPLITS:
+        raise ConfigError(f"split={split!r}: allowed are {', '.join(SPLITS)}")
+    if config_data.windows not in WINDOWS:
+        raise ConfigError(f"data.windows={config_data.windows!r}: allowed are {', '.join(WINDOWS)}")
+    if config_data.sequence_length < 1:
+        raise ConfigError(f"data.sequence_length={config_data.sequence_length}: must be at least 1")
+    if batch_size < 1 or batch_size % accumulation_steps:
+        raise ConfigError(
+            f"training.batch_size={batch_size}: must be a multiple of gradient_accumulation_steps={accumulation_steps}"
+        )
+    mixture = parse_mixture(config_data.path)
+    sources = [TokenSource(folder, split, config_data.verify) for folder, _ in mixture]
+    for other in sources[1:]:
+        if other.tokenizer_hash != sources[0].tokenizer_hash:
+            raise ConfigError(
+                f"data.path={config_data.path!r}: {sources[0].folder} has tokenizer {sources[0].tokenizer_hash}, "
+                f"{other.folder} has {other.tokenizer_hash}: prepare one with --tokenizer=<the other folder>"
+            )
+    windows = [WINDOWS[config_data.windows](source, config_data.sequence_length) for source in sources]
+    return Dataset(
+        sources,
+        windows,
+        [len(part) if weight is None else weight for part, (_, weight) in zip(windows, mixture)],
+        shuffle=split == "train",
+        seed=seed,
+        batch_size=batch_size,
+        description={"split": split, "windows": config_data.windows, "sequence_length": config_data.sequence_length},
+    )
+
+
+class Dataset:
+    """A split, cut into windows and put in order. Made by `open_dataset`.
+
+    Attributes:
+      num_tokens, num_windows: of one epoch, over all sources.
+      steps_per_epoch: batches that cover the windows once, the last one perhaps in part.
+      vocab_size, eos_id, tokenizer_hash: of the tokenizer.
+    """
+
+    def __init__(
+        self,
+        sources: Sequence[TokenSource],
+        windows: Sequence[ContiguousWindows | PackedWindows],
+        weights: Sequence[float],
+        *,
+        shuffle: bool,
+        seed: int,
+        batch_size: int,
+        description: dict,
+    ):
+        self._sources = sources
+        self._windows = windows
+        self._weights = [weight / sum(weights) for weight in weights]
+        self._seed = seed
+        self._batch_size = batch_size
+        self._repeats = shuffle
+        self._description = description
+        self._first = np.concatenate([[0], np.cumsum([len(part) for part in windows])])  # window numbers of each source
+        self._order = self._training_order() if shuffle else grain.MapDataset.range(int(self._first[-1]))
+
+        self.num_tokens = sum(source.num_tokens for source in sources)
+        self.num_windows = int(self._first[-1])
+        self.steps_per_epoch = -(-self.num_windows // batch_size)
+        self.vocab_size = sources[0].vocab_size
+        self.eos_id = sources[0].eos_id
+        self.tokenizer_hash = sources[0].tokenizer_hash
+
+    def _training_order(self) -> grain.MapDataset:
+        """Window numbers without end: each source shuffled anew each epoch, mixed by weight."""
+        # Grain adds the epoch to the seed: sources get seeds far apart.
+        seeds = np.random.SeedSequence(self._seed).generate_state(len(self._windows), np.uint32).tolist()
+        orders = [
+            grain.MapDataset.range(int(first), int(end)).shuffle(seed=seed).repeat()
+            for first, end, seed in zip(self._first, self._first[1:], seeds)
+        ]
+        return orders[0] if len(orders) == 1 else grain.MapDataset.mix(orders, weights=self._weights)
+
+    def batch(self, step: int, rows: np.ndarray) -> Batch:
+        """The rows (numbers from 0 to batch_size - 1) of the global batch of a step, as arrays of len(rows) × T.
+
+        tokens, targets int32; weights float32, 0 where there is nothing to learn; with packed windows also segments
+        (from 1, 0 is padding) and positions int32. In the last validation batch, rows beyond the split are padding.
+
+        Raises:
+          IndexError: `step` lies beyond the validation split, or a row beyond the batch.
+        """
+        rows = np.asarray(rows)
+        last_step = FOREVER if self._repeats else self.steps_per_epoch
+        if not 0 <= step < last_step:
+            raise IndexError(f"step {step}: this split has steps 0 to {last_step - 1}")
+        if len(rows) and not 0 <= rows.min() <= rows.max() < self._batch_size:
+            raise IndexError(f"rows {rows.min()} to {rows.max()}: a batch has rows 0 to {self._batch_size - 1}")
+        places = step * self._batch_size + rows
+        present = np.ones(len(rows), bool) if self._repeats else places < self.num_windows
+        numbers = np.array([self._order[int(place)] for place in places[present]], np.int64)
+        return self._gather(numbers, np.flatnonzero(present), len(rows))
+
+    def batches(
+        self, start_step: int, rows: np.ndarray, workers: int = 0, num_steps: int | None = None
+    ) -> Iterator[Batch]:
+        """`batch(step, rows)` for the steps from `start_step` on, made ahead by `workers` processes if not 0.
+
+        Ends after `num_steps`, or with the validation split. Loader processes start this program's main module anew,
+        so it must be guarded by `if __name__ == "__main__"`, and need absl's flags parsed.
+        """
+        last_step = FOREVER if self._repeats else self.steps_per_epoch
+        stop = last_step if num_steps is None else min(start_step + num_steps, last_step)
+        steps = grain.MapDataset.range(start_step, stop).map(functools.partial(self.batch, rows=np.asarray(rows)))
+        # Grain's own threads only slow down what is a copy out of the page cache.
+        made = steps.to_iter_dataset(grain.ReadOptions(num_threads=0, prefetch_buffer_size=0))
+        if workers:
+            made = made.mp_prefetch(grain.MultiprocessingOptions(num_workers=workers, per_worker_buffer_size=4))
+        return iter(made)
+
+    def fingerprint(self) -> dict:
+        """What the stream of batches depends on, as JSON values; not where the folders lie."""
+        return {
+            **self._description,
+            "seed": self._seed,
+            "batch_size": self._batch_size,
+            "tokenizer_hash": self.tokenizer_hash,
+            "sources": [
+                {"weight": weight, "tokens": source.num_tokens, "files": source.files}
+                for source, weight in zip(self._sources, self._weights)
+            ],
+        }
+
+    def _gather(self, numbers: np.ndarray, into: np.ndarray, num_rows: int) -> Batch:
+        """Windows by number, laid into `num_rows` rows at `into`; other rows are zeros."""
+        source_of = np.searchsorted(self._first, numbers, side="right") - 1
+        if len(into) == num_rows > 0 and (source_of == source_of[0]).all():
+            return self._windows[source_of[0]].gather(numbers - self._first[source_of[0]])
+        batch: Batch = {}
+        for source, window in enumerate(self._windows):
+            here = source_of == source
+            if source and not here.any():
+                continue
+            for name, values in window.gather(numbers[here] - self._first[source]).items():
+                batch.setdefault(name, np.zeros((num_rows, *values.shape[1:]), values.dtype))[into[here]] = values
+        return batch
+
+
+def compare_fingerprints(saved: dict, current: dict) -> None:
+    """Raises ConfigError that names the first field in which two fingerprints differ, with both values."""
+    saved_fields, current_fields = dict(_flatten(saved)), dict(_flatten(current))
+    for name in [*saved_fields, *(name for name in current_fields if name not in saved_fields)]:
+        before, now = saved_fields.get(name, "absent"), current_fields.get(name, "absent")
+        if before != now:
+            raise ConfigError(f"the data is not what this run was trained on: {name} was {before!r}, now {now!r}")
+
+
+def _flatten(value, name: str = "") -> Iterator[tuple[str, object]]:
+    if isinstance(value, dict):
+        for key, inner in value.items():
+            yield from _flatten(inner, f"{name}.{key}" if name else key)
+    elif isinstance(value, (list, tuple)):
+        for i, inner in enumerate(value):
+            yield from _flatten(inner, f"{name}[{i}]")
+    else:
+        yield name, value

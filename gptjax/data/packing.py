@@ -1,0 +1,116 @@
+"""Packed windows: whole documents side by side in a row, which do not see each other.
+
+A document of n tokens is n - 1 pairs of input and target, and takes n - 1 positions: its last token (EOS) is only ever
+a target, so no position is spent on what would follow it. A document of more than T pairs is cut into pieces of T; all
+pairs stay, as a piece begins with the token that the one before it predicted last.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from gptjax.config import ConfigError
+from gptjax.data.tokens import TokenSource
+
+
+class PackedWindows:
+    """Rows of T positions, filled best-fit with the pieces of a split's documents; computed on opening."""
+
+    def __init__(self, source: TokenSource, sequence_length: int):
+        """Raises ConfigError where no document has two tokens."""
+        self._source = source
+        self._length = sequence_length
+        starts, lengths = _pieces(source.document_offsets(), sequence_length)
+        if not len(starts):
+            raise ConfigError(f"data.windows='packed': {source.folder} has no document of two tokens")
+        row_of, num_rows = best_fit(lengths, sequence_length)
+        # Pieces by row, longest first as they were placed; row r holds pieces first[r] to first[r + 1].
+        order = np.argsort(row_of, kind="stable")
+        self._starts, self._lengths = starts[order], lengths[order]
+        self._first = np.searchsorted(row_of[order], np.arange(num_rows + 1))
+
+    def __len__(self) -> int:
+        return len(self._first) - 1
+
+    def gather(self, index_B: np.ndarray) -> dict[str, np.ndarray]:
+        """tokens, targets, segments, positions int32 [B, T] and weights float32 [B, T] of some rows.
+
+        Segments count from 1 within a row and are 0 in padding; positions start at 0 in each segment.
+        """
+        counts_B = self._first[index_B + 1] - self._first[index_B]
+        segment = _count_up(counts_B)  # within its row, of each piece
+        pieces = np.repeat(self._first[index_B], counts_B) + segment
+        starts, lengths = self._starts[pieces], self._lengths[pieces]
+        position = _count_up(lengths)  # within its piece, of each token
+        places = np.repeat(starts, lengths) + position
+        # A row's pieces lie at its beginning, so its filled places are those before its sum of lengths.
+        filled_B = np.add.reduceat(lengths, np.cumsum(counts_B) - counts_B)
+        filled_BT = np.arange(self._length) < filled_B[:, None]
+
+        def lay_out(values: np.ndarray) -> np.ndarray:
+            row_BT = np.zeros(filled_BT.shape, np.int32)
+            row_BT[filled_BT] = values
+            return row_BT
+
+        return {
+            "tokens": lay_out(self._source.take(places)),
+            "targets": lay_out(self._source.take(places + 1)),
+            "weights": filled_BT.astype(np.float32),
+            "segments": lay_out(np.repeat(segment + 1, lengths)),
+            "positions": lay_out(position),
+        }
+
+
+def _count_up(lengths: np.ndarray) -> np.ndarray:
+    """0 … n-1 for each n of `lengths`, one after the other: [2, 3] → [0, 1, 0, 1, 2]."""
+    ends = np.cumsum(lengths)
+    return np.arange(ends[-1] if len(ends) else 0) - np.repeat(ends - lengths, lengths)
+
+
+def _pieces(offsets: np.ndarray, sequence_length: int) -> tuple[np.ndarray, np.ndarray]:
+    """Where each piece begins in the stream, and its pairs (1 … T); in the documents' order."""
+    pairs = np.maximum(np.diff(offsets) - 1, 0)
+    counts = -(-pairs // sequence_length)
+    within = _count_up(counts) * sequence_length
+    starts = np.repeat(offsets[:-1], counts) + within
+    return starts, np.minimum(np.repeat(pairs, counts) - within, sequence_length)
+
+
+def best_fit(lengths: np.ndarray, capacity: int) -> tuple[np.ndarray, int]:
+    """Best-fit decreasing bin packing (as https://arxiv.org/abs/2404.10830): (row of each piece, number of rows).
+
+    Longest first, a piece goes to the fullest row that still has room for it. Pieces of one length and rows of one room
+    are alike, so they are placed as groups: the work grows with the capacity, hardly with the number of pieces.
+    """
+    order = np.argsort(-lengths, kind="stable")
+    sizes, group_starts = np.unique(-lengths[order], return_index=True)
+    row_of = np.empty(len(lengths), np.int64)
+    rooms: dict[int, list[np.ndarray]] = {}  # room → rows that have it left
+    has_room = 0  # bit r: rooms[r] is not empty
+    num_rows = 0
+    for size, group in zip((-sizes).tolist(), np.split(order, group_starts[1:])):
+        while len(group):
+            roomy = has_room >> size
+            if roomy:
+                room = size + (roomy & -roomy).bit_length() - 1
+                rows = np.concatenate(rooms.pop(room))
+                has_room ^= 1 << room
+            else:
+                room = capacity
+                rows = np.arange(num_rows, num_rows - (-len(group) // (capacity // size)))
+                num_rows += len(rows)
+            # A row that was the best fit for one piece stays the best fit until it is too full for another.
+            each = room // size
+            filled = np.repeat(rows, each)[: len(group)]
+            row_of[group[: len(filled)]] = filled
+            group = group[len(filled) :]
+            whole, part = divmod(len(filled), each)
+            for left, these in (
+                (room - each * size, rows[:whole]),
+                (room - part * size, rows[whole : whole + (part > 0)]),
+                (room, rows[whole + (part > 0) :]),
+            ):
+                if left and len(these):
+                    rooms.setdefault(left, []).append(these)
+                    has_room |= 1 << left
+    return row_of, num_rows

@@ -1,0 +1,39 @@
+"""Contiguous windows: documents run on into one another, every token of the stream is a target once."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from gptjax.config import ConfigError
+from gptjax.data.tokens import TokenSource
+
+
+class ContiguousWindows:
+    """Window i reads T + 1 tokens from place i·T on: T inputs, and the same shifted by one as targets.
+
+    The last window is padded where the stream ends, with weight 0.
+    """
+
+    def __init__(self, source: TokenSource, sequence_length: int):
+        """Raises ConfigError where the stream does not fill one window."""
+        if source.num_tokens < sequence_length + 1:
+            raise ConfigError(
+                f"data.sequence_length={sequence_length}: {source.folder} has {source.num_tokens} tokens in "
+                f"{source.files[0]['name']}, one window needs {sequence_length + 1}"
+            )
+        self._source = source
+        self._length = sequence_length
+
+    def __len__(self) -> int:
+        return -(-(self._source.num_tokens - 1) // self._length)
+
+    def gather(self, index_B: np.ndarray) -> dict[str, np.ndarray]:
+        """tokens, targets int32 [B, T] and weights float32 [B, T] of some windows."""
+        places = index_B[:, None] * self._length + np.arange(self._length + 1)
+        last = self._source.num_tokens - 1
+        tokens = self._source.take(np.minimum(places, last))
+        return {
+            "tokens": tokens[:, :-1],
+            "targets": tokens[:, 1:],
+            "weights": (places[:, 1:] <= last).astype(np.float32),
+        }

@@ -1,0 +1,283 @@
+"""Text from a trained model: prompts in, completions out, all at once or piece by piece.
+
+    generator = Generator(params, config, tokenizer)
+    for completion in generator.generate(["def main(", "class "], max_new_tokens=64, temperature=0.8):
+        print(completion.text)
+
+The host's part of generation is here: prompts become right-aligned batches of bucketed shape, tokens become text, stop
+strings end rows. The device's part is `decode.prefill` and `decode.decode`.
+
+A row ends with its EOS token, with a stop string, or for its length: after `max_new_tokens`, or with the context. The
+model reads at most `model.max_positions` tokens, prompt and text together, so the last token that it can write is the
+one after them.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+
+import jax
+import numpy as np
+
+from gptjax.config import ConfigError
+from gptjax.inference import cache as kv
+from gptjax.inference.decode import DecodeState, decode, decoding_params, prefill
+from gptjax.inference.sampling import make_sampling
+from gptjax.inference.text import TextStream
+
+FIRST_ROOM = 512  # new tokens that the cache has room for at first; it then doubles
+STOP_CHUNK = 16  # tokens between two looks for a stop string
+
+
+@dataclass(frozen=True)
+class Completion:
+    """One continuation of one prompt."""
+
+    prompt: str
+    text: str  # without the prompt, cut before a stop string; a cut-off last character is U+FFFD
+    tokens: list[int]  # all that were drawn for the text, EOS or stop string included
+    logprobs: list[float]  # of the tokens under the model's own distribution, before temperature and truncation
+    finish_reason: str  # 'eos' | 'stop' (a stop string) | 'length' (max_new_tokens or the end of the context)
+    seed: int
+
+
+@dataclass
+class Timing:
+    """Where the time of one call went; the first token of a row counts to the prefill, which draws it."""
+
+    compile_seconds: float = 0.0
+    prefill_seconds: float = 0.0
+    prefill_tokens: int = 0
+    decode_seconds: float = 0.0
+    decode_tokens: int = 0
+
+    @property
+    def prefill_tokens_per_second(self) -> float:
+        return self.prefill_tokens / max(self.prefill_seconds, 1e-9)
+
+    @property
+    def decode_tokens_per_second(self) -> float:
+        return self.decode_tokens / max(self.decode_seconds, 1e-9)
+
+
+@dataclass
+class _Row:
+    """A completion in the making."""
+
+    prompt: str
+    prompt_tokens: list[int]
+    seed: int
+    limit: int
+    eos_id: int | None
+    text: TextStream
+    tokens: list[int] = field(default_factory=list)
+    logprobs: list[float] = field(default_factory=list)
+    finish_reason: str | None = None
+
+    def add(self, tokens: np.ndarray, logprobs: np.ndarray) -> None:
+        """Takes the row's next tokens, until one of them ends it."""
+        for token, logprob in zip(tokens.tolist(), logprobs.tolist()):
+            if self.finish_reason is not None:
+                return
+            self.tokens.append(token)
+            self.logprobs.append(logprob)
+            if token == self.eos_id:
+                self.finish_reason = "eos"
+            elif self.text.push(token):
+                self.finish_reason = "stop"
+            elif len(self.tokens) == self.limit:
+                self.finish_reason = "length"
+            if self.finish_reason is not None:
+                self.text.close()
+
+    def completion(self) -> Completion:
+        return Completion(self.prompt, self.text.text, self.tokens, self.logprobs, self.finish_reason, self.seed)
+
+
+class Generator:
+    """A model ready to write.
+
+    Args:
+      params: as trained (stacked layers, float32); a copy in the compute dtype is made.
+      config: the run's resolved config.
+      tokenizer: the run's tokenizer.
+      batch_size: rows that are generated together; more are done in turn.
+
+    `timing` tells where the time of the latest call went.
+    """
+
+    def __init__(self, params, config, tokenizer, *, batch_size: int = 32):
+        if tokenizer.vocab_size > config.model.vocab_size:
+            raise ConfigError(
+                f"the tokenizer has {tokenizer.vocab_size} tokens, the model (model.vocab_size) only "
+                f"{config.model.vocab_size}: it is not the tokenizer that the model was trained with"
+            )
+        self.config = config.model
+        self.tokenizer = tokenizer
+        self.batch_size = batch_size
+        self.params = decoding_params(self.config, params)
+        self.timing = Timing()
+        self._compiled = set()  # shapes that have run, whose calls take no compilation
+
+    def generate(
+        self,
+        prompts: Sequence[str | Sequence[int]],
+        *,
+        num_samples: int = 1,
+        max_new_tokens: int = 128,
+        stop: str | Sequence[str] = (),
+        seeds: int | Sequence[int] = 0,
+        **sampling,
+    ) -> list[Completion]:
+        """Continues every prompt `num_samples` times: all samples of the first prompt, then of the second, …
+
+        Args:
+          prompts: texts, or token ids.
+          stop: the text ends before the first of these strings.
+          seeds: one integer s gives the samples of each prompt the seeds s, s + 1, …; a sequence gives one to each
+            completion. A completion depends on its prompt and seed alone, up to the rounding of float arithmetic.
+          sampling: temperature, top_k, top_p, min_p, repetition_penalty (see `sampling.make_sampling`).
+
+        Raises ConfigError for a prompt longer than the context and for values out of range.
+        """
+        seeds = [seeds + j for _ in prompts for j in range(num_samples)] if np.ndim(seeds) == 0 else seeds
+        if len(seeds) != len(prompts) * num_samples:
+            raise ConfigError(f"seeds = {len(seeds)} of them: {len(prompts)} prompts × {num_samples} need one each")
+        stop = _stop_strings(stop)
+        repeated = [prompt for prompt in prompts for _ in range(num_samples)]
+        rows = [self._row(prompt, seed, max_new_tokens, stop) for prompt, seed in zip(repeated, seeds)]
+        self.timing = Timing()
+        by_length = sorted(rows, key=lambda row: len(row.prompt_tokens))  # alike together: less padding
+        for first in range(0, len(rows), self.batch_size):
+            for _ in self._run(by_length[first : first + self.batch_size], STOP_CHUNK if stop else None, sampling):
+                pass
+        return [row.completion() for row in rows]
+
+    def stream(
+        self,
+        prompt: str | Sequence[int],
+        *,
+        max_new_tokens: int = 128,
+        stop: str | Sequence[str] = (),
+        seed: int = 0,
+        chunk: int = 8,
+        **sampling,
+    ) -> Iterator[str]:
+        """Yields the text that `generate` would return, in pieces, `chunk` tokens at a time; returns the Completion.
+
+        A piece holds whole characters and no part of a stop string. Take the Completion with `yield from`.
+        """
+        row = self._row(prompt, seed, max_new_tokens, _stop_strings(stop))
+        self.timing = Timing()
+        for _ in self._run([row], chunk, sampling):
+            if piece := row.text.take():
+                yield piece
+        return row.completion()
+
+    def _row(self, prompt, seed: int, max_new_tokens: int, stop: tuple[str, ...]) -> _Row:
+        if max_new_tokens < 1:
+            raise ConfigError(f"max_new_tokens = {max_new_tokens}: it must be at least 1")
+        is_text = isinstance(prompt, str)
+        tokens = [int(token) for token in (self.tokenizer.encode(prompt) if is_text else prompt)]
+        prompt = prompt if is_text else self.tokenizer.decode(tokens)
+        if not tokens:
+            tokens = [self._beginning()]
+        if len(tokens) > self.config.max_positions:
+            raise ConfigError(
+                f"the prompt has {len(tokens)} tokens, more than the model's context (model.max_positions = "
+                f"{self.config.max_positions})"
+            )
+        if not 0 <= min(tokens) <= max(tokens) < self.config.vocab_size:
+            raise ConfigError(f"token ids of a prompt must be from 0 to {self.config.vocab_size - 1}")
+        limit = min(max_new_tokens, self.config.max_positions - len(tokens) + 1)
+        return _Row(prompt, tokens, seed, limit, self.tokenizer.eos_id, TextStream(self.tokenizer, stop))
+
+    def _beginning(self) -> int:
+        """What the model has seen before a text's first token: BOS, or the EOS of the document before."""
+        for token in (self.tokenizer.bos_id, self.tokenizer.eos_id):
+            if token is not None:
+                return token
+        raise ConfigError("the prompt is empty, and this tokenizer has no BOS or EOS token to begin with")
+
+    def _run(self, rows: list[_Row], chunk: int | None, sampling: dict) -> Iterator[None]:
+        """Completes the rows together; yields whenever they have grown, at most `chunk` tokens (None: to the end)."""
+        batch = 1 << (len(rows) - 1).bit_length()  # few batch shapes: filled up with rows that are done at once
+        T = kv.prompt_slots(max(len(row.prompt_tokens) for row in rows), self.config.max_positions)
+        longest = max(row.limit for row in rows)
+        num_new = kv.bucketed(longest)
+        slots = T + min(num_new, FIRST_ROOM)
+
+        prompt_BT, start_B = np.zeros((batch, T), np.int32), np.full(batch, T - 1, np.int32)
+        limit_B = np.zeros(batch, np.int32)
+        for index, row in enumerate(rows):
+            start_B[index], limit_B[index] = T - len(row.prompt_tokens), row.limit
+            prompt_BT[index, start_B[index] :] = row.prompt_tokens
+        seeds = [row.seed for row in rows] + [0] * (batch - len(rows))
+        settings = make_sampling(seeds, num_tokens=self.tokenizer.vocab_size, **sampling)
+        eos_id = np.int32(-1 if self.tokenizer.eos_id is None else self.tokenizer.eos_id)
+
+        state = self._prefill(prompt_BT, start_B, limit_B, settings, eos_id, slots=slots, num_new=num_new)
+        self.timing.prefill_tokens += sum(len(row.prompt_tokens) for row in rows)
+        step = self._collect(rows, state)
+        yield
+        while any(row.finish_reason is None for row in rows):
+            if step == slots - T:
+                slots = min(T + 2 * (slots - T), T + num_new)
+                state = state.replace(cache=kv.grow(state.cache, slots))
+            until = min(step + (chunk or longest), slots - T, longest)
+            stop_B = np.array([row.finish_reason is not None for row in rows] + [True] * (batch - len(rows)))
+            drawn = sum(len(row.tokens) for row in rows)
+            state = self._decode(state, step, until, stop_B)
+            step = self._collect(rows, state)
+            self.timing.decode_tokens += sum(len(row.tokens) for row in rows) - drawn
+            yield
+
+    def _collect(self, rows: list[_Row], state: DecodeState) -> int:
+        """Hands the rows their new tokens; returns how many the longest row has."""
+        step, tokens_BG, logprobs_BG, length_B = jax.device_get(
+            (state.step, state.tokens_BG, state.logprobs_BG, state.length_B)
+        )
+        for row, tokens, logprobs, length in zip(rows, tokens_BG, logprobs_BG, length_B):
+            new = slice(len(row.tokens), length)
+            row.add(tokens[new], logprobs[new])
+        return int(step)
+
+    def _prefill(self, *arrays, **shapes) -> DecodeState:
+        def run():
+            return jax.block_until_ready(prefill(self.config, self.params, *arrays, **shapes))
+
+        if self._is_new("prefill", arrays[0].shape, *shapes.values()):
+            _, self.timing.compile_seconds = _timed(run, self.timing.compile_seconds)
+        state, self.timing.prefill_seconds = _timed(run, self.timing.prefill_seconds)
+        return state
+
+    def _decode(self, state: DecodeState, step: int, until: int, stop_B: np.ndarray) -> DecodeState:
+        def run(until):
+            return jax.block_until_ready(decode(self.config, self.params, state, np.int32(until), stop_B))
+
+        if self._is_new("decode", state.tokens_BG.shape, kv.num_slots(state.cache)):  # compiles, and takes no step
+            state, self.timing.compile_seconds = _timed(lambda: run(step), self.timing.compile_seconds)
+        state, self.timing.decode_seconds = _timed(lambda: run(until), self.timing.decode_seconds)
+        return state
+
+    def _is_new(self, *shape) -> bool:
+        """Whether the next call with this shape compiles, so that compiling is not timed as generating."""
+        is_new = shape not in self._compiled
+        self._compiled.add(shape)
+        return is_new
+
+
+def _timed(run: Callable[[], DecodeState], seconds: float) -> tuple[DecodeState, float]:
+    """What `run` returns, and `seconds` with those that it took added."""
+    began = time.perf_counter()
+    result = run()
+    return result, seconds + time.perf_counter() - began
+
+
+def _stop_strings(stop: str | Sequence[str]) -> tuple[str, ...]:
+    strings = (stop,) if isinstance(stop, str) else tuple(stop)
+    if "" in strings:
+        raise ConfigError("stop = '': a stop string must have at least one character")
+    return strings

@@ -1,0 +1,442 @@
+"""Trains a model: python -m gptjax.train --config=configs/NAME.py[:arg] --workdir=DIR [--config.section.field=value …]
+
+A run is a directory. The same command again goes on where the last one stopped, however that was: data, dropout and
+schedule are functions of the step, which is in the checkpoint. SIGTERM and Ctrl-C save first and exit cleanly.
+
+Every field of a config, with its default and meaning, is in gptjax/config.py; the settings in force are printed at the
+start and saved as config.json.
+"""
+
+from __future__ import annotations
+
+import collections
+import contextlib
+import dataclasses
+import functools
+import math
+import os
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import jax
+import numpy as np
+import rich.console
+from absl import flags
+from jax.sharding import Mesh
+from ml_collections import ConfigDict, FrozenConfigDict
+
+from gptjax import cli
+from gptjax import config as configs
+from gptjax.config import ConfigError, RunError, Units
+from gptjax.corpus import tokenizer as tokenizers
+from gptjax.corpus.files import write_aside
+from gptjax.corpus.tokenizer import Tokenizer
+from gptjax.data import Dataset, open_dataset
+from gptjax.data.mixture import parse_mixture
+from gptjax.evaluation.perplexity import evaluate_perplexity
+from gptjax.inference.generate import Generator
+from gptjax.model.resolve import resolve_model
+from gptjax.parallel import distributed
+from gptjax.parallel.mesh import batch_devices, make_mesh
+from gptjax.training import console as consoles
+from gptjax.training.checkpoint import Checkpoints, load_params
+from gptjax.training.hardware import Peak, memory, peak_flops
+from gptjax.training.interrupt import StopRequest
+from gptjax.training.metrics import Throughput, count_parameters, flops_per_token
+from gptjax.training.optimizer import plan, summarize
+from gptjax.training.plots import plot_run
+from gptjax.training.progress import Progress
+from gptjax.training.run_metadata import check_compatible, run_metadata
+from gptjax.training.state import TrainState
+from gptjax.training.trainer import Trainer, make_trainer
+from gptjax.training.writers import FILE_NAME as METRICS_FILE
+from gptjax.training.writers import MetricsWriter, read_metrics
+
+flags.adopt_module_key_flags(distributed)
+_CONFIG = cli.define_config_flag()
+_WORKDIR = flags.DEFINE_string("workdir", None, "The run's folder: made when it is not there, resumed when it is.")
+flags.declare_key_flag("config")
+
+CONVENTION = "causal"  # of the FLOPs behind every MFU that is shown
+TRACED_STEPS = 10
+
+
+def main(argv: list[str]) -> int:
+    for flag in (_CONFIG, _WORKDIR):
+        if flag.value is None:
+            raise ConfigError(f"--{flag.name} is missing (see --help)")
+    configs.validate(_CONFIG.value)
+    distributed.initialize()
+    use_compilation_cache()
+
+    run = settle(_CONFIG.value, Path(_WORKDIR.value))
+    show_settings(run)
+    steps_of = functools.partial(run.units.steps, field="checkpoint.keep_every")
+    with Checkpoints(run.workdir, run.config.checkpoint, steps_of) as checkpoints:
+        state, notes = start(run, checkpoints)
+        with explained_memory(run.config):
+            train(run, checkpoints, state, notes)
+    return 0
+
+
+# --- Before the first step -------------------------------------------------------------------------------------------
+
+
+@dataclasses.dataclass(frozen=True)
+class Run:
+    """Everything that config, data and devices settle before the first step.
+
+    Attributes:
+      config: resolved: no `auto` is left in it.
+      units: turns durations into steps; knows the length of the run.
+    """
+
+    config: FrozenConfigDict
+    workdir: Path
+    data: Dataset
+    tokenizer: Tokenizer
+    units: Units
+    trainer: Trainer
+    console: rich.console.Console
+
+    @property
+    def total_steps(self) -> int:
+        return self.units.total_steps
+
+    @property
+    def tokens_per_step(self) -> int:
+        return self.units.tokens_per_step
+
+    @functools.cached_property
+    def flops_per_token(self) -> dict[str, float]:
+        return flops_per_token(self.config.model, self.trainer.abstract_state.params, self.config.data.sequence_length)
+
+    @functools.cached_property
+    def peak(self) -> Peak:
+        return peak_flops(self.trainer.mesh.devices.flatten(), self.config.model.dtype)
+
+    def every(self, field: str, done: int) -> bool:
+        """Whether what a field such as 'checkpoint.every' asks for is due after `done` steps; always at the end."""
+        duration = configs.get(self.config, field)
+        return bool(duration) and (done % self.units.steps(duration, field) == 0 or done == self.total_steps)
+
+
+def settle(config: ConfigDict, workdir: Path) -> Run:
+    """Opens the data, arranges the devices, and decides what every `auto` means on them.
+
+    Raises:
+      ConfigError: data, devices and config do not go together.
+    """
+    training = config.training
+    data = open_dataset(config.data, "train", seed=config.seed, batch_size=training.batch_size)
+    tokenizer = tokenizers.load(parse_mixture(config.data.path)[0][0])
+    tokens_per_step = training.batch_size * config.data.sequence_length
+    units = Units(tokens_per_step, data.num_windows / training.batch_size)
+    total_steps = units.steps(training.duration, "training.duration")
+    units = dataclasses.replace(units, total_steps=total_steps)
+
+    mesh = make_mesh(config.mesh)
+    jax.set_mesh(mesh)
+    config = resolve(config, mesh, data.vocab_size)
+    trainer = make_trainer(config, mesh, total_steps, functools.partial(units.steps, field="schedule"))
+    return Run(config, workdir, data, tokenizer, units, trainer, consoles.make_console())
+
+
+def resolve(config: ConfigDict, mesh: Mesh, vocab_size: int) -> FrozenConfigDict:
+    """The config for these devices and this tokenizer, complete.
+
+    Raises:
+      ConfigError: the batch does not divide over the mesh, or the model has no room for the vocabulary.
+    """
+    config = ConfigDict(config).unlock()
+    if 0 < config.model.vocab_size < vocab_size:
+        raise ConfigError(
+            f"model.vocab_size = {config.model.vocab_size} is smaller than the tokenizer's {vocab_size} (data.path)"
+        )
+    rows = config.training.batch_size // config.training.gradient_accumulation_steps
+    if rows % batch_devices(mesh):
+        raise ConfigError(
+            f"training.batch_size / training.gradient_accumulation_steps = {rows} rows do not divide over the "
+            f"{batch_devices(mesh)} devices of mesh.data x mesh.fsdp"
+        )
+    if config.evaluation.sample_every and jax.process_count() > 1:
+        raise ConfigError("evaluation.sample_every: samples are drawn by runs of one process only; set it to ''")
+    config.model = ConfigDict(
+        resolve_model(
+            config.model,
+            platform=jax.default_backend(),
+            vocab_size=vocab_size,
+            sequence_length=config.data.sequence_length,
+            packed=config.data.windows == "packed",
+        )
+    )
+    return FrozenConfigDict(config)
+
+
+def show_settings(run: Run) -> None:
+    params = run.trainer.abstract_state.params
+    facts = consoles.derived_facts(
+        run.config,
+        count_parameters(params),
+        run.flops_per_token,
+        run.peak,
+        run.tokens_per_step,
+        run.total_steps,
+        jax.devices(),
+        run.trainer.mesh.shape,
+        summarize(plan(run.config.optimizer, params)),
+    )
+    consoles.print_settings(run.console, run.config, facts)
+
+
+def start(run: Run, checkpoints: Checkpoints) -> tuple[TrainState, list[str]]:
+    """The state to go on from, and what there is to say about it. In this order:
+
+    1. the newest readable checkpoint of this workdir, if it is of the same run;
+    2. the parameters of another run, if `training.init_from` names one;
+    3. fresh parameters.
+    """
+    saved = checkpoints.metadata()
+    if saved is not None:
+        changes = check_compatible(saved, run.config, run.data.fingerprint())
+        state, _ = checkpoints.restore(run.trainer.abstract_state)
+        notes = [f"resumed from step {int(state.step)}", *(f"changed: {change}" for change in changes)]
+    elif run.config.training.init_from:
+        params, step = load_params(run.config.training.init_from, like=run.trainer.abstract_state.params)
+        state = run.trainer.init(params)
+        notes = [f"parameters of {run.config.training.init_from}, step {step}"]
+    else:
+        state, notes = run.trainer.init(), []
+    if run.config.model.dtype == "bfloat16" and jax.default_backend() == "cpu":
+        notes.append("model.dtype = bfloat16 is about seven times slower than float32 on a CPU")
+    if jax.process_index() == 0:
+        run.tokenizer.save(run.workdir)
+        with write_aside(run.workdir / "config.json") as file:
+            file.write(configs.to_json(run.config).encode())
+    return state, notes
+
+
+# --- The run ---------------------------------------------------------------------------------------------------------
+
+
+def train(run: Run, checkpoints: Checkpoints, state: TrainState, notes: list[str]) -> None:
+    """From the state's step to the last one, or to a signal; whatever ends it, what is done is saved and drawn."""
+    config, start_step = run.config, int(state.step)
+    throughput = Throughput(run.tokens_per_step)
+    with (
+        MetricsWriter(run.workdir, config.logging.tensorboard, start_step or None) as writer,
+        consoles.TrainingView(run.console, run.total_steps, start_step, CONVENTION) as view,
+        StopRequest() as stop,
+    ):
+        for note in notes:
+            view.note(note)
+        if start_step >= run.total_steps:
+            view.note(f"nothing to do: the run is at step {start_step}, training.duration is {run.total_steps} steps")
+            return
+        progress = Progress(
+            view,
+            writer,
+            throughput,
+            every=run.units.steps(config.logging.every, "logging.every"),
+            last_step=run.total_steps,
+            tokens_per_step=run.tokens_per_step,
+            flops_per_token=run.flops_per_token[CONVENTION],
+            peak=run.peak,
+        )
+        with throughput.pause("compile"):
+            train_step = compile_step(run.trainer, view)
+            evaluate = make_evaluation(run)
+        batches = device_batches(run, start_step)
+        profiler = Profiler(run)
+        scores: dict[str, float] = {}
+        best = best_validation_loss(run.workdir)
+        done = start_step
+
+        while done < run.total_steps and not stop.reached(done):
+            profiler.before(done)
+            with throughput.waiting_for_data():
+                batch = next(batches)
+            state, metrics = train_step(state, batch)
+            done += 1
+            progress.push(done, metrics)
+            profiler.after(done, state)
+
+            fresh_scores: dict[str, float] = {}
+            if run.every("evaluation.every", done):
+                progress.flush()
+                with throughput.pause("evaluation"), view.busy("evaluating"):
+                    scores = fresh_scores = evaluate(state)
+                writer.write(done, scores | {"tokens": done * run.tokens_per_step})
+                view.validated(done, scores, best=scores["validation/loss"] < best)
+                best = min(best, scores["validation/loss"])
+            if run.every("checkpoint.every", done):
+                progress.flush()
+                with throughput.pause("checkpoint"), view.busy("saving"):
+                    save(run, checkpoints, state, fresh_scores)
+            if run.every("evaluation.sample_every", done):
+                progress.flush()
+                with throughput.pause("sampling"), view.busy("sampling"):
+                    view.note(sample(run, state))
+
+        progress.flush()
+        profiler.close()
+        stopped = done < run.total_steps
+        if stopped:
+            save(run, checkpoints, state, {})
+        with throughput.pause("checkpoint"):
+            checkpoints.wait()
+        speed = throughput.overall().tokens_per_second
+    summary = consoles.run_summary(
+        throughput,
+        step=done,
+        tokens=done * run.tokens_per_step,
+        mfu=progress.mfu(speed),
+        peak=run.peak,
+        convention=CONVENTION,
+        memory=memory(),
+        train_loss=progress.train_loss,
+        validation=scores,
+        best_validation_loss=best if scores else None,
+    )
+    title = f"stopped by {stop.name} at step {done}, saved" if stopped else "finished"
+    consoles.print_summary(run.console, title, summary)
+    if config.logging.plots and jax.process_index() == 0:
+        for path in plot_run(run.workdir):
+            run.console.print(f"plot: {path}")
+
+
+def compile_step(trainer: Trainer, view: consoles.TrainingView) -> Callable:
+    """The training step, compiled before the first batch is touched, so that its time and memory are known apart."""
+    started = time.perf_counter()
+    with view.busy("compiling"):
+        compiled = trainer.compile_train_step(trainer.abstract_batch())
+    view.compiled(time.perf_counter() - started)
+    analysis = compiled.memory_analysis()
+    if analysis is not None:
+        state, work = analysis.argument_size_in_bytes, analysis.temp_size_in_bytes
+        view.note(
+            f"a step needs {consoles.bytes_text(state + work)} a device: "
+            f"{consoles.bytes_text(state)} state and batch, {consoles.bytes_text(work)} while it runs"
+        )
+    return compiled
+
+
+def device_batches(run: Run, start_step: int) -> Iterator[dict[str, jax.Array]]:
+    """The batches from `start_step` on, each put on the mesh `data.prefetch` steps before it is used."""
+    training, mesh = run.config.training, run.trainer.mesh
+    accumulation = training.gradient_accumulation_steps
+    rows = distributed.local_rows(mesh, training.batch_size, accumulation)
+    host_batches = run.data.batches(start_step, rows, run.config.data.workers, run.total_steps - start_step)
+    placed = (distributed.put_batch(mesh, b, rows, training.batch_size, accumulation) for b in host_batches)
+    ahead: collections.deque[dict[str, jax.Array]] = collections.deque()
+    for batch in placed:
+        ahead.append(batch)
+        if len(ahead) > run.config.data.prefetch:
+            yield ahead.popleft()
+    yield from ahead
+
+
+def make_evaluation(run: Run) -> Callable[[TrainState], dict[str, float]]:
+    """state → validation metrics, of the moving average of the parameters where there is one.
+
+    Batches are as large as a micro-batch of training, so that what trains also fits when it is evaluated.
+    """
+    config, mesh = run.config, run.trainer.mesh
+    batch_size = config.training.batch_size // config.training.gradient_accumulation_steps
+    data = open_dataset(config.data, "validation", seed=config.seed, batch_size=batch_size)
+    rows = distributed.local_rows(mesh, batch_size, 1)
+    token_bytes_V = np.zeros(config.model.vocab_size, np.float32)
+    token_bytes_V[: run.tokenizer.vocab_size] = run.tokenizer.token_bytes()
+    step = run.trainer.evaluation_step(token_bytes_V)
+
+    def evaluate(state: TrainState) -> dict[str, float]:
+        host_batches = data.batches(0, rows, num_steps=config.evaluation.batches or None)
+        batches = (distributed.put_batch(mesh, batch, rows, batch_size, 1) for batch in host_batches)
+        return evaluate_perplexity(step, state.params if state.ema is None else state.ema, batches)
+
+    return evaluate
+
+
+def best_validation_loss(workdir: Path) -> float:
+    """The lowest so far, also by earlier starts of the run; infinite where there is none."""
+    path = workdir / METRICS_FILE
+    rows = read_metrics(path) if path.exists() else []
+    return min((row["validation/loss"] for row in rows if "validation/loss" in row), default=math.inf)
+
+
+def save(run: Run, checkpoints: Checkpoints, state: TrainState, scores: dict[str, float]) -> None:
+    step = int(state.step)
+    metadata = run_metadata(run.config, run.data.fingerprint(), step * run.tokens_per_step)
+    checkpoints.save(step, state, metadata, scores)
+
+
+def sample(run: Run, state: TrainState) -> str:
+    """Continues the config's prompt, into `samples/`; returns the beginning of the text."""
+    evaluation, step = run.config.evaluation, int(state.step)
+    generator = Generator(state.params if state.ema is None else state.ema, run.config, run.tokenizer)
+    (completion,) = generator.generate(
+        [evaluation.sample_prompt], max_new_tokens=evaluation.sample_tokens, temperature=0.8, top_p=0.95
+    )
+    text = completion.prompt + completion.text
+    folder = run.workdir / "samples"
+    folder.mkdir(exist_ok=True)
+    (folder / f"step_{step:08d}.txt").write_text(text, encoding="utf-8")
+    return f"sample at step {step}:\n{text}"
+
+
+class Profiler:
+    """Traces ten steps from `training.profile` on into the run's profile/ folder, for TensorBoard or Perfetto."""
+
+    def __init__(self, run: Run):
+        duration = run.config.training.profile
+        self._first = run.units.steps(duration, "training.profile") if duration else None
+        self._folder = run.workdir / "profile"
+        self._running = False
+
+    def before(self, done: int) -> None:
+        if done == self._first:
+            jax.profiler.start_trace(str(self._folder))
+            self._running = True
+
+    def after(self, done: int, state: TrainState) -> None:
+        if self._running and done == self._first + TRACED_STEPS:
+            jax.block_until_ready(state.params)
+            self.close()
+
+    def close(self) -> None:
+        if self._running:
+            jax.profiler.stop_trace()
+            self._running = False
+
+
+# --- Around it -------------------------------------------------------------------------------------------------------
+
+
+def use_compilation_cache() -> None:
+    """Keeps compiled programs between runs, in JAX_COMPILATION_CACHE_DIR or the user's cache folder."""
+    if not jax.config.jax_compilation_cache_dir:
+        home = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache"))
+        jax.config.update("jax_compilation_cache_dir", str(home / "gptjax" / "xla"))
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
+
+
+@contextlib.contextmanager
+def explained_memory(config: FrozenConfigDict) -> Iterator[None]:
+    """Turns a device that is out of memory into a sentence that says what would need less."""
+    try:
+        yield
+    except jax.errors.JaxRuntimeError as error:
+        if "RESOURCE_EXHAUSTED" not in str(error):
+            raise
+        training = config.training
+        raise RunError(
+            f"out of device memory: {str(error).splitlines()[0]}. What needs less: a larger "
+            f"training.gradient_accumulation_steps (now {training.gradient_accumulation_steps}), "
+            f"training.loss_chunk=8192 (now {training.loss_chunk}), model.remat=dots or full (now "
+            f"{config.model.remat}), more devices on mesh.fsdp"
+        ) from error
+
+
+if __name__ == "__main__":
+    cli.run(main)

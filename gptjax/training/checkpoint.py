@@ -1,0 +1,291 @@
+"""Checkpoints of a run: saved in the background, whole or not there at all, restored on any mesh.
+
+`workdir/checkpoints/<step>/` is one checkpoint. Orbax writes and commits it: into a temporary folder, renamed when it
+is complete. Which ones stay is decided here, and a checkpoint leaves as it came, by one rename: Orbax's own manager
+deletes in place, so that a kill leaves half a checkpoint under a whole one's name.
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+import math
+import shutil
+import time
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from typing import Any, TypeVar
+
+import jax
+from absl import logging
+from jax.experimental import multihost_utils
+from ml_collections import FrozenConfigDict
+from orbax.checkpoint import v1 as ocp
+
+from gptjax.config import ConfigError
+from gptjax.training import checkpoint_format as files
+from gptjax.training.checkpoint_format import CheckpointError
+from gptjax.training.state import TrainState
+
+VALIDATION_LOSS = "validation/loss"
+_DELETED = "deleted-"
+_UNREADABLE = "unreadable-"
+
+T = TypeVar("T")
+
+
+class Checkpoints:
+    """The checkpoints of one run, for the processes that train it: all of them make the same calls.
+
+    Kept are the latest `keep_latest`, the `keep_best` with the lowest validation loss, and every step that is a
+    multiple of `keep_every`. Opening removes what killed saves and deletions left behind.
+
+    Args:
+      workdir: the run's folder, seen by all processes.
+      config_checkpoint: the config's `checkpoint` section.
+      steps_of: turns a duration ("10000 steps") into a number of steps.
+    """
+
+    def __init__(self, workdir: str | Path, config_checkpoint: Any, steps_of: Callable[[str], int]):
+        if config_checkpoint.keep_latest < 1:
+            raise ConfigError(f"checkpoint.keep_latest = {config_checkpoint.keep_latest}: must be at least 1")
+        self.directory = _directory(workdir)
+        self._keep_latest = config_checkpoint.keep_latest
+        self._keep_best = config_checkpoint.keep_best
+        self._keep_every = steps_of(config_checkpoint.keep_every) if config_checkpoint.keep_every else 0
+        self._saving: tuple[int, ocp.AsyncResponse] | None = None
+        self._failure: CheckpointError | None = None
+        if jax.process_index() == 0:
+            self.directory.mkdir(parents=True, exist_ok=True)
+            for path in self.directory.iterdir():
+                if path.name.startswith(_DELETED) or files.TEMPORARY in path.name:
+                    shutil.rmtree(path, ignore_errors=True)
+        _barrier("checkpoints opened")
+
+    def __enter__(self) -> Checkpoints:
+        return self
+
+    def __exit__(self, kind, error, traceback) -> None:
+        if error is None:
+            self.close()
+        else:  # the error on its way out is the news; a failed save is in the log
+            self._settle()
+
+    def all_steps(self) -> list[int]:
+        """Steps of the checkpoints that are whole, ascending."""
+        return _steps(self.directory)
+
+    def latest_step(self) -> int | None:
+        return max(self.all_steps(), default=None)
+
+    def best_step(self) -> int | None:
+        """The step with the lowest validation loss, of those saved together with one; None if there is none."""
+        return next(iter(_best_first(self.directory)), None)
+
+    def save(self, step: int, state: TrainState, metadata: Mapping, metrics: Mapping | None = None) -> float:
+        """Starts to save `state`, after waiting for the save before it; a step that is there already is left alone.
+
+        The arrays may be donated as soon as this returns. A save that fails, now or later in the background (a full
+        disk), is logged as an error and its remains are removed; the earlier checkpoints stay, and training may go on.
+        `wait` tells.
+
+        Args:
+          metadata: JSON values, as `run_metadata` makes them.
+          metrics: `validation/loss`, measured at this very step, makes the checkpoint a candidate for the best.
+
+        Returns:
+          The seconds for which training stood still.
+        """
+        started = time.perf_counter()
+        self._settle()
+        path = self.directory / str(step)
+        if not path.exists():
+            losses = {name: float(value) for name, value in (metrics or {}).items()}
+            try:
+                self._saving = step, files.start_save(path, state, {**metadata, "step": step, "metrics": losses})
+            except OSError as error:
+                self._fail(step, error)
+        return time.perf_counter() - started
+
+    def wait(self) -> None:
+        """Returns when all that was asked for is on disk, and what need not be kept is gone.
+
+        Raises:
+          CheckpointError: the last save failed.
+        """
+        self._settle()
+        if self._failure is not None:
+            raise self._failure
+
+    close = wait
+
+    def metadata(self) -> dict | None:
+        """Metadata of the newest checkpoint whose metadata can be read, or None: to be checked before compiling."""
+        if not self.all_steps():
+            return None
+        return _first_readable(self.directory, self.all_steps()[::-1], files.read_metadata)[0]
+
+    def restore(self, abstract_state: TrainState, step: int | None = None) -> tuple[TrainState, dict]:
+        """Reads the newest state, or that of `step`, onto the devices that `abstract_state` names.
+
+        When the newest cannot be read, or is not what was saved, warns and takes the one before it, and so on. What
+        could not be read is renamed to `unreadable-<step>`, since the run will come to that step again.
+
+        Args:
+          abstract_state: `jax.ShapeDtypeStruct` leaves with shardings, on any mesh of any number of processes.
+
+        Returns:
+          The state and the checkpoint's metadata.
+
+        Raises:
+          ConfigError: no such checkpoint, or its arrays are not those of `abstract_state`.
+          CheckpointError: nothing readable.
+        """
+        steps = _choose(self.directory, "latest" if step is None else step)
+        (state, metadata), unreadable = _first_readable(
+            self.directory, steps, lambda path: files.read_state(path, abstract_state)
+        )
+        if jax.process_index() == 0:
+            for path in unreadable:
+                aside = path.with_name(_UNREADABLE + path.name)
+                shutil.rmtree(aside, ignore_errors=True)
+                logging.warning("the unreadable checkpoint is now %s", path.rename(aside))
+        _validation_loss.cache_clear()
+        _barrier("checkpoint restored")
+        return state, metadata
+
+    def _settle(self) -> None:
+        """Waits for the save under way, then lets go of the checkpoints that need not be kept any more."""
+        if self._saving is None:
+            return
+        (step, response), self._saving = self._saving, None
+        try:
+            response.result()
+        except Exception as error:
+            self._fail(step, error)
+            return
+        self._failure = None
+        if jax.process_index() == 0:
+            for old in set(self.all_steps()) - self._kept():
+                path = self.directory / str(old)
+                shutil.rmtree(path.rename(path.with_name(_DELETED + path.name)), ignore_errors=True)
+
+    def _kept(self) -> set[int]:
+        steps = self.all_steps()
+        forever = [step for step in steps if self._keep_every and step % self._keep_every == 0]
+        best = _best_first(self.directory)[: self._keep_best] if self._keep_best else []
+        return {*steps[-self._keep_latest :], *best, *forever}
+
+    def _fail(self, step: int, error: Exception) -> None:
+        newest = self.latest_step()
+        self._failure = CheckpointError(
+            f"the checkpoint of step {step} was not saved: {files.reason(error)}; "
+            + ("there is no earlier one" if newest is None else f"the newest is of step {newest}")
+        )
+        self._failure.__cause__ = error
+        logging.error("%s", self._failure)
+        if jax.process_index() == 0:  # remains would keep a full disk full
+            for path in self.directory.glob(f"{step}{files.TEMPORARY}*"):
+                shutil.rmtree(path, ignore_errors=True)
+
+
+def load_params(
+    workdir: str | Path, which: str | int = "latest", like: Any = None, ema: bool = False
+) -> tuple[dict, int]:
+    """Reads the parameters of a run, and nothing else of it.
+
+    Args:
+      which: "latest" (the newest readable), "best" (lowest validation loss), or a step.
+      like: tree of `jax.ShapeDtypeStruct` with shardings that the parameters must fit; None: as saved, on one device.
+      ema: their moving average instead.
+
+    Returns:
+      The parameter tree, and the step it is from.
+
+    Raises:
+      ConfigError: no such workdir, checkpoint (lists those there are) or average; or a parameter of another shape.
+      CheckpointError: nothing readable.
+    """
+    directory, part = _directory(workdir), "ema" if ema else "params"
+    (params, step), _ = _first_readable(
+        directory, _choose(directory, which), lambda path: (files.read_params(path, part, like), int(path.name))
+    )
+    return params, step
+
+
+def load_for_inference(
+    workdir: str | Path, which: str | int = "latest", ema: bool = False
+) -> tuple[dict, FrozenConfigDict, int]:
+    """All that a model needs to run: parameters on one device, the run's config, the step. Raises as `load_params`."""
+    path = Path(workdir) / "config.json"
+    try:
+        config = FrozenConfigDict(json.loads(path.read_text()))
+    except FileNotFoundError:
+        raise ConfigError(f"workdir {workdir} is not a run: it has no {path.name}") from None
+    except ValueError as error:
+        raise ConfigError(f"{path} is not JSON: {error}") from None
+    params, step = load_params(workdir, which, ema=ema)
+    return params, config, step
+
+
+def _directory(workdir: str | Path) -> Path:
+    return Path(workdir).absolute() / "checkpoints"  # Orbax takes absolute paths only
+
+
+def _steps(directory: Path) -> list[int]:
+    """Steps of the committed checkpoints, ascending."""
+    folders = (path.parent.name for path in directory.glob(f"*/{files.COMMITTED}"))
+    return sorted(int(name) for name in folders if name.isdigit())
+
+
+def _best_first(directory: Path) -> list[int]:
+    """Steps of the checkpoints with a finite validation loss, lowest loss first, later step first among equals."""
+
+    scored = [(_validation_loss(directory / str(step)), -step) for step in _steps(directory)]
+    return [-negative for _, negative in sorted(pair for pair in scored if math.isfinite(pair[0]))]
+
+
+@functools.cache  # a checkpoint does not change, and a run may keep hundreds
+def _validation_loss(path: Path) -> float:
+    try:
+        return files.read_metadata(path)["metrics"].get(VALIDATION_LOSS, math.nan)
+    except CheckpointError:
+        return math.nan  # whoever restores it will hear of it
+
+
+def _choose(directory: Path, which: str | int) -> list[int]:
+    """Steps to try, in turn."""
+    steps = _steps(directory)
+    if not steps:
+        raise ConfigError(
+            f"workdir {directory.parent} {'has no checkpoint' if directory.parent.is_dir() else 'does not exist'}"
+        )
+    if which == "latest":
+        return steps[::-1]
+    there = f"there are {', '.join(map(str, steps))}"
+    if which == "best":
+        best = _best_first(directory)[:1]
+        if not best:
+            raise ConfigError(f"no checkpoint in {directory} was saved with a validation loss; {there}")
+        return best
+    if not str(which).isdigit() or int(which) not in steps:
+        raise ConfigError(f"no checkpoint {which!r} in {directory}: latest, best or a step; {there}")
+    return [int(which)]
+
+
+def _first_readable(directory: Path, steps: Iterable[int], read: Callable[[Path], T]) -> tuple[T, list[Path]]:
+    """What `read` makes of the first of `steps` that it can read, and the paths of those before, which it cannot."""
+    unreadable = {}
+    for step in steps:
+        path = directory / str(step)
+        try:
+            return read(path), list(unreadable)
+        except CheckpointError as error:
+            logging.warning("CANNOT READ A CHECKPOINT: %s", error)
+            unreadable[path] = error
+    raise CheckpointError("no readable checkpoint: " + "; ".join(map(str, unreadable.values())))
+
+
+def _barrier(name: str) -> None:
+    if jax.process_count() > 1:
+        multihost_utils.sync_global_devices(name)

@@ -1,0 +1,321 @@
+"""What a training run shows: the settings table, a live view, the summary. Figures come in; no figure is made here.
+
+On a terminal, one status line updates at the bottom and a permanent line is added each logging interval. Without one
+(a file, a job's log) only the permanent lines are written. Other processes than the first show nothing.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
+
+import jax
+from rich.console import Console, Group
+from rich.markup import escape
+from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn
+from rich.table import Table
+from rich.text import Text
+
+from gptjax.training.hardware import Memory, Peak
+from gptjax.training.metrics import CONVENTIONS, ParameterCounts, Throughput
+
+LOG_WIDTH = 120  # columns of a log that is not a terminal
+HEADER_EVERY = 25  # permanent lines
+SECTIONS = ("model", "data", "optimizer", "schedule", "training", "mesh", "checkpoint", "evaluation", "logging")
+OUTLIER = 4.0  # z-scores from here on are shown
+
+# --- numbers for people ----------------------------------------------------------------------------------------------
+
+
+def count_text(number: float | None) -> str:
+    """1234567 → '1.23M'; 'n/a' for what is not known."""
+    if number is None or not math.isfinite(number):
+        return "n/a"
+    for factor, suffix in ((1e15, "P"), (1e12, "T"), (1e9, "B"), (1e6, "M"), (1e3, "k")):
+        if abs(number) >= 0.9995 * factor:
+            return f"{number / factor:.3g}{suffix}" if number < 999.5 * factor else f"{number / factor:.0f}{suffix}"
+    return f"{number:.3g}"
+
+
+def bytes_text(number: float | None) -> str:
+    """Bytes in GiB, or in MiB below one."""
+    if number is None:
+        return "n/a"
+    return f"{number / 2**30:.1f} GiB" if number >= 2**30 else f"{number / 2**20:.0f} MiB"
+
+
+def duration_text(seconds: float | None) -> str:
+    """75 → '1:15', 3675 → '1:01:15', from two days on '2d 03h'."""
+    if seconds is None or not math.isfinite(seconds):
+        return "n/a"
+    minutes, seconds = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    if hours >= 48:
+        return f"{hours // 24}d {hours % 24:02d}h"
+    return f"{hours}:{minutes:02d}:{seconds:02d}" if hours else f"{minutes}:{seconds:02d}"
+
+
+def _number(value: float | None, form: str) -> str:
+    """The value in a format, or '–' where there is none; 'nan' and 'inf' stay readable."""
+    return "–" if value is None else format(float(value), form)
+
+
+def _percent(value: float | None) -> str:
+    return "n/a" if value is None or not math.isfinite(value) else f"{100 * value:.1f}%"
+
+
+# --- before the first step -------------------------------------------------------------------------------------------
+
+
+def make_console() -> Console:
+    """The console of a run: as wide as the terminal, LOG_WIDTH elsewhere, and quiet on all processes but the first."""
+    console = Console(highlight=False, quiet=jax.process_index() != 0)
+    return console if console.is_terminal else Console(highlight=False, quiet=console.quiet, width=LOG_WIDTH)
+
+
+def derived_facts(
+    config,
+    counts: ParameterCounts,
+    flops: Mapping[str, float],
+    peak: Peak,
+    tokens_per_step: int,
+    total_steps: int,
+    devices: Sequence[jax.Device],
+    mesh_shape: Mapping[str, int],
+    groups: Sequence[Mapping[str, Any]],
+) -> dict[str, dict[str, str]]:
+    """What follows from a (resolved) config, in sections for `print_settings`.
+
+    flops: of `metrics.flops_per_token`. groups: of `optimizer.summarize`, who is updated how.
+    """
+    model, total_tokens = config.model, tokens_per_step * total_steps
+    axes = " × ".join(f"{axis} {size}" for axis, size in mesh_shape.items() if size > 1)
+    kinds = sorted({device.device_kind for device in devices})
+    run = {
+        "parameters": f"{counts.total:,} ({count_text(counts.non_embedding)} without embedding)",
+        "steps": f"{total_steps:,} of {tokens_per_step:,} tokens",
+        "tokens": f"{count_text(total_tokens)} ({total_tokens / max(counts.total, 1):.1f} a parameter)",
+    }
+    for convention, formula in CONVENTIONS.items():
+        amount = f"{count_text(flops[convention])} a token, {flops[convention] * total_tokens:.2e} in all"
+        run[f"FLOPs, {convention}"] = f"{amount} ({formula})"
+    run |= {
+        "devices": f"{len(devices)} × {', '.join(kinds)}",
+        "mesh": axes or "one device",
+        "compute": f"{model.dtype}, attention {model.attention}, layers {model.layers}, remat {model.remat}",
+        "utilization": peak.label,
+    }
+    updates = {}
+    for group in groups:
+        name = f"{group['method']}, {count_text(group['num_parameters'])}"
+        details = "never change" if group["method"] == "frozen" else f"decay {group['weight_decay']:g}"
+        if group["method"] != "frozen" and group["learning_rate"] != 1.0:
+            details += f", rate × {group['learning_rate']:g}"
+        shown = ", ".join(path.removeprefix("layers/") for path in group["paths"][:4])
+        updates[name] = f"{details}: {shown}" + (", …" if len(group["paths"]) > 4 else "")
+    return {"run": run, "updates": updates}
+
+
+def print_settings(console: Console, config: Mapping[str, Any], facts: Mapping[str, Mapping[str, str]]) -> None:
+    """Prints every field of the (resolved) config by section, then the facts that follow from it."""
+    sections = {name: dict(config[name].items()) for name in SECTIONS if name in config}
+    sections |= {name: dict(value.items()) for name, value in config.items() if hasattr(value, "items")}
+    sections["general"] = {name: value for name, value in config.items() if name not in sections}
+    console.print(_side_by_side(sections, columns=3))
+    for name, fields in facts.items():
+        console.print(_section(name, fields))
+    console.print()
+
+
+def _side_by_side(sections: Mapping[str, Mapping[str, Any]], columns: int) -> Table:
+    """The sections in columns of about equal height, each filled from the top before the next."""
+    heights = {name: len(fields) + 2 for name, fields in sections.items()}
+    target = sum(heights.values()) / columns
+    filled: list[list[Any]] = [[]]
+    height = 0
+    for name, fields in sections.items():
+        if height and height + heights[name] / 2 > target and len(filled) < columns:
+            filled.append([])
+            height = 0
+        filled[-1] += [_section(name, fields), ""]
+        height += heights[name]
+    grid = Table.grid(padding=(0, 2))
+    grid.add_row(*(Group(*tables) for tables in filled))
+    return grid
+
+
+def _section(title: str, fields: Mapping[str, Any]) -> Table:
+    table = Table.grid(padding=(0, 1))
+    table.add_column(style="dim", no_wrap=True)
+    table.add_column(overflow="fold")
+    table.add_row(Text(title, style="bold cyan not dim"), "")
+    for name, value in fields.items():
+        shown = value if isinstance(value, str) else f"{value:g}" if isinstance(value, float) else str(value)
+        table.add_row(name, Text(shown if shown.strip() else repr(shown)))
+    return table
+
+
+# --- while it runs ---------------------------------------------------------------------------------------------------
+
+
+class TrainingView:
+    """Shows a run from `start_step` to `total_steps`; a context manager, so that the terminal is left in order.
+
+    convention: the FLOP convention of the 'mfu' metric, named in the header.
+    """
+
+    def __init__(
+        self,
+        console: Console,
+        total_steps: int,
+        start_step: int = 0,
+        convention: str = "causal",
+        clock: Callable[[], float] = time.monotonic,
+    ):
+        self._console, self._clock = console, clock
+        self._total, self._start_step, self._step = total_steps, start_step, start_step
+        self._started = clock()
+        self._lines, self._validation = 0, None
+        self._mfu_name = f"{convention} MFU"
+        self._progress = Progress(
+            SpinnerColumn(),
+            BarColumn(bar_width=30),
+            TextColumn("{task.completed}/{task.total}  {task.fields[status]}"),
+            console=console,
+            refresh_per_second=4,
+            transient=True,
+            disable=not console.is_terminal,
+        )
+        self._task = self._progress.add_task("", total=total_steps, completed=start_step, status="starting")
+
+    def __enter__(self) -> TrainingView:
+        self._progress.start()
+        return self
+
+    def __exit__(self, *_) -> None:
+        self._progress.stop()
+
+    def note(self, text: str) -> None:
+        """A permanent line of prose: 'resumed from step 500', 'checkpoint saved', …"""
+        self._console.print(f"[dim]›[/dim] {escape(text)}", soft_wrap=True)
+
+    def compiled(self, seconds: float) -> None:
+        """Says how long compiling took, and starts the clock of the time left: it is not training."""
+        self._started, self._start_step = self._clock(), self._step
+        self.note(f"compiled in {seconds:.1f} s (not counted in the rates below)")
+
+    @contextlib.contextmanager
+    def busy(self, what: str) -> Iterator[None]:
+        """Shows in the status line what the run is doing instead of training: 'evaluating', 'saving', …"""
+        self._progress.update(self._task, status=what)
+        yield
+        self._progress.update(self._task, status=self._status())
+
+    def advance(self, step: int) -> None:
+        """Moves the status line to `step` steps done. Cheap: meant for every step."""
+        self._step = step
+        self._progress.update(self._task, completed=step, status=self._status())
+
+    def log(self, step: int, metrics: Mapping[str, Any]) -> None:
+        """Adds the permanent line of an interval, from the names used in metrics.jsonl; missing ones show as '–'."""
+        self.advance(step)
+        columns = self._columns(step, metrics)
+        if self._lines % HEADER_EVERY == 0:
+            self._console.print(
+                Text("  ".join(f"{name:>{len(cell)}}" for name, cell in columns), "bold"), soft_wrap=True
+            )
+        self._lines += 1
+        line = Text("  ".join(cell for _, cell in columns))
+        for name in ("loss", "gradient_norm"):
+            zscore = metrics.get(f"train/{name}_zscore")
+            if zscore is not None and zscore >= OUTLIER:
+                line.append(f"  {name.replace('_', ' ')} {float(zscore):+.1f}σ", "bold red")
+        if metrics.get("train/skipped"):
+            line.append("  skipped", "bold red")
+        self._console.print(line, soft_wrap=True)
+
+    def validated(self, step: int, metrics: Mapping[str, Any], best: bool = False) -> None:
+        """Adds the line of an evaluation; its loss stays in the interval lines that follow."""
+        self._validation = metrics["validation/loss"]
+        parts = [f"validation at step {step}: loss {_number(self._validation, '.4f')}"]
+        if (value := metrics.get("validation/perplexity")) is not None:
+            parts.append(f"perplexity {_number(value, '.2f')}")
+        if (value := metrics.get("validation/bits_per_byte")) is not None:
+            parts.append(f"{_number(value, '.4f')} bits a byte")
+        if best:
+            parts.append("best so far")
+        self._console.print(Text("› " + ", ".join(parts), "green"), soft_wrap=True)
+
+    def seconds_left(self) -> float | None:
+        """By the pace since compiling, evaluations and saves included; None before the first step."""
+        done = self._step - self._start_step
+        return (self._clock() - self._started) / done * (self._total - self._step) if done > 0 else None
+
+    def _status(self) -> str:
+        return f"{100 * self._step / max(self._total, 1):.1f}%  {duration_text(self.seconds_left())} left"
+
+    def _columns(self, step: int, metrics: Mapping[str, Any]) -> list[tuple[str, str]]:
+        """(header, cell) pairs, each cell padded to its column's width."""
+        get = metrics.get
+        milliseconds = get("step_milliseconds")
+        digits = len(str(self._total))
+        return [
+            ("step", f"{step:>{digits}}/{self._total}"),
+            ("done", f"{_percent(step / max(self._total, 1)):>6}"),
+            ("loss", f"{_number(get('train/loss'), '.4f'):>7}"),
+            ("valid", f"{_number(get('validation/loss', self._validation), '.4f'):>7}"),
+            ("grad", f"{_number(get('train/gradient_norm'), '.3g'):>7}"),
+            ("lr", f"{_number(get('learning_rate'), '.2e'):>8}"),
+            ("ms/step", f"{_number(milliseconds, '.1f' if milliseconds is None or milliseconds < 1e4 else '.0f'):>7}"),
+            ("tok/s", f"{count_text(get('tokens_per_second')):>6}"),
+            (self._mfu_name, f"{_percent(get('mfu')):>{len(self._mfu_name)}}"),
+            ("wait", f"{_percent(get('data_wait_fraction')):>5}"),
+            ("memory", f"{bytes_text(get('device_memory_bytes')):>9}"),
+            ("left", f"{duration_text(self.seconds_left()):>7}"),
+        ]
+
+
+# --- at the end ------------------------------------------------------------------------------------------------------
+
+
+def run_summary(
+    throughput: Throughput,
+    *,
+    step: int,
+    tokens: int,
+    mfu: float | None,
+    peak: Peak,
+    convention: str,
+    memory: Memory,
+    train_loss: float | None = None,
+    validation: Mapping[str, Any] | None = None,
+    best_validation_loss: float | None = None,
+) -> dict[str, str]:
+    """The figures of a finished (or stopped) run, for `print_summary`. `step` and `tokens` are those reached."""
+    rates = throughput.overall()
+    summary = {"steps": f"{step:,} ({count_text(tokens)} tokens)"}
+    if train_loss is not None:
+        summary["training loss"] = _number(train_loss, ".4f")
+    if validation:
+        summary["validation loss"] = _number(validation["validation/loss"], ".4f")
+        if best_validation_loss is not None:
+            summary["validation loss"] += f" (best {_number(best_validation_loss, '.4f')})"
+        if (value := validation.get("validation/bits_per_byte")) is not None:
+            summary["bits a byte"] = _number(value, ".4f")
+    spent = [f"training {duration_text(throughput.training_seconds)}"]
+    spent += [f"{what} {duration_text(seconds)}" for what, seconds in throughput.seconds.items()]
+    summary["time"] = f"{duration_text(throughput.elapsed_seconds)} ({', '.join(spent)})"
+    summary["speed"] = f"{count_text(rates.tokens_per_second)} tokens/s, {rates.step_milliseconds:.1f} ms a step"
+    summary["utilization"] = f"{_percent(mfu)} {peak.label} ({convention} FLOPs)" if mfu is not None else peak.label
+    summary["waiting for data"] = _percent(rates.data_wait_fraction)
+    summary["peak memory"] = f"{bytes_text(memory.peak)} ({memory.kind})"
+    return summary
+
+
+def print_summary(console: Console, title: str, summary: Mapping[str, str]) -> None:
+    """Prints the end of a run: `title` ('finished', 'stopped by SIGTERM', …) and its figures."""
+    console.print()
+    console.print(_section(title, summary))

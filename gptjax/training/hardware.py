@@ -1,0 +1,123 @@
+"""What the devices can do at most and how much memory they hold: the denominators of a run's figures."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+import resource
+import sys
+import time
+from collections.abc import Sequence
+
+import jax
+import jax.numpy as jnp
+
+# Dense matrix-product peaks in TFLOP/s a JAX device, no sparsity: (pattern on device_kind, bfloat16, float32). The
+# first match counts, so narrower patterns stand first. The float32 column is what XLA uses for float32 products by
+# default, TensorFloat-32, from Ampere on. Sources: NVIDIA's datasheets of each product (the sparse figure halved; for
+# GeForce cards the whitepapers' rate with float32 accumulation) and Google's TPU system architecture pages; a TPU v2 or
+# v3 device is one core, half a chip. None: the device has no such unit, or the makers give no figure.
+PEAK_TFLOPS: tuple[tuple[str, float | None, float | None], ...] = (
+    (r"H100 PCIe", 756, 378),
+    (r"H100 NVL|H200 NVL", 835, 418),
+    (r"H100|H200|H800|GH200", 989, 495),
+    (r"H20\b", 148, 74),
+    (r"GB200", 2500, 1250),
+    (r"B200", 2250, 1125),
+    (r"A100|A800", 312, 156),
+    (r"A10G", 70, 35),
+    (r"A10\b", 125, 62.5),
+    (r"A30\b", 165, 82),
+    (r"A40\b", 149.7, 74.8),
+    (r"RTX A6000", 154.8, 77.4),
+    (r"L40S", 362, 183),
+    (r"L40\b", 181, 90.5),
+    (r"L4\b", 121, 60),
+    (r"V100.*PCI", None, 14),
+    (r"V100", None, 15.7),
+    (r"T4\b", None, 8.1),
+    (r"RTX 5090\b(?! D)", 209.5, 104.8),
+    (r"RTX 4090\b(?! D)", 165.2, 82.6),
+    (r"RTX 3090 Ti", 80, 40),
+    (r"RTX 3090", 71, 35.6),
+    (r"TPU v2", 22.5, None),
+    (r"TPU v3", 61.5, None),
+    (r"TPU v4 lite", 138, None),
+    (r"TPU v4", 275, None),
+    (r"TPU v5 lite|TPU v5e", 197, None),
+    (r"TPU v5", 459, None),
+    (r"TPU v6", 918, None),
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class Peak:
+    """The most a set of devices can compute. flops: FLOP/s of all of them, None if unknown. label: where it is from."""
+
+    flops: float | None
+    label: str
+
+
+@dataclasses.dataclass(frozen=True)
+class Memory:
+    """Bytes in use, at most so far, and available; kind: 'device' (the fullest local one) or 'host' (the process)."""
+
+    in_use: int
+    peak: int
+    limit: int | None
+    kind: str
+
+
+def peak_flops_per_device(device_kind: str, dtype: str) -> float | None:
+    """FLOP/s of one device for products of `dtype` ('bfloat16' or 'float32') by the table, or None."""
+    for pattern, bfloat16, float32 in PEAK_TFLOPS:
+        if re.search(pattern, device_kind):
+            tera = float32 if dtype == "float32" else bfloat16
+            return None if tera is None else tera * 1e12
+    return None
+
+
+def peak_flops(devices: Sequence[jax.Device], dtype: str) -> Peak:
+    """The peak of all `devices` together. CPUs have no entry in any table: their rate is measured, and labelled so."""
+    first = devices[0]
+    if first.platform == "cpu":
+        processes = len({device.process_index for device in devices})  # devices of one process share its cores
+        measured = processes * measure_matmul_flops()
+        return Peak(measured, f"of measured matmul peak, {measured / 1e9:.0f} GFLOP/s")
+    each = peak_flops_per_device(first.device_kind, dtype)
+    if each is None:
+        return Peak(None, f"n/a: no {dtype} peak known for {first.device_kind}")
+    count = f"{len(devices)} × " if len(devices) > 1 else ""
+    return Peak(len(devices) * each, f"of {count}{each / 1e12:.0f} TFLOP/s ({first.device_kind}, dense {dtype})")
+
+
+def measure_matmul_flops(seconds: float = 0.3, size: int = 1024) -> float:
+    """FLOP/s of the fastest of the float32 products [size, size]² that fit into `seconds` on the default device."""
+    multiply = jax.jit(lambda a: jnp.matmul(a, a, preferred_element_type=jnp.float32))
+    matrix = jnp.full((size, size), 1.0 / size, jnp.float32)
+    multiply(matrix).block_until_ready()
+    fastest, end = float("inf"), time.perf_counter() + seconds
+    while (start := time.perf_counter()) < end:
+        multiply(matrix).block_until_ready()
+        fastest = min(fastest, time.perf_counter() - start)
+    return 2 * size**3 / fastest
+
+
+def memory() -> Memory:
+    """Memory of this process's fullest device, or of the process itself where the device keeps no count (CPU)."""
+    stats = [device.memory_stats() for device in jax.local_devices()]
+    if all(stats):
+        fullest = max(stats, key=lambda s: s["bytes_in_use"])
+        peak = max(s.get("peak_bytes_in_use", s["bytes_in_use"]) for s in stats)
+        return Memory(fullest["bytes_in_use"], peak, fullest.get("bytes_limit"), "device")
+    unit = 1 if sys.platform == "darwin" else 1024  # ru_maxrss is in bytes there, in KiB elsewhere
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+    return Memory(_resident_bytes() or peak, peak, None, "host")
+
+
+def _resident_bytes() -> int | None:
+    try:
+        with open("/proc/self/statm") as statm:
+            return int(statm.read().split()[1]) * resource.getpagesize()
+    except OSError:  # not Linux
+        return None

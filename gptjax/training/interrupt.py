@@ -1,0 +1,45 @@
+"""SIGTERM and Ctrl-C as a wish to stop at the next step, agreed upon by all processes."""
+
+from __future__ import annotations
+
+import os
+import signal
+
+import jax
+from jax.experimental import multihost_utils
+
+
+class StopRequest:
+    """While in force (`with StopRequest() as stop:`), the first SIGTERM or SIGINT is remembered instead of obeyed.
+
+    A second Ctrl-C interrupts at once. With several processes a signal to any one stops all at the same step: JAX's
+    preemption service, which listens to SIGTERM, finds a step that none has passed yet.
+    """
+
+    def __enter__(self) -> StopRequest:
+        self._received: int | None = None
+        self._several = jax.process_count() > 1
+        handled = [signal.SIGINT] if self._several else [signal.SIGINT, signal.SIGTERM]
+        self._previous = {number: signal.signal(number, self._handle) for number in handled}
+        return self
+
+    def __exit__(self, *error) -> None:
+        for number, handler in self._previous.items():
+            signal.signal(number, handler)
+
+    def _handle(self, number: int, frame) -> None:
+        if self._received is not None and number == signal.SIGINT:
+            raise KeyboardInterrupt
+        self._received = number
+        if self._several:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    def reached(self, step: int) -> bool:
+        """Whether to stop before `step`; every process must ask at every step."""
+        if self._several:
+            return multihost_utils.reached_preemption_sync_point(step)
+        return self._received is not None
+
+    @property
+    def name(self) -> str:
+        return signal.Signals(self._received or signal.SIGTERM).name

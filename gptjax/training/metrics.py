@@ -1,0 +1,198 @@
+"""Figures of a run: parameters, FLOPs, model FLOP utilization, throughput, bits per byte, z-scores.
+
+FLOPs a token of a training step (forward and backward) are 6 N for the products with N parameters, plus attention's.
+Two conventions are in use for the latter, and a utilization means little without its name:
+
+    full     12 · N_heads · H · keys a layer, keys = T: as if every query saw every key (PaLM, arXiv:2204.02311, app. B)
+    causal   the same with the keys that a query really sees: T / 2 on average, so 6 · N_heads · H · T
+
+With a sliding window of W < T keys the averages are W and W (1 - W / 2T). N leaves out the input embedding and learned
+positions (they are looked up, not multiplied) and counts the head, tied or not.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import math
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from gptjax.tree import leaves_by_path
+
+CONVENTIONS = {"causal": "6N + 6·L·N·H·T", "full": "6N + 12·L·N·H·T"}
+LOOKUPS = ("embedding", "positions")
+MONITOR_STEPS = 128  # steps before the first z-score, and the reach of the running statistics after that
+
+
+@dataclasses.dataclass(frozen=True)
+class ParameterCounts:
+    """total; non_embedding: without input embedding and positions; multiplied: N, those in matrix products."""
+
+    total: int
+    non_embedding: int
+    multiplied: int
+
+
+def count_parameters(params: Any) -> ParameterCounts:
+    """Counts of a tree of arrays or shapes. A tied head is the embedding, multiplied once more."""
+    sizes = {path: math.prod(leaf.shape) for path, leaf in leaves_by_path(params).items()}
+    non_embedding = sum(size for path, size in sizes.items() if path not in LOOKUPS)
+    tied_head = 0 if "head" in sizes else sizes["embedding"]
+    return ParameterCounts(sum(sizes.values()), non_embedding, non_embedding + tied_head)
+
+
+def mean_keys_seen(sequence_length: int, window: int, convention: str) -> float:
+    """Keys that a query attends to, averaged over the sequence; window 0 means all."""
+    width = min(window or sequence_length, sequence_length)
+    return float(width) if convention == "full" else width * (1.0 - width / (2.0 * sequence_length))
+
+
+def flops_per_token(config_model, params: Any, sequence_length: int) -> dict[str, float]:
+    """{'causal': …, 'full': …}: FLOPs of training on one token, forward and backward, no recomputation counted."""
+    pattern = config_model.window_pattern
+    windows = [
+        config_model.window if pattern[layer % len(pattern)] == "S" else 0 for layer in range(config_model.num_layers)
+    ]
+    products = 6.0 * count_parameters(params).multiplied
+    # Scores and weighted sum are 2 · H FLOPs each a head and key, thrice that with the backward pass. Grouped-query
+    # attention saves parameters and memory, not these: every query head has its own scores.
+    per_key = 12.0 * config_model.num_heads * config_model.head_width
+    return {
+        convention: products + per_key * sum(mean_keys_seen(sequence_length, window, convention) for window in windows)
+        for convention in CONVENTIONS
+    }
+
+
+def model_flop_utilization(tokens_per_second: float, flops_a_token: float, peak_flops: float | None) -> float | None:
+    """Share of the peak that the model's own FLOPs make up, or None where the peak is unknown."""
+    return tokens_per_second * flops_a_token / peak_flops if peak_flops else None
+
+
+def perplexity(nll_per_token: float) -> float:
+    """exp of a loss in nats a token; infinite rather than an error when that overflows."""
+    return math.exp(nll_per_token) if nll_per_token < 709 else math.inf
+
+
+def bits_per_byte(nll_sum: float, num_bytes: float) -> float:
+    """A loss that tokenizers cannot change: summed nats, in bits, a UTF-8 byte of the text. NaN for no bytes."""
+    return nll_sum / math.log(2) / num_bytes if num_bytes else math.nan
+
+
+# --- z-scores --------------------------------------------------------------------------------------------------------
+
+
+def init_monitor() -> dict[str, jax.Array]:
+    """The statistics before the first step: float32 scalars."""
+    names = ("count", "loss_mean", "loss_variance", "gradient_norm_mean", "gradient_norm_variance")
+    return {name: jnp.zeros((), jnp.float32) for name in names}
+
+
+def update_monitor(
+    monitor: dict[str, jax.Array], loss: jax.Array, gradient_norm: jax.Array, steps: int = MONITOR_STEPS
+) -> tuple[dict[str, jax.Array], dict[str, jax.Array]]:
+    """Adds a step's loss and gradient norm to the running statistics and says how unusual they are.
+
+    Pure, for use inside jit. Mean and variance are those of all values up to `steps`, then exponentially weighted with
+    that reach (weight 1 / steps). Returns (monitor, {'loss': z, 'gradient_norm': z}); z is measured by the statistics
+    *before* the value, is 0 during the first `steps` steps, and infinite for a value that is not finite. Such a value
+    leaves the statistics as they were.
+    """
+    values = {"loss": jnp.float32(loss), "gradient_norm": jnp.float32(gradient_norm)}
+    count = monitor["count"]
+    finite = jnp.isfinite(values["loss"]) & jnp.isfinite(values["gradient_norm"])
+    weight = 1.0 / jnp.minimum(count + 1.0, float(steps))
+    new, zscores = {"count": count + 1.0}, {}
+    for name, value in values.items():
+        mean, variance = monitor[f"{name}_mean"], monitor[f"{name}_variance"]
+        deviation = value - mean
+        # A constant has no spread: deviations are then measured against rounding errors of the value itself.
+        spread = jnp.maximum(jnp.sqrt(variance), 1e-6 * jnp.abs(mean) + 1e-30)
+        zscores[name] = jnp.where(jnp.isfinite(value), jnp.where(count >= steps, deviation / spread, 0.0), jnp.inf)
+        new[f"{name}_mean"] = mean + weight * deviation
+        new[f"{name}_variance"] = (1.0 - weight) * (variance + weight * jnp.square(deviation))
+    return {name: jnp.where(finite, new[name], monitor[name]) for name in monitor}, zscores
+
+
+# --- throughput ------------------------------------------------------------------------------------------------------
+
+
+@dataclasses.dataclass(frozen=True)
+class Rates:
+    """Speed over a span of steps, without what was paused."""
+
+    tokens_per_second: float
+    step_milliseconds: float
+    data_wait_fraction: float
+
+
+class Throughput:
+    """Wall-clock accounting: training time is what is left when compiling, evaluating and saving are taken out.
+
+    with throughput.pause("compile" | "evaluation" | "checkpoint" | …): not training; `seconds` keeps each total
+    with throughput.waiting_for_data():                                 training, but the device may starve
+    throughput.count(steps)                                             steps done
+    throughput.lap() -> Rates since the last lap                        call when the results of these steps are here
+    """
+
+    def __init__(self, tokens_per_step: int, clock: Callable[[], float] = time.perf_counter):
+        self._clock = clock
+        self._tokens_per_step = tokens_per_step
+        self._start = self._lap_start = clock()
+        self._lap_steps, self._lap_paused, self._lap_waited = 0, 0.0, 0.0
+        self._trained_seconds, self._steps, self._waited = 0.0, 0, 0.0
+        self.seconds: dict[str, float] = {}
+
+    def count(self, steps: int = 1) -> None:
+        self._lap_steps += steps
+
+    @contextlib.contextmanager
+    def pause(self, what: str) -> Iterator[None]:
+        """Time that is not training. Let the device finish its steps first, or they are counted here as well."""
+        start = self._clock()
+        try:
+            yield
+        finally:
+            elapsed = self._clock() - start
+            self._lap_paused += elapsed
+            self.seconds[what] = self.seconds.get(what, 0.0) + elapsed
+
+    @contextlib.contextmanager
+    def waiting_for_data(self) -> Iterator[None]:
+        start = self._clock()
+        try:
+            yield
+        finally:
+            self._lap_waited += self._clock() - start
+
+    def lap(self) -> Rates:
+        """Rates of the steps counted since the last lap (NaN for none), which begins anew."""
+        now = self._clock()
+        seconds, steps, waited = now - self._lap_start - self._lap_paused, self._lap_steps, self._lap_waited
+        self._trained_seconds, self._steps = self._trained_seconds + seconds, self._steps + steps
+        self._waited += waited
+        self._lap_start, self._lap_steps, self._lap_paused, self._lap_waited = now, 0, 0.0, 0.0
+        return self._rates(seconds, steps, waited)
+
+    def overall(self) -> Rates:
+        """Rates of all finished laps together."""
+        return self._rates(self._trained_seconds, self._steps, self._waited)
+
+    @property
+    def training_seconds(self) -> float:
+        """Seconds of training in all finished laps."""
+        return self._trained_seconds
+
+    @property
+    def elapsed_seconds(self) -> float:
+        """Seconds since the start, pauses included."""
+        return self._clock() - self._start
+
+    def _rates(self, seconds: float, steps: int, waited: float) -> Rates:
+        if not steps or seconds <= 0:
+            return Rates(math.nan, math.nan, math.nan)
+        return Rates(steps * self._tokens_per_step / seconds, 1e3 * seconds / steps, min(waited / seconds, 1.0))

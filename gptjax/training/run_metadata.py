@@ -1,0 +1,100 @@
+"""What a checkpoint says about its run, and whether another config may continue it."""
+
+from __future__ import annotations
+
+import functools
+import importlib.metadata
+import json
+import subprocess
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from ml_collections import FrozenConfigDict
+
+from gptjax.config import ConfigError
+
+# A run may move to another machine: these say how the same function is computed.
+_EXECUTION = {"model.dtype", "model.layers", "model.remat", "model.attention", "model.attention_block"}
+# Others of the optimizer's fields may change, unless they change its arrays, which restoring finds out.
+_FIXED = {"seed", "optimizer.name", "optimizer.first_moment_dtype", "optimizer.rules"}
+# These do not touch what is computed; of the data, the fingerprint speaks.
+_HARMLESS = ("checkpoint.", "data.", "evaluation.", "logging.", "mesh.")
+
+
+def run_metadata(config: FrozenConfigDict, fingerprint: Mapping, tokens: int) -> dict:
+    """What is saved beside the arrays, as JSON values: enough to know where they come from, and to make them again.
+
+    Args:
+      config: the resolved config.
+      fingerprint: the training data's `Dataset.fingerprint()`.
+      tokens: trained on so far.
+    """
+    return {
+        "config": _json_values(config.to_dict()),
+        "fingerprint": _json_values(dict(fingerprint)),
+        "tokens": int(tokens),
+        "versions": {name: _version(name) for name in ("gptjax", "jax", "flax", "optax", "orbax-checkpoint")},
+        "git_revision": _git_revision(),
+    }
+
+
+def check_compatible(saved: Mapping, config: FrozenConfigDict, fingerprint: Mapping) -> list[str]:
+    """Whether the run that `saved` describes may go on with this config and this data.
+
+    Returns:
+      The changes that are allowed but alter what follows ("training.duration: 60 steps → 90 steps"), to be shown.
+
+    Raises:
+      ConfigError: model, dataset, tokenizer, seed or the kind of optimizer changed; names each with both values.
+    """
+    refused = _differences(saved["fingerprint"], _json_values(dict(fingerprint)), "data: ")
+    noted = []
+    for field, (there, here) in _differences(saved["config"], _json_values(config.to_dict())).items():
+        if field in _FIXED or (field.startswith("model.") and field not in _EXECUTION):
+            refused[field] = (there, here)
+        elif not field.startswith(_HARMLESS):
+            noted.append(f"{field}: {_show(there)} → {_show(here)}")
+    if refused:
+        lines = [f"{field} is {_show(there)} there, {_show(here)} here" for field, (there, here) in refused.items()]
+        raise ConfigError(
+            f"the checkpoint of step {saved['step']} belongs to another run: {'; '.join(lines)}. Use a new --workdir; "
+            "to start there from this run's parameters, set training.init_from"
+        )
+    return noted
+
+
+def _differences(there: Any, here: Any, field: str = "") -> dict[str, tuple[Any, Any]]:
+    """Dotted field → (there, here), wherever two JSON trees differ."""
+    if not (isinstance(there, dict) and isinstance(here, dict)):
+        return {} if there == here else {field.removesuffix("."): (there, here)}
+    found = {}
+    for key in {**there, **here}:
+        found |= _differences(there.get(key), here.get(key), f"{field}{key}.")
+    return found
+
+
+def _json_values(tree: Any) -> Any:
+    """As it will come back from a file: tuples are lists."""
+    return json.loads(json.dumps(tree))
+
+
+def _show(value: Any) -> str:
+    text = value if isinstance(value, str) and value else json.dumps(value)
+    return text if len(text) <= 80 else text[:77] + "..."
+
+
+def _version(package: str) -> str | None:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return None  # run from its sources
+
+
+@functools.cache
+def _git_revision() -> str | None:
+    command = ["git", "-C", str(Path(__file__).parent), "rev-parse", "HEAD"]
+    try:
+        return subprocess.run(command, capture_output=True, text=True, timeout=5, check=True).stdout.strip()
+    except (OSError, subprocess.SubprocessError):
+        return None

@@ -1,0 +1,119 @@
+"""The pieces of a run put together: model, optimizer, shardings, and the steps compiled for a mesh."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from jax.sharding import Mesh
+from ml_collections import FrozenConfigDict
+
+from gptjax.model.decoder import Decoder, init_params
+from gptjax.parallel.sharding import batch_sharding, constrain_residual, replicated, state_sharding
+from gptjax.training.metrics import init_monitor
+from gptjax.training.optimizer import make_optimizer
+from gptjax.training.schedule import make_schedule
+from gptjax.training.state import TrainState
+from gptjax.training.step import make_evaluation_step, make_train_step
+
+
+@dataclasses.dataclass(frozen=True)
+class Trainer:
+    """What a resolved config means on a mesh. Nothing is allocated until `init`, nothing compiled until asked.
+
+    Attributes:
+      config: resolved and frozen.
+      mesh: in force (`jax.set_mesh`) whenever a method is called.
+      learning_rate: step → the rate of the schedule, at `optimizer.learning_rate` (with Muon: of what AdamW updates).
+      abstract_state: the training state as shapes, each with its sharding.
+    """
+
+    config: FrozenConfigDict
+    mesh: Mesh
+    model: Decoder
+    optimizer: optax.GradientTransformation
+    learning_rate: Callable
+    abstract_state: TrainState
+
+    def init(self, params: Any = None) -> TrainState:
+        """The state before step 0, created where it will live; from `params` (a warm start) when given."""
+        shardings = jax.tree.map(lambda leaf: leaf.sharding, self.abstract_state)
+        if params is None:
+            return jax.jit(self._init, out_shardings=shardings)()
+        return jax.jit(self._init_from, out_shardings=shardings)(params)
+
+    def _init(self) -> TrainState:
+        return self._init_from(init_params(self.config.model, jax.random.key(self.config.seed)))
+
+    def _init_from(self, params: Any) -> TrainState:
+        return TrainState(
+            step=jnp.zeros((), jnp.int32),
+            params=params,
+            opt_state=self.optimizer.init(params),
+            ema=jax.tree.map(jnp.copy, params) if self.config.training.ema_decay else None,
+            monitor=init_monitor(),
+        )
+
+    def compile_train_step(self, batch: Any) -> jax.stages.Compiled:
+        """(state, batch) → (state, metrics) for batches shaped and placed like `batch`; the old state is given up."""
+        step = make_train_step(self.model, self.optimizer, self.learning_rate, self.config)
+        shardings = jax.tree.map(lambda leaf: leaf.sharding, self.abstract_state)
+        jitted = jax.jit(step, donate_argnums=0, out_shardings=(shardings, replicated(self.mesh)))
+        return jitted.lower(self.abstract_state, abstract(batch)).compile()
+
+    def evaluation_step(self, token_bytes_V: np.ndarray) -> Callable:
+        """(params, batch) → sums over the batch; compiled at the first call."""
+        step = make_evaluation_step(self.model, self.config, jnp.asarray(token_bytes_V, jnp.float32))
+        return jax.jit(step, out_shardings=replicated(self.mesh))
+
+    def abstract_batch(self) -> dict[str, jax.ShapeDtypeStruct]:
+        """A global training batch [A, B/A, T] as shapes."""
+        training, data = self.config.training, self.config.data
+        accumulation = training.gradient_accumulation_steps
+        shape = (accumulation, training.batch_size // accumulation, data.sequence_length)
+        dtypes = {"tokens": jnp.int32, "targets": jnp.int32, "weights": jnp.float32}
+        if data.windows == "packed":
+            dtypes |= {"segments": jnp.int32, "positions": jnp.int32}
+        sharding = batch_sharding(self.mesh, 1)
+        return {name: jax.ShapeDtypeStruct(shape, dtype, sharding=sharding) for name, dtype in dtypes.items()}
+
+
+def make_trainer(config: FrozenConfigDict, mesh: Mesh, total_steps: int, steps_of: Callable[[str], int]) -> Trainer:
+    """Puts a run together.
+
+    Args:
+      config: resolved.
+      total_steps: the length of the run, which the schedule needs.
+      steps_of: turns a duration of the config into steps.
+
+    Raises:
+      ConfigError: a rule of the optimizer, the schedule, or a mesh that does not divide the parameters.
+    """
+    model = Decoder(config.model, constrain=constrain_residual)
+    params = jax.eval_shape(functools.partial(init_params, config.model), jax.random.key(0))
+    schedule_of_peak = functools.partial(_schedule_of_peak, config.schedule, total_steps, steps_of)
+    optimizer = make_optimizer(config.optimizer, schedule_of_peak, params)
+    trainer = Trainer(
+        config, mesh, model, optimizer, schedule_of_peak(config.optimizer.learning_rate), abstract_state=None
+    )
+    shapes = jax.eval_shape(trainer._init_from, params)
+    shardings = state_sharding(mesh, shapes)
+    placed = jax.tree.map(
+        lambda s, sharding: jax.ShapeDtypeStruct(s.shape, s.dtype, sharding=sharding), shapes, shardings
+    )
+    return dataclasses.replace(trainer, abstract_state=placed)
+
+
+def _schedule_of_peak(config_schedule, total_steps, steps_of, peak: float) -> optax.Schedule:
+    return make_schedule(config_schedule, peak, total_steps, steps_of)
+
+
+def abstract(tree: Any) -> Any:
+    """Arrays → their shapes, types and places."""
+    return jax.tree.map(lambda a: jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=a.sharding), tree)

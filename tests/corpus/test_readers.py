@@ -1,0 +1,181 @@
+import gzip
+import json
+import os
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from gptjax.config import ConfigError
+from gptjax.corpus.readers import Reader
+
+
+def texts(*inputs, **options):
+    reader = Reader([str(path) for path in inputs], **options)
+    return [document.text for document in reader], reader
+
+
+def write_parquet(path, values, name="text"):
+    pq.write_table(pa.table({name: values}), path)
+
+
+def test_every_kind_of_file_in_sorted_order(tmp_path):
+    (tmp_path / "sub").mkdir()
+    (tmp_path / "sub" / "a.md").write_text("# é\r\n", newline="")
+    (tmp_path / "b.txt").write_bytes(b"\xef\xbb\xbftext")  # a byte order mark is no text
+    (tmp_path / "c.py").write_text("x = 1\n")
+    (tmp_path / "d.jsonl").write_text('{"text": "one"}\n\n{"text": "two"}')
+    with gzip.open(tmp_path / "e.jsonl.gz", "wt") as file:
+        file.write('{"text": "three"}\n')
+    write_parquet(tmp_path / "f.parquet", ["four", "five"])
+    (tmp_path / ".hidden.txt").write_text("not seen")
+    (tmp_path / "g.csv").write_text("not seen")
+    found, reader = texts(tmp_path)
+    assert found == ["text", "x = 1\n", "one", "two", "three", "four", "five", "# é\r\n"]
+    assert [document.text for document in reader] == found  # every pass alike
+    assert not reader.skipped
+    assert reader.bytes_read == reader.total_bytes > 0
+
+
+def test_a_document_names_its_source(tmp_path):
+    path = tmp_path / "d.jsonl"
+    path.write_text('\n{"text": "one"}\n')
+    assert [document.source for document in Reader([str(path)])] == [f"{path}:2"]
+
+
+def test_several_inputs_keep_their_order_and_no_file_comes_twice(tmp_path):
+    for name in "ab":
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "x.txt").write_text(name)
+    found, reader = texts(tmp_path / "b", tmp_path / "a", tmp_path / "b" / "x.txt")
+    assert found == ["b", "a"]
+    assert reader.skipped == {"file named twice": 1}
+
+
+def test_separator_cuts_text_files_also_across_blocks(tmp_path, monkeypatch):
+    monkeypatch.setattr("gptjax.corpus.readers.BLOCK", 3)
+    (tmp_path / "a.txt").write_text("one<|end|>two<|end|><|end|>three")
+    found, reader = texts(tmp_path, separator="<|end|>")
+    assert found == ["one", "two", "three"]
+    assert reader.skipped == {"empty": 1}
+
+
+@pytest.mark.parametrize("kind", ["txt", "jsonl", "jsonl text", "parquet"])
+def test_text_that_is_not_utf8(tmp_path, kind):
+    latin = "é".encode("latin-1")
+    if kind == "txt":
+        (tmp_path / "a.txt").write_bytes(b"caf" + latin)
+    elif kind == "jsonl":
+        (tmp_path / "a.jsonl").write_bytes(b'{"text": "caf' + latin + b'"}\n')
+    elif kind == "jsonl text":
+        (tmp_path / "a.jsonl").write_text('{"text": "caf\\ud800"}\n')  # half a surrogate pair
+    else:
+        strings = pa.Array.from_buffers(pa.string(), 1, pa.array([b"caf" + latin]).buffers())
+        pq.write_table(pa.table({"text": strings}), tmp_path / "a.parquet")
+    (tmp_path / "z.txt").write_text("fine")
+
+    found, reader = texts(tmp_path, encoding_errors="replace")
+    assert found[0].startswith("caf\ufffd") and found[1] == "fine"
+    assert reader.replaced == 1 and not reader.skipped
+
+    found, reader = texts(tmp_path, encoding_errors="skip")
+    assert found == ["fine"]
+    assert reader.replaced == 0 and reader.skipped == {"not UTF-8": 1}
+
+    with pytest.raises(ConfigError, match=r"a\.\w+(:1)?: not UTF-8 at byte \d+"):
+        texts(tmp_path, encoding_errors="error")
+
+
+def test_what_cannot_be_read_is_counted_and_the_rest_goes_on(tmp_path):
+    (tmp_path / "a_empty.txt").write_bytes(b"")
+    (tmp_path / "b_binary.txt").write_bytes(b"ELF\0\1\2")
+    (tmp_path / "c.jsonl").write_text('{"text": "kept"}\n{"text": "bro\n[1]\n{"text": 3}\n' + "[" * 100_000 + "\n")
+    (tmp_path / "d_corrupt.parquet").write_bytes(b"PAR1 this is not parquet PAR1")
+    write_parquet(tmp_path / "e.parquet", ["also kept", None])
+    write_parquet(tmp_path / "f_other.parquet", ["x"], name="body")
+    write_parquet(tmp_path / "f_numbers.parquet", [1, 2])
+    write_parquet(tmp_path / "g_cut.parquet", ["x" * 1000])
+    cut = (tmp_path / "g_cut.parquet").read_bytes()
+    (tmp_path / "g_cut.parquet").write_bytes(cut[: len(cut) // 2])
+    lines = "".join(json.dumps({"text": os.urandom(2000).hex()}) + "\n" for _ in range(50)).encode()
+    (tmp_path / "h_cut.jsonl.gz").write_bytes(gzip.compress(lines)[:-20_000])
+    (tmp_path / "i_not.jsonl.gz").write_bytes(b"not gzip")
+    (tmp_path / "z.txt").write_text("last")
+
+    found, reader = texts(tmp_path)
+    assert found[:2] == ["kept", "also kept"] and found[-1] == "last"
+    assert len(found) > 10, "documents before the place where the gzip file ends are kept"
+    assert reader.skipped == {
+        "empty": 1,
+        "NUL bytes: not a text": 1,
+        "broken JSON line": 2,
+        "no text in field 'text'": 2 + 1 + 2,
+        "corrupt parquet": 2,
+        "truncated or corrupt gzip": 2,
+    }
+
+
+def test_a_damaged_parquet_page_is_counted(tmp_path):
+    write_parquet(tmp_path / "a.parquet", [os.urandom(50).hex() for _ in range(1000)])
+    data = bytearray((tmp_path / "a.parquet").read_bytes())
+    data[4:200] = bytes(196)
+    (tmp_path / "a.parquet").write_bytes(data)
+    (tmp_path / "b.txt").write_text("fine")
+    found, reader = texts(tmp_path)
+    assert found == ["fine"] and reader.skipped == {"corrupt parquet": 1}
+
+
+def test_links_are_followed_but_not_in_circles(tmp_path):
+    corpus, elsewhere = tmp_path / "corpus", tmp_path / "elsewhere"
+    corpus.mkdir()
+    elsewhere.mkdir()
+    (elsewhere / "a.txt").write_text("linked")
+    (corpus / "folder").symlink_to(elsewhere)
+    (corpus / "loop").symlink_to(corpus)
+    (corpus / "gone.txt").symlink_to(tmp_path / "nowhere")
+    (corpus / "self.txt").symlink_to(corpus / "self.txt")
+    found, reader = texts(corpus)
+    assert found == ["linked"]
+    assert reader.skipped == {"symbolic link loop": 1, "broken symbolic link": 2}
+
+
+def test_a_file_that_may_not_be_read_is_counted(tmp_path, monkeypatch):
+    (tmp_path / "a.txt").write_text("secret")
+    (tmp_path / "b.txt").write_text("fine")
+
+    def refuse(path):
+        if path.name == "a.txt":
+            raise PermissionError(13, "Permission denied", str(path))
+        return path.open("rb").read()
+
+    monkeypatch.setattr("pathlib.Path.read_bytes", refuse)
+    found, reader = texts(tmp_path)
+    assert found == ["fine"] and reader.skipped == {"unreadable (PermissionError)": 1}
+
+
+@pytest.mark.parametrize(
+    "name, message",
+    [
+        ("nowhere", r"input='.*nowhere': no such file or folder"),
+        ("a.csv", r"input='.*a\.csv': a file must end in one of \.txt"),
+        ("folder", r"input='.*folder': no file that ends in \.txt"),
+    ],
+)
+def test_inputs_that_cannot_work(tmp_path, name, message):
+    (tmp_path / "a.csv").write_text("x")
+    (tmp_path / "folder").mkdir()
+    with pytest.raises(ConfigError, match=message):
+        Reader([str(tmp_path / name)])
+
+
+def test_unknown_encoding_option(tmp_path):
+    with pytest.raises(ConfigError, match="encoding_errors='ignore': allowed are replace, skip, error"):
+        Reader([str(tmp_path)], encoding_errors="ignore")
+
+
+def test_the_standard_library_is_at_hand():
+    reader = Reader(["python-stdlib"])
+    names = [file.source for file in reader.files]
+    assert "python-stdlib/argparse.py" in names and names == sorted(names, key=lambda name: name.split("/"))
+    assert not [name for name in names if "/test" in name or "site-packages" in name]
+    assert reader.total_bytes > 5_000_000

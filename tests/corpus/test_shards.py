@@ -1,0 +1,107 @@
+import json
+import os
+
+import numpy as np
+import pytest
+
+from gptjax.config import ConfigError
+from gptjax.corpus.files import write_aside
+from gptjax.corpus.shards import ShardWriter, Splitter
+from gptjax.data.prepared import file_hash
+
+
+def documents(rng, count, vocab_size=70_000):
+    return [rng.integers(0, vocab_size, rng.integers(1, 40)) for _ in range(count)]
+
+
+@pytest.mark.parametrize("vocab_size, dtype", [(256, "<u2"), (65_536, "<u2"), (65_537, "<u4")])
+def test_shards_hold_the_stream_in_order(tmp_path, vocab_size, dtype):
+    given = documents(np.random.default_rng(0), 57, vocab_size)
+    given[3][0] = vocab_size - 1
+    writer = ShardWriter(tmp_path, "train", vocab_size, shard_tokens=100)
+    for start in range(0, 57, 10):
+        writer.append(given[start : start + 10])
+    section = writer.close()
+
+    stream = np.concatenate(given)
+    assert section["tokens"] == len(stream) and section["documents"] == 57
+    assert [shard["tokens"] for shard in section["shards"][:-1]] == [100] * (len(stream) // 100)
+    parts = [np.fromfile(tmp_path / shard["name"], dtype) for shard in section["shards"]]
+    np.testing.assert_array_equal(np.concatenate(parts), stream)
+    offsets = np.load(tmp_path / section["offsets"]["name"])
+    assert offsets.dtype == np.uint64
+    np.testing.assert_array_equal(offsets, np.cumsum([0, *map(len, given)]))
+    for entry in [*section["shards"], section["offsets"]]:
+        assert entry["size"] == (tmp_path / entry["name"]).stat().st_size
+        assert entry["hash"] == file_hash(tmp_path / entry["name"])
+    assert json.loads(json.dumps(section)) == section
+    assert len(list(tmp_path.iterdir())) == len(parts) + 1, "nothing is left aside"
+
+
+def test_a_shard_takes_its_name_only_when_whole(tmp_path):
+    writer = ShardWriter(tmp_path, "train", 256, shard_tokens=100)
+    writer.append([np.arange(150)])
+    assert {path.name for path in tmp_path.iterdir()} == {"train-00000.bin", "train-00001.bin.tmp"}
+
+
+def test_what_fails_while_written_does_not_replace(tmp_path):
+    path = tmp_path / "manifest.json"
+    path.write_text("old")
+    with pytest.raises(OSError), write_aside(path) as file:
+        file.write(b"half")
+        raise OSError(28, "No space left on device")
+    assert path.read_text() == "old"
+
+
+def test_data_is_on_disk_before_it_is_named(tmp_path, monkeypatch):
+    calls = []
+    fsync, replace = os.fsync, os.replace
+    monkeypatch.setattr(os, "fsync", lambda fd: (calls.append("fsync"), fsync(fd)))
+    monkeypatch.setattr(os, "replace", lambda a, b: (calls.append("replace"), replace(a, b)))
+    with write_aside(tmp_path / "x") as file:
+        file.write(b"x")
+    assert calls == ["fsync", "replace"]
+
+
+def split_of(splitter, text):
+    ((split, part),) = splitter(text)
+    assert part == text
+    return split
+
+
+def test_documents_are_split_by_their_text():
+    splitter = Splitter(0.2, "document", seed=0)
+    texts = [f"document {i}" for i in range(5000)]
+    sides = [split_of(splitter, text) for text in texts]
+    assert 0.18 < sides.count("validation") / len(sides) < 0.22
+    assert sides == [split_of(Splitter(0.2, "document", seed=0), text) for text in texts], "copies share a side"
+    assert sides != [split_of(Splitter(0.2, "document", seed=1), text) for text in texts]
+    # A larger share holds what a smaller one held.
+    more = [split_of(Splitter(0.3, "document", seed=0), text) for text in texts]
+    assert all(b == "validation" for a, b in zip(sides, more) if a == "validation")
+
+
+def test_without_validation_all_is_for_training():
+    splitter = Splitter(0, "document", seed=0)
+    assert splitter.splits == ("train",) and split_of(splitter, "text") == "train"
+
+
+def test_tails_are_held_out_after_a_line():
+    text = "".join(f"line {i}\n" for i in range(1000))
+    (train, head), (validation, tail) = Splitter(0.1, "tail", seed=0)(text)
+    assert (train, validation) == ("train", "validation") and head + tail == text
+    assert head.endswith("\n") and 0.09 < len(tail) / len(text) < 0.11
+    (_, head), (_, tail) = Splitter(0.1, "tail", seed=0)("title\n" + "x" * 5000)
+    assert 490 < len(tail) < 510, "no line is near: cut where the share says"
+    assert [split for split, _ in Splitter(0.1, "tail", seed=0)("x")] == ["train"]
+
+
+@pytest.mark.parametrize("fraction", [-0.1, 1.0, float("nan")])
+def test_shares_that_cannot_work(fraction):
+    with pytest.raises(ConfigError, match=r"validation_fraction=.*: must be at least 0 and less than 1"):
+        Splitter(fraction, "document", 0)
+
+
+def test_unknown_way_to_split():
+    with pytest.raises(ConfigError, match="split_by='line': allowed are document, tail"):
+        Splitter(0.1, "line", 0)

@@ -1,0 +1,21 @@
+import pytest
+from prepared_folders import write_prepared
+
+from gptjax.config import default
+
+
+@pytest.fixture
+def prepared(tmp_path):
+    """A function of (name, **what write_prepared takes) → folder."""
+    return lambda name="data", **content: write_prepared(tmp_path / name, **content)
+
+
+@pytest.fixture
+def data_config():
+    def make(path, **fields):
+        config = default().data
+        config.path = str(path)
+        config.update(fields)
+        return config
+
+    return make

@@ -1,0 +1,30 @@
+"""Prepared folders with known tokens, written as python -m gptjax.prepare writes them."""
+
+import numpy as np
+
+from gptjax.corpus.manifest import write_manifest
+from gptjax.corpus.readers import Reader
+from gptjax.corpus.shards import ShardWriter
+from gptjax.corpus.tokenizer import ByteTokenizer
+
+
+def write_prepared(folder, *, train, validation=(), shard_tokens=1000, tokenizer=None):
+    """A prepared folder with these documents, each a list of token ids (the EOS as given)."""
+    folder.mkdir()
+    tokenizer = tokenizer or ByteTokenizer()
+    splits = {}
+    for split, documents in (("train", train), ("validation", validation)):
+        if len(documents):
+            writer = ShardWriter(folder, split, tokenizer.vocab_size, shard_tokens)
+            writer.append([np.asarray(ids) for ids in documents])
+            splits[split] = {**writer.close(), "bytes": 0, "unknown_tokens": 0}
+    tokenizer.save(folder)
+    (folder / "input.txt").write_text("x")
+    write_manifest(folder, options={}, reader=Reader([str(folder)]), tokenizer=tokenizer, splits=splits)
+    return folder
+
+
+def random_documents(count, longest, seed=0):
+    """Documents of 1 to `longest` tokens of which no two are alike: token values are their places, modulo 60,000."""
+    lengths = np.random.default_rng(seed).integers(1, longest + 1, count)
+    return np.split(np.arange(lengths.sum()) % 60_000, np.cumsum(lengths)[:-1])

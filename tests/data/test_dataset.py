@@ -1,0 +1,235 @@
+import copy
+import itertools
+import json
+
+import numpy as np
+import pytest
+from prepared_folders import random_documents
+
+from gptjax.config import ConfigError
+from gptjax.corpus.tokenizer import CharacterTokenizer
+from gptjax.data import compare_fingerprints, open_dataset
+
+T, B = 8, 4
+ROWS = np.arange(B)
+BOTH = pytest.mark.parametrize("windows", ["contiguous", "packed"])
+
+
+@pytest.fixture
+def folder(prepared):
+    """Eleven contiguous windows (8·11 + 1 tokens) to train on and five and a half to validate with; three shards."""
+    return prepared(
+        train=[np.arange(40), np.arange(40, 89)], validation=[np.arange(100, 120), np.arange(120, 145)], shard_tokens=30
+    )
+
+
+@pytest.fixture
+def open_(data_config):
+    def open_(path, split="train", *, seed=0, batch_size=B, **fields):
+        fields = {"sequence_length": T} | fields
+        return open_dataset(data_config(path, **fields), split, seed=seed, batch_size=batch_size)
+
+    return open_
+
+
+def same(a, b):
+    return a.keys() == b.keys() and all((a[name] == b[name]).all() and a[name].dtype == b[name].dtype for name in a)
+
+
+def first_tokens(dataset, steps, rows=ROWS):
+    return np.concatenate([dataset.batch(step, rows)["tokens"][:, 0] for step in range(steps)])
+
+
+def test_every_window_once_an_epoch_in_a_new_order(folder, open_):
+    dataset = open_(folder)
+    assert (dataset.num_windows, dataset.num_tokens, dataset.steps_per_epoch) == (11, 89, 3)
+    stream = first_tokens(dataset, 11)  # 44 rows: four epochs, whose borders lie inside batches
+    epochs = stream.reshape(4, 11).tolist()
+    assert all(sorted(epoch) == list(range(0, 88, T)) for epoch in epochs)
+    assert len({tuple(epoch) for epoch in epochs}) == 4
+    assert epochs[0] != sorted(epochs[0])
+
+
+@BOTH
+def test_the_stream_is_a_function_of_seed_and_step(folder, open_, windows):
+    one, again, other = (open_(folder, windows=windows, seed=seed) for seed in (1, 1, 2))
+    wanted = [one.batch(step, ROWS) for step in range(20)]
+    for step in (17, 3, 0, 19):  # in any order
+        assert same(again.batch(step, ROWS), wanted[step])
+    assert not all(same(other.batch(step, ROWS), wanted[step]) for step in range(20))
+    for start in (0, 7):
+        ahead = list(again.batches(start, ROWS, workers=0, num_steps=5))
+        assert len(ahead) == 5 and all(same(a, b) for a, b in zip(ahead, wanted[start : start + 5]))
+
+
+@BOTH
+@pytest.mark.parametrize("processes", [1, 2, 4])
+def test_processes_read_their_rows_of_the_same_batch(folder, open_, windows, processes):
+    dataset = open_(folder, windows=windows, seed=3)
+    for rows in (np.array_split(ROWS, processes), [ROWS[p::processes] for p in range(processes)]):
+        for step in range(5):
+            whole = dataset.batch(step, ROWS)
+            for mine in rows:
+                assert same(dataset.batch(step, mine), {name: values[mine] for name, values in whole.items()})
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("workers", [1, 2, 4])
+def test_loader_processes_change_nothing(folder, prepared, open_, workers):
+    other = prepared("other", train=random_documents(30, 20))
+    dataset = open_(f"{folder}=0.6,{other}=0.4", windows="packed", seed=5)
+    start, rows = 6, np.array([3, 1])
+    made = list(dataset.batches(start, rows, workers=workers, num_steps=9))
+    assert len(made) == 9
+    for step, batch in enumerate(made, start):
+        assert same(batch, dataset.batch(step, rows))
+
+
+def test_validation_is_every_window_once_in_order(folder, open_):
+    dataset = open_(folder, "validation", batch_size=4)
+    assert (dataset.num_windows, dataset.steps_per_epoch) == (6, 2)
+    batches = list(dataset.batches(0, ROWS, workers=0))
+    assert len(batches) == 2 and same(batches[1], dataset.batch(1, ROWS))
+    weights = np.concatenate([batch["weights"] for batch in batches])
+    targets = np.concatenate([batch["targets"] for batch in batches])
+    assert targets[weights == 1].tolist() == list(range(101, 145)), "every token but the first, in the stream's order"
+    assert batches[1]["tokens"].shape == (4, T) and not batches[1]["tokens"][2:].any(), "padded, not dropped"
+    # Rows that are all padding, as a process may have them.
+    assert not dataset.batch(1, np.array([2, 3]))["weights"].any()
+    with pytest.raises(IndexError, match="step 2: this split has steps 0 to 1"):
+        dataset.batch(2, ROWS)
+
+
+def test_packed_validation_pads_with_segment_0(folder, open_):
+    dataset = open_(folder, "validation", windows="packed", batch_size=8)
+    batch = dataset.batch(0, np.arange(8))
+    assert batch["weights"].sum() == 45 - 2  # pairs of two documents
+    assert dataset.num_windows == 6 and not batch["segments"][6:].any()
+    assert dataset.batch(0, np.array([7]))["segments"].tolist() == [[0] * T]
+
+
+def test_rows_beyond_the_batch(folder, open_):
+    with pytest.raises(IndexError, match="rows 0 to 4: a batch has rows 0 to 3"):
+        open_(folder).batch(0, np.arange(5))
+
+
+def test_mixture_draws_by_weight_and_each_source_keeps_its_epochs(folder, prepared, open_):
+    other = prepared("other", train=[np.arange(1000, 1000 + 5 * T + 1)])
+    dataset = open_(f"{folder}=3,{other}=1", batch_size=4)
+    stream = first_tokens(dataset, 55)
+    assert np.count_nonzero(stream >= 1000) == 55
+    for source, windows in ((stream[stream < 1000], 11), (stream[stream >= 1000] - 1000, 5)):
+        for epoch in source[: len(source) // windows * windows].reshape(-1, windows):
+            assert sorted(epoch) == list(range(0, windows * T, T))
+    assert dataset.num_tokens == 89 + 41 and dataset.num_windows == 16
+
+
+def test_mixture_without_weights_is_by_size(folder, prepared, open_):
+    other = prepared("other", train=[np.arange(1000, 1000 + 22 * T + 1)])
+    stream = first_tokens(open_(f"{folder},{other}"), 33)  # 132 rows: four epochs of 11 + 22 windows
+    assert np.count_nonzero(stream >= 1000) == 88
+
+
+def test_validation_of_a_mixture_is_all_of_each(folder, prepared, open_):
+    other = prepared("other", train=[np.arange(50)], validation=[np.arange(1000, 1000 + 2 * T + 1)])
+    dataset = open_(f"{folder}=0.9,{other}=0.1", "validation")
+    batches = list(dataset.batches(0, ROWS, workers=0))
+    targets = np.concatenate([batch["targets"][batch["weights"] == 1] for batch in batches])
+    assert targets.tolist() == [*range(101, 145), *range(1001, 1017)]
+
+
+def test_sources_of_one_size_are_not_shuffled_alike(folder, prepared, open_):
+    twin = prepared("twin", train=[np.arange(89)], shard_tokens=30)
+    a, b = (first_tokens(open_(path, seed=4), 3).tolist() for path in (folder, twin))
+    assert a == b
+    mixed = open_(f"{folder}=1,{twin}=1", seed=4)
+    numbers = [int(mixed._order[i]) for i in range(22)]
+    assert [i for i in numbers if i < 11] != [i - 11 for i in numbers if i >= 11]
+
+
+def test_tokenizers_must_agree(folder, prepared, open_):
+    other = prepared("other", train=[np.arange(50) % 9], tokenizer=CharacterTokenizer("abc"))
+    with pytest.raises(ConfigError, match=r"data has tokenizer \w{32}, .*other has \w{32}: prepare one with --tokenizer"):
+        open_(f"{folder}=1,{other}=1")
+
+
+def test_a_dataset_knows_its_vocabulary(folder, open_):
+    dataset = open_(folder)
+    assert (dataset.vocab_size, dataset.eos_id, len(dataset.tokenizer_hash)) == (9 + 256, 2, 32)
+
+
+@pytest.mark.parametrize(
+    "fields, message",
+    [
+        ({"windows": "sliding"}, r"data\.windows='sliding': allowed are contiguous, packed"),
+        ({"sequence_length": 0}, r"data\.sequence_length=0: must be at least 1"),
+        ({"sequence_length": 89}, r"data\.sequence_length=89: .* has 89 tokens .*, one window needs 90"),
+        ({"split": "test"}, r"split='test': allowed are train, validation"),
+        ({"batch_size": 0}, r"training\.batch_size=0: must be a multiple"),
+    ],
+)
+def test_settings_that_cannot_work(folder, open_, fields, message):
+    with pytest.raises(ConfigError, match=message):
+        open_(folder, **fields)
+
+
+def test_accumulation_divides_the_batch(folder, data_config):
+    config = data_config(folder, sequence_length=T)
+    with pytest.raises(ConfigError, match=r"training\.batch_size=4: .* gradient_accumulation_steps=3"):
+        open_dataset(config, "train", seed=0, batch_size=4, accumulation_steps=3)
+    one, two = (open_dataset(config, "train", seed=0, batch_size=4, accumulation_steps=n) for n in (1, 2))
+    assert one.fingerprint() == two.fingerprint() and same(one.batch(2, ROWS), two.batch(2, ROWS))
+
+
+def test_equal_data_has_equal_fingerprints_wherever_it_lies(folder, open_):
+    moved = folder.rename(folder.with_name("moved"))
+    saved = json.loads(json.dumps(open_(moved).fingerprint()))
+    compare_fingerprints(saved, open_(moved.rename(folder)).fingerprint())
+
+
+@pytest.mark.parametrize(
+    "change, message",
+    [
+        ({"seed": 1}, "seed was 0, now 1"),
+        ({"batch_size": 2}, "batch_size was 4, now 2"),
+        ({"sequence_length": 4}, "sequence_length was 8, now 4"),
+        ({"windows": "packed"}, "windows was 'contiguous', now 'packed'"),
+        ({"split": "validation"}, "split was 'train', now 'validation'"),
+    ],
+)
+def test_what_changed_is_named_with_both_values(folder, open_, change, message):
+    with pytest.raises(ConfigError, match=message):
+        compare_fingerprints(open_(folder).fingerprint(), open_(folder, **change).fingerprint())
+
+
+def test_other_data_another_tokenizer_or_another_mixture_is_named(folder, prepared, open_):
+    saved = open_(folder).fingerprint()
+    altered = prepared("altered", train=[np.arange(40), np.arange(41, 90)], shard_tokens=30)
+    with pytest.raises(ConfigError, match=r"sources\[0\]\.files\[1\]\.hash was '\w{16}', now '\w{16}'"):
+        compare_fingerprints(saved, open_(altered).fingerprint())
+    other = prepared("other", train=[np.arange(89)], tokenizer=CharacterTokenizer("abc"))
+    with pytest.raises(ConfigError, match=r"tokenizer_hash was '\w{32}', now '\w{32}'"):
+        compare_fingerprints(saved, open_(other).fingerprint())
+    with pytest.raises(ConfigError, match=r"sources\[0\]\.weight was 1\.0, now 0\.75"):
+        compare_fingerprints(saved, open_(f"{folder}=3,{altered}=1").fingerprint())
+
+
+def test_every_field_of_a_fingerprint_counts(folder, open_):
+    saved = open_(folder).fingerprint()
+
+    def leaves(value, path=()):
+        if isinstance(value, (dict, list)):
+            items = value.items() if isinstance(value, dict) else enumerate(value)
+            return itertools.chain.from_iterable(leaves(inner, (*path, key)) for key, inner in items)
+        return [path]
+
+    for *path, last in leaves(saved):
+        changed = copy.deepcopy(saved)
+        inner = changed
+        for key in path:
+            inner = inner[key]
+        inner[last] = "other"
+        with pytest.raises(ConfigError, match="now 'other'"):
+            compare_fingerprints(saved, changed)
+    with pytest.raises(ConfigError, match="seed was 0, now 'absent'"):
+        compare_fingerprints(saved, {name: value for name, value in saved.items() if name != "seed"})

@@ -1,0 +1,93 @@
+import json
+import pickle
+
+import numpy as np
+import pytest
+
+from gptjax.config import ConfigError
+from gptjax.corpus.tokenizer import ByteTokenizer
+from gptjax.data.prepared import read_manifest
+from gptjax.data.tokens import TokenSource
+
+
+class LargeTokenizer(ByteTokenizer):
+    """Bytes that pretend to a vocabulary too large for uint16."""
+
+    def __init__(self):
+        super().__init__()
+        self.vocab_size = 100_000
+
+
+DOCUMENTS = [[1, 2, 3], [4], [5, 6, 7, 8, 9], [10, 11]]
+
+
+@pytest.mark.parametrize("shard_tokens", [1, 4, 1000])
+@pytest.mark.parametrize("tokenizer", [ByteTokenizer(), LargeTokenizer()], ids=["uint16", "uint32"])
+def test_shards_read_like_one_array(prepared, shard_tokens, tokenizer):
+    folder = prepared(train=DOCUMENTS, shard_tokens=shard_tokens, tokenizer=tokenizer)
+    source = TokenSource(folder, "train")
+    assert source.num_tokens == 11
+    assert (source.vocab_size, source.tokenizer_hash, source.eos_id) == (tokenizer.vocab_size, tokenizer.hash, 2)
+    taken = source.take(np.array([[10, 0, 3], [4, 4, 9]]))
+    assert taken.dtype == np.int32 and taken.tolist() == [[11, 1, 4], [5, 5, 10]]
+    assert source.take(np.arange(11)).tolist() == list(range(1, 12))
+    assert source.take(np.zeros((0, 3), int)).shape == (0, 3)
+    assert source.document_offsets().tolist() == [0, 3, 4, 9, 11]
+
+
+def test_no_token_travels_with_a_source(prepared):
+    source = TokenSource(prepared(train=[np.arange(50_000)]), "train")
+    source.take(np.arange(3))
+    packed = pickle.dumps(source)
+    assert len(packed) < 5000
+    assert pickle.loads(packed).take(np.arange(3)).tolist() == [0, 1, 2]
+
+
+def test_a_truncated_shard_is_named_with_both_sizes(prepared):
+    folder = prepared(train=DOCUMENTS, shard_tokens=4)
+    path = folder / "train-00001.bin"
+    path.write_bytes(path.read_bytes()[:-3])
+    with pytest.raises(ConfigError, match=r"train-00001\.bin: 5 bytes, but manifest\.json says 8"):
+        TokenSource(folder, "train", verify=False)
+
+
+@pytest.mark.parametrize("name", ["train-00000.bin", "train.documents.npy", "tokenizer.json"])
+def test_one_changed_bit_is_found_when_verifying(prepared, name):
+    folder = prepared(train=DOCUMENTS)
+    content = bytearray((folder / name).read_bytes())
+    content[-1] ^= 1
+    (folder / name).write_bytes(content)
+    TokenSource(folder, "train", verify=False)
+    with pytest.raises(ConfigError, match=rf"{name}: hash [0-9a-f]{{16}}, but manifest\.json says [0-9a-f]{{16}}: altered"):
+        TokenSource(folder, "train", verify=True)
+
+
+def test_a_missing_shard_is_named(prepared):
+    folder = prepared(train=DOCUMENTS)
+    (folder / "train-00000.bin").unlink()
+    with pytest.raises(ConfigError, match=r"train-00000\.bin: missing"):
+        TokenSource(folder, "train", verify=False)
+
+
+def test_a_split_that_is_not_there(prepared):
+    with pytest.raises(ConfigError, match="has no validation split, only train"):
+        TokenSource(prepared(train=DOCUMENTS), "validation")
+
+
+def test_folders_that_are_not_prepared(tmp_path, prepared):
+    with pytest.raises(ConfigError, match=r"nowhere': no such folder \(python -m gptjax\.prepare makes one\)"):
+        TokenSource(tmp_path / "nowhere", "train")
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(ConfigError, match="empty' is not a prepared folder"):
+        TokenSource(tmp_path / "empty", "train")
+    folder = prepared(train=DOCUMENTS)
+    manifest = read_manifest(folder)
+    (folder / "manifest.json").write_text(json.dumps(manifest | {"format": 99}))
+    with pytest.raises(ConfigError, match="has format 99, this version reads format 1"):
+        TokenSource(folder, "train")
+    (folder / "manifest.json").write_text("{")
+    with pytest.raises(ConfigError, match="not a readable manifest"):
+        TokenSource(folder, "train")
+    (folder / "manifest.json").unlink()
+    with pytest.raises(ConfigError, match="is an unfinished prepared folder"):
+        TokenSource(folder, "train")

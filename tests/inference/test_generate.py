@@ -1,0 +1,348 @@
+"""Generation: the cache changes nothing, rows are independent, nothing recompiles, text is cut and streamed exactly."""
+
+import dataclasses
+import re
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from ml_collections import FrozenConfigDict
+
+from gptjax import config as configs
+from gptjax.config import ConfigError
+from gptjax.corpus.tokenizer import ByteTokenizer
+from gptjax.inference import cache as kv
+from gptjax.inference import decode as device
+from gptjax.inference import generate as G
+from gptjax.inference.generate import Generator
+from gptjax.inference.sampling import make_sampling
+from gptjax.model.decoder import Decoder, init_params
+from gptjax.model.resolve import resolve_model
+
+TOKENIZER = ByteTokenizer()
+MAX_POSITIONS = 48
+PROMPTS = ["def f(x):", "a", "héllo wörld, this is longer"]
+
+
+COMPILED = []  # an entry for every program that XLA has compiled
+jax.monitoring.register_event_duration_secs_listener(
+    lambda event, duration, **_: COMPILED.append(event) if "backend_compile" in event else None
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class Config:
+    model: FrozenConfigDict
+
+
+def make_model(tokenizer=TOKENIZER, scale=0.3, **model):
+    """A tiny model with random parameters, large enough ones that its texts are not one token repeated."""
+    settings = dict(num_layers=2, width=32, num_heads=4, max_positions=MAX_POSITIONS, dtype="float32")
+    section = configs.default().model
+    section.update(settings | model)
+    section = resolve_model(section, platform="cpu", vocab_size=tokenizer.vocab_size, sequence_length=MAX_POSITIONS)
+    shapes = jax.eval_shape(lambda: init_params(section, jax.random.key(0)))
+    draw = np.random.default_rng(1)  # NumPy's: compiling the initialization would take most of the tests' time
+    return jax.tree.map(lambda x: draw.normal(0, scale, x.shape).astype(x.dtype), shapes), Config(section)
+
+
+@pytest.fixture(scope="module")
+def generator():
+    return Generator(*make_model(), TOKENIZER)
+
+
+@pytest.fixture(autouse=True)
+def small_buckets(monkeypatch):
+    monkeypatch.setattr(kv, "BUCKET", 32)
+    monkeypatch.setattr(kv, "PIECE", 32)
+
+
+def greedy_reference(params, config, prompt, count):
+    """Greedy text by a whole forward pass for every token."""
+    forward = jax.jit(Decoder(config.model).apply)
+    tokens = list(prompt)
+    for _ in range(count):
+        # Padding on the right cannot be seen from the left: one shape for all lengths.
+        padded = np.zeros((1, MAX_POSITIONS), np.int32)
+        padded[0, : len(tokens)] = tokens
+        logits_V = np.array(forward({"params": params}, padded)[0, len(tokens) - 1])
+        tokens.append(int(logits_V.argmax()))
+    return tokens[len(prompt) :]
+
+
+VARIANTS = {
+    "rope": dict(),
+    "rope, grouped queries, windows, scanned": dict(
+        num_layers=4, num_kv_heads=2, qk_norm=True, window=5, window_pattern="SL", layers="scan"
+    ),
+    "learned, biases, scanned": dict(position="learned", bias="all", norm="layernorm", layers="scan", scale=0.1),
+    "sinusoidal, multi-query, untied": dict(position="sinusoidal", num_kv_heads=1, tied_embeddings=False),
+    "none, windows, soft cap": dict(position="none", window=5, window_pattern="SL", logit_softcap=5.0),
+}
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_cached_greedy_equals_whole_forward_passes(variant):
+    params, config = make_model(**VARIANTS[variant])
+    completions = Generator(params, config, TOKENIZER).generate(PROMPTS, max_new_tokens=20, temperature=0.0)
+    for prompt, completion in zip(PROMPTS, completions):
+        expected = greedy_reference(params, config, TOKENIZER.encode(prompt), 20)
+        if TOKENIZER.eos_id in expected:
+            expected = expected[: expected.index(TOKENIZER.eos_id) + 1]
+        assert completion.tokens == expected
+        assert completion.text == TOKENIZER.decode(expected)
+    assert len({completion.text for completion in completions}) == len(PROMPTS)
+
+
+def test_logprobs_are_the_models_own(generator):
+    params, config = make_model()
+    (completion,) = generator.generate(["abc"], max_new_tokens=10, temperature=1.7, top_k=50, repetition_penalty=1.3)
+    tokens = TOKENIZER.encode("abc") + completion.tokens
+    logits_TV = Decoder(config.model).apply({"params": params}, jnp.asarray([tokens]))[0]
+    logprobs_TV = jax.nn.log_softmax(logits_TV)
+    expected = [logprobs_TV[2 + i, token] for i, token in enumerate(completion.tokens)]
+    np.testing.assert_allclose(completion.logprobs, expected, rtol=1e-4, atol=1e-4)
+
+
+def test_a_long_prompt_is_read_in_pieces_with_the_same_result(monkeypatch):
+    prompt = "0123456789" * 4
+    texts = []
+    for piece, max_positions in ((16, MAX_POSITIONS), (64, MAX_POSITIONS + 2)):  # other programs, compiled anew
+        monkeypatch.setattr(kv, "PIECE", piece)
+        params, config = make_model(max_positions=max_positions)
+        (completion,) = Generator(params, config, TOKENIZER).generate([prompt], max_new_tokens=6, temperature=0.0)
+        texts.append(completion.tokens)
+    assert texts[0] == texts[1] == greedy_reference(params, config, TOKENIZER.encode(prompt), 6)
+
+
+def test_the_cache_grows_without_changing_the_text(monkeypatch):
+    params, config = make_model(max_positions=128)
+    whole = Generator(params, config, TOKENIZER).generate(["ab"], max_new_tokens=100, seeds=3)
+    monkeypatch.setattr(G, "FIRST_ROOM", 32)
+    grown = Generator(params, config, TOKENIZER).generate(["ab"], max_new_tokens=100, seeds=3)
+    assert len(whole[0].tokens) > 32
+    assert grown[0].tokens == whole[0].tokens
+
+
+def test_rows_do_not_depend_on_their_neighbours(generator):
+    options = dict(max_new_tokens=16, temperature=1.2, top_p=0.95, repetition_penalty=1.1)
+    together = generator.generate(PROMPTS, seeds=[5, 6, 7], **options)
+    alone = [generator.generate([prompt], seeds=[seed], **options)[0] for prompt, seed in zip(PROMPTS, [5, 6, 7])]
+    assert [c.tokens for c in together] == [c.tokens for c in alone]
+    in_turn = Generator(*make_model(), TOKENIZER, batch_size=1).generate(PROMPTS, seeds=[5, 6, 7], **options)
+    assert [c.tokens for c in together] == [c.tokens for c in in_turn]
+
+
+def test_samples_have_their_own_seeds_whatever_the_prompt(generator):
+    completions = generator.generate(["a", "bcd"], num_samples=2, max_new_tokens=12, seeds=40)
+    assert [c.seed for c in completions] == [40, 41] * 2
+    assert [c.prompt for c in completions] == ["a"] * 2 + ["bcd"] * 2
+    assert len({tuple(c.tokens) for c in completions}) == 4
+    alone = generator.generate(["bcd"], max_new_tokens=12, seeds=41)[0]
+    assert (completions[3].text, completions[3].tokens) == (alone.text, alone.tokens)
+
+
+def test_similar_prompts_and_other_settings_do_not_recompile(generator):
+    generator.generate(["warm up"], max_new_tokens=12)
+    COMPILED.clear()
+    generator.generate(["another prompt"], max_new_tokens=9, temperature=0.3, top_k=7, top_p=0.9, seeds=9)
+    generator.generate(["short"], max_new_tokens=16, temperature=0.0, min_p=0.1, repetition_penalty=1.5)
+    generator.generate(["stopped"], max_new_tokens=16, stop=["x"])
+    list(generator.stream("streamed", max_new_tokens=11))
+    assert not COMPILED
+    generator.generate(["a prompt that is longer than one bucket of tokens"[:MAX_POSITIONS]], max_new_tokens=9)
+    assert COMPILED
+
+
+def test_another_generator_of_the_same_shape_does_not_recompile(generator):
+    generator.generate(["warm up"], max_new_tokens=12)
+    params, config = make_model()
+    params = jax.tree.map(lambda x: x * 1.1, params)
+    COMPILED.clear()
+    Generator(params, config, TOKENIZER).generate(["again"], max_new_tokens=12)
+    assert not COMPILED
+
+
+def test_eos_ends_a_row_and_is_no_text():
+    params, config = make_model()
+    free = Generator(params, config, TOKENIZER).generate(["a", "bc"], max_new_tokens=20, temperature=0.0)
+    tokenizer = ByteTokenizer()
+    tokenizer.eos_id = free[0].tokens[7]
+    first = free[0].tokens.index(tokenizer.eos_id)
+    completion = Generator(params, config, tokenizer).generate(["a", "bc"], max_new_tokens=20, temperature=0.0)[0]
+    assert completion.finish_reason == "eos"
+    assert completion.tokens == free[0].tokens[: first + 1]
+    assert len(completion.logprobs) == first + 1
+    assert completion.text == TOKENIZER.decode(free[0].tokens[:first])
+
+
+def test_the_loop_ends_when_all_rows_are_done(generator):
+    state = start(generator, limits=[3, 5])
+    state = device.decode(generator.config, generator.params, state, np.int32(16), np.zeros(2, bool))
+    assert int(state.step) == 5
+    assert state.length_B.tolist() == [3, 5]
+    state = start(generator, limits=[3, 9])
+    state = device.decode(generator.config, generator.params, state, np.int32(16), np.array([False, True]))
+    assert int(state.step) == 3
+
+
+def start(generator, limits, T=32, num_new=32):
+    """A state after the prefill of arbitrary prompts."""
+    batch = len(limits)
+    return device.prefill(
+        generator.config,
+        generator.params,
+        np.full((batch, T), 70, np.int32),
+        np.full(batch, T - 3, np.int32),
+        np.array(limits, np.int32),
+        make_sampling([0] * batch, num_tokens=TOKENIZER.vocab_size),
+        np.int32(-1),
+        slots=T + num_new,
+        num_new=num_new,
+    )
+
+
+def test_text_ends_exactly_before_a_stop_string(generator):
+    options = dict(max_new_tokens=40, seeds=11, temperature=1.0)
+    free = generator.generate(["seed"], **options)[0]
+    ends = [i for i in range(8, len(free.text) - 3) if free.text.find(free.text[i : i + 3]) == i]
+    for i in ends[:4]:  # three characters: several tokens, and wherever the chunks of the loop end
+        stop = free.text[i : i + 3]
+        stopped = generator.generate(["seed", "other"], stop=[stop, "never there"], **options)[0]
+        assert (stopped.text, stopped.finish_reason) == (free.text[:i], "stop")
+        assert stopped.tokens == free.tokens[: len(stopped.tokens)]
+        assert stop in TOKENIZER.decode(stopped.tokens)
+        assert stop not in TOKENIZER.decode(stopped.tokens[:-1])
+    assert ends
+
+
+@pytest.mark.parametrize("stop", [(), ("e", "ab"), "\n"])
+@pytest.mark.parametrize("chunk", [1, 5, 64])
+def test_a_stream_is_the_text_of_generate_in_pieces(generator, stop, chunk):
+    pieces, completion = [], None
+    stream = generator.stream("stream", max_new_tokens=40, seed=2, stop=stop, chunk=chunk)
+    while completion is None:
+        try:
+            pieces.append(next(stream))
+        except StopIteration as end:
+            completion = end.value
+    assert completion == generator.generate(["stream"], max_new_tokens=40, seeds=[2], stop=stop)[0]
+    assert "".join(pieces) == completion.text
+    assert chunk == 64 or stop or len(pieces) > 3
+
+
+def test_a_character_that_spans_tokens_is_never_shown_in_parts():
+    """A model that goes on from a first byte of 'é' to its second, and back: a piece a token, yet whole characters."""
+    params, config = make_model(position="none", tied_embeddings=False)
+    first, second = TOKENIZER.encode("é")
+    params = jax.tree.map(np.zeros_like, params)  # no layer adds anything
+    params["final_norm"]["scale"] += 1.0
+    params["embedding"][first, 0] = params["embedding"][second, 1] = 1.0
+    params["head"][0, second] = params["head"][1, first] = 1.0
+    pieces = list(Generator(params, config, TOKENIZER).stream("é", max_new_tokens=9, temperature=0.0, chunk=1))
+    assert pieces == ["é"] * 4 + ["\ufffd"]  # the ninth byte never gets its second
+
+
+def test_generation_ends_with_the_context(generator):
+    prompt = "x" * (MAX_POSITIONS - 4)
+    full = generator.generate([prompt, "y", "x" * MAX_POSITIONS], max_new_tokens=1000, temperature=0.0)
+    assert [c.finish_reason for c in full] == ["length"] * 3
+    assert [len(c.tokens) for c in full] == [5, MAX_POSITIONS, 1]
+    with pytest.raises(ConfigError, match=rf"{MAX_POSITIONS + 1} tokens.*max_positions = {MAX_POSITIONS}"):
+        generator.generate(["x" * (MAX_POSITIONS + 1)])
+
+
+def test_learned_positions_reach_to_the_end_of_the_context():
+    params, config = make_model(position="learned")
+    prompt = "x" * (MAX_POSITIONS - 6)
+    (completion,) = Generator(params, config, TOKENIZER).generate([prompt], max_new_tokens=100, temperature=0.0)
+    assert completion.tokens[:6] == greedy_reference(params, config, TOKENIZER.encode(prompt), 6)
+    assert len(completion.tokens) == 7
+
+
+def test_an_empty_prompt_begins_as_a_document_does(generator):
+    empty = generator.generate([""], max_new_tokens=10)[0]
+    assert empty.tokens == generator.generate([[TOKENIZER.bos_id]], max_new_tokens=10)[0].tokens
+    assert empty.prompt == ""
+    tokenizer = ByteTokenizer()
+    tokenizer.bos_id = tokenizer.eos_id = None
+    with pytest.raises(ConfigError, match="prompt is empty"):
+        Generator(*make_model(), tokenizer).generate([""])
+
+
+def test_padding_of_the_vocabulary_is_never_written():
+    params, config = make_model(vocab_size=512)
+    params["embedding"][TOKENIZER.vocab_size :] *= 10.0
+    completions = Generator(params, config, TOKENIZER).generate(["a", "b", "c"], max_new_tokens=20, temperature=1.5)
+    assert max(max(c.tokens) for c in completions) < TOKENIZER.vocab_size
+
+
+@pytest.mark.parametrize(
+    "options, message",
+    [
+        (dict(max_new_tokens=0), "max_new_tokens = 0"),
+        (dict(temperature=-1.0), "temperature = -1"),
+        (dict(stop=[""]), "stop = ''"),
+        (dict(seeds=[1, 2]), "seeds = 2 of them"),
+        (dict(seeds=-1), "seed = -1"),
+    ],
+)
+def test_values_that_cannot_work_are_named(generator, options, message):
+    with pytest.raises(ConfigError, match=message):
+        generator.generate(["a"], **options)
+
+
+def test_a_tokenizer_of_another_model_is_refused():
+    params, config = make_model(vocab_size=100)
+    with pytest.raises(ConfigError, match=f"{TOKENIZER.vocab_size} tokens.*100"):
+        Generator(params, config, TOKENIZER)
+
+
+def test_bfloat16_stays_close_to_float32():
+    params, config = make_model(position="learned", dtype="bfloat16", scale=0.1)
+    prepared = device.decoding_params(config.model, params)
+    assert prepared["layers"][0]["attention"]["query"].dtype == jnp.bfloat16
+    assert prepared["layers"][0]["attention_norm"]["scale"].dtype == jnp.float32
+    (completion,) = Generator(params, config, TOKENIZER).generate(["abc"], max_new_tokens=10)
+    tokens = jnp.asarray([TOKENIZER.encode("abc") + completion.tokens])
+    logits_TV = Decoder(make_model(position="learned")[1].model).apply({"params": params}, tokens)[0]
+    expected = jax.nn.log_softmax(logits_TV)[np.arange(2, 2 + len(completion.tokens)), tokens[0, 3:]]
+    np.testing.assert_allclose(completion.logprobs, expected, atol=0.05)
+
+
+def test_parameters_on_a_mesh_give_the_same_text():
+    params, config = make_model()
+    expected = Generator(params, config, TOKENIZER).generate(PROMPTS, max_new_tokens=12)
+    mesh = jax.make_mesh((4,), ("fsdp",), axis_types=(jax.sharding.AxisType.Auto,))
+
+    def shard(x):
+        axis = next((i for i, size in enumerate(x.shape) if i and size % 4 == 0), None)
+        spec = [None if i != axis else "fsdp" for i in range(x.ndim)]
+        return jax.device_put(x, jax.NamedSharding(mesh, jax.P(*spec)))
+
+    with jax.set_mesh(mesh):
+        sharded = Generator(jax.tree.map(shard, params), config, TOKENIZER).generate(PROMPTS, max_new_tokens=12)
+    assert [c.tokens for c in sharded] == [c.tokens for c in expected]
+
+
+def test_timing_counts_every_token_once(generator):
+    completions = generator.generate(["abc", "defgh"], num_samples=2, max_new_tokens=10)
+    timing = generator.timing
+    assert timing.prefill_tokens == 2 * (3 + 5)
+    assert timing.decode_tokens == sum(len(c.tokens) - 1 for c in completions)
+    assert timing.prefill_tokens_per_second > 0 and timing.decode_tokens_per_second > 0
+
+
+def test_the_loop_copies_neither_weights_nor_cache(generator):
+    """In the compiled loop no operation but the update in place makes an array of the cache's or of stacked shape."""
+    state = start(generator, limits=[8, 8])
+    program = device.decode.lower(generator.config, generator.params, state, np.int32(8), np.zeros(2, bool)).compile()
+    text = program.as_text()
+    shape = ",".join(map(str, state.cache["keys"][0].shape))
+    copies = re.findall(rf"= f32\[{shape}\]\S* (?:copy|transpose|convert|pad|concatenate)\(", text)
+    assert not copies
+    assert re.search(rf"f32\[{shape}\]", text)  # the pattern is that of the cache
+    cache_bytes = sum(x.nbytes for x in jax.tree.leaves(state.cache))
+    assert program.memory_analysis().alias_size_in_bytes >= cache_bytes  # donated, not copied on the way in
+    assert program.memory_analysis().temp_size_in_bytes < cache_bytes

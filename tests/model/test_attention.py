@@ -1,0 +1,168 @@
+"""The backends against the reference, in value and in gradient; what they cost; what they refuse."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from gptjax.config import ConfigError
+from gptjax.model.attention import BACKENDS, attention, select_backend
+
+
+def inputs(length, num_heads=4, num_kv_heads=2, batch=2, head_width=8):
+    keys = jax.random.split(jax.random.key(0), 3)
+    heads = (num_heads, num_kv_heads, num_kv_heads)
+    return tuple(jax.random.normal(key, (batch, length, n, head_width)) for key, n in zip(keys, heads))
+
+
+def value_and_gradients(backend, length, segments_BT=None, num_kv_heads=2, **options):
+    def loss(q, k, v):
+        out = attention(q, k, v, backend=backend, segments_BT=segments_BT, **options)
+        return (jnp.sin(out) * jnp.arange(out.size).reshape(out.shape)).sum() / out.size, out
+
+    q, k, v = inputs(length, num_kv_heads=num_kv_heads)
+    (_, out), gradients = jax.jit(jax.value_and_grad(loss, (0, 1, 2), has_aux=True))(q, k, v)
+    return out, *gradients
+
+
+SEGMENTS = np.stack([np.repeat([1, 2, 3, 0], [9, 6, 12, 2]), np.repeat([1, 2], [1, 28])]).astype(np.int32)
+
+# T = 29 in blocks of 4: more blocks than are written out, so loops over neighbours and a last block of one row
+CASES = {
+    "whole": dict(),
+    "few_blocks": dict(block=12),
+    "one_block": dict(block=64),
+    "window_in_a_block": dict(window=3),
+    "window_over_blocks": dict(window=11),
+    "window_of_one": dict(window=1),
+    "window_past_the_start": dict(window=40),
+    "few_blocks_window": dict(block=12, window=7),
+    "segments": dict(segments_BT=SEGMENTS),
+    "segments_window": dict(segments_BT=SEGMENTS, window=5),
+    "multi_head": dict(num_kv_heads=4),
+    "multi_query": dict(num_kv_heads=1, window=6),
+}
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_xla_equals_reference(case):
+    options = {"block": 4, **CASES[case]}
+    expected = value_and_gradients("reference", 29, **options)
+    actual = value_and_gradients("xla", 29, **options)
+    for a, b in zip(actual, expected):
+        np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("window, segments", [(0, None), (3, None), (0, SEGMENTS[:1, :11])])
+@pytest.mark.parametrize("backend", ["reference", "xla"])
+def test_what_a_query_sees_by_gradient(backend, window, segments):
+    """Exactly the keys of its window and its segment, up to itself."""
+    q, k, v = inputs(11, batch=1)
+
+    def outputs(v):
+        return attention(q, k, v, backend=backend, window=window, segments_BT=segments, block=2)[0].sum((1, 2))
+
+    influence = np.abs(jax.jit(jax.jacrev(outputs))(v))[:, 0].max((2, 3))
+    t, s = np.mgrid[:11, :11]
+    expected = (s <= t) & (t - s < (window or 11))
+    if segments is not None:
+        expected &= segments[0][t] == segments[0][s]
+    np.testing.assert_array_equal(influence > 0, expected)
+
+
+@pytest.mark.parametrize("backend", ["reference", "xla"])
+def test_softmax_is_float32_under_bfloat16(backend):
+    """Logits of a few hundred, 1/4 apart, are the same number in bfloat16; the softmax must still tell them apart."""
+    q = jnp.full((1, 2, 1, 4), 16.0, jnp.bfloat16)
+    k = jnp.array([[16.0, 16.0, 16.0, 16.0], [16.0, 16.0, 16.0, 15.9375]], jnp.bfloat16)[None, :, None]
+    v = jnp.array([1.0, 0.0], jnp.bfloat16)[None, :, None, None] * jnp.ones(4, jnp.bfloat16)
+    out = attention(q, k, v, backend=backend)
+    logits = np.array([512.0, 511.5])
+    expected = np.exp(logits[0] - 512) / np.exp(logits - 512).sum()
+    np.testing.assert_allclose(np.float32(out[0, 1, 0]), expected, rtol=0.01)
+
+
+def compiled(backend, length, window=0):
+    shape = jax.ShapeDtypeStruct((1, length, 2, 8), jnp.float32)
+    loss = lambda q, k, v: jnp.square(attention(q, k, v, backend=backend, window=window, block=32)).sum()  # noqa: E731
+    return jax.jit(jax.grad(loss, (0, 1, 2))).lower(shape, shape, shape).compile()
+
+
+def test_xla_memory_grows_with_t_and_not_its_square():
+    memory = {
+        (backend, length): compiled(backend, length).memory_analysis().temp_size_in_bytes
+        for backend in ("reference", "xla")
+        for length in (512, 1024)
+    }
+    assert memory["reference", 1024] > 3.5 * memory["reference", 512]
+    assert memory["xla", 1024] < 2.2 * memory["xla", 512]
+    assert memory["xla", 1024] < 0.1 * memory["reference", 1024]
+
+
+def test_xla_computes_the_lower_triangle_only():
+    """In FLOPs of the compiled program, where nothing is in a loop (XLA counts a loop's body once)."""
+    whole = compiled("reference", 128).cost_analysis()["flops"]
+    assert compiled("xla", 128).cost_analysis()["flops"] < 0.75 * whole  # 10 of 16 blocks
+    assert compiled("xla", 128, window=32).cost_analysis()["flops"] < 0.55 * whole  # at most 2 blocks a row
+
+
+GPU = dict(platform="gpu", dtype="bfloat16", sequence_length=1024, head_width=64, packed=False)
+
+
+class TestSelectBackend:
+    def test_auto_is_cudnn_where_it_runs_and_xla_elsewhere(self):
+        assert select_backend("auto", **GPU) == "cudnn"
+        for obstacle in (
+            dict(platform="cpu"),
+            dict(dtype="float32"),
+            dict(sequence_length=1023),
+            dict(head_width=60),
+            dict(head_width=512),
+            dict(packed=True),
+        ):
+            assert select_backend("auto", **{**GPU, **obstacle}) == "xla"
+
+    @pytest.mark.parametrize("name", BACKENDS)
+    def test_an_explicit_choice_is_kept(self, name):
+        assert select_backend(name, **GPU) == name
+
+    @pytest.mark.parametrize(
+        "obstacle, said",
+        [
+            (dict(platform="cpu"), "cpu"),
+            (dict(dtype="float32"), "float32"),
+            (dict(sequence_length=1023), "1023"),
+            (dict(head_width=60), "60"),
+            (dict(packed=True), "packed"),
+        ],
+    )
+    def test_an_impossible_choice_is_refused_with_the_alternative(self, obstacle, said):
+        with pytest.raises(ConfigError, match=rf"model.attention = 'cudnn'.*{said}.*use xla"):
+            select_backend("cudnn", **{**GPU, **obstacle})
+
+    def test_unknown_names_are_refused(self):
+        with pytest.raises(ConfigError, match="model.attention = 'flash'.*auto, reference, xla, cudnn"):
+            select_backend("flash", **GPU)
+        with pytest.raises(ConfigError, match="model.attention = 'auto'"):
+            attention(*inputs(4), backend="auto")
+
+
+@pytest.mark.parametrize(
+    "dtype, length, head_width, segments, said",
+    [
+        ("float32", 8, 8, None, "float32"),
+        ("bfloat16", 7, 8, None, "7"),
+        ("bfloat16", 8, 12, None, "12"),
+        ("bfloat16", 8, 8, np.ones((2, 8), np.int32), "packed"),
+    ],
+)
+def test_cudnn_refuses_what_it_cannot_do(dtype, length, head_width, segments, said):
+    arrays = (x.astype(dtype) for x in inputs(length, head_width=head_width))
+    with pytest.raises(ConfigError, match=rf"model.attention = 'cudnn'.*{said}.*use xla"):
+        attention(*arrays, backend="cudnn", segments_BT=segments)
+
+
+@pytest.mark.skipif(jax.default_backend() == "gpu", reason="here cuDNN is")
+def test_cudnn_is_refused_on_a_machine_without_it():
+    with pytest.raises(ConfigError, match="model.attention = 'cudnn'.*use xla"):
+        attention(*(x.astype("bfloat16") for x in inputs(8)), backend="cudnn")

@@ -1,0 +1,292 @@
+"""The decoder: every option against NumPy, and the ways to run it against each other."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from numpy_decoder import decode
+
+from gptjax.config import ConfigError, default
+from gptjax.model.decoder import Decoder, count_parameters, head_DV, init_params, layer_windows
+from gptjax.model.resolve import resolve_model
+
+TOKENS = np.random.default_rng(1).integers(0, 29, (2, 12)).astype(np.int32)
+
+OPTIONS = {
+    "default": {},
+    "layernorm": dict(norm="layernorm"),
+    "layernorm_bias": dict(norm="layernorm", bias="all"),
+    "epsilon": dict(norm_epsilon=0.5),
+    "geglu": dict(feedforward="geglu"),
+    "gelu": dict(feedforward="gelu"),
+    "relu2": dict(feedforward="relu2"),
+    "gated_bias": dict(bias="all"),
+    "qkv_bias": dict(bias="qkv"),
+    "multi_head": dict(num_kv_heads=4),
+    "multi_query": dict(num_kv_heads=1),
+    "wide_heads": dict(head_width=6),
+    "qk_norm": dict(qk_norm=True),
+    "qk_norm_with_layernorm": dict(qk_norm=True, norm="layernorm"),
+    "theta": dict(rope_theta=100.0),
+    "rope_linear": dict(rope_scaling="linear", rope_factor=4.0),
+    "rope_llama3": dict(
+        rope_scaling="llama3",
+        rope_factor=8.0,
+        rope_original_positions=64,
+        rope_low_frequency_factor=1.0,
+        rope_high_frequency_factor=4.0,
+        rope_theta=50.0,
+        head_width=16,
+    ),
+    "learned": dict(position="learned"),
+    "sinusoidal": dict(position="sinusoidal"),
+    "no_positions": dict(position="none"),
+    "window": dict(window=3, window_pattern="S"),
+    "window_pattern": dict(window=3, window_pattern="SL"),
+    "untied": dict(tied_embeddings=False),
+    "softcap": dict(logit_softcap=2.0),
+}
+
+
+def logits_of(config, params, *args, **kwargs):
+    return jax.jit(lambda params: Decoder(config).apply({"params": params}, *args, **kwargs))(params)
+
+
+@pytest.mark.parametrize("option", OPTIONS)
+def test_option_equals_numpy(option, model_config, random_params):
+    config = model_config(layers="scan", **OPTIONS[option])
+    params = random_params(config)
+    expected = decode(config, params, TOKENS)
+    np.testing.assert_allclose(logits_of(config, params, TOKENS), expected, rtol=2e-4, atol=2e-4)
+
+
+def test_every_option_changes_the_function(model_config, random_params):
+    """Guards the test above: a reference that ignored an option would agree with a model that does too."""
+    base = decode(config := model_config(), random_params(config), TOKENS[:1])
+    for name, option in OPTIONS.items():
+        if name != "default":
+            other = decode(config := model_config(**option), random_params(config), TOKENS[:1])
+            assert np.abs(other - base).max() > 1e-3, name
+
+
+@pytest.mark.parametrize("position", ["rope", "learned", "sinusoidal"])
+def test_packed_equals_numpy_with_segments_and_positions(position, model_config, random_params):
+    config = model_config(position=position, window=3, window_pattern="SL")
+    params = random_params(config)
+    segments = np.array([[1] * 5 + [2] * 4 + [0] * 3, [1] * 2 + [2] * 10], np.int32)
+    positions = np.array([[*range(5), *range(4), *range(3)], [*range(2), *range(10)]], np.int32)
+    expected = decode(config, params, TOKENS, segments, positions)
+    actual = logits_of(config, params, TOKENS, segments, positions)
+    np.testing.assert_allclose(actual, expected, rtol=2e-4, atol=2e-4)
+
+
+@pytest.mark.parametrize("backend", ["reference", "xla"])
+def test_packed_documents_are_as_if_alone(backend, model_config, random_params):
+    config = model_config(attention=backend)
+    params = random_params(config)
+    lengths = [5, 4, 3]
+    segments = np.repeat([1, 2, 3], lengths)[None].astype(np.int32)
+    positions = np.concatenate([np.arange(n) for n in lengths])[None].astype(np.int32)
+    packed = logits_of(config, params, TOKENS[:1], segments, positions)
+    alone = [logits_of(config, params, part[None]) for part in np.split(TOKENS[0], np.cumsum(lengths)[:-1])]
+    np.testing.assert_allclose(packed, np.concatenate(alone, axis=1), rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("layers", ["scan", "unroll"])
+@pytest.mark.parametrize("backend", ["reference", "xla"])
+def test_causal_by_gradient(backend, layers, model_config, random_params):
+    """Position t depends on every embedding up to t and on none after, for each t."""
+    config = model_config(attention=backend, layers=layers, tied_embeddings=False)
+    params = random_params(config)
+    tokens = np.arange(12)[None]  # each position its own row of the embedding
+
+    def per_position(embedding):
+        x = Decoder(config).apply({"params": dict(params, embedding=embedding)}, tokens)
+        return (x[0] * jnp.arange(1.0, 30.0)).sum(-1)
+
+    influence = np.abs(jax.jit(jax.jacrev(per_position))(params["embedding"])).max(-1)[:, :12]
+    assert (influence[np.triu_indices(12, 1)] == 0).all()
+    assert (influence[np.tril_indices(12)] > 0).all()
+
+
+@pytest.mark.parametrize("changes", [dict(remat="dots"), dict(window=3, window_pattern="SL", num_layers=4)])
+def test_scan_equals_unroll(changes, model_config, random_params):
+    def run(layers):
+        config = model_config(layers=layers, **changes)
+        loss = lambda params: jnp.square(Decoder(config).apply({"params": params}, TOKENS)).mean()  # noqa: E731
+        return jax.jit(jax.value_and_grad(loss))(random_params(config))
+
+    (loss_s, grads_s), (loss_u, grads_u) = run("scan"), run("unroll")
+    np.testing.assert_allclose(loss_s, loss_u, rtol=1e-6)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=2e-3, atol=1e-4), grads_s, grads_u)
+
+
+def test_scan_and_unroll_start_from_the_same_parameters(model_config):
+    scan, unroll = (init_params(model_config(layers=layers), jax.random.key(3)) for layers in ("scan", "unroll"))
+    jax.tree.map(np.testing.assert_array_equal, scan, unroll)
+
+
+def test_scan_refuses_a_pattern_that_does_not_divide_the_layers(model_config):
+    config = model_config(layers="scan", num_layers=4, window=2, window_pattern="SSL")
+    with pytest.raises(ConfigError, match=r"window_pattern = 'SSL'.*num_layers = 4.*unroll"):
+        jax.eval_shape(lambda: Decoder(config).apply({"params": init_params(config, jax.random.key(0))}, TOKENS))
+
+
+def test_layer_windows(model_config):
+    assert layer_windows(model_config(num_layers=5, window=7, window_pattern="SSL")) == (7, 7, 0, 7, 7)
+    assert layer_windows(model_config(num_layers=3, window=0, window_pattern="SSL")) == (0, 0, 0)
+    with pytest.raises(ConfigError, match="window_pattern = 'SX'"):
+        layer_windows(model_config(window=7, window_pattern="SX"))
+
+
+@pytest.mark.parametrize("layers", ["scan", "unroll"])
+def test_remat_changes_the_program_and_not_the_gradients(layers, model_config, random_params):
+    programs, gradients, saved = {}, {}, {}
+    for remat in ("none", "dots", "full"):
+        config = model_config(layers=layers, remat=remat, width=32, num_layers=4 if layers == "scan" else 2)
+        params = random_params(config)
+        loss = jax.jit(jax.grad(lambda params, config=config: Decoder(config).apply({"params": params}, TOKENS).mean()))
+        lowered = loss.lower(params)
+        programs[remat], gradients[remat] = lowered.as_text(), loss(params)
+        saved[remat] = lowered.compile().memory_analysis().temp_size_in_bytes
+    dots = {remat: text.count("dot_general") for remat, text in programs.items()}
+    assert dots["none"] < dots["dots"] < dots["full"]  # dots: attention logits again; full: the projections too
+    if layers == "scan":  # (outside of loops XLA:CPU merges the recomputation with the forward pass)
+        assert saved["none"] > saved["dots"] > saved["full"]
+    for remat in ("dots", "full"):
+        jax.tree.map(
+            lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6), gradients["none"], gradients[remat]
+        )
+
+
+def test_unknown_remat_is_refused(model_config):
+    config = model_config(remat="some")
+    with pytest.raises(ConfigError, match="remat = 'some'"):
+        init_params(config, jax.random.key(0))
+
+
+def test_bfloat16_computes_low_and_returns_float32(model_config, random_params):
+    low = model_config(dtype="bfloat16", layers="scan")
+    params = random_params(low)
+    hidden = jax.eval_shape(lambda: Decoder(low).apply({"params": params}, TOKENS, method="hidden"))
+    assert hidden.dtype == jnp.bfloat16
+    actual = logits_of(low, params, TOKENS)
+    expected = logits_of(model_config(dtype="float32"), params, TOKENS)
+    assert actual.dtype == jnp.float32
+    error = np.abs(actual - expected).max() / np.abs(expected).max()
+    assert 1e-4 < error < 0.05
+
+
+def test_hidden_times_head_is_logits(model_config, random_params):
+    for tied in (True, False):
+        config = model_config(tied_embeddings=tied, logit_softcap=3.0)
+        params = random_params(config)
+        raw = Decoder(config).apply({"params": params}, TOKENS, method="hidden") @ head_DV(params)
+        np.testing.assert_allclose(3 * np.tanh(raw / 3), logits_of(config, params, TOKENS), rtol=1e-4, atol=1e-5)
+
+
+def test_constrain_sees_the_residual_stream_after_the_embedding_and_each_block(model_config, random_params):
+    config = model_config()
+    params = random_params(config)
+    seen = []
+
+    def constrain(x_BTD):
+        seen.append(x_BTD.shape)
+        return x_BTD
+
+    constrained = Decoder(config, constrain).apply({"params": params}, TOKENS)
+    assert seen == [(2, 12, 16)] * 3
+    np.testing.assert_array_equal(constrained, Decoder(config).apply({"params": params}, TOKENS))
+
+
+def test_learned_positions_refuse_a_longer_sequence(model_config, random_params):
+    config = model_config(position="learned", max_positions=8)
+    with pytest.raises(ConfigError, match="max_positions = 8.*12"):
+        Decoder(config).apply({"params": random_params(config)}, TOKENS)
+
+
+class TestDropout:
+    def logits(self, config, params, seed=None):
+        if seed is None:
+            return Decoder(config).apply({"params": params}, TOKENS)
+        rngs = {"dropout": jax.random.key(seed)}
+        return Decoder(config).apply({"params": params}, TOKENS, deterministic=False, rngs=rngs)
+
+    def test_off_when_deterministic_and_on_otherwise(self, model_config, random_params):
+        config, without = model_config(dropout=0.5), model_config(dropout=0.0)
+        params = random_params(config)
+        np.testing.assert_array_equal(self.logits(config, params), self.logits(without, params))
+        np.testing.assert_array_equal(self.logits(without, params, seed=0), self.logits(without, params))
+        first, again, other = (self.logits(config, params, seed) for seed in (0, 0, 1))
+        np.testing.assert_array_equal(first, again)
+        assert np.abs(first - other).max() > 0.1
+        assert np.abs(first - self.logits(config, params)).max() > 0.1
+
+    def test_scan_equals_unroll(self, model_config, random_params):
+        scan, unroll = (model_config(dropout=0.3, layers=layers, remat="full") for layers in ("scan", "unroll"))
+        params = random_params(scan)
+        actual, expected = self.logits(scan, params, 5), self.logits(unroll, params, 5)
+        np.testing.assert_allclose(actual, expected, rtol=1e-4, atol=1e-5)
+
+    @pytest.mark.parametrize("layers", ["scan", "unroll"])
+    def test_layers_differ(self, layers, model_config, random_params):
+        """Two layers that add a constant wherever it is not dropped: the sum tells whose masks were equal."""
+        config = model_config(dropout=0.5, layers=layers, bias="all", position="none", norm="layernorm")
+        params = jax.tree.map(np.zeros_like, random_params(config))
+        params["layers"]["attention"]["output_bias"] += 0.5  # kept elements arrive doubled
+        ends = []
+
+        def record(x_BTD):
+            jax.debug.callback(lambda x: ends.append(np.asarray(x)), x_BTD, ordered=True)
+            return x_BTD
+
+        jax.block_until_ready(
+            Decoder(config, record).apply(
+                {"params": params}, TOKENS, deterministic=False, rngs={"dropout": jax.random.key(0)}
+            )
+        )
+        jax.effects_barrier()
+        first, second = ends[1] - ends[0], ends[2] - ends[1]
+        assert set(np.unique(first)) == set(np.unique(second)) == {0.0, 1.0}
+        assert 0.3 < (first != second).mean() < 0.7
+
+
+class TestInitialization:
+    def params(self, model_config, **changes):
+        config = model_config(num_layers=8, width=64, feedforward_width=128, initialization_std=0.02, **changes)
+        return init_params(config, jax.random.key(0))
+
+    @pytest.mark.parametrize("kind, expected", [("normal", 0.02), ("residual_scaled", 0.005), ("zero", 0.0)])
+    def test_output_projections(self, kind, expected, model_config):
+        params = self.params(model_config, initialization=kind)
+        layers = params["layers"]
+        for matrix in (layers["attention"]["output"], layers["feedforward"]["down"]):
+            assert float(matrix.std()) == pytest.approx(expected, rel=0.05)
+        for matrix in (layers["attention"]["query"], layers["feedforward"]["gate"], params["embedding"]):
+            assert float(matrix.std()) == pytest.approx(0.02, rel=0.05)
+
+    def test_zero_starts_as_the_identity_and_scales_at_one(self, model_config):
+        config = model_config(initialization="zero", norm="layernorm", bias="all")
+        params = init_params(config, jax.random.key(0))
+        x = Decoder(config).apply({"params": params}, TOKENS, method="hidden")
+        embedded = np.asarray(params["embedding"])[TOKENS]
+        normed = (embedded - embedded.mean(-1, keepdims=True)) / np.sqrt(embedded.var(-1, keepdims=True) + 1e-5)
+        np.testing.assert_allclose(x, normed, rtol=1e-4, atol=1e-4)
+        assert not np.any(params["layers"]["feedforward"]["up_bias"])
+
+    def test_layers_differ_and_are_float32(self, model_config):
+        params = self.params(model_config, dtype="bfloat16")
+        query = params["layers"]["attention"]["query"]
+        assert not np.allclose(query[0], query[1])
+        assert {leaf.dtype for leaf in jax.tree.leaves(params)} == {jnp.dtype("float32")}
+
+    def test_unknown_name_is_refused(self, model_config):
+        with pytest.raises(ConfigError, match="initialization = 'xavier'"):
+            self.params(model_config, initialization="xavier")
+
+
+def test_gpt2_small_has_its_published_size():
+    model = default().model
+    model.update(dict(num_layers=12, width=768, num_heads=12, position="learned", max_positions=1024))
+    model.update(dict(norm="layernorm", feedforward="gelu", bias="all", tied_embeddings=True))
+    assert count_parameters(resolve_model(model, platform="cpu", vocab_size=50257, sequence_length=1024)) == 124_439_808

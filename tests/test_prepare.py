@@ -1,0 +1,135 @@
+"""The command as it is typed: each test is about what a user sees."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+
+from gptjax.config import default
+from gptjax.corpus.tokenizer import load
+from gptjax.data import open_dataset
+
+
+def prepare(*flags, check=True):
+    command = [sys.executable, "-m", "gptjax.prepare", *flags]
+    done = subprocess.run(command, capture_output=True, text=True, env=os.environ | {"COLUMNS": "200"})
+    if check:
+        assert done.returncode == 0, done.stderr
+    return done
+
+
+def refused(*flags):
+    """The one line that a mistake ends in."""
+    done = prepare(*flags, check=False)
+    assert done.returncode == 2
+    (line,) = done.stderr.splitlines()
+    assert line.startswith("error: ")
+    return line
+
+
+@pytest.fixture
+def corpus(tmp_path):
+    folder = tmp_path / "corpus"
+    folder.mkdir()
+    words = np.random.default_rng(0).choice(["alpha", "beta", "gamma", "delta", "return", "self"], (60, 80))
+    lines = [json.dumps({"text": " ".join(row)}) for row in words]
+    (folder / "a.jsonl").write_text("\n".join([*lines, "{broken"]))
+    (folder / "b.txt").write_bytes(b"caf\xe9 " * 40)
+    (folder / "c.txt").write_text("")
+    return folder
+
+
+def test_text_becomes_batches(corpus, tmp_path):
+    output = tmp_path / "out"
+    flags = [f"--input={corpus}", f"--output={output}", "--vocab_size=320", "--validation_fraction=0.2"]
+    done = prepare(*flags)
+    for said in ("skipped 1: broken JSON line", "skipped 1: empty", "1 documents had bytes that are not UTF-8"):
+        assert said in done.stdout
+    assert f"next: python -m gptjax.train --config=configs/stdlib_tiny.py --config.data.path={output}" in done.stdout
+
+    manifest = json.loads((output / "manifest.json").read_text())
+    assert manifest["splits"]["train"]["documents"] + manifest["splits"]["validation"]["documents"] == 61
+    config = default().data
+    config.update(path=str(output), sequence_length=32)
+    batch = open_dataset(config, "train", seed=0, batch_size=2).batch(0, np.arange(2))
+    assert set("alpha beta gamma") & set(load(output).decode(batch["tokens"][0]))
+
+    before = {path: path.stat().st_mtime_ns for path in output.iterdir()}
+    assert "already prepared" in prepare(*flags).stdout
+    assert {path: path.stat().st_mtime_ns for path in output.iterdir()} == before
+    assert "prepared with vocab_size=320, now 330" in refused(*flags, "--vocab_size=330")
+    (corpus / "d.txt").write_text("more")
+    assert "prepared with input_files=3, now 4" in refused(*flags)
+    assert "made anew" in prepare(*flags, "--overwrite").stdout
+
+    # Another corpus with the same tokens.
+    other = tmp_path / "other"
+    prepare(f"--input={corpus}", f"--output={other}", f"--tokenizer={output}", "--validation_fraction=0.2")
+    assert load(other).hash == load(output).hash
+
+
+def test_the_same_command_makes_the_same_bytes(corpus, tmp_path):
+    for name in ("one", "two"):
+        prepare(f"--input={corpus}", f"--output={tmp_path / name}", "--vocab_size=320", "--validation_fraction=0.2")
+    for path in (tmp_path / "one").iterdir():
+        assert path.read_bytes() == (tmp_path / "two" / path.name).read_bytes()
+
+
+def test_a_killed_run_is_started_afresh(tmp_path):
+    (tmp_path / "a.txt").write_text("some text to read\n" * 1_000_000)
+    output = tmp_path / "out"
+    flags = [f"--input={tmp_path / 'a.txt'}", f"--output={output}", "--tokenizer=byte", "--split_by=tail"]
+    process = subprocess.Popen([sys.executable, "-m", "gptjax.prepare", *flags, "--shard_tokens=100000"])
+    while not (output / "train-00003.bin").exists() and process.poll() is None:
+        time.sleep(0.005)
+    process.send_signal(signal.SIGKILL)
+    assert process.wait() == -signal.SIGKILL
+    assert not (output / "manifest.json").exists()
+
+    assert "earlier or unfinished run" in prepare(*flags).stdout
+    assert not (output / "train-00003.bin").exists(), "nothing is left of the other run"
+    assert "already prepared" in prepare(*flags).stdout
+
+
+def test_help_tells_what_there_is():
+    done = prepare("--help")
+    assert "python -m gptjax.prepare --input=python-stdlib" in done.stdout
+    assert "--validation_fraction" in done.stdout and "Share held out" in done.stdout
+
+
+def test_mistakes_end_in_one_line(corpus, tmp_path):
+    output = f"--output={tmp_path / 'out'}"
+    (tmp_path / "one.txt").write_text("a single document\n" * 100)
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "thesis.doc").write_text("precious")
+    single = f"--input={tmp_path / 'one.txt'}"
+    for flags, message in [
+        ([], "--input and --output are needed"),
+        ([f"--input={tmp_path / 'nowhere'}", output], "no such file or folder"),
+        ([f"--input={corpus}", output], "vocab_size=8192: larger than this corpus can give, at most "),
+        ([single, output], "1 document in all; --split_by=tail"),
+        ([f"--input={corpus}", output, "--encoding_errors=error"], "b.txt: not UTF-8 at byte 3"),
+        ([f"--input={corpus}", output, "--tokenizer=wordpiece"], "no such file or folder 'wordpiece'"),
+        ([f"--input={corpus}", output, "--tokenizer=byte", "--vocab_size=999"], "has 265 tokens"),
+        ([single, f"--output={tmp_path / 'mine'}", "--overwrite"], "holds 'thesis.doc', choose a folder of its own"),
+        ([single, f"--output={tmp_path / 'one.txt'}"], "is a file, not a folder"),
+        ([single, output, "--vocab_sise=3"], "Unknown command line flag 'vocab_sise'. Did you mean: vocab_size"),
+        ([single, output, "--split_by=line"], "split_by"),
+        ([single, output, "stray"], "unexpected argument 'stray'"),
+    ]:
+        assert message in refused(*flags)
+    assert not (tmp_path / "out").exists(), "a refused run leaves nothing behind"
+    assert (tmp_path / "mine" / "thesis.doc").read_text() == "precious"
+
+
+def test_a_reused_tokenizer_may_lie_in_the_folder_that_is_overwritten(corpus, tmp_path):
+    flags = [f"--input={corpus}", f"--output={tmp_path / 'out'}", "--validation_fraction=0.2"]
+    prepare(*flags, "--tokenizer=char")
+    before = load(tmp_path / "out").hash
+    prepare(*flags, f"--tokenizer={tmp_path / 'out'}", "--overwrite")
+    assert load(tmp_path / "out").hash == before

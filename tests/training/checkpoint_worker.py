@@ -1,0 +1,128 @@
+"""A process that saves and restores a toy state, for tests that need several processes or kill one.
+
+python checkpoint_worker.py WORKDIR hammer                                  saves as fast as it can, until killed
+python checkpoint_worker.py WORKDIR save|restore PORT NUM_PROCESSES ID      one of several processes
+"""
+
+import sys
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from jax.sharding import AxisType, NamedSharding
+from jax.sharding import PartitionSpec as P
+from ml_collections import ConfigDict
+
+from gptjax.training import checkpoint_format
+from gptjax.training.checkpoint import Checkpoints
+from gptjax.training.state import TrainState
+
+OPTIMIZER = optax.chain(
+    optax.clip_by_global_norm(1.0),
+    optax.masked(
+        optax.adamw(1e-3, mu_dtype=jnp.bfloat16), {"embedding": True, "layers": {"query": True, "scale": False}}
+    ),
+)
+
+
+def config(**changes) -> ConfigDict:
+    return ConfigDict(dict(every="1 steps", keep_latest=2, keep_best=0, keep_every="") | changes)
+
+
+def steps_of(duration: str) -> int:
+    return int(duration.removesuffix(" steps"))
+
+
+def mesh(*shape: int) -> jax.sharding.Mesh:
+    """data × fsdp × tensor, over the first devices."""
+    devices = jax.devices()[: int(np.prod(shape))]
+    return jax.make_mesh(shape, ("data", "fsdp", "tensor"), axis_types=(AxisType.Auto,) * 3, devices=devices)
+
+
+def _init(width: int, ema: bool) -> TrainState:
+    params = {
+        "embedding": jnp.zeros((64, width)),
+        "layers": {"query": jnp.zeros((2, width, 4, 8)), "scale": jnp.zeros((2, width), jnp.bfloat16)},
+    }
+    monitor = {"loss_mean": jnp.zeros(()), "loss_variance": jnp.zeros(())}
+    return TrainState(jnp.int32(0), params, OPTIMIZER.init(params), params if ema else None, monitor)
+
+
+def abstract(mesh: jax.sharding.Mesh, width: int = 64, ema: bool = True) -> TrainState:
+    """Parameters and what mirrors them over fsdp and tensor, the rest replicated."""
+    specs = {(64, width): P("fsdp", "tensor"), (2, width, 4, 8): P(None, "fsdp", "tensor")}
+    return jax.tree.map(
+        lambda leaf: leaf.update(sharding=NamedSharding(mesh, specs.get(leaf.shape, P()))),
+        jax.eval_shape(lambda: _init(width, ema)),
+    )
+
+
+def state(step: int, mesh: jax.sharding.Mesh, width: int = 64, ema: bool = True) -> TrainState:
+    """The state at `step`: other bits for every step, the same on every mesh."""
+    generator = np.random.default_rng(step)
+
+    def array(leaf: jax.ShapeDtypeStruct) -> jax.Array:
+        values = np.asarray(generator.standard_normal(leaf.shape, np.float32) * 1000).astype(leaf.dtype)
+        return jax.make_array_from_callback(leaf.shape, leaf.sharding, lambda index: values[index])
+
+    return jax.tree.map(array, abstract(mesh, width, ema))
+
+
+def assert_equal(found: TrainState, expected: TrainState) -> None:
+    """Bit for bit, in every shard that this process holds."""
+    assert jax.tree.structure(found) == jax.tree.structure(expected)
+    for a, b in zip(jax.tree.leaves(found), jax.tree.leaves(expected), strict=True):
+        assert a.dtype == b.dtype and a.sharding == b.sharding
+        for mine, yours in zip(a.addressable_shards, b.addressable_shards, strict=True):
+            assert mine.index == yours.index
+            assert np.asarray(mine.data).tobytes() == np.asarray(yours.data).tobytes()
+
+
+HAMMER_WIDTH = 4096  # a state of some megabytes, so that saving takes longer than starting to
+
+
+def hammer(workdir: Path) -> None:
+    one = mesh(1, 1, 1)
+    checkpoints = Checkpoints(workdir, config(), steps_of)
+    start = (checkpoints.latest_step() or 0) + 1
+    for step in range(start, start + 1000):
+        checkpoints.save(step, state(step, one, HAMMER_WIDTH), {})
+
+
+def fail_to_read_step_5() -> None:
+    load = checkpoint_format._load
+
+    def failing_load(path: Path, parts: dict):
+        if path.name == "5":
+            raise OSError("a disk of this process only")
+        return load(path, parts)
+
+    checkpoint_format._load = failing_load
+
+
+def one_of_several(workdir: Path, action: str) -> None:
+    several = mesh(1, 2, 2)
+    with Checkpoints(workdir, config(keep_latest=4), steps_of) as checkpoints:
+        if action == "save":
+            for step in (1, 2):
+                checkpoints.save(step, state(step, several), {}, {"validation/loss": step})
+        else:
+            if jax.process_index() == 1:
+                fail_to_read_step_5()
+            found, metadata = checkpoints.restore(abstract(several))
+            assert_equal(found, state(metadata["step"], several))
+            print("restored", metadata["step"], "kept", checkpoints.all_steps(), flush=True)
+
+
+if __name__ == "__main__":
+    workdir, action, *rest = sys.argv[1:]
+    jax.config.update("jax_platforms", "cpu")
+    if action == "hammer":
+        hammer(Path(workdir))
+    else:
+        port, num_processes, process_id = map(int, rest)
+        jax.config.update("jax_num_cpu_devices", 4 // num_processes)
+        jax.distributed.initialize(f"127.0.0.1:{port}", num_processes, process_id)
+        one_of_several(Path(workdir), action)

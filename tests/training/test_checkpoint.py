@@ -1,0 +1,468 @@
+"""Saving is whole or not at all, restoring is exact on any mesh, and damage is noticed."""
+
+import errno
+import json
+import os
+import random
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import checkpoint_worker as toy
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from orbax.checkpoint import v1 as ocp
+
+from gptjax.config import ConfigError, default
+from gptjax.training import checkpoint_format
+from gptjax.training.checkpoint import CheckpointError, Checkpoints, load_for_inference, load_params
+from gptjax.training.run_metadata import check_compatible, run_metadata
+
+REPOSITORY = Path(__file__).parents[2]
+WORKER = [sys.executable, toy.__file__]
+ENVIRONMENT = os.environ | {"PYTHONPATH": str(REPOSITORY), "JAX_PLATFORMS": "cpu"}
+
+
+@pytest.fixture(scope="module")
+def mesh():
+    return toy.mesh(1, 4, 2)
+
+
+def open_checkpoints(workdir, **changes) -> Checkpoints:
+    return Checkpoints(workdir, toy.config(**changes), toy.steps_of)
+
+
+def save_steps(workdir, mesh, steps, losses=None, **changes) -> None:
+    with open_checkpoints(workdir, **changes) as checkpoints:
+        for step in steps:
+            loss = (losses or {}).get(step)
+            checkpoints.save(step, toy.state(step, mesh), {}, None if loss is None else {"validation/loss": loss})
+
+
+def data_file(checkpoint: Path, part: str) -> Path:
+    """The file that holds most of a part's values."""
+    return max(checkpoint.glob(f"{part}/ocdbt.process_*/d/*"), key=lambda path: path.stat().st_size)
+
+
+def flip_a_bit(path: Path) -> None:
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 0x10
+    path.write_bytes(content)
+
+
+# --- Round trips ----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("ema", [True, False])
+def test_a_state_comes_back_bit_for_bit(tmp_path, mesh, ema):
+    saved = toy.state(7, mesh, ema=ema)
+    with open_checkpoints(tmp_path) as checkpoints:
+        stall = checkpoints.save(7, saved, {"tokens": 123, "config": {"seed": 0}})
+        checkpoints.wait()
+        assert 0 < stall < 30
+        restored, metadata = checkpoints.restore(toy.abstract(mesh, ema=ema))
+    toy.assert_equal(restored, saved)
+    assert metadata["tokens"] == 123 and metadata["step"] == 7 and metadata["config"] == {"seed": 0}
+    assert (restored.ema is None) != ema
+
+
+@pytest.mark.parametrize("shape", [(1, 4, 1), (2, 2, 2), (1, 2, 4), (1, 1, 1)])
+def test_a_state_comes_back_on_another_mesh(tmp_path, mesh, shape):
+    save_steps(tmp_path, mesh, [3])
+    other = toy.mesh(*shape)
+    with open_checkpoints(tmp_path) as checkpoints:
+        restored, _ = checkpoints.restore(toy.abstract(other))
+    toy.assert_equal(restored, toy.state(3, other))
+
+
+def test_what_is_saved_is_the_state_at_the_call_although_its_arrays_are_donated_at_once(tmp_path, mesh):
+    width = 2048
+    overwrite = jax.jit(lambda state: jax.tree.map(lambda leaf: leaf * 0 - 1, state), donate_argnums=0)
+    with open_checkpoints(tmp_path, keep_latest=3) as checkpoints:
+        for step in (1, 2, 3):
+            state = toy.state(step, mesh, width)
+            checkpoints.save(step, state, {})
+            jax.block_until_ready(overwrite(state))
+        checkpoints.wait()
+        for step in (1, 2, 3):
+            restored, _ = checkpoints.restore(toy.abstract(mesh, width), step)
+            toy.assert_equal(restored, toy.state(step, mesh, width))
+
+
+def run_processes(workdir: Path, action: str, number: int) -> str:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    commands = [[*WORKER, str(workdir), action, str(port), str(number), str(i)] for i in range(number)]
+    processes = [
+        subprocess.Popen(command, env=ENVIRONMENT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+        for command in commands
+    ]
+    outputs = [process.communicate(timeout=120)[0] for process in processes]
+    assert all(process.returncode == 0 for process in processes), "\n".join(outputs)
+    return outputs[0]
+
+
+@pytest.mark.slow
+def test_processes_save_together_and_any_number_restores(tmp_path, mesh):
+    run_processes(tmp_path / "two", "save", 2)
+    with open_checkpoints(tmp_path / "two") as checkpoints:  # two processes → one
+        assert checkpoints.all_steps() == [1, 2] and checkpoints.best_step() == 1
+        restored, _ = checkpoints.restore(toy.abstract(mesh))
+        toy.assert_equal(restored, toy.state(2, mesh))
+
+    save_steps(tmp_path / "one", mesh, [4, 5])  # one process → two, of which one alone fails to read the newest
+    assert "restored 4 kept [4]" in run_processes(tmp_path / "one", "restore", 2)
+
+
+# --- Retention ------------------------------------------------------------------------------------------------------
+
+
+def test_the_latest_the_best_and_the_milestones_stay(tmp_path, mesh):
+    losses = {1: 5.0, 2: 2.0, 3: float("nan"), 5: 4.0, 6: 1.0, 7: 3.0}
+    save_steps(tmp_path, mesh, range(1, 10), losses, keep_latest=2, keep_best=2, keep_every="4 steps")
+    with open_checkpoints(tmp_path) as checkpoints:
+        assert checkpoints.all_steps() == [2, 4, 6, 8, 9]
+        assert checkpoints.best_step() == 6 and checkpoints.latest_step() == 9
+    assert sorted(path.name for path in (tmp_path / "checkpoints").iterdir()) == ["2", "4", "6", "8", "9"]
+
+
+def test_only_the_latest_stay_without_validation(tmp_path, mesh):
+    save_steps(tmp_path, mesh, [1, 2, 3], keep_latest=1, keep_best=3)
+    with open_checkpoints(tmp_path) as checkpoints:
+        assert checkpoints.all_steps() == [3] and checkpoints.best_step() is None
+
+
+def test_a_step_that_is_there_is_not_saved_again(tmp_path, mesh):
+    save_steps(tmp_path, mesh, [1])
+    before = (tmp_path / "checkpoints/1").stat().st_ino
+    save_steps(tmp_path, mesh, [1])
+    assert (tmp_path / "checkpoints/1").stat().st_ino == before
+
+
+def test_keeping_none_is_refused(tmp_path):
+    with pytest.raises(ConfigError, match=r"checkpoint.keep_latest = 0"):
+        open_checkpoints(tmp_path, keep_latest=0)
+
+
+# --- Kills, damage, full disks --------------------------------------------------------------------------------------
+
+
+@pytest.mark.slow
+def test_killed_anywhere_the_newest_checkpoint_is_whole(tmp_path):
+    """Three kills: at a random moment, inside a save, and while old checkpoints are deleted or a save begins."""
+    generator, one = random.Random(0), toy.mesh(1, 1, 1)
+    folder, last, caught_inside = tmp_path / "checkpoints", 0, 0
+    for kill in range(3):
+        worker = subprocess.Popen([*WORKER, str(tmp_path), "hammer"], env=ENVIRONMENT, stderr=subprocess.DEVNULL)
+        try:
+            wait_for(lambda last=last: newest(folder) > last + 1, worker)
+            if kill == 0:
+                time.sleep(generator.random() * 0.3)
+            else:
+                pattern = f"*{checkpoint_format.TEMPORARY}" if kill == 1 else "deleted-*"
+                wait_for(lambda pattern=pattern: any(folder.glob(pattern)), worker)
+        finally:
+            os.kill(worker.pid, signal.SIGKILL)
+            worker.wait()
+        caught_inside += any(folder.glob(f"*{checkpoint_format.TEMPORARY}"))
+        with open_checkpoints(tmp_path) as checkpoints:
+            assert all(path.name.isdigit() for path in folder.iterdir()), "opening removes what the kill left"
+            step = checkpoints.latest_step()
+            assert step > last
+            for each in checkpoints.all_steps():
+                restored, _ = checkpoints.restore(toy.abstract(one, toy.HAMMER_WIDTH), each)
+                toy.assert_equal(restored, toy.state(each, one, toy.HAMMER_WIDTH))
+        last = step
+    assert caught_inside, "no kill came inside a save"
+
+
+def newest(folder: Path) -> int:
+    return max((int(path.name) for path in folder.glob("*") if path.name.isdigit()), default=0)
+
+
+def wait_for(condition, worker: subprocess.Popen) -> None:
+    """Polls without a pause: what is waited for lasts milliseconds."""
+    deadline = time.time() + 60
+    while not condition():
+        assert worker.poll() is None, "the worker ended by itself"
+        assert time.time() < deadline
+
+
+def truncate(checkpoint: Path) -> None:
+    path = data_file(checkpoint, "optimizer")
+    os.truncate(path, path.stat().st_size // 2)
+
+
+def remove_metadata(checkpoint: Path) -> None:
+    (checkpoint / "_CHECKPOINT_METADATA").unlink()
+
+
+def garble_metadata(checkpoint: Path) -> None:
+    (checkpoint / "_CHECKPOINT_METADATA").write_text('{"item_handlers": {')
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+@pytest.mark.parametrize(
+    "damage",
+    [
+        truncate,
+        lambda checkpoint: flip_a_bit(data_file(checkpoint, "params")),
+        lambda checkpoint: (checkpoint / "params/manifest.ocdbt").unlink(),
+        lambda checkpoint: shutil.rmtree(checkpoint / "ema"),
+        remove_metadata,
+        garble_metadata,
+    ],
+    ids=["truncated", "bit flipped", "no index", "part missing", "no metadata", "garbled metadata"],
+)
+def test_a_damaged_newest_checkpoint_gives_way_to_the_one_before(tmp_path, mesh, damage, caplog):
+    save_steps(tmp_path, mesh, [1, 2])
+    damage(tmp_path / "checkpoints/2")
+    with open_checkpoints(tmp_path, keep_best=1) as checkpoints:
+        restored, metadata = checkpoints.restore(toy.abstract(mesh))
+        toy.assert_equal(restored, toy.state(1, mesh))
+        assert metadata["step"] == 1
+        assert f"CANNOT READ A CHECKPOINT: checkpoint {tmp_path}/checkpoints/2" in caplog.text
+        assert (tmp_path / "checkpoints/unreadable-2").is_dir()  # kept for whoever wants to look into it
+        checkpoints.save(2, toy.state(2, mesh), {})  # the run comes to that step again
+        checkpoints.wait()
+        assert checkpoints.all_steps() == [1, 2]
+        restored, _ = checkpoints.restore(toy.abstract(mesh))
+    toy.assert_equal(restored, toy.state(2, mesh))
+
+
+def test_nothing_readable_is_an_error_that_moves_nothing(tmp_path, mesh):
+    save_steps(tmp_path, mesh, [1, 2])
+    for step in "12":
+        flip_a_bit(data_file(tmp_path / "checkpoints" / step, "params"))
+    with open_checkpoints(tmp_path) as checkpoints:
+        with pytest.raises(
+            CheckpointError, match=r"no readable checkpoint.*damaged: other bits than were saved in params"
+        ):
+            checkpoints.restore(toy.abstract(mesh))
+        assert checkpoints.all_steps() == [1, 2]
+
+
+def test_a_half_written_checkpoint_is_not_seen_and_goes_on_opening(tmp_path, mesh):
+    save_steps(tmp_path, mesh, [1, 2])
+    folder = tmp_path / "checkpoints"
+    shutil.copytree(folder / "2", folder / f"3{checkpoint_format.TEMPORARY}")
+    shutil.copytree(folder / "2", folder / "deleted-0")
+    shutil.copytree(folder / "2", folder / "4")
+    (folder / "4" / checkpoint_format.COMMITTED).unlink()
+    assert load_params(tmp_path)[1] == 2  # a reader sees whole ones, and touches nothing
+    assert (folder / "deleted-0").exists()
+    with open_checkpoints(tmp_path) as checkpoints:
+        assert checkpoints.all_steps() == [1, 2]
+    assert sorted(path.name for path in folder.iterdir()) == ["1", "2", "4"]
+
+
+def test_a_save_that_fails_is_reported_and_the_earlier_one_stays(tmp_path, mesh, monkeypatch, caplog):
+    class Failing:
+        def result(self):
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+    with open_checkpoints(tmp_path) as checkpoints:
+        checkpoints.save(1, toy.state(1, mesh), {})
+        checkpoints.wait()
+        with monkeypatch.context() as patch:
+            patch.setattr(ocp, "save_checkpointables_async", lambda *args, **kwargs: Failing())
+            checkpoints.save(2, toy.state(2, mesh), {})
+            checkpoints.save(3, toy.state(3, mesh), {})  # training goes on
+            assert "step 2 was not saved: OSError: [Errno 28] No space left on device" in caplog.text
+            with pytest.raises(CheckpointError, match=r"step 3 was not saved.*No space left.*newest is of step 1"):
+                checkpoints.wait()
+        assert checkpoints.all_steps() == [1]
+        checkpoints.save(4, toy.state(4, mesh), {})  # there is room again
+        checkpoints.wait()
+        assert checkpoints.all_steps() == [1, 4]
+
+
+@pytest.fixture
+def small_disk(tmp_path):
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", disk], capture_output=True).returncode:
+        pytest.skip("mounting a small disk needs root")
+    yield disk
+    subprocess.run(["umount", disk], check=True)
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # Orbax's tasks, abandoned
+def test_on_a_full_disk_the_earlier_checkpoint_stays_readable(small_disk, mesh, caplog):
+    with open_checkpoints(small_disk) as checkpoints:
+        checkpoints.save(1, toy.state(1, mesh), {})
+        checkpoints.wait()
+        filler = small_disk / "filler"
+        filler.write_bytes(bytes(shutil.disk_usage(small_disk).free - 50_000))
+        checkpoints.save(2, toy.state(2, mesh), {})
+        with pytest.raises(CheckpointError, match=r"step 2 was not saved.*[Nn]o space left"):
+            checkpoints.wait()
+        assert [path.name for path in checkpoints.directory.iterdir()] == ["1"], "remains would keep the disk full"
+        toy.assert_equal(checkpoints.restore(toy.abstract(mesh))[0], toy.state(1, mesh))
+        filler.unlink()
+        checkpoints.save(2, toy.state(2, mesh), {})
+        checkpoints.wait()
+        assert checkpoints.latest_step() == 2
+
+
+# --- Parameters alone -----------------------------------------------------------------------------------------------
+
+
+def test_parameters_load_without_the_optimizer(tmp_path, mesh):
+    save_steps(tmp_path, mesh, [1, 2, 3], {1: 1.0, 2: 3.0, 3: 2.0}, keep_latest=3)
+    for checkpoint in (tmp_path / "checkpoints").iterdir():
+        shutil.rmtree(checkpoint / "optimizer")  # not needed, so not read
+    (tmp_path / "config.json").write_text(json.dumps({"model": {"width": 64, "rules": [["a", 1]]}}))
+    for which, step in {"latest": 3, "best": 1, 2: 2, "2": 2}.items():
+        params, found = load_params(tmp_path, which)
+        expected = toy.state(step, mesh).params
+        assert found == step
+        jax.tree.map(np.testing.assert_array_equal, params, expected)
+        assert all(len(leaf.devices()) == 1 for leaf in jax.tree.leaves(params))
+    params, config, step = load_for_inference(tmp_path, ema=True)
+    jax.tree.map(np.testing.assert_array_equal, params, toy.state(3, mesh).ema)
+    assert step == 3 and config.model.width == 64
+    hash(config)
+
+
+def test_parameters_load_onto_a_mesh_that_they_must_fit(tmp_path, mesh):
+    save_steps(tmp_path, mesh, [1])
+    other = toy.mesh(2, 2, 1)
+    params, _ = load_params(tmp_path, like=toy.abstract(other).params)
+    assert params["embedding"].sharding == toy.abstract(other).params["embedding"].sharding
+    np.testing.assert_array_equal(params["embedding"], toy.state(1, mesh).params["embedding"])
+    with pytest.raises(
+        ConfigError, match=r"embedding is float32\[64, 64\] there, float32\[64, 32\] here; layers/query"
+    ):
+        load_params(tmp_path, like=toy.abstract(other, width=32).params)
+
+
+def test_what_is_not_there_is_named(tmp_path, mesh):
+    with pytest.raises(ConfigError, match=r"workdir .*nowhere does not exist"):
+        load_params(tmp_path / "nowhere")
+    with pytest.raises(ConfigError, match=r"workdir .* has no checkpoint"):
+        load_params(tmp_path)
+    with pytest.raises(ConfigError, match=r"is not a run: it has no config\.json"):
+        load_for_inference(tmp_path)
+    with open_checkpoints(tmp_path) as checkpoints:
+        assert checkpoints.metadata() is None and checkpoints.latest_step() is None
+        with pytest.raises(ConfigError, match="has no checkpoint"):
+            checkpoints.restore(toy.abstract(mesh))
+        checkpoints.save(5, toy.state(5, mesh, ema=False), {})
+    with pytest.raises(ConfigError, match=r"no checkpoint 7 in .*there are 5"):
+        load_params(tmp_path, 7)
+    with pytest.raises(ConfigError, match=r"no checkpoint 'newest' in .*latest, best or a step; there are 5"):
+        load_params(tmp_path, "newest")
+    with pytest.raises(ConfigError, match="validation loss; there are 5"):
+        load_params(tmp_path, "best")
+    with pytest.raises(ConfigError, match=r"has no ema: training\.ema_decay was 0"):
+        load_params(tmp_path, ema=True)
+
+
+def test_a_state_of_another_structure_is_refused_and_nothing_is_set_aside(tmp_path, mesh):
+    save_steps(tmp_path, mesh, [1])
+    with open_checkpoints(tmp_path) as checkpoints:
+        with pytest.raises(ConfigError, match=r"ema/embedding is float32\[64, 64\] there, missing here"):
+            checkpoints.restore(toy.abstract(mesh, ema=False))
+        with pytest.raises(ConfigError, match=r"float32\[64, 64\] there, float32\[64, 8\] here"):
+            checkpoints.restore(toy.abstract(mesh, width=8))
+        assert checkpoints.all_steps() == [1]
+
+
+def test_another_format_is_refused(tmp_path, mesh, monkeypatch):
+    with monkeypatch.context() as patch:
+        patch.setattr(checkpoint_format, "FORMAT_VERSION", 99)
+        save_steps(tmp_path, mesh, [1])
+    with pytest.raises(ConfigError, match="has format 99; this gptjax reads format 1"):
+        load_params(tmp_path)
+
+
+# --- What may change between two starts of a run --------------------------------------------------------------------
+
+FINGERPRINT = {"tokenizer_hash": "aa", "files": {"train-00000.bin": "f00"}, "seed": 0, "sequence_length": 256}
+
+
+def changed(**fields):
+    config = default()
+    with config.unlocked():
+        config.update_from_flattened_dict({name.replace("__", "."): value for name, value in fields.items()})
+    return config
+
+
+@pytest.fixture(scope="module")
+def saved():
+    metadata = json.loads(json.dumps(run_metadata(default(), FINGERPRINT, tokens=10))) | {"step": 3}
+    assert metadata["versions"]["jax"] == jax.__version__ and metadata["tokens"] == 10
+    return metadata
+
+
+def test_an_unchanged_run_goes_on_without_a_note(saved):
+    assert check_compatible(saved, default(), FINGERPRINT) == []
+
+
+def test_changes_that_do_not_touch_the_training_pass(saved):
+    config = changed(
+        logging__every="1 steps", evaluation__batches=3, checkpoint__keep_latest=9, mesh__fsdp=8, data__workers=4
+    )
+    assert check_compatible(saved, config, FINGERPRINT) == []
+
+
+def test_changes_of_what_follows_are_noted(saved):
+    config = changed(training__duration="9000 steps", optimizer__learning_rate=1e-4, model__attention="cudnn")
+    assert check_compatible(saved, config, FINGERPRINT) == [
+        "model.attention: auto → cudnn",
+        "optimizer.learning_rate: 0.001 → 0.0001",
+        "training.duration: 2000 steps → 9000 steps",
+    ]
+
+
+@pytest.mark.parametrize(
+    "change, message",
+    [
+        ({"model__width": 512}, "model.width is 384 there, 512 here"),
+        ({"model__dropout": 0.1}, "model.dropout is 0.0 there, 0.1 here"),
+        ({"optimizer__name": "lion"}, "optimizer.name is adamw there, lion here"),
+        ({"optimizer__rules": (("head", "freeze", True),)}, r'optimizer.rules is \[\] there, \[\["head"'),
+        ({"seed": 1}, "seed is 0 there, 1 here"),
+    ],
+)
+def test_another_model_or_optimizer_is_refused(saved, change, message):
+    with pytest.raises(ConfigError, match=f"step 3 belongs to another run: {message}"):
+        check_compatible(saved, changed(**change), FINGERPRINT)
+
+
+def test_another_dataset_or_tokenizer_is_refused_with_both_values(saved):
+    other = FINGERPRINT | {"tokenizer_hash": "bb", "files": {"train-00000.bin": "f01"}}
+    with pytest.raises(ConfigError, match=r"data: tokenizer_hash is aa there, bb here; data: files\.train.* f00 there"):
+        check_compatible(saved, default(), other)
+
+
+# --- Checksums ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16, jnp.int32, jnp.uint8, jnp.bool_])
+def test_a_checksum_depends_on_every_bit_and_place_but_not_on_the_mesh(dtype, mesh):
+    def checksum(array) -> int:
+        return checkpoint_format.checksums({"a": array})["a"]
+
+    array = np.random.default_rng(0).integers(0, 2, (16, 8)).astype(dtype)
+    array[0, 0], array[15, 7] = 0, 1
+    value = checksum(array)
+    placed = jax.device_put(array, jax.NamedSharding(mesh, jax.P("fsdp", "tensor")))
+    assert checksum(placed) == value
+    exchanged = array.copy()
+    exchanged[0, 0], exchanged[15, 7] = 1, 0
+    assert checksum(exchanged) != value
+    assert checksum(array.reshape(8, 16).T.copy()) != value
+    raw = array.view(np.uint8).reshape(-1)
+    for position in range(0, raw.size, 7):
+        flipped = raw.copy()
+        flipped[position] ^= 1
+        assert checksum(flipped.view(array.dtype).reshape(array.shape)) != value

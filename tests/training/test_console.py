@@ -1,0 +1,238 @@
+"""What is shown: every setting, aligned lines within 120 columns, honest gaps, and time left without compile time."""
+
+import io
+import math
+import types
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from ml_collections import FrozenConfigDict
+from rich.console import Console
+
+from gptjax.config import default
+from gptjax.training.console import (
+    HEADER_EVERY,
+    TrainingView,
+    bytes_text,
+    count_text,
+    derived_facts,
+    duration_text,
+    make_console,
+    print_settings,
+    print_summary,
+    run_summary,
+)
+from gptjax.training.hardware import Memory, Peak
+from gptjax.training.metrics import ParameterCounts, Throughput
+
+METRICS = {
+    "train/loss": jnp.float32(3.25),
+    "train/gradient_norm": np.float32(0.8123),
+    "learning_rate": 9.8e-4,
+    "tokens_per_second": 20_212.0,
+    "step_milliseconds": 812.44,
+    "mfu": 0.412,
+    "data_wait_fraction": 0.0012,
+    "device_memory_bytes": 3.1 * 2**30,
+}
+
+
+class Clock:
+    now = 0.0
+
+    def __call__(self):
+        return self.now
+
+
+def log_console(**options):
+    return Console(file=io.StringIO(), width=120, highlight=False, **options)
+
+
+def lines_of(console):
+    return console.file.getvalue().splitlines()
+
+
+def make_view(console, clock=None, **options):
+    return TrainingView(console, **(dict(total_steps=2000, clock=clock or Clock()) | options))
+
+
+@pytest.mark.parametrize(
+    "number, text",
+    [
+        *((0, "0"), (12.3456, "12.3"), (999, "999"), (999.7, "1k"), (20_212, "20.2k"), (124_439_808, "124M")),
+        *((999_950, "1M"), (8.03e9, "8.03B"), (3e18, "3000P"), (None, "n/a"), (math.nan, "n/a")),
+    ],
+)
+def test_counts(number, text):
+    assert count_text(number) == text
+
+
+def test_bytes_and_durations():
+    assert [bytes_text(n) for n in (None, 5 * 2**20, 2**30, 1.5e11)] == ["n/a", "5 MiB", "1.0 GiB", "139.7 GiB"]
+    seconds = (0, 75, 3599.6, 3675, 47 * 3600, 51 * 3600, math.nan, None)
+    expected = ["0:00", "1:15", "1:00:00", "1:01:15", "47:00:00", "2d 03h", "n/a", "n/a"]
+    assert [duration_text(s) for s in seconds] == expected
+
+
+def test_line_holds_every_figure_under_its_name():
+    console = log_console()
+    with make_view(console) as view:
+        view.log(250, METRICS)
+    header, line = lines_of(console)
+    names = ["step", "done", "loss", "valid", "grad", "lr", "ms/step", "tok/s", "causal MFU", "wait", "memory", "left"]
+    ends = [header.index(name) + len(name) for name in names]
+    cells = [line[start:end].strip() for start, end in zip([0, *ends], ends)]
+    assert cells == [
+        *("250/2000", "12.5%", "3.2500", "–", "0.812", "9.80e-04"),
+        *("812.4", "20.2k", "41.2%", "0.1%", "3.1 GiB", "0:00"),
+    ]
+    assert len(header) == len(line) <= 110
+
+
+def test_wide_values_stay_within_120_columns():
+    console = log_console()
+    with make_view(console, total_steps=1_000_000, convention="full") as view:
+        wide = {"train/loss": 1234.56789, "train/gradient_norm": 1.23e-12, "step_milliseconds": 123456.7}
+        view.log(999_999, METRICS | wide | {"validation/loss": math.inf, "tokens_per_second": 1.234e8})
+    assert max(map(len, lines_of(console))) <= 120
+
+
+def test_unknown_figures_say_so():
+    console = log_console()
+    with make_view(console) as view:
+        view.log(10, METRICS | {"mfu": None, "train/loss": math.nan, "device_memory_bytes": None})
+    assert "nan" in lines_of(console)[1] and lines_of(console)[1].count("n/a") == 2
+
+
+def test_validation_stays_in_the_lines_that_follow():
+    console = log_console()
+    with make_view(console) as view:
+        view.validated(
+            250, {"validation/loss": 3.125, "validation/bits_per_byte": 1.1, "validation/perplexity": 22.76}, best=True
+        )
+        view.log(260, METRICS)
+    validation, _, line = lines_of(console)
+    assert validation == "› validation at step 250: loss 3.1250, perplexity 22.76, 1.1000 bits a byte, best so far"
+    assert " 3.1250 " in line
+
+
+def test_outliers_and_dropped_updates_are_named_and_ordinary_steps_are_not():
+    console = log_console()
+    with make_view(console) as view:
+        view.log(10, METRICS | {"train/loss_zscore": 5.25, "train/gradient_norm_zscore": 0.3, "train/skipped": 1.0})
+        view.log(20, METRICS | {"train/loss_zscore": -9.0, "train/skipped": 0.0})
+    assert lines_of(console)[1].endswith("loss +5.2σ  skipped") and "σ" not in lines_of(console)[2]
+
+
+def test_header_returns_and_nothing_but_lines_reaches_a_log():
+    console = log_console()
+    with make_view(console) as view:
+        for step in range(1, 2 * HEADER_EVERY + 1):
+            view.advance(step)
+            view.log(step, METRICS)
+            with view.busy("evaluating"):
+                pass
+    shown = lines_of(console)
+    assert len(shown) == 2 * HEADER_EVERY + 2
+    assert [i for i, line in enumerate(shown) if "loss" in line] == [0, HEADER_EVERY + 1]
+    assert "\x1b" not in console.file.getvalue()
+
+
+def test_time_left_is_by_the_pace_since_compiling_and_since_resuming():
+    clock = Clock()
+    with make_view(log_console(), clock, total_steps=1000, start_step=400) as view:
+        assert view.seconds_left() is None
+        clock.now = 60.0
+        view.compiled(60.0)
+        clock.now = 80.0
+        view.advance(440)
+        assert view.seconds_left() == pytest.approx(20 / 40 * 560)
+
+
+def test_terminal_shows_a_status_line_and_clears_it():
+    console = Console(file=io.StringIO(), force_terminal=True, width=110, highlight=False, legacy_windows=False)
+    with make_view(console, total_steps=100) as view:
+        view.advance(50)
+        with view.busy("evaluating"):
+            view._progress.refresh()
+        view.log(50, METRICS)
+        view.note("checkpoint [50] saved")
+    written = console.file.getvalue()
+    assert "50/100" in written and "evaluating" in written and "checkpoint [50] saved" in written
+    assert "\x1b[2K" in written  # the status line is erased
+
+
+def test_consoles_of_other_processes_are_quiet_and_logs_are_wide(monkeypatch):
+    assert not make_console().quiet
+    monkeypatch.setattr(jax, "process_index", lambda: 1)
+    assert make_console().quiet
+
+
+def facts():
+    groups = [
+        {
+            "method": "muon",
+            "learning_rate": 1.0,
+            "weight_decay": 0.1,
+            "num_parameters": 2e6,
+            "paths": ["layers/a/b"] * 5,
+        },
+        {"method": "adamw", "learning_rate": 0.5, "weight_decay": 0.0, "num_parameters": 300, "paths": ["x/scale"]},
+        {"method": "frozen", "learning_rate": 1.0, "weight_decay": 0.1, "num_parameters": 9, "paths": ["embedding"]},
+    ]
+    return derived_facts(
+        default(),
+        ParameterCounts(total=124_439_808, non_embedding=85_056_000, multiplied=123_653_376),
+        {"causal": 8.0e8, "full": 8.6e8},
+        Peak(8 * 989e12, "of 8 × 989 TFLOP/s"),
+        tokens_per_step=524_288,
+        total_steps=1000,
+        devices=[types.SimpleNamespace(device_kind="NVIDIA H200")] * 8,
+        mesh_shape={"data": 2, "fsdp": 4, "tensor": 1},
+        groups=groups,
+    )
+
+
+def test_settings_show_every_field_and_what_follows():
+    console = log_console()
+    print_settings(console, FrozenConfigDict(default()), facts())
+    shown = console.file.getvalue()
+    for section in default().values():
+        if hasattr(section, "keys"):
+            assert all(name in shown for name in section.keys())
+    for text in ("seed", "124,439,808", "524M (4.2 a parameter)", "8 × NVIDIA H200", "data 2 × fsdp 4", "800M a token"):
+        assert text in shown
+    assert "6N + 6·L·N·H·T" in shown and "6N + 12·L·N·H·T" in shown and "of 8 × 989 TFLOP/s" in shown
+    assert "muon, 2M" in shown and "rate × 0.5" in shown and "never change: embedding" in shown
+    assert max(map(len, lines_of(console))) <= 120 and len(lines_of(console)) < 65
+
+
+def test_summary_accounts_for_the_time():
+    clock = Clock()
+    throughput = Throughput(1000, clock=clock)
+    with throughput.pause("compile"):
+        clock.now += 20
+    throughput.count(50)
+    clock.now += 100
+    throughput.lap()
+    summary = run_summary(
+        throughput,
+        step=50,
+        tokens=50_000,
+        mfu=0.41,
+        peak=Peak(1e14, "of 100 TFLOP/s"),
+        convention="causal",
+        memory=Memory(2**30, 2**31, None, "device"),
+        train_loss=3.0,
+        validation={"validation/loss": 3.1, "validation/bits_per_byte": 1.12},
+        best_validation_loss=3.05,
+    )
+    console = log_console()
+    print_summary(console, "finished", summary)
+    assert summary["time"] == "2:00 (training 1:40, compile 0:20)"
+    assert summary["speed"] == "500 tokens/s, 2000.0 ms a step"
+    assert summary["utilization"] == "41.0% of 100 TFLOP/s (causal FLOPs)"
+    assert summary["validation loss"] == "3.1000 (best 3.0500)"
+    assert all(text in console.file.getvalue() for text in ["finished", *summary, *summary.values()])

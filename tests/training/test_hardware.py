@@ -1,0 +1,89 @@
+"""Peaks by the name that JAX gives a device, and memory."""
+
+import jax
+import pytest
+
+from gptjax.training.hardware import PEAK_TFLOPS, measure_matmul_flops, memory, peak_flops, peak_flops_per_device
+
+
+@pytest.mark.parametrize(
+    "kind, bfloat16",
+    [
+        ("NVIDIA A100-SXM4-80GB", 312),
+        ("NVIDIA A10", 125),
+        ("NVIDIA A10G", 70),
+        ("NVIDIA H100 80GB HBM3", 989),
+        ("NVIDIA H100 PCIe", 756),
+        ("NVIDIA H200", 989),
+        ("NVIDIA H200 NVL", 835),
+        ("NVIDIA GH200 480GB", 989),
+        ("NVIDIA B200", 2250),
+        ("NVIDIA GB200", 2500),
+        ("NVIDIA L4", 121),
+        ("NVIDIA L40S", 362),
+        ("NVIDIA L40", 181),
+        ("NVIDIA GeForce RTX 4090", 165.2),
+        ("NVIDIA GeForce RTX 3090", 71),
+        ("TPU v4", 275),
+        ("TPU v5 lite", 197),
+        ("TPU v5p", 459),
+        ("TPU v6e", 918),
+        ("TPU v6 lite", 918),
+    ],
+)
+def test_dense_bfloat16_peak(kind, bfloat16):
+    assert peak_flops_per_device(kind, "bfloat16") == bfloat16 * 1e12
+
+
+@pytest.mark.parametrize(
+    "kind, dtype",
+    [("NVIDIA Q9000", "bfloat16"), ("Tesla V100-SXM2-16GB", "bfloat16"), ("TPU v4", "float32"), ("cpu", "float32")],
+)
+def test_unknown_is_none_never_a_guess(kind, dtype):
+    assert peak_flops_per_device(kind, dtype) is None
+
+
+def test_float32_is_its_own_column():
+    assert peak_flops_per_device("NVIDIA H200", "float32") == 495e12
+    assert all(float32 is None or bfloat16 is None or float32 < bfloat16 for _, bfloat16, float32 in PEAK_TFLOPS)
+
+
+class FakeDevice:
+    platform, process_index = "gpu", 0
+
+    def __init__(self, kind):
+        self.device_kind = kind
+
+
+def test_peak_of_many_devices_names_its_source():
+    peak = peak_flops([FakeDevice("NVIDIA H200")] * 8, "bfloat16")
+    assert peak.flops == 8 * 989e12
+    assert peak.label == "of 8 × 989 TFLOP/s (NVIDIA H200, dense bfloat16)"
+    unknown = peak_flops([FakeDevice("NVIDIA Q9000")], "bfloat16")
+    assert unknown.flops is None and unknown.label == "n/a: no bfloat16 peak known for NVIDIA Q9000"
+
+
+def test_cpu_peak_is_measured_once_for_all_devices_of_a_process():
+    peak = peak_flops(jax.devices(), "float32")
+    assert peak.label == f"of measured matmul peak, {peak.flops / 1e9:.0f} GFLOP/s"
+    one = measure_matmul_flops(seconds=0.1)
+    assert 1e9 < one < 1e14 and peak.flops < 4 * one  # eight virtual devices, one set of cores
+
+
+def test_memory_of_the_process_where_devices_keep_no_count():
+    held = memory()
+    assert held.kind == "host" and held.limit is None
+    assert 50e6 < held.in_use <= 1.05 * held.peak < 1e12
+
+
+def test_memory_of_the_fullest_device(monkeypatch):
+    class Device:
+        def __init__(self, in_use, peak):
+            self.stats = {"bytes_in_use": in_use, "peak_bytes_in_use": peak, "bytes_limit": 100}
+
+        def memory_stats(self):
+            return self.stats
+
+    monkeypatch.setattr(jax, "local_devices", lambda: [Device(10, 60), Device(30, 50)])
+    held = memory()
+    assert (held.in_use, held.peak, held.limit, held.kind) == (30, 60, 100, "device")

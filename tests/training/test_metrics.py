@@ -1,0 +1,206 @@
+"""FLOPs by both conventions, bits per byte, z-scores, and time accounting."""
+
+import math
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from gptjax.config import default
+from gptjax.training.metrics import (
+    Throughput,
+    bits_per_byte,
+    count_parameters,
+    flops_per_token,
+    init_monitor,
+    mean_keys_seen,
+    model_flop_utilization,
+    perplexity,
+    update_monitor,
+)
+
+L, D, N, K, H, F, V, T = 4, 16, 4, 2, 4, 24, 50, 32
+
+
+def shapes(tied=True, learned=False, kv_heads=K):
+    tree = {
+        "embedding": (V, D),
+        "final_norm": {"scale": (D,)},
+        "layers": {
+            "attention": {"query": (L, D, N, H), "key": (L, D, kv_heads, H), "value": (L, D, kv_heads, H)},
+            "feedforward": {"up": (L, D, F), "down": (L, F, D)},
+        },
+    }
+    tree |= {} if tied else {"head": (D, V)}
+    tree |= {"positions": (T, D)} if learned else {}
+    return jax.tree.map(lambda s: jax.ShapeDtypeStruct(s, jnp.float32), tree, is_leaf=lambda x: isinstance(x, tuple))
+
+
+def model_config(**overrides):
+    config = default().model
+    config.update(dict(num_layers=L, width=D, num_heads=N, num_kv_heads=K, head_width=H, vocab_size=V) | overrides)
+    return config
+
+
+def test_embedding_counts_as_the_head_when_tied_and_lookups_never():
+    layers = L * D * (N + 2 * K) * H + 2 * L * D * F + D
+    tied, untied = count_parameters(shapes()), count_parameters(shapes(tied=False))
+    assert (tied.total, tied.non_embedding, tied.multiplied) == (layers + V * D, layers, layers + V * D)
+    assert (untied.total, untied.non_embedding, untied.multiplied) == (layers + 2 * V * D,) + (layers + V * D,) * 2
+    learned = count_parameters(shapes(learned=True))
+    assert learned.total == tied.total + T * D and learned.multiplied == tied.multiplied
+
+
+def test_flops_by_both_conventions():
+    n = count_parameters(shapes()).multiplied
+    flops = flops_per_token(model_config(), shapes(), T)
+    assert flops == {"causal": 6 * n + 6 * L * N * H * T, "full": 6 * n + 12 * L * N * H * T}
+
+
+def test_grouped_query_attention_saves_parameters_only():
+    many, few = (flops_per_token(model_config(), shapes(kv_heads=k), T) for k in (4, 1))
+    assert many["causal"] - few["causal"] == 6 * (2 * L * D * 3 * H)
+
+
+def test_gpt2_small_has_its_published_figure():
+    # 124M at T = 1024: 6 · 123.65M (positions left out) + 12 · 12 · 768 · 1024
+    config = model_config(num_layers=12, width=768, num_heads=12, head_width=64)
+    tree = {"embedding": jax.ShapeDtypeStruct((50257, 768), jnp.float32)}
+    tree["rest"] = jax.ShapeDtypeStruct((124_439_808 - 1024 * 768 - 50257 * 768,), jnp.float32)
+    assert flops_per_token(config, tree, 1024)["full"] == 6 * (124_439_808 - 1024 * 768) + 12 * 12 * 768 * 1024
+
+
+@pytest.mark.parametrize("window", [0, 1, 100, 511, 512, 4096])
+def test_keys_seen_equal_those_of_the_mask(window):
+    length = 512
+    query, key = np.arange(length)[:, None], np.arange(length)[None]
+    mask = (key <= query) & (key > query - (window or length))
+    assert mean_keys_seen(length, window, "causal") == pytest.approx(mask.sum(1).mean(), abs=0.51)
+    assert mean_keys_seen(length, window, "full") == mask.sum(1).max()
+
+
+def test_window_pattern_repeats_over_the_layers():
+    config = model_config(window=8, window_pattern="SSSL")
+    n = count_parameters(shapes()).multiplied
+    assert flops_per_token(config, shapes(), T)["full"] == 6 * n + 12 * N * H * (3 * 8 + T)
+    assert flops_per_token(config, shapes(), T)["causal"] == 6 * n + 12 * N * H * (3 * 8 * (1 - 8 / 64) + T / 2)
+
+
+def test_utilization_is_none_without_a_peak():
+    assert model_flop_utilization(1e5, 1e9, 989e12) == pytest.approx(1e14 / 989e12)
+    assert model_flop_utilization(1e5, 1e9, None) is None
+
+
+def test_perplexity_and_bits_per_byte():
+    assert perplexity(math.log(50)) == pytest.approx(50) and perplexity(1e4) == math.inf
+    assert bits_per_byte(math.log(256) * 10, 10) == pytest.approx(8.0)  # uniform over bytes
+    assert math.isnan(bits_per_byte(0.0, 0))
+
+
+# --- z-scores --------------------------------------------------------------------------------------------------------
+
+
+def feed(losses, norms, steps=50):
+    def step(monitor, values):
+        monitor, zscores = update_monitor(monitor, *values, steps=steps)
+        return monitor, (zscores["loss"], zscores["gradient_norm"])
+
+    monitor, zscores = jax.jit(lambda *a: jax.lax.scan(step, init_monitor(), a))(
+        jnp.asarray(losses), jnp.asarray(norms)
+    )
+    return monitor, np.asarray(zscores)
+
+
+def normal(mean, deviation, size, seed=0):
+    return np.random.default_rng(seed).normal(mean, deviation, size).astype(np.float32)
+
+
+def test_statistics_of_the_first_steps_are_exact():
+    losses, norms = normal(3, 0.5, 50), normal(1, 0.1, 50, seed=1)
+    monitor, zscores = feed(losses, norms)
+    assert float(monitor["count"]) == 50 and not zscores.any()
+    for name, values in {"loss": losses, "gradient_norm": norms}.items():
+        assert float(monitor[f"{name}_mean"]) == pytest.approx(values.mean(), rel=1e-5)
+        assert float(monitor[f"{name}_variance"]) == pytest.approx(values.var(), rel=1e-3)
+
+
+def test_zscores_are_standard_and_an_outlier_stands_out():
+    losses, norms = normal(3, 0.5, 2000), normal(1, 0.1, 2000, seed=1)
+    losses[1000] = 3 + 0.5 * 10
+    _, (loss_z, norm_z) = feed(losses, norms)
+    ordinary = np.delete(loss_z, np.arange(50).tolist() + list(range(1000, 1200)))
+    assert abs(ordinary.mean()) < 0.1 and 0.9 < ordinary.std() < 1.2
+    assert 7 < loss_z[1000] < 14 and abs(norm_z[1000]) < 5
+
+
+def test_follows_a_drift_and_spikes_are_measured_against_the_past():
+    losses = np.linspace(10, 2, 3000, dtype=np.float32)
+    monitor, (loss_z, _) = feed(losses, np.ones_like(losses))
+    assert float(monitor["loss_mean"]) == pytest.approx(losses[-1], abs=0.2)
+    assert (loss_z[60:] < 0).all()
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+def test_what_is_not_finite_is_infinitely_far_out_and_forgotten(bad):
+    losses = normal(3, 0.5, 100)
+    spoiled = np.insert(losses, 60, bad)
+    monitor, zscores = feed(spoiled, np.ones_like(spoiled))
+    expected, _ = feed(losses, np.ones_like(losses))
+    assert zscores[0, 60] == np.inf and np.isfinite(np.delete(zscores[0], 60)).all()
+    for name in monitor:
+        assert float(monitor[name]) == pytest.approx(float(expected[name]), rel=1e-6)
+
+
+def test_monitor_is_float32_scalars_whatever_comes_in():
+    monitor, zscores = update_monitor(init_monitor(), jnp.bfloat16(2.0), 1.0)
+    assert {(leaf.shape, leaf.dtype.name) for leaf in jax.tree.leaves((monitor, zscores))} == {((), "float32")}
+
+
+# --- throughput ------------------------------------------------------------------------------------------------------
+
+
+class Clock:
+    now = 100.0
+
+    def __call__(self):
+        return self.now
+
+
+def test_rates_leave_out_pauses_and_count_waiting():
+    clock = Clock()
+    throughput = Throughput(tokens_per_step=1000, clock=clock)
+    with throughput.pause("compile"):
+        clock.now += 30
+    for _ in range(10):
+        with throughput.waiting_for_data():
+            clock.now += 0.1
+        clock.now += 0.4
+        throughput.count()
+    with throughput.pause("evaluation"):
+        clock.now += 7
+    rates = throughput.lap()
+    assert rates.tokens_per_second == pytest.approx(2000)
+    assert rates.step_milliseconds == pytest.approx(500)
+    assert rates.data_wait_fraction == pytest.approx(0.2)
+
+    clock.now += 5
+    throughput.count(steps=5)
+    assert throughput.lap().step_milliseconds == pytest.approx(1000)
+    assert throughput.overall().step_milliseconds == pytest.approx(10_000 / 15)
+    assert throughput.training_seconds == pytest.approx(10)
+    assert throughput.elapsed_seconds == pytest.approx(47)
+    assert throughput.seconds == pytest.approx({"compile": 30, "evaluation": 7})
+
+
+def test_a_lap_without_steps_has_no_rates():
+    assert math.isnan(Throughput(1000, clock=Clock()).lap().tokens_per_second)
+
+
+def test_a_pause_that_fails_is_still_a_pause():
+    clock = Clock()
+    throughput = Throughput(1, clock=clock)
+    with pytest.raises(RuntimeError), throughput.pause("checkpoint"):
+        clock.now += 2
+        raise RuntimeError
+    assert throughput.seconds == pytest.approx({"checkpoint": 2})

@@ -1,0 +1,102 @@
+"""Newton–Schulz against the singular value decomposition, per slice of the stack, and whole matrices on a mesh."""
+
+import re
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax.sharding import AxisType, NamedSharding
+
+from gptjax.parallel.sharding import spec_of
+from gptjax.training.muon import MatrixAxes, as_matrices, orthogonalize, scale_by_orthogonalization
+
+QUERY, OUTPUT = "layers/attention/query", "layers/attention/output"
+AXES = {QUERY: MatrixAxes((1,), (2, 3)), OUTPUT: MatrixAxes((1, 2), (3,))}
+
+
+def gaussian(seed, *shape):
+    return jnp.asarray(np.random.default_rng(seed).normal(size=shape), jnp.float32)
+
+
+def core(matrix, orthogonalized):
+    """Uᵀ O V for matrix = U S Vᵀ: diagonal, with entries near one, where O has the same singular vectors."""
+    u, _, vt = np.linalg.svd(np.asarray(matrix, np.float64), full_matrices=False)
+    return u.T @ np.asarray(orthogonalized, np.float64) @ vt.T
+
+
+@pytest.mark.parametrize("shape", [(3, 12, 20), (3, 20, 12), (2, 16, 16)])
+def test_keeps_singular_vectors_and_levels_singular_values_of_every_slice(shape):
+    stack = gaussian(0, *shape) * jnp.asarray([1e-4, 1.0, 1e4][: shape[0]])[:, None, None]
+    for matrix, result in zip(stack, orthogonalize(stack)):
+        middle = core(matrix, result)
+        np.testing.assert_allclose(middle - np.diag(np.diag(middle)), 0, atol=1e-3)
+        assert np.diag(middle).min() > 0.3 and np.diag(middle).max() < 1.3
+        assert abs(np.median(np.diag(middle)) - 1) < 0.25
+
+
+def test_bfloat16_agrees_with_float32():
+    stack = gaussian(1, 2, 32, 48)
+    narrow = orthogonalize(stack.astype(jnp.bfloat16))
+    assert narrow.dtype == jnp.bfloat16
+    difference = np.asarray(narrow, np.float32) - np.asarray(orthogonalize(stack))
+    assert np.linalg.norm(difference) / np.linalg.norm(orthogonalize(stack)) < 0.1
+
+
+def test_attention_is_orthogonalized_as_one_matrix_a_layer():
+    query_LDNH, output_LNHD = gaussian(2, 2, 8, 3, 4), gaussian(3, 2, 3, 4, 8)
+    transform = scale_by_orthogonalization(AXES, jnp.float32)
+    updates = {"layers": {"attention": {"query": query_LDNH, "output": output_LNHD}}}
+    result = transform.update(updates, transform.init(updates))[0]["layers"]["attention"]
+    assert result["query"].shape == query_LDNH.shape and result["output"].shape == output_LNHD.shape
+    for layer in range(2):
+        # [8, 12] and [12, 8]; the first is scaled by sqrt(12 / 8), the second is not
+        middle = core(query_LDNH[layer].reshape(8, 12), result["query"][layer].reshape(8, 12)) / np.sqrt(12 / 8)
+        np.testing.assert_allclose(middle - np.diag(np.diag(middle)), 0, atol=1e-3)
+        middle = core(output_LNHD[layer].reshape(12, 8), result["output"][layer].reshape(12, 8))
+        np.testing.assert_allclose(middle - np.diag(np.diag(middle)), 0, atol=1e-3)
+
+
+@pytest.mark.parametrize("fan_in, fan_out", [(16, 64), (64, 16), (32, 32)])
+def test_update_rms_is_one_over_root_fan_in_for_every_shape(fan_in, fan_out):
+    path = "layers/feedforward/up"
+    transform = scale_by_orthogonalization({path: MatrixAxes((1,), (2,))}, jnp.float32)
+    gradient = {"layers": {"feedforward": {"up": 1e-9 * gaussian(4, 3, fan_in, fan_out)}}}
+    update = transform.update(gradient, transform.init(gradient))[0]["layers"]["feedforward"]["up"]
+    rms = np.sqrt(np.mean(np.square(update), axis=(1, 2)))
+    np.testing.assert_allclose(rms * np.sqrt(fan_in), 1.0, rtol=0.2)
+
+
+def test_tiny_and_zero_matrices():
+    path = "layers/feedforward/up"
+    transform = scale_by_orthogonalization({path: MatrixAxes((1,), (2,))}, jnp.float32)
+    stack = jnp.concatenate([gaussian(5, 1, 6, 8), 1e-30 * gaussian(5, 1, 6, 8), jnp.zeros((1, 6, 8))])
+    update = transform.update({"layers": {"feedforward": {"up": stack}}}, transform.init({}))[0]
+    whole, tiny, zero = update["layers"]["feedforward"]["up"]
+    np.testing.assert_allclose(tiny, whole, rtol=1e-4, atol=1e-5)
+    assert not zero.any()
+
+
+def test_as_matrices_merges_heads():
+    assert as_matrices(jnp.zeros((2, 8, 3, 4)), AXES[QUERY]).shape == (2, 8, 12)
+    assert as_matrices(jnp.zeros((2, 3, 4, 8)), AXES[OUTPUT]).shape == (2, 12, 8)
+
+
+def test_on_a_mesh_equal_values_and_no_matrix_gathered_inside_the_iteration():
+    mesh = jax.make_mesh((2, 2, 2), ("data", "fsdp", "tensor"), axis_types=(AxisType.Auto,) * 3)
+    query_LDNH = gaussian(6, 6, 8, 4, 4)  # six matrices on eight devices: padded
+    transform = scale_by_orthogonalization(AXES, jnp.float32)
+
+    def update(query_LDNH):
+        tree = {"layers": {"attention": {"query": query_LDNH}}}
+        return transform.update(tree, transform.init(tree))[0]["layers"]["attention"]["query"]
+
+    expected = jax.jit(update)(query_LDNH)
+    sharding = NamedSharding(mesh, spec_of(QUERY))
+    with jax.set_mesh(mesh):
+        sharded = jax.device_put(query_LDNH, sharding)
+        compiled = jax.jit(update, out_shardings=sharding).lower(sharded).compile()
+        np.testing.assert_allclose(compiled(sharded), expected, rtol=1e-4, atol=1e-5)
+    # Each device multiplies one matrix of the padded stack: [1, 8, 8] Gram matrices, nowhere the stack's six or eight.
+    products = set(re.findall(r"f32\[([\d,]+)\]\S* dot\(", compiled.as_text()))
+    assert products and all(shape.split(",")[0] == "1" or shape.count(",") == 1 for shape in products), products

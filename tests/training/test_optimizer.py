@@ -1,0 +1,339 @@
+"""Each optimizer against a few lines of its own mathematics; who is decayed, frozen, scaled; where the state lives."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from jax.sharding import AxisType, NamedSharding
+
+from gptjax.config import ConfigError, default
+from gptjax.parallel.sharding import params_sharding, state_sharding
+from gptjax.training.muon import orthogonalize
+from gptjax.training.optimizer import METHODS, clip_by_global_norm, make_optimizer, plan, summarize, zero_frozen
+from gptjax.training.state import TrainState
+from gptjax.tree import leaves_by_path, map_with_path
+
+L, D, N, K, H, F, V = 3, 8, 4, 2, 2, 12, 16
+SHAPES = {
+    "embedding": (V, D),
+    "positions": (10, D),
+    "head": (D, V),
+    "final_norm": {"scale": (D,), "bias": (D,)},
+    "layers": {
+        "attention_norm": {"scale": (L, D), "bias": (L, D)},
+        "attention": {
+            "query": (L, D, N, H),
+            "key": (L, D, K, H),
+            "value": (L, D, K, H),
+            "output": (L, N, H, D),
+            "query_bias": (L, N, H),
+            "output_bias": (L, D),
+            "query_norm": {"scale": (L, H)},
+        },
+        "feedforward": {"gate": (L, D, F), "up": (L, D, F), "down": (L, F, D), "up_bias": (L, F)},
+    },
+}
+LAYER_MATRICES = {f"layers/attention/{name}" for name in ("query", "key", "value", "output")} | {
+    f"layers/feedforward/{name}" for name in ("gate", "up", "down")
+}
+MATRICES = LAYER_MATRICES | {"embedding", "positions", "head"}
+
+
+def tree_of(seed, shapes=SHAPES):
+    generator = np.random.default_rng(seed)
+    is_shape = lambda x: isinstance(x, tuple)  # noqa: E731
+    return jax.tree.map(lambda s: jnp.asarray(generator.normal(size=s), jnp.float32), shapes, is_leaf=is_shape)
+
+
+PARAMS = tree_of(0)
+
+
+def optimizer_config(name="adamw", **overrides):
+    config = default().optimizer
+    config.update(dict(name=name) | overrides)
+    return config
+
+
+def constant(peak):
+    return lambda step: jnp.float32(peak)
+
+
+def run(config, gradient_trees, params=PARAMS, schedule_of_peak=constant):
+    """Parameters after one update for each tree of gradients, and the last state."""
+    optimizer = make_optimizer(config, schedule_of_peak, params)
+    state = optimizer.init(params)
+    update = jax.jit(optimizer.update)
+    for gradients in gradient_trees:
+        updates, state = update(gradients, state, params)
+        params = optax.apply_updates(params, updates)
+    return params, state
+
+
+# --- against the mathematics -----------------------------------------------------------------------------------------
+
+
+def adamw_reference(p, gradients, config, rate, decay):
+    m = v = 0.0
+    for t, g in enumerate(gradients, 1):
+        m = config.beta1 * m + (1 - config.beta1) * g
+        v = config.beta2 * v + (1 - config.beta2) * g**2
+        m_hat, v_hat = m / (1 - config.beta1**t), v / (1 - config.beta2**t)
+        p = p - rate * (m_hat / (np.sqrt(v_hat) + config.epsilon) + decay * p)
+    return p
+
+
+def lion_reference(p, gradients, config, rate, decay):
+    m = 0.0
+    for g in gradients:
+        p = p - rate * (np.sign(config.beta1 * m + (1 - config.beta1) * g) + decay * p)
+        m = config.beta2 * m + (1 - config.beta2) * g
+    return p
+
+
+def sgd_reference(p, gradients, config, rate, decay):
+    m = 0.0
+    for g in gradients:
+        m = config.momentum * m + g
+        p = p - rate * (m + decay * p)
+    return p
+
+
+def muon_reference(p, gradients, config, rate, decay, shape):
+    m = 0.0
+    for g in gradients:
+        m = config.momentum * m + g
+        direction = np.asarray(g + config.momentum * m).reshape(shape)
+        update = np.stack([orthogonalize(jnp.asarray(matrix)[None])[0] for matrix in direction])
+        update = update * np.sqrt(max(1, shape[2] / shape[1]))
+        p = p - rate * (update.reshape(p.shape) + decay * p)
+    return p
+
+
+@pytest.mark.parametrize(
+    "name, reference", [("adamw", adamw_reference), ("lion", lion_reference), ("sgd", sgd_reference)]
+)
+def test_three_updates_equal_the_definition(name, reference):
+    config = optimizer_config(name, learning_rate=0.01)
+    gradients = [tree_of(seed) for seed in (1, 2, 3)]
+    actual = leaves_by_path(run(config, gradients)[0])
+    for path, p in leaves_by_path(PARAMS).items():
+        series = [np.asarray(leaves_by_path(tree)[path], np.float64) for tree in gradients]
+        decay = config.weight_decay if path in MATRICES else 0.0
+        expected = reference(np.asarray(p, np.float64), series, config, 0.01, decay)
+        np.testing.assert_allclose(actual[path], expected, rtol=2e-5, atol=2e-6, err_msg=path)
+
+
+def test_muon_takes_the_layers_matrices_slice_by_slice_and_adamw_the_rest():
+    config = optimizer_config("muon", learning_rate=0.01, muon_learning_rate=0.03)
+    gradients = [tree_of(seed) for seed in (1, 2)]
+    actual = leaves_by_path(run(config, gradients)[0])
+    shapes = {"query": (L, D, N * H), "key": (L, D, K * H), "value": (L, D, K * H), "output": (L, N * H, D)}
+    for path, p in leaves_by_path(PARAMS).items():
+        series = [np.asarray(leaves_by_path(tree)[path]) for tree in gradients]
+        if path in LAYER_MATRICES:
+            shape = shapes.get(path.split("/")[-1], p.shape)
+            expected = muon_reference(np.asarray(p), series, config, 0.03, config.weight_decay, shape)
+        else:
+            decay = config.weight_decay if path in MATRICES else 0.0
+            expected = adamw_reference(np.asarray(p), series, config, 0.01, decay)
+        np.testing.assert_allclose(actual[path], expected, rtol=1e-3, atol=1e-4, err_msg=path)
+
+
+def test_adafactor_factors_merged_heads_layer_by_layer():
+    shapes = {"layers": {"attention": {"query": (2, 130, 4, 33)}}, "final_norm": {"scale": (6,)}}
+    params, gradients = tree_of(0, shapes), tree_of(1, shapes)
+    config = optimizer_config("adafactor", learning_rate=0.01, beta1=0.0, weight_decay=0.0)
+    after, state = run(config, [gradients], params)
+    assert {leaf.shape for path, leaf in leaves_by_path(state).items() if path.endswith("query")} == {
+        (2, 130),
+        (2, 132),
+        (1,),
+    }
+    g = np.asarray(gradients["layers"]["attention"]["query"]).reshape(2, 130, 132)
+    rows, columns = np.mean(g**2, axis=2), np.mean(g**2, axis=1)
+    update = g / np.sqrt(rows[:, :, None] * columns[:, None, :] / rows.mean(axis=1)[:, None, None])
+    update /= np.maximum(1.0, np.sqrt(np.mean(update**2, axis=(1, 2), keepdims=True)))
+    actual = (params["layers"]["attention"]["query"] - after["layers"]["attention"]["query"]) / 0.01
+    np.testing.assert_allclose(actual, update.reshape(2, 130, 4, 33), rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_every_optimizer_reduces_a_quadratic(name):
+    target = tree_of(7)
+    config = optimizer_config(name, learning_rate=0.03, muon_learning_rate=0.1, weight_decay=0.0, momentum=0.5)
+    optimizer = make_optimizer(config, constant, PARAMS)
+    distance = lambda params: sum(  # noqa: E731
+        jnp.sum((a - b) ** 2) for a, b in zip(jax.tree.leaves(params), jax.tree.leaves(target))
+    )
+
+    def step(carry, _):
+        params, state = carry
+        updates, state = optimizer.update(jax.grad(distance)(params), state, params)
+        return (optax.apply_updates(params, updates), state), distance(params)
+
+    _, losses = jax.jit(lambda p: jax.lax.scan(step, (p, optimizer.init(p)), length=150))(PARAMS)
+    assert losses[-1] < 0.05 * losses[0]
+
+
+def test_each_group_follows_the_schedule_of_its_own_peak():
+    config = optimizer_config("muon", weight_decay=0.0, learning_rate=0.5, muon_learning_rate=2.0)
+    shapes = {"embedding": (V, D), "layers": {"attention": {"query": (L, D, N, H)}}}
+    params, gradients = tree_of(0, shapes), tree_of(1, shapes)
+    optimizer = make_optimizer(config, lambda peak: lambda step: jnp.where(step < 1, 0.0, peak), params)
+    first, state = optimizer.update(gradients, optimizer.init(params), params)
+    assert not any(leaf.any() for leaf in jax.tree.leaves(first))
+    second = leaves_by_path(optimizer.update(gradients, state, params)[0])
+    rms = {path: float(jnp.sqrt(jnp.mean(update**2))) for path, update in second.items()}
+    assert rms["embedding"] == pytest.approx(0.5, rel=0.01)
+    assert rms["layers/attention/query"] == pytest.approx(2.0 / np.sqrt(D), rel=0.2)
+
+
+# --- who gets what ---------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_decay_is_on_matrices_only(name):
+    treatments = plan(optimizer_config(name), PARAMS)
+    assert {path for path, treatment in treatments.items() if treatment.weight_decay} == MATRICES
+    assert {treatment.weight_decay for treatment in treatments.values()} == {0.0, 0.1}
+
+
+def test_muon_gets_exactly_the_layers_matrices():
+    treatments = plan(optimizer_config("muon"), PARAMS)
+    assert {path for path, treatment in treatments.items() if treatment.method == "muon"} == LAYER_MATRICES
+    assert {treatment.method for treatment in treatments.values()} == {"muon", "adamw"}
+
+
+def test_decay_does_not_pass_through_the_moments():
+    config = optimizer_config("adamw", learning_rate=0.1, weight_decay=0.5)
+    after = run(config, [jax.tree.map(jnp.zeros_like, PARAMS)])[0]
+    np.testing.assert_allclose(after["head"], 0.95 * PARAMS["head"], rtol=1e-6)
+    np.testing.assert_array_equal(
+        after["layers"]["attention_norm"]["scale"], PARAMS["layers"]["attention_norm"]["scale"]
+    )
+
+
+def test_rules_scale_rates_and_decay_and_the_last_match_wins():
+    rules = (
+        ("layers/.*", "learning_rate", 0.5),
+        ("layers/attention/.*", "learning_rate", 0.25),
+        (".*bias", "weight_decay", 2.0),
+        ("embedding", "weight_decay", 0),
+    )
+    treatments = plan(optimizer_config(rules=rules), PARAMS)
+    assert treatments["layers/feedforward/up"].learning_rate == 0.5
+    assert treatments["layers/attention/query"].learning_rate == 0.25
+    assert treatments["embedding"].learning_rate == 1.0 and treatments["embedding"].weight_decay == 0.0
+    assert treatments["final_norm/bias"].weight_decay == pytest.approx(0.2)
+    plain = run(optimizer_config("sgd", weight_decay=0.0), [tree_of(1)])[0]
+    ruled = run(optimizer_config("sgd", weight_decay=0.0, rules=rules), [tree_of(1)])[0]
+    for path, factor in {"layers/attention/query": 0.25, "layers/feedforward/up": 0.5, "head": 1.0}.items():
+        before, fully, partly = (leaves_by_path(tree)[path] for tree in (PARAMS, plain, ruled))
+        np.testing.assert_allclose(partly - before, factor * (fully - before), rtol=1e-3, atol=1e-6)
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_frozen_parameters_have_no_state_and_never_change(name):
+    rules = (("layers/.*", "freeze", True), ("embedding", "freeze", True), ("layers/feedforward/.*", "freeze", False))
+    config = optimizer_config(name, rules=rules)
+    after, state = run(config, [tree_of(1), tree_of(2)])
+    after, before = leaves_by_path(after), leaves_by_path(PARAMS)
+    frozen = {
+        path for path in before if path == "embedding" or path.startswith(("layers/att", "layers/attention_norm"))
+    }
+    assert {path for path in before if np.array_equal(before[path], after[path])} == frozen
+    assert not [path for path in leaves_by_path(state) if path.endswith(tuple(frozen))]
+
+
+def test_frozen_gradients_count_in_no_norm():
+    treatments = plan(optimizer_config(rules=(("layers/.*", "freeze", True),)), PARAMS)
+    gradients = leaves_by_path(zero_frozen(tree_of(1), treatments))
+    assert all(bool(g.any()) != path.startswith("layers/") for path, g in gradients.items())
+
+
+def test_an_unfrozen_run_is_the_same_with_and_without_a_rule_that_unfreezes():
+    after = run(optimizer_config(rules=((".*", "freeze", True), (".*", "freeze", False))), [tree_of(1)])[0]
+    jax.tree.map(np.testing.assert_array_equal, after, run(optimizer_config(), [tree_of(1)])[0])
+
+
+@pytest.mark.parametrize(
+    "config, message",
+    [
+        (dict(name="adam"), "optimizer.name is 'adam'.*adamw, muon"),
+        (dict(rules=(("layers/attn/.*", "freeze", True),)), "matches no parameter.*embedding"),
+        (dict(rules=(("layers/attention", "freeze", True),)), "matches no parameter.*whole paths"),
+        (dict(rules=((".*", "freezing", True),)), "'freezing' is not one of learning_rate"),
+        (dict(rules=((".*", "freeze", 1.0),)), "freeze is True or False"),
+        (dict(rules=((".*", "learning_rate", "0.1"),)), "is a factor"),
+        (dict(rules=((".*", "weight_decay", -1.0),)), "is a factor"),
+        (dict(rules=((".*", "freeze"),)), "a rule is"),
+        (dict(rules=(("(", "freeze", True),)), "not a regular expression"),
+        (dict(rules=((".*", "freeze", True),)), "nothing left to train"),
+    ],
+)
+def test_bad_settings_are_refused_by_name(config, message):
+    with pytest.raises(ConfigError, match=message):
+        make_optimizer(optimizer_config(**config), constant, PARAMS)
+
+
+def test_summary_covers_every_parameter_once():
+    groups = summarize(plan(optimizer_config("muon", rules=(("embedding", "freeze", True),)), PARAMS))
+    assert sum(group["num_parameters"] for group in groups) == sum(leaf.size for leaf in jax.tree.leaves(PARAMS))
+    assert sorted(path for group in groups for path in group["paths"]) == sorted(leaves_by_path(PARAMS))
+    assert (groups[0]["method"], groups[0]["weight_decay"], set(groups[0]["paths"])) == ("muon", 0.1, LAYER_MATRICES)
+    assert [group["paths"] for group in groups if group["method"] == "frozen"] == [["embedding"]]
+
+
+# --- state, clipping -------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_first_moment_dtype_is_that_of_the_first_moment_alone(name):
+    def dtypes_after_an_update(dtype):
+        optimizer = make_optimizer(optimizer_config(name, first_moment_dtype=dtype), constant, PARAMS)
+        state = jax.eval_shape(lambda p: optimizer.update(p, optimizer.init(p), p)[1], PARAMS)
+        return [leaf.dtype for path, leaf in leaves_by_path(state).items() if path.endswith("layers/attention/query")]
+
+    assert dtypes_after_an_update("bfloat16").count(jnp.bfloat16) == 1
+    assert dtypes_after_an_update("float32").count(jnp.bfloat16) == 0
+
+
+@pytest.mark.parametrize("name", ["adamw", "muon", "lion", "sgd"])
+def test_state_is_sharded_like_its_parameters_and_updates_are_the_same(name):
+    mesh = jax.make_mesh((2, 2, 2), ("data", "fsdp", "tensor"), axis_types=(AxisType.Auto,) * 3)
+    config = optimizer_config(name)
+    optimizer = make_optimizer(config, constant, PARAMS)
+    shardings = params_sharding(mesh, PARAMS)
+    with jax.set_mesh(mesh):
+        params = jax.device_put(PARAMS, shardings)
+        abstract = TrainState(jnp.int32(0), PARAMS, jax.eval_shape(optimizer.init, PARAMS), None, {})
+        state = jax.jit(optimizer.init, out_shardings=state_sharding(mesh, abstract).opt_state)(params)
+        by_path = leaves_by_path(shardings)
+        for path, leaf in leaves_by_path(state).items():
+            mirrored = [p for p in by_path if path.endswith("/" + p)]
+            expected = (
+                by_path[max(mirrored, key=len)] if mirrored else NamedSharding(mesh, jax.sharding.PartitionSpec())
+            )
+            assert leaf.sharding.is_equivalent_to(expected, leaf.ndim), path
+        assert len(jax.tree.leaves(state)) > len(by_path)
+        updates, _ = jax.jit(optimizer.update, out_shardings=(shardings, None))(tree_of(1), state, params)
+        on_mesh = optax.apply_updates(params, updates)
+    alone = run(config, [tree_of(1)])[0]
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5), on_mesh, alone)
+
+
+def test_clipping_uses_the_norm_it_is_given():
+    gradients = tree_of(1)
+    norm = optax.tree.norm(gradients)
+    assert float(optax.tree.norm(clip_by_global_norm(gradients, norm, 1.0))) == pytest.approx(1.0, rel=1e-5)
+    jax.tree.map(np.testing.assert_array_equal, clip_by_global_norm(gradients, norm, 1e6), gradients)
+    jax.tree.map(np.testing.assert_array_equal, clip_by_global_norm(gradients, norm, 0.0), gradients)
+    expected = jax.tree.map(lambda g: g / 8, gradients)
+    jax.tree.map(np.testing.assert_array_equal, clip_by_global_norm(gradients, 16.0, 2.0), expected)
+
+
+def test_clipping_a_nonfinite_gradient_spoils_it_all():
+    gradients = map_with_path(lambda path, g: g * (jnp.nan if path == "head" else 1.0), tree_of(1))
+    clipped = clip_by_global_norm(gradients, optax.tree.norm(gradients), 1.0)
+    assert all(np.isnan(leaf).all() for leaf in jax.tree.leaves(clipped))

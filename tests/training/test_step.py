@@ -1,0 +1,237 @@
+"""One step is the same step however it is cut: micro-batches, padding, meshes; and bad steps are dropped."""
+
+import functools
+import re
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from gptjax.config import Units
+from gptjax.parallel.distributed import local_rows, put_batch
+from gptjax.parallel.mesh import make_mesh
+from gptjax.training.metrics import MONITOR_STEPS
+from gptjax.training.trainer import make_trainer
+
+STEPS = 3
+
+
+def random_batch(config, seed=0):
+    """Rows of very different supervised length, one of them with none at all."""
+    rng = np.random.default_rng(seed)
+    shape = (config.training.batch_size, config.data.sequence_length)
+    lengths = rng.integers(1, shape[1] + 1, shape[0])
+    lengths[3] = 0
+    return {
+        "tokens": rng.integers(0, config.model.vocab_size, shape).astype(np.int32),
+        "targets": rng.integers(0, config.model.vocab_size, shape).astype(np.int32),
+        "weights": (np.arange(shape[1]) < lengths[:, None]).astype(np.float32),
+    }
+
+
+def build(config, devices=None):
+    mesh = make_mesh(config.mesh, devices)
+    units = Units(config.training.batch_size * config.data.sequence_length, total_steps=20)
+    with jax.set_mesh(mesh):
+        return make_trainer(config, mesh, 20, lambda text: units.steps(text, "test"))
+
+
+def place(trainer, batch):
+    training = trainer.config.training
+    rows = local_rows(trainer.mesh, training.batch_size, training.gradient_accumulation_steps)
+    local = {name: array[rows] for name, array in batch.items()}
+    return put_batch(trainer.mesh, local, rows, training.batch_size, training.gradient_accumulation_steps)
+
+
+def run(config, devices=None, steps=STEPS, batches=None):
+    """(params, metrics of every step) after a few steps."""
+    trainer = build(config, devices)
+    with jax.set_mesh(trainer.mesh):
+        state = trainer.init()
+        compiled = trainer.compile_train_step(trainer.abstract_batch())
+        history = []
+        for step in range(steps):
+            batch = random_batch(config, step) if batches is None else batches[step]
+            state, metrics = compiled(state, place(trainer, batch))
+            history.append(jax.device_get(metrics))
+        return jax.device_get(state), history
+
+
+@functools.cache
+def one_device_run(config):
+    return run(config, jax.devices()[ONE_DEVICE])
+
+
+def assert_same(run_a, run_b, tolerance=2e-5):
+    (state_a, history_a), (state_b, history_b) = run_a, run_b
+    for a, b in zip(history_a, history_b):
+        np.testing.assert_allclose(a["train/loss"], b["train/loss"], rtol=tolerance)
+        np.testing.assert_allclose(a["train/gradient_norm"], b["train/gradient_norm"], rtol=tolerance)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=tolerance), state_a.params, state_b.params)
+
+
+ONE_DEVICE = slice(0, 1)
+SGD = dict(optimizer__name="sgd", optimizer__learning_rate=0.5)  # an update that shows the gradient as it is
+
+
+@pytest.mark.parametrize("accumulation", [4, 16])
+def test_micro_batches_of_unequal_weight_equal_the_whole_batch(tiny_config, accumulation):
+    whole = one_device_run(tiny_config(**SGD))
+    parts = run(tiny_config(training__gradient_accumulation_steps=accumulation, **SGD), jax.devices()[ONE_DEVICE])
+    assert_same(whole, parts)
+
+
+@pytest.mark.parametrize(
+    "optimizer, mesh",
+    [
+        ("adamw", dict(mesh__data=8)),
+        ("adamw", dict(mesh__data=1, mesh__fsdp=8)),
+        ("adamw", dict(mesh__data=1, mesh__fsdp=4, mesh__tensor=2, training__gradient_accumulation_steps=2)),
+        (
+            "adamw",
+            dict(mesh__data=4, mesh__tensor=2, model__layers="scan", model__remat="full", training__loss_chunk=32),
+        ),
+        ("muon", dict(mesh__data=2, mesh__fsdp=2, mesh__tensor=2)),
+    ],
+    ids=str,
+)
+def test_every_mesh_is_the_same_model(tiny_config, optimizer, mesh):
+    config = tiny_config(optimizer__name=optimizer)
+    assert_same(one_device_run(config), run(tiny_config(optimizer__name=optimizer, **mesh)))
+
+
+def compiled_step(config, devices=None):
+    trainer = build(config, devices)
+    with jax.set_mesh(trainer.mesh):
+        return trainer, trainer.compile_train_step(trainer.abstract_batch())
+
+
+def flops(config, devices=None):
+    return compiled_step(config, devices)[1].cost_analysis()["flops"]
+
+
+@pytest.mark.parametrize("accumulation", [1, 2])
+@pytest.mark.parametrize("axis", ["data", "fsdp"])
+def test_eight_devices_share_the_work(tiny_config, axis, accumulation):
+    """Silent replication gives the right loss at an eighth of the speed: only the work itself shows it."""
+    shape = dict(
+        model__width=64,
+        data__sequence_length=64,
+        training__gradient_accumulation_steps=accumulation,
+        optimizer__name="sgd",
+        training__batch_size=32,
+    )
+    mesh = dict(mesh__data=1) | {f"mesh__{axis}": 8}
+    one = flops(tiny_config(**shape), jax.devices()[ONE_DEVICE])
+    eight = flops(tiny_config(**shape, **mesh))
+    assert eight < one / 8 * 1.5
+
+
+def collectives(compiled):
+    names = ("all-reduce", "all-gather", "reduce-scatter", "all-to-all", "collective-permute")
+    text = compiled.as_text()
+    return {name: len(re.findall(rf"\b{name}(?:-start)?\(", text)) for name in names}
+
+
+def test_collectives_are_those_of_the_parallelism(tiny_config):
+    data = collectives(compiled_step(tiny_config(mesh__data=8))[1])
+    assert data["all-reduce"] >= 1 and data["all-gather"] == data["all-to-all"] == 0
+    fsdp = collectives(compiled_step(tiny_config(mesh__data=1, mesh__fsdp=8))[1])
+    assert fsdp["all-gather"] >= 1
+    accumulated = tiny_config(mesh__data=8, training__gradient_accumulation_steps=2)
+    assert collectives(compiled_step(accumulated)[1])["all-gather"] == 0
+
+
+def test_fsdp_splits_parameters_and_optimizer_state_eightfold(tiny_config):
+    trainer, _ = compiled_step(tiny_config(mesh__data=1, mesh__fsdp=8))
+    state = trainer.abstract_state
+    query = state.params["layers"]["attention"]["query"]
+    assert query.sharding.shard_shape(query.shape)[1] == query.shape[1] // 8
+    sizes = [(leaf.size, np.prod(leaf.sharding.shard_shape(leaf.shape))) for leaf in jax.tree.leaves(state)]
+    whole, here = (sum(column) for column in zip(*sizes))
+    assert here < whole / 8 * 1.2
+
+
+def test_the_state_is_donated(tiny_config):
+    config = tiny_config()
+    trainer = build(config)
+    with jax.set_mesh(trainer.mesh):
+        state = trainer.init()
+        compiled = trainer.compile_train_step(trainer.abstract_batch())
+        compiled(state, place(trainer, random_batch(config)))
+    assert all(leaf.is_deleted() for leaf in jax.tree.leaves(state.params))
+
+
+def poisoned(config):
+    batches = [random_batch(config, step) for step in range(STEPS)]
+    batches[1]["weights"] = np.full_like(batches[1]["weights"], np.inf)
+    return batches
+
+
+def test_a_step_that_is_not_finite_is_skipped_on_request(tiny_config):
+    config = tiny_config(training__on_nonfinite="skip", training__ema_decay=0.9)
+    batches = poisoned(config)
+    state, history = run(config, batches=batches)
+    assert [m["train/skipped"] for m in history] == [0, 1, 0]
+    assert state.step == STEPS
+    assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(state))
+
+
+def test_without_the_request_it_poisons_the_parameters(tiny_config):
+    config = tiny_config()
+    state, history = run(config, batches=poisoned(config))
+    assert not np.isfinite(history[1]["train/loss"])
+    assert not np.isfinite(state.params["embedding"]).all()
+
+
+def test_an_outlier_is_skipped_on_request(tiny_config):
+    config = tiny_config(training__outlier_zscore=6.0, optimizer__learning_rate=1e-5)
+    steps = MONITOR_STEPS + 5
+    batches = [random_batch(config, step) for step in range(steps)]
+    odd = dict(batches[-1], targets=np.zeros_like(batches[-1]["targets"]), tokens=np.zeros_like(batches[-1]["tokens"]))
+    batches[-1] = odd
+    _, history = run(config, jax.devices()[ONE_DEVICE], steps, batches)
+    assert history[-1]["train/skipped"] == 1
+    assert sum(m["train/skipped"] for m in history[:-1]) == 0
+
+
+def test_the_moving_average_follows_its_definition(tiny_config):
+    config = tiny_config(training__ema_decay=0.75)
+    states = [run(config, steps=n)[0] for n in range(STEPS + 1)]
+    average = states[0].params
+    for state in states[1:]:
+        average = jax.tree.map(lambda a, p: 0.75 * a + 0.25 * p, average, state.params)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-6), average, states[-1].ema)
+
+
+def test_dropout_differs_between_steps_and_micro_batches_and_repeats_with_the_seed(tiny_config):
+    still = dict(model__dropout=0.5, optimizer__learning_rate=1e-12)
+    config = tiny_config(**still)
+    batches = [random_batch(config, 0)] * STEPS
+    losses = [m["train/loss"] for m in run(config, batches=batches)[1]]
+    assert len(set(map(float, losses))) == STEPS
+    assert losses == [m["train/loss"] for m in run(config, batches=batches)[1]]
+    halves = np.tile(random_batch(config)["tokens"][:8], (2, 1))
+    doubled = {name: np.tile(array[:8], (2, 1)) for name, array in random_batch(config).items()} | {"tokens": halves}
+    split = run(tiny_config(training__gradient_accumulation_steps=2, **still), batches=[doubled], steps=1)[1][0]
+    first = run(tiny_config(training__batch_size=8, **still), batches=[{n: a[:8] for n, a in doubled.items()}], steps=1)
+    assert abs(split["train/loss"] - first[1][0]["train/loss"]) > 1e-6
+
+
+def test_a_batch_without_supervised_tokens_gives_no_number(tiny_config):
+    config = tiny_config()
+    empty = random_batch(config)
+    empty["weights"] = np.zeros_like(empty["weights"])
+    metrics = run(config, batches=[empty], steps=1)[1][0]
+    assert metrics["train/supervised_tokens"] == 0 and not np.isfinite(metrics["train/loss"])
+
+
+def test_frozen_parameters_do_not_count_in_the_norm(tiny_config):
+    frozen = tiny_config(optimizer__rules=((r"layers/.*", "freeze", True),))
+    free = tiny_config()
+    (state, norms), (_, all_norms) = run(frozen, steps=1), run(free, steps=1)
+    assert norms[0]["train/gradient_norm"] < all_norms[0]["train/gradient_norm"]
+    initial = run(frozen, steps=0)[0].params["layers"]
+    jax.tree.map(np.testing.assert_array_equal, state.params["layers"], initial)
+    assert jnp.any(state.params["embedding"] != run(frozen, steps=0)[0].params["embedding"])
