@@ -6,7 +6,8 @@ Same model, data split, batch, steps and schedule as nanoGPT's README (validatio
 Data: tinyshakespeare, one file of 1,115,394 bytes (md5 6fb458f1232090904fb40fe944165e91), in nanoGPT's and char-rnn's
 repositories; its first 90 % are for training, so the split is by position, not by document:
 
-  python -m gptjax.prepare --input=input.txt --output=data/shakespeare_char --tokenizer=char --split=position
+  python -m gptjax.prepare --input=input.txt --output=data/shakespeare_char --tokenizer=char \\
+    --split_by=tail --validation_fraction=0.1
 """
 
 from gptjax.config import ConfigError, default

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import sys
+import traceback
 from collections.abc import Callable
 
 from absl import app, flags, logging
@@ -57,6 +58,9 @@ def _parse_flags(argv: list[str]) -> list[str]:
         sys.exit(_fail(error))
     except flags.Error as error:
         sys.exit(_fail(_cause_of(error)))
+    except Exception as error:  # a config file is the user's own program: where it fails, not how it was called
+        place = traceback.extract_tb(error.__traceback__)[-1]
+        sys.exit(_fail(f"{place.filename}, line {place.lineno}: {type(error).__name__}: {error}"))
 
 
 def _cause_of(error: flags.Error) -> str:

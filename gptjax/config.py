@@ -135,7 +135,7 @@ def default() -> ConfigDict:
 
     config.evaluation = ConfigDict(
         dict(
-            every="250 steps",
+            every="250 steps",  # "": never
             batches=20,  # 0: the whole validation split
             sample_every="",  # "500 steps": a sample of the model into samples/
             sample_prompt="\n",
@@ -343,13 +343,13 @@ def _validate_training(config: Any) -> None:
             f"training.gradient_accumulation_steps = {training.gradient_accumulation_steps}"
         )
     units = Units(training.batch_size * config.data.sequence_length, steps_per_epoch=1.0, total_steps=100)
-    required = "training.duration checkpoint.every evaluation.every logging.every".split()
-    for field in (*required, "schedule.warmup", "schedule.decay"):
-        if units.steps(get(config, field), field) < (1 if field in required else 0):
+    for field in ("schedule.warmup", "schedule.decay", *(["training.profile"] if training.profile else [])):
+        units.steps(get(config, field), field)
+    required = ("training.duration", "checkpoint.every", "logging.every")
+    optional = ("checkpoint.keep_every", "evaluation.every", "evaluation.sample_every")
+    for field in (*required, *(field for field in optional if get(config, field))):
+        if units.steps(get(config, field), field) < 1:
             raise ConfigError(f"{field} = {get(config, field)!r}: must be at least one step")
-    for field in ("checkpoint.keep_every", "evaluation.sample_every", "training.profile"):
-        if get(config, field):
-            units.steps(get(config, field), field)
     for rule in config.optimizer.rules:
         if not (isinstance(rule, tuple | list) and len(rule) == 3 and rule[1] in _RULE_FIELDS):
             raise ConfigError(

@@ -72,11 +72,9 @@ def main(argv: list[str]) -> int:
 
     run = settle(_CONFIG.value, Path(_WORKDIR.value))
     show_settings(run)
-    steps_of = functools.partial(run.units.steps, field="checkpoint.keep_every")
-    with Checkpoints(run.workdir, run.config.checkpoint, steps_of) as checkpoints:
+    with jax.set_mesh(run.trainer.mesh), explained_memory(run.config), open_checkpoints(run) as checkpoints:
         state, notes = start(run, checkpoints)
-        with explained_memory(run.config):
-            train(run, checkpoints, state, notes)
+        train(run, checkpoints, state, notes)
     return 0
 
 
@@ -89,12 +87,15 @@ class Run:
 
     Attributes:
       config: resolved: no `auto` is left in it.
+      validation: in batches as large as a micro-batch of training, so that what trains also fits when it is evaluated;
+        None when evaluation is off.
       units: turns durations into steps; knows the length of the run.
     """
 
     config: FrozenConfigDict
     workdir: Path
     data: Dataset
+    validation: Dataset | None
     tokenizer: Tokenizer
     units: Units
     trainer: Trainer
@@ -130,6 +131,10 @@ def settle(config: ConfigDict, workdir: Path) -> Run:
     """
     training = config.training
     data = open_dataset(config.data, "train", seed=config.seed, batch_size=training.batch_size)
+    validation = None
+    if config.evaluation.every:
+        rows = training.batch_size // training.gradient_accumulation_steps
+        validation = open_dataset(config.data, "validation", seed=config.seed, batch_size=rows)
     tokenizer = tokenizers.load(parse_mixture(config.data.path)[0][0])
     tokens_per_step = training.batch_size * config.data.sequence_length
     units = Units(tokens_per_step, data.num_windows / training.batch_size)
@@ -137,10 +142,9 @@ def settle(config: ConfigDict, workdir: Path) -> Run:
     units = dataclasses.replace(units, total_steps=total_steps)
 
     mesh = make_mesh(config.mesh)
-    jax.set_mesh(mesh)
     config = resolve(config, mesh, data.vocab_size)
     trainer = make_trainer(config, mesh, total_steps, functools.partial(units.steps, field="schedule"))
-    return Run(config, workdir, data, tokenizer, units, trainer, consoles.make_console())
+    return Run(config, workdir, data, validation, tokenizer, units, trainer, consoles.make_console())
 
 
 def resolve(config: ConfigDict, mesh: Mesh, vocab_size: int) -> FrozenConfigDict:
@@ -188,6 +192,11 @@ def show_settings(run: Run) -> None:
         summarize(plan(run.config.optimizer, params)),
     )
     consoles.print_settings(run.console, run.config, facts)
+
+
+def open_checkpoints(run: Run) -> Checkpoints:
+    steps_of = functools.partial(run.units.steps, field="checkpoint.keep_every")
+    return Checkpoints(run.workdir, run.config.checkpoint, steps_of)
 
 
 def start(run: Run, checkpoints: Checkpoints) -> tuple[TrainState, list[str]]:
@@ -338,20 +347,16 @@ def device_batches(run: Run, start_step: int) -> Iterator[dict[str, jax.Array]]:
 
 
 def make_evaluation(run: Run) -> Callable[[TrainState], dict[str, float]]:
-    """state → validation metrics, of the moving average of the parameters where there is one.
-
-    Batches are as large as a micro-batch of training, so that what trains also fits when it is evaluated.
-    """
+    """state → validation metrics, of the moving average of the parameters where there is one."""
     config, mesh = run.config, run.trainer.mesh
     batch_size = config.training.batch_size // config.training.gradient_accumulation_steps
-    data = open_dataset(config.data, "validation", seed=config.seed, batch_size=batch_size)
     rows = distributed.local_rows(mesh, batch_size, 1)
     token_bytes_V = np.zeros(config.model.vocab_size, np.float32)
     token_bytes_V[: run.tokenizer.vocab_size] = run.tokenizer.token_bytes()
     step = run.trainer.evaluation_step(token_bytes_V)
 
     def evaluate(state: TrainState) -> dict[str, float]:
-        host_batches = data.batches(0, rows, num_steps=config.evaluation.batches or None)
+        host_batches = run.validation.batches(0, rows, num_steps=config.evaluation.batches or None)
         batches = (distributed.put_batch(mesh, batch, rows, batch_size, 1) for batch in host_batches)
         return evaluate_perplexity(step, state.params if state.ema is None else state.ema, batches)
 

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import astuple, dataclass, field
 
 import jax
 import numpy as np
@@ -52,6 +52,9 @@ class Timing:
     prefill_tokens: int = 0
     decode_seconds: float = 0.0
     decode_tokens: int = 0
+
+    def __add__(self, other: Timing) -> Timing:
+        return Timing(*(mine + its for mine, its in zip(astuple(self), astuple(other))))
 
     @property
     def prefill_tokens_per_second(self) -> float:

@@ -4,9 +4,9 @@ The processors are applied in the order of Hugging Face's `generate`, each to wh
 
     repetition penalty → temperature → top-k → top-p → min-p → draw
 
-All that a caller may set is an array `[B]`, one value a row, so that no setting ever recompiles a program and rows of one
-batch may differ. Row b at step i draws with `fold_in(key(seed_b), i)`: its tokens depend on its own seed and its own
-prompt, not on its neighbours or on its place in the batch.
+All that a caller may set is an array `[B]`, one value a row, so that no setting ever recompiles a program and the rows
+of a batch may differ. Row b at step i draws with `fold_in(key(seed_b), i)`: its tokens depend on its own seed and its
+own prompt, not on its neighbours or on its place in the batch.
 """
 
 from __future__ import annotations

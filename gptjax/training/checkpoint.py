@@ -8,7 +8,6 @@ deletes in place, so that a kill leaves half a checkpoint under a whole one's na
 from __future__ import annotations
 
 import functools
-import json
 import math
 import shutil
 import time
@@ -22,7 +21,7 @@ from jax.experimental import multihost_utils
 from ml_collections import FrozenConfigDict
 from orbax.checkpoint import v1 as ocp
 
-from gptjax.config import ConfigError
+from gptjax.config import ConfigError, from_json
 from gptjax.training import checkpoint_format as files
 from gptjax.training.checkpoint_format import CheckpointError
 from gptjax.training.state import TrainState
@@ -219,11 +218,9 @@ def load_for_inference(
     """All that a model needs to run: parameters on one device, the run's config, the step. Raises as `load_params`."""
     path = Path(workdir) / "config.json"
     try:
-        config = FrozenConfigDict(json.loads(path.read_text()))
+        config = from_json(path.read_text(), str(path))
     except FileNotFoundError:
         raise ConfigError(f"workdir {workdir} is not a run: it has no {path.name}") from None
-    except ValueError as error:
-        raise ConfigError(f"{path} is not JSON: {error}") from None
     params, step = load_params(workdir, which, ema=ema)
     return params, config, step
 

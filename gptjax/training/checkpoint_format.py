@@ -16,7 +16,7 @@ import numpy as np
 from jax.experimental import multihost_utils
 from orbax.checkpoint import v1 as ocp
 
-from gptjax.config import ConfigError
+from gptjax.config import ConfigError, RunError
 from gptjax.training.checksum import checksums
 from gptjax.training.state import TrainState
 from gptjax.tree import leaves_by_path
@@ -28,7 +28,7 @@ COMMITTED = "commit_success.txt"  # Orbax writes it last, then renames the folde
 T = TypeVar("T")
 
 
-class CheckpointError(RuntimeError):
+class CheckpointError(RunError):
     """A checkpoint that could not be written or read; the message names it and the reason."""
 
 

@@ -79,15 +79,29 @@ def scale_by_orthogonalization(axes_by_path: dict[str, MatrixAxes], dtype: Any) 
 
 
 def _on_whole_matrices(x_LIO: jax.Array) -> jax.Array:
-    """`orthogonalize`, with the stack spread over all devices of the mesh in force (padded with zeros to divide)."""
+    """`orthogonalize`, with the stack spread over all devices of the mesh in force (padded with zeros to divide).
+
+    The mesh's axes move onto the stack, and back, one at a time: each is one all-to-all (or, for an axis over which the
+    stack was copied, nothing on the way in and one all-gather on the way out). Moved all at once, the partitioner
+    finds no path and copies every matrix to every device.
+    """
     mesh = jax.sharding.get_abstract_mesh()
-    if mesh.empty or mesh.size == 1:
+    axes = tuple(axis for axis, size in mesh.shape.items() if size > 1)
+    if not axes:
         return orthogonalize(x_LIO)
+
+    def on_stack(x: jax.Array, num_axes: int) -> jax.Array:
+        rest = None if num_axes == len(axes) else P.UNCONSTRAINED
+        return jax.lax.with_sharding_constraint(x, P(axes[:num_axes], rest, rest))
+
     num_matrices = x_LIO.shape[0]
-    padded = jnp.pad(x_LIO, ((0, -num_matrices % mesh.size), (0, 0), (0, 0)))
-    spread = P(mesh.axis_names)
-    padded = jax.lax.with_sharding_constraint(padded, spread)
-    return jax.lax.with_sharding_constraint(orthogonalize(padded), spread)[:num_matrices]
+    x = jnp.pad(x_LIO, ((0, -num_matrices % mesh.size), (0, 0), (0, 0)))
+    for num_axes in range(1, len(axes) + 1):
+        x = on_stack(x, num_axes)
+    x = orthogonalize(x)
+    for num_axes in range(len(axes), 0, -1):
+        x = on_stack(x, num_axes)
+    return x[:num_matrices]
 
 
 def _back_to_its_own_sharding(update: jax.Array, path: str) -> jax.Array:

@@ -12,7 +12,7 @@ from typing import Any
 
 from ml_collections import FrozenConfigDict
 
-from gptjax.config import ConfigError
+from gptjax.config import ConfigError, to_json
 
 # A run may move to another machine: these say how the same function is computed.
 _EXECUTION = {"model.dtype", "model.layers", "model.remat", "model.attention", "model.attention_block"}
@@ -31,7 +31,7 @@ def run_metadata(config: FrozenConfigDict, fingerprint: Mapping, tokens: int) ->
       tokens: trained on so far.
     """
     return {
-        "config": _json_values(config.to_dict()),
+        "config": json.loads(to_json(config)),
         "fingerprint": _json_values(dict(fingerprint)),
         "tokens": int(tokens),
         "versions": {name: _version(name) for name in ("gptjax", "jax", "flax", "optax", "orbax-checkpoint")},
@@ -50,7 +50,7 @@ def check_compatible(saved: Mapping, config: FrozenConfigDict, fingerprint: Mapp
     """
     refused = _differences(saved["fingerprint"], _json_values(dict(fingerprint)), "data: ")
     noted = []
-    for field, (there, here) in _differences(saved["config"], _json_values(config.to_dict())).items():
+    for field, (there, here) in _differences(saved["config"], json.loads(to_json(config))).items():
         if field in _FIXED or (field.startswith("model.") and field not in _EXECUTION):
             refused[field] = (there, here)
         elif not field.startswith(_HARMLESS):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -28,8 +29,10 @@ def make_train_step(
     The loss of every micro-batch is divided by the supervised tokens of the *whole* batch before it is differentiated,
     so A micro-batches, any padding and any mesh give the gradient of one big batch.
 
-    An update is dropped (parameters, optimizer state and statistics stay; the step counts) when the loss or the
-    gradient is not finite and `training.on_nonfinite` is 'skip', or when a z-score exceeds `training.outlier_zscore`.
+    An update is dropped when the loss or the gradient is not finite and `training.on_nonfinite` is 'skip', or when a
+    z-score exceeds `training.outlier_zscore`: parameters and statistics of the optimizer stay as they were. Counters go
+    on, so that the schedule stays a function of the step; so does the monitor, or a lasting change of the loss would
+    drop every update from then on.
     """
     training = config.training
     dropout = config.model.dropout > 0
@@ -88,8 +91,7 @@ def make_train_step(
         if training.on_nonfinite == "skip" or training.outlier_zscore:
             keep = _is_sound(loss, gradient_norm, zscores, training)
             metrics["train/skipped"] = 1.0 - keep
-            # a select costs nothing: the old values are being read for the update anyway
-            new = jax.tree.map(lambda a, b: jnp.where(keep, a, b), new, state.replace(step=state.step + 1))
+            new = jax.tree.map(functools.partial(_unless_dropped, keep), new, state).replace(monitor=monitor)
         return new, metrics
 
     return train_step
@@ -104,6 +106,11 @@ def _split_rows(array: jax.Array) -> jax.Array:
     if jax.sharding.get_abstract_mesh().empty:
         return array
     return jax.lax.with_sharding_constraint(array, P(BATCH_AXES))
+
+
+def _unless_dropped(keep: jax.Array, new: jax.Array, old: jax.Array) -> jax.Array:
+    """A select costs nothing where the old values are being read for the update anyway; integers count steps."""
+    return jnp.where(keep, new, old) if jnp.issubdtype(new.dtype, jnp.inexact) else new
 
 
 def _is_sound(loss, gradient_norm, zscores, training) -> jax.Array:

@@ -67,7 +67,9 @@ def test_unknown_characters_are_counted(reader, tmp_path):
 
 
 def test_an_empty_split_is_refused_with_a_way_out(reader):
-    with pytest.raises(ConfigError, match=r"the validation split would be empty: 200 documents in all; --split_by=tail"):
+    with pytest.raises(
+        ConfigError, match=r"the validation split would be empty: 200 documents in all; --split_by=tail"
+    ):
         build.survey(reader, Splitter(1e-9, "document", 0), build.Survey(), ignore)
     with pytest.raises(ConfigError, match="the train split would be empty: 200 documents"):
         build.survey(reader, Splitter(1 - 1e-9, "document", 0), build.Survey(), ignore)

@@ -88,6 +88,7 @@ def test_text_that_is_not_utf8(tmp_path, kind):
 
 def test_what_cannot_be_read_is_counted_and_the_rest_goes_on(tmp_path):
     (tmp_path / "a_empty.txt").write_bytes(b"")
+    (tmp_path / "a_mark.txt").write_bytes(b"\xef\xbb\xbf")
     (tmp_path / "b_binary.txt").write_bytes(b"ELF\0\1\2")
     (tmp_path / "c.jsonl").write_text('{"text": "kept"}\n{"text": "bro\n[1]\n{"text": 3}\n' + "[" * 100_000 + "\n")
     (tmp_path / "d_corrupt.parquet").write_bytes(b"PAR1 this is not parquet PAR1")
@@ -106,7 +107,7 @@ def test_what_cannot_be_read_is_counted_and_the_rest_goes_on(tmp_path):
     assert found[:2] == ["kept", "also kept"] and found[-1] == "last"
     assert len(found) > 10, "documents before the place where the gzip file ends are kept"
     assert reader.skipped == {
-        "empty": 1,
+        "empty": 2,
         "NUL bytes: not a text": 1,
         "broken JSON line": 2,
         "no text in field 'text'": 2 + 1 + 2,

@@ -1,3 +1,4 @@
+import io
 import subprocess
 import sys
 import sysconfig
@@ -24,7 +25,9 @@ HOSTILE = [
     *("e\u0301", "\u0301", " \u0301\n\u0301", "😀👩‍👩‍👧‍👦🏳️‍🌈", "\ufeffx", "\u200b\u202e", "\uffff\U0010ffff"),
     *(*CONTROL_TOKENS, "<s>hi</s>", "<0x0A>", "<unk><pad>", " 3.14159  12345", "ﬁ ½ Å Å", "x" * 5000),
 ]
-anything = st.text(st.characters(exclude_categories=["Cs"])) | st.text(alphabet="ab ▁\n\t\r\0é😀\u0301<s>/0x1", max_size=60)
+anything = st.text(st.characters(exclude_categories=["Cs"])) | st.text(
+    alphabet="ab ▁\n\t\r\0é😀\u0301<s>/0x1", max_size=60
+)
 
 
 @LOSSLESS
@@ -75,6 +78,7 @@ def test_a_lone_surrogate_is_no_text(tokenizer):
 
 def test_newlines_and_tabs_are_tokens_and_digits_stand_alone():
     assert [BPE.decode([i]) for i in BPE.encode("\n\n\t1234")] == ["\n", "\n", "\t", "1", "2", "3", "4"]
+    assert not any(BPE._model.is_byte(i) for i in BPE.encode("\n\t")), "symbols of their own, not byte fallback"
     assert any(len(BPE.decode([i])) >= 8 for i in BPE.encode("            return"))  # indentation is one token
 
 
@@ -102,6 +106,8 @@ def test_character_tokenizer_has_one_token_a_character_and_counts_the_unknown():
     ids = tokenizer.encode("aZ\U0010ffffb")
     assert ids.count(tokenizer.unk_id) == 2
     assert tokenizer.decode(ids) == "a\ufffd\ufffdb"
+    ascii_only = CharacterTokenizer("".join(map(chr, range(128))))
+    assert set(ascii_only.encode("".join(map(chr, range(128, 1000))))) == {ascii_only.unk_id}
 
 
 def test_a_character_cut_in_two_is_replaced():
@@ -133,6 +139,26 @@ def test_a_foreign_sentencepiece_model_loads(tmp_path):
     assert tokenizer.pad_id is None and tokenizer.eos_id == 2
     assert tokenizer.encode("hello there") == tokenizer._model.encode("hello there")
     assert tokenizer.decode(tokenizer.encode("hello there")) == "hello there"
+
+
+def test_a_model_whose_tokens_cross_newlines_is_not_cut_there(monkeypatch):
+    model = io.BytesIO()
+    sentencepiece.SentencePieceTrainer.train(
+        sentence_iterator=iter(TEXT.splitlines()),
+        model_writer=model,
+        vocab_size=600,
+        model_type="bpe",
+        byte_fallback=True,
+        add_dummy_prefix=False,
+        remove_extra_whitespaces=False,
+        normalization_rule_name="identity",
+        user_defined_symbols=["\n", "\n\n"],
+        minloglevel=3,
+    )
+    monkeypatch.setattr(tokenizers, "SEGMENT", 1)
+    tokenizer = tokenizers.SentencePieceTokenizer(model.getvalue())
+    assert tokenizer.encode("a\n\nb") == tokenizer._model.encode("a\n\nb")
+    assert len(tokenizer.encode("\n\n")) == 1
 
 
 @pytest.mark.parametrize(

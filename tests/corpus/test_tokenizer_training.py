@@ -73,5 +73,7 @@ def test_characters_all_or_the_most_frequent():
     assert everything.vocab_size == 9 + 4 and everything.decode(everything.encode("abc\n")) == "abc\n"
     two = train_characters(counts, 11)
     assert two.vocab_size == 11 and two.decode(two.encode("abc")) == "ab\ufffd"
-    with pytest.raises(ConfigError, match="vocab_size=14: this corpus has 4 characters, so 10 to 13 tokens are possible"):
+    with pytest.raises(
+        ConfigError, match="vocab_size=14: this corpus has 4 characters, so 10 to 13 tokens are possible"
+    ):
         train_characters(counts, 14)

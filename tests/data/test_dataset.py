@@ -149,7 +149,9 @@ def test_sources_of_one_size_are_not_shuffled_alike(folder, prepared, open_):
 
 def test_tokenizers_must_agree(folder, prepared, open_):
     other = prepared("other", train=[np.arange(50) % 9], tokenizer=CharacterTokenizer("abc"))
-    with pytest.raises(ConfigError, match=r"data has tokenizer \w{32}, .*other has \w{32}: prepare one with --tokenizer"):
+    with pytest.raises(
+        ConfigError, match=r"data has tokenizer \w{32}, .*other has \w{32}: prepare one with --tokenizer"
+    ):
         open_(f"{folder}=1,{other}=1")
 
 

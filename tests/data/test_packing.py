@@ -1,3 +1,5 @@
+import itertools
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -46,7 +48,7 @@ def test_every_pair_of_every_document_once_and_nothing_across(prepared, length, 
     supervised = batch["weights"] == 1
     np.testing.assert_array_equal(supervised, batch["segments"] > 0)
     pairs = sorted(zip(batch["tokens"][supervised].tolist(), batch["targets"][supervised].tolist()))
-    assert pairs == sorted((int(a), int(b)) for ids in documents for a, b in zip(ids, ids[1:]))
+    assert pairs == sorted((int(a), int(b)) for ids in documents for a, b in itertools.pairwise(ids))
 
     # Inside a segment the stream goes on, positions count from 0, and a document is cut only when longer than T + 1.
     starts = {int(ids[0]): len(ids) for ids in documents}
@@ -61,7 +63,7 @@ def test_every_pair_of_every_document_once_and_nothing_across(prepared, length, 
             tokens = batch["tokens"][b, places]
             assert (np.diff(tokens) == 1).all()
             whole = starts.get(int(tokens[0]), 0)
-            assert len(places) == length or len(places) < length and (whole - 1 == len(places) or whole == 0)
+            assert len(places) == length or (len(places) < length and (whole - 1 == len(places) or whole == 0))
     padding = batch["segments"] == 0
     assert not any(values[padding].any() for values in batch.values())
 

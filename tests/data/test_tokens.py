@@ -58,7 +58,9 @@ def test_one_changed_bit_is_found_when_verifying(prepared, name):
     content[-1] ^= 1
     (folder / name).write_bytes(content)
     TokenSource(folder, "train", verify=False)
-    with pytest.raises(ConfigError, match=rf"{name}: hash [0-9a-f]{{16}}, but manifest\.json says [0-9a-f]{{16}}: altered"):
+    with pytest.raises(
+        ConfigError, match=rf"{name}: hash [0-9a-f]{{16}}, but manifest\.json says [0-9a-f]{{16}}: altered"
+    ):
         TokenSource(folder, "train", verify=True)
 
 

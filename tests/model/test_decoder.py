@@ -201,7 +201,7 @@ def test_constrain_sees_the_residual_stream_after_the_embedding_and_each_block(m
 
 def test_learned_positions_refuse_a_longer_sequence(model_config, random_params):
     config = model_config(position="learned", max_positions=8)
-    with pytest.raises(ConfigError, match="max_positions = 8.*12"):
+    with pytest.raises(ConfigError, match=r"max_positions = 8.*12"):
         Decoder(config).apply({"params": random_params(config)}, TOKENS)
 
 

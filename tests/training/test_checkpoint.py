@@ -19,7 +19,7 @@ import numpy as np
 import pytest
 from orbax.checkpoint import v1 as ocp
 
-from gptjax.config import ConfigError, default
+from gptjax.config import ConfigError, default, to_json
 from gptjax.training import checkpoint_format
 from gptjax.training.checkpoint import CheckpointError, Checkpoints, load_for_inference, load_params
 from gptjax.training.run_metadata import check_compatible, run_metadata
@@ -319,7 +319,7 @@ def test_parameters_load_without_the_optimizer(tmp_path, mesh):
     save_steps(tmp_path, mesh, [1, 2, 3], {1: 1.0, 2: 3.0, 3: 2.0}, keep_latest=3)
     for checkpoint in (tmp_path / "checkpoints").iterdir():
         shutil.rmtree(checkpoint / "optimizer")  # not needed, so not read
-    (tmp_path / "config.json").write_text(json.dumps({"model": {"width": 64, "rules": [["a", 1]]}}))
+    (tmp_path / "config.json").write_text(to_json(changed(model__width=64)))
     for which, step in {"latest": 3, "best": 1, 2: 2, "2": 2}.items():
         params, found = load_params(tmp_path, which)
         expected = toy.state(step, mesh).params

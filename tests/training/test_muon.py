@@ -82,21 +82,35 @@ def test_as_matrices_merges_heads():
     assert as_matrices(jnp.zeros((2, 3, 4, 8)), AXES[OUTPUT]).shape == (2, 12, 8)
 
 
-def test_on_a_mesh_equal_values_and_no_matrix_gathered_inside_the_iteration():
-    mesh = jax.make_mesh((2, 2, 2), ("data", "fsdp", "tensor"), axis_types=(AxisType.Auto,) * 3)
-    query_LDNH = gaussian(6, 6, 8, 4, 4)  # six matrices on eight devices: padded
+def compile_on_mesh(shape, query_LDNH):
+    """The update of one query projection, jitted and compiled where the sharding table puts it."""
+    mesh = jax.make_mesh(shape, ("data", "fsdp", "tensor"), axis_types=(AxisType.Auto,) * 3)
     transform = scale_by_orthogonalization(AXES, jnp.float32)
 
     def update(query_LDNH):
         tree = {"layers": {"attention": {"query": query_LDNH}}}
         return transform.update(tree, transform.init(tree))[0]["layers"]["attention"]["query"]
 
-    expected = jax.jit(update)(query_LDNH)
+    alone = jax.jit(update)(query_LDNH)
     sharding = NamedSharding(mesh, spec_of(QUERY))
     with jax.set_mesh(mesh):
         sharded = jax.device_put(query_LDNH, sharding)
         compiled = jax.jit(update, out_shardings=sharding).lower(sharded).compile()
-        np.testing.assert_allclose(compiled(sharded), expected, rtol=1e-4, atol=1e-5)
-    # Each device multiplies one matrix of the padded stack: [1, 8, 8] Gram matrices, nowhere the stack's six or eight.
-    products = set(re.findall(r"f32\[([\d,]+)\]\S* dot\(", compiled.as_text()))
+        np.testing.assert_allclose(compiled(sharded), alone, rtol=1e-4, atol=1e-5)
+    return compiled.as_text()
+
+
+@pytest.mark.parametrize("num_layers", [8, 6])  # six matrices on eight devices are padded
+@pytest.mark.parametrize("mesh_shape", [(1, 8, 1), (8, 1, 1), (1, 4, 2), (2, 2, 2)])
+def test_on_a_mesh_equal_values_and_each_device_multiplies_whole_matrices_of_its_own(mesh_shape, num_layers):
+    program = compile_on_mesh(mesh_shape, gaussian(6, num_layers, 8, 4, 4))
+    # One matrix a device: [1, 8, 8] Gram matrices (the compiler may drop the one), nowhere the stack's six or eight.
+    products = set(re.findall(r"f32\[([\d,]+)\]\S* dot\(", program))
     assert products and all(shape.split(",")[0] == "1" or shape.count(",") == 1 for shape in products), products
+
+
+@pytest.mark.parametrize("mesh_shape, gathers", [((1, 8, 1), 0), ((1, 4, 2), 0), ((2, 4, 1), 1), ((2, 2, 2), 1)])
+def test_matrices_move_by_all_to_all_and_only_data_replicas_are_gathered(mesh_shape, gathers):
+    program = compile_on_mesh(mesh_shape, gaussian(7, 8, 8, 4, 4))
+    assert len(re.findall(r" all-gather(?:-start)?\(", program)) == gathers
+    assert len(re.findall(r" all-to-all(?:-start)?\(", program)) >= 2

@@ -158,6 +158,17 @@ def test_adafactor_factors_merged_heads_layer_by_layer():
     np.testing.assert_allclose(actual, update.reshape(2, 130, 4, 33), rtol=1e-3, atol=1e-4)
 
 
+def test_adafactor_clips_a_spike_in_its_own_layer_only():
+    calm = {"layers": {"feedforward": {"up": tree_of(1, (2, 6, 8))}}}
+    spiked = jax.tree.map(lambda g: g.at[0].multiply(1e3), calm)
+    params = jax.tree.map(jnp.zeros_like, calm)
+    config = optimizer_config("adafactor", learning_rate=1.0, beta1=0.0)
+    before = run(config, [calm], params)[0]["layers"]["feedforward"]["up"]
+    without, with_spike = (run(config, [calm, g], params)[0]["layers"]["feedforward"]["up"] for g in (calm, spiked))
+    np.testing.assert_allclose(with_spike[1], without[1], rtol=1e-5)
+    assert float(jnp.sqrt(jnp.mean(((with_spike - before)[0]) ** 2))) == pytest.approx(1.0, abs=0.15)
+
+
 @pytest.mark.parametrize("name", METHODS)
 def test_every_optimizer_reduces_a_quadratic(name):
     target = tree_of(7)

@@ -175,6 +175,8 @@ def test_a_step_that_is_not_finite_is_skipped_on_request(tiny_config):
     state, history = run(config, batches=batches)
     assert [m["train/skipped"] for m in history] == [0, 1, 0]
     assert state.step == STEPS
+    counters = [leaf for leaf in jax.tree.leaves(state.opt_state) if leaf.dtype == np.int32]
+    assert counters and all(counter == STEPS for counter in counters)
     assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(state))
 
 

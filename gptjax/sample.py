@@ -1,0 +1,212 @@
+"""Text from a trained model: python -m gptjax.sample --workdir=runs/mine --prompt='def main('
+
+  … --num_samples=3 --temperature=1.0 --top_k=50            three continuations, from seeds 0, 1 and 2
+  … --prompts_file=prompts.txt --json=samples.json          one prompt a line; with tokens and log-probabilities
+  … --checkpoint=best --stop='\\n\\n' --stream                the best checkpoint; to an empty line; as it is written
+  … --prompt=-                                              the prompt from standard input
+
+Without a prompt, in a terminal: type one, read on, Ctrl-D leaves. Text goes to stdout, everything said about it to
+stderr. A continuation depends on its prompt and seed alone, and ends with the end-of-text token, a stop string,
+--max_new_tokens, or the model's context.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import jax
+from absl import flags
+from ml_collections import ConfigDict, FrozenConfigDict
+from rich.console import Console
+from rich.text import Text
+
+from gptjax import cli
+from gptjax.config import ConfigError
+from gptjax.corpus import tokenizer
+from gptjax.inference.generate import Completion, Generator, Timing
+from gptjax.training.checkpoint import load_for_inference
+
+WORKDIR = flags.DEFINE_string("workdir", None, "The run's folder.")
+CHECKPOINT = flags.DEFINE_string("checkpoint", "latest", "latest | best (lowest validation loss) | a step.")
+EMA = flags.DEFINE_bool("ema", False, "The moving average of the parameters.")
+PROMPT = flags.DEFINE_string("prompt", None, "The text to continue; '': a document from its beginning; -: from stdin.")
+PROMPTS_FILE = flags.DEFINE_string("prompts_file", None, "Prompts, one a line; in a .jsonl file as JSON strings.")
+NUM_SAMPLES = flags.DEFINE_integer("num_samples", 1, "Continuations of each prompt.", 1)
+MAX_NEW_TOKENS = flags.DEFINE_integer("max_new_tokens", 256, "At most so many tokens each.", 1)
+TEMPERATURE = flags.DEFINE_float("temperature", 0.8, "0: always the most probable token.")
+TOP_K = flags.DEFINE_integer("top_k", 0, "Draw from the k most probable tokens; 0: off.")
+TOP_P = flags.DEFINE_float("top_p", 0.95, "Draw from the most probable tokens that have this mass; 1: off.")
+MIN_P = flags.DEFINE_float("min_p", 0.0, "Leave out what is less probable than this times the most probable; 0: off.")
+REPETITION_PENALTY = flags.DEFINE_float("repetition_penalty", 1.0, "Divides the logits of tokens seen; 1: off.")
+STOP = flags.DEFINE_multi_string("stop", [], "The text ends before this string (\\n: a newline); may be given again.")
+SEED = flags.DEFINE_integer("seed", 0, "Of the first sample of each prompt; the next have the next seeds.")
+BATCH_SIZE = flags.DEFINE_integer("batch_size", 32, "Continuations that are written at the same time.", 1)
+STREAM = flags.DEFINE_bool("stream", False, "Show the text while it is written, one continuation after another.")
+JSON = flags.DEFINE_string("json", None, "Write the completions, with tokens and log-probabilities, to this file.")
+
+
+def main(argv: list[str]) -> None:
+    del argv
+    notes, output = Console(stderr=True, highlight=False), Console(highlight=False, soft_wrap=True)
+    sys.stdout.reconfigure(errors="replace")  # a terminal that is not UTF-8 shows what it can
+    if not WORKDIR.value:
+        raise ConfigError("--workdir is needed: the folder of a training run (see --help)")
+    prompts = read_prompts()
+    generator = load_generator(notes)
+    if prompts is None:
+        return converse(generator, output, notes)
+
+    if STREAM.value:
+        completions, timing = [], Timing()
+        for prompt, seed in ((prompt, SEED.value + j) for prompt in prompts for j in range(NUM_SAMPLES.value)):
+            begin(output, prompt, is_first=not completions)
+            completions.append(show_stream(generator, prompt, seed, output))
+            timing += generator.timing
+    else:
+        completions = generator.generate(prompts, num_samples=NUM_SAMPLES.value, seeds=SEED.value, **options())
+        timing = generator.timing
+        for completion in completions:
+            begin(output, completion.prompt, is_first=completion is completions[0])
+            show(output, completion.text + "\n")
+    notes.print(speed(timing), style="dim")
+    if JSON.value:
+        write_json(Path(JSON.value), completions, timing)
+        notes.print(f"{len(completions)} completions in {JSON.value}", style="dim")
+
+
+def options() -> dict:
+    """The flags that every way of generating takes."""
+    return dict(
+        max_new_tokens=MAX_NEW_TOKENS.value,
+        stop=[stop.replace("\\n", "\n") for stop in STOP.value],
+        temperature=TEMPERATURE.value,
+        top_k=TOP_K.value,
+        top_p=TOP_P.value,
+        min_p=MIN_P.value,
+        repetition_penalty=REPETITION_PENALTY.value,
+    )
+
+
+def read_prompts() -> list[str] | None:
+    """The prompts asked for; None: they will be typed."""
+    if PROMPT.value is not None and PROMPTS_FILE.value:
+        raise ConfigError("--prompt and --prompts_file: only one of them can be given")
+    if PROMPTS_FILE.value:
+        path = Path(PROMPTS_FILE.value)
+        try:
+            lines = path.read_text(encoding="utf-8").splitlines()
+            prompts = [json.loads(line) for line in lines if line] if path.suffix == ".jsonl" else lines
+        except FileNotFoundError:
+            raise ConfigError(f"--prompts_file={path}: there is no such file") from None
+        except UnicodeDecodeError as error:
+            raise ConfigError(f"--prompts_file={path}: not UTF-8 ({error})") from None
+        except json.JSONDecodeError as error:
+            raise ConfigError(f"--prompts_file={path}: not one JSON string a line ({error})") from None
+        if not prompts or not all(isinstance(prompt, str) for prompt in prompts):
+            raise ConfigError(f"--prompts_file={path}: holds no prompts, or something that is not a string")
+        return prompts
+    if PROMPT.value == "-":
+        return [sys.stdin.read()]
+    if PROMPT.value is None and not sys.stdin.isatty():
+        raise ConfigError("--prompt or --prompts_file is needed where standard input is no terminal")
+    return None if PROMPT.value is None else [PROMPT.value]
+
+
+def load_generator(notes: Console) -> Generator:
+    """The run's model and tokenizer, ready to write; says which checkpoint that is."""
+    began = time.perf_counter()
+    params, config, step = load_for_inference(WORKDIR.value, CHECKPOINT.value, EMA.value)
+    count = sum(x.size for x in jax.tree.leaves(params))
+    platform = jax.default_backend()
+    if platform == "cpu" and config.model.dtype == "bfloat16":  # several times slower there, and less exact
+        config = ConfigDict(config)
+        config.model.dtype = "float32"
+        config = FrozenConfigDict(config)
+    generator = Generator(params, config, tokenizer.load(WORKDIR.value), batch_size=BATCH_SIZE.value)
+    which = f"{CHECKPOINT.value}, " if CHECKPOINT.value in ("latest", "best") else ""
+    average = "moving average, " if EMA.value else ""
+    notes.print(
+        f"{WORKDIR.value}: step {step:,} ({which}{average}{count:,} parameters), {config.model.dtype} on {platform}, "
+        f"loaded in {time.perf_counter() - began:.1f} s",
+        style="dim",
+    )
+    return generator
+
+
+def converse(generator: Generator, output: Console, notes: Console) -> None:
+    """Prompts as they are typed, each continued at once; Ctrl-C ends a continuation, Ctrl-D the conversation."""
+    notes.print("type a prompt; Ctrl-D leaves", style="dim")
+    for number, prompt in enumerate(typed_lines(output)):
+        try:
+            begin(output, prompt)
+            show_stream(generator, prompt, SEED.value + number, output)
+            notes.print(speed(generator.timing), style="dim")
+        except KeyboardInterrupt:
+            output.print()
+        except ConfigError as error:  # a prompt that is too long: the next may be shorter
+            notes.print(f"\n{error}", style="red", markup=False)
+
+
+def typed_lines(output: Console) -> Iterator[str]:
+    while True:
+        try:
+            yield output.input("[bold green]> [/]")
+        except EOFError:
+            return output.print()
+
+
+def show_stream(generator: Generator, prompt: str, seed: int, output: Console) -> Completion:
+    """Prints a continuation while it is written."""
+    stream = generator.stream(prompt, seed=seed, **options())
+    while True:
+        try:
+            show(output, next(stream))
+        except StopIteration as end:
+            show(output, "\n")
+            return end.value
+
+
+def begin(output: Console, prompt: str, is_first: bool = True) -> None:
+    """The prompt, set off from the text that will follow it and from the completion before."""
+    if not is_first:
+        show(output, "─" * 40 + "\n", "dim")
+    show(output, prompt, "bold")
+
+
+def show(output: Console, text: str, style: str = "") -> None:
+    """Prints text as it is: in a terminal with style, elsewhere byte for byte."""
+    if output.is_terminal:
+        output.print(Text(text, style), end="")
+    else:
+        output.file.write(text)
+    output.file.flush()
+
+
+def speed(timing: Timing) -> str:
+    return (
+        f"prefill {timing.prefill_tokens:,} tokens, {timing.prefill_tokens_per_second:,.0f} tokens/s · "
+        f"decode {timing.decode_tokens:,} tokens, {timing.decode_tokens_per_second:,.0f} tokens/s · "
+        f"compilation {timing.compile_seconds:.1f} s"
+    )
+
+
+def write_json(path: Path, completions: list[Completion], timing: Timing) -> None:
+    """Everything needed to make the same text again, and what came of it; floats are written exactly."""
+    content = dict(
+        workdir=WORKDIR.value,
+        checkpoint=CHECKPOINT.value,
+        ema=EMA.value,
+        options=options(),
+        timing=dataclasses.asdict(timing),
+        completions=[dataclasses.asdict(completion) for completion in completions],
+    )
+    path.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    cli.run(main)

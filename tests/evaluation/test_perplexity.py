@@ -1,0 +1,32 @@
+"""Sums before division: batches of unequal weight count by their tokens."""
+
+import math
+
+import jax.numpy as jnp
+import pytest
+
+from gptjax.config import ConfigError
+from gptjax.evaluation.perplexity import evaluate_perplexity
+
+
+def sums_of(params, batch):
+    return {name: jnp.float32(value * params) for name, value in batch.items()}
+
+
+def test_batches_count_by_their_tokens():
+    batches = [dict(nll=30.0, tokens=10.0, bytes=40.0), dict(nll=1.0, tokens=1.0, bytes=2.0)]
+    metrics = evaluate_perplexity(sums_of, 1.0, iter(batches))
+    assert metrics["validation/loss"] == pytest.approx(31 / 11)
+    assert metrics["validation/perplexity"] == pytest.approx(math.exp(31 / 11))
+    assert metrics["validation/bits_per_byte"] == pytest.approx(31 / math.log(2) / 42)
+    assert metrics["validation/tokens"] == 11
+
+
+def test_tokens_without_bytes_have_no_bits_per_byte():
+    assert "validation/bits_per_byte" not in evaluate_perplexity(sums_of, 1.0, [dict(nll=1.0, tokens=1.0, bytes=0.0)])
+
+
+@pytest.mark.parametrize("batches", [[], [dict(nll=0.0, tokens=0.0, bytes=0.0)]])
+def test_nothing_to_evaluate_is_an_error(batches):
+    with pytest.raises(ConfigError, match="no supervised token"):
+        evaluate_perplexity(sums_of, 1.0, batches)

@@ -1,0 +1,159 @@
+"""Training runs that are killed and started again, for test_resume.py and soak.py."""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from gptjax.training.checkpoint_format import TEMPORARY
+from gptjax.training.writers import read_metrics
+
+REPOSITORY = Path(__file__).parents[1]
+
+CONFIG = '''
+from gptjax.config import default
+
+
+def get_config():
+    """A model of two layers that lives for a second, saves all the time, and uses what could make a resume inexact."""
+    config = default()
+    config.model.update(num_layers=2, width=32, num_heads=2, dropout=0.1)
+    config.data.update(path={data!r}, sequence_length=32)
+    config.training.update(duration="{steps} steps", batch_size=8, ema_decay=0.9, outlier_zscore=8.0)
+    config.schedule.warmup = "10 steps"
+    config.evaluation.update(every="10 steps", batches=2)
+    config.checkpoint.update(every="4 steps", keep_best=1)
+    config.logging.update(every="1 steps", tensorboard=False, plots=False)
+    return config
+'''
+
+# What must not depend on when and how often a run was interrupted.
+FIGURES = ("train/loss", "train/gradient_norm", "learning_rate", "validation/loss", "tokens")
+
+
+class Runs:
+    """A prepared corpus and a config in `folder`, and runs of the training command on them, each in its own workdir."""
+
+    def __init__(self, folder: Path, steps: int = 60):
+        self.folder, self.steps = folder, steps
+        (folder / "config.py").write_text(CONFIG.format(data=str(folder / "data"), steps=steps))
+        self._environment = os.environ | {
+            "PYTHONPATH": str(REPOSITORY),
+            "JAX_PLATFORMS": "cpu",
+            "JAX_COMPILATION_CACHE_DIR": str(folder / "xla"),
+        }
+        prepare = ["gptjax.prepare", f"--input={REPOSITORY / 'gptjax'}", f"--output={folder / 'data'}"]
+        command = [sys.executable, "-m", *prepare, "--tokenizer=byte", "--validation_fraction=0.2"]
+        subprocess.run(command, env=self._environment, check=True, capture_output=True, timeout=120)
+
+    def start(self, workdir: Path, *overrides: str, devices: int = 1) -> subprocess.Popen:
+        command = [sys.executable, "-m", "gptjax.train", f"--config={self.folder / 'config.py'}"]
+        workdir.mkdir(exist_ok=True)
+        with open(workdir / "output.txt", "ab") as output:
+            return subprocess.Popen(
+                [*command, f"--workdir={workdir}", *overrides],
+                env=self._environment | {"JAX_NUM_CPU_DEVICES": str(devices)},
+                stdout=output,
+                stderr=output,
+            )
+
+    def finish(self, workdir: Path, *overrides: str, devices: int = 1) -> None:
+        """Starts, or goes on with, the run in `workdir`, and waits for its end."""
+        process = self.start(workdir, *overrides, devices=devices)
+        try:
+            status = process.wait(timeout=180)
+        finally:
+            process.kill()
+        assert status == 0, f"exit status {status}:\n{output(workdir)[-4000:]}"
+
+    def kill(self, workdir: Path, moment: str, generator: random.Random) -> bool:
+        """Starts, or goes on with, the run in `workdir` and kills it at a moment of that kind.
+
+        Returns:
+          False when the run came to its end first.
+        """
+        process = self.start(workdir)
+        try:
+            MOMENTS[moment](workdir, process, generator)
+        finally:
+            process.kill()
+            status = process.wait()
+        assert status in (0, -signal.SIGKILL), f"exit status {status}:\n{output(workdir)[-4000:]}"
+        return status != 0
+
+
+def losses(workdir: Path) -> dict[int, dict[str, float]]:
+    """Step → the figures that must be the same; a step that was written twice is an error."""
+    path = workdir / "metrics.jsonl"
+    found: dict[int, dict[str, float]] = {}
+    for row in read_metrics(path) if path.exists() else []:
+        figures = {name: row[name] for name in FIGURES if name in row}
+        known = found.setdefault(row["step"], {})
+        assert not (known.keys() & figures.keys()) - {"tokens"}, f"step {row['step']} was written twice"
+        known |= figures
+    return found
+
+
+def output(workdir: Path) -> str:
+    return (workdir / "output.txt").read_text(errors="replace")
+
+
+def remains(workdir: Path) -> list[str]:
+    """What a kill left of saves and deletions under way."""
+    folder = workdir / "checkpoints"
+    return sorted(path.name for path in folder.glob("*") if not path.name.isdigit())
+
+
+# --- When to kill ------------------------------------------------------------------------------------------------------
+
+
+def wait_for(condition: Callable[[], bool], process: subprocess.Popen, timeout: float = 60) -> None:
+    """Returns when `condition` holds or the process has ended. Polls without a pause: some things last a millisecond."""
+    deadline = time.monotonic() + timeout
+    while process.poll() is None and not condition():
+        assert time.monotonic() < deadline, "nothing happens"
+
+
+def starting(workdir: Path, process: subprocess.Popen, generator: random.Random) -> None:
+    """Anywhere in start-up: importing, restoring, dropping rows of metrics, compiling."""
+    deadline = time.monotonic() + generator.uniform(0.0, 8.0)
+    wait_for(lambda: time.monotonic() > deadline, process)
+
+
+def training(workdir: Path, process: subprocess.Popen, generator: random.Random) -> None:
+    """Some milliseconds after one of the next rows of metrics: in a step, an evaluation, a save, or between them."""
+    path = workdir / "metrics.jsonl"
+    before = path.stat() if path.exists() else None
+
+    def written() -> bool:  # this start's first row; what came before is importing and compiling
+        if not path.exists():
+            return False
+        now = path.stat()
+        return now.st_size > (before.st_size if before and before.st_ino == now.st_ino else 0)
+
+    wait_for(written, process)
+    enough = path.stat().st_size + generator.randrange(20) * 300  # bytes a row
+    wait_for(lambda: path.stat().st_size >= enough, process)
+    time.sleep(generator.uniform(0.0, 0.03))
+
+
+def saving(workdir: Path, process: subprocess.Popen, generator: random.Random) -> None:
+    """While a checkpoint is written: its temporary folder is there."""
+    training(workdir, process, generator)
+    wait_for(lambda: any(workdir.glob(f"checkpoints/*{TEMPORARY}")), process)
+    time.sleep(generator.uniform(0.0, 0.03))
+
+
+def deleting(workdir: Path, process: subprocess.Popen, generator: random.Random) -> None:
+    """While a checkpoint that is not kept any more is deleted."""
+    training(workdir, process, generator)
+    wait_for(lambda: any(workdir.glob("checkpoints/deleted-*")), process)
+
+
+MOMENTS = {moment.__name__: moment for moment in (starting, training, saving, deleting)}

@@ -1,0 +1,49 @@
+# ruff: noqa: E402 (JAX must be told of its devices before it is used)
+"""One of several processes: trains a few steps on its share of random batches and prints losses and a checksum."""
+
+import sys
+
+import jax
+
+process_id, num_processes, port, devices = map(int, sys.argv[1:5])
+jax.config.update("jax_num_cpu_devices", devices)
+jax.config.update("jax_default_matmul_precision", "highest")
+if num_processes > 1:
+    jax.distributed.initialize(f"127.0.0.1:{port}", num_processes, process_id)
+
+import json
+
+import numpy as np
+from jax.experimental import multihost_utils
+from ml_collections import ConfigDict, FrozenConfigDict
+
+from gptjax.config import default
+from gptjax.model.resolve import resolve_model
+from gptjax.parallel.distributed import local_rows, put_batch
+from gptjax.parallel.mesh import make_mesh
+from gptjax.training.trainer import make_trainer
+
+config = default()
+config.model.update(num_layers=2, width=16, num_heads=4, num_kv_heads=2)
+config.data.sequence_length = 8
+config.training.update(batch_size=16, gradient_accumulation_steps=2)
+config.mesh.update(data=1, fsdp=2, tensor=2)
+config.model = ConfigDict(resolve_model(config.model, platform="cpu", vocab_size=32, sequence_length=8))
+config = FrozenConfigDict(config)
+
+mesh = make_mesh(config.mesh)
+jax.set_mesh(mesh)
+trainer = make_trainer(config, mesh, 20, lambda text: 1)
+step = trainer.compile_train_step(trainer.abstract_batch())
+state = trainer.init()
+rows = local_rows(mesh, 16, 2)
+losses = []
+for number in range(4):
+    rng = np.random.default_rng(number)
+    batch = {name: rng.integers(0, 32, (16, 8)).astype(np.int32) for name in ("tokens", "targets")}
+    batch["weights"] = rng.integers(0, 2, (16, 8)).astype(np.float32)
+    state, metrics = step(state, put_batch(mesh, {name: a[rows] for name, a in batch.items()}, rows, 16, 2))
+    losses.append(float(metrics["train/loss"]))
+params = multihost_utils.process_allgather(state.params, tiled=True)
+total = float(sum(np.abs(leaf).sum() for leaf in jax.tree.leaves(params)))
+print(json.dumps(dict(losses=losses, total=total, rows=rows.tolist())))

@@ -1,0 +1,58 @@
+"""Several processes are one: each reads only its rows, and together they take the same steps."""
+
+import json
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+
+from gptjax.config import default
+from gptjax.parallel.distributed import local_rows, put_batch
+from gptjax.parallel.mesh import make_mesh
+
+WORKER = Path(__file__).parent / "distributed_worker.py"
+
+
+def free_port():
+    with socket.socket() as s:
+        s.bind(("127.0.0.1", 0))
+        return s.getsockname()[1]
+
+
+def run_workers(num_processes):
+    port, devices = free_port(), 4 // num_processes
+    commands = [
+        [sys.executable, str(WORKER), str(i), str(num_processes), str(port), str(devices)] for i in range(num_processes)
+    ]
+    environment = os.environ | {"JAX_PLATFORMS": "cpu", "PYTHONPATH": str(WORKER.parent.parent.parent)}
+    processes = [subprocess.Popen(c, env=environment, stdout=subprocess.PIPE, text=True) for c in commands]
+    outputs = [process.communicate(timeout=240)[0] for process in processes]
+    assert all(process.returncode == 0 for process in processes)
+    return [json.loads(output.splitlines()[-1]) for output in outputs]
+
+
+def test_two_processes_take_the_steps_of_one():
+    (one,) = run_workers(1)
+    two = run_workers(2)
+    assert sorted(row for result in two for row in result["rows"]) == list(range(16))
+    for result in two:
+        np.testing.assert_allclose(result["losses"], one["losses"], rtol=1e-5)
+        np.testing.assert_allclose(result["total"], one["total"], rtol=1e-5)
+
+
+@pytest.mark.parametrize("accumulation", [1, 4])
+def test_a_batch_arrives_whole_and_in_order(accumulation):
+    config = default().mesh
+    config.update(fsdp=2, tensor=2)
+    mesh = make_mesh(config, jax.devices())
+    rows = local_rows(mesh, 16, accumulation)
+    np.testing.assert_array_equal(rows, np.arange(16))
+    array = np.arange(16 * 3).reshape(16, 3)
+    placed = put_batch(mesh, {"tokens": array}, rows, 16, accumulation)["tokens"]
+    np.testing.assert_array_equal(placed, array.reshape(accumulation, 16 // accumulation, 3))
+    assert placed.sharding.shard_shape(placed.shape) == (accumulation, 16 // accumulation // 4, 3)

@@ -1,0 +1,60 @@
+"""A user's mistake ends in one line and exit code 2."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+REPOSITORY = Path(__file__).parent.parent
+
+
+def train(*arguments):
+    return subprocess.run(
+        [sys.executable, "-m", "gptjax.train", *arguments],
+        cwd=REPOSITORY,
+        env=os.environ | {"JAX_PLATFORMS": "cpu"},
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+
+
+TINY = "--config=configs/stdlib_tiny.py"
+
+
+@pytest.mark.parametrize(
+    "arguments, message",
+    [
+        ([], "--config is missing"),
+        ([TINY], "--workdir is missing"),
+        ([TINY, "--workdir=w", "--config.model.wdith=3"], "unknown field; did you mean model.width?"),
+        ([TINY, "--workdir=w", "--config.model.width=wide"], "--config.model.width=wide"),
+        (["--config=configs/nothing.py", "--workdir=w"], "there is no file configs/nothing.py"),
+        (["--config=configs/gpt2.py:13b", "--workdir=w"], "expected one of 124m, 350m, 774m, 1558m"),
+        ([TINY, "--workdir=w", "--config.data.path=nowhere"], "'nowhere'"),
+        ([TINY, "--workdir=w", "--confg.seed=1"], "Unknown command line flag 'confg.seed'"),
+        ([TINY, "--workdir=w", "again"], "unexpected argument 'again'"),
+        ([TINY, "--workdir=w", "--num_processes=2"], "missing: --coordinator, --process_id"),
+    ],
+)
+def test_mistakes_end_in_one_line(arguments, message):
+    result = train(*arguments)
+    assert result.returncode == 2, result.stderr
+    assert result.stderr.startswith("error: ") and result.stderr.count("\n") == 1
+    assert message in result.stderr
+
+
+def test_a_config_file_that_fails_says_why(tmp_path):
+    broken = tmp_path / "broken.py"
+    broken.write_text("def get_config():\n    return 1 / 0\n")
+    result = train(f"--config={broken}", "--workdir=w")
+    assert result.returncode == 2
+    assert "ZeroDivisionError: division by zero" in result.stderr and "Traceback" not in result.stderr
+
+
+def test_help_tells_the_flags_and_exits_with_0():
+    result = train("--help")
+    assert result.returncode == 0
+    assert all(flag in result.stdout for flag in ("--config", "--workdir", "--coordinator"))

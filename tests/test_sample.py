@@ -1,0 +1,144 @@
+"""The command as it is typed, on a tiny run whose checkpoints are made here."""
+
+import json
+import os
+import re
+import subprocess
+import sys
+
+import jax
+import jax.numpy as jnp
+import pytest
+
+from gptjax import config as configs
+from gptjax.corpus.tokenizer import ByteTokenizer
+from gptjax.inference.generate import Generator
+from gptjax.model.decoder import init_params
+from gptjax.training.checkpoint import Checkpoints
+from gptjax.training.state import TrainState
+
+TOKENIZER = ByteTokenizer()
+STEPS = {10: 3.0, 20: 2.0, 30: 2.5}  # step → validation loss
+
+
+def params_of(config, step):
+    return jax.tree.map(lambda x: 8 * x, init_params(config.model, jax.random.key(step)))
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory, module_tiny_config):
+    """A workdir with three checkpoints, and its config."""
+    workdir = tmp_path_factory.mktemp("run")
+    config = module_tiny_config
+    (workdir / "config.json").write_text(configs.to_json(config))
+    TOKENIZER.save(workdir)
+    checkpoint = configs.default().checkpoint
+    checkpoint.keep_latest = len(STEPS)
+    with Checkpoints(workdir, checkpoint, int) as checkpoints:
+        for step, loss in STEPS.items():
+            params = params_of(config, step)
+            ema = jax.tree.map(jnp.negative, params)
+            state = TrainState(step=jnp.int32(step), params=params, opt_state=(), ema=ema, monitor={})
+            checkpoints.save(step, state, {}, {"validation/loss": loss})
+    return workdir, config
+
+
+@pytest.fixture(scope="module")
+def module_tiny_config():
+    config = configs.default()
+    config.model.update(num_layers=1, width=16, num_heads=2, num_kv_heads=2, head_width=8, feedforward_width=32)
+    config.model.update(vocab_size=TOKENIZER.vocab_size, max_positions=64, dtype="float32", layers="unroll")
+    config.model.update(attention="xla", attention_block=64)
+    config.data.sequence_length = 64
+    configs.validate(config)
+    return configs.FrozenConfigDict(config)
+
+
+def sample(*arguments, check=True, **options):
+    command = [sys.executable, "-m", "gptjax.sample", *arguments]
+    options = dict(stdin=subprocess.DEVNULL) | options
+    environment = os.environ | {"COLUMNS": "200", "JAX_DEFAULT_MATMUL_PRECISION": "highest"}
+    done = subprocess.run(command, capture_output=True, encoding="utf-8", env=environment, **options)
+    assert not check or done.returncode == 0, done.stderr
+    return done
+
+
+def expected(config, step, prompts, **options):
+    return Generator(params_of(config, step), config, TOKENIZER).generate(prompts, **options)
+
+
+def test_the_latest_checkpoint_continues_a_prompt_on_stdout(run):
+    workdir, config = run
+    done = sample(f"--workdir={workdir}", "--prompt=def [b]f", "--max_new_tokens=20", "--temperature=0")
+    (completion,) = expected(config, 30, ["def [b]f"], max_new_tokens=20, temperature=0.0)
+    assert done.stdout == "def [b]f" + completion.text + "\n"
+    assert "step 30 (latest" in done.stderr
+    assert "prefill 8 tokens" in done.stderr and "decode 19 tokens" in done.stderr and "tokens/s" in done.stderr
+
+
+def test_json_holds_what_generate_returns(run, tmp_path):
+    workdir, config = run
+    (tmp_path / "prompts.jsonl").write_text('"a\\nb"\n"é"\n')
+    sample(
+        *(f"--workdir={workdir}", f"--prompts_file={tmp_path / 'prompts.jsonl'}", "--checkpoint=best", "--seed=5"),
+        *("--num_samples=2", "--max_new_tokens=12", "--temperature=1.1", "--top_k=40", "--top_p=0.9", "--min_p=0.01"),
+        *("--repetition_penalty=1.2", r"--stop=\nq", "--stop=zz", f"--json={tmp_path / 'out.json'}"),
+    )
+    content = json.loads((tmp_path / "out.json").read_text())
+    settings = dict(temperature=1.1, top_k=40, top_p=0.9, min_p=0.01, repetition_penalty=1.2, stop=["\nq", "zz"])
+    completions = expected(config, 20, ["a\nb", "é"], num_samples=2, max_new_tokens=12, seeds=5, **settings)
+    assert [c["tokens"] for c in content["completions"]] == [c.tokens for c in completions]
+    assert [c["prompt"] for c in content["completions"]] == ["a\nb", "a\nb", "é", "é"]
+    assert [c["seed"] for c in content["completions"]] == [5, 6, 5, 6]
+    assert content["options"] == settings | {"max_new_tokens": 12}
+    assert all(len(c["logprobs"]) == len(c["tokens"]) for c in content["completions"])
+
+
+def test_a_stream_prints_the_same_text_here_of_the_moving_average_and_from_stdin(run):
+    workdir, config = run
+    options = [f"--workdir={workdir}", "--checkpoint=10", "--ema", "--max_new_tokens=30", "--num_samples=2"]
+    done = sample(*options, "--prompt=-", "--top_p=1", "--stream", stdin=None, input="x\t= ")
+    params = jax.tree.map(jnp.negative, params_of(config, 10))
+    completions = Generator(params, config, TOKENIZER).generate(
+        ["x\t= "], num_samples=2, max_new_tokens=30, temperature=0.8
+    )
+    assert done.stdout == ("─" * 40 + "\n").join("x\t= " + completion.text + "\n" for completion in completions)
+    assert "step 10 (moving average" in done.stderr
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="pseudo-terminals are POSIX")
+def test_in_a_terminal_prompts_are_typed(run):
+    import pty
+
+    workdir, _ = run
+    controller, terminal = pty.openpty()
+    command = [sys.executable, "-m", "gptjax.sample", f"--workdir={workdir}", "--max_new_tokens=5"]
+    with subprocess.Popen(
+        command, stdin=terminal, stdout=subprocess.PIPE, stderr=subprocess.PIPE, encoding="utf-8"
+    ) as process:
+        os.write(controller, b"first\n" + b"y" * 65 + b"\nsecond\n\x04")
+        output, notes = process.communicate(timeout=120)
+    assert process.returncode == 0, notes
+    assert "first" in output and "second" in output
+    assert "the prompt has 65 tokens" in notes
+    assert notes.count("tokens/s") == 4  # prefill and decode of two continuations
+
+
+@pytest.mark.parametrize(
+    "arguments, message",
+    [
+        (["--prompt=a"], "--workdir is needed"),
+        (["--workdir=RUN"], "--prompt or --prompts_file is needed"),
+        (["--workdir=RUN", "--prompt=" + "x" * 65], "the prompt has 65 tokens.*max_positions = 64"),
+        (["--workdir=RUN", "--prompt=a", "--checkpoint=11"], "11.*10, 20, 30"),
+        (["--workdir=RUN", "--prompt=a", "--temperature=-1"], "temperature = -1"),
+        (["--workdir=RUN", "--prompts_file=nowhere.txt"], "nowhere.txt: there is no such file"),
+        (["--workdir=nowhere", "--prompt=a"], "nowhere"),
+    ],
+)
+def test_mistakes_end_in_one_line(run, arguments, message):
+    done = sample(*(argument.replace("RUN", str(run[0])) for argument in arguments), check=False)
+    assert done.returncode == 2
+    (line,) = done.stderr.splitlines()[-1:]
+    assert "Traceback" not in done.stderr
+    assert re.search(message, line), line
