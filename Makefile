@@ -31,10 +31,11 @@ test: $(BIN)/.ready ## the whole suite
 	$(BIN)/ruff check .
 	$(BIN)/python -m pytest -n 2 --dist=loadgroup
 
-test-pythons:    ## the whole suite on every supported python that is at hand, each with its newest jax
+test-pythons:    ## the whole suite on every supported python that is at hand, each with the newest jax for it
 	@for version in 3.11 3.12 3.13; do \
-	  if python$$version -c '' 2>/dev/null; then \
-	    $(MAKE) test PYTHON=python$$version VENV=.venv-$$version || exit 1; \
+	  python=python$$version; \
+	  $$python -c '' 2>/dev/null || python=$$(ls $${PYENV_ROOT:-$$HOME/.pyenv}/versions/$$version*/bin/python 2>/dev/null | tail -1); \
+	  if [ -n "$$python" ]; then $(MAKE) test PYTHON=$$python VENV=.venv-$$version || exit 1; \
 	  else echo "python$$version is not here: skipped"; fi; done
 
 soak: $(BIN)/.ready ## kill a run hundreds of times and compare every loss with an unbroken run's

@@ -30,6 +30,8 @@ def run(main: Callable[[list[str]], int | None]) -> None:
     """
 
     def guarded(argv: list[str]) -> int | None:
+        if flags.FLAGS["verbosity"].using_default_value:  # what libraries tell of their work is not the user's news
+            logging.set_verbosity(logging.WARNING)
         try:
             if len(argv) > 1:
                 raise ConfigError(f"unexpected argument {argv[1]!r}: options are given as --name=value (see --help)")
@@ -43,7 +45,6 @@ def run(main: Callable[[list[str]], int | None]) -> None:
             print("interrupted", file=sys.stderr)
             return 130
 
-    flags.FLAGS.set_default("verbosity", logging.WARNING)  # what libraries tell of their work is not the user's news
     app.run(guarded, flags_parser=_parse_flags)
 
 

@@ -26,6 +26,7 @@ from rich.console import Console
 from rich.text import Text
 
 from gptjax import cli
+from gptjax.compilation import use_compilation_cache
 from gptjax.config import ConfigError
 from gptjax.corpus import tokenizer
 from gptjax.inference.generate import Completion, Generator, Timing
@@ -51,6 +52,7 @@ JSON = flags.DEFINE_string("json", None, "Write the completions, with tokens and
 
 
 def main(argv: list[str]) -> None:
+    use_compilation_cache()
     del argv
     notes, output = Console(stderr=True, highlight=False), Console(highlight=False, soft_wrap=True)
     sys.stdout.reconfigure(errors="replace")  # a terminal that is not UTF-8 shows what it can

@@ -12,9 +12,9 @@ from __future__ import annotations
 import collections
 import contextlib
 import dataclasses
+import fcntl
 import functools
 import math
-import os
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -28,6 +28,7 @@ from ml_collections import ConfigDict, FrozenConfigDict
 
 from gptjax import cli
 from gptjax import config as configs
+from gptjax.compilation import use_compilation_cache
 from gptjax.config import ConfigError, RunError, Units
 from gptjax.corpus import tokenizer as tokenizers
 from gptjax.corpus.files import write_aside
@@ -72,9 +73,10 @@ def main(argv: list[str]) -> int:
 
     run = settle(_CONFIG.value, Path(_WORKDIR.value))
     show_settings(run)
-    with jax.set_mesh(run.trainer.mesh), explained_memory(run.config), open_checkpoints(run) as checkpoints:
-        state, notes = start(run, checkpoints)
-        train(run, checkpoints, state, notes)
+    with alone_in(run.workdir), jax.set_mesh(run.trainer.mesh), explained_memory(run.config):
+        with open_checkpoints(run) as checkpoints:
+            state, notes = start(run, checkpoints)
+            train(run, checkpoints, state, notes)
     return 0
 
 
@@ -418,12 +420,25 @@ class Profiler:
 # --- Around it -------------------------------------------------------------------------------------------------------
 
 
-def use_compilation_cache() -> None:
-    """Keeps compiled programs between runs, in JAX_COMPILATION_CACHE_DIR or the user's cache folder."""
-    if not jax.config.jax_compilation_cache_dir:
-        home = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache"))
-        jax.config.update("jax_compilation_cache_dir", str(home / "gptjax" / "xla"))
-    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
+@contextlib.contextmanager
+def alone_in(workdir: Path) -> Iterator[None]:
+    """Holds the run's folder, so that a second trainer cannot delete what the first one is writing.
+
+    Raises:
+      ConfigError: another process holds it.
+    """
+    if jax.process_index() != 0:
+        yield
+        return
+    workdir.mkdir(parents=True, exist_ok=True)
+    with open(workdir / ".lock", "w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise ConfigError(f"--workdir = {workdir}: another process is training in this folder") from None
+        except OSError:  # a file system without locks
+            pass
+        yield
 
 
 @contextlib.contextmanager

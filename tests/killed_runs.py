@@ -110,11 +110,11 @@ def remains(workdir: Path) -> list[str]:
     return sorted(path.name for path in folder.glob("*") if not path.name.isdigit())
 
 
-# --- When to kill ------------------------------------------------------------------------------------------------------
+# --- When to kill ----------------------------------------------------------------------------------------------------
 
 
 def wait_for(condition: Callable[[], bool], process: subprocess.Popen, timeout: float = 60) -> None:
-    """Returns when `condition` holds or the process has ended. Polls without a pause: some things last a millisecond."""
+    """Returns when `condition` holds or the process ended. Polls without a pause: a deletion lasts a millisecond."""
     deadline = time.monotonic() + timeout
     while process.poll() is None and not condition():
         assert time.monotonic() < deadline, "nothing happens"
@@ -147,7 +147,7 @@ def saving(workdir: Path, process: subprocess.Popen, generator: random.Random) -
     """While a checkpoint is written: its temporary folder is there."""
     training(workdir, process, generator)
     wait_for(lambda: any(workdir.glob(f"checkpoints/*{TEMPORARY}")), process)
-    time.sleep(generator.uniform(0.0, 0.03))
+    time.sleep(generator.uniform(0.0, 0.01))
 
 
 def deleting(workdir: Path, process: subprocess.Popen, generator: random.Random) -> None:

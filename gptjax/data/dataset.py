@@ -23,6 +23,7 @@ from gptjax.data.windows import ContiguousWindows
 
 WINDOWS = {"contiguous": ContiguousWindows, "packed": PackedWindows}
 FOREVER = 1 << 62
+VALIDATION_SEED = 0  # runs with different seeds are judged on the same windows
 
 Batch = dict[str, np.ndarray]
 
@@ -32,8 +33,9 @@ def open_dataset(
 ) -> Dataset:
     """The 'train' or 'validation' split of `config.data.path` as batches of `batch_size` rows.
 
-    'train' goes on for ever: epochs of all windows in a new order each. 'validation' is every window once, in the order
-    of the stream. `accumulation_steps` is only checked: it must divide the batch.
+    'train' goes on for ever: epochs of all windows in a new order each. 'validation' is every window once, in one order
+    that is the same whatever the seed: mixed, so that its first batches stand for the whole. `accumulation_steps` is
+    only checked: it must divide the batch.
 
     Raises:
       ConfigError: names the field that cannot work, or the file that is not what the manifest says.
@@ -96,7 +98,7 @@ class Dataset:
         self._repeats = shuffle
         self._description = description
         self._first = np.concatenate([[0], np.cumsum([len(part) for part in windows])])  # window numbers of each source
-        self._order = self._training_order() if shuffle else grain.MapDataset.range(int(self._first[-1]))
+        self._order = self._training_order() if shuffle else self._validation_order()
 
         self.num_tokens = sum(source.num_tokens for source in sources)
         self.num_windows = int(self._first[-1])
@@ -114,6 +116,9 @@ class Dataset:
             for first, end, seed in zip(self._first, self._first[1:], seeds)
         ]
         return orders[0] if len(orders) == 1 else grain.MapDataset.mix(orders, weights=self._weights)
+
+    def _validation_order(self) -> grain.MapDataset:
+        return grain.MapDataset.range(int(self._first[-1])).shuffle(seed=VALIDATION_SEED)
 
     def batch(self, step: int, rows: np.ndarray) -> Batch:
         """The rows (numbers from 0 to batch_size - 1) of the global batch of a step, as arrays of len(rows) × T.

@@ -103,6 +103,10 @@ class Decoder(nn.Module):
         """The final-normed residual stream [B, T, D] in the compute dtype, before the head."""
         return self._transform(tokens_BT, segments_BT, positions_BT, deterministic, None)[0]
 
+    def declare(self) -> None:
+        """Visits every parameter without a forward pass: all that initialisation needs."""
+        self.final_norm(jnp.zeros((1, self.config.width)))  # the others are declared by `setup`
+
     def _transform(self, tokens_BT, segments_BT, positions_BT, deterministic, cache):
         config = self.config
         if cache is not None:
@@ -195,8 +199,7 @@ class Decoder(nn.Module):
 @functools.partial(jax.jit, static_argnums=0)
 def init_params(config_model, key: jax.Array) -> dict:
     """Fresh float32 parameters of `Decoder(config_model)`; the same for scanned and unrolled layers."""
-    # `hidden` visits every parameter; compiled, its arithmetic is dead code.
-    return Decoder(config_model).init(key, jnp.zeros((1, 2), jnp.int32), method="hidden")["params"]
+    return Decoder(config_model).init(key, method=Decoder.declare)["params"]
 
 
 def count_parameters(config_model) -> int:

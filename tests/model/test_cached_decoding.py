@@ -27,9 +27,13 @@ CASES = {
 def empty_cache(config, batch, start_B):
     shape = (batch, config.num_kv_heads, SLOTS, config.head_width)
     layers = range(config.num_layers)
-    # what is not written must not be read: a NaN times the zero weight of a masked slot would show
+    # slots that nothing was written to must not be heard
     fill = lambda: [jnp.full(shape, 1e4) for _ in layers]  # noqa: E731
     return dict(keys=fill(), values=fill(), length=jnp.int32(0), start_B=jnp.asarray(start_B, jnp.int32))
+
+
+def forward(config, params, tokens, **kwargs):
+    return jax.jit(lambda params: Decoder(config).apply({"params": params}, tokens, **kwargs))(params)
 
 
 def decode(config, params, tokens, start_B):
@@ -49,7 +53,7 @@ def decode(config, params, tokens, start_B):
 def test_prefill_and_steps_equal_the_whole_forward_pass(case, model_config, random_params):
     config = model_config(**CASES[case])
     params = random_params(config)
-    expected = Decoder(config).apply({"params": params}, TOKENS)
+    expected = forward(config, params, TOKENS)
     np.testing.assert_allclose(decode(config, params, TOKENS, [0, 0, 0]), expected, rtol=1e-4, atol=1e-4)
 
 
@@ -61,17 +65,16 @@ def test_rows_padded_on_the_left_are_as_if_alone(case, model_config, random_para
     logits = decode(config, params, TOKENS, starts)
     assert np.isfinite(logits).all()
     for row, start in enumerate(starts):
-        alone = Decoder(config).apply({"params": params}, TOKENS[row : row + 1, start:])
+        alone = forward(config, params, TOKENS[row : row + 1, start:])
         np.testing.assert_allclose(logits[row : row + 1, start:], alone, rtol=1e-4, atol=1e-4)
 
 
 def test_last_only(model_config, random_params):
     config = model_config()
     params = random_params(config)
-    apply = lambda **kwargs: Decoder(config).apply({"params": params}, TOKENS, **kwargs)  # noqa: E731
-    last, _ = apply(cache=empty_cache(config, 3, [0, 0, 0]), last_only=True)
+    last, _ = forward(config, params, TOKENS, cache=empty_cache(config, 3, [0, 0, 0]), last_only=True)
     assert last.shape == (3, 1, 29)
-    np.testing.assert_allclose(last, apply()[:, -1:], rtol=1e-4, atol=1e-4)
+    np.testing.assert_allclose(last, forward(config, params, TOKENS)[:, -1:], rtol=1e-4, atol=1e-4)
 
 
 def test_segments_with_a_cache_are_refused(model_config, random_params):

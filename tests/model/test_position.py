@@ -1,6 +1,5 @@
 """Positions beyond what test_decoder.py compares with NumPy: what they are for."""
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -10,7 +9,7 @@ from gptjax.model.position import rope_frequencies, rope_rotation, rotate, sinus
 
 
 def product(config, query_position, key_position):
-    q, k = jax.random.normal(jax.random.key(0), (2, 1, 1, 1, config.head_width))
+    q, k = np.random.default_rng(0).standard_normal((2, 1, 1, 1, config.head_width)).astype(np.float32)
     frequencies = rope_frequencies(config)
     turn = lambda x, position: rotate(x, rope_rotation(jnp.array([[position]]), frequencies))  # noqa: E731
     return float((turn(q, query_position) * turn(k, key_position)).sum())
@@ -25,7 +24,7 @@ def test_rotary_products_depend_on_the_distance_alone(scaling, model_config):
 
 def test_rotation_keeps_lengths_dtype_and_position_zero(model_config):
     config = model_config(head_width=16)
-    x = jax.random.normal(jax.random.key(0), (1, 5, 2, 16))
+    x = jnp.asarray(np.random.default_rng(0).standard_normal((1, 5, 2, 16)), jnp.float32)
     turned = rotate(x, rope_rotation(jnp.arange(5)[None], rope_frequencies(config)))
     np.testing.assert_allclose(jnp.linalg.norm(turned, axis=-1), jnp.linalg.norm(x, axis=-1), rtol=1e-5)
     np.testing.assert_array_equal(turned[:, 0], x[:, 0])
