@@ -12,14 +12,14 @@ def get_config():
     config = default()
 
     config.model.num_layers = 4
-    config.model.width = 192
-    config.model.num_heads = 3
+    config.model.width = 128
+    config.model.num_heads = 2
     config.model.feedforward = "relu2"
     config.model.qk_norm = True
     config.model.initialization = "zero"
 
     config.data.path = "data/stdlib"
-    config.data.sequence_length = 192
+    config.data.sequence_length = 128
 
     config.optimizer.name = "muon"
     config.optimizer.learning_rate = 4e-3
@@ -28,11 +28,11 @@ def get_config():
     config.schedule.decay = "40%"
     config.schedule.final_fraction = 0.0
 
-    config.training.duration = "1000 steps"
-    config.training.batch_size = 12
+    config.training.duration = "800 steps"
+    config.training.batch_size = 16
 
-    config.checkpoint.every = "250 steps"
-    config.evaluation.every = "125 steps"
-    config.evaluation.sample_every = "500 steps"
+    config.checkpoint.every = "200 steps"
+    config.evaluation.every = "100 steps"
+    config.evaluation.sample_every = "400 steps"
     config.evaluation.sample_prompt = "def "
     return config

@@ -30,8 +30,6 @@ def run(main: Callable[[list[str]], int | None]) -> None:
     """
 
     def guarded(argv: list[str]) -> int | None:
-        if flags.FLAGS["verbosity"].using_default_value:  # what libraries tell of their work is not the user's news
-            logging.set_verbosity(logging.WARNING)
         try:
             if len(argv) > 1:
                 raise ConfigError(f"unexpected argument {argv[1]!r}: options are given as --name=value (see --help)")
@@ -54,7 +52,10 @@ def _parse_flags(argv: list[str]) -> list[str]:
         sys.exit(0)
     try:
         _check_overrides(argv[1:])
-        return flags.FLAGS(argv)
+        rest = flags.FLAGS(argv)
+        if flags.FLAGS["verbosity"].using_default_value:  # absl would set INFO: libraries' news of their own work
+            flags.FLAGS.verbosity = logging.WARNING
+        return rest
     except (ConfigError, OSError) as error:
         sys.exit(_fail(error))
     except flags.Error as error:

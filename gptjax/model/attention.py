@@ -90,16 +90,29 @@ def cached_attention(
     first_slot: jax.Array,
     start_B: jax.Array,
     window: int = 0,
+    block: int = 64,
 ) -> jax.Array:
     """Attention of T new tokens, at slots first_slot … first_slot + T - 1, over a cache that already holds their keys.
 
     Query rows of slots before start_B (padding on the left) return finite numbers without meaning. The [B, K, S, H]
-    layout is the one that the matrix products read without a copy of the cache.
+    layout is the one that the matrix products read without a copy of the cache. A long prompt runs in blocks of query
+    rows, so that its logits take block · S numbers a head and not T · S.
     """
-    slots_T = first_slot + jnp.arange(q_BTNH.shape[1])
+    length = q_BTNH.shape[1]
     slots_S = jnp.arange(k_BKSH.shape[2])
-    mask_BTS = _visible(slots_T, slots_S, window) & (slots_S >= start_B[:, None])[:, None, :]
-    return _attend(q_BTNH, k_BKSH, v_BKSH, mask_BTS, layout="BKSH")
+    filled_B1S = (slots_S >= start_B[:, None])[:, None, :]
+
+    def attend(first, q_BtNH):
+        slots_t = first + jnp.arange(q_BtNH.shape[1])
+        return _attend(q_BtNH, k_BKSH, v_BKSH, _visible(slots_t, slots_S, window) & filled_B1S, layout="BKSH")
+
+    if length <= block:
+        return attend(first_slot, q_BTNH)
+    num_blocks = -(-length // block)
+    padded = jnp.pad(q_BTNH, ((0, 0), (0, num_blocks * block - length), (0, 0), (0, 0)))
+    firsts = first_slot + block * jnp.arange(num_blocks)
+    out = jax.lax.map(lambda each: attend(*each), (firsts, _split_rows(padded, num_blocks)))
+    return _join_rows(out)[:, :length]
 
 
 def _visible(rows_T, keys_S, window, segments_BT=None, segments_BS=None) -> jax.Array:
@@ -130,8 +143,8 @@ def _blocked(q_BTNH, k_BSKH, v_BSKH, window, segments_BT, block) -> jax.Array:
 
     So only the lower triangle is computed, and memory grows with T, not T². Up to MAX_PROGRAMS blocks are written out,
     each with its own static key range; of more, neighbours share a range and run in a loop: the program stays small,
-    and a quarter of the triangle more is computed at most. (XLA:CPU undoes the recomputation outside of loops, where
-    few blocks make it cheap to keep their logits.)
+    and a quarter of the triangle more is computed at most. (Outside of loops XLA:CPU may merge the recomputation with
+    the forward pass: it then keeps the logits of these few blocks.)
     """
     length = q_BTNH.shape[1]
     whole = length // block * block
@@ -165,10 +178,20 @@ def _attend_rows(q_BTNH, k_BSKH, v_BSKH, segments_BT, window, start: int, end: i
     queries = (q_BTNH[:, start:end], None if segments_BT is None else segments_BT[:, start:end])
     if num_blocks == 1:
         return attend(start, queries, keys)
-    split = jax.tree.map(lambda x: jnp.moveaxis(x.reshape(x.shape[0], num_blocks, block, *x.shape[2:]), 1, 0), queries)
     firsts = start + block * jnp.arange(num_blocks)
-    out = jax.lax.map(lambda each: attend(each[0], each[1], keys), (firsts, split))
-    return jnp.moveaxis(out, 0, 1).reshape(q_BTNH[:, start:end].shape)
+    split = jax.tree.map(lambda x: _split_rows(x, num_blocks), queries)
+    return _join_rows(jax.lax.map(lambda each: attend(*each, keys), (firsts, split)))
+
+
+def _split_rows(x_BT, num_blocks: int) -> jax.Array:
+    """[B, T, …] as [blocks, B, T / blocks, …]."""
+    return jnp.moveaxis(x_BT.reshape(x_BT.shape[0], num_blocks, -1, *x_BT.shape[2:]), 1, 0)
+
+
+def _join_rows(blocks) -> jax.Array:
+    """The inverse: [blocks, B, T / blocks, …] as [B, T, …]."""
+    joined = jnp.moveaxis(blocks, 0, 1)
+    return joined.reshape(joined.shape[0], -1, *joined.shape[3:])
 
 
 def _cudnn(q_BTNH, k_BSKH, v_BSKH, window, segments_BT) -> jax.Array:
@@ -214,12 +237,8 @@ class Attention(nn.Module):
         """Returns the output [B, T, D] and, given a cache (keys_BKSH, values_BKSH, length, start_B), its new
         (keys_BKSH, values_BKSH)."""
         config = self.config
-        width, num_heads, num_kv_heads, head_width = (
-            config.width,
-            config.num_heads,
-            config.num_kv_heads,
-            config.head_width,
-        )
+        width, head_width = config.width, config.head_width
+        num_heads, num_kv_heads = config.num_heads, config.num_kv_heads
         use_bias = config.bias in ("qkv", "all")
 
         def heads(name: str, count: int) -> jax.Array:
@@ -252,7 +271,13 @@ class Attention(nn.Module):
             keys_BKSH = _write(keys_BKSH, k_BTKH, length)
             values_BKSH = _write(values_BKSH, v_BTKH, length)
             out_BTNH = cached_attention(
-                q_BTNH, keys_BKSH, values_BKSH, first_slot=length, start_B=start_B, window=self.window
+                q_BTNH,
+                keys_BKSH,
+                values_BKSH,
+                first_slot=length,
+                start_B=start_B,
+                window=self.window,
+                block=config.attention_block,
             )
             cache = (keys_BKSH, values_BKSH)
 

@@ -9,7 +9,7 @@ from gptjax.model.decoder import Decoder
 from gptjax.model.parameters import unstack_layers
 
 TOKENS = np.random.default_rng(2).integers(0, 29, (3, 11)).astype(np.int32)
-SLOTS, PROMPT = 16, 6
+SLOTS, PROMPT = 16, 6  # the prompt is longer than one block of query rows (4), and not a multiple of it
 
 CASES = {
     "rope": {},

@@ -159,7 +159,7 @@ def test_remat_changes_the_program_and_not_the_gradients(layers, model_config, r
         saved[remat] = compiled.memory_analysis().temp_size_in_bytes
     dots = {remat: text.count("dot_general") for remat, text in programs.items()}
     assert dots["none"] < dots["dots"] < dots["full"]  # dots: attention logits again; full: the projections too
-    if layers == "scan":  # (outside of loops XLA:CPU merges the recomputation with the forward pass)
+    if layers == "scan":  # (outside of loops XLA:CPU may merge the recomputation with the forward pass)
         assert saved["none"] > saved["dots"] > saved["full"]
     for remat in ("dots", "full"):
         jax.tree.map(
