@@ -112,7 +112,7 @@ def default() -> ConfigDict:
             duration="2000 steps",  # "N steps", "300M tokens" or "2 epochs"
             batch_size=32,  # sequences an optimizer step, over all devices
             gradient_accumulation_steps=1,
-            loss_chunk=0,  # tokens whose logits exist at once; 0: all
+            loss_chunk=0,  # tokens whose logits exist at once on a device; 0: all
             z_loss=0.0,
             ema_decay=0.0,  # 0: off
             on_nonfinite="stop",  # stop | skip (the update is dropped)

@@ -116,7 +116,7 @@ def _chunked_forward(x_BTD, head_DV, targets_BT, weights_BT, positions, z_loss, 
         return head_gradient_DV, (loss, nll, x_gradient_BCD, weights_gradient_BC)
 
     head_gradient_DV, (losses, nlls, x_gradient, weights_gradient) = jax.lax.scan(
-        add, jnp.zeros(head_DV.shape, jnp.float32), _cut(positions, x_BTD, targets_BT, weights_BT)
+        add, jnp.zeros_like(low_DV, jnp.float32), _cut(positions, x_BTD, targets_BT, weights_BT)
     )
     length = targets_BT.shape[1]
     gradients = (_join(x_gradient, length), head_gradient_DV.astype(head_DV.dtype), _join(weights_gradient, length))

@@ -90,7 +90,7 @@ def test_micro_batches_of_unequal_weight_equal_the_whole_batch(tiny_config, accu
         ("adamw", dict(mesh__data=1, mesh__fsdp=4, mesh__tensor=2, training__gradient_accumulation_steps=2)),
         (
             "adamw",
-            dict(mesh__data=4, mesh__tensor=2, model__layers="scan", model__remat="full", training__loss_chunk=32),
+            dict(mesh__data=4, mesh__tensor=2, model__layers="scan", model__remat="full", training__loss_chunk=8),
         ),
         ("muon", dict(mesh__data=2, mesh__fsdp=2, mesh__tensor=2)),
     ],
@@ -141,6 +141,20 @@ def test_collectives_are_those_of_the_parallelism(tiny_config):
     assert fsdp["all-gather"] >= 1
     accumulated = tiny_config(mesh__data=8, training__gradient_accumulation_steps=2)
     assert collectives(compiled_step(accumulated)[1])["all-gather"] == 0
+
+
+def collectives_in_loops(compiled):
+    text = compiled.as_text()
+    bodies = set(re.findall(r"body=%([\w.\-]+)", text))
+    computations = re.split(r"\n(?=%|ENTRY)", text)
+    loops = [c for c in computations if any(c.startswith(f"%{body} ") for body in bodies)]
+    return sum(len(re.findall(r"(?:all-reduce|all-gather|reduce-scatter)(?:-start)?\(", loop)) for loop in loops)
+
+
+def test_a_chunked_loss_gathers_the_head_once_and_not_at_every_chunk(tiny_config):
+    config = tiny_config(mesh__data=2, mesh__fsdp=4, training__loss_chunk=4)
+    _, compiled = compiled_step(config)
+    assert "while" in compiled.as_text() and collectives_in_loops(compiled) == 0
 
 
 def test_fsdp_splits_parameters_and_optimizer_state_eightfold(tiny_config):
