@@ -17,6 +17,15 @@ jax.config.update("jax_default_matmul_precision", "highest")
 flags.FLAGS.mark_as_parsed()
 
 
+@pytest.fixture(autouse=True)
+def quick_compilation():
+    """Machine code of the least effort: these programs run once. XLA's own passes, which tests look at, all stay."""
+    before = jax.config.read("jax_disable_most_optimizations")
+    jax.config.update("jax_disable_most_optimizations", True)
+    yield
+    jax.config.update("jax_disable_most_optimizations", before)
+
+
 @pytest.fixture
 def tiny_config():
     """A function of {section__field: value} → resolved config of a two-layer model, 16 wide, for eight devices."""

@@ -62,9 +62,9 @@ def test_text_becomes_batches(corpus, tmp_path):
     before = {path: path.stat().st_mtime_ns for path in output.iterdir()}
     assert "already prepared" in prepare(*flags).stdout
     assert {path: path.stat().st_mtime_ns for path in output.iterdir()} == before
-    assert "prepared with vocab_size=320, now 330" in refused(*flags, "--vocab_size=330")
+    assert "prepared with vocab_size = 320, now 330" in refused(*flags, "--vocab_size=330")
     (corpus / "d.txt").write_text("more")
-    assert "prepared with input_files=3, now 4" in refused(*flags)
+    assert "prepared with input_files = 3, now 4" in refused(*flags)
     assert "made anew" in prepare(*flags, "--overwrite").stdout
 
     # Another corpus with the same tokens.
@@ -111,7 +111,7 @@ def test_mistakes_end_in_one_line(corpus, tmp_path):
     for flags, message in [
         ([], "--input and --output are needed"),
         ([f"--input={tmp_path / 'nowhere'}", output], "no such file or folder"),
-        ([f"--input={corpus}", output], "vocab_size=8192: larger than this corpus can give, at most "),
+        ([f"--input={corpus}", output], "vocab_size = 8192: larger than this corpus can give, at most "),
         ([single, output], "1 document in all; --split_by=tail"),
         ([f"--input={corpus}", output, "--encoding_errors=error"], "b.txt: not UTF-8 at byte 3"),
         ([f"--input={corpus}", output, "--tokenizer=wordpiece"], "no such file or folder 'wordpiece'"),

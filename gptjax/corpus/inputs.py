@@ -44,7 +44,7 @@ def find_files(inputs: Sequence[str]) -> tuple[list[InputFile], Counter[str]]:
             files[real] = InputFile(path, source, path.stat().st_size)
     if not files:
         seen = f" (passed over: {dict(skipped)})" if skipped else ""
-        raise ConfigError(f"input={','.join(inputs)!r}: no file that ends in {' '.join(SUFFIXES)}{seen}")
+        raise ConfigError(f"input = {','.join(inputs)!r}: no file that ends in {' '.join(SUFFIXES)}{seen}")
     return list(files.values()), skipped
 
 
@@ -60,10 +60,10 @@ def _candidates(name: str, skipped: Counter[str]) -> Iterator[tuple[Path, str]]:
                 yield path, path.as_posix()
     elif os.path.isfile(name):
         if not name.lower().endswith(SUFFIXES):
-            raise ConfigError(f"input={name!r}: a file must end in one of {' '.join(SUFFIXES)}")
+            raise ConfigError(f"input = {name!r}: a file must end in one of {' '.join(SUFFIXES)}")
         yield Path(name), name
     else:
-        raise ConfigError(f"input={name!r}: no such file or folder (or {STANDARD_LIBRARY!r} for Python's own source)")
+        raise ConfigError(f"input = {name!r}: no such file or folder (or {STANDARD_LIBRARY!r} for Python's own source)")
 
 
 def _walk(

@@ -48,7 +48,7 @@ class Reader:
         separator: str = "",
     ):
         if encoding_errors not in ENCODING_ERRORS:
-            raise ConfigError(f"encoding_errors={encoding_errors!r}: allowed are {', '.join(ENCODING_ERRORS)}")
+            raise ConfigError(f"encoding_errors = {encoding_errors!r}: expected one of {', '.join(ENCODING_ERRORS)}")
         self._encoding_errors = encoding_errors
         self._text_field = text_field
         self._separator = separator.encode()

@@ -24,9 +24,9 @@ class Splitter:
 
     def __init__(self, validation_fraction: float, split_by: str, seed: int):
         if not 0 <= validation_fraction < 1:
-            raise ConfigError(f"validation_fraction={validation_fraction}: must be at least 0 and less than 1")
+            raise ConfigError(f"validation_fraction = {validation_fraction}: must be in [0, 1)")
         if split_by not in SPLIT_BY:
-            raise ConfigError(f"split_by={split_by!r}: allowed are {', '.join(SPLIT_BY)}")
+            raise ConfigError(f"split_by = {split_by!r}: expected one of {', '.join(SPLIT_BY)}")
         self._fraction = validation_fraction
         self._seed = seed
         self._parts = self._by_document if split_by == "document" else self._by_tail

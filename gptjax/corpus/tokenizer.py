@@ -139,7 +139,7 @@ class SentencePieceTokenizer(Tokenizer):
 
 
 class ByteTokenizer(Tokenizer):
-    """One token a UTF-8 byte, after the control tokens (as ByT5, https://arxiv.org/abs/2105.13626)."""
+    """One token a UTF-8 byte, after the control tokens (as ByT5, arXiv:2105.13626)."""
 
     kind = "byte"
     file_name = "tokenizer.json"

@@ -63,7 +63,7 @@ class TextSample:
 
 
 def train_bpe(chunks: Iterable[str], vocab_size: int, split_digits: bool = True) -> SentencePieceTokenizer:
-    """A byte-pair vocabulary (https://arxiv.org/abs/1508.07909) of exactly `vocab_size` tokens, with byte fallback.
+    """A byte-pair vocabulary (Sennrich et al., arXiv:1508.07909) of exactly `vocab_size` tokens, with byte fallback.
 
     Raises:
       ConfigError: the text cannot give so many tokens, or so few do not hold its characters; says how many can.
@@ -93,7 +93,7 @@ def train_bpe(chunks: Iterable[str], vocab_size: int, split_digits: bool = True)
             minloglevel=3,
         )
     except RuntimeError as error:
-        raise ConfigError(f"vocab_size={vocab_size}: {_explain(str(error))}") from error
+        raise ConfigError(f"vocab_size = {vocab_size}: {_explain(str(error))}") from error
     return SentencePieceTokenizer(model.getvalue())
 
 
@@ -117,7 +117,7 @@ def train_characters(counts: Counter[str], vocab_size: int = 0) -> CharacterToke
     vocab_size = vocab_size or possible
     if not len(CONTROL_TOKENS) < vocab_size <= possible:
         raise ConfigError(
-            f"vocab_size={vocab_size}: this corpus has {len(counts)} characters, so {len(CONTROL_TOKENS) + 1} to "
+            f"vocab_size = {vocab_size}: this corpus has {len(counts)} characters, so {len(CONTROL_TOKENS) + 1} to "
             f"{possible} tokens are possible ({len(CONTROL_TOKENS)} of them control tokens); 0 takes all"
         )
     ranked = sorted(counts, key=lambda character: (-counts[character], character))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-__all__ = ["Dataset", "compare_fingerprints", "open_dataset"]
+__all__ = ["Dataset", "open_dataset"]
 
 
 def __getattr__(name: str):

@@ -28,34 +28,29 @@ VALIDATION_SEED = 0  # runs with different seeds are judged on the same windows
 Batch = dict[str, np.ndarray]
 
 
-def open_dataset(
-    config_data: ConfigDict | FrozenConfigDict, split: str, *, seed: int, batch_size: int, accumulation_steps: int = 1
-) -> Dataset:
+def open_dataset(config_data: ConfigDict | FrozenConfigDict, split: str, *, seed: int, batch_size: int) -> Dataset:
     """The 'train' or 'validation' split of `config.data.path` as batches of `batch_size` rows.
 
     'train' goes on for ever: epochs of all windows in a new order each. 'validation' is every window once, in one order
-    that is the same whatever the seed: mixed, so that its first batches stand for the whole. `accumulation_steps` is
-    only checked: it must divide the batch.
+    that is the same whatever the seed: mixed, so that its first batches stand for the whole.
 
     Raises:
       ConfigError: names the field that cannot work, or the file that is not what the manifest says.
     """
     if split not in SPLITS:
-        raise ConfigError(f"split={split!r}: allowed are {', '.join(SPLITS)}")
+        raise ConfigError(f"split = {split!r}: expected one of {', '.join(SPLITS)}")
     if config_data.windows not in WINDOWS:
-        raise ConfigError(f"data.windows={config_data.windows!r}: allowed are {', '.join(WINDOWS)}")
+        raise ConfigError(f"data.windows = {config_data.windows!r}: expected one of {', '.join(WINDOWS)}")
     if config_data.sequence_length < 1:
-        raise ConfigError(f"data.sequence_length={config_data.sequence_length}: must be at least 1")
-    if batch_size < 1 or batch_size % accumulation_steps:
-        raise ConfigError(
-            f"training.batch_size={batch_size}: must be a multiple of gradient_accumulation_steps={accumulation_steps}"
-        )
+        raise ConfigError(f"data.sequence_length = {config_data.sequence_length}: must be at least 1")
+    if batch_size < 1:
+        raise ConfigError(f"training.batch_size = {batch_size}: must be at least 1")
     mixture = parse_mixture(config_data.path)
     sources = [TokenSource(folder, split, config_data.verify) for folder, _ in mixture]
     for other in sources[1:]:
         if other.tokenizer_hash != sources[0].tokenizer_hash:
             raise ConfigError(
-                f"data.path={config_data.path!r}: {sources[0].folder} has tokenizer {sources[0].tokenizer_hash}, "
+                f"data.path = {config_data.path!r}: {sources[0].folder} has tokenizer {sources[0].tokenizer_hash}, "
                 f"{other.folder} has {other.tokenizer_hash}: prepare one with --tokenizer=<the other folder>"
             )
     windows = [WINDOWS[config_data.windows](source, config_data.sequence_length) for source in sources]
@@ -183,23 +178,3 @@ class Dataset:
             for name, values in window.gather(numbers[here] - self._first[source]).items():
                 batch.setdefault(name, np.zeros((num_rows, *values.shape[1:]), values.dtype))[into[here]] = values
         return batch
-
-
-def compare_fingerprints(saved: dict, current: dict) -> None:
-    """Raises ConfigError that names the first field in which two fingerprints differ, with both values."""
-    saved_fields, current_fields = dict(_flatten(saved)), dict(_flatten(current))
-    for name in [*saved_fields, *(name for name in current_fields if name not in saved_fields)]:
-        before, now = saved_fields.get(name, "absent"), current_fields.get(name, "absent")
-        if before != now:
-            raise ConfigError(f"the data is not what this run was trained on: {name} was {before!r}, now {now!r}")
-
-
-def _flatten(value, name: str = "") -> Iterator[tuple[str, object]]:
-    if isinstance(value, dict):
-        for key, inner in value.items():
-            yield from _flatten(inner, f"{name}.{key}" if name else key)
-    elif isinstance(value, (list, tuple)):
-        for i, inner in enumerate(value):
-            yield from _flatten(inner, f"{name}[{i}]")
-    else:
-        yield name, value

@@ -19,24 +19,24 @@ def parse_mixture(path: str) -> list[tuple[str, float | None]]:
       ConfigError: the path is empty, a weight is no positive number, or only some parts have one.
     """
     if not path.strip():
-        raise ConfigError("data.path='': name a folder that python -m gptjax.prepare made")
+        raise ConfigError("data.path = '': name a folder that python -m gptjax.prepare made")
     if Path(path).is_dir():
         return [(path, None)]
     parts = [_parse_part(part.strip(), path) for part in path.split(",")]
     weighted = [weight is not None for _, weight in parts]
     if any(weighted) and not all(weighted):
         bare = parts[weighted.index(False)][0]
-        raise ConfigError(f"data.path={path!r}: {bare!r} has no weight, but others have; allowed: {SYNTAX}")
+        raise ConfigError(f"data.path = {path!r}: {bare!r} has no weight, but others have; allowed: {SYNTAX}")
     folders = [folder for folder, _ in parts]
     if len(set(folders)) < len(folders):
-        raise ConfigError(f"data.path={path!r}: names a folder twice")
+        raise ConfigError(f"data.path = {path!r}: names a folder twice")
     return parts
 
 
 def _parse_part(part: str, path: str) -> tuple[str, float | None]:
     folder, equals, text = part.rpartition("=") if "=" in part else (part, "", "")
     if not folder:
-        raise ConfigError(f"data.path={path!r}: a part names no folder; allowed: {SYNTAX}")
+        raise ConfigError(f"data.path = {path!r}: a part names no folder; allowed: {SYNTAX}")
     if not equals:
         return folder, None
     try:
@@ -44,5 +44,5 @@ def _parse_part(part: str, path: str) -> tuple[str, float | None]:
     except ValueError:
         weight = math.nan
     if not (math.isfinite(weight) and weight > 0):
-        raise ConfigError(f"data.path={path!r}: weight {text!r} of {folder!r} is not a positive number")
+        raise ConfigError(f"data.path = {path!r}: weight {text!r} of {folder!r} is not a positive number")
     return folder, weight

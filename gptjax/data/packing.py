@@ -22,7 +22,7 @@ class PackedWindows:
         self._length = sequence_length
         starts, lengths = _pieces(source.document_offsets(), sequence_length)
         if not len(starts):
-            raise ConfigError(f"data.windows='packed': {source.folder} has no document of two tokens")
+            raise ConfigError(f"data.windows = 'packed': {source.folder} has no document of two tokens")
         row_of, num_rows = best_fit(lengths, sequence_length)
         # Pieces by row, longest first as they were placed; row r holds pieces first[r] to first[r + 1].
         order = np.argsort(row_of, kind="stable")
@@ -77,7 +77,7 @@ def _pieces(offsets: np.ndarray, sequence_length: int) -> tuple[np.ndarray, np.n
 
 
 def best_fit(lengths: np.ndarray, capacity: int) -> tuple[np.ndarray, int]:
-    """Best-fit decreasing bin packing (as https://arxiv.org/abs/2404.10830): (row of each piece, number of rows).
+    """Best-fit decreasing bin packing (as arXiv:2404.10830): (row of each piece, number of rows).
 
     Longest first, a piece goes to the fullest row that still has room for it. Pieces of one length and rows of one room
     are alike, so they are placed as groups: the work grows with the capacity, hardly with the number of pieces.

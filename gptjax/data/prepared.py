@@ -52,11 +52,11 @@ def read_manifest(folder: str | Path) -> dict:
     """
     folder = Path(folder)
     if not folder.is_dir():
-        raise ConfigError(f"data.path={str(folder)!r}: no such folder (python -m gptjax.prepare makes one)")
+        raise ConfigError(f"data.path = {str(folder)!r}: no such folder (python -m gptjax.prepare makes one)")
     path = folder / MANIFEST
     if not path.exists():
         state = "an unfinished prepared folder" if any(folder.glob("*.bin*")) else "not a prepared folder"
-        raise ConfigError(f"data.path={str(folder)!r} is {state}: no {MANIFEST} (python -m gptjax.prepare makes one)")
+        raise ConfigError(f"data.path = {str(folder)!r}: {state}, no {MANIFEST} (python -m gptjax.prepare makes one)")
     try:
         manifest = json.loads(path.read_text(encoding="utf-8"))
         version = manifest["format"]

@@ -27,7 +27,9 @@ class TokenSource:
         self.folder = Path(folder)
         manifest = read_manifest(folder)
         if split not in manifest["splits"]:
-            raise ConfigError(f"data.path={str(folder)!r}: has no {split} split, only {', '.join(manifest['splits'])}")
+            raise ConfigError(
+                f"data.path = {str(folder)!r}: has no {split} split, only {', '.join(manifest['splits'])}"
+            )
         self.files = split_files(manifest, split)
         check_files(folder, self.files, verify)
         section = manifest["splits"][split]

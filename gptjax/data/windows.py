@@ -18,7 +18,7 @@ class ContiguousWindows:
         """Raises ConfigError where the stream does not fill one window."""
         if source.num_tokens < sequence_length + 1:
             raise ConfigError(
-                f"data.sequence_length={sequence_length}: {source.folder} has {source.num_tokens} tokens in "
+                f"data.sequence_length = {sequence_length}: {source.folder} has {source.num_tokens} tokens in "
                 f"{source.files[0]['name']}, one window needs {sequence_length + 1}"
             )
         self._source = source

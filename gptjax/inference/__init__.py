@@ -1,0 +1,1 @@
+"""Trained parameters to text: the cache, sampling, and generation in one compiled loop."""

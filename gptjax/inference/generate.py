@@ -181,7 +181,7 @@ class Generator:
 
     def _row(self, prompt, seed: int, max_new_tokens: int, stop: tuple[str, ...]) -> _Row:
         if max_new_tokens < 1:
-            raise ConfigError(f"max_new_tokens = {max_new_tokens}: it must be at least 1")
+            raise ConfigError(f"max_new_tokens = {max_new_tokens}: must be at least 1")
         is_text = isinstance(prompt, str)
         tokens = [int(token) for token in (self.tokenizer.encode(prompt) if is_text else prompt)]
         prompt = prompt if is_text else self.tokenizer.decode(tokens)

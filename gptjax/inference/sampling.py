@@ -51,7 +51,7 @@ def make_sampling(
         value_B = np.broadcast_to(np.asarray(value), (len(seeds),))
         bad = [item for item in value_B.tolist() if not is_allowed(item)]
         if bad:
-            raise ConfigError(f"{name} = {bad[0]}: it must be {allowed}")
+            raise ConfigError(f"{name} = {bad[0]}: must be {allowed}")
         return value_B.astype(dtype)
 
     return Sampling(

@@ -1,0 +1,1 @@
+"""The decoder and its parts: attention, feed-forward, positions, norms. Knows no mesh, file or optimizer."""

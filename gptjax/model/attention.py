@@ -56,7 +56,7 @@ def attention(
         return _blocked(q_BTNH, k_BSKH, v_BSKH, window, segments_BT, block)
     if backend == "cudnn":
         return _cudnn(q_BTNH, k_BSKH, v_BSKH, window, segments_BT)
-    raise ConfigError(f"model.attention = {backend!r}: allowed are {', '.join(BACKENDS)}")
+    raise ConfigError(f"model.attention = {backend!r}: expected one of {', '.join(BACKENDS)}")
 
 
 def select_backend(
@@ -71,7 +71,7 @@ def select_backend(
       ConfigError: an unknown name, or an explicit `cudnn` that cannot run.
     """
     if requested not in ("auto", *BACKENDS):
-        raise ConfigError(f"model.attention = {requested!r}: allowed are auto, {', '.join(BACKENDS)}")
+        raise ConfigError(f"model.attention = {requested!r}: expected one of auto, {', '.join(BACKENDS)}")
     obstacle = _cudnn_obstacle(dtype, sequence_length, head_width, packed)
     if platform not in ("gpu", "cuda"):
         obstacle = f"the platform is {platform}, cuDNN needs an NVIDIA GPU"

@@ -219,7 +219,7 @@ def layer_windows(config) -> tuple[int, ...]:
     """The window of each layer: `window_pattern` repeated, S is `window` and L is 0 (the whole context)."""
     pattern = config.window_pattern if config.window else "L"
     if not pattern or set(pattern) - {"S", "L"}:
-        raise ConfigError(f"model.window_pattern = {pattern!r}: allowed are the letters S (sliding) and L (whole)")
+        raise ConfigError(f"model.window_pattern = {pattern!r}: a string of S (sliding window) and L (whole context)")
     return tuple(config.window if pattern[i % len(pattern)] == "S" else 0 for i in range(config.num_layers))
 
 
@@ -252,7 +252,7 @@ def rematerialized(block: Callable, remat: str, in_scan: bool = False) -> Callab
             policies.dots_with_no_batch_dims_saveable, policies.save_only_these_names("attention_output")
         )
     else:
-        raise ConfigError(f"model.remat = {remat!r}: allowed are none, dots, full")
+        raise ConfigError(f"model.remat = {remat!r}: expected one of none, dots, full")
     # In a scan, forward and backward are two loops and cannot be merged; unrolled, XLA would undo the recomputation.
     return jax.checkpoint(block, policy=policy, prevent_cse=not in_scan)
 

@@ -24,4 +24,6 @@ def output_init(config):
         return nn.initializers.normal(config.initialization_std / (2 * config.num_layers) ** 0.5)
     if config.initialization == "zero":
         return nn.initializers.zeros
-    raise ConfigError(f"model.initialization = {config.initialization!r}: allowed are normal, residual_scaled, zero")
+    raise ConfigError(
+        f"model.initialization = {config.initialization!r}: expected one of normal, residual_scaled, zero"
+    )

@@ -33,7 +33,7 @@ def rope_frequencies(config) -> np.ndarray:
         kept = np.clip((turns - low) / (high - low), 0.0, 1.0)  # 1: a fast feature, as it was; 0: fully scaled
         frequencies = frequencies * (kept + (1.0 - kept) / config.rope_factor)
     elif config.rope_scaling != "none":
-        raise ConfigError(f"model.rope_scaling = {config.rope_scaling!r}: allowed are none, linear, llama3")
+        raise ConfigError(f"model.rope_scaling = {config.rope_scaling!r}: expected one of none, linear, llama3")
     return frequencies.astype(np.float32)
 
 

@@ -22,9 +22,10 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from gptjax.model.decoder import layer_windows
 from gptjax.tree import leaves_by_path
 
-CONVENTIONS = {"causal": "6N + 6·L·N·H·T", "full": "6N + 12·L·N·H·T"}
+CONVENTIONS = {"causal": "6N + 6·L·N_heads·H·T", "full": "6N + 12·L·N_heads·H·T"}
 LOOKUPS = ("embedding", "positions")
 MONITOR_STEPS = 128  # steps before the first z-score, and the reach of the running statistics after that
 
@@ -54,10 +55,7 @@ def mean_keys_seen(sequence_length: int, window: int, convention: str) -> float:
 
 def flops_per_token(config_model, params: Any, sequence_length: int) -> dict[str, float]:
     """{'causal': …, 'full': …}: FLOPs of training on one token, forward and backward, no recomputation counted."""
-    pattern = config_model.window_pattern
-    windows = [
-        config_model.window if pattern[layer % len(pattern)] == "S" else 0 for layer in range(config_model.num_layers)
-    ]
+    windows = layer_windows(config_model)
     products = 6.0 * count_parameters(params).multiplied
     # Scores and weighted sum are 2 · H FLOPs each a head and key, thrice that with the backward pass. Grouped-query
     # attention saves parameters and memory, not these: every query head has its own scores.

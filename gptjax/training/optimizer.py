@@ -58,7 +58,7 @@ def plan(config_optimizer, params) -> dict[str, Treatment]:
     Raises ConfigError for an unknown method, a malformed rule, a rule that matches nothing, and when all is frozen.
     """
     if config_optimizer.name not in METHODS:
-        raise ConfigError(f"optimizer.name is {config_optimizer.name!r}: allowed are {', '.join(METHODS)}")
+        raise ConfigError(f"optimizer.name = {config_optimizer.name!r}: expected one of {', '.join(METHODS)}")
     shapes = leaves_by_path(params)
     rules = [_checked_rule(rule, list(shapes)) for rule in config_optimizer.rules]
 

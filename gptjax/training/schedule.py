@@ -36,16 +36,16 @@ def make_schedule(config_schedule, peak: float, total_steps: int, steps_of: Call
     """
     name, final_fraction = config_schedule.name, float(config_schedule.final_fraction)
     if name not in NAMES:
-        raise ConfigError(f"schedule.name is {name!r}: allowed are {', '.join(NAMES)}")
+        raise ConfigError(f"schedule.name = {name!r}: expected one of {', '.join(NAMES)}")
     if not 0.0 <= final_fraction <= 1.0:
-        raise ConfigError(f"schedule.final_fraction is {final_fraction}: it must lie between 0 and 1")
+        raise ConfigError(f"schedule.final_fraction = {final_fraction}: must be in [0, 1]")
     warmup = steps_of(config_schedule.warmup)
     decay = steps_of(config_schedule.decay) if name == "wsd" else 0
     if warmup < 0 or decay < 0 or warmup + decay > total_steps:
-        parts = f"schedule.warmup is {config_schedule.warmup!r} ({warmup} steps)"
+        parts = f"schedule.warmup = {config_schedule.warmup!r} ({warmup} steps)"
         if name == "wsd":
-            parts += f" and schedule.decay {config_schedule.decay!r} ({decay} steps)"
-        raise ConfigError(f"{parts}: they must fit into the run's {total_steps} steps (training.duration)")
+            parts += f" and schedule.decay = {config_schedule.decay!r} ({decay} steps)"
+        raise ConfigError(f"{parts}: must fit into the run's {total_steps} steps (training.duration)")
 
     decay_start = total_steps - decay if name == "wsd" else warmup
     peak_rate = jnp.float32(peak)

@@ -157,9 +157,9 @@ def test_a_file_that_may_not_be_read_is_counted(tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     "name, message",
     [
-        ("nowhere", r"input='.*nowhere': no such file or folder"),
-        ("a.csv", r"input='.*a\.csv': a file must end in one of \.txt"),
-        ("folder", r"input='.*folder': no file that ends in \.txt"),
+        ("nowhere", r"input = '.*nowhere': no such file or folder"),
+        ("a.csv", r"input = '.*a\.csv': a file must end in one of \.txt"),
+        ("folder", r"input = '.*folder': no file that ends in \.txt"),
     ],
 )
 def test_inputs_that_cannot_work(tmp_path, name, message):
@@ -170,7 +170,7 @@ def test_inputs_that_cannot_work(tmp_path, name, message):
 
 
 def test_unknown_encoding_option(tmp_path):
-    with pytest.raises(ConfigError, match="encoding_errors='ignore': allowed are replace, skip, error"):
+    with pytest.raises(ConfigError, match="encoding_errors = 'ignore': expected one of replace, skip, error"):
         Reader([str(tmp_path)], encoding_errors="ignore")
 
 

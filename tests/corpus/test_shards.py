@@ -98,10 +98,10 @@ def test_tails_are_held_out_after_a_line():
 
 @pytest.mark.parametrize("fraction", [-0.1, 1.0, float("nan")])
 def test_shares_that_cannot_work(fraction):
-    with pytest.raises(ConfigError, match=r"validation_fraction=.*: must be at least 0 and less than 1"):
+    with pytest.raises(ConfigError, match=r"validation_fraction = .*: must be in \[0, 1\)"):
         Splitter(fraction, "document", 0)
 
 
 def test_unknown_way_to_split():
-    with pytest.raises(ConfigError, match="split_by='line': allowed are document, tail"):
+    with pytest.raises(ConfigError, match="split_by = 'line': expected one of document, tail"):
         Splitter(0.1, "line", 0)

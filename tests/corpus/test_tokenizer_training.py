@@ -49,7 +49,7 @@ def test_bpe_is_deterministic_and_of_the_size_asked_for():
 
 @pytest.mark.parametrize("size, message", [(5000, r"at most \d+ tokens are possible"), (270, r"at least \d+ tokens")])
 def test_a_vocabulary_that_the_corpus_cannot_give(size, message):
-    with pytest.raises(ConfigError, match=rf"vocab_size={size}: .*{message}"):
+    with pytest.raises(ConfigError, match=rf"vocab_size = {size}: .*{message}"):
         train_bpe(["the quick brown fox jumps over the lazy dog"], size)
 
 
@@ -74,6 +74,6 @@ def test_characters_all_or_the_most_frequent():
     two = train_characters(counts, 11)
     assert two.vocab_size == 11 and two.decode(two.encode("abc")) == "ab\ufffd"
     with pytest.raises(
-        ConfigError, match="vocab_size=14: this corpus has 4 characters, so 10 to 13 tokens are possible"
+        ConfigError, match="vocab_size = 14: this corpus has 4 characters, so 10 to 13 tokens are possible"
     ):
         train_characters(counts, 14)

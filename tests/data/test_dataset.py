@@ -1,5 +1,3 @@
-import copy
-import itertools
 import json
 
 import numpy as np
@@ -8,7 +6,7 @@ from prepared_folders import random_documents
 
 from gptjax.config import ConfigError
 from gptjax.corpus.tokenizer import CharacterTokenizer
-from gptjax.data import compare_fingerprints, open_dataset
+from gptjax.data import open_dataset
 
 T, B = 8, 4
 ROWS = np.arange(B)
@@ -164,11 +162,11 @@ def test_a_dataset_knows_its_vocabulary(folder, open_):
 @pytest.mark.parametrize(
     "fields, message",
     [
-        ({"windows": "sliding"}, r"data\.windows='sliding': allowed are contiguous, packed"),
-        ({"sequence_length": 0}, r"data\.sequence_length=0: must be at least 1"),
-        ({"sequence_length": 89}, r"data\.sequence_length=89: .* has 89 tokens .*, one window needs 90"),
-        ({"split": "test"}, r"split='test': allowed are train, validation"),
-        ({"batch_size": 0}, r"training\.batch_size=0: must be a multiple"),
+        ({"windows": "sliding"}, r"data\.windows = 'sliding': expected one of contiguous, packed"),
+        ({"sequence_length": 0}, r"data\.sequence_length = 0: must be at least 1"),
+        ({"sequence_length": 89}, r"data\.sequence_length = 89: .* has 89 tokens .*, one window needs 90"),
+        ({"split": "test"}, r"split = 'test': expected one of train, validation"),
+        ({"batch_size": 0}, r"training\.batch_size = 0: must be at least 1"),
     ],
 )
 def test_settings_that_cannot_work(folder, open_, fields, message):
@@ -176,63 +174,26 @@ def test_settings_that_cannot_work(folder, open_, fields, message):
         open_(folder, **fields)
 
 
-def test_accumulation_divides_the_batch(folder, data_config):
-    config = data_config(folder, sequence_length=T)
-    with pytest.raises(ConfigError, match=r"training\.batch_size=4: .* gradient_accumulation_steps=3"):
-        open_dataset(config, "train", seed=0, batch_size=4, accumulation_steps=3)
-    one, two = (open_dataset(config, "train", seed=0, batch_size=4, accumulation_steps=n) for n in (1, 2))
-    assert one.fingerprint() == two.fingerprint() and same(one.batch(2, ROWS), two.batch(2, ROWS))
-
-
 def test_equal_data_has_equal_fingerprints_wherever_it_lies(folder, open_):
     moved = folder.rename(folder.with_name("moved"))
     saved = json.loads(json.dumps(open_(moved).fingerprint()))
-    compare_fingerprints(saved, open_(moved.rename(folder)).fingerprint())
+    assert open_(moved.rename(folder)).fingerprint() == saved
 
 
 @pytest.mark.parametrize(
-    "change, message",
-    [
-        ({"seed": 1}, "seed was 0, now 1"),
-        ({"batch_size": 2}, "batch_size was 4, now 2"),
-        ({"sequence_length": 4}, "sequence_length was 8, now 4"),
-        ({"windows": "packed"}, "windows was 'contiguous', now 'packed'"),
-        ({"split": "validation"}, "split was 'train', now 'validation'"),
-    ],
+    "change", [{"seed": 1}, {"batch_size": 2}, {"sequence_length": 4}, {"windows": "packed"}, {"split": "validation"}]
 )
-def test_what_changed_is_named_with_both_values(folder, open_, change, message):
-    with pytest.raises(ConfigError, match=message):
-        compare_fingerprints(open_(folder).fingerprint(), open_(folder, **change).fingerprint())
+def test_a_fingerprint_has_every_setting_of_the_stream(folder, open_, change):
+    ((name, value),) = change.items()
+    before, now = open_(folder).fingerprint(), open_(folder, **change).fingerprint()
+    assert before[name] != now[name] == value
 
 
-def test_other_data_another_tokenizer_or_another_mixture_is_named(folder, prepared, open_):
+def test_a_fingerprint_has_the_data_the_tokenizer_and_the_mixture(folder, prepared, open_):
     saved = open_(folder).fingerprint()
     altered = prepared("altered", train=[np.arange(40), np.arange(41, 90)], shard_tokens=30)
-    with pytest.raises(ConfigError, match=r"sources\[0\]\.files\[1\]\.hash was '\w{16}', now '\w{16}'"):
-        compare_fingerprints(saved, open_(altered).fingerprint())
+    before, now = (found["sources"][0]["files"] for found in (saved, open_(altered).fingerprint()))
+    assert before[1]["name"] == now[1]["name"] and before[1]["hash"] != now[1]["hash"]
     other = prepared("other", train=[np.arange(89)], tokenizer=CharacterTokenizer("abc"))
-    with pytest.raises(ConfigError, match=r"tokenizer_hash was '\w{32}', now '\w{32}'"):
-        compare_fingerprints(saved, open_(other).fingerprint())
-    with pytest.raises(ConfigError, match=r"sources\[0\]\.weight was 1\.0, now 0\.75"):
-        compare_fingerprints(saved, open_(f"{folder}=3,{altered}=1").fingerprint())
-
-
-def test_every_field_of_a_fingerprint_counts(folder, open_):
-    saved = open_(folder).fingerprint()
-
-    def leaves(value, path=()):
-        if isinstance(value, (dict, list)):
-            items = value.items() if isinstance(value, dict) else enumerate(value)
-            return itertools.chain.from_iterable(leaves(inner, (*path, key)) for key, inner in items)
-        return [path]
-
-    for *path, last in leaves(saved):
-        changed = copy.deepcopy(saved)
-        inner = changed
-        for key in path:
-            inner = inner[key]
-        inner[last] = "other"
-        with pytest.raises(ConfigError, match="now 'other'"):
-            compare_fingerprints(saved, changed)
-    with pytest.raises(ConfigError, match="seed was 0, now 'absent'"):
-        compare_fingerprints(saved, {name: value for name, value in saved.items() if name != "seed"})
+    assert open_(other).fingerprint()["tokenizer_hash"] != saved["tokenizer_hash"]
+    assert [source["weight"] for source in open_(f"{folder}=3,{altered}=1").fingerprint()["sources"]] == [0.75, 0.25]

@@ -28,5 +28,5 @@ def test_folders_and_weights(tmp_path):
     ],
 )
 def test_mixtures_that_cannot_work(path, message):
-    with pytest.raises(ConfigError, match=rf"data\.path='{path}': .*{message}" if path else message):
+    with pytest.raises(ConfigError, match=rf"data\.path = '{path}': .*{message}" if path else message):
         parse_mixture(path)

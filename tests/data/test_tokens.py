@@ -80,7 +80,7 @@ def test_folders_that_are_not_prepared(tmp_path, prepared):
     with pytest.raises(ConfigError, match=r"nowhere': no such folder \(python -m gptjax\.prepare makes one\)"):
         TokenSource(tmp_path / "nowhere", "train")
     (tmp_path / "empty").mkdir()
-    with pytest.raises(ConfigError, match="empty' is not a prepared folder"):
+    with pytest.raises(ConfigError, match="empty': not a prepared folder"):
         TokenSource(tmp_path / "empty", "train")
     folder = prepared(train=DOCUMENTS)
     manifest = read_manifest(folder)
@@ -91,5 +91,5 @@ def test_folders_that_are_not_prepared(tmp_path, prepared):
     with pytest.raises(ConfigError, match="not a readable manifest"):
         TokenSource(folder, "train")
     (folder / "manifest.json").unlink()
-    with pytest.raises(ConfigError, match="is an unfinished prepared folder"):
+    with pytest.raises(ConfigError, match="an unfinished prepared folder"):
         TokenSource(folder, "train")

@@ -32,6 +32,6 @@ def test_any_windows_in_any_order(prepared):
 
 def test_too_little_data_for_one_window(prepared):
     source = TokenSource(prepared(train=[np.arange(8)]), "train")
-    with pytest.raises(ConfigError, match=r"data\.sequence_length=8: .* has 8 tokens .*, one window needs 9"):
+    with pytest.raises(ConfigError, match=r"data\.sequence_length = 8: .* has 8 tokens .*, one window needs 9"):
         ContiguousWindows(source, 8)
     assert len(ContiguousWindows(source, 7)) == 1

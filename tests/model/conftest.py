@@ -10,15 +10,6 @@ from gptjax.model.resolve import resolve_model
 TINY = dict(num_layers=2, width=16, num_heads=4, num_kv_heads=2, feedforward_width=24, attention_block=4)
 
 
-@pytest.fixture(autouse=True)
-def quick_compilation():
-    """Machine code of the least effort: these programs run once. XLA's own passes, which tests look at, all stay."""
-    before = jax.config.read("jax_disable_most_optimizations")
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", before)
-
-
 @pytest.fixture
 def model_config():
     """model_config(**changes): a resolved config of a tiny model, T = 12, V = 29."""

@@ -204,7 +204,7 @@ def test_settings_show_every_field_and_what_follows():
             assert all(name in shown for name in section.keys())
     for text in ("seed", "124,439,808", "524M (4.2 a parameter)", "8 × NVIDIA H200", "data 2 × fsdp 4", "800M a token"):
         assert text in shown
-    assert "6N + 6·L·N·H·T" in shown and "6N + 12·L·N·H·T" in shown and "of 8 × 989 TFLOP/s" in shown
+    assert "6N + 6·L·N_heads·H·T" in shown and "6N + 12·L·N_heads·H·T" in shown and "of 8 × 989 TFLOP/s" in shown
     assert "muon, 2M" in shown and "rate × 0.5" in shown and "never change: embedding" in shown
     assert max(map(len, lines_of(console))) <= 120 and len(lines_of(console)) < 65
 

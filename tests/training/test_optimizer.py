@@ -271,7 +271,7 @@ def test_an_unfrozen_run_is_the_same_with_and_without_a_rule_that_unfreezes():
 @pytest.mark.parametrize(
     "config, message",
     [
-        (dict(name="adam"), "optimizer.name is 'adam'.*adamw, muon"),
+        (dict(name="adam"), "optimizer.name = 'adam'.*adamw, muon"),
         (dict(rules=(("layers/attn/.*", "freeze", True),)), "matches no parameter.*embedding"),
         (dict(rules=(("layers/attention", "freeze", True),)), "matches no parameter.*whole paths"),
         (dict(rules=((".*", "freezing", True),)), "'freezing' is not one of learning_rate"),

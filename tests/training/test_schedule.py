@@ -80,10 +80,10 @@ def test_the_default_section_has_every_field():
 @pytest.mark.parametrize(
     "overrides, named",
     [
-        (dict(name="cosin"), "schedule.name is 'cosin'.*inverse_sqrt"),
-        (dict(name="wsd", warmup="90 steps"), "schedule.warmup is '90 steps'.*schedule.decay.*100 steps"),
-        (dict(name="cosine", warmup="101 steps"), "schedule.warmup is '101 steps'"),
-        (dict(name="cosine", final_fraction=1.5), "schedule.final_fraction is 1.5"),
+        (dict(name="cosin"), "schedule.name = 'cosin'.*inverse_sqrt"),
+        (dict(name="wsd", warmup="90 steps"), "schedule.warmup = '90 steps'.*schedule.decay.*100 steps"),
+        (dict(name="cosine", warmup="101 steps"), "schedule.warmup = '101 steps'"),
+        (dict(name="cosine", final_fraction=1.5), "schedule.final_fraction = 1.5"),
     ],
 )
 def test_impossible_schedules_are_refused(overrides, named):

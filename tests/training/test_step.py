@@ -15,6 +15,7 @@ from gptjax.training.metrics import MONITOR_STEPS
 from gptjax.training.trainer import make_trainer
 
 STEPS = 3
+EIGHT = 8  # devices
 
 
 def random_batch(config, seed=0):
@@ -30,8 +31,8 @@ def random_batch(config, seed=0):
     }
 
 
-def build(config, devices=None):
-    mesh = make_mesh(config.mesh, devices)
+def build(config, num_devices=1):
+    mesh = make_mesh(config.mesh, jax.devices()[:num_devices])
     units = Units(config.training.batch_size * config.data.sequence_length, total_steps=20)
     with jax.set_mesh(mesh):
         return make_trainer(config, mesh, 20, lambda text: units.steps(text, "test"))
@@ -44,9 +45,9 @@ def place(trainer, batch):
     return put_batch(trainer.mesh, local, rows, training.batch_size, training.gradient_accumulation_steps)
 
 
-def run(config, devices=None, steps=STEPS, batches=None):
+def run(config, num_devices=1, steps=STEPS, batches=None):
     """(params, metrics of every step) after a few steps."""
-    trainer = build(config, devices)
+    trainer = build(config, num_devices)
     with jax.set_mesh(trainer.mesh):
         state = trainer.init()
         compiled = trainer.compile_train_step(trainer.abstract_batch())
@@ -60,7 +61,7 @@ def run(config, devices=None, steps=STEPS, batches=None):
 
 @functools.cache
 def one_device_run(config):
-    return run(config, jax.devices()[ONE_DEVICE])
+    return run(config)
 
 
 def assert_same(run_a, run_b, tolerance=2e-5):
@@ -71,14 +72,13 @@ def assert_same(run_a, run_b, tolerance=2e-5):
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=tolerance), state_a.params, state_b.params)
 
 
-ONE_DEVICE = slice(0, 1)
 SGD = dict(optimizer__name="sgd", optimizer__learning_rate=0.5)  # an update that shows the gradient as it is
 
 
 @pytest.mark.parametrize("accumulation", [4, 16])
 def test_micro_batches_of_unequal_weight_equal_the_whole_batch(tiny_config, accumulation):
     whole = one_device_run(tiny_config(**SGD))
-    parts = run(tiny_config(training__gradient_accumulation_steps=accumulation, **SGD), jax.devices()[ONE_DEVICE])
+    parts = run(tiny_config(training__gradient_accumulation_steps=accumulation, **SGD))
     assert_same(whole, parts)
 
 
@@ -98,17 +98,17 @@ def test_micro_batches_of_unequal_weight_equal_the_whole_batch(tiny_config, accu
 )
 def test_every_mesh_is_the_same_model(tiny_config, optimizer, mesh):
     config = tiny_config(optimizer__name=optimizer)
-    assert_same(one_device_run(config), run(tiny_config(optimizer__name=optimizer, **mesh)))
+    assert_same(one_device_run(config), run(tiny_config(optimizer__name=optimizer, **mesh), EIGHT))
 
 
-def compiled_step(config, devices=None):
-    trainer = build(config, devices)
+def compiled_step(config, num_devices=1):
+    trainer = build(config, num_devices)
     with jax.set_mesh(trainer.mesh):
         return trainer, trainer.compile_train_step(trainer.abstract_batch())
 
 
-def flops(config, devices=None):
-    return compiled_step(config, devices)[1].cost_analysis()["flops"]
+def flops(config, num_devices):
+    return compiled_step(config, num_devices)[1].cost_analysis()["flops"]
 
 
 @pytest.mark.parametrize("accumulation", [1, 2])
@@ -123,8 +123,8 @@ def test_eight_devices_share_the_work(tiny_config, axis, accumulation):
         training__batch_size=32,
     )
     mesh = dict(mesh__data=1) | {f"mesh__{axis}": 8}
-    one = flops(tiny_config(**shape), jax.devices()[ONE_DEVICE])
-    eight = flops(tiny_config(**shape, **mesh))
+    one = flops(tiny_config(**shape), 1)
+    eight = flops(tiny_config(**shape, **mesh), EIGHT)
     assert eight < one / 8 * 1.5
 
 
@@ -135,12 +135,12 @@ def collectives(compiled):
 
 
 def test_collectives_are_those_of_the_parallelism(tiny_config):
-    data = collectives(compiled_step(tiny_config(mesh__data=8))[1])
+    data = collectives(compiled_step(tiny_config(mesh__data=8), EIGHT)[1])
     assert data["all-reduce"] >= 1 and data["all-gather"] == data["all-to-all"] == 0
-    fsdp = collectives(compiled_step(tiny_config(mesh__data=1, mesh__fsdp=8))[1])
+    fsdp = collectives(compiled_step(tiny_config(mesh__data=1, mesh__fsdp=8), EIGHT)[1])
     assert fsdp["all-gather"] >= 1
     accumulated = tiny_config(mesh__data=8, training__gradient_accumulation_steps=2)
-    assert collectives(compiled_step(accumulated)[1])["all-gather"] == 0
+    assert collectives(compiled_step(accumulated, EIGHT)[1])["all-gather"] == 0
 
 
 def collectives_in_loops(compiled):
@@ -153,12 +153,12 @@ def collectives_in_loops(compiled):
 
 def test_a_chunked_loss_gathers_the_head_once_and_not_at_every_chunk(tiny_config):
     config = tiny_config(mesh__data=2, mesh__fsdp=4, training__loss_chunk=4)
-    _, compiled = compiled_step(config)
+    _, compiled = compiled_step(config, EIGHT)
     assert "while" in compiled.as_text() and collectives_in_loops(compiled) == 0
 
 
 def test_fsdp_splits_parameters_and_optimizer_state_eightfold(tiny_config):
-    trainer, _ = compiled_step(tiny_config(mesh__data=1, mesh__fsdp=8))
+    trainer, _ = compiled_step(tiny_config(mesh__data=1, mesh__fsdp=8), EIGHT)
     state = trainer.abstract_state
     query = state.params["layers"]["attention"]["query"]
     assert query.sharding.shard_shape(query.shape)[1] == query.shape[1] // 8
@@ -207,18 +207,21 @@ def test_an_outlier_is_skipped_on_request(tiny_config):
     batches = [random_batch(config, step) for step in range(steps)]
     odd = dict(batches[-1], targets=np.zeros_like(batches[-1]["targets"]), tokens=np.zeros_like(batches[-1]["tokens"]))
     batches[-1] = odd
-    _, history = run(config, jax.devices()[ONE_DEVICE], steps, batches)
+    _, history = run(config, steps=steps, batches=batches)
     assert history[-1]["train/skipped"] == 1
     assert sum(m["train/skipped"] for m in history[:-1]) == 0
 
 
 def test_the_moving_average_follows_its_definition(tiny_config):
     config = tiny_config(training__ema_decay=0.75)
-    states = [run(config, steps=n)[0] for n in range(STEPS + 1)]
-    average = states[0].params
-    for state in states[1:]:
-        average = jax.tree.map(lambda a, p: 0.75 * a + 0.25 * p, average, state.params)
-    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-6), average, states[-1].ema)
+    trainer, compiled = compiled_step(config)
+    with jax.set_mesh(trainer.mesh):
+        state = trainer.init()
+        average = jax.device_get(state.params)
+        for step in range(STEPS):
+            state, _ = compiled(state, place(trainer, random_batch(config, step)))
+            average = jax.tree.map(lambda a, p: 0.75 * a + 0.25 * p, average, jax.device_get(state.params))
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-6), average, jax.device_get(state.ema))
 
 
 def test_dropout_differs_between_steps_and_micro_batches_and_repeats_with_the_seed(tiny_config):
