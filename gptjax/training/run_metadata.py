@@ -66,12 +66,20 @@ def check_compatible(saved: Mapping, config: FrozenConfigDict, fingerprint: Mapp
 
 def _differences(there: Any, here: Any, field: str = "") -> dict[str, tuple[Any, Any]]:
     """Dotted field → (there, here), wherever two JSON trees differ."""
-    if not (isinstance(there, dict) and isinstance(here, dict)):
+    there_by_name, here_by_name = _by_name(there), _by_name(here)
+    if there_by_name is None or here_by_name is None:
         return {} if there == here else {field.removesuffix("."): (there, here)}
     found = {}
-    for key in {**there, **here}:
-        found |= _differences(there.get(key), here.get(key), f"{field}{key}.")
+    for name in {**there_by_name, **here_by_name}:
+        found |= _differences(there_by_name.get(name), here_by_name.get(name), f"{field}{name}.")
     return found
+
+
+def _by_name(tree: Any) -> dict[str, Any] | None:
+    """What a dict, or a list of dicts (numbered), holds; None for a value that is compared as a whole."""
+    if isinstance(tree, list) and all(isinstance(item, dict) for item in tree):
+        return {str(number): item for number, item in enumerate(tree)}
+    return tree if isinstance(tree, dict) else None
 
 
 def _json_values(tree: Any) -> Any:

@@ -386,7 +386,15 @@ def test_another_format_is_refused(tmp_path, mesh, monkeypatch):
 
 # --- What may change between two starts of a run --------------------------------------------------------------------
 
-FINGERPRINT = {"tokenizer_hash": "aa", "files": {"train-00000.bin": "f00"}, "seed": 0, "sequence_length": 256}
+
+def fingerprint(tokenizer_hash="aa", file_hash="f00"):
+    """In the shape of `Dataset.fingerprint`."""
+    files = [{"name": name, "size": 10, "hash": "f99"} for name in ("train-00000.bin", "train.documents.npy")]
+    files[0]["hash"] = file_hash
+    return {"seed": 0, "tokenizer_hash": tokenizer_hash, "sources": [{"weight": 1.0, "tokens": 5, "files": files}]}
+
+
+FINGERPRINT = fingerprint()
 
 
 def changed(**fields):
@@ -439,9 +447,12 @@ def test_another_model_or_optimizer_is_refused(saved, change, message):
 
 
 def test_another_dataset_or_tokenizer_is_refused_with_both_values(saved):
-    other = FINGERPRINT | {"tokenizer_hash": "bb", "files": {"train-00000.bin": "f01"}}
-    with pytest.raises(ConfigError, match=r"data: tokenizer_hash is aa there, bb here; data: files\.train.* f00 there"):
-        check_compatible(saved, default(), other)
+    message = r"data: tokenizer_hash is aa there, bb here; data: sources\.0\.files\.0\.hash is f00 there, f01 here\."
+    with pytest.raises(ConfigError, match=message):
+        check_compatible(saved, default(), fingerprint("bb", "f01"))
+    another = FINGERPRINT | {"sources": FINGERPRINT["sources"] * 2}
+    with pytest.raises(ConfigError, match=r"data: sources\.1 is null there"):
+        check_compatible(saved, default(), another)
 
 
 # --- Checksums ------------------------------------------------------------------------------------------------------
