@@ -17,13 +17,13 @@ $(BIN)/.ready: pyproject.toml
 	$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[$(EXTRAS)]'
 	touch $@
 
-demo: $(BIN)/.ready ## prepare a corpus, train a small model for three minutes, evaluate, sample, plot
+demo: $(BIN)/.ready ## corpus, tokenizer, three minutes of training with evaluation, samples, a plot
 	$(BIN)/python -m gptjax.prepare --input=python-stdlib --output=$(DATA) --tokenizer=bpe --vocab_size=2048
 	$(BIN)/python -m gptjax.train --config=configs/stdlib_tiny.py --config.data.path=$(DATA) --workdir=$(RUN)
 	$(BIN)/python -m gptjax.sample --workdir=$(RUN) --checkpoint=best --prompt='def ' --num_samples=2 --max_new_tokens=120 \
 	  --temperature=0.8 --top_p=0.95
 	@echo
-	@echo 'Next: look at $(RUN)/loss.png; give it your own prompt: $(BIN)/python -m gptjax.sample --workdir=$(RUN);'
+	@echo 'Next: look at $(RUN)/plots/loss_by_step.png; give it your own prompt: $(BIN)/python -m gptjax.sample --workdir=$(RUN);'
 	@echo 'your own text: $(BIN)/python -m gptjax.prepare --input=FOLDER --output=data/mine, then train with'
 	@echo '--config.data.path=data/mine; a longer run of this one: --config.training.duration="5000 steps".'
 

@@ -1,11 +1,11 @@
-"""One dial: --config=configs/depth.py:12 — width, heads, batch, learning rates, weight decay and tokens follow from depth.
+"""One dial: --config=configs/depth.py:12. Width, heads, batch, learning rates, weight decay and tokens follow from it.
 
 Data: any prepared folder, named with --config.data.path=…; bits per byte compare across vocabularies.
 
 The shape keeps width / depth = 64 and heads 64 wide. Per layer 12 D² parameters, plus a head of V x D for an assumed
 vocabulary of 32,768; N of them in all. Then
-  tokens = 20 N                                         (Hoffmann et al. 2022, arXiv:2203.15556)
-  batch  = 2^19 tokens x (tokens / 2.2e9)^0.383, to the nearest power of two   (the larger the run, the larger the batch)
+  tokens = 20 N (Hoffmann et al. 2022, arXiv:2203.15556)
+  batch  = 2^19 tokens x (tokens / 2.2e9)^0.383, to the nearest power of two (larger runs want larger batches)
   AdamW's learning rate ∝ width^-1/2; Muon's is the same at every width; weight decay ∝ 1 / depth
 so depth 4: N = 11.5 M, 231 M tokens, 880 steps of 262,144;  depth 12: N = 110 M, 2.2 B tokens, 4,200 steps of 524,288,
 6 N x tokens = 1.5e18 FLOPs;  depth 20: N = 435 M, 8.7 B tokens, 2.3e19 FLOPs.

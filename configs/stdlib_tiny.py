@@ -1,4 +1,4 @@
-"""The demo: a small decoder that learns to write Python from the standard library's source, in minutes on two CPU cores.
+"""The demo: a small decoder learns to write Python from the standard library's source, in minutes on two CPU cores.
 
 Data (built from the running Python, nothing is downloaded):
 

@@ -179,6 +179,8 @@ class Units:
                 f"{field} = {text!r}: expected a duration such as '500 steps', '300M tokens' or '2 epochs'"
             )
         amount = float(match[1]) * _MULTIPLES[match[2]]
+        if not math.isfinite(amount):
+            raise ConfigError(f"{field} = {text!r}: too large a number")
         unit = (match[3] or "step").rstrip("s")
         if unit == "token":
             amount /= self.tokens_per_step
@@ -266,6 +268,8 @@ def check_fields(config: Any) -> None:
         fits = isinstance(value, wanted) and not (wanted is int and isinstance(value, bool))
         if not fits and not (wanted is float and isinstance(value, int) and not isinstance(value, bool)):
             raise ConfigError(f"{field} = {value!r}: expected {wanted.__name__}, got {type(value).__name__}")
+        if isinstance(value, float) and not math.isfinite(value):
+            raise ConfigError(f"{field} = {value!r}: must be finite")
     for field in known:
         if field not in given:
             raise ConfigError(f"field {field} is missing: start from gptjax.config.default()")
@@ -295,6 +299,7 @@ def validate(config: Any) -> None:
         (_POSITIVE, lambda v: v > 0, "must be positive"),
         (_FRACTION_BELOW_ONE, lambda v: 0 <= v < 1, "must be in [0, 1)"),
         (["schedule.final_fraction"], lambda v: 0 <= v <= 1, "must be in [0, 1]"),
+        (["seed"], lambda v: v < 2**32, "must be below 2^32"),  # JAX's keys hold no more
     )
     for fields, holds, allowed in limits:
         for field in fields:
@@ -307,13 +312,13 @@ def validate(config: Any) -> None:
 def _validate_model(model: Any, sequence_length: int) -> None:
     if not model.head_width and model.width % model.num_heads:
         raise ConfigError(
-            f"model.width = {model.width} is not divisible by model.num_heads = {model.num_heads}; "
-            "change one of them or set model.head_width"
+            f"model.width = {model.width}: must be divisible by model.num_heads = {model.num_heads}, "
+            "unless model.head_width is set"
         )
     num_kv_heads = model.num_kv_heads or model.num_heads
     if model.num_heads % num_kv_heads:
         raise ConfigError(
-            f"model.num_heads = {model.num_heads} is not divisible by model.num_kv_heads = {num_kv_heads}"
+            f"model.num_heads = {model.num_heads}: must be divisible by model.num_kv_heads = {num_kv_heads}"
         )
     head_width = model.head_width or model.width // model.num_heads
     if model.position == "rope" and head_width % 2:
@@ -331,7 +336,7 @@ def _validate_model(model: Any, sequence_length: int) -> None:
         )
     if 0 < model.max_positions < sequence_length:
         raise ConfigError(
-            f"data.sequence_length = {sequence_length} is longer than model.max_positions = {model.max_positions}"
+            f"data.sequence_length = {sequence_length}: must not exceed model.max_positions = {model.max_positions}"
         )
 
 
@@ -339,7 +344,7 @@ def _validate_training(config: Any) -> None:
     training = config.training
     if training.batch_size % training.gradient_accumulation_steps:
         raise ConfigError(
-            f"training.batch_size = {training.batch_size} is not divisible by "
+            f"training.batch_size = {training.batch_size}: must be divisible by "
             f"training.gradient_accumulation_steps = {training.gradient_accumulation_steps}"
         )
     units = Units(training.batch_size * config.data.sequence_length, steps_per_epoch=1.0, total_steps=100)
@@ -381,6 +386,8 @@ def from_json(text: str, source: str = "config.json") -> FrozenConfigDict:
         saved = json.loads(text)
     except json.JSONDecodeError as error:
         raise ConfigError(f"{source} is not a readable config: {error}") from error
+    if not isinstance(saved, dict):
+        raise ConfigError(f"{source} is not a readable config: it holds a {type(saved).__name__}, not an object")
 
     def tupled(value):
         return tuple(tupled(v) for v in value) if isinstance(value, list) else value
@@ -391,7 +398,10 @@ def from_json(text: str, source: str = "config.json") -> FrozenConfigDict:
         if field not in known:
             raise ConfigError(f"{source}: unknown field {field}, written by another version of gptjax")
         *sections, name = field.split(".")
-        functools.reduce(lambda c, s: c[s], sections, config)[name] = tupled(value)
+        try:
+            functools.reduce(lambda c, s: c[s], sections, config)[name] = tupled(value)
+        except (TypeError, ValueError):
+            raise ConfigError(f"{source}: {field} = {value!r}: expected {type(known[field]).__name__}") from None
     return FrozenConfigDict(config)
 
 

@@ -120,9 +120,14 @@ class Run:
         return peak_flops(self.trainer.mesh.devices.flatten(), self.config.model.dtype)
 
     def every(self, field: str, done: int) -> bool:
-        """Whether what a field such as 'checkpoint.every' asks for is due after `done` steps; always at the end."""
+        """Whether a field such as 'checkpoint.every' is due after `done` steps: at the end too, and never if empty."""
         duration = configs.get(self.config, field)
         return bool(duration) and (done % self.units.steps(duration, field) == 0 or done == self.total_steps)
+
+    def evaluates(self, done: int) -> bool:
+        """Whether to evaluate after `done` steps: when it is due, and at each save, so that the best can be kept."""
+        saves = self.config.checkpoint.keep_best and self.every("checkpoint.every", done)
+        return self.validation is not None and bool(saves or self.every("evaluation.every", done))
 
 
 def settle(config: ConfigDict, workdir: Path) -> Run:
@@ -146,6 +151,8 @@ def settle(config: ConfigDict, workdir: Path) -> Run:
     mesh = make_mesh(config.mesh)
     config = resolve(config, mesh, data.vocab_size)
     trainer = make_trainer(config, mesh, total_steps, functools.partial(units.steps, field="schedule"))
+    if config.evaluation.sample_every:
+        check_sample_prompt(config, tokenizer)
     return Run(config, workdir, data, validation, tokenizer, units, trainer, consoles.make_console())
 
 
@@ -158,16 +165,18 @@ def resolve(config: ConfigDict, mesh: Mesh, vocab_size: int) -> FrozenConfigDict
     config = ConfigDict(config).unlock()
     if 0 < config.model.vocab_size < vocab_size:
         raise ConfigError(
-            f"model.vocab_size = {config.model.vocab_size} is smaller than the tokenizer's {vocab_size} (data.path)"
+            f"model.vocab_size = {config.model.vocab_size}: must not be below the tokenizer's {vocab_size} (data.path)"
         )
     rows = config.training.batch_size // config.training.gradient_accumulation_steps
     if rows % batch_devices(mesh):
         raise ConfigError(
-            f"training.batch_size / training.gradient_accumulation_steps = {rows} rows do not divide over the "
-            f"{batch_devices(mesh)} devices of mesh.data x mesh.fsdp"
+            f"training.batch_size / training.gradient_accumulation_steps = {rows} rows: must be "
+            f"divisible by the {batch_devices(mesh)} devices of mesh.data x mesh.fsdp"
         )
     if config.evaluation.sample_every and jax.process_count() > 1:
-        raise ConfigError("evaluation.sample_every: samples are drawn by runs of one process only; set it to ''")
+        raise ConfigError(
+            f"evaluation.sample_every = {config.evaluation.sample_every!r}: must be '' with several processes"
+        )
     config.model = ConfigDict(
         resolve_model(
             config.model,
@@ -178,6 +187,22 @@ def resolve(config: ConfigDict, mesh: Mesh, vocab_size: int) -> FrozenConfigDict
         )
     )
     return FrozenConfigDict(config)
+
+
+def check_sample_prompt(config: FrozenConfigDict, tokenizer: Tokenizer) -> None:
+    """Raises ConfigError for samples that could not be drawn, before the first step instead of at the first sample."""
+    evaluation, context = config.evaluation, config.model.max_positions
+    try:
+        length = len(tokenizer.encode(evaluation.sample_prompt))
+    except UnicodeEncodeError:
+        raise ConfigError(f"evaluation.sample_prompt = {evaluation.sample_prompt!r}: must be text") from None
+    if length > context:
+        raise ConfigError(
+            f"evaluation.sample_prompt = {evaluation.sample_prompt[:40]!r}: its {length} tokens must not exceed the "
+            f"context, model.max_positions = {context}"
+        )
+    if not evaluation.sample_tokens:
+        raise ConfigError("evaluation.sample_tokens = 0: must be at least 1 where evaluation.sample_every is set")
 
 
 def show_settings(run: Run) -> None:
@@ -193,6 +218,7 @@ def show_settings(run: Run) -> None:
         run.trainer.mesh.shape,
         summarize(plan(run.config.optimizer, params)),
     )
+    facts["run"]["config"] = f"{configs.hash_of(run.config)} (hash of all settings)"
     consoles.print_settings(run.console, run.config, facts)
 
 
@@ -274,7 +300,7 @@ def train(run: Run, checkpoints: Checkpoints, state: TrainState, notes: list[str
             profiler.after(done, state)
 
             fresh_scores: dict[str, float] = {}
-            if run.every("evaluation.every", done):
+            if run.evaluates(done):
                 progress.flush()
                 with throughput.pause("evaluation"), view.busy("evaluating"):
                     scores = fresh_scores = evaluate(state)
@@ -314,7 +340,7 @@ def train(run: Run, checkpoints: Checkpoints, state: TrainState, notes: list[str
     consoles.print_summary(run.console, title, summary)
     if config.logging.plots and jax.process_index() == 0:
         for path in plot_run(run.workdir):
-            run.console.print(f"plot: {path}")
+            run.console.print(f"plot: {path}", markup=False, soft_wrap=True)
 
 
 def compile_step(trainer: Trainer, view: consoles.TrainingView) -> Callable:
@@ -360,7 +386,7 @@ def make_evaluation(run: Run) -> Callable[[TrainState], dict[str, float]]:
     def evaluate(state: TrainState) -> dict[str, float]:
         host_batches = run.validation.batches(0, rows, num_steps=config.evaluation.batches or None)
         batches = (distributed.put_batch(mesh, batch, rows, batch_size, 1) for batch in host_batches)
-        return evaluate_perplexity(step, state.params if state.ema is None else state.ema, batches)
+        return evaluate_perplexity(step, state.best_params, batches)
 
     return evaluate
 
@@ -381,7 +407,7 @@ def save(run: Run, checkpoints: Checkpoints, state: TrainState, scores: dict[str
 def sample(run: Run, state: TrainState) -> str:
     """Continues the config's prompt, into `samples/`; returns the beginning of the text."""
     evaluation, step = run.config.evaluation, int(state.step)
-    generator = Generator(state.params if state.ema is None else state.ema, run.config, run.tokenizer)
+    generator = Generator(state.best_params, run.config, run.tokenizer)
     (completion,) = generator.generate(
         [evaluation.sample_prompt], max_new_tokens=evaluation.sample_tokens, temperature=0.8, top_p=0.95
     )

@@ -73,8 +73,8 @@ def test_the_default_is_valid():
         (dict(model__wdith=3), r"unknown field model\.wdith; did you mean model\.width\?"),
         (dict(model__width="wide"), r"model\.width = 'wide': expected int, got str"),
         (dict(model__num_heads=True), r"model\.num_heads = True: expected int, got bool"),
-        (dict(model__num_heads=5), r"model\.width = 384 is not divisible by model\.num_heads = 5"),
-        (dict(model__num_kv_heads=4), r"model\.num_heads = 6 is not divisible by model\.num_kv_heads = 4"),
+        (dict(model__num_heads=5), r"model\.width = 384: must be divisible by model\.num_heads = 5"),
+        (dict(model__num_kv_heads=4), r"model\.num_heads = 6: must be divisible by model\.num_kv_heads = 4"),
         (dict(model__head_width=7), r"head width 7 must be even"),
         (dict(model__width=9, model__num_heads=1, model__position="sinusoidal"), r"even model\.width, got 9"),
         (dict(model__norm="batchnorm"), r"model\.norm = 'batchnorm': expected one of rmsnorm, layernorm"),
@@ -84,7 +84,7 @@ def test_the_default_is_valid():
         (dict(model__window_pattern="SL"), r"layers marked S need a window"),
         (dict(model__window_pattern="XL"), r"a string of S"),
         (dict(model__window_pattern=""), r"a string of S"),
-        (dict(model__max_positions=128), r"data\.sequence_length = 256 is longer than model\.max_positions = 128"),
+        (dict(model__max_positions=128), r"data\.sequence_length = 256: must not exceed model\.max_positions = 128"),
         (dict(model__dropout=1.0), r"model\.dropout = 1\.0: must be in \[0, 1\)"),
         (dict(model__num_layers=0), r"model\.num_layers = 0: must be at least 1"),
         (dict(optimizer__learning_rate=0.0), r"optimizer\.learning_rate = 0\.0: must be positive"),
@@ -92,14 +92,23 @@ def test_the_default_is_valid():
         (dict(optimizer__rules=(("head", "speed", 2),)), r"optimizer\.rules: \('head', 'speed', 2\) is not"),
         (dict(schedule__final_fraction=1.5), r"must be in \[0, 1\]"),
         (dict(schedule__warmup="a while"), r"schedule\.warmup = 'a while'"),
-        (dict(training__batch_size=9, training__gradient_accumulation_steps=2), r"batch_size = 9 is not divisible"),
+        (dict(training__batch_size=9, training__gradient_accumulation_steps=2), r"batch_size = 9: must be divisible"),
         (dict(training__duration="0 steps"), r"training\.duration = '0 steps': must be at least one step"),
         (dict(evaluation__every="0 steps"), r"evaluation\.every"),
+        (dict(training__duration="1e400 steps"), r"training\.duration = '1e400 steps': too large"),
+        (dict(optimizer__learning_rate=float("inf")), r"optimizer\.learning_rate = inf: must be finite"),
     ],
 )
 def test_what_cannot_work_is_refused_with_field_and_value(fields, message):
     with pytest.raises(ConfigError, match=message):
         validate(changed(**fields))
+
+
+def test_a_seed_that_jax_would_cut_is_refused():
+    config = default()
+    config.seed = 2**32
+    with pytest.raises(ConfigError, match=r"seed = 4294967296: must be below"):
+        validate(config)
 
 
 def test_a_missing_field_is_refused():
@@ -134,3 +143,9 @@ def test_unreadable_configs_are_refused():
         from_json('{"model": ')
     with pytest.raises(ConfigError, match=r"unknown field model\.speed"):
         from_json('{"model": {"speed": 3}}')
+    with pytest.raises(ConfigError, match="holds a list"):
+        from_json("[]")
+    with pytest.raises(ConfigError, match=r"model\.width = 'wide': expected int"):
+        from_json('{"model": {"width": "wide"}}')
+    with pytest.raises(ConfigError, match="unknown field model"):
+        from_json('{"model": 3}')

@@ -130,11 +130,13 @@ def test_a_resumed_run_must_be_the_same_run(tiny, tmp_path):
 @pytest.mark.parametrize(
     "fields, message",
     [
-        (dict(training__batch_size=4), r"4 rows do not divide over the 8 devices"),
-        (dict(model__vocab_size=100), r"model\.vocab_size = 100 is smaller than the tokenizer's \d+"),
+        (dict(training__batch_size=4), r"4 rows: must be divisible by the 8 devices"),
+        (dict(model__vocab_size=100), r"model\.vocab_size = 100: must not be below the tokenizer's \d+"),
         (dict(mesh__data=16), "is for 16 devices, there are 8"),
         (dict(model__attention="cudnn"), "the platform is cpu"),
         (dict(data__path=""), r"data\.path"),
+        (dict(evaluation__sample_every="6 steps", evaluation__sample_prompt="x" * 17), r"its 17 tokens .* = 16"),
+        (dict(evaluation__sample_every="6 steps", evaluation__sample_tokens=0), r"sample_tokens = 0"),
         (dict(schedule__warmup="13 steps"), r"schedule\.warmup"),
     ],
 )

@@ -8,6 +8,7 @@ stream does not depend on the number of loader processes or of training processe
 from __future__ import annotations
 
 import functools
+import signal
 from collections.abc import Iterator, Sequence
 
 import grain
@@ -26,6 +27,11 @@ FOREVER = 1 << 62
 VALIDATION_SEED = 0  # runs with different seeds are judged on the same windows
 
 Batch = dict[str, np.ndarray]
+
+
+def _leave_interrupts_to_the_parent(index: int, count: int) -> None:
+    """For loader processes: Ctrl-C reaches all of a terminal's processes, and the trainer still wants batches."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 def open_dataset(config_data: ConfigDict | FrozenConfigDict, split: str, *, seed: int, batch_size: int) -> Dataset:
@@ -149,7 +155,8 @@ class Dataset:
         # Grain's own threads only slow down what is a copy out of the page cache.
         made = steps.to_iter_dataset(grain.ReadOptions(num_threads=0, prefetch_buffer_size=0))
         if workers:
-            made = made.mp_prefetch(grain.MultiprocessingOptions(num_workers=workers, per_worker_buffer_size=4))
+            options = grain.MultiprocessingOptions(num_workers=workers, per_worker_buffer_size=4)
+            made = made.mp_prefetch(options, worker_init_fn=_leave_interrupts_to_the_parent)
         return iter(made)
 
     def fingerprint(self) -> dict:

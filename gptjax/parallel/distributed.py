@@ -22,6 +22,7 @@ def initialize() -> None:
     """Joins the processes of a run: from the flags, or from SLURM's variables when srun started several tasks.
 
     Must come before the first use of a device. A single process does nothing. Under SLURM JAX takes one process a GPU.
+    A script that sbatch runs without srun is a single process, whatever the number of tasks in the job.
 
     Raises:
       ConfigError: only some of the three flags are given, or they contradict each other.
@@ -33,7 +34,7 @@ def initialize() -> None:
     }
     missing = [name for name, value in given.items() if value is None]
     if len(missing) == 3:
-        if int(os.environ.get("SLURM_NTASKS", "1")) > 1 and "SLURM_PROCID" in os.environ:
+        if "SLURM_STEP_NODELIST" in os.environ and int(os.environ.get("SLURM_NTASKS", "1")) > 1:
             jax.distributed.initialize()
         return
     if missing:

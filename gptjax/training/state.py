@@ -28,3 +28,8 @@ class TrainState:
     opt_state: Any
     ema: Any
     monitor: dict[str, jax.Array]
+
+    @property
+    def best_params(self) -> Any:
+        """What is evaluated and sampled: the moving average where there is one."""
+        return self.params if self.ema is None else self.ema
