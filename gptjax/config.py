@@ -117,7 +117,7 @@ def default() -> ConfigDict:
             ema_decay=0.0,  # 0: off
             on_nonfinite="stop",  # stop | skip (the update is dropped)
             outlier_zscore=0.0,  # drop updates whose loss or gradient norm is this far out; 0: off
-            init_from="",  # another run's workdir: start from its parameters
+            init_from="",  # another run's workdir: start from its newest parameters (their moving average, if kept)
             profile="",  # "100 steps": trace ten steps from there into the run's folder
         )
     )

@@ -30,11 +30,14 @@ from gptjax.compilation import use_compilation_cache
 from gptjax.config import ConfigError
 from gptjax.corpus import tokenizer
 from gptjax.inference.generate import Completion, Generator, Timing
+from gptjax.inference.text import check_text
 from gptjax.training.checkpoint import load_for_inference
+from gptjax.training.checkpoint_format import means_average
+from gptjax.training.run_metadata import check_tokenizer
 
 WORKDIR = flags.DEFINE_string("workdir", None, "The run's folder.")
 CHECKPOINT = flags.DEFINE_string("checkpoint", "latest", "latest | best (lowest validation loss) | a step.")
-EMA = flags.DEFINE_bool("ema", False, "The moving average of the parameters.")
+EMA = flags.DEFINE_bool("ema", None, "The moving average of the parameters. Default: if the run kept one.")
 PROMPT = flags.DEFINE_string("prompt", None, "The text to continue; '': a document from its beginning; -: from stdin.")
 PROMPTS_FILE = flags.DEFINE_string("prompts_file", None, "Prompts, one a line; in a .jsonl file as JSON strings.")
 NUM_SAMPLES = flags.DEFINE_integer("num_samples", 1, "Continuations of each prompt.", 1)
@@ -54,12 +57,13 @@ JSON = flags.DEFINE_string("json", None, "Write the completions, with tokens and
 def main(argv: list[str]) -> None:
     use_compilation_cache()
     del argv
-    notes, output = Console(stderr=True, highlight=False), Console(highlight=False, soft_wrap=True)
+    literal = dict(highlight=False, markup=False, emoji=False, soft_wrap=True)  # "[b]" in a path or a text is itself
+    notes, output = Console(stderr=True, **literal), Console(**literal)
     sys.stdout.reconfigure(errors="replace")  # a terminal that is not UTF-8 shows what it can
     if not WORKDIR.value:
-        raise ConfigError("--workdir is needed: the folder of a training run (see --help)")
+        raise ConfigError("--workdir is missing: must be the folder of a training run (see --help)")
     prompts = read_prompts()
-    generator = load_generator(notes)
+    generator, is_average = load_generator(notes)
     if prompts is None:
         return converse(generator, output, notes)
 
@@ -77,7 +81,7 @@ def main(argv: list[str]) -> None:
             show(output, completion.text + "\n")
     notes.print(speed(timing), style="dim")
     if JSON.value:
-        write_json(Path(JSON.value), completions, timing)
+        write_json(Path(JSON.value), completions, timing, is_average)
         notes.print(f"{len(completions)} completions in {JSON.value}", style="dim")
 
 
@@ -97,52 +101,69 @@ def options() -> dict:
 def read_prompts() -> list[str] | None:
     """The prompts asked for; None: they will be typed."""
     if PROMPT.value is not None and PROMPTS_FILE.value:
-        raise ConfigError("--prompt and --prompts_file: only one of them can be given")
+        raise ConfigError(f"--prompts_file = {PROMPTS_FILE.value}: must not be given together with --prompt")
     if PROMPTS_FILE.value:
         path = Path(PROMPTS_FILE.value)
         try:
             lines = path.read_text(encoding="utf-8").splitlines()
             prompts = [json.loads(line) for line in lines if line] if path.suffix == ".jsonl" else lines
-        except FileNotFoundError:
-            raise ConfigError(f"--prompts_file={path}: there is no such file") from None
         except UnicodeDecodeError as error:
-            raise ConfigError(f"--prompts_file={path}: not UTF-8 ({error})") from None
+            raise ConfigError(f"--prompts_file = {path}: must be UTF-8 text ({error})") from None
+        except OSError as error:
+            raise ConfigError(f"--prompts_file = {path}: must be a file that can be read ({error.strerror})") from None
         except json.JSONDecodeError as error:
-            raise ConfigError(f"--prompts_file={path}: not one JSON string a line ({error})") from None
+            raise ConfigError(f"--prompts_file = {path}: must hold one JSON string a line ({error})") from None
         if not prompts or not all(isinstance(prompt, str) for prompt in prompts):
-            raise ConfigError(f"--prompts_file={path}: holds no prompts, or something that is not a string")
+            raise ConfigError(f"--prompts_file = {path}: must hold at least one prompt, and nothing but strings")
+        for number, prompt in enumerate(prompts, 1):
+            check_text(f"--prompts_file = {path}: prompt {number}", prompt)
         return prompts
     if PROMPT.value == "-":
-        return [sys.stdin.read()]
-    if PROMPT.value is None and not sys.stdin.isatty():
-        raise ConfigError("--prompt or --prompts_file is needed where standard input is no terminal")
-    return None if PROMPT.value is None else [PROMPT.value]
+        sys.stdin.reconfigure(encoding="utf-8", errors="strict")
+        try:
+            return [sys.stdin.read()]
+        except UnicodeDecodeError as error:
+            raise ConfigError(f"--prompt = -: standard input must be UTF-8 text ({error})") from None
+    if PROMPT.value is None:
+        if not sys.stdin.isatty():
+            raise ConfigError("--prompt is missing: must be given, or --prompts_file, where stdin is no terminal")
+        return None
+    check_text("--prompt", PROMPT.value)
+    return [PROMPT.value]
 
 
-def load_generator(notes: Console) -> Generator:
-    """The run's model and tokenizer, ready to write; says which checkpoint that is."""
+def load_generator(notes: Console) -> tuple[Generator, bool]:
+    """The run's model and tokenizer, ready to write, and whether with the moving average; says which checkpoint.
+
+    Raises:
+      ConfigError: config, tokenizer and checkpoint in the folder do not belong together.
+    """
     began = time.perf_counter()
-    params, config, step = load_for_inference(WORKDIR.value, CHECKPOINT.value, EMA.value)
+    params, config, metadata = load_for_inference(WORKDIR.value, CHECKPOINT.value, EMA.value)
+    run_tokenizer = tokenizer.load(WORKDIR.value)
+    check_tokenizer(metadata, run_tokenizer.hash, f"--workdir = {WORKDIR.value}")
+    is_average = means_average(metadata, EMA.value)
     count = sum(x.size for x in jax.tree.leaves(params))
     platform = jax.default_backend()
     if platform == "cpu" and config.model.dtype == "bfloat16":  # several times slower there, and less exact
         config = ConfigDict(config)
         config.model.dtype = "float32"
         config = FrozenConfigDict(config)
-    generator = Generator(params, config, tokenizer.load(WORKDIR.value), batch_size=BATCH_SIZE.value)
+    generator = Generator(params, config, run_tokenizer, batch_size=BATCH_SIZE.value)
     which = f"{CHECKPOINT.value}, " if CHECKPOINT.value in ("latest", "best") else ""
-    average = "moving average, " if EMA.value else ""
+    kind = "moving average of the parameters" if is_average else "raw parameters"
     notes.print(
-        f"{WORKDIR.value}: step {step:,} ({which}{average}{count:,} parameters), {config.model.dtype} on {platform}, "
-        f"loaded in {time.perf_counter() - began:.1f} s",
+        f"{WORKDIR.value}: step {metadata['step']:,} ({which}{kind}, {count:,} of them), {config.model.dtype} on "
+        f"{platform}, loaded in {time.perf_counter() - began:.1f} s",
         style="dim",
     )
-    return generator
+    return generator, is_average
 
 
 def converse(generator: Generator, output: Console, notes: Console) -> None:
     """Prompts as they are typed, each continued at once; Ctrl-C ends a continuation, Ctrl-D the conversation."""
     notes.print("type a prompt; Ctrl-D leaves", style="dim")
+    sys.stdin.reconfigure(errors="surrogateescape")  # bytes that are no text: the generator refuses them in a sentence
     for number, prompt in enumerate(typed_lines(output)):
         try:
             begin(output, prompt)
@@ -151,13 +172,13 @@ def converse(generator: Generator, output: Console, notes: Console) -> None:
         except KeyboardInterrupt:
             output.print()
         except ConfigError as error:  # a prompt that is too long: the next may be shorter
-            notes.print(f"\n{error}", style="red", markup=False)
+            notes.print(f"\n{error}", style="red")
 
 
 def typed_lines(output: Console) -> Iterator[str]:
     while True:
         try:
-            yield output.input("[bold green]> [/]")
+            yield output.input(Text("> ", "bold green"))
         except EOFError:
             return output.print()
 
@@ -197,17 +218,18 @@ def speed(timing: Timing) -> str:
     )
 
 
-def write_json(path: Path, completions: list[Completion], timing: Timing) -> None:
+def write_json(path: Path, completions: list[Completion], timing: Timing, is_average: bool) -> None:
     """Everything needed to make the same text again, and what came of it; floats are written exactly."""
     content = dict(
         workdir=WORKDIR.value,
         checkpoint=CHECKPOINT.value,
-        ema=EMA.value,
+        ema=is_average,
         options=options(),
         timing=dataclasses.asdict(timing),
         completions=[dataclasses.asdict(completion) for completion in completions],
     )
-    path.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    text = json.dumps(content, indent=1, ensure_ascii=False) + "\n"
+    path.write_text(text, encoding="utf-8", errors="backslashreplace")  # --workdir may be no UTF-8: JSON's escapes
 
 
 if __name__ == "__main__":

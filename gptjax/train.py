@@ -48,7 +48,7 @@ from gptjax.training.metrics import Throughput, count_parameters, flops_per_toke
 from gptjax.training.optimizer import plan, summarize
 from gptjax.training.plots import plot_run
 from gptjax.training.progress import Progress
-from gptjax.training.run_metadata import check_compatible, run_metadata
+from gptjax.training.run_metadata import check_compatible, check_warm_start, run_metadata
 from gptjax.training.state import TrainState
 from gptjax.training.trainer import Trainer, make_trainer
 from gptjax.training.writers import FILE_NAME as METRICS_FILE
@@ -240,9 +240,11 @@ def start(run: Run, checkpoints: Checkpoints) -> tuple[TrainState, list[str]]:
         state, _ = checkpoints.restore(run.trainer.abstract_state)
         notes = [f"resumed from step {int(state.step)}", *(f"changed: {change}" for change in changes)]
     elif run.config.training.init_from:
-        params, step = load_params(run.config.training.init_from, like=run.trainer.abstract_state.params)
+        other = run.config.training.init_from
+        check = functools.partial(check_warm_start, config=run.config, tokenizer_hash=run.data.tokenizer_hash)
+        params, source = load_params(other, like=run.trainer.abstract_state.params, ema=None, check=check)
         state = run.trainer.init(params)
-        notes = [f"parameters of {run.config.training.init_from}, step {step}"]
+        notes = [f"parameters of {other}, step {source['step']}", *check(source)]
     else:
         state, notes = run.trainer.init(), []
     if run.config.model.dtype == "bfloat16" and jax.default_backend() == "cpu":

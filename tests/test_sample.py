@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 
@@ -15,6 +16,7 @@ from gptjax.corpus.tokenizer import ByteTokenizer
 from gptjax.inference.generate import Generator
 from gptjax.model.decoder import init_params
 from gptjax.training.checkpoint import Checkpoints
+from gptjax.training.run_metadata import run_metadata
 from gptjax.training.state import TrainState
 
 TOKENIZER = ByteTokenizer()
@@ -27,8 +29,9 @@ def params_of(config, step):
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory, module_tiny_config):
-    """A workdir with three checkpoints, and its config."""
-    workdir = tmp_path_factory.mktemp("run")
+    """A workdir with three checkpoints, which have a moving average, and its config."""
+    workdir = tmp_path_factory.mktemp("run") / ("long" * 50)  # to be shown in one line
+    workdir.mkdir(parents=True)
     config = module_tiny_config
     (workdir / "config.json").write_text(configs.to_json(config))
     TOKENIZER.save(workdir)
@@ -39,7 +42,8 @@ def run(tmp_path_factory, module_tiny_config):
             params = params_of(config, step)
             ema = jax.tree.map(jnp.negative, params)
             state = TrainState(step=jnp.int32(step), params=params, opt_state=(), ema=ema, monitor={})
-            checkpoints.save(step, state, {}, {"validation/loss": loss})
+            metadata = run_metadata(config, {"tokenizer_hash": TOKENIZER.hash}, tokens=step)
+            checkpoints.save(step, state, metadata, {"validation/loss": loss})
     return workdir, config
 
 
@@ -63,8 +67,10 @@ def sample(*arguments, check=True, **options):
     return done
 
 
-def expected(config, step, prompts, **options):
-    return Generator(params_of(config, step), config, TOKENIZER).generate(prompts, **options)
+def expected(config, step, prompts, ema=True, **options):
+    params = params_of(config, step)
+    params = jax.tree.map(jnp.negative, params) if ema else params
+    return Generator(params, config, TOKENIZER).generate(prompts, **options)
 
 
 def test_the_latest_checkpoint_continues_a_prompt_on_stdout(run):
@@ -72,19 +78,20 @@ def test_the_latest_checkpoint_continues_a_prompt_on_stdout(run):
     done = sample(f"--workdir={workdir}", "--prompt=def [b]f", "--max_new_tokens=20", "--temperature=0")
     (completion,) = expected(config, 30, ["def [b]f"], max_new_tokens=20, temperature=0.0)
     assert done.stdout == "def [b]f" + completion.text + "\n"
-    assert "step 30 (latest" in done.stderr
+    assert f"{workdir}: step 30 (latest, moving average of the parameters" in done.stderr
     assert "prefill 8 tokens" in done.stderr and "decode 19 tokens" in done.stderr and "tokens/s" in done.stderr
 
 
 def test_json_holds_what_generate_returns(run, tmp_path):
     workdir, config = run
     (tmp_path / "prompts.jsonl").write_text('"a\\nb"\n"é"\n')
-    sample(
+    done = sample(
         *(f"--workdir={workdir}", f"--prompts_file={tmp_path / 'prompts.jsonl'}", "--checkpoint=best", "--seed=5"),
         *("--num_samples=2", "--max_new_tokens=12", "--temperature=1.1", "--top_k=40", "--top_p=0.9", "--min_p=0.01"),
-        *("--repetition_penalty=1.2", r"--stop=\nq", "--stop=zz", f"--json={tmp_path / 'out.json'}"),
+        *("--repetition_penalty=1.2", r"--stop=\nq", "--stop=zz", f"--json={tmp_path / '[b]:x:.json'}"),
     )
-    content = json.loads((tmp_path / "out.json").read_text())
+    assert f"4 completions in {tmp_path}/[b]:x:.json" in done.stderr
+    content = json.loads((tmp_path / "[b]:x:.json").read_text())
     settings = dict(temperature=1.1, top_k=40, top_p=0.9, min_p=0.01, repetition_penalty=1.2, stop=["\nq", "zz"])
     completions = expected(config, 20, ["a\nb", "é"], num_samples=2, max_new_tokens=12, seeds=5, **settings)
     assert [c["tokens"] for c in content["completions"]] == [c.tokens for c in completions]
@@ -92,18 +99,16 @@ def test_json_holds_what_generate_returns(run, tmp_path):
     assert [c["seed"] for c in content["completions"]] == [5, 6, 5, 6]
     assert content["options"] == settings | {"max_new_tokens": 12}
     assert all(len(c["logprobs"]) == len(c["tokens"]) for c in content["completions"])
+    assert content["ema"] is True
 
 
-def test_a_stream_prints_the_same_text_here_of_the_moving_average_and_from_stdin(run):
+def test_a_stream_prints_the_same_text_here_of_the_raw_parameters_and_from_stdin(run):
     workdir, config = run
-    options = [f"--workdir={workdir}", "--checkpoint=10", "--ema", "--max_new_tokens=30", "--num_samples=2"]
+    options = [f"--workdir={workdir}", "--checkpoint=10", "--noema", "--max_new_tokens=30", "--num_samples=2"]
     done = sample(*options, "--prompt=-", "--top_p=1", "--stream", stdin=None, input="x\t= ")
-    params = jax.tree.map(jnp.negative, params_of(config, 10))
-    completions = Generator(params, config, TOKENIZER).generate(
-        ["x\t= "], num_samples=2, max_new_tokens=30, temperature=0.8
-    )
+    completions = expected(config, 10, ["x\t= "], ema=False, num_samples=2, max_new_tokens=30, temperature=0.8)
     assert done.stdout == ("─" * 40 + "\n").join("x\t= " + completion.text + "\n" for completion in completions)
-    assert "step 10 (moving average" in done.stderr
+    assert "step 10 (raw parameters" in done.stderr
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="pseudo-terminals are POSIX")
@@ -116,29 +121,65 @@ def test_in_a_terminal_prompts_are_typed(run):
     with subprocess.Popen(
         command, stdin=terminal, stdout=subprocess.PIPE, stderr=subprocess.PIPE, encoding="utf-8"
     ) as process:
-        os.write(controller, b"first\n" + b"y" * 65 + b"\nsecond\n\x04")
+        os.write(controller, b"first\n" + b"y" * 65 + b"\nno\xfftext\nsecond\n\x04")
         output, notes = process.communicate(timeout=120)
     assert process.returncode == 0, notes
     assert "first" in output and "second" in output
-    assert "the prompt has 65 tokens" in notes
+    assert "prompt = 65 tokens" in notes and r"prompt = 'no\udcfftext': must be UTF-8 text" in notes
     assert notes.count("tokens/s") == 4  # prefill and decode of two continuations
 
 
 @pytest.mark.parametrize(
     "arguments, message",
     [
-        (["--prompt=a"], "--workdir is needed"),
-        (["--workdir=RUN"], "--prompt or --prompts_file is needed"),
-        (["--workdir=RUN", "--prompt=" + "x" * 65], "the prompt has 65 tokens.*max_positions = 64"),
-        (["--workdir=RUN", "--prompt=a", "--checkpoint=11"], "11.*10, 20, 30"),
+        (["--prompt=a"], "--workdir is missing"),
+        (["--workdir=RUN"], "--prompt is missing: .*--prompts_file"),
+        (["--workdir=RUN", "--prompt=" + "x" * 65], "prompt = 65 tokens: .*max_positions = 64"),
+        (["--workdir=RUN", b"--prompt=a\xff"], r"--prompt = 'a\\udcff': must be UTF-8 text"),
+        (["--workdir=RUN", "--prompt=a", b"--stop=\xff"], r"stop = '\\udcff': must be UTF-8 text"),
+        (["--workdir=RUN", "--prompt=a", "--checkpoint=²"], "checkpoint = ²: must be .*10, 20, 30"),
         (["--workdir=RUN", "--prompt=a", "--temperature=-1"], "temperature = -1"),
-        (["--workdir=RUN", "--prompts_file=nowhere.txt"], "nowhere.txt: there is no such file"),
+        (["--workdir=RUN", "--prompts_file=nowhere.txt"], "--prompts_file = nowhere.txt: .*No such file"),
         (["--workdir=nowhere", "--prompt=a"], "nowhere"),
     ],
 )
 def test_mistakes_end_in_one_line(run, arguments, message):
-    done = sample(*(argument.replace("RUN", str(run[0])) for argument in arguments), check=False)
-    assert done.returncode == 2
-    (line,) = done.stderr.splitlines()[-1:]
+    refuses(message, *(arg.replace("RUN", str(run[0])) if isinstance(arg, str) else arg for arg in arguments))
+
+
+def refuses(message, *arguments, **options):
+    done = sample(*arguments, check=False, **options)
+    assert done.returncode == 2, done.stderr
     assert "Traceback" not in done.stderr
+    line = done.stderr.splitlines()[-1]
     assert re.search(message, line), line
+
+
+@pytest.mark.parametrize(
+    "name, content, message",
+    [
+        ("prompts.txt", b"a\n\xff\n", r"prompts\.txt: must be UTF-8 text .*position 2"),
+        ("prompts.jsonl", b'"a"\n"\\ud800"\n', r"prompts\.jsonl: prompt 2 = '\\ud800': must be UTF-8 text"),
+        ("prompts.jsonl", b"7\n", r"prompts\.jsonl: must hold .* nothing but strings"),
+    ],
+)
+def test_a_file_that_holds_no_text_is_refused(run, tmp_path, name, content, message):
+    (tmp_path / name).write_bytes(content)
+    refuses(message, f"--workdir={run[0]}", f"--prompts_file={tmp_path / name}")
+
+
+def test_standard_input_that_is_no_text_is_refused(run, tmp_path):
+    (tmp_path / "input").write_bytes(b"a\xff")
+    with open(tmp_path / "input", "rb") as file:
+        refuses("--prompt = -: standard input must be UTF-8", f"--workdir={run[0]}", "--prompt=-", stdin=file)
+
+
+def test_a_folder_whose_parts_do_not_belong_together_is_refused(run, tmp_path):
+    workdir, config = run
+    other = shutil.copytree(workdir, tmp_path / "other")
+    ByteTokenizer(("<bos>", "<eos>", "<unk>", "<pad>")).save(other)
+    refuses(f"--workdir = .*hash {TOKENIZER.hash}", f"--workdir={other}", "--prompt=a")
+    deeper = configs.ConfigDict(config)
+    deeper.model.num_layers = 2
+    (other / "config.json").write_text(configs.to_json(deeper))
+    refuses(r"config\.json: model\.num_layers = 2: must be 1", f"--workdir={other}", "--prompt=a")

@@ -105,7 +105,19 @@ def test_a_warm_start_takes_the_other_runs_parameters(tiny, tmp_path):
         state, notes = command.start(run, checkpoints)
     expected, _ = load_params(tmp_path / "first")
     jax.tree.map(np.testing.assert_array_equal, jax.device_get(state.params), jax.device_get(expected))
-    assert state.step == 0 and "step 6" in notes[0]
+    assert state.step == 0 and "step 6" in notes[0] and len(notes) == 1
+
+
+def test_a_warm_start_wants_the_same_tokenizer_and_tells_of_another_model(tiny, tmp_path):
+    go(tiny(training__duration="6 steps"), tmp_path / "first")
+    config = tiny(training__init_from=str(tmp_path / "first"), model__rope_theta=5.0)
+    run = command.settle(config, tmp_path / "second")
+    with jax.set_mesh(run.trainer.mesh), command.open_checkpoints(run) as checkpoints:
+        _, notes = command.start(run, checkpoints)
+        assert any("model.rope_theta" in note and "5.0" in note for note in notes)
+        run.data.tokenizer_hash = "another"
+        with pytest.raises(ConfigError, match="another"):
+            command.start(run, checkpoints)
 
 
 def test_a_loss_that_is_not_finite_stops_the_run_and_saves_nothing_of_it(tiny, tmp_path):

@@ -2,13 +2,23 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import jax
 
 from gptjax.config import ConfigError
-from gptjax.training.metrics import bits_per_byte, perplexity
+
+
+def perplexity(nll_per_token: float) -> float:
+    """exp of a loss in nats a token; infinite rather than an error when that overflows."""
+    return math.exp(nll_per_token) if nll_per_token < 709 else math.inf
+
+
+def bits_per_byte(nll_sum: float, num_bytes: float) -> float:
+    """A loss that tokenizers cannot change: summed nats, in bits, a UTF-8 byte of the text. NaN for no bytes."""
+    return nll_sum / math.log(2) / num_bytes if num_bytes else math.nan
 
 
 def evaluate_perplexity(

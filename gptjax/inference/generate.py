@@ -25,7 +25,7 @@ from gptjax.config import ConfigError
 from gptjax.inference import cache as kv
 from gptjax.inference.decode import DecodeState, decode, decoding_params, prefill
 from gptjax.inference.sampling import make_sampling
-from gptjax.inference.text import TextStream
+from gptjax.inference.text import TextStream, check_text
 
 FIRST_ROOM = 512  # new tokens that the cache has room for at first; it then doubles
 STOP_CHUNK = 16  # tokens between two looks for a stop string
@@ -114,15 +114,14 @@ class Generator:
     def __init__(self, params, config, tokenizer, *, batch_size: int = 32):
         if tokenizer.vocab_size > config.model.vocab_size:
             raise ConfigError(
-                f"the tokenizer has {tokenizer.vocab_size} tokens, the model (model.vocab_size) only "
-                f"{config.model.vocab_size}: it is not the tokenizer that the model was trained with"
+                f"tokenizer = {tokenizer.vocab_size} tokens: must be at most model.vocab_size = "
+                f"{config.model.vocab_size}; it is not the tokenizer that the model was trained with"
             )
         self.config = config.model
         self.tokenizer = tokenizer
         self.batch_size = batch_size
         self.params = decoding_params(self.config, params)
         self.timing = Timing()
-        self._compiled = set()  # shapes that have run, whose calls take no compilation
 
     def generate(
         self,
@@ -183,17 +182,19 @@ class Generator:
         if max_new_tokens < 1:
             raise ConfigError(f"max_new_tokens = {max_new_tokens}: must be at least 1")
         is_text = isinstance(prompt, str)
+        if is_text:
+            check_text("prompt", prompt)
         tokens = [int(token) for token in (self.tokenizer.encode(prompt) if is_text else prompt)]
         prompt = prompt if is_text else self.tokenizer.decode(tokens)
         if not tokens:
             tokens = [self._beginning()]
         if len(tokens) > self.config.max_positions:
             raise ConfigError(
-                f"the prompt has {len(tokens)} tokens, more than the model's context (model.max_positions = "
-                f"{self.config.max_positions})"
+                f"prompt = {len(tokens)} tokens: must be at most model.max_positions = {self.config.max_positions}"
             )
         if not 0 <= min(tokens) <= max(tokens) < self.config.vocab_size:
-            raise ConfigError(f"token ids of a prompt must be from 0 to {self.config.vocab_size - 1}")
+            extremes = f"{min(tokens)} to {max(tokens)}"
+            raise ConfigError(f"prompt = token ids from {extremes}: must be from 0 to {self.config.vocab_size - 1}")
         limit = min(max_new_tokens, self.config.max_positions - len(tokens) + 1)
         return _Row(prompt, tokens, seed, limit, self.tokenizer.eos_id, TextStream(self.tokenizer, stop))
 
@@ -202,7 +203,7 @@ class Generator:
         for token in (self.tokenizer.bos_id, self.tokenizer.eos_id):
             if token is not None:
                 return token
-        raise ConfigError("the prompt is empty, and this tokenizer has no BOS or EOS token to begin with")
+        raise ConfigError("prompt = '': must not be empty, since this tokenizer has no BOS or EOS token to begin with")
 
     def _run(self, rows: list[_Row], chunk: int | None, sampling: dict) -> Iterator[None]:
         """Completes the rows together; yields whenever they have grown, at most `chunk` tokens (None: to the end)."""
@@ -251,7 +252,7 @@ class Generator:
         def run():
             return jax.block_until_ready(prefill(self.config, self.params, *arrays, **shapes))
 
-        if self._is_new("prefill", arrays[0].shape, *shapes.values()):
+        if _is_new("prefill", self.config, arrays[0].shape, *shapes.values()):
             _, self.timing.compile_seconds = _timed(run, self.timing.compile_seconds)
         state, self.timing.prefill_seconds = _timed(run, self.timing.prefill_seconds)
         return state
@@ -260,16 +261,21 @@ class Generator:
         def run(until):
             return jax.block_until_ready(decode(self.config, self.params, state, np.int32(until), stop_B))
 
-        if self._is_new("decode", state.tokens_BG.shape, kv.num_slots(state.cache)):  # compiles, and takes no step
+        # The first call compiles, and takes no step.
+        if _is_new("decode", self.config, state.tokens_BG.shape, kv.num_slots(state.cache)):
             state, self.timing.compile_seconds = _timed(lambda: run(step), self.timing.compile_seconds)
         state, self.timing.decode_seconds = _timed(lambda: run(until), self.timing.decode_seconds)
         return state
 
-    def _is_new(self, *shape) -> bool:
-        """Whether the next call with this shape compiles, so that compiling is not timed as generating."""
-        is_new = shape not in self._compiled
-        self._compiled.add(shape)
-        return is_new
+
+_compiled: set[tuple] = set()  # programs that ran: JAX keeps them for the process, whichever generator calls
+
+
+def _is_new(*program) -> bool:
+    """Whether the next call of this program compiles it, so that compiling is not timed as generating."""
+    is_new = program not in _compiled
+    _compiled.add(program)
+    return is_new
 
 
 def _timed(run: Callable[[], DecodeState], seconds: float) -> tuple[DecodeState, float]:
@@ -281,6 +287,8 @@ def _timed(run: Callable[[], DecodeState], seconds: float) -> tuple[DecodeState,
 
 def _stop_strings(stop: str | Sequence[str]) -> tuple[str, ...]:
     strings = (stop,) if isinstance(stop, str) else tuple(stop)
-    if "" in strings:
-        raise ConfigError("stop = '': a stop string must have at least one character")
+    for string in strings:
+        if not string:
+            raise ConfigError("stop = '': must have at least one character")
+        check_text("stop", string)
     return strings

@@ -3,7 +3,18 @@
 from __future__ import annotations
 
 import codecs
+import reprlib
 from collections.abc import Sequence
+
+from gptjax.config import ConfigError
+
+
+def check_text(name: str, text: str) -> None:
+    """Raises ConfigError, which begins with `name`, for what no tokenizer reads: bytes that were no UTF-8."""
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise ConfigError(f"{name} = {reprlib.repr(text)}: must be UTF-8 text ({error.reason})") from None
 
 
 class TextStream:

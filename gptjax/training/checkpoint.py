@@ -8,6 +8,7 @@ deletes in place, so that a kill leaves half a checkpoint under a whole one's na
 from __future__ import annotations
 
 import functools
+import glob
 import math
 import shutil
 import time
@@ -24,6 +25,7 @@ from orbax.checkpoint import v1 as ocp
 from gptjax.config import ConfigError, from_json
 from gptjax.training import checkpoint_format as files
 from gptjax.training.checkpoint_format import CheckpointError
+from gptjax.training.run_metadata import check_same_model
 from gptjax.training.state import TrainState
 
 VALIDATION_LOSS = "validation/loss"
@@ -49,6 +51,8 @@ class Checkpoints:
         if config_checkpoint.keep_latest < 1:
             raise ConfigError(f"checkpoint.keep_latest = {config_checkpoint.keep_latest}: must be at least 1")
         self.directory = _directory(workdir)
+        if glob.escape(str(self.directory)) != str(self.directory):  # Orbax would save, and find nothing of it again
+            raise ConfigError(f"workdir = {workdir}: must not contain any of [ * ? (in {self.directory.parent})")
         self._keep_latest = config_checkpoint.keep_latest
         self._keep_best = config_checkpoint.keep_best
         self._keep_every = steps_of(config_checkpoint.keep_every) if config_checkpoint.keep_every else 0
@@ -189,40 +193,52 @@ class Checkpoints:
 
 
 def load_params(
-    workdir: str | Path, which: str | int = "latest", like: Any = None, ema: bool = False
-) -> tuple[dict, int]:
+    workdir: str | Path,
+    which: str | int = "latest",
+    like: Any = None,
+    ema: bool | None = False,
+    check: Callable[[dict], Any] = lambda metadata: None,
+) -> tuple[dict, dict]:
     """Reads the parameters of a run, and nothing else of it.
 
     Args:
       which: "latest" (the newest readable), "best" (lowest validation loss), or a step.
       like: tree of `jax.ShapeDtypeStruct` with shardings that the parameters must fit; None: as saved, on one device.
-      ema: their moving average instead.
+      ema: their moving average instead; None: where there is one.
+      check: is given the metadata before the arrays are read, and may refuse them with a ConfigError.
 
     Returns:
-      The parameter tree, and the step it is from.
+      The parameter tree, and the checkpoint's metadata: `step`, and what `run_metadata` gave.
 
     Raises:
       ConfigError: no such workdir, checkpoint (lists those there are) or average; or a parameter of another shape.
       CheckpointError: nothing readable.
     """
-    directory, part = _directory(workdir), "ema" if ema else "params"
-    (params, step), _ = _first_readable(
-        directory, _choose(directory, which), lambda path: (files.read_params(path, part, like), int(path.name))
+    directory = _directory(workdir)
+    loaded, _ = _first_readable(
+        directory, _choose(directory, which), lambda path: files.read_params(path, ema, like, check)
     )
-    return params, step
+    return loaded
 
 
 def load_for_inference(
-    workdir: str | Path, which: str | int = "latest", ema: bool = False
-) -> tuple[dict, FrozenConfigDict, int]:
-    """All that a model needs to run: parameters on one device, the run's config, the step. Raises as `load_params`."""
+    workdir: str | Path, which: str | int = "latest", ema: bool | None = None
+) -> tuple[dict, FrozenConfigDict, dict]:
+    """What a model needs to run: parameters on one device, the run's config, the checkpoint's metadata.
+
+    Raises as `load_params`, and ConfigError where config.json cannot be read or describes another model than the one
+    that was trained: a change there may fit the arrays and compute nonsense.
+    """
     path = Path(workdir) / "config.json"
     try:
-        config = from_json(path.read_text(), str(path))
+        config = from_json(path.read_text(encoding="utf-8"), str(path))
     except FileNotFoundError:
-        raise ConfigError(f"workdir {workdir} is not a run: it has no {path.name}") from None
-    params, step = load_params(workdir, which, ema=ema)
-    return params, config, step
+        raise ConfigError(f"workdir = {workdir}: must be the folder of a run; it has no {path.name}") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path}: must be a readable config ({error})") from None
+    check = functools.partial(check_same_model, config=config, source=str(path))
+    params, metadata = load_params(workdir, which, ema=ema, check=check)
+    return params, config, metadata
 
 
 def _directory(workdir: str | Path) -> Path:
@@ -232,7 +248,7 @@ def _directory(workdir: str | Path) -> Path:
 def _steps(directory: Path) -> list[int]:
     """Steps of the committed checkpoints, ascending."""
     folders = (path.parent.name for path in directory.glob(f"*/{files.COMMITTED}"))
-    return sorted(int(name) for name in folders if name.isdigit())
+    return sorted(int(name) for name in folders if name.isdecimal())
 
 
 def _best_first(directory: Path) -> list[int]:
@@ -254,19 +270,18 @@ def _choose(directory: Path, which: str | int) -> list[int]:
     """Steps to try, in turn."""
     steps = _steps(directory)
     if not steps:
-        raise ConfigError(
-            f"workdir {directory.parent} {'has no checkpoint' if directory.parent.is_dir() else 'does not exist'}"
-        )
+        problem = "it has none" if directory.parent.is_dir() else "it does not exist"
+        raise ConfigError(f"workdir = {directory.parent}: must be the folder of a run with a checkpoint; {problem}")
     if which == "latest":
         return steps[::-1]
-    there = f"there are {', '.join(map(str, steps))}"
+    there = f"there are {', '.join(map(str, steps))} in {directory}"
     if which == "best":
         best = _best_first(directory)[:1]
         if not best:
-            raise ConfigError(f"no checkpoint in {directory} was saved with a validation loss; {there}")
+            raise ConfigError(f"checkpoint = best: must have been saved with a validation loss; {there}")
         return best
-    if not str(which).isdigit() or int(which) not in steps:
-        raise ConfigError(f"no checkpoint {which!r} in {directory}: latest, best or a step; {there}")
+    if str(which) not in map(str, steps):
+        raise ConfigError(f"checkpoint = {which}: must be latest, best or a step; {there}")
     return [int(which)]
 
 

@@ -84,25 +84,39 @@ def read_state(path: Path, abstract: TrainState) -> tuple[TrainState, dict]:
     ), metadata
 
 
-def read_params(path: Path, part: str, like: Any = None) -> dict:
-    """The tree `part` ("params" or "ema"), and no file of the others. Raises as `read_state` does.
+def means_average(metadata: Mapping, ema: bool | None) -> bool:
+    """Whether the moving average of the parameters is meant; where `ema` is None: if the checkpoint has one."""
+    return any(name.startswith("ema/") for name in metadata["arrays"]) if ema is None else ema
+
+
+def read_params(
+    path: Path, ema: bool | None = False, like: Any = None, check: Callable[[dict], Any] = lambda metadata: None
+) -> tuple[dict, dict]:
+    """The parameters, or their moving average, and the metadata; no file of the other parts is read.
 
     Args:
+      ema: as `means_average` reads it.
       like: tree of `jax.ShapeDtypeStruct` with shardings; None: as saved, on one device.
+      check: is given the metadata before the arrays are read, and may refuse them with a ConfigError.
+
+    Raises as `read_state` does.
     """
 
-    def read() -> tuple[dict, dict]:
-        arrays = read_metadata(path)["arrays"]
-        saved = {name.removeprefix(f"{part}/"): v for name, v in arrays.items() if name.startswith(f"{part}/")}
+    def read() -> tuple[dict, dict, dict]:
+        metadata = read_metadata(path)
+        check(metadata)
+        part = "ema" if means_average(metadata, ema) else "params"
+        prefix = f"{part}/"
+        saved = {name.removeprefix(prefix): v for name, v in metadata["arrays"].items() if name.startswith(prefix)}
         if not saved:
             raise ConfigError(f"checkpoint {path} has no {part}: training.ema_decay was 0")
         wanted = _on_one_device(saved) if like is None else like
         _check_same(path, saved, leaves_by_path(wanted))
-        return _load(path, {part: wanted})[part], saved
+        return _load(path, {part: wanted})[part], saved, metadata
 
-    params, saved = _agree(path, like, read)
+    params, saved, metadata = _agree(path, like, read)
     _check_sums(path, saved, leaves_by_path(params))
-    return params
+    return params, metadata
 
 
 def reason(error: BaseException) -> str:

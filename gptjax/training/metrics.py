@@ -1,4 +1,4 @@
-"""Figures of a run: parameters, FLOPs, model FLOP utilization, throughput, bits per byte, z-scores.
+"""Figures of a run: parameters, FLOPs, model FLOP utilization, throughput, z-scores.
 
 FLOPs a token of a training step (forward and backward) are 6 N for the products with N parameters, plus attention's.
 Two conventions are in use for the latter, and a utilization means little without its name:
@@ -28,6 +28,11 @@ from gptjax.tree import leaves_by_path
 CONVENTIONS = {"causal": "6N + 6·L·N_heads·H·T", "full": "6N + 12·L·N_heads·H·T"}
 LOOKUPS = ("embedding", "positions")
 MONITOR_STEPS = 128  # steps before the first z-score, and the reach of the running statistics after that
+# The statistics learn no more than this many standard deviations of a value, or a single spike would blind them to the
+# next ones for as long as they reach back. Not a small number: what stays out there widens the spread by
+# sqrt(1 + 10² / 128), a third, a step, so that a lasting change by any factor f is accepted after log(f) / 0.28 steps.
+WINSORIZED_AT = 10.0
+LARGEST_DEVIATION = 1e18  # its square is a float32; an infinite variance would never come down again
 
 
 @dataclasses.dataclass(frozen=True)
@@ -71,16 +76,6 @@ def model_flop_utilization(tokens_per_second: float, flops_a_token: float, peak_
     return tokens_per_second * flops_a_token / peak_flops if peak_flops else None
 
 
-def perplexity(nll_per_token: float) -> float:
-    """exp of a loss in nats a token; infinite rather than an error when that overflows."""
-    return math.exp(nll_per_token) if nll_per_token < 709 else math.inf
-
-
-def bits_per_byte(nll_sum: float, num_bytes: float) -> float:
-    """A loss that tokenizers cannot change: summed nats, in bits, a UTF-8 byte of the text. NaN for no bytes."""
-    return nll_sum / math.log(2) / num_bytes if num_bytes else math.nan
-
-
 # --- z-scores --------------------------------------------------------------------------------------------------------
 
 
@@ -96,23 +91,29 @@ def update_monitor(
     """Adds a step's loss and gradient norm to the running statistics and says how unusual they are.
 
     Pure, for use inside jit. Mean and variance are those of all values up to `steps`, then exponentially weighted with
-    that reach (weight 1 / steps). Returns (monitor, {'loss': z, 'gradient_norm': z}); z is measured by the statistics
-    *before* the value, is 0 during the first `steps` steps, and infinite for a value that is not finite. Such a value
-    leaves the statistics as they were.
+    that reach (weight 1 / steps) and winsorized: of a value farther out than `WINSORIZED_AT` standard deviations they
+    learn that much. Returns (monitor, {'loss': z, 'gradient_norm': z}); z is measured by the statistics *before* the
+    value and not clipped, is 0 during the first `steps` steps, and infinite for a value that is not finite, and only
+    then. Such a value leaves the statistics as they were.
     """
     values = {"loss": jnp.float32(loss), "gradient_norm": jnp.float32(gradient_norm)}
     count = monitor["count"]
+    known, largest = count >= steps, jnp.finfo(jnp.float32).max
     finite = jnp.isfinite(values["loss"]) & jnp.isfinite(values["gradient_norm"])
     weight = 1.0 / jnp.minimum(count + 1.0, float(steps))
     new, zscores = {"count": count + 1.0}, {}
     for name, value in values.items():
         mean, variance = monitor[f"{name}_mean"], monitor[f"{name}_variance"]
         deviation = value - mean
-        # A constant has no spread: deviations are then measured against rounding errors of the value itself.
-        spread = jnp.maximum(jnp.sqrt(variance), 1e-6 * jnp.abs(mean) + 1e-30)
-        zscores[name] = jnp.where(jnp.isfinite(value), jnp.where(count >= steps, deviation / spread, 0.0), jnp.inf)
-        new[f"{name}_mean"] = mean + weight * deviation
-        new[f"{name}_variance"] = (1.0 - weight) * (variance + weight * jnp.square(deviation))
+        # A constant has no spread: deviations are then measured against rounding errors of the value itself. The
+        # square of the least spread is a float32 as well, for a variance of zero could not grow.
+        spread = jnp.maximum(jnp.sqrt(variance), 1e-6 * jnp.abs(mean) + 1e-15)
+        zscore = jnp.clip(deviation / spread, -largest, largest)
+        zscores[name] = jnp.where(jnp.isfinite(value), jnp.where(known, zscore, 0.0), jnp.inf)
+        limit = jnp.where(known, jnp.minimum(WINSORIZED_AT * spread, LARGEST_DEVIATION), LARGEST_DEVIATION)
+        learned = jnp.clip(deviation, -limit, limit)
+        new[f"{name}_mean"] = mean + weight * learned
+        new[f"{name}_variance"] = (1.0 - weight) * (variance + weight * jnp.square(learned))
     return {name: jnp.where(finite, new[name], monitor[name]) for name in monitor}, zscores
 
 

@@ -50,8 +50,8 @@ def check_compatible(saved: Mapping, config: FrozenConfigDict, fingerprint: Mapp
     """
     refused = _differences(saved["fingerprint"], _json_values(dict(fingerprint)), "data: ")
     noted = []
-    for field, (there, here) in _differences(saved["config"], json.loads(to_json(config))).items():
-        if field in _FIXED or (field.startswith("model.") and field not in _EXECUTION):
+    for field, (there, here) in _config_differences(saved, config).items():
+        if field in _FIXED or _is_of_model(field):
             refused[field] = (there, here)
         elif not field.startswith(_HARMLESS):
             noted.append(f"{field}: {_show(there)} → {_show(here)}")
@@ -62,6 +62,57 @@ def check_compatible(saved: Mapping, config: FrozenConfigDict, fingerprint: Mapp
             "to start there from this run's parameters, set training.init_from"
         )
     return noted
+
+
+def check_warm_start(saved: Mapping, config: FrozenConfigDict, tokenizer_hash: str) -> list[str]:
+    """Whether a run may begin with the parameters that `saved` describes (`training.init_from`).
+
+    Args:
+      tokenizer_hash: of the tokenizer that the new run's data is made with.
+
+    Returns:
+      What the same parameters will mean something else under ("model.rope_theta: 10000.0 there, 5.0 here"), to be
+      shown. What does not fit at all, the arrays' shapes tell.
+
+    Raises:
+      ConfigError: another tokenizer; names both.
+    """
+    check_tokenizer(saved, tokenizer_hash, f"training.init_from = {config.training.init_from}")
+    return [
+        f"{field}: {_show(there)} there, {_show(here)} here"
+        for field, (there, here) in _config_differences(saved, config).items()
+        if _is_of_model(field)
+    ]
+
+
+def check_tokenizer(saved: Mapping, tokenizer_hash: str, source: str) -> None:
+    """Raises ConfigError, which begins with `source`, unless the tokenizer is the one of the run of `saved`."""
+    there = saved["fingerprint"]["tokenizer_hash"]
+    if tokenizer_hash != there:
+        raise ConfigError(
+            f"{source}: its checkpoint of step {saved['step']} was trained with the tokenizer of hash {there}, "
+            f"which must be the tokenizer here; that has hash {tokenizer_hash}"
+        )
+
+
+def check_same_model(saved: Mapping, config: FrozenConfigDict, source: str) -> None:
+    """Raises ConfigError, which begins with `source`, unless the config's model is the one of the run of `saved`."""
+    lines = [
+        f"{field} = {_show(here)}: must be {_show(there)}"
+        for field, (there, here) in _config_differences(saved, config).items()
+        if _is_of_model(field)
+    ]
+    if lines:
+        raise ConfigError(f"{source}: {'; '.join(lines)}, as the checkpoint of step {saved['step']} was trained")
+
+
+def _is_of_model(field: str) -> bool:
+    """Whether the function that the parameters compute depends on the field."""
+    return field.startswith("model.") and field not in _EXECUTION
+
+
+def _config_differences(saved: Mapping, config: FrozenConfigDict) -> dict[str, tuple[Any, Any]]:
+    return _differences(saved["config"], json.loads(to_json(config)))
 
 
 def _differences(there: Any, here: Any, field: str = "") -> dict[str, tuple[Any, Any]]:

@@ -6,7 +6,13 @@ import jax.numpy as jnp
 import pytest
 
 from gptjax.config import ConfigError
-from gptjax.evaluation.perplexity import evaluate_perplexity
+from gptjax.evaluation.perplexity import bits_per_byte, evaluate_perplexity, perplexity
+
+
+def test_perplexity_and_bits_per_byte():
+    assert perplexity(math.log(50)) == pytest.approx(50) and perplexity(1e4) == math.inf
+    assert bits_per_byte(math.log(256) * 10, 10) == pytest.approx(8.0)  # uniform over bytes
+    assert math.isnan(bits_per_byte(0.0, 0))
 
 
 def sums_of(params, batch):

@@ -267,7 +267,7 @@ def test_an_empty_prompt_begins_as_a_document_does(generator):
     assert empty.prompt == ""
     tokenizer = ByteTokenizer()
     tokenizer.bos_id = tokenizer.eos_id = None
-    with pytest.raises(ConfigError, match="prompt is empty"):
+    with pytest.raises(ConfigError, match="prompt = '': must not be empty"):
         Generator(*make_model(), tokenizer).generate([""])
 
 
@@ -291,6 +291,18 @@ def test_padding_of_the_vocabulary_is_never_written():
 def test_values_that_cannot_work_are_named(generator, options, message):
     with pytest.raises(ConfigError, match=message):
         generator.generate(["a"], **options)
+
+
+def test_a_second_generator_compiles_nothing_again():
+    first, second = (Generator(*make_model(), TOKENIZER) for _ in range(2))
+    for generator in (first, second):
+        generator.generate(["a"], max_new_tokens=3)
+    assert second.timing.compile_seconds == 0.0 < second.timing.prefill_seconds
+
+
+def test_a_prompt_that_is_no_text_is_refused(generator):
+    with pytest.raises(ConfigError, match=r"prompt = 'a\\udcff': must be UTF-8 text"):
+        generator.generate(["a\udcff"])
 
 
 def test_a_tokenizer_of_another_model_is_refused():

@@ -22,7 +22,7 @@ from orbax.checkpoint import v1 as ocp
 from gptjax.config import ConfigError, default, to_json
 from gptjax.training import checkpoint_format
 from gptjax.training.checkpoint import CheckpointError, Checkpoints, load_for_inference, load_params
-from gptjax.training.run_metadata import check_compatible, run_metadata
+from gptjax.training.run_metadata import check_compatible, check_tokenizer, check_warm_start, run_metadata
 
 REPOSITORY = Path(__file__).parents[2]
 WORKER = [sys.executable, toy.__file__]
@@ -38,11 +38,11 @@ def open_checkpoints(workdir, **changes) -> Checkpoints:
     return Checkpoints(workdir, toy.config(**changes), toy.steps_of)
 
 
-def save_steps(workdir, mesh, steps, losses=None, **changes) -> None:
+def save_steps(workdir, mesh, steps, losses=None, metadata=None, ema=True, **changes) -> None:
     with open_checkpoints(workdir, **changes) as checkpoints:
         for step in steps:
-            loss = (losses or {}).get(step)
-            checkpoints.save(step, toy.state(step, mesh), {}, None if loss is None else {"validation/loss": loss})
+            metrics = {"validation/loss": losses[step]} if step in (losses or {}) else None
+            checkpoints.save(step, toy.state(step, mesh, ema=ema), metadata or {}, metrics)
 
 
 def data_file(checkpoint: Path, part: str) -> Path:
@@ -144,6 +144,12 @@ def test_a_step_that_is_there_is_not_saved_again(tmp_path, mesh):
     before = (tmp_path / "checkpoints/1").stat().st_ino
     save_steps(tmp_path, mesh, [1])
     assert (tmp_path / "checkpoints/1").stat().st_ino == before
+
+
+def test_a_folder_that_orbax_takes_for_a_pattern_is_refused(tmp_path):
+    with pytest.raises(ConfigError, match=r"workdir = .*\[a\]: must not contain"):
+        open_checkpoints(tmp_path / "[a]")
+    assert not (tmp_path / "[a]").exists()
 
 
 def test_keeping_none_is_refused(tmp_path):
@@ -256,7 +262,7 @@ def test_a_half_written_checkpoint_is_not_seen_and_goes_on_opening(tmp_path, mes
     shutil.copytree(folder / "2", folder / "deleted-0")
     shutil.copytree(folder / "2", folder / "4")
     (folder / "4" / checkpoint_format.COMMITTED).unlink()
-    assert load_params(tmp_path)[1] == 2  # a reader sees whole ones, and touches nothing
+    assert load_params(tmp_path)[1]["step"] == 2  # a reader sees whole ones, and touches nothing
     assert (folder / "deleted-0").exists()
     with open_checkpoints(tmp_path) as checkpoints:
         assert checkpoints.all_steps() == [1, 2]
@@ -319,17 +325,77 @@ def test_parameters_load_without_the_optimizer(tmp_path, mesh):
     save_steps(tmp_path, mesh, [1, 2, 3], {1: 1.0, 2: 3.0, 3: 2.0}, keep_latest=3)
     for checkpoint in (tmp_path / "checkpoints").iterdir():
         shutil.rmtree(checkpoint / "optimizer")  # not needed, so not read
-    (tmp_path / "config.json").write_text(to_json(changed(model__width=64)))
     for which, step in {"latest": 3, "best": 1, 2: 2, "2": 2}.items():
-        params, found = load_params(tmp_path, which)
+        params, metadata = load_params(tmp_path, which)
         expected = toy.state(step, mesh).params
-        assert found == step
+        assert metadata["step"] == step
         jax.tree.map(np.testing.assert_array_equal, params, expected)
         assert all(len(leaf.devices()) == 1 for leaf in jax.tree.leaves(params))
-    params, config, step = load_for_inference(tmp_path, ema=True)
-    jax.tree.map(np.testing.assert_array_equal, params, toy.state(3, mesh).ema)
-    assert step == 3 and config.model.width == 64
-    hash(config)
+    jax.tree.map(np.testing.assert_array_equal, load_params(tmp_path, ema=True)[0], toy.state(3, mesh).ema)
+
+
+def test_inference_takes_the_average_where_there_is_one(tmp_path, mesh):
+    config = changed(model__width=64)
+    for name, kept in (("with", True), ("without", False)):
+        save_steps(tmp_path / name, mesh, [3], metadata=run_metadata(config, FINGERPRINT, tokens=1), ema=kept)
+        (tmp_path / name / "config.json").write_text(to_json(config))
+    state = toy.state(3, mesh)
+    for name, ema, expected in [
+        ("with", None, state.ema),
+        ("with", False, state.params),
+        ("without", None, state.params),
+    ]:
+        params, found, metadata = load_for_inference(tmp_path / name, ema=ema)
+        jax.tree.map(np.testing.assert_array_equal, params, expected)
+        assert metadata["step"] == 3 and metadata["fingerprint"] == FINGERPRINT and found.model.width == 64
+        hash(found)
+    assert not np.array_equal(state.params["embedding"], state.ema["embedding"])
+
+
+@pytest.mark.parametrize(
+    "content, message",
+    [
+        (
+            lambda: to_json(changed(model__num_layers=12)),
+            r"config\.json: model\.num_layers = 12: must be 6.*step 1 was",
+        ),
+        (lambda: to_json(changed(model__qk_norm=True)), r"config\.json: model\.qk_norm = true: must be false"),
+        (lambda: b"\xff\xfe{", r"config\.json: must be a readable config .*codec"),
+        (lambda: "{", r"config\.json"),
+    ],
+    ids=["layers", "qk_norm", "not UTF-8", "not JSON"],
+)
+def test_a_config_of_another_model_than_the_checkpoints_is_refused(tmp_path, mesh, content, message):
+    save_steps(tmp_path, mesh, [1], metadata=run_metadata(default(), FINGERPRINT, tokens=1))
+    text = content()
+    (tmp_path / "config.json").write_bytes(text if isinstance(text, bytes) else text.encode())
+    with pytest.raises(ConfigError, match=message):
+        load_for_inference(tmp_path)
+
+
+def test_inference_may_compute_the_same_function_in_another_way(tmp_path, mesh):
+    save_steps(tmp_path, mesh, [1], metadata=run_metadata(default(), FINGERPRINT, tokens=1))
+    execution = dict(dtype="float32", layers="unroll", remat="full", attention="reference", attention_block=8)
+    config = changed(**{f"model__{name}": value for name, value in execution.items()}, training__batch_size=7)
+    (tmp_path / "config.json").write_text(to_json(config))
+    assert load_for_inference(tmp_path)[1].model.remat == "full"
+
+
+def test_a_folder_in_place_of_the_config_is_named(tmp_path):
+    (tmp_path / "config.json").mkdir()
+    with pytest.raises(ConfigError, match=r"config\.json: must be a readable config .*directory"):
+        load_for_inference(tmp_path)
+
+
+def test_what_the_check_refuses_is_not_read(tmp_path, mesh):
+    save_steps(tmp_path, mesh, [1, 2])
+    shutil.rmtree(tmp_path / "checkpoints/2/params")
+
+    def check(metadata):
+        raise ConfigError(f"refused: {metadata['step']}")
+
+    with pytest.raises(ConfigError, match="refused: 2"):
+        load_params(tmp_path, check=check)
 
 
 def test_parameters_load_onto_a_mesh_that_they_must_fit(tmp_path, mesh):
@@ -345,21 +411,20 @@ def test_parameters_load_onto_a_mesh_that_they_must_fit(tmp_path, mesh):
 
 
 def test_what_is_not_there_is_named(tmp_path, mesh):
-    with pytest.raises(ConfigError, match=r"workdir .*nowhere does not exist"):
+    with pytest.raises(ConfigError, match=r"workdir = .*nowhere: must be .*; it does not exist"):
         load_params(tmp_path / "nowhere")
-    with pytest.raises(ConfigError, match=r"workdir .* has no checkpoint"):
+    with pytest.raises(ConfigError, match=r"workdir = .*: must be the folder of a run with a checkpoint; it has none"):
         load_params(tmp_path)
-    with pytest.raises(ConfigError, match=r"is not a run: it has no config\.json"):
+    with pytest.raises(ConfigError, match=r"workdir = .*: must be the folder of a run; it has no config\.json"):
         load_for_inference(tmp_path)
     with open_checkpoints(tmp_path) as checkpoints:
         assert checkpoints.metadata() is None and checkpoints.latest_step() is None
-        with pytest.raises(ConfigError, match="has no checkpoint"):
+        with pytest.raises(ConfigError, match="with a checkpoint; it has none"):
             checkpoints.restore(toy.abstract(mesh))
         checkpoints.save(5, toy.state(5, mesh, ema=False), {})
-    with pytest.raises(ConfigError, match=r"no checkpoint 7 in .*there are 5"):
-        load_params(tmp_path, 7)
-    with pytest.raises(ConfigError, match=r"no checkpoint 'newest' in .*latest, best or a step; there are 5"):
-        load_params(tmp_path, "newest")
+    for which in (7, "newest", "²", "-5"):
+        with pytest.raises(ConfigError, match=rf"checkpoint = {which}: must be latest, best or a step; there are 5 in"):
+            load_params(tmp_path, which)
     with pytest.raises(ConfigError, match="validation loss; there are 5"):
         load_params(tmp_path, "best")
     with pytest.raises(ConfigError, match=r"has no ema: training\.ema_decay was 0"):
@@ -453,6 +518,29 @@ def test_another_dataset_or_tokenizer_is_refused_with_both_values(saved):
     another = FINGERPRINT | {"sources": FINGERPRINT["sources"] * 2}
     with pytest.raises(ConfigError, match=r"data: sources\.1 is null there"):
         check_compatible(saved, default(), another)
+
+
+@pytest.mark.parametrize(
+    "change, notes",
+    [
+        ({"model__rope_theta": 5.0}, ["model.rope_theta: 10000.0 there, 5.0 here"]),
+        ({"model__window": 64, "model__window_pattern": "SL"}, ["model.window: 0", "model.window_pattern: L"]),
+        ({"model__attention": "cudnn", "model__dtype": "bfloat16", "model__remat": "full"}, []),
+        ({"optimizer__name": "lion", "seed": 3, "training__batch_size": 9}, []),
+    ],
+)
+def test_a_warm_start_notes_what_else_of_the_model_differs(saved, change, notes):
+    found = check_warm_start(saved, changed(**change), "aa")
+    assert len(found) == len(notes)
+    assert all(note.startswith(start) for note, start in zip(found, notes))
+
+
+def test_a_warm_start_needs_the_same_tokenizer(saved):
+    config = changed(training__init_from="runs/first")
+    with pytest.raises(ConfigError, match=r"training\.init_from = runs/first: .*step 3 .*hash aa.*hash bb"):
+        check_warm_start(saved, config, "bb")
+    with pytest.raises(ConfigError, match=r"--workdir = here: .*hash aa.*hash bb"):
+        check_tokenizer(saved, "bb", "--workdir = here")
 
 
 # --- Checksums ------------------------------------------------------------------------------------------------------

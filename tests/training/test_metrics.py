@@ -1,4 +1,4 @@
-"""FLOPs by both conventions, bits per byte, z-scores, and time accounting."""
+"""FLOPs by both conventions, z-scores, and time accounting."""
 
 import math
 
@@ -10,13 +10,11 @@ import pytest
 from gptjax.config import default
 from gptjax.training.metrics import (
     Throughput,
-    bits_per_byte,
     count_parameters,
     flops_per_token,
     init_monitor,
     mean_keys_seen,
     model_flop_utilization,
-    perplexity,
     update_monitor,
 )
 
@@ -92,12 +90,6 @@ def test_utilization_is_none_without_a_peak():
     assert model_flop_utilization(1e5, 1e9, None) is None
 
 
-def test_perplexity_and_bits_per_byte():
-    assert perplexity(math.log(50)) == pytest.approx(50) and perplexity(1e4) == math.inf
-    assert bits_per_byte(math.log(256) * 10, 10) == pytest.approx(8.0)  # uniform over bytes
-    assert math.isnan(bits_per_byte(0.0, 0))
-
-
 # --- z-scores --------------------------------------------------------------------------------------------------------
 
 
@@ -150,6 +142,34 @@ def test_what_is_not_finite_is_infinitely_far_out_and_forgotten(bad):
     assert zscores[0, 60] == np.inf and np.isfinite(np.delete(zscores[0], 60)).all()
     for name in monitor:
         assert float(monitor[name]) == pytest.approx(float(expected[name]), rel=1e-6)
+
+
+@pytest.mark.parametrize("spike", [1e20, 3e38, 1000.0])
+def test_one_spike_hides_neither_itself_nor_the_next(spike):
+    losses, norms = normal(3, 0.5, 400), normal(1, 0.1, 400, seed=1)
+    norms[200], norms[210] = spike, 1 + 0.1 * 1000
+    monitor, (_, norm_z) = feed(losses, norms)
+    assert np.isfinite(norm_z).all() and norm_z[200] > 0.5 * min(spike / 0.1, 1e37)  # not clipped
+    assert norm_z[210] > 300
+    assert float(monitor["gradient_norm_mean"]) == pytest.approx(1, abs=0.1)
+
+
+def test_a_spike_before_the_first_zscore_leaves_finite_statistics():
+    norms = normal(1, 0.1, 4000)
+    norms[20] = 1e20
+    monitor, _ = feed(np.full_like(norms, 3.0), norms)
+    assert float(monitor["gradient_norm_mean"]) == pytest.approx(1, abs=0.1)
+    assert float(monitor["gradient_norm_variance"]) < 1
+
+
+@pytest.mark.parametrize(("before", "after"), [(3.0, 8.0), (8.0, 3.0), (1.0, 1e6), (0.0, 5.0)])
+def test_a_lasting_shift_is_accepted(before, after):
+    steps = 128
+    noise = normal(0, 0.01, 700)
+    losses = np.where(np.arange(700) < 300, before + noise * (before > 0), after + noise).astype(np.float32)
+    _, (loss_z, _) = feed(losses, np.ones_like(losses), steps=steps)
+    assert abs(loss_z[300]) > 100
+    assert (np.abs(loss_z[300 + 2 * steps :]) < 3).all()
 
 
 def test_monitor_is_float32_scalars_whatever_comes_in():

@@ -1,17 +1,30 @@
-"""metrics.jsonl reads back exactly and survives kills; TensorBoard gets the same numbers; one process writes."""
+"""metrics.jsonl reads back exactly; TensorBoard gets the same numbers; both survive kills and full disks."""
 
+import errno
+import io
 import json
 import math
 import os
 import struct
+import subprocess
+import sys
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from tensorboardX.proto.event_pb2 import Event
+from tensorboardX.record_writer import masked_crc32c
 
-from gptjax.training.writers import FILE_NAME, JsonLinesWriter, MetricsWriter, read_metrics, truncate_after
+from gptjax.training import writers
+from gptjax.training.writers import (
+    FILE_NAME,
+    JsonLinesWriter,
+    MetricsWriter,
+    TensorBoardWriter,
+    read_metrics,
+    truncate_after,
+)
 
 
 def write_steps(path, steps):
@@ -91,17 +104,28 @@ def test_truncate_killed_before_the_move_leaves_the_old_file(tmp_path, monkeypat
     assert path.read_bytes() == before
 
 
-def tensorboard_scalars(folder):
-    """{(name, step): value} over all event files: records of length, checksum, event, checksum."""
-    scalars = {}
+def tensorboard_events(folder):
+    """All events of all event files: records of length, checksum, event, checksum."""
+    events = []
     for file in sorted(folder.iterdir()):
         data, offset = file.read_bytes(), 0
         while offset < len(data):
             (length,) = struct.unpack_from("<Q", data, offset)
-            event = Event.FromString(data[offset + 12 : offset + 12 + length])
-            offset += 12 + length + 4
-            scalars |= {(value.tag, event.step): value.simple_value for value in event.summary.value}
-    return scalars
+            end = offset + 12 + length
+            for start, stop in [(offset, offset + 8), (offset + 12, end)]:
+                assert struct.unpack_from("<I", data, stop) == (masked_crc32c(data[start:stop]),)
+            events.append(Event.FromString(data[offset + 12 : end]))
+            offset = end + 4
+    return events
+
+
+def tensorboard_scalars(folder):
+    """{(name, step): value} over all event files."""
+    return {
+        (value.tag, event.step): value.simple_value
+        for event in tensorboard_events(folder)
+        for value in event.summary.value
+    }
 
 
 def test_both_get_the_row_and_tensorboard_skips_what_is_no_number(tmp_path):
@@ -110,6 +134,14 @@ def test_both_get_the_row_and_tensorboard_skips_what_is_no_number(tmp_path):
         writer.write(4, {"train/loss": 2.25})
     assert read_metrics(tmp_path / FILE_NAME)[0] == {"step": 3, "train/loss": 2.5, "mfu": None, "note": "text"}
     assert tensorboard_scalars(tmp_path / "tensorboard") == {("train/loss", 3): 2.5, ("train/loss", 4): 2.25}
+
+
+def test_tensorboard_is_told_the_version_and_where_a_resumed_run_begins(tmp_path):
+    with MetricsWriter(tmp_path, resume_step=5) as writer:
+        writer.write(6, {"train/loss": 1.0})
+    version, start, row = tensorboard_events(tmp_path / "tensorboard")
+    assert version.file_version == "brain.Event:2" and row.step == 6
+    assert (start.step, start.session_log.status) == (6, start.session_log.START)
 
 
 def test_tensorboard_is_optional(tmp_path):
@@ -132,3 +164,105 @@ def test_only_process_zero_writes(tmp_path, monkeypatch):
     with MetricsWriter(tmp_path / "run") as writer:
         writer.write(1, {"train/loss": 1.0})
     assert not (tmp_path / "run").exists()
+
+
+# --- Full disks ------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def disk(monkeypatch):
+    """A disk that takes `room` more bytes and then, like a real one, part of a write before it refuses the next."""
+
+    class Disk(io.FileIO):
+        room = 10**9
+
+        def __init__(self, path, mode, buffering):
+            assert buffering == 0
+            super().__init__(path, mode)
+
+        def write(self, data):
+            if data and not Disk.room:
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            written = super().write(bytes(data[: Disk.room]))
+            Disk.room -= written
+            return written
+
+    monkeypatch.setattr(writers, "open", Disk, raising=False)
+    return Disk
+
+
+@pytest.fixture
+def errors(monkeypatch):
+    """The errors that are logged."""
+    messages = []
+    monkeypatch.setattr(writers.logging, "error", lambda message, *values: messages.append(message % values))
+    return messages
+
+
+def contents(path):
+    """Rows of a metrics.jsonl, or scalars of the event files of a folder."""
+    return tensorboard_scalars(path) if path.is_dir() else read_metrics(path)
+
+
+def row_of(step):
+    return {"train/loss": 1.0 / (1 + step)}
+
+
+@pytest.mark.parametrize(("make", "name"), [(JsonLinesWriter, FILE_NAME), (TensorBoardWriter, "tensorboard")])
+@pytest.mark.parametrize("room", [0, 1, 17, 60])
+def test_rows_wait_for_room_and_none_is_lost_or_torn(tmp_path, disk, errors, make, name, room):
+    writer, undisturbed = make(tmp_path / name), make(tmp_path / f"undisturbed-{name}")
+    for step in range(10):
+        undisturbed.write(step, row_of(step))
+    for step in range(10):
+        if step in (3, 7):
+            disk.room = room
+        if step == 5:
+            disk.room = 10**9
+        writer.write(step, row_of(step))
+    assert len(errors) == 2 and name in errors[0] and "No space left" in errors[0]  # one for each outage
+    disk.room = 10**9
+    writer.close()
+    assert contents(tmp_path / name) == contents(tmp_path / f"undisturbed-{name}")
+    assert len(errors) == 2
+
+
+def test_a_row_broken_off_by_a_full_disk_is_not_read(tmp_path, disk, errors):
+    writer = JsonLinesWriter(tmp_path / FILE_NAME)
+    writer.write(0, row_of(0))
+    disk.room = 12
+    writer.write(1, row_of(1))
+    writer.write(2, row_of(2))
+    assert (tmp_path / FILE_NAME).read_text().endswith('\n{"step": 1, ')
+    assert [row["step"] for row in read_metrics(tmp_path / FILE_NAME)] == [0]
+    writer.close()
+    assert "lost" in errors[-1] and len(errors) == 2
+
+
+LIMITED = """
+import resource, sys
+from gptjax.training.writers import MetricsWriter
+
+limit = resource.getrlimit(resource.RLIMIT_FSIZE)[1]
+with MetricsWriter(sys.argv[1]) as writer:
+    resource.setrlimit(resource.RLIMIT_FSIZE, (3000, limit))
+    for step in range(500):
+        writer.write(step, {"train/loss": 1.0 / (1 + step), "learning_rate": 1e-3})
+    if sys.argv[2] == "room again":
+        resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
+"""
+
+
+@pytest.mark.parametrize("ending", ["room again", "still full"])
+def test_a_real_limit_neither_freezes_nor_ends_the_run(tmp_path, ending):
+    done = subprocess.run(
+        [sys.executable, "-c", LIMITED, str(tmp_path), ending], capture_output=True, text=True, timeout=120
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stderr.count("cannot write") == 2 and "Traceback" not in done.stderr
+    rows = read_metrics(tmp_path / FILE_NAME)
+    if ending == "room again":
+        assert [row["step"] for row in rows] == list(range(500))
+        assert len(tensorboard_scalars(tmp_path / "tensorboard")) == 1000
+    else:
+        assert 10 < len(rows) < 100 and done.stderr.count("lost") == 2
