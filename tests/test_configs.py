@@ -76,6 +76,15 @@ def test_an_argument_that_is_none_is_refused_with_the_ones_there_are(name):
         load(name)
 
 
+@pytest.mark.parametrize("name", ["gpt2:124m", "llama:8b", "depth:4"])
+def test_parameters_for_a_gpu_are_made_on_any_machine(name):
+    on_gpu, on_cpu = (
+        jax.eval_shape(functools.partial(init_params, resolved(name, platform)), jax.random.key(0))
+        for platform in ("gpu", "cpu")
+    )
+    assert resolved(name, "gpu").attention == "cudnn" and on_gpu == on_cpu
+
+
 def test_the_gpu_resolves_to_bfloat16_and_cudnn():
     model = resolved("gpt2:124m", "gpu")
     assert (model.dtype, model.attention, model.layers) == ("bfloat16", "cudnn", "unroll")

@@ -18,6 +18,7 @@ from collections.abc import Callable
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from ml_collections import FrozenConfigDict
 
 from gptjax.config import ConfigError
 from gptjax.model.attention import Attention
@@ -210,7 +211,8 @@ def count_parameters(config_model) -> int:
 
 def _init_layers(config, key: jax.Array) -> dict:
     """Parameters of all layers, stacked on a leading L axis, each layer from its own key."""
-    block = Block(config, 0, parent=None)
+    # Parameters are the same for every backend; this one runs on any device, in any type and length.
+    block = Block(FrozenConfigDict({**config, "attention": "reference"}), 0, parent=None)
     x_BTD = jnp.zeros((1, 1, config.width))
     return jax.vmap(lambda key: block.init(key, x_BTD)["params"])(jax.random.split(key, config.num_layers))
 
