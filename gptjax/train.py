@@ -10,9 +10,7 @@ start and saved as config.json.
 from __future__ import annotations
 
 import collections
-import contextlib
 import dataclasses
-import fcntl
 import functools
 import math
 import time
@@ -29,7 +27,7 @@ from ml_collections import ConfigDict, FrozenConfigDict
 from gptjax import cli
 from gptjax import config as configs
 from gptjax.compilation import use_compilation_cache
-from gptjax.config import ConfigError, RunError, Units
+from gptjax.config import ConfigError, Units
 from gptjax.corpus import tokenizer as tokenizers
 from gptjax.corpus.files import write_aside
 from gptjax.corpus.tokenizer import Tokenizer
@@ -42,11 +40,13 @@ from gptjax.parallel import distributed
 from gptjax.parallel.mesh import batch_devices, make_mesh
 from gptjax.training import console as consoles
 from gptjax.training.checkpoint import Checkpoints, load_params
+from gptjax.training.guards import alone_in, explained_memory
 from gptjax.training.hardware import Peak, memory, peak_flops
 from gptjax.training.interrupt import StopRequest
 from gptjax.training.metrics import Throughput, count_parameters, flops_per_token
 from gptjax.training.optimizer import plan, summarize
 from gptjax.training.plots import plot_run
+from gptjax.training.profiler import Profiler
 from gptjax.training.progress import Progress
 from gptjax.training.run_metadata import check_compatible, check_warm_start, run_metadata
 from gptjax.training.state import TrainState
@@ -60,7 +60,6 @@ _WORKDIR = flags.DEFINE_string("workdir", None, "The run's folder: made when it 
 flags.declare_key_flag("config")
 
 CONVENTION = "causal"  # of the FLOPs behind every MFU that is shown
-TRACED_STEPS = 10
 
 
 def main(argv: list[str]) -> int:
@@ -287,7 +286,8 @@ def train(run: Run, checkpoints: Checkpoints, state: TrainState, notes: list[str
             train_step = compile_step(run.trainer, view)
             evaluate = make_evaluation(run)
         batches = device_batches(run, start_step)
-        profiler = Profiler(run)
+        profile = config.training.profile
+        profiler = Profiler(run.workdir, run.units.steps(profile, "training.profile") if profile else None)
         scores: dict[str, float] = {}
         best = best_validation_loss(run.workdir)
         done = start_step
@@ -418,72 +418,6 @@ def sample(run: Run, state: TrainState) -> str:
     folder.mkdir(exist_ok=True)
     (folder / f"step_{step:08d}.txt").write_text(text, encoding="utf-8")
     return f"sample at step {step}:\n{text}"
-
-
-class Profiler:
-    """Traces ten steps from `training.profile` on into the run's profile/ folder, for TensorBoard or Perfetto."""
-
-    def __init__(self, run: Run):
-        duration = run.config.training.profile
-        self._first = run.units.steps(duration, "training.profile") if duration else None
-        self._folder = run.workdir / "profile"
-        self._running = False
-
-    def before(self, done: int) -> None:
-        if done == self._first:
-            jax.profiler.start_trace(str(self._folder))
-            self._running = True
-
-    def after(self, done: int, state: TrainState) -> None:
-        if self._running and done == self._first + TRACED_STEPS:
-            jax.block_until_ready(state.params)
-            self.close()
-
-    def close(self) -> None:
-        if self._running:
-            jax.profiler.stop_trace()
-            self._running = False
-
-
-# --- Around it -------------------------------------------------------------------------------------------------------
-
-
-@contextlib.contextmanager
-def alone_in(workdir: Path) -> Iterator[None]:
-    """Holds the run's folder, so that a second trainer cannot delete what the first one is writing.
-
-    Raises:
-      ConfigError: another process holds it.
-    """
-    if jax.process_index() != 0:
-        yield
-        return
-    workdir.mkdir(parents=True, exist_ok=True)
-    with open(workdir / ".lock", "w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise ConfigError(f"--workdir = {workdir}: another process is training in this folder") from None
-        except OSError:  # a file system without locks
-            pass
-        yield
-
-
-@contextlib.contextmanager
-def explained_memory(config: FrozenConfigDict) -> Iterator[None]:
-    """Turns a device that is out of memory into a sentence that says what would need less."""
-    try:
-        yield
-    except jax.errors.JaxRuntimeError as error:
-        if "RESOURCE_EXHAUSTED" not in str(error):
-            raise
-        training = config.training
-        raise RunError(
-            f"out of device memory: {str(error).splitlines()[0]}. What needs less: a larger "
-            f"training.gradient_accumulation_steps (now {training.gradient_accumulation_steps}), "
-            f"training.loss_chunk=8192 (now {training.loss_chunk}), model.remat=dots or full (now "
-            f"{config.model.remat}), more devices on mesh.fsdp"
-        ) from error
 
 
 if __name__ == "__main__":

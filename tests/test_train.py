@@ -158,14 +158,6 @@ def test_what_does_not_go_together_fails_before_anything_is_compiled(tiny, tmp_p
     assert not list(tmp_path.iterdir())
 
 
-def test_two_trainers_do_not_share_a_folder(tmp_path):
-    with command.alone_in(tmp_path), pytest.raises(ConfigError, match="another process is training"):
-        with command.alone_in(tmp_path):
-            pass
-    with command.alone_in(tmp_path):
-        pass
-
-
 def test_evaluation_can_be_off(tiny, tmp_path):
     rows = go(tiny(evaluation__every="", training__duration="6 steps"), tmp_path)
     assert not [row for row in rows if "validation/loss" in row]

@@ -1,0 +1,121 @@
+
+"""Compiles the real training step for H200 GPUs on a machine that has none, and reads off what it will need.
+
+  pip install --no-deps jax-cuda12-plugin==V jax-cuda12-pjrt==V nvidia-cudnn-cu12      (V: the version of jax)
+  python experiments/ahead_of_time/compile_for_gpu.py
+
+It finds what only a GPU compilation shows: a kernel that refuses the shapes, a collective that should not be there, a
+step that does not fit. Nothing is timed and GEMMs are not autotuned.
+"""
+
+from __future__ import annotations
+
+import os
+
+os.environ["JAX_PLATFORMS"] = "cpu"
+os.environ["JAX_SKIP_CUDA_CONSTRAINTS_CHECK"] = "1"  # there is no driver to ask
+
+import functools
+import importlib.util
+import re
+import time
+from pathlib import Path
+
+import jax
+from jax.experimental import topologies
+from ml_collections import ConfigDict, FrozenConfigDict
+
+from gptjax.config import Units, validate
+from gptjax.model.resolve import resolve_model
+from gptjax.parallel.mesh import make_mesh
+from gptjax.training.trainer import make_trainer
+
+CONFIGS = Path(__file__).parents[2] / "configs"
+COLLECTIVES = ("all-gather", "reduce-scatter", "all-reduce", "all-to-all")
+
+# XLA's description of an H200 SXM (compute capability 9.0, 132 multiprocessors, 4.8 TB/s), as a text proto.
+H200 = """
+platform_name: "CUDA"
+device_description_str: "NVIDIA H200"
+dnn_version_info { major: 9 minor: 12 }
+runtime_version { major: 13 minor: 0 patch: 0 }
+gpu_device_info {
+  cuda_compute_capability { major: 9 }
+  core_count: 132
+  fpus_per_core: 128
+  clock_rate_ghz: 1.98
+  device_memory_size: 150000000000
+  memory_bandwidth: 4800000000000
+  l2_cache_size: 62914560
+  threads_per_warp: 32
+  threads_per_block_limit: 1024
+  threads_per_core_limit: 2048
+  registers_per_block_limit: 65536
+  registers_per_core_limit: 65536
+  shared_memory_per_block: 49152
+  shared_memory_per_block_optin: 232448
+  shared_memory_per_core: 233472
+  block_dim_limit_x: 2147483647
+  block_dim_limit_y: 65535
+  block_dim_limit_z: 65535
+}
+"""
+
+#       config, GPUs, rows a step, mesh
+CASES = (
+    ("gpt2:124m", 1, 64, dict(data=1)),
+    ("gpt2:124m", 8, 512, dict(data=8)),
+    ("gpt2:124m", 8, 512, dict(data=1, fsdp=8)),
+    ("depth:12", 1, 64, dict(data=1)),
+    ("llama:1b", 8, 64, dict(data=1, fsdp=4, tensor=2)),
+    ("qwen3:1.7b", 8, 64, dict(data=1, fsdp=8)),
+)
+
+
+def load_config(name: str) -> ConfigDict:
+    file, _, argument = name.partition(":")
+    spec = importlib.util.spec_from_file_location(file, CONFIGS / f"{file}.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module.get_config(argument)
+
+
+def compile_step(name: str, num_gpus: int, rows: int, mesh_sizes: dict[str, int]):
+    """The compiled step, its resolved config and the seconds that compiling took."""
+    config = load_config(name)
+    config.training.update(batch_size=rows, gradient_accumulation_steps=1)
+    config.mesh.update(mesh_sizes)
+    validate(config)
+    length = config.data.sequence_length
+    config.model = ConfigDict(
+        resolve_model(config.model, platform="gpu", vocab_size=config.model.vocab_size or 32768, sequence_length=length)
+    )
+    units = Units(rows * length, total_steps=10_000)
+    topology = topologies.get_topology_desc(platform="cuda", target_config=H200, topology=f"1x1x{num_gpus}")
+    mesh = make_mesh(config.mesh, topology.devices)
+    trainer = make_trainer(FrozenConfigDict(config), mesh, 10_000, functools.partial(units.steps, field="schedule"))
+    started = time.perf_counter()
+    with jax.set_mesh(mesh):
+        compiled = trainer.compile_train_step(trainer.abstract_batch())
+    return compiled, config, time.perf_counter() - started
+
+
+def main() -> None:
+    names = " | ".join(COLLECTIVES)
+    print(f"| config | GPUs, mesh | rows | attention | flash kernels | state GiB | work GiB | {names} | compiled in |")
+    print("|---" * (8 + len(COLLECTIVES)) + "|")
+    for name, num_gpus, rows, mesh_sizes in CASES:
+        compiled, config, seconds = compile_step(name, num_gpus, rows, mesh_sizes)
+        text, memory = compiled.as_text(), compiled.memory_analysis()
+        counts = " | ".join(str(len(re.findall(rf"\b{c}(?:-start)?\(", text))) for c in COLLECTIVES)
+        axes = " x ".join(f"{axis} {size}" for axis, size in mesh_sizes.items() if size > 1) or "one"
+        print(
+            f"| {name} | {num_gpus}, {axes} | {rows} | {config.model.attention} | {text.count('__cudnn$fmha')} "
+            f"| {memory.argument_size_in_bytes / 2**30:.2f} | {memory.temp_size_in_bytes / 2**30:.1f} "
+            f"| {counts} | {seconds:.0f} s |",
+            flush=True,
+        )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,51 @@
+"""What surrounds a run: one trainer a folder, and words for a device that is out of memory."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+from collections.abc import Iterator
+from pathlib import Path
+
+import jax
+from ml_collections import FrozenConfigDict
+
+from gptjax.config import ConfigError, RunError
+
+
+@contextlib.contextmanager
+def alone_in(workdir: Path) -> Iterator[None]:
+    """Holds the run's folder, so that a second trainer cannot delete what the first one is writing.
+
+    Raises:
+      ConfigError: another process holds it.
+    """
+    if jax.process_index() != 0:
+        yield
+        return
+    workdir.mkdir(parents=True, exist_ok=True)
+    with open(workdir / ".lock", "w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise ConfigError(f"--workdir = {workdir}: another process is training in this folder") from None
+        except OSError:  # a file system without locks
+            pass
+        yield
+
+
+@contextlib.contextmanager
+def explained_memory(config: FrozenConfigDict) -> Iterator[None]:
+    """Turns a device that is out of memory into a sentence that says what would need less."""
+    try:
+        yield
+    except jax.errors.JaxRuntimeError as error:
+        if "RESOURCE_EXHAUSTED" not in str(error):
+            raise
+        training = config.training
+        raise RunError(
+            f"out of device memory: {str(error).splitlines()[0]}. What needs less: a larger "
+            f"training.gradient_accumulation_steps (now {training.gradient_accumulation_steps}), "
+            f"training.loss_chunk=8192 (now {training.loss_chunk}), model.remat=dots or full (now "
+            f"{config.model.remat}), more devices on mesh.fsdp"
+        ) from error

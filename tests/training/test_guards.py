@@ -1,0 +1,38 @@
+"""One trainer a folder; a device without memory is explained; a trace is written where it was asked for."""
+
+import jax
+import jax.numpy as jnp
+import pytest
+
+from gptjax.config import ConfigError, RunError, default
+from gptjax.training.guards import alone_in, explained_memory
+from gptjax.training.profiler import TRACED_STEPS, Profiler
+from gptjax.training.state import TrainState
+
+
+def test_two_trainers_do_not_share_a_folder(tmp_path):
+    with alone_in(tmp_path), pytest.raises(ConfigError, match="another process is training"):
+        with alone_in(tmp_path):
+            pass
+    with alone_in(tmp_path):
+        pass
+
+
+def test_out_of_memory_says_what_needs_less():
+    with pytest.raises(RunError, match=r"out of device memory.*gradient_accumulation_steps \(now 1\).*model\.remat"):
+        with explained_memory(default()):
+            raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory allocating 8 bytes")
+    with pytest.raises(jax.errors.JaxRuntimeError, match="INTERNAL"):
+        with explained_memory(default()):
+            raise jax.errors.JaxRuntimeError("INTERNAL: something else")
+
+
+@pytest.mark.parametrize("first, traced", [(3, True), (None, False)])
+def test_a_profile_is_written_only_on_request(tmp_path, first, traced):
+    state = TrainState(jnp.zeros(()), {"w": jnp.zeros(2)}, None, None, {})
+    profiler = Profiler(tmp_path, first)
+    for done in range(3 + TRACED_STEPS):
+        profiler.before(done)
+        profiler.after(done + 1, state)
+    profiler.close()
+    assert bool(list(tmp_path.rglob("*.pb")) + list(tmp_path.rglob("*.json.gz"))) == traced
