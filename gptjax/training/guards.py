@@ -18,12 +18,15 @@ def alone_in(workdir: Path) -> Iterator[None]:
     """Holds the run's folder, so that a second trainer cannot delete what the first one is writing.
 
     Raises:
-      ConfigError: another process holds it.
+      ConfigError: another process holds it, or it cannot be a folder.
     """
     if jax.process_index() != 0:
         yield
         return
-    workdir.mkdir(parents=True, exist_ok=True)
+    try:
+        workdir.mkdir(parents=True, exist_ok=True)
+    except (FileExistsError, NotADirectoryError):
+        raise ConfigError(f"--workdir = {workdir}: must be a folder, there is a file of that name") from None
     with open(workdir / ".lock", "w") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)

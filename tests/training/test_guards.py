@@ -18,6 +18,13 @@ def test_two_trainers_do_not_share_a_folder(tmp_path):
         pass
 
 
+def test_a_file_in_the_folders_place_is_refused(tmp_path):
+    (tmp_path / "file").write_text("")
+    for path in (tmp_path / "file", tmp_path / "file" / "below"):
+        with pytest.raises(ConfigError, match="must be a folder"), alone_in(path):
+            pass
+
+
 def test_out_of_memory_says_what_needs_less():
     with pytest.raises(RunError, match=r"out of device memory.*gradient_accumulation_steps \(now 1\).*model\.remat"):
         with explained_memory(default()):
