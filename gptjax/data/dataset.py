@@ -1,8 +1,8 @@
 """Batches as a function of (seed, step): which windows, in which order, for which rows.
 
-Grain orders window *numbers* (shuffle anew each epoch, repeat, mix); a batch is then one vectorised gather from the
-memory maps. Every step can be reached at once and in any process, so nothing but the step needs to be saved, and the
-stream does not depend on the number of loader processes or of training processes.
+The order of windows is arithmetic on their places in the stream (`order.py`); a batch is then one vectorised gather
+from the memory maps. Every step can be reached at once and in any process, so nothing but the step needs to be saved,
+and the stream does not depend on the number of training processes or of loader processes, which Grain runs.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ import numpy as np
 from ml_collections import ConfigDict, FrozenConfigDict
 
 from gptjax.config import ConfigError
+from gptjax.data import order
 from gptjax.data.mixture import parse_mixture
 from gptjax.data.packing import PackedWindows
 from gptjax.data.prepared import SPLITS
@@ -24,7 +25,6 @@ from gptjax.data.windows import ContiguousWindows
 
 WINDOWS = {"contiguous": ContiguousWindows, "packed": PackedWindows}
 FOREVER = 1 << 62
-VALIDATION_SEED = 0  # runs with different seeds are judged on the same windows
 
 Batch = dict[str, np.ndarray]
 
@@ -64,7 +64,7 @@ def open_dataset(config_data: ConfigDict | FrozenConfigDict, split: str, *, seed
         sources,
         windows,
         [len(part) if weight is None else weight for part, (_, weight) in zip(windows, mixture)],
-        shuffle=split == "train",
+        repeats=split == "train",
         seed=seed,
         batch_size=batch_size,
         description={"split": split, "windows": config_data.windows, "sequence_length": config_data.sequence_length},
@@ -86,40 +86,26 @@ class Dataset:
         windows: Sequence[ContiguousWindows | PackedWindows],
         weights: Sequence[float],
         *,
-        shuffle: bool,
+        repeats: bool,
         seed: int,
         batch_size: int,
         description: dict,
     ):
         self._sources = sources
         self._windows = windows
-        self._weights = [weight / sum(weights) for weight in weights]
         self._seed = seed
         self._batch_size = batch_size
-        self._repeats = shuffle
+        self._repeats = repeats
         self._description = description
-        self._first = np.concatenate([[0], np.cumsum([len(part) for part in windows])])  # window numbers of each source
-        self._order = self._training_order() if shuffle else self._validation_order()
+        sizes = [len(part) for part in windows]
+        self._order = order.TrainingOrder(sizes, weights, seed) if repeats else order.ValidationOrder(sizes)
 
         self.num_tokens = sum(source.num_tokens for source in sources)
-        self.num_windows = int(self._first[-1])
+        self.num_windows = sum(sizes)
         self.steps_per_epoch = -(-self.num_windows // batch_size)
         self.vocab_size = sources[0].vocab_size
         self.eos_id = sources[0].eos_id
         self.tokenizer_hash = sources[0].tokenizer_hash
-
-    def _training_order(self) -> grain.MapDataset:
-        """Window numbers without end: each source shuffled anew each epoch, mixed by weight."""
-        # Grain adds the epoch to the seed: sources get seeds far apart.
-        seeds = np.random.SeedSequence(self._seed).generate_state(len(self._windows), np.uint32).tolist()
-        orders = [
-            grain.MapDataset.range(int(first), int(end)).shuffle(seed=seed).repeat()
-            for first, end, seed in zip(self._first, self._first[1:], seeds)
-        ]
-        return orders[0] if len(orders) == 1 else grain.MapDataset.mix(orders, weights=self._weights)
-
-    def _validation_order(self) -> grain.MapDataset:
-        return grain.MapDataset.range(int(self._first[-1])).shuffle(seed=VALIDATION_SEED)
 
     def batch(self, step: int, rows: np.ndarray) -> Batch:
         """The rows (numbers from 0 to batch_size - 1) of the global batch of a step, as arrays of len(rows) × T.
@@ -138,8 +124,8 @@ class Dataset:
             raise IndexError(f"rows {rows.min()} to {rows.max()}: a batch has rows 0 to {self._batch_size - 1}")
         places = step * self._batch_size + rows
         present = np.ones(len(rows), bool) if self._repeats else places < self.num_windows
-        numbers = np.array([self._order[int(place)] for place in places[present]], np.int64)
-        return self._gather(numbers, np.flatnonzero(present), len(rows))
+        source_of, index = self._order(places[present])
+        return self._gather(source_of, index, np.flatnonzero(present), len(rows))
 
     def batches(
         self, start_step: int, rows: np.ndarray, workers: int = 0, num_steps: int | None = None
@@ -163,25 +149,25 @@ class Dataset:
         """What the stream of batches depends on, as JSON values; not where the folders lie."""
         return {
             **self._description,
+            "order": order.VERSION,
             "seed": self._seed,
             "batch_size": self._batch_size,
             "tokenizer_hash": self.tokenizer_hash,
             "sources": [
                 {"weight": weight, "tokens": source.num_tokens, "files": source.files}
-                for source, weight in zip(self._sources, self._weights)
+                for source, weight in zip(self._sources, self._order.weights)
             ],
         }
 
-    def _gather(self, numbers: np.ndarray, into: np.ndarray, num_rows: int) -> Batch:
-        """Windows by number, laid into `num_rows` rows at `into`; other rows are zeros."""
-        source_of = np.searchsorted(self._first, numbers, side="right") - 1
+    def _gather(self, source_of: np.ndarray, index: np.ndarray, into: np.ndarray, num_rows: int) -> Batch:
+        """Windows by source and index in it, laid into `num_rows` rows at `into`; other rows are zeros."""
         if len(into) == num_rows > 0 and (source_of == source_of[0]).all():
-            return self._windows[source_of[0]].gather(numbers - self._first[source_of[0]])
+            return self._windows[source_of[0]].gather(index)
         batch: Batch = {}
         for source, window in enumerate(self._windows):
             here = source_of == source
             if source and not here.any():
                 continue
-            for name, values in window.gather(numbers[here] - self._first[source]).items():
+            for name, values in window.gather(index[here]).items():
                 batch.setdefault(name, np.zeros((num_rows, *values.shape[1:]), values.dtype))[into[here]] = values
         return batch

@@ -24,9 +24,14 @@ class PackedWindows:
         if not len(starts):
             raise ConfigError(f"data.windows = 'packed': {source.folder} has no document of two tokens")
         row_of, num_rows = best_fit(lengths, sequence_length)
+        # What a row has left is one more piece, at its end, so that the pieces of every row are T positions.
+        rows = np.arange(num_rows)
+        left = sequence_length - np.bincount(row_of, lengths, num_rows).astype(np.int64)
+        row_of = np.concatenate([row_of, rows])
         # Pieces by row, longest first as they were placed; row r holds pieces first[r] to first[r + 1].
         order = np.argsort(row_of, kind="stable")
-        self._starts, self._lengths = starts[order], lengths[order]
+        self._starts = np.concatenate([starts, np.zeros_like(rows)])[order]
+        self._lengths = np.concatenate([lengths, left])[order]
         self._first = np.searchsorted(row_of[order], np.arange(num_rows + 1))
 
     def __len__(self) -> int:
@@ -38,27 +43,33 @@ class PackedWindows:
         Segments count from 1 within a row and are 0 in padding; positions start at 0 in each segment.
         """
         counts_B = self._first[index_B + 1] - self._first[index_B]
-        segment = _count_up(counts_B)  # within its row, of each piece
-        pieces = np.repeat(self._first[index_B], counts_B) + segment
+        within = _count_up(counts_B)  # its row, of each piece
+        pieces = np.repeat(self._first[index_B], counts_B) + within
         starts, lengths = self._starts[pieces], self._lengths[pieces]
-        position = _count_up(lengths)  # within its piece, of each token
-        places = np.repeat(starts, lengths) + position
-        # A row's pieces lie at its beginning, so its filled places are those before its sum of lengths.
-        filled_B = np.add.reduceat(lengths, np.cumsum(counts_B) - counts_B)
-        filled_BT = np.arange(self._length) < filled_B[:, None]
+        numbers = (within + 1).astype(np.int32)
+        numbers[np.cumsum(counts_B) - 1] = 0  # the last piece of a row is what it has left
 
-        def lay_out(values: np.ndarray) -> np.ndarray:
-            row_BT = np.zeros(filled_BT.shape, np.int32)
-            row_BT[filled_BT] = values
-            return row_BT
+        segments = np.repeat(numbers, lengths)
+        padding = np.flatnonzero(segments == 0)
+        positions = _count_up(lengths)
+        positions[padding] = 0
+        places = np.repeat(starts, lengths) + positions
+        tokens = self._source.take(places)
+        tokens[padding] = 0
+        # The target is the next token, which only a piece's last position has not beside it.
+        targets = np.roll(tokens, -1)
+        lasts = (np.cumsum(lengths) - 1)[numbers > 0]
+        targets[lasts] = self._source.take(places[lasts] + 1)
+        targets[padding] = 0
 
-        return {
-            "tokens": lay_out(self._source.take(places)),
-            "targets": lay_out(self._source.take(places + 1)),
-            "weights": filled_BT.astype(np.float32),
-            "segments": lay_out(np.repeat(segment + 1, lengths)),
-            "positions": lay_out(position),
+        rows = {
+            "tokens": tokens,
+            "targets": targets,
+            "weights": (segments > 0).astype(np.float32),
+            "segments": segments,
+            "positions": positions.astype(np.int32),
         }
+        return {name: values.reshape(len(index_B), self._length) for name, values in rows.items()}
 
 
 def _count_up(lengths: np.ndarray) -> np.ndarray:

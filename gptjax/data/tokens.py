@@ -42,27 +42,46 @@ class TokenSource:
         self._offsets_name = section["offsets"]["name"]
 
     def __getstate__(self) -> dict:
-        return {name: value for name, value in self.__dict__.items() if name not in ("_maps", "_ends")}
+        return {name: value for name, value in self.__dict__.items() if name not in ("_maps", "_bounds")}
 
     @cached_property
     def _maps(self) -> list[np.ndarray]:
-        return [np.memmap(self.folder / name, self._dtype, mode="r", shape=(tokens,)) for name, tokens in self._shards]
+        # Plain arrays over the maps: np.memmap does work of its own for every slice.
+        return [
+            np.asarray(np.memmap(self.folder / name, self._dtype, mode="r", shape=(tokens,)))
+            for name, tokens in self._shards
+        ]
 
     @cached_property
-    def _ends(self) -> np.ndarray:
-        return np.cumsum([tokens for _, tokens in self._shards])
+    def _bounds(self) -> np.ndarray:
+        """Shard i holds the places from bounds[i] to bounds[i + 1]."""
+        return np.cumsum([0] + [tokens for _, tokens in self._shards])
 
     def take(self, index: np.ndarray) -> np.ndarray:
         """int32 tokens at the given places of the stream (any shape); every place must lie within it."""
         if len(self._maps) == 1:
             return self._maps[0][index].astype(np.int32)
-        shard = np.searchsorted(self._ends, index, side="right")
+        shard = np.searchsorted(self._bounds, index, side="right") - 1
         tokens = np.empty(index.shape, np.int32)
         for number in np.unique(shard):
             here = shard == number
-            start = self._ends[number] - self._shards[number][1]
-            tokens[here] = self._maps[number][index[here] - start]
+            tokens[here] = self._maps[number][index[here] - self._bounds[number]]
         return tokens
+
+    def take_spans(self, starts_B: np.ndarray, length: int) -> np.ndarray:
+        """int32 [B, length]: the stream from each place on; zeros beyond its end."""
+        spans = np.zeros((len(starts_B), length), np.int32)
+        shards_B = np.searchsorted(self._bounds, starts_B, side="right") - 1
+        bounds = self._bounds.tolist()
+        for span, start, shard in zip(spans, starts_B.tolist(), shards_B.tolist()):
+            done = 0
+            while done < length and shard < len(self._maps):
+                place = start + done - bounds[shard]
+                part = self._maps[shard][place : place + length - done]
+                span[done : done + len(part)] = part
+                done += len(part)
+                shard += 1
+        return spans
 
     def document_offsets(self) -> np.ndarray:
         """int64 [num_documents + 1]: document i is the tokens from offsets[i] to offsets[i + 1], its EOS last."""

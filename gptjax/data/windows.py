@@ -29,11 +29,9 @@ class ContiguousWindows:
 
     def gather(self, index_B: np.ndarray) -> dict[str, np.ndarray]:
         """tokens, targets int32 [B, T] and weights float32 [B, T] of some windows."""
-        places = index_B[:, None] * self._length + np.arange(self._length + 1)
-        last = self._source.num_tokens - 1
-        tokens = self._source.take(np.minimum(places, last))
-        return {
-            "tokens": tokens[:, :-1],
-            "targets": tokens[:, 1:],
-            "weights": (places[:, 1:] <= last).astype(np.float32),
-        }
+        starts_B = index_B * self._length
+        tokens = self._source.take_spans(starts_B, self._length + 1)
+        weights_BT = np.ones((len(index_B), self._length), np.float32)
+        for row in np.flatnonzero(starts_B + self._length >= self._source.num_tokens):
+            weights_BT[row, self._source.num_tokens - 1 - starts_B[row] :] = 0
+        return {"tokens": tokens[:, :-1], "targets": tokens[:, 1:], "weights": weights_BT}

@@ -70,11 +70,11 @@ def test_every_pair_of_every_document_once_and_nothing_across(prepared, length, 
 
 def test_documents_that_fit_are_not_cut(prepared):
     """T + 1 tokens are T pairs: exactly one row."""
-    source = TokenSource(prepared(train=[np.arange(9), np.arange(10, 20)]), "train")
+    source = TokenSource(prepared(train=[np.arange(20, 29), np.arange(10, 20)]), "train")
     rows = PackedWindows(source, 8)
     batch = rows.gather(np.arange(len(rows)))
-    assert batch["tokens"].tolist() == [list(range(8)), list(range(10, 18)), [18, *[0] * 7]]
-    assert batch["targets"].tolist() == [list(range(1, 9)), list(range(11, 19)), [19, *[0] * 7]]
+    assert batch["tokens"].tolist() == [list(range(20, 28)), list(range(10, 18)), [18, *[0] * 7]]
+    assert batch["targets"].tolist() == [list(range(21, 29)), list(range(11, 19)), [19, *[0] * 7]]
 
 
 def test_rows_are_full_and_the_same_every_time(prepared):

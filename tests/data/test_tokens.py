@@ -32,6 +32,10 @@ def test_shards_read_like_one_array(prepared, shard_tokens, tokenizer):
     assert taken.dtype == np.int32 and taken.tolist() == [[11, 1, 4], [5, 5, 10]]
     assert source.take(np.arange(11)).tolist() == list(range(1, 12))
     assert source.take(np.zeros((0, 3), int)).shape == (0, 3)
+    assert source.take_spans(np.array([0, 6, 3]), 5).tolist() == [[1, 2, 3, 4, 5], [7, 8, 9, 10, 11], [4, 5, 6, 7, 8]]
+    beyond = source.take_spans(np.array([9, 10]), 3)
+    assert beyond.dtype == np.int32 and beyond.tolist() == [[10, 11, 0], [11, 0, 0]]
+    assert source.take_spans(np.array([], int), 3).shape == (0, 3)
     assert source.document_offsets().tolist() == [0, 3, 4, 9, 11]
 
 

@@ -21,6 +21,7 @@ def test_every_token_but_the_first_is_a_target_once(prepared, num_tokens, shard_
     assert supervised.sum() == batch["weights"].sum() == num_tokens - 1
     assert batch["targets"][supervised].tolist() == list(range(1, num_tokens))
     assert batch["tokens"][supervised].tolist() == list(range(num_tokens - 1))
+    assert not batch["targets"][~supervised].any()
 
 
 def test_any_windows_in_any_order(prepared):

@@ -1,0 +1,146 @@
+"""Which window stands at which place of a stream: computed for a batch of places at once, and nothing is stored.
+
+A source's epochs are its windows in a new order each, by a keyed bijection on 0 … size - 1. Sources are mixed by turns
+that repeat after a period. So place 10¹² is reached as fast as place 0, from the seed alone.
+"""
+
+from __future__ import annotations
+
+import heapq
+import math
+from collections.abc import Sequence
+
+import numpy as np
+
+VERSION = "feistel-10"  # of everything here that decides an order; saved with a run, so change it with the order
+VALIDATION_KEY = np.uint64(0)  # runs with different seeds are judged on the same windows
+
+_ROUNDS = 10  # 6 can be told from chance by pairs of places among 65 windows, see tests
+_SORTED_SIZE = 64  # up to here a Feistel network's halves are too small to mix
+_SHARES = 100_000  # the finest part that a weight is counted in
+
+# SplitMix64: the step between states, and the multipliers of its output (Steele, Lea & Flood 2014).
+_STEP = np.uint64(0x9E3779B97F4A7C15)
+_MULTIPLIER_1 = np.uint64(0xBF58476D1CE4E5B9)
+_MULTIPLIER_2 = np.uint64(0x94D049BB133111EB)
+_HALF_WORD = np.uint64(32)
+
+
+class TrainingOrder:
+    """Epochs of several sources, each shuffled anew each epoch, interleaved by weight.
+
+    At every place the number of windows taken from a source is within one of its weight's share.
+
+    Attributes:
+      weights: the share of each source, the given one rounded to 1/100,000 (and not to 0).
+    """
+
+    def __init__(self, sizes: Sequence[int], weights: Sequence[float], seed: int):
+        """Windows of each source; weights above 0, of any sum."""
+        self._sizes = sizes
+        self._keys = np.random.SeedSequence(seed).generate_state(len(sizes), np.uint64)
+        total = sum(weights)
+        shares = np.array([max(1, round(_SHARES * weight / total)) for weight in weights])
+        self._counts = shares // math.gcd(*shares.tolist())
+        self._turns, self._ranks = turns(self._counts)
+        self.weights = (self._counts / len(self._turns)).tolist()
+
+    def __call__(self, places_B: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """The source of each place, and the window within that source; places may be any from 0 on."""
+        period, turn_B = np.divmod(places_B, len(self._turns))
+        source_B = self._turns[turn_B]
+        rank_B = period * self._counts[source_B] + self._ranks[turn_B]
+        window_B = np.empty_like(rank_B)
+        for source, (size, key) in enumerate(zip(self._sizes, self._keys)):
+            here = source_B == source
+            window_B[here] = shuffled(rank_B[here], size, key)
+        return source_B, window_B
+
+
+class ValidationOrder:
+    """All windows of all sources once, in one mixed order.
+
+    Attributes:
+      weights: the share of each source.
+    """
+
+    def __init__(self, sizes: Sequence[int]):
+        self.weights = [size / sum(sizes) for size in sizes]
+        self._first = np.concatenate([[0], np.cumsum(sizes)])  # numbers of each source's windows
+
+    def __call__(self, places_B: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """The source of each place, and the window within that source; places must be less than there are windows."""
+        number_B = shuffled(places_B, int(self._first[-1]), VALIDATION_KEY)
+        source_B = np.searchsorted(self._first, number_B, side="right") - 1
+        return source_B, number_B - self._first[source_B]
+
+
+def shuffled(places_B: np.ndarray, size: int, key: np.uint64) -> np.ndarray:
+    """int64 numbers at some places of an endless run of epochs, each 0 … size - 1 in an order of its own.
+
+    A Feistel network over pairs (left, right) of the mixed radix a · b ≥ size with a ≈ b ≈ √size, which hardly exceeds
+    the size; a number beyond it goes through the network again until it falls within (Black & Rogaway 2002, "Ciphers
+    with Arbitrary Finite Domains"). A few windows are sorted by a random number each.
+    """
+    epoch_B, place_B = np.divmod(np.asarray(places_B, np.int64).astype(np.uint64), np.uint64(size))
+    draws = size if size <= _SORTED_SIZE else _ROUNDS
+    counter = np.arange(1, draws + 1, dtype=np.uint64)[:, None] + epoch_B * np.uint64(draws)
+    random_RB = _mix(key + counter * _STEP)  # numbers R of each place's epoch: of a window or of a round
+    if size <= _SORTED_SIZE:
+        order_RB = np.argsort(random_RB, axis=0)
+        return order_RB[place_B.astype(np.int64), np.arange(len(place_B))]
+    number_B = _feistel(place_B, size, random_RB)
+    while len(beyond := np.flatnonzero(number_B >= np.uint64(size))):
+        number_B[beyond] = _feistel(number_B[beyond], size, random_RB[:, beyond])
+    return number_B.astype(np.int64)
+
+
+def _feistel(number_B: np.ndarray, size: int, keys_RB: np.ndarray) -> np.ndarray:
+    """A bijection on 0 … a·b - 1, of numbers uint64: rounds that add to one half what is drawn by the other."""
+    a = math.isqrt(size - 1) + 1
+    b = -(-size // a)
+    radix, other_radix = np.uint64(a), np.uint64(b)
+    half_B, other_half_B = np.divmod(number_B, other_radix)
+    for key_B in keys_RB:
+        drawn_B = (other_half_B ^ key_B) * _MULTIPLIER_1
+        drawn_B ^= drawn_B >> _HALF_WORD
+        drawn_B *= _MULTIPLIER_2
+        drawn_B >>= _HALF_WORD
+        drawn_B += half_B
+        drawn_B %= radix
+        half_B, other_half_B = other_half_B, drawn_B
+        radix, other_radix = other_radix, radix
+    return half_B * np.uint64(b) + other_half_B  # an even number of rounds: the halves are back in their places
+
+
+def _mix(state: np.ndarray) -> np.ndarray:
+    """SplitMix64's output for each state uint64."""
+    state = (state ^ (state >> np.uint64(30))) * _MULTIPLIER_1
+    state = (state ^ (state >> np.uint64(27))) * _MULTIPLIER_2
+    return state ^ (state >> np.uint64(31))
+
+
+def turns(counts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """A period of sum(counts) turns, in which source s has counts[s]: (source of each, its turns before this one).
+
+    After any p turns a source has had its share p · counts[s] / period to within less than one: its k-th turn may not
+    come before place ⌊k · period / counts[s]⌋ and is due before ⌈(k + 1) · period / counts[s]⌉; of those that may come,
+    the first one due does, which meets every such set of dates (Tijdeman 1980, "The chairman assignment problem").
+    """
+    period = int(counts.sum())
+    source = np.repeat(np.arange(len(counts)), counts)
+    k = np.concatenate([np.arange(count) for count in counts])
+    earliest = k * period // counts[source]
+    due = -(-(k + 1) * period // counts[source])
+    by_earliest = np.argsort(earliest, kind="stable")
+    coming = list(zip(earliest[by_earliest].tolist(), due[by_earliest].tolist(), source[by_earliest].tolist()))[::-1]
+    waiting: list[tuple[int, int]] = []
+    order = []
+    for turn in range(period):
+        while coming and coming[-1][0] <= turn:
+            heapq.heappush(waiting, coming.pop()[1:])
+        order.append(heapq.heappop(waiting)[1])
+    order = np.array(order)
+    rank = np.empty_like(k)
+    rank[np.argsort(order, kind="stable")] = k
+    return order, rank
