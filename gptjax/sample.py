@@ -211,11 +211,16 @@ def show(output: Console, text: str, style: str = "") -> None:
 
 
 def speed(timing: Timing) -> str:
-    return (
-        f"prefill {timing.prefill_tokens:,} tokens, {timing.prefill_tokens_per_second:,.0f} tokens/s · "
-        f"decode {timing.decode_tokens:,} tokens, {timing.decode_tokens_per_second:,.0f} tokens/s · "
-        f"compilation {timing.compile_seconds:.1f} s"
-    )
+    """Prompts and new tokens apart where they ran apart, as in a stream; else one rate for both."""
+    tokens = f"{timing.prompt_tokens:,} prompt tokens, {timing.new_tokens:,} new"
+    if timing.prefill_seconds is None:
+        rate = f"{timing.tokens_per_second:,.0f} new tokens/s, prompts included"
+    else:
+        rate = (
+            f"prefill {timing.prefill_tokens_per_second:,.0f} tokens/s · "
+            f"decode {timing.decode_tokens_per_second:,.0f} tokens/s"
+        )
+    return f"{tokens} · {rate} · compilation {timing.compile_seconds:.1f} s"
 
 
 def write_json(path: Path, completions: list[Completion], timing: Timing, is_average: bool) -> None:

@@ -34,6 +34,7 @@ from gptjax.corpus.tokenizer import Tokenizer
 from gptjax.data import Dataset, open_dataset
 from gptjax.data.mixture import parse_mixture
 from gptjax.evaluation.perplexity import evaluate_perplexity
+from gptjax.host_memory import keep_freed_memory
 from gptjax.inference.generate import Generator
 from gptjax.model.resolve import resolve_model
 from gptjax.parallel import distributed
@@ -45,7 +46,6 @@ from gptjax.training.hardware import Peak, memory, peak_flops
 from gptjax.training.interrupt import StopRequest
 from gptjax.training.metrics import Throughput, count_parameters, flops_per_token
 from gptjax.training.optimizer import plan, summarize
-from gptjax.training.plots import plot_run
 from gptjax.training.profiler import Profiler
 from gptjax.training.progress import Progress
 from gptjax.training.run_metadata import check_compatible, check_warm_start, run_metadata
@@ -54,9 +54,11 @@ from gptjax.training.trainer import Trainer, make_trainer
 from gptjax.training.writers import FILE_NAME as METRICS_FILE
 from gptjax.training.writers import MetricsWriter, read_metrics
 
-flags.adopt_module_key_flags(distributed)
 _CONFIG = cli.define_config_flag()
 _WORKDIR = flags.DEFINE_string("workdir", None, "The run's folder: made when it is not there, resumed when it is.")
+_COORDINATOR = flags.DEFINE_string("coordinator", None, "Several processes: HOST:PORT of process 0.")
+_NUM_PROCESSES = flags.DEFINE_integer("num_processes", None, "Several processes: how many.", lower_bound=1)
+_PROCESS_ID = flags.DEFINE_integer("process_id", None, "Several processes: which one this is, from 0.", lower_bound=0)
 flags.declare_key_flag("config")
 
 CONVENTION = "causal"  # of the FLOPs behind every MFU that is shown
@@ -67,7 +69,8 @@ def main(argv: list[str]) -> int:
         if flag.value is None:
             raise ConfigError(f"--{flag.name} is missing (see --help)")
     configs.validate(_CONFIG.value)
-    distributed.initialize()
+    keep_freed_memory()
+    distributed.initialize(_COORDINATOR.value, _NUM_PROCESSES.value, _PROCESS_ID.value)
     use_compilation_cache()
 
     run = settle(_CONFIG.value, Path(_WORKDIR.value))
@@ -171,10 +174,6 @@ def resolve(config: ConfigDict, mesh: Mesh, vocab_size: int) -> FrozenConfigDict
         raise ConfigError(
             f"training.batch_size / training.gradient_accumulation_steps = {rows} rows: must be "
             f"divisible by the {batch_devices(mesh)} devices of mesh.data x mesh.fsdp"
-        )
-    if config.evaluation.sample_every and jax.process_count() > 1:
-        raise ConfigError(
-            f"evaluation.sample_every = {config.evaluation.sample_every!r}: must be '' with several processes"
         )
     config.model = ConfigDict(
         resolve_model(
@@ -341,6 +340,8 @@ def train(run: Run, checkpoints: Checkpoints, state: TrainState, notes: list[str
     title = f"stopped by {stop.name} at step {done}, saved" if stopped else "finished"
     consoles.print_summary(run.console, title, summary)
     if config.logging.plots and jax.process_index() == 0:
+        from gptjax.training.plots import plot_run  # matplotlib is slow to import, and wanted only now
+
         for path in plot_run(run.workdir):
             run.console.print(f"plot: {path}", markup=False, soft_wrap=True)
 
@@ -414,9 +415,10 @@ def sample(run: Run, state: TrainState) -> str:
         [evaluation.sample_prompt], max_new_tokens=evaluation.sample_tokens, temperature=0.8, top_p=0.95
     )
     text = completion.prompt + completion.text
-    folder = run.workdir / "samples"
-    folder.mkdir(exist_ok=True)
-    (folder / f"step_{step:08d}.txt").write_text(text, encoding="utf-8")
+    if jax.process_index() == 0:
+        folder = run.workdir / "samples"
+        folder.mkdir(exist_ok=True)
+        (folder / f"step_{step:08d}.txt").write_text(text, encoding="utf-8")
     return f"sample at step {step}:\n{text}"
 
 

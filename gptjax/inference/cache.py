@@ -15,6 +15,7 @@ import jax.numpy as jnp
 
 BUCKET = 128
 PIECE = 4 * BUCKET  # prompt tokens that the model reads at a time
+FIRST_ROOM = 512  # new tokens that the cache has room for at first; it then doubles
 
 
 def bucketed(length: int) -> int:
@@ -27,6 +28,14 @@ def prompt_slots(length: int, max_positions: int) -> int:
     if length > PIECE:
         return -(-length // PIECE) * PIECE
     return min(bucketed(length), max_positions)
+
+
+def rooms(num_new: int) -> list[int]:
+    """The numbers of new tokens that the cache has room for, one growth after the other, up to `num_new`."""
+    sizes = [min(num_new, FIRST_ROOM)]
+    while sizes[-1] < num_new:
+        sizes.append(min(2 * sizes[-1], num_new))
+    return sizes
 
 
 def allocate(config_model, start_B: jax.Array, slots: int) -> dict:

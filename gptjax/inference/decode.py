@@ -1,8 +1,8 @@
-"""The two compiled programs of generation: `prefill` reads the prompts, `decode` writes tokens until it may stop.
+"""The compiled programs of generation: `prefill` reads the prompts, `decode` writes tokens until it may stop.
 
-All state is one pytree, `DecodeState`, which `decode` takes over (donation) and updates where it lies. The loop over
-tokens is inside the program, a `lax.while_loop`, so the host is asked once for a whole generation, or once a chunk
-where somebody watches. Nothing that differs between two generations of the same shape is compiled in.
+`generate` is both in one program, for whoever only wants the end; the two by themselves are for those who watch. All
+state is one pytree, `DecodeState`, which `decode` takes over (donation) and updates where it lies. The loop over tokens
+is inside the program, a `lax.while_loop`. Nothing in which two generations of the same shape differ is compiled in.
 """
 
 from __future__ import annotations
@@ -104,6 +104,33 @@ def decode(config, params, state: DecodeState, until: jax.Array, stop_B: jax.Arr
         return _draw(state.replace(cache=cache), logits_BTV[:, 0])
 
     return jax.lax.while_loop(going_on, one_token, state.replace(done_B=state.done_B | stop_B))
+
+
+@partial(jax.jit, static_argnames=("config", "slots", "num_new"))
+def generate(
+    config,
+    params,
+    prompt_BT: jax.Array,
+    start_B: jax.Array,
+    limit_B: jax.Array,
+    sampling: Sampling,
+    eos_id: jax.Array,
+    *,
+    slots: tuple[int, ...],
+    num_new: int,
+) -> DecodeState:
+    """`prefill`, then `decode` until every row is done; the state that is returned has no cache any more.
+
+    Args:
+      slots: the sizes through which the cache grows, the last with room for T + num_new; each has a loop of its own.
+    """
+    state = prefill(
+        config, params, prompt_BT, start_B, limit_B, sampling, eos_id, slots=prompt_BT.shape[1], num_new=num_new
+    )
+    for size in slots:
+        state = state.replace(cache=kv.grow(state.cache, size))
+        state = decode(config, params, state, jnp.int32(size - prompt_BT.shape[1]), jnp.zeros_like(state.done_B))
+    return state.replace(cache=None, seen_BV=None)
 
 
 def _draw(state: DecodeState, logits_BV: jax.Array) -> DecodeState:

@@ -5,7 +5,8 @@
         print(completion.text)
 
 The host's part of generation is here: prompts become right-aligned batches of bucketed shape, tokens become text, stop
-strings end rows. The device's part is `decode.prefill` and `decode.decode`.
+strings end rows. The device's part is `decode.generate`, one program; where somebody watches (a stream, stop strings)
+it is `decode.prefill` and, piece by piece, `decode.decode`.
 
 A row ends with its EOS token, with a stop string, or for its length: after `max_new_tokens`, or with the context. The
 model reads at most `model.max_positions` tokens, prompt and text together, so the last token that it can write is the
@@ -16,18 +17,18 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import astuple, dataclass, field
+from dataclasses import asdict, dataclass, field
 
 import jax
 import numpy as np
 
 from gptjax.config import ConfigError
 from gptjax.inference import cache as kv
-from gptjax.inference.decode import DecodeState, decode, decoding_params, prefill
+from gptjax.inference.decode import DecodeState, decode, decoding_params, generate, prefill
 from gptjax.inference.sampling import make_sampling
 from gptjax.inference.text import TextStream, check_text
+from gptjax.parallel.distributed import fetch
 
-FIRST_ROOM = 512  # new tokens that the cache has room for at first; it then doubles
 STOP_CHUNK = 16  # tokens between two looks for a stop string
 
 
@@ -45,24 +46,36 @@ class Completion:
 
 @dataclass
 class Timing:
-    """Where the time of one call went; the first token of a row counts to the prefill, which draws it."""
+    """Where the time of one call went. The first new token of a row is drawn by the prefill."""
 
     compile_seconds: float = 0.0
-    prefill_seconds: float = 0.0
-    prefill_tokens: int = 0
-    decode_seconds: float = 0.0
-    decode_tokens: int = 0
+    seconds: float = 0.0  # all but compilation
+    prefill_seconds: float | None = 0.0  # of `seconds`; None: one program read and wrote, and nobody can tell
+    prompt_tokens: int = 0
+    new_tokens: int = 0
+    completions: int = 0
 
     def __add__(self, other: Timing) -> Timing:
-        return Timing(*(mine + its for mine, its in zip(astuple(self), astuple(other))))
+        unknown = None in (self.prefill_seconds, other.prefill_seconds)
+        return Timing(
+            **{
+                name: None if name == "prefill_seconds" and unknown else mine + getattr(other, name)
+                for name, mine in asdict(self).items()
+            }
+        )
+
+    @property
+    def tokens_per_second(self) -> float:
+        """New tokens over all of the time, the prompts' too."""
+        return self.new_tokens / max(self.seconds, 1e-9)
 
     @property
     def prefill_tokens_per_second(self) -> float:
-        return self.prefill_tokens / max(self.prefill_seconds, 1e-9)
+        return self.prompt_tokens / max(self.prefill_seconds, 1e-9)
 
     @property
     def decode_tokens_per_second(self) -> float:
-        return self.decode_tokens / max(self.decode_seconds, 1e-9)
+        return (self.new_tokens - self.completions) / max(self.seconds - self.prefill_seconds, 1e-9)
 
 
 @dataclass
@@ -153,8 +166,12 @@ class Generator:
         self.timing = Timing()
         by_length = sorted(rows, key=lambda row: len(row.prompt_tokens))  # alike together: less padding
         for first in range(0, len(rows), self.batch_size):
-            for _ in self._run(by_length[first : first + self.batch_size], STOP_CHUNK if stop else None, sampling):
-                pass
+            batch = by_length[first : first + self.batch_size]
+            if stop:
+                for _ in self._write_in_pieces(batch, STOP_CHUNK, sampling):
+                    pass
+            else:
+                self._write(batch, sampling)
         return [row.completion() for row in rows]
 
     def stream(
@@ -173,7 +190,7 @@ class Generator:
         """
         row = self._row(prompt, seed, max_new_tokens, _stop_strings(stop))
         self.timing = Timing()
-        for _ in self._run([row], chunk, sampling):
+        for _ in self._write_in_pieces([row], chunk, sampling):
             if piece := row.text.take():
                 yield piece
         return row.completion()
@@ -205,56 +222,81 @@ class Generator:
                 return token
         raise ConfigError("prompt = '': must not be empty, since this tokenizer has no BOS or EOS token to begin with")
 
-    def _run(self, rows: list[_Row], chunk: int | None, sampling: dict) -> Iterator[None]:
-        """Completes the rows together; yields whenever they have grown, at most `chunk` tokens (None: to the end)."""
+    def _write(self, rows: list[_Row], sampling: dict) -> None:
+        """Completes the rows together, in one program."""
+        inputs, T, num_new = self._inputs(rows, sampling)
+        slots = tuple(T + room for room in kv.rooms(num_new))
+
+        def run(**changed):
+            state = generate(self.config, self.params, **(inputs | changed), slots=slots, num_new=num_new)
+            return jax.block_until_ready(state)
+
+        if _is_new("generate", self.config, inputs["prompt_BT"].shape, slots):  # compiles, and writes one token a row
+            idle = dict(limit_B=np.zeros_like(inputs["limit_B"]))
+            _, self.timing.compile_seconds = _timed(lambda: run(**idle), self.timing.compile_seconds)
+        state, self.timing.seconds = _timed(run, self.timing.seconds)
+        self.timing.prefill_seconds = None
+        self._collect(rows, state)
+
+    def _write_in_pieces(self, rows: list[_Row], chunk: int, sampling: dict) -> Iterator[None]:
+        """Completes the rows together; yields whenever they have grown, by at most `chunk` tokens."""
+        inputs, T, num_new = self._inputs(rows, sampling)
+        padding = [True] * (len(inputs["limit_B"]) - len(rows))
+        longest = max(row.limit for row in rows)
+        rooms = kv.rooms(num_new)
+        state = self._prefill(inputs, slots=T + rooms[0], num_new=num_new)
+        step = self._collect(rows, state)
+        yield
+        while any(row.finish_reason is None for row in rows):
+            room = next(room for room in rooms if room > step)
+            if kv.num_slots(state.cache) < T + room:
+                state = state.replace(cache=kv.grow(state.cache, T + room))
+            stop_B = np.array([row.finish_reason is not None for row in rows] + padding)
+            state = self._decode(state, step, min(step + chunk, room, longest), stop_B)
+            step = self._collect(rows, state)
+            yield
+
+    def _inputs(self, rows: list[_Row], sampling: dict) -> tuple[dict, int, int]:
+        """What `prefill` and `generate` take for these rows, the prompts' slots T, and the room for new tokens."""
         batch = 1 << (len(rows) - 1).bit_length()  # few batch shapes: filled up with rows that are done at once
         T = kv.prompt_slots(max(len(row.prompt_tokens) for row in rows), self.config.max_positions)
-        longest = max(row.limit for row in rows)
-        num_new = kv.bucketed(longest)
-        slots = T + min(num_new, FIRST_ROOM)
-
         prompt_BT, start_B = np.zeros((batch, T), np.int32), np.full(batch, T - 1, np.int32)
         limit_B = np.zeros(batch, np.int32)
         for index, row in enumerate(rows):
             start_B[index], limit_B[index] = T - len(row.prompt_tokens), row.limit
             prompt_BT[index, start_B[index] :] = row.prompt_tokens
         seeds = [row.seed for row in rows] + [0] * (batch - len(rows))
-        settings = make_sampling(seeds, num_tokens=self.tokenizer.vocab_size, **sampling)
-        eos_id = np.int32(-1 if self.tokenizer.eos_id is None else self.tokenizer.eos_id)
-
-        state = self._prefill(prompt_BT, start_B, limit_B, settings, eos_id, slots=slots, num_new=num_new)
-        self.timing.prefill_tokens += sum(len(row.prompt_tokens) for row in rows)
-        step = self._collect(rows, state)
-        yield
-        while any(row.finish_reason is None for row in rows):
-            if step == slots - T:
-                slots = min(T + 2 * (slots - T), T + num_new)
-                state = state.replace(cache=kv.grow(state.cache, slots))
-            until = min(step + (chunk or longest), slots - T, longest)
-            stop_B = np.array([row.finish_reason is not None for row in rows] + [True] * (batch - len(rows)))
-            drawn = sum(len(row.tokens) for row in rows)
-            state = self._decode(state, step, until, stop_B)
-            step = self._collect(rows, state)
-            self.timing.decode_tokens += sum(len(row.tokens) for row in rows) - drawn
-            yield
+        self.timing.completions += len(rows)
+        self.timing.prompt_tokens += sum(len(row.prompt_tokens) for row in rows)
+        inputs = dict(
+            prompt_BT=prompt_BT,
+            start_B=start_B,
+            limit_B=limit_B,
+            sampling=make_sampling(seeds, num_tokens=self.tokenizer.vocab_size, **sampling),
+            eos_id=np.int32(-1 if self.tokenizer.eos_id is None else self.tokenizer.eos_id),
+        )
+        return inputs, T, kv.bucketed(max(row.limit for row in rows))
 
     def _collect(self, rows: list[_Row], state: DecodeState) -> int:
         """Hands the rows their new tokens; returns how many the longest row has."""
-        step, tokens_BG, logprobs_BG, length_B = jax.device_get(
+        step, tokens_BG, logprobs_BG, length_B = fetch(
             (state.step, state.tokens_BG, state.logprobs_BG, state.length_B)
         )
         for row, tokens, logprobs, length in zip(rows, tokens_BG, logprobs_BG, length_B):
-            new = slice(len(row.tokens), length)
-            row.add(tokens[new], logprobs[new])
+            before = len(row.tokens)
+            row.add(tokens[before:length], logprobs[before:length])
+            self.timing.new_tokens += len(row.tokens) - before
         return int(step)
 
-    def _prefill(self, *arrays, **shapes) -> DecodeState:
+    def _prefill(self, inputs: dict, **shapes) -> DecodeState:
         def run():
-            return jax.block_until_ready(prefill(self.config, self.params, *arrays, **shapes))
+            return jax.block_until_ready(prefill(self.config, self.params, **inputs, **shapes))
 
-        if _is_new("prefill", self.config, arrays[0].shape, *shapes.values()):
+        if _is_new("prefill", self.config, inputs["prompt_BT"].shape, *shapes.values()):
             _, self.timing.compile_seconds = _timed(run, self.timing.compile_seconds)
-        state, self.timing.prefill_seconds = _timed(run, self.timing.prefill_seconds)
+        state, seconds = _timed(run, 0.0)
+        self.timing.prefill_seconds += seconds
+        self.timing.seconds += seconds
         return state
 
     def _decode(self, state: DecodeState, step: int, until: int, stop_B: np.ndarray) -> DecodeState:
@@ -264,7 +306,7 @@ class Generator:
         # The first call compiles, and takes no step.
         if _is_new("decode", self.config, state.tokens_BG.shape, kv.num_slots(state.cache)):
             state, self.timing.compile_seconds = _timed(lambda: run(step), self.timing.compile_seconds)
-        state, self.timing.decode_seconds = _timed(lambda: run(until), self.timing.decode_seconds)
+        state, self.timing.seconds = _timed(lambda: run(until), self.timing.seconds)
         return state
 
 

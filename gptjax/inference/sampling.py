@@ -94,10 +94,16 @@ def sample(logits_BV: jax.Array, seen_BV: jax.Array, step: jax.Array, sampling: 
     def draw(seed, logits_V):
         return jax.random.categorical(jax.random.fold_in(jax.random.key(seed), step), logits_V)
 
-    drawn_B = jax.vmap(draw)(sampling.seed_B, processed_BV)
-    token_B = jnp.where(sampling.temperature_B > 0, drawn_B, jnp.argmax(processed_BV, -1)).astype(jnp.int32)
-    logprob_BV = jax.nn.log_softmax(logits_BV)
-    return token_B, jnp.take_along_axis(logprob_BV, token_B[:, None], -1)[:, 0]
+    greedy_B = jnp.argmax(processed_BV, -1)
+    # A random number for each token of the vocabulary: only where some row asks for it.
+    drawn_B = jax.lax.cond(
+        jnp.any(sampling.temperature_B > 0),
+        lambda: jax.vmap(draw)(sampling.seed_B, processed_BV),
+        lambda: greedy_B,
+    )
+    token_B = jnp.where(sampling.temperature_B > 0, drawn_B, greedy_B).astype(jnp.int32)
+    logit_B = jnp.take_along_axis(logits_BV, token_B[:, None], -1)[:, 0]
+    return token_B, logit_B - jax.nn.logsumexp(logits_BV, axis=-1)
 
 
 def process_logits(logits_BV: jax.Array, seen_BV: jax.Array, sampling: Sampling) -> jax.Array:

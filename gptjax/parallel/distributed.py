@@ -1,4 +1,4 @@
-"""Many processes as one: joining them, and reading only the rows of a batch that a process needs."""
+"""Many processes as one: joining them, and moving between them and the host only what is needed."""
 
 from __future__ import annotations
 
@@ -7,31 +7,23 @@ from collections.abc import Mapping
 
 import jax
 import numpy as np
-from absl import flags
+from jax.experimental import multihost_utils
 from jax.sharding import Mesh
 
 from gptjax.config import ConfigError
 from gptjax.parallel.sharding import batch_sharding
 
-_COORDINATOR = flags.DEFINE_string("coordinator", None, "Several processes: HOST:PORT of process 0.")
-_NUM_PROCESSES = flags.DEFINE_integer("num_processes", None, "Several processes: how many.", lower_bound=1)
-_PROCESS_ID = flags.DEFINE_integer("process_id", None, "Several processes: which one this is, from 0.", lower_bound=0)
 
-
-def initialize() -> None:
-    """Joins the processes of a run: from the flags, or from SLURM's variables when srun started several tasks.
+def initialize(coordinator: str | None, num_processes: int | None, process_id: int | None) -> None:
+    """Joins the processes of a run: as the flags of these names say, or SLURM's variables where srun started several.
 
     Must come before the first use of a device. A single process does nothing. Under SLURM JAX takes one process a GPU.
     A script that sbatch runs without srun is a single process, whatever the number of tasks in the job.
 
     Raises:
-      ConfigError: only some of the three flags are given, or they contradict each other.
+      ConfigError: only some of the three are given, or they contradict each other.
     """
-    given = {
-        "--coordinator": _COORDINATOR.value,
-        "--num_processes": _NUM_PROCESSES.value,
-        "--process_id": _PROCESS_ID.value,
-    }
+    given = {"--coordinator": coordinator, "--num_processes": num_processes, "--process_id": process_id}
     missing = [name for name, value in given.items() if value is None]
     if len(missing) == 3:
         if "SLURM_STEP_NODELIST" in os.environ and int(os.environ.get("SLURM_NTASKS", "1")) > 1:
@@ -39,13 +31,13 @@ def initialize() -> None:
         return
     if missing:
         raise ConfigError(f"several processes need all of {', '.join(given)}; missing: {', '.join(missing)}")
-    if _PROCESS_ID.value >= _NUM_PROCESSES.value:
-        raise ConfigError(f"--process_id = {_PROCESS_ID.value}: must be below --num_processes = {_NUM_PROCESSES.value}")
-    host, _, port = _COORDINATOR.value.rpartition(":")
+    if process_id >= num_processes:
+        raise ConfigError(f"--process_id = {process_id}: must be below --num_processes = {num_processes}")
+    host, _, port = coordinator.rpartition(":")
     if not host or not port.isdigit():
-        raise ConfigError(f"--coordinator = {_COORDINATOR.value!r}: expected HOST:PORT, such as 10.0.0.1:1234")
-    if _NUM_PROCESSES.value > 1:
-        jax.distributed.initialize(_COORDINATOR.value, _NUM_PROCESSES.value, _PROCESS_ID.value)
+        raise ConfigError(f"--coordinator = {coordinator!r}: expected HOST:PORT, such as 10.0.0.1:1234")
+    if num_processes > 1:
+        jax.distributed.initialize(coordinator, num_processes, process_id)
 
 
 def local_rows(mesh: Mesh, batch_size: int, accumulation_steps: int) -> np.ndarray:
@@ -84,3 +76,14 @@ def put_batch(
         return jax.make_array_from_callback(shape, sharding, block)
 
     return {name: put(array) for name, array in batch.items()}
+
+
+def fetch(tree):
+    """Host copies of arrays that lie on any process's devices; all processes must ask together."""
+
+    def whole(x: jax.Array):
+        if x.is_fully_addressable or x.is_fully_replicated:
+            return x
+        return multihost_utils.process_allgather(x, tiled=True)
+
+    return jax.device_get(jax.tree.map(whole, tree))

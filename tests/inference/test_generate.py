@@ -119,10 +119,14 @@ def test_a_long_prompt_is_read_in_pieces_with_the_same_result(monkeypatch):
 def test_the_cache_grows_without_changing_the_text(monkeypatch):
     params, config = make_model(max_positions=128)
     whole = Generator(params, config, TOKENIZER).generate(["ab"], max_new_tokens=100, seeds=3)
-    monkeypatch.setattr(G, "FIRST_ROOM", 32)
-    grown = Generator(params, config, TOKENIZER).generate(["ab"], max_new_tokens=100, seeds=3)
-    assert len(whole[0].tokens) > 32
+    monkeypatch.setattr(kv, "FIRST_ROOM", 32)
+    assert kv.rooms(100) == [32, 64, 100]
+    generator = Generator(params, config, TOKENIZER)
+    grown = generator.generate(["ab"], max_new_tokens=100, seeds=3)
+    assert len(whole[0].tokens) > 64
     assert grown[0].tokens == whole[0].tokens
+    in_pieces = generator.stream("ab", max_new_tokens=100, seed=3, chunk=7)
+    assert "".join(in_pieces) == whole[0].text
 
 
 def test_rows_do_not_depend_on_their_neighbours(generator):
@@ -148,6 +152,9 @@ def test_similar_prompts_and_other_settings_do_not_recompile(generator):
     COMPILED.clear()
     generator.generate(["another prompt"], max_new_tokens=9, temperature=0.3, top_k=7, top_p=0.9, seeds=9)
     generator.generate(["short"], max_new_tokens=16, temperature=0.0, min_p=0.1, repetition_penalty=1.5)
+    assert not COMPILED
+    generator.generate(["warm up"], max_new_tokens=16, stop=["y"])
+    COMPILED.clear()
     generator.generate(["stopped"], max_new_tokens=16, stop=["x"])
     list(generator.stream("streamed", max_new_tokens=11))
     assert not COMPILED
@@ -201,6 +208,17 @@ def start(generator, limits, T=32, num_new=32):
         slots=T + num_new,
         num_new=num_new,
     )
+
+
+def test_a_whole_generation_is_one_program(generator, monkeypatch):
+    """Nothing but `decode.generate` is called, and its tokens are those of the two programs."""
+    options = dict(max_new_tokens=24, temperature=1.1, top_k=50, repetition_penalty=1.2)
+    pieces = generator.generate(PROMPTS, seeds=[1, 2, 3], stop="never there", **options)
+    monkeypatch.setattr(G, "prefill", None)
+    monkeypatch.setattr(G, "decode", None)
+    whole = generator.generate(PROMPTS, seeds=[1, 2, 3], **options)
+    assert [(c.tokens, c.finish_reason) for c in whole] == [(c.tokens, c.finish_reason) for c in pieces]
+    np.testing.assert_allclose([c.logprobs for c in whole], [c.logprobs for c in pieces], atol=1e-5)
 
 
 def test_text_ends_exactly_before_a_stop_string(generator):
@@ -297,7 +315,7 @@ def test_a_second_generator_compiles_nothing_again():
     first, second = (Generator(*make_model(), TOKENIZER) for _ in range(2))
     for generator in (first, second):
         generator.generate(["a"], max_new_tokens=3)
-    assert second.timing.compile_seconds == 0.0 < second.timing.prefill_seconds
+    assert second.timing.compile_seconds == 0.0 < second.timing.seconds
 
 
 def test_a_prompt_that_is_no_text_is_refused(generator):
@@ -341,9 +359,23 @@ def test_parameters_on_a_mesh_give_the_same_text():
 def test_timing_counts_every_token_once(generator):
     completions = generator.generate(["abc", "defgh"], num_samples=2, max_new_tokens=10)
     timing = generator.timing
-    assert timing.prefill_tokens == 2 * (3 + 5)
-    assert timing.decode_tokens == sum(len(c.tokens) - 1 for c in completions)
-    assert timing.prefill_tokens_per_second > 0 and timing.decode_tokens_per_second > 0
+    assert (timing.prompt_tokens, timing.completions) == (2 * (3 + 5), 4)
+    assert timing.new_tokens == sum(len(c.tokens) for c in completions)
+    assert timing.prefill_seconds is None  # one program: nobody can tell
+    assert timing.tokens_per_second == pytest.approx(timing.new_tokens / timing.seconds)
+
+
+def test_a_stream_tells_prefill_from_decoding(generator):
+    list(generator.stream("abc", max_new_tokens=10))
+    timing = generator.timing
+    assert (timing.prompt_tokens, timing.new_tokens, timing.completions) == (3, 10, 1)
+    assert 0 < timing.prefill_seconds < timing.seconds
+    assert timing.prefill_tokens_per_second == pytest.approx(3 / timing.prefill_seconds)
+    assert timing.decode_tokens_per_second == pytest.approx(9 / (timing.seconds - timing.prefill_seconds))
+    both = timing + timing
+    assert (both.seconds, both.new_tokens) == (2 * timing.seconds, 20)
+    generator.generate(["abc"], max_new_tokens=10)
+    assert (timing + generator.timing).prefill_seconds is None
 
 
 def test_the_loop_copies_neither_weights_nor_cache(generator):

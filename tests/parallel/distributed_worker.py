@@ -1,5 +1,8 @@
 # ruff: noqa: E402 (JAX must be told of its devices before it is used)
-"""One of several processes: trains a few steps on its share of random batches and prints losses and a checksum."""
+"""One of several processes: trains a few steps on its share of random batches, then writes a text.
+
+Prints losses, a checksum of the parameters, and the text's tokens.
+"""
 
 import sys
 
@@ -14,12 +17,13 @@ if num_processes > 1:
 import json
 
 import numpy as np
-from jax.experimental import multihost_utils
 from ml_collections import ConfigDict, FrozenConfigDict
 
 from gptjax.config import default
+from gptjax.corpus.tokenizer import CharacterTokenizer
+from gptjax.inference.generate import Generator
 from gptjax.model.resolve import resolve_model
-from gptjax.parallel.distributed import local_rows, put_batch
+from gptjax.parallel.distributed import fetch, local_rows, put_batch
 from gptjax.parallel.mesh import make_mesh
 from gptjax.training.trainer import make_trainer
 
@@ -44,6 +48,8 @@ for number in range(4):
     batch["weights"] = rng.integers(0, 2, (16, 8)).astype(np.float32)
     state, metrics = step(state, put_batch(mesh, {name: a[rows] for name, a in batch.items()}, rows, 16, 2))
     losses.append(float(metrics["train/loss"]))
-params = multihost_utils.process_allgather(state.params, tiled=True)
+params = fetch(state.params)
 total = float(sum(np.abs(leaf).sum() for leaf in jax.tree.leaves(params)))
-print(json.dumps(dict(losses=losses, total=total, rows=rows.tolist())))
+generator = Generator(state.params, config, CharacterTokenizer("abcdefgh"))
+written = [completion.tokens for completion in generator.generate(["ab", "cdef"], max_new_tokens=4, num_samples=2)]
+print(json.dumps(dict(losses=losses, total=total, rows=rows.tolist(), written=written)))

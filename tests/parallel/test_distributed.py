@@ -1,4 +1,4 @@
-"""Several processes are one: each reads only its rows, and together they take the same steps."""
+"""Several processes are one: each reads only its rows, together they take the same steps and write the same text."""
 
 import json
 import os
@@ -36,13 +36,14 @@ def run_workers(num_processes):
     return [json.loads(output.splitlines()[-1]) for output in outputs]
 
 
-def test_two_processes_take_the_steps_of_one():
+def test_two_processes_take_the_steps_of_one_and_write_its_text():
     (one,) = run_workers(1)
     two = run_workers(2)
     assert sorted(row for result in two for row in result["rows"]) == list(range(16))
     for result in two:
         np.testing.assert_allclose(result["losses"], one["losses"], rtol=1e-5)
         np.testing.assert_allclose(result["total"], one["total"], rtol=1e-5)
+        assert result["written"] == one["written"]
 
 
 @pytest.mark.parametrize("accumulation", [1, 4])
