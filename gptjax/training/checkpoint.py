@@ -7,6 +7,7 @@ deletes in place, so that a kill leaves half a checkpoint under a whole one's na
 
 from __future__ import annotations
 
+import concurrent.futures
 import functools
 import glob
 import math
@@ -20,12 +21,12 @@ import jax
 from absl import logging
 from jax.experimental import multihost_utils
 from ml_collections import FrozenConfigDict
-from orbax.checkpoint import v1 as ocp
 
 from gptjax.config import ConfigError, from_json
 from gptjax.training import checkpoint_format as files
 from gptjax.training.checkpoint_format import CheckpointError
 from gptjax.training.run_metadata import check_same_model
+from gptjax.training.snapshot import Snapshots
 from gptjax.training.state import TrainState
 
 VALIDATION_LOSS = "validation/loss"
@@ -56,7 +57,9 @@ class Checkpoints:
         self._keep_latest = config_checkpoint.keep_latest
         self._keep_best = config_checkpoint.keep_best
         self._keep_every = steps_of(config_checkpoint.keep_every) if config_checkpoint.keep_every else 0
-        self._saving: tuple[int, ocp.AsyncResponse] | None = None
+        self._snapshots = Snapshots()
+        self._writer = concurrent.futures.ThreadPoolExecutor(1, "checkpoint writer")
+        self._saving: tuple[int, concurrent.futures.Future] | None = None
         self._failure: CheckpointError | None = None
         if jax.process_index() == 0:
             self.directory.mkdir(parents=True, exist_ok=True)
@@ -81,10 +84,6 @@ class Checkpoints:
     def latest_step(self) -> int | None:
         return max(self.all_steps(), default=None)
 
-    def best_step(self) -> int | None:
-        """The step with the lowest validation loss, of those saved together with one; None if there is none."""
-        return next(iter(_best_first(self.directory)), None)
-
     def save(self, step: int, state: TrainState, metadata: Mapping, metrics: Mapping | None = None) -> float:
         """Starts to save `state`, after waiting for the save before it; a step that is there already is left alone.
 
@@ -105,9 +104,11 @@ class Checkpoints:
         if not path.exists():
             losses = {name: float(value) for name, value in (metrics or {}).items()}
             try:
-                self._saving = step, files.start_save(path, state, {**metadata, "step": step, "metrics": losses})
+                write = self._start_write(path, state, {**metadata, "step": step, "metrics": losses})
             except OSError as error:
                 self._fail(step, error)
+            else:
+                self._saving = step, self._writer.submit(self._finish, write)
         return time.perf_counter() - started
 
     def wait(self) -> None:
@@ -157,21 +158,38 @@ class Checkpoints:
         _barrier("checkpoint restored")
         return state, metadata
 
+    def _start_write(self, path: Path, state: TrainState, metadata: Mapping) -> Callable[[], None]:
+        """What is left to do, by another thread, once `state` may be donated."""
+        snapshot = self._snapshots.take(state)
+        if snapshot is None:  # Orbax then copies to the host before it returns
+            return files.start_save(path, state, metadata).result
+        # Programs of several devices, such as sums over shards and the next step, must be started by one thread.
+        sums = files.start_checksums(snapshot) if jax.device_count() > 1 else None
+        return lambda: files.start_save(path, snapshot, metadata, sums).result()
+
     def _settle(self) -> None:
-        """Waits for the save under way, then lets go of the checkpoints that need not be kept any more."""
+        """Waits for the save under way."""
         if self._saving is None:
             return
-        (step, response), self._saving = self._saving, None
+        (step, saving), self._saving = self._saving, None
         try:
-            response.result()
+            saving.result()
         except Exception as error:
             self._fail(step, error)
+        else:
+            self._failure = None
+
+    def _finish(self, write: Callable[[], None]) -> None:
+        """Writes, then lets go of the checkpoints that need not be kept any more."""
+        write()
+        if jax.process_index() != 0:
             return
-        self._failure = None
-        if jax.process_index() == 0:
+        try:
             for old in set(self.all_steps()) - self._kept():
                 path = self.directory / str(old)
                 shutil.rmtree(path.rename(path.with_name(_DELETED + path.name)), ignore_errors=True)
+        except OSError as error:
+            logging.error("old checkpoints stay in %s: %s", self.directory, error)
 
     def _kept(self) -> set[int]:
         steps = self.all_steps()
@@ -239,6 +257,11 @@ def load_for_inference(
     check = functools.partial(check_same_model, config=config, source=str(path))
     params, metadata = load_params(workdir, which, ema=ema, check=check)
     return params, config, metadata
+
+
+def saved_steps(workdir: str | Path) -> list[int]:
+    """Steps of a run's whole checkpoints, ascending. Reads only, so it may be asked of a run at work."""
+    return _steps(_directory(workdir))
 
 
 def _directory(workdir: str | Path) -> Path:

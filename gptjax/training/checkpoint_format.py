@@ -17,7 +17,7 @@ from jax.experimental import multihost_utils
 from orbax.checkpoint import v1 as ocp
 
 from gptjax.config import ConfigError, RunError
-from gptjax.training.checksum import checksums
+from gptjax.training import checksum
 from gptjax.training.state import TrainState
 from gptjax.tree import leaves_by_path
 
@@ -32,18 +32,28 @@ class CheckpointError(RunError):
     """A checkpoint that could not be written or read; the message names it and the reason."""
 
 
-def start_save(path: Path, state: TrainState, metadata: Mapping) -> ocp.AsyncResponse:
+def start_save(
+    path: Path, state: TrainState, metadata: Mapping, sums: Mapping[str, jax.Array] | None = None
+) -> ocp.AsyncResponse:
     """Copies `state` from the devices, then writes it in the background; `.result()` waits and raises what went wrong.
 
     The folder appears under `path` when it is complete. The arrays may be donated as soon as this returns.
+
+    Args:
+      sums: `start_checksums(state)`, where it had to be called before.
     """
-    arrays = leaves_by_path(state)
-    sums = checksums(arrays)
-    described = {name: {**entry, "checksum": sums[name]} for name, entry in _describe(arrays).items()}
+    values = checksum.fetched(start_checksums(state) if sums is None else sums)
+    arrays = _describe(leaves_by_path(state))
+    described = {name: {**entry, "checksum": values[name]} for name, entry in arrays.items()}
     with _orbax():
         return ocp.save_checkpointables_async(
             path, _parts(state), custom_metadata={**metadata, "format_version": FORMAT_VERSION, "arrays": described}
         )
+
+
+def start_checksums(state: TrainState) -> dict[str, jax.Array]:
+    """The sums that a checkpoint of `state` carries, begun and not waited for."""
+    return checksum.checksums_on_device(leaves_by_path(state))
 
 
 def read_metadata(path: Path) -> dict:
@@ -209,6 +219,6 @@ def _check_same(path: Path, saved: Mapping[str, Mapping], wanted: Mapping[str, A
 
 
 def _check_sums(path: Path, saved: Mapping[str, Mapping], restored: Mapping[str, jax.Array]) -> None:
-    damaged = [name for name, value in checksums(restored).items() if value != saved[name]["checksum"]]
+    damaged = [name for name, value in checksum.checksums(restored).items() if value != saved[name]["checksum"]]
     if damaged:
         raise CheckpointError(f"checkpoint {path} is damaged: other bits than were saved in {', '.join(damaged[:5])}")

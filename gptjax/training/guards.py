@@ -12,6 +12,8 @@ from ml_collections import FrozenConfigDict
 
 from gptjax.config import ConfigError, RunError
 
+LOCK = ".lock"
+
 
 @contextlib.contextmanager
 def alone_in(workdir: Path) -> Iterator[None]:
@@ -27,7 +29,7 @@ def alone_in(workdir: Path) -> Iterator[None]:
         workdir.mkdir(parents=True, exist_ok=True)
     except (FileExistsError, NotADirectoryError):
         raise ConfigError(f"--workdir = {workdir}: must be a folder, there is a file of that name") from None
-    with open(workdir / ".lock", "w") as file:
+    with open(workdir / LOCK, "w") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -35,6 +37,18 @@ def alone_in(workdir: Path) -> Iterator[None]:
         except OSError:  # a file system without locks
             pass
         yield
+
+
+def is_held(workdir: Path) -> bool:
+    """Whether a trainer is at work in the folder, on any machine whose locks are seen here."""
+    try:
+        with open(workdir / LOCK) as file:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except OSError:  # never started, or a file system without locks
+        return False
+    return False
 
 
 @contextlib.contextmanager

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import matplotlib
@@ -50,40 +50,55 @@ def plot_run(workdir: str | os.PathLike) -> list[Path]:
             _fit_to_losses(axes, train[1], validation[1])
             axes.legend(loc="upper right")
             axes.set_title(workdir.resolve().name, loc="left", fontweight="bold")
-            paths.append(_save(figure, workdir / "plots" / f"loss_by_{x_name}.png"))
+            paths.append(save_figure(figure, workdir / "plots" / f"loss_by_{x_name}.png"))
     return paths
 
 
 def compare_runs(
-    workdirs: Sequence[str | os.PathLike],
-    labels: Sequence[str],
+    groups: Mapping[str, Sequence[str | os.PathLike]],
     path: str | os.PathLike,
     metric: str = "validation/loss",
     x_name: str = "step",
 ) -> Path:
-    """Draws one metric of several runs into one figure at `path` (PNG); 'train/loss' is smoothed.
+    """Draws one metric of several groups of runs into one figure at `path` (PNG): label → workdirs.
 
-    Raises ValueError when there are not as many labels as runs, or no run has the metric.
+    Of several runs in a group the mean is drawn, and a band from the lowest to the highest; 'train/loss' is smoothed.
+    Raises ValueError when no run has the metric.
     """
-    if len(workdirs) != len(labels):
-        raise ValueError(f"{len(workdirs)} runs but {len(labels)} labels")
-    series = [_series(_rows(Path(workdir)), x_name, metric) for workdir in workdirs]
-    if not any(np.isfinite(y).any() for _, y in series):
+    courses = {
+        label: _mean_course([_series(_rows(Path(w)), x_name, metric) for w in runs]) for label, runs in groups.items()
+    }
+    if not any(np.isfinite(mean).any() for _, mean, _, _ in courses.values()):
         raise ValueError(f"no run has {metric!r} by {x_name}")
     with matplotlib.rc_context(STYLE):
         figure, axes = _new_figure(X_AXES[x_name])
-        colors = matplotlib.colormaps["viridis"](np.linspace(0.05, 0.85, len(series)))
-        for (x, y), label, color in zip(series, labels, colors):
-            final = y[np.isfinite(y)][-1:]
+        colors = matplotlib.colormaps["viridis"](np.linspace(0.05, 0.85, len(courses)))
+        for (label, (x, mean, low, high)), color in zip(courses.items(), colors):
+            final = mean[np.isfinite(mean)][-1:]
             label = f"{label}  ({final[0]:.4g})" if len(final) else f"{label}  (no data)"
+            axes.fill_between(x, low, high, color=color, alpha=0.2, linewidth=0)
             if metric.startswith("train/"):
-                _draw_loss(axes, x, y, color, label)
+                _draw_loss(axes, x, mean, color, label)
             else:
-                axes.plot(x, y, "o-", color=color, markersize=3, linewidth=1.3, label=label)
+                axes.plot(x, mean, "o-", color=color, markersize=3, linewidth=1.3, label=label)
         axes.set_ylabel(metric)
-        _fit_to_losses(axes, *(y for _, y in series))
-        axes.legend(loc="upper right")
-        return _save(figure, Path(path))
+        _fit_to_losses(axes, *(mean for _, mean, _, _ in courses.values()))
+        axes.legend(loc="upper right", fontsize="small")
+        return save_figure(figure, Path(path))
+
+
+def _mean_course(series: Sequence[tuple[np.ndarray, np.ndarray]]) -> tuple[np.ndarray, ...]:
+    """(x, mean, lowest, highest) of several runs, at each x that any of them has, of those that have it."""
+    places = np.unique(np.concatenate([x for x, _ in series]))
+    values = np.full((len(series), len(places)), np.nan)
+    for row, (x, y) in zip(values, series):
+        row[np.searchsorted(places, x)] = y
+    there = np.isfinite(values)
+    mean, low, high = np.full((3, len(places)), np.nan)
+    any_there = there.any(axis=0)
+    columns = values[:, any_there]
+    mean[any_there], low[any_there], high[any_there] = (f(columns, axis=0) for f in (np.nanmean, np.nanmin, np.nanmax))
+    return places, mean, low, high
 
 
 def smooth(y: np.ndarray, reach: int) -> np.ndarray:
@@ -166,7 +181,7 @@ def _fit_to_losses(axes, *losses: np.ndarray) -> None:
     axes.set_ylim(low - 1.5 * margin, high + margin)
 
 
-def _save(figure: Figure, path: Path) -> Path:
+def save_figure(figure: Figure, path: Path) -> Path:
     """Written beside and moved, so that a viewer never opens half a picture."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}")

@@ -143,6 +143,7 @@ def _show(value: Any) -> str:
     return text if len(text) <= 80 else text[:77] + "..."
 
 
+@functools.cache  # saves ask again and again
 def _version(package: str) -> str | None:
     try:
         return importlib.metadata.version(package)

@@ -6,7 +6,7 @@ import matplotlib.image
 import numpy as np
 import pytest
 
-from gptjax.training.plots import _series, compare_runs, plot_run, smooth
+from gptjax.training.plots import _mean_course, _series, compare_runs, plot_run, smooth
 from gptjax.training.writers import MetricsWriter
 
 PNG = b"\x89PNG"
@@ -72,11 +72,21 @@ def test_comparing_runs(tmp_path):
     runs = [make_run(tmp_path / name, 100) for name in "ab"]
     for metric in ("validation/loss", "train/loss"):
         path = compare_runs(
-            runs, ["first", "second"], tmp_path / "out" / "compared.png", metric=metric, x_name="tokens"
+            {"first": [runs[0]], "both": runs}, tmp_path / "out" / "compared.png", metric=metric, x_name="tokens"
         )
         assert path.read_bytes().startswith(PNG)
-    compare_runs([runs[0], tmp_path / "missing"], ["first", "missing"], tmp_path / "compared.png")
-    with pytest.raises(ValueError, match="2 runs but 1 labels"):
-        compare_runs(runs, ["first"], tmp_path / "x.png")
+    compare_runs({"first": [runs[0]], "missing": [tmp_path / "missing"]}, tmp_path / "compared.png")
     with pytest.raises(ValueError, match="no run has 'validation/accuracy'"):
-        compare_runs(runs, ["first", "second"], tmp_path / "x.png", metric="validation/accuracy")
+        compare_runs({"first": runs}, tmp_path / "x.png", metric="validation/accuracy")
+
+
+def test_the_mean_of_runs_is_of_those_that_have_a_point_and_the_band_reaches_to_the_extremes():
+    long = (np.array([1.0, 2, 3]), np.array([5.0, 4, 3]))
+    short = (np.array([1.0, 3]), np.array([7.0, math.nan]))
+    x, mean, low, high = _mean_course([long, short])
+    np.testing.assert_array_equal(x, [1, 2, 3])
+    np.testing.assert_array_equal(mean, [6, 4, 3])
+    np.testing.assert_array_equal(low, [5, 4, 3])
+    np.testing.assert_array_equal(high, [7, 4, 3])
+    only_gaps = (np.array([1.0]), np.array([math.nan]))
+    assert np.isnan(_mean_course([only_gaps])[1]).all()

@@ -1,0 +1,17 @@
+"""What a command pays for before it does anything."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+REPOSITORY = Path(__file__).parents[1]
+
+
+def test_training_starts_without_what_only_its_end_needs():
+    code = "import sys, gptjax.train; print([name for name in ('matplotlib', 'tensorboardX') if name in sys.modules])"
+    environment = os.environ | {"JAX_PLATFORMS": "cpu"}
+    found = subprocess.run(
+        [sys.executable, "-c", code], cwd=REPOSITORY, env=environment, capture_output=True, text=True
+    )
+    assert found.stdout.strip() == "[]", found.stderr
