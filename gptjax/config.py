@@ -254,13 +254,13 @@ def suggestion(name: str, known: Iterable[str]) -> str:
     return f"; did you mean {close[0]}?" if close else ""
 
 
-def check_fields(config: Any) -> None:
-    """Every field is one of `default()`'s, of its type, and none is missing.
+def check_fields(config: Any, reference: Any = None) -> None:
+    """Every field is one of the reference's (`default()`'s), of its type, and none is missing.
 
     Raises:
       ConfigError: otherwise.
     """
-    known, given = flatten(default()), flatten(config)
+    known, given = flatten(default() if reference is None else reference), flatten(config)
     for field, value in given.items():
         if field not in known:
             raise ConfigError(f"unknown field {field}{suggestion(field, known)}")
@@ -272,7 +272,7 @@ def check_fields(config: Any) -> None:
             raise ConfigError(f"{field} = {value!r}: must be finite")
     for field in known:
         if field not in given:
-            raise ConfigError(f"field {field} is missing: start from gptjax.config.default()")
+            raise ConfigError(f"field {field} is missing: start from default()")
 
 
 def validate(config: Any) -> None:

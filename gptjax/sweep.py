@@ -1,0 +1,175 @@
+"""Trains many runs: python -m gptjax.sweep experiments/NAME/sweep.py[:arg] --workdir=DIR [--jobs=N] [--dry_run]
+
+The sweep file is Python: its get_sweep() names a config file and the points to run (gptjax/sweeping/algebra.py). Each
+run is a folder of DIR that python -m gptjax.train could have made. The same command again passes over what is finished
+and goes on with what is not. A run that fails stops no other; it is reported with its last lines, and the sweep ends
+with exit status 1. Ctrl-C and SIGTERM save the runs at work first. What was found is in DIR/results.csv and DIR/plots.
+
+  python -m gptjax.sweep experiments/learning_rate_by_width/sweep.py --workdir=runs/widths --dry_run
+  python -m gptjax.sweep experiments/learning_rate_by_width/sweep.py --workdir=runs/widths --jobs=2
+  python -m gptjax.sweep my_sweep.py --workdir=runs/mine --set=data.path=data/mine
+  python -m gptjax.sweep my_sweep.py --workdir=/shared/mine --executor=slurm \\
+    --submitit=slurm_partition=gpu,gpus_per_node=1,timeout_min=240
+"""
+
+from __future__ import annotations
+
+import ast
+import functools
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import jax
+from absl import flags
+from rich.console import Console
+
+from gptjax import cli
+from gptjax.config import ConfigError
+from gptjax.sweeping import figures, gather, predict
+from gptjax.sweeping.definition import Sweep, load_sweep, parse_setting
+from gptjax.sweeping.execute import Executor, Processes, execute
+from gptjax.sweeping.runs import Run, State, Status, look, plan_runs
+from gptjax.sweeping.view import SweepView
+from gptjax.training.console import LOG_WIDTH
+from gptjax.training.guards import alone_in
+from gptjax.training.interrupt import StopRequest
+
+WORKDIR = flags.DEFINE_string(
+    "workdir", None, "The sweep's folder: made when it is not there, gone on with when it is."
+)
+JOBS = flags.DEFINE_integer("jobs", 1, "Runs at a time; here they share this machine's cores and GPUs equally.", 1)
+DRY_RUN = flags.DEFINE_bool("dry_run", False, "Only print the runs with their size, state and predicted time.")
+SET = flags.DEFINE_multi_string("set", [], "FIELD=VALUE of the config, for all runs; may be repeated.")
+EXECUTOR = flags.DEFINE_enum(
+    "executor",
+    "here",
+    ["here", "slurm", "local", "debug"],
+    "here: subprocesses; the others are submitit's (pip install 'gptjax[slurm]'), slurm as one job array.",
+)
+SUBMITIT = flags.DEFINE_list(
+    "submitit", [], "NAME=VALUE,… for submitit: gpus_per_node, timeout_min, slurm_partition, …"
+)
+PEAK_TFLOPS = flags.DEFINE_float(
+    "peak_tflops",
+    0.0,
+    "Of the devices of one run, for predicted times until a run has finished; 0: this machine's.",
+    0.0,
+)
+
+
+def main(argv: list[str]) -> int:
+    if len(argv) < 2:
+        raise ConfigError("a sweep file is missing: python -m gptjax.sweep FILE.py --workdir=DIR (see --help)")
+    if WORKDIR.value is None:
+        raise ConfigError("--workdir is missing (see --help)")
+    jax.config.update("jax_platforms", "cpu")  # the devices are for the runs
+    console = Console(highlight=False)
+    console = console if console.is_terminal else Console(highlight=False, width=LOG_WIDTH)
+
+    # What is to be done: everything is checked before anything starts.
+    sweep = load_sweep(argv[1])
+    runs = plan_runs(sweep, Path(WORKDIR.value), dict(parse_setting(text) for text in SET.value))
+    statuses = {run.name: look(run) for run in runs}
+    sizes = {run.name: predict.size_of(run) for run in runs}
+    forecast = make_forecast(console, runs, statuses, sizes)
+    console.print(gather.plan_table(runs, statuses, sizes, forecast, JOBS.value))
+    if DRY_RUN.value:
+        return 0
+
+    # Doing it.
+    executor = make_executor()
+    with alone_in(Path(WORKDIR.value)), StopRequest() as stop:
+        stopped = train(console, executor, runs, statuses, forecast, functools.partial(stop.reached, 0))
+
+    # What came of it.
+    statuses = {run.name: look(run) for run in runs}
+    report(console, sweep, runs, statuses, sizes)
+    if any(status.state != State.FINISHED for status in statuses.values()):
+        return 130 if stopped else 1
+    return 0
+
+
+def make_forecast(
+    console: Console, runs: list[Run], statuses: dict[str, Status], sizes: dict[str, predict.Size]
+) -> predict.Forecast:
+    """By the finished runs; where there is none, by an assumption, which is printed."""
+    forecast = predict.Forecast(sizes)
+    for run in runs:
+        forecast.learn(run, statuses[run.name])
+    if forecast.runs_known:
+        console.print(f"times by {forecast.runs_known} finished runs, with as many jobs at a time as there were then")
+        return forecast
+    if PEAK_TFLOPS.value:
+        peak, source = 1e12 * PEAK_TFLOPS.value, "of --peak_tflops"
+    elif EXECUTOR.value != "slurm":
+        measured = predict.probe_peak(runs[0].config.model.dtype)
+        peak, source = (measured.flops or 0.0) / JOBS.value, measured.label
+        source += f", shared by {JOBS.value} runs" if JOBS.value > 1 else ""
+    else:
+        return forecast
+    forecast.assumed_flops_per_second = predict.ASSUMED_UTILIZATION * peak
+    share = f"{100 * predict.ASSUMED_UTILIZATION:.0f}%"
+    console.print(f"times assume {share} {source}; start-up and evaluation come on top", soft_wrap=True)
+    return forecast
+
+
+def make_executor() -> Executor:
+    if EXECUTOR.value == "here":
+        return Processes(JOBS.value)
+    try:
+        from gptjax.sweeping.submission import Cluster
+    except ModuleNotFoundError:
+        raise ConfigError(f"--executor={EXECUTOR.value} needs submitit: pip install 'gptjax[slurm]'") from None
+    jobs = JOBS.value if EXECUTOR.value != "slurm" or not flags.FLAGS["jobs"].using_default_value else 0
+    return Cluster(EXECUTOR.value, Path(WORKDIR.value) / "jobs", jobs, dict(map(submitit_parameter, SUBMITIT.value)))
+
+
+def submitit_parameter(text: str) -> tuple[str, Any]:
+    """'gpus_per_node=1' → ('gpus_per_node', 1); what is no Python literal is text."""
+    name, equals, value = text.partition("=")
+    if not equals:
+        raise ConfigError(f"--submitit={text}: expected NAME=VALUE,NAME=VALUE")
+    try:
+        return name, ast.literal_eval(value)
+    except (ValueError, SyntaxError):
+        return name, value
+
+
+def train(
+    console: Console,
+    executor: Executor,
+    runs: list[Run],
+    statuses: dict[str, Status],
+    forecast: predict.Forecast,
+    stopped: Callable[[], bool],
+) -> bool:
+    """Runs what is not finished; returns whether it was asked to stop before the end."""
+    unfinished = [run for run in runs if statuses[run.name].state != State.FINISHED]
+    busy = [] if executor.detaches else [run for run in unfinished if statuses[run.name].state == State.RUNNING]
+    for run in busy:
+        console.print(f"[yellow]› left out  {run.name}: another process is training it[/yellow]", soft_wrap=True)
+    with SweepView(console, len(runs), len(runs) - len(unfinished), JOBS.value, forecast) as view:
+        execute([run for run in unfinished if run not in busy], executor, view, stopped)
+    return stopped()
+
+
+def report(
+    console: Console, sweep: Sweep, runs: list[Run], statuses: dict[str, Status], sizes: dict[str, predict.Size]
+) -> None:
+    """results.csv, the pictures, and the table of what finished; then what did not."""
+    workdir = Path(WORKDIR.value)
+    gather.write_results(workdir / "results.csv", runs, statuses, sizes, sweep.metric)
+    groups = gather.group_by_seed(runs, statuses, sweep.metric)
+    console.print()
+    console.print(gather.results_table(groups, sweep.metric))
+    for path in [workdir / "results.csv", *figures.draw(groups, sweep.metric, sweep.x, workdir / "plots")]:
+        console.print(f"written: {path}", markup=False, soft_wrap=True)
+    for state in State:
+        names = [run.name for run in runs if statuses[run.name].state == state]
+        if names and state != State.FINISHED:
+            console.print(f"{len(names)} {state}: {' '.join(names)}", markup=False, soft_wrap=True)
+
+
+if __name__ == "__main__":
+    cli.run(main, arguments=1)

@@ -1,0 +1,79 @@
+"""Pictures of a sweep, with the spread over seeds: the metric along a field, and the losses as they fell."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+
+import matplotlib
+import numpy as np
+from matplotlib.figure import Figure
+
+from gptjax.sweeping.algebra import short_name
+from gptjax.sweeping.gather import Group
+from gptjax.training.plots import STYLE, compare_runs, save_figure
+
+MOST_CURVES = 8
+LOG_RATIO = 3.0  # values whose extremes are farther apart are drawn on a logarithmic axis
+
+
+def draw(groups: Sequence[Group], metric: str, x: str, folder: Path) -> list[Path]:
+    """Draws what the finished runs allow, into `folder`; returns the paths written.
+
+    x: field of the horizontal axis; '': only the losses by step are drawn.
+    """
+    found = [group for group in groups if group.values]
+    if not found:
+        return []
+    best_first = sorted(found, key=lambda group: group.mean)[:MOST_CURVES]
+    paths = [
+        compare_runs(
+            {group.name: [run.workdir for run in group.runs] for group in best_first},
+            folder / "loss_by_step.png",
+            metric,
+        )
+    ]
+    if x:
+        paths.append(along(found, metric, x, folder / f"{metric.replace('/', '_')}_by_{short_name(x)}.png"))
+    return paths
+
+
+def along(groups: Sequence[Group], metric: str, x: str, path: Path) -> Path:
+    """The metric's mean along field `x`, a line for each combination of the other fields; bars reach from the lowest
+    to the highest seed, a ring marks each line's best."""
+    lines: dict[str, list[Group]] = {}
+    for group in groups:
+        others = [f"{short_name(field)} {value}" for field, value in group.settings.items() if field != x]
+        if x in group.settings:
+            lines.setdefault(", ".join(others), []).append(group)
+    with matplotlib.rc_context(STYLE):
+        figure = Figure(figsize=(8, 4.6), dpi=110, layout="constrained")
+        axes = figure.add_subplot()
+        colors = matplotlib.colormaps["viridis"](np.linspace(0.05, 0.85, len(lines)))
+        for color, (label, members) in zip(colors, lines.items()):
+            members = sorted(members, key=lambda group: group.settings[x])
+            places = np.array([group.settings[x] for group in members], float)
+            means = np.array([group.mean for group in members])
+            reach = np.abs([[min(g.values) - g.mean, max(g.values) - g.mean] for g in members]).T
+            axes.errorbar(places, means, reach, fmt="o-", color=color, markersize=4, capsize=3, label=label or None)
+            best = int(np.argmin(means))
+            axes.plot(places[best], means[best], "o", color=color, markersize=11, fillstyle="none")
+        values = [group.settings[x] for members in lines.values() for group in members]
+        if min(values) > 0 and max(values) / min(values) > LOG_RATIO:
+            axes.set_xscale("log")
+        axes.set_ylim(*_limits([group.mean for group in groups]))
+        axes.set_xlabel(short_name(x).replace("_", " "))
+        axes.set_ylabel(metric)
+        if any(lines):
+            axes.legend()
+        return save_figure(figure, path)
+
+
+def _limits(means: Sequence[float]) -> tuple[float, float]:
+    """Room for all but what diverged: values more than twice as far from the best as the median is."""
+    finite = [mean for mean in means if math.isfinite(mean)]
+    low, median = min(finite), float(np.median(finite))
+    high = max(mean for mean in finite if mean <= median + 2 * (median - low) + 1e-9)
+    margin = 0.08 * (high - low) or 0.05 * abs(high)
+    return low - margin, high + margin

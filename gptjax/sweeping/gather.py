@@ -1,0 +1,165 @@
+"""What a sweep found: a row for each run (results.csv), a row for each group of seeds with its spread and p-value."""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+import io
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import scipy.stats
+from rich.table import Table
+
+from gptjax import config as configs
+from gptjax.corpus.files import write_aside
+from gptjax.sweeping.algebra import short_name
+from gptjax.sweeping.predict import Forecast, Size
+from gptjax.sweeping.runs import Run, State, Status
+from gptjax.training.console import count_text, duration_text
+
+SEED = "seed"
+METRICS = ("train/loss", "validation/loss", "validation/bits_per_byte", "tokens_per_second", "elapsed_seconds")
+
+
+@dataclasses.dataclass(frozen=True)
+class Group:
+    """Runs that differ by their seed alone.
+
+    Attributes:
+      settings: of their points, without the seed.
+      values: the metric of those that finished, in the order of the sweep.
+    """
+
+    name: str
+    settings: Mapping[str, Any]
+    runs: tuple[Run, ...]
+    values: tuple[float, ...]
+
+    @property
+    def mean(self) -> float:
+        return float(np.mean(self.values)) if self.values else math.nan
+
+    @property
+    def deviation(self) -> float:
+        """The sample's standard deviation; NaN for fewer than two."""
+        return float(np.std(self.values, ddof=1)) if len(self.values) > 1 else math.nan
+
+
+def swept_fields(runs: Sequence[Run]) -> list[str]:
+    """Every field that a point of the sweep sets, in order."""
+    return list(dict.fromkeys(field for run in runs for field in run.point.settings))
+
+
+def write_results(
+    path: Path, runs: Sequence[Run], statuses: Mapping[str, Status], sizes: Mapping[str, Size], metric: str
+) -> None:
+    """One row a run: name, state, swept settings, size, last value of each figure, lowest value of the metric."""
+    fields = swept_fields(runs)
+    metrics = list(dict.fromkeys((*METRICS, metric)))
+    head = ["run", "state", *fields, "parameters", "tokens", "flops", "step", *metrics, f"best {metric}", "config"]
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(head)
+    for run in runs:
+        status, size = statuses[run.name], sizes[run.name]
+        settings = [run.point.settings.get(field, configs.get(run.config, field)) for field in fields]
+        scores = [row[metric] for row in status.rows if row.get(metric) is not None]
+        figures = [status.last(name) for name in metrics]
+        cost = [size.parameters, size.tokens, f"{size.flops:.4g}"]
+        best = min(scores, default=None)
+        writer.writerow(
+            [run.name, status.state, *settings, *cost, status.step, *figures, best, configs.hash_of(run.config)]
+        )
+    with write_aside(path) as file:
+        file.write(text.getvalue().encode())
+
+
+def group_by_seed(runs: Sequence[Run], statuses: Mapping[str, Status], metric: str) -> list[Group]:
+    """The runs in groups that differ by their seed alone, in the order of the sweep."""
+    members: dict[tuple[str, ...], list[Run]] = {}
+    for run in runs:
+        seed_label = f"{SEED}={run.point.settings.get(SEED)}"
+        members.setdefault(tuple(label for label in run.point.labels if label != seed_label), []).append(run)
+    groups = []
+    for labels, same in members.items():
+        settings = {field: value for field, value in same[0].point.settings.items() if field != SEED}
+        finished = [statuses[run.name] for run in same if statuses[run.name].state == State.FINISHED]
+        values = tuple(value for status in finished if (value := status.last(metric)) is not None)
+        groups.append(Group(",".join(labels) or "base", settings, tuple(same), values))
+    return groups
+
+
+def p_value(a: Sequence[float], b: Sequence[float]) -> float:
+    """Two-sided p of Welch's t-test (unequal variances) for equal means; NaN where one has fewer than two values."""
+    if min(len(a), len(b)) < 2:
+        return math.nan
+    return float(scipy.stats.ttest_ind(a, b, equal_var=False).pvalue)
+
+
+def results_table(groups: Sequence[Group], metric: str) -> Table:
+    """Groups from best to worst: mean, standard deviation, distance to the best and its p-value."""
+    ranked = sorted(groups, key=lambda group: (math.isnan(group.mean), group.mean))
+    best = ranked[0]
+    table = Table(title=f"{metric}, mean over seeds; p: Welch's t-test against the best", title_justify="left")
+    table.add_column("settings", overflow="fold")
+    for head in ("finished", "mean", "± sd", "to best", "p"):
+        table.add_column(head, justify="right", no_wrap=True)
+    for group in ranked:
+        distance = group.mean - best.mean
+        p = p_value(group.values, best.values) if group is not best else math.nan
+        table.add_row(
+            group.name,
+            f"{len(group.values)}/{len(group.runs)}",
+            _number(group.mean, ".4f"),
+            _number(group.deviation, ".4f"),
+            _number(distance, "+.4f") if group is not best else "–",
+            _number(p, ".2g"),
+        )
+    return table
+
+
+def plan_table(
+    runs: Sequence[Run],
+    statuses: Mapping[str, Status],
+    sizes: Mapping[str, Size],
+    forecast: Forecast,
+    jobs: int,
+) -> Table:
+    """The runs as planned: state, size, predicted time; the last row is what is left to do, `jobs` runs at a time."""
+    table = Table(title=f"{len(runs)} runs of {runs[0].base}: {_fields_text(runs)}", title_justify="left")
+    table.add_column("run", overflow="fold")
+    for head in ("state", "steps", "parameters", "tokens", "FLOPs", "time"):
+        table.add_column(head, justify="right", no_wrap=True)
+    for run in runs:
+        status, size = statuses[run.name], sizes[run.name]
+        part = f" {100 * status.step // run.total_steps}%" if status.state == State.PARTLY_DONE else ""
+        table.add_row(
+            run.name,
+            f"{status.state}{part}",
+            f"{run.total_steps:,}",
+            count_text(size.parameters),
+            count_text(size.tokens),
+            f"{size.flops:.2e}",
+            duration_text(forecast.seconds(run)),
+        )
+    left = [run for run in runs if statuses[run.name].state != State.FINISHED]
+    shares = [1 - statuses[run.name].step / run.total_steps for run in left]
+    tokens = sum(share * sizes[run.name].tokens for run, share in zip(left, shares))
+    flops = sum(share * sizes[run.name].flops for run, share in zip(left, shares))
+    seconds = [forecast.seconds(run) for run in left]
+    time = None if None in seconds else sum(share * each for share, each in zip(shares, seconds)) / jobs
+    table.add_section()
+    table.add_row(f"{len(left)} left", "", "", "", count_text(tokens), f"{flops:.2e}", duration_text(time))
+    return table
+
+
+def _fields_text(runs: Sequence[Run]) -> str:
+    return ", ".join(short_name(field) for field in swept_fields(runs)) or "as it is"
+
+
+def _number(value: float, form: str) -> str:
+    return "–" if math.isnan(value) else format(value, form)

@@ -1,0 +1,212 @@
+"""The runs of a sweep: name, config, folder and command of each, and how far it has come by what is on disk.
+
+A run's state is decided by its own files alone (config.json, metrics.jsonl, checkpoints, the exit status that the
+launcher leaves), so a sweep may be killed, moved, or watched from another machine.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import enum
+import functools
+import hashlib
+import re
+import sys
+from collections import Counter
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from ml_collections import ConfigDict, FrozenConfigDict
+
+from gptjax.config import ConfigError, Units, flatten, from_json
+from gptjax.data import open_dataset
+from gptjax.model.resolve import resolve_model
+from gptjax.sweeping.algebra import Point
+from gptjax.sweeping.definition import Sweep, load_config, override
+from gptjax.sweeping.launch import exit_status
+from gptjax.training.checkpoint import saved_steps
+from gptjax.training.guards import is_held
+from gptjax.training.schedule import make_schedule
+from gptjax.training.writers import FILE_NAME, read_metrics
+
+LONGEST_NAME = 160  # file systems end at 255 bytes
+# Settings that say how the same figures are computed and shown, not which: these may change between two starts.
+_FREE = ("checkpoint.", "logging.", "mesh.", "evaluation.sample_", "data.workers", "data.prefetch", "data.verify")
+_SETTLED_BY_DEVICE = ("dtype", "layers", "attention", "attention_block")  # of the model section, when `auto` (or 0)
+
+
+class State(enum.StrEnum):
+    FINISHED = "finished"
+    RUNNING = "running"  # some process holds the folder
+    PARTLY_DONE = "partly done"
+    FAILED = "failed"
+    NOT_STARTED = "not started"
+
+
+@dataclasses.dataclass(frozen=True)
+class Run:
+    """One run of a sweep.
+
+    Attributes:
+      settings: all that differs from the base config: the sweep's, the point's, the command line's.
+      config: complete but for what only the device decides.
+      units: turns durations into steps; knows the length of the run.
+    """
+
+    name: str
+    point: Point
+    base: str
+    settings: Mapping[str, Any]
+    config: FrozenConfigDict
+    units: Units
+    workdir: Path
+
+    @property
+    def total_steps(self) -> int:
+        return self.units.total_steps
+
+    @property
+    def command(self) -> list[str]:
+        """What a person would type to train this run alone."""
+        overrides = [f"--config.{field}={value}" for field, value in self.settings.items()]
+        flags = [f"--config={self.base}", f"--workdir={self.workdir}", *overrides]
+        return [sys.executable, "-m", "gptjax.train", *flags]
+
+
+@dataclasses.dataclass(frozen=True)
+class Status:
+    """state; step: the newest in metrics.jsonl, 0 if there is none; rows: all of it."""
+
+    state: State
+    step: int = 0
+    rows: list[dict[str, Any]] = dataclasses.field(default_factory=list, repr=False)
+
+    def last(self, metric: str) -> float | None:
+        """The last value of a metric, or None."""
+        return next((row[metric] for row in reversed(self.rows) if row.get(metric) is not None), None)
+
+
+# --- Planning --------------------------------------------------------------------------------------------------------
+
+
+def plan_runs(sweep: Sweep, workdir: Path, settings: Mapping[str, Any]) -> list[Run]:
+    """Every run of the sweep, checked as far as is possible without devices.
+
+    Args:
+      workdir: of the sweep; each run has a folder of its own in it.
+      settings: of the command line, for all runs.
+
+    Raises:
+      ConfigError: the first run that could not start, or two of one name.
+    """
+    if not sweep.points:
+        raise ConfigError("sweep: it has no points")
+    base = load_config(sweep.config)
+    common = {**sweep.settings, **settings}
+    runs = []
+    for point in sweep.points:
+        for field in point.settings:
+            if field in settings:
+                raise ConfigError(f"--set={field}=…: the sweep itself varies {field}")
+        run_settings = {**common, **point.settings}
+        config = override(base, run_settings)
+        name = folder_name(point)
+        config, units = settle(config)
+        runs.append(Run(name, point, sweep.config, run_settings, config, units, workdir / name))
+    name, count = Counter(run.name for run in runs).most_common(1)[0]
+    if count > 1:
+        raise ConfigError(f"sweep: {count} runs would be called {name!r}; every point needs a name of its own")
+    return runs
+
+
+def folder_name(point: Point) -> str:
+    """The point's name with nothing in it that a path, a shell or Orbax objects to; 'base' for no settings at all.
+
+    What had to be replaced or cut off is told apart by a few digits of a hash.
+    """
+    plain = re.sub(r"[^\w.,=+-]+", "-", point.name, flags=re.ASCII).strip("-.")[:LONGEST_NAME] or "base"
+    if plain == point.name or not point.name:
+        return plain
+    return f"{plain}-{hashlib.sha256(point.name.encode()).hexdigest()[:6]}"
+
+
+def settle(config: ConfigDict) -> tuple[FrozenConfigDict, Units]:
+    """What `gptjax.train` will make of a config, as far as data alone decide it: no device is used.
+
+    Raises:
+      ConfigError: data and config do not go together, or the schedule cannot be.
+    """
+    vocab_size, num_windows = _facts_of_data(FrozenConfigDict(config.data))
+    if 0 < config.model.vocab_size < vocab_size:
+        raise ConfigError(
+            f"model.vocab_size = {config.model.vocab_size}: must not be below the tokenizer's {vocab_size} (data.path)"
+        )
+    units = Units(config.training.batch_size * config.data.sequence_length, num_windows / config.training.batch_size)
+    total_steps = units.steps(config.training.duration, "training.duration")
+    units = dataclasses.replace(units, total_steps=total_steps)
+    steps_of = functools.partial(units.steps, field="schedule")
+    make_schedule(config.schedule, config.optimizer.learning_rate, total_steps, steps_of)
+
+    config = config.copy_and_resolve_references().unlock()
+    device_decides = {name: config.model[name] for name in _SETTLED_BY_DEVICE}
+    config.model.update(dtype="auto", layers="auto", attention="auto", attention_block=0)
+    model = resolve_model(
+        config.model, platform="cpu", vocab_size=vocab_size, sequence_length=config.data.sequence_length
+    )
+    config.model = ConfigDict({**model, **device_decides})
+    return FrozenConfigDict(config), units
+
+
+@functools.cache  # most runs of a sweep read the same data
+def _facts_of_data(config_data: FrozenConfigDict) -> tuple[int, int]:
+    """(vocabulary, windows of an epoch). The shards are not hashed here: each run does that for itself."""
+    unverified = ConfigDict(config_data).unlock()
+    unverified.verify = False
+    data = open_dataset(unverified, "train", seed=0, batch_size=1)
+    return data.vocab_size, data.num_windows
+
+
+# --- What is on disk -------------------------------------------------------------------------------------------------
+
+
+def look(run: Run) -> Status:
+    """How far a run has come.
+
+    Raises:
+      ConfigError: the folder holds a run with other settings.
+    """
+    check_same_settings(run)
+    path = run.workdir / FILE_NAME
+    rows = read_metrics(path) if path.exists() else []
+    step = max((row["step"] for row in rows), default=0)
+    if is_held(run.workdir):
+        return Status(State.RUNNING, step, rows)
+    saved = saved_steps(run.workdir)
+    if step >= run.total_steps and saved and saved[-1] >= run.total_steps:
+        return Status(State.FINISHED, step, rows)
+    if exit_status(run.workdir):
+        return Status(State.FAILED, step, rows)
+    return Status(State.PARTLY_DONE if saved or rows else State.NOT_STARTED, step, rows)
+
+
+def check_same_settings(run: Run) -> None:
+    """Raises ConfigError, with both values, where the run's folder was made with other settings."""
+    path = run.workdir / "config.json"
+    if not path.exists():
+        return
+    there, here = flatten(from_json(path.read_text(encoding="utf-8"), str(path))), flatten(run.config)
+    different = [
+        f"{field} is {there[field]!r} there, {value!r} here"
+        for field, value in here.items()
+        if there[field] != value and not field.startswith(_FREE) and not _left_to_device(field, value)
+    ]
+    if different:
+        raise ConfigError(
+            f"{run.workdir} holds a run with other settings: {'; '.join(different)}. Use a new --workdir, or delete it"
+        )
+
+
+def _left_to_device(field: str, value: Any) -> bool:
+    section, _, name = field.partition(".")
+    return section == "model" and name in _SETTLED_BY_DEVICE and value in ("auto", 0)

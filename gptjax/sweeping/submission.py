@@ -1,0 +1,121 @@
+"""Runs as jobs of a cluster, one each, through submitit: SLURM, or its executors for one machine (local, debug).
+
+On SLURM all runs are one job array. A job that is preempted, or comes to its time limit, saves and is queued again; the
+jobs do not need the sweep: it may be stopped, and the same command later finds those still at work and watches on.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import submitit
+from submitit.helpers import DelayedSubmission
+
+from gptjax.config import ConfigError, RunError
+from gptjax.corpus.files import write_aside
+from gptjax.sweeping.launch import Launched
+from gptjax.sweeping.runs import Run
+from gptjax.training.guards import is_held
+
+JOBS_FILE = "jobs.json"  # run → job id
+WEEK = 7 * 24 * 60  # minutes
+MOST_TIMEOUTS = 1000  # a run may need many turns of a short time limit
+UNLIMITED = 10**6  # the queue of the cluster is where jobs wait
+_AT_WORK = {"READY", "PENDING", "RUNNING", "REQUEUED", "COMPLETING", "PREEMPTED", "SUSPENDED"}
+
+
+class TrainingJob:
+    """What a job runs: the training command of one run. All state is in the run's folder."""
+
+    def __init__(self, command: list[str], workdir: Path):
+        self._command, self._workdir = command, workdir
+
+    def __call__(self) -> int:
+        """The command's exit status; it is no exception, for the run's folder tells the rest."""
+        self._launched = Launched(self._command, self._workdir, {})
+        try:
+            return self._launched.wait()
+        except BaseException:  # cancelled: the command is in a session of its own
+            self._launched.stop()
+            raise
+
+    def checkpoint(self) -> DelayedSubmission:
+        """Called by submitit on preemption and before the time limit: saves, and says what to queue."""
+        self._launched.finish()
+        return DelayedSubmission(TrainingJob(self._command, self._workdir))
+
+
+class Cluster:
+    """An executor of `execute`.
+
+    Args:
+      kind: slurm | local | debug.
+      folder: for submitit's scripts, pickles and logs; on SLURM seen by all nodes.
+      jobs: how many at a time; 0: as many as the queue allows (slurm), one (else).
+      parameters: of submitit, such as timeout_min, gpus_per_node, slurm_partition.
+
+    Raises:
+      ConfigError: a parameter that submitit does not know, or no SLURM here.
+    """
+
+    def __init__(self, kind: str, folder: Path, jobs: int, parameters: Mapping[str, Any]):
+        self.detaches = kind == "slurm"
+        self.slots = UNLIMITED if self.detaches else jobs or 1
+        self._folder = folder
+        folder.mkdir(parents=True, exist_ok=True)
+        self._jobs_path = folder / JOBS_FILE
+        if self.detaches and jobs:
+            parameters = {"slurm_array_parallelism": jobs, **parameters}
+        if kind == "local":
+            parameters = {"timeout_min": WEEK, **parameters}
+        try:
+            self._executor = submitit.AutoExecutor(folder, cluster=kind, slurm_max_num_timeout=MOST_TIMEOUTS)
+            self._executor.update_parameters(name="gptjax", **parameters)
+        except (RuntimeError, NameError, ValueError, AssertionError) as error:
+            raise ConfigError(f"--executor={kind}: {error}") from None
+
+    def start(self, runs: Sequence[Run]) -> list[JobHandle]:
+        """Submits the runs whose jobs are not at work already: on SLURM as one array.
+
+        Raises:
+          RunError: the cluster refuses.
+        """
+        ids = json.loads(self._jobs_path.read_text()) if self._jobs_path.exists() else {}
+        jobs = {run.name: job for run in runs if (job := self._at_work(ids.get(run.name)))}
+        new = [run for run in runs if run.name not in jobs]
+        if new:
+            try:
+                with self._executor.batch():
+                    submitted = [self._executor.submit(TrainingJob(run.command, run.workdir)) for run in new]
+            except (submitit.core.utils.FailedSubmissionError, submitit.core.utils.FailedJobError) as error:
+                raise RunError(f"the jobs were not accepted: {error}") from error
+            jobs |= {run.name: job for run, job in zip(new, submitted)}
+        with write_aside(self._jobs_path) as file:
+            file.write(json.dumps(ids | {name: job.job_id for name, job in jobs.items()}, indent=1).encode())
+        return [JobHandle(jobs[run.name], run.workdir) for run in runs]
+
+    def _at_work(self, job_id: str | None) -> submitit.Job | None:
+        """The job of an earlier start of the sweep, if it is waiting or running still."""
+        if not self.detaches or job_id is None:
+            return None
+        job = submitit.SlurmJob(self._folder, job_id)
+        return job if job.watcher.get_state(job_id, mode="force").split()[0] in _AT_WORK else None
+
+
+class JobHandle:
+    """A run's job."""
+
+    def __init__(self, job: submitit.Job, workdir: Path):
+        self._job, self._workdir = job, workdir
+
+    def ended(self) -> bool:
+        """Whether job and command have ended (submitit's debug executor runs the job in this very call)."""
+        return self._job.done() and not is_held(self._workdir)
+
+    def stop(self) -> None:
+        self._job.cancel()
+
+    kill = stop

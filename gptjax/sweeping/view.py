@@ -1,0 +1,119 @@
+"""What a sweep shows while it runs: on a terminal a live table, elsewhere a line for each start and end."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+
+from rich.console import Console, Group
+from rich.live import Live
+from rich.markup import escape
+from rich.progress_bar import ProgressBar
+from rich.table import Table
+
+from gptjax.sweeping.launch import last_lines
+from gptjax.sweeping.predict import Forecast
+from gptjax.sweeping.runs import Run, State, Status
+from gptjax.training.console import duration_text
+from gptjax.training.writers import FILE_NAME, read_metrics
+
+REFRESH_SECONDS = 2.0
+COLORS = {State.FINISHED: "green", State.FAILED: "bold red"}
+
+
+class SweepView:
+    """A context manager, so that the terminal is left in order.
+
+    Args:
+      total: runs of the sweep. done: those that were finished before.
+      jobs: how many work at a time.
+      forecast: of the time that a run takes; learns from those that end.
+    """
+
+    def __init__(
+        self,
+        console: Console,
+        total: int,
+        done: int,
+        jobs: int,
+        forecast: Forecast,
+        clock: Callable[[], float] = time.monotonic,
+    ):
+        self._console, self._clock = console, clock
+        self._total, self._done, self._jobs, self._forecast = total, done, jobs, forecast
+        self._first_seen: dict[str, tuple[float, int]] = {}  # run → (time, step) of its first row of this start
+        self._started: dict[str, float] = {}
+        self._refreshed = -REFRESH_SECONDS
+        self._live = Live(console=console, auto_refresh=False, transient=True) if console.is_terminal else None
+
+    def __enter__(self) -> SweepView:
+        if self._live:
+            self._live.start()
+        return self
+
+    def __exit__(self, *_) -> None:
+        if self._live:
+            self._live.stop()
+
+    def started(self, run: Run) -> None:
+        self._started[run.name] = self._clock()
+        self._console.print(f"[dim]› started   {escape(run.name)}[/dim]", soft_wrap=True)
+
+    def ended(self, run: Run, status: Status) -> None:
+        """A permanent line of how it went; of a run that failed, its last lines too."""
+        self._done += status.state == State.FINISHED
+        self._forecast.learn(run, status)
+        color = COLORS.get(status.state, "yellow")
+        loss = status.last("validation/loss") or status.last("train/loss")
+        facts = [f"{self._done}/{self._total}", f"step {status.step}/{run.total_steps}"]
+        facts += [] if loss is None else [f"loss {loss:.4f}"]
+        facts.append(duration_text(self._clock() - self._started[run.name]))
+        line = f"[{color}]› {status.state:9}[/{color}] {escape(run.name)}  {', '.join(facts)}"
+        self._console.print(line, soft_wrap=True)
+        if status.state == State.FAILED:
+            for text in last_lines(run.workdir):
+                self._console.print(f"    {text}", markup=False, style="red", soft_wrap=True)
+
+    def stopping(self, waiting: int, active: int, detaches: bool) -> None:
+        how = "jobs stay where they are" if detaches else "runs are saving; a second Ctrl-C kills them"
+        self._console.print(f"[yellow]› stopping: {active} {how}, {waiting} not started[/yellow]", soft_wrap=True)
+
+    def refresh(self, active: Sequence[Run], waiting: Sequence[Run]) -> None:
+        """Redraws the live table, not more often than is worth reading the runs' files for."""
+        if self._live is None or self._clock() - self._refreshed < REFRESH_SECONDS:
+            return
+        self._refreshed = self._clock()
+        table = Table.grid(padding=(0, 2))
+        left = 0.0
+        for run in active:
+            step, loss = self._progress(run)
+            seconds = self._seconds_left(run, step)
+            left += seconds or 0.0
+            shown = "–" if loss is None else f"{loss:.4f}"
+            bar = ProgressBar(total=run.total_steps, completed=step, width=20)
+            steps = f"{step}/{run.total_steps}"
+            table.add_row(escape(run.name), bar, steps, f"loss {shown}", f"{duration_text(seconds)} left")
+        predicted = [self._forecast.seconds(run) for run in waiting]
+        known = None if None in predicted else (left + sum(predicted)) / max(self._jobs, 1)
+        overall = Table.grid(padding=(0, 2))
+        bar = ProgressBar(total=self._total, completed=self._done, width=30)
+        counts = f"{self._done}/{self._total} runs done, {len(active)} at work"
+        overall.add_row(bar, counts, f"about {duration_text(known)} left")
+        self._live.update(Group(table, overall), refresh=True)
+
+    def _progress(self, run: Run) -> tuple[int, float | None]:
+        """(step, training loss) of a run at work."""
+        path = run.workdir / FILE_NAME
+        rows = [row for row in read_metrics(path) if "train/loss" in row] if path.exists() else []
+        if not rows:
+            return 0, None
+        step = rows[-1]["step"]
+        self._first_seen.setdefault(run.name, (self._clock(), step))
+        return step, rows[-1]["train/loss"]
+
+    def _seconds_left(self, run: Run, step: int) -> float | None:
+        """By the pace of this start; by the prediction until that is known."""
+        seen, first = self._first_seen.get(run.name, (0.0, step))
+        if step > first:
+            return (self._clock() - seen) / (step - first) * (run.total_steps - step)
+        return self._forecast.seconds(run)

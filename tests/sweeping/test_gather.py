@@ -1,0 +1,120 @@
+"""Results are grouped by seed, ranked, compared by Welch's t-test, and drawn with their spread."""
+
+import csv
+import math
+
+import matplotlib.image
+import numpy as np
+import pytest
+from rich.console import Console
+
+from gptjax.sweeping.algebra import grid, named, over, seeds
+from gptjax.sweeping.figures import draw
+from gptjax.sweeping.gather import group_by_seed, p_value, plan_table, results_table, write_results
+from gptjax.sweeping.predict import Forecast, size_of
+from gptjax.sweeping.runs import State, Status
+from gptjax.training.writers import MetricsWriter
+
+LOSS = "validation/loss"
+RATE = "optimizer.learning_rate"
+
+
+@pytest.fixture
+def found(plan):
+    """Three rates of three seeds: losses around 3, 2 and 4; one run of the last failed."""
+    runs = plan(grid(over(RATE, [0.1, 0.2, 0.4]), seeds(3)))
+    statuses = {}
+    for run in runs:
+        loss = {0.1: 3.0, 0.2: 2.0, 0.4: 4.0}[run.point.settings[RATE]] + run.point.settings["seed"] / 10
+        rows = [{"step": 10, LOSS: loss - 0.5, "tokens": 640}, {"step": 20, LOSS: loss, "tokens": 1280}]
+        statuses[run.name] = Status(State.FINISHED, 20, rows)
+        with MetricsWriter(run.workdir, tensorboard=False) as writer:
+            for row in rows:
+                writer.write(row["step"], {LOSS: row[LOSS]})
+    last = runs[-1].name
+    statuses[last] = Status(State.FAILED, 7, [{"step": 7, "train/loss": math.nan}])
+    return runs, statuses
+
+
+def text_of(table):
+    console = Console(width=140, highlight=False)
+    with console.capture() as capture:
+        console.print(table)
+    return capture.get()
+
+
+def test_groups_differ_by_their_seed_alone_and_count_what_finished(found):
+    groups = group_by_seed(*found, LOSS)
+    assert [group.name for group in groups] == ["learning_rate=0.1", "learning_rate=0.2", "learning_rate=0.4"]
+    np.testing.assert_allclose(groups[1].values, [2.0, 2.1, 2.2])
+    assert groups[1].mean == pytest.approx(2.1) and groups[1].deviation == pytest.approx(0.1)
+    assert len(groups[2].values) == 2 and len(groups[2].runs) == 3
+
+
+def test_a_sweep_over_seeds_alone_is_one_group(plan):
+    runs = plan(seeds(3))
+    (group,) = group_by_seed(runs, {run.name: Status(State.NOT_STARTED) for run in runs}, LOSS)
+    assert (group.name, group.values, group.settings) == ("base", (), {}) and math.isnan(group.mean)
+
+
+def test_named_points_keep_their_names_in_groups(plan):
+    runs = plan(grid(named({"a": {RATE: 0.1}, "b": {RATE: 0.1}}), seeds(2)))
+    groups = group_by_seed(runs, {run.name: Status(State.NOT_STARTED) for run in runs}, LOSS)
+    assert [(group.name, len(group.runs)) for group in groups] == [("a", 2), ("b", 2)]
+
+
+def test_the_p_value_is_welchs():
+    a, b = [2.1, 2.2, 2.15], [2.6, 2.0, 2.9, 2.3, 2.7]  # Student's test would say 0.15, not 0.09
+    errors = [np.var(a, ddof=1) / 3, np.var(b, ddof=1) / 5]
+    t = (np.mean(a) - np.mean(b)) / math.sqrt(sum(errors))
+    freedom = sum(errors) ** 2 / (errors[0] ** 2 / 2 + errors[1] ** 2 / 4)
+    rng = np.random.default_rng(0)
+    simulated = np.mean(np.abs(rng.standard_t(freedom, 400_000)) > abs(t))
+    assert p_value(a, b) == pytest.approx(simulated, rel=0.05) and p_value(a, b) == p_value(b, a)
+    assert math.isnan(p_value(a, [1.0]))
+
+
+def test_the_table_ranks_and_compares_with_the_best(found):
+    text = text_of(results_table(group_by_seed(*found, LOSS), LOSS))
+    places = [text.index(f"learning_rate={rate}") for rate in (0.2, 0.1, 0.4)]
+    assert places == sorted(places)
+    assert "2.1000" in text and "0.1000" in text and "+1.0000" in text and "2/3" in text
+    groups = group_by_seed(*found, LOSS)
+    assert format(p_value(groups[0].values, groups[1].values), ".2g") in text
+
+
+def test_the_csv_has_every_run_its_settings_and_its_figures(found, tmp_path):
+    runs, statuses = found
+    sizes = {run.name: size_of(run) for run in runs}
+    write_results(tmp_path / "results.csv", runs, statuses, sizes, LOSS)
+    rows = list(csv.DictReader((tmp_path / "results.csv").read_text().splitlines()))
+    assert [row["run"] for row in rows] == [run.name for run in runs]
+    assert rows[4] | {RATE: "0.2", "seed": "1", "state": "finished", LOSS: "2.1", f"best {LOSS}": "1.6"} == rows[4]
+    assert int(rows[4]["parameters"]) == sizes[runs[4].name].parameters and rows[4]["step"] == "20"
+    assert rows[-1]["state"] == "failed" and rows[-1][LOSS] == "" and rows[-1]["train/loss"] == "nan"
+
+
+def test_the_plan_adds_up_what_is_left(found):
+    runs, statuses = found
+    sizes = {run.name: size_of(run) for run in runs}
+    statuses[runs[0].name] = Status(State.PARTLY_DONE, 10)
+    text = text_of(plan_table(runs, statuses, sizes, Forecast(sizes, size_of(runs[0]).flops / 100), jobs=2))
+    assert "partly done 50%" in text and "2 left" in text
+    left = text.splitlines()[-2]
+    assert "0:58" in left  # (100 s · 10/20 + 100 s · 13/20) / 2 jobs
+    unknown = text_of(plan_table(runs, statuses, sizes, Forecast(sizes), jobs=1))
+    assert "n/a" in unknown.splitlines()[-2]
+
+
+@pytest.mark.parametrize("x, pictures", [("", 1), (RATE, 2)])
+def test_pictures(found, tmp_path, x, pictures):
+    paths = draw(group_by_seed(*found, LOSS), LOSS, x, tmp_path / "plots")
+    assert len(paths) == pictures
+    for path in paths:
+        ink = (matplotlib.image.imread(path)[..., :3].min(axis=2) < 0.9).mean()
+        assert 0.005 < ink < 0.5 and path.stat().st_size < 100_000
+
+
+def test_nothing_finished_draws_nothing(plan, tmp_path):
+    runs = plan(seeds(2))
+    assert draw(group_by_seed(runs, {run.name: Status(State.FAILED) for run in runs}, LOSS), LOSS, "", tmp_path) == []

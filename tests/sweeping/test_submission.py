@@ -1,0 +1,116 @@
+"""Runs as jobs: submitit's local and debug executors, requeuing after preemption, and the array that SLURM is given."""
+
+import os
+import signal
+import stat
+import time
+
+import pytest
+import submitit
+
+from gptjax.config import ConfigError
+from gptjax.sweeping.launch import exit_status, last_lines
+from gptjax.sweeping.submission import Cluster
+
+COUNTS = """
+import pathlib, signal, sys, time
+starts = pathlib.Path(sys.argv[1]) / 'starts'
+before = starts.read_text() if starts.exists() else ''
+starts.write_text(before + 'x')
+def save(*_):
+    starts.with_name('saved').touch()
+    sys.exit(0)
+signal.signal(signal.SIGTERM, save)
+starts.with_name('ready').touch()
+if not before:
+    time.sleep(60)
+"""
+
+SBATCH = """#!/bin/sh
+cp "$1" "$(dirname "$0")/script_$(ls "$(dirname "$0")" | wc -l)"
+echo "Submitted batch job 4711"
+"""
+SACCT = """#!/bin/sh
+printf 'JobID|State|NodeList\\n4711_[0-2]|PENDING|None\\n'
+"""
+
+
+def until(condition, seconds=60):
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "nothing happens"
+        time.sleep(0.05)
+
+
+@pytest.mark.parametrize("kind", ["debug", "local"])
+def test_jobs_run_the_command_and_leave_its_output_and_status_in_the_run(scripted, tmp_path, kind):
+    good, bad = scripted("print('fine')", 2)
+    object.__setattr__(bad, "script", "raise SystemExit('it broke')")
+    cluster = Cluster(kind, tmp_path / "jobs", 2, {})
+    handles = cluster.start([good, bad])
+    until(lambda: all(handle.ended() for handle in handles))
+    assert last_lines(good.workdir) == ["fine"] and exit_status(good.workdir) == 0
+    assert last_lines(bad.workdir) == ["it broke"] and exit_status(bad.workdir) == 1
+    assert not cluster.detaches and cluster.slots == 2
+
+
+@pytest.mark.slow
+def test_a_preempted_job_saves_and_is_started_again(scripted, tmp_path):
+    (run,) = scripted(COUNTS)
+    (handle,) = Cluster("local", tmp_path / "jobs", 1, {}).start([run])
+    until((run.workdir / "ready").exists)
+    task = int(children(handle._job._process.pid)[0])
+    os.kill(task, signal.SIGUSR2)  # as SLURM announces preemption
+    until(handle.ended)
+    assert (run.workdir / "saved").exists()
+    assert (run.workdir / "starts").read_text() == "xx" and exit_status(run.workdir) == 0
+
+
+def children(pid):
+    with open(f"/proc/{pid}/task/{pid}/children") as file:
+        return file.read().split()
+
+
+@pytest.fixture
+def slurm(tmp_path, monkeypatch):
+    """A cluster whose jobs are for ever in the queue; returns the folder where the submitted scripts are."""
+    commands = tmp_path / "bin"
+    commands.mkdir()
+    for name, script in (("sbatch", SBATCH), ("sacct", SACCT), ("srun", "#!/bin/sh\n")):
+        (commands / name).write_text(script)
+        (commands / name).chmod(stat.S_IRWXU)
+    monkeypatch.setenv("PATH", f"{commands}:{os.environ['PATH']}")
+    return commands
+
+
+def test_slurm_is_given_one_array_with_its_limits_and_a_signal_before_the_end(scripted, tmp_path, slurm):
+    runs = scripted("pass", 3)
+    cluster = Cluster("slurm", tmp_path / "jobs", 2, {"timeout_min": 30, "gpus_per_node": 1, "slurm_partition": "big"})
+    handles = cluster.start(runs)
+    (script,) = slurm.glob("script_*")
+    text = script.read_text()
+    for line in ("--array=0-2%2", "--time=30", "--gpus-per-node=1", "--partition=big", "--signal=USR2@"):
+        assert f"#SBATCH {line}" in text
+    assert "submitit.core._submit" in text
+    assert cluster.detaches and cluster.slots > 1000 and not any(handle.ended() for handle in handles)
+
+    again = Cluster("slurm", tmp_path / "jobs", 2, {}).start(runs)  # the sweep was stopped; the jobs are in the queue
+    assert [handle._job.job_id for handle in again] == ["4711_0", "4711_1", "4711_2"]
+    assert len(list(slurm.glob("script_*"))) == 1
+
+
+def test_a_job_that_has_left_the_queue_is_submitted_again(scripted, tmp_path, slurm):
+    runs = scripted("pass", 3)
+    Cluster("slurm", tmp_path / "jobs", 0, {}).start(runs)
+    (slurm / "sacct").write_text(SACCT.replace("PENDING", "TIMEOUT"))
+    submitit.SlurmJob.watcher.clear()
+    Cluster("slurm", tmp_path / "jobs", 0, {}).start(runs[:2])
+    assert len(list(slurm.glob("script_*"))) == 2
+
+
+def test_mistakes_are_one_sentence(tmp_path):
+    with pytest.raises(ConfigError, match=r"--executor=local: .*partitoin"):
+        Cluster("local", tmp_path, 1, {"slurm_partitoin": "big"})
+    if not any(os.access(os.path.join(folder, "srun"), os.X_OK) for folder in os.environ["PATH"].split(":")):
+        with pytest.raises(ConfigError, match=r"--executor=slurm: .*srun"):
+            Cluster("slurm", tmp_path, 1, {})

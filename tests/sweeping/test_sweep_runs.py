@@ -1,0 +1,203 @@
+"""A sweep becomes checked runs; their states are read from their folders; other settings are refused."""
+
+import fcntl
+import json
+from pathlib import Path
+
+import pytest
+
+from gptjax import config as configs
+from gptjax import train
+from gptjax.config import ConfigError, flatten
+from gptjax.corpus.tokenizer import ByteTokenizer
+from gptjax.parallel.mesh import make_mesh
+from gptjax.sweeping.algebra import Point, grid, named, over, seeds
+from gptjax.sweeping.definition import load_config, load_sweep, override, parse_setting
+from gptjax.sweeping.launch import EXIT_STATUS
+from gptjax.sweeping.runs import State, folder_name, look, plan_runs
+from gptjax.training.checkpoint_format import COMMITTED
+from gptjax.training.writers import JsonLinesWriter
+
+REPOSITORY = Path(__file__).parents[2]
+RATE = "optimizer.learning_rate"
+
+
+def write(run, steps, saved=()):
+    """What training leaves: rows up to a step, whole checkpoints of others."""
+    run.workdir.mkdir(exist_ok=True)
+    (run.workdir / "config.json").write_text(configs.to_json(run.config))
+    (run.workdir / "metrics.jsonl").unlink(missing_ok=True)
+    writer = JsonLinesWriter(run.workdir / "metrics.jsonl")
+    for step in range(1, steps + 1):
+        writer.write(step, {"train/loss": 5.0 - step / 10})
+    writer.close()
+    for step in saved:
+        (run.workdir / f"checkpoints/{step}").mkdir(parents=True, exist_ok=True)
+        (run.workdir / f"checkpoints/{step}/{COMMITTED}").touch()
+
+
+# --- Planning --------------------------------------------------------------------------------------------------------
+
+
+def test_settings_come_from_the_file_the_sweep_the_command_line_and_the_point(plan, config_file, tmp_path):
+    runs = plan(grid(over(RATE, [0.25]), seeds(2)), settings={"model.width": 32})
+    assert [run.name for run in runs] == ["learning_rate=0.25,seed=0", "learning_rate=0.25,seed=1"]
+    assert runs[1].workdir == tmp_path / "learning_rate=0.25,seed=1"
+    assert runs[1].settings == {"model.width": 32, RATE: 0.25, "seed": 1}
+    assert (runs[1].config.model.width, runs[1].config.optimizer.learning_rate, runs[1].config.seed) == (32, 0.25, 1)
+    assert runs[1].total_steps == 20
+    assert runs[1].command[1:] == [
+        "-m",
+        "gptjax.train",
+        f"--config={config_file}",
+        f"--workdir={runs[1].workdir}",
+        "--config.model.width=32",
+        "--config.optimizer.learning_rate=0.25",
+        "--config.seed=1",
+    ]
+
+
+def test_points_do_not_see_each_others_settings(plan):
+    wide, deep = plan(named({"wide": {"model.width": 64, "model.dtype": "bfloat16"}, "deep": {"model.num_layers": 3}}))
+    assert (wide.config.model.width, wide.config.model.num_layers, wide.config.model.dtype) == (64, 2, "bfloat16")
+    assert (deep.config.model.width, deep.config.model.num_layers, deep.config.model.dtype) == (16, 3, "auto")
+
+
+@pytest.mark.parametrize("windows", ["contiguous", "packed"])
+def test_the_planned_config_is_what_training_resolves(plan, windows):
+    settings = {"data.windows": windows, "mesh.data": -1, "training.batch_size": 8}
+    run = plan(over("model.num_kv_heads", [1]), settings=settings)[0]
+    config = override(load_config(run.base), run.settings)
+    trained = flatten(train.resolve(config, make_mesh(config.mesh), vocab_size=ByteTokenizer().vocab_size))
+    planned = flatten(run.config)
+    left_open = {field for field in planned if planned[field] != trained[field]}
+    assert left_open == {"model.dtype", "model.layers", "model.attention", "model.attention_block"}
+
+
+@pytest.mark.parametrize(
+    "points, settings, message",
+    [
+        ([], {}, "it has no points"),
+        (over(RATE, ["fast"]), {}, r"optimizer.learning_rate = 'fast': expected float, got str"),
+        (over("model.width", [15]), {}, "model.width = 15: must be divisible by model.num_heads = 2"),
+        (over("schedule.warmup", ["3k steps"]), {}, "must fit into the run's 20 steps"),
+        (over("data.path", ["nowhere"]), {}, "'nowhere': no such folder"),
+        (over("model.vocab_size", [100]), {}, "must not be below the tokenizer's"),
+        (over(RATE, [0.1]), {RATE: 0.2}, "the sweep itself varies optimizer.learning_rate"),
+        ([Point({"seed": 1}, ("a",)), Point({"seed": 2}, ("a",))], {}, "2 runs would be called 'a'"),
+    ],
+)
+def test_what_cannot_run_is_refused_before_anything_starts(plan, tmp_path, points, settings, message):
+    with pytest.raises(ConfigError, match=message):
+        plan(points, settings)
+    assert not list(tmp_path.iterdir())
+
+
+def test_folder_names_are_plain_and_distinct():
+    names = ["data/web=0.7,data/code=0.3", "data-web=0.7,data-code=0.3", "300M tokens", "a*b?[c]", "x" * 300, "x" * 301]
+    folders = [folder_name(Point({}, (name,))) for name in names]
+    assert len(set(folders)) == len(folders) and all(len(folder) < 200 for folder in folders)
+    assert not any(set(folder) & set("/*?[] ") for folder in folders)
+    assert folders[1] == names[1] and folders[2].startswith("300M-tokens-")
+    assert folder_name(Point()) == "base"
+
+
+# --- States ----------------------------------------------------------------------------------------------------------
+
+
+def test_states_follow_from_the_folder(plan):
+    run = plan()[0]
+    assert look(run).state == State.NOT_STARTED
+    write(run, steps=0)
+    assert look(run).state == State.NOT_STARTED
+    write(run, steps=7)
+    assert (look(run).state, look(run).step) == (State.PARTLY_DONE, 7)
+    write(run, steps=20, saved=[10])  # killed inside the last save
+    assert look(run).state == State.PARTLY_DONE
+    (run.workdir / EXIT_STATUS).write_text("1\n")
+    assert look(run).state == State.FAILED
+    (run.workdir / "checkpoints/20").mkdir()  # no commit mark: not whole
+    assert look(run).state == State.FAILED
+    write(run, steps=20, saved=[10, 20])
+    assert look(run).state == State.FINISHED
+    assert look(run).last("train/loss") == 3.0 and look(run).last("validation/loss") is None
+
+
+def test_a_folder_that_is_being_trained_in_is_running(plan):
+    run = plan()[0]
+    write(run, steps=20, saved=[20])
+    with open(run.workdir / ".lock", "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        assert look(run).state == State.RUNNING
+    assert look(run).state == State.FINISHED
+
+
+def test_other_settings_under_the_same_name_are_refused_with_both_values(plan):
+    write(plan()[0], steps=20, saved=[20])
+    for settings, message in (
+        ({"training.duration": "30 steps"}, "training.duration is '20 steps' there, '30 steps' here"),
+        ({"model.num_kv_heads": 1}, "model.num_kv_heads is 2 there, 1 here"),
+        ({"evaluation.batches": 1}, "evaluation.batches is 2 there, 1 here"),
+    ):
+        with pytest.raises(ConfigError, match=message):
+            look(plan(settings=settings)[0])
+
+
+def test_how_a_run_is_computed_and_shown_may_change(plan):
+    run = plan()[0]
+    write(run, steps=20, saved=[20])
+    settled = json.loads(configs.to_json(run.config))
+    settled["model"] |= {"dtype": "bfloat16", "attention": "cudnn", "attention_block": 512, "layers": "scan"}
+    (run.workdir / "config.json").write_text(json.dumps(settled))
+    free = {"mesh.fsdp": 2, "logging.every": "5 steps", "checkpoint.keep_latest": 1, "data.workers": 2}
+    assert look(plan(settings=free)[0]).state == State.FINISHED
+    with pytest.raises(ConfigError, match=r"model.dtype is 'bfloat16' there, 'float32' here"):
+        look(plan(settings={"model.dtype": "float32"})[0])
+
+
+# --- Files -----------------------------------------------------------------------------------------------------------
+
+
+def test_sweep_files_take_an_argument_and_their_mistakes_are_one_sentence(tmp_path):
+    path = tmp_path / "sweep.py"
+    path.write_text(
+        "from gptjax.sweeping import Sweep, seeds\n"
+        "def get_sweep(arg='2'):\n"
+        "    if arg == 'none': return None\n"
+        "    return Sweep('configs/depth.py:4', seeds(int(arg)))\n"
+    )
+    assert len(load_sweep(str(path)).points) == 2 and len(load_sweep(f"{path}:5").points) == 5
+    for text, message in (
+        (f"{path}:none", "must return a gptjax.sweeping.Sweep, not a NoneType"),
+        (f"{path}:many", "sweep.py, line 4: ValueError: invalid literal"),
+        (str(tmp_path / "other.py"), "there is no file"),
+    ):
+        with pytest.raises(ConfigError, match=message):
+            load_sweep(text)
+    with pytest.raises(ConfigError, match=r"must define get_config\(\)"):
+        load_config(str(path))
+
+
+def test_settings_of_the_command_line_have_the_type_of_their_field():
+    assert parse_setting("optimizer.learning_rate=3e-4") == ("optimizer.learning_rate", 3e-4)
+    assert parse_setting("training.duration=5 steps") == ("training.duration", "5 steps")
+    assert parse_setting("model.tied_embeddings=False") == ("model.tied_embeddings", False)
+    assert parse_setting("data.path=a=1,b=2") == ("data.path", "a=1,b=2")
+    with pytest.raises(ConfigError, match=r"did you mean model.width"):
+        parse_setting("model.wdith=3")
+    with pytest.raises(ConfigError, match=r"model.width = 'wide': expected int"):
+        parse_setting("model.width=wide")
+
+
+def test_named_points_reach_the_config(plan):
+    run = plan(named({"wide": {"model.width": 64, "model.num_heads": 4}}))[0]
+    assert (run.name, run.config.model.width, run.config.model.head_width) == ("wide", 64, 16)
+
+
+def test_the_experiments_sweeps_are_whole(tmp_path, config_file, monkeypatch):
+    """Every point of every sweep of the repository gives a valid config; their data are not needed here."""
+    monkeypatch.chdir(REPOSITORY)
+    data = {"data.path": str(config_file.parent / "data"), "model.vocab_size": 2048}
+    for text in ("learning_rate_by_width/sweep.py", "adamw_against_muon/sweep.py", "adamw_against_muon/sweep.py:tune"):
+        sweep = load_sweep(f"experiments/{text}")
+        assert len(plan_runs(sweep, tmp_path, data)) == len(sweep.points) >= 10

@@ -1,0 +1,155 @@
+"""The sweep command from end to end: failing, finished and interrupted runs, what it writes, and what it refuses."""
+
+import csv
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from prepared_folders import write_prepared
+
+from gptjax.corpus.tokenizer import ByteTokenizer
+
+REPOSITORY = Path(__file__).parents[1]
+
+CONFIG = """
+from gptjax.config import default
+
+def get_config():
+    config = default()
+    config.model.update(num_layers=1, width=16, num_heads=2)
+    config.data.update(path={data!r}, sequence_length=16)
+    config.schedule.warmup = "2 steps"
+    config.training.update(duration="20 steps", batch_size=4)
+    config.checkpoint.every = "10 steps"
+    config.evaluation.update(every="10 steps", batches=2)
+    config.logging.update(every="1 step", tensorboard=False, plots=False)
+    return config
+"""
+SWEEP = """
+from gptjax.sweeping import Sweep, chain, named, over, seeds
+
+def get_sweep(arg="three"):
+    diverges = named({{"diverges": {{"optimizer.learning_rate": 1e30, "optimizer.gradient_clip": 0.0}}}})
+    points = {{"three": chain(seeds(2), diverges), "long": seeds(1), "typo": None}}[arg]
+    points = over("model.wdith", [1]) if arg == "typo" else points
+    settings = {{"training.duration": "200000 steps"}} if arg == "long" else {{}}
+    return Sweep({config!r}, points, settings)
+"""
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("sweeps")
+    tokenizer = ByteTokenizer()
+    ids = [*tokenizer.encode("so much depends upon a red wheel barrow; " * 25), tokenizer.eos_id]
+    write_prepared(folder / "data", train=[ids] * 2, validation=[ids], tokenizer=tokenizer)
+    (folder / "config.py").write_text(CONFIG.format(data=str(folder / "data")))
+    (folder / "sweep.py").write_text(SWEEP.format(config=str(folder / "config.py")))
+    return folder
+
+
+def start(folder, *arguments):
+    return subprocess.Popen(
+        [sys.executable, "-m", "gptjax.sweep", *arguments],
+        cwd=REPOSITORY,
+        env=os.environ | {"JAX_PLATFORMS": "cpu", "JAX_COMPILATION_CACHE_DIR": str(folder / "xla")},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def sweep(folder, *arguments):
+    process = start(folder, *arguments)
+    try:
+        output, errors = process.communicate(timeout=240)
+    finally:
+        process.kill()
+    return process.returncode, output, errors
+
+
+@pytest.mark.slow
+def test_a_sweep_goes_on_past_a_failure_and_later_passes_over_what_is_finished(folder):
+    workdir = folder / "three"
+    arguments = (f"{folder / 'sweep.py'}", f"--workdir={workdir}", "--jobs=2")
+    code, output, errors = sweep(folder, *arguments)
+    assert code == 1, errors
+    assert "finished  seed=0" in output and "finished  seed=1" in output
+    assert "failed    diverges" in output and "lower optimizer.learning_rate" in output  # the run's own last line
+    assert "1 failed: diverges" in output
+    rows = list(csv.DictReader((workdir / "results.csv").read_text().splitlines()))
+    assert [row["state"] for row in rows] == ["finished", "finished", "failed"]
+    assert (workdir / "plots/loss_by_step.png").exists()
+
+    before = (workdir / "seed=0/metrics.jsonl").stat().st_mtime_ns
+    code, output, _ = sweep(folder, *arguments)
+    assert code == 1 and "started   diverges" in output and "started   seed" not in output
+    assert "times by 2 finished runs" in output
+    assert (workdir / "seed=0/metrics.jsonl").stat().st_mtime_ns == before
+
+
+@pytest.mark.slow
+def test_sigterm_saves_the_run_and_the_same_command_goes_on(folder):
+    workdir = folder / "long"
+    arguments = (f"{folder / 'sweep.py'}:long", f"--workdir={workdir}")
+    saved = []
+    for _ in range(2):
+        process = start(folder, *arguments)
+        metrics = workdir / "seed=0/metrics.jsonl"
+        before = metrics.stat().st_size if metrics.exists() else 0
+        try:
+            deadline = time.monotonic() + 120
+            while not (metrics.exists() and metrics.stat().st_size > before + 1000):
+                assert process.poll() is None and time.monotonic() < deadline, process.communicate()
+                time.sleep(0.05)
+            process.send_signal(signal.SIGTERM)
+            output, errors = process.communicate(timeout=60)
+        finally:
+            process.kill()
+        assert process.returncode == 130, errors
+        assert "1 runs are saving" in output and "1 partly done: seed=0" in output
+        saved.append(max(int(path.name) for path in (workdir / "seed=0/checkpoints").iterdir()))
+    assert 0 < saved[0] < saved[1]
+    assert f"resumed from step {saved[0]}" in (workdir / "seed=0/output.txt").read_text()
+
+
+def test_a_dry_run_starts_nothing(folder):
+    code, output, errors = sweep(
+        folder, f"{folder / 'sweep.py'}", f"--workdir={folder / 'dry'}", "--dry_run", "--peak_tflops=1e-6"
+    )
+    assert code == 0, errors
+    assert "diverges" in output and "3 left" in output and "times assume 30% of --peak_tflops" in output
+    assert not (folder / "dry").exists()
+
+
+@pytest.mark.parametrize(
+    "arguments, message",
+    [
+        ([], "a sweep file is missing"),
+        (["{sweep}"], "--workdir is missing"),
+        (["{sweep}", "again", "--workdir=w"], "unexpected argument 'again'"),
+        (["missing.py", "--workdir=w"], "there is no file missing.py"),
+        (["{sweep}:typo", "--workdir=w"], "unknown field model.wdith; did you mean model.width?"),
+        (["{sweep}", "--workdir=w", "--set=model.widht=3"], "did you mean model.width?"),
+        (["{sweep}", "--workdir=w", "--jobs=0"], "--jobs"),
+        (["{sweep}", "--workdir=w", "--executor=lokal"], "--executor"),
+        (["{sweep}", "--workdir=w", "--executor=local", "--submitit=gpus"], "expected NAME=VALUE"),
+    ],
+)
+def test_mistakes_end_in_one_line_and_start_nothing(folder, arguments, message):
+    code, _, errors = sweep(folder, *(argument.format(sweep=folder / "sweep.py") for argument in arguments))
+    assert code == 2, errors
+    assert errors.startswith("error: ") and errors.count("\n") == 1 and message in errors
+    assert not (REPOSITORY / "w").exists()
+
+
+def test_help_tells_what_to_do():
+    result = subprocess.run(
+        [sys.executable, "-m", "gptjax.sweep", "--help"], capture_output=True, text=True, cwd=REPOSITORY
+    )
+    assert result.returncode == 0
+    assert all(word in result.stdout for word in ("--jobs", "--workdir", "--dry_run", "--executor", "results.csv"))
