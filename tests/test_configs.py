@@ -28,7 +28,11 @@ PARAMETERS = {
     "qwen3:0.6b": 596_049_920,
     "qwen3:1.7b": 1_720_574_976,
 }
-OTHERS = ["stdlib_tiny", "shakespeare_char:cpu", "shakespeare_char:gpu", *(f"depth:{n}" for n in (1, 2, 4, 6, 12, 20))]
+OTHERS = [
+    "stdlib_tiny",
+    *(f"shakespeare_char:{setting}" for setting in ("cpu", "cpu_same_steps", "cpu_same_time", "gpu")),
+    *(f"depth:{n}" for n in (1, 2, 4, 6, 12, 20)),
+]
 
 
 def load(name: str):

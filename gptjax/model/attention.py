@@ -9,7 +9,6 @@ Query head n reads key/value head n // (N / K). Softmax and its logits are float
 
 from __future__ import annotations
 
-import functools
 import itertools
 
 import flax.linen as nn
@@ -25,6 +24,7 @@ from gptjax.model.precision import einsum_float32
 
 BACKENDS = ("reference", "xla", "cudnn")
 MAX_PROGRAMS = 4  # programs of query blocks that the xla backend writes out; more blocks run in loops
+KEPT_POSITIONS = 256  # of sequences up to this long the xla backend keeps the softmax for the backward pass
 _MASKED = -1e30  # finite: a row that sees nothing (padding on the left of a prompt) gives numbers, not NaN
 
 
@@ -139,12 +139,12 @@ def _attend(q_BTNH, k, v, mask_BTS, layout: str = "BSKH") -> jax.Array:
 
 
 def _blocked(q_BTNH, k_BSKH, v_BSKH, window, segments_BT, block) -> jax.Array:
-    """Query rows in blocks against the keys from the window's start to the block's end, logits recomputed backward.
+    """Query rows in blocks against the keys from the window's start to the block's end.
 
-    So only the lower triangle is computed, and memory grows with T, not T². Up to MAX_PROGRAMS blocks are written out,
-    each with its own static key range; of more, neighbours share a range and run in a loop: the program stays small,
-    and a quarter of the triangle more is computed at most. (Outside of loops XLA:CPU may merge the recomputation with
-    the forward pass: it then keeps the logits of these few blocks.)
+    So only the lower triangle is computed. Up to MAX_PROGRAMS blocks are written out, each with its own static key
+    range; of more, neighbours share a range and run in a loop: the program stays small, and a quarter of the triangle
+    more is computed at most. Beyond KEPT_POSITIONS the logits are recomputed backward and memory grows with T, not T²;
+    below, what T² takes is little and the recomputation a twentieth of a step on a CPU.
     """
     length = q_BTNH.shape[1]
     whole = length // block * block
@@ -164,7 +164,6 @@ def _attend_rows(q_BTNH, k_BSKH, v_BSKH, segments_BT, window, start: int, end: i
     keys = (k_BSKH[:, low:end], v_BSKH[:, low:end], None if segments_BT is None else segments_BT[:, low:end])
     num_blocks = (end - start) // block
 
-    @functools.partial(jax.checkpoint, prevent_cse=num_blocks == 1)  # a loop keeps the two computations apart by itself
     def attend(first, queries, keys):
         q_BtNH, segments_Bt = queries
         key_first = low
@@ -175,6 +174,8 @@ def _attend_rows(q_BTNH, k_BSKH, v_BSKH, segments_BT, window, start: int, end: i
         mask = _visible(first + jnp.arange(block), key_first + jnp.arange(width), window, segments_Bt, segments_BS)
         return _attend(q_BtNH, k, v, mask)
 
+    if q_BTNH.shape[1] > KEPT_POSITIONS:  # a loop keeps the two computations apart by itself
+        attend = jax.checkpoint(attend, prevent_cse=num_blocks == 1)
     queries = (q_BTNH[:, start:end], None if segments_BT is None else segments_BT[:, start:end])
     if num_blocks == 1:
         return attend(start, queries, keys)
