@@ -279,9 +279,7 @@ class Generator:
 
     def _collect(self, rows: list[_Row], state: DecodeState) -> int:
         """Hands the rows their new tokens; returns how many the longest row has."""
-        step, tokens_BG, logprobs_BG, length_B = fetch(
-            (state.step, state.tokens_BG, state.logprobs_BG, state.length_B)
-        )
+        step, tokens_BG, logprobs_BG, length_B = fetch((state.step, state.tokens_BG, state.logprobs_BG, state.length_B))
         for row, tokens, logprobs, length in zip(rows, tokens_BG, logprobs_BG, length_B):
             before = len(row.tokens)
             row.add(tokens[before:length], logprobs[before:length])

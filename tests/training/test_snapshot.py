@@ -39,9 +39,9 @@ def test_the_next_step_writes_where_the_state_was(mesh):
 
 def test_memory_is_kept_from_one_snapshot_to_the_next(mesh):
     snapshots = Snapshots()
-    before = addresses(snapshots.take(toy.state(1, mesh)))
+    first = snapshots.take(toy.state(1, mesh))
     taken = snapshots.take(toy.state(2, mesh))
-    assert addresses(taken) == before
+    assert addresses(taken) == addresses(first)
     toy.assert_equal(taken, toy.state(2, mesh))
 
 
