@@ -67,12 +67,12 @@ def get_config(arg: str = "cpu"):
     if arg == "cpu_same_steps":
         return config
 
-    # A smaller model sees more text in the same time, and more of it at once: 0.34 M parameters, 2.5 M tokens.
+    # A smaller model sees more text in the same time, and more of it at once: 0.34 M parameters, 1.8 M tokens.
     config.model.num_layers = 3
     config.model.width = 96
     config.model.num_heads = 3
     config.data.sequence_length = 128
     config.training.batch_size = 16
-    config.training.duration = "1200 steps"
+    config.training.duration = "900 steps"
     config.schedule.warmup = "50 steps"
     return config

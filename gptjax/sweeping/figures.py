@@ -15,6 +15,7 @@ from gptjax.sweeping.gather import Group
 from gptjax.training.plots import STYLE, compare_runs, save_figure
 
 MOST_CURVES = 8
+MOST_TICKS = 12
 LOG_RATIO = 3.0  # values whose extremes are farther apart are drawn on a logarithmic axis
 
 
@@ -29,7 +30,7 @@ def draw(groups: Sequence[Group], metric: str, x: str, folder: Path) -> list[Pat
     best_first = sorted(found, key=lambda group: group.mean)[:MOST_CURVES]
     paths = [
         compare_runs(
-            {group.name: [run.workdir for run in group.runs] for group in best_first},
+            {group.name: [run.workdir for run in group.finished] for group in best_first},
             folder / "loss_by_step.png",
             metric,
         )
@@ -62,6 +63,9 @@ def along(groups: Sequence[Group], metric: str, x: str, path: Path) -> Path:
         values = [group.settings[x] for members in lines.values() for group in members]
         if min(values) > 0 and max(values) / min(values) > LOG_RATIO:
             axes.set_xscale("log")
+        if len(set(values)) <= MOST_TICKS:
+            axes.set_xticks(sorted(set(values)), [f"{value:g}" for value in sorted(set(values))])
+            axes.minorticks_off()
         axes.set_ylim(*_limits([group.mean for group in groups]))
         axes.set_xlabel(short_name(x).replace("_", " "))
         axes.set_ylabel(metric)

@@ -31,12 +31,14 @@ class Group:
 
     Attributes:
       settings: of their points, without the seed.
-      values: the metric of those that finished, in the order of the sweep.
+      finished: those of them that did.
+      values: the metric of the finished ones.
     """
 
     name: str
     settings: Mapping[str, Any]
     runs: tuple[Run, ...]
+    finished: tuple[Run, ...]
     values: tuple[float, ...]
 
     @property
@@ -87,9 +89,9 @@ def group_by_seed(runs: Sequence[Run], statuses: Mapping[str, Status], metric: s
     groups = []
     for labels, same in members.items():
         settings = {field: value for field, value in same[0].point.settings.items() if field != SEED}
-        finished = [statuses[run.name] for run in same if statuses[run.name].state == State.FINISHED]
-        values = tuple(value for status in finished if (value := status.last(metric)) is not None)
-        groups.append(Group(",".join(labels) or "base", settings, tuple(same), values))
+        finished = tuple(run for run in same if statuses[run.name].state == State.FINISHED)
+        values = tuple(v for run in finished if (v := statuses[run.name].last(metric)) is not None)
+        groups.append(Group(",".join(labels) or "base", settings, tuple(same), finished, values))
     return groups
 
 

@@ -1,0 +1,49 @@
+"""Draws and tabulates depth.py's runs: python experiments/quality/depth_curves.py runs/wikitext2 runs/books
+
+Bits a byte of the validation split against tokens and against FLOPs, one row of panels a data set, into depth.png.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import depth
+import matplotlib
+import numpy as np
+from absl import app
+from matplotlib.figure import Figure
+
+from gptjax.training.plots import STYLE, save_figure
+from gptjax.training.writers import FILE_NAME, read_metrics
+
+METRIC = "validation/bits_per_byte"
+
+
+def course(workdir: Path) -> tuple[np.ndarray, np.ndarray]:
+    """(tokens, bits a byte) of every evaluation."""
+    rows = [row for row in read_metrics(workdir / FILE_NAME) if METRIC in row]
+    return np.array([row["tokens"] for row in rows]), np.array([row[METRIC] for row in rows])
+
+
+def main(argv: list[str]) -> None:
+    folders = [Path(folder) for folder in argv[1:]]
+    with matplotlib.rc_context(STYLE):
+        figure = Figure(figsize=(8, 3.2 * len(folders)), layout="constrained")
+        panels = figure.subplots(len(folders), 2, squeeze=False, sharey="row")
+        for folder, (by_tokens, by_flops) in zip(folders, panels):
+            shared = depth.num_tokens(max(depth.DEPTHS))  # so many the deepest has
+            print(f"\n| {folder.name}: depth | tokens | bits a byte | after {shared:,} tokens |\n|---|---|---|---|")
+            for layers in depth.DEPTHS:
+                tokens, bits = course(folder / f"depth={layers}")
+                early = np.interp(np.log(shared), np.log(tokens), bits)
+                print(f"| {layers} | {tokens[-1]:,} | {bits[-1]:.3f} | {early:.3f} |")
+                by_tokens.plot(tokens, bits, "o-", markersize=3, label=f"depth {layers}")
+                by_flops.plot(tokens * depth.flops_per_token(layers), bits, "o-", markersize=3, label=f"depth {layers}")
+            by_tokens.set(xscale="log", xlabel="tokens", ylabel="bits a byte", title=folder.name)
+            by_flops.set(xscale="log", xlabel="FLOPs", title=folder.name)
+            by_flops.legend()
+        print(save_figure(figure, Path(__file__).with_name("depth.png")))
+
+
+if __name__ == "__main__":
+    app.run(main)

@@ -1,0 +1,41 @@
+"""Judges trained character models: python experiments/quality/losses.py --data=data/shakespeare_char RUN [RUN …]
+
+Prints one JSON line a run and window length: the losses that judge.py finds, of the last checkpoint.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from absl import app, flags
+from judge import characters, judge
+
+from gptjax.model.decoder import Decoder
+from gptjax.training.checkpoint import load_for_inference
+
+DATA = flags.DEFINE_string("data", "data/shakespeare_char", "The prepared folder whose validation split is read.")
+LENGTHS = flags.DEFINE_list("lengths", [], "Window lengths; default: the run's own.")
+
+
+def main(argv: list[str]) -> None:
+    text, first = characters(DATA.value, "validation")
+    for workdir in map(Path, argv[1:]):
+        params, config, metadata = load_for_inference(workdir)
+        model = Decoder(config.model)
+
+        @jax.jit
+        def nll(inputs, targets, params=params, model=model) -> jax.Array:
+            log_probabilities = jax.nn.log_softmax(model.apply({"params": params}, inputs + first))
+            return -jnp.take_along_axis(log_probabilities, targets[..., None] + first, axis=-1)[..., 0]
+
+        for length in map(int, LENGTHS.value or [config.data.sequence_length]):
+            losses = judge(lambda *arrays: np.asarray(nll(*arrays)), text, length)
+            print(json.dumps({"run": str(workdir), "step": metadata["step"], "window": length, **losses}), flush=True)
+
+
+if __name__ == "__main__":
+    app.run(main)

@@ -1,0 +1,108 @@
+"""Generation beside Hugging Face transformers, in one run: python experiments/throughput/generation.py --batches=1,8
+
+Each side lives in a process of its own (generation_sides.py) and they take turns; one that waits for its turn sleeps on
+its standard input. A further side reads as many bytes as the weights have, once a token: no way of
+writing can be faster. Medians and extremes of the turns.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import statistics
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+from absl import app, flags
+from generation_sides import NEW, PARAMETERS, PROMPT
+
+SIDES = ("gptjax", "transformers", "transformers-compiled")
+
+flags.DEFINE_list("sides", ["gptjax", "transformers"], f"Which of {', '.join(SIDES)}.")
+flags.DEFINE_list("batches", ["1", "8"], "Rows that are written together.")
+flags.DEFINE_integer("repeats", 5, "Turns of each side.")
+flags.DEFINE_float("pause", 0.3, "Seconds between turns, for the other side's threads to fall asleep.")
+flags.DEFINE_string("gptjax_python", sys.executable, "The interpreter that has gptjax and JAX.")
+flags.DEFINE_string("torch_python", sys.executable, "The interpreter that has PyTorch and transformers.")
+FLAGS = flags.FLAGS
+
+
+class Side:
+    """A process of generation_sides.py: `facts` waits until it is warm."""
+
+    def __init__(self, name: str, batch: int):
+        self.seconds: list[float] = []
+        python = FLAGS.torch_python if name.startswith("transformers") else FLAGS.gptjax_python
+        script = Path(__file__).with_name("generation_sides.py")
+        self._process = subprocess.Popen(
+            [python, str(script), name, str(batch)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            env=os.environ | {"OPENBLAS_NUM_THREADS": "1"},  # NumPy's: the reading side has its own threads
+        )
+
+    def facts(self) -> dict:
+        return self._read()
+
+    def turn(self) -> None:
+        time.sleep(FLAGS.pause)
+        print("go", file=self._process.stdin, flush=True)
+        self.seconds.append(self._read()["seconds"])
+
+    def close(self) -> None:
+        self._process.stdin.close()
+        self._process.wait()
+
+    def _read(self) -> dict:
+        line = self._process.stdout.readline()
+        if not line:
+            raise RuntimeError(f"{' '.join(self._process.args[1:])} ended early: exit code {self._process.wait()}")
+        return json.loads(line)
+
+
+def compare(batch: int) -> tuple[dict[str, Side], dict[str, str]]:
+    """The sides after their turns, and the versions that ran."""
+    sides = {name: Side(name, batch) for name in ("read", *FLAGS.sides)}
+    facts = {name: side.facts() for name, side in sides.items()}
+    wrong = {name: each["parameters"] for name, each in facts.items() if each["parameters"] != PARAMETERS}
+    if wrong:
+        raise RuntimeError(f"the sides are not the same model of {PARAMETERS:,} parameters: {wrong}")
+    for _ in range(FLAGS.repeats):
+        for name, side in sides.items():
+            side.turn()
+            print(f"batch {batch}, {name}: {side.seconds[-1]:.3f} s", file=sys.stderr, flush=True)
+    for side in sides.values():
+        side.close()
+    return sides, {name: version for each in facts.values() for name, version in each["versions"].items()}
+
+
+def main(argv: list[str]) -> None:
+    del argv
+    rows, versions = [], {}
+    for batch in map(int, FLAGS.batches):
+        sides, found = compare(batch)
+        versions |= found
+        reading = statistics.median(sides["read"].seconds)
+        for name in FLAGS.sides:
+            median = statistics.median(sides[name].seconds)
+            rows.append(
+                f"| {batch} | {name} | {median:.2f} ({min(sides[name].seconds):.2f} to {max(sides[name].seconds):.2f}) "
+                f"| {batch * NEW / median:.1f} | {statistics.median(sides[FLAGS.sides[-1]].seconds) / median:.2f} "
+                f"| {reading / median:.0%} |"
+            )
+        rate = 4 * PARAMETERS * NEW / reading / 1e9
+        rows.append(f"| {batch} | limit: {rate:.0f} GB/s read | {reading:.2f} | {batch * NEW / reading:.1f} | | |")
+    print(f"{', '.join(f'{name} {version}' for name, version in versions.items())}, Python {platform.python_version()}")
+    print(f"{os.cpu_count()} cores, float32, {PROMPT} + {NEW} tokens, {FLAGS.repeats} turns each\n")
+    print(
+        f"| batch | side | seconds | new tokens/s | {FLAGS.sides[-1]} / it | of the limit |\n|---|---|---|---|---|---|"
+    )
+    print("\n".join(rows))
+
+
+if __name__ == "__main__":
+    app.run(main)

@@ -1,0 +1,137 @@
+"""One side of the measurement, in a process of its own: python generation_sides.py SIDE BATCH
+
+Compiles, warms up, prints a line of JSON with what it is, and then for each line that it reads writes NEW tokens after
+a prompt of PROMPT for each row, greedily, and prints the seconds. SIDE is gptjax, transformers, transformers-compiled
+(static cache, torch.compile), or read: an array of the weights' size, read NEW times with all cores.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+
+import numpy as np
+
+PROMPT, NEW = 128, 128
+VOCAB_SIZE, WIDTH, LAYERS, HEADS, KV_HEADS, FEEDFORWARD = 49_152, 576, 30, 9, 3, 1_536  # SmolLM2-135M
+PARAMETERS = 134_515_008
+
+
+class Tokenizer:
+    """Token ids in and out: the text is of no interest here, and no token ends it."""
+
+    vocab_size, bos_id, eos_id = VOCAB_SIZE, None, None
+
+    def decode_bytes(self, tokens) -> bytes:
+        return b"x" * len(tokens)
+
+    def decode(self, tokens) -> str:
+        return "x" * len(tokens)
+
+
+@dataclass(frozen=True)
+class Config:
+    model: object
+
+
+def prompts(batch: int) -> np.ndarray:
+    return np.random.default_rng(1).integers(0, VOCAB_SIZE, (batch, PROMPT))
+
+
+def gptjax_side(batch: int) -> tuple[Callable[[], None], dict]:
+    import jax
+
+    from gptjax.config import default
+    from gptjax.inference.generate import Generator
+    from gptjax.model.decoder import init_params
+    from gptjax.model.resolve import resolve_model
+
+    section = default().model
+    section.update(vocab_size=VOCAB_SIZE, num_layers=LAYERS, width=WIDTH, num_heads=HEADS, num_kv_heads=KV_HEADS)
+    section.update(head_width=WIDTH // HEADS, feedforward_width=FEEDFORWARD, tied_embeddings=True)
+    section.update(rope_theta=100_000.0, max_positions=8_192, dtype="float32")
+    section = resolve_model(section, platform="cpu", vocab_size=VOCAB_SIZE, sequence_length=8_192)
+    params = init_params(section, jax.random.key(0))
+    generator = Generator(params, Config(section), Tokenizer())
+    rows = prompts(batch).tolist()
+
+    def run() -> None:
+        completions = generator.generate(rows, max_new_tokens=NEW, temperature=0.0)
+        assert all(len(completion.tokens) == NEW for completion in completions)
+
+    count = sum(x.size for x in jax.tree.leaves(params))
+    return run, dict(parameters=count, versions={"jax": jax.__version__})
+
+
+def transformers_side(compiled: bool, batch: int) -> tuple[Callable[[], None], dict]:
+    import torch
+    import transformers
+
+    torch.manual_seed(0)
+    config = transformers.LlamaConfig(
+        vocab_size=VOCAB_SIZE,
+        hidden_size=WIDTH,
+        intermediate_size=FEEDFORWARD,
+        num_hidden_layers=LAYERS,
+        num_attention_heads=HEADS,
+        num_key_value_heads=KV_HEADS,
+        max_position_embeddings=8_192,
+        rope_theta=100_000.0,
+        tie_word_embeddings=True,
+        bos_token_id=None,
+        eos_token_id=None,
+    )
+    model = transformers.LlamaForCausalLM(config).eval()
+    tokens = torch.from_numpy(prompts(batch))
+    options = dict(max_new_tokens=NEW, min_new_tokens=NEW, do_sample=False, use_cache=True)
+    if compiled:  # on a GPU a static cache makes `generate` compile by itself; on a CPU its users do it like this
+        model.forward = torch.compile(model.forward, dynamic=None)
+        options["cache_implementation"] = "static"
+
+    def run() -> None:
+        with torch.inference_mode():
+            out = model.generate(tokens, attention_mask=torch.ones_like(tokens), **options)
+        assert out.shape == (batch, PROMPT + NEW)
+
+    versions = {"torch": torch.__version__, "transformers": transformers.__version__}
+    return run, dict(parameters=sum(p.numel() for p in model.parameters()), versions=versions)
+
+
+def read_side() -> tuple[Callable[[], None], dict]:
+    """Reads PARAMETERS float32 numbers NEW times, each core a part of them: NumPy's dot product, a loop of loads.
+
+    As often as writing reads the weights: a single pass is over before the cores have left their sleep.
+    """
+    parts = np.array_split(np.ones(PARAMETERS, np.float32), len(os.sched_getaffinity(0)))
+    pool = ThreadPoolExecutor(len(parts))
+
+    def read(part: np.ndarray) -> None:
+        for _ in range(NEW):
+            np.dot(part, part)
+
+    return lambda: list(pool.map(read, parts)), dict(parameters=PARAMETERS, versions={})
+
+
+def main(side: str, batch: int) -> None:
+    began = time.perf_counter()
+    if side == "read":
+        run, facts = read_side()
+    elif side == "gptjax":
+        run, facts = gptjax_side(batch)
+    else:
+        run, facts = transformers_side(side == "transformers-compiled", batch)
+    run()
+    print(json.dumps(facts | {"seconds_to_first": time.perf_counter() - began}), flush=True)
+    for _ in sys.stdin:
+        began = time.perf_counter()
+        run()
+        print(json.dumps({"seconds": time.perf_counter() - began}), flush=True)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1], int(sys.argv[2]))
