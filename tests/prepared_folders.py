@@ -3,7 +3,6 @@
 import numpy as np
 
 from gptjax.corpus.manifest import write_manifest
-from gptjax.corpus.readers import Reader
 from gptjax.corpus.shards import ShardWriter
 from gptjax.corpus.tokenizer import ByteTokenizer
 
@@ -19,8 +18,7 @@ def write_prepared(folder, *, train, validation=(), shard_tokens=1000, tokenizer
             writer.append([np.asarray(ids) for ids in documents])
             splits[split] = {**writer.close(), "bytes": 0, "unknown_tokens": 0}
     tokenizer.save(folder)
-    (folder / "input.txt").write_text("x")
-    write_manifest(folder, options={}, reader=Reader([str(folder)]), tokenizer=tokenizer, splits=splits)
+    write_manifest(folder, options={}, tokenizer=tokenizer, splits=splits)
     return folder
 
 

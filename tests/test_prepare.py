@@ -48,7 +48,11 @@ def test_text_becomes_batches(corpus, tmp_path):
     output = tmp_path / "out"
     flags = [f"--input={corpus}", f"--output={output}", "--vocab_size=320", "--validation_fraction=0.2"]
     done = prepare(*flags)
-    for said in ("skipped 1: broken JSON line", "skipped 1: empty", "1 documents had bytes that are not UTF-8"):
+    for said in (
+        "skipped 1: unreadable: broken JSON line",
+        "skipped 1: empty",
+        "1 documents kept: bytes that are not UTF-8 became U+FFFD",
+    ):
         assert said in done.stdout
     assert f"next: python -m gptjax.train --config=configs/stdlib_tiny.py --config.data.path={output}" in done.stdout
 
@@ -62,10 +66,11 @@ def test_text_becomes_batches(corpus, tmp_path):
     before = {path: path.stat().st_mtime_ns for path in output.iterdir()}
     assert "already prepared" in prepare(*flags).stdout
     assert {path: path.stat().st_mtime_ns for path in output.iterdir()} == before
-    assert "prepared with vocab_size = 320, now 330" in refused(*flags, "--vocab_size=330")
+    assert "prepared with tokenizer.vocab_size = 320, now 330" in refused(*flags, "--vocab_size=330")
     (corpus / "d.txt").write_text("more")
     assert "prepared with input_files = 3, now 4" in refused(*flags)
-    assert "made anew" in prepare(*flags, "--overwrite").stdout
+    assert "already" not in prepare(*flags, "--overwrite").stdout
+    assert json.loads((output / "manifest.json").read_text())["splits"]["train"]["documents"] > 0
 
     # Another corpus with the same tokens.
     other = tmp_path / "other"
@@ -77,23 +82,65 @@ def test_the_same_command_makes_the_same_bytes(corpus, tmp_path):
     for name in ("one", "two"):
         prepare(f"--input={corpus}", f"--output={tmp_path / name}", "--vocab_size=320", "--validation_fraction=0.2")
     for path in (tmp_path / "one").iterdir():
-        assert path.read_bytes() == (tmp_path / "two" / path.name).read_bytes()
+        assert path.is_dir() or path.read_bytes() == (tmp_path / "two" / path.name).read_bytes()
 
 
-def test_a_killed_run_is_started_afresh(tmp_path):
-    (tmp_path / "a.txt").write_text("some text to read\n" * 1_000_000)
-    output = tmp_path / "out"
-    flags = [f"--input={tmp_path / 'a.txt'}", f"--output={output}", "--tokenizer=byte", "--split_by=tail"]
-    process = subprocess.Popen([sys.executable, "-m", "gptjax.prepare", *flags, "--shard_tokens=100000"])
-    while not (output / "train-00003.bin").exists() and process.poll() is None:
-        time.sleep(0.005)
-    process.send_signal(signal.SIGKILL)
-    assert process.wait() == -signal.SIGKILL
-    assert not (output / "manifest.json").exists()
+CONFIG = """
+from gptjax.corpus.config import default, source
 
-    assert "earlier or unfinished run" in prepare(*flags).stdout
-    assert not (output / "train-00003.bin").exists(), "nothing is left of the other run"
-    assert "already prepared" in prepare(*flags).stdout
+
+def get_config():
+    config = default()
+    config.sources = (
+        source(name="one", kind="text", path={one!r}, weight=1.5),
+        source(name="two", kind="text", path={two!r}),
+    )
+    config.shard_megabytes = 1
+    config.tokenizer.vocab_size = 400
+    return config
+"""
+
+
+def tree(folder):
+    """Every file of a prepared folder and of its stages."""
+    return {
+        str(path.relative_to(folder)): path.read_bytes()
+        for path in folder.rglob("*")
+        if path.is_file() and path.name != ".lock"
+    }
+
+
+def test_killed_at_any_stage_the_same_command_goes_on_to_the_same_bytes(tmp_path):
+    words = np.random.default_rng(0).choice(["alpha", "beta", "gamma", "delta", "return", "self"], (600, 1000))
+    texts = [" ".join(row) + f" {i}" for i, row in enumerate(words)]
+    for name, part in {"one": texts[:400], "two": texts[300:]}.items():
+        (tmp_path / name).mkdir()
+        for start in range(0, len(part), 50):
+            lines = [json.dumps({"text": text}) + "\n" for text in part[start : start + 50]]
+            (tmp_path / name / f"{start:03d}.jsonl").write_text("".join(lines))
+    (tmp_path / "config.py").write_text(CONFIG.format(one=str(tmp_path / "one"), two=str(tmp_path / "two")))
+    command = [sys.executable, "-m", "gptjax.prepare", f"--config={tmp_path / 'config.py'}"]
+    prepare(f"--config={tmp_path / 'config.py'}", f"--output={tmp_path / 'whole'}", "--workers=1")
+
+    output = tmp_path / "killed"
+    for sign in (
+        "work/extract-*/*.json",
+        "work/sketch-*/*",
+        "work/copies-*/*",
+        "work/tokenizer-*/*",
+        "work/encode-*/*",
+    ):
+        process = subprocess.Popen([*command, f"--output={output}", "--workers=2"], stdout=subprocess.DEVNULL)
+        while not any(output.glob(sign)) and process.poll() is None:
+            time.sleep(0.002)
+        process.send_signal(signal.SIGKILL)
+        assert process.wait() == -signal.SIGKILL, f"the run had ended before {sign} was there"
+        assert not (output / "manifest.json").exists()
+    prepare(f"--config={tmp_path / 'config.py'}", f"--output={output}", "--workers=3")
+    assert tree(output) == tree(tmp_path / "whole")
+    manifest = json.loads((output / "manifest.json").read_text())
+    assert manifest["sources"][1]["dropped"]["exact duplicate"]["documents"] == 100
+    assert len(manifest["parts"]) >= 4, "there was something to share out"
 
 
 def test_help_tells_what_there_is():
@@ -109,10 +156,10 @@ def test_mistakes_end_in_one_line(corpus, tmp_path):
     (tmp_path / "mine" / "thesis.doc").write_text("precious")
     single = f"--input={tmp_path / 'one.txt'}"
     for flags, message in [
-        ([], "--input and --output are needed"),
+        ([], "--input or --config is needed"),
         ([f"--input={tmp_path / 'nowhere'}", output], "no such file or folder"),
         ([f"--input={corpus}", output], "vocab_size = 8192: larger than this corpus can give, at most "),
-        ([single, output], "1 document in all; --split_by=tail"),
+        ([single, output], "1 document in all; split.by = 'tail'"),
         ([f"--input={corpus}", output, "--encoding_errors=error"], "b.txt: not UTF-8 at byte 3"),
         ([f"--input={corpus}", output, "--tokenizer=wordpiece"], "no such file or folder 'wordpiece'"),
         ([f"--input={corpus}", output, "--tokenizer=byte", "--vocab_size=999"], "has 265 tokens"),
@@ -123,7 +170,7 @@ def test_mistakes_end_in_one_line(corpus, tmp_path):
         ([single, output, "stray"], "unexpected argument 'stray'"),
     ]:
         assert message in refused(*flags)
-    assert not (tmp_path / "out").exists(), "a refused run leaves nothing behind"
+    assert not (tmp_path / "out" / "manifest.json").exists()
     assert (tmp_path / "mine" / "thesis.doc").read_text() == "precious"
 
 

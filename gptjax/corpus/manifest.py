@@ -7,18 +7,26 @@ import platform
 import re
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 from gptjax.config import ConfigError
 from gptjax.corpus.files import file_entry, write_aside
-from gptjax.corpus.readers import Reader
 from gptjax.corpus.tokenizer import Tokenizer
 from gptjax.data.prepared import FORMAT, MANIFEST, check_files, read_manifest, split_files, token_dtype
 
-OURS = re.compile(r"(manifest\.json|tokenizer\.(model|json)|\w+-\d{5,}\.bin|\w+\.documents\.npy)(\.tmp)?")
+WORK = "work"  # where the stages' folders are
+OURS = re.compile(
+    r"(manifest\.json|tokenizer\.(model|json)|\w+-\d{5,}\.bin|\w+\.(documents|origins)\.npy)(\.tmp)?|" + WORK
+)
 
 
-def write_manifest(folder: Path, *, options: dict, reader: Reader, tokenizer: Tokenizer, splits: dict) -> dict:
-    """Writes and returns the manifest of a folder whose shards and tokenizer are already in place."""
+def write_manifest(folder: Path, *, options: dict, tokenizer: Tokenizer, splits: dict, **more: Any) -> dict:
+    """Writes and returns the manifest of a folder whose shards and tokenizer are already in place.
+
+    Args:
+      options: what the output depends on; `finished` compares them.
+      more: sections of its own.
+    """
     manifest = {
         "format": FORMAT,
         "splits": splits,
@@ -30,8 +38,7 @@ def write_manifest(folder: Path, *, options: dict, reader: Reader, tokenizer: To
             "eos_id": tokenizer.eos_id,
             "file": file_entry(folder / tokenizer.file_name),
         },
-        "skipped": dict(reader.skipped),
-        "replaced": reader.replaced,
+        **more,
         "options": options,
         "versions": {"python": platform.python_version()}
         | {package: version(package) for package in ("numpy", "sentencepiece", "pyarrow")},
@@ -58,8 +65,8 @@ def finished(folder: Path, options: dict, overwrite: bool) -> dict | None:
     if MANIFEST not in present or overwrite:
         return None
     manifest = read_manifest(folder)
-    for name, value in options.items():
-        if (saved := manifest["options"].get(name)) != value:
+    for name in sorted({*options, *manifest["options"]}):
+        if (saved := manifest["options"].get(name)) != (value := options.get(name)):
             raise ConfigError(
                 f"output = {str(folder)!r}: prepared with {name} = {saved!r}, now {value!r}; "
                 "choose another folder or give --overwrite"
@@ -69,11 +76,9 @@ def finished(folder: Path, options: dict, overwrite: bool) -> dict | None:
     return manifest
 
 
-def clear(folder: Path) -> bool:
-    """Makes `folder` an empty one; True where something was there: an unfinished run, or what is to be overwritten."""
-    folder.mkdir(parents=True, exist_ok=True)
-    present = [path for path in folder.iterdir() if OURS.fullmatch(path.name)]
+def clear(folder: Path, keep: str = "") -> None:
+    """Deletes an earlier or unfinished run's outcome but for the file named `keep`; the stages' folders stay."""
+    present = [path for path in folder.iterdir() if OURS.fullmatch(path.name) and path.name not in (WORK, keep)]
     # The manifest goes first: without it the rest is an unfinished run's.
     for path in sorted(present, key=lambda path: path.name != MANIFEST):
         path.unlink()
-    return bool(present)

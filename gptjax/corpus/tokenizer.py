@@ -33,11 +33,12 @@ class Tokenizer(abc.ABC):
     """Token ids of a text; `decode(encode(text)) == text` but for characters that a vocabulary lacks.
 
     Attributes:
-      kind: 'bpe', 'byte' or 'char'.
+      kind: 'bpe', 'unigram', 'byte' or 'char'.
       vocab_size: V.
       unk_id, bos_id, eos_id, pad_id: ids, `None` where the vocabulary has no such token.
       control_ids: name → id of every control token.
       hash: of the file that `save` writes; equal hashes mean equal ids.
+      threads: that encoding may use, all cores' unless set.
     """
 
     kind: str
@@ -50,6 +51,7 @@ class Tokenizer(abc.ABC):
         self.control_ids = control_ids
         self.unk_id, self.bos_id, self.eos_id, self.pad_id = map(control_ids.get, CONTROL_TOKENS[:4])
         self.hash = xxhash.xxh3_128_hexdigest(file_bytes)
+        self.threads = os.cpu_count() or 1
 
     @abc.abstractmethod
     def encode_batch(self, texts: Sequence[str]) -> list[np.ndarray]:
@@ -85,12 +87,13 @@ class Tokenizer(abc.ABC):
 class SentencePieceTokenizer(Tokenizer):
     """A SentencePiece model: ours (tokenizer_training.py) or any other that has an end-of-text token."""
 
-    kind = "bpe"
     file_name = "tokenizer.model"
 
     def __init__(self, file_bytes: bytes):
         self._model = model = sentencepiece.SentencePieceProcessor(model_proto=file_bytes)
         pieces = [model.id_to_piece(i) for i in range(model.vocab_size())]
+        # Of BPE the scores are ranks of merges, of unigram logarithms of probabilities.
+        self.kind = "unigram" if any(model.get_score(i) % 1 for i in range(len(pieces))) else "bpe"
         controls = {piece: i for i, piece in enumerate(pieces) if model.is_control(i)}
         # The four special ids are the model's own, whatever it calls them.
         special = [model.unk_id(), model.bos_id(), model.eos_id(), model.pad_id()]
@@ -123,7 +126,7 @@ class SentencePieceTokenizer(Tokenizer):
         # Long documents are cut where no token can cross, so that one of them is shared by all threads, too.
         segments = [self._segments(text) for text in texts]
         flat = [part.encode() for parts in segments for part in parts]
-        ids = iter(self._model.encode(flat, num_threads=os.cpu_count() or 1))
+        ids = iter(self._model.encode(flat, num_threads=self.threads))
         return [self._join([next(ids) for _ in parts], parts) for parts in segments]
 
     def _segments(self, text: str) -> list[str]:

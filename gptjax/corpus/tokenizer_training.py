@@ -1,4 +1,4 @@
-"""Learning a vocabulary: a seeded sample of the corpus, then SentencePiece BPE or the characters that occur.
+"""Learning a vocabulary from a sample of the corpus: SentencePiece's BPE or unigram, or the characters that occur.
 
 SentencePiece is made for one sentence a line. Fed so it never sees a newline and spends a byte token on each; here it
 is given chunks of running text, with newline and tab as symbols of their own and scripts not split apart, which takes
@@ -10,60 +10,24 @@ from __future__ import annotations
 import io
 import re
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 
-import numpy as np
+import pyarrow as pa
 import sentencepiece
 
 from gptjax.config import ConfigError
 from gptjax.corpus.tokenizer import CONTROL_TOKENS, SPACE_MARK, CharacterTokenizer, SentencePieceTokenizer
 
 CHUNK = 2000  # characters
+SAMPLE_SCHEMA = pa.schema({"text": pa.large_string()})  # of files of chunks
 
 
-class TextSample:
-    """A uniform sample of the chunks of a stream of documents, of bounded size, the same for the same seed.
+def train_sentencepiece(
+    chunks: Iterable[str], kind: str, vocab_size: int, split_digits: bool = True
+) -> SentencePieceTokenizer:
+    """A vocabulary of exactly `vocab_size` tokens, with byte fallback.
 
-    Every chunk draws a number and the lowest are kept (bottom-k sampling): one pass, and the stream's length need not
-    be known. Texts are kept up to twice `size` characters at any moment.
-    """
-
-    def __init__(self, size: int, seed: int):
-        self._size = size
-        self._seed = seed
-        self._documents = 0
-        self._kept: list[tuple[float, int, int, str]] = []  # draw, document, chunk, text
-        self._characters = 0
-        self._bar = 1.0  # draws above it are already out
-
-    def add(self, text: str) -> None:
-        num_chunks = -(-len(text) // CHUNK)
-        draws = np.random.default_rng([self._seed, self._documents]).random(num_chunks)
-        for chunk in np.flatnonzero(draws < self._bar).tolist():
-            part = text[chunk * CHUNK : (chunk + 1) * CHUNK]
-            self._kept.append((float(draws[chunk]), self._documents, chunk, part))
-            self._characters += len(part)
-        self._documents += 1
-        if self._characters > 2 * self._size:
-            self._trim()
-
-    def __iter__(self) -> Iterator[str]:
-        """The sampled chunks, in the order of the stream."""
-        self._trim()
-        return (text for _, _, _, text in sorted(self._kept, key=lambda item: item[1:3]))
-
-    def _trim(self) -> None:
-        self._kept.sort()
-        ends = np.cumsum([len(text) for _, _, _, text in self._kept])
-        keep = int(np.searchsorted(ends, self._size, side="right"))
-        if keep < len(self._kept):
-            self._bar = self._kept[keep][0]
-            del self._kept[keep:]
-        self._characters = int(ends[keep - 1]) if keep else 0
-
-
-def train_bpe(chunks: Iterable[str], vocab_size: int, split_digits: bool = True) -> SentencePieceTokenizer:
-    """A byte-pair vocabulary (Sennrich et al., arXiv:1508.07909) of exactly `vocab_size` tokens, with byte fallback.
+    kind: bpe (Sennrich et al., arXiv:1508.07909) or unigram (Kudo, arXiv:1804.10959).
 
     Raises:
       ConfigError: the text cannot give so many tokens, or so few do not hold its characters; says how many can.
@@ -74,7 +38,7 @@ def train_bpe(chunks: Iterable[str], vocab_size: int, split_digits: bool = True)
             # '▁' would be learned as a space; the tokenizer encodes it as bytes.
             sentence_iterator=(chunk.replace(SPACE_MARK, " ") for chunk in chunks),
             model_writer=model,
-            model_type="bpe",
+            model_type=kind,
             vocab_size=vocab_size,
             # Lossless: text goes in and comes out as it is.
             normalization_rule_name="identity",
@@ -89,7 +53,7 @@ def train_bpe(chunks: Iterable[str], vocab_size: int, split_digits: bool = True)
             **dict(zip(("unk_id", "bos_id", "eos_id", "pad_id"), range(4))),
             control_symbols=list(CONTROL_TOKENS[4:]),
             max_sentence_length=4 * CHUNK + 1,  # bytes; longer chunks would be dropped
-            num_threads=2,  # a constant, as the model file records it
+            num_threads=2,  # a constant: the model file records it, and unigram's vocabulary depends on it
             minloglevel=3,
         )
     except RuntimeError as error:

@@ -4,6 +4,7 @@ manifest.json             written last: a folder without it is unfinished
 tokenizer.model | .json
 train-00000.bin …         little-endian uint16 (vocabulary up to 65,536) or uint32 tokens; shards may cut a document
 train.documents.npy       uint64 offsets [num_documents + 1] into the split's tokens; each document ends with EOS
+train.origins.npy         [num_documents] which document of which part of the corpus each one is; where it is known
 validation-00000.bin …    likewise
 """
 
@@ -33,6 +34,10 @@ def shard_name(split: str, index: int) -> str:
 
 def offsets_name(split: str) -> str:
     return f"{split}.documents.npy"
+
+
+def origins_name(split: str) -> str:
+    return f"{split}.origins.npy"
 
 
 def file_hash(path: Path) -> str:

@@ -4,9 +4,8 @@ import os
 import numpy as np
 import pytest
 
-from gptjax.config import ConfigError
 from gptjax.corpus.files import write_aside
-from gptjax.corpus.shards import ShardWriter, Splitter
+from gptjax.corpus.shards import ORIGIN, ShardWriter
 from gptjax.data.prepared import file_hash
 
 
@@ -63,45 +62,12 @@ def test_data_is_on_disk_before_it_is_named(tmp_path, monkeypatch):
     assert calls == ["fsync", "replace"]
 
 
-def split_of(splitter, text):
-    ((split, part),) = splitter(text)
-    assert part == text
-    return split
-
-
-def test_documents_are_split_by_their_text():
-    splitter = Splitter(0.2, "document", seed=0)
-    texts = [f"document {i}" for i in range(5000)]
-    sides = [split_of(splitter, text) for text in texts]
-    assert 0.18 < sides.count("validation") / len(sides) < 0.22
-    assert sides == [split_of(Splitter(0.2, "document", seed=0), text) for text in texts], "copies share a side"
-    assert sides != [split_of(Splitter(0.2, "document", seed=1), text) for text in texts]
-    # A larger share holds what a smaller one held.
-    more = [split_of(Splitter(0.3, "document", seed=0), text) for text in texts]
-    assert all(b == "validation" for a, b in zip(sides, more) if a == "validation")
-
-
-def test_without_validation_all_is_for_training():
-    splitter = Splitter(0, "document", seed=0)
-    assert splitter.splits == ("train",) and split_of(splitter, "text") == "train"
-
-
-def test_tails_are_held_out_after_a_line():
-    text = "".join(f"line {i}\n" for i in range(1000))
-    (train, head), (validation, tail) = Splitter(0.1, "tail", seed=0)(text)
-    assert (train, validation) == ("train", "validation") and head + tail == text
-    assert head.endswith("\n") and 0.09 < len(tail) / len(text) < 0.11
-    (_, head), (_, tail) = Splitter(0.1, "tail", seed=0)("title\n" + "x" * 5000)
-    assert 490 < len(tail) < 510, "no line is near: cut where the share says"
-    assert [split for split, _ in Splitter(0.1, "tail", seed=0)("x")] == ["train"]
-
-
-@pytest.mark.parametrize("fraction", [-0.1, 1.0, float("nan")])
-def test_shares_that_cannot_work(fraction):
-    with pytest.raises(ConfigError, match=r"validation_fraction = .*: must be in \[0, 1\)"):
-        Splitter(fraction, "document", 0)
-
-
-def test_unknown_way_to_split():
-    with pytest.raises(ConfigError, match="split_by = 'line': expected one of document, tail"):
-        Splitter(0.1, "line", 0)
+def test_origins_stand_beside_the_offsets(tmp_path):
+    writer = ShardWriter(tmp_path, "train", 256, shard_tokens=4)
+    origins = np.array([(7, 0, 3), (8, 1, 0), (9, 1, 5)], ORIGIN)
+    writer.extend(np.arange(5), np.array([2, 3]), origins[:2])
+    writer.extend(np.arange(2), np.array([2]), origins[2:])
+    section = writer.close()
+    assert section["tokens"] == 7 and section["documents"] == 3
+    np.testing.assert_array_equal(np.load(tmp_path / section["origins"]["name"]), origins)
+    assert section["origins"]["hash"] == file_hash(tmp_path / "train.origins.npy")

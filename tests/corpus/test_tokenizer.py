@@ -13,10 +13,10 @@ from hypothesis import strategies as st
 from gptjax.config import ConfigError
 from gptjax.corpus import tokenizer as tokenizers
 from gptjax.corpus.tokenizer import CONTROL_TOKENS, ByteTokenizer, CharacterTokenizer, load
-from gptjax.corpus.tokenizer_training import train_bpe
+from gptjax.corpus.tokenizer_training import train_sentencepiece
 
 TEXT = (Path(sysconfig.get_path("stdlib")) / "argparse.py").read_text() + "Ünï ▁ 1234 café 日本語\r\n\tdone"
-BPE = train_bpe([TEXT[i : i + 2000] for i in range(0, len(TEXT), 2000)], 600)
+BPE = train_sentencepiece([TEXT[i : i + 2000] for i in range(0, len(TEXT), 2000)], "bpe", 600)
 BYTE = ByteTokenizer()
 LOSSLESS = pytest.mark.parametrize("tokenizer", [BPE, BYTE], ids=["bpe", "byte"])
 
@@ -84,8 +84,8 @@ def test_newlines_and_tabs_are_tokens_and_digits_stand_alone():
 
 def test_digits_join_by_option():
     text = [TEXT[:2000], "in 1984 " * 200]
-    assert len(train_bpe(text, 380, split_digits=True).encode("1984")) == 4
-    assert len(train_bpe(text, 380, split_digits=False).encode("1984")) < 4
+    assert len(train_sentencepiece(text, "bpe", 380, split_digits=True).encode("1984")) == 4
+    assert len(train_sentencepiece(text, "bpe", 380, split_digits=False).encode("1984")) < 4
 
 
 @pytest.mark.parametrize("tokenizer", [BPE, BYTE, CharacterTokenizer("abc")], ids=["bpe", "byte", "char"])

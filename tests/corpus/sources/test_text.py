@@ -1,18 +1,26 @@
 import gzip
 import json
 import os
+from collections import Counter
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
 from gptjax.config import ConfigError
-from gptjax.corpus.readers import Reader
+from gptjax.corpus.sources import text
+
+
+def documents(*inputs, **options):
+    """(documents, what was skipped) of a source of text."""
+    options, skipped = {**text.OPTIONS, **options}, Counter()
+    pieces = text.find(",".join(map(str, inputs)), options)
+    return [document for piece in pieces for document in text.read(piece, options, skipped)], skipped
 
 
 def texts(*inputs, **options):
-    reader = Reader([str(path) for path in inputs], **options)
-    return [document.text for document in reader], reader
+    found, skipped = documents(*inputs, **options)
+    return [document.text for document in found], skipped
 
 
 def write_parquet(path, values, name="text"):
@@ -30,34 +38,38 @@ def test_every_kind_of_file_in_sorted_order(tmp_path):
     write_parquet(tmp_path / "f.parquet", ["four", "five"])
     (tmp_path / ".hidden.txt").write_text("not seen")
     (tmp_path / "g.csv").write_text("not seen")
-    found, reader = texts(tmp_path)
+    found, skipped = texts(tmp_path)
     assert found == ["text", "x = 1\n", "one", "two", "three", "four", "five", "# é\r\n"]
-    assert [document.text for document in reader] == found  # every pass alike
-    assert not reader.skipped
-    assert reader.bytes_read == reader.total_bytes > 0
+    assert not skipped
 
 
-def test_a_document_names_its_source(tmp_path):
-    path = tmp_path / "d.jsonl"
-    path.write_text('\n{"text": "one"}\n')
-    assert [document.source for document in Reader([str(path)])] == [f"{path}:2"]
+def test_a_piece_tells_its_size_and_when_it_changes(tmp_path):
+    (tmp_path / "a.txt").write_text("text")
+    (piece,) = text.find(str(tmp_path), text.OPTIONS)
+    assert piece.uri == f"{tmp_path}/a.txt" and piece.size == 4
+    os.utime(tmp_path / "a.txt", (1, 1))
+    assert text.find(str(tmp_path), text.OPTIONS)[0].version != piece.version
+
+
+def test_a_document_tells_where_it_was(tmp_path):
+    (tmp_path / "a.txt").write_text("whole")
+    (tmp_path / "d.jsonl").write_text('\n{"text": "one"}\n')
+    assert [document.uri for document in documents(tmp_path)[0]] == [f"{tmp_path}/a.txt", f"{tmp_path}/d.jsonl:2"]
 
 
 def test_several_inputs_keep_their_order_and_no_file_comes_twice(tmp_path):
     for name in "ab":
         (tmp_path / name).mkdir()
         (tmp_path / name / "x.txt").write_text(name)
-    found, reader = texts(tmp_path / "b", tmp_path / "a", tmp_path / "b" / "x.txt")
-    assert found == ["b", "a"]
-    assert reader.skipped == {"file named twice": 1}
+    assert texts(tmp_path / "b", tmp_path / "a", tmp_path / "b" / "x.txt")[0] == ["b", "a"]
 
 
 def test_separator_cuts_text_files_also_across_blocks(tmp_path, monkeypatch):
-    monkeypatch.setattr("gptjax.corpus.readers.BLOCK", 3)
+    monkeypatch.setattr("gptjax.corpus.sources.text.BLOCK", 3)
     (tmp_path / "a.txt").write_text("one<|end|>two<|end|><|end|>three")
-    found, reader = texts(tmp_path, separator="<|end|>")
+    found, skipped = texts(tmp_path, separator="<|end|>")
     assert found == ["one", "two", "three"]
-    assert reader.skipped == {"empty": 1}
+    assert skipped == {"empty": 1}
 
 
 @pytest.mark.parametrize("kind", ["txt", "jsonl", "jsonl text", "parquet"])
@@ -74,13 +86,13 @@ def test_text_that_is_not_utf8(tmp_path, kind):
         pq.write_table(pa.table({"text": strings}), tmp_path / "a.parquet")
     (tmp_path / "z.txt").write_text("fine")
 
-    found, reader = texts(tmp_path, encoding_errors="replace")
+    found, skipped = texts(tmp_path, encoding_errors="replace")
     assert found[0].startswith("caf\ufffd") and found[1] == "fine"
-    assert reader.replaced == 1 and not reader.skipped
+    assert skipped == {"kept: bytes that are not UTF-8 became U+FFFD": 1}
 
-    found, reader = texts(tmp_path, encoding_errors="skip")
+    found, skipped = texts(tmp_path, encoding_errors="skip")
     assert found == ["fine"]
-    assert reader.replaced == 0 and reader.skipped == {"not UTF-8": 1}
+    assert skipped == {"unreadable: not UTF-8": 1}
 
     with pytest.raises(ConfigError, match=r"a\.\w+(:1)?: not UTF-8 at byte \d+"):
         texts(tmp_path, encoding_errors="error")
@@ -103,16 +115,16 @@ def test_what_cannot_be_read_is_counted_and_the_rest_goes_on(tmp_path):
     (tmp_path / "i_not.jsonl.gz").write_bytes(b"not gzip")
     (tmp_path / "z.txt").write_text("last")
 
-    found, reader = texts(tmp_path)
+    found, skipped = texts(tmp_path)
     assert found[:2] == ["kept", "also kept"] and found[-1] == "last"
     assert len(found) > 10, "documents before the place where the gzip file ends are kept"
-    assert reader.skipped == {
+    assert skipped == {
         "empty": 2,
-        "NUL bytes: not a text": 1,
-        "broken JSON line": 2,
+        "unreadable: NUL bytes: not a text": 1,
+        "unreadable: broken JSON line": 2,
         "no text in field 'text'": 2 + 1 + 2,
-        "corrupt parquet": 2,
-        "truncated or corrupt gzip": 2,
+        "unreadable: corrupt parquet": 2,
+        "unreadable: truncated or corrupt gzip": 2,
     }
 
 
@@ -122,8 +134,8 @@ def test_a_damaged_parquet_page_is_counted(tmp_path):
     data[4:200] = bytes(196)
     (tmp_path / "a.parquet").write_bytes(data)
     (tmp_path / "b.txt").write_text("fine")
-    found, reader = texts(tmp_path)
-    assert found == ["fine"] and reader.skipped == {"corrupt parquet": 1}
+    found, skipped = texts(tmp_path)
+    assert found == ["fine"] and skipped == {"unreadable: corrupt parquet": 1}
 
 
 def test_links_are_followed_but_not_in_circles(tmp_path):
@@ -135,9 +147,9 @@ def test_links_are_followed_but_not_in_circles(tmp_path):
     (corpus / "loop").symlink_to(corpus)
     (corpus / "gone.txt").symlink_to(tmp_path / "nowhere")
     (corpus / "self.txt").symlink_to(corpus / "self.txt")
-    found, reader = texts(corpus)
+    found, skipped = texts(corpus)
     assert found == ["linked"]
-    assert reader.skipped == {"symbolic link loop": 1, "broken symbolic link": 2}
+    assert not skipped
 
 
 def test_a_file_that_may_not_be_read_is_counted(tmp_path, monkeypatch):
@@ -150,33 +162,32 @@ def test_a_file_that_may_not_be_read_is_counted(tmp_path, monkeypatch):
         return path.open("rb").read()
 
     monkeypatch.setattr("pathlib.Path.read_bytes", refuse)
-    found, reader = texts(tmp_path)
-    assert found == ["fine"] and reader.skipped == {"unreadable (PermissionError)": 1}
+    found, skipped = texts(tmp_path)
+    assert found == ["fine"] and skipped == {"unreadable: PermissionError": 1}
 
 
 @pytest.mark.parametrize(
     "name, message",
     [
-        ("nowhere", r"input = '.*nowhere': no such file or folder"),
-        ("a.csv", r"input = '.*a\.csv': a file must end in one of \.txt"),
-        ("folder", r"input = '.*folder': no file that ends in \.txt"),
+        ("nowhere", r"'.*nowhere': no such file or folder"),
+        ("a.csv", r"'.*a\.csv': a file must end in one of \.txt"),
     ],
 )
 def test_inputs_that_cannot_work(tmp_path, name, message):
     (tmp_path / "a.csv").write_text("x")
     (tmp_path / "folder").mkdir()
     with pytest.raises(ConfigError, match=message):
-        Reader([str(tmp_path / name)])
+        texts(tmp_path / name)
 
 
 def test_unknown_encoding_option(tmp_path):
     with pytest.raises(ConfigError, match="encoding_errors = 'ignore': expected one of replace, skip, error"):
-        Reader([str(tmp_path)], encoding_errors="ignore")
+        texts(tmp_path, encoding_errors="ignore")
 
 
 def test_the_standard_library_is_at_hand():
-    reader = Reader(["python-stdlib"])
-    names = [file.source for file in reader.files]
+    pieces = text.find("python-stdlib", text.OPTIONS)
+    names = [piece.uri for piece in pieces]
     assert "python-stdlib/argparse.py" in names and names == sorted(names, key=lambda name: name.split("/"))
     assert not [name for name in names if "/test" in name or "site-packages" in name]
-    assert reader.total_bytes > 5_000_000
+    assert sum(piece.size for piece in pieces) > 5_000_000

@@ -1,0 +1,156 @@
+"""A corpus = one config: its sources and what is done to them, every field with its meaning.
+
+A config file is Python: its `get_config(arg=None)` starts from `default()`, names `sources` and sets what differs;
+flags override any field but those of sources (`--config.tokenizer.vocab_size=32000`).
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+from ml_collections import ConfigDict, FrozenConfigDict
+
+from gptjax.config import ConfigError, check_fields, get, suggestion
+from gptjax.corpus import sources
+from gptjax.corpus.duplicates.bands import parameters
+
+SOURCE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+
+
+def source(
+    *,
+    name: str,
+    kind: str,
+    path: str,
+    weight: float = 1.0,
+    license: str = "",
+    language: str = "",
+    **options: Any,
+) -> ConfigDict:
+    """A source of documents.
+
+    Args:
+      name: of your choice, one for each source; in ids, tables and the manifest.
+      kind: how it is read: text (gptjax/corpus/sources has all).
+      path: where it is; several with commas between.
+      weight: how often each of its documents stands in the training split: 2 is twice, 0.3 are three in ten of them.
+      license, language: of documents that do not tell their own.
+      options: of the kind (OPTIONS in its module).
+    """
+    return ConfigDict(
+        dict(name=name, kind=kind, path=path, weight=weight, license=license, language=language, options=options)
+    )
+
+
+def default() -> ConfigDict:
+    """Every field there is, with values that make a corpus of good text."""
+    config = ConfigDict()
+    config.sources = ()  # of source(…)
+    config.seed = 0  # of the split, of samples and of hashing
+    config.shard_megabytes = 128  # of text in one task: bounds memory, and what a killed worker loses
+    config.max_document_megabytes = 4.0  # longer ones are cut at paragraphs
+    config.max_failure_share = 0.5  # of a source's documents and files that may be unreadable
+
+    config.duplicates = ConfigDict(
+        dict(
+            kind="near",  # none | exact (the same but for white space) | near (exact ones, too)
+            threshold=0.8,  # near: least Jaccard similarity of the sets of shingles
+            unit="word",  # near: of a shingle: word | character (for scripts that do not part words)
+            ngram=5,  # near: units in a shingle
+            permutations=128,  # near: of MinHash
+            verify=True,  # near: candidates are compared exactly, by all their shingles
+            scope="global",  # global | source: copies in other sources are no copies
+            memory_megabytes=512,  # for the join of keys; more are spilled to disk
+        )
+    )
+    config.tokenizer = ConfigDict(
+        dict(
+            name="bpe",  # bpe | unigram | byte | char | a prepared folder or tokenizer file to reuse
+            vocab_size=0,  # 0: 8192 for bpe and unigram, every character for char
+            split_digits=True,  # bpe, unigram: every digit is a token of its own
+            sample_megabytes=100.0,  # bpe, unigram: learn from this much of the training text, by the sources' weights
+            compare=(),  # other tokenizers (folders or files) whose bytes a token the manifest tells, too
+        )
+    )
+    config.split = ConfigDict(
+        dict(
+            validation_fraction=0.05,  # share held out; 0: no validation split
+            by="document",  # whole documents (copies on one side) | tail: the end of every one (few, long documents)
+        )
+    )
+    config.tokens = ConfigDict(
+        dict(
+            bos=False,  # every document begins with the tokenizer's beginning-of-text token
+            shard_tokens=1 << 28,  # tokens a shard file
+        )
+    )
+    return config.lock()
+
+
+_CHOICES = {
+    "duplicates.kind": ("none", "exact", "near"),
+    "duplicates.unit": ("word", "character"),
+    "duplicates.scope": ("global", "source"),
+    "split.by": ("document", "tail"),
+}
+_AT_LEAST_ONE = (
+    "shard_megabytes duplicates.ngram duplicates.permutations duplicates.memory_megabytes tokens.shard_tokens".split()
+)
+_POSITIVE = ("max_document_megabytes", "tokenizer.sample_megabytes")
+
+
+def validate(config: Any) -> None:
+    """Checks all that can be known without reading a source.
+
+    Raises:
+      ConfigError: the first thing that cannot work, with the field, the value and what is allowed.
+    """
+    check_fields(config, default())
+    for field, allowed in _CHOICES.items():
+        if (value := get(config, field)) not in allowed:
+            raise ConfigError(f"{field} = {value!r}: expected one of {', '.join(allowed)}{suggestion(value, allowed)}")
+    limits = (
+        (_AT_LEAST_ONE, lambda v: v >= 1, "must be at least 1"),
+        (_POSITIVE, lambda v: v > 0, "must be positive"),
+        (["seed", "tokenizer.vocab_size"], lambda v: v >= 0, "must not be negative"),
+        (["split.validation_fraction"], lambda v: 0 <= v < 1, "must be in [0, 1)"),
+        (["max_failure_share"], lambda v: 0 <= v <= 1, "must be in [0, 1]"),
+        (["duplicates.threshold"], lambda v: 0 < v <= 1, "must be in (0, 1]"),
+    )
+    for fields, holds, allowed in limits:
+        for field in fields:
+            if not holds(get(config, field)):
+                raise ConfigError(f"{field} = {get(config, field)}: {allowed}")
+    if config.duplicates.kind == "near":
+        parameters(config.duplicates.threshold, config.duplicates.permutations)
+    _validate_sources(config.sources)
+
+
+def _validate_sources(given: Any) -> None:
+    if not given:
+        raise ConfigError("sources: there are none; config.sources = (source(name=…, kind=…, path=…), …)")
+    names = [one.name for one in given]
+    for one in given:
+        if not SOURCE_NAME.fullmatch(one.name):
+            raise ConfigError(f"sources: name = {one.name!r}: letters, digits, dots, dashes and underscores, please")
+        if names.count(one.name) > 1:
+            raise ConfigError(f"sources: {one.name!r} is the name of {names.count(one.name)} of them")
+        if not (isinstance(one.weight, int | float) and 0 <= one.weight < 1000):
+            raise ConfigError(f"sources: {one.name}: weight = {one.weight!r}: must be in [0, 1000)")
+        known = sources.kind_named(one.kind).OPTIONS
+        for option in one.options:
+            if option not in known:
+                raise ConfigError(
+                    f"sources: {one.name}: a source of kind {one.kind!r} has no option {option!r}"
+                    f"{suggestion(option, known)} (options: {', '.join(known) or 'none'})"
+                )
+
+
+def plain(value: Any) -> Any:
+    """A config as JSON's own types."""
+    if isinstance(value, ConfigDict | FrozenConfigDict):
+        return {name: plain(inner) for name, inner in sorted(value.items())}
+    if isinstance(value, tuple | list):
+        return [plain(inner) for inner in value]
+    return value

@@ -1,0 +1,1 @@
+"""Duplicate documents: exact copies, near copies (MinHash, banding, exact verification), repeated passages."""

@@ -1,0 +1,193 @@
+"""Duplicates among the documents of many shards: sketches joined, candidates verified, clusters and drops written."""
+
+from __future__ import annotations
+
+import itertools
+import tempfile
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pyarrow
+import pyarrow.parquet
+
+from gptjax.config import ConfigError
+from gptjax.corpus.documents import read_documents
+from gptjax.corpus.duplicates.clusters import components
+from gptjax.corpus.duplicates.join import candidate_edges, equal_keys, pack, unpack
+from gptjax.corpus.duplicates.nodes import Earlier, Nodes, Shard
+from gptjax.corpus.duplicates.sketch import Sketch
+from gptjax.corpus.duplicates.verify import SetFolder, jaccard, unique_shingles, write_sets
+
+SCOPES = ("global", "source")
+EDGES_AT_ONCE = 1 << 13  # compared in one call
+
+KINDS = ("kept", "exact", "near")
+CLUSTERS_SCHEMA = pyarrow.schema(
+    [
+        ("id", pyarrow.uint64()),
+        ("representative", pyarrow.uint64()),
+        ("kind", pyarrow.string()),  # one of KINDS
+        ("size", pyarrow.int64()),  # documents in the cluster, the one kept among them
+        ("jaccard", pyarrow.float32()),  # similarity to the representative; null where nothing was verified
+    ]
+)
+DROPS_SCHEMA = pyarrow.schema(
+    [("id", pyarrow.uint64()), ("reason", pyarrow.string()), ("representative", pyarrow.uint64())]
+)
+
+
+@dataclass(frozen=True)
+class Search:
+    """What counts as a duplicate, and who stays.
+
+    Attributes:
+      threshold: the least Jaccard similarity of near copies.
+      scope: 'global', or 'source': only documents of one source are compared.
+      sources: names in order of precedence; those not named come after them, by name.
+      verify: candidates are compared exactly, by all their shingles; otherwise one shared band key is enough.
+      memory_megabytes: for the join of keys, beside about 60 bytes a document.
+    """
+
+    threshold: float = 0.8
+    scope: str = "global"
+    sources: tuple[str, ...] = ()
+    verify: bool = True
+    memory_megabytes: int = 512
+
+    def __post_init__(self):
+        if not 0 < self.threshold <= 1:
+            raise ConfigError(f"duplicates.threshold = {self.threshold}: must be in (0, 1]")
+        if self.scope not in SCOPES:
+            raise ConfigError(f"duplicates.scope = {self.scope!r}: expected one of {', '.join(SCOPES)}")
+        if self.memory_megabytes < 1:
+            raise ConfigError(f"duplicates.memory_megabytes = {self.memory_megabytes}: must be at least 1")
+
+
+def find_duplicates(
+    shards: Sequence[Shard], folder: Path, search: Search, earlier: Earlier | None = None, parallel: Callable = map
+) -> dict:
+    """Writes clusters.parquet (new documents that have copies) and drops.parquet (those of them to leave out).
+
+    The representative of a cluster is the document that an earlier corpus kept, else of the first source in order,
+    else the longest, else the one of smallest id. Neither the order of the shards nor how documents are spread over
+    them changes anything. Two documents may stand in one cluster by way of others between them: the table has the
+    similarity of each to its representative.
+
+    Args:
+      folder: where the files go; also holds spilled ones for the while.
+      earlier: corpora to compare with, beside one another.
+      parallel: `map`, or one that runs on several processes (`concurrent.futures.Executor.map`).
+
+    Returns:
+      Counts: documents, candidate and near pairs, clusters, dropped documents by kind; repeated_ids are documents
+      whose id a kept one has too: they are no drops, since a drop by that id would take both.
+
+    Raises:
+      ConfigError: sketches that were made differently.
+    """
+    nodes = Nodes(shards, search.scope, search.sources, earlier)
+    memory = search.memory_megabytes << 20
+    leaders = _exact_leaders(nodes, folder, memory)
+    numbers = np.arange(len(nodes), dtype=np.uint32)
+    followers = np.flatnonzero(leaders != numbers)
+    bands = (nodes.band_keys(band, leaders == numbers) for band in range(nodes.sketch.bands))
+    candidates = candidate_edges(bands, len(nodes), folder, memory)
+    candidates = candidates[unpack(candidates)[1] >= nodes.first_new]  # earlier pairs have their verdicts
+    fixed = [nodes.settled_edges(), pack(leaders[followers], followers)]
+    if not search.verify:
+        cluster = components(np.concatenate([*fixed, candidates]), len(nodes))
+        return _write(nodes, cluster, leaders, None, folder) | {"candidate_pairs": len(candidates)}
+    with tempfile.TemporaryDirectory(prefix="sets-", dir=folder) as sets:
+        near = candidates[_compare(candidates, nodes, search.threshold, Path(sets), parallel) >= search.threshold]
+        cluster = components(np.concatenate([*fixed, near]), len(nodes))
+        # An exact copy is as similar to the representative as the one that was compared in its place.
+        new = slice(nodes.first_new, None)
+        pairs, pair_of_node = np.unique(pack(cluster[new], leaders[new]), return_inverse=True)
+        apart = np.not_equal(*unpack(pairs))
+        of_pairs = np.ones(len(pairs), np.float32)
+        of_pairs[apart] = _compare(pairs[apart], nodes, 0, Path(sets), parallel)
+        similarity = np.ones(len(nodes), np.float32)
+        similarity[new] = of_pairs[pair_of_node]
+    counts = {"candidate_pairs": len(candidates), "near_pairs": len(near)}
+    return _write(nodes, cluster, leaders, similarity, folder) | counts
+
+
+def _exact_leaders(nodes: Nodes, folder: Path, memory: int) -> np.ndarray:
+    """uint32 [nodes]: the first of each document's exact copies; itself where it is that or has none."""
+    leaders = np.arange(len(nodes), dtype=np.uint32)
+    for members, starts in equal_keys(nodes.exact_keys(), len(nodes), folder, memory):
+        leaders[members] = np.repeat(members[starts], np.diff(starts, append=len(members)))
+    return leaders
+
+
+def _compare(edges: np.ndarray, nodes: Nodes, threshold: float, sets: Path, parallel: Callable) -> np.ndarray:
+    """float32 [edges]: exact similarities. Shingle sets that `sets` lacks are made from the documents first."""
+    wanted = np.setdiff1d(np.concatenate(unpack(edges)), SetFolder(sets).nodes)
+    work = list(nodes.rows_by_shard(wanted))
+    written = len(list(sets.iterdir()))
+    paths = [sets / f"{written + number:08d}.npy" for number in range(len(work))]
+    if work:
+        shards, members, rows = zip(*work)
+        files = [shard.documents for shard in shards]
+        for _ in parallel(_write_shard_sets, paths, files, members, rows, itertools.repeat(nodes.sketch)):
+            pass
+    blocks = [edges[start : start + EDGES_AT_ONCE] for start in range(0, len(edges), EDGES_AT_ONCE)]
+    found = parallel(_jaccard_in_folder, blocks, itertools.repeat(sets), itertools.repeat(threshold))
+    return np.concatenate([np.zeros(0, np.float32), *found])
+
+
+def _write_shard_sets(path: Path, documents: Path, members: np.ndarray, rows: np.ndarray, sketch: Sketch) -> None:
+    """The shingle sets of some rows of one shard; members uint32 [rows] are their nodes."""
+    flats, counts = [np.zeros(0, np.uint64)], [np.zeros(1, np.int64)]
+    first_row = 0
+    for batch in read_documents(documents, ["text"]):
+        here = rows[(rows >= first_row) & (rows < first_row + batch.num_rows)] - first_row
+        flat, offsets = unique_shingles(batch["text"].take(here).to_pylist(), sketch.ngram, sketch.unit)
+        flats.append(flat)
+        counts.append(np.diff(offsets))
+        first_row += batch.num_rows
+    write_sets(path, members, np.concatenate(flats), np.cumsum(np.concatenate(counts)))
+
+
+def _jaccard_in_folder(edges: np.ndarray, folder: Path, threshold: float) -> np.ndarray:
+    return jaccard(edges, SetFolder(folder), threshold)
+
+
+def _write(nodes: Nodes, cluster: np.ndarray, leaders: np.ndarray, similarity: np.ndarray | None, folder: Path) -> dict:
+    """Writes both tables: cluster, leaders uint32 [nodes] (the smallest node of each cluster, of each exact group)."""
+    sizes = np.bincount(cluster, minlength=1)
+    new = np.arange(len(nodes)) >= nodes.first_new
+    ids, representatives = nodes.ids, nodes.ids[cluster]
+    kept = cluster == np.arange(len(nodes))
+    repeated = ~kept & (ids == representatives) & (cluster >= nodes.first_new)
+    listed = np.flatnonzero(new & (sizes[cluster] > 1) & ~repeated)
+    listed = listed[np.argsort(cluster[listed], kind="stable")]
+    kinds = np.where(kept, 0, np.where(leaders == cluster, 1, 2))[listed].astype(np.int8)
+    names = pyarrow.DictionaryArray.from_arrays(kinds, list(KINDS)).cast(pyarrow.string())
+    columns = {
+        "id": ids[listed],
+        "representative": representatives[listed],
+        "kind": names,
+        "size": sizes[cluster[listed]],
+        "jaccard": pyarrow.nulls(len(listed), pyarrow.float32()) if similarity is None else similarity[listed],
+    }
+    pyarrow.parquet.write_table(
+        pyarrow.table(columns, CLUSTERS_SCHEMA), folder / "clusters.parquet", compression="zstd"
+    )
+    dropped = listed[kinds > 0]
+    reasons = pyarrow.DictionaryArray.from_arrays(kinds[kinds > 0], ["", "exact duplicate", "near duplicate"])
+    columns = {
+        "id": ids[dropped],
+        "reason": reasons.cast(pyarrow.string()),
+        "representative": representatives[dropped],
+    }
+    pyarrow.parquet.write_table(pyarrow.table(columns, DROPS_SCHEMA), folder / "drops.parquet", compression="zstd")
+    return {
+        "documents": len(nodes) - nodes.first_new,
+        "clusters": len(np.unique(cluster[listed])),
+        "exact_dropped": int(np.count_nonzero(kinds == 1)),
+        "near_dropped": int(np.count_nonzero(kinds == 2)),
+        "repeated_ids": int(np.count_nonzero(repeated)),
+    }

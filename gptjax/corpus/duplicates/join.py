@@ -1,0 +1,126 @@
+"""Equal keys among more keys than fit in memory, and the edges that they make: linear even in a huge group.
+
+Keys are hashes, so cutting their range into equal parts gives parts of about equal size. Where all keys do not fit
+into the memory allowed they are spilled to one pair of files a part, and each part is sorted by itself.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+import numpy as np
+
+ENTRY_BYTES = 40  # of memory a key: itself, its node, its place in the order, and the sorted copy
+Chunks = Iterable[tuple[np.ndarray, np.ndarray]]  # (keys uint64, nodes: unsigned integers of one dtype), equally long
+
+
+def equal_keys(chunks: Chunks, total: int, folder: Path, memory: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Groups of nodes with equal keys, part by part.
+
+    Args:
+      chunks: all keys with their nodes; total: how many there are at most.
+      folder: where files are spilled for the while; memory: bytes to stay below.
+
+    Yields:
+      (members [group members], starts int64 [groups]): nodes in groups of two and more, ascending within each, and
+      the place where each group begins.
+    """
+    parts = max(1, -(-total * ENTRY_BYTES // memory))
+    if parts == 1:
+        yield _groups(*_collect(chunks, total))
+        return
+    with tempfile.TemporaryDirectory(prefix="spill-", dir=folder) as spill:
+        dtype = _spill(chunks, parts, Path(spill))
+        for part in range(parts):
+            keys_path, nodes_path = _names(Path(spill), part)
+            yield _groups(np.fromfile(keys_path, np.uint64), np.fromfile(nodes_path, dtype))
+            keys_path.unlink()
+            nodes_path.unlink()
+
+
+def candidate_edges(bands: Iterable[Chunks], total: int, folder: Path, memory: int) -> np.ndarray:
+    """Edges between documents that share a key in any band: uint64 [edges], packed (see `pack`), ascending, unique.
+
+    Args:
+      bands: the (keys, nodes) of one band after the other; total: documents at most; folder, memory: see equal_keys.
+    """
+    edges = np.zeros(0, np.uint64)
+    for chunks in bands:
+        for members, starts in equal_keys(chunks, total, folder, memory):
+            edges = np.union1d(edges, linear_edges(members, starts))
+    return edges
+
+
+def linear_edges(members: np.ndarray, starts: np.ndarray) -> np.ndarray:
+    """Packed edges of each group: every member to the group's first, and to its predecessor; at most two a member.
+
+    A group holds false candidates too, which verification cuts off again: with a star or a chain alone, one of them
+    in the middle would part documents that belong together.
+    """
+    if not len(members):
+        return np.zeros(0, np.uint64)
+    firsts = np.repeat(members[starts], np.diff(starts, append=len(members)))
+    later = np.ones(len(members), bool)
+    later[starts] = False
+    star = pack(firsts[later], members[later])
+    chain = pack(members[:-1][later[1:]], members[1:][later[1:]])
+    return np.unique(np.concatenate([star, chain]))
+
+
+def pack(first: np.ndarray, second: np.ndarray) -> np.ndarray:
+    """Pairs of node numbers below 2³², as one uint64 each."""
+    return first.astype(np.uint64) << np.uint64(32) | second.astype(np.uint64)
+
+
+def unpack(edges: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The uint32 node numbers of packed edges."""
+    return (edges >> np.uint64(32)).astype(np.uint32), edges.astype(np.uint32)
+
+
+def _groups(keys: np.ndarray, nodes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    order = np.argsort(keys)
+    keys = keys[order]
+    same = keys[1:] == keys[:-1]
+    shared = np.zeros(len(keys), bool)
+    shared[1:] |= same
+    shared[:-1] |= same
+    keys, nodes = keys[shared], nodes[order[shared]]
+    nodes = nodes[np.lexsort((nodes, keys))]
+    return nodes, np.flatnonzero(np.concatenate([[True], keys[1:] != keys[:-1]])[: len(keys)])
+
+
+def _collect(chunks: Chunks, total: int) -> tuple[np.ndarray, np.ndarray]:
+    """All chunks in two arrays, filled in place: to concatenate would hold everything twice."""
+    keys, nodes, filled = np.empty(total, np.uint64), np.empty(0, np.uint32), 0
+    for some_keys, some_nodes in chunks:
+        if not filled:
+            nodes = np.empty(total, some_nodes.dtype)
+        keys[filled : filled + len(some_keys)] = some_keys
+        nodes[filled : filled + len(some_keys)] = some_nodes
+        filled += len(some_keys)
+    return keys[:filled], nodes[:filled]
+
+
+def _spill(chunks: Chunks, parts: int, folder: Path) -> np.dtype:
+    paths = [_names(folder, part) for part in range(parts)]
+    for pair in paths:
+        for path in pair:
+            path.touch()
+    dtype = np.dtype(np.uint32)
+    for keys, nodes in chunks:
+        dtype = nodes.dtype
+        part = (keys >> np.uint64(32)) * np.uint64(parts) >> np.uint64(32)
+        order = np.argsort(part, kind="stable")
+        edges = np.searchsorted(part[order], np.arange(parts + 1))
+        for (keys_path, nodes_path), start, end in zip(paths, edges[:-1], edges[1:]):
+            here = order[start:end]
+            for path, values in ((keys_path, keys), (nodes_path, nodes)):
+                with open(path, "ab") as file:
+                    values[here].tofile(file)
+    return dtype
+
+
+def _names(folder: Path, part: int) -> tuple[Path, Path]:
+    return folder / f"{part}.keys", folder / f"{part}.nodes"

@@ -1,0 +1,105 @@
+"""Tasks in processes of this machine: one dies, its task is reported lost, another takes its place."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+import threading
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from multiprocessing.connection import Connection, wait
+from typing import Any
+
+SPAWN = multiprocessing.get_context("spawn")  # threads of Arrow and SentencePiece do not survive a fork
+
+
+class LocalProcesses:
+    """An executor of `workers` processes, started when first needed. A context manager: they end with it.
+
+    Each task has a process to itself while it runs, so that it is known whose worker was lost
+    (`concurrent.futures` gives up all that are under way when one dies).
+    """
+
+    def __init__(self, workers: int):
+        self._idle = [_Worker() for _ in range(workers)]
+
+    def __enter__(self) -> LocalProcesses:
+        return self
+
+    def __exit__(self, *_) -> None:
+        for worker in self._idle:
+            worker.stop()
+
+    def run(self, function: Callable[[Any], Any], items: Sequence[Any]) -> Iterator[tuple[int, Any]]:
+        waiting = deque(enumerate(items))
+        busy: dict[Connection, tuple[_Worker, int]] = {}
+        try:
+            while waiting or busy:
+                while waiting and self._idle:
+                    worker = self._idle.pop()
+                    index, item = waiting.popleft()
+                    busy[worker.give((function, item))] = worker, index
+                for connection in wait(list(busy)):
+                    worker, index = busy.pop(connection)
+                    outcome = worker.take()
+                    self._idle.append(worker)
+                    yield index, outcome
+        finally:
+            for worker, _ in busy.values():
+                worker.stop()
+                self._idle.append(worker)
+
+
+class _Worker:
+    """A process that takes (function, item) after (function, item) from a pipe; started again when it has died."""
+
+    def __init__(self):
+        self._process: multiprocessing.Process | None = None
+
+    def give(self, call: tuple[Callable, Any]) -> Connection:
+        """Starts on a call; returns what becomes readable when it has ended, or the process has."""
+        if self._process is not None:
+            try:
+                self._connection.send(call)
+                return self._connection
+            except OSError:  # it died while idle
+                self.stop()
+        self._connection, theirs = SPAWN.Pipe()
+        self._process = SPAWN.Process(target=_serve, args=(theirs,))
+        self._process.start()
+        theirs.close()
+        self._connection.send(call)
+        return self._connection
+
+    def take(self) -> Any:
+        """What the call gave, None where the process died."""
+        try:
+            return self._connection.recv()
+        except (EOFError, OSError):
+            self.stop()
+            return None
+
+    def stop(self) -> None:
+        if self._process is not None:
+            self._process.kill()
+            self._process.join()
+            self._connection.close()
+            self._process = None
+
+
+def _serve(connection: Connection) -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal's Ctrl-C is for the driver, which stops its workers
+    threading.Thread(target=_end_with_driver, daemon=True).start()
+    while True:
+        try:
+            function, item = connection.recv()
+        except EOFError:
+            return
+        connection.send(function(item))
+
+
+def _end_with_driver() -> None:
+    """A driver that is killed takes its workers along, also amid a long task."""
+    multiprocessing.parent_process().join()
+    os._exit(1)

@@ -1,0 +1,81 @@
+"""Tasks on a Ray cluster, or on a Ray of this machine's own where none is named: pip install 'gptjax[ray]'.
+
+RAY_ADDRESS names a cluster (or `auto`, on one of its machines). All its machines must see the output folder under one
+path and have gptjax installed.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+from gptjax.config import ConfigError, RunError
+
+AHEAD = 1000  # tasks that wait in Ray's own queue
+
+
+class RayTasks:
+    """An executor of Ray tasks, one core each. A context manager: leaves Ray as it was.
+
+    Args:
+      workers: tasks at a time; 0: as many as there are cores.
+
+    Raises:
+      ConfigError: Ray is not installed, or the cluster that RAY_ADDRESS names is not there.
+    """
+
+    def __init__(self, workers: int):
+        try:
+            import ray
+        except ImportError:
+            raise ConfigError("--executor=ray: needs pip install 'gptjax[ray]'") from None
+        self._ray = ray
+        self._workers = workers
+        self._started = not ray.is_initialized()
+        if self._started:
+            here = {} if os.environ.get("RAY_ADDRESS") else {"num_cpus": workers or None, "include_dashboard": False}
+            try:
+                ray.init(log_to_driver=False, logging_level=logging.ERROR, **here)
+            except ConnectionError as error:
+                raise ConfigError(f"--executor=ray: RAY_ADDRESS={os.environ.get('RAY_ADDRESS')}: {error}") from None
+
+    def __enter__(self) -> RayTasks:
+        return self
+
+    def __exit__(self, *_) -> None:
+        if self._started:
+            self._ray.shutdown()
+
+    def run(self, function: Callable[[Any], Any], items: Sequence[Any]) -> Iterator[tuple[int, Any]]:
+        ray = self._ray
+        # Retries are counted by the stage, the same for every executor.
+        remote = ray.remote(num_cpus=1, max_retries=0)(_call)
+        shared = ray.put(function)
+        waiting = deque(enumerate(items))
+        running: dict[Any, int] = {}
+        try:
+            while waiting or running:
+                while waiting and len(running) < (self._workers or AHEAD):
+                    index, item = waiting.popleft()
+                    running[remote.remote(shared, item)] = index
+                (done, *_), _ = ray.wait(list(running), num_returns=1)
+                yield running.pop(done), self._get(done)
+        finally:
+            for reference in running:
+                ray.cancel(reference, force=True)
+
+    def _get(self, reference: Any) -> Any:
+        errors = self._ray.exceptions
+        try:
+            return self._ray.get(reference)
+        except (errors.WorkerCrashedError, errors.NodeDiedError, errors.OutOfMemoryError, errors.ObjectLostError):
+            return None
+        except errors.RaySystemError as error:
+            raise RunError(f"Ray broke down: {error}") from error
+
+
+def _call(function: Callable[[Any], Any], item: Any) -> Any:
+    return function(item)

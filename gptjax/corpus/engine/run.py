@@ -1,0 +1,114 @@
+"""A stage over all its shards: what is done is passed over, what fails is tried again, what keeps failing set aside."""
+
+from __future__ import annotations
+
+import errno
+import functools
+import traceback
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+from gptjax.config import ConfigError, RunError
+from gptjax.corpus.engine.stage import Stage, clear_attempts, finished, part_name, perform
+
+STRIKES = 3  # attempts at a task, before it is given up
+LOST = "its worker died (killed, perhaps for want of memory)"
+_DISK_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+
+
+@dataclass(frozen=True)
+class Failure:
+    """Why an attempt gave no result. `stops`: the exception that ends the run, as no other task could do better."""
+
+    reason: str
+    details: str = ""
+    stops: Exception | None = None
+
+
+class Executor(Protocol):
+    """Where tasks run: processes here (local.py), Ray (ray_tasks.py) or SLURM (slurm_jobs.py)."""
+
+    def run(self, function: Callable[[Any], Any], items: Sequence[Any]) -> Iterator[tuple[int, Any]]:
+        """(index of an item, `function(item)`, or None where its worker was lost) in any order, each as it ends.
+
+        A generator that is closed early leaves no work running.
+        """
+
+
+def run_stage(
+    stage: Stage,
+    inputs: Sequence[Any],
+    work: Path,
+    executor: Executor,
+    progress: Callable[[int, dict], None] = lambda number, result: None,
+) -> list[dict]:
+    """Does one task for each of `inputs` and returns their results, in that order whatever the executor did.
+
+    Args:
+      inputs: JSON each; task i is number i.
+      work: the folder that holds the stages' folders.
+      progress: told of every result, also of those that were there already.
+
+    Raises:
+      RunError: some tasks failed three times each; the others are done, and the same call tries those again.
+      ConfigError: a task found a mistake of the user's.
+      OSError: the disk is full.
+    """
+    folder = work / stage.folder
+    folder.mkdir(parents=True, exist_ok=True)
+    results: dict[int, dict] = {}
+    failures: dict[int, Failure] = {}
+    for _ in range(STRIKES):
+        clear_attempts(folder)
+        # What an earlier run finished, or a lost worker: a task may die after it has published.
+        for number in [number for number in range(len(inputs)) if number not in results]:
+            if result := finished(stage, work, number, inputs[number]):
+                results[number] = result
+                progress(number, result)
+        waiting = [number for number in range(len(inputs)) if number not in results]
+        failures = {}
+        outcomes = executor.run(functools.partial(attempt, stage, work), [(i, inputs[i]) for i in waiting])
+        for index, outcome in outcomes if waiting else ():
+            number = waiting[index]
+            if isinstance(outcome, dict):
+                results[number] = outcome
+                progress(number, outcome)
+                continue
+            failures[number] = outcome or Failure(LOST)
+            if failures[number].stops:
+                outcomes.close()
+                raise failures[number].stops
+        if not failures:
+            break
+    clear_attempts(folder)
+    for number in range(len(inputs)):
+        _note(folder / f"{part_name(number)}.failed", failures.get(number))
+    if failures:
+        number, first = min(failures.items())
+        raise RunError(
+            f"{stage.name}: {len(failures)} of {len(inputs)} tasks failed {STRIKES} times each, the others are done; "
+            f"task {number}: {first.reason} (see {folder / part_name(number)}.failed). The same command tries again"
+        )
+    return [results[number] for number in range(len(inputs))]
+
+
+def attempt(stage: Stage, work: Path, task: tuple[int, Any]) -> dict | Failure:
+    """What a worker runs: the task's result, or why there is none."""
+    try:
+        return perform(stage, work, *task)
+    except ConfigError as error:
+        return Failure(str(error), stops=error)
+    except OSError as error:
+        stops = OSError(error.errno, f"{stage.name}: {error}") if error.errno in _DISK_FULL else None
+        return Failure(f"{type(error).__name__}: {error}", traceback.format_exc(), stops)
+    except Exception as error:
+        return Failure(f"{type(error).__name__}: {error}", traceback.format_exc())
+
+
+def _note(path: Path, failure: Failure | None) -> None:
+    if failure is None:
+        path.unlink(missing_ok=True)
+    else:
+        path.write_text(f"{failure.reason}\n{failure.details}")

@@ -1,0 +1,104 @@
+"""What there is to read: every source's pieces, put together into tasks of about a shard's size."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass, field
+from typing import Any
+
+from gptjax.config import ConfigError, RunError
+from gptjax.corpus.config import plain
+from gptjax.corpus.sources import UNREADABLE, Piece, kind_named
+
+FEW = 100  # documents, below which a share of failures says little until all are read
+
+
+@dataclass
+class Listing:
+    """Tasks of the extract stage, in the order of the sources.
+
+    Attributes:
+      tasks: their inputs; sources: the config of each one's source; sizes: bytes to read.
+      pieces: of each source, and bytes: likewise.
+    """
+
+    tasks: list[dict] = field(default_factory=list)
+    sources: list[Any] = field(default_factory=list)
+    sizes: list[int] = field(default_factory=list)
+    pieces: Counter[str] = field(default_factory=Counter)
+    bytes: Counter[str] = field(default_factory=Counter)
+
+
+def list_sources(sources: Any, shard_bytes: int) -> Listing:
+    """Finds every source's pieces.
+
+    Raises:
+      ConfigError: a source is not there, or empty.
+    """
+    listing = Listing()
+    for source in sources:
+        kind = kind_named(source.kind)
+        options = {**kind.OPTIONS, **plain(source.options)}
+        try:
+            pieces = kind.find(source.path, options)
+        except ConfigError as error:
+            raise ConfigError(f"{source.name}: {error}") from None
+        if not pieces:
+            raise ConfigError(f"{source.name}: path = {source.path!r}: no file that a {source.kind!r} source reads")
+        told = {"name": source.name, "kind": source.kind, "options": options}
+        told |= {"license": source.license, "language": source.language}
+        listing.pieces[source.name] = len(pieces)
+        listing.bytes[source.name] = sum(piece.size for piece in pieces)
+        for group in _groups(pieces, shard_bytes):
+            listing.tasks.append({"source": told, "pieces": [piece.to_json() for piece in group]})
+            listing.sources.append(source)
+            listing.sizes.append(sum(piece.size for piece in group))
+    return listing
+
+
+def _groups(pieces: list[Piece], most: int) -> list[list[Piece]]:
+    """Runs of pieces that are no larger than `most` bytes together, or single ones that are."""
+    groups, size = [[]], 0
+    for piece in pieces:
+        if groups[-1] and size + piece.size > most:
+            groups.append([])
+            size = 0
+        groups[-1].append(piece)
+        size += piece.size
+    return groups
+
+
+class FailureLimit:
+    """Stops a run of which a source turns out to be mostly unreadable, as soon as that is plain."""
+
+    def __init__(self, listing: Listing, most: float):
+        self._names = [source.name for source in listing.sources]
+        self._most = most
+        self._documents: Counter[str] = Counter()
+        self._failures: dict[str, Counter[str]] = {}
+
+    def heed(self, task: int, report: dict) -> None:
+        """Counts what one task of extract read."""
+        name = self._names[task]
+        self._documents[name] += report["documents"]
+        failures = {reason: n for reason, n in report["skipped"].items() if reason.startswith(UNREADABLE)}
+        self._failures.setdefault(name, Counter()).update(failures)
+        self._check(name, FEW)
+
+    def check(self) -> None:
+        """The verdict when all is read.
+
+        Raises:
+          RunError: more than the stated share of a source is unreadable.
+        """
+        for name in self._failures:
+            self._check(name, 1)
+
+    def _check(self, name: str, least: int) -> None:
+        failed = self._failures[name].total()
+        total = failed + self._documents[name]
+        if total >= least and failed > self._most * total:
+            reasons = ", ".join(f"{reason} ({count})" for reason, count in self._failures[name].most_common(3))
+            raise RunError(
+                f"{name}: {failed} of {total} documents failed, more than max_failure_share = {self._most:g}: {reasons}"
+            )

@@ -1,0 +1,257 @@
+"""From sources to a prepared folder, stage by stage; each is done shard by shard, and what is done is not done again.
+
+ extract     pieces of sources → documents, in shards
+ sketch      documents → the hashes by which copies are found
+ copies      all hashes → verdicts on documents that have copies (one task, in bounded memory)
+ survey      documents and verdicts → what is left, in which split
+ sample      the training split's documents → chunks, drawn at random
+ tokenizer   chunks → tokenizer (one task)
+ encode      documents → token ids
+ assemble    token ids → the shards that training reads, and the manifest
+
+Between stages travel files in FOLDER/work and, here, the numbers in their reports. A verdict says of a document, by its
+row in its shard, why it is out; no text is written anew to leave it out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from gptjax.config import ConfigError
+from gptjax.corpus import funnel, tokenizer
+from gptjax.corpus.assemble import Encoded, assemble
+from gptjax.corpus.duplicates.bands import parameters
+from gptjax.corpus.engine import Executor, Stage, run_stage
+from gptjax.corpus.listing import FailureLimit, Listing
+from gptjax.corpus.manifest import WORK, clear, write_manifest
+from gptjax.corpus.stages.copies import find_copies, sketch
+from gptjax.corpus.stages.encode import encode
+from gptjax.corpus.stages.extract import extract
+from gptjax.corpus.stages.survey import survey
+from gptjax.corpus.stages.vocabulary import make_tokenizer, sample
+from gptjax.corpus.tokenizer import Tokenizer
+
+MEGABYTE = 1_000_000
+LEARNED_FROM_TEXT = ("bpe", "unigram")
+MADE = (*LEARNED_FROM_TEXT, "byte", "char")
+
+# (name of a stage, bytes of each task) → what is told of every task that is done: its number and its result.
+Watch = Callable[[str, Sequence[int]], AbstractContextManager[Callable[[int, dict], None]]]
+
+
+@dataclass
+class Shard:
+    """Documents of one source in one file, and what is known of them so far.
+
+    Attributes:
+      number: of the part, as the origins of documents tell it.
+      source: its config.
+      documents: the file's entry, with count documents and size bytes of text.
+      verdicts: entries of files (stages/verdicts.py).
+      left, encoded: the reports of survey and encode.
+    """
+
+    number: int
+    source: Any
+    documents: dict
+    count: int
+    size: int
+    verdicts: list[dict] = field(default_factory=list)
+    left: dict = field(default_factory=dict)
+    encoded: dict = field(default_factory=dict)
+
+    def inputs(self, **more: Any) -> dict[str, Any]:
+        """Of a stage that looks at the documents that are left."""
+        return {"documents": self.documents, "verdicts": self.verdicts, **more}
+
+
+class Pipeline:
+    """The stages of one corpus.
+
+    Args:
+      config: checked (gptjax/corpus/config.py).
+      listing: what its sources have.
+      folder: to prepare.
+    """
+
+    def __init__(self, config: Any, listing: Listing, folder: Path, executor: Executor, watch: Watch):
+        self.config, self.listing, self.folder = config, listing, folder
+        self.work = folder / WORK
+        self.stages: list[Stage] = []
+        self._executor, self._watch = executor, watch
+        fraction, by = config.split.validation_fraction, config.split.by
+        self._split = {"fraction": fraction, "by": by, "seed": config.seed}
+        self._splits = ("train", "validation") if fraction else ("train",)
+        self._check_tokenizer()
+
+    def prepare(self, options: dict) -> dict:
+        """Does whatever is not done yet and returns the manifest, which is written last.
+
+        Args:
+          options: for the manifest: what a finished folder is recognised by.
+
+        Raises:
+          ConfigError: the corpus cannot give what the config asks for.
+          RunError: tasks failed, or too much of a source is unreadable.
+          OSError: the disk is full.
+        """
+        shards, skipped = self.extract()
+        copies = self.find_copies(shards)
+        self.survey(shards)
+        tokens, tokenizer_file = self.make_tokenizer(shards)
+        encoded = self.encode(shards, tokenizer_file)
+
+        clear(self.folder, keep=tokens.file_name)
+        tokens.save(self.folder)
+        return write_manifest(
+            self.folder,
+            options=options,
+            tokenizer=tokens,
+            splits={split: self.assemble(shards, encoded, split, tokens) for split in self._splits},
+            skipped=funnel.total(skipped),
+            sources=funnel.by_source(self.config, self.listing, shards, skipped),
+            copies=copies,
+            parts=[{"source": shard.source.name, **shard.documents} for shard in shards],
+            stages={stage.name: {"version": stage.version, "options": stage.options} for stage in self.stages},
+        )
+
+    def extract(self) -> tuple[list[Shard], dict[str, dict[str, int]]]:
+        """The documents of all sources in shards; and by source, what was skipped: reason → count."""
+        shard_bytes = self.config.shard_megabytes * MEGABYTE
+        most_bytes = round(self.config.max_document_megabytes * MEGABYTE)
+        stage = Stage("extract", extract, options={"shard_bytes": shard_bytes, "most_document_bytes": most_bytes})
+        limit = FailureLimit(self.listing, self.config.max_failure_share)
+        results = self._run(stage, self.listing.tasks, self.listing.sizes, limit.heed)
+        limit.check()
+        shards: list[Shard] = []
+        for source, result in zip(self.listing.sources, results):
+            for name, held in result["report"]["files"].items():
+                entry = result["files"][name]
+                shards.append(Shard(len(shards), source, entry, held["documents"], held["bytes"]))
+        skipped = funnel.skipped(self.listing, [result["report"] for result in results])
+        if not shards:
+            raise ConfigError(
+                f"no document in {self.listing.pieces.total()} files ({funnel.told(funnel.total(skipped))})"
+            )
+        return shards, skipped
+
+    def find_copies(self, shards: list[Shard]) -> dict | None:
+        """Gives every shard its verdicts on copies; returns counts."""
+        asked = self.config.duplicates
+        if asked.kind == "none":
+            return None
+        bands, rows = parameters(asked.threshold, asked.permutations) if asked.kind == "near" else (0, 1)
+        options = {"unit": asked.unit, "ngram": asked.ngram, "bands": bands, "rows": rows, "seed": self.config.seed}
+        results = self._run(Stage("sketch", sketch, options=options), *_inputs(shards))
+        sketched = [[shard.documents, result["files"]["sketches.npz"]] for shard, result in zip(shards, results)]
+        options = {name: asked[name] for name in ("threshold", "scope", "verify", "memory_megabytes")}
+        options["sources"] = [source.name for source in self.config.sources]
+        (found,) = self._run(Stage("copies", find_copies, options=options), [{"shards": sketched}], [0])
+        for shard in shards:
+            shard.verdicts.append(found["files"][f"verdicts-{shard.number:05d}.parquet"])
+        return {**found["report"], "clusters": found["files"]["clusters.parquet"]}
+
+    def survey(self, shards: list[Shard]) -> None:
+        """Tells every shard what is left of it.
+
+        Raises:
+          ConfigError: a split would be empty.
+        """
+        options = {"split": self._split, "characters": self.config.tokenizer.name == "char"}
+        for shard, result in zip(shards, self._run(Stage("survey", survey, options=options), *_inputs(shards))):
+            shard.left = {**result["report"], "files": result["files"]}
+        for split in self._splits:
+            if not any(split in shard.left["splits"] for shard in shards):
+                count = sum(shard.left["documents"] for shard in shards)
+                raise ConfigError(
+                    f"the {split} split would be empty: {count} document{'s' * (count > 1)} in all; split.by = 'tail' "
+                    "holds out the end of every document, split.validation_fraction sets the share"
+                )
+
+    def make_tokenizer(self, shards: list[Shard]) -> tuple[Tokenizer, dict]:
+        """The tokenizer and the entry of its file."""
+        asked = self.config.tokenizer
+        inputs: dict[str, Any] = {}
+        if asked.name in LEARNED_FROM_TEXT:
+            stage = Stage("sample", sample, options={"split": self._split, "seed": self.config.seed})
+            weighted = sum(_bytes(shard, "train") * shard.source.weight for shard in shards)
+            rate = asked.sample_megabytes * MEGABYTE / max(weighted, 1)
+            drawn = self._run(stage, *_inputs(shards, lambda shard: {"rate": min(rate * shard.source.weight, 1.0)}))
+            inputs["samples"] = [result["files"]["sample.parquet"] for result in drawn]
+        elif asked.name == "char":
+            inputs["characters"] = [shard.left["files"]["characters.json"] for shard in shards]
+        elif asked.name not in MADE:
+            inputs["hash"] = tokenizer.load(asked.name).hash
+        options = {name: asked[name] for name in ("name", "vocab_size", "split_digits")}
+        (made,) = self._run(Stage("tokenizer", make_tokenizer, options=options), [inputs], [0])
+        (entry,) = made["files"].values()
+        return tokenizer.load(self.work / entry["name"]), entry
+
+    def encode(self, shards: list[Shard], tokenizer_file: dict) -> list[dict]:
+        """The files of each shard's tokens."""
+        compare = {path: tokenizer.load(path).hash for path in self.config.tokenizer.compare}
+        options = {"split": self._split, "bos": self.config.tokens.bos, "compare": compare}
+        inputs, sizes = _inputs(shards, lambda shard: {"tokenizer": tokenizer_file})
+        results = self._run(Stage("encode", encode, options=options), inputs, sizes)
+        for shard, result in zip(shards, results):
+            shard.encoded = result["report"]
+        return [result["files"] for result in results]
+
+    def assemble(self, shards: list[Shard], encoded: list[dict], split: str, tokens: Tokenizer) -> dict:
+        """Writes a split and returns its section of the manifest."""
+        parts = [
+            Encoded(
+                part=shard.number,
+                source=shard.source.name,
+                weight=shard.source.weight,
+                tokens=self.work / files[f"{split}.tokens"]["name"],
+                index=self.work / files[f"{split}.index.npy"]["name"],
+            )
+            for shard, files in zip(shards, encoded)
+            if f"{split}.tokens" in files
+        ]
+        shard_tokens = self.config.tokens.shard_tokens
+        section = assemble(parts, self.folder, split, tokens.vocab_size, shard_tokens, self.config.seed)
+        unknown = sum(shard.encoded["splits"].get(split, {}).get("unknown_tokens", 0) for shard in shards)
+        return {**section, "unknown_tokens": unknown}
+
+    def _run(
+        self,
+        stage: Stage,
+        inputs: Sequence[Any],
+        sizes: Sequence[int],
+        heed: Callable[[int, dict], None] = lambda number, report: None,
+    ) -> list[dict]:
+        self.stages.append(stage)
+        with self._watch(stage.name, sizes) as progress:
+
+            def tell(number: int, result: dict) -> None:
+                progress(number, result)
+                heed(number, result["report"])
+
+            return run_stage(stage, inputs, self.work, self._executor, tell)
+
+    def _check_tokenizer(self) -> None:
+        """Raises ConfigError where a tokenizer that is to be reused cannot be, before anything is read."""
+        asked = self.config.tokenizer
+        if asked.name not in MADE and asked.vocab_size not in (0, size := tokenizer.load(asked.name).vocab_size):
+            raise ConfigError(
+                f"tokenizer.vocab_size = {asked.vocab_size}: the tokenizer {asked.name!r} has {size} tokens"
+            )
+        if asked.name == "byte" and asked.vocab_size not in (0, size := tokenizer.ByteTokenizer().vocab_size):
+            raise ConfigError(f"tokenizer.vocab_size = {asked.vocab_size}: the tokenizer 'byte' has {size} tokens")
+        for path in asked.compare:
+            tokenizer.load(path)
+
+
+def _inputs(shards: list[Shard], more: Callable[[Shard], dict] = lambda shard: {}) -> tuple[list[dict], list[int]]:
+    """(inputs, bytes) of one task a shard, over the documents that are left."""
+    return [shard.inputs(**more(shard)) for shard in shards], [shard.left.get("bytes", shard.size) for shard in shards]
+
+
+def _bytes(shard: Shard, split: str) -> int:
+    return shard.left["splits"].get(split, {"bytes": 0})["bytes"]

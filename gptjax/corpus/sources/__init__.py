@@ -1,0 +1,63 @@
+"""Where documents come from: one module a kind of source, each with the same two functions.
+
+  find(path, options) -> list[Piece]                       what there is, in an order that does not change
+  read(piece, options, skipped) -> Iterator[Document]      its documents; what is bad is counted and passed over
+
+`read` counts in `skipped`, by reason. A reason that begins with UNREADABLE is a failure, of which a source may have a
+stated share; one that begins with KEPT tells of documents that were kept all the same; others were left out on purpose.
+"""
+
+from __future__ import annotations
+
+import importlib
+from dataclasses import asdict, dataclass, field
+from typing import Any, Protocol
+
+from gptjax.config import ConfigError, suggestion
+
+UNREADABLE = "unreadable: "
+KEPT = "kept: "
+
+KINDS = {"text": "gptjax.corpus.sources.text"}
+
+
+@dataclass(frozen=True)
+class Piece:
+    """A file of a source, or a part of one.
+
+    Attributes:
+      uri: its path or address.
+      size: bytes to read, by which work is shared out.
+      version: what changes when its content does: a time of modification, an ETag.
+      options: JSON: what `read` needs to know beside the source's own options.
+    """
+
+    uri: str
+    size: int
+    version: str = ""
+    options: dict[str, Any] = field(default_factory=dict)
+
+    def to_json(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+class SourceKind(Protocol):
+    """The module of a kind of source.
+
+    OPTIONS: the options that `config.source(kind=…, **options)` may give, with their defaults.
+    """
+
+    OPTIONS: dict[str, Any]
+    find: Any
+    read: Any
+
+
+def kind_named(name: str) -> SourceKind:
+    """The module of a kind; imported only now, since some import much.
+
+    Raises:
+      ConfigError: there is none of that name.
+    """
+    if name not in KINDS:
+        raise ConfigError(f"sources: kind = {name!r}: expected one of {', '.join(KINDS)}{suggestion(name, KINDS)}")
+    return importlib.import_module(KINDS[name])

@@ -1,0 +1,94 @@
+"""Documents → sketches, shard by shard; all sketches → one verdict on every document that has copies."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from gptjax.corpus.duplicates.find import Search, find_duplicates
+from gptjax.corpus.duplicates.nodes import Shard
+from gptjax.corpus.duplicates.sketch import Sketch, Sketches, write_sketches
+from gptjax.corpus.engine import Task
+from gptjax.corpus.stages.verdicts import write_verdicts
+
+REPEATED = "exact duplicate"  # the same document of the same place, a second time
+
+
+def sketch(task: Task, folder: Path) -> dict:
+    """inputs: documents, verdicts. options: fields of Sketch."""
+    tables = [pq.read_table(task.path(entry), columns=["id", "reason"]) for entry in task.inputs["verdicts"]]
+    out = [table.filter(pc.not_equal(table["reason"], ""))["id"].to_numpy() for table in tables]
+    dropped = np.concatenate(out) if out else None
+    return write_sketches(task.path(task.inputs["documents"]), folder / "sketches.npz", Sketch(**task.options), dropped)
+
+
+def find_copies(task: Task, folder: Path) -> dict:
+    """Writes clusters.parquet and, for each shard, verdicts-NNNNN.parquet.
+
+    inputs: shards: [documents, sketches] each. options: fields of Search.
+
+    Where copies are only looked for within a source, a second search over all sources tells which documents the split
+    must keep together.
+    """
+    shards = [Shard(task.path(documents), task.path(sketches)) for documents, sketches in task.inputs["shards"]]
+    options = {**task.options, "sources": tuple(task.options["sources"])}
+    report = find_duplicates(shards, folder, Search(**options))
+    drops = pq.read_table(folder / "drops.parquet").sort_by("id")
+    clusters = pq.read_table(folder / "clusters.parquet", columns=["id", "representative"])
+    if task.options["scope"] != "global":
+        together = folder / "together"
+        together.mkdir()
+        find_duplicates(shards, together, Search(**{**options, "scope": "global"}))
+        clusters = pq.read_table(together / "clusters.parquet", columns=["id", "representative"])
+        for path in together.iterdir():
+            path.unlink()
+        together.rmdir()
+    _write_verdicts(folder, shards, drops, clusters.sort_by("id"))
+    (folder / "drops.parquet").unlink()
+    return report
+
+
+def _write_verdicts(folder: Path, shards: list[Shard], drops: pa.Table, clusters: pa.Table) -> None:
+    """Every document in a cluster, by its row: ids of one source may come twice, of which the first may stay."""
+    reasons = drops["reason"].combine_chunks()
+    met = np.zeros(0, np.uint64)
+    repeated = _repeated_ids(shards)
+    for number, shard in enumerate(shards):
+        sketches = Sketches(shard.sketches)
+        ids = sketches["ids"]
+        drop, dropped = _places(drops, ids)
+        cluster, clustered = _places(clusters, ids)
+        again = np.isin(ids, repeated) & ~dropped
+        first_here = np.zeros(len(ids), bool)
+        first_here[np.unique(ids, return_index=True)[1]] = True
+        again_out = again & (np.isin(ids, met) | ~first_here)
+        met = np.union1d(met, ids[again])
+        reason = np.full(len(ids), "", object)
+        reason[dropped] = reasons.take(pa.array(drop[dropped])).to_pylist()
+        reason[again_out] = REPEATED
+        representative = np.where(again, ids, np.uint64(0))
+        representative[clustered] = clusters["representative"].to_numpy()[cluster[clustered]]
+        told = np.flatnonzero(dropped | clustered | again)
+        write_verdicts(
+            folder / f"verdicts-{number:05d}.parquet",
+            *(sketches["rows"][told], ids[told], reason[told], representative[told]),
+        )
+
+
+def _places(table: pa.Table, ids: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Each id's place in a table that is sorted by id, and whether it is there."""
+    known = table["id"].to_numpy()
+    if not len(known):
+        return np.zeros(len(ids), np.int64), np.zeros(len(ids), bool)
+    place = np.minimum(np.searchsorted(known, ids), len(known) - 1)
+    return place, known[place] == ids
+
+
+def _repeated_ids(shards: list[Shard]) -> np.ndarray:
+    """Ids that more than one row has, in all shards together."""
+    ids = np.sort(np.concatenate([Sketches(shard.sketches)["ids"] for shard in shards]))
+    return np.unique(ids[1:][ids[1:] == ids[:-1]])

@@ -1,0 +1,96 @@
+"""What is left of a shard → token ids by split, and where each document's are."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+
+from gptjax.corpus import tokenizer
+from gptjax.corpus.engine import Task
+from gptjax.corpus.splits import split_texts
+from gptjax.corpus.stages.verdicts import remaining
+from gptjax.corpus.tokenizer import Tokenizer
+from gptjax.data.prepared import token_dtype
+
+BATCH_CHARACTERS = 1 << 22  # text that is encoded at once
+
+# One entry a document, in the order of their tokens.
+INDEX = np.dtype([("id", "<u8"), ("row", "<u4"), ("length", "<u4"), ("bytes", "<u4")])
+
+
+def encode(task: Task, folder: Path) -> dict:
+    """Writes SPLIT.tokens and SPLIT.index.npy (INDEX) for each split that has documents.
+
+    inputs: documents, verdicts, tokenizer. options: split, bos, compare: path of another tokenizer → its hash.
+
+    Reports by split documents, bytes, tokens and unknown_tokens, and of the validation split, how many tokens the
+    compared tokenizers need.
+    """
+    tokens = tokenizer.load(task.path(task.inputs["tokenizer"]))
+    others = {path: tokenizer.load(path) for path in task.options["compare"]}
+    for each in (tokens, *others.values()):
+        each.threads = 1  # the other cores have shards of their own
+    outputs: dict[str, _SplitOutput] = {}
+    compared: Counter[str] = Counter()
+    for split, keys, texts in _batches(task):
+        if split not in outputs:
+            outputs[split] = _SplitOutput(folder, split, tokens, task.options["bos"])
+        outputs[split].append(keys, texts)
+        if split == "validation":
+            for name, other in others.items():
+                compared[name] += sum(map(len, other.encode_batch(texts)))
+    splits = {split: output.close() for split, output in sorted(outputs.items())}
+    return {
+        "documents": sum(section["documents"] for section in splits.values()),
+        "bytes": sum(section["bytes"] for section in splits.values()),
+        "splits": splits,
+        "compared": dict(compared),
+    }
+
+
+def _batches(task: Task) -> Iterator[tuple[str, list[tuple[int, int]], list[str]]]:
+    """(split, (id, row) of documents, their texts), some megabytes at a time."""
+    held: dict[str, tuple[list, list, int]] = {}
+    for shard in remaining(task):
+        for number, split, text in split_texts(shard.texts, shard.split_keys, **task.options["split"]):
+            keys, texts, characters = held.pop(split, ([], [], 0))
+            keys.append((int(shard.ids[number]), int(shard.rows[number])))
+            texts.append(text)
+            if characters + len(text) < BATCH_CHARACTERS:
+                held[split] = keys, texts, characters + len(text)
+            else:
+                yield split, keys, texts
+    for split, (keys, texts, _) in held.items():
+        yield split, keys, texts
+
+
+class _SplitOutput:
+    def __init__(self, folder: Path, split: str, tokens: Tokenizer, bos: bool):
+        self._path, self._split, self._tokens = folder, split, tokens
+        self._before = [tokens.bos_id] if bos else []
+        self._dtype = token_dtype(tokens.vocab_size)
+        self._file = open(folder / f"{split}.tokens", "wb")
+        self._index: list[np.ndarray] = []
+        self._counts = Counter(documents=0, bytes=0, tokens=0, unknown_tokens=0)
+
+    def append(self, keys: list[tuple[int, int]], texts: list[str]) -> None:
+        before, after = np.array(self._before, np.int32), np.array([self._tokens.eos_id], np.int32)
+        encoded = self._tokens.encode_batch(texts)
+        flat = np.concatenate([part for ids in encoded for part in (before, ids, after)]).astype(self._dtype)
+        self._file.write(flat.tobytes())
+        index = np.zeros(len(texts), INDEX)
+        index["id"], index["row"] = np.array(keys, np.uint64).T
+        index["length"] = [len(ids) + len(before) + 1 for ids in encoded]
+        index["bytes"] = [len(text.encode()) for text in texts]
+        self._index.append(index)
+        self._counts.update(documents=len(texts), bytes=int(index["bytes"].sum(dtype=np.int64)), tokens=len(flat))
+        if self._tokens.unk_id is not None:
+            self._counts["unknown_tokens"] += int(np.count_nonzero(flat == self._tokens.unk_id))
+
+    def close(self) -> dict:
+        self._file.close()
+        np.save(self._path / f"{self._split}.index.npy", np.concatenate(self._index))
+        return dict(self._counts)

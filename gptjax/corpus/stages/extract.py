@@ -1,0 +1,61 @@
+"""Pieces of a source → documents: part-N.documents-000.parquet and on, each of about a shard's size."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections import Counter
+from pathlib import Path
+
+from gptjax.corpus.documents import DocumentWriter, rows_of
+from gptjax.corpus.engine import Task
+from gptjax.corpus.sources import Piece, kind_named
+
+
+def extract(task: Task, folder: Path) -> dict:
+    """inputs: source (name, kind, license, language, options), pieces. options: shard_bytes, most_document_bytes.
+
+    A source whose pieces cannot be cut, such as one large compressed file, gives several files of a shard's size, so
+    that the stages after this one have shards in any case.
+    """
+    source = task.inputs["source"]
+    kind = kind_named(source["kind"])
+    skipped: Counter[str] = Counter()
+    output = _Files(folder, task.options["shard_bytes"])
+    for piece in task.inputs["pieces"]:
+        for document in kind.read(Piece(**piece), source["options"], skipped):
+            document = dataclasses.replace(
+                document,
+                license=document.license or source["license"],
+                language=document.language or source["language"],
+            )
+            output.append(rows_of(source["name"], document, task.options["most_document_bytes"]))
+    return {"skipped": dict(sorted(skipped.items())), **output.close()}
+
+
+class _Files:
+    """Documents in files of about `size` bytes of text each."""
+
+    def __init__(self, folder: Path, size: int):
+        self._folder, self._size = folder, size
+        self._writer: DocumentWriter | None = None
+        self._files: dict[str, dict[str, int]] = {}
+
+    def append(self, rows) -> None:
+        if self._writer is None:
+            self._name = f"documents-{len(self._files):03d}.parquet"
+            self._writer = DocumentWriter(self._folder / self._name)
+        self._writer.append(rows)
+        if self._writer.bytes >= self._size:
+            self._finish()
+
+    def close(self) -> dict:
+        """The report: files, and what they hold in all."""
+        if self._writer is not None:
+            self._finish()
+        totals = {name: sum(file[name] for file in self._files.values()) for name in ("documents", "bytes")}
+        return {**totals, "files": self._files}
+
+    def _finish(self) -> None:
+        writer, self._writer = self._writer, None
+        writer.close()
+        self._files[self._name] = {"documents": writer.documents, "bytes": writer.bytes}

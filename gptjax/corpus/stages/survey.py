@@ -1,0 +1,40 @@
+"""What is left of a shard, by split, and what is not, by reason; the characters that occur, where they are asked for.
+
+It comes before hours of training a tokenizer and encoding, so that a corpus that cannot be split is refused by then.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from pathlib import Path
+
+from gptjax.corpus.engine import Task
+from gptjax.corpus.splits import split_texts
+from gptjax.corpus.stages.verdicts import remaining
+
+
+def survey(task: Task, folder: Path) -> dict:
+    """inputs: documents, verdicts. options: split (fraction, by, seed), characters (whether to count them).
+
+    Reports documents and bytes that are left, the same by split, and dropped: reason → [documents, bytes].
+    """
+    documents, size, dropped = Counter(), Counter(), {}
+    characters: Counter[str] = Counter()
+    for shard in remaining(task):
+        for _, split, text in split_texts(shard.texts, shard.split_keys, **task.options["split"]):
+            documents[split] += 1
+            size[split] += len(text.encode())
+            if split == "train" and task.options["characters"]:
+                characters.update(text)
+        for reason, (count, bytes_) in shard.dropped.items():
+            before = dropped.get(reason, [0, 0])
+            dropped[reason] = [before[0] + count, before[1] + bytes_]
+    if task.options["characters"]:
+        (folder / "characters.json").write_text(json.dumps(dict(sorted(characters.items()))))
+    return {
+        "documents": documents.total(),
+        "bytes": size.total(),
+        "splits": {split: {"documents": documents[split], "bytes": size[split]} for split in sorted(documents)},
+        "dropped": dict(sorted(dropped.items())),
+    }

@@ -1,0 +1,100 @@
+"""Which documents of a shard are out and why, and which of the rest stand in which split.
+
+A verdict names a document by its row in the shard: ids are of content and origin, and a source may hold the same
+document twice.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+import xxhash
+
+from gptjax.corpus.documents import read_documents
+from gptjax.corpus.engine import Task
+
+VERDICTS = pa.schema(
+    {
+        "row": pa.uint32(),
+        "id": pa.uint64(),
+        "reason": pa.string(),  # why it is out; empty: it stays, and `representative` is all there is to say
+        "representative": pa.uint64(),  # the one that stays of its cluster of copies; 0: none
+    }
+)
+
+
+def write_verdicts(path: Path, rows: np.ndarray, ids: np.ndarray, reasons, representatives: np.ndarray) -> None:
+    """One verdict an entry; rows ascending."""
+    columns = [pa.array(rows, pa.uint32()), pa.array(ids, pa.uint64()), pa.array(reasons, pa.string())]
+    table = pa.table([*columns, pa.array(representatives, pa.uint64())], schema=VERDICTS)
+    pq.write_table(table, path, compression="zstd")
+
+
+@dataclass(frozen=True)
+class Shard:
+    """Some documents of a shard that are in, in their order; and what became of the others around them.
+
+    Attributes:
+      rows: int64 [documents], their rows in the shard; ids: uint64 [documents].
+      texts: of the documents.
+      split_keys: uint64 [documents], equal for documents that must not be parted by the split: copies of one another,
+        and parts of one document.
+      dropped: reason → (documents, bytes) of what was between them.
+    """
+
+    rows: np.ndarray
+    ids: np.ndarray
+    texts: list[str]
+    split_keys: np.ndarray
+    dropped: dict[str, tuple[int, int]]
+
+
+def remaining(task: Task) -> Iterator[Shard]:
+    """The documents of `task.inputs['documents']` that no file of `task.inputs['verdicts']` puts out, some at a time.
+
+    Where several do, the first tells the reason.
+    """
+    tables = [pq.read_table(task.path(entry)) for entry in task.inputs["verdicts"]]
+    first_row = 0
+    for batch in read_documents(task.path(task.inputs["documents"]), ["id", "parent_id", "text"]):
+        reasons = np.full(len(batch), "", object)
+        representatives = np.zeros(len(batch), np.uint64)
+        for table in tables:
+            rows = table["row"].to_numpy().astype(np.int64) - first_row
+            here = (rows >= 0) & (rows < len(batch))
+            rows = rows[here]
+            given = np.array(table["reason"].to_pylist(), object)[here]
+            reasons[rows] = np.where(reasons[rows] == "", given, reasons[rows])
+            representatives[rows] = np.maximum(representatives[rows], table["representative"].to_numpy()[here])
+        stay = np.flatnonzero(reasons == "")
+        kept = batch.take(pa.array(stay))
+        ids, texts = kept["id"].to_numpy(), kept["text"].to_pylist()
+        yield Shard(
+            rows=stay + first_row,
+            ids=ids,
+            texts=texts,
+            split_keys=_split_keys(texts, kept["parent_id"].to_numpy(), representatives[stay]),
+            dropped=_dropped(batch, reasons),
+        )
+        first_row += len(batch)
+
+
+def _split_keys(texts: list[str], parents: np.ndarray, representatives: np.ndarray) -> np.ndarray:
+    keys = np.where(representatives, representatives, parents)
+    for place in np.flatnonzero(keys == 0):
+        keys[place] = xxhash.xxh3_64_intdigest(texts[place].encode())  # exact copies at least share a side
+    return keys
+
+
+def _dropped(batch: pa.RecordBatch, reasons: np.ndarray) -> dict[str, tuple[int, int]]:
+    sizes = pc.binary_length(batch["text"]).to_numpy()
+    out = reasons != ""
+    names, inverse, counts = np.unique(reasons[out].astype(str), return_inverse=True, return_counts=True)
+    size = np.bincount(inverse, weights=sizes[out], minlength=len(names)).astype(int)
+    return {str(name): (int(count), int(bytes_)) for name, count, bytes_ in zip(names, counts, size)}

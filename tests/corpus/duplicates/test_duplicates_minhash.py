@@ -1,0 +1,83 @@
+import numpy as np
+import pytest
+
+from gptjax.config import ConfigError
+from gptjax.corpus.duplicates import minhash
+from gptjax.corpus.duplicates.bands import parameters, plot, probability
+from gptjax.corpus.duplicates.hashing import mix
+from gptjax.corpus.duplicates.minhash import EMPTY, band_keys, signatures
+
+
+def sets_of(*sizes_and_starts):
+    """Consecutive numbers, mixed: overlaps are known by counting."""
+    parts = [mix(np.arange(start, start + size, dtype=np.uint64)) for size, start in sizes_and_starts]
+    return np.concatenate(parts), np.cumsum([0, *map(len, parts)])
+
+
+def test_agreement_estimates_jaccard():
+    """Unbiased, and with the spread of independent draws: √(J(1-J)/K)."""
+    jaccards, permutations = [], 256
+    errors = []
+    for trial in range(200):
+        shared = 10 + 2 * (trial % 45)
+        flat, offsets = sets_of((100, 1000 * trial), (100, 1000 * trial + 100 - shared))
+        first, second = signatures(flat, offsets, permutations, seed=trial)
+        jaccard = shared / (200 - shared)
+        jaccards.append(jaccard)
+        errors.append((np.mean(first == second) - jaccard) / np.sqrt(jaccard * (1 - jaccard) / permutations))
+    assert abs(np.mean(errors)) < 3 / np.sqrt(len(errors))
+    assert 0.85 < np.std(errors) < 1.15
+
+
+def test_signatures_do_not_depend_on_chunks_repeats_or_order(monkeypatch):
+    flat, offsets = sets_of((3, 0), (0, 0), (500, 7), (1, 9), (90, 3))
+    whole = signatures(flat, offsets, 16)
+    assert np.all(whole[1] == EMPTY) and np.all(whole[[0, 2, 3, 4]].min(axis=1) < EMPTY)
+    monkeypatch.setattr(minhash, "CHUNK", 64)
+    np.testing.assert_array_equal(signatures(flat, offsets, 16), whole)
+    shuffled = np.random.default_rng(0).permutation(np.concatenate([flat[3:503], flat[3:100]]))
+    np.testing.assert_array_equal(signatures(shuffled, np.array([0, len(shuffled)]), 16)[0], whole[2])
+    assert not np.array_equal(signatures(flat, offsets, 16, seed=1), whole)
+
+
+def test_no_document_at_all():
+    assert signatures(np.zeros(0, np.uint64), np.zeros(1, np.int64), 8).shape == (0, 8)
+    assert band_keys(np.zeros((0, 8), np.uint32), 2, 4).shape == (0, 2)
+
+
+def test_band_keys_are_equal_where_all_rows_of_a_band_are():
+    values = np.random.default_rng(0).integers(0, 3, (300, 12)).astype(np.uint32)
+    keys = band_keys(values, 4, 3)
+    same = (values[:, None, :] == values[None, :, :]).reshape(300, 300, 4, 3).all(-1)
+    np.testing.assert_array_equal(keys[:, None] == keys[None], same)
+    assert len(np.intersect1d(keys[:, 0], keys[:, 1])) == 0
+    with pytest.raises(ValueError, match="5 bands of 3 rows need 15 values, not 12"):
+        band_keys(values, 5, 3)
+
+
+def test_candidates_follow_the_s_curve():
+    bands, rows = 10, 4
+    flat, offsets = sets_of(*[(100, 10_000 * pair + shift) for pair in range(1500) for shift in (0, 25)])
+    keys = band_keys(signatures(flat, offsets, bands * rows), bands, rows)
+    found = np.mean((keys[0::2] == keys[1::2]).any(axis=1))
+    expected = probability(75 / 125, bands, rows)
+    assert abs(found - expected) < 4 * np.sqrt(expected * (1 - expected) / 1500)
+
+
+@pytest.mark.parametrize("threshold", [0.5, 0.7, 0.8, 0.9])
+def test_parameters_reach_the_recall_with_the_most_rows(threshold):
+    bands, rows = parameters(threshold, 128, recall=0.98)
+    assert bands * rows <= 128
+    assert probability(threshold, bands, rows) >= 0.98
+    assert probability(threshold, 128 // (rows + 1), rows + 1) < 0.98
+
+
+def test_parameters_of_the_default_and_what_cannot_be():
+    assert parameters(0.8) == (18, 7)
+    with pytest.raises(ConfigError, match=r"permutations = 2: too few to find 98% of the pairs of similarity .* = 0.1"):
+        parameters(0.1, 2)
+
+
+def test_the_curve_is_drawn(tmp_path):
+    plot(tmp_path / "curve.png", 0.8, 18, 7)
+    assert (tmp_path / "curve.png").read_bytes().startswith(b"\x89PNG")

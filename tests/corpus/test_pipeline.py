@@ -1,0 +1,271 @@
+"""The whole pipeline on a corpus of some hundred documents with copies of every kind, in this process."""
+
+import itertools
+import json
+from collections import Counter
+from contextlib import contextmanager
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+
+from gptjax.config import ConfigError
+from gptjax.corpus import tokenizer
+from gptjax.corpus.config import default, source, validate
+from gptjax.corpus.documents import document_id
+from gptjax.corpus.listing import list_sources
+from gptjax.corpus.pipeline import Pipeline
+from gptjax.data.prepared import check_files, split_files
+from gptjax.data.tokens import TokenSource
+
+WORDS = ["alpha", "beta", "gamma", "delta", "return", "self", "the", "of", "naïve", "1984"]
+
+
+class Here:
+    """An executor that does the work itself."""
+
+    def run(self, function, items):
+        return ((index, function(item)) for index, item in enumerate(items))
+
+
+@contextmanager
+def watch(stage, sizes):
+    yield lambda number, result: None
+
+
+def text(seed, words=120):
+    return " ".join(np.random.default_rng(seed).choice(WORDS, words)) + f" number {seed}\n"
+
+
+def write(folder, texts):
+    """Ten records a file."""
+    folder.mkdir(parents=True)
+    for start in range(0, len(texts), 10):
+        lines = [json.dumps({"text": one}) + "\n" for one in texts[start : start + 10]]
+        (folder / f"{start:03d}.jsonl").write_text("".join(lines))
+
+
+LONG = "\n\n".join(text(i) for i in range(200, 220))
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """books: 60 documents, five of them again; web: 60 others, ten copies, ten near copies, one long, one bad."""
+    folder = tmp_path_factory.mktemp("sources")
+    books = [text(i) for i in range(60)]
+    write(folder / "books", [*books, *books[:5]])
+    near = [one.replace("number", "no") for one in books[30:40]]
+    web = [text(i) for i in range(100, 160)]
+    write(folder / "web", [*web[:30], *books[20:30], *near, *web[30:], LONG])
+    (folder / "web" / "z.jsonl").write_text("{broken\n")
+    return folder
+
+
+def config(folder, **fields):
+    made = default()
+    made.sources = (
+        source(name="books", kind="text", path=f"{folder}/books", license="CC0", weight=fields.pop("weight", 1.0)),
+        source(name="web", kind="text", path=f"{folder}/web"),
+    )
+    made.max_document_megabytes = 0.005
+    made.tokenizer.name = "byte"
+    made.split.validation_fraction = 0.2
+    for field, value in fields.items():
+        section, _, name = field.rpartition("__")
+        (made[section] if section else made)[name] = value
+    validate(made)
+    return made
+
+
+def prepare(config, output, shard_bytes=20_000):
+    listing = list_sources(config.sources, shard_bytes)
+    return Pipeline(config, listing, output, Here(), watch).prepare({})
+
+
+def documents(output, manifest, split):
+    """(text without EOS, origin, ids) of each document of a split's stream."""
+    found = TokenSource(output, split)
+    stream = found.take(np.arange(found.num_tokens))
+    offsets = found.document_offsets()
+    tokens = tokenizer.load(output)
+    origins = np.load(output / manifest["splits"][split]["origins"]["name"])
+    ids = [stream[a:b] for a, b in itertools.pairwise(offsets)]
+    assert len(origins) == len(ids) and all(each[-1] == tokens.eos_id for each in ids)
+    return [(tokens.decode(each), origin, each) for each, origin in zip(ids, origins)]
+
+
+@pytest.fixture(scope="module")
+def prepared(folder, tmp_path_factory):
+    output = tmp_path_factory.mktemp("prepared")
+    return output, prepare(config(folder), output)
+
+
+def test_copies_are_gone_and_everything_else_is_there(folder, prepared):
+    output, manifest = prepared
+    found = Counter(text for split in ("train", "validation") for text, *_ in documents(output, manifest, split))
+    assert found.most_common(1)[0][1] == 1, "no document stands there twice"
+    singles = {text(i) for i in [*range(60), *range(100, 160)]}
+    assert singles < found.keys()
+    assert "".join(sorted(found.keys() - singles, key=LONG.find)) == LONG
+    check_files(output, [file for split in manifest["splits"] for file in split_files(manifest, split)], verify=True)
+
+
+def test_the_funnel_adds_up(prepared):
+    _, manifest = prepared
+    books, web = manifest["sources"]
+    assert web["skipped"] == manifest["skipped"] == {"unreadable: broken JSON line": 1}
+    assert books["extracted"]["documents"] == 65 and books["dropped"]["exact duplicate"]["documents"] == 5
+    assert web["dropped"]["exact duplicate"]["documents"] == 10
+    assert web["dropped"]["near duplicate"]["documents"] == 10
+    for found in (books, web):
+        for count in ("documents", "bytes"):
+            left = sum(split[count] for split in found["splits"].values())
+            assert left + sum(drop[count] for drop in found["dropped"].values()) == found["extracted"][count]
+    for split, section in manifest["splits"].items():
+        assert section["tokens"] == section["bytes"] + section["documents"]  # a token a byte, and EOS
+        assert section["tokens"] == sum(of["tokens"] for of in section["sources"].values())
+        assert section["documents"] == sum(found["splits"][split]["documents"] for found in (books, web))
+    assert books["splits"]["train"]["bytes_per_token"] == pytest.approx(1, abs=0.01) and books["license"] == "CC0"
+
+
+def test_every_document_of_the_stream_can_be_traced(prepared):
+    output, manifest = prepared
+    for split in ("train", "validation"):
+        for text, origin, _ in documents(output, manifest, split):
+            part = manifest["parts"][origin["part"]]
+            row = pq.read_table(output / "work" / part["name"]).slice(int(origin["row"]), 1).to_pylist()[0]
+            assert row["text"] == text and row["id"] == origin["id"] and row["source"] == part["source"]
+            assert row["id"] == document_id(row["source"], row["uri"], text)
+
+
+def test_neither_the_size_of_shards_nor_an_interruption_changes_the_stream(folder, prepared, tmp_path):
+    output, _ = prepared
+    prepare(config(folder), tmp_path, shard_bytes=3000)
+    assert len(list(tmp_path.glob("work/encode-*/*.json"))) > 10
+    for name in ("train-00000.bin", "train.documents.npy", "validation-00000.bin", "tokenizer.json"):
+        assert (tmp_path / name).read_bytes() == (output / name).read_bytes()
+
+
+def test_copies_share_a_side_also_where_they_are_not_dropped(folder, tmp_path):
+    manifest = prepare(config(folder, duplicates__scope="source", split__validation_fraction=0.5), tmp_path)
+    assert manifest["sources"][1]["dropped"] == {}
+    sides = {
+        s: {text.replace(" no ", " number ") for text, *_ in documents(tmp_path, manifest, s)}
+        for s in manifest["splits"]
+    }
+    assert not sides["train"] & sides["validation"]
+    assert {text(i) for i in range(20, 40)} <= sides["train"] | sides["validation"]
+
+
+def test_without_a_search_exact_copies_share_a_side_all_the_same(folder, tmp_path):
+    manifest = prepare(config(folder, duplicates__kind="none", split__validation_fraction=0.5), tmp_path)
+    sides = [[text for text, *_ in documents(tmp_path, manifest, split)] for split in ("train", "validation")]
+    assert not set(sides[0]) & set(sides[1])
+    assert Counter(sides[0] + sides[1])[text(20)] == 2 and not list(tmp_path.glob("work/sketch-*"))
+
+
+def test_exact_copies_alone(folder, tmp_path):
+    manifest = prepare(config(folder, duplicates__kind="exact"), tmp_path)
+    assert set(manifest["sources"][1]["dropped"]) == {"exact duplicate"}
+
+
+@pytest.mark.parametrize("weight, least, most", [(2.5, 2, 3), (0.5, 0, 1), (0.0, 0, 0)])
+def test_a_weight_repeats_or_thins_a_source_in_training_alone(folder, prepared, tmp_path, weight, least, most):
+    manifest = prepare(config(folder, weight=weight), tmp_path)
+    once = Counter(text for text, *_ in documents(*prepared, "train"))
+    times = Counter(text for text, *_ in documents(tmp_path, manifest, "train"))
+    books = [text(i) for i in range(60) if once[text(i)]]
+    counts = [times[one] for one in books]
+    assert min(counts) == least and max(counts) == most
+    assert abs(sum(counts) / len(books) - weight) < 0.2
+    assert all(times[one] == 1 for one in once if one not in books), "other sources are as they were"
+    held_out = Counter(text for text, *_ in documents(tmp_path, manifest, "validation"))
+    assert max(held_out.values()) == 1
+    assert manifest["splits"]["train"]["sources"]["books"]["documents"] == sum(counts)
+
+
+def test_another_config_does_again_only_what_it_changes(folder, tmp_path):
+    def state():
+        return {str(path.relative_to(tmp_path)): path.stat().st_ino for path in tmp_path.glob("work/*/*")}
+
+    prepare(config(folder), tmp_path)
+    before = state()
+    prepare(config(folder), tmp_path)
+    assert state() == before
+    prepare(config(folder, tokens__bos=True), tmp_path)
+    after = state()
+    assert {name.split("/")[1].split("-")[0] for name in after.keys() - before.keys()} == {"encode"}
+    assert all(after[name] == inode for name, inode in before.items())
+
+
+def test_documents_may_begin_with_a_token_of_their_own(folder, tmp_path):
+    manifest = prepare(config(folder, tokens__bos=True), tmp_path)
+    bos = tokenizer.load(tmp_path).bos_id
+    assert all(ids[0] == bos and bos not in ids[1:] for *_, ids in documents(tmp_path, manifest, "train"))
+
+
+@pytest.mark.parametrize("name", ["bpe", "unigram", "char"])
+def test_a_vocabulary_is_learned_from_the_training_split_alone(folder, tmp_path, name):
+    fields = {"tokenizer__name": name, "tokenizer__vocab_size": 0 if name == "char" else 290}
+    manifest = prepare(config(folder, **fields), tmp_path)
+    assert manifest["tokenizer"]["kind"] == name
+    training = "".join(text for text, *_ in documents(tmp_path, manifest, "train"))
+    if name == "char":
+        assert manifest["tokenizer"]["vocab_size"] == 9 + len(set(training))
+        return
+    samples = sorted(tmp_path.glob("work/sample-*/*.parquet"))
+    assert "".join(one for path in samples for one in pq.read_table(path)["text"].to_pylist()) == training
+    fields["tokenizer__sample_megabytes"] = len(training) / 4e6
+    (tmp_path / "part").mkdir()
+    prepare(config(folder, **fields), tmp_path / "part")
+    drawn = [
+        one
+        for path in (tmp_path / "part").glob("work/sample-*/*")
+        if path.suffix == ".parquet"
+        for one in pq.read_table(path)["text"].to_pylist()
+    ]
+    assert all(one in training for one in drawn) and 0.1 < sum(map(len, drawn)) / len(training) < 0.45
+
+
+def test_a_reused_tokenizer_beside_others(folder, tmp_path):
+    for name, fields in {"bpe": {"tokenizer__name": "bpe", "tokenizer__vocab_size": 300}, "byte": {}}.items():
+        (tmp_path / name).mkdir()
+        prepare(config(folder, **fields), tmp_path / name)
+    reused = {"tokenizer__name": str(tmp_path / "bpe"), "tokenizer__compare": (str(tmp_path / "byte"),)}
+    (tmp_path / "again").mkdir()
+    manifest = prepare(config(folder, **reused), tmp_path / "again")
+    assert (tmp_path / "again" / "train-00000.bin").read_bytes() == (tmp_path / "bpe" / "train-00000.bin").read_bytes()
+    for found in manifest["sources"]:
+        assert found["compared"] == {str(tmp_path / "byte"): pytest.approx(1, abs=0.01)}
+        assert found["splits"]["validation"]["bytes_per_token"] > 1.05
+    with pytest.raises(ConfigError, match=r"vocab_size = 7: the tokenizer .* has 300 tokens"):
+        Pipeline(config(folder, **reused, tokenizer__vocab_size=7), None, tmp_path, Here(), watch)
+
+
+@pytest.mark.parametrize(
+    "fraction, message",
+    [
+        (1e-9, "the validation split would be empty: 12[0-9] documents in all; split.by = 'tail'"),
+        (1 - 1e-9, "the train"),
+    ],
+)
+def test_an_empty_split_is_refused_before_hours_of_work(folder, tmp_path, fraction, message):
+    with pytest.raises(ConfigError, match=message):
+        prepare(config(folder, split__validation_fraction=fraction), tmp_path)
+    assert not list(tmp_path.glob("work/tokenizer-*"))
+
+
+def test_a_corpus_without_a_document_says_why(tmp_path):
+    (tmp_path / "a.txt").write_text("")
+    made = default()
+    made.sources = (source(name="one", kind="text", path=f"{tmp_path}/a.txt"),)
+    with pytest.raises(ConfigError, match=r"no document in 1 files \(empty: 1\)"):
+        prepare(made, tmp_path / "out")
+
+
+def test_unknown_characters_are_counted(folder, prepared, tmp_path):
+    manifest = prepare(config(folder, tokenizer__name="char", tokenizer__vocab_size=20), tmp_path)
+    known = set(json.loads((tmp_path / "tokenizer.json").read_text())["characters"])
+    for split, section in manifest["splits"].items():
+        texts = [text for text, *_ in documents(*prepared, split)]
+        assert section["unknown_tokens"] == sum(letter not in known for text in texts for letter in text) > 0

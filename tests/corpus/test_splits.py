@@ -1,0 +1,52 @@
+import numpy as np
+import pytest
+
+from gptjax.corpus.splits import draws, numbered, split_texts, tail_start
+
+
+def split(texts, keys=None, fraction=0.2, by="document", seed=0):
+    keys = np.arange(len(texts), dtype=np.uint64) if keys is None else np.array(keys, np.uint64)
+    return list(split_texts(texts, keys, fraction, by, seed))
+
+
+def sides(count, **options):
+    return [side for _, side, _ in split(["x"] * count, **options)]
+
+
+def test_draws_are_uniform_and_depend_on_key_and_seed_alone():
+    keys = np.arange(20_000, dtype=np.uint64)
+    drawn = draws(keys, 0)
+    assert 0 <= drawn.min() and drawn.max() < 1
+    np.testing.assert_allclose(np.histogram(drawn, 10, (0, 1))[0], 2000, rtol=0.1)
+    np.testing.assert_array_equal(draws(keys[::-1], 0), drawn[::-1])
+    for other in (draws(keys, 1), draws(keys + np.uint64(2**40), 0), draws(numbered(5, 20_000), 0)):
+        assert abs(np.corrcoef(drawn, other)[0, 1]) < 0.03 and not np.isin(drawn, other).any()
+
+
+def test_the_share_held_out_is_as_asked_and_grows_without_exchange():
+    few, more = sides(5000), sides(5000, fraction=0.3)
+    assert 0.18 < few.count("validation") / 5000 < 0.22
+    assert all(b == "validation" for a, b in zip(few, more) if a == "validation")
+    assert few != sides(5000, seed=1)
+    assert set(sides(100, fraction=0.0)) == {"train"}
+
+
+def test_documents_of_one_key_are_on_one_side():
+    parts = split([f"text {i}" for i in range(3000)], keys=np.arange(3000) // 3)
+    assert [text for _, _, text in parts] == [f"text {i}" for i in range(3000)]
+    of = [side for _, side, _ in parts]
+    assert of[::3] == of[1::3] == of[2::3] and {"train", "validation"} == set(of)
+
+
+def test_tails_are_held_out_after_a_line():
+    text = "".join(f"line {i}\n" for i in range(1000))
+    (_, train, head), (number, validation, tail) = split(["x", text], fraction=0.1, by="tail")[1:]
+    assert (train, validation, number) == ("train", "validation", 1) and head + tail == text
+    assert head.endswith("\n") and 0.09 < len(tail) / len(text) < 0.11
+    text = "title\n" + "x" * 5000
+    assert 490 < len(text) - tail_start(text, 0.1) < 510, "no line is near: cut where the share says"
+
+
+@pytest.mark.parametrize("fraction", [0.0, 0.1])
+def test_nothing_empty_is_split_off(fraction):
+    assert split(["x", "yz"], fraction=fraction, by="tail") == [(0, "train", "x"), (1, "train", "yz")]
