@@ -65,7 +65,7 @@ def finished(folder: Path, options: dict, overwrite: bool) -> dict | None:
     if MANIFEST not in present or overwrite:
         return None
     manifest = read_manifest(folder)
-    for name in sorted({*options, *manifest["options"]}):
+    for name in {**options, **manifest["options"]}:
         if (saved := manifest["options"].get(name)) != (value := options.get(name)):
             raise ConfigError(
                 f"output = {str(folder)!r}: prepared with {name} = {saved!r}, now {value!r}; "

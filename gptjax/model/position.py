@@ -46,8 +46,8 @@ def rope_rotation(positions_BT: jax.Array, frequencies: np.ndarray) -> tuple[jax
 def rotate(x_BTNH: jax.Array, rotation: tuple[jax.Array, jax.Array]) -> jax.Array:
     """Turns each feature pair (i, i + H/2) by its position's angle; the arithmetic is float32.
 
-    The halves lie on an axis of their own, [2, H/2], so that a pair's partner is read by reversing that axis: XLA:CPU
-    makes one vectorised loop of it, forward and backward, where it would make several of slices and a concatenation.
+    The halves lie on an axis of their own, [2, H/2], so that a pair's partner is read by reversing that axis: x is
+    neither cut nor joined, forward or backward.
     """
     cosine, sine = (angle_BTNH[..., None, :] for angle_BTNH in rotation)
     halves = x_BTNH.astype(jnp.float32).reshape(*x_BTNH.shape[:-1], 2, -1)
