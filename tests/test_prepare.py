@@ -96,7 +96,7 @@ def get_config():
         source(name="two", kind="text", path={two!r}),
     )
     config.shard_megabytes = 1
-    config.tokenizer.vocab_size = 400
+    config.tokenizer.vocab_size = 340
     return config
 """
 
