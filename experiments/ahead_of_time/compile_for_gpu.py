@@ -1,4 +1,3 @@
-
 """Compiles the real training step for H200 GPUs on a machine that has none, and reads off what it will need.
 
   pip install --no-deps jax-cuda12-plugin==V jax-cuda12-pjrt==V nvidia-cudnn-cu12      (V: the version of jax)
