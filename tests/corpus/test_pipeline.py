@@ -150,7 +150,7 @@ def test_copies_share_a_side_also_where_they_are_not_dropped(folder, tmp_path):
     manifest = prepare(config(folder, duplicates__scope="source", split__validation_fraction=0.5), tmp_path)
     assert manifest["sources"][1]["dropped"] == {}
     sides = {
-        s: {text.replace(" no ", " number ") for text, *_ in documents(tmp_path, manifest, s)}
+        s: {one.replace(" no ", " number ") for one, *_ in documents(tmp_path, manifest, s)}
         for s in manifest["splits"]
     }
     assert not sides["train"] & sides["validation"]
