@@ -1,0 +1,173 @@
+"""Named rules, each a figure of a document and a published threshold; recipes are the rules of a kind of source.
+
+A rule's name is that of its threshold in a config and of the reason in a verdict: gopher_quality.min_words.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from gptjax.config import ConfigError, suggestion
+from gptjax.corpus.cleaning.statistics import DUPLICATE
+
+EMPTY = "empty"  # nothing is left of it
+OTHER_LANGUAGE = "other language"
+
+
+@dataclass(frozen=True)
+class Rule:
+    """A document is out where its figure is too low (`min_…`) or too high (`max_…`).
+
+    Attributes:
+      group, name: what it is called; column: the figure (statistics.py); threshold: the last value that is fine.
+      language: of the only documents that it can judge, beside those whose language is not known; empty: of all.
+    """
+
+    group: str
+    name: str
+    column: str
+    threshold: float
+    language: str = ""
+
+    def __str__(self) -> str:
+        return f"{self.group}.{self.name}"
+
+    def objects(self, columns: Mapping[str, np.ndarray]) -> np.ndarray:
+        """bool [documents]; never to what is not a number."""
+        figures = columns[self.column]
+        out = figures < self.threshold if self.name.startswith("min_") else figures > self.threshold
+        if self.language:
+            out = out & np.isin(columns["language"], ("", self.language))
+        return out
+
+
+def _group(group: str, *rules: tuple) -> tuple[Rule, ...]:
+    return tuple(Rule(group, *fields) for fields in rules)
+
+
+# Gopher's and FineWeb's are for English words; C4's count as `any_line` where lines need not end in punctuation, which
+# is how FineWeb uses them.
+GROUPS: dict[str, tuple[Rule, ...]] = {
+    # arXiv:2112.11446, appendix A.1.1
+    "gopher_quality": _group(
+        "gopher_quality",
+        ("min_words", "words", 50),
+        ("max_words", "words", 100_000),
+        ("min_mean_word_length", "mean_word_length", 3.0),
+        ("max_mean_word_length", "mean_word_length", 10.0),
+        ("max_hashes_per_word", "hashes_per_word", 0.1),
+        ("max_ellipses_per_word", "ellipses_per_word", 0.1),
+        ("max_bullet_line_share", "bullet_line_share", 0.9),
+        ("max_ellipsis_line_share", "ellipsis_line_share", 0.3),
+        ("min_alphabetic_word_share", "alphabetic_word_share", 0.8),
+        ("min_stop_words", "stop_words", 2, "en"),
+    ),
+    # The same, table A1
+    "gopher_repetition": _group(
+        "gopher_repetition",
+        ("max_duplicate_paragraph_share", "duplicate_paragraph_share", 0.3),
+        ("max_duplicate_paragraph_character_share", "duplicate_paragraph_character_share", 0.2),
+        ("max_duplicate_line_share", "duplicate_line_share", 0.3),
+        ("max_duplicate_line_character_share", "duplicate_line_character_share", 0.2),
+        ("max_top_2gram_share", "top_2gram_share", 0.2),
+        ("max_top_3gram_share", "top_3gram_share", 0.18),
+        ("max_top_4gram_share", "top_4gram_share", 0.16),
+        *(
+            (f"max_duplicate_{n}gram_share", f"duplicate_{n}gram_share", share)
+            for n, share in zip(DUPLICATE, (0.15, 0.14, 0.13, 0.12, 0.11, 0.10))
+        ),
+    ),
+    # arXiv:1910.10683, section 2.2
+    "c4": _group(
+        "c4",
+        ("max_lorem_ipsum", "lorem_ipsum", 0),
+        ("max_curly_brackets", "curly_brackets", 0),
+        ("min_sentences", "sentences", 5),
+    ),
+    # The same on all lines, arXiv:2406.17557, section 3.5
+    "c4_any_line": _group(
+        "c4_any_line",
+        ("max_lorem_ipsum", "any_line_lorem_ipsum", 0),
+        ("max_curly_brackets", "any_line_curly_brackets", 0),
+        ("min_sentences", "any_line_sentences", 5),
+    ),
+    # arXiv:2406.17557, section 3.6; the last two as its released code has them
+    "fineweb": _group(
+        "fineweb",
+        ("min_punctuated_line_share", "punctuated_line_share", 0.12),
+        ("max_short_line_share", "short_line_share", 0.67),
+        ("max_duplicate_line_character_share", "duplicate_line_character_share", 0.01),
+        ("max_newlines_per_word", "newlines_per_word", 0.3),
+    ),
+    # arXiv:2107.03374, section 3.1; the alphanumeric share from arXiv:2305.06161
+    "code": _group(
+        "code",
+        ("max_mean_line_length", "mean_line_length", 100.0),
+        ("max_line_length", "max_line_length", 1000),
+        ("min_alphanumeric_share", "alphanumeric_share", 0.25),
+    ),
+}
+
+# Of rules or whole groups, in the order in which they are asked: the first to object is the reason.
+RECIPES: dict[str, tuple[str, ...]] = {
+    "web": ("gopher_repetition", "gopher_quality", "c4_any_line", "fineweb"),
+    "code": ("code",),
+    # Verse and plays have short lines, chapters no bound on their words.
+    "books": (
+        *("gopher_quality.min_words", "gopher_quality.min_mean_word_length", "gopher_quality.max_mean_word_length"),
+        *("gopher_quality.min_alphabetic_word_share", "gopher_quality.min_stop_words", "gopher_repetition"),
+    ),
+    # Formulas are words without letters.
+    "papers": ("gopher_quality.min_words", "gopher_quality.min_stop_words", "gopher_repetition"),
+    "text": ("gopher_repetition", "gopher_quality"),
+}
+
+
+def default_thresholds() -> dict[str, dict[str, float]]:
+    """group → name → threshold, as published."""
+    return {group: {rule.name: rule.threshold for rule in rules} for group, rules in GROUPS.items()}
+
+
+def chosen(names: Iterable[str], thresholds: Mapping[str, Any]) -> list[Rule]:
+    """The rules of a recipe, with thresholds by group and name.
+
+    Raises:
+      ConfigError: there is no rule and no group of such a name.
+    """
+    every = {str(rule): rule for rules in GROUPS.values() for rule in rules}
+    found = []
+    for name in names:
+        if name not in GROUPS and name not in every:
+            known = [*GROUPS, *every]
+            raise ConfigError(f"{name!r}: there is no such rule or group of rules{suggestion(name, known)}")
+        for rule in GROUPS.get(name) or (every[name],):
+            threshold = thresholds[rule.group][rule.name]
+            found.append(Rule(rule.group, rule.name, rule.column, threshold, rule.language))
+    return found
+
+
+def decide(
+    columns: Mapping[str, np.ndarray], rules: Sequence[Rule], languages: Sequence[str] = (), confidence: float = 0.0
+) -> dict[str, np.ndarray]:
+    """Which documents each rule objects to: reason → bool [documents], in the order in which the rules are asked.
+
+    Args:
+      columns: of statistics.py, and language, language_confidence.
+      languages: the only ones that may stay, where they are told with this confidence; none: all.
+    """
+    objections = {EMPTY: columns["characters"] == 0}
+    if languages:
+        sure = columns["language_confidence"] >= confidence
+        objections[OTHER_LANGUAGE] = ~(np.isin(columns["language"], languages) & sure)
+    return objections | {str(rule): rule.objects(columns) for rule in rules}
+
+
+def first_objections(objections: Mapping[str, np.ndarray]) -> np.ndarray:
+    """str [documents]: the first reason against each; empty where there is none."""
+    told = np.stack(list(objections.values()))
+    reasons = np.array(["", *objections], object)
+    return reasons[np.where(told.any(axis=0), told.argmax(axis=0) + 1, 0)]
