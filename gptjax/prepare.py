@@ -14,20 +14,27 @@ cannot be read is counted and passed over. The work is done by processes of this
   python -m gptjax.prepare --input=books,notes.jsonl --output=data/books --validation_fraction=0.01
   python -m gptjax.prepare --input=input.txt --output=data/shakespeare --tokenizer=char --split_by=tail
   python -m gptjax.prepare --input=more --output=data/more --tokenizer=data/books      # another corpus, same tokens
+
+Any token that a run was trained on can be traced to its document, with its place of origin and licence:
+
+  python -m gptjax.prepare trace --workdir=runs/mine --step=1200 --row=3
 """
 
 from __future__ import annotations
 
+import json
 import os
+import re
 from contextlib import AbstractContextManager
 from pathlib import Path
 
 from absl import flags
-from ml_collections import ConfigDict
+from ml_collections import ConfigDict, FrozenConfigDict
 from rich.console import Console
+from rich.text import Text
 
 from gptjax import cli
-from gptjax.config import ConfigError, flatten
+from gptjax.config import ConfigError, Units, flatten
 from gptjax.corpus.config import default, plain, source, validate
 from gptjax.corpus.engine import Executor
 from gptjax.corpus.engine.local import LocalProcesses
@@ -36,6 +43,7 @@ from gptjax.corpus.listing import Listing, list_sources
 from gptjax.corpus.manifest import WORK, finished
 from gptjax.corpus.pipeline import MEGABYTE, Pipeline
 from gptjax.corpus.sources.text import ENCODING_ERRORS, SUFFIXES
+from gptjax.corpus.trace import Part, Tracer
 from gptjax.corpus.view import StageLines, summary
 
 CONFIG = cli.define_config_flag(example="configs/corpus/books_and_code.py")
@@ -74,12 +82,26 @@ OF_INPUT = (
     *(SEPARATOR, SHARD_TOKENS, SEED),
 )
 
+# What trace is asked.
+WORKDIR = flags.DEFINE_string("workdir", None, "trace: the folder of a training run.")
+STEP = flags.DEFINE_integer("step", None, "trace: a step as metrics.jsonl counts them, from 1.")
+ROW = flags.DEFINE_integer("row", None, "trace: a row of that step's batch, from 0.")
+WHOLE = flags.DEFINE_bool("whole", False, "trace: show each document whole, the part that is in the row in ⟦ ⟧.")
+OF_TRACE = (WORKDIR, STEP, ROW, WHOLE)
+
+UNPRINTABLE = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 INPUT_SHARD_MEGABYTES = 8  # small, so that also a small corpus keeps every core busy
 
 
 def main(argv: list[str]) -> None:
-    del argv
     console = Console()
+    if argv[1:]:
+        if argv[1] != "trace":
+            raise ConfigError(f"unexpected argument {argv[1]!r}: there is 'trace', and options as --name=value")
+        return trace(console)
+    for flag in OF_TRACE:
+        if flag.present:
+            raise ConfigError(f"--{flag.name} goes with trace: python -m gptjax.prepare trace --{flag.name}=…")
     config = chosen_config()
     validate(config)
     if not OUTPUT.value:
@@ -140,5 +162,65 @@ def make_executor(folder: Path) -> AbstractContextManager[Executor]:
     return LocalProcesses(WORKERS.value or cores or 1)
 
 
+def trace(console: Console) -> None:
+    """Prints the documents of one row of one training batch."""
+    for flag in (WORKDIR, STEP, ROW):
+        if flag.value is None:
+            raise ConfigError(f"trace: --{flag.name} is missing (see --help)")
+    folder, spans, title = traced_row(WORKDIR.value, STEP.value, ROW.value)
+    print_literally(console, Text(title, style="bold"))
+    tracer = Tracer(folder)
+    for position, start, pairs in spans:
+        for part in tracer.parts(start, start + pairs + 1):
+            print_literally(console, told(part, position + part.start - start, position + pairs))
+
+
+def traced_row(workdir: str, step: int, row: int) -> tuple[Path, list[list[int]], str]:
+    """(prepared folder, `Dataset.spans`, what it is) of a row of a run's batch.
+
+    Raises:
+      ConfigError: the run, its data, the step or the row is not there, or the data is not what it was.
+    """
+    from gptjax.data import open_dataset  # Grain and JAX: nothing else here needs them
+    from gptjax.training.checkpoint import saved_config, saved_metadata
+
+    config = saved_config(workdir)
+    size, length = config.training.batch_size, config.data.sequence_length
+    quickly = FrozenConfigDict({**config.data, "verify": False})
+    dataset = open_dataset(quickly, "train", seed=config.seed, batch_size=size)
+    saved = saved_metadata(workdir)
+    if saved and saved["fingerprint"] != json.loads(json.dumps(dataset.fingerprint())):
+        raise ConfigError(
+            f"data.path = {config.data.path!r}: is not what {workdir} was trained on: prepared anew since?"
+        )
+    total = Units(size * length, dataset.num_windows / size).steps(config.training.duration, "training.duration")
+    if not 1 <= step <= total:
+        raise ConfigError(f"--step = {step}: the run has steps 1 to {total}")
+    if not 0 <= row < size:
+        raise ConfigError(f"--row = {row}: a batch has rows 0 to {size - 1}")
+    source, spans = dataset.spans(step - 1, row)
+    title = f"step {step} of {total}, row {row} of {size}: {length} positions, from {source.folder}"
+    return source.folder, spans.tolist(), title
+
+
+def told(part: Part, position: int, end: int) -> Text:
+    """What is known of a document in a row. position: of its first token; end: of a target that is no input."""
+    inputs = min(len(part.ids), end - position)
+    positions = f"positions {position} to {position + inputs - 1}" if inputs else "the last target"
+    tokens = f"tokens {part.first} to {part.first + len(part.ids) - 1} of {len(part.document)}"
+    known = {"source": part.source, "uri": part.uri, "license": part.license, "language": part.language, "id": part.id}
+    lines = [f"\n{positions}: {tokens} of a document"]
+    lines += [f"  {name:<9} {value if value not in (None, '') else 'not known'}" for name, value in known.items()]
+    lines.append(f"  {'from':<9} {part.where}\n")
+    before, after = (part.before + "⟦", "⟧" + part.after) if WHOLE.value else ("", "")
+    return Text.assemble(("\n".join(lines), "cyan"), (before, "dim"), part.text, (after, "dim"))
+
+
+def print_literally(console: Console, text: Text) -> None:
+    """As it stands, with U+FFFD for characters that a terminal would obey."""
+    text.plain = UNPRINTABLE.sub("\N{REPLACEMENT CHARACTER}", text.plain)
+    console.print(text, soft_wrap=True)
+
+
 if __name__ == "__main__":
-    cli.run(main, fields=default)
+    cli.run(main, arguments=1, fields=default)

@@ -13,6 +13,7 @@ from ml_collections import ConfigDict, FrozenConfigDict
 
 from gptjax.config import ConfigError, check_fields, get, suggestion
 from gptjax.corpus import sources
+from gptjax.corpus.contamination import evaluations
 from gptjax.corpus.duplicates.bands import parameters
 
 SOURCE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
@@ -43,6 +44,18 @@ def source(
     )
 
 
+def evaluation(*, name: str, kind: str, path: str, fields: tuple[str | int, ...] = ()) -> ConfigDict:
+    """An evaluation set that should not stand in the training text.
+
+    Args:
+      name: of your choice, in verdicts, the manifest and the data card.
+      kind: of its files: squad | jsonl | table | text (gptjax/corpus/contamination/evaluations.py).
+      path: of a file, a folder or a pattern; several with commas between.
+      fields: which of a record's fields give an item away; none: see there.
+    """
+    return ConfigDict(dict(name=name, kind=kind, path=path, fields=tuple(fields)))
+
+
 def default() -> ConfigDict:
     """Every field there is, with values that make a corpus of good text."""
     config = ConfigDict()
@@ -62,6 +75,15 @@ def default() -> ConfigDict:
             verify=True,  # near: candidates are compared exactly, by all their shingles
             scope="global",  # global | source: copies in other sources are no copies
             memory_megabytes=512,  # for the join of keys; more are spilled to disk
+        )
+    )
+    config.contamination = ConfigDict(
+        dict(
+            sets=(),  # of evaluation(…): what must not stand in the training text
+            ngram=13,  # words in a row that give a text of an evaluation set away
+            least_words=8,  # shorter texts are looked for whole, from this many words on
+            least_hits=1,  # different n-grams of one set in a document, from which on it is contaminated
+            action="remove",  # remove | report: contaminated documents are left out, or only counted
         )
     )
     config.tokenizer = ConfigDict(
@@ -92,11 +114,13 @@ _CHOICES = {
     "duplicates.kind": ("none", "exact", "near"),
     "duplicates.unit": ("word", "character"),
     "duplicates.scope": ("global", "source"),
+    "contamination.action": ("remove", "report"),
     "split.by": ("document", "tail"),
 }
 _AT_LEAST_ONE = (
-    "shard_megabytes duplicates.ngram duplicates.permutations duplicates.memory_megabytes tokens.shard_tokens".split()
-)
+    "shard_megabytes duplicates.ngram duplicates.permutations duplicates.memory_megabytes contamination.ngram "
+    "contamination.least_words contamination.least_hits tokens.shard_tokens"
+).split()
 _POSITIVE = ("max_document_megabytes", "tokenizer.sample_megabytes")
 
 
@@ -125,17 +149,37 @@ def validate(config: Any) -> None:
     if config.duplicates.kind == "near":
         parameters(config.duplicates.threshold, config.duplicates.permutations)
     _validate_sources(config.sources)
+    _validate_evaluations(config.contamination)
+
+
+def _validate_names(field: str, given: Any) -> None:
+    names = [one.name for one in given]
+    for name in names:
+        if not SOURCE_NAME.fullmatch(name):
+            raise ConfigError(f"{field}: name = {name!r}: letters, digits, dots, dashes and underscores, please")
+        if names.count(name) > 1:
+            raise ConfigError(f"{field}: {name!r} is the name of {names.count(name)} of them")
+
+
+def _validate_evaluations(config: Any) -> None:
+    if config.least_words > config.ngram:
+        raise ConfigError(
+            f"contamination.least_words = {config.least_words}: must not exceed contamination.ngram = {config.ngram}"
+        )
+    _validate_names("contamination.sets", config.sets)
+    for one in config.sets:
+        if one.kind not in evaluations.KINDS:
+            raise ConfigError(
+                f"contamination.sets: {one.name}: kind = {one.kind!r}: expected one of "
+                f"{', '.join(evaluations.KINDS)}{suggestion(one.kind, evaluations.KINDS)}"
+            )
 
 
 def _validate_sources(given: Any) -> None:
     if not given:
         raise ConfigError("sources: there are none; config.sources = (source(name=…, kind=…, path=…), …)")
-    names = [one.name for one in given]
+    _validate_names("sources", given)
     for one in given:
-        if not SOURCE_NAME.fullmatch(one.name):
-            raise ConfigError(f"sources: name = {one.name!r}: letters, digits, dots, dashes and underscores, please")
-        if names.count(one.name) > 1:
-            raise ConfigError(f"sources: {one.name!r} is the name of {names.count(one.name)} of them")
         if not (isinstance(one.weight, int | float) and 0 <= one.weight < 1000):
             raise ConfigError(f"sources: {one.name}: weight = {one.weight!r}: must be in [0, 1000)")
         known = sources.kind_named(one.kind).OPTIONS

@@ -1,8 +1,10 @@
 """From sources to a prepared folder, stage by stage; each is done shard by shard, and what is done is not done again.
 
+ evaluations evaluation sets → what they would be known by (one task, where there are any)
  extract     pieces of sources → documents, in shards
  sketch      documents → the hashes by which copies are found
  copies      all hashes → verdicts on documents that have copies (one task, in bounded memory)
+ contaminate documents → verdicts on those that hold evaluation text; overlap: which evaluation items those are
  survey      documents and verdicts → what is left, in which split
  sample      the training split's documents → chunks, drawn at random
  tokenizer   chunks → tokenizer (one task)
@@ -24,10 +26,12 @@ from typing import Any
 from gptjax.config import ConfigError
 from gptjax.corpus import funnel, tokenizer
 from gptjax.corpus.assemble import Encoded, assemble
+from gptjax.corpus.contamination import evaluations
 from gptjax.corpus.duplicates.bands import parameters
 from gptjax.corpus.engine import Executor, Stage, run_stage
 from gptjax.corpus.listing import FailureLimit, Listing
 from gptjax.corpus.manifest import WORK, clear, write_manifest
+from gptjax.corpus.stages.contaminate import contaminate, index_evaluations, overlap
 from gptjax.corpus.stages.copies import find_copies, sketch
 from gptjax.corpus.stages.encode import encode
 from gptjax.corpus.stages.extract import extract
@@ -86,6 +90,7 @@ class Pipeline:
         fraction, by = config.split.validation_fraction, config.split.by
         self._split = {"fraction": fraction, "by": by, "seed": config.seed}
         self._splits = ("train", "validation") if fraction else ("train",)
+        self._evaluations = evaluations.listed(config.contamination.sets)
         self._check_tokenizer()
 
     def prepare(self, options: dict) -> dict:
@@ -99,8 +104,10 @@ class Pipeline:
           RunError: tasks failed, or too much of a source is unreadable.
           OSError: the disk is full.
         """
+        index = self.index_evaluations()
         shards, skipped = self.extract()
         copies = self.find_copies(shards)
+        contamination = self.find_contamination(shards, index)
         self.survey(shards)
         tokens, tokenizer_file = self.make_tokenizer(shards)
         encoded = self.encode(shards, tokenizer_file)
@@ -115,6 +122,7 @@ class Pipeline:
             skipped=funnel.total(skipped),
             sources=funnel.by_source(self.config, self.listing, shards, skipped),
             copies=copies,
+            contamination=contamination,
             parts=[{"source": shard.source.name, **shard.documents} for shard in shards],
             stages={stage.name: {"version": stage.version, "options": stage.options} for stage in self.stages},
         )
@@ -154,6 +162,29 @@ class Pipeline:
         for shard in shards:
             shard.verdicts.append(found["files"][f"verdicts-{shard.number:05d}.parquet"])
         return {**found["report"], "clusters": found["files"]["clusters.parquet"]}
+
+    def index_evaluations(self) -> dict | None:
+        """The entry of the index of all evaluation sets."""
+        if not self._evaluations:
+            return None
+        options = {name: self.config.contamination[name] for name in ("ngram", "least_words")}
+        stage = Stage("evaluations", index_evaluations, options=options)
+        (indexed,) = self._run(stage, [{"sets": self._evaluations}], [0])
+        return indexed["files"]["index.npz"]
+
+    def find_contamination(self, shards: list[Shard], index: dict | None) -> dict | None:
+        """Gives every shard its verdicts on documents that hold evaluation text; returns what stands in the corpus."""
+        if index is None:
+            return None
+        asked = self.config.contamination
+        stage = Stage("contaminate", contaminate, options={name: asked[name] for name in ("action", "least_hits")})
+        results = self._run(stage, *_inputs(shards, lambda shard: {"index": index}))
+        for shard, result in zip(shards, results):
+            shard.verdicts.append(result["files"]["verdicts.parquet"])
+        found = [[result["files"][name] for name in ("hits.parquet", "grams.npz")] for result in results]
+        (result,) = self._run(Stage("overlap", overlap), [{"index": index, "shards": found}], [0])
+        options = {name: asked[name] for name in ("ngram", "least_words", "least_hits", "action")}
+        return {**options, **result["report"], "items": result["files"]["items.parquet"]}
 
     def survey(self, shards: list[Shard]) -> None:
         """Tells every shard what is left of it.

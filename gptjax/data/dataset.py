@@ -117,15 +117,18 @@ class Dataset:
           IndexError: `step` lies beyond the validation split, or a row beyond the batch.
         """
         rows = np.asarray(rows)
-        last_step = FOREVER if self._repeats else self.steps_per_epoch
-        if not 0 <= step < last_step:
-            raise IndexError(f"step {step}: this split has steps 0 to {last_step - 1}")
-        if len(rows) and not 0 <= rows.min() <= rows.max() < self._batch_size:
-            raise IndexError(f"rows {rows.min()} to {rows.max()}: a batch has rows 0 to {self._batch_size - 1}")
-        places = step * self._batch_size + rows
+        places = self._places(step, rows)
         present = np.ones(len(rows), bool) if self._repeats else places < self.num_windows
         source_of, index = self._order(places[present])
         return self._gather(source_of, index, np.flatnonzero(present), len(rows))
+
+    def spans(self, step: int, row: int) -> tuple[TokenSource, np.ndarray]:
+        """Where one row of a training batch comes from: the source that it is of, and int64 [spans, 3]: for each span
+        its first position in the row, its first place in the source's stream, and how many pairs of input and target
+        it is, so that one more token than that is read. Raises IndexError as `batch` does.
+        """
+        source_of, index = self._order(self._places(step, np.array([row])))
+        return self._sources[source_of[0]], self._windows[source_of[0]].spans(int(index[0]))
 
     def batches(
         self, start_step: int, rows: np.ndarray, workers: int = 0, num_steps: int | None = None
@@ -158,6 +161,15 @@ class Dataset:
                 for source, weight in zip(self._sources, self._order.weights)
             ],
         }
+
+    def _places(self, step: int, rows: np.ndarray) -> np.ndarray:
+        """The places in the order of windows of some rows of a step; checked."""
+        last_step = FOREVER if self._repeats else self.steps_per_epoch
+        if not 0 <= step < last_step:
+            raise IndexError(f"step {step}: this split has steps 0 to {last_step - 1}")
+        if len(rows) and not 0 <= rows.min() <= rows.max() < self._batch_size:
+            raise IndexError(f"rows {rows.min()} to {rows.max()}: a batch has rows 0 to {self._batch_size - 1}")
+        return step * self._batch_size + rows
 
     def _gather(self, source_of: np.ndarray, index: np.ndarray, into: np.ndarray, num_rows: int) -> Batch:
         """Windows by source and index in it, laid into `num_rows` rows at `into`; other rows are zeros."""

@@ -71,6 +71,12 @@ class PackedWindows:
         }
         return {name: values.reshape(len(index_B), self._length) for name, values in rows.items()}
 
+    def spans(self, index: int) -> np.ndarray:
+        """int64 [pieces, 3]: (first position in the row, first place in the stream, pairs) of each piece in the row."""
+        pieces = slice(self._first[index], self._first[index + 1] - 1)  # the last is what the row has left
+        lengths = self._lengths[pieces]
+        return np.stack([np.cumsum(lengths) - lengths, self._starts[pieces], lengths], axis=1)
+
 
 def _count_up(lengths: np.ndarray) -> np.ndarray:
     """0 … n-1 for each n of `lengths`, one after the other: [2, 3] → [0, 1, 0, 1, 2]."""

@@ -35,3 +35,8 @@ class ContiguousWindows:
         for row in np.flatnonzero(starts_B + self._length >= self._source.num_tokens):
             weights_BT[row, self._source.num_tokens - 1 - starts_B[row] :] = 0
         return {"tokens": tokens[:, :-1], "targets": tokens[:, 1:], "weights": weights_BT}
+
+    def spans(self, index: int) -> np.ndarray:
+        """int64 [1, 3]: (first position in the row, first place in the stream, pairs of input and target)."""
+        start = index * self._length
+        return np.array([[0, start, min(self._length, self._source.num_tokens - 1 - start)]])

@@ -29,6 +29,7 @@ from gptjax.training.run_metadata import check_same_model
 from gptjax.training.snapshot import Snapshots
 from gptjax.training.state import TrainState
 
+CONFIG = "config.json"
 VALIDATION_LOSS = "validation/loss"
 _DELETED = "deleted-"
 _UNREADABLE = "unreadable-"
@@ -247,16 +248,32 @@ def load_for_inference(
     Raises as `load_params`, and ConfigError where config.json cannot be read or describes another model than the one
     that was trained: a change there may fit the arrays and compute nonsense.
     """
-    path = Path(workdir) / "config.json"
+    config = saved_config(workdir)
+    check = functools.partial(check_same_model, config=config, source=str(Path(workdir) / CONFIG))
+    params, metadata = load_params(workdir, which, ema=ema, check=check)
+    return params, config, metadata
+
+
+def saved_config(workdir: str | Path) -> FrozenConfigDict:
+    """The config of a run.
+
+    Raises:
+      ConfigError: there is no run, or its config.json cannot be read.
+    """
+    path = Path(workdir) / CONFIG
     try:
-        config = from_json(path.read_text(encoding="utf-8"), str(path))
+        return from_json(path.read_text(encoding="utf-8"), str(path))
     except FileNotFoundError:
         raise ConfigError(f"workdir = {workdir}: must be the folder of a run; it has no {path.name}") from None
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path}: must be a readable config ({error})") from None
-    check = functools.partial(check_same_model, config=config, source=str(path))
-    params, metadata = load_params(workdir, which, ema=ema, check=check)
-    return params, config, metadata
+
+
+def saved_metadata(workdir: str | Path) -> dict | None:
+    """Metadata of a run's newest checkpoint that can be read; None where it has none yet."""
+    directory = _directory(workdir)
+    steps = _steps(directory)[::-1]
+    return _first_readable(directory, steps, files.read_metadata)[0] if steps else None
 
 
 def saved_steps(workdir: str | Path) -> list[int]:

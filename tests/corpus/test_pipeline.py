@@ -150,8 +150,7 @@ def test_copies_share_a_side_also_where_they_are_not_dropped(folder, tmp_path):
     manifest = prepare(config(folder, duplicates__scope="source", split__validation_fraction=0.5), tmp_path)
     assert manifest["sources"][1]["dropped"] == {}
     sides = {
-        s: {one.replace(" no ", " number ") for one, *_ in documents(tmp_path, manifest, s)}
-        for s in manifest["splits"]
+        s: {one.replace(" no ", " number ") for one, *_ in documents(tmp_path, manifest, s)} for s in manifest["splits"]
     }
     assert not sides["train"] & sides["validation"]
     assert {text(i) for i in range(20, 40)} <= sides["train"] | sides["validation"]

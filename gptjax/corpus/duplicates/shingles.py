@@ -67,6 +67,12 @@ def word_spans(text: str, unit: str = "word") -> np.ndarray:
     return np.stack(_units(kinds.take(codes, mode="clip")), axis=1) - 1
 
 
+def words(text: str, unit: str = "word") -> list[str]:
+    """The units of `text` without regard to case: those that are equal here have equal hashes."""
+    folded = text.lower() if text.isascii() else "".join(chr(_folded(character)) for character in text)
+    return [folded[first:end] for first, end in word_spans(text, unit).tolist()]
+
+
 def _batches(texts: Sequence[str]) -> Iterator[tuple[list[str], list[int]]]:
     """Segments of texts, with the number of the text that each is of; a batch is ASCII throughout, or not at all."""
     segments: list[str] = []

@@ -1,0 +1,148 @@
+"""Evaluation sets → an index of what they would be known by; documents → those that hold it; and the reverse."""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from gptjax.corpus.contamination import index as indexes
+from gptjax.corpus.contamination.evaluations import read_items
+from gptjax.corpus.contamination.index import Index
+from gptjax.corpus.contamination.match import Match, find, passage
+from gptjax.corpus.engine import Task
+from gptjax.corpus.stages.verdicts import remaining, write_verdicts
+
+REASON = "holds evaluation text: {}"
+HITS = pa.schema(
+    {
+        "row": pa.uint32(),
+        "id": pa.uint64(),  # of the document
+        "set": pa.string(),
+        "item": pa.string(),  # that shares most with it
+        "ngrams": pa.uint32(),  # different ones of the set that stand in the document
+        "text": pa.string(),  # the first passage of them
+    }
+)
+EXAMPLES = 5
+
+
+def index_evaluations(task: Task, folder: Path) -> dict:
+    """Writes index.npz. inputs: sets (evaluations.listed). options: ngram, least_words."""
+    sets = [(one["name"], read_items(one)) for one in task.inputs["sets"]]
+    index = indexes.build(sets, task.options["ngram"], task.options["least_words"])
+    index.save(folder / "index.npz")
+    return {"ngrams": index.counts[0], "short_texts": index.counts[1]}
+
+
+def contaminate(task: Task, folder: Path) -> dict:
+    """Writes hits.parquet, a row for each document and set that share something; verdicts.parquet, on those documents
+    that share least_hits n-grams with a set; grams.npz: the grams that were found, and those in documents that stay.
+
+    inputs: documents, verdicts, index. options: action, least_hits.
+    """
+    index = indexes.load(task.path(task.inputs["index"]))
+    remove, least = task.options["action"] == "remove", task.options["least_hits"]
+    hits: dict[str, list] = {name: [] for name in HITS.names}
+    out: list[tuple[int, int, str]] = []
+    found, left = [np.zeros(0, np.int64)], [np.zeros(0, np.int64)]
+    documents = size = 0
+    for shard in remaining(task):
+        documents += len(shard.texts)
+        size += sum(len(text.encode()) for text in shard.texts)
+        for match in find(index, shard.texts):
+            row, id_ = int(shard.rows[match.text]), int(shard.ids[match.text])
+            counts = _add_hits(hits, index, match, row, id_, shard.texts[match.text])
+            found.append(match.grams)
+            most = max(counts, key=counts.get)
+            if remove and counts[most] >= least:
+                out.append((row, id_, REASON.format(most)))
+            else:
+                left.append(match.grams)
+    pq.write_table(pa.table(hits, HITS), folder / "hits.parquet", compression="zstd")
+    rows, ids, reasons = zip(*out) if out else ((), (), ())
+    write_verdicts(
+        folder / "verdicts.parquet",
+        *(np.array(rows, np.uint32), np.array(ids, np.uint64), reasons, np.zeros(len(out), np.uint64)),
+    )
+    np.savez(folder / "grams.npz", found=np.unique(np.concatenate(found)), left=np.unique(np.concatenate(left)))
+    return {"documents": documents, "bytes": size, "contaminated": len(set(hits["row"])), "removed": len(out)}
+
+
+def _add_hits(hits: dict[str, list], index: Index, match: Match, row: int, id_: int, text: str) -> dict[str, int]:
+    """Adds a row for each set of the match; returns how many n-grams each has in common with the document."""
+    place, item = index.pairs_of(match.grams)
+    set_of = index.set_of_item[item]
+    counts = {}
+    for number in np.unique(set_of).tolist():
+        here = set_of == number
+        of_set = np.unique(place[here])
+        shared = Match(match.text, match.grams[of_set], match.words[of_set])
+        items, times = np.unique(item[here], return_counts=True)
+        name = index.sets[number]
+        counts[name] = len(np.unique(shared.grams))
+        cells = (row, id_, name, index.items[items[np.argmax(times)]], counts[name], passage(index, text, shared))
+        for column, cell in zip(HITS.names, cells):
+            hits[column].append(cell)
+    return counts
+
+
+def overlap(task: Task, folder: Path) -> dict:
+    """Writes items.parquet: every evaluation item that stands in the corpus, at least in part.
+
+    inputs: index; shards: [hits, grams] of each. Reports by set: items; contaminated ones, which share an n-gram with
+    any document, and their share; left, those that share one with a document that stays; documents that share one;
+    too_short, items that nothing is known of; some examples.
+    """
+    index = indexes.load(task.path(task.inputs["index"]))
+    found, left = np.zeros(sum(index.counts), bool), np.zeros(sum(index.counts), bool)
+    documents: Counter[str] = Counter()
+    examples: dict[str, dict[str, dict]] = {name: {} for name in index.sets}
+    for hits, grams in task.inputs["shards"]:
+        with np.load(task.path(grams)) as file:
+            found[file["found"]] = left[file["left"]] = True
+        for hit in pq.read_table(task.path(hits)).to_pylist():
+            documents[hit["set"]] += 1
+            _keep_example(examples[hit["set"]], hit)
+    in_item, in_left, of_item = (
+        np.bincount(index.item_of_pair[chosen], minlength=len(index.items))
+        for chosen in (found[index.gram_of_pair], left[index.gram_of_pair], slice(None))
+    )
+    listed = np.flatnonzero(in_item)
+    columns = {
+        "set": [index.sets[number] for number in index.set_of_item[listed]],
+        "item": [index.items[number] for number in listed],
+        "ngrams": of_item[listed],
+        "found": in_item[listed],
+        "left": in_left[listed],
+    }
+    pq.write_table(pa.table(columns), folder / "items.parquet", compression="zstd")
+    report = {}
+    for number, name in enumerate(index.sets):
+        here = index.set_of_item == number
+        contaminated = int(np.count_nonzero(here & (in_item > 0)))
+        report[name] = {
+            "items": int(np.count_nonzero(here)),
+            "contaminated": contaminated,
+            "share": round(contaminated / np.count_nonzero(here), 4),
+            "left": int(np.count_nonzero(here & (in_left > 0))),
+            "too_short": int(index.too_short[number]),
+            "documents": documents[name],
+            "examples": list(examples[name].values()),
+        }
+    return {"sets": report}
+
+
+def _keep_example(kept: dict[str, dict], hit: dict) -> None:
+    """Keeps the hits of most n-grams, of an item one."""
+    hit = {"item": hit["item"], "document": hit["id"], "ngrams": hit["ngrams"], "text": hit["text"]}
+    if hit["item"] in kept and kept[hit["item"]]["ngrams"] >= hit["ngrams"]:
+        return
+    kept.pop(hit["item"], None)
+    kept[hit["item"]] = hit
+    best = sorted(kept.values(), key=lambda one: (-one["ngrams"], one["item"]))[:EXAMPLES]
+    kept.clear()
+    kept.update({one["item"]: one for one in best})

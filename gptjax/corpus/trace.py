@@ -1,0 +1,129 @@
+"""From places in a prepared folder's token stream back to the documents that stand there.
+
+The stream's own files say which tokens are which document's and where in the corpus it was (train.documents.npy,
+train.origins.npy); FOLDER/work, as long as it is kept, has the document itself with its place of origin and licence.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+
+from gptjax.corpus import tokenizer
+from gptjax.corpus.manifest import WORK
+from gptjax.corpus.tokenizer import Tokenizer
+from gptjax.data.prepared import origins_name, read_manifest
+from gptjax.data.tokens import TokenSource
+
+TOLD = ("uri", "license", "language")
+
+
+@dataclass(frozen=True)
+class Part:
+    """Some tokens of the stream that are one document's.
+
+    Attributes:
+      start: their first place in the stream; ids: int32, the tokens.
+      first: how many tokens of the document come before them; document: int32, all of its tokens.
+      before, text, after: the document's text in three parts: what the tokens stand for, and what is around it. A
+        character of which only some bytes are among the tokens is in `text`.
+      id, source, uri, license, language: of the document; None where it is not known.
+      where: the document's file and row, or why it cannot be looked at.
+    """
+
+    start: int
+    ids: np.ndarray
+    first: int
+    document: np.ndarray
+    before: str
+    text: str
+    after: str
+    id: int | None
+    source: str | None
+    uri: str | None
+    license: str | None
+    language: str | None
+    where: str
+
+
+class Tracer:
+    """The documents of a prepared folder's split, by place in its stream.
+
+    Raises:
+      ConfigError: it is not a prepared folder, or lacks the split or its tokenizer.
+    """
+
+    def __init__(self, folder: str | Path, split: str = "train"):
+        self.folder = Path(folder)
+        self._manifest = read_manifest(folder)
+        self._source = TokenSource(folder, split, verify=False)
+        self._offsets = self._source.document_offsets()
+        self._tokenizer: Tokenizer = tokenizer.load(folder)
+        origins = self.folder / origins_name(split)
+        self._origins = np.load(origins, mmap_mode="r") if origins.is_file() else None
+        self._licenses = {one["name"]: one["license"] for one in self._manifest.get("sources", ())}
+
+    def parts(self, start: int, stop: int) -> Iterator[Part]:
+        """The documents that have tokens from place `start` to before `stop` of the stream, in their order."""
+        first = int(np.searchsorted(self._offsets, start, "right")) - 1
+        for number in range(first, len(self._offsets) - 1):
+            begin, end = self._offsets[number : number + 2].tolist()
+            if begin >= stop:
+                return
+            if begin < end:
+                yield self._part(number, max(start, begin), min(stop, end), begin, end)
+
+    def _part(self, number: int, start: int, stop: int, begin: int, end: int) -> Part:
+        document = self._source.take(np.arange(begin, end))
+        before, inside = (len(self._tokenizer.decode_bytes(document[: place - begin])) for place in (start, stop))
+        cut = whole_characters(self._tokenizer.decode_bytes(document), before, inside)
+        return Part(
+            start=start,
+            ids=document[start - begin : stop - begin],
+            first=start - begin,
+            document=document,
+            **dict(zip(("before", "text", "after"), cut)),
+            **self._origin(number),
+        )
+
+    def _origin(self, number: int) -> dict:
+        """What is known of a document of the stream beside its text."""
+        unknown = {"id": None, "source": None, **dict.fromkeys(TOLD)}
+        if self._origins is None:
+            return {**unknown, "where": "this folder does not say where its documents come from"}
+        origin = self._origins[number]
+        part, row = self._manifest["parts"][origin["part"]], int(origin["row"])
+        known = {**unknown, "id": int(origin["id"]), "source": part["source"]}
+        known["license"] = self._licenses.get(part["source"]) or None  # of the source, where the document's is gone
+        path = self.folder / WORK / part["name"]
+        if not path.is_file():
+            return {**known, "where": f"{path} is gone, so its address and own licence are not known"}
+        found = read_row(path, row)
+        if found["id"] != known["id"]:
+            return {**known, "where": f"{path} was made anew since, and holds another document in row {row}"}
+        return {**known, **{name: found[name] for name in TOLD}, "where": f"{path}, row {row}"}
+
+
+def read_row(path: Path, row: int) -> dict:
+    """One row of a Parquet file of documents, without its text; only its row group is read."""
+    with pq.ParquetFile(path) as file:
+        for group in range(file.num_row_groups):
+            rows = file.metadata.row_group(group).num_rows
+            if row < rows:
+                table = file.read_row_group(group, columns=["id", *TOLD], use_threads=False)
+                return table.slice(row, 1).to_pylist()[0]
+            row -= rows
+    return {"id": None}
+
+
+def whole_characters(data: bytes, start: int, stop: int) -> tuple[str, str, str]:
+    """UTF-8 in three parts, the middle one from `start` to `stop` or a little beyond, so that no character is cut."""
+    while start > 0 and start < len(data) and data[start] & 0xC0 == 0x80:
+        start -= 1
+    while stop < len(data) and data[stop] & 0xC0 == 0x80:
+        stop += 1
+    return tuple(part.decode("utf-8", "replace") for part in (data[:start], data[start:stop], data[stop:]))

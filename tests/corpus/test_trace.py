@@ -1,0 +1,192 @@
+"""From rows of training batches back to documents: the tokens, the text, and where both come from."""
+
+import json
+import shutil
+from contextlib import contextmanager
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+from prepared_folders import write_prepared
+
+from gptjax import config as configs
+from gptjax import prepare as command
+from gptjax.config import ConfigError
+from gptjax.corpus import tokenizer
+from gptjax.corpus.config import default, source, validate
+from gptjax.corpus.listing import list_sources
+from gptjax.corpus.pipeline import Pipeline
+from gptjax.corpus.trace import Tracer, whole_characters
+from gptjax.data import open_dataset
+
+WORDS = ["alpha", "beta", "naïve", "return", "字典", "𝄞", "of\n", "1984"]
+LENGTH, BATCH = 32, 4
+
+
+class Here:
+    def run(self, function, items):
+        return ((index, function(item)) for index, item in enumerate(items))
+
+
+@contextmanager
+def watch(stage, sizes):
+    yield lambda number, result: None
+
+
+def prepare(folder, name, texts, tokens, **options):
+    """A prepared folder of one source, in shards of some documents."""
+    lines = [json.dumps({"text": text, "url": f"https://{name}/{i}"}) + "\n" for i, text in enumerate(texts)]
+    (folder / f"{name}.jsonl").write_text("".join(lines))
+    made = default()
+    made.sources = (
+        source(name=name, kind="text", path=f"{folder}/{name}.jsonl", license=f"licence of {name}", language="en"),
+    )
+    made.tokenizer.update(name=tokens, vocab_size=0 if tokens not in ("bpe",) else 300)
+    made.split.validation_fraction = options.get("validation_fraction", 0.1)
+    made.split.by = options.get("by", "document")
+    made.tokens.bos = options.get("bos", False)
+    validate(made)
+    Pipeline(made, list_sources(made.sources, 2000), folder / name, Here(), watch).prepare({})
+    return folder / name
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """books in BPE with byte fallback; web with the same tokens, beginnings marked, the ends held out."""
+    folder = tmp_path_factory.mktemp("traced")
+    rng = np.random.default_rng(0)
+    texts = [" ".join(rng.choice(WORDS, rng.integers(2, 80))) for _ in range(80)]
+    books = prepare(folder, "books", [*texts[:40], "é" * 300], "bpe")
+    prepare(folder, "web", texts[40:], str(books), by="tail", bos=True)
+    return folder
+
+
+def dataset(folder, windows, path=None):
+    data = configs.default().data
+    data.update(path=path or f"{folder}/books=0.7,{folder}/web=0.3", sequence_length=LENGTH, windows=windows)
+    return open_dataset(data, "train", seed=3, batch_size=BATCH)
+
+
+@pytest.mark.parametrize("windows", ["contiguous", "packed"])
+def test_the_documents_of_a_row_encoded_again_are_its_tokens(folder, windows):
+    found = dataset(folder, windows)
+    tracers = {name: Tracer(folder / name) for name in ("books", "web")}
+    tokens = tokenizer.load(folder / "books")
+    rng, seen = np.random.default_rng(1), set()
+    for step, row in zip(rng.integers(0, 10**6, 60).tolist(), rng.integers(0, BATCH, 60).tolist()):
+        batch = {name: values[0] for name, values in found.batch(step, np.array([row])).items()}
+        origin, spans = found.spans(step, row)
+        covered = np.zeros(LENGTH, bool)
+        for position, start, pairs in spans.tolist():
+            parts = list(tracers[origin.folder.name].parts(start, start + pairs + 1))
+            ids = np.concatenate([part.ids for part in parts])
+            here = slice(position, position + pairs)
+            np.testing.assert_array_equal(ids[:-1], batch["tokens"][here])
+            np.testing.assert_array_equal(ids[1:], batch["targets"][here])
+            assert not covered[here].any() and (batch["weights"][here] == 1).all()
+            covered[here] = True
+            for part in parts:
+                seen.add(part.source)
+                path, _, number = part.where.rpartition(", row ")
+                document = pq.read_table(path).slice(int(number), 1).to_pylist()[0]
+                text = part.before + part.text + part.after
+                whole = document["text"] == text
+                assert whole if part.source == "books" else document["text"].startswith(text)
+                before = [tokens.bos_id] if part.source == "web" else []
+                again = [*before, *tokens.encode(text), tokens.eos_id]
+                assert again == part.document.tolist()
+                assert again[part.first : part.first + len(part.ids)] == part.ids.tolist()
+                assert part.id == document["id"] and part.license == f"licence of {part.source}"
+                assert part.uri == document["uri"] and part.language == "en"
+                assert tokens.decode(part.ids).strip("\N{REPLACEMENT CHARACTER}") in part.text
+        assert (covered == (batch["weights"] == 1)).all(), "every position with a target is a document's"
+    assert seen == {"books", "web"}
+
+
+@pytest.mark.parametrize("start, stop, middle", [(0, 1, "é"), (1, 3, "é字"), (2, 9, "字𝄞"), (3, 4, "字"), (9, 9, "")])
+def test_no_character_is_cut(start, stop, middle):
+    found = whole_characters("é字𝄞".encode(), start, stop)
+    assert found[1] == middle and "".join(found) == "é字𝄞"
+
+
+def test_without_the_stages_folders_less_is_known_and_said(folder, tmp_path):
+    copy = tmp_path / "books"
+    shutil.copytree(folder / "books", copy)
+    shutil.rmtree(copy / "work")
+    (kept,), (part,) = (list(Tracer(path).parts(7, 8)) for path in (folder / "books", copy))
+    assert (part.text, part.id, part.source, part.license) == (kept.text, kept.id, "books", "licence of books")
+    assert part.uri is None and "is gone, so its address and own licence are not known" in part.where
+    other = next(path for path in (folder / "web" / "work").glob("extract-*/*.parquet"))
+    name = json.loads((copy / "manifest.json").read_text())["parts"][0]["name"]
+    (copy / "work" / name).parent.mkdir(parents=True)
+    shutil.copy(other, copy / "work" / name)
+    assert "was made anew since" in next(Tracer(copy).parts(7, 8)).where
+
+
+def test_a_folder_that_does_not_say_where_it_comes_from(tmp_path):
+    write_prepared(tmp_path / "data", train=[[80, 2], [2], [81, 82, 2]])
+    parts = list(Tracer(tmp_path / "data").parts(1, 5))
+    assert [part.ids.tolist() for part in parts] == [[2], [2], [81, 82]]
+    assert parts[2].id is None and "does not say" in parts[2].where
+
+
+@pytest.fixture
+def run(folder, tmp_path):
+    """A run's folder, before its first checkpoint."""
+    made = configs.default()
+    made.data.update(path=f"{folder}/books=0.7,{folder}/web=0.3", sequence_length=LENGTH)
+    made.training.update(duration="10 steps", batch_size=BATCH)
+    made.seed = 3
+    (tmp_path / "config.json").write_text(configs.to_json(made))
+    return tmp_path
+
+
+def test_the_command_tells_the_row_of_the_step_that_metrics_count(folder, run, capsys, monkeypatch):
+    from rich.console import Console
+
+    for flag, value in zip(command.OF_TRACE, (str(run), 7, 2, True)):
+        monkeypatch.setattr(command, flag.name.upper(), type("", (), {"value": value, "name": flag.name}))
+    command.trace(Console(width=1000))
+    said = capsys.readouterr().out
+    found = dataset(folder, "contiguous")
+    origin, ((_, start, pairs),) = found.spans(6, 2)
+    for part in Tracer(origin.folder).parts(start, start + pairs + 1):
+        for known in (f"id        {part.id}", part.uri, part.license, part.where, f"⟦{part.text}⟧{part.after}"):
+            assert known in said
+    assert said.startswith("step 7 of 10, row 2 of 4: 32 positions, from ") and "positions 0 to " in said
+
+
+@pytest.mark.parametrize(
+    "step, row, message",
+    [
+        (0, 0, "--step = 0: the run has steps 1 to 10"),
+        (11, 0, "--step = 11: the run has steps 1 to 10"),
+        (1, 4, "--row = 4: a batch has rows 0 to 3"),
+        (1, -1, "--row = -1: a batch has rows 0 to 3"),
+    ],
+)
+def test_what_is_not_there_is_refused(run, step, row, message):
+    with pytest.raises(ConfigError, match=message):
+        command.traced_row(str(run), step, row)
+
+
+def test_other_data_than_was_trained_on_is_refused(run, monkeypatch):
+    import gptjax.training.checkpoint as checkpoint
+
+    fingerprint = dataset(*[run.parent], "contiguous", json.loads((run / "config.json").read_text())["data"]["path"])
+    saved = json.loads(json.dumps(fingerprint.fingerprint()))
+    monkeypatch.setattr(checkpoint, "saved_metadata", lambda workdir: {"fingerprint": saved})
+    command.traced_row(str(run), 1, 0)
+    saved["sources"][0]["tokens"] += 1
+    with pytest.raises(ConfigError, match=r"is not what .* was trained on: prepared anew since"):
+        command.traced_row(str(run), 1, 0)
+    with pytest.raises(ConfigError, match=r"must be the folder of a run; it has no config.json"):
+        command.traced_row(str(run / "none"), 1, 0)
+
+
+def test_nothing_that_a_terminal_would_obey_is_printed(capsys):
+    from rich.console import Console
+    from rich.text import Text
+
+    command.print_literally(Console(width=100), Text("a\x1b[31mb\tc\nd"))
+    assert "\x1b" not in capsys.readouterr().out
