@@ -1,0 +1,57 @@
+"""Members of zip archives, such as EPUB: none costs more than its limits."""
+
+from __future__ import annotations
+
+import lzma
+import struct
+import zipfile
+import zlib
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+from gptjax.corpus.sources.limits import RATIO_FREE_BYTES
+from gptjax.corpus.sources.opening import open_file
+from gptjax.corpus.sources.streams import Unreadable
+
+
+@contextmanager
+def open_zip(uri: str) -> Iterator[zipfile.ZipFile]:
+    """A zip archive, such as an EPUB.
+
+    Raises:
+      Unreadable: it is none, or corrupt.
+    """
+    with open_file(uri) as file:
+        with _zip_errors():
+            archive = zipfile.ZipFile(file)
+        yield archive
+
+
+def read_member(archive: zipfile.ZipFile, name: str, options: Mapping[str, Any]) -> bytes:
+    """One member of at most max_document_bytes.
+
+    Raises:
+      Unreadable: it is corrupt, encrypted, too large or out of proportion.
+    """
+    with _zip_errors():
+        told = archive.getinfo(name)  # never more comes out than it tells
+        if told.file_size > options["max_document_bytes"]:
+            raise Unreadable(f"zip member of more than {options['max_document_bytes']:,} bytes")
+        if told.file_size > max(RATIO_FREE_BYTES, told.compress_size * options["max_ratio"]):
+            raise Unreadable(f"decompresses to more than {options['max_ratio']:,} times its size")
+        return archive.read(told)
+
+
+@contextmanager
+def _zip_errors() -> Iterator[None]:
+    try:
+        yield
+    except Unreadable:
+        raise
+    # RuntimeError: encrypted, or of a compression that is not known here; the others: headers that contradict
+    except (
+        *(zipfile.BadZipFile, zlib.error, lzma.LZMAError, struct.error),
+        *(EOFError, KeyError, OSError, RuntimeError, ValueError),
+    ):
+        raise Unreadable("corrupt zip") from None

@@ -1,0 +1,98 @@
+"""Decoders of one compressed member each, that give no more at once than is asked for: gzip, bzip2, xz, zstd."""
+
+from __future__ import annotations
+
+import bz2
+import lzma
+import zlib
+from typing import Protocol
+
+from gptjax.config import ConfigError
+
+SUFFIXES = {".gz": "gzip", ".bz2": "bzip2", ".xz": "xz", ".zst": "zstd"}  # of files, and what is in them
+
+
+class Decoder(Protocol):
+    """Of one member.
+
+    Attributes:
+      feed: bytes that it should be given at once.
+      errors: what `decode` raises where the data are corrupt.
+      ended: whether that was the member's last byte; `left`: what is not decoded yet, or of the next member.
+    """
+
+    feed: int
+    errors: tuple[type[Exception], ...]
+    ended: bool
+    left: bytes
+
+    def decode(self, data: bytes, most: int) -> bytes:
+        """At most `most` bytes; none: it needs more data, or has ended."""
+
+
+def decoder(compression: str, window_bytes: int) -> Decoder:
+    """Args: compression: a value of SUFFIXES; window_bytes: memory that xz and zstd may ask for.
+
+    Raises:
+      ConfigError: the package for it is not installed.
+    """
+    if compression == "gzip":
+        return _Gzip()
+    if compression == "zstd":
+        return _Zstd(window_bytes)
+    return _Stream(
+        lzma.LZMADecompressor(lzma.FORMAT_XZ, window_bytes) if compression == "xz" else bz2.BZ2Decompressor()
+    )
+
+
+class _Gzip:
+    feed, errors = 1 << 16, (zlib.error,)
+
+    def __init__(self):
+        self._inflate = zlib.decompressobj(16 + zlib.MAX_WBITS)
+        self.ended, self.left = False, b""
+
+    def decode(self, data: bytes, most: int) -> bytes:
+        decoded = self._inflate.decompress(data, most)
+        self.ended = self._inflate.eof
+        self.left = self._inflate.unused_data if self.ended else self._inflate.unconsumed_tail
+        return decoded
+
+
+class _Stream:
+    """bzip2 or xz: they keep what they have not decoded yet."""
+
+    feed, errors = 1 << 16, (OSError, ValueError, lzma.LZMAError)
+
+    def __init__(self, stream: bz2.BZ2Decompressor | lzma.LZMADecompressor):
+        self._stream = stream
+        self.ended, self.left = False, b""
+
+    def decode(self, data: bytes, most: int) -> bytes:
+        decoded = self._stream.decompress(data, most)
+        self.ended, self.left = self._stream.eof, self._stream.unused_data
+        return decoded
+
+
+class _Zstd:
+    # A block of 4 bytes may stand for 128 KiB and all of it comes out at once: feed so little that this stays little.
+    feed = 1 << 10
+
+    def __init__(self, window_bytes: int):
+        try:
+            import zstandard
+        except ImportError:
+            raise ConfigError("a file ends in .zst: needs pip install 'gptjax[corpus]'") from None
+        self.errors = (zstandard.ZstdError,)
+        self._frame = zstandard.ZstdDecompressor(max_window_size=window_bytes).decompressobj()
+        self._decoded = memoryview(b"")
+        self.ended, self.left = False, b""
+
+    def decode(self, data: bytes, most: int) -> bytes:
+        self.left = data
+        if not self._decoded and not self._frame.eof and data:
+            self._decoded = memoryview(self._frame.decompress(data[: self.feed]))
+            self.left = self._frame.unused_data + data[self.feed :]
+        decoded, self._decoded = self._decoded[:most], self._decoded[most:]
+        self.ended = self._frame.eof and not self._decoded
+        return bytes(decoded)

@@ -1,0 +1,26 @@
+"""How much a file may make a reader do. Each limit is an option of the kinds of source that it concerns.
+
+What meets a limit is counted and passed over (or cut, where that loses nothing): a bomb costs a reason, not a machine.
+Bounded memory follows from these numbers, whatever a file holds.
+"""
+
+from __future__ import annotations
+
+MEGABYTE = 1_000_000
+
+# Of a file, as it is opened and decompressed.
+READING = {
+    "max_file_bytes": 10**12,  # decompressed; the rest is not read
+    "max_ratio": 250,  # decompressed bytes to compressed ones, once RATIO_FREE_BYTES are out; text is below 30
+    "max_window_bytes": 1 << 27,  # that xz and zstd may look back: 128 MiB is --long=27; a --long=31 file needs 1 << 31
+    "max_line_bytes": 16 * MEGABYTE,  # of a record, such as a line; parsed, JSON may take thirty times that
+    "max_document_bytes": 64 * MEGABYTE,  # of a file that is one document: longer ones are cut after a line
+}
+RATIO_FREE_BYTES = 16 * MEGABYTE  # small files may be of one byte
+
+# Of a page of HTML, before and while its text is extracted.
+PAGES = {
+    "max_html_bytes": 4 * MEGABYTE,
+    "max_html_depth": 250,  # of elements within elements; browsers stop at 512
+    "max_page_seconds": 20.0,  # the last resort: what is slow without being large or deep
+}

@@ -1,0 +1,173 @@
+"""Files and folders, local or remote, plain or compressed: listed in one order, opened as one kind of stream.
+
+  for piece in find_files(path, (".txt", ".jsonl")): …
+  with counted(skipped), open_stream(piece.uri, options) as stream:     # streams.py
+      for number, line in lines(stream, options, skipped): …            # records.py; archives.py for zip
+
+Remote is whatever `fsspec` opens (https, s3, gs, hf …). A network that fails is no bad input: its errors are raised, so
+that the task is tried again and nothing is lost silently.
+"""
+
+from __future__ import annotations
+
+import glob
+import os
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from typing import Any, BinaryIO
+
+from gptjax.config import ConfigError
+from gptjax.corpus.sources import Piece
+from gptjax.corpus.sources.decompression import SUFFIXES
+from gptjax.corpus.sources.streams import Stream, Unreadable
+
+VERSIONS = ("ETag", "etag", "md5Hash", "md5", "blob_id", "mtime", "LastModified", "last_modified", "updated", "created")
+
+
+# --- What there is ----------------------------------------------------------------------------------------------------
+
+
+def find_files(path: str, suffixes: Sequence[str], leave_out: Collection[str] = ()) -> list[Piece]:
+    """The files behind `path`, each once, sorted by name within a folder.
+
+    Folders are walked through symbolic links, not in circles; hidden names are not looked at.
+
+    Args:
+      path: a file, a folder or a pattern (`data/*.warc.gz`), local or remote; several with commas between.
+      suffixes: of names without their .gz, .bz2, .xz or .zst, in lower case; "": any.
+      leave_out: names of files and folders that are passed over.
+
+    Raises:
+      ConfigError: one does not exist, is a file of another kind, or a remote place cannot be listed.
+    """
+    return once(piece for name in path.split(",") for piece in _find(name, tuple(suffixes), frozenset(leave_out)))
+
+
+def once(pieces: Iterable[Piece]) -> list[Piece]:
+    """Without those that are another one's file, by way of a link or a second name."""
+    distinct: dict[str, Piece] = {}
+    for piece in pieces:
+        place = piece.options.get("path", piece.uri)
+        distinct.setdefault(place if is_remote(place) else os.path.realpath(place), piece)
+    return list(distinct.values())
+
+
+def bare_name(uri: str) -> str:
+    """The name in lower case and without its .gz, .bz2, .xz or .zst: what tells the kind of what is in it."""
+    name = uri.rstrip("/").rpartition("/")[2].lower()
+    stem, suffix = os.path.splitext(name)
+    return stem if suffix in SUFFIXES else name
+
+
+def is_remote(uri: str) -> bool:
+    return "://" in uri
+
+
+def _find(name: str, suffixes: tuple[str, ...], leave_out: frozenset[str]) -> list[Piece]:
+    pieces = list((_find_remote if is_remote(name) else _find_local)(name, leave_out))
+    found = [piece for piece in pieces if bare_name(piece.uri).endswith(suffixes)]
+    if not found and len(pieces) == 1 and bare_name(pieces[0].uri) == bare_name(name):
+        raise ConfigError(f"{name!r}: a file must end in one of {' '.join(suffixes)}")
+    return found
+
+
+def _find_local(name: str, leave_out: frozenset[str]) -> Iterator[Piece]:
+    names = [name] if os.path.exists(name) else sorted(glob.glob(name, recursive=True))
+    if not names:
+        raise ConfigError(f"{name!r}: no such file or folder")
+    for path in names:
+        if os.path.isdir(path):
+            yield from _walk(path, leave_out, ())
+        elif os.path.isfile(path):
+            yield _local_piece(path, os.stat(path))
+
+
+def _walk(folder: str, leave_out: frozenset[str], above: tuple[str, ...]) -> Iterator[Piece]:
+    above = (*above, os.path.realpath(folder))
+    try:
+        entries = sorted(os.scandir(folder), key=lambda entry: entry.name)
+    except OSError:
+        return
+    for entry in entries:
+        if entry.name.startswith(".") or entry.name in leave_out:
+            continue
+        try:
+            if entry.is_dir():
+                if os.path.realpath(entry.path) not in above:
+                    yield from _walk(entry.path, leave_out, above)
+            elif entry.is_file():
+                yield _local_piece(entry.path, entry.stat())
+        except OSError:  # a link to itself; gone since it was listed
+            continue
+
+
+def _local_piece(path: str, state: os.stat_result) -> Piece:
+    return Piece(path.replace(os.sep, "/"), state.st_size, f"{state.st_mtime_ns}")
+
+
+def _find_remote(name: str, leave_out: frozenset[str]) -> Iterator[Piece]:
+    system, path = _file_system(name)
+    try:
+        if glob.has_magic(name):
+            found = system.glob(path, detail=True)
+        elif name.endswith("/") or (told := system.info(path))["type"] == "directory":
+            found = system.find(path, detail=True)
+        else:
+            found = {path: told}
+    except FileNotFoundError:
+        found = {}
+    except Exception as error:  # every file system has its own
+        raise ConfigError(f"{name!r}: cannot be listed ({type(error).__name__}: {error})") from error
+    if not found:
+        raise ConfigError(f"{name!r}: no such file or folder")
+    for place in sorted(found, key=lambda place: place.split("/")):
+        below = place.removeprefix(path).split("/")
+        if found[place]["type"] == "file" and not any(part.startswith(".") or part in leave_out for part in below):
+            version = next((f"{found[place][key]}" for key in VERSIONS if found[place].get(key)), "")
+            yield Piece(system.unstrip_protocol(place), found[place].get("size") or 0, version)
+
+
+def _file_system(uri: str) -> tuple[Any, str]:
+    """(file system of fsspec, path there)."""
+    try:
+        import fsspec
+    except ImportError:
+        raise ConfigError(f"{uri!r}: needs pip install 'gptjax[corpus]'") from None
+    try:
+        return fsspec.core.url_to_fs(uri)
+    except (ImportError, ValueError) as error:  # the package of that protocol, or no such protocol
+        raise ConfigError(f"{uri!r}: {error}") from None
+
+
+# --- Its bytes --------------------------------------------------------------------------------------------------------
+
+
+def open_file(uri: str) -> BinaryIO:
+    """The file's own bytes, seekable where that can be: for zip, Parquet and the like.
+
+    Raises:
+      Unreadable: there is no such file, or it may not be read.
+    """
+    try:
+        if not is_remote(uri):
+            return open(uri, "rb")
+        system, path = _file_system(uri)
+        return system.open(path, "rb")
+    except (FileNotFoundError, PermissionError) as error:
+        raise Unreadable(type(error).__name__) from None
+    except OSError as error:
+        if is_remote(uri):
+            raise
+        raise Unreadable(type(error).__name__) from None
+
+
+def open_stream(uri: str, options: Mapping[str, Any]) -> Stream:
+    """The file from its beginning to its end, decompressed as its name says. A context manager.
+
+    Args:
+      options: those of limits.READING.
+
+    Raises:
+      Unreadable: there is no such file, or it may not be read; then and later, see streams.py.
+    """
+    compression = SUFFIXES.get(os.path.splitext(uri)[1].lower())
+    return Stream(open_file(uri), compression, options, remote=is_remote(uri))

@@ -1,0 +1,100 @@
+"""What comes out of a file, plain or compressed, within its limits; and what is raised where no more can be read."""
+
+from __future__ import annotations
+
+import io
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any, BinaryIO
+
+from gptjax.corpus.sources import UNREADABLE
+from gptjax.corpus.sources.decompression import Decoder, decoder
+from gptjax.corpus.sources.limits import RATIO_FREE_BYTES
+
+BLOCK = 1 << 16  # bytes at once
+
+
+class Unreadable(Exception):
+    """The rest of a file, or of a member of an archive, cannot be read. `reason`: as it is counted."""
+
+    def __init__(self, reason: str):
+        super().__init__(reason)
+        self.reason = reason
+
+
+@contextmanager
+def counted(skipped: Counter[str]) -> Iterator[None]:
+    """Ends the block at Unreadable and counts its reason."""
+    try:
+        yield
+    except Unreadable as error:
+        skipped[UNREADABLE + error.reason] += 1
+
+
+class Stream(io.RawIOBase):
+    """What comes out of a file, plain or compressed, within its limits; members one after another, as if they were one.
+
+    `read(n)` gives at most n bytes, often fewer, and none at the end only; so nothing that was readable is lost when
+    a later call raises Unreadable: truncated or corrupt, out of proportion, longer than may be.
+    """
+
+    def __init__(self, file: BinaryIO, compression: str | None, options: Mapping[str, Any], remote: bool = False):
+        self._file, self._compression, self._options, self._remote = file, compression, options, remote
+        self._member: Decoder | None = None  # that is being read
+        self._left = b""  # of the file, read and not yet decoded
+        self._consumed = self._produced = 0
+
+    def readable(self) -> bool:
+        return True
+
+    def close(self) -> None:
+        self._file.close()
+        super().close()
+
+    def readinto(self, buffer) -> int:
+        if self._produced > self._options["max_file_bytes"]:
+            raise Unreadable(f"more than {self._options['max_file_bytes']:,} bytes in a file")
+        if self._produced > max(RATIO_FREE_BYTES, self._consumed * self._options["max_ratio"]):
+            raise Unreadable(f"decompresses to more than {self._options['max_ratio']:,} times its size")
+        data = self._decoded(len(buffer)) if self._compression else self._block(len(buffer))
+        self._produced += len(data)
+        buffer[: len(data)] = data
+        return len(data)
+
+    def _block(self, most: int) -> bytes:
+        try:
+            block = self._file.read(most)
+        except OSError as error:
+            if self._remote:
+                raise
+            raise Unreadable(type(error).__name__) from None
+        self._consumed += len(block)
+        return block
+
+    def _decoded(self, most: int) -> bytes:
+        """Some bytes of the current member, or of the next; none at the end of the last."""
+        while self._member or self._begin_member():
+            try:
+                data = self._member.decode(self._left, most)
+            except self._member.errors:
+                raise Unreadable(f"corrupt {self._compression}") from None
+            self._left = self._member.left
+            if self._member.ended:
+                self._member = None
+            if data:
+                return data
+            if self._member and not self._left:
+                self._left = self._block(self._member.feed)
+                if not self._left:
+                    raise Unreadable(f"truncated {self._compression}")
+        return b""
+
+    def _begin_member(self) -> bool:
+        """Whether there is a next one. Disk and tape tools fill up with zeros after the last."""
+        while not (left := self._left.lstrip(b"\0")):
+            if not (block := self._block(BLOCK)):
+                return False
+            self._left = block
+        self._left, self._member = left, decoder(self._compression, self._options["max_window_bytes"])
+        return True
