@@ -18,7 +18,8 @@ from pathlib import Path
 import numpy as np
 
 from gptjax.corpus.contamination.evaluations import Item
-from gptjax.corpus.duplicates.hashing import window_hashes
+from gptjax.corpus.duplicates.hashing import distinct, window_hashes
+from gptjax.corpus.duplicates.join import pack, unpack
 from gptjax.corpus.duplicates.shingles import word_hashes, words
 
 SLOTS = 16  # of the filter, an n-gram: how rare it is that a hash passes which is not there
@@ -183,5 +184,5 @@ def _pairs(
     count = np.diff(first)[text_of]
     within = np.arange(count.sum()) - np.repeat(np.cumsum(count) - count, count)
     items = item[np.repeat(first[text_of], count) + within]
-    pairs = np.unique(np.stack([np.repeat(grams, count), items], axis=1).astype(np.int64), axis=0)
-    return pairs[:, 0], pairs[:, 1]
+    pairs = distinct(pack(np.repeat(grams, count), items))
+    return tuple(ends.astype(np.int64) for ends in unpack(pairs))

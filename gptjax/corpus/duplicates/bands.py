@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -32,18 +33,19 @@ def parameters(threshold: float, permutations: int = 128, recall: float = 0.98) 
 
 
 def plot(path: Path, threshold: float, bands: int, rows: int) -> None:
-    """Draws the S-curve as PNG, with the threshold and the share of pairs at it that are found."""
-    import matplotlib
+    """Draws the S-curve as PNG."""
+    from matplotlib.figure import Figure
 
-    matplotlib.use("Agg")
-    from matplotlib import pyplot
+    figure = Figure(figsize=(5, 3.2), dpi=100, layout="constrained")
+    draw(figure.add_subplot(), threshold, bands, rows)
+    figure.savefig(path, metadata={"Software": None})
 
+
+def draw(axes: Any, threshold: float, bands: int, rows: int) -> None:
+    """The S-curve on axes of matplotlib, with the threshold and the share of pairs at it that are found."""
     similarity = np.linspace(0, 1, 501)
     found = float(probability(threshold, bands, rows))
-    figure, axes = pyplot.subplots(figsize=(5, 3.2), layout="constrained")
     axes.plot(similarity, probability(similarity, bands, rows), label=f"{bands} bands of {rows} rows")
     axes.axvline(threshold, color="grey", linestyle="--", label=f"threshold {threshold:g}: {found:.1%} found")
     axes.set(xlabel="Jaccard similarity of two documents", ylabel="probability of being compared", xlim=(0, 1))
     axes.legend(loc="upper left", fontsize="small")
-    figure.savefig(path, dpi=100)
-    pyplot.close(figure)

@@ -15,6 +15,7 @@ import pyarrow.parquet
 from gptjax.config import ConfigError
 from gptjax.corpus.documents import read_documents
 from gptjax.corpus.duplicates.clusters import components
+from gptjax.corpus.duplicates.hashing import distinct
 from gptjax.corpus.duplicates.join import candidate_edges, equal_keys, pack, unpack
 from gptjax.corpus.duplicates.nodes import Earlier, Nodes, Shard
 from gptjax.corpus.duplicates.sketch import Sketch
@@ -124,7 +125,7 @@ def _exact_leaders(nodes: Nodes, folder: Path, memory: int) -> np.ndarray:
 
 def _compare(edges: np.ndarray, nodes: Nodes, threshold: float, sets: Path, parallel: Callable) -> np.ndarray:
     """float32 [edges]: exact similarities. Shingle sets that `sets` lacks are made from the documents first."""
-    wanted = np.setdiff1d(np.concatenate(unpack(edges)), SetFolder(sets).nodes)
+    wanted = np.setdiff1d(distinct(np.concatenate(unpack(edges))), SetFolder(sets).nodes, assume_unique=True)
     work = list(nodes.rows_by_shard(wanted))
     written = len(list(sets.iterdir()))
     paths = [sets / f"{written + number:08d}.npy" for number in range(len(work))]
@@ -184,10 +185,19 @@ def _write(nodes: Nodes, cluster: np.ndarray, leaders: np.ndarray, similarity: n
         "representative": representatives[dropped],
     }
     pyarrow.parquet.write_table(pyarrow.table(columns, DROPS_SCHEMA), folder / "drops.parquet", compression="zstd")
+    clusters = distinct(cluster[listed])
     return {
         "documents": len(nodes) - nodes.first_new,
-        "clusters": len(np.unique(cluster[listed])),
+        "clusters": len(clusters),
+        "cluster_sizes": _sizes(sizes[clusters]),
         "exact_dropped": int(np.count_nonzero(kinds == 1)),
         "near_dropped": int(np.count_nonzero(kinds == 2)),
         "repeated_ids": int(np.count_nonzero(repeated)),
     }
+
+
+def _sizes(sizes: np.ndarray) -> dict[str, int]:
+    """Clusters by size, up to a power of two each: '2', '3-4', '5-8' …"""
+    doublings, counts = np.unique(np.ceil(np.log2(sizes)).astype(int), return_counts=True)
+    names = ("2" if k == 1 else f"{2 ** (k - 1) + 1}-{2**k}" for k in doublings.tolist())
+    return dict(zip(names, counts.tolist()))

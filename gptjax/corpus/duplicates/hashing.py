@@ -24,6 +24,14 @@ def mix(hashes: np.ndarray) -> np.ndarray:
     return hashes
 
 
+def distinct(values: np.ndarray) -> np.ndarray:
+    """The values, ascending, each once. np.unique finds integers by a hash table: 2 to 8 times slower."""
+    values = np.sort(values)
+    first = np.ones(len(values), bool)
+    np.not_equal(values[1:], values[:-1], out=first[1:])
+    return values[first]
+
+
 def powers(length: int) -> tuple[np.ndarray, np.ndarray]:
     """(Bⁱ, B⁻ⁱ) for i in range(length), uint64."""
     rising, falling = _powers(max(length - 1, CHUNK).bit_length())

@@ -12,6 +12,8 @@ from pathlib import Path
 
 import numpy as np
 
+from gptjax.corpus.duplicates.hashing import distinct
+
 ENTRY_BYTES = 40  # of memory a key: itself, its node, its place in the order, and the sorted copy
 Chunks = Iterable[tuple[np.ndarray, np.ndarray]]  # (keys uint64, nodes: unsigned integers of one dtype), equally long
 
@@ -49,7 +51,7 @@ def candidate_edges(bands: Iterable[Chunks], total: int, folder: Path, memory: i
     edges = np.zeros(0, np.uint64)
     for chunks in bands:
         for members, starts in equal_keys(chunks, total, folder, memory):
-            edges = np.union1d(edges, linear_edges(members, starts))
+            edges = distinct(np.concatenate([edges, linear_edges(members, starts)]))
     return edges
 
 
@@ -66,7 +68,7 @@ def linear_edges(members: np.ndarray, starts: np.ndarray) -> np.ndarray:
     later[starts] = False
     star = pack(firsts[later], members[later])
     chain = pack(members[:-1][later[1:]], members[1:][later[1:]])
-    return np.unique(np.concatenate([star, chain]))
+    return distinct(np.concatenate([star, chain]))
 
 
 def pack(first: np.ndarray, second: np.ndarray) -> np.ndarray:

@@ -17,6 +17,7 @@ from gptjax.corpus.duplicates.hashing import mix, powers, window_hashes
 
 UNITS = ("word", "character")
 BATCH_CHARACTERS = 1 << 15  # hashed at once: the arrays stay in the processor's cache
+SMALL_BATCH = 1 << 14  # below which one call more costs as much as wider characters
 
 SEPARATOR, WORD, SINGLE = range(3)  # what a character does: parts words, joins one, is one
 LATIN_1, UNICODE = 1 << 8, 0x33480  # table sizes; no letter is assigned beyond the second
@@ -69,22 +70,25 @@ def word_spans(text: str, unit: str = "word") -> np.ndarray:
 
 def words(text: str, unit: str = "word") -> list[str]:
     """The units of `text` without regard to case: those that are equal here have equal hashes."""
-    folded = text.lower() if text.isascii() else "".join(chr(_folded(character)) for character in text)
+    folded = text.lower() if text.isascii() else text.translate(_FOLDING)
     return [folded[first:end] for first, end in word_spans(text, unit).tolist()]
 
 
 def _batches(texts: Sequence[str]) -> Iterator[tuple[list[str], list[int]]]:
-    """Segments of texts, with the number of the text that each is of; a batch is ASCII throughout, or not at all."""
+    """Segments of texts, with the number of the text that each is of.
+
+    ASCII is kept apart from what is slower, unless that would make batches too small to be worth their calls.
+    """
     segments: list[str] = []
     owners: list[int] = []
-    characters = 0
+    characters, ascii_alone = 0, True
     for number, text in enumerate(texts):
         for segment in _segments(text):
-            if segments and (
-                characters + len(segment) > BATCH_CHARACTERS or segment.isascii() != segments[-1].isascii()
-            ):
+            apart = characters >= SMALL_BATCH and segment.isascii() != ascii_alone
+            if segments and (characters + len(segment) > BATCH_CHARACTERS or apart):
                 yield segments, owners
                 segments, owners, characters = [], [], 0
+            ascii_alone = segment.isascii() and (ascii_alone or not segments)
             segments.append(segment)
             owners.append(number)
             characters += len(segment)
@@ -110,7 +114,7 @@ def _segments(text: str) -> Iterator[str]:
 def _codes(segments: list[str]) -> tuple[np.ndarray, np.ndarray]:
     """Code points of the segments with a separator before each and at the end; and where each segment starts."""
     joined = "\n" + "\n".join(segments) + "\n"
-    if segments[0].isascii():
+    if joined.isascii():
         codes = np.frombuffer(joined.encode("ascii", "replace"), np.uint8)
     else:
         codes = np.frombuffer(joined.encode("utf-32-le", "surrogatepass"), "<u4")
@@ -156,3 +160,14 @@ def _folded(character: str) -> int:
         if len(form) == 1:
             return ord(form)
     return ord(character)
+
+
+class _Folding(dict):
+    """For str.translate: code point → `_folded`, worked out when first met."""
+
+    def __missing__(self, code: int) -> int:
+        self[code] = _folded(chr(code))
+        return self[code]
+
+
+_FOLDING = _Folding()

@@ -9,6 +9,7 @@ from typing import Protocol
 
 import numpy as np
 
+from gptjax.corpus.duplicates.hashing import distinct
 from gptjax.corpus.duplicates.join import unpack
 from gptjax.corpus.duplicates.shingles import shingle_hashes
 
@@ -39,7 +40,7 @@ def jaccard(edges: np.ndarray, sets: Sets, threshold: float = 0.0) -> np.ndarray
 def unique_shingles(texts: Sequence[str], n: int, unit: str) -> tuple[np.ndarray, np.ndarray]:
     """(hashes uint64, offsets int64 [texts + 1]): the shingles of each text, sorted, each once."""
     flat, offsets = shingle_hashes(texts, n, unit)
-    sets = [np.unique(flat[start:end]) for start, end in itertools.pairwise(offsets)]
+    sets = [distinct(flat[start:end]) for start, end in itertools.pairwise(offsets)]
     return np.concatenate([*sets, flat[:0]]), np.concatenate([[0], np.cumsum([len(one) for one in sets], dtype=int)])
 
 
