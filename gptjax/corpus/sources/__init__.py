@@ -18,7 +18,15 @@ from gptjax.config import ConfigError, suggestion
 UNREADABLE = "unreadable: "
 KEPT = "kept: "
 
-KINDS = {"text": "gptjax.corpus.sources.text"}
+KINDS = {
+    "text": "gptjax.corpus.sources.text",
+    "web": "gptjax.corpus.sources.web",
+    "code": "gptjax.corpus.sources.code",
+    "books": "gptjax.corpus.sources.books",
+    "papers": "gptjax.corpus.sources.papers",
+    "wikipedia": "gptjax.corpus.sources.wikipedia",
+    "tables": "gptjax.corpus.sources.tables",
+}
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,44 @@
+"""Project Gutenberg's plain text: the book without what stands around it."""
+
+from __future__ import annotations
+
+import re
+
+_HEADER_REACH = 60_000  # characters: the longest small print, and a long list of other books, are less
+_START = re.compile(r"\*\*\* ?START OF (?:THE|THIS) PROJECT GUTENBERG[^*]{0,400}\*\*\*")
+_SMALL_PRINT_END = re.compile(r"^\*{1,3} ?END ?\*? ?(?:OF )?THE SMALL PRINT!.*$", re.MULTILINE)
+_END = re.compile(
+    r"^\s*(?:\*\*\* ?END OF (?:THE|THIS) PROJECT GUTENBERG"
+    r"|\**\s?End of (?:the |this )?Project Gutenberg"
+    r"|\*\*\*START\*\*THE SMALL PRINT!)",
+    re.MULTILINE | re.IGNORECASE,
+)
+# Paragraphs after the header that are about the file.
+_CREDITS = re.compile(
+    r"\A\s*(?:Produced by|\[Portions of this|\[?Transcriber.{0,3} note|Updated editions will)"
+    r"|\b(?:e-?text|e-?book|HTML version|scanned|proofed|proofread|transcribed|typed|digitized)[\w\s]{0,40}? by\b",
+    re.IGNORECASE,
+)
+_LONGEST_CREDIT = 800  # characters
+_PARAGRAPH_END = re.compile(r"\n[ \t]*\n\s*")
+
+
+def without_boilerplate(text: str) -> str:
+    """The book between Project Gutenberg's header and footer, of any year; other text as it is.
+
+    Headers end with "*** START OF …" (since 2003) or with the small print's last line (before); footers begin with
+    "*** END OF …", "End of the Project Gutenberg Etext", or a small print that stands at the end. Credits of those
+    who made the file are left out, too.
+    """
+    starts = [found.end() for mark in (_START, _SMALL_PRINT_END) for found in mark.finditer(text, 0, _HEADER_REACH)]
+    start = max(starts, default=0)
+    end = _END.search(text, max(start, len(text) // 2))
+    if not starts and not end:
+        return text
+    return _without_credits(text[start : end.start() if end else len(text)].strip()) + "\n"
+
+
+def _without_credits(text: str) -> str:
+    while (end := _PARAGRAPH_END.search(text, 0, _LONGEST_CREDIT)) and _CREDITS.search(text, 0, end.start()):
+        text = text[end.end() :]
+    return text

@@ -1,0 +1,188 @@
+"""Papers in XML and JSON → text: JATS (PubMed Central, journals), the ACL Anthology's abstracts, unarXive's records."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+from xml.etree.ElementTree import Element
+
+from gptjax.corpus.formats import licenses
+from gptjax.corpus.formats.xml import first, text_of
+
+
+@dataclass(frozen=True)
+class Paper:
+    """name: what tells it apart within its file; license: an SPDX name, '' where it is not stated."""
+
+    name: str
+    text: str
+    license: str = ""
+    language: str = ""
+
+
+def papers(root: Element) -> Iterator[Paper]:
+    """The papers of one XML document, by its root; none where it is of another kind."""
+    if root.tag == "collection":
+        yield from _anthology(root)
+    for article in root.iter("article"):
+        yield _jats(article)
+
+
+# --- The ACL Anthology ------------------------------------------------------------------------------------------------
+
+
+def _anthology(collection: Element) -> Iterator[Paper]:
+    """Titles and abstracts; a paper without an abstract has no text."""
+    for volume in collection.iter("volume"):
+        for paper in volume.iter("paper"):
+            title, abstract = (_flat(paper.find(tag)) for tag in ("title", "abstract"))
+            if title and abstract:
+                address = _flat(paper.find("url")) or f"{collection.get('id')}-{volume.get('id')}.{paper.get('id')}"
+                yield Paper(f"https://aclanthology.org/{address}", f"{title}\n\n{abstract}\n")
+
+
+def _flat(element: Element | None) -> str:
+    """The text on one line; maths between dollars."""
+    if element is None:
+        return ""
+    parts: list[str] = []
+    _inline(element, parts)
+    return " ".join("".join(parts).split())
+
+
+# --- JATS -------------------------------------------------------------------------------------------------------------
+
+_BLOCKS = frozenset(
+    "p title sec abstract list list-item disp-quote caption boxed-text statement def-item verse-line".split()
+)
+_LEFT_OUT = frozenset(
+    "ref-list table graphic media inline-graphic supplementary-material object-id label fn-group contrib-group "
+    "aff author-notes permissions kwd-group journal-meta mml:math math alternatives alt-text email uri "
+    "funding-group ack-note related-article history pub-date counts custom-meta-group".split()
+)
+
+
+def _jats(article: Element) -> Paper:
+    """Title, abstract, body: sections under their titles; captions, no tables, no references."""
+    parts: list[str] = []
+    front, body = article.find("front"), article.find("body")
+    meta = first(front.iter(), "article-meta") if front is not None else None
+    if meta is not None:
+        for tag in ("title-group", "abstract"):
+            for element in meta.findall(tag):
+                parts.append("\n\n" + "Abstract\n\n" * (tag == "abstract" and element.find("title") is None))
+                _blocks(element, parts)
+    if body is not None:
+        _blocks(body, parts)
+    text = re.sub(r"[ \t]*\n[ \t]*", "\n", "".join(parts))
+    identifiers = [element for element in (meta.iter("article-id") if meta is not None else ()) if element.text]
+    named = {element.get("pub-id-type"): element.text.strip() for element in identifiers}
+    name = next((f"{kind}:{named[kind]}" for kind in ("doi", "pmc", "pmid") if kind in named), "")
+    return Paper(
+        name, re.sub(r"\n{3,}", "\n\n", text).strip(), _jats_license(article), (article.get("lang") or "").lower()
+    )
+
+
+def _jats_license(article: Element) -> str:
+    for element in article.iter("license"):
+        addresses = [
+            element.get("href", ""),
+            *(link.get("href", "") for link in element.iter("ext-link")),
+            text_of(element),
+        ]
+        if found := next(filter(None, map(licenses.of_address, addresses)), ""):
+            return found
+    return ""
+
+
+def _blocks(element: Element, parts: list[str]) -> None:
+    """Adds the text of an element, its blocks parted by empty lines."""
+    _add(element.text, parts)
+    for child in element:
+        tag = child.tag
+        if tag in ("inline-formula", "disp-formula", "tex-math"):
+            _formula(child, parts)
+        elif tag in _BLOCKS or tag in ("fig", "table-wrap", "article-title", "subtitle"):
+            parts.append("\n\n" + "- " * (tag == "list-item"))
+            _blocks(child, parts)
+            parts.append("\n\n")
+        elif tag not in _LEFT_OUT and not (tag == "xref" and child.get("ref-type") == "bibr"):
+            _blocks(child, parts)
+        _add(child.tail, parts)
+
+
+def _add(text: str | None, parts: list[str]) -> None:
+    """A run of text; white space in XML is only space, and after a space it is nothing."""
+    words = re.sub(r"\s+", " ", text or "")
+    if words.startswith(" ") and (not parts or parts[-1][-1:].isspace() or parts[-1].endswith("\n- ")):
+        words = words[1:]
+    if words:
+        parts.append(words)
+
+
+def _formula(element: Element, parts: list[str]) -> None:
+    """TeX where there is TeX, else the characters of MathML or plain text."""
+    source = first(element.iter(), "tex-math")
+    text = text_of(source if source is not None else element)
+    if begin := re.search(r"\\begin\{document\}(.*)\\end\{document\}", text, re.DOTALL):
+        text = begin[1]
+    text = " ".join(text.split()).strip("$ ")
+    if text:
+        parts.append(
+            f"\n$$ {text} $$\n" if element.tag == "disp-formula" else f"${text}$" if source is not None else text
+        )
+
+
+def _inline(element: Element, parts: list[str]) -> None:
+    """Of the ACL Anthology: <tex-math> between dollars, all else as it is."""
+    maths = "$" if element.tag == "tex-math" else ""
+    parts.append(maths + (element.text or ""))
+    for child in element:
+        _inline(child, parts)
+        parts.append(child.tail or "")
+    parts.append(maths)
+
+
+# --- unarXive ---------------------------------------------------------------------------------------------------------
+
+_PLACEHOLDER = re.compile(r"\{\{(formula|cite|figure|table|section):([0-9a-f-]{8,64})\}\}")
+_CITES = re.compile(r"(?:\s*[,;]?\s*\{\{cite:[0-9a-f-]{8,64}\}\})+")
+
+
+def unarxive(record: Mapping[str, Any]) -> Paper | None:
+    """A record of unarXive 2022: title, abstract, sections; formulas as TeX, no citations. None where it is no record.
+
+    Saier, Krause and Färber, "unarXive 2022: All arXiv Publications Pre-Processed for NLP", 2023.
+    """
+    try:
+        metadata, entries = record["metadata"], record["ref_entries"]
+        paragraphs = [metadata["title"], "Abstract", record["abstract"]["text"] or metadata["abstract"]]
+        heading = ""
+        for block in record["body_text"]:
+            if block["section"] != heading:
+                heading = block["section"]
+                paragraphs.append(heading)
+            paragraphs.append(_resolved(block["text"], entries))
+        texts = (" ".join(text.split()) if index < 2 else _joined(text) for index, text in enumerate(paragraphs))
+        text = "\n\n".join(filter(None, texts)) + "\n"
+        return Paper(f"arXiv:{record['paper_id']}", text, licenses.of_address(metadata["license"] or ""))
+    except (KeyError, TypeError, AttributeError):
+        return None
+
+
+def _resolved(text: str, entries: Mapping[str, Any]) -> str:
+    def source(found: re.Match[str]) -> str:
+        entry = entries.get(found[2], {})
+        latex = " ".join(entry.get("latex", "").split())
+        return f"${latex}$" if found[1] == "formula" and latex else ""
+
+    return _PLACEHOLDER.sub(source, _CITES.sub("", text))
+
+
+def _joined(text: str) -> str:
+    """A paragraph on one line, as all of unarXive's are but abstracts and displayed formulas."""
+    text = re.sub(r"\s+", " ", text).strip()
+    text = re.sub(r"\(\s*[,;]?\s*\)|\[\s*\]", "", text)
+    return re.sub(r" +([,.;:])(?=\s|$)", r"\1", re.sub(r" {2,}", " ", text))

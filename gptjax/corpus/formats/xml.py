@@ -1,0 +1,92 @@
+"""XML from anywhere: parsed without what XML can be made to do beside carrying text.
+
+No entity that a document declares is expanded (so no bomb of them), nothing outside the document is opened, and
+elements may stand in each other only so deep. Entities of HTML, which many a DTD has, are known.
+"""
+
+from __future__ import annotations
+
+import html
+from collections.abc import Iterable
+from xml.etree.ElementTree import Element, TreeBuilder
+from xml.parsers import expat
+
+MAX_DEPTH = 200  # elements within elements
+
+
+class BrokenXML(Exception):
+    """Not well-formed, too deep, or with entities of its own."""
+
+
+def parser_to(target: object) -> expat.XMLParserType:
+    """An expat parser that calls target.start(tag, attributes), target.data(text), target.end(tag).
+
+    Tags are without namespace and prefix. Feed it by `feed`.
+    """
+    parser = expat.ParserCreate(namespace_separator=" ")
+    parser.buffer_text = True
+    depth = 0
+
+    def start(tag: str, attributes: dict[str, str]) -> None:
+        nonlocal depth
+        depth += 1
+        if depth > MAX_DEPTH:
+            raise BrokenXML(f"more than {MAX_DEPTH} elements within each other")
+        target.start(_local(tag), {_local(name): value for name, value in attributes.items()})
+
+    def end(tag: str) -> None:
+        nonlocal depth
+        depth -= 1
+        target.end(_local(tag))
+
+    def refuse(*_) -> None:
+        raise BrokenXML("declares entities")
+
+    def skipped(name: str, is_parameter: bool) -> None:
+        if not is_parameter:
+            target.data(html.unescape(f"&{name};"))
+
+    parser.StartElementHandler, parser.EndElementHandler = start, end
+    parser.CharacterDataHandler = target.data
+    parser.EntityDeclHandler = refuse
+    parser.SkippedEntityHandler = skipped
+    parser.UseForeignDTD(True)  # or else an entity that is not declared is an error; no DTD is ever opened
+    return parser
+
+
+def feed(parser: expat.XMLParserType, data: bytes, final: bool = False) -> None:
+    """More of the document, or its end.
+
+    Raises:
+      BrokenXML.
+    """
+    try:
+        parser.Parse(data, final)
+    except expat.ExpatError as error:
+        raise BrokenXML(expat.ErrorString(error.code)) from None
+    except (LookupError, ValueError):  # an encoding that Python does not know, or that has several bytes a character
+        raise BrokenXML("unknown encoding") from None
+
+
+def parse(document: bytes) -> Element:
+    """The root element of a whole document.
+
+    Raises:
+      BrokenXML.
+    """
+    builder = TreeBuilder()
+    feed(parser_to(builder), document, final=True)
+    return builder.close()
+
+
+def text_of(element: Element) -> str:
+    """All its text, white space as it stands."""
+    return "".join(element.itertext())
+
+
+def _local(name: str) -> str:
+    return name.rpartition(" ")[2]
+
+
+def first(elements: Iterable[Element], tag: str) -> Element | None:
+    return next((element for element in elements if element.tag == tag), None)

@@ -1,0 +1,120 @@
+"""Books, a file a document: plain text, Markdown, AsciiDoc, HTML, EPUB, and zip archives of these; in any encoding.
+
+Of Project Gutenberg's files, of any year, header, small print and footer are left out.
+"""
+
+from __future__ import annotations
+
+import zipfile
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from gptjax.corpus.documents import Document
+from gptjax.corpus.formats import epub, gutenberg, hypertext, licenses, wrapping
+from gptjax.corpus.formats.encoding import decode
+from gptjax.corpus.formats.xml import BrokenXML
+from gptjax.corpus.sources import KEPT, Piece
+from gptjax.corpus.sources.archives import open_zip, read_member
+from gptjax.corpus.sources.limits import READING
+from gptjax.corpus.sources.opening import bare_name, find_files, open_stream
+from gptjax.corpus.sources.records import parts
+from gptjax.corpus.sources.streams import Unreadable, counted
+
+PLAIN = (".txt", ".text", ".md", ".markdown", ".asciidoc", ".adoc", ".rst")
+HTML = (".html", ".htm", ".xhtml")
+SUFFIXES = (*PLAIN, *HTML, ".epub", ".zip")
+OPTIONS = {
+    "gutenberg": True,  # what Project Gutenberg puts around its books is left out
+    "unwrap": False,  # paragraphs of plain text become one line each
+    **READING,
+}
+
+
+def find(path: str, options: Mapping[str, Any]) -> list[Piece]:
+    """The files behind `path`, as opening.find_files has them.
+
+    Raises:
+      ConfigError: one does not exist, or is a file of another kind.
+    """
+    return find_files(path, SUFFIXES)
+
+
+def read(piece: Piece, options: Mapping[str, Any], skipped: Counter[str]) -> Iterator[Document]:
+    """The book of one file, or the books of one archive."""
+    with counted(skipped):
+        name = bare_name(piece.uri)
+        if name.endswith(".epub"):
+            yield from _epub(piece.uri, options, skipped)
+        elif name.endswith(".zip"):
+            yield from _zip(piece.uri, options, skipped)
+        else:
+            yield from _file(piece.uri, options, skipped)
+
+
+def _file(uri: str, options: Mapping[str, Any], skipped: Counter[str]) -> Iterator[Document]:
+    """The book of one file, of a longer one the beginning; a truncated one up to where it ends."""
+    with open_stream(uri, options) as stream:
+        pieces = parts(stream, options["max_document_bytes"])
+        yield from _book(next(pieces), uri, options, skipped)
+        if next(pieces, None) is not None:
+            skipped[f"{KEPT}books cut after {options['max_document_bytes']:,} bytes"] += 1
+
+
+def _book(raw: bytes, uri: str, options: Mapping[str, Any], skipped: Counter[str]) -> Iterator[Document]:
+    """A book of one piece of text or HTML."""
+    text = decode(raw)
+    if "\0" in text:
+        raise Unreadable("NUL bytes: not a text")
+    if is_html := bare_name(uri).endswith(HTML):
+        text = hypertext.text_of(text)
+    if options["gutenberg"]:
+        text = gutenberg.without_boilerplate(text)
+    if options["unwrap"] and not is_html:
+        text = wrapping.unwrapped(text)
+    if text.strip():
+        yield Document(text, uri)
+    else:
+        skipped["empty"] += 1
+
+
+def _zip(uri: str, options: Mapping[str, Any], skipped: Counter[str]) -> Iterator[Document]:
+    with open_zip(uri) as archive:
+        for name in sorted(archive.namelist()):
+            if name.lower().endswith((*PLAIN, *HTML)):
+                with counted(skipped):
+                    yield from _book(read_member(archive, name, options), f"{uri}!{name}", options, skipped)
+
+
+def _epub(uri: str, options: Mapping[str, Any], skipped: Counter[str]) -> Iterator[Document]:
+    with open_zip(uri) as archive:
+        try:
+            text, language, rights = _chapters(archive, options)
+        except BrokenXML as error:
+            raise Unreadable(f"corrupt EPUB: {error}") from None
+    if options["gutenberg"]:
+        text = gutenberg.without_boilerplate(text)
+    if text.strip():
+        yield Document(text, uri, licenses.of_name(rights) or licenses.of_text(rights), language.lower())
+    else:
+        skipped["empty"] += 1
+
+
+def _chapters(archive: zipfile.ZipFile, options: Mapping[str, Any]) -> tuple[str, str, str]:
+    """(text, language, rights) of an EPUB, whose chapters may together be no longer than one member."""
+    names = archive.namelist()
+
+    def member(name: str) -> bytes:
+        return read_member(archive, name, options)
+
+    told = epub.package(names, member)
+    if epub.encrypted(names, member).intersection(told.chapters):
+        raise Unreadable("encrypted EPUB")
+    texts, left = [], options["max_document_bytes"]
+    for name in told.chapters:
+        raw = member(name)
+        left -= len(raw)
+        if left < 0:
+            raise Unreadable(f"EPUB of more than {options['max_document_bytes']:,} bytes")
+        texts.append(hypertext.text_of(decode(raw)))
+    return "\n\n\n".join(filter(None, texts)) + "\n", told.language, told.rights

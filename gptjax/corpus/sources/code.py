@@ -1,0 +1,301 @@
+"""Source code: git working trees, folders of source, an installed Python environment; with language and licence.
+
+Every file that somebody wrote is a document; its uri is its path. The licence is the nearest of: what the file's head
+states (an SPDX tag, a notice); the licence file of its folder or of one above; the metadata of the installed Python
+package that it belongs to. What is under none of the allowed licences is left out and counted.
+"""
+
+from __future__ import annotations
+
+import csv
+import functools
+import os
+import re
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from gptjax.config import ConfigError, suggestion
+from gptjax.corpus.documents import Document
+from gptjax.corpus.formats import generated, languages, licenses
+from gptjax.corpus.formats.encoding import decode
+from gptjax.corpus.sources import Piece
+from gptjax.corpus.sources.opening import once, open_file
+from gptjax.corpus.sources.streams import Unreadable, counted
+
+LEFT_OUT = ("vendored", "built", "test data", "lock files", "generated", "minified")
+OPTIONS = {
+    "languages": (),  # names of gptjax/corpus/formats/languages.py; none: all but data (JSON, YAML, XML …)
+    "licenses": licenses.PERMISSIVE,  # allowed ones, by SPDX name; none: whatever the licence
+    "unknown_license": False,  # files of which nothing tells the licence are kept
+    "leave_out": LEFT_OUT,  # kinds of files that nobody wrote or reads (gptjax/corpus/formats/generated.py)
+    # Minified, by the limits of The Stack (BigCode, 2022).
+    "longest_line": 1000,  # characters; not asked of prose and data
+    "mean_line": 100.0,  # characters
+    "alphanumeric": 0.25,  # least share of letters and digits
+    "max_file_kilobytes": 1000,  # longer files are data, mostly
+}
+HEAD = 4000  # characters in which a file's own licence is looked for
+_FOLDERS = {
+    **dict.fromkeys(generated.VENDORED, "vendored"),
+    **dict.fromkeys(generated.BUILT, "built"),
+    **dict.fromkeys(generated.TEST_DATA, "test data"),
+}
+_ALL_BUT_DATA = tuple(name for name in languages.LANGUAGES if languages.kind(name) != "data")
+_LICENSE_FILE = re.compile(r"(?i)(?:.*[-_.])?(?:licen[cs]e|copying|unlicense)(?:[-_.].*)?")
+_PLAIN_LICENSE_FILE = re.compile(r"(?i)(?:licen[cs]es?|copying|unlicense)(?:\.(?:md|txt|rst))?")
+
+
+# --- What there is ----------------------------------------------------------------------------------------------------
+
+
+def find(path: str, options: Mapping[str, Any]) -> list[Piece]:
+    """The source files below `path`, each once, sorted by name within a folder; several folders with commas between.
+
+    A folder that is left out as a whole is one piece, so that it is counted.
+
+    Raises:
+      ConfigError: a folder does not exist; an option cannot work.
+    """
+    _check(options)
+    pieces: list[Piece] = []
+    for root in path.split(","):
+        if not os.path.isdir(root):
+            raise ConfigError(f"{root!r}: no such folder")
+        pieces.extend(_walk(root, _wanted(options), frozenset(options["leave_out"]), _Licensing(files=_above(root))))
+    return once(pieces)
+
+
+def _check(options: Mapping[str, Any]) -> None:
+    for name, known in (("languages", languages.LANGUAGES), ("leave_out", LEFT_OUT), ("licenses", licenses.KNOWN)):
+        for value in options[name]:
+            if value not in known:
+                raise ConfigError(f"{name}: {value!r} is none of {', '.join(sorted(known))}{suggestion(value, known)}")
+    if options["longest_line"] < 1 or options["mean_line"] <= 0 or options["max_file_kilobytes"] < 1:
+        raise ConfigError("longest_line, mean_line and max_file_kilobytes must be positive")
+    if not 0 <= options["alphanumeric"] <= 1:
+        raise ConfigError(f"alphanumeric = {options['alphanumeric']}: must be in [0, 1]")
+
+
+@dataclass(frozen=True)
+class _Licensing:
+    """What tells the licence of the files in a folder.
+
+    Attributes:
+      files: licence files of this folder or the nearest above, up to an environment's.
+      packages: of an installed environment: a file's real path → its package's METADATA.
+      beyond: licence files above the environment.
+    """
+
+    files: tuple[str, ...] = ()
+    packages: Mapping[str, str] = field(default_factory=dict)
+    beyond: tuple[str, ...] = ()
+
+    def of(self, path: str) -> tuple[str, ...]:
+        """The files that tell one file's licence."""
+        if not self.files and (metadata := self.packages.get(path)):
+            return (metadata,)
+        return self.files or self.beyond
+
+
+def _walk(
+    folder: str, wanted: frozenset[str], leave_out: frozenset[str], licensing: _Licensing, above: tuple[str, ...] = ()
+) -> Iterator[Piece]:
+    """The pieces of one folder; one that is inside itself, by way of a link, is passed over."""
+    above = (*above, os.path.realpath(folder))
+    try:
+        entries = sorted(os.scandir(folder), key=lambda entry: entry.name)
+    except OSError:
+        return
+    if packages := _installed(folder, entries):  # a stray LICENSE beside the packages is one of theirs
+        licensing = _Licensing(packages=packages, beyond=licensing.files)
+    elif told := _license_files(entry.path for entry in entries):
+        licensing = replace(licensing, files=told)
+    for entry in entries:
+        if entry.name.startswith(".") or entry.name.endswith((".dist-info", ".egg-info", "__pycache__")):
+            continue
+        try:
+            if not entry.is_dir():
+                if entry.is_file() and (piece := _piece(entry, wanted, leave_out, licensing)):
+                    yield piece
+            elif (reason := _folder_reason(entry)) in leave_out:
+                yield _left_out(entry.path, f"{reason}: folder {entry.name}")
+            elif os.path.realpath(entry.path) not in above:
+                yield from _walk(entry.path, wanted, leave_out, licensing, above)
+        except OSError:  # a link to itself; gone since it was listed
+            continue
+
+
+def _piece(
+    entry: os.DirEntry, wanted: frozenset[str], leave_out: frozenset[str], licensing: _Licensing
+) -> Piece | None:
+    if entry.name in generated.LOCK_FILES and "lock files" in leave_out:
+        return _left_out(entry.path, "lock files")
+    if _is_license(entry.name) or not wanted.intersection(languages.of_name(entry.name) or _of_shebang(entry)):
+        return None
+    state, evidence = entry.stat(), licensing.of(entry.path)
+    version = "-".join(str(time) for time in (state.st_mtime_ns, *map(_time_of, evidence)))
+    return Piece(_uri(entry.path), state.st_size, version, {"path": entry.path, "licensed_by": evidence})
+
+
+def _folder_reason(entry: os.DirEntry) -> str:
+    """Why a folder may be left out as a whole, or ''."""
+    if entry.name in generated.MAYBE_BUILT and not os.path.exists(os.path.join(entry.path, "__init__.py")):
+        return "built"
+    return _FOLDERS.get(entry.name, "")
+
+
+def _left_out(path: str, reason: str) -> Piece:
+    return Piece(_uri(path), 0, options={"path": path, "left_out": reason})
+
+
+def _uri(path: str) -> str:
+    return path.replace(os.sep, "/")
+
+
+def _time_of(path: str) -> int:
+    try:
+        return os.stat(path).st_mtime_ns
+    except OSError:
+        return 0
+
+
+def _of_shebang(entry: os.DirEntry) -> tuple[str, ...]:
+    """The language of a file whose name tells none; only names without a dot are looked into."""
+    if "." in entry.name:
+        return ()
+    with open(entry.path, "rb") as file:
+        return (languages.of_shebang(file.read(128)),)
+
+
+def _license_files(paths: Iterable[str]) -> tuple[str, ...]:
+    """Of the files of one folder, those that tell its licence; the plainly named ones where there are any."""
+    found = [path for path in paths if _is_license(os.path.basename(path)) and os.path.isfile(path)]
+    return tuple(path for path in found if _is_plain(path)) or tuple(found)
+
+
+def _is_license(name: str) -> bool:
+    is_source = any(languages.kind(language) != "prose" for language in languages.of_name(name))
+    return not is_source and _LICENSE_FILE.fullmatch(name) is not None
+
+
+def _is_plain(path: str) -> bool:
+    return _PLAIN_LICENSE_FILE.fullmatch(os.path.basename(path)) is not None
+
+
+def _above(root: str) -> tuple[str, ...]:
+    """The licence files that hold for a folder within a git working tree; what is above one is another project's."""
+    folder = os.path.abspath(root)
+    nearest: tuple[str, ...] = ()
+    while not os.path.exists(os.path.join(folder, ".git")):
+        if folder == (parent := os.path.dirname(folder)):
+            return ()
+        folder = parent
+        nearest = nearest or _license_files(sorted(entry.path for entry in os.scandir(folder)))
+    return nearest
+
+
+def _installed(folder: str, entries: list[os.DirEntry]) -> dict[str, str]:
+    """Of a folder with installed packages: path of a file → METADATA of its package, as pip's RECORD has it."""
+    owners: dict[str, str] = {}
+    for entry in entries:
+        if not entry.name.endswith(".dist-info"):
+            continue
+        try:
+            with open(os.path.join(entry.path, "RECORD"), encoding="utf-8", newline="") as record:
+                for row in csv.reader(record):
+                    if row:
+                        owners[os.path.join(folder, os.path.normpath(row[0]))] = os.path.join(entry.path, "METADATA")
+        except (OSError, ValueError, csv.Error):
+            continue
+    return owners
+
+
+# --- Its documents ----------------------------------------------------------------------------------------------------
+
+
+def read(piece: Piece, options: Mapping[str, Any], skipped: Counter[str]) -> Iterator[Document]:
+    """The document of one file, if it is one."""
+    if reason := piece.options.get("left_out"):
+        skipped[reason] += 1
+        return
+    if piece.size > options["max_file_kilobytes"] * 1000:
+        skipped[f"more than {options['max_file_kilobytes']} kB: data"] += 1
+        return
+    with counted(skipped):
+        text = _text(piece.options["path"])
+        name = piece.uri.rpartition("/")[2]
+        language = (
+            languages.of_text(name, text) if languages.of_name(name) else languages.of_shebang(text[:128].encode())
+        )
+        license = licenses.of_notice(text[:HEAD]) or _license(tuple(piece.options["licensed_by"]))
+        if reason := _reason(text, language, license, options):
+            skipped[reason] += 1
+        else:
+            yield Document(text, piece.uri, license, language)
+
+
+def _text(path: str) -> str:
+    with open_file(path) as file:
+        raw = file.read()
+    text = decode(raw)
+    if "\0" in text:
+        raise Unreadable("NUL bytes: not a text")
+    return text
+
+
+def _reason(text: str, language: str, license: str, options: Mapping[str, Any]) -> str:
+    """Why a file is left out, or ''."""
+    if not text.strip():
+        return "empty"
+    if language not in _wanted(options):
+        return f"language not asked for: {language}"
+    if "generated" in options["leave_out"] and generated.is_generated(text):
+        return "generated"
+    if "minified" in options["leave_out"]:
+        longest = options["longest_line"] if languages.kind(language) == "code" else len(text)
+        minified = generated.is_minified(text, longest, options["mean_line"], options["alphanumeric"])
+        if minified:
+            return f"minified: {minified}"
+    if not options["licenses"]:
+        return ""
+    if not license:
+        return "" if options["unknown_license"] else "license unknown"
+    if not licenses.is_allowed(license, tuple(options["licenses"])):
+        return f"license not allowed: {licenses.of_expression(license) or 'no SPDX expression'}"
+    return ""
+
+
+def _wanted(options: Mapping[str, Any]) -> frozenset[str]:
+    return frozenset(options["languages"] or _ALL_BUT_DATA)
+
+
+@functools.lru_cache(maxsize=4096)
+def _license(files: tuple[str, ...]) -> str:
+    """The licence that licence files, or a package's METADATA, tell; '' where one of several is not known.
+
+    Of several, plainly named ones (LICENSE, COPYING) hold together; LICENSE-MIT beside LICENSE-APACHE is a choice.
+    """
+    if not files:
+        return ""
+    if files[0].endswith("METADATA"):
+        return licenses.of_metadata(_beginning(files[0])) or _license(_license_files_of_package(files[0]))
+    found = sorted({licenses.of_text(_beginning(path)) for path in files})
+    return "" if "" in found else (" AND " if _is_plain(files[0]) else " OR ").join(found)
+
+
+def _license_files_of_package(metadata: str) -> tuple[str, ...]:
+    folder = os.path.dirname(metadata)
+    inside = (folder, os.path.join(folder, "licenses"))
+    return _license_files(
+        os.path.join(place, name) for place in inside if os.path.isdir(place) for name in sorted(os.listdir(place))
+    )
+
+
+def _beginning(path: str) -> str:
+    try:
+        with open(path, "rb") as file:
+            return decode(file.read(1 << 18))
+    except OSError:
+        return ""

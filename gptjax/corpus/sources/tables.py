@@ -1,0 +1,242 @@
+"""Tables with columns of text: folders of Hugging Face datasets, Parquet, Arrow, JSON lines and CSV; a row a document.
+
+Cards and descriptions beside the tables (README.md, dataset_infos.json, state.json …) are passed over. Large Parquet
+files are read as several pieces.
+"""
+
+from __future__ import annotations
+
+import codecs
+import csv
+import fnmatch
+import string
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any, BinaryIO
+
+from gptjax.config import ConfigError
+from gptjax.corpus.documents import Document
+from gptjax.corpus.sources import UNREADABLE, Piece
+from gptjax.corpus.sources.limits import READING
+from gptjax.corpus.sources.opening import bare_name, find_files, is_remote, open_file, open_stream
+from gptjax.corpus.sources.records import decode, json_values, lines
+from gptjax.corpus.sources.streams import Unreadable, counted
+
+SUFFIXES = (".parquet", ".arrow", ".jsonl", ".json", ".csv", ".tsv")
+OPTIONS = {
+    "text": "text",  # a column, or several put together: "{title}\n\n{body}"
+    "uri": "",  # the column of each row's address; none: file and row
+    "license": "",  # the column of each row's licence
+    "language": "",  # the column of each row's language
+    "split": "*",  # of files: a pattern for a folder or the beginning of a name (train-00000-of-00002.parquet)
+    **READING,
+}
+ROWS = 256  # read at once
+PIECE_BYTES = 256 * 1_000_000  # of the row groups of a Parquet file that are one piece
+_DESCRIPTIONS = ("dataset_infos.json", "dataset_info.json", "dataset_dict.json", "state.json", "metadata.json")
+
+
+# --- What there is ----------------------------------------------------------------------------------------------------
+
+
+def find(path: str, options: Mapping[str, Any]) -> list[Piece]:
+    """The tables behind `path`, as opening.find_files has them, in the splits asked for.
+
+    Raises:
+      ConfigError: one does not exist, or is a file of another kind; `text` names no column.
+    """
+    _columns(options)
+    asked = path.split(",")
+    pieces: list[Piece] = []
+    for piece in find_files(path, SUFFIXES, leave_out=_DESCRIPTIONS):
+        if piece.uri in asked or _in_split(piece.uri, asked, options["split"]):
+            pieces.extend(_row_groups(piece) if piece.uri.lower().endswith(".parquet") else [piece])
+    return pieces
+
+
+def _in_split(uri: str, asked: list[str], split: str) -> bool:
+    """Whether a folder below what was asked for, or the name up to its first "-" or ".", is of the split."""
+    root = max((one for one in asked if uri.startswith(one)), key=len, default="")
+    *folders, name = uri[len(root) :].strip("/").split("/")
+    parts = (*folders, name, name.partition(".")[0], name.partition("-")[0])
+    return any(fnmatch.fnmatchcase(part, split) for part in parts)
+
+
+def _row_groups(piece: Piece) -> list[Piece]:
+    """A large Parquet file as runs of row groups; as it is where its footer cannot be read."""
+    if piece.size <= PIECE_BYTES or is_remote(piece.uri):  # a look into thousands of remote footers would take long
+        return [piece]
+    import pyarrow
+    import pyarrow.parquet
+
+    try:
+        with pyarrow.parquet.ParquetFile(piece.uri) as table:
+            groups = [table.metadata.row_group(number) for number in range(table.num_row_groups)]
+    except (OSError, pyarrow.ArrowException):
+        return [piece]
+    sizes = [group.total_byte_size for group in groups]
+    runs: list[list[int]] = [[]]
+    for number, size in enumerate(sizes):
+        if runs[-1] and sum(sizes[one] for one in runs[-1]) + size > PIECE_BYTES:
+            runs.append([])
+        runs[-1].append(number)
+    return [
+        Piece(
+            f"{piece.uri}#groups={run[0]}-{run[-1]}",
+            piece.size * sum(sizes[number] for number in run) // max(sum(sizes), 1),
+            piece.version,
+            {"path": piece.uri, "groups": run, "row": sum(group.num_rows for group in groups[: run[0]])},
+        )
+        for run in runs
+        if run
+    ]
+
+
+# --- Its documents ----------------------------------------------------------------------------------------------------
+
+
+def read(piece: Piece, options: Mapping[str, Any], skipped: Counter[str]) -> Iterator[Document]:
+    """The documents of one table, up to the point where it cannot be read any further."""
+    path = piece.options.get("path", piece.uri)
+    names = [*_columns(options), *(options[name] for name in ("uri", "license", "language") if options[name])]
+    with counted(skipped):
+        for number, row in _rows(piece, path, names, options, skipped):
+            values = {name: _text(row.get(name), skipped) for name in names}
+            text = _put_together(options["text"], values)
+            if "\0" in text:
+                skipped[f"{UNREADABLE}NUL bytes: not a text"] += 1
+            elif text.strip():
+                uri, license, language = (values.get(options[name], "") for name in ("uri", "license", "language"))
+                yield Document(text, uri or f"{path}:{number}", license, language)
+            else:
+                skipped[f"no text in {options['text']!r}"] += 1
+
+
+def _columns(options: Mapping[str, Any]) -> list[str]:
+    """Of the text.
+
+    Raises:
+      ConfigError: none is named, or in a way that is not known.
+    """
+    template = options["text"]
+    try:
+        fields = list(string.Formatter().parse(template)) if "{" in template else [("", template, "", None)]
+    except ValueError as error:
+        raise ConfigError(f"text = {template!r}: {error}") from None
+    names = [name for _, name, _, _ in fields if name is not None]
+    if not names or not all(names) or any(spec or conversion for _, _, spec, conversion in fields):
+        raise ConfigError(f"text = {template!r}: a column, or columns in braces such as '{{title}}\\n\\n{{body}}'")
+    return names
+
+
+def _put_together(template: str, values: Mapping[str, str]) -> str:
+    """The text of a row; '' where all its columns are empty."""
+    if "{" not in template:
+        return values[template]
+    parts = [(literal, values[name] if name else "") for literal, name, _, _ in string.Formatter().parse(template)]
+    return "".join(literal + value for literal, value in parts).strip("\n") if any(v for _, v in parts) else ""
+
+
+def _text(value: Any, skipped: Counter[str]) -> str:
+    """A cell as text; what is no valid Unicode becomes U+FFFD."""
+    if value is None or isinstance(value, list | dict):
+        return ""
+    raw = value if isinstance(value, bytes) else str(value).encode("utf-8", "surrogatepass")
+    return decode(raw, "", "replace", skipped)
+
+
+def _rows(
+    piece: Piece, path: str, names: list[str], options: Mapping[str, Any], skipped: Counter[str]
+) -> Iterator[tuple[int, Mapping[str, Any]]]:
+    """(number from 1, the columns of these names as far as they are there) of each row."""
+    suffix = bare_name(path)
+    if suffix.endswith((".parquet", ".arrow")):
+        read_batches = _parquet if suffix.endswith(".parquet") else _arrow
+        with _arrow_errors(path), open_file(path) as file:
+            yield from _batch_rows(read_batches(file, piece, names), piece.options.get("row", 0), names, skipped)
+    elif suffix.endswith((".csv", ".tsv")):
+        yield from _csv(path, options, skipped)
+    else:
+        for number, value in json_values(path, options, skipped):
+            if isinstance(value, dict):
+                yield number, value
+            else:
+                skipped[f"{UNREADABLE}a line that is no record"] += 1
+
+
+def _parquet(file: BinaryIO, piece: Piece, names: list[str]) -> Iterator[Any]:
+    import pyarrow.parquet
+
+    with pyarrow.parquet.ParquetFile(file) as table:
+        groups = piece.options.get("groups", range(table.num_row_groups))
+        columns = [name for name in names if name in table.schema_arrow.names]
+        yield from table.iter_batches(batch_size=ROWS, row_groups=list(groups), columns=columns)
+
+
+def _arrow(file: BinaryIO, piece: Piece, names: list[str]) -> Iterator[Any]:
+    """Files and streams of Arrow's; the `datasets` library writes streams."""
+    import pyarrow.ipc
+
+    is_file = file.read(6) == b"ARROW1"
+    file.seek(0)
+    if is_file:
+        reader = pyarrow.ipc.open_file(file)
+        batches: Iterable[Any] = (reader.get_batch(number) for number in range(reader.num_record_batches))
+    else:
+        batches = pyarrow.ipc.open_stream(file)
+    for batch in batches:
+        columns = [name for name in names if name in batch.schema.names]
+        for start in range(0, batch.num_rows, ROWS):
+            yield batch.slice(start, ROWS).select(columns)
+
+
+def _batch_rows(
+    batches: Iterable[Any], before: int, names: list[str], skipped: Counter[str]
+) -> Iterator[tuple[int, Mapping[str, Any]]]:
+    for batch in batches:
+        columns = {name: _cells(batch.column(name)) for name in batch.schema.names}
+        for row in range(batch.num_rows):
+            yield before + row + 1, {name: cells[row] for name, cells in columns.items()}
+        before += batch.num_rows
+
+
+def _cells(column: Any) -> list[Any]:
+    """Strings as bytes, since what a column of strings holds is not always UTF-8."""
+    import pyarrow
+
+    if pyarrow.types.is_dictionary(column.type):
+        column = column.dictionary_decode()
+    if pyarrow.types.is_string(column.type) or pyarrow.types.is_large_string(column.type):
+        column = column.cast(pyarrow.large_binary())
+    return column.to_pylist()
+
+
+@contextmanager
+def _arrow_errors(path: str) -> Iterator[None]:
+    import pyarrow
+
+    kind = "parquet" if bare_name(path).endswith(".parquet") else "arrow"
+    try:
+        yield
+    except pyarrow.ArrowException:
+        raise Unreadable(f"corrupt {kind}") from None
+    except OSError as error:
+        # pyarrow reports some corruption as an OSError without a number.
+        if error.errno is not None and is_remote(path):
+            raise
+        raise Unreadable(f"corrupt {kind}" if error.errno is None else type(error).__name__) from None
+
+
+def _csv(path: str, options: Mapping[str, Any], skipped: Counter[str]) -> Iterator[tuple[int, Mapping[str, str]]]:
+    csv.field_size_limit(options["max_line_bytes"])
+    with open_stream(path, options) as stream:
+        text = (
+            decode(line.removeprefix(codecs.BOM_UTF8), path, "replace", skipped) + "\n"
+            for _, line in lines(stream, options, skipped)
+        )
+        try:
+            rows = csv.DictReader(text, delimiter="\t" if bare_name(path).endswith(".tsv") else ",")
+            yield from enumerate(rows, 1)
+        except csv.Error:
+            raise Unreadable("broken CSV") from None

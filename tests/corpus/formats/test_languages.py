@@ -1,0 +1,62 @@
+import pytest
+
+from gptjax.corpus.formats import languages
+
+
+@pytest.mark.parametrize(
+    "name, language",
+    [
+        ("a.py", "python"),
+        ("A.CPP", "c++"),
+        ("Makefile", "makefile"),
+        ("CMakeLists.txt", "cmake"),
+        ("x.tar.rs", "rust"),
+        ("README.md", "markdown"),
+        ("data.json", "json"),
+        ("photo.jpg", None),
+        ("py", None),
+        (".py", None),
+    ],
+)
+def test_a_name_tells_the_language(name, language):
+    assert next(iter(languages.of_name(name)), None) == language
+
+
+@pytest.mark.parametrize(
+    "name, text, language",
+    [
+        ("a.h", "int f(void);", "c"),
+        ("a.h", "namespace x {\nint f();\n}", "c++"),
+        ("a.m", "x = zeros(3);", "matlab"),
+        ("a.m", "#import <Foundation/Foundation.h>", "objective-c"),
+        ("a.v", "module adder(input a);\nendmodule", "verilog"),
+        ("a.v", "Theorem x : forall n, n = n.", "coq"),
+        ("a.ts", "let x = 1", "typescript"),
+        ("a.ts", '<?xml version="1.0"?><TS/>', "xml"),
+        ("a.py", "namespace x", "python"),
+    ],
+)
+def test_suffixes_of_several_languages(name, text, language):
+    assert languages.of_text(name, text) == language and language in languages.of_name(name)
+
+
+@pytest.mark.parametrize(
+    "start, language",
+    [
+        (b"#!/bin/sh\n", "shell"),
+        (b"#!/usr/bin/env python3\n", "python"),
+        (b"#!/usr/bin/env -S python3.11 -u\n", "python"),
+        (b"#! /usr/local/bin/perl -w\n", "perl"),
+        (b"#!/usr/bin/node\n", "javascript"),
+        (b"#!/usr/bin/unheard-of\n", ""),
+        (b"#!\n", ""),
+        (b"\x7fELF", ""),
+    ],
+)
+def test_scripts(start, language):
+    assert languages.of_shebang(start) == language
+
+
+def test_the_table():
+    assert len(languages.LANGUAGES) >= 60
+    assert {languages.kind(language) for language in languages.LANGUAGES} == {"code", "prose", "data"}

@@ -1,0 +1,22 @@
+"""What a source of some kind gives, for tests of readers."""
+
+from collections import Counter
+
+from gptjax.corpus.sources import kind_named
+
+
+def documents(kind, *paths, **options):
+    """(documents, what was skipped)."""
+    module, skipped = kind_named(kind), Counter()
+    options = {**module.OPTIONS, **options}
+    pieces = module.find(",".join(map(str, paths)), options)
+    return [document for piece in pieces for document in module.read(piece, options, skipped)], skipped
+
+
+def write(folder, files):
+    """Files by their paths, from text or bytes."""
+    for name, content in files.items():
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(content if isinstance(content, bytes) else content.encode())
+    return folder
