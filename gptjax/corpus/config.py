@@ -13,6 +13,7 @@ from ml_collections import ConfigDict, FrozenConfigDict
 
 from gptjax.config import ConfigError, check_fields, get, suggestion
 from gptjax.corpus import sources
+from gptjax.corpus.cleaning import config as cleaning
 from gptjax.corpus.contamination import evaluations
 from gptjax.corpus.duplicates.bands import parameters
 
@@ -27,6 +28,7 @@ def source(
     weight: float = 1.0,
     license: str = "",
     language: str = "",
+    recipe: str | None = None,
     **options: Any,
 ) -> ConfigDict:
     """A source of documents.
@@ -37,11 +39,13 @@ def source(
       path: where it is; several with commas between.
       weight: how often each of its documents stands in the training split: 2 is twice, 0.3 are three in ten of them.
       license, language: of documents that do not tell their own.
+      recipe: by which rules its documents are judged: web | code | books | papers | text, '' for none; not given: what
+        goes with its kind (gptjax/corpus/cleaning/config.py), for text none.
       options: of the kind (OPTIONS in its module).
     """
-    return ConfigDict(
-        dict(name=name, kind=kind, path=path, weight=weight, license=license, language=language, options=options)
-    )
+    recipe = cleaning.RECIPE_OF_KIND.get(kind, "") if recipe is None else recipe
+    told = dict(name=name, kind=kind, path=path, weight=weight, license=license, language=language, recipe=recipe)
+    return ConfigDict({**told, "options": options})
 
 
 def evaluation(*, name: str, kind: str, path: str, fields: tuple[str | int, ...] = ()) -> ConfigDict:
@@ -65,6 +69,7 @@ def default() -> ConfigDict:
     config.max_document_megabytes = 4.0  # longer ones are cut at paragraphs
     config.max_failure_share = 0.5  # of a source's documents and files that may be unreadable
 
+    config.cleaning = cleaning.default()
     config.duplicates = ConfigDict(
         dict(
             kind="near",  # none | exact (the same but for white space) | near (exact ones, too)
@@ -148,6 +153,7 @@ def validate(config: Any) -> None:
                 raise ConfigError(f"{field} = {get(config, field)}: {allowed}")
     if config.duplicates.kind == "near":
         parameters(config.duplicates.threshold, config.duplicates.permutations)
+    cleaning.validate(config.cleaning)
     _validate_sources(config.sources)
     _validate_evaluations(config.contamination)
 
@@ -182,6 +188,10 @@ def _validate_sources(given: Any) -> None:
     for one in given:
         if not (isinstance(one.weight, int | float) and 0 <= one.weight < 1000):
             raise ConfigError(f"sources: {one.name}: weight = {one.weight!r}: must be in [0, 1000)")
+        try:
+            cleaning.validate_recipe(one.recipe)
+        except ConfigError as error:
+            raise ConfigError(f"sources: {one.name}: {error}") from None
         known = sources.kind_named(one.kind).OPTIONS
         for option in one.options:
             if option not in known:

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 from gptjax.corpus.config import plain
 from gptjax.corpus.listing import Listing
+from gptjax.corpus.stages.histogram import Histogram
+from gptjax.corpus.stages.select import EXAMPLES
 
 if TYPE_CHECKING:
     from gptjax.corpus.pipeline import Shard
@@ -35,7 +38,11 @@ def told(reasons: dict[str, int]) -> str:
 def by_source(
     config: Any, listing: Listing, shards: list[Shard], skipped: dict[str, dict[str, int]]
 ) -> list[dict[str, Any]]:
-    """One entry a source: what it is, what was found, extracted, dropped (by reason) and left (by split).
+    """One entry a source: what it is, what was found, extracted, cleaned, dropped (by reason) and left (by split).
+
+    cleaned (where something was asked): documents and bytes after it, repaired, masked, languages, lengths (as
+    stages/clean.py reports), reasons and examples (as stages/select.py does). languages, licenses, lengths: of what
+    is left.
 
     Of each split documents, bytes, tokens, unknown tokens and bytes a token, each document once whatever the weight;
     and the bytes a token of tokenizers to compare with, on the held-out documents.
@@ -64,10 +71,42 @@ def _counts(shards: list[Shard]) -> dict[str, Any]:
     held_out = splits.get("validation", Counter())["bytes"]
     return {
         "extracted": {"documents": sum(s.count for s in shards), "bytes": sum(s.size for s in shards)},
+        "cleaned": _cleaned([shard for shard in shards if shard.cleaned]),
         "dropped": {reason: dict(counts) for reason, counts in sorted(dropped.items())},
         "splits": {
             split: {**counts, "bytes_per_token": round(counts["bytes"] / counts["tokens"], 4)}
             for split, counts in sorted(splits.items())
         },
+        **{name: _merged(shard.left[name] for shard in shards) for name in ("languages", "licenses", "lengths")},
         "compared": {name: round(held_out / tokens, 4) for name, tokens in compared.items()},
     }
+
+
+def _cleaned(shards: list[Shard]) -> dict[str, Any] | None:
+    if not shards:
+        return None
+    counts = {name: Counter() for name in ("repaired", "masked")}
+    reasons: dict[str, list[int]] = {}
+    examples: dict[str, list[dict]] = {}
+    for shard in shards:
+        for name, counted in counts.items():
+            counted.update(shard.cleaned[name])
+        for reason, (first, against) in shard.selected["reasons"].items():
+            before = reasons.get(reason, [0, 0])
+            reasons[reason] = [before[0] + first, before[1] + against]
+        for reason, some in shard.selected["examples"].items():
+            examples[reason] = [*examples.get(reason, []), *some][:EXAMPLES]
+    return {
+        **{name: sum(shard.cleaned[name] for shard in shards) for name in ("documents", "bytes")},
+        **{name: dict(sorted(counted.items())) for name, counted in counts.items()},
+        **{name: _merged(shard.cleaned[name] for shard in shards) for name in ("languages", "lengths")},
+        "reasons": dict(sorted(reasons.items())),
+        "examples": dict(sorted(examples.items())),
+    }
+
+
+def _merged(histograms: Iterable[dict[str, list[int]]]) -> dict[str, list[int]]:
+    merged = Histogram()
+    for counts in histograms:
+        merged.merge(counts)
+    return merged.counts

@@ -55,7 +55,6 @@ def test_sources_that_cannot_work(sources, message):
 
 def test_a_config_as_plain_values():
     told = plain(config())
-    assert told["sources"] == [
-        {"name": "web", "kind": "text", "path": "x", "weight": 2, "license": "", "language": "", "options": {}}
-    ]
+    (web,) = told["sources"]
+    assert web == dict(name="web", kind="text", path="x", weight=2, license="", language="", recipe="", options={})
     assert told["duplicates"]["threshold"] == 0.8 and type(told["duplicates"]) is dict

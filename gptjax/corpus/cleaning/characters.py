@@ -139,21 +139,21 @@ class Spans:
         return np.bincount(self.owners, weights=values, minlength=len(self.bounds) - 1)
 
 
-def batches(texts: Sequence[str]) -> Iterator[list[str]]:
-    """Runs of texts of about BATCH_CHARACTERS together; a longer one is a batch of its own.
+def batches(texts: Sequence[str]) -> Iterator[list[int]]:
+    """Numbers of texts that make about BATCH_CHARACTERS together; a longer one is a batch of its own.
 
     ASCII goes by itself, since it takes a quarter of the memory.
     """
-    batch: list[str] = []
-    characters = 0
-    for text in texts:
-        if batch and (characters + len(text) > BATCH_CHARACTERS or text.isascii() != batch[-1].isascii()):
-            yield batch
-            batch, characters = [], 0
-        batch.append(text)
-        characters += len(text)
-    if batch:
-        yield batch
+    held: dict[bool, list[int]] = {True: [], False: []}
+    characters = {True: 0, False: 0}
+    for number, text in enumerate(texts):
+        is_ascii = text.isascii()
+        if held[is_ascii] and characters[is_ascii] + len(text) > BATCH_CHARACTERS:
+            yield held[is_ascii]
+            held[is_ascii], characters[is_ascii] = [], 0
+        held[is_ascii].append(number)
+        characters[is_ascii] += len(text)
+    yield from filter(None, held.values())
 
 
 @functools.cache

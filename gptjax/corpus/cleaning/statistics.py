@@ -57,8 +57,11 @@ def statistics(texts: Sequence[str]) -> dict[str, np.ndarray]:
     and with any_line_… also of those without punctuation at their end:
       lorem_ipsum, curly_brackets: how many have one; sentences: in them.
     """
-    found = [_statistics(Texts.of(batch)) for batch in characters.batches(texts)]
-    return {name: np.concatenate([np.zeros(0), *(part[name] for part in found)]) for name in COLUMNS}
+    columns = {name: np.zeros(len(texts)) for name in COLUMNS}
+    for numbers in characters.batches(texts):
+        for name, values in _statistics(Texts.of([texts[number] for number in numbers])).items():
+            columns[name][numbers] = values
+    return columns
 
 
 def _statistics(texts: Texts) -> dict[str, np.ndarray]:

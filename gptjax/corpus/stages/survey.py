@@ -11,17 +11,24 @@ from pathlib import Path
 
 from gptjax.corpus.engine import Task
 from gptjax.corpus.splits import split_texts
+from gptjax.corpus.stages.histogram import Histogram, reach
 from gptjax.corpus.stages.verdicts import remaining
 
 
 def survey(task: Task, folder: Path) -> dict:
     """inputs: documents, verdicts. options: split (fraction, by, seed), characters (whether to count them).
 
-    Reports documents and bytes that are left, the same by split, and dropped: reason → [documents, bytes].
+    Reports documents and bytes that are left, the same by split, languages, licenses and lengths of the documents
+    (histogram.py), and dropped: reason → [documents, bytes].
     """
     documents, size, dropped = Counter(), Counter(), {}
     characters: Counter[str] = Counter()
+    languages, licenses, lengths = Histogram(), Histogram(), Histogram()
     for shard in remaining(task):
+        sizes = [len(text.encode()) for text in shard.texts]
+        languages.add(shard.languages, sizes)
+        licenses.add(shard.licenses, sizes)
+        lengths.add(map(reach, sizes), sizes)
         for _, split, text in split_texts(shard.texts, shard.split_keys, **task.options["split"]):
             documents[split] += 1
             size[split] += len(text.encode())
@@ -36,5 +43,8 @@ def survey(task: Task, folder: Path) -> dict:
         "documents": documents.total(),
         "bytes": size.total(),
         "splits": {split: {"documents": documents[split], "bytes": size[split]} for split in sorted(documents)},
+        "languages": languages.counts,
+        "licenses": licenses.counts,
+        "lengths": lengths.counts,
         "dropped": dict(sorted(dropped.items())),
     }

@@ -42,7 +42,7 @@ class Shard:
 
     Attributes:
       rows: int64 [documents], their rows in the shard; ids: uint64 [documents].
-      texts: of the documents.
+      texts, languages, licenses: of the documents.
       split_keys: uint64 [documents], equal for documents that must not be parted by the split: copies of one another,
         and parts of one document.
       dropped: reason → (documents, bytes) of what was between them.
@@ -51,6 +51,8 @@ class Shard:
     rows: np.ndarray
     ids: np.ndarray
     texts: list[str]
+    languages: list[str]
+    licenses: list[str]
     split_keys: np.ndarray
     dropped: dict[str, tuple[int, int]]
 
@@ -62,7 +64,9 @@ def remaining(task: Task) -> Iterator[Shard]:
     """
     tables = [pq.read_table(task.path(entry)) for entry in task.inputs["verdicts"]]
     first_row = 0
-    for batch in read_documents(task.path(task.inputs["documents"]), ["id", "parent_id", "text"]):
+    for batch in read_documents(
+        task.path(task.inputs["documents"]), ["id", "parent_id", "language", "license", "text"]
+    ):
         reasons = np.full(len(batch), "", object)
         representatives = np.zeros(len(batch), np.uint64)
         for table in tables:
@@ -79,6 +83,8 @@ def remaining(task: Task) -> Iterator[Shard]:
             rows=stay + first_row,
             ids=ids,
             texts=texts,
+            languages=kept["language"].to_pylist(),
+            licenses=kept["license"].to_pylist(),
             split_keys=_split_keys(texts, kept["parent_id"].to_numpy(), representatives[stay]),
             dropped=_dropped(batch, reasons),
         )

@@ -1,0 +1,84 @@
+"""The section `cleaning` of a corpus's config, and what it asks for each source."""
+
+from __future__ import annotations
+
+import importlib.util
+from typing import Any
+
+from ml_collections import ConfigDict
+
+from gptjax.config import ConfigError, suggestion
+from gptjax.corpus.cleaning import personal, rules
+
+# What a source of each kind is judged as, unless it says so itself; others by nothing.
+RECIPE_OF_KIND = {"web": "web", "code": "code", "books": "books", "papers": "papers", "wikipedia": "text"}
+
+
+def default() -> ConfigDict:
+    """Every field, with published thresholds; a rule's name is its field: cleaning.gopher_quality.min_words."""
+    return ConfigDict(
+        dict(
+            repair=True,  # broken encodings, line ends, invisible characters and odd spaces are mended; code hardly
+            language=True,  # is told of documents whose source does not tell it (code has none)
+            languages=(),  # the only ones that stay, as ISO 639-1 codes; none: all
+            language_confidence=0.65,  # with which they must be told (FineWeb's)
+            personal=(),  # what is masked, of: email, ip, phone, iban, card, secret
+            recipes=dict(rules.RECIPES),  # rules or groups of rules for sources of each recipe, in their order
+            **rules.default_thresholds(),  # the last value that is fine
+        )
+    )
+
+
+def off() -> dict[str, Any]:
+    """Fields for a corpus that is taken as it is."""
+    return {"repair": False, "language": False}
+
+
+def validate(config: Any) -> None:
+    """Raises ConfigError for what cannot work, before anything is read."""
+    for kind in config.personal:
+        if kind not in personal.KINDS:
+            raise ConfigError(
+                f"cleaning.personal: {kind!r}: expected some of {', '.join(personal.KINDS)}"
+                f"{suggestion(kind, personal.KINDS)}"
+            )
+    for name, recipe in config.recipes.items():
+        try:
+            rules.chosen(recipe, config)
+        except ConfigError as error:
+            raise ConfigError(f"cleaning.recipes.{name}: {error}") from None
+    if not 0 <= config.language_confidence <= 1:
+        raise ConfigError(f"cleaning.language_confidence = {config.language_confidence}: must be in [0, 1]")
+    if config.languages and not config.language:
+        raise ConfigError("cleaning.languages needs cleaning.language = True: documents rarely tell their own")
+    for field, module in (("repair", "ftfy"), ("language", "py3langid")):
+        if config[field] and importlib.util.find_spec(module) is None:
+            raise ConfigError(f"cleaning.{field} = True: needs pip install 'gptjax[corpus]', or set it to False")
+
+
+def validate_recipe(recipe: Any) -> None:
+    if recipe and recipe not in rules.RECIPES:
+        raise ConfigError(
+            f"recipe = {recipe!r}: expected one of {', '.join(rules.RECIPES)}, or '' for none"
+            f"{suggestion(str(recipe), rules.RECIPES)}"
+        )
+
+
+def is_asked(config: Any, source: Any) -> bool:
+    """Whether there is anything to do for a source."""
+    return bool(config.repair or config.language or config.personal or source.recipe)
+
+
+def treatment(source: Any) -> dict[str, bool]:
+    """What stages/clean.py must know of a source."""
+    return {"code": source.recipe == "code", "statistics": bool(source.recipe)}
+
+
+def verdict(config: Any, source: Any) -> dict[str, Any]:
+    """What stages/select.py must know of a source."""
+    recipe = config.recipes[source.recipe] if source.recipe else ()
+    return {
+        "rules": [vars(rule) for rule in rules.chosen(recipe, config)],
+        "languages": [] if source.recipe == "code" else list(config.languages),
+        "confidence": config.language_confidence,
+    }

@@ -1,0 +1,104 @@
+"""Documents → the same documents, mended, masked, their languages told; and beside them the figures that rules ask for.
+
+Nothing is left out here: thresholds change more often than text does, and select.py applies them.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from gptjax.corpus.cleaning.language import identify
+from gptjax.corpus.cleaning.personal import KINDS, mask
+from gptjax.corpus.cleaning.repair import repair
+from gptjax.corpus.cleaning.statistics import COLUMNS, statistics
+from gptjax.corpus.documents import DocumentWriter, read_documents
+from gptjax.corpus.engine import Task
+from gptjax.corpus.stages.histogram import Histogram, reach
+
+STATISTICS = pa.schema(
+    {
+        "id": pa.uint64(),
+        "bytes": pa.int64(),  # of the text as it is now
+        "language": pa.string(),
+        "language_confidence": pa.float64(),  # 1 where the source tells the language
+        "repaired": pa.string(),  # names of repairs, with commas between
+        **{f"masked_{kind}": pa.uint32() for kind in KINDS},
+        **{name: pa.float64() for name in COLUMNS},  # not numbers but for `characters` where no rule needs them
+    }
+)
+
+
+def clean(task: Task, folder: Path) -> dict:
+    """Writes documents.parquet, and statistics.parquet (STATISTICS) with a row for each of its rows.
+
+    inputs: documents; code: whether they are of code, which is hardly repaired and in no language; statistics: whether
+    rules will ask for them. options: mend, language (whether to), personal (kinds to mask).
+
+    Reports documents and bytes as they are now; how many documents were repaired, by the name of the repair; how much
+    was masked, by kind; languages and lengths (histogram.py).
+    """
+    repaired, masked = Counter(), Counter(dict.fromkeys(task.options["personal"], 0))
+    languages, lengths = Histogram(), Histogram()
+    sidecar = pq.ParquetWriter(
+        folder / "statistics.parquet", STATISTICS, compression="zstd", use_dictionary=["language", "repaired"]
+    )
+    with DocumentWriter(folder / "documents.parquet") as writer, sidecar:
+        for batch in read_documents(task.path(task.inputs["documents"])):
+            texts, columns = _cleaned(batch, task.inputs["code"], **task.options)
+            columns |= _figures(texts, task.inputs["statistics"]) | {"id": batch["id"]}
+            text = pa.array(texts, pa.large_string())
+            columns["bytes"] = pc.binary_length(text)
+            sizes = columns["bytes"].to_numpy()
+            batch = batch.set_column(batch.schema.get_field_index("text"), "text", text)
+            language = pa.array(columns["language"], pa.string())
+            batch = batch.set_column(batch.schema.get_field_index("language"), "language", language)
+            writer.append_batch(batch, int(sizes.sum()))
+            sidecar.write_table(pa.table([pa.array(columns[name]) for name in STATISTICS.names], schema=STATISTICS))
+            repaired.update(name for names in columns["repaired"] for name in names.split(", ") if name)
+            masked.update({kind: sum(columns[f"masked_{kind}"]) for kind in masked})
+            languages.add(columns["language"], sizes.tolist())
+            lengths.add(map(reach, sizes.tolist()), sizes.tolist())
+    return {
+        "documents": writer.documents,
+        "bytes": writer.bytes,
+        "repaired": dict(sorted(repaired.items())),
+        "masked": dict(masked),
+        "languages": languages.counts,
+        "lengths": lengths.counts,
+    }
+
+
+def _cleaned(
+    batch: pa.RecordBatch, code: bool, mend: bool, language: bool, personal: list[str]
+) -> tuple[list[str], dict[str, Any]]:
+    """The texts as they shall be, and what STATISTICS tells of the way there."""
+    texts, told = batch["text"].to_pylist(), batch["language"].to_pylist()
+    repaired, masked, identified = [], [], []
+    for number, text in enumerate(texts):
+        text, names = repair(text, code) if mend else (text, ())
+        text, counts = mask(text, personal) if personal else (text, {})
+        texts[number] = text
+        repaired.append(", ".join(names))
+        masked.append(counts)
+        identified.append(identify(text) if language and not code and not told[number] else (told[number], 1.0))
+    languages, confidences = zip(*identified)
+    return texts, {
+        "language": languages,
+        "language_confidence": confidences,
+        "repaired": repaired,
+        **{f"masked_{kind}": [counts.get(kind, 0) for counts in masked] for kind in KINDS},
+    }
+
+
+def _figures(texts: list[str], wanted: bool) -> dict[str, np.ndarray]:
+    if wanted:
+        return statistics(texts)
+    columns = {name: np.full(len(texts), np.nan) for name in COLUMNS}
+    return columns | {"characters": np.array([len(text) for text in texts], np.float64)}

@@ -1,0 +1,38 @@
+"""How many documents, and how much text, there is of each kind: of every language, of every length."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Iterable, Mapping
+from typing import Any
+
+
+class Histogram:
+    """key → [documents, bytes]."""
+
+    def __init__(self):
+        self._counts: dict[Any, list[int]] = {}
+
+    def add(self, keys: Iterable[Hashable], sizes: Iterable[int]) -> None:
+        """One document each, with its bytes."""
+        for key, size in zip(keys, sizes):
+            self._count(key, 1, size)
+
+    def merge(self, counts: Mapping[str, tuple[int, int]]) -> None:
+        """The `counts` of another one, whose keys came back from JSON as text."""
+        for key, (documents, size) in counts.items():
+            self._count(int(key) if key.isdecimal() else key, documents, size)
+
+    @property
+    def counts(self) -> dict[str, list[int]]:
+        """In the order of the keys, as JSON."""
+        return {str(key): counts for key, counts in sorted(self._counts.items())}
+
+    def _count(self, key: Hashable, documents: int, size: int) -> None:
+        counts = self._counts.setdefault(key, [0, 0])
+        counts[0] += documents
+        counts[1] += size
+
+
+def reach(size: int) -> int:
+    """The largest power of two within a size, by which lengths are told; 0 within 0."""
+    return 1 << size.bit_length() >> 1

@@ -1,0 +1,69 @@
+"""Figures of documents and rules → verdicts on those that a rule objects to, with examples of each."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+
+from gptjax.corpus.cleaning.rules import Rule, decide, first_objections
+from gptjax.corpus.engine import Task
+from gptjax.corpus.stages.verdicts import write_verdicts
+
+EXAMPLES = 3  # of each reason, a shard
+EXAMPLE_CHARACTERS = 200
+KEPT = "kept"  # the reason of examples of what stays
+
+
+def select(task: Task, folder: Path) -> dict:
+    """Writes verdicts.parquet.
+
+    inputs: documents, statistics (files of clean.py), rules: fields of Rule each; languages: the only ones that may
+    stay, if any, told with `confidence`. options: none.
+
+    Reports documents and bytes; reasons: reason → [documents that it is the first against, documents that it is
+    against]; examples: reason, or KEPT → some documents' id, uri and first characters.
+    """
+    rules = [Rule(**fields) for fields in task.inputs["rules"]]
+    wanted = {"id", "bytes", "characters", "language", "language_confidence", *(rule.column for rule in rules)}
+    table = pq.read_table(task.path(task.inputs["statistics"]), columns=sorted(wanted))
+    columns = {name: table[name].to_numpy() for name in wanted}
+    objections = decide(columns, rules, task.inputs["languages"], task.inputs["confidence"])
+    reasons = first_objections(objections)
+    out = np.flatnonzero(reasons != "")
+    write_verdicts(folder / "verdicts.parquet", out, columns["id"][out], reasons[out], np.zeros(len(out), np.uint64))
+    return {
+        "documents": len(reasons),
+        "bytes": int(columns["bytes"].sum()),
+        "reasons": {
+            reason: [int(np.count_nonzero(reasons == reason)), int(np.count_nonzero(against))]
+            for reason, against in objections.items()
+            if against.any()
+        },
+        "examples": _examples(task.path(task.inputs["documents"]), reasons),
+    }
+
+
+def _examples(path: Path, reasons: np.ndarray) -> dict[str, list[dict[str, str]]]:
+    """The first documents of each reason; only the row groups that they stand in are read."""
+    rows = {int(row): KEPT for row in np.flatnonzero(reasons == "")[:EXAMPLES]}
+    for reason in np.unique(reasons[reasons != ""]):
+        rows |= {int(row): str(reason) for row in np.flatnonzero(reasons == reason)[:EXAMPLES]}
+    examples: dict[str, list[dict[str, str]]] = {}
+    with pq.ParquetFile(path) as file:
+        first = 0
+        for group in range(file.num_row_groups):
+            count = file.metadata.row_group(group).num_rows
+            if here := sorted(row for row in rows if first <= row < first + count):
+                table = file.read_row_group(group, ["id", "uri", "text"], use_threads=False)
+                for row in here:
+                    examples.setdefault(rows[row], []).append(_example(table.slice(row - first, 1).to_pylist()[0]))
+            first += count
+    return dict(sorted(examples.items()))
+
+
+def _example(document: Mapping) -> dict[str, str]:
+    text = document["text"][:EXAMPLE_CHARACTERS]
+    return {"id": f"{document['id']:016x}", "uri": document["uri"], "text": text}
