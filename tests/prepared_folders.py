@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from gptjax.corpus.manifest import write_manifest
+from gptjax.corpus.manifest import make_manifest, write_manifest
 from gptjax.corpus.shards import ShardWriter
 from gptjax.corpus.tokenizer import ByteTokenizer
 
@@ -18,7 +18,7 @@ def write_prepared(folder, *, train, validation=(), shard_tokens=1000, tokenizer
             writer.append([np.asarray(ids) for ids in documents])
             splits[split] = {**writer.close(), "bytes": 0, "unknown_tokens": 0}
     tokenizer.save(folder)
-    write_manifest(folder, options={}, tokenizer=tokenizer, splits=splits)
+    write_manifest(folder, make_manifest(folder, options={}, tokenizer=tokenizer, splits=splits))
     return folder
 
 

@@ -16,18 +16,19 @@ from gptjax.data.prepared import FORMAT, MANIFEST, check_files, read_manifest, s
 
 WORK = "work"  # where the stages' folders are
 OURS = re.compile(
-    r"(manifest\.json|tokenizer\.(model|json)|\w+-\d{5,}\.bin|\w+\.(documents|origins)\.npy)(\.tmp)?|" + WORK
+    r"(manifest\.json|card\.md|card_\w+\.png|tokenizer\.(model|json)|\w+-\d{5,}\.bin|\w+\.(documents|origins)\.npy)(\.tmp)?|"
+    + WORK
 )
 
 
-def write_manifest(folder: Path, *, options: dict, tokenizer: Tokenizer, splits: dict, **more: Any) -> dict:
-    """Writes and returns the manifest of a folder whose shards and tokenizer are already in place.
+def make_manifest(folder: Path, *, options: dict, tokenizer: Tokenizer, splits: dict, **more: Any) -> dict:
+    """The manifest of a folder whose shards and tokenizer are already in place.
 
     Args:
       options: what the output depends on; `finished` compares them.
       more: sections of its own.
     """
-    manifest = {
+    return {
         "format": FORMAT,
         "splits": splits,
         "dtype": token_dtype(tokenizer.vocab_size).name,
@@ -43,9 +44,12 @@ def write_manifest(folder: Path, *, options: dict, tokenizer: Tokenizer, splits:
         "versions": {"python": platform.python_version()}
         | {package: version(package) for package in ("numpy", "sentencepiece", "pyarrow")},
     }
+
+
+def write_manifest(folder: Path, manifest: dict) -> None:
+    """Puts it into its folder: what it tells of must all be there."""
     with write_aside(folder / MANIFEST) as file:
         file.write((json.dumps(manifest, indent=1) + "\n").encode())
-    return manifest
 
 
 def finished(folder: Path, options: dict, overwrite: bool) -> dict | None:

@@ -2,6 +2,8 @@
 
  evaluations evaluation sets → what they would be known by (one task, where there are any)
  extract     pieces of sources → documents, in shards
+ clean       documents → the same, mended and masked, and figures of them (sources for which something is asked)
+ select      figures and rules → verdicts on documents that a rule objects to
  sketch      documents → the hashes by which copies are found
  copies      all hashes → verdicts on documents that have copies (one task, in bounded memory)
  contaminate documents → verdicts on those that hold evaluation text; overlap: which evaluation items those are
@@ -26,15 +28,19 @@ from typing import Any
 from gptjax.config import ConfigError
 from gptjax.corpus import funnel, tokenizer
 from gptjax.corpus.assemble import Encoded, assemble
+from gptjax.corpus.card import draw_samples, write_card
+from gptjax.corpus.cleaning import config as cleaning
 from gptjax.corpus.contamination import evaluations
 from gptjax.corpus.duplicates.bands import parameters
 from gptjax.corpus.engine import Executor, Stage, run_stage
 from gptjax.corpus.listing import FailureLimit, Listing
-from gptjax.corpus.manifest import WORK, clear, write_manifest
+from gptjax.corpus.manifest import WORK, clear, make_manifest, write_manifest
+from gptjax.corpus.stages.clean import clean
 from gptjax.corpus.stages.contaminate import contaminate, index_evaluations, overlap
 from gptjax.corpus.stages.copies import find_copies, sketch
 from gptjax.corpus.stages.encode import encode
 from gptjax.corpus.stages.extract import extract
+from gptjax.corpus.stages.select import select
 from gptjax.corpus.stages.survey import survey
 from gptjax.corpus.stages.vocabulary import make_tokenizer, sample
 from gptjax.corpus.tokenizer import Tokenizer
@@ -56,7 +62,7 @@ class Shard:
       source: its config.
       documents: the file's entry, with count documents and size bytes of text.
       verdicts: entries of files (stages/verdicts.py).
-      left, encoded: the reports of survey and encode.
+      cleaned, selected, left, encoded: the reports of these stages; none of the first two where nothing was asked.
     """
 
     number: int
@@ -65,6 +71,8 @@ class Shard:
     count: int
     size: int
     verdicts: list[dict] = field(default_factory=list)
+    cleaned: dict = field(default_factory=dict)
+    selected: dict = field(default_factory=dict)
     left: dict = field(default_factory=dict)
     encoded: dict = field(default_factory=dict)
 
@@ -106,6 +114,7 @@ class Pipeline:
         """
         index = self.index_evaluations()
         shards, skipped = self.extract()
+        self.clean(shards)
         copies = self.find_copies(shards)
         contamination = self.find_contamination(shards, index)
         self.survey(shards)
@@ -114,7 +123,7 @@ class Pipeline:
 
         clear(self.folder, keep=tokens.file_name)
         tokens.save(self.folder)
-        return write_manifest(
+        manifest = make_manifest(
             self.folder,
             options=options,
             tokenizer=tokens,
@@ -126,6 +135,9 @@ class Pipeline:
             parts=[{"source": shard.source.name, **shard.documents} for shard in shards],
             stages={stage.name: {"version": stage.version, "options": stage.options} for stage in self.stages},
         )
+        write_card(self.folder, manifest, draw_samples(shards, self.work, self.config.seed))
+        write_manifest(self.folder, manifest)
+        return manifest
 
     def extract(self) -> tuple[list[Shard], dict[str, dict[str, int]]]:
         """The documents of all sources in shards; and by source, what was skipped: reason → count."""
@@ -147,6 +159,27 @@ class Pipeline:
             )
         return shards, skipped
 
+    def clean(self, shards: list[Shard]) -> None:
+        """Puts cleaned documents in the place of those of sources that ask for it, and gives verdicts by their rules.
+
+        What changes a text is a stage before that which judges it, so that another threshold touches no text.
+        """
+        asked = self.config.cleaning
+        shards = [shard for shard in shards if cleaning.is_asked(asked, shard.source)]
+        if not shards:
+            return
+        stage = Stage("clean", clean, options=cleaning.options(asked))
+        figures = self._run(stage, *_inputs(shards, lambda shard: cleaning.treatment(shard.source)))
+        for shard, result in zip(shards, figures):
+            shard.documents, shard.cleaned = result["files"]["documents.parquet"], result["report"]
+        statistics = {shard.number: result["files"]["statistics.parquet"] for shard, result in zip(shards, figures)}
+        inputs, sizes = _inputs(
+            shards, lambda shard: {"statistics": statistics[shard.number], **cleaning.verdict(asked, shard.source)}
+        )
+        for shard, result in zip(shards, self._run(Stage("select", select), inputs, sizes)):
+            shard.verdicts.append(result["files"]["verdicts.parquet"])
+            shard.selected = result["report"]
+
     def find_copies(self, shards: list[Shard]) -> dict | None:
         """Gives every shard its verdicts on copies; returns counts."""
         asked = self.config.duplicates
@@ -158,10 +191,10 @@ class Pipeline:
         sketched = [[shard.documents, result["files"]["sketches.npz"]] for shard, result in zip(shards, results)]
         options = {name: asked[name] for name in ("threshold", "scope", "verify", "memory_megabytes")}
         options["sources"] = [source.name for source in self.config.sources]
-        (found,) = self._run(Stage("copies", find_copies, options=options), [{"shards": sketched}], [0])
+        (found,) = self._run(Stage("copies", find_copies, version=2, options=options), [{"shards": sketched}], [0])
         for shard in shards:
             shard.verdicts.append(found["files"][f"verdicts-{shard.number:05d}.parquet"])
-        return {**found["report"], "clusters": found["files"]["clusters.parquet"]}
+        return {**found["report"], "file": found["files"]["clusters.parquet"]}
 
     def index_evaluations(self) -> dict | None:
         """The entry of the index of all evaluation sets."""
@@ -193,7 +226,9 @@ class Pipeline:
           ConfigError: a split would be empty.
         """
         options = {"split": self._split, "characters": self.config.tokenizer.name == "char"}
-        for shard, result in zip(shards, self._run(Stage("survey", survey, options=options), *_inputs(shards))):
+        for shard, result in zip(
+            shards, self._run(Stage("survey", survey, version=2, options=options), *_inputs(shards))
+        ):
             shard.left = {**result["report"], "files": result["files"]}
         for split in self._splits:
             if not any(split in shard.left["splits"] for shard in shards):

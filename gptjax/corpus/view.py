@@ -10,6 +10,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, ProgressColumn, Task, TextColumn, TimeRemainingColumn
 from rich.table import Column, Table
 
+from gptjax.corpus.card import CARD
 from gptjax.corpus.sources import KEPT
 
 MEGABYTE = 1_000_000
@@ -23,7 +24,7 @@ class StageLines:
 
     @contextmanager
     def __call__(self, stage: str, sizes: Sequence[int]) -> Iterator[Callable[[int, dict], None]]:
-        columns = (TextColumn(f"{stage:<10}"), BarColumn(bar_width=10), _Rate(), TimeRemainingColumn(compact=True))
+        columns = (TextColumn(f"{stage:<11}"), BarColumn(bar_width=10), _Rate(), TimeRemainingColumn(compact=True))
         with Progress(*columns, console=self._console) as progress:
             line = progress.add_task(stage, total=max(sum(sizes), 1), documents=0, megabytes=0.0)
 
@@ -64,6 +65,7 @@ def summary(console: Console, folder: Path, manifest: dict) -> None:
             console.print(f"{count:,} documents {reason}")
         else:
             console.print(f"skipped {count:,}: {reason}")
+    console.print(f"data card: {folder / CARD}", soft_wrap=True)
     console.print(
         f"next: python -m gptjax.train --config=configs/stdlib_tiny.py --config.data.path={folder} --workdir=runs/mine",
         soft_wrap=True,

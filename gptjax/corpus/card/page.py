@@ -1,0 +1,256 @@
+"""The page: tables and texts of a manifest in Markdown. Nothing in a document or a name can break out of its place."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from gptjax.corpus.card.samples import Sample
+
+MEGABYTE = 1_000_000
+MOST_ROWS = 20  # of languages and licences; the rest is told together
+UNPRINTABLE = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]")
+
+
+def page(manifest: dict, samples: Sequence[Sample], pictures: dict[str, str]) -> str:
+    """card.md. pictures: what it shows → the file's name."""
+    sections = (
+        _summary(manifest),
+        _sources(manifest),
+        _funnel(manifest, pictures),
+        _kinds(manifest, pictures),
+        _duplicates(manifest, pictures),
+        _contamination(manifest),
+        _tokens(manifest),
+        _samples(samples),
+        _making(manifest),
+    )
+    return "\n\n".join(section for section in sections if section) + "\n"
+
+
+def _summary(manifest: dict) -> str:
+    rows = [
+        [split, of["documents"], _megabytes(of["bytes"]), of["tokens"], f"{of['bytes'] / of['tokens']:.2f}"]
+        for split, of in manifest["splits"].items()
+    ]
+    return _section(
+        "# Data card",
+        "Written by `python -m gptjax.prepare`. What a weight repeats or leaves out counts so in this table, and once "
+        "in all others.",
+        _table(["split", "documents", "MB", "tokens", "bytes a token"], rows),
+    )
+
+
+def _sources(manifest: dict) -> str:
+    rows = [
+        [
+            *(one[name] for name in ("name", "kind", "path")),
+            *(one["license"] or "each document's own, if any", one["language"] or "each document's own, if any"),
+            *(f"{one['weight']:g}", one["found"]["files"], _megabytes(one["found"]["bytes"])),
+        ]
+        for one in manifest["sources"]
+    ]
+    return _section(
+        "## Sources", _table(["source", "kind", "path", "licence", "language", "weight", "files", "MB"], rows)
+    )
+
+
+def _funnel(manifest: dict, pictures: dict[str, str]) -> str:
+    rows = []
+    for one in manifest["sources"]:
+        rows.append([one["name"], "read", one["extracted"]["documents"], _megabytes(one["extracted"]["bytes"])])
+        rows += [
+            ["", f"out: {reason}", counts["documents"], _megabytes(counts["bytes"])]
+            for reason, counts in one["dropped"].items()
+        ]
+        rows += [
+            ["", f"left for {split}", counts["documents"], _megabytes(counts["bytes"])]
+            for split, counts in one["splits"].items()
+        ]
+    skipped = [[reason, count] for reason, count in manifest["skipped"].items()]
+    return _section(
+        "## From documents read to documents left",
+        _picture("documents by stage", pictures.get("funnel")),
+        _table(["source", "", "documents", "MB"], rows),
+        _table(["passed over by the readers, or noted", "times"], skipped),
+    )
+
+
+def _kinds(manifest: dict, pictures: dict[str, str]) -> str:
+    return _section(
+        "## Languages, licences, lengths of what is left",
+        _picture("lengths of documents, and shares of sources", pictures.get("kinds")),
+        _by_kind("language", merged(manifest, "languages")),
+        _by_kind("licence", merged(manifest, "licenses")),
+    )
+
+
+def _by_kind(title: str, counts: dict[str, list[int]]) -> str:
+    ranked = sorted(counts.items(), key=lambda item: (-item[1][1], item[0]))
+    rows = [[name or "not told", documents, _megabytes(size)] for name, (documents, size) in ranked[:MOST_ROWS]]
+    if rest := [of for _, of in ranked[MOST_ROWS:]]:
+        rows.append([f"{len(rest)} others", sum(of[0] for of in rest), _megabytes(sum(of[1] for of in rest))])
+    return _table([title, "documents", "MB"], rows)
+
+
+def _duplicates(manifest: dict, pictures: dict[str, str]) -> str:
+    copies = manifest["copies"]
+    if not copies:
+        return ""
+    asked = {name.split(".")[1]: of for name, of in manifest["options"].items() if name.startswith("duplicates.")}
+    how = ", ".join(f"{name} {json.dumps(of)}" for name, of in sorted(asked.items()))
+    counts = [
+        [name.replace("_", " "), count]
+        for name, count in copies.items()
+        if isinstance(count, int) and name not in ("documents", "clusters")
+    ]
+    return _section(
+        "## Duplicates",
+        f"Searched: {_inline(how)}." if how else "",
+        _picture("the probability that two documents are compared, and sizes of clusters", pictures.get("duplicates")),
+        _table(
+            ["", "of " + f"{copies['documents']:,} documents"], [["clusters of copies", copies["clusters"]], *counts]
+        ),
+        _table(["documents in a cluster", "clusters"], list(copies.get("cluster_sizes", {}).items())),
+    )
+
+
+def _contamination(manifest: dict) -> str:
+    found = manifest["contamination"]
+    if not found:
+        return ""
+    done = {"remove": "left out", "report": "only reported"}[found["action"]]
+    rows = [
+        [
+            *(name, of["items"], of["contaminated"], f"{100 * of['share']:.1f} %", of["left"], of["documents"]),
+            of["too_short"],
+        ]
+        for name, of in found["sets"].items()
+    ]
+    examples = [
+        f"{_inline(name)}, item {_inline(one['item'])}, {one['ngrams']} n-grams in document {one['document']}:\n\n"
+        f"{_fenced(one['text'])}"
+        for name, of in found["sets"].items()
+        for one in of["examples"][:1]
+    ]
+    return _section(
+        "## Evaluation text in the corpus",
+        f"Runs of {found['ngram']} words that stand in an evaluation set, too, whatever their case and punctuation; a "
+        f"text of fewer, but at least {found['least_words']}, as a whole. Documents with at least "
+        f"{found['least_hits']} of one set were {done}.",
+        _table(
+            ["set", "items", "items in the corpus", "share", "still there", "documents", "items too short to tell"],
+            rows,
+        ),
+        *examples,
+    )
+
+
+def _tokens(manifest: dict) -> str:
+    made = manifest["tokenizer"]
+    others = sorted({name for one in manifest["sources"] for name in one["compared"]})
+    rows = [
+        [
+            *(one["name"], split, counts["tokens"], f"{counts['bytes_per_token']:.3f}"),
+            *(f"{one['compared'].get(name, 0):.3f}" if split == "validation" else "" for name in others),
+        ]
+        for one in manifest["sources"]
+        for split, counts in one["splits"].items()
+    ]
+    return _section(
+        "## Tokens",
+        f"{made['kind']}, {made['vocab_size']:,} tokens, hash {made['hash']}; stored as {manifest['dtype']}.",
+        _table(["source", "split", "tokens", "bytes a token", *(f"by {name}" for name in others)], rows),
+    )
+
+
+def _samples(samples: Sequence[Sample]) -> str:
+    parts = []
+    for title, is_in in (("Documents that stayed", True), ("Documents that did not", False)):
+        chosen = [sample for sample in samples if (sample.reason == "") is is_in]
+        if chosen:
+            parts.append(f"## {title}")
+        for one in chosen:
+            why = f"{_inline(one.reason)}: " if one.reason else ""
+            rest = "" if one.is_whole else " (its beginning)"
+            parts.append(
+                f"{why}{_inline(one.source)}, {_inline(one.uri)}, document {one.id}{rest}\n\n{_fenced(one.text)}"
+            )
+    return "\n\n".join(parts)
+
+
+def _making(manifest: dict) -> str:
+    options = [[name, json.dumps(of, ensure_ascii=False)] for name, of in sorted(manifest["options"].items())]
+    versions = ", ".join(f"{name} {number}" for name, number in manifest["versions"].items())
+    entries = [manifest["tokenizer"]["file"]]
+    for section in manifest["splits"].values():
+        entries += [*section["shards"], section["offsets"], section["origins"]]
+    files = [[entry["name"], entry["size"], entry["hash"]] for entry in entries]
+    stages = ", ".join(f"{name} (version {of['version']})" for name, of in manifest["stages"].items())
+    return _section(
+        "## How it was made",
+        f"Stages: {stages}. Versions: {versions}.",
+        _table(["option", "value"], options),
+        _table(["file", "bytes", "xxh3 hash"], files),
+    )
+
+
+def merged(manifest: dict, name: str) -> dict[str, list[int]]:
+    """A histogram of all sources together: key → [documents, bytes]."""
+    documents, size = Counter(), Counter()
+    for one in manifest["sources"]:
+        for key, counts in one.get(name, {}).items():
+            documents[key] += counts[0]
+            size[key] += counts[1]
+    return {key: [documents[key], size[key]] for key in documents}
+
+
+# --- Markdown ---------------------------------------------------------------------------------------------------------
+
+
+def _section(title: str, *parts: str) -> str:
+    return "\n\n".join([title, *(part for part in parts if part)])
+
+
+def _table(header: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
+    """Columns of numbers are set to the right; empty where there is no row."""
+    if not rows:
+        return ""
+    right = [all(isinstance(row[i], int) or _is_number(row[i]) for row in rows) for i in range(len(header))]
+    lines = [_row(header), _row(("--:" if one else "---") for one in right)]
+    return "\n".join(
+        [*lines, *(_row(f"{cell:,}" if isinstance(cell, int) else _inline(cell) for cell in row) for row in rows)]
+    )
+
+
+def _row(cells: Iterable[str]) -> str:
+    return f"| {' | '.join(cells)} |"
+
+
+def _is_number(cell: Any) -> bool:
+    return bool(re.fullmatch(r"[\d,.]+( %)?|", str(cell)))
+
+
+def _inline(text: str) -> str:
+    """As text within a line: no markup, no HTML, no table's border."""
+    text = UNPRINTABLE.sub("\N{REPLACEMENT CHARACTER}", " ".join(str(text).split()))
+    return re.sub(r"([\\`*_\[\]|~])", r"\\\1", text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;"))
+
+
+def _fenced(text: str) -> str:
+    """As a block of its own, with a fence that is longer than any in the text."""
+    longest = max(map(len, re.findall("`+", text)), default=0)
+    fence = "`" * max(3, longest + 1)
+    shown = UNPRINTABLE.sub("\N{REPLACEMENT CHARACTER}", text.replace("\r\n", "\n"))
+    return f"{fence}text\n{shown}\n{fence}"
+
+
+def _picture(says: str, name: str | None) -> str:
+    return f"![{says}]({name})" if name else ""
+
+
+def _megabytes(size: int) -> str:
+    return f"{size / MEGABYTE:,.2f}"

@@ -1,0 +1,111 @@
+"""The card's pictures: PNG by matplotlib, imported when they are drawn; the same bytes from the same numbers."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from gptjax.corpus.card.page import merged
+from gptjax.corpus.files import write_aside
+
+BLUE, RED, GREY = "#3b6fb6", "#d1495b", "#8a8f98"
+MOST = 12  # bars
+
+
+def draw(folder: Path, manifest: dict) -> dict[str, str]:
+    """Writes card_NAME.png of each picture that there is anything for; name → file name."""
+    pictures = {"funnel": (_draw_funnel,), "kinds": (_draw_lengths, _draw_shares)}
+    if manifest["copies"]:
+        pictures["duplicates"] = (_draw_curve, _draw_clusters)
+    return {name: _save(folder / f"card_{name}.png", panels, manifest) for name, panels in pictures.items()}
+
+
+def _save(path: Path, panels: tuple, manifest: dict) -> str:
+    from matplotlib import rc_context
+    from matplotlib.figure import Figure
+
+    style = {"font.size": 9, "axes.spines.top": False, "axes.spines.right": False, "legend.frameon": False}
+    with rc_context(style):
+        figure = Figure(figsize=(9, 3.2), dpi=90, layout="tight")
+        for panel, axes in zip(panels, figure.subplots(1, len(panels), squeeze=False)[0]):
+            panel(axes, manifest)
+        with write_aside(path) as file:
+            figure.savefig(file, format="png", metadata={"Software": None})
+    return path.name
+
+
+def _draw_funnel(axes: Any, manifest: dict) -> None:
+    """Megabytes that are left after each reason, of all sources together."""
+    read = sum(one["extracted"]["bytes"] for one in manifest["sources"])
+    reasons: dict[str, int] = {}
+    for one in manifest["sources"]:
+        for reason, counts in one["dropped"].items():
+            reasons[reason] = reasons.get(reason, 0) + counts["bytes"]
+    left = sum(counts["bytes"] for one in manifest["sources"] for counts in one["splits"].values())
+    largest = sorted(reasons, key=lambda reason: (-reasons[reason], reason))[:MOST]
+    rows = [
+        ("read", read, BLUE),
+        *((f"out: {reason}", reasons[reason], RED) for reason in largest),
+        ("left", left, BLUE),
+    ]
+    _bars(axes, [(_short(name), size / 1e6, color) for name, size, color in rows])
+    axes.set_xlabel("MB of text")
+
+
+def _draw_lengths(axes: Any, manifest: dict) -> None:
+    lengths = {int(key): counts[0] for key, counts in merged(manifest, "lengths").items()}
+    starts = sorted(lengths)
+    axes.bar(
+        starts, [lengths[one] for one in starts], [max(one, 1) for one in starts], align="edge", color=BLUE, ec="w"
+    )
+    axes.set_xscale("log", base=2)
+    axes.set(xlabel="bytes in a document", ylabel="documents")
+
+
+def _draw_shares(axes: Any, manifest: dict) -> None:
+    """Tokens by source in the training split; where there is one source alone, megabytes by language."""
+    tokens = {name: counts["tokens"] / 1e6 for name, counts in manifest["splits"]["train"]["sources"].items()}
+    if len(tokens) > 1:
+        counted, label = tokens, "million tokens in the training split"
+    else:
+        counted = {name or "not told": size / 1e6 for name, (_, size) in merged(manifest, "languages").items()}
+        label = "MB of text by language"
+    ranked = sorted(counted.items(), key=lambda item: (-item[1], item[0]))[:MOST]
+    _bars(axes, [(_short(name), size, BLUE) for name, size in ranked])
+    axes.set_xlabel(label)
+
+
+def _draw_curve(axes: Any, manifest: dict) -> None:
+    from gptjax.corpus.duplicates import bands
+
+    made = manifest["stages"]["sketch"]["options"]
+    if not made["bands"]:
+        axes.set_axis_off()
+        axes.text(0.5, 0.5, "only exact copies were searched for", ha="center")
+        return
+    bands.draw(axes, manifest["stages"]["copies"]["options"]["threshold"], made["bands"], made["rows"])
+
+
+def _draw_clusters(axes: Any, manifest: dict) -> None:
+    sizes = manifest["copies"]["cluster_sizes"]
+    axes.bar(list(sizes), list(sizes.values()), color=BLUE)
+    if sizes:
+        axes.set_yscale("log")
+        axes.set_ylim(bottom=0.5)
+    axes.set(xlabel="documents in a cluster of copies", ylabel="clusters")
+
+
+def _bars(axes: Any, rows: list[tuple[str, float, str]]) -> None:
+    """Horizontal bars from above, each with its value."""
+    names, sizes, colors = zip(*rows)
+    places = range(len(rows), 0, -1)
+    for place, size in zip(places, sizes):
+        axes.annotate(f" {size:,.3g}" if size < 100 else f" {size:,.0f}", (size, place), va="center", color=GREY)
+    axes.barh(places, sizes, color=colors)
+    axes.set_yticks(places, names)
+    axes.margins(x=0.15)
+
+
+def _short(name: str) -> str:
+    """As a label: no mathematics, not too long."""
+    return (name if len(name) < 40 else name[:38] + "…").replace("$", "\\$")
