@@ -7,12 +7,12 @@ import re
 _HEADER_REACH = 60_000  # characters: the longest small print, and a long list of other books, are less
 _START = re.compile(r"\*\*\* ?START OF (?:THE|THIS) PROJECT GUTENBERG[^*]{0,400}\*\*\*")
 _SMALL_PRINT_END = re.compile(r"^\*{1,3} ?END ?\*? ?(?:OF )?THE SMALL PRINT!.*$", re.MULTILINE)
-_END = re.compile(
-    r"^\s*(?:\*\*\* ?END OF (?:THE|THIS) PROJECT GUTENBERG"
-    r"|\**\s?End of (?:the |this )?Project Gutenberg"
-    r"|\*\*\*START\*\*THE SMALL PRINT!)",
+_END = re.compile(r"^[ \t]*\*\*\* ?END OF (?:THE|THIS) PROJECT GUTENBERG", re.MULTILINE)
+_LAST_LINE = re.compile(
+    r"^[ \t]*(?:\*{0,3} ?End of (?:the |this )?Project Gutenberg.{0,3} |\*\*\*START\*\*THE SMALL PRINT!)",
     re.MULTILINE | re.IGNORECASE,
 )
+_LAST_LINE_REACH = 600  # characters before _END
 # Paragraphs after the header that are about the file.
 _CREDITS = re.compile(
     r"\A\s*(?:Produced by|\[Portions of this|\[?Transcriber.{0,3} note|Updated editions will)"
@@ -32,10 +32,21 @@ def without_boilerplate(text: str) -> str:
     """
     starts = [found.end() for mark in (_START, _SMALL_PRINT_END) for found in mark.finditer(text, 0, _HEADER_REACH)]
     start = max(starts, default=0)
-    end = _END.search(text, max(start, len(text) // 2))
-    if not starts and not end:
+    end = _end(text, start)
+    if not starts and end == len(text):
         return text
-    return _without_credits(text[start : end.start() if end else len(text)].strip()) + "\n"
+    return _without_credits(text[start:end].strip()) + "\n"
+
+
+def _end(text: str, start: int) -> int:
+    """Where the footer begins; old ones have no mark but a last line, which a book might have, too, but not so late."""
+    if marked := _END.search(text, start):
+        end = marked.start()
+        last = _LAST_LINE.search(text, max(start, end - _LAST_LINE_REACH), end)
+    else:
+        end = len(text)
+        last = _LAST_LINE.search(text, max(start, end // 2))
+    return last.start() if last else end
 
 
 def _without_credits(text: str) -> str:

@@ -21,4 +21,5 @@ def text_of(page: str) -> str:
     except ImportError:
         raise ConfigError("HTML and EPUB need pip install 'gptjax[corpus]'") from None
     page = _CLOSED_AT_ONCE.sub(r"<\1\2></\1>", _XML_DECLARATION.sub("", page, count=1))
-    return _MANY_EMPTY_LINES.sub("\n\n\n", extract_plain_text(page, preserve_formatting=True, alt_texts=False)).strip()
+    text = extract_plain_text(page, preserve_formatting=True, alt_texts=False).replace("\xa0", " ")
+    return _MANY_EMPTY_LINES.sub("\n\n\n", text).strip()

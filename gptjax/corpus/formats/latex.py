@@ -207,8 +207,9 @@ class _Reader:
             self._out.append(verb[2])
             return verb.end()
         if name in ("item", "bibitem"):
-            self._out.append("\n- ")
-            return place
+            option = _OPTION.match(source, place)
+            self._out.append(f"\n- {option[0].strip()[1:-1]} " if option else "\n- ")
+            return option.end() if option else place
         if name in _REFERENCES and place in self._braces:
             end = self._braces[place]
             labels = [self._numbers.get(label.strip(), "") for label in source[place + 1 : end].split(",")]

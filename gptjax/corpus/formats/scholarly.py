@@ -40,7 +40,7 @@ def _anthology(collection: Element) -> Iterator[Paper]:
             title, abstract = (_flat(paper.find(tag)) for tag in ("title", "abstract"))
             if title and abstract:
                 address = _flat(paper.find("url")) or f"{collection.get('id')}-{volume.get('id')}.{paper.get('id')}"
-                yield Paper(f"https://aclanthology.org/{address}", f"{title}\n\n{abstract}\n")
+                yield Paper(f"https://aclanthology.org/{address}", f"{title}\n\n{abstract}")
 
 
 def _flat(element: Element | None) -> str:
@@ -76,13 +76,12 @@ def _jats(article: Element) -> Paper:
                 _blocks(element, parts)
     if body is not None:
         _blocks(body, parts)
-    text = re.sub(r"[ \t]*\n[ \t]*", "\n", "".join(parts))
+    text = re.sub(r"[ \t]*\n[ \t]*", "\n", re.sub(r" +([,.;:)])", r"\1", "".join(parts)))
     identifiers = [element for element in (meta.iter("article-id") if meta is not None else ()) if element.text]
     named = {element.get("pub-id-type"): element.text.strip() for element in identifiers}
     name = next((f"{kind}:{named[kind]}" for kind in ("doi", "pmc", "pmid") if kind in named), "")
-    return Paper(
-        name, re.sub(r"\n{3,}", "\n\n", text).strip(), _jats_license(article), (article.get("lang") or "").lower()
-    )
+    text = re.sub(r"\n-\s*\n+", "\n- ", re.sub(r"\n{3,}", "\n\n", text)).strip()
+    return Paper(name, text, _jats_license(article), (article.get("lang") or "").lower())
 
 
 def _jats_license(article: Element) -> str:

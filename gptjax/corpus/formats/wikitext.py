@@ -257,6 +257,7 @@ def _lines(text: str, leave_out: Collection[str]) -> str:
 _SPACES = re.compile(r"[ \t\xa0\u2009\u200a\u202f]{2,}|[\t\xa0\u2009\u200a\u202f]")
 _AFTER_BRACKET = re.compile(r"\([ ,;:]{1,8}")
 _BEFORE_BRACKET = re.compile(r"[,;:] ?\)")
+_COMMAS = re.compile(r",(?: ?,){1,8}")
 _BEFORE_MARK = re.compile(r" ([,.;])(?=[\s)]|$)")
 _NO_WORDS = re.compile(r"^(?:- )?\W{0,3}$", re.MULTILINE)
 _EMPTY_LINES = re.compile(r"\n{3,}")
@@ -266,5 +267,5 @@ def tidy(text: str) -> str:
     """Entities as characters; without the brackets and commas that a template leaves behind: "Chen (; born 1942)"."""
     text = _SPACES.sub(" ", html.unescape(text))
     text = _BEFORE_BRACKET.sub(")", _AFTER_BRACKET.sub("(", text)).replace(" ()", "").replace(" )", ")")
-    text = _BEFORE_MARK.sub(r"\1", text).replace("\n ", "\n").replace(" \n", "\n")
+    text = _BEFORE_MARK.sub(r"\1", _COMMAS.sub(",", text)).replace("\n ", "\n").replace(" \n", "\n")
     return _EMPTY_LINES.sub("\n\n", _NO_WORDS.sub("", text)).strip()

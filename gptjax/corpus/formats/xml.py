@@ -11,6 +11,11 @@ from collections.abc import Iterable
 from xml.etree.ElementTree import Element, TreeBuilder
 from xml.parsers import expat
 
+_TRUNCATED = (
+    expat.errors.XML_ERROR_NO_ELEMENTS,
+    expat.errors.XML_ERROR_UNCLOSED_TOKEN,
+    expat.errors.XML_ERROR_PARTIAL_CHAR,
+)
 MAX_DEPTH = 200  # elements within elements
 
 
@@ -63,7 +68,8 @@ def feed(parser: expat.XMLParserType, data: bytes, final: bool = False) -> None:
     try:
         parser.Parse(data, final)
     except expat.ExpatError as error:
-        raise BrokenXML(expat.ErrorString(error.code)) from None
+        reason = expat.ErrorString(error.code)
+        raise BrokenXML("truncated" if reason in _TRUNCATED else reason) from None
     except (LookupError, ValueError):  # an encoding that Python does not know, or that has several bytes a character
         raise BrokenXML("unknown encoding") from None
 

@@ -30,7 +30,7 @@ OPTIONS = {
     **READING,
 }
 # pages-articles.xml, …xml-p10p30302 (parts of a dump); WikiExtractor's wiki_00
-_NAME = re.compile(r".*\.xml(?:-p\d+p\d+.*)?|wiki_\d+|.*\.jsonl?")
+_NAME = re.compile(r".*\.xml(?:-p\d+p\d+.*)?|wiki_\d+")
 _BLOCK = 1 << 16
 
 

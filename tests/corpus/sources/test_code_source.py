@@ -2,10 +2,10 @@ import csv
 import io
 
 import pytest
+from source_reading import documents, write
 
 from gptjax.config import ConfigError
 from gptjax.corpus.sources import code
-from source_reading import documents, write
 
 MIT = "Permission is hereby granted, free of charge … shall be included in all copies"
 GPL = "GNU GENERAL PUBLIC LICENSE\nVersion 3, 29 June 2007"

@@ -1,0 +1,23 @@
+"""Books and source code, from two folders.
+
+  python -m gptjax.prepare --config=configs/corpus/books_and_code.py:BOOKS,CODE --output=data/books_and_code
+
+BOOKS holds plain text, Markdown, HTML or EPUB, such as a mirror of Project Gutenberg; CODE git working trees or folders
+of source. Of code, what is under a permissive licence is taken. Without an argument: data/books and data/code.
+"""
+
+from gptjax.config import ConfigError
+from gptjax.corpus.config import default, source
+
+
+def get_config(arg="data/books,data/code"):
+    paths = arg.split(",")
+    if len(paths) != 2 or not all(paths):
+        raise ConfigError(f"books_and_code:{arg}: expected two folders, BOOKS,CODE")
+    config = default()
+    config.sources = (
+        source(name="books", kind="books", path=paths[0], language="en", unwrap=True),
+        source(name="code", kind="code", path=paths[1]),
+    )
+    config.tokenizer.vocab_size = 32_000
+    return config

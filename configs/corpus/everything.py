@@ -1,0 +1,44 @@
+"""All that a folder has, source by source.
+
+  python -m gptjax.prepare --config=configs/corpus/everything.py:FOLDER --output=data/everything
+
+  FOLDER/text/             .txt, .md, .jsonl, .parquet; below it wikipedia*/ with dumps or WikiExtractor's files
+  FOLDER/web/              WARC, WET, HTML; below it *_docs/ with pages' text as .jsonl
+  FOLDER/books/            plain text, Markdown, HTML, EPUB
+  FOLDER/papers/           LaTeX, JATS, unarXive, PDF
+  FOLDER/code/             git working trees
+  FOLDER/tables/           Hugging Face datasets with a column "text"
+
+What is not there is no source.
+"""
+
+import glob
+
+from gptjax.config import ConfigError
+from gptjax.corpus.config import default, source
+
+SOURCES = (  # kind, where
+    ("text", "text"),
+    ("wikipedia", "text/wikipedia*"),
+    ("web", "web"),
+    ("text", "web/*_docs"),
+    ("books", "books"),
+    ("papers", "papers"),
+    ("code", "code"),
+    ("tables", "tables"),
+)
+
+
+def get_config(arg="data/raw"):
+    config = default()
+    found = []
+    for kind, place in SOURCES:
+        if folders := sorted(glob.glob(f"{glob.escape(arg)}/{place}/")):
+            recipe = "text" if kind == "text" else None
+            name = "web_documents" if place.endswith("_docs") else kind
+            found.append(source(name=name, kind=kind, path=",".join(folders), recipe=recipe))
+    if not found:
+        raise ConfigError(f"everything:{arg}: no folder there with one of {', '.join(place for _, place in SOURCES)}")
+    config.sources = tuple(found)
+    config.tokenizer.vocab_size = 32_000
+    return config

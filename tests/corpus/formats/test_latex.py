@@ -1,0 +1,168 @@
+import time
+
+import pytest
+
+from gptjax.corpus.formats.latex import to_text
+from gptjax.corpus.formats.latex_project import flatten, is_document, with_macros_expanded, without_comments
+
+
+def expanded(source):
+    return with_macros_expanded(without_comments(source)).strip()
+
+
+@pytest.mark.parametrize(
+    "source, text",
+    [
+        ("a % comment\nb", "a \nb"),
+        ("50\\% % yes", "50\\% "),
+        ("a\n% alone\nb", "a\nb"),  # no empty line, which would part paragraphs
+        ("a\\\\% line break", "a\\\\"),
+        ("\\begin{comment}x\\end{comment}y \\iffalse z \\fi w", "y  w"),
+        ("\\begin{verbatim}\n% kept\n\\end{verbatim}\n% gone\nx", "\\begin{verbatim}\n% kept\n\\end{verbatim}\nx"),
+    ],
+)
+def test_comments(source, text):
+    assert without_comments(source) == text
+
+
+@pytest.mark.parametrize(
+    "source, text",
+    [
+        ("\\newcommand{\\R}{\\mathbb{R}}$x \\in \\R$", "$x \\in \\mathbb{R}$"),
+        ("\\newcommand\\norm[1]{\\|#1\\|}$\\norm{x}$", "$\\|x\\|$"),
+        ("\\newcommand{\\f}[2][n]{#1/#2}\\f{a} \\f[b]{c}", "n/a b/c"),
+        ("\\def\\a#1#2{(#1,#2)}\\a{x}y", "(x,y)"),
+        ("\\renewcommand*{\\a}{b}\\a{}c \\provide", "bc \\provide"),
+        ("\\DeclareMathOperator{\\im}{im}$\\im f$", "$\\operatorname{im} f$"),
+        ("\\DeclareMathOperator*{\\argmax}{arg\\,max}\\argmax", "\\operatorname*{arg\\,max}"),
+        ("\\newcommand{\\a}{\\b}\\newcommand{\\b}{c}\\a", "c"),
+        ("\\newcommand{\\la}{\\langle}\\la x, \\la", "\\langle x, \\langle"),
+        ("\\newcommand{\\x}{1}\\newcommand{\\x}{2}\\x", "2"),
+        ("\\newcommand{\\x}{\\ifmmode a\\else b\\fi}\\x", "\\x"),  # computes
+        ("\\newcommand{\\section}{x}\\section{a}", "\\section{a}"),
+        ("\\newcommand{\\x}[1]{#1}\\x", "\\x"),  # without its argument
+        ("\\newcommand{\\broken", "\\newcommand{\\broken"),
+    ],
+)
+def test_macros(source, text):
+    assert expanded(source) == text
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "\\newcommand{\\a}{\\a\\a}\\a",
+        "".join(f"\\newcommand{{\\x{c}}}{{\\x{d}\\x{d}\\x{d}}}" for c, d in zip("abcdefghijklmno", "bcdefghijklmnop"))
+        + "\\xa",
+        "\\def\\a#1{\\a{#1#1}}\\a{b}",
+    ],
+)
+def test_macros_that_grow_come_to_an_end(source):
+    begun = time.process_time()
+    assert len(expanded(source)) < 1_000_000
+    assert time.process_time() - begun < 5
+
+
+@pytest.mark.parametrize(
+    "source, text",
+    [
+        ("\\section{One}text\n\n\\subsection*{Two}more", "One\n\ntext\n\nTwo\n\nmore"),
+        ("\\emph{a} {\\bf b} \\textbf{c}~d", "a b c d"),
+        ("$x_1$ and \\(y\\) and \\[z\\] and $$w$$", "$x_1$ and $y$ and\n$$ z $$\nand\n$$ w $$"),
+        ("a\n\\begin{equation}\\label{e} x \\end{equation}\nb", "a\n\n\\begin{equation}x \\end{equation}\n\nb"),
+        ("costs \\$5 or $6\n\nnext $7$", "costs $5 or $6\n\nnext $7$"),
+        ("text~\\cite{a,b}, and \\citep[see][p.~3]{c}.", "text, and."),
+        ("\\section{A}\\label{a}\\section{B}\\subsection{C}\\label{c} See \\ref{a} and~\\ref{c}.",
+         "A\n\nB\n\nC\n\nSee 1 and 2.1."),
+        ("\\begin{equation}\\label{e}x\\end{equation} By \\eqref{e}, \\cref{e,f}.",
+         "\\begin{equation}x\\end{equation}\nBy (1), 1."),
+        ("\\begin{theorem}[Gauss]\\label{t} All. \\end{theorem} By \\ref{t}", "Theorem (Gauss). All.\n\nBy 1"),
+        ("\\begin{figure}\\includegraphics[w=1]{a}\\caption[s]{Long \\emph{one}.}\\end{figure}", "Long one."),
+        ("\\begin{table}\\caption{C}\\begin{tabular}{ll}a & b\\\\\\end{tabular}\\end{table}x", "C\n\nx"),
+        ("\\begin{tikzpicture}\\draw (0,0);\\end{tikzpicture}x", "x"),
+        ("x \\begin{thebibliography}{9}\\bibitem{a} A\\end{thebibliography}", "x"),
+        ("\\begin{itemize}\n\\item one\n\\item[b] two\n\\end{itemize}", "- one\n- b two"),
+        ("note\\footnote{See \\emph{there}.} it", "note (See there.) it"),
+        ("\\href{http://x.org}{here} \\url{http://y.org}", "here http://y.org"),
+        ("``quoted'' -- yes --- no \\ldots{} \\& \\%", "“quoted” – yes — no … & %"),
+        ("Erd\\H{o}s, G\\\"odel, \\'{e}l\\`eve, \\c{c}a, na\\\"{\\i}ve, \\o re",
+         "Erdős, Gödel, élève, ça, naïve, øre"),
+        ("\\verb|a_{b|} and \\begin{lstlisting}[l=C]\nint $x;\n\\end{lstlisting}", "a_{b and\n\nint $x;"),
+        ("\\textcolor{red}{kept} \\unknown{kept} \\vspace{1cm}\\vskip 2pt plus", "kept kept plus"),
+        ("\\begin{quote}a\\end{quote}b", "a\n\nb"),
+        ("unclosed { and \\begin{equation} x", "unclosed and \n\nx"),
+        ("", ""),
+    ],
+)  # fmt: skip
+def test_text(source, text):
+    assert to_text(source).split() == text.split()
+    assert to_text(source).count("\n\n") == text.count("\n\n") or "equation" in source
+
+
+def test_a_document_begins_with_its_title():
+    source = (
+        "\\documentclass{article}\\title{On \\emph{It}\\thanks{Money}}\\newtheorem{thm}{Satz}\\begin{document}\n"
+        "\\maketitle\\begin{abstract}Short.\\end{abstract}\\begin{thm}X.\\end{thm}\\end{document} after"
+    )
+    assert to_text(source) == "On It\n\nAbstract\n\nShort.\n\nSatz. X."
+
+
+FILES = {
+    "main.tex": "\\documentclass{a}\\usepackage{mine,others}\\begin{document}\\input{parts/one}\\include{two}",
+    "parts/one.tex": "ONE \\input three \\input{../../secret} \\input{/etc/passwd}",
+    "parts/three.tex": "THREE \\input{parts/one}",  # in a circle
+    "two.tex": "TWO\\endinput NOT",
+    "mine.sty": "\\newcommand{\\x}{y}",
+    "other.tex": "OTHER",
+}
+
+
+def test_included_files_are_the_projects_own():
+    flat = flatten("main.tex", FILES, FILES.__getitem__, 10**6)
+    assert (
+        "ONE" in flat.source and "THREE" in flat.source and "TWO" in flat.source and "\\newcommand{\\x}" in flat.source
+    )
+    assert not any(word in flat.source for word in ("NOT", "OTHER", "secret", "passwd"))
+    assert flat.files == ["main.tex", "mine.sty", "parts/one.tex", "parts/three.tex", "two.tex"]
+
+
+def test_what_is_included_is_limited():
+    files = {f"{c}.tex": f"\\input{{{d}}}\\input{{{d}}}" * 50 for c, d in zip("abcdefg", "bcdefgh")} | {
+        "h.tex": "x" * 100
+    }
+    begun = time.process_time()
+    assert len(flatten("a.tex", files, files.__getitem__, 100_000).source) < 2_000_000
+    assert time.process_time() - begun < 5
+
+
+def test_a_whole_document():
+    assert is_document("\\documentclass[a4]{article}\n\\begin{document}x")
+    assert not is_document("\\documentclass{x}") and not is_document("\\begin{document}x")
+
+
+@pytest.mark.parametrize(
+    "unit",
+    [
+        "{",
+        "}",
+        "$",
+        "\\(",
+        "\\[",
+        "\\begin{equation}",
+        "\\label{",
+        "\\cite",
+        "\\'",
+        "[",
+        "\\caption[",
+        "$$x",
+        "\\begin{verbatim}",
+    ],
+)
+def test_time_is_linear_in_length(unit):
+    def seconds(count):
+        begun = time.process_time()
+        to_text(expanded(unit * count))
+        return time.process_time() - begun
+
+    seconds(100)
+    assert seconds(64_000 // len(unit)) < 0.5 + 40 * seconds(6_400 // len(unit))
