@@ -56,8 +56,8 @@ def measure() -> None:
         "seconds": seconds,
         "processor_seconds": processor,
         "megabytes": size / 1e6,
-        "parent_rss": usage[0].ru_maxrss / 1e3,
-        "worker_rss": usage[1].ru_maxrss / 1e3,
+        "parent_rss": usage[0].ru_maxrss * 1.024 / 1e3,
+        "worker_rss": usage[1].ru_maxrss * 1.024 / 1e3,
     }
     print(json.dumps(result))
     with open(work / "results.jsonl", "a") as file:

@@ -60,7 +60,7 @@ def search(shards: list[Shard], folder: Path, memory: int) -> None:
     started = time.perf_counter()
     report = find_duplicates(shards, folder, Search(verify=False, memory_megabytes=memory))
     seconds, peak = time.perf_counter() - started, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    print(f"--memory={memory}: {seconds:.1f} s, peak RSS {peak / 1e3:.0f} MB, {json.dumps(report)}", flush=True)
+    print(f"--memory={memory}: {seconds:.1f} s, peak RSS {peak * 1.024 / 1e3:.0f} MB, {json.dumps(report)}", flush=True)
 
 
 def main(_) -> None:

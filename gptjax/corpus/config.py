@@ -79,6 +79,7 @@ def default() -> ConfigDict:
             permutations=128,  # near: of MinHash
             verify=True,  # near: candidates are compared exactly, by all their shingles
             scope="global",  # global | source: copies in other sources are no copies
+            earlier=(),  # prepared folders: what is a copy of a document there is left out, they keep all of theirs
             memory_megabytes=512,  # for the join of keys; more are spilled to disk
         )
     )
@@ -151,6 +152,8 @@ def validate(config: Any) -> None:
         for field in fields:
             if not holds(get(config, field)):
                 raise ConfigError(f"{field} = {get(config, field)}: {allowed}")
+    if config.duplicates.kind == "none" and config.duplicates.earlier:
+        raise ConfigError("duplicates.earlier: needs duplicates.kind = 'near' or 'exact'")
     if config.duplicates.kind == "near":
         parameters(config.duplicates.threshold, config.duplicates.permutations)
     cleaning.validate(config.cleaning)

@@ -32,6 +32,7 @@ from gptjax.corpus.card import draw_samples, write_card
 from gptjax.corpus.cleaning import config as cleaning
 from gptjax.corpus.contamination import evaluations
 from gptjax.corpus.duplicates.bands import parameters
+from gptjax.corpus.earlier import earlier_inputs
 from gptjax.corpus.engine import Executor, Stage, run_stage
 from gptjax.corpus.listing import FailureLimit, Listing
 from gptjax.corpus.manifest import WORK, clear, make_manifest, write_manifest
@@ -98,6 +99,7 @@ class Pipeline:
         fraction, by = config.split.validation_fraction, config.split.by
         self._split = {"fraction": fraction, "by": by, "seed": config.seed}
         self._splits = ("train", "validation") if fraction else ("train",)
+        self._earlier = earlier_inputs(config.duplicates.earlier, self._sketch())
         self._evaluations = evaluations.listed(config.contamination.sets)
         self._check_tokenizer()
 
@@ -185,16 +187,16 @@ class Pipeline:
         asked = self.config.duplicates
         if asked.kind == "none":
             return None
-        bands, rows = parameters(asked.threshold, asked.permutations) if asked.kind == "near" else (0, 1)
-        options = {"unit": asked.unit, "ngram": asked.ngram, "bands": bands, "rows": rows, "seed": self.config.seed}
+        options = self._sketch()
         results = self._run(Stage("sketch", sketch, options=options), *_inputs(shards))
         sketched = [[shard.documents, result["files"]["sketches.npz"]] for shard, result in zip(shards, results)]
         options = {name: asked[name] for name in ("threshold", "scope", "verify", "memory_megabytes")}
         options["sources"] = [source.name for source in self.config.sources]
-        (found,) = self._run(Stage("copies", find_copies, version=2, options=options), [{"shards": sketched}], [0])
+        inputs = {"shards": sketched, "earlier": self._earlier}
+        (found,) = self._run(Stage("copies", find_copies, version=2, options=options), [inputs], [0])
         for shard in shards:
             shard.verdicts.append(found["files"][f"verdicts-{shard.number:05d}.parquet"])
-        return {**found["report"], "file": found["files"]["clusters.parquet"]}
+        return {**found["report"], "file": found["files"]["clusters.parquet"], "sketched": sketched}
 
     def index_evaluations(self) -> dict | None:
         """The entry of the index of all evaluation sets."""
@@ -300,6 +302,12 @@ class Pipeline:
                 heed(number, result["report"])
 
             return run_stage(stage, inputs, self.work, self._executor, tell)
+
+    def _sketch(self) -> dict[str, Any]:
+        """How documents are hashed for the search for copies."""
+        asked = self.config.duplicates
+        bands, rows = parameters(asked.threshold, asked.permutations) if asked.kind == "near" else (0, 1)
+        return {"unit": asked.unit, "ngram": asked.ngram, "bands": bands, "rows": rows, "seed": self.config.seed}
 
     def _check_tokenizer(self) -> None:
         """Raises ConfigError where a tokenizer that is to be reused cannot be, before anything is read."""

@@ -10,7 +10,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from gptjax.corpus.duplicates.find import Search, find_duplicates
-from gptjax.corpus.duplicates.nodes import Shard
+from gptjax.corpus.duplicates.nodes import Earlier, Shard
 from gptjax.corpus.duplicates.sketch import Sketch, Sketches, write_sketches
 from gptjax.corpus.engine import Task
 from gptjax.corpus.stages.verdicts import write_verdicts
@@ -29,20 +29,25 @@ def sketch(task: Task, folder: Path) -> dict:
 def find_copies(task: Task, folder: Path) -> dict:
     """Writes clusters.parquet and, for each shard, verdicts-NNNNN.parquet.
 
-    inputs: shards: [documents, sketches] each. options: fields of Search.
+    inputs: shards: [documents, sketches] each; earlier: of corpora that are done (earlier.py), shards likewise and
+    clusters: a file each. options: fields of Search.
 
     Where copies are only looked for within a source, a second search over all sources tells which documents the split
     must keep together.
     """
-    shards = [Shard(task.path(documents), task.path(sketches)) for documents, sketches in task.inputs["shards"]]
+    shards, before = (
+        [Shard(task.path(documents), task.path(sketches)) for documents, sketches in given["shards"]]
+        for given in (task.inputs, task.inputs["earlier"])
+    )
+    earlier = Earlier(before, [task.path(entry) for entry in task.inputs["earlier"]["clusters"]]) if before else None
     options = {**task.options, "sources": tuple(task.options["sources"])}
-    report = find_duplicates(shards, folder, Search(**options))
+    report = find_duplicates(shards, folder, Search(**options), earlier)
     drops = pq.read_table(folder / "drops.parquet").sort_by("id")
     clusters = pq.read_table(folder / "clusters.parquet", columns=["id", "representative"])
     if task.options["scope"] != "global":
         together = folder / "together"
         together.mkdir()
-        find_duplicates(shards, together, Search(**{**options, "scope": "global"}))
+        find_duplicates(shards, together, Search(**{**options, "scope": "global"}), earlier)
         clusters = pq.read_table(together / "clusters.parquet", columns=["id", "representative"])
         for path in together.iterdir():
             path.unlink()
