@@ -15,6 +15,10 @@ cannot be read is counted and passed over. The work is done by processes of this
   python -m gptjax.prepare --input=input.txt --output=data/shakespeare --tokenizer=char --split_by=tail
   python -m gptjax.prepare --input=more --output=data/more --tokenizer=data/books      # another corpus, same tokens
 
+What a config's rules would drop, and what the rest looks like, is told by a few of its documents:
+
+  python -m gptjax.prepare --config=configs/corpus/books_and_code.py --sample=2000
+
 Any token that a run was trained on can be traced to its document, with its place of origin and licence:
 
   python -m gptjax.prepare trace --workdir=runs/mine --step=1200 --row=3
@@ -35,6 +39,7 @@ from rich.text import Text
 
 from gptjax import cli
 from gptjax.config import ConfigError, Units, flatten
+from gptjax.corpus.cleaning import config as cleaning
 from gptjax.corpus.config import default, plain, source, validate
 from gptjax.corpus.engine import Executor
 from gptjax.corpus.engine.local import LocalProcesses
@@ -42,6 +47,8 @@ from gptjax.corpus.files import alone_in
 from gptjax.corpus.listing import Listing, list_sources
 from gptjax.corpus.manifest import WORK, finished
 from gptjax.corpus.pipeline import MEGABYTE, Pipeline
+from gptjax.corpus.preview import preview
+from gptjax.corpus.preview_view import show
 from gptjax.corpus.sources.text import ENCODING_ERRORS, SUFFIXES
 from gptjax.corpus.trace import Part, Tracer
 from gptjax.corpus.view import StageLines, summary
@@ -49,6 +56,9 @@ from gptjax.corpus.view import StageLines, summary
 CONFIG = cli.define_config_flag(example="configs/corpus/books_and_code.py")
 OUTPUT = flags.DEFINE_string("output", None, "The folder to make.")
 OVERWRITE = flags.DEFINE_bool("overwrite", False, "Replace a folder prepared with other options.")
+SAMPLE = flags.DEFINE_integer(
+    "sample", 0, "Reads about so many documents, tells what cleaning would do to them, and writes nothing.", 0
+)
 WORKERS = flags.DEFINE_integer("workers", 0, "Tasks at a time; 0: one a core here, as many as there is room for.", 0)
 EXECUTOR = flags.DEFINE_enum(
     "executor",
@@ -104,6 +114,9 @@ def main(argv: list[str]) -> None:
             raise ConfigError(f"--{flag.name} goes with trace: python -m gptjax.prepare trace --{flag.name}=…")
     config = chosen_config()
     validate(config)
+    if SAMPLE.value:
+        listing = list_sources(config.sources, config.shard_megabytes * MEGABYTE)
+        return show(console, config.cleaning, preview(config, listing, SAMPLE.value))
     if not OUTPUT.value:
         raise ConfigError("--output is needed (see --help)")
     folder = Path(OUTPUT.value)
@@ -127,12 +140,15 @@ def chosen_config() -> ConfigDict:
             if flag.present:
                 raise ConfigError(f"--{flag.name} goes with --input; a config's fields are set by --config.FIELD=VALUE")
         return CONFIG.value
+    if SAMPLE.value:
+        raise ConfigError("--sample tells what cleaning would do, and --input does none: it goes with --config")
     config = default()
     text = {"encoding_errors": ENCODING.value, "text_field": TEXT_FIELD.value}
     text["separator"] = SEPARATOR.value.replace("\\n", "\n")
     config.sources = (source(name="input", kind="text", path=",".join(INPUT.value), **text),)
     config.shard_megabytes = INPUT_SHARD_MEGABYTES
     config.seed = SEED.value
+    config.cleaning.update(cleaning.off())
     config.duplicates.kind = "none"
     config.tokenizer.update(name=TOKENIZER.value, vocab_size=VOCAB_SIZE.value, split_digits=SPLIT_DIGITS.value)
     config.tokenizer.sample_megabytes = SAMPLE_MEGABYTES.value

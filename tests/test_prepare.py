@@ -32,6 +32,25 @@ def refused(*flags):
     return line
 
 
+def test_a_sample_tells_what_would_be_dropped_and_writes_nothing(corpus, tmp_path):
+    (tmp_path / "config.py").write_text(
+        "from gptjax.corpus.config import default, source\n"
+        "def get_config():\n"
+        "    config = default()\n"
+        f"    config.sources = (source(name='mine', kind='text', path={str(corpus)!r}, recipe='text'),)\n"
+        "    return config\n"
+    )
+    before = sorted(tmp_path.rglob("*"))
+    done = prepare(
+        f"--config={tmp_path / 'config.py'}", "--sample=20", "--config.cleaning.gopher_quality.min_words=100"
+    )
+    assert "gopher_quality.min_words" in done.stdout and "100" in done.stdout and "nothing was written" in done.stdout
+    assert (
+        sorted(path for path in tmp_path.rglob("*") if path.suffix != ".pyc" and path.name != "__pycache__") == before
+    )
+    assert "--sample tells what cleaning would do, and --input does none" in refused(f"--input={corpus}", "--sample=20")
+
+
 @pytest.fixture
 def corpus(tmp_path):
     folder = tmp_path / "corpus"

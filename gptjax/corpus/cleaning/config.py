@@ -69,6 +69,11 @@ def is_asked(config: Any, source: Any) -> bool:
     return bool(config.repair or config.language or config.personal or source.recipe)
 
 
+def options(config: Any) -> dict[str, Any]:
+    """What stages/clean.py does to all sources."""
+    return {"mend": config.repair, "language": config.language, "personal": list(config.personal)}
+
+
 def treatment(source: Any) -> dict[str, bool]:
     """What stages/clean.py must know of a source."""
     return {"code": source.recipe == "code", "statistics": bool(source.recipe)}

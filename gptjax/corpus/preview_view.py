@@ -1,0 +1,96 @@
+"""A preview of cleaning in tables: what each rule would drop, with examples, and what would be kept."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from typing import Any
+
+from rich.console import Console
+from rich.table import Column, Table
+from rich.text import Text
+
+from gptjax.config import get
+from gptjax.corpus.preview import Preview
+from gptjax.corpus.stages.select import KEPT
+from gptjax.corpus.view import MEGABYTE
+
+LANGUAGES = 12  # shown; the rest are few
+PLACE = 30  # characters of a place of origin, the last ones
+
+
+def show(console: Console, asked: Any, previews: Sequence[Preview]) -> None:
+    """Prints it all. asked: the section `cleaning` of the config."""
+    previews = [each for each in previews if each.cleaned]
+    console.print(_sources(previews))
+    for each in previews:
+        dropped = each.selected["reasons"]
+        console.print(_reasons(asked, each) if dropped else Text(f"{each.source.name}: nothing dropped", "italic"))
+        _examples(console, each)
+    console.print(_languages(previews))
+    for name, what in (("repaired", "repaired"), ("masked", "masked")):
+        counts = Counter()
+        for each in previews:
+            counts.update(each.cleaned[name])
+        if told := ", ".join(f"{count:,} {key}" for key, count in counts.most_common() if count):
+            console.print(f"{what}: {told}")
+    console.print("a sample: nothing was written; thresholds are fields, --config.cleaning.GROUP.RULE=VALUE")
+
+
+def _sources(previews: Sequence[Preview]) -> Table:
+    table = Table("source", "recipe", "documents", "MB", "kept", "copies", "skipped", title="what was read")
+    for column in table.columns[2:6]:
+        column.justify = "right"
+    for each in previews:
+        documents = each.cleaned["documents"]
+        dropped = sum(first for first, _ in each.selected["reasons"].values())
+        table.add_row(
+            each.source.name,
+            each.source.recipe or "none",
+            f"{documents:,}",
+            f"{each.cleaned['bytes'] / MEGABYTE:,.2f}",
+            f"{1 - dropped / documents:.1%}",
+            f"{each.copies:,}",
+            "\n".join(f"{count:,} {reason}" for reason, count in each.skipped.items()),
+        )
+    return table
+
+
+def _reasons(asked: Any, each: Preview) -> Table:
+    """What is dropped: first, by the first rule to object; alone, by each as if it were the only one."""
+    table = Table(Column("dropped by", no_wrap=True), "threshold", "first", "share", "alone", title=each.source.name)
+    for column in table.columns[1:]:
+        column.justify = "right"
+    for reason, (first, against) in each.selected["reasons"].items():
+        threshold = f"{get(asked, reason):g}" if "." in reason else ""
+        table.add_row(reason, threshold, f"{first:,}", f"{first / each.cleaned['documents']:.1%}", f"{against:,}")
+    return table
+
+
+def _examples(console: Console, each: Preview) -> None:
+    """A line each: how it begins, where it is from."""
+    reasons = [reason for reason in (KEPT, *each.selected["reasons"]) if reason in each.selected["examples"]]
+    for reason in reasons:
+        console.print(Text(reason, style="bold"))
+        for example in each.selected["examples"][reason]:
+            place = f"  {_line(example['uri'])[-PLACE:]}: "
+            console.print(Text(place, style="dim") + Text(_line(example["text"])), no_wrap=True, overflow="ellipsis")
+
+
+def _line(text: str) -> str:
+    return "".join(character for character in " ".join(text.split()) if character.isprintable())
+
+
+def _languages(previews: Sequence[Preview]) -> Table:
+    documents, size = Counter(), Counter()
+    for each in previews:
+        for language, (count, bytes_) in each.cleaned["languages"].items():
+            documents[language or "not told"] += count
+            size[language or "not told"] += bytes_
+    table = Table("language", "documents", "share", "MB")
+    for column in table.columns[1:]:
+        column.justify = "right"
+    for language, count in documents.most_common(LANGUAGES):
+        share = f"{count / documents.total():.1%}"
+        table.add_row(language, f"{count:,}", share, f"{size[language] / MEGABYTE:,.2f}")
+    return table
