@@ -10,6 +10,12 @@ from typing import Protocol
 from gptjax.config import ConfigError
 
 SUFFIXES = {".gz": "gzip", ".bz2": "bzip2", ".xz": "xz", ".zst": "zstd"}  # of files, and what is in them
+MAGIC = {
+    "gzip": b"\x1f\x8b\x08",
+    "bzip2": b"BZh",
+    "xz": b"\xfd7zXZ\0",
+    "zstd": b"\x28\xb5\x2f\xfd",
+}  # a member's beginning
 
 
 class Decoder(Protocol):

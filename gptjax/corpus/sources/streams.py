@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from typing import Any, BinaryIO
 
 from gptjax.corpus.sources import UNREADABLE
-from gptjax.corpus.sources.decompression import Decoder, decoder
+from gptjax.corpus.sources.decompression import MAGIC, Decoder, decoder
 from gptjax.corpus.sources.limits import RATIO_FREE_BYTES
 
 BLOCK = 1 << 16  # bytes at once
@@ -44,13 +44,34 @@ class Stream(io.RawIOBase):
         self._member: Decoder | None = None  # that is being read
         self._left = b""  # of the file, read and not yet decoded
         self._consumed = self._produced = 0
+        self._corrupt = False  # the member that is being read
 
     def readable(self) -> bool:
         return True
 
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        """Only to where it is: some readers ask for their place like that."""
+        if (whence, offset) not in ((io.SEEK_CUR, 0), (io.SEEK_SET, self._produced)):
+            raise io.UnsupportedOperation("seek")
+        return self._produced
+
     def close(self) -> None:
         self._file.close()
         super().close()
+
+    def resume(self) -> bool:
+        """Goes on at what looks like the next member's beginning; False where it was not corruption that stopped it."""
+        if not self._corrupt:
+            return False
+        magic = MAGIC[self._compression]
+        self._left = self._left[1:]
+        while (start := self._left.find(magic)) < 0:
+            block = self._block(BLOCK)
+            self._left = self._left[1 - len(magic) :] + block
+            if not block:
+                return False
+        self._left, self._member, self._corrupt = self._left[start:], None, False
+        return True
 
     def readinto(self, buffer) -> int:
         if self._produced > self._options["max_file_bytes"]:
@@ -78,6 +99,7 @@ class Stream(io.RawIOBase):
             try:
                 data = self._member.decode(self._left, most)
             except self._member.errors:
+                self._corrupt = True
                 raise Unreadable(f"corrupt {self._compression}") from None
             self._left = self._member.left
             if self._member.ended:

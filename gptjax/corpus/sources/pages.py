@@ -1,0 +1,178 @@
+"""HTML → its main text, by trafilatura or resiliparse, within limits of size, depth and time.
+
+Barbaresi, Trafilatura: A Web Scraping Library, ACL 2021; Bevendorff et al., An Empirical Comparison of Web Content
+Extraction Algorithms, SIGIR 2023 (resiliparse).
+"""
+
+from __future__ import annotations
+
+import codecs
+import importlib
+import logging
+import re
+import signal
+import threading
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+from gptjax.config import ConfigError
+from gptjax.corpus.sources import KEPT, UNREADABLE
+
+EXTRACTORS = ("trafilatura", "resiliparse")
+FAVORS = ("balanced", "precision", "recall")
+
+_HEAD = 4096  # characters that tell of a page
+_META = re.compile(rb"<meta[^>]{0,200}?charset\s*=\s*[\"']?\s*([A-Za-z0-9_:.-]{2,40})", re.IGNORECASE)
+_LANGUAGE = re.compile(r"<html\b[^>]{0,1000}?\slang\s*=\s*[\"']?\s*([A-Za-z]{2,3})\b", re.IGNORECASE)
+_TAG = re.compile(r"<(/?)([A-Za-z][A-Za-z0-9]*)")
+# No element stands in these, or they end where the next one begins: left open, they make nothing deeper.
+_FLAT = frozenset(
+    "area base br col embed hr img input link meta param source track wbr "
+    "a body colgroup dd dt head html li optgroup option p rp rt tbody td tfoot th thead tr".split()
+)
+
+
+def check_options(options: Mapping[str, Any]) -> None:
+    """Raises ConfigError where an extractor cannot work as it is asked to, or is not installed."""
+    for name, allowed in (("extractor", EXTRACTORS), ("favor", FAVORS)):
+        if options[name] not in allowed:
+            raise ConfigError(f"{name} = {options[name]!r}: expected one of {', '.join(allowed)}")
+    try:
+        for package in ("fastwarc", "resiliparse", "trafilatura"):
+            importlib.import_module(package)
+    except ImportError as error:
+        raise ConfigError(f"pages of the web need pip install 'gptjax[corpus]' ({error})") from None
+
+
+def page_text(html: str, options: Mapping[str, Any], skipped: Counter[str]) -> str | None:
+    """The main text of a page; None where it has none, or is not to be read: counted.
+
+    Args:
+      options: extractor, favor, comments and limits.PAGES.
+    """
+    if len(html) > options["max_html_bytes"]:
+        skipped[f"page of more than {options['max_html_bytes']:,} bytes"] += 1
+        return None
+    if depth(html, options["max_html_depth"]) > options["max_html_depth"]:
+        skipped[f"page more than {options['max_html_depth']} elements deep"] += 1
+        return None
+    extract = _resiliparse if options["extractor"] == "resiliparse" else _trafilatura
+    try:
+        with _time_limit(options["max_page_seconds"]):
+            text = extract(html, options)
+    except _TimeIsUp:
+        skipped[f"{UNREADABLE}page of more than {options['max_page_seconds']:g} seconds"] += 1
+        return None
+    except ImportError:
+        raise
+    except Exception as error:  # whatever a library raises, it is the page's fault
+        skipped[f"{UNREADABLE}page without extraction ({type(error).__name__})"] += 1
+        return None
+    # Entities may name half a surrogate pair, or no character at all.
+    text = text.encode("utf-8", "surrogatepass").decode("utf-8", "replace").replace("\0", "").strip()
+    if not text:
+        skipped["page without text"] += 1
+        return None
+    return text
+
+
+def decode_page(raw: bytes, charset: str, skipped: Counter[str]) -> str:
+    """HTML in Unicode: as its mark tells, else UTF-8 where it is that, else as server or page say, else as it seems.
+
+    Servers and pages often tell a charset that the page is not in; what reads as UTF-8 is hardly ever anything else.
+    """
+    from resiliparse.parse.encoding import detect_encoding, map_encoding_to_html5
+
+    for mark, encoding in (
+        (codecs.BOM_UTF8, "utf-8-sig"),
+        (codecs.BOM_UTF16_LE, "utf-16"),
+        (codecs.BOM_UTF16_BE, "utf-16"),
+    ):
+        if raw.startswith(mark):
+            return raw.decode(encoding, "replace")
+    meta = _META.search(raw, 0, _HEAD)
+    told = [map_encoding_to_html5(name) for name in (charset, meta[1].decode() if meta else "") if name]
+    # Those that shift between sets of characters are ASCII to look at.
+    shifting = [encoding for encoding in told if encoding.startswith("iso2022")]
+    seems = detect_encoding(raw)
+    for encoding in (*shifting, "utf-8", *told, seems):
+        try:
+            return raw.decode(encoding)
+        except UnicodeDecodeError:
+            continue
+    skipped[f"{KEPT}bytes that are of no charset became U+FFFD"] += 1
+    return raw.decode(seems, "replace")
+
+
+def language_of(html: str) -> str:
+    """As <html lang=…> tells: 'en' for en-US."""
+    found = _LANGUAGE.search(html, 0, _HEAD)
+    return found[1].lower() if found else ""
+
+
+def depth(html: str, enough: int) -> int:
+    """Elements within elements, as far as tags tell; counted until there are more than `enough`.
+
+    Parsers recurse: this is known before they begin.
+    """
+    deepest = level = 0
+    for slash, name in _TAG.findall(html):
+        if name.lower() in _FLAT:
+            continue
+        if slash:
+            level = max(level - 1, 0)
+        else:
+            level += 1
+            if level > deepest:
+                deepest = level
+                if deepest > enough:
+                    break
+    return deepest
+
+
+def _trafilatura(html: str, options: Mapping[str, Any]) -> str:
+    import trafilatura
+
+    logging.getLogger("trafilatura").setLevel(logging.CRITICAL)  # it reports every page that has no text
+    text = trafilatura.extract(
+        html,
+        fast=True,
+        favor_precision=options["favor"] == "precision",
+        favor_recall=options["favor"] == "recall",
+        include_comments=options["comments"],
+    )
+    return text or ""
+
+
+def _resiliparse(html: str, options: Mapping[str, Any]) -> str:
+    from resiliparse.extract.html2text import extract_plain_text
+
+    return extract_plain_text(html, main_content=True, alt_texts=False, comments=options["comments"])
+
+
+class _TimeIsUp(BaseException):
+    """Not an Exception: libraries that go on after one must not go on after this."""
+
+
+@contextmanager
+def _time_limit(seconds: float) -> Iterator[None]:
+    """Raises _TimeIsUp after so much of the processor's time: how busy the machine is does not matter.
+
+    Signals reach main threads alone, which is where workers run tasks; in others there is no limit but size and depth.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def stop(*_):
+        raise _TimeIsUp
+
+    before = signal.signal(signal.SIGPROF, stop)
+    signal.setitimer(signal.ITIMER_PROF, seconds)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_PROF, 0)
+        signal.signal(signal.SIGPROF, before)

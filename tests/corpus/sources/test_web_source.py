@@ -1,0 +1,342 @@
+import gzip
+import re
+import threading
+from collections import Counter
+from pathlib import Path
+
+import fsspec
+import pytest
+import zstandard
+from warc_files import HTML, PARAGRAPH, chunked, conversion, page, record, response, write
+
+from gptjax.config import ConfigError
+from gptjax.corpus.sources import pages, web
+
+PAGES = Path(__file__).parent / "pages"
+
+
+def documents(path, **options):
+    """(documents, what was skipped) of a web source."""
+    options, skipped = {**web.OPTIONS, **options}, Counter()
+    found = [document for piece in web.find(str(path), options) for document in web.read(piece, options, skipped)]
+    return found, dict(skipped)
+
+
+def words(path, **options):
+    """(the word of each page of warc_files.page, what was skipped)."""
+    found, skipped = documents(path, **options)
+    return [re.search(r"The (\w+) leaves", document.text)[1] for document in found], skipped
+
+
+# --- Pages: what is text in them --------------------------------------------------------------------------------------
+
+
+def tokens(text):
+    """Words; of scripts that do not part them, characters."""
+    return Counter(part for word in re.findall(r"\w+", text) for part in (word if word[0] > "\u2e80" else [word]))
+
+
+@pytest.mark.parametrize("name", sorted(path.stem for path in PAGES.glob("*.html")))
+@pytest.mark.parametrize("extractor", pages.EXTRACTORS)
+def test_the_main_text_of_pages(name, extractor):
+    (document,), skipped = documents(PAGES / f"{name}.html", extractor=extractor)
+    expected, found = tokens((PAGES / f"{name}.txt").read_text()), tokens(document.text)
+    common = (expected & found).total()
+    # What they are known to lose: lists among paragraphs.
+    least = {("trafilatura", "recipe"): 0.78, ("resiliparse", "recipe"): 0.84, ("resiliparse", "list"): 0.64}
+    assert common / expected.total() >= least.get((extractor, name), 0.95)
+    assert common / found.total() >= (0.99 if extractor == "trafilatura" else 0.9)
+    assert not skipped
+
+
+def test_lines_of_code_and_cells_of_tables_stay_apart():
+    (document,), _ = documents(PAGES / "code.html")
+    assert "    for word in words:\n        seen[word] = seen.get(word, 0) + 1\n" in document.text
+    (document,), _ = documents(PAGES / "table.html")
+    assert re.search(r"Little Corran\W+9\W+0\.8", document.text)
+
+
+def test_language_as_the_page_tells_it():
+    told = {Path(d.uri).stem: d.language for d in documents(PAGES)[0]}
+    assert told == {
+        **dict.fromkeys(told, "en"),
+        "chinese": "zh",
+        "shift_jis": "ja",
+        "wrong_charset": "fr",
+        "nested": "",
+    }
+
+
+def test_comments_are_a_choice():
+    assert "Linseed oil" in documents(PAGES / "blog.html")[0][0].text
+    assert "Linseed oil" not in documents(PAGES / "blog.html", comments=False)[0][0].text
+
+
+@pytest.mark.parametrize(
+    "raw, told, expected",
+    [
+        ("é".encode(), "iso-8859-1", "é"),
+        ("é".encode("latin-1"), "iso-8859-1", "é"),
+        ("“é”".encode("cp1252"), "iso-8859-1", "“é”"),
+        (b'<meta charset="windows-1251">' + "Привет".encode("cp1251"), "", '<meta charset="windows-1251">Привет'),
+        ("こんにちは".encode("iso2022_jp"), "iso-2022-jp", "こんにちは"),
+        (b"\xef\xbb\xbfa", "latin-1", "a"),
+        ("a€".encode("utf-16"), "utf-8", "a€"),
+        (b"a", "no-such-charset", "a"),
+        ("Ein Stück über Bäume, schön und größer".encode("latin-1"), "", "Ein Stück über Bäume, schön und größer"),
+    ],
+)
+def test_bytes_are_read_in_the_charset_that_they_are_in(raw, told, expected):
+    skipped = Counter()
+    assert pages.decode_page(raw, told, skipped) == expected and not skipped
+
+
+def test_bytes_of_no_charset_are_replaced():
+    skipped = Counter()
+    assert "\ufffd" in pages.decode_page("häß".encode("gbk", "ignore") + b"a\xff\xfe\x81\xff", "gbk", skipped)
+    assert skipped == {"kept: bytes that are of no charset became U+FFFD": 1}
+
+
+# --- Limits -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("extractor", pages.EXTRACTORS)
+def test_a_page_that_is_too_large_or_too_deep_is_left_out(tmp_path, extractor):
+    (tmp_path / "a.html").write_text("<div>" * 100_000 + PARAGRAPH)
+    (tmp_path / "b.html").write_text("".join(f"<p>{i}. {PARAGRAPH}</p>" for i in range(1000)))
+    (tmp_path / "c.html").write_text("<p>" * 10_000 + "<br>" * 10_000 + f"<div><p>{PARAGRAPH}</div>" * 300)
+    found, skipped = documents(tmp_path, extractor=extractor, max_html_bytes=10**6)
+    assert [Path(document.uri).name for document in found] == ["b.html", "c.html"]
+    assert skipped == {"page more than 250 elements deep": 1}
+    assert documents(tmp_path / "b.html", max_html_bytes=1000) == ([], {"page of more than 1,000 bytes": 1})
+
+
+def test_depth_is_counted_as_far_as_needed():
+    assert pages.depth("<div><p>a<p>b<br><ul><li>c<li>d</ul></div><div></div>", 9) == 2
+    assert pages.depth("</div></div><div>", 9) == 1
+    assert pages.depth("<b>" * 50, 9) == 10
+
+
+def test_a_page_on_which_an_extractor_hangs_is_left_out(tmp_path, monkeypatch):
+    def hang(html, options):
+        while "ferry" in html:
+            try:
+                html.lower()
+            except Exception:  # libraries that go on whatever happens
+                pass
+        return html
+
+    monkeypatch.setattr(pages, "_trafilatura", hang)
+    (tmp_path / "a.html").write_text(HTML)
+    (tmp_path / "b.html").write_text(page("bus"))
+    found, skipped = documents(tmp_path, max_page_seconds=0.1)
+    assert [Path(document.uri).name for document in found] == ["b.html"]
+    assert skipped == {"unreadable: page of more than 0.1 seconds": 1}
+
+
+def test_pages_are_read_in_other_threads_too(tmp_path):
+    (tmp_path / "a.html").write_text(HTML)
+    given = []
+    thread = threading.Thread(target=lambda: given.append(words(tmp_path)))
+    thread.start()
+    thread.join()
+    assert given == [(["ferry"], {})]
+
+
+def test_what_a_library_raises_is_counted(tmp_path, monkeypatch):
+    def fail(html, options):
+        raise RecursionError
+
+    monkeypatch.setattr(pages, "_trafilatura", fail)
+    (tmp_path / "a.html").write_text(HTML)
+    assert documents(tmp_path) == ([], {"unreadable: page without extraction (RecursionError)": 1})
+
+
+def test_half_a_surrogate_pair_in_an_entity_is_no_text(tmp_path):
+    (tmp_path / "a.html").write_text(HTML.replace("ferry", "ferry&#xD800;&#0;"))
+    for extractor in pages.EXTRACTORS:
+        (document,), _ = documents(tmp_path, extractor=extractor)
+        document.text.encode()
+        assert "\0" not in document.text
+
+
+# --- Archives ---------------------------------------------------------------------------------------------------------
+
+
+def test_a_document_tells_its_address_and_record(tmp_path):
+    records = [response("https://a.org/1", page("bus")), response("https://b.org/2", page("train"))]
+    path = write(tmp_path / "a.warc.gz", records)
+    found, skipped = documents(path)
+    assert [document.uri for document in found] == [f"https://a.org/1 {path}:1", f"https://b.org/2 {path}:2"]
+    assert [document.language for document in found] == ["en", "en"] and not skipped
+    assert found[0].text.startswith("The bus leaves the island at seven")
+
+
+def test_only_pages_are_read(tmp_path):
+    records = [
+        record("warcinfo", "", b"software: none\r\n", "application/warc-fields"),
+        record("request", "https://a.org/", b"GET / HTTP/1.1\r\n\r\n", "application/http; msgtype=request"),
+        response("https://a.org/gone", page("boat"), status="404 Not Found"),
+        response("https://a.org/there", page("boat"), status="301 Moved Permanently"),
+        response("https://a.org/image", b"\x89PNG", content_type="image/png"),
+        response("https://a.org/page", page("bus"), content_type="application/xhtml+xml"),
+        record("resource", "<https://a.org/saved>", page("cart").encode(), "text/html"),
+        record("resource", "https://a.org/style", b"p {}", "text/css"),
+        record("metadata", "https://a.org/", b"{}", "application/json"),
+        record("revisit", "https://a.org/", b"HTTP/1.1 200 OK\r\n\r\n", "application/http; msgtype=response"),
+        response("https://a.org/empty", "<html><body></body></html>"),
+    ]
+    path = write(tmp_path / "a.warc", records, compress=bytes)
+    assert words(path) == (["bus", "cart"], {"HTTP status other than 200": 2, "not HTML": 2, "page without text": 1})
+    assert documents(path)[0][1].uri == f"https://a.org/saved {path}:7"
+
+
+def test_texts_of_wet_files_are_taken_as_they_are(tmp_path):
+    records = [
+        conversion("https://a.org/", "One line\n\n  and another\n", "deu,eng"),
+        conversion("https://b.org/", " "),
+    ]
+    write(tmp_path / "a.warc.wet.gz", records)
+    write(tmp_path / "a.warc.wat.gz", [record("metadata", "https://a.org/", b"{}", "application/json")])
+    (document,), skipped = documents(tmp_path)
+    assert (document.text, document.language) == ("One line\n\n  and another", "de")
+    assert skipped == {"page without text": 1}
+
+
+@pytest.mark.parametrize("coding", ["chunked", "gzip", "both"])
+def test_what_the_server_encoded_is_decoded(tmp_path, coding):
+    headers, body = {}, page("tram")
+    if coding != "chunked":
+        body, headers = gzip.compress(body.encode()), {"Content_Encoding": "gzip"}
+    if coding != "gzip":
+        body = chunked(body) if isinstance(body, str) else b"%x\r\n%s\r\n0\r\n\r\n" % (len(body), body)
+        headers["Transfer_Encoding"] = "chunked"
+    path = write(tmp_path / "a.warc.gz", [response("https://a.org/", body, **headers)])
+    assert words(path) == (["tram"], {})
+
+
+def test_archives_compressed_as_a_whole_or_otherwise_or_far_away(tmp_path):
+    records = [response(f"https://a.org/{word}", page(word)) for word in ("bus", "tram")]
+    write(tmp_path / "a.warc.zst", records, zstandard.ZstdCompressor().compress)
+    write(tmp_path / "b.warc.gz", [b"".join(records)])  # one member for all
+    system = fsspec.filesystem("memory")
+    system.pipe("/c.warc.gz", (tmp_path / "b.warc.gz").read_bytes())
+    try:
+        assert words(tmp_path) == (["bus", "tram"] * 2, {})
+        assert words("memory://c.warc.gz") == (["bus", "tram"], {})
+    finally:
+        system.rm("/", recursive=True)
+
+
+# --- Archives that are wrong ------------------------------------------------------------------------------------------
+
+THREE = [response(f"https://a.org/{word}", page(word)) for word in ("bus", "tram", "boat")]
+
+
+def test_of_a_truncated_archive_whole_records_are_read(tmp_path):
+    path = write(tmp_path / "a.warc.gz", THREE)
+    path.write_bytes(path.read_bytes()[:-40])
+    assert words(path) == (["bus", "tram"], {"unreadable: truncated gzip": 1, "unreadable: truncated WARC record": 1})
+    path = write(tmp_path / "b.warc", THREE, bytes)
+    path.write_bytes(path.read_bytes()[:-40])
+    assert words(path) == (["bus", "tram"], {"unreadable: truncated WARC record": 1})
+
+
+def test_a_corrupt_member_costs_no_more_than_itself(tmp_path):
+    members = [gzip.compress(record) for record in THREE]
+    members[1] = members[1][:60] + b"\xff" * 60 + members[1][120:]
+    (tmp_path / "a.warc.gz").write_bytes(b"".join(members))
+    found, skipped = words(tmp_path)
+    assert found[0] == "bus" and found[-1] == "boat"
+    assert skipped.pop("unreadable: corrupt gzip") == 1 and len(skipped) <= 1
+
+
+@pytest.mark.parametrize("length", [3, 99_999, 10**17])
+def test_a_record_of_another_length_than_it_tells(tmp_path, length):
+    wrong = [THREE[0], response("https://a.org/tram", page("tram"), length=length), THREE[2]]
+    path = write(tmp_path / "a.warc", wrong, bytes)
+    assert words(path) == (["bus", "tram", "boat"], {"kept: WARC records of another length than they tell": 1})
+
+
+def test_headers_that_are_wrong(tmp_path):
+    headless = THREE[1].replace(b"Content-Length", b"Content-Size")
+    endless = b"WARC/1.0\r\n" + b"x" * 100_000 + b"\r\n\r\n"
+    path = write(
+        tmp_path / "a.warc", [b"not yet\r\n", THREE[0], headless, endless, b"\0" * 50, b"\r\n", THREE[2]], bytes
+    )
+    found, skipped = words(path)
+    assert found == ["bus", "boat"]
+    assert skipped == {"unreadable: bytes between WARC records": 1, "unreadable: corrupt WARC header": 2}
+
+
+def test_chunks_of_wrong_sizes(tmp_path):
+    body = chunked(page("tram"), sizes=lambda size: size + 2 if size < 100 else size)
+    unchunked = response("https://a.org/cart", page("cart"), Transfer_Encoding="chunked")
+    path = write(tmp_path / "a.warc.gz", [response("https://a.org/", body, Transfer_Encoding="chunked"), unchunked])
+    assert words(path) == (["tram", "cart"], {"kept: pages as far as their HTTP encoding is right": 2})
+
+
+def test_compression_that_ends_early(tmp_path):
+    body = gzip.compress("".join(f"<p>{i} {page('tram')}</p>" for i in range(1000)).encode())
+    for wrong, reasons in (
+        (body[:-100], {}),
+        (body[:1500] + b"\xff" * 50 + body[1550:], {"kept: pages as far as their HTTP encoding is right": 1}),
+    ):
+        path = write(tmp_path / "a.warc", [response("https://a.org/", wrong, Content_Encoding="gzip")], bytes)
+        (document,), skipped = documents(path)
+        assert "The tram leaves" in document.text and skipped == reasons
+    path = write(tmp_path / "a.warc", [response("https://a.org/", b"no brotli", Content_Encoding="br")], bytes)
+    assert documents(path) == ([], {"unreadable: corrupt WARC record": 1})
+
+
+def test_a_page_that_is_a_bomb(tmp_path):
+    bomb = gzip.compress(b"<p>" + b" " * 100_000_000)
+    path = write(tmp_path / "a.warc", [response("https://a.org/", bomb, Content_Encoding="gzip"), THREE[0]], bytes)
+    assert words(path) == (["bus"], {"page of more than 4,000,000 bytes": 1})
+
+
+def test_a_record_that_is_too_large_is_passed_over(tmp_path):
+    large = response("https://a.org/film", b"\0" * 6_000_000, content_type="video/mp4")
+    path = write(tmp_path / "a.warc", [THREE[0], large, THREE[2]], bytes)
+    assert words(path) == (["bus", "boat"], {"WARC record of more than 5,048,576 bytes": 1})
+
+
+def test_an_address_that_is_no_unicode(tmp_path):
+    path = write(tmp_path / "a.warc", [THREE[0].replace(b"a.org/bus", b"a.org/\xff\xfe")], bytes)
+    (document,), _ = documents(path)
+    document.uri.encode()
+
+
+# --- Options ----------------------------------------------------------------------------------------------------------
+
+
+def test_hosts_that_are_not_wanted(tmp_path):
+    hosts = ["spam.example", "news.example", "notspam.example", "sub.spam.example:8080", "[broken"]
+    path = write(tmp_path / "a.warc.gz", [response(f"https://{host}/", page(f"h{i}")) for i, host in enumerate(hosts)])
+    (tmp_path / "hosts.txt").write_text("# not these\nSpam.example\n\n")
+    found, skipped = words(path, blocked_hosts=str(tmp_path / "hosts.txt"))
+    assert found == ["h1", "h2", "h4"] and skipped == {"blocked host": 2}
+
+    (piece,) = web.find(str(path), web.OPTIONS)
+    (blocking,) = web.find(str(path), {**web.OPTIONS, "blocked_hosts": str(tmp_path / "hosts.txt")})
+    assert piece.version != blocking.version, "another list is another corpus"
+
+
+@pytest.mark.parametrize(
+    "options, message",
+    [
+        ({"extractor": "boilerpipe"}, "extractor = 'boilerpipe': expected one of trafilatura, resiliparse"),
+        ({"favor": "speed"}, "favor = 'speed': expected one of balanced, precision, recall"),
+        ({"blocked_hosts": "nowhere"}, "blocked_hosts = 'nowhere': FileNotFoundError"),
+    ],
+)
+def test_options_that_cannot_work(tmp_path, options, message):
+    (tmp_path / "a.html").write_text(HTML)
+    with pytest.raises(ConfigError, match=message):
+        documents(tmp_path, **options)
+
+
+def test_what_is_not_installed_is_named(tmp_path, monkeypatch):
+    monkeypatch.setitem(__import__("sys").modules, "trafilatura", None)
+    with pytest.raises(ConfigError, match=r"pages of the web need pip install 'gptjax\[corpus\]'"):
+        documents(tmp_path)
