@@ -11,7 +11,7 @@ MEGABYTE = 1_000_000
 # Of a file, as it is opened and decompressed.
 READING = {
     "max_file_bytes": 10**12,  # decompressed; the rest is not read
-    "max_ratio": 250,  # decompressed bytes to compressed ones, once RATIO_FREE_BYTES are out; text is below 30
+    "max_ratio": 100,  # decompressed bytes to compressed ones, once RATIO_FREE_BYTES are out; text is below 30
     "max_window_bytes": 1 << 27,  # that xz and zstd may look back: 128 MiB is --long=27; a --long=31 file needs 1 << 31
     "max_line_bytes": 16 * MEGABYTE,  # of a record, such as a line; parsed, JSON may take thirty times that
     "max_document_bytes": 64 * MEGABYTE,  # of a file that is one document: longer ones are cut after a line
