@@ -22,7 +22,8 @@ What is planned for, at about 4 bytes a token:
 
 Of the web: FineWeb kept 15 T tokens of 96 crawls of 80 to 90 thousand files each, 1.8 M a file (Penedo et al., 2024).
 Of the weight of books: text that is read up to about four times is worth nearly as much as new text (Muennighoff et
-al., "Scaling Data-Constrained Language Models", 2023). Copies are left out across all sources.
+al., "Scaling Data-Constrained Language Models", 2023). Copies are left out across all sources:
+what a book or an article has stays there, not where a page repeats it, since of the sources below the first wins.
 """
 
 from gptjax.config import ConfigError
@@ -38,16 +39,16 @@ def get_config(arg="data/raw,CC-MAIN-2024-51"):
         raise ConfigError(f"common_crawl_100b:{arg}: expected RAW,CRAWL: a folder, and a crawl's name or files")
     config = default()
     config.sources = (
+        source(name="books", kind="books", path=f"{raw}/books", weight=2.0, unwrap=True),
+        source(name="papers", kind="papers", path=f"{raw}/papers"),
+        source(name="wikipedia", kind="wikipedia", path=f"{raw}/wikipedia"),
+        source(name="code", kind="code", path=f"{raw}/code"),
         source(
             name="web",
             kind="web",
             path=OF_A_CRAWL.format(crawl) if crawl.startswith("CC-MAIN-") else crawl,
             favor="precision",
         ),
-        source(name="code", kind="code", path=f"{raw}/code"),
-        source(name="papers", kind="papers", path=f"{raw}/papers"),
-        source(name="books", kind="books", path=f"{raw}/books", weight=2.0, unwrap=True),
-        source(name="wikipedia", kind="wikipedia", path=f"{raw}/wikipedia"),
     )
     config.shard_megabytes = 256
     config.max_failure_share = 0.1

@@ -17,15 +17,15 @@ import glob
 from gptjax.config import ConfigError
 from gptjax.corpus.config import default, source
 
-SOURCES = (  # kind, where
-    ("text", "text"),
-    ("wikipedia", "text/wikipedia*"),
-    ("web", "web"),
-    ("text", "web/*_docs"),
+SOURCES = (  # kind, where; of copies in several, the one of the first source is kept
     ("books", "books"),
     ("papers", "papers"),
+    ("wikipedia", "text/wikipedia*"),
     ("code", "code"),
     ("tables", "tables"),
+    ("text", "text"),
+    ("text", "web/*_docs"),
+    ("web", "web"),
 )
 
 
@@ -34,9 +34,8 @@ def get_config(arg="data/raw"):
     found = []
     for kind, place in SOURCES:
         if folders := sorted(glob.glob(f"{glob.escape(arg)}/{place}/")):
-            recipe = "text" if kind == "text" else None
             name = "web_documents" if place.endswith("_docs") else kind
-            found.append(source(name=name, kind=kind, path=",".join(folders), recipe=recipe))
+            found.append(source(name=name, kind=kind, path=",".join(folders), recipe="web" if "web" in name else None))
     if not found:
         raise ConfigError(f"everything:{arg}: no folder there with one of {', '.join(place for _, place in SOURCES)}")
     config.sources = tuple(found)

@@ -53,7 +53,7 @@ def test_every_recipe_is_tested():
 def test_everything_is_what_a_folder_has(tmp_path):
     config = load(f"everything:{raw_data(tmp_path)}")
     validate(config)
-    names = ["text", "wikipedia", "web", "web_documents", "books", "papers", "code", "tables"]
+    names = ["books", "papers", "wikipedia", "code", "tables", "text", "web_documents", "web"]
     assert [one.name for one in config.sources] == names
     assert list_sources(config.sources, 10**6).pieces == dict.fromkeys(names, 1)
 
@@ -76,6 +76,6 @@ def test_the_python_environment_is_at_hand():
 
 
 def test_common_crawl_is_a_part_of_a_crawl():
-    path = load("common_crawl_100b").sources[0].path
+    path = load("common_crawl_100b").sources[-1].path
     assert path == "s3://commoncrawl/crawl-data/CC-MAIN-2024-51/segments/*/warc/*-00[0-3]??.warc.gz"
-    assert load("common_crawl_100b:raw,warcs").sources[0].path == "warcs"
+    assert load("common_crawl_100b:raw,warcs").sources[-1].path == "warcs"

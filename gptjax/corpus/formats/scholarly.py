@@ -81,7 +81,7 @@ def _jats(article: Element) -> Paper:
     named = {element.get("pub-id-type"): element.text.strip() for element in identifiers}
     name = next((f"{kind}:{named[kind]}" for kind in ("doi", "pmc", "pmid") if kind in named), "")
     text = re.sub(r"\n-\s*\n+", "\n- ", re.sub(r"\n{3,}", "\n\n", text)).strip()
-    return Paper(name, text, _jats_license(article), (article.get("lang") or "").lower())
+    return Paper(name, text, _jats_license(article), (article.get("lang") or "").lower().partition("-")[0])
 
 
 def _jats_license(article: Element) -> str:
