@@ -20,7 +20,9 @@ APPENDICES = (
 
 _MAX_DEPTH = 60  # brackets within brackets; deeper ones are text
 _TOKEN = re.compile(
-    r"\{\{|\}\}|\[\[|\]\]|^[ \t:]*\{\||^[ \t]*\|\}(?!\})|<!--|</?[A-Za-z][A-Za-z0-9]*(?=[\s/>])[^<>]*>", re.MULTILINE
+    r"\[\[([^\[\]{}|:<>#_\n]+)(?:\|([^\[\]{}|<>\n]+))?\]\]"  # most links: a page, or a page and a label
+    r"|\{\{|\}\}|\[\[|\]\]|^[ \t:]*\{\||^[ \t]*\|\}(?!\})|<!--|</?[A-Za-z][A-Za-z0-9]*(?=[\s/>])[^<>]*>",
+    re.MULTILINE,
 )
 # Tags whose content goes with them, and those whose content is not markup.
 _DROPPED = frozenset(
@@ -73,7 +75,9 @@ def _without_brackets(markup: str) -> str:
         stack[-1].texts.append(markup[place : found.start()])
         place = found.end()
         token = found[0]
-        if token[0] == "<":
+        if found[1]:
+            stack[-1].texts.append((found[2] or found[1]).strip())
+        elif token[0] == "<":
             place = _tag(token, markup, place, stack[-1].texts, never)
         elif (bracket := token.lstrip(" \t:")) in _CLOSING:
             if len(stack) <= _MAX_DEPTH:
