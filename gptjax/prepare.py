@@ -205,10 +205,10 @@ def traced_row(workdir: str, step: int, row: int) -> tuple[Path, list[list[int]]
     quickly = FrozenConfigDict({**config.data, "verify": False})
     dataset = open_dataset(quickly, "train", seed=config.seed, batch_size=size)
     saved = saved_metadata(workdir)
-    if saved and saved["fingerprint"] != json.loads(json.dumps(dataset.fingerprint())):
-        raise ConfigError(
-            f"data.path = {config.data.path!r}: is not what {workdir} was trained on: prepared anew since?"
-        )
+    there, here = saved and saved["fingerprint"], json.loads(json.dumps(dataset.fingerprint()))
+    if saved and there != here:
+        other = ", ".join(name for name in here if there.get(name) != here[name])
+        raise ConfigError(f"data.path = {config.data.path!r}: is not what {workdir} was trained on: has other {other}")
     total = Units(size * length, dataset.num_windows / size).steps(config.training.duration, "training.duration")
     if not 1 <= step <= total:
         raise ConfigError(f"--step = {step}: the run has steps 1 to {total}")
@@ -222,7 +222,8 @@ def traced_row(workdir: str, step: int, row: int) -> tuple[Path, list[list[int]]
 def told(part: Part, position: int, end: int) -> Text:
     """What is known of a document in a row. position: of its first token; end: of a target that is no input."""
     inputs = min(len(part.ids), end - position)
-    positions = f"positions {position} to {position + inputs - 1}" if inputs else "the last target"
+    positions = [f"positions {position} to {position + inputs - 1}"] if inputs else []
+    positions = " and ".join([*positions, *(["the last target"] if inputs < len(part.ids) else [])])
     tokens = f"tokens {part.first} to {part.first + len(part.ids) - 1} of {len(part.document)}"
     known = {"source": part.source, "uri": part.uri, "license": part.license, "language": part.language, "id": part.id}
     lines = [f"\n{positions}: {tokens} of a document"]

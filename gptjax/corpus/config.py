@@ -16,6 +16,7 @@ from gptjax.corpus import sources
 from gptjax.corpus.cleaning import config as cleaning
 from gptjax.corpus.contamination import evaluations
 from gptjax.corpus.duplicates.bands import parameters
+from gptjax.corpus.duplicates.passages import KINDS as PASSAGES
 
 SOURCE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 
@@ -83,6 +84,14 @@ def default() -> ConfigDict:
             memory_megabytes=512,  # for the join of keys; more are spilled to disk
         )
     )
+    config.passages = ConfigDict(
+        dict(
+            kind="none",  # none | paragraph | line | window (any run of words): what may stand in several places
+            words=50,  # in it, at least
+            action="report",  # report | remove: later copies are left out of the text (of code, windows tear files)
+            memory_megabytes=512,  # for the join of hashes; more are spilled to disk
+        )
+    )
     config.contamination = ConfigDict(
         dict(
             sets=(),  # of evaluation(…): what must not stand in the training text
@@ -120,12 +129,14 @@ _CHOICES = {
     "duplicates.kind": ("none", "exact", "near"),
     "duplicates.unit": ("word", "character"),
     "duplicates.scope": ("global", "source"),
+    "passages.kind": ("none", *PASSAGES),
+    "passages.action": ("report", "remove"),
     "contamination.action": ("remove", "report"),
     "split.by": ("document", "tail"),
 }
 _AT_LEAST_ONE = (
     "shard_megabytes duplicates.ngram duplicates.permutations duplicates.memory_megabytes contamination.ngram "
-    "contamination.least_words contamination.least_hits tokens.shard_tokens"
+    "contamination.least_words contamination.least_hits passages.words passages.memory_megabytes tokens.shard_tokens"
 ).split()
 _POSITIVE = ("max_document_megabytes", "tokenizer.sample_megabytes")
 

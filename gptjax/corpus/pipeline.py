@@ -6,6 +6,7 @@
  select      figures and rules → verdicts on documents that a rule objects to
  sketch      documents → the hashes by which copies are found
  copies      all hashes → verdicts on documents that have copies (one task, in bounded memory)
+ passages    documents → passages that stand elsewhere, too: hashed, joined, marked (where they are asked for)
  contaminate documents → verdicts on those that hold evaluation text; overlap: which evaluation items those are
  survey      documents and verdicts → what is left, in which split
  sample      the training split's documents → chunks, drawn at random
@@ -41,6 +42,7 @@ from gptjax.corpus.stages.contaminate import contaminate, index_evaluations, ove
 from gptjax.corpus.stages.copies import find_copies, sketch
 from gptjax.corpus.stages.encode import encode
 from gptjax.corpus.stages.extract import extract
+from gptjax.corpus.stages.passages import hash_passages, join_passages, mark_passages
 from gptjax.corpus.stages.select import select
 from gptjax.corpus.stages.survey import survey
 from gptjax.corpus.stages.vocabulary import make_tokenizer, sample
@@ -62,7 +64,7 @@ class Shard:
       number: of the part, as the origins of documents tell it.
       source: its config.
       documents: the file's entry, with count documents and size bytes of text.
-      verdicts: entries of files (stages/verdicts.py).
+      verdicts: entries of files (stages/verdicts.py); spans: of passages to leave out, if any are (stages/passages.py).
       cleaned, selected, left, encoded: the reports of these stages; none of the first two where nothing was asked.
     """
 
@@ -72,6 +74,7 @@ class Shard:
     count: int
     size: int
     verdicts: list[dict] = field(default_factory=list)
+    spans: dict = field(default_factory=dict)
     cleaned: dict = field(default_factory=dict)
     selected: dict = field(default_factory=dict)
     left: dict = field(default_factory=dict)
@@ -79,7 +82,8 @@ class Shard:
 
     def inputs(self, **more: Any) -> dict[str, Any]:
         """Of a stage that looks at the documents that are left."""
-        return {"documents": self.documents, "verdicts": self.verdicts, **more}
+        spans = {"spans": self.spans} if self.spans else {}
+        return {"documents": self.documents, "verdicts": self.verdicts, **spans, **more}
 
 
 class Pipeline:
@@ -118,6 +122,7 @@ class Pipeline:
         shards, skipped = self.extract()
         self.clean(shards)
         copies = self.find_copies(shards)
+        passages = self.find_passages(shards)
         contamination = self.find_contamination(shards, index)
         self.survey(shards)
         tokens, tokenizer_file = self.make_tokenizer(shards)
@@ -133,6 +138,7 @@ class Pipeline:
             skipped=funnel.total(skipped),
             sources=funnel.by_source(self.config, self.listing, shards, skipped),
             copies=copies,
+            passages=passages,
             contamination=contamination,
             parts=[{"source": shard.source.name, **shard.documents} for shard in shards],
             stages={stage.name: {"version": stage.version, "options": stage.options} for stage in self.stages},
@@ -197,6 +203,26 @@ class Pipeline:
         for shard in shards:
             shard.verdicts.append(found["files"][f"verdicts-{shard.number:05d}.parquet"])
         return {**found["report"], "file": found["files"]["clusters.parquet"], "sketched": sketched}
+
+    def find_passages(self, shards: list[Shard]) -> dict | None:
+        """Tells every shard its passages to leave out, where that is asked; returns counts."""
+        asked = self.config.passages
+        if asked.kind == "none":
+            return None
+        options = {name: asked[name] for name in ("kind", "words")}
+        hashed = self._run(Stage("passages", hash_passages, options=options), *_inputs(shards))
+        join = Stage("join", join_passages, options={"memory_megabytes": asked.memory_megabytes})
+        (joined,) = self._run(join, [{"shards": [result["files"]["hashes.npy"] for result in hashed]}], [0])
+        later = {shard.number: joined["files"][f"later-{shard.number:05d}.npy"] for shard in shards}
+        inputs, sizes = _inputs(shards, lambda shard: {"later": later[shard.number]})
+        marked = self._run(Stage("mark", mark_passages, options=options), inputs, sizes)
+        if asked.action == "remove":
+            for shard, result in zip(shards, marked):
+                shard.spans = result["files"]["spans.parquet"]
+        found = {
+            name: sum(result["report"][name] for result in marked) for name in ("documents_with_copies", "characters")
+        }
+        return {**options, "action": asked.action, **joined["report"], **found}
 
     def index_evaluations(self) -> dict | None:
         """The entry of the index of all evaluation sets."""

@@ -178,7 +178,7 @@ def test_other_data_than_was_trained_on_is_refused(run, monkeypatch):
     monkeypatch.setattr(checkpoint, "saved_metadata", lambda workdir: {"fingerprint": saved})
     command.traced_row(str(run), 1, 0)
     saved["sources"][0]["tokens"] += 1
-    with pytest.raises(ConfigError, match=r"is not what .* was trained on: prepared anew since"):
+    with pytest.raises(ConfigError, match=r"is not what .* was trained on: has other sources"):
         command.traced_row(str(run), 1, 0)
     with pytest.raises(ConfigError, match=r"must be the folder of a run; it has no config.json"):
         command.traced_row(str(run / "none"), 1, 0)

@@ -23,6 +23,7 @@ def page(manifest: dict, samples: Sequence[Sample], pictures: dict[str, str]) ->
         _funnel(manifest, pictures),
         _kinds(manifest, pictures),
         _duplicates(manifest, pictures),
+        _passages(manifest),
         _contamination(manifest),
         _tokens(manifest),
         _samples(samples),
@@ -115,6 +116,21 @@ def _duplicates(manifest: dict, pictures: dict[str, str]) -> str:
             ["", "of " + f"{copies['documents']:,} documents"], [["clusters of copies", copies["clusters"]], *counts]
         ),
         _table(["documents in a cluster", "clusters"], list(copies.get("cluster_sizes", {}).items())),
+    )
+
+
+def _passages(manifest: dict) -> str:
+    found = manifest["passages"]
+    if not found:
+        return ""
+    done = {"remove": "left out of their documents", "report": "only counted"}[found["action"]]
+    return _section(
+        "## Repeated passages",
+        f"Looked at: each {found['kind']} of at least {found['words']} words. Later copies were {done}.",
+        _table(
+            ["passages", "later copies", "documents that have any", "characters in them"],
+            [[found[name] for name in ("passages", "later_copies", "documents_with_copies", "characters")]],
+        ),
     )
 
 

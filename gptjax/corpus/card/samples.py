@@ -11,6 +11,7 @@ import numpy as np
 import pyarrow.parquet as pq
 
 from gptjax.corpus.splits import draws
+from gptjax.corpus.stages.verdicts import EMPTIED, PASSAGES
 
 if TYPE_CHECKING:
     from gptjax.corpus.pipeline import Shard
@@ -43,6 +44,7 @@ def draw_samples(shards: Sequence[Shard], work: Path, seed: int) -> list[Sample]
             reasons, ids = _reasons(shard, work)
             kept += _read(shard, work, reasons, _drawn(np.flatnonzero(reasons == ""), ids, seed))
     wanted = {reason: EACH for shard in shards for reason in shard.left["dropped"]}
+    wanted |= {PASSAGES: 0, EMPTIED: 0}  # no verdict says them
     out: list[Sample] = []
     for shard in shards:
         here = [reason for reason in shard.left["dropped"] if wanted[reason]]

@@ -17,6 +17,7 @@ import pyarrow.parquet as pq
 import xxhash
 
 from gptjax.corpus.documents import read_documents
+from gptjax.corpus.duplicates.substrings import without
 from gptjax.corpus.engine import Task
 
 VERDICTS = pa.schema(
@@ -27,6 +28,9 @@ VERDICTS = pa.schema(
         "representative": pa.uint64(),  # the one that stays of its cluster of copies; 0: none
     }
 )
+
+PASSAGES = "repeated passages"  # not documents, but parts of those that stay
+EMPTIED = "nothing but repeated passages"
 
 
 def write_verdicts(path: Path, rows: np.ndarray, ids: np.ndarray, reasons, representatives: np.ndarray) -> None:
@@ -45,7 +49,7 @@ class Shard:
       texts, languages, licenses: of the documents.
       split_keys: uint64 [documents], equal for documents that must not be parted by the split: copies of one another,
         and parts of one document.
-      dropped: reason → (documents, bytes) of what was between them.
+      dropped: reason → (documents, bytes) of what was between them, and of passages that were left out of them.
     """
 
     rows: np.ndarray
@@ -60,8 +64,10 @@ class Shard:
 def remaining(task: Task) -> Iterator[Shard]:
     """The documents of `task.inputs['documents']` that no file of `task.inputs['verdicts']` puts out, some at a time.
 
-    Where several do, the first tells the reason.
+    Where several do, the first tells the reason. `task.inputs['spans']`, where there is one, are passages to leave out
+    (stages/passages.py).
     """
+    spans = _read_spans(task.path(task.inputs["spans"])) if task.inputs.get("spans") else {}
     tables = [pq.read_table(task.path(entry)) for entry in task.inputs["verdicts"]]
     first_row = 0
     for batch in read_documents(
@@ -76,9 +82,15 @@ def remaining(task: Task) -> Iterator[Shard]:
             given = np.array(table["reason"].to_pylist(), object)[here]
             reasons[rows] = np.where(reasons[rows] == "", given, reasons[rows])
             representatives[rows] = np.maximum(representatives[rows], table["representative"].to_numpy()[here])
+        shortened = _shortened(batch, reasons, first_row, spans)
         stay = np.flatnonzero(reasons == "")
         kept = batch.take(pa.array(stay))
         ids, texts = kept["id"].to_numpy(), kept["text"].to_pylist()
+        dropped = _dropped(batch, reasons)
+        if shortened:
+            texts = [shortened.get(place, text) for place, text in zip(stay.tolist(), texts)]
+            size = sum(len(text.encode()) for text in texts)
+            dropped[PASSAGES] = (0, pc.sum(pc.binary_length(kept["text"])).as_py() - size)
         yield Shard(
             rows=stay + first_row,
             ids=ids,
@@ -86,9 +98,31 @@ def remaining(task: Task) -> Iterator[Shard]:
             languages=kept["language"].to_pylist(),
             licenses=kept["license"].to_pylist(),
             split_keys=_split_keys(texts, kept["parent_id"].to_numpy(), representatives[stay]),
-            dropped=_dropped(batch, reasons),
+            dropped=dropped,
         )
         first_row += len(batch)
+
+
+def _read_spans(path: Path) -> dict[int, np.ndarray]:
+    """Row → int64 [spans, 2]."""
+    row, start, end = (column.to_numpy() for column in pq.read_table(path).columns)
+    first = np.flatnonzero(np.diff(row, prepend=-1))
+    return dict(zip(row[first].tolist(), np.split(np.stack([start, end], axis=1), first[1:])))
+
+
+def _shortened(
+    batch: pa.RecordBatch, reasons: np.ndarray, first_row: int, spans: dict[int, np.ndarray]
+) -> dict[int, str]:
+    """Place in the batch → what is left of a text that has spans. Where that is nothing, a reason is put."""
+    found = {}
+    for place in np.flatnonzero(reasons == "").tolist() if spans else ():
+        if first_row + place in spans:
+            text = without(batch["text"][place].as_py(), spans[first_row + place])
+            if text.strip():
+                found[place] = text
+            else:
+                reasons[place] = EMPTIED
+    return found
 
 
 def _split_keys(texts: list[str], parents: np.ndarray, representatives: np.ndarray) -> np.ndarray:

@@ -1,16 +1,25 @@
 import itertools
 
 import numpy as np
-import pyarrow.parquet
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from planted_duplicates import prose, rows, words, write_shards
+from planted_duplicates import prose, words
 
 from gptjax.config import ConfigError
+from gptjax.corpus.documents import Document, DocumentWriter, rows_of
 from gptjax.corpus.duplicates import join
-from gptjax.corpus.duplicates.passages import Passages, find_passages, write_passages
-from gptjax.corpus.duplicates.substrings import covered, later_copies, runs, without
+from gptjax.corpus.duplicates.passages import Passages
+from gptjax.corpus.duplicates.substrings import covered, later_copies, runs
+from gptjax.corpus.engine import Stage, Task, run_stage
+from gptjax.corpus.files import file_entry
+from gptjax.corpus.stages.passages import hash_passages, join_passages, mark_passages
+from gptjax.corpus.stages.verdicts import EMPTIED, PASSAGES, remaining
+
+
+class Here:
+    def run(self, function, items):
+        return ((index, function(item)) for index, item in enumerate(items))
 
 
 @settings(deadline=None)
@@ -33,19 +42,39 @@ def test_covered_units_and_their_runs(windows, n):
 
 
 def search(folder, texts, passages, sizes=()):
-    """(report, each text without the later copies)."""
-    documents = rows(texts)
-    paths = write_shards(folder, documents, list(sizes), row_group=3)
-    shards = [(path, path.with_suffix(".npz")) for path in paths]
-    for path, hashes in shards:
-        write_passages(path, hashes, passages)
-    report = find_passages(shards, folder, passages)
-    spans = {}
-    for row in pyarrow.parquet.read_table(folder / "spans.parquet").to_pylist():
-        spans.setdefault(row["id"], []).append((row["start"], row["end"]))
-    assert len(spans) == report["documents"]
-    kept = [without(row["text"], np.array(spans.get(row["id"], []), int).reshape(-1, 2)) for row in documents]
-    assert report["characters"] == sum(map(len, texts)) - sum(map(len, kept))
+    """(counts, each text without the later copies), by the stages, over shards of the given numbers of documents."""
+    folder.mkdir(parents=True, exist_ok=True)
+    cuts = [0, *np.cumsum(sizes, dtype=int).tolist(), len(texts)]
+    inputs = []
+    for number, (start, end) in enumerate(itertools.pairwise(cuts)):
+        with DocumentWriter(folder / f"{number}.parquet") as writer:
+            for text in texts[start:end]:
+                writer.append(rows_of("a", Document(text, "uri"), 10**6))
+        inputs.append({"documents": file_entry(folder / f"{number}.parquet"), "verdicts": []})
+    options = {"kind": passages.kind, "words": passages.words}
+    hashed = run_stage(Stage("passages", hash_passages, options=options), inputs, folder, Here())
+    join = Stage("join", join_passages, options={"memory_megabytes": 512})
+    entries = [result["files"]["hashes.npy"] for result in hashed]
+    (joined,) = run_stage(join, [{"shards": entries}], folder, Here())
+    later = [joined["files"][f"later-{number:05d}.npy"] for number in range(len(inputs))]
+    with_later = [{**one, "later": entry} for one, entry in zip(inputs, later)]
+    marked = run_stage(Stage("mark", mark_passages, options=options), with_later, folder, Here())
+    kept, cut, emptied = [], 0, 0
+    for one, result in zip(inputs, marked):
+        task = Task(0, {**one, "spans": result["files"]["spans.parquet"]}, {}, folder)
+        rows = {}
+        for shard in remaining(task):
+            rows |= dict(zip(shard.rows.tolist(), shard.texts))
+            cut += shard.dropped.get(PASSAGES, (0, 0))[1]
+            emptied += shard.dropped.get(EMPTIED, (0, 0))[0]
+        kept += [rows.get(row, "") for row in range(result["report"]["documents"])]
+    report = joined["report"] | {
+        name: sum(result["report"][name] for result in marked) for name in ("documents_with_copies", "characters")
+    }
+    assert emptied == sum(not text.strip() for text in kept) - sum(not text.strip() for text in texts)
+    if not emptied:
+        assert cut == sum(len(text.encode()) for text in texts) - sum(len(text.encode()) for text in kept)
+        assert report["characters"] == sum(map(len, texts)) - sum(map(len, kept))
     return report, kept
 
 
@@ -73,7 +102,7 @@ def test_windows_are_those_of_brute_force(tmp_path, monkeypatch):
             monkeypatch.setattr(join, "ENTRY_BYTES", 10 << 20)  # as if the join had to be spilled
         report, kept = search(tmp_path / str(number), texts, Passages(words=10), sizes)
         assert [words(text) for text in kept] == expected
-        assert report["later_copies"] == count > 40 and report["documents"] == 2
+        assert report["later_copies"] == count > 40 and report["documents_with_copies"] == 2
 
 
 @pytest.mark.parametrize("kind, gap", [("paragraph", "\n\n"), ("line", "\n")])
@@ -87,7 +116,11 @@ def test_paragraphs_and_lines(tmp_path, kind, gap):
 def test_no_document_and_none_long_enough(tmp_path):
     report, kept = search(tmp_path / "short", ["a b c", "a b c", ""], Passages(words=4))
     assert kept == ["a b c", "a b c", ""] and report["passages"] == 0
-    assert search(tmp_path / "none", [], Passages("line"))[0]["characters_in_all"] == 0
+
+
+def test_a_document_of_copies_alone_is_out(tmp_path):
+    report, kept = search(tmp_path, ["a b c d", "new", "A b,  c d\n"], Passages("window", words=4))
+    assert kept == ["a b c d", "new", ""] and report["documents_with_copies"] == 1
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,71 @@
+"""Passages that stand in the corpus more than once: hashed shard by shard, joined, and found again in their documents.
+
+The first copy stays, in the order of the shards. No text is written anew: spans of characters say what to leave out,
+and verdicts.remaining leaves it out.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from gptjax.corpus.duplicates.passages import Passages
+from gptjax.corpus.duplicates.substrings import later_copies
+from gptjax.corpus.engine import Task
+from gptjax.corpus.stages.verdicts import remaining
+
+SPANS = pa.schema({"row": pa.uint32(), "start": pa.int64(), "end": pa.int64()})  # of characters; rows ascending
+
+
+def hash_passages(task: Task, folder: Path) -> dict:
+    """Writes hashes.npy. inputs: documents, verdicts. options: fields of Passages."""
+    passages = Passages(**task.options)
+    hashes = [np.zeros(0, np.uint64)]
+    documents = size = 0
+    for shard in remaining(task):
+        hashes.append(passages.hashes(shard.texts)[0])
+        documents += len(shard.texts)
+        size += sum(len(text.encode()) for text in shard.texts)
+    np.save(folder / "hashes.npy", np.concatenate(hashes))
+    return {"documents": documents, "bytes": size, "passages": sum(map(len, hashes))}
+
+
+def join_passages(task: Task, folder: Path) -> dict:
+    """Writes for each shard later-NNNNN.npy: bool [passages], whether its like has come before.
+
+    inputs: shards: hashes of each. options: memory_megabytes, for the join; beside it a byte a passage is needed.
+    """
+    paths = [task.path(entry) for entry in task.inputs["shards"]]
+    counts = [len(np.load(path, mmap_mode="r")) for path in paths]
+    memory = task.options["memory_megabytes"] << 20
+    later = later_copies(map(np.load, paths), sum(counts), folder, memory)
+    for number, marks in enumerate(np.split(later, np.cumsum(counts)[:-1])):
+        np.save(folder / f"later-{number:05d}.npy", marks)
+    return {"passages": sum(counts), "later_copies": int(np.count_nonzero(later))}
+
+
+def mark_passages(task: Task, folder: Path) -> dict:
+    """Writes spans.parquet (SPANS). inputs: documents, verdicts, later. options: fields of Passages.
+
+    Reports documents and bytes looked at, documents that have later copies, and characters in these.
+    """
+    passages, later = Passages(**task.options), np.load(task.path(task.inputs["later"]))
+    rows, spans = [np.zeros(0, np.uint32)], [np.zeros((0, 2), np.int64)]
+    first = documents = size = 0
+    for shard in remaining(task):
+        documents += len(shard.texts)
+        size += sum(len(text.encode()) for text in shard.texts)
+        _, offsets = passages.hashes(shard.texts)
+        counted = np.concatenate([[0], np.cumsum(later[first : first + offsets[-1]])])
+        for number in np.flatnonzero(counted[offsets[1:]] > counted[offsets[:-1]]).tolist():
+            marks = later[first + offsets[number] : first + offsets[number + 1]]
+            spans.append(passages.spans(shard.texts[number], marks))
+            rows.append(np.full(len(spans[-1]), shard.rows[number], np.uint32))
+        first += int(offsets[-1])
+    row, (start, end) = np.concatenate(rows), np.concatenate(spans).T
+    pq.write_table(pa.table([row, start, end], schema=SPANS), folder / "spans.parquet", compression="zstd")
+    found = {"documents_with_copies": len(rows) - 1, "characters": int(np.sum(end - start))}
+    return {"documents": documents, "bytes": size, **found}
