@@ -20,7 +20,7 @@ from gptjax.config import ConfigError
 from gptjax.model.initialization import input_init, output_init
 from gptjax.model.norm import RMSNorm
 from gptjax.model.position import rotate
-from gptjax.model.precision import einsum_float32
+from gptjax.model.precision import einsum_float32, project
 
 BACKENDS = ("reference", "xla", "cudnn")
 MAX_PROGRAMS = 4  # programs of query blocks that the xla backend writes out; more blocks run in loops
@@ -244,7 +244,7 @@ class Attention(nn.Module):
 
         def heads(name: str, count: int) -> jax.Array:
             weight = self.param(name, input_init(config), (width, count, head_width), jnp.float32)
-            y_BTNH = jnp.einsum("BTD,DNH->BTNH", x_BTD, weight.astype(x_BTD.dtype))
+            y_BTNH = project("BTD,DNH->BTNH", x_BTD, weight.astype(x_BTD.dtype))
             if use_bias:
                 bias = self.param(f"{name}_bias", nn.initializers.zeros, (count, head_width), jnp.float32)
                 y_BTNH += bias.astype(x_BTD.dtype)
@@ -284,7 +284,7 @@ class Attention(nn.Module):
 
         out_BTNH = checkpoint_name(out_BTNH, "attention_output")  # remat policies keep it: see decoder
         weight = self.param("output", output_init(config), (num_heads, head_width, width), jnp.float32)
-        out_BTD = jnp.einsum("BTNH,NHD->BTD", out_BTNH, weight.astype(x_BTD.dtype))
+        out_BTD = project("BTNH,NHD->BTD", out_BTNH, weight.astype(x_BTD.dtype))
         if config.bias == "all":
             out_BTD += self.param("output_bias", nn.initializers.zeros, (width,), jnp.float32).astype(x_BTD.dtype)
         return out_BTD, cache

@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 
 from gptjax.model.initialization import input_init, output_init
+from gptjax.model.precision import project
 
 _gelu = functools.partial(jax.nn.gelu, approximate=True)  # the tanh form, GPT-2's
 
@@ -35,16 +36,16 @@ class FeedForward(nn.Module):
         width, inner = config.width, config.feedforward_width
         activation = ACTIVATIONS[config.feedforward]
 
-        def project(name: str, x: jax.Array, init, shape: tuple[int, int]) -> jax.Array:
-            y = jnp.einsum("BTI,IO->BTO", x, self.param(name, init, shape, jnp.float32).astype(x.dtype))
+        def linear(name: str, x: jax.Array, init, shape: tuple[int, int]) -> jax.Array:
+            y = project("BTI,IO->BTO", x, self.param(name, init, shape, jnp.float32).astype(x.dtype))
             if config.bias == "all":
                 y += self.param(f"{name}_bias", nn.initializers.zeros, shape[1:], jnp.float32).astype(x.dtype)
             return y
 
-        up_BTF = project("up", x_BTD, input_init(config), (width, inner))
+        up_BTF = linear("up", x_BTD, input_init(config), (width, inner))
         if config.feedforward in GATED:
-            gate_BTF = project("gate", x_BTD, input_init(config), (width, inner))
+            gate_BTF = linear("gate", x_BTD, input_init(config), (width, inner))
             hidden_BTF = activation(gate_BTF) * up_BTF
         else:
             hidden_BTF = activation(up_BTF)
-        return project("down", hidden_BTF, output_init(config), (inner, width))
+        return linear("down", hidden_BTF, output_init(config), (inner, width))

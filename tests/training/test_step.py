@@ -12,7 +12,7 @@ from gptjax.config import Units
 from gptjax.parallel.distributed import local_rows, put_batch
 from gptjax.parallel.mesh import make_mesh
 from gptjax.training.metrics import MONITOR_STEPS
-from gptjax.training.trainer import make_trainer
+from gptjax.training.trainer import compiler_options, make_trainer
 
 STEPS = 3
 EIGHT = 8  # devices
@@ -165,6 +165,14 @@ def test_fsdp_splits_parameters_and_optimizer_state_eightfold(tiny_config):
     sizes = [(leaf.size, np.prod(leaf.sharding.shard_shape(leaf.shape))) for leaf in jax.tree.leaves(state)]
     whole, here = (sum(column) for column in zip(*sizes))
     assert here < whole / 8 * 1.2
+
+
+def test_a_cpu_is_told_what_to_fuse_unless_the_user_says_it(tiny_config, monkeypatch):
+    mesh = build(tiny_config()).mesh
+    (option,) = compiler_options(mesh)
+    jax.jit(jnp.sin).lower(1.0).compile(compiler_options(mesh))  # every supported JAX knows the option
+    monkeypatch.setenv("XLA_FLAGS", f"--{option}=LIBRARY_FUSION_TYPE_DOT")
+    assert compiler_options(mesh) is None
 
 
 def test_the_state_is_donated(tiny_config):
