@@ -4,15 +4,13 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from gptjax.corpus.config import plain
 from gptjax.corpus.listing import Listing
+from gptjax.corpus.parts import Shard
 from gptjax.corpus.stages.histogram import Histogram
 from gptjax.corpus.stages.select import EXAMPLES
-
-if TYPE_CHECKING:
-    from gptjax.corpus.pipeline import Shard
 
 
 def skipped(listing: Listing, reports: list[dict]) -> dict[str, dict[str, int]]:

@@ -22,7 +22,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -31,18 +30,14 @@ from gptjax.corpus import funnel, tokenizer
 from gptjax.corpus.assemble import Encoded, assemble
 from gptjax.corpus.card import draw_samples, write_card
 from gptjax.corpus.cleaning import config as cleaning
-from gptjax.corpus.contamination import evaluations
-from gptjax.corpus.duplicates.bands import parameters
-from gptjax.corpus.earlier import earlier_inputs
 from gptjax.corpus.engine import Executor, Stage, run_stage
 from gptjax.corpus.listing import FailureLimit, Listing
 from gptjax.corpus.manifest import WORK, clear, make_manifest, write_manifest
+from gptjax.corpus.parts import Shard, inputs_of
+from gptjax.corpus.searches import Searches
 from gptjax.corpus.stages.clean import clean
-from gptjax.corpus.stages.contaminate import contaminate, index_evaluations, overlap
-from gptjax.corpus.stages.copies import find_copies, sketch
 from gptjax.corpus.stages.encode import encode
 from gptjax.corpus.stages.extract import extract
-from gptjax.corpus.stages.passages import hash_passages, join_passages, mark_passages
 from gptjax.corpus.stages.select import select
 from gptjax.corpus.stages.survey import survey
 from gptjax.corpus.stages.vocabulary import make_tokenizer, sample
@@ -54,36 +49,6 @@ MADE = (*LEARNED_FROM_TEXT, "byte", "char")
 
 # (name of a stage, bytes of each task) → what is told of every task that is done: its number and its result.
 Watch = Callable[[str, Sequence[int]], AbstractContextManager[Callable[[int, dict], None]]]
-
-
-@dataclass
-class Shard:
-    """Documents of one source in one file, and what is known of them so far.
-
-    Attributes:
-      number: of the part, as the origins of documents tell it.
-      source: its config.
-      documents: the file's entry, with count documents and size bytes of text.
-      verdicts: entries of files (stages/verdicts.py); spans: of passages to leave out, if any are (stages/passages.py).
-      cleaned, selected, left, encoded: the reports of these stages; none of the first two where nothing was asked.
-    """
-
-    number: int
-    source: Any
-    documents: dict
-    count: int
-    size: int
-    verdicts: list[dict] = field(default_factory=list)
-    spans: dict = field(default_factory=dict)
-    cleaned: dict = field(default_factory=dict)
-    selected: dict = field(default_factory=dict)
-    left: dict = field(default_factory=dict)
-    encoded: dict = field(default_factory=dict)
-
-    def inputs(self, **more: Any) -> dict[str, Any]:
-        """Of a stage that looks at the documents that are left."""
-        spans = {"spans": self.spans} if self.spans else {}
-        return {"documents": self.documents, "verdicts": self.verdicts, **spans, **more}
 
 
 class Pipeline:
@@ -103,8 +68,7 @@ class Pipeline:
         fraction, by = config.split.validation_fraction, config.split.by
         self._split = {"fraction": fraction, "by": by, "seed": config.seed}
         self._splits = ("train", "validation") if fraction else ("train",)
-        self._earlier = earlier_inputs(config.duplicates.earlier, self._sketch())
-        self._evaluations = evaluations.listed(config.contamination.sets)
+        self._searches = Searches(config, self._run)
         self._check_tokenizer()
 
     def prepare(self, options: dict) -> dict:
@@ -118,12 +82,12 @@ class Pipeline:
           RunError: tasks failed, or too much of a source is unreadable.
           OSError: the disk is full.
         """
-        index = self.index_evaluations()
+        index = self._searches.index()
         shards, skipped = self.extract()
         self.clean(shards)
-        copies = self.find_copies(shards)
-        passages = self.find_passages(shards)
-        contamination = self.find_contamination(shards, index)
+        copies = self._searches.copies(shards)
+        passages = self._searches.passages(shards)
+        contamination = self._searches.contamination(shards, index)
         self.survey(shards)
         tokens, tokenizer_file = self.make_tokenizer(shards)
         encoded = self.encode(shards, tokenizer_file)
@@ -177,75 +141,16 @@ class Pipeline:
         if not shards:
             return
         stage = Stage("clean", clean, options=cleaning.options(asked))
-        figures = self._run(stage, *_inputs(shards, lambda shard: cleaning.treatment(shard.source)))
+        figures = self._run(stage, *inputs_of(shards, lambda shard: cleaning.treatment(shard.source)))
         for shard, result in zip(shards, figures):
             shard.documents, shard.cleaned = result["files"]["documents.parquet"], result["report"]
         statistics = {shard.number: result["files"]["statistics.parquet"] for shard, result in zip(shards, figures)}
-        inputs, sizes = _inputs(
+        inputs, sizes = inputs_of(
             shards, lambda shard: {"statistics": statistics[shard.number], **cleaning.verdict(asked, shard.source)}
         )
         for shard, result in zip(shards, self._run(Stage("select", select), inputs, sizes)):
             shard.verdicts.append(result["files"]["verdicts.parquet"])
             shard.selected = result["report"]
-
-    def find_copies(self, shards: list[Shard]) -> dict | None:
-        """Gives every shard its verdicts on copies; returns counts."""
-        asked = self.config.duplicates
-        if asked.kind == "none":
-            return None
-        options = self._sketch()
-        results = self._run(Stage("sketch", sketch, options=options), *_inputs(shards))
-        sketched = [[shard.documents, result["files"]["sketches.npz"]] for shard, result in zip(shards, results)]
-        options = {name: asked[name] for name in ("threshold", "scope", "verify", "memory_megabytes")}
-        options["sources"] = [source.name for source in self.config.sources]
-        inputs = {"shards": sketched, "earlier": self._earlier}
-        (found,) = self._run(Stage("copies", find_copies, version=2, options=options), [inputs], [0])
-        for shard in shards:
-            shard.verdicts.append(found["files"][f"verdicts-{shard.number:05d}.parquet"])
-        return {**found["report"], "file": found["files"]["clusters.parquet"], "sketched": sketched}
-
-    def find_passages(self, shards: list[Shard]) -> dict | None:
-        """Tells every shard its passages to leave out, where that is asked; returns counts."""
-        asked = self.config.passages
-        if asked.kind == "none":
-            return None
-        options = {name: asked[name] for name in ("kind", "words")}
-        hashed = self._run(Stage("passages", hash_passages, options=options), *_inputs(shards))
-        join = Stage("join", join_passages, options={"memory_megabytes": asked.memory_megabytes})
-        (joined,) = self._run(join, [{"shards": [result["files"]["hashes.npy"] for result in hashed]}], [0])
-        later = {shard.number: joined["files"][f"later-{shard.number:05d}.npy"] for shard in shards}
-        inputs, sizes = _inputs(shards, lambda shard: {"later": later[shard.number]})
-        marked = self._run(Stage("mark", mark_passages, options=options), inputs, sizes)
-        if asked.action == "remove":
-            for shard, result in zip(shards, marked):
-                shard.spans = result["files"]["spans.parquet"]
-        found = {
-            name: sum(result["report"][name] for result in marked) for name in ("documents_with_copies", "characters")
-        }
-        return {**options, "action": asked.action, **joined["report"], **found}
-
-    def index_evaluations(self) -> dict | None:
-        """The entry of the index of all evaluation sets."""
-        if not self._evaluations:
-            return None
-        options = {name: self.config.contamination[name] for name in ("ngram", "least_words")}
-        stage = Stage("evaluations", index_evaluations, options=options)
-        (indexed,) = self._run(stage, [{"sets": self._evaluations}], [0])
-        return indexed["files"]["index.npz"]
-
-    def find_contamination(self, shards: list[Shard], index: dict | None) -> dict | None:
-        """Gives every shard its verdicts on documents that hold evaluation text; returns what stands in the corpus."""
-        if index is None:
-            return None
-        asked = self.config.contamination
-        stage = Stage("contaminate", contaminate, options={name: asked[name] for name in ("action", "least_hits")})
-        results = self._run(stage, *_inputs(shards, lambda shard: {"index": index}))
-        for shard, result in zip(shards, results):
-            shard.verdicts.append(result["files"]["verdicts.parquet"])
-        found = [[result["files"][name] for name in ("hits.parquet", "grams.npz")] for result in results]
-        (result,) = self._run(Stage("overlap", overlap), [{"index": index, "shards": found}], [0])
-        options = {name: asked[name] for name in ("ngram", "least_words", "least_hits", "action")}
-        return {**options, **result["report"], "items": result["files"]["items.parquet"]}
 
     def survey(self, shards: list[Shard]) -> None:
         """Tells every shard what is left of it.
@@ -255,7 +160,7 @@ class Pipeline:
         """
         options = {"split": self._split, "characters": self.config.tokenizer.name == "char"}
         for shard, result in zip(
-            shards, self._run(Stage("survey", survey, version=2, options=options), *_inputs(shards))
+            shards, self._run(Stage("survey", survey, version=2, options=options), *inputs_of(shards))
         ):
             shard.left = {**result["report"], "files": result["files"]}
         for split in self._splits:
@@ -274,7 +179,7 @@ class Pipeline:
             stage = Stage("sample", sample, options={"split": self._split, "seed": self.config.seed})
             weighted = sum(_bytes(shard, "train") * shard.source.weight for shard in shards)
             rate = asked.sample_megabytes * MEGABYTE / max(weighted, 1)
-            drawn = self._run(stage, *_inputs(shards, lambda shard: {"rate": min(rate * shard.source.weight, 1.0)}))
+            drawn = self._run(stage, *inputs_of(shards, lambda shard: {"rate": min(rate * shard.source.weight, 1.0)}))
             inputs["samples"] = [result["files"]["sample.parquet"] for result in drawn]
         elif asked.name == "char":
             inputs["characters"] = [shard.left["files"]["characters.json"] for shard in shards]
@@ -289,7 +194,7 @@ class Pipeline:
         """The files of each shard's tokens."""
         compare = {path: tokenizer.load(path).hash for path in self.config.tokenizer.compare}
         options = {"split": self._split, "bos": self.config.tokens.bos, "compare": compare}
-        inputs, sizes = _inputs(shards, lambda shard: {"tokenizer": tokenizer_file})
+        inputs, sizes = inputs_of(shards, lambda shard: {"tokenizer": tokenizer_file})
         results = self._run(Stage("encode", encode, options=options), inputs, sizes)
         for shard, result in zip(shards, results):
             shard.encoded = result["report"]
@@ -329,12 +234,6 @@ class Pipeline:
 
             return run_stage(stage, inputs, self.work, self._executor, tell)
 
-    def _sketch(self) -> dict[str, Any]:
-        """How documents are hashed for the search for copies."""
-        asked = self.config.duplicates
-        bands, rows = parameters(asked.threshold, asked.permutations) if asked.kind == "near" else (0, 1)
-        return {"unit": asked.unit, "ngram": asked.ngram, "bands": bands, "rows": rows, "seed": self.config.seed}
-
     def _check_tokenizer(self) -> None:
         """Raises ConfigError where a tokenizer that is to be reused cannot be, before anything is read."""
         asked = self.config.tokenizer
@@ -346,11 +245,6 @@ class Pipeline:
             raise ConfigError(f"tokenizer.vocab_size = {asked.vocab_size}: the tokenizer 'byte' has {size} tokens")
         for path in asked.compare:
             tokenizer.load(path)
-
-
-def _inputs(shards: list[Shard], more: Callable[[Shard], dict] = lambda shard: {}) -> tuple[list[dict], list[int]]:
-    """(inputs, bytes) of one task a shard, over the documents that are left."""
-    return [shard.inputs(**more(shard)) for shard in shards], [shard.left.get("bytes", shard.size) for shard in shards]
 
 
 def _bytes(shard: Shard, split: str) -> int:

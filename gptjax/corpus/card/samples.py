@@ -5,16 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 import pyarrow.parquet as pq
 
+from gptjax.corpus.parts import Shard
 from gptjax.corpus.splits import draws
 from gptjax.corpus.stages.verdicts import EMPTIED, PASSAGES
-
-if TYPE_CHECKING:
-    from gptjax.corpus.pipeline import Shard
 
 EACH = 2  # of a source, and of a reason
 CHARACTERS = 400
