@@ -95,7 +95,9 @@ def _epub(uri: str, options: Mapping[str, Any], skipped: Counter[str]) -> Iterat
     if options["gutenberg"]:
         text = gutenberg.without_boilerplate(text)
     if text.strip():
-        yield Document(text, uri, licenses.of_name(rights) or licenses.of_text(rights), language.lower().partition("-")[0])
+        yield Document(
+            text, uri, licenses.of_name(rights) or licenses.of_text(rights), language.lower().partition("-")[0]
+        )
     else:
         skipped["empty"] += 1
 

@@ -181,9 +181,7 @@ def test_bad_files_are_counted(tmp_path):
     found, skipped = documents("papers", tmp_path, max_project_bytes=1_000_000)
     assert [one.text for one in found] == [TEXT], "a name that leads out is only a name"
     assert skipped["unreadable: NUL bytes: not a text"] == 1 and skipped["XML without a paper"] == 1
-    assert (
-        skipped["unreadable: broken XML: declares entities"] == skipped["unreadable: broken XML: truncated"] == 1
-    )
+    assert skipped["unreadable: broken XML: declares entities"] == skipped["unreadable: broken XML: truncated"] == 1
     assert skipped["unreadable: LaTeX project of more than 1,000,000 bytes"] == 1
     assert sum(skipped.values()) == 7
 
