@@ -36,6 +36,7 @@ def check(texts):
 @given(st.lists(TEXTS, max_size=5))
 @example(["", "\n", " ", "a", "\n\na\n\n", "....", "...... a", "a.[3] [edit]\n"])
 @example(["one two three.)) four", 'one two "three." four', "a b c ... d", "一二三。四五六！」"])
+@example(["x" * 1000 + " a b.", "x" * 1001 + " a b.", "İ" * 40 + "\nlorem ipsum, then.\nb"])
 def test_every_figure_is_the_plain_one(texts):
     check(texts)
 
