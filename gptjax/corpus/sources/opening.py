@@ -20,7 +20,9 @@ from gptjax.corpus.sources import Piece
 from gptjax.corpus.sources.decompression import SUFFIXES
 from gptjax.corpus.sources.streams import Stream, Unreadable
 
-VERSIONS = ("ETag", "etag", "md5Hash", "md5", "blob_id", "mtime", "LastModified", "last_modified", "updated", "created")
+# What file systems have that changes with a file's content, the surest first.
+VERSIONS = ("ETag", "etag", "md5Hash", "Content-MD5", "blob_id", "mtime", "Last-Modified", "LastModified", "updated")
+VERSIONS += ("last_modified", "created")
 
 
 # --- What there is ----------------------------------------------------------------------------------------------------
@@ -122,8 +124,9 @@ def _find_remote(name: str, leave_out: frozenset[str]) -> Iterator[Piece]:
     for place in sorted(found, key=lambda place: place.split("/")):
         below = place.removeprefix(path).split("/")
         if found[place]["type"] == "file" and not any(part.startswith(".") or part in leave_out for part in below):
-            version = next((f"{found[place][key]}" for key in VERSIONS if found[place].get(key)), "")
-            yield Piece(system.unstrip_protocol(place), found[place].get("size") or 0, version)
+            told = found[place] if found[place].get("size") is not None else system.info(place)
+            version = next((f"{told[key]}" for key in VERSIONS if told.get(key)), "")
+            yield Piece(system.unstrip_protocol(place), told.get("size") or 0, version)
 
 
 def _file_system(uri: str) -> tuple[Any, str]:
@@ -145,18 +148,15 @@ def open_file(uri: str) -> BinaryIO:
     """The file's own bytes, seekable where that can be: for zip, Parquet and the like.
 
     Raises:
-      Unreadable: there is no such file, or it may not be read.
+      Unreadable: it is here, and is gone or may not be read.
+      OSError: it is elsewhere and could not be had: libraries tell a failing network by the errors of a missing file.
     """
-    try:
-        if not is_remote(uri):
-            return open(uri, "rb")
+    if is_remote(uri):
         system, path = _file_system(uri)
         return system.open(path, "rb")
-    except (FileNotFoundError, PermissionError) as error:
-        raise Unreadable(type(error).__name__) from None
+    try:
+        return open(uri, "rb")
     except OSError as error:
-        if is_remote(uri):
-            raise
         raise Unreadable(type(error).__name__) from None
 
 

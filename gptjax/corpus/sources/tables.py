@@ -186,6 +186,7 @@ def _arrow(file: BinaryIO, piece: Piece, names: list[str]) -> Iterator[Any]:
     else:
         batches = pyarrow.ipc.open_stream(file)
     for batch in batches:
+        batch.validate(full=True)  # Arrow trusts the lengths in a file, and would read beyond its end
         columns = [name for name in names if name in batch.schema.names]
         for start in range(0, batch.num_rows, ROWS):
             yield batch.slice(start, ROWS).select(columns)
@@ -219,7 +220,7 @@ def _arrow_errors(path: str) -> Iterator[None]:
     kind = "parquet" if bare_name(path).endswith(".parquet") else "arrow"
     try:
         yield
-    except pyarrow.ArrowException:
+    except (pyarrow.ArrowException, MemoryError):  # of lengths that are none
         raise Unreadable(f"corrupt {kind}") from None
     except OSError as error:
         # pyarrow reports some corruption as an OSError without a number.

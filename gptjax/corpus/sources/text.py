@@ -121,7 +121,7 @@ def _parquet_rows(path: str, options: Mapping[str, Any], skipped: Counter[str]) 
                     else:
                         yield number, raw
                     number += 1
-    except pyarrow.ArrowException:
+    except (pyarrow.ArrowException, MemoryError):  # of lengths that are none
         raise Unreadable("corrupt parquet") from None
     except OSError as error:
         # pyarrow reports some corruption as an OSError without a number.

@@ -208,6 +208,13 @@ def test_nothing_is_raised_whatever_is_in_a_file(seed, edits):
     read(folder, kind, name, mutated(data, edits))
 
 
+def test_a_table_whose_lengths_are_wrong_is_not_read_beyond_its_end(tmp_path):
+    whole, offsets = SEEDS["tables", "a.arrow"], pa.array([PROSE, "two", None]).buffers()[1].to_pybytes()[:12]
+    at = whole.index(offsets)
+    wrong = whole[:at] + b"\0\0\0\0\xff\xff\xff\x7f\0\0\0\0" + whole[at + 12 :]
+    assert read(tmp_path, "tables", "a.arrow", wrong) == ([], {"unreadable: corrupt arrow": 1})
+
+
 # --- What is known to happen ------------------------------------------------------------------------------------------
 
 

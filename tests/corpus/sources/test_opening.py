@@ -1,6 +1,9 @@
 import bz2
+import functools
 import gzip
+import http.server
 import lzma
+import threading
 import zipfile
 from collections import Counter
 from pathlib import Path
@@ -159,7 +162,8 @@ def test_no_more_memory_than_some_for_looking_back(tmp_path, suffix):
 
 def test_a_file_that_is_gone_is_counted_and_a_network_that_fails_is_raised(tmp_path, remote, monkeypatch):
     assert content(tmp_path / "gone.txt") == (b"", {"unreadable: FileNotFoundError": 1})
-    assert content("memory://gone.txt") == (b"", {"unreadable: FileNotFoundError": 1})
+    with pytest.raises(FileNotFoundError):
+        content("memory://gone.txt")
 
     class Failing:
         def read(self, size):
@@ -172,6 +176,28 @@ def test_a_file_that_is_gone_is_counted_and_a_network_that_fails_is_raised(tmp_p
         streams.Stream(Failing(), None, READING, remote=True).read(1)
     with pytest.raises(Unreadable, match="TimeoutError"):
         streams.Stream(Failing(), None, READING).read(1)
+
+
+class _Server(http.server.SimpleHTTPRequestHandler):
+    def log_message(self, *_):
+        pass
+
+
+def test_files_behind_a_web_address(tmp_path):
+    (tmp_path / "a.jsonl.gz").write_bytes(gzip.compress(TEXT))
+    handler = functools.partial(_Server, directory=str(tmp_path))
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        address = f"http://127.0.0.1:{server.server_port}"
+        (piece,) = opening.find_files(f"{address}/", (".jsonl",))
+        assert piece.size == (tmp_path / "a.jsonl.gz").stat().st_size and piece.version
+        assert opening.find_files(piece.uri, (".jsonl",)) == [piece]
+        assert content(piece.uri) == (TEXT, {})
+        server.shutdown()
+    with pytest.raises(OSError):  # the task is tried again
+        content(piece.uri)
+    with pytest.raises(ConfigError, match=r"no such file or folder|cannot be listed"):
+        opening.find_files(piece.uri, (".jsonl",))
 
 
 # --- Its records ------------------------------------------------------------------------------------------------------
