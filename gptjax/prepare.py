@@ -8,7 +8,7 @@ Documents are read, cleaned of copies, split, a tokenizer is learned, and token 
 cannot be read is counted and passed over. The work is done by processes of this machine (--workers), by Ray or by SLURM
 (--executor); killed anywhere, the same command goes on, and what comes out is the same, byte by byte.
 
---input stands for a config of one source of text: .txt, .md, .py, .jsonl, .jsonl.gz and .parquet files.
+--input stands for a config of one source of text: .txt, .md, .py, .jsonl, .json and .parquet files, compressed or not.
 
   python -m gptjax.prepare --input=python-stdlib --output=data/stdlib --vocab_size=4096
   python -m gptjax.prepare --input=books,notes.jsonl --output=data/books --validation_fraction=0.01
