@@ -1,0 +1,110 @@
+"""How well and how fast HTML becomes text: tokens kept and left out on pages of known text; MB/s on archives.
+
+  python experiments/corpus/extraction.py ARCHIVES [--repeats=3]
+
+ARCHIVES: a folder of .warc files. The known pages are those of tests/corpus/sources/pages. One process; pages are in
+memory, decoded; only extraction is timed, and beside it the parting of archives into pages.
+"""
+
+from __future__ import annotations
+
+import argparse
+import platform
+import re
+import statistics
+import time
+from collections import Counter
+from importlib.metadata import version
+from pathlib import Path
+
+from gptjax.corpus.sources import web
+from gptjax.corpus.sources.opening import find_files, open_stream
+from gptjax.corpus.sources.pages import decode_page, page_text
+from gptjax.corpus.sources.warc import captures
+
+KNOWN = Path(__file__).parents[2] / "tests" / "corpus" / "sources" / "pages"
+VARIANTS = {
+    "trafilatura, balanced": {},
+    "trafilatura, precision": {"favor": "precision"},
+    "trafilatura, recall": {"favor": "recall"},
+    "resiliparse": {"extractor": "resiliparse"},
+}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("archives")
+    parser.add_argument("--repeats", type=int, default=3)
+    arguments = parser.parse_args()
+    versions = ", ".join(f"{name} {version(name)}" for name in ("trafilatura", "resiliparse", "fastwarc", "lxml"))
+    print(f"Python {platform.python_version()}, {versions}; one process, medians of {arguments.repeats}\n")
+    quality()
+    speed(arguments.archives, arguments.repeats)
+
+
+def quality() -> None:
+    known = sorted(KNOWN.glob("*.html"))
+    print(f"| | precision | recall | F1 | worst of {len(known)} pages |\n|---|---:|---:|---:|---|")
+    for name, options in VARIANTS.items():
+        scores = {}
+        for path in known:
+            html = decode_page(path.read_bytes(), "", Counter())
+            text = page_text(html, {**web.OPTIONS, **options}, Counter()) or ""
+            scores[path.stem] = score(tokens(text), tokens(path.with_suffix(".txt").read_text(encoding="utf-8")))
+        means = " | ".join(f"{statistics.mean(column):.3f}" for column in zip(*scores.values()))
+        worst = min(scores, key=lambda page: scores[page][2])
+        print(f"| {name} | {means} | {worst}: {scores[worst][2]:.3f} |")
+
+
+def tokens(text: str) -> Counter[str]:
+    """Words; of scripts that do not part them, characters."""
+    return Counter(part for word in re.findall(r"\w+", text) for part in (word if word[0] > "\u2e80" else [word]))
+
+
+def score(found: Counter[str], expected: Counter[str]) -> tuple[float, float, float]:
+    """(precision, recall, F1) of tokens, each as often as it stands there."""
+    common = (found & expected).total()
+    precision, recall = common / max(found.total(), 1), common / expected.total()
+    return precision, recall, 2 * precision * recall / max(precision + recall, 1e-9)
+
+
+def speed(path: str, repeats: int) -> None:
+    pieces = find_files(path, (".warc",))
+    seconds, pages = timed(lambda: read(pieces), repeats)
+    megabytes = sum(len(page) for page in pages) / 1e6
+    print(f"\n{len(pieces)} archives, {sum(piece.size for piece in pieces) / 1e6:.1f} MB: {len(pages)} pages of HTML")
+    print(
+        f"with {megabytes:.2f} M characters, decompressed, parted and decoded in {statistics.median(seconds):.2f} s\n"
+    )
+    print("| | seconds (spread) | pages/s | MB of HTML/s | M characters of text |\n|---|---:|---:|---:|---:|")
+    for name, options in VARIANTS.items():
+        options = {**web.OPTIONS, **options}
+        seconds, texts = timed(lambda options=options: [page_text(page, options, Counter()) for page in pages], repeats)
+        median, spread = statistics.median(seconds), max(seconds) - min(seconds)
+        print(
+            f"| {name} | {median:.2f} ({spread:.2f}) | {len(pages) / median:.0f} | {megabytes / median:.2f} "
+            f"| {sum(len(text or '') for text in texts) / 1e6:.2f} |"
+        )
+
+
+def read(pieces) -> list[str]:
+    pages = []
+    for piece in pieces:
+        with open_stream(piece.uri, web.OPTIONS) as stream:
+            for capture in captures(stream, web.OPTIONS["max_html_bytes"], Counter()):
+                pages.append(decode_page(capture.payload, capture.charset, Counter()))
+    return pages
+
+
+def timed(function, repeats: int):
+    """(seconds of each of `repeats` calls, what the last gave)"""
+    seconds = []
+    for _ in range(repeats):
+        start = time.perf_counter()
+        result = function()
+        seconds.append(time.perf_counter() - start)
+    return seconds, result
+
+
+if __name__ == "__main__":
+    main()
