@@ -5,6 +5,8 @@ python experiments/corpus/stages.py --config=CONFIG --output=NEW_FOLDER [--worke
 
 from __future__ import annotations
 
+import multiprocessing
+import os
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -17,39 +19,52 @@ from gptjax.corpus.pipeline import MEGABYTE, Pipeline
 
 
 class Timed:
-    """`watch` of a pipeline that prints a row for every stage that has ended."""
+    """`watch` of a pipeline that prints a row for every stage that has ended. spent: in stages, as `spent_by_all`."""
 
     def __init__(self):
-        self.seconds = 0.0
+        self.spent = (0.0, 0.0)
 
     @contextmanager
     def __call__(self, stage: str, sizes: Sequence[int]) -> Iterator[Callable[[int, dict], None]]:
         documents = []
-        began = time.perf_counter()
+        began = spent_by_all()
         yield lambda number, result: documents.append(result["report"].get("documents", 0))
-        seconds = time.perf_counter() - began
-        self.seconds += seconds
-        row(stage, len(sizes), sum(documents), sum(sizes), seconds)
+        spent = tuple(now - then for now, then in zip(spent_by_all(), began))
+        self.spent = tuple(map(sum, zip(self.spent, spent)))
+        row(stage, len(sizes), sum(documents), sum(sizes), *spent)
 
 
-def row(stage: str, tasks: int, documents: int, size: int, seconds: float) -> None:
+def spent_by_all() -> tuple[float, float]:
+    """Seconds on the clock, and of processors by this process and its workers (Linux; a dead worker's are lost)."""
+    processors = time.process_time()
+    for worker in multiprocessing.active_children():
+        user, system = Path(f"/proc/{worker.pid}/stat").read_text().rpartition(")")[2].split()[11:13]
+        processors += (int(user) + int(system)) / os.sysconf("SC_CLK_TCK")
+    return time.perf_counter(), processors
+
+
+def row(stage: str, tasks: int, documents: int, size: int, seconds: float, processors: float) -> None:
     """Of what is not told of every stage, nothing."""
     megabytes = size / MEGABYTE
-    rate = f"{megabytes:.1f} | {seconds:.2f} | {megabytes / seconds:.1f}" if size else f" | {seconds:.2f} | "
-    print(f"| {stage} | {tasks} | {documents or ''} | {rate} |", flush=True)
+    told = (f"{megabytes:.1f}", f"{megabytes / processors:.1f}") if size else ("", "")
+    print(
+        f"| {stage} | {tasks} | {documents or ''} | {told[0]} | {seconds:.2f} | {processors:.2f} | {told[1]} |",
+        flush=True,
+    )
 
 
 def main(_) -> None:
-    began = time.perf_counter()
+    began = spent_by_all()
     config, folder, watch = prepare.CONFIG.value, Path(prepare.OUTPUT.value), Timed()
     validate(config)
-    print("| stage | tasks | documents | MB in | seconds | MB/s |\n|---|---:|---:|---:|---:|---:|")
+    print("| stage | tasks | documents | MB in | seconds | processor seconds | MB/s a core |")
+    print("|---|---:|---:|---:|---:|---:|---:|")
     listing = list_sources(config.sources, config.shard_megabytes * MEGABYTE)
     with prepare.make_executor(folder) as executor:
         Pipeline(config, listing, folder, executor, watch).prepare(prepare.recognised_by(config, listing))
-    seconds = time.perf_counter() - began
-    row("listing, assembly, card", 1, 0, 0, seconds - watch.seconds)
-    row("all", 1, 0, listing.bytes.total(), seconds)
+        spent = tuple(now - then for now, then in zip(spent_by_all(), began))
+    row("listing, assembly, card", 1, 0, 0, *(all - stages for all, stages in zip(spent, watch.spent)))
+    row("all", 1, 0, listing.bytes.total(), *spent)
 
 
 if __name__ == "__main__":
