@@ -43,7 +43,6 @@ from gptjax.corpus.cleaning import config as cleaning
 from gptjax.corpus.config import default, plain, source, validate
 from gptjax.corpus.engine import Executor
 from gptjax.corpus.engine.local import LocalProcesses
-from gptjax.corpus.files import alone_in
 from gptjax.corpus.listing import Listing, list_sources
 from gptjax.corpus.manifest import WORK, finished
 from gptjax.corpus.pipeline import MEGABYTE, Pipeline
@@ -52,6 +51,7 @@ from gptjax.corpus.preview_view import show
 from gptjax.corpus.sources.text import ENCODING_ERRORS, SUFFIXES
 from gptjax.corpus.trace import Part, Tracer
 from gptjax.corpus.view import StageLines, summary
+from gptjax.folders import alone_in
 
 CONFIG = cli.define_config_flag(example="configs/corpus/books_and_code.py")
 OUTPUT = flags.DEFINE_string("output", None, "The folder to make.")
@@ -126,7 +126,7 @@ def main(argv: list[str]) -> None:
     if manifest:
         console.print(f"{folder} is already prepared with these options; nothing to do.")
     else:
-        with alone_in(folder / WORK), make_executor(folder) as executor:
+        with alone_in(folder / WORK, "--output"), make_executor(folder) as executor:
             manifest = Pipeline(config, listing, folder, executor, StageLines(console)).prepare(options)
     summary(console, folder, manifest)
 

@@ -26,13 +26,13 @@ from rich.console import Console
 
 from gptjax import cli
 from gptjax.config import ConfigError
+from gptjax.folders import alone_in
 from gptjax.sweeping import figures, gather, predict
 from gptjax.sweeping.definition import Sweep, load_sweep, parse_setting
 from gptjax.sweeping.execute import Executor, Processes, execute
 from gptjax.sweeping.runs import Run, State, Status, look, plan_runs
 from gptjax.sweeping.view import SweepView
 from gptjax.training.console import LOG_WIDTH
-from gptjax.training.guards import alone_in
 from gptjax.training.interrupt import StopRequest
 
 WORKDIR = flags.DEFINE_string(
@@ -79,7 +79,7 @@ def main(argv: list[str]) -> int:
 
     # Doing it.
     executor = make_executor()
-    with alone_in(Path(WORKDIR.value)), StopRequest() as stop:
+    with alone_in(Path(WORKDIR.value), "--workdir"), StopRequest() as stop:
         stopped = train(console, executor, runs, statuses, forecast, functools.partial(stop.reached, 0))
 
     # What came of it.

@@ -10,6 +10,7 @@ start and saved as config.json.
 from __future__ import annotations
 
 import collections
+import contextlib
 import dataclasses
 import functools
 import math
@@ -34,6 +35,7 @@ from gptjax.corpus.tokenizer import Tokenizer
 from gptjax.data import Dataset, open_dataset
 from gptjax.data.mixture import parse_mixture
 from gptjax.evaluation.perplexity import evaluate_perplexity
+from gptjax.folders import alone_in
 from gptjax.host_memory import keep_freed_memory
 from gptjax.inference.generate import Generator
 from gptjax.model.resolve import resolve_model
@@ -41,7 +43,7 @@ from gptjax.parallel import distributed
 from gptjax.parallel.mesh import batch_devices, make_mesh
 from gptjax.training import console as consoles
 from gptjax.training.checkpoint import Checkpoints, load_params
-from gptjax.training.guards import alone_in, explained_memory
+from gptjax.training.guards import explained_memory
 from gptjax.training.hardware import Peak, memory, peak_flops
 from gptjax.training.interrupt import StopRequest
 from gptjax.training.metrics import Throughput, count_parameters, flops_per_token
@@ -75,7 +77,8 @@ def main(argv: list[str]) -> int:
 
     run = settle(_CONFIG.value, Path(_WORKDIR.value))
     show_settings(run)
-    with alone_in(run.workdir), jax.set_mesh(run.trainer.mesh), explained_memory(run.config):
+    alone = alone_in(run.workdir, "--workdir") if jax.process_index() == 0 else contextlib.nullcontext()
+    with alone, jax.set_mesh(run.trainer.mesh), explained_memory(run.config):
         with open_checkpoints(run) as checkpoints:
             state, notes = start(run, checkpoints)
             train(run, checkpoints, state, notes)

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import os
 from collections.abc import Iterator
 from pathlib import Path
 
 import xxhash
 
-from gptjax.config import ConfigError
 from gptjax.data.prepared import file_hash
 
 SUFFIX = ".tmp"
@@ -51,21 +49,3 @@ def write_aside(path: Path) -> Iterator[AsideFile]:
 def file_entry(path: Path) -> dict:
     """The manifest entry of a finished file."""
     return {"name": path.name, "size": path.stat().st_size, "hash": file_hash(path)}
-
-
-@contextlib.contextmanager
-def alone_in(folder: Path) -> Iterator[None]:
-    """Holds a folder, made if need be, so that a second run of the same command cannot work in it, too.
-
-    Raises:
-      ConfigError: another process holds it.
-    """
-    folder.mkdir(parents=True, exist_ok=True)
-    with open(folder / ".lock", "w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise ConfigError(f"{folder}: another process is at work in this folder") from None
-        except OSError:  # a file system without locks
-            pass
-        yield

@@ -21,12 +21,12 @@ from ml_collections import ConfigDict, FrozenConfigDict
 
 from gptjax.config import ConfigError, Units, flatten, from_json
 from gptjax.data import open_dataset
+from gptjax.folders import is_held
 from gptjax.model.resolve import resolve_model
 from gptjax.sweeping.algebra import Point
 from gptjax.sweeping.definition import Sweep, load_config, override
 from gptjax.sweeping.launch import exit_status
 from gptjax.training.checkpoint import saved_steps
-from gptjax.training.guards import is_held
 from gptjax.training.schedule import make_schedule
 from gptjax.training.writers import FILE_NAME, read_metrics
 

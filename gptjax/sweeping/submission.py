@@ -16,9 +16,9 @@ from submitit.helpers import DelayedSubmission
 
 from gptjax.config import ConfigError, RunError
 from gptjax.corpus.files import write_aside
+from gptjax.folders import is_held
 from gptjax.sweeping.launch import Launched
 from gptjax.sweeping.runs import Run
-from gptjax.training.guards import is_held
 
 JOBS_FILE = "jobs.json"  # run → job id
 WEEK = 7 * 24 * 60  # minutes

@@ -1,28 +1,13 @@
-"""One trainer a folder; a device without memory is explained; a trace is written where it was asked for."""
+"""A device without memory is explained; a trace is written where it was asked for."""
 
 import jax
 import jax.numpy as jnp
 import pytest
 
-from gptjax.config import ConfigError, RunError, default
-from gptjax.training.guards import alone_in, explained_memory
+from gptjax.config import RunError, default
+from gptjax.training.guards import explained_memory
 from gptjax.training.profiler import TRACED_STEPS, Profiler
 from gptjax.training.state import TrainState
-
-
-def test_two_trainers_do_not_share_a_folder(tmp_path):
-    with alone_in(tmp_path), pytest.raises(ConfigError, match="another process is training"):
-        with alone_in(tmp_path):
-            pass
-    with alone_in(tmp_path):
-        pass
-
-
-def test_a_file_in_the_folders_place_is_refused(tmp_path):
-    (tmp_path / "file").write_text("")
-    for path in (tmp_path / "file", tmp_path / "file" / "below"):
-        with pytest.raises(ConfigError, match="must be a folder"), alone_in(path):
-            pass
 
 
 def test_out_of_memory_says_what_needs_less():

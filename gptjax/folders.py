@@ -1,0 +1,45 @@
+"""One process a folder: what trains, sweeps or prepares there holds it, so that a second one cannot undo its work."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+from collections.abc import Iterator
+from pathlib import Path
+
+from gptjax.config import ConfigError
+
+LOCK = ".lock"
+
+
+@contextlib.contextmanager
+def alone_in(folder: Path, option: str) -> Iterator[None]:
+    """Holds a folder, made if need be. option: that named it, for messages.
+
+    Raises:
+      ConfigError: another process holds it, or it cannot be a folder.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except (FileExistsError, NotADirectoryError):
+        raise ConfigError(f"{option} = {folder}: must be a folder, there is a file of that name") from None
+    with open(folder / LOCK, "w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise ConfigError(f"{option} = {folder}: another process is at work in this folder") from None
+        except OSError:  # a file system without locks
+            pass
+        yield
+
+
+def is_held(folder: Path) -> bool:
+    """Whether a process is at work in the folder, on any machine whose locks are seen here."""
+    try:
+        with open(folder / LOCK) as file:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except OSError:  # never started, or a file system without locks
+        return False
+    return False
