@@ -6,6 +6,11 @@ Bounded memory follows from these numbers, whatever a file holds.
 
 from __future__ import annotations
 
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 MEGABYTE = 1_000_000
 
 # Of a file, as it is opened and decompressed.
@@ -24,3 +29,29 @@ PAGES = {
     "max_html_depth": 250,  # of elements within elements; browsers stop at 512
     "max_page_seconds": 20.0,  # the last resort: what is slow without being large or deep
 }
+
+
+class TimeIsUp(BaseException):
+    """Of a time_limit. Not an Exception: libraries that go on after one must not go on after this."""
+
+
+@contextmanager
+def time_limit(seconds: float) -> Iterator[None]:
+    """Raises TimeIsUp after so much of the processor's time: how busy the machine is does not matter.
+
+    Signals reach main threads alone, which is where workers run tasks; in others there is no limit but size and depth.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def stop(*_):
+        raise TimeIsUp
+
+    before = signal.signal(signal.SIGPROF, stop)
+    signal.setitimer(signal.ITIMER_PROF, seconds)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_PROF, 0)
+        signal.signal(signal.SIGPROF, before)

@@ -10,15 +10,13 @@ import codecs
 import importlib
 import logging
 import re
-import signal
-import threading
 from collections import Counter
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from typing import Any
 
 from gptjax.config import ConfigError
 from gptjax.corpus.sources import KEPT, UNREADABLE
+from gptjax.corpus.sources.limits import TimeIsUp, time_limit
 
 EXTRACTORS = ("trafilatura", "resiliparse")
 FAVORS = ("balanced", "precision", "recall")
@@ -60,9 +58,9 @@ def page_text(html: str, options: Mapping[str, Any], skipped: Counter[str]) -> s
         return None
     extract = _resiliparse if options["extractor"] == "resiliparse" else _trafilatura
     try:
-        with _time_limit(options["max_page_seconds"]):
+        with time_limit(options["max_page_seconds"]):
             text = extract(html, options)
-    except _TimeIsUp:
+    except TimeIsUp:
         skipped[f"{UNREADABLE}page of more than {options['max_page_seconds']:g} seconds"] += 1
         return None
     except ImportError:
@@ -150,29 +148,3 @@ def _resiliparse(html: str, options: Mapping[str, Any]) -> str:
     from resiliparse.extract.html2text import extract_plain_text
 
     return extract_plain_text(html, main_content=True, alt_texts=False, comments=options["comments"])
-
-
-class _TimeIsUp(BaseException):
-    """Not an Exception: libraries that go on after one must not go on after this."""
-
-
-@contextmanager
-def _time_limit(seconds: float) -> Iterator[None]:
-    """Raises _TimeIsUp after so much of the processor's time: how busy the machine is does not matter.
-
-    Signals reach main threads alone, which is where workers run tasks; in others there is no limit but size and depth.
-    """
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-
-    def stop(*_):
-        raise _TimeIsUp
-
-    before = signal.signal(signal.SIGPROF, stop)
-    signal.setitimer(signal.ITIMER_PROF, seconds)
-    try:
-        yield
-    finally:
-        signal.setitimer(signal.ITIMER_PROF, 0)
-        signal.signal(signal.SIGPROF, before)

@@ -20,7 +20,7 @@ from gptjax.corpus.formats import latex, latex_project, scholarly, wrapping
 from gptjax.corpus.formats.encoding import decode
 from gptjax.corpus.formats.xml import BrokenXML, parse
 from gptjax.corpus.sources import UNREADABLE, Piece
-from gptjax.corpus.sources.limits import READING
+from gptjax.corpus.sources.limits import READING, TimeIsUp, time_limit
 from gptjax.corpus.sources.opening import bare_name, find_files, is_remote, open_file, open_stream
 from gptjax.corpus.sources.records import json_values, parts
 from gptjax.corpus.sources.streams import Stream, Unreadable, counted
@@ -29,6 +29,7 @@ OPTIONS = {
     "least_characters": 500,  # of a document of a LaTeX project: less is a cover or a letter; of others 1
     "max_project_bytes": 16_000_000,  # of the sources of a LaTeX project
     "max_pages": 2000,  # of a PDF; the rest is not read
+    "max_pdf_seconds": 300.0,  # of the processor's time
     **READING,
 }
 LATEX = (".tex", ".ltx", ".latex", ".sty")
@@ -226,12 +227,15 @@ def _pdf_text(file: Any, uri: str, options: Mapping[str, Any], skipped: Counter[
     except ImportError:
         raise ConfigError("PDF needs pip install 'gptjax[corpus]'") from None
     try:
-        reader = pypdf.PdfReader(file, strict=False)
-        if reader.is_encrypted and not reader.decrypt(""):
-            raise Unreadable("encrypted PDF")
-        pages = [page.extract_text() for page, _ in zip(reader.pages, range(options["max_pages"]))]
+        with time_limit(options["max_pdf_seconds"]):
+            reader = pypdf.PdfReader(file, strict=False)
+            if reader.is_encrypted and not reader.decrypt(""):
+                raise Unreadable("encrypted PDF")
+            pages = [page.extract_text() for page, _ in zip(reader.pages, range(options["max_pages"]))]
     except Unreadable:
         raise
+    except TimeIsUp:
+        raise Unreadable(f"PDF of more than {options['max_pdf_seconds']:g} seconds") from None
     except Exception:  # what a broken PDF makes pypdf raise is anything
         raise Unreadable("corrupt PDF") from None
     text = wrapping.unwrapped("\n".join(pages)).replace("\0", "").encode("utf-8", "replace").decode()

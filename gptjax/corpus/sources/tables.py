@@ -11,13 +11,13 @@ import csv
 import fnmatch
 import string
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
-from typing import Any, BinaryIO
+from collections.abc import Iterator, Mapping
+from typing import Any
 
 from gptjax.config import ConfigError
 from gptjax.corpus.documents import Document
 from gptjax.corpus.sources import UNREADABLE, Piece
+from gptjax.corpus.sources.columns import arrow_batches, arrow_errors, parquet_batches, rows
 from gptjax.corpus.sources.limits import READING
 from gptjax.corpus.sources.opening import bare_name, find_files, is_remote, open_file, open_stream
 from gptjax.corpus.sources.records import decode, json_values, lines
@@ -32,7 +32,6 @@ OPTIONS = {
     "split": "*",  # of files: a pattern for a folder or the beginning of a name (train-00000-of-00002.parquet)
     **READING,
 }
-ROWS = 256  # read at once
 PIECE_BYTES = 256 * 1_000_000  # of the row groups of a Parquet file that are one piece
 _DESCRIPTIONS = ("dataset_infos.json", "dataset_info.json", "dataset_dict.json", "state.json", "metadata.json")
 
@@ -152,9 +151,12 @@ def _rows(
     """(number from 1, the columns of these names as far as they are there) of each row."""
     suffix = bare_name(path)
     if suffix.endswith((".parquet", ".arrow")):
-        read_batches = _parquet if suffix.endswith(".parquet") else _arrow
-        with _arrow_errors(path), open_file(path) as file:
-            yield from _batch_rows(read_batches(file, piece, names), piece.options.get("row", 0), names, skipped)
+        with arrow_errors(path), open_file(path) as file:
+            if suffix.endswith(".parquet"):
+                batches = parquet_batches(file, names, piece.options.get("groups"))
+            else:
+                batches = arrow_batches(file, names)
+            yield from enumerate(rows(batches), piece.options.get("row", 0) + 1)
     elif suffix.endswith((".csv", ".tsv")):
         yield from _csv(path, options, skipped)
     else:
@@ -165,70 +167,6 @@ def _rows(
                 skipped[f"{UNREADABLE}a line that is no record"] += 1
 
 
-def _parquet(file: BinaryIO, piece: Piece, names: list[str]) -> Iterator[Any]:
-    import pyarrow.parquet
-
-    with pyarrow.parquet.ParquetFile(file) as table:
-        groups = piece.options.get("groups", range(table.num_row_groups))
-        columns = [name for name in names if name in table.schema_arrow.names]
-        yield from table.iter_batches(batch_size=ROWS, row_groups=list(groups), columns=columns)
-
-
-def _arrow(file: BinaryIO, piece: Piece, names: list[str]) -> Iterator[Any]:
-    """Files and streams of Arrow's; the `datasets` library writes streams."""
-    import pyarrow.ipc
-
-    is_file = file.read(6) == b"ARROW1"
-    file.seek(0)
-    if is_file:
-        reader = pyarrow.ipc.open_file(file)
-        batches: Iterable[Any] = (reader.get_batch(number) for number in range(reader.num_record_batches))
-    else:
-        batches = pyarrow.ipc.open_stream(file)
-    for batch in batches:
-        batch.validate(full=True)  # Arrow trusts the lengths in a file, and would read beyond its end
-        columns = [name for name in names if name in batch.schema.names]
-        for start in range(0, batch.num_rows, ROWS):
-            yield batch.slice(start, ROWS).select(columns)
-
-
-def _batch_rows(
-    batches: Iterable[Any], before: int, names: list[str], skipped: Counter[str]
-) -> Iterator[tuple[int, Mapping[str, Any]]]:
-    for batch in batches:
-        columns = {name: _cells(batch.column(name)) for name in batch.schema.names}
-        for row in range(batch.num_rows):
-            yield before + row + 1, {name: cells[row] for name, cells in columns.items()}
-        before += batch.num_rows
-
-
-def _cells(column: Any) -> list[Any]:
-    """Strings as bytes, since what a column of strings holds is not always UTF-8."""
-    import pyarrow
-
-    if pyarrow.types.is_dictionary(column.type):
-        column = column.dictionary_decode()
-    if pyarrow.types.is_string(column.type) or pyarrow.types.is_large_string(column.type):
-        column = column.cast(pyarrow.large_binary())
-    return column.to_pylist()
-
-
-@contextmanager
-def _arrow_errors(path: str) -> Iterator[None]:
-    import pyarrow
-
-    kind = "parquet" if bare_name(path).endswith(".parquet") else "arrow"
-    try:
-        yield
-    except (pyarrow.ArrowException, MemoryError):  # of lengths that are none
-        raise Unreadable(f"corrupt {kind}") from None
-    except OSError as error:
-        # pyarrow reports some corruption as an OSError without a number.
-        if error.errno is not None and is_remote(path):
-            raise
-        raise Unreadable(f"corrupt {kind}" if error.errno is None else type(error).__name__) from None
-
-
 def _csv(path: str, options: Mapping[str, Any], skipped: Counter[str]) -> Iterator[tuple[int, Mapping[str, str]]]:
     csv.field_size_limit(options["max_line_bytes"])
     with open_stream(path, options) as stream:
@@ -237,7 +175,7 @@ def _csv(path: str, options: Mapping[str, Any], skipped: Counter[str]) -> Iterat
             for _, line in lines(stream, options, skipped)
         )
         try:
-            rows = csv.DictReader(text, delimiter="\t" if bare_name(path).endswith(".tsv") else ",")
-            yield from enumerate(rows, 1)
+            records = csv.DictReader(text, delimiter="\t" if bare_name(path).endswith(".tsv") else ",")
+            yield from enumerate(records, 1)
         except csv.Error:
             raise Unreadable("broken CSV") from None

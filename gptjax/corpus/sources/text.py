@@ -12,10 +12,11 @@ from typing import Any
 from gptjax.config import ConfigError
 from gptjax.corpus.documents import Document
 from gptjax.corpus.sources import KEPT, UNREADABLE, Piece
+from gptjax.corpus.sources.columns import arrow_errors, parquet_batches, rows
 from gptjax.corpus.sources.limits import READING
-from gptjax.corpus.sources.opening import bare_name, find_files, is_remote, once, open_file, open_stream
+from gptjax.corpus.sources.opening import bare_name, find_files, once, open_file, open_stream
 from gptjax.corpus.sources.records import decode, json_values, parts, split
-from gptjax.corpus.sources.streams import Stream, Unreadable, counted
+from gptjax.corpus.sources.streams import Stream, counted
 
 SUFFIXES = (".txt", ".md", ".py", ".jsonl", ".json", ".parquet")
 ENCODING_ERRORS = ("replace", "skip", "error")
@@ -25,7 +26,6 @@ OPTIONS = {
     "separator": "",  # stands between the documents of a .txt, .md or .py file; none: a file is one document
     **READING,
 }
-PARQUET_ROWS = 64  # read at once
 STANDARD_LIBRARY = "python-stdlib"
 # Tests are most of the library's bytes and little of its prose; the rest is not the library's.
 STANDARD_LIBRARY_LEAVES_OUT = ("test", "tests", "idle_test", "site-packages", "dist-packages", "__pycache__")
@@ -103,31 +103,13 @@ def _json_records(path: str, options: Mapping[str, Any], skipped: Counter[str]) 
 
 
 def _parquet_rows(path: str, options: Mapping[str, Any], skipped: Counter[str]) -> Iterator[tuple[int, bytes]]:
-    import pyarrow
-    import pyarrow.parquet
-
-    field, number = options["text_field"], 1
-    try:
-        with open_file(path) as file, pyarrow.parquet.ParquetFile(file) as table:
-            kinds = {column.name: column.type for column in table.schema_arrow}
-            if kinds.get(field) not in (pyarrow.string(), pyarrow.large_string()):
+    field = options["text_field"]
+    with arrow_errors(path), open_file(path) as file:
+        for number, row in enumerate(rows(parquet_batches(file, [field])), 1):
+            if isinstance(text := row.get(field), bytes):
+                yield number, text
+            else:
                 skipped[f"no text in field {field!r}"] += 1
-                return
-            for batch in table.iter_batches(batch_size=PARQUET_ROWS, columns=[field]):
-                # As bytes: what a string column holds is not always UTF-8.
-                for raw in batch.column(0).cast(pyarrow.large_binary()).to_pylist():
-                    if raw is None:
-                        skipped[f"no text in field {field!r}"] += 1
-                    else:
-                        yield number, raw
-                    number += 1
-    except (pyarrow.ArrowException, MemoryError):  # of lengths that are none
-        raise Unreadable("corrupt parquet") from None
-    except OSError as error:
-        # pyarrow reports some corruption as an OSError without a number.
-        if error.errno is not None and is_remote(path):
-            raise
-        raise Unreadable("corrupt parquet" if error.errno is None else type(error).__name__) from None
 
 
 def _text(raw: bytes, uri: str, encoding_errors: str, skipped: Counter[str]) -> str | None:

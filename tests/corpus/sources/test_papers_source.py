@@ -161,6 +161,9 @@ def test_pdf(tmp_path):
         "PDF without text: pictures of pages": 1,
     }
     assert not documents("papers", tmp_path / "a.pdf", max_pages=0)[0]
+    write(tmp_path, {"long.pdf": pdf(lines * 5000)})
+    found, skipped = documents("papers", tmp_path / "long.pdf", max_pdf_seconds=0.01)
+    assert not found and skipped == {"unreadable: PDF of more than 0.01 seconds": 1}
 
 
 def test_bad_files_are_counted(tmp_path):

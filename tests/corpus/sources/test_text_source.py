@@ -122,7 +122,7 @@ def test_what_cannot_be_read_is_counted_and_the_rest_goes_on(tmp_path):
         "empty": 2,
         "unreadable: NUL bytes: not a text": 1,
         "unreadable: broken JSON line": 2,
-        "no text in field 'text'": 2 + 1 + 2,
+        "no text in field 'text'": 2 + 1 + 3,
         "unreadable: corrupt parquet": 2,
         "unreadable: truncated gzip": 1,
         "unreadable: corrupt gzip": 1,
