@@ -7,6 +7,7 @@ flags override any field but those of sources (`--config.tokenizer.vocab_size=32
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from typing import Any
 
 from ml_collections import ConfigDict, FrozenConfigDict
@@ -172,7 +173,10 @@ def validate(config: Any) -> None:
     _validate_evaluations(config.contamination)
 
 
-def _validate_names(field: str, given: Any) -> None:
+def _validate_names(field: str, given: Any, made_by: Callable[..., ConfigDict]) -> None:
+    for one in given:
+        if not isinstance(one, ConfigDict | FrozenConfigDict):
+            raise ConfigError(f"{field}: {one!r} is none: they are made by {made_by.__name__}(…)")
     names = [one.name for one in given]
     for name in names:
         if not SOURCE_NAME.fullmatch(name):
@@ -186,7 +190,7 @@ def _validate_evaluations(config: Any) -> None:
         raise ConfigError(
             f"contamination.least_words = {config.least_words}: must not exceed contamination.ngram = {config.ngram}"
         )
-    _validate_names("contamination.sets", config.sets)
+    _validate_names("contamination.sets", config.sets, evaluation)
     for one in config.sets:
         if one.kind not in evaluations.KINDS:
             raise ConfigError(
@@ -198,21 +202,23 @@ def _validate_evaluations(config: Any) -> None:
 def _validate_sources(given: Any) -> None:
     if not given:
         raise ConfigError("sources: there are none; config.sources = (source(name=…, kind=…, path=…), …)")
-    _validate_names("sources", given)
+    _validate_names("sources", given, source)
     for one in given:
         if not (isinstance(one.weight, int | float) and 0 <= one.weight < 1000):
             raise ConfigError(f"sources: {one.name}: weight = {one.weight!r}: must be in [0, 1000)")
         try:
             cleaning.validate_recipe(one.recipe)
+            known = sources.kind_named(one.kind).OPTIONS
         except ConfigError as error:
             raise ConfigError(f"sources: {one.name}: {error}") from None
-        known = sources.kind_named(one.kind).OPTIONS
         for option in one.options:
             if option not in known:
                 raise ConfigError(
                     f"sources: {one.name}: a source of kind {one.kind!r} has no option {option!r}"
                     f"{suggestion(option, known)} (options: {', '.join(known) or 'none'})"
                 )
+    if not any(one.weight for one in given):
+        raise ConfigError("sources: the weight of each is 0, so the training split would be empty")
 
 
 def plain(value: Any) -> Any:

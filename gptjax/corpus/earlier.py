@@ -7,7 +7,7 @@ from pathlib import Path
 
 from gptjax.config import ConfigError
 from gptjax.corpus.manifest import WORK
-from gptjax.data.prepared import read_manifest
+from gptjax.data.prepared import MANIFEST, read_manifest
 
 
 def earlier_inputs(folders: Sequence[str], sketch: dict) -> dict[str, list]:
@@ -22,6 +22,8 @@ def earlier_inputs(folders: Sequence[str], sketch: dict) -> dict[str, list]:
     found: dict[str, list] = {"shards": [], "clusters": []}
     for name in folders:
         folder = Path(name).absolute()
+        if not (folder / MANIFEST).is_file():
+            raise ConfigError(f"duplicates.earlier: {name!r} is no prepared folder")
         manifest = read_manifest(folder)
         copies = manifest.get("copies")
         if not copies:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import platform
 import re
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,10 @@ from gptjax.corpus.tokenizer import Tokenizer
 from gptjax.data.prepared import FORMAT, MANIFEST, check_files, read_manifest, split_files, token_dtype
 
 WORK = "work"  # where the stages' folders are
+PACKAGES = (  # that have a say in what is made
+    *("gptjax", "numpy", "scipy", "pyarrow", "sentencepiece", "ftfy", "py3langid"),
+    *("trafilatura", "lxml", "resiliparse", "fastwarc", "pypdf"),
+)
 OURS = re.compile(
     r"(manifest\.json|card\.md|card_\w+\.png|tokenizer\.(model|json)|\w+-\d{5,}\.bin|\w+\.(documents|origins)\.npy)(\.tmp)?|"
     + WORK
@@ -41,9 +46,17 @@ def make_manifest(folder: Path, *, options: dict, tokenizer: Tokenizer, splits: 
         },
         **more,
         "options": options,
-        "versions": {"python": platform.python_version()}
-        | {package: version(package) for package in ("numpy", "sentencepiece", "pyarrow")},
+        "versions": {"python": platform.python_version(), **versions()},
     }
+
+
+def versions() -> dict[str, str]:
+    """Of PACKAGES, as far as they are installed."""
+    found = {}
+    for package in PACKAGES:
+        with contextlib.suppress(PackageNotFoundError):
+            found[package] = version(package)
+    return found
 
 
 def write_manifest(folder: Path, manifest: dict) -> None:

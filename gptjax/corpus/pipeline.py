@@ -25,7 +25,7 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
-from gptjax.config import ConfigError
+from gptjax.config import ConfigError, suggestion
 from gptjax.corpus import funnel, tokenizer
 from gptjax.corpus.assemble import Encoded, assemble
 from gptjax.corpus.card import draw_samples, write_card
@@ -237,6 +237,11 @@ class Pipeline:
     def _check_tokenizer(self) -> None:
         """Raises ConfigError where a tokenizer that is to be reused cannot be, before anything is read."""
         asked = self.config.tokenizer
+        if asked.name not in MADE and not Path(asked.name).exists():
+            raise ConfigError(
+                f"tokenizer.name = {asked.name!r}: expected one of {', '.join(MADE)}{suggestion(asked.name, MADE)}, "
+                "or a prepared folder or tokenizer file, and there is none of that name"
+            )
         if asked.name not in MADE and asked.vocab_size not in (0, size := tokenizer.load(asked.name).vocab_size):
             raise ConfigError(
                 f"tokenizer.vocab_size = {asked.vocab_size}: the tokenizer {asked.name!r} has {size} tokens"

@@ -87,6 +87,7 @@ def test_figures_are_those_of_the_manifest(prepared):
     assert cells(card, "unreadable: broken JSON line") == ["unreadable: broken JSON line", "1"]
     assert cells(card, "CC0 \\| &lt;b&gt;")[1] == "26" and cells(card, "en")[1] == "20"
     assert cells(card, "quiz") == ["quiz", "1", "1", "100.0 %", "0", "1", "0"]
+    assert manifest["versions"]["gptjax"] in card and {"ftfy", "pyarrow"} <= manifest["versions"].keys()
     assert cells(card, "clusters of copies") == ["clusters of copies", "3"] and cells(card, "2") == ["2", "3"]
     for entry in (*manifest["splits"]["train"]["shards"], manifest["tokenizer"]["file"]):
         assert cells(card, _inline(entry["name"])) == [_inline(entry["name"]), f"{entry['size']:,}", entry["hash"]]

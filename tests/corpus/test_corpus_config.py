@@ -44,13 +44,19 @@ def test_values_that_cannot_work(fields, message):
         ([dict(name="a/b")], "name = 'a/b': letters, digits"),
         ([dict(name="a"), dict(name="a")], "'a' is the name of 2 of them"),
         ([dict(weight=-1.0)], "web: weight = -1.0"),
-        ([dict(kind="texts")], "kind = 'texts': expected one of .*; did you mean text"),
+        ([dict(weight=0.0), dict(name="code", weight=0)], "the weight of each is 0"),
+        ([dict(kind="texts")], "web: kind = 'texts': expected one of .*; did you mean text"),
         ([dict(text_fild="x")], "a source of kind 'text' has no option 'text_fild'; did you mean text_field"),
     ],
 )
 def test_sources_that_cannot_work(sources, message):
     with pytest.raises(ConfigError, match=message):
         validate(config(*(source(**{"name": "web", "kind": "text", "path": "x", **fields}) for fields in sources)))
+
+
+def test_a_source_that_is_none():
+    with pytest.raises(ConfigError, match=r"sources: \{'name': 'web'\} is none: they are made by source\(…\)"):
+        validate(config({"name": "web"}))
 
 
 def test_a_config_as_plain_values():

@@ -73,7 +73,7 @@ def test_an_earlier_corpus_that_cannot_be_compared_is_refused(folder, tmp_path):
 
     refused("january was sketched with ngram 5, here it would be", earlier=(f"{folder}/january",), ngram=6)
     refused("needs duplicates.kind = 'near' or 'exact'", earlier=(f"{folder}/january",), kind="none")
-    refused("no such folder", earlier=(f"{folder}/none",))
+    refused("duplicates.earlier: .*none' is no prepared folder", earlier=(f"{folder}/none",))
     prepare(tmp_path, "unsearched", map(text, range(5)), kind="none")
     refused("unsearched was prepared with duplicates.kind = 'none'", earlier=(f"{tmp_path}/unsearched",))
     shutil.copytree(folder / "january", tmp_path / "january")

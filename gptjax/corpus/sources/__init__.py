@@ -67,5 +67,5 @@ def kind_named(name: str) -> SourceKind:
       ConfigError: there is none of that name.
     """
     if name not in KINDS:
-        raise ConfigError(f"sources: kind = {name!r}: expected one of {', '.join(KINDS)}{suggestion(name, KINDS)}")
+        raise ConfigError(f"kind = {name!r}: expected one of {', '.join(KINDS)}{suggestion(name, KINDS)}")
     return importlib.import_module(KINDS[name])

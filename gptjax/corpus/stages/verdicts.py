@@ -47,8 +47,8 @@ class Shard:
     Attributes:
       rows: int64 [documents], their rows in the shard; ids: uint64 [documents].
       texts, languages, licenses: of the documents.
-      split_keys: uint64 [documents], equal for documents that must not be parted by the split: copies of one another,
-        and parts of one document.
+      split_keys: uint64 [documents], equal for documents that must not be parted by the split: copies of one another;
+        and parts of one document, but for a part that has copies, which stays with them.
       dropped: reason → (documents, bytes) of what was between them, and of passages that were left out of them.
     """
 
