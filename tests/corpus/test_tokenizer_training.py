@@ -1,3 +1,4 @@
+import os
 from collections import Counter
 
 import pytest
@@ -10,8 +11,13 @@ VARIED = [f"{DOCUMENTS[i][:50]} {i * 7919 % 1000:b}ab{i % 7}cd" for i in range(3
 
 
 @pytest.mark.parametrize("kind", ["bpe", "unigram"])
-def test_a_vocabulary_is_deterministic_and_of_the_kind_and_size_asked_for(kind):
-    one, two = (train_sentencepiece(VARIED, kind, 290, split_digits=False) for _ in range(2))
+def test_a_vocabulary_is_deterministic_and_of_the_kind_and_size_asked_for(kind, monkeypatch):
+    def trained_with(cores):
+        monkeypatch.setattr(os, "cpu_count", lambda: cores)
+        monkeypatch.setattr(os, "sched_getaffinity", lambda pid: set(range(cores)), raising=False)
+        return train_sentencepiece(VARIED, kind, 290, split_digits=False)
+
+    one, two = trained_with(cores=1), trained_with(cores=5)
     assert one.hash == two.hash and one.vocab_size == 290 and one.kind == kind
 
 
