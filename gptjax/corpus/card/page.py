@@ -269,4 +269,5 @@ def _picture(says: str, name: str | None) -> str:
 
 
 def _megabytes(size: int) -> str:
-    return f"{size / MEGABYTE:,.2f}"
+    """A kilobyte still shows."""
+    return f"{size / MEGABYTE:,.2f}" if size >= MEGABYTE else f"{size / MEGABYTE:.3f}"

@@ -35,19 +35,18 @@ def _save(path: Path, panels: tuple, manifest: dict) -> str:
 
 
 def _draw_funnel(axes: Any, manifest: dict) -> None:
-    """Megabytes that are left after each reason, of all sources together."""
+    """Megabytes read, out for each reason (of a rule, its name without its group's) and left, of all sources."""
     read = sum(one["extracted"]["bytes"] for one in manifest["sources"])
     reasons: dict[str, int] = {}
     for one in manifest["sources"]:
         for reason, counts in one["dropped"].items():
             reasons[reason] = reasons.get(reason, 0) + counts["bytes"]
     left = sum(counts["bytes"] for one in manifest["sources"] for counts in one["splits"].values())
-    largest = sorted(reasons, key=lambda reason: (-reasons[reason], reason))[:MOST]
-    rows = [
-        ("read", read, BLUE),
-        *((f"out: {reason}", reasons[reason], RED) for reason in largest),
-        ("left", left, BLUE),
-    ]
+    ranked = sorted(reasons, key=lambda reason: (-reasons[reason], reason))
+    out = [(reason.rpartition(".")[2], reasons[reason]) for reason in ranked[:MOST]]
+    if rest := ranked[MOST:]:
+        out.append((f"{len(rest)} other reasons", sum(reasons[reason] for reason in rest)))
+    rows = [("read", read, BLUE), *((f"out: {name}", size, RED) for name, size in out), ("left", left, BLUE)]
     _bars(axes, [(_short(name), size / 1e6, color) for name, size, color in rows])
     axes.set_xlabel("MB of text")
 
@@ -108,4 +107,4 @@ def _bars(axes: Any, rows: list[tuple[str, float, str]]) -> None:
 
 def _short(name: str) -> str:
     """As a label: no mathematics, not too long."""
-    return (name if len(name) < 40 else name[:38] + "…").replace("$", "\\$")
+    return (name if len(name) < 50 else name[:48] + "…").replace("$", "\\$")

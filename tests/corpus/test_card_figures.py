@@ -1,0 +1,33 @@
+"""What the card's figures show of what is small, or much."""
+
+from gptjax.corpus.card.page import _megabytes
+from gptjax.corpus.card.plots import MOST, _draw_funnel
+
+
+class Axes:
+    """Takes what is drawn; of the bars' labels and lengths, keeps them."""
+
+    def set_yticks(self, places, names):
+        self.names = names
+
+    def barh(self, places, sizes, color):
+        self.sizes = sizes
+
+    def __getattr__(self, name):
+        return lambda *args, **named: None
+
+
+def test_a_kilobyte_shows():
+    assert [_megabytes(size) for size in (0, 1400, 234_567, 1_234_567_890)] == ["0.000", "0.001", "0.235", "1,234.57"]
+
+
+def test_the_funnel_names_the_largest_reasons_and_counts_the_rest():
+    names = [f"gopher_repetition.max_duplicate_paragraph_share_{number:02d}" for number in range(MOST + 3)]
+    dropped = {name: {"documents": 1, "bytes": 100_000 * (20 - number)} for number, name in enumerate(names)}
+    out = sum(counts["bytes"] for counts in dropped.values())
+    source = {"extracted": {"bytes": 10**8}, "dropped": dropped, "splits": {"train": {"bytes": 10**8 - out}}}
+    axes = Axes()
+    _draw_funnel(axes, {"sources": [source]})
+    assert axes.names[1] == "out: max_duplicate_paragraph_share_00" and axes.names[-2] == "out: 3 other reasons"
+    assert len(set(axes.names)) == MOST + 3
+    assert abs(axes.sizes[0] - sum(axes.sizes[1:])) < 1e-9
