@@ -221,6 +221,18 @@ def test_on_ray_a_killed_worker_is_replaced(tmp_path, unbroken, importable):
             run_stage(bad(tmp_path, 1, "raises", times=9), INPUTS, tmp_path / "again", executor)
 
 
+def test_a_ray_that_does_not_start_is_a_sentence(monkeypatch):
+    ray = pytest.importorskip("ray")
+    from gptjax.corpus.engine.ray_tasks import RayTasks
+
+    def fail(**_):
+        raise Exception("The current node timed out during startup.")
+
+    monkeypatch.setattr(ray, "init", fail)
+    with pytest.raises(RunError, match="--executor=ray: Ray did not start: .* timed out"):
+        RayTasks(2)
+
+
 @pytest.mark.parametrize("kind", ["local", "debug"])
 def test_as_jobs_of_submitit(tmp_path, unbroken, kind, monkeypatch, importable):
     pytest.importorskip("submitit")

@@ -25,6 +25,7 @@ class RayTasks:
 
     Raises:
       ConfigError: Ray is not installed, or the cluster that RAY_ADDRESS names is not there.
+      RunError: a Ray of this machine's own does not start.
     """
 
     def __init__(self, workers: int):
@@ -41,6 +42,8 @@ class RayTasks:
                 ray.init(log_to_driver=False, logging_level=logging.ERROR, **here)
             except ConnectionError as error:
                 raise ConfigError(f"--executor=ray: RAY_ADDRESS={os.environ.get('RAY_ADDRESS')}: {error}") from None
+            except Exception as error:  # Ray's own word for a machine that is too busy is no more than that
+                raise RunError(f"--executor=ray: Ray did not start: {error}") from error
 
     def __enter__(self) -> RayTasks:
         return self

@@ -10,7 +10,7 @@ from typing import Any
 from gptjax.config import ConfigError
 from gptjax.corpus.sources import KEPT, UNREADABLE
 from gptjax.corpus.sources.opening import bare_name, open_stream
-from gptjax.corpus.sources.streams import BLOCK, Stream, Unreadable
+from gptjax.corpus.sources.streams import BLOCK, Bomb, Stream, Unreadable
 
 
 def lines(stream: Stream, options: Mapping[str, Any], skipped: Counter[str]) -> Iterator[tuple[int, bytes]]:
@@ -50,7 +50,8 @@ def split(
 def parts(stream: Stream, most: int) -> Iterator[bytes]:
     """All that a stream has, in parts of at most `most` bytes, cut after a newline where the second half has one.
 
-    At least one, empty where the stream is; of a truncated stream all that there is, then Unreadable is raised.
+    At least one, empty where the stream is; of a truncated stream all that there is, then Unreadable is raised. Of a
+    bomb, nothing that is still held.
     """
     held, cut_any, failure = bytearray(), False, None
     while failure is None:
@@ -66,7 +67,7 @@ def parts(stream: Stream, most: int) -> Iterator[bytes]:
             yield bytes(held[:cut])
             del held[:cut]
             cut_any = True
-    if held or not (cut_any or failure):
+    if (held and not isinstance(failure, Bomb)) or not (cut_any or failure):
         yield bytes(held)
     if failure:
         raise failure

@@ -23,6 +23,10 @@ class Unreadable(Exception):
         self.reason = reason
 
 
+class Bomb(Unreadable):
+    """What has come out of the file so far is as worthless as the rest."""
+
+
 @contextmanager
 def counted(skipped: Counter[str]) -> Iterator[None]:
     """Ends the block at Unreadable and counts its reason."""
@@ -77,7 +81,7 @@ class Stream(io.RawIOBase):
         if self._produced > self._options["max_file_bytes"]:
             raise Unreadable(f"more than {self._options['max_file_bytes']:,} bytes in a file")
         if self._produced > max(RATIO_FREE_BYTES, self._consumed * self._options["max_ratio"]):
-            raise Unreadable(f"decompresses to more than {self._options['max_ratio']:,} times its size")
+            raise Bomb(f"decompresses to more than {self._options['max_ratio']:,} times its size")
         data = self._decoded(len(buffer)) if self._compression else self._block(len(buffer))
         self._produced += len(data)
         buffer[: len(data)] = data

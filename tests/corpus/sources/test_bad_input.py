@@ -270,6 +270,12 @@ def test_a_bomb_is_counted(tmp_path, bombs, kind, name, suffix):
     assert sum(len(document.text) for document in found) < 20_000_000
 
 
+@pytest.mark.parametrize("kind", ["text", "books"])
+def test_nothing_of_a_bomb_is_a_document(tmp_path, kind):
+    found, skipped = read(tmp_path, kind, "a.txt.gz", gzip.compress(b"a" * 40_000_000, 1))
+    assert not found and failures(skipped) == 1
+
+
 def test_a_bomb_in_a_zip_is_counted(tmp_path):
     for name in ("a.zip", "b.epub"):
         found, skipped = read(tmp_path, "books", name, zipped(**{"a.txt": b" " * 40_000_000}))
