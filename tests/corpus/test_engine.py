@@ -229,7 +229,7 @@ def test_a_ray_that_does_not_start_is_a_sentence(monkeypatch):
         raise Exception("The current node timed out during startup.")
 
     monkeypatch.setattr(ray, "init", fail)
-    with pytest.raises(RunError, match="--executor=ray: Ray did not start: .* timed out"):
+    with pytest.raises(RunError, match=r"--executor=ray: Ray did not start: .* timed out"):
         RayTasks(2)
 
 
