@@ -156,16 +156,19 @@ class Pipeline:
         """Tells every shard what is left of it.
 
         Raises:
-          ConfigError: a split would be empty.
+          ConfigError: nothing is left, or a split would be empty.
         """
         options = {"split": self._split, "characters": self.config.tokenizer.name == "char"}
         for shard, result in zip(
             shards, self._run(Stage("survey", survey, version=2, options=options), *inputs_of(shards))
         ):
             shard.left = {**result["report"], "files": result["files"]}
+        count = sum(shard.left["documents"] for shard in shards)
+        if not count:
+            reasons = sorted({reason for shard in shards for reason in shard.left["dropped"]})
+            raise ConfigError(f"no document is left of {sum(shard.count for shard in shards)}: {', '.join(reasons)}")
         for split in self._splits:
             if not any(split in shard.left["splits"] for shard in shards):
-                count = sum(shard.left["documents"] for shard in shards)
                 raise ConfigError(
                     f"the {split} split would be empty: {count} document{'s' * (count > 1)} in all; split.by = 'tail' "
                     "holds out the end of every document, split.validation_fraction sets the share"

@@ -61,6 +61,11 @@ def test_copies_of_what_is_done_are_left_out(folder):
     assert (folder / "january" / "manifest.json").read_bytes() == before
 
 
+def test_nothing_but_copies(folder, tmp_path):
+    with pytest.raises(ConfigError, match="no document is left of 1: exact duplicate"):
+        prepare(tmp_path, "copies", [text(5)], earlier=(f"{folder}/january",))
+
+
 def test_within_their_sources_alone(folder):
     march = prepare(folder, "sourcewise", [text(5), text(60), text(61)], earlier=(f"{folder}/january",), scope="source")
     assert march["sources"][0]["dropped"] == {}
