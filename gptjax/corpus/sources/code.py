@@ -20,7 +20,7 @@ from gptjax.config import ConfigError, suggestion
 from gptjax.corpus.documents import Document
 from gptjax.corpus.formats import generated, languages, licenses
 from gptjax.corpus.formats.encoding import decode
-from gptjax.corpus.sources import Piece
+from gptjax.corpus.sources import UNREADABLE, Piece
 from gptjax.corpus.sources.opening import once, open_file
 from gptjax.corpus.sources.streams import Unreadable, counted
 
@@ -106,7 +106,8 @@ def _walk(
     above = (*above, os.path.realpath(folder))
     try:
         entries = sorted(os.scandir(folder), key=lambda entry: entry.name)
-    except OSError:
+    except OSError as error:
+        yield _left_out(folder, f"{UNREADABLE}folder: {type(error).__name__}")
         return
     if packages := _installed(folder, entries):  # a stray LICENSE beside the packages is one of theirs
         licensing = _Licensing(packages=packages, beyond=licensing.files)

@@ -87,8 +87,8 @@ def _walk(folder: str, leave_out: frozenset[str], above: tuple[str, ...]) -> Ite
     above = (*above, os.path.realpath(folder))
     try:
         entries = sorted(os.scandir(folder), key=lambda entry: entry.name)
-    except OSError:
-        return
+    except OSError as error:  # passed over, all that is below would be missing without a word
+        raise ConfigError(f"{folder!r}: cannot be listed ({error.strerror})") from error
     for entry in entries:
         if entry.name.startswith(".") or entry.name in leave_out:
             continue

@@ -196,3 +196,18 @@ def test_options_that_cannot_work(tmp_path, options, message):
 def test_a_folder_that_is_not_there(tmp_path):
     with pytest.raises(ConfigError, match="no such folder"):
         documents("code", tmp_path / "nowhere")
+
+
+def test_a_folder_that_cannot_be_listed_is_counted(tmp_path, monkeypatch):
+    write(tmp_path, {"LICENSE": MIT, "a.py": LINES, "closed/b.py": LINES})
+    listed = code.os.scandir
+
+    def scandir(path):
+        if str(path).endswith("closed"):
+            raise PermissionError(13, "Permission denied")
+        return listed(path)
+
+    monkeypatch.setattr(code.os, "scandir", scandir)
+    found, skipped = documents("code", tmp_path)
+    assert [one.uri for one in found] == [f"{tmp_path}/a.py"]
+    assert skipped == {"unreadable: folder: PermissionError": 1}

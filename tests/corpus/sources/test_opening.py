@@ -67,6 +67,21 @@ def test_files_are_found_in_one_order_wherever_they_are(tmp_path, remote):
     ]
 
 
+def test_a_folder_that_cannot_be_listed_is_not_passed_over(tmp_path, monkeypatch):
+    (tmp_path / "open").mkdir()
+    (tmp_path / "closed").mkdir()
+    listed = opening.os.scandir
+
+    def scandir(path):
+        if str(path).endswith("closed"):
+            raise PermissionError(13, "Permission denied")
+        return listed(path)
+
+    monkeypatch.setattr(opening.os, "scandir", scandir)
+    with pytest.raises(ConfigError, match="closed': cannot be listed \\(Permission denied\\)"):
+        uris(tmp_path, ())
+
+
 def test_a_remote_piece_tells_its_size_and_when_it_changes(remote):
     remote.pipe("/a.txt", b"text")
     (before,) = opening.find_files("memory://a.txt", (".txt",))
