@@ -26,19 +26,16 @@ Any token that a run was trained on can be traced to its document, with its plac
 
 from __future__ import annotations
 
-import json
 import os
-import re
 from contextlib import AbstractContextManager
 from pathlib import Path
 
 from absl import flags
-from ml_collections import ConfigDict, FrozenConfigDict
+from ml_collections import ConfigDict
 from rich.console import Console
-from rich.text import Text
 
 from gptjax import cli
-from gptjax.config import ConfigError, Units, flatten
+from gptjax.config import ConfigError, flatten
 from gptjax.corpus.cleaning import config as cleaning
 from gptjax.corpus.config import default, plain, source, validate
 from gptjax.corpus.engine import Executor
@@ -49,9 +46,9 @@ from gptjax.corpus.pipeline import MEGABYTE, Pipeline
 from gptjax.corpus.preview import preview
 from gptjax.corpus.preview_view import show
 from gptjax.corpus.sources.text import ENCODING_ERRORS, SUFFIXES
-from gptjax.corpus.trace import Part, Tracer
 from gptjax.corpus.view import StageLines, summary
 from gptjax.folders import alone_in
+from gptjax.tracing import show_row
 
 CONFIG = cli.define_config_flag(example="configs/corpus/books_and_code.py")
 OUTPUT = flags.DEFINE_string("output", None, "The folder to make.")
@@ -99,7 +96,6 @@ ROW = flags.DEFINE_integer("row", None, "trace: a row of that step's batch, from
 WHOLE = flags.DEFINE_bool("whole", False, "trace: show each document whole, the part that is in the row in ⟦ ⟧.")
 OF_TRACE = (WORKDIR, STEP, ROW, WHOLE)
 
-UNPRINTABLE = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 INPUT_SHARD_MEGABYTES = 8  # small, so that also a small corpus keeps every core busy
 
 
@@ -183,60 +179,7 @@ def trace(console: Console) -> None:
     for flag in (WORKDIR, STEP, ROW):
         if flag.value is None:
             raise ConfigError(f"trace: --{flag.name} is missing (see --help)")
-    folder, spans, title = traced_row(WORKDIR.value, STEP.value, ROW.value)
-    print_literally(console, Text(title, style="bold"))
-    tracer = Tracer(folder)
-    for position, start, pairs in spans:
-        for part in tracer.parts(start, start + pairs + 1):
-            print_literally(console, told(part, position + part.start - start, position + pairs))
-
-
-def traced_row(workdir: str, step: int, row: int) -> tuple[Path, list[list[int]], str]:
-    """(prepared folder, `Dataset.spans`, what it is) of a row of a run's batch.
-
-    Raises:
-      ConfigError: the run, its data, the step or the row is not there, or the data is not what it was.
-    """
-    from gptjax.data import open_dataset  # Grain and JAX: nothing else here needs them
-    from gptjax.training.checkpoint import saved_config, saved_metadata
-
-    config = saved_config(workdir)
-    size, length = config.training.batch_size, config.data.sequence_length
-    quickly = FrozenConfigDict({**config.data, "verify": False})
-    dataset = open_dataset(quickly, "train", seed=config.seed, batch_size=size)
-    saved = saved_metadata(workdir)
-    there, here = saved and saved["fingerprint"], json.loads(json.dumps(dataset.fingerprint()))
-    if saved and there != here:
-        other = ", ".join(name for name in here if there.get(name) != here[name])
-        raise ConfigError(f"data.path = {config.data.path!r}: is not what {workdir} was trained on: has other {other}")
-    total = Units(size * length, dataset.num_windows / size).steps(config.training.duration, "training.duration")
-    if not 1 <= step <= total:
-        raise ConfigError(f"--step = {step}: the run has steps 1 to {total}")
-    if not 0 <= row < size:
-        raise ConfigError(f"--row = {row}: a batch has rows 0 to {size - 1}")
-    source, spans = dataset.spans(step - 1, row)
-    title = f"step {step} of {total}, row {row} of {size}: {length} positions, from {source.folder}"
-    return source.folder, spans.tolist(), title
-
-
-def told(part: Part, position: int, end: int) -> Text:
-    """What is known of a document in a row. position: of its first token; end: of a target that is no input."""
-    inputs = min(len(part.ids), end - position)
-    positions = [f"positions {position} to {position + inputs - 1}"] if inputs else []
-    positions = " and ".join([*positions, *(["the last target"] if inputs < len(part.ids) else [])])
-    tokens = f"tokens {part.first} to {part.first + len(part.ids) - 1} of {len(part.document)}"
-    known = {"source": part.source, "uri": part.uri, "license": part.license, "language": part.language, "id": part.id}
-    lines = [f"\n{positions}: {tokens} of a document"]
-    lines += [f"  {name:<9} {value if value not in (None, '') else 'not known'}" for name, value in known.items()]
-    lines.append(f"  {'from':<9} {part.where}\n")
-    before, after = (part.before + "⟦", "⟧" + part.after) if WHOLE.value else ("", "")
-    return Text.assemble(("\n".join(lines), "cyan"), (before, "dim"), part.text, (after, "dim"))
-
-
-def print_literally(console: Console, text: Text) -> None:
-    """As it stands, with U+FFFD for characters that a terminal would obey."""
-    text.plain = UNPRINTABLE.sub("\N{REPLACEMENT CHARACTER}", text.plain)
-    console.print(text, soft_wrap=True)
+    show_row(console, WORKDIR.value, STEP.value, ROW.value, WHOLE.value)
 
 
 if __name__ == "__main__":

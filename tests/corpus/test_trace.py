@@ -10,7 +10,7 @@ import pytest
 from prepared_folders import write_prepared
 
 from gptjax import config as configs
-from gptjax import prepare as command
+from gptjax import tracing
 from gptjax.config import ConfigError
 from gptjax.corpus import tokenizer
 from gptjax.corpus.config import default, source, validate
@@ -141,12 +141,10 @@ def run(folder, tmp_path):
     return tmp_path
 
 
-def test_the_command_tells_the_row_of_the_step_that_metrics_count(folder, run, capsys, monkeypatch):
+def test_the_row_of_the_step_that_metrics_count_is_told(folder, run, capsys):
     from rich.console import Console
 
-    for flag, value in zip(command.OF_TRACE, (str(run), 7, 2, True)):
-        monkeypatch.setattr(command, flag.name.upper(), type("", (), {"value": value, "name": flag.name}))
-    command.trace(Console(width=1000))
+    tracing.show_row(Console(width=1000), str(run), 7, 2, whole=True)
     said = capsys.readouterr().out
     found = dataset(folder, "contiguous")
     origin, ((_, start, pairs),) = found.spans(6, 2)
@@ -167,7 +165,7 @@ def test_the_command_tells_the_row_of_the_step_that_metrics_count(folder, run, c
 )
 def test_what_is_not_there_is_refused(run, step, row, message):
     with pytest.raises(ConfigError, match=message):
-        command.traced_row(str(run), step, row)
+        tracing.traced_row(str(run), step, row)
 
 
 def test_other_data_than_was_trained_on_is_refused(run, monkeypatch):
@@ -176,17 +174,17 @@ def test_other_data_than_was_trained_on_is_refused(run, monkeypatch):
     fingerprint = dataset(*[run.parent], "contiguous", json.loads((run / "config.json").read_text())["data"]["path"])
     saved = json.loads(json.dumps(fingerprint.fingerprint()))
     monkeypatch.setattr(checkpoint, "saved_metadata", lambda workdir: {"fingerprint": saved})
-    command.traced_row(str(run), 1, 0)
+    tracing.traced_row(str(run), 1, 0)
     saved["sources"][0]["tokens"] += 1
     with pytest.raises(ConfigError, match=r"is not what .* was trained on: has other sources"):
-        command.traced_row(str(run), 1, 0)
+        tracing.traced_row(str(run), 1, 0)
     with pytest.raises(ConfigError, match=r"must be the folder of a run; it has no config.json"):
-        command.traced_row(str(run / "none"), 1, 0)
+        tracing.traced_row(str(run / "none"), 1, 0)
 
 
 def test_nothing_that_a_terminal_would_obey_is_printed(capsys):
     from rich.console import Console
     from rich.text import Text
 
-    command.print_literally(Console(width=100), Text("a\x1b[31mb\tc\nd"))
+    tracing.print_literally(Console(width=100), Text("a\x1b[31mb\tc\nd"))
     assert "\x1b" not in capsys.readouterr().out
