@@ -35,12 +35,12 @@ def main(argv: list[str]) -> None:
             print(f"\n| {folder.name}: depth | tokens | bits a byte | after {shared:,} tokens |\n|---|---|---|---|")
             for layers in depth.DEPTHS:
                 tokens, bits = course(folder / f"depth={layers}")
-                early = np.interp(np.log(shared), np.log(tokens), bits)
+                early = np.interp(np.log(shared), np.log(tokens), bits, left=np.nan)  # nan: not evaluated as early
                 print(f"| {layers} | {tokens[-1]:,} | {bits[-1]:.3f} | {early:.3f} |")
                 by_tokens.plot(tokens, bits, "o-", markersize=3, label=f"depth {layers}")
                 by_flops.plot(tokens * depth.flops_per_token(layers), bits, "o-", markersize=3, label=f"depth {layers}")
             by_tokens.set(xscale="log", xlabel="tokens", ylabel="bits a byte", title=folder.name)
-            by_flops.set(xscale="log", xlabel="FLOPs", title=folder.name)
+            by_flops.set(xlabel="FLOPs", title=folder.name)
             by_flops.legend()
         print(save_figure(figure, Path(__file__).with_name("depth.png")))
 

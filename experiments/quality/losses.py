@@ -11,7 +11,7 @@ from pathlib import Path
 import jax
 import jax.numpy as jnp
 import numpy as np
-from absl import app, flags
+from absl import app, flags, logging
 from judge import characters, judge
 
 from gptjax.model.decoder import Decoder
@@ -22,6 +22,7 @@ LENGTHS = flags.DEFINE_list("lengths", [], "Window lengths; default: the run's o
 
 
 def main(argv: list[str]) -> None:
+    logging.set_verbosity(logging.WARNING)  # Orbax tells of every array that it reads
     text, first = characters(DATA.value, "validation")
     for workdir in map(Path, argv[1:]):
         params, config, metadata = load_for_inference(workdir)
