@@ -29,6 +29,7 @@ PAGES = {
     "max_html_depth": 250,  # of elements within elements; browsers stop at 512
     "max_page_seconds": 20.0,  # the last resort: what is slow without being large or deep
 }
+AGAIN_SECONDS = 0.05  # after which a limit that was met is told again
 
 
 class TimeIsUp(BaseException):
@@ -45,13 +46,18 @@ def time_limit(seconds: float) -> Iterator[None]:
         yield
         return
 
+    inside = True
+
     def stop(*_):
-        raise TimeIsUp
+        if inside:
+            raise TimeIsUp
 
     before = signal.signal(signal.SIGPROF, stop)
-    signal.setitimer(signal.ITIMER_PROF, seconds)
+    # Once is not enough: what is raised while Python tidies up (__del__, a callback of the collector) is lost.
+    signal.setitimer(signal.ITIMER_PROF, seconds, AGAIN_SECONDS)
     try:
         yield
     finally:
+        inside = False
         signal.setitimer(signal.ITIMER_PROF, 0)
         signal.signal(signal.SIGPROF, before)
