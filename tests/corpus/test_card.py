@@ -2,10 +2,10 @@
 
 import json
 import re
-from contextlib import contextmanager
 
 import numpy as np
 import pytest
+from pipeline_running import Here, watch
 
 from gptjax.corpus.card.page import _fenced, _inline
 from gptjax.corpus.config import default, evaluation, source, validate
@@ -14,16 +14,6 @@ from gptjax.corpus.manifest import finished
 from gptjax.corpus.pipeline import Pipeline
 
 HOSTILE = "```\n# A title\n````text\n<script>alert(1)</script> | a | b |\x1b[31m\u202e\n"
-
-
-class Here:
-    def run(self, function, items):
-        return ((index, function(item)) for index, item in enumerate(items))
-
-
-@contextmanager
-def watch(stage, sizes):
-    yield lambda number, result: None
 
 
 def text(seed, words=80):

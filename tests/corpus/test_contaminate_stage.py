@@ -1,11 +1,11 @@
 """Evaluation text in a whole pipeline: left out or reported, and told by item."""
 
 import json
-from contextlib import contextmanager
 
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
+from pipeline_running import Here, watch
 
 from gptjax.config import ConfigError
 from gptjax.corpus.config import default, evaluation, source, validate
@@ -13,16 +13,6 @@ from gptjax.corpus.listing import list_sources
 from gptjax.corpus.pipeline import Pipeline
 
 WORDS = [f"w{number}" for number in range(500)]
-
-
-class Here:
-    def run(self, function, items):
-        return ((index, function(item)) for index, item in enumerate(items))
-
-
-@contextmanager
-def watch(stage, sizes):
-    yield lambda number, result: None
 
 
 def text(seed, words=200):

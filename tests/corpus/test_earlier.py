@@ -2,25 +2,15 @@
 
 import json
 import shutil
-from contextlib import contextmanager
 
 import numpy as np
 import pytest
+from pipeline_running import Here, watch
 
 from gptjax.config import ConfigError
 from gptjax.corpus.config import default, source, validate
 from gptjax.corpus.listing import list_sources
 from gptjax.corpus.pipeline import Pipeline
-
-
-class Here:
-    def run(self, function, items):
-        return ((index, function(item)) for index, item in enumerate(items))
-
-
-@contextmanager
-def watch(stage, sizes):
-    yield lambda number, result: None
 
 
 def text(seed, words=120):

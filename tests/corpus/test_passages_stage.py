@@ -1,10 +1,10 @@
 """Lines that stand in many documents, in a whole pipeline: left out of all but the first, or only counted."""
 
 import json
-from contextlib import contextmanager
 
 import numpy as np
 import pytest
+from pipeline_running import Here, watch
 
 from gptjax.config import ConfigError
 from gptjax.corpus import tokenizer
@@ -14,16 +14,6 @@ from gptjax.corpus.pipeline import Pipeline
 from gptjax.data.tokens import TokenSource
 
 NOTICE = "all of this is under the licence of those who wrote it"
-
-
-class Here:
-    def run(self, function, items):
-        return ((index, function(item)) for index, item in enumerate(items))
-
-
-@contextmanager
-def watch(stage, sizes):
-    yield lambda number, result: None
 
 
 def text(seed, words=60):

@@ -3,11 +3,11 @@
 import itertools
 import json
 from collections import Counter
-from contextlib import contextmanager
 
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
+from pipeline_running import Here, watch
 
 from gptjax.config import ConfigError
 from gptjax.corpus import tokenizer
@@ -19,18 +19,6 @@ from gptjax.data.prepared import check_files, split_files
 from gptjax.data.tokens import TokenSource
 
 WORDS = ["alpha", "beta", "gamma", "delta", "return", "self", "the", "of", "naïve", "1984"]
-
-
-class Here:
-    """An executor that does the work itself."""
-
-    def run(self, function, items):
-        return ((index, function(item)) for index, item in enumerate(items))
-
-
-@contextmanager
-def watch(stage, sizes):
-    yield lambda number, result: None
 
 
 def text(seed, words=120):

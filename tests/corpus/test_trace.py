@@ -2,11 +2,11 @@
 
 import json
 import shutil
-from contextlib import contextmanager
 
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
+from pipeline_running import Here, watch
 from prepared_folders import write_prepared
 
 from gptjax import config as configs
@@ -21,16 +21,6 @@ from gptjax.data import open_dataset
 
 WORDS = ["alpha", "beta", "naïve", "return", "字典", "𝄞", "of\n", "1984"]
 LENGTH, BATCH = 32, 4
-
-
-class Here:
-    def run(self, function, items):
-        return ((index, function(item)) for index, item in enumerate(items))
-
-
-@contextmanager
-def watch(stage, sizes):
-    yield lambda number, result: None
 
 
 def prepare(folder, name, texts, tokens, **options):
