@@ -16,6 +16,7 @@ from flax import struct
 from gptjax.inference import cache as kv
 from gptjax.inference.sampling import Sampling, sample
 from gptjax.model.decoder import Decoder
+from gptjax.model.int8 import quantize
 from gptjax.model.parameters import unstack_layers
 
 
@@ -147,13 +148,23 @@ def _draw(state: DecodeState, logits_BV: jax.Array) -> DecodeState:
     )
 
 
-@partial(jax.jit, static_argnames=("config",))
-def decoding_params(config, params) -> dict:
-    """The parameters as decoding reads them: one tree a layer, and matrices in the compute dtype.
+WEIGHTS = ("float32", "bfloat16", "int8")
+_SUMMED_AXES = {"output": (0, 1), "embedding": (1,)}  # that a product with the weight sums over; of others axis 0
+
+
+@partial(jax.jit, static_argnames=("config", "weights"))
+def decoding_params(config, params, weights: str) -> dict:
+    """The parameters as decoding reads them: one tree a layer, and matrices in the type `weights`.
 
     Left stacked and float32, every token would pay for slicing out each layer's weights and for casting them. What the
     model itself uses in float32 stays: the norms, and the learned positions (added before the cast).
     """
+
+    def convert(path, x: jax.Array):
+        name = path[-1].key
+        if x.ndim == 1 or name == "positions" or name.endswith("_bias"):
+            return x
+        return quantize(x, _SUMMED_AXES.get(name, (0,))) if weights == "int8" else x.astype(weights)
+
     params = params | {"layers": unstack_layers(params["layers"], config.num_layers)}
-    cast = jax.tree.map(lambda x: x.astype(config.dtype) if x.ndim > 1 else x, params)
-    return cast | {"positions": params["positions"]} if "positions" in params else cast
+    return jax.tree_util.tree_map_with_path(convert, params)

@@ -116,15 +116,17 @@ class Generator:
     """A model ready to write.
 
     Args:
-      params: as trained (stacked layers, float32); a copy in the compute dtype is made.
+      params: as trained (stacked layers, float32); a copy for decoding is made.
       config: the run's resolved config.
       tokenizer: the run's tokenizer.
       batch_size: rows that are generated together; more are done in turn.
+      weights: the type of that copy's matrices, one of `decode.WEIGHTS`; None: that of the activations. A narrower one
+        saves memory; activations are rounded to it where they are multiplied, and nowhere else.
 
     `timing` tells where the time of the latest call went.
     """
 
-    def __init__(self, params, config, tokenizer, *, batch_size: int = 32):
+    def __init__(self, params, config, tokenizer, *, batch_size: int = 32, weights: str | None = None):
         if tokenizer.vocab_size > config.model.vocab_size:
             raise ConfigError(
                 f"tokenizer = {tokenizer.vocab_size} tokens: must be at most model.vocab_size = "
@@ -133,7 +135,7 @@ class Generator:
         self.config = config.model
         self.tokenizer = tokenizer
         self.batch_size = batch_size
-        self.params = decoding_params(self.config, params)
+        self.params = decoding_params(self.config, params, weights or self.config.dtype)
         self.timing = Timing()
 
     def generate(

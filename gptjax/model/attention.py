@@ -20,7 +20,7 @@ from gptjax.config import ConfigError
 from gptjax.model.initialization import input_init, output_init
 from gptjax.model.norm import RMSNorm
 from gptjax.model.position import rotate
-from gptjax.model.precision import einsum_float32, project
+from gptjax.model.precision import einsum, einsum_float32, project
 
 BACKENDS = ("reference", "xla", "cudnn")
 MAX_PROGRAMS = 4  # programs of query blocks that the xla backend writes out; more blocks run in loops
@@ -135,7 +135,7 @@ def _attend(q_BTNH, k, v, mask_BTS, layout: str = "BSKH") -> jax.Array:
     logits_BKTGS = einsum_float32(f"BTKGH,{layout}->BKTGS", q_BTKGH, k)
     logits_BKTGS = jnp.where(mask_BTS[:, None, :, None, :], logits_BKTGS * head_width**-0.5, _MASKED)
     weights_BKTGS = jax.nn.softmax(logits_BKTGS, axis=-1).astype(v.dtype)
-    return jnp.einsum(f"BKTGS,{layout}->BTKGH", weights_BKTGS, v).reshape(q_BTNH.shape)
+    return einsum(f"BKTGS,{layout}->BTKGH", weights_BKTGS, v).reshape(q_BTNH.shape)
 
 
 def _blocked(q_BTNH, k_BSKH, v_BSKH, window, segments_BT, block) -> jax.Array:
@@ -244,11 +244,9 @@ class Attention(nn.Module):
 
         def heads(name: str, count: int) -> jax.Array:
             weight = self.param(name, input_init(config), (width, count, head_width), jnp.float32)
-            y_BTNH = project("BTD,DNH->BTNH", x_BTD, weight.astype(x_BTD.dtype))
-            if use_bias:
-                bias = self.param(f"{name}_bias", nn.initializers.zeros, (count, head_width), jnp.float32)
-                y_BTNH += bias.astype(x_BTD.dtype)
-            return y_BTNH
+            bias = self.param(f"{name}_bias", nn.initializers.zeros, (count, head_width)) if use_bias else None
+            y_BTD = project(x_BTD, weight, bias)
+            return y_BTD.reshape(*x_BTD.shape[:2], count, head_width)
 
         q_BTNH, k_BTKH, v_BTKH = heads("query", num_heads), heads("key", num_kv_heads), heads("value", num_kv_heads)
         if config.qk_norm:  # over the head width, before the rotation (Qwen3)
@@ -284,10 +282,9 @@ class Attention(nn.Module):
 
         out_BTNH = checkpoint_name(out_BTNH, "attention_output")  # remat policies keep it: see decoder
         weight = self.param("output", output_init(config), (num_heads, head_width, width), jnp.float32)
-        out_BTD = project("BTNH,NHD->BTD", out_BTNH, weight.astype(x_BTD.dtype))
-        if config.bias == "all":
-            out_BTD += self.param("output_bias", nn.initializers.zeros, (width,), jnp.float32).astype(x_BTD.dtype)
-        return out_BTD, cache
+        bias = self.param("output_bias", nn.initializers.zeros, (width,)) if config.bias == "all" else None
+        out_BTD = out_BTNH.reshape(*x_BTD.shape[:2], -1)
+        return project(out_BTD, weight, bias), cache
 
 
 def _write(cache_BKSH: jax.Array, new_BTKH: jax.Array, slot: jax.Array) -> jax.Array:

@@ -27,7 +27,7 @@ from gptjax.model.initialization import input_init
 from gptjax.model.norm import make_norm
 from gptjax.model.parameters import head_DV, unstack_layers
 from gptjax.model.position import rope_frequencies, rope_rotation, sinusoidal
-from gptjax.model.precision import einsum_float32
+from gptjax.model.precision import PRODUCT, project_float32
 
 
 class Block(nn.Module):
@@ -149,8 +149,7 @@ class Decoder(nn.Module):
         return x_BTD.astype(config.dtype)
 
     def _logits(self, x_BTD):
-        head = head_DV(self.variables["params"]).astype(x_BTD.dtype)
-        logits_BTV = einsum_float32("BTD,DV->BTV", x_BTD, head)
+        logits_BTV = project_float32(x_BTD, head_DV(self.variables["params"]))
         return softcap(logits_BTV, self.config.logit_softcap)
 
     def _block(self, layer: int, params, x_BTD, rotation, segments_BT, dropout_key):
@@ -250,9 +249,7 @@ def rematerialized(block: Callable, remat: str, in_scan: bool = False) -> Callab
     if remat == "full":
         policy = None
     elif remat == "dots":
-        policy = policies.save_from_both_policies(
-            policies.dots_with_no_batch_dims_saveable, policies.save_only_these_names("attention_output")
-        )
+        policy = policies.save_only_these_names(PRODUCT, "attention_output")
     else:
         raise ConfigError(f"model.remat = {remat!r}: expected one of none, dots, full")
     # In a scan, forward and backward are two loops and cannot be merged; unrolled, XLA would undo the recomputation.

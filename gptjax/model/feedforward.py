@@ -37,10 +37,9 @@ class FeedForward(nn.Module):
         activation = ACTIVATIONS[config.feedforward]
 
         def linear(name: str, x: jax.Array, init, shape: tuple[int, int]) -> jax.Array:
-            y = project("BTI,IO->BTO", x, self.param(name, init, shape, jnp.float32).astype(x.dtype))
-            if config.bias == "all":
-                y += self.param(f"{name}_bias", nn.initializers.zeros, shape[1:], jnp.float32).astype(x.dtype)
-            return y
+            weight = self.param(name, init, shape, jnp.float32)
+            bias = self.param(f"{name}_bias", nn.initializers.zeros, shape[1:]) if config.bias == "all" else None
+            return project(x, weight, bias)
 
         up_BTF = linear("up", x_BTD, input_init(config), (width, inner))
         if config.feedforward in GATED:

@@ -6,6 +6,8 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from gptjax.model.precision import over_rows
+
 
 class RMSNorm(nn.Module):
     """x / sqrt(mean(x²) + ε) · scale (Zhang & Sennrich 2019, arXiv:1910.07467)."""
@@ -17,7 +19,7 @@ class RMSNorm(nn.Module):
         scale = self.param("scale", nn.initializers.ones, x.shape[-1:], jnp.float32)
         wide = x.astype(jnp.float32)
         inverse_rms = jax.lax.rsqrt(jnp.mean(jnp.square(wide), axis=-1, keepdims=True) + self.epsilon)
-        return (wide * inverse_rms * scale).astype(x.dtype)
+        return (wide * inverse_rms * over_rows(scale, x.shape)).astype(x.dtype)
 
 
 class LayerNorm(nn.Module):
@@ -32,9 +34,10 @@ class LayerNorm(nn.Module):
         wide = x.astype(jnp.float32)
         centred = wide - jnp.mean(wide, axis=-1, keepdims=True)
         inverse_deviation = jax.lax.rsqrt(jnp.mean(jnp.square(centred), axis=-1, keepdims=True) + self.epsilon)
-        normed = centred * inverse_deviation * scale
+        normed = centred * inverse_deviation * over_rows(scale, x.shape)
         if self.use_bias:
-            normed += self.param("bias", nn.initializers.zeros, x.shape[-1:], jnp.float32)
+            bias = self.param("bias", nn.initializers.zeros, x.shape[-1:], jnp.float32)
+            normed += over_rows(bias, x.shape)
         return normed.astype(x.dtype)
 
 

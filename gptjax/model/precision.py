@@ -1,58 +1,156 @@
-"""Matrix products whose gradients are written out: what a compiler makes of JAX's own is slower."""
+"""Matrix products: operands of one type, sums in float32, gradients written out.
+
+JAX's own gradients would mix float32 cotangents with low-precision operands, or hide from the compiler what it does
+best. And XLA:CPU hands a bfloat16 product to the processor's bfloat16 units in one form alone: a result in float32, a
+first operand that is not transposed, more than one row. Every product of the model is brought into that form on a CPU;
+elsewhere it is left as it was written, since GPU libraries round by themselves.
+"""
 
 from __future__ import annotations
 
 import functools
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
+from jax.ad_checkpoint import checkpoint_name
+from jax.experimental.layout import Layout, with_layout_constraint
+
+from gptjax.model.int8 import Int8, int8_product
+
+PRODUCT = "product"  # the name under which remat policies find what `project` returns
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
+def einsum(subscripts: str, a: jax.Array, b: jax.Array) -> jax.Array:
+    """einsum of two arrays of one dtype, in that dtype."""
+    return _einsum(subscripts, a.dtype, a, b)
+
+
 def einsum_float32(subscripts: str, a: jax.Array, b: jax.Array) -> jax.Array:
-    """einsum of two arrays of one dtype, accumulated and returned in float32.
-
-    JAX's own gradient of such a product multiplies the float32 cotangent with the low-precision operand, which sends
-    two products of three down the float32 units. Here the cotangent is rounded to the operands' dtype first, as in
-    every other layer; with float32 operands nothing differs.
-    """
-    return jnp.einsum(subscripts, a, b, preferred_element_type=jnp.float32)
+    """einsum of two arrays of one dtype, in float32. A cotangent is rounded to the operands' dtype first: JAX's own
+    gradient would send two products of three down the float32 units."""
+    return _einsum(subscripts, jnp.dtype("float32"), a, b)
 
 
-def _forward(subscripts, a, b):
-    return einsum_float32(subscripts, a, b), (a, b)
+@functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1))
+def _einsum(subscripts, dtype, a, b):
+    if dtype == jnp.float32:
+        return jnp.einsum(subscripts, a, b, preferred_element_type=dtype)
+
+    def rounded(a, b):
+        return jnp.einsum(subscripts, a, b, preferred_element_type=jnp.float32).astype(dtype)
+
+    return jax.lax.platform_dependent(a, b, cpu=rounded, default=functools.partial(jnp.einsum, subscripts))
 
 
-def _backward(subscripts, operands, cotangent):
+def _einsum_forward(subscripts, dtype, a, b):
+    return _einsum(subscripts, dtype, a, b), (a, b)
+
+
+def _einsum_backward(subscripts, dtype, operands, cotangent):
     a, b = operands
-    _, pullback = jax.vjp(functools.partial(jnp.einsum, subscripts), a, b)
-    return pullback(cotangent.astype(a.dtype))
+    operand_axes, output = subscripts.split("->")
+    axes_a, axes_b = operand_axes.split(",")
+    cotangent = cotangent.astype(a.dtype)
+    return einsum(f"{output},{axes_b}->{axes_a}", cotangent, b), einsum(f"{output},{axes_a}->{axes_b}", cotangent, a)
 
 
-einsum_float32.defvjp(_forward, _backward)
+_einsum.defvjp(_einsum_forward, _einsum_backward)
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
-def project(subscripts: str, x: jax.Array, weight: jax.Array) -> jax.Array:
-    """einsum of activations with a weight, in their dtype. JAX's own values and, rounding apart, its gradients.
+def project(x_BTI: jax.Array, weight: jax.Array | Int8, bias: jax.Array | None = None) -> jax.Array:
+    """x · weight [+ bias], [B, T, O] in x's dtype.
+
+    Args:
+      weight: [I, O], each of the two in one axis or several. Of a wider type than x it is rounded to x's; of a narrower
+        one x is rounded to the weight's, and the result is not rounded.
+      bias: O numbers, in any shape.
+    """
+    weight_IO = weight.reshape(x_BTI.shape[-1], -1)
+    if weight_IO.dtype.itemsize < x_BTI.dtype.itemsize:
+        y_BTO = project_float32(x_BTI, weight_IO).astype(x_BTI.dtype)
+    else:
+        y_BTO = checkpoint_name(_project(x_BTI, weight_IO.astype(x_BTI.dtype)), PRODUCT)
+    return y_BTO if bias is None else y_BTO + over_rows(bias.reshape(-1).astype(x_BTI.dtype), y_BTO.shape)
+
+
+def project_float32(x_BTI: jax.Array, weight_IO: jax.Array | Int8) -> jax.Array:
+    """x · weight in float32, of operands in the narrower of their two types."""
+    if isinstance(weight_IO, Int8):
+        return _two_rows(int8_product, x_BTI, weight_IO)
+    dtype = min(x_BTI.dtype, weight_IO.dtype, key=lambda dtype: dtype.itemsize)
+    multiply = functools.partial(einsum_float32, "BTI,IO->BTO")
+    return _two_rows(multiply, x_BTI.astype(dtype), weight_IO.astype(dtype))
+
+
+@jax.custom_vjp
+def _project(x_BTI, weight_IO):
+    return _two_rows(functools.partial(einsum, "BTI,IO->BTO"), x_BTI, weight_IO)
+
+
+def _project_forward(x_BTI, weight_IO):
+    return _project(x_BTI, weight_IO), (x_BTI, weight_IO)
+
+
+def _project_backward(operands, cotangent_BTO):
+    """The weight's gradient takes x first.
 
     A product over rows has its first operand transposed by XLA:CPU, together with what computes it, which then runs
     down the columns. In JAX's own weight gradient that is the cotangent, at the end of a chain of operations; here it
-    is x, which is there.
+    is x, which is there. For bfloat16 units it must lie transposed in memory.
     """
-    return jnp.einsum(subscripts, x, weight)
+    x_BTI, weight_IO = operands
+    as_it_lies = functools.partial(einsum, "BTI,BTO->IO")
+
+    def transposed(x_BTI, cotangent_BTO):
+        x_IBT = with_layout_constraint(jnp.moveaxis(x_BTI, -1, 0), Layout((0, 1, 2)))
+        return einsum("IBT,BTO->IO", x_IBT, cotangent_BTO)
+
+    if x_BTI.dtype == jnp.float32:
+        weight_gradient_IO = as_it_lies(x_BTI, cotangent_BTO)
+    else:
+        weight_gradient_IO = jax.lax.platform_dependent(x_BTI, cotangent_BTO, cpu=transposed, default=as_it_lies)
+    return einsum("BTO,IO->BTI", cotangent_BTO, weight_IO), weight_gradient_IO
 
 
-def _project_forward(subscripts, x, weight):
-    return project(subscripts, x, weight), (x, weight)
+_project.defvjp(_project_forward, _project_backward)
 
 
-def _project_backward(subscripts, operands, cotangent):
-    x, weight = operands
-    operand_axes, output = subscripts.split("->")
-    inputs, weights = operand_axes.split(",")
-    x_cotangent = jnp.einsum(f"{output},{weights}->{inputs}", cotangent, weight)
-    return x_cotangent, jnp.einsum(f"{inputs},{output}->{weights}", x, cotangent)
+def _two_rows(multiply: Callable, x_BTI: jax.Array, weight_IO: jax.Array | Int8) -> jax.Array:
+    """multiply(x, weight); on a CPU a single row of a narrow weight is multiplied twice, which is ten times faster."""
+    if x_BTI.shape[0] * x_BTI.shape[1] > 1 or weight_IO.dtype == jnp.float32:
+        return multiply(x_BTI, weight_IO)
+
+    def twice(x_BTI, weight_IO):
+        return multiply(jnp.broadcast_to(x_BTI, (2, *x_BTI.shape[1:])), weight_IO)[:1]
+
+    return jax.lax.platform_dependent(x_BTI, weight_IO, cpu=twice, default=multiply)
 
 
-project.defvjp(_project_forward, _project_backward)
+@functools.partial(jax.custom_vjp, nondiff_argnums=(1,))
+def over_rows(vector_D: jax.Array, shape: tuple[int, ...]) -> jax.Array:
+    """The vector in every row of an array [..., D]."""
+    return jnp.broadcast_to(vector_D, shape)
+
+
+def _over_rows_forward(vector_D, shape):
+    return over_rows(vector_D, shape), None
+
+
+def _over_rows_backward(shape, _, cotangent):
+    """The sum of the rows. On a CPU it is a product with ones: XLA sums bfloat16 rows on one core, number by number."""
+    rows = tuple(range(len(shape) - 1))
+
+    def multiplied(cotangent):
+        ones = jnp.ones((2, *shape[:-1]), cotangent.dtype)  # two, as above
+        dimensions = ((tuple(axis + 1 for axis in rows), rows), ((), ()))
+        return jax.lax.dot_general(ones, cotangent, dimensions, preferred_element_type=jnp.float32)[0]
+
+    def summed(cotangent):
+        return jnp.sum(cotangent, axis=rows, dtype=jnp.float32)
+
+    total = jax.lax.platform_dependent(cotangent, cpu=multiplied, default=summed)
+    return (total.astype(cotangent.dtype),)
+
+
+over_rows.defvjp(_over_rows_forward, _over_rows_backward)
