@@ -67,10 +67,19 @@ def sample(*arguments, check=True, **options):
     return done
 
 
-def expected(config, step, prompts, ema=True, **options):
+def expected(config, step, prompts, ema=True, weights=None, **options):
     params = params_of(config, step)
     params = jax.tree.map(jnp.negative, params) if ema else params
-    return Generator(params, config, TOKENIZER).generate(prompts, **options)
+    return Generator(params, config, TOKENIZER, weights=weights).generate(prompts, **options)
+
+
+def test_weights_in_eight_bits(run):
+    workdir, config = run
+    options = dict(max_new_tokens=20, temperature=0.0)
+    done = sample(f"--workdir={workdir}", "--prompt=def ", "--max_new_tokens=20", "--temperature=0", "--weights=int8")
+    (completion,) = expected(config, 30, ["def "], weights="int8", **options)
+    assert done.stdout == "def " + completion.text + "\n"
+    assert "int8 on cpu" in done.stderr
 
 
 def test_the_latest_checkpoint_continues_a_prompt_on_stdout(run):

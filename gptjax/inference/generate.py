@@ -24,7 +24,7 @@ import numpy as np
 
 from gptjax.config import ConfigError
 from gptjax.inference import cache as kv
-from gptjax.inference.decode import DecodeState, decode, decoding_params, generate, prefill
+from gptjax.inference.decode import WEIGHTS, DecodeState, decode, decoding_params, generate, prefill
 from gptjax.inference.sampling import make_sampling
 from gptjax.inference.text import TextStream, check_text
 from gptjax.parallel.distributed import fetch
@@ -135,7 +135,10 @@ class Generator:
         self.config = config.model
         self.tokenizer = tokenizer
         self.batch_size = batch_size
-        self.params = decoding_params(self.config, params, weights or self.config.dtype)
+        self.weights = weights or self.config.dtype
+        if self.weights not in WEIGHTS:
+            raise ConfigError(f"weights = {weights!r}: expected one of {', '.join(WEIGHTS)}")
+        self.params = decoding_params(self.config, params, self.weights)
         self.timing = Timing()
 
     def generate(

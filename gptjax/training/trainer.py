@@ -66,7 +66,9 @@ class Trainer:
         step = make_train_step(self.model, self.optimizer, self.learning_rate, self.config)
         shardings = jax.tree.map(lambda leaf: leaf.sharding, self.abstract_state)
         jitted = jax.jit(step, donate_argnums=0, out_shardings=(shardings, replicated(self.mesh)))
-        return jitted.lower(self.abstract_state, abstract(batch)).compile(compiler_options(self.mesh))
+        return jitted.lower(self.abstract_state, abstract(batch)).compile(
+            compiler_options(self.mesh, self.config.model.dtype)
+        )
 
     def evaluation_step(self, token_bytes_V: np.ndarray) -> Callable:
         """(params, batch) → sums over the batch; compiled at the first call."""
@@ -115,14 +117,16 @@ def _schedule_of_peak(config_schedule, total_steps, steps_of, peak: float) -> op
     return make_schedule(config_schedule, peak, total_steps, steps_of)
 
 
-def compiler_options(mesh: Mesh) -> dict[str, str] | None:
+def compiler_options(mesh: Mesh, dtype: str) -> dict[str, str] | None:
     """What the compiler of the mesh's platform is told beside the program; None: its defaults.
 
     On a CPU: which operations XLA may merge with matrix products and reductions in its library YNNPACK. Its own choice
-    leaves element-wise work outside of them, much of it in copies. A choice in XLA_FLAGS is left alone.
+    leaves element-wise work outside of them, much of it in copies. A bfloat16 product that is merged with something
+    becomes one of float32. A choice in XLA_FLAGS is left alone.
     """
     option = "xla_cpu_experimental_ynn_fusion_type"
-    if mesh.devices.flat[0].platform != "cpu" or option in os.environ.get("XLA_FLAGS", ""):
+    platform = mesh.devices.flat[0].platform
+    if platform != "cpu" or dtype != "float32" or option in os.environ.get("XLA_FLAGS", ""):
         return None
     return {option: "LIBRARY_FUSION_TYPE_DOT,LIBRARY_FUSION_TYPE_REDUCE"}
 

@@ -1,6 +1,7 @@
 """Generation: the cache changes nothing, rows are independent, nothing recompiles, text is cut and streamed exactly."""
 
 import dataclasses
+import math
 import re
 
 import jax
@@ -18,6 +19,7 @@ from gptjax.inference import generate as G
 from gptjax.inference.generate import Generator
 from gptjax.inference.sampling import make_sampling
 from gptjax.model.decoder import Decoder, init_params
+from gptjax.model.int8 import Int8
 from gptjax.model.resolve import resolve_model
 
 TOKENIZER = ByteTokenizer()
@@ -332,16 +334,43 @@ def test_a_tokenizer_of_another_model_is_refused():
         Generator(params, config, TOKENIZER)
 
 
-def test_bfloat16_stays_close_to_float32():
-    params, config = make_model(position="learned", dtype="bfloat16", scale=0.1)
-    prepared = device.decoding_params(config.model, params)
-    assert prepared["layers"][0]["attention"]["query"].dtype == jnp.bfloat16
-    assert prepared["layers"][0]["attention_norm"]["scale"].dtype == jnp.float32
-    (completion,) = Generator(params, config, TOKENIZER).generate(["abc"], max_new_tokens=10)
+@pytest.mark.parametrize(
+    "dtype, weights, size", [("bfloat16", None, 2), ("float32", "bfloat16", 2), ("float32", "int8", 1)]
+)
+def test_narrow_weights_stay_close_to_float32(dtype, weights, size):
+    params, config = make_model(position="learned", dtype=dtype, scale=0.1)
+    generator = Generator(params, config, TOKENIZER, weights=weights)
+    (layer, *_) = generator.params["layers"]
+    matrices = [layer["attention"]["query"], layer["feedforward"]["down"], generator.params["embedding"]]
+    assert all(matrix.dtype.itemsize == size for matrix in matrices)
+    assert layer["attention_norm"]["scale"].dtype == generator.params["positions"].dtype == jnp.float32
+    (completion,) = generator.generate(["abc"], max_new_tokens=10)
     tokens = jnp.asarray([TOKENIZER.encode("abc") + completion.tokens])
     logits_TV = Decoder(make_model(position="learned")[1].model).apply({"params": params}, tokens)[0]
     expected = jax.nn.log_softmax(logits_TV)[np.arange(2, 2 + len(completion.tokens)), tokens[0, 3:]]
     np.testing.assert_allclose(completion.logprobs, expected, atol=0.05)
+
+
+def test_int8_weights_of_every_kind_of_model_are_those_of_its_rounded_weights():
+    """Untied, with biases and gates: each matrix is rounded along the axes that its product sums over."""
+    params, config = make_model(tied_embeddings=False, bias="all", feedforward="swiglu", scale=0.1)
+    generator = Generator(params, config, TOKENIZER, weights="int8")
+    for path, low in jax.tree_util.tree_leaves_with_path(generator.params, is_leaf=lambda x: isinstance(x, Int8)):
+        if isinstance(low, Int8):
+            inputs = [size for size, width in zip(low.values.shape, low.scale.shape) if width == 1]
+            assert math.prod(inputs) == (
+                config.model.feedforward_width if path[-1].key == "down" else config.model.width
+            )
+        else:
+            assert low.ndim == 1 or path[-1].key.endswith("_bias")
+    exact = Generator(params, config, TOKENIZER).generate(["abc"], max_new_tokens=5, temperature=0.0)[0]
+    close = generator.generate(["abc"], max_new_tokens=5, temperature=0.0)[0]
+    np.testing.assert_allclose(close.logprobs[0], exact.logprobs[0], atol=0.05)
+
+
+def test_unknown_weights_are_refused():
+    with pytest.raises(ConfigError, match=r"weights = 'int4'.*float32, bfloat16, int8"):
+        Generator(*make_model(), TOKENIZER, weights="int4")
 
 
 def test_parameters_on_a_mesh_give_the_same_text():

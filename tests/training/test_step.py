@@ -101,6 +101,14 @@ def test_every_mesh_is_the_same_model(tiny_config, optimizer, mesh):
     assert_same(one_device_run(config), run(tiny_config(optimizer__name=optimizer, **mesh), EIGHT))
 
 
+def test_in_bfloat16_too(tiny_config):
+    config = dict(model__dtype="bfloat16", model__bias="all", **SGD)
+    one = run(tiny_config(**config))
+    assert_same(one, run(tiny_config(mesh__data=2, mesh__fsdp=2, mesh__tensor=2, **config), EIGHT), tolerance=5e-3)
+    whole = one_device_run(tiny_config(**config | dict(model__dtype="float32")))
+    assert_same(one, whole, tolerance=5e-2)
+
+
 def compiled_step(config, num_devices=1):
     trainer = build(config, num_devices)
     with jax.set_mesh(trainer.mesh):
@@ -169,10 +177,11 @@ def test_fsdp_splits_parameters_and_optimizer_state_eightfold(tiny_config):
 
 def test_a_cpu_is_told_what_to_fuse_unless_the_user_says_it(tiny_config, monkeypatch):
     mesh = build(tiny_config()).mesh
-    (option,) = compiler_options(mesh)
-    jax.jit(jnp.sin).lower(1.0).compile(compiler_options(mesh))  # every supported JAX knows the option
+    (option,) = compiler_options(mesh, "float32")
+    jax.jit(jnp.sin).lower(1.0).compile(compiler_options(mesh, "float32"))  # every supported JAX knows the option
+    assert compiler_options(mesh, "bfloat16") is None  # merged with something, such a product becomes one of float32
     monkeypatch.setenv("XLA_FLAGS", f"--{option}=LIBRARY_FUSION_TYPE_DOT")
-    assert compiler_options(mesh) is None
+    assert compiler_options(mesh, "float32") is None
 
 
 def test_the_state_is_donated(tiny_config):
