@@ -14,7 +14,6 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 from jax.ad_checkpoint import checkpoint_name
-from jax.experimental.layout import Layout, with_layout_constraint
 
 from gptjax.model.int8 import Int8, int8_product
 
@@ -97,20 +96,10 @@ def _project_backward(operands, cotangent_BTO):
 
     A product over rows has its first operand transposed by XLA:CPU, together with what computes it, which then runs
     down the columns. In JAX's own weight gradient that is the cotangent, at the end of a chain of operations; here it
-    is x, which is there. For bfloat16 units it must lie transposed in memory.
+    is x, which is there.
     """
     x_BTI, weight_IO = operands
-    as_it_lies = functools.partial(einsum, "BTI,BTO->IO")
-
-    def transposed(x_BTI, cotangent_BTO):
-        x_IBT = with_layout_constraint(jnp.moveaxis(x_BTI, -1, 0), Layout((0, 1, 2)))
-        return einsum("IBT,BTO->IO", x_IBT, cotangent_BTO)
-
-    if x_BTI.dtype == jnp.float32:
-        weight_gradient_IO = as_it_lies(x_BTI, cotangent_BTO)
-    else:
-        weight_gradient_IO = jax.lax.platform_dependent(x_BTI, cotangent_BTO, cpu=transposed, default=as_it_lies)
-    return einsum("BTO,IO->BTI", cotangent_BTO, weight_IO), weight_gradient_IO
+    return einsum("BTO,IO->BTI", cotangent_BTO, weight_IO), einsum("BTI,BTO->IO", x_BTI, cotangent_BTO)
 
 
 _project.defvjp(_project_forward, _project_backward)

@@ -19,11 +19,13 @@ def normal(*shape, dtype="float32"):
     return jnp.asarray(RNG.standard_normal(shape), dtype)
 
 
-def products_of_cpu(function, *operands) -> list[str]:
-    """The operand types and the result type of each product in the compiled program, 'bf16 bf16 -> f32'."""
+def library_products(function, *operands) -> list[str]:
+    """Operand types and result type, 'bf16 bf16 -> f32', of the compiled program's products in XLA:CPU's library."""
     text = jax.jit(function).lower(*operands).compile().as_text()
     types = dict(re.findall(r"%([\w.-]+) = (\w+)\[", text))
-    dots = re.findall(r"= (\w+)\[[^=]* dot\(%([\w.-]+), %([\w.-]+)\)", text)
+    called = re.findall(r"calls=%([\w.-]+),.*__ynn_fusion", text)
+    bodies = [re.search(rf"^%{re.escape(name)} .*?^}}", text, re.DOTALL | re.MULTILINE)[0] for name in called]
+    dots = re.findall(r"= (\w+)\[[^=]* dot\(%([\w.-]+), %([\w.-]+)\)", "\n".join(bodies))
     return [f"{types[a]} {types[b]} -> {result}" for result, a, b in dots]
 
 
@@ -79,11 +81,11 @@ def test_on_a_cpu_bfloat16_operands_are_multiplied_as_they_are():
     def loss(x, weight, bias):
         return jnp.square(project(x, weight, bias).astype(jnp.float32)).sum()
 
-    products = products_of_cpu(jax.grad(loss, (0, 1, 2)), x, weight, bias)
+    products = library_products(jax.grad(loss, (0, 1, 2)), x, weight, bias)
     assert products == ["bf16 bf16 -> f32"] * 4  # forward, x, weight, bias
-    one_row = products_of_cpu(project, x[:1, :1], weight.astype(jnp.bfloat16))
+    one_row = library_products(project, x[:1, :1], weight.astype(jnp.bfloat16))
     assert one_row == ["bf16 bf16 -> f32"]
-    eight_bits = products_of_cpu(project, normal(1, 1, 64), quantize(weight, (0,)))
+    eight_bits = library_products(project, normal(1, 1, 64), quantize(weight, (0,)))
     assert eight_bits == ["s8 s8 -> s32"]
 
 
