@@ -1,8 +1,8 @@
 """Generation beside Hugging Face transformers, in one run: python experiments/throughput/generation.py --batches=1,8
 
 Each side lives in a process of its own (generation_sides.py) and they take turns; one that waits for its turn sleeps on
-its standard input. A further side reads as many bytes as the weights have, once a token: no way of
-writing can be faster. Medians and extremes of the turns.
+its standard input. A further side reads as many bytes as the float32 weights have, once a token: no way of writing
+with them can be faster. Medians and extremes of the turns; the limit of a side is that of its own weights.
 """
 
 from __future__ import annotations
@@ -19,9 +19,16 @@ from pathlib import Path
 from absl import app, flags
 from generation_sides import NEW, PARAMETERS, PROMPT
 
-SIDES = ("gptjax", "transformers", "transformers-compiled")
+SIDES = (
+    "gptjax",
+    "gptjax-bfloat16",
+    "gptjax-int8",
+    "transformers-compiled",
+    "transformers-bfloat16",
+    "transformers",
+)
 
-flags.DEFINE_list("sides", ["gptjax", "transformers"], f"Which of {', '.join(SIDES)}.")
+flags.DEFINE_list("sides", [side for side in SIDES if side != "transformers-compiled"], f"Of {', '.join(SIDES)}.")
 flags.DEFINE_list("batches", ["1", "8"], "Rows that are written together.")
 flags.DEFINE_integer("repeats", 5, "Turns of each side.")
 flags.DEFINE_float("pause", 0.3, "Seconds between turns, for the other side's threads to fall asleep.")
@@ -89,15 +96,16 @@ def main(argv: list[str]) -> None:
         reading = statistics.median(sides["read"].seconds)
         for name in FLAGS.sides:
             median = statistics.median(sides[name].seconds)
+            size = 1 if name.endswith("int8") else 2 if name.endswith("bfloat16") else 4
             rows.append(
                 f"| {batch} | {name} | {median:.2f} ({min(sides[name].seconds):.2f} to {max(sides[name].seconds):.2f}) "
                 f"| {batch * NEW / median:.1f} | {statistics.median(sides[FLAGS.sides[-1]].seconds) / median:.2f} "
-                f"| {reading / median:.0%} |"
+                f"| {reading * size / 4 / median:.0%} |"
             )
         rate = 4 * PARAMETERS * NEW / reading / 1e9
         rows.append(f"| {batch} | limit: {rate:.0f} GB/s read | {reading:.2f} | {batch * NEW / reading:.1f} | | |")
     print(f"{', '.join(f'{name} {version}' for name, version in versions.items())}, Python {platform.python_version()}")
-    print(f"{os.cpu_count()} cores, float32, {PROMPT} + {NEW} tokens, {FLAGS.repeats} turns each\n")
+    print(f"{os.cpu_count()} cores, {PROMPT} + {NEW} tokens, {FLAGS.repeats} turns each\n")
     print(
         f"| batch | side | seconds | new tokens/s | {FLAGS.sides[-1]} / it | of the limit |\n|---|---|---|---|---|---|"
     )

@@ -1,8 +1,9 @@
 """One side of the measurement, in a process of its own: python generation_sides.py SIDE BATCH
 
 Compiles, warms up, prints a line of JSON with what it is, and then for each line that it reads writes NEW tokens after
-a prompt of PROMPT for each row, greedily, and prints the seconds. SIDE is gptjax, transformers, transformers-compiled
-(static cache, torch.compile), or read: an array of the weights' size, read NEW times with all cores.
+a prompt of PROMPT for each row, greedily, and prints the seconds. SIDE is gptjax, gptjax-bfloat16 and gptjax-int8 (the
+weights' type), transformers, transformers-bfloat16 (the whole model), transformers-compiled (static cache,
+torch.compile), or read: an array of the float32 weights' size, read NEW times with all cores.
 """
 
 from __future__ import annotations
@@ -43,7 +44,7 @@ def prompts(batch: int) -> np.ndarray:
     return np.random.default_rng(1).integers(0, VOCAB_SIZE, (batch, PROMPT))
 
 
-def gptjax_side(batch: int) -> tuple[Callable[[], None], dict]:
+def gptjax_side(weights: str, batch: int) -> tuple[Callable[[], None], dict]:
     import jax
 
     from gptjax.config import default
@@ -57,7 +58,7 @@ def gptjax_side(batch: int) -> tuple[Callable[[], None], dict]:
     section.update(rope_theta=100_000.0, max_positions=8_192, dtype="float32")
     section = resolve_model(section, platform="cpu", vocab_size=VOCAB_SIZE, sequence_length=8_192)
     params = init_params(section, jax.random.key(0))
-    generator = Generator(params, Config(section), Tokenizer())
+    generator = Generator(params, Config(section), Tokenizer(), weights=weights or None)
     rows = prompts(batch).tolist()
 
     def run() -> None:
@@ -68,7 +69,7 @@ def gptjax_side(batch: int) -> tuple[Callable[[], None], dict]:
     return run, dict(parameters=count, versions={"jax": jax.__version__})
 
 
-def transformers_side(compiled: bool, batch: int) -> tuple[Callable[[], None], dict]:
+def transformers_side(variant: str, batch: int) -> tuple[Callable[[], None], dict]:
     import torch
     import transformers
 
@@ -87,9 +88,13 @@ def transformers_side(compiled: bool, batch: int) -> tuple[Callable[[], None], d
         eos_token_id=None,
     )
     model = transformers.LlamaForCausalLM(config).eval()
+    if variant == "bfloat16":
+        model = model.to(torch.bfloat16)
     tokens = torch.from_numpy(prompts(batch))
     options = dict(max_new_tokens=NEW, min_new_tokens=NEW, do_sample=False, use_cache=True)
-    if compiled:  # on a GPU a static cache makes `generate` compile by itself; on a CPU its users do it like this
+    if (
+        variant == "compiled"
+    ):  # on a GPU a static cache makes `generate` compile by itself; on a CPU its users do it like this
         model.forward = torch.compile(model.forward, dynamic=None)
         options["cache_implementation"] = "static"
 
@@ -121,10 +126,9 @@ def main(side: str, batch: int) -> None:
     began = time.perf_counter()
     if side == "read":
         run, facts = read_side()
-    elif side == "gptjax":
-        run, facts = gptjax_side(batch)
     else:
-        run, facts = transformers_side(side == "transformers-compiled", batch)
+        project, _, variant = side.partition("-")
+        run, facts = (gptjax_side if project == "gptjax" else transformers_side)(variant, batch)
     run()
     print(json.dumps(facts | {"seconds_to_first": time.perf_counter() - began}), flush=True)
     for _ in sys.stdin:

@@ -33,7 +33,7 @@ def resolve_model(
     model.feedforward_width = model.feedforward_width or _feedforward_width(model.feedforward, model.width)
     model.max_positions = model.max_positions or sequence_length
     if model.dtype == "auto":
-        model.dtype = "float32" if platform == "cpu" else "bfloat16"  # bfloat16 is several times slower on a CPU
+        model.dtype = "float32" if platform == "cpu" else "bfloat16"  # few CPUs have bfloat16 units
     if model.layers == "auto":
         model.layers = "unroll" if model.num_layers <= _UNROLLED_LAYERS else "scan"
     model.attention = select_backend(
