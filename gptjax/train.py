@@ -248,8 +248,6 @@ def start(run: Run, checkpoints: Checkpoints) -> tuple[TrainState, list[str]]:
         notes = [f"parameters of {other}, step {source['step']}", *check(source)]
     else:
         state, notes = run.trainer.init(), []
-    if run.config.model.dtype == "bfloat16" and jax.default_backend() == "cpu":
-        notes.append("model.dtype = bfloat16 is about seven times slower than float32 on a CPU")
     if jax.process_index() == 0:
         run.tokenizer.save(run.workdir)
         with write_aside(run.workdir / "config.json") as file:
