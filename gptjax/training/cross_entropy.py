@@ -17,7 +17,7 @@ import jax
 import jax.numpy as jnp
 
 from gptjax.model.decoder import softcap
-from gptjax.model.precision import einsum_float32
+from gptjax.model.precision import einsum, einsum_float32
 
 
 def cross_entropy(
@@ -112,7 +112,7 @@ def _chunked_forward(x_BTD, head_DV, targets_BT, weights_BT, positions, z_loss, 
         logits_gradient_BCV, weights_gradient_BC = pullback(jnp.ones_like(loss))
         logits_gradient_BCV = logits_gradient_BCV.astype(x_BCD.dtype)
         head_gradient_DV += einsum_float32("BTD,BTV->DV", x_BCD, logits_gradient_BCV)
-        x_gradient_BCD = jnp.einsum("BTV,DV->BTD", logits_gradient_BCV, low_DV)
+        x_gradient_BCD = einsum("BTV,DV->BTD", logits_gradient_BCV, low_DV)
         return head_gradient_DV, (loss, nll, x_gradient_BCD, weights_gradient_BC)
 
     head_gradient_DV, (losses, nlls, x_gradient, weights_gradient) = jax.lax.scan(
