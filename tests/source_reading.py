@@ -1,5 +1,6 @@
 """What a source of some kind gives, for tests of readers."""
 
+import os
 from collections import Counter
 
 from gptjax.corpus.sources import kind_named
@@ -20,3 +21,15 @@ def write(folder, files):
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(content if isinstance(content, bytes) else content.encode())
     return folder
+
+
+def close_to_listing(monkeypatch, name: str) -> None:
+    """Folders of that name can no longer be listed."""
+    listed = os.scandir
+
+    def scandir(path):
+        if str(path).endswith(name):
+            raise PermissionError(13, "Permission denied")
+        return listed(path)
+
+    monkeypatch.setattr(os, "scandir", scandir)

@@ -14,11 +14,14 @@ import numpy as np
 from absl import app, flags, logging
 from judge import characters, judge
 
+from gptjax.inference.decode import WEIGHTS as WEIGHT_TYPES
+from gptjax.inference.decode import decoding_params
 from gptjax.model.decoder import Decoder
 from gptjax.training.checkpoint import load_for_inference
 
 DATA = flags.DEFINE_string("data", "data/shakespeare_char", "The prepared folder whose validation split is read.")
 LENGTHS = flags.DEFINE_list("lengths", [], "Window lengths; default: the run's own.")
+WEIGHTS = flags.DEFINE_enum("weights", "float32", WEIGHT_TYPES, "The type of the matrices, as generation reads them.")
 
 
 def main(argv: list[str]) -> None:
@@ -26,6 +29,7 @@ def main(argv: list[str]) -> None:
     text, first = characters(DATA.value, "validation")
     for workdir in map(Path, argv[1:]):
         params, config, metadata = load_for_inference(workdir)
+        params = decoding_params(config.model, params, WEIGHTS.value)
         model = Decoder(config.model)
 
         @jax.jit

@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from compiled_products import library_products
 
 from gptjax.model.int8 import quantize
 from gptjax.model.precision import einsum, einsum_float32, over_rows, project, project_float32
@@ -17,16 +18,6 @@ DTYPES = ("float32", "bfloat16")
 
 def normal(*shape, dtype="float32"):
     return jnp.asarray(RNG.standard_normal(shape), dtype)
-
-
-def library_products(function, *operands) -> list[str]:
-    """Operand types and result type, 'bf16 bf16 -> f32', of the compiled program's products in XLA:CPU's library."""
-    text = jax.jit(function).lower(*operands).compile().as_text()
-    types = dict(re.findall(r"%([\w.-]+) = (\w+)\[", text))
-    called = re.findall(r"calls=%([\w.-]+),.*__ynn_fusion", text)
-    bodies = [re.search(rf"^%{re.escape(name)} .*?^}}", text, re.DOTALL | re.MULTILINE)[0] for name in called]
-    dots = re.findall(r"= (\w+)\[[^=]* dot\(%([\w.-]+), %([\w.-]+)\)", "\n".join(bodies))
-    return [f"{types[a]} {types[b]} -> {result}" for result, a, b in dots]
 
 
 # The cotangent of the output is wider than x, narrower, and as wide; inputs and outputs lie in one axis or two.

@@ -2,7 +2,7 @@ import csv
 import io
 
 import pytest
-from source_reading import documents, write
+from source_reading import close_to_listing, documents, write
 
 from gptjax.config import ConfigError
 from gptjax.corpus.sources import code
@@ -200,14 +200,7 @@ def test_a_folder_that_is_not_there(tmp_path):
 
 def test_a_folder_that_cannot_be_listed_is_counted(tmp_path, monkeypatch):
     write(tmp_path, {"LICENSE": MIT, "a.py": LINES, "closed/b.py": LINES})
-    listed = code.os.scandir
-
-    def scandir(path):
-        if str(path).endswith("closed"):
-            raise PermissionError(13, "Permission denied")
-        return listed(path)
-
-    monkeypatch.setattr(code.os, "scandir", scandir)
+    close_to_listing(monkeypatch, "closed")
     found, skipped = documents("code", tmp_path)
     assert [one.uri for one in found] == [f"{tmp_path}/a.py"]
     assert skipped == {"unreadable: folder: PermissionError": 1}

@@ -11,6 +11,7 @@ from pathlib import Path
 import fsspec
 import pytest
 import zstandard
+from source_reading import close_to_listing
 
 from gptjax.config import ConfigError
 from gptjax.corpus.sources import archives, opening, records, streams
@@ -70,14 +71,7 @@ def test_files_are_found_in_one_order_wherever_they_are(tmp_path, remote):
 def test_a_folder_that_cannot_be_listed_is_not_passed_over(tmp_path, monkeypatch):
     (tmp_path / "open").mkdir()
     (tmp_path / "closed").mkdir()
-    listed = opening.os.scandir
-
-    def scandir(path):
-        if str(path).endswith("closed"):
-            raise PermissionError(13, "Permission denied")
-        return listed(path)
-
-    monkeypatch.setattr(opening.os, "scandir", scandir)
+    close_to_listing(monkeypatch, "closed")
     with pytest.raises(ConfigError, match="closed': cannot be listed \\(Permission denied\\)"):
         uris(tmp_path, ())
 
