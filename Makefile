@@ -39,7 +39,7 @@ test-pythons:    ## the whole suite on every supported python that is at hand, e
 	  else echo "python$$version is not here: skipped"; fi; done
 
 soak: $(BIN)/.ready ## kill a run hundreds of times and compare every loss with an unbroken run's
-	$(BIN)/python tests/soak.py --kills=$${KILLS:-200}
+	$(BIN)/python tests/support/soak.py --kills=$${KILLS:-200}
 
 lint: $(BIN)/.ready ## style
 	$(BIN)/ruff check . && $(BIN)/ruff format --check .

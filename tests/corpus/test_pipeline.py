@@ -7,31 +7,15 @@ from collections import Counter
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
-from pipeline_running import Here, watch
+from pipeline_running import Here, config, prepare, text, watch, write
 
 from gptjax.config import ConfigError
 from gptjax.corpus import tokenizer
-from gptjax.corpus.config import default, source, validate
+from gptjax.corpus.config import default, source
 from gptjax.corpus.documents import document_id
-from gptjax.corpus.listing import list_sources
 from gptjax.corpus.pipeline import Pipeline
 from gptjax.data.prepared import check_files, split_files
 from gptjax.data.tokens import TokenSource
-
-WORDS = ["alpha", "beta", "gamma", "delta", "return", "self", "the", "of", "naïve", "1984"]
-
-
-def text(seed, words=120):
-    return " ".join(np.random.default_rng(seed).choice(WORDS, words)) + f" number {seed}\n"
-
-
-def write(folder, texts):
-    """Ten records a file."""
-    folder.mkdir(parents=True)
-    for start in range(0, len(texts), 10):
-        lines = [json.dumps({"text": one}) + "\n" for one in texts[start : start + 10]]
-        (folder / f"{start:03d}.jsonl").write_text("".join(lines))
-
 
 LONG = "\n\n".join(text(i) for i in range(200, 220))
 
@@ -47,27 +31,6 @@ def folder(tmp_path_factory):
     write(folder / "web", [*web[:30], *books[20:30], *near, *web[30:], LONG])
     (folder / "web" / "z.jsonl").write_text("{broken\n")
     return folder
-
-
-def config(folder, **fields):
-    made = default()
-    made.sources = (
-        source(name="books", kind="text", path=f"{folder}/books", license="CC0", weight=fields.pop("weight", 1.0)),
-        source(name="web", kind="text", path=f"{folder}/web"),
-    )
-    made.max_document_megabytes = 0.005
-    made.tokenizer.name = "byte"
-    made.split.validation_fraction = 0.2
-    for field, value in fields.items():
-        section, _, name = field.rpartition("__")
-        (made[section] if section else made)[name] = value
-    validate(made)
-    return made
-
-
-def prepare(config, output, shard_bytes=20_000):
-    listing = list_sources(config.sources, shard_bytes)
-    return Pipeline(config, listing, output, Here(), watch).prepare({})
 
 
 def documents(output, manifest, split):
@@ -119,11 +82,11 @@ def test_the_funnel_adds_up(prepared):
 def test_every_document_of_the_stream_can_be_traced(prepared):
     output, manifest = prepared
     for split in ("train", "validation"):
-        for text, origin, _ in documents(output, manifest, split):
+        for read, origin, _ in documents(output, manifest, split):
             part = manifest["parts"][origin["part"]]
             row = pq.read_table(output / "work" / part["name"]).slice(int(origin["row"]), 1).to_pylist()[0]
-            assert row["text"] == text and row["id"] == origin["id"] and row["source"] == part["source"]
-            assert row["id"] == document_id(row["source"], row["uri"], text)
+            assert row["text"] == read and row["id"] == origin["id"] and row["source"] == part["source"]
+            assert row["id"] == document_id(row["source"], row["uri"], read)
 
 
 def test_neither_the_size_of_shards_nor_an_interruption_changes_the_stream(folder, prepared, tmp_path):

@@ -15,7 +15,7 @@ from gptjax.config import default
 from gptjax.parallel.distributed import local_rows, put_batch
 from gptjax.parallel.mesh import make_mesh
 
-WORKER = Path(__file__).parent / "distributed_worker.py"
+WORKER = Path(__file__).parents[1] / "support" / "distributed_worker.py"
 
 
 def free_port():

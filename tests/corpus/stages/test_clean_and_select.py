@@ -5,8 +5,7 @@ import math
 
 import pyarrow.parquet as pq
 import pytest
-from pipeline_running import Here, watch
-from test_pipeline import config, prepare, text, write
+from pipeline_running import Here, config, prepare, text, watch, write
 
 from gptjax.config import ConfigError
 from gptjax.corpus.cleaning import config as cleaning

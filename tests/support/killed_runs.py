@@ -14,7 +14,7 @@ from pathlib import Path
 from gptjax.training.checkpoint_format import TEMPORARY
 from gptjax.training.writers import read_metrics
 
-REPOSITORY = Path(__file__).parents[1]
+REPOSITORY = Path(__file__).parents[2]
 
 CONFIG = '''
 from gptjax.config import default

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-SCRIPT = Path(__file__).parents[1] / "experiments" / "throughput" / "gpu.py"
+SCRIPT = Path(__file__).parents[3] / "experiments" / "throughput" / "gpu.py"
 
 
 @pytest.fixture(scope="module")

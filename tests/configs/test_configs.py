@@ -13,7 +13,7 @@ from gptjax.model.resolve import resolve_model
 from gptjax.parallel.sharding import matching_rows
 from gptjax.tree import parameter_paths
 
-CONFIGS = Path(__file__).parent.parent / "configs"
+CONFIGS = Path(__file__).parents[2] / "configs"
 
 # Published counts. GPT-2: OpenAI's checkpoints; Llama, SmolLM2 and Qwen3: their model cards' safetensors.
 PARAMETERS = {

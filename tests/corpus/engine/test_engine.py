@@ -15,6 +15,7 @@ from gptjax.config import ConfigError, RunError
 from gptjax.corpus.engine import Stage, run_stage
 from gptjax.corpus.engine.local import LocalProcesses
 
+REPOSITORY = Path(__file__).parents[3]
 INPUTS = [{"letter": letter, "count": 1000 + i} for i, letter in enumerate("abcdefgh")]
 
 
@@ -162,8 +163,8 @@ def test_what_no_other_task_could_do_better_ends_the_run(tmp_path, processes, un
 DRIVER = """
 import sys
 from pathlib import Path
-sys.path.insert(0, {tests!r})
-from test_engine import *
+sys.path.insert(0, {repository!r})
+from tests.corpus.engine.test_engine import *
 if __name__ == "__main__":
     signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored where pytest itself is in the background
     with LocalProcesses(2) as executor:
@@ -174,7 +175,7 @@ if __name__ == "__main__":
 @pytest.mark.parametrize("by", [signal.SIGKILL, signal.SIGINT])
 def test_a_killed_driver_takes_its_workers_along_and_the_same_call_goes_on(tmp_path, processes, unbroken, by):
     script = tmp_path / "driver.py"
-    script.write_text(DRIVER.format(tests=str(Path(__file__).parent), folder=str(tmp_path)))
+    script.write_text(DRIVER.format(repository=str(REPOSITORY), folder=str(tmp_path)))
     driver = subprocess.Popen([sys.executable, script], stderr=subprocess.DEVNULL)
     work = tmp_path / "work"
     wait_for(lambda: len(list(work.glob("*/*.json"))) == 7 and len(list(work.glob("*/*.attempt"))) == 1)
@@ -206,8 +207,7 @@ def wait_for(condition, seconds=30):
 @pytest.fixture
 def importable(monkeypatch):
     """Workers that are no children of this process find this file, and gptjax where it is not installed."""
-    here = Path(__file__)
-    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(here.parent), str(here.parents[2])]))
+    monkeypatch.setenv("PYTHONPATH", str(REPOSITORY))
 
 
 def test_on_ray_a_killed_worker_is_replaced(tmp_path, unbroken, importable):

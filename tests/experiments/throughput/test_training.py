@@ -7,7 +7,7 @@ import jax
 import numpy as np
 import pytest
 
-FOLDER = Path(__file__).parents[1] / "experiments" / "throughput"
+FOLDER = Path(__file__).parents[3] / "experiments" / "throughput"
 
 
 @pytest.fixture

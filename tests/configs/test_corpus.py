@@ -10,7 +10,7 @@ from gptjax.config import ConfigError
 from gptjax.corpus.config import validate
 from gptjax.corpus.listing import list_sources
 
-RECIPES = Path(__file__).parent.parent.parent / "configs" / "corpus"
+RECIPES = Path(__file__).parents[2] / "configs" / "corpus"
 NAMES = [
     "standard_library",
     "python_environment",
