@@ -1,7 +1,8 @@
 """Compiles the real training step for H200 GPUs on a machine that has none, and reads off what it will need.
 
   pip install --no-deps jax-cuda12-plugin==V jax-cuda12-pjrt==V nvidia-cudnn-cu12      (V: the version of jax)
-  python experiments/ahead_of_time/compile_for_gpu.py
+  python experiments/ahead_of_time/compile_for_gpu.py             # each config on a mesh of its own
+  python experiments/ahead_of_time/compile_for_gpu.py --savings   # one config, with each way of saving memory
 
 It finds what only a GPU compilation shows: a kernel that refuses the shapes, a collective that should not be there, a
 step that does not fit. Nothing is timed and GEMMs are not autotuned.
@@ -17,6 +18,7 @@ os.environ["JAX_SKIP_CUDA_CONSTRAINTS_CHECK"] = "1"  # there is no driver to ask
 import functools
 import importlib.util
 import re
+import sys
 import time
 from pathlib import Path
 
@@ -60,14 +62,33 @@ gpu_device_info {
 }
 """
 
-#       config, GPUs, rows a step, mesh
+#       config, GPUs, rows per step, fields that differ
 CASES = (
-    ("gpt2:124m", 1, 64, dict(data=1)),
-    ("gpt2:124m", 8, 512, dict(data=8)),
-    ("gpt2:124m", 8, 512, dict(data=1, fsdp=8)),
-    ("depth:12", 1, 64, dict(data=1)),
-    ("llama:1b", 8, 64, dict(data=1, fsdp=4, tensor=2)),
-    ("qwen3:1.7b", 8, 64, dict(data=1, fsdp=8)),
+    ("gpt2:124m", 1, 64, {"mesh.data": 1}),
+    ("gpt2:124m", 8, 512, {"mesh.data": 8}),
+    ("gpt2:124m", 8, 512, {"mesh.data": 1, "mesh.fsdp": 8}),
+    ("depth:12", 1, 64, {"mesh.data": 1}),
+    ("llama:1b", 8, 64, {"mesh.data": 1, "mesh.fsdp": 4, "mesh.tensor": 2}),
+    ("qwen3:1.7b", 8, 64, {"mesh.data": 1, "mesh.fsdp": 8}),
+)
+
+PLAIN = {"training.loss_chunk": 0, "model.remat": "none", "training.gradient_accumulation_steps": 1}
+SAVINGS = (
+    ("nothing", 1, {}),
+    ("bfloat16 first moments", 1, {"optimizer.first_moment_dtype": "bfloat16"}),
+    ("logits in chunks", 1, {"training.loss_chunk": 8192}),
+    ("layers recomputed, products kept", 1, {"model.remat": "dots"}),
+    ("layers recomputed whole", 1, {"model.remat": "full"}),
+    ("four micro-batches", 1, {"training.gradient_accumulation_steps": 4}),
+    ("eight micro-batches", 1, {"training.gradient_accumulation_steps": 8}),
+    ("chunks, recomputed whole", 1, {"training.loss_chunk": 8192, "model.remat": "full"}),
+    (
+        "chunks, recomputed whole, eight micro-batches",
+        1,
+        {"training.loss_chunk": 8192, "model.remat": "full", "training.gradient_accumulation_steps": 8},
+    ),
+    ("eight GPUs, data", 8, {"mesh.data": 8}),
+    ("eight GPUs, fsdp", 8, {"mesh.data": 1, "mesh.fsdp": 8}),
 )
 
 
@@ -79,42 +100,57 @@ def load_config(name: str) -> ConfigDict:
     return module.get_config(argument)
 
 
-def compile_step(name: str, num_gpus: int, rows: int, mesh_sizes: dict[str, int]):
-    """The compiled step, its resolved config and the seconds that compiling took."""
+def compile_step(name: str, num_gpus: int, rows: int, fields: dict[str, object]):
+    """The compiled step, its resolved config and the seconds that compiling took. fields: {'mesh.fsdp': 8, …}."""
     config = load_config(name)
-    config.training.update(batch_size=rows, gradient_accumulation_steps=1)
-    config.mesh.update(mesh_sizes)
+    config.update_from_flattened_dict({"training.batch_size": rows, "training.gradient_accumulation_steps": 1} | fields)
     validate(config)
     length = config.data.sequence_length
     config.model = ConfigDict(
         resolve_model(config.model, platform="gpu", vocab_size=config.model.vocab_size or 32768, sequence_length=length)
     )
-    units = Units(rows * length, total_steps=10_000)
+    units = Units(rows * length, total_steps=100_000)
     topology = topologies.get_topology_desc(platform="cuda", target_config=H200, topology=f"1x1x{num_gpus}")
     mesh = make_mesh(config.mesh, topology.devices)
-    trainer = make_trainer(FrozenConfigDict(config), mesh, 10_000, functools.partial(units.steps, field="schedule"))
+    trainer = make_trainer(FrozenConfigDict(config), mesh, 100_000, functools.partial(units.steps, field="schedule"))
     started = time.perf_counter()
     with jax.set_mesh(mesh):
         compiled = trainer.compile_train_step(trainer.abstract_batch())
     return compiled, config, time.perf_counter() - started
 
 
-def main() -> None:
+def gibibytes(compiled) -> tuple[float, float]:
+    """GiB of one GPU: (state and batch, what the step needs beside them)."""
+    memory = compiled.memory_analysis()
+    return memory.argument_size_in_bytes / 2**30, memory.temp_size_in_bytes / 2**30
+
+
+def cases() -> None:
     names = " | ".join(COLLECTIVES)
     print(f"| config | GPUs, mesh | rows | attention | flash kernels | state GiB | work GiB | {names} | compiled in |")
     print("|---" * (8 + len(COLLECTIVES)) + "|")
-    for name, num_gpus, rows, mesh_sizes in CASES:
-        compiled, config, seconds = compile_step(name, num_gpus, rows, mesh_sizes)
-        text, memory = compiled.as_text(), compiled.memory_analysis()
+    for name, num_gpus, rows, fields in CASES:
+        compiled, config, seconds = compile_step(name, num_gpus, rows, fields)
+        text, (state, work) = compiled.as_text(), gibibytes(compiled)
         counts = " | ".join(str(len(re.findall(rf"\b{c}(?:-start)?\(", text))) for c in COLLECTIVES)
-        axes = " x ".join(f"{axis} {size}" for axis, size in mesh_sizes.items() if size > 1) or "one"
+        sizes = {field.removeprefix("mesh."): size for field, size in fields.items()}
+        axes = " x ".join(f"{axis} {size}" for axis, size in sizes.items() if size > 1) or "one"
         print(
             f"| {name} | {num_gpus}, {axes} | {rows} | {config.model.attention} | {text.count('__cudnn$fmha')} "
-            f"| {memory.argument_size_in_bytes / 2**30:.2f} | {memory.temp_size_in_bytes / 2**30:.1f} "
-            f"| {counts} | {seconds:.0f} s |",
+            f"| {state:.2f} | {work:.1f} | {counts} | {seconds:.0f} s |",
             flush=True,
         )
 
 
+def savings(name: str = "gpt2:350m", rows: int = 32) -> None:
+    print(f"| {name}, {rows} rows of 1,024 tokens per step | fields | state GiB | work GiB | together |")
+    print("|---" * 5 + "|")
+    for what, num_gpus, fields in SAVINGS:
+        compiled, _, _ = compile_step(name, num_gpus, rows, PLAIN | {"mesh.data": 1} | fields)
+        state, work = gibibytes(compiled)
+        texts = " ".join(f"`{field}={value}`" for field, value in fields.items())
+        print(f"| {what} | {texts} | {state:.2f} | {work:.1f} | {state + work:.1f} |", flush=True)
+
+
 if __name__ == "__main__":
-    main()
+    savings() if "--savings" in sys.argv[1:] else cases()

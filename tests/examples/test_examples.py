@@ -1,0 +1,90 @@
+"""What lies in examples/ passes its linters, and the Slurm script saves, queues itself again, or passes a failure on."""
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+EXAMPLES = Path(__file__).parents[2] / "examples"
+REPOSITORY = EXAMPLES.parent
+
+
+@pytest.mark.parametrize("command", [["hadolint", "Containerfile"], ["shellcheck", "slurm.sbatch"]], ids=lambda c: c[0])
+def test_linters_find_nothing(command):
+    linter = Path(sys.executable).parent / command[0]
+    if not linter.exists():
+        pytest.skip(f"{command[0]} is not installed beside this Python (extra dev)")
+    done = subprocess.run([linter, EXAMPLES / command[1]], capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (0, "")
+
+
+def test_the_container_copies_what_there_is():
+    lines = (EXAMPLES / "Containerfile").read_text().splitlines()
+    copied = [name for line in lines if line.startswith("COPY ") for name in line.split()[1:-1]]
+    assert copied and all((REPOSITORY / name).exists() for name in copied)
+
+
+# Slurm's commands, as far as the script needs them: srun starts the tasks, scancel signals them, scontrol notes a call.
+COMMANDS = {
+    "srun": 'echo "$@" >"$NOTES/srun"; shift; exec "$@"',
+    "scancel": 'echo "$@" >"$NOTES/scancel"; kill -TERM "$(cat "$NOTES/task")"',
+    "scontrol": 'echo "$@" >"$NOTES/scontrol"',
+}
+# In place of Python with gptjax: a training that saves when it is asked to stop, and ends by itself when told so.
+TASK = """
+echo $$ >"$NOTES/task"
+case "$*" in *fail*) exit 3;; *quick*) exit 0;; esac
+trap 'sleep 0.2; echo saved >"$NOTES/saved"; exit 0' TERM
+: >"$NOTES/ready"
+while :; do sleep 0.05; done
+"""
+
+
+@pytest.fixture
+def slurm(tmp_path):
+    """Starts the script with the given arguments: (process, folder with notes of what was called)."""
+    for name, body in (COMMANDS | {"task": TASK}).items():
+        path = tmp_path / "bin" / name
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(f"#!/usr/bin/env bash\n{body}\n")
+        path.chmod(0o755)
+    notes = tmp_path / "notes"
+    notes.mkdir()
+    environment = os.environ | {
+        "PATH": f"{tmp_path / 'bin'}:{os.environ['PATH']}",
+        "NOTES": str(notes),
+        "SLURM_JOB_ID": "17",
+        "PYTHON": str(tmp_path / "bin" / "task"),
+    }
+
+    def start(*arguments):
+        return subprocess.Popen(["bash", EXAMPLES / "slurm.sbatch", *arguments], env=environment), notes
+
+    return start
+
+
+def wait_for(path, process):
+    while not path.exists():
+        assert process.poll() is None, "the script ended early"
+        signal.sigtimedwait([], 0.02)
+
+
+def test_before_the_time_limit_it_saves_and_queues_itself_again(slurm):
+    script, notes = slurm("--workdir=runs/mine")
+    wait_for(notes / "ready", script)
+    script.send_signal(signal.SIGTERM)
+    assert script.wait(60) == 0
+    assert (notes / "saved").exists(), "it waits for the tasks to save"
+    assert (notes / "scancel").read_text().split() == ["--signal=TERM", "17"]
+    assert (notes / "scontrol").read_text().split() == ["requeue", "17"]
+    assert (notes / "srun").read_text().split()[-3:] == ["-m", "gptjax.train", "--workdir=runs/mine"]
+
+
+@pytest.mark.parametrize(("how", "status"), [("quick", 0), ("fail", 3)])
+def test_a_run_that_ends_by_itself_is_not_queued_again(slurm, how, status):
+    script, notes = slurm(how)
+    assert script.wait(60) == status
+    assert not (notes / "scontrol").exists()
