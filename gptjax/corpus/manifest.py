@@ -6,6 +6,7 @@ import contextlib
 import json
 import platform
 import re
+from collections.abc import Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -26,10 +27,13 @@ OURS = re.compile(
 )
 
 
-def make_manifest(folder: Path, *, options: dict, tokenizer: Tokenizer, splits: dict, **more: Any) -> dict:
+def make_manifest(
+    folder: Path, *, options: dict, tokenizer: Tokenizer, splits: dict, change: Sequence[str] | None = None, **more: Any
+) -> dict:
     """The manifest of a folder whose shards and tokenizer are already in place.
 
     Args:
+      change: the first text that does not come back from its tokens, and what it becomes; None: all do.
       options: what the output depends on; `finished` compares them.
       more: sections of its own.
     """
@@ -42,12 +46,24 @@ def make_manifest(folder: Path, *, options: dict, tokenizer: Tokenizer, splits: 
             "vocab_size": tokenizer.vocab_size,
             "hash": tokenizer.hash,
             "eos_id": tokenizer.eos_id,
+            "lossless": tokenizer.lossless,
+            "change": change,
             "file": file_entry(folder / tokenizer.file_name),
         },
         **more,
         "options": options,
         "versions": {"python": platform.python_version(), **versions()},
     }
+
+
+def told_change(manifest: dict) -> str:
+    """What the tokenizer cannot give back, in a sentence; '' where every document comes back from its tokens."""
+    count = sum(section.get("changed_documents", 0) for section in manifest["splits"].values())
+    if not count:
+        return ""
+    was, becomes = manifest["tokenizer"]["change"]
+    documents = f"{count:,} documents come" if count > 1 else "1 document comes"
+    return f"{documents} back from the tokens as another text, for example {was!r} as {becomes!r}"
 
 
 def versions() -> dict[str, str]:

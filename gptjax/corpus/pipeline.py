@@ -98,6 +98,7 @@ class Pipeline:
             self.folder,
             options=options,
             tokenizer=tokens,
+            change=next((shard.encoded["change"] for shard in shards if shard.encoded["change"]), None),
             splits={split: self.assemble(shards, encoded, split, tokens) for split in self._splits},
             skipped=funnel.total(skipped),
             sources=funnel.by_source(self.config, self.listing, shards, skipped),
@@ -198,7 +199,7 @@ class Pipeline:
         compare = {path: tokenizer.load(path).hash for path in self.config.tokenizer.compare}
         options = {"split": self._split, "bos": self.config.tokens.bos, "compare": compare}
         inputs, sizes = inputs_of(shards, lambda shard: {"tokenizer": tokenizer_file})
-        results = self._run(Stage("encode", encode, options=options), inputs, sizes)
+        results = self._run(Stage("encode", encode, version=2, options=options), inputs, sizes)
         for shard, result in zip(shards, results):
             shard.encoded = result["report"]
         return [result["files"] for result in results]
@@ -218,8 +219,9 @@ class Pipeline:
         ]
         shard_tokens = self.config.tokens.shard_tokens
         section = assemble(parts, self.folder, split, tokens.vocab_size, shard_tokens, self.config.seed)
-        unknown = sum(shard.encoded["splits"].get(split, {}).get("unknown_tokens", 0) for shard in shards)
-        return {**section, "unknown_tokens": unknown}
+        lost = ("unknown_tokens", "changed_documents")
+        reports = [shard.encoded["splits"].get(split, {}) for shard in shards]
+        return {**section, **{name: sum(report.get(name, 0) for report in reports) for name in lost}}
 
     def _run(
         self,

@@ -19,6 +19,7 @@ import xxhash
 
 from gptjax.config import ConfigError
 from gptjax.corpus.files import write_aside
+from gptjax.corpus.sentencepiece_file import settings, without_dummy_prefix
 
 CONTROL_TOKENS = (
     *("<unk>", "<s>", "</s>", "<pad>"),
@@ -26,14 +27,16 @@ CONTROL_TOKENS = (
 )
 REPLACEMENT = "\N{REPLACEMENT CHARACTER}".encode()
 SPACE_MARK = "\u2581"  # '▁': SentencePiece writes a space so
+_GOES_ON = re.compile("\n[^\n]")  # the end of one line or more, and the first character of the next
 SEGMENT = 1 << 12  # characters that SentencePiece sees at once: short ones stay in the cache
 
 
 class Tokenizer(abc.ABC):
-    """Token ids of a text; `decode(encode(text)) == text` but for characters that a vocabulary lacks.
+    """Token ids of a text; where the tokenizer is lossless, `decode(encode(text)) == text`.
 
     Attributes:
-      kind: 'bpe', 'unigram', 'byte' or 'char'.
+      kind: 'bpe', 'unigram', 'byte' or 'char'; of a SentencePiece model also 'word'.
+      lossless: whether every text comes back as it was.
       vocab_size: V.
       unk_id, bos_id, eos_id, pad_id: ids, `None` where the vocabulary has no such token.
       control_ids: name → id of every control token.
@@ -43,6 +46,8 @@ class Tokenizer(abc.ABC):
 
     kind: str
     file_name: str
+    lossless = True
+    first_bytes = b""  # that the first token of a text stands for beside the text; `decode` leaves them out
 
     def __init__(self, file_bytes: bytes, token_values: list[bytes], control_ids: dict[str, int]):
         self._file_bytes = file_bytes
@@ -67,7 +72,7 @@ class Tokenizer(abc.ABC):
 
     def decode(self, ids: Iterable[int]) -> str:
         """The text that the ids stand for; bytes that are no character become U+FFFD."""
-        return self.decode_bytes(ids).decode("utf-8", errors="replace")
+        return self.decode_bytes(ids).removeprefix(self.first_bytes).decode("utf-8", errors="replace")
 
     def token_bytes(self) -> np.ndarray:
         """int32 [V]: UTF-8 bytes that each token stands for; 0 for control tokens, 1 for the unknown one."""
@@ -85,15 +90,19 @@ class Tokenizer(abc.ABC):
 
 
 class SentencePieceTokenizer(Tokenizer):
-    """A SentencePiece model: ours (tokenizer_training.py) or any other that has an end-of-text token."""
+    """A SentencePiece model: ours (tokenizer_training.py) or any other that has an end-of-text token.
+
+    Its ids are those that the model itself gives the whole text, however long. One thing is mended where the model
+    loses nothing else: a literal '▁', which SentencePiece takes for a space, goes in as the three bytes that it is.
+    """
 
     file_name = "tokenizer.model"
 
     def __init__(self, file_bytes: bytes):
         self._model = model = sentencepiece.SentencePieceProcessor(model_proto=file_bytes)
+        told = settings(file_bytes)
         pieces = [model.id_to_piece(i) for i in range(model.vocab_size())]
-        # Of BPE the scores are ranks of merges, of unigram logarithms of probabilities.
-        self.kind = "unigram" if any(model.get_score(i) % 1 for i in range(len(pieces))) else "bpe"
+        self.kind = told.kind
         controls = {piece: i for i, piece in enumerate(pieces) if model.is_control(i)}
         # The four special ids are the model's own, whatever it calls them.
         special = [model.unk_id(), model.bos_id(), model.eos_id(), model.pad_id()]
@@ -101,13 +110,19 @@ class SentencePieceTokenizer(Tokenizer):
         super().__init__(file_bytes, [self._value(i, piece) for i, piece in enumerate(pieces)], controls)
         if self.eos_id is None:
             raise ConfigError("tokenizer: the SentencePiece model has no end-of-text token (eos_id)")
-        # A literal '▁' in a text is not a space: it goes in as the three bytes it is.
+        self._prefix = told.dummy_prefix and not told.spaces_are_suffixes
+        self._suffix = told.dummy_prefix and told.spaces_are_suffixes
+        self.first_bytes = b" " if self._prefix else b""
+        # What the model rewrites, or has no token for, is lost; byte fallback has one for every character.
+        self.lossless = not (told.rewrites or told.removes_spaces or self._suffix) and told.marks_spaces
+        self.lossless &= sum(model.is_byte(i) for i in range(len(pieces))) == 256
+        # BPE joins what stands side by side into a piece of the vocabulary: where no piece goes on after a newline, no
+        # token does, and a text may be cut there. Unigram weighs whole texts, in sums whose rounding cutting changes.
+        self._cut = self.lossless and self.kind == "bpe" and not any(map(_GOES_ON.search, pieces))
         self._space_mark_ids = [model.piece_to_id(f"<0x{byte:02X}>") for byte in SPACE_MARK.encode()]
-        self._dummy_prefix = model.encode("a", out_type=str)[0].startswith(SPACE_MARK)
-        # Where newlines survive and no longer piece holds one, no token crosses a newline: a text may be cut there.
-        self._newline_is_boundary = False
-        if not any("\n" in piece and piece != "\n" for piece in pieces):
-            self._newline_is_boundary = self.decode(self.encode("a\n b\n")) == "a\n b\n"
+        self._continued = model  # encodes what follows a cut
+        if self._prefix:
+            self._continued = sentencepiece.SentencePieceProcessor(model_proto=without_dummy_prefix(file_bytes))
 
     def _value(self, i: int, piece: str) -> bytes:
         if self._model.is_control(i):
@@ -120,23 +135,28 @@ class SentencePieceTokenizer(Tokenizer):
 
     def decode(self, ids: Iterable[int]) -> str:
         text = super().decode(ids)
-        return text.removeprefix(" ") if self._dummy_prefix else text
+        return text.removesuffix(" ") if self._suffix else text
 
     def encode_batch(self, texts: Sequence[str]) -> list[np.ndarray]:
         # Long documents are cut where no token can cross, so that one of them is shared by all threads, too.
         segments = [self._segments(text) for text in texts]
-        flat = [part.encode() for parts in segments for part in parts]
-        ids = iter(self._model.encode(flat, num_threads=self.threads))
-        return [self._join([next(ids) for _ in parts], parts) for parts in segments]
+        first = self._encode([parts[0] for parts in segments], self._model)
+        rest = iter(self._encode([part for parts in segments for part in parts[1:]], self._continued))
+        return [self._join([ids, *(next(rest) for _ in parts[1:])], parts) for ids, parts in zip(first, segments)]
+
+    def _encode(self, texts: list[str], model: sentencepiece.SentencePieceProcessor) -> list[list[int]]:
+        return model.encode([text.encode() for text in texts], num_threads=self.threads) if texts else []
 
     def _segments(self, text: str) -> list[str]:
         """`text` in parts: a literal '▁' alone, and the rest cut after newlines where that changes no id."""
-        parts = re.split(f"({SPACE_MARK})", text) if SPACE_MARK in text else [text]
-        if self._newline_is_boundary:
+        parts = re.split(f"({SPACE_MARK})", text) if self.lossless and SPACE_MARK in text else [text]
+        if self._cut:
             parts = [piece for part in parts for piece in _cut_after_newlines(part, SEGMENT)]
         return parts
 
     def _join(self, ids: list[list[int]], parts: list[str]) -> np.ndarray:
+        if len(parts) == 1:
+            return np.asarray(ids[0], np.int32)
         ids = [self._space_mark_ids if part == SPACE_MARK else i for i, part in zip(ids, parts)]
         return np.concatenate([np.asarray(i, np.int32) for i in ids])
 
@@ -164,6 +184,7 @@ class CharacterTokenizer(Tokenizer):
 
     kind = "char"
     file_name = "tokenizer.json"
+    lossless = False
 
     def __init__(self, characters: str, control_tokens: Sequence[str] = CONTROL_TOKENS):
         super().__init__(
@@ -213,9 +234,9 @@ def _json_bytes(**fields) -> bytes:
 
 
 def _cut_after_newlines(text: str, size: int) -> list[str]:
-    """`text` in parts of about `size` characters or more, each but the last ending with a newline."""
+    """`text` in parts of about `size` characters or more, cut between a newline and what is none."""
     parts, start = [], 0
-    while len(text) - start > size and (cut := text.find("\n", start + size) + 1):
-        parts.append(text[start:cut])
-        start = cut
+    while len(text) - start > size and (found := _GOES_ON.search(text, start + size)):
+        parts.append(text[start : found.end() - 1])
+        start = found.end() - 1
     return [*parts, text[start:]] if parts else [text]

@@ -11,6 +11,7 @@ from rich.progress import BarColumn, Progress, ProgressColumn, Task, TextColumn,
 from rich.table import Column, Table
 
 from gptjax.corpus.card import CARD
+from gptjax.corpus.manifest import told_change
 from gptjax.corpus.sources import KEPT
 
 MEGABYTE = 1_000_000
@@ -60,6 +61,8 @@ def summary(console: Console, folder: Path, manifest: dict) -> None:
     console.print(_splits(manifest))
     made = manifest["tokenizer"]
     console.print(f"tokenizer {made['kind']}, {made['vocab_size']:,} tokens; {manifest['dtype']} shards in {folder}")
+    if change := told_change(manifest):
+        console.print(change, markup=False)
     for reason, count in manifest["skipped"].items():
         if reason.startswith(KEPT):
             console.print(f"{count:,} documents {reason}")

@@ -7,13 +7,17 @@ from collections import Counter
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
+import sentencepiece
 from pipeline_running import Here, config, prepare, text, watch, write
+from rich.console import Console
 
 from gptjax.config import ConfigError
 from gptjax.corpus import tokenizer
+from gptjax.corpus.cleaning import config as cleaning
 from gptjax.corpus.config import default, source
 from gptjax.corpus.documents import document_id
 from gptjax.corpus.pipeline import Pipeline
+from gptjax.corpus.view import summary
 from gptjax.data.prepared import check_files, split_files
 from gptjax.data.tokens import TokenSource
 
@@ -218,4 +222,36 @@ def test_unknown_characters_are_counted(folder, prepared, tmp_path):
     known = set(json.loads((tmp_path / "tokenizer.json").read_text())["characters"])
     for split, section in manifest["splits"].items():
         texts = [text for text, *_ in documents(*prepared, split)]
+        assert section["changed_documents"] == len(texts), "each names its number, by digits that are not known"
         assert section["unknown_tokens"] == sum(letter not in known for text in texts for letter in text) > 0
+
+
+def test_text_that_a_given_tokenizer_changes_is_counted_and_told_once(tmp_path, capsys):
+    (tmp_path / "folder").mkdir()
+    kept = ["plain words", "and more", "  and again and more of it"]
+    (tmp_path / "folder" / "a.jsonl").write_text(
+        "".join(json.dumps({"text": one}) + "\n" for one in [*kept, "a ﬁne ½"])
+    )
+    made = default()
+    made.sources = (source(name="one", kind="text", path=f"{tmp_path}/folder"),)
+    made.cleaning.update(cleaning.off())
+    made.split.validation_fraction = 0.0
+    with open(tmp_path / "nfkc.model", "wb") as file:
+        sentencepiece.SentencePieceTrainer.train(
+            sentence_iterator=iter([*kept, "fine 1/2"]),
+            model_writer=file,
+            model_type="bpe",
+            vocab_size=290,
+            normalization_rule_name="nfkc",
+            remove_extra_whitespaces=False,
+            byte_fallback=True,
+            minloglevel=3,
+        )
+    made.tokenizer.name = str(tmp_path / "nfkc.model")
+    manifest = prepare(made, tmp_path / "out")
+    assert manifest["splits"]["train"]["changed_documents"] == 1 and not manifest["tokenizer"]["lossless"]
+    assert manifest["tokenizer"]["change"] == ["a ﬁne ½", "a fine 1⁄2"]
+    summary(Console(width=200), tmp_path / "out", manifest)
+    told = "1 document comes back from the tokens as another text, for example 'a ﬁne ½' as 'a fine 1⁄2'"
+    assert capsys.readouterr().out.count(told) == 1
+    assert told in (tmp_path / "out" / "card.md").read_text()

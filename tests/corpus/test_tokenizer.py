@@ -1,4 +1,5 @@
 import io
+import random
 import subprocess
 import sys
 import sysconfig
@@ -125,40 +126,126 @@ def test_saved_and_loaded_it_is_the_same(tokenizer, tmp_path):
     assert len({BPE.hash, BYTE.hash, CharacterTokenizer("ab").hash, CharacterTokenizer("ba").hash}) == 4
 
 
-def test_a_foreign_sentencepiece_model_loads(tmp_path):
-    """As Llama's: a dummy prefix, no padding token, newlines that are no token."""
-    sentencepiece.SentencePieceTrainer.train(
-        sentence_iterator=iter(TEXT.splitlines()),
-        model_prefix=str(tmp_path / "foreign"),
-        vocab_size=600,
-        model_type="bpe",
-        byte_fallback=True,
-        minloglevel=3,
-    )
-    tokenizer = load(tmp_path / "foreign.model")
-    assert tokenizer.pad_id is None and tokenizer.eos_id == 2
-    assert tokenizer.encode("hello there") == tokenizer._model.encode("hello there")
-    assert tokenizer.decode(tokenizer.encode("hello there")) == "hello there"
-
-
-def test_a_model_whose_tokens_cross_newlines_is_not_cut_there(monkeypatch):
+def sentencepiece_model(kind, **options):
+    """A SentencePiece model of another's making."""
     model = io.BytesIO()
     sentencepiece.SentencePieceTrainer.train(
         sentence_iterator=iter(TEXT.splitlines()),
         model_writer=model,
+        model_type=kind,
         vocab_size=600,
-        model_type="bpe",
-        byte_fallback=True,
-        add_dummy_prefix=False,
-        remove_extra_whitespaces=False,
-        normalization_rule_name="identity",
-        user_defined_symbols=["\n", "\n\n"],
+        hard_vocab_limit=False,
         minloglevel=3,
+        **options,
     )
+    return tokenizers.SentencePieceTokenizer(model.getvalue())
+
+
+IDENTITY = dict(normalization_rule_name="identity", remove_extra_whitespaces=False)
+LLAMA = dict(**IDENTITY, byte_fallback=True)
+GEMMA = dict(**LLAMA, add_dummy_prefix=False, user_defined_symbols=["\n", "\n\n", "▁▁", "▁▁▁", "\t", "<x y>"])
+FOREIGN = {  # name → (kind, options, whether it is lossless)
+    "llama": ("bpe", LLAMA, True),
+    "gemma": ("bpe", GEMMA, True),
+    "unigram": ("unigram", LLAMA, True),
+    "newlines within tokens": ("bpe", {**GEMMA, "user_defined_symbols": ["\n", "\nx", "\n\n"]}, True),
+    "defaults": ("bpe", {}, False),
+    "NMT's NFKC with bytes": ("unigram", dict(byte_fallback=True), False),
+    "NFKC": ("bpe", {**LLAMA, "normalization_rule_name": "nfkc"}, False),
+    "extra spaces removed": ("bpe", {**LLAMA, "remove_extra_whitespaces": True}, False),
+    "no prefix, spaces removed": ("bpe", {**LLAMA, "remove_extra_whitespaces": True, "add_dummy_prefix": False}, False),
+    "no bytes": ("bpe", IDENTITY, False),
+    "no bytes, unigram": ("unigram", {**IDENTITY, "user_defined_symbols": ["\n"]}, False),
+    "spaces as suffixes": ("bpe", {**LLAMA, "treat_whitespace_as_suffix": True}, False),
+    "words": ("word", IDENTITY, False),
+    "characters": ("char", LLAMA, True),
+}
+
+
+def hostile_corpus(seed):
+    """2,000 texts of what breaks tokenizers, and some of them together as long documents."""
+    draw = random.Random(seed)
+    pieces = [
+        *(
+            "a",
+            "b",
+            "def",
+            "return",
+            "x y",
+            " ",
+            " ",
+            "  ",
+            "    ",
+            "\n",
+            "\n",
+            "\n\n",
+            "\n ",
+            " \n",
+            "\nx",
+            "\t",
+            "\r\n",
+        ),
+        *(
+            "<x y>",
+            "é",
+            "日本",
+            "😀",
+            "\u0301",
+            "ﬁ½",
+            "\u3000",
+            "\xa0",
+            "\u200b",
+            "\x85",
+            "\u2028",
+            "\0",
+            "\ufeff",
+            "<s>",
+            "⁇",
+        ),
+    ]
+    texts = [*HOSTILE, *("".join(draw.choices(pieces, k=draw.randrange(40))) for _ in range(1700))]
+    texts += ["".join(draw.choices(["▁", "a", " ", "\n", "b▁"], k=draw.randrange(12))) for _ in range(300)]
+    return texts + ["".join(draw.choices(texts, k=500)) for _ in range(6)]
+
+
+@pytest.mark.parametrize("kind, options, lossless", FOREIGN.values(), ids=FOREIGN)
+def test_a_given_model_encodes_as_it_does_itself_and_text_comes_back(kind, options, lossless, monkeypatch):
+    tokenizer = sentencepiece_model(kind, **options)
+    assert (tokenizer.kind, tokenizer.lossless) == (kind, lossless)
+    monkeypatch.setattr(tokenizers, "SEGMENT", 50)
+    texts = hostile_corpus(seed=len(kind))
+    assert len(texts) > 2000 and max(map(len, texts)) > 10_000
+    changed = 0
+    for text, ids, own in zip(texts, tokenizer.encode_batch(texts), tokenizer._model.encode(texts)):
+        if "▁" not in text or not lossless:
+            assert ids.tolist() == own, text
+        changed += tokenizer.decode(ids) != text
+    assert (changed == 0) is lossless
+    assert lossless or any(tokenizer.decode(tokenizer.encode(text)) == text for text in ("a b", "def"))
+
+
+def test_a_model_that_puts_a_space_before_every_text_keeps_the_mark_and_cuts():
+    llama = sentencepiece_model("bpe", **LLAMA)
+    assert llama.decode(llama.encode("a▁b")) == "a▁b" and llama.decode(llama.encode("▁ b")) == "▁ b"
+    text = "a line of text\n\n" * 10_000
+    assert len(llama._segments(text)) > 10, "long documents are shared by threads"
+    assert llama.decode_bytes(llama.encode(text)) == b" " + text.encode(), "one space for all of the document"
+
+
+def test_unigram_weighs_whole_texts_and_is_not_cut():
+    """Its sums are rounded: cut, a document of 300,000 characters would have other tokens here and there."""
+    kind, options, _ = FOREIGN["unigram"]
+    unigram = sentencepiece_model(kind, **{**options, "add_dummy_prefix": False})
+    lines = random.Random(0).choices(TEXT.replace("▁", "").splitlines(keepends=True), k=8000)
+    assert unigram.encode("".join(lines)) == unigram._model.encode("".join(lines))
+
+
+def test_newlines_within_tokens_are_no_place_to_cut(monkeypatch):
     monkeypatch.setattr(tokenizers, "SEGMENT", 1)
-    tokenizer = tokenizers.SentencePieceTokenizer(model.getvalue())
-    assert tokenizer.encode("a\n\nb") == tokenizer._model.encode("a\n\nb")
-    assert len(tokenizer.encode("\n\n")) == 1
+    kind, options, _ = FOREIGN["newlines within tokens"]
+    assert len(sentencepiece_model(kind, **options)._segments("a\nb\nx")) == 1
+    gemma = sentencepiece_model("bpe", **GEMMA)
+    assert gemma._segments("a\n\nb\n") == ["a\n\n", "b\n"] and len(gemma.encode("\n\n")) == 1
 
 
 @pytest.mark.parametrize(

@@ -9,6 +9,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from gptjax.corpus.card.samples import Sample
+from gptjax.corpus.manifest import told_change
 
 MEGABYTE = 1_000_000
 MOST_ROWS = 20  # of languages and licences; the rest is told together
@@ -179,6 +180,7 @@ def _tokens(manifest: dict) -> str:
     return _section(
         "## Tokens",
         f"{made['kind']}, {made['vocab_size']:,} tokens, hash {made['hash']}; stored as {manifest['dtype']}.",
+        f"{_inline(change)}." if (change := told_change(manifest)) else "",
         _table(["source", "split", "tokens", "bytes a token", *(f"by {name}" for name in others)], rows),
     )
 

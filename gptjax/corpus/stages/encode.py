@@ -16,6 +16,7 @@ from gptjax.corpus.tokenizer import Tokenizer
 from gptjax.data.prepared import token_dtype
 
 BATCH_CHARACTERS = 1 << 22  # text that is encoded at once
+SHOWN = 24  # characters of a text that does not come back
 
 # One entry a document, in the order of their tokens.
 INDEX = np.dtype([("id", "<u8"), ("row", "<u4"), ("length", "<u4"), ("bytes", "<u4")])
@@ -26,8 +27,9 @@ def encode(task: Task, folder: Path) -> dict:
 
     inputs: documents, verdicts, tokenizer. options: split, bos, compare: path of another tokenizer → its hash.
 
-    Reports by split documents, bytes, tokens and unknown_tokens, and of the validation split, how many tokens the
-    compared tokenizers need.
+    Reports by split documents, bytes, tokens, unknown_tokens and changed_documents (that decode to another text);
+    change: of the first of those, where it changes; and how many tokens the compared tokenizers need for the validation
+    split.
     """
     tokens = tokenizer.load(task.path(task.inputs["tokenizer"]))
     others = {path: tokenizer.load(path) for path in task.options["compare"]}
@@ -48,6 +50,7 @@ def encode(task: Task, folder: Path) -> dict:
         "bytes": sum(section["bytes"] for section in splits.values()),
         "splits": splits,
         "compared": dict(compared),
+        "change": next((output.change for output in outputs.values() if output.change), None),
     }
 
 
@@ -74,7 +77,8 @@ class _SplitOutput:
         self._dtype = token_dtype(tokens.vocab_size)
         self._file = open(folder / f"{split}.tokens", "wb")
         self._index: list[np.ndarray] = []
-        self._counts = Counter(documents=0, bytes=0, tokens=0, unknown_tokens=0)
+        self._counts = Counter(documents=0, bytes=0, tokens=0, unknown_tokens=0, changed_documents=0)
+        self.change: tuple[str, str] | None = None  # the first there was: a piece of text, and what it becomes
 
     def append(self, keys: list[tuple[int, int]], texts: list[str]) -> None:
         before, after = np.array(self._before, np.int32), np.array([self._tokens.eos_id], np.int32)
@@ -89,8 +93,20 @@ class _SplitOutput:
         self._counts.update(documents=len(texts), bytes=int(index["bytes"].sum(dtype=np.int64)), tokens=len(flat))
         if self._tokens.unk_id is not None:
             self._counts["unknown_tokens"] += int(np.count_nonzero(flat == self._tokens.unk_id))
+        if not self._tokens.lossless:
+            for text, decoded in zip(texts, map(self._tokens.decode, encoded)):
+                if text != decoded:
+                    self._counts["changed_documents"] += 1
+                    self.change = self.change or first_change(text, decoded)
 
     def close(self) -> dict:
         self._file.close()
         np.save(self._path / f"{self._split}.index.npy", np.concatenate(self._index))
         return dict(self._counts)
+
+
+def first_change(text: str, decoded: str) -> tuple[str, str]:
+    """Where two texts differ first: some characters of each, from shortly before."""
+    at = next((i for i, (a, b) in enumerate(zip(text, decoded)) if a != b), min(len(text), len(decoded)))
+    here = slice(max(at - SHOWN // 2, 0), at + SHOWN // 2)
+    return text[here], decoded[here]

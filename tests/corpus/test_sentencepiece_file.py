@@ -1,0 +1,45 @@
+import io
+
+import pytest
+import sentencepiece
+
+from gptjax.corpus.sentencepiece_file import KINDS, settings, without_dummy_prefix
+
+DEFAULTS = dict(rewrites=True, dummy_prefix=True, removes_spaces=True, marks_spaces=True, spaces_are_suffixes=False)
+
+
+def trained(**options):
+    model, text = io.BytesIO(), ["the cat sat on the mat", "a dog and a fox"] * 20
+    options = dict(model_type="bpe", vocab_size=40, hard_vocab_limit=False, minloglevel=3) | options
+    sentencepiece.SentencePieceTrainer.train(sentence_iterator=iter(text), model_writer=model, **options)
+    return model.getvalue()
+
+
+@pytest.mark.parametrize(
+    "option, told",
+    [
+        (dict(), dict()),
+        (dict(normalization_rule_name="identity"), dict(rewrites=False)),
+        (dict(normalization_rule_name="nfkc_cf"), dict()),
+        (dict(add_dummy_prefix=False), dict(dummy_prefix=False)),
+        (dict(remove_extra_whitespaces=False), dict(removes_spaces=False)),
+        (dict(treat_whitespace_as_suffix=True), dict(spaces_are_suffixes=True)),
+        *((dict(model_type=kind), dict(kind=kind)) for kind in KINDS.values()),
+    ],
+)
+def test_a_model_is_read_as_it_was_trained(option, told):
+    assert vars(settings(trained(**option))) == DEFAULTS | dict(kind="bpe") | told
+
+
+def test_an_empty_file_has_the_formats_defaults():
+    assert vars(settings(b"")) == DEFAULTS | dict(kind="unigram", rewrites=False)
+    assert not settings(bytes([26, 2, 40, 0])).marks_spaces, "which no trainer of today makes"
+
+
+def test_without_its_prefix_a_model_is_the_same_but_for_that():
+    with_prefix = trained()
+    without = without_dummy_prefix(with_prefix)
+    assert vars(settings(without)) == vars(settings(with_prefix)) | dict(dummy_prefix=False)
+    one, other = (sentencepiece.SentencePieceProcessor(model_proto=model) for model in (with_prefix, without))
+    assert "".join(one.encode("the cat", out_type=str)) == "▁the▁cat"
+    assert "".join(other.encode("the cat", out_type=str)) == "the▁cat"
