@@ -33,7 +33,8 @@ class Launched:
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=output,
-                env={**os.environ, **environment},
+                # Python keeps back what it prints into a file and not its errors: here they stand in the order of time.
+                env={**os.environ, "PYTHONUNBUFFERED": "1", **environment},
                 start_new_session=True,
             )
 

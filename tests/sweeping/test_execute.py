@@ -124,7 +124,13 @@ def test_an_interrupt_kills_what_needs_the_sweep(scripted, view, detaches, kille
 # --- Processes -------------------------------------------------------------------------------------------------------
 
 
-def test_a_failing_run_stops_no_other_and_shows_its_last_lines(scripted, view):
+@pytest.fixture(params=["", "1"], ids=["buffered", "unbuffered"])
+def surroundings(request, monkeypatch):
+    """Whoever starts a sweep may have Python keep its output back, which is its habit, or not."""
+    monkeypatch.setenv("PYTHONUNBUFFERED", request.param)
+
+
+def test_a_failing_run_stops_no_other_and_shows_its_last_lines(scripted, view, surroundings):
     runs = scripted(WORKS, 3)
     object.__setattr__(runs[1], "script", FAILS)
     outcomes = execute(runs, Processes(2), view, lambda: False)
@@ -167,7 +173,7 @@ def test_finish_in_a_handler_that_interrupts_a_wait(scripted):
     launched.finish()  # once more does nothing
 
 
-def test_a_start_forgets_the_failure_of_the_one_before(scripted):
+def test_a_start_forgets_the_failure_of_the_one_before(scripted, surroundings):
     (run,) = scripted(FAILS)
     assert Launched(run.command, run.workdir, {}).wait() == 3 == exit_status(run.workdir)
     assert last_lines(run.workdir, 1) == ["it broke"]
