@@ -143,7 +143,14 @@ def default() -> ConfigDict:
         )
     )
 
-    config.logging = ConfigDict(dict(every="10 steps", tensorboard=True, plots=True))
+    config.logging = ConfigDict(
+        dict(
+            every="10 steps",  # between two lines on the console and two rows of metrics.jsonl
+            tensorboard=True,  # also write TensorBoard's files into the run's folder
+            wandb="",  # project of Weights & Biases to send everything to, too (needs 'gptjax[wandb]'); "": none
+            plots=True,  # draw the losses into the run's folder at the end
+        )
+    )
     return config.lock()
 
 

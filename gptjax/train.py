@@ -263,7 +263,7 @@ def train(run: Run, checkpoints: Checkpoints, state: TrainState, notes: list[str
     config, start_step = run.config, int(state.step)
     throughput = Throughput(run.tokens_per_step)
     with (
-        MetricsWriter(run.workdir, config.logging.tensorboard, start_step or None) as writer,
+        MetricsWriter(run.workdir, config.logging.tensorboard, start_step or None, config) as writer,
         consoles.TrainingView(run.console, run.total_steps, start_step, CONVENTION) as view,
         StopRequest() as stop,
     ):
@@ -316,7 +316,7 @@ def train(run: Run, checkpoints: Checkpoints, state: TrainState, notes: list[str
             if run.every("evaluation.sample_every", done):
                 progress.flush()
                 with throughput.pause("sampling"), view.busy("sampling"):
-                    view.note(sample(run, state))
+                    view.note(sample(run, state, writer))
 
         progress.flush()
         profiler.close()
@@ -408,14 +408,15 @@ def save(run: Run, checkpoints: Checkpoints, state: TrainState, scores: dict[str
     checkpoints.save(step, state, metadata, scores)
 
 
-def sample(run: Run, state: TrainState) -> str:
-    """Continues the config's prompt, into `samples/`; returns the beginning of the text."""
+def sample(run: Run, state: TrainState, writer: MetricsWriter) -> str:
+    """Continues the config's prompt, into `samples/` and where else texts are shown; returns it."""
     evaluation, step = run.config.evaluation, int(state.step)
     generator = Generator(state.best_params, run.config, run.tokenizer)
     (completion,) = generator.generate(
         [evaluation.sample_prompt], max_new_tokens=evaluation.sample_tokens, temperature=0.8, top_p=0.95
     )
     text = completion.prompt + completion.text
+    writer.text(step, "sample", text)
     if jax.process_index() == 0:
         folder = run.workdir / "samples"
         folder.mkdir(exist_ok=True)

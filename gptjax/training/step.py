@@ -22,12 +22,14 @@ P = jax.sharding.PartitionSpec
 
 
 def make_train_step(
-    model: Decoder, optimizer: optax.GradientTransformation, learning_rate: Callable, config: Any
+    model: Decoder, optimizer: optax.GradientTransformation, learning_rates: Mapping[str, Callable], config: Any
 ) -> Callable[[TrainState, Batch], tuple[TrainState, dict[str, jax.Array]]]:
     """The step of a run: batch [A, B/A, T] → gradients → update, with the scalars to report.
 
     The loss of every micro-batch is divided by the supervised tokens of the *whole* batch before it is differentiated,
     so A micro-batches, any padding and any mesh give the gradient of one big batch.
+
+    learning_rates: name of the metric → step → rate.
 
     An update is dropped when the loss or the gradient is not finite and `training.on_nonfinite` is 'skip', or when a
     z-score exceeds `training.outlier_zscore`: parameters and statistics of the optimizer stay as they were. Counters go
@@ -85,7 +87,7 @@ def make_train_step(
             "train/loss_zscore": zscores["loss"],
             "train/gradient_norm_zscore": zscores["gradient_norm"],
             "train/supervised_tokens": total_weight,
-            "learning_rate": learning_rate(state.step),
+            **{name: rate(state.step) for name, rate in learning_rates.items()},
         }
         new = TrainState(state.step + 1, params, opt_state, ema, monitor)
         if training.on_nonfinite == "skip" or training.outlier_zscore:

@@ -31,7 +31,8 @@ class Trainer:
     Attributes:
       config: resolved and frozen.
       mesh: in force (`jax.set_mesh`) whenever a method is called.
-      learning_rate: step → the rate of the schedule, at `optimizer.learning_rate` (with Muon: of what AdamW updates).
+      learning_rates: name of the field → step → its rate by the schedule: `learning_rate` and, with Muon, also
+        `muon_learning_rate`.
       abstract_state: the training state as shapes, each with its sharding.
     """
 
@@ -39,7 +40,7 @@ class Trainer:
     mesh: Mesh
     model: Decoder
     optimizer: optax.GradientTransformation
-    learning_rate: Callable
+    learning_rates: dict[str, Callable]
     abstract_state: TrainState
 
     def init(self, params: Any = None) -> TrainState:
@@ -63,7 +64,7 @@ class Trainer:
 
     def compile_train_step(self, batch: Any) -> jax.stages.Compiled:
         """(state, batch) → (state, metrics) for batches shaped and placed like `batch`; the old state is given up."""
-        step = make_train_step(self.model, self.optimizer, self.learning_rate, self.config)
+        step = make_train_step(self.model, self.optimizer, self.learning_rates, self.config)
         shardings = jax.tree.map(lambda leaf: leaf.sharding, self.abstract_state)
         jitted = jax.jit(step, donate_argnums=0, out_shardings=(shardings, replicated(self.mesh)))
         return jitted.lower(self.abstract_state, abstract(batch)).compile(
@@ -102,9 +103,9 @@ def make_trainer(config: FrozenConfigDict, mesh: Mesh, total_steps: int, steps_o
     params = jax.eval_shape(functools.partial(init_params, config.model), jax.random.key(0))
     schedule_of_peak = functools.partial(_schedule_of_peak, config.schedule, total_steps, steps_of)
     optimizer = make_optimizer(config.optimizer, schedule_of_peak, params)
-    trainer = Trainer(
-        config, mesh, model, optimizer, schedule_of_peak(config.optimizer.learning_rate), abstract_state=None
-    )
+    names = ("learning_rate", "muon_learning_rate") if config.optimizer.name == "muon" else ("learning_rate",)
+    learning_rates = {name: schedule_of_peak(config.optimizer[name]) for name in names}
+    trainer = Trainer(config, mesh, model, optimizer, learning_rates, abstract_state=None)
     shapes = jax.eval_shape(trainer._init_from, params)
     shardings = state_sharding(mesh, shapes)
     placed = jax.tree.map(

@@ -16,12 +16,12 @@ import pytest
 from tensorboardX.proto.event_pb2 import Event
 from tensorboardX.record_writer import masked_crc32c
 
-from gptjax.training import writers
+from gptjax.training import patient_file
+from gptjax.training.tensorboard import TensorBoardWriter
 from gptjax.training.writers import (
     FILE_NAME,
     JsonLinesWriter,
     MetricsWriter,
-    TensorBoardWriter,
     read_metrics,
     truncate_after,
 )
@@ -187,7 +187,7 @@ def disk(monkeypatch):
             Disk.room -= written
             return written
 
-    monkeypatch.setattr(writers, "open", Disk, raising=False)
+    monkeypatch.setattr(patient_file, "open", Disk, raising=False)
     return Disk
 
 
@@ -195,7 +195,7 @@ def disk(monkeypatch):
 def errors(monkeypatch):
     """The errors that are logged."""
     messages = []
-    monkeypatch.setattr(writers.logging, "error", lambda message, *values: messages.append(message % values))
+    monkeypatch.setattr(patient_file.logging, "error", lambda message, *values: messages.append(message % values))
     return messages
 
 
