@@ -3,25 +3,43 @@
 from __future__ import annotations
 
 import ast
-import functools
-import os
-import re
+import math
 import sys
-import traceback
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any
 
 from absl import app, flags, logging
 from ml_collections import ConfigDict, config_flags
 
 from gptjax.config import ConfigError, RunError, default, flatten, suggestion
+from gptjax.user_code import load_config
 
 
-def define_config_flag(example: str = "configs/gpt2.py:124m") -> flags.FlagHolder:
-    """--config=FILE.py[:argument], with --config.section.field=value to override any field of it."""
-    return config_flags.DEFINE_config_file(
+class _ConfigFileParser(flags.ArgumentParser):
+    """Loads the file of --config. `fields` makes a config with every field that --config.FIELD=VALUE may name."""
+
+    def __init__(self, fields: Callable[[], ConfigDict]):
+        self.fields = fields
+
+    def parse(self, path: str) -> ConfigDict:
+        return load_config(path, self.fields).lock()
+
+    def flag_type(self) -> str:
+        return "config file"
+
+
+def define_config_flag(
+    example: str = "configs/gpt2.py:124m", fields: Callable[[], ConfigDict] = default
+) -> flags.FlagHolder:
+    """--config=FILE.py[:argument], with --config.section.field=value to override any field of it.
+
+    fields: makes a config with every field that may be named.
+    """
+    holder = config_flags.DEFINE_config_file(
         "config", None, f"A file such as {example}; --config.section.field=value overrides a field of it."
     )
+    flags.FLAGS["config"].parser = _ConfigFileParser(fields)
+    return holder
 
 
 def named_value(text: str) -> tuple[str, Any]:
@@ -39,13 +57,10 @@ def named_value(text: str) -> tuple[str, Any]:
         return name, value
 
 
-def run(
-    main: Callable[[list[str]], int | None], arguments: int = 0, fields: Callable[[], ConfigDict] = default
-) -> None:
+def run(main: Callable[[list[str]], int | None], arguments: int = 0) -> None:
     """Runs `main(argv)` under absl, and exits with its return value.
 
     arguments: how many a command takes besides its flags, at most.
-    fields: a config with every field that --config.FIELD=VALUE may name.
 
     Mistakes of the user (`ConfigError`, bad flags, stray arguments) and of the machine (`OSError`: no space left, no
     permission) end in one line on stderr and exit code 2, a run that broke down (`RunError`) in one line and 1, Ctrl-C
@@ -68,16 +83,17 @@ def run(
             print("interrupted", file=sys.stderr)
             return 130
 
-    app.run(guarded, flags_parser=functools.partial(_parse_flags, flatten(fields())))
+    app.run(guarded, flags_parser=_parse_flags)
 
 
-def _parse_flags(known: Mapping[str, Any], argv: list[str]) -> list[str]:
+def _parse_flags(argv: list[str]) -> list[str]:
     if {"--help", "-h", "-help"} & set(argv[1:]):  # absl's own would exit with 1
         app.usage(shorthelp=True, writeto_stdout=True)
         sys.exit(0)
     try:
-        _check_overrides(argv[1:], known)
+        _check_overrides(argv[1:])
         rest = flags.FLAGS(argv)
+        _check_numbers()
         if flags.FLAGS["verbosity"].using_default_value:  # absl would set INFO: libraries' news of their own work
             flags.FLAGS.verbosity = logging.WARNING
         return rest
@@ -85,36 +101,36 @@ def _parse_flags(known: Mapping[str, Any], argv: list[str]) -> list[str]:
         sys.exit(_fail(error))
     except flags.Error as error:
         sys.exit(_fail(_cause_of(error)))
-    except Exception as error:  # a config file is the user's own program: where it fails, not how it was called
-        place = traceback.extract_tb(error.__traceback__)[-1]
-        sys.exit(_fail(f"{place.filename}, line {place.lineno}: {type(error).__name__}: {error}"))
 
 
 def _cause_of(error: flags.Error) -> str:
-    """The message of a flag error; of a config file that failed, its own error instead of ml_collections' traceback."""
-    message = str(error)
-    if "Error whilst parsing config file" not in message:
-        return f"{message} (see --help)"
-    flag = message.partition(": ")[0]
-    is_cause = re.compile(r"\s*[\w.]+(Error|Exception)\b")
-    cause = next((line for line in reversed(message.splitlines()) if is_cause.match(line)), message)
-    return cause.removeprefix("gptjax.config.ConfigError: ") if "ConfigError" in cause else f"{flag}: {cause}"
+    """The message of a flag's error; where its value is a config file that failed, what is wrong with the file."""
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, ConfigError):
+            return str(cause)
+        cause = cause.__cause__ or cause.__context__
+    return f"{error} (see --help)"
 
 
-def _check_overrides(arguments: list[str], known: Mapping[str, Any]) -> None:
+def _check_numbers() -> None:
+    """Raises ConfigError for a flag that is no number or infinite: no flag has a meaning for these."""
+    for name in flags.FLAGS:
+        value = flags.FLAGS[name].value
+        if isinstance(value, float) and not math.isfinite(value) and not name.startswith("config."):
+            raise ConfigError(f"--{name}={value}: must be a finite number")
+
+
+def _check_overrides(arguments: list[str]) -> None:
     """Refuses `--config.section.field` that no config has, before ml_collections meets it with a traceback."""
     names = [argument.lstrip("-").partition("=")[0] for argument in arguments if argument.startswith("-")]
     overrides = [name.removeprefix("config.") for name in names if name.startswith("config.")]
+    known = flatten(flags.FLAGS["config"].parser.fields()) if overrides and "config" in flags.FLAGS else {}
     for field in overrides:
         if field not in known:
             raise ConfigError(
                 f"--config.{field}: unknown field{suggestion(field, known)} (default() in config.py has all)"
             )
-    files = [argument.partition("=")[2] for argument in arguments if argument.lstrip("-").startswith("config=")]
-    for file in files:
-        path = file.rpartition(":")[0] if ":" in file else file
-        if not os.path.isfile(path):
-            raise ConfigError(f"--config={file}: there is no file {path}")
     if overrides and "config" not in names:
         raise ConfigError(f"--config.{overrides[0]} overrides a field of a config, but --config=FILE.py is missing")
 

@@ -256,8 +256,10 @@ def flatten(config: Any) -> dict[str, Any]:
 
 
 def suggestion(name: str, known: Iterable[str]) -> str:
-    """'; did you mean X?' for the likeliest of the known names, or nothing."""
-    close = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
+    """'; did you mean X?' for the likeliest of the known names, or nothing: first the same name in another section."""
+    known = list(known)
+    elsewhere = [other for other in known if other.rpartition(".")[2] == name.rpartition(".")[2]]
+    close = elsewhere or difflib.get_close_matches(name, known, n=1, cutoff=0.5)
     return f"; did you mean {close[0]}?" if close else ""
 
 

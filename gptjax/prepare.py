@@ -50,7 +50,7 @@ from gptjax.corpus.view import StageLines, summary
 from gptjax.folders import alone_in
 from gptjax.tracing import show_row
 
-CONFIG = cli.define_config_flag(example="configs/corpus/books_and_code.py")
+CONFIG = cli.define_config_flag(example="configs/corpus/books_and_code.py", fields=default)
 OUTPUT = flags.DEFINE_string("output", None, "The folder to make.")
 OVERWRITE = flags.DEFINE_bool("overwrite", False, "Replace a folder prepared with other options.")
 SAMPLE = flags.DEFINE_integer(
@@ -183,4 +183,4 @@ def trace(console: Console) -> None:
 
 
 if __name__ == "__main__":
-    cli.run(main, arguments=1, fields=default)
+    cli.run(main, arguments=1)

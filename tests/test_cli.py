@@ -10,9 +10,9 @@ import pytest
 REPOSITORY = Path(__file__).parent.parent
 
 
-def train(*arguments):
+def train(*arguments, command="train"):
     return subprocess.run(
-        [sys.executable, "-m", "gptjax.train", *arguments],
+        [sys.executable, "-m", f"gptjax.{command}", *arguments],
         cwd=REPOSITORY,
         env=os.environ | {"JAX_PLATFORMS": "cpu"},
         capture_output=True,
@@ -51,7 +51,12 @@ def test_a_config_file_that_fails_says_why(tmp_path):
     broken.write_text("def get_config():\n    return 1 / 0\n")
     result = train(f"--config={broken}", "--workdir=w")
     assert result.returncode == 2
-    assert "ZeroDivisionError: division by zero" in result.stderr and "Traceback" not in result.stderr
+    assert result.stderr == f"error: {broken}, line 2: ZeroDivisionError: division by zero\n"
+
+
+def test_a_flag_that_is_no_number_is_refused():
+    result = train("sweep.py", "--workdir=w", "--peak_tflops=nan", command="sweep")
+    assert (result.returncode, result.stderr) == (2, "error: --peak_tflops=nan: must be a finite number\n")
 
 
 def test_help_tells_the_flags_and_exits_with_0():

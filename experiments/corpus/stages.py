@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from gptjax import cli, prepare
-from gptjax.corpus.config import default, validate
+from gptjax.corpus.config import validate
 from gptjax.corpus.listing import list_sources
 from gptjax.corpus.pipeline import MEGABYTE, Pipeline
 
@@ -68,4 +68,4 @@ def main(_) -> None:
 
 
 if __name__ == "__main__":
-    cli.run(main, fields=default)
+    cli.run(main)

@@ -11,7 +11,7 @@ short context, a small batch, and as many tokens as the FLOPs allow.
 
 from gptjax.config import flatten
 from gptjax.sweeping import Sweep, named
-from gptjax.sweeping.definition import load_config
+from gptjax.user_code import load_config
 
 FLOPS = 5e12  # of one run
 VOCABULARY = 2048

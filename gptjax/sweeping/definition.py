@@ -1,20 +1,18 @@
-"""What a sweep file says: `get_sweep(arg)` returns a `Sweep`. Loading it, and the config file that it starts from."""
+"""What a sweep file says: `get_sweep(arg)` returns a `Sweep`. Loading it, and setting fields of a config."""
 
 from __future__ import annotations
 
 import ast
 import dataclasses
 import functools
-import runpy
-import traceback
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 from ml_collections import ConfigDict
 
 from gptjax.config import ConfigError, default, flatten, suggestion, validate
 from gptjax.sweeping.algebra import Point
+from gptjax.user_code import call_in_file
 
 
 @dataclasses.dataclass(frozen=True)
@@ -42,22 +40,17 @@ def load_sweep(text: str) -> Sweep:
     Raises:
       ConfigError: no such file, or its `get_sweep` fails or returns something else.
     """
-    sweep = _call(text, "get_sweep")
-    if not isinstance(sweep, Sweep):
-        raise ConfigError(f"{text}: get_sweep() must return a gptjax.sweeping.Sweep, not a {type(sweep).__name__}")
+    sweep = call_in_file(text, "get_sweep", Sweep)
+    wanted = (("config", str, "a file"), ("points", Sequence, "a list of points"), ("settings", Mapping, "a dict"))
+    for name, kind, words in wanted:
+        if not isinstance(value := getattr(sweep, name), kind):
+            raise ConfigError(f"{text}: the sweep's {name} = {value!r}: must be {words}")
+    for point in sweep.points:
+        if not isinstance(point, Point):
+            raise ConfigError(
+                f"{text}: the sweep's points hold {point!r}: they are made by over(…), grid(…) and the like"
+            )
     return sweep
-
-
-def load_config(text: str) -> ConfigDict:
-    """The config of 'FILE.py' or 'FILE.py:argument', as `python -m gptjax.train --config=…` would read it.
-
-    Raises:
-      ConfigError: no such file, or its `get_config` fails or returns something else.
-    """
-    config = _call(text, "get_config")
-    if not isinstance(config, ConfigDict):
-        raise ConfigError(f"{text}: get_config() must return a ConfigDict, not a {type(config).__name__}")
-    return config
 
 
 def override(config: ConfigDict, settings: Mapping[str, Any]) -> ConfigDict:
@@ -98,21 +91,3 @@ def parse_setting(text: str) -> tuple[str, Any]:
         return field, ast.literal_eval(value)
     except (ValueError, SyntaxError):
         raise ConfigError(f"{field} = {value!r}: expected {type(known[field]).__name__}") from None
-
-
-def _call(text: str, function: str) -> Any:
-    """What a function of a Python file returns, given the argument after the colon if there is one."""
-    path, colon, argument = text.rpartition(":") if ":" in text else (text, "", "")
-    if not Path(path).is_file():
-        raise ConfigError(f"{text}: there is no file {path}")
-    try:
-        names = runpy.run_path(path)
-        if function not in names:
-            raise ConfigError(f"{path}: must define {function}()")
-        return names[function](*([argument] if colon else []))
-    except ConfigError:
-        raise
-    except Exception as error:  # the file is the user's own program: where it fails, not how it was called
-        places = traceback.extract_tb(error.__traceback__)
-        place = next((p for p in reversed(places) if Path(p.filename) == Path(path)), places[-1])
-        raise ConfigError(f"{path}, line {place.lineno}: {type(error).__name__}: {error}") from error

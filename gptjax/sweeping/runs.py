@@ -24,11 +24,12 @@ from gptjax.data import open_dataset
 from gptjax.folders import is_held
 from gptjax.model.resolve import resolve_model
 from gptjax.sweeping.algebra import Point
-from gptjax.sweeping.definition import Sweep, load_config, override
+from gptjax.sweeping.definition import Sweep, override
 from gptjax.sweeping.launch import exit_status
 from gptjax.training.checkpoint import saved_steps
 from gptjax.training.schedule import make_schedule
 from gptjax.training.writers import FILE_NAME, read_metrics
+from gptjax.user_code import load_config
 
 LONGEST_NAME = 160  # file systems end at 255 bytes
 # Settings that say how the same figures are computed and shown, not which: these may change between two starts.

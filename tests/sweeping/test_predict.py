@@ -5,10 +5,11 @@ import pytest
 
 from gptjax import train
 from gptjax.sweeping.algebra import over
-from gptjax.sweeping.definition import load_config, override
+from gptjax.sweeping.definition import override
 from gptjax.sweeping.predict import Forecast, probe_peak, size_of
 from gptjax.sweeping.runs import State, Status
 from gptjax.training.metrics import count_parameters
+from gptjax.user_code import load_config
 
 
 def test_a_size_is_that_of_the_run_that_training_would_make(plan, tmp_path):

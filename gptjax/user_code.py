@@ -1,0 +1,230 @@
+"""Python that the user wrote: config and sweep files, and functions named as 'module:function' in a config.
+
+Both are programs, and programs have mistakes. Whatever goes wrong in one ends in a `ConfigError` that names the user's
+file and line, never a line of a library that the file called.
+"""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+import runpy
+import sys
+import traceback
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from ml_collections import ConfigDict
+
+from gptjax.config import ConfigError, default, suggestion
+
+# --- Config and sweep files ---------------------------------------------------------------------------------------
+
+
+def path_and_argument(text: str) -> tuple[str, str | None]:
+    """'configs/gpt2.py:124m' → ('configs/gpt2.py', '124m'); None where nothing is given."""
+    stem, colon, argument = text.partition(".py:")
+    return (f"{stem}.py", argument) if colon else (text, None)
+
+
+def load_config(text: str, fields: Callable[[], ConfigDict] = default) -> ConfigDict:
+    """The config of 'FILE.py' or 'FILE.py:argument': what its `get_config` returns.
+
+    Args:
+      fields: makes a config that has every field, for the suggestions in messages.
+
+    Raises:
+      ConfigError: there is no such file, or its `get_config` fails or returns something else.
+    """
+    return call_in_file(text, "get_config", ConfigDict, fields)
+
+
+def call_in_file(text: str, function: str, returns: type, fields: Callable[[], ConfigDict] = default) -> Any:
+    """What a function of the Python file of 'FILE.py' or 'FILE.py:argument' returns, given the argument if any.
+
+    Raises:
+      ConfigError: no such file, no such function, one that does not take what is given, that fails, that exits, or
+        that returns something else than a `returns`.
+    """
+    path, argument = path_and_argument(text)
+    given = [] if argument is None else [argument]
+    try:
+        if not Path(path).is_file():
+            raise ConfigError(f"{text}: there is no file {path}")
+        names = runpy.run_path(path)
+        if not callable(called := names.get(function)):
+            raise ConfigError(f"{path}: must define {function}(){suggestion(function, names)}")
+        _check_argument(path, function, called, argument)
+        result = called(*given)
+    except KeyboardInterrupt:
+        raise
+    except (Exception, SystemExit) as error:
+        raise ConfigError(_what_went_wrong(error, path, argument, fields)) from error
+    if result is None:
+        raise ConfigError(f"{path}: {function}() returned nothing; is 'return' missing at its end?")
+    if not isinstance(result, returns):
+        raise ConfigError(f"{path}: {function}() must return a {returns.__name__}, not a {type(result).__name__}")
+    return result
+
+
+def _check_argument(path: str, name: str, function: Callable, argument: str | None) -> None:
+    """Raises ConfigError where the function cannot be called with the argument, or without one."""
+    try:
+        signature = inspect.signature(function)
+    except (TypeError, ValueError):  # a callable that does not say
+        return
+    try:
+        signature.bind(*([] if argument is None else [argument]))
+    except TypeError:
+        if argument is not None:
+            raise ConfigError(
+                f"{path}:{argument}: {name}{signature} takes no argument, so nothing can stand after the colon"
+            ) from None
+        raise ConfigError(f"{path}: {name}{signature} needs an argument, as in {path}:ARGUMENT") from None
+
+
+def _what_went_wrong(error: BaseException, path: str, argument: str | None, fields: Callable[[], ConfigDict]) -> str:
+    """One sentence about an error of a user's file, with the line of that file."""
+    if isinstance(error, SyntaxError) and _is_same(error.filename, path):
+        line = " ".join((error.text or "").split())
+        return f"{path}, line {error.lineno}: {error.msg}" + (f", in {line!r}" if line else "")
+    frames = list(traceback.walk_tb(error.__traceback__))
+    line = next((line for frame, line in reversed(frames) if _is_same(frame.f_code.co_filename, path)), None)
+    place = path if line is None else f"{path}, line {line}"
+    if isinstance(error, ConfigError):
+        own = line is None or _is_same(frames[-1][0].f_code.co_filename, path)
+        return str(error) if own else f"{place}: {error}"  # the file's own words name what they are about
+    if isinstance(error, SystemExit):
+        return f"{place}: it ends the program with exit status {error.code!r}, where it should return"
+    of_field = _wrong_field(error.__traceback__, fields)
+    if of_field:
+        return f"{place}: {of_field}"
+    given = "" if argument is None else f" (its argument is {argument!r})"
+    return f"{place}: {type(error).__name__}: {error}{given}"
+
+
+def _is_same(one: str | None, other: str) -> bool:
+    return one is not None and (one == other or Path(one).absolute() == Path(other).absolute())
+
+
+def _wrong_field(trace: TracebackType | None, fields: Callable[[], ConfigDict]) -> str | None:
+    """What is wrong with the field that a ConfigDict was asked for or given, where that is what raised the error."""
+    asked = None
+    for frame, _ in traceback.walk_tb(trace):
+        names = frame.f_locals
+        if frame.f_code.co_filename == ConfigDict.__setitem__.__code__.co_filename and isinstance(
+            names.get("self"), ConfigDict
+        ):
+            key = names.get("key", names.get("attribute"))
+            asked = (names["self"], key, names.get("value")) if isinstance(key, str) else asked
+    if asked is None:
+        return None
+    config, key, value = asked
+    section = _name_of_section(config, fields())
+    field = f"{section}.{key}" if section else key
+    if key in config:
+        return f"{field} = {value!r}: expected {type(config[key]).__name__}, got {type(value).__name__}"
+    return f"unknown field {field}{suggestion(field, list(_names(fields())))}"
+
+
+def _names(config: Mapping, prefix: str = "") -> Iterable[str]:
+    """Every section and every field, dotted."""
+    for name, value in config.items():
+        yield prefix + name
+        if isinstance(value, ConfigDict):
+            yield from _names(value, f"{prefix}{name}.")
+
+
+def _name_of_section(section: ConfigDict, config: ConfigDict, name: str = "") -> str:
+    """The dotted name of the section of `config` that has the same fields as `section`, which may be a copy."""
+    if set(section) == set(config):
+        return name
+    inner = ((key, value) for key, value in config.items() if isinstance(value, ConfigDict))
+    return next(
+        (found for key, value in inner if (found := _name_of_section(section, value, f"{name}.{key}"))), ""
+    ).lstrip(".")
+
+
+# --- Functions named in a config ------------------------------------------------------------------------------------
+
+
+def is_named(text: str) -> bool:
+    """Whether a value such as `optimizer.name` names a function of the user's, 'module:function'."""
+    return ":" in text
+
+
+def named_function(field: str, text: str, takes: int | tuple[int, ...] | None = None) -> Callable:
+    """The function that 'module:function' names, of a module that can be imported or lies in the current folder.
+
+    Args:
+      field: of the config, for messages.
+      takes: how many positional arguments it must take, or one of these numbers; None: not checked.
+
+    Raises:
+      ConfigError: no such module or function, a module that fails, or a function that takes something else. Only
+        functions and classes that the module itself defines are taken: a name in a config reaches nothing else.
+    """
+    told = f"{field} = {text!r}"
+    module_name, _, name = text.partition(":")
+    if not (all(part.isidentifier() for part in module_name.split(".")) and name.isidentifier()):
+        raise ConfigError(f"{told}: expected 'module:function', such as 'my_ideas:make'")
+    if (here := str(Path.cwd())) not in sys.path:  # an installed command does not look there by itself
+        sys.path.append(here)
+    try:
+        module = importlib.import_module(module_name)
+    except ModuleNotFoundError as error:
+        if error.name and (module_name == error.name or module_name.startswith(f"{error.name}.")):
+            raise ConfigError(f"{told}: there is no module {module_name} in {here} or among those installed") from None
+        raise ConfigError(f"{told}: {_place(error, module_name)}: {error}") from error
+    except SyntaxError as error:
+        raise ConfigError(f"{told}: {error.filename}, line {error.lineno}: {error.msg}") from error
+    except (Exception, SystemExit) as error:
+        raise ConfigError(f"{told}: {_place(error, module_name)}: {type(error).__name__}: {error}") from error
+    function = getattr(module, name, None)
+    its_own = [key for key, value in vars(module).items() if getattr(value, "__module__", None) == module_name]
+    if not callable(function) or getattr(function, "__module__", None) != module_name:
+        raise ConfigError(f"{told}: {module_name} defines no function {name}{suggestion(name, its_own)}")
+    if takes is not None:
+        allowed = (takes,) if isinstance(takes, int) else takes
+        if num_arguments(function) not in allowed:
+            raise ConfigError(
+                f"{told}: {name}{inspect.signature(function)} must take {' or '.join(map(str, allowed))} "
+                f"argument{'s' if allowed != (1,) else ''}"
+            )
+    return function
+
+
+def num_arguments(function: Callable) -> int:
+    """How many positional arguments a function needs; those with a default are not counted."""
+    kinds = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+    parameters = inspect.signature(function).parameters.values()
+    return sum(parameter.kind in kinds and parameter.default is inspect.Parameter.empty for parameter in parameters)
+
+
+def called(field: str, text: str, call: Callable[[], Any]) -> Any:
+    """What `call` returns, which calls the function that `text` names in `field`.
+
+    Raises:
+      ConfigError: it fails; names the field, and the line where it does.
+    """
+    try:
+        return call()
+    except ConfigError:
+        raise
+    except Exception as error:
+        place = _place(error, text.partition(":")[0])
+        raise ConfigError(f"{field} = {text!r}: {place}: {type(error).__name__}: {_first_line(error)}") from error
+
+
+def _first_line(error: BaseException) -> str:
+    return str(error).strip().partition("\n")[0]
+
+
+def _place(error: BaseException, module_name: str) -> str:
+    """The last line of the module, as 'FILE, line N', that an error passed through; of another file, if of none."""
+    file = getattr(sys.modules.get(module_name), "__file__", None) or f"{module_name.replace('.', '/')}.py"
+    frames = [(frame.f_code.co_filename, line) for frame, line in traceback.walk_tb(error.__traceback__)]
+    own = [place for place in frames if _is_same(place[0], file)] or frames[-1:]
+    return f"{own[-1][0]}, line {own[-1][1]}"

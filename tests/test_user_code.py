@@ -1,0 +1,194 @@
+"""Mistakes in the user's own Python end in one sentence with the user's file and line."""
+
+import sys
+
+import pytest
+
+from gptjax.config import ConfigError, default
+from gptjax.corpus import config as corpus
+from gptjax.sweeping.definition import load_sweep
+from gptjax.user_code import call_in_file, load_config, named_function, path_and_argument
+
+CONFIG = """from gptjax.config import default
+def get_config(arg='a'):
+    config = default()
+    {line}
+    return config
+"""
+SWEEP = "from gptjax.sweeping import Sweep, over\ndef get_sweep():\n    {line}\n"
+
+
+def load_corpus(text):
+    return load_config(text, corpus.default)
+
+
+@pytest.mark.parametrize(
+    "line, message",
+    [
+        ("config.model.wdith = 3", "line 4: unknown field model.wdith; did you mean model.width?"),
+        ("config.modle.width = 3", "line 4: unknown field modle; did you mean model?"),
+        ("config.optimizer.width = 3", "line 4: unknown field optimizer.width; did you mean model.width?"),
+        ("config.model['wdith'] = 3", "line 4: unknown field model.wdith; did you mean model.width?"),
+        ("x = 2 * config.model.wdith", "line 4: unknown field model.wdith; did you mean model.width?"),
+        ("config.model.update(wdith=3)", "line 4: unknown field model.wdith; did you mean model.width?"),
+        ("config.model.width = 'wide'", "line 4: model.width = 'wide': expected int, got str"),
+        ("config.seed = 1.5", "line 4: seed = 1.5: expected int, got float"),
+        ("config.model.width = = 3", "line 4: invalid syntax, in 'config.model.width = = 3'"),
+        ("config.model.width = (", "line 4: '(' was never closed"),
+        ("1 / 0", "line 4: ZeroDivisionError: division by zero"),
+        ("widht", "line 4: NameError: name 'widht' is not defined"),
+        ("import no_such_module", "line 4: ModuleNotFoundError: No module named 'no_such_module'"),
+        ("import sys; sys.exit(3)", "line 4: it ends the program with exit status 3"),
+        ("raise SystemExit", "line 4: it ends the program with exit status None"),
+        ("get_config(1, 2, 3)", "line 4: TypeError: get_config() takes from 0 to 1 positional arguments"),
+        ("return", "get_config() returned nothing; is 'return' missing at its end?"),
+        ("return {'model': {}}", "get_config() must return a ConfigDict, not a dict"),
+        ("return get_config", "get_config() must return a ConfigDict, not a function"),
+    ],
+)
+def test_a_mistake_in_a_config_file_names_file_and_line(tmp_path, line, message):
+    path = tmp_path / "mine.py"
+    path.write_text(CONFIG.format(line=line))
+    with pytest.raises(ConfigError) as caught:
+        load_config(str(path))
+    assert str(caught.value).startswith(str(path)) and message in str(caught.value)
+    assert "\n" not in str(caught.value) and len(str(caught.value)) < len(str(path)) + 160
+
+
+@pytest.mark.parametrize(
+    "text, message",
+    [
+        ("def get_config(: pass", "line 1: invalid syntax"),
+        ("def get_confg(): pass", "must define get_config(); did you mean get_confg?"),
+        ("get_config = 3", "must define get_config()"),
+        ("def get_config(size): return size", "get_config(size) needs an argument, as in "),
+        ("import sys\nsys.exit()", "line 2: it ends the program"),
+        ("\x00", "null bytes"),
+        ("'\udcff'", "line 1"),
+    ],
+)
+def test_a_mistake_outside_of_get_config(tmp_path, text, message):
+    path = tmp_path / "mine.py"
+    path.write_bytes(text.encode("utf-8", "surrogateescape"))
+    with pytest.raises(ConfigError) as caught:
+        load_config(str(path))
+    assert message in str(caught.value) and str(path) in str(caught.value)
+
+
+def test_what_stands_after_the_colon(tmp_path):
+    with_argument, without = tmp_path / "a:b.py", tmp_path / "none.py"
+    with_argument.write_text(CONFIG.format(line="config.model.width = {'a': 384, 'b:c': 12}[arg]"))
+    without.write_text("from gptjax.config import default\nget_config = lambda: default()\n")
+    assert path_and_argument("x.py:a:b") == ("x.py", "a:b") and path_and_argument("x.py") == ("x.py", None)
+    assert load_config(f"{with_argument}:b:c").model.width == 12
+    with pytest.raises(ConfigError, match=r"line 4: KeyError: 'd' \(its argument is 'd'\)"):
+        load_config(f"{with_argument}:d")
+    with pytest.raises(ConfigError, match=r"none\.py:d: get_config\(\) takes no argument"):
+        load_config(f"{without}:d")
+    for text in (str(tmp_path / "nothing.py"), str(tmp_path), f"{tmp_path}/nothing.py:a"):
+        with pytest.raises(ConfigError, match=f"{text}: there is no file"):
+            load_config(text)
+
+
+@pytest.mark.parametrize(
+    "line, message",
+    [
+        (
+            "config.tokenizer.vocabsize = 3",
+            "line 4: unknown field tokenizer.vocabsize; did you mean tokenizer.vocab_size?",
+        ),
+        ("config.cleaning.gopher_quality.min_word = 3", "field cleaning.gopher_quality.min_word; did you mean"),
+        ("config.sources = 'books'", "line 4: sources = 'books': expected tuple, got str"),
+        ("config.sources = (source(kind='text', path='x'),)", "line 4: TypeError: source() missing 1 required"),
+    ],
+)
+def test_a_corpus_config_likewise(tmp_path, line, message):
+    path = tmp_path / "mine.py"
+    path.write_text(
+        CONFIG.format(line=line).replace("gptjax.config import default", "gptjax.corpus.config import default, source")
+    )
+    with pytest.raises(ConfigError) as caught:
+        load_corpus(str(path))
+    assert message in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "line, message",
+    [
+        ("Sweep('c.py', over('model.wdith', [1]))", "line 3: sweep: unknown field model.wdith"),
+        ("Sweep('c.py', over('model.width', [1]))", "get_sweep() returned nothing"),
+        ("return over('model.width', [1])", "get_sweep() must return a Sweep, not a list"),
+        ("return Sweep('c.py', [1])", "the sweep's points hold 1"),
+        ("return Sweep('c.py', 1)", "the sweep's points = 1: must be a list of points"),
+        ("return Sweep(1, [])", "the sweep's config = 1: must be a file"),
+        ("exit(0)", "line 3: it ends the program with exit status 0"),
+        ("return Sweep(", "line 3: '(' was never closed"),
+    ],
+)
+def test_a_sweep_file_likewise(tmp_path, line, message):
+    path = tmp_path / "sweep.py"
+    path.write_text(SWEEP.format(line=line))
+    with pytest.raises(ConfigError) as caught:
+        load_sweep(str(path))
+    assert message in str(caught.value) and str(path) in str(caught.value)
+
+
+def test_a_files_own_words_are_not_changed(tmp_path):
+    path = tmp_path / "mine.py"
+    path.write_text("from gptjax.config import ConfigError\ndef get_config(): raise ConfigError('expected a or b')\n")
+    with pytest.raises(ConfigError, match=r"^expected a or b$"):
+        load_config(str(path))
+
+
+def test_a_call_gives_what_the_function_returns(tmp_path):
+    path = tmp_path / "mine.py"
+    path.write_text(CONFIG.format(line="config.model.width = 12"))
+    config = call_in_file(str(path), "get_config", type(default()))
+    assert config.model.width == 12
+
+
+@pytest.fixture
+def module_here(tmp_path, monkeypatch):
+    """Writes a module of a name that no other test has into the current folder."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [entry for entry in sys.path if entry])
+
+    def write(name, text):
+        (tmp_path / f"{name}.py").write_text(text)
+        sys.modules.pop(name, None)
+        return name
+
+    return write
+
+
+def test_a_named_function_is_found_in_the_current_folder(module_here):
+    name = module_here("ideas_found", "def one(x): return x + 1\n")
+    assert named_function("model.feedforward", f"{name}:one", takes=(1, 2))(2) == 3
+
+
+@pytest.mark.parametrize(
+    "text, message",
+    [
+        ("no_such_ideas:make", "there is no module no_such_ideas in "),
+        ("ideas_bad:mkae", "ideas_bad defines no function mkae; did you mean make?"),
+        ("ideas_bad:path", "ideas_bad defines no function path"),  # imported there, not its own
+        ("ideas_bad:number", "ideas_bad defines no function number"),
+        ("ideas_bad:make", r"make(a, b) must take 1 argument"),
+        ("ideas_bad:", "expected 'module:function'"),
+        (":make", "expected 'module:function'"),
+        ("../ideas_bad:make", "expected 'module:function'"),
+        ("a:b:c", "expected 'module:function'"),
+        ("ideas_broken:make", "ideas_broken.py, line 2: ZeroDivisionError"),
+        ("ideas_syntax:make", "ideas_syntax.py, line 1: "),
+        ("ideas_import:make", "ideas_import.py, line 1: No module named 'no_such_library'"),
+        ("os:system", "os defines no function system"),
+    ],
+)
+def test_a_name_that_leads_nowhere_says_why(module_here, text, message):
+    module_here("ideas_bad", "from os import path\nnumber = 3\ndef make(a, b): pass\n")
+    module_here("ideas_broken", "\n1 / 0\n")
+    module_here("ideas_syntax", "def make(:\n")
+    module_here("ideas_import", "import no_such_library\n")
+    with pytest.raises(ConfigError) as caught:
+        named_function("optimizer.name", text, takes=1)
+    assert str(caught.value).startswith(f"optimizer.name = {text!r}: ") and message in str(caught.value)
