@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import math
+import re
 import sys
 from collections.abc import Callable
 from typing import Any
@@ -55,6 +56,24 @@ def named_value(text: str) -> tuple[str, Any]:
         return name, ast.literal_eval(value)
     except (ValueError, SyntaxError):
         return name, value
+
+
+def unescaped(flag: str, text: str) -> str:
+    r"""`text` with what Python's backslash escapes stand for: \n, \t, \x41, \u00e9 …; \\ is one backslash.
+
+    Raises:
+      ConfigError: a backslash begins no escape; the message begins with `flag`.
+    """
+
+    def value(found: re.Match) -> str:
+        try:
+            return ast.literal_eval(f'"{found[0]}"')
+        except SyntaxError:  # a backslash alone; no character of that number
+            raise ConfigError(
+                f"{flag} = {text!r}: {found[0]!r} is no escape of Python's (a backslash itself is written twice)"
+            ) from None
+
+    return re.sub(r"\\([abfnrtv\\'\"]|[0-7]{1,3}|x[\da-fA-F]{2}|u[\da-fA-F]{4}|U[\da-fA-F]{8})?", value, text)
 
 
 def run(main: Callable[[list[str]], int | None], arguments: int = 0) -> None:

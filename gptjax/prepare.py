@@ -81,12 +81,15 @@ SPLIT_BY = flags.DEFINE_enum(
 )
 ENCODING = flags.DEFINE_enum("encoding_errors", "replace", ENCODING_ERRORS, "What to do with text that is not UTF-8.")
 TEXT_FIELD = flags.DEFINE_string("text_field", "text", "Where .jsonl and .parquet records hold their text.")
-SEPARATOR = flags.DEFINE_string("document_separator", "", "Stands between the documents of a text file; \\n: newline.")
+SEPARATOR = flags.DEFINE_string("document_separator", "", "Stands between the documents of a text file.")
+ESCAPES = flags.DEFINE_bool(
+    "escapes", False, "In --document_separator, \\n is a newline, \\t a tab …, as Python reads them."
+)
 SHARD_TOKENS = flags.DEFINE_integer("shard_tokens", 1 << 28, "Tokens a shard file.")
 SEED = flags.DEFINE_integer("seed", 0, "Of the split and of the tokenizer's sample.")
 OF_INPUT = (
     *(TOKENIZER, VOCAB_SIZE, SPLIT_DIGITS, SAMPLE_MEGABYTES, VALIDATION_FRACTION, SPLIT_BY, ENCODING, TEXT_FIELD),
-    *(SEPARATOR, SHARD_TOKENS, SEED),
+    *(SEPARATOR, ESCAPES, SHARD_TOKENS, SEED),
 )
 
 # What trace is asked.
@@ -140,7 +143,7 @@ def chosen_config() -> ConfigDict:
         raise ConfigError("--sample tells what cleaning would do, and --input does none: it goes with --config")
     config = default()
     text = {"encoding_errors": ENCODING.value, "text_field": TEXT_FIELD.value}
-    text["separator"] = SEPARATOR.value.replace("\\n", "\n")
+    text["separator"] = cli.unescaped("--document_separator", SEPARATOR.value) if ESCAPES.value else SEPARATOR.value
     config.sources = (source(name="input", kind="text", path=",".join(INPUT.value), **text),)
     config.shard_megabytes = INPUT_SHARD_MEGABYTES
     config.seed = SEED.value

@@ -2,20 +2,22 @@
 
   … --num_samples=3 --temperature=1.0 --top_k=50            three continuations, from seeds 0, 1 and 2
   … --prompts_file=prompts.txt --json=samples.json          one prompt a line; with tokens and log-probabilities
-  … --checkpoint=best --stop='\\n\\n' --stream                the best checkpoint; to an empty line; as it is written
+  … --checkpoint=best --stop='\\n\\n' --escapes --stream      the best checkpoint; to an empty line; as it is written
   … --prompt=-                                              the prompt from standard input
 
 Without a prompt, in a terminal: type one, read on, Ctrl-D leaves. Text goes to stdout, everything said about it to
 stderr. A continuation depends on its prompt and seed alone, and ends with the end-of-text token, a stop string,
---max_new_tokens, or the model's context.
+--max_new_tokens, or the model's context: which of them is told.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import json
+import reprlib
 import sys
 import time
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -30,7 +32,8 @@ from gptjax.compilation import use_compilation_cache
 from gptjax.config import ConfigError
 from gptjax.corpus import tokenizer
 from gptjax.inference.decode import WEIGHTS as WEIGHT_TYPES
-from gptjax.inference.generate import Completion, Generator, Timing
+from gptjax.inference.generate import FINISH_REASONS, Completion, Generator, Timing
+from gptjax.inference.prompts import decoded, read_prompts
 from gptjax.inference.text import check_text
 from gptjax.training.checkpoint import load_for_inference
 from gptjax.training.checkpoint_format import means_average
@@ -48,7 +51,10 @@ TOP_K = flags.DEFINE_integer("top_k", 0, "Draw from the k most probable tokens; 
 TOP_P = flags.DEFINE_float("top_p", 0.95, "Draw from the most probable tokens that have this mass; 1: off.")
 MIN_P = flags.DEFINE_float("min_p", 0.0, "Leave out what is less probable than this times the most probable; 0: off.")
 REPETITION_PENALTY = flags.DEFINE_float("repetition_penalty", 1.0, "Divides the logits of tokens seen; 1: off.")
-STOP = flags.DEFINE_multi_string("stop", [], "The text ends before this string (\\n: a newline); may be given again.")
+STOP = flags.DEFINE_multi_string("stop", [], "The text ends before this string; may be given again.")
+ESCAPES = flags.DEFINE_bool(
+    "escapes", False, "In --prompt and --stop, \\n is a newline, \\t a tab, \\\\ a backslash …, as Python reads them."
+)
 SEED = flags.DEFINE_integer("seed", 0, "Of the first sample of each prompt; the next have the next seeds.")
 BATCH_SIZE = flags.DEFINE_integer("batch_size", 32, "Continuations that are written at the same time.", 1)
 WEIGHTS = flags.DEFINE_enum(
@@ -70,7 +76,7 @@ def main(argv: list[str]) -> None:
     sys.stdout.reconfigure(errors="replace")  # a terminal that is not UTF-8 shows what it can
     if not WORKDIR.value:
         raise ConfigError("--workdir is missing: must be the folder of a training run (see --help)")
-    prompts = read_prompts()
+    prompts = chosen_prompts()
     generator, is_average = load_generator(notes)
     if prompts is None:
         return converse(generator, output, notes)
@@ -87,7 +93,7 @@ def main(argv: list[str]) -> None:
         for completion in completions:
             begin(output, completion.prompt, is_first=completion is completions[0])
             show(output, completion.text + "\n")
-    notes.print(speed(timing), style="dim")
+    say(notes, completions, timing)
     if JSON.value:
         write_json(Path(JSON.value), completions, timing, is_average, generator.weights)
         notes.print(f"{len(completions)} completions in {JSON.value}", style="dim")
@@ -97,7 +103,7 @@ def options() -> dict:
     """The flags that every way of generating takes."""
     return dict(
         max_new_tokens=MAX_NEW_TOKENS.value,
-        stop=[stop.replace("\\n", "\n") for stop in STOP.value],
+        stop=[as_typed("--stop", stop) for stop in STOP.value],
         temperature=TEMPERATURE.value,
         top_k=TOP_K.value,
         top_p=TOP_P.value,
@@ -106,38 +112,24 @@ def options() -> dict:
     )
 
 
-def read_prompts() -> list[str] | None:
+def chosen_prompts() -> list[str] | None:
     """The prompts asked for; None: they will be typed."""
     if PROMPT.value is not None and PROMPTS_FILE.value:
         raise ConfigError(f"--prompts_file = {PROMPTS_FILE.value}: must not be given together with --prompt")
     if PROMPTS_FILE.value:
-        path = Path(PROMPTS_FILE.value)
-        try:
-            lines = path.read_text(encoding="utf-8").splitlines()
-            prompts = [json.loads(line) for line in lines if line] if path.suffix == ".jsonl" else lines
-        except UnicodeDecodeError as error:
-            raise ConfigError(f"--prompts_file = {path}: must be UTF-8 text ({error})") from None
-        except OSError as error:
-            raise ConfigError(f"--prompts_file = {path}: must be a file that can be read ({error.strerror})") from None
-        except json.JSONDecodeError as error:
-            raise ConfigError(f"--prompts_file = {path}: must hold one JSON string a line ({error})") from None
-        if not prompts or not all(isinstance(prompt, str) for prompt in prompts):
-            raise ConfigError(f"--prompts_file = {path}: must hold at least one prompt, and nothing but strings")
-        for number, prompt in enumerate(prompts, 1):
-            check_text(f"--prompts_file = {path}: prompt {number}", prompt)
-        return prompts
+        return read_prompts(Path(PROMPTS_FILE.value))
     if PROMPT.value == "-":
-        sys.stdin.reconfigure(encoding="utf-8", errors="strict")
-        try:
-            return [sys.stdin.read()]
-        except UnicodeDecodeError as error:
-            raise ConfigError(f"--prompt = -: standard input must be UTF-8 text ({error})") from None
+        return [decoded("--prompt = -: standard input", sys.stdin.buffer.read())]
     if PROMPT.value is None:
         if not sys.stdin.isatty():
             raise ConfigError("--prompt is missing: must be given, or --prompts_file, where stdin is no terminal")
         return None
     check_text("--prompt", PROMPT.value)
-    return [PROMPT.value]
+    return [as_typed("--prompt", PROMPT.value)]
+
+
+def as_typed(flag: str, text: str) -> str:
+    return cli.unescaped(flag, text) if ESCAPES.value else text
 
 
 def load_generator(notes: Console) -> tuple[Generator, bool]:
@@ -175,8 +167,7 @@ def converse(generator: Generator, output: Console, notes: Console) -> None:
     for number, prompt in enumerate(typed_lines(output)):
         try:
             begin(output, prompt)
-            show_stream(generator, prompt, SEED.value + number, output)
-            notes.print(speed(generator.timing), style="dim")
+            say(notes, [show_stream(generator, prompt, SEED.value + number, output)], generator.timing)
         except KeyboardInterrupt:
             output.print()
         except ConfigError as error:  # a prompt that is too long: the next may be shorter
@@ -216,6 +207,24 @@ def show(output: Console, text: str, style: str = "") -> None:
     else:
         output.file.write(text)
     output.file.flush()
+
+
+def say(notes: Console, completions: list[Completion], timing: Timing) -> None:
+    """What there is to know beside the text: characters that the model cannot read, what ended each text, the speed."""
+    for prompt, unknown in {each.prompt: each.unknown_characters for each in completions}.items():
+        if unknown:
+            notes.print(
+                f"prompt {reprlib.repr(prompt)}: the tokenizer has no token for {reprlib.repr(unknown)}, so the model "
+                "reads <unk> there",
+                style="yellow",
+            )
+    counts = Counter(each.finish_reason for each in completions)
+    ends = ", ".join(
+        f"{count if len(completions) > 1 else ''} by {FINISH_REASONS[reason]}".strip()
+        for reason, count in counts.most_common()
+    )
+    notes.print(f"ended {ends}", style="dim")
+    notes.print(speed(timing), style="dim")
 
 
 def speed(timing: Timing) -> str:

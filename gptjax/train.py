@@ -421,7 +421,9 @@ def sample(run: Run, state: TrainState, writer: MetricsWriter) -> str:
         folder = run.workdir / "samples"
         folder.mkdir(exist_ok=True)
         (folder / f"step_{step:08d}.txt").write_text(text, encoding="utf-8")
-    return f"sample at step {step}:\n{text}"
+    unknown = completion.unknown_characters
+    note = f" (of its prompt the tokenizer does not know {unknown!r})" if unknown else ""
+    return f"sample at step {step}{note}:\n{text}"
 
 
 if __name__ == "__main__":

@@ -7,6 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from gptjax import cli
+from gptjax.config import ConfigError
+
 REPOSITORY = Path(__file__).parent.parent
 
 
@@ -63,3 +66,21 @@ def test_help_tells_the_flags_and_exits_with_0():
     result = train("--help")
     assert result.returncode == 0
     assert all(flag in result.stdout for flag in ("--config", "--workdir", "--coordinator"))
+
+
+@pytest.mark.parametrize(
+    "text, value",
+    [
+        (r"\n\t\\\x41\u00e9\101é", "\n\t\\A\u00e9Aé"),
+        (r"\\newcommand '\'' \"", "\\newcommand ''' \""),
+        ("plain – text\n", "plain – text\n"),
+    ],
+)
+def test_escapes_are_pythons(text, value):
+    assert cli.unescaped("--stop", text) == value
+
+
+@pytest.mark.parametrize("text", ["\\", r"\d", r"\x4", r"\u12", r"\U00110000", r"\N{DASH}"])
+def test_what_is_no_escape_is_refused(text):
+    with pytest.raises(ConfigError, match=r"--stop = .*is no escape"):
+        cli.unescaped("--stop", text)

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import pytest
 
 from gptjax import config as configs
-from gptjax.corpus.tokenizer import ByteTokenizer
+from gptjax.corpus.tokenizer import ByteTokenizer, CharacterTokenizer
 from gptjax.inference.generate import Generator
 from gptjax.model.decoder import init_params
 from gptjax.training.checkpoint import Checkpoints
@@ -97,8 +97,9 @@ def test_json_holds_what_generate_returns(run, tmp_path):
     done = sample(
         *(f"--workdir={workdir}", f"--prompts_file={tmp_path / 'prompts.jsonl'}", "--checkpoint=best", "--seed=5"),
         *("--num_samples=2", "--max_new_tokens=12", "--temperature=1.1", "--top_k=40", "--top_p=0.9", "--min_p=0.01"),
-        *("--repetition_penalty=1.2", r"--stop=\nq", "--stop=zz", f"--json={tmp_path / '[b]:x:.json'}"),
+        *("--repetition_penalty=1.2", r"--stop=\nq", "--stop=zz", "--escapes", f"--json={tmp_path / '[b]:x:.json'}"),
     )
+    assert re.search(r"ended (\d by [a-z_ ]+(, |\n))+", done.stderr)
     assert f"4 completions in {tmp_path}/[b]:x:.json" in done.stderr
     content = json.loads((tmp_path / "[b]:x:.json").read_text())
     settings = dict(temperature=1.1, top_k=40, top_p=0.9, min_p=0.01, repetition_penalty=1.2, stop=["\nq", "zz"])
@@ -109,6 +110,30 @@ def test_json_holds_what_generate_returns(run, tmp_path):
     assert content["options"] == settings | {"max_new_tokens": 12}
     assert all(len(c["logprobs"]) == len(c["tokens"]) for c in content["completions"])
     assert content["ema"] is True
+
+
+def test_a_text_is_taken_as_it_is_typed_and_what_ended_it_is_told(run):
+    workdir, config = run
+    prompt, stop = r"\newcommand{\x41}", r"\nq"
+    options = dict(max_new_tokens=60, temperature=0.0)
+    done = sample(
+        f"--workdir={workdir}", f"--prompt={prompt}", f"--stop={stop}", *("--max_new_tokens=60", "--temperature=0")
+    )
+    (completion,) = expected(config, 30, [prompt], stop=stop, **options)
+    assert done.stdout == prompt + completion.text + "\n"
+    assert completion.finish_reason == "context" and "ended by the end of the context\n" in done.stderr
+
+
+def test_characters_that_the_model_does_not_know_are_told(run, tmp_path):
+    workdir = shutil.copytree(run[0], tmp_path / "characters", symlinks=True)
+    tokens = CharacterTokenizer("".join(map(chr, range(32, 127))))
+    tokens.save(workdir)
+    assert tokens.vocab_size <= TOKENIZER.vocab_size
+    for path in workdir.rglob("*"):  # the tokenizer that the checkpoints name
+        if path.is_file() and TOKENIZER.hash.encode() in (content := path.read_bytes()):
+            path.write_bytes(content.replace(TOKENIZER.hash.encode(), tokens.hash.encode()))
+    done = sample(f"--workdir={workdir}", "--prompt=héllo ø é", "--max_new_tokens=3", check=False)
+    assert "prompt 'héllo ø é': the tokenizer has no token for 'éø', so the model reads <unk> there" in done.stderr
 
 
 def test_a_stream_prints_the_same_text_here_of_the_raw_parameters_and_from_stdin(run):

@@ -135,15 +135,19 @@ def generate(
 
 
 def _draw(state: DecodeState, logits_BV: jax.Array) -> DecodeState:
-    """Adds one token to every row; to those that are done too, where nobody will read it."""
+    """Adds one token to every row; to those that are done too, where nobody will read it.
+
+    Logits that are no distribution give a log-probability that is NaN: all rows end there, for the host to say so.
+    """
     token_B, logprob_B = sample(logits_BV, state.seen_BV, state.step, state.sampling)
     length_B = state.length_B + ~state.done_B
+    is_broken = jnp.any(jnp.isnan(logprob_B) & ~state.done_B)
     return state.replace(
         step=state.step + 1,
         tokens_BG=jax.lax.dynamic_update_slice_in_dim(state.tokens_BG, token_B[:, None], state.step, axis=1),
         logprobs_BG=jax.lax.dynamic_update_slice_in_dim(state.logprobs_BG, logprob_B[:, None], state.step, axis=1),
         length_B=length_B,
-        done_B=state.done_B | (token_B == state.eos_id) | (length_B >= state.limit_B),
+        done_B=state.done_B | (token_B == state.eos_id) | (length_B >= state.limit_B) | is_broken,
         seen_BV=state.seen_BV.at[jnp.arange(token_B.shape[0]), token_B].set(True),
     )
 

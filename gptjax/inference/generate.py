@@ -8,13 +8,14 @@ The host's part of generation is here: prompts become right-aligned batches of b
 strings end rows. The device's part is `decode.generate`, one program; where somebody watches (a stream, stop strings)
 it is `decode.prefill` and, piece by piece, `decode.decode`.
 
-A row ends with its EOS token, with a stop string, or for its length: after `max_new_tokens`, or with the context. The
-model reads at most `model.max_positions` tokens, prompt and text together, so the last token that it can write is the
-one after them.
+A row ends with its EOS token, with a stop string, after `max_new_tokens`, or with the context: the model reads at most
+`model.max_positions` tokens, prompt and text together, so the last token that it can write is the one after them.
 """
 
 from __future__ import annotations
 
+import math
+import reprlib
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
@@ -22,14 +23,20 @@ from dataclasses import asdict, dataclass, field
 import jax
 import numpy as np
 
-from gptjax.config import ConfigError
+from gptjax.config import ConfigError, RunError
 from gptjax.inference import cache as kv
 from gptjax.inference.decode import WEIGHTS, DecodeState, decode, decoding_params, generate, prefill
 from gptjax.inference.sampling import make_sampling
-from gptjax.inference.text import TextStream, check_text
+from gptjax.inference.text import TextStream, check_text, unknown_characters
 from gptjax.parallel.distributed import fetch
 
 STOP_CHUNK = 16  # tokens between two looks for a stop string
+FINISH_REASONS = {  # which limit a text met first
+    "eos": "the end-of-text token",
+    "stop": "a stop string",
+    "max_new_tokens": "max_new_tokens",
+    "context": "the end of the context",
+}
 
 
 @dataclass(frozen=True)
@@ -40,8 +47,9 @@ class Completion:
     text: str  # without the prompt, cut before a stop string; a cut-off last character is U+FFFD
     tokens: list[int]  # all that were drawn for the text, EOS or stop string included
     logprobs: list[float]  # of the tokens under the model's own distribution, before temperature and truncation
-    finish_reason: str  # 'eos' | 'stop' (a stop string) | 'length' (max_new_tokens or the end of the context)
+    finish_reason: str  # one of FINISH_REASONS
     seed: int
+    unknown_characters: str = ""  # of the prompt, for which the tokenizer has no token but <unk>
 
 
 @dataclass
@@ -85,18 +93,30 @@ class _Row:
     prompt: str
     prompt_tokens: list[int]
     seed: int
-    limit: int
+    limit: int  # new tokens
+    limited_by: str  # 'max_new_tokens' or 'context'
     eos_id: int | None
     text: TextStream
+    unknown_characters: str
     tokens: list[int] = field(default_factory=list)
     logprobs: list[float] = field(default_factory=list)
     finish_reason: str | None = None
 
     def add(self, tokens: np.ndarray, logprobs: np.ndarray) -> None:
-        """Takes the row's next tokens, until one of them ends it."""
+        """Takes the row's next tokens, until one of them ends it.
+
+        Raises:
+          RunError: the logits that a token was drawn from are no distribution: one of them is NaN or infinite.
+        """
         for token, logprob in zip(tokens.tolist(), logprobs.tolist()):
             if self.finish_reason is not None:
                 return
+            if math.isnan(logprob):
+                which = f"prompt = {reprlib.repr(self.prompt)}: the model's logits for new token {len(self.tokens) + 1}"
+                raise RunError(
+                    f"{which} are not finite, so no token can be drawn: the parameters hold NaN, or activations "
+                    "overflow (an earlier checkpoint or --weights=float32 may help)"
+                )
             self.tokens.append(token)
             self.logprobs.append(logprob)
             if token == self.eos_id:
@@ -104,12 +124,15 @@ class _Row:
             elif self.text.push(token):
                 self.finish_reason = "stop"
             elif len(self.tokens) == self.limit:
-                self.finish_reason = "length"
+                self.finish_reason = self.limited_by
             if self.finish_reason is not None:
                 self.text.close()
 
     def completion(self) -> Completion:
-        return Completion(self.prompt, self.text.text, self.tokens, self.logprobs, self.finish_reason, self.seed)
+        return Completion(
+            *(self.prompt, self.text.text, self.tokens, self.logprobs, self.finish_reason, self.seed),
+            self.unknown_characters,
+        )
 
 
 class Generator:
@@ -139,6 +162,7 @@ class Generator:
         if self.weights not in WEIGHTS:
             raise ConfigError(f"weights = {weights!r}: expected one of {', '.join(WEIGHTS)}")
         self.params = decoding_params(self.config, params, self.weights)
+        self._weights_key = _key(self.params)
         self.timing = Timing()
 
     def generate(
@@ -160,7 +184,9 @@ class Generator:
             completion. A completion depends on its prompt and seed alone, up to the rounding of float arithmetic.
           sampling: temperature, top_k, top_p, min_p, repetition_penalty (see `sampling.make_sampling`).
 
-        Raises ConfigError for a prompt longer than the context and for values out of range.
+        Raises:
+          ConfigError: a prompt is longer than the context, or a value is out of its range.
+          RunError: the model's logits are not finite.
         """
         seeds = [seeds + j for _ in prompts for j in range(num_samples)] if np.ndim(seeds) == 0 else seeds
         if len(seeds) != len(prompts) * num_samples:
@@ -208,7 +234,8 @@ class Generator:
             check_text("prompt", prompt)
         tokens = [int(token) for token in (self.tokenizer.encode(prompt) if is_text else prompt)]
         prompt = prompt if is_text else self.tokenizer.decode(tokens)
-        if not tokens:
+        is_beginning = not tokens
+        if is_beginning:
             tokens = [self._beginning()]
         if len(tokens) > self.config.max_positions:
             raise ConfigError(
@@ -217,8 +244,17 @@ class Generator:
         if not 0 <= min(tokens) <= max(tokens) < self.config.vocab_size:
             extremes = f"{min(tokens)} to {max(tokens)}"
             raise ConfigError(f"prompt = token ids from {extremes}: must be from 0 to {self.config.vocab_size - 1}")
-        limit = min(max_new_tokens, self.config.max_positions - len(tokens) + 1)
-        return _Row(prompt, tokens, seed, limit, self.tokenizer.eos_id, TextStream(self.tokenizer, stop))
+        room = self.config.max_positions - len(tokens) + 1
+        return _Row(
+            prompt=prompt,
+            prompt_tokens=tokens,
+            seed=seed,
+            limit=min(max_new_tokens, room),
+            limited_by="max_new_tokens" if max_new_tokens <= room else "context",
+            eos_id=self.tokenizer.eos_id,
+            text=TextStream(self.tokenizer, stop, begins=is_beginning),
+            unknown_characters=unknown_characters(self.tokenizer, prompt) if is_text else "",
+        )
 
     def _beginning(self) -> int:
         """What the model has seen before a text's first token: BOS, or the EOS of the document before."""
@@ -236,7 +272,9 @@ class Generator:
             state = generate(self.config, self.params, **(inputs | changed), slots=slots, num_new=num_new)
             return jax.block_until_ready(state)
 
-        if _is_new("generate", self.config, inputs["prompt_BT"].shape, slots):  # compiles, and writes one token a row
+        if _is_new(
+            "generate", self.config, self._weights_key, _key(inputs), slots, num_new
+        ):  # compiles, and writes one token a row
             idle = dict(limit_B=np.zeros_like(inputs["limit_B"]))
             _, self.timing.compile_seconds = _timed(lambda: run(**idle), self.timing.compile_seconds)
         state, self.timing.seconds = _timed(run, self.timing.seconds)
@@ -295,7 +333,7 @@ class Generator:
         def run():
             return jax.block_until_ready(prefill(self.config, self.params, **inputs, **shapes))
 
-        if _is_new("prefill", self.config, inputs["prompt_BT"].shape, *shapes.values()):
+        if _is_new("prefill", self.config, self._weights_key, _key(inputs), *shapes.values()):
             _, self.timing.compile_seconds = _timed(run, self.timing.compile_seconds)
         state, seconds = _timed(run, 0.0)
         self.timing.prefill_seconds += seconds
@@ -307,7 +345,7 @@ class Generator:
             return jax.block_until_ready(decode(self.config, self.params, state, np.int32(until), stop_B))
 
         # The first call compiles, and takes no step.
-        if _is_new("decode", self.config, state.tokens_BG.shape, kv.num_slots(state.cache)):
+        if _is_new("decode", self.config, self._weights_key, _key(state)):
             state, self.timing.compile_seconds = _timed(lambda: run(step), self.timing.compile_seconds)
         state, self.timing.seconds = _timed(lambda: run(until), self.timing.seconds)
         return state
@@ -317,10 +355,20 @@ _compiled: set[tuple] = set()  # programs that ran: JAX keeps them for the proce
 
 
 def _is_new(*program) -> bool:
-    """Whether the next call of this program compiles it, so that compiling is not timed as generating."""
+    """Whether the next call of this program compiles it, so that compiling is not timed as generating.
+
+    program: its name, what is compiled in, and the keys of its arguments.
+    """
+    program += (jax.sharding.get_abstract_mesh(), jax.config.jax_default_matmul_precision)
     is_new = program not in _compiled
     _compiled.add(program)
     return is_new
+
+
+def _key(arguments) -> tuple:
+    """All of some arguments that a compiled program depends on: their structure, shapes, types and places."""
+    leaves, structure = jax.tree.flatten(arguments)
+    return structure, tuple((jax.typeof(leaf), getattr(leaf, "sharding", None)) for leaf in leaves)
 
 
 def _timed(run: Callable[[], DecodeState], seconds: float) -> tuple[DecodeState, float]:

@@ -48,19 +48,26 @@ def make_sampling(
     """
 
     def rows(name, value, dtype, allowed, is_allowed):
-        value_B = np.broadcast_to(np.asarray(value), (len(seeds),))
-        bad = [item for item in value_B.tolist() if not is_allowed(item)]
+        try:
+            value_B = np.broadcast_to(np.asarray(value), (len(seeds),))
+            bad = [item for item in value_B.tolist() if not is_allowed(item)]
+        except (TypeError, ValueError):  # no number; not as many as there are rows
+            bad = [value]
         if bad:
-            raise ConfigError(f"{name} = {bad[0]}: must be {allowed}")
+            raise ConfigError(f"{name} = {bad[0]!r}: must be {allowed}")
         return value_B.astype(dtype)
 
+    most = 1e30  # beyond it, arithmetic in float32 overflows
+    temperature_B = rows(
+        "temperature", temperature, np.float64, "0 (greedy) or a positive number up to 1e30", lambda x: 0 <= x <= most
+    )
+    # Below float32's normal numbers, devices disagree on what is 0.
+    temperature_B = np.where(temperature_B > 0, np.maximum(temperature_B, np.finfo(np.float32).tiny), 0)
     return Sampling(
         seed_B=rows(
             "seed", seeds, np.uint32, "an integer from 0 to 2^32 - 1", lambda x: 0 <= x < 2**32 and x == int(x)
         ),
-        temperature_B=rows(
-            "temperature", temperature, np.float32, "0 (greedy) or a positive number", lambda x: 0 <= x < float("inf")
-        ),
+        temperature_B=temperature_B.astype(np.float32),
         top_k_B=rows(
             "top_k", top_k, np.int32, "0 (off) or a positive integer", lambda x: 0 <= x < 2**31 and x == int(x)
         ),
@@ -70,8 +77,8 @@ def make_sampling(
             "repetition_penalty",
             repetition_penalty,
             np.float32,
-            "a positive number (1: off)",
-            lambda x: 0 < x < float("inf"),
+            "a number from 1e-30 to 1e30 (1: off)",
+            lambda x: 1 / most <= x <= most,
         ),
         num_tokens=np.int32(num_tokens),
     )
@@ -130,8 +137,13 @@ def penalize_repetition(logits_BV: jax.Array, seen_BV: jax.Array, penalty_B: jax
 
 
 def divide_by_temperature(logits_BV: jax.Array, temperature_B: jax.Array) -> jax.Array:
-    """Logits over temperature; rows of temperature 0, which take the maximum anyhow, are left as they are."""
-    return logits_BV / jnp.where(temperature_B > 0, temperature_B, 1.0)[:, None]
+    """Logits over temperature; rows of temperature 0, which take the maximum anyhow, are left as they are.
+
+    Below 1, the largest logit becomes 0, which changes no probability: however low the temperature, the quotients can
+    only overflow to -inf, and the draw becomes the maximum.
+    """
+    peak_B = jnp.where((temperature_B > 0) & (temperature_B < 1), jnp.max(logits_BV, -1), 0.0)
+    return (logits_BV - peak_B[:, None]) / jnp.where(temperature_B > 0, temperature_B, 1.0)[:, None]
 
 
 def keep_top(logits_BV: jax.Array, top_k_B: jax.Array, top_p_B: jax.Array) -> jax.Array:

@@ -17,25 +17,38 @@ def check_text(name: str, text: str) -> None:
         raise ConfigError(f"{name} = {reprlib.repr(text)}: must be UTF-8 text ({error.reason})") from None
 
 
+def unknown_characters(tokenizer, text: str) -> str:
+    """Those, each once, for which the tokenizer has no token but <unk>."""
+    if tokenizer.unk_id is None or tokenizer.unk_id not in tokenizer.encode(text):
+        return ""
+    return "".join(each for each in dict.fromkeys(text) if tokenizer.unk_id in tokenizer.encode(each))
+
+
 class TextStream:
     """The text of one row while it grows.
 
     A character whose bytes are spread over several tokens waits until it is complete; text that may turn out to be the
     beginning of a stop string waits until it is clear. So the pieces that `take` hands out, joined, are exactly `text`.
     Bytes that are not UTF-8 become U+FFFD, as Python's decoder replaces them.
+
+    begins: whether it is a document's beginning, where the tokenizer may put a space that is no text.
     """
 
-    def __init__(self, tokenizer, stop: Sequence[str] = ()):
+    def __init__(self, tokenizer, stop: Sequence[str] = (), begins: bool = False):
         self.text = ""  # all that is decoded, cut before a stop string
         self.stopped = False  # a stop string is complete
         self._tokenizer = tokenizer
         self._stop = tuple(stop)
         self._decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
+        self._first = tokenizer.first_bytes if begins else b""  # that are no text
         self._taken = 0
 
     def push(self, token: int) -> bool:
         """Adds a token; True when it completes a stop string (pushing then ends)."""
-        self._append(self._decoder.decode(self._tokenizer.decode_bytes([token])))
+        piece = self._tokenizer.decode_bytes([token])
+        if piece:
+            piece, self._first = piece.removeprefix(self._first), b""
+        self._append(self._decoder.decode(piece))
         return self.stopped
 
     def close(self) -> None:

@@ -11,7 +11,7 @@ import pytest
 from ml_collections import FrozenConfigDict
 
 from gptjax import config as configs
-from gptjax.config import ConfigError
+from gptjax.config import ConfigError, RunError
 from gptjax.corpus.tokenizer import ByteTokenizer
 from gptjax.inference import cache as kv
 from gptjax.inference import decode as device
@@ -270,8 +270,10 @@ def test_a_character_that_spans_tokens_is_never_shown_in_parts():
 def test_generation_ends_with_the_context(generator):
     prompt = "x" * (MAX_POSITIONS - 4)
     full = generator.generate([prompt, "y", "x" * MAX_POSITIONS], max_new_tokens=1000, temperature=0.0)
-    assert [c.finish_reason for c in full] == ["length"] * 3
+    assert [c.finish_reason for c in full] == ["context"] * 3
     assert [len(c.tokens) for c in full] == [5, MAX_POSITIONS, 1]
+    exact, one_less = (generator.generate([prompt], max_new_tokens=n, temperature=0.0)[0] for n in (5, 4))
+    assert (exact.finish_reason, one_less.finish_reason) == ("max_new_tokens",) * 2, "what was asked for was written"
     with pytest.raises(ConfigError, match=rf"{MAX_POSITIONS + 1} tokens.*max_positions = {MAX_POSITIONS}"):
         generator.generate(["x" * (MAX_POSITIONS + 1)])
 
@@ -321,6 +323,68 @@ def test_a_second_generator_compiles_nothing_again():
     for generator in (first, second):
         generator.generate(["a"], max_new_tokens=3)
     assert second.timing.compile_seconds == 0.0 < second.timing.seconds
+
+
+@pytest.mark.parametrize(
+    "model, options, is_other, stop, positions",  # what a second generator differs in; a shape that no test compiled
+    [
+        (dict(), dict(), False, "never there", 41),
+        (dict(), dict(weights="bfloat16"), True, (), 42),
+        (dict(), dict(weights="int8"), True, "never there", 43),
+        (dict(dtype="bfloat16"), dict(weights="float32"), True, (), 44),
+    ],
+)
+def test_compiling_is_never_timed_as_generating(monkeypatch, model, options, is_other, stop, positions):
+    phases, timed = [], G._timed
+
+    def watched(run, seconds):
+        COMPILED.clear()
+        result = timed(run, seconds)
+        phases.append(bool(COMPILED))
+        return result
+
+    monkeypatch.setattr(G, "_timed", watched)
+    for other, is_new in (({}, True), (model, is_other)):
+        made = make_model(max_positions=positions, **other)
+        generator = Generator(*made, TOKENIZER, **(options if other is model else {}))
+        phases.clear()
+        generator.generate(["a"], max_new_tokens=3, stop=stop)
+        assert any(phases) == (generator.timing.compile_seconds > 0) == is_new
+        assert sum(phases) <= len(phases) // 2, "a program that compiles is called once for that, and then to be timed"
+        assert not phases[-1]
+
+
+def test_a_sharded_copy_is_another_program(generator):
+    generator.generate(["a"], max_new_tokens=3)
+    params, config = make_model()
+    mesh = jax.make_mesh((2,), ("data",), axis_types=(jax.sharding.AxisType.Auto,))
+    place = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec())
+    sharded = Generator(jax.device_put(params, place), config, TOKENIZER)
+    for is_new in (True, False):
+        COMPILED.clear()
+        sharded.generate(["a"], max_new_tokens=3)
+        assert bool(COMPILED) == (sharded.timing.compile_seconds > 0) == is_new
+
+
+@pytest.mark.parametrize("way", ["one program", "in pieces", "stream"])
+def test_logits_that_are_no_numbers_end_generation_in_a_sentence(way):
+    """A model that goes on from 'a' to 'b', where its numbers end; and from 'c' to 'c', for ever."""
+    params, config = make_model(position="none", tied_embeddings=False)
+    a, b, c = TOKENIZER.encode("abc")
+    params = jax.tree.map(np.zeros_like, params)
+    params["final_norm"]["scale"] += 1.0
+    params["embedding"][a, 0] = params["embedding"][c, 1] = 1.0
+    params["head"][0, b] = params["head"][1, c] = 1.0
+    params["embedding"][b] = np.nan
+    generator = Generator(params, config, TOKENIZER)
+    assert generator.generate(["c"], max_new_tokens=9, temperature=0.0)[0].text == "c" * 9
+    with pytest.raises(RunError, match="prompt = 'a': the model's logits for new token 2 are not finite"):
+        if way == "stream":
+            list(generator.stream("a", max_new_tokens=40, temperature=0.0))
+        else:
+            stop = "never there" if way == "in pieces" else ()
+            generator.generate(["c", "a"], max_new_tokens=40, temperature=0.0, stop=stop)
+    assert generator.timing.new_tokens <= 4, "the other rows end with it"
 
 
 def test_a_prompt_that_is_no_text_is_refused(generator):

@@ -137,6 +137,28 @@ def test_temperature_zero_takes_the_maximum_after_the_penalty(logits_BV):
     np.testing.assert_array_equal(token_B, np.argsort(-logits_BV, -1)[:, 1])
 
 
+@pytest.mark.parametrize("temperature", [1e-2, 1e-6, 1e-20, 1e-37, 1e-38, 1e-45, 1e-60])
+@pytest.mark.parametrize("scale", [1.0, 1e5])
+def test_the_lower_the_temperature_the_surer_the_maximum(logits_BV, temperature, scale):
+    options = dict(temperature=temperature, top_p=0.95, min_p=0.01, repetition_penalty=1.2)
+    settings = S.make_sampling([0] * 4, num_tokens=V, **options)
+    seen_BV = np.random.default_rng(1).random((4, V)) < 0.3
+    logits_BV = np.float32(scale) * np.sign(logits_BV) * (5 + np.abs(logits_BV).argsort().argsort())  # 1 apart at least
+    processed_BV = process_logits(logits_BV, seen_BV, settings)
+    assert not np.isnan(processed_BV).any() and not np.isposinf(processed_BV).any()
+    token_B, logprob_B = sample(logits_BV, seen_BV, jnp.int32(3), settings)
+    greedy_B, _ = sample(logits_BV, seen_BV, jnp.int32(3), settings.replace(temperature_B=np.zeros(4, np.float32)))
+    np.testing.assert_array_equal(token_B, greedy_B)
+    assert np.isfinite(logprob_B).all()
+
+
+@pytest.mark.parametrize("penalty", [1e-30, 1e30])
+def test_extreme_penalties_make_no_infinity(logits_BV, penalty):
+    settings = S.make_sampling([0] * 4, num_tokens=V, repetition_penalty=penalty, temperature=1e-38)
+    processed_BV = process_logits(logits_BV, np.ones((4, V), bool), settings)
+    assert not np.isnan(processed_BV).any() and (processed_BV.max(-1) == 0).all()
+
+
 def test_ids_without_a_token_are_never_drawn():
     token_B, _ = draws([0.0, 0.0, 9.0, 9.0], 64)
     assert np.asarray(token_B).max() > 1
@@ -160,12 +182,21 @@ def test_a_row_does_not_depend_on_its_place_or_neighbours(logits_BV):
     [
         ("temperature", -0.1),
         ("temperature", float("nan")),
+        ("temperature", 1e39),
+        ("temperature", "warm"),
+        ("temperature", None),
+        ("temperature", [1.0, 1.0, 1.0]),
         ("top_k", -1),
         ("top_k", 2.5),
+        ("top_k", 2**31),
+        ("top_k", float("inf")),
         ("top_p", 0.0),
         ("top_p", 1.1),
         ("min_p", 1.5),
+        ("min_p", float("nan")),
         ("repetition_penalty", 0.0),
+        ("repetition_penalty", 1e-46),
+        ("repetition_penalty", float("inf")),
     ],
 )
 def test_settings_out_of_range_are_refused(name, value):

@@ -4,11 +4,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gptjax.inference.text import TextStream
+from gptjax.corpus.tokenizer import ByteTokenizer, CharacterTokenizer
+from gptjax.inference.text import TextStream, unknown_characters
 
 
 class Bytes:
     """A tokenizer whose tokens are bytes: every character outside ASCII spans several."""
+
+    first_bytes = b" "  # as of models that put a space before every text
 
     def decode_bytes(self, ids):
         return bytes(ids)
@@ -100,3 +103,18 @@ def test_cut_does_not_depend_on_where_tokens_end(text, stop, random):
 
 def test_without_stop_strings_nothing_waits():
     assert pieces_of(b"abc")[0] == ["a", "b", "c", ""]
+
+
+@pytest.mark.parametrize("begins, text", [(False, "  a b"), (True, " a b")])
+def test_the_space_that_a_model_puts_before_a_document_is_no_text(begins, text):
+    stream = TextStream(Bytes(), begins=begins)
+    for byte in b"  a b":
+        stream.push(byte)
+    assert stream.text == text
+
+
+def test_characters_without_a_token():
+    tokenizer = CharacterTokenizer("helo")
+    assert unknown_characters(tokenizer, "hello") == ""
+    assert unknown_characters(tokenizer, "hé ll\u2028é") == "é \u2028"
+    assert unknown_characters(ByteTokenizer(), "é") == ""

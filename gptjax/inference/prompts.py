@@ -1,0 +1,45 @@
+"""Prompts from a file or a pipe: UTF-8 with or without a byte order mark, as they stand there."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from gptjax.config import ConfigError
+from gptjax.inference.text import check_text
+
+
+def read_prompts(path: Path) -> list[str]:
+    """One prompt a line, which ends in a newline and nothing else; of a .jsonl file one JSON string a line.
+
+    Raises:
+      ConfigError: the file cannot be read, is not UTF-8, or holds anything else, or nothing.
+    """
+    name = f"--prompts_file = {path}"
+    try:
+        raw = path.read_bytes()
+    except OSError as error:
+        raise ConfigError(f"{name}: must be a file that can be read ({error.strerror})") from None
+    lines = decoded(f"{name}:", raw).removesuffix("\n").split("\n") if raw else []
+    lines = [line.removesuffix("\r") for line in lines]  # as Windows writes it
+    try:
+        prompts = [json.loads(line) for line in lines if line] if path.suffix == ".jsonl" else lines
+    except json.JSONDecodeError as error:
+        raise ConfigError(f"{name}: must hold one JSON string a line ({error})") from None
+    if not prompts or not all(isinstance(prompt, str) for prompt in prompts):
+        raise ConfigError(f"{name}: must hold at least one prompt, and nothing but strings")
+    for number, prompt in enumerate(prompts, 1):
+        check_text(f"{name}: prompt {number}", prompt)
+    return prompts
+
+
+def decoded(name: str, raw: bytes) -> str:
+    """`raw` as text. name: what the error begins with.
+
+    Raises:
+      ConfigError: it is not UTF-8.
+    """
+    try:
+        return raw.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"{name} must be UTF-8 text ({error})") from None

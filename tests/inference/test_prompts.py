@@ -1,0 +1,30 @@
+import pytest
+
+from gptjax.config import ConfigError
+from gptjax.inference.prompts import read_prompts
+
+ODD = "a\x85b\u2028c\x0cd\x0be\x1cf\rg"  # what str.splitlines takes for the ends of lines
+
+
+@pytest.mark.parametrize(
+    "name, content, prompts",
+    [
+        ("p.txt", "one\ntwo\n", ["one", "two"]),
+        ("p.txt", "one\n\n two ", ["one", "", " two "]),
+        ("p.txt", "one\r\ntwo\r\n", ["one", "two"]),
+        ("p.txt", f"{ODD}\n{ODD}", [ODD, ODD]),
+        ("p.txt", "\ufeffone\n\ufefftwo", ["one", "\ufefftwo"]),
+        ("p.jsonl", '\ufeff"a\\nb"\r\n\n"c\u2028\x85d"\n', ["a\nb", "c\u2028\x85d"]),
+        ("p.txt", "\n", [""]),
+    ],
+)
+def test_a_prompt_is_what_stands_between_newlines(tmp_path, name, content, prompts):
+    (tmp_path / name).write_bytes(content.encode())
+    assert read_prompts(tmp_path / name) == prompts
+
+
+@pytest.mark.parametrize("name", ["p.txt", "p.jsonl"])
+def test_a_file_without_a_prompt_is_refused(tmp_path, name):
+    (tmp_path / name).write_bytes(b"")
+    with pytest.raises(ConfigError, match="must hold at least one prompt"):
+        read_prompts(tmp_path / name)
