@@ -39,7 +39,9 @@ from gptjax.folders import alone_in
 from gptjax.host_memory import keep_freed_memory
 from gptjax.inference.generate import Generator
 from gptjax.model.resolve import resolve_model
-from gptjax.parallel import distributed
+from gptjax.parallel import distributed, members
+from gptjax.parallel.agreement import named, settings
+from gptjax.parallel.members import Timeouts
 from gptjax.parallel.mesh import batch_devices, make_mesh
 from gptjax.training import console as consoles
 from gptjax.training.checkpoint import Checkpoints, load_params
@@ -61,6 +63,19 @@ _WORKDIR = flags.DEFINE_string("workdir", None, "The run's folder: made when it 
 _COORDINATOR = flags.DEFINE_string("coordinator", None, "Several processes: HOST:PORT of process 0.")
 _NUM_PROCESSES = flags.DEFINE_integer("num_processes", None, "Several processes: how many.", lower_bound=1)
 _PROCESS_ID = flags.DEFINE_integer("process_id", None, "Several processes: which one this is, from 0.", lower_bound=0)
+_INITIALIZATION_TIMEOUT = flags.DEFINE_float(
+    "initialization_timeout", Timeouts.initialization, "Several processes: seconds for all of them to come.", 0.0
+)
+_HEARTBEAT_TIMEOUT = flags.DEFINE_float(
+    "heartbeat_timeout", Timeouts.heartbeat, "Several processes: one that is silent for so many seconds is lost.", 1.0
+)
+_BATCH_TIMEOUT = flags.DEFINE_float(
+    "batch_timeout",
+    Timeouts.batch,
+    "Several processes: the run hangs when none takes a batch for so many seconds, also while it compiles, evaluates "
+    "or saves; 0: never.",
+    0.0,
+)
 flags.declare_key_flag("config")
 
 CONVENTION = "causal"  # of the FLOPs behind every MFU that is shown
@@ -70,18 +85,22 @@ def main(argv: list[str]) -> int:
     for flag in (_CONFIG, _WORKDIR):
         if flag.value is None:
             raise ConfigError(f"--{flag.name} is missing (see --help)")
-    configs.validate(_CONFIG.value)
     keep_freed_memory()
-    distributed.initialize(_COORDINATOR.value, _NUM_PROCESSES.value, _PROCESS_ID.value)
     use_compilation_cache()
-
-    run = settle(_CONFIG.value, Path(_WORKDIR.value))
-    show_settings(run)
-    alone = alone_in(run.workdir, "--workdir") if jax.process_index() == 0 else contextlib.nullcontext()
-    with alone, jax.set_mesh(run.trainer.mesh), explained_memory(run.config):
-        with open_checkpoints(run) as checkpoints:
-            state, notes = start(run, checkpoints)
-            train(run, checkpoints, state, notes)
+    meeting = members.meeting(_COORDINATOR.value, _NUM_PROCESSES.value, _PROCESS_ID.value)
+    timeouts = Timeouts(_INITIALIZATION_TIMEOUT.value, _HEARTBEAT_TIMEOUT.value, _BATCH_TIMEOUT.value)
+    with members.joined(meeting, timeouts):
+        configs.validate(_CONFIG.value)
+        members.agree(settings(_CONFIG.value))
+        run = settle(_CONFIG.value, Path(_WORKDIR.value))
+        members.agree(named("data", run.data.fingerprint()) | named("resolved", run.config.to_dict()))
+        show_settings(run)
+        alone = alone_in(run.workdir, "--workdir") if jax.process_index() == 0 else contextlib.nullcontext()
+        with alone, jax.set_mesh(run.trainer.mesh), explained_memory(run.config):
+            members.check_shared(run.workdir, "--workdir")
+            with open_checkpoints(run) as checkpoints:
+                state, notes = start(run, checkpoints)
+                train(run, checkpoints, state, notes)
     return 0
 
 

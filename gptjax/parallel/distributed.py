@@ -1,8 +1,7 @@
-"""Many processes as one: joining them, and moving between them and the host only what is needed."""
+"""Batches onto the devices of many processes, and arrays back from them: each process moves only what it must."""
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 
 import jax
@@ -10,34 +9,8 @@ import numpy as np
 from jax.experimental import multihost_utils
 from jax.sharding import Mesh
 
-from gptjax.config import ConfigError
+from gptjax.parallel import members
 from gptjax.parallel.sharding import batch_sharding
-
-
-def initialize(coordinator: str | None, num_processes: int | None, process_id: int | None) -> None:
-    """Joins the processes of a run: as the flags of these names say, or SLURM's variables where srun started several.
-
-    Must come before the first use of a device. A single process does nothing. Under SLURM JAX takes one process a GPU.
-    A script that sbatch runs without srun is a single process, whatever the number of tasks in the job.
-
-    Raises:
-      ConfigError: only some of the three are given, or they contradict each other.
-    """
-    given = {"--coordinator": coordinator, "--num_processes": num_processes, "--process_id": process_id}
-    missing = [name for name, value in given.items() if value is None]
-    if len(missing) == 3:
-        if "SLURM_STEP_NODELIST" in os.environ and int(os.environ.get("SLURM_NTASKS", "1")) > 1:
-            jax.distributed.initialize()
-        return
-    if missing:
-        raise ConfigError(f"several processes need all of {', '.join(given)}; missing: {', '.join(missing)}")
-    if process_id >= num_processes:
-        raise ConfigError(f"--process_id = {process_id}: must be below --num_processes = {num_processes}")
-    host, _, port = coordinator.rpartition(":")
-    if not host or not port.isdigit():
-        raise ConfigError(f"--coordinator = {coordinator!r}: expected HOST:PORT, such as 10.0.0.1:1234")
-    if num_processes > 1:
-        jax.distributed.initialize(coordinator, num_processes, process_id)
 
 
 def local_rows(mesh: Mesh, batch_size: int, accumulation_steps: int) -> np.ndarray:
@@ -62,6 +35,7 @@ def put_batch(
       batch: arrays whose first axis follows `rows`.
       rows: as `local_rows` gave them.
     """
+    members.count_batch()
     micro = batch_size // accumulation_steps
     sharding = batch_sharding(mesh, 1)
     position = {int(row): i for i, row in enumerate(rows)}

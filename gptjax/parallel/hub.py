@@ -1,0 +1,262 @@
+"""Where the processes of a run meet and watch over each other: a server in process 0, to which all of them connect.
+
+Its connections carry JSON, one object per line, both ways:
+
+  hello    process → hub   who it is; the first thing it says
+  welcome  hub → process   it belongs here
+  start    hub → process   all are here: where JAX's own service will be
+  beat     both ways       "I am alive", every few seconds; a process adds how many batches it has put on its devices
+  agree    process → hub   facts that must be equal; when all have sent theirs, the hub answers
+  agreed   hub → process   how they differ, or '' when they do not
+  failed   process → hub   it ends by itself, for this reason
+  ended    hub → process   the run is over for all, for this reason
+  heard    process → hub   it knows that the run is over
+  leave    process → hub   it has finished
+
+A connection that closes without `leave` is a process that was killed, which the kernel tells at once. One that is
+silent hangs, or has lost its network.
+"""
+
+from __future__ import annotations
+
+import errno
+import json
+import math
+import secrets
+import socket
+import threading
+import time
+from typing import Any
+
+from gptjax.config import ConfigError
+from gptjax.parallel.agreement import difference
+
+_LONGEST_MESSAGE = 1 << 28  # bytes
+_STRANGERS_SECONDS = 10.0  # for a hello: what connects and says nothing is none of ours
+GO_ON = "the same command goes on from the last checkpoint"
+
+
+class Channel:
+    """JSON objects over a connected socket. Any thread may send, one receives.
+
+    silence: after how many seconds without a message `receive` raises TimeoutError.
+    """
+
+    def __init__(self, connection: socket.socket, silence: float):
+        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self._socket, self._file, self._lock = connection, connection.makefile("rb"), threading.Lock()
+        self.silence(silence)
+
+    def silence(self, seconds: float) -> None:
+        self._socket.settimeout(seconds)
+
+    def send(self, kind: str, **message: Any) -> None:
+        """Says nothing of a connection that is closed: whoever receives from it learns that."""
+        data = json.dumps({"kind": kind, **message}).encode() + b"\n"
+        try:
+            with self._lock:
+                self._socket.sendall(data)
+        except OSError:
+            pass
+
+    def receive(self) -> dict[str, Any] | None:
+        """The next message; None when the other side is gone.
+
+        Raises:
+          TimeoutError: it is silent.
+          ValueError: what comes is no message.
+        """
+        try:
+            line = self._file.readline(_LONGEST_MESSAGE)
+        except TimeoutError:
+            raise
+        except OSError:
+            return None
+        if not line.endswith(b"\n"):
+            return None
+        message = json.loads(line)
+        if not isinstance(message, dict) or "kind" not in message:
+            raise ValueError("no message")
+        return message
+
+    def close(self) -> None:
+        self._socket.close()
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """A server at the port, for this machine alone where the host is a loopback name.
+
+    Raises:
+      ConfigError: the port is in use, or may not be used.
+    """
+    try:
+        if is_loopback(host):
+            return socket.create_server(("127.0.0.1" if host == "localhost" else host, port), family=_family(host))
+        if socket.has_dualstack_ipv6():
+            return socket.create_server(("", port), family=socket.AF_INET6, dualstack_ipv6=True)
+        return socket.create_server(("", port))
+    except OSError as error:
+        what = "is in use on this machine" if error.errno == errno.EADDRINUSE else f"cannot be used ({error.strerror})"
+        raise ConfigError(
+            f"--coordinator = {host}:{port}: port {port}, where process 0 meets the others, {what}; choose another"
+        ) from None
+
+
+def is_loopback(host: str) -> bool:
+    return host in ("localhost", "::1") or host.startswith("127.")
+
+
+def _family(host: str) -> socket.AddressFamily:
+    return socket.AF_INET6 if ":" in host else socket.AF_INET
+
+
+class Hub:
+    """The server, in threads of its own.
+
+    Args:
+      service_port: where process 0 will start JAX's coordination service.
+      heartbeat_timeout: seconds of silence after which a process counts as lost.
+      batch_timeout: seconds after which a run counts as hanging when no process puts a batch on its devices; 0: never.
+    """
+
+    def __init__(
+        self,
+        server: socket.socket,
+        num_processes: int,
+        service_port: int,
+        heartbeat_timeout: float,
+        batch_timeout: float,
+    ):
+        self._server, self._num_processes, self._service_port = server, num_processes, service_port
+        self._heartbeat_timeout, self._batch_timeout = heartbeat_timeout, batch_timeout
+        self._lock = threading.RLock()
+        self._channels: dict[int, Channel] = {}
+        self._names: dict[int, str] = {}
+        self._facts: dict[int, dict[str, Any]] = {}
+        self._batches: dict[int, int] = {}
+        self._went_on = math.inf  # when a batch was last put on a device; before the first there is no limit
+        self._unaware: set[int] = set()  # processes that have not heard yet that the run is over
+        self._over = threading.Event()
+        for work in (self._accept, self._beat):
+            threading.Thread(target=work, daemon=True).start()
+
+    def missing(self) -> list[int]:
+        """The processes that have not come."""
+        with self._lock:
+            return [process for process in range(self._num_processes) if process not in self._channels]
+
+    def wait_until_heard(self, seconds: float) -> None:
+        """Returns when every process knows that the run is over, or after so many seconds."""
+        deadline = time.monotonic() + seconds
+        while self._unaware - {0} and time.monotonic() < deadline:
+            time.sleep(0.01)
+
+    def end(self, reason: str, refused: bool = False) -> None:
+        """Ends the run for all. refused: by a mistake of the user's. Only the first reason counts."""
+        with self._lock:
+            if self._over.is_set():
+                return
+            self._unaware = set(self._channels)
+            self._over.set()
+            self._tell("ended", reason=reason, refused=refused)
+
+    def _tell(self, kind: str, **message: Any) -> None:
+        with self._lock:
+            for channel in self._channels.values():
+                channel.send(kind, **message)
+
+    def _accept(self) -> None:
+        while True:
+            connection = self._server.accept()[0]
+            threading.Thread(target=self._serve, args=(connection,), daemon=True).start()
+
+    def _beat(self) -> None:
+        while True:
+            time.sleep(beat_seconds(self._heartbeat_timeout))
+            self._tell("beat")
+            if self._batch_timeout and time.monotonic() - self._went_on > self._batch_timeout:
+                self.end(
+                    f"no process has put a batch on its devices for {self._batch_timeout:g} s (--batch_timeout): "
+                    f"{self._standing()}; {GO_ON}"
+                )
+
+    def _standing(self) -> str:
+        """Which processes are behind the others, as far as their batches tell."""
+        with self._lock:
+            least, most = min(self._batches.values()), max(self._batches.values())
+            behind = [self._names[process] for process, batches in self._batches.items() if batches == least]
+        if least == most:
+            return f"all of them stand at batch {least}"
+        return f"{', '.join(behind)} at batch {least}, the others up to batch {most}"
+
+    def _serve(self, connection: socket.socket) -> None:
+        channel = Channel(connection, _STRANGERS_SECONDS)
+        try:
+            hello = channel.receive() or {}
+            process, of, host = int(hello["process"]), int(hello["of"]), str(hello["host"])
+        except (ValueError, KeyError, TypeError, TimeoutError):
+            return channel.close()
+        channel.silence(self._heartbeat_timeout)
+        name = f"process {process} on {host}"
+        if not self._admit(channel, process, of, name):
+            return channel.close()
+        while True:
+            try:
+                message = channel.receive()
+            except TimeoutError:
+                return self.end(
+                    f"{name} has not been heard of for {self._heartbeat_timeout:g} s (--heartbeat_timeout): it hangs, "
+                    f"or its machine or the network does; {GO_ON}"
+                )
+            except ValueError:
+                message = None
+            if message is None:
+                self._unaware.discard(process)
+                return self.end(
+                    f"{name} is gone: it was killed, perhaps for want of memory, or its machine was lost; {GO_ON}"
+                )
+            if message["kind"] == "leave":
+                return None
+            self._handle(process, name, message)
+
+    def _admit(self, channel: Channel, process: int, of: int, name: str) -> bool:
+        with self._lock:
+            if of != self._num_processes:
+                reason = f"--num_processes = {self._num_processes} in process 0, {of} in {name}: must be the same in all"
+                channel.send("ended", reason=reason, refused=True)
+                self.end(reason, refused=True)
+            elif process in self._channels:
+                channel.send(
+                    "ended",
+                    reason=f"--process_id = {process}: is taken by {self._names[process]}: each process of a run needs "
+                    "another, and each run another port of --coordinator",
+                    refused=True,
+                )
+            else:
+                channel.send("welcome")
+                self._channels[process], self._names[process], self._batches[process] = channel, name, 0
+                if not self.missing():
+                    self._tell("start", service_port=self._service_port, token=secrets.token_hex(8))
+                return True
+        return False
+
+    def _handle(self, process: int, name: str, message: dict[str, Any]) -> None:
+        with self._lock:
+            match message["kind"]:
+                case "beat":
+                    if self._batches[process] != message["batches"]:
+                        self._batches[process], self._went_on = message["batches"], time.monotonic()
+                case "agree":
+                    self._facts[process] = message["facts"]
+                    if len(self._facts) == self._num_processes:
+                        facts, self._facts = self._facts, {}
+                        self._tell("agreed", problem=difference(facts))
+                case "failed":
+                    self.end(f"{name} failed: {message['reason']}")
+                case "heard":
+                    self._unaware.discard(process)
+
+
+def beat_seconds(heartbeat_timeout: float) -> float:
+    """Between two signs of life."""
+    return min(1.0, heartbeat_timeout / 5)

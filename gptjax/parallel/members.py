@@ -1,0 +1,433 @@
+"""Several processes are one run, or none: how a process joins the others, compares itself with them, and ends with them.
+
+    with joined(Flags…):          all have come, JAX's distributed runtime is up
+        agree(facts)              a difference is refused by all
+        check_shared(folder)      all see the same folder
+        …                         an error here, in any process, ends all within seconds, each with the reason
+
+A process that is alone does nothing of this. What the processes say to each other goes through the hub of process 0
+(`hub.py`), beside JAX's own runtime, whose answer to a lost process is to abort the others.
+"""
+
+from __future__ import annotations
+
+import atexit
+import contextlib
+import dataclasses
+import multiprocessing
+import os
+import queue
+import re
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import jax
+
+from gptjax.config import ConfigError, RunError
+from gptjax.parallel import relay
+from gptjax.parallel.hub import GO_ON, Channel, Hub, beat_seconds, is_loopback, listen
+
+GRACE = 5.0  # seconds to end in good order, once the run is over
+CONSEQUENCE = 2.0  # seconds in which the news of a lost process follows the errors that it causes
+SHOWN_LATE = 10.0  # seconds that a network file system may take to show a new file
+_FIRST_PORT = 61440  # for SLURM's jobs: above the ports that systems give to clients
+
+
+@dataclasses.dataclass(frozen=True)
+class Meeting:
+    """Who meets where. `process` of `num_processes` is this one; process 0 is at host:port."""
+
+    host: str
+    port: int
+    num_processes: int
+    process: int
+
+    @property
+    def address(self) -> str:
+        return f"{self.host}:{self.port}"
+
+
+@dataclasses.dataclass(frozen=True)
+class Timeouts:
+    """In seconds.
+
+    Attributes:
+      initialization: for all processes to come.
+      heartbeat: of silence, after which a process counts as lost.
+      batch: in which no process puts a batch on its devices, after which the run counts as hanging; 0: for ever.
+    """
+
+    initialization: float = 300.0
+    heartbeat: float = 30.0
+    batch: float = 1800.0
+
+
+def meeting(
+    coordinator: str | None, num_processes: int | None, process_id: int | None, environment: Mapping[str, str] = os.environ
+) -> Meeting | None:
+    """As the flags of these names say, or SLURM's variables where srun started several; None for a single process.
+
+    A script that sbatch runs without srun is a single process, whatever the number of tasks in the job.
+
+    Raises:
+      ConfigError: only some of the three are given, or they contradict each other.
+    """
+    given = {"--coordinator": coordinator, "--num_processes": num_processes, "--process_id": process_id}
+    missing = [name for name, value in given.items() if value is None]
+    if len(missing) == 3:
+        return _slurm_meeting(environment)
+    if missing:
+        raise ConfigError(f"several processes need all of {', '.join(given)}; missing: {', '.join(missing)}")
+    if process_id >= num_processes:
+        raise ConfigError(f"--process_id = {process_id}: must be below --num_processes = {num_processes}")
+    host, _, port = coordinator.rpartition(":")
+    host = host.removeprefix("[").removesuffix("]")
+    if not host or not re.fullmatch(r"\d{1,5}", port) or not 0 < int(port) < 1 << 16:
+        raise ConfigError(f"--coordinator = {coordinator!r}: expected HOST:PORT, such as 10.0.0.1:1234")
+    return Meeting(host, int(port), num_processes, process_id) if num_processes > 1 else None
+
+
+def _slurm_meeting(environment: Mapping[str, str]) -> Meeting | None:
+    nodes = environment.get("SLURM_STEP_NODELIST")
+    tasks = int(environment.get("SLURM_STEP_NUM_TASKS") or environment.get("SLURM_NTASKS") or 1)
+    if not nodes or tasks < 2:
+        return None
+    # The first of 'n1,n2' or 'n[001-012,020]'.
+    first = re.match(r"([^,\[]*)(?:\[(\w+)[^\]]*\]([^,\[]*))?", nodes)
+    host = "".join(part or "" for part in first.groups())
+    step = int(environment.get("SLURM_STEP_ID") or 0)  # steps of one job may run side by side
+    port = _FIRST_PORT + (int(environment["SLURM_JOB_ID"]) * 16 + step) % 4096
+    return Meeting(host, port, tasks, int(environment["SLURM_PROCID"]))
+
+
+@contextlib.contextmanager
+def joined(meeting: Meeting | None, timeouts: Timeouts = Timeouts()) -> Iterator[None]:  # noqa: B008 (immutable)
+    """Inside, the processes of a meeting are one run. Must come before the first use of a device.
+
+    Under SLURM, JAX takes one process per GPU.
+
+    Raises:
+      ConfigError: process 0 cannot be reached; or, in process 0, the port cannot be used.
+      RunError: not all processes came in time; or, from inside, another process failed or was lost.
+    """
+    global _member
+    if meeting is None:
+        yield
+        return
+    member = Member(meeting, timeouts)
+    try:
+        member.join()
+        _member = member
+        yield
+        member.leave()
+    except BaseException as error:
+        cause = member.fail(error)
+        if cause is error:
+            raise
+        raise cause from None
+    finally:
+        _member = None
+
+
+def agree(facts: Mapping[str, Any]) -> None:
+    """Compares facts (name → JSON value) with those of the other processes, which must ask for the same comparison.
+
+    Raises:
+      ConfigError: they differ; in all processes, with names and values.
+    """
+    if _member is not None:
+        _member.agree(facts)
+
+
+def check_shared(folder: Path, option: str) -> None:
+    """Finds out whether all processes see the folder that process 0 sees. option: that named it, for messages.
+
+    Raises:
+      ConfigError: this process does not.
+    """
+    if _member is not None:
+        _member.check_shared(folder, option)
+
+
+def count_batch() -> None:
+    """Says that this process goes on."""
+    if _member is not None:
+        _member.batches += 1
+
+
+class Member:
+    """This process among the others.
+
+    Attributes:
+      reason: why the run is over, once another process has ended it.
+      batches: how many it has put on its devices.
+    """
+
+    def __init__(self, meeting: Meeting, timeouts: Timeouts):
+        self._meeting, self._timeouts = meeting, timeouts
+        self.reason: str | None = None
+        self.batches = 0
+        self._refused = False
+        self._over = threading.Event()
+        self._known = threading.Event()  # the hub has told all that the run is over, or is gone itself
+        self._leaving = False
+        self._answers: queue.SimpleQueue[dict[str, Any]] = queue.SimpleQueue()
+        self._hub: Hub | None = None
+        self._channel: Channel | None = None
+        self._relay: subprocess.Popen | None = None
+        self._status: int | None = None  # to exit with at once, without JAX's farewell to processes that are gone
+        atexit.register(self._exit_in_time)
+
+    # --- Joining -----------------------------------------------------------------------------------------------------
+
+    def join(self) -> None:
+        """Returns when all have come and JAX's runtime is up."""
+        meeting, seconds = self._meeting, self._timeouts.initialization
+        others = meeting.num_processes - 1
+        awaited = f"{others} other process{'es' * (others > 1)}" if meeting.process == 0 else "process 0"
+        _say(
+            f"process {meeting.process} of {meeting.num_processes}: waiting for {awaited} at {meeting.address}, "
+            f"for {seconds:g} s at most (--initialization_timeout)"
+        )
+        deadline = time.monotonic() + seconds
+        if meeting.process == 0:
+            server = listen(meeting.host, meeting.port)
+            timeouts = self._timeouts
+            self._hub = Hub(server, meeting.num_processes, free_port(), timeouts.heartbeat, timeouts.batch)
+        self._channel = self._connect(deadline)
+        for work in (self._listen, self._beat):
+            threading.Thread(target=work, daemon=True).start()
+        start = self._answer(deadline)
+        self._token = start["token"]
+        self._start_jax(start["service_port"])
+
+    def _connect(self, deadline: float) -> Channel:
+        """To the hub, which has welcomed this process."""
+        meeting, seconds = self._meeting, self._timeouts.initialization
+        # The host's name may lead from here to here by a detour that does not exist.
+        host = meeting.host if meeting.process or is_loopback(meeting.host) else "localhost"
+        obstacle = None
+        while True:
+            remaining = deadline - time.monotonic()
+            try:
+                channel = Channel(socket.create_connection((host, meeting.port), max(min(remaining, 10.0), 0.1)), 10.0)
+                channel.send("hello", process=meeting.process, of=meeting.num_processes, host=socket.gethostname())
+                answer = channel.receive()
+                if answer and answer["kind"] == "welcome":
+                    channel.silence(self._timeouts.heartbeat)
+                    return channel
+                if answer and answer["kind"] == "ended":
+                    raise ConfigError(answer["reason"])
+                obstacle = "what answers there is no run's process 0"
+            except ConfigError:
+                raise
+            except ValueError:
+                obstacle = "what answers there is no run's process 0"
+            except OSError as error:
+                if obstacle is None and isinstance(error, socket.gaierror):
+                    _say(f"{host}: {error.strerror}; trying again")
+                obstacle = error.strerror or str(error)
+            if remaining <= 0:
+                raise ConfigError(
+                    f"--coordinator = {meeting.address}: process 0 could not be reached there within {seconds:g} s "
+                    f"(--initialization_timeout): {obstacle}"
+                )
+            time.sleep(min(0.5, max(remaining, 0.0)))
+
+    def _start_jax(self, service_port: int) -> None:
+        meeting = self._meeting
+        # Python's tracker clears away what loaders of data leave behind in memory, but would say so after our last word.
+        sys.warnoptions.append("ignore:resource_tracker:UserWarning")
+        os.environ["no_grpc_proxy"] = "127.0.0.1,localhost"  # the only addresses that JAX's client connects to
+        jax.config.update("jax_check_proxy_envs", False)
+        bind = f"127.0.0.1:{service_port}" if is_loopback(meeting.host) else None
+        if meeting.process == 0:
+            port = service_port
+        else:
+            command = [sys.executable, "-I", "-S", relay.__file__, meeting.host, str(service_port)]
+            self._relay = subprocess.Popen(
+                command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, start_new_session=True
+            )
+            port = int(self._relay.stdout.readline())
+        jax.distributed.initialize(
+            f"127.0.0.1:{port}",
+            meeting.num_processes,
+            meeting.process,
+            coordinator_bind_address=bind if meeting.process == 0 else None,
+            heartbeat_timeout_seconds=int(max(600, 10 * self._timeouts.heartbeat)),  # the hub is to find out first
+        )
+
+    # --- Together ----------------------------------------------------------------------------------------------------
+
+    def agree(self, facts: Mapping[str, Any]) -> None:
+        self._channel.send("agree", facts=dict(facts))
+        problem = self._answer()["problem"]
+        if problem:
+            raise ConfigError(problem)
+
+    def check_shared(self, folder: Path, option: str) -> None:
+        mark, process = folder / f".seen-{self._token}", self._meeting.process
+        try:
+            if process == 0:
+                mark.touch()
+            self.agree({})
+            deadline = time.monotonic() + SHOWN_LATE
+            while not mark.exists():
+                if time.monotonic() > deadline:
+                    raise ConfigError(
+                        f"{option} = {folder}: must be the same folder for all processes; process {process} on "
+                        f"{socket.gethostname()} does not see there what process 0 wrote"
+                    )
+                time.sleep(0.1)
+            self.agree({})
+        finally:
+            if process == 0:
+                mark.unlink(missing_ok=True)
+
+    def _answer(self, deadline: float | None = None) -> dict[str, Any]:
+        """The hub's next answer, for which it needs all processes."""
+        while True:
+            try:
+                return self._answers.get(timeout=0.05)
+            except queue.Empty:
+                pass
+            if self._over.is_set():
+                raise self._as_error()
+            if deadline is not None and time.monotonic() > deadline and self._hub is not None:
+                missing = self._hub.missing()
+                self._hub.end(
+                    f"process{'es' * (len(missing) > 1)} {', '.join(map(str, missing))} did not come to "
+                    f"{self._meeting.address} within {self._timeouts.initialization:g} s (--initialization_timeout)"
+                )
+                deadline = None
+
+    def _listen(self) -> None:
+        while True:
+            try:
+                message = self._channel.receive()
+            except TimeoutError:
+                return self._end(
+                    f"process 0 has not been heard of for {self._timeouts.heartbeat:g} s (--heartbeat_timeout): it "
+                    f"hangs, or its machine or the network does; {GO_ON}"
+                )
+            except ValueError:
+                message = None
+            if message is None:
+                self._known.set()
+                return self._end(
+                    f"process 0 is gone: it was killed, perhaps for want of memory, or its machine was lost; {GO_ON}"
+                )
+            if message["kind"] == "ended":
+                self._channel.send("heard")
+                self._known.set()
+                return self._end(message["reason"], message["refused"])
+            if message["kind"] != "beat":
+                self._answers.put(message)
+
+    def _beat(self) -> None:
+        while not self._leaving:
+            self._channel.send("beat", batches=self.batches)
+            time.sleep(beat_seconds(self._timeouts.heartbeat))
+
+    # --- Ending ------------------------------------------------------------------------------------------------------
+
+    def leave(self) -> None:
+        """Returns when all have finished."""
+        self.agree({})
+        self._leaving = True
+        self._channel.send("leave")
+
+    def fail(self, error: BaseException) -> BaseException:
+        """Tells the others that this process ends by this error, or finds that it ends because of theirs.
+
+        Returns:
+          The error to go on with.
+        """
+        own = isinstance(error, ConfigError | OSError | KeyboardInterrupt | SystemExit)
+        if not own:  # a lost process shows in the others as an error of a transfer, or of what waits for one
+            self._over.wait(self._timeouts.heartbeat if _is_of_xla(error) else CONSEQUENCE)
+            if self._over.is_set():
+                error = self._as_error()
+        self._leaving = True
+        if self._channel is not None:
+            reason = "interrupted" if isinstance(error, KeyboardInterrupt) else f"{error}".partition("\n")[0]
+            if not isinstance(error, ConfigError | OSError | RunError | KeyboardInterrupt):
+                reason = f"{type(error).__name__}: {reason}"
+            self._channel.send("failed", reason=" ".join(reason.split()))
+            self._known.wait(GRACE)
+        if self._hub is not None:
+            self._hub.wait_until_heard(GRACE)
+        self._status = _exit_status(error)
+        self._exit_after_grace(None)
+        return error
+
+    def _as_error(self) -> ConfigError | RunError:
+        return ConfigError(self.reason) if self._refused else RunError(self.reason)
+
+    def _end(self, reason: str, refused: bool = False) -> None:
+        """The run is over, by another process."""
+        if self._leaving:
+            return
+        self.reason, self._refused = reason, refused
+        self._over.set()
+        self._exit_after_grace(f"error: {reason}\n")
+
+    def _exit_after_grace(self, message: str | None) -> None:
+        """Ends this process though its main thread may wait for ever for what another process does not send any more."""
+
+        def exit_now() -> None:
+            if message is not None and self._status is None:  # the main thread has not come to say it
+                if os.isatty(1):
+                    os.write(1, b"\x1b[?25h\n")  # progress bars hide the cursor
+                os.write(2, message.encode())
+            self._exit(self._status if self._status is not None else 1)
+
+        timer = threading.Timer(GRACE, exit_now)
+        timer.daemon = True
+        timer.start()
+
+    def _exit_in_time(self) -> None:
+        if self._status is not None:
+            self._exit(self._status)
+
+    def _exit(self, status: int) -> None:
+        for stream in (sys.stdout, sys.stderr):
+            with contextlib.suppress(OSError, ValueError):
+                stream.flush()
+        for child in multiprocessing.active_children():  # loaders of data
+            child.kill()
+        os._exit(status)
+
+
+_member: Member | None = None
+
+
+def _say(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("", 0))
+        return probe.getsockname()[1]
+
+
+def _is_of_xla(error: BaseException) -> bool:
+    return isinstance(error, jax.errors.JaxRuntimeError)
+
+
+def _exit_status(error: BaseException) -> int:
+    """As the commands exit."""
+    if isinstance(error, ConfigError | OSError):
+        return 2
+    if isinstance(error, KeyboardInterrupt):
+        return 130
+    if isinstance(error, SystemExit) and isinstance(error.code, int):
+        return error.code
+    return 1
