@@ -17,7 +17,12 @@ from gptjax.config import flatten
 # Where the data lies may differ, as long as its fingerprint is the same, and so may how a process reads it.
 _MAY_DIFFER = {"data.path", "data.workers", "data.prefetch", "data.verify"}
 _LIBRARIES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "numpy")
-_JAX_SETTINGS = ("jax_default_matmul_precision", "jax_enable_x64", "jax_default_prng_impl", "jax_threefry_partitionable")
+_JAX_SETTINGS = (
+    "jax_default_matmul_precision",
+    "jax_enable_x64",
+    "jax_default_prng_impl",
+    "jax_threefry_partitionable",
+)
 _MOST_SHOWN = 4
 _LONGEST_VALUE = 80  # characters
 

@@ -222,7 +222,9 @@ class Hub:
     def _admit(self, channel: Channel, process: int, of: int, name: str) -> bool:
         with self._lock:
             if of != self._num_processes:
-                reason = f"--num_processes = {self._num_processes} in process 0, {of} in {name}: must be the same in all"
+                reason = (
+                    f"--num_processes = {self._num_processes} in process 0, {of} in {name}: must be the same in all"
+                )
                 channel.send("ended", reason=reason, refused=True)
                 self.end(reason, refused=True)
             elif process in self._channels:

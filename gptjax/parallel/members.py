@@ -33,7 +33,8 @@ from gptjax.config import ConfigError, RunError
 from gptjax.parallel import relay
 from gptjax.parallel.hub import GO_ON, Channel, Hub, beat_seconds, is_loopback, listen
 
-GRACE = 5.0  # seconds to end in good order, once the run is over
+GRACE = 5.0  # seconds for the main thread to come out of what it is at, once the run is over
+LAST_WORDS = 10.0  # seconds from then on, to say why and to end in good order
 CONSEQUENCE = 2.0  # seconds in which the news of a lost process follows the errors that it causes
 SHOWN_LATE = 10.0  # seconds that a network file system may take to show a new file
 _FIRST_PORT = 61440  # for SLURM's jobs: above the ports that systems give to clients
@@ -69,7 +70,10 @@ class Timeouts:
 
 
 def meeting(
-    coordinator: str | None, num_processes: int | None, process_id: int | None, environment: Mapping[str, str] = os.environ
+    coordinator: str | None,
+    num_processes: int | None,
+    process_id: int | None,
+    environment: Mapping[str, str] = os.environ,
 ) -> Meeting | None:
     """As the flags of these names say, or SLURM's variables where srun started several; None for a single process.
 
@@ -107,7 +111,7 @@ def _slurm_meeting(environment: Mapping[str, str]) -> Meeting | None:
 
 
 @contextlib.contextmanager
-def joined(meeting: Meeting | None, timeouts: Timeouts = Timeouts()) -> Iterator[None]:  # noqa: B008 (immutable)
+def joined(meeting: Meeting | None, timeouts: Timeouts = Timeouts()) -> Iterator[None]:
     """Inside, the processes of a meeting are one run. Must come before the first use of a device.
 
     Under SLURM, JAX takes one process per GPU.
@@ -181,6 +185,7 @@ class Member:
         self._hub: Hub | None = None
         self._channel: Channel | None = None
         self._relay: subprocess.Popen | None = None
+        self._timer: threading.Timer | None = None
         self._status: int | None = None  # to exit with at once, without JAX's farewell to processes that are gone
         atexit.register(self._exit_in_time)
 
@@ -355,6 +360,8 @@ class Member:
             if self._over.is_set():
                 error = self._as_error()
         self._leaving = True
+        self._status = _exit_status(error)
+        self._exit_after(GRACE + LAST_WORDS)
         if self._channel is not None:
             reason = "interrupted" if isinstance(error, KeyboardInterrupt) else f"{error}".partition("\n")[0]
             if not isinstance(error, ConfigError | OSError | RunError | KeyboardInterrupt):
@@ -363,8 +370,6 @@ class Member:
             self._known.wait(GRACE)
         if self._hub is not None:
             self._hub.wait_until_heard(GRACE)
-        self._status = _exit_status(error)
-        self._exit_after_grace(None)
         return error
 
     def _as_error(self) -> ConfigError | RunError:
@@ -376,21 +381,22 @@ class Member:
             return
         self.reason, self._refused = reason, refused
         self._over.set()
-        self._exit_after_grace(f"error: {reason}\n")
+        self._exit_after(GRACE, f"error: {reason}\n")
 
-    def _exit_after_grace(self, message: str | None) -> None:
-        """Ends this process though its main thread may wait for ever for what another process does not send any more."""
+    def _exit_after(self, seconds: float, message: str = "") -> None:
+        """Ends this process then, though its main thread may wait for ever for what nobody sends it any more."""
 
         def exit_now() -> None:
-            if message is not None and self._status is None:  # the main thread has not come to say it
-                if os.isatty(1):
-                    os.write(1, b"\x1b[?25h\n")  # progress bars hide the cursor
-                os.write(2, message.encode())
-            self._exit(self._status if self._status is not None else 1)
+            if message and os.isatty(1):
+                os.write(1, b"\x1b[?25h\n")  # progress bars hide the cursor
+            os.write(2, message.encode())
+            self._exit(1 if self._status is None else self._status)
 
-        timer = threading.Timer(GRACE, exit_now)
-        timer.daemon = True
-        timer.start()
+        if self._timer is not None:
+            self._timer.cancel()
+        self._timer = threading.Timer(seconds, exit_now)
+        self._timer.daemon = True
+        self._timer.start()
 
     def _exit_in_time(self) -> None:
         if self._status is not None:

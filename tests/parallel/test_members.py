@@ -1,0 +1,265 @@
+"""Several processes are one run, or none: whatever happens to one, all end, and each says what it was."""
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from gptjax.config import ConfigError
+from gptjax.parallel.members import Meeting, meeting
+
+SUPPORT = Path(__file__).parents[1] / "support"
+HOST = socket.gethostname()
+PATIENCE = 120  # seconds: no test waits so long, unless something hangs
+FOREVER = ["sleep", 2 * PATIENCE]
+
+
+def free_port():
+    with socket.socket() as s:
+        s.bind(("127.0.0.1", 0))
+        return s.getsockname()[1]
+
+
+class Processes:
+    """Members of one run; each argument of `start` is one's actions. `with` kills what is left of them."""
+
+    def __init__(self):
+        self.port = free_port()
+        self.started = []
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *error):
+        for process in self.started:
+            process.kill()
+            process.communicate()
+
+    def start(self, number, of, actions, coordinator=None, **timeouts):
+        command = [sys.executable, str(SUPPORT / "member_worker.py"), coordinator or f"127.0.0.1:{self.port}"]
+        process = subprocess.Popen(
+            [*command, str(of), str(number), json.dumps(timeouts), *map(json.dumps, actions)],
+            env=os.environ | {"JAX_PLATFORMS": "cpu", "PYTHONPATH": str(SUPPORT.parent.parent)},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        self.started.append(process)
+        return process
+
+    def end(self, process):
+        """(exit status, stdout, what it says on stderr after the line that it waits)"""
+        out, err = process.communicate(timeout=PATIENCE)
+        waits, _, rest = err.partition("\n")
+        assert waits.startswith("process ") and "--initialization_timeout" in waits, err
+        out = "".join(line for line in out.splitlines(True) if not line.startswith("[Gloo]"))  # the library's own news
+        return process.returncode, out, rest
+
+
+def run(*actions, **timeouts):
+    """How members with these actions end."""
+    with Processes() as processes:
+        started = [processes.start(number, len(actions), what, **timeouts) for number, what in enumerate(actions)]
+        return [processes.end(process) for process in started]
+
+
+def test_members_that_agree_take_leave_of_each_other(tmp_path):
+    facts = [["agree", {"config.seed": 1, "data": [1, 2]}], ["shared", str(tmp_path)], ["meet in a program"]]
+    for status, out, err in run(facts, [["sleep", 0.5], *facts], [*facts, ["sleep", 0.5]]):
+        assert (status, out, err) == (0, "left\n", "")
+    assert not list(tmp_path.iterdir())
+
+
+def test_members_that_differ_are_refused_with_both_values():
+    same, other = {"config.seed": 0, "data.files": "ab"}, {"config.seed": 7, "data.files": "ab"}
+    ended = run([["agree", same]], [["agree", same]], [["agree", other]])
+    for status, out, err in ended:
+        assert (status, out) == (2, "")
+        assert err == (
+            "error: config.seed = 0 in process 0, 7 in process 2: must be the same in all processes of a run\n"
+        )
+
+
+@pytest.mark.parametrize("failing, waiting", [(0, ["agree", {}]), (0, FOREVER), (1, ["devices"])])
+def test_one_that_fails_ends_all(failing, waiting):
+    actions = [[waiting], [waiting]]
+    actions[failing] = [["fail", "data.path = 'nowhere': no such folder"]]
+    ended = run(*actions)
+    assert ended[failing] == (2, "", "error: data.path = 'nowhere': no such folder\n")
+    sentence = f"error: process {failing} on {HOST} failed: data.path = 'nowhere': no such folder\n"
+    assert ended[1 - failing] == (1, "", sentence)
+
+
+def test_a_bug_has_its_traceback_where_it_is_and_a_sentence_elsewhere():
+    (status, _, err), (other_status, _, other_err) = run([["break down"]], [FOREVER])
+    assert status == other_status == 1
+    assert "Traceback" in err and "KeyError" in err
+    assert other_err == f"error: process 0 on {HOST} failed: KeyError: 'of a bug'\n"
+
+
+def test_an_interrupt_ends_all():
+    (status, _, err), (other_status, _, other_err) = run([FOREVER], [["interrupt"]])
+    assert (status, other_status) == (1, 130)
+    assert err == f"error: process 1 on {HOST} failed: interrupted\n" and other_err == "interrupted\n"
+
+
+@pytest.mark.parametrize("killed", [0, 1])
+def test_a_killed_one_ends_all_in_one_sentence(killed):
+    """Also those that wait in XLA, which would end by abort, with a C++ stack, or not at all."""
+    actions = [[["meet in a program"], ["meet in a program"]] for _ in range(3)]
+    actions[killed] = [["meet in a program"], ["kill"]]
+    ended = run(*actions)
+    assert ended.pop(killed)[0] == -signal.SIGKILL
+    for status, out, err in ended:
+        assert (status, out) == (1, "")
+        assert err.startswith(f"error: process {killed} ") and " is gone: it was killed" in err
+        assert err.count("\n") == 1
+
+
+@pytest.mark.parametrize("frozen", [0, 1])
+def test_a_frozen_one_ends_all_by_a_time_out(frozen):
+    actions = [[["meet in a program"], ["meet in a program"]] for _ in range(2)]
+    actions[frozen] = [["meet in a program"], ["freeze"]]
+    with Processes() as processes:
+        started = [processes.start(number, 2, what, heartbeat=3.0) for number, what in enumerate(actions)]
+        status, _, err = processes.end(started[1 - frozen])
+    assert status == 1
+    assert err.startswith(f"error: process {frozen} ") and "not been heard of for 3 s (--heartbeat_timeout)" in err
+    assert err.count("\n") == 1
+
+
+def test_a_run_that_takes_no_batch_any_more_ends_by_a_time_out():
+    ended = run([["batches", 5], FOREVER], [["batches", 3], FOREVER], batch=1.5)
+    sentence = (
+        f"for 1.5 s (--batch_timeout): process 1 on {HOST} at batch 3, the others up to batch 5; the same command"
+    )
+    assert all(status == 1 and sentence in err for status, _, err in ended)
+
+
+def test_another_folder_of_the_same_name_is_noticed(tmp_path):
+    (tmp_path / "a").mkdir(), (tmp_path / "b").mkdir()
+    (status, _, err), (other_status, _, other_err) = run(
+        [["shared", str(tmp_path / "a")]], [["shared", str(tmp_path / "b")]]
+    )
+    assert (status, other_status) == (1, 2)
+    assert other_err.startswith(f"error: --workdir = {tmp_path / 'b'}: must be the same folder for all processes; proc")
+    assert "process 1" in err and err.count("\n") == 1
+    assert not list((tmp_path / "a").iterdir())
+
+
+# --- Meeting ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "coordinator, obstacle",
+    [
+        ("127.0.0.1:{port}", "Connection refused"),
+        ("nobody.invalid:{port}", "nobody.invalid: "),
+        ("127.0.0.1:{stranger}", "what answers there is no run's process 0"),
+    ],
+)
+def test_a_coordinator_that_is_not_there_is_waited_for_and_named(coordinator, obstacle):
+    with Processes() as processes, socket.create_server(("127.0.0.1", 0)) as server:
+        coordinator = coordinator.format(port=processes.port, stranger=server.getsockname()[1])
+        process = processes.start(1, 2, [], coordinator, initialization=0.5)
+        if "stranger" in obstacle or "no run's" in obstacle:
+            answer_as_a_stranger(server, process)
+        status, _, err = processes.end(process)
+    assert status == 2
+    assert f"error: --coordinator = {coordinator}: process 0 could not be reached there within 0.5 s" in err
+    assert obstacle in err and "Traceback" not in err
+
+
+def answer_as_a_stranger(server, process):
+    server.settimeout(0.1)
+    while process.poll() is None:
+        try:
+            connection = server.accept()[0]
+        except TimeoutError:
+            continue
+        with connection:
+            connection.sendall(b"HTTP/1.1 400 Bad Request\r\n\r\n")
+
+
+def test_a_port_in_use_is_named_at_once():
+    with Processes() as processes, socket.create_server(("127.0.0.1", processes.port)):
+        status, _, err = processes.end(processes.start(0, 2, []))
+    assert status == 2
+    assert err.startswith(f"error: --coordinator = 127.0.0.1:{processes.port}: port {processes.port}, where process 0")
+    assert "in use" in err
+
+
+def test_those_who_do_not_come_are_named():
+    with Processes() as processes:
+        status, _, err = processes.end(processes.start(0, 3, [], initialization=0.5))
+    place = f"127.0.0.1:{processes.port} within 0.5 s (--initialization_timeout)"
+    assert (status, err) == (1, f"error: processes 1, 2 did not come to {place}\n")
+
+
+def test_one_that_comes_twice_is_turned_away_and_the_others_go_on():
+    with Processes() as processes:
+        others = [processes.start(number, 3, [["agree", {}]]) for number in (0, 1)]
+        while others[1].poll() is None and not is_there(others[1]):
+            time.sleep(0.05)
+        status, _, err = processes.end(processes.start(1, 3, []))
+        assert status == 2 and f"--process_id = 1: is taken by process 1 on {HOST}" in err
+        others.append(processes.start(2, 3, [["agree", {}]]))
+        assert [processes.end(process)[0] for process in others] == [0, 0, 0]
+
+
+def is_there(process):
+    """Whether a process holds a connection to another one."""
+    links = [os.readlink(link) for link in Path(f"/proc/{process.pid}/fd").iterdir() if link.exists()]
+    return any(link.startswith("socket:") for link in links)
+
+
+def test_another_number_of_processes_is_refused_by_all():
+    with Processes() as processes:
+        started = [processes.start(0, 2, []), processes.start(1, 3, [])]
+        ended = [processes.end(process) for process in started]
+    assert all(status == 2 and "--num_processes = 2 in process 0, 3 in process 1" in err for status, _, err in ended)
+
+
+def test_the_flags_say_where_to_meet():
+    assert meeting("node1:1234", 2, 1) == Meeting("node1", 1234, 2, 1)
+    assert meeting("[::1]:1234", 2, 0).host == "::1"
+    assert meeting("node1:1234", 1, 0) is None
+    assert meeting(None, None, None, {}) is None
+
+
+@pytest.mark.parametrize(
+    "flags, message",
+    [
+        (("node1:1234", 2, None), "missing: --process_id"),
+        (("node1:1234", 2, 2), "--process_id = 2: must be below --num_processes = 2"),
+        (("node1", 2, 1), "--coordinator = 'node1': expected HOST:PORT"),
+        (("node1:70000", 2, 1), "--coordinator = 'node1:70000': expected HOST:PORT"),
+    ],
+)
+def test_flags_that_do_not_fit_are_refused(flags, message):
+    with pytest.raises(ConfigError, match=message):
+        meeting(*flags)
+
+
+@pytest.mark.parametrize(
+    "nodes, host",
+    [
+        ("n1", "n1"),
+        ("n1,n2", "n1"),
+        ("n[001-012,20]", "n001"),
+        ("a[7,9],b3", "a7"),
+        ("rack-2-n[3-4]-ib", "rack-2-n3-ib"),
+    ],
+)
+def test_slurm_says_where_to_meet(nodes, host):
+    environment = dict(SLURM_STEP_NODELIST=nodes, SLURM_STEP_NUM_TASKS="4", SLURM_JOB_ID="77", SLURM_PROCID="3")
+    first = meeting(None, None, None, environment)
+    assert (first.host, first.num_processes, first.process) == (host, 4, 3)
+    assert meeting(None, None, None, environment | {"SLURM_STEP_ID": "1"}).port != first.port
+    assert meeting(None, None, None, environment | {"SLURM_STEP_NUM_TASKS": "1"}) is None

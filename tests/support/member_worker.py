@@ -1,0 +1,73 @@
+"""One of several processes that does what it is told: member_worker.py COORDINATOR NUM_PROCESSES ID TIMEOUTS ACTION…
+
+An action is a JSON list of a name of ACTIONS and its arguments. Ends as the commands do.
+"""
+
+import json
+import os
+import signal
+import sys
+import time
+from pathlib import Path
+
+import jax
+from jax.experimental import multihost_utils
+
+from gptjax import cli
+from gptjax.config import ConfigError
+from gptjax.parallel import members
+
+
+def fail(text):
+    raise ConfigError(text)
+
+
+def break_down():
+    raise KeyError("of a bug")
+
+
+def meet_in_a_program():
+    """Waits in XLA, where no Python code runs."""
+    multihost_utils.sync_global_devices("here")
+
+
+def put_batches(count):
+    for _ in range(count):
+        members.count_batch()
+        time.sleep(0.1)
+
+
+def signal_oneself(number):
+    os.kill(os.getpid(), number)
+
+
+ACTIONS = {
+    "agree": members.agree,
+    "fail": fail,
+    "break down": break_down,
+    "kill": lambda: signal_oneself(signal.SIGKILL),
+    "freeze": lambda: signal_oneself(signal.SIGSTOP),
+    "interrupt": lambda: signal_oneself(signal.SIGINT),
+    "meet in a program": meet_in_a_program,
+    "devices": jax.devices,
+    "batches": put_batches,
+    "sleep": time.sleep,
+    "shared": lambda folder: members.check_shared(Path(folder), "--workdir"),
+    "say": lambda text: print(text, flush=True),
+}
+
+
+def main(argv):
+    coordinator, num_processes, process, timeouts, *actions = argv[1:]
+    meeting = members.meeting(coordinator, int(num_processes), int(process))
+    with members.joined(meeting, members.Timeouts(**json.loads(timeouts))):
+        for name, *arguments in map(json.loads, actions):
+            ACTIONS[name](*arguments)
+        print("left", flush=True)
+    return 0
+
+
+if __name__ == "__main__":
+    members.SHOWN_LATE = members.GRACE = 0.5
+    sys.argv.insert(1, "--")  # no flags: what follows are arguments
+    cli.run(main, arguments=100)
