@@ -1,4 +1,4 @@
-"""Several processes are one run, or none: how a process joins the others, compares itself with them, and ends with them.
+"""Several processes are one run, or none: how a process joins the others, compares itself with them, ends with them.
 
     with joined(Flags…):          all have come, JAX's distributed runtime is up
         agree(facts)              a difference is refused by all
@@ -247,7 +247,7 @@ class Member:
 
     def _start_jax(self, service_port: int) -> None:
         meeting = self._meeting
-        # Python's tracker clears away what loaders of data leave behind in memory, but would say so after our last word.
+        # Python's tracker clears away what loaders of data leave in memory, but would say so after our last word.
         sys.warnoptions.append("ignore:resource_tracker:UserWarning")
         os.environ["no_grpc_proxy"] = "127.0.0.1,localhost"  # the only addresses that JAX's client connects to
         jax.config.update("jax_check_proxy_envs", False)
