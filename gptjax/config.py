@@ -15,6 +15,7 @@ import hashlib
 import json
 import math
 import re
+import struct
 from collections.abc import Iterable
 from typing import Any
 
@@ -199,10 +200,16 @@ class Units:
             if self.total_steps is None:
                 raise ConfigError(f"{field} = {text!r}: a share of the run cannot say how long the run is")
             amount *= self.total_steps / 100
+        if amount > MOST_STEPS:
+            raise ConfigError(f"{field} = {text!r}: {amount:.3g} steps; must be at most {MOST_STEPS:,} steps")
         return math.ceil(amount - 1e-6)
 
 
 # --- Validation -----------------------------------------------------------------------------------
+
+FLOAT32_MAX = 3.4028234e38
+MOST_STEPS = 2**31 - 1  # they are counted in int32
+MOST_PARAMETERS = 10**13  # what takes more than this has a digit too many, and would be hard to speak of at all
 
 _CHOICES = {
     "model.feedforward": ("swiglu", "geglu", "gelu", "relu2"),
@@ -236,6 +243,7 @@ _POSITIVE = (
     "model.rope_high_frequency_factor model.initialization_std optimizer.learning_rate optimizer.epsilon "
     "optimizer.muon_learning_rate"
 ).split()
+_AT_MOST = {"model.num_layers": 10_000, "data.workers": 1024, "data.prefetch": 10_000}
 _FRACTION_BELOW_ONE = "model.dropout optimizer.beta1 optimizer.beta2 optimizer.momentum training.ema_decay".split()
 
 
@@ -277,11 +285,25 @@ def check_fields(config: Any, reference: Any = None) -> None:
         fits = isinstance(value, wanted) and not (wanted is int and isinstance(value, bool))
         if not fits and not (wanted is float and isinstance(value, int) and not isinstance(value, bool)):
             raise ConfigError(f"{field} = {value!r}: expected {wanted.__name__}, got {type(value).__name__}")
-        if isinstance(value, float) and not math.isfinite(value):
-            raise ConfigError(f"{field} = {value!r}: must be finite")
+        _check_storable(field, value, wanted)
     for field in known:
         if field not in given:
             raise ConfigError(f"field {field} is missing: start from default()")
+
+
+def _check_storable(field: str, value: Any, kind: type) -> None:
+    """Raises ConfigError for what no array, path or JSON file of a run could hold."""
+    if kind is int and not -(2**63) <= value < 2**63:
+        raise ConfigError(f"{field} = {value}: must be below 2^63")
+    if kind is float and not abs(value) <= FLOAT32_MAX:
+        raise ConfigError(f"{field} = {value if isinstance(value, float) else 'so large'}: must be finite in float32")
+    if kind is str:
+        try:
+            value.encode()
+        except UnicodeEncodeError:
+            raise ConfigError(f"{field} = {value!r}: must be text that UTF-8 can hold") from None
+        if "\0" in value:
+            raise ConfigError(f"{field} = {value!r}: must not hold the character zero")
 
 
 def validate(config: Any) -> None:
@@ -309,13 +331,22 @@ def validate(config: Any) -> None:
         (_FRACTION_BELOW_ONE, lambda v: 0 <= v < 1, "must be in [0, 1)"),
         (["schedule.final_fraction"], lambda v: 0 <= v <= 1, "must be in [0, 1]"),
         (["seed"], lambda v: v < 2**32, "must be below 2^32"),  # JAX's keys hold no more
+        *(([field], most.__ge__, f"must be at most {most:,}") for field, most in _AT_MOST.items()),
     )
     for fields, holds, allowed in limits:
         for field in fields:
-            if not holds(get(config, field)):
+            if not holds(_in_float32(get(config, field))):
                 raise ConfigError(f"{field} = {get(config, field)}: {allowed}")
+    for field, value in flatten(config).items():
+        if type(value) is int and value >= 2**31 and field != "seed":  # the integers of arrays, shapes and steps
+            raise ConfigError(f"{field} = {value}: must be below 2^31")
     _validate_model(config.model, config.data.sequence_length)
     _validate_training(config)
+
+
+def _in_float32(value: int | float) -> int | float:
+    """As the arrays will hold it: a rate of 1e-60 is zero there, a decay of 0.99999999999 is one."""
+    return struct.unpack("f", struct.pack("f", value))[0] if isinstance(value, float) else value
 
 
 def _validate_model(model: Any, sequence_length: int) -> None:
@@ -330,8 +361,19 @@ def _validate_model(model: Any, sequence_length: int) -> None:
             f"model.num_heads = {model.num_heads}: must be divisible by model.num_kv_heads = {num_kv_heads}"
         )
     head_width = model.head_width or model.width // model.num_heads
+    width, heads = model.width, (2 * model.num_heads + 2 * num_kv_heads) * head_width
+    about = model.vocab_size * width + model.num_layers * width * (heads + 2 * (model.feedforward_width or 4 * width))
+    if about > MOST_PARAMETERS:
+        raise ConfigError(
+            f"model.width = {width}, model.num_layers = {model.num_layers}, model.num_heads = {model.num_heads}, "
+            f"model.vocab_size = {model.vocab_size} and the widths of heads and feed-forward layers make a model of "
+            f"about {about:.1e} parameters: at most {MOST_PARAMETERS:.0e} can be dealt with"
+        )
     if model.position == "rope" and head_width % 2:
-        raise ConfigError(f"model.position = 'rope' rotates pairs: the head width {head_width} must be even")
+        raise ConfigError(
+            f"model.position = 'rope' rotates pairs: the head width {head_width} must be even (model.head_width, or "
+            "model.width / model.num_heads where that is 0)"
+        )
     if model.position == "sinusoidal" and model.width % 2:
         raise ConfigError(f"model.position = 'sinusoidal' needs an even model.width, got {model.width}")
     if not model.window_pattern or set(model.window_pattern) - set("SL"):
@@ -365,13 +407,29 @@ def _validate_training(config: Any) -> None:
         if units.steps(get(config, field), field) < 1:
             raise ConfigError(f"{field} = {get(config, field)!r}: must be at least one step")
     for rule in config.optimizer.rules:
-        if not (isinstance(rule, tuple | list) and len(rule) == 3 and rule[1] in _RULE_FIELDS):
-            raise ConfigError(
-                f"optimizer.rules: {rule!r} is not (regex on the parameter path, {' | '.join(_RULE_FIELDS)}, value)"
-            )
+        check_rule(rule)
 
 
-_RULE_FIELDS = ("learning_rate", "weight_decay", "freeze")
+def check_rule(rule: Any) -> None:
+    """Raises ConfigError unless a rule of `optimizer.rules` is (regex, kind, value) with a value of its kind."""
+    field = f"optimizer.rules has {rule!r}"
+    if not (isinstance(rule, tuple | list) and len(rule) == 3 and isinstance(rule[0], str)):
+        raise ConfigError(f"{field}: a rule is (regex on the parameter path, {' | '.join(RULE_KINDS)}, value)")
+    pattern, kind, value = rule
+    if kind not in RULE_KINDS:
+        raise ConfigError(f"{field}: {kind!r} is not one of {', '.join(RULE_KINDS)}")
+    if kind == "freeze" and not isinstance(value, bool):
+        raise ConfigError(f"{field}: the value of freeze is True or False")
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    if kind != "freeze" and not (is_number and 0 <= value <= FLOAT32_MAX):
+        raise ConfigError(f"{field}: the value of {kind} is a factor: a finite number, zero or more")
+    try:
+        re.compile(pattern)
+    except (re.error, RecursionError, OverflowError) as error:
+        raise ConfigError(f"{field}: {pattern!r} is not a regular expression ({error})") from error
+
+
+RULE_KINDS = ("learning_rate", "weight_decay", "freeze")
 
 # --- Saving, loading, identity --------------------------------------------------------------------
 

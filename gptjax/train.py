@@ -45,7 +45,7 @@ from gptjax.parallel.members import Timeouts
 from gptjax.parallel.mesh import batch_devices, make_mesh
 from gptjax.training import console as consoles
 from gptjax.training.checkpoint import Checkpoints, load_params
-from gptjax.training.guards import explained_memory
+from gptjax.training.guards import check_fits, explained_memory
 from gptjax.training.hardware import Peak, memory, peak_flops
 from gptjax.training.interrupt import StopRequest
 from gptjax.training.metrics import Throughput, count_parameters, flops_per_token
@@ -175,6 +175,7 @@ def settle(config: ConfigDict, workdir: Path) -> Run:
     mesh = make_mesh(config.mesh)
     config = resolve(config, mesh, data.vocab_size)
     trainer = make_trainer(config, mesh, total_steps, functools.partial(units.steps, field="schedule"))
+    check_fits(trainer.abstract_state, trainer.abstract_batch())
     if config.evaluation.sample_every:
         check_sample_prompt(config, tokenizer)
     return Run(config, workdir, data, validation, tokenizer, units, trainer, consoles.make_console())
@@ -262,7 +263,8 @@ def start(run: Run, checkpoints: Checkpoints) -> tuple[TrainState, list[str]]:
     elif run.config.training.init_from:
         other = run.config.training.init_from
         check = functools.partial(check_warm_start, config=run.config, tokenizer_hash=run.data.tokenizer_hash)
-        params, source = load_params(other, like=run.trainer.abstract_state.params, ema=None, check=check)
+        like = run.trainer.abstract_state.params
+        params, source = load_params(other, like=like, ema=None, check=check, setting="training.init_from")
         state = run.trainer.init(params)
         notes = [f"parameters of {other}, step {source['step']}", *check(source)]
     else:

@@ -1,10 +1,16 @@
 """Durations, validation messages, and a config that survives being saved."""
 
+import dataclasses
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from gptjax import train
 from gptjax.config import ConfigError, Units, default, flatten, from_json, get, hash_of, to_json, validate
+from gptjax.parallel.mesh import make_mesh
+from gptjax.training.guards import check_fits
+from gptjax.training.trainer import make_trainer
 
 UNITS = Units(tokens_per_step=1000, steps_per_epoch=50.5, total_steps=2000)
 
@@ -89,7 +95,29 @@ def test_the_default_is_valid():
         (dict(model__num_layers=0), r"model\.num_layers = 0: must be at least 1"),
         (dict(optimizer__learning_rate=0.0), r"optimizer\.learning_rate = 0\.0: must be positive"),
         (dict(optimizer__weight_decay=-1.0), r"optimizer\.weight_decay = -1\.0: must not be negative"),
-        (dict(optimizer__rules=(("head", "speed", 2),)), r"optimizer\.rules: \('head', 'speed', 2\) is not"),
+        (
+            dict(optimizer__rules=(("head", "speed", 2),)),
+            r"optimizer\.rules has \('head', 'speed', 2\): 'speed' is not",
+        ),
+        (dict(optimizer__rules=((1, "freeze", True),)), r"optimizer\.rules has \(1, 'freeze', True\): a rule is"),
+        (dict(optimizer__rules=((1,),)), r"optimizer\.rules has \(1,\): a rule is"),
+        (dict(optimizer__rules=((".*", "learning_rate", float("inf")),)), r"a factor: a finite number"),
+        (dict(model__width=2**31), r"model\.width = 2147483648: must be below 2\^31"),
+        (
+            dict(model__width=2**31 - 1, model__num_heads=1, model__position="none"),
+            r"model of about 3\.3e\+20 parameters",
+        ),
+        (dict(model__vocab_size=10**11), r"model\.vocab_size = 100000000000: must be below 2\^31"),
+        (dict(model__num_layers=2**63), r"model\.num_layers = 9223372036854775808: must be below 2\^63"),
+        (
+            dict(training__duration="1e18 tokens"),
+            r"training\.duration = '1e18 tokens': .* must be at most 2,147,483,647",
+        ),
+        (dict(optimizer__learning_rate=1e-60), r"optimizer\.learning_rate = 1e-60: must be positive"),
+        (dict(optimizer__beta2=1 - 1e-12), r"optimizer\.beta2 = 0\.9\d+: must be in \[0, 1\)"),
+        (dict(optimizer__learning_rate=1e39), r"optimizer\.learning_rate = 1e\+39: must be finite in float32"),
+        (dict(data__path="a\0b"), r"data\.path = 'a\\x00b': must not hold the character zero"),
+        (dict(data__path="a\udcff"), r"data\.path = 'a\\udcff': must be text"),
         (dict(schedule__final_fraction=1.5), r"must be in \[0, 1\]"),
         (dict(schedule__warmup="a while"), r"schedule\.warmup = 'a while'"),
         (dict(training__batch_size=9, training__gradient_accumulation_steps=2), r"batch_size = 9: must be divisible"),
@@ -102,6 +130,67 @@ def test_the_default_is_valid():
 def test_what_cannot_work_is_refused_with_field_and_value(fields, message):
     with pytest.raises(ConfigError, match=message):
         validate(changed(**fields))
+
+
+# Of every kind that a field could be given, by a slip or with intent.
+HOSTILE = (
+    *(0, -1, 1, 3, 7, 2**31 - 1, 2**31, 2**32, 2**63 - 1, 2**63, 10**30),
+    *(0.0, -0.0, 1e-300, 0.5, 1.0, 1.5, 1e38, 1e300, float("nan"), float("inf"), float("-inf")),
+    *("", "0", "-1 steps", "1e18 tokens", "100%", "1e400 epochs", "\0", "\ud800", "a" * 10_000, "no_such_module:make"),
+    *(
+        (),
+        (1,),
+        ((1,),),
+        ((), ()),
+        ((".*", "learning_rate", 1e38),),
+        (("(", "freeze", True),),
+        (((1,), "freeze", [])),
+    ),
+    *(True, False, None, [], {}, b"", 1j, object()),
+)
+
+
+@pytest.mark.parametrize("field", list(flatten(default())))
+def test_no_value_of_any_field_ends_in_a_traceback(field, tiny_run):
+    """Each hostile value is refused in words, or the run that it describes can be arranged without being allocated."""
+    base, mesh = tiny_run
+    refused = 0
+    for value in HOSTILE:
+        config = base.copy_and_resolve_references()
+        *sections, name = field.split(".")
+        section = config[sections[0]] if sections else config
+        try:
+            with section.ignore_type(), section.unlocked():
+                section[name] = value
+            validate(config)
+            to_json(config).encode()
+            if field.startswith(("model.", "optimizer.", "schedule.", "training.", "data.sequence_length")):
+                arrange(config, mesh)
+        except ConfigError as error:
+            refused += 1
+            named = field in str(error) or str(error).startswith(("optimizer.rules", "the training state takes"))
+            assert named and "\n" not in str(error), error
+    assert refused
+
+
+@pytest.fixture(scope="module")
+def tiny_run():
+    config = default()
+    config.model.update(num_layers=1, width=16, num_heads=2, vocab_size=32)
+    config.data.sequence_length = 8
+    config.training.batch_size = 8
+    return config, make_mesh(config.mesh)
+
+
+def arrange(config, mesh):
+    """As `train.settle` does, without data."""
+    units = Units(config.training.batch_size * config.data.sequence_length, steps_per_epoch=10.0)
+    total_steps = units.steps(config.training.duration, "training.duration")
+    units = dataclasses.replace(units, total_steps=total_steps)
+    trainer = make_trainer(
+        train.resolve(config, mesh, 32), mesh, total_steps, lambda text: units.steps(text, "schedule")
+    )
+    check_fits(trainer.abstract_state, trainer.abstract_batch(), limit=2**33)
 
 
 def test_a_seed_that_jax_would_cut_is_refused():

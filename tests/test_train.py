@@ -169,3 +169,10 @@ def test_the_moving_average_is_what_is_evaluated(tiny, tmp_path):
     assert losses(fast) == losses(slow)
     assert slow[-1]["validation/loss"] > fast[-1]["validation/loss"] + 0.5  # it has hardly left the start
     assert json.loads((tmp_path / "ema" / "config.json").read_text())["training"]["ema_decay"] == 0.99
+
+
+def test_a_run_to_start_from_that_is_not_there_is_told_by_its_field(tiny, tmp_path):
+    run = command.settle(tiny(training__init_from=str(tmp_path / "nowhere")), tmp_path / "run")
+    with jax.set_mesh(run.trainer.mesh), command.open_checkpoints(run) as checkpoints:
+        with pytest.raises(ConfigError, match=r"^training\.init_from = .*nowhere: must be the folder of a run"):
+            command.start(run, checkpoints)

@@ -217,6 +217,7 @@ def load_params(
     like: Any = None,
     ema: bool | None = False,
     check: Callable[[dict], Any] = lambda metadata: None,
+    setting: str = "workdir",
 ) -> tuple[dict, dict]:
     """Reads the parameters of a run, and nothing else of it.
 
@@ -225,6 +226,7 @@ def load_params(
       like: tree of `jax.ShapeDtypeStruct` with shardings that the parameters must fit; None: as saved, on one device.
       ema: their moving average instead; None: where there is one.
       check: is given the metadata before the arrays are read, and may refuse them with a ConfigError.
+      setting: what named the folder, for messages.
 
     Returns:
       The parameter tree, and the checkpoint's metadata: `step`, and what `run_metadata` gave.
@@ -235,7 +237,7 @@ def load_params(
     """
     directory = _directory(workdir)
     loaded, _ = _first_readable(
-        directory, _choose(directory, which), lambda path: files.read_params(path, ema, like, check)
+        directory, _choose(directory, which, setting), lambda path: files.read_params(path, ema, like, check)
     )
     return loaded
 
@@ -306,12 +308,12 @@ def _validation_loss(path: Path) -> float:
         return math.nan  # whoever restores it will hear of it
 
 
-def _choose(directory: Path, which: str | int) -> list[int]:
+def _choose(directory: Path, which: str | int, setting: str = "workdir") -> list[int]:
     """Steps to try, in turn."""
     steps = _steps(directory)
     if not steps:
         problem = "it has none" if directory.parent.is_dir() else "it does not exist"
-        raise ConfigError(f"workdir = {directory.parent}: must be the folder of a run with a checkpoint; {problem}")
+        raise ConfigError(f"{setting} = {directory.parent}: must be the folder of a run with a checkpoint; {problem}")
     if which == "latest":
         return steps[::-1]
     there = f"there are {', '.join(map(str, steps))} in {directory}"

@@ -1,14 +1,17 @@
-"""Words for a device that is out of memory."""
+"""Words for a device that has too little memory: before anything is allocated, and when it is out of it."""
 
 from __future__ import annotations
 
 import contextlib
+import math
 from collections.abc import Iterator
+from typing import Any
 
 import jax
 from ml_collections import FrozenConfigDict
 
-from gptjax.config import RunError
+from gptjax.config import ConfigError, RunError
+from gptjax.training.hardware import bytes_per_device
 
 
 @contextlib.contextmanager
@@ -26,3 +29,26 @@ def explained_memory(config: FrozenConfigDict) -> Iterator[None]:
             f"training.loss_chunk=8192 (now {training.loss_chunk}), model.remat=dots or full (now "
             f"{config.model.remat}), more devices on mesh.fsdp"
         ) from error
+
+
+def check_fits(state: Any, batch: Any, limit: int | None = None) -> None:
+    """Refuses a run whose state and batch alone are larger than what its devices hold; no step could be made.
+
+    state, batch: arrays as shapes, with their shardings. limit: bytes of a device; None: asked of the devices.
+    Raises ConfigError.
+    """
+    limit = bytes_per_device() if limit is None else limit
+    of_state, of_batch = (
+        sum(math.prod(leaf.sharding.shard_shape(leaf.shape)) * leaf.dtype.itemsize for leaf in jax.tree.leaves(tree))
+        for tree in (state, batch)
+    )
+    if limit is not None and of_state + of_batch > limit:
+        raise ConfigError(
+            f"the training state takes {_gigabytes(of_state)} per device and a batch {_gigabytes(of_batch)}, but a "
+            f"device has {_gigabytes(limit)}: choose a smaller model.width, model.num_layers, model.vocab_size or "
+            "training.batch_size, or more devices on mesh.fsdp"
+        )
+
+
+def _gigabytes(count: int) -> str:
+    return f"{count / 2**30:,.1f} GiB"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 import re
 import resource
 import sys
@@ -113,6 +114,32 @@ def memory() -> Memory:
     unit = 1 if sys.platform == "darwin" else 1024  # ru_maxrss is in bytes there, in KiB elsewhere
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
     return Memory(_resident_bytes() or peak, peak, None, "host")
+
+
+def bytes_per_device() -> int | None:
+    """What each local device can hold; of CPU devices, which share it, their part of the memory that the process may
+    have. None where nothing tells."""
+    devices = jax.local_devices()
+    stats = [device.memory_stats() for device in devices]
+    if all(stats):
+        return min((each["bytes_limit"] for each in stats if "bytes_limit" in each), default=None)
+    if devices[0].platform != "cpu":
+        return None
+    limits = [_contents(path) for path in ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes")]
+    limits = [int(limit) for limit in limits if limit and limit.strip().isdecimal()]
+    try:
+        limits.append(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"))
+    except (AttributeError, ValueError, OSError):  # not on this system
+        pass
+    return min(limits) // len(devices) if limits else None
+
+
+def _contents(path: str) -> str | None:
+    try:
+        with open(path) as file:
+            return file.read()
+    except OSError:
+        return None
 
 
 def _resident_bytes() -> int | None:

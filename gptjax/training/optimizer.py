@@ -24,12 +24,11 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from gptjax.config import ConfigError
+from gptjax.config import ConfigError, check_rule
 from gptjax.training.muon import MatrixAxes, as_matrices, scale_by_orthogonalization
 from gptjax.tree import leaves_by_path, map_with_path
 
 METHODS = ("adamw", "muon", "lion", "adafactor", "sgd")
-RULE_KINDS = ("learning_rate", "weight_decay", "freeze")
 
 # The matrices of the layers: path → the axes that are multiplied with the input, the axes that are the output.
 LAYER_MATRICES: tuple[tuple[str, MatrixAxes], ...] = (
@@ -137,23 +136,14 @@ def summarize(treatments: dict[str, Treatment]) -> list[dict[str, Any]]:
 
 
 def _checked_rule(rule, paths: list[str]) -> tuple[re.Pattern, str, float | bool]:
-    field = f"optimizer.rules has {rule!r}"
-    if isinstance(rule, str) or len(rule) != 3:
-        raise ConfigError(f"{field}: a rule is (pattern, {' | '.join(RULE_KINDS)}, value)")
+    check_rule(rule)
     text, kind, value = rule
-    if kind not in RULE_KINDS:
-        raise ConfigError(f"{field}: {kind!r} is not one of {', '.join(RULE_KINDS)}")
-    if kind == "freeze" and not isinstance(value, bool):
-        raise ConfigError(f"{field}: the value of freeze is True or False")
-    if kind != "freeze" and (isinstance(value, bool) or not isinstance(value, int | float) or not value >= 0):
-        raise ConfigError(f"{field}: the value of {kind} is a factor, zero or more")
-    try:
-        pattern = re.compile(text)
-    except re.error as error:
-        raise ConfigError(f"{field}: {text!r} is not a regular expression ({error})") from error
+    pattern = re.compile(text)
     if not any(pattern.fullmatch(path) for path in paths):
         some = ", ".join(paths[:6]) + (", …" if len(paths) > 6 else "")
-        raise ConfigError(f"{field}: it matches no parameter (whole paths are matched, such as {some})")
+        raise ConfigError(
+            f"optimizer.rules has {rule!r}: it matches no parameter (whole paths are matched, such as {some})"
+        )
     return pattern, kind, value
 
 

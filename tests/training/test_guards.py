@@ -4,8 +4,9 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from gptjax.config import RunError, default
-from gptjax.training.guards import explained_memory
+from gptjax.config import ConfigError, RunError, default
+from gptjax.training.guards import check_fits, explained_memory
+from gptjax.training.hardware import bytes_per_device
 from gptjax.training.profiler import TRACED_STEPS, Profiler
 from gptjax.training.state import TrainState
 
@@ -17,6 +18,16 @@ def test_out_of_memory_says_what_needs_less():
     with pytest.raises(jax.errors.JaxRuntimeError, match="INTERNAL"):
         with explained_memory(default()):
             raise jax.errors.JaxRuntimeError("INTERNAL: something else")
+
+
+def test_a_state_larger_than_a_device_is_refused_before_it_is_made():
+    mesh = jax.make_mesh((4,), ("fsdp",), devices=jax.devices()[:4])
+    split = jax.sharding.NamedSharding(mesh, jax.P("fsdp"))
+    state = {"w": jax.ShapeDtypeStruct((2**30, 4), jnp.float32, sharding=split)}  # 4 GiB on each of four devices
+    check_fits(state, {}, limit=2**32)
+    with pytest.raises(ConfigError, match=r"state takes 4\.0 GiB per device and a batch 4\.0 GiB, but a device has 7"):
+        check_fits(state, state, limit=7 * 2**30)
+    assert 2**26 < bytes_per_device() < 2**45
 
 
 @pytest.mark.parametrize("first, traced", [(3, True), (None, False)])
