@@ -49,11 +49,15 @@ def spec_of(path: str) -> PartitionSpec:
     """The one row for a parameter.
 
     Raises:
-      KeyError: no row, or more than one, matches: the table has to be mended.
+      ConfigError: no row, or more than one, matches: the table has to be mended.
     """
     rows = matching_rows(path)
     if len(rows) != 1:
-        raise KeyError(f"parameter {path!r} matches {len(rows)} rows of the sharding table; it must match exactly one")
+        mend = "add a row that says over which mesh axes each of its axes is split" if not rows else "mend them"
+        raise ConfigError(
+            f"parameter {path!r} matches {len(rows)} rows of TABLE in gptjax/parallel/sharding.py, and must match "
+            f"exactly one: {mend}"
+        )
     return rows[0]
 
 

@@ -38,6 +38,8 @@ def cross_entropy(
         a chunk holds at least one position of every row. Gradients are made in the forward pass and kept in place of
         the logits: three matrix products in all, where recomputing the logits would take four.
 
+    A target outside of the vocabulary whose weight is not 0 makes both sums NaN: a run stops there, or drops the step.
+
     The loss is differentiable in x, head and weights; nll_sum is a figure to report and carries no gradient.
     """
     batch, length = targets_BT.shape
@@ -58,6 +60,9 @@ def _loss_of_logits(logits_BTV, weights_BT, targets_BT, z_loss, logit_softcap):
     # a select, not a scatter.
     is_target_BTV = targets_BT[..., None] == jnp.arange(logits_BTV.shape[-1])
     nll_BT = lse_BT - jnp.sum(jnp.where(is_target_BTV, logits_BTV, 0.0), axis=-1)
+    # A target that is no token of the vocabulary would cost lse, a number like any other. It shall cost NaN.
+    is_wrong_BT = ((targets_BT < 0) | (targets_BT >= logits_BTV.shape[-1])) & (weights_BT != 0)
+    nll_BT = jnp.where(is_wrong_BT, jnp.nan, nll_BT)
     loss_BT = nll_BT + z_loss * jnp.square(lse_BT) if z_loss else nll_BT
     return jnp.sum(weights_BT * loss_BT), jnp.sum(weights_BT * nll_BT)
 

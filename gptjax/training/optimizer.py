@@ -25,7 +25,8 @@ import jax.numpy as jnp
 import optax
 
 from gptjax.config import ConfigError, check_rule
-from gptjax.training.muon import MatrixAxes, as_matrices, scale_by_orthogonalization
+from gptjax.training.adafactor import scale_by_adafactor
+from gptjax.training.muon import MatrixAxes, scale_by_orthogonalization
 from gptjax.tree import leaves_by_path, map_with_path
 
 METHODS = ("adamw", "muon", "lion", "adafactor", "sgd")
@@ -54,7 +55,8 @@ def plan(config_optimizer, params) -> dict[str, Treatment]:
 
     `rules` is a sequence of (pattern, kind, value): the pattern must match a whole path; for each kind, the last rule
     that matches decides. learning_rate and weight_decay values are factors on the configured value, freeze's is a bool.
-    Raises ConfigError for an unknown method, a malformed rule, a rule that matches nothing, and when all is frozen.
+    Raises ConfigError for an unknown method, a malformed rule, a rule that matches nothing, a parameter that Muon or
+    Adafactor knows no axes of, and when all is frozen.
     """
     if config_optimizer.name not in METHODS:
         raise ConfigError(f"optimizer.name = {config_optimizer.name!r}: expected one of {', '.join(METHODS)}")
@@ -66,7 +68,7 @@ def plan(config_optimizer, params) -> dict[str, Treatment]:
         chosen = {"learning_rate": 1.0, "weight_decay": 0.0 if is_vector else 1.0, "freeze": False}
         chosen |= {kind: value for pattern, kind, value in rules if pattern.fullmatch(path)}
         method = config_optimizer.name
-        if method == "muon" and (is_vector or not path.startswith("layers/")):
+        if method == "muon" and not _is_layer_matrix(path):
             method = "adamw"
         return Treatment(
             method="frozen" if chosen["freeze"] else method,
@@ -76,6 +78,9 @@ def plan(config_optimizer, params) -> dict[str, Treatment]:
         )
 
     treatments = {path: treat(path, shape) for path, shape in shapes.items()}
+    for path, treatment in treatments.items():
+        if treatment.method in ("muon", "adafactor") and _is_layer_matrix(path):
+            _matrix_axes(path)
     if all(treatment.method == "frozen" for treatment in treatments.values()):
         raise ConfigError("optimizer.rules freeze every parameter: there is nothing left to train")
     return treatments
@@ -162,17 +167,22 @@ def _direction(method: str, config, paths: list[str]) -> optax.GradientTransform
         axes = {path: _matrix_axes(path) for path in paths}
         momentum = optax.trace(config.momentum, nesterov=True, accumulator_dtype=dtype)
         return optax.chain(momentum, scale_by_orthogonalization(axes, compute))
-    # Adafactor (Shazeer and Stern, arXiv:1804.04235) as later used for large models (Zhai et al., arXiv:2106.04560):
-    # rates mean what they mean to AdamW (no scaling by the parameter's own size), and beta1 > 0 adds momentum.
-    first_moment = [optax.ema(config.beta1, accumulator_dtype=dtype)] if config.beta1 else []
-    return optax.chain(_in_matrix_form(optax.scale_by_factored_rms()), _clip_rms(1.0), *first_moment)
+    axes = {path: _matrix_axes(path) for path in paths if _is_layer_matrix(path)}
+    return scale_by_adafactor(axes, VECTOR, config.beta1, dtype)
+
+
+def _is_layer_matrix(path: str) -> bool:
+    return path.startswith("layers/") and not re.fullmatch(VECTOR, path)
 
 
 def _matrix_axes(path: str) -> MatrixAxes:
     for pattern, axes in LAYER_MATRICES:
         if re.fullmatch(pattern, path):
             return axes
-    raise KeyError(f"parameter {path!r} is in no row of LAYER_MATRICES: say which of its axes are inputs and outputs")
+    raise ConfigError(
+        f"parameter {path!r} is in no row of the table LAYER_MATRICES in gptjax/training/optimizer.py: add one that "
+        "says which of its axes are inputs and which outputs, or let its name end in scale or bias if it is a vector"
+    )
 
 
 def _decay_and_scale(treatments: dict[str, Treatment]) -> optax.GradientTransformation:
@@ -185,31 +195,3 @@ def _decay_and_scale(treatments: dict[str, Treatment]) -> optax.GradientTransfor
         return update * treatment.learning_rate if treatment.learning_rate != 1.0 else update
 
     return optax.stateless(lambda updates, params: map_with_path(one, updates, params))
-
-
-def _in_matrix_form(inner: optax.GradientTransformation) -> optax.GradientTransformation:
-    """`inner` with the layers' matrices merged to [L, in, out], so that it factors a matrix and not a head."""
-
-    def merge(tree):
-        def one(path, x):
-            is_matrix = path.startswith("layers/") and not re.fullmatch(VECTOR, path)
-            return as_matrices(x, _matrix_axes(path)) if is_matrix else x
-
-        return map_with_path(one, tree)
-
-    def update(updates, state, params=None):
-        merged, state = inner.update(merge(updates), state, merge(params))
-        return jax.tree.map(lambda new, old: new.reshape(old.shape), merged, updates), state
-
-    return optax.GradientTransformation(lambda params: inner.init(merge(params)), update)
-
-
-def _clip_rms(limit: float) -> optax.GradientTransformation:
-    """Each layer's update of each parameter scaled so that its RMS is at most `limit`. Stateless."""
-
-    def one(path: str, update: jax.Array) -> jax.Array:
-        axes = tuple(range(1 if path.startswith("layers/") else 0, update.ndim))
-        rms = jnp.sqrt(jnp.mean(jnp.square(update), axis=axes, keepdims=True))
-        return update / jnp.maximum(1.0, rms / limit)
-
-    return optax.stateless(lambda updates, params: map_with_path(one, updates))

@@ -37,7 +37,7 @@ def test_every_parameter_matches_exactly_one_row(tiny_config, fields):
 
 
 def test_a_parameter_that_the_table_does_not_know_is_an_error():
-    with pytest.raises(KeyError, match="layers/attention/gate' matches 0 rows"):
+    with pytest.raises(ConfigError, match=r"attention/gate' matches 0 rows of TABLE in gptjax/parallel/sharding\.py"):
         spec_of("layers/attention/gate")
 
 

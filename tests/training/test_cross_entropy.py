@@ -43,6 +43,18 @@ def test_equals_numpy(chunk, z_loss, softcap):
     assert loss_sum.dtype == aux["nll_sum"].dtype == jnp.float32
 
 
+@pytest.mark.parametrize("chunk", [0, 9])
+@pytest.mark.parametrize("target", [-1, V, 2**31 - 1])
+def test_a_target_outside_the_vocabulary_is_not_a_number(chunk, target):
+    x, head, targets, weights = inputs()
+    targets[1, 5] = target  # of weight 0: padding may hold anything
+    loss_sum, aux = cross_entropy(x, head, targets, weights, chunk=chunk, z_loss=0.01)
+    assert np.isfinite(loss_sum) and np.isfinite(aux["nll_sum"])
+    targets[1, 3] = target
+    (loss, nll), _ = value_and_gradients(x, head, targets, weights, chunk=chunk, z_loss=0.01)
+    assert np.isnan(loss) and np.isnan(nll)
+
+
 @pytest.mark.parametrize("z_loss, softcap", [(0.0, 0.0), (0.01, 2.0)])
 def test_gradients_equal_those_of_jax(z_loss, softcap):
     """Those of the whole-logits path, which has its own logsumexp backward, against plain autodiff."""

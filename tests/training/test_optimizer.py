@@ -140,35 +140,6 @@ def test_muon_takes_the_layers_matrices_slice_by_slice_and_adamw_the_rest():
         np.testing.assert_allclose(actual[path], expected, rtol=1e-3, atol=1e-4, err_msg=path)
 
 
-def test_adafactor_factors_merged_heads_layer_by_layer():
-    shapes = {"layers": {"attention": {"query": (2, 130, 4, 33)}}, "final_norm": {"scale": (6,)}}
-    params, gradients = tree_of(0, shapes), tree_of(1, shapes)
-    config = optimizer_config("adafactor", learning_rate=0.01, beta1=0.0, weight_decay=0.0)
-    after, state = run(config, [gradients], params)
-    assert {leaf.shape for path, leaf in leaves_by_path(state).items() if path.endswith("query")} == {
-        (2, 130),
-        (2, 132),
-        (1,),
-    }
-    g = np.asarray(gradients["layers"]["attention"]["query"]).reshape(2, 130, 132)
-    rows, columns = np.mean(g**2, axis=2), np.mean(g**2, axis=1)
-    update = g / np.sqrt(rows[:, :, None] * columns[:, None, :] / rows.mean(axis=1)[:, None, None])
-    update /= np.maximum(1.0, np.sqrt(np.mean(update**2, axis=(1, 2), keepdims=True)))
-    actual = (params["layers"]["attention"]["query"] - after["layers"]["attention"]["query"]) / 0.01
-    np.testing.assert_allclose(actual, update.reshape(2, 130, 4, 33), rtol=1e-3, atol=1e-4)
-
-
-def test_adafactor_clips_a_spike_in_its_own_layer_only():
-    calm = {"layers": {"feedforward": {"up": tree_of(1, (2, 6, 8))}}}
-    spiked = jax.tree.map(lambda g: g.at[0].multiply(1e3), calm)
-    params = jax.tree.map(jnp.zeros_like, calm)
-    config = optimizer_config("adafactor", learning_rate=1.0, beta1=0.0)
-    before = run(config, [calm], params)[0]["layers"]["feedforward"]["up"]
-    without, with_spike = (run(config, [calm, g], params)[0]["layers"]["feedforward"]["up"] for g in (calm, spiked))
-    np.testing.assert_allclose(with_spike[1], without[1], rtol=1e-5)
-    assert float(jnp.sqrt(jnp.mean(((with_spike - before)[0]) ** 2))) == pytest.approx(1.0, abs=0.15)
-
-
 @pytest.mark.parametrize("name", METHODS)
 def test_every_optimizer_reduces_a_quadratic(name):
     target = tree_of(7)
@@ -185,6 +156,14 @@ def test_every_optimizer_reduces_a_quadratic(name):
 
     _, losses = jax.jit(lambda p: jax.lax.scan(step, (p, optimizer.init(p)), length=150))(PARAMS)
     assert losses[-1] < 0.05 * losses[0]
+
+
+@pytest.mark.parametrize("name", ["muon", "adafactor"])
+def test_a_new_matrix_of_the_layers_is_told_which_table_lacks_it(name):
+    shapes = {"layers": {"mixer": {"gate": (L, D, F), "gate_bias": (L, F)}}}
+    with pytest.raises(ConfigError, match=r"'layers/mixer/gate' is in no row of .*LAYER_MATRICES in .*optimizer\.py"):
+        plan(optimizer_config(name), tree_of(0, shapes))
+    plan(optimizer_config("adamw"), tree_of(0, shapes))
 
 
 def test_each_group_follows_the_schedule_of_its_own_peak():

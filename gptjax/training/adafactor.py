@@ -1,0 +1,113 @@
+"""Adafactor: a second moment kept as one number per row and one per column of a matrix.
+
+    R ← β2 R + (1 - β2) mean over columns of G²        β2 = min(1 - t^-0.8, 0.999) at update t
+    C ← β2 C + (1 - β2) mean over rows of G²
+    U = G / sqrt(R C / mean R)                          update = U / max(1, RMS(U))
+    M ← β1 M + (1 - β1) update                          the direction of descent, where beta1 > 0
+
+From Shazeer and Stern (arXiv:1804.04235) are the factors, the growing β2 and the clipping of each update; Zhai et al.
+(arXiv:2106.04560, section 3.3) changed it for large models: β2 has a limit, steps are not scaled by the size of the
+parameter, so that learning rates mean what they mean to AdamW, and there is momentum, which is not debiased and may be
+kept in bfloat16. A matrix whose shorter side is below 32 and a vector keep the second moment of each of their entries.
+
+The library's own `scale_by_factored_rms` factors the two longest axes: of parameters that are stacked over many layers
+these may be the layers, and of attention's [L, D, N, H] they split a head. Here each layer is a matrix of its own.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from gptjax.training.muon import MatrixAxes, as_matrices
+from gptjax.tree import map_with_path
+
+DECAY_EXPONENT = 0.8
+LARGEST_DECAY = 0.999
+FACTORED_FROM = 32  # entries of the shorter side
+SMALLEST_SQUARE = 1e-30  # added to G², so that a gradient of zero divides by something
+
+
+class FactoredState(NamedTuple):
+    """Updates so far; and by parameter rows [L, in], columns [L, out], or `whole` in its shape; the others are [1]."""
+
+    count: jax.Array
+    rows: optax.Updates
+    columns: optax.Updates
+    whole: optax.Updates
+
+
+def scale_by_adafactor(
+    axes_by_path: Mapping[str, MatrixAxes], vector: str, momentum: float, momentum_dtype: jax.typing.DTypeLike
+) -> optax.GradientTransformation:
+    """Gradient → direction of descent.
+
+    Args:
+      axes_by_path: of the stacked matrices of the layers; any other parameter with two axes is one matrix.
+      vector: pattern of the paths of vectors, stacked or not.
+      momentum: β1; 0: none.
+    """
+
+    def matrices(path: str, x: jax.Array) -> jax.Array | None:
+        """[L, in, out], or None where nothing is factored."""
+        if re.fullmatch(vector, path) or x.ndim < 2:
+            return None
+        stacked = as_matrices(x, axes_by_path[path]) if path in axes_by_path else x[None]
+        return stacked if min(stacked.shape[1:]) >= FACTORED_FROM else None
+
+    def start(path: str, x: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
+        none = jnp.zeros(1, x.dtype)
+        stacked = matrices(path, x)
+        if stacked is None:
+            return none, none, jnp.zeros_like(x)
+        return jnp.zeros_like(stacked[:, :, 0]), jnp.zeros_like(stacked[:, 0, :]), none
+
+    def one(path: str, gradient: jax.Array, rows, columns, whole, decay):
+        """The clipped update of a parameter, and its new statistics."""
+        stacked = matrices(path, gradient)
+        if stacked is None:
+            whole = decay * whole + (1 - decay) * (jnp.square(gradient) + SMALLEST_SQUARE)
+            return _clipped(path, gradient * jax.lax.rsqrt(whole)), rows, columns, whole
+        square = jnp.square(stacked) + SMALLEST_SQUARE
+        rows = decay * rows + (1 - decay) * square.mean(axis=2)
+        columns = decay * columns + (1 - decay) * square.mean(axis=1)
+        by_row = jax.lax.rsqrt(rows / rows.mean(axis=1, keepdims=True))
+        update = stacked * by_row[:, :, None] * jax.lax.rsqrt(columns)[:, None, :]
+        return _clipped(path, update.reshape(gradient.shape)), rows, columns, whole
+
+    def init(params) -> FactoredState:
+        return FactoredState(jnp.zeros((), jnp.int32), *_apart(map_with_path(start, params), params, 3))
+
+    def update(gradients, state: FactoredState, params=None):
+        decay = decay_of(state.count)
+        made = map_with_path(
+            lambda path, *leaves: one(path, *leaves, decay), gradients, state.rows, state.columns, state.whole
+        )
+        updates, *statistics = _apart(made, gradients, 4)
+        return updates, FactoredState(state.count + 1, *statistics)
+
+    factored = optax.GradientTransformation(init, update)
+    if not momentum:
+        return factored
+    return optax.chain(factored, optax.ema(momentum, debias=False, accumulator_dtype=momentum_dtype))
+
+
+def decay_of(count: jax.Array) -> jax.Array:
+    """β2 of the update that follows `count` others: 0 in the first."""
+    return jnp.minimum(1.0 - (count.astype(jnp.float32) + 1.0) ** -DECAY_EXPONENT, LARGEST_DECAY)
+
+
+def _clipped(path: str, update: jax.Array) -> jax.Array:
+    """Each layer's update scaled so that its RMS is at most one."""
+    axes = tuple(range(1 if path.startswith("layers/") else 0, update.ndim))
+    return update / jnp.maximum(1.0, jnp.sqrt(jnp.mean(jnp.square(update), axis=axes, keepdims=True)))
+
+
+def _apart(tuples, like, count: int) -> list:
+    """A tree of tuples → a tree of their first members, one of their second ones, and so on."""
+    return [jax.tree.map(lambda _, each, i=i: each[i], like, tuples) for i in range(count)]

@@ -1,0 +1,78 @@
+"""Adafactor against the formulas of its papers, written down once more in NumPy."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from gptjax.config import default
+from gptjax.training.adafactor import LARGEST_DECAY, decay_of
+from gptjax.training.optimizer import make_optimizer
+from gptjax.tree import leaves_by_path
+
+# path → shape, and its matrices' [layers, rows, columns]; None: every entry has a second moment of its own
+SHAPES = {
+    "embedding": ((70, 40), (1, 70, 40)),
+    "head": ((31, 40), None),
+    "layers/attention/query": ((50, 36, 4, 10), (50, 36, 40)),  # more layers than rows, and a head is no matrix
+    "layers/attention/output": ((50, 4, 10, 36), (50, 40, 36)),
+    "layers/attention/query_bias": ((50, 33, 35), None),
+    "layers/attention_norm/scale": ((50, 64), None),  # nor are fifty vectors
+    "final_norm/scale": ((64,), None),
+}
+
+
+def tree(generator):
+    nested = {}
+    for path, (shape, _) in SHAPES.items():
+        *folders, name = path.split("/")
+        inside = nested
+        for folder in folders:
+            inside = inside.setdefault(folder, {})
+        inside[name] = jnp.asarray(
+            generator.normal(size=shape) * generator.choice([1e-3, 1.0, 30.0], shape[-1:]), "float32"
+        )
+    return nested
+
+
+def replay(path, gradients, momentum):
+    """Directions of descent, by Shazeer and Stern's algorithm 4 with Zhai et al.'s changes, in float64."""
+    shape, matrices = SHAPES[path]
+    rows = columns = whole = moment = 0.0
+    layer_axes = tuple(range(1 if path.startswith("layers/") else 0, len(shape)))
+    directions = []
+    for t, gradient in enumerate(gradients, start=1):
+        decay = min(1 - t**-0.8, 0.999)
+        if matrices is None:
+            whole = decay * whole + (1 - decay) * (gradient**2 + 1e-30)
+            update = gradient / np.sqrt(whole)
+        else:
+            g = gradient.reshape(matrices)
+            rows = decay * rows + (1 - decay) * np.mean(g**2 + 1e-30, axis=2, keepdims=True)
+            columns = decay * columns + (1 - decay) * np.mean(g**2 + 1e-30, axis=1, keepdims=True)
+            update = (g / np.sqrt(rows * columns / rows.mean(axis=1, keepdims=True))).reshape(shape)
+        update = update / np.maximum(1.0, np.sqrt(np.mean(update**2, axis=layer_axes, keepdims=True)))
+        moment = momentum * moment + (1 - momentum) * update
+        directions.append(moment)
+    return directions
+
+
+@pytest.mark.parametrize("momentum", [0.0, 0.9])
+def test_equals_the_papers_formulas(momentum):
+    generator = np.random.default_rng(0)
+    params, series = tree(generator), [tree(generator) for _ in range(4)]
+    config = default().optimizer
+    config.update(name="adafactor", beta1=momentum, weight_decay=0.0)
+    optimizer = make_optimizer(config, lambda peak: lambda step: jnp.float32(1.0), params)
+    state = optimizer.init(params)
+    for step, gradients in enumerate(series):
+        updates, state = jax.jit(optimizer.update)(gradients, state, params)
+        for path, update in leaves_by_path(updates).items():
+            past = [np.asarray(leaves_by_path(g)[path], np.float64) for g in series[: step + 1]]
+            np.testing.assert_allclose(-update, replay(path, past, momentum)[-1], rtol=2e-5, atol=1e-7, err_msg=path)
+
+
+def test_the_second_moments_decay_has_a_limit():
+    decays = [float(decay_of(jnp.int32(count))) for count in (0, 1, 9, 10**4, 10**6)]
+    np.testing.assert_allclose(decays[:3], [0.0, 1 - 2**-0.8, 1 - 10**-0.8], rtol=1e-6)
+    assert LARGEST_DECAY == 0.999 and decays[3:] == pytest.approx([1 - 10001**-0.8, 0.999], rel=1e-6)
