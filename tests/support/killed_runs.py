@@ -40,12 +40,12 @@ FIGURES = ("train/loss", "train/gradient_norm", "learning_rate", "validation/los
 class Runs:
     """A prepared corpus and a config in `folder`, and runs of the training command on them, each in its own workdir."""
 
-    def __init__(self, folder: Path, steps: int = 60):
+    def __init__(self, folder: Path, steps: int = 60, platforms: str = "cpu"):
         self.folder, self.steps = folder, steps
         (folder / "config.py").write_text(CONFIG.format(data=str(folder / "data"), steps=steps))
         self._environment = os.environ | {
             "PYTHONPATH": str(REPOSITORY),
-            "JAX_PLATFORMS": "cpu",
+            "JAX_PLATFORMS": platforms,
             "JAX_COMPILATION_CACHE_DIR": str(folder / "xla"),
         }
         prepare = ["gptjax.prepare", f"--input={REPOSITORY / 'gptjax'}", f"--output={folder / 'data'}"]

@@ -1,4 +1,4 @@
-"""The PyTorch side of gpu.py: compiled, bfloat16 autocast, fused AdamW, fused attention, as PyTorch's users train."""
+"""PyTorch's side of training: compiled, bfloat16 autocast, fused AdamW, fused attention, as PyTorch's users train."""
 
 from __future__ import annotations
 
@@ -105,7 +105,7 @@ def initialize(module: nn.Module) -> None:
         nn.init.zeros_(module.bias)
 
 
-def make_side(config: Any) -> tuple[Any, dict]:
+def training_steps(config: Any) -> tuple[Any, dict]:
     """(steps, facts): `steps(n)` takes n training steps and waits for them; it has been compiled and run once."""
     device = "cuda" if torch.cuda.is_available() else "cpu"
     torch.manual_seed(0)
@@ -139,8 +139,6 @@ def make_side(config: Any) -> tuple[Any, dict]:
     facts = {
         "compile_seconds": time.perf_counter() - started,
         "parameters": sum(p.numel() for p in model.parameters()),
-        "device": torch.cuda.get_device_name() if device == "cuda" else "cpu",
-        "version": f"torch {torch.__version__}",
         "peak_bytes": lambda: torch.cuda.max_memory_allocated() if device == "cuda" else None,
     }
     return steps, facts

@@ -1,0 +1,37 @@
+"""Compiles the step of every training slice for one H200 on a machine that has none, and reads off its memory.
+
+python experiments/gpu_day/compile_slices.py          (experiments/ahead_of_time says what to install)
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+sys.path.append(str(Path(__file__).parents[1] / "ahead_of_time"))
+import compile_for_gpu  # first: it sets what JAX reads at its import
+import jax
+from jax.experimental import topologies
+from measure_training import compile_step, make_config, make_trainer_of
+from slices import SLICES
+
+
+def main() -> None:
+    names = sys.argv[1:] or [each.name for each in SLICES if each.options.get("side") == "gptjax"]
+    topology = topologies.get_topology_desc(platform="cuda", target_config=compile_for_gpu.H200, topology="1x1x1")
+    print("| slice | setting | attention | state GiB | work GiB | both GiB | compiled in |")
+    print("|---|---|---|---|---|---|---|")
+    for each in (each for each in SLICES if each.name in names):
+        for setting in each.options["settings"]:
+            config = make_config(each.options["config"], each.options["length"], setting, "gpu", {})
+            trainer = make_trainer_of(config, topology.devices[0])
+            with jax.set_mesh(trainer.mesh):
+                _, facts = compile_step(trainer)
+            state, work = facts["state_bytes"] / 2**30, facts["work_bytes"] / 2**30
+            shown = ", ".join(f"{name} {value}" for name, value in setting.items())
+            print(f"| {each.name} | {shown} | {config.model.attention} | {state:.1f} | {work:.1f} | {state + work:.1f} "
+                  f"| {facts['compile_seconds']:.0f} s |", flush=True)  # fmt: skip
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,176 @@
+"""The real trainer's step, or compiled PyTorch's, on synthetic tokens: the first of some settings that fits."""
+
+from __future__ import annotations
+
+import functools
+import gc
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from ml_collections import ConfigDict, FrozenConfigDict
+from timing import spread, time_turns
+from worker import NotSupported, is_out_of_memory
+
+from gptjax.config import Units, validate
+from gptjax.model.resolve import resolve_model
+from gptjax.parallel.mesh import make_mesh
+from gptjax.sweeping.definition import load_config
+from gptjax.training.hardware import peak_flops_per_device
+from gptjax.training.metrics import count_parameters, flops_per_token
+from gptjax.training.trainer import Trainer, make_trainer
+
+CONFIGS = Path(__file__).parents[2] / "configs"
+LARGEST_SHARE = 0.98  # of the memory that JAX may take, by the compiler's own account, for a setting to be tried
+
+
+class TooLarge(Exception):
+    """The compiled step needs more memory than there is."""
+
+
+def measure(
+    config: str, length: int, side: str, settings: tuple[dict, ...], model: dict | None = None
+) -> Iterator[dict]:
+    """One row for every setting that did not fit, and one of figures for the first that did."""
+    for setting in settings:
+        row = {"config": config, "length": length, "side": side, **setting}
+        try:
+            figures = measure_one(config, length, side, setting, model or {})
+        except Exception as error:
+            if not (isinstance(error, TooLarge) or is_out_of_memory(error)):
+                raise
+            reason = str(error) if isinstance(error, TooLarge) else "out of memory"
+        else:
+            yield row | figures
+            return
+        yield row | {"error": reason}
+        free_memory()
+    raise MemoryError("out of memory with every setting")
+
+
+def free_memory() -> None:
+    """Of a setting that failed: its arrays, and what PyTorch keeps of them."""
+    jax.clear_caches()
+    gc.collect()
+    if "torch" in sys.modules and sys.modules["torch"].cuda.is_available():
+        sys.modules["torch"].cuda.empty_cache()
+        sys.modules["torch"].cuda.reset_peak_memory_stats()
+
+
+def measure_one(config: str, length: int, side: str, setting: dict, model: dict) -> dict:
+    device = jax.devices()[0]
+    resolved = make_config(config, length, setting, "gpu" if side == "torch" else device.platform, model)
+    trainer = make_trainer_of(resolved, device)
+    facts = facts_of(trainer)
+    with jax.set_mesh(trainer.mesh):
+        steps, found = torch_side(resolved, setting["rows"]) if side == "torch" else gptjax_side(trainer)
+    if facts["parameters"] != found["parameters"]:
+        raise RuntimeError(f"PyTorch's model has {found['parameters']:,} parameters, not {facts['parameters']:,}")
+    losses = []
+    seconds = time_turns(lambda number: losses.append(steps(number)))
+    if not all(np.isfinite(losses)):
+        raise RuntimeError(f"the losses are {losses}")
+    rates = spread(setting["rows"] * length, seconds, "tokens_per_second")
+    flops = {name: rates["tokens_per_second"] * each for name, each in facts["flops_per_token"].items()}
+    peak = peak_flops_per_device(found["device"], "bfloat16")
+    mfu = {name: each / peak if peak else None for name, each in flops.items()}
+    found["peak_bytes"] = found["peak_bytes"]()
+    return facts | found | rates | {"flops_per_second": flops, "mfu": mfu, "seconds_per_step": seconds}
+
+
+# --- What is trained -------------------------------------------------------------------------------------------------
+
+
+def named_config(name: str) -> ConfigDict:
+    """Of 'gpt2:124m', say."""
+    file, _, argument = name.partition(":")
+    return load_config(f"{CONFIGS / file}.py:{argument}")
+
+
+def make_config(config: str, length: int, setting: dict, platform: str, model: dict) -> FrozenConfigDict:
+    """The resolved config of that name with the setting's rows, layers, remat and chunk; `model`: fields that differ.
+
+    The vocabulary is a multiple of 128 on both sides: no token uses the rows more, and the tensor cores want them.
+    """
+    made = named_config(config)
+    made.model.update(layers=setting.get("layers", "unroll"), remat=setting.get("remat", "none"), **model)
+    made.model.vocab_size = -(-made.model.vocab_size // 128) * 128
+    made.model.max_positions = max(made.model.max_positions, length)
+    made.data.sequence_length = length
+    made.training.update(batch_size=setting["rows"], gradient_accumulation_steps=1)
+    made.training.loss_chunk = setting.get("chunk", made.training.loss_chunk)
+    made.schedule.update(name="constant", warmup="0 steps")
+    validate(made)
+    resolved = resolve_model(made.model, platform=platform, vocab_size=made.model.vocab_size, sequence_length=length)
+    made.model = ConfigDict(resolved)
+    return FrozenConfigDict(made)
+
+
+def make_trainer_of(config: FrozenConfigDict, device: Any) -> Trainer:
+    units = Units(config.training.batch_size * config.data.sequence_length, total_steps=10_000)
+    return make_trainer(
+        config, make_mesh(config.mesh, [device]), 10_000, functools.partial(units.steps, field="schedule")
+    )
+
+
+def facts_of(trainer: Trainer) -> dict:
+    params, config = trainer.abstract_state.params, trainer.config
+    return {
+        "parameters": count_parameters(params).total,
+        "flops_per_token": flops_per_token(config.model, params, config.data.sequence_length),
+        "attention": config.model.attention,
+    }
+
+
+# --- The two sides: (a function that takes n steps and returns the last loss, facts) ---------------------------------
+
+
+def gptjax_side(trainer: Trainer) -> tuple[Callable[[int], float], dict]:
+    """Raises TooLarge before anything is allocated."""
+    device = trainer.mesh.devices.flat[0]
+    step, facts = compile_step(trainer)
+    limit = (device.memory_stats() or {}).get("bytes_limit")
+    needed = facts["state_bytes"] + facts["work_bytes"]
+    if limit and needed > LARGEST_SHARE * limit:
+        raise TooLarge(f"needs {needed / 2**30:.1f} GiB by the compiler's account; JAX may take {limit / 2**30:.1f}")
+    shapes = trainer.abstract_batch()
+    tokens = np.random.default_rng(0).integers(trainer.config.model.vocab_size, size=shapes["tokens"].shape)
+    values = {"tokens": tokens, "targets": np.roll(tokens, -1, axis=-1), "weights": np.ones(tokens.shape)}
+    batch = {name: jax.device_put(values[name].astype(s.dtype), s.sharding) for name, s in shapes.items()}
+    state = trainer.init()
+
+    def steps(number: int) -> float:
+        nonlocal state
+        for _ in range(number):
+            state, metrics = step(state, batch)
+        return float(metrics["train/loss"])  # waits
+
+    peak = lambda: (device.memory_stats() or {}).get("peak_bytes_in_use")  # noqa: E731
+    return steps, facts | {"device": device.device_kind, "peak_bytes": peak}
+
+
+def compile_step(trainer: Trainer) -> tuple[jax.stages.Compiled, dict]:
+    started = time.perf_counter()
+    step = trainer.compile_train_step(trainer.abstract_batch())
+    memory = step.memory_analysis()
+    return step, {
+        "compile_seconds": time.perf_counter() - started,
+        "parameters": count_parameters(trainer.abstract_state.params).total,
+        "state_bytes": memory.argument_size_in_bytes,
+        "work_bytes": memory.temp_size_in_bytes,
+    }
+
+
+def torch_side(config: FrozenConfigDict, rows: int) -> tuple[Callable[[int], float], dict]:
+    try:
+        import pytorch_side
+        import torch
+    except ImportError as error:
+        raise NotSupported(f"PyTorch is not here: {error}") from error
+    steps, facts = pytorch_side.training_steps(config)
+    device = torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu"
+    return steps, facts | {"device": device}

@@ -1,0 +1,23 @@
+"""These tests run on whatever device JAX finds; JAX_PLATFORMS=cuda,cpu makes it a GPU, with the CPU as the truth."""
+
+import jax
+import pytest
+
+
+@pytest.fixture(autouse=True)
+def users_compilation(quick_compilation):
+    """On a GPU the machine code that users run is what is tested."""
+    if jax.default_backend() == "gpu":
+        jax.config.update("jax_disable_most_optimizations", False)
+
+
+@pytest.fixture
+def gpu():
+    if jax.default_backend() != "gpu":
+        pytest.skip("needs an NVIDIA GPU (JAX_PLATFORMS=cuda,cpu)")
+    return jax.devices()[0]
+
+
+@pytest.fixture
+def cpu():
+    return jax.devices("cpu")[-1]
