@@ -19,10 +19,10 @@ from worker import NotSupported, is_out_of_memory
 from gptjax.config import Units, validate
 from gptjax.model.resolve import resolve_model
 from gptjax.parallel.mesh import make_mesh
-from gptjax.user_code import load_config
 from gptjax.training.hardware import peak_flops_per_device
 from gptjax.training.metrics import count_parameters, flops_per_token
 from gptjax.training.trainer import Trainer, make_trainer
+from gptjax.user_code import load_config
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 LARGEST_SHARE = 0.98  # of the memory that JAX may take, by the compiler's own account, for a setting to be tried

@@ -94,6 +94,8 @@ def run_slice(todo: Slice, limit: float, log: Path, rehearse: bool) -> dict:
     started = time.monotonic()
     with tempfile.TemporaryDirectory() as folder:
         rows = Path(folder) / "rows.jsonl"
+        # PyTorch's compiler must not find what a slice that was killed had half written, nor skip what it should time.
+        environment |= {"TORCHINDUCTOR_CACHE_DIR": str(Path(folder) / "inductor")}
         command = [sys.executable, str(HERE / "worker.py"), todo.part, json.dumps(todo.options), str(rows)]
         with open(log, "a+b") as output:
             output.write(f"\n=== {todo.name}\n".encode())

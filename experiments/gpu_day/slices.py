@@ -95,7 +95,7 @@ REHEARSAL: tuple[Slice, ...] = (
     Slice("checks", "checks", 1, 120, dict(only="causal-xla and 64")),
     Slice("ceilings", "ceilings", 1, 60, dict(sizes=(64,), copied=2**16)),
     *(
-        Slice(f"training {config}, {side}", "training", 1, 60, dict(
+        Slice(f"training {config}, {side}", "training", 1, 240, dict(
             config=config, length=32, side=side, settings=(dict(rows=4) | setting,), model=SMALL))
         for config, side, setting in (
             ("gpt2:124m", "gptjax", {}), ("llama:1b", "gptjax", LLAMA_NARROW), ("gpt2:124m", "torch", {}))
