@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import math
 import re
+import signal
 import sys
 from collections.abc import Callable
 from typing import Any
@@ -13,7 +14,10 @@ from absl import app, flags, logging
 from ml_collections import ConfigDict, config_flags
 
 from gptjax.config import ConfigError, RunError, default, flatten, suggestion
+from gptjax.terminal import ConsoleGone, settle_streams, visible
 from gptjax.user_code import load_config
+
+PIPE_CLOSED = 128 + signal.SIGPIPE  # what shells report of any program that `| head` ends
 
 
 class _ConfigFileParser(flags.ArgumentParser):
@@ -76,10 +80,16 @@ def unescaped(flag: str, text: str) -> str:
     return re.sub(r"\\([abfnrtv\\'\"]|[0-7]{1,3}|x[\da-fA-F]{2}|u[\da-fA-F]{4}|U[\da-fA-F]{8})?", value, text)
 
 
-def run(main: Callable[[list[str]], int | None], arguments: int = 0) -> None:
+def run(
+    main: Callable[[list[str]], int | None],
+    arguments: int = 0,
+    outlives_console: bool = False,
+) -> None:
     """Runs `main(argv)` under absl, and exits with its return value.
 
     arguments: how many a command takes besides its flags, at most.
+    outlives_console: what the command makes is not its output, so it goes on when nobody reads that any more; the
+      others then end quietly, as `| head` expects.
 
     Mistakes of the user (`ConfigError`, bad flags, stray arguments) and of the machine (`OSError`: no space left, no
     permission) end in one line on stderr and exit code 2, a run that broke down (`RunError`) in one line and 1, Ctrl-C
@@ -102,7 +112,27 @@ def run(main: Callable[[list[str]], int | None], arguments: int = 0) -> None:
             print("interrupted", file=sys.stderr)
             return 130
 
-    app.run(guarded, flags_parser=_parse_flags)
+    settle_streams(outlives_console)
+    _show_logs_safely()
+    try:
+        try:
+            app.run(guarded, flags_parser=_parse_flags)
+        finally:
+            sys.stdout.flush()
+    except ConsoleGone:
+        sys.exit(PIPE_CLOSED)
+
+
+def _show_logs_safely() -> None:
+    """Log messages go to today's stderr, and what they quote cannot command a terminal."""
+
+    def quoted(record: Any) -> bool:
+        record.msg, record.args = visible(record.getMessage()), None
+        return True
+
+    handler = logging.get_absl_handler()
+    handler.python_handler.stream = sys.stderr
+    handler.addFilter(quoted)
 
 
 def _parse_flags(argv: list[str]) -> list[str]:
@@ -155,5 +185,5 @@ def _check_overrides(arguments: list[str]) -> None:
 
 
 def _fail(error: Exception | str) -> int:
-    print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
+    print(f"error: {visible(' '.join(str(error).split()))}", file=sys.stderr)
     return 2

@@ -32,7 +32,6 @@ from pathlib import Path
 
 from absl import flags
 from ml_collections import ConfigDict
-from rich.console import Console
 
 from gptjax import cli
 from gptjax.config import ConfigError, flatten
@@ -48,6 +47,7 @@ from gptjax.corpus.preview_view import show
 from gptjax.corpus.sources.text import ENCODING_ERRORS, SUFFIXES
 from gptjax.corpus.view import StageLines, summary
 from gptjax.folders import alone_in
+from gptjax.terminal import Console
 from gptjax.tracing import show_row
 
 CONFIG = cli.define_config_flag(example="configs/corpus/books_and_code.py", fields=default)
@@ -186,4 +186,4 @@ def trace(console: Console) -> None:
 
 
 if __name__ == "__main__":
-    cli.run(main, arguments=1)
+    cli.run(main, arguments=1, outlives_console=True)

@@ -24,7 +24,6 @@ from pathlib import Path
 import jax
 from absl import flags
 from ml_collections import ConfigDict, FrozenConfigDict
-from rich.console import Console
 from rich.text import Text
 
 from gptjax import cli
@@ -35,6 +34,7 @@ from gptjax.inference.decode import WEIGHTS as WEIGHT_TYPES
 from gptjax.inference.generate import FINISH_REASONS, Completion, Generator, Timing
 from gptjax.inference.prompts import decoded, read_prompts
 from gptjax.inference.text import check_text
+from gptjax.terminal import Console, write_raw
 from gptjax.training.checkpoint import load_for_inference
 from gptjax.training.checkpoint_format import means_average
 from gptjax.training.run_metadata import check_tokenizer
@@ -71,9 +71,7 @@ JSON = flags.DEFINE_string("json", None, "Write the completions, with tokens and
 def main(argv: list[str]) -> None:
     use_compilation_cache()
     del argv
-    literal = dict(highlight=False, markup=False, emoji=False, soft_wrap=True)  # "[b]" in a path or a text is itself
-    notes, output = Console(stderr=True, **literal), Console(**literal)
-    sys.stdout.reconfigure(errors="replace")  # a terminal that is not UTF-8 shows what it can
+    notes, output = Console(stderr=True, soft_wrap=True), Console(soft_wrap=True)
     if not WORKDIR.value:
         raise ConfigError("--workdir is missing: must be the folder of a training run (see --help)")
     prompts = chosen_prompts()
@@ -92,7 +90,7 @@ def main(argv: list[str]) -> None:
         timing = generator.timing
         for completion in completions:
             begin(output, completion.prompt, is_first=completion is completions[0])
-            show(output, completion.text + "\n")
+            write_raw(output, completion.text + "\n")
     say(notes, completions, timing)
     if JSON.value:
         write_json(Path(JSON.value), completions, timing, is_average, generator.weights)
@@ -187,26 +185,17 @@ def show_stream(generator: Generator, prompt: str, seed: int, output: Console) -
     stream = generator.stream(prompt, seed=seed, **options())
     while True:
         try:
-            show(output, next(stream))
+            write_raw(output, next(stream))
         except StopIteration as end:
-            show(output, "\n")
+            write_raw(output, "\n")
             return end.value
 
 
 def begin(output: Console, prompt: str, is_first: bool = True) -> None:
     """The prompt, set off from the text that will follow it and from the completion before."""
     if not is_first:
-        show(output, "─" * 40 + "\n", "dim")
-    show(output, prompt, "bold")
-
-
-def show(output: Console, text: str, style: str = "") -> None:
-    """Prints text as it is: in a terminal with style, elsewhere byte for byte."""
-    if output.is_terminal:
-        output.print(Text(text, style), end="")
-    else:
-        output.file.write(text)
-    output.file.flush()
+        write_raw(output, "─" * 40 + "\n", "dim")
+    write_raw(output, prompt, "bold")
 
 
 def say(notes: Console, completions: list[Completion], timing: Timing) -> None:

@@ -22,7 +22,7 @@ from typing import Any
 
 import jax
 from absl import flags
-from rich.console import Console
+from rich.text import Text
 
 from gptjax import cli
 from gptjax.config import ConfigError
@@ -32,6 +32,7 @@ from gptjax.sweeping.definition import Sweep, load_sweep, parse_setting
 from gptjax.sweeping.execute import Executor, Processes, execute
 from gptjax.sweeping.runs import Run, State, Status, look, plan_runs
 from gptjax.sweeping.view import SweepView
+from gptjax.terminal import Console
 from gptjax.training.console import LOG_WIDTH
 from gptjax.training.interrupt import StopRequest
 
@@ -64,8 +65,8 @@ def main(argv: list[str]) -> int:
     if WORKDIR.value is None:
         raise ConfigError("--workdir is missing (see --help)")
     jax.config.update("jax_platforms", "cpu")  # the devices are for the runs
-    console = Console(highlight=False)
-    console = console if console.is_terminal else Console(highlight=False, width=LOG_WIDTH)
+    console = Console()
+    console = console if console.is_terminal else Console(width=LOG_WIDTH)
 
     # What is to be done: everything is checked before anything starts.
     sweep = load_sweep(argv[1])
@@ -148,7 +149,7 @@ def train(
     unfinished = [run for run in runs if statuses[run.name].state != State.FINISHED]
     busy = [] if executor.detaches else [run for run in unfinished if statuses[run.name].state == State.RUNNING]
     for run in busy:
-        console.print(f"[yellow]› left out  {run.name}: another process is training it[/yellow]", soft_wrap=True)
+        console.print(Text(f"› left out  {run.name}: another process is training it", "yellow"), soft_wrap=True)
     with SweepView(console, len(runs), len(runs) - len(unfinished), JOBS.value, forecast) as view:
         execute([run for run in unfinished if run not in busy], executor, view, stopped)
     return stopped()
@@ -164,12 +165,12 @@ def report(
     console.print()
     console.print(gather.results_table(groups, sweep.metric))
     for path in [workdir / "results.csv", *figures.draw(groups, sweep.metric, sweep.x, workdir / "plots")]:
-        console.print(f"written: {path}", markup=False, soft_wrap=True)
+        console.print(f"written: {path}", soft_wrap=True)
     for state in State:
         names = [run.name for run in runs if statuses[run.name].state == state]
         if names and state != State.FINISHED:
-            console.print(f"{len(names)} {state}: {' '.join(names)}", markup=False, soft_wrap=True)
+            console.print(f"{len(names)} {state}: {' '.join(names)}", soft_wrap=True)
 
 
 if __name__ == "__main__":
-    cli.run(main, arguments=1)
+    cli.run(main, arguments=1, outlives_console=True)

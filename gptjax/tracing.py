@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 import json
-import re
 from pathlib import Path
 
 from ml_collections import FrozenConfigDict
-from rich.console import Console
 from rich.text import Text
 
 from gptjax.config import ConfigError, Units
 from gptjax.corpus.trace import Part, Tracer
-
-UNPRINTABLE = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
+from gptjax.terminal import Console, one_line, write_raw
 
 
 def show_row(console: Console, workdir: str, step: int, row: int, whole: bool) -> None:
@@ -23,11 +20,11 @@ def show_row(console: Console, workdir: str, step: int, row: int, whole: bool) -
       ConfigError: as `traced_row`.
     """
     folder, spans, title = traced_row(workdir, step, row)
-    print_literally(console, Text(title, style="bold"))
+    write_raw(console, title + "\n", "bold")
     tracer = Tracer(folder)
     for position, start, pairs in spans:
         for part in tracer.parts(start, start + pairs + 1):
-            print_literally(console, told(part, position + part.start - start, position + pairs, whole))
+            write_raw(console, told(part, position + part.start - start, position + pairs, whole).append("\n"))
 
 
 def traced_row(workdir: str, step: int, row: int) -> tuple[Path, list[list[int]], str]:
@@ -66,13 +63,10 @@ def told(part: Part, position: int, end: int, whole: bool) -> Text:
     tokens = f"tokens {part.first} to {part.first + len(part.ids) - 1} of {len(part.document)}"
     known = {"source": part.source, "uri": part.uri, "license": part.license, "language": part.language, "id": part.id}
     lines = [f"\n{positions}: {tokens} of a document"]
-    lines += [f"  {name:<9} {value if value not in (None, '') else 'not known'}" for name, value in known.items()]
+    lines += [
+        f"  {name:<9} {one_line(str(value)) if value not in (None, '') else 'not known'}"
+        for name, value in known.items()
+    ]
     lines.append(f"  {'from':<9} {part.where}\n")
     before, after = (part.before + "⟦", "⟧" + part.after) if whole else ("", "")
     return Text.assemble(("\n".join(lines), "cyan"), (before, "dim"), part.text, (after, "dim"))
-
-
-def print_literally(console: Console, text: Text) -> None:
-    """As it stands, with U+FFFD for characters that a terminal would obey."""
-    text.plain = UNPRINTABLE.sub("\N{REPLACEMENT CHARACTER}", text.plain)
-    console.print(text, soft_wrap=True)

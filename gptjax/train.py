@@ -365,7 +365,7 @@ def train(run: Run, checkpoints: Checkpoints, state: TrainState, notes: list[str
         from gptjax.training.plots import plot_run  # matplotlib is slow to import, and wanted only now
 
         for path in plot_run(run.workdir):
-            run.console.print(f"plot: {path}", markup=False, soft_wrap=True)
+            run.console.print(f"plot: {path}", soft_wrap=True)
 
 
 def compile_step(trainer: Trainer, view: consoles.TrainingView) -> Callable:
@@ -448,4 +448,4 @@ def sample(run: Run, state: TrainState, writer: MetricsWriter) -> str:
 
 
 if __name__ == "__main__":
-    cli.run(main)
+    cli.run(main, outlives_console=True)

@@ -6,7 +6,6 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
-from rich.console import Console
 from rich.table import Column, Table
 from rich.text import Text
 
@@ -14,6 +13,7 @@ from gptjax.config import get
 from gptjax.corpus.preview import Preview
 from gptjax.corpus.stages.select import KEPT
 from gptjax.corpus.view import MEGABYTE
+from gptjax.terminal import Console, visible
 
 LANGUAGES = 12  # shown; the rest are few
 PLACE = 30  # characters of a place of origin, the last ones
@@ -78,7 +78,7 @@ def _examples(console: Console, each: Preview) -> None:
 
 
 def _line(text: str) -> str:
-    return "".join(character for character in " ".join(text.split()) if character.isprintable())
+    return visible(" ".join(text.split()))
 
 
 def _languages(previews: Sequence[Preview]) -> Table:

@@ -6,13 +6,13 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from rich.console import Console
 from rich.progress import BarColumn, Progress, ProgressColumn, Task, TextColumn, TimeRemainingColumn
 from rich.table import Column, Table
 
 from gptjax.corpus.card import CARD
 from gptjax.corpus.manifest import told_change
 from gptjax.corpus.sources import KEPT
+from gptjax.terminal import Console
 
 MEGABYTE = 1_000_000
 

@@ -32,6 +32,7 @@ import jax
 from gptjax.config import ConfigError, RunError
 from gptjax.parallel import relay
 from gptjax.parallel.hub import GO_ON, Channel, Hub, beat_seconds, is_loopback, listen
+from gptjax.terminal import visible
 
 GRACE = 5.0  # seconds for the main thread to come out of what it is at, once the run is over
 LAST_WORDS = 10.0  # seconds from then on, to say why and to end in good order
@@ -415,7 +416,7 @@ _member: Member | None = None
 
 
 def _say(text: str) -> None:
-    print(text, file=sys.stderr, flush=True)
+    print(visible(text), file=sys.stderr, flush=True)
 
 
 def free_port() -> int:

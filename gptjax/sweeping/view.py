@@ -5,15 +5,16 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 
-from rich.console import Console, Group
+from rich.console import Group
 from rich.live import Live
-from rich.markup import escape
 from rich.progress_bar import ProgressBar
 from rich.table import Table
+from rich.text import Text
 
 from gptjax.sweeping.launch import last_lines
 from gptjax.sweeping.predict import Forecast
 from gptjax.sweeping.runs import Run, State, Status
+from gptjax.terminal import Console
 from gptjax.training.console import duration_text
 from gptjax.training.writers import FILE_NAME, read_metrics
 
@@ -57,7 +58,7 @@ class SweepView:
 
     def started(self, run: Run) -> None:
         self._started[run.name] = self._clock()
-        self._console.print(f"[dim]› started   {escape(run.name)}[/dim]", soft_wrap=True)
+        self._console.print(Text(f"› started   {run.name}", "dim"), soft_wrap=True)
 
     def ended(self, run: Run, status: Status) -> None:
         """A permanent line of how it went; of a run that failed, its last lines too."""
@@ -68,15 +69,15 @@ class SweepView:
         facts = [f"{self._done}/{self._total}", f"step {status.step}/{run.total_steps}"]
         facts += [] if loss is None else [f"loss {loss:.4f}"]
         facts.append(duration_text(self._clock() - self._started[run.name]))
-        line = f"[{color}]› {status.state:9}[/{color}] {escape(run.name)}  {', '.join(facts)}"
+        line = Text.assemble((f"› {status.state:9}", color), f" {run.name}  {', '.join(facts)}")
         self._console.print(line, soft_wrap=True)
         if status.state == State.FAILED:
             for text in last_lines(run.workdir):
-                self._console.print(f"    {text}", markup=False, style="red", soft_wrap=True)
+                self._console.print(Text(f"    {text}", "red"), soft_wrap=True)
 
     def stopping(self, waiting: int, active: int, detaches: bool) -> None:
         how = "jobs stay where they are" if detaches else "runs are saving; a second Ctrl-C kills them"
-        self._console.print(f"[yellow]› stopping: {active} {how}, {waiting} not started[/yellow]", soft_wrap=True)
+        self._console.print(Text(f"› stopping: {active} {how}, {waiting} not started", "yellow"), soft_wrap=True)
 
     def refresh(self, active: Sequence[Run], waiting: Sequence[Run]) -> None:
         """Redraws the live table, not more often than is worth reading the runs' files for."""
@@ -92,7 +93,7 @@ class SweepView:
             shown = "–" if loss is None else f"{loss:.4f}"
             bar = ProgressBar(total=run.total_steps, completed=step, width=20)
             steps = f"{step}/{run.total_steps}"
-            table.add_row(escape(run.name), bar, steps, f"loss {shown}", f"{duration_text(seconds)} left")
+            table.add_row(run.name, bar, steps, f"loss {shown}", f"{duration_text(seconds)} left")
         predicted = [self._forecast.seconds(run) for run in waiting]
         known = None if None in predicted else (left + sum(predicted)) / max(self._jobs, 1)
         overall = Table.grid(padding=(0, 2))

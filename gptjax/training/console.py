@@ -13,12 +13,12 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import jax
-from rich.console import Console, Group
-from rich.markup import escape
+from rich.console import Group
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn
 from rich.table import Table
 from rich.text import Text
 
+from gptjax.terminal import Console, one_line
 from gptjax.training.hardware import Memory, Peak
 from gptjax.training.metrics import CONVENTIONS, ParameterCounts, Throughput
 
@@ -72,8 +72,8 @@ def _percent(value: float | None) -> str:
 
 def make_console() -> Console:
     """The console of a run: as wide as the terminal, LOG_WIDTH elsewhere, and quiet on all processes but the first."""
-    console = Console(highlight=False, quiet=jax.process_index() != 0)
-    return console if console.is_terminal else Console(highlight=False, quiet=console.quiet, width=LOG_WIDTH)
+    console = Console(quiet=jax.process_index() != 0)
+    return console if console.is_terminal else Console(quiet=console.quiet, width=LOG_WIDTH)
 
 
 def derived_facts(
@@ -154,7 +154,7 @@ def _section(title: str, fields: Mapping[str, Any]) -> Table:
     table.add_row(Text(title, style="bold cyan not dim"), "")
     for name, value in fields.items():
         shown = value if isinstance(value, str) else f"{value:g}" if isinstance(value, float) else str(value)
-        table.add_row(name, Text(shown if shown.strip() else repr(shown)))
+        table.add_row(one_line(name), Text(one_line(shown) if shown.strip() else repr(shown)))
     return table
 
 
@@ -200,7 +200,7 @@ class TrainingView:
 
     def note(self, text: str) -> None:
         """A permanent line of prose: 'resumed from step 500', 'checkpoint saved', …"""
-        self._console.print(f"[dim]›[/dim] {escape(text)}", soft_wrap=True)
+        self._console.print(Text.assemble(("› ", "dim"), text), soft_wrap=True)
 
     def compiled(self, seconds: float) -> None:
         """Says how long compiling took, and starts the clock of the time left: it is not training."""

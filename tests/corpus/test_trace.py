@@ -132,7 +132,7 @@ def run(folder, tmp_path):
 
 
 def test_the_row_of_the_step_that_metrics_count_is_told(folder, run, capsys):
-    from rich.console import Console
+    from gptjax.terminal import Console
 
     tracing.show_row(Console(width=1000), str(run), 7, 2, whole=True)
     said = capsys.readouterr().out
@@ -170,11 +170,3 @@ def test_other_data_than_was_trained_on_is_refused(run, monkeypatch):
         tracing.traced_row(str(run), 1, 0)
     with pytest.raises(ConfigError, match=r"must be the folder of a run; it has no config.json"):
         tracing.traced_row(str(run / "none"), 1, 0)
-
-
-def test_nothing_that_a_terminal_would_obey_is_printed(capsys):
-    from rich.console import Console
-    from rich.text import Text
-
-    tracing.print_literally(Console(width=100), Text("a\x1b[31mb\tc\nd"))
-    assert "\x1b" not in capsys.readouterr().out

@@ -10,10 +10,10 @@ from typing import Any
 
 from gptjax.corpus.card.samples import Sample
 from gptjax.corpus.manifest import told_change
+from gptjax.terminal import visible
 
 MEGABYTE = 1_000_000
 MOST_ROWS = 20  # of languages and licences; the rest is told together
-UNPRINTABLE = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]")
 
 
 def page(manifest: dict, samples: Sequence[Sample], pictures: dict[str, str]) -> str:
@@ -254,7 +254,7 @@ def _is_number(cell: Any) -> bool:
 
 def _inline(text: str) -> str:
     """As text within a line: no markup, no HTML, no table's border."""
-    text = UNPRINTABLE.sub("\N{REPLACEMENT CHARACTER}", " ".join(str(text).split()))
+    text = visible(" ".join(str(text).split()))
     return re.sub(r"([\\`*_\[\]|~])", r"\\\1", text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;"))
 
 
@@ -262,8 +262,7 @@ def _fenced(text: str) -> str:
     """As a block of its own, with a fence that is longer than any in the text."""
     longest = max(map(len, re.findall("`+", text)), default=0)
     fence = "`" * max(3, longest + 1)
-    shown = UNPRINTABLE.sub("\N{REPLACEMENT CHARACTER}", text.replace("\r\n", "\n"))
-    return f"{fence}text\n{shown}\n{fence}"
+    return f"{fence}text\n{visible(text)}\n{fence}"
 
 
 def _picture(says: str, name: str | None) -> str:

@@ -1,0 +1,143 @@
+"""What is shown cannot command a terminal; a console that goes away ends no command that has other work to do."""
+
+import io
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from rich.progress import BarColumn, Progress, TextColumn
+from rich.table import Table
+from rich.text import Text
+
+from gptjax.terminal import Console, one_line, visible, write_raw
+
+HOSTILE = "\x1b]0;title\x07\x1b]52;c;ZXZpbA==\x1b\\\x1b[2J\x9b31m\x08\x7f\r\u202e[bold]:smile:"
+PACKAGE = Path(__file__).parent.parent / "gptjax"
+
+
+def test_codes_are_pictures_and_text_stays():
+    assert visible("é\tß\n\x1b[31m\r\n\x7f\x85\u202e") == "é\tß\n␛[31m\n␡\ufffd\ufffd"
+    assert one_line("a\n\tb") == "a␊␉b"
+
+
+def terminal(**options):
+    return Console(file=io.StringIO(), force_terminal=True, color_system=None, legacy_windows=False, **options)
+
+
+def as_table(text):
+    table = Table(text, title=text)
+    table.add_row(text)
+    return table
+
+
+def as_progress(text):
+    progress = Progress(TextColumn("{task.fields[status]}"), BarColumn())
+    progress.add_task("", status=text)
+    return progress.get_renderable()
+
+
+@pytest.mark.parametrize("made", [str, Text, as_table, as_progress], ids=lambda f: f.__name__)
+def test_whatever_a_console_prints_is_harmless(made):
+    console = terminal(width=400)
+    console.print(made(HOSTILE))
+    shown = console.file.getvalue()
+    assert not re.search(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u202e]", shown)
+    assert "␛]0;title␇" in shown or made in (Text, as_progress)  # rich drops BEL of its own texts
+    assert "␛[2J" in shown
+    assert "[bold]:smile:" in shown or made is as_progress  # whose texts are markup: never give it one that is not ours
+
+
+def test_consoles_still_move_the_cursor_themselves():
+    console = terminal()
+    console.clear()
+    assert "\x1b[2J" in console.file.getvalue()
+
+
+def test_a_product_is_raw_but_on_a_terminal():
+    pipe = Console(file=io.StringIO())
+    write_raw(pipe, HOSTILE)
+    assert pipe.file.getvalue() == HOSTILE
+    shown = terminal()
+    write_raw(shown, HOSTILE)
+    assert "\x1b" not in shown.file.getvalue() and "␛[2J" in shown.file.getvalue()
+
+
+def test_nothing_prints_past_the_filter():
+    """No module makes rich's own console, and the few bare prints are of texts of ours."""
+    consoles, prints = [], []
+    for path in PACKAGE.rglob("*.py"):
+        text = path.read_text(encoding="utf-8")
+        consoles += [path.name for line in text.splitlines() if re.match(r"from rich.*import.*\bConsole\b", line)]
+        prints += [f"{path.name}: {line.strip()}" for line in text.splitlines() if re.match(r"\s*print\(", line)]
+    assert not consoles
+    assert {line.partition(":")[0] for line in prints} <= {
+        "cli.py",
+        "generate.py",
+        "members.py",
+        "predict.py",
+        "relay.py",
+    }, prints
+
+
+# --- Consoles that go away -------------------------------------------------------------------------------------------
+
+COMMAND = """
+import sys, time
+from gptjax import cli
+def main(argv):
+    from gptjax.terminal import Console
+    console = Console()
+    for line in range(2000):
+        console.print(f"line {line} é … ☃")
+        print("bare", file=sys.stderr)
+    open(sys.argv[1], "w").write("done")
+cli.run(main, arguments=1, outlives_console=%r)
+"""
+
+
+def run_command(tmp_path, outlives, shell, **environment):
+    script = tmp_path / "command.py"
+    script.write_text(COMMAND % outlives, encoding="utf-8")
+    done = tmp_path / "done"
+    line = shell.format(command=f"{sys.executable} {script} {done}")
+    result = subprocess.run(
+        ["bash", "-c", line],
+        capture_output=True,
+        encoding="latin-1",
+        timeout=60,
+        env={**os.environ, "PYTHONPATH": str(PACKAGE.parent), **environment},
+    )
+    return result, done.exists()
+
+
+@pytest.mark.parametrize(
+    "outlives, shell, status, finishes",
+    [
+        (True, "{command} 2>err | head -1; echo ${{PIPESTATUS[0]}}", 0, True),
+        (False, "{command} 2>err | head -1; echo ${{PIPESTATUS[0]}}", 141, False),
+        (True, "{command} 2>&1 | head -1; echo ${{PIPESTATUS[0]}}", 0, True),
+        (True, "{command} >/dev/full 2>&1; echo $?", 0, True),
+        (True, "{command} >&- 2>&-; echo $?", 0, True),
+    ],
+)
+def test_a_closed_pipe_ends_only_what_has_nothing_else_to_do(tmp_path, monkeypatch, outlives, shell, status, finishes):
+    monkeypatch.chdir(tmp_path)
+    result, finished = run_command(tmp_path, outlives, shell)
+    assert result.stdout.split()[-1] == str(status), result
+    assert finished == finishes
+    assert "Error" not in result.stderr and "Exception" not in result.stderr
+
+
+def test_help_may_be_cut_short(tmp_path):
+    result, _ = run_command(tmp_path, True, "{command} --help | true; echo ${{PIPESTATUS[0]}}")
+    assert result.stderr == "" and result.stdout.split()[-1] in ("0", "141")
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "latin-1"])
+def test_what_cannot_be_encoded_is_escaped(tmp_path, encoding):
+    result, finished = run_command(tmp_path, True, "{command} 2>/dev/null", PYTHONIOENCODING=encoding)
+    assert finished and result.returncode == 0, result.stderr
+    assert "\\u2603" in result.stdout
