@@ -73,6 +73,6 @@ def test_equals_the_papers_formulas(momentum):
 
 
 def test_the_second_moments_decay_has_a_limit():
-    decays = [float(decay_of(jnp.int32(count))) for count in (0, 1, 9, 10**4, 10**6)]
+    decays = [float(decay_of(jnp.int32(count))) for count in (0, 1, 9, 999, 10**6)]
     np.testing.assert_allclose(decays[:3], [0.0, 1 - 2**-0.8, 1 - 10**-0.8], rtol=1e-6)
-    assert LARGEST_DECAY == 0.999 and decays[3:] == pytest.approx([1 - 10001**-0.8, 0.999], rel=1e-6)
+    assert LARGEST_DECAY == 0.999 and decays[3:] == pytest.approx([1 - 1000**-0.8, 0.999], rel=1e-6)
