@@ -79,7 +79,7 @@ VALIDATION_FRACTION = flags.DEFINE_float("validation_fraction", 0.05, "Share hel
 SPLIT_BY = flags.DEFINE_enum(
     "split_by", "document", ["document", "tail"], "Hold out whole documents, or the tail of every one (few, long ones)."
 )
-ENCODING = flags.DEFINE_enum("encoding_errors", "replace", ENCODING_ERRORS, "What to do with text that is not UTF-8.")
+ENCODING = flags.DEFINE_enum("encoding_errors", "detect", ENCODING_ERRORS, "What to do with text that is not UTF-8.")
 TEXT_FIELD = flags.DEFINE_string("text_field", "text", "Where .jsonl and .parquet records hold their text.")
 SEPARATOR = flags.DEFINE_string("document_separator", "", "Stands between the documents of a text file.")
 ESCAPES = flags.DEFINE_bool(

@@ -58,7 +58,7 @@ def corpus(tmp_path):
     words = np.random.default_rng(0).choice(["alpha", "beta", "gamma", "delta", "return", "self"], (60, 80))
     lines = [json.dumps({"text": " ".join(row)}) for row in words]
     (folder / "a.jsonl").write_text("\n".join([*lines, "{broken"]))
-    (folder / "b.txt").write_bytes(b"caf\xe9 " * 40)
+    (folder / "b.txt").write_bytes("un café très fort, s’il vous plaît; ça va ? ".encode("cp1252") * 9)
     (folder / "c.txt").write_text("")
     return folder
 
@@ -70,7 +70,7 @@ def test_text_becomes_batches(corpus, tmp_path):
     for said in (
         "skipped 1: unreadable: broken JSON line",
         "skipped 1: empty",
-        "1 documents kept: bytes that are not UTF-8 became U+FFFD",
+        "kept 1: read as cp1252, as it looks",
     ):
         assert said in done.stdout
     assert f"next: python -m gptjax.train --config=configs/stdlib_tiny.py --config.data.path={output}" in done.stdout

@@ -116,7 +116,9 @@ class Pipeline:
         """The documents of all sources in shards; and by source, what was skipped: reason → count."""
         shard_bytes = self.config.shard_megabytes * MEGABYTE
         most_bytes = round(self.config.max_document_megabytes * MEGABYTE)
-        stage = Stage("extract", extract, options={"shard_bytes": shard_bytes, "most_document_bytes": most_bytes})
+        stage = Stage(
+            "extract", extract, version=2, options={"shard_bytes": shard_bytes, "most_document_bytes": most_bytes}
+        )
         limit = FailureLimit(self.listing, self.config.max_failure_share)
         results = self._run(stage, self.listing.tasks, self.listing.sizes, limit.heed)
         limit.check()

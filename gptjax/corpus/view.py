@@ -65,7 +65,7 @@ def summary(console: Console, folder: Path, manifest: dict) -> None:
         console.print(change, markup=False)
     for reason, count in manifest["skipped"].items():
         if reason.startswith(KEPT):
-            console.print(f"{count:,} documents {reason}")
+            console.print(f"kept {count:,}: {reason.removeprefix(KEPT)}")
         else:
             console.print(f"skipped {count:,}: {reason}")
     console.print(f"data card: {folder / CARD}", soft_wrap=True)

@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from gptjax.config import ConfigError
+from gptjax.corpus.formats.encoding import decode
 from gptjax.corpus.sources.limits import READING
 from gptjax.corpus.sources.opening import bare_name, find_files, open_stream
 from gptjax.corpus.sources.streams import Unreadable
@@ -113,7 +114,7 @@ def _text(uri: str, fields: Sequence[str]) -> Iterator[Item]:
 
 def _read(uri: str) -> str:
     with open_stream(uri, READING) as stream:
-        return stream.readall().decode("utf-8-sig")
+        return decode(stream.readall()).text
 
 
 def _strings(values: Sequence[Any]) -> Iterator[str]:

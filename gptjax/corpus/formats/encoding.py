@@ -1,9 +1,16 @@
-"""Bytes of text whose encoding is not sure → text."""
+"""Bytes of text whose encoding is not sure → text: the one way for all kinds of source.
+
+In this order: a byte order mark; UTF-16 without one, by where its zeros stand; UTF-8 where the bytes are that, whatever
+is declared, since text in another encoding hardly ever is; damaged UTF-8; what the text, or whoever sent it, declares;
+what the bytes look like.
+"""
 
 from __future__ import annotations
 
 import codecs
 import re
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 # Tried in this order, since the mark of UTF-32 begins with that of UTF-16.
 _MARKS = (
@@ -15,42 +22,163 @@ _MARKS = (
 )
 # What files say of themselves: Gutenberg's header, HTML, XML, LaTeX's inputenc, the coding lines of Python and editors.
 _DECLARED = re.compile(
-    rb"(?i)character set encoding:\s*(?:ISO-646-US \()?([\w-]+)|charset=[\"']?([\w-]+)"
+    rb"(?i)character set encoding:\s*(?:ISO-646-US \()?([\w-]+)|charset=[\"']?\s*([\w-]+)"
     rb"|<\?xml[^>]*encoding=[\"']([\w-]+)"
     rb"|\\usepackage\[([\w-]+)\]\{inputenc\}|coding[:=][ \t]*([\w-]+)"
 )
 _LATEX_NAMES = {"latin9": "iso-8859-15", "ansinew": "cp1252", "applemac": "mac-roman", "utf8x": "utf-8"}
 # Of what can be declared: not idna, punycode and the like, which are slow on purpose or nobody's.
 _FAMILIES = ("ascii", "big5", "cp", "euc", "gb", "hz", "iso", "johab", "koi8", "mac", "shift", "tis", "utf")
-_LOOKED_AT = 16_384  # bytes
+# What is declared as the first is in truth the second, which holds it (WHATWG's Encoding Standard has it so, too).
+_LARGER = {
+    **{"ascii": "cp1252", "iso8859-1": "cp1252", "iso8859-9": "cp1254", "iso8859-11": "cp874", "tis-620": "cp874"},
+    **{"gb2312": "gb18030", "gbk": "gb18030", "euc_kr": "cp949", "shift_jis": "cp932", "big5": "big5hkscs"},
+}
+_SHIFTING = ("iso2022", "hz")  # between sets of characters: ASCII to look at
+_CENTRAL_EUROPEAN = ("cp1250", "iso8859-2", "iso8859-16", "mac_latin2")
+LOOKED_AT = 16_384  # bytes at the beginning that may declare something
+_SEEN = 1 << 16  # bytes from the first that is not ASCII, by which an encoding is told
 
 
-def decode(raw: bytes) -> str:
-    """By a byte order mark; else UTF-8 where it is valid, whatever is declared; else as declared; else cp1252.
+@dataclass(frozen=True)
+class Decoded:
+    """text: without its mark; bytes that are none are U+FFFD. how: mark | utf-8 | declared | detected.
 
-    Lines end in "\\n". Text in a single-byte encoding is next to never valid UTF-8 unless it is ASCII; cp1252 is
-    Latin-1 with printable characters in place of controls.
+    damage: the first of those bytes, and why; '': there are none.
+    """
+
+    text: str
+    encoding: str
+    how: str
+    damage: str = ""
+
+
+def decode(raw: bytes, declared: Sequence[str] = (), detect: bool = True) -> Decoded:
+    """Any bytes, for better or worse.
+
+    Args:
+      declared: by others than the text itself, such as a server; it is looked at, too.
+      detect: without, what has no mark is UTF-8.
     """
     for mark, encoding in _MARKS:
         if raw.startswith(mark):
-            return _lines(raw[len(mark) :].decode(encoding, "replace"))
-    try:
-        return _lines(raw.decode("utf-8"))
-    except UnicodeDecodeError:
-        return _lines(_decode_other(raw))
-
-
-def _decode_other(raw: bytes) -> str:
-    if found := _DECLARED.search(raw, 0, _LOOKED_AT):
-        name = next(group for group in found.groups() if group).decode("ascii").lower()
+            return _decoded(raw[len(mark) :], encoding, "mark")
+    if detect and (encoding := _unmarked_utf16(raw)):
+        return _decoded(raw, encoding, "detected")
+    told = _names(raw, declared) if detect else []
+    shifting = [name for name in told if name.startswith(_SHIFTING)]
+    for encoding in (*shifting, "utf-8"):
         try:
-            encoding = codecs.lookup(_LATEX_NAMES.get(name, name)).name
-            if encoding.startswith(_FAMILIES):
-                return raw.decode(encoding)
-        except (LookupError, ValueError):  # not a text encoding, or not this text's
+            return Decoded(raw.decode(encoding), encoding, "utf-8" if encoding == "utf-8" else "declared")
+        except ValueError:
             pass
-    return raw.decode("cp1252", "replace")
+    if not detect or is_damaged_utf8(raw):
+        return _decoded(raw, "utf-8", "utf-8")
+    for encoding in told:
+        try:
+            return Decoded(raw.decode(encoding), encoding, "declared")
+        except ValueError:  # declared for another text
+            pass
+    return _decoded(raw, detected(raw), "detected")
 
 
-def _lines(text: str) -> str:
+def of_head(head: bytes, detect: bool) -> tuple[str, int]:
+    """(encoding, bytes of its mark) of a file that begins so, for readers of lines, who never see all of it."""
+    for mark, encoding in _MARKS:
+        if head.startswith(mark):
+            return encoding, len(mark)
+    if not detect:
+        return "utf-8", 0
+    if encoding := _unmarked_utf16(head):
+        return encoding, 0
+    whole = head[: head.rfind(b"\n") + 1] or head  # a character may be cut in two at the end
+    try:
+        whole.decode("utf-8")
+        return "utf-8", 0
+    except UnicodeDecodeError as error:
+        if error.end == len(whole) or is_damaged_utf8(whole):
+            return "utf-8", 0
+    return detected(whole), 0
+
+
+def is_damaged_utf8(raw: bytes) -> bool:
+    """Whether most of what is not ASCII are whole characters of UTF-8: one bad byte makes no book Latin-1.
+
+    Halves of surrogate pairs are damage, too: JSON can escape them.
+    """
+    try:
+        raw.decode("utf-8", "surrogatepass")
+        return True
+    except UnicodeDecodeError:
+        text = raw.decode("utf-8", "replace")
+    bad = text.count("\N{REPLACEMENT CHARACTER}")
+    return len(text) - len(text.encode("ascii", "ignore")) - bad > bad
+
+
+def detected(raw: bytes) -> str:
+    """The encoding that bytes look like which are no UTF-8; cp1252 where nothing better fits, or nothing can tell.
+
+    cp1252 is Latin-1 with printable characters in place of controls.
+    """
+    first = re.search(rb"[\x80-\xff]", raw)
+    start = raw.rfind(b"\n", 0, first.start() if first else 0) + 1
+    seen = raw[start : start + _SEEN]
+    try:
+        from resiliparse.parse.encoding import detect_encoding
+    except ImportError:  # pip install 'gptjax[corpus]'
+        return "cp1252"
+    encoding = codecs.lookup(detect_encoding(seen)).name
+    if encoding == "utf-8":  # which it is not: nothing fits, or Korean, which the library does not name
+        encoding = "euc_kr"
+    encoding = _LARGER.get(encoding, encoding)
+    text = seen.decode(encoding, "replace")
+    letters = [one for one in text if one.isalpha()]
+    # Central Europe's languages are full of accents; a pound sign among English words, which looks like one, is not.
+    if encoding in _CENTRAL_EUROPEAN and sum(not one.isascii() for one in letters) < max(4, 0.02 * len(letters)):
+        return "cp1252"
+    return "cp1252" if text.count("\N{REPLACEMENT CHARACTER}") > 0.01 * len(text) else encoding
+
+
+def unix_lines(text: str) -> str:
     return text.replace("\r\n", "\n").replace("\r", "\n")
+
+
+def _decoded(raw: bytes, encoding: str, how: str) -> Decoded:
+    try:
+        return Decoded(raw.decode(encoding), encoding, how)
+    except UnicodeDecodeError as error:
+        damage = f"at byte {error.start} ({error.reason})"
+        return Decoded(raw.decode(encoding, "replace"), encoding, how, damage)
+
+
+def _unmarked_utf16(raw: bytes) -> str:
+    """'utf-16-le' or '-be' where all zeros are every other byte, and what is read so is words of text; else ''."""
+    head = raw[:LOOKED_AT]
+    even, odd = head[::2].count(0), head[1::2].count(0)
+    if len(raw) % 2 or bool(even) == bool(odd):
+        return ""
+    encoding = "utf-16-le" if odd else "utf-16-be"
+    try:
+        text = head.decode(encoding)
+    except UnicodeDecodeError as error:
+        if error.end < len(head):
+            return ""
+        text = head[: error.start].decode(encoding)
+    is_text = re.search(r"[ \n]", text) and not re.search(r"[\x00-\x08\x0e-\x1f\x7f-\x9f]", text)
+    return encoding if is_text else ""
+
+
+def _names(raw: bytes, declared: Sequence[str]) -> list[str]:
+    """Python's names of what is declared, as far as they are encodings of text."""
+    told = [*declared]
+    if found := _DECLARED.search(raw, 0, LOOKED_AT):
+        told.append(next(group for group in found.groups() if group).decode("ascii", "replace"))
+    names = []
+    for name in told:
+        try:
+            encoding = codecs.lookup(_LATEX_NAMES.get(name.lower(), name)).name
+        except (LookupError, ValueError):
+            continue
+        if encoding.startswith(_FAMILIES):
+            names.append(_LARGER.get(encoding, encoding))
+    return names

@@ -12,13 +12,13 @@ from typing import Any
 
 from gptjax.corpus.documents import Document
 from gptjax.corpus.formats import epub, gutenberg, hypertext, licenses, wrapping
-from gptjax.corpus.formats.encoding import decode
+from gptjax.corpus.formats.encoding import unix_lines
 from gptjax.corpus.formats.xml import BrokenXML
 from gptjax.corpus.sources import KEPT, Piece
 from gptjax.corpus.sources.archives import open_zip, read_member
 from gptjax.corpus.sources.limits import READING
 from gptjax.corpus.sources.opening import bare_name, find_files, open_stream
-from gptjax.corpus.sources.records import parts
+from gptjax.corpus.sources.records import decode, parts
 from gptjax.corpus.sources.streams import Unreadable, counted
 
 PLAIN = (".txt", ".text", ".md", ".markdown", ".asciidoc", ".adoc", ".rst")
@@ -63,7 +63,7 @@ def _file(uri: str, options: Mapping[str, Any], skipped: Counter[str]) -> Iterat
 
 def _book(raw: bytes, uri: str, options: Mapping[str, Any], skipped: Counter[str]) -> Iterator[Document]:
     """A book of one piece of text or HTML."""
-    text = decode(raw)
+    text = unix_lines(decode(raw, uri, "detect", skipped))
     if "\0" in text:
         raise Unreadable("NUL bytes: not a text")
     if is_html := bare_name(uri).endswith(HTML):
@@ -89,7 +89,7 @@ def _zip(uri: str, options: Mapping[str, Any], skipped: Counter[str]) -> Iterato
 def _epub(uri: str, options: Mapping[str, Any], skipped: Counter[str]) -> Iterator[Document]:
     with open_zip(uri) as archive:
         try:
-            text, language, rights = _chapters(archive, options)
+            text, language, rights = _chapters(archive, uri, options, skipped)
         except BrokenXML as error:
             raise Unreadable(f"corrupt EPUB: {error}") from None
     if options["gutenberg"]:
@@ -102,7 +102,9 @@ def _epub(uri: str, options: Mapping[str, Any], skipped: Counter[str]) -> Iterat
         skipped["empty"] += 1
 
 
-def _chapters(archive: zipfile.ZipFile, options: Mapping[str, Any]) -> tuple[str, str, str]:
+def _chapters(
+    archive: zipfile.ZipFile, uri: str, options: Mapping[str, Any], skipped: Counter[str]
+) -> tuple[str, str, str]:
     """(text, language, rights) of an EPUB, whose chapters may together be no longer than one member."""
     names = archive.namelist()
 
@@ -118,5 +120,5 @@ def _chapters(archive: zipfile.ZipFile, options: Mapping[str, Any]) -> tuple[str
         left -= len(raw)
         if left < 0:
             raise Unreadable(f"EPUB of more than {options['max_document_bytes']:,} bytes")
-        texts.append(hypertext.text_of(decode(raw)))
+        texts.append(hypertext.text_of(unix_lines(decode(raw, f"{uri}!{name}", "detect", skipped))))
     return "\n\n\n".join(filter(None, texts)) + "\n", told.language, told.rights

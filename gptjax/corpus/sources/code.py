@@ -18,10 +18,10 @@ from typing import Any
 
 from gptjax.config import ConfigError, suggestion
 from gptjax.corpus.documents import Document
-from gptjax.corpus.formats import generated, languages, licenses
-from gptjax.corpus.formats.encoding import decode
+from gptjax.corpus.formats import encoding, generated, languages, licenses
 from gptjax.corpus.sources import UNREADABLE, Piece
 from gptjax.corpus.sources.opening import once, open_file
+from gptjax.corpus.sources.records import decode
 from gptjax.corpus.sources.streams import Unreadable, counted
 
 LEFT_OUT = ("vendored", "built", "test data", "lock files", "generated", "minified")
@@ -225,7 +225,7 @@ def read(piece: Piece, options: Mapping[str, Any], skipped: Counter[str]) -> Ite
         skipped[f"more than {options['max_file_kilobytes']} kB: data"] += 1
         return
     with counted(skipped):
-        text = _text(piece.options["path"])
+        text = _text(piece.options["path"], skipped)
         name = piece.uri.rpartition("/")[2]
         language = (
             languages.of_text(name, text) if languages.of_name(name) else languages.of_shebang(text[:128].encode())
@@ -237,10 +237,10 @@ def read(piece: Piece, options: Mapping[str, Any], skipped: Counter[str]) -> Ite
             yield Document(text, piece.uri, license, language)
 
 
-def _text(path: str) -> str:
+def _text(path: str, skipped: Counter[str]) -> str:
     with open_file(path) as file:
         raw = file.read()
-    text = decode(raw)
+    text = encoding.unix_lines(decode(raw, path, "detect", skipped))
     if "\0" in text:
         raise Unreadable("NUL bytes: not a text")
     return text
@@ -297,6 +297,6 @@ def _license_files_of_package(metadata: str) -> tuple[str, ...]:
 def _beginning(path: str) -> str:
     try:
         with open(path, "rb") as file:
-            return decode(file.read(1 << 18))
+            return encoding.unix_lines(encoding.decode(file.read(1 << 18)).text)
     except OSError:
         return ""

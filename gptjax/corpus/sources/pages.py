@@ -6,7 +6,6 @@ Extraction Algorithms, SIGIR 2023 (resiliparse).
 
 from __future__ import annotations
 
-import codecs
 import importlib
 import logging
 import re
@@ -15,14 +14,13 @@ from collections.abc import Mapping
 from typing import Any
 
 from gptjax.config import ConfigError
-from gptjax.corpus.sources import KEPT, UNREADABLE
+from gptjax.corpus.sources import UNREADABLE
 from gptjax.corpus.sources.limits import TimeIsUp, time_limit
 
 EXTRACTORS = ("trafilatura", "resiliparse")
 FAVORS = ("balanced", "precision", "recall")
 
 _HEAD = 4096  # characters that tell of a page
-_META = re.compile(rb"<meta[^>]{0,200}?charset\s*=\s*[\"']?\s*([A-Za-z0-9_:.-]{2,40})", re.IGNORECASE)
 _LANGUAGE = re.compile(r"<html\b[^>]{0,1000}?\slang\s*=\s*[\"']?\s*([A-Za-z]{2,3})\b", re.IGNORECASE)
 _TAG = re.compile(r"<(/?)([A-Za-z][A-Za-z0-9]*)")
 # No element stands in these, or they end where the next one begins: left open, they make nothing deeper.
@@ -74,34 +72,6 @@ def page_text(html: str, options: Mapping[str, Any], skipped: Counter[str]) -> s
         skipped["page without text"] += 1
         return None
     return text
-
-
-def decode_page(raw: bytes, charset: str, skipped: Counter[str]) -> str:
-    """HTML in Unicode: as its mark tells, else UTF-8 where it is that, else as server or page say, else as it seems.
-
-    Servers and pages often tell a charset that the page is not in; what reads as UTF-8 is hardly ever anything else.
-    """
-    from resiliparse.parse.encoding import detect_encoding, map_encoding_to_html5
-
-    for mark, encoding in (
-        (codecs.BOM_UTF8, "utf-8-sig"),
-        (codecs.BOM_UTF16_LE, "utf-16"),
-        (codecs.BOM_UTF16_BE, "utf-16"),
-    ):
-        if raw.startswith(mark):
-            return raw.decode(encoding, "replace")
-    meta = _META.search(raw, 0, _HEAD)
-    told = [map_encoding_to_html5(name) for name in (charset, meta[1].decode() if meta else "") if name]
-    # Those that shift between sets of characters are ASCII to look at.
-    shifting = [encoding for encoding in told if encoding.startswith("iso2022")]
-    seems = detect_encoding(raw)
-    for encoding in (*shifting, "utf-8", *told, seems):
-        try:
-            return raw.decode(encoding)
-        except UnicodeDecodeError:
-            continue
-    skipped[f"{KEPT}bytes that are of no charset became U+FFFD"] += 1
-    return raw.decode(seems, "replace")
 
 
 def language_of(html: str) -> str:

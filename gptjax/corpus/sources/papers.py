@@ -17,12 +17,12 @@ from typing import Any
 from gptjax.config import ConfigError
 from gptjax.corpus.documents import Document
 from gptjax.corpus.formats import latex, latex_project, scholarly, wrapping
-from gptjax.corpus.formats.encoding import decode
+from gptjax.corpus.formats.encoding import unix_lines
 from gptjax.corpus.formats.xml import BrokenXML, parse
 from gptjax.corpus.sources import UNREADABLE, Piece
 from gptjax.corpus.sources.limits import READING, TimeIsUp, time_limit
 from gptjax.corpus.sources.opening import bare_name, find_files, is_remote, open_file, open_stream
-from gptjax.corpus.sources.records import json_values, parts
+from gptjax.corpus.sources.records import decode, json_values, parts
 from gptjax.corpus.sources.streams import Stream, Unreadable, counted
 
 OPTIONS = {
@@ -105,7 +105,10 @@ def _latex(
     uri: str, files: Mapping[str, bytes], options: Mapping[str, Any], skipped: Counter[str]
 ) -> Iterator[Document]:
     """The documents of a project, the longest first, without those that are another's variants."""
-    sources = {name: latex_project.without_comments(decode(raw)) for name, raw in files.items()}
+    sources = {
+        name: latex_project.without_comments(unix_lines(decode(raw, uri + name, "detect", skipped)))
+        for name, raw in files.items()
+    }
     whole = [
         latex_project.flatten(name, sources, sources.__getitem__, options["max_project_bytes"])
         for name in sorted(sources)

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import codecs
 import json
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from gptjax.config import ConfigError
+from gptjax.corpus.formats import encoding
 from gptjax.corpus.sources import KEPT, UNREADABLE
 from gptjax.corpus.sources.opening import bare_name, open_stream
 from gptjax.corpus.sources.streams import BLOCK, Bomb, Stream, Unreadable
+
+HEAD = 1 << 16  # bytes of a file by which its encoding is told
+_HOW = {"mark": "as its mark tells", "declared": "as declared", "detected": "as it looks"}
 
 
 def lines(stream: Stream, options: Mapping[str, Any], skipped: Counter[str]) -> Iterator[tuple[int, bytes]]:
@@ -27,7 +32,7 @@ def split(
     """
     most = options["max_line_bytes"]
     held, number, over = bytearray(), 1, False
-    while block := stream.read(BLOCK):
+    for block in _blocks(stream, skipped, detect=options.get("encoding_errors", "detect") == "detect"):
         start, search = 0, max(0, len(held) - len(separator) + 1)
         held += block
         while (end := held.find(separator, search)) >= 0:
@@ -54,9 +59,10 @@ def parts(stream: Stream, most: int) -> Iterator[bytes]:
     bomb, nothing that is still held.
     """
     held, cut_any, failure = bytearray(), False, None
+    blocks = iter(lambda: stream.read(BLOCK), b"")
     while failure is None:
         try:
-            block = stream.read(BLOCK)
+            block = next(blocks, b"")
         except Unreadable as error:
             failure, block = error, b""
         if not block:
@@ -78,6 +84,36 @@ def _character_start(text: bytearray, place: int) -> int:
     return next((i for i in range(place, max(place - 4, 0), -1) if text[i] & 0xC0 != 0x80), place)
 
 
+def _blocks(stream: Stream, skipped: Counter[str], detect: bool) -> Iterator[bytes]:
+    """A stream of text as UTF-8 without a mark. What is no UTF-8 within a file that begins as UTF-8 stays as it is.
+
+    detect: other encodings are told from a file's beginning, and counted; without, by a mark alone.
+    """
+    head, failure = b"", None
+    while len(head) < HEAD:
+        try:
+            block = stream.read(BLOCK)
+        except Unreadable as error:
+            failure = error
+            break
+        if not block:
+            break
+        head += block
+    name, mark = encoding.of_head(head, detect)
+    decoder = None if name == "utf-8" else codecs.getincrementaldecoder(name)("replace")
+    if decoder and head:
+        skipped[f"{KEPT}files read as {name}"] += 1
+    for start in range(mark, len(head), BLOCK):
+        block = head[start : start + BLOCK]
+        yield decoder.decode(block).encode() if decoder else block
+    if failure:
+        raise failure
+    while block := stream.read(BLOCK):
+        yield decoder.decode(block).encode() if decoder else block
+    if decoder and (last := decoder.decode(b"", final=True)):
+        yield last.encode()
+
+
 def json_values(uri: str, options: Mapping[str, Any], skipped: Counter[str]) -> Iterator[tuple[int, Any]]:
     """(number from 1, value) of each line of JSON; those that are none are counted and passed over.
 
@@ -90,14 +126,14 @@ def json_values(uri: str, options: Mapping[str, Any], skipped: Counter[str]) -> 
       Unreadable: after what could be read.
       ConfigError: text that is not UTF-8, where `encoding_errors` is 'error'.
     """
-    if bare_name(uri).endswith(".json") and (values := _one_json(uri, options)) is not None:
+    if bare_name(uri).endswith(".json") and (values := _one_json(uri, options, skipped)) is not None:
         yield from enumerate(values, 1)
         return
     with open_stream(uri, options) as stream:
         for number, line in lines(stream, options, skipped):
             if not line.strip():
                 continue
-            text = decode(line, f"{uri}:{number}", options.get("encoding_errors", "replace"), skipped)
+            text = decode(line, f"{uri}:{number}", options.get("encoding_errors", "detect"), skipped)
             try:
                 if text is not None:
                     yield number, json.loads(text)
@@ -105,32 +141,40 @@ def json_values(uri: str, options: Mapping[str, Any], skipped: Counter[str]) -> 
                 skipped[f"{UNREADABLE}broken JSON line"] += 1
 
 
-def _one_json(uri: str, options: Mapping[str, Any]) -> list[Any] | None:
+def _one_json(uri: str, options: Mapping[str, Any], skipped: Counter[str]) -> list[Any] | None:
     """The elements of a file that is one JSON value; None where it is JSON by lines, or too long for one."""
+    noted: Counter[str] = Counter()
     with open_stream(uri, options) as stream:
         pieces = parts(stream, options["max_document_bytes"])
         try:
-            value = json.loads(next(pieces))
+            text = decode(next(pieces), uri, options.get("encoding_errors", "detect"), noted)
+            value = json.loads(text or "")
         except (ValueError, RecursionError):
             return None
+    skipped.update(noted)
     return value if isinstance(value, list) else [value]
 
 
-def decode(raw: bytes, uri: str, encoding_errors: str, skipped: Counter[str]) -> str | None:
-    """Text from UTF-8; what is not UTF-8 is replaced by U+FFFD or skipped (None), and counted.
+def decode(
+    raw: bytes, uri: str, encoding_errors: str, skipped: Counter[str], declared: Sequence[str] = ()
+) -> str | None:
+    """Text, by formats/encoding.py; what was not UTF-8 is counted.
+
+    encoding_errors: of text that has no mark and is not UTF-8: detect its encoding; replace by U+FFFD; skip (None).
 
     Raises:
-      ConfigError: it is not UTF-8 and `encoding_errors` is 'error'.
+      ConfigError: `encoding_errors` is 'error', and it is such text.
     """
-    try:
-        return raw.decode("utf-8")
-    except UnicodeDecodeError as error:
-        if encoding_errors == "error":
-            raise ConfigError(
-                f"{uri}: not UTF-8 at byte {error.start} ({error.reason}); encoding_errors = replace or skip goes on"
-            ) from error
-        if encoding_errors == "skip":
-            skipped[f"{UNREADABLE}not UTF-8"] += 1
-            return None
-        skipped[f"{KEPT}bytes that are not UTF-8 became U+FFFD"] += 1
-        return raw.decode("utf-8", errors="replace")
+    found = encoding.decode(raw, declared, detect=encoding_errors == "detect")
+    name = "UTF-8" if found.encoding == "utf-8" else found.encoding
+    if not found.damage:
+        if found.encoding != "utf-8":
+            skipped[f"{KEPT}read as {name}, {_HOW[found.how]}"] += 1
+        return found.text
+    if encoding_errors == "error":
+        raise ConfigError(f"{uri}: not {name} {found.damage}; encoding_errors = detect, replace or skip goes on")
+    if encoding_errors == "skip":
+        skipped[f"{UNREADABLE}not {name}"] += 1
+        return None
+    skipped[f"{KEPT}bytes that are not {name} became U+FFFD"] += 1
+    return found.text

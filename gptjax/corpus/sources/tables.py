@@ -6,7 +6,6 @@ files are read as several pieces.
 
 from __future__ import annotations
 
-import codecs
 import csv
 import fnmatch
 import string
@@ -142,7 +141,7 @@ def _text(value: Any, skipped: Counter[str]) -> str:
     if value is None or isinstance(value, list | dict):
         return ""
     raw = value if isinstance(value, bytes) else str(value).encode("utf-8", "surrogatepass")
-    return decode(raw, "", "replace", skipped)
+    return decode(raw, "", "detect", skipped)
 
 
 def _rows(
@@ -170,10 +169,7 @@ def _rows(
 def _csv(path: str, options: Mapping[str, Any], skipped: Counter[str]) -> Iterator[tuple[int, Mapping[str, str]]]:
     csv.field_size_limit(options["max_line_bytes"])
     with open_stream(path, options) as stream:
-        text = (
-            decode(line.removeprefix(codecs.BOM_UTF8), path, "replace", skipped) + "\n"
-            for _, line in lines(stream, options, skipped)
-        )
+        text = (decode(line, path, "detect", skipped) + "\n" for _, line in lines(stream, options, skipped))
         try:
             records = csv.DictReader(text, delimiter="\t" if bare_name(path).endswith(".tsv") else ",")
             yield from enumerate(records, 1)

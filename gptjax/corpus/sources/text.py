@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import codecs
 import os
 import sysconfig
 from collections import Counter
@@ -19,9 +18,10 @@ from gptjax.corpus.sources.records import decode, json_values, parts, split
 from gptjax.corpus.sources.streams import Stream, counted
 
 SUFFIXES = (".txt", ".md", ".py", ".jsonl", ".json", ".parquet")
-ENCODING_ERRORS = ("replace", "skip", "error")
+ENCODING_ERRORS = ("detect", "replace", "skip", "error")
 OPTIONS = {
-    "encoding_errors": "replace",  # what to do with text that is not UTF-8: replace | skip | error
+    # Text that is not UTF-8 and has no mark: detect its encoding | replace what is not UTF-8 by U+FFFD | skip | error.
+    "encoding_errors": "detect",
     "text_field": "text",  # where records hold their text
     "separator": "",  # stands between the documents of a .txt, .md or .py file; none: a file is one document
     **READING,
@@ -114,10 +114,13 @@ def _parquet_rows(path: str, options: Mapping[str, Any], skipped: Counter[str]) 
 
 def _text(raw: bytes, uri: str, encoding_errors: str, skipped: Counter[str]) -> str | None:
     """The record's text, or None where it is counted as skipped."""
-    if not raw or raw == codecs.BOM_UTF8:
+    text = decode(raw, uri, encoding_errors, skipped)
+    if text is None:
+        return None
+    if not text:
         skipped["empty"] += 1
-    elif b"\0" in raw:
+    elif "\0" in text:
         skipped[f"{UNREADABLE}NUL bytes: not a text"] += 1
     else:
-        return decode(raw.removeprefix(codecs.BOM_UTF8), uri, encoding_errors, skipped)
+        return text
     return None

@@ -13,10 +13,11 @@ import xxhash
 
 from gptjax.config import ConfigError
 from gptjax.corpus.documents import Document
+from gptjax.corpus.formats import encoding
 from gptjax.corpus.sources import Piece
 from gptjax.corpus.sources.limits import PAGES, READING
 from gptjax.corpus.sources.opening import bare_name, find_files, open_stream
-from gptjax.corpus.sources.pages import check_options, decode_page, language_of, page_text
+from gptjax.corpus.sources.pages import check_options, language_of, page_text
 from gptjax.corpus.sources.records import decode, parts
 from gptjax.corpus.sources.streams import Unreadable, counted
 from gptjax.corpus.sources.warc import Capture, captures
@@ -67,12 +68,12 @@ def read(piece: Piece, options: Mapping[str, Any], skipped: Counter[str]) -> Ite
         if _is_blocked(capture.uri, blocked):
             skipped["blocked host"] += 1
         elif capture.is_text:
-            if text := (decode(capture.payload, uri, "replace", skipped) or "").replace("\0", "").strip():
+            if text := (decode(capture.payload, uri, "detect", skipped) or "").replace("\0", "").strip():
                 yield Document(text, uri, language=_language(capture.languages))
             else:
                 skipped["page without text"] += 1
         else:
-            html = decode_page(capture.payload, capture.charset, skipped)
+            html = decode(capture.payload, uri, "detect", skipped, [capture.charset] if capture.charset else [])
             if (text := page_text(html, options, skipped)) is not None:
                 yield Document(text, uri, language=_language(language_of(html) or capture.languages))
 
@@ -108,7 +109,7 @@ def _blocked(path: str) -> frozenset[str]:
         return frozenset()
     try:
         with open_stream(path, READING) as stream:
-            text = b"".join(parts(stream, READING["max_document_bytes"])).decode("utf-8", "replace")
+            text = encoding.decode(b"".join(parts(stream, READING["max_document_bytes"]))).text
     except Unreadable as error:
         raise ConfigError(f"blocked_hosts = {path!r}: {error.reason}") from None
     hosts = (line.partition("#")[0].strip().lower().strip(".") for line in text.splitlines())

@@ -177,7 +177,7 @@ def _extracted(
     title = url = ""
     body: list[str] | None = None
     for number, raw in lines(stream, options, skipped):
-        line = decode(raw, f"{uri}:{number}", "replace", skipped)
+        line = decode(raw, f"{uri}:{number}", "detect", skipped)
         if body is None and line.startswith("{"):
             article = _json_article(line, options["sections_left_out"])
             if article is None:

@@ -2,7 +2,51 @@ import codecs
 
 import pytest
 
-from gptjax.corpus.formats.encoding import decode
+from gptjax.corpus.formats.encoding import decode, of_head, unix_lines
+
+TEXTS = {
+    "zh": "四月的第一天，天气晴朗而寒冷，时钟敲了十三下。\n人工智能是计算机科学的一个分支，它企图了解智能的实质。",
+    "zh-Hant": "四月的第一天，天氣晴朗而寒冷，時鐘敲了十三下。\n人工智慧是電腦科學的一個分支。",
+    "ja": "吾輩は猫である。名前はまだ無い。\nどこで生れたかとんと見当がつかぬ。",
+    "ko": "모든 국민은 법 앞에 평등하다.\n누구든지 성별 종교 또는 사회적 신분에 의하여 차별을 받지 아니한다.",
+    "ru": "Был холодный ясный апрельский день,\nи часы пробили тринадцать.",
+    "el": "Ήταν μια λαμπερή, κρύα μέρα του Απρίλη\nκαι τα ρολόγια χτυπούσαν δεκατρείς.",
+    "cs": "Příliš žluťoučký kůň úpěl ďábelské ódy.\nNechť již hříšné saxofony rozezvučí síň.",
+    "fr": "Le café était fermé, où l’été dernier nous avions mangé des crêpes à la crème.\nÉlève, forêt.",
+    "en": "“Smart” quotes – with dashes.\nThe rest is plain ASCII, and it costs £5 or ½ of that. "
+    + "More of it. " * 20,
+}
+ENCODINGS = [
+    *(("zh", "gbk"), ("zh", "gb18030"), ("zh-Hant", "big5"), ("ja", "shift_jis"), ("ja", "euc-jp"), ("ko", "euc-kr")),
+    *(("ru", "cp1251"), ("ru", "koi8-r"), ("el", "iso-8859-7"), ("cs", "iso-8859-2"), ("cs", "cp1250")),
+    *(("fr", "cp1252"), ("en", "cp1252")),
+    *((language, name) for language in TEXTS for name in ("utf-8-sig", "utf-16", "utf-32")),
+    *((language, name) for language in ("en", "fr", "ru") for name in ("utf-16-le", "utf-16-be")),
+    *((language, "utf-8") for language in TEXTS),
+]
+
+
+@pytest.mark.parametrize("language, name", ENCODINGS)
+def test_text_is_read_in_the_encoding_that_it_is_in(language, name):
+    pytest.importorskip("resiliparse")
+    text = TEXTS[language]
+    found = decode(text.encode(name))
+    assert found.text == text and not found.damage
+    assert (found.how == "mark") == (name in ("utf-8-sig", "utf-16", "utf-32"))
+    assert (found.how == "utf-8") == (name == "utf-8")
+    if name not in ("utf-16-le", "utf-16-be"):  # a beginning with no more than a zero is not enough for them
+        encoding, mark = of_head(text.encode(name)[:160], detect=True)
+        rest = text.encode(name)[mark:]
+        assert rest.decode(encoding) == text
+
+
+@pytest.mark.parametrize("language", ["zh", "ja", "ko", "ru", "fr"])
+def test_a_bad_byte_makes_no_other_encoding(language):
+    raw = bytearray((TEXTS[language] * 3).encode())
+    raw[len(raw) // 2] = 0xFF
+    found = decode(bytes(raw))
+    assert found.encoding == "utf-8" and found.damage.startswith("at byte ")
+    assert 0 < found.text.count("\ufffd") < 5
 
 
 @pytest.mark.parametrize(
@@ -20,9 +64,33 @@ from gptjax.corpus.formats.encoding import decode
         (b"\\usepackage[latin9]{inputenc}" + "1 €".encode("iso-8859-15"), "1 €"),
         (b"# coding: punycode\nna\xefve", "naïve"),  # nothing to be tried
         (b"# coding: no-such-thing\nna\xefve", "naïve"),
+        (b"caf\xed\xa0\x80", "caf\ufffd\ufffd\ufffd"),  # half a surrogate pair
         (b"\x81", "\ufffd"),
+        (b"\x7fELF\0\1\0\2\0", "\x7fELF\0\1\0\2\0"),  # no UTF-16
         (b"", ""),
     ],
 )
 def test_decode(raw, text):
-    assert decode(raw).endswith(text)
+    assert unix_lines(decode(raw).text).endswith(text)
+
+
+@pytest.mark.parametrize(
+    "raw, told, text",
+    [
+        ("é".encode(), "iso-8859-1", "é"),
+        ("é".encode("latin-1"), "iso-8859-1", "é"),
+        ("“é”".encode("cp1252"), "iso-8859-1", "“é”"),
+        ("こんにちは".encode("iso2022_jp"), "iso-2022-jp", "こんにちは"),
+        (b"\xef\xbb\xbfa", "latin-1", "a"),
+        ("a€".encode("utf-16"), "utf-8", "a€"),
+        (b"a", "no-such-charset", "a"),
+        ("мир".encode("koi8-r"), "KOI8-R", "мир"),
+    ],
+)
+def test_what_a_server_declares(raw, told, text):
+    assert decode(raw, [told]).text == text
+
+
+def test_without_detection_all_without_a_mark_is_utf8():
+    assert decode("é".encode("latin-1"), ["latin-1"], detect=False).text == "\ufffd"
+    assert decode("é".encode("utf-16"), detect=False).text == "é"

@@ -154,7 +154,10 @@ def test_encodings_and_bad_files(tmp_path):
     write(tmp_path, {"latin.py": "# naïve\n".encode("latin-1"), "b.py": b"\0\1", "gone.py": LINES})
     pieces = code.find(str(tmp_path), {**code.OPTIONS, "licenses": ()})
     found, skipped = documents("code", tmp_path, licenses=())
-    assert found[-1].text == "# naïve\n" and skipped == {"unreadable: NUL bytes: not a text": 1}
+    assert found[-1].text == "# naïve\n" and skipped == {
+        "unreadable: NUL bytes: not a text": 1,
+        "kept: read as cp1252, as it looks": 1,
+    }
     (tmp_path / "gone.py").unlink()
     skipped.clear()
     read = [one for piece in pieces for one in code.read(piece, {**code.OPTIONS, "licenses": ()}, skipped)]

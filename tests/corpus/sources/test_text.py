@@ -182,7 +182,7 @@ def test_inputs_that_cannot_work(tmp_path, name, message):
 
 
 def test_unknown_encoding_option(tmp_path):
-    with pytest.raises(ConfigError, match="encoding_errors = 'ignore': expected one of replace, skip, error"):
+    with pytest.raises(ConfigError, match="encoding_errors = 'ignore': expected one of detect, replace, skip, error"):
         texts(tmp_path, encoding_errors="ignore")
 
 
@@ -192,3 +192,48 @@ def test_the_standard_library_is_at_hand():
     assert "python-stdlib/argparse.py" in names and names == sorted(names, key=lambda name: name.split("/"))
     assert not [name for name in names if "/test" in name or "site-packages" in name]
     assert sum(piece.size for piece in pieces) > 5_000_000
+
+
+KINDS = {  # how a file of each kind holds a text
+    "a.txt": lambda text: text,
+    "a.md": lambda text: text,
+    "a.jsonl": lambda text: "".join(
+        json.dumps({"text": one}, ensure_ascii=False) + "\n" for one in ("first", text, "last")
+    ),
+    "a.json": lambda text: json.dumps([{"text": "first"}, {"text": text}, {"text": "last"}], ensure_ascii=False),
+}
+RUSSIAN = "Был холодный ясный апрельский день, и часы пробили тринадцать. Все счастливые семьи похожи друг на друга."
+
+
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16", "utf-16-be", "cp1251", "koi8-r"])
+@pytest.mark.parametrize("name", KINDS)
+def test_every_kind_of_file_is_read_in_its_encoding_and_loses_no_record(tmp_path, name, encoding):
+    (tmp_path / name).write_bytes(KINDS[name](RUSSIAN).encode(encoding))
+    found, skipped = texts(tmp_path)
+    assert found == (["first", RUSSIAN, "last"] if "json" in name else [RUSSIAN])
+    told = [reason for reason in skipped if reason.startswith("kept: ")]
+    assert len(told) == (encoding != "utf-8-sig") and set(skipped) == set(told)
+
+
+def test_a_file_of_lines_in_one_encoding_is_read_in_it_to_its_end(tmp_path):
+    """Its lines alone would tell nothing: short ones, and ASCII that ends after the beginning that is looked at."""
+    lines = ["四月的第一天，天气晴朗而寒冷，时钟敲了十三下。"] * 20 + ["ok"] * 20_000 + ["智"]
+    (tmp_path / "a.jsonl").write_bytes(
+        "".join(json.dumps({"text": one}, ensure_ascii=False) + "\n" for one in lines).encode("gbk")
+    )
+    found, skipped = texts(tmp_path)
+    assert found == lines and skipped == {"kept: files read as gb18030": 1}
+
+
+def test_with_a_separator_a_mark_is_no_text_and_other_encodings_are_read(tmp_path):
+    for encoding in ("utf-8-sig", "utf-16", "cp1251"):
+        (tmp_path / "a.txt").write_bytes(f"{RUSSIAN}<|end|>{RUSSIAN}".encode(encoding))
+        assert texts(tmp_path, separator="<|end|>")[0] == [RUSSIAN] * 2
+
+
+def test_damage_in_utf8_is_replaced_and_the_rest_stays(tmp_path):
+    raw = RUSSIAN.encode()
+    (tmp_path / "a.txt").write_bytes(raw[:60] + b"\xff" + raw[60:])
+    found, skipped = texts(tmp_path)
+    assert found == [RUSSIAN.encode()[:60].decode() + "\ufffd" + RUSSIAN.encode()[60:].decode()]
+    assert skipped == {"kept: bytes that are not UTF-8 became U+FFFD": 1}
