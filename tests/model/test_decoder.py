@@ -126,11 +126,12 @@ def test_initialisation_runs_no_forward_pass(model_config):
     assert "gather" not in text  # no token is looked up
 
 
-def test_scan_and_unroll_start_from_the_same_parameters(model_config):
-    def program(layers):
-        return str(jax.make_jaxpr(lambda: init_params(model_config(layers=layers), jax.random.key(3)))())
-
-    assert program("scan") == program("unroll")
+def test_every_layer_is_drawn_by_itself_and_alike_for_scan_and_unroll(model_config):
+    configs = [model_config(layers=kind, num_layers=3) for kind in ("scan", "unroll")]
+    scan, unroll = (init_params(config, jax.random.key(3)) for config in configs)
+    jax.tree.map(np.testing.assert_array_equal, scan, unroll)
+    for weight in (scan["layers"]["attention"]["query"], scan["layers"]["feedforward"]["down"]):
+        assert len({np.asarray(layer).tobytes() for layer in weight}) == 3
 
 
 def test_scan_refuses_a_pattern_that_does_not_divide_the_layers(model_config, random_params):

@@ -9,6 +9,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -21,7 +22,7 @@ from orbax.checkpoint import v1 as ocp
 
 from gptjax.config import ConfigError, default, to_json
 from gptjax.training import checkpoint_format
-from gptjax.training.checkpoint import CheckpointError, Checkpoints, load_for_inference, load_params
+from gptjax.training.checkpoint import CheckpointError, Checkpoints, load_for_inference, load_params, saved_steps
 from gptjax.training.checksum import checksums
 from gptjax.training.run_metadata import check_compatible, check_tokenizer, check_warm_start, run_metadata
 
@@ -64,13 +65,32 @@ def flip_a_bit(path: Path) -> None:
 def test_a_state_comes_back_bit_for_bit(tmp_path, mesh, ema):
     saved = toy.state(7, mesh, ema=ema)
     with open_checkpoints(tmp_path) as checkpoints:
-        stall = checkpoints.save(7, saved, {"tokens": 123, "config": {"seed": 0}})
+        checkpoints.save(7, saved, {"tokens": 123, "config": {"seed": 0}})
         checkpoints.wait()
-        assert 0 < stall < 30
         restored, metadata = checkpoints.restore(toy.abstract(mesh, ema=ema))
     toy.assert_equal(restored, saved)
     assert metadata["tokens"] == 123 and metadata["step"] == 7 and metadata["config"] == {"seed": 0}
     assert (restored.ema is None) != ema
+
+
+def test_training_goes_on_while_a_checkpoint_is_written(tmp_path, mesh, monkeypatch):
+    """`save` returns although nothing can be written yet; the next one waits until the first is whole."""
+    may_write, begun = threading.Event(), time.perf_counter()
+    start_save = checkpoint_format.start_save
+
+    def held_up(*arguments):
+        assert may_write.wait(120)
+        return start_save(*arguments)
+
+    monkeypatch.setattr(checkpoint_format, "start_save", held_up)
+    with open_checkpoints(tmp_path, keep_latest=2) as checkpoints:
+        stall = checkpoints.save(1, toy.state(1, mesh), {})
+        assert 0 < stall <= time.perf_counter() - begun
+        assert checkpoints.all_steps() == []
+        may_write.set()
+        checkpoints.save(2, toy.state(2, mesh), {})
+        assert 1 in checkpoints.all_steps()
+    assert saved_steps(tmp_path) == [1, 2]
 
 
 @pytest.mark.parametrize("shape", [(1, 4, 1), (2, 2, 2), (1, 2, 4), (1, 1, 1)])

@@ -6,6 +6,7 @@ import matplotlib.image
 import numpy as np
 import pytest
 
+from gptjax.training import plots
 from gptjax.training.plots import _mean_course, _series, compare_runs, plot_run, smooth
 from gptjax.training.writers import MetricsWriter
 
@@ -33,14 +34,35 @@ def test_one_picture_by_step_and_one_by_tokens(tmp_path):
     assert sorted(p.name for p in paths[0].parent.iterdir()) == sorted(p.name for p in paths)  # no temporary files
 
 
+@pytest.fixture
+def drawn(monkeypatch):
+    """A function of a run's folder → for each of its figures the y values of every line beside the learning rate."""
+    figures, save_figure = [], plots.save_figure
+    monkeypatch.setattr(
+        plots, "save_figure", lambda figure, path: (figures.append(figure), save_figure(figure, path))[1]
+    )
+
+    def lines(workdir):
+        figures.clear()
+        plot_run(workdir)
+        return [[np.asarray(line.get_ydata(), float) for line in figure.axes[0].lines] for figure in figures]
+
+    return lines
+
+
 @pytest.mark.parametrize("num_steps", [1, 3, 60])
-def test_few_points(tmp_path, num_steps):
-    assert len(plot_run(make_run(tmp_path, num_steps))) == 2
+def test_few_points_are_drawn_where_they_are(tmp_path, drawn, num_steps):
+    for lines in drawn(make_run(tmp_path, num_steps, lambda step: 10.0 - step / 100)):
+        expected = 10.0 - np.arange(1, num_steps + 1) / 100
+        assert any(len(line) == num_steps and np.allclose(line, expected) for line in lines)
 
 
-def test_gaps_and_values_that_are_not_finite(tmp_path):
+def test_values_that_are_not_finite_are_gaps(tmp_path, drawn):
     spoiled = {5: math.nan, 6: math.inf, 50: math.nan}
-    assert len(plot_run(make_run(tmp_path, 100, lambda step: spoiled.get(step, 3.0)))) == 2
+    expected = [math.nan if step in spoiled else 3.0 for step in range(1, 101)]
+    by_step, by_tokens = drawn(make_run(tmp_path, 100, lambda step: spoiled.get(step, 3.0)))
+    for lines in (by_step, by_tokens):
+        assert any(np.array_equal(line, expected, equal_nan=True) for line in lines)
 
 
 def test_nothing_to_draw_draws_nothing(tmp_path):
