@@ -46,8 +46,8 @@ def test_a_mesh_that_does_not_divide_a_parameter_is_refused(tiny_config):
         params_sharding(make_mesh(config.mesh), shapes_of(config))
 
 
-# By hand, for a mesh of fsdp 2 and tensor 2: each array's shape, and that of the part which one device holds. The width
-# of 16 is halved by fsdp, heads and feed-forward columns by tensor, the embedding's width by both; the stack of 2 layers
+# By hand, for fsdp 2 and tensor 2: the shape of each array, and that of the part which one device holds. The width
+# of 16 is halved by fsdp, heads and feed-forward columns by tensor, the embedding by both; the stack of 2 layers
 # and vectors are whole.
 PARTS = {
     "embedding": ((32, 16), (32, 4)),
