@@ -93,7 +93,7 @@ def main(argv: list[str]) -> int:
         configs.validate(_CONFIG.value)
         members.agree(settings(_CONFIG.value))
         run = settle(_CONFIG.value, Path(_WORKDIR.value))
-        members.agree(named("data", run.data.fingerprint()) | named("resolved", run.config.to_dict()))
+        members.agree(named("data", run.data.fingerprint()) | named("model", run.config.model.to_dict()))
         show_settings(run)
         alone = alone_in(run.workdir, "--workdir") if jax.process_index() == 0 else contextlib.nullcontext()
         with alone, jax.set_mesh(run.trainer.mesh), explained_memory(run.config):

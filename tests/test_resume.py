@@ -1,11 +1,13 @@
 """However a run is interrupted, the same command goes on to the figures that it would have had."""
 
+import json
 import random
 import shutil
 import signal
 
 import pytest
 from killed_runs import Runs, losses, output, remains, wait_for
+from prepared_folders import write_prepared
 
 from gptjax.training.checkpoint_format import TEMPORARY
 
@@ -69,3 +71,34 @@ def test_a_signal_saves_and_the_run_goes_on_also_on_another_mesh(runs, unbroken)
     assert list(found) == list(unbroken)
     for number, row in found.items():
         assert row == pytest.approx(unbroken[number], rel=2e-4), f"step {number}"
+
+
+def test_a_member_is_killed_and_the_run_of_several_goes_on(runs):
+    """The others end by themselves; the same command again comes to the figures of an unbroken run of several."""
+    short, found = ["--config.training.duration=16 steps", "--config.evaluation.every=16 steps"], []
+    elsewhere = [*short, f"--config.data.path={shutil.copytree(runs.folder / 'data', runs.folder / 'same data')}"]
+    for name in ("several unbroken", "several killed"):
+        workdir = runs.folder / name
+        processes = runs.start_several(workdir, short, elsewhere)
+        if name == "several killed":
+            wait_for(lambda folder=workdir: len(losses(folder)) >= 9, processes[0])
+            processes[1].kill()
+            assert processes[0].wait(60) == 1, output(workdir)
+            assert "error: process 1 on" in output(workdir) and "Traceback" not in output(workdir)
+            processes = runs.start_several(workdir, short, elsewhere)
+        assert [process.wait(120) for process in processes] == [0, 0], output(workdir)
+        found.append(losses(workdir))
+    assert "resumed from step" in output(runs.folder / "several killed")
+    assert list(found[0]) == list(range(1, 17)) and found[0] == found[1]
+
+
+def test_members_with_other_data_never_train(runs):
+    manifest = json.loads((runs.folder / "data/manifest.json").read_text())
+    ids = list(range(200)) * 2
+    other = write_prepared(runs.folder / "other data", train=[ids], validation=[ids])
+    workdir = runs.folder / "other"
+    processes = runs.start_several(workdir, [], [f"--config.data.path={other}"])
+    assert [process.wait(60) for process in processes] == [2, 2], output(workdir)
+    tokens = manifest["splits"]["train"]["tokens"]
+    assert output(workdir).count(f"data.sources.0.tokens = {tokens} in process 0, {len(ids)} in process 1") == 2
+    assert not losses(workdir)

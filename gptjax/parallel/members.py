@@ -43,12 +43,19 @@ _FIRST_PORT = 61440  # for SLURM's jobs: above the ports that systems give to cl
 
 @dataclasses.dataclass(frozen=True)
 class Meeting:
-    """Who meets where. `process` of `num_processes` is this one; process 0 is at host:port."""
+    """Who meets where.
+
+    Attributes:
+      host, port: of process 0.
+      process: which of the num_processes this one is.
+      devices: numbers of those GPUs, of all that this process sees, that it is to take; None: all.
+    """
 
     host: str
     port: int
     num_processes: int
     process: int
+    devices: tuple[int, ...] | None = None
 
     @property
     def address(self) -> str:
@@ -108,14 +115,21 @@ def _slurm_meeting(environment: Mapping[str, str]) -> Meeting | None:
     host = "".join(part or "" for part in first.groups())
     step = int(environment.get("SLURM_STEP_ID") or 0)  # steps of one job may run side by side
     port = _FIRST_PORT + (int(environment["SLURM_JOB_ID"]) * 16 + step) % 4096
-    return Meeting(host, port, tasks, int(environment["SLURM_PROCID"]))
+    return Meeting(host, port, tasks, int(environment["SLURM_PROCID"]), _slurm_devices(environment))
+
+
+def _slurm_devices(environment: Mapping[str, str]) -> tuple[int, ...] | None:
+    """The only task of a node takes all GPUs; of several each takes its own, unless SLURM shows it no other."""
+    alone = "," not in environment.get("SLURM_GTIDS", "")
+    bound = "," not in environment.get("CUDA_VISIBLE_DEVICES", ",")
+    if alone:
+        return None
+    return (0,) if bound else (int(environment["SLURM_LOCALID"]),)
 
 
 @contextlib.contextmanager
 def joined(meeting: Meeting | None, timeouts: Timeouts = Timeouts()) -> Iterator[None]:
     """Inside, the processes of a meeting are one run. Must come before the first use of a device.
-
-    Under SLURM, JAX takes one process per GPU.
 
     Raises:
       ConfigError: process 0 cannot be reached; or, in process 0, the port cannot be used.
@@ -265,6 +279,8 @@ class Member:
             f"127.0.0.1:{port}",
             meeting.num_processes,
             meeting.process,
+            local_device_ids=meeting.devices,
+            cluster_detection_method="deactivate",  # all is known
             coordinator_bind_address=bind if meeting.process == 0 else None,
             heartbeat_timeout_seconds=int(max(600, 10 * self._timeouts.heartbeat)),  # the hub is to find out first
         )

@@ -263,3 +263,21 @@ def test_slurm_says_where_to_meet(nodes, host):
     assert (first.host, first.num_processes, first.process) == (host, 4, 3)
     assert meeting(None, None, None, environment | {"SLURM_STEP_ID": "1"}).port != first.port
     assert meeting(None, None, None, environment | {"SLURM_STEP_NUM_TASKS": "1"}) is None
+
+
+@pytest.mark.parametrize(
+    "environment, devices",
+    [
+        (dict(SLURM_GTIDS="3"), None),
+        (dict(SLURM_GTIDS="3", CUDA_VISIBLE_DEVICES="0,1,2,3"), None),
+        (dict(SLURM_GTIDS="2,3"), (1,)),
+        (dict(SLURM_GTIDS="2,3", CUDA_VISIBLE_DEVICES="0,1"), (1,)),
+        (dict(SLURM_GTIDS="2,3", CUDA_VISIBLE_DEVICES="0"), (0,)),  # --gpus-per-task: the others' are hidden
+    ],
+)
+def test_tasks_of_a_node_share_its_gpus_and_a_single_one_has_them_all(environment, devices):
+    environment = (
+        dict(SLURM_STEP_NODELIST="n1", SLURM_STEP_NUM_TASKS="4", SLURM_JOB_ID="1", SLURM_PROCID="3", SLURM_LOCALID="1")
+        | environment
+    )
+    assert meeting(None, None, None, environment).devices == devices

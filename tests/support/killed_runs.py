@@ -5,10 +5,11 @@ from __future__ import annotations
 import os
 import random
 import signal
+import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from gptjax.training.checkpoint_format import TEMPORARY
@@ -62,6 +63,13 @@ class Runs:
                 stdout=output,
                 stderr=output,
             )
+
+    def start_several(self, workdir: Path, *overrides: Sequence[str]) -> list[subprocess.Popen]:
+        """Members of one run, each with its own overrides."""
+        with socket.socket() as s:
+            s.bind(("127.0.0.1", 0))
+            meeting = [f"--coordinator=127.0.0.1:{s.getsockname()[1]}", f"--num_processes={len(overrides)}"]
+        return [self.start(workdir, *meeting, f"--process_id={i}", *own) for i, own in enumerate(overrides)]
 
     def finish(self, workdir: Path, *overrides: str, devices: int = 1) -> None:
         """Starts, or goes on with, the run in `workdir`, and waits for its end."""
