@@ -7,7 +7,7 @@ EXTRAS := dev$(shell nvidia-smi -L >/dev/null 2>&1 && echo ,cuda12)
 RUN ?= runs/demo
 DATA ?= data/stdlib
 
-.PHONY: help demo test test-pythons soak lint format clean
+.PHONY: help demo test test-pythons test-slurm soak lint format clean
 
 help:            ## what there is to make
 	@grep -E '^[a-z-]+: .*##|^[a-z-]+:  *##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -37,6 +37,9 @@ test-pythons:    ## the whole suite on every supported python that is at hand, e
 	  $$python -c '' 2>/dev/null || python=$$(ls $${PYENV_ROOT:-$$HOME/.pyenv}/versions/$$version*/bin/python 2>/dev/null | tail -1); \
 	  if [ -n "$$python" ]; then $(MAKE) test PYTHON=$$python VENV=.venv-$$version || exit 1; \
 	  else echo "python$$version is not here: skipped"; fi; done
+
+test-slurm: $(BIN)/.ready ## two nodes of a real Slurm on this machine: as root, with Debian's slurm-wlm and munge
+	$(BIN)/python -m pytest -m slurm -rs tests/slurm
 
 soak: $(BIN)/.ready ## kill a run hundreds of times and compare every loss with an unbroken run's
 	$(BIN)/python tests/support/soak.py --kills=$${KILLS:-200}

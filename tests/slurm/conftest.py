@@ -1,8 +1,8 @@
 """One Slurm for all these tests, and what is trained there."""
 
 import pytest
-from slurm_cluster import Cluster, obstacle
 from killed_runs import Runs
+from slurm_cluster import Cluster, obstacle
 
 
 @pytest.fixture(scope="session")

@@ -6,8 +6,8 @@ import signal
 import sys
 
 import pytest
-from slurm_cluster import NODES, until
 from killed_runs import REPOSITORY, losses, output
+from slurm_cluster import NODES, until
 
 pytestmark = pytest.mark.slurm
 
@@ -76,7 +76,7 @@ def test_a_killed_task_ends_the_others_and_the_same_command_goes_on(slurm, runs,
 
 
 def finish(slurm, job, workdir, unbroken):
-    until(lambda: slurm.state(job) not in ("PENDING", "RUNNING", "COMPLETING", "REQUEUED", "PREEMPTED"))
+    until(lambda: slurm.has_ended(job))
     assert slurm.state(job) == "COMPLETED", output(workdir)
     assert "resumed from step" in output(workdir) and losses(workdir) == unbroken
 

@@ -38,7 +38,7 @@ ProctrackType=proctrack/pgid
 TaskPlugin=task/none
 SelectType=select/cons_tres
 SelectTypeParameters=CR_CPU
-SchedulerParameters=sched_interval=1,bf_interval=1,requeue_delay=1
+SchedulerParameters=sched_interval=1,bf_interval=1
 PreemptType=preempt/partition_prio
 PreemptMode=REQUEUE
 KillWait=10
@@ -160,6 +160,13 @@ class Cluster:
     def state(self, job: str) -> str:
         return self.run("squeue", "--noheader", "--states=all", f"--jobs={job}", "--format=%T").strip()
 
+    def has_ended(self, job: str) -> bool:
+        """Whether a job is in the queue no more. One that was queued again is spared Slurm's pause of two minutes."""
+        state = self.state(job)
+        if state == "PENDING":
+            self.popen("scontrol", "update", f"JobId={job}", "StartTime=now").communicate()
+        return state not in ("PENDING", "RUNNING", "COMPLETING", "REQUEUED", "PREEMPTED")
+
     def tasks(self, job: str) -> dict[int, int]:
         """Task → process id, of a job's training commands that run now."""
         found = {}
@@ -181,7 +188,7 @@ def until(condition: Callable[[], object], seconds: float = 300) -> None:
     deadline = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < deadline, "nothing happens"
-        time.sleep(0.1)
+        time.sleep(0.2)
 
 
 def free_ports(count: int) -> list[int]:
