@@ -105,7 +105,7 @@ def default() -> ConfigDict:
     config.tokenizer = ConfigDict(
         dict(
             name="bpe",  # bpe | unigram | byte | char | a prepared folder or tokenizer file to reuse
-            vocab_size=0,  # 0: 8192 for bpe and unigram, every character for char
+            vocab_size=0,  # 0: every character for char; for bpe and unigram 8192, or fewer where the text is small
             split_digits=True,  # bpe, unigram: every digit is a token of its own
             sample_megabytes=100.0,  # bpe, unigram: learn from this much of the training text, by the sources' weights
             compare=(),  # other tokenizers (folders or files) whose bytes a token the manifest tells, too
@@ -114,7 +114,7 @@ def default() -> ConfigDict:
     config.split = ConfigDict(
         dict(
             validation_fraction=0.05,  # share held out; 0: no validation split
-            by="document",  # whole documents (copies on one side) | tail: the end of every one (few, long documents)
+            by="auto",  # document: whole ones (copies on one side) | tail: the end of each | auto: tail for too few documents
         )
     )
     config.tokens = ConfigDict(
@@ -133,7 +133,7 @@ _CHOICES = {
     "passages.kind": ("none", *PASSAGES),
     "passages.action": ("report", "remove"),
     "contamination.action": ("remove", "report"),
-    "split.by": ("document", "tail"),
+    "split.by": ("auto", "document", "tail"),
 }
 _AT_LEAST_ONE = (
     "shard_megabytes duplicates.ngram duplicates.permutations duplicates.memory_megabytes contamination.ngram "

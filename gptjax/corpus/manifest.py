@@ -89,11 +89,11 @@ def finished(folder: Path, options: dict, overwrite: bool) -> dict | None:
         prepared folder's.
     """
     if folder.exists() and not folder.is_dir():
-        raise ConfigError(f"output = {str(folder)!r}: is a file, not a folder")
+        raise ConfigError(f"--output={folder}: is a file, not a folder")
     present = [path.name for path in sorted(folder.iterdir())] if folder.exists() else []
     if foreign := [name for name in present if not OURS.fullmatch(name)]:
         raise ConfigError(
-            f"output = {str(folder)!r}: holds {foreign[0]!r}, choose a folder of its own for prepared data"
+            f"--output={folder}: holds {foreign[0]!r}, choose a folder of its own for prepared data"
         )
     if MANIFEST not in present or overwrite:
         return None
@@ -101,7 +101,7 @@ def finished(folder: Path, options: dict, overwrite: bool) -> dict | None:
     for name in {**options, **manifest["options"]}:
         if (saved := manifest["options"].get(name)) != (value := options.get(name)):
             raise ConfigError(
-                f"output = {str(folder)!r}: prepared with {name} = {saved!r}, now {value!r}; "
+                f"--output={folder}: prepared with {name} = {saved!r}, now {value!r}; "
                 "choose another folder or give --overwrite"
             )
     for split in manifest["splits"]:

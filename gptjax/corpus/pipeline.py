@@ -66,7 +66,7 @@ class Pipeline:
         self.stages: list[Stage] = []
         self._executor, self._watch = executor, watch
         fraction, by = config.split.validation_fraction, config.split.by
-        self._split = {"fraction": fraction, "by": by, "seed": config.seed}
+        self._split = {"fraction": fraction, "by": "document" if by == "auto" else by, "seed": config.seed}
         self._splits = ("train", "validation") if fraction else ("train",)
         self._searches = Searches(config, self._run)
         self._check_tokenizer()
@@ -156,26 +156,34 @@ class Pipeline:
             shard.selected = result["report"]
 
     def survey(self, shards: list[Shard]) -> None:
-        """Tells every shard what is left of it.
+        """Tells every shard what is left of it; split by tails if that is left to us and whole documents are too few.
 
         Raises:
           ConfigError: nothing is left, or a split would be empty.
         """
-        options = {"split": self._split, "characters": self.config.tokenizer.name == "char"}
-        for shard, result in zip(
-            shards, self._run(Stage("survey", survey, version=2, options=options), *inputs_of(shards))
-        ):
-            shard.left = {**result["report"], "files": result["files"]}
+        self._survey(shards)
         count = sum(shard.left["documents"] for shard in shards)
         if not count:
             reasons = sorted({reason for shard in shards for reason in shard.left["dropped"]})
             raise ConfigError(f"no document is left of {sum(shard.count for shard in shards)}: {', '.join(reasons)}")
-        for split in self._splits:
-            if not any(split in shard.left["splits"] for shard in shards):
-                raise ConfigError(
-                    f"the {split} split would be empty: {count} document{'s' * (count > 1)} in all; split.by = 'tail' "
-                    "holds out the end of every document, split.validation_fraction sets the share"
-                )
+        fraction = self._split["fraction"]
+        if self.config.split.by == "auto" and fraction and (count * fraction < 1 or self._empty_splits(shards)):
+            self._split = {**self._split, "by": "tail"}
+            self._survey(shards)
+        for split in self._empty_splits(shards):
+            raise ConfigError(
+                f"the {split} split would be empty: {count} document{'s' * (count > 1)} in all; split.by = 'tail' "
+                "holds out the end of every document, split.validation_fraction sets the share, 0 holds out nothing"
+            )
+
+    def _survey(self, shards: list[Shard]) -> None:
+        options = {"split": self._split, "characters": self.config.tokenizer.name == "char"}
+        stage = Stage("survey", survey, version=2, options=options)
+        for shard, result in zip(shards, self._run(stage, *inputs_of(shards))):
+            shard.left = {**result["report"], "files": result["files"]}
+
+    def _empty_splits(self, shards: list[Shard]) -> list[str]:
+        return [split for split in self._splits if not any(split in shard.left["splits"] for shard in shards)]
 
     def make_tokenizer(self, shards: list[Shard]) -> tuple[Tokenizer, dict]:
         """The tokenizer and the entry of its file."""
@@ -192,7 +200,7 @@ class Pipeline:
         elif asked.name not in MADE:
             inputs["hash"] = tokenizer.load(asked.name).hash
         options = {name: asked[name] for name in ("name", "vocab_size", "split_digits")}
-        (made,) = self._run(Stage("tokenizer", make_tokenizer, options=options), [inputs], [0])
+        (made,) = self._run(Stage("tokenizer", make_tokenizer, version=2, options=options), [inputs], [0])
         (entry,) = made["files"].values()
         return tokenizer.load(self.work / entry["name"]), entry
 

@@ -31,7 +31,8 @@ def split_texts(
     """(number of the text, split, text) of some documents; nothing of it empty.
 
     By 'document', the draw of its key decides, so that documents of one key are on one side. By 'tail', every
-    document's end is held out, cut after a line where it can be: for corpora of one or a few long documents.
+    document's end is held out, cut after a line where it can be: for corpora of one or a few long documents. (A
+    config's 'auto' is one of these two by then.)
     """
     if by == "tail" and fraction:
         for number, text in enumerate(texts):

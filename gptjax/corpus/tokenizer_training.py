@@ -10,7 +10,7 @@ from __future__ import annotations
 import io
 import re
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 import pyarrow as pa
 import sentencepiece
@@ -19,6 +19,10 @@ from gptjax.config import ConfigError
 from gptjax.corpus.tokenizer import CONTROL_TOKENS, SPACE_MARK, CharacterTokenizer, SentencePieceTokenizer
 
 CHUNK = 2000  # characters
+# Where the size of a vocabulary is not asked for:
+DEFAULT_SIZE = 8192
+LEAST_SIZE = 512
+BYTES_PER_TOKEN = 32  # of text for each token of the vocabulary
 SAMPLE_SCHEMA = pa.schema({"text": pa.large_string()})  # of files of chunks
 
 
@@ -57,18 +61,51 @@ def train_sentencepiece(
             minloglevel=3,
         )
     except RuntimeError as error:
-        raise ConfigError(f"vocab_size = {vocab_size}: {_explain(str(error))}") from error
+        raise _explained(str(error), vocab_size) from error
     return SentencePieceTokenizer(model.getvalue())
 
 
-def _explain(message: str) -> str:
+class ImpossibleSize(ConfigError):
+    """A vocabulary size that a text cannot give; `nearest` is the one closest to it that it can."""
+
+    nearest: int
+
+
+def _explained(message: str, vocab_size: int) -> ConfigError:
     if most := re.search(r"Vocabulary size too high.*<= (\d+)", message):
-        return f"larger than this corpus can give, at most {most[1]} tokens are possible"
+        why = f"larger than this corpus can give, at most {most[1]} tokens are possible"
+        return _impossible(vocab_size, why, int(most[1]))
     if fewest := re.search(r"required_chars\. \d+ vs (\d+)", message):
-        return f"too small for the characters of this corpus, at least {fewest[1]} tokens are needed"
+        why = f"too small for the characters of this corpus, at least {fewest[1]} tokens are needed"
+        return _impossible(vocab_size, why, int(fewest[1]))
     if "sentences_.empty()" in message:
-        return "there is no text to learn a vocabulary from"
-    return f"SentencePiece cannot train ({message})"
+        return ConfigError(f"tokenizer.vocab_size = {vocab_size}: there is no text to learn a vocabulary from")
+    return ConfigError(f"tokenizer.vocab_size = {vocab_size}: SentencePiece cannot train ({message})")
+
+
+def _impossible(vocab_size: int, why: str, nearest: int) -> ImpossibleSize:
+    error = ImpossibleSize(f"tokenizer.vocab_size = {vocab_size}: {why}")
+    error.nearest = nearest
+    return error
+
+
+def train_fitting(chunks: Callable[[], Iterable[str]], kind: str, split_digits: bool = True) -> SentencePieceTokenizer:
+    """A vocabulary whose size fits its text: of DEFAULT_SIZE tokens where there is enough of it, so that a token is
+    seen a few times at the least; for small texts fewer, down to what their characters take.
+
+    chunks: gives the text, from its beginning each time.
+
+    Raises:
+      ConfigError: there is no text.
+    """
+    size = sum(len(chunk.encode()) for chunk in chunks()) // BYTES_PER_TOKEN
+    size = min(max(size, LEAST_SIZE), DEFAULT_SIZE)
+    for _ in range(2):  # the text may have too few pieces for LEAST_SIZE, and too many characters for what it has
+        try:
+            return train_sentencepiece(chunks(), kind, size, split_digits)
+        except ImpossibleSize as error:
+            size = error.nearest
+    return train_sentencepiece(chunks(), kind, size, split_digits)
 
 
 def train_characters(counts: Counter[str], vocab_size: int = 0) -> CharacterTokenizer:
@@ -81,7 +118,7 @@ def train_characters(counts: Counter[str], vocab_size: int = 0) -> CharacterToke
     vocab_size = vocab_size or possible
     if not len(CONTROL_TOKENS) < vocab_size <= possible:
         raise ConfigError(
-            f"vocab_size = {vocab_size}: this corpus has {len(counts)} characters, so {len(CONTROL_TOKENS) + 1} to "
+            f"tokenizer.vocab_size = {vocab_size}: this corpus has {len(counts)} characters, so {len(CONTROL_TOKENS) + 1} to "
             f"{possible} tokens are possible ({len(CONTROL_TOKENS)} of them control tokens); 0 takes all"
         )
     ranked = sorted(counts, key=lambda character: (-counts[character], character))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -36,13 +37,17 @@ def make_tokenizer(task: Task, folder: Path) -> dict:
     """inputs: samples, or characters (files of survey), or hash (of the tokenizer to reuse). options: of the config."""
     name, size = task.options["name"], task.options["vocab_size"]
     if name in ("bpe", "unigram"):
-        chunks = (
-            text
-            for entry in task.inputs["samples"]
-            for batch in read_documents(task.path(entry))
-            for text in batch["text"].to_pylist()
-        )
-        made = tokenizer_training.train_sentencepiece(chunks, name, size or 8192, task.options["split_digits"])
+
+        def chunks() -> Iterator[str]:
+            for entry in task.inputs["samples"]:
+                for batch in read_documents(task.path(entry)):
+                    yield from batch["text"].to_pylist()
+
+        split_digits = task.options["split_digits"]
+        if size:
+            made = tokenizer_training.train_sentencepiece(chunks(), name, size, split_digits)
+        else:
+            made = tokenizer_training.train_fitting(chunks, name, split_digits)
     elif name == "char":
         counts: Counter[str] = Counter()
         for entry in task.inputs["characters"]:
