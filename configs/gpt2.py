@@ -41,7 +41,7 @@ def get_config(arg: str = "124m"):
     config.data.sequence_length = 1024
 
     config.optimizer.learning_rate = learning_rate
-    config.schedule.warmup = "350M tokens"
+    config.schedule.warmup = "14%"  # 350M tokens
 
     config.training.duration = "2.5B tokens"
     config.training.batch_size = 512

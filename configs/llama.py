@@ -64,7 +64,7 @@ def get_config(arg: str = "135m"):
 
     config.optimizer.learning_rate = rate
     config.schedule.name = "wsd"
-    config.schedule.warmup = "2000 steps"
+    config.schedule.warmup = "2%"
 
     config.training.duration = tokens
     config.training.batch_size = 512

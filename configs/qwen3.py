@@ -40,7 +40,7 @@ def get_config(arg: str = "0.6b"):
 
     config.optimizer.learning_rate = learning_rate
     config.schedule.name = "wsd"
-    config.schedule.warmup = "2000 steps"
+    config.schedule.warmup = "2%"
 
     config.training.duration = tokens
     config.training.batch_size = 512

@@ -31,7 +31,7 @@ def get_config(arg: str = "cpu"):
     config.model.position = "learned"
     config.optimizer.learning_rate = 1e-3
     config.optimizer.beta2 = 0.99
-    config.schedule.warmup = "100 steps"
+    config.schedule.warmup = "5%"  # 100 of 2,000 steps
     config.schedule.final_fraction = 0.1
 
     if arg == "gpu":  # 10.6 M parameters, 82 M tokens
@@ -42,6 +42,7 @@ def get_config(arg: str = "cpu"):
         config.data.sequence_length = 256
         config.training.batch_size = 64
         config.training.duration = "5000 steps"
+        config.schedule.warmup = "2%"  # again 100
         return config
 
     config.model.num_layers = 4  # 0.8 M parameters, 1.5 M tokens
@@ -74,5 +75,5 @@ def get_config(arg: str = "cpu"):
     config.data.sequence_length = 128
     config.training.batch_size = 16
     config.training.duration = "900 steps"
-    config.schedule.warmup = "50 steps"
+    config.schedule.warmup = "5.5%"
     return config

@@ -24,7 +24,7 @@ def get_config():
     config.optimizer.name = "muon"
     config.optimizer.learning_rate = 4e-3
     config.schedule.name = "wsd"
-    config.schedule.warmup = "20 steps"
+    config.schedule.warmup = "2.5%"
     config.schedule.decay = "40%"
     config.schedule.final_fraction = 0.0
 

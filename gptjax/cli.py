@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import ast
+import contextlib
 import math
+import os
 import re
 import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from absl import app, flags, logging
@@ -80,6 +82,43 @@ def unescaped(flag: str, text: str) -> str:
     return re.sub(r"\\([abfnrtv\\'\"]|[0-7]{1,3}|x[\da-fA-F]{2}|u[\da-fA-F]{4}|U[\da-fA-F]{8})?", value, text)
 
 
+def command(name: str) -> str:
+    """How a command is started here: 'gptjax train', or with the Python that was typed, 'python -m gptjax.train'."""
+    typed = sys.orig_argv
+    if "-m" in typed[:-1]:
+        module = typed[typed.index("-m") + 1]
+        return f"{typed[0]} -m gptjax{' ' if module == 'gptjax' else '.'}{name}"
+    is_installed_command = len(typed) > 1 and os.path.basename(typed[1]) == "gptjax"
+    return f"gptjax {name}" if is_installed_command else f"python -m gptjax.{name}"
+
+
+@contextlib.contextmanager
+def said_by_flags(flag_of: Mapping[str, str]) -> Iterator[None]:
+    """In the block, messages of ConfigErrors name a field of a config by the flag that stands for it."""
+    try:
+        yield
+    except ConfigError as error:
+        raise ConfigError(_by_flags(str(error), flag_of)) from error
+
+
+def _by_flags(message: str, flag_of: Mapping[str, str]) -> str:
+    """'split.by = 'x': expected …' → '--split_by='x': expected …', wherever a field stands as a word of its own."""
+    for field, flag in flag_of.items():
+        value = "( = )?" if "." in field else "( = )"  # 'seed' alone is a word of the language
+        message = re.sub(
+            rf"(?<![\w./-]){re.escape(field)}(?![\w/]|\.\w){value}",
+            lambda match, flag=flag: f"--{flag}{'=' if match[1] else ''}",
+            message,
+        )
+    return message
+
+
+def _typed_overrides(arguments: list[str]) -> list[str]:
+    """The fields of --config.FIELD=VALUE."""
+    names = [argument.lstrip("-").partition("=")[0] for argument in arguments if argument.startswith("-")]
+    return [name.removeprefix("config.") for name in names if name.startswith("config.")]
+
+
 def run(
     main: Callable[[list[str]], int | None],
     arguments: int = 0,
@@ -102,7 +141,8 @@ def run(
                 raise ConfigError(
                     f"unexpected argument {argv[1 + arguments]!r}: options are given as --name=value (see --help)"
                 )
-            return main(argv)
+            with said_by_flags({field: f"config.{field}" for field in _typed_overrides(sys.argv[1:])}):
+                return main(argv)
         except (ConfigError, OSError) as error:
             return _fail(error)
         except RunError as error:
@@ -173,7 +213,7 @@ def _check_numbers() -> None:
 def _check_overrides(arguments: list[str]) -> None:
     """Refuses `--config.section.field` that no config has, before ml_collections meets it with a traceback."""
     names = [argument.lstrip("-").partition("=")[0] for argument in arguments if argument.startswith("-")]
-    overrides = [name.removeprefix("config.") for name in names if name.startswith("config.")]
+    overrides = _typed_overrides(arguments)
     known = flatten(flags.FLAGS["config"].parser.fields()) if overrides and "config" in flags.FLAGS else {}
     for field in overrides:
         if field not in known:

@@ -102,7 +102,7 @@ def default() -> ConfigDict:
     config.schedule = ConfigDict(
         dict(
             name="cosine",  # cosine | wsd | linear | constant | inverse_sqrt
-            warmup="100 steps",
+            warmup="5%",  # of the run, or a number of steps or tokens
             decay="20%",  # wsd: the last part of the run
             final_fraction=0.1,  # of the peak learning rate
         )

@@ -41,6 +41,7 @@ from gptjax.corpus.engine import Executor
 from gptjax.corpus.engine.local import LocalProcesses
 from gptjax.corpus.listing import Listing, list_sources
 from gptjax.corpus.manifest import WORK, finished
+from gptjax.corpus.next_steps import next_steps
 from gptjax.corpus.pipeline import MEGABYTE, Pipeline
 from gptjax.corpus.preview import preview
 from gptjax.corpus.preview_view import show
@@ -70,14 +71,19 @@ INPUT = flags.DEFINE_list("input", [], f"Files or folders ({' '.join(SUFFIXES)})
 TOKENIZER = flags.DEFINE_string(
     "tokenizer", "bpe", "bpe | unigram | byte | char | a prepared folder or tokenizer file to reuse."
 )
-VOCAB_SIZE = flags.DEFINE_integer("vocab_size", 0, "Tokens; 0: 8192 for bpe and unigram, every character for char.")
+VOCAB_SIZE = flags.DEFINE_integer(
+    "vocab_size", 0, "Tokens; 0: every character for char; for bpe and unigram 8192, or fewer where the text is small."
+)
 SPLIT_DIGITS = flags.DEFINE_bool("split_digits", True, "bpe, unigram: every digit is a token of its own.")
 SAMPLE_MEGABYTES = flags.DEFINE_float(
     "sample_megabytes", 100, "bpe, unigram: learn from so much text, drawn at random."
 )
 VALIDATION_FRACTION = flags.DEFINE_float("validation_fraction", 0.05, "Share held out; 0: no validation split.")
 SPLIT_BY = flags.DEFINE_enum(
-    "split_by", "document", ["document", "tail"], "Hold out whole documents, or the tail of every one (few, long ones)."
+    "split_by",
+    "auto",
+    ["auto", "document", "tail"],
+    "Hold out whole documents, or the tail of every one (few, long ones); auto: the tail where documents are too few.",
 )
 ENCODING = flags.DEFINE_enum("encoding_errors", "detect", ENCODING_ERRORS, "What to do with text that is not UTF-8.")
 TEXT_FIELD = flags.DEFINE_string("text_field", "text", "Where .jsonl and .parquet records hold their text.")
@@ -87,10 +93,17 @@ ESCAPES = flags.DEFINE_bool(
 )
 SHARD_TOKENS = flags.DEFINE_integer("shard_tokens", 1 << 28, "Tokens a shard file.")
 SEED = flags.DEFINE_integer("seed", 0, "Of the split and of the tokenizer's sample.")
-OF_INPUT = (
-    *(TOKENIZER, VOCAB_SIZE, SPLIT_DIGITS, SAMPLE_MEGABYTES, VALIDATION_FRACTION, SPLIT_BY, ENCODING, TEXT_FIELD),
-    *(SEPARATOR, ESCAPES, SHARD_TOKENS, SEED),
-)
+FIELD_FLAGS = {  # the field that each stands for; messages about the one name the other
+    "tokenizer.name": TOKENIZER,
+    "tokenizer.vocab_size": VOCAB_SIZE,
+    "tokenizer.split_digits": SPLIT_DIGITS,
+    "tokenizer.sample_megabytes": SAMPLE_MEGABYTES,
+    "split.validation_fraction": VALIDATION_FRACTION,
+    "split.by": SPLIT_BY,
+    "tokens.shard_tokens": SHARD_TOKENS,
+    "seed": SEED,
+}
+OF_INPUT = (*FIELD_FLAGS.values(), ENCODING, TEXT_FIELD, SEPARATOR, ESCAPES)
 
 # What trace is asked.
 WORKDIR = flags.DEFINE_string("workdir", None, "trace: the folder of a training run.")
@@ -111,6 +124,11 @@ def main(argv: list[str]) -> None:
     for flag in OF_TRACE:
         if flag.present:
             raise ConfigError(f"--{flag.name} goes with trace: python -m gptjax.prepare trace --{flag.name}=…")
+    with cli.said_by_flags({} if CONFIG.value else {field: flag.name for field, flag in FIELD_FLAGS.items()}):
+        make_corpus(console)
+
+
+def make_corpus(console: Console) -> None:
     config = chosen_config()
     validate(config)
     if SAMPLE.value:
@@ -128,6 +146,9 @@ def main(argv: list[str]) -> None:
         with alone_in(folder / WORK, "--output"), make_executor(folder) as executor:
             manifest = Pipeline(config, listing, folder, executor, StageLines(console)).prepare(options)
     summary(console, folder, manifest)
+    train, sample = next_steps(folder, manifest, cli.command)
+    console.print(f"next: {train}", soft_wrap=True)
+    console.print(f"then: {sample}", soft_wrap=True)
 
 
 def chosen_config() -> ConfigDict:
@@ -146,13 +167,9 @@ def chosen_config() -> ConfigDict:
     text["separator"] = cli.unescaped("--document_separator", SEPARATOR.value) if ESCAPES.value else SEPARATOR.value
     config.sources = (source(name="input", kind="text", path=",".join(INPUT.value), **text),)
     config.shard_megabytes = INPUT_SHARD_MEGABYTES
-    config.seed = SEED.value
     config.cleaning.update(cleaning.off())
     config.duplicates.kind = "none"
-    config.tokenizer.update(name=TOKENIZER.value, vocab_size=VOCAB_SIZE.value, split_digits=SPLIT_DIGITS.value)
-    config.tokenizer.sample_megabytes = SAMPLE_MEGABYTES.value
-    config.split.update(validation_fraction=VALIDATION_FRACTION.value, by=SPLIT_BY.value)
-    config.tokens.shard_tokens = SHARD_TOKENS.value
+    config.update_from_flattened_dict({field: flag.value for field, flag in FIELD_FLAGS.items()})
     return config
 
 

@@ -15,9 +15,9 @@ from gptjax.corpus.tokenizer import load
 from gptjax.data import open_dataset
 
 
-def prepare(*flags, check=True):
+def prepare(*flags, check=True, cwd=None):
     command = [sys.executable, "-m", "gptjax.prepare", *flags]
-    done = subprocess.run(command, capture_output=True, text=True, env=os.environ | {"COLUMNS": "200"})
+    done = subprocess.run(command, capture_output=True, text=True, cwd=cwd, env=os.environ | {"COLUMNS": "200"})
     if check:
         assert done.returncode == 0, done.stderr
     return done
@@ -73,7 +73,6 @@ def test_text_becomes_batches(corpus, tmp_path):
         "kept 1: read as cp1252, as it looks",
     ):
         assert said in done.stdout
-    assert f"next: python -m gptjax.train --config=configs/stdlib_tiny.py --config.data.path={output}" in done.stdout
 
     manifest = json.loads((output / "manifest.json").read_text())
     assert manifest["splits"]["train"]["documents"] + manifest["splits"]["validation"]["documents"] == 61
@@ -85,7 +84,7 @@ def test_text_becomes_batches(corpus, tmp_path):
     before = {path: path.stat().st_mtime_ns for path in output.iterdir()}
     assert "already prepared" in prepare(*flags).stdout
     assert {path: path.stat().st_mtime_ns for path in output.iterdir()} == before
-    assert "prepared with tokenizer.vocab_size = 320, now 330" in refused(*flags, "--vocab_size=330")
+    assert "prepared with --vocab_size=320, now 330" in refused(*flags, "--vocab_size=330")
     (corpus / "d.txt").write_text("more")
     assert "prepared with input_files = 3, now 4" in refused(*flags)
     assert "already" not in prepare(*flags, "--overwrite").stdout
@@ -95,6 +94,19 @@ def test_text_becomes_batches(corpus, tmp_path):
     other = tmp_path / "other"
     prepare(f"--input={corpus}", f"--output={other}", f"--tokenizer={output}", "--validation_fraction=0.2")
     assert load(other).hash == load(output).hash
+
+
+@pytest.mark.slow
+def test_what_it_says_comes_next_works_as_it_is_printed(tmp_path):
+    (tmp_path / "my text.txt").write_text("It was a dark and stormy night; the rain's torrents fell.\n")
+    said = prepare("--input=my text.txt", "--output=data/my text", cwd=tmp_path).stdout
+    assert "held out for validation: the last" in said and "of the document" in said
+    for before in ("next: ", "then: "):
+        (line,) = [line for line in said.splitlines() if line.startswith(before)]
+        done = subprocess.run(["sh", "-c", line.removeprefix(before)], cwd=tmp_path, capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+    assert (tmp_path / "runs" / "my text" / "metrics.jsonl").exists() and done.stdout.startswith("It was a")
+    assert "--workdir='runs/my text-2'" in prepare("--input=my text.txt", "--output=data/my text", cwd=tmp_path).stdout
 
 
 def test_the_same_command_makes_the_same_bytes(corpus, tmp_path):
@@ -177,12 +189,13 @@ def test_mistakes_end_in_one_line(corpus, tmp_path):
     for flags, message in [
         ([], "--input or --config is needed"),
         ([f"--input={tmp_path / 'nowhere'}", output], "no such file or folder"),
-        ([f"--input={corpus}", output], "vocab_size = 8192: larger than this corpus can give, at most "),
-        ([single, output], "1 document in all; split.by = 'tail'"),
+        ([f"--input={corpus}", output, "--vocab_size=8192"], "--vocab_size=8192: larger than this corpus can give, at"),
+        ([single, output, "--split_by=document"], "1 document in all; --split_by='tail' holds out"),
+        ([single, output, "--validation_fraction=2"], "--validation_fraction=2.0: must be in [0, 1)"),
         ([f"--input={corpus}", output, "--encoding_errors=error"], "b.txt: not UTF-8 at byte 3"),
         (
             [f"--input={corpus}", output, "--tokenizer=wordpiece"],
-            "tokenizer.name = 'wordpiece': expected one of bpe",
+            "--tokenizer='wordpiece': expected one of bpe",
         ),
         ([f"--input={corpus}", output, "--tokenizer=byte", "--vocab_size=999"], "has 265 tokens"),
         ([single, f"--output={tmp_path / 'mine'}", "--overwrite"], "holds 'thesis.doc', choose a folder of its own"),

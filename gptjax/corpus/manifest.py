@@ -92,9 +92,7 @@ def finished(folder: Path, options: dict, overwrite: bool) -> dict | None:
         raise ConfigError(f"--output={folder}: is a file, not a folder")
     present = [path.name for path in sorted(folder.iterdir())] if folder.exists() else []
     if foreign := [name for name in present if not OURS.fullmatch(name)]:
-        raise ConfigError(
-            f"--output={folder}: holds {foreign[0]!r}, choose a folder of its own for prepared data"
-        )
+        raise ConfigError(f"--output={folder}: holds {foreign[0]!r}, choose a folder of its own for prepared data")
     if MANIFEST not in present or overwrite:
         return None
     manifest = read_manifest(folder)

@@ -55,10 +55,12 @@ class _Rate(ProgressColumn):
 
 
 def summary(console: Console, folder: Path, manifest: dict) -> None:
-    """What came out of it, and what to do next."""
+    """What came out of it."""
     if len(manifest["sources"]) > 1 or any(source["dropped"] for source in manifest["sources"]):
         console.print(_funnel(manifest))
     console.print(_splits(manifest))
+    if held_out := _held_out(manifest):
+        console.print(held_out, soft_wrap=True)
     made = manifest["tokenizer"]
     console.print(f"tokenizer {made['kind']}, {made['vocab_size']:,} tokens; {manifest['dtype']} shards in {folder}")
     if change := told_change(manifest):
@@ -69,10 +71,18 @@ def summary(console: Console, folder: Path, manifest: dict) -> None:
         else:
             console.print(f"skipped {count:,}: {reason}")
     console.print(f"data card: {folder / CARD}", soft_wrap=True)
-    console.print(
-        f"next: python -m gptjax.train --config=configs/stdlib_tiny.py --config.data.path={folder} --workdir=runs/mine",
-        soft_wrap=True,
-    )
+
+
+def _held_out(manifest: dict) -> str:
+    """How the validation split was chosen, where that was left to us and is not the usual way."""
+    done = manifest["stages"]["survey"]["options"]["split"]["by"]
+    if manifest["options"]["split.by"] != "auto" or done == "document":
+        return ""
+    sizes = {split: section["bytes"] for split, section in manifest["splits"].items()}
+    share = sizes["validation"] / sum(sizes.values())
+    count = manifest["splits"]["train"]["documents"]
+    which = "the document" if count == 1 else f"each of the {count} documents, too few to hold out whole ones"
+    return f"held out for validation: the last {100 * share:.2g}% of {which}"
 
 
 def _funnel(manifest: dict) -> Table:
@@ -85,10 +95,10 @@ def _funnel(manifest: dict) -> Table:
         table.add_row(
             source["name"],
             f"{source['extracted']['documents']:,}",
-            f"{source['extracted']['bytes'] / MEGABYTE:,.2f}",
+            _megabytes(source["extracted"]["bytes"]),
             "\n".join(f"{dropped['documents']:,} {reason}" for reason, dropped in source["dropped"].items()) or "0",
             f"{sum(split['documents'] for split in splits):,}",
-            f"{size / MEGABYTE:,.2f}",
+            _megabytes(size),
             f"{size / max(sum(split['tokens'] for split in splits), 1):.2f}",
         )
     return table
@@ -102,9 +112,14 @@ def _splits(manifest: dict) -> Table:
         table.add_row(
             split,
             f"{section['documents']:,}",
-            f"{section['bytes'] / MEGABYTE:,.2f}",
+            _megabytes(section["bytes"]),
             f"{section['tokens']:,}",
             f"{section['bytes'] / section['tokens']:.2f}",
             f"{section['unknown_tokens']:,}",
         )
     return table
+
+
+def _megabytes(size: int) -> str:
+    """Two decimals, or of less than a megabyte two digits, so that 20 kB are not 0.0 MB."""
+    return f"{size / MEGABYTE:,.2f}" if size >= MEGABYTE else f"{size / MEGABYTE:.2g}"

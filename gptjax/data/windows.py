@@ -15,12 +15,9 @@ class ContiguousWindows:
     """
 
     def __init__(self, source: TokenSource, sequence_length: int):
-        """Raises ConfigError where the stream does not fill one window."""
-        if source.num_tokens < sequence_length + 1:
-            raise ConfigError(
-                f"data.sequence_length = {sequence_length}: {source.folder} has {source.num_tokens} tokens in "
-                f"{source.files[0]['name']}, one window needs {sequence_length + 1}"
-            )
+        """Raises ConfigError where the stream has no pair of input and target; a short one is padded to a window."""
+        if source.num_tokens < 2:
+            raise ConfigError(f"{source.folder}: {source.files[0]['name']} has {source.num_tokens} tokens, too few")
         self._source = source
         self._length = sequence_length
 

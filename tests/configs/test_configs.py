@@ -7,10 +7,11 @@ from pathlib import Path
 import jax
 import pytest
 
-from gptjax.config import ConfigError, validate
+from gptjax.config import ConfigError, Units, validate
 from gptjax.model.decoder import Decoder, count_parameters, init_params
 from gptjax.model.resolve import resolve_model
 from gptjax.parallel.sharding import matching_rows
+from gptjax.training.schedule import make_schedule
 from gptjax.tree import parameter_paths
 
 CONFIGS = Path(__file__).parents[2] / "configs"
@@ -30,6 +31,7 @@ PARAMETERS = {
 }
 OTHERS = [
     "stdlib_tiny",
+    "text_tiny",
     *(f"shakespeare_char:{setting}" for setting in ("cpu", "cpu_same_steps", "cpu_same_time", "gpu")),
     *(f"depth:{n}" for n in (1, 2, 4, 6, 12, 20)),
 ]
@@ -47,6 +49,14 @@ def load(name: str):
 def resolved(name: str, platform: str = "cpu"):
     config = load(name)
     return resolve_model(config.model, platform=platform, vocab_size=2048, sequence_length=config.data.sequence_length)
+
+
+@pytest.mark.parametrize("name", [*PARAMETERS, *OTHERS])
+def test_a_run_of_twenty_steps_needs_no_other_schedule(name):
+    config = load(name)
+    config.training.duration = "20 steps"
+    units = Units(config.training.batch_size * config.data.sequence_length, total_steps=20)
+    make_schedule(config.schedule, config.optimizer.learning_rate, 20, functools.partial(units.steps, field="schedule"))
 
 
 @pytest.mark.parametrize("name", [*PARAMETERS, *OTHERS])

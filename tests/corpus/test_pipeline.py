@@ -205,8 +205,31 @@ def test_a_reused_tokenizer_beside_others(folder, tmp_path):
 )
 def test_an_empty_split_is_refused_before_hours_of_work(folder, tmp_path, fraction, message):
     with pytest.raises(ConfigError, match=message):
-        prepare(config(folder, split__validation_fraction=fraction), tmp_path)
+        prepare(config(folder, split__validation_fraction=fraction, split__by="document"), tmp_path)
     assert not list(tmp_path.glob("work/tokenizer-*"))
+
+
+@pytest.mark.parametrize("count, by", [(1, "tail"), (3, "tail"), (400, "document")])
+def test_too_few_documents_are_split_by_their_tails_unless_asked_otherwise(tmp_path, count, by):
+    (tmp_path / "texts.jsonl").write_text("".join(json.dumps({"text": f"{i} " * 300}) + "\n" for i in range(count)))
+
+    def prepared(**fields):
+        made = config(tmp_path, **fields)
+        made.sources = (source(name="texts", kind="text", path=str(tmp_path / "texts.jsonl")),)
+        (tmp_path / "out").mkdir(exist_ok=True)
+        return prepare(made, tmp_path / "out")
+
+    manifest = prepared()
+    assert manifest["options"]["split.by"] == "auto"
+    assert manifest["stages"]["survey"]["options"]["split"]["by"] == by
+    documents = {split: section["documents"] for split, section in manifest["splits"].items()}
+    if by == "tail":
+        assert documents == {"train": count, "validation": count}
+        if count == 1:
+            with pytest.raises(ConfigError, match="the validation split would be empty: 1 document in all"):
+                prepared(split__by="document")
+    else:
+        assert sum(documents.values()) == count and documents["validation"]
 
 
 def test_a_corpus_without_a_document_says_why(tmp_path):

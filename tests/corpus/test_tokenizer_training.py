@@ -4,7 +4,14 @@ from collections import Counter
 import pytest
 
 from gptjax.config import ConfigError
-from gptjax.corpus.tokenizer_training import train_characters, train_sentencepiece
+from gptjax.corpus.tokenizer_training import (
+    BYTES_PER_TOKEN,
+    CHUNK,
+    LEAST_SIZE,
+    train_characters,
+    train_fitting,
+    train_sentencepiece,
+)
 
 DOCUMENTS = [f"{i:04d} " + "word " * (100 + 37 * (i % 50)) for i in range(300)]
 VARIED = [f"{DOCUMENTS[i][:50]} {i * 7919 % 1000:b}ab{i % 7}cd" for i in range(300)]
@@ -41,6 +48,22 @@ def test_the_vocabulary_sizes_named_are_possible():
             train_sentencepiece(text, "bpe", size)
         possible = int(str(error.value).partition(word)[2].split()[0])
         assert train_sentencepiece(text, "bpe", possible).vocab_size == possible
+
+
+@pytest.mark.parametrize("kind", ["bpe", "unigram"])
+@pytest.mark.parametrize(
+    "text, sizes",
+    [
+        ("a", range(260, 300)),  # fewer than LEAST_SIZE are possible
+        ("".join(map(chr, range(0x4E00, 0x4E00 + 700))), range(900, 1100)),  # the characters alone take more
+        ("the quick brown fox jumps over the lazy dog " * 300, range(270, LEAST_SIZE + 1)),
+        (" ".join(map(str, range(100_000, 108_000))), range(LEAST_SIZE, 8 * 8_000 // BYTES_PER_TOKEN)),
+    ],
+)
+def test_a_vocabulary_that_nobody_asked_a_size_for_fits_its_text(kind, text, sizes):
+    tokenizer = train_fitting(lambda: [text[i : i + CHUNK] for i in range(0, len(text), CHUNK)], kind)
+    assert tokenizer.vocab_size in sizes
+    assert tokenizer.decode(tokenizer.encode(text)) == text
 
 
 def test_no_text_at_all():

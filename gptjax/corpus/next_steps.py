@@ -1,0 +1,78 @@
+"""What to type once a folder is prepared: a training command and a prompt that fit what is in it."""
+
+from __future__ import annotations
+
+import os
+import shlex
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import numpy as np
+
+import gptjax
+from gptjax.corpus import tokenizer as tokenizers
+from gptjax.data.tokens import TokenSource
+
+PYTHON = "python-stdlib"  # a path of a source of text: this Python's standard library
+TINY = "configs/text_tiny.py"
+TINY_STEPS, TINY_TOKENS = 300, 1024  # its duration, and tokens per step
+PASSES, LEAST_STEPS = 10, 30  # through a text of which fewer steps are enough, before it is known by heart
+# (tokens of training text from here on, config): depth.py:N is for a certain number of tokens, and four passes through
+# the same text are nearly as good as four times the text (Muennighoff et al. 2023, arXiv:2305.16264).
+BY_SIZE = ((550_000_000, "configs/depth.py:12"), (58_000_000, "configs/depth.py:4"), (0, TINY))
+PROMPT_TOKENS = 40  # of the text's beginning, in which the first words are looked for
+PROMPT_WORDS, PROMPT_CHARACTERS = 3, 24  # at most
+
+
+def next_steps(folder: Path, manifest: dict, command: Callable[[str], str]) -> list[str]:
+    """Lines for a shell in the current folder: train, then sample.
+
+    Args:
+      command: 'train' → how that command is started here.
+    """
+    splits = manifest["splits"]
+    paths = [source["path"] for source in manifest["options"]["sources"]]
+    if paths == [PYTHON]:
+        config, prompt = "configs/stdlib_tiny.py", "def "
+    else:
+        config = next(name for least, name in BY_SIZE if splits["train"]["tokens"] >= least)
+        prompt = first_words(folder)
+    workdir = unused(Path("runs") / folder.absolute().name)
+    train = {"config": _as_seen_from_here(config), "config.data.path": folder, "workdir": workdir}
+    if config == TINY and (steps := PASSES * splits["train"]["tokens"] // TINY_TOKENS) < TINY_STEPS:
+        train["config.training.duration"] = f"{max(steps, LEAST_STEPS)} steps"
+    if "validation" not in splits:
+        train["config.evaluation.every"] = ""  # nothing to evaluate on
+    return [_typed(command("train"), train), _typed(command("sample"), {"workdir": workdir, "prompt": prompt})]
+
+
+def _typed(command: str, flags: Mapping[str, object]) -> str:
+    return " ".join([command, *(f"--{name}={shlex.quote(str(value))}" for name, value in flags.items())])
+
+
+def first_words(folder: Path) -> str:
+    """The first words of the training text that stand in one line; '' where there are none to be typed."""
+    source = TokenSource(folder, "train", verify=False)
+    tokens = source.take(np.arange(min(PROMPT_TOKENS, source.num_tokens)))
+    lines = tokenizers.load(folder).decode(tokens[tokens != source.eos_id].tolist()).splitlines()
+    line = next((line.strip() for line in lines if line.strip()), "")
+    words = " ".join(line.split(" ")[:PROMPT_WORDS])[:PROMPT_CHARACTERS].partition("\N{REPLACEMENT CHARACTER}")[0]
+    return words if words.isprintable() else ""
+
+
+def unused(path: Path) -> Path:
+    """The path, or the first of path-2, path-3, … that is not there: what is there may be another run's."""
+    number, found = 1, path
+    while found.exists():
+        number += 1
+        found = path.with_name(f"{path.name}-{number}")
+    return found
+
+
+def _as_seen_from_here(config: str) -> str:
+    """The path of one of the project's configs, which lie beside its package, from the current folder."""
+    file, colon, argument = config.partition(":")
+    beside = Path(gptjax.__file__).parents[1] / file
+    if Path(file).exists() or not beside.exists():
+        return config
+    return f"{os.path.relpath(beside)}{colon}{argument}"

@@ -1,0 +1,45 @@
+"""What is suggested for a prepared folder fits it: by size, by kind, by what it holds."""
+
+import pytest
+from pipeline_running import config, prepare
+
+from gptjax.corpus.next_steps import BY_SIZE, PYTHON, TINY, first_words, next_steps
+
+
+@pytest.fixture
+def folder(tmp_path):
+    for name, text in (("books", "\n\n  Ο ήλιος — είναι εκεί πάνω\nsecond line" * 40), ("web", "other " * 300)):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "a.txt").write_text(text)
+    (tmp_path / "data").mkdir()
+    prepare(config(tmp_path, split__by="tail"), tmp_path / "data")
+    return tmp_path / "data"
+
+
+def manifest_of(tokens, path="texts", splits=("train", "validation")):
+    return {"splits": {split: {"tokens": tokens} for split in splits}, "options": {"sources": [{"path": path}]}}
+
+
+def suggested(folder, **facts):
+    return next_steps(folder, manifest_of(**facts), lambda name: f"gptjax {name}")
+
+
+def test_the_prompt_is_the_first_words_that_can_be_typed(folder):
+
+    assert first_words(folder) in ("Ο ήλιος —", "other other other")
+
+
+@pytest.mark.parametrize("tokens, config_file", [(10, TINY), (57_000_000, TINY), *((n, name) for n, name in BY_SIZE)])
+def test_the_config_fits_the_size(folder, tokens, config_file):
+    train, _ = suggested(folder, tokens=tokens)
+    assert config_file in train and ("--config.training.duration=" in train) == (tokens < 30_720)
+
+
+def test_the_standard_library_has_a_config_of_its_own(folder):
+    train, sample = suggested(folder, tokens=5_000_000, path=PYTHON)
+    assert "configs/stdlib_tiny.py" in train and "--prompt='def '" in sample
+
+
+def test_without_a_validation_split_nothing_is_evaluated(folder):
+    train, _ = suggested(folder, tokens=10**6, splits=("train",))
+    assert "--config.evaluation.every=''" in train
