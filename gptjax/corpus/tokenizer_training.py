@@ -119,7 +119,8 @@ def train_characters(counts: Counter[str], vocab_size: int = 0) -> CharacterToke
     if not len(CONTROL_TOKENS) < vocab_size <= possible:
         raise ConfigError(
             f"tokenizer.vocab_size = {vocab_size}: this corpus has {len(counts)} characters, so "
-            f"{len(CONTROL_TOKENS) + 1} to {possible} tokens are possible ({len(CONTROL_TOKENS)} of them control tokens); 0 takes all"
+            f"{len(CONTROL_TOKENS) + 1} to {possible} tokens are possible ({len(CONTROL_TOKENS)} of them control "
+            "tokens); 0 takes all"
         )
     ranked = sorted(counts, key=lambda character: (-counts[character], character))
     return CharacterTokenizer("".join(sorted(ranked[: vocab_size - len(CONTROL_TOKENS)])))

@@ -76,7 +76,7 @@ def summary(console: Console, folder: Path, manifest: dict) -> None:
 def _held_out(manifest: dict) -> str:
     """How the validation split was chosen, where that was left to us and is not the usual way."""
     done = manifest["stages"]["survey"]["options"]["split"]["by"]
-    if manifest["options"]["split.by"] != "auto" or done == "document":
+    if manifest["options"].get("split.by") != "auto" or done == "document":
         return ""
     sizes = {split: section["bytes"] for split, section in manifest["splits"].items()}
     share = sizes["validation"] / sum(sizes.values())

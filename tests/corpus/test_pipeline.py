@@ -220,7 +220,6 @@ def test_too_few_documents_are_split_by_their_tails_unless_asked_otherwise(tmp_p
         return prepare(made, tmp_path / "out")
 
     manifest = prepared()
-    assert manifest["options"]["split.by"] == "auto"
     assert manifest["stages"]["survey"]["options"]["split"]["by"] == by
     documents = {split: section["documents"] for split, section in manifest["splits"].items()}
     if by == "tail":
