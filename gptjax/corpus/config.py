@@ -114,7 +114,7 @@ def default() -> ConfigDict:
     config.split = ConfigDict(
         dict(
             validation_fraction=0.05,  # share held out; 0: no validation split
-            by="auto",  # document: whole ones, copies on one side | tail: each one's end | auto: tail where they are few
+            by="auto",  # document: whole ones, copies on one side | tail: each one's end | auto: tail if they are few
         )
     )
     config.tokens = ConfigDict(
