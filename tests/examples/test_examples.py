@@ -31,7 +31,10 @@ def test_the_container_copies_what_there_is():
 COMMANDS = {
     "srun": 'echo "$@" >"$NOTES/srun"; shift; exec "$@"',
     "scancel": 'echo "$@" >"$NOTES/scancel"; kill -TERM "$(cat "$NOTES/task")"',
-    "scontrol": 'echo "$@" >"$NOTES/scontrol"',
+    "scontrol": """case "$*" in
+      *show*) echo "JobId=17 PreemptTime=$PREEMPTED Partition=low";;
+      *) echo "$@" >"$NOTES/scontrol";;
+    esac""",
 }
 # In place of Python with gptjax: a training that saves when it is asked to stop, and ends by itself when told so.
 TASK = """
@@ -57,11 +60,12 @@ def slurm(tmp_path):
         "PATH": f"{tmp_path / 'bin'}:{os.environ['PATH']}",
         "NOTES": str(notes),
         "SLURM_JOB_ID": "17",
+        "PREEMPTED": "None",
         "PYTHON": str(tmp_path / "bin" / "task"),
     }
 
-    def start(*arguments):
-        return subprocess.Popen(["bash", EXAMPLES / "slurm.sbatch", *arguments], env=environment), notes
+    def start(*arguments, **more):
+        return subprocess.Popen(["bash", EXAMPLES / "slurm.sbatch", *arguments], env=environment | more), notes
 
     return start
 
@@ -88,3 +92,9 @@ def test_a_run_that_ends_by_itself_is_not_queued_again(slurm, how, status):
     script, notes = slurm(how)
     assert script.wait(60) == status
     assert not (notes / "scontrol").exists()
+
+
+def test_a_run_whose_tasks_were_told_of_a_preemption_is_queued_again(slurm):
+    script, notes = slurm("quick", PREEMPTED="2026-11-27T20:11:12")
+    assert script.wait(60) == 0
+    assert (notes / "scontrol").read_text().split() == ["requeue", "17"]
