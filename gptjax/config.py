@@ -43,7 +43,7 @@ def default() -> ConfigDict:
             num_heads=6,  # N
             num_kv_heads=0,  # K; 0: num_heads (multi-head), 1: multi-query, between: grouped-query
             head_width=0,  # H; 0: width / num_heads
-            feedforward="swiglu",  # swiglu | geglu | gelu | relu2
+            feedforward="swiglu",  # swiglu | geglu | gelu | relu2 | module:function (model/feedforward.py)
             feedforward_width=0,  # F; 0: 4 D, or 8/3 D rounded up to a multiple of 64 where gated
             norm="rmsnorm",  # rmsnorm | layernorm
             norm_epsilon=1e-5,
@@ -85,7 +85,7 @@ def default() -> ConfigDict:
 
     config.optimizer = ConfigDict(
         dict(
-            name="adamw",  # adamw | muon | lion | adafactor | sgd
+            name="adamw",  # adamw | muon | lion | adafactor | sgd | module:function (training/optimizer.py)
             learning_rate=1e-3,
             weight_decay=0.1,  # on matrices; norms and biases are not decayed
             beta1=0.9,
@@ -101,7 +101,7 @@ def default() -> ConfigDict:
 
     config.schedule = ConfigDict(
         dict(
-            name="cosine",  # cosine | wsd | linear | constant | inverse_sqrt
+            name="cosine",  # cosine | wsd | linear | constant | inverse_sqrt | module:function (training/schedule.py)
             warmup="5%",  # of the run, or a number of steps or tokens
             decay="20%",  # wsd: the last part of the run
             final_fraction=0.1,  # of the peak learning rate
@@ -228,6 +228,7 @@ _CHOICES = {
     "schedule.name": ("cosine", "wsd", "linear", "constant", "inverse_sqrt"),
     "training.on_nonfinite": ("stop", "skip"),
 }
+MAY_BE_OWN = ("model.feedforward", "optimizer.name", "schedule.name")
 _AT_LEAST_ONE = (
     "model.num_layers model.width model.num_heads model.rope_original_positions data.sequence_length "
     "training.batch_size training.gradient_accumulation_steps checkpoint.keep_latest"
@@ -319,7 +320,8 @@ def validate(config: Any) -> None:
             "'float32' on CPU"
         )
     for field, allowed in _CHOICES.items():
-        if get(config, field) not in allowed:
+        is_own = field in MAY_BE_OWN and ":" in get(config, field)  # 'module:function': whoever calls it looks at it
+        if get(config, field) not in allowed and not is_own:
             raise ConfigError(
                 f"{field} = {get(config, field)!r}: expected one of {', '.join(allowed)}"
                 f"{suggestion(str(get(config, field)), allowed)}"

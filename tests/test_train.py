@@ -1,6 +1,7 @@
 """The training command from end to end in one process: a run's folder, its figures, and what it refuses."""
 
 import json
+import shutil
 
 import jax
 import numpy as np
@@ -9,9 +10,12 @@ from ml_collections import ConfigDict
 from prepared_folders import write_prepared
 
 from gptjax import train as command
-from gptjax.config import ConfigError, RunError, default, from_json
+from gptjax.config import ConfigError, RunError, default, from_json, get
 from gptjax.corpus.tokenizer import ByteTokenizer
-from gptjax.training.checkpoint import load_params
+from gptjax.inference.generate import Generator
+from gptjax.sweeping import Sweep, over
+from gptjax.sweeping.runs import plan_runs
+from gptjax.training.checkpoint import load_for_inference, load_params
 from gptjax.training.writers import read_metrics
 
 TEXT = "the quick brown fox jumps over the lazy dog; "
@@ -176,3 +180,58 @@ def test_a_run_to_start_from_that_is_not_there_is_told_by_its_field(tiny, tmp_pa
     with jax.set_mesh(run.trainer.mesh), command.open_checkpoints(run) as checkpoints:
         with pytest.raises(ConfigError, match=r"^training\.init_from = .*nowhere: must be the folder of a run"):
             command.start(run, checkpoints)
+
+
+IDEAS = """
+import jax
+import jax.numpy as jnp
+import optax
+
+def smooth(gate_BTF, up_BTF):
+    return jnp.tanh(gate_BTF) * up_BTF
+
+def triangle(update, run):
+    return 1.0 - jnp.abs(2.0 * update / run.total_steps - 1.0)
+
+def signs(config):
+    return optax.chain(optax.trace(config.momentum), optax.stateless(lambda u, p: jax.tree.map(jnp.sign, u)))
+"""
+
+
+BASE = """
+from gptjax.config import default
+
+def get_config():
+    config = default()
+    config.data.path = {data!r}
+    return config
+"""
+
+
+def test_ones_own_optimizer_schedule_and_activation(tiny, tmp_path, monkeypatch):
+    """A researcher's file in the current folder: trained with, gone on with after a break, sampled from, swept over."""
+    (tmp_path / "my_ideas.py").write_text(IDEAS)
+    monkeypatch.chdir(tmp_path)
+    names = {"model.feedforward": "my_ideas:smooth", "schedule.name": "my_ideas:triangle"}
+    names["optimizer.name"] = "my_ideas:signs"
+    config = tiny(**{field.replace(".", "__"): name for field, name in names.items()})
+    workdir = tmp_path / "run"
+    rows = {row["step"]: row for row in go(config, workdir) if "train/loss" in row}
+    assert [rows[step]["learning_rate"] for step in (3, 6, 12)] == pytest.approx([0.005, 0.01, 0.0])
+    assert rows[12]["train/loss"] < rows[1]["train/loss"]
+    saved = from_json((workdir / "config.json").read_text())
+    assert {field: get(saved, field) for field in names} == names
+    params = load_for_inference(workdir)[0]
+    assert "gate" in params["layers"]["feedforward"]
+
+    shutil.rmtree(workdir / "checkpoints" / "12")
+    again = {row["step"]: row for row in go(config, workdir) if "train/loss" in row}
+    assert again[12]["train/loss"] == rows[12]["train/loss"]
+    completion = Generator(params, saved, ByteTokenizer()).generate(["the "], max_new_tokens=3)[0]
+    assert len(completion.tokens) == 3
+
+    (tmp_path / "base.py").write_text(BASE.format(data=config.data.path))
+    sweep = Sweep("base.py", over("optimizer.name", ["adamw", "my_ideas:signs"]))
+    runs = plan_runs(sweep, tmp_path / "sweep", {})
+    assert [run.config.optimizer.name for run in runs] == ["adamw", "my_ideas:signs"]
+    assert all(":" not in run.workdir.name for run in runs)

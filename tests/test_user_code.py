@@ -2,11 +2,15 @@
 
 import sys
 
+import jax.numpy as jnp
 import pytest
 
 from gptjax.config import ConfigError, default
 from gptjax.corpus import config as corpus
+from gptjax.corpus.cleaning import rules
+from gptjax.model import feedforward
 from gptjax.sweeping.definition import load_sweep
+from gptjax.training import optimizer, schedule
 from gptjax.user_code import call_in_file, load_config, named_function, path_and_argument
 
 CONFIG = """from gptjax.config import default
@@ -192,3 +196,52 @@ def test_a_name_that_leads_nowhere_says_why(module_here, text, message):
     with pytest.raises(ConfigError) as caught:
         named_function("optimizer.name", text, takes=1)
     assert str(caught.value).startswith(f"optimizer.name = {text!r}: ") and message in str(caught.value)
+
+
+OPTIMIZER = "import optax\ndef make(config):\n    return {made}\n"
+
+
+@pytest.mark.parametrize(
+    "field, text, message",
+    [
+        ("model.feedforward", "def make(x): return x[..., 0]", r"must turn float32 \[1, 2, 8\] into the same"),
+        ("model.feedforward", "def make(x): return 3", r"must turn float32 \[1, 2, 8\] into the same, and returns"),
+        ("model.feedforward", "def make(x): return x.nothing", r"ideas\.py, line 1: AttributeError"),
+        ("model.feedforward", "def make(x, y, z): return x", r"make\(x, y, z\) must take 1 or 2 arguments"),
+        ("schedule.name", "def make(update, run): return -1.0", r"update 1 has -0\.001"),
+        ("schedule.name", "def make(update, run): return 1 / (run.total_steps - update)", r"update 50 has inf"),
+        ("schedule.name", "def make(update, run): return run.lenght", r"line 1: AttributeError: 'Span' object has no"),
+        ("schedule.name", "def make(update): return 1.0", r"make\(update\) must take 2 arguments"),
+        (
+            "optimizer.name",
+            OPTIMIZER.format(made="None"),
+            r"must return an optax\.GradientTransformation, not NoneType",
+        ),
+        ("optimizer.name", OPTIMIZER.format(made="optax.adam(config.speed)"), r"line 3: AttributeError"),
+        (
+            "optimizer.name",
+            OPTIMIZER.format(made="optax.stateless(lambda u, p: 3)"),
+            r"its update of embedding must be",
+        ),
+        ("optimizer.name", OPTIMIZER.format(made="1 / 0"), r"line 3: ZeroDivisionError"),
+        ("cleaning.recipes", "def make(text): return 1", r"must return True or False, not 1"),
+        ("cleaning.recipes", "def make(text): return text[0] == 'A'", r"line 1: IndexError: string index out of range"),
+    ],
+)
+def test_a_function_that_does_something_else_is_refused_with_its_field(module_here, field, text, message):
+    name = f"{module_here('ideas', text)}:make"
+    with pytest.raises(ConfigError, match=rf"^{field} = 'ideas:make': .*{message}"):
+        if field == "model.feedforward":
+            feedforward.activation_of(name)
+        elif field == "schedule.name":
+            config = default().schedule
+            config.update(name=name, warmup="5 steps")
+            schedule.make_schedule(
+                config, 1e-3, 50, lambda text: int(text.partition(" ")[0]) if "steps" in text else 10
+            )
+        elif field == "optimizer.name":
+            config = default().optimizer
+            config.name = name
+            optimizer.make_optimizer(config, lambda peak: lambda step: peak, {"embedding": jnp.zeros((4, 4))})
+        else:
+            rules.chosen([name], {})

@@ -1,15 +1,27 @@
-"""The position-wise half of a block: gated (SwiGLU, GeGLU) or plain (GELU, ReLU²)."""
+"""The position-wise half of a block: gated (SwiGLU, GeGLU), plain (GELU, ReLU²), or with an activation of one's own.
+
+`model.feedforward='my_ideas:squash'` takes the function `squash` of my_ideas.py in the current folder, or of any module
+that is installed:
+
+    def squash(up_BTF): return jnp.tanh(up_BTF)                         # plain
+    def gated(gate_BTF, up_BTF): return jax.nn.relu(gate_BTF) * up_BTF  # two arguments: a third matrix makes the gate
+
+It maps arrays of one shape and type to one of that shape and type, position by position.
+"""
 
 from __future__ import annotations
 
 import functools
+from collections.abc import Callable
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from gptjax.config import ConfigError
 from gptjax.model.initialization import input_init, output_init
 from gptjax.model.precision import project
+from gptjax.user_code import called, named_function, num_arguments
 
 _gelu = functools.partial(jax.nn.gelu, approximate=True)  # the tanh form, GPT-2's
 
@@ -22,8 +34,33 @@ ACTIVATIONS = {
 GATED = ("swiglu", "geglu")
 
 
+def activation_of(name: str) -> tuple[Callable[..., jax.Array], bool]:
+    """The function between the matrices of `model.feedforward = name`, and whether it takes a gate before its argument.
+
+    Raises:
+      ConfigError: there is no such function, or it does not do what an activation does.
+    """
+    if name in GATED:
+        return lambda gate, up: ACTIVATIONS[name](gate) * up, True
+    if name in ACTIVATIONS:
+        return ACTIVATIONS[name], False
+    function = named_function("model.feedforward", name, takes=(1, 2))
+    arguments = [jax.ShapeDtypeStruct((1, 2, 8), jnp.float32)] * num_arguments(function)
+    made = called("model.feedforward", name, lambda: jax.eval_shape(function, *arguments))
+    if getattr(made, "shape", None) != (1, 2, 8) or made.dtype != jnp.float32:
+        raise ConfigError(
+            f"model.feedforward = {name!r}: must turn float32 [1, 2, 8] into the same, and returns {made}"
+        )
+    return function, len(arguments) == 2
+
+
+def is_gated(name: str) -> bool:
+    """Whether a third matrix makes a gate; raises as `activation_of`."""
+    return activation_of(name)[1]
+
+
 class FeedForward(nn.Module):
-    """down(activation(up x)), or down(activation(gate x) · up x) where gated.
+    """down(activation(up x)), or down(activation(gate x, up x)) where gated.
 
     GLU variants: Shazeer 2020, arXiv:2002.05202. ReLU²: So et al. 2021, arXiv:2109.08668.
     """
@@ -34,7 +71,7 @@ class FeedForward(nn.Module):
     def __call__(self, x_BTD: jax.Array) -> jax.Array:
         config = self.config
         width, inner = config.width, config.feedforward_width
-        activation = ACTIVATIONS[config.feedforward]
+        activation, gated = activation_of(config.feedforward)
 
         def linear(name: str, x: jax.Array, init, shape: tuple[int, int]) -> jax.Array:
             weight = self.param(name, init, shape, jnp.float32)
@@ -42,9 +79,6 @@ class FeedForward(nn.Module):
             return project(x, weight, bias)
 
         up_BTF = linear("up", x_BTD, input_init(config), (width, inner))
-        if config.feedforward in GATED:
-            gate_BTF = linear("gate", x_BTD, input_init(config), (width, inner))
-            hidden_BTF = activation(gate_BTF) * up_BTF
-        else:
-            hidden_BTF = activation(up_BTF)
+        gate = [linear("gate", x_BTD, input_init(config), (width, inner))] if gated else []
+        hidden_BTF = activation(*gate, up_BTF)
         return linear("down", hidden_BTF, output_init(config), (inner, width))

@@ -7,7 +7,7 @@ from typing import Any
 from ml_collections import ConfigDict, FrozenConfigDict
 
 from gptjax.model.attention import select_backend
-from gptjax.model.feedforward import GATED
+from gptjax.model.feedforward import is_gated
 
 _UNROLLED_LAYERS = 32  # beyond, compiling an unrolled stack takes longer than the few per cent it saves are worth
 
@@ -50,6 +50,6 @@ def resolve_model(
 
 def _feedforward_width(kind: str, width: int) -> int:
     """4 D; 8/3 D, rounded up to a multiple of 64, where a gate adds a third matrix: the same parameters."""
-    if kind in GATED:
+    if is_gated(kind):
         return -(-8 * width // (3 * 64)) * 64
     return 4 * width

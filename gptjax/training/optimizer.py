@@ -2,12 +2,20 @@
 
 Every parameter has a `Treatment`, decided from its path alone (`plan`) and printed at the start of a run (`summarize`):
 
-    method          adamw | muon | lion | adafactor | sgd | frozen. With `muon`, the layers' matrices are Muon's and
-                    everything else (embedding, positions, head, norms, biases) AdamW's.
+    method          adamw | muon | lion | adafactor | sgd | frozen, or one of your own (below). With `muon`, the layers'
+                    matrices are Muon's and everything else (embedding, positions, head, norms, biases) AdamW's.
     learning_rate   factor on the method's rate: `muon_learning_rate` for Muon, `learning_rate` for all else; both
                     follow the same schedule.
     weight_decay    decoupled (Loshchilov and Hutter, arXiv:1711.05101), times the learning rate: on matrices, also the
                     embedding and the head; never on norms and biases, stacked or not, unless a rule says so.
+
+A method of one's own is `optimizer.name='my_ideas:make'`, of my_ideas.py in the current folder or of any module that is
+installed. It gets this section of the config and returns an Optax transformation of gradients to directions of descent:
+
+    def make(config): return optax.scale_by_rms(config.beta2, config.epsilon)
+
+Decay, rules, schedule, the sign and the sharding of its state are dealt with here, as for the others: statistics that
+have their parameter's shape are split like it.
 
 The gradient is clipped before it comes here, by `clip_by_global_norm`, from the norm that the trainer has anyway.
 """
@@ -28,6 +36,7 @@ from gptjax.config import ConfigError, check_rule
 from gptjax.training.adafactor import scale_by_adafactor
 from gptjax.training.muon import MatrixAxes, scale_by_orthogonalization
 from gptjax.tree import leaves_by_path, map_with_path
+from gptjax.user_code import called, is_named, named_function
 
 METHODS = ("adamw", "muon", "lion", "adafactor", "sgd")
 
@@ -58,7 +67,7 @@ def plan(config_optimizer, params) -> dict[str, Treatment]:
     Raises ConfigError for an unknown method, a malformed rule, a rule that matches nothing, a parameter that Muon or
     Adafactor knows no axes of, and when all is frozen.
     """
-    if config_optimizer.name not in METHODS:
+    if config_optimizer.name not in METHODS and not is_named(config_optimizer.name):
         raise ConfigError(f"optimizer.name = {config_optimizer.name!r}: expected one of {', '.join(METHODS)}")
     shapes = leaves_by_path(params)
     rules = [_checked_rule(rule, list(shapes)) for rule in config_optimizer.rules]
@@ -102,8 +111,11 @@ def make_optimizer(
             transforms[method] = optax.set_to_zero()
             continue
         rate = config_optimizer.muon_learning_rate if method == "muon" else config_optimizer.learning_rate
+        paths = [path for path in treatments if treatments[path].method == method]
         transforms[method] = optax.chain(
-            _direction(method, config_optimizer, [path for path in treatments if treatments[path].method == method]),
+            _own_direction(method, config_optimizer, leaves_by_path(params))
+            if is_named(method)
+            else _direction(method, config_optimizer, paths),
             _decay_and_scale(treatments),
             optax.scale_by_learning_rate(schedule_of_peak(rate)),
         )
@@ -169,6 +181,31 @@ def _direction(method: str, config, paths: list[str]) -> optax.GradientTransform
         return optax.chain(momentum, scale_by_orthogonalization(axes, compute))
     axes = {path: _matrix_axes(path) for path in paths if _is_layer_matrix(path)}
     return scale_by_adafactor(axes, VECTOR, config.beta1, dtype)
+
+
+def _own_direction(name: str, config, shapes: dict[str, Any]) -> optax.GradientTransformation:
+    """What the function 'module:function' makes of the config, tried on the parameters' shapes without computing.
+
+    Raises:
+      ConfigError: there is no such function, it fails, or what it makes is no transformation of these parameters.
+    """
+    field, told = "optimizer.name", f"optimizer.name = {name!r}"
+    transformation = called(field, name, lambda: named_function(field, name, takes=1)(config))
+    if not isinstance(transformation, optax.GradientTransformation):
+        raise ConfigError(f"{told}: must return an optax.GradientTransformation, not {type(transformation).__name__}")
+    params = {path: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype) for path, leaf in shapes.items()}
+
+    def one_update(params):
+        return transformation.update(params, transformation.init(params), params)
+
+    updates, state = called(field, name, lambda: jax.eval_shape(one_update, params))
+    for path, shape in params.items():
+        made = updates.get(path) if isinstance(updates, dict) else None
+        if (getattr(made, "shape", None), getattr(made, "dtype", None)) != (shape.shape, shape.dtype):
+            raise ConfigError(f"{told}: its update of {path} must be {shape.dtype}{list(shape.shape)}, and is {made}")
+    if jax.tree.structure(state) != jax.tree.structure(jax.eval_shape(transformation.init, params)):
+        raise ConfigError(f"{told}: its state must keep one structure from update to update")
+    return transformation
 
 
 def _is_layer_matrix(path: str) -> bool:

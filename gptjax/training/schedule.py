@@ -9,22 +9,40 @@ The rate used by update number t = step + 1 (the first update is t = 1, the last
     constant       peak to the end (`final_fraction` has no meaning here)
     inverse_sqrt   peak · sqrt(warmup / t), never below the floor      (Vaswani et al., arXiv:1706.03762)
 
+    module:function     one's own, of my_ideas.py in the current folder or of any module that is installed:
+                        def triangle(update, run): return 1 - jnp.abs(2 * update / run.total_steps - 1)
+                        It gives the factor of the peak for update t, traced, with all of the run in `Span`; warm-up and
+                        floor are its own affair. It must be finite and not negative.
+
 with floor = final_fraction · peak. Update `warmup` has exactly the peak; update `total_steps` has exactly the floor
 (cosine, linear, wsd), and later ones stay there.
 """
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from gptjax.config import ConfigError
+from gptjax.user_code import called, is_named, named_function
 
 NAMES = ("cosine", "wsd", "linear", "constant", "inverse_sqrt")
 
 Schedule = Callable[[jax.typing.ArrayLike], jax.Array]
+
+
+@dataclasses.dataclass(frozen=True)
+class Span:
+    """What a schedule of one's own may ask of the run: numbers of updates, and schedule.final_fraction."""
+
+    warmup: int
+    decay: int
+    total_steps: int
+    final_fraction: float
 
 
 def make_schedule(config_schedule, peak: float, total_steps: int, steps_of: Callable[[str], int]) -> Schedule:
@@ -35,18 +53,20 @@ def make_schedule(config_schedule, peak: float, total_steps: int, steps_of: Call
     Raises ConfigError for an unknown shape, or where warm-up and decay do not fit into the run.
     """
     name, final_fraction = config_schedule.name, float(config_schedule.final_fraction)
-    if name not in NAMES:
+    if name not in NAMES and not is_named(name):
         raise ConfigError(f"schedule.name = {name!r}: expected one of {', '.join(NAMES)}")
     if not 0.0 <= final_fraction <= 1.0:
         raise ConfigError(f"schedule.final_fraction = {final_fraction}: must be in [0, 1]")
     warmup = steps_of(config_schedule.warmup)
-    decay = steps_of(config_schedule.decay) if name == "wsd" else 0
+    decay = steps_of(config_schedule.decay) if name == "wsd" or is_named(name) else 0
     if warmup < 0 or decay < 0 or warmup + decay > total_steps:
         parts = f"schedule.warmup = {config_schedule.warmup!r} ({warmup} steps)"
         if name == "wsd":
             parts += f" and schedule.decay = {config_schedule.decay!r} ({decay} steps)"
         raise ConfigError(f"{parts}: must fit into the run's {total_steps} steps (training.duration)")
 
+    if is_named(name):
+        return _own_schedule(name, peak, Span(warmup, decay, total_steps, final_fraction))
     decay_start = total_steps - decay if name == "wsd" else warmup
     peak_rate = jnp.float32(peak)
     floor = jnp.float32(peak * final_fraction)
@@ -64,4 +84,26 @@ def make_schedule(config_schedule, peak: float, total_steps: int, steps_of: Call
             after_warmup = height * peak_rate + (1.0 - height) * floor
         return jnp.where(update < warmup, peak_rate * (update / max(warmup, 1)), after_warmup).astype(jnp.float32)
 
+    return schedule
+
+
+def _own_schedule(name: str, peak: float, span: Span) -> Schedule:
+    """The schedule that a function of the user's makes; tried at both ends of the run and of its parts.
+
+    Raises:
+      ConfigError: there is no such function, it fails, or a rate that it gives is no rate.
+    """
+    function = named_function("schedule.name", name, takes=2)
+
+    def schedule(step: jax.typing.ArrayLike) -> jax.Array:
+        update = jnp.asarray(step, jnp.int32).astype(jnp.float32) + 1.0
+        return (jnp.float32(peak) * function(update, span)).astype(jnp.float32)
+
+    steps = {0, span.warmup, span.total_steps // 2, span.total_steps - span.decay, span.total_steps - 1}
+    for step in sorted(min(step, span.total_steps - 1) for step in steps):
+        rate = called("schedule.name", name, lambda step=step: np.asarray(jax.jit(schedule)(step)))
+        if rate.shape or not np.isfinite(rate) or rate < 0:
+            raise ConfigError(
+                f"schedule.name = {name!r}: a rate is one finite number, not negative; update {step + 1} has {rate}"
+            )
     return schedule

@@ -23,7 +23,7 @@ def default() -> ConfigDict:
             languages=(),  # the only ones that stay, as ISO 639-1 codes; none: all
             language_confidence=0.65,  # with which they must be told (FineWeb's)
             personal=(),  # what is masked, of: email, ip, phone, iban, card, secret
-            recipes=dict(rules.RECIPES),  # rules or groups of rules for sources of each recipe, in their order
+            recipes=dict(rules.RECIPES),  # for sources of each: rules, groups of rules, own ones (rules.py), in order
             **rules.default_thresholds(),  # the last value that is fine
         )
     )

@@ -1,21 +1,31 @@
 """Named rules, each a figure of a document and a published threshold; recipes are the rules of a kind of source.
 
 A rule's name is that of its threshold in a config and of the reason in a verdict: gopher_quality.min_words.
+
+A rule of one's own stands in a recipe as 'my_ideas:shouts', a function of my_ideas.py in the current folder or of any
+module that is installed. It is given a document's text, cleaned, and says whether the document is to be left out:
+
+    def shouts(text): return text.isupper()
 """
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
+import xxhash
 
 from gptjax.config import ConfigError, suggestion
 from gptjax.corpus.cleaning.statistics import DUPLICATE
+from gptjax.user_code import called, is_named, named_function
 
 EMPTY = "empty"  # nothing is left of it
 OTHER_LANGUAGE = "other language"
+RECIPES_FIELD = "cleaning.recipes"
 
 
 @dataclass(frozen=True)
@@ -43,6 +53,53 @@ class Rule:
         if self.language:
             out = out & np.isin(columns["language"], ("", self.language))
         return out
+
+
+@dataclass(frozen=True)
+class OwnRule:
+    """A rule that a function of the user's makes: 'module:function', str → bool.
+
+    Attributes:
+      function: its name, which is the rule's; source: a hash of the file that it stands in, so that verdicts of another
+        version of it are not taken for its own.
+    """
+
+    function: str
+    source: str
+
+    column = "text"
+
+    def __str__(self) -> str:
+        return self.function
+
+    def objects(self, columns: Mapping[str, np.ndarray]) -> np.ndarray:
+        """bool [documents].
+
+        Raises:
+          ConfigError: there is no such function, it fails, or returns something else than a bool.
+        """
+        judge = named_function(RECIPES_FIELD, self.function, takes=1)
+        verdicts = called(RECIPES_FIELD, self.function, lambda: [judge(text) for text in columns["text"]])
+        if odd := [verdict for verdict in verdicts if not isinstance(verdict, bool | np.bool_)]:
+            raise ConfigError(f"{RECIPES_FIELD} = {self.function!r}: must return True or False, not {odd[0]!r}")
+        return np.array(verdicts, bool)
+
+
+def own_rule(name: str) -> OwnRule:
+    """The rule 'module:function', tried on two texts.
+
+    Raises:
+      ConfigError: as `OwnRule.objects`.
+    """
+    function = named_function(RECIPES_FIELD, name, takes=1)
+    rule = OwnRule(name, xxhash.xxh64(Path(inspect.getfile(function)).read_bytes()).hexdigest())
+    rule.objects({"text": np.array(["", "A document of two words, or of more.\n"], object)})
+    return rule
+
+
+def rule_of(fields: Mapping[str, Any]) -> Rule | OwnRule:
+    """The rule whose `vars` these are."""
+    return OwnRule(**fields) if "function" in fields else Rule(**fields)
 
 
 def _group(group: str, *rules: tuple) -> tuple[Rule, ...]:
@@ -132,15 +189,18 @@ def default_thresholds() -> dict[str, dict[str, float]]:
     return {group: {rule.name: rule.threshold for rule in rules} for group, rules in GROUPS.items()}
 
 
-def chosen(names: Iterable[str], thresholds: Mapping[str, Any]) -> list[Rule]:
+def chosen(names: Iterable[str], thresholds: Mapping[str, Any]) -> list[Rule | OwnRule]:
     """The rules of a recipe, with thresholds by group and name.
 
     Raises:
       ConfigError: there is no rule and no group of such a name.
     """
     every = {str(rule): rule for rules in GROUPS.values() for rule in rules}
-    found = []
+    found: list[Rule | OwnRule] = []
     for name in names:
+        if is_named(name):
+            found.append(own_rule(name))
+            continue
         if name not in GROUPS and name not in every:
             known = [*GROUPS, *every]
             raise ConfigError(f"{name!r}: there is no such rule or group of rules{suggestion(name, known)}")
@@ -151,12 +211,15 @@ def chosen(names: Iterable[str], thresholds: Mapping[str, Any]) -> list[Rule]:
 
 
 def decide(
-    columns: Mapping[str, np.ndarray], rules: Sequence[Rule], languages: Sequence[str] = (), confidence: float = 0.0
+    columns: Mapping[str, np.ndarray],
+    rules: Sequence[Rule | OwnRule],
+    languages: Sequence[str] = (),
+    confidence: float = 0.0,
 ) -> dict[str, np.ndarray]:
     """Which documents each rule objects to: reason → bool [documents], in the order in which the rules are asked.
 
     Args:
-      columns: of statistics.py, and language, language_confidence.
+      columns: of statistics.py, and language, language_confidence; text where a rule of one's own asks for it.
       languages: the only ones that may stay, where they are told with this confidence; none: all.
     """
     objections = {EMPTY: columns["characters"] == 0}

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow.parquet as pq
 
-from gptjax.corpus.cleaning.rules import Rule, decide, first_objections
+from gptjax.corpus.cleaning.rules import OwnRule, decide, first_objections, rule_of
 from gptjax.corpus.engine import Task
 from gptjax.corpus.stages.verdicts import write_verdicts
 
@@ -20,16 +20,20 @@ KEPT = "kept"  # the reason of examples of what stays
 def select(task: Task, folder: Path) -> dict:
     """Writes verdicts.parquet.
 
-    inputs: documents, statistics (files of clean.py), rules: fields of Rule each; languages: the only ones that may
-    stay, if any, told with `confidence`. options: none.
+    inputs: documents, statistics (files of clean.py), rules: fields of a rule each (cleaning/rules.py); languages: the
+    only ones that may stay, if any, told with `confidence`. options: none.
 
     Reports documents and bytes; reasons: reason → [documents that it is the first against, documents that it is
     against]; examples: reason, or KEPT → some documents' id, uri and first characters.
     """
-    rules = [Rule(**fields) for fields in task.inputs["rules"]]
-    wanted = {"id", "bytes", "characters", "language", "language_confidence", *(rule.column for rule in rules)}
+    rules = [rule_of(fields) for fields in task.inputs["rules"]]
+    asked = {rule.column for rule in rules}
+    wanted = {"id", "bytes", "characters", "language", "language_confidence"} | asked - {OwnRule.column}
     table = pq.read_table(task.path(task.inputs["statistics"]), columns=sorted(wanted))
     columns = {name: table[name].to_numpy() for name in wanted}
+    if OwnRule.column in asked:
+        texts = pq.read_table(task.path(task.inputs["documents"]), columns=[OwnRule.column])
+        columns[OwnRule.column] = texts[OwnRule.column].to_numpy()
     objections = decide(columns, rules, task.inputs["languages"], task.inputs["confidence"])
     reasons = first_objections(objections)
     out = np.flatnonzero(reasons != "")

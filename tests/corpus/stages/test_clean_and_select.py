@@ -13,6 +13,7 @@ from gptjax.corpus.cleaning.rules import Rule
 from gptjax.corpus.config import default, source, validate
 from gptjax.corpus.documents import Document, DocumentWriter, rows_of
 from gptjax.corpus.engine import Stage, run_stage
+from gptjax.corpus.engine.local import LocalProcesses
 from gptjax.corpus.files import file_entry
 from gptjax.corpus.listing import list_sources
 from gptjax.corpus.pipeline import Pipeline
@@ -270,3 +271,19 @@ def test_a_source_without_pieces_left_is_fine(folder, tmp_path):
     settings = made(folder)
     Pipeline(settings, list_sources(settings.sources, 20_000), tmp_path / "out", Here(), watch).clean([])
     assert not (tmp_path / "out").exists()
+
+
+def test_a_rule_of_ones_own_leaves_documents_out_in_other_processes(tmp_path, monkeypatch):
+    (tmp_path / "my_rules.py").write_text("def shouts(text): return text.isupper()\n")
+    monkeypatch.chdir(tmp_path)
+    asked = default().cleaning
+    asked.recipes.text = ("my_rules:shouts",)
+    told = cleaning.verdict(asked, source(name="a", kind="text", path="x", recipe="text"))
+    work = tmp_path / "work"
+    result, *_ = cleaned(work, ["LOUD WORDS", "calm words", "LOUD again"])
+    inputs = {name: result["files"][f"{name}.parquet"] for name in ("documents", "statistics")} | told
+    with LocalProcesses(1) as processes:
+        (judged,) = run_stage(Stage("select", select, options={}), [inputs], work, processes)
+    assert judged["report"]["reasons"]["my_rules:shouts"] == [1, 1]
+    (tmp_path / "my_rules.py").write_text("def shouts(text): return len(text) > 3\n")
+    assert cleaning.verdict(asked, source(name="a", kind="text", path="x", recipe="text")) != told  # judged anew
