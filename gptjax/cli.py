@@ -15,6 +15,7 @@ from typing import Any
 from absl import app, flags, logging
 from ml_collections import ConfigDict, config_flags
 
+from gptjax.command_help import command_help, config_help
 from gptjax.config import ConfigError, RunError, default, flatten, suggestion
 from gptjax.terminal import ConsoleGone, settle_streams, visible
 from gptjax.user_code import load_config
@@ -176,9 +177,15 @@ def _show_logs_safely() -> None:
 
 
 def _parse_flags(argv: list[str]) -> list[str]:
-    if {"--help", "-h", "-help"} & set(argv[1:]):  # absl's own would exit with 1
-        app.usage(shorthelp=True, writeto_stdout=True)
-        sys.exit(0)
+    asked = [argument.lstrip("-").partition("=") for argument in argv[1:] if argument.startswith("-")]
+    fields = flags.FLAGS["config"].parser.fields if "config" in flags.FLAGS else None
+    for name, _, value in asked:
+        if name in ("help", "h", "helpshort", "helpfull"):
+            print(command_help(fields))
+            sys.exit(0)
+        if name == "help_config" and fields:
+            print(config_help(fields, value))
+            sys.exit(0)
     try:
         _check_overrides(argv[1:])
         rest = flags.FLAGS(argv)
@@ -217,9 +224,7 @@ def _check_overrides(arguments: list[str]) -> None:
     known = flatten(flags.FLAGS["config"].parser.fields()) if overrides and "config" in flags.FLAGS else {}
     for field in overrides:
         if field not in known:
-            raise ConfigError(
-                f"--config.{field}: unknown field{suggestion(field, known)} (default() in config.py has all)"
-            )
+            raise ConfigError(f"--config.{field}: unknown field{suggestion(field, known)} (--help_config lists all)")
     if overrides and "config" not in names:
         raise ConfigError(f"--config.{overrides[0]} overrides a field of a config, but --config=FILE.py is missing")
 

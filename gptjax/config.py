@@ -33,37 +33,37 @@ class RunError(RuntimeError):
 def default() -> ConfigDict:
     """Every field there is, with values that train a small model well on a laptop."""
     config = ConfigDict()
-    config.seed = 0
+    config.seed = 0  # of parameters, dropout and the order of the data
 
     config.model = ConfigDict(
         dict(
             vocab_size=0,  # 0: the tokenizer's
-            num_layers=6,
-            width=384,  # D
-            num_heads=6,  # N
+            num_layers=6,  # L
+            width=384,  # D, of the residual stream
+            num_heads=6,  # N, of attention
             num_kv_heads=0,  # K; 0: num_heads (multi-head), 1: multi-query, between: grouped-query
             head_width=0,  # H; 0: width / num_heads
             feedforward="swiglu",  # swiglu | geglu | gelu | relu2 | module:function (model/feedforward.py)
             feedforward_width=0,  # F; 0: 4 D, or 8/3 D rounded up to a multiple of 64 where gated
             norm="rmsnorm",  # rmsnorm | layernorm
-            norm_epsilon=1e-5,
+            norm_epsilon=1e-5,  # added to the variance
             position="rope",  # rope | learned | sinusoidal | none
             max_positions=0,  # longest context; 0: data.sequence_length
-            rope_theta=10_000.0,
+            rope_theta=10_000.0,  # base of the wavelengths
             rope_scaling="none",  # none | linear | llama3
-            rope_factor=1.0,
-            rope_low_frequency_factor=1.0,
-            rope_high_frequency_factor=4.0,
-            rope_original_positions=8192,
-            qk_norm=False,
+            rope_factor=1.0,  # how many times the original context is stretched
+            rope_low_frequency_factor=1.0,  # llama3: wavelengths beyond the original context / this are stretched
+            rope_high_frequency_factor=4.0,  # llama3: those below the original context / this are left alone
+            rope_original_positions=8192,  # llama3: the context before it was stretched
+            qk_norm=False,  # queries and keys are normalized, each head alone
             window=0,  # keys that a sliding-window layer sees, itself included
             window_pattern="L",  # repeated over the layers: S sliding window, L whole context
             bias="none",  # none | qkv | all (projections and norms)
-            tied_embeddings=True,
-            logit_softcap=0.0,  # 0: off
-            dropout=0.0,
+            tied_embeddings=True,  # the head is the embedding
+            logit_softcap=0.0,  # logits are squashed smoothly into ± this; 0: off
+            dropout=0.0,  # share of the residual branches and embeddings zeroed while training
             initialization="residual_scaled",  # normal | residual_scaled | zero (output projections)
-            initialization_std=0.02,
+            initialization_std=0.02,  # standard deviation of the weights
             dtype="auto",  # compute dtype: auto | float32 | bfloat16 (parameters are float32)
             layers="auto",  # auto | scan | unroll
             remat="none",  # none | dots | full
@@ -75,7 +75,7 @@ def default() -> ConfigDict:
     config.data = ConfigDict(
         dict(
             path="",  # prepared folder(s): "data/books" or "data/web=0.7,data/code=0.3"
-            sequence_length=256,  # T
+            sequence_length=256,  # T, tokens in a row of a batch
             windows="contiguous",  # contiguous: documents run on | packed: whole documents, which do not see each other
             workers=0,  # loader processes; the stream is the same for any number
             prefetch=2,  # batches put on the device ahead
@@ -86,11 +86,11 @@ def default() -> ConfigDict:
     config.optimizer = ConfigDict(
         dict(
             name="adamw",  # adamw | muon | lion | adafactor | sgd | module:function (training/optimizer.py)
-            learning_rate=1e-3,
+            learning_rate=1e-3,  # at the peak of the schedule
             weight_decay=0.1,  # on matrices; norms and biases are not decayed
-            beta1=0.9,
-            beta2=0.95,
-            epsilon=1e-8,
+            beta1=0.9,  # of the first moment: adamw, lion
+            beta2=0.95,  # of the second moment: adamw; lion: of its momentum
+            epsilon=1e-8,  # adamw: added to the root of the second moment
             momentum=0.95,  # muon and sgd
             muon_learning_rate=0.02,  # for the matrices that Muon takes; the rest use learning_rate (AdamW)
             gradient_clip=1.0,  # global norm; 0: off
@@ -111,11 +111,11 @@ def default() -> ConfigDict:
     config.training = ConfigDict(
         dict(
             duration="2000 steps",  # "N steps", "300M tokens" or "2 epochs"
-            batch_size=32,  # sequences an optimizer step, over all devices
-            gradient_accumulation_steps=1,
+            batch_size=32,  # sequences per optimizer step, over all devices
+            gradient_accumulation_steps=1,  # micro-batches that a batch is computed in, one after the other
             loss_chunk=0,  # tokens whose logits exist at once on a device; 0: all
-            z_loss=0.0,
-            ema_decay=0.0,  # 0: off
+            z_loss=0.0,  # weight of the squared log of the softmax denominator; 0: off
+            ema_decay=0.0,  # of a moving average of the parameters, then used to evaluate and sample; 0: off
             on_nonfinite="stop",  # stop | skip (the update is dropped)
             outlier_zscore=0.0,  # drop updates whose loss or gradient norm is this far out; 0: off
             init_from="",  # another run's workdir: start from its newest parameters (their moving average, if kept)
@@ -123,12 +123,18 @@ def default() -> ConfigDict:
         )
     )
 
-    config.mesh = ConfigDict(dict(data=-1, fsdp=1, tensor=1))  # -1: all devices that are left
+    config.mesh = ConfigDict(
+        dict(
+            data=-1,  # devices that a batch is divided over; -1: all that are left
+            fsdp=1,  # likewise, and parameters and optimizer state are divided, too
+            tensor=1,  # devices that share heads and feed-forward columns
+        )
+    )
 
     config.checkpoint = ConfigDict(
         dict(
-            every="500 steps",
-            keep_latest=2,
+            every="500 steps",  # steps, tokens, epochs or per cent of the run between two saves
+            keep_latest=2,  # newest checkpoints that stay
             keep_best=1,  # by validation loss
             keep_every="",  # "10000 steps": never delete these
         )
@@ -139,8 +145,8 @@ def default() -> ConfigDict:
             every="250 steps",  # "": never
             batches=20,  # 0: the whole validation split
             sample_every="",  # "500 steps": a sample of the model into samples/
-            sample_prompt="\n",
-            sample_tokens=128,
+            sample_prompt="\n",  # what samples continue; "": a document from its beginning
+            sample_tokens=128,  # at most so many new ones
         )
     )
 
@@ -248,6 +254,26 @@ _AT_MOST = {"model.num_layers": 10_000, "data.workers": 1024, "data.prefetch": 1
 _FRACTION_BELOW_ONE = "model.dropout optimizer.beta1 optimizer.beta2 optimizer.momentum training.ema_decay".split()
 
 
+def allowed(field: str) -> str:
+    """What a field may be beyond its type, in a few words; '' where there is nothing to say."""
+    if field in _CHOICES:
+        return " | ".join(_CHOICES[field])
+    return ", ".join(
+        text.replace("must be ", "").replace("must not be", "not") for fields, _, text in _LIMITS if field in fields
+    )
+
+
+_LIMITS = (
+    (_AT_LEAST_ONE, lambda v: v >= 1, "must be at least 1"),
+    (_NOT_NEGATIVE, lambda v: v >= 0, "must not be negative"),
+    (_POSITIVE, lambda v: v > 0, "must be positive"),
+    (_FRACTION_BELOW_ONE, lambda v: 0 <= v < 1, "must be in [0, 1)"),
+    (["schedule.final_fraction"], lambda v: 0 <= v <= 1, "must be in [0, 1]"),
+    (["seed"], lambda v: v < 2**32, "must be below 2^32"),  # JAX's keys hold no more
+    *(([field], most.__ge__, f"must be at most {most:,}") for field, most in _AT_MOST.items()),
+)
+
+
 def get(config: Any, field: str) -> Any:
     """The value of a dotted field: `get(config, 'model.width')`."""
     return functools.reduce(lambda section, name: section[name], field.split("."), config)
@@ -326,19 +352,10 @@ def validate(config: Any) -> None:
                 f"{field} = {get(config, field)!r}: expected one of {', '.join(allowed)}"
                 f"{suggestion(str(get(config, field)), allowed)}"
             )
-    limits = (
-        (_AT_LEAST_ONE, lambda v: v >= 1, "must be at least 1"),
-        (_NOT_NEGATIVE, lambda v: v >= 0, "must not be negative"),
-        (_POSITIVE, lambda v: v > 0, "must be positive"),
-        (_FRACTION_BELOW_ONE, lambda v: 0 <= v < 1, "must be in [0, 1)"),
-        (["schedule.final_fraction"], lambda v: 0 <= v <= 1, "must be in [0, 1]"),
-        (["seed"], lambda v: v < 2**32, "must be below 2^32"),  # JAX's keys hold no more
-        *(([field], most.__ge__, f"must be at most {most:,}") for field, most in _AT_MOST.items()),
-    )
-    for fields, holds, allowed in limits:
+    for fields, holds, wanted in _LIMITS:
         for field in fields:
             if not holds(_in_float32(get(config, field))):
-                raise ConfigError(f"{field} = {get(config, field)}: {allowed}")
+                raise ConfigError(f"{field} = {get(config, field)}: {wanted}")
     for field, value in flatten(config).items():
         if type(value) is int and value >= 2**31 and field != "seed":  # the integers of arrays, shapes and steps
             raise ConfigError(f"{field} = {value}: must be below 2^31")

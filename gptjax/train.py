@@ -3,8 +3,8 @@
 A run is a directory. The same command again goes on where the last one stopped, however that was: data, dropout and
 schedule are functions of the step, which is in the checkpoint. SIGTERM and Ctrl-C save first and exit cleanly.
 
-Every field of a config, with its default and meaning, is in gptjax/config.py; the settings in force are printed at the
-start and saved as config.json.
+--help_config lists every field of a config with its default, its meaning and what is allowed. The settings in force are
+printed at the start and saved as config.json.
 """
 
 from __future__ import annotations

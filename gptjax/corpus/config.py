@@ -142,6 +142,12 @@ _AT_LEAST_ONE = (
 _POSITIVE = ("max_document_megabytes", "tokenizer.sample_megabytes")
 
 
+def allowed(field: str) -> str:
+    """What a field may be beyond its type, in a few words; '' where its comment says all."""
+    limits = ((_AT_LEAST_ONE, "at least 1"), (_POSITIVE, "positive"))
+    return " | ".join(_CHOICES.get(field, ())) or ", ".join(text for fields, text in limits if field in fields)
+
+
 def validate(config: Any) -> None:
     """Checks all that can be known without reading a source.
 

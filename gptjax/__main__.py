@@ -1,0 +1,68 @@
+"""The commands of gptjax: gptjax COMMAND [--flag=value …], or python -m gptjax.COMMAND …"""
+
+from __future__ import annotations
+
+import importlib.metadata
+import platform
+import runpy
+import sys
+
+from gptjax.config import suggestion
+
+COMMANDS = {
+    "prepare": "text, web, code, books or papers → tokens to train on (and 'prepare trace': where a row was read)",
+    "train": "trains a model, and goes on after any stop",
+    "sample": "text from a trained model",
+    "compare": "several runs side by side: table, plot, and what differs in their configs",
+    "sweep": "trains many runs, and says which settings were best",
+}
+
+
+def main() -> int:
+    """Starts a command as `python -m gptjax.COMMAND` does, so that processes it starts find their main module."""
+    arguments = sys.argv[1:]
+    if not arguments or arguments[0] in ("help", "--help", "-h", "-help"):
+        print(overview())
+        return 0
+    name = arguments[0]
+    if name in ("--version", "-V", "version"):
+        print(version())
+        return 0
+    if name not in COMMANDS:
+        print(f"error: {name!r} is no command{suggestion(name, COMMANDS)} (gptjax --help lists them)", file=sys.stderr)
+        return 2
+    sys.argv = [name, *arguments[1:]]
+    runpy.run_module(f"gptjax.{name}", run_name="__main__", alter_sys=True)
+    return 0
+
+
+def overview() -> str:
+    width = max(map(len, COMMANDS))
+    lines = [f"  {name:<{width}}  {what}" for name, what in COMMANDS.items()]
+    return "\n".join(
+        [
+            "A GPT-style language model from scratch on JAX: raw text in, a trained, evaluated, sampled model out.",
+            "",
+            "gptjax COMMAND [--flag=value …]; each command has --help, and those with --config also --help_config.",
+            "",
+            *lines,
+        ]
+    )
+
+
+def version() -> str:
+    """Of gptjax, and of what decides its numbers."""
+    packages = ("gptjax", "jax", "flax", "optax")
+    found = [f"{package} {_version_of(package)}" for package in packages]
+    return ", ".join([*found, f"Python {platform.python_version()}"])
+
+
+def _version_of(package: str) -> str:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return "(run from its sources)"
+
+
+if __name__ == "__main__":
+    sys.exit(main())

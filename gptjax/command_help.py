@@ -1,0 +1,87 @@
+"""--help of a command: its story, then its flags; and --help_config: every field of its config."""
+
+from __future__ import annotations
+
+import inspect
+import re
+import shutil
+import sys
+import textwrap
+from collections.abc import Callable, Iterator
+
+from absl import flags
+from ml_collections import ConfigDict
+
+from gptjax.fields import Field, described
+
+NARROWEST, WIDEST = 40, 120
+
+
+def command_help(fields: Callable[[], ConfigDict] | None) -> str:
+    """fields: makes a config with every field that --config.FIELD=VALUE may name; None for a command without."""
+    main = sys.modules["__main__"]
+    parts = [inspect.cleandoc(main.__doc__ or ""), "", "Flags:", *map(_flag, _flags_of(main))]
+    if fields is not None:
+        parts.append(
+            _item(
+                "--help_config", "Lists every field that --config.FIELD=VALUE sets; --help_config=NAME, of one section."
+            )
+        )
+    return "\n".join(parts)
+
+
+def _flags_of(main: object) -> list[flags.Flag]:
+    """The flags that the main module holds: its most wanted ones, then in the order of their definition."""
+    names = [value.name for value in vars(main).values() if isinstance(value, flags.FlagHolder)]
+    first = ("input", "output", "config") if "output" in names else ("workdir", "config")
+    ordered = [name for name in first if name in names] + [name for name in names if name not in first]
+    return [flags.FLAGS[name] for name in ordered]
+
+
+def _flag(flag: flags.Flag) -> str:
+    head = f"--[no]{flag.name}" if flag.boolean else f"--{flag.name}=…"
+    # absl adds to the text what is said here already
+    text = re.sub(r"^<[^>]*>: |;\s+repeat this option.*$", "", flag.help or "", flags=re.DOTALL)
+    if isinstance(flag, flags.EnumFlag):
+        text = f"{' | '.join(flag.parser.enum_values)}. {text}"
+    if flag.boolean:
+        text += " Default: on." if flag.default else ""
+    elif flag.default not in (None, "", []):
+        text += f" Default: {flag.default}."
+    return _item(head, text)
+
+
+def config_help(fields: Callable[[], ConfigDict], section: str = "") -> str:
+    """Every field, or those of one section or of one name, by section: default, meaning, what is allowed."""
+    chosen = [field for field in described(fields) if _is_in(field.name, section)]
+    if not chosen:
+        sections = sorted({field.name.partition(".")[0] for field in described(fields)})
+        return f"no field is called {section!r}; there are {', '.join(sections)}"
+    lines, before = [], None
+    for field in chosen:
+        of = field.name.rpartition(".")[0]
+        if of != before and before is not None:
+            lines.append("")
+        before = of
+        lines.append(_item(f"--config.{field.name}={field.default!r}", _meaning(field)))
+    return "\n".join(lines)
+
+
+def _is_in(name: str, asked: str) -> bool:
+    return not asked or name == asked or name.startswith(f"{asked}.") or name.rpartition(".")[2] == asked
+
+
+def _meaning(field: Field) -> str:
+    if not field.allowed or field.allowed in field.meaning:
+        return field.meaning
+    return f"{field.meaning} ({field.allowed})" if field.meaning else field.allowed
+
+
+def _item(head: str, text: str) -> str:
+    width = max(NARROWEST, min(WIDEST, shutil.get_terminal_size((100, 24)).columns))
+    return "\n".join(_lines(head, text, width))
+
+
+def _lines(head: str, text: str, width: int, indent: int = 6) -> Iterator[str]:
+    yield f"  {head}"
+    yield from textwrap.wrap(text, width, initial_indent=" " * indent, subsequent_indent=" " * indent)

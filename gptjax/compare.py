@@ -1,0 +1,51 @@
+"""Runs side by side: python -m gptjax.compare RUN RUN … [--plot=compared.png]
+
+  python -m gptjax.compare runs/first runs/second               a table, and what differs in their configs
+  python -m gptjax.compare runs/widths/*/ --plot=widths.png     every run of a sweep, with a plot
+  python -m gptjax.compare runs/a runs/b --x=tokens --metric=train/loss
+
+Runs may be unfinished, of other data, or of other code. Only equal evaluations are comparable: where runs were
+evaluated on other text, or on more or less of it, the table says so.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import jax
+from absl import flags
+
+from gptjax import cli
+from gptjax.config import ConfigError
+from gptjax.terminal import Console
+from gptjax.training import comparison
+from gptjax.training.console import LOG_WIDTH
+
+PLOT = flags.DEFINE_string("plot", None, "Draw the metric of every run into this PNG file.")
+METRIC = flags.DEFINE_string("metric", "validation/loss", "What is drawn, by its name in metrics.jsonl.")
+X = flags.DEFINE_enum("x", "step", ["step", "tokens"], "The horizontal axis.")
+
+
+def main(argv: list[str]) -> None:
+    jax.config.update("jax_platforms", "cpu")  # nothing is computed
+    folders = list(dict.fromkeys(Path(folder) for folder in argv[1:]))
+    if not folders:
+        raise ConfigError("a run's folder is missing: python -m gptjax.compare RUN RUN … (see --help)")
+    runs = comparison.read_runs(folders)
+    console = Console()
+    console = console if console.is_terminal else Console(width=LOG_WIDTH)
+    console.print(comparison.table(runs))
+    for note in comparison.unlike_evaluations(runs):
+        console.print(note, soft_wrap=True)
+    if differences := comparison.differences(runs):
+        console.print()
+        console.print(comparison.differences_table(runs, differences))
+    elif len(runs) > 1:
+        console.print("their configs do not differ")
+    if PLOT.value:
+        path = comparison.plot(runs, Path(PLOT.value), METRIC.value, X.value)
+        console.print(f"plot: {path}", soft_wrap=True)
+
+
+if __name__ == "__main__":
+    cli.run(main, arguments=10_000)

@@ -1,0 +1,200 @@
+"""Runs side by side, read from their folders: figures, what they were evaluated on, and where their configs differ."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import math
+import os
+import statistics
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+from ml_collections import ConfigDict, FrozenConfigDict
+from rich.table import Table
+
+from gptjax.config import ConfigError, Units, flatten, from_json, validate
+from gptjax.corpus import tokenizer as tokenizers
+from gptjax.folders import is_held
+from gptjax.model.decoder import init_params
+from gptjax.model.resolve import resolve_model
+from gptjax.training.console import count_text
+from gptjax.training.metrics import count_parameters
+from gptjax.training.writers import FILE_NAME, read_metrics
+
+LOSS, BITS, TOKENS, SET = "validation/loss", "validation/bits_per_byte", "validation/tokens", "validation/set"
+UNLIKE = "≠"
+# What decides which windows are scored, and from which context; and which fields say nothing of a run's result.
+EVALUATION = ("data.path", "data.sequence_length", "data.windows")
+SHOWN_ONLY = ("logging.", "checkpoint.", "evaluation.sample_")
+
+
+@dataclasses.dataclass(frozen=True)
+class Run:
+    """A run's folder as it is now. name: the path without what all of them have in common."""
+
+    folder: Path
+    name: str
+    config: FrozenConfigDict
+    rows: list[dict[str, Any]]
+
+    def last(self, metric: str) -> Any:
+        """The last value of a metric, or None."""
+        return next((row[metric] for row in reversed(self.rows) if row.get(metric) is not None), None)
+
+    def best(self, metric: str) -> float | None:
+        values = [row[metric] for row in self.rows if row.get(metric) is not None]
+        return min((value for value in values if math.isfinite(value)), default=None)
+
+    @property
+    def step(self) -> int:
+        return max((row["step"] for row in self.rows), default=0)
+
+    @functools.cached_property
+    def total_steps(self) -> int | None:
+        """None where it depends on data that need not be here: a duration in epochs."""
+        training = self.config.training
+        units = Units(training.batch_size * self.config.data.sequence_length)
+        try:
+            return units.steps(training.duration, "training.duration")
+        except ConfigError:
+            return None
+
+    @functools.cached_property
+    def num_parameters(self) -> int:
+        model, length = ConfigDict(self.config.model), self.config.data.sequence_length
+        model.update(attention="auto", dtype="auto", layers="auto")  # it may have been trained elsewhere
+        model = resolve_model(model, platform="cpu", vocab_size=max(model.vocab_size, 1), sequence_length=length)
+        return count_parameters(jax.eval_shape(functools.partial(init_params, model), jax.random.key(0))).total
+
+    @functools.cached_property
+    def tokenizer_hash(self) -> str:
+        try:
+            return tokenizers.load(self.folder).hash
+        except ConfigError:
+            return ""
+
+    @functools.cached_property
+    def evaluated_on(self) -> dict[str, Any]:
+        """What its validation loss is of; equal losses mean equal models only where this is equal."""
+        of_config = {} if self.last(SET) else {field: flatten(self.config)[field] for field in EVALUATION}
+        scored = {"the set of windows": self.last(SET), "tokens scored": self.last(TOKENS)}
+        return {**of_config, **scored, "the tokenizer": self.tokenizer_hash}
+
+
+def read_runs(folders: Sequence[Path]) -> list[Run]:
+    """The runs in some folders; a folder that holds runs, as a sweep's does, stands for all of them.
+
+    Raises:
+      ConfigError: a folder is no run's and holds none, or its config cannot be read.
+    """
+    found: list[Path] = []
+    for folder in folders:
+        inner = (
+            [folder] if (folder / "config.json").is_file() else sorted(p.parent for p in folder.glob("*/config.json"))
+        )
+        if not inner:
+            what = "is no run's folder, it has no config.json" if folder.is_dir() else "there is no such folder"
+            raise ConfigError(f"{folder}: {what} (python -m gptjax.train --workdir=… makes one)")
+        found += inner
+    absolute = [path.absolute() for path in found]
+    common = Path(os.path.commonpath([path.parent for path in absolute]))
+    return [_read(path, str(whole.relative_to(common))) for path, whole in zip(found, absolute)]
+
+
+def _read(folder: Path, name: str) -> Run:
+    path, metrics = folder / "config.json", folder / FILE_NAME
+    try:
+        config = from_json(path.read_text(encoding="utf-8"), str(path))
+        validate(config)
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"{path} is not a readable config: {error}") from None
+    except ConfigError as error:
+        raise ConfigError(f"{path}: {str(error).removeprefix(str(path)).lstrip(': ')}") from None
+    return Run(folder, name, config, read_metrics(metrics) if metrics.exists() else [])
+
+
+def table(runs: Sequence[Run]) -> Table:
+    """A row for each run; UNLIKE behind losses that are of other text than the first run's."""
+    made = Table(box=None, pad_edge=False)
+    made.add_column("run", overflow="fold")
+    heads = ("steps", "tokens", "parameters", LOSS.replace("/", " "), "best", "bits per byte", "tokens/s")
+    for head in heads:
+        made.add_column(head, justify="right", no_wrap=head in ("steps", "tokens", "tokens/s"))
+    for run in runs:
+        speeds = [row["tokens_per_second"] for row in run.rows if row.get("tokens_per_second") is not None]
+        mark = UNLIKE if run.evaluated_on != runs[0].evaluated_on else ""
+        steps = f"{run.step:,}" if run.total_steps in (None, run.step) else f"{run.step:,} of {run.total_steps:,}"
+        made.add_row(
+            run.name,
+            steps + (", running" if is_held(run.folder) else ""),
+            count_text(run.last("tokens")),
+            count_text(run.num_parameters),
+            _number(run.last(LOSS)) + mark,
+            _number(run.best(LOSS)) + mark,
+            _number(run.last(BITS)),
+            count_text(statistics.median(speeds)) if speeds else "–",
+        )
+    return made
+
+
+def _number(value: float | None) -> str:
+    return "–" if value is None else f"{value:.4f}"
+
+
+def unlike_evaluations(runs: Sequence[Run]) -> list[str]:
+    """Sentences on what the marked losses are of; none where all compare."""
+    there = runs[0].evaluated_on
+    notes = []
+    for run in runs[1:]:
+        here = run.evaluated_on
+        different = [name for name in {**there, **here} if there.get(name) != here.get(name)]
+        if different and run.last(LOSS) is not None:
+            notes.append(
+                f"{UNLIKE} {run.name}: its losses do not compare with {runs[0].name}'s, different are: "
+                f"{', '.join(different)}"
+            )
+    return notes
+
+
+def differences(runs: Sequence[Run]) -> dict[str, list[Any]]:
+    """Field of the config → its value in each run, wherever they are not all equal."""
+    flat = [flatten(run.config) for run in runs]
+    found = {field: [one[field] for one in flat] for field in flat[0] if not field.startswith(SHOWN_ONLY)}
+    return {field: values for field, values in found.items() if any(value != values[0] for value in values)}
+
+
+def differences_table(runs: Sequence[Run], differing: dict[str, list[Any]]) -> Table:
+    """A row for each run, or for each field where these are more."""
+    shown = {field: [_shown(value) for value in values] for field, values in differing.items()}
+    if len(shown) > len(runs):
+        heads, rows = ["field", *(run.name for run in runs)], [[field, *values] for field, values in shown.items()]
+    else:
+        heads = ["run", *shown]
+        rows = [[run.name, *values] for run, *values in zip(runs, *shown.values())]
+    made = Table(box=None, pad_edge=False)
+    for head in heads:
+        made.add_column(head, overflow="fold")
+    for row in rows:
+        made.add_row(*row)
+    return made
+
+
+def _shown(value: Any) -> str:
+    return f"{value:g}" if isinstance(value, float) else value if isinstance(value, str) and value else repr(value)
+
+
+def plot(runs: Sequence[Run], path: Path, metric: str, x: str) -> Path:
+    """Draws a metric of every run that has it.
+
+    Raises:
+      ConfigError: none has.
+    """
+    from gptjax.training.plots import compare_runs  # matplotlib is slow to import
+
+    if not any(run.last(metric) is not None and run.last(x) is not None for run in runs):
+        known = sorted({name for run in runs for row in run.rows for name in row} - {"step", SET})
+        raise ConfigError(f"--metric={metric}: no run has it by --x={x}; there are {', '.join(known) or 'none yet'}")
+    return compare_runs({run.name: [run.folder] for run in runs}, path, metric, x)

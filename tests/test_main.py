@@ -1,0 +1,57 @@
+"""gptjax COMMAND: what there is, how to ask for more, and a mistake in one sentence."""
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from gptjax.__main__ import COMMANDS
+
+PACKAGE = Path(__file__).parents[1] / "gptjax"
+
+
+def gptjax(*arguments):
+    return subprocess.run(
+        [sys.executable, "-m", "gptjax", *arguments],
+        cwd=PACKAGE.parent,
+        env=os.environ | {"JAX_PLATFORMS": "cpu", "COLUMNS": "100"},
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+
+
+def test_every_command_is_listed_and_no_other():
+    files = {path.stem for path in PACKAGE.glob("*.py") if "cli.run(main" in path.read_text()}
+    assert files == set(COMMANDS)
+    done = gptjax()
+    assert done.returncode == 0 and done.stdout == gptjax("--help").stdout
+    assert all(f"  {name} " in done.stdout and what in done.stdout for name, what in COMMANDS.items())
+
+
+def test_versions_and_mistakes():
+    assert re.match(r"gptjax \S+.*, jax \d+\.\d+.*, Python 3\.\d+", gptjax("--version").stdout)
+    done = gptjax("trian", "--workdir=w")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr == "error: 'trian' is no command; did you mean train? (gptjax --help lists them)\n"
+
+
+@pytest.mark.parametrize("name", sorted(COMMANDS))
+def test_each_command_tells_its_flags_with_the_run_first_and_no_path_of_this_machine(name):
+    done = gptjax(name, "--help")
+    assert done.returncode == 0, done.stderr
+    listed = re.findall(r"^  --(?:\[no\])?(\w+)", done.stdout.partition("Flags:")[2], re.MULTILINE)
+    first = {"prepare": ["input", "output", "config"], "compare": ["plot"]}.get(name, ["workdir"])
+    assert listed[: len(first)] == first and len(set(listed)) == len(listed) >= 3
+    assert str(PACKAGE.parent) not in done.stdout and sys.prefix not in done.stdout
+    assert max(map(len, done.stdout.partition("Flags:")[2].splitlines())) <= 100
+
+
+def test_a_command_behaves_as_its_module_does():
+    done = gptjax("train", "--config=configs/text_tiny.py", "--workdir=w", "--config.data.path=nowhere")
+    assert done.returncode == 2
+    assert done.stderr.startswith("error: --config.data.path='nowhere': no such folder ("), done.stderr
+    assert done.stderr.count("\n") == 1

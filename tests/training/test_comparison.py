@@ -1,0 +1,100 @@
+"""Runs side by side: their figures, their differences, and a mark where losses are of other text."""
+
+import pytest
+from rich.console import Console
+
+from gptjax.config import ConfigError, default, to_json
+from gptjax.folders import alone_in
+from gptjax.training import comparison
+from gptjax.training.writers import MetricsWriter
+
+
+@pytest.fixture
+def make_run(tmp_path):
+    def make(name, steps=20, losses=(3.0, 2.5, 2.75), **fields):
+        config = default().unlock()
+        config.model.update(num_layers=1, width=16, num_heads=2, vocab_size=32)
+        config.update_from_flattened_dict({field.replace("__", "."): value for field, value in fields.items()})
+        folder = tmp_path / name
+        with MetricsWriter(folder, tensorboard=False) as writer:
+            for step, loss in zip(range(steps // 2, steps + 1, max(steps // 4, 1)), losses):
+                scores = {"validation/loss": loss, "validation/bits_per_byte": loss / 2, "validation/tokens": 640}
+                writer.write(step, {"tokens": step * 1000, "tokens_per_second": 5e3, "train/loss": loss} | scores)
+        (folder / "config.json").write_text(to_json(config))
+        return folder
+
+    return make
+
+
+def shown(made, width=120):
+    console = Console(width=width)
+    with console.capture() as capture:
+        console.print(made)
+    return [line.split() for line in capture.get().splitlines()]
+
+
+def test_a_row_tells_how_far_a_run_is_and_how_good(make_run):
+    durations = {"a": "20 steps", "b": "1 epoch"}
+    runs = comparison.read_runs([make_run(name, training__duration=text) for name, text in durations.items()])
+    _, a, b = shown(comparison.table(runs))
+    parameters = 32 * 16 + 4 * 16 * 16 + 3 * 16 * 64 + 3 * 16
+    assert a == ["a", "20", "20k", f"{parameters / 1000:.3g}k", "2.7500", "2.5000", "1.3750", "5k"]
+    assert b[1] == "20"  # how long an epoch is, is not known without data
+
+
+def test_a_run_may_be_unfinished_at_work_or_without_any_figure(make_run):
+    begun = make_run("begun", losses=(), training__duration="40 steps")
+    half = make_run("half", training__duration="40 steps")
+    with alone_in(half, "--workdir"):
+        lines = shown(comparison.table(comparison.read_runs([begun, half])))
+    assert lines[1][:5] == ["begun", "0", "of", "40", "n/a"] and lines[2][:5] == ["half", "20", "of", "40,", "running"]
+
+
+def test_what_differs_is_shown_and_what_only_shows_is_not(make_run):
+    runs = comparison.read_runs([make_run("a"), make_run("b", optimizer__learning_rate=0.5, logging__every="1 step")])
+    assert comparison.differences(runs) == {"optimizer.learning_rate": [1e-3, 0.5]}
+    assert shown(comparison.differences_table(runs, comparison.differences(runs)))[1:] == [["a", "0.001"], ["b", "0.5"]]
+    assert comparison.unlike_evaluations(runs) == []
+    runs = comparison.read_runs([make_run("c", seed=1), make_run("d", seed=2, model__dropout=0.5, model__bias="all")])
+    lines = shown(comparison.differences_table(runs, comparison.differences(runs)))
+    assert lines[0] == ["field", "c", "d"] and len(lines) == 4  # more fields than runs
+
+
+@pytest.mark.parametrize("field, value", [("sequence_length", 8), ("windows", "packed"), ("path", "x")])
+def test_losses_of_other_text_are_marked(make_run, field, value):
+    runs = comparison.read_runs([make_run("a"), make_run("b", **{f"data__{field}": value}), make_run("c")])
+    rows = shown(comparison.table(runs))
+    assert [row[-4].endswith(comparison.UNLIKE) for row in rows[1:]] == [False, True, False]
+    (note,) = comparison.unlike_evaluations(runs)
+    assert note.startswith("≠ b: ") and f"data.{field}" in note
+
+
+def test_a_sweeps_folder_stands_for_its_runs(make_run, tmp_path):
+    make_run("sweep/lr=1")
+    make_run("sweep/lr=2")
+    runs = comparison.read_runs([tmp_path / "sweep", make_run("alone")])
+    assert [run.name for run in runs] == ["sweep/lr=1", "sweep/lr=2", "alone"]
+
+
+def test_the_plot_has_every_run_that_has_the_metric(make_run, tmp_path):
+    runs = comparison.read_runs([make_run("a"), make_run("b", losses=())])
+    for x in ("step", "tokens"):
+        path = comparison.plot(runs, tmp_path / f"{x}.png", "train/loss", x)
+        assert path.read_bytes().startswith(b"\x89PNG")
+    with pytest.raises(ConfigError, match=r"--metric=accuracy: no run has it by --x=step; there are .*validation/loss"):
+        comparison.plot(runs, tmp_path / "no.png", "accuracy", "step")
+
+
+def test_what_is_no_run_is_told_in_a_sentence(make_run, tmp_path):
+    broken = make_run("broken")
+    (broken / "config.json").write_bytes(b"\xff{")
+    (tmp_path / "empty").mkdir()
+    make_run("impossible", model__num_heads=0)
+    for folder, words in (
+        ("nowhere", "no such folder"),
+        ("empty", "no config.json"),
+        ("broken", "not a readable config"),
+        ("impossible", "model.num_heads = 0: must be at least 1"),
+    ):
+        with pytest.raises(ConfigError, match=rf"/{folder}.*{words}"):
+            comparison.read_runs([tmp_path / folder])
