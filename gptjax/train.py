@@ -378,7 +378,7 @@ def compile_step(trainer: Trainer, view: consoles.TrainingView) -> Callable:
     if analysis is not None:
         state, work = analysis.argument_size_in_bytes, analysis.temp_size_in_bytes
         view.note(
-            f"a step needs {consoles.bytes_text(state + work)} a device: "
+            f"a step needs {consoles.bytes_text(state + work)} per device: "
             f"{consoles.bytes_text(state)} state and batch, {consoles.bytes_text(work)} while it runs"
         )
     return compiled

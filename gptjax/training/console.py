@@ -24,8 +24,13 @@ from gptjax.training.metrics import CONVENTIONS, ParameterCounts, Throughput
 
 LOG_WIDTH = 120  # columns of a log that is not a terminal
 HEADER_EVERY = 25  # permanent lines
+MOST_COLUMNS, COLUMN_GAP = 3, 2  # of the settings
+MOST_VALUE_WIDTH = 28  # of a setting; longer values, such as paths, go on in the next line
+# What is left out of an interval's line where the terminal has no room for all: the first first.
+DISPENSABLE = ("memory", "wait", "done", "grad", "ms/step", "MFU", "lr", "valid", "left", "tok/s")
 SECTIONS = ("model", "data", "optimizer", "schedule", "training", "mesh", "checkpoint", "evaluation", "logging")
 OUTLIER = 4.0  # z-scores from here on are shown
+GAP = "  "  # between two figures of a line
 
 # --- numbers for people ----------------------------------------------------------------------------------------------
 
@@ -97,10 +102,10 @@ def derived_facts(
     run = {
         "parameters": f"{counts.total:,} ({count_text(counts.non_embedding)} without embedding)",
         "steps": f"{total_steps:,} of {tokens_per_step:,} tokens",
-        "tokens": f"{count_text(total_tokens)} ({total_tokens / max(counts.total, 1):.1f} a parameter)",
+        "tokens": f"{count_text(total_tokens)} ({total_tokens / max(counts.total, 1):.1f} per parameter)",
     }
     for convention, formula in CONVENTIONS.items():
-        amount = f"{count_text(flops[convention])} a token, {flops[convention] * total_tokens:.2e} in all"
+        amount = f"{count_text(flops[convention])} per token, {flops[convention] * total_tokens:.2e} in all"
         run[f"FLOPs, {convention}"] = f"{amount} ({formula})"
     run |= {
         "devices": f"{len(devices)} × {', '.join(kinds)}",
@@ -124,38 +129,58 @@ def print_settings(console: Console, config: Mapping[str, Any], facts: Mapping[s
     sections = {name: dict(config[name].items()) for name in SECTIONS if name in config}
     sections |= {name: dict(value.items()) for name, value in config.items() if hasattr(value, "items")}
     sections["general"] = {name: value for name, value in config.items() if name not in sections}
-    console.print(_side_by_side(sections, columns=3))
+    console.print(_side_by_side(sections, console.width))
     for name, fields in facts.items():
         console.print(_section(name, fields))
     console.print()
 
 
-def _side_by_side(sections: Mapping[str, Mapping[str, Any]], columns: int) -> Table:
-    """The sections in columns of about equal height, each filled from the top before the next."""
-    heights = {name: len(fields) + 2 for name, fields in sections.items()}
-    target = sum(heights.values()) / columns
-    filled: list[list[Any]] = [[]]
-    height = 0
-    for name, fields in sections.items():
-        if height and height + heights[name] / 2 > target and len(filled) < columns:
-            filled.append([])
-            height = 0
-        filled[-1] += [_section(name, fields), ""]
-        height += heights[name]
-    grid = Table.grid(padding=(0, 2))
-    grid.add_row(*(Group(*tables) for tables in filled))
+def _side_by_side(sections: Mapping[str, Mapping[str, Any]], width: int) -> Table:
+    """The sections in as many columns as have room beside each other, each filled from the top before the next."""
+    tables = {name: _section(name, fields, MOST_VALUE_WIDTH) for name, fields in sections.items()}
+    for columns in range(MOST_COLUMNS, 0, -1):
+        filled = _filled({name: len(fields) + 2 for name, fields in sections.items()}, columns)
+        widths = [max(_width(name, sections[name]) for name in names) for names in filled]
+        if sum(widths) + COLUMN_GAP * (len(widths) - 1) <= width:
+            break
+    grid = Table.grid(padding=(0, COLUMN_GAP, 0, 0), pad_edge=False)
+    grid.add_row(*(Group(*(part for name in names for part in (tables[name], ""))) for names in filled))
     return grid
 
 
-def _section(title: str, fields: Mapping[str, Any]) -> Table:
+def _filled(heights: Mapping[str, int], columns: int) -> list[list[str]]:
+    """The names in at most so many columns of about equal height."""
+    target = sum(heights.values()) / columns
+    filled: list[list[str]] = [[]]
+    height = 0
+    for name in heights:
+        if height and height + heights[name] / 2 > target and len(filled) < columns:
+            filled.append([])
+            height = 0
+        filled[-1].append(name)
+        height += heights[name]
+    return filled
+
+
+def _width(title: str, fields: Mapping[str, Any]) -> int:
+    """Of a section whose values are folded at MOST_VALUE_WIDTH."""
+    names, values = map(len, fields), (min(len(_shown(value)), MOST_VALUE_WIDTH) for value in fields.values())
+    return max(len(title), max(names, default=0)) + 1 + max(values, default=0)
+
+
+def _section(title: str, fields: Mapping[str, Any], value_width: int | None = None) -> Table:
     table = Table.grid(padding=(0, 1))
     table.add_column(style="dim", no_wrap=True)
-    table.add_column(overflow="fold")
+    table.add_column(overflow="fold", max_width=value_width)
     table.add_row(Text(title, style="bold cyan not dim"), "")
     for name, value in fields.items():
-        shown = value if isinstance(value, str) else f"{value:g}" if isinstance(value, float) else str(value)
-        table.add_row(one_line(name), Text(one_line(shown) if shown.strip() else repr(shown)))
+        table.add_row(one_line(name), Text(_shown(value)))
     return table
+
+
+def _shown(value: Any) -> str:
+    shown = value if isinstance(value, str) else f"{value:g}" if isinstance(value, float) else str(value)
+    return one_line(shown) if shown.strip() else repr(shown)
 
 
 # --- while it runs ---------------------------------------------------------------------------------------------------
@@ -178,7 +203,7 @@ class TrainingView:
         self._console, self._clock = console, clock
         self._total, self._start_step, self._step = total_steps, start_step, start_step
         self._started = clock()
-        self._lines, self._validation = 0, None
+        self._lines, self._names, self._validation = 0, [], None
         self._mfu_name = f"{convention} MFU"
         self._progress = Progress(
             SpinnerColumn(),
@@ -222,32 +247,52 @@ class TrainingView:
     def log(self, step: int, metrics: Mapping[str, Any]) -> None:
         """Adds the permanent line of an interval, from the names used in metrics.jsonl; missing ones show as '–'."""
         self.advance(step)
-        columns = self._columns(step, metrics)
-        if self._lines % HEADER_EVERY == 0:
-            self._console.print(
-                Text("  ".join(f"{name:>{len(cell)}}" for name, cell in columns), "bold"), soft_wrap=True
-            )
+        columns = self._fitting(self._columns(step, metrics))
+        names = [name for name, _ in columns]
+        if self._lines % HEADER_EVERY == 0 or names != self._names:
+            self._names = names
+            self._print(Text(GAP.join(f"{name:>{len(cell)}}" for name, cell in columns), "bold"))
         self._lines += 1
-        line = Text("  ".join(cell for _, cell in columns))
-        for name in ("loss", "gradient_norm"):
-            zscore = metrics.get(f"train/{name}_zscore")
-            if zscore is not None and zscore >= OUTLIER:
-                line.append(f"  {name.replace('_', ' ')} {float(zscore):+.1f}σ", "bold red")
-        if metrics.get("train/skipped"):
-            line.append("  skipped", "bold red")
+        line = Text(GAP.join(cell for _, cell in columns))
+        remarks = [
+            f"{name.replace('_', ' ')} {float(zscore):+.1f}σ"
+            for name in ("loss", "gradient_norm")
+            if (zscore := metrics.get(f"train/{name}_zscore")) is not None and zscore >= OUTLIER
+        ]
+        remarks += ["skipped"] if metrics.get("train/skipped") else []
+        if remarks:
+            added = GAP + GAP.join(remarks)
+            line.append(added if len(line) + len(added) <= self._console.width else f"\n{added}", "bold red")
+        self._print(line)
+
+    def _fitting(self, columns: Sequence[tuple[str, str]]) -> list[tuple[str, str]]:
+        """The columns but for the most dispensable ones, as many as the terminal has no room for."""
+        kept = list(columns)
+        for dispensable in DISPENSABLE:
+            if sum(len(cell) for _, cell in kept) + len(GAP) * (len(kept) - 1) <= self._console.width:
+                break
+            kept = [(name, cell) for name, cell in kept if not name.endswith(dispensable)]
+        return kept
+
+    def _print(self, line: Text) -> None:
         self._console.print(line, soft_wrap=True)
 
     def validated(self, step: int, metrics: Mapping[str, Any], best: bool = False) -> None:
         """Adds the line of an evaluation; its loss stays in the interval lines that follow."""
         self._validation = metrics["validation/loss"]
-        parts = [f"validation at step {step}: loss {_number(self._validation, '.4f')}"]
+        parts = {"": f"validation at step {step}: loss {_number(self._validation, '.4f')}"}
         if (value := metrics.get("validation/perplexity")) is not None:
-            parts.append(f"perplexity {_number(value, '.2f')}")
+            parts["perplexity"] = f"perplexity {_number(value, '.2f')}"
         if (value := metrics.get("validation/bits_per_byte")) is not None:
-            parts.append(f"{_number(value, '.4f')} bits a byte")
+            parts["bits"] = f"{_number(value, '.4f')} bits per byte"
         if best:
-            parts.append("best so far")
-        self._console.print(Text("› " + ", ".join(parts), "green"), soft_wrap=True)
+            parts["best"] = "best so far"
+        for dispensable in ("perplexity", "bits"):
+            if len(line := "› " + ", ".join(parts.values())) <= self._console.width:
+                break
+            parts.pop(dispensable, None)
+            line = "› " + ", ".join(parts.values())
+        self._print(Text(line, "green"))
 
     def seconds_left(self) -> float | None:
         """By the pace since compiling, evaluations and saves included; None before the first step."""
@@ -304,11 +349,11 @@ def run_summary(
         if best_validation_loss is not None:
             summary["validation loss"] += f" (best {_number(best_validation_loss, '.4f')})"
         if (value := validation.get("validation/bits_per_byte")) is not None:
-            summary["bits a byte"] = _number(value, ".4f")
+            summary["bits per byte"] = _number(value, ".4f")
     spent = [f"training {duration_text(throughput.training_seconds)}"]
     spent += [f"{what} {duration_text(seconds)}" for what, seconds in throughput.seconds.items()]
     summary["time"] = f"{duration_text(throughput.elapsed_seconds)} ({', '.join(spent)})"
-    summary["speed"] = f"{count_text(rates.tokens_per_second)} tokens/s, {rates.step_milliseconds:.1f} ms a step"
+    summary["speed"] = f"{count_text(rates.tokens_per_second)} tokens/s, {rates.step_milliseconds:.1f} ms per step"
     summary["utilization"] = f"{_percent(mfu)} {peak.label} ({convention} FLOPs)" if mfu is not None else peak.label
     summary["waiting for data"] = _percent(rates.data_wait_fraction)
     summary["peak memory"] = f"{bytes_text(memory.peak)} ({memory.kind})"

@@ -1,7 +1,12 @@
 """What is shown: every setting, aligned lines within 120 columns, honest gaps, and time left without compile time."""
 
+import contextlib
 import io
 import math
+import os
+import re
+import subprocess
+import sys
 import types
 
 import jax
@@ -114,7 +119,7 @@ def test_validation_stays_in_the_lines_that_follow():
         )
         view.log(260, METRICS)
     validation, _, line = lines_of(console)
-    assert validation == "› validation at step 250: loss 3.1250, perplexity 22.76, 1.1000 bits a byte, best so far"
+    assert validation == "› validation at step 250: loss 3.1250, perplexity 22.76, 1.1000 bits per byte, best so far"
     assert " 3.1250 " in line
 
 
@@ -123,7 +128,7 @@ def test_outliers_and_dropped_updates_are_named_and_ordinary_steps_are_not():
     with make_view(console) as view:
         view.log(10, METRICS | {"train/loss_zscore": 5.25, "train/gradient_norm_zscore": 0.3, "train/skipped": 1.0})
         view.log(20, METRICS | {"train/loss_zscore": -9.0, "train/skipped": 0.0})
-    assert lines_of(console)[1].endswith("loss +5.2σ  skipped") and "σ" not in lines_of(console)[2]
+    assert lines_of(console)[2] == "  loss +5.2σ  skipped" and "σ" not in lines_of(console)[3]
 
 
 def test_header_returns_and_nothing_but_lines_reaches_a_log():
@@ -202,11 +207,95 @@ def test_settings_show_every_field_and_what_follows():
     for section in default().values():
         if hasattr(section, "keys"):
             assert all(name in shown for name in section.keys())
-    for text in ("seed", "124,439,808", "524M (4.2 a parameter)", "8 × NVIDIA H200", "data 2 × fsdp 4", "800M a token"):
+    for text in (
+        "seed",
+        "124,439,808",
+        "524M (4.2 per parameter)",
+        "8 × NVIDIA H200",
+        "data 2 × fsdp 4",
+        "800M per token",
+    ):
         assert text in shown
     assert "6N + 6·L·N_heads·H·T" in shown and "6N + 12·L·N_heads·H·T" in shown and "of 8 × 989 TFLOP/s" in shown
     assert "muon, 2M" in shown and "rate × 0.5" in shown and "never change: embedding" in shown
     assert max(map(len, lines_of(console))) <= 120 and len(lines_of(console)) < 65
+
+
+WIDE = METRICS | {"train/loss": 1234.56789, "train/gradient_norm": 1.23e-12, "step_milliseconds": 123456.7}
+SCORES = {"validation/loss": 1234.5678, "validation/bits_per_byte": 412.3456, "validation/perplexity": math.inf}
+
+
+@pytest.mark.parametrize("is_terminal", [True, False])
+@pytest.mark.parametrize("width", [80, 100, 140])
+def test_whatever_the_width_no_line_wraps_and_no_value_stands_upright(width, is_terminal):
+    console = Console(
+        file=io.StringIO(), width=width, force_terminal=is_terminal, color_system=None, legacy_windows=False
+    )
+    config = default().unlock()
+    config.data.path = "data/" + "x" * 50
+    print_settings(console, config, facts())
+    settings = lines_of(console)
+    assert max(map(len, settings)) <= width
+    values = {name for section in config.values() if hasattr(section, "keys") for name in section.keys()}
+    for setting in (
+        r"dtype +auto",
+        r"num_layers +6",
+        r"learning_rate +0\.001",
+        r"batch_size +32",
+        r"devices +8 × NVIDIA",
+    ):
+        assert any(re.search(rf"\b{setting}\b", line) for line in settings), setting
+    assert all(any(name in line for line in settings) for name in values)
+    assert len(settings) < {80: 125, 100: 100, 140: 75}[width]  # upright values take hundreds of lines
+
+    lines = Console(file=io.StringIO(), width=width, color_system=None)
+    with make_view(lines, total_steps=1_000_000) as view:
+        for step, row in (
+            (10, METRICS),
+            (20, WIDE),
+            (999_990, WIDE | {"train/loss_zscore": 9.0, "train/skipped": 1.0}),
+        ):
+            view.log(step, row)
+            view.validated(step, SCORES, best=True)
+    shown = lines_of(lines)
+    assert max(map(len, shown)) <= width, shown
+    headers = [line for line in shown if line.lstrip().startswith("step")]
+    assert all(("memory" in line) == (width >= 140) and "loss" in line for line in headers)
+    assert any("σ" in line for line in shown) and any("skipped" in line for line in shown)
+
+
+TERMINAL = """
+import jax
+from gptjax.config import default
+from gptjax.training.console import TrainingView, make_console, print_settings
+console = make_console()
+print_settings(console, default(), {})
+with TrainingView(console, 1000) as view:
+    for step in (10, 20):
+        view.log(step, {"train/loss": 3.0, "learning_rate": 1e-3, "tokens_per_second": 1e4, "device_memory_bytes": 2e9})
+"""
+
+
+@pytest.mark.parametrize("columns", [80, 140])
+def test_a_real_terminal_is_asked_for_its_width(columns):
+    pty, termios = pytest.importorskip("pty"), pytest.importorskip("termios")
+    leader, follower = pty.openpty()
+    termios.tcsetwinsize(follower, (50, columns))
+    environment = {name: value for name, value in os.environ.items() if name not in ("COLUMNS", "LINES")}
+    process = subprocess.Popen(
+        [sys.executable, "-c", TERMINAL], stdout=follower, stderr=follower, env=environment | {"TERM": "xterm"}
+    )
+    os.close(follower)
+    received = b""
+    with contextlib.suppress(OSError):  # the end of a terminal
+        while data := os.read(leader, 65536):
+            received += data
+    assert process.wait() == 0
+    text = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", received.decode()).replace("\r", "\n")
+    lines = [line.rstrip() for line in text.split("\n")]
+    assert columns - 40 < max(map(len, lines)) <= columns
+    (header,) = [line for line in lines if line.lstrip().startswith("step")]
+    assert ("memory" in header) == (columns == 140) and "tok/s" in header
 
 
 def test_summary_accounts_for_the_time():
@@ -232,7 +321,7 @@ def test_summary_accounts_for_the_time():
     console = log_console()
     print_summary(console, "finished", summary)
     assert summary["time"] == "2:00 (training 1:40, compile 0:20)"
-    assert summary["speed"] == "500 tokens/s, 2000.0 ms a step"
+    assert summary["speed"] == "500 tokens/s, 2000.0 ms per step"
     assert summary["utilization"] == "41.0% of 100 TFLOP/s (causal FLOPs)"
     assert summary["validation loss"] == "3.1000 (best 3.0500)"
     assert all(text in console.file.getvalue() for text in ["finished", *summary, *summary.values()])
