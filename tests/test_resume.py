@@ -8,6 +8,7 @@ import signal
 import pytest
 from killed_runs import Runs, losses, output, remains, wait_for
 from prepared_folders import write_prepared
+from waiting import PATIENCE
 
 from gptjax.training.checkpoint_format import TEMPORARY
 
@@ -52,7 +53,7 @@ def test_a_signal_saves_and_the_run_goes_on_also_on_another_mesh(runs, unbroken)
     try:
         wait_for(lambda: len(losses(workdir)) >= 13, process)
         process.send_signal(signal.SIGTERM)
-        assert process.wait(30) == 0, output(workdir)
+        assert process.wait(PATIENCE) == 0, output(workdir)
     finally:
         process.kill()
     step = max(losses(workdir))

@@ -10,6 +10,7 @@ import sys
 import jax
 import jax.numpy as jnp
 import pytest
+from waiting import PATIENCE
 
 from gptjax import config as configs
 from gptjax.corpus.tokenizer import ByteTokenizer, CharacterTokenizer
@@ -156,7 +157,7 @@ def test_in_a_terminal_prompts_are_typed(run):
         command, stdin=terminal, stdout=subprocess.PIPE, stderr=subprocess.PIPE, encoding="utf-8"
     ) as process:
         os.write(controller, b"first\n" + b"y" * 65 + b"\nno\xfftext\nsecond\n\x04")
-        output, notes = process.communicate(timeout=120)
+        output, notes = process.communicate(timeout=PATIENCE)
     assert process.returncode == 0, notes
     assert "first" in output and "second" in output
     assert "prompt = 65 tokens" in notes and r"prompt = 'no\udcfftext': must be UTF-8 text" in notes

@@ -1,15 +1,16 @@
 """The sweep command from end to end: failing, finished and interrupted runs, what it writes, and what it refuses."""
 
 import csv
+import functools
 import os
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
 from prepared_folders import write_prepared
+from waiting import PATIENCE, until
 
 from gptjax.corpus.tokenizer import ByteTokenizer
 
@@ -66,7 +67,7 @@ def start(folder, *arguments):
 def sweep(folder, *arguments):
     process = start(folder, *arguments)
     try:
-        output, errors = process.communicate(timeout=240)
+        output, errors = process.communicate(timeout=PATIENCE)
     finally:
         process.kill()
     return process.returncode, output, errors
@@ -92,6 +93,10 @@ def test_a_sweep_goes_on_past_a_failure_and_later_passes_over_what_is_finished(f
     assert (workdir / "seed=0/metrics.jsonl").stat().st_mtime_ns == before
 
 
+def grown(path, size):
+    return path.exists() and path.stat().st_size > size
+
+
 @pytest.mark.slow
 def test_sigterm_saves_the_run_and_the_same_command_goes_on(folder):
     workdir = folder / "long"
@@ -102,12 +107,9 @@ def test_sigterm_saves_the_run_and_the_same_command_goes_on(folder):
         metrics = workdir / "seed=0/metrics.jsonl"
         before = metrics.stat().st_size if metrics.exists() else 0
         try:
-            deadline = time.monotonic() + 120
-            while not (metrics.exists() and metrics.stat().st_size > before + 1000):
-                assert process.poll() is None and time.monotonic() < deadline, process.communicate()
-                time.sleep(0.05)
+            until(functools.partial(grown, metrics, before + 1000), process)
             process.send_signal(signal.SIGTERM)
-            output, errors = process.communicate(timeout=60)
+            output, errors = process.communicate(timeout=PATIENCE)
         finally:
             process.kill()
         assert process.returncode == 130, errors

@@ -11,6 +11,7 @@ import pytest
 from rich.progress import BarColumn, Progress, TextColumn
 from rich.table import Table
 from rich.text import Text
+from waiting import PATIENCE
 
 from gptjax.terminal import Console, one_line, visible, write_raw
 
@@ -107,7 +108,7 @@ def run_command(tmp_path, outlives, shell, **environment):
         ["bash", "-c", line],
         capture_output=True,
         encoding="latin-1",
-        timeout=60,
+        timeout=PATIENCE,
         env={**os.environ, "PYTHONPATH": str(PACKAGE.parent), **environment},
     )
     return result, done.exists()

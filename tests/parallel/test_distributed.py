@@ -10,6 +10,7 @@ from pathlib import Path
 import jax
 import numpy as np
 import pytest
+from waiting import PATIENCE
 
 from gptjax.config import default
 from gptjax.parallel.distributed import local_rows, put_batch
@@ -31,7 +32,7 @@ def run_workers(num_processes):
     ]
     environment = os.environ | {"JAX_PLATFORMS": "cpu", "PYTHONPATH": str(WORKER.parent.parent.parent)}
     processes = [subprocess.Popen(c, env=environment, stdout=subprocess.PIPE, text=True) for c in commands]
-    outputs = [process.communicate(timeout=240)[0] for process in processes]
+    outputs = [process.communicate(timeout=PATIENCE)[0] for process in processes]
     assert all(process.returncode == 0 for process in processes)
     return [json.loads(output.splitlines()[-1]) for output in outputs]
 

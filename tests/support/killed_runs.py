@@ -12,6 +12,8 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from waiting import PATIENCE
+
 from gptjax.training.checkpoint_format import TEMPORARY
 from gptjax.training.writers import read_metrics
 
@@ -51,7 +53,7 @@ class Runs:
         }
         prepare = ["gptjax.prepare", f"--input={REPOSITORY / 'gptjax'}", f"--output={folder / 'data'}"]
         command = [sys.executable, "-m", *prepare, "--tokenizer=byte", "--validation_fraction=0.2"]
-        subprocess.run(command, env=self._environment, check=True, capture_output=True, timeout=120)
+        subprocess.run(command, env=self._environment, check=True, capture_output=True, timeout=PATIENCE)
 
     def start(self, workdir: Path, *overrides: str, devices: int = 1) -> subprocess.Popen:
         command = [sys.executable, "-m", "gptjax.train", f"--config={self.folder / 'config.py'}"]
@@ -75,7 +77,7 @@ class Runs:
         """Starts, or goes on with, the run in `workdir`, and waits for its end."""
         process = self.start(workdir, *overrides, devices=devices)
         try:
-            status = process.wait(timeout=180)
+            status = process.wait(timeout=PATIENCE)
         finally:
             process.kill()
         assert status == 0, f"exit status {status}:\n{output(workdir)[-4000:]}"
@@ -121,7 +123,7 @@ def remains(workdir: Path) -> list[str]:
 # --- When to kill ----------------------------------------------------------------------------------------------------
 
 
-def wait_for(condition: Callable[[], bool], process: subprocess.Popen, timeout: float = 60) -> None:
+def wait_for(condition: Callable[[], bool], process: subprocess.Popen, timeout: float = PATIENCE) -> None:
     """Returns when `condition` holds or the process ended. Polls without a pause: a deletion lasts a millisecond."""
     deadline = time.monotonic() + timeout
     while process.poll() is None and not condition():

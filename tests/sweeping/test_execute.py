@@ -5,10 +5,10 @@ import itertools
 import os
 import re
 import signal
-import time
 
 import pytest
 from rich.console import Console
+from waiting import until
 
 from gptjax.config import ConfigError
 from gptjax.sweeping import execute as executing
@@ -27,7 +27,7 @@ def save(*_):
     sys.exit(0)
 signal.signal(signal.SIGTERM, save)
 (folder / 'ready').touch()
-time.sleep(60)
+time.sleep(1200)
 """
 
 
@@ -51,13 +51,6 @@ def view():
     made = SweepView(Console(file=io.StringIO(), width=200), total=9, done=1, jobs=2, forecast=Constant())
     made.text = lambda: made._console.file.getvalue()
     return made
-
-
-def until(condition):
-    deadline = time.monotonic() + 30
-    while not condition():
-        assert time.monotonic() < deadline, "nothing happens"
-        time.sleep(0.01)
 
 
 class Recorded:

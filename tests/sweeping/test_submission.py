@@ -3,10 +3,10 @@
 import os
 import signal
 import stat
-import time
 
 import pytest
 import submitit
+from waiting import until
 
 from gptjax.config import ConfigError
 from gptjax.sweeping.launch import exit_status, last_lines
@@ -23,7 +23,7 @@ def save(*_):
 signal.signal(signal.SIGTERM, save)
 starts.with_name('ready').touch()
 if not before:
-    time.sleep(60)
+    time.sleep(1200)
 """
 
 SBATCH = """#!/bin/sh
@@ -33,13 +33,6 @@ echo "Submitted batch job 4711"
 SACCT = """#!/bin/sh
 printf 'JobID|State|NodeList\\n4711_[0-2]|PENDING|None\\n'
 """
-
-
-def until(condition, seconds=60):
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "nothing happens"
-        time.sleep(0.05)
 
 
 @pytest.mark.parametrize("kind", ["debug", "local"])

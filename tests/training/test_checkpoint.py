@@ -19,6 +19,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from orbax.checkpoint import v1 as ocp
+from waiting import PATIENCE, until
 
 from gptjax.config import ConfigError, default, to_json
 from gptjax.training import checkpoint_format
@@ -79,7 +80,7 @@ def test_training_goes_on_while_a_checkpoint_is_written(tmp_path, mesh, monkeypa
     start_save = checkpoint_format.start_save
 
     def held_up(*arguments):
-        assert may_write.wait(120)
+        assert may_write.wait(PATIENCE)
         return start_save(*arguments)
 
     monkeypatch.setattr(checkpoint_format, "start_save", held_up)
@@ -125,7 +126,7 @@ def run_processes(workdir: Path, action: str, number: int) -> str:
         subprocess.Popen(command, env=ENVIRONMENT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
         for command in commands
     ]
-    outputs = [process.communicate(timeout=120)[0] for process in processes]
+    outputs = [process.communicate(timeout=PATIENCE)[0] for process in processes]
     assert all(process.returncode == 0 for process in processes), "\n".join(outputs)
     return outputs[0]
 
@@ -190,12 +191,12 @@ def test_killed_anywhere_the_newest_checkpoint_is_whole(tmp_path):
     for kill in range(3):
         worker = subprocess.Popen([*WORKER, str(tmp_path), "hammer"], env=ENVIRONMENT, stderr=subprocess.DEVNULL)
         try:
-            wait_for(lambda last=last: newest(folder) > last + 1, worker)
+            until(lambda last=last: newest(folder) > last + 1, worker, pause=0)
             if kill == 0:
                 time.sleep(generator.random() * 0.3)
             else:
                 pattern = f"*{checkpoint_format.TEMPORARY}" if kill == 1 else "deleted-*"
-                wait_for(lambda pattern=pattern: any(folder.glob(pattern)), worker)
+                until(lambda pattern=pattern: any(folder.glob(pattern)), worker, pause=0)
         finally:
             os.kill(worker.pid, signal.SIGKILL)
             worker.wait()
@@ -213,14 +214,6 @@ def test_killed_anywhere_the_newest_checkpoint_is_whole(tmp_path):
 
 def newest(folder: Path) -> int:
     return max((int(path.name) for path in folder.glob("*") if path.name.isdigit()), default=0)
-
-
-def wait_for(condition, worker: subprocess.Popen) -> None:
-    """Polls without a pause: what is waited for lasts milliseconds."""
-    deadline = time.time() + 60
-    while not condition():
-        assert worker.poll() is None, "the worker ended by itself"
-        assert time.time() < deadline
 
 
 def truncate(checkpoint: Path) -> None:

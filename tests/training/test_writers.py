@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 from tensorboardX.proto.event_pb2 import Event
 from tensorboardX.record_writer import masked_crc32c
+from waiting import PATIENCE
 
 from gptjax.training import patient_file
 from gptjax.training.tensorboard import TensorBoardWriter
@@ -256,7 +257,7 @@ with MetricsWriter(sys.argv[1]) as writer:
 @pytest.mark.parametrize("ending", ["room again", "still full"])
 def test_a_real_limit_neither_freezes_nor_ends_the_run(tmp_path, ending):
     done = subprocess.run(
-        [sys.executable, "-c", LIMITED, str(tmp_path), ending], capture_output=True, text=True, timeout=120
+        [sys.executable, "-c", LIMITED, str(tmp_path), ending], capture_output=True, text=True, timeout=PATIENCE
     )
     assert done.returncode == 0, done.stderr
     assert done.stderr.count("cannot write") == 2 and "Traceback" not in done.stderr

@@ -10,6 +10,7 @@ import time
 from pathlib import Path
 
 import pytest
+from waiting import until
 
 from gptjax.config import ConfigError, RunError
 from gptjax.corpus.engine import Stage, run_stage
@@ -42,7 +43,7 @@ def misbehave(way, folder):
     if way == "mistake":
         raise ConfigError("sources: no such thing")
     if way == "slow":
-        time.sleep(60)
+        time.sleep(1200)
     if way == "disk full":
         resource.setrlimit(resource.RLIMIT_FSIZE, (1000, resource.RLIM_INFINITY))
         try:
@@ -163,7 +164,7 @@ def test_what_no_other_task_could_do_better_ends_the_run(tmp_path, processes, un
 DRIVER = """
 import sys
 from pathlib import Path
-sys.path.insert(0, {repository!r})
+sys.path[:0] = [{repository!r}, {repository!r} + "/tests/support"]
 from tests.corpus.engine.test_engine import *
 if __name__ == "__main__":
     signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored where pytest itself is in the background
@@ -178,13 +179,13 @@ def test_a_killed_driver_takes_its_workers_along_and_the_same_call_goes_on(tmp_p
     script.write_text(DRIVER.format(repository=str(REPOSITORY), folder=str(tmp_path)))
     driver = subprocess.Popen([sys.executable, script], stderr=subprocess.DEVNULL)
     work = tmp_path / "work"
-    wait_for(lambda: len(list(work.glob("*/*.json"))) == 7 and len(list(work.glob("*/*.attempt"))) == 1)
+    until(lambda: len(list(work.glob("*/*.json"))) == 7 and len(list(work.glob("*/*.attempt"))) == 1)
     (attempt,) = work.glob("*/*.attempt")
     workers = {int(pid) for pid in os.listdir("/proc") if pid.isdigit() and parent_of(pid) == driver.pid}
     driver.send_signal(by)
     driver.wait()
     assert attempt.is_dir(), "what the worker was doing is left in its own folder"
-    wait_for(lambda: not any(os.path.exists(f"/proc/{pid}") for pid in workers))
+    until(lambda: not any(os.path.exists(f"/proc/{pid}") for pid in workers))
 
     run_stage(bad(tmp_path, 6, "slow"), INPUTS, work, processes)
     assert contents(work) == unbroken
@@ -197,17 +198,10 @@ def parent_of(pid):
         return None
 
 
-def wait_for(condition, seconds=30):
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "nothing happens"
-        time.sleep(0.02)
-
-
 @pytest.fixture
 def importable(monkeypatch):
     """Workers that are no children of this process find this file, and gptjax where it is not installed."""
-    monkeypatch.setenv("PYTHONPATH", str(REPOSITORY))
+    monkeypatch.setenv("PYTHONPATH", f"{REPOSITORY}{os.pathsep}{REPOSITORY / 'tests/support'}")
 
 
 def test_on_ray_a_killed_worker_is_replaced(tmp_path, unbroken, importable):
@@ -245,8 +239,9 @@ def test_as_jobs_of_submitit(tmp_path, unbroken, kind, monkeypatch, importable):
     assert contents(tmp_path / "work") == unbroken
 
 
-def test_slurm_that_is_not_here_is_a_sentence(tmp_path):
+def test_slurm_that_is_not_here_is_a_sentence(tmp_path, monkeypatch):
     pytest.importorskip("submitit")
+    monkeypatch.setenv("PATH", str(tmp_path))
     from gptjax.corpus.engine.slurm_jobs import SlurmJobs
 
     with pytest.raises(ConfigError, match=r"--executor=slurm: .*slurm"):
