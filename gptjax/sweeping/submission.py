@@ -7,6 +7,10 @@ jobs do not need the sweep: it may be stopped, and the same command later finds 
 from __future__ import annotations
 
 import json
+import os
+import re
+import signal
+import subprocess
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -36,16 +40,33 @@ class TrainingJob:
     def __call__(self) -> int:
         """The command's exit status; it is no exception, for the run's folder tells the rest."""
         self._launched = Launched(self._command, self._workdir, {})
+        signal.signal(signal.SIGTERM, self._terminate)
         try:
             return self._launched.wait()
         except BaseException:  # cancelled: the command is in a session of its own
             self._launched.stop()
             raise
 
+    def _terminate(self, *_) -> None:
+        """SLURM sends SIGTERM before it preempts the job, if there is time, and when it is cancelled; submitit, which
+        waits for the signal that it asked for, would pass over both."""
+        if _is_preempted(os.environ.get("SLURM_JOB_ID")):
+            os.kill(os.getpid(), signal.SIGUSR2)  # submitit's: saves, and queues the job again
+        else:
+            self._launched.stop()
+
     def checkpoint(self) -> DelayedSubmission:
         """Called by submitit on preemption and before the time limit: saves, and says what to queue."""
         self._launched.finish()
         return DelayedSubmission(TrainingJob(self._command, self._workdir))
+
+
+def _is_preempted(job_id: str | None) -> bool:
+    if job_id is None:
+        return False
+    command = ["scontrol", "--oneliner", "show", "job", job_id]
+    shown = subprocess.run(command, capture_output=True, text=True).stdout
+    return re.search(r"PreemptTime=\d", shown) is not None
 
 
 class Cluster:

@@ -48,15 +48,30 @@ def test_jobs_run_the_command_and_leave_its_output_and_status_in_the_run(scripte
 
 
 @pytest.mark.slow
-def test_a_preempted_job_saves_and_is_started_again(scripted, tmp_path):
+@pytest.mark.parametrize(
+    "sent, preempted, starts",
+    [
+        (signal.SIGUSR2, "None", "xx"),  # what submitit has asked SLURM for
+        (signal.SIGTERM, "2026-11-27T20:11:12", "xx"),  # SLURM's own announcement
+        (signal.SIGTERM, "None", "x"),  # the job is cancelled
+    ],
+)
+def test_a_job_that_is_told_to_end_saves_and_a_preempted_one_is_started_again(
+    scripted, tmp_path, monkeypatch, sent, preempted, starts
+):
     (run,) = scripted(COUNTS)
+    (tmp_path / "bin").mkdir()
+    (tmp_path / "bin/scontrol").write_text(f"#!/bin/sh\necho JobId=$4 PreemptTime={preempted}\n")
+    (tmp_path / "bin/scontrol").chmod(stat.S_IRWXU)
+    monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}:{os.environ['PATH']}")
+    monkeypatch.setenv("SLURM_JOB_ID", "17")
     (handle,) = Cluster("local", tmp_path / "jobs", 1, {}).start([run])
     until((run.workdir / "ready").exists)
     task = int(children(handle._job._process.pid)[0])
-    os.kill(task, signal.SIGUSR2)  # as SLURM announces preemption
+    os.kill(task, sent)
     until(handle.ended)
     assert (run.workdir / "saved").exists()
-    assert (run.workdir / "starts").read_text() == "xx" and exit_status(run.workdir) == 0
+    assert (run.workdir / "starts").read_text() == starts and exit_status(run.workdir) == 0
 
 
 def children(pid):
