@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 
 from gptjax.sweeping.algebra import short_name
 from gptjax.sweeping.gather import Group
-from gptjax.training.plots import STYLE, compare_runs, save_figure
+from gptjax.training.plots import STYLE, compare_runs, in_words, legend_beside, note_below, save_figure
 
 MOST_CURVES = 8
 MOST_TICKS = 12
@@ -66,18 +66,25 @@ def along(groups: Sequence[Group], metric: str, x: str, path: Path) -> Path:
         if len(set(values)) <= MOST_TICKS:
             axes.set_xticks(sorted(set(values)), [f"{value:g}" for value in sorted(set(values))])
             axes.minorticks_off()
-        axes.set_ylim(*_limits([group.mean for group in groups]))
-        axes.set_xlabel(short_name(x).replace("_", " "))
-        axes.set_ylabel(metric)
+        axes.set_ylim(*_limits(groups))
+        name = short_name(x).replace("_", " ")
+        axes.set_xlabel(name)
+        axes.set_ylabel(in_words(metric))
+        title = f"{in_words(metric).partition(' (')[0]} by {name}"
+        axes.set_title(title, loc="left", fontweight="bold", fontsize=11)
+        several = any(len(group.values) > 1 for group in groups)
+        note_below(figure, ("mean over seeds, bars from lowest to highest; " if several else "") + "ring: the best")
         if any(lines):
-            axes.legend()
+            legend_beside(figure, axes)
         return save_figure(figure, path)
 
 
-def _limits(means: Sequence[float]) -> tuple[float, float]:
-    """Room for all but what diverged: values more than twice as far from the best as the median is."""
-    finite = [mean for mean in means if math.isfinite(mean)]
-    low, median = min(finite), float(np.median(finite))
-    high = max(mean for mean in finite if mean <= median + 2 * (median - low) + 1e-9)
+def _limits(groups: Sequence[Group]) -> tuple[float, float]:
+    """Room for all, bars included, but what diverged: means more than twice as far from the best as the median is."""
+    means = [group.mean for group in groups if math.isfinite(group.mean)]
+    low, median = min(means), float(np.median(means))
+    shown = [group for group in groups if group.mean <= median + 2 * (median - low) + 1e-9]
+    values = [value for group in shown for value in group.values if math.isfinite(value)]
+    low, high = min(values), max(values)
     margin = 0.08 * (high - low) or 0.05 * abs(high)
     return low - margin, high + margin

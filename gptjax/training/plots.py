@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import textwrap
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -12,10 +13,11 @@ from matplotlib.figure import Figure
 
 from gptjax.training.writers import FILE_NAME, read_metrics
 
-TRAIN, VALIDATION, RATE = "#3b6fb6", "#d1495b", "#8a8f98"
+TRAIN, VALIDATION = "#3b6fb6", "#d1495b"
 STYLE = {
     "font.size": 10,
     "axes.spines.top": False,
+    "axes.spines.right": False,
     "axes.grid": True,
     "axes.axisbelow": True,
     "grid.color": "#e6e8eb",
@@ -24,11 +26,25 @@ STYLE = {
     "ytick.color": "#4a4f55",
     "legend.frameon": False,
 }
-X_AXES = {"step": "step", "tokens": "tokens"}
+X_AXES = {"step": "optimizer steps", "tokens": "tokens trained on"}
+RATES = {"learning_rate": ("AdamW", "#8a8f98"), "muon_learning_rate": ("Muon", "#d08c28")}
+WORDS = {  # of metrics, with their units
+    "train/loss": "training loss (nats per token)",
+    "validation/loss": "validation loss (nats per token)",
+    "validation/bits_per_byte": "validation loss (bits per byte)",
+    "validation/perplexity": "validation perplexity",
+    "train/gradient_norm": "norm of the gradient",
+    "learning_rate": "learning rate",
+    "muon_learning_rate": "learning rate of Muon",
+    "tokens_per_second": "tokens per second",
+    "step_milliseconds": "milliseconds per step",
+    "elapsed_seconds": "seconds since the start",
+}
+FEW_POINTS = 20  # so many and fewer are drawn as they are
 
 
 def plot_run(workdir: str | os.PathLike) -> list[Path]:
-    """Draws training and validation loss and learning rate, by step and by tokens, into `workdir`/plots.
+    """Draws training and validation loss and learning rates, by step and by tokens, into `workdir`/plots.
 
     Returns the paths written; none where there is nothing to draw yet. Missing and non-finite values leave gaps.
     """
@@ -40,16 +56,22 @@ def plot_run(workdir: str | os.PathLike) -> list[Path]:
         validation = _series(rows, x_name, "validation/loss")
         if not np.isfinite(train[1]).any() and not np.isfinite(validation[1]).any():
             continue
+        rates = {name: series for name in RATES if len((series := _series(rows, x_name, name))[0])}
         with matplotlib.rc_context(STYLE):
-            figure, axes = _new_figure(x_label)
-            _draw_loss(axes, *train, TRAIN, "training")
+            figure, axes = _new_figure(
+                x_label, f"{workdir.resolve().name}: loss".replace("$", "\\$"), below=bool(rates)
+            )
+            axes.set_ylabel("loss (nats per token)")
+            smoothing = _draw_loss(axes, *train, TRAIN, "training")
+            if smoothing:
+                axes.lines[-1].set_label(f"training, {smoothing}")
             if len(validation[0]):
                 axes.plot(*validation, "o-", color=VALIDATION, markersize=4, linewidth=1.2, label="validation")
                 _note_best(axes, *validation)
-            _draw_rate(axes, *_series(rows, x_name, "learning_rate"))
             _fit_to_losses(axes, train[1], validation[1])
-            axes.legend(loc="upper right")
-            axes.set_title(workdir.resolve().name, loc="left", fontweight="bold")
+            _legend_above(axes)
+            if rates:
+                _draw_rates(figure.axes[1], rates)
             paths.append(save_figure(figure, workdir / "plots" / f"loss_by_{x_name}.png"))
     return paths
 
@@ -70,21 +92,48 @@ def compare_runs(
     }
     if not any(np.isfinite(mean).any() for _, mean, _, _ in courses.values()):
         raise ValueError(f"no run has {metric!r} by {x_name}")
+    notes = ["mean over seeds, band from lowest to highest"] if any(len(runs) > 1 for runs in groups.values()) else []
     with matplotlib.rc_context(STYLE):
-        figure, axes = _new_figure(X_AXES[x_name])
+        figure, axes = _new_figure(X_AXES[x_name], f"{in_words(metric).partition(' (')[0]} by {X_AXES[x_name]}")
         colors = matplotlib.colormaps["viridis"](np.linspace(0.05, 0.85, len(courses)))
         for (label, (x, mean, low, high)), color in zip(courses.items(), colors):
             final = mean[np.isfinite(mean)][-1:]
-            label = f"{label}  ({final[0]:.4g})" if len(final) else f"{label}  (no data)"
+            label = f"{label}  (last {final[0]:.4g})" if len(final) else f"{label}  (no data)"
             axes.fill_between(x, low, high, color=color, alpha=0.2, linewidth=0)
             if metric.startswith("train/"):
-                _draw_loss(axes, x, mean, color, label)
+                if smoothing := _draw_loss(axes, x, mean, color, label):
+                    notes.append(f"strong lines: {smoothing}")
             else:
                 axes.plot(x, mean, "o-", color=color, markersize=3, linewidth=1.3, label=label)
-        axes.set_ylabel(metric)
+        axes.set_ylabel(in_words(metric))
         _fit_to_losses(axes, *(mean for _, mean, _, _ in courses.values()))
-        axes.legend(loc="upper right", fontsize="small")
+        legend_beside(figure, axes)
+        note_below(figure, "; ".join(dict.fromkeys(notes)))
         return save_figure(figure, Path(path))
+
+
+def in_words(metric: str) -> str:
+    """'validation/loss' → 'validation loss (nats per token)'."""
+    return WORDS.get(metric, metric.replace("/", " ").replace("_", " "))
+
+
+def legend_beside(figure: Figure, axes) -> None:
+    """A legend to the right of the axes, off the curves; long labels go on in the next line."""
+    handles, labels = axes.get_legend_handles_labels()
+    literal = [label.replace("$", "\\$") for label in labels]  # no mathematics
+    wrapped = ["\n".join(textwrap.wrap(label, 34, break_on_hyphens=False)) for label in literal]
+    figure.legend(handles, wrapped, loc="outside right upper", fontsize="small")
+
+
+def note_below(figure: Figure, text: str) -> None:
+    """What the eye must know to read the figure, in small letters under it."""
+    if text:
+        figure.supxlabel(text, fontsize="small", color="#4a4f55")
+
+
+def _legend_above(axes) -> None:
+    """A legend in one line between title and axes."""
+    axes.legend(loc="lower right", bbox_to_anchor=(1.0, 1.0), ncols=4, borderaxespad=0.2, fontsize="small")
 
 
 def _mean_course(series: Sequence[tuple[np.ndarray, np.ndarray]]) -> tuple[np.ndarray, ...]:
@@ -102,16 +151,15 @@ def _mean_course(series: Sequence[tuple[np.ndarray, np.ndarray]]) -> tuple[np.nd
 
 
 def smooth(y: np.ndarray, reach: int) -> np.ndarray:
-    """Running median over `reach` points to each side, fewer at the ends so that it stays centred; gaps (NaN) stay.
+    """Running median over `reach` points to each side; NaN at the ends, where the window is not whole, and at gaps.
 
     A median neither lags behind a falling loss nor smears a spike over its neighbours.
     """
     result = np.full(len(y), np.nan)
     finite = np.flatnonzero(np.isfinite(y))
-    values, last = y[finite], len(finite) - 1
-    for i, place in enumerate(finite):
-        side = min(i, last - i, reach)
-        result[place] = np.median(values[i - side : i + side + 1])
+    values = y[finite]
+    for i in range(reach, len(finite) - reach):
+        result[finite[i]] = np.median(values[i - reach : i + reach + 1])
     return result
 
 
@@ -127,22 +175,30 @@ def _series(rows: list[dict], x_name: str, y_name: str) -> tuple[np.ndarray, np.
     return x, np.where(np.isfinite(y), y, np.nan)
 
 
-def _new_figure(x_label: str):
-    figure = Figure(figsize=(8, 4.6), dpi=150, layout="constrained")
-    axes = figure.add_subplot()
-    axes.set_xlabel(x_label)
-    axes.set_ylabel("loss (nats a token)")
-    axes.xaxis.set_major_formatter(matplotlib.ticker.EngFormatter(sep=""))
-    return figure, axes
+def _new_figure(x_label: str, title: str, below: bool = False):
+    """A figure with axes, and with `below` a lower panel of the same x axis."""
+    figure = Figure(figsize=(8, 5.2 if below else 4.6), dpi=150, layout="constrained")
+    panels = figure.subplots(2 if below else 1, sharex=True, squeeze=False, height_ratios=(4, 1) if below else None)[
+        :, 0
+    ]
+    panels[-1].set_xlabel(x_label)
+    panels[-1].xaxis.set_major_formatter(matplotlib.ticker.EngFormatter(sep=""))
+    panels[0].set_title(title, loc="left", fontweight="bold", fontsize=11)
+    return figure, panels[0]
 
 
-def _draw_loss(axes, x, y, color, label) -> None:
-    """The raw values pale, their smoothed course strong; few points are drawn as they are, with markers."""
-    if np.isfinite(y).sum() < 20:
+def _draw_loss(axes, x, y, color, label) -> str:
+    """The logged values pale, their smoothed course strong; few points are drawn as they are, with markers.
+
+    Returns what the smoothed course is, in words; '' where there is none.
+    """
+    if np.isfinite(y).sum() <= FEW_POINTS:
         axes.plot(x, y, "o-", color=color, markersize=3, linewidth=1.5, label=label)
-        return
-    axes.plot(x, y, color=color, alpha=0.25, linewidth=0.8)
-    axes.plot(x, smooth(y, reach=min(max(len(y) // 60, 2), 50)), color=color, linewidth=1.8, label=label)
+        return ""
+    reach = min(max(len(y) // 60, 2), 50)
+    axes.plot(x, y, color=color, alpha=0.35, linewidth=0.8)
+    axes.plot(x, smooth(y, reach), color=color, linewidth=1.8, label=label)
+    return f"median of {2 * reach + 1} logged values"
 
 
 def _note_best(axes, x, y) -> None:
@@ -158,18 +214,17 @@ def _note_best(axes, x, y) -> None:
         )
 
 
-def _draw_rate(axes, x, y) -> None:
-    if not len(x):
-        return
-    twin = axes.twinx()
-    twin.plot(x, y, color=RATE, linewidth=1, linestyle=(0, (4, 3)))
-    twin.set_ylabel("learning rate", color=RATE)
-    twin.set_ylim(bottom=0)
-    twin.grid(False)
-    twin.ticklabel_format(axis="y", style="sci", scilimits=(-2, 2))
-    twin.tick_params(axis="y", colors=RATE)
-    axes.set_zorder(twin.get_zorder() + 1)  # the losses are in front
-    axes.patch.set_visible(False)
+def _draw_rates(axes, rates: Mapping[str, tuple[np.ndarray, np.ndarray]]) -> None:
+    """The rates of the schedule; where there are two, each with its optimizer's name."""
+    for name, (x, y) in rates.items():
+        label, color = RATES[name]
+        axes.plot(x, y, color=color, linewidth=1.3, label=label)
+    axes.set_ylabel("learning rate")
+    axes.set_ylim(bottom=0)
+    axes.ticklabel_format(axis="y", style="sci", scilimits=(-2, 2))
+    axes.yaxis.get_offset_text().set_fontsize("small")
+    if len(rates) > 1:
+        _legend_above(axes)
 
 
 def _fit_to_losses(axes, *losses: np.ndarray) -> None:
@@ -178,7 +233,7 @@ def _fit_to_losses(axes, *losses: np.ndarray) -> None:
     values = values[np.isfinite(values)]
     low, high = values.min(), np.percentile(values, 99)
     margin = 0.08 * (high - low) or 0.05 * abs(high) or 0.1
-    axes.set_ylim(low - 1.5 * margin, high + margin)
+    axes.set_ylim(low - 1.5 * margin, high + 1.5 * margin)
 
 
 def save_figure(figure: Figure, path: Path) -> Path:

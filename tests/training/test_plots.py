@@ -6,6 +6,7 @@ import matplotlib.image
 import numpy as np
 import pytest
 
+from gptjax.sweeping import figures as sweep_figures
 from gptjax.training import plots
 from gptjax.training.plots import _mean_course, _series, compare_runs, plot_run, smooth
 from gptjax.training.writers import MetricsWriter
@@ -78,16 +79,92 @@ def test_series_keep_rows_that_have_both_and_turn_infinities_into_gaps():
     np.testing.assert_array_equal(y, [2.0, math.nan, 1.0])
 
 
-def test_smoothing_follows_a_slope_ignores_a_spike_and_keeps_gaps():
+def test_smoothing_follows_a_slope_ignores_a_spike_and_ends_where_its_window_is_whole():
     slope = np.linspace(5, 2, 60)
-    np.testing.assert_allclose(smooth(slope, reach=5), slope)
+    np.testing.assert_allclose(smooth(slope, reach=5)[5:-5], slope[5:-5])
+    assert np.isnan(smooth(slope, reach=5)[[*range(5), *range(-5, 0)]]).all()
     spiked = slope.copy()
     spiked[30], spiked[40] = 40.0, math.nan
     smoothed = smooth(spiked, reach=5)
-    assert np.flatnonzero(np.isnan(smoothed)).tolist() == [40]
+    assert np.flatnonzero(np.isnan(smoothed[5:-5])).tolist() == [35]
     assert np.nanmax(np.abs(smoothed - slope)) < 0.1
     noise = np.random.default_rng(0).normal(size=2000)
-    assert smooth(noise, reach=50).std() < 0.25
+    assert np.nanstd(smooth(noise, reach=50)) < 0.25
+
+
+@pytest.fixture
+def figures(monkeypatch):
+    """The figures that are saved, laid out as in their files."""
+    kept, save_figure = [], plots.save_figure
+
+    def save(figure, path):
+        kept.append(figure)
+        return save_figure(figure, path)
+
+    monkeypatch.setattr(plots, "save_figure", save)
+    monkeypatch.setattr(sweep_figures, "save_figure", save)
+    return kept
+
+
+def legend_boxes(figure):
+    legends = [*figure.legends, *(axes.get_legend() for axes in figure.axes if axes.get_legend())]
+    return [legend.get_window_extent() for legend in legends]
+
+
+def check_is_readable(figure):
+    """Title and axes in words, legends off the axes and off the titles, all within the picture."""
+    upper, lower = figure.axes[0], figure.axes[-1]
+    assert upper.get_title(loc="left") and upper.get_ylabel() and lower.get_xlabel()
+    assert not any("/" in text or "_" in text for text in (upper.get_ylabel(), lower.get_xlabel()))
+    for box in legend_boxes(figure):
+        assert not any(box.overlaps(axes.get_window_extent().padded(-3)) for axes in figure.axes)
+        assert not any(box.overlaps(axes._left_title.get_window_extent()) for axes in figure.axes)
+        assert box.x1 <= figure.bbox.x1 + 1 and box.y1 <= figure.bbox.y1 + 1
+
+
+@pytest.mark.parametrize("with_muon", [False, True])
+def test_a_runs_figure_names_its_smoothing_and_shows_every_learning_rate(tmp_path, figures, with_muon):
+    with MetricsWriter(tmp_path / "a $run$", tensorboard=False) as writer:
+        for step in range(1, 101):
+            row = {"train/loss": 300 / step, "learning_rate": 1e-3, "tokens": 8 * step}
+            writer.write(step, row | ({"muon_learning_rate": 0.02 * step} if with_muon else {}))
+        writer.write(100, {"validation/loss": 4.0, "tokens": 800})
+    plot_run(tmp_path / "a $run$")
+    for figure in figures:
+        check_is_readable(figure)
+        losses, rates = figure.axes
+        assert "median of 5 logged values" in losses.get_legend().get_texts()[0].get_text()
+        assert losses.get_ylabel() == "loss (nats per token)" and rates.get_ylabel() == "learning rate"
+        assert [line.get_label() for line in rates.lines][:1] == ["AdamW"] and len(rates.lines) == 1 + with_muon
+        if with_muon:
+            assert [text.get_text() for text in rates.get_legend().get_texts()] == ["AdamW", "Muon"]
+            np.testing.assert_allclose(rates.lines[1].get_ydata(), 0.02 * np.arange(1, 101))
+
+
+@pytest.mark.parametrize("metric", ["train/loss", "validation/loss", "tokens_per_second"])
+def test_a_comparison_has_its_legend_beside_the_curves(tmp_path, figures, metric):
+    for name in ("a", "b" * 60, "c $x$"):
+        with MetricsWriter(tmp_path / name, tensorboard=False) as writer:
+            for step in range(1, 61):
+                writer.write(step, {metric: 10.0 - step / 10})
+    compare_runs({path.name: [path] for path in sorted(tmp_path.iterdir())}, tmp_path / "out.png", metric)
+    (figure,) = figures
+    check_is_readable(figure)
+    assert (figure._supxlabel is not None) == (metric == "train/loss")
+
+
+def test_a_sweeps_figure_has_its_error_bars_inside_and_leaves_out_what_diverged(tmp_path, figures):
+    settings = [
+        {"model.width": width, "optimizer.learning_rate": rate} for width in (8, 16) for rate in (0.1, 0.2, 0.4)
+    ]
+    scores = [(3.0, 3.9), (2.9, 3.0), (50.0, 60.0), (3.1, 3.2), (2.0, 3.4), (2.8, 2.9)]
+    groups = [sweep_figures.Group(str(i), s, (), (), v) for i, (s, v) in enumerate(zip(settings, scores))]
+    sweep_figures.along(groups, "validation/loss", "optimizer.learning_rate", tmp_path / "along.png")
+    (figure,) = figures
+    check_is_readable(figure)
+    low, high = figure.axes[0].get_ylim()
+    assert low < 2.0 and 3.9 < high < 10
+    assert figure.axes[0].get_xlabel() == "learning rate"
 
 
 def test_comparing_runs(tmp_path):

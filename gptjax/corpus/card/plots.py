@@ -49,6 +49,7 @@ def _draw_funnel(axes: Any, manifest: dict) -> None:
     rows = [("read", read, BLUE), *((f"out: {name}", size, RED) for name, size in out), ("left", left, BLUE)]
     _bars(axes, [(_short(name), size / 1e6, color) for name, size, color in rows])
     axes.set_xlabel("MB of text")
+    axes.set_title("what became of the text", loc="left")
 
 
 def _draw_lengths(axes: Any, manifest: dict) -> None:
@@ -59,19 +60,22 @@ def _draw_lengths(axes: Any, manifest: dict) -> None:
     )
     axes.set_xscale("log", base=2)
     axes.set(xlabel="bytes in a document", ylabel="documents")
+    axes.yaxis.get_major_locator().set_params(integer=True)
+    axes.set_title("lengths of documents", loc="left")
 
 
 def _draw_shares(axes: Any, manifest: dict) -> None:
     """Tokens by source in the training split; where there is one source alone, megabytes by language."""
     tokens = {name: counts["tokens"] / 1e6 for name, counts in manifest["splits"]["train"]["sources"].items()}
     if len(tokens) > 1:
-        counted, label = tokens, "million tokens in the training split"
+        counted, label, title = tokens, "million tokens in the training split", "tokens by source"
     else:
         counted = {name or "not told": size / 1e6 for name, (_, size) in merged(manifest, "languages").items()}
-        label = "MB of text by language"
+        label, title = "MB of text", "text by language"
     ranked = sorted(counted.items(), key=lambda item: (-item[1], item[0]))[:MOST]
     _bars(axes, [(_short(name), size, BLUE) for name, size in ranked])
     axes.set_xlabel(label)
+    axes.set_title(title, loc="left")
 
 
 def _draw_curve(axes: Any, manifest: dict) -> None:
@@ -92,6 +96,7 @@ def _draw_clusters(axes: Any, manifest: dict) -> None:
         axes.set_yscale("log")
         axes.set_ylim(bottom=0.5)
     axes.set(xlabel="documents in a cluster of copies", ylabel="clusters")
+    axes.set_title("copies of a document", loc="left")
 
 
 def _bars(axes: Any, rows: list[tuple[str, float, str]]) -> None:

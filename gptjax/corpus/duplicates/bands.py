@@ -48,4 +48,5 @@ def draw(axes: Any, threshold: float, bands: int, rows: int) -> None:
     axes.plot(similarity, probability(similarity, bands, rows), label=f"{bands} bands of {rows} rows")
     axes.axvline(threshold, color="grey", linestyle="--", label=f"threshold {threshold:g}: {found:.1%} found")
     axes.set(xlabel="Jaccard similarity of two documents", ylabel="probability of being compared", xlim=(0, 1))
+    axes.set_title("pairs that are compared", loc="left")
     axes.legend(loc="upper left", fontsize="small")
