@@ -1,12 +1,9 @@
 """A user's mistake ends in one line and exit code 2."""
 
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
-from waiting import PATIENCE
+from commands import run_command, typed_command
 
 from gptjax import cli
 from gptjax.config import ConfigError
@@ -15,14 +12,14 @@ REPOSITORY = Path(__file__).parent.parent
 
 
 def train(*arguments, command="train"):
-    return subprocess.run(
-        [sys.executable, "-m", f"gptjax.{command}", *arguments],
-        cwd=REPOSITORY,
-        env=os.environ | {"JAX_PLATFORMS": "cpu"},
-        capture_output=True,
-        text=True,
-        timeout=PATIENCE,
-    )
+    return run_command(command, *arguments)
+
+
+def test_run_command_is_the_command_as_it_is_typed():
+    """What the tests here and elsewhere take for `python -m gptjax.train`."""
+    arguments = ["--config=configs/nothing.py", "--workdir=w"]
+    typed, found = typed_command("train", *arguments), run_command("train", *arguments)
+    assert (found.returncode, found.stdout, found.stderr) == (typed.returncode, typed.stdout, typed.stderr)
 
 
 TINY = "--config=configs/stdlib_tiny.py"
@@ -64,7 +61,7 @@ def test_a_flag_that_is_no_number_is_refused():
 
 
 def test_help_tells_the_flags_and_exits_with_0():
-    result = train("--help")
+    result = typed_command("train", "--help")
     assert result.returncode == 0
     assert all(flag in result.stdout for flag in ("--config", "--workdir", "--coordinator"))
 

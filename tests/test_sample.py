@@ -10,6 +10,7 @@ import sys
 import jax
 import jax.numpy as jnp
 import pytest
+from commands import run_command
 from waiting import PATIENCE
 
 from gptjax import config as configs
@@ -183,7 +184,7 @@ def test_mistakes_end_in_one_line(run, arguments, message):
 
 
 def refuses(message, *arguments, **options):
-    done = sample(*arguments, check=False, **options)
+    done = sample(*arguments, check=False, **options) if options else run_command("sample", *arguments)
     assert done.returncode == 2, done.stderr
     assert "Traceback" not in done.stderr
     line = done.stderr.splitlines()[-1]

@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from commands import run_command, typed_command
 from prepared_folders import write_prepared
 from waiting import PATIENCE, until
 
@@ -143,15 +144,14 @@ def test_a_dry_run_starts_nothing(folder):
     ],
 )
 def test_mistakes_end_in_one_line_and_start_nothing(folder, arguments, message):
-    code, _, errors = sweep(folder, *(argument.format(sweep=folder / "sweep.py") for argument in arguments))
+    done = run_command("sweep", *(argument.format(sweep=folder / "sweep.py") for argument in arguments))
+    code, errors = done.returncode, done.stderr
     assert code == 2, errors
     assert errors.startswith("error: ") and errors.count("\n") == 1 and message in errors
     assert not (REPOSITORY / "w").exists()
 
 
 def test_help_tells_what_to_do():
-    result = subprocess.run(
-        [sys.executable, "-m", "gptjax.sweep", "--help"], capture_output=True, text=True, cwd=REPOSITORY
-    )
+    result = typed_command("sweep", "--help")
     assert result.returncode == 0
     assert all(word in result.stdout for word in ("--jobs", "--workdir", "--dry_run", "--executor", "results.csv"))
