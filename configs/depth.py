@@ -56,4 +56,5 @@ def get_config(arg: str = "12"):
 
     config.checkpoint.every = "10%"
     config.evaluation.every = "5%"
+    config.evaluation.tokens = 1 << 20
     return config

@@ -48,6 +48,7 @@ def get_config(arg: str = "124m"):
     config.training.gradient_accumulation_steps = micro_batches
     config.training.loss_chunk = 16_384
 
+    config.evaluation.tokens = 1 << 20
     config.checkpoint.every = "1000 steps"
     config.checkpoint.keep_every = "10000 steps"
     return config

@@ -71,6 +71,7 @@ def get_config(arg: str = "135m"):
     config.training.gradient_accumulation_steps = 16
     config.training.loss_chunk = 16_384
 
+    config.evaluation.tokens = 1 << 20
     config.checkpoint.every = "1000 steps"
     config.checkpoint.keep_every = "10000 steps"
     return config

@@ -47,6 +47,7 @@ def get_config(arg: str = "0.6b"):
     config.training.gradient_accumulation_steps = 16
     config.training.loss_chunk = 8192
 
+    config.evaluation.tokens = 1 << 20
     config.checkpoint.every = "1000 steps"
     config.checkpoint.keep_every = "10000 steps"
     return config

@@ -22,7 +22,7 @@ def get_config(arg: str = "cpu"):
         raise ConfigError(f"configs/shakespeare_char.py:{arg}: expected one of {', '.join(SETTINGS)}")
     config = default()
     config.data.path = "data/shakespeare_char"
-    config.evaluation.batches = 0
+    config.evaluation.tokens = 0  # the whole split
     config.evaluation.sample_every = "1000 steps"
 
     # nanoGPT's recipe

@@ -33,6 +33,7 @@ def get_config():
 
     config.checkpoint.every = "200 steps"
     config.evaluation.every = "100 steps"
+    config.evaluation.tokens = 40_960
     config.evaluation.sample_every = "400 steps"
     config.evaluation.sample_prompt = "def "
     return config

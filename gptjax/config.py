@@ -143,7 +143,7 @@ def default() -> ConfigDict:
     config.evaluation = ConfigDict(
         dict(
             every="250 steps",  # "": never
-            batches=20,  # 0: the whole validation split
+            tokens=163_840,  # of the validation split, in whole windows drawn by a fixed seed; 0: the whole split
             sample_every="",  # "500 steps": a sample of the model into samples/
             sample_prompt="\n",  # what samples continue; "": a document from its beginning
             sample_tokens=128,  # at most so many new ones
@@ -243,7 +243,7 @@ _NOT_NEGATIVE = (
     "seed model.vocab_size model.num_kv_heads model.head_width model.feedforward_width model.max_positions "
     "model.window model.attention_block model.logit_softcap data.workers data.prefetch optimizer.weight_decay "
     "optimizer.gradient_clip training.loss_chunk training.z_loss training.outlier_zscore checkpoint.keep_best "
-    "evaluation.batches evaluation.sample_tokens"
+    "evaluation.tokens evaluation.sample_tokens"
 ).split()
 _POSITIVE = (
     "model.norm_epsilon model.rope_theta model.rope_factor model.rope_low_frequency_factor "
@@ -290,8 +290,16 @@ def flatten(config: Any) -> dict[str, Any]:
     return flat
 
 
+_REPLACED = {  # former field → what to set instead, as the end of a sentence
+    "evaluation.batches": "evaluation.tokens, a number of tokens: batches times rows times data.sequence_length",
+}
+
+
 def suggestion(name: str, known: Iterable[str]) -> str:
-    """'; did you mean X?' for the likeliest of the known names, or nothing: first the same name in another section."""
+    """'; did you mean X?' for the likeliest of the known names, first of that name in another section; what replaced a former one; or nothing."""
+    for former, successor in _REPLACED.items():
+        if name in (former, former.rpartition(".")[2]):
+            return f"; {former} was replaced by {successor}"
     known = list(known)
     elsewhere = [other for other in known if other.rpartition(".")[2] == name.rpartition(".")[2]]
     close = elsewhere or difflib.get_close_matches(name, known, n=1, cutoff=0.5)
@@ -482,7 +490,9 @@ def from_json(text: str, source: str = "config.json") -> FrozenConfigDict:
     known = flatten(config)
     for field, value in flatten(ConfigDict(saved)).items():
         if field not in known:
-            raise ConfigError(f"{source}: unknown field {field}, written by another version of gptjax")
+            raise ConfigError(
+                f"{source}: unknown field {field}, written by another version of gptjax{suggestion(field, known)}"
+            )
         *sections, name = field.split(".")
         try:
             functools.reduce(lambda c, s: c[s], sections, config)[name] = tupled(value)

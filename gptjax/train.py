@@ -17,6 +17,7 @@ import math
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import jax
 import numpy as np
@@ -30,11 +31,10 @@ from gptjax import config as configs
 from gptjax.compilation import use_compilation_cache
 from gptjax.config import ConfigError, Units
 from gptjax.corpus import tokenizer as tokenizers
-from gptjax.corpus.files import write_aside
 from gptjax.corpus.tokenizer import Tokenizer
 from gptjax.data import Dataset, open_dataset
 from gptjax.data.mixture import parse_mixture
-from gptjax.evaluation.perplexity import evaluate_perplexity
+from gptjax.evaluation import perplexity
 from gptjax.folders import alone_in
 from gptjax.host_memory import keep_freed_memory
 from gptjax.inference.generate import Generator
@@ -47,12 +47,14 @@ from gptjax.training import console as consoles
 from gptjax.training.checkpoint import Checkpoints, load_params
 from gptjax.training.guards import check_fits, explained_memory
 from gptjax.training.hardware import Peak, memory, peak_flops
+from gptjax.training.history import record_start
 from gptjax.training.interrupt import StopRequest
 from gptjax.training.metrics import Throughput, count_parameters, flops_per_token
 from gptjax.training.optimizer import plan, summarize
 from gptjax.training.profiler import Profiler
 from gptjax.training.progress import Progress
 from gptjax.training.run_metadata import check_compatible, check_warm_start, run_metadata
+from gptjax.training.schedule import rate_change
 from gptjax.training.state import TrainState
 from gptjax.training.trainer import Trainer, make_trainer
 from gptjax.training.writers import FILE_NAME as METRICS_FILE
@@ -99,8 +101,8 @@ def main(argv: list[str]) -> int:
         with alone, jax.set_mesh(run.trainer.mesh), explained_memory(run.config):
             members.check_shared(run.workdir, "--workdir")
             with open_checkpoints(run) as checkpoints:
-                state, notes = start(run, checkpoints)
-                train(run, checkpoints, state, notes)
+                state, interval, notes = start(run, checkpoints)
+                train(run, checkpoints, state, interval, notes)
     return 0
 
 
@@ -113,8 +115,7 @@ class Run:
 
     Attributes:
       config: resolved: no `auto` is left in it.
-      validation: in batches as large as a micro-batch of training, so that what trains also fits when it is evaluated;
-        None when evaluation is off.
+      validation: the windows that every evaluation scores; None when evaluation is off.
       units: turns durations into steps; knows the length of the run.
     """
 
@@ -130,6 +131,11 @@ class Run:
     @property
     def total_steps(self) -> int:
         return self.units.total_steps
+
+    @property
+    def rows_at_once(self) -> int:
+        """Sequences of a micro-batch, over all devices: of evaluation, too, so that what trains fits when evaluated."""
+        return self.config.training.batch_size // self.config.training.gradient_accumulation_steps
 
     @property
     def tokens_per_step(self) -> int:
@@ -165,7 +171,9 @@ def settle(config: ConfigDict, workdir: Path) -> Run:
     validation = None
     if config.evaluation.every:
         rows = training.batch_size // training.gradient_accumulation_steps
-        validation = open_dataset(config.data, "validation", seed=config.seed, batch_size=rows)
+        validation = open_dataset(
+            config.data, "validation", seed=config.seed, batch_size=rows, tokens=config.evaluation.tokens
+        )
     tokenizer = tokenizers.load(parse_mixture(config.data.path)[0][0])
     tokens_per_step = training.batch_size * config.data.sequence_length
     units = Units(tokens_per_step, data.num_windows / training.batch_size)
@@ -248,18 +256,20 @@ def open_checkpoints(run: Run) -> Checkpoints:
     return Checkpoints(run.workdir, run.config.checkpoint, steps_of)
 
 
-def start(run: Run, checkpoints: Checkpoints) -> tuple[TrainState, list[str]]:
-    """The state to go on from, and what there is to say about it. In this order:
+def start(run: Run, checkpoints: Checkpoints) -> tuple[TrainState, dict[str, Any], list[str]]:
+    """The state to go on from, what the steps since the last row came to, and what there is to say. In this order:
 
     1. the newest readable checkpoint of this workdir, if it is of the same run;
     2. the parameters of another run, if `training.init_from` names one;
     3. fresh parameters.
     """
-    saved = checkpoints.metadata()
+    saved, interval = checkpoints.metadata(), {}
     if saved is not None:
         changes = check_compatible(saved, run.config, run.data.fingerprint())
-        state, _ = checkpoints.restore(run.trainer.abstract_state)
-        notes = [f"resumed from step {int(state.step)}", *(f"changed: {change}" for change in changes)]
+        state, saved = checkpoints.restore(run.trainer.abstract_state)
+        step, interval = int(state.step), saved.get("interval", {})
+        jump = rate_change(saved["config"], run.config, run.units, step) if step < run.total_steps else []
+        notes = [f"resumed from step {step}", *(f"changed: {change}" for change in changes), *jump]
     elif run.config.training.init_from:
         other = run.config.training.init_from
         check = functools.partial(check_warm_start, config=run.config, tokenizer_hash=run.data.tokenizer_hash)
@@ -269,17 +279,18 @@ def start(run: Run, checkpoints: Checkpoints) -> tuple[TrainState, list[str]]:
         notes = [f"parameters of {other}, step {source['step']}", *check(source)]
     else:
         state, notes = run.trainer.init(), []
-    if jax.process_index() == 0:
+    step = int(state.step)
+    if jax.process_index() == 0 and step < run.total_steps:
         run.tokenizer.save(run.workdir)
-        with write_aside(run.workdir / "config.json") as file:
-            file.write(configs.to_json(run.config).encode())
-    return state, notes
+        sets = {"data": run.data.identity(), "validation": run.validation and run.validation.identity()}
+        record_start(run.workdir, run.config, step, **sets)
+    return state, interval, notes
 
 
 # --- The run ---------------------------------------------------------------------------------------------------------
 
 
-def train(run: Run, checkpoints: Checkpoints, state: TrainState, notes: list[str]) -> None:
+def train(run: Run, checkpoints: Checkpoints, state: TrainState, interval: dict[str, Any], notes: list[str]) -> None:
     """From the state's step to the last one, or to a signal; whatever ends it, what is done is saved and drawn."""
     config, start_step = run.config, int(state.step)
     throughput = Throughput(run.tokens_per_step)
@@ -288,7 +299,8 @@ def train(run: Run, checkpoints: Checkpoints, state: TrainState, notes: list[str
         consoles.TrainingView(run.console, run.total_steps, start_step, CONVENTION) as view,
         StopRequest() as stop,
     ):
-        for note in notes:
+        best, more_notes = best_so_far(run)
+        for note in [*notes, *more_notes]:
             view.note(note)
         if start_step >= run.total_steps:
             view.note(f"nothing to do: the run is at step {start_step}, training.duration is {run.total_steps} steps")
@@ -302,6 +314,7 @@ def train(run: Run, checkpoints: Checkpoints, state: TrainState, notes: list[str
             tokens_per_step=run.tokens_per_step,
             flops_per_token=run.flops_per_token[CONVENTION],
             peak=run.peak,
+            interval=interval,
         )
         with throughput.pause("compile"):
             train_step = compile_step(run.trainer, view)
@@ -310,7 +323,6 @@ def train(run: Run, checkpoints: Checkpoints, state: TrainState, notes: list[str
         profile = config.training.profile
         profiler = Profiler(run.workdir, run.units.steps(profile, "training.profile") if profile else None)
         scores: dict[str, float] = {}
-        best = best_validation_loss(run.workdir)
         done = start_step
 
         while done < run.total_steps and not stop.reached(done):
@@ -324,16 +336,16 @@ def train(run: Run, checkpoints: Checkpoints, state: TrainState, notes: list[str
 
             fresh_scores: dict[str, float] = {}
             if run.evaluates(done):
-                progress.flush()
+                progress.read()
                 with throughput.pause("evaluation"), view.busy("evaluating"):
                     scores = fresh_scores = evaluate(state)
-                writer.write(done, scores | {"tokens": done * run.tokens_per_step})
+                progress.add(done, scores)
                 view.validated(done, scores, best=scores["validation/loss"] < best)
                 best = min(best, scores["validation/loss"])
             if run.every("checkpoint.every", done):
                 progress.flush()
                 with throughput.pause("checkpoint"), view.busy("saving"):
-                    save(run, checkpoints, state, fresh_scores)
+                    save(run, checkpoints, state, fresh_scores, progress.interval)
             if run.every("evaluation.sample_every", done):
                 progress.flush()
                 with throughput.pause("sampling"), view.busy("sampling"):
@@ -343,7 +355,7 @@ def train(run: Run, checkpoints: Checkpoints, state: TrainState, notes: list[str
         profiler.close()
         stopped = done < run.total_steps
         if stopped:
-            save(run, checkpoints, state, {})
+            save(run, checkpoints, state, {}, progress.interval)
         with throughput.pause("checkpoint"):
             checkpoints.wait()
         speed = throughput.overall().tokens_per_second
@@ -399,33 +411,32 @@ def device_batches(run: Run, start_step: int) -> Iterator[dict[str, jax.Array]]:
     yield from ahead
 
 
-def make_evaluation(run: Run) -> Callable[[TrainState], dict[str, float]]:
+def make_evaluation(run: Run) -> Callable[[TrainState], dict[str, Any]]:
     """state → validation metrics, of the moving average of the parameters where there is one."""
-    config, mesh = run.config, run.trainer.mesh
-    batch_size = config.training.batch_size // config.training.gradient_accumulation_steps
-    rows = distributed.local_rows(mesh, batch_size, 1)
-    token_bytes_V = np.zeros(config.model.vocab_size, np.float32)
+    token_bytes_V = np.zeros(run.config.model.vocab_size, np.float32)
     token_bytes_V[: run.tokenizer.vocab_size] = run.tokenizer.token_bytes()
     step = run.trainer.evaluation_step(token_bytes_V)
-
-    def evaluate(state: TrainState) -> dict[str, float]:
-        host_batches = run.validation.batches(0, rows, num_steps=config.evaluation.batches or None)
-        batches = (distributed.put_batch(mesh, batch, rows, batch_size, 1) for batch in host_batches)
-        return evaluate_perplexity(step, state.best_params, batches)
-
-    return evaluate
+    return lambda state: perplexity.score(step, state.best_params, run.validation, run.trainer.mesh, run.rows_at_once)
 
 
-def best_validation_loss(workdir: Path) -> float:
-    """The lowest so far, also by earlier starts of the run; infinite where there is none."""
-    path = workdir / METRICS_FILE
-    rows = read_metrics(path) if path.exists() else []
-    return min((row["validation/loss"] for row in rows if "validation/loss" in row), default=math.inf)
+def best_so_far(run: Run) -> tuple[float, list[str]]:
+    """The lowest validation loss of this run on the windows that it is scored on, also by earlier starts (infinite
+    where there is none); and a note where earlier ones were on other windows."""
+    path = run.workdir / METRICS_FILE
+    rows = [row for row in (read_metrics(path) if path.exists() else []) if "validation/loss" in row]
+    if run.validation is None:
+        return math.inf, []
+    alike = [row["validation/loss"] for row in rows if row.get(perplexity.SET) == run.validation.identity()]
+    note = (
+        f"{len(rows) - len(alike)} earlier validation losses are of other windows (another evaluation.tokens, window "
+    )
+    note += "or data): they are not compared with those to come, and the best begins anew"
+    return min(alike, default=math.inf), [note] if len(alike) < len(rows) else []
 
 
-def save(run: Run, checkpoints: Checkpoints, state: TrainState, scores: dict[str, float]) -> None:
+def save(run: Run, checkpoints: Checkpoints, state: TrainState, scores: dict[str, Any], interval: dict) -> None:
     step = int(state.step)
-    metadata = run_metadata(run.config, run.data.fingerprint(), step * run.tokens_per_step)
+    metadata = run_metadata(run.config, run.data.fingerprint(), step * run.tokens_per_step) | {"interval": interval}
     checkpoints.save(step, state, metadata, scores)
 
 

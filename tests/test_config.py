@@ -77,6 +77,7 @@ def test_the_default_is_valid():
     "fields, message",
     [
         (dict(model__wdith=3), r"unknown field model\.wdith; did you mean model\.width\?"),
+        (dict(evaluation__batches=20), r"evaluation\.batches was replaced by evaluation\.tokens"),
         (dict(model__width="wide"), r"model\.width = 'wide': expected int, got str"),
         (dict(model__num_heads=True), r"model\.num_heads = True: expected int, got bool"),
         (dict(model__num_heads=5), r"model\.width = 384: must be divisible by model\.num_heads = 5"),
@@ -232,6 +233,8 @@ def test_unreadable_configs_are_refused():
         from_json('{"model": ')
     with pytest.raises(ConfigError, match=r"unknown field model\.speed"):
         from_json('{"model": {"speed": 3}}')
+    with pytest.raises(ConfigError, match=r"evaluation\.batches was replaced by evaluation\.tokens"):
+        from_json('{"evaluation": {"batches": 20}}')
     with pytest.raises(ConfigError, match="holds a list"):
         from_json("[]")
     with pytest.raises(ConfigError, match=r"model\.width = 'wide': expected int"):

@@ -19,7 +19,7 @@ SETTINGS = {
     "training.duration": "200 steps",
     "training.batch_size": 8,
     "evaluation.every": "50 steps",
-    "evaluation.batches": 40,
+    "evaluation.tokens": 40_960,
     "evaluation.sample_every": "",
     "checkpoint.every": "200 steps",
     "checkpoint.keep_latest": 1,

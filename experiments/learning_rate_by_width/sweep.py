@@ -26,6 +26,7 @@ def get_sweep():
             "training.duration": "200 steps",
             "training.batch_size": 8,
             "evaluation.every": "100 steps",
+            "evaluation.tokens": 20_480,
             "evaluation.sample_every": "",
             "checkpoint.every": "200 steps",
             "checkpoint.keep_latest": 1,

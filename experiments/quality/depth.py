@@ -28,7 +28,7 @@ COMMON = {
     "checkpoint.every": "100%",
     "checkpoint.keep_best": 0,
     "evaluation.every": "10%",
-    "evaluation.batches": 20,
+    "evaluation.tokens": 20_480,
     "logging.every": "1%",
 }
 

@@ -8,6 +8,8 @@ and the stream does not depend on the number of training processes or of loader 
 from __future__ import annotations
 
 import functools
+import hashlib
+import json
 import signal
 from collections.abc import Iterator, Sequence
 
@@ -34,11 +36,16 @@ def _leave_interrupts_to_the_parent(index: int, count: int) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
-def open_dataset(config_data: ConfigDict | FrozenConfigDict, split: str, *, seed: int, batch_size: int) -> Dataset:
+def open_dataset(
+    config_data: ConfigDict | FrozenConfigDict, split: str, *, seed: int, batch_size: int, tokens: int = 0
+) -> Dataset:
     """The 'train' or 'validation' split of `config.data.path` as batches of `batch_size` rows.
 
-    'train' goes on for ever: epochs of all windows in a new order each. 'validation' is every window once, in one order
-    that is the same whatever the seed: mixed, so that its first batches stand for the whole.
+    'train' goes on for ever: epochs of all windows in a new order each. 'validation' is every window once, in one mixed
+    order that is the same whatever the seed, the batch size, and the order in which the folders are named.
+
+    tokens: where 'validation' ends, rounded up to whole windows of `data.sequence_length` positions: a draw that stands
+      for the whole, and is the beginning of every larger one. 0: the whole split.
 
     Raises:
       ConfigError: names the field that cannot work, or the file that is not what the manifest says.
@@ -59,12 +66,16 @@ def open_dataset(config_data: ConfigDict | FrozenConfigDict, split: str, *, seed
                 f"data.path = {config_data.path!r}: {sources[0].folder} has tokenizer {sources[0].tokenizer_hash}, "
                 f"{other.folder} has {other.tokenizer_hash}: prepare one with --tokenizer=<the other folder>"
             )
+    weights = [weight for _, weight in mixture]
+    if split == "validation":  # every window has the same weight
+        sources, weights = sorted(sources, key=lambda source: json.dumps(source.files)), [None] * len(sources)
     windows = [WINDOWS[config_data.windows](source, config_data.sequence_length) for source in sources]
     return Dataset(
         sources,
         windows,
-        [len(part) if weight is None else weight for part, (_, weight) in zip(windows, mixture)],
+        [len(part) if weight is None else weight for part, weight in zip(windows, weights)],
         repeats=split == "train",
+        limit=-(-tokens // config_data.sequence_length) if split == "validation" else 0,
         seed=seed,
         batch_size=batch_size,
         description={"split": split, "windows": config_data.windows, "sequence_length": config_data.sequence_length},
@@ -75,7 +86,8 @@ class Dataset:
     """A split, cut into windows and put in order. Made by `open_dataset`.
 
     Attributes:
-      num_tokens, num_windows: of one epoch, over all sources.
+      num_tokens: of the split, over all sources.
+      num_windows: of one epoch, over all sources; of a draw from the validation split, those drawn.
       steps_per_epoch: batches that cover the windows once, the last one perhaps in part.
       vocab_size, eos_id, tokenizer_hash: of the tokenizer.
     """
@@ -87,6 +99,7 @@ class Dataset:
         weights: Sequence[float],
         *,
         repeats: bool,
+        limit: int,
         seed: int,
         batch_size: int,
         description: dict,
@@ -101,7 +114,7 @@ class Dataset:
         self._order = order.TrainingOrder(sizes, weights, seed) if repeats else order.ValidationOrder(sizes)
 
         self.num_tokens = sum(source.num_tokens for source in sources)
-        self.num_windows = sum(sizes)
+        self.num_windows = min(limit, sum(sizes)) if limit else sum(sizes)
         self.steps_per_epoch = -(-self.num_windows // batch_size)
         self.vocab_size = sources[0].vocab_size
         self.eos_id = sources[0].eos_id
@@ -161,6 +174,13 @@ class Dataset:
                 for source, weight in zip(self._sources, self._order.weights)
             ],
         }
+
+    def identity(self) -> str:
+        """Twelve hexadecimal digits that are equal where the same windows of the same tokens are read, in whatever
+        order and batches: losses of two runs can be compared where these are."""
+        facts = {name: value for name, value in self.fingerprint().items() if name not in ("seed", "batch_size")}
+        facts["num_windows"] = self.num_windows
+        return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:12]
 
     def _places(self, step: int, rows: np.ndarray) -> np.ndarray:
         """The places in the order of windows of some rows of a step; checked."""

@@ -1,4 +1,4 @@
-"""Held-out loss, perplexity and bits per byte."""
+"""Held-out loss, perplexity and bits per byte: figures of a model and a set of windows, however they are computed."""
 
 from __future__ import annotations
 
@@ -7,8 +7,13 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import jax
+from jax.sharding import Mesh
 
 from gptjax.config import ConfigError
+from gptjax.data import Dataset
+from gptjax.parallel.distributed import local_rows, put_batch
+
+SET = "validation/set"  # beside every score: `Dataset.identity` of what was scored
 
 
 def perplexity(nll_per_token: float) -> float:
@@ -19,6 +24,19 @@ def perplexity(nll_per_token: float) -> float:
 def bits_per_byte(nll_sum: float, num_bytes: float) -> float:
     """A loss that tokenizers cannot change: summed nats, in bits, a UTF-8 byte of the text. NaN for no bytes."""
     return nll_sum / math.log(2) / num_bytes if num_bytes else math.nan
+
+
+def score(evaluation_step: Callable, params: Any, dataset: Dataset, mesh: Mesh, batch_size: int) -> dict[str, Any]:
+    """The figures of `evaluate_perplexity` for all windows of a validation split, and which windows these were (SET).
+
+    Windows go through the model `batch_size` at a time, over all devices and processes; what is left of the last batch
+    is filled with weight 0, so the figures do not depend on it beyond rounding. All processes call this together.
+
+    Raises as `evaluate_perplexity` does.
+    """
+    rows = local_rows(mesh, batch_size, 1)
+    batches = (put_batch(mesh, batch, rows, batch_size, 1) for batch in dataset.batches(0, rows))
+    return {**evaluate_perplexity(evaluation_step, params, batches), SET: dataset.identity()}
 
 
 def evaluate_perplexity(

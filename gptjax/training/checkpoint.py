@@ -30,7 +30,7 @@ from gptjax.training.snapshot import Snapshots
 from gptjax.training.state import TrainState
 
 CONFIG = "config.json"
-VALIDATION_LOSS = "validation/loss"
+VALIDATION_LOSS, VALIDATION_SET = "validation/loss", "validation/set"
 _DELETED = "deleted-"
 _UNREADABLE = "unreadable-"
 
@@ -40,8 +40,9 @@ T = TypeVar("T")
 class Checkpoints:
     """The checkpoints of one run, for the processes that train it: all of them make the same calls.
 
-    Kept are the latest `keep_latest`, the `keep_best` with the lowest validation loss, and every step that is a
-    multiple of `keep_every`. Opening removes what killed saves and deletions left behind.
+    Kept are the latest `keep_latest`, the `keep_best` with the lowest validation loss on each set of windows that the
+    run was scored on (losses on different sets are never compared), and every step that is a multiple of `keep_every`.
+    Opening removes what killed saves and deletions left behind.
 
     Args:
       workdir: the run's folder, seen by all processes.
@@ -94,7 +95,8 @@ class Checkpoints:
 
         Args:
           metadata: JSON values, as `run_metadata` makes them.
-          metrics: `validation/loss`, measured at this very step, makes the checkpoint a candidate for the best.
+          metrics: `validation/loss`, measured at this very step on `validation/set`, makes the checkpoint a candidate
+            for the best.
 
         Returns:
           The seconds for which training stood still.
@@ -103,9 +105,9 @@ class Checkpoints:
         self._settle()
         path = self.directory / str(step)
         if not path.exists():
-            losses = {name: float(value) for name, value in (metrics or {}).items()}
+            scores = {name: v if isinstance(v, str) else float(v) for name, v in (metrics or {}).items()}
             try:
-                write = self._start_write(path, state, {**metadata, "step": step, "metrics": losses})
+                write = self._start_write(path, state, {**metadata, "step": step, "metrics": scores})
             except OSError as error:
                 self._fail(step, error)
             else:
@@ -155,7 +157,7 @@ class Checkpoints:
                 aside = path.with_name(_UNREADABLE + path.name)
                 shutil.rmtree(aside, ignore_errors=True)
                 logging.warning("the unreadable checkpoint is now %s", path.rename(aside))
-        _validation_loss.cache_clear()
+        _score.cache_clear()
         _barrier("checkpoint restored")
         return state, metadata
 
@@ -195,7 +197,7 @@ class Checkpoints:
     def _kept(self) -> set[int]:
         steps = self.all_steps()
         forever = [step for step in steps if self._keep_every and step % self._keep_every == 0]
-        best = _best_first(self.directory)[: self._keep_best] if self._keep_best else []
+        best = [step for same in _best_first(self.directory).values() for step in same[: self._keep_best]]
         return {*steps[-self._keep_latest :], *best, *forever}
 
     def _fail(self, step: int, error: Exception) -> None:
@@ -222,7 +224,8 @@ def load_params(
     """Reads the parameters of a run, and nothing else of it.
 
     Args:
-      which: "latest" (the newest readable), "best" (lowest validation loss), or a step.
+      which: "latest" (the newest readable), "best" (lowest validation loss of those scored on the windows that were
+        scored last), or a step.
       like: tree of `jax.ShapeDtypeStruct` with shardings that the parameters must fit; None: as saved, on one device.
       ema: their moving average instead; None: where there is one.
       check: is given the metadata before the arrays are read, and may refuse them with a ConfigError.
@@ -293,19 +296,25 @@ def _steps(directory: Path) -> list[int]:
     return sorted(int(name) for name in folders if name.isdecimal())
 
 
-def _best_first(directory: Path) -> list[int]:
-    """Steps of the checkpoints with a finite validation loss, lowest loss first, later step first among equals."""
-
-    scored = [(_validation_loss(directory / str(step)), -step) for step in _steps(directory)]
-    return [-negative for _, negative in sorted(pair for pair in scored if math.isfinite(pair[0]))]
+def _best_first(directory: Path) -> dict[str | None, list[int]]:
+    """Set of windows → steps of the checkpoints with a finite validation loss on it, lowest first, later step first
+    among equals. The sets stand in the order in which they were last scored."""
+    scores = {step: score for step in _steps(directory) if math.isfinite((score := _score(directory / str(step)))[0])}
+    in_turn = dict.fromkeys(scores[step][1] for step in sorted(scores, reverse=True))
+    return {
+        windows: sorted((step for step in scores if scores[step][1] == windows), key=lambda s: (scores[s][0], -s))
+        for windows in reversed(in_turn)
+    }
 
 
 @functools.cache  # a checkpoint does not change, and a run may keep hundreds
-def _validation_loss(path: Path) -> float:
+def _score(path: Path) -> tuple[float, str | None]:
+    """(validation loss or NaN, the set that it was measured on)"""
     try:
-        return files.read_metadata(path)["metrics"].get(VALIDATION_LOSS, math.nan)
+        metrics = files.read_metadata(path)["metrics"]
     except CheckpointError:
-        return math.nan  # whoever restores it will hear of it
+        return math.nan, None  # whoever restores it will hear of it
+    return metrics.get(VALIDATION_LOSS, math.nan), metrics.get(VALIDATION_SET)
 
 
 def _choose(directory: Path, which: str | int, setting: str = "workdir") -> list[int]:
@@ -318,10 +327,18 @@ def _choose(directory: Path, which: str | int, setting: str = "workdir") -> list
         return steps[::-1]
     there = f"there are {', '.join(map(str, steps))} in {directory}"
     if which == "best":
-        best = _best_first(directory)[:1]
-        if not best:
+        scored = list(_best_first(directory).values())
+        if not scored:
             raise ConfigError(f"checkpoint = best: must have been saved with a validation loss; {there}")
-        return best
+        *others, newest = scored
+        if others:
+            elsewhere = ", ".join(str(step) for steps in others for step in sorted(steps))
+            logging.warning(
+                "the best is chosen among the checkpoints that were scored as the newest was; those of steps %s were "
+                "scored on other validation windows and are not compared",
+                elsewhere,
+            )
+        return newest[:1]
     if str(which) not in map(str, steps):
         raise ConfigError(f"checkpoint = {which}: must be latest, best or a step; {there}")
     return [int(which)]

@@ -1,7 +1,8 @@
-"""Metrics a step late: fetched while the device already works on the next step, checked, written and shown."""
+"""Metrics a step late: fetched while the device already works on the next step, checked, summed up, written, shown."""
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Mapping
 from typing import Any
@@ -15,6 +16,60 @@ from gptjax.training.metrics import Throughput, model_flop_utilization
 from gptjax.training.writers import MetricsWriter
 
 SKIPS_IN_A_ROW = 100  # dropped updates after which a run is given up
+ZSCORES = ("train/loss_zscore", "train/gradient_norm_zscore")
+
+
+@dataclasses.dataclass
+class Interval:
+    """What the steps since the last row come to. Plain numbers: a checkpoint carries them, so that the next row of a
+    resumed run is that of an unbroken one.
+
+    A step whose loss or gradient norm is not finite counts in `skipped` and `zscores` alone.
+
+    Attributes:
+      loss_sum, tokens: of the loss in nats times the step's supervised tokens, and of these tokens.
+      norm_sum, steps: of the gradient's norm, and how many steps.
+      skipped: updates that were dropped.
+      zscores: the highest of each kind.
+    """
+
+    loss_sum: float = 0.0
+    tokens: float = 0.0
+    norm_sum: float = 0.0
+    steps: int = 0
+    skipped: int = 0
+    zscores: dict[str, float] = dataclasses.field(default_factory=dict)
+
+    def add(self, values: Mapping[str, float]) -> None:
+        """values: the metrics of one step."""
+        loss, norm = values["train/loss"], values["train/gradient_norm"]
+        if math.isfinite(loss) and math.isfinite(norm):
+            self.loss_sum += loss * values["train/supervised_tokens"]
+            self.tokens += values["train/supervised_tokens"]
+            self.norm_sum += norm
+            self.steps += 1
+        self.skipped += int(values.get("train/skipped", 0))
+        for name in ZSCORES:
+            if name in values:
+                self.zscores[name] = max(values[name], self.zscores.get(name, -math.inf))
+
+    @property
+    def loss(self) -> float:
+        """Mean over tokens, in nats; NaN where there is no step."""
+        return self.loss_sum / self.tokens if self.tokens else math.nan
+
+    def row(self, last: Mapping[str, float]) -> dict[str, float]:
+        """What is reported: the metrics of the last step, with those in their place that speak of the interval."""
+        figures = {
+            "train/loss": self.loss,
+            "train/step_loss": last["train/loss"],
+            "train/gradient_norm": self.norm_sum / self.steps if self.steps else math.nan,
+            "train/step_gradient_norm": last["train/gradient_norm"],
+            "train/supervised_tokens": self.tokens,
+        }
+        if "train/skipped" in last:
+            figures["train/skipped"] = self.skipped
+        return {**last, **figures, **self.zscores}
 
 
 class Progress:
@@ -24,6 +79,7 @@ class Progress:
       every: steps between two rows of metrics.jsonl (and lines on the console).
       last_step: the last step of the run, which always has a row.
       flops_per_token: by the convention that the view names.
+      interval: what a checkpoint says of the steps between its last row and itself: `interval` of the Progress then.
     """
 
     def __init__(
@@ -37,13 +93,26 @@ class Progress:
         tokens_per_step: int,
         flops_per_token: float,
         peak: Peak,
+        interval: Mapping[str, Any] | None = None,
     ):
         self._view, self._writer, self._throughput = view, writer, throughput
         self._every, self._last_step = every, last_step
         self._tokens_per_step, self._flops_per_token, self._peak = tokens_per_step, flops_per_token, peak
         self._pending: tuple[int, Mapping[str, jax.Array]] | None = None
+        self._row: tuple[int, dict[str, Any]] | None = None  # of the last step read, until it is written
+        self._interval = Interval(**interval or {})
         self._skips = 0
-        self.train_loss: float | None = None  # of the last step that was read
+        self._reported_loss: float | None = None
+
+    @property
+    def train_loss(self) -> float | None:
+        """Mean loss of the steps since the last row; of those before it where there are none yet."""
+        return self._interval.loss if self._interval.tokens else self._reported_loss
+
+    @property
+    def interval(self) -> dict[str, Any]:
+        """JSON values that say what the steps since the last row came to."""
+        return dataclasses.asdict(self._interval)
 
     def push(self, step: int, metrics: Mapping[str, jax.Array]) -> None:
         """Takes the metrics of `step` (steps done, this one included), still on the device.
@@ -55,20 +124,33 @@ class Progress:
         self._pending = (step, metrics)
 
     def flush(self) -> None:
-        """Waits for the last step pushed and reports it; before anything that relies on it, such as a save."""
+        """Waits for the last step pushed and writes its row; before anything that relies on it, such as a save."""
+        self.read()
+        if self._row is not None:
+            self._writer.write(*self._row)
+            self._row = None
+
+    def read(self) -> None:
+        """Waits for the last step pushed and shows it; its row, if it has one, is kept back for `add`."""
         if self._pending is None:
             return
         (step, metrics), self._pending = self._pending, None
         values = {name: value.item() for name, value in jax.device_get(metrics).items()}
         self._check(step, values)
-        self.train_loss = values["train/loss"]
+        self._interval.add(values)
         self._throughput.count()
         if step % self._every and step != self._last_step:
             self._view.advance(step)
             return
-        row = values | self._rates() | {"tokens": step * self._tokens_per_step}
-        self._writer.write(step, row)
-        self._view.log(step, row)
+        row = self._interval.row(values)
+        self._interval, self._reported_loss = Interval(), row["train/loss"]
+        self.add(step, row | self._rates())
+        self._view.log(step, self._row[1])
+
+    def add(self, step: int, figures: Mapping[str, Any]) -> None:
+        """Puts more figures of `step`, which was read last, into its row."""
+        earlier = {} if self._row is None else self._row[1]
+        self._row = (step, {**earlier, **figures, "tokens": step * self._tokens_per_step})
 
     def mfu(self, tokens_per_second: float) -> float | None:
         return model_flop_utilization(tokens_per_second, self._flops_per_token, self._peak.flops)

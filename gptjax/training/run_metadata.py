@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import importlib.metadata
 import json
+import os
 import subprocess
 from collections.abc import Mapping
 from pathlib import Path
@@ -18,6 +19,7 @@ from gptjax.config import ConfigError, to_json
 _EXECUTION = {"model.dtype", "model.layers", "model.remat", "model.attention", "model.attention_block"}
 # Others of the optimizer's fields may change, unless they change its arrays, which restoring finds out.
 _FIXED = {"seed", "optimizer.name", "optimizer.first_moment_dtype", "optimizer.rules"}
+_SWITCHES = {"training.ema_decay"}  # may change, but not from or to 0: there would be no average of what went before
 # These do not touch what is computed; of the data, the fingerprint speaks.
 _HARMLESS = ("checkpoint.", "data.", "evaluation.", "logging.", "mesh.")
 
@@ -34,8 +36,8 @@ def run_metadata(config: FrozenConfigDict, fingerprint: Mapping, tokens: int) ->
         "config": json.loads(to_json(config)),
         "fingerprint": _json_values(dict(fingerprint)),
         "tokens": int(tokens),
-        "versions": {name: _version(name) for name in ("gptjax", "jax", "flax", "optax", "orbax-checkpoint")},
-        "git_revision": _git_revision(),
+        "versions": {name: version(name) for name in ("gptjax", "jax", "flax", "optax", "orbax-checkpoint")},
+        "git_revision": git_revision(),
     }
 
 
@@ -48,10 +50,11 @@ def check_compatible(saved: Mapping, config: FrozenConfigDict, fingerprint: Mapp
     Raises:
       ConfigError: model, dataset, tokenizer, seed or the kind of optimizer changed; names each with both values.
     """
-    refused = _differences(saved["fingerprint"], _json_values(dict(fingerprint)), "data: ")
+    refused = differences(saved["fingerprint"], _json_values(dict(fingerprint)), "data: ")
     noted = []
     for field, (there, here) in _config_differences(saved, config).items():
-        if field in _FIXED or _is_of_model(field):
+        switched = field in _SWITCHES and bool(there) != bool(here)
+        if field in _FIXED or switched or _is_of_model(field):
             refused[field] = (there, here)
         elif not field.startswith(_HARMLESS):
             noted.append(f"{field}: {_show(there)} → {_show(here)}")
@@ -112,17 +115,17 @@ def _is_of_model(field: str) -> bool:
 
 
 def _config_differences(saved: Mapping, config: FrozenConfigDict) -> dict[str, tuple[Any, Any]]:
-    return _differences(saved["config"], json.loads(to_json(config)))
+    return differences(saved["config"], json.loads(to_json(config)))
 
 
-def _differences(there: Any, here: Any, field: str = "") -> dict[str, tuple[Any, Any]]:
+def differences(there: Any, here: Any, field: str = "") -> dict[str, tuple[Any, Any]]:
     """Dotted field → (there, here), wherever two JSON trees differ."""
     there_by_name, here_by_name = _by_name(there), _by_name(here)
     if there_by_name is None or here_by_name is None:
         return {} if there == here else {field.removesuffix("."): (there, here)}
     found = {}
     for name in {**there_by_name, **here_by_name}:
-        found |= _differences(there_by_name.get(name), here_by_name.get(name), f"{field}{name}.")
+        found |= differences(there_by_name.get(name), here_by_name.get(name), f"{field}{name}.")
     return found
 
 
@@ -144,7 +147,7 @@ def _show(value: Any) -> str:
 
 
 @functools.cache  # saves ask again and again
-def _version(package: str) -> str | None:
+def version(package: str) -> str | None:
     try:
         return importlib.metadata.version(package)
     except importlib.metadata.PackageNotFoundError:
@@ -152,9 +155,27 @@ def _version(package: str) -> str | None:
 
 
 @functools.cache
-def _git_revision() -> str | None:
-    command = ["git", "-C", str(Path(__file__).parent), "rev-parse", "HEAD"]
+def git_revision(package: Path = Path(__file__).parents[1]) -> str | None:
+    """The commit that the package's files are of, with '-dirty' (as git describe has it) where they differ from it.
+
+    None where no repository tracks them: a package that is installed inside somebody's repository is not its code.
+    """
+
+    def git(*command: str) -> str:
+        done = subprocess.run(
+            ["git", "-C", str(package), *command],
+            capture_output=True,
+            text=True,
+            timeout=5,
+            check=True,
+            env=environment,
+        )
+        return done.stdout.strip()
+
+    # a hook of git's runs with its own repository named in variables
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("GIT_")}
     try:
-        return subprocess.run(command, capture_output=True, text=True, timeout=5, check=True).stdout.strip()
+        git("ls-files", "--error-unmatch", "__init__.py")
+        return git("rev-parse", "HEAD") + ("-dirty" if git("status", "--porcelain", "--", ".") else "")
     except (OSError, subprocess.SubprocessError):
         return None

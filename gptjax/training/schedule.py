@@ -21,13 +21,16 @@ with floor = final_fraction · peak. Update `warmup` has exactly the peak; updat
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+import functools
+import math
+from collections.abc import Callable, Mapping
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from gptjax.config import ConfigError
+from gptjax.config import ConfigError, Units, default
 from gptjax.user_code import called, is_named, named_function
 
 NAMES = ("cosine", "wsd", "linear", "constant", "inverse_sqrt")
@@ -107,3 +110,30 @@ def _own_schedule(name: str, peak: float, span: Span) -> Schedule:
                 f"schedule.name = {name!r}: a rate is one finite number, not negative; update {step + 1} has {rate}"
             )
     return schedule
+
+
+def rate_change(saved: Mapping[str, Any], config: Any, units: Units, step: int) -> list[str]:
+    """Whether a run goes on at another rate than it would have: a sentence with both values, or nothing.
+
+    Args:
+      saved: the settings so far, as the nested dict of a config.json.
+      units: of the run.
+      step: steps done; the rate is that of the update after them.
+    """
+    so_far = default()
+    for section in ("optimizer", "schedule", "training"):
+        so_far[section].update({name: v for name, v in saved[section].items() if name in so_far[section]})
+    try:
+        before, now = (_rate_of_next_update(c, units, step) for c in (so_far, config))
+    except ConfigError:  # a schedule of the user's that is no more
+        return []
+    if math.isclose(before, now, rel_tol=1e-5):
+        return []
+    return [f"THE LEARNING RATE JUMPS at step {step + 1}: it is {now:.3g}, by the settings so far it was {before:.3g}"]
+
+
+def _rate_of_next_update(config: Any, units: Units, step: int) -> float:
+    total_steps = units.steps(config.training.duration, "training.duration")
+    units = dataclasses.replace(units, total_steps=total_steps)
+    steps_of = functools.partial(units.steps, field="schedule")
+    return float(make_schedule(config.schedule, config.optimizer.learning_rate, total_steps, steps_of)(step))

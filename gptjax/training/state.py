@@ -19,7 +19,7 @@ class TrainState:
       step: int32 scalar, the optimizer steps taken.
       params: float32 tree, the layers stacked on their first axis.
       opt_state: what the Optax chain keeps.
-      ema: exponential moving average of `params`, or None when it is off.
+      ema: exponential moving average of `params` without a bias to its start, or None when it is off.
       monitor: float32 scalars, the running statistics behind the z-scores of loss and gradient norm.
     """
 

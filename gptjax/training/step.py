@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -76,10 +77,6 @@ def make_train_step(
         gradients = clip_by_global_norm(gradients, gradient_norm, config.optimizer.gradient_clip)
         updates, opt_state = optimizer.update(gradients, state.opt_state, state.params)
         params = optax.apply_updates(state.params, updates)
-        ema = state.ema
-        if ema is not None:
-            decay = training.ema_decay
-            ema = jax.tree.map(lambda average, new: decay * average + (1 - decay) * new, ema, params)
         monitor, zscores = update_monitor(state.monitor, loss, gradient_norm)
         metrics = {
             "train/loss": loss,
@@ -89,14 +86,27 @@ def make_train_step(
             "train/supervised_tokens": total_weight,
             **{name: rate(state.step) for name, rate in learning_rates.items()},
         }
-        new = TrainState(state.step + 1, params, opt_state, ema, monitor)
+        new = TrainState(state.step + 1, params, opt_state, state.ema, monitor)
         if training.on_nonfinite == "skip" or training.outlier_zscore:
             keep = _is_sound(loss, gradient_norm, zscores, training)
             metrics["train/skipped"] = 1.0 - keep
             new = jax.tree.map(functools.partial(_unless_dropped, keep), new, state).replace(monitor=monitor)
+        if state.ema is not None:  # of the parameters as they now are, also where the update was dropped
+            new = new.replace(ema=update_average(state.ema, new.params, new.step, training.ema_decay))
         return new, metrics
 
     return train_step
+
+
+def update_average(average: Any, params: Any, steps: jax.typing.ArrayLike, decay: float) -> Any:
+    """The exponential moving average of `params` after `steps` steps, these included, from that after the one before.
+
+    It is Σ decay^(t-i) params_i / Σ decay^(t-i) over the steps i = 1 … t: the bias correction of Adam (Kingma and Ba,
+    arXiv:1412.6980, section 3) is part of the weight of the newest parameters, which is 1 at the first step. What is
+    kept needs no correction where it is used, and the initial parameters have no part in it.
+    """
+    weight = (1 - decay) / -jnp.expm1(jnp.float32(steps) * math.log(decay))
+    return jax.tree.map(lambda old, new: old + weight * (new - old), average, params)
 
 
 def _split_rows(array: jax.Array) -> jax.Array:

@@ -24,9 +24,9 @@ def folder(prepared):
 
 @pytest.fixture
 def open_(data_config):
-    def open_(path, split="train", *, seed=0, batch_size=B, **fields):
+    def open_(path, split="train", *, seed=0, batch_size=B, tokens=0, **fields):
         fields = {"sequence_length": T} | fields
-        return open_dataset(data_config(path, **fields), split, seed=seed, batch_size=batch_size)
+        return open_dataset(data_config(path, **fields), split, seed=seed, batch_size=batch_size, tokens=tokens)
 
     return open_
 
@@ -98,6 +98,32 @@ def test_validation_is_every_window_once_in_one_mixed_order(folder, open_):
     assert not dataset.batch(1, np.array([2, 3]))["weights"].any()
     with pytest.raises(IndexError, match="step 2: this split has steps 0 to 1"):
         dataset.batch(2, ROWS)
+
+
+def supervised(dataset, batch_size=B):
+    batches = dataset.batches(0, np.arange(batch_size))
+    return [target for batch in batches for target in batch["targets"][batch["weights"] == 1].tolist()]
+
+
+@BOTH
+def test_a_draw_from_the_validation_split_is_the_same_whatever_reads_it(prepared, open_, windows):
+    folders = [
+        prepared(name, train=[[1, 2]], validation=random_documents(40, 30, seed)) for seed, name in enumerate("ab")
+    ]
+    path, other_way = f"{folders[0]}=0.9,{folders[1]}=0.1", f"{folders[1]},{folders[0]}"
+    drawn = open_(path, "validation", windows=windows, tokens=20 * T - 3)
+    assert drawn.num_windows == 20 < open_(path, "validation", windows=windows).num_windows
+    wanted = supervised(drawn)
+    assert sorted({int(target) for target in wanted}) != wanted, "from all over the split"
+    for same_draw, batch_size in (
+        (open_(path, "validation", windows=windows, tokens=20 * T, seed=5, batch_size=7), 7),
+        (open_(other_way, "validation", windows=windows, tokens=20 * T, batch_size=64), 64),
+    ):
+        assert supervised(same_draw, batch_size) == wanted and same_draw.identity() == drawn.identity()
+    larger = open_(path, "validation", windows=windows, tokens=24 * T)
+    assert supervised(larger)[: len(wanted)] == wanted and larger.identity() != drawn.identity()
+    everything = open_(path, "validation", windows=windows, tokens=10**9)
+    assert everything.identity() == open_(path, "validation", windows=windows).identity()
 
 
 def test_packed_validation_pads_with_segment_0(folder, open_):

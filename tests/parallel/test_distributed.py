@@ -10,9 +10,11 @@ from pathlib import Path
 import jax
 import numpy as np
 import pytest
+from prepared_folders import write_prepared
 from waiting import PATIENCE
 
 from gptjax.config import default
+from gptjax.corpus.tokenizer import CharacterTokenizer
 from gptjax.parallel.distributed import local_rows, put_batch
 from gptjax.parallel.mesh import make_mesh
 
@@ -25,10 +27,10 @@ def free_port():
         return s.getsockname()[1]
 
 
-def run_workers(num_processes):
+def run_workers(num_processes, data):
     port, devices = free_port(), 4 // num_processes
     commands = [
-        [sys.executable, str(WORKER), str(i), str(num_processes), str(port), str(devices)] for i in range(num_processes)
+        [sys.executable, str(WORKER), *map(str, (i, num_processes, port, devices, data))] for i in range(num_processes)
     ]
     environment = os.environ | {"JAX_PLATFORMS": "cpu", "PYTHONPATH": str(WORKER.parent.parent.parent)}
     processes = [subprocess.Popen(c, env=environment, stdout=subprocess.PIPE, text=True) for c in commands]
@@ -37,14 +39,19 @@ def run_workers(num_processes):
     return [json.loads(output.splitlines()[-1]) for output in outputs]
 
 
-def test_two_processes_take_the_steps_of_one_and_write_its_text():
-    (one,) = run_workers(1)
-    two = run_workers(2)
+def test_two_processes_take_the_steps_of_one_have_its_score_and_write_its_text(tmp_path):
+    ids = [np.arange(100) % 29, np.arange(60) % 31]
+    data = write_prepared(tmp_path / "data", train=ids, validation=ids, tokenizer=CharacterTokenizer("abcdefgh"))
+    (one,) = run_workers(1, data)
+    two = run_workers(2, data)
     assert sorted(row for result in two for row in result["rows"]) == list(range(16))
     for result in two:
         np.testing.assert_allclose(result["losses"], one["losses"], rtol=1e-5)
         np.testing.assert_allclose(result["total"], one["total"], rtol=1e-5)
+        assert result["score"].pop("validation/set") == one["score"]["validation/set"]
+        assert [*result["score"].values()] == pytest.approx([one["score"][name] for name in result["score"]], rel=1e-6)
         assert result["written"] == one["written"]
+    assert one["score"]["validation/tokens"] > 70
 
 
 @pytest.mark.parametrize("accumulation", [1, 4])

@@ -1,7 +1,7 @@
 # ruff: noqa: E402 (JAX must be told of its devices before it is used)
-"""One of several processes: trains a few steps on its share of random batches, then writes a text.
+"""One of several processes: trains a few steps on its share of random batches, is scored, then writes a text.
 
-Prints losses, a checksum of the parameters, and the text's tokens.
+Prints losses, a checksum of the parameters, the score, and the text's tokens.
 """
 
 import sys
@@ -21,6 +21,8 @@ from ml_collections import ConfigDict, FrozenConfigDict
 
 from gptjax.config import default
 from gptjax.corpus.tokenizer import CharacterTokenizer
+from gptjax.data import open_dataset
+from gptjax.evaluation.perplexity import score
 from gptjax.inference.generate import Generator
 from gptjax.model.resolve import resolve_model
 from gptjax.parallel.distributed import fetch, local_rows, put_batch
@@ -29,7 +31,7 @@ from gptjax.training.trainer import make_trainer
 
 config = default()
 config.model.update(num_layers=2, width=16, num_heads=4, num_kv_heads=2)
-config.data.sequence_length = 8
+config.data.update(path=sys.argv[5], sequence_length=8)
 config.training.update(batch_size=16, gradient_accumulation_steps=2)
 config.mesh.update(data=1, fsdp=2, tensor=2)
 config.model = ConfigDict(resolve_model(config.model, platform="cpu", vocab_size=32, sequence_length=8))
@@ -50,6 +52,10 @@ for number in range(4):
     losses.append(float(metrics["train/loss"]))
 params = fetch(state.params)
 total = float(sum(np.abs(leaf).sum() for leaf in jax.tree.leaves(params)))
+validation = open_dataset(
+    config.data, "validation", seed=0, batch_size=4, tokens=75
+)  # ten windows: two and a half batches
+scored = score(trainer.evaluation_step(np.ones(32)), state.params, validation, mesh, 4)
 generator = Generator(state.params, config, CharacterTokenizer("abcdefgh"))
 written = [completion.tokens for completion in generator.generate(["ab", "cdef"], max_new_tokens=4, num_samples=2)]
-print(json.dumps(dict(losses=losses, total=total, rows=rows.tolist(), written=written)))
+print(json.dumps(dict(losses=losses, total=total, rows=rows.tolist(), score=scored, written=written)))

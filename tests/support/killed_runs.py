@@ -30,7 +30,7 @@ def get_config():
     config.data.update(path={data!r}, sequence_length=32)
     config.training.update(duration="{steps} steps", batch_size=8, ema_decay=0.9, outlier_zscore=8.0)
     config.schedule.warmup = "10 steps"
-    config.evaluation.update(every="10 steps", batches=2)
+    config.evaluation.update(every="10 steps", tokens=512)
     config.checkpoint.update(every="4 steps", keep_best=1)
     config.logging.update(every="1 steps", tensorboard=False, plots=False)
     return config

@@ -21,7 +21,7 @@ def get_config(arg=""):
     config.schedule.warmup = "2 steps"
     config.training.update(duration="20 steps", batch_size=4)
     config.checkpoint.every = "10 steps"
-    config.evaluation.update(every="10 steps", batches=2)
+    config.evaluation.update(every="10 steps", tokens=128)
     config.logging.update(every="1 step", tensorboard=False, plots=False)
     return config
 """

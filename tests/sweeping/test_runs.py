@@ -138,7 +138,7 @@ def test_other_settings_under_the_same_name_are_refused_with_both_values(plan):
     for settings, message in (
         ({"training.duration": "30 steps"}, "training.duration is '20 steps' there, '30 steps' here"),
         ({"model.num_kv_heads": 1}, "model.num_kv_heads is 2 there, 1 here"),
-        ({"evaluation.batches": 1}, "evaluation.batches is 2 there, 1 here"),
+        ({"evaluation.tokens": 1}, "evaluation.tokens is 128 there, 1 here"),
     ):
         with pytest.raises(ConfigError, match=message):
             look(plan(settings=settings)[0])

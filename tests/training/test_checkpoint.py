@@ -48,6 +48,16 @@ def save_steps(workdir, mesh, steps, losses=None, metadata=None, ema=True, **cha
             checkpoints.save(step, toy.state(step, mesh, ema=ema), metadata or {}, metrics)
 
 
+def test_losses_on_different_windows_are_not_compared(tmp_path, mesh, caplog):
+    losses = {1: (0.5, "old"), 2: (0.6, "old"), 3: (3.0, "new"), 4: (2.0, "new"), 5: (2.5, "new"), 6: (9.0, "new")}
+    with open_checkpoints(tmp_path, keep_latest=1, keep_best=1) as checkpoints:
+        for step, (loss, windows) in losses.items():
+            checkpoints.save(step, toy.state(step, mesh), {}, {"validation/loss": loss, "validation/set": windows})
+    assert open_checkpoints(tmp_path).all_steps() == [1, 4, 6]  # the best of either set, and the latest
+    assert load_params(tmp_path, "best")[1]["step"] == 4
+    assert "steps 1 were scored on other validation windows" in caplog.text
+
+
 def data_file(checkpoint: Path, part: str) -> Path:
     """The file that holds most of a part's values."""
     return max(checkpoint.glob(f"{part}/ocdbt.process_*/d/*"), key=lambda path: path.stat().st_size)

@@ -1,5 +1,7 @@
 """Metrics a step late: what is read when, and which steps end a run."""
 
+import json
+
 import jax.numpy as jnp
 import pytest
 
@@ -47,11 +49,36 @@ def metrics(loss=1.0, norm=1.0, tokens=10.0, **more):
 def test_a_step_is_read_when_the_next_is_pushed_or_on_request(progress, recorder):
     for step in range(1, 6):
         progress.push(step, metrics(loss=float(step)))
-        assert progress.train_loss == (step - 1 or None)
+        assert progress.train_loss == [None, 1.0, 1.5, 3.0, 3.5][step - 1]
     progress.flush()
     assert progress.train_loss == 5.0
     assert list(recorder.rows) == [2, 4, 5] and recorder.advanced == [1, 3]
-    assert recorder.rows[4]["train/loss"] == 4.0 and recorder.rows[4]["tokens"] == 40
+    row = recorder.rows[4]
+    assert (row["train/loss"], row["train/step_loss"], row["tokens"]) == (3.5, 4.0, 40)
+
+
+def test_a_row_speaks_of_all_steps_since_the_one_before(progress, recorder):
+    zscore, skipped = "train/loss_zscore", "train/skipped"
+    progress.push(1, metrics(loss=5.0, norm=3.0, tokens=30.0, **{zscore: 7.0, skipped: 0.0}))
+    progress.push(2, metrics(loss=1.0, norm=1.0, tokens=10.0, **{zscore: -1.0, skipped: 1.0}))
+    progress.push(3, metrics(loss=float("nan"), **{zscore: float("inf"), skipped: 1.0}))
+    assert recorder.rows[2] == recorder.rows[2] | {
+        "train/loss": 4.0,
+        "train/gradient_norm": 2.0,
+        "train/step_gradient_norm": 1.0,
+        "train/supervised_tokens": 40.0,
+        zscore: 7.0,
+        skipped: 1,
+    }
+    progress.read()
+    assert json.loads(json.dumps(progress.interval)) == progress.interval
+    progress.push(4, metrics(loss=2.0, **{zscore: 0.0, skipped: 0.0}))
+    progress.read()
+    assert 4 not in recorder.rows
+    progress.add(4, {"validation/loss": 9.0})
+    progress.flush()
+    assert recorder.rows[4]["train/loss"] == 2.0 and recorder.rows[4]["validation/loss"] == 9.0
+    assert recorder.rows[4][skipped] == 1
 
 
 @pytest.mark.parametrize("bad", [dict(loss=float("nan")), dict(norm=float("inf"))])

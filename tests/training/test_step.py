@@ -12,6 +12,7 @@ from gptjax.config import Units
 from gptjax.parallel.distributed import local_rows, put_batch
 from gptjax.parallel.mesh import make_mesh
 from gptjax.training.metrics import MONITOR_STEPS
+from gptjax.training.step import update_average
 from gptjax.training.trainer import compiler_options, make_trainer
 
 STEPS = 3
@@ -229,16 +230,29 @@ def test_an_outlier_is_skipped_on_request(tiny_config):
     assert sum(m["train/skipped"] for m in history[:-1]) == 0
 
 
-def test_the_moving_average_follows_its_definition(tiny_config):
-    config = tiny_config(training__ema_decay=0.75)
+@pytest.mark.parametrize("decay, poison", [(0.75, False), (0.999, False), (0.9, True)])
+def test_the_moving_average_is_the_weighted_mean_of_the_parameters_after_each_step(tiny_config, decay, poison):
+    config = tiny_config(training__ema_decay=decay, training__on_nonfinite="skip")
     trainer, compiled = compiled_step(config)
+    batches = poisoned(config) if poison else [random_batch(config, step) for step in range(STEPS)]
+    history = []
     with jax.set_mesh(trainer.mesh):
         state = trainer.init()
-        average = jax.device_get(state.params)
-        for step in range(STEPS):
-            state, _ = compiled(state, place(trainer, random_batch(config, step)))
-            average = jax.tree.map(lambda a, p: 0.75 * a + 0.25 * p, average, jax.device_get(state.params))
-    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-6), average, jax.device_get(state.ema))
+        for batch in batches:
+            state, _ = compiled(state, place(trainer, batch))
+            history.append(jax.device_get(state.params))
+    weights = decay ** np.arange(STEPS - 1.0, -1, -1)
+    mean = jax.tree.map(lambda *leaves: sum(w * leaf for w, leaf in zip(weights, leaves)) / weights.sum(), *history)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-6), mean, jax.device_get(state.ema))
+
+
+def test_the_moving_average_is_right_after_a_million_steps():
+    decay, average = 0.9999, jnp.float32(5.0)
+    assert update_average(average, jnp.float32(3.0), 1, decay) == pytest.approx(3.0, abs=1e-6)
+    assert update_average(average, jnp.float32(3.0), 10**6, decay) == pytest.approx(5.0 - 2 * 1e-4, abs=1e-6)
+    for steps in (2, 100, 20_000):
+        weight = 1 / sum(decay**i for i in range(steps))
+        assert update_average(average, jnp.float32(3.0), steps, decay) == pytest.approx(5.0 - 2 * weight, abs=1e-6)
 
 
 def test_dropout_differs_between_steps_and_micro_batches_and_repeats_with_the_seed(tiny_config):

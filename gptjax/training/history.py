@@ -1,0 +1,62 @@
+"""What was done in a run's folder: a line of history.jsonl for each start that trains, never changed afterwards.
+
+`config.json` has the settings in force; here is since which step they are, and what they were before.
+"""
+
+from __future__ import annotations
+
+import datetime
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+from ml_collections import FrozenConfigDict
+
+from gptjax.config import hash_of, to_json
+from gptjax.corpus.files import write_aside
+from gptjax.training.run_metadata import differences, git_revision, version
+
+FILE_NAME = "history.jsonl"
+CONFIG = "config.json"
+
+
+def record_start(workdir: Path, config: FrozenConfigDict, step: int, **facts: Any) -> None:
+    """Adds a start that goes on from `step`, with every setting that config.json has otherwise; then writes that.
+
+    facts: further JSON values of the row, such as the identity of the data.
+    """
+    earlier = _settings(workdir / CONFIG)
+    changes = {} if earlier is None else differences(earlier, json.loads(to_json(config)))
+    row = {
+        "step": step,
+        "time": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        "version": version("gptjax"),
+        "git_revision": git_revision(),
+        "config": hash_of(config),
+        **facts,
+        "changes": {field: list(values) for field, values in changes.items()},
+    }
+    _append(workdir / FILE_NAME, json.dumps(row, ensure_ascii=False))
+    with write_aside(workdir / CONFIG) as file:
+        file.write(to_json(config).encode())
+
+
+def _settings(path: Path) -> dict | None:
+    """What a config.json says; None where there is none that can be read."""
+    try:
+        saved = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    return saved if isinstance(saved, dict) else None
+
+
+def _append(path: Path, line: str) -> None:
+    """Adds a line, and ends the one that a killed process may have left without an end."""
+    with open(path, "ab+") as file:
+        if file.seek(0, os.SEEK_END):
+            file.seek(-1, os.SEEK_END)
+            line = line if file.read(1) == b"\n" else "\n" + line
+        file.write(f"{line}\n".encode())
+        file.flush()
+        os.fsync(file.fileno())
