@@ -296,7 +296,8 @@ _REPLACED = {  # former field → what to set instead, as the end of a sentence
 
 
 def suggestion(name: str, known: Iterable[str]) -> str:
-    """'; did you mean X?' for the likeliest of the known names, first of that name in another section; what replaced a former one; or nothing."""
+    """'; did you mean X?' for the likeliest of the known names, or nothing: first the same name in another section.
+    Of a former field, what replaced it."""
     for former, successor in _REPLACED.items():
         if name in (former, former.rpartition(".")[2]):
             return f"; {former} was replaced by {successor}"

@@ -164,7 +164,11 @@ def report(
     groups = gather.group_by_seed(runs, statuses, sweep.metric)
     console.print()
     console.print(gather.results_table(groups, sweep.metric))
-    for path in [workdir / "results.csv", *figures.draw(groups, sweep.metric, sweep.x, workdir / "plots")]:
+    paths, kinds = [workdir / "results.csv"], gather.by_data(groups)
+    for data, alike in kinds.items():
+        folder = workdir / "plots" / (data or "not_recorded") if len(kinds) > 1 else workdir / "plots"
+        paths += figures.draw(alike, sweep.metric, sweep.x, folder)
+    for path in paths:
         console.print(f"written: {path}", soft_wrap=True)
     for state in State:
         names = [run.name for run in runs if statuses[run.name].state == state]

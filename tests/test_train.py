@@ -231,6 +231,18 @@ def test_a_moving_average_cannot_be_switched_on_or_off_on_the_way(tiny, tmp_path
     assert row["step"] == 12
 
 
+@pytest.mark.parametrize("batch_size, told", [(8, None), (1024, "it reads each window of {data} 2.27 times")])
+def test_the_settings_say_how_often_the_data_are_read(tiny, data, tmp_path, capsys, batch_size, told):
+    command.show_settings(command.settle(tiny(training__batch_size=batch_size), tmp_path))
+    printed = " ".join(capsys.readouterr().out.split())
+    windows = -(-(4 * (len(TEXT) * 40 + 1) - 1) // 16)
+    assert f"{12 * batch_size / windows:.3g} (7,204 tokens, {windows} windows available)" in printed
+    assert "16 windows of 1,801 tokens, set" in printed
+    assert ("REPEATED" in printed) == bool(told)
+    if told:
+        assert told.format(data="".join(str(data).split())) in printed.replace("".join(str(data).split()), str(data))
+
+
 @pytest.fixture(scope="module")
 def second(tmp_path_factory):
     """Another prepared folder, of documents of different lengths."""

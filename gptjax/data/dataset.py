@@ -175,6 +175,14 @@ class Dataset:
             ],
         }
 
+    def epochs(self, num_steps: int) -> dict[str, float]:
+        """Folder → how often each of its windows is read in so many batches, on average."""
+        reads = num_steps * self._batch_size
+        return {
+            str(source.folder): reads * weight / len(windows)
+            for source, windows, weight in zip(self._sources, self._windows, self._order.weights)
+        }
+
     def identity(self) -> str:
         """Twelve hexadecimal digits that are equal where the same windows of the same tokens are read, in whatever
         order and batches: losses of two runs can be compared where these are."""

@@ -16,10 +16,13 @@ from rich.table import Table
 
 from gptjax import config as configs
 from gptjax.corpus.files import write_aside
+from gptjax.evaluation.perplexity import SET
 from gptjax.sweeping.algebra import short_name
 from gptjax.sweeping.predict import Forecast, Size
 from gptjax.sweeping.runs import Run, State, Status
+from gptjax.training import history
 from gptjax.training.console import count_text, duration_text
+from gptjax.training.writers import read_metrics
 
 SEED = "seed"
 METRICS = ("train/loss", "validation/loss", "validation/bits_per_byte", "tokens_per_second", "elapsed_seconds")
@@ -27,12 +30,13 @@ METRICS = ("train/loss", "validation/loss", "validation/bits_per_byte", "tokens_
 
 @dataclasses.dataclass(frozen=True)
 class Group:
-    """Runs that differ by their seed alone.
+    """Runs that differ by their seed alone, and were measured on the same data.
 
     Attributes:
       settings: of their points, without the seed.
       finished: those of them that did.
       values: the metric of the finished ones.
+      measured_on: as the function of that name gives it; values are to be compared only where it is equal.
     """
 
     name: str
@@ -40,6 +44,7 @@ class Group:
     runs: tuple[Run, ...]
     finished: tuple[Run, ...]
     values: tuple[float, ...]
+    measured_on: str = ""
 
     @property
     def mean(self) -> float:
@@ -56,32 +61,65 @@ def swept_fields(runs: Sequence[Run]) -> list[str]:
     return list(dict.fromkeys(field for run in runs for field in run.point.settings))
 
 
+def measured_on(run: Run, status: Status, metric: str) -> str:
+    """Which data a figure of a run is of: twelve hexadecimal digits; '' where the run does not say, or it is of none.
+
+    A validation figure is of the windows that its row names, a training figure of the data of the last start.
+    """
+    if metric.startswith("validation/"):
+        return next((row.get(SET, "") for row in reversed(status.rows) if row.get(metric) is not None), "")
+    path = run.workdir / history.FILE_NAME
+    if metric.startswith("train/") and path.exists():
+        return next((row.get("data", "") for row in reversed(read_metrics(path))), "")
+    return ""
+
+
+def by_data(groups: Sequence[Group]) -> dict[str, list[Group]]:
+    """What they were measured on → the groups that can be compared with each other. Those without a value are with the
+    first."""
+    found: dict[str, list[Group]] = {}
+    for group in groups:
+        if group.values:
+            found.setdefault(group.measured_on, []).append(group)
+    found.setdefault(next(iter(found), ""), []).extend(group for group in groups if not group.values)
+    return found
+
+
 def write_results(
     path: Path, runs: Sequence[Run], statuses: Mapping[str, Status], sizes: Mapping[str, Size], metric: str
 ) -> None:
-    """One row a run: name, state, swept settings, size, last value of each figure, lowest value of the metric."""
+    """One row a run: name, state, swept settings, size, last value of each figure, lowest value of the metric and
+    what it was measured on."""
     fields = swept_fields(runs)
     metrics = list(dict.fromkeys((*METRICS, metric)))
-    head = ["run", "state", *fields, "parameters", "tokens", "flops", "step", *metrics, f"best {metric}", "config"]
+    head = ["run", "state", *fields, "parameters", "tokens", "flops", "step", *metrics]
+    head += [f"best {metric}", "measured on", "config"]
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(head)
     for run in runs:
         status, size = statuses[run.name], sizes[run.name]
         settings = [run.point.settings.get(field, configs.get(run.config, field)) for field in fields]
-        scores = [row[metric] for row in status.rows if row.get(metric) is not None]
+        data = measured_on(run, status, metric)
+        scored = [row for row in status.rows if row.get(metric) is not None]
+        scores = [row[metric] for row in scored if row.get(SET, data) == data or not metric.startswith("validation/")]
         figures = [status.last(name) for name in metrics]
         cost = [size.parameters, size.tokens, f"{size.flops:.4g}"]
         best = min(scores, default=None)
         writer.writerow(
-            [run.name, status.state, *settings, *cost, status.step, *figures, best, configs.hash_of(run.config)]
+            [run.name, status.state, *settings, *cost, status.step, *figures, best, data, configs.hash_of(run.config)]
         )
     with write_aside(path) as file:
         file.write(text.getvalue().encode())
 
 
 def group_by_seed(runs: Sequence[Run], statuses: Mapping[str, Status], metric: str) -> list[Group]:
-    """The runs in groups that differ by their seed alone, in the order of the sweep."""
+    """The runs in groups that differ by their seed alone, in the order of the sweep; and by what they were measured on,
+    where that is not the same data."""
+
+    def finished(run: Run) -> bool:
+        return statuses[run.name].state == State.FINISHED
+
     members: dict[tuple[str, ...], list[Run]] = {}
     for run in runs:
         seed_label = f"{SEED}={run.point.settings.get(SEED)}"
@@ -89,9 +127,13 @@ def group_by_seed(runs: Sequence[Run], statuses: Mapping[str, Status], metric: s
     groups = []
     for labels, same in members.items():
         settings = {field: value for field, value in same[0].point.settings.items() if field != SEED}
-        finished = tuple(run for run in same if statuses[run.name].state == State.FINISHED)
-        values = tuple(v for run in finished if (v := statuses[run.name].last(metric)) is not None)
-        groups.append(Group(",".join(labels) or "base", settings, tuple(same), finished, values))
+        on = {run.name: measured_on(run, statuses[run.name], metric) for run in same if finished(run)}
+        kinds = list(dict.fromkeys(on.values())) or [""]
+        for data in kinds:  # those that did not finish are with the first
+            alike = tuple(run for run in same if on.get(run.name, kinds[0]) == data)
+            done = tuple(run for run in alike if finished(run))
+            values = tuple(v for run in done if (v := statuses[run.name].last(metric)) is not None)
+            groups.append(Group(",".join(labels) or "base", settings, alike, done, values, data))
     return groups
 
 
@@ -104,23 +146,29 @@ def p_value(a: Sequence[float], b: Sequence[float]) -> float:
 
 def results_table(groups: Sequence[Group], metric: str) -> Table:
     """Groups from best to worst: mean, standard deviation, distance to the best and its p-value."""
-    ranked = sorted(groups, key=lambda group: (math.isnan(group.mean), group.mean))
-    best = ranked[0]
+    kinds = by_data(groups)
     table = Table(title=f"{metric}, mean over seeds; p: Welch's t-test against the best", title_justify="left")
+    if len(kinds) > 1:
+        told = ", ".join(data or "not recorded" for data in kinds)
+        table.caption = f"measured on different data ({told}): each is compared with its own best only"
     table.add_column("settings", overflow="fold")
     for head in ("finished", "mean", "± sd", "to best", "p"):
         table.add_column(head, justify="right", no_wrap=True)
-    for group in ranked:
-        distance = group.mean - best.mean
-        p = p_value(group.values, best.values) if group is not best else math.nan
-        table.add_row(
-            group.name,
-            f"{len(group.values)}/{len(group.runs)}",
-            _number(group.mean, ".4f"),
-            _number(group.deviation, ".4f"),
-            _number(distance, "+.4f") if group is not best else "–",
-            _number(p, ".2g"),
-        )
+    for alike in kinds.values():
+        ranked = sorted(alike, key=lambda group: (math.isnan(group.mean), group.mean))
+        best = ranked[0]
+        for group in ranked:
+            distance = group.mean - best.mean
+            p = p_value(group.values, best.values) if group is not best else math.nan
+            table.add_row(
+                group.name + (f" on {group.measured_on or '?'}" if len(kinds) > 1 else ""),
+                f"{len(group.values)}/{len(group.runs)}",
+                _number(group.mean, ".4f"),
+                _number(group.deviation, ".4f"),
+                _number(distance, "+.4f") if group is not best else "–",
+                _number(p, ".2g"),
+            )
+        table.add_section()
     return table
 
 

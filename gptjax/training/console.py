@@ -18,6 +18,7 @@ from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn
 from rich.table import Table
 from rich.text import Text
 
+from gptjax.data import Dataset
 from gptjax.terminal import Console, one_line
 from gptjax.training.hardware import Memory, Peak
 from gptjax.training.metrics import CONVENTIONS, ParameterCounts, Throughput
@@ -122,6 +123,22 @@ def derived_facts(
         shown = ", ".join(path.removeprefix("layers/") for path in group["paths"][:4])
         updates[name] = f"{details}: {shown}" + (", …" if len(group["paths"]) > 4 else "")
     return {"run": run, "updates": updates}
+
+
+def epochs_facts(data: Dataset, total_steps: int, validation: Dataset | None) -> dict[str, str]:
+    """How often a run reads its data, and whether batches are too large for them; for `print_settings`."""
+    whole, each = data.epochs(total_steps), data.epochs(1)
+    epochs = ", ".join(f"{_number(n, '.3g')}{f' of {folder}' if len(whole) > 1 else ''}" for folder, n in whole.items())
+    facts = {"epochs": f"{epochs} ({data.num_tokens:,} tokens, {data.num_windows:,} windows available)"}
+    if repeated := [f"{folder} {_number(n, '.3g')} times" for folder, n in each.items() if n > 1]:
+        facts["REPEATED"] = (
+            f"a batch has more rows than there are windows: it reads each window of {', '.join(repeated)}"
+        )
+    if validation is not None:
+        facts["validation"] = (
+            f"{validation.num_windows:,} windows of {validation.num_tokens:,} tokens, set {validation.identity()}"
+        )
+    return facts
 
 
 def print_settings(console: Console, config: Mapping[str, Any], facts: Mapping[str, Mapping[str, str]]) -> None:

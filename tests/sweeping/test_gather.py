@@ -1,6 +1,7 @@
 """Results are grouped by seed, ranked, compared by Welch's t-test, and drawn with their spread."""
 
 import csv
+import json
 import math
 
 import matplotlib.image
@@ -10,7 +11,7 @@ from rich.console import Console
 
 from gptjax.sweeping.algebra import grid, named, over, seeds
 from gptjax.sweeping.figures import draw
-from gptjax.sweeping.gather import group_by_seed, p_value, plan_table, results_table, write_results
+from gptjax.sweeping.gather import by_data, group_by_seed, p_value, plan_table, results_table, write_results
 from gptjax.sweeping.predict import Forecast, size_of
 from gptjax.sweeping.runs import State, Status
 from gptjax.training.writers import MetricsWriter
@@ -81,6 +82,37 @@ def test_the_table_ranks_and_compares_with_the_best(found):
     assert "2.1000" in text and "0.1000" in text and "+1.0000" in text and "2/3" in text
     groups = group_by_seed(*found, LOSS)
     assert format(p_value(groups[0].values, groups[1].values), ".2g") in text
+
+
+def test_what_was_measured_on_other_windows_is_kept_apart(found, tmp_path):
+    runs, statuses = found
+    for run in runs[:6]:  # the rates 0.1 and 0.2: two seeds of each on one set, one on another
+        data = "other" if run.point.settings["seed"] == 2 else "same"
+        rows = [row | {"validation/set": data} for row in statuses[run.name].rows]
+        rows[0] |= {LOSS: 0.1, "validation/set": "earlier"}
+        statuses[run.name] = Status(State.FINISHED, 20, rows)
+    groups = group_by_seed(runs, statuses, LOSS)
+    kinds = by_data(groups)
+    values = {data: [list(group.values) for group in alike] for data, alike in kinds.items()}
+    assert values == {"same": [[3.0, 3.1], [2.0, 2.1]], "other": [[3.2], [2.2]], "": [[4.0, 4.1]]}
+    text = text_of(results_table(groups, LOSS))
+    assert "measured on different data (same, other, not recorded)" in text
+    assert text.count("+1.0000") == 2 and text.count(format(p_value([3.0, 3.1], [2.0, 2.1]), ".2g")) == 1
+    write_results(tmp_path / "results.csv", runs, statuses, {run.name: size_of(run) for run in runs}, LOSS)
+    rows = list(csv.DictReader((tmp_path / "results.csv").read_text().splitlines()))
+    assert [row["measured on"] for row in rows[:4]] == ["same", "same", "other", "same"]
+    assert rows[0][f"best {LOSS}"] == "3.0"
+
+
+def test_training_losses_are_of_the_data_that_the_history_names(plan):
+    runs = plan(seeds(2))
+    for run, data in zip(runs, ("a", "b")):
+        run.workdir.mkdir()
+        rows = [{"step": 0, "data": "old"}, {"step": 5, "data": data}]
+        (run.workdir / "history.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    statuses = {run.name: Status(State.FINISHED, 9, [{"step": 9, "train/loss": 1.0, "mfu": 0.5}]) for run in runs}
+    assert list(by_data(group_by_seed(runs, statuses, "train/loss"))) == ["a", "b"]
+    assert len(group_by_seed(runs, statuses, "mfu")) == 1
 
 
 def test_the_csv_has_every_run_its_settings_and_its_figures(found, tmp_path):

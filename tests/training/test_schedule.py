@@ -1,6 +1,8 @@
 """Learning-rate schedules: exact at their boundaries, right in between, jit-able, and refused when they cannot fit."""
 
+import json
 import math
+import re
 
 import jax
 import jax.numpy as jnp
@@ -8,8 +10,8 @@ import numpy as np
 import pytest
 from ml_collections import ConfigDict
 
-from gptjax.config import ConfigError, default
-from gptjax.training.schedule import NAMES, make_schedule
+from gptjax.config import ConfigError, Units, default, to_json
+from gptjax.training.schedule import NAMES, make_schedule, rate_change
 
 TOTAL, PEAK = 100, 3e-4
 
@@ -89,3 +91,29 @@ def test_the_default_section_has_every_field():
 def test_impossible_schedules_are_refused(overrides, named):
     with pytest.raises(ConfigError, match=named):
         make(**overrides)
+
+
+@pytest.mark.parametrize(
+    "changes, before, now",
+    [
+        ({"training.duration": "200 steps"}, 1e-4, 5.5e-4),  # the end of a cosine becomes its middle
+        ({"schedule.warmup": "10%", "training.duration": "1000 steps"}, 1e-4, 1e-3),
+        ({"optimizer.learning_rate": 2e-3}, 1e-4, 2e-4),
+        ({"schedule.name": "constant"}, 1e-4, 1e-3),
+        ({"optimizer.beta1": 0.5, "training.batch_size": 7}, None, None),
+    ],
+)
+def test_a_rate_that_jumps_at_a_resume_is_told_with_both_values(changes, before, now):
+    saved = default()
+    saved.schedule.update(warmup="0 steps", name="cosine", final_fraction=0.1)
+    saved.optimizer.learning_rate, saved.training.duration = 1e-3, "100 steps"
+    config = saved.copy_and_resolve_references()
+    for field, value in changes.items():
+        section, name = field.split(".")
+        config[section][name] = value
+    told = rate_change(json.loads(to_json(saved)), config, Units(1), 99)
+    if before is None:
+        assert told == []
+    else:
+        found = [float(number) for number in re.findall(r"(?:is|was) ([\d.e-]+)", told[0])]
+        assert found == pytest.approx([now, before], rel=0.02) and "step 100:" in told[0]
