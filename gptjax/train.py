@@ -13,7 +13,6 @@ import collections
 import contextlib
 import dataclasses
 import functools
-import math
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -47,7 +46,7 @@ from gptjax.training import console as consoles
 from gptjax.training.checkpoint import Checkpoints, load_params
 from gptjax.training.guards import check_fits, explained_memory
 from gptjax.training.hardware import Peak, memory, peak_flops
-from gptjax.training.history import record_start
+from gptjax.training.history import best_so_far, record_start
 from gptjax.training.interrupt import StopRequest
 from gptjax.training.metrics import Throughput, count_parameters, flops_per_token
 from gptjax.training.optimizer import plan, summarize
@@ -57,8 +56,7 @@ from gptjax.training.run_metadata import check_compatible, check_warm_start, run
 from gptjax.training.schedule import rate_change
 from gptjax.training.state import TrainState
 from gptjax.training.trainer import Trainer, make_trainer
-from gptjax.training.writers import FILE_NAME as METRICS_FILE
-from gptjax.training.writers import MetricsWriter, read_metrics
+from gptjax.training.writers import MetricsWriter
 
 _CONFIG = cli.define_config_flag()
 _WORKDIR = flags.DEFINE_string("workdir", None, "The run's folder: made when it is not there, resumed when it is.")
@@ -136,6 +134,11 @@ class Run:
     def rows_at_once(self) -> int:
         """Sequences of a micro-batch, over all devices: of evaluation, too, so that what trains fits when evaluated."""
         return self.config.training.batch_size // self.config.training.gradient_accumulation_steps
+
+    @property
+    def windows_scored(self) -> str | None:
+        """Which windows the validation figures of this start are of; None when evaluation is off."""
+        return None if self.validation is None else self.validation.identity()
 
     @property
     def tokens_per_step(self) -> int:
@@ -283,7 +286,7 @@ def start(run: Run, checkpoints: Checkpoints) -> tuple[TrainState, dict[str, Any
     step = int(state.step)
     if jax.process_index() == 0 and step < run.total_steps:
         run.tokenizer.save(run.workdir)
-        sets = {"data": run.data.identity(), "validation": run.validation and run.validation.identity()}
+        sets = {"data": run.data.identity(), "validation": run.windows_scored}
         record_start(run.workdir, run.config, step, **sets)
     return state, interval, notes
 
@@ -294,18 +297,19 @@ def start(run: Run, checkpoints: Checkpoints) -> tuple[TrainState, dict[str, Any
 def train(run: Run, checkpoints: Checkpoints, state: TrainState, interval: dict[str, Any], notes: list[str]) -> None:
     """From the state's step to the last one, or to a signal; whatever ends it, what is done is saved and drawn."""
     config, start_step = run.config, int(state.step)
+    best, more_notes = best_so_far(run.workdir, run.windows_scored, start_step)
+    notes = notes + more_notes
+    if start_step >= run.total_steps:
+        notes.append(f"nothing to do: the run is at step {start_step}, training.duration is {run.total_steps} steps")
+        consoles.print_notes(run.console, notes)
+        return
     throughput = Throughput(run.tokens_per_step)
     with (
         MetricsWriter(run.workdir, config.logging.tensorboard, start_step or None, config) as writer,
         consoles.TrainingView(run.console, run.total_steps, start_step, CONVENTION) as view,
         StopRequest() as stop,
     ):
-        best, more_notes = best_so_far(run)
-        for note in [*notes, *more_notes]:
-            view.note(note)
-        if start_step >= run.total_steps:
-            view.note(f"nothing to do: the run is at step {start_step}, training.duration is {run.total_steps} steps")
-            return
+        consoles.print_notes(run.console, notes)
         progress = Progress(
             view,
             writer,
@@ -418,21 +422,6 @@ def make_evaluation(run: Run) -> Callable[[TrainState], dict[str, Any]]:
     token_bytes_V[: run.tokenizer.vocab_size] = run.tokenizer.token_bytes()
     step = run.trainer.evaluation_step(token_bytes_V)
     return lambda state: perplexity.score(step, state.best_params, run.validation, run.trainer.mesh, run.rows_at_once)
-
-
-def best_so_far(run: Run) -> tuple[float, list[str]]:
-    """The lowest validation loss of this run on the windows that it is scored on, also by earlier starts (infinite
-    where there is none); and a note where earlier ones were on other windows."""
-    path = run.workdir / METRICS_FILE
-    rows = [row for row in (read_metrics(path) if path.exists() else []) if "validation/loss" in row]
-    if run.validation is None:
-        return math.inf, []
-    alike = [row["validation/loss"] for row in rows if row.get(perplexity.SET) == run.validation.identity()]
-    note = (
-        f"{len(rows) - len(alike)} earlier validation losses are of other windows (another evaluation.tokens, window "
-    )
-    note += "or data): they are not compared with those to come, and the best begins anew"
-    return min(alike, default=math.inf), [note] if len(alike) < len(rows) else []
 
 
 def save(run: Run, checkpoints: Checkpoints, state: TrainState, scores: dict[str, Any], interval: dict) -> None:

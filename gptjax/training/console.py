@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import math
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -203,6 +203,12 @@ def _shown(value: Any) -> str:
 # --- while it runs ---------------------------------------------------------------------------------------------------
 
 
+def print_notes(console: Console, notes: Iterable[str]) -> None:
+    """A permanent line of prose each: 'resumed from step 500', 'checkpoint saved', …"""
+    for text in notes:
+        console.print(Text.assemble(("› ", "dim"), text), soft_wrap=True)
+
+
 class TrainingView:
     """Shows a run from `start_step` to `total_steps`; a context manager, so that the terminal is left in order.
 
@@ -242,7 +248,7 @@ class TrainingView:
 
     def note(self, text: str) -> None:
         """A permanent line of prose: 'resumed from step 500', 'checkpoint saved', …"""
-        self._console.print(Text.assemble(("› ", "dim"), text), soft_wrap=True)
+        print_notes(self._console, [text])
 
     def compiled(self, seconds: float) -> None:
         """Says how long compiling took, and starts the clock of the time left: it is not training."""

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import datetime
 import json
+import math
 import os
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,10 @@ from ml_collections import FrozenConfigDict
 
 from gptjax.config import hash_of, to_json
 from gptjax.corpus.files import write_aside
+from gptjax.evaluation.perplexity import SET
 from gptjax.training.run_metadata import differences, git_revision, version
+from gptjax.training.writers import FILE_NAME as METRICS
+from gptjax.training.writers import read_metrics
 
 FILE_NAME = "history.jsonl"
 CONFIG = "config.json"
@@ -40,6 +44,23 @@ def record_start(workdir: Path, config: FrozenConfigDict, step: int, **facts: An
     _append(workdir / FILE_NAME, json.dumps(row, ensure_ascii=False))
     with write_aside(workdir / CONFIG) as file:
         file.write(to_json(config).encode())
+
+
+def best_so_far(workdir: Path, windows: str | None, step: int) -> tuple[float, list[str]]:
+    """The lowest validation loss on these windows in the steps up to `step`, by whatever start (infinite where there is
+    none); and a note where there are losses on others.
+
+    windows: as `Dataset.identity` names them; None where the run is not evaluated.
+    """
+    path = workdir / METRICS
+    rows = read_metrics(path) if path.exists() and windows is not None else []
+    scored = [row for row in rows if "validation/loss" in row and row["step"] <= step]
+    alike = [row["validation/loss"] for row in scored if row.get(SET) == windows]
+    note = (
+        f"{len(scored) - len(alike)} earlier validation losses are of other windows (another evaluation.tokens, window "
+        "or data): they are not compared with those to come, and the best begins anew"
+    )
+    return min(alike, default=math.inf), [note] if len(alike) < len(scored) else []
 
 
 def _settings(path: Path) -> dict | None:
