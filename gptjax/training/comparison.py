@@ -45,7 +45,9 @@ class Run:
         return next((row[metric] for row in reversed(self.rows) if row.get(metric) is not None), None)
 
     def best(self, metric: str) -> float | None:
-        values = [row[metric] for row in self.rows if row.get(metric) is not None]
+        """The lowest of those on the windows that were scored last."""
+        rows = [row for row in self.rows if row.get(SET) == self.last(SET)]
+        values = [row[metric] for row in rows if row.get(metric) is not None]
         return min((value for value in values if math.isfinite(value)), default=None)
 
     @property
