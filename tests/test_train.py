@@ -219,7 +219,7 @@ def test_what_was_done_is_kept_with_its_step(tiny, tmp_path, capsys):
     assert rows[0]["data"] == rows[1]["data"] and rows[0]["validation"] != rows[1]["validation"]
     assert from_json((tmp_path / "config.json").read_text()).evaluation.tokens == 64
     printed = " ".join(capsys.readouterr().out.split())
-    assert "THE LEARNING RATE JUMPS at step 7: it is 0.00578, by the settings so far it was 0.001" in printed
+    assert "THE LEARNING RATE JUMPS at step 7: it is 0.0055, by the settings so far it was 0.001" in printed
     assert "1 earlier validation losses are of other windows" in printed and printed.count("best so far") == 2
 
 
