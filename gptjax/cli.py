@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import ast
 import contextlib
+import functools
 import math
 import os
 import re
 import signal
 import sys
+import threading
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
@@ -153,8 +155,9 @@ def run(
             print("interrupted", file=sys.stderr)
             return 130
 
+    logging.use_absl_handler()  # instead of others that write to the same stderr
     settle_streams(outlives_console)
-    _show_logs_safely()
+    _settle_logs()
     try:
         try:
             app.run(guarded, flags_parser=_parse_flags)
@@ -164,16 +167,38 @@ def run(
         sys.exit(PIPE_CLOSED)
 
 
-def _show_logs_safely() -> None:
-    """Log messages go to today's stderr, and what they quote cannot command a terminal."""
+def _settle_logs() -> None:
+    """Log messages go to today's stderr, in sentences: no tracebacks of libraries, nothing that commands a terminal.
 
-    def quoted(record: Any) -> bool:
-        record.msg, record.args = visible(record.getMessage()), None
+    What fails here is raised and told by `run`; what fails in a library's thread, or while Python tidies up, is logged
+    if the machine is to blame (a full disk), and keeps its traceback otherwise. Orbax raises what it logs, too.
+    """
+
+    def in_a_sentence(record: Any) -> bool:
+        if record.exc_info and f"{os.sep}orbax{os.sep}" in record.pathname:
+            return False
+        cause = _cause(record.exc_info[1]) if record.exc_info and record.exc_info[1] else ""
+        record.msg, record.args = visible(record.getMessage() + cause), None
+        record.exc_info = record.exc_text = record.stack_info = None
         return True
 
-    handler = logging.get_absl_handler()
-    handler.python_handler.stream = sys.stderr
-    handler.addFilter(quoted)
+    handler = logging.get_absl_handler().python_handler
+    handler.stream = sys.stderr
+    handler.addFilter(in_a_sentence)
+    for module, name in ((threading, "excepthook"), (sys, "unraisablehook")):
+        setattr(module, name, functools.partial(_told, getattr(module, name)))
+
+
+def _told(otherwise: Callable[[Any], None], failure: Any) -> None:
+    """Logs the machine's failures where no caller can be told; hands on the others."""
+    if isinstance(failure.exc_value, OSError | RunError):
+        logging.error("in the background%s", _cause(failure.exc_value))
+    else:
+        otherwise(failure)
+
+
+def _cause(error: BaseException) -> str:
+    return f": {type(error).__name__}: {' '.join(str(error).split())}"
 
 
 def _parse_flags(argv: list[str]) -> list[str]:

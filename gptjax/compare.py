@@ -10,13 +10,12 @@ evaluated on other text, or on more or less of it, the table says so.
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import jax
 from absl import flags
 
 from gptjax import cli
 from gptjax.config import ConfigError
+from gptjax.paths import local_path, output_file
 from gptjax.terminal import Console
 from gptjax.training import comparison
 from gptjax.training.console import LOG_WIDTH
@@ -28,9 +27,10 @@ X = flags.DEFINE_enum("x", "step", ["step", "tokens"], "The horizontal axis.")
 
 def main(argv: list[str]) -> None:
     jax.config.update("jax_platforms", "cpu")  # nothing is computed
-    folders = list(dict.fromkeys(Path(folder) for folder in argv[1:]))
+    folders = list(dict.fromkeys(local_path(folder, "RUN") for folder in argv[1:]))
     if not folders:
         raise ConfigError("a run's folder is missing: python -m gptjax.compare RUN RUN … (see --help)")
+    plot = output_file(PLOT.value, "--plot") if PLOT.value is not None else None
     runs = comparison.read_runs(folders)
     console = Console()
     console = console if console.is_terminal else Console(width=LOG_WIDTH)
@@ -42,8 +42,8 @@ def main(argv: list[str]) -> None:
         console.print(comparison.differences_table(runs, differences))
     elif len(runs) > 1:
         console.print("their configs do not differ")
-    if PLOT.value:
-        path = comparison.plot(runs, Path(PLOT.value), METRIC.value, X.value)
+    if plot:
+        path = comparison.plot(runs, plot, METRIC.value, X.value)
         console.print(f"plot: {path}", soft_wrap=True)
 
 

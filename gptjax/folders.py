@@ -7,6 +7,8 @@ import fcntl
 from collections.abc import Iterator
 from pathlib import Path
 
+from absl import logging
+
 from gptjax.config import ConfigError
 
 LOCK = ".lock"
@@ -23,13 +25,24 @@ def alone_in(folder: Path, option: str) -> Iterator[None]:
         folder.mkdir(parents=True, exist_ok=True)
     except (FileExistsError, NotADirectoryError):
         raise ConfigError(f"{option} = {folder}: must be a folder, there is a file of that name") from None
-    with open(folder / LOCK, "w") as file:
+    except OSError as error:
+        raise ConfigError(f"{option} = {folder}: cannot be made ({error.strerror})") from None
+    try:
+        file = open(folder / LOCK, "a")  # nothing is emptied, should the name be a link
+    except OSError as error:
+        raise ConfigError(f"{option} = {folder}: cannot be written to ({error.strerror})") from None
+    with file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             raise ConfigError(f"{option} = {folder}: another process is at work in this folder") from None
-        except OSError:  # a file system without locks
-            pass
+        except OSError as error:
+            logging.warning(
+                "%s = %s: this file system gives no locks (%s), so nothing keeps a second process out of the folder",
+                option,
+                folder,
+                error.strerror,
+            )
         yield
 
 

@@ -45,9 +45,11 @@ from gptjax.corpus.next_steps import next_steps
 from gptjax.corpus.pipeline import MEGABYTE, Pipeline
 from gptjax.corpus.preview import preview
 from gptjax.corpus.preview_view import show
+from gptjax.corpus.sources.opening import LINKS
 from gptjax.corpus.sources.text import ENCODING_ERRORS, SUFFIXES
 from gptjax.corpus.view import StageLines, summary
 from gptjax.folders import alone_in
+from gptjax.paths import output_folder
 from gptjax.terminal import Console
 from gptjax.tracing import show_row
 
@@ -103,7 +105,10 @@ FIELD_FLAGS = {  # the field that each stands for; messages about the one name t
     "tokens.shard_tokens": SHARD_TOKENS,
     "seed": SEED,
 }
-OF_INPUT = (*FIELD_FLAGS.values(), ENCODING, TEXT_FIELD, SEPARATOR, ESCAPES)
+FOLLOW = flags.DEFINE_enum(
+    "links", LINKS[0], LINKS, "Symbolic links that are followed: those that stay inside the folder given, or all."
+)
+OF_INPUT = (*FIELD_FLAGS.values(), ENCODING, TEXT_FIELD, SEPARATOR, ESCAPES, FOLLOW)
 
 # What trace is asked.
 WORKDIR = flags.DEFINE_string("workdir", None, "trace: the folder of a training run.")
@@ -134,9 +139,9 @@ def make_corpus(console: Console) -> None:
     if SAMPLE.value:
         listing = list_sources(config.sources, config.shard_megabytes * MEGABYTE)
         return show(console, config.cleaning, preview(config, listing, SAMPLE.value))
-    if not OUTPUT.value:
+    if OUTPUT.value is None:
         raise ConfigError("--output is needed (see --help)")
-    folder = Path(OUTPUT.value)
+    folder = output_folder(OUTPUT.value, "--output")
     listing = list_sources(config.sources, config.shard_megabytes * MEGABYTE)
     options = recognised_by(config, listing)
     manifest = finished(folder, options, OVERWRITE.value)
@@ -164,6 +169,8 @@ def chosen_config() -> ConfigDict:
         raise ConfigError("--sample tells what cleaning would do, and --input does none: it goes with --config")
     config = default()
     text = {"encoding_errors": ENCODING.value, "text_field": TEXT_FIELD.value}
+    if FOLLOW.value != LINKS[0]:
+        text["links"] = FOLLOW.value
     text["separator"] = cli.unescaped("--document_separator", SEPARATOR.value) if ESCAPES.value else SEPARATOR.value
     config.sources = (source(name="input", kind="text", path=",".join(INPUT.value), **text),)
     config.shard_megabytes = INPUT_SHARD_MEGABYTES

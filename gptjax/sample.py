@@ -30,11 +30,13 @@ from gptjax import cli
 from gptjax.compilation import use_compilation_cache
 from gptjax.config import ConfigError
 from gptjax.corpus import tokenizer
+from gptjax.corpus.files import write_aside
 from gptjax.inference.decode import WEIGHTS as WEIGHT_TYPES
 from gptjax.inference.generate import FINISH_REASONS, Completion, Generator, Timing
 from gptjax.inference.prompts import decoded, read_prompts
 from gptjax.inference.text import check_text
-from gptjax.terminal import Console, write_raw
+from gptjax.paths import local_path, output_file
+from gptjax.terminal import Console, settle_streams, write_raw
 from gptjax.training.checkpoint import load_for_inference
 from gptjax.training.checkpoint_format import means_average
 from gptjax.training.run_metadata import check_tokenizer
@@ -72,8 +74,11 @@ def main(argv: list[str]) -> None:
     use_compilation_cache()
     del argv
     notes, output = Console(stderr=True, soft_wrap=True), Console(soft_wrap=True)
-    if not WORKDIR.value:
+    if WORKDIR.value is None:
         raise ConfigError("--workdir is missing: must be the folder of a training run (see --help)")
+    json_path = output_file(JSON.value, "--json") if JSON.value is not None else None
+    if json_path:  # it is wanted even where nobody reads the text to its end
+        settle_streams(outlive=True)
     prompts = chosen_prompts()
     generator, is_average = load_generator(notes)
     if prompts is None:
@@ -92,8 +97,8 @@ def main(argv: list[str]) -> None:
             begin(output, completion.prompt, is_first=completion is completions[0])
             write_raw(output, completion.text + "\n")
     say(notes, completions, timing)
-    if JSON.value:
-        write_json(Path(JSON.value), completions, timing, is_average, generator.weights)
+    if json_path:
+        write_json(json_path, completions, timing, is_average, generator.weights)
         notes.print(f"{len(completions)} completions in {JSON.value}", style="dim")
 
 
@@ -115,7 +120,7 @@ def chosen_prompts() -> list[str] | None:
     if PROMPT.value is not None and PROMPTS_FILE.value:
         raise ConfigError(f"--prompts_file = {PROMPTS_FILE.value}: must not be given together with --prompt")
     if PROMPTS_FILE.value:
-        return read_prompts(Path(PROMPTS_FILE.value))
+        return read_prompts(local_path(PROMPTS_FILE.value, "--prompts_file"))
     if PROMPT.value == "-":
         return [decoded("--prompt = -: standard input", sys.stdin.buffer.read())]
     if PROMPT.value is None:
@@ -241,7 +246,12 @@ def write_json(path: Path, completions: list[Completion], timing: Timing, is_ave
         completions=[dataclasses.asdict(completion) for completion in completions],
     )
     text = json.dumps(content, indent=1, ensure_ascii=False) + "\n"
-    path.write_text(text, encoding="utf-8", errors="backslashreplace")  # --workdir may be no UTF-8: JSON's escapes
+    data = text.encode("utf-8", "backslashreplace")  # --workdir may be no UTF-8: JSON's escapes
+    if path.exists() and not path.is_file():  # a pipe
+        path.write_bytes(data)
+        return
+    with write_aside(path.resolve()) as file:
+        file.write(data)
 
 
 if __name__ == "__main__":

@@ -27,6 +27,7 @@ from rich.text import Text
 from gptjax import cli
 from gptjax.config import ConfigError
 from gptjax.folders import alone_in
+from gptjax.paths import run_folder
 from gptjax.sweeping import figures, gather, predict
 from gptjax.sweeping.definition import Sweep, load_sweep, parse_setting
 from gptjax.sweeping.execute import Executor, Processes, execute
@@ -69,8 +70,9 @@ def main(argv: list[str]) -> int:
     console = console if console.is_terminal else Console(width=LOG_WIDTH)
 
     # What is to be done: everything is checked before anything starts.
+    workdir = run_folder(WORKDIR.value, "--workdir")
     sweep = load_sweep(argv[1])
-    runs = plan_runs(sweep, Path(WORKDIR.value), dict(parse_setting(text) for text in SET.value))
+    runs = plan_runs(sweep, workdir, dict(parse_setting(text) for text in SET.value))
     statuses = {run.name: look(run) for run in runs}
     sizes = {run.name: predict.size_of(run) for run in runs}
     forecast = make_forecast(console, runs, statuses, sizes)
@@ -79,13 +81,13 @@ def main(argv: list[str]) -> int:
         return 0
 
     # Doing it.
-    executor = make_executor()
-    with alone_in(Path(WORKDIR.value), "--workdir"), StopRequest() as stop:
+    executor = make_executor(workdir)
+    with alone_in(workdir, "--workdir"), StopRequest() as stop:
         stopped = train(console, executor, runs, statuses, forecast, functools.partial(stop.reached, 0))
 
     # What came of it.
     statuses = {run.name: look(run) for run in runs}
-    report(console, sweep, runs, statuses, sizes)
+    report(console, sweep, workdir, runs, statuses, sizes)
     if any(status.state != State.FINISHED for status in statuses.values()):
         return 130 if stopped else 1
     return 0
@@ -115,7 +117,7 @@ def make_forecast(
     return forecast
 
 
-def make_executor() -> Executor:
+def make_executor(workdir: Path) -> Executor:
     if EXECUTOR.value == "here":
         return Processes(JOBS.value)
     try:
@@ -123,7 +125,7 @@ def make_executor() -> Executor:
     except ModuleNotFoundError:
         raise ConfigError(f"--executor={EXECUTOR.value} needs submitit: pip install 'gptjax[slurm]'") from None
     jobs = JOBS.value if EXECUTOR.value != "slurm" or not flags.FLAGS["jobs"].using_default_value else 0
-    return Cluster(EXECUTOR.value, Path(WORKDIR.value) / "jobs", jobs, dict(map(submitit_parameter, SUBMITIT.value)))
+    return Cluster(EXECUTOR.value, workdir / "jobs", jobs, dict(map(submitit_parameter, SUBMITIT.value)))
 
 
 def submitit_parameter(text: str) -> tuple[str, Any]:
@@ -156,10 +158,14 @@ def train(
 
 
 def report(
-    console: Console, sweep: Sweep, runs: list[Run], statuses: dict[str, Status], sizes: dict[str, predict.Size]
+    console: Console,
+    sweep: Sweep,
+    workdir: Path,
+    runs: list[Run],
+    statuses: dict[str, Status],
+    sizes: dict[str, predict.Size],
 ) -> None:
     """results.csv, the pictures, and the table of what finished; then what did not."""
-    workdir = Path(WORKDIR.value)
     gather.write_results(workdir / "results.csv", runs, statuses, sizes, sweep.metric)
     groups = gather.group_by_seed(runs, statuses, sweep.metric)
     console.print()

@@ -42,6 +42,7 @@ from gptjax.parallel import distributed, members
 from gptjax.parallel.agreement import named, settings
 from gptjax.parallel.members import Timeouts
 from gptjax.parallel.mesh import batch_devices, make_mesh
+from gptjax.paths import run_folder
 from gptjax.training import console as consoles
 from gptjax.training.checkpoint import Checkpoints, load_params
 from gptjax.training.guards import check_fits, explained_memory
@@ -56,7 +57,7 @@ from gptjax.training.run_metadata import check_compatible, check_warm_start, run
 from gptjax.training.schedule import rate_change
 from gptjax.training.state import TrainState
 from gptjax.training.trainer import Trainer, make_trainer
-from gptjax.training.writers import MetricsWriter
+from gptjax.training.writers import MetricsWriter, write_whole
 
 _CONFIG = cli.define_config_flag()
 _WORKDIR = flags.DEFINE_string("workdir", None, "The run's folder: made when it is not there, resumed when it is.")
@@ -90,9 +91,10 @@ def main(argv: list[str]) -> int:
     meeting = members.meeting(_COORDINATOR.value, _NUM_PROCESSES.value, _PROCESS_ID.value)
     timeouts = Timeouts(_INITIALIZATION_TIMEOUT.value, _HEARTBEAT_TIMEOUT.value, _BATCH_TIMEOUT.value)
     with members.joined(meeting, timeouts):
+        workdir = run_folder(_WORKDIR.value, "--workdir")
         configs.validate(_CONFIG.value)
         members.agree(settings(_CONFIG.value))
-        run = settle(_CONFIG.value, Path(_WORKDIR.value))
+        run = settle(_CONFIG.value, workdir)
         members.agree(named("data", run.data.fingerprint()) | named("model", run.config.model.to_dict()))
         show_settings(run)
         alone = alone_in(run.workdir, "--workdir") if jax.process_index() == 0 else contextlib.nullcontext()
@@ -440,9 +442,7 @@ def sample(run: Run, state: TrainState, writer: MetricsWriter) -> str:
     text = completion.prompt + completion.text
     writer.text(step, "sample", text)
     if jax.process_index() == 0:
-        folder = run.workdir / "samples"
-        folder.mkdir(exist_ok=True)
-        (folder / f"step_{step:08d}.txt").write_text(text, encoding="utf-8")
+        write_whole(run.workdir / "samples" / f"step_{step:08d}.txt", text)
     unknown = completion.unknown_characters
     note = f" (of its prompt the tokenizer does not know {unknown!r})" if unknown else ""
     return f"sample at step {step}{note}:\n{text}"

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import importlib
 import inspect
+import os
 import runpy
 import sys
 import traceback
@@ -24,9 +25,10 @@ from gptjax.config import ConfigError, default, suggestion
 
 
 def path_and_argument(text: str) -> tuple[str, str | None]:
-    """'configs/gpt2.py:124m' → ('configs/gpt2.py', '124m'); None where nothing is given."""
-    stem, colon, argument = text.partition(".py:")
-    return (f"{stem}.py", argument) if colon else (text, None)
+    """'configs/gpt2.py:124m' → ('configs/gpt2.py', '124m'); None where nothing is given. `~` is expanded."""
+    path, colon, argument = text.partition(".py:")
+    path = os.path.expanduser(f"{path}.py" if colon else path)
+    return path, argument if colon else None
 
 
 def load_config(text: str, fields: Callable[[], ConfigDict] = default) -> ConfigDict:

@@ -1,3 +1,6 @@
+import errno
+import fcntl
+
 import pytest
 
 from gptjax.config import ConfigError
@@ -22,3 +25,20 @@ def test_a_file_in_the_folders_place_is_refused(tmp_path):
     for path in (tmp_path / "file", tmp_path / "file" / "below"):
         with pytest.raises(ConfigError, match="must be a folder"), alone_in(path, "--workdir"):
             pass
+
+
+def test_a_file_system_without_locks_is_told(tmp_path, monkeypatch, caplog):
+    def refuse(file, operation):
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr(fcntl, "flock", refuse)
+    with caplog.at_level("WARNING", logger="absl"), alone_in(tmp_path, "--workdir"):
+        assert "gives no locks (No locks available)" in caplog.text
+
+
+def test_a_lock_that_is_a_link_empties_nothing(tmp_path):
+    (tmp_path / "precious").write_text("all of it")
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / ".lock").symlink_to(tmp_path / "precious")
+    with alone_in(tmp_path / "run", "--workdir"):
+        assert (tmp_path / "precious").read_text() == "all of it"

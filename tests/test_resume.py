@@ -1,7 +1,10 @@
 """However a run is interrupted, the same command goes on to the figures that it would have had."""
 
 import json
+import os
+import pty
 import random
+import select
 import shutil
 import signal
 
@@ -45,6 +48,36 @@ def test_killed_five_times_the_losses_are_bit_equal(runs, unbroken):
     assert "resumed from step" in output(workdir)
     assert losses(workdir) == unbroken
     assert not remains(workdir)
+
+
+def test_a_console_may_go_away(runs, unbroken):
+    """A terminal that closes makes the run save; a pipe that nobody reads any more leaves it alone."""
+    workdir = runs.folder / "hung up"
+    leader, terminal = pty.openpty()
+    process = runs.start(workdir, console=terminal)
+    os.close(terminal)
+    try:
+        while len(losses(workdir)) < 13 and process.poll() is None:
+            if select.select([leader], [], [], 0.05)[0]:
+                os.read(leader, 1 << 16)
+        os.close(leader)  # from now on writing fails
+        process.send_signal(signal.SIGHUP)  # as the system would, were it the terminal of the process's session
+        assert process.wait(60) == 0, losses(workdir)
+    finally:
+        process.kill()
+    step = max(losses(workdir))
+    assert step < runs.steps and (workdir / f"checkpoints/{step}").is_dir()
+
+    reader, pipe = os.pipe()
+    process = runs.start(workdir, console=pipe)
+    os.close(pipe)
+    os.read(reader, 1)
+    os.close(reader)
+    try:
+        assert process.wait(120) == 0
+    finally:
+        process.kill()
+    assert losses(workdir) == unbroken
 
 
 def test_a_signal_saves_and_the_run_goes_on_also_on_another_mesh(runs, unbroken):

@@ -75,12 +75,58 @@ def test_nothing_prints_past_the_filter():
         prints += [f"{path.name}: {line.strip()}" for line in text.splitlines() if re.match(r"\s*print\(", line)]
     assert not consoles
     assert {line.partition(":")[0] for line in prints} <= {
+        "__main__.py",
         "cli.py",
         "generate.py",
         "members.py",
         "predict.py",
         "relay.py",
     }, prints
+
+
+LOGS = """
+import sys, threading
+from absl import logging
+from gptjax import cli
+import logging as standard
+standard.basicConfig()  # as a library may call it
+failure = (OSError, OSError(28), None)
+of_orbax = standard.LogRecord("absl", 40, "/x/orbax/future.py", 1, "raised", (), failure)
+class Held:
+    def __del__(self):
+        raise OSError(28, "No space left")
+def fail():
+    raise OSError(28, "No space left")
+def main(argv):
+    logging.error("from %s", "\x1b[2J")
+    logging.get_absl_logger().handle(of_orbax)
+    try:
+        fail()
+    except OSError:
+        logging.exception("it was")
+    thread = threading.Thread(target=fail)
+    thread.start()
+    thread.join()
+    Held()
+    raise OSError(28, "No space left", "a\x1b[2Jb")
+cli.run(main)
+"""
+
+
+def test_failures_of_the_machine_are_told_in_sentences(tmp_path):
+    (tmp_path / "command.py").write_text(LOGS)
+    result = subprocess.run(
+        [sys.executable, str(tmp_path / "command.py")],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        env={**os.environ, "PYTHONPATH": str(PACKAGE.parent)},
+    )
+    assert result.returncode == 2
+    assert "Traceback" not in result.stderr and "\x1b" not in result.stderr
+    lines = result.stderr.splitlines()
+    assert len(lines) == 5 and all("No space left" in line for line in lines[1:]), result.stderr
+    assert "from ␛[2J" in lines[0] and lines[-1].startswith("error: ")
 
 
 # --- Consoles that go away -------------------------------------------------------------------------------------------

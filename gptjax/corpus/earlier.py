@@ -8,6 +8,7 @@ from pathlib import Path
 from gptjax.config import ConfigError
 from gptjax.corpus.manifest import WORK
 from gptjax.data.prepared import MANIFEST, read_manifest
+from gptjax.paths import local_path
 
 
 def earlier_inputs(folders: Sequence[str], sketch: dict) -> dict[str, list]:
@@ -21,7 +22,7 @@ def earlier_inputs(folders: Sequence[str], sketch: dict) -> dict[str, list]:
     """
     found: dict[str, list] = {"shards": [], "clusters": []}
     for name in folders:
-        folder = Path(name).absolute()
+        folder = local_path(name, "duplicates.earlier").absolute()
         if not (folder / MANIFEST).is_file():
             raise ConfigError(f"duplicates.earlier: {name!r} is no prepared folder")
         manifest = read_manifest(folder)

@@ -29,6 +29,12 @@ class AsideFile:
         self.size += len(data)
         return self._file.write(data)
 
+    def abandon(self) -> None:
+        """Leaves nothing behind: no open file, no part of one."""
+        with contextlib.suppress(OSError):  # what is still in memory cannot be written either
+            self._file.close()
+        self._aside.unlink(missing_ok=True)
+
     def finish(self) -> dict:
         """Puts the file in its place and returns its manifest entry: name, size in bytes, hash."""
         self._file.flush()
@@ -40,10 +46,14 @@ class AsideFile:
 
 @contextlib.contextmanager
 def write_aside(path: Path) -> Iterator[AsideFile]:
-    """A file to write at once; where the block raises, `path` stays as it was."""
+    """A file to write at once; where the block raises, or the disk is full, `path` stays as it was, alone."""
     file = AsideFile(path)
-    yield file
-    file.finish()
+    try:
+        yield file
+        file.finish()
+    except BaseException:
+        file.abandon()
+        raise
 
 
 def file_entry(path: Path) -> dict:

@@ -43,8 +43,12 @@ def list_sources(sources: Any, shard_bytes: int) -> Listing:
             pieces = kind.find(source.path, options)
         except ConfigError as error:
             raise ConfigError(f"{source.name}: {error}") from None
-        if not pieces:
-            raise ConfigError(f"{source.name}: path = {source.path!r}: no file that a {source.kind!r} source reads")
+        left_out = Counter(piece.options["left_out"] for piece in pieces if "left_out" in piece.options)
+        if left_out.total() == len(pieces):
+            told = "".join(f"; left out: {count} {reason}" for reason, count in left_out.most_common(3))
+            raise ConfigError(
+                f"{source.name}: path = {source.path!r}: no file that a {source.kind!r} source reads{told}"
+            )
         told = {"name": source.name, "kind": source.kind, "options": options}
         told |= {"license": source.license, "language": source.language}
         listing.pieces[source.name] = len(pieces)

@@ -42,6 +42,7 @@ from gptjax.corpus.stages.select import select
 from gptjax.corpus.stages.survey import survey
 from gptjax.corpus.stages.vocabulary import make_tokenizer, sample
 from gptjax.corpus.tokenizer import Tokenizer
+from gptjax.paths import local_path
 
 MEGABYTE = 1_000_000
 LEARNED_FROM_TEXT = ("bpe", "unigram")
@@ -252,7 +253,7 @@ class Pipeline:
     def _check_tokenizer(self) -> None:
         """Raises ConfigError where a tokenizer that is to be reused cannot be, before anything is read."""
         asked = self.config.tokenizer
-        if asked.name not in MADE and not Path(asked.name).exists():
+        if asked.name not in MADE and not local_path(asked.name, "tokenizer.name").exists():
             raise ConfigError(
                 f"tokenizer.name = {asked.name!r}: expected one of {', '.join(MADE)}{suggestion(asked.name, MADE)}, "
                 "or a prepared folder or tokenizer file, and there is none of that name"

@@ -19,7 +19,7 @@ from gptjax.corpus.documents import Document, DocumentWriter, rows_of
 from gptjax.corpus.duplicates.exact import exact_hashes
 from gptjax.corpus.engine import Task
 from gptjax.corpus.listing import Listing
-from gptjax.corpus.sources import Piece, kind_named
+from gptjax.corpus.sources import Piece, read_piece
 from gptjax.corpus.splits import draws, numbered
 from gptjax.corpus.stages.clean import clean
 from gptjax.corpus.stages.select import select
@@ -84,7 +84,7 @@ def _some(listing: Listing, source: Any, count: int, seed: int, skipped: Counter
     left = count
     for number in order:
         told, piece = pieces[number]
-        documents = kind_named(told["kind"]).read(piece, told["options"], skipped)
+        documents = read_piece(told["kind"], piece, told["options"], skipped)
         for document in itertools.islice(documents, min(few, left)):
             left -= 1
             yield dataclasses.replace(

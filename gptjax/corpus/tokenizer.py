@@ -20,6 +20,7 @@ import xxhash
 from gptjax.config import ConfigError
 from gptjax.corpus.files import write_aside
 from gptjax.corpus.sentencepiece_file import settings, without_dummy_prefix
+from gptjax.paths import local_path
 
 CONTROL_TOKENS = (
     *("<unk>", "<s>", "</s>", "<pad>"),
@@ -208,7 +209,7 @@ def load(path: str | Path) -> Tokenizer:
     Raises:
       ConfigError: there is none, or its file cannot be read.
     """
-    path = Path(path)
+    path = local_path(path, "tokenizer")
     if path.is_dir():
         found = [path / name for name in ("tokenizer.model", "tokenizer.json") if (path / name).is_file()]
         if not found:

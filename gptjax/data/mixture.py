@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import math
+import os
 from pathlib import Path
 
 from gptjax.config import ConfigError
+from gptjax.paths import local_path
 
 SYNTAX = "a folder, 'folder,folder' or 'folder=weight,folder=weight'"
 
@@ -20,8 +22,8 @@ def parse_mixture(path: str) -> list[tuple[str, float | None]]:
     """
     if not path.strip():
         raise ConfigError("data.path = '': name a folder that python -m gptjax.prepare made")
-    if Path(path).is_dir():
-        return [(path, None)]
+    if Path(os.path.expanduser(path)).is_dir():
+        return [(str(local_path(path, "data.path")), None)]
     parts = [_parse_part(part.strip(), path) for part in path.split(",")]
     weighted = [weight is not None for _, weight in parts]
     if any(weighted) and not all(weighted):
@@ -37,6 +39,7 @@ def _parse_part(part: str, path: str) -> tuple[str, float | None]:
     folder, equals, text = part.rpartition("=") if "=" in part else (part, "", "")
     if not folder:
         raise ConfigError(f"data.path = {path!r}: a part names no folder; allowed: {SYNTAX}")
+    folder = str(local_path(folder, "data.path"))
     if not equals:
         return folder, None
     try:

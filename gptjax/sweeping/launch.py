@@ -67,7 +67,9 @@ class Launched:
     def _seen(self, status: int | None) -> int | None:
         # A signal ends a run that may go on: no failure of its own.
         if status is not None:
-            (self._workdir / EXIT_STATUS).write_text(f"{max(status, 0)}\n")
+            aside = self._workdir / f"{EXIT_STATUS}.tmp"
+            aside.write_text(f"{max(status, 0)}\n")
+            aside.replace(self._workdir / EXIT_STATUS)
         return status
 
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import concurrent.futures
 import functools
-import glob
 import math
 import shutil
 import time
@@ -23,6 +22,7 @@ from jax.experimental import multihost_utils
 from ml_collections import FrozenConfigDict
 
 from gptjax.config import ConfigError, from_json
+from gptjax.paths import local_path, run_folder
 from gptjax.training import checkpoint_format as files
 from gptjax.training.checkpoint_format import CheckpointError
 from gptjax.training.run_metadata import check_same_model
@@ -53,9 +53,7 @@ class Checkpoints:
     def __init__(self, workdir: str | Path, config_checkpoint: Any, steps_of: Callable[[str], int]):
         if config_checkpoint.keep_latest < 1:
             raise ConfigError(f"checkpoint.keep_latest = {config_checkpoint.keep_latest}: must be at least 1")
-        self.directory = _directory(workdir)
-        if glob.escape(str(self.directory)) != str(self.directory):  # Orbax would save, and find nothing of it again
-            raise ConfigError(f"workdir = {workdir}: must not contain any of [ * ? (in {self.directory.parent})")
+        self.directory = _directory(run_folder(workdir, "--workdir"))
         self._keep_latest = config_checkpoint.keep_latest
         self._keep_best = config_checkpoint.keep_best
         self._keep_every = steps_of(config_checkpoint.keep_every) if config_checkpoint.keep_every else 0
@@ -238,7 +236,7 @@ def load_params(
       ConfigError: no such workdir, checkpoint (lists those there are) or average; or a parameter of another shape.
       CheckpointError: nothing readable.
     """
-    directory = _directory(workdir)
+    directory = _directory(workdir, setting)
     loaded, _ = _first_readable(
         directory, _choose(directory, which, setting), lambda path: files.read_params(path, ema, like, check)
     )
@@ -254,7 +252,7 @@ def load_for_inference(
     that was trained: a change there may fit the arrays and compute nonsense.
     """
     config = saved_config(workdir)
-    check = functools.partial(check_same_model, config=config, source=str(Path(workdir) / CONFIG))
+    check = functools.partial(check_same_model, config=config, source=str(local_path(workdir, "--workdir") / CONFIG))
     params, metadata = load_params(workdir, which, ema=ema, check=check)
     return params, config, metadata
 
@@ -265,7 +263,7 @@ def saved_config(workdir: str | Path) -> FrozenConfigDict:
     Raises:
       ConfigError: there is no run, or its config.json cannot be read.
     """
-    path = Path(workdir) / CONFIG
+    path = local_path(workdir, "--workdir") / CONFIG
     try:
         return from_json(path.read_text(encoding="utf-8"), str(path))
     except FileNotFoundError:
@@ -286,8 +284,8 @@ def saved_steps(workdir: str | Path) -> list[int]:
     return _steps(_directory(workdir))
 
 
-def _directory(workdir: str | Path) -> Path:
-    return Path(workdir).absolute() / "checkpoints"  # Orbax takes absolute paths only
+def _directory(workdir: str | Path, setting: str = "--workdir") -> Path:
+    return local_path(workdir, setting).absolute() / "checkpoints"  # Orbax takes absolute paths only
 
 
 def _steps(directory: Path) -> list[int]:

@@ -1,4 +1,4 @@
-"""SIGTERM and Ctrl-C as a wish to stop at the next step, agreed upon by all processes."""
+"""SIGTERM, SIGHUP and Ctrl-C as a wish to stop at the next step, agreed upon by all processes."""
 
 from __future__ import annotations
 
@@ -10,8 +10,9 @@ from jax.experimental import multihost_utils
 
 
 class StopRequest:
-    """While in force (`with StopRequest() as stop:`), the first SIGTERM or SIGINT is remembered instead of obeyed.
+    """While in force (`with StopRequest() as stop:`), the first SIGTERM, SIGHUP or SIGINT is remembered, not obeyed.
 
+    SIGHUP is what a run gets when its terminal goes away, such as a closed ssh; under nohup it stays ignored.
     A second Ctrl-C interrupts at once. With several processes a signal to any one stops all at the same step: JAX's
     preemption service, which listens to SIGTERM, finds a step that none has passed yet.
     """
@@ -20,6 +21,8 @@ class StopRequest:
         self._received: int | None = None
         self._several = jax.process_count() > 1
         handled = [signal.SIGINT] if self._several else [signal.SIGINT, signal.SIGTERM]
+        if signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:
+            handled.append(signal.SIGHUP)
         self._previous = {number: signal.signal(number, self._handle) for number in handled}
         return self
 

@@ -11,6 +11,7 @@ import matplotlib
 import numpy as np
 from matplotlib.figure import Figure
 
+from gptjax.corpus.files import write_aside
 from gptjax.training.writers import FILE_NAME, read_metrics
 
 TRAIN, VALIDATION = "#3b6fb6", "#d1495b"
@@ -239,7 +240,6 @@ def _fit_to_losses(axes, *losses: np.ndarray) -> None:
 def save_figure(figure: Figure, path: Path) -> Path:
     """Written beside and moved, so that a viewer never opens half a picture."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}")
-    figure.savefig(temporary, format="png")
-    os.replace(temporary, path)
+    with write_aside(path) as file:
+        figure.savefig(file, format="png")
     return path

@@ -19,9 +19,11 @@ from typing import Any
 
 import jax
 import numpy as np
+from absl import logging
 from ml_collections import FrozenConfigDict
 
 from gptjax.config import flatten
+from gptjax.corpus.files import write_aside
 from gptjax.training.patient_file import PatientFile
 from gptjax.training.tensorboard import TensorBoardWriter
 from gptjax.training.weights_and_biases import WandbWriter
@@ -53,13 +55,20 @@ def truncate_after(path: str | os.PathLike, step: int) -> int:
         return 0
     rows = read_metrics(path)
     kept = [row for row in rows if row["step"] <= step]
-    temporary = path.with_name(path.name + ".tmp")
-    with open(temporary, "w", encoding="utf-8") as file:
-        file.writelines(_encode(row) for row in kept)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(temporary, path)
+    with write_aside(path) as file:
+        for row in kept:
+            file.write(_encode(row).encode())
     return len(rows) - len(kept)
+
+
+def write_whole(path: Path, text: str) -> None:
+    """Writes a text beside and moves it to `path`; what the disk refuses is logged, and the run goes on."""
+    try:
+        path.parent.mkdir(exist_ok=True)
+        with write_aside(path) as file:
+            file.write(text.encode())
+    except OSError as error:
+        logging.error("cannot write %s (%s): the run goes on without", path, error.strerror)
 
 
 class JsonLinesWriter:

@@ -55,15 +55,16 @@ class Runs:
         command = [sys.executable, "-m", *prepare, "--tokenizer=byte", "--validation_fraction=0.2"]
         subprocess.run(command, env=self._environment, check=True, capture_output=True, timeout=PATIENCE)
 
-    def start(self, workdir: Path, *overrides: str, devices: int = 1) -> subprocess.Popen:
+    def start(self, workdir: Path, *overrides: str, devices: int = 1, console: int | None = None) -> subprocess.Popen:
+        """Starts, or goes on with, the run. console: of its output; None: workdir/output.txt."""
         command = [sys.executable, "-m", "gptjax.train", f"--config={self.folder / 'config.py'}"]
         workdir.mkdir(exist_ok=True)
         with open(workdir / "output.txt", "ab") as output:
             return subprocess.Popen(
                 [*command, f"--workdir={workdir}", *overrides],
                 env=self._environment | {"JAX_NUM_CPU_DEVICES": str(devices)},
-                stdout=output,
-                stderr=output,
+                stdout=output if console is None else console,
+                stderr=output if console is None else console,
             )
 
     def start_several(self, workdir: Path, *overrides: Sequence[str]) -> list[subprocess.Popen]:

@@ -3,7 +3,7 @@
 import os
 from collections import Counter
 
-from gptjax.corpus.sources import kind_named
+from gptjax.corpus.sources import kind_named, read_piece
 
 
 def documents(kind, *paths, **options):
@@ -11,7 +11,7 @@ def documents(kind, *paths, **options):
     module, skipped = kind_named(kind), Counter()
     options = {**module.OPTIONS, **options}
     pieces = module.find(",".join(map(str, paths)), options)
-    return [document for piece in pieces for document in module.read(piece, options, skipped)], skipped
+    return [document for piece in pieces for document in read_piece(kind, piece, options, skipped)], skipped
 
 
 def write(folder, files):

@@ -45,7 +45,7 @@ def listed(sets: Sequence[Any]) -> list[dict]:
     found = []
     for one in sets:
         try:
-            files = find_files(one.path, ("",))
+            files = find_files(one.path, ("",), links="all")
         except ConfigError as error:
             raise ConfigError(f"contamination: {one.name}: {error}") from None
         if not files:

@@ -1,6 +1,7 @@
 """Where documents come from: one module a kind of source, each with the same two functions.
 
-  find(path, options) -> list[Piece]                       what there is, in an order that does not change
+  find(path, options) -> list[Piece]                       what there is, in an order that does not change; what is
+                                                           left out unread is there too, to be counted (read_piece)
   read(piece, options, skipped) -> Iterator[Document]      its documents; what is bad is counted and passed over
 
 `read` counts in `skipped`, by reason. A reason that begins with UNREADABLE is a failure, of which a source may have a
@@ -10,10 +11,13 @@ stated share; one that begins with KEPT tells of documents that were kept all th
 from __future__ import annotations
 
 import importlib
+from collections import Counter
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any, Protocol
 
 from gptjax.config import ConfigError, suggestion
+from gptjax.corpus.documents import Document
 
 UNREADABLE = "unreadable: "
 KEPT = "kept: "
@@ -58,6 +62,14 @@ class SourceKind(Protocol):
     OPTIONS: dict[str, Any]
     find: Any
     read: Any
+
+
+def read_piece(kind: str, piece: Piece, options: Mapping[str, Any], skipped: Counter[str]) -> Iterator[Document]:
+    """The documents of a piece that a source of this kind found; one that was left out is counted."""
+    if reason := piece.options.get("left_out"):
+        skipped[reason] += 1
+        return
+    yield from kind_named(kind).read(piece, options, skipped)
 
 
 def kind_named(name: str) -> SourceKind:

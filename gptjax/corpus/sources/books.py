@@ -37,7 +37,7 @@ def find(path: str, options: Mapping[str, Any]) -> list[Piece]:
     Raises:
       ConfigError: one does not exist, or is a file of another kind.
     """
-    return find_files(path, SUFFIXES)
+    return find_files(path, SUFFIXES, links=options["links"])
 
 
 def read(piece: Piece, options: Mapping[str, Any], skipped: Counter[str]) -> Iterator[Document]:

@@ -20,14 +20,16 @@ from gptjax.config import ConfigError, suggestion
 from gptjax.corpus.documents import Document
 from gptjax.corpus.formats import encoding, generated, languages, licenses
 from gptjax.corpus.sources import UNREADABLE, Piece
-from gptjax.corpus.sources.opening import once, open_file
+from gptjax.corpus.sources.opening import Bounds, check_links, left_out, once, open_file
 from gptjax.corpus.sources.records import decode
 from gptjax.corpus.sources.streams import Unreadable, counted
+from gptjax.paths import local_path
 
 LEFT_OUT = ("vendored", "built", "test data", "lock files", "generated", "minified")
 OPTIONS = {
     "languages": (),  # names of gptjax/corpus/formats/languages.py; none: all but data (JSON, YAML, XML …)
     "licenses": licenses.PERMISSIVE,  # allowed ones, by SPDX name; none: whatever the licence
+    "links": "inside",  # symbolic links that are followed: inside (those that stay within the folder) | all
     "unknown_license": False,  # files of which nothing tells the licence are kept
     "leave_out": LEFT_OUT,  # kinds of files that nobody wrote or reads (gptjax/corpus/formats/generated.py)
     # Minified, by the limits of The Stack (BigCode, 2022).
@@ -60,10 +62,11 @@ def find(path: str, options: Mapping[str, Any]) -> list[Piece]:
     """
     _check(options)
     pieces: list[Piece] = []
-    for root in path.split(","):
+    for root in map(str, [local_path(name, "path") for name in path.split(",")]):
         if not os.path.isdir(root):
             raise ConfigError(f"{root!r}: no such folder")
-        pieces.extend(_walk(root, _wanted(options), frozenset(options["leave_out"]), _Licensing(files=_above(root))))
+        asked = _Asked(_wanted(options), frozenset(options["leave_out"]), Bounds(root, options["links"]))
+        pieces.extend(_walk(root, asked, _Licensing(files=_above(root))))
     return once(pieces)
 
 
@@ -72,6 +75,7 @@ def _check(options: Mapping[str, Any]) -> None:
         for value in options[name]:
             if value not in known:
                 raise ConfigError(f"{name}: {value!r} is none of {', '.join(sorted(known))}{suggestion(value, known)}")
+    check_links(options["links"])
     if options["longest_line"] < 1 or options["mean_line"] <= 0 or options["max_file_kilobytes"] < 1:
         raise ConfigError("longest_line, mean_line and max_file_kilobytes must be positive")
     if not 0 <= options["alphanumeric"] <= 1:
@@ -99,15 +103,22 @@ class _Licensing:
         return self.files or self.beyond
 
 
-def _walk(
-    folder: str, wanted: frozenset[str], leave_out: frozenset[str], licensing: _Licensing, above: tuple[str, ...] = ()
-) -> Iterator[Piece]:
+@dataclass(frozen=True)
+class _Asked:
+    """What of a folder is wanted: files of these languages, but for what is left out and links out of the bounds."""
+
+    languages: frozenset[str]
+    leave_out: frozenset[str]
+    bounds: Bounds
+
+
+def _walk(folder: str, asked: _Asked, licensing: _Licensing, above: tuple[str, ...] = ()) -> Iterator[Piece]:
     """The pieces of one folder; one that is inside itself, by way of a link, is passed over."""
     above = (*above, os.path.realpath(folder))
     try:
         entries = sorted(os.scandir(folder), key=lambda entry: entry.name)
     except OSError as error:
-        yield _left_out(folder, f"{UNREADABLE}folder: {type(error).__name__}")
+        yield left_out(folder, f"{UNREADABLE}folder: {type(error).__name__}")
         return
     if packages := _installed(folder, entries):  # a stray LICENSE beside the packages is one of theirs
         licensing = _Licensing(packages=packages, beyond=licensing.files)
@@ -117,23 +128,23 @@ def _walk(
         if entry.name.startswith(".") or entry.name.endswith((".dist-info", ".egg-info", "__pycache__")):
             continue
         try:
-            if not entry.is_dir():
-                if entry.is_file() and (piece := _piece(entry, wanted, leave_out, licensing)):
+            if outside := asked.bounds.left_out(entry):
+                yield outside
+            elif not entry.is_dir():
+                if entry.is_file() and (piece := _piece(entry, asked, licensing)):
                     yield piece
-            elif (reason := _folder_reason(entry)) in leave_out:
-                yield _left_out(entry.path, f"{reason}: folder {entry.name}")
+            elif (reason := _folder_reason(entry)) in asked.leave_out:
+                yield left_out(entry.path, f"{reason}: folder {entry.name}")
             elif os.path.realpath(entry.path) not in above:
-                yield from _walk(entry.path, wanted, leave_out, licensing, above)
+                yield from _walk(entry.path, asked, licensing, above)
         except OSError:  # a link to itself; gone since it was listed
             continue
 
 
-def _piece(
-    entry: os.DirEntry, wanted: frozenset[str], leave_out: frozenset[str], licensing: _Licensing
-) -> Piece | None:
-    if entry.name in generated.LOCK_FILES and "lock files" in leave_out:
-        return _left_out(entry.path, "lock files")
-    if _is_license(entry.name) or not wanted.intersection(languages.of_name(entry.name) or _of_shebang(entry)):
+def _piece(entry: os.DirEntry, asked: _Asked, licensing: _Licensing) -> Piece | None:
+    if entry.name in generated.LOCK_FILES and "lock files" in asked.leave_out:
+        return left_out(entry.path, "lock files")
+    if _is_license(entry.name) or not asked.languages.intersection(languages.of_name(entry.name) or _of_shebang(entry)):
         return None
     state, evidence = entry.stat(), licensing.of(entry.path)
     version = "-".join(str(time) for time in (state.st_mtime_ns, *map(_time_of, evidence)))
@@ -145,10 +156,6 @@ def _folder_reason(entry: os.DirEntry) -> str:
     if entry.name in generated.MAYBE_BUILT and not os.path.exists(os.path.join(entry.path, "__init__.py")):
         return "built"
     return _FOLDERS.get(entry.name, "")
-
-
-def _left_out(path: str, reason: str) -> Piece:
-    return Piece(_uri(path), 0, options={"path": path, "left_out": reason})
 
 
 def _uri(path: str) -> str:
@@ -218,9 +225,6 @@ def _installed(folder: str, entries: list[os.DirEntry]) -> dict[str, str]:
 
 def read(piece: Piece, options: Mapping[str, Any], skipped: Counter[str]) -> Iterator[Document]:
     """The document of one file, if it is one."""
-    if reason := piece.options.get("left_out"):
-        skipped[reason] += 1
-        return
     if piece.size > options["max_file_kilobytes"] * 1000:
         skipped[f"more than {options['max_file_kilobytes']} kB: data"] += 1
         return

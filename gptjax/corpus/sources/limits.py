@@ -13,8 +13,9 @@ from contextlib import contextmanager
 
 MEGABYTE = 1_000_000
 
-# Of a file, as it is opened and decompressed.
+# Of a file, as it is found, opened and decompressed.
 READING = {
+    "links": "inside",  # symbolic links that are followed: inside (those that stay within the source) | all
     "max_file_bytes": 10**12,  # decompressed; the rest is not read
     "max_ratio": 100,  # decompressed bytes to compressed ones, once RATIO_FREE_BYTES are out; text is below 30
     "max_window_bytes": 1 << 27,  # that xz and zstd may look back: 128 MiB is --long=27; a --long=31 file needs 1 << 31

@@ -11,7 +11,9 @@ that the task is tried again and nothing is lost silently.
 from __future__ import annotations
 
 import glob
+import itertools
 import os
+import re
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Any, BinaryIO
 
@@ -19,6 +21,10 @@ from gptjax.config import ConfigError
 from gptjax.corpus.sources import Piece
 from gptjax.corpus.sources.decompression import SUFFIXES
 from gptjax.corpus.sources.streams import Stream, Unreadable
+from gptjax.paths import local_path
+
+LINKS = ("inside", "all")  # that are followed: those within the source, or all
+OUTSIDE = "links that lead out of the source (links='all' follows them)"
 
 # What file systems have that changes with a file's content, the surest first.
 VERSIONS = ("ETag", "etag", "md5Hash", "Content-MD5", "blob_id", "mtime", "Last-Modified", "LastModified", "updated")
@@ -28,20 +34,57 @@ VERSIONS += ("last_modified", "created")
 # --- What there is ----------------------------------------------------------------------------------------------------
 
 
-def find_files(path: str, suffixes: Sequence[str], leave_out: Collection[str] = ()) -> list[Piece]:
+LOCAL = ("file://", "local://")  # addresses of what is here
+
+
+def find_files(
+    path: str, suffixes: Sequence[str], leave_out: Collection[str] = (), links: str = "inside"
+) -> list[Piece]:
     """The files behind `path`, each once, sorted by name within a folder.
 
-    Folders are walked through symbolic links, not in circles; hidden names are not looked at.
+    Folders are walked through symbolic links, not in circles; hidden names are not looked at. A link that leads out of
+    the folder asked for (of a pattern: out of the folder before its first * or ?) is a piece that is left out, so that
+    it is counted: in a corpus that somebody sent it may lead to anything of the reader's. What is asked for by its own
+    name may be a link.
 
     Args:
       path: a file, a folder or a pattern (`data/*.warc.gz`), local or remote; several with commas between.
       suffixes: of names without their .gz, .bz2, .xz or .zst, in lower case; "": any.
       leave_out: names of files and folders that are passed over.
+      links: inside | all: those that lead out of the folder are followed, too.
 
     Raises:
       ConfigError: one does not exist, is a file of another kind, or a remote place cannot be listed.
     """
-    return once(piece for name in path.split(",") for piece in _find(name, tuple(suffixes), frozenset(leave_out)))
+    check_links(links)
+    names = path.split(",")
+    return once(piece for name in names for piece in _find(name, tuple(suffixes), frozenset(leave_out), links))
+
+
+def check_links(links: str) -> None:
+    """Raises ConfigError for a value that the option `links` has not."""
+    if links not in LINKS:
+        raise ConfigError(f"links = {links!r}: expected one of {', '.join(LINKS)}")
+
+
+class Bounds:
+    """What links may lead to: a folder's inside, or anything."""
+
+    def __init__(self, folder: str, links: str):
+        self._within = os.path.realpath(folder) if links == "inside" else None
+
+    def left_out(self, entry: os.DirEntry) -> Piece | None:
+        """The piece that counts an entry which is a link out of the folder; None for all others."""
+        if self._within is None or not entry.is_symlink() or not os.path.exists(entry.path):
+            return None
+        return self.outside(entry.path)
+
+    def outside(self, path: str) -> Piece | None:
+        """Likewise of a path, any part of which may be a link."""
+        target = os.path.realpath(path)
+        if self._within is None or os.path.commonpath([target, self._within]) == self._within:
+            return None
+        return left_out(path, OUTSIDE)
 
 
 def once(pieces: Iterable[Piece]) -> list[Piece]:
@@ -49,8 +92,23 @@ def once(pieces: Iterable[Piece]) -> list[Piece]:
     distinct: dict[str, Piece] = {}
     for piece in pieces:
         place = piece.options.get("path", piece.uri)
-        distinct.setdefault(place if is_remote(place) else os.path.realpath(place), piece)
+        is_itself = is_remote(place) or "left_out" in piece.options
+        distinct.setdefault(place if is_itself else os.path.realpath(place), piece)
     return list(distinct.values())
+
+
+def expanded(path: str) -> list[str]:
+    """The files and folders of `path` by the names that pieces have."""
+    return [os.path.expanduser(_here(name)) for name in path.split(",")]
+
+
+def _here(name: str) -> str:
+    return name.partition("://")[2] if name.startswith(LOCAL) else name
+
+
+def is_wanted(piece: Piece, asked: Collection[str], name: re.Pattern) -> bool:
+    """Whether it is named by itself or as `name` says, or is there to be counted only."""
+    return "left_out" in piece.options or piece.uri in asked or name.fullmatch(bare_name(piece.uri)) is not None
 
 
 def bare_name(uri: str) -> str:
@@ -64,26 +122,43 @@ def is_remote(uri: str) -> bool:
     return "://" in uri
 
 
-def _find(name: str, suffixes: tuple[str, ...], leave_out: frozenset[str]) -> list[Piece]:
-    pieces = list((_find_remote if is_remote(name) else _find_local)(name, leave_out))
-    found = [piece for piece in pieces if bare_name(piece.uri).endswith(suffixes)]
+def _find(name: str, suffixes: tuple[str, ...], leave_out: frozenset[str], links: str) -> list[Piece]:
+    name = _here(name)
+    if is_remote(name):
+        pieces = list(_find_remote(name, leave_out))
+    else:
+        name = str(local_path(name, "path")) + "/" * name.endswith("/")
+        pieces = list(_find_local(name, leave_out, links))
+    found = [piece for piece in pieces if "left_out" in piece.options or bare_name(piece.uri).endswith(suffixes)]
     if not found and len(pieces) == 1 and bare_name(pieces[0].uri) == bare_name(name):
         raise ConfigError(f"{name!r}: a file must end in one of {' '.join(suffixes)}")
     return found
 
 
-def _find_local(name: str, leave_out: frozenset[str]) -> Iterator[Piece]:
-    names = [name] if os.path.exists(name) else sorted(glob.glob(name, recursive=True))
+def _find_local(name: str, leave_out: frozenset[str], links: str) -> Iterator[Piece]:
+    is_pattern = not os.path.exists(name)
+    names = sorted(glob.glob(name, recursive=True)) if is_pattern else [name]
     if not names:
         raise ConfigError(f"{name!r}: no such file or folder")
     for path in names:
-        if os.path.isdir(path):
-            yield from _walk(path, leave_out, ())
+        bounds = Bounds(_before_pattern(name) if is_pattern else path, links)
+        if is_pattern and (outside := bounds.outside(path)):
+            yield outside
+        elif os.path.isdir(path):
+            yield from _walk(path, leave_out, (), bounds)
         elif os.path.isfile(path):
             yield _local_piece(path, os.stat(path))
 
 
-def _walk(folder: str, leave_out: frozenset[str], above: tuple[str, ...]) -> Iterator[Piece]:
+def _before_pattern(name: str) -> str:
+    """The folder that a pattern begins with."""
+    parts = name.split(os.sep)
+    return os.sep.join(itertools.takewhile(lambda part: not glob.has_magic(part), parts)) or (
+        os.sep if name.startswith(os.sep) else os.curdir
+    )
+
+
+def _walk(folder: str, leave_out: frozenset[str], above: tuple[str, ...], bounds: Bounds) -> Iterator[Piece]:
     above = (*above, os.path.realpath(folder))
     try:
         entries = sorted(os.scandir(folder), key=lambda entry: entry.name)
@@ -93,13 +168,20 @@ def _walk(folder: str, leave_out: frozenset[str], above: tuple[str, ...]) -> Ite
         if entry.name.startswith(".") or entry.name in leave_out:
             continue
         try:
-            if entry.is_dir():
+            if outside := bounds.left_out(entry):
+                yield outside
+            elif entry.is_dir():
                 if os.path.realpath(entry.path) not in above:
-                    yield from _walk(entry.path, leave_out, above)
+                    yield from _walk(entry.path, leave_out, above, bounds)
             elif entry.is_file():
                 yield _local_piece(entry.path, entry.stat())
         except OSError:  # a link to itself; gone since it was listed
             continue
+
+
+def left_out(path: str, reason: str) -> Piece:
+    """A piece of which nothing is read, so that it is counted why."""
+    return Piece(path.replace(os.sep, "/"), 0, options={"path": path, "left_out": reason})
 
 
 def _local_piece(path: str, state: os.stat_result) -> Piece:

@@ -21,7 +21,7 @@ from gptjax.corpus.formats.encoding import unix_lines
 from gptjax.corpus.formats.xml import BrokenXML, parse
 from gptjax.corpus.sources import UNREADABLE, Piece
 from gptjax.corpus.sources.limits import READING, TimeIsUp, time_limit
-from gptjax.corpus.sources.opening import bare_name, find_files, is_remote, open_file, open_stream
+from gptjax.corpus.sources.opening import bare_name, expanded, find_files, is_remote, is_wanted, open_file, open_stream
 from gptjax.corpus.sources.records import decode, json_values, parts
 from gptjax.corpus.sources.streams import Stream, Unreadable, counted
 
@@ -46,14 +46,18 @@ def find(path: str, options: Mapping[str, Any]) -> list[Piece]:
     Raises:
       ConfigError: one does not exist.
     """
-    asked = path.split(",")
-    found = [piece for piece in find_files(path, ("",)) if piece.uri in asked or _NAMES.fullmatch(bare_name(piece.uri))]
-    is_source = {piece.uri: bare_name(piece.uri).endswith(LATEX) and not is_remote(piece.uri) for piece in found}
+    found, asked = find_files(path, ("",), links=options["links"]), expanded(path)
+    found = [piece for piece in found if is_wanted(piece, asked, _NAMES)]
+    is_source = {piece.uri: _is_source(piece) for piece in found}
     folders = {posixpath.dirname(uri) for uri, holds in is_source.items() if holds and not uri.endswith(".sty")}
     pieces: dict[str, list[Piece]] = {}  # by folder, or by file
     for piece in found:
         pieces.setdefault(_project_of(piece.uri, folders) if is_source[piece.uri] else piece.uri, []).append(piece)
     return [one[0] if one[0].uri == place else _project(place, one) for place, one in pieces.items()]
+
+
+def _is_source(piece: Piece) -> bool:
+    return bare_name(piece.uri).endswith(LATEX) and not is_remote(piece.uri) and "left_out" not in piece.options
 
 
 def _project_of(uri: str, folders: Collection[str]) -> str:

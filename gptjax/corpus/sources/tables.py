@@ -18,7 +18,7 @@ from gptjax.corpus.documents import Document
 from gptjax.corpus.sources import UNREADABLE, Piece
 from gptjax.corpus.sources.columns import arrow_batches, arrow_errors, parquet_batches, rows
 from gptjax.corpus.sources.limits import READING
-from gptjax.corpus.sources.opening import bare_name, find_files, is_remote, open_file, open_stream
+from gptjax.corpus.sources.opening import bare_name, expanded, find_files, is_remote, open_file, open_stream
 from gptjax.corpus.sources.records import decode, json_values, lines
 from gptjax.corpus.sources.streams import Unreadable, counted
 
@@ -45,10 +45,12 @@ def find(path: str, options: Mapping[str, Any]) -> list[Piece]:
       ConfigError: one does not exist, or is a file of another kind; `text` names no column.
     """
     _columns(options)
-    asked = path.split(",")
+    asked = expanded(path)
     pieces: list[Piece] = []
-    for piece in find_files(path, SUFFIXES, leave_out=_DESCRIPTIONS):
-        if piece.uri in asked or _in_split(piece.uri, asked, options["split"]):
+    for piece in find_files(path, SUFFIXES, leave_out=_DESCRIPTIONS, links=options["links"]):
+        if "left_out" in piece.options:
+            pieces.append(piece)
+        elif piece.uri in asked or _in_split(piece.uri, asked, options["split"]):
             pieces.extend(_row_groups(piece) if piece.uri.lower().endswith(".parquet") else [piece])
     return pieces
 

@@ -43,7 +43,9 @@ def find(path: str, options: Mapping[str, Any]) -> list[Piece]:
         )
     pieces: list[Piece] = []
     for name in path.split(","):
-        pieces += _standard_library() if name == STANDARD_LIBRARY else find_files(name, SUFFIXES)
+        pieces += (
+            _standard_library() if name == STANDARD_LIBRARY else find_files(name, SUFFIXES, links=options["links"])
+        )
     return once(pieces)
 
 

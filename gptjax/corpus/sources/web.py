@@ -51,7 +51,7 @@ def find(path: str, options: Mapping[str, Any]) -> list[Piece]:
       ConfigError: one does not exist; an option cannot work.
     """
     check_options(options)
-    pieces = find_files(path, SUFFIXES)
+    pieces = find_files(path, SUFFIXES, links=options["links"])
     if options["blocked_hosts"]:
         told = xxhash.xxh3_64_hexdigest("\n".join(sorted(_blocked(options["blocked_hosts"]))).encode())
         pieces = [dataclasses.replace(piece, version=f"{piece.version} {told}") for piece in pieces]

@@ -19,7 +19,7 @@ from gptjax.corpus.formats import wikitext
 from gptjax.corpus.formats.xml import BrokenXML, feed, parser_to
 from gptjax.corpus.sources import UNREADABLE, Piece
 from gptjax.corpus.sources.limits import READING
-from gptjax.corpus.sources.opening import bare_name, find_files, open_stream
+from gptjax.corpus.sources.opening import expanded, find_files, is_wanted, open_stream
 from gptjax.corpus.sources.records import decode, lines
 from gptjax.corpus.sources.streams import Stream, Unreadable, counted
 
@@ -40,8 +40,8 @@ def find(path: str, options: Mapping[str, Any]) -> list[Piece]:
     Raises:
       ConfigError: one does not exist.
     """
-    asked = path.split(",")
-    return [piece for piece in find_files(path, ("",)) if piece.uri in asked or _NAME.fullmatch(bare_name(piece.uri))]
+    found, asked = find_files(path, ("",), links=options["links"]), expanded(path)
+    return [piece for piece in found if is_wanted(piece, asked, _NAME)]
 
 
 def read(piece: Piece, options: Mapping[str, Any], skipped: Counter[str]) -> Iterator[Document]:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from gptjax.corpus.documents import DocumentWriter, rows_of
 from gptjax.corpus.engine import Task
-from gptjax.corpus.sources import Piece, kind_named
+from gptjax.corpus.sources import Piece, read_piece
 
 
 def extract(task: Task, folder: Path) -> dict:
@@ -18,11 +18,10 @@ def extract(task: Task, folder: Path) -> dict:
     that the stages after this one have shards in any case.
     """
     source = task.inputs["source"]
-    kind = kind_named(source["kind"])
     skipped: Counter[str] = Counter()
     output = _Files(folder, task.options["shard_bytes"])
     for piece in task.inputs["pieces"]:
-        for document in kind.read(Piece(**piece), source["options"], skipped):
+        for document in read_piece(source["kind"], Piece(**piece), source["options"], skipped):
             document = dataclasses.replace(
                 document,
                 license=document.license or source["license"],

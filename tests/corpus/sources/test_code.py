@@ -170,7 +170,7 @@ def test_links_are_followed_but_not_in_circles(tmp_path):
     (tmp_path / "tree" / "loop").symlink_to(tmp_path / "tree")
     (tmp_path / "tree" / "self.py").symlink_to(tmp_path / "tree" / "self.py")
     (tmp_path / "tree" / "again.py").symlink_to(tmp_path / "tree" / "a.py")
-    found, skipped = documents("code", tmp_path / "tree", licenses=())
+    found, skipped = documents("code", tmp_path / "tree", licenses=(), links="all")
     assert len(found) == 2 and not skipped
 
 

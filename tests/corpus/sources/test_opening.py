@@ -11,7 +11,7 @@ from pathlib import Path
 import fsspec
 import pytest
 import zstandard
-from source_reading import close_to_listing
+from source_reading import close_to_listing, documents, write
 
 from gptjax.config import ConfigError
 from gptjax.corpus.sources import archives, opening, records, streams
@@ -103,6 +103,58 @@ def test_a_file_system_that_is_not_installed_is_named():
     fsspec.register_implementation("far", "far_fs.Far", errtxt="Install far_fs", clobber=True)
     with pytest.raises(ConfigError, match="'far://x': Install far_fs"):
         uris("far://x")
+
+
+LINKED = {  # kind: name of a file, what reads it
+    "text": "a.txt",
+    "books": "a.txt",
+    "web": "a.html",
+    "code": "a.py",
+    "papers": "a.tex",
+    "wikipedia": "wiki_00",
+    "tables": "a.csv",
+}
+PARTS = {"text": "{} text", "web": "<p>{}", "code": "# {}", "tables": "text\n{}\n"}
+PAPER = "\\documentclass{{article}}\\begin{{document}}{} text\\end{{document}}"
+PARTS |= {"books": "{} text", "papers": PAPER, "wikipedia": '<doc id="1" url="u" title="t">\n{}\n</doc>\n'}
+
+
+@pytest.mark.parametrize("pattern", ["", "*", "**/*"])
+@pytest.mark.parametrize("kind", LINKED)
+def test_links_that_lead_out_of_a_source_are_counted_and_not_read(tmp_path, kind, pattern):
+    name = LINKED[kind]
+    secret, good = PARTS[kind].format("secret"), PARTS[kind].format("good " * 15)
+    corpus = (
+        write(tmp_path, {f"else/{name}": secret, f"else/in/b-{name}": secret, f"corpus/in/{name}": good}) / "corpus"
+    )
+    (corpus / f"out-{name}").symlink_to(tmp_path / "else" / name)
+    (corpus / "folder").symlink_to(tmp_path / "else")
+    (corpus / "again").symlink_to(corpus / "in")  # stays within the source
+    (corpus / "circle").symlink_to(corpus)
+    options = {"licenses": ()} if kind == "code" else {"least_characters": 1} if kind in ("papers", "wikipedia") else {}
+    if kind == "code" and pattern:
+        pytest.skip("takes folders only")
+    found, skipped = documents(kind, corpus / pattern if pattern else corpus, **options)
+    assert not any("secret" in document.text for document in found)
+    assert skipped[opening.OUTSIDE] >= 2
+    if not pattern:
+        assert [" good" in f" {document.text}" for document in found] == [True] or kind == "web"  # too short a page
+        found, skipped = documents(kind, corpus, links="all", **options)
+        assert any("secret" in document.text for document in found) or kind == "web", skipped
+
+
+def test_a_link_that_is_asked_for_by_name_is_read(tmp_path):
+    write(tmp_path, {"real/a.txt": "text"})
+    (tmp_path / "folder").symlink_to(tmp_path / "real")
+    (tmp_path / "file.txt").symlink_to(tmp_path / "real" / "a.txt")
+    assert uris(tmp_path / "folder") == [f"{tmp_path}/folder/a.txt"]
+    assert uris(tmp_path / "file.txt") == [f"{tmp_path}/file.txt"]
+    assert uris(f"file://{tmp_path}/folder") == [f"{tmp_path}/folder/a.txt"]
+
+
+def test_an_unknown_value_of_links(tmp_path):
+    with pytest.raises(ConfigError, match="links = 'none': expected one of inside, all"):
+        opening.find_files(str(tmp_path), ("",), links="none")
 
 
 # --- Its bytes --------------------------------------------------------------------------------------------------------

@@ -8,14 +8,14 @@ import pyarrow.parquet as pq
 import pytest
 
 from gptjax.config import ConfigError
-from gptjax.corpus.sources import opening, text
+from gptjax.corpus.sources import opening, read_piece, text
 
 
 def documents(*inputs, **options):
     """(documents, what was skipped) of a source of text."""
     options, skipped = {**text.OPTIONS, **options}, Counter()
     pieces = text.find(",".join(map(str, inputs)), options)
-    return [document for piece in pieces for document in text.read(piece, options, skipped)], skipped
+    return [document for piece in pieces for document in read_piece("text", piece, options, skipped)], skipped
 
 
 def texts(*inputs, **options):
@@ -148,7 +148,7 @@ def test_links_are_followed_but_not_in_circles(tmp_path):
     (corpus / "loop").symlink_to(corpus)
     (corpus / "gone.txt").symlink_to(tmp_path / "nowhere")
     (corpus / "self.txt").symlink_to(corpus / "self.txt")
-    found, skipped = texts(corpus)
+    found, skipped = texts(corpus, links="all")
     assert found == ["linked"]
     assert not skipped
 

@@ -1,0 +1,38 @@
+"""Files appear whole or not at all, and leave nothing behind when they do not."""
+
+import gc
+import os
+import resource
+import signal
+import warnings
+
+import pytest
+
+from gptjax.corpus.files import write_aside
+
+
+def test_a_block_that_raises_leaves_the_old_file_alone(tmp_path):
+    path = tmp_path / "a"
+    path.write_text("old")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")  # a file left open
+        with pytest.raises(KeyError), write_aside(path) as file:
+            file.write(b"new")
+            raise KeyError
+        del file
+        gc.collect()
+    assert os.listdir(tmp_path) == ["a"] and path.read_text() == "old"
+
+
+def test_a_full_disk_leaves_the_old_file_alone(tmp_path):
+    path = tmp_path / "a"
+    path.write_text("old")
+    limits, handler = resource.getrlimit(resource.RLIMIT_FSIZE), signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, limits[1]))
+    try:
+        with pytest.raises(OSError), write_aside(path) as file:
+            file.write(bytes(2000))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+        signal.signal(signal.SIGXFSZ, handler)
+    assert os.listdir(tmp_path) == ["a"] and path.read_text() == "old"

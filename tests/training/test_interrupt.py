@@ -1,0 +1,28 @@
+"""Signals that ask a run to stop are remembered until the next step."""
+
+import os
+import signal
+
+import pytest
+
+from gptjax.training.interrupt import StopRequest
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP, signal.SIGINT])
+def test_a_signal_is_a_wish(number):
+    before = signal.getsignal(number)
+    with StopRequest() as stop:
+        assert not stop.reached(1)
+        os.kill(os.getpid(), number)
+        assert stop.reached(1) and stop.name == number.name
+    assert signal.getsignal(number) == before
+
+
+def test_under_nohup_a_closed_terminal_is_no_wish():
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        with StopRequest() as stop:
+            os.kill(os.getpid(), signal.SIGHUP)
+            assert not stop.reached(1)
+    finally:
+        signal.signal(signal.SIGHUP, before)
