@@ -7,7 +7,7 @@ EXTRAS := dev$(shell nvidia-smi -L >/dev/null 2>&1 && echo ,cuda12)
 RUN ?= runs/demo
 DATA ?= data/stdlib
 
-.PHONY: help demo test test-pythons test-slurm soak lint format clean
+.PHONY: help demo test test-parity test-pythons test-slurm soak lint format clean
 
 help:            ## what there is to make
 	@grep -E '^[a-z-]+: .*##|^[a-z-]+:  *##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -40,6 +40,11 @@ test-pythons:    ## the whole suite on every supported python that is at hand, e
 
 test-slurm: $(BIN)/.ready ## two nodes of a real Slurm on this machine: as root, with Debian's slurm-wlm and munge
 	$(BIN)/python -m pytest -m slurm -rs tests/slurm
+
+test-parity:     ## against PyTorch and transformers, in an environment of its own
+	$(PYTHON) -m venv .venv-parity
+	.venv-parity/bin/pip install --quiet --disable-pip-version-check --editable '.[dev,parity]'
+	.venv-parity/bin/python -m pytest tests/parity
 
 soak: $(BIN)/.ready ## kill a run hundreds of times and compare every loss with an unbroken run's
 	$(BIN)/python tests/support/soak.py --kills=$${KILLS:-200}

@@ -39,6 +39,7 @@ def get_config(arg: str = "cpu"):
         config.model.width = 384
         config.model.num_heads = 6
         config.model.dropout = 0.2
+        config.model.attention_dropout = 0.2
         config.data.sequence_length = 256
         config.training.batch_size = 64
         config.training.duration = "5000 steps"

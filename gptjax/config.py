@@ -62,6 +62,7 @@ def default() -> ConfigDict:
             tied_embeddings=True,  # the head is the embedding
             logit_softcap=0.0,  # logits are squashed smoothly into ± this; 0: off
             dropout=0.0,  # share of the residual branches and embeddings zeroed while training
+            attention_dropout=0.0,  # share of the attention probabilities likewise; on the backends reference and xla
             initialization="residual_scaled",  # normal | residual_scaled | zero (output projections)
             initialization_std=0.02,  # standard deviation of the weights
             dtype="auto",  # compute dtype: auto | float32 | bfloat16 (parameters are float32)
@@ -251,7 +252,9 @@ _POSITIVE = (
     "optimizer.muon_learning_rate"
 ).split()
 _AT_MOST = {"model.num_layers": 10_000, "data.workers": 1024, "data.prefetch": 10_000}
-_FRACTION_BELOW_ONE = "model.dropout optimizer.beta1 optimizer.beta2 optimizer.momentum training.ema_decay".split()
+_FRACTION_BELOW_ONE = (
+    "model.dropout model.attention_dropout optimizer.beta1 optimizer.beta2 optimizer.momentum training.ema_decay"
+).split()
 
 
 def allowed(field: str) -> str:
@@ -502,6 +505,29 @@ def from_json(text: str, source: str = "config.json") -> FrozenConfigDict:
     return FrozenConfigDict(config)
 
 
+# What a run computes does not depend on these: where it is written and how often it is looked at, and over which
+# devices, in which pieces and by which kernels the same function is computed. model.dtype changes it.
+NOT_COMPUTED = (
+    *("logging.", "checkpoint.", "mesh.", "evaluation.every", "evaluation.sample_", "data.workers", "data.prefetch"),
+    *("data.verify", "model.layers", "model.remat", "model.attention", "model.attention_block", "training.loss_chunk"),
+    *("training.profile", "training.gradient_accumulation_steps"),
+)
+
+
+def is_computed(field: str) -> bool:
+    """Whether what a run computes depends on a field."""
+    return not any(field == name or (name[-1] in "._" and field.startswith(name)) for name in NOT_COMPUTED)
+
+
 def hash_of(config: Any) -> str:
-    """Twelve hexadecimal digits that change when any field does."""
-    return hashlib.sha256(to_json(config).encode()).hexdigest()[:12]
+    """Twelve hexadecimal digits that change when a resolved config computes something else.
+
+    Fields of NOT_COMPUTED do not count, nor do the folders in which data and another run's parameters lie: of
+    'data/web=0.7,data/code=0.3' it is 'web=0.7,code=0.3' that counts. A run that was moved to another machine or mesh
+    keeps its hash, and equal hashes mean equal figures, as far as folders of one name hold the same.
+    """
+    computed = {field: value for field, value in flatten(config).items() if is_computed(field)}
+    for field in ("data.path", "training.init_from"):
+        computed[field] = ",".join(part.rstrip("/").rpartition("/")[2] for part in computed[field].split(","))
+    text = json.dumps(computed, sort_keys=True, ensure_ascii=False)
+    return hashlib.sha256(text.encode()).hexdigest()[:12]

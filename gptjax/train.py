@@ -253,7 +253,7 @@ def show_settings(run: Run) -> None:
         summarize(plan(run.config.optimizer, params)),
     )
     facts["run"] |= consoles.epochs_facts(run.data, run.total_steps, run.validation)
-    facts["run"]["config"] = f"{configs.hash_of(run.config)} (hash of all settings)"
+    facts["run"]["config"] = f"{configs.hash_of(run.config)} (hash of all that decides the figures)"
     consoles.print_settings(run.console, run.config, facts)
 
 

@@ -17,6 +17,7 @@ import jax.numpy as jnp
 from jax.ad_checkpoint import checkpoint_name
 
 from gptjax.config import ConfigError
+from gptjax.model.dropout import keep_probabilities
 from gptjax.model.initialization import input_init, output_init
 from gptjax.model.norm import RMSNorm
 from gptjax.model.position import rotate
@@ -25,6 +26,7 @@ from gptjax.model.precision import einsum, einsum_float32, project
 BACKENDS = ("reference", "xla", "cudnn")
 MAX_PROGRAMS = 4  # programs of query blocks that the xla backend writes out; more blocks run in loops
 KEPT_POSITIONS = 256  # of sequences up to this long the xla backend keeps the softmax for the backward pass
+_NO_DROPOUT = "it does not drop out attention probabilities (model.attention_dropout)"
 _MASKED = -1e30  # finite: a row that sees nothing (padding on the left of a prompt) gives numbers, not NaN
 
 
@@ -37,6 +39,8 @@ def attention(
     window: int = 0,
     segments_BT: jax.Array | None = None,
     block: int = 64,
+    dropout: float = 0.0,
+    dropout_keys_B: jax.Array | None = None,
 ) -> jax.Array:
     """softmax(q kᵀ / sqrt(H)) v under a causal mask, [B, T, N, H]; S = T.
 
@@ -45,34 +49,47 @@ def attention(
       window: query t sees keys t - window + 1 … t; 0: all keys up to t.
       segments_BT: int32; a query sees only keys of its own segment.
       block: query rows that the xla backend handles at a time.
+      dropout: share of the probabilities that are zeroed; none without the rows' keys.
 
     Raises:
       ConfigError: an unknown backend, or one that cannot run these inputs; never another backend in its place.
     """
+    dropped = None if dropout_keys_B is None or not dropout else (dropout, dropout_keys_B)
     if backend == "reference":
         rows = jnp.arange(q_BTNH.shape[1])
-        return _attend(q_BTNH, k_BSKH, v_BSKH, _visible(rows, rows, window, segments_BT, segments_BT))
+        keep = _kept(dropped, rows, rows.size, q_BTNH, k_BSKH)
+        return _attend(q_BTNH, k_BSKH, v_BSKH, _visible(rows, rows, window, segments_BT, segments_BT), keep=keep)
     if backend == "xla":
-        return _blocked(q_BTNH, k_BSKH, v_BSKH, window, segments_BT, block)
+        return _blocked(q_BTNH, k_BSKH, v_BSKH, window, segments_BT, block, dropped)
     if backend == "cudnn":
+        if dropped:
+            raise ConfigError(f"model.attention = 'cudnn': {_NO_DROPOUT}; use xla")
         return _cudnn(q_BTNH, k_BSKH, v_BSKH, window, segments_BT)
     raise ConfigError(f"model.attention = {backend!r}: expected one of {', '.join(BACKENDS)}")
 
 
 def select_backend(
-    requested: str, *, platform: str, dtype: str, sequence_length: int, head_width: int, packed: bool
+    requested: str,
+    *,
+    platform: str,
+    dtype: str,
+    sequence_length: int,
+    head_width: int,
+    packed: bool,
+    dropout: bool = False,
 ) -> str:
     """The concrete backend for `requested`: `auto` is cudnn where it can run, else xla.
 
     Args:
       platform: jax.default_backend(), 'cpu' or 'gpu'. packed: batches carry segments.
+      dropout: attention probabilities are dropped out.
 
     Raises:
       ConfigError: an unknown name, or an explicit `cudnn` that cannot run.
     """
     if requested not in ("auto", *BACKENDS):
         raise ConfigError(f"model.attention = {requested!r}: expected one of auto, {', '.join(BACKENDS)}")
-    obstacle = _cudnn_obstacle(dtype, sequence_length, head_width, packed)
+    obstacle = _NO_DROPOUT if dropout else _cudnn_obstacle(dtype, sequence_length, head_width, packed)
     if platform not in ("gpu", "cuda"):
         obstacle = f"the platform is {platform}, cuDNN needs an NVIDIA GPU"
     if requested == "auto":
@@ -126,7 +143,17 @@ def _visible(rows_T, keys_S, window, segments_BT=None, segments_BS=None) -> jax.
     return mask_BTS
 
 
-def _attend(q_BTNH, k, v, mask_BTS, layout: str = "BSKH") -> jax.Array:
+def _kept(dropped, rows_T, num_keys: int, q_BTNH, k_BSKH):
+    """Of these query rows: which probabilities stay [B, K, T, G, S], and what they are multiplied by; None: all do."""
+    if dropped is None:
+        return None
+    rate, keys_B = dropped
+    num_kv_heads = k_BSKH.shape[2]
+    keep = keep_probabilities(keys_B, rate, rows_T, num_keys, num_kv_heads, q_BTNH.shape[2] // num_kv_heads)
+    return keep, 1.0 / (1.0 - rate)
+
+
+def _attend(q_BTNH, k, v, mask_BTS, layout: str = "BSKH", keep=None) -> jax.Array:
     """Dense masked attention; keys and values are [B, S, K, H] or, with layout 'BKSH', [B, K, S, H]."""
     num_kv_heads = k.shape[layout.index("K")]
     batch, rows, num_heads, head_width = q_BTNH.shape
@@ -134,14 +161,18 @@ def _attend(q_BTNH, k, v, mask_BTS, layout: str = "BSKH") -> jax.Array:
     # Axes in the order that the matrix product makes them: the logits, the largest array here, are never transposed.
     logits_BKTGS = einsum_float32(f"BTKGH,{layout}->BKTGS", q_BTKGH, k)
     logits_BKTGS = jnp.where(mask_BTS[:, None, :, None, :], logits_BKTGS * head_width**-0.5, _MASKED)
-    weights_BKTGS = jax.nn.softmax(logits_BKTGS, axis=-1).astype(v.dtype)
+    weights_BKTGS = jax.nn.softmax(logits_BKTGS, axis=-1)
+    if keep is not None:
+        keep_BKTGS, scale = keep
+        weights_BKTGS = jnp.where(keep_BKTGS, weights_BKTGS * scale, 0.0)
+    weights_BKTGS = weights_BKTGS.astype(v.dtype)
     if layout == "BSKH":
         return einsum("BKTGS,BSKH->BTKGH", weights_BKTGS, v).reshape(q_BTNH.shape)
     # In any other order of the axes XLA:CPU multiplies the cache from the left, which is ten times slower.
     return jnp.swapaxes(einsum("BKTGS,BKSH->BKTGH", weights_BKTGS, v), 1, 2).reshape(q_BTNH.shape)
 
 
-def _blocked(q_BTNH, k_BSKH, v_BSKH, window, segments_BT, block) -> jax.Array:
+def _blocked(q_BTNH, k_BSKH, v_BSKH, window, segments_BT, block, dropped) -> jax.Array:
     """Query rows in blocks against the keys from the window's start to the block's end.
 
     So only the lower triangle is computed. Up to MAX_PROGRAMS blocks are written out, each with its own static key
@@ -154,13 +185,13 @@ def _blocked(q_BTNH, k_BSKH, v_BSKH, window, segments_BT, block) -> jax.Array:
     group = block * max(1, -(-whole // (block * MAX_PROGRAMS)))
     edges = sorted({*range(0, whole, group), whole, length})
     outputs = [
-        _attend_rows(q_BTNH, k_BSKH, v_BSKH, segments_BT, window, start, end, min(block, end - start))
+        _attend_rows(q_BTNH, k_BSKH, v_BSKH, segments_BT, window, dropped, start, end, min(block, end - start))
         for start, end in itertools.pairwise(edges)
     ]
     return jnp.concatenate(outputs, axis=1)
 
 
-def _attend_rows(q_BTNH, k_BSKH, v_BSKH, segments_BT, window, start: int, end: int, block: int) -> jax.Array:
+def _attend_rows(q_BTNH, k_BSKH, v_BSKH, segments_BT, window, dropped, start: int, end: int, block: int) -> jax.Array:
     """Rows start … end - 1, a whole number of blocks."""
     low = max(0, start - window + 1) if window else 0
     width = min(end - low, block + window - 1) if window else end - low  # keys that one block reads
@@ -174,8 +205,12 @@ def _attend_rows(q_BTNH, k_BSKH, v_BSKH, segments_BT, window, start: int, end: i
             key_first = jnp.maximum(first + block - width, low)
             keys = jax.tree.map(lambda x: jax.lax.dynamic_slice_in_dim(x, key_first - low, width, axis=1), keys)
         k, v, segments_BS = keys
-        mask = _visible(first + jnp.arange(block), key_first + jnp.arange(width), window, segments_Bt, segments_BS)
-        return _attend(q_BtNH, k, v, mask)
+        rows_t = first + jnp.arange(block)
+        mask = _visible(rows_t, key_first + jnp.arange(width), window, segments_Bt, segments_BS)
+        keep = _kept(dropped, rows_t, end, q_BtNH, k)
+        if keep is not None:
+            keep = jax.lax.dynamic_slice_in_dim(keep[0], key_first, width, axis=-1), keep[1]
+        return _attend(q_BtNH, k, v, mask, keep=keep)
 
     if q_BTNH.shape[1] > KEPT_POSITIONS:  # a loop keeps the two computations apart by itself
         attend = jax.checkpoint(attend, prevent_cse=num_blocks == 1)
@@ -228,16 +263,13 @@ def _cudnn_obstacle(dtype: str, sequence_length: int, head_width: int, packed: b
 
 
 class Attention(nn.Module):
-    """Projections, QK-norm, rotation, attention, output projection.
-
-    Dropout is not applied to the attention probabilities (the fused kernels have none; see decoder.Block).
-    """
+    """Projections, QK-norm, rotation, attention, output projection."""
 
     config: object
     window: int
 
     @nn.compact
-    def __call__(self, x_BTD, *, rotation=None, segments_BT=None, cache=None):
+    def __call__(self, x_BTD, *, rotation=None, segments_BT=None, cache=None, dropout_keys_B=None):
         """Returns the output [B, T, D] and, given a cache (keys_BKSH, values_BKSH, length, start_B), its new
         (keys_BKSH, values_BKSH)."""
         config = self.config
@@ -267,6 +299,8 @@ class Attention(nn.Module):
                 window=self.window,
                 segments_BT=segments_BT,
                 block=config.attention_block,
+                dropout=config.attention_dropout,
+                dropout_keys_B=dropout_keys_B,
             )
         else:
             keys_BKSH, values_BKSH, length, start_B = cache

@@ -22,6 +22,7 @@ from ml_collections import FrozenConfigDict
 
 from gptjax.config import ConfigError
 from gptjax.model.attention import Attention
+from gptjax.model.dropout import dropout, fold_in
 from gptjax.model.feedforward import FeedForward
 from gptjax.model.initialization import input_init
 from gptjax.model.norm import make_norm
@@ -37,21 +38,23 @@ class Block(nn.Module):
     window: int
 
     @nn.compact
-    def __call__(self, x_BTD, *, rotation=None, segments_BT=None, dropout_key=None, cache=None):
+    def __call__(self, x_BTD, *, rotation=None, segments_BT=None, dropout_keys_B=None, cache=None):
         """Returns x_BTD and the layer's new cache (None without one). Each branch's output is dropped out before it
-        is added to the residual stream; without a key nothing is."""
+        is added to the residual stream, and so are attention probabilities; without keys nothing is."""
         config = self.config
-        attention_key, feedforward_key = (None, None) if dropout_key is None else jax.random.split(dropout_key)
+        of_attention, of_feedforward, of_probabilities = (
+            (None,) * 3 if dropout_keys_B is None else (fold_in(dropout_keys_B, use) for use in range(3))
+        )
 
         h_BTD = make_norm(config, name="attention_norm")(x_BTD)
         h_BTD, cache = Attention(config, self.window, name="attention")(
-            h_BTD, rotation=rotation, segments_BT=segments_BT, cache=cache
+            h_BTD, rotation=rotation, segments_BT=segments_BT, cache=cache, dropout_keys_B=of_probabilities
         )
-        x_BTD = x_BTD + dropout(h_BTD, config.dropout, attention_key)
+        x_BTD = x_BTD + dropout(h_BTD, config.dropout, of_attention)
 
         h_BTD = make_norm(config, name="feedforward_norm")(x_BTD)
         h_BTD = FeedForward(config, name="feedforward")(h_BTD)
-        return x_BTD + dropout(h_BTD, config.dropout, feedforward_key), cache
+        return x_BTD + dropout(h_BTD, config.dropout, of_feedforward), cache
 
 
 class Decoder(nn.Module):
@@ -82,7 +85,7 @@ class Decoder(nn.Module):
         tokens_BT: jax.Array,
         segments_BT: jax.Array | None = None,
         positions_BT: jax.Array | None = None,
-        deterministic: bool = True,
+        dropout_keys_B: jax.Array | None = None,
         cache: dict | None = None,
         last_only: bool = False,
     ):
@@ -91,24 +94,24 @@ class Decoder(nn.Module):
         Args:
           segments_BT: int32 document numbers of a packed row, 0 for padding; documents do not see each other.
           positions_BT: int32 positions within each document; None counts from 0 along the row.
-          deterministic: False drops out with the rng 'dropout'.
+          dropout_keys_B: a key for each row (`dropout.row_keys`), with which it is dropped out; None: nothing is.
           cache: dict(keys=[k_BKSH]*L, values=[v_BKSH]*L, length, start_B): the tokens take the slots from `length` on;
             row b's first token is at slot start_B[b] (rows are right-aligned), and slots before it are not seen.
           last_only: logits of the last position only, [B, 1, V].
         """
-        x_BTD, cache = self._transform(tokens_BT, segments_BT, positions_BT, deterministic, cache)
+        x_BTD, cache = self._transform(tokens_BT, segments_BT, positions_BT, dropout_keys_B, cache)
         logits_BTV = self._logits(x_BTD[:, -1:] if last_only else x_BTD)
         return logits_BTV if cache is None else (logits_BTV, cache)
 
-    def hidden(self, tokens_BT, segments_BT=None, positions_BT=None, deterministic=True) -> jax.Array:
+    def hidden(self, tokens_BT, segments_BT=None, positions_BT=None, dropout_keys_B=None) -> jax.Array:
         """The final-normed residual stream [B, T, D] in the compute dtype, before the head."""
-        return self._transform(tokens_BT, segments_BT, positions_BT, deterministic, None)[0]
+        return self._transform(tokens_BT, segments_BT, positions_BT, dropout_keys_B, None)[0]
 
     def declare(self) -> None:
         """Visits every parameter without a forward pass: all that initialisation needs."""
         self.final_norm(jnp.zeros((1, self.config.width)))  # the others are declared by `setup`
 
-    def _transform(self, tokens_BT, segments_BT, positions_BT, deterministic, cache):
+    def _transform(self, tokens_BT, segments_BT, positions_BT, dropout_keys_B, cache):
         config = self.config
         if cache is not None:
             if segments_BT is not None or positions_BT is not None:
@@ -118,9 +121,9 @@ class Decoder(nn.Module):
         elif positions_BT is None:
             positions_BT = jnp.arange(tokens_BT.shape[1])[None]
 
-        dropout_keys = None
-        if config.dropout and not deterministic:
-            dropout_keys = jax.random.split(self.make_rng("dropout"), config.num_layers + 1)
+        dropout_keys = None  # [L + 1, B]: of each layer, and of the embedding
+        if dropout_keys_B is not None and (config.dropout or config.attention_dropout):
+            dropout_keys = fold_in(dropout_keys_B, jnp.arange(config.num_layers + 1)[:, None])
         x_BTD = self._embed(tokens_BT, positions_BT)
         x_BTD = dropout(x_BTD, config.dropout, None if dropout_keys is None else dropout_keys[-1])
         x_BTD = x_BTD if self.constrain is None else self.constrain(x_BTD)
@@ -152,11 +155,11 @@ class Decoder(nn.Module):
         logits_BTV = project_float32(x_BTD, head_DV(self.variables["params"]))
         return softcap(logits_BTV, self.config.logit_softcap)
 
-    def _block(self, layer: int, params, x_BTD, rotation, segments_BT, dropout_key):
+    def _block(self, layer: int, params, x_BTD, rotation, segments_BT, dropout_keys_B):
         """Layer `layer` (as far as its window goes) with the given parameters."""
         block = Block(self.config, layer_windows(self.config)[layer], parent=None)
         x_BTD, _ = block.apply(
-            {"params": params}, x_BTD, rotation=rotation, segments_BT=segments_BT, dropout_key=dropout_key
+            {"params": params}, x_BTD, rotation=rotation, segments_BT=segments_BT, dropout_keys_B=dropout_keys_B
         )
         return x_BTD if self.constrain is None else self.constrain(x_BTD)
 
@@ -176,9 +179,9 @@ class Decoder(nn.Module):
 
         def run_group(x_BTD, group):
             for index in range(period):
-                params, dropout_key = jax.tree.map(operator.itemgetter(index), group)
+                params, dropout_keys_B = jax.tree.map(operator.itemgetter(index), group)
                 block = rematerialized(functools.partial(self._block, index), self.config.remat, in_scan=True)
-                x_BTD = block(params, x_BTD, rotation, segments_BT, dropout_key)
+                x_BTD = block(params, x_BTD, rotation, segments_BT, dropout_keys_B)
             return x_BTD, None
 
         return jax.lax.scan(run_group, x_BTD, grouped)[0]
@@ -254,13 +257,6 @@ def rematerialized(block: Callable, remat: str, in_scan: bool = False) -> Callab
         raise ConfigError(f"model.remat = {remat!r}: expected one of none, dots, full")
     # In a scan, forward and backward are two loops and cannot be merged; unrolled, XLA would undo the recomputation.
     return jax.checkpoint(block, policy=policy, prevent_cse=not in_scan)
-
-
-def dropout(x: jax.Array, rate: float, key: jax.Array | None) -> jax.Array:
-    """x with a share `rate` of its elements zeroed and the rest scaled up; x itself without a key."""
-    if key is None or not rate:
-        return x
-    return jnp.where(jax.random.bernoulli(key, 1.0 - rate, x.shape), x / (1.0 - rate), 0).astype(x.dtype)
 
 
 def softcap(logits: jax.Array, cap: float) -> jax.Array:

@@ -43,6 +43,7 @@ def resolve_model(
         sequence_length=sequence_length,
         head_width=model.head_width,
         packed=packed,
+        dropout=model.attention_dropout > 0,
     )
     model.attention_block = model.attention_block or (64 if platform == "cpu" else 512)
     return FrozenConfigDict(model)

@@ -106,11 +106,15 @@ def write_results(
         figures = [status.last(name) for name in metrics]
         cost = [size.parameters, size.tokens, f"{size.flops:.4g}"]
         best = min(scores, default=None)
-        writer.writerow(
-            [run.name, status.state, *settings, *cost, status.step, *figures, best, data, configs.hash_of(run.config)]
-        )
+        writer.writerow([run.name, status.state, *settings, *cost, status.step, *figures, best, data, _hash_of(run)])
     with write_aside(path) as file:
         file.write(text.getvalue().encode())
+
+
+def _hash_of(run: Run) -> str:
+    """Of the config that the run was trained with, as its own console shows it; empty where it has not begun."""
+    path = run.workdir / "config.json"
+    return configs.hash_of(configs.from_json(path.read_text(encoding="utf-8"), str(path))) if path.exists() else ""
 
 
 def group_by_seed(runs: Sequence[Run], statuses: Mapping[str, Status], metric: str) -> list[Group]:

@@ -20,7 +20,7 @@ def next_token_loss(
     params: Any,
     batch: Mapping[str, jax.Array],
     *,
-    dropout_key: jax.Array | None = None,
+    dropout_keys_B: jax.Array | None = None,
     loss_chunk: int = 0,
     z_loss: float = 0.0,
 ) -> tuple[jax.Array, dict[str, jax.Array]]:
@@ -28,7 +28,7 @@ def next_token_loss(
 
     Args:
       batch: tokens, targets [B, T] int32, weights [B, T] float32; segments and positions [B, T] when packed.
-      dropout_key: None switches dropout off.
+      dropout_keys_B: of each row (model/dropout.py); None switches dropout off.
       loss_chunk: tokens whose logits exist at once on a device; 0 for all.
       z_loss: weight of the squared log-partition function (PaLM, arXiv:2204.02311, section 5).
 
@@ -40,8 +40,7 @@ def next_token_loss(
         batch["tokens"],
         segments_BT=batch.get("segments"),
         positions_BT=batch.get("positions"),
-        deterministic=dropout_key is None,
-        rngs=None if dropout_key is None else {"dropout": dropout_key},
+        dropout_keys_B=dropout_keys_B,
         method="hidden",
     )
     loss = functools.partial(cross_entropy, chunk=loss_chunk, z_loss=z_loss, logit_softcap=model.config.logit_softcap)

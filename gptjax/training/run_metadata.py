@@ -13,7 +13,7 @@ from typing import Any
 
 from ml_collections import FrozenConfigDict
 
-from gptjax.config import ConfigError, to_json
+from gptjax.config import ConfigError, default, flatten, to_json
 
 # A run may move to another machine: these say how the same function is computed.
 _EXECUTION = {"model.dtype", "model.layers", "model.remat", "model.attention", "model.attention_block"}
@@ -115,7 +115,11 @@ def _is_of_model(field: str) -> bool:
 
 
 def _config_differences(saved: Mapping, config: FrozenConfigDict) -> dict[str, tuple[Any, Any]]:
-    return differences(saved["config"], json.loads(to_json(config)))
+    """Dotted field → (there, here). A field that is newer than the checkpoint was what it is by default."""
+    known = flatten(default())
+    found = differences(saved["config"], json.loads(to_json(config)))
+    found = {field: (_json_values(known.get(field)) if a is None else a, b) for field, (a, b) in found.items()}
+    return {field: (there, here) for field, (there, here) in found.items() if there != here}
 
 
 def differences(there: Any, here: Any, field: str = "") -> dict[str, tuple[Any, Any]]:

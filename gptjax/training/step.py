@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import optax
 
 from gptjax.model.decoder import Decoder
+from gptjax.model.dropout import row_keys
 from gptjax.parallel.mesh import BATCH_AXES
 from gptjax.training.metrics import update_monitor
 from gptjax.training.objective import next_token_loss
@@ -38,14 +39,14 @@ def make_train_step(
     drop every update from then on.
     """
     training = config.training
-    dropout = config.model.dropout > 0
+    dropout = config.model.dropout > 0 or config.model.attention_dropout > 0
 
-    def loss_share(params, micro: Batch, key, total_weight):
+    def loss_share(params, micro: Batch, key, first_row, total_weight):
         loss_sum, aux = next_token_loss(
             model,
             params,
             micro,
-            dropout_key=key if dropout else None,
+            dropout_keys_B=row_keys(key, first_row, micro["tokens"].shape[0]) if dropout else None,
             loss_chunk=training.loss_chunk,
             z_loss=training.z_loss,
         )
@@ -56,13 +57,13 @@ def make_train_step(
         differentiate = jax.value_and_grad(loss_share, has_aux=True)
         num_micro = batch["tokens"].shape[0]
         if num_micro == 1:
-            (_, nll), gradients = differentiate(params, jax.tree.map(lambda a: a[0], batch), key, total_weight)
+            (_, nll), gradients = differentiate(params, jax.tree.map(lambda a: a[0], batch), key, 0, total_weight)
             return nll, gradients
 
         def add(carry, numbered):
             i, micro = numbered
             micro = jax.tree.map(_split_rows, micro)
-            (_, nll), gradients = differentiate(params, micro, jax.random.fold_in(key, i), total_weight)
+            (_, nll), gradients = differentiate(params, micro, key, i * micro["tokens"].shape[0], total_weight)
             return jax.tree.map(jnp.add, carry, (nll, gradients)), None
 
         zeros = (jnp.zeros(()), jax.tree.map(jnp.zeros_like, params))

@@ -11,6 +11,7 @@ from compiled_products import library_products
 
 from gptjax.config import ConfigError
 from gptjax.model.attention import BACKENDS, attention, cached_attention, select_backend
+from gptjax.model.dropout import row_keys
 
 
 def inputs(length, num_heads=4, num_kv_heads=2, batch=2, head_width=8, dtype=np.float32):
@@ -55,6 +56,45 @@ def test_xla_equals_reference(case, kept_positions, monkeypatch):
     actual = value_and_gradients("xla", 17, **options)
     for a, b in zip(actual, expected):
         np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("case", ["loops", "window_in_a_block", "window_over_blocks", "segments"])
+def test_xla_drops_out_the_probabilities_that_the_reference_does(case, monkeypatch):
+    monkeypatch.setattr("gptjax.model.attention.MAX_PROGRAMS", 2)
+    monkeypatch.setattr("gptjax.model.attention.KEPT_POSITIONS", 0)
+    options = {"block": 4, "dropout": 0.4, "dropout_keys_B": row_keys(jax.random.key(1), 0, 2), **CASES[case]}
+    expected = value_and_gradients("reference", 17, **options)
+    for a, b in zip(value_and_gradients("xla", 17, **options), expected):
+        np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5)
+    without = value_and_gradients("reference", 17, **options | {"dropout_keys_B": None})
+    assert np.abs(without[0] - expected[0]).max() > 0.1
+
+
+def test_a_share_of_the_probabilities_is_dropped_out_and_the_rest_scaled_up():
+    """Values of one at one key each: the output is the row of probabilities, zero where it is dropped out."""
+    length, rate = 24, 0.3
+    q, k, _ = inputs(length, num_kv_heads=4, head_width=length)
+    one_hot = jnp.broadcast_to(jnp.eye(length)[None, :, None], q.shape)
+    plain = attention(q, k, one_hot, backend="reference")
+    keys_B = row_keys(jax.random.key(2), 0, 2)
+    dropped = attention(q, k, one_hot, backend="reference", dropout=rate, dropout_keys_B=keys_B)
+    kept = dropped != 0
+    np.testing.assert_allclose(dropped, jnp.where(kept, plain / (1 - rate), 0.0), rtol=1e-5)
+    seen = np.asarray(plain) != 0
+    assert np.asarray(kept)[seen].mean() == pytest.approx(1 - rate, abs=0.03)  # of 2,400
+    masks = np.asarray(kept | ~seen).reshape(2, length, 4, length)
+    assert not (masks[0] == masks[1]).all() and not (masks[:, :, 0] == masks[:, :, 1]).all()  # rows, heads
+
+
+def test_cudnn_does_not_drop_out_and_auto_takes_a_backend_that_does():
+    facts = dict(platform="gpu", dtype="bfloat16", sequence_length=256, head_width=64, packed=False)
+    assert (select_backend("auto", **facts), select_backend("auto", **facts, dropout=True)) == ("cudnn", "xla")
+    with pytest.raises(
+        ConfigError, match=r"model\.attention = 'cudnn': it does not drop out .*attention_dropout.*use xla"
+    ):
+        select_backend("cudnn", **facts, dropout=True)
+    with pytest.raises(ConfigError, match="does not drop out"):
+        attention(*inputs(4), backend="cudnn", dropout=0.1, dropout_keys_B=row_keys(jax.random.key(0), 0, 2))
 
 
 @pytest.mark.parametrize("window, segments", [(0, None), (3, None), (0, SEGMENTS[:1, :11])])

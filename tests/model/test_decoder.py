@@ -8,6 +8,7 @@ from numpy_decoder import decode
 
 from gptjax.config import ConfigError, default
 from gptjax.model.decoder import Decoder, count_parameters, head_DV, init_params, layer_windows
+from gptjax.model.dropout import row_keys
 from gptjax.model.resolve import resolve_model
 
 TOKENS = np.random.default_rng(1).integers(0, 29, (2, 12)).astype(np.int32)
@@ -219,9 +220,9 @@ class TestDropout:
     def logits(self, config, params, seed=None):
         if seed is None:
             return logits_of(config, params, TOKENS)
-        return logits_of(config, params, TOKENS, deterministic=False, rngs={"dropout": jax.random.key(seed)})
+        return logits_of(config, params, TOKENS, dropout_keys_B=row_keys(jax.random.key(seed), 0, len(TOKENS)))
 
-    def test_off_when_deterministic_and_on_otherwise(self, model_config, random_params):
+    def test_off_without_keys_and_on_otherwise(self, model_config, random_params):
         config, without = model_config(dropout=0.5), model_config(dropout=0.0)
         params = random_params(config)
         np.testing.assert_array_equal(self.logits(config, params), self.logits(without, params))
@@ -232,7 +233,8 @@ class TestDropout:
         assert np.abs(first - self.logits(config, params)).max() > 0.1
 
     def test_scan_equals_unroll(self, model_config, random_params):
-        scan, unroll = (model_config(dropout=0.3, layers=layers, remat="full") for layers in ("scan", "unroll"))
+        rates = dict(dropout=0.3, attention_dropout=0.3)
+        scan, unroll = (model_config(**rates, layers=layers, remat="full") for layers in ("scan", "unroll"))
         params = random_params(scan)
         actual, expected = self.logits(scan, params, 5), self.logits(unroll, params, 5)
         np.testing.assert_allclose(actual, expected, rtol=1e-4, atol=1e-5)
@@ -249,9 +251,9 @@ class TestDropout:
             jax.debug.callback(lambda x: ends.append(np.asarray(x)), x_BTD, ordered=True)
             return x_BTD
 
-        model, rngs = Decoder(config, record), {"dropout": jax.random.key(0)}
+        model, keys_B = Decoder(config, record), row_keys(jax.random.key(0), 0, len(TOKENS))
         jax.block_until_ready(
-            jax.jit(lambda: model.apply({"params": params}, TOKENS, deterministic=False, rngs=rngs, method="hidden"))()
+            jax.jit(lambda: model.apply({"params": params}, TOKENS, dropout_keys_B=keys_B, method="hidden"))()
         )
         jax.effects_barrier()
         first, second = ends[1] - ends[0], ends[2] - ends[1]

@@ -255,18 +255,30 @@ def test_the_moving_average_is_right_after_a_million_steps():
         assert update_average(average, jnp.float32(3.0), steps, decay) == pytest.approx(5.0 - 2 * weight, abs=1e-6)
 
 
-def test_dropout_differs_between_steps_and_micro_batches_and_repeats_with_the_seed(tiny_config):
-    still = dict(model__dropout=0.5, optimizer__learning_rate=1e-12)
-    config = tiny_config(**still)
+DROPOUT = dict(model__dropout=0.3, model__attention_dropout=0.3)
+
+
+def test_dropout_differs_between_steps_and_repeats_with_the_seed(tiny_config):
+    config = tiny_config(**DROPOUT, optimizer__learning_rate=1e-12)
     batches = [random_batch(config, 0)] * STEPS
     losses = [m["train/loss"] for m in run(config, batches=batches)[1]]
     assert len(set(map(float, losses))) == STEPS
     assert losses == [m["train/loss"] for m in run(config, batches=batches)[1]]
-    halves = np.tile(random_batch(config)["tokens"][:8], (2, 1))
-    doubled = {name: np.tile(array[:8], (2, 1)) for name, array in random_batch(config).items()} | {"tokens": halves}
-    split = run(tiny_config(training__gradient_accumulation_steps=2, **still), batches=[doubled], steps=1)[1][0]
-    first = run(tiny_config(training__batch_size=8, **still), batches=[{n: a[:8] for n, a in doubled.items()}], steps=1)
-    assert abs(split["train/loss"] - first[1][0]["train/loss"]) > 1e-6
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        dict(training__gradient_accumulation_steps=4),
+        dict(model__layers="scan", model__remat="full"),
+        dict(model__attention="reference", model__remat="dots"),
+        dict(mesh__data=2, mesh__fsdp=2, mesh__tensor=2, training__gradient_accumulation_steps=2),
+    ],
+    ids=lambda fields: ",".join(f"{field.partition('__')[2]}={value}" for field, value in fields.items()),
+)
+def test_dropout_is_the_same_however_a_step_is_computed(tiny_config, fields):
+    whole = one_device_run(tiny_config(**SGD, **DROPOUT))
+    assert_same(whole, run(tiny_config(**SGD, **DROPOUT, **fields), EIGHT if "mesh__data" in fields else 1))
 
 
 def test_a_batch_without_supervised_tokens_gives_no_number(tiny_config):

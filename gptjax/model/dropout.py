@@ -1,0 +1,53 @@
+"""Dropout as a function of a key for each row: which elements are zero does not depend on how a batch is cut.
+
+The key of a row comes from seed, step and the row's number in the whole batch, so that accumulation, mesh and processes
+draw the same; that of a layer from the key of the row and the layer's number, so that scanned, unrolled and recomputed
+layers do.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+
+
+def row_keys(key: jax.Array, first_row: jax.typing.ArrayLike, num_rows: int) -> jax.Array:
+    """The keys [B] of rows first_row … first_row + B - 1 of a batch."""
+    return fold_in(jnp.broadcast_to(key, (num_rows,)), first_row + jnp.arange(num_rows))
+
+
+def fold_in(keys: jax.Array, data: jax.typing.ArrayLike) -> jax.Array:
+    """`jax.random.fold_in` for arrays of keys and of numbers, broadcast against each other."""
+    keys, data = jnp.broadcast_arrays(keys, jnp.asarray(data))
+    return _for_each(jax.random.fold_in, keys.ndim)(keys, data)
+
+
+def dropout(x: jax.Array, rate: float, keys_B: jax.Array | None) -> jax.Array:
+    """x [B, …] with a share `rate` of its elements zeroed and the rest scaled up; x itself without keys."""
+    if keys_B is None or not rate:
+        return x
+    keep = jax.vmap(lambda key: jax.random.bernoulli(key, 1.0 - rate, x.shape[1:]))(keys_B)
+    return jnp.where(keep, x / (1.0 - rate), 0).astype(x.dtype)
+
+
+def keep_probabilities(
+    keys_B: jax.Array, rate: float, rows_T: jax.Array, num_keys: int, num_kv_heads: int, group: int
+) -> jax.Array:
+    """Which attention probabilities stay, bool [B, K, T, G, S].
+
+    Each row of each head has a key of its own, of which the draw for key s is number s: it is the same whether the rows
+    are computed together or in blocks, against all S keys or only the first of them.
+    """
+    heads_KG = jnp.arange(num_kv_heads * group).reshape(num_kv_heads, group)
+    keys_BKTG = fold_in(fold_in(keys_B[:, None], rows_T)[:, None, :, None], heads_KG[:, None, :])
+    draw = _for_each(lambda key: jax.random.bits(key, (num_keys,)), 4)
+    return draw(keys_BKTG) >= jnp.uint32(min(round(rate * 2**32), 2**32 - 1))
+
+
+def _for_each(function: Callable, ndim: int) -> Callable:
+    """`function` of scalars for arrays of `ndim` axes."""
+    for _ in range(ndim):
+        function = jax.vmap(function)
+    return function

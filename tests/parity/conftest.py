@@ -1,0 +1,23 @@
+"""Comparisons with PyTorch and transformers, which the project does without: `make test-parity` installs them."""
+
+import jax
+import numpy as np
+import pytest
+
+from gptjax.model.decoder import init_params
+
+
+@pytest.fixture
+def random_params():
+    """random_params(config): every leaf random, so that biases and scales are heard; float32 numpy."""
+
+    def make(config):
+        rng = np.random.default_rng(0)
+        shapes = jax.eval_shape(lambda: init_params(config, jax.random.key(0)))
+
+        def draw(path, leaf):
+            return (float(path[-1].key == "scale") + 0.2 * rng.standard_normal(leaf.shape)).astype(np.float32)
+
+        return jax.tree_util.tree_map_with_path(draw, shapes)
+
+    return make
