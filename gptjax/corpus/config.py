@@ -114,6 +114,9 @@ def default() -> ConfigDict:
     config.split = ConfigDict(
         dict(
             validation_fraction=0.05,  # share held out; 0: no validation split
+            # Of what is expected to be held out of a source, one document is at most so much: of longer ones that are
+            # held out, the beginning is validation text, and the rest stands in no split. 1: they are held out whole.
+            largest_share=0.05,
             by="auto",  # document: whole ones, copies on one side | tail: each one's end | auto: tail if they are few
         )
     )
@@ -163,6 +166,7 @@ def validate(config: Any) -> None:
         (_POSITIVE, lambda v: v > 0, "must be positive"),
         (["seed", "tokenizer.vocab_size"], lambda v: v >= 0, "must not be negative"),
         (["split.validation_fraction"], lambda v: 0 <= v < 1, "must be in [0, 1)"),
+        (["split.largest_share"], lambda v: 0 < v <= 1, "must be in (0, 1]"),
         (["max_failure_share"], lambda v: 0 <= v <= 1, "must be in [0, 1]"),
         (["duplicates.threshold"], lambda v: 0 < v <= 1, "must be in (0, 1]"),
     )

@@ -20,6 +20,7 @@ row in its shard, why it is out; no text is written anew to leave it out.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
@@ -35,6 +36,7 @@ from gptjax.corpus.listing import FailureLimit, Listing
 from gptjax.corpus.manifest import WORK, clear, make_manifest, write_manifest
 from gptjax.corpus.parts import Shard, inputs_of
 from gptjax.corpus.searches import Searches
+from gptjax.corpus.splits import most_held_out
 from gptjax.corpus.stages.clean import clean
 from gptjax.corpus.stages.encode import encode
 from gptjax.corpus.stages.extract import extract
@@ -179,8 +181,8 @@ class Pipeline:
 
     def _survey(self, shards: list[Shard]) -> None:
         options = {"split": self._split, "characters": self.config.tokenizer.name == "char"}
-        stage = Stage("survey", survey, version=2, options=options)
-        for shard, result in zip(shards, self._run(stage, *inputs_of(shards))):
+        stage = Stage("survey", survey, version=3, options=options)
+        for shard, result in zip(shards, self._run(stage, *inputs_of(shards, self._held_out(shards)))):
             shard.left = {**result["report"], "files": result["files"]}
 
     def _empty_splits(self, shards: list[Shard]) -> list[str]:
@@ -209,7 +211,8 @@ class Pipeline:
         """The files of each shard's tokens."""
         compare = {path: tokenizer.load(path).hash for path in self.config.tokenizer.compare}
         options = {"split": self._split, "bos": self.config.tokens.bos, "compare": compare}
-        inputs, sizes = inputs_of(shards, lambda shard: {"tokenizer": tokenizer_file})
+        held_out = self._held_out(shards)
+        inputs, sizes = inputs_of(shards, lambda shard: {"tokenizer": tokenizer_file, **held_out(shard)})
         results = self._run(Stage("encode", encode, version=2, options=options), inputs, sizes)
         for shard, result in zip(shards, results):
             shard.encoded = result["report"]
@@ -233,6 +236,16 @@ class Pipeline:
         lost = ("unknown_tokens", "changed_documents")
         reports = [shard.encoded["splits"].get(split, {}) for shard in shards]
         return {**section, **{name: sum(report.get(name, 0) for report in reports) for name in lost}}
+
+    def _held_out(self, shards: list[Shard]) -> Callable[[Shard], dict]:
+        """What stages that split must know of a shard beside the documents: how much of one may be held out."""
+        size = Counter()
+        for shard in shards:
+            size[shard.source.name] += shard.size
+        share = self.config.split.largest_share
+        fraction = self.config.split.validation_fraction
+        most = {name: most_held_out(of, fraction, share) if share < 1 else None for name, of in size.items()}
+        return lambda shard: {"most_held_out": most[shard.source.name]}
 
     def _run(
         self,

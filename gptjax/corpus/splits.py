@@ -6,6 +6,10 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
+from gptjax.corpus.documents import cut_at_paragraphs
+
+CUT = "the rest of long documents that are held out"  # why it is in no split
+LEAST_HELD_OUT = 1 << 13  # bytes: a few windows of text
 _GOLDEN = 0x9E3779B97F4A7C15
 
 
@@ -26,11 +30,12 @@ def numbered(key: int, count: int) -> np.ndarray:
 
 
 def split_texts(
-    texts: Sequence[str], keys: np.ndarray, fraction: float, by: str, seed: int
+    texts: Sequence[str], keys: np.ndarray, fraction: float, by: str, seed: int, most_bytes: int | None = None
 ) -> Iterator[tuple[int, str, str]]:
     """(number of the text, split, text) of some documents; nothing of it empty.
 
-    By 'document', the draw of its key decides, so that documents of one key are on one side. By 'tail', every
+    By 'document', the draw of its key decides, so that documents of one key are on one side. Of one that is held out
+    and longer than `most_bytes`, the beginning is validation text, and the rest stands in no split. By 'tail', every
     document's end is held out, cut after a line where it can be: for corpora of one or a few long documents. (A
     config's 'auto' is one of these two by then.)
     """
@@ -42,7 +47,18 @@ def split_texts(
             )
         return
     for number, (text, held_out) in enumerate(zip(texts, draws(keys, seed) < fraction)):
+        if held_out and most_bytes:
+            text = cut_at_paragraphs(text, most_bytes)[0]
         yield number, "validation" if held_out else "train", text
+
+
+def most_held_out(source_bytes: int, fraction: float, share: float) -> int:
+    """Bytes that one document may hold out: at most `share` of what is expected to be held out of its source.
+
+    A power of two, so that a source may grow, until it has doubled, and nothing changes in what its documents hold
+    out; and LEAST_HELD_OUT where that is more.
+    """
+    return max(LEAST_HELD_OUT, 1 << max(int(source_bytes * fraction * share), 1).bit_length() - 1)
 
 
 def tail_start(text: str, fraction: float) -> int:

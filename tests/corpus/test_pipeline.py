@@ -8,6 +8,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 import sentencepiece
+import xxhash
 from pipeline_running import Here, config, prepare, text, watch, write
 from rich.console import Console
 
@@ -17,6 +18,7 @@ from gptjax.corpus.cleaning import config as cleaning
 from gptjax.corpus.config import default, source
 from gptjax.corpus.documents import document_id
 from gptjax.corpus.pipeline import Pipeline
+from gptjax.corpus.splits import CUT, draws
 from gptjax.corpus.view import summary
 from gptjax.data.prepared import check_files, split_files
 from gptjax.data.tokens import TokenSource
@@ -277,3 +279,24 @@ def test_text_that_a_given_tokenizer_changes_is_counted_and_told_once(tmp_path, 
     told = "1 document comes back from the tokens as another text, for example 'a ﬁne ½' as 'a fine 1⁄2'"
     assert capsys.readouterr().out.count(told) == 1
     assert told in (tmp_path / "out" / "card.md").read_text()
+
+
+def test_held_out_text_is_of_every_source_in_proportion_and_of_no_document_much(tmp_path):
+    giant = "".join(f"line {i} of the longest\n" for i in range(20_000))
+    write(tmp_path / "books", [giant, *(text(i, words=400) for i in range(100))])
+    write(tmp_path / "web", [text(1000 + i, words=60) for i in range(700)])
+    key = np.array([xxhash.xxh3_64_intdigest(giant.encode())], np.uint64)
+    seed = next(seed for seed in range(1000) if draws(key, seed) < 0.2)
+    fields = dict(seed=seed, max_document_megabytes=1.0, duplicates__kind="none")
+    (tmp_path / "out").mkdir()
+    manifest = prepare(config(tmp_path, **fields), tmp_path / "out")
+    sources = {source["name"]: source for source in manifest["sources"]}
+    cut = sources["books"]["dropped"][CUT]
+    assert cut["documents"] == 0 and len(giant) - 9000 < cut["bytes"] < len(giant)
+    assert CUT not in sources["web"]["dropped"]
+    for one in sources.values():
+        of = {split: counts["bytes"] for split, counts in one["splits"].items()}
+        assert 0.12 < of["validation"] / sum(of.values()) < 0.28
+    held_out = [len(text) for text, *_ in documents(tmp_path / "out", manifest, "validation")]
+    assert max(held_out) < 0.1 * sum(held_out)
+    assert not any("of the longest" in text for text, *_ in documents(tmp_path / "out", manifest, "train"))

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from gptjax.corpus.splits import draws, numbered, split_texts, tail_start
+from gptjax.corpus.splits import LEAST_HELD_OUT, draws, most_held_out, numbered, split_texts, tail_start
 
 
 def split(texts, keys=None, fraction=0.2, by="document", seed=0):
@@ -50,3 +50,37 @@ def test_tails_are_held_out_after_a_line():
 @pytest.mark.parametrize("fraction", [0.0, 0.1])
 def test_nothing_empty_is_split_off(fraction):
     assert split(["x", "yz"], fraction=fraction, by="tail") == [(0, "train", "x"), (1, "train", "yz")]
+
+
+def test_no_document_is_much_of_what_is_held_out():
+    """Sizes as of real corpora: most documents small, most text in few, and one of a twentieth of it all."""
+    sizes = np.random.default_rng(0).lognormal(8, 1.5, 3000).astype(int) + 1
+    sizes = np.append(sizes, sizes.sum() // 20)
+    texts = ["line\n\n" * (size // 6 + 1) for size in sizes.tolist()]
+    total, keys = sum(map(len, texts)), np.arange(len(texts), dtype=np.uint64)
+    most = most_held_out(total, 0.05, 0.05)
+    shares, whole_shares = [], []
+    for seed in (seed for seed in range(300) if draws(keys[-1:], seed) < 0.05):
+        for limit, found in ((most, shares), (None, whole_shares)):
+            held_out = [len(text) for _, side, text in split_texts(texts, keys, 0.05, "document", seed, limit)
+                        if side == "validation"]  # fmt: skip
+            found.append(max(held_out) / sum(held_out))
+    assert max(shares) < 0.12 and min(whole_shares) > 0.4
+
+
+def test_of_a_long_document_that_is_held_out_the_rest_is_in_no_split():
+    long = "".join(f"paragraph {i}\n\n" for i in range(1000))
+    texts, keys = [long, "short\n", *["x"] * 50], [5, 5, *range(6, 56)]
+    seed = next(seed for seed in range(1000) if draws(np.array([5], np.uint64), seed) < 0.2)
+    found = list(split_texts(texts, np.array(keys, np.uint64), 0.2, "document", seed, 1000))
+    assert found[0][1] == found[1][1] == "validation", "copies stay together"
+    assert long.startswith(found[0][2]) and found[0][2].endswith("\n\n") and 500 < len(found[0][2]) <= 1000
+    whole = list(split_texts(texts, np.array(keys, np.uint64), 0.2, "document", seed))
+    assert found[1:] == whole[1:], "no other document is touched, and none changes sides"
+
+
+def test_what_a_document_may_hold_out_changes_by_doublings_alone():
+    limits = {most_held_out(size, 0.05, 0.05) for size in range(50_000_000, 100_000_000, 999_983)}
+    assert len(limits) == 2 and max(limits) == 2 * min(limits) == 131_072 * 2 // 2
+    assert 0.025 < min(limits) / (0.05 * 50_000_000) <= 0.05
+    assert most_held_out(0, 0.05, 0.05) == most_held_out(1_000_000, 0.05, 0.05) == LEAST_HELD_OUT

@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow.parquet as pq
 
 from gptjax.corpus.parts import Shard
-from gptjax.corpus.splits import draws
+from gptjax.corpus.splits import CUT, draws
 from gptjax.corpus.stages.verdicts import EMPTIED, PASSAGES
 
 EACH = 2  # of a source, and of a reason
@@ -41,7 +41,7 @@ def draw_samples(shards: Sequence[Shard], work: Path, seed: int) -> list[Sample]
             reasons, ids = _reasons(shard, work)
             kept += _read(shard, work, reasons, _drawn(np.flatnonzero(reasons == ""), ids, seed))
     wanted = {reason: EACH for shard in shards for reason in shard.left["dropped"]}
-    wanted |= {PASSAGES: 0, EMPTIED: 0}  # no verdict says them
+    wanted |= {PASSAGES: 0, EMPTIED: 0, CUT: 0}  # no verdict says them
     out: list[Sample] = []
     for shard in shards:
         here = [reason for reason in shard.left["dropped"] if wanted[reason]]

@@ -25,7 +25,8 @@ INDEX = np.dtype([("id", "<u8"), ("row", "<u4"), ("length", "<u4"), ("bytes", "<
 def encode(task: Task, folder: Path) -> dict:
     """Writes SPLIT.tokens and SPLIT.index.npy (INDEX) for each split that has documents.
 
-    inputs: documents, verdicts, tokenizer. options: split, bos, compare: path of another tokenizer → its hash.
+    inputs: documents, verdicts, tokenizer, most_held_out (bytes of a document). options: split, bos, compare: path of
+    another tokenizer → its hash.
 
     Reports by split documents, bytes, tokens, unknown_tokens and changed_documents (that decode to another text);
     change: of the first of those, where it changes; and how many tokens the compared tokenizers need for the validation
@@ -58,7 +59,8 @@ def _batches(task: Task) -> Iterator[tuple[str, list[tuple[int, int]], list[str]
     """(split, (id, row) of documents, their texts), some megabytes at a time."""
     held: dict[str, tuple[list, list, int]] = {}
     for shard in remaining(task):
-        for number, split, text in split_texts(shard.texts, shard.split_keys, **task.options["split"]):
+        most = task.inputs["most_held_out"]
+        for number, split, text in split_texts(shard.texts, shard.split_keys, **task.options["split"], most_bytes=most):
             keys, texts, characters = held.pop(split, ([], [], 0))
             keys.append((int(shard.ids[number]), int(shard.rows[number])))
             texts.append(text)

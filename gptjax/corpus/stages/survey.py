@@ -10,13 +10,14 @@ from collections import Counter
 from pathlib import Path
 
 from gptjax.corpus.engine import Task
-from gptjax.corpus.splits import split_texts
+from gptjax.corpus.splits import CUT, split_texts
 from gptjax.corpus.stages.histogram import Histogram, reach
 from gptjax.corpus.stages.verdicts import remaining
 
 
 def survey(task: Task, folder: Path) -> dict:
-    """inputs: documents, verdicts. options: split (fraction, by, seed), characters (whether to count them).
+    """inputs: documents, verdicts, most_held_out (bytes of a document). options: split (fraction, by, seed), characters
+    (whether to count them).
 
     Reports documents and bytes that are left, the same by split, languages, licenses and lengths of the documents
     (histogram.py), and dropped: reason → [documents, bytes].
@@ -29,12 +30,16 @@ def survey(task: Task, folder: Path) -> dict:
         languages.add(shard.languages, sizes)
         licenses.add(shard.licenses, sizes)
         lengths.add(map(reach, sizes), sizes)
-        for _, split, text in split_texts(shard.texts, shard.split_keys, **task.options["split"]):
+        cut = sum(sizes)
+        most = task.inputs["most_held_out"]
+        for _, split, text in split_texts(shard.texts, shard.split_keys, **task.options["split"], most_bytes=most):
+            length = len(text.encode())
             documents[split] += 1
-            size[split] += len(text.encode())
+            size[split] += length
+            cut -= length
             if split == "train" and task.options["characters"]:
                 characters.update(text)
-        for reason, (count, bytes_) in shard.dropped.items():
+        for reason, (count, bytes_) in {**shard.dropped, **({CUT: (0, cut)} if cut else {})}.items():
             before = dropped.get(reason, [0, 0])
             dropped[reason] = [before[0] + count, before[1] + bytes_]
     if task.options["characters"]:
