@@ -8,7 +8,9 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+from gptjax.config import flatten
 from gptjax.corpus.card.samples import Sample
+from gptjax.corpus.config import default, plain
 from gptjax.corpus.manifest import told_change
 from gptjax.terminal import visible
 
@@ -201,7 +203,13 @@ def _samples(samples: Sequence[Sample]) -> str:
 
 
 def _making(manifest: dict) -> str:
-    options = [[name, json.dumps(of, ensure_ascii=False)] for name, of in sorted(manifest["options"].items())]
+    defaults = {name: plain(of) for name, of in flatten(default()).items()}
+    options = [
+        [name, json.dumps(of, ensure_ascii=False)]
+        for name, of in sorted(manifest["options"].items())
+        if name not in defaults or of != defaults[name]
+    ]
+    rest = len(manifest["options"]) - len(options)
     versions = ", ".join(f"{name} {number}" for name, number in manifest["versions"].items())
     entries = [manifest["tokenizer"]["file"]]
     for section in manifest["splits"].values():
@@ -212,6 +220,7 @@ def _making(manifest: dict) -> str:
         "## How it was made",
         f"Stages: {stages}. Versions: {versions}.",
         _table(["option", "value"], options),
+        f"The other {rest} options have their default values; manifest.json has all." if rest else "",
         _table(["file", "bytes", "xxh3 hash"], files),
     )
 

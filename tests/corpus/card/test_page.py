@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 from pipeline_running import Here, watch
 
-from gptjax.corpus.card.page import _fenced, _inline
-from gptjax.corpus.config import default, evaluation, source, validate
+from gptjax.config import flatten
+from gptjax.corpus.card.page import _fenced, _inline, _making
+from gptjax.corpus.config import default, evaluation, plain, source, validate
 from gptjax.corpus.listing import list_sources
 from gptjax.corpus.manifest import finished
 from gptjax.corpus.pipeline import Pipeline
@@ -116,6 +117,18 @@ def test_without_searches_there_is_less_to_tell(sources, tmp_path):
     assert not (tmp_path / "card_duplicates.png").exists()
     prepare(sources, tmp_path / "exact", duplicates__kind="exact")
     assert (tmp_path / "exact" / "card_duplicates.png").exists()
+
+
+def test_options_that_differ_from_the_defaults_are_listed_and_the_others_counted():
+    made = default()
+    made.split.validation_fraction = 0.125
+    options = {name: plain(of) for name, of in flatten(made).items()} | {"input_files": 3}
+    files = {"file": {"name": "tokenizer.json", "size": 1, "hash": "h"}}
+    manifest = {"options": options, "versions": {}, "tokenizer": files, "splits": {}, "stages": {}}
+    told = _making(manifest)
+    assert "| split.validation\\_fraction | 0.125 |" in told and "| input\\_files | 3 |" in told
+    assert "split.by" not in told
+    assert f"The other {len(options) - 2} options have their default values; manifest.json has all." in told
 
 
 def test_nothing_breaks_out_of_its_place():
