@@ -1,6 +1,8 @@
 """Compiles the step of every training slice for one H200 on a machine that has none, and reads off its memory.
 
 python experiments/gpu_day/compile_slices.py          (experiments/ahead_of_time says what to install)
+
+Settings with flags for XLA are left out: flags hold for a whole process.
 """
 
 from __future__ import annotations
@@ -22,7 +24,7 @@ def main() -> None:
     print("| slice | setting | attention | state GiB | work GiB | both GiB | compiled in |")
     print("|---|---|---|---|---|---|---|")
     for each in (each for each in SLICES if each.name in names):
-        for setting in each.options["settings"]:
+        for setting in (setting for setting in each.options["settings"] if "xla_flags" not in setting):
             config = make_config(each.options["config"], each.options["length"], setting, "gpu", {})
             trainer = make_trainer_of(config, topology.devices[0])
             with jax.set_mesh(trainer.mesh):
