@@ -6,8 +6,14 @@ BIN := $(VENV)/bin
 EXTRAS := dev$(shell nvidia-smi -L >/dev/null 2>&1 && echo ,cuda12)
 RUN ?= runs/demo
 DATA ?= data/stdlib
+# What covers most per second: it compiles little and starts no runs. Left out: the trainer's step, the decoder, whole runs.
+QUICK := tests/test_config.py tests/test_user_code.py tests/configs tests/data tests/evaluation tests/sweeping \
+  $(addprefix tests/corpus/,card cleaning contamination duplicates formats sources stages) \
+  $(addprefix tests/parallel/test_,mesh.py sharding.py) $(addprefix tests/inference/test_,sampling.py text.py) \
+  tests/model/test_attention.py $(patsubst %,tests/training/test_%.py,console guards hardware metrics plots progress \
+  schedule snapshot writers)
 
-.PHONY: help demo test test-parity test-pythons test-slurm soak lint format clean
+.PHONY: help demo test quick test-parity test-pythons test-slurm soak lint format clean
 
 help:            ## what there is to make
 	@grep -E '^[a-z-]+: .*##|^[a-z-]+:  *##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -30,6 +36,9 @@ demo: $(BIN)/.ready ## corpus, tokenizer, three minutes of training with evaluat
 test: $(BIN)/.ready ## the whole suite
 	$(BIN)/ruff check .
 	$(BIN)/python -m pytest -n 2 --dist=loadgroup
+
+quick: $(BIN)/.ready ## the inner loop: most of the tests in under a minute; not the step, the decoder, whole runs
+	$(BIN)/python -m pytest -n 2 --dist=loadgroup -m 'not slow' $(QUICK)
 
 test-pythons:    ## the whole suite on every supported python that is at hand, each with the newest jax for it
 	@for version in 3.11 3.12 3.13; do \
