@@ -146,7 +146,7 @@ def default() -> ConfigDict:
             every="250 steps",  # "": never
             tokens=163_840,  # of the validation split, in whole windows drawn by a fixed seed; 0: the whole split
             sample_every="",  # "500 steps": a sample of the model into samples/
-            sample_prompt="\n",  # what samples continue; "": a document from its beginning
+            sample_prompt="\n",  # what samples continue: how a document begins; "": its very beginning
             sample_tokens=128,  # at most so many new ones
         )
     )

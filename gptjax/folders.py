@@ -1,9 +1,10 @@
-"""One process a folder: what trains, sweeps or prepares there holds it, so that a second one cannot undo its work."""
+"""Folders: one process at a time works in one, so that none undoes another's work; and where a cache is kept."""
 
 from __future__ import annotations
 
 import contextlib
 import fcntl
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -44,6 +45,11 @@ def alone_in(folder: Path, option: str) -> Iterator[None]:
                 error.strerror,
             )
         yield
+
+
+def cache_folder() -> Path:
+    """Where what can be made again is kept between runs; only its user should be able to write there."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "gptjax"
 
 
 def is_held(folder: Path) -> bool:

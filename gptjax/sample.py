@@ -5,6 +5,7 @@
   … --checkpoint=best --stop='\\n\\n' --escapes --stream      the best checkpoint; to an empty line; as it is written
   … --prompt=-                                              the prompt from standard input
 
+A prompt is the beginning of a document, as in training; with --nobegin it stands somewhere inside one.
 Without a prompt, in a terminal: type one, read on, Ctrl-D leaves. Text goes to stdout, everything said about it to
 stderr. A continuation depends on its prompt and seed alone, and ends with the end-of-text token, a stop string,
 --max_new_tokens, or the model's context: which of them is told.
@@ -45,6 +46,9 @@ WORKDIR = flags.DEFINE_string("workdir", None, "The run's folder.")
 CHECKPOINT = flags.DEFINE_string("checkpoint", "latest", "latest | best (lowest validation loss) | a step.")
 EMA = flags.DEFINE_bool("ema", None, "The moving average of the parameters. Default: if the run kept one.")
 PROMPT = flags.DEFINE_string("prompt", None, "The text to continue; '': a document from its beginning; -: from stdin.")
+BEGIN = flags.DEFINE_bool(
+    "begin", True, "A prompt is the beginning of a document, as in training; --nobegin: it stands inside one."
+)
 PROMPTS_FILE = flags.DEFINE_string("prompts_file", None, "Prompts, one a line; in a .jsonl file as JSON strings.")
 NUM_SAMPLES = flags.DEFINE_integer("num_samples", 1, "Continuations of each prompt.", 1)
 MAX_NEW_TOKENS = flags.DEFINE_integer("max_new_tokens", 256, "At most so many tokens each.", 1)
@@ -105,6 +109,7 @@ def main(argv: list[str]) -> None:
 def options() -> dict:
     """The flags that every way of generating takes."""
     return dict(
+        begin=BEGIN.value,
         max_new_tokens=MAX_NEW_TOKENS.value,
         stop=[as_typed("--stop", stop) for stop in STOP.value],
         temperature=TEMPERATURE.value,
@@ -152,7 +157,14 @@ def load_generator(notes: Console) -> tuple[Generator, bool]:
         config = ConfigDict(config)
         config.model.dtype = "float32"
         config = FrozenConfigDict(config)
-    generator = Generator(params, config, run_tokenizer, batch_size=BATCH_SIZE.value, weights=WEIGHTS.value)
+    generator = Generator(
+        params,
+        config,
+        run_tokenizer,
+        begin_id=metadata["fingerprint"].get("begin_id"),
+        batch_size=BATCH_SIZE.value,
+        weights=WEIGHTS.value,
+    )
     which = f"{CHECKPOINT.value}, " if CHECKPOINT.value in ("latest", "best") else ""
     kind = "moving average of the parameters" if is_average else "raw parameters"
     notes.print(

@@ -22,9 +22,9 @@ def show_row(console: Console, workdir: str, step: int, row: int, whole: bool) -
     folder, spans, title = traced_row(workdir, step, row)
     write_raw(console, title + "\n", "bold")
     tracer = Tracer(folder)
-    for position, start, pairs in spans:
-        for part in tracer.parts(start, start + pairs + 1):
-            write_raw(console, told(part, position + part.start - start, position + pairs, whole).append("\n"))
+    for position, start, targets in spans:
+        for part in tracer.parts(start, start + targets):
+            write_raw(console, told(part, position + part.start - start, whole).append("\n"))
 
 
 def traced_row(workdir: str, step: int, row: int) -> tuple[Path, list[list[int]], str]:
@@ -55,14 +55,11 @@ def traced_row(workdir: str, step: int, row: int) -> tuple[Path, list[list[int]]
     return source.folder, spans.tolist(), title
 
 
-def told(part: Part, position: int, end: int, whole: bool) -> Text:
-    """What is known of a document in a row. position: of its first token; end: of a target that is no input."""
-    inputs = min(len(part.ids), end - position)
-    positions = [f"positions {position} to {position + inputs - 1}"] if inputs else []
-    positions = " and ".join([*positions, *(["the last target"] if inputs < len(part.ids) else [])])
+def told(part: Part, position: int, whole: bool) -> Text:
+    """What is known of a document in a row. position: the one whose target is the part's first token."""
     tokens = f"tokens {part.first} to {part.first + len(part.ids) - 1} of {len(part.document)}"
     known = {"source": part.source, "uri": part.uri, "license": part.license, "language": part.language, "id": part.id}
-    lines = [f"\n{positions}: {tokens} of a document"]
+    lines = [f"\npositions {position} to {position + len(part.ids) - 1} predict {tokens} of a document"]
     lines += [
         f"  {name:<9} {one_line(str(value)) if value not in (None, '') else 'not known'}"
         for name, value in known.items()

@@ -227,13 +227,13 @@ def check_sample_prompt(config: FrozenConfigDict, tokenizer: Tokenizer) -> None:
     """Raises ConfigError for samples that could not be drawn, before the first step instead of at the first sample."""
     evaluation, context = config.evaluation, config.model.max_positions
     try:
-        length = len(tokenizer.encode(evaluation.sample_prompt))
+        length = len(tokenizer.encode(evaluation.sample_prompt)) + 1  # the begin token
     except UnicodeEncodeError:
         raise ConfigError(f"evaluation.sample_prompt = {evaluation.sample_prompt!r}: must be text") from None
     if length > context:
         raise ConfigError(
-            f"evaluation.sample_prompt = {evaluation.sample_prompt[:40]!r}: its {length} tokens must not exceed the "
-            f"context, model.max_positions = {context}"
+            f"evaluation.sample_prompt = {evaluation.sample_prompt[:40]!r}: its {length} tokens, with the begin token, "
+            f"must not exceed the context, model.max_positions = {context}"
         )
     if not evaluation.sample_tokens:
         raise ConfigError("evaluation.sample_tokens = 0: must be at least 1 where evaluation.sample_every is set")
@@ -435,7 +435,7 @@ def save(run: Run, checkpoints: Checkpoints, state: TrainState, scores: dict[str
 def sample(run: Run, state: TrainState, writer: MetricsWriter) -> str:
     """Continues the config's prompt, into `samples/` and where else texts are shown; returns it."""
     evaluation, step = run.config.evaluation, int(state.step)
-    generator = Generator(state.best_params, run.config, run.tokenizer)
+    generator = Generator(state.best_params, run.config, run.tokenizer, begin_id=run.data.begin_id)
     (completion,) = generator.generate(
         [evaluation.sample_prompt], max_new_tokens=evaluation.sample_tokens, temperature=0.8, top_p=0.95
     )

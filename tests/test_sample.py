@@ -44,7 +44,8 @@ def run(tmp_path_factory, module_tiny_config):
             params = params_of(config, step)
             ema = jax.tree.map(jnp.negative, params)
             state = TrainState(step=jnp.int32(step), params=params, opt_state=(), ema=ema, monitor={})
-            metadata = run_metadata(config, {"tokenizer_hash": TOKENIZER.hash}, tokens=step)
+            fingerprint = {"tokenizer_hash": TOKENIZER.hash, "begin_id": TOKENIZER.bos_id}
+            metadata = run_metadata(config, fingerprint, tokens=step)
             checkpoints.save(step, state, metadata, {"validation/loss": loss})
     return workdir, config
 
@@ -69,10 +70,10 @@ def sample(*arguments, check=True, **options):
     return done
 
 
-def expected(config, step, prompts, ema=True, weights=None, **options):
+def expected(config, step, prompts, ema=True, weights=None, begin_id=TOKENIZER.bos_id, **options):
     params = params_of(config, step)
     params = jax.tree.map(jnp.negative, params) if ema else params
-    return Generator(params, config, TOKENIZER, weights=weights).generate(prompts, **options)
+    return Generator(params, config, TOKENIZER, begin_id=begin_id, weights=weights).generate(prompts, **options)
 
 
 def test_weights_in_eight_bits(run):
@@ -90,7 +91,7 @@ def test_the_latest_checkpoint_continues_a_prompt_on_stdout(run):
     (completion,) = expected(config, 30, ["def [b]f"], max_new_tokens=20, temperature=0.0)
     assert done.stdout == "def [b]f" + completion.text + "\n"
     assert f"{workdir}: step 30 (latest, moving average of the parameters" in done.stderr
-    assert "8 prompt tokens, 20 new · " in done.stderr and " new tokens/s, prompts included" in done.stderr
+    assert "9 prompt tokens, 20 new · " in done.stderr and " new tokens/s, prompts included" in done.stderr
 
 
 def test_json_holds_what_generate_returns(run, tmp_path):
@@ -109,7 +110,7 @@ def test_json_holds_what_generate_returns(run, tmp_path):
     assert [c["tokens"] for c in content["completions"]] == [c.tokens for c in completions]
     assert [c["prompt"] for c in content["completions"]] == ["a\nb", "a\nb", "é", "é"]
     assert [c["seed"] for c in content["completions"]] == [5, 6, 5, 6]
-    assert content["options"] == settings | {"max_new_tokens": 12}
+    assert content["options"] == settings | {"max_new_tokens": 12, "begin": True}
     assert all(len(c["logprobs"]) == len(c["tokens"]) for c in content["completions"])
     assert content["ema"] is True
 
@@ -161,7 +162,7 @@ def test_in_a_terminal_prompts_are_typed(run):
         output, notes = process.communicate(timeout=PATIENCE)
     assert process.returncode == 0, notes
     assert "first" in output and "second" in output
-    assert "prompt = 65 tokens" in notes and r"prompt = 'no\udcfftext': must be UTF-8 text" in notes
+    assert "prompt = 66 tokens" in notes and r"prompt = 'no\udcfftext': must be UTF-8 text" in notes
     assert len(re.findall(r"prefill \S+ tokens/s · decode \S+ tokens/s", notes)) == 2
 
 
@@ -170,7 +171,7 @@ def test_in_a_terminal_prompts_are_typed(run):
     [
         (["--prompt=a"], "--workdir is missing"),
         (["--workdir=RUN"], "--prompt is missing: .*--prompts_file"),
-        (["--workdir=RUN", "--prompt=" + "x" * 65], "prompt = 65 tokens: .*max_positions = 64"),
+        (["--workdir=RUN", "--prompt=" + "x" * 65], "prompt = 66 tokens with the begin token: .*max_positions = 64"),
         (["--workdir=RUN", b"--prompt=a\xff"], r"--prompt = 'a\\udcff': must be UTF-8 text"),
         (["--workdir=RUN", "--prompt=a", b"--stop=\xff"], r"stop = '\\udcff': must be UTF-8 text"),
         (["--workdir=RUN", "--prompt=a", "--checkpoint=²"], "checkpoint = ²: must be .*10, 20, 30"),

@@ -151,7 +151,10 @@ def test_a_resumed_run_must_be_the_same_run(tiny, tmp_path):
         (dict(mesh__data=16), "is for 16 devices, there are 8"),
         (dict(model__attention="cudnn"), "the platform is cpu"),
         (dict(data__path=""), r"data\.path"),
-        (dict(evaluation__sample_every="6 steps", evaluation__sample_prompt="x" * 17), r"its 17 tokens .* = 16"),
+        (
+            dict(evaluation__sample_every="6 steps", evaluation__sample_prompt="x" * 17),
+            r"18 tokens, with the begin token, .* = 16",
+        ),
         (dict(evaluation__sample_every="6 steps", evaluation__sample_tokens=0), r"sample_tokens = 0"),
         (dict(schedule__warmup="13 steps"), r"schedule\.warmup"),
     ],

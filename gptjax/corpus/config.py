@@ -122,7 +122,9 @@ def default() -> ConfigDict:
     )
     config.tokens = ConfigDict(
         dict(
-            bos=False,  # every document begins with the tokenizer's beginning-of-text token
+            # What each document starts after, in training, evaluation and generation alike. False: the end-of-text
+            # token of the document before; True: a beginning-of-text token of its own.
+            bos=False,
             shard_tokens=1 << 28,  # tokens a shard file
         )
     )

@@ -28,13 +28,21 @@ OURS = re.compile(
 
 
 def make_manifest(
-    folder: Path, *, options: dict, tokenizer: Tokenizer, splits: dict, change: Sequence[str] | None = None, **more: Any
+    folder: Path,
+    *,
+    options: dict,
+    tokenizer: Tokenizer,
+    splits: dict,
+    bos: bool = False,
+    change: Sequence[str] | None = None,
+    **more: Any,
 ) -> dict:
     """The manifest of a folder whose shards and tokenizer are already in place.
 
     Args:
       change: the first text that does not come back from its tokens, and what it becomes; None: all do.
       options: what the output depends on; `finished` compares them.
+      bos: every document begins with BOS; otherwise it starts after the EOS of the one before.
       more: sections of its own.
     """
     return {
@@ -46,6 +54,7 @@ def make_manifest(
             "vocab_size": tokenizer.vocab_size,
             "hash": tokenizer.hash,
             "eos_id": tokenizer.eos_id,
+            "begin_id": tokenizer.bos_id if bos else tokenizer.eos_id,
             "lossless": tokenizer.lossless,
             "change": change,
             "file": file_entry(folder / tokenizer.file_name),

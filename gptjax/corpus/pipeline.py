@@ -101,6 +101,7 @@ class Pipeline:
             self.folder,
             options=options,
             tokenizer=tokens,
+            bos=self.config.tokens.bos,
             change=next((shard.encoded["change"] for shard in shards if shard.encoded["change"]), None),
             splits={split: self.assemble(shards, encoded, split, tokens) for split in self._splits},
             skipped=funnel.total(skipped),
@@ -277,8 +278,17 @@ class Pipeline:
             )
         if asked.name == "byte" and asked.vocab_size not in (0, size := tokenizer.ByteTokenizer().vocab_size):
             raise ConfigError(f"tokenizer.vocab_size = {asked.vocab_size}: the tokenizer 'byte' has {size} tokens")
+        if self.config.tokens.bos and asked.name not in MADE and not has_own_bos(made := tokenizer.load(asked.name)):
+            raise ConfigError(
+                f"tokens.bos = True: the tokenizer {asked.name!r} has no beginning-of-text token of its own "
+                f"(bos_id {made.bos_id}, eos_id {made.eos_id})"
+            )
         for path in asked.compare:
             tokenizer.load(path)
+
+
+def has_own_bos(made: Tokenizer) -> bool:
+    return made.bos_id is not None and made.bos_id != made.eos_id
 
 
 def _bytes(shard: Shard, split: str) -> int:

@@ -69,7 +69,7 @@ class Tracer:
 
     def parts(self, start: int, stop: int) -> Iterator[Part]:
         """The documents that have tokens from place `start` to before `stop` of the stream, in their order."""
-        first = int(np.searchsorted(self._offsets, start, "right")) - 1
+        first = int(np.searchsorted(self._offsets, np.uint64(start), "right")) - 1
         for number in range(first, len(self._offsets) - 1):
             begin, end = self._offsets[number : number + 2].tolist()
             if begin >= stop:
@@ -78,7 +78,7 @@ class Tracer:
                 yield self._part(number, max(start, begin), min(stop, end), begin, end)
 
     def _part(self, number: int, start: int, stop: int, begin: int, end: int) -> Part:
-        document = self._source.take(np.arange(begin, end))
+        document = self._source.take_runs(np.array([begin]), np.array([end - begin]))
         before, inside = (len(self._tokenizer.decode_bytes(document[: place - begin])) for place in (start, stop))
         cut = whole_characters(self._tokenizer.decode_bytes(document), before, inside)
         return Part(

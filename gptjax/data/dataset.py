@@ -1,7 +1,7 @@
 """Batches as a function of (seed, step): which windows, in which order, for which rows.
 
-The order of windows is arithmetic on their places in the stream (`order.py`); a batch is then one vectorised gather
-from the memory maps. Every step can be reached at once and in any process, so nothing but the step needs to be saved,
+The order of windows is arithmetic on their places in the stream (`order.py`); a batch is then read from the files
+by runs of tokens. Every step can be reached at once and in any process, so nothing but the step needs to be saved,
 and the stream does not depend on the number of training processes or of loader processes, which Grain runs.
 """
 
@@ -66,6 +66,12 @@ def open_dataset(
                 f"data.path = {config_data.path!r}: {sources[0].folder} has tokenizer {sources[0].tokenizer_hash}, "
                 f"{other.folder} has {other.tokenizer_hash}: prepare one with --tokenizer=<the other folder>"
             )
+        if other.begin_id != sources[0].begin_id:
+            raise ConfigError(
+                f"data.path = {config_data.path!r}: documents of {sources[0].folder} start after token "
+                f"{sources[0].begin_id}, those of {other.folder} after {other.begin_id}: prepare both with the same "
+                "tokens.bos"
+            )
     weights = [weight for _, weight in mixture]
     if split == "validation":  # every window has the same weight
         sources, weights = sorted(sources, key=lambda source: json.dumps(source.files)), [None] * len(sources)
@@ -78,7 +84,12 @@ def open_dataset(
         limit=-(-tokens // config_data.sequence_length) if split == "validation" else 0,
         seed=seed,
         batch_size=batch_size,
-        description={"split": split, "windows": config_data.windows, "sequence_length": config_data.sequence_length},
+        description={
+            "split": split,
+            "windows": config_data.windows,
+            "sequence_length": config_data.sequence_length,
+            "layout": WINDOWS[config_data.windows].LAYOUT,
+        },
     )
 
 
@@ -90,6 +101,7 @@ class Dataset:
       num_windows: of one epoch, over all sources; of a draw from the validation split, those drawn.
       steps_per_epoch: batches that cover the windows once, the last one perhaps in part.
       vocab_size, eos_id, tokenizer_hash: of the tokenizer.
+      begin_id: the token that every document starts after.
     """
 
     def __init__(
@@ -118,6 +130,7 @@ class Dataset:
         self.steps_per_epoch = -(-self.num_windows // batch_size)
         self.vocab_size = sources[0].vocab_size
         self.eos_id = sources[0].eos_id
+        self.begin_id = sources[0].begin_id
         self.tokenizer_hash = sources[0].tokenizer_hash
 
     def batch(self, step: int, rows: np.ndarray) -> Batch:
@@ -137,8 +150,8 @@ class Dataset:
 
     def spans(self, step: int, row: int) -> tuple[TokenSource, np.ndarray]:
         """Where one row of a training batch comes from: the source that it is of, and int64 [spans, 3]: for each span
-        its first position in the row, its first place in the source's stream, and how many pairs of input and target
-        it is, so that one more token than that is read. Raises IndexError as `batch` does.
+        its first position in the row, the place of that position's target in the source's stream, and how many targets
+        it is. The inputs are the tokens before them. Raises IndexError as `batch` does.
         """
         source_of, index = self._order(self._places(step, np.array([row])))
         return self._sources[source_of[0]], self._windows[source_of[0]].spans(int(index[0]))
@@ -169,6 +182,7 @@ class Dataset:
             "seed": self._seed,
             "batch_size": self._batch_size,
             "tokenizer_hash": self.tokenizer_hash,
+            "begin_id": self.begin_id,
             "sources": [
                 {"weight": weight, "tokens": source.num_tokens, "files": source.files}
                 for source, weight in zip(self._sources, self._order.weights)

@@ -3,7 +3,8 @@
 manifest.json             written last: a folder without it is unfinished
 tokenizer.model | .json
 train-00000.bin …         little-endian uint16 (vocabulary up to 65,536) or uint32 tokens; shards may cut a document
-train.documents.npy       uint64 offsets [num_documents + 1] into the split's tokens; each document ends with EOS
+train.documents.npy       uint64 offsets [num_documents + 1] into the split's tokens; each document ends with EOS, and
+                          with tokens.bos begins with BOS
 train.origins.npy         [num_documents] which document of which part of the corpus each one is; where it is known
 validation-00000.bin …    likewise
 """
@@ -18,7 +19,7 @@ import xxhash
 
 from gptjax.config import ConfigError
 
-FORMAT = 1
+FORMAT = 2
 MANIFEST = "manifest.json"
 SPLITS = ("train", "validation")
 
@@ -68,7 +69,9 @@ def read_manifest(folder: str | Path) -> dict:
     except (ValueError, KeyError, TypeError) as error:
         raise ConfigError(f"{path}: not a readable manifest ({error!r})") from error
     if version != FORMAT:
-        raise ConfigError(f"{path}: has format {version}, this version reads format {FORMAT}: prepare the folder again")
+        raise ConfigError(
+            f"{path}: has format {version}, this version reads format {FORMAT}: prepare it again with --overwrite"
+        )
     return manifest
 
 

@@ -1,30 +1,39 @@
-"""The tokens of one split of a prepared folder: memory-mapped shards that read like one long array."""
+"""The tokens of one split of a prepared folder: shards that read like one long stream."""
 
 from __future__ import annotations
 
-from functools import cached_property
+import bisect
+import itertools
 from pathlib import Path
 
 import numpy as np
 
 from gptjax.config import ConfigError
 from gptjax.data.prepared import check_files, read_manifest, split_files
+from gptjax.data.watched import WatchedFiles
 
 
 class TokenSource:
-    """One split's token stream and where its documents end; checked on opening, mapped on first use.
+    """One split's token stream and where its documents end; checked on opening, and watched while it is read.
 
-    Only the paths travel to a loader process: each maps the files itself.
+    Every document starts after a begin token. Where that is EOS, it is the EOS of the document before; before the first
+    document it stands at place -1, which no file has. Where it is BOS, it is the document's own first token.
+
+    Only names travel to a loader process: each opens the files itself.
 
     Attributes:
+      split: 'train' or 'validation'.
       num_tokens: tokens in the stream, over all shards and documents, EOS included.
+      num_targets: tokens that there is to learn: all but BOS, which nothing predicts.
       vocab_size, eos_id, tokenizer_hash: of the tokenizer that wrote it.
+      begin_id: the token before the first of a document's text: EOS or BOS.
+      own_begin: tokens at the beginning of each document that are none of its text: 1 where begin_id is BOS, else 0.
       files: the entries (name, size, hash) that the manifest has for it.
     """
 
     def __init__(self, folder: str | Path, split: str, verify: bool = True):
         """Raises ConfigError where the folder or the split is missing, or a file is not what the manifest says."""
-        self.folder = Path(folder)
+        self.folder, self.split = Path(folder), split
         manifest = read_manifest(folder)
         if split not in manifest["splits"]:
             raise ConfigError(
@@ -32,57 +41,48 @@ class TokenSource:
             )
         self.files = split_files(manifest, split)
         check_files(folder, self.files, verify)
-        section = manifest["splits"][split]
+        section, made = manifest["splits"][split], manifest["tokenizer"]
+        self.vocab_size: int = made["vocab_size"]
+        self.eos_id: int = made["eos_id"]
+        self.begin_id: int = made["begin_id"]
+        self.tokenizer_hash: str = made["hash"]
+        self.own_begin = int(self.begin_id != self.eos_id)
         self.num_tokens: int = section["tokens"]
-        self.vocab_size: int = manifest["tokenizer"]["vocab_size"]
-        self.eos_id: int = manifest["tokenizer"]["eos_id"]
-        self.tokenizer_hash: str = manifest["tokenizer"]["hash"]
+        self.num_targets: int = self.num_tokens - self.own_begin * section["documents"]
         self._dtype = np.dtype(manifest["dtype"]).newbyteorder("<")
-        self._shards = [(shard["name"], shard["tokens"]) for shard in section["shards"]]
+        self._shards = [shard["name"] for shard in section["shards"]]
+        # Shard i holds the places from bounds[i] to bounds[i + 1].
+        self._bounds = list(itertools.accumulate((shard["tokens"] for shard in section["shards"]), initial=0))
         self._offsets_name = section["offsets"]["name"]
+        self.offsets_hash: str = section["offsets"]["hash"]
+        self._watched = WatchedFiles(self.folder, self._shards)
 
-    def __getstate__(self) -> dict:
-        return {name: value for name, value in self.__dict__.items() if name not in ("_maps", "_bounds")}
+    def take_runs(self, starts: np.ndarray, lengths: np.ndarray) -> np.ndarray:
+        """int32 [sum of lengths]: the runs of the stream that begin at `starts`; place -1 is the begin token.
 
-    @cached_property
-    def _maps(self) -> list[np.ndarray]:
-        # Plain arrays over the maps: np.memmap does work of its own for every slice.
-        return [
-            np.asarray(np.memmap(self.folder / name, self._dtype, mode="r", shape=(tokens,)))
-            for name, tokens in self._shards
-        ]
-
-    @cached_property
-    def _bounds(self) -> np.ndarray:
-        """Shard i holds the places from bounds[i] to bounds[i + 1]."""
-        return np.cumsum([0] + [tokens for _, tokens in self._shards])
-
-    def take(self, index: np.ndarray) -> np.ndarray:
-        """int32 tokens at the given places of the stream (any shape); every place must lie within it."""
-        if len(self._maps) == 1:
-            return self._maps[0][index].astype(np.int32)
-        shard = np.searchsorted(self._bounds, index, side="right") - 1
-        tokens = np.empty(index.shape, np.int32)
-        for number in np.unique(shard):
-            here = shard == number
-            tokens[here] = self._maps[number][index[here] - self._bounds[number]]
-        return tokens
-
-    def take_spans(self, starts_B: np.ndarray, length: int) -> np.ndarray:
-        """int32 [B, length]: the stream from each place on; zeros beyond its end."""
-        spans = np.zeros((len(starts_B), length), np.int32)
-        shards_B = np.searchsorted(self._bounds, starts_B, side="right") - 1
-        bounds = self._bounds.tolist()
-        for span, start, shard in zip(spans, starts_B.tolist(), shards_B.tolist()):
-            done = 0
-            while done < length and shard < len(self._maps):
-                place = start + done - bounds[shard]
-                part = self._maps[shard][place : place + length - done]
-                span[done : done + len(part)] = part
-                done += len(part)
-                shard += 1
-        return spans
+        Raises:
+          IndexError: a run leaves the stream.
+          RunError: a shard is not what it was on opening.
+        """
+        tokens = np.empty(int(lengths.sum()), self._dtype)
+        as_bytes, itemsize = memoryview(tokens.view(np.uint8)), self._dtype.itemsize
+        done = 0
+        for start, length in zip(starts.tolist(), lengths.tolist()):
+            if start < -1 or start + length > self.num_tokens:
+                raise IndexError(f"places {start} to {start + length}: the stream has places 0 to {self.num_tokens}")
+            end = done + length
+            if start < 0 < length:
+                tokens[done] = self.begin_id
+                start, done = 0, done + 1
+            shard = bisect.bisect_right(self._bounds, start) - 1
+            while done < end:
+                part = min(end - done, self._bounds[shard + 1] - start)
+                offset = (start - self._bounds[shard]) * itemsize
+                where = as_bytes[done * itemsize : (done + part) * itemsize]
+                self._watched.read_into(self._shards[shard], offset, where)
+                start, done, shard = start + part, done + part, shard + 1
+        return tokens.astype(np.int32)
 
     def document_offsets(self) -> np.ndarray:
-        """int64 [num_documents + 1]: document i is the tokens from offsets[i] to offsets[i + 1], its EOS last."""
-        return np.load(self.folder / self._offsets_name).astype(np.int64)
+        """uint64 [num_documents + 1], mapped: document i is the tokens offsets[i] to offsets[i + 1], its EOS last."""
+        return np.load(self.folder / self._offsets_name, mmap_mode="r")

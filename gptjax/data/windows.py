@@ -9,31 +9,44 @@ from gptjax.data.tokens import TokenSource
 
 
 class ContiguousWindows:
-    """Window i reads T + 1 tokens from place i·T on: T inputs, and the same shifted by one as targets.
+    """Window i has the targets i·T to i·T + T - 1, and the token before each as its input; the first is a begin token.
 
-    The last window is padded where the stream ends, with weight 0.
+    The last window is padded where the stream ends, with weight 0. A target that is BOS has weight 0 too: it is no text
+    of any document, and packed windows do not score it either.
     """
 
+    LAYOUT = "begin token, then the stream"
+
     def __init__(self, source: TokenSource, sequence_length: int):
-        """Raises ConfigError where the stream has no pair of input and target; a short one is padded to a window."""
-        if source.num_tokens < 2:
-            raise ConfigError(f"{source.folder}: {source.files[0]['name']} has {source.num_tokens} tokens, too few")
+        """Raises ConfigError where the stream has no target; a short one is padded to a window."""
+        self._first = source.own_begin  # the place of the first target
+        self._num_targets = source.num_tokens - self._first
+        if self._num_targets < 1:
+            raise ConfigError(f"{source.folder}: the {source.split} split has no token to learn")
         self._source = source
         self._length = sequence_length
 
     def __len__(self) -> int:
-        return -(-(self._source.num_tokens - 1) // self._length)
+        return -(-self._num_targets // self._length)
 
     def gather(self, index_B: np.ndarray) -> dict[str, np.ndarray]:
         """tokens, targets int32 [B, T] and weights float32 [B, T] of some windows."""
         starts_B = index_B * self._length
-        tokens = self._source.take_spans(starts_B, self._length + 1)
-        weights_BT = np.ones((len(index_B), self._length), np.float32)
-        for row in np.flatnonzero(starts_B + self._length >= self._source.num_tokens):
-            weights_BT[row, self._source.num_tokens - 1 - starts_B[row] :] = 0
-        return {"tokens": tokens[:, :-1], "targets": tokens[:, 1:], "weights": weights_BT}
+        filled_B = np.minimum(self._num_targets - starts_B, self._length)
+        tokens = self._source.take_runs(starts_B + (self._first - 1), filled_B + 1)
+        inside_BT = np.arange(self._length + 1) <= filled_B[:, None]
+        if len(tokens) == inside_BT.size:
+            tokens = tokens.reshape(inside_BT.shape)
+        else:
+            padded = np.zeros(inside_BT.shape, np.int32)
+            padded[inside_BT] = tokens
+            tokens = padded
+        targets, weights_BT = tokens[:, 1:], inside_BT[:, 1:].astype(np.float32)
+        if self._source.own_begin:
+            weights_BT[targets == self._source.begin_id] = 0
+        return {"tokens": tokens[:, :-1], "targets": targets, "weights": weights_BT}
 
     def spans(self, index: int) -> np.ndarray:
-        """int64 [1, 3]: (first position in the row, first place in the stream, pairs of input and target)."""
+        """int64 [1, 3]: (first position in the row, place of its target in the stream, targets)."""
         start = index * self._length
-        return np.array([[0, start, min(self._length, self._source.num_tokens - 1 - start)]])
+        return np.array([[0, start + self._first, min(self._length, self._num_targets - start)]])

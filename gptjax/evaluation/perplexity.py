@@ -1,4 +1,14 @@
-"""Held-out loss, perplexity and bits per byte: figures of a model and a set of windows, however they are computed."""
+"""Held-out loss, perplexity and bits per byte: figures of a model and a set of windows, however they are computed.
+
+Contiguous and packed windows score the same tokens and the same bytes, whatever their length. They differ only in how
+much of a text a token is predicted from.
+
+- Every token of a document's text is scored, also the first one, which is predicted from the begin token.
+- EOS is scored. It stands for no byte, so bits per byte include the cost of ending each text.
+- BOS, where documents begin with it, is given and never scored.
+- `<unk>`, which only character tokenizers have, counts as one byte and costs what `<unk>` costs, although the character
+  cannot be read back from it. The figures of a text with many such characters are too good.
+"""
 
 from __future__ import annotations
 

@@ -142,6 +142,8 @@ class Generator:
       params: as trained (stacked layers, float32); a copy for decoding is made.
       config: the run's resolved config.
       tokenizer: the run's tokenizer.
+      begin_id: the token that every document started after in training (`Dataset.begin_id`, kept in the run's
+        checkpoints); None: the tokenizer's EOS.
       batch_size: rows that are generated together; more are done in turn.
       weights: the type of that copy's matrices, one of `decode.WEIGHTS`; None: that of the activations. A narrower one
         saves memory; activations are rounded to it where they are multiplied, and nowhere else.
@@ -149,7 +151,16 @@ class Generator:
     `timing` tells where the time of the latest call went.
     """
 
-    def __init__(self, params, config, tokenizer, *, batch_size: int = 32, weights: str | None = None):
+    def __init__(
+        self,
+        params,
+        config,
+        tokenizer,
+        *,
+        begin_id: int | None = None,
+        batch_size: int = 32,
+        weights: str | None = None,
+    ):
         if tokenizer.vocab_size > config.model.vocab_size:
             raise ConfigError(
                 f"tokenizer = {tokenizer.vocab_size} tokens: must be at most model.vocab_size = "
@@ -157,6 +168,7 @@ class Generator:
             )
         self.config = config.model
         self.tokenizer = tokenizer
+        self.begin_id = tokenizer.eos_id if begin_id is None else begin_id
         self.batch_size = batch_size
         self.weights = weights or self.config.dtype
         if self.weights not in WEIGHTS:
@@ -173,15 +185,18 @@ class Generator:
         max_new_tokens: int = 128,
         stop: str | Sequence[str] = (),
         seeds: int | Sequence[int] = 0,
+        begin: bool = True,
         **sampling,
     ) -> list[Completion]:
         """Continues every prompt `num_samples` times: all samples of the first prompt, then of the second, …
 
         Args:
-          prompts: texts, or token ids.
+          prompts: texts, or token ids, which are taken as they are unless there are none.
           stop: the text ends before the first of these strings.
           seeds: one integer s gives the samples of each prompt the seeds s, s + 1, …; a sequence gives one to each
             completion. A completion depends on its prompt and seed alone, up to the rounding of float arithmetic.
+          begin: True: a text is the beginning of a document, and stands after the begin token as it did in training.
+            False: it stands somewhere inside a document.
           sampling: temperature, top_k, top_p, min_p, repetition_penalty (see `sampling.make_sampling`).
 
         Raises:
@@ -193,7 +208,7 @@ class Generator:
             raise ConfigError(f"seeds = {len(seeds)} of them: {len(prompts)} prompts × {num_samples} need one each")
         stop = _stop_strings(stop)
         repeated = [prompt for prompt in prompts for _ in range(num_samples)]
-        rows = [self._row(prompt, seed, max_new_tokens, stop) for prompt, seed in zip(repeated, seeds)]
+        rows = [self._row(prompt, seed, max_new_tokens, stop, begin) for prompt, seed in zip(repeated, seeds)]
         self.timing = Timing()
         by_length = sorted(rows, key=lambda row: len(row.prompt_tokens))  # alike together: less padding
         for first in range(0, len(rows), self.batch_size):
@@ -212,6 +227,7 @@ class Generator:
         max_new_tokens: int = 128,
         stop: str | Sequence[str] = (),
         seed: int = 0,
+        begin: bool = True,
         chunk: int = 8,
         **sampling,
     ) -> Iterator[str]:
@@ -219,14 +235,14 @@ class Generator:
 
         A piece holds whole characters and no part of a stop string. Take the Completion with `yield from`.
         """
-        row = self._row(prompt, seed, max_new_tokens, _stop_strings(stop))
+        row = self._row(prompt, seed, max_new_tokens, _stop_strings(stop), begin)
         self.timing = Timing()
         for _ in self._write_in_pieces([row], chunk, sampling):
             if piece := row.text.take():
                 yield piece
         return row.completion()
 
-    def _row(self, prompt, seed: int, max_new_tokens: int, stop: tuple[str, ...]) -> _Row:
+    def _row(self, prompt, seed: int, max_new_tokens: int, stop: tuple[str, ...], begin: bool) -> _Row:
         if max_new_tokens < 1:
             raise ConfigError(f"max_new_tokens = {max_new_tokens}: must be at least 1")
         is_text = isinstance(prompt, str)
@@ -234,12 +250,15 @@ class Generator:
             check_text("prompt", prompt)
         tokens = [int(token) for token in (self.tokenizer.encode(prompt) if is_text else prompt)]
         prompt = prompt if is_text else self.tokenizer.decode(tokens)
-        is_beginning = not tokens
-        if is_beginning:
-            tokens = [self._beginning()]
+        begin = begin and self.begin_id is not None and (is_text or not tokens)
+        if begin:
+            tokens = [self.begin_id, *tokens]
+        if not tokens:
+            raise ConfigError("prompt = '': must not be empty where no begin token stands before it")
         if len(tokens) > self.config.max_positions:
             raise ConfigError(
-                f"prompt = {len(tokens)} tokens: must be at most model.max_positions = {self.config.max_positions}"
+                f"prompt = {len(tokens)} tokens{' with the begin token' * begin}: must be at most "
+                f"model.max_positions = {self.config.max_positions}"
             )
         if not 0 <= min(tokens) <= max(tokens) < self.config.vocab_size:
             extremes = f"{min(tokens)} to {max(tokens)}"
@@ -252,16 +271,9 @@ class Generator:
             limit=min(max_new_tokens, room),
             limited_by="max_new_tokens" if max_new_tokens <= room else "context",
             eos_id=self.tokenizer.eos_id,
-            text=TextStream(self.tokenizer, stop, begins=is_beginning),
+            text=TextStream(self.tokenizer, stop, begins=begin and len(tokens) == 1),
             unknown_characters=unknown_characters(self.tokenizer, prompt) if is_text else "",
         )
-
-    def _beginning(self) -> int:
-        """What the model has seen before a text's first token: BOS, or the EOS of the document before."""
-        for token in (self.tokenizer.bos_id, self.tokenizer.eos_id):
-            if token is not None:
-                return token
-        raise ConfigError("prompt = '': must not be empty, since this tokenizer has no BOS or EOS token to begin with")
 
     def _write(self, rows: list[_Row], sampling: dict) -> None:
         """Completes the rows together, in one program."""

@@ -42,12 +42,13 @@ def prepare(folder, name, texts, tokens, **options):
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    """books in BPE with byte fallback; web with the same tokens, beginnings marked, the ends held out."""
+    """books in BPE with byte fallback; web with the same tokens, the ends held out; marked: with BOS."""
     folder = tmp_path_factory.mktemp("traced")
     rng = np.random.default_rng(0)
     texts = [" ".join(rng.choice(WORDS, rng.integers(2, 80))) for _ in range(80)]
     books = prepare(folder, "books", [*texts[:40], "é" * 300], "bpe")
-    prepare(folder, "web", texts[40:], str(books), by="tail", bos=True)
+    prepare(folder, "web", texts[40:], str(books), by="tail")
+    prepare(folder, "marked", texts[40:], str(books), by="tail", bos=True)
     return folder
 
 
@@ -57,23 +58,25 @@ def dataset(folder, windows, path=None):
     return open_dataset(data, "train", seed=3, batch_size=BATCH)
 
 
+@pytest.mark.parametrize("alone", ["", "marked"])
 @pytest.mark.parametrize("windows", ["contiguous", "packed"])
-def test_the_documents_of_a_row_encoded_again_are_its_tokens(folder, windows):
-    found = dataset(folder, windows)
-    tracers = {name: Tracer(folder / name) for name in ("books", "web")}
+def test_the_documents_of_a_row_encoded_again_are_its_tokens(folder, windows, alone):
+    found = dataset(folder, windows, alone and str(folder / alone))
+    tracers = {name: Tracer(folder / name) for name in ("books", "web", "marked")}
     tokens = tokenizer.load(folder / "books")
     rng, seen = np.random.default_rng(1), set()
     for step, row in zip(rng.integers(0, 10**6, 60).tolist(), rng.integers(0, BATCH, 60).tolist()):
         batch = {name: values[0] for name, values in found.batch(step, np.array([row])).items()}
         origin, spans = found.spans(step, row)
         covered = np.zeros(LENGTH, bool)
-        for position, start, pairs in spans.tolist():
-            parts = list(tracers[origin.folder.name].parts(start, start + pairs + 1))
+        for position, start, targets in spans.tolist():
+            parts = list(tracers[origin.folder.name].parts(start, start + targets))
             ids = np.concatenate([part.ids for part in parts])
-            here = slice(position, position + pairs)
-            np.testing.assert_array_equal(ids[:-1], batch["tokens"][here])
-            np.testing.assert_array_equal(ids[1:], batch["targets"][here])
-            assert not covered[here].any() and (batch["weights"][here] == 1).all()
+            here = slice(position, position + targets)
+            np.testing.assert_array_equal(ids[:-1], batch["tokens"][here][1:])
+            np.testing.assert_array_equal(ids, batch["targets"][here])
+            is_bos = (ids == tokens.bos_id) & (alone == "marked")
+            assert not covered[here].any() and (batch["weights"][here] == ~is_bos).all()
             covered[here] = True
             for part in parts:
                 seen.add(part.source)
@@ -82,15 +85,15 @@ def test_the_documents_of_a_row_encoded_again_are_its_tokens(folder, windows):
                 text = part.before + part.text + part.after
                 whole = document["text"] == text
                 assert whole if part.source == "books" else document["text"].startswith(text)
-                before = [tokens.bos_id] if part.source == "web" else []
+                before = [tokens.bos_id] if part.source == "marked" else []
                 again = [*before, *tokens.encode(text), tokens.eos_id]
                 assert again == part.document.tolist()
                 assert again[part.first : part.first + len(part.ids)] == part.ids.tolist()
                 assert part.id == document["id"] and part.license == f"licence of {part.source}"
                 assert part.uri == document["uri"] and part.language == "en"
                 assert tokens.decode(part.ids).strip("\N{REPLACEMENT CHARACTER}") in part.text
-        assert (covered == (batch["weights"] == 1)).all(), "every position with a target is a document's"
-    assert seen == {"books", "web"}
+        assert covered[batch["weights"] == 1].all(), "every position with a target is a document's"
+    assert seen == ({alone} if alone else {"books", "web"})
 
 
 @pytest.mark.parametrize("start, stop, middle", [(0, 1, "é"), (1, 3, "é字"), (2, 9, "字𝄞"), (3, 4, "字"), (9, 9, "")])
@@ -137,8 +140,8 @@ def test_the_row_of_the_step_that_metrics_count_is_told(folder, run, capsys):
     tracing.show_row(Console(width=1000), str(run), 7, 2, whole=True)
     said = capsys.readouterr().out
     found = dataset(folder, "contiguous")
-    origin, ((_, start, pairs),) = found.spans(6, 2)
-    for part in Tracer(origin.folder).parts(start, start + pairs + 1):
+    origin, ((_, start, targets),) = found.spans(6, 2)
+    for part in Tracer(origin.folder).parts(start, start + targets):
         for known in (f"id        {part.id}", part.uri, part.license, part.where, f"⟦{part.text}⟧{part.after}"):
             assert known in said
     assert said.startswith("step 7 of 10, row 2 of 4: 32 positions, from ") and "positions 0 to " in said

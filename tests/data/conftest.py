@@ -4,6 +4,13 @@ from prepared_folders import write_prepared
 from gptjax.config import default
 
 
+@pytest.fixture(autouse=True)
+def cache(tmp_path, monkeypatch):
+    """A cache folder of the test's own."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    return tmp_path / "cache" / "gptjax"
+
+
 @pytest.fixture
 def prepared(tmp_path):
     """A function of (name, **what write_prepared takes) → folder."""

@@ -16,9 +16,9 @@ BOTH = pytest.mark.parametrize("windows", ["contiguous", "packed"])
 
 @pytest.fixture
 def folder(prepared):
-    """Eleven contiguous windows (8·11 + 1 tokens) to train on and five and a half to validate with; three shards."""
+    """Eleven contiguous windows (8·11 tokens) to train on and five and a half to validate with; three shards."""
     return prepared(
-        train=[np.arange(40), np.arange(40, 89)], validation=[np.arange(100, 120), np.arange(120, 145)], shard_tokens=30
+        train=[np.arange(40), np.arange(40, 88)], validation=[np.arange(100, 120), np.arange(120, 145)], shard_tokens=30
     )
 
 
@@ -36,12 +36,13 @@ def same(a, b):
 
 
 def first_tokens(dataset, steps, rows=ROWS):
-    return np.concatenate([dataset.batch(step, rows)["tokens"][:, 0] for step in range(steps)])
+    """The first targets of rows, by which contiguous windows of these folders are known."""
+    return np.concatenate([dataset.batch(step, rows)["targets"][:, 0] for step in range(steps)])
 
 
 def test_every_window_once_an_epoch_in_a_new_order(folder, open_):
     dataset = open_(folder)
-    assert (dataset.num_windows, dataset.num_tokens, dataset.steps_per_epoch) == (11, 89, 3)
+    assert (dataset.num_windows, dataset.num_tokens, dataset.steps_per_epoch) == (11, 88, 3)
     stream = first_tokens(dataset, 11)  # 44 rows: four epochs, whose borders lie inside batches
     epochs = stream.reshape(4, 11).tolist()
     assert all(sorted(epoch) == list(range(0, 88, T)) for epoch in epochs)
@@ -91,8 +92,8 @@ def test_validation_is_every_window_once_in_one_mixed_order(folder, open_):
     assert len(batches) == 2 and same(batches[1], dataset.batch(1, ROWS))
     weights = np.concatenate([batch["weights"] for batch in batches])
     targets = np.concatenate([batch["targets"] for batch in batches])
-    assert sorted(targets[weights == 1].tolist()) == list(range(101, 145)), "every token but the first, once"
-    assert targets[weights == 1].tolist() != list(range(101, 145)), "its first batches are not its first document"
+    assert sorted(targets[weights == 1].tolist()) == list(range(100, 145)), "every token once"
+    assert targets[weights == 1].tolist() != list(range(100, 145)), "its first batches are not its first document"
     assert batches[1]["tokens"].shape == (4, T) and not batches[1]["tokens"][2:].any(), "padded, not dropped"
     # Rows that are all padding, as a process may have them.
     assert not dataset.batch(1, np.array([2, 3]))["weights"].any()
@@ -129,7 +130,7 @@ def test_a_draw_from_the_validation_split_is_the_same_whatever_reads_it(prepared
 def test_packed_validation_pads_with_segment_0(folder, open_):
     dataset = open_(folder, "validation", windows="packed", batch_size=8)
     batch = dataset.batch(0, np.arange(8))
-    assert batch["weights"].sum() == 45 - 2  # pairs of two documents
+    assert batch["weights"].sum() == 45
     assert dataset.num_windows == 6 and not batch["segments"][6:].any()
     assert dataset.batch(0, np.array([7]))["segments"].tolist() == [[0] * T]
 
@@ -140,32 +141,32 @@ def test_rows_beyond_the_batch(folder, open_):
 
 
 def test_mixture_draws_by_weight_and_each_source_keeps_its_epochs(folder, prepared, open_):
-    other = prepared("other", train=[np.arange(1000, 1000 + 5 * T + 1)])
+    other = prepared("other", train=[np.arange(1000, 1000 + 5 * T)])
     dataset = open_(f"{folder}=3,{other}=1", batch_size=4)
     stream = first_tokens(dataset, 55)
     assert np.count_nonzero(stream >= 1000) == 55
     for source, windows in ((stream[stream < 1000], 11), (stream[stream >= 1000] - 1000, 5)):
         for epoch in source[: len(source) // windows * windows].reshape(-1, windows):
             assert sorted(epoch) == list(range(0, windows * T, T))
-    assert dataset.num_tokens == 89 + 41 and dataset.num_windows == 16
+    assert dataset.num_tokens == 88 + 40 and dataset.num_windows == 16
 
 
 def test_mixture_without_weights_is_by_size(folder, prepared, open_):
-    other = prepared("other", train=[np.arange(1000, 1000 + 22 * T + 1)])
+    other = prepared("other", train=[np.arange(1000, 1000 + 22 * T)])
     stream = first_tokens(open_(f"{folder},{other}"), 33)  # 132 rows: four epochs of 11 + 22 windows
     assert np.count_nonzero(stream >= 1000) == 88
 
 
 def test_validation_of_a_mixture_is_all_of_each(folder, prepared, open_):
-    other = prepared("other", train=[np.arange(50)], validation=[np.arange(1000, 1000 + 2 * T + 1)])
+    other = prepared("other", train=[np.arange(50)], validation=[np.arange(1000, 1000 + 2 * T)])
     dataset = open_(f"{folder}=0.9,{other}=0.1", "validation")
     batches = list(dataset.batches(0, ROWS, workers=0))
     targets = np.concatenate([batch["targets"][batch["weights"] == 1] for batch in batches])
-    assert sorted(targets.tolist()) == [*range(101, 145), *range(1001, 1017)]
+    assert sorted(targets.tolist()) == [*range(100, 145), *range(1000, 1016)]
 
 
 def test_sources_of_one_size_are_not_shuffled_alike(folder, prepared, open_):
-    twin = prepared("twin", train=[np.arange(1000, 1089)], shard_tokens=30)
+    twin = prepared("twin", train=[np.arange(1000, 1088)], shard_tokens=30)
     alone, other = (first_tokens(open_(path, seed=4), 3).tolist() for path in (folder, twin))
     assert alone == [token - 1000 for token in other]
     mixed = first_tokens(open_(f"{folder}=1,{twin}=1", seed=4), 6).tolist()
@@ -228,9 +229,9 @@ def test_a_fingerprint_names_the_order(folder, open_, monkeypatch):
 
 def test_a_fingerprint_has_the_data_the_tokenizer_and_the_mixture(folder, prepared, open_):
     saved = open_(folder).fingerprint()
-    altered = prepared("altered", train=[np.arange(40), np.arange(41, 90)], shard_tokens=30)
+    altered = prepared("altered", train=[np.arange(40), np.arange(41, 89)], shard_tokens=30)
     before, now = (found["sources"][0]["files"] for found in (saved, open_(altered).fingerprint()))
     assert before[1]["name"] == now[1]["name"] and before[1]["hash"] != now[1]["hash"]
-    other = prepared("other", train=[np.arange(89)], tokenizer=CharacterTokenizer("abc"))
+    other = prepared("other", train=[np.arange(88)], tokenizer=CharacterTokenizer("abc"))
     assert open_(other).fingerprint()["tokenizer_hash"] != saved["tokenizer_hash"]
     assert [source["weight"] for source in open_(f"{folder}=3,{altered}=1").fingerprint()["sources"]] == [0.75, 0.25]

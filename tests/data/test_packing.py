@@ -7,7 +7,8 @@ from hypothesis import strategies as st
 from prepared_folders import random_documents
 
 from gptjax.config import ConfigError
-from gptjax.data.packing import PackedWindows, best_fit
+from gptjax.data.packed_index import best_fit
+from gptjax.data.packing import PackedWindows
 from gptjax.data.tokens import TokenSource
 
 
@@ -36,7 +37,7 @@ def test_best_fit_by_groups_is_best_fit(case):
 
 
 @pytest.mark.parametrize("length, shard_tokens", [(8, 10), (8, 10**6), (64, 10**6)])
-def test_every_pair_of_every_document_once_and_nothing_across(prepared, length, shard_tokens):
+def test_every_token_of_every_document_once_and_nothing_across(prepared, length, shard_tokens):
     documents = random_documents(300, 40)
     source = TokenSource(prepared(train=documents, shard_tokens=shard_tokens), "train")
     rows = PackedWindows(source, length)
@@ -48,9 +49,10 @@ def test_every_pair_of_every_document_once_and_nothing_across(prepared, length, 
     supervised = batch["weights"] == 1
     np.testing.assert_array_equal(supervised, batch["segments"] > 0)
     pairs = sorted(zip(batch["tokens"][supervised].tolist(), batch["targets"][supervised].tolist()))
-    assert pairs == sorted((int(a), int(b)) for ids in documents for a, b in itertools.pairwise(ids))
+    stream = [source.begin_id, *np.concatenate(documents).tolist()]
+    assert pairs == sorted(itertools.pairwise(stream))
 
-    # Inside a segment the stream goes on, positions count from 0, and a document is cut only when longer than T + 1.
+    # Inside a segment the stream goes on, positions count from 0, and a document is cut only when longer than T.
     starts = {int(ids[0]): len(ids) for ids in documents}
     for b in range(len(rows)):
         segments = batch["segments"][b]
@@ -60,21 +62,21 @@ def test_every_pair_of_every_document_once_and_nothing_across(prepared, length, 
             (places,) = np.nonzero(segments == segment)
             assert (np.diff(places) == 1).all()
             assert batch["positions"][b, places].tolist() == list(range(len(places)))
-            tokens = batch["tokens"][b, places]
-            assert (np.diff(tokens) == 1).all()
-            whole = starts.get(int(tokens[0]), 0)
-            assert len(places) == length or (len(places) < length and (whole - 1 == len(places) or whole == 0))
+            targets = batch["targets"][b, places]
+            assert (np.diff(targets) == 1).all()
+            whole = starts.get(int(targets[0]), 0)
+            assert len(places) == length or (len(places) < length and (whole == len(places) or whole == 0))
     padding = batch["segments"] == 0
     assert not any(values[padding].any() for values in batch.values())
 
 
 def test_documents_that_fit_are_not_cut(prepared):
-    """T + 1 tokens are T pairs: exactly one row."""
-    source = TokenSource(prepared(train=[np.arange(20, 29), np.arange(10, 20)]), "train")
+    """T tokens are exactly one row; a piece that begins inside a document begins with the token before it."""
+    source = TokenSource(prepared(train=[[*range(20, 27), 2], [*range(10, 18), 2]]), "train")
     rows = PackedWindows(source, 8)
     batch = rows.gather(np.arange(len(rows)))
-    assert batch["tokens"].tolist() == [list(range(20, 28)), list(range(10, 18)), [18, *[0] * 7]]
-    assert batch["targets"].tolist() == [list(range(21, 29)), list(range(11, 19)), [19, *[0] * 7]]
+    assert batch["tokens"].tolist() == [[2, *range(20, 27)], [2, *range(10, 17)], [17, *[0] * 7]]
+    assert batch["targets"].tolist() == [[*range(20, 27), 2], [*range(10, 18)], [2, *[0] * 7]]
 
 
 def test_rows_are_full_and_the_same_every_time(prepared):
@@ -88,6 +90,6 @@ def test_rows_are_full_and_the_same_every_time(prepared):
 
 
 def test_nothing_to_pack(prepared):
-    source = TokenSource(prepared(train=[[1], [2]]), "train")
-    with pytest.raises(ConfigError, match="has no document of two tokens"):
+    source = TokenSource(prepared(train=[[1], [1]], bos=True), "train")
+    with pytest.raises(ConfigError, match="has no document with a token to learn"):
         PackedWindows(source, 8)

@@ -28,23 +28,22 @@ def test_shards_read_like_one_array(prepared, shard_tokens, tokenizer):
     source = TokenSource(folder, "train")
     assert source.num_tokens == 11
     assert (source.vocab_size, source.tokenizer_hash, source.eos_id) == (tokenizer.vocab_size, tokenizer.hash, 2)
-    taken = source.take(np.array([[10, 0, 3], [4, 4, 9]]))
-    assert taken.dtype == np.int32 and taken.tolist() == [[11, 1, 4], [5, 5, 10]]
-    assert source.take(np.arange(11)).tolist() == list(range(1, 12))
-    assert source.take(np.zeros((0, 3), int)).shape == (0, 3)
-    assert source.take_spans(np.array([0, 6, 3]), 5).tolist() == [[1, 2, 3, 4, 5], [7, 8, 9, 10, 11], [4, 5, 6, 7, 8]]
-    beyond = source.take_spans(np.array([9, 10]), 3)
-    assert beyond.dtype == np.int32 and beyond.tolist() == [[10, 11, 0], [11, 0, 0]]
-    assert source.take_spans(np.array([], int), 3).shape == (0, 3)
+    taken = source.take_runs(np.array([6, 0, 10, 4]), np.array([5, 11, 1, 0]))
+    assert taken.dtype == np.int32 and taken.tolist() == [*range(7, 12), *range(1, 12), 11]
+    assert source.take_runs(np.array([-1, -1]), np.array([3, 0])).tolist() == [2, 1, 2], "before it: the begin token"
+    assert source.take_runs(np.array([], int), np.array([], int)).shape == (0,)
+    for start, length in ((-2, 3), (9, 3)):
+        with pytest.raises(IndexError, match="the stream has places 0 to 11"):
+            source.take_runs(np.array([start]), np.array([length]))
     assert source.document_offsets().tolist() == [0, 3, 4, 9, 11]
 
 
 def test_no_token_travels_with_a_source(prepared):
     source = TokenSource(prepared(train=[np.arange(50_000)]), "train")
-    source.take(np.arange(3))
+    source.take_runs(np.array([0]), np.array([3]))
     packed = pickle.dumps(source)
-    assert len(packed) < 5000
-    assert pickle.loads(packed).take(np.arange(3)).tolist() == [0, 1, 2]
+    assert len(packed) < 10_000
+    assert pickle.loads(packed).take_runs(np.array([0]), np.array([3])).tolist() == [0, 1, 2]
 
 
 def test_a_truncated_shard_is_named_with_both_sizes(prepared):
@@ -89,7 +88,7 @@ def test_folders_that_are_not_prepared(tmp_path, prepared):
     folder = prepared(train=DOCUMENTS)
     manifest = read_manifest(folder)
     (folder / "manifest.json").write_text(json.dumps(manifest | {"format": 99}))
-    with pytest.raises(ConfigError, match="has format 99, this version reads format 1"):
+    with pytest.raises(ConfigError, match="has format 99, this version reads format 2"):
         TokenSource(folder, "train")
     (folder / "manifest.json").write_text("{")
     with pytest.raises(ConfigError, match="not a readable manifest"):

@@ -23,6 +23,7 @@ from gptjax.model.int8 import Int8
 from gptjax.model.resolve import resolve_model
 
 TOKENIZER = ByteTokenizer()
+BEGIN = TOKENIZER.eos_id  # what a text starts after, unless a generator is told otherwise
 MAX_POSITIONS = 48
 PROMPTS = ["def f(x):", "a", "héllo wörld, this is longer"]
 
@@ -87,9 +88,9 @@ VARIANTS = {
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_cached_greedy_equals_whole_forward_passes(variant):
     params, config = make_model(**VARIANTS[variant])
-    completions = Generator(params, config, TOKENIZER).generate(PROMPTS, max_new_tokens=20, temperature=0.0)
+    completions = Generator(params, config, TOKENIZER).generate(PROMPTS, max_new_tokens=19, temperature=0.0)
     for prompt, completion in zip(PROMPTS, completions):
-        expected = greedy_reference(params, config, TOKENIZER.encode(prompt), 20)
+        expected = greedy_reference(params, config, [BEGIN, *TOKENIZER.encode(prompt)], 19)
         if TOKENIZER.eos_id in expected:
             expected = expected[: expected.index(TOKENIZER.eos_id) + 1]
         assert completion.tokens == expected
@@ -100,10 +101,10 @@ def test_cached_greedy_equals_whole_forward_passes(variant):
 def test_logprobs_are_the_models_own(generator):
     params, config = make_model()
     (completion,) = generator.generate(["abc"], max_new_tokens=10, temperature=1.7, top_k=50, repetition_penalty=1.3)
-    tokens = TOKENIZER.encode("abc") + completion.tokens
+    tokens = [BEGIN, *TOKENIZER.encode("abc"), *completion.tokens]
     logits_TV = Decoder(config.model).apply({"params": params}, jnp.asarray([tokens]))[0]
     logprobs_TV = jax.nn.log_softmax(logits_TV)
-    expected = [logprobs_TV[2 + i, token] for i, token in enumerate(completion.tokens)]
+    expected = [logprobs_TV[3 + i, token] for i, token in enumerate(completion.tokens)]
     np.testing.assert_allclose(completion.logprobs, expected, rtol=1e-4, atol=1e-4)
 
 
@@ -115,7 +116,7 @@ def test_a_long_prompt_is_read_in_pieces_with_the_same_result(monkeypatch):
         params, config = make_model(max_positions=max_positions)
         (completion,) = Generator(params, config, TOKENIZER).generate([prompt], max_new_tokens=6, temperature=0.0)
         texts.append(completion.tokens)
-    assert texts[0] == texts[1] == greedy_reference(params, config, TOKENIZER.encode(prompt), 6)
+    assert texts[0] == texts[1] == greedy_reference(params, config, [BEGIN, *TOKENIZER.encode(prompt)], 6)
 
 
 def test_the_cache_grows_without_changing_the_text(monkeypatch):
@@ -162,7 +163,7 @@ def test_similar_prompts_and_other_settings_do_not_recompile(generator):
     generator.generate(["stopped"], max_new_tokens=16, stop=["x"])
     list(generator.stream("streamed", max_new_tokens=11))
     assert not COMPILED
-    generator.generate(["a prompt that is longer than one bucket of tokens"[:MAX_POSITIONS]], max_new_tokens=9)
+    generator.generate(["a prompt that is longer than one bucket of tokens"[: MAX_POSITIONS - 1]], max_new_tokens=9)
     assert COMPILED
 
 
@@ -181,7 +182,8 @@ def test_eos_ends_a_row_and_is_no_text():
     tokenizer = ByteTokenizer()
     tokenizer.eos_id = free[0].tokens[7]
     first = free[0].tokens.index(tokenizer.eos_id)
-    completion = Generator(params, config, tokenizer).generate(["a", "bc"], max_new_tokens=20, temperature=0.0)[0]
+    generator = Generator(params, config, tokenizer, begin_id=BEGIN)
+    completion = generator.generate(["a", "bc"], max_new_tokens=20, temperature=0.0)[0]
     assert completion.finish_reason == "eos"
     assert completion.tokens == free[0].tokens[: first + 1]
     assert len(completion.logprobs) == first + 1
@@ -268,32 +270,42 @@ def test_a_character_that_spans_tokens_is_never_shown_in_parts():
 
 
 def test_generation_ends_with_the_context(generator):
-    prompt = "x" * (MAX_POSITIONS - 4)
-    full = generator.generate([prompt, "y", "x" * MAX_POSITIONS], max_new_tokens=1000, temperature=0.0)
+    prompt = "x" * (MAX_POSITIONS - 5)
+    full = generator.generate([prompt, "y", "x" * (MAX_POSITIONS - 1)], max_new_tokens=1000, temperature=0.0)
     assert [c.finish_reason for c in full] == ["context"] * 3
-    assert [len(c.tokens) for c in full] == [5, MAX_POSITIONS, 1]
+    assert [len(c.tokens) for c in full] == [5, MAX_POSITIONS - 1, 1]
     exact, one_less = (generator.generate([prompt], max_new_tokens=n, temperature=0.0)[0] for n in (5, 4))
     assert (exact.finish_reason, one_less.finish_reason) == ("max_new_tokens",) * 2, "what was asked for was written"
-    with pytest.raises(ConfigError, match=rf"{MAX_POSITIONS + 1} tokens.*max_positions = {MAX_POSITIONS}"):
-        generator.generate(["x" * (MAX_POSITIONS + 1)])
+    with pytest.raises(
+        ConfigError, match=rf"{MAX_POSITIONS + 1} tokens with the begin token.*max_positions = {MAX_POSITIONS}"
+    ):
+        generator.generate(["x" * MAX_POSITIONS])
+    assert generator.generate(["x" * MAX_POSITIONS], max_new_tokens=1, begin=False)
 
 
 def test_learned_positions_reach_to_the_end_of_the_context():
     params, config = make_model(position="learned")
-    prompt = "x" * (MAX_POSITIONS - 6)
+    prompt = "x" * (MAX_POSITIONS - 7)
     (completion,) = Generator(params, config, TOKENIZER).generate([prompt], max_new_tokens=100, temperature=0.0)
-    assert completion.tokens[:6] == greedy_reference(params, config, TOKENIZER.encode(prompt), 6)
+    assert completion.tokens[:6] == greedy_reference(params, config, [BEGIN, *TOKENIZER.encode(prompt)], 6)
     assert len(completion.tokens) == 7
 
 
-def test_an_empty_prompt_begins_as_a_document_does(generator):
-    empty = generator.generate([""], max_new_tokens=10)[0]
-    assert empty.tokens == generator.generate([[TOKENIZER.bos_id]], max_new_tokens=10)[0].tokens
-    assert empty.prompt == ""
-    tokenizer = ByteTokenizer()
-    tokenizer.bos_id = tokenizer.eos_id = None
-    with pytest.raises(ConfigError, match="prompt = '': must not be empty"):
-        Generator(*make_model(), tokenizer).generate([""])
+@pytest.mark.parametrize("begin_id", [None, TOKENIZER.bos_id])
+@pytest.mark.parametrize("prompt", ["", "abc"])
+def test_a_text_starts_after_the_token_that_documents_did(prompt, begin_id):
+    generator = Generator(*make_model(), TOKENIZER, begin_id=begin_id)
+    (completion,) = generator.generate([prompt], max_new_tokens=10)
+    ids = [begin_id or TOKENIZER.eos_id, *TOKENIZER.encode(prompt)]
+    assert completion.tokens == generator.generate([ids], max_new_tokens=10)[0].tokens
+    assert completion.prompt == prompt
+    if prompt:
+        (inside,) = generator.generate([prompt], max_new_tokens=10, begin=False)
+        assert inside.tokens == generator.generate([TOKENIZER.encode(prompt)], max_new_tokens=10)[0].tokens
+        assert inside.tokens != completion.tokens
+    else:
+        with pytest.raises(ConfigError, match="prompt = '': must not be empty"):
+            generator.generate([prompt], begin=False)
 
 
 def test_padding_of_the_vocabulary_is_never_written():
@@ -409,9 +421,9 @@ def test_narrow_weights_stay_close_to_float32(dtype, weights, size):
     assert all(matrix.dtype.itemsize == size for matrix in matrices)
     assert layer["attention_norm"]["scale"].dtype == generator.params["positions"].dtype == jnp.float32
     (completion,) = generator.generate(["abc"], max_new_tokens=10)
-    tokens = jnp.asarray([TOKENIZER.encode("abc") + completion.tokens])
+    tokens = jnp.asarray([[BEGIN, *TOKENIZER.encode("abc"), *completion.tokens]])
     logits_TV = Decoder(make_model(position="learned")[1].model).apply({"params": params}, tokens)[0]
-    expected = jax.nn.log_softmax(logits_TV)[np.arange(2, 2 + len(completion.tokens)), tokens[0, 3:]]
+    expected = jax.nn.log_softmax(logits_TV)[np.arange(3, 3 + len(completion.tokens)), tokens[0, 4:]]
     np.testing.assert_allclose(completion.logprobs, expected, atol=0.05)
 
 
@@ -455,7 +467,7 @@ def test_parameters_on_a_mesh_give_the_same_text():
 def test_timing_counts_every_token_once(generator):
     completions = generator.generate(["abc", "defgh"], num_samples=2, max_new_tokens=10)
     timing = generator.timing
-    assert (timing.prompt_tokens, timing.completions) == (2 * (3 + 5), 4)
+    assert (timing.prompt_tokens, timing.completions) == (2 * (4 + 6), 4)
     assert timing.new_tokens == sum(len(c.tokens) for c in completions)
     assert timing.prefill_seconds is None  # one program: nobody can tell
     assert timing.tokens_per_second == pytest.approx(timing.new_tokens / timing.seconds)
@@ -466,9 +478,9 @@ def test_a_stream_tells_prefill_from_decoding(generator):
     whole, new_tokens = generator.timing, len(completion.tokens)
     list(generator.stream("abc", max_new_tokens=10))
     timing = generator.timing
-    assert (timing.prompt_tokens, timing.new_tokens, timing.completions) == (3, new_tokens, 1)
+    assert (timing.prompt_tokens, timing.new_tokens, timing.completions) == (4, new_tokens, 1)
     assert 0 < timing.prefill_seconds < timing.seconds
-    assert timing.prefill_tokens_per_second == pytest.approx(3 / timing.prefill_seconds)
+    assert timing.prefill_tokens_per_second == pytest.approx(4 / timing.prefill_seconds)
     assert timing.decode_tokens_per_second == pytest.approx(
         (new_tokens - 1) / (timing.seconds - timing.prefill_seconds)
     )

@@ -7,8 +7,8 @@ from gptjax.corpus.shards import ShardWriter
 from gptjax.corpus.tokenizer import ByteTokenizer
 
 
-def write_prepared(folder, *, train, validation=(), shard_tokens=1000, tokenizer=None):
-    """A prepared folder with these documents, each a list of token ids (the EOS as given)."""
+def write_prepared(folder, *, train, validation=(), shard_tokens=1000, tokenizer=None, bos=False):
+    """A prepared folder with these documents, each a list of token ids (EOS, and BOS where `bos` says so, as given)."""
     folder.mkdir()
     tokenizer = tokenizer or ByteTokenizer()
     splits = {}
@@ -18,7 +18,7 @@ def write_prepared(folder, *, train, validation=(), shard_tokens=1000, tokenizer
             writer.append([np.asarray(ids) for ids in documents])
             splits[split] = {**writer.close(), "bytes": 0, "unknown_tokens": 0}
     tokenizer.save(folder)
-    write_manifest(folder, make_manifest(folder, options={}, tokenizer=tokenizer, splits=splits))
+    write_manifest(folder, make_manifest(folder, options={}, tokenizer=tokenizer, splits=splits, bos=bos))
     return folder
 
 

@@ -1,0 +1,96 @@
+"""Files that must stay what they were when they were checked, for as long as a run reads them.
+
+They are read by `pread`, not mapped: a file that is cut short under a reader, or a disk that fails, is then an error in
+Python, where a memory map would end the process by SIGBUS.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections import OrderedDict
+from collections.abc import Iterable
+from pathlib import Path
+from typing import NamedTuple
+
+from gptjax.config import RunError
+
+MOST_OPEN = 128  # files at a time, of each folder's split and process
+LOOK_EVERY = 1.0  # seconds between two looks at a file's size and time: a distant disk answers slowly
+
+
+class Seen(NamedTuple):
+    """What a look at a file tells, by which one that was overwritten or replaced is known."""
+
+    size: int
+    modified_ns: int
+    inode: int
+
+
+def look(path: Path) -> Seen:
+    """Raises OSError where there is no such file."""
+    status = os.stat(path)
+    return Seen(status.st_size, status.st_mtime_ns, status.st_ino)
+
+
+class WatchedFiles:
+    """Files of a folder, as they are now: every read compares them with that. Travels to other processes unopened."""
+
+    def __init__(self, folder: Path, names: Iterable[str]):
+        """Raises OSError where a file is missing."""
+        self._folder = folder
+        self._seen = {name: look(folder / name) for name in names}
+        self._open: OrderedDict[str, tuple[int, float]] = OrderedDict()  # name → descriptor, when it was looked at
+
+    def __getstate__(self) -> dict:
+        return {**self.__dict__, "_open": OrderedDict()}
+
+    def __del__(self):
+        for descriptor, _ in self.__dict__.get("_open", {}).values():
+            os.close(descriptor)
+
+    def read_into(self, name: str, offset: int, buffer: memoryview) -> None:
+        """Fills `buffer` with the file's bytes from `offset` on.
+
+        Raises:
+          RunError: the file is not what it was, or cannot be read.
+        """
+        try:
+            descriptor = self._descriptor(name)
+            while len(buffer):
+                count = os.preadv(descriptor, [buffer], offset)
+                if not count:
+                    raise self._changed(name)
+                offset, buffer = offset + count, buffer[count:]
+        except FileNotFoundError:
+            raise self._changed(name) from None
+        except OSError as error:
+            raise RunError(f"{self._folder / name}: cannot be read any more ({error.strerror})") from None
+
+    def _descriptor(self, name: str) -> int:
+        """Of the file, looked at lately."""
+        now = time.monotonic()
+        descriptor, looked = self._open.get(name, (None, 0.0))
+        if descriptor is None or now - looked >= LOOK_EVERY:
+            if look(self._folder / name) != self._seen[name]:
+                raise self._changed(name)
+            if descriptor is None:
+                descriptor = os.open(self._folder / name, os.O_RDONLY | os.O_CLOEXEC)
+            self._open[name] = descriptor, now
+        self._open.move_to_end(name)
+        if len(self._open) > MOST_OPEN:
+            _, (oldest, _) = self._open.popitem(last=False)
+            os.close(oldest)
+        return descriptor
+
+    def _changed(self, name: str) -> RunError:
+        path, before = self._folder / name, self._seen[name]
+        try:
+            now = look(path)
+        except FileNotFoundError:
+            return RunError(f"{path}: was deleted while it was read; the run cannot go on with other data")
+        what = f"had {before.size} bytes, has {now.size}" if before.size != now.size else "has another time of change"
+        return RunError(
+            f"{path}: was altered while it was read ({what}); the run cannot go on with other data. The same command "
+            "checks the data anew and goes on from the last checkpoint where it is the old"
+        )

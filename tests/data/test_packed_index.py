@@ -1,0 +1,66 @@
+"""The index of packed rows: made once in blocks, whole or not at all, and small where it travels."""
+
+import errno
+import pickle
+
+import numpy as np
+import pytest
+from prepared_folders import random_documents
+
+from gptjax.config import ConfigError
+from gptjax.data import packed_index
+from gptjax.data.packing import PackedWindows
+from gptjax.data.tokens import TokenSource
+
+
+@pytest.fixture
+def source(prepared):
+    return TokenSource(prepared(train=random_documents(2000, 30)), "train")
+
+
+def targets(windows):
+    batch = windows.gather(np.arange(len(windows)))
+    return sorted(batch["targets"][batch["weights"] == 1].tolist())
+
+
+@pytest.mark.parametrize("block", [1, 100, 5000])
+def test_blocks_lose_no_target_and_cost_little_room(source, block, monkeypatch):
+    whole = PackedWindows(source, 64)
+    monkeypatch.setattr(packed_index, "BLOCK", block)
+    in_blocks = PackedWindows(source, 64)
+    assert targets(in_blocks) == targets(whole)
+    if block == 5000:
+        assert len(whole) <= len(in_blocks) <= 1.02 * len(whole)
+
+
+def test_it_is_made_once(source, monkeypatch):
+    first = PackedWindows(source, 64)
+    monkeypatch.setattr(packed_index, "_make", None)
+    assert targets(PackedWindows(source, 64)) == targets(first)
+
+
+def test_other_documents_have_another(source, prepared):
+    PackedWindows(source, 64)
+    other = TokenSource(prepared("other", train=random_documents(2000, 30, seed=1)), "train")
+    assert targets(PackedWindows(other, 64)) == sorted(np.concatenate(random_documents(2000, 30, seed=1)).tolist())
+
+
+def test_no_piece_travels_with_it(source):
+    windows = PackedWindows(source, 64)
+    windows.gather(np.array([0]))
+    packed = pickle.dumps(windows)
+    assert len(packed) < 10_000
+    assert targets(pickle.loads(packed)) == targets(windows)
+
+
+def test_a_full_disk_leaves_nothing_behind(source, cache, monkeypatch):
+    def full(files, source, sequence_length):
+        files["starts"].write(b"half")
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as broken:
+        broken.setattr(packed_index, "_write", full)
+        with pytest.raises(ConfigError, match=r"data\.windows = 'packed': .*No space left on device.*XDG_CACHE_HOME"):
+            PackedWindows(source, 64)
+    assert not list((cache / "packed").iterdir())
+    assert len(PackedWindows(source, 64))

@@ -1,0 +1,74 @@
+"""Data that changes under a run ends it in a sentence, in the process itself and in a loader's."""
+
+import os
+import pickle
+
+import numpy as np
+import pytest
+
+from gptjax.config import RunError
+from gptjax.data import watched
+from gptjax.data.tokens import TokenSource
+
+
+@pytest.fixture
+def source(prepared, monkeypatch):
+    monkeypatch.setattr(watched, "LOOK_EVERY", 0.0)
+    return TokenSource(prepared(train=[np.arange(5000)], shard_tokens=5000), "train")
+
+
+def overwrite(path):
+    path.write_bytes(bytes(path.stat().st_size))
+    os.utime(path, ns=(1, 1))
+
+
+def truncate(path):
+    os.truncate(path, 100)
+
+
+def replace(path):
+    other = path.with_name("other")
+    other.write_bytes(path.read_bytes())
+    status = path.stat()
+    os.utime(other, ns=(status.st_atime_ns, status.st_mtime_ns))
+    other.replace(path)
+
+
+CHANGES = pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        (overwrite, r"was altered while it was read \(has another time of change\)"),
+        (truncate, r"was altered while it was read \(had 10000 bytes, has 100\)"),
+        (replace, "was altered while it was read"),
+        (os.unlink, "was deleted while it was read"),
+    ],
+    ids=["overwritten", "truncated", "replaced", "deleted"],
+)
+
+
+@CHANGES
+@pytest.mark.parametrize("elsewhere", [False, True], ids=["here", "in a loader's process"])
+def test_a_change_is_noticed(source, change, told, elsewhere):
+    places = np.array([4000]), np.array([10])
+    assert source.take_runs(*places).tolist() == list(range(4000, 4010))
+    change(source.folder / "train-00000.bin")
+    reader = pickle.loads(pickle.dumps(source)) if elsewhere else source
+    with pytest.raises(RunError, match=rf"train-00000\.bin: {told}"):
+        reader.take_runs(*places)
+
+
+def test_a_file_cut_short_between_two_looks_is_an_error_not_a_crash(source, monkeypatch):
+    """A memory map would end the process by SIGBUS."""
+    monkeypatch.setattr(watched, "LOOK_EVERY", 1e9)
+    source.take_runs(np.array([0]), np.array([10]))
+    truncate(source.folder / "train-00000.bin")
+    with pytest.raises(RunError, match="had 10000 bytes, has 100"):
+        source.take_runs(np.array([4000]), np.array([10]))
+
+
+def test_few_files_are_open_at_a_time(prepared, monkeypatch):
+    monkeypatch.setattr(watched, "MOST_OPEN", 3)
+    source = TokenSource(prepared(train=[np.arange(100)], shard_tokens=5), "train")
+    before = len(os.listdir("/proc/self/fd"))
+    assert source.take_runs(np.array([0]), np.array([100])).tolist() == list(range(100))
+    assert len(os.listdir("/proc/self/fd")) <= before + 3
