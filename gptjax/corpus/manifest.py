@@ -14,6 +14,7 @@ from typing import Any
 from gptjax.config import ConfigError
 from gptjax.corpus.files import file_entry, write_aside
 from gptjax.corpus.tokenizer import Tokenizer
+from gptjax.data.manifest_check import hash_of_manifest
 from gptjax.data.prepared import FORMAT, MANIFEST, check_files, read_manifest, split_files, token_dtype
 
 WORK = "work"  # where the stages' folders are
@@ -85,7 +86,8 @@ def versions() -> dict[str, str]:
 
 
 def write_manifest(folder: Path, manifest: dict) -> None:
-    """Puts it into its folder: what it tells of must all be there."""
+    """Puts it into its folder, with its own hash; what it tells of must all be there."""
+    manifest["hash"] = hash_of_manifest(json.loads(json.dumps(manifest)))
     with write_aside(folder / MANIFEST) as file:
         file.write((json.dumps(manifest, indent=1) + "\n").encode())
 

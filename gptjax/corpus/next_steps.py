@@ -53,7 +53,7 @@ def _typed(command: str, flags: Mapping[str, object]) -> str:
 def first_words(folder: Path) -> str:
     """The first words of the training text that stand in one line; '' where there are none to be typed."""
     source = TokenSource(folder, "train", verify=False)
-    tokens = source.take(np.arange(min(PROMPT_TOKENS, source.num_tokens)))
+    tokens = source.take_runs(np.array([0]), np.array([min(PROMPT_TOKENS, source.num_tokens)]))
     lines = tokenizers.load(folder).decode(tokens[tokens != source.eos_id].tolist()).splitlines()
     line = next((line.strip() for line in lines if line.strip()), "")
     words = " ".join(line.split(" ")[:PROMPT_WORDS])[:PROMPT_CHARACTERS].partition("\N{REPLACEMENT CHARACTER}")[0]

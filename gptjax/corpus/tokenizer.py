@@ -20,6 +20,7 @@ import xxhash
 from gptjax.config import ConfigError
 from gptjax.corpus.files import write_aside
 from gptjax.corpus.sentencepiece_file import settings, without_dummy_prefix
+from gptjax.data.prepared import MANIFEST, read_manifest
 from gptjax.paths import local_path
 
 CONTROL_TOKENS = (
@@ -214,7 +215,31 @@ def load(path: str | Path) -> Tokenizer:
         found = [path / name for name in ("tokenizer.model", "tokenizer.json") if (path / name).is_file()]
         if not found:
             raise ConfigError(f"tokenizer: {path} holds neither tokenizer.model nor tokenizer.json")
-        path = found[0]
+        made = _load_file(found[0])
+        if (path / MANIFEST).exists():
+            _check_manifest_is_of(made, path)
+        return made
+    return _load_file(path)
+
+
+def _check_manifest_is_of(made: Tokenizer, folder: Path) -> None:
+    """Raises ConfigError where a prepared folder's manifest tells of another tokenizer than lies in the folder."""
+    told = read_manifest(folder)["tokenizer"]
+    facts = {"kind": made.kind, "vocab_size": made.vocab_size, "hash": made.hash, "eos_id": made.eos_id}
+    for field, value in facts.items():
+        if told[field] != value:
+            raise ConfigError(
+                f"{folder / MANIFEST}: tokenizer.{field} = {told[field]!r}, but the folder's tokenizer has {value!r}: "
+                "prepare the folder again"
+            )
+    if told["begin_id"] not in (made.eos_id, made.bos_id):
+        raise ConfigError(
+            f"{folder / MANIFEST}: tokenizer.begin_id = {told['begin_id']}: must be the tokenizer's end-of-text token "
+            f"{made.eos_id} or its beginning-of-text token {made.bos_id}"
+        )
+
+
+def _load_file(path: Path) -> Tokenizer:
     if not path.is_file():
         raise ConfigError(f"tokenizer: no such file or folder {str(path)!r}")
     file_bytes = path.read_bytes()

@@ -11,6 +11,7 @@ validation-00000.bin …    likewise
 
 from __future__ import annotations
 
+import functools
 import json
 from pathlib import Path
 
@@ -18,6 +19,8 @@ import numpy as np
 import xxhash
 
 from gptjax.config import ConfigError
+from gptjax.data.manifest_check import check_manifest
+from gptjax.data.verified import hash_once
 
 FORMAT = 2
 MANIFEST = "manifest.json"
@@ -68,10 +71,14 @@ def read_manifest(folder: str | Path) -> dict:
         version = manifest["format"]
     except (ValueError, KeyError, TypeError) as error:
         raise ConfigError(f"{path}: not a readable manifest ({error!r})") from error
-    if version != FORMAT:
+    if type(version) is not int or version != FORMAT:
         raise ConfigError(
             f"{path}: has format {version}, this version reads format {FORMAT}: prepare it again with --overwrite"
         )
+    try:
+        check_manifest(manifest, str(path))
+    except ValueError as error:
+        raise ConfigError(str(error)) from None
     return manifest
 
 
@@ -82,7 +89,7 @@ def split_files(manifest: dict, split: str) -> list[dict]:
 
 
 def check_files(folder: str | Path, files: list[dict], verify: bool) -> None:
-    """Compares files with their manifest entries: always the size, and with `verify` the hash of every byte.
+    """Compares files with their manifest entries: always the size, and with `verify` the hash of every byte, once.
 
     Raises:
       ConfigError: a file is missing, truncated or altered; names the file and both values.
@@ -93,5 +100,10 @@ def check_files(folder: str | Path, files: list[dict], verify: bool) -> None:
             raise ConfigError(f"{path}: missing, but {MANIFEST} lists it: prepare the folder again")
         if (size := path.stat().st_size) != entry["size"]:
             raise ConfigError(f"{path}: {size} bytes, but {MANIFEST} says {entry['size']}: truncated or altered")
-        if verify and (digest := file_hash(path)) != entry["hash"]:
-            raise ConfigError(f"{path}: hash {digest}, but {MANIFEST} says {entry['hash']}: altered")
+    if verify:
+        hash_once(Path(folder), files, functools.partial(_check_hash, Path(folder)))
+
+
+def _check_hash(folder: Path, entry: dict) -> None:
+    if (digest := file_hash(folder / entry["name"])) != entry["hash"]:
+        raise ConfigError(f"{folder / entry['name']}: hash {digest}, but {MANIFEST} says {entry['hash']}: altered")

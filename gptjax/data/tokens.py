@@ -56,6 +56,27 @@ class TokenSource:
         self._offsets_name = section["offsets"]["name"]
         self.offsets_hash: str = section["offsets"]["hash"]
         self._watched = WatchedFiles(self.folder, self._shards)
+        self._check_documents(section["documents"])
+
+    def _check_documents(self, documents: int) -> None:
+        """Raises ConfigError where the offsets are not those of this stream, or no BOS begins it as there should."""
+        path = self.folder / self._offsets_name
+        try:
+            offsets = self.document_offsets()
+            fits = offsets.dtype == np.uint64 and offsets.shape == (documents + 1,)
+            fits = fits and (int(offsets[0]), int(offsets[-1])) == (0, self.num_tokens)
+        except (OSError, ValueError):
+            fits = False
+        if not fits:
+            raise ConfigError(
+                f"{path}: must hold {documents + 1} offsets from 0 to {self.num_tokens}, as the manifest says: prepare "
+                "the folder again"
+            )
+        if self.own_begin and documents and self.take_runs(np.array([0]), np.array([1]))[0] != self.begin_id:
+            raise ConfigError(
+                f"{self.folder}: the manifest says that documents begin with token {self.begin_id}, and the first does "
+                "not: prepare the folder again"
+            )
 
     def take_runs(self, starts: np.ndarray, lengths: np.ndarray) -> np.ndarray:
         """int32 [sum of lengths]: the runs of the stream that begin at `starts`; place -1 is the begin token.

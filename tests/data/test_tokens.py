@@ -58,7 +58,7 @@ def test_a_truncated_shard_is_named_with_both_sizes(prepared):
 def test_one_changed_bit_is_found_when_verifying(prepared, name):
     folder = prepared(train=DOCUMENTS)
     content = bytearray((folder / name).read_bytes())
-    content[-1] ^= 1
+    content[-9] ^= 1
     (folder / name).write_bytes(content)
     TokenSource(folder, "train", verify=False)
     with pytest.raises(

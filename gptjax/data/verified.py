@@ -1,0 +1,68 @@
+"""Files whose every byte was hashed once: they are not hashed again while size, time and place on the disk stay.
+
+What was verified is noted in the user's cache folder, so that a prepared folder may be read-only. Of several processes
+on one machine the first one hashes; the others wait for it and find the note. An edit that leaves size and time as they
+were goes unnoticed; once `verified` in the cache folder is deleted, the next start hashes everything again.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import json
+import os
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+
+import xxhash
+
+from gptjax.data.watched import look
+from gptjax.folders import cache_folder
+
+
+def hash_once(folder: Path, entries: Sequence[dict], check: Callable[[dict], None]) -> None:
+    """Calls `check(entry)` for those files (name, size, hash) that no earlier call has found right as they are now.
+
+    Raises what `check` does; the files before it are noted all the same.
+    """
+    note = cache_folder() / "verified" / f"{xxhash.xxh3_64_hexdigest(os.path.realpath(folder).encode())}.json"
+    with _held(note):
+        known = _read(note)
+        try:
+            for entry in entries:
+                now = [*look(folder / entry["name"]), entry["hash"]]
+                if known.get(entry["name"]) != now:
+                    check(entry)
+                    known[entry["name"]] = now
+        finally:
+            _write(note, known)
+
+
+@contextlib.contextmanager
+def _held(note: Path) -> Iterator[None]:
+    """One process at a time; where no file can be locked, each does the work itself."""
+    with contextlib.ExitStack() as stack:
+        with contextlib.suppress(OSError):
+            note.parent.mkdir(parents=True, exist_ok=True)
+            file = stack.enter_context(open(note.with_suffix(".lock"), "w"))
+            fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+def _read(note: Path) -> dict:
+    try:
+        known = json.loads(note.read_bytes())
+    except (OSError, ValueError):
+        return {}
+    return known if isinstance(known, dict) else {}
+
+
+def _write(note: Path, known: dict) -> None:
+    """What cannot be noted is hashed again the next time."""
+    aside = note.with_suffix(f".{os.getpid()}.tmp")
+    try:
+        aside.write_text(json.dumps(known))
+        aside.replace(note)
+    except OSError:
+        with contextlib.suppress(OSError):
+            aside.unlink()

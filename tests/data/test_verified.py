@@ -1,0 +1,68 @@
+"""Every byte of a prepared folder is hashed once; later its size and time tell whether that must be done again."""
+
+import os
+
+import numpy as np
+import pytest
+
+from gptjax.config import ConfigError
+from gptjax.data import prepared as folders
+from gptjax.data.tokens import TokenSource
+
+
+@pytest.fixture
+def hashed(monkeypatch):
+    """The names of the files that were hashed."""
+    names, whole = [], folders.file_hash
+    monkeypatch.setattr(folders, "file_hash", lambda path: names.append(path.name) or whole(path))
+    return names
+
+
+@pytest.fixture
+def folder(prepared):
+    return prepared(train=[np.arange(30)], shard_tokens=10)
+
+
+def test_a_second_start_hashes_nothing(folder, hashed):
+    TokenSource(folder, "train")
+    assert sorted(hashed) == [
+        *("tokenizer.json", "train-00000.bin", "train-00001.bin", "train-00002.bin", "train.documents.npy")
+    ]
+    hashed.clear()
+    TokenSource(folder, "train")
+    assert hashed == []
+
+
+def test_an_edit_of_the_same_size_is_found_by_its_time(folder, hashed):
+    TokenSource(folder, "train")
+    path = folder / "train-00001.bin"
+    path.write_bytes(bytes(20))
+    os.utime(path, ns=(1, 1))
+    hashed.clear()
+    for _ in range(2):  # what was found wrong is not noted as right
+        with pytest.raises(ConfigError, match=r"train-00001\.bin: hash"):
+            TokenSource(folder, "train")
+    assert hashed == ["train-00001.bin"] * 2
+
+
+def test_without_verification_nothing_is_hashed(folder, hashed):
+    TokenSource(folder, "train", verify=False)
+    assert hashed == []
+
+
+def test_a_cache_that_cannot_be_written_costs_only_time(folder, hashed, cache):
+    cache.parent.mkdir()
+    cache.write_text("a file")
+    for _ in range(2):
+        TokenSource(folder, "train")
+    assert len(hashed) == 10
+
+
+@pytest.mark.parametrize("damage", [b"", b"{", b"[]", b'{"train-00000.bin": 7}'])
+def test_a_damaged_note_is_no_note(folder, hashed, cache, damage):
+    TokenSource(folder, "train")
+    (note,) = (cache / "verified").glob("*.json")
+    note.write_bytes(damage)
+    hashed.clear()
+    TokenSource(folder, "train")
+    assert len(hashed) == 5
