@@ -10,11 +10,11 @@ import sys
 from gptjax.config import suggestion
 
 COMMANDS = {
-    "prepare": "text, web, code, books or papers → tokens to train on (and 'prepare trace': where a row was read)",
-    "train": "trains a model, and goes on after any stop",
-    "sample": "text from a trained model",
-    "compare": "several runs side by side: table, plot, and what differs in their configs",
-    "sweep": "trains many runs, and says which settings were best",
+    "prepare": "turns text, web pages, code, books or papers into tokens; traces training rows to their documents",
+    "train": "trains a model; resumes after a stop or a crash",
+    "sample": "writes text with a trained model",
+    "compare": "compares runs: a table, a plot, and the differences of their configs",
+    "sweep": "trains many runs and shows which settings are best",
 }
 
 
@@ -29,7 +29,9 @@ def main() -> int:
         print(version())
         return 0
     if name not in COMMANDS:
-        print(f"error: {name!r} is no command{suggestion(name, COMMANDS)} (gptjax --help lists them)", file=sys.stderr)
+        print(
+            f"error: {name!r} is not a command{suggestion(name, COMMANDS)} (gptjax --help lists them)", file=sys.stderr
+        )
         return 2
     sys.argv = [name, *arguments[1:]]
     runpy.run_module(f"gptjax.{name}", run_name="__main__", alter_sys=True)
@@ -41,9 +43,9 @@ def overview() -> str:
     lines = [f"  {name:<{width}}  {what}" for name, what in COMMANDS.items()]
     return "\n".join(
         [
-            "A GPT-style language model from scratch on JAX: raw text in, a trained, evaluated, sampled model out.",
+            "Build a GPT-style language model from scratch on JAX: prepare text, train, evaluate and sample.",
             "",
-            "gptjax COMMAND [--flag=value …]; each command has --help, and those with --config also --help_config.",
+            "gptjax COMMAND [--flag=value …]; every command has --help; those with --config have --help_config, too.",
             "",
             *lines,
         ]

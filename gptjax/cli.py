@@ -46,7 +46,7 @@ def define_config_flag(
     fields: makes a config with every field that may be named.
     """
     holder = config_flags.DEFINE_config_file(
-        "config", None, f"A file such as {example}; --config.section.field=value overrides a field of it."
+        "config", None, f"A config file, such as {example}; --config.section.field=value changes one of its fields."
     )
     flags.FLAGS["config"].parser = _ConfigFileParser(fields)
     return holder

@@ -24,7 +24,8 @@ def command_help(fields: Callable[[], ConfigDict] | None) -> str:
     if fields is not None:
         parts.append(
             _item(
-                "--help_config", "Lists every field that --config.FIELD=VALUE sets; --help_config=NAME, of one section."
+                "--help_config",
+                "List all fields that --config.FIELD=VALUE can set; --help_config=NAME: only one section.",
             )
         )
     return "\n".join(parts)
@@ -56,7 +57,7 @@ def config_help(fields: Callable[[], ConfigDict], section: str = "") -> str:
     chosen = [field for field in described(fields) if _is_in(field.name, section)]
     if not chosen:
         sections = sorted({field.name.partition(".")[0] for field in described(fields)})
-        return f"no field is called {section!r}; there are {', '.join(sections)}"
+        return f"there is no section or field {section!r}; the sections are {', '.join(sections)}"
     lines, before = [], None
     for field in chosen:
         of = field.name.rpartition(".")[0]

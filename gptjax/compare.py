@@ -1,11 +1,11 @@
 """Runs side by side: python -m gptjax.compare RUN RUN … [--plot=compared.png]
 
-  python -m gptjax.compare runs/first runs/second               a table, and what differs in their configs
+  python -m gptjax.compare runs/first runs/second               a table, and the differences of their configs
   python -m gptjax.compare runs/widths/*/ --plot=widths.png     every run of a sweep, with a plot
   python -m gptjax.compare runs/a runs/b --x=tokens --metric=train/loss
 
-Runs may be unfinished, of other data, or of other code. Only equal evaluations are comparable: where runs were
-evaluated on other text, or on more or less of it, the table says so.
+The runs may be unfinished, and may differ in data or code. Their losses can only be compared if they were evaluated on
+the same text; if they were not, the table marks it.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ from gptjax.terminal import Console
 from gptjax.training import comparison
 from gptjax.training.console import LOG_WIDTH
 
-PLOT = flags.DEFINE_string("plot", None, "Draw the metric of every run into this PNG file.")
-METRIC = flags.DEFINE_string("metric", "validation/loss", "What is drawn, by its name in metrics.jsonl.")
+PLOT = flags.DEFINE_string("plot", None, "Draw the metric of all runs into this PNG file.")
+METRIC = flags.DEFINE_string("metric", "validation/loss", "The metric to draw, by its name in metrics.jsonl.")
 X = flags.DEFINE_enum("x", "step", ["step", "tokens"], "The horizontal axis.")
 
 
@@ -29,7 +29,7 @@ def main(argv: list[str]) -> None:
     jax.config.update("jax_platforms", "cpu")  # nothing is computed
     folders = list(dict.fromkeys(local_path(folder, "RUN") for folder in argv[1:]))
     if not folders:
-        raise ConfigError("a run's folder is missing: python -m gptjax.compare RUN RUN … (see --help)")
+        raise ConfigError("the folder of a run is missing: python -m gptjax.compare RUN RUN … (see --help)")
     plot = output_file(PLOT.value, "--plot") if PLOT.value is not None else None
     runs = comparison.read_runs(folders)
     console = Console()

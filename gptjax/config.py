@@ -33,43 +33,43 @@ class RunError(RuntimeError):
 def default() -> ConfigDict:
     """Every field there is, with values that train a small model well on a laptop."""
     config = ConfigDict()
-    config.seed = 0  # of parameters, dropout and the order of the data
+    config.seed = 0  # for parameters, dropout and the order of the data
 
     config.model = ConfigDict(
         dict(
-            vocab_size=0,  # 0: the tokenizer's
-            num_layers=6,  # L
-            width=384,  # D, of the residual stream
-            num_heads=6,  # N, of attention
-            num_kv_heads=0,  # K; 0: num_heads (multi-head), 1: multi-query, between: grouped-query
-            head_width=0,  # H; 0: width / num_heads
+            vocab_size=0,  # 0: as large as the tokenizer's
+            num_layers=6,  # L, number of layers
+            width=384,  # D, width of the residual stream
+            num_heads=6,  # N, attention heads per layer
+            num_kv_heads=0,  # K, heads of keys and values; 0: num_heads, 1: multi-query, between: grouped-query
+            head_width=0,  # H, width of a head; 0: width / num_heads
             feedforward="swiglu",  # swiglu | geglu | gelu | relu2 | module:function (model/feedforward.py)
-            feedforward_width=0,  # F; 0: 4 D, or 8/3 D rounded up to a multiple of 64 where gated
+            feedforward_width=0,  # F, hidden width; 0: 4 D, or 8/3 D rounded up to a multiple of 64 if gated
             norm="rmsnorm",  # rmsnorm | layernorm
             norm_epsilon=1e-5,  # added to the variance
             position="rope",  # rope | learned | sinusoidal | none
             max_positions=0,  # longest context; 0: data.sequence_length
             rope_theta=10_000.0,  # base of the wavelengths
             rope_scaling="none",  # none | linear | llama3
-            rope_factor=1.0,  # how many times the original context is stretched
-            rope_low_frequency_factor=1.0,  # llama3: wavelengths beyond the original context / this are stretched
-            rope_high_frequency_factor=4.0,  # llama3: those below the original context / this are left alone
-            rope_original_positions=8192,  # llama3: the context before it was stretched
-            qk_norm=False,  # queries and keys are normalized, each head alone
-            window=0,  # keys that a sliding-window layer sees, itself included
-            window_pattern="L",  # repeated over the layers: S sliding window, L whole context
+            rope_factor=1.0,  # by which factor the original context is stretched
+            rope_low_frequency_factor=1.0,  # llama3: wavelengths above (original context / this) are stretched
+            rope_high_frequency_factor=4.0,  # llama3: wavelengths below (original context / this) stay as they are
+            rope_original_positions=8192,  # llama3: length of the original context, before stretching
+            qk_norm=False,  # normalize queries and keys, separately in each head
+            window=0,  # keys that a token sees in a sliding-window layer, its own included
+            window_pattern="L",  # repeated over the layers; S: sliding window, L: full context
             bias="none",  # none | qkv | all (projections and norms)
-            tied_embeddings=True,  # the head is the embedding
-            logit_softcap=0.0,  # logits are squashed smoothly into ± this; 0: off
-            dropout=0.0,  # share of the residual branches and embeddings zeroed while training
-            attention_dropout=0.0,  # share of the attention probabilities likewise; on the backends reference and xla
+            tied_embeddings=True,  # the output layer uses the matrix of the token embedding
+            logit_softcap=0.0,  # logits are squashed smoothly to between -this and +this; 0: off
+            dropout=0.0,  # fraction set to zero in training, of embeddings and residual branches
+            attention_dropout=0.0,  # the same for attention probabilities; only the reference and xla backends do it
             initialization="residual_scaled",  # normal | residual_scaled | zero (output projections)
             initialization_std=0.02,  # standard deviation of the weights
             dtype="auto",  # compute dtype: auto | float32 | bfloat16 (parameters are float32)
-            layers="auto",  # auto | scan | unroll
-            remat="none",  # none | dots | full
+            layers="auto",  # auto | scan | unroll (scan: one compiled loop over the layers)
+            remat="none",  # none | dots | full (recompute activations to save memory; dots: all but matrix products)
             attention="auto",  # auto | reference | xla | cudnn
-            attention_block=0,  # query rows a block of the xla backend; 0: 64 on CPU, 512 on GPU
+            attention_block=0,  # query rows per block of the xla backend; 0: 64 on CPU, 512 on GPU
         )
     )
 
@@ -77,25 +77,25 @@ def default() -> ConfigDict:
         dict(
             path="",  # prepared folder(s): "data/books" or "data/web=0.7,data/code=0.3"
             sequence_length=256,  # T, tokens in a row of a batch
-            windows="contiguous",  # contiguous: documents run on | packed: whole documents, which do not see each other
-            workers=0,  # loader processes; the stream is the same for any number
-            prefetch=2,  # batches put on the device ahead
-            verify=True,  # hash each shard once on a machine; later its size and time tell that it is the same
+            windows="contiguous",  # contiguous | packed (packed: documents that share a row do not see each other)
+            workers=0,  # processes that load data; batches are the same for any number
+            prefetch=2,  # batches that are put on the device in advance
+            verify=True,  # check the hash of each token file, once per machine until its size or time changes
         )
     )
 
     config.optimizer = ConfigDict(
         dict(
             name="adamw",  # adamw | muon | lion | adafactor | sgd | module:function (training/optimizer.py)
-            learning_rate=1e-3,  # at the peak of the schedule
-            weight_decay=0.1,  # on matrices; norms and biases are not decayed
-            beta1=0.9,  # of the first moment: adamw, lion
-            beta2=0.95,  # of the second moment: adamw; lion: of its momentum
-            epsilon=1e-8,  # adamw: added to the root of the second moment
-            momentum=0.95,  # muon and sgd
-            muon_learning_rate=0.02,  # for the matrices that Muon takes; the rest use learning_rate (AdamW)
-            gradient_clip=1.0,  # global norm; 0: off
-            first_moment_dtype="float32",  # float32 | bfloat16
+            learning_rate=1e-3,  # the highest rate of the schedule
+            weight_decay=0.1,  # of matrices; norms and biases are not decayed
+            beta1=0.9,  # adamw: decay of the first moment; lion: weight of the momentum in an update
+            beta2=0.95,  # adamw: decay of the second moment; lion: decay of the momentum
+            epsilon=1e-8,  # adamw: added to the square root of the second moment
+            momentum=0.95,  # muon, sgd: decay of the momentum
+            muon_learning_rate=0.02,  # muon: the rate for its matrices; AdamW updates the rest with learning_rate
+            gradient_clip=1.0,  # largest global norm of the gradient; 0: off
+            first_moment_dtype="float32",  # float32 | bfloat16 (type in which it is stored)
             rules=(),  # (regex on the parameter path, learning_rate | weight_decay | freeze, factor or bool), …
         )
     )
@@ -103,9 +103,9 @@ def default() -> ConfigDict:
     config.schedule = ConfigDict(
         dict(
             name="cosine",  # cosine | wsd | linear | constant | inverse_sqrt | module:function (training/schedule.py)
-            warmup="5%",  # of the run, or a number of steps or tokens
-            decay="20%",  # wsd: the last part of the run
-            final_fraction=0.1,  # of the peak learning rate
+            warmup="5%",  # share of the run, or a number of steps or tokens
+            decay="20%",  # wsd: length of the final decay, as a share of the run or in steps or tokens
+            final_fraction=0.1,  # last learning rate, as a fraction of the highest
         )
     )
 
@@ -113,49 +113,49 @@ def default() -> ConfigDict:
         dict(
             duration="2000 steps",  # "N steps", "300M tokens" or "2 epochs"
             batch_size=32,  # sequences per optimizer step, over all devices
-            gradient_accumulation_steps=1,  # micro-batches that a batch is computed in, one after the other
-            loss_chunk=0,  # tokens whose logits exist at once on a device; 0: all
+            gradient_accumulation_steps=1,  # micro-batches per batch, computed one after the other
+            loss_chunk=0,  # tokens per device whose logits are in memory at once; 0: all
             z_loss=0.0,  # weight of the squared log of the softmax denominator; 0: off
-            ema_decay=0.0,  # of a moving average of the parameters, then used to evaluate and sample; 0: off
+            ema_decay=0.0,  # decay of a moving average of the parameters, used to evaluate and sample; 0: off
             on_nonfinite="stop",  # stop | skip (the update is dropped)
-            outlier_zscore=0.0,  # drop updates whose loss or gradient norm is this far out; 0: off
+            outlier_zscore=0.0,  # drop updates whose loss or gradient norm has a higher z-score; 0: off
             init_from="",  # another run's workdir: start from its newest parameters (their moving average, if kept)
-            profile="",  # "100 steps": trace ten steps from there into the run's folder
+            profile="",  # "100 steps": after 100 steps, record a profile of ten steps; "": none
         )
     )
 
     config.mesh = ConfigDict(
         dict(
-            data=-1,  # devices that a batch is divided over; -1: all that are left
-            fsdp=1,  # likewise, and parameters and optimizer state are divided, too
-            tensor=1,  # devices that share heads and feed-forward columns
+            data=-1,  # devices that a batch is divided over; -1: all remaining devices
+            fsdp=1,  # the same, but parameters and optimizer state are divided, too
+            tensor=1,  # devices that attention heads and feed-forward columns are divided over
         )
     )
 
     config.checkpoint = ConfigDict(
         dict(
-            every="500 steps",  # steps, tokens, epochs or per cent of the run between two saves
-            keep_latest=2,  # newest checkpoints that stay
-            keep_best=1,  # by validation loss
-            keep_every="",  # "10000 steps": never delete these
+            every="500 steps",  # between two saves: steps, tokens, epochs or percent of the run
+            keep_latest=2,  # how many of the newest checkpoints to keep
+            keep_best=1,  # how many checkpoints with the lowest validation loss to keep
+            keep_every="",  # "10000 steps": keep every 10,000th step's checkpoint forever; "": none
         )
     )
 
     config.evaluation = ConfigDict(
         dict(
-            every="250 steps",  # "": never
-            tokens=163_840,  # of the validation split, in whole windows drawn by a fixed seed; 0: the whole split
-            sample_every="",  # "500 steps": a sample of the model into samples/
-            sample_prompt="\n",  # what samples continue: how a document begins; "": its very beginning
-            sample_tokens=128,  # at most so many new ones
+            every="250 steps",  # between two evaluations; "": never evaluate
+            tokens=163_840,  # how much of the validation split to score, drawn by a fixed seed; 0: all of it
+            sample_every="",  # "500 steps": how often to write a sample text into samples/; "": never
+            sample_prompt="\n",  # the text that a sample continues; "": start a new document
+            sample_tokens=128,  # new tokens per sample, at most
         )
     )
 
     config.logging = ConfigDict(
         dict(
-            every="10 steps",  # between two lines on the console and two rows of metrics.jsonl
+            every="10 steps",  # between two lines on the console, and two rows of metrics.jsonl
             tensorboard=True,  # also write TensorBoard's files into the run's folder
-            wandb="",  # project of Weights & Biases to send everything to, too (needs 'gptjax[wandb]'); "": none
+            wandb="",  # Weights & Biases project that also gets all metrics (needs 'gptjax[wandb]'); "": none
             plots=True,  # draw the losses into the run's folder at the end
         )
     )

@@ -1,25 +1,26 @@
 """Text to training data: python -m gptjax.prepare --input=FOLDER --output=data/mine
 
-Or any number of sources, by a config that says what is done to them (gptjax/corpus/config.py has all fields):
+For several sources, use a config that says what to do with each (--help_config lists all fields):
 
   python -m gptjax.prepare --config=configs/corpus/books_and_code.py --output=data/books_and_code
 
-Documents are read, cleaned of copies, split, a tokenizer is learned, and token shards with a manifest are written. What
-cannot be read is counted and passed over. The work is done by processes of this machine (--workers), by Ray or by SLURM
-(--executor); killed anywhere, the same command goes on, and what comes out is the same, byte by byte.
+The command reads the documents, removes copies, splits them into training and validation text, trains a tokenizer, and
+writes files of tokens with a manifest. Files that cannot be read are counted and skipped. The work runs in processes on
+this machine (--workers), on Ray or on SLURM (--executor). If it is killed, give the same command again: it continues,
+and the result is the same, byte for byte.
 
---input stands for a config of one source of text: .txt, .md, .py, .jsonl, .json and .parquet files, compressed or not.
+--input is the short form for one source of text: .txt, .md, .py, .jsonl, .json and .parquet files, compressed or not.
 
   python -m gptjax.prepare --input=python-stdlib --output=data/stdlib --vocab_size=4096
   python -m gptjax.prepare --input=books,notes.jsonl --output=data/books --validation_fraction=0.01
   python -m gptjax.prepare --input=input.txt --output=data/shakespeare --tokenizer=char --split_by=tail
   python -m gptjax.prepare --input=more --output=data/more --tokenizer=data/books      # another corpus, same tokens
 
-What a config's rules would drop, and what the rest looks like, is told by a few of its documents:
+To see what the rules of a config would drop and keep, try them on a few documents:
 
   python -m gptjax.prepare --config=configs/corpus/books_and_code.py --sample=2000
 
-Any token that a run was trained on can be traced to its document, with its place of origin and licence:
+To see which documents a training step read, where they come from and under which licence:
 
   python -m gptjax.prepare trace --workdir=runs/mine --step=1200 --row=3
 """
@@ -57,44 +58,54 @@ CONFIG = cli.define_config_flag(example="configs/corpus/books_and_code.py", fiel
 OUTPUT = flags.DEFINE_string("output", None, "The folder to make.")
 OVERWRITE = flags.DEFINE_bool("overwrite", False, "Replace a folder prepared with other options.")
 SAMPLE = flags.DEFINE_integer(
-    "sample", 0, "Reads about so many documents, tells what cleaning would do to them, and writes nothing.", 0
+    "sample", 0, "Try cleaning on about this many documents and show the result; writes nothing.", 0
 )
-WORKERS = flags.DEFINE_integer("workers", 0, "Tasks at a time; 0: one a core here, as many as there is room for.", 0)
+WORKERS = flags.DEFINE_integer("workers", 0, "Tasks at a time; 0: one per core, or as many as the cluster takes.", 0)
 EXECUTOR = flags.DEFINE_enum(
     "executor",
     "local",
     ["local", "ray", "slurm"],
-    "local: processes here; ray: the cluster of RAY_ADDRESS, or this machine; slurm: a job array through submitit.",
+    "local: processes on this machine; ray: the cluster at RAY_ADDRESS, or this machine; slurm: a job array.",
 )
-SUBMITIT = flags.DEFINE_list("submitit", [], "slurm: NAME=VALUE,… such as timeout_min, mem_gb, slurm_partition.")
+SUBMITIT = flags.DEFINE_list(
+    "submitit", [], "slurm: submitit parameters as NAME=VALUE,…, such as timeout_min, mem_gb, slurm_partition."
+)
 
 # What --input's one source is made with.
-INPUT = flags.DEFINE_list("input", [], f"Files or folders ({' '.join(SUFFIXES)}), or python-stdlib; comma-separated.")
+INPUT = flags.DEFINE_list(
+    "input", [], f"Files or folders ({' '.join(SUFFIXES)}), or python-stdlib; separated by commas."
+)
 TOKENIZER = flags.DEFINE_string(
     "tokenizer", "bpe", "bpe | unigram | byte | char | a prepared folder or tokenizer file to reuse."
 )
 VOCAB_SIZE = flags.DEFINE_integer(
-    "vocab_size", 0, "Tokens; 0: every character for char; for bpe and unigram 8192, or fewer where the text is small."
+    "vocab_size",
+    0,
+    "Number of tokens; 0: all characters for char; 8192 for bpe and unigram, fewer if the text is small.",
 )
 SPLIT_DIGITS = flags.DEFINE_bool("split_digits", True, "bpe, unigram: every digit is a token of its own.")
 SAMPLE_MEGABYTES = flags.DEFINE_float(
-    "sample_megabytes", 100, "bpe, unigram: learn from so much text, drawn at random."
+    "sample_megabytes", 100, "bpe, unigram: megabytes of text to learn from, drawn at random."
 )
-VALIDATION_FRACTION = flags.DEFINE_float("validation_fraction", 0.05, "Share held out; 0: no validation split.")
+VALIDATION_FRACTION = flags.DEFINE_float(
+    "validation_fraction", 0.05, "Share of the text held out for validation; 0: none."
+)
 SPLIT_BY = flags.DEFINE_enum(
     "split_by",
     "auto",
     ["auto", "document", "tail"],
-    "Hold out whole documents, or the tail of every one (few, long ones); auto: the tail where documents are too few.",
+    "What to hold out: some documents, or the tail (end) of every document; auto: the tail if documents are few.",
 )
 ENCODING = flags.DEFINE_enum("encoding_errors", "detect", ENCODING_ERRORS, "What to do with text that is not UTF-8.")
-TEXT_FIELD = flags.DEFINE_string("text_field", "text", "Where .jsonl and .parquet records hold their text.")
-SEPARATOR = flags.DEFINE_string("document_separator", "", "Stands between the documents of a text file.")
-ESCAPES = flags.DEFINE_bool(
-    "escapes", False, "In --document_separator, \\n is a newline, \\t a tab …, as Python reads them."
+TEXT_FIELD = flags.DEFINE_string("text_field", "text", "The field of .jsonl and .parquet records that holds the text.")
+SEPARATOR = flags.DEFINE_string(
+    "document_separator", "", "The string between two documents in a text file; '': a file is one document."
 )
-SHARD_TOKENS = flags.DEFINE_integer("shard_tokens", 1 << 28, "Tokens a shard file.")
-SEED = flags.DEFINE_integer("seed", 0, "Of the split and of the tokenizer's sample.")
+ESCAPES = flags.DEFINE_bool(
+    "escapes", False, "Read \\n in --document_separator as a newline, \\t as a tab and so on, as Python does."
+)
+SHARD_TOKENS = flags.DEFINE_integer("shard_tokens", 1 << 28, "Tokens per file.")
+SEED = flags.DEFINE_integer("seed", 0, "Random seed for the split and for the text that the tokenizer learns from.")
 FIELD_FLAGS = {  # the field that each stands for; messages about the one name the other
     "tokenizer.name": TOKENIZER,
     "tokenizer.vocab_size": VOCAB_SIZE,
@@ -106,15 +117,15 @@ FIELD_FLAGS = {  # the field that each stands for; messages about the one name t
     "seed": SEED,
 }
 FOLLOW = flags.DEFINE_enum(
-    "links", LINKS[0], LINKS, "Symbolic links that are followed: those that stay inside the folder given, or all."
+    "links", LINKS[0], LINKS, "Symbolic links to follow: those that stay inside the given folder, or all."
 )
 OF_INPUT = (*FIELD_FLAGS.values(), ENCODING, TEXT_FIELD, SEPARATOR, ESCAPES, FOLLOW)
 
 # What trace is asked.
 WORKDIR = flags.DEFINE_string("workdir", None, "trace: the folder of a training run.")
-STEP = flags.DEFINE_integer("step", None, "trace: a step as metrics.jsonl counts them, from 1.")
-ROW = flags.DEFINE_integer("row", None, "trace: a row of that step's batch, from 0.")
-WHOLE = flags.DEFINE_bool("whole", False, "trace: show each document whole, the part that is in the row in ⟦ ⟧.")
+STEP = flags.DEFINE_integer("step", None, "trace: the step, counted from 1 as in metrics.jsonl.")
+ROW = flags.DEFINE_integer("row", None, "trace: the row of the batch of that step, counted from 0.")
+WHOLE = flags.DEFINE_bool("whole", False, "trace: show the full documents, with the part in the row marked by ⟦ ⟧.")
 OF_TRACE = (WORKDIR, STEP, ROW, WHOLE)
 
 INPUT_SHARD_MEGABYTES = 8  # small, so that also a small corpus keeps every core busy
@@ -124,11 +135,13 @@ def main(argv: list[str]) -> None:
     console = Console()
     if argv[1:]:
         if argv[1] != "trace":
-            raise ConfigError(f"unexpected argument {argv[1]!r}: there is 'trace', and options as --name=value")
+            raise ConfigError(
+                f"unexpected argument {argv[1]!r}: only 'trace' is allowed; options are given as --name=value"
+            )
         return trace(console)
     for flag in OF_TRACE:
         if flag.present:
-            raise ConfigError(f"--{flag.name} goes with trace: python -m gptjax.prepare trace --{flag.name}=…")
+            raise ConfigError(f"--{flag.name} is only for trace: python -m gptjax.prepare trace --{flag.name}=…")
     with cli.said_by_flags({} if CONFIG.value else {field: flag.name for field, flag in FIELD_FLAGS.items()}):
         make_corpus(console)
 
@@ -140,7 +153,7 @@ def make_corpus(console: Console) -> None:
         listing = list_sources(config.sources, config.shard_megabytes * MEGABYTE)
         return show(console, config.cleaning, preview(config, listing, SAMPLE.value))
     if OUTPUT.value is None:
-        raise ConfigError("--output is needed (see --help)")
+        raise ConfigError("--output is missing (see --help)")
     folder = output_folder(OUTPUT.value, "--output")
     listing = list_sources(config.sources, config.shard_megabytes * MEGABYTE)
     options = recognised_by(config, listing)
@@ -159,14 +172,14 @@ def make_corpus(console: Console) -> None:
 def chosen_config() -> ConfigDict:
     """Of --config, or the one that --input stands for."""
     if bool(CONFIG.value) == bool(INPUT.value):
-        raise ConfigError("--input or --config is needed, one of them (see --help)")
+        raise ConfigError("give either --input or --config (see --help)")
     if CONFIG.value:
         for flag in OF_INPUT:
             if flag.present:
-                raise ConfigError(f"--{flag.name} goes with --input; a config's fields are set by --config.FIELD=VALUE")
+                raise ConfigError(f"--{flag.name} is only for --input; set fields of a config by --config.FIELD=VALUE")
         return CONFIG.value
     if SAMPLE.value:
-        raise ConfigError("--sample tells what cleaning would do, and --input does none: it goes with --config")
+        raise ConfigError("--sample is only for --config: it shows what cleaning does, and --input does none")
     config = default()
     text = {"encoding_errors": ENCODING.value, "text_field": TEXT_FIELD.value}
     if FOLLOW.value != LINKS[0]:

@@ -1,14 +1,14 @@
 """Text from a trained model: python -m gptjax.sample --workdir=runs/mine --prompt='def main('
 
   … --num_samples=3 --temperature=1.0 --top_k=50            three continuations, from seeds 0, 1 and 2
-  … --prompts_file=prompts.txt --json=samples.json          one prompt a line; with tokens and log-probabilities
-  … --checkpoint=best --stop='\\n\\n' --escapes --stream      the best checkpoint; to an empty line; as it is written
+  … --prompts_file=prompts.txt --json=samples.json          one prompt per line; results with log-probabilities
+  … --checkpoint=best --stop='\\n\\n' --escapes --stream      the best checkpoint; up to an empty line; shown live
   … --prompt=-                                              the prompt from standard input
 
-A prompt is the beginning of a document, as in training; with --nobegin it stands somewhere inside one.
-Without a prompt, in a terminal: type one, read on, Ctrl-D leaves. Text goes to stdout, everything said about it to
-stderr. A continuation depends on its prompt and seed alone, and ends with the end-of-text token, a stop string,
---max_new_tokens, or the model's context: which of them is told.
+A prompt is the beginning of a document, as in training; with --nobegin it is a piece from inside a document. Without a
+prompt, in a terminal, you type prompts and read the answers; Ctrl-D ends. The text goes to stdout, all messages go to
+stderr. A continuation depends only on its prompt and seed. It ends at the end-of-text token, at a stop string, after
+--max_new_tokens, or when the model's context is full; a message says which.
 """
 
 from __future__ import annotations
@@ -43,34 +43,48 @@ from gptjax.training.checkpoint_format import means_average
 from gptjax.training.run_metadata import check_tokenizer
 
 WORKDIR = flags.DEFINE_string("workdir", None, "The run's folder.")
-CHECKPOINT = flags.DEFINE_string("checkpoint", "latest", "latest | best (lowest validation loss) | a step.")
-EMA = flags.DEFINE_bool("ema", None, "The moving average of the parameters. Default: if the run kept one.")
-PROMPT = flags.DEFINE_string("prompt", None, "The text to continue; '': a document from its beginning; -: from stdin.")
+CHECKPOINT = flags.DEFINE_string("checkpoint", "latest", "latest | best (lowest validation loss) | a step number.")
+EMA = flags.DEFINE_bool("ema", None, "Use the moving average of the parameters. Default: yes, if the run kept one.")
+PROMPT = flags.DEFINE_string("prompt", None, "The text to continue; '': start a new document; -: read stdin.")
 BEGIN = flags.DEFINE_bool(
-    "begin", True, "A prompt is the beginning of a document, as in training; --nobegin: it stands inside one."
+    "begin", True, "A prompt is the beginning of a document, as in training; --nobegin: it is from inside a document."
 )
-PROMPTS_FILE = flags.DEFINE_string("prompts_file", None, "Prompts, one a line; in a .jsonl file as JSON strings.")
-NUM_SAMPLES = flags.DEFINE_integer("num_samples", 1, "Continuations of each prompt.", 1)
-MAX_NEW_TOKENS = flags.DEFINE_integer("max_new_tokens", 256, "At most so many tokens each.", 1)
-TEMPERATURE = flags.DEFINE_float("temperature", 0.8, "0: always the most probable token.")
+PROMPTS_FILE = flags.DEFINE_string(
+    "prompts_file", None, "A file of prompts, one per line; in a .jsonl file, one JSON string per line."
+)
+NUM_SAMPLES = flags.DEFINE_integer("num_samples", 1, "How many continuations to write for each prompt.", 1)
+MAX_NEW_TOKENS = flags.DEFINE_integer("max_new_tokens", 256, "Largest number of tokens in a continuation.", 1)
+TEMPERATURE = flags.DEFINE_float(
+    "temperature", 0.8, "Higher values give more varied text; 0: always take the most probable token."
+)
 TOP_K = flags.DEFINE_integer("top_k", 0, "Draw from the k most probable tokens; 0: off.")
-TOP_P = flags.DEFINE_float("top_p", 0.95, "Draw from the most probable tokens that have this mass; 1: off.")
-MIN_P = flags.DEFINE_float("min_p", 0.0, "Leave out what is less probable than this times the most probable; 0: off.")
-REPETITION_PENALTY = flags.DEFINE_float("repetition_penalty", 1.0, "Divides the logits of tokens seen; 1: off.")
-STOP = flags.DEFINE_multi_string("stop", [], "The text ends before this string; may be given again.")
-ESCAPES = flags.DEFINE_bool(
-    "escapes", False, "In --prompt and --stop, \\n is a newline, \\t a tab, \\\\ a backslash …, as Python reads them."
+TOP_P = flags.DEFINE_float(
+    "top_p", 0.95, "Draw from the most probable tokens that together have this probability; 1: off."
 )
-SEED = flags.DEFINE_integer("seed", 0, "Of the first sample of each prompt; the next have the next seeds.")
-BATCH_SIZE = flags.DEFINE_integer("batch_size", 32, "Continuations that are written at the same time.", 1)
+MIN_P = flags.DEFINE_float(
+    "min_p", 0.0, "Drop tokens less probable than this fraction of the most probable one; 0: off."
+)
+REPETITION_PENALTY = flags.DEFINE_float(
+    "repetition_penalty", 1.0, "Values above 1 make tokens that were already used less likely; 1: off."
+)
+STOP = flags.DEFINE_multi_string("stop", [], "End the text before this string; may be given several times.")
+ESCAPES = flags.DEFINE_bool(
+    "escapes",
+    False,
+    "Read \\n in --prompt and --stop as a newline, \\t as a tab, \\\\ as a backslash and so on, as Python does.",
+)
+SEED = flags.DEFINE_integer(
+    "seed", 0, "Seed of the first continuation of each prompt; the others use the next numbers."
+)
+BATCH_SIZE = flags.DEFINE_integer("batch_size", 32, "How many continuations to compute at the same time.", 1)
 WEIGHTS = flags.DEFINE_enum(
     "weights",
     None,
     WEIGHT_TYPES,
-    "The type that the matrices are kept and multiplied in: bfloat16 and int8 take a half and a quarter of float32's "
-    "memory and are faster on a CPU. Default: the type that the model computes in.",
+    "The type in which matrices are stored and multiplied. bfloat16 and int8 need half and a quarter of the memory of "
+    "float32 and are faster on a CPU. Default: the type in which the model computes.",
 )
-STREAM = flags.DEFINE_bool("stream", False, "Show the text while it is written, one continuation after another.")
+STREAM = flags.DEFINE_bool("stream", False, "Show the text while it is written, one continuation after the other.")
 JSON = flags.DEFINE_string("json", None, "Write the completions, with tokens and log-probabilities, to this file.")
 
 
@@ -130,7 +144,7 @@ def chosen_prompts() -> list[str] | None:
         return [decoded("--prompt = -: standard input", sys.stdin.buffer.read())]
     if PROMPT.value is None:
         if not sys.stdin.isatty():
-            raise ConfigError("--prompt is missing: must be given, or --prompts_file, where stdin is no terminal")
+            raise ConfigError("--prompt is missing: give --prompt or --prompts_file when stdin is not a terminal")
         return None
     check_text("--prompt", PROMPT.value)
     return [as_typed("--prompt", PROMPT.value)]
@@ -177,7 +191,7 @@ def load_generator(notes: Console) -> tuple[Generator, bool]:
 
 def converse(generator: Generator, output: Console, notes: Console) -> None:
     """Prompts as they are typed, each continued at once; Ctrl-C ends a continuation, Ctrl-D the conversation."""
-    notes.print("type a prompt; Ctrl-D leaves", style="dim")
+    notes.print("type a prompt and press Enter; Ctrl-D ends", style="dim")
     sys.stdin.reconfigure(errors="surrogateescape")  # bytes that are no text: the generator refuses them in a sentence
     for number, prompt in enumerate(typed_lines(output)):
         try:
@@ -221,7 +235,7 @@ def say(notes: Console, completions: list[Completion], timing: Timing) -> None:
         if unknown:
             notes.print(
                 f"prompt {reprlib.repr(prompt)}: the tokenizer has no token for {reprlib.repr(unknown)}, so the model "
-                "reads <unk> there",
+                "reads <unk> instead",
                 style="yellow",
             )
     counts = Counter(each.finish_reason for each in completions)

@@ -1,9 +1,9 @@
 """Trains many runs: python -m gptjax.sweep experiments/NAME/sweep.py[:arg] --workdir=DIR [--jobs=N] [--dry_run]
 
 The sweep file is Python: its get_sweep() names a config file and the points to run (gptjax/sweeping/algebra.py). Each
-run is a folder of DIR that python -m gptjax.train could have made. The same command again passes over what is finished
-and goes on with what is not. A run that fails stops no other; it is reported with its last lines, and the sweep ends
-with exit status 1. Ctrl-C and SIGTERM save the runs at work first. What was found is in DIR/results.csv and DIR/plots.
+run is a folder in DIR, the same as python -m gptjax.train would make. Give the same command again to continue a sweep:
+finished runs are skipped. If a run fails, the others go on; its last lines are shown, and the sweep ends with exit
+status 1. Ctrl-C and SIGTERM save the active runs first. The results are in DIR/results.csv and DIR/plots.
 
   python -m gptjax.sweep experiments/learning_rate_by_width/sweep.py --workdir=runs/widths --dry_run
   python -m gptjax.sweep experiments/learning_rate_by_width/sweep.py --workdir=runs/widths --jobs=2
@@ -37,17 +37,15 @@ from gptjax.terminal import Console
 from gptjax.training.console import LOG_WIDTH
 from gptjax.training.interrupt import StopRequest
 
-WORKDIR = flags.DEFINE_string(
-    "workdir", None, "The sweep's folder: made when it is not there, gone on with when it is."
-)
-JOBS = flags.DEFINE_integer("jobs", 1, "Runs at a time; here they share this machine's cores and GPUs equally.", 1)
-DRY_RUN = flags.DEFINE_bool("dry_run", False, "Only print the runs with their size, state and predicted time.")
-SET = flags.DEFINE_multi_string("set", [], "FIELD=VALUE of the config, for all runs; may be repeated.")
+WORKDIR = flags.DEFINE_string("workdir", None, "The folder of the sweep. If it exists, the sweep in it is continued.")
+JOBS = flags.DEFINE_integer("jobs", 1, "Runs at a time; on this machine they share cores and GPUs equally.", 1)
+DRY_RUN = flags.DEFINE_bool("dry_run", False, "Only print the runs, with size, state and predicted time.")
+SET = flags.DEFINE_multi_string("set", [], "FIELD=VALUE of the config, for all runs; may be given several times.")
 EXECUTOR = flags.DEFINE_enum(
     "executor",
     "here",
     ["here", "slurm", "local", "debug"],
-    "here: subprocesses; the others are submitit's (pip install 'gptjax[slurm]'), slurm as one job array.",
+    "here: processes on this machine; slurm: one job array; local, debug: as in submitit (needs 'gptjax[slurm]').",
 )
 SUBMITIT = flags.DEFINE_list(
     "submitit", [], "NAME=VALUE,… for submitit: gpus_per_node, timeout_min, slurm_partition, …"
@@ -55,7 +53,7 @@ SUBMITIT = flags.DEFINE_list(
 PEAK_TFLOPS = flags.DEFINE_float(
     "peak_tflops",
     0.0,
-    "Of the devices of one run, for predicted times until a run has finished; 0: this machine's.",
+    "TFLOP/s of the devices of one run, to predict times until a run has finished; 0: this machine's.",
     0.0,
 )
 
@@ -101,7 +99,9 @@ def make_forecast(
     for run in runs:
         forecast.learn(run, statuses[run.name])
     if forecast.runs_known:
-        console.print(f"times by {forecast.runs_known} finished runs, with as many jobs at a time as there were then")
+        console.print(
+            f"times predicted from {forecast.runs_known} finished runs, for the same number of runs at a time"
+        )
         return forecast
     if PEAK_TFLOPS.value:
         peak, source = 1e12 * PEAK_TFLOPS.value, "of --peak_tflops"
@@ -113,7 +113,7 @@ def make_forecast(
         return forecast
     forecast.assumed_flops_per_second = predict.ASSUMED_UTILIZATION * peak
     share = f"{100 * predict.ASSUMED_UTILIZATION:.0f}%"
-    console.print(f"times assume {share} {source}; start-up and evaluation come on top", soft_wrap=True)
+    console.print(f"times assume {share} {source}; start-up and evaluation are not included", soft_wrap=True)
     return forecast
 
 
@@ -151,7 +151,7 @@ def train(
     unfinished = [run for run in runs if statuses[run.name].state != State.FINISHED]
     busy = [] if executor.detaches else [run for run in unfinished if statuses[run.name].state == State.RUNNING]
     for run in busy:
-        console.print(Text(f"› left out  {run.name}: another process is training it", "yellow"), soft_wrap=True)
+        console.print(Text(f"› skipped   {run.name}: another process is training it", "yellow"), soft_wrap=True)
     with SweepView(console, len(runs), len(runs) - len(unfinished), JOBS.value, forecast) as view:
         execute([run for run in unfinished if run not in busy], executor, view, stopped)
     return stopped()

@@ -1,10 +1,11 @@
 """Trains a model: python -m gptjax.train --config=configs/NAME.py[:arg] --workdir=DIR [--config.section.field=value …]
 
-A run is a directory. The same command again goes on where the last one stopped, however that was: data, dropout and
-schedule are functions of the step, which is in the checkpoint. SIGTERM and Ctrl-C save first and exit cleanly.
+A run is a directory. Give the same command again to resume from the last checkpoint, even after a crash: the run
+continues exactly, because data, dropout and schedule depend only on the step, which is in the checkpoint. SIGTERM and
+Ctrl-C save a checkpoint first and exit cleanly.
 
---help_config lists every field of a config with its default, its meaning and what is allowed. The settings in force are
-printed at the start and saved as config.json.
+--help_config lists every field of a config with its default, its meaning and what is allowed. The settings of the run
+are printed at the start and saved as config.json.
 """
 
 from __future__ import annotations
@@ -60,21 +61,29 @@ from gptjax.training.trainer import Trainer, make_trainer
 from gptjax.training.writers import MetricsWriter, write_whole
 
 _CONFIG = cli.define_config_flag()
-_WORKDIR = flags.DEFINE_string("workdir", None, "The run's folder: made when it is not there, resumed when it is.")
-_COORDINATOR = flags.DEFINE_string("coordinator", None, "Several processes: HOST:PORT of process 0.")
-_NUM_PROCESSES = flags.DEFINE_integer("num_processes", None, "Several processes: how many.", lower_bound=1)
-_PROCESS_ID = flags.DEFINE_integer("process_id", None, "Several processes: which one this is, from 0.", lower_bound=0)
+_WORKDIR = flags.DEFINE_string("workdir", None, "The run's folder. If it exists, the run in it is resumed.")
+_COORDINATOR = flags.DEFINE_string("coordinator", None, "Several processes: the address of process 0, as HOST:PORT.")
+_NUM_PROCESSES = flags.DEFINE_integer("num_processes", None, "Several processes: how many there are.", lower_bound=1)
+_PROCESS_ID = flags.DEFINE_integer(
+    "process_id", None, "Several processes: the number of this one, from 0.", lower_bound=0
+)
 _INITIALIZATION_TIMEOUT = flags.DEFINE_float(
-    "initialization_timeout", Timeouts.initialization, "Several processes: seconds for all of them to come.", 0.0
+    "initialization_timeout",
+    Timeouts.initialization,
+    "Several processes: seconds to wait for all of them to start.",
+    0.0,
 )
 _HEARTBEAT_TIMEOUT = flags.DEFINE_float(
-    "heartbeat_timeout", Timeouts.heartbeat, "Several processes: one that is silent for so many seconds is lost.", 1.0
+    "heartbeat_timeout",
+    Timeouts.heartbeat,
+    "Several processes: seconds without a sign of life after which a process counts as lost.",
+    1.0,
 )
 _BATCH_TIMEOUT = flags.DEFINE_float(
     "batch_timeout",
     Timeouts.batch,
-    "Several processes: the run hangs when none takes a batch for so many seconds, also while it compiles, evaluates "
-    "or saves; 0: never.",
+    "Several processes: seconds without a new batch after which the run counts as hung and ends; compiling, evaluating "
+    "and saving count, too. 0: no limit.",
     0.0,
 )
 flags.declare_key_flag("config")
@@ -203,7 +212,8 @@ def resolve(config: ConfigDict, mesh: Mesh, vocab_size: int) -> FrozenConfigDict
     config = ConfigDict(config).unlock()
     if 0 < config.model.vocab_size < vocab_size:
         raise ConfigError(
-            f"model.vocab_size = {config.model.vocab_size}: must not be below the tokenizer's {vocab_size} (data.path)"
+            f"model.vocab_size = {config.model.vocab_size}: must be at least {vocab_size}, the size of the "
+            "tokenizer of data.path"
         )
     rows = config.training.batch_size // config.training.gradient_accumulation_steps
     if rows % batch_devices(mesh):
@@ -253,7 +263,7 @@ def show_settings(run: Run) -> None:
         summarize(plan(run.config.optimizer, params)),
     )
     facts["run"] |= consoles.epochs_facts(run.data, run.total_steps, run.validation)
-    facts["run"]["config"] = f"{configs.hash_of(run.config)} (hash of all that decides the figures)"
+    facts["run"]["config"] = f"{configs.hash_of(run.config)} (hash of all settings that affect the results)"
     consoles.print_settings(run.console, run.config, facts)
 
 
@@ -282,7 +292,7 @@ def start(run: Run, checkpoints: Checkpoints) -> tuple[TrainState, dict[str, Any
         like = run.trainer.abstract_state.params
         params, source = load_params(other, like=like, ema=None, check=check, setting="training.init_from")
         state = run.trainer.init(params)
-        notes = [f"parameters of {other}, step {source['step']}", *check(source)]
+        notes = [f"starting from the parameters of {other}, step {source['step']}", *check(source)]
     else:
         state, notes = run.trainer.init(), []
     step = int(state.step)
@@ -302,7 +312,7 @@ def train(run: Run, checkpoints: Checkpoints, state: TrainState, interval: dict[
     best, more_notes = best_so_far(run.workdir, run.windows_scored, start_step)
     notes = notes + more_notes
     if start_step >= run.total_steps:
-        notes.append(f"nothing to do: the run is at step {start_step}, training.duration is {run.total_steps} steps")
+        notes.append(f"nothing to do: the run is at step {start_step} of {run.total_steps} (training.duration)")
         consoles.print_notes(run.console, notes)
         return
     throughput = Throughput(run.tokens_per_step)
@@ -378,7 +388,7 @@ def train(run: Run, checkpoints: Checkpoints, state: TrainState, interval: dict[
         validation=scores,
         best_validation_loss=best if scores else None,
     )
-    title = f"stopped by {stop.name} at step {done}, saved" if stopped else "finished"
+    title = f"stopped by {stop.name} at step {done}, checkpoint saved" if stopped else "finished"
     consoles.print_summary(run.console, title, summary)
     if config.logging.plots and jax.process_index() == 0:
         from gptjax.training.plots import plot_run  # matplotlib is slow to import, and wanted only now
@@ -398,7 +408,7 @@ def compile_step(trainer: Trainer, view: consoles.TrainingView) -> Callable:
         state, work = analysis.argument_size_in_bytes, analysis.temp_size_in_bytes
         view.note(
             f"a step needs {consoles.bytes_text(state + work)} per device: "
-            f"{consoles.bytes_text(state)} state and batch, {consoles.bytes_text(work)} while it runs"
+            f"{consoles.bytes_text(state)} for state and batch, {consoles.bytes_text(work)} for computing"
         )
     return compiled
 
@@ -444,7 +454,7 @@ def sample(run: Run, state: TrainState, writer: MetricsWriter) -> str:
     if jax.process_index() == 0:
         write_whole(run.workdir / "samples" / f"step_{step:08d}.txt", text)
     unknown = completion.unknown_characters
-    note = f" (of its prompt the tokenizer does not know {unknown!r})" if unknown else ""
+    note = f" (the tokenizer does not know {unknown!r} in the prompt)" if unknown else ""
     return f"sample at step {step}{note}:\n{text}"
 
 

@@ -23,14 +23,16 @@ def test_the_comment_beside_a_field_is_its_meaning_and_the_checks_say_what_is_al
     assert fields["model.width"].meaning.startswith("D") and fields["model.width"].allowed.startswith("at least 1")
     assert fields["model.norm"].allowed == "rmsnorm | layernorm" and fields["model.dropout"].allowed == "in [0, 1)"
     corpus = {field.name: field for field in described(gptjax.corpus.config.default)}
-    assert corpus["cleaning.repair"].meaning.startswith("broken encodings")  # of a section that is made elsewhere
-    assert corpus["cleaning.c4.min_sentences"].meaning == "the last value that is fine"  # of a group with one comment
+    assert corpus["cleaning.repair"].meaning.startswith("mend broken encodings")  # of a section that is made elsewhere
+    assert (
+        corpus["cleaning.c4.min_sentences"].meaning == "a document exactly at this threshold is kept"
+    )  # of a group with one comment
 
 
 def test_help_lists_a_section_or_a_field_and_says_what_there_is_for_another_name(monkeypatch):
     monkeypatch.setenv("COLUMNS", "60")
     text = config_help(gptjax.config.default, "optimizer")
-    assert "--config.optimizer.learning_rate=0.001\n      at the peak of the schedule (positive)" in text
+    assert "--config.optimizer.learning_rate=0.001\n      the highest rate of the schedule (positive)" in text
     assert "--config.model" not in text and max(map(len, text.splitlines())) <= 62
     assert config_help(gptjax.config.default, "width").count("--config.") == 1
-    assert "there are checkpoint, data, " in config_help(gptjax.config.default, "optimiser")
+    assert "the sections are checkpoint, data, " in config_help(gptjax.config.default, "optimiser")

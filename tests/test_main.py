@@ -36,7 +36,7 @@ def test_versions_and_mistakes():
     assert re.match(r"gptjax \S+.*, jax \d+\.\d+.*, Python 3\.\d+", gptjax("--version").stdout)
     done = gptjax("trian", "--workdir=w")
     assert (done.returncode, done.stdout) == (2, "")
-    assert done.stderr == "error: 'trian' is no command; did you mean train? (gptjax --help lists them)\n"
+    assert done.stderr == "error: 'trian' is not a command; did you mean train? (gptjax --help lists them)\n"
 
 
 @pytest.mark.parametrize("name", sorted(COMMANDS))

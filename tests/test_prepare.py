@@ -48,7 +48,7 @@ def test_a_sample_tells_what_would_be_dropped_and_writes_nothing(corpus, tmp_pat
     assert (
         sorted(path for path in tmp_path.rglob("*") if path.suffix != ".pyc" and path.name != "__pycache__") == before
     )
-    assert "--sample tells what cleaning would do, and --input does none" in refused(f"--input={corpus}", "--sample=20")
+    assert "--sample is only for --config" in refused(f"--input={corpus}", "--sample=20")
 
 
 @pytest.fixture
@@ -183,7 +183,7 @@ def test_killed_at_any_stage_the_same_command_goes_on_to_the_same_bytes(tmp_path
 def test_help_tells_what_there_is():
     done = prepare("--help")
     assert "python -m gptjax.prepare --input=python-stdlib" in done.stdout
-    assert "--validation_fraction" in done.stdout and "Share held out" in done.stdout
+    assert "--validation_fraction" in done.stdout and "Share of the text held out" in done.stdout
 
 
 def test_mistakes_end_in_one_line(corpus, tmp_path):
@@ -193,12 +193,12 @@ def test_mistakes_end_in_one_line(corpus, tmp_path):
     (tmp_path / "mine" / "thesis.doc").write_text("precious")
     single = f"--input={tmp_path / 'one.txt'}"
     for flags, message in [
-        ([], "--input or --config is needed"),
+        ([], "give either --input or --config"),
         ([f"--input={tmp_path / 'nowhere'}", output], "no such file or folder"),
         ([f"--input={corpus}", output, "--vocab_size=8192"], "--vocab_size=8192: larger than this corpus can give, at"),
         ([single, output, "--split_by=document"], "1 document in all; --split_by='tail' holds out"),
         ([single, output, "--validation_fraction=2"], "--validation_fraction=2.0: must be in [0, 1)"),
-        ([f"--input={corpus}", output, "--encoding_errors=error"], "b.txt: not UTF-8 at byte 3"),
+        ([f"--input={corpus}", output, "--encoding_errors=error"], "b.txt: not UTF-8 at byte 6"),
         (
             [f"--input={corpus}", output, "--tokenizer=wordpiece"],
             "--tokenizer='wordpiece': expected one of bpe",

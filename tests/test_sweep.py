@@ -90,7 +90,7 @@ def test_a_sweep_goes_on_past_a_failure_and_later_passes_over_what_is_finished(f
     before = (workdir / "seed=0/metrics.jsonl").stat().st_mtime_ns
     code, output, _ = sweep(folder, *arguments)
     assert code == 1 and "started   diverges" in output and "started   seed" not in output
-    assert "times by 2 finished runs" in output
+    assert "times predicted from 2 finished runs" in output
     assert (workdir / "seed=0/metrics.jsonl").stat().st_mtime_ns == before
 
 

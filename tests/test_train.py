@@ -147,7 +147,7 @@ def test_a_resumed_run_must_be_the_same_run(tiny, tmp_path):
     "fields, message",
     [
         (dict(training__batch_size=4), r"4 rows: must be divisible by the 8 devices"),
-        (dict(model__vocab_size=100), r"model\.vocab_size = 100: must not be below the tokenizer's \d+"),
+        (dict(model__vocab_size=100), r"model\.vocab_size = 100: must be at least \d+, the size of the tokenizer"),
         (dict(mesh__data=16), "is for 16 devices, there are 8"),
         (dict(model__attention="cudnn"), "the platform is cpu"),
         (dict(data__path=""), r"data\.path"),

@@ -36,14 +36,14 @@ def source(
     """A source of documents.
 
     Args:
-      name: of your choice, one for each source; in ids, tables and the manifest.
-      kind: how it is read: text (gptjax/corpus/sources has all).
-      path: where it is; several with commas between.
-      weight: how often each of its documents stands in the training split: 2 is twice, 0.3 are three in ten of them.
-      license, language: of documents that do not tell their own.
-      recipe: by which rules its documents are judged: web | code | books | papers | text, '' for none; not given: what
-        goes with its kind (gptjax/corpus/cleaning/config.py), for text none.
-      options: of the kind (OPTIONS in its module).
+      name: any name, different for each source; it appears in ids, tables and the manifest.
+      kind: how it is read, such as text (gptjax/corpus/sources lists all kinds).
+      path: where it is; separate several paths with commas.
+      weight: how often the training split repeats each document: 2 is twice; 0.3 keeps three of ten documents.
+      license, language: for documents that do not state their own.
+      recipe: the cleaning rules for its documents: web | code | books | papers | text, or '' for none. Default: the
+        recipe of its kind (gptjax/corpus/cleaning/config.py); kind text has none.
+      options: the kind's own options (OPTIONS in its module).
     """
     recipe = cleaning.RECIPE_OF_KIND.get(kind, "") if recipe is None else recipe
     told = dict(name=name, kind=kind, path=path, weight=weight, license=license, language=language, recipe=recipe)
@@ -54,10 +54,10 @@ def evaluation(*, name: str, kind: str, path: str, fields: tuple[str | int, ...]
     """An evaluation set that should not stand in the training text.
 
     Args:
-      name: of your choice, in verdicts, the manifest and the data card.
-      kind: of its files: squad | jsonl | table | text (gptjax/corpus/contamination/evaluations.py).
-      path: of a file, a folder or a pattern; several with commas between.
-      fields: which of a record's fields give an item away; none: see there.
+      name: any name; it appears in verdicts, the manifest and the data card.
+      kind: the format of its files: squad | jsonl | table | text (gptjax/corpus/contamination/evaluations.py).
+      path: a file, a folder or a pattern; separate several with commas.
+      fields: the fields of a record to look for; none: the default of the kind (see that module).
     """
     return ConfigDict(dict(name=name, kind=kind, path=path, fields=tuple(fields)))
 
@@ -65,41 +65,41 @@ def evaluation(*, name: str, kind: str, path: str, fields: tuple[str | int, ...]
 def default() -> ConfigDict:
     """Every field there is, with values that make a corpus of good text."""
     config = ConfigDict()
-    config.sources = ()  # of source(…)
-    config.seed = 0  # of the split, of samples and of hashing
-    config.shard_megabytes = 128  # of text in one task: bounds memory, and what a killed worker loses
-    config.max_document_megabytes = 4.0  # longer ones are cut at paragraphs
-    config.max_failure_share = 0.5  # of a source's documents and files that may be unreadable
+    config.sources = ()  # where documents come from: (source(…), source(…), …)
+    config.seed = 0  # for the split, samples and hashing
+    config.shard_megabytes = 128  # of text per task; limits memory, and the work lost when a worker is killed
+    config.max_document_megabytes = 4.0  # longer documents are cut between paragraphs
+    config.max_failure_share = 0.5  # share of a source's documents and files that may be unreadable
 
     config.cleaning = cleaning.default()
     config.duplicates = ConfigDict(
         dict(
-            kind="near",  # none | exact (the same but for white space) | near (exact ones, too)
-            threshold=0.8,  # near: least Jaccard similarity of the sets of shingles
-            unit="word",  # near: of a shingle: word | character (for scripts that do not part words)
-            ngram=5,  # near: units in a shingle
-            permutations=128,  # near: of MinHash
-            verify=True,  # near: candidates are compared exactly, by all their shingles
-            scope="global",  # global | source: copies in other sources are no copies
-            earlier=(),  # prepared folders: what is a copy of a document there is left out, they keep all of theirs
-            memory_megabytes=512,  # for the join of keys; more are spilled to disk
+            kind="near",  # none | exact | near (exact: equal but for white space; near: also similar texts)
+            threshold=0.8,  # near: smallest Jaccard similarity of two copies, by their sets of shingles
+            unit="word",  # near: a shingle is made of: word | character (for scripts without spaces between words)
+            ngram=5,  # near: words or characters per shingle
+            permutations=128,  # near: number of hash functions of MinHash
+            verify=True,  # near: compare candidates exactly, by all their shingles
+            scope="global",  # global | source (source: compare only documents of the same source)
+            earlier=(),  # prepared folders: drop documents that are copies of documents in them
+            memory_megabytes=512,  # for finding equal keys; the rest goes to disk
         )
     )
     config.passages = ConfigDict(
         dict(
-            kind="none",  # none | paragraph | line | window (any run of words): what may stand in several places
-            words=50,  # in it, at least
-            action="report",  # report | remove: later copies are left out of the text (of code, windows tear files)
-            memory_megabytes=512,  # for the join of hashes; more are spilled to disk
+            kind="none",  # none | window | paragraph | line: repeated text to look for (window: any run of words)
+            words=50,  # shortest passage to look for
+            action="report",  # report | remove: only count later copies, or cut them out (window may break code)
+            memory_megabytes=512,  # for finding equal hashes; the rest goes to disk
         )
     )
     config.contamination = ConfigDict(
         dict(
-            sets=(),  # of evaluation(…): what must not stand in the training text
-            ngram=13,  # words in a row that give a text of an evaluation set away
-            least_words=8,  # shorter texts are looked for whole, from this many words on
-            least_hits=1,  # different n-grams of one set in a document, from which on it is contaminated
-            action="remove",  # remove | report: contaminated documents are left out, or only counted
+            sets=(),  # evaluation sets whose text must not be in the training text: (evaluation(…), …)
+            ngram=13,  # a document with this many words in a row of an evaluation text contains it
+            least_words=8,  # texts shorter than ngram must match completely; texts shorter than this are ignored
+            least_hits=1,  # a document with this many different n-grams of one set is contaminated
+            action="remove",  # remove | report: drop contaminated documents, or only count them
         )
     )
     config.tokenizer = ConfigDict(
@@ -107,25 +107,27 @@ def default() -> ConfigDict:
             name="bpe",  # bpe | unigram | byte | char | a prepared folder or tokenizer file to reuse
             vocab_size=0,  # 0: every character for char; for bpe and unigram 8192, or fewer where the text is small
             split_digits=True,  # bpe, unigram: every digit is a token of its own
-            sample_megabytes=100.0,  # bpe, unigram: learn from this much of the training text, by the sources' weights
-            compare=(),  # other tokenizers (folders or files) whose bytes a token the manifest tells, too
+            sample_megabytes=100.0,  # bpe, unigram: learn from this much training text, by the sources' weights
+            compare=(),  # tokenizers (folders or files) to compare with: bytes per token, in the manifest
         )
     )
     config.split = ConfigDict(
         dict(
             validation_fraction=0.05,  # share held out; 0: no validation split
-            # Of what is expected to be held out of a source, one document is at most so much: of longer ones that are
-            # held out, the beginning is validation text, and the rest stands in no split. 1: they are held out whole.
+            # One document is at most this share of the validation text expected of its source. Of a longer document
+            # that is held out, the beginning is validation text and the rest is not used. 1: use all of it.
             largest_share=0.05,
-            by="auto",  # document: whole ones, copies on one side | tail: each one's end | auto: tail if they are few
+            # auto | document | tail (document: hold out some documents, copies together with them; tail: hold out the
+            # end of every document; auto: tail where there are few documents).
+            by="auto",
         )
     )
     config.tokens = ConfigDict(
         dict(
-            # What each document starts after, in training, evaluation and generation alike. False: the end-of-text
-            # token of the document before; True: a beginning-of-text token of its own.
+            # The token before each document, in training, evaluation and generation. False: the end-of-text token of
+            # the document before; True: a beginning-of-text token.
             bos=False,
-            shard_tokens=1 << 28,  # tokens a shard file
+            shard_tokens=1 << 28,  # tokens per file
         )
     )
     return config.lock()

@@ -141,7 +141,8 @@ def settle(config: ConfigDict) -> tuple[FrozenConfigDict, Units]:
     vocab_size, num_windows = _facts_of_data(FrozenConfigDict(config.data))
     if 0 < config.model.vocab_size < vocab_size:
         raise ConfigError(
-            f"model.vocab_size = {config.model.vocab_size}: must not be below the tokenizer's {vocab_size} (data.path)"
+            f"model.vocab_size = {config.model.vocab_size}: must be at least {vocab_size}, the size of the tokenizer "
+            "of data.path"
         )
     units = Units(config.training.batch_size * config.data.sequence_length, num_windows / config.training.batch_size)
     total_steps = units.steps(config.training.duration, "training.duration")

@@ -29,7 +29,7 @@ def test_the_defaults_are_fine_but_for_sources():
         ({"shard_megabytes": 0}, "shard_megabytes = 0: must be at least 1"),
         ({"max_document_megabytes": 0.0}, "max_document_megabytes = 0.0: must be positive"),
         ({"split__validation_fraction": 1.0}, r"split.validation_fraction = 1.0: must be in \[0, 1\)"),
-        ({"split__by": "line"}, "split.by = 'line': expected one of document, tail"),
+        ({"split__by": "line"}, "split.by = 'line': expected one of auto, document, tail"),
         ({"seed": -1}, "seed = -1: must not be negative"),
     ],
 )

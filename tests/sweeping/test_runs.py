@@ -83,7 +83,7 @@ def test_the_planned_config_is_what_training_resolves(plan, windows):
         (over("model.width", [15]), {}, "model.width = 15: must be divisible by model.num_heads = 2"),
         (over("schedule.warmup", ["3k steps"]), {}, "must fit into the run's 20 steps"),
         (over("data.path", ["nowhere"]), {}, "'nowhere': no such folder"),
-        (over("model.vocab_size", [100]), {}, "must not be below the tokenizer's"),
+        (over("model.vocab_size", [100]), {}, "the size of the tokenizer of data.path"),
         (over(RATE, [0.1]), {RATE: 0.2}, "the sweep itself varies optimizer.learning_rate"),
         ([Point({"seed": 1}, ("a",)), Point({"seed": 2}, ("a",))], {}, "2 runs would be called 'a'"),
     ],

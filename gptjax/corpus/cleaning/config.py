@@ -18,13 +18,13 @@ def default() -> ConfigDict:
     """Every field, with published thresholds; a rule's name is its field: cleaning.gopher_quality.min_words."""
     return ConfigDict(
         dict(
-            repair=True,  # broken encodings, line ends, invisible characters and odd spaces are mended; code hardly
-            language=True,  # is told of documents whose source does not tell it (code has none)
-            languages=(),  # the only ones that stay, as ISO 639-1 codes; none: all
-            language_confidence=0.65,  # with which they must be told (FineWeb's)
-            personal=(),  # what is masked, of: email, ip, phone, iban, card, secret
-            recipes=dict(rules.RECIPES),  # for sources of each: rules, groups of rules, own ones (rules.py), in order
-            **rules.default_thresholds(),  # the last value that is fine
+            repair=True,  # mend broken encodings, line ends, invisible characters and odd spaces; less so in code
+            language=True,  # detect the language of documents whose source does not state it (never of code)
+            languages=(),  # languages to keep, as ISO 639-1 codes; none: keep all
+            language_confidence=0.65,  # drop documents whose language is less certain than this (FineWeb's value)
+            personal=(),  # personal data to mask; any of: email, ip, phone, iban, card, secret
+            recipes=dict(rules.RECIPES),  # the rules of each recipe, in order: rules, groups, your own (rules.py)
+            **rules.default_thresholds(),  # a document exactly at this threshold is kept
         )
     )
 
