@@ -41,7 +41,7 @@ from gptjax.corpus.config import default, plain, source, validate
 from gptjax.corpus.engine import Executor
 from gptjax.corpus.engine.local import LocalProcesses
 from gptjax.corpus.listing import Listing, list_sources
-from gptjax.corpus.manifest import WORK, finished
+from gptjax.corpus.manifest import WORK, finished, other_versions
 from gptjax.corpus.next_steps import next_steps
 from gptjax.corpus.pipeline import MEGABYTE, Pipeline
 from gptjax.corpus.preview import preview
@@ -160,6 +160,8 @@ def make_corpus(console: Console) -> None:
     manifest = finished(folder, options, OVERWRITE.value)
     if manifest:
         console.print(f"{folder} is already prepared with these options; nothing to do.")
+        if made_by := other_versions(manifest):
+            console.print(f"It was made with {made_by}; --overwrite makes anew what these decide.", soft_wrap=True)
     else:
         with alone_in(folder / WORK, "--output"), make_executor(folder) as executor:
             manifest = Pipeline(config, listing, folder, executor, StageLines(console)).prepare(options)

@@ -45,6 +45,11 @@ from gptjax.training.run_metadata import check_tokenizer
 WORKDIR = flags.DEFINE_string("workdir", None, "The run's folder.")
 CHECKPOINT = flags.DEFINE_string("checkpoint", "latest", "latest | best (lowest validation loss) | a step number.")
 EMA = flags.DEFINE_bool("ema", None, "Use the moving average of the parameters. Default: yes, if the run kept one.")
+OWN_FUNCTIONS = flags.DEFINE_bool(
+    "own_functions",
+    False,
+    "Import the function that the run's model.feedforward names. Its module runs on this machine, so trust the run.",
+)
 PROMPT = flags.DEFINE_string("prompt", None, "The text to continue; '': start a new document; -: read stdin.")
 BEGIN = flags.DEFINE_bool(
     "begin", True, "A prompt is the beginning of a document, as in training; --nobegin: it is from inside a document."
@@ -161,7 +166,7 @@ def load_generator(notes: Console) -> tuple[Generator, bool]:
       ConfigError: config, tokenizer and checkpoint in the folder do not belong together.
     """
     began = time.perf_counter()
-    params, config, metadata = load_for_inference(WORKDIR.value, CHECKPOINT.value, EMA.value)
+    params, config, metadata = load_for_inference(WORKDIR.value, CHECKPOINT.value, EMA.value, OWN_FUNCTIONS.value)
     run_tokenizer = tokenizer.load(WORKDIR.value)
     check_tokenizer(metadata, run_tokenizer.hash, f"--workdir = {WORKDIR.value}")
     is_average = means_average(metadata, EMA.value)

@@ -1,5 +1,6 @@
 """The command as it is typed: each test is about what a user sees."""
 
+import importlib.metadata
 import json
 import os
 import signal
@@ -84,6 +85,10 @@ def test_text_becomes_batches(corpus, tmp_path):
     before = {path: path.stat().st_mtime_ns for path in output.iterdir()}
     assert "already prepared" in prepare(*flags).stdout
     assert {path: path.stat().st_mtime_ns for path in output.iterdir()} == before
+    manifest["stages"]["tokenizer"]["libraries"]["sentencepiece"] = "0.0.1"  # it was made with an older one
+    (output / "manifest.json").write_text(json.dumps(manifest))
+    made = f"made with sentencepiece 0.0.1 (here {importlib.metadata.version('sentencepiece')}); --overwrite"
+    assert made in prepare(*flags).stdout
     assert "prepared with --vocab_size=320, now 330" in refused(*flags, "--vocab_size=330")
     (corpus / "d.txt").write_text("more")
     assert "prepared with input_files = 3, now 4" in refused(*flags)

@@ -34,7 +34,11 @@ def run(tmp_path_factory, module_tiny_config):
     """A workdir with three checkpoints, which have a moving average, and its config."""
     workdir = tmp_path_factory.mktemp("run") / ("long" * 50)  # to be shown in one line
     workdir.mkdir(parents=True)
-    config = module_tiny_config
+    save_run(workdir, module_tiny_config)
+    return workdir, module_tiny_config
+
+
+def save_run(workdir, config):
     (workdir / "config.json").write_text(configs.to_json(config))
     TOKENIZER.save(workdir)
     checkpoint = configs.default().checkpoint
@@ -47,7 +51,6 @@ def run(tmp_path_factory, module_tiny_config):
             fingerprint = {"tokenizer_hash": TOKENIZER.hash, "begin_id": TOKENIZER.bos_id}
             metadata = run_metadata(config, fingerprint, tokens=step)
             checkpoints.save(step, state, metadata, {"validation/loss": loss})
-    return workdir, config
 
 
 @pytest.fixture(scope="module")
@@ -92,6 +95,21 @@ def test_the_latest_checkpoint_continues_a_prompt_on_stdout(run):
     assert done.stdout == "def [b]f" + completion.text + "\n"
     assert f"{workdir}: step 30 (latest, moving average of the parameters" in done.stderr
     assert "9 prompt tokens, 20 new · " in done.stderr and " new tokens/s, prompts included" in done.stderr
+
+
+def test_the_function_that_a_run_names_is_imported_with_consent_alone(run, tmp_path):
+    config = configs.ConfigDict(run[1])
+    config.model.feedforward = "brought_along:make"  # the folder of the run has it, and is the current one
+    (tmp_path / "brought_along.py").write_text("open('mark', 'w').close()\ndef make(gate, up): return gate * up\n")
+    save_run(tmp_path, configs.FrozenConfigDict(config))
+    command = ["--workdir=.", "--prompt=a", "--max_new_tokens=1"]
+    refused = sample(*command, check=False, cwd=tmp_path)
+    assert refused.returncode == 2 and len(refused.stderr.splitlines()) == 1
+    for said in ("config.json", "model.feedforward = 'brought_along:make'", "--own_functions"):
+        assert said in refused.stderr
+    assert not (tmp_path / "mark").exists()
+    sample(*command, "--own_functions", cwd=tmp_path)
+    assert (tmp_path / "mark").exists()
 
 
 def test_json_holds_what_generate_returns(run, tmp_path):

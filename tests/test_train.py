@@ -339,7 +339,7 @@ def test_ones_own_optimizer_schedule_and_activation(tiny, tmp_path, monkeypatch)
     assert rows[12]["train/loss"] < rows[1]["train/loss"]
     saved = from_json((workdir / "config.json").read_text())
     assert {field: get(saved, field) for field in names} == names
-    params = load_for_inference(workdir)[0]
+    params = load_for_inference(workdir, own_functions=True)[0]
     assert "gate" in params["layers"]["feedforward"]
 
     shutil.rmtree(workdir / "checkpoints" / "12")

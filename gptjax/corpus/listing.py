@@ -8,6 +8,7 @@ from typing import Any
 
 from gptjax.config import ConfigError, RunError
 from gptjax.corpus.config import plain
+from gptjax.corpus.libraries import versions_of
 from gptjax.corpus.sources import UNREADABLE, Piece, kind_named
 
 FEW = 100  # documents, below which a share of failures says little until all are read
@@ -54,7 +55,9 @@ def list_sources(sources: Any, shard_bytes: int) -> Listing:
         listing.pieces[source.name] = len(pieces)
         listing.bytes[source.name] = sum(piece.size for piece in pieces)
         for group in _groups(pieces, shard_bytes):
-            listing.tasks.append({"source": told, "pieces": [piece.to_json() for piece in group]})
+            read = [piece for piece in group if "left_out" not in piece.options]
+            made_by = versions_of(name for piece in read for name in kind.libraries(piece.uri, options))
+            listing.tasks.append({"source": told, "pieces": [piece.to_json() for piece in group], "libraries": made_by})
             listing.sources.append(source)
             listing.sizes.append(sum(piece.size for piece in group))
     return listing

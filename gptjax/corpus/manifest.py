@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import platform
 import re
 from collections.abc import Sequence
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 from gptjax.config import ConfigError
 from gptjax.corpus.files import file_entry, write_aside
+from gptjax.corpus.libraries import changes, installed
 from gptjax.corpus.tokenizer import Tokenizer
 from gptjax.data.manifest_check import hash_of_manifest
 from gptjax.data.prepared import FORMAT, MANIFEST, check_files, read_manifest, split_files, token_dtype
@@ -78,11 +77,13 @@ def told_change(manifest: dict) -> str:
 
 def versions() -> dict[str, str]:
     """Of PACKAGES, as far as they are installed."""
-    found = {}
-    for package in PACKAGES:
-        with contextlib.suppress(PackageNotFoundError):
-            found[package] = version(package)
-    return found
+    return {package: number for package in PACKAGES if (number := installed(package)) is not None}
+
+
+def other_versions(manifest: dict) -> str:
+    """Libraries that decided what is in a finished folder and have another version here, with both; '' for none."""
+    stages = manifest.get("stages", {}).values()
+    return changes({name: number for stage in stages for name, number in stage.get("libraries", {}).items()})
 
 
 def write_manifest(folder: Path, manifest: dict) -> None:

@@ -32,6 +32,7 @@ from gptjax.corpus.assemble import Encoded, assemble
 from gptjax.corpus.card import draw_samples, write_card
 from gptjax.corpus.cleaning import config as cleaning
 from gptjax.corpus.engine import Executor, Stage, run_stage
+from gptjax.corpus.libraries import versions_of
 from gptjax.corpus.listing import FailureLimit, Listing
 from gptjax.corpus.manifest import WORK, clear, make_manifest, write_manifest
 from gptjax.corpus.parts import Shard, inputs_of
@@ -43,7 +44,7 @@ from gptjax.corpus.stages.extract import extract
 from gptjax.corpus.stages.select import select
 from gptjax.corpus.stages.survey import survey
 from gptjax.corpus.stages.vocabulary import make_tokenizer, sample
-from gptjax.corpus.tokenizer import Tokenizer
+from gptjax.corpus.tokenizer import SentencePieceTokenizer, Tokenizer
 from gptjax.paths import local_path
 
 MEGABYTE = 1_000_000
@@ -66,7 +67,7 @@ class Pipeline:
     def __init__(self, config: Any, listing: Listing, folder: Path, executor: Executor, watch: Watch):
         self.config, self.listing, self.folder = config, listing, folder
         self.work = folder / WORK
-        self.stages: list[Stage] = []
+        self.stages: dict[str, dict[str, Any]] = {}  # the manifest's section: name → version, options, libraries
         self._executor, self._watch = executor, watch
         fraction, by = config.split.validation_fraction, config.split.by
         self._split = {"fraction": fraction, "by": "document" if by == "auto" else by, "seed": config.seed}
@@ -93,7 +94,7 @@ class Pipeline:
         contamination = self._searches.contamination(shards, index)
         self.survey(shards)
         tokens, tokenizer_file = self.make_tokenizer(shards)
-        encoded = self.encode(shards, tokenizer_file)
+        encoded = self.encode(shards, tokens, tokenizer_file)
 
         clear(self.folder, keep=tokens.file_name)
         tokens.save(self.folder)
@@ -110,7 +111,7 @@ class Pipeline:
             passages=passages,
             contamination=contamination,
             parts=[{"source": shard.source.name, **shard.documents} for shard in shards],
-            stages={stage.name: {"version": stage.version, "options": stage.options} for stage in self.stages},
+            stages=self.stages,
         )
         write_card(self.folder, manifest, draw_samples(shards, self.work, self.config.seed))
         write_manifest(self.folder, manifest)
@@ -148,7 +149,14 @@ class Pipeline:
         if not shards:
             return
         stage = Stage("clean", clean, options=cleaning.options(asked))
-        figures = self._run(stage, *inputs_of(shards, lambda shard: cleaning.treatment(shard.source)))
+        inputs = inputs_of(
+            shards,
+            lambda shard: {
+                **cleaning.treatment(shard.source),
+                "libraries": versions_of(cleaning.libraries(asked, shard.source)),
+            },
+        )
+        figures = self._run(stage, *inputs)
         for shard, result in zip(shards, figures):
             shard.documents, shard.cleaned = result["files"]["documents.parquet"], result["report"]
         statistics = {shard.number: result["files"]["statistics.parquet"] for shard, result in zip(shards, figures)}
@@ -198,6 +206,7 @@ class Pipeline:
             weighted = sum(_bytes(shard, "train") * shard.source.weight for shard in shards)
             rate = asked.sample_megabytes * MEGABYTE / max(weighted, 1)
             drawn = self._run(stage, *inputs_of(shards, lambda shard: {"rate": min(rate * shard.source.weight, 1.0)}))
+            inputs["libraries"] = versions_of(SentencePieceTokenizer.libraries)
             inputs["samples"] = [result["files"]["sample.parquet"] for result in drawn]
         elif asked.name == "char":
             inputs["characters"] = [shard.left["files"]["characters.json"] for shard in shards]
@@ -208,12 +217,14 @@ class Pipeline:
         (entry,) = made["files"].values()
         return tokenizer.load(self.work / entry["name"]), entry
 
-    def encode(self, shards: list[Shard], tokenizer_file: dict) -> list[dict]:
+    def encode(self, shards: list[Shard], tokens: Tokenizer, tokenizer_file: dict) -> list[dict]:
         """The files of each shard's tokens."""
-        compare = {path: tokenizer.load(path).hash for path in self.config.tokenizer.compare}
+        others = {path: tokenizer.load(path) for path in self.config.tokenizer.compare}
+        compare = {path: other.hash for path, other in others.items()}
+        made_by = versions_of(name for each in (tokens, *others.values()) for name in each.libraries)
         options = {"split": self._split, "bos": self.config.tokens.bos, "compare": compare}
-        held_out = self._held_out(shards)
-        inputs, sizes = inputs_of(shards, lambda shard: {"tokenizer": tokenizer_file, **held_out(shard)})
+        of_all, held_out = {"tokenizer": tokenizer_file, "libraries": made_by}, self._held_out(shards)
+        inputs, sizes = inputs_of(shards, lambda shard: {**of_all, **held_out(shard)})
         results = self._run(Stage("encode", encode, version=2, options=options), inputs, sizes)
         for shard, result in zip(shards, results):
             shard.encoded = result["report"]
@@ -255,7 +266,8 @@ class Pipeline:
         sizes: Sequence[int],
         heed: Callable[[int, dict], None] = lambda number, report: None,
     ) -> list[dict]:
-        self.stages.append(stage)
+        made_by = {name: number for each in inputs for name, number in each.get("libraries", {}).items()}
+        self.stages[stage.name] = {"version": stage.version, "options": stage.options, "libraries": made_by}
         with self._watch(stage.name, sizes) as progress:
 
             def tell(number: int, result: dict) -> None:

@@ -9,6 +9,8 @@ from gptjax.corpus.contamination import evaluations
 from gptjax.corpus.duplicates.bands import parameters
 from gptjax.corpus.earlier import earlier_inputs
 from gptjax.corpus.engine import Stage
+from gptjax.corpus.formats import encoding
+from gptjax.corpus.libraries import versions_of
 from gptjax.corpus.parts import Shard, inputs_of
 from gptjax.corpus.stages.contaminate import contaminate, index_evaluations, overlap
 from gptjax.corpus.stages.copies import find_copies, sketch
@@ -72,7 +74,7 @@ class Searches:
             return None
         options = {name: self._config.contamination[name] for name in ("ngram", "least_words")}
         stage = Stage("evaluations", index_evaluations, options=options)
-        (indexed,) = self._run(stage, [{"sets": self._evaluations}], [0])
+        (indexed,) = self._run(stage, [{"sets": self._evaluations, "libraries": versions_of(encoding.DETECTORS)}], [0])
         return indexed["files"]["index.npz"]
 
     def contamination(self, shards: list[Shard], index: dict | None) -> dict | None:

@@ -43,12 +43,14 @@ class Tokenizer(abc.ABC):
       unk_id, bos_id, eos_id, pad_id: ids, `None` where the vocabulary has no such token.
       control_ids: name → id of every control token.
       hash: of the file that `save` writes; equal hashes mean equal ids.
+      libraries: that decide its ids.
       threads: that encoding may use, all cores' unless set.
     """
 
     kind: str
     file_name: str
     lossless = True
+    libraries: tuple[str, ...] = ()
     first_bytes = b""  # that the first token of a text stands for beside the text; `decode` leaves them out
 
     def __init__(self, file_bytes: bytes, token_values: list[bytes], control_ids: dict[str, int]):
@@ -99,6 +101,7 @@ class SentencePieceTokenizer(Tokenizer):
     """
 
     file_name = "tokenizer.model"
+    libraries = ("sentencepiece",)
 
     def __init__(self, file_bytes: bytes):
         self._model = model = sentencepiece.SentencePieceProcessor(model_proto=file_bytes)

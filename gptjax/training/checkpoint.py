@@ -28,6 +28,7 @@ from gptjax.training.checkpoint_format import CheckpointError
 from gptjax.training.run_metadata import check_same_model
 from gptjax.training.snapshot import Snapshots
 from gptjax.training.state import TrainState
+from gptjax.user_code import is_named
 
 CONFIG = "config.json"
 VALIDATION_LOSS, VALIDATION_SET = "validation/loss", "validation/set"
@@ -244,14 +245,23 @@ def load_params(
 
 
 def load_for_inference(
-    workdir: str | Path, which: str | int = "latest", ema: bool | None = None
+    workdir: str | Path, which: str | int = "latest", ema: bool | None = None, own_functions: bool = False
 ) -> tuple[dict, FrozenConfigDict, dict]:
     """What a model needs to run: parameters on one device, the run's config, the checkpoint's metadata.
 
-    Raises as `load_params`, and ConfigError where config.json cannot be read or describes another model than the one
-    that was trained: a change there may fit the arrays and compute nonsense.
+    own_functions: whether the model may import the function that config.json names (model/feedforward.py). A run that
+    somebody else made can bring the module with it, and importing a module runs it.
+
+    Raises as `load_params`, and ConfigError where config.json cannot be read, names such a function without consent, or
+    describes another model than the one that was trained: a change there may fit the arrays and compute nonsense.
     """
     config = saved_config(workdir)
+    kind = config.model.feedforward
+    if is_named(kind) and not own_functions:
+        raise ConfigError(
+            f"{local_path(workdir, '--workdir') / CONFIG}: model.feedforward = {kind!r} names a function to import, whose "
+            "module would run here; give --own_functions if you know and trust it"
+        )
     check = functools.partial(check_same_model, config=config, source=str(local_path(workdir, "--workdir") / CONFIG))
     params, metadata = load_params(workdir, which, ema=ema, check=check)
     return params, config, metadata

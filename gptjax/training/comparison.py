@@ -23,6 +23,7 @@ from gptjax.model.resolve import resolve_model
 from gptjax.training.console import count_text
 from gptjax.training.metrics import count_parameters
 from gptjax.training.writers import FILE_NAME, read_metrics
+from gptjax.user_code import is_named
 
 LOSS, BITS, TOKENS, SET = "validation/loss", "validation/bits_per_byte", "validation/tokens", "validation/set"
 UNLIKE = "≠"
@@ -65,7 +66,10 @@ class Run:
             return None
 
     @functools.cached_property
-    def num_parameters(self) -> int:
+    def num_parameters(self) -> int | None:
+        """None where a function of the run's own decides it: what only reads a run imports nothing that it names."""
+        if is_named(self.config.model.feedforward):
+            return None
         model, length = ConfigDict(self.config.model), self.config.data.sequence_length
         model.update(attention="auto", dtype="auto", layers="auto")  # it may have been trained elsewhere
         model = resolve_model(model, platform="cpu", vocab_size=max(model.vocab_size, 1), sequence_length=length)

@@ -3,7 +3,7 @@
 import pytest
 from rich.console import Console
 
-from gptjax.config import ConfigError, default, to_json
+from gptjax.config import MAY_BE_OWN, ConfigError, default, to_json
 from gptjax.folders import alone_in
 from gptjax.training import comparison
 from gptjax.training.writers import MetricsWriter
@@ -98,3 +98,13 @@ def test_what_is_no_run_is_told_in_a_sentence(make_run, tmp_path):
     ):
         with pytest.raises(ConfigError, match=rf"/{folder}.*{words}"):
             comparison.read_runs([tmp_path / folder])
+
+
+def test_functions_that_a_run_names_are_not_imported(make_run, tmp_path, monkeypatch):
+    (tmp_path / "brought_along.py").write_text("raise SystemExit('it was imported')")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(tmp_path)
+    (run,) = comparison.read_runs(
+        [make_run("a", **{field.replace(".", "__"): "brought_along:f" for field in MAY_BE_OWN})]
+    )
+    assert run.num_parameters is None and "n/a" in shown(comparison.table([run]))[1]

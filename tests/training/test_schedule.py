@@ -117,3 +117,19 @@ def test_a_rate_that_jumps_at_a_resume_is_told_with_both_values(changes, before,
     else:
         found = [float(number) for number in re.findall(r"(?:is|was) ([\d.e-]+)", told[0])]
         assert found == pytest.approx([now, before], rel=0.02) and "step 100:" in told[0]
+
+
+def test_a_schedule_that_a_checkpoint_names_is_imported_only_where_the_user_names_it_too(tmp_path, monkeypatch):
+    (tmp_path / "brought_along.py").write_text("raise SystemExit('it was imported')")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(tmp_path)
+    saved = default()
+    saved.schedule.name, saved.training.duration = "brought_along:shape", "100 steps"
+    assert "brought_along:shape" in rate_change(json.loads(to_json(saved)), changed(saved, "cosine"), Units(1), 9)[0]
+    assert rate_change(json.loads(to_json(saved)), saved, Units(1), 9) == []  # imported, and it fails
+
+
+def changed(config, schedule):
+    config = config.copy_and_resolve_references()
+    config.schedule.name = schedule
+    return config

@@ -74,6 +74,13 @@ def options(config: Any) -> dict[str, Any]:
     return {"mend": config.repair, "language": config.language, "personal": list(config.personal)}
 
 
+def libraries(config: Any, source: Any) -> tuple[str, ...]:
+    """Those that decide what stages/clean.py makes of a source."""
+    mended = ("ftfy",) if config.repair else ()
+    identified = ("py3langid",) if config.language and not source.language else ()
+    return () if source.recipe == "code" else (*mended, *identified)
+
+
 def treatment(source: Any) -> dict[str, bool]:
     """What stages/clean.py must know of a source."""
     return {"code": source.recipe == "code", "statistics": bool(source.recipe)}

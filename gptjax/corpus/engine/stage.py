@@ -23,6 +23,7 @@ from typing import Any
 import xxhash
 
 from gptjax.corpus.files import file_entry
+from gptjax.corpus.libraries import check_same_here
 
 ATTEMPT = ".attempt"  # how the name of an attempt's folder ends
 
@@ -34,7 +35,8 @@ class Task:
     Attributes:
       number: its place among the stage's tasks, and the number in the names of its files.
       inputs: JSON: what it works on. Files of earlier stages stand in it as the entries that those stages' results
-        have (name, size, hash), so that a task's key follows from what is in them.
+        have (name, size, hash), so that a task's key follows from what is in them; 'libraries', versions of those that
+        decide what comes out (libraries.py), so that it follows from these, too.
       options: JSON: the stage's.
       work: the folder that the entries' names start from.
     """
@@ -102,6 +104,7 @@ def perform(stage: Stage, work: Path, number: int, inputs: Any) -> dict:
     Raises:
       Exception: whatever the stage raises; then nothing of the attempt is left.
     """
+    check_same_here(inputs)
     folder = work / stage.folder
     attempt = Path(tempfile.mkdtemp(prefix=f"{part_name(number)}.", suffix=ATTEMPT, dir=folder))
     try:

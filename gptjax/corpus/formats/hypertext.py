@@ -6,6 +6,8 @@ import re
 
 from gptjax.config import ConfigError
 
+MADE_OF = ("resiliparse",)  # its libraries
+
 # XHTML may close any element at once; to a parser of HTML it would stay open and swallow what follows.
 _CLOSED_AT_ONCE = re.compile(
     r"<(title|script|style|iframe|textarea|a|span|div|p|i|b|em|td|th|li)\b([^<>]*)/>", re.IGNORECASE

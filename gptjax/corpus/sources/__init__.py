@@ -1,7 +1,8 @@
-"""Where documents come from: one module a kind of source, each with the same two functions.
+"""Where documents come from: one module a kind of source, each with the same three functions.
 
   find(path, options) -> list[Piece]                       what there is, in an order that does not change; what is
                                                            left out unread is there too, to be counted (read_piece)
+  libraries(uri, options) -> tuple[str, ...]               those that decide what a file's documents are (libraries.py)
   read(piece, options, skipped) -> Iterator[Document]      its documents; what is bad is counted and passed over
 
 `read` counts in `skipped`, by reason. A reason that begins with UNREADABLE is a failure, of which a source may have a
@@ -61,6 +62,7 @@ class SourceKind(Protocol):
 
     OPTIONS: dict[str, Any]
     find: Any
+    libraries: Any
     read: Any
 
 

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from gptjax.corpus.documents import Document
-from gptjax.corpus.formats import epub, gutenberg, hypertext, licenses, wrapping
+from gptjax.corpus.formats import encoding, epub, gutenberg, hypertext, licenses, wrapping
 from gptjax.corpus.formats.encoding import unix_lines
 from gptjax.corpus.formats.xml import BrokenXML
 from gptjax.corpus.sources import KEPT, Piece
@@ -38,6 +38,10 @@ def find(path: str, options: Mapping[str, Any]) -> list[Piece]:
       ConfigError: one does not exist, or is a file of another kind.
     """
     return find_files(path, SUFFIXES, links=options["links"])
+
+
+def libraries(uri: str, options: Mapping[str, Any]) -> tuple[str, ...]:
+    return (*encoding.DETECTORS, *(() if bare_name(uri).endswith(PLAIN) else hypertext.MADE_OF))
 
 
 def read(piece: Piece, options: Mapping[str, Any], skipped: Counter[str]) -> Iterator[Document]:

@@ -223,6 +223,10 @@ def _installed(folder: str, entries: list[os.DirEntry]) -> dict[str, str]:
 # --- Its documents ----------------------------------------------------------------------------------------------------
 
 
+def libraries(uri: str, options: Mapping[str, Any]) -> tuple[str, ...]:
+    return encoding.DETECTORS
+
+
 def read(piece: Piece, options: Mapping[str, Any], skipped: Counter[str]) -> Iterator[Document]:
     """The document of one file, if it is one."""
     if piece.size > options["max_file_kilobytes"] * 1000:

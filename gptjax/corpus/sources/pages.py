@@ -18,6 +18,7 @@ from gptjax.corpus.sources import UNREADABLE
 from gptjax.corpus.sources.limits import TimeIsUp, time_limit
 
 EXTRACTORS = ("trafilatura", "resiliparse")
+MADE_OF = {"trafilatura": ("trafilatura", "lxml"), "resiliparse": ("resiliparse",)}  # the libraries of each
 FAVORS = ("balanced", "precision", "recall")
 
 _HEAD = 4096  # characters that tell of a page

@@ -16,7 +16,7 @@ from typing import Any
 
 from gptjax.config import ConfigError
 from gptjax.corpus.documents import Document
-from gptjax.corpus.formats import latex, latex_project, scholarly, wrapping
+from gptjax.corpus.formats import encoding, latex, latex_project, scholarly, wrapping
 from gptjax.corpus.formats.encoding import unix_lines
 from gptjax.corpus.formats.xml import BrokenXML, parse
 from gptjax.corpus.sources import UNREADABLE, Piece
@@ -76,6 +76,12 @@ def _project(folder: str, sources: list[Piece]) -> Piece:
 
 
 # --- Their text -------------------------------------------------------------------------------------------------------
+
+
+def libraries(uri: str, options: Mapping[str, Any]) -> tuple[str, ...]:
+    """An archive may hold PDFs, too."""
+    has_none = bare_name(uri).endswith((*LATEX, ".xml", ".nxml", ".jsonl"))
+    return encoding.DETECTORS if has_none else (*encoding.DETECTORS, "pypdf")
 
 
 def read(piece: Piece, options: Mapping[str, Any], skipped: Counter[str]) -> Iterator[Document]:

@@ -15,6 +15,7 @@ from typing import Any
 
 from gptjax.config import ConfigError
 from gptjax.corpus.documents import Document
+from gptjax.corpus.formats import encoding
 from gptjax.corpus.sources import UNREADABLE, Piece
 from gptjax.corpus.sources.columns import arrow_batches, arrow_errors, parquet_batches, rows
 from gptjax.corpus.sources.limits import READING
@@ -94,6 +95,10 @@ def _row_groups(piece: Piece) -> list[Piece]:
 
 
 # --- Its documents ----------------------------------------------------------------------------------------------------
+
+
+def libraries(uri: str, options: Mapping[str, Any]) -> tuple[str, ...]:
+    return (*encoding.DETECTORS, *(("pyarrow",) if bare_name(uri).endswith((".parquet", ".arrow")) else ()))
 
 
 def read(piece: Piece, options: Mapping[str, Any], skipped: Counter[str]) -> Iterator[Document]:

@@ -10,6 +10,7 @@ from typing import Any
 
 from gptjax.config import ConfigError
 from gptjax.corpus.documents import Document
+from gptjax.corpus.formats import encoding
 from gptjax.corpus.sources import KEPT, UNREADABLE, Piece
 from gptjax.corpus.sources.columns import arrow_errors, parquet_batches, rows
 from gptjax.corpus.sources.limits import READING
@@ -54,6 +55,11 @@ def _standard_library() -> Iterator[Piece]:
     for piece in find_files(root, (".py",), STANDARD_LIBRARY_LEAVES_OUT):
         uri = f"{STANDARD_LIBRARY}/{os.path.relpath(piece.uri, root)}"
         yield Piece(uri, piece.size, piece.version, {"path": piece.uri})
+
+
+def libraries(uri: str, options: Mapping[str, Any]) -> tuple[str, ...]:
+    detectors = encoding.DETECTORS if options["encoding_errors"] == "detect" else ()
+    return (*detectors, "pyarrow") if bare_name(uri).endswith(".parquet") else detectors
 
 
 def read(piece: Piece, options: Mapping[str, Any], skipped: Counter[str]) -> Iterator[Document]:

@@ -17,7 +17,7 @@ from gptjax.corpus.formats import encoding
 from gptjax.corpus.sources import Piece
 from gptjax.corpus.sources.limits import PAGES, READING
 from gptjax.corpus.sources.opening import bare_name, find_files, open_stream
-from gptjax.corpus.sources.pages import check_options, language_of, page_text
+from gptjax.corpus.sources.pages import MADE_OF, check_options, language_of, page_text
 from gptjax.corpus.sources.records import decode, parts
 from gptjax.corpus.sources.streams import Unreadable, counted
 from gptjax.corpus.sources.warc import Capture, captures
@@ -56,6 +56,11 @@ def find(path: str, options: Mapping[str, Any]) -> list[Piece]:
         told = xxhash.xxh3_64_hexdigest("\n".join(sorted(_blocked(options["blocked_hosts"]))).encode())
         pieces = [dataclasses.replace(piece, version=f"{piece.version} {told}") for piece in pieces]
     return pieces
+
+
+def libraries(uri: str, options: Mapping[str, Any]) -> tuple[str, ...]:
+    readers = ("fastwarc",) if bare_name(uri).endswith(ARCHIVES) else ()
+    return (*encoding.DETECTORS, *readers, *MADE_OF[options["extractor"]])
 
 
 def read(piece: Piece, options: Mapping[str, Any], skipped: Counter[str]) -> Iterator[Document]:

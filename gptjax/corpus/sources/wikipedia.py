@@ -15,7 +15,7 @@ from collections.abc import Collection, Iterator, Mapping
 from typing import Any
 
 from gptjax.corpus.documents import Document
-from gptjax.corpus.formats import wikitext
+from gptjax.corpus.formats import encoding, wikitext
 from gptjax.corpus.formats.xml import BrokenXML, feed, parser_to
 from gptjax.corpus.sources import UNREADABLE, Piece
 from gptjax.corpus.sources.limits import READING
@@ -42,6 +42,10 @@ def find(path: str, options: Mapping[str, Any]) -> list[Piece]:
     """
     found, asked = find_files(path, ("",), links=options["links"]), expanded(path)
     return [piece for piece in found if is_wanted(piece, asked, _NAME)]
+
+
+def libraries(uri: str, options: Mapping[str, Any]) -> tuple[str, ...]:
+    return encoding.DETECTORS
 
 
 def read(piece: Piece, options: Mapping[str, Any], skipped: Counter[str]) -> Iterator[Document]:

@@ -1,0 +1,49 @@
+"""Libraries that decide what a task writes: their versions are among its inputs, so that an upgrade does it again.
+
+  {"source": …, "pieces": …, "libraries": {"trafilatura": "2.3.0", "lxml": "6.1.1", "resiliparse": "0.15.2"}}
+
+Named are those whose next version may well write something else: extractors, detectors, tokenizers, readers of formats.
+What is exact in any version is not: decompression, hashing, the arithmetic of NumPy and SciPy, our own Parquet files.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Iterable, Mapping
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any
+
+from gptjax.config import ConfigError
+
+
+@functools.cache
+def installed(name: str) -> str | None:
+    """The version of a library; None where it is not installed, which may decide what is written, too."""
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return None
+
+
+def versions_of(names: Iterable[str]) -> dict[str, str | None]:
+    return {name: installed(name) for name in sorted(set(names))}
+
+
+def changes(made_by: Mapping[str, str | None]) -> str:
+    """The libraries that have another version here, with both, in words; '' where none has."""
+    return ", ".join(
+        f"{name} {_told(there)} (here {_told(here)})"
+        for name, there in made_by.items()
+        if (here := installed(name)) != there
+    )
+
+
+def check_same_here(inputs: Any) -> None:
+    """Raises ConfigError on a worker that has other libraries than its task was planned with, such as a node's own."""
+    made_by = inputs.get("libraries", {}) if isinstance(inputs, Mapping) else {}
+    if different := changes(made_by):
+        raise ConfigError(f"a worker has other libraries than the command that it works for: there {different}")
+
+
+def _told(found: str | None) -> str:
+    return "not installed" if found is None else found
