@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from gptjax.config import default
+from gptjax.corpus.manifest import write_manifest
 from gptjax.corpus.tokenizer import load
 from gptjax.data import open_dataset
 
@@ -85,8 +86,9 @@ def test_text_becomes_batches(corpus, tmp_path):
     before = {path: path.stat().st_mtime_ns for path in output.iterdir()}
     assert "already prepared" in prepare(*flags).stdout
     assert {path: path.stat().st_mtime_ns for path in output.iterdir()} == before
-    manifest["stages"]["tokenizer"]["libraries"]["sentencepiece"] = "0.0.1"  # it was made with an older one
-    (output / "manifest.json").write_text(json.dumps(manifest))
+    for stage in ("tokenizer", "encode"):
+        manifest["stages"][stage]["libraries"]["sentencepiece"] = "0.0.1"  # an older one
+    write_manifest(output, manifest)
     made = f"made with sentencepiece 0.0.1 (here {importlib.metadata.version('sentencepiece')}); --overwrite"
     assert made in prepare(*flags).stdout
     assert "prepared with --vocab_size=320, now 330" in refused(*flags, "--vocab_size=330")

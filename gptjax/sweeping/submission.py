@@ -21,6 +21,7 @@ from submitit.helpers import DelayedSubmission
 from gptjax.config import ConfigError, RunError
 from gptjax.corpus.files import write_aside
 from gptjax.folders import is_held
+from gptjax.job_states import UNKNOWN, use_job_states
 from gptjax.sweeping.launch import Launched
 from gptjax.sweeping.runs import Run
 
@@ -84,6 +85,7 @@ class Cluster:
 
     def __init__(self, kind: str, folder: Path, jobs: int, parameters: Mapping[str, Any]):
         self.detaches = kind == "slurm"
+        use_job_states()
         self.slots = UNLIMITED if self.detaches else jobs or 1
         self._folder = folder
         folder.mkdir(parents=True, exist_ok=True)
@@ -102,7 +104,7 @@ class Cluster:
         """Submits the runs whose jobs are not at work already: on SLURM as one array.
 
         Raises:
-          RunError: the cluster refuses.
+          RunError: the cluster refuses, or does not tell whether jobs of an earlier start are still at work.
         """
         ids = json.loads(self._jobs_path.read_text()) if self._jobs_path.exists() else {}
         jobs = {run.name: job for run in runs if (job := self._at_work(ids.get(run.name)))}
@@ -123,7 +125,13 @@ class Cluster:
         if not self.detaches or job_id is None:
             return None
         job = submitit.SlurmJob(self._folder, job_id)
-        return job if job.watcher.get_state(job_id, mode="force").split()[0] in _AT_WORK else None
+        state = job.watcher.get_state(job_id, mode="force").split()[0]
+        if state == UNKNOWN:
+            raise RunError(
+                f"neither sacct nor squeue tells whether job {job_id} of an earlier start is still at work, so none is "
+                "submitted; the same command tries again"
+            )
+        return job if state in _AT_WORK else None
 
 
 class JobHandle:

@@ -259,8 +259,8 @@ def load_for_inference(
     kind = config.model.feedforward
     if is_named(kind) and not own_functions:
         raise ConfigError(
-            f"{local_path(workdir, '--workdir') / CONFIG}: model.feedforward = {kind!r} names a function to import, whose "
-            "module would run here; give --own_functions if you know and trust it"
+            f"{local_path(workdir, '--workdir') / CONFIG}: model.feedforward = {kind!r} names a function to import, "
+            "whose module would run here; give --own_functions if you know and trust it"
         )
     check = functools.partial(check_same_model, config=config, source=str(local_path(workdir, "--workdir") / CONFIG))
     params, metadata = load_params(workdir, which, ema=ema, check=check)

@@ -8,7 +8,7 @@ import pytest
 import submitit
 from waiting import until
 
-from gptjax.config import ConfigError
+from gptjax.config import ConfigError, RunError
 from gptjax.sweeping.launch import exit_status, last_lines
 from gptjax.sweeping.submission import Cluster
 
@@ -84,9 +84,7 @@ def slurm(tmp_path, monkeypatch):
     """A cluster whose jobs are for ever in the queue; returns the folder where the submitted scripts are."""
     commands = tmp_path / "bin"
     commands.mkdir()
-    for name, script in (("sbatch", SBATCH), ("sacct", SACCT), ("srun", "#!/bin/sh\n")):
-        (commands / name).write_text(script)
-        (commands / name).chmod(stat.S_IRWXU)
+    put(commands, sbatch=SBATCH, sacct=SACCT, srun="#!/bin/sh\n")
     monkeypatch.setenv("PATH", f"{commands}:{os.environ['PATH']}")
     return commands
 
@@ -114,6 +112,51 @@ def test_a_job_that_has_left_the_queue_is_submitted_again(scripted, tmp_path, sl
     submitit.SlurmJob.watcher.clear()
     Cluster("slurm", tmp_path / "jobs", 0, {}).start(runs[:2])
     assert len(list(slurm.glob("script_*"))) == 2
+
+
+NO_SACCT = "#!/bin/sh\necho 'Slurm accounting storage is disabled' >&2; exit 1\n"
+
+
+@pytest.mark.parametrize(
+    "queue, expected",
+    [
+        ("4711_0 PENDING\n4711_1 RUNNING\n4711_2 CONFIGURING", ["4711_0", "4711_1", "4711_2"]),
+        ("4711_0 RUNNING\n4711_1 NODE_FAIL\n9 PENDING", ["4711_0", "4712_0", "4712_1"]),  # failed, and gone
+        ("", ["4712_0", "4712_1", "4712_2"]),
+    ],
+)
+def test_without_accounting_the_queue_tells_which_jobs_are_at_work(scripted, tmp_path, slurm, queue, expected):
+    runs = scripted("pass", 3)
+    submitit.SlurmJob.watcher.clear()
+    put(slurm, sacct=NO_SACCT, squeue="#!/bin/sh\nprintf '4711_0 PENDING\\n4711_1 PENDING\\n4711_2 PENDING\\n'\n")
+    first = Cluster("slurm", tmp_path / "jobs", 0, {}).start(runs)
+    assert not any(handle.ended() for handle in first)
+    submitit.SlurmJob.watcher.clear()
+    put(slurm, sbatch=SBATCH.replace("4711", "4712"), squeue=f"#!/bin/sh\ncat <<'END'\n{queue}\nEND\n")
+    handles = Cluster("slurm", tmp_path / "jobs", 0, {}).start(runs)
+    assert [handle._job.job_id for handle in handles] == expected
+    assert len(list(slurm.glob("script_*"))) == 1 + ("4712_0" in expected)
+    kept = [job in queue for job in ("4711_0", "4711_1", "4711_2")]
+    lost = [handle.ended() for handle, there in zip(first, kept) if not there]
+    assert all(lost), "a job that left the queue without a word has ended"
+
+
+@pytest.mark.parametrize("squeue", ["#!/bin/sh\nexit 1\n", None])
+def test_where_nothing_tells_whether_jobs_are_at_work_none_is_submitted_twice(scripted, tmp_path, slurm, squeue):
+    runs = scripted("pass", 2)
+    Cluster("slurm", tmp_path / "jobs", 0, {}).start(runs)
+    submitit.SlurmJob.watcher.clear()
+    put(slurm, sacct=NO_SACCT, squeue=squeue or "not a program")
+    with pytest.raises(RunError, match=r"neither sacct nor squeue tells whether job 4711_0"):
+        Cluster("slurm", tmp_path / "jobs", 0, {}).start(runs)
+    assert len(list(slurm.glob("script_*"))) == 1
+
+
+def put(folder, **commands):
+    """Puts commands on the path, or others in their place."""
+    for name, script in commands.items():
+        (folder / name).write_text(script)
+        (folder / name).chmod(stat.S_IRWXU)
 
 
 def test_mistakes_are_one_sentence(tmp_path):

@@ -104,7 +104,5 @@ def test_functions_that_a_run_names_are_not_imported(make_run, tmp_path, monkeyp
     (tmp_path / "brought_along.py").write_text("raise SystemExit('it was imported')")
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(tmp_path)
-    (run,) = comparison.read_runs(
-        [make_run("a", **{field.replace(".", "__"): "brought_along:f" for field in MAY_BE_OWN})]
-    )
+    (run,) = comparison.read_runs([make_run("a", **dict.fromkeys(MAY_BE_OWN, "brought_along:f"))])
     assert run.num_parameters is None and "n/a" in shown(comparison.table([run]))[1]

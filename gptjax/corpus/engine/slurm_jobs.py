@@ -54,6 +54,9 @@ class SlurmJobs:
             import submitit
         except ImportError:
             raise ConfigError("--executor=slurm: needs pip install 'gptjax[slurm]'") from None
+        from gptjax.job_states import use_job_states  # needs submitit, too
+
+        use_job_states()
         self._submitit = submitit
         self._folder, self._poll_seconds = folder, 10.0 if kind == "slurm" else 0.1
         if kind == "slurm":
