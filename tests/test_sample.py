@@ -98,10 +98,9 @@ def test_the_latest_checkpoint_continues_a_prompt_on_stdout(run):
 
 
 def test_the_function_that_a_run_names_is_imported_with_consent_alone(run, tmp_path):
-    config = configs.ConfigDict(run[1])
-    config.model.feedforward = "brought_along:make"  # the folder of the run has it, and is the current one
+    named = configs.to_json(run[1]).replace('"swiglu"', '"brought_along:make"')  # the folder of the run has that
     (tmp_path / "brought_along.py").write_text("open('mark', 'w').close()\ndef make(gate, up): return gate * up\n")
-    save_run(tmp_path, configs.FrozenConfigDict(config))
+    save_run(tmp_path, configs.from_json(named))
     command = ["--workdir=.", "--prompt=a", "--max_new_tokens=1"]
     refused = sample(*command, check=False, cwd=tmp_path)
     assert refused.returncode == 2 and len(refused.stderr.splitlines()) == 1
