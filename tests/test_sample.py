@@ -97,10 +97,13 @@ def test_the_latest_checkpoint_continues_a_prompt_on_stdout(run):
     assert "9 prompt tokens, 20 new · " in done.stderr and " new tokens/s, prompts included" in done.stderr
 
 
-def test_the_function_that_a_run_names_is_imported_with_consent_alone(run, tmp_path):
+def test_the_function_that_a_run_names_is_imported_with_consent_alone(run, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(tmp_path)
     named = configs.to_json(run[1]).replace('"swiglu"', '"brought_along:make"')  # the folder of the run has that
     (tmp_path / "brought_along.py").write_text("open('mark', 'w').close()\ndef make(gate, up): return gate * up\n")
     save_run(tmp_path, configs.from_json(named))
+    (tmp_path / "mark").unlink()  # of its training, here
     command = ["--workdir=.", "--prompt=a", "--max_new_tokens=1"]
     refused = sample(*command, check=False, cwd=tmp_path)
     assert refused.returncode == 2 and len(refused.stderr.splitlines()) == 1
