@@ -91,7 +91,7 @@ def test_a_signal_saves_and_the_run_goes_on_also_on_another_mesh(runs, unbroken)
         process.kill()
     step = max(losses(workdir))
     assert 13 <= step < runs.steps
-    assert f"stopped by SIGTERM at step {step}, saved" in output(workdir)
+    assert f"stopped by SIGTERM at step {step}, checkpoint saved" in output(workdir)
     assert (workdir / f"checkpoints/{step}").is_dir()
 
     elsewhere = shutil.copytree(workdir, runs.folder / "elsewhere")
