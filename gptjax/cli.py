@@ -79,7 +79,7 @@ def unescaped(flag: str, text: str) -> str:
             return ast.literal_eval(f'"{found[0]}"')
         except SyntaxError:  # a backslash alone; no character of that number
             raise ConfigError(
-                f"{flag} = {text!r}: {found[0]!r} is no escape of Python's (a backslash itself is written twice)"
+                f"{flag} = {text!r}: {found[0]!r} is not an escape sequence of Python (write two backslashes for one)"
             ) from None
 
     return re.sub(r"\\([abfnrtv\\'\"]|[0-7]{1,3}|x[\da-fA-F]{2}|u[\da-fA-F]{4}|U[\da-fA-F]{8})?", value, text)

@@ -205,7 +205,7 @@ class Units:
             amount *= self.steps_per_epoch
         elif unit == "%":
             if self.total_steps is None:
-                raise ConfigError(f"{field} = {text!r}: a share of the run cannot say how long the run is")
+                raise ConfigError(f"{field} = {text!r}: percent is not possible here; give steps, tokens or epochs")
             amount *= self.total_steps / 100
         if amount > MOST_STEPS:
             raise ConfigError(f"{field} = {text!r}: {amount:.3g} steps; must be at most {MOST_STEPS:,} steps")
@@ -340,9 +340,9 @@ def _check_storable(field: str, value: Any, kind: type) -> None:
         try:
             value.encode()
         except UnicodeEncodeError:
-            raise ConfigError(f"{field} = {value!r}: must be text that UTF-8 can hold") from None
+            raise ConfigError(f"{field} = {value!r}: must be valid UTF-8 text") from None
         if "\0" in value:
-            raise ConfigError(f"{field} = {value!r}: must not hold the character zero")
+            raise ConfigError(f"{field} = {value!r}: must not contain the character NUL")
 
 
 def validate(config: Any) -> None:
@@ -354,7 +354,7 @@ def validate(config: Any) -> None:
     check_fields(config)
     if config.model.dtype == "float16":
         raise ConfigError(
-            "model.dtype = 'float16': its range needs loss scaling, which is not built; use 'bfloat16' on GPU or TPU, "
+            "model.dtype = 'float16': it needs loss scaling, which is not supported; use 'bfloat16' on GPU or TPU, "
             "'float32' on CPU"
         )
     for field, allowed in _CHOICES.items():
@@ -398,7 +398,7 @@ def _validate_model(model: Any, sequence_length: int) -> None:
         raise ConfigError(
             f"model.width = {width}, model.num_layers = {model.num_layers}, model.num_heads = {model.num_heads}, "
             f"model.vocab_size = {model.vocab_size} and the widths of heads and feed-forward layers make a model of "
-            f"about {about:.1e} parameters: at most {MOST_PARAMETERS:.0e} can be dealt with"
+            f"about {about:.1e} parameters: at most {MOST_PARAMETERS:.0e} are supported"
         )
     if model.position == "rope" and head_width % 2:
         raise ConfigError(
@@ -409,7 +409,7 @@ def _validate_model(model: Any, sequence_length: int) -> None:
         raise ConfigError(f"model.position = 'sinusoidal' needs an even model.width, got {model.width}")
     if not model.window_pattern or set(model.window_pattern) - set("SL"):
         raise ConfigError(
-            f"model.window_pattern = {model.window_pattern!r}: a string of S (sliding window) and L (whole context)"
+            f"model.window_pattern = {model.window_pattern!r}: must be made of S (sliding window) and L (full context)"
         )
     if ("S" in model.window_pattern) != (model.window > 0):
         raise ConfigError(

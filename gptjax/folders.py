@@ -36,10 +36,10 @@ def alone_in(folder: Path, option: str) -> Iterator[None]:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            raise ConfigError(f"{option} = {folder}: another process is at work in this folder") from None
+            raise ConfigError(f"{option} = {folder}: another process is using this folder") from None
         except OSError as error:
             logging.warning(
-                "%s = %s: this file system gives no locks (%s), so nothing keeps a second process out of the folder",
+                "%s = %s: this file system has no locks (%s); make sure that no second process uses the folder",
                 option,
                 folder,
                 error.strerror,

@@ -42,7 +42,7 @@ def local_path(text: str | Path, name: str) -> Path:
     expanded = os.path.expanduser(text)
     if expanded.startswith("~") and not os.path.exists(expanded):
         user = expanded.partition("/")[0]
-        raise ConfigError(f"{name} = {text}: there is no user {user[1:]!r}; ./{text} is a folder of that name")
+        raise ConfigError(f"{name} = {text}: there is no user {user[1:]!r}; write ./{text} for a folder of that name")
     return Path(expanded)
 
 

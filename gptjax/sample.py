@@ -185,9 +185,9 @@ def load_generator(notes: Console) -> tuple[Generator, bool]:
         weights=WEIGHTS.value,
     )
     which = f"{CHECKPOINT.value}, " if CHECKPOINT.value in ("latest", "best") else ""
-    kind = "moving average of the parameters" if is_average else "raw parameters"
+    kind = f"moving average of {count:,} parameters" if is_average else f"{count:,} raw parameters"
     notes.print(
-        f"{WORKDIR.value}: step {metadata['step']:,} ({which}{kind}, {count:,} of them), {generator.weights} on "
+        f"{WORKDIR.value}: step {metadata['step']:,} ({which}{kind}), {generator.weights} on "
         f"{platform}, loaded in {time.perf_counter() - began:.1f} s",
         style="dim",
     )

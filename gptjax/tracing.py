@@ -44,7 +44,9 @@ def traced_row(workdir: str, step: int, row: int) -> tuple[Path, list[list[int]]
     there, here = saved and saved["fingerprint"], json.loads(json.dumps(dataset.fingerprint()))
     if saved and there != here:
         other = ", ".join(name for name in here if there.get(name) != here[name])
-        raise ConfigError(f"data.path = {config.data.path!r}: is not what {workdir} was trained on: has other {other}")
+        raise ConfigError(
+            f"data.path = {config.data.path!r}: is not what {workdir} was trained on; different are: {other}"
+        )
     total = Units(size * length, dataset.num_windows / size).steps(config.training.duration, "training.duration")
     if not 1 <= step <= total:
         raise ConfigError(f"--step = {step}: the run has steps 1 to {total}")

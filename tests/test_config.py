@@ -49,7 +49,7 @@ def test_units_without_meaning_are_refused():
     bare = Units(tokens_per_step=1000)
     with pytest.raises(ConfigError, match="epochs have no length"):
         bare.steps("1 epoch", "training.duration")
-    with pytest.raises(ConfigError, match="share of the run"):
+    with pytest.raises(ConfigError, match="percent is not possible"):
         bare.steps("5%", "training.duration")
 
 
@@ -89,8 +89,8 @@ def test_the_default_is_valid():
         (dict(model__dtype="float16"), r"float16.*use 'bfloat16' on GPU"),
         (dict(model__window=8), r"a window needs layers marked S"),
         (dict(model__window_pattern="SL"), r"layers marked S need a window"),
-        (dict(model__window_pattern="XL"), r"a string of S"),
-        (dict(model__window_pattern=""), r"a string of S"),
+        (dict(model__window_pattern="XL"), r"must be made of S"),
+        (dict(model__window_pattern=""), r"must be made of S"),
         (dict(model__max_positions=128), r"data\.sequence_length = 256: must not exceed model\.max_positions = 128"),
         (dict(model__dropout=1.0), r"model\.dropout = 1\.0: must be in \[0, 1\)"),
         (dict(model__num_layers=0), r"model\.num_layers = 0: must be at least 1"),
@@ -117,8 +117,8 @@ def test_the_default_is_valid():
         (dict(optimizer__learning_rate=1e-60), r"optimizer\.learning_rate = 1e-60: must be positive"),
         (dict(optimizer__beta2=1 - 1e-12), r"optimizer\.beta2 = 0\.9\d+: must be in \[0, 1\)"),
         (dict(optimizer__learning_rate=1e39), r"optimizer\.learning_rate = 1e\+39: must be finite in float32"),
-        (dict(data__path="a\0b"), r"data\.path = 'a\\x00b': must not hold the character zero"),
-        (dict(data__path="a\udcff"), r"data\.path = 'a\\udcff': must be text"),
+        (dict(data__path="a\0b"), r"data\.path = 'a\\x00b': must not contain the character NUL"),
+        (dict(data__path="a\udcff"), r"data\.path = 'a\\udcff': must be valid UTF-8 text"),
         (dict(schedule__final_fraction=1.5), r"must be in \[0, 1\]"),
         (dict(schedule__warmup="a while"), r"schedule\.warmup = 'a while'"),
         (dict(training__batch_size=9, training__gradient_accumulation_steps=2), r"batch_size = 9: must be divisible"),

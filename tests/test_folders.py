@@ -12,7 +12,7 @@ def test_two_processes_do_not_share_a_folder(tmp_path):
     assert not is_held(folder)
     with alone_in(folder, "--output"):
         assert is_held(folder)
-        with pytest.raises(ConfigError, match=r"--workdir = .*here: another process is at work"):
+        with pytest.raises(ConfigError, match=r"--workdir = .*here: another process is using"):
             with alone_in(folder, "--workdir"):
                 pass
     assert not is_held(folder)
@@ -33,7 +33,7 @@ def test_a_file_system_without_locks_is_told(tmp_path, monkeypatch, caplog):
 
     monkeypatch.setattr(fcntl, "flock", refuse)
     with caplog.at_level("WARNING", logger="absl"), alone_in(tmp_path, "--workdir"):
-        assert "gives no locks (No locks available)" in caplog.text
+        assert "has no locks (No locks available)" in caplog.text
 
 
 def test_a_lock_that_is_a_link_empties_nothing(tmp_path):

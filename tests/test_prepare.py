@@ -72,7 +72,7 @@ def test_text_becomes_batches(corpus, tmp_path):
     for said in (
         "skipped 1: unreadable: broken JSON line",
         "skipped 1: empty",
-        "kept 1: read as cp1252, as it looks",
+        "kept 1: read as cp1252, judging by its bytes",
     ):
         assert said in done.stdout
 

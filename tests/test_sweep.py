@@ -81,7 +81,7 @@ def test_a_sweep_goes_on_past_a_failure_and_later_passes_over_what_is_finished(f
     code, output, errors = sweep(folder, *arguments)
     assert code == 1, errors
     assert "finished  seed=0" in output and "finished  seed=1" in output
-    assert "failed    diverges" in output and "lower optimizer.learning_rate" in output  # the run's own last line
+    assert "failed    diverges" in output and "Lower optimizer.learning_rate" in output  # the run's own last line
     assert "1 failed: diverges" in output
     rows = list(csv.DictReader((workdir / "results.csv").read_text().splitlines()))
     assert [row["state"] for row in rows] == ["finished", "finished", "failed"]

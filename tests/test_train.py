@@ -222,8 +222,8 @@ def test_what_was_done_is_kept_with_its_step(tiny, tmp_path, capsys):
     assert rows[0]["data"] == rows[1]["data"] and rows[0]["validation"] != rows[1]["validation"]
     assert from_json((tmp_path / "config.json").read_text()).evaluation.tokens == 64
     printed = " ".join(capsys.readouterr().out.split())
-    assert "THE LEARNING RATE JUMPS at step 7: it is 0.0055, by the settings so far it was 0.001" in printed
-    assert "1 earlier validation losses are of other windows" in printed and printed.count("best so far") == 2
+    assert "THE LEARNING RATE JUMPS at step 7: 0.001 with the old settings, 0.0055 with the new ones" in printed
+    assert "1 earlier validation losses were measured on other windows" in printed and printed.count("best so far") == 2
 
 
 def test_a_moving_average_cannot_be_switched_on_or_off_on_the_way(tiny, tmp_path):

@@ -190,13 +190,13 @@ def validate(config: Any) -> None:
 def _validate_names(field: str, given: Any, made_by: Callable[..., ConfigDict]) -> None:
     for one in given:
         if not isinstance(one, ConfigDict | FrozenConfigDict):
-            raise ConfigError(f"{field}: {one!r} is none: they are made by {made_by.__name__}(…)")
+            raise ConfigError(f"{field}: {one!r} is not allowed: make each with {made_by.__name__}(…)")
     names = [one.name for one in given]
     for name in names:
         if not SOURCE_NAME.fullmatch(name):
-            raise ConfigError(f"{field}: name = {name!r}: letters, digits, dots, dashes and underscores, please")
+            raise ConfigError(f"{field}: name = {name!r}: must be letters, digits, dots, dashes and underscores")
         if names.count(name) > 1:
-            raise ConfigError(f"{field}: {name!r} is the name of {names.count(name)} of them")
+            raise ConfigError(f"{field}: name = {name!r}: must be different for each; {names.count(name)} have it")
 
 
 def _validate_evaluations(config: Any) -> None:
@@ -215,7 +215,7 @@ def _validate_evaluations(config: Any) -> None:
 
 def _validate_sources(given: Any) -> None:
     if not given:
-        raise ConfigError("sources: there are none; config.sources = (source(name=…, kind=…, path=…), …)")
+        raise ConfigError("sources: must not be empty; set config.sources = (source(name=…, kind=…, path=…), …)")
     _validate_names("sources", given, source)
     for one in given:
         if not (isinstance(one.weight, int | float) and 0 <= one.weight < 1000):
@@ -232,7 +232,7 @@ def _validate_sources(given: Any) -> None:
                     f"{suggestion(option, known)} (options: {', '.join(known) or 'none'})"
                 )
     if not any(one.weight for one in given):
-        raise ConfigError("sources: the weight of each is 0, so the training split would be empty")
+        raise ConfigError("sources: all weights are 0, so the training split would be empty")
 
 
 def plain(value: Any) -> Any:

@@ -24,7 +24,7 @@ def earlier_inputs(folders: Sequence[str], sketch: dict) -> dict[str, list]:
     for name in folders:
         folder = local_path(name, "duplicates.earlier").absolute()
         if not (folder / MANIFEST).is_file():
-            raise ConfigError(f"duplicates.earlier: {name!r} is no prepared folder")
+            raise ConfigError(f"duplicates.earlier: {name!r} is not a prepared folder")
         manifest = read_manifest(folder)
         copies = manifest.get("copies")
         if not copies:
@@ -33,7 +33,7 @@ def earlier_inputs(folders: Sequence[str], sketch: dict) -> dict[str, list]:
             different = ", ".join(
                 f"{field} {made.get(field)!r}" for field in sketch if made.get(field) != sketch[field]
             )
-            raise ConfigError(f"duplicates.earlier: {name} was sketched with {different}, here it would be {sketch}")
+            raise ConfigError(f"duplicates.earlier: {name} was prepared with {different}, this corpus uses {sketch}")
         for pair in copies["sketched"]:
             found["shards"].append([_absolute(folder / WORK, entry) for entry in pair])
         found["clusters"].append(_absolute(folder / WORK, copies["file"]))
@@ -44,6 +44,6 @@ def _absolute(work: Path, entry: dict) -> dict:
     path = work / entry["name"]
     if not path.is_file() or path.stat().st_size != entry["size"]:
         raise ConfigError(
-            f"duplicates.earlier: {path} is gone or was made anew: earlier corpora must keep their {WORK}/"
+            f"duplicates.earlier: {path} is missing or has changed: earlier corpora must keep their folder {WORK}/"
         )
     return {**entry, "name": str(path)}

@@ -42,8 +42,8 @@ def by_source(
     stages/clean.py reports), reasons and examples (as stages/select.py does). languages, licenses, lengths: of what
     is left.
 
-    Of each split documents, bytes, tokens, unknown tokens and bytes a token, each document once whatever the weight;
-    and the bytes a token of tokenizers to compare with, on the held-out documents.
+    Of each split documents, bytes, tokens, unknown tokens and bytes per token, each document once whatever the weight;
+    and the bytes per token of tokenizers to compare with, on the held-out documents.
     """
     return [
         {

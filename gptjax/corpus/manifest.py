@@ -71,8 +71,8 @@ def told_change(manifest: dict) -> str:
     if not count:
         return ""
     was, becomes = manifest["tokenizer"]["change"]
-    documents = f"{count:,} documents come" if count > 1 else "1 document comes"
-    return f"{documents} back from the tokens as another text, for example {was!r} as {becomes!r}"
+    documents = f"{count:,} documents" if count > 1 else "1 document"
+    return f"the tokenizer changes the text of {documents}, for example {was!r} to {becomes!r}"
 
 
 def versions() -> dict[str, str]:
@@ -104,7 +104,7 @@ def finished(folder: Path, options: dict, overwrite: bool) -> dict | None:
         raise ConfigError(f"--output={folder}: is a file, not a folder")
     present = [path.name for path in sorted(folder.iterdir())] if folder.exists() else []
     if foreign := [name for name in present if not OURS.fullmatch(name)]:
-        raise ConfigError(f"--output={folder}: holds {foreign[0]!r}, choose a folder of its own for prepared data")
+        raise ConfigError(f"--output={folder}: holds {foreign[0]!r}; choose a new folder for prepared data")
     if MANIFEST not in present or overwrite:
         return None
     manifest = read_manifest(folder)

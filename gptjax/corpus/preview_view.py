@@ -34,7 +34,7 @@ def show(console: Console, asked: Any, previews: Sequence[Preview]) -> None:
             counts.update(each.cleaned[name])
         if told := ", ".join(f"{count:,} {key}" for key, count in counts.most_common() if count):
             console.print(f"{what}: {told}")
-    console.print("a sample: nothing was written; thresholds are fields, --config.cleaning.GROUP.RULE=VALUE")
+    console.print("a sample only: nothing was written; change thresholds by --config.cleaning.GROUP.RULE=VALUE")
 
 
 def _sources(previews: Sequence[Preview]) -> Table:
@@ -58,7 +58,9 @@ def _sources(previews: Sequence[Preview]) -> Table:
 
 def _reasons(asked: Any, each: Preview) -> Table:
     """What is dropped: first, by the first rule to object; alone, by each as if it were the only one."""
-    table = Table(Column("dropped by", no_wrap=True), "threshold", "first", "share", "alone", title=each.source.name)
+    table = Table(
+        Column("dropped by", no_wrap=True), "threshold", "documents", "share", "on its own", title=each.source.name
+    )
     for column in table.columns[1:]:
         column.justify = "right"
     for reason, (first, against) in each.selected["reasons"].items():
@@ -85,8 +87,8 @@ def _languages(previews: Sequence[Preview]) -> Table:
     documents, size = Counter(), Counter()
     for each in previews:
         for language, (count, bytes_) in each.cleaned["languages"].items():
-            documents[language or "not told"] += count
-            size[language or "not told"] += bytes_
+            documents[language or "not known"] += count
+            size[language or "not known"] += bytes_
     table = Table("language", "documents", "share", "MB")
     for column in table.columns[1:]:
         column.justify = "right"

@@ -255,7 +255,7 @@ def _load_file(path: Path) -> Tokenizer:
     except ConfigError:
         raise
     except (ValueError, KeyError, TypeError, AttributeError, RuntimeError) as error:
-        raise ConfigError(f"tokenizer: {path} is no tokenizer that can be read ({type(error).__name__})") from error
+        raise ConfigError(f"tokenizer: {path} is not a readable tokenizer ({type(error).__name__})") from error
 
 
 def _json_bytes(**fields) -> bytes:

@@ -104,7 +104,7 @@ class Tracer:
             return {**known, "where": f"{path} is gone, so its address and own licence are not known"}
         found = read_row(path, row)
         if found["id"] != known["id"]:
-            return {**known, "where": f"{path} was made anew since, and holds another document in row {row}"}
+            return {**known, "where": f"{path} has changed since, and holds another document in row {row}"}
         return {**known, **{name: found[name] for name in TOLD}, "where": f"{path}, row {row}"}
 
 

@@ -81,7 +81,7 @@ def _held_out(manifest: dict) -> str:
     sizes = {split: section["bytes"] for split, section in manifest["splits"].items()}
     share = sizes["validation"] / sum(sizes.values())
     count = manifest["splits"]["train"]["documents"]
-    which = "the document" if count == 1 else f"each of the {count} documents, too few to hold out whole ones"
+    which = "the document" if count == 1 else f"each of the {count} documents (too few to hold out some of them)"
     return f"held out for validation: the last {100 * share:.2g}% of {which}"
 
 

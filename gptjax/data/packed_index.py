@@ -43,8 +43,8 @@ def open_index(source: TokenSource, sequence_length: int) -> PackedIndex:
             _make(path, source, sequence_length)
         except OSError as error:
             raise ConfigError(
-                f"data.windows = 'packed': {path}: cannot keep which documents share a row ({error.strerror}); "
-                "XDG_CACHE_HOME names another cache folder"
+                f"data.windows = 'packed': {path}: cannot store which documents share a row ({error.strerror}); "
+                "set XDG_CACHE_HOME to another cache folder"
             ) from None
     index = PackedIndex(path)
     if not index.num_rows:

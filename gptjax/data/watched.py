@@ -88,9 +88,9 @@ class WatchedFiles:
         try:
             now = look(path)
         except FileNotFoundError:
-            return RunError(f"{path}: was deleted while it was read; the run cannot go on with other data")
-        what = f"had {before.size} bytes, has {now.size}" if before.size != now.size else "has another time of change"
+            return RunError(f"{path}: was deleted during the run, which cannot go on without it")
+        what = f"had {before.size} bytes, has {now.size}" if before.size != now.size else "has a new modification time"
         return RunError(
-            f"{path}: was altered while it was read ({what}); the run cannot go on with other data. The same command "
-            "checks the data anew and goes on from the last checkpoint where it is the old"
+            f"{path}: was changed during the run ({what}), which cannot go on with other data. The same command checks "
+            "the data again, and resumes from the last checkpoint if the content is still the same"
         )

@@ -205,7 +205,9 @@ class Generator:
         """
         seeds = [seeds + j for _ in prompts for j in range(num_samples)] if np.ndim(seeds) == 0 else seeds
         if len(seeds) != len(prompts) * num_samples:
-            raise ConfigError(f"seeds = {len(seeds)} of them: {len(prompts)} prompts × {num_samples} need one each")
+            raise ConfigError(
+                f"seeds = {len(seeds)} numbers: must be one for each of {len(prompts)} prompts × {num_samples} samples"
+            )
         stop = _stop_strings(stop)
         repeated = [prompt for prompt in prompts for _ in range(num_samples)]
         rows = [self._row(prompt, seed, max_new_tokens, stop, begin) for prompt, seed in zip(repeated, seeds)]
@@ -254,7 +256,7 @@ class Generator:
         if begin:
             tokens = [self.begin_id, *tokens]
         if not tokens:
-            raise ConfigError("prompt = '': must not be empty where no begin token stands before it")
+            raise ConfigError("prompt = '': must not be empty without a begin token before it")
         if len(tokens) > self.config.max_positions:
             raise ConfigError(
                 f"prompt = {len(tokens)} tokens{' with the begin token' * begin}: must be at most "

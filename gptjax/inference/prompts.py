@@ -25,7 +25,7 @@ def read_prompts(path: Path) -> list[str]:
     try:
         prompts = [json.loads(line) for line in lines if line] if path.suffix == ".jsonl" else lines
     except json.JSONDecodeError as error:
-        raise ConfigError(f"{name}: must hold one JSON string a line ({error})") from None
+        raise ConfigError(f"{name}: must hold one JSON string per line ({error})") from None
     if not prompts or not all(isinstance(prompt, str) for prompt in prompts):
         raise ConfigError(f"{name}: must hold at least one prompt, and nothing but strings")
     for number, prompt in enumerate(prompts, 1):

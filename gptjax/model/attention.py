@@ -26,7 +26,7 @@ from gptjax.model.precision import einsum, einsum_float32, project
 BACKENDS = ("reference", "xla", "cudnn")
 MAX_PROGRAMS = 4  # programs of query blocks that the xla backend writes out; more blocks run in loops
 KEPT_POSITIONS = 256  # of sequences up to this long the xla backend keeps the softmax for the backward pass
-_NO_DROPOUT = "it does not drop out attention probabilities (model.attention_dropout)"
+_NO_DROPOUT = "it does not support model.attention_dropout"
 _MASKED = -1e30  # finite: a row that sees nothing (padding on the left of a prompt) gives numbers, not NaN
 
 
@@ -258,7 +258,7 @@ def _cudnn_obstacle(dtype: str, sequence_length: int, head_width: int, packed: b
     if head_width % 8 or head_width > 256:
         return f"the head width must be a multiple of 8 and at most 256, not {head_width}"
     if packed:
-        return "it cannot keep packed documents apart"
+        return "it does not support packed documents"
     return None
 
 

@@ -144,7 +144,8 @@ class Decoder(nn.Module):
         if config.position == "learned":
             if tokens_BT.shape[1] > config.max_positions:
                 raise ConfigError(
-                    f"model.max_positions = {config.max_positions}: a sequence of {tokens_BT.shape[1]} is longer"
+                    f"model.max_positions = {config.max_positions}: must be at least {tokens_BT.shape[1]}, the "
+                    "length of the sequence"
                 )
             x_BTD += self.positions[positions_BT]
         elif config.position == "sinusoidal":  # sines have size 1: embeddings are scaled up to be heard beside them
@@ -223,7 +224,9 @@ def layer_windows(config) -> tuple[int, ...]:
     """The window of each layer: `window_pattern` repeated, S is `window` and L is 0 (the whole context)."""
     pattern = config.window_pattern if config.window else "L"
     if not pattern or set(pattern) - {"S", "L"}:
-        raise ConfigError(f"model.window_pattern = {pattern!r}: a string of S (sliding window) and L (whole context)")
+        raise ConfigError(
+            f"model.window_pattern = {pattern!r}: must be made of S (sliding window) and L (full context)"
+        )
     return tuple(config.window if pattern[i % len(pattern)] == "S" else 0 for i in range(config.num_layers))
 
 

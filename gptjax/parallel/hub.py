@@ -33,7 +33,7 @@ from gptjax.parallel.agreement import difference
 
 _LONGEST_MESSAGE = 1 << 28  # bytes
 _STRANGERS_SECONDS = 10.0  # for a hello: what connects and says nothing is none of ours
-GO_ON = "the same command goes on from the last checkpoint"
+GO_ON = "the same command resumes from the last checkpoint"
 
 
 class Channel:
@@ -176,7 +176,7 @@ class Hub:
             self._tell("beat")
             if self._batch_timeout and time.monotonic() - self._went_on > self._batch_timeout:
                 self.end(
-                    f"no process has put a batch on its devices for {self._batch_timeout:g} s (--batch_timeout): "
+                    f"no process has started a new batch for {self._batch_timeout:g} s (--batch_timeout): "
                     f"{self._standing()}; {GO_ON}"
                 )
 
@@ -186,7 +186,7 @@ class Hub:
             least, most = min(self._batches.values()), max(self._batches.values())
             behind = [self._names[process] for process, batches in self._batches.items() if batches == least]
         if least == most:
-            return f"all of them stand at batch {least}"
+            return f"all are at batch {least}"
         return f"{', '.join(behind)} at batch {least}, the others up to batch {most}"
 
     def _serve(self, connection: socket.socket) -> None:
@@ -205,15 +205,15 @@ class Hub:
                 message = channel.receive()
             except TimeoutError:
                 return self.end(
-                    f"{name} has not been heard of for {self._heartbeat_timeout:g} s (--heartbeat_timeout): it hangs, "
-                    f"or its machine or the network does; {GO_ON}"
+                    f"{name} has been silent for {self._heartbeat_timeout:g} s (--heartbeat_timeout): it, "
+                    f"its machine or the network hangs; {GO_ON}"
                 )
             except ValueError:
                 message = None
             if message is None:
                 self._unaware.discard(process)
                 return self.end(
-                    f"{name} is gone: it was killed, perhaps for want of memory, or its machine was lost; {GO_ON}"
+                    f"{name} is gone: it was killed, perhaps because memory ran out, or its machine failed; {GO_ON}"
                 )
             if message["kind"] == "leave":
                 return None
@@ -230,8 +230,8 @@ class Hub:
             elif process in self._channels:
                 channel.send(
                     "ended",
-                    reason=f"--process_id = {process}: is taken by {self._names[process]}: each process of a run needs "
-                    "another, and each run another port of --coordinator",
+                    reason=f"--process_id = {process}: is already used by {self._names[process]}: every process of a "
+                    "run needs its own number, and every run its own port in --coordinator",
                     refused=True,
                 )
             else:

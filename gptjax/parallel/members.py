@@ -244,11 +244,11 @@ class Member:
                     return channel
                 if answer and answer["kind"] == "ended":
                     raise ConfigError(answer["reason"])
-                obstacle = "what answers there is no run's process 0"
+                obstacle = "what answers there is not process 0 of a run"
             except ConfigError:
                 raise
             except ValueError:
-                obstacle = "what answers there is no run's process 0"
+                obstacle = "what answers there is not process 0 of a run"
             except OSError as error:
                 if obstacle is None and isinstance(error, socket.gaierror):
                     _say(f"{host}: {error.strerror}; trying again")
@@ -304,7 +304,7 @@ class Member:
                 if time.monotonic() > deadline:
                     raise ConfigError(
                         f"{option} = {folder}: must be the same folder for all processes; process {process} on "
-                        f"{socket.gethostname()} does not see there what process 0 wrote"
+                        f"{socket.gethostname()} does not see what process 0 wrote there"
                     )
                 time.sleep(0.1)
             self.agree({})
@@ -335,15 +335,15 @@ class Member:
                 message = self._channel.receive()
             except TimeoutError:
                 return self._end(
-                    f"process 0 has not been heard of for {self._timeouts.heartbeat:g} s (--heartbeat_timeout): it "
-                    f"hangs, or its machine or the network does; {GO_ON}"
+                    f"process 0 has been silent for {self._timeouts.heartbeat:g} s (--heartbeat_timeout): it, "
+                    f"its machine or the network hangs; {GO_ON}"
                 )
             except ValueError:
                 message = None
             if message is None:
                 self._known.set()
                 return self._end(
-                    f"process 0 is gone: it was killed, perhaps for want of memory, or its machine was lost; {GO_ON}"
+                    f"process 0 is gone: it was killed, perhaps because memory ran out, or its machine failed; {GO_ON}"
                 )
             if message["kind"] == "ended":
                 self._channel.send("heard")

@@ -47,9 +47,7 @@ def load_sweep(text: str) -> Sweep:
             raise ConfigError(f"{text}: the sweep's {name} = {value!r}: must be {words}")
     for point in sweep.points:
         if not isinstance(point, Point):
-            raise ConfigError(
-                f"{text}: the sweep's points hold {point!r}: they are made by over(…), grid(…) and the like"
-            )
+            raise ConfigError(f"{text}: the sweep's points hold {point!r}: make points with over(…), grid(…) and so on")
     return sweep
 
 

@@ -73,7 +73,7 @@ def along(groups: Sequence[Group], metric: str, x: str, path: Path) -> Path:
         title = f"{in_words(metric).partition(' (')[0]} by {name}"
         axes.set_title(title, loc="left", fontweight="bold", fontsize=11)
         several = any(len(group.values) > 1 for group in groups)
-        note_below(figure, ("mean over seeds, bars from lowest to highest; " if several else "") + "ring: the best")
+        note_below(figure, ("mean over seeds; bars: lowest to highest; " if several else "") + "ring: best value")
         if any(lines):
             legend_beside(figure, axes)
         return save_figure(figure, path)

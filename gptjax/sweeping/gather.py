@@ -154,7 +154,7 @@ def results_table(groups: Sequence[Group], metric: str) -> Table:
     table = Table(title=f"{metric}, mean over seeds; p: Welch's t-test against the best", title_justify="left")
     if len(kinds) > 1:
         told = ", ".join(data or "not recorded" for data in kinds)
-        table.caption = f"measured on different data ({told}): each is compared with its own best only"
+        table.caption = f"measured on different data ({told}): each is compared only with the best on the same data"
     table.add_column("settings", overflow="fold")
     for head in ("finished", "mean", "± sd", "to best", "p"):
         table.add_column(head, justify="right", no_wrap=True)
@@ -212,7 +212,7 @@ def plan_table(
 
 
 def _fields_text(runs: Sequence[Run]) -> str:
-    return ", ".join(short_name(field) for field in swept_fields(runs)) or "as it is"
+    return ", ".join(short_name(field) for field in swept_fields(runs)) or "no field is varied"
 
 
 def _number(value: float, form: str) -> str:

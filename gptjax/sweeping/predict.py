@@ -118,5 +118,5 @@ def probe_peak(dtype: str) -> Peak:
     result = subprocess.run([sys.executable, "-c", _PROBE, dtype], capture_output=True, text=True)
     if result.returncode:
         reason = (result.stderr.strip().splitlines() or ["no output"])[-1]
-        raise RunError(f"the devices of this machine cannot be asked for their peak: {reason}")
+        raise RunError(f"the peak speed of this machine's devices is not known: {reason}")
     return Peak(**json.loads(result.stdout.splitlines()[-1]))

@@ -76,7 +76,7 @@ class SweepView:
                 self._console.print(Text(f"    {text}", "red"), soft_wrap=True)
 
     def stopping(self, waiting: int, active: int, detaches: bool) -> None:
-        how = "jobs stay where they are" if detaches else "runs are saving; a second Ctrl-C kills them"
+        how = "jobs go on without this command" if detaches else "runs are saving (a second Ctrl-C kills them)"
         self._console.print(Text(f"› stopping: {active} {how}, {waiting} not started", "yellow"), soft_wrap=True)
 
     def refresh(self, active: Sequence[Run], waiting: Sequence[Run]) -> None:
@@ -98,7 +98,7 @@ class SweepView:
         known = None if None in predicted else (left + sum(predicted)) / max(self._jobs, 1)
         overall = Table.grid(padding=(0, 2))
         bar = ProgressBar(total=self._total, completed=self._done, width=30)
-        counts = f"{self._done}/{self._total} runs done, {len(active)} at work"
+        counts = f"{self._done}/{self._total} runs done, {len(active)} active"
         overall.add_row(bar, counts, f"about {duration_text(known)} left")
         self._live.update(Group(table, overall), refresh=True)
 

@@ -155,7 +155,7 @@ class Checkpoints:
             for path in unreadable:
                 aside = path.with_name(_UNREADABLE + path.name)
                 shutil.rmtree(aside, ignore_errors=True)
-                logging.warning("the unreadable checkpoint is now %s", path.rename(aside))
+                logging.warning("the unreadable checkpoint was renamed to %s", path.rename(aside))
         _score.cache_clear()
         _barrier("checkpoint restored")
         return state, metadata
@@ -191,7 +191,7 @@ class Checkpoints:
                 path = self.directory / str(old)
                 shutil.rmtree(path.rename(path.with_name(_DELETED + path.name)), ignore_errors=True)
         except OSError as error:
-            logging.error("old checkpoints stay in %s: %s", self.directory, error)
+            logging.error("cannot delete old checkpoints in %s: %s", self.directory, error)
 
     def _kept(self) -> set[int]:
         steps = self.all_steps()
@@ -333,7 +333,7 @@ def _choose(directory: Path, which: str | int, setting: str = "workdir") -> list
         raise ConfigError(f"{setting} = {directory.parent}: must be the folder of a run with a checkpoint; {problem}")
     if which == "latest":
         return steps[::-1]
-    there = f"there are {', '.join(map(str, steps))} in {directory}"
+    there = f"available steps: {', '.join(map(str, steps))} in {directory}"
     if which == "best":
         scored = list(_best_first(directory).values())
         if not scored:
@@ -342,8 +342,8 @@ def _choose(directory: Path, which: str | int, setting: str = "workdir") -> list
         if others:
             elsewhere = ", ".join(str(step) for steps in others for step in sorted(steps))
             logging.warning(
-                "the best is chosen among the checkpoints that were scored as the newest was; those of steps %s were "
-                "scored on other validation windows and are not compared",
+                "the best checkpoint is chosen only among those scored on the same validation windows as the newest; "
+                "not compared: steps %s",
                 elsewhere,
             )
         return newest[:1]

@@ -221,4 +221,6 @@ def _check_same(path: Path, saved: Mapping[str, Mapping], wanted: Mapping[str, A
 def _check_sums(path: Path, saved: Mapping[str, Mapping], restored: Mapping[str, jax.Array]) -> None:
     damaged = [name for name, value in checksum.checksums(restored).items() if value != saved[name]["checksum"]]
     if damaged:
-        raise CheckpointError(f"checkpoint {path} is damaged: other bits than were saved in {', '.join(damaged[:5])}")
+        raise CheckpointError(
+            f"checkpoint {path} is damaged: the data differ from what was saved, in {', '.join(damaged[:5])}"
+        )

@@ -102,7 +102,7 @@ def read_runs(folders: Sequence[Path]) -> list[Run]:
             [folder] if (folder / "config.json").is_file() else sorted(p.parent for p in folder.glob("*/config.json"))
         )
         if not inner:
-            what = "is no run's folder, it has no config.json" if folder.is_dir() else "there is no such folder"
+            what = "is not the folder of a run: it has no config.json" if folder.is_dir() else "there is no such folder"
             raise ConfigError(f"{folder}: {what} (python -m gptjax.train --workdir=… makes one)")
         found += inner
     absolute = [path.absolute() for path in found]
@@ -159,7 +159,7 @@ def unlike_evaluations(runs: Sequence[Run]) -> list[str]:
         different = [name for name in {**there, **here} if there.get(name) != here.get(name)]
         if different and run.last(LOSS) is not None:
             notes.append(
-                f"{UNLIKE} {run.name}: its losses do not compare with {runs[0].name}'s, different are: "
+                f"{UNLIKE} {run.name}: its losses cannot be compared with those of {runs[0].name}; different are: "
                 f"{', '.join(different)}"
             )
     return notes
@@ -202,5 +202,7 @@ def plot(runs: Sequence[Run], path: Path, metric: str, x: str) -> Path:
 
     if not any(run.last(metric) is not None and run.last(x) is not None for run in runs):
         known = sorted({name for run in runs for row in run.rows for name in row} - {"step", SET})
-        raise ConfigError(f"--metric={metric}: no run has it by --x={x}; there are {', '.join(known) or 'none yet'}")
+        raise ConfigError(
+            f"--metric={metric}: no run has this metric with --x={x}; available: {', '.join(known) or 'none yet'}"
+        )
     return compare_runs({run.name: [run.folder] for run in runs}, path, metric, x)

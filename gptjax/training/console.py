@@ -106,7 +106,7 @@ def derived_facts(
         "tokens": f"{count_text(total_tokens)} ({total_tokens / max(counts.total, 1):.1f} per parameter)",
     }
     for convention, formula in CONVENTIONS.items():
-        amount = f"{count_text(flops[convention])} per token, {flops[convention] * total_tokens:.2e} in all"
+        amount = f"{count_text(flops[convention])} per token, {flops[convention] * total_tokens:.2e} in total"
         run[f"FLOPs, {convention}"] = f"{amount} ({formula})"
     run |= {
         "devices": f"{len(devices)} × {', '.join(kinds)}",
@@ -132,7 +132,7 @@ def epochs_facts(data: Dataset, total_steps: int, validation: Dataset | None) ->
     facts = {"epochs": f"{epochs} ({data.num_tokens:,} tokens, {data.num_windows:,} windows available)"}
     if repeated := [f"{folder} {_number(n, '.3g')} times" for folder, n in each.items() if n > 1]:
         facts["REPEATED"] = (
-            f"a batch has more rows than there are windows: it reads each window of {', '.join(repeated)}"
+            f"a batch has more rows than the data has windows: it reads each window of {', '.join(repeated)}"
         )
     if validation is not None:
         facts["validation"] = (

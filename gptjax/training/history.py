@@ -57,8 +57,8 @@ def best_so_far(workdir: Path, windows: str | None, step: int) -> tuple[float, l
     scored = [row for row in rows if "validation/loss" in row and row["step"] <= step]
     alike = [row["validation/loss"] for row in scored if row.get(SET) == windows]
     note = (
-        f"{len(scored) - len(alike)} earlier validation losses are of other windows (another evaluation.tokens, window "
-        "or data): they are not compared with those to come, and the best begins anew"
+        f"{len(scored) - len(alike)} earlier validation losses were measured on other windows (evaluation.tokens, the "
+        "window or the data has changed): they are not compared with new ones, and the best loss starts anew"
     )
     return min(alike, default=math.inf), [note] if len(alike) < len(scored) else []
 

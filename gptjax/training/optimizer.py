@@ -159,7 +159,7 @@ def _checked_rule(rule, paths: list[str]) -> tuple[re.Pattern, str, float | bool
     if not any(pattern.fullmatch(path) for path in paths):
         some = ", ".join(paths[:6]) + (", …" if len(paths) > 6 else "")
         raise ConfigError(
-            f"optimizer.rules has {rule!r}: it matches no parameter (whole paths are matched, such as {some})"
+            f"optimizer.rules has {rule!r}: it matches no parameter; it must match a full path, such as {some}"
         )
     return pattern, kind, value
 
@@ -204,7 +204,7 @@ def _own_direction(name: str, config, shapes: dict[str, Any]) -> optax.GradientT
         if (getattr(made, "shape", None), getattr(made, "dtype", None)) != (shape.shape, shape.dtype):
             raise ConfigError(f"{told}: its update of {path} must be {shape.dtype}{list(shape.shape)}, and is {made}")
     if jax.tree.structure(state) != jax.tree.structure(jax.eval_shape(transformation.init, params)):
-        raise ConfigError(f"{told}: its state must keep one structure from update to update")
+        raise ConfigError(f"{told}: the structure of its state must not change between updates")
     return transformation
 
 

@@ -28,7 +28,9 @@ class PatientFile:
                 del self._waiting[: self._file.write(self._waiting)]
         except OSError as error:
             if not self._refused:
-                logging.error("cannot write %s (%s): its rows wait, the run goes on", self._path, error.strerror)
+                logging.error(
+                    "cannot write %s (%s): its rows are kept in memory, the run goes on", self._path, error.strerror
+                )
             self._refused = True
         else:
             self._refused = False

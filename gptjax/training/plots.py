@@ -34,9 +34,9 @@ WORDS = {  # of metrics, with their units
     "validation/loss": "validation loss (nats per token)",
     "validation/bits_per_byte": "validation loss (bits per byte)",
     "validation/perplexity": "validation perplexity",
-    "train/gradient_norm": "norm of the gradient",
+    "train/gradient_norm": "gradient norm",
     "learning_rate": "learning rate",
-    "muon_learning_rate": "learning rate of Muon",
+    "muon_learning_rate": "learning rate (Muon)",
     "tokens_per_second": "tokens per second",
     "step_milliseconds": "milliseconds per step",
     "elapsed_seconds": "seconds since the start",
@@ -93,7 +93,7 @@ def compare_runs(
     }
     if not any(np.isfinite(mean).any() for _, mean, _, _ in courses.values()):
         raise ValueError(f"no run has {metric!r} by {x_name}")
-    notes = ["mean over seeds, band from lowest to highest"] if any(len(runs) > 1 for runs in groups.values()) else []
+    notes = ["line: mean over seeds; band: lowest to highest"] if any(len(runs) > 1 for runs in groups.values()) else []
     with matplotlib.rc_context(STYLE):
         figure, axes = _new_figure(X_AXES[x_name], f"{in_words(metric).partition(' (')[0]} by {X_AXES[x_name]}")
         colors = matplotlib.colormaps["viridis"](np.linspace(0.05, 0.85, len(courses)))

@@ -169,7 +169,7 @@ class Progress:
     def _check(self, step: int, values: Mapping[str, float]) -> None:
         loss, norm = values["train/loss"], values["train/gradient_norm"]
         if not values["train/supervised_tokens"]:
-            raise RunError(f"step {step}: no token of the batch is supervised, so it has no loss; look at the data")
+            raise RunError(f"step {step}: no token of the batch is supervised, so it has no loss; check the data")
         if values.get("train/skipped"):
             self._skips += 1
             self._view.note(f"step {step}: update dropped (loss {loss:g}, gradient norm {norm:g})")
@@ -179,6 +179,6 @@ class Progress:
         self._skips = 0
         if not (math.isfinite(loss) and math.isfinite(norm)):
             raise RunError(
-                f"step {step}: loss {loss:g}, gradient norm {norm:g}. The same command goes on from the last "
-                "checkpoint; lower optimizer.learning_rate, raise schedule.warmup, or set training.on_nonfinite=skip"
+                f"step {step}: loss {loss:g}, gradient norm {norm:g}. Lower optimizer.learning_rate, raise "
+                "schedule.warmup, or set training.on_nonfinite=skip; the same command resumes from the last checkpoint"
             )

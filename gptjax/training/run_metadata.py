@@ -62,7 +62,7 @@ def check_compatible(saved: Mapping, config: FrozenConfigDict, fingerprint: Mapp
         lines = [f"{field} is {_show(there)} there, {_show(here)} here" for field, (there, here) in refused.items()]
         raise ConfigError(
             f"the checkpoint of step {saved['step']} belongs to another run: {'; '.join(lines)}. Use a new --workdir; "
-            "to start there from this run's parameters, set training.init_from"
+            "set training.init_from to start it from the parameters of this run"
         )
     return noted
 
@@ -93,8 +93,8 @@ def check_tokenizer(saved: Mapping, tokenizer_hash: str, source: str) -> None:
     there = saved["fingerprint"]["tokenizer_hash"]
     if tokenizer_hash != there:
         raise ConfigError(
-            f"{source}: its checkpoint of step {saved['step']} was trained with the tokenizer of hash {there}, "
-            f"which must be the tokenizer here; that has hash {tokenizer_hash}"
+            f"{source}: the tokenizer here has hash {tokenizer_hash}, but must have hash {there}, as the checkpoint of "
+            f"step {saved['step']} was trained with"
         )
 
 

@@ -107,7 +107,8 @@ def _own_schedule(name: str, peak: float, span: Span) -> Schedule:
         rate = called("schedule.name", name, lambda step=step: np.asarray(jax.jit(schedule)(step)))
         if rate.shape or not np.isfinite(rate) or rate < 0:
             raise ConfigError(
-                f"schedule.name = {name!r}: a rate is one finite number, not negative; update {step + 1} has {rate}"
+                f"schedule.name = {name!r}: must give one finite rate, 0 or more, per update; update {step + 1} "
+                f"has {rate}"
             )
     return schedule
 
@@ -132,7 +133,9 @@ def rate_change(saved: Mapping[str, Any], config: Any, units: Units, step: int) 
         return []
     if math.isclose(before, now, rel_tol=1e-5):
         return []
-    return [f"THE LEARNING RATE JUMPS at step {step + 1}: it is {now:.3g}, by the settings so far it was {before:.3g}"]
+    return [
+        f"THE LEARNING RATE JUMPS at step {step + 1}: {before:.3g} with the old settings, {now:.3g} with the new ones"
+    ]
 
 
 def _rate_of_next_update(config: Any, units: Units, step: int) -> float:

@@ -74,4 +74,4 @@ class WandbWriter:
             act(*arguments, **named)
         except Exception as error:  # of any kind: these are figures, the run is worth more
             self._run = None
-            logging.error("Weights & Biases gets nothing from here on, the run goes on: cannot %s (%s)", what, error)
+            logging.error("Weights & Biases gets no more data, the run goes on: cannot %s (%s)", what, error)

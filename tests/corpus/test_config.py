@@ -15,7 +15,7 @@ def config(*sources, **fields):
 
 def test_the_defaults_are_fine_but_for_sources():
     validate(config())
-    with pytest.raises(ConfigError, match="sources: there are none"):
+    with pytest.raises(ConfigError, match="sources: must not be empty"):
         validate(default())
 
 
@@ -41,10 +41,10 @@ def test_values_that_cannot_work(fields, message):
 @pytest.mark.parametrize(
     "sources, message",
     [
-        ([dict(name="a/b")], "name = 'a/b': letters, digits"),
-        ([dict(name="a"), dict(name="a")], "'a' is the name of 2 of them"),
+        ([dict(name="a/b")], "name = 'a/b': must be letters, digits"),
+        ([dict(name="a"), dict(name="a")], "name = 'a': must be different for each; 2 have it"),
         ([dict(weight=-1.0)], "web: weight = -1.0"),
-        ([dict(weight=0.0), dict(name="code", weight=0)], "the weight of each is 0"),
+        ([dict(weight=0.0), dict(name="code", weight=0)], "all weights are 0"),
         ([dict(kind="texts")], "web: kind = 'texts': expected one of .*; did you mean text"),
         ([dict(text_fild="x")], "a source of kind 'text' has no option 'text_fild'; did you mean text_field"),
     ],
@@ -55,7 +55,7 @@ def test_sources_that_cannot_work(sources, message):
 
 
 def test_a_source_that_is_none():
-    with pytest.raises(ConfigError, match=r"sources: \{'name': 'web'\} is none: they are made by source\(…\)"):
+    with pytest.raises(ConfigError, match=r"sources: \{'name': 'web'\} is not allowed: make each with source\(…\)"):
         validate(config({"name": "web"}))
 
 

@@ -66,11 +66,11 @@ def test_an_earlier_corpus_that_cannot_be_compared_is_refused(folder, tmp_path):
         with pytest.raises(ConfigError, match=message):
             prepare(tmp_path, "new", map(text, range(5)), **duplicates)
 
-    refused("january was sketched with ngram 5, here it would be", earlier=(f"{folder}/january",), ngram=6)
+    refused("january was prepared with ngram 5, this corpus uses", earlier=(f"{folder}/january",), ngram=6)
     refused("needs duplicates.kind = 'near' or 'exact'", earlier=(f"{folder}/january",), kind="none")
-    refused("duplicates.earlier: .*none' is no prepared folder", earlier=(f"{folder}/none",))
+    refused("duplicates.earlier: .*none' is not a prepared folder", earlier=(f"{folder}/none",))
     prepare(tmp_path, "unsearched", map(text, range(5)), kind="none")
     refused("unsearched was prepared with duplicates.kind = 'none'", earlier=(f"{tmp_path}/unsearched",))
     shutil.copytree(folder / "january", tmp_path / "january")
     shutil.rmtree(tmp_path / "january" / "work")
-    refused("is gone or was made anew: earlier corpora must keep their work/", earlier=(f"{tmp_path}/january",))
+    refused("is missing or has changed: earlier corpora must keep their folder work/", earlier=(f"{tmp_path}/january",))

@@ -251,9 +251,9 @@ def test_newlines_within_tokens_are_no_place_to_cut(monkeypatch):
 @pytest.mark.parametrize(
     "name, content, message",
     [
-        ("tokenizer.model", b"junk", "no tokenizer that can be read"),
-        ("tokenizer.json", b"{", "no tokenizer that can be read"),
-        ("tokenizer.json", b'{"kind": "wordpiece"}', "no tokenizer that can be read"),
+        ("tokenizer.model", b"junk", "not a readable tokenizer"),
+        ("tokenizer.json", b"{", "not a readable tokenizer"),
+        ("tokenizer.json", b'{"kind": "wordpiece"}', "not a readable tokenizer"),
         ("other.txt", b"", "holds neither tokenizer.model nor tokenizer.json"),
     ],
 )

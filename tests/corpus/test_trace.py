@@ -113,7 +113,7 @@ def test_without_the_stages_folders_less_is_known_and_said(folder, tmp_path):
     name = json.loads((copy / "manifest.json").read_text())["parts"][0]["name"]
     (copy / "work" / name).parent.mkdir(parents=True)
     shutil.copy(other, copy / "work" / name)
-    assert "was made anew since" in next(Tracer(copy).parts(7, 8)).where
+    assert "has changed since" in next(Tracer(copy).parts(7, 8)).where
 
 
 def test_a_folder_that_does_not_say_where_it_comes_from(tmp_path):
@@ -169,7 +169,7 @@ def test_other_data_than_was_trained_on_is_refused(run, monkeypatch):
     monkeypatch.setattr(checkpoint, "saved_metadata", lambda workdir: {"fingerprint": saved})
     tracing.traced_row(str(run), 1, 0)
     saved["sources"][0]["tokens"] += 1
-    with pytest.raises(ConfigError, match=r"is not what .* was trained on: has other sources"):
+    with pytest.raises(ConfigError, match=r"is not what .* was trained on; different are: sources"):
         tracing.traced_row(str(run), 1, 0)
     with pytest.raises(ConfigError, match=r"must be the folder of a run; it has no config.json"):
         tracing.traced_row(str(run / "none"), 1, 0)

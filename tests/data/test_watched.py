@@ -37,10 +37,10 @@ def replace(path):
 CHANGES = pytest.mark.parametrize(
     ("change", "told"),
     [
-        (overwrite, r"was altered while it was read \(has another time of change\)"),
-        (truncate, r"was altered while it was read \(had 10000 bytes, has 100\)"),
-        (replace, "was altered while it was read"),
-        (os.unlink, "was deleted while it was read"),
+        (overwrite, r"was changed during the run \(has a new modification time\)"),
+        (truncate, r"was changed during the run \(had 10000 bytes, has 100\)"),
+        (replace, "was changed during the run"),
+        (os.unlink, "was deleted during the run"),
     ],
     ids=["overwritten", "truncated", "replaced", "deleted"],
 )

@@ -321,7 +321,7 @@ def test_padding_of_the_vocabulary_is_never_written():
         (dict(max_new_tokens=0), "max_new_tokens = 0"),
         (dict(temperature=-1.0), "temperature = -1"),
         (dict(stop=[""]), "stop = ''"),
-        (dict(seeds=[1, 2]), "seeds = 2 of them"),
+        (dict(seeds=[1, 2]), "seeds = 2 numbers: must be one for each"),
         (dict(seeds=-1), "seed = -1"),
     ],
 )

@@ -130,7 +130,7 @@ def test_a_frozen_one_ends_all_by_a_time_out(frozen):
         started = [processes.start(number, 2, what, heartbeat=3.0) for number, what in enumerate(actions)]
         status, _, err = processes.end(started[1 - frozen])
     assert status == 1
-    assert err.startswith(f"error: process {frozen} ") and "not been heard of for 3 s (--heartbeat_timeout)" in err
+    assert err.startswith(f"error: process {frozen} ") and "been silent for 3 s (--heartbeat_timeout)" in err
     assert err.count("\n") == 1
 
 
@@ -161,14 +161,14 @@ def test_another_folder_of_the_same_name_is_noticed(tmp_path):
     [
         ("127.0.0.1:{port}", "Connection refused"),
         ("nobody.invalid:{port}", "nobody.invalid: "),
-        ("127.0.0.1:{stranger}", "what answers there is no run's process 0"),
+        ("127.0.0.1:{stranger}", "what answers there is not process 0 of a run"),
     ],
 )
 def test_a_coordinator_that_is_not_there_is_waited_for_and_named(coordinator, obstacle):
     with Processes() as processes, socket.create_server(("127.0.0.1", 0)) as server:
         coordinator = coordinator.format(port=processes.port, stranger=server.getsockname()[1])
         process = processes.start(1, 2, [], coordinator, initialization=0.5)
-        if "stranger" in obstacle or "no run's" in obstacle:
+        if "stranger" in obstacle or "not process 0" in obstacle:
             answer_as_a_stranger(server, process)
         status, _, err = processes.end(process)
     assert status == 2

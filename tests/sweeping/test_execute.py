@@ -94,13 +94,13 @@ def test_a_stop_is_passed_on_once_and_nothing_more_is_started(scripted, view):
     runs, executor, polls = scripted(WORKS, 5), Recorded(2), itertools.count()
     execute(runs, executor, view, lambda: next(polls) >= 2)
     assert executor.stopped == executor.order == ["seed=0", "seed=1"]
-    assert "2 runs are saving; a second Ctrl-C kills them, 3 not started" in view.text()
+    assert "2 runs are saving (a second Ctrl-C kills them), 3 not started" in view.text()
 
 
 def test_jobs_that_need_no_sweep_are_left_alone_by_a_stop(scripted, view):
     runs, executor, polls = scripted(WORKS, 5), Recorded(100, detaches=True), itertools.count()
     assert execute(runs, executor, view, lambda: next(polls) >= 2) == {}
-    assert executor.stopped == [] and "5 jobs stay where they are" in view.text()
+    assert executor.stopped == [] and "5 jobs go on without this command" in view.text()
 
 
 @pytest.mark.parametrize("detaches, killed", [(False, ["seed=0", "seed=1"]), (True, [])])
@@ -220,6 +220,6 @@ def test_the_live_table_shows_each_run_and_the_time_left(scripted):
         view.refresh([run], [waiting])
         view.ended(run, Status(State.FINISHED, 20, [{"step": 20, "validation/loss": 2.5}]))
     text = re.sub(r"\x1b\[[\d;?]*[a-zA-Z]", "", console.file.getvalue())
-    assert "5/20" in text and "loss 3.2500" in text and "2/4 runs done, 1 at work" in text
+    assert "5/20" in text and "loss 3.2500" in text and "2/4 runs done, 1 active" in text
     assert "about 0:40 left" in text  # 40 s of each, two at a time
     assert "3/4, step 20/20, loss 2.5000" in text

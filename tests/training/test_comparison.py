@@ -81,7 +81,9 @@ def test_the_plot_has_every_run_that_has_the_metric(make_run, tmp_path):
     for x in ("step", "tokens"):
         path = comparison.plot(runs, tmp_path / f"{x}.png", "train/loss", x)
         assert path.read_bytes().startswith(b"\x89PNG")
-    with pytest.raises(ConfigError, match=r"--metric=accuracy: no run has it by --x=step; there are .*validation/loss"):
+    with pytest.raises(
+        ConfigError, match=r"--metric=accuracy: no run has this metric with --x=step; available: .*validation/loss"
+    ):
         comparison.plot(runs, tmp_path / "no.png", "accuracy", "step")
 
 

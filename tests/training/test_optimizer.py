@@ -252,7 +252,7 @@ def test_an_unfrozen_run_is_the_same_with_and_without_a_rule_that_unfreezes():
     [
         (dict(name="adam"), "optimizer.name = 'adam'.*adamw, muon"),
         (dict(rules=(("layers/attn/.*", "freeze", True),)), "matches no parameter.*embedding"),
-        (dict(rules=(("layers/attention", "freeze", True),)), "matches no parameter.*whole paths"),
+        (dict(rules=(("layers/attention", "freeze", True),)), "matches no parameter.*full path"),
         (dict(rules=((".*", "freezing", True),)), "'freezing' is not one of learning_rate"),
         (dict(rules=((".*", "freeze", 1.0),)), "freeze is True or False"),
         (dict(rules=((".*", "learning_rate", "0.1"),)), "is a factor"),

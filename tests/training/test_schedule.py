@@ -115,8 +115,8 @@ def test_a_rate_that_jumps_at_a_resume_is_told_with_both_values(changes, before,
     if before is None:
         assert told == []
     else:
-        found = [float(number) for number in re.findall(r"(?:is|was) ([\d.e-]+)", told[0])]
-        assert found == pytest.approx([now, before], rel=0.02) and "step 100:" in told[0]
+        found = [float(number) for number in re.findall(r"([\d.e-]+) with the", told[0])]
+        assert found == pytest.approx([before, now], rel=0.02) and "step 100:" in told[0]
 
 
 def test_a_schedule_that_a_checkpoint_names_is_imported_only_where_the_user_names_it_too(tmp_path, monkeypatch):

@@ -42,9 +42,9 @@ def _summary(manifest: dict) -> str:
     ]
     return _section(
         "# Data card",
-        "Written by `python -m gptjax.prepare`. What a weight repeats or leaves out counts so in this table, and once "
-        "in all others.",
-        _table(["split", "documents", "MB", "tokens", "bytes a token"], rows),
+        "Written by `python -m gptjax.prepare`. This table counts a document as often as the weight of its source "
+        "repeats it; all other tables count it once.",
+        _table(["split", "documents", "MB", "tokens", "bytes per token"], rows),
     )
 
 
@@ -79,13 +79,13 @@ def _funnel(manifest: dict, pictures: dict[str, str]) -> str:
         "## From documents read to documents left",
         _picture("documents by stage", pictures.get("funnel")),
         _table(["source", "", "documents", "MB"], rows),
-        _table(["passed over by the readers, or noted", "times"], skipped),
+        _table(["skipped by the readers, or noted", "times"], skipped),
     )
 
 
 def _kinds(manifest: dict, pictures: dict[str, str]) -> str:
     return _section(
-        "## Languages, licences, lengths of what is left",
+        "## Languages, licences and lengths of the documents that are left",
         _picture("lengths of documents, and shares of sources", pictures.get("kinds")),
         _by_kind("language", merged(manifest, "languages")),
         _by_kind("licence", merged(manifest, "licenses")),
@@ -94,7 +94,7 @@ def _kinds(manifest: dict, pictures: dict[str, str]) -> str:
 
 def _by_kind(title: str, counts: dict[str, list[int]]) -> str:
     ranked = sorted(counts.items(), key=lambda item: (-item[1][1], item[0]))
-    rows = [[name or "not told", documents, _megabytes(size)] for name, (documents, size) in ranked[:MOST_ROWS]]
+    rows = [[name or "not known", documents, _megabytes(size)] for name, (documents, size) in ranked[:MOST_ROWS]]
     if rest := [of for _, of in ranked[MOST_ROWS:]]:
         rows.append([f"{len(rest)} others", sum(of[0] for of in rest), _megabytes(sum(of[1] for of in rest))])
     return _table([title, "documents", "MB"], rows)
@@ -129,9 +129,9 @@ def _passages(manifest: dict) -> str:
     done = {"remove": "left out of their documents", "report": "only counted"}[found["action"]]
     return _section(
         "## Repeated passages",
-        f"Looked at: each {found['kind']} of at least {found['words']} words. Later copies were {done}.",
+        f"Searched: every {found['kind']} of at least {found['words']} words. Later copies were {done}.",
         _table(
-            ["passages", "later copies", "documents that have any", "characters in them"],
+            ["passages", "later copies", "documents with copies", "characters in copies"],
             [[found[name] for name in ("passages", "later_copies", "documents_with_copies", "characters")]],
         ),
     )
@@ -157,11 +157,11 @@ def _contamination(manifest: dict) -> str:
     ]
     return _section(
         "## Evaluation text in the corpus",
-        f"Runs of {found['ngram']} words that stand in an evaluation set, too, whatever their case and punctuation; a "
-        f"text of fewer, but at least {found['least_words']}, as a whole. Documents with at least "
-        f"{found['least_hits']} of one set were {done}.",
+        f"Searched: runs of {found['ngram']} words that are also in an evaluation set; case and punctuation do not "
+        f"matter. A shorter text of the set, of at least {found['least_words']} words, must match completely. "
+        f"Documents with at least {found['least_hits']} different matches of one set were {done}.",
         _table(
-            ["set", "items", "items in the corpus", "share", "still there", "documents", "items too short to tell"],
+            ["set", "items", "items in the corpus", "share", "still there", "documents", "items too short to check"],
             rows,
         ),
         *examples,
@@ -183,7 +183,7 @@ def _tokens(manifest: dict) -> str:
         "## Tokens",
         f"{made['kind']}, {made['vocab_size']:,} tokens, hash {made['hash']}; stored as {manifest['dtype']}.",
         f"{_inline(change)}." if (change := told_change(manifest)) else "",
-        _table(["source", "split", "tokens", "bytes a token", *(f"by {name}" for name in others)], rows),
+        _table(["source", "split", "tokens", "bytes per token", *(f"by {name}" for name in others)], rows),
     )
 
 

@@ -49,7 +49,7 @@ def _draw_funnel(axes: Any, manifest: dict) -> None:
     rows = [("read", read, BLUE), *((f"out: {name}", size, RED) for name, size in out), ("left", left, BLUE)]
     _bars(axes, [(_short(name), size / 1e6, color) for name, size, color in rows])
     axes.set_xlabel("MB of text")
-    axes.set_title("what became of the text", loc="left")
+    axes.set_title("text read, dropped and left", loc="left")
 
 
 def _draw_lengths(axes: Any, manifest: dict) -> None:
@@ -70,7 +70,7 @@ def _draw_shares(axes: Any, manifest: dict) -> None:
     if len(tokens) > 1:
         counted, label, title = tokens, "million tokens in the training split", "tokens by source"
     else:
-        counted = {name or "not told": size / 1e6 for name, (_, size) in merged(manifest, "languages").items()}
+        counted = {name or "not known": size / 1e6 for name, (_, size) in merged(manifest, "languages").items()}
         label, title = "MB of text", "text by language"
     ranked = sorted(counted.items(), key=lambda item: (-item[1], item[0]))[:MOST]
     _bars(axes, [(_short(name), size, BLUE) for name, size in ranked])

@@ -50,7 +50,7 @@ def validate(config: Any) -> None:
     if not 0 <= config.language_confidence <= 1:
         raise ConfigError(f"cleaning.language_confidence = {config.language_confidence}: must be in [0, 1]")
     if config.languages and not config.language:
-        raise ConfigError("cleaning.languages needs cleaning.language = True: documents rarely tell their own")
+        raise ConfigError("cleaning.languages needs cleaning.language = True: documents rarely state their language")
     for field, module in (("repair", "ftfy"), ("language", "py3langid")):
         if config[field] and importlib.util.find_spec(module) is None:
             raise ConfigError(f"cleaning.{field} = True: needs pip install 'gptjax[corpus]', or set it to False")

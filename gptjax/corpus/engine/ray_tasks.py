@@ -77,7 +77,7 @@ class RayTasks:
         except (errors.WorkerCrashedError, errors.NodeDiedError, errors.OutOfMemoryError, errors.ObjectLostError):
             return None
         except errors.RaySystemError as error:
-            raise RunError(f"Ray broke down: {error}") from error
+            raise RunError(f"Ray failed: {error}") from error
 
 
 def _call(function: Callable[[Any], Any], item: Any) -> Any:

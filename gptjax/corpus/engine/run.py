@@ -14,7 +14,7 @@ from gptjax.config import ConfigError, RunError
 from gptjax.corpus.engine.stage import Stage, clear_attempts, finished, part_name, perform
 
 STRIKES = 3  # attempts at a task, before it is given up
-LOST = "its worker died (killed, perhaps for want of memory)"
+LOST = "its worker died (killed, perhaps because memory ran out)"
 _DISK_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
 
@@ -89,7 +89,8 @@ def run_stage(
         number, first = min(failures.items())
         raise RunError(
             f"{stage.name}: {len(failures)} of {len(inputs)} tasks failed {STRIKES} times each, the others are done; "
-            f"task {number}: {first.reason} (see {folder / part_name(number)}.failed). The same command tries again"
+            f"task {number}: {first.reason} (see {folder / part_name(number)}.failed). The same command "
+            "tries them again"
         )
     return [results[number] for number in range(len(inputs))]
 

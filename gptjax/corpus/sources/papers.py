@@ -125,7 +125,7 @@ def _latex(
         if latex_project.is_document(sources[name])
     ]
     if not whole:
-        skipped["LaTeX without a whole document"] += 1
+        skipped["LaTeX without a complete document"] += 1
     used: set[str] = set()
     for document in sorted(whole, key=lambda one: -len(one.source)):
         size = sum(len(sources[name]) for name in document.files)
@@ -222,7 +222,7 @@ def _unarxive(uri: str, options: Mapping[str, Any], skipped: Counter[str]) -> It
     for _, record in json_values(uri, options, skipped):
         paper = scholarly.unarxive(record)
         if paper is None:
-            skipped[f"{UNREADABLE}no record of unarXive"] += 1
+            skipped[f"{UNREADABLE}not a record of unarXive"] += 1
         else:
             text = paper.text.encode("utf-8", "replace").decode()  # JSON can escape half a surrogate pair
             yield Document(text, paper.name, paper.license)

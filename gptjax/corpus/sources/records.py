@@ -15,7 +15,7 @@ from gptjax.corpus.sources.opening import bare_name, open_stream
 from gptjax.corpus.sources.streams import BLOCK, Bomb, Stream, Unreadable
 
 HEAD = 1 << 16  # bytes of a file by which its encoding is told
-_HOW = {"mark": "as its mark tells", "declared": "as declared", "detected": "as it looks"}
+_HOW = {"mark": "by its byte order mark", "declared": "as declared", "detected": "judging by its bytes"}
 
 
 def lines(stream: Stream, options: Mapping[str, Any], skipped: Counter[str]) -> Iterator[tuple[int, bytes]]:

@@ -170,7 +170,7 @@ def _rows(
             if isinstance(value, dict):
                 yield number, value
             else:
-                skipped[f"{UNREADABLE}a line that is no record"] += 1
+                skipped[f"{UNREADABLE}a line that is not a record"] += 1
 
 
 def _csv(path: str, options: Mapping[str, Any], skipped: Counter[str]) -> Iterator[tuple[int, Mapping[str, str]]]:

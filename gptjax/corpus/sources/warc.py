@@ -83,7 +83,7 @@ def records(stream: Stream, most: int, skipped: Counter[str]) -> Iterator[tuple[
         elif not length:
             skipped[f"{UNREADABLE}corrupt WARC header"] += 1
         elif found := buffer.next_record(begin, most):
-            skipped[f"{KEPT}WARC records of another length than they tell"] += 1
+            skipped[f"{KEPT}WARC records whose stated length is wrong"] += 1
             block = bytes(buffer.held[begin:found]).removesuffix(b"\r\n\r\n")
             yield number, b"%s%d%s%s" % (buffer.held[: length.start(1)], len(block), length[2], block)
             done = found
@@ -183,7 +183,7 @@ def _capture(number: int, raw: bytes, most: int, skipped: Counter[str]) -> Captu
     except OSError:  # chunks or compression are not what they should be
         if not (payload := _salvaged(record, most)):
             raise
-        skipped[f"{KEPT}pages as far as their HTTP encoding is right"] += 1
+        skipped[f"{KEPT}pages cut where their HTTP encoding is broken"] += 1
     if len(payload) > most:
         skipped[f"page of more than {most:,} bytes"] += 1
         return None

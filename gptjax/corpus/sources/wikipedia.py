@@ -113,7 +113,7 @@ def _left_out(page: dict[str, str]) -> str:
     if not page.get("text") or not page.get("title"):
         return "empty"
     if _DISAMBIGUATION.search(page["text"]) or page["title"].endswith("(disambiguation)"):
-        return "lists of a title's meanings"
+        return "disambiguation pages"
     return ""
 
 

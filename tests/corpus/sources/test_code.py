@@ -156,7 +156,7 @@ def test_encodings_and_bad_files(tmp_path):
     found, skipped = documents("code", tmp_path, licenses=())
     assert found[-1].text == "# naïve\n" and skipped == {
         "unreadable: NUL bytes: not a text": 1,
-        "kept: read as cp1252, as it looks": 1,
+        "kept: read as cp1252, judging by its bytes": 1,
     }
     (tmp_path / "gone.py").unlink()
     skipped.clear()

@@ -42,7 +42,7 @@ def test_a_folder_of_latex_is_a_project(tmp_path):
     assert skipped == {
         "variants of another document of their project": 1,
         "LaTeX documents of less than 500 characters": 1,
-        "LaTeX without a whole document": 1,
+        "LaTeX without a complete document": 1,
     }
     assert len(documents("papers", tmp_path, least_characters=1)[0]) == 3
 
@@ -126,7 +126,7 @@ def test_unarxive(tmp_path):
         == "On it\n\nAbstract\n\nShort abstract.\n\nIntro\n\nLet $x ^2$ be known.\n\nMore.\n\nEnd\n\nFine ?\n"
     )
     assert (paper.uri, paper.license) == ("arXiv:2212.1", "CC-BY-4.0")
-    assert skipped == {"unreadable: no record of unarXive": 2}
+    assert skipped == {"unreadable: not a record of unarXive": 2}
 
 
 def pdf(lines, encrypt=None):

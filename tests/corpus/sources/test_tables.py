@@ -105,11 +105,11 @@ def test_unusual_columns(tmp_path):
     found, skipped = documents("tables", tmp_path)
     assert [one.text.replace("\ufffd", "?").rstrip("?") for one in found] == ["café", "one", "caf"]
     assert skipped == {
-        "kept: read as cp1252, as it looks": 1,
+        "kept: read as cp1252, judging by its bytes": 1,
         "kept: bytes that are not UTF-8 became U+FFFD": 1,
         "no text in 'text'": 1,
         "unreadable: NUL bytes: not a text": 1,
-        "unreadable: a line that is no record": 1,
+        "unreadable: a line that is not a record": 1,
     }
 
 

@@ -46,7 +46,7 @@ def test_the_main_text_of_pages(name, extractor):
     least = {("trafilatura", "recipe"): 0.78, ("resiliparse", "recipe"): 0.84, ("resiliparse", "list"): 0.64}
     assert common / expected.total() >= least.get((extractor, name), 0.95)
     assert common / found.total() >= (0.99 if extractor == "trafilatura" else 0.9)
-    charsets = {"shift_jis": "cp932, as declared", "wrong_charset": "cp1252, as it looks"}
+    charsets = {"shift_jis": "cp932, as declared", "wrong_charset": "cp1252, judging by its bytes"}
     assert skipped == ({f"kept: read as {charsets[name]}": 1} if name in charsets else {})
 
 
@@ -81,7 +81,7 @@ def test_a_page_is_read_in_the_charset_that_it_is_in_and_that_is_counted(tmp_pat
     (tmp_path / "a.html").write_bytes(page.encode("cp1251"))
     (document,), skipped = documents(tmp_path / "a.html")
     assert text.strip() in document.text
-    assert skipped == {f"kept: read as cp1251, {'as declared' if declared else 'as it looks'}": 1}
+    assert skipped == {f"kept: read as cp1251, {'as declared' if declared else 'judging by its bytes'}": 1}
 
 
 # --- Limits -----------------------------------------------------------------------------------------------------------
@@ -242,7 +242,7 @@ def test_a_corrupt_member_costs_no_more_than_itself(tmp_path):
 def test_a_record_of_another_length_than_it_tells(tmp_path, length):
     wrong = [THREE[0], response("https://a.org/tram", page("tram"), length=length), THREE[2]]
     path = write(tmp_path / "a.warc", wrong, bytes)
-    assert words(path) == (["bus", "tram", "boat"], {"kept: WARC records of another length than they tell": 1})
+    assert words(path) == (["bus", "tram", "boat"], {"kept: WARC records whose stated length is wrong": 1})
 
 
 def test_headers_that_are_wrong(tmp_path):
@@ -260,14 +260,14 @@ def test_chunks_of_wrong_sizes(tmp_path):
     body = chunked(page("tram"), sizes=lambda size: size + 2 if size < 100 else size)
     unchunked = response("https://a.org/cart", page("cart"), Transfer_Encoding="chunked")
     path = write(tmp_path / "a.warc.gz", [response("https://a.org/", body, Transfer_Encoding="chunked"), unchunked])
-    assert words(path) == (["tram", "cart"], {"kept: pages as far as their HTTP encoding is right": 2})
+    assert words(path) == (["tram", "cart"], {"kept: pages cut where their HTTP encoding is broken": 2})
 
 
 def test_compression_that_ends_early(tmp_path):
     body = gzip.compress("".join(f"<p>{i} {page('tram')}</p>" for i in range(1000)).encode())
     for wrong, reasons in (
         (body[:-100], {}),
-        (body[:1500] + b"\xff" * 50 + body[1550:], {"kept: pages as far as their HTTP encoding is right": 1}),
+        (body[:1500] + b"\xff" * 50 + body[1550:], {"kept: pages cut where their HTTP encoding is broken": 1}),
     ):
         path = write(tmp_path / "a.warc", [response("https://a.org/", wrong, Content_Encoding="gzip")], bytes)
         (document,), skipped = documents(path)

@@ -38,7 +38,7 @@ def test_a_dump_gives_its_articles(tmp_path):
     assert skipped == {
         "redirects": 2,
         "not in the namespace of articles": 1,
-        "lists of a title's meanings": 1,
+        "disambiguation pages": 1,
         "stubs of less than 100 characters": 1,
         "empty": 1,
     }
