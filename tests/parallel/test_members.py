@@ -208,7 +208,7 @@ def test_one_that_comes_twice_is_turned_away_and_the_others_go_on():
         while others[1].poll() is None and not is_there(others[1]):
             time.sleep(0.05)
         status, _, err = processes.end(processes.start(1, 3, []))
-        assert status == 2 and f"--process_id = 1: is taken by process 1 on {HOST}" in err
+        assert status == 2 and f"--process_id = 1: is already used by process 1 on {HOST}" in err
         others.append(processes.start(2, 3, [["agree", {}]]))
         assert [processes.end(process)[0] for process in others] == [0, 0, 0]
 
