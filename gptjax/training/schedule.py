@@ -126,7 +126,7 @@ def rate_change(saved: Mapping[str, Any], config: Any, units: Units, step: int) 
         so_far[section].update({name: v for name, v in saved[section].items() if name in so_far[section]})
     name = so_far.schedule.name
     if is_named(name) and name != config.schedule.name:  # the checkpoint names it, not the user: it is not imported
-        return [f"THE LEARNING RATE MAY JUMP at step {step + 1}: by the settings so far it was {name}'s"]
+        return [f"THE LEARNING RATE MAY JUMP at step {step + 1}: until now {name} set it"]
     try:
         before, now = (_rate_of_next_update(c, units, step) for c in (so_far, config))
     except ConfigError:  # a schedule of the user's that is no more
