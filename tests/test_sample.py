@@ -93,7 +93,7 @@ def test_the_latest_checkpoint_continues_a_prompt_on_stdout(run):
     done = sample(f"--workdir={workdir}", "--prompt=def [b]f", "--max_new_tokens=20", "--temperature=0")
     (completion,) = expected(config, 30, ["def [b]f"], max_new_tokens=20, temperature=0.0)
     assert done.stdout == "def [b]f" + completion.text + "\n"
-    assert f"{workdir}: step 30 (latest, moving average of the parameters" in done.stderr
+    assert f"{workdir}: step 30 (latest, moving average of " in done.stderr
     assert "9 prompt tokens, 20 new · " in done.stderr and " new tokens/s, prompts included" in done.stderr
 
 
@@ -165,7 +165,7 @@ def test_a_stream_prints_the_same_text_here_of_the_raw_parameters_and_from_stdin
     done = sample(*options, "--prompt=-", "--top_p=1", "--stream", stdin=None, input="x\t= ")
     completions = expected(config, 10, ["x\t= "], ema=False, num_samples=2, max_new_tokens=30, temperature=0.8)
     assert done.stdout == ("─" * 40 + "\n").join("x\t= " + completion.text + "\n" for completion in completions)
-    assert "step 10 (raw parameters" in done.stderr
+    assert "step 10 (" in done.stderr and " raw parameters)" in done.stderr
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="pseudo-terminals are POSIX")

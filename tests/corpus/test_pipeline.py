@@ -276,7 +276,7 @@ def test_text_that_a_given_tokenizer_changes_is_counted_and_told_once(tmp_path, 
     assert manifest["splits"]["train"]["changed_documents"] == 1 and not manifest["tokenizer"]["lossless"]
     assert manifest["tokenizer"]["change"] == ["a ﬁne ½", "a fine 1⁄2"]
     summary(Console(width=200), tmp_path / "out", manifest)
-    told = "1 document comes back from the tokens as another text, for example 'a ﬁne ½' as 'a fine 1⁄2'"
+    told = "the tokenizer changes the text of 1 document, for example 'a ﬁne ½' to 'a fine 1⁄2'"
     assert capsys.readouterr().out.count(told) == 1
     assert told in (tmp_path / "out" / "card.md").read_text()
 

@@ -274,7 +274,7 @@ def test_nothing_readable_is_an_error_that_moves_nothing(tmp_path, mesh):
         flip_a_bit(data_file(tmp_path / "checkpoints" / step, "params"))
     with open_checkpoints(tmp_path) as checkpoints:
         with pytest.raises(
-            CheckpointError, match=r"no readable checkpoint.*damaged: other bits than were saved in params"
+            CheckpointError, match=r"no readable checkpoint.*damaged: the data differ from what was saved, in params"
         ):
             checkpoints.restore(toy.abstract(mesh))
         assert checkpoints.all_steps() == [1, 2]
@@ -448,9 +448,11 @@ def test_what_is_not_there_is_named(tmp_path, mesh):
             checkpoints.restore(toy.abstract(mesh))
         checkpoints.save(5, toy.state(5, mesh, ema=False), {})
     for which in (7, "newest", "²", "-5"):
-        with pytest.raises(ConfigError, match=rf"checkpoint = {which}: must be latest, best or a step; there are 5 in"):
+        with pytest.raises(
+            ConfigError, match=rf"checkpoint = {which}: must be latest, best or a step; available steps: 5 in"
+        ):
             load_params(tmp_path, which)
-    with pytest.raises(ConfigError, match="validation loss; there are 5"):
+    with pytest.raises(ConfigError, match="validation loss; available steps: 5"):
         load_params(tmp_path, "best")
     with pytest.raises(ConfigError, match=r"has no ema: training\.ema_decay was 0"):
         load_params(tmp_path, ema=True)
@@ -562,9 +564,12 @@ def test_a_warm_start_notes_what_else_of_the_model_differs(saved, change, notes)
 
 def test_a_warm_start_needs_the_same_tokenizer(saved):
     config = changed(training__init_from="runs/first")
-    with pytest.raises(ConfigError, match=r"training\.init_from = runs/first: .*step 3 .*hash aa.*hash bb"):
+    with pytest.raises(
+        ConfigError,
+        match=r"training\.init_from = runs/first: .*hash bb, but must have hash aa, as the checkpoint of step 3",
+    ):
         check_warm_start(saved, config, "bb")
-    with pytest.raises(ConfigError, match=r"--workdir = here: .*hash aa.*hash bb"):
+    with pytest.raises(ConfigError, match=r"--workdir = here: .*hash bb, but must have hash aa"):
         check_tokenizer(saved, "bb", "--workdir = here")
 
 
