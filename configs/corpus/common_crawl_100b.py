@@ -11,7 +11,7 @@ RAW is a folder that all machines see, with code/, books/, papers/ and wikipedia
 CC-MAIN-2024-51, read from s3://commoncrawl (any AWS account may), or a folder or pattern of WARC files. --sample comes
 first: it shows what the rules would drop. Killed or preempted, the same command goes on.
 
-What is planned for, at about 4 bytes a token:
+What is planned for, at about 4 bytes per token:
 
   source      to read                                     tokens   weight   share
   web         40,000 WARC files of about 1 GB each          70 B        1    70 %

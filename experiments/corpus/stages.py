@@ -57,7 +57,7 @@ def main(_) -> None:
     began = spent_by_all()
     config, folder, watch = prepare.CONFIG.value, Path(prepare.OUTPUT.value), Timed()
     validate(config)
-    print("| stage | tasks | documents | MB in | seconds | processor seconds | MB/s a core |")
+    print("| stage | tasks | documents | MB in | seconds | processor seconds | MB/s per core |")
     print("|---|---:|---:|---:|---:|---:|---:|")
     listing = list_sources(config.sources, config.shard_megabytes * MEGABYTE)
     with prepare.make_executor(folder) as executor:

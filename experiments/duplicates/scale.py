@@ -22,7 +22,7 @@ from gptjax.corpus.duplicates.hashing import mix
 from gptjax.corpus.duplicates.nodes import Shard
 from gptjax.corpus.duplicates.sketch import Sketch, save_sketches
 
-WORK = flags.DEFINE_string("work", None, "A folder for the sketches: 190 bytes a document.", required=True)
+WORK = flags.DEFINE_string("work", None, "A folder for the sketches: 190 bytes per document.", required=True)
 DOCUMENTS = flags.DEFINE_integer("documents", 10_000_000, "How many.")
 MEMORY = flags.DEFINE_list("memory", ["512", "128"], "Megabytes allowed to the join; one run each.")
 SHARD = 1_000_000

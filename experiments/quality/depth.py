@@ -5,7 +5,7 @@
 Every depth is configs/depth.py's, which derives all else from it, but for what a budget of minutes on a CPU asks: a
 short context, a small batch, and as many tokens as the FLOPs allow.
 
-    FLOPs a token = 6 · (12 L D² + V D) + 6 L D T       with D = 64 L, V = 2,048, T = 128
+    FLOPs per token = 6 · (12 L D² + V D) + 6 L D T       with D = 64 L, V = 2,048, T = 128
     depth 2: 4.1 M a token, 1.2 M tokens     depth 4: 22.8 M, 219 k tokens     depth 6: 70.3 M, 71 k tokens
 """
 

@@ -20,7 +20,7 @@ METRIC = "validation/bits_per_byte"
 
 
 def course(workdir: Path) -> tuple[np.ndarray, np.ndarray]:
-    """(tokens, bits a byte) of every evaluation."""
+    """(tokens, bits per byte) of every evaluation."""
     rows = [row for row in read_metrics(workdir / FILE_NAME) if METRIC in row]
     return np.array([row["tokens"] for row in rows]), np.array([row[METRIC] for row in rows])
 
@@ -32,14 +32,14 @@ def main(argv: list[str]) -> None:
         panels = figure.subplots(len(folders), 2, squeeze=False, sharey="row")
         for folder, (by_tokens, by_flops) in zip(folders, panels):
             shared = depth.num_tokens(max(depth.DEPTHS))  # so many the deepest has
-            print(f"\n| {folder.name}: depth | tokens | bits a byte | after {shared:,} tokens |\n|---|---|---|---|")
+            print(f"\n| {folder.name}: depth | tokens | bits per byte | after {shared:,} tokens |\n|---|---|---|---|")
             for layers in depth.DEPTHS:
                 tokens, bits = course(folder / f"depth={layers}")
                 early = np.interp(np.log(shared), np.log(tokens), bits, left=np.nan)  # nan: not evaluated as early
                 print(f"| {layers} | {tokens[-1]:,} | {bits[-1]:.3f} | {early:.3f} |")
                 by_tokens.plot(tokens, bits, "o-", markersize=3, label=f"depth {layers}")
                 by_flops.plot(tokens * depth.flops_per_token(layers), bits, "o-", markersize=3, label=f"depth {layers}")
-            by_tokens.set(xscale="log", xlabel="tokens", ylabel="bits a byte", title=folder.name)
+            by_tokens.set(xscale="log", xlabel="tokens", ylabel="bits per byte", title=folder.name)
             by_flops.set(xlabel="FLOPs", title=folder.name)
             by_flops.legend()
         print(save_figure(figure, Path(__file__).with_name("depth.png")))

@@ -38,5 +38,5 @@ class Shard:
 
 
 def inputs_of(shards: list[Shard], more: Callable[[Shard], dict] = lambda shard: {}) -> tuple[list[dict], list[int]]:
-    """(inputs, bytes) of one task a shard, over the documents that are left."""
+    """(inputs, bytes) of one task per shard, over the documents that are left."""
     return [shard.inputs(**more(shard)) for shard in shards], [shard.left.get("bytes", shard.size) for shard in shards]

@@ -27,7 +27,7 @@ SET = "validation/set"  # beside every score: `Dataset.identity` of what was sco
 
 
 def perplexity(nll_per_token: float) -> float:
-    """exp of a loss in nats a token; infinite rather than an error when that overflows."""
+    """exp of a loss in nats per token; infinite rather than an error when that overflows."""
     return math.exp(nll_per_token) if nll_per_token < 709 else math.inf
 
 
@@ -58,7 +58,7 @@ def evaluate_perplexity(
       evaluation_step: (params, batch) → sums of nll (nats), tokens and bytes, as `training.step` makes it.
 
     Returns:
-      validation/loss (nats a token), validation/perplexity, validation/bits_per_byte (independent of the tokenizer;
+      validation/loss (nats per token), validation/perplexity, validation/bits_per_byte (independent of the tokenizer;
       left out where no token stands for a byte of text), validation/tokens.
 
     Raises:

@@ -42,7 +42,7 @@ def make_sampling(
     min_p: float = 0.0,
     repetition_penalty: float = 1.0,
 ) -> Sampling:
-    """The settings of a batch of `len(seeds)` rows; a setting is one number for all rows or a sequence of one a row.
+    """The settings of a batch of `len(seeds)` rows; a setting is one number for all rows or a sequence of one per row.
 
     Raises ConfigError for a value out of its range.
     """

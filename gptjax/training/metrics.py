@@ -1,6 +1,6 @@
 """Figures of a run: parameters, FLOPs, model FLOP utilization, throughput, z-scores.
 
-FLOPs a token of a training step (forward and backward) are 6 N for the products with N parameters, plus attention's.
+FLOPs per token of a training step (forward and backward) are 6 N for the products with N parameters, plus attention's.
 Two conventions are in use for the latter, and a utilization means little without its name:
 
     full     12 · N_heads · H · keys a layer, keys = T: as if every query saw every key (PaLM, arXiv:2204.02311, app. B)

@@ -48,7 +48,7 @@ class Search:
       scope: 'global', or 'source': only documents of one source are compared.
       sources: names in order of precedence; those not named come after them, by name.
       verify: candidates are compared exactly, by all their shingles; otherwise one shared band key is enough.
-      memory_megabytes: for the join of keys, beside about 60 bytes a document.
+      memory_megabytes: for the join of keys, beside about 60 bytes per document.
     """
 
     threshold: float = 0.8
