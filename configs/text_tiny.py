@@ -25,7 +25,6 @@ def get_config():
     config.model.initialization = "zero"
     config.model.dropout = 0.1  # small texts are read many times
 
-    config.data.path = "data/verdict"
     config.data.sequence_length = 128
 
     config.optimizer.name = "muon"
@@ -39,7 +38,7 @@ def get_config():
     config.training.duration = "300 steps"
     config.training.batch_size = 8
 
-    config.checkpoint.every = "100 steps"
+    config.checkpoint.every = "50 steps"  # as often as it is evaluated, so that the best is kept
     config.evaluation.every = "50 steps"
     config.evaluation.sample_every = "100 steps"
     config.evaluation.sample_prompt = ""  # a document from its beginning

@@ -20,6 +20,8 @@ _ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 # What Orbax cannot save to and find again: patterns, Windows' separator, "gs:" and the like, names that are no UTF-8.
 _NOT_IN_RUNS = re.compile(r"[\[*?\\\ud800-\udfff]|:(?=/|$)")
+# By what a folder is known that is something else; a run in it would spoil it.
+_OTHER_FOLDERS = {"manifest.json": "a folder of prepared data", ".git": "a git working tree"}
 
 
 def is_address(text: str) -> bool:
@@ -52,6 +54,9 @@ def run_folder(text: str | Path, name: str) -> Path:
     if found := _NOT_IN_RUNS.search(str(folder.absolute())):
         what = "a folder that ends in ':'" if found[0] == ":" else repr(found[0])
         raise ConfigError(f"{name} = {text}: must not contain {what} (it is in {folder.absolute()})")
+    for file, kind in _OTHER_FOLDERS.items():
+        if (folder / file).exists():
+            raise ConfigError(f"{name} = {text}: is {kind} (it holds {file}); choose a folder of the run's own")
     return folder
 
 

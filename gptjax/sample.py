@@ -43,7 +43,9 @@ from gptjax.training.checkpoint_format import means_average
 from gptjax.training.run_metadata import check_tokenizer
 
 WORKDIR = flags.DEFINE_string("workdir", None, "The run's folder.")
-CHECKPOINT = flags.DEFINE_string("checkpoint", "latest", "latest | best (lowest validation loss) | a step number.")
+CHECKPOINT = flags.DEFINE_string(
+    "checkpoint", "latest", "latest | best (of those saved, the lowest validation loss) | a step number."
+)
 EMA = flags.DEFINE_bool("ema", None, "Use the moving average of the parameters. Default: yes, if the run kept one.")
 OWN_FUNCTIONS = flags.DEFINE_bool(
     "own_functions",

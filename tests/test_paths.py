@@ -33,6 +33,14 @@ def test_home_is_expanded_wherever_a_path_is_read(home):
         saved_config("~/data")
 
 
+@pytest.mark.parametrize("file, kind", [("manifest.json", "prepared data"), (".git", "a git working tree")])
+def test_a_run_spoils_no_other_folder(home, file, kind):
+    (home / "other").mkdir()
+    (home / "other" / file).write_text("")
+    with pytest.raises(ConfigError, match=rf"--workdir = other: is .*{kind} \(it holds {file}\)"):
+        run_folder("other", "--workdir")
+
+
 REFUSED = {
     "gs://bucket/run": "on a file system that is mounted here",
     "s3://bucket/run": "on a file system that is mounted here",

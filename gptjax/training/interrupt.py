@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 
@@ -13,8 +14,8 @@ class StopRequest:
     """While in force (`with StopRequest() as stop:`), the first SIGTERM, SIGHUP or SIGINT is remembered, not obeyed.
 
     SIGHUP is what a run gets when its terminal goes away, such as a closed ssh; under nohup it stays ignored.
-    A second Ctrl-C interrupts at once. With several processes a signal to any one stops all at the same step: JAX's
-    preemption service, which listens to SIGTERM, finds a step that none has passed yet.
+    The first Ctrl-C says what it does; a second one interrupts at once. With several processes a signal to any one
+    stops all at the same step: JAX's preemption service, which listens to SIGTERM, finds a step that none has passed.
     """
 
     def __enter__(self) -> StopRequest:
@@ -33,6 +34,9 @@ class StopRequest:
     def _handle(self, number: int, frame) -> None:
         if self._received is not None and number == signal.SIGINT:
             raise KeyboardInterrupt
+        if number == signal.SIGINT and self._received is None:
+            with contextlib.suppress(OSError):  # unlike print, this may be called within any other writing
+                os.write(2, b"\nstopping after this step; a checkpoint is saved (Ctrl-C again ends at once, without)\n")
         self._received = number
         if self._several:
             os.kill(os.getpid(), signal.SIGTERM)

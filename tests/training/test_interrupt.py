@@ -18,6 +18,15 @@ def test_a_signal_is_a_wish(number):
     assert signal.getsignal(number) == before
 
 
+def test_the_first_ctrl_c_says_what_it_does_and_the_second_interrupts(capfd):
+    with StopRequest():
+        os.kill(os.getpid(), signal.SIGINT)
+        assert "a checkpoint is saved" in capfd.readouterr().err
+        with pytest.raises(KeyboardInterrupt):
+            os.kill(os.getpid(), signal.SIGINT)
+            signal.sigtimedwait([], 0.1)
+
+
 def test_under_nohup_a_closed_terminal_is_no_wish():
     before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
     try:
