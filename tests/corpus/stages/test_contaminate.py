@@ -115,7 +115,10 @@ def test_a_changed_file_is_looked_for_anew(folder, tmp_path):
         (dict(action="drop"), "contamination.action = 'drop': expected one of remove, report"),
         (dict(ngram=0), "contamination.ngram = 0: must be at least 1"),
         (dict(sets=(evaluation(name="a", kind="squat", path="."),)), "a: kind = 'squat': .*did you mean squad"),
-        (dict(sets=(evaluation(name="a", kind="text", path="."),) * 2), "'a' is the name of 2 of them"),
+        (
+            dict(sets=(evaluation(name="a", kind="text", path="."),) * 2),
+            "name = 'a': must be different for each; 2 have it",
+        ),
     ],
 )
 def test_bad_fields_are_refused(folder, fields, message):

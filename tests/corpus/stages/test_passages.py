@@ -55,7 +55,7 @@ def test_later_copies_are_left_out_of_the_stream(tmp_path):
     found = manifest["passages"]
     assert (found["later_copies"], found["documents_with_copies"]) == (11, 11)
     assert found["characters"] == 11 * len(NOTICE) + len("  ")
-    assert "each line of at least 5 words" in (tmp_path / "out" / "card.md").read_text()
+    assert "every line of at least 5 words" in (tmp_path / "out" / "card.md").read_text()
 
 
 def test_a_report_leaves_the_text_as_it_is(tmp_path):
