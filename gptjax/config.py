@@ -351,6 +351,8 @@ def validate(config: Any) -> None:
     Raises:
       ConfigError: the first thing that cannot work, with the field, the value and what is allowed.
     """
+    if "sources" in config:
+        raise ConfigError("this config describes a corpus: give it to gptjax prepare")
     check_fields(config)
     if config.model.dtype == "float16":
         raise ConfigError(

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from gptjax import train
 from gptjax.config import ConfigError, Units, default, flatten, from_json, get, hash_of, to_json, validate
+from gptjax.corpus import config as corpus_config
 from gptjax.parallel.mesh import make_mesh
 from gptjax.training.guards import check_fits
 from gptjax.training.trainer import make_trainer
@@ -254,3 +255,10 @@ def test_unreadable_configs_are_refused():
         from_json('{"model": {"width": "wide"}}')
     with pytest.raises(ConfigError, match="unknown field model"):
         from_json('{"model": 3}')
+
+
+def test_a_config_of_the_other_kind_is_named_as_that():
+    with pytest.raises(ConfigError, match="describes a corpus: give it to gptjax prepare"):
+        validate(corpus_config.default())
+    with pytest.raises(ConfigError, match="describes a training run: give it to gptjax train"):
+        corpus_config.validate(default())

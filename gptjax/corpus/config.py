@@ -161,6 +161,8 @@ def validate(config: Any) -> None:
     Raises:
       ConfigError: the first thing that cannot work, with the field, the value and what is allowed.
     """
+    if "training" in config:
+        raise ConfigError("this config describes a training run: give it to gptjax train")
     check_fields(config, default())
     for field, allowed in _CHOICES.items():
         if (value := get(config, field)) not in allowed:
