@@ -8,8 +8,9 @@
 From Shazeer and Stern (arXiv:1804.04235) are the factors, the growing β2 and the clipping of each update; Zhai et al.
 (arXiv:2106.04560, section 3.3) changed it for large models: β2 has a limit, steps are not scaled by the size of the
 parameter, so that learning rates mean what they mean to AdamW, and there is momentum, which is not debiased and may be
-kept in bfloat16. Their released code (Big Vision) has the same constants, and no clipping unless asked for; here updates
-are clipped, as in the first paper. A matrix whose shorter side is below 32 and a vector keep the second moment of each of their entries.
+kept in bfloat16. Their released code (Big Vision) has the same constants, and no clipping unless asked for; here
+updates are clipped, as in the first paper. A matrix whose shorter side is below 32 and a vector keep the second moment
+of each of their entries.
 
 The library's own `scale_by_factored_rms` factors the two longest axes: of parameters that are stacked over many layers
 these may be the layers, and of attention's [L, D, N, H] they split a head. Here each layer is a matrix of its own.
