@@ -108,3 +108,24 @@ def test_another_tokenizer_in_the_folder_is_noticed(folder, manifest, told):
     write_manifest(folder, edited)
     with pytest.raises(ConfigError, match=r"manifest\.json: tokenizer\.hash = '0+', but the folder's tokenizer has"):
         tokenizer.load(folder)
+
+
+@pytest.mark.parametrize(
+    ("place", "value", "told_of"),
+    [
+        (("dtype",), "uint32", "dtype = 'uint32': must be 'uint16'"),
+        (("splits", "train", "tokens"), 7, "splits.train.tokens = 7"),
+        (("splits", "train", "documents"), 7, "splits.train.documents = 7"),
+        (("splits", "train", "shards", 0, "size"), 7, "the size of train-00000.bin = 7"),
+        (("tokenizer", "eos_id"), 300, r"tokenizer.eos_id = 300: must be below"),
+    ],
+    ids=lambda value: str(value)[:20],
+)
+def test_numbers_that_do_not_agree_are_named(folder, manifest, told, place, value, told_of):
+    edited = inner = copy.deepcopy(manifest)
+    for key in place[:-1]:
+        inner = inner[key]
+    inner[place[-1]] = value
+    write_manifest(folder, edited)
+    with pytest.raises(ConfigError, match=told_of):
+        read_manifest(folder)
