@@ -5,7 +5,6 @@ from __future__ import annotations
 import ast
 import contextlib
 import functools
-import math
 import os
 import re
 import signal
@@ -18,7 +17,8 @@ from absl import app, flags, logging
 from ml_collections import ConfigDict, config_flags
 
 from gptjax.command_help import command_help, config_help
-from gptjax.config import ConfigError, RunError, default, flatten, suggestion
+from gptjax.config import ConfigError, RunError, default
+from gptjax.flag_messages import check_arguments, check_numbers, explained, typed_overrides
 from gptjax.terminal import ConsoleGone, settle_streams, visible
 from gptjax.user_code import load_config
 
@@ -116,12 +116,6 @@ def _by_flags(message: str, flag_of: Mapping[str, str]) -> str:
     return message
 
 
-def _typed_overrides(arguments: list[str]) -> list[str]:
-    """The fields of --config.FIELD=VALUE."""
-    names = [argument.lstrip("-").partition("=")[0] for argument in arguments if argument.startswith("-")]
-    return [name.removeprefix("config.") for name in names if name.startswith("config.")]
-
-
 def run(
     main: Callable[[list[str]], int | None],
     arguments: int = 0,
@@ -144,7 +138,7 @@ def run(
                 raise ConfigError(
                     f"unexpected argument {argv[1 + arguments]!r}: options are given as --name=value (see --help)"
                 )
-            with said_by_flags({field: f"config.{field}" for field in _typed_overrides(sys.argv[1:])}):
+            with said_by_flags({field: f"config.{field}" for field in typed_overrides(sys.argv[1:])}):
                 return main(argv)
         except (ConfigError, OSError) as error:
             return _fail(error)
@@ -212,46 +206,16 @@ def _parse_flags(argv: list[str]) -> list[str]:
             print(config_help(fields, value))
             sys.exit(0)
     try:
-        _check_overrides(argv[1:])
+        check_arguments(argv[1:], fields)
         rest = flags.FLAGS(argv)
-        _check_numbers()
+        check_numbers()
         if flags.FLAGS["verbosity"].using_default_value:  # absl would set INFO: libraries' news of their own work
             flags.FLAGS.verbosity = logging.WARNING
         return rest
     except (ConfigError, OSError) as error:
         sys.exit(_fail(error))
     except flags.Error as error:
-        sys.exit(_fail(_cause_of(error)))
-
-
-def _cause_of(error: flags.Error) -> str:
-    """The message of a flag's error; where its value is a config file that failed, what is wrong with the file."""
-    cause: BaseException | None = error
-    while cause is not None:
-        if isinstance(cause, ConfigError):
-            return str(cause)
-        cause = cause.__cause__ or cause.__context__
-    return f"{error} (see --help)"
-
-
-def _check_numbers() -> None:
-    """Raises ConfigError for a flag that is no number or infinite: no flag has a meaning for these."""
-    for name in flags.FLAGS:
-        value = flags.FLAGS[name].value
-        if isinstance(value, float) and not math.isfinite(value) and not name.startswith("config."):
-            raise ConfigError(f"--{name}={value}: must be a finite number")
-
-
-def _check_overrides(arguments: list[str]) -> None:
-    """Refuses `--config.section.field` that no config has, before ml_collections meets it with a traceback."""
-    names = [argument.lstrip("-").partition("=")[0] for argument in arguments if argument.startswith("-")]
-    overrides = _typed_overrides(arguments)
-    known = flatten(flags.FLAGS["config"].parser.fields()) if overrides and "config" in flags.FLAGS else {}
-    for field in overrides:
-        if field not in known:
-            raise ConfigError(f"--config.{field}: unknown field{suggestion(field, known)} (--help_config lists all)")
-    if overrides and "config" not in names:
-        raise ConfigError(f"--config.{overrides[0]} overrides a field of a config, but --config=FILE.py is missing")
+        sys.exit(_fail(explained(error, fields)))
 
 
 def _fail(error: Exception | str) -> int:

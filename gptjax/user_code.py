@@ -6,6 +6,7 @@ file and line, never a line of a library that the file called.
 
 from __future__ import annotations
 
+import difflib
 import importlib
 import inspect
 import os
@@ -19,6 +20,7 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
+import gptjax
 from gptjax.config import ConfigError, default, suggestion
 
 # --- Config and sweep files ---------------------------------------------------------------------------------------
@@ -54,7 +56,7 @@ def call_in_file(text: str, function: str, returns: type, fields: Callable[[], C
     given = [] if argument is None else [argument]
     try:
         if not Path(path).is_file():
-            raise ConfigError(f"{text}: there is no file {path}")
+            raise ConfigError(_no_such_file(path, argument))
         names = runpy.run_path(path)
         if not callable(called := names.get(function)):
             raise ConfigError(f"{path}: must define {function}(){suggestion(function, names)}")
@@ -69,6 +71,23 @@ def call_in_file(text: str, function: str, returns: type, fields: Callable[[], C
     if not isinstance(result, returns):
         raise ConfigError(f"{path}: {function}() must return a {returns.__name__}, not a {type(result).__name__}")
     return result
+
+
+def _no_such_file(path: str, argument: str | None) -> str:
+    """That there is no such Python file; and the likeliest that there is, beside it or among the project's configs."""
+    if not path.strip():
+        return f"{path!r} is not a file: give a Python file, such as configs/gpt2.py:124m"
+    if argument is None and ":" in Path(path).name:  # gpt2:124m, where .py is missing
+        path, _, argument = path.rpartition(":")
+    here, configs = Path(path), Path(gptjax.__file__).parents[1] / "configs"
+    beside = sorted(here.glob("*.py")) if here.is_dir() else sorted(here.parent.glob("*.py"))
+    project = sorted((Path("configs") if Path("configs").is_dir() else configs).rglob("*.py"))
+    by_name = {file.stem: file for file in [*project, *beside]}  # the later ones win: those beside it
+    close = difflib.get_close_matches(here.name.removesuffix(".py"), by_name, n=1, cutoff=0.6)
+    like = [os.path.relpath(by_name[name]) for name in close]
+    like = [f"{file}:{argument}" if argument else file for file in like]
+    problem = f"{path} is a folder, not a Python file" if here.is_dir() else f"there is no file {path}"
+    return problem + (f"; did you mean {like[0]}?" if like else "")
 
 
 def _check_argument(path: str, name: str, function: Callable, argument: str | None) -> None:

@@ -35,7 +35,7 @@ TINY = "--config=configs/stdlib_tiny.py"
         (["--config=configs/nothing.py", "--workdir=w"], "there is no file configs/nothing.py"),
         (["--config=configs/gpt2.py:13b", "--workdir=w"], "expected one of 124m, 350m, 774m, 1558m"),
         ([TINY, "--workdir=w", "--config.data.path=nowhere"], "'nowhere'"),
-        ([TINY, "--workdir=w", "--confg.seed=1"], "Unknown command line flag 'confg.seed'"),
+        ([TINY, "--workdir=w", "--confg.seed=1"], "--confg.seed: unknown flag; did you mean --config.seed?"),
         ([TINY, "--workdir=w", "again"], "unexpected argument 'again'"),
         ([TINY, "--workdir=w", "--num_processes=2"], "missing: --coordinator, --process_id"),
     ],

@@ -89,9 +89,48 @@ def test_what_stands_after_the_colon(tmp_path):
         load_config(f"{with_argument}:d")
     with pytest.raises(ConfigError, match=r"none\.py:d: get_config\(\) takes no argument"):
         load_config(f"{without}:d")
-    for text in (str(tmp_path / "nothing.py"), str(tmp_path), f"{tmp_path}/nothing.py:a"):
-        with pytest.raises(ConfigError, match=f"{text}: there is no file"):
-            load_config(text)
+
+
+@pytest.mark.parametrize(
+    "typed, like",
+    [
+        ("mine/stdlib_tinny.py", "mine/stdlib_tiny.py"),  # beside it
+        ("mine/stdlib_tiny", "mine/stdlib_tiny.py"),
+        ("configs/stdlib_tinny.py", "configs/stdlib_tiny.py"),
+        ("stdlib_tiny.py", "configs/stdlib_tiny.py"),  # without its folder
+        ("stdlib_tiny", "configs/stdlib_tiny.py"),
+        ("gpt2:124m", "configs/gpt2.py:124m"),  # without its suffix
+        ("configs/gtp2.py:124m", "configs/gpt2.py:124m"),
+        ("books_and_code.py", "configs/corpus/books_and_code.py"),
+        ("../stdlib_tiny.py", "configs/stdlib_tiny.py"),
+        ("gpt2/124m", None),
+        ("zebra.py", None),
+        ("", None),
+    ],
+)
+@pytest.mark.parametrize("has_configs", [True, False])
+def test_a_file_that_is_not_there_brings_up_the_likeliest_that_is(tmp_path, monkeypatch, typed, like, has_configs):
+    """Of the current folder's configs; where there are none, of those that came with the package."""
+    monkeypatch.chdir(tmp_path)
+    made = ["mine/stdlib_tiny.py", "configs/stdlib_tiny.py", "configs/gpt2.py", "configs/corpus/books_and_code.py"]
+    for name in made if has_configs else made[:1]:
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    with pytest.raises(ConfigError) as caught:
+        load_config(typed)
+    problem, _, suggested = str(caught.value).partition("; did you mean ")
+    if has_configs or not (like or "").startswith("configs/"):
+        assert suggested == (f"{like}?" if like else "")
+    else:
+        assert (
+            suggested.endswith(f"/{like}?") and (tmp_path / suggested.partition(".py")[0]).with_suffix(".py").exists()
+        )
+    assert problem.startswith(f"there is no file {typed.partition(':')[0]}") or not typed
+
+
+def test_a_folder_is_no_config_file(tmp_path):
+    with pytest.raises(ConfigError, match=f"^{tmp_path} is a folder, not a Python file$"):
+        load_config(str(tmp_path))
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,143 @@
+"""What is wrong with the flags of a command line, in one sentence: the flag as it is typed, its value, what is allowed.
+
+  check_arguments(arguments, fields)    before absl parses them: what it would pass over or end with a traceback
+  explained(error, fields)              what absl raised for a value or a name
+  check_numbers()                       after parsing: values that no flag has a meaning for
+
+`fields` makes a config with every field that --config.FIELD=VALUE may name; None for a command without --config.
+"""
+
+from __future__ import annotations
+
+import difflib
+import math
+import re
+import sys
+from collections.abc import Callable, Iterator
+
+from absl import flags
+from ml_collections import ConfigDict
+
+from gptjax.config import ConfigError, flatten, suggestion
+
+Fields = Callable[[], ConfigDict] | None
+
+
+def typed_overrides(arguments: list[str]) -> list[str]:
+    """The fields of --config.FIELD=VALUE and --noconfig.FIELD."""
+    names = [name for _, name, _ in _typed(arguments)]
+    return [name.partition("config.")[2] for name in names if name.startswith(("config.", "noconfig."))]
+
+
+def check_arguments(arguments: list[str], fields: Fields) -> None:
+    """Raises ConfigError for a field that no config has, a value that is missing, and one that must not be given."""
+    known = flatten(fields()) if fields else {}
+    for field in typed_overrides(arguments) if fields else ():
+        if field not in known:
+            _refuse_field(field, known)
+    is_switch = {name: flag.boolean for name, flag in _flags()}
+    is_switch |= {f"config.{field}": isinstance(value, bool) for field, value in known.items()}
+    for place, name, value in _typed(arguments):
+        following = arguments[place + 1] if place + 1 < len(arguments) else ""
+        if is_switch.get(name) is False and value is None and (not following or following.startswith("--")):
+            before = f"; --{name}={following} if that is its value" if following else ""
+            raise ConfigError(f"--{name}: its value is missing, it is given as --{name}=VALUE{before}")
+        if name not in is_switch and is_switch.get(name.removeprefix("no")) and value is not None:
+            on = name.removeprefix("no")
+            raise ConfigError(f"--{name}={value}: --{name} takes no value; write --{name} or --{on}={value}")
+    overrides = typed_overrides(arguments) if fields else []
+    if overrides and not any(name == "config" for _, name, _ in _typed(arguments)):
+        raise ConfigError(f"--config.{overrides[0]} overrides a field of a config, but --config=FILE.py is missing")
+
+
+def _typed(arguments: list[str]) -> Iterator[tuple[int, str, str | None]]:
+    """(place, name, value) of what looks like a flag; None where no '=' follows the name. '--' ends the flags."""
+    for place, argument in enumerate(arguments):
+        if argument == "--":
+            return
+        if argument.startswith("-") and argument.strip("-"):
+            name, equals, value = argument.removeprefix("-").removeprefix("-").partition("=")
+            yield place, name, value if equals else None
+
+
+def _refuse_field(field: str, known: dict) -> None:
+    inside = [name for name in known if name.startswith(f"{field}.")]
+    if inside:
+        raise ConfigError(
+            f"--config.{field}: is a section; name one of its fields, such as --config.{inside[0]}=VALUE "
+            f"(--help_config={field} lists them)"
+        )
+    raise ConfigError(f"--config.{field}: unknown field{suggestion(field, known)} (--help_config lists all)")
+
+
+def _flags() -> list[tuple[str, flags.Flag]]:
+    """The command's own flags, without those that every program with absl has."""
+    modules = flags.FLAGS.flags_by_module_dict()
+    return [(flag.name, flag) for module, own in modules.items() if not module.startswith("absl.") for flag in own]
+
+
+# --- What absl raised -------------------------------------------------------------------------------------------------
+
+
+def explained(error: flags.Error, fields: Fields) -> str:
+    """The error in one sentence; where a value is a config file that failed, what is wrong with the file."""
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, ConfigError):
+            return str(cause)
+        cause = cause.__cause__ or cause.__context__
+    if isinstance(error, flags.UnrecognizedFlagError):
+        typed = error.flagvalue.partition("=")[0] or error.flagname
+        return f"{typed}: unknown flag{_like(error.flagname, fields)} (--help lists all)"
+    if isinstance(error, flags.CantOpenFlagFileError):
+        return f"--flagfile: cannot be read ({getattr(error.__context__, 'strerror', error)})"
+    found = re.match(r"flag (--([^=]+)=)", str(error))
+    if not (isinstance(error, flags.IllegalFlagValueError) and found and found[2] in flags.FLAGS):
+        return f"{error} (see --help)"
+    reason = f": {error.__context__}"  # absl puts flag, value and reason into one text
+    value = str(error)[found.end() :].removesuffix(reason)
+    return f"{found[1]}{value}: must be {_allowed(flags.FLAGS[found[2]], value, fields)}"
+
+
+def _allowed(flag: flags.Flag, value: str, fields: Fields) -> str:
+    """What a flag may be: 'an integer', 'one of a, b; did you mean a?' …"""
+    parser = flag.parser
+    if isinstance(parser, flags.EnumParser):
+        choices = list(parser.enum_values)
+        return f"one of {', '.join(choices)}{suggestion(value, choices)}"
+    if isinstance(parser, flags.BooleanParser):
+        return "true or false"
+    if isinstance(parser, flags.ListParser):
+        return "texts separated by commas, and every quotation mark in them closed"
+    if isinstance(parser, flags.IntegerParser | flags.FloatParser):
+        limits = _limits(flag.name, fields)
+        text = parser.syntactic_help
+        text = text if text.startswith(("a ", "an ")) else f"{parser.number_article} {text}"  # 'number >= 3'
+        return f"{text} ({limits})" if limits else text
+    return "a tuple as Python writes it, such as (), (1,) or ('a', 'b')"  # of a config: all other types are above
+
+
+def _limits(name: str, fields: Fields) -> str:
+    """What the config says about a field beyond its type."""
+    if fields is None or not name.startswith("config."):
+        return ""
+    allowed = getattr(sys.modules[fields.__module__], "allowed", lambda field: "")
+    return allowed(name.removeprefix("config."))
+
+
+def _like(name: str, fields: Fields) -> str:
+    """'; did you mean --X?' for the likeliest flag or field of a config; '' where nothing is like it."""
+    own = [other for flag_name, flag in _flags() for other in (flag_name, f"no{flag_name}")[: 1 + flag.boolean]]
+    of_config = [f"config.{field}" for field in flatten(fields())] if fields else []
+    same = [field for field in of_config if field.endswith(f".{name}")]  # --width, --model.width
+    close = (same if "." in name else []) or difflib.get_close_matches(name, own, n=1, cutoff=0.7) or same
+    close = close or difflib.get_close_matches(name, own + of_config, n=1, cutoff=0.6)
+    return f"; did you mean --{close[0]}?" if close else ""
+
+
+def check_numbers() -> None:
+    """Raises ConfigError for a flag that is no number or infinite: no flag has a meaning for these."""
+    for name in flags.FLAGS:
+        value = flags.FLAGS[name].value
+        if isinstance(value, float) and not math.isfinite(value) and not name.startswith("config."):
+            raise ConfigError(f"--{name}={value}: must be a finite number")
