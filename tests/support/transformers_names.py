@@ -28,7 +28,7 @@ def gpt2_names(params):
 
 
 def llama_names(params):
-    """Parameters of a decoder in Llama's manner → those of Llama's, Mistral's and Qwen3's modules: [out, in]."""
+    """Parameters of a decoder in Llama's manner → those of Llama's, Mistral's and Qwen's modules: [out, in]."""
     layers = params["layers"]
     named = {"model.embed_tokens.weight": params["embedding"], "model.norm.weight": params["final_norm"]["scale"]}
     named["lm_head.weight"] = params["head"].T if "head" in params else params["embedding"]
@@ -40,10 +40,24 @@ def llama_names(params):
         named[f"{name}.post_attention_layernorm.weight"] = layers["feedforward_norm"]["scale"][index]
         for part, ours in (("q", "query"), ("k", "key"), ("v", "value")):
             named[f"{name}.self_attn.{part}_proj.weight"] = attention[ours].reshape(width, -1).T
+            if f"{ours}_bias" in attention:
+                named[f"{name}.self_attn.{part}_proj.bias"] = attention[f"{ours}_bias"].reshape(-1)
             if f"{ours}_norm" in attention:
                 named[f"{name}.self_attn.{part}_norm.weight"] = attention[f"{ours}_norm"]["scale"]
         named[f"{name}.self_attn.o_proj.weight"] = attention["output"].reshape(-1, width).T
         named |= {f"{name}.mlp.{part}_proj.weight": feedforward[part].T for part in ("gate", "up", "down")}
+    return named
+
+
+def phi3_names(params):
+    """Likewise of Phi-3's, in which three matrices of attention are one, and two of the feed-forward layer."""
+    named = llama_names(params)
+    for index in range(len(params["layers"]["attention_norm"]["scale"])):
+        name = f"model.layers.{index}"
+        for joined, of in (("self_attn.qkv", "qkv"), ("mlp.gate_up", ("gate", "up"))):
+            room = joined.partition(".")[0]
+            parts = [named.pop(f"{name}.{room}.{part}_proj.weight") for part in of]
+            named[f"{name}.{joined}_proj.weight"] = np.concatenate(parts)
     return named
 
 
