@@ -10,11 +10,12 @@ import sys
 from gptjax.config import suggestion
 
 COMMANDS = {
-    "prepare": "turns text, web pages, code, books or papers into tokens; traces training rows to their documents",
+    "prepare": "turns text, web pages, code, books or papers into tokens",
     "train": "trains a model; resumes after a stop or a crash",
     "sample": "writes text with a trained model",
     "compare": "compares runs: a table, a plot, and the differences of their configs",
     "sweep": "trains many runs and shows which settings are best",
+    "trace": "shows which documents a training step read, and where they come from",
 }
 
 

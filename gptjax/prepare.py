@@ -19,10 +19,6 @@ and the result is the same, byte for byte.
 To see what the rules of a config would drop and keep, try them on a few documents:
 
   python -m gptjax.prepare --config=configs/corpus/books_and_code.py --sample=2000
-
-To see which documents a training step read, where they come from and under which licence:
-
-  python -m gptjax.prepare trace --workdir=runs/mine --step=1200 --row=3
 """
 
 from __future__ import annotations
@@ -52,7 +48,6 @@ from gptjax.corpus.view import StageLines, summary
 from gptjax.folders import alone_in
 from gptjax.paths import output_folder
 from gptjax.terminal import Console
-from gptjax.tracing import show_row
 
 CONFIG = cli.define_config_flag(example="configs/corpus/books_and_code.py", fields=default)
 OUTPUT = flags.DEFINE_string("output", None, "The folder to make.")
@@ -121,27 +116,11 @@ FOLLOW = flags.DEFINE_enum(
 )
 OF_INPUT = (*FIELD_FLAGS.values(), ENCODING, TEXT_FIELD, SEPARATOR, ESCAPES, FOLLOW)
 
-# What trace is asked.
-WORKDIR = flags.DEFINE_string("workdir", None, "trace: the folder of a training run.")
-STEP = flags.DEFINE_integer("step", None, "trace: the step, counted from 1 as in metrics.jsonl.")
-ROW = flags.DEFINE_integer("row", None, "trace: the row of the batch of that step, counted from 0.")
-WHOLE = flags.DEFINE_bool("whole", False, "trace: show the full documents, with the part in the row marked by ⟦ ⟧.")
-OF_TRACE = (WORKDIR, STEP, ROW, WHOLE)
-
 INPUT_SHARD_MEGABYTES = 8  # small, so that also a small corpus keeps every core busy
 
 
 def main(argv: list[str]) -> None:
     console = Console()
-    if argv[1:]:
-        if argv[1] != "trace":
-            raise ConfigError(
-                f"unexpected argument {argv[1]!r}: only 'trace' is allowed; options are given as --name=value"
-            )
-        return trace(console)
-    for flag in OF_TRACE:
-        if flag.present:
-            raise ConfigError(f"--{flag.name} is only for trace: python -m gptjax.prepare trace --{flag.name}=…")
     with cli.said_by_flags({} if CONFIG.value else {field: flag.name for field, flag in FIELD_FLAGS.items()}):
         make_corpus(console)
 
@@ -203,11 +182,11 @@ def recognised_by(config: ConfigDict, listing: Listing) -> dict:
 
 def make_executor(folder: Path) -> AbstractContextManager[Executor]:
     if EXECUTOR.value == "ray":
-        from gptjax.corpus.engine.ray_tasks import RayTasks
+        from gptjax.cluster.ray_tasks import RayTasks
 
         return RayTasks(WORKERS.value)
     if EXECUTOR.value == "slurm":
-        from gptjax.corpus.engine.slurm_jobs import SlurmJobs
+        from gptjax.cluster.slurm_jobs import SlurmJobs
 
         return SlurmJobs(
             "slurm", folder.absolute() / WORK / "jobs", WORKERS.value, dict(map(cli.named_value, SUBMITIT.value))
@@ -216,13 +195,5 @@ def make_executor(folder: Path) -> AbstractContextManager[Executor]:
     return LocalProcesses(WORKERS.value or cores or 1)
 
 
-def trace(console: Console) -> None:
-    """Prints the documents of one row of one training batch."""
-    for flag in (WORKDIR, STEP, ROW):
-        if flag.value is None:
-            raise ConfigError(f"trace: --{flag.name} is missing (see --help)")
-    show_row(console, WORKDIR.value, STEP.value, ROW.value, WHOLE.value)
-
-
 if __name__ == "__main__":
-    cli.run(main, arguments=1, outlives_console=True)
+    cli.run(main, outlives_console=True)

@@ -27,16 +27,15 @@ from absl import flags
 from ml_collections import ConfigDict, FrozenConfigDict
 from rich.text import Text
 
-from gptjax import cli
-from gptjax.compilation import use_compilation_cache
+from gptjax import cli, tokenizer
 from gptjax.config import ConfigError
-from gptjax.corpus import tokenizer
-from gptjax.corpus.files import write_aside
+from gptjax.files import write_aside
 from gptjax.inference.decode import WEIGHTS as WEIGHT_TYPES
 from gptjax.inference.generate import FINISH_REASONS, Completion, Generator, Timing
 from gptjax.inference.prompts import decoded, read_prompts
 from gptjax.inference.text import check_text
 from gptjax.paths import local_path, output_file
+from gptjax.runtime import use_compilation_cache
 from gptjax.terminal import Console, settle_streams, write_raw
 from gptjax.training.checkpoint import load_for_inference
 from gptjax.training.checkpoint_format import means_average

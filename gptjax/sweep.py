@@ -121,7 +121,7 @@ def make_executor(workdir: Path) -> Executor:
     if EXECUTOR.value == "here":
         return Processes(JOBS.value)
     try:
-        from gptjax.sweeping.submission import Cluster
+        from gptjax.cluster.training_jobs import Cluster
     except ModuleNotFoundError:
         raise ConfigError(f"--executor={EXECUTOR.value} needs submitit: pip install 'gptjax[slurm]'") from None
     jobs = JOBS.value if EXECUTOR.value != "slurm" or not flags.FLAGS["jobs"].using_default_value else 0

@@ -28,15 +28,12 @@ from ml_collections import ConfigDict, FrozenConfigDict
 
 from gptjax import cli
 from gptjax import config as configs
-from gptjax.compilation import use_compilation_cache
+from gptjax import tokenizer as tokenizers
 from gptjax.config import ConfigError, Units
-from gptjax.corpus import tokenizer as tokenizers
-from gptjax.corpus.tokenizer import Tokenizer
 from gptjax.data import Dataset, open_dataset
 from gptjax.data.mixture import parse_mixture
 from gptjax.evaluation import perplexity
 from gptjax.folders import alone_in
-from gptjax.host_memory import keep_freed_memory
 from gptjax.inference.generate import Generator
 from gptjax.model.resolve import resolve_model
 from gptjax.parallel import distributed, members
@@ -44,6 +41,8 @@ from gptjax.parallel.agreement import named, settings
 from gptjax.parallel.members import Timeouts
 from gptjax.parallel.mesh import batch_devices, make_mesh
 from gptjax.paths import run_folder
+from gptjax.runtime import keep_freed_memory, use_compilation_cache
+from gptjax.tokenizer import Tokenizer
 from gptjax.training import console as consoles
 from gptjax.training.checkpoint import Checkpoints, load_params
 from gptjax.training.guards import check_fits, explained_memory

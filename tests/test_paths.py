@@ -5,9 +5,9 @@ import os
 import pytest
 
 from gptjax.config import ConfigError
-from gptjax.corpus.tokenizer import ByteTokenizer, load
 from gptjax.data.mixture import parse_mixture
 from gptjax.paths import local_path, output_file, output_folder, run_folder
+from gptjax.tokenizer import ByteTokenizer, load
 from gptjax.training.checkpoint import saved_config, saved_steps
 from gptjax.user_code import load_config
 

@@ -13,8 +13,8 @@ import pytest
 
 from gptjax.config import default
 from gptjax.corpus.manifest import write_manifest
-from gptjax.corpus.tokenizer import load
 from gptjax.data import open_dataset
+from gptjax.tokenizer import load
 
 
 def prepare(*flags, check=True, cwd=None):

@@ -14,9 +14,9 @@ from commands import run_command
 from waiting import PATIENCE
 
 from gptjax import config as configs
-from gptjax.corpus.tokenizer import ByteTokenizer, CharacterTokenizer
 from gptjax.inference.generate import Generator
 from gptjax.model.decoder import init_params
+from gptjax.tokenizer import ByteTokenizer, CharacterTokenizer
 from gptjax.training.checkpoint import Checkpoints
 from gptjax.training.run_metadata import run_metadata
 from gptjax.training.state import TrainState

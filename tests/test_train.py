@@ -12,10 +12,10 @@ from prepared_folders import write_prepared
 
 from gptjax import train as command
 from gptjax.config import ConfigError, RunError, default, from_json, get
-from gptjax.corpus.tokenizer import ByteTokenizer
 from gptjax.inference.generate import Generator
 from gptjax.sweeping import Sweep, over
 from gptjax.sweeping.runs import plan_runs
+from gptjax.tokenizer import ByteTokenizer
 from gptjax.training.checkpoint import load_for_inference, load_params
 from gptjax.training.writers import read_metrics
 

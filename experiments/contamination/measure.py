@@ -22,8 +22,8 @@ from gptjax.corpus.contamination.evaluations import listed, read_items
 from gptjax.corpus.documents import Document, DocumentWriter, rows_of
 from gptjax.corpus.engine import Stage, run_stage
 from gptjax.corpus.engine.local import LocalProcesses
-from gptjax.corpus.files import file_entry
 from gptjax.corpus.stages.contaminate import contaminate, index_evaluations, overlap
+from gptjax.files import file_entry
 
 DATA = flags.DEFINE_string("data", None, "The folder with text/, books/ and eval/.", required=True)
 REPEATS = flags.DEFINE_integer("repeats", 3, "Timed turns, after one that is not.")

@@ -13,8 +13,8 @@ from absl import app, flags
 from gptjax.corpus.documents import Document, DocumentWriter, rows_of
 from gptjax.corpus.engine import Stage, run_stage
 from gptjax.corpus.engine.local import LocalProcesses
-from gptjax.corpus.files import file_entry
 from gptjax.corpus.stages.encode import encode
+from gptjax.files import file_entry
 
 DATA = flags.DEFINE_string("data", None, "Folder of .md or .txt files.", required=True)
 TOKENIZER = flags.DEFINE_string("tokenizer", None, "A SentencePiece model.", required=True)

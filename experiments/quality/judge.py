@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from gptjax.corpus import tokenizer as tokenizers
+from gptjax import tokenizer as tokenizers
 from gptjax.data.prepared import read_manifest, shard_name, token_dtype
 
 DRAWS, WINDOWS = 20, 20 * 12

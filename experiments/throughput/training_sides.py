@@ -172,7 +172,7 @@ SIDES = {"gptjax": gptjax_side, "torch": torch_side}
 def main(side: str, shape: str, style: str, dtype: str) -> None:
     started = time.perf_counter()
     if side == "gptjax":
-        from gptjax.host_memory import keep_freed_memory
+        from gptjax.runtime import keep_freed_memory
 
         keep_freed_memory()  # what `python -m gptjax.train` begins with
     steps, facts = SIDES[side](SHAPES[shape], style, dtype)

@@ -10,11 +10,11 @@ from pathlib import Path
 from typing import Any
 
 from gptjax.config import ConfigError
-from gptjax.corpus.files import file_entry, write_aside
 from gptjax.corpus.libraries import changes, installed
-from gptjax.corpus.tokenizer import Tokenizer
 from gptjax.data.manifest_check import hash_of_manifest
 from gptjax.data.prepared import FORMAT, MANIFEST, check_files, read_manifest, split_files, token_dtype
+from gptjax.files import file_entry, write_aside
+from gptjax.tokenizer import Tokenizer
 
 WORK = "work"  # where the stages' folders are
 PACKAGES = (  # that have a say in what is made

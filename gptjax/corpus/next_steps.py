@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 import gptjax
-from gptjax.corpus import tokenizer as tokenizers
+from gptjax import tokenizer as tokenizers
 from gptjax.data.tokens import TokenSource
 
 PYTHON = "python-stdlib"  # a path of a source of text: this Python's standard library

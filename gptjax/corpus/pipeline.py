@@ -26,8 +26,9 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
+from gptjax import tokenizer
 from gptjax.config import ConfigError, suggestion
-from gptjax.corpus import funnel, tokenizer
+from gptjax.corpus import funnel
 from gptjax.corpus.assemble import Encoded, assemble
 from gptjax.corpus.card import draw_samples, write_card
 from gptjax.corpus.cleaning import config as cleaning
@@ -44,8 +45,8 @@ from gptjax.corpus.stages.extract import extract
 from gptjax.corpus.stages.select import select
 from gptjax.corpus.stages.survey import survey
 from gptjax.corpus.stages.vocabulary import make_tokenizer, sample
-from gptjax.corpus.tokenizer import SentencePieceTokenizer, Tokenizer
 from gptjax.paths import local_path
+from gptjax.tokenizer import SentencePieceTokenizer, Tokenizer
 
 MEGABYTE = 1_000_000
 LEARNED_FROM_TEXT = ("bpe", "unigram")

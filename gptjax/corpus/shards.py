@@ -6,8 +6,8 @@ from pathlib import Path
 
 import numpy as np
 
-from gptjax.corpus.files import AsideFile, file_entry, write_aside
 from gptjax.data.prepared import offsets_name, origins_name, shard_name, token_dtype
+from gptjax.files import AsideFile, file_entry, write_aside
 
 # Where a document of the stream comes from: its id, and its place among the corpus's documents (manifest.json).
 ORIGIN = np.dtype([("id", "<u8"), ("part", "<u4"), ("row", "<u4")])

@@ -12,12 +12,15 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow.parquet as pq
+from rich.text import Text
 
-from gptjax.corpus import tokenizer
+from gptjax import tokenizer
 from gptjax.corpus.manifest import WORK
-from gptjax.corpus.tokenizer import Tokenizer
 from gptjax.data.prepared import origins_name, read_manifest
 from gptjax.data.tokens import TokenSource
+from gptjax.data.traced import TracedRow
+from gptjax.terminal import Console, one_line, write_raw
+from gptjax.tokenizer import Tokenizer
 
 TOLD = ("uri", "license", "language")
 
@@ -127,3 +130,26 @@ def whole_characters(data: bytes, start: int, stop: int) -> tuple[str, str, str]
     while stop < len(data) and data[stop] & 0xC0 == 0x80:
         stop += 1
     return tuple(part.decode("utf-8", "replace") for part in (data[:start], data[start:stop], data[stop:]))
+
+
+def show_row(console: Console, row: TracedRow, whole: bool) -> None:
+    """Prints the documents of one row of one training batch; `whole`: with what the row leaves out of them."""
+    write_raw(console, row.title + "\n", "bold")
+    tracer = Tracer(row.folder)
+    for position, start, targets in row.spans:
+        for part in tracer.parts(start, start + targets):
+            write_raw(console, description(part, position + part.start - start, whole).append("\n"))
+
+
+def description(part: Part, position: int, whole: bool) -> Text:
+    """What is known of a document in a row. position: the one whose target is the part's first token."""
+    tokens = f"tokens {part.first} to {part.first + len(part.ids) - 1} of {len(part.document)}"
+    known = {"source": part.source, "uri": part.uri, "license": part.license, "language": part.language, "id": part.id}
+    lines = [f"\npositions {position} to {position + len(part.ids) - 1} predict {tokens} of a document"]
+    lines += [
+        f"  {name:<9} {one_line(str(value)) if value not in (None, '') else 'not known'}"
+        for name, value in known.items()
+    ]
+    lines.append(f"  {'from':<9} {part.where}\n")
+    before, after = (part.before + "⟦", "⟧" + part.after) if whole else ("", "")
+    return Text.assemble(("\n".join(lines), "cyan"), (before, "dim"), part.text, (after, "dim"))

@@ -16,11 +16,11 @@ import json
 from pathlib import Path
 
 import numpy as np
-import xxhash
 
 from gptjax.config import ConfigError
 from gptjax.data.manifest_check import check_manifest
 from gptjax.data.verified import hash_once
+from gptjax.files import file_hash
 
 FORMAT = 2
 MANIFEST = "manifest.json"
@@ -42,15 +42,6 @@ def offsets_name(split: str) -> str:
 
 def origins_name(split: str) -> str:
     return f"{split}.origins.npy"
-
-
-def file_hash(path: Path) -> str:
-    """xxh3_64 of a file's bytes, as hexadecimal digits."""
-    digest = xxhash.xxh3_64()
-    with open(path, "rb") as file:
-        while block := file.read(1 << 24):
-            digest.update(block)
-    return digest.hexdigest()
 
 
 def read_manifest(folder: str | Path) -> dict:

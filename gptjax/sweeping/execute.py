@@ -10,8 +10,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Protocol
 
+from gptjax.cluster.launch import Launched
 from gptjax.config import ConfigError
-from gptjax.sweeping.launch import Launched
 from gptjax.sweeping.runs import Run, Status, look
 from gptjax.sweeping.view import SweepView
 

@@ -15,13 +15,13 @@ import scipy.stats
 from rich.table import Table
 
 from gptjax import config as configs
-from gptjax.corpus.files import write_aside
 from gptjax.evaluation.perplexity import SET
+from gptjax.files import write_aside
+from gptjax.formatting import count_text, duration_text
 from gptjax.sweeping.algebra import short_name
 from gptjax.sweeping.predict import Forecast, Size
 from gptjax.sweeping.runs import Run, State, Status
 from gptjax.training import history
-from gptjax.training.console import count_text, duration_text
 from gptjax.training.writers import read_metrics
 
 SEED = "seed"

@@ -19,13 +19,13 @@ from typing import Any
 
 from ml_collections import ConfigDict, FrozenConfigDict
 
+from gptjax.cluster.launch import exit_status
 from gptjax.config import ConfigError, Units, flatten, from_json
 from gptjax.data import open_dataset
 from gptjax.folders import is_held
 from gptjax.model.resolve import resolve_model
 from gptjax.sweeping.algebra import Point
 from gptjax.sweeping.definition import Sweep, override
-from gptjax.sweeping.launch import exit_status
 from gptjax.training.checkpoint import saved_steps
 from gptjax.training.schedule import make_schedule
 from gptjax.training.writers import FILE_NAME, read_metrics

@@ -11,11 +11,11 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from gptjax.sweeping.launch import last_lines
+from gptjax.cluster.launch import last_lines
+from gptjax.formatting import duration_text
 from gptjax.sweeping.predict import Forecast
 from gptjax.sweeping.runs import Run, State, Status
 from gptjax.terminal import Console
-from gptjax.training.console import duration_text
 from gptjax.training.writers import FILE_NAME, read_metrics
 
 REFRESH_SECONDS = 2.0

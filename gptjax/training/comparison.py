@@ -15,12 +15,12 @@ import jax
 from ml_collections import ConfigDict, FrozenConfigDict
 from rich.table import Table
 
+from gptjax import tokenizer as tokenizers
 from gptjax.config import ConfigError, Units, flatten, from_json, validate
-from gptjax.corpus import tokenizer as tokenizers
 from gptjax.folders import is_held
+from gptjax.formatting import count_text
 from gptjax.model.decoder import init_params
 from gptjax.model.resolve import resolve_model
-from gptjax.training.console import count_text
 from gptjax.training.metrics import count_parameters
 from gptjax.training.writers import FILE_NAME, read_metrics
 from gptjax.user_code import is_named

@@ -15,8 +15,8 @@ from typing import Any
 from ml_collections import FrozenConfigDict
 
 from gptjax.config import hash_of, to_json
-from gptjax.corpus.files import write_aside
 from gptjax.evaluation.perplexity import SET
+from gptjax.files import write_aside
 from gptjax.training.run_metadata import differences, git_revision, version
 from gptjax.training.writers import FILE_NAME as METRICS
 from gptjax.training.writers import read_metrics

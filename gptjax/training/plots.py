@@ -11,7 +11,7 @@ import matplotlib
 import numpy as np
 from matplotlib.figure import Figure
 
-from gptjax.corpus.files import write_aside
+from gptjax.files import write_aside
 from gptjax.training.writers import FILE_NAME, read_metrics
 
 TRAIN, VALIDATION = "#3b6fb6", "#d1495b"

@@ -16,7 +16,7 @@ from typing import Any
 from absl import logging
 
 from gptjax.config import ConfigError
-from gptjax.corpus.files import write_aside
+from gptjax.files import write_aside
 from gptjax.training.tensorboard import grouped
 
 RUN_ID = "wandb_run_id.txt"  # in the run's folder: a resumed run goes on under the same one

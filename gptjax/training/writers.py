@@ -23,7 +23,7 @@ from absl import logging
 from ml_collections import FrozenConfigDict
 
 from gptjax.config import flatten
-from gptjax.corpus.files import write_aside
+from gptjax.files import write_aside
 from gptjax.training.patient_file import PatientFile
 from gptjax.training.tensorboard import TensorBoardWriter
 from gptjax.training.weights_and_biases import WandbWriter

@@ -12,8 +12,8 @@ import xxhash
 from pipeline_running import Here, config, prepare, text, watch, write
 from rich.console import Console
 
+from gptjax import tokenizer
 from gptjax.config import ConfigError
-from gptjax.corpus import tokenizer
 from gptjax.corpus.cleaning import config as cleaning
 from gptjax.corpus.config import default, source
 from gptjax.corpus.documents import document_id

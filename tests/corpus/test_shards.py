@@ -4,9 +4,8 @@ import os
 import numpy as np
 import pytest
 
-from gptjax.corpus.files import write_aside
 from gptjax.corpus.shards import ORIGIN, ShardWriter
-from gptjax.data.prepared import file_hash
+from gptjax.files import file_hash, write_aside
 
 
 def documents(rng, count, vocab_size=70_000):

@@ -6,18 +6,19 @@ import shutil
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
+from ml_collections import FrozenConfigDict
 from pipeline_running import Here, watch
 from prepared_folders import write_prepared
 
 from gptjax import config as configs
-from gptjax import tracing
+from gptjax import tokenizer
 from gptjax.config import ConfigError
-from gptjax.corpus import tokenizer
 from gptjax.corpus.config import default, source, validate
 from gptjax.corpus.listing import list_sources
 from gptjax.corpus.pipeline import Pipeline
-from gptjax.corpus.trace import Tracer, whole_characters
+from gptjax.corpus.trace import Tracer, show_row, whole_characters
 from gptjax.data import open_dataset
+from gptjax.data.traced import traced_row
 
 WORDS = ["alpha", "beta", "naïve", "return", "字典", "𝄞", "of\n", "1984"]
 LENGTH, BATCH = 32, 4
@@ -124,20 +125,19 @@ def test_a_folder_that_does_not_say_where_it_comes_from(tmp_path):
 
 
 @pytest.fixture
-def run(folder, tmp_path):
-    """A run's folder, before its first checkpoint."""
+def run(folder):
+    """The config of a run."""
     made = configs.default()
     made.data.update(path=f"{folder}/books=0.7,{folder}/web=0.3", sequence_length=LENGTH)
     made.training.update(duration="10 steps", batch_size=BATCH)
     made.seed = 3
-    (tmp_path / "config.json").write_text(configs.to_json(made))
-    return tmp_path
+    return FrozenConfigDict(made)
 
 
 def test_the_row_of_the_step_that_metrics_count_is_told(folder, run, capsys):
     from gptjax.terminal import Console
 
-    tracing.show_row(Console(width=1000), str(run), 7, 2, whole=True)
+    show_row(Console(width=1000), traced_row(run, None, 7, 2), whole=True)
     said = capsys.readouterr().out
     found = dataset(folder, "contiguous")
     origin, ((_, start, targets),) = found.spans(6, 2)
@@ -158,18 +158,12 @@ def test_the_row_of_the_step_that_metrics_count_is_told(folder, run, capsys):
 )
 def test_what_is_not_there_is_refused(run, step, row, message):
     with pytest.raises(ConfigError, match=message):
-        tracing.traced_row(str(run), step, row)
+        traced_row(run, None, step, row)
 
 
-def test_other_data_than_was_trained_on_is_refused(run, monkeypatch):
-    import gptjax.training.checkpoint as checkpoint
-
-    fingerprint = dataset(*[run.parent], "contiguous", json.loads((run / "config.json").read_text())["data"]["path"])
-    saved = json.loads(json.dumps(fingerprint.fingerprint()))
-    monkeypatch.setattr(checkpoint, "saved_metadata", lambda workdir: {"fingerprint": saved})
-    tracing.traced_row(str(run), 1, 0)
+def test_other_data_than_was_trained_on_is_refused(run):
+    saved = json.loads(json.dumps(dataset(None, "contiguous", run.data.path).fingerprint()))
+    traced_row(run, saved, 1, 0)
     saved["sources"][0]["tokens"] += 1
-    with pytest.raises(ConfigError, match=r"is not what .* was trained on; different are: sources"):
-        tracing.traced_row(str(run), 1, 0)
-    with pytest.raises(ConfigError, match=r"must be the folder of a run; it has no config.json"):
-        tracing.traced_row(str(run / "none"), 1, 0)
+    with pytest.raises(ConfigError, match=r"is not what the run was trained on; different are: sources"):
+        traced_row(run, saved, 1, 0)

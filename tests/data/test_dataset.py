@@ -5,8 +5,8 @@ import pytest
 from prepared_folders import random_documents
 
 from gptjax.config import ConfigError, default, to_json
-from gptjax.corpus.tokenizer import CharacterTokenizer
 from gptjax.data import open_dataset
+from gptjax.tokenizer import CharacterTokenizer
 from gptjax.training.run_metadata import check_compatible
 
 T, B = 8, 4

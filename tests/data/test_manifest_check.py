@@ -6,8 +6,8 @@ import json
 import pytest
 from pipeline_running import config, prepare, text, write
 
+from gptjax import tokenizer
 from gptjax.config import ConfigError
-from gptjax.corpus import tokenizer
 from gptjax.corpus.manifest import write_manifest
 from gptjax.corpus.trace import Tracer
 from gptjax.data.prepared import MANIFEST, read_manifest

@@ -5,9 +5,9 @@ import numpy as np
 import pytest
 
 from gptjax.config import ConfigError
-from gptjax.corpus.tokenizer import ByteTokenizer
 from gptjax.data.prepared import read_manifest
 from gptjax.data.tokens import TokenSource
+from gptjax.tokenizer import ByteTokenizer
 
 
 class LargeTokenizer(ByteTokenizer):

@@ -12,7 +12,6 @@ from ml_collections import FrozenConfigDict
 
 from gptjax import config as configs
 from gptjax.config import ConfigError, RunError
-from gptjax.corpus.tokenizer import ByteTokenizer
 from gptjax.inference import cache as kv
 from gptjax.inference import decode as device
 from gptjax.inference import generate as G
@@ -21,6 +20,7 @@ from gptjax.inference.sampling import make_sampling
 from gptjax.model.decoder import Decoder, init_params
 from gptjax.model.int8 import Int8
 from gptjax.model.resolve import resolve_model
+from gptjax.tokenizer import ByteTokenizer
 
 TOKENIZER = ByteTokenizer()
 BEGIN = TOKENIZER.eos_id  # what a text starts after, unless a generator is told otherwise

@@ -4,8 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gptjax.corpus.tokenizer import ByteTokenizer, CharacterTokenizer
 from gptjax.inference.text import TextStream, unknown_characters
+from gptjax.tokenizer import ByteTokenizer, CharacterTokenizer
 
 
 class Bytes:

@@ -14,9 +14,9 @@ from prepared_folders import write_prepared
 from waiting import PATIENCE
 
 from gptjax.config import default
-from gptjax.corpus.tokenizer import CharacterTokenizer
 from gptjax.parallel.distributed import local_rows, put_batch
 from gptjax.parallel.mesh import make_mesh
+from gptjax.tokenizer import CharacterTokenizer
 
 WORKER = Path(__file__).parents[1] / "support" / "distributed_worker.py"
 

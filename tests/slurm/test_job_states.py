@@ -10,7 +10,7 @@ from slurm_cluster import until
 pytestmark = pytest.mark.slurm
 
 ASK = """
-from gptjax.job_states import JobStates
+from gptjax.cluster.job_states import JobStates
 states = JobStates()
 print({job: (states.get_state(job, mode="force"), states.is_done(job)) for job in %r})
 """

@@ -20,13 +20,13 @@ import numpy as np
 from ml_collections import ConfigDict, FrozenConfigDict
 
 from gptjax.config import default
-from gptjax.corpus.tokenizer import CharacterTokenizer
 from gptjax.data import open_dataset
 from gptjax.evaluation.perplexity import score
 from gptjax.inference.generate import Generator
 from gptjax.model.resolve import resolve_model
 from gptjax.parallel.distributed import fetch, local_rows, put_batch
 from gptjax.parallel.mesh import make_mesh
+from gptjax.tokenizer import CharacterTokenizer
 from gptjax.training.trainer import make_trainer
 
 config = default()

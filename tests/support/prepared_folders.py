@@ -4,7 +4,7 @@ import numpy as np
 
 from gptjax.corpus.manifest import make_manifest, write_manifest
 from gptjax.corpus.shards import ShardWriter
-from gptjax.corpus.tokenizer import ByteTokenizer
+from gptjax.tokenizer import ByteTokenizer
 
 
 def write_prepared(folder, *, train, validation=(), shard_tokens=1000, tokenizer=None, bos=False):

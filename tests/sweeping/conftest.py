@@ -5,10 +5,10 @@ import sys
 import pytest
 from prepared_folders import write_prepared
 
-from gptjax.corpus.tokenizer import ByteTokenizer
 from gptjax.sweeping.algebra import over
 from gptjax.sweeping.definition import Sweep
 from gptjax.sweeping.runs import Run, plan_runs
+from gptjax.tokenizer import ByteTokenizer
 
 CONFIG = """
 from gptjax.config import default

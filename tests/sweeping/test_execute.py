@@ -10,10 +10,10 @@ import pytest
 from rich.console import Console
 from waiting import until
 
+from gptjax.cluster.launch import Launched, exit_status, last_lines
 from gptjax.config import ConfigError
 from gptjax.sweeping import execute as executing
 from gptjax.sweeping.execute import Processes, available_gpus, execute, on_cores, shares
-from gptjax.sweeping.launch import Launched, exit_status, last_lines
 from gptjax.sweeping.runs import State, Status
 from gptjax.sweeping.view import SweepView
 

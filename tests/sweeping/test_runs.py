@@ -8,13 +8,13 @@ import pytest
 
 from gptjax import config as configs
 from gptjax import train
+from gptjax.cluster.launch import EXIT_STATUS
 from gptjax.config import ConfigError, flatten
-from gptjax.corpus.tokenizer import ByteTokenizer
 from gptjax.parallel.mesh import make_mesh
 from gptjax.sweeping.algebra import Point, grid, named, over, seeds
 from gptjax.sweeping.definition import load_sweep, override, parse_setting
-from gptjax.sweeping.launch import EXIT_STATUS
 from gptjax.sweeping.runs import State, folder_name, look, plan_runs
+from gptjax.tokenizer import ByteTokenizer
 from gptjax.training.checkpoint_format import COMMITTED
 from gptjax.training.writers import JsonLinesWriter
 from gptjax.user_code import load_config

@@ -20,10 +20,7 @@ from gptjax.config import default
 from gptjax.training.console import (
     HEADER_EVERY,
     TrainingView,
-    bytes_text,
-    count_text,
     derived_facts,
-    duration_text,
     make_console,
     print_settings,
     print_summary,
@@ -61,24 +58,6 @@ def lines_of(console):
 
 def make_view(console, clock=None, **options):
     return TrainingView(console, **(dict(total_steps=2000, clock=clock or Clock()) | options))
-
-
-@pytest.mark.parametrize(
-    "number, text",
-    [
-        *((0, "0"), (12.3456, "12.3"), (999, "999"), (999.7, "1k"), (20_212, "20.2k"), (124_439_808, "124M")),
-        *((999_950, "1M"), (8.03e9, "8.03B"), (3e18, "3000P"), (None, "n/a"), (math.nan, "n/a")),
-    ],
-)
-def test_counts(number, text):
-    assert count_text(number) == text
-
-
-def test_bytes_and_durations():
-    assert [bytes_text(n) for n in (None, 5 * 2**20, 2**30, 1.5e11)] == ["n/a", "5 MiB", "1.0 GiB", "139.7 GiB"]
-    seconds = (0, 75, 3599.6, 3675, 47 * 3600, 51 * 3600, math.nan, None)
-    expected = ["0:00", "1:15", "1:00:00", "1:01:15", "47:00:00", "2d 03h", "n/a", "n/a"]
-    assert [duration_text(s) for s in seconds] == expected
 
 
 def test_line_holds_every_figure_under_its_name():

@@ -7,7 +7,7 @@ from pathlib import Path
 from gptjax.corpus.card.page import page
 from gptjax.corpus.card.plots import draw
 from gptjax.corpus.card.samples import Sample, draw_samples
-from gptjax.corpus.files import write_aside
+from gptjax.files import write_aside
 
 __all__ = ["CARD", "draw_samples", "write_card"]
 

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from gptjax.corpus.card.page import merged
-from gptjax.corpus.files import write_aside
+from gptjax.files import write_aside
 
 BLUE, RED, GREY = "#3b6fb6", "#d1495b", "#8a8f98"
 MOST = 12  # bars

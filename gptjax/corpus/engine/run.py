@@ -28,7 +28,7 @@ class Failure:
 
 
 class Executor(Protocol):
-    """Where tasks run: processes here (local.py), Ray (ray_tasks.py) or SLURM (slurm_jobs.py)."""
+    """Where tasks run: processes here (local.py), Ray or SLURM (gptjax/cluster)."""
 
     def run(self, function: Callable[[Any], Any], items: Sequence[Any]) -> Iterator[tuple[int, Any]]:
         """(index of an item, `function(item)`, or None where its worker was lost) in any order, each as it ends.

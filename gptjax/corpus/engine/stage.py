@@ -22,8 +22,8 @@ from typing import Any
 
 import xxhash
 
-from gptjax.corpus.files import file_entry
 from gptjax.corpus.libraries import check_same_here
+from gptjax.files import file_entry
 
 ATTEMPT = ".attempt"  # how the name of an attempt's folder ends
 

@@ -8,12 +8,12 @@ from pathlib import Path
 
 import numpy as np
 
-from gptjax.corpus import tokenizer
+from gptjax import tokenizer
 from gptjax.corpus.engine import Task
 from gptjax.corpus.splits import split_texts
 from gptjax.corpus.stages.verdicts import remaining
-from gptjax.corpus.tokenizer import Tokenizer
 from gptjax.data.prepared import token_dtype
+from gptjax.tokenizer import Tokenizer
 
 BATCH_CHARACTERS = 1 << 22  # text that is encoded at once
 SHOWN = 24  # characters of a text that does not come back

@@ -8,13 +8,17 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 
-from gptjax.corpus import tokenizer, tokenizer_training
+from gptjax import tokenizer
 from gptjax.corpus.documents import DocumentWriter, read_documents
 from gptjax.corpus.engine import Task
 from gptjax.corpus.splits import draws, numbered, split_texts
 from gptjax.corpus.stages.verdicts import remaining
-from gptjax.corpus.tokenizer_training import CHUNK, SAMPLE_SCHEMA
+from gptjax.tokenizer import training as tokenizer_training
+from gptjax.tokenizer.training import CHUNK
+
+SAMPLE_SCHEMA = pa.schema({"text": pa.large_string()})  # of files of chunks
 
 
 def sample(task: Task, folder: Path) -> dict:

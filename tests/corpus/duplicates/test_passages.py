@@ -12,9 +12,9 @@ from gptjax.corpus.duplicates import join
 from gptjax.corpus.duplicates.passages import Passages
 from gptjax.corpus.duplicates.substrings import covered, later_copies, runs
 from gptjax.corpus.engine import Stage, Task, run_stage
-from gptjax.corpus.files import file_entry
 from gptjax.corpus.stages.passages import hash_passages, join_passages, mark_passages
 from gptjax.corpus.stages.verdicts import EMPTIED, PASSAGES, remaining
+from gptjax.files import file_entry
 
 
 class Here:

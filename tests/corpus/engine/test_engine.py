@@ -206,7 +206,7 @@ def importable(monkeypatch):
 
 def test_on_ray_a_killed_worker_is_replaced(tmp_path, unbroken, importable):
     pytest.importorskip("ray")
-    from gptjax.corpus.engine.ray_tasks import RayTasks
+    from gptjax.cluster.ray_tasks import RayTasks
 
     with RayTasks(2) as executor:
         run_stage(bad(tmp_path, 2, "killed", times=1), INPUTS, tmp_path / "work", executor)
@@ -217,7 +217,7 @@ def test_on_ray_a_killed_worker_is_replaced(tmp_path, unbroken, importable):
 
 def test_a_ray_that_does_not_start_is_a_sentence(monkeypatch):
     ray = pytest.importorskip("ray")
-    from gptjax.corpus.engine.ray_tasks import RayTasks
+    from gptjax.cluster.ray_tasks import RayTasks
 
     def fail(**_):
         raise Exception("The current node timed out during startup.")
@@ -230,7 +230,7 @@ def test_a_ray_that_does_not_start_is_a_sentence(monkeypatch):
 @pytest.mark.parametrize("kind", ["local", "debug"])
 def test_as_jobs_of_submitit(tmp_path, unbroken, kind, monkeypatch, importable):
     pytest.importorskip("submitit")
-    from gptjax.corpus.engine import slurm_jobs
+    from gptjax.cluster import slurm_jobs
 
     monkeypatch.setattr(slurm_jobs, "MOST_JOBS", 3)
     way = "killed" if kind == "local" else "raises"
@@ -242,7 +242,7 @@ def test_as_jobs_of_submitit(tmp_path, unbroken, kind, monkeypatch, importable):
 def test_slurm_that_is_not_here_is_a_sentence(tmp_path, monkeypatch):
     pytest.importorskip("submitit")
     monkeypatch.setenv("PATH", str(tmp_path))
-    from gptjax.corpus.engine.slurm_jobs import SlurmJobs
+    from gptjax.cluster.slurm_jobs import SlurmJobs
 
     with pytest.raises(ConfigError, match=r"--executor=slurm: .*slurm"):
         SlurmJobs("slurm", tmp_path, 0, {})

@@ -14,12 +14,12 @@ from gptjax.corpus.config import default, source, validate
 from gptjax.corpus.documents import Document, DocumentWriter, rows_of
 from gptjax.corpus.engine import Stage, run_stage
 from gptjax.corpus.engine.local import LocalProcesses
-from gptjax.corpus.files import file_entry
 from gptjax.corpus.listing import list_sources
 from gptjax.corpus.pipeline import Pipeline
 from gptjax.corpus.stages.clean import STATISTICS, clean
 from gptjax.corpus.stages.histogram import Histogram, reach
 from gptjax.corpus.stages.select import KEPT, select
+from gptjax.files import file_entry
 
 GERMAN = "Der Ausschuss traf sich am Dienstag, um über die alte Brücke zu sprechen."
 ENGLISH = "The committee met on Tuesday to discuss what should be done about the old bridge."

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from pipeline_running import Here, watch
 
+from gptjax import tokenizer
 from gptjax.config import ConfigError
-from gptjax.corpus import tokenizer
 from gptjax.corpus.config import default, source, validate
 from gptjax.corpus.listing import list_sources
 from gptjax.corpus.pipeline import Pipeline

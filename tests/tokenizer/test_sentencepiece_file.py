@@ -3,7 +3,7 @@ import io
 import pytest
 import sentencepiece
 
-from gptjax.corpus.sentencepiece_file import KINDS, settings, without_dummy_prefix
+from gptjax.tokenizer.sentencepiece_file import KINDS, settings, without_dummy_prefix
 
 DEFAULTS = dict(rewrites=True, dummy_prefix=True, removes_spaces=True, marks_spaces=True, spaces_are_suffixes=False)
 

@@ -8,7 +8,7 @@ import warnings
 
 import pytest
 
-from gptjax.corpus.files import write_aside
+from gptjax.files import write_aside
 
 
 def test_a_block_that_raises_leaves_the_old_file_alone(tmp_path):

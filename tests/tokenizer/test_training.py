@@ -4,7 +4,7 @@ from collections import Counter
 import pytest
 
 from gptjax.config import ConfigError
-from gptjax.corpus.tokenizer_training import (
+from gptjax.tokenizer.training import (
     BYTES_PER_TOKEN,
     CHUNK,
     LEAST_SIZE,

@@ -12,9 +12,9 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from gptjax.config import ConfigError
-from gptjax.corpus import tokenizer as tokenizers
-from gptjax.corpus.tokenizer import CONTROL_TOKENS, ByteTokenizer, CharacterTokenizer, load
-from gptjax.corpus.tokenizer_training import train_sentencepiece
+from gptjax.tokenizer import CONTROL_TOKENS, ByteTokenizer, CharacterTokenizer, load
+from gptjax.tokenizer import kinds as tokenizers
+from gptjax.tokenizer.training import train_sentencepiece
 
 TEXT = (Path(sysconfig.get_path("stdlib")) / "argparse.py").read_text() + "Ünï ▁ 1234 café 日本語\r\n\tdone"
 BPE = train_sentencepiece([TEXT[i : i + 2000] for i in range(0, len(TEXT), 2000)], "bpe", 600)

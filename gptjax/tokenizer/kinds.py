@@ -18,10 +18,10 @@ import sentencepiece
 import xxhash
 
 from gptjax.config import ConfigError
-from gptjax.corpus.files import write_aside
-from gptjax.corpus.sentencepiece_file import settings, without_dummy_prefix
 from gptjax.data.prepared import MANIFEST, read_manifest
+from gptjax.files import write_aside
 from gptjax.paths import local_path
+from gptjax.tokenizer.sentencepiece_file import settings, without_dummy_prefix
 
 CONTROL_TOKENS = (
     *("<unk>", "<s>", "</s>", "<pad>"),
@@ -94,7 +94,7 @@ class Tokenizer(abc.ABC):
 
 
 class SentencePieceTokenizer(Tokenizer):
-    """A SentencePiece model: ours (tokenizer_training.py) or any other that has an end-of-text token.
+    """A SentencePiece model: ours (training.py) or any other that has an end-of-text token.
 
     Its ids are those that the model itself gives the whole text, however long. One thing is mended where the model
     loses nothing else: a literal '▁', which SentencePiece takes for a space, goes in as the three bytes that it is.

@@ -9,8 +9,6 @@ from pathlib import Path
 
 import xxhash
 
-from gptjax.data.prepared import file_hash
-
 SUFFIX = ".tmp"
 
 
@@ -54,6 +52,15 @@ def write_aside(path: Path) -> Iterator[AsideFile]:
     except BaseException:
         file.abandon()
         raise
+
+
+def file_hash(path: Path) -> str:
+    """xxh3_64 of a file's bytes, as hexadecimal digits."""
+    digest = xxhash.xxh3_64()
+    with open(path, "rb") as file:
+        while block := file.read(1 << 24):
+            digest.update(block)
+    return digest.hexdigest()
 
 
 def file_entry(path: Path) -> dict:

@@ -12,18 +12,16 @@ import re
 from collections import Counter
 from collections.abc import Callable, Iterable
 
-import pyarrow as pa
 import sentencepiece
 
 from gptjax.config import ConfigError
-from gptjax.corpus.tokenizer import CONTROL_TOKENS, SPACE_MARK, CharacterTokenizer, SentencePieceTokenizer
+from gptjax.tokenizer.kinds import CONTROL_TOKENS, SPACE_MARK, CharacterTokenizer, SentencePieceTokenizer
 
 CHUNK = 2000  # characters
 # Where the size of a vocabulary is not asked for:
 DEFAULT_SIZE = 8192
 LEAST_SIZE = 512
 BYTES_PER_TOKEN = 32  # of text for each token of the vocabulary
-SAMPLE_SCHEMA = pa.schema({"text": pa.large_string()})  # of files of chunks
 
 
 def train_sentencepiece(

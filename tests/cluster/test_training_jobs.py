@@ -8,9 +8,9 @@ import pytest
 import submitit
 from waiting import until
 
+from gptjax.cluster.launch import exit_status, last_lines
+from gptjax.cluster.training_jobs import Cluster
 from gptjax.config import ConfigError, RunError
-from gptjax.sweeping.launch import exit_status, last_lines
-from gptjax.sweeping.submission import Cluster
 
 COUNTS = """
 import pathlib, signal, sys, time

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from gptjax.config import ConfigError, RunError
-from gptjax.corpus.files import write_aside
+from gptjax.files import write_aside
 
 MOST_JOBS = 1000  # of one array, which is what SLURM allows by default: more tasks than that share jobs
 JOBS_FILE = "jobs.json"
@@ -54,7 +54,7 @@ class SlurmJobs:
             import submitit
         except ImportError:
             raise ConfigError("--executor=slurm: needs pip install 'gptjax[slurm]'") from None
-        from gptjax.job_states import use_job_states  # needs submitit, too
+        from gptjax.cluster.job_states import use_job_states  # needs submitit, too
 
         use_job_states()
         self._submitit = submitit

@@ -18,11 +18,11 @@ from typing import Any
 import submitit
 from submitit.helpers import DelayedSubmission
 
+from gptjax.cluster.job_states import UNKNOWN, use_job_states
+from gptjax.cluster.launch import Launched
 from gptjax.config import ConfigError, RunError
-from gptjax.corpus.files import write_aside
+from gptjax.files import write_aside
 from gptjax.folders import is_held
-from gptjax.job_states import UNKNOWN, use_job_states
-from gptjax.sweeping.launch import Launched
 from gptjax.sweeping.runs import Run
 
 JOBS_FILE = "jobs.json"  # run → job id

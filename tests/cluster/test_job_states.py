@@ -5,7 +5,7 @@ import stat
 
 import pytest
 
-from gptjax.job_states import GONE, JobStates
+from gptjax.cluster.job_states import GONE, JobStates
 
 
 @pytest.fixture

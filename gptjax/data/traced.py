@@ -1,0 +1,59 @@
+"""Where a row of a training batch was read: the places in the token stream of a prepared folder."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ml_collections import FrozenConfigDict
+
+from gptjax.config import ConfigError, Units
+from gptjax.data.dataset import open_dataset
+
+
+@dataclass(frozen=True)
+class TracedRow:
+    """A row of the batch of a training step.
+
+    Attributes:
+      folder: the prepared folder that it was read from.
+      spans: as `Dataset.spans`: (first position in the row, place of that position's target in the stream, targets).
+      title: what the row is, in a sentence.
+    """
+
+    folder: Path
+    spans: list[list[int]]
+    title: str
+
+
+def traced_row(config: FrozenConfigDict, fingerprint: Mapping[str, Any] | None, step: int, row: int) -> TracedRow:
+    """The row of a run's batch.
+
+    Args:
+      config: of the run.
+      fingerprint: of the data, as it is saved with the run's checkpoints; None before the first one.
+      step: counted from 1, as in metrics.jsonl. row: counted from 0.
+
+    Raises:
+      ConfigError: the data, the step or the row is not there, or the data is not what the run was trained on.
+    """
+    size, length = config.training.batch_size, config.data.sequence_length
+    unverified = FrozenConfigDict({**config.data, "verify": False})
+    dataset = open_dataset(unverified, "train", seed=config.seed, batch_size=size)
+    here = json.loads(json.dumps(dataset.fingerprint()))
+    if fingerprint and fingerprint != here:
+        different = ", ".join(name for name in here if fingerprint.get(name) != here[name])
+        raise ConfigError(
+            f"data.path = {config.data.path!r}: is not what the run was trained on; different are: {different}"
+        )
+    total = Units(size * length, dataset.num_windows / size).steps(config.training.duration, "training.duration")
+    if not 1 <= step <= total:
+        raise ConfigError(f"--step = {step}: the run has steps 1 to {total}")
+    if not 0 <= row < size:
+        raise ConfigError(f"--row = {row}: a batch has rows 0 to {size - 1}")
+    source, spans = dataset.spans(step - 1, row)
+    title = f"step {step} of {total}, row {row} of {size}: {length} positions, from {source.folder}"
+    return TracedRow(source.folder, spans.tolist(), title)

@@ -1,0 +1,33 @@
+"""Numbers for people: counts, bytes and durations in a few characters."""
+
+from __future__ import annotations
+
+import math
+
+
+def count_text(number: float | None) -> str:
+    """1234567 → '1.23M'; 'n/a' for what is not known."""
+    if number is None or not math.isfinite(number):
+        return "n/a"
+    for factor, suffix in ((1e15, "P"), (1e12, "T"), (1e9, "B"), (1e6, "M"), (1e3, "k")):
+        if abs(number) >= 0.9995 * factor:
+            return f"{number / factor:.3g}{suffix}" if number < 999.5 * factor else f"{number / factor:.0f}{suffix}"
+    return f"{number:.3g}"
+
+
+def bytes_text(number: float | None) -> str:
+    """Bytes in GiB, or in MiB below one."""
+    if number is None:
+        return "n/a"
+    return f"{number / 2**30:.1f} GiB" if number >= 2**30 else f"{number / 2**20:.0f} MiB"
+
+
+def duration_text(seconds: float | None) -> str:
+    """75 → '1:15', 3675 → '1:01:15', from two days on '2d 03h'."""
+    if seconds is None or not math.isfinite(seconds):
+        return "n/a"
+    minutes, seconds = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    if hours >= 48:
+        return f"{hours // 24}d {hours % 24:02d}h"
+    return f"{hours}:{minutes:02d}:{seconds:02d}" if hours else f"{minutes}:{seconds:02d}"
