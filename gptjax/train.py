@@ -78,6 +78,13 @@ _HEARTBEAT_TIMEOUT = flags.DEFINE_float(
     "Several processes: seconds without a sign of life after which a process counts as lost.",
     1.0,
 )
+_STARTUP_TIMEOUT = flags.DEFINE_float(
+    "startup_timeout",
+    Timeouts.startup,
+    "Several processes: seconds in which none gets further in opening data, restoring and compiling, after which the run "
+    "counts as hung and ends; from the first batch on, --batch_timeout counts. 0: no limit.",
+    0.0,
+)
 _BATCH_TIMEOUT = flags.DEFINE_float(
     "batch_timeout",
     Timeouts.batch,
@@ -97,18 +104,26 @@ def main(argv: list[str]) -> int:
     keep_freed_memory()
     use_compilation_cache()
     meeting = members.meeting(_COORDINATOR.value, _NUM_PROCESSES.value, _PROCESS_ID.value)
-    timeouts = Timeouts(_INITIALIZATION_TIMEOUT.value, _HEARTBEAT_TIMEOUT.value, _BATCH_TIMEOUT.value)
+    timeouts = Timeouts(
+        _INITIALIZATION_TIMEOUT.value, _HEARTBEAT_TIMEOUT.value, _BATCH_TIMEOUT.value, _STARTUP_TIMEOUT.value
+    )
     with members.joined(meeting, timeouts):
+        members.begin("checking --workdir and the config")
         workdir = run_folder(_WORKDIR.value, "--workdir")
         configs.validate(_CONFIG.value)
         members.agree(settings(_CONFIG.value))
+        members.meet_devices()
+        members.begin("opening the data")
         run = settle(_CONFIG.value, workdir)
         members.agree(named("data", run.data.fingerprint()) | named("model", run.config.model.to_dict()))
+        members.begin("preparing --workdir")
         show_settings(run)
         alone = alone_in(run.workdir, "--workdir") if jax.process_index() == 0 else contextlib.nullcontext()
         with alone, jax.set_mesh(run.trainer.mesh), explained_memory(run.config):
             members.check_shared(run.workdir, "--workdir")
+            members.begin("opening the checkpoints")
             with open_checkpoints(run) as checkpoints:
+                members.begin("restoring or making the state")
                 state, interval, notes = start(run, checkpoints)
                 train(run, checkpoints, state, interval, notes)
     return 0
@@ -399,8 +414,11 @@ def train(run: Run, checkpoints: Checkpoints, state: TrainState, interval: dict[
 def compile_step(trainer: Trainer, view: consoles.TrainingView) -> Callable:
     """The training step, compiled before the first batch is touched, so that its time and memory are known apart."""
     started = time.perf_counter()
+    members.begin("compiling")
     with view.busy("compiling"):
         compiled = trainer.compile_train_step(trainer.abstract_batch())
+        members.wait_for_all()
+    members.begin("reading the first batch")
     view.compiled(time.perf_counter() - started)
     analysis = compiled.memory_analysis()
     if analysis is not None:

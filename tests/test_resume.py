@@ -4,6 +4,7 @@ import json
 import os
 import pty
 import random
+import re
 import select
 import shutil
 import signal
@@ -124,6 +125,17 @@ def test_a_member_is_killed_and_the_run_of_several_goes_on(runs):
         found.append(losses(workdir))
     assert "resumed from step" in output(runs.folder / "several killed")
     assert list(found[0]) == list(range(1, 17)) and found[0] == found[1]
+
+
+def test_a_member_whose_file_system_is_dead_is_named_by_all(runs):
+    dead = shutil.copytree(runs.folder / "data", runs.folder / "dead")
+    (dead / "manifest.json").unlink()
+    os.mkfifo(dead / "manifest.json")  # opening it waits for ever
+    workdir, limit = runs.folder / "never begun", "--startup_timeout=10"
+    processes = runs.start_several(workdir, [limit], [limit, f"--config.data.path={dead}"])
+    assert [process.wait(PATIENCE) for process in processes] == [1, 1], output(workdir)
+    sentence = "error: process 1 on .*: no progress for 10 s while opening the data, and the others wait"
+    assert len(re.findall(sentence, output(workdir))) == 2 and "Traceback" not in output(workdir)
 
 
 def test_members_with_other_data_never_train(runs):

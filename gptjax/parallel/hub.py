@@ -5,7 +5,8 @@ Its connections carry JSON, one object per line, both ways:
   hello    process → hub   who it is; the first thing it says
   welcome  hub → process   it belongs here
   start    hub → process   all are here: where JAX's own service will be
-  beat     both ways       "I am alive", every few seconds; a process adds how many batches it has put on its devices
+  beat     both ways       "I am alive", every few seconds; a process adds what it is at, how many phases it has begun,
+                           and how many batches it has put on its devices
   agree    process → hub   facts that must be equal; when all have sent theirs, the hub answers
   agreed   hub → process   how they differ, or '' when they do not
   failed   process → hub   it ends by itself, for this reason
@@ -19,6 +20,7 @@ silent hangs, or has lost its network.
 
 from __future__ import annotations
 
+import dataclasses
 import errno
 import json
 import math
@@ -26,6 +28,7 @@ import secrets
 import socket
 import threading
 import time
+from collections.abc import Mapping
 from typing import Any
 
 from gptjax.config import ConfigError
@@ -110,13 +113,49 @@ def _family(host: str) -> socket.AddressFamily:
     return socket.AF_INET6 if ":" in host else socket.AF_INET
 
 
+@dataclasses.dataclass(frozen=True, order=True)
+class Standing:
+    """How far a process has come. All go through the same phases, so that the least has come least far.
+
+    Attributes:
+      begun: phases; phase: the latest of them.
+      batches: put on its devices.
+    """
+
+    begun: int = 0
+    batches: int = 0
+    phase: str = dataclasses.field(default="starting", compare=False)
+
+
+def hangs_at_start(standings: Mapping[str, Standing], limit: float) -> str:
+    """Names the processes that have come least far, with what they are at. standings: by name of the process."""
+    last = min(standings.values())
+    behind = [name for name, standing in standings.items() if standing <= last]
+    others = ", and the others wait" if len(behind) < len(standings) else ""
+    return (
+        f"{' and '.join(behind)}: no progress for {limit:g} s while {last.phase}{others} (--startup_timeout; give a "
+        f"higher one if it may take longer); {GO_ON}"
+    )
+
+
+def hangs_at_batch(standings: Mapping[str, Standing], limit: float) -> str:
+    """Names the processes that are behind the others, as far as their batches tell."""
+    batches = {name: standing.batches for name, standing in standings.items()}
+    least, most = min(batches.values()), max(batches.values())
+    behind = ", ".join(name for name, count in batches.items() if count == least)
+    where = f"all are at batch {least}" if least == most else f"{behind} at batch {least}, the others up to batch {most}"
+    return f"no process has started a new batch for {limit:g} s (--batch_timeout): {where}; {GO_ON}"
+
+
 class Hub:
     """The server, in threads of its own.
 
     Args:
       service_port: where process 0 will start JAX's coordination service.
       heartbeat_timeout: seconds of silence after which a process counts as lost.
-      batch_timeout: seconds after which a run counts as hanging when no process puts a batch on its devices; 0: never.
+      startup_timeout: seconds after which a run counts as hanging when no process begins another phase, until all have
+        put a batch on their devices; 0: never.
+      batch_timeout: the same from then on, when no process puts another batch on its devices; 0: never.
     """
 
     def __init__(
@@ -125,16 +164,18 @@ class Hub:
         num_processes: int,
         service_port: int,
         heartbeat_timeout: float,
+        startup_timeout: float,
         batch_timeout: float,
     ):
         self._server, self._num_processes, self._service_port = server, num_processes, service_port
-        self._heartbeat_timeout, self._batch_timeout = heartbeat_timeout, batch_timeout
+        self._heartbeat_timeout = heartbeat_timeout
+        self._startup_timeout, self._batch_timeout = startup_timeout, batch_timeout
         self._lock = threading.RLock()
         self._channels: dict[int, Channel] = {}
         self._names: dict[int, str] = {}
         self._facts: dict[int, dict[str, Any]] = {}
-        self._batches: dict[int, int] = {}
-        self._went_on = math.inf  # when a batch was last put on a device; before the first there is no limit
+        self._standings: dict[int, Standing] = {}
+        self._went_on = math.inf  # when one last got further; until all have come, another limit holds
         self._unaware: set[int] = set()  # processes that have not heard yet that the run is over
         self._over = threading.Event()
         for work in (self._accept, self._beat):
@@ -174,20 +215,16 @@ class Hub:
         while True:
             time.sleep(beat_seconds(self._heartbeat_timeout))
             self._tell("beat")
-            if self._batch_timeout and time.monotonic() - self._went_on > self._batch_timeout:
-                self.end(
-                    f"no process has started a new batch for {self._batch_timeout:g} s (--batch_timeout): "
-                    f"{self._standing()}; {GO_ON}"
-                )
+            self._end_if_it_hangs()
 
-    def _standing(self) -> str:
-        """Which processes are behind the others, as far as their batches tell."""
+    def _end_if_it_hangs(self) -> None:
         with self._lock:
-            least, most = min(self._batches.values()), max(self._batches.values())
-            behind = [self._names[process] for process, batches in self._batches.items() if batches == least]
-        if least == most:
-            return f"all are at batch {least}"
-        return f"{', '.join(behind)} at batch {least}, the others up to batch {most}"
+            still = time.monotonic() - self._went_on
+            standings = {self._names[process]: standing for process, standing in sorted(self._standings.items())}
+        starting = any(not standing.batches for standing in standings.values())
+        limit = self._startup_timeout if starting else self._batch_timeout
+        if limit and still > limit:
+            self.end((hangs_at_start if starting else hangs_at_batch)(standings, limit))
 
     def _serve(self, connection: socket.socket) -> None:
         channel = Channel(connection, _STRANGERS_SECONDS)
@@ -236,8 +273,10 @@ class Hub:
                 )
             else:
                 channel.send("welcome")
-                self._channels[process], self._names[process], self._batches[process] = channel, name, 0
+                self._channels[process], self._names[process] = channel, name
+                self._standings[process] = Standing()
                 if not self.missing():
+                    self._went_on = time.monotonic()
                     self._tell("start", service_port=self._service_port, token=secrets.token_hex(8))
                 return True
         return False
@@ -246,8 +285,9 @@ class Hub:
         with self._lock:
             match message["kind"]:
                 case "beat":
-                    if self._batches[process] != message["batches"]:
-                        self._batches[process], self._went_on = message["batches"], time.monotonic()
+                    standing = Standing(message["begun"], message["batches"], message["phase"])
+                    if self._standings[process] != standing:
+                        self._standings[process], self._went_on = standing, time.monotonic()
                 case "agree":
                     self._facts[process] = message["facts"]
                     if len(self._facts) == self._num_processes:

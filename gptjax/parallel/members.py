@@ -3,6 +3,7 @@
     with joined(Flags…):          all have come, JAX's distributed runtime is up
         agree(facts)              a difference is refused by all
         check_shared(folder)      all see the same folder
+        begin("compiling")        what this process is at, told to all if it hangs there
         …                         an error here, in any process, ends all within seconds, each with the reason
 
 A process that is alone does nothing of this. What the processes say to each other goes through the hub of process 0
@@ -70,11 +71,13 @@ class Timeouts:
       initialization: for all processes to come.
       heartbeat: of silence, after which a process counts as lost.
       batch: in which no process puts a batch on its devices, after which the run counts as hanging; 0: for ever.
+      startup: the same until all have put their first one: in which no process begins another phase of its start.
     """
 
     initialization: float = 300.0
     heartbeat: float = 30.0
     batch: float = 1800.0
+    startup: float = 3600.0
 
 
 def meeting(
@@ -174,6 +177,31 @@ def check_shared(folder: Path, option: str) -> None:
         _member.check_shared(folder, option)
 
 
+def begin(phase: str) -> None:
+    """Says what this process does next. phase: what "it has been … for an hour" needs, such as 'opening the data'."""
+    if _member is not None:
+        _member.begin(phase)
+
+
+def wait_for_all() -> None:
+    """Returns when all processes have come to this line.
+
+    For the places after which they wait for each other inside of JAX, which gives those that come late some minutes.
+    """
+    agree({})
+
+
+def meet_devices() -> None:
+    """All processes learn of the devices of all: together, as JAX does not wait long for one that comes later."""
+    if _member is not None:
+        _member.begin("looking for the devices of all processes")
+        try:
+            jax.devices()
+        except RuntimeError as error:
+            text = str(error).partition("\n")[0]
+            raise RunError(f"the devices of all processes could not be brought together: {text}") from error
+
+
 def count_batch() -> None:
     """Says that this process goes on."""
     if _member is not None:
@@ -186,12 +214,14 @@ class Member:
     Attributes:
       reason: why the run is over, once another process has ended it.
       batches: how many it has put on its devices.
+      phase: what it is at, and how many phases it has begun.
     """
 
     def __init__(self, meeting: Meeting, timeouts: Timeouts):
         self._meeting, self._timeouts = meeting, timeouts
         self.reason: str | None = None
         self.batches = 0
+        self.phase = ("starting", 0)
         self._refused = False
         self._over = threading.Event()
         self._known = threading.Event()  # the hub has told all that the run is over, or is gone itself
@@ -219,7 +249,9 @@ class Member:
         if meeting.process == 0:
             server = listen(meeting.host, meeting.port)
             timeouts = self._timeouts
-            self._hub = Hub(server, meeting.num_processes, free_port(), timeouts.heartbeat, timeouts.batch)
+            self._hub = Hub(
+                server, meeting.num_processes, free_port(), timeouts.heartbeat, timeouts.startup, timeouts.batch
+            )
         self._channel = self._connect(deadline)
         for work in (self._listen, self._beat):
             threading.Thread(target=work, daemon=True).start()
@@ -287,7 +319,11 @@ class Member:
 
     # --- Together ----------------------------------------------------------------------------------------------------
 
+    def begin(self, phase: str) -> None:
+        self.phase = (phase, self.phase[1] + 1)
+
     def agree(self, facts: Mapping[str, Any]) -> None:
+        self.begin("waiting for the others")
         self._channel.send("agree", facts=dict(facts))
         problem = self._answer()["problem"]
         if problem:
@@ -299,6 +335,7 @@ class Member:
             if process == 0:
                 mark.touch()
             self.agree({})
+            self.begin(f"looking into {option}")
             deadline = time.monotonic() + SHOWN_LATE
             while not mark.exists():
                 if time.monotonic() > deadline:
@@ -354,7 +391,8 @@ class Member:
 
     def _beat(self) -> None:
         while not self._leaving:
-            self._channel.send("beat", batches=self.batches)
+            phase, begun = self.phase
+            self._channel.send("beat", batches=self.batches, phase=phase, begun=begun)
             time.sleep(beat_seconds(self._timeouts.heartbeat))
 
     # --- Ending ------------------------------------------------------------------------------------------------------

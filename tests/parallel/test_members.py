@@ -142,6 +142,23 @@ def test_a_run_that_takes_no_batch_any_more_ends_by_a_time_out():
     assert all(status == 1 and sentence in err for status, _, err in ended)
 
 
+def test_one_that_hangs_before_its_first_batch_is_named_with_what_it_is_at():
+    """The others wait: in a comparison, or with batches of their own."""
+    at = ["begin", "opening the data"]
+    ended = run([at, ["agree", {}]], [at, FOREVER], [at, ["begin", "compiling"], ["batches", 2], FOREVER], startup=4.0)
+    sentence = (
+        f"error: process 1 on {HOST}: no progress for 4 s while opening the data, and the others wait "
+        "(--startup_timeout; give a higher one if it may take longer); the same command resumes"
+    )
+    for status, out, err in ended:
+        assert (status, out) == (1, "") and err.startswith(sentence) and err.count("\n") == 1
+
+
+def test_all_may_hang_in_the_same_phase():
+    for status, _, err in run(*[[["begin", "compiling"], FOREVER]] * 2, startup=4.0):
+        assert status == 1 and f"process 0 on {HOST} and process 1 on {HOST}: no progress for 4 s while compi" in err
+
+
 def test_another_folder_of_the_same_name_is_noticed(tmp_path):
     (tmp_path / "a").mkdir(), (tmp_path / "b").mkdir()
     (status, _, err), (other_status, _, other_err) = run(

@@ -50,6 +50,7 @@ ACTIONS = {
     "interrupt": lambda: signal_oneself(signal.SIGINT),
     "meet in a program": meet_in_a_program,
     "devices": jax.devices,
+    "begin": members.begin,
     "batches": put_batches,
     "sleep": time.sleep,
     "shared": lambda folder: members.check_shared(Path(folder), "--workdir"),
