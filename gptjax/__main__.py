@@ -8,6 +8,7 @@ import runpy
 import sys
 
 from gptjax.config import suggestion
+from gptjax.terminal import settle_streams
 
 COMMANDS = {
     "prepare": "turns text, web pages, code, books or papers into tokens",
@@ -23,11 +24,13 @@ def main() -> int:
     """Starts a command as `python -m gptjax.COMMAND` does, so that processes it starts find their main module."""
     arguments = sys.argv[1:]
     if not arguments or arguments[0] in ("help", "--help", "-h", "-help"):
-        print(overview())
+        settle_streams(outlive=True)
+        print(overview(), flush=True)
         return 0
     name = arguments[0]
     if name in ("--version", "-V", "version"):
-        print(version())
+        settle_streams(outlive=True)
+        print(version(), flush=True)
         return 0
     if name not in COMMANDS:
         print(

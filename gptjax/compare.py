@@ -16,7 +16,7 @@ from absl import flags
 from gptjax import cli
 from gptjax.config import ConfigError
 from gptjax.paths import local_path, output_file
-from gptjax.terminal import Console
+from gptjax.terminal import Console, settle_streams
 from gptjax.training import comparison
 from gptjax.training.console import LOG_WIDTH
 
@@ -31,6 +31,8 @@ def main(argv: list[str]) -> None:
     if not folders:
         raise ConfigError("the folder of a run is missing: python -m gptjax.compare RUN RUN … (see --help)")
     plot = output_file(PLOT.value, "--plot") if PLOT.value is not None else None
+    if plot:  # it is wanted even where nobody reads the table to its end
+        settle_streams(outlive=True)
     runs = comparison.read_runs(folders)
     console = Console()
     console = console if console.is_terminal else Console(width=LOG_WIDTH)

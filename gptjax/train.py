@@ -81,8 +81,8 @@ _HEARTBEAT_TIMEOUT = flags.DEFINE_float(
 _STARTUP_TIMEOUT = flags.DEFINE_float(
     "startup_timeout",
     Timeouts.startup,
-    "Several processes: seconds in which none gets further in opening data, restoring and compiling, after which the run "
-    "counts as hung and ends; from the first batch on, --batch_timeout counts. 0: no limit.",
+    "Several processes: seconds without progress in opening data, restoring and compiling after which the run counts "
+    "as hung and ends; from the first batch on, --batch_timeout counts. 0: no limit.",
     0.0,
 )
 _BATCH_TIMEOUT = flags.DEFINE_float(

@@ -143,7 +143,8 @@ def hangs_at_batch(standings: Mapping[str, Standing], limit: float) -> str:
     batches = {name: standing.batches for name, standing in standings.items()}
     least, most = min(batches.values()), max(batches.values())
     behind = ", ".join(name for name, count in batches.items() if count == least)
-    where = f"all are at batch {least}" if least == most else f"{behind} at batch {least}, the others up to batch {most}"
+    apart = f"{behind} at batch {least}, the others up to batch {most}"
+    where = apart if least < most else f"all are at batch {least}"
     return f"no process has started a new batch for {limit:g} s (--batch_timeout): {where}; {GO_ON}"
 
 
