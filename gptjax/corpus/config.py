@@ -47,6 +47,7 @@ def source(
     """
     recipe = cleaning.RECIPE_OF_KIND.get(kind, "") if recipe is None else recipe
     told = dict(name=name, kind=kind, path=path, weight=weight, license=license, language=language, recipe=recipe)
+    options = {option: tuple(value) if isinstance(value, list) else value for option, value in options.items()}
     return ConfigDict({**told, "options": options})
 
 
@@ -147,6 +148,8 @@ _AT_LEAST_ONE = (
     "contamination.least_words contamination.least_hits passages.words passages.memory_megabytes tokens.shard_tokens"
 ).split()
 _POSITIVE = ("max_document_megabytes", "tokenizer.sample_megabytes")
+_WORDS = ("cleaning.languages", "cleaning.personal", "duplicates.earlier", "tokenizer.compare")  # and all recipes
+MOST_PERMUTATIONS = 1 << 16  # more would take longer to choose bands for than to hash with
 
 
 def allowed(field: str) -> str:
@@ -167,6 +170,8 @@ def validate(config: Any) -> None:
     for field, allowed in _CHOICES.items():
         if (value := get(config, field)) not in allowed:
             raise ConfigError(f"{field} = {value!r}: expected one of {', '.join(allowed)}{suggestion(value, allowed)}")
+    for field in (*_WORDS, *(f"cleaning.recipes.{name}" for name in config.cleaning.recipes)):
+        _check_members(field, get(config, field), str)
     limits = (
         (_AT_LEAST_ONE, lambda v: v >= 1, "must be at least 1"),
         (_POSITIVE, lambda v: v > 0, "must be positive"),
@@ -175,6 +180,7 @@ def validate(config: Any) -> None:
         (["split.largest_share"], lambda v: 0 < v <= 1, "must be in (0, 1]"),
         (["max_failure_share"], lambda v: 0 <= v <= 1, "must be in [0, 1]"),
         (["duplicates.threshold"], lambda v: 0 < v <= 1, "must be in (0, 1]"),
+        (["duplicates.permutations"], lambda v: v <= MOST_PERMUTATIONS, f"must be at most {MOST_PERMUTATIONS:,}"),
     )
     for fields, holds, allowed in limits:
         for field in fields:
@@ -189,10 +195,26 @@ def validate(config: Any) -> None:
     _validate_evaluations(config.contamination)
 
 
-def _validate_names(field: str, given: Any, made_by: Callable[..., ConfigDict]) -> None:
+def _check_members(field: str, given: Any, kind: Any) -> None:
+    """kind: a type, or several as in str | int, of which what a tuple holds must be."""
     for one in given:
+        if not isinstance(one, kind) or isinstance(one, bool):
+            raise ConfigError(
+                f"{field} has {one!r}: expected {getattr(kind, '__name__', kind)}, got {type(one).__name__}"
+            )
+        check_fields({field: one}, {field: one})
+
+
+def _validate_parts(field: str, given: Any, made_by: Callable[..., ConfigDict]) -> None:
+    """What is common to sources and evaluation sets."""
+    reference = made_by(name="", kind="", path="")
+    for number, one in enumerate(given, 1):
         if not isinstance(one, ConfigDict | FrozenConfigDict):
             raise ConfigError(f"{field}: {one!r} is not allowed: make each with {made_by.__name__}(…)")
+        try:
+            check_fields(*({name: part[name] for name in part if name != "options"} for part in (one, reference)))
+        except ConfigError as error:
+            raise ConfigError(f"{field}: number {number}: {error}") from None
     names = [one.name for one in given]
     for name in names:
         if not SOURCE_NAME.fullmatch(name):
@@ -206,8 +228,9 @@ def _validate_evaluations(config: Any) -> None:
         raise ConfigError(
             f"contamination.least_words = {config.least_words}: must not exceed contamination.ngram = {config.ngram}"
         )
-    _validate_names("contamination.sets", config.sets, evaluation)
+    _validate_parts("contamination.sets", config.sets, evaluation)
     for one in config.sets:
+        _check_members(f"contamination.sets: {one.name}: fields", one.fields, str | int)
         if one.kind not in evaluations.KINDS:
             raise ConfigError(
                 f"contamination.sets: {one.name}: kind = {one.kind!r}: expected one of "
@@ -218,21 +241,30 @@ def _validate_evaluations(config: Any) -> None:
 def _validate_sources(given: Any) -> None:
     if not given:
         raise ConfigError("sources: must not be empty; set config.sources = (source(name=…, kind=…, path=…), …)")
-    _validate_names("sources", given, source)
+    _validate_parts("sources", given, source)
     for one in given:
-        if not (isinstance(one.weight, int | float) and 0 <= one.weight < 1000):
+        if not 0 <= one.weight < 1000:
             raise ConfigError(f"sources: {one.name}: weight = {one.weight!r}: must be in [0, 1000)")
         try:
             cleaning.validate_recipe(one.recipe)
             known = sources.kind_named(one.kind).OPTIONS
         except ConfigError as error:
             raise ConfigError(f"sources: {one.name}: {error}") from None
+        if not isinstance(one.options, ConfigDict | FrozenConfigDict):
+            raise ConfigError(f"sources: {one.name}: options = {one.options!r}: give each by its name to source(…)")
         for option in one.options:
             if option not in known:
                 raise ConfigError(
                     f"sources: {one.name}: a source of kind {one.kind!r} has no option {option!r}"
                     f"{suggestion(option, known)} (options: {', '.join(known) or 'none'})"
                 )
+        try:
+            check_fields(one.options, {option: known[option] for option in one.options})
+            for option, value in one.options.items():
+                if isinstance(value, tuple):
+                    _check_members(option, value, str)
+        except ConfigError as error:
+            raise ConfigError(f"sources: {one.name}: {error}") from None
     if not any(one.weight for one in given):
         raise ConfigError("sources: all weights are 0, so the training split would be empty")
 

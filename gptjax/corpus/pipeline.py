@@ -20,6 +20,7 @@ row in its shard, why it is out; no text is written anew to leave it out.
 
 from __future__ import annotations
 
+import os
 from collections import Counter
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
@@ -280,24 +281,37 @@ class Pipeline:
     def _check_tokenizer(self) -> None:
         """Raises ConfigError where a tokenizer that is to be reused cannot be, before anything is read."""
         asked = self.config.tokenizer
-        if asked.name not in MADE and not local_path(asked.name, "tokenizer.name").exists():
+        for path in asked.compare:
+            _load("tokenizer.compare", path)
+        if asked.name in MADE:
+            if asked.name == "byte" and asked.vocab_size not in (0, size := tokenizer.ByteTokenizer().vocab_size):
+                raise ConfigError(f"tokenizer.vocab_size = {asked.vocab_size}: the tokenizer 'byte' has {size} tokens")
+            return
+        if not os.path.exists(local_path(asked.name, "tokenizer.name")):
             raise ConfigError(
                 f"tokenizer.name = {asked.name!r}: expected one of {', '.join(MADE)}{suggestion(asked.name, MADE)}, "
                 "or a prepared folder or tokenizer file, and there is none of that name"
             )
-        if asked.name not in MADE and asked.vocab_size not in (0, size := tokenizer.load(asked.name).vocab_size):
+        made = _load("tokenizer.name", asked.name)
+        if asked.vocab_size not in (0, made.vocab_size):
             raise ConfigError(
-                f"tokenizer.vocab_size = {asked.vocab_size}: the tokenizer {asked.name!r} has {size} tokens"
+                f"tokenizer.vocab_size = {asked.vocab_size}: the tokenizer {asked.name!r} has {made.vocab_size} tokens"
             )
-        if asked.name == "byte" and asked.vocab_size not in (0, size := tokenizer.ByteTokenizer().vocab_size):
-            raise ConfigError(f"tokenizer.vocab_size = {asked.vocab_size}: the tokenizer 'byte' has {size} tokens")
-        if self.config.tokens.bos and asked.name not in MADE and not has_own_bos(made := tokenizer.load(asked.name)):
+        if self.config.tokens.bos and not has_own_bos(made):
             raise ConfigError(
                 f"tokens.bos = True: the tokenizer {asked.name!r} has no beginning-of-text token of its own "
                 f"(bos_id {made.bos_id}, eos_id {made.eos_id})"
             )
-        for path in asked.compare:
-            tokenizer.load(path)
+
+
+def _load(field: str, path: str) -> Tokenizer:
+    """The tokenizer that a field of the config names."""
+    try:
+        return tokenizer.load(path)
+    except ConfigError as error:
+        raise ConfigError(f"{field} = {path!r}: {error}") from None
+    except OSError as error:
+        raise ConfigError(f"{field} = {path!r}: cannot be read ({error.strerror})") from None
 
 
 def has_own_bos(made: Tokenizer) -> bool:

@@ -1,7 +1,12 @@
-import pytest
+import json
 
-from gptjax.config import ConfigError
-from gptjax.corpus.config import default, plain, source, validate
+import pytest
+from pipeline_running import Here, text, watch, write
+
+from gptjax.config import ConfigError, flatten
+from gptjax.corpus.config import default, evaluation, plain, source, validate
+from gptjax.corpus.listing import list_sources
+from gptjax.corpus.pipeline import Pipeline
 
 
 def config(*sources, **fields):
@@ -64,3 +69,65 @@ def test_a_config_as_plain_values():
     (web,) = told["sources"]
     assert web == dict(name="web", kind="text", path="x", weight=2, license="", language="", recipe="", options={})
     assert told["duplicates"]["threshold"] == 0.8 and type(told["duplicates"]) is dict
+
+
+# Of every kind that a field could be given, by a slip or with intent.
+HOSTILE = (
+    *(0, -1, 1, 3, 7, 2**31 - 1, 2**31, 2**32, 2**63 - 1, 2**63, 10**30),
+    *(0.0, -0.0, 1e-300, 0.5, 1.0, 1.5, 1e38, 1e300, float("nan"), float("inf"), float("-inf")),
+    *("", "0", "-1", "\0", "\ud800", "a" * 10_000, "no_such_module:make", "\x1b]0;x\a", "../..", "~no-such-user/x"),
+    *((), (1,), ((1,),), ((), ()), ("",), ("\0",), ("\ud800",), ("/no/such",), ("no_such_module:make",), (None,)),
+    *(True, False, None, [], {}, b"", 1j, object()),
+)
+OF_SOURCES = [*source(name="", kind="", path=""), "options.encoding_errors", "options.text_field", "options.separator"]
+OF_SETS = [*evaluation(name="", kind="", path="")]
+
+
+@pytest.fixture(scope="module")
+def corpus(tmp_path_factory):
+    """A function that makes a config of real documents and a real evaluation set."""
+    folder = tmp_path_factory.mktemp("corpus")
+    write(folder / "web", [text(number) for number in range(3)])
+    (folder / "set.jsonl").write_text(json.dumps({"question": text(9)}) + "\n")
+
+    def make():
+        made = default()
+        made.sources = (source(name="web", kind="text", path=f"{folder}/web", text_field="text", separator=""),)
+        made.contamination.sets = (evaluation(name="set", kind="jsonl", path=f"{folder}/set.jsonl"),)
+        made.tokenizer.name = "byte"
+        return made
+
+    return make
+
+
+@pytest.mark.parametrize(
+    "field",
+    [*flatten(default()), *(f"sources/{name}" for name in OF_SOURCES), *(f"contamination.sets/{n}" for n in OF_SETS)],
+)
+def test_no_value_of_any_field_ends_in_a_traceback(field, corpus, tmp_path):
+    """Each hostile value is refused in words before a document is read, or the pipeline takes it."""
+    refused = 0
+    for value in HOSTILE:
+        config = corpus()
+        where, _, part = field.partition("/")
+        *sections, name = (part or where).split(".")
+        section = config
+        if part:
+            section = (config.sources if where == "sources" else config.contamination.sets)[0]
+        for inner in sections:
+            section = section[inner]
+        try:
+            with section.ignore_type(), section.unlocked():
+                section[name] = value
+            validate(config)
+            json.dumps(plain(config)).encode()
+            Pipeline(config, list_sources(config.sources, 1_000_000), tmp_path, Here(), watch)
+        except ConfigError as error:
+            refused += 1
+            what = str(error)
+            assert (name in what or f": {value!r}: " in what) and "\n" not in what, what
+    assert refused
+
+
+def test_lists_are_as_good_as_tuples():
+    validate(config(source(name="code", kind="code", path="x", languages=["Python"])))
