@@ -91,8 +91,7 @@ def _comments(source: str) -> dict[int, str]:
             if lines[token.start[0] - 1].strip().startswith("#"):
                 above.append(text)
             else:
-                found[token.start[0]] = " ".join([*above, text])
-                above = []
+                found[token.start[0]] = f"{found.get(token.start[0], '')} {text}".lstrip()
         elif token.type == tokenize.NAME and above:
             found[token.start[0]] = " ".join(above)
             above = []

@@ -104,7 +104,9 @@ class _Outlet(io.FileIO):
             if error.errno in _GONE:
                 self._forget()
             if not self._outlived:
-                raise ConsoleGone(error.strerror) from None if error.errno in _GONE else error
+                if error.errno in _GONE:
+                    raise ConsoleGone(error.strerror) from None
+                raise
         return size
 
     def _forget(self) -> None:

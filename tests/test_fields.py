@@ -1,6 +1,7 @@
 """Every field of both configs has a meaning, read from where it is written down."""
 
 import pytest
+from ml_collections import ConfigDict
 
 import gptjax.config
 import gptjax.corpus.config
@@ -27,6 +28,24 @@ def test_the_comment_beside_a_field_is_its_meaning_and_the_checks_say_what_is_al
     assert (
         corpus["cleaning.c4.min_sentences"].meaning == "a document exactly at this threshold is kept"
     )  # of a group with one comment
+
+
+def made_here():
+    return ConfigDict(
+        dict(
+            # stands above,
+            # in two lines
+            one=1,  # and beside
+            two=2,  # of two alone
+        )
+    )
+
+
+def test_comments_above_a_field_are_of_that_field_alone():
+    assert [field.meaning for field in described(made_here)] == [
+        "stands above, in two lines and beside",
+        "of two alone",
+    ]
 
 
 def test_help_lists_a_section_or_a_field_and_says_what_there_is_for_another_name(monkeypatch):

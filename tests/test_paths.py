@@ -45,6 +45,7 @@ REFUSED = {
     "gs://bucket/run": "on a file system that is mounted here",
     "s3://bucket/run": "on a file system that is mounted here",
     "": "must name a path",
+    " ": "must name a path",
     "~nobody-of-this-name/run": "there is no user",
     "a\x1bb": "control characters",
     "runs\\mine": "backslash",
@@ -81,6 +82,9 @@ def test_folders_that_may_not_be_written_are_refused(home, monkeypatch):
     for check in (run_folder, output_folder, output_file):
         with pytest.raises(ConfigError, match="no permission to write in"):
             check("a", "--flag")
+    monkeypatch.setattr(os, "access", lambda path, mode: not mode & os.X_OK)  # nor may it be entered
+    with pytest.raises(ConfigError, match="no permission to write in"):
+        run_folder("a", "--flag")
 
 
 def test_an_output_file_needs_a_folder(home):

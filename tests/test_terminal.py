@@ -2,9 +2,11 @@
 
 import io
 import os
+import pty
 import re
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import pytest
@@ -13,14 +15,14 @@ from rich.table import Table
 from rich.text import Text
 from waiting import PATIENCE
 
-from gptjax.terminal import Console, one_line, visible, write_raw
+from gptjax.terminal import Console, _Outlet, one_line, visible, write_raw
 
 HOSTILE = "\x1b]0;title\x07\x1b]52;c;ZXZpbA==\x1b\\\x1b[2J\x9b31m\x08\x7f\r\u202e[bold]:smile:"
 PACKAGE = Path(__file__).parent.parent / "gptjax"
 
 
 def test_codes_are_pictures_and_text_stays():
-    assert visible("é\tß\n\x1b[31m\r\n\x7f\x85\u202e") == "é\tß\n␛[31m\n␡\ufffd\ufffd"
+    assert visible("é\tß\n\x1b[31m\r\n\x7f\x85\u202e\u2067") == "é\tß\n␛[31m\n␡\ufffd\ufffd\ufffd"
     assert one_line("a\n\tb") == "a␊␉b"
 
 
@@ -167,6 +169,7 @@ def run_command(tmp_path, outlives, shell, **environment):
         (False, "{command} 2>err | head -1; echo ${{PIPESTATUS[0]}}", 141, False),
         (True, "{command} 2>&1 | head -1; echo ${{PIPESTATUS[0]}}", 0, True),
         (True, "{command} >/dev/full 2>&1; echo $?", 0, True),
+        (False, "{command} >/dev/full 2>err; echo $?", 2, False),  # a full disk is no reader who has gone
         (True, "{command} >&- 2>&-; echo $?", 0, True),
     ],
 )
@@ -176,6 +179,36 @@ def test_a_closed_pipe_ends_only_what_has_nothing_else_to_do(tmp_path, monkeypat
     assert result.stdout.split()[-1] == str(status), result
     assert finished == finishes
     assert "Error" not in result.stderr and "Exception" not in result.stderr
+
+
+def test_a_stream_writes_all_into_a_pipe_that_does_not_block():
+    read, write = os.pipe()
+    os.set_blocking(write, False)
+    outlet, received = _Outlet(write, outlived=False), bytearray()
+
+    def receive():
+        while data := os.read(read, 1000):
+            received.extend(data)
+
+    reader = threading.Thread(target=receive)
+    reader.start()
+    data = os.urandom(1 << 18)  # more than a pipe holds
+    assert outlet.write(data) == len(data)
+    os.close(write)
+    reader.join(PATIENCE)
+    os.close(read)
+    assert received == data
+
+
+@pytest.mark.parametrize("make", [os.pipe, pty.openpty])
+def test_after_a_console_has_gone_libraries_write_into_nothing(make):
+    """A pipe that nobody reads says EPIPE, a terminal that was closed EIO."""
+    reader, console = make()
+    outlet = _Outlet(console, outlived=True)
+    os.close(reader)
+    assert outlet.write(b"a") == 1
+    assert os.write(console, b"past Python") == 11
+    os.close(console)
 
 
 def test_help_may_be_cut_short(tmp_path):

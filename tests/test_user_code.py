@@ -207,6 +207,8 @@ def module_here(tmp_path, monkeypatch):
 def test_a_named_function_is_found_in_the_current_folder(module_here):
     name = module_here("ideas_found", "def one(x): return x + 1\n")
     assert named_function("model.feedforward", f"{name}:one", takes=(1, 2))(2) == 3
+    name = module_here("ideas_default", "def one(x, power=2): return x**power\n")
+    assert named_function("model.feedforward", f"{name}:one", takes=1)(3) == 9
 
 
 @pytest.mark.parametrize(
@@ -246,6 +248,7 @@ OPTIMIZER = "import optax\ndef make(config):\n    return {made}\n"
         ("model.feedforward", "def make(x): return x[..., 0]", r"must turn float32 \[1, 2, 8\] into the same"),
         ("model.feedforward", "def make(x): return 3", r"must turn float32 \[1, 2, 8\] into the same, and returns"),
         ("model.feedforward", "def make(x): return x.nothing", r"ideas\.py, line 1: AttributeError"),
+        ("model.feedforward", "def make(x): return inner(x)\ndef inner(x): return x.no", r"ideas\.py, line 2: Attri"),
         ("model.feedforward", "def make(x, y, z): return x", r"make\(x, y, z\) must take 1 or 2 arguments"),
         ("schedule.name", "def make(update, run): return -1.0", r"update 1 has -0\.001"),
         ("schedule.name", "def make(update, run): return 1 / (run.total_steps - update)", r"update 50 has inf"),

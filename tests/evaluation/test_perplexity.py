@@ -3,10 +3,12 @@
 import math
 
 import jax.numpy as jnp
+import numpy as np
 import pytest
 
-from gptjax.config import ConfigError
-from gptjax.evaluation.perplexity import bits_per_byte, evaluate_perplexity, perplexity
+from gptjax.config import ConfigError, default
+from gptjax.evaluation.perplexity import bits_per_byte, evaluate_perplexity, perplexity, score
+from gptjax.parallel.mesh import make_mesh
 
 
 def test_perplexity_and_bits_per_byte():
@@ -36,3 +38,22 @@ def test_tokens_without_bytes_have_no_bits_per_byte():
 def test_nothing_to_evaluate_is_an_error(batches):
     with pytest.raises(ConfigError, match="no supervised token"):
         evaluate_perplexity(sums_of, 1.0, batches)
+
+
+class TwoBatches:
+    """As much of a Dataset as is asked."""
+
+    def batches(self, start, rows):
+        return iter([{"nll": np.full((len(rows), 1), weight, np.float32)} for weight in (1.0, 3.0)])
+
+    def identity(self):
+        return "0123456789ab"
+
+
+def test_a_score_says_what_was_scored():
+    def step(params, batch):
+        return {"nll": batch["nll"].sum(), "tokens": jnp.float32(batch["nll"].size), "bytes": jnp.float32(0)}
+
+    scored = score(step, None, TwoBatches(), make_mesh(default().mesh), 8)
+    assert scored["validation/set"] == "0123456789ab"
+    assert (scored["validation/loss"], scored["validation/tokens"]) == (2.0, 16)

@@ -9,7 +9,15 @@ from gptjax.parallel.agreement import difference, named, settings
 def test_settings_are_config_and_code_without_what_may_differ():
     config = default()
     facts = settings(config)
-    for name in ("gptjax", "jax", "config.seed", "config.optimizer.learning_rate", "config.training.init_from"):
+    for name in (
+        "gptjax",
+        "jax",
+        "jax_default_matmul_precision",
+        "jax_threefry_partitionable",
+        "config.seed",
+        "config.optimizer.learning_rate",
+        "config.training.init_from",
+    ):
         assert name in facts
     assert any(name.startswith("the file gptjax/model/decoder.py") for name in facts)
     config.data.update(path="/elsewhere", workers=7)

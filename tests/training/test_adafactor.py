@@ -14,6 +14,7 @@ from gptjax.tree import leaves_by_path
 SHAPES = {
     "embedding": ((70, 40), (1, 70, 40)),
     "head": ((31, 40), None),
+    "other": ((32, 33), (1, 32, 33)),  # the smallest that is factored
     "layers/attention/query": ((50, 36, 4, 10), (50, 36, 40)),  # more layers than rows, and a head is no matrix
     "layers/attention/output": ((50, 4, 10, 36), (50, 40, 36)),
     "layers/attention/query_bias": ((50, 33, 35), None),
@@ -70,6 +71,15 @@ def test_equals_the_papers_formulas(momentum):
         for path, update in leaves_by_path(updates).items():
             past = [np.asarray(leaves_by_path(g)[path], np.float64) for g in series[: step + 1]]
             np.testing.assert_allclose(-update, replay(path, past, momentum)[-1], rtol=2e-5, atol=1e-7, err_msg=path)
+
+
+def test_a_gradient_of_zero_moves_nothing():
+    params = tree(np.random.default_rng(0))
+    config = default().optimizer
+    config.update(name="adafactor", weight_decay=0.0)
+    optimizer = make_optimizer(config, lambda peak: lambda step: jnp.float32(1.0), params)
+    updates, _ = jax.jit(optimizer.update)(jax.tree.map(jnp.zeros_like, params), optimizer.init(params), params)
+    assert all(not np.asarray(update).any() for update in jax.tree.leaves(updates))
 
 
 def test_the_second_moments_decay_has_a_limit():
