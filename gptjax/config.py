@@ -21,13 +21,9 @@ from typing import Any
 
 from ml_collections import ConfigDict, FrozenConfigDict
 
-
-class ConfigError(ValueError):
-    """A setting that cannot work; the message names the field, the value and what is allowed."""
-
-
-class RunError(RuntimeError):
-    """A run that cannot go on though its settings were fine; the message says what happened and what helps."""
+from gptjax.errors import ConfigError
+from gptjax.errors import RunError as RunError  # beside the other for whoever imports both
+from gptjax.json_files import parsed
 
 
 def default() -> ConfigDict:
@@ -466,6 +462,8 @@ RULE_KINDS = ("learning_rate", "weight_decay", "freeze")
 
 # --- Saving, loading, identity --------------------------------------------------------------------
 
+REMEDY = "delete it and give the run's training command again, which writes it anew"
+
 
 def to_json(config: Any) -> str:
     """The whole config as indented JSON with sorted keys."""
@@ -476,18 +474,13 @@ def to_json(config: Any) -> str:
     return json.dumps(nested, indent=2, sort_keys=True, ensure_ascii=False) + "\n"
 
 
-def from_json(text: str, source: str = "config.json") -> FrozenConfigDict:
+def from_json(text: str | bytes, source: str = "config.json") -> FrozenConfigDict:
     """A config that `to_json` wrote.
 
     Raises:
       ConfigError: not JSON, or a field that this version does not know.
     """
-    try:
-        saved = json.loads(text)
-    except json.JSONDecodeError as error:
-        raise ConfigError(f"{source} is not a readable config: {error}") from error
-    if not isinstance(saved, dict):
-        raise ConfigError(f"{source} is not a readable config: it holds a {type(saved).__name__}, not an object")
+    saved = parsed(text, source, REMEDY)
 
     def tupled(value):
         return tuple(tupled(v) for v in value) if isinstance(value, list) else value

@@ -1,6 +1,7 @@
 """Paths as people type them: `~` is their home, and what cannot be saved to is refused before anything is computed.
 
   local_path(text, "--workdir")       of what is read: expanded; an address of an object store is none
+  existing_run(text, "--workdir")     of a run to read: it must have been started
   run_folder(text, "--workdir")       of what a run or a sweep is saved to: also one that checkpoints survive in
   output_folder(text, "--output")     of any other folder that will be made
   output_file(text, "--json")         likewise of one file
@@ -16,6 +17,7 @@ from pathlib import Path
 
 from gptjax.config import ConfigError
 
+CONFIG = "config.json"  # of a run: its settings, written when it starts
 _ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 # What Orbax cannot save to and find again: patterns, Windows' separator, "gs:" and the like, names that are no UTF-8.
@@ -46,6 +48,17 @@ def local_path(text: str | Path, name: str) -> Path:
         user = expanded.partition("/")[0]
         raise ConfigError(f"{name} = {text}: there is no user {user[1:]!r}; write ./{text} for a folder of that name")
     return Path(expanded)
+
+
+def existing_run(text: str | Path, name: str) -> Path:
+    """The folder of a run that was started, whether or not it has got to a checkpoint."""
+    folder = local_path(text, name)
+    if not folder.is_dir():
+        what = "it is a file, not a folder" if folder.exists() else "there is no such folder"
+        raise ConfigError(f"{name} = {text}: must be the folder of a run; {what}")
+    if not (folder / CONFIG).exists():
+        raise ConfigError(f"{name} = {text}: must be the folder of a run; this folder is none, it has no {CONFIG}")
+    return folder
 
 
 def run_folder(text: str | Path, name: str) -> Path:

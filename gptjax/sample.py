@@ -33,8 +33,9 @@ from gptjax.files import write_aside
 from gptjax.inference.decode import WEIGHTS as WEIGHT_TYPES
 from gptjax.inference.generate import FINISH_REASONS, Completion, Generator, Timing
 from gptjax.inference.prompts import decoded, read_prompts
-from gptjax.inference.text import check_text
-from gptjax.paths import local_path, output_file
+from gptjax.inference.sampling import make_sampling
+from gptjax.inference.text import check_text, stop_strings
+from gptjax.paths import existing_run, local_path, output_file
 from gptjax.runtime import use_compilation_cache
 from gptjax.terminal import Console, settle_streams, write_raw
 from gptjax.training.checkpoint import load_for_inference
@@ -90,20 +91,28 @@ WEIGHTS = flags.DEFINE_enum(
     "The type in which matrices are stored and multiplied. bfloat16 and int8 need half and a quarter of the memory of "
     "float32 and are faster on a CPU. Default: the type in which the model computes.",
 )
+OF_GENERATING = (MAX_NEW_TOKENS, TEMPERATURE, TOP_K, TOP_P, MIN_P, REPETITION_PENALTY, STOP, SEED)
 STREAM = flags.DEFINE_bool("stream", False, "Show the text while it is written, one continuation after the other.")
 JSON = flags.DEFINE_string("json", None, "Write the completions, with tokens and log-probabilities, to this file.")
 
 
 def main(argv: list[str]) -> None:
-    use_compilation_cache()
     del argv
+    with cli.said_by_flags({flag.name: flag.name for flag in OF_GENERATING}):
+        write_text()
+
+
+def write_text() -> None:
     notes, output = Console(stderr=True, soft_wrap=True), Console(soft_wrap=True)
     if WORKDIR.value is None:
         raise ConfigError("--workdir is missing: must be the folder of a training run (see --help)")
     json_path = output_file(JSON.value, "--json") if JSON.value is not None else None
     if json_path:  # it is wanted even where nobody reads the text to its end
         settle_streams(outlive=True)
+    check_values()
     prompts = chosen_prompts()
+    existing_run(WORKDIR.value, "--workdir")
+    use_compilation_cache()
     generator, is_average = load_generator(notes)
     if prompts is None:
         return converse(generator, output, notes)
@@ -124,6 +133,19 @@ def main(argv: list[str]) -> None:
     if json_path:
         write_json(json_path, completions, timing, is_average, generator.weights)
         notes.print(f"{len(completions)} completions in {JSON.value}", style="dim")
+
+
+def check_values() -> None:
+    """Raises ConfigError for values that no model could take, before one is loaded."""
+    if not (CHECKPOINT.value in ("latest", "best") or CHECKPOINT.value.isdecimal()):
+        raise ConfigError(f"--checkpoint={CHECKPOINT.value}: must be latest, best or the number of a step")
+    last = SEED.value + NUM_SAMPLES.value - 1
+    if last >= 2**32 > SEED.value:
+        raise ConfigError(f"--num_samples={NUM_SAMPLES.value}: the last seed would be {last}: must be below 2^32")
+    given = options()
+    stop_strings(given["stop"])
+    drawing = {name: given[name] for name in ("temperature", "top_k", "top_p", "min_p", "repetition_penalty")}
+    make_sampling([SEED.value], num_tokens=1, **drawing)
 
 
 def options() -> dict:

@@ -193,15 +193,52 @@ def test_in_a_terminal_prompts_are_typed(run):
         (["--workdir=RUN"], "--prompt is missing: .*--prompts_file"),
         (["--workdir=RUN", "--prompt=" + "x" * 65], "prompt = 66 tokens with the begin token: .*max_positions = 64"),
         (["--workdir=RUN", b"--prompt=a\xff"], r"--prompt = 'a\\udcff': must be UTF-8 text"),
-        (["--workdir=RUN", "--prompt=a", b"--stop=\xff"], r"stop = '\\udcff': must be UTF-8 text"),
-        (["--workdir=RUN", "--prompt=a", "--checkpoint=²"], "checkpoint = ²: must be .*10, 20, 30"),
-        (["--workdir=RUN", "--prompt=a", "--temperature=-1"], "temperature = -1"),
+        (["--workdir=RUN", "--prompt=a", b"--stop=\xff"], r"--stop='\\udcff': must be UTF-8 text"),
+        (
+            ["--workdir=RUN", "--prompt=a", "--checkpoint=²"],
+            "--checkpoint=²: must be latest, best or the number of a step",
+        ),
+        (
+            ["--workdir=RUN", "--prompt=a", "--temperature=-1"],
+            r"--temperature=-1\.0: must be 0 \(greedy\) or a positive number",
+        ),
+        (["--workdir=RUN", "--prompt=a", "--checkpoint=17"], "--checkpoint = 17: must be .*10, 20, 30"),
         (["--workdir=RUN", "--prompts_file=nowhere.txt"], "--prompts_file = nowhere.txt: .*No such file"),
-        (["--workdir=nowhere", "--prompt=a"], "nowhere"),
+        (["--workdir=nowhere", "--prompt=a"], "--workdir = nowhere: must be the folder of a run; there is no such"),
+        (["--workdir=configs", "--prompt=a"], "--workdir = configs: .*this folder is none, it has no config.json"),
     ],
 )
 def test_mistakes_end_in_one_line(run, arguments, message):
     refuses(message, *(arg.replace("RUN", str(run[0])) if isinstance(arg, str) else arg for arg in arguments))
+
+
+@pytest.mark.parametrize(
+    "flag, allowed",
+    [
+        ("temperature=-1", "0 (greedy) or a positive number up to 1e30"),
+        ("top_k=-1", "0 (off) or a positive integer"),
+        ("top_k=99999999999999999999", "0 (off) or a positive integer"),
+        ("top_p=0", "above 0 and at most 1 (off)"),
+        ("min_p=1.5", "from 0 (off) to 1"),
+        ("repetition_penalty=0", "a number from 1e-30 to 1e30 (1: off)"),
+        ("seed=-1", "an integer from 0 to 2^32 - 1"),
+        ("seed=4294967296", "an integer from 0 to 2^32 - 1"),
+        ("checkpoint=newest", "latest, best or the number of a step"),
+        ("stop=", "must have at least one character"),
+        ("max_new_tokens=0", "a positive integer"),
+        ("batch_size=0", "a positive integer"),
+    ],
+)
+def test_values_are_checked_before_the_run_is_looked_at(flag, allowed):
+    done = run_command("sample", "--workdir=nowhere", "--prompt=a", f"--{flag}")
+    name, _, value = flag.partition("=")
+    assert done.returncode == 2 and done.stderr.startswith(f"error: --{name}=")
+    assert value in done.stderr and allowed in done.stderr
+
+
+def test_the_last_seed_must_be_one():
+    done = run_command("sample", "--workdir=nowhere", "--prompt=a", "--seed=4294967295", "--num_samples=2")
+    assert done.stderr == "error: --num_samples=2: the last seed would be 4294967296: must be below 2^32\n"
 
 
 def refuses(message, *arguments, **options):

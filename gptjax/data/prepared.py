@@ -12,7 +12,6 @@ validation-00000.bin …    likewise
 from __future__ import annotations
 
 import functools
-import json
 from pathlib import Path
 
 import numpy as np
@@ -21,6 +20,7 @@ from gptjax.config import ConfigError
 from gptjax.data.manifest_check import check_manifest
 from gptjax.data.verified import hash_once
 from gptjax.files import file_hash
+from gptjax.json_files import parsed
 
 FORMAT = 2
 MANIFEST = "manifest.json"
@@ -57,15 +57,13 @@ def read_manifest(folder: str | Path) -> dict:
     if not path.exists():
         state = "an unfinished prepared folder" if any(folder.glob("*.bin*")) else "not a prepared folder"
         raise ConfigError(f"data.path = {str(folder)!r}: {state}, no {MANIFEST} (python -m gptjax.prepare makes one)")
-    try:
-        manifest = json.loads(path.read_text(encoding="utf-8"))
-        version = manifest["format"]
-    except (ValueError, KeyError, TypeError) as error:
-        raise ConfigError(f"{path}: not a readable manifest ({error!r})") from error
+    again = "prepare the folder again with --overwrite"
+    manifest = parsed(path.read_bytes(), str(path), again)
+    if "format" not in manifest:
+        raise ConfigError(f"{path} is not the manifest of a prepared folder: it has no 'format'; {again}")
+    version = manifest["format"]
     if type(version) is not int or version != FORMAT:
-        raise ConfigError(
-            f"{path}: has format {version}, this version reads format {FORMAT}: prepare it again with --overwrite"
-        )
+        raise ConfigError(f"{path}: has format {version}, this version reads format {FORMAT}: {again}")
     try:
         check_manifest(manifest, str(path))
     except ValueError as error:

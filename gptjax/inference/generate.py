@@ -27,7 +27,7 @@ from gptjax.config import ConfigError, RunError
 from gptjax.inference import cache as kv
 from gptjax.inference.decode import WEIGHTS, DecodeState, decode, decoding_params, generate, prefill
 from gptjax.inference.sampling import make_sampling
-from gptjax.inference.text import TextStream, check_text, unknown_characters
+from gptjax.inference.text import TextStream, check_text, stop_strings, unknown_characters
 from gptjax.parallel.distributed import fetch
 
 STOP_CHUNK = 16  # tokens between two looks for a stop string
@@ -208,7 +208,7 @@ class Generator:
             raise ConfigError(
                 f"seeds = {len(seeds)} numbers: must be one for each of {len(prompts)} prompts × {num_samples} samples"
             )
-        stop = _stop_strings(stop)
+        stop = stop_strings(stop)
         repeated = [prompt for prompt in prompts for _ in range(num_samples)]
         rows = [self._row(prompt, seed, max_new_tokens, stop, begin) for prompt, seed in zip(repeated, seeds)]
         self.timing = Timing()
@@ -237,7 +237,7 @@ class Generator:
 
         A piece holds whole characters and no part of a stop string. Take the Completion with `yield from`.
         """
-        row = self._row(prompt, seed, max_new_tokens, _stop_strings(stop), begin)
+        row = self._row(prompt, seed, max_new_tokens, stop_strings(stop), begin)
         self.timing = Timing()
         for _ in self._write_in_pieces([row], chunk, sampling):
             if piece := row.text.take():
@@ -390,12 +390,3 @@ def _timed(run: Callable[[], DecodeState], seconds: float) -> tuple[DecodeState,
     began = time.perf_counter()
     result = run()
     return result, seconds + time.perf_counter() - began
-
-
-def _stop_strings(stop: str | Sequence[str]) -> tuple[str, ...]:
-    strings = (stop,) if isinstance(stop, str) else tuple(stop)
-    for string in strings:
-        if not string:
-            raise ConfigError("stop = '': must have at least one character")
-        check_text("stop", string)
-    return strings

@@ -17,6 +17,16 @@ def check_text(name: str, text: str) -> None:
         raise ConfigError(f"{name} = {reprlib.repr(text)}: must be UTF-8 text ({error.reason})") from None
 
 
+def stop_strings(stop: str | Sequence[str]) -> tuple[str, ...]:
+    """All of them. Raises ConfigError for one that is empty or is no text."""
+    strings = (stop,) if isinstance(stop, str) else tuple(stop)
+    for string in strings:
+        if not string:
+            raise ConfigError("stop = '': must have at least one character")
+        check_text("stop", string)
+    return strings
+
+
 def unknown_characters(tokenizer, text: str) -> str:
     """Those, each once, for which the tokenizer has no token but <unk>."""
     if tokenizer.unk_id is None or tokenizer.unk_id not in tokenizer.encode(text):

@@ -114,7 +114,7 @@ def write_results(
 def _hash_of(run: Run) -> str:
     """Of the config that the run was trained with, as its own console shows it; empty where it has not begun."""
     path = run.workdir / "config.json"
-    return configs.hash_of(configs.from_json(path.read_text(encoding="utf-8"), str(path))) if path.exists() else ""
+    return configs.hash_of(configs.from_json(path.read_bytes(), str(path))) if path.exists() else ""
 
 
 def group_by_seed(runs: Sequence[Run], statuses: Mapping[str, Status], metric: str) -> list[Group]:

@@ -197,7 +197,7 @@ def check_same_settings(run: Run) -> None:
     path = run.workdir / "config.json"
     if not path.exists():
         return
-    there, here = flatten(from_json(path.read_text(encoding="utf-8"), str(path))), flatten(run.config)
+    there, here = flatten(from_json(path.read_bytes(), str(path))), flatten(run.config)
     different = [
         f"{field} is {there[field]!r} there, {value!r} here"
         for field, value in here.items()

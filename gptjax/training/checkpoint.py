@@ -22,7 +22,7 @@ from jax.experimental import multihost_utils
 from ml_collections import FrozenConfigDict
 
 from gptjax.config import ConfigError, from_json
-from gptjax.paths import local_path, run_folder
+from gptjax.paths import CONFIG, existing_run, local_path, run_folder
 from gptjax.training import checkpoint_format as files
 from gptjax.training.checkpoint_format import CheckpointError
 from gptjax.training.run_metadata import check_same_model
@@ -30,7 +30,6 @@ from gptjax.training.snapshot import Snapshots
 from gptjax.training.state import TrainState
 from gptjax.user_code import is_named
 
-CONFIG = "config.json"
 VALIDATION_LOSS, VALIDATION_SET = "validation/loss", "validation/set"
 _DELETED = "deleted-"
 _UNREADABLE = "unreadable-"
@@ -218,7 +217,7 @@ def load_params(
     like: Any = None,
     ema: bool | None = False,
     check: Callable[[dict], Any] = lambda metadata: None,
-    setting: str = "workdir",
+    setting: str = "--workdir",
 ) -> tuple[dict, dict]:
     """Reads the parameters of a run, and nothing else of it.
 
@@ -273,13 +272,11 @@ def saved_config(workdir: str | Path) -> FrozenConfigDict:
     Raises:
       ConfigError: there is no run, or its config.json cannot be read.
     """
-    path = local_path(workdir, "--workdir") / CONFIG
+    path = existing_run(workdir, "--workdir") / CONFIG
     try:
-        return from_json(path.read_text(encoding="utf-8"), str(path))
-    except FileNotFoundError:
-        raise ConfigError(f"workdir = {workdir}: must be the folder of a run; it has no {path.name}") from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path}: must be a readable config ({error})") from None
+        return from_json(path.read_bytes(), str(path))
+    except OSError as error:
+        raise ConfigError(f"{path}: cannot be read ({error.strerror})") from None
 
 
 def saved_metadata(workdir: str | Path) -> dict | None:
@@ -325,7 +322,7 @@ def _score(path: Path) -> tuple[float, str | None]:
     return metrics.get(VALIDATION_LOSS, math.nan), metrics.get(VALIDATION_SET)
 
 
-def _choose(directory: Path, which: str | int, setting: str = "workdir") -> list[int]:
+def _choose(directory: Path, which: str | int, setting: str = "--workdir") -> list[int]:
     """Steps to try, in turn."""
     steps = _steps(directory)
     if not steps:
@@ -337,7 +334,7 @@ def _choose(directory: Path, which: str | int, setting: str = "workdir") -> list
     if which == "best":
         scored = list(_best_first(directory).values())
         if not scored:
-            raise ConfigError(f"checkpoint = best: must have been saved with a validation loss; {there}")
+            raise ConfigError(f"--checkpoint = best: must have been saved with a validation loss; {there}")
         *others, newest = scored
         if others:
             elsewhere = ", ".join(str(step) for steps in others for step in sorted(steps))
@@ -348,7 +345,7 @@ def _choose(directory: Path, which: str | int, setting: str = "workdir") -> list
             )
         return newest[:1]
     if str(which) not in map(str, steps):
-        raise ConfigError(f"checkpoint = {which}: must be latest, best or a step; {there}")
+        raise ConfigError(f"--checkpoint = {which}: must be latest, best or a step; {there}")
     return [int(which)]
 
 

@@ -21,6 +21,7 @@ from gptjax.folders import is_held
 from gptjax.formatting import count_text
 from gptjax.model.decoder import init_params
 from gptjax.model.resolve import resolve_model
+from gptjax.paths import CONFIG, existing_run
 from gptjax.training.metrics import count_parameters
 from gptjax.training.writers import FILE_NAME, read_metrics
 from gptjax.user_code import is_named
@@ -98,25 +99,18 @@ def read_runs(folders: Sequence[Path]) -> list[Run]:
     """
     found: list[Path] = []
     for folder in folders:
-        inner = (
-            [folder] if (folder / "config.json").is_file() else sorted(p.parent for p in folder.glob("*/config.json"))
-        )
-        if not inner:
-            what = "is not the folder of a run: it has no config.json" if folder.is_dir() else "there is no such folder"
-            raise ConfigError(f"{folder}: {what} (python -m gptjax.train --workdir=… makes one)")
-        found += inner
+        of_sweep = [] if (folder / CONFIG).is_file() else sorted(path.parent for path in folder.glob(f"*/{CONFIG}"))
+        found += of_sweep or [existing_run(folder, "RUN")]
     absolute = [path.absolute() for path in found]
     common = Path(os.path.commonpath([path.parent for path in absolute]))
     return [_read(path, str(whole.relative_to(common))) for path, whole in zip(found, absolute)]
 
 
 def _read(folder: Path, name: str) -> Run:
-    path, metrics = folder / "config.json", folder / FILE_NAME
+    path, metrics = folder / CONFIG, folder / FILE_NAME
     try:
-        config = from_json(path.read_text(encoding="utf-8"), str(path))
+        config = from_json(path.read_bytes(), str(path))
         validate(config)
-    except UnicodeDecodeError as error:
-        raise ConfigError(f"{path} is not a readable config: {error}") from None
     except ConfigError as error:
         raise ConfigError(f"{path}: {str(error).removeprefix(str(path)).lstrip(': ')}") from None
     return Run(folder, name, config, read_metrics(metrics) if metrics.exists() else [])

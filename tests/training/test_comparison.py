@@ -95,7 +95,7 @@ def test_what_is_no_run_is_told_in_a_sentence(make_run, tmp_path):
     for folder, words in (
         ("nowhere", "no such folder"),
         ("empty", "no config.json"),
-        ("broken", "not a readable config"),
+        ("broken", "is not UTF-8 text"),
         ("impossible", "model.num_heads = 0: must be at least 1"),
     ):
         with pytest.raises(ConfigError, match=rf"/{folder}.*{words}"):

@@ -1,0 +1,37 @@
+"""JSON that a program wrote and something else may have damaged: read whole, or refused in one sentence."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from gptjax.errors import ConfigError
+
+
+def parsed(data: bytes | str, file: str, remedy: str, kind: type = dict) -> Any:
+    """The value that the text of a file holds, which is a `kind`.
+
+    Raises:
+      ConfigError: it is not; tells the file, what is wrong with it, and `remedy`, what to do.
+    """
+    try:
+        text = data if isinstance(data, str) else data.decode("utf-8")
+        value = json.loads(text)
+    except UnicodeDecodeError as error:
+        problem = f"is not UTF-8 text (byte {error.start + 1:,} is 0x{error.object[error.start]:02x})"
+    except json.JSONDecodeError as error:
+        is_cut = error.pos >= len(text.rstrip()) or error.msg.startswith("Unterminated string")
+        if not text.strip():
+            problem = "is empty"
+        elif is_cut:
+            problem = f"is cut off in line {error.lineno}: it is not whole JSON"
+        else:
+            problem = f"is not JSON at line {error.lineno}, column {error.colno}"
+    except (RecursionError, ValueError):  # ValueError: a number of more digits than Python reads
+        problem = "is not JSON that can be read: it is nested too deeply, or a number in it is too long"
+    else:
+        if isinstance(value, kind):
+            return value
+        wanted = {dict: "a JSON object", list: "a JSON array"}[kind]
+        problem = f"must hold {wanted}, and holds {json.dumps(value)[:40]}"
+    raise ConfigError(f"{file} {problem}; {remedy}")

@@ -1,0 +1,52 @@
+"""A damaged file of JSON is told in one sentence: the file, what is wrong with it, what to do."""
+
+import json
+
+import pytest
+
+from gptjax.config import default, from_json, to_json
+from gptjax.errors import ConfigError
+from gptjax.json_files import parsed
+
+WHOLE = json.dumps({"a": {"b": [1, 2.5, "text", None]}, "c": True}, indent=1)
+
+
+@pytest.mark.parametrize(
+    "data, problem",
+    [
+        (b"", "is empty"),
+        (b" \n", "is empty"),
+        (b"{", "is cut off in line 1: it is not whole JSON"),
+        (b'{"a": "tex', "is cut off in line 1: it is not whole JSON"),
+        (b'{"a": 1,\n "b" 2}', "is not JSON at line 2, column 6"),
+        (b"<html>", "is not JSON at line 1, column 1"),
+        (b'{"a": "\xff"}', "is not UTF-8 text (byte 8 is 0xff)"),
+        (b"\x80\x04pickle", "is not UTF-8 text (byte 1 is 0x80)"),
+        (b"[1, 2]", "must hold a JSON object, and holds [1, 2]"),
+        (b"null", "must hold a JSON object, and holds null"),
+        (b"[" * 100_000, "is not JSON that can be read: it is nested too deeply, or a number in it is too long"),
+        (
+            b'{"a": ' + b"9" * 5000 + b"}",
+            "is not JSON that can be read: it is nested too deeply, or a number in it is too",
+        ),
+    ],
+)
+def test_what_is_wrong_is_said(data, problem):
+    with pytest.raises(ConfigError) as caught:
+        parsed(data, "f.json", "do this")
+    told = str(caught.value)
+    assert told.startswith(f"f.json {problem}") and told.endswith("; do this")
+    assert "Error" not in told and "\n" not in told
+
+
+def test_wherever_a_file_is_cut_off_it_is_refused():
+    assert parsed(WHOLE, "f.json", "") == parsed(WHOLE.encode(), "f.json", "") == json.loads(WHOLE)
+    for length in range(len(WHOLE)):
+        with pytest.raises(ConfigError, match=r"^f\.json is (empty|cut off|not JSON)"):
+            parsed(WHOLE[:length], "f.json", "")
+
+
+def test_a_runs_config_that_is_cut_off_says_how_to_get_it_back():
+    text = to_json(default())
+    with pytest.raises(ConfigError, match=r"^here/config\.json is cut off in line \d+.*; delete it and give the run's"):
+        from_json(text[: len(text) // 2].encode(), "here/config.json")
