@@ -249,7 +249,7 @@ def test_unreadable_configs_are_refused():
         from_json('{"model": {"speed": 3}}')
     with pytest.raises(ConfigError, match=r"evaluation\.batches was replaced by evaluation\.tokens"):
         from_json('{"evaluation": {"batches": 20}}')
-    with pytest.raises(ConfigError, match="holds a list"):
+    with pytest.raises(ConfigError, match="must hold a JSON object"):
         from_json("[]")
     with pytest.raises(ConfigError, match=r"model\.width = 'wide': expected int"):
         from_json('{"model": {"width": "wide"}}')

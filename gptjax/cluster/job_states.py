@@ -11,6 +11,7 @@ import subprocess
 import time
 
 import submitit
+from absl import logging
 from submitit.slurm.slurm import SlurmInfoWatcher
 
 UNKNOWN = "UNKNOWN"  # neither of the two answers
@@ -67,6 +68,15 @@ def read_queue() -> dict[str, str] | None:
         return None
     queue = dict(line.split() for line in shown.splitlines() if line.strip())
     return {job: state if state in _ENDED or state == "PENDING" else "RUNNING" for job, state in queue.items()}
+
+
+def cancel(job: submitit.Job) -> None:
+    """Asks for a job's end. Where that fails, the job has ended by itself or goes on, which a warning says: no other
+    work depends on it."""
+    try:
+        job.cancel()
+    except (OSError, subprocess.SubprocessError) as error:
+        logging.warning("job %s cannot be cancelled (%s): it has ended already, or it goes on", job.job_id, error)
 
 
 def use_job_states() -> None:

@@ -9,6 +9,7 @@ from typing import Any
 
 from gptjax.config import ConfigError, RunError
 from gptjax.files import write_aside
+from gptjax.json_files import parsed
 
 MOST_JOBS = 1000  # of one array, which is what SLURM allows by default: more tasks than that share jobs
 JOBS_FILE = "jobs.json"
@@ -54,10 +55,10 @@ class SlurmJobs:
             import submitit
         except ImportError:
             raise ConfigError("--executor=slurm: needs pip install 'gptjax[slurm]'") from None
-        from gptjax.cluster.job_states import use_job_states  # needs submitit, too
+        from gptjax.cluster.job_states import cancel, use_job_states  # needs submitit, too
 
         use_job_states()
-        self._submitit = submitit
+        self._submitit, self._cancel = submitit, cancel
         self._folder, self._poll_seconds = folder, 10.0 if kind == "slurm" else 0.1
         if kind == "slurm":
             parameters = {"slurm_array_parallelism": workers or MOST_JOBS, "cpus_per_task": 1, **parameters}
@@ -99,7 +100,7 @@ class SlurmJobs:
         finally:
             for job in jobs:
                 if job.job_id not in done:
-                    job.cancel()
+                    self._cancel(job)
             self._note([])
 
     def _note(self, ids: list[str]) -> None:
@@ -110,5 +111,6 @@ class SlurmJobs:
         """Its work is done again or found done: two jobs at one task would only waste a core."""
         path = self._folder / JOBS_FILE
         if self._executor.cluster == "slurm" and path.exists():
-            for job_id in json.loads(path.read_text()):
-                self._submitit.SlurmJob(self._folder, job_id).cancel()
+            remedy = "cancel this command's jobs that are in the queue still, and delete it"
+            for job_id in parsed(path.read_bytes(), str(path), remedy, list):
+                self._cancel(self._submitit.SlurmJob(self._folder, job_id))

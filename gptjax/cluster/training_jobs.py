@@ -18,11 +18,12 @@ from typing import Any
 import submitit
 from submitit.helpers import DelayedSubmission
 
-from gptjax.cluster.job_states import UNKNOWN, use_job_states
+from gptjax.cluster.job_states import UNKNOWN, cancel, use_job_states
 from gptjax.cluster.launch import Launched
 from gptjax.config import ConfigError, RunError
 from gptjax.files import write_aside
 from gptjax.folders import is_held
+from gptjax.json_files import parsed
 from gptjax.sweeping.runs import Run
 
 JOBS_FILE = "jobs.json"  # run → job id
@@ -66,7 +67,10 @@ def _is_preempted(job_id: str | None) -> bool:
     if job_id is None:
         return False
     command = ["scontrol", "--oneliner", "show", "job", job_id]
-    shown = subprocess.run(command, capture_output=True, text=True).stdout
+    try:
+        shown = subprocess.run(command, capture_output=True, text=True).stdout
+    except OSError:  # a node without Slurm's commands: taken for a cancellation, which saves
+        return False
     return re.search(r"PreemptTime=\d", shown) is not None
 
 
@@ -104,9 +108,11 @@ class Cluster:
         """Submits the runs whose jobs are not at work already: on SLURM as one array.
 
         Raises:
+          ConfigError: the note of an earlier start's jobs cannot be read.
           RunError: the cluster refuses, or does not tell whether jobs of an earlier start are still at work.
         """
-        ids = json.loads(self._jobs_path.read_text()) if self._jobs_path.exists() else {}
+        noted = self._jobs_path.read_bytes() if self._jobs_path.exists() else b"{}"
+        ids = parsed(noted, str(self._jobs_path), "cancel the sweep's jobs that are in the queue still, and delete it")
         jobs = {run.name: job for run in runs if (job := self._at_work(ids.get(run.name)))}
         new = [run for run in runs if run.name not in jobs]
         if new:
@@ -145,6 +151,6 @@ class JobHandle:
         return self._job.done() and not is_held(self._workdir)
 
     def stop(self) -> None:
-        self._job.cancel()
+        cancel(self._job)
 
     kill = stop

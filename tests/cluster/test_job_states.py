@@ -4,8 +4,12 @@ import os
 import stat
 
 import pytest
+import submitit
 
 from gptjax.cluster.job_states import GONE, JobStates
+from gptjax.cluster.slurm_jobs import JOBS_FILE, SlurmJobs
+from gptjax.cluster.training_jobs import Cluster, JobHandle
+from gptjax.config import ConfigError
 
 
 @pytest.fixture
@@ -29,3 +33,37 @@ def test_a_job_submitted_after_the_queue_was_read_is_not_taken_for_one_that_ende
 def test_a_queue_that_cannot_be_read_ends_no_job(queue):
     states = JobStates()  # there is no file to show
     assert states.get_state("1", mode="force") == "UNKNOWN" and not states.is_done("1")
+
+
+@pytest.fixture
+def failing_scancel(tmp_path, monkeypatch):
+    """Slurm's commands as far as they are looked for; scancel notes what it is asked, and fails."""
+    for name, script in (("srun", ""), ("scancel", f"echo $1 >> {tmp_path}/asked; exit 1")):
+        (tmp_path / name).write_text(f"#!/bin/sh\n{script}\n")
+        (tmp_path / name).chmod(stat.S_IRWXU)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
+    return tmp_path / "asked"
+
+
+def test_work_goes_on_where_a_lost_drivers_jobs_cannot_be_cancelled(failing_scancel, tmp_path, caplog):
+    (tmp_path / JOBS_FILE).write_text('["17_0", "17_1"]')
+    SlurmJobs("slurm", tmp_path, 0, {})
+    assert failing_scancel.read_text().split() == ["17_0", "17_1"]
+    assert "job 17_1 cannot be cancelled" in caplog.text and "it has ended already, or it goes on" in caplog.text
+
+
+def test_a_sweep_stops_where_its_jobs_cannot_be_cancelled(failing_scancel, tmp_path, caplog, monkeypatch):
+    handle = JobHandle(submitit.SlurmJob(tmp_path, "18"), tmp_path)
+    handle.stop()
+    assert failing_scancel.read_text() == "18\n" and "job 18 cannot be cancelled" in caplog.text
+    monkeypatch.setenv("PATH", str(tmp_path / "nothing here"))
+    handle.kill()
+    assert "No such file or directory: 'scancel'" in caplog.text
+
+
+def test_a_damaged_note_of_the_jobs_is_refused(failing_scancel, tmp_path):
+    (tmp_path / JOBS_FILE).write_text('["17_0", ')
+    with pytest.raises(ConfigError, match=r"jobs\.json is cut off in line 1.*; cancel this command's jobs"):
+        SlurmJobs("slurm", tmp_path, 0, {})
+    with pytest.raises(ConfigError, match=r"jobs\.json is cut off in line 1.*; cancel the sweep's jobs"):
+        Cluster("slurm", tmp_path, 0, {}).start([])
