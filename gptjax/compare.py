@@ -2,7 +2,7 @@
 
   python -m gptjax.compare runs/first runs/second               a table, and the differences of their configs
   python -m gptjax.compare runs/widths/*/ --plot=widths.png     every run of a sweep, with a plot
-  python -m gptjax.compare runs/a runs/b --x=tokens --metric=train/loss
+  python -m gptjax.compare runs/a runs/b --plot=train.svg --x=tokens --metric=train/loss
 
 The runs may be unfinished, and may differ in data or code. Their losses can only be compared if they were evaluated on
 the same text; if they were not, the table marks it.
@@ -10,33 +10,48 @@ the same text; if they were not, the table marks it.
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import jax
 from absl import flags
 
 from gptjax import cli
 from gptjax.config import ConfigError
+from gptjax.formatting import counted
 from gptjax.paths import local_path, output_file
 from gptjax.terminal import Console, settle_streams
 from gptjax.training import comparison
 from gptjax.training.console import LOG_WIDTH
 
-PLOT = flags.DEFINE_string("plot", None, "Draw the metric of all runs into this PNG file.")
+PLOT = flags.DEFINE_string("plot", None, "Draw the metric of all runs into this file: .png, .svg or .pdf.")
 METRIC = flags.DEFINE_string("metric", "validation/loss", "The metric to draw, by its name in metrics.jsonl.")
 X = flags.DEFINE_enum("x", "step", ["step", "tokens"], "The horizontal axis.")
 
 
 def main(argv: list[str]) -> None:
     jax.config.update("jax_platforms", "cpu")  # nothing is computed
-    folders = list(dict.fromkeys(local_path(folder, "RUN") for folder in argv[1:]))
-    if not folders:
+    if not argv[1:]:
         raise ConfigError("the folder of a run is missing: python -m gptjax.compare RUN RUN … (see --help)")
     plot = output_file(PLOT.value, "--plot") if PLOT.value is not None else None
+    if plot:
+        comparison.check_plot(plot, "--plot")
+    for flag in (METRIC, X):
+        if flag.present and not plot:
+            raise ConfigError(f"--{flag.name}={flag.value}: is only for a plot, and --plot=FILE is missing")
+    folders = comparison.run_folders([local_path(folder, "RUN") for folder in argv[1:]])
+    once: dict[Path, Path] = {}
+    for folder in folders:
+        once.setdefault(folder.resolve(), folder)
     if plot:  # it is wanted even where nobody reads the table to its end
         settle_streams(outlive=True)
-    runs = comparison.read_runs(folders)
+    runs = comparison.read_runs(list(once.values()))
+    if plot:
+        comparison.check_metric(runs, METRIC.value, X.value)
     console = Console()
     console = console if console.is_terminal else Console(width=LOG_WIDTH)
     console.print(comparison.table(runs))
+    if repeated := len(folders) - len(once):
+        console.print(f"{counted(repeated, 'folder')} named a run that is shown already", soft_wrap=True)
     for note in comparison.unlike_evaluations(runs):
         console.print(note, soft_wrap=True)
     if differences := comparison.differences(runs):

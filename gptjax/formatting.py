@@ -15,6 +15,11 @@ def count_text(number: float | None) -> str:
     return f"{number:.3g}"
 
 
+def counted(number: int, noun: str, nouns: str = "") -> str:
+    """'1 document', '2 documents', '1,234 documents'. nouns: the plural where it is not the noun with an s."""
+    return f"{number:,} {noun if number == 1 else nouns or f'{noun}s'}"
+
+
 def bytes_text(number: float | None) -> str:
     """Bytes in GiB, or in MiB below one."""
     if number is None:

@@ -16,7 +16,7 @@ from ml_collections import ConfigDict, FrozenConfigDict
 from rich.table import Table
 
 from gptjax import tokenizer as tokenizers
-from gptjax.config import ConfigError, Units, flatten, from_json, validate
+from gptjax.config import ConfigError, Units, flatten, from_json, suggestion, validate
 from gptjax.folders import is_held
 from gptjax.formatting import count_text
 from gptjax.model.decoder import init_params
@@ -28,6 +28,7 @@ from gptjax.user_code import is_named
 
 LOSS, BITS, TOKENS, SET = "validation/loss", "validation/bits_per_byte", "validation/tokens", "validation/set"
 UNLIKE = "≠"
+FORMATS = (".png", ".svg", ".pdf")  # of a plot
 # What decides which windows are scored, and from which context; and which fields say nothing of a run's result.
 EVALUATION = ("data.path", "data.sequence_length", "data.windows")
 SHOWN_ONLY = ("logging.", "checkpoint.", "evaluation.sample_")
@@ -91,16 +92,26 @@ class Run:
         return {**of_config, **scored, "the tokenizer": self.tokenizer_hash}
 
 
-def read_runs(folders: Sequence[Path]) -> list[Run]:
-    """The runs in some folders; a folder that holds runs, as a sweep's does, stands for all of them.
+def run_folders(folders: Sequence[Path]) -> list[Path]:
+    """The folders of runs in some folders; one that holds runs, as a sweep's does, stands for all of them.
 
     Raises:
-      ConfigError: a folder is no run's and holds none, or its config cannot be read.
+      ConfigError: a folder is no run's and holds none.
     """
     found: list[Path] = []
     for folder in folders:
         of_sweep = [] if (folder / CONFIG).is_file() else sorted(path.parent for path in folder.glob(f"*/{CONFIG}"))
         found += of_sweep or [existing_run(folder, "RUN")]
+    return found
+
+
+def read_runs(folders: Sequence[Path]) -> list[Run]:
+    """The runs in some folders, as `run_folders` finds them.
+
+    Raises:
+      ConfigError: as there; or a run's config cannot be read.
+    """
+    found = run_folders(folders)
     absolute = [path.absolute() for path in found]
     common = Path(os.path.commonpath([path.parent for path in absolute]))
     return [_read(path, str(whole.relative_to(common))) for path, whole in zip(found, absolute)]
@@ -186,17 +197,34 @@ def _shown(value: Any) -> str:
     return f"{value:g}" if isinstance(value, float) else value if isinstance(value, str) and value else repr(value)
 
 
+def check_plot(path: Path, option: str) -> None:
+    """Raises ConfigError, which begins with `option`, unless a plot can be written to a file of that name."""
+    if path.suffix.lower() not in FORMATS:
+        raise ConfigError(f"{option}={path}: must end in {', '.join(FORMATS[:-1])} or {FORMATS[-1]}")
+
+
+def check_metric(runs: Sequence[Run], metric: str, x: str) -> None:
+    """Raises ConfigError, which names the metrics that there are, unless some run has finite values to draw."""
+
+    def is_drawn(row: dict[str, Any], name: str) -> bool:
+        values = (row.get(name), row.get(x))
+        return all(isinstance(value, int | float) and math.isfinite(value) for value in values)
+
+    known = sorted({name for run in runs for row in run.rows for name in row if is_drawn(row, name)} - {x})
+    if metric not in known:
+        raise ConfigError(
+            f"--metric={metric}: no run has this metric with --x={x}{suggestion(metric, known)}; available: "
+            f"{', '.join(known) or 'none yet'}"
+        )
+
+
 def plot(runs: Sequence[Run], path: Path, metric: str, x: str) -> Path:
     """Draws a metric of every run that has it.
 
     Raises:
-      ConfigError: none has.
+      ConfigError: as `check_metric`.
     """
     from gptjax.training.plots import compare_runs  # matplotlib is slow to import
 
-    if not any(run.last(metric) is not None and run.last(x) is not None for run in runs):
-        known = sorted({name for run in runs for row in run.rows for name in row} - {"step", SET})
-        raise ConfigError(
-            f"--metric={metric}: no run has this metric with --x={x}; available: {', '.join(known) or 'none yet'}"
-        )
+    check_metric(runs, metric, x)
     return compare_runs({run.name: [run.folder] for run in runs}, path, metric, x)

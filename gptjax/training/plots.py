@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import textwrap
 from collections.abc import Mapping, Sequence
@@ -83,7 +84,7 @@ def compare_runs(
     metric: str = "validation/loss",
     x_name: str = "step",
 ) -> Path:
-    """Draws one metric of several groups of runs into one figure at `path` (PNG): label → workdirs.
+    """Draws one metric of several groups of runs into one figure at `path`: label → workdirs.
 
     Of several runs in a group the mean is drawn, and a band from the lowest to the highest; 'train/loss' is smoothed.
     Raises ValueError when no run has the metric.
@@ -238,8 +239,10 @@ def _fit_to_losses(axes, *losses: np.ndarray) -> None:
 
 
 def save_figure(figure: Figure, path: Path) -> Path:
-    """Written beside and moved, so that a viewer never opens half a picture."""
+    """Written beside and moved, so that a viewer never opens half a picture; its suffix is the format."""
     path.parent.mkdir(parents=True, exist_ok=True)
+    drawn = io.BytesIO()
+    figure.savefig(drawn, format=path.suffix.removeprefix(".").lower())
     with write_aside(path) as file:
-        figure.savefig(file, format="png")
+        file.write(drawn.getvalue())
     return path

@@ -1,0 +1,63 @@
+"""The command as it is typed: what it refuses before it shows anything, and what it leaves out."""
+
+import json
+
+import pytest
+from commands import run_command
+
+from gptjax.config import default, to_json
+
+
+@pytest.fixture
+def runs(tmp_path):
+    for number, name in enumerate(("a", "b")):
+        folder = tmp_path / "sweep" / name
+        folder.mkdir(parents=True)
+        config = default()
+        config.update(seed=number)
+        (folder / "config.json").write_text(to_json(config))
+        rows = [{"step": step, "tokens": 8 * step, "train/loss": 3.0, "train/odd": "NaN"} for step in (1, 2)]
+        (folder / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return tmp_path / "sweep"
+
+
+@pytest.mark.parametrize(
+    "arguments, sentence",
+    [
+        ([], "the folder of a run is missing"),
+        (["nowhere"], "RUN = nowhere: must be the folder of a run; there is no such folder"),
+        (["configs"], "RUN = configs: must be the folder of a run; this folder is none, it has no config.json"),
+        (["README.md"], "RUN = README.md: must be the folder of a run; it is a file, not a folder"),
+        (["RUNS", "--plot=p.xyz"], "--plot=p.xyz: must end in .png, .svg or .pdf"),
+        (["RUNS", "--plot=plot"], "--plot=plot: must end in .png, .svg or .pdf"),
+        (["RUNS", "--metric=train/loss"], "--metric=train/loss: is only for a plot, and --plot=FILE is missing"),
+        (["RUNS", "--x=tokens"], "--x=tokens: is only for a plot, and --plot=FILE is missing"),
+        (
+            ["RUNS", "--plot=p.png", "--metric=train/los"],
+            "--metric=train/los: no run has this metric with --x=step; did you mean train/loss?; available: tokens, "
+            "train/loss",
+        ),
+        (["RUNS", "--plot=p.png"], "--metric=validation/loss: no run has this metric with --x=step"),
+        (["RUNS", "--plot=p.png", "--metric=train/odd"], "--metric=train/odd: no run has this metric with --x=step"),
+    ],
+)
+def test_mistakes_are_told_before_anything_is_shown(runs, arguments, sentence):
+    told = run_command("compare", *(argument.replace("RUNS", str(runs)) for argument in arguments))
+    assert (told.returncode, told.stdout) == (2, ""), told.stderr
+    assert told.stderr.startswith(f"error: {sentence}") and told.stderr.count("\n") == 1
+
+
+def test_a_run_that_is_named_twice_is_shown_once_and_that_is_said(runs):
+    told = run_command("compare", str(runs), str(runs / "a"), f"{runs}/b/../a/")
+    lines = told.stdout.splitlines()
+    assert [line.split()[0] for line in lines[1:3]] == ["a", "b"]
+    assert lines[3] == "2 folders named a run that is shown already"
+    assert "named a run" not in run_command("compare", str(runs)).stdout
+
+
+@pytest.mark.parametrize("suffix, begins", [("png", b"\x89PNG"), ("PDF", b"%PDF"), ("svg", b"<?xml")])
+def test_a_plot_is_of_the_format_that_its_name_says(runs, tmp_path, suffix, begins):
+    plot = tmp_path / f"plot.{suffix}"
+    told = run_command("compare", str(runs), f"--plot={plot}", "--metric=train/loss")
+    assert told.returncode == 0, told.stderr
+    assert plot.read_bytes().startswith(begins)
