@@ -30,6 +30,7 @@ from rich.text import Text
 from gptjax import cli, tokenizer
 from gptjax.config import ConfigError
 from gptjax.files import write_aside
+from gptjax.formatting import counted
 from gptjax.inference.decode import WEIGHTS as WEIGHT_TYPES
 from gptjax.inference.generate import FINISH_REASONS, Completion, Generator, Timing
 from gptjax.inference.prompts import decoded, read_prompts
@@ -132,7 +133,7 @@ def write_text() -> None:
     say(notes, completions, timing)
     if json_path:
         write_json(json_path, completions, timing, is_average, generator.weights)
-        notes.print(f"{len(completions)} completions in {JSON.value}", style="dim")
+        notes.print(f"{counted(len(completions), 'completion')} in {JSON.value}", style="dim")
 
 
 def check_values() -> None:
@@ -277,7 +278,7 @@ def say(notes: Console, completions: list[Completion], timing: Timing) -> None:
 
 def speed(timing: Timing) -> str:
     """Prompts and new tokens apart where they ran apart, as in a stream; else one rate for both."""
-    tokens = f"{timing.prompt_tokens:,} prompt tokens, {timing.new_tokens:,} new"
+    tokens = f"{counted(timing.prompt_tokens, 'prompt token')}, {timing.new_tokens:,} new"
     if timing.prefill_seconds is None:
         rate = f"{timing.tokens_per_second:,.0f} new tokens/s, prompts included"
     else:

@@ -27,13 +27,14 @@ from rich.text import Text
 from gptjax import cli
 from gptjax.config import ConfigError
 from gptjax.folders import alone_in
+from gptjax.formatting import counted
 from gptjax.paths import run_folder
 from gptjax.sweeping import figures, gather, predict
 from gptjax.sweeping.definition import Sweep, load_sweep, parse_setting
 from gptjax.sweeping.execute import Executor, Processes, execute
 from gptjax.sweeping.runs import Run, State, Status, look, plan_runs
 from gptjax.sweeping.view import SweepView
-from gptjax.terminal import Console
+from gptjax.terminal import Console, print_note
 from gptjax.training.console import LOG_WIDTH
 from gptjax.training.interrupt import StopRequest
 
@@ -100,7 +101,8 @@ def make_forecast(
         forecast.learn(run, statuses[run.name])
     if forecast.runs_known:
         console.print(
-            f"times predicted from {forecast.runs_known} finished runs, for the same number of runs at a time"
+            f"times predicted from {counted(forecast.runs_known, 'finished run')}, for the same number of runs at a "
+            "time"
         )
         return forecast
     if PEAK_TFLOPS.value:
@@ -151,7 +153,7 @@ def train(
     unfinished = [run for run in runs if statuses[run.name].state != State.FINISHED]
     busy = [] if executor.detaches else [run for run in unfinished if statuses[run.name].state == State.RUNNING]
     for run in busy:
-        console.print(Text(f"› skipped   {run.name}: another process is training it", "yellow"), soft_wrap=True)
+        print_note(console, Text(f"› skipped   {run.name}: another process is training it", "yellow"))
     with SweepView(console, len(runs), len(runs) - len(unfinished), JOBS.value, forecast) as view:
         execute([run for run in unfinished if run not in busy], executor, view, stopped)
     return stopped()

@@ -56,12 +56,22 @@ class Console(rich.console.Console):
     def __init__(self, **options: Any):
         super().__init__(**dict(markup=False, emoji=False, highlight=False) | options)
 
+    def _render_buffer(self, buffer: Iterable[Segment]) -> str:
+        """In a file or a pipe, without the blanks with which rich fills up the lines of tables."""
+        text = super()._render_buffer(buffer)
+        return text if self.is_terminal else re.sub(r" +(?=\n)", "", text)
+
     def render_str(self, text: str, **options: Any) -> Text:
         return super().render_str(visible(text), **options)  # before it is measured, so that columns stay in line
 
     def render(self, renderable: Any, options: rich.console.ConsoleOptions | None = None) -> Iterable[Segment]:
         for segment in super().render(renderable, options):
             yield segment if segment.control else segment._replace(text=visible(segment.text))
+
+
+def print_note(console: rich.console.Console, text: str | Text) -> None:
+    """Prints a line of prose, on a terminal wrapped at words; in a file or a pipe it stays one line."""
+    console.print(text, soft_wrap=not console.is_terminal)
 
 
 def write_raw(console: Console, text: str | Text, style: str = "") -> None:

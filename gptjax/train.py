@@ -34,6 +34,7 @@ from gptjax.data import Dataset, open_dataset
 from gptjax.data.mixture import parse_mixture
 from gptjax.evaluation import perplexity
 from gptjax.folders import alone_in
+from gptjax.formatting import counted
 from gptjax.inference.generate import Generator
 from gptjax.model.resolve import resolve_model
 from gptjax.parallel import distributed, members
@@ -232,7 +233,7 @@ def resolve(config: ConfigDict, mesh: Mesh, vocab_size: int) -> FrozenConfigDict
     rows = config.training.batch_size // config.training.gradient_accumulation_steps
     if rows % batch_devices(mesh):
         raise ConfigError(
-            f"training.batch_size / training.gradient_accumulation_steps = {rows} rows: must be "
+            f"training.batch_size / training.gradient_accumulation_steps = {counted(rows, 'row')}: must be "
             f"divisible by the {batch_devices(mesh)} devices of mesh.data x mesh.fsdp"
         )
     config.model = ConfigDict(

@@ -124,4 +124,4 @@ def test_a_misspelt_flag_or_field_brings_up_the_likeliest(command, argument, sen
 
 
 def test_after_two_dashes_nothing_is_a_flag():
-    assert refused("compare", "--", "--wrkdir=w").startswith("--wrkdir=w: ")  # the folder of that name
+    assert refused("compare", "--", "--wrkdir=w").startswith("RUN = --wrkdir=w: ")

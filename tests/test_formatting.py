@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from gptjax.formatting import bytes_text, count_text, duration_text
+from gptjax.formatting import bytes_text, count_text, counted, duration_text
 
 
 @pytest.mark.parametrize(
@@ -23,3 +23,10 @@ def test_bytes_and_durations():
     seconds = (0, 75, 3599.6, 3675, 47 * 3600, 51 * 3600, math.nan, None)
     expected = ["0:00", "1:15", "1:00:00", "1:01:15", "47:00:00", "2d 03h", "n/a", "n/a"]
     assert [duration_text(s) for s in seconds] == expected
+
+
+def test_a_noun_follows_its_number():
+    assert [counted(n, "document") for n in (0, 1, 2, 1234)] == [
+        *("0 documents", "1 document", "2 documents", "1,234 documents")
+    ]
+    assert (counted(1, "loss", "losses"), counted(3, "loss", "losses")) == ("1 loss", "3 losses")

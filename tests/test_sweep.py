@@ -114,7 +114,7 @@ def test_sigterm_saves_the_run_and_the_same_command_goes_on(folder):
         finally:
             process.kill()
         assert process.returncode == 130, errors
-        assert "1 runs are saving" in output and "1 partly done: seed=0" in output
+        assert "1 run is saving" in output and "1 partly done: seed=0" in output
         saved.append(max(int(path.name) for path in (workdir / "seed=0/checkpoints").iterdir()))
     assert 0 < saved[0] < saved[1]
     assert f"resumed from step {saved[0]}" in (workdir / "seed=0/output.txt").read_text()

@@ -15,7 +15,7 @@ from rich.table import Table
 from rich.text import Text
 from waiting import PATIENCE
 
-from gptjax.terminal import Console, _Outlet, one_line, visible, write_raw
+from gptjax.terminal import Console, _Outlet, one_line, print_note, visible, write_raw
 
 HOSTILE = "\x1b]0;title\x07\x1b]52;c;ZXZpbA==\x1b\\\x1b[2J\x9b31m\x08\x7f\r\u202e[bold]:smile:"
 PACKAGE = Path(__file__).parent.parent / "gptjax"
@@ -221,3 +221,27 @@ def test_what_cannot_be_encoded_is_escaped(tmp_path, encoding):
     result, finished = run_command(tmp_path, True, "{command} 2>/dev/null", PYTHONIOENCODING=encoding)
     assert finished and result.returncode == 0, result.stderr
     assert "\\u2603" in result.stdout
+
+
+def test_a_table_leaves_no_blanks_at_the_ends_of_lines_in_a_file():
+    file = io.StringIO()
+    console = Console(file=file, width=60)
+    grid = Table.grid(padding=(0, 2))
+    for row in (("a", "b"), ("longer", "")):
+        grid.add_row(*row)
+    console.print(grid)
+    console.print("kept ", end="")
+    console.print("too")
+    with console.capture() as captured:
+        console.print(grid)
+    assert file.getvalue() == "a       b\nlonger\nkept too\n" and captured.get() == "a       b\nlonger\n"
+
+
+@pytest.mark.parametrize("is_terminal", [True, False])
+def test_a_note_is_wrapped_at_words_on_a_terminal_and_stays_a_line_in_a_file(is_terminal):
+    file = io.StringIO()
+    words = "› the best checkpoint is chosen only among those that were scored on the same windows".split()
+    print_note(Console(file=file, width=20, force_terminal=is_terminal, color_system=None), " ".join(words))
+    lines = file.getvalue().splitlines()
+    assert " ".join(lines).split() == words
+    assert max(map(len, lines)) <= 20 if is_terminal else len(lines) == 1

@@ -148,7 +148,7 @@ def test_a_resumed_run_must_be_the_same_run(tiny, tmp_path):
     [
         (dict(training__batch_size=4), r"4 rows: must be divisible by the 8 devices"),
         (dict(model__vocab_size=100), r"model\.vocab_size = 100: must be at least \d+, the size of the tokenizer"),
-        (dict(mesh__data=16), "is for 16 devices, there are 8"),
+        (dict(mesh__data=16), "is for 16 devices, and this run has 8"),
         (dict(model__attention="cudnn"), "the platform is cpu"),
         (dict(data__path=""), r"data\.path"),
         (

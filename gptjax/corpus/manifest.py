@@ -14,6 +14,7 @@ from gptjax.corpus.libraries import changes, installed
 from gptjax.data.manifest_check import hash_of_manifest
 from gptjax.data.prepared import FORMAT, MANIFEST, check_files, read_manifest, split_files, token_dtype
 from gptjax.files import file_entry, write_aside
+from gptjax.formatting import counted
 from gptjax.tokenizer import Tokenizer
 
 WORK = "work"  # where the stages' folders are
@@ -71,8 +72,7 @@ def told_change(manifest: dict) -> str:
     if not count:
         return ""
     was, becomes = manifest["tokenizer"]["change"]
-    documents = f"{count:,} documents" if count > 1 else "1 document"
-    return f"the tokenizer changes the text of {documents}, for example {was!r} to {becomes!r}"
+    return f"the tokenizer changes the text of {counted(count, 'document')}, for example {was!r} to {becomes!r}"
 
 
 def versions() -> dict[str, str]:

@@ -46,6 +46,7 @@ from gptjax.corpus.stages.extract import extract
 from gptjax.corpus.stages.select import select
 from gptjax.corpus.stages.survey import survey
 from gptjax.corpus.stages.vocabulary import make_tokenizer, sample
+from gptjax.formatting import counted
 from gptjax.paths import local_path
 from gptjax.tokenizer import SentencePieceTokenizer, Tokenizer
 
@@ -137,7 +138,7 @@ class Pipeline:
         skipped = funnel.skipped(self.listing, [result["report"] for result in results])
         if not shards:
             raise ConfigError(
-                f"no document in {self.listing.pieces.total()} files ({funnel.told(funnel.total(skipped))})"
+                f"no document in {counted(self.listing.pieces.total(), 'file')} ({funnel.told(funnel.total(skipped))})"
             )
         return shards, skipped
 

@@ -12,6 +12,7 @@ from rich.table import Column, Table
 from gptjax.corpus.card import CARD
 from gptjax.corpus.manifest import told_change
 from gptjax.corpus.sources import KEPT
+from gptjax.formatting import counted
 from gptjax.terminal import Console
 
 MEGABYTE = 1_000_000
@@ -50,7 +51,7 @@ class _Rate(ProgressColumn):
     def render(self, task: Task) -> str:
         documents, megabytes = task.fields["documents"], task.fields["megabytes"]
         seconds = max(task.elapsed or 0, 1e-3)
-        text = f"{documents:,} documents {documents / seconds:,.0f}/s" if documents else ""
+        text = f"{counted(documents, 'document')} {documents / seconds:,.0f}/s" if documents else ""
         return f"{text}, {megabytes:,.1f} MB {megabytes / seconds:,.1f} MB/s" if megabytes else text
 
 

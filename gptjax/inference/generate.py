@@ -24,6 +24,7 @@ import jax
 import numpy as np
 
 from gptjax.config import ConfigError, RunError
+from gptjax.formatting import counted
 from gptjax.inference import cache as kv
 from gptjax.inference.decode import WEIGHTS, DecodeState, decode, decoding_params, generate, prefill
 from gptjax.inference.sampling import make_sampling
@@ -259,7 +260,7 @@ class Generator:
             raise ConfigError("prompt = '': must not be empty without a begin token before it")
         if len(tokens) > self.config.max_positions:
             raise ConfigError(
-                f"prompt = {len(tokens)} tokens{' with the begin token' * begin}: must be at most "
+                f"prompt = {counted(len(tokens), 'token')}{' with the begin token' * begin}: must be at most "
                 f"model.max_positions = {self.config.max_positions}"
             )
         if not 0 <= min(tokens) <= max(tokens) < self.config.vocab_size:

@@ -12,6 +12,7 @@ import jax
 from jax.sharding import AxisType, Mesh
 
 from gptjax.config import ConfigError
+from gptjax.formatting import counted
 
 AXES = ("data", "fsdp", "tensor")
 BATCH_AXES = ("data", "fsdp")  # the axes over which rows of a batch are split
@@ -37,12 +38,13 @@ def mesh_shape(config_mesh, num_devices: int) -> dict[str, int]:
     if free:
         if num_devices % fixed:
             raise ConfigError(
-                f"mesh ({described}): the fixed axes need a multiple of {fixed} devices, there are {num_devices}"
+                f"mesh ({described}): the fixed axes need a multiple of {counted(fixed, 'device')}, "
+                f"and this run has {num_devices}"
             )
         sizes[free[0]] = num_devices // fixed
     elif fixed != num_devices:
         raise ConfigError(
-            f"mesh ({described}) is for {fixed} devices, there are {num_devices}; "
+            f"mesh ({described}) is for {counted(fixed, 'device')}, and this run has {num_devices}; "
             "set one axis to -1 to let it take what is left"
         )
     return sizes

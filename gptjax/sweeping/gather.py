@@ -17,7 +17,7 @@ from rich.table import Table
 from gptjax import config as configs
 from gptjax.evaluation.perplexity import SET
 from gptjax.files import write_aside
-from gptjax.formatting import count_text, duration_text
+from gptjax.formatting import count_text, counted, duration_text
 from gptjax.sweeping.algebra import short_name
 from gptjax.sweeping.predict import Forecast, Size
 from gptjax.sweeping.runs import Run, State, Status
@@ -184,7 +184,7 @@ def plan_table(
     jobs: int,
 ) -> Table:
     """The runs as planned: state, size, predicted time; the last row is what is left to do, `jobs` runs at a time."""
-    table = Table(title=f"{len(runs)} runs of {runs[0].base}: {_fields_text(runs)}", title_justify="left")
+    table = Table(title=f"{counted(len(runs), 'run')} of {runs[0].base}: {_fields_text(runs)}", title_justify="left")
     table.add_column("run", overflow="fold")
     for head in ("state", "steps", "parameters", "tokens", "FLOPs", "time"):
         table.add_column(head, justify="right", no_wrap=True)

@@ -12,10 +12,10 @@ from rich.table import Table
 from rich.text import Text
 
 from gptjax.cluster.launch import last_lines
-from gptjax.formatting import duration_text
+from gptjax.formatting import counted, duration_text
 from gptjax.sweeping.predict import Forecast
 from gptjax.sweeping.runs import Run, State, Status
-from gptjax.terminal import Console
+from gptjax.terminal import Console, print_note
 from gptjax.training.writers import FILE_NAME, read_metrics
 
 REFRESH_SECONDS = 2.0
@@ -58,7 +58,7 @@ class SweepView:
 
     def started(self, run: Run) -> None:
         self._started[run.name] = self._clock()
-        self._console.print(Text(f"› started   {run.name}", "dim"), soft_wrap=True)
+        print_note(self._console, Text(f"› started   {run.name}", "dim"))
 
     def ended(self, run: Run, status: Status) -> None:
         """A permanent line of how it went; of a run that failed, its last lines too."""
@@ -70,14 +70,17 @@ class SweepView:
         facts += [] if loss is None else [f"loss {loss:.4f}"]
         facts.append(duration_text(self._clock() - self._started[run.name]))
         line = Text.assemble((f"› {status.state:9}", color), f" {run.name}  {', '.join(facts)}")
-        self._console.print(line, soft_wrap=True)
+        print_note(self._console, line)
         if status.state == State.FAILED:
             for text in last_lines(run.workdir):
                 self._console.print(Text(f"    {text}", "red"), soft_wrap=True)
 
     def stopping(self, waiting: int, active: int, detaches: bool) -> None:
-        how = "jobs go on without this command" if detaches else "runs are saving (a second Ctrl-C kills them)"
-        self._console.print(Text(f"› stopping: {active} {how}, {waiting} not started", "yellow"), soft_wrap=True)
+        if detaches:
+            how = f"{counted(active, 'job goes', 'jobs go')} on without this command"
+        else:
+            how = f"{counted(active, 'run is', 'runs are')} saving (a second Ctrl-C kills {'it' if active == 1 else 'them'})"
+        print_note(self._console, Text(f"› stopping: {how}, {waiting} not started", "yellow"))
 
     def refresh(self, active: Sequence[Run], waiting: Sequence[Run]) -> None:
         """Redraws the live table, not more often than is worth reading the runs' files for."""

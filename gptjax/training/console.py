@@ -19,8 +19,8 @@ from rich.table import Table
 from rich.text import Text
 
 from gptjax.data import Dataset
-from gptjax.formatting import bytes_text, count_text, duration_text
-from gptjax.terminal import Console, one_line
+from gptjax.formatting import bytes_text, count_text, counted, duration_text
+from gptjax.terminal import Console, one_line, print_note
 from gptjax.training.hardware import Memory, Peak
 from gptjax.training.metrics import CONVENTIONS, ParameterCounts, Throughput
 
@@ -75,7 +75,7 @@ def derived_facts(
     kinds = sorted({device.device_kind for device in devices})
     run = {
         "parameters": f"{counts.total:,} ({count_text(counts.non_embedding)} without embedding)",
-        "steps": f"{total_steps:,} of {tokens_per_step:,} tokens",
+        "steps": f"{total_steps:,} of {counted(tokens_per_step, 'token')}",
         "tokens": f"{count_text(total_tokens)} ({total_tokens / max(counts.total, 1):.1f} per parameter)",
     }
     for convention, formula in CONVENTIONS.items():
@@ -102,14 +102,17 @@ def epochs_facts(data: Dataset, total_steps: int, validation: Dataset | None) ->
     """How often a run reads its data, and whether batches are too large for them; for `print_settings`."""
     whole, each = data.epochs(total_steps), data.epochs(1)
     epochs = ", ".join(f"{_number(n, '.3g')}{f' of {folder}' if len(whole) > 1 else ''}" for folder, n in whole.items())
-    facts = {"epochs": f"{epochs} ({data.num_tokens:,} tokens, {data.num_windows:,} windows available)"}
+    facts = {
+        "epochs": f"{epochs} ({counted(data.num_tokens, 'token')}, {counted(data.num_windows, 'window')} available)"
+    }
     if repeated := [f"{folder} {_number(n, '.3g')} times" for folder, n in each.items() if n > 1]:
         facts["REPEATED"] = (
             f"a batch has more rows than the data has windows: it reads each window of {', '.join(repeated)}"
         )
     if validation is not None:
         facts["validation"] = (
-            f"{validation.num_windows:,} windows of {validation.num_tokens:,} tokens, set {validation.identity()}"
+            f"{counted(validation.num_windows, 'window')} of {counted(validation.num_tokens, 'token')}, "
+            f"set {validation.identity()}"
         )
     return facts
 
@@ -179,7 +182,7 @@ def _shown(value: Any) -> str:
 def print_notes(console: Console, notes: Iterable[str]) -> None:
     """A permanent line of prose each: 'resumed from step 500', 'checkpoint saved', …"""
     for text in notes:
-        console.print(Text.assemble(("› ", "dim"), text), soft_wrap=True)
+        print_note(console, Text.assemble(("› ", "dim"), text))
 
 
 class TrainingView:

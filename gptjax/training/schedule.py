@@ -31,6 +31,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from gptjax.config import ConfigError, Units, default
+from gptjax.formatting import counted
 from gptjax.user_code import called, is_named, named_function
 
 NAMES = ("cosine", "wsd", "linear", "constant", "inverse_sqrt")
@@ -63,10 +64,10 @@ def make_schedule(config_schedule, peak: float, total_steps: int, steps_of: Call
     warmup = steps_of(config_schedule.warmup)
     decay = steps_of(config_schedule.decay) if name == "wsd" or is_named(name) else 0
     if warmup < 0 or decay < 0 or warmup + decay > total_steps:
-        parts = f"schedule.warmup = {config_schedule.warmup!r} ({warmup} steps)"
+        parts = f"schedule.warmup = {config_schedule.warmup!r} ({counted(warmup, 'step')})"
         if name == "wsd":
-            parts += f" and schedule.decay = {config_schedule.decay!r} ({decay} steps)"
-        raise ConfigError(f"{parts}: must fit into the run's {total_steps} steps (training.duration)")
+            parts += f" and schedule.decay = {config_schedule.decay!r} ({counted(decay, 'step')})"
+        raise ConfigError(f"{parts}: must fit into the run's {counted(total_steps, 'step')} (training.duration)")
 
     if is_named(name):
         return _own_schedule(name, peak, Span(warmup, decay, total_steps, final_fraction))

@@ -30,9 +30,9 @@ def test_the_free_axis_takes_what_is_left(sizes, shape):
 @pytest.mark.parametrize(
     "sizes, message",
     [
-        (dict(data=16), "is for 16 devices, there are 8"),
-        (dict(data=1), "is for 1 devices, there are 8"),
-        (dict(tensor=3), "multiple of 3 devices, there are 8"),
+        (dict(data=16), "is for 16 devices, and this run has 8"),
+        (dict(data=1), "is for 1 device, and this run has 8"),
+        (dict(tensor=3), "multiple of 3 devices, and this run has 8"),
         (dict(fsdp=-1), "only one axis may be -1"),
         (dict(fsdp=0), "mesh.fsdp = 0"),
     ],

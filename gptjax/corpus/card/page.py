@@ -12,6 +12,7 @@ from gptjax.config import flatten
 from gptjax.corpus.card.samples import Sample
 from gptjax.corpus.config import default, plain
 from gptjax.corpus.manifest import told_change
+from gptjax.formatting import counted
 from gptjax.terminal import visible
 
 MEGABYTE = 1_000_000
@@ -116,7 +117,8 @@ def _duplicates(manifest: dict, pictures: dict[str, str]) -> str:
         f"Searched: {_inline(how)}." if how else "",
         _picture("the probability that two documents are compared, and sizes of clusters", pictures.get("duplicates")),
         _table(
-            ["", "of " + f"{copies['documents']:,} documents"], [["clusters of copies", copies["clusters"]], *counts]
+            ["", f"of {counted(copies['documents'], 'document')}"],
+            [["clusters of copies", copies["clusters"]], *counts],
         ),
         _table(["documents in a cluster", "clusters"], list(copies.get("cluster_sizes", {}).items())),
     )
