@@ -79,7 +79,8 @@ class SweepView:
         if detaches:
             how = f"{counted(active, 'job goes', 'jobs go')} on without this command"
         else:
-            how = f"{counted(active, 'run is', 'runs are')} saving (a second Ctrl-C kills {'it' if active == 1 else 'them'})"
+            them = "it" if active == 1 else "them"
+            how = f"{counted(active, 'run is', 'runs are')} saving (a second Ctrl-C kills {them})"
         print_note(self._console, Text(f"› stopping: {how}, {waiting} not started", "yellow"))
 
     def refresh(self, active: Sequence[Run], waiting: Sequence[Run]) -> None:
