@@ -13,43 +13,16 @@ import threading
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
-from absl import app, flags, logging
-from ml_collections import ConfigDict, config_flags
+from absl import app, logging
+from absl.flags import Error as FlagError
 
+from gptjax.command_flags import Flags
 from gptjax.command_help import command_help, config_help
-from gptjax.config import ConfigError, RunError, default
+from gptjax.config import ConfigError, RunError
 from gptjax.flag_messages import check_arguments, check_numbers, explained, typed_overrides
 from gptjax.terminal import ConsoleGone, settle_streams, visible
-from gptjax.user_code import load_config
 
 PIPE_CLOSED = 128 + signal.SIGPIPE  # what shells report of any program that `| head` ends
-
-
-class _ConfigFileParser(flags.ArgumentParser):
-    """Loads the file of --config. `fields` makes a config with every field that --config.FIELD=VALUE may name."""
-
-    def __init__(self, fields: Callable[[], ConfigDict]):
-        self.fields = fields
-
-    def parse(self, path: str) -> ConfigDict:
-        return load_config(path, self.fields).lock()
-
-    def flag_type(self) -> str:
-        return "config file"
-
-
-def define_config_flag(
-    example: str = "configs/gpt2.py:124m", fields: Callable[[], ConfigDict] = default
-) -> flags.FlagHolder:
-    """--config=FILE.py[:argument], with --config.section.field=value to override any field of it.
-
-    fields: makes a config with every field that may be named.
-    """
-    holder = config_flags.DEFINE_config_file(
-        "config", None, f"A config file, such as {example}; --config.section.field=value changes one of its fields."
-    )
-    flags.FLAGS["config"].parser = _ConfigFileParser(fields)
-    return holder
 
 
 def named_value(text: str) -> tuple[str, Any]:
@@ -118,11 +91,13 @@ def _by_flags(message: str, flag_of: Mapping[str, str]) -> str:
 
 def run(
     main: Callable[[list[str]], int | None],
+    flags: Flags | None = None,
     arguments: int = 0,
     outlives_console: bool = False,
 ) -> None:
     """Runs `main(argv)` under absl, and exits with its return value.
 
+    flags: the command's.
     arguments: how many a command takes besides its flags, at most.
     outlives_console: what the command makes is not its output, so it goes on when nobody reads that any more; the
       others then end quietly, as `| head` expects.
@@ -154,7 +129,7 @@ def run(
     _settle_logs()
     try:
         try:
-            app.run(guarded, flags_parser=_parse_flags)
+            app.run(guarded, flags_parser=functools.partial(_parse_flags, main, flags or Flags()))
         finally:
             sys.stdout.flush()
     except ConsoleGone:
@@ -178,6 +153,8 @@ def _settle_logs() -> None:
 
     handler = logging.get_absl_handler().python_handler
     handler.stream = sys.stderr
+    if handler.filters:  # another command was started in this Python before
+        return
     handler.addFilter(in_a_sentence)
     for module, name in ((threading, "excepthook"), (sys, "unraisablehook")):
         setattr(module, name, functools.partial(_told, getattr(module, name)))
@@ -195,27 +172,26 @@ def _cause(error: BaseException) -> str:
     return f": {type(error).__name__}: {' '.join(str(error).split())}"
 
 
-def _parse_flags(argv: list[str]) -> list[str]:
+def _parse_flags(main: Callable, flags: Flags, argv: list[str]) -> list[str]:
     asked = [argument.lstrip("-").partition("=") for argument in argv[1:] if argument.startswith("-")]
-    fields = flags.FLAGS["config"].parser.fields if "config" in flags.FLAGS else None
     for name, _, value in asked:
         if name in ("help", "h", "helpshort", "helpfull"):
-            print(command_help(fields))
+            print(command_help(sys.modules[main.__module__].__doc__ or "", flags))
             sys.exit(0)
-        if name == "help_config" and fields:
-            print(config_help(fields, value))
+        if name == "help_config" and flags.config_fields:
+            print(config_help(flags.config_fields, value))
             sys.exit(0)
     try:
-        check_arguments(argv[1:], fields)
-        rest = flags.FLAGS(argv)
-        check_numbers()
-        if flags.FLAGS["verbosity"].using_default_value:  # absl would set INFO: libraries' news of their own work
-            flags.FLAGS.verbosity = logging.WARNING
+        check_arguments(argv[1:], flags)
+        rest = flags.parse(argv)
+        check_numbers(flags)
+        if flags.values["verbosity"].using_default_value:  # absl would set INFO: libraries' news of their own work
+            flags.values.verbosity = logging.WARNING
         return rest
     except (ConfigError, OSError) as error:
         sys.exit(_fail(error))
-    except flags.Error as error:
-        sys.exit(_fail(explained(error, fields)))
+    except FlagError as error:
+        sys.exit(_fail(explained(error, flags)))
 
 
 def _fail(error: Exception | str) -> int:

@@ -5,23 +5,22 @@ from __future__ import annotations
 import inspect
 import re
 import shutil
-import sys
 import textwrap
 from collections.abc import Callable, Iterator
 
 from absl import flags
 from ml_collections import ConfigDict
 
+from gptjax.command_flags import Flags
 from gptjax.fields import Field, described
 
 NARROWEST, WIDEST = 40, 120
 
 
-def command_help(fields: Callable[[], ConfigDict] | None) -> str:
-    """fields: makes a config with every field that --config.FIELD=VALUE may name; None for a command without."""
-    main = sys.modules["__main__"]
-    parts = [inspect.cleandoc(main.__doc__ or ""), "", "Flags:", *map(_flag, _flags_of(main))]
-    if fields is not None:
+def command_help(story: str, command: Flags) -> str:
+    """story: the docstring of the command's module."""
+    parts = [inspect.cleandoc(story), "", "Flags:", *map(_flag, _in_order(command.own))]
+    if command.config_fields is not None:
         parts.append(
             _item(
                 "--help_config",
@@ -31,12 +30,11 @@ def command_help(fields: Callable[[], ConfigDict] | None) -> str:
     return "\n".join(parts)
 
 
-def _flags_of(main: object) -> list[flags.Flag]:
-    """The flags that the main module holds: its most wanted ones, then in the order of their definition."""
-    names = [value.name for value in vars(main).values() if isinstance(value, flags.FlagHolder)]
+def _in_order(own: list[flags.Flag]) -> list[flags.Flag]:
+    """The most wanted flags, then the others in the order of their definition."""
+    names = [flag.name for flag in own]
     first = ("input", "output", "config") if "output" in names else ("workdir", "config")
-    ordered = [name for name in first if name in names] + [name for name in names if name not in first]
-    return [flags.FLAGS[name] for name in ordered]
+    return sorted(own, key=lambda flag: first.index(flag.name) if flag.name in first else len(first))
 
 
 def _flag(flag: flags.Flag) -> str:

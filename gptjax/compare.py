@@ -13,9 +13,9 @@ from __future__ import annotations
 from pathlib import Path
 
 import jax
-from absl import flags
 
 from gptjax import cli
+from gptjax.command_flags import Flags
 from gptjax.config import ConfigError
 from gptjax.formatting import counted
 from gptjax.paths import local_path, output_file
@@ -23,6 +23,7 @@ from gptjax.terminal import Console, settle_streams
 from gptjax.training import comparison
 from gptjax.training.console import LOG_WIDTH
 
+flags = Flags()
 PLOT = flags.DEFINE_string("plot", None, "Draw the metric of all runs into this file: .png, .svg or .pdf.")
 METRIC = flags.DEFINE_string("metric", "validation/loss", "The metric to draw, by its name in metrics.jsonl.")
 X = flags.DEFINE_enum("x", "step", ["step", "tokens"], "The horizontal axis.")
@@ -65,4 +66,4 @@ def main(argv: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    cli.run(main, arguments=10_000)
+    cli.run(main, flags, arguments=10_000)

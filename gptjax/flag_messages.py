@@ -1,10 +1,10 @@
 """What is wrong with the flags of a command line, in one sentence: the flag as it is typed, its value, what is allowed.
 
-  check_arguments(arguments, fields)    before absl parses them: what it would pass over or end with a traceback
-  explained(error, fields)              what absl raised for a value or a name
-  check_numbers()                       after parsing: values that no flag has a meaning for
+  check_arguments(arguments, command)   before absl parses them: what it would pass over or end with a traceback
+  explained(error, command)             what absl raised for a value or a name
+  check_numbers(command)                after parsing: values that no flag has a meaning for
 
-`fields` makes a config with every field that --config.FIELD=VALUE may name; None for a command without --config.
+`command`: its flags.
 """
 
 from __future__ import annotations
@@ -18,9 +18,8 @@ from collections.abc import Callable, Iterator
 from absl import flags
 from ml_collections import ConfigDict
 
+from gptjax.command_flags import Flags
 from gptjax.config import ConfigError, flatten, suggestion
-
-Fields = Callable[[], ConfigDict] | None
 
 
 def typed_overrides(arguments: list[str]) -> list[str]:
@@ -29,13 +28,14 @@ def typed_overrides(arguments: list[str]) -> list[str]:
     return [name.partition("config.")[2] for name in names if name.startswith(("config.", "noconfig."))]
 
 
-def check_arguments(arguments: list[str], fields: Fields) -> None:
+def check_arguments(arguments: list[str], command: Flags) -> None:
     """Raises ConfigError for a field that no config has, a value that is missing, and one that must not be given."""
+    fields = command.config_fields
     known = flatten(fields()) if fields else {}
     for field in typed_overrides(arguments) if fields else ():
         if field not in known:
             _refuse_field(field, known)
-    is_switch = {name: flag.boolean for name, flag in _flags()}
+    is_switch = {flag.name: flag.boolean for flag in command.own}
     is_switch |= {f"config.{field}": isinstance(value, bool) for field, value in known.items()}
     for place, name, value in _typed(arguments):
         following = arguments[place + 1] if place + 1 < len(arguments) else ""
@@ -70,16 +70,10 @@ def _refuse_field(field: str, known: dict) -> None:
     raise ConfigError(f"--config.{field}: unknown field{suggestion(field, known)} (--help_config lists all)")
 
 
-def _flags() -> list[tuple[str, flags.Flag]]:
-    """The command's own flags, without those that every program with absl has."""
-    modules = flags.FLAGS.flags_by_module_dict()
-    return [(flag.name, flag) for module, own in modules.items() if not module.startswith("absl.") for flag in own]
-
-
 # --- What absl raised -------------------------------------------------------------------------------------------------
 
 
-def explained(error: flags.Error, fields: Fields) -> str:
+def explained(error: flags.Error, command: Flags) -> str:
     """The error in one sentence; where a value is a config file that failed, what is wrong with the file."""
     cause: BaseException | None = error
     while cause is not None:
@@ -88,18 +82,18 @@ def explained(error: flags.Error, fields: Fields) -> str:
         cause = cause.__cause__ or cause.__context__
     if isinstance(error, flags.UnrecognizedFlagError):
         typed = error.flagvalue.partition("=")[0] or error.flagname
-        return f"{typed}: unknown flag{_like(error.flagname, fields)} (--help lists all)"
+        return f"{typed}: unknown flag{_like(error.flagname, command)} (--help lists all)"
     if isinstance(error, flags.CantOpenFlagFileError):
         return f"--flagfile: cannot be read ({getattr(error.__context__, 'strerror', error)})"
     found = re.match(r"flag (--([^=]+)=)", str(error))
-    if not (isinstance(error, flags.IllegalFlagValueError) and found and found[2] in flags.FLAGS):
+    if not (isinstance(error, flags.IllegalFlagValueError) and found and found[2] in command.values):
         return f"{error} (see --help)"
     reason = f": {error.__context__}"  # absl puts flag, value and reason into one text
     value = str(error)[found.end() :].removesuffix(reason)
-    return f"{found[1]}{value}: must be {_allowed(flags.FLAGS[found[2]], value, fields)}"
+    return f"{found[1]}{value}: must be {_allowed(command.values[found[2]], value, command.config_fields)}"
 
 
-def _allowed(flag: flags.Flag, value: str, fields: Fields) -> str:
+def _allowed(flag: flags.Flag, value: str, fields: Callable[[], ConfigDict] | None) -> str:
     """What a flag may be: 'an integer', 'one of a, b; did you mean a?' …"""
     parser = flag.parser
     if isinstance(parser, flags.EnumParser):
@@ -117,7 +111,7 @@ def _allowed(flag: flags.Flag, value: str, fields: Fields) -> str:
     return "a tuple as Python writes it, such as (), (1,) or ('a', 'b')"  # of a config: all other types are above
 
 
-def _limits(name: str, fields: Fields) -> str:
+def _limits(name: str, fields: Callable[[], ConfigDict] | None) -> str:
     """What the config says about a field beyond its type."""
     if fields is None or not name.startswith("config."):
         return ""
@@ -125,9 +119,10 @@ def _limits(name: str, fields: Fields) -> str:
     return allowed(name.removeprefix("config."))
 
 
-def _like(name: str, fields: Fields) -> str:
+def _like(name: str, command: Flags) -> str:
     """'; did you mean --X?' for the likeliest flag or field of a config; '' where nothing is like it."""
-    own = [other for flag_name, flag in _flags() for other in (flag_name, f"no{flag_name}")[: 1 + flag.boolean]]
+    own = [other for flag in command.own for other in (flag.name, f"no{flag.name}")[: 1 + flag.boolean]]
+    fields = command.config_fields
     of_config = [f"config.{field}" for field in flatten(fields())] if fields else []
     same = [field for field in of_config if field.endswith(f".{name}")]  # --width, --model.width
     close = (same if "." in name else []) or difflib.get_close_matches(name, own, n=1, cutoff=0.7) or same
@@ -135,9 +130,9 @@ def _like(name: str, fields: Fields) -> str:
     return f"; did you mean --{close[0]}?" if close else ""
 
 
-def check_numbers() -> None:
+def check_numbers(command: Flags) -> None:
     """Raises ConfigError for a flag that is no number or infinite: no flag has a meaning for these."""
-    for name in flags.FLAGS:
-        value = flags.FLAGS[name].value
+    for name in command.values:
+        value = command.values[name].value
         if isinstance(value, float) and not math.isfinite(value) and not name.startswith("config."):
             raise ConfigError(f"--{name}={value}: must be a finite number")

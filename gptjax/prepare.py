@@ -27,10 +27,10 @@ import os
 from contextlib import AbstractContextManager
 from pathlib import Path
 
-from absl import flags
 from ml_collections import ConfigDict
 
 from gptjax import cli
+from gptjax.command_flags import Flags
 from gptjax.config import ConfigError, flatten
 from gptjax.corpus.cleaning import config as cleaning
 from gptjax.corpus.config import default, plain, source, validate
@@ -49,7 +49,8 @@ from gptjax.folders import alone_in
 from gptjax.paths import output_folder
 from gptjax.terminal import Console
 
-CONFIG = cli.define_config_flag(example="configs/corpus/books_and_code.py", fields=default)
+flags = Flags()
+CONFIG = flags.DEFINE_config(example="configs/corpus/books_and_code.py", fields=default)
 OUTPUT = flags.DEFINE_string("output", None, "The folder to make.")
 OVERWRITE = flags.DEFINE_bool("overwrite", False, "Replace a folder prepared with other options.")
 SAMPLE = flags.DEFINE_integer(
@@ -196,4 +197,4 @@ def make_executor(folder: Path) -> AbstractContextManager[Executor]:
 
 
 if __name__ == "__main__":
-    cli.run(main, outlives_console=True)
+    cli.run(main, flags, outlives_console=True)

@@ -23,11 +23,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import jax
-from absl import flags
 from ml_collections import ConfigDict, FrozenConfigDict
 from rich.text import Text
 
 from gptjax import cli, tokenizer
+from gptjax.command_flags import Flags
 from gptjax.config import ConfigError
 from gptjax.files import write_aside
 from gptjax.formatting import counted
@@ -43,6 +43,7 @@ from gptjax.training.checkpoint import load_for_inference
 from gptjax.training.checkpoint_format import means_average
 from gptjax.training.run_metadata import check_tokenizer
 
+flags = Flags()
 WORKDIR = flags.DEFINE_string("workdir", None, "The run's folder.")
 CHECKPOINT = flags.DEFINE_string(
     "checkpoint", "latest", "latest | best (of those saved, the lowest validation loss) | a step number."
@@ -310,4 +311,4 @@ def write_json(path: Path, completions: list[Completion], timing: Timing, is_ave
 
 
 if __name__ == "__main__":
-    cli.run(main)
+    cli.run(main, flags)

@@ -21,10 +21,10 @@ from pathlib import Path
 from typing import Any
 
 import jax
-from absl import flags
 from rich.text import Text
 
 from gptjax import cli
+from gptjax.command_flags import Flags
 from gptjax.config import ConfigError
 from gptjax.folders import alone_in
 from gptjax.formatting import counted
@@ -38,6 +38,7 @@ from gptjax.terminal import Console, print_note
 from gptjax.training.console import LOG_WIDTH
 from gptjax.training.interrupt import StopRequest
 
+flags = Flags()
 WORKDIR = flags.DEFINE_string("workdir", None, "The folder of the sweep. If it exists, the sweep in it is continued.")
 JOBS = flags.DEFINE_integer("jobs", 1, "Runs at a time; on this machine they share cores and GPUs equally.", 1)
 DRY_RUN = flags.DEFINE_bool("dry_run", False, "Only print the runs, with size, state and predicted time.")
@@ -126,7 +127,7 @@ def make_executor(workdir: Path) -> Executor:
         from gptjax.cluster.training_jobs import Cluster
     except ModuleNotFoundError:
         raise ConfigError(f"--executor={EXECUTOR.value} needs submitit: pip install 'gptjax[slurm]'") from None
-    jobs = JOBS.value if EXECUTOR.value != "slurm" or not flags.FLAGS["jobs"].using_default_value else 0
+    jobs = JOBS.value if EXECUTOR.value != "slurm" or JOBS.present else 0
     return Cluster(EXECUTOR.value, workdir / "jobs", jobs, dict(map(submitit_parameter, SUBMITIT.value)))
 
 
@@ -185,4 +186,4 @@ def report(
 
 
 if __name__ == "__main__":
-    cli.run(main, arguments=1, outlives_console=True)
+    cli.run(main, flags, arguments=1, outlives_console=True)

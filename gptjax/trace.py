@@ -7,15 +7,15 @@ work/ folder the documents' own addresses and licenses are known, too.
 
 from __future__ import annotations
 
-from absl import flags
-
 from gptjax import cli
+from gptjax.command_flags import Flags
 from gptjax.config import ConfigError
 from gptjax.corpus.trace import show_row
 from gptjax.data.traced import traced_row
 from gptjax.terminal import Console
 from gptjax.training.checkpoint import saved_config, saved_metadata
 
+flags = Flags()
 WORKDIR = flags.DEFINE_string("workdir", None, "The folder of a training run.")
 STEP = flags.DEFINE_integer("step", None, "The step, counted from 1 as in metrics.jsonl.")
 ROW = flags.DEFINE_integer("row", None, "The row of the batch of that step, counted from 0.")
@@ -33,4 +33,4 @@ def main(argv: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    cli.run(main)
+    cli.run(main, flags)

@@ -7,10 +7,10 @@ os.environ.setdefault("JAX_PLATFORMS", "cpu")
 import jax
 import pytest
 from absl import flags
-from ml_collections import ConfigDict, FrozenConfigDict
 
 from gptjax.config import default, validate
-from gptjax.model.resolve import resolve_model
+from gptjax.data.facts import DataFacts
+from gptjax.planning import resolve
 
 jax.config.update("jax_num_cpu_devices", 8)
 jax.config.update("jax_default_matmul_precision", "highest")
@@ -40,9 +40,6 @@ def tiny_config():
             section, name = field.split("__")
             config[section][name] = value
         validate(config)
-        config.model = ConfigDict(
-            resolve_model(config.model, platform="cpu", vocab_size=32, sequence_length=config.data.sequence_length)
-        )
-        return FrozenConfigDict(config)
+        return resolve(config, DataFacts(vocab_size=32), platform="cpu", batch_devices=1)
 
     return make

@@ -1,5 +1,7 @@
 """A user's mistake ends in one line and exit code 2."""
 
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -82,3 +84,43 @@ def test_escapes_are_pythons(text, value):
 def test_what_is_no_escape_is_refused(text):
     with pytest.raises(ConfigError, match=r"--stop = .*is not an escape"):
         cli.unescaped("--stop", text)
+
+
+TOGETHER = """
+import importlib, sys
+from gptjax import cli
+from gptjax.__main__ import COMMANDS
+
+modules = {name: importlib.import_module(f"gptjax.{name}") for name in COMMANDS}
+for line in sys.stdin.read().splitlines():
+    name, *arguments = line.split()
+    sys.argv = [name, *arguments]
+    try:
+        cli.run(modules[name].main, modules[name].flags)
+    except SystemExit as end:
+        print(f"exit {end.code}", file=sys.stderr, flush=True)
+"""
+
+
+def test_commands_run_after_each_other_in_one_python(tmp_path):
+    """Each with its own flags: what an earlier start was given is forgotten."""
+    starts = [
+        f"train {TINY} --config.model.width=96 --workdir={tmp_path}/w --config.data.path=x",
+        f"train {TINY} --config.model.num_heads=7",
+        f"prepare --input={tmp_path}/nothing --output={tmp_path}/o --workers=1",
+        f"sample --workdir={tmp_path}/none --seed=3",
+        "compare --help",
+        "train",
+    ]
+    done = subprocess.run(
+        [sys.executable, "-c", TOGETHER], input="\n".join(starts), text=True, capture_output=True, cwd=REPOSITORY
+    )
+    lines = done.stderr.splitlines()
+    assert len(lines) == 11, done.stderr
+    assert [line for line in lines if line.startswith("exit")] == ["exit 2"] * 4 + ["exit 0", "exit 2"]
+    for line, message in zip(
+        [line for line in lines if line.startswith("error")],
+        ["--config.data.path='x'", "--workdir is missing", "nothing", "none", "--config is missing"],
+    ):
+        assert message in line
+    assert "Flags:\n  --plot=…" in done.stdout and "RUN" in done.stdout.partition("Flags:")[0]

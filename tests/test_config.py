@@ -1,17 +1,15 @@
 """Durations, validation messages, and a config that survives being saved."""
 
-import dataclasses
-
+import jax
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gptjax import train
+from gptjax import planning
 from gptjax.config import ConfigError, Units, default, flatten, from_json, get, hash_of, to_json, validate
 from gptjax.corpus import config as corpus_config
-from gptjax.parallel.mesh import make_mesh
+from gptjax.data.facts import DataFacts
 from gptjax.training.guards import check_fits
-from gptjax.training.trainer import make_trainer
 
 UNITS = Units(tokens_per_step=1000, steps_per_epoch=50.5, total_steps=2000)
 
@@ -155,7 +153,7 @@ HOSTILE = (
 @pytest.mark.parametrize("field", list(flatten(default())))
 def test_no_value_of_any_field_ends_in_a_traceback(field, tiny_run):
     """Each hostile value is refused in words, or the run that it describes can be arranged without being allocated."""
-    base, mesh = tiny_run
+    base = tiny_run
     refused = 0
     for value in HOSTILE:
         config = base.copy_and_resolve_references()
@@ -167,7 +165,7 @@ def test_no_value_of_any_field_ends_in_a_traceback(field, tiny_run):
             validate(config)
             to_json(config).encode()
             if field.startswith(("model.", "optimizer.", "schedule.", "training.", "data.sequence_length")):
-                arrange(config, mesh)
+                arrange(config)
         except ConfigError as error:
             refused += 1
             named = field in str(error) or str(error).startswith(("optimizer.rules", "the training state takes"))
@@ -181,18 +179,12 @@ def tiny_run():
     config.model.update(num_layers=1, width=16, num_heads=2, vocab_size=32)
     config.data.sequence_length = 8
     config.training.batch_size = 8
-    return config, make_mesh(config.mesh)
+    return config
 
 
-def arrange(config, mesh):
-    """As `train.settle` does, without data."""
-    units = Units(config.training.batch_size * config.data.sequence_length, steps_per_epoch=10.0)
-    total_steps = units.steps(config.training.duration, "training.duration")
-    units = dataclasses.replace(units, total_steps=total_steps)
-    trainer = make_trainer(
-        train.resolve(config, mesh, 32), mesh, total_steps, lambda text: units.steps(text, "schedule")
-    )
-    check_fits(trainer.abstract_state, trainer.abstract_batch(), limit=2**33)
+def arrange(config):
+    plan = planning.plan(config, DataFacts(vocab_size=32, windows_per_epoch=80), jax.devices())
+    check_fits(plan.abstract_state, plan.abstract_batch, limit=2**33)
 
 
 def test_a_seed_that_jax_would_cut_is_refused():

@@ -55,9 +55,9 @@ def tiny(data):
 
 def go(config: ConfigDict, workdir):
     """What `main` does after the flags."""
-    run = command.settle(config, workdir)
+    run = command.open_run(config, workdir)
     command.show_settings(run)
-    with jax.set_mesh(run.trainer.mesh), command.open_checkpoints(run) as checkpoints:
+    with jax.set_mesh(run.plan.mesh), command.open_checkpoints(run) as checkpoints:
         command.train(run, checkpoints, *command.start(run, checkpoints))
     return read_metrics(workdir / "metrics.jsonl")
 
@@ -104,8 +104,8 @@ def test_the_same_command_goes_on_and_then_has_nothing_to_do(tiny, tmp_path, cap
 def test_a_warm_start_takes_the_other_runs_parameters(tiny, tmp_path):
     go(tiny(training__duration="6 steps"), tmp_path / "first")
     config = tiny(training__init_from=str(tmp_path / "first"), training__duration="1 step", schedule__warmup="0 steps")
-    run = command.settle(config, tmp_path / "second")
-    with jax.set_mesh(run.trainer.mesh), command.open_checkpoints(run) as checkpoints:
+    run = command.open_run(config, tmp_path / "second")
+    with jax.set_mesh(run.plan.mesh), command.open_checkpoints(run) as checkpoints:
         state, _, notes = command.start(run, checkpoints)
     expected, _ = load_params(tmp_path / "first")
     jax.tree.map(np.testing.assert_array_equal, jax.device_get(state.params), jax.device_get(expected))
@@ -115,8 +115,8 @@ def test_a_warm_start_takes_the_other_runs_parameters(tiny, tmp_path):
 def test_a_warm_start_wants_the_same_tokenizer_and_tells_of_another_model(tiny, tmp_path):
     go(tiny(training__duration="6 steps"), tmp_path / "first")
     config = tiny(training__init_from=str(tmp_path / "first"), model__rope_theta=5.0)
-    run = command.settle(config, tmp_path / "second")
-    with jax.set_mesh(run.trainer.mesh), command.open_checkpoints(run) as checkpoints:
+    run = command.open_run(config, tmp_path / "second")
+    with jax.set_mesh(run.plan.mesh), command.open_checkpoints(run) as checkpoints:
         *_, notes = command.start(run, checkpoints)
         assert any("model.rope_theta" in note and "5.0" in note for note in notes)
         run.data.tokenizer_hash = "another"
@@ -161,7 +161,7 @@ def test_a_resumed_run_must_be_the_same_run(tiny, tmp_path):
 )
 def test_what_does_not_go_together_fails_before_anything_is_compiled(tiny, tmp_path, fields, message):
     with pytest.raises(ConfigError, match=message):
-        command.settle(tiny(**fields), tmp_path)
+        command.open_run(tiny(**fields), tmp_path)
     assert not list(tmp_path.iterdir())
 
 
@@ -238,7 +238,7 @@ def test_a_moving_average_cannot_be_switched_on_or_off_on_the_way(tiny, tmp_path
 
 @pytest.mark.parametrize("batch_size, told", [(8, None), (1024, "it reads each window of {data} 2.27 times")])
 def test_the_settings_say_how_often_the_data_are_read(tiny, data, tmp_path, capsys, batch_size, told):
-    command.show_settings(command.settle(tiny(training__batch_size=batch_size), tmp_path))
+    command.show_settings(command.open_run(tiny(training__batch_size=batch_size), tmp_path))
     printed = " ".join(capsys.readouterr().out.split())
     windows = -(-(4 * (len(TEXT) * 40 + 1) - 1) // 16)
     assert f"{12 * batch_size / windows:.3g} (7,204 tokens, {windows} windows available)" in printed
@@ -273,10 +273,10 @@ def test_one_model_has_one_score(tiny, data, second, tmp_path, windows, mixed):
     ):
         config = tiny(**plain | {"mesh__data": 8} | fields)
         config.seed = len(scores)
-        run = command.settle(config, tmp_path)
-        with jax.set_mesh(run.trainer.mesh):
-            params = jax.device_get(run.trainer.init().params) if params is None else params
-            scores.append(command.make_evaluation(run)(run.trainer.init(params)))
+        run = command.open_run(config, tmp_path)
+        with jax.set_mesh(run.plan.mesh):
+            params = jax.device_get(run.plan.trainer.init().params) if params is None else params
+            scores.append(command.make_evaluation(run)(run.plan.trainer.init(params)))
     assert scores[0]["validation/tokens"] > 280
     for score in scores[1:]:
         same = ("validation/tokens", "validation/set")
@@ -294,8 +294,8 @@ def test_the_moving_average_is_what_is_evaluated(tiny, tmp_path):
 
 
 def test_a_run_to_start_from_that_is_not_there_is_told_by_its_field(tiny, tmp_path):
-    run = command.settle(tiny(training__init_from=str(tmp_path / "nowhere")), tmp_path / "run")
-    with jax.set_mesh(run.trainer.mesh), command.open_checkpoints(run) as checkpoints:
+    run = command.open_run(tiny(training__init_from=str(tmp_path / "nowhere")), tmp_path / "run")
+    with jax.set_mesh(run.plan.mesh), command.open_checkpoints(run) as checkpoints:
         with pytest.raises(ConfigError, match=r"^training\.init_from = .*nowhere: must be the folder of a run"):
             command.start(run, checkpoints)
 

@@ -15,8 +15,6 @@ import os
 os.environ["JAX_PLATFORMS"] = "cpu"
 os.environ["JAX_SKIP_CUDA_CONSTRAINTS_CHECK"] = "1"  # there is no driver to ask
 
-import functools
-import importlib.util
 import re
 import sys
 import time
@@ -24,12 +22,11 @@ from pathlib import Path
 
 import jax
 from jax.experimental import topologies
-from ml_collections import ConfigDict, FrozenConfigDict
 
-from gptjax.config import Units, validate
-from gptjax.model.resolve import resolve_model
-from gptjax.parallel.mesh import make_mesh
-from gptjax.training.trainer import make_trainer
+from gptjax.config import validate
+from gptjax.data.facts import DataFacts
+from gptjax.planning import plan
+from gptjax.user_code import load_config
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 COLLECTIVES = ("all-gather", "reduce-scatter", "all-reduce", "all-to-all")
@@ -92,31 +89,21 @@ SAVINGS = (
 )
 
 
-def load_config(name: str) -> ConfigDict:
-    file, _, argument = name.partition(":")
-    spec = importlib.util.spec_from_file_location(file, CONFIGS / f"{file}.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module.get_config(argument)
-
-
 def compile_step(name: str, num_gpus: int, rows: int, fields: dict[str, object]):
     """The compiled step, its resolved config and the seconds that compiling took. fields: {'mesh.fsdp': 8, …}."""
-    config = load_config(name)
-    config.update_from_flattened_dict({"training.batch_size": rows, "training.gradient_accumulation_steps": 1} | fields)
-    validate(config)
-    length = config.data.sequence_length
-    config.model = ConfigDict(
-        resolve_model(config.model, platform="gpu", vocab_size=config.model.vocab_size or 32768, sequence_length=length)
+    file, _, argument = name.partition(":")
+    config = load_config(f"{CONFIGS / file}.py:{argument}")
+    config.update_from_flattened_dict(
+        {"training.batch_size": rows, "training.gradient_accumulation_steps": 1, "training.duration": "100000 steps"}
+        | fields
     )
-    units = Units(rows * length, total_steps=100_000)
+    validate(config)
     topology = topologies.get_topology_desc(platform="cuda", target_config=H200, topology=f"1x1x{num_gpus}")
-    mesh = make_mesh(config.mesh, topology.devices)
-    trainer = make_trainer(FrozenConfigDict(config), mesh, 100_000, functools.partial(units.steps, field="schedule"))
+    made = plan(config, DataFacts(vocab_size=config.model.vocab_size or 32768), topology.devices)
     started = time.perf_counter()
-    with jax.set_mesh(mesh):
-        compiled = trainer.compile_train_step(trainer.abstract_batch())
-    return compiled, config, time.perf_counter() - started
+    with jax.set_mesh(made.mesh):
+        compiled = made.trainer.compile_train_step(made.abstract_batch)
+    return compiled, made.config, time.perf_counter() - started
 
 
 def gibibytes(compiled) -> tuple[float, float]:

@@ -14,7 +14,7 @@ sys.path.append(str(Path(__file__).parents[1] / "ahead_of_time"))
 import compile_for_gpu  # first: it sets what JAX reads at its import
 import jax
 from jax.experimental import topologies
-from measure_training import compile_step, make_config, make_trainer_of
+from measure_training import compile_step, make_plan
 from slices import SLICES
 
 
@@ -25,14 +25,13 @@ def main() -> None:
     print("|---|---|---|---|---|---|---|")
     for each in (each for each in SLICES if each.name in names):
         for setting in (setting for setting in each.options["settings"] if "xla_flags" not in setting):
-            config = make_config(each.options["config"], each.options["length"], setting, "gpu", {})
-            trainer = make_trainer_of(config, topology.devices[0])
-            with jax.set_mesh(trainer.mesh):
-                _, facts = compile_step(trainer)
+            made = make_plan(each.options["config"], each.options["length"], setting, topology.devices[:1], {})
+            with jax.set_mesh(made.mesh):
+                _, facts = compile_step(made.trainer)
             state, work = facts["state_bytes"] / 2**30, facts["work_bytes"] / 2**30
             shown = ", ".join(f"{name} {value}" for name, value in setting.items())
-            print(f"| {each.name} | {shown} | {config.model.attention} | {state:.1f} | {work:.1f} | {state + work:.1f} "
-                  f"| {facts['compile_seconds']:.0f} s |", flush=True)  # fmt: skip
+            print(f"| {each.name} | {shown} | {made.config.model.attention} | {state:.1f} | {work:.1f} "
+                  f"| {state + work:.1f} | {facts['compile_seconds']:.0f} s |", flush=True)  # fmt: skip
 
 
 if __name__ == "__main__":

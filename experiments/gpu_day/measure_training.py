@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import functools
 import gc
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
 import jax
 import numpy as np
@@ -16,12 +14,13 @@ from ml_collections import ConfigDict, FrozenConfigDict
 from timing import spread, time_turns
 from worker import NotSupported, is_out_of_memory
 
-from gptjax.config import Units, validate
-from gptjax.model.resolve import resolve_model
-from gptjax.parallel.mesh import make_mesh
+from gptjax.config import validate
+from gptjax.data.facts import DataFacts
+from gptjax.parallel.mesh import AbstractDevices
+from gptjax.planning import Plan, plan
 from gptjax.training.hardware import peak_flops_per_device
-from gptjax.training.metrics import count_parameters, flops_per_token
-from gptjax.training.trainer import Trainer, make_trainer
+from gptjax.training.metrics import count_parameters
+from gptjax.training.trainer import Trainer
 from gptjax.user_code import load_config
 
 CONFIGS = Path(__file__).parents[2] / "configs"
@@ -62,12 +61,10 @@ def free_memory() -> None:
 
 
 def measure_one(config: str, length: int, side: str, setting: dict, model: dict) -> dict:
-    device = jax.devices()[0]
-    resolved = make_config(config, length, setting, "gpu" if side == "torch" else device.platform, model)
-    trainer = make_trainer_of(resolved, device)
-    facts = facts_of(trainer)
-    with jax.set_mesh(trainer.mesh):
-        steps, found = torch_side(resolved, setting["rows"]) if side == "torch" else gptjax_side(trainer)
+    devices = AbstractDevices("gpu", count=1) if side == "torch" else jax.devices()[:1]
+    made = make_plan(config, length, setting, devices, model)
+    facts = facts_of(made)
+    steps, found = torch_side(made.config, setting["rows"]) if side == "torch" else gptjax_side(made.trainer)
     if facts["parameters"] != found["parameters"]:
         raise RuntimeError(f"PyTorch's model has {found['parameters']:,} parameters, not {facts['parameters']:,}")
     losses = []
@@ -91,8 +88,10 @@ def named_config(name: str) -> ConfigDict:
     return load_config(f"{CONFIGS / file}.py:{argument}")
 
 
-def make_config(config: str, length: int, setting: dict, platform: str, model: dict) -> FrozenConfigDict:
-    """The resolved config of that name with the setting's rows, layers, remat and chunk; `model`: fields that differ.
+def make_plan(
+    config: str, length: int, setting: dict, devices: Sequence[jax.Device] | AbstractDevices, model: dict
+) -> Plan:
+    """The config of that name with the setting's rows, layers, remat and chunk; `model`: fields that differ.
 
     The vocabulary is a multiple of 128 on both sides: no token uses the rows more, and the tensor cores want them.
     """
@@ -101,28 +100,18 @@ def make_config(config: str, length: int, setting: dict, platform: str, model: d
     made.model.vocab_size = -(-made.model.vocab_size // 128) * 128
     made.model.max_positions = max(made.model.max_positions, length)
     made.data.sequence_length = length
-    made.training.update(batch_size=setting["rows"], gradient_accumulation_steps=1)
+    made.training.update(batch_size=setting["rows"], gradient_accumulation_steps=1, duration="10000 steps")
     made.training.loss_chunk = setting.get("chunk", made.training.loss_chunk)
     made.schedule.update(name="constant", warmup="0 steps")
     validate(made)
-    resolved = resolve_model(made.model, platform=platform, vocab_size=made.model.vocab_size, sequence_length=length)
-    made.model = ConfigDict(resolved)
-    return FrozenConfigDict(made)
+    return plan(made, DataFacts(made.model.vocab_size), devices)
 
 
-def make_trainer_of(config: FrozenConfigDict, device: Any) -> Trainer:
-    units = Units(config.training.batch_size * config.data.sequence_length, total_steps=10_000)
-    return make_trainer(
-        config, make_mesh(config.mesh, [device]), 10_000, functools.partial(units.steps, field="schedule")
-    )
-
-
-def facts_of(trainer: Trainer) -> dict:
-    params, config = trainer.abstract_state.params, trainer.config
+def facts_of(made: Plan) -> dict:
     return {
-        "parameters": count_parameters(params).total,
-        "flops_per_token": flops_per_token(config.model, params, config.data.sequence_length),
-        "attention": config.model.attention,
+        "parameters": made.parameters.total,
+        "flops_per_token": made.flops_per_token,
+        "attention": made.config.model.attention,
     }
 
 
@@ -132,7 +121,8 @@ def facts_of(trainer: Trainer) -> dict:
 def gptjax_side(trainer: Trainer) -> tuple[Callable[[int], float], dict]:
     """Raises TooLarge before anything is allocated."""
     device = trainer.mesh.devices.flat[0]
-    step, facts = compile_step(trainer)
+    with jax.set_mesh(trainer.mesh):
+        step, facts = compile_step(trainer)
     limit = (device.memory_stats() or {}).get("bytes_limit")
     needed = facts["state_bytes"] + facts["work_bytes"]
     if limit and needed > LARGEST_SHARE * limit:
@@ -141,7 +131,8 @@ def gptjax_side(trainer: Trainer) -> tuple[Callable[[int], float], dict]:
     tokens = np.random.default_rng(0).integers(trainer.config.model.vocab_size, size=shapes["tokens"].shape)
     values = {"tokens": tokens, "targets": np.roll(tokens, -1, axis=-1), "weights": np.ones(tokens.shape)}
     batch = {name: jax.device_put(values[name].astype(s.dtype), s.sharding) for name, s in shapes.items()}
-    state = trainer.init()
+    with jax.set_mesh(trainer.mesh):
+        state = trainer.init()
 
     def steps(number: int) -> float:
         nonlocal state

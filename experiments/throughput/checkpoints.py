@@ -25,13 +25,13 @@ import jax
 import numpy as np
 import orbax.checkpoint as ocp
 from absl import app, flags, logging
-from ml_collections import ConfigDict, FrozenConfigDict
+from ml_collections import ConfigDict
 
-from gptjax.config import Units, default
-from gptjax.model.resolve import resolve_model
-from gptjax.parallel.mesh import make_mesh
+from gptjax.config import default
+from gptjax.data.facts import DataFacts
+from gptjax.planning import plan
 from gptjax.training.checkpoint import Checkpoints
-from gptjax.training.trainer import Trainer, make_trainer
+from gptjax.training.trainer import Trainer
 
 #        layers, width, heads, vocabulary, T, rows: steps of a third of a second or more on two cores
 SIZES = {
@@ -86,13 +86,8 @@ def make_loop(size: str) -> Loop:
     config = default()
     config.model.update(num_layers=layers, width=width, num_heads=heads, vocab_size=vocab_size)
     config.data.sequence_length = length
-    config.training.batch_size = rows
-    platform = jax.default_backend()
-    config.model = ConfigDict(
-        resolve_model(config.model, platform=platform, vocab_size=vocab_size, sequence_length=length)
-    )
-    steps_of = functools.partial(Units(rows * length, total_steps=10_000).steps, field="schedule")
-    return Loop(make_trainer(FrozenConfigDict(config), make_mesh(config.mesh), 10_000, steps_of))
+    config.training.update(batch_size=rows, duration="10000 steps")
+    return Loop(plan(config, DataFacts(vocab_size), jax.devices()).trainer)
 
 
 def ours(loop: Loop, folder: Path) -> dict[str, list[float]]:

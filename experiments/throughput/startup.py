@@ -30,7 +30,7 @@ CASES = {
     ],
 }
 # in the order in which they happen
-STAGES = ("import", "settle", "show settings", "open checkpoints", "start", "compile", "first step")
+STAGES = ("import", "open run", "show settings", "open checkpoints", "start", "compile", "first step")
 
 
 def timed_start(command: list[str], born: float) -> None:
@@ -54,7 +54,7 @@ def timed_start(command: list[str], born: float) -> None:
         return run
 
     names = {
-        "settle": "settle",
+        "open_run": "open run",
         "show_settings": "show settings",
         "open_checkpoints": "open checkpoints",
         "start": "start",
@@ -75,7 +75,7 @@ def timed_start(command: list[str], born: float) -> None:
 
     Progress.push = first_push
     sys.argv = ["gptjax.train", *command]
-    cli.run(train.main)
+    cli.run(train.main, train.flags)
 
 
 def start(case: str, data: str, folder: Path) -> dict[str, float]:

@@ -33,14 +33,11 @@ def gptjax_side(shape: Shape, style: str, dtype: str) -> tuple[Steps, dict]:
     """The trainer's compiled step and the training loop's dispatch: batches put ahead, metrics read a call late."""
     import jax
     import numpy as np
-    from ml_collections import ConfigDict, FrozenConfigDict
 
-    from gptjax.config import Units, default, validate
-    from gptjax.model.resolve import resolve_model
+    from gptjax.config import default, validate
+    from gptjax.data.facts import DataFacts
     from gptjax.parallel.distributed import local_rows, put_batch
-    from gptjax.parallel.mesh import make_mesh
-    from gptjax.training.metrics import count_parameters, flops_per_token
-    from gptjax.training.trainer import make_trainer
+    from gptjax.planning import plan
 
     config = default()
     config.model.update(
@@ -50,29 +47,20 @@ def gptjax_side(shape: Shape, style: str, dtype: str) -> tuple[Steps, dict]:
     if style == "gpt2":
         config.model.update(feedforward="gelu", norm="layernorm", position="learned", bias="all")
     config.data.sequence_length = shape.sequence_length
-    config.training.batch_size = shape.batch_size
+    config.training.update(batch_size=shape.batch_size, duration="1000000 steps")
     config.optimizer.update(
         learning_rate=LEARNING_RATE, beta1=BETA1, beta2=BETA2, epsilon=EPSILON, weight_decay=WEIGHT_DECAY
     )
     config.optimizer.gradient_clip = GRADIENT_CLIP
     config.schedule.update(name="constant", warmup="0 steps")
     validate(config)
-    config.model = ConfigDict(
-        resolve_model(
-            config.model,
-            platform=jax.default_backend(),
-            vocab_size=shape.vocab_size,
-            sequence_length=shape.sequence_length,
-        )
-    )
-    assert config.model.feedforward_width == shape.feedforward_width(style)
+    made = plan(config, DataFacts(shape.vocab_size), jax.devices())
+    assert made.config.model.feedforward_width == shape.feedforward_width(style)
 
-    mesh = make_mesh(config.mesh)
+    mesh = made.mesh
     jax.set_mesh(mesh)
-    units = Units(shape.tokens, total_steps=10**6)
-    trainer = make_trainer(FrozenConfigDict(config), mesh, 10**6, lambda text: units.steps(text, "schedule"))
-    train_step = trainer.compile_train_step(trainer.abstract_batch())
-    state = trainer.init()
+    train_step = made.trainer.compile_train_step(made.abstract_batch)
+    state = made.trainer.init()
     rows = local_rows(mesh, shape.batch_size, 1)
     weights = np.ones((shape.batch_size, shape.sequence_length), np.float32)
     source = itertools.cycle(batches(shape))
@@ -90,11 +78,10 @@ def gptjax_side(shape: Shape, style: str, dtype: str) -> tuple[Steps, dict]:
         jax.block_until_ready(state)
         return jax.device_get(pending)["train/loss"].item() if count else loss
 
-    params = trainer.abstract_state.params
     return steps, {
         "versions": {"jax": jax.__version__, "python": platform.python_version()},
-        "parameters": count_parameters(params).total,
-        "flops_per_token": flops_per_token(config.model, params, shape.sequence_length)["causal"],
+        "parameters": made.parameters.total,
+        "flops_per_token": made.flops_per_token["causal"],
         "threads": os.cpu_count(),
     }
 

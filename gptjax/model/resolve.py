@@ -9,6 +9,7 @@ from ml_collections import ConfigDict, FrozenConfigDict
 from gptjax.model.attention import select_backend
 from gptjax.model.feedforward import is_gated
 
+BY_PLATFORM = ("dtype", "layers", "attention", "attention_block")  # decided last, when the platform is known
 _UNROLLED_LAYERS = 32  # beyond, compiling an unrolled stack takes longer than the few per cent it saves are worth
 
 
@@ -18,7 +19,7 @@ def resolve_model(
     """The model section with every `auto` and every 0 that stands for "derived" replaced.
 
     Args:
-      platform: 'cpu', 'gpu' or 'tpu', as JAX names it.
+      platform: 'cpu', 'gpu' or 'tpu', as JAX names it; '': not known, and BY_PLATFORM stays as it is.
       vocab_size: the tokenizer's; used where the config names none.
       sequence_length: T of the windows that the model will see.
       packed: whether segment ids come with them.
@@ -32,6 +33,8 @@ def resolve_model(
     model.head_width = model.head_width or model.width // model.num_heads
     model.feedforward_width = model.feedforward_width or _feedforward_width(model.feedforward, model.width)
     model.max_positions = model.max_positions or sequence_length
+    if not platform:
+        return FrozenConfigDict(model)
     if model.dtype == "auto":
         model.dtype = "float32" if platform == "cpu" else "bfloat16"  # few CPUs have bfloat16 units
     if model.layers == "auto":

@@ -6,16 +6,33 @@ are used); `tensor` splits heads and feed-forward columns. An axis of size 1 cos
 
 from __future__ import annotations
 
+import dataclasses
 import math
+from collections.abc import Sequence
 
 import jax
-from jax.sharding import AxisType, Mesh
+from jax.sharding import AbstractMesh, AxisType, Mesh
 
 from gptjax.config import ConfigError
 from gptjax.formatting import counted
 
 AXES = ("data", "fsdp", "tensor")
 BATCH_AXES = ("data", "fsdp")  # the axes over which rows of a batch are split
+
+
+@dataclasses.dataclass(frozen=True)
+class AbstractDevices:
+    """Devices that are not here.
+
+    Attributes:
+      platform: 'cpu', 'gpu' or 'tpu'; '': not known.
+      count: None: the fewest that a config's mesh allows.
+      kind: as JAX calls them, such as 'NVIDIA H200'; '': not known.
+    """
+
+    platform: str = ""
+    count: int | None = None
+    kind: str = ""
 
 
 def mesh_shape(config_mesh, num_devices: int) -> dict[str, int]:
@@ -50,7 +67,7 @@ def mesh_shape(config_mesh, num_devices: int) -> dict[str, int]:
     return sizes
 
 
-def make_mesh(config_mesh, devices=None) -> Mesh:
+def make_mesh(config_mesh, devices: Sequence[jax.Device] | None = None) -> Mesh:
     """The mesh of a config over `devices` (all of them by default).
 
     The axes are `Auto`: the compiler propagates the shardings that the table of `sharding.py` starts. (The default of
@@ -61,6 +78,18 @@ def make_mesh(config_mesh, devices=None) -> Mesh:
     return jax.make_mesh(tuple(shape.values()), AXES, axis_types=(AxisType.Auto,) * len(AXES), devices=devices)
 
 
-def batch_devices(mesh: Mesh) -> int:
+def abstract_mesh(config_mesh, devices: AbstractDevices) -> AbstractMesh:
+    """The same over devices that are only told of: shapes can be placed on it, arrays cannot."""
+    fixed = math.prod(max(1, int(config_mesh[axis])) for axis in AXES)
+    shape = mesh_shape(config_mesh, fixed if devices.count is None else devices.count)
+    return AbstractMesh(tuple(shape.values()), AXES, axis_types=(AxisType.Auto,) * len(AXES))
+
+
+def batch_devices(mesh: Mesh | AbstractMesh) -> int:
     """Over how many devices the rows of a batch are split."""
     return math.prod(mesh.shape[axis] for axis in BATCH_AXES)
+
+
+def platform_of(mesh: Mesh | AbstractMesh) -> str:
+    """'cpu', 'gpu' or 'tpu'; '' for an abstract mesh, of which nobody says."""
+    return mesh.devices.flat[0].platform if isinstance(mesh, Mesh) else ""

@@ -15,7 +15,7 @@ import re
 from typing import Any
 
 import jax
-from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from jax.sharding import AbstractMesh, Mesh, NamedSharding, PartitionSpec
 
 from gptjax.config import ConfigError
 from gptjax.parallel.mesh import BATCH_AXES
@@ -67,7 +67,7 @@ def _axes(entry) -> tuple[str, ...]:
     return entry if isinstance(entry, tuple) else (entry,)
 
 
-def params_sharding(mesh: Mesh, params: Any) -> Any:
+def params_sharding(mesh: Mesh | AbstractMesh, params: Any) -> Any:
     """NamedShardings for a tree of parameters (arrays or shapes).
 
     Raises:
@@ -88,7 +88,7 @@ def params_sharding(mesh: Mesh, params: Any) -> Any:
     return map_with_path(leaf, params)
 
 
-def state_sharding(mesh: Mesh, abstract_state: Any) -> Any:
+def state_sharding(mesh: Mesh | AbstractMesh, abstract_state: Any) -> Any:
     """NamedShardings for a whole training state.
 
     Optimizer statistics mirror the parameters inside Optax's own tuples; each is split as the parameter whose path ends
@@ -108,12 +108,12 @@ def state_sharding(mesh: Mesh, abstract_state: Any) -> Any:
     return map_with_path(leaf, abstract_state)
 
 
-def batch_sharding(mesh: Mesh, leading_axes: int = 0) -> NamedSharding:
+def batch_sharding(mesh: Mesh | AbstractMesh, leading_axes: int = 0) -> NamedSharding:
     """Rows over the batch axes; `leading_axes` (the micro-batches of an accumulated step) are not split."""
     return NamedSharding(mesh, P(*(None,) * leading_axes, BATCH_AXES))
 
 
-def replicated(mesh: Mesh) -> NamedSharding:
+def replicated(mesh: Mesh | AbstractMesh) -> NamedSharding:
     return NamedSharding(mesh, P())
 
 

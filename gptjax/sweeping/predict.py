@@ -8,23 +8,16 @@ the FLOPs over an assumed share of the device's peak, which is a guess and is la
 from __future__ import annotations
 
 import dataclasses
-import functools
 import json
 import math
 import statistics
 import subprocess
 import sys
 from collections.abc import Mapping
-from typing import Any
-
-import jax
-from ml_collections import FrozenConfigDict
 
 from gptjax.config import RunError
-from gptjax.model.decoder import init_params
 from gptjax.sweeping.runs import Run, State, Status
 from gptjax.training.hardware import Peak
-from gptjax.training.metrics import count_parameters, flops_per_token
 
 CONVENTION = "causal"
 ASSUMED_UTILIZATION = 0.3
@@ -62,15 +55,9 @@ class Pace:
 
 def size_of(run: Run) -> Size:
     """The size of a run, from shapes."""
-    params = _abstract_params(run.config.model)
-    tokens = run.total_steps * run.units.tokens_per_step
-    flops = flops_per_token(run.config.model, params, run.config.data.sequence_length)[CONVENTION]
-    return Size(count_parameters(params).total, tokens, flops * tokens)
-
-
-@functools.cache  # learning rates and seeds share a shape
-def _abstract_params(config_model: FrozenConfigDict) -> Any:
-    return jax.eval_shape(functools.partial(init_params, config_model), jax.random.key(0))
+    plan = run.plan
+    flops = plan.flops_per_token[CONVENTION] * plan.total_tokens
+    return Size(plan.parameters.total, plan.total_tokens, flops)
 
 
 class Forecast:

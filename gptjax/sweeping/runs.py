@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import dataclasses
 import enum
-import functools
 import hashlib
 import re
 import sys
@@ -17,24 +16,24 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from ml_collections import ConfigDict, FrozenConfigDict
+from ml_collections import FrozenConfigDict
 
 from gptjax.cluster.launch import exit_status
-from gptjax.config import ConfigError, Units, flatten, from_json
-from gptjax.data import open_dataset
+from gptjax.config import ConfigError, flatten, from_json
+from gptjax.data.facts import read_facts
 from gptjax.folders import is_held
-from gptjax.model.resolve import resolve_model
+from gptjax.model.resolve import BY_PLATFORM
+from gptjax.parallel.mesh import AbstractDevices
+from gptjax.planning import Plan, plan
 from gptjax.sweeping.algebra import Point
 from gptjax.sweeping.definition import Sweep, override
 from gptjax.training.checkpoint import saved_steps
-from gptjax.training.schedule import make_schedule
 from gptjax.training.writers import FILE_NAME, read_metrics
 from gptjax.user_code import load_config
 
 LONGEST_NAME = 160  # file systems end at 255 bytes
 # Settings that say how the same figures are computed and shown, not which: these may change between two starts.
 _FREE = ("checkpoint.", "logging.", "mesh.", "evaluation.sample_", "data.workers", "data.prefetch", "data.verify")
-_SETTLED_BY_DEVICE = ("dtype", "layers", "attention", "attention_block")  # of the model section, when `auto` (or 0)
 
 
 class State(enum.StrEnum):
@@ -51,21 +50,24 @@ class Run:
 
     Attributes:
       settings: all that differs from the base config: the sweep's, the point's, the command line's.
-      config: complete but for what only the device decides.
-      units: turns durations into steps; knows the length of the run.
+      plan: on devices that are not known yet.
     """
 
     name: str
     point: Point
     base: str
     settings: Mapping[str, Any]
-    config: FrozenConfigDict
-    units: Units
+    plan: Plan
     workdir: Path
 
     @property
+    def config(self) -> FrozenConfigDict:
+        """Complete but for what only the device decides."""
+        return self.plan.config
+
+    @property
     def total_steps(self) -> int:
-        return self.units.total_steps
+        return self.plan.total_steps
 
     @property
     def command(self) -> list[str]:
@@ -113,8 +115,8 @@ def plan_runs(sweep: Sweep, workdir: Path, settings: Mapping[str, Any]) -> list[
         run_settings = {**common, **point.settings}
         config = override(base, run_settings)
         name = folder_name(point)
-        config, units = settle(config)
-        runs.append(Run(name, point, sweep.config, run_settings, config, units, workdir / name))
+        made = plan(config, read_facts(config.data), AbstractDevices())
+        runs.append(Run(name, point, sweep.config, run_settings, made, workdir / name))
     name, count = Counter(run.name for run in runs).most_common(1)[0]
     if count > 1:
         raise ConfigError(f"sweep: {count} runs would be called {name!r}; every point needs a name of its own")
@@ -130,43 +132,6 @@ def folder_name(point: Point) -> str:
     if plain == point.name or not point.name:
         return plain
     return f"{plain}-{hashlib.sha256(point.name.encode()).hexdigest()[:6]}"
-
-
-def settle(config: ConfigDict) -> tuple[FrozenConfigDict, Units]:
-    """What `gptjax.train` will make of a config, as far as data alone decide it: no device is used.
-
-    Raises:
-      ConfigError: data and config do not go together, or the schedule cannot be.
-    """
-    vocab_size, num_windows = _facts_of_data(FrozenConfigDict(config.data))
-    if 0 < config.model.vocab_size < vocab_size:
-        raise ConfigError(
-            f"model.vocab_size = {config.model.vocab_size}: must be at least {vocab_size}, the size of the tokenizer "
-            "of data.path"
-        )
-    units = Units(config.training.batch_size * config.data.sequence_length, num_windows / config.training.batch_size)
-    total_steps = units.steps(config.training.duration, "training.duration")
-    units = dataclasses.replace(units, total_steps=total_steps)
-    steps_of = functools.partial(units.steps, field="schedule")
-    make_schedule(config.schedule, config.optimizer.learning_rate, total_steps, steps_of)
-
-    config = config.copy_and_resolve_references().unlock()
-    device_decides = {name: config.model[name] for name in _SETTLED_BY_DEVICE}
-    config.model.update(dtype="auto", layers="auto", attention="auto", attention_block=0)
-    model = resolve_model(
-        config.model, platform="cpu", vocab_size=vocab_size, sequence_length=config.data.sequence_length
-    )
-    config.model = ConfigDict({**model, **device_decides})
-    return FrozenConfigDict(config), units
-
-
-@functools.cache  # most runs of a sweep read the same data
-def _facts_of_data(config_data: FrozenConfigDict) -> tuple[int, int]:
-    """(vocabulary, windows of an epoch). The shards are not hashed here: each run does that for itself."""
-    unverified = ConfigDict(config_data).unlock()
-    unverified.verify = False
-    data = open_dataset(unverified, "train", seed=0, batch_size=1)
-    return data.vocab_size, data.num_windows
 
 
 # --- What is on disk -------------------------------------------------------------------------------------------------
@@ -211,4 +176,4 @@ def check_same_settings(run: Run) -> None:
 
 def _left_to_device(field: str, value: Any) -> bool:
     section, _, name = field.partition(".")
-    return section == "model" and name in _SETTLED_BY_DEVICE and value in ("auto", 0)
+    return section == "model" and name in BY_PLATFORM and value in ("auto", 0)

@@ -85,11 +85,18 @@ def peak_flops(devices: Sequence[jax.Device], dtype: str) -> Peak:
         processes = len({device.process_index for device in devices})  # devices of one process share its cores
         measured = processes * measure_matmul_flops()
         return Peak(measured, f"of measured matmul peak, {measured / 1e9:.0f} GFLOP/s")
-    each = peak_flops_per_device(first.device_kind, dtype)
+    return peak_of(first.device_kind, len(devices), dtype)
+
+
+def peak_of(device_kind: str, count: int, dtype: str) -> Peak:
+    """The peak of `count` devices of a kind by the table; kind '': not known."""
+    if not device_kind:
+        return Peak(None, "n/a: the devices are not known")
+    each = peak_flops_per_device(device_kind, dtype)
     if each is None:
-        return Peak(None, f"n/a: no {dtype} peak known for {first.device_kind}")
-    count = f"{len(devices)} × " if len(devices) > 1 else ""
-    return Peak(len(devices) * each, f"of {count}{each / 1e12:.0f} TFLOP/s ({first.device_kind}, dense {dtype})")
+        return Peak(None, f"n/a: no {dtype} peak known for {device_kind}")
+    times = f"{count} × " if count > 1 else ""
+    return Peak(count * each, f"of {times}{each / 1e12:.0f} TFLOP/s ({device_kind}, dense {dtype})")
 
 
 def measure_matmul_flops(seconds: float = 0.3, size: int = 1024) -> float:

@@ -96,12 +96,13 @@ def plan(config_optimizer, params) -> dict[str, Treatment]:
 
 
 def make_optimizer(
-    config_optimizer, schedule_of_peak: Callable[[float], optax.Schedule], params
+    config_optimizer, schedule_of_peak: Callable[[float], optax.Schedule], params, platform: str = "cpu"
 ) -> optax.GradientTransformation:
     """The transformation gradients → updates for these parameters (arrays or shapes, the nested dict itself).
 
-    schedule_of_peak: peak learning rate -> schedule of it. Statistics keep their parameter's path and shape inside the
-    state, so they can be sharded like it; frozen parameters have none, and an update of exactly zero.
+    schedule_of_peak: peak learning rate -> schedule of it. platform: of the devices that will compute. Statistics keep
+    their parameter's path and shape inside the state, so they can be sharded like it; frozen parameters have none, and
+    an update of exactly zero.
     """
     treatments = plan(config_optimizer, params)
     labels = map_with_path(lambda path, _: treatments[path].method, params)
@@ -115,7 +116,7 @@ def make_optimizer(
         transforms[method] = optax.chain(
             _own_direction(method, config_optimizer, leaves_by_path(params))
             if is_named(method)
-            else _direction(method, config_optimizer, paths),
+            else _direction(method, config_optimizer, paths, platform),
             _decay_and_scale(treatments),
             optax.scale_by_learning_rate(schedule_of_peak(rate)),
         )
@@ -164,7 +165,7 @@ def _checked_rule(rule, paths: list[str]) -> tuple[re.Pattern, str, float | bool
     return pattern, kind, value
 
 
-def _direction(method: str, config, paths: list[str]) -> optax.GradientTransformation:
+def _direction(method: str, config, paths: list[str], platform: str) -> optax.GradientTransformation:
     """Gradient → direction of descent, before decay and learning rate."""
     dtype = jnp.dtype(config.first_moment_dtype)
     if method == "adamw":
@@ -175,7 +176,7 @@ def _direction(method: str, config, paths: list[str]) -> optax.GradientTransform
         return optax.trace(config.momentum, accumulator_dtype=dtype)
     if method == "muon":
         # The iteration is a chain of large products: bfloat16 wherever that is the fast type, which a CPU's is not.
-        compute = jnp.float32 if jax.default_backend() == "cpu" else jnp.bfloat16
+        compute = jnp.float32 if platform == "cpu" else jnp.bfloat16
         axes = {path: _matrix_axes(path) for path in paths}
         momentum = optax.trace(config.momentum, nesterov=True, accumulator_dtype=dtype)
         return optax.chain(momentum, scale_by_orthogonalization(axes, compute))

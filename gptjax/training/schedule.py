@@ -72,8 +72,7 @@ def make_schedule(config_schedule, peak: float, total_steps: int, steps_of: Call
     if is_named(name):
         return _own_schedule(name, peak, Span(warmup, decay, total_steps, final_fraction))
     decay_start = total_steps - decay if name == "wsd" else warmup
-    peak_rate = jnp.float32(peak)
-    floor = jnp.float32(peak * final_fraction)
+    peak_rate, floor = np.float32(peak), np.float32(peak * final_fraction)  # NumPy's: no device is needed for them
 
     def schedule(step: jax.typing.ArrayLike) -> jax.Array:
         update = jnp.asarray(step, jnp.int32).astype(jnp.float32) + 1.0

@@ -12,10 +12,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from jax.sharding import Mesh
+from jax.sharding import AbstractMesh, Mesh
 from ml_collections import FrozenConfigDict
 
 from gptjax.model.decoder import Decoder, init_params
+from gptjax.parallel.mesh import platform_of
 from gptjax.parallel.sharding import batch_sharding, constrain_residual, replicated, state_sharding
 from gptjax.training.metrics import init_monitor
 from gptjax.training.optimizer import make_optimizer
@@ -30,14 +31,15 @@ class Trainer:
 
     Attributes:
       config: resolved and frozen.
-      mesh: in force (`jax.set_mesh`) whenever a method is called.
+      mesh: in force (`jax.set_mesh`) whenever a method is called. An abstract one has shapes and shardings, and that is
+        all: nothing can be made or compiled for it.
       learning_rates: name of the field → step → its rate by the schedule: `learning_rate` and, with Muon, also
         `muon_learning_rate`.
       abstract_state: the training state as shapes, each with its sharding.
     """
 
     config: FrozenConfigDict
-    mesh: Mesh
+    mesh: Mesh | AbstractMesh
     model: Decoder
     optimizer: optax.GradientTransformation
     learning_rates: dict[str, Callable]
@@ -88,7 +90,9 @@ class Trainer:
         return {name: jax.ShapeDtypeStruct(shape, dtype, sharding=sharding) for name, dtype in dtypes.items()}
 
 
-def make_trainer(config: FrozenConfigDict, mesh: Mesh, total_steps: int, steps_of: Callable[[str], int]) -> Trainer:
+def make_trainer(
+    config: FrozenConfigDict, mesh: Mesh | AbstractMesh, total_steps: int, steps_of: Callable[[str], int]
+) -> Trainer:
     """Puts a run together.
 
     Args:
@@ -100,9 +104,9 @@ def make_trainer(config: FrozenConfigDict, mesh: Mesh, total_steps: int, steps_o
       ConfigError: a rule of the optimizer, the schedule, or a mesh that does not divide the parameters.
     """
     model = Decoder(config.model, constrain=constrain_residual)
-    params = jax.eval_shape(functools.partial(init_params, config.model), jax.random.key(0))
+    params = jax.eval_shape(lambda: init_params(config.model, jax.random.key(0)))
     schedule_of_peak = functools.partial(_schedule_of_peak, config.schedule, total_steps, steps_of)
-    optimizer = make_optimizer(config.optimizer, schedule_of_peak, params)
+    optimizer = make_optimizer(config.optimizer, schedule_of_peak, params, platform_of(mesh))
     names = ("learning_rate", "muon_learning_rate") if config.optimizer.name == "muon" else ("learning_rate",)
     learning_rates = {name: schedule_of_peak(config.optimizer[name]) for name in names}
     trainer = Trainer(config, mesh, model, optimizer, learning_rates, abstract_state=None)
@@ -126,8 +130,7 @@ def compiler_options(mesh: Mesh, dtype: str) -> dict[str, str] | None:
     becomes one of float32. A choice in XLA_FLAGS is left alone.
     """
     option = "xla_cpu_experimental_ynn_fusion_type"
-    platform = mesh.devices.flat[0].platform
-    if platform != "cpu" or dtype != "float32" or option in os.environ.get("XLA_FLAGS", ""):
+    if platform_of(mesh) != "cpu" or dtype != "float32" or option in os.environ.get("XLA_FLAGS", ""):
         return None
     return {option: "LIBRARY_FUSION_TYPE_DOT,LIBRARY_FUSION_TYPE_REDUCE"}
 

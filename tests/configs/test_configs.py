@@ -1,7 +1,6 @@
 """Every config file loads, is valid, builds, and has the parameters that were published for it."""
 
 import functools
-import importlib.util
 from pathlib import Path
 
 import jax
@@ -13,6 +12,7 @@ from gptjax.model.resolve import resolve_model
 from gptjax.parallel.sharding import matching_rows
 from gptjax.training.schedule import make_schedule
 from gptjax.tree import parameter_paths
+from gptjax.user_code import load_config
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 
@@ -39,10 +39,7 @@ OTHERS = [
 
 def load(name: str):
     file, _, arg = name.partition(":")
-    spec = importlib.util.spec_from_file_location(file, CONFIGS / f"{file}.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module.get_config(arg) if arg else module.get_config()
+    return load_config(f"{CONFIGS / file}.py" + (f":{arg}" if arg else ""))
 
 
 @functools.cache

@@ -14,14 +14,14 @@ import pytest
 from killed_runs import Runs, losses
 
 from gptjax.config import default
+from gptjax.data.facts import DataFacts
 from gptjax.inference.generate import Generator
 from gptjax.model.attention import attention
 from gptjax.model.decoder import Decoder, init_params
 from gptjax.model.resolve import resolve_model
-from gptjax.parallel.mesh import make_mesh
+from gptjax.planning import plan
 from gptjax.training.checkpoint import Checkpoints
 from gptjax.training.run_metadata import run_metadata
-from gptjax.training.trainer import make_trainer
 
 
 def relative(found, truth):
@@ -70,9 +70,8 @@ def test_a_gpu_gets_bfloat16_and_cudnn_by_itself(gpu):
 
 def trained(config, device, steps=10):
     """(losses, gradient norms, trainer, state) of `steps` steps on the same tokens."""
-    mesh = make_mesh(config.mesh, [device])
-    trainer = make_trainer(config, mesh, steps, lambda text: int(text.split()[0]))
-    with jax.set_mesh(mesh):
+    trainer = plan(config, DataFacts(vocab_size=32), [device]).trainer
+    with jax.set_mesh(trainer.mesh):
         shapes = trainer.abstract_batch()
         step = trainer.compile_train_step(shapes)
         tokens = np.random.default_rng(0).integers(32, size=shapes["tokens"].shape)
@@ -93,7 +92,7 @@ def trainable(tiny_config):
     def make(dtype="float32"):
         return tiny_config(
             model__dtype=dtype, model__width=64, data__sequence_length=32, training__batch_size=8,
-            optimizer__learning_rate=3e-3,
+            training__duration="10 steps", optimizer__learning_rate=3e-3,
         )  # fmt: skip
 
     return make

@@ -6,10 +6,11 @@ import jax
 import pytest
 
 from gptjax.config import ConfigError
+from gptjax.data.facts import DataFacts
 from gptjax.model.decoder import init_params
 from gptjax.parallel.mesh import make_mesh
 from gptjax.parallel.sharding import matching_rows, params_sharding, spec_of
-from gptjax.training.trainer import make_trainer
+from gptjax.planning import plan
 from gptjax.tree import leaves_by_path
 
 EVERYTHING = dict(
@@ -67,9 +68,7 @@ PARTS = {
 @pytest.mark.parametrize("optimizer, copies", [("adamw", 2), ("muon", 1), ("lion", 1), ("sgd", 1), ("adafactor", 1)])
 def test_a_device_holds_its_part_of_parameters_and_statistics(tiny_config, optimizer, copies):
     config = tiny_config(mesh__data=2, mesh__fsdp=2, mesh__tensor=2, optimizer__name=optimizer)
-    mesh = make_mesh(config.mesh)
-    with jax.set_mesh(mesh):
-        state = make_trainer(config, mesh, 20, lambda text: 1).abstract_state
+    state = plan(config, DataFacts(vocab_size=32), jax.devices()).abstract_state
     params = leaves_by_path(state.params)
     assert {path: (leaf.shape, leaf.sharding.shard_shape(leaf.shape)) for path, leaf in params.items()} == PARTS
     statistics = [(path, leaf) for path, leaf in leaves_by_path(state.opt_state).items() if leaf.size > 1]

@@ -7,9 +7,8 @@ import numpy as np
 import pytest
 from transformers_names import gpt2_names
 
-from gptjax.config import Units
-from gptjax.parallel.mesh import make_mesh
-from gptjax.training.trainer import make_trainer
+from gptjax.data.facts import DataFacts
+from gptjax.planning import plan
 
 torch = pytest.importorskip("torch", reason="needs pip install 'gptjax[parity]'")
 transformers = pytest.importorskip("transformers", reason="needs pip install 'gptjax[parity]'")
@@ -57,10 +56,8 @@ def test_losses_norms_and_parameters_equal_pytorch(tiny_config, random_params):
     groups = [dict(params=decayed, weight_decay=optimizer.weight_decay), dict(params=others, weight_decay=0.0)]
     adamw = torch.optim.AdamW(groups, betas=(optimizer.beta1, optimizer.beta2), eps=optimizer.epsilon)
 
-    mesh = make_mesh(config.mesh, jax.devices()[:1])
-    units = Units(config.training.batch_size * config.data.sequence_length, total_steps=STEPS)
-    with jax.set_mesh(mesh):
-        trainer = make_trainer(config, mesh, STEPS, lambda text: units.steps(text, "test"))
+    trainer = plan(config, DataFacts(config.model.vocab_size), jax.devices()[:1]).trainer
+    with jax.set_mesh(trainer.mesh):
         state = trainer.init(params)
         step_fn = trainer.compile_train_step(trainer.abstract_batch())
         clipped = 0

@@ -17,30 +17,25 @@ if num_processes > 1:
 import json
 
 import numpy as np
-from ml_collections import ConfigDict, FrozenConfigDict
 
 from gptjax.config import default
 from gptjax.data import open_dataset
+from gptjax.data.facts import DataFacts
 from gptjax.evaluation.perplexity import score
 from gptjax.inference.generate import Generator
-from gptjax.model.resolve import resolve_model
 from gptjax.parallel.distributed import fetch, local_rows, put_batch
-from gptjax.parallel.mesh import make_mesh
+from gptjax.planning import plan
 from gptjax.tokenizer import CharacterTokenizer
-from gptjax.training.trainer import make_trainer
 
 config = default()
 config.model.update(num_layers=2, width=16, num_heads=4, num_kv_heads=2)
 config.data.update(path=sys.argv[5], sequence_length=8)
-config.training.update(batch_size=16, gradient_accumulation_steps=2)
+config.training.update(batch_size=16, gradient_accumulation_steps=2, duration="20 steps")
 config.mesh.update(data=1, fsdp=2, tensor=2)
-config.model = ConfigDict(resolve_model(config.model, platform="cpu", vocab_size=32, sequence_length=8))
-config = FrozenConfigDict(config)
-
-mesh = make_mesh(config.mesh)
+made = plan(config, DataFacts(vocab_size=32), jax.devices())
+config, mesh, trainer = made.config, made.mesh, made.trainer
 jax.set_mesh(mesh)
-trainer = make_trainer(config, mesh, 20, lambda text: 1)
-step = trainer.compile_train_step(trainer.abstract_batch())
+step = trainer.compile_train_step(made.abstract_batch)
 state = trainer.init()
 rows = local_rows(mesh, 16, 2)
 losses = []

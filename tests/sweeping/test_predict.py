@@ -14,14 +14,14 @@ from gptjax.user_code import load_config
 
 def test_a_size_is_that_of_the_run_that_training_would_make(plan, tmp_path):
     run = plan(over("model.width", [48]))[0]
-    trained = train.settle(
+    trained = train.open_run(
         override(load_config(run.base), {**run.settings, "mesh.data": 1, "mesh.fsdp": 4, "mesh.tensor": 2}), tmp_path
     )
     size = size_of(run)
-    assert size.parameters == count_parameters(trained.trainer.abstract_state.params).total
-    assert size.tokens == trained.total_steps * trained.tokens_per_step == 20 * 4 * 16
-    assert size.flops == trained.flops_per_token["causal"] * size.tokens
-    assert not any(isinstance(leaf, jax.Array) for leaf in jax.tree.leaves(trained.trainer.abstract_state))
+    assert size.parameters == count_parameters(trained.plan.abstract_state.params).total
+    assert size.tokens == trained.plan.total_steps * trained.plan.tokens_per_step == 20 * 4 * 16
+    assert size.flops == trained.plan.flops_per_token["causal"] * size.tokens
+    assert not any(isinstance(leaf, jax.Array) for leaf in jax.tree.leaves(trained.plan.abstract_state))
 
 
 def finished(rate, elapsed):

@@ -4,13 +4,14 @@ import fcntl
 import json
 from pathlib import Path
 
+import jax
 import pytest
 
 from gptjax import config as configs
-from gptjax import train
+from gptjax import planning
 from gptjax.cluster.launch import EXIT_STATUS
 from gptjax.config import ConfigError, flatten
-from gptjax.parallel.mesh import make_mesh
+from gptjax.data.facts import DataFacts
 from gptjax.sweeping.algebra import Point, grid, named, over, seeds
 from gptjax.sweeping.definition import load_sweep, override, parse_setting
 from gptjax.sweeping.runs import State, folder_name, look, plan_runs
@@ -69,7 +70,8 @@ def test_the_planned_config_is_what_training_resolves(plan, windows):
     settings = {"data.windows": windows, "mesh.data": -1, "training.batch_size": 8}
     run = plan(over("model.num_kv_heads", [1]), settings=settings)[0]
     config = override(load_config(run.base), run.settings)
-    trained = flatten(train.resolve(config, make_mesh(config.mesh), vocab_size=ByteTokenizer().vocab_size))
+    facts = DataFacts(ByteTokenizer().vocab_size, windows_per_epoch=10)
+    trained = flatten(planning.plan(config, facts, jax.devices()).config)
     planned = flatten(run.config)
     left_open = {field for field in planned if planned[field] != trained[field]}
     assert left_open == {"model.dtype", "model.layers", "model.attention", "model.attention_block"}

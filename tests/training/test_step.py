@@ -8,12 +8,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from gptjax.config import Units
+from gptjax.data.facts import DataFacts
 from gptjax.parallel.distributed import local_rows, put_batch
-from gptjax.parallel.mesh import make_mesh
+from gptjax.planning import plan
 from gptjax.training.metrics import MONITOR_STEPS
 from gptjax.training.step import update_average
-from gptjax.training.trainer import compiler_options, make_trainer
+from gptjax.training.trainer import compiler_options
 
 STEPS = 3
 EIGHT = 8  # devices
@@ -33,10 +33,7 @@ def random_batch(config, seed=0):
 
 
 def build(config, num_devices=1):
-    mesh = make_mesh(config.mesh, jax.devices()[:num_devices])
-    units = Units(config.training.batch_size * config.data.sequence_length, total_steps=20)
-    with jax.set_mesh(mesh):
-        return make_trainer(config, mesh, 20, lambda text: units.steps(text, "test"))
+    return plan(config, DataFacts(config.model.vocab_size), jax.devices()[:num_devices]).trainer
 
 
 def place(trainer, batch):

@@ -13,6 +13,8 @@ import run
 import slices
 from slices import Slice
 
+from gptjax.parallel.mesh import AbstractDevices
+
 ROOT = Path(__file__).parents[3]
 FOLDER = ROOT / "experiments" / "gpu_day"
 FACTS = {"device": "rehearsal", "revision": "1"}
@@ -121,9 +123,10 @@ def test_every_setting_of_training_is_a_valid_config_with_flash_attention():
     assert len(trained) > 16
     for each in trained:
         for setting in each.options["settings"]:
-            config = measure_training.make_config(
-                each.options["config"], each.options["length"], setting, "gpu", model={}
-            )
+            devices = AbstractDevices("gpu", count=1)
+            config = measure_training.make_plan(
+                each.options["config"], each.options["length"], setting, devices, model={}
+            ).config
             assert (config.model.attention, config.model.dtype) == ("cudnn", "bfloat16")
             assert config.training.batch_size == setting["rows"]
 

@@ -1,0 +1,80 @@
+"""The flags of a command: absl's, but its own, so that several commands can be imported into one Python."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+
+from absl import flags
+from ml_collections import ConfigDict, config_flags
+
+from gptjax.config import default
+from gptjax.user_code import load_config
+
+
+class Flags:
+    """absl's DEFINE_ functions for the flags of one command, which `cli.run` parses when the command starts.
+
+    absl would keep the flags of all modules together and refuse a name that two of them define.
+    """
+
+    def __init__(self) -> None:
+        self.values = flags.FlagValues()
+        self.DEFINE_string = functools.partial(flags.DEFINE_string, flag_values=self.values)
+        self.DEFINE_integer = functools.partial(flags.DEFINE_integer, flag_values=self.values)
+        self.DEFINE_float = functools.partial(flags.DEFINE_float, flag_values=self.values)
+        self.DEFINE_bool = functools.partial(flags.DEFINE_bool, flag_values=self.values)
+        self.DEFINE_enum = functools.partial(flags.DEFINE_enum, flag_values=self.values)
+        self.DEFINE_list = functools.partial(flags.DEFINE_list, flag_values=self.values)
+        self.DEFINE_multi_string = functools.partial(flags.DEFINE_multi_string, flag_values=self.values)
+        self._own: list[str] | None = None
+
+    def DEFINE_config(
+        self, example: str = "configs/gpt2.py:124m", fields: Callable[[], ConfigDict] = default
+    ) -> flags.FlagHolder:
+        """--config=FILE.py[:argument], with --config.section.field=value to override any field of it.
+
+        fields: makes a config with every field that may be named.
+        """
+        text = f"A config file, such as {example}; --config.section.field=value changes one of its fields."
+        holder = config_flags.DEFINE_config_file("config", None, text, flag_values=self.values)
+        self.values["config"].parser = _ConfigFileParser(fields)
+        return holder
+
+    @property
+    def own(self) -> list[flags.Flag]:
+        """Those that the command defines, in this order."""
+        return [self.values[name] for name in (self.values if self._own is None else self._own)]
+
+    @property
+    def config_fields(self) -> Callable[[], ConfigDict] | None:
+        """Makes a config with every field that --config.FIELD=VALUE may name; None for a command without --config."""
+        return self.values["config"].parser.fields if "config" in self.values else None
+
+    def parse(self, argv: list[str]) -> list[str]:
+        """What is left of the command line; flags of an earlier start in this Python are as if never given.
+
+        absl's own flags (--verbosity …) and those of libraries are taken, too.
+        """
+        if self._own is None:
+            self._own = list(self.values)
+        for name in [name for name in self.values if name not in self._own]:  # absl's, and --config.FIELD of before
+            delattr(self.values, name)
+        self.values.unparse_flags()
+        self.values.append_flag_values(flags.FLAGS)
+        rest = self.values(argv)
+        flags.FLAGS.mark_as_parsed()
+        return rest
+
+
+class _ConfigFileParser(flags.ArgumentParser):
+    """Loads the file of --config."""
+
+    def __init__(self, fields: Callable[[], ConfigDict]):
+        self.fields = fields
+
+    def parse(self, path: str) -> ConfigDict:
+        return load_config(path, self.fields).lock()
+
+    def flag_type(self) -> str:
+        return "config file"

@@ -1,0 +1,44 @@
+"""What a plan has to know of data, so that it can also be made where there are none."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+
+from ml_collections import ConfigDict, FrozenConfigDict
+
+from gptjax.data.dataset import Dataset, open_dataset
+
+
+@dataclasses.dataclass(frozen=True)
+class DataFacts:
+    """Of training data: of a `Dataset` (`facts_of`), of prepared folders (`read_facts`), or made up.
+
+    Attributes:
+      vocab_size: how many tokens the tokenizer has.
+      windows_per_epoch: rows of data.sequence_length tokens in one pass over the data; None: not known, so that no
+        duration can be given in epochs.
+    """
+
+    vocab_size: int
+    windows_per_epoch: int | None = None
+
+
+def facts_of(data: Dataset) -> DataFacts:
+    return DataFacts(data.vocab_size, data.num_windows)
+
+
+def read_facts(config_data: ConfigDict | FrozenConfigDict) -> DataFacts:
+    """Of the folders of `data.path`. Their files must be there and complete, but are not hashed.
+
+    Raises:
+      ConfigError: as `open_dataset` does.
+    """
+    unverified = ConfigDict(config_data).unlock()
+    unverified.verify = False
+    return _read_once(FrozenConfigDict(unverified))
+
+
+@functools.cache  # most runs of a sweep read the same data
+def _read_once(config_data: FrozenConfigDict) -> DataFacts:
+    return facts_of(open_dataset(config_data, "train", seed=0, batch_size=1))
