@@ -13,16 +13,19 @@ from collections.abc import Sequence
 import jax
 import jax.numpy as jnp
 
-# Dense matrix-product peaks in TFLOP/s a JAX device, no sparsity: (pattern on device_kind, bfloat16, float32). The
+# Dense matrix-product peaks in TFLOP/s per JAX device, no sparsity: (pattern on device_kind, bfloat16, float32). The
 # first match counts, so narrower patterns stand first. The float32 column is what XLA uses for float32 products by
 # default, TensorFloat-32, from Ampere on. Sources: NVIDIA's datasheets of each product (the sparse figure halved; for
-# GeForce cards the whitepapers' rate with float32 accumulation) and Google's TPU system architecture pages; a TPU v2 or
-# v3 device is one core, half a chip. None: the device has no such unit, or the makers give no figure.
+# GeForce and RTX cards the architecture's whitepaper, its rate with float32 accumulation), AMD's datasheets, and
+# Google's TPU system architecture pages. None: the device has no such unit, the makers give no figure, or it is not
+# known which unit XLA uses.
 PEAK_TFLOPS: tuple[tuple[str, float | None, float | None], ...] = (
-    (r"H100 PCIe", 756, 378),
+    (r"H[18]00 PCIe", 756, 378),
     (r"H100 NVL|H200 NVL", 835, 418),
     (r"H100|H200|H800|GH200", 989, 495),
     (r"H20\b", 148, 74),
+    (r"GB300", 2500, 1250),  # GB300 NVL72: 360 PFLOP/s sparse in 72 GPUs
+    (r"B300", 2250, 1125),  # HGX B300: 36 PFLOP/s sparse in 8 GPUs
     (r"GB200", 2500, 1250),
     (r"B200", 2250, 1125),
     (r"A100|A800", 312, 156),
@@ -31,6 +34,8 @@ PEAK_TFLOPS: tuple[tuple[str, float | None, float | None], ...] = (
     (r"A30\b", 165, 82),
     (r"A40\b", 149.7, 74.8),
     (r"RTX A6000", 154.8, 77.4),
+    (r"RTX 6000 Ada", 364.2, 182.1),
+    (r"RTX PRO 6000 Blackwell Workstation", 503.8, 251.9),
     (r"L40S", 362, 183),
     (r"L40\b", 181, 90.5),
     (r"L4\b", 121, 60),
@@ -41,14 +46,19 @@ PEAK_TFLOPS: tuple[tuple[str, float | None, float | None], ...] = (
     (r"RTX 4090\b(?! D)", 165.2, 82.6),
     (r"RTX 3090 Ti", 80, 40),
     (r"RTX 3090", 71, 35.6),
-    (r"TPU v2", 22.5, None),
-    (r"TPU v3", 61.5, None),
+    (r"MI300X", 1307.4, None),  # float32: 163.4, or 653.7 as TensorFloat-32
+    (r"TPU v2", 22.5, None),  # a device is one core, half a chip
+    (r"TPU v3", 61.5, None),  # likewise
     (r"TPU v4 lite", 138, None),
     (r"TPU v4", 275, None),
     (r"TPU v5 lite|TPU v5e", 197, None),
     (r"TPU v5", 459, None),
     (r"TPU v6", 918, None),
+    (r"TPU7x", 1153.5, None),  # a device is one of the two cores of a chip, which has 2,307
 )
+# Names of less than the card that they name: slices of a GPU, shares of a virtualized one, cards for laptops and those
+# with less power. What they can do at most is in no table.
+NOT_THE_WHOLE = r"\bMIG\b|\bGRID\b|-\d+[ABCQ]\b|Laptop|Mobile|Max-Q"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -70,7 +80,9 @@ class Memory:
 
 
 def peak_flops_per_device(device_kind: str, dtype: str) -> float | None:
-    """FLOP/s of one device for products of `dtype` ('bfloat16' or 'float32') by the table, or None."""
+    """FLOP/s of one device for products of `dtype` ('bfloat16' or 'float32') by the table; None: not known."""
+    if re.search(NOT_THE_WHOLE, device_kind):
+        return None
     for pattern, bfloat16, float32 in PEAK_TFLOPS:
         if re.search(pattern, device_kind):
             tera = float32 if dtype == "float32" else bfloat16

@@ -29,6 +29,15 @@ from gptjax.training.hardware import (
         ("NVIDIA GH200 480GB", 989),
         ("NVIDIA B200", 2250),
         ("NVIDIA GB200", 2500),
+        ("NVIDIA B300 SXM6 AC", 2250),
+        ("NVIDIA GB300", 2500),
+        ("NVIDIA H800", 989),
+        ("NVIDIA H800 PCIe", 756),
+        ("NVIDIA RTX A6000", 154.8),
+        ("NVIDIA RTX 6000 Ada Generation", 364.2),
+        ("NVIDIA RTX PRO 6000 Blackwell Workstation Edition", 503.8),
+        ("NVIDIA GeForce RTX 5090", 209.5),
+        ("AMD Instinct MI300X", 1307.4),
         ("NVIDIA L4", 121),
         ("NVIDIA L40S", 362),
         ("NVIDIA L40", 181),
@@ -39,6 +48,7 @@ from gptjax.training.hardware import (
         ("TPU v5p", 459),
         ("TPU v6e", 918),
         ("TPU v6 lite", 918),
+        ("TPU7x", 1153.5),
     ],
 )
 def test_dense_bfloat16_peak(kind, bfloat16):
@@ -47,7 +57,19 @@ def test_dense_bfloat16_peak(kind, bfloat16):
 
 @pytest.mark.parametrize(
     "kind, dtype",
-    [("NVIDIA Q9000", "bfloat16"), ("Tesla V100-SXM2-16GB", "bfloat16"), ("TPU v4", "float32"), ("cpu", "float32")],
+    [
+        *((kind, "bfloat16") for kind in ("NVIDIA Q9000", "Tesla V100-SXM2-16GB", "TPU8i", "AMD Instinct MI355X")),
+        *((kind, "float32") for kind in ("TPU v4", "cpu", "AMD Instinct MI300X")),
+        # less than the card of that name
+        ("NVIDIA H100 80GB HBM3 MIG 1g.10gb", "bfloat16"),
+        ("NVIDIA A100-SXM4-40GB MIG 3g.20gb", "float32"),
+        ("GRID A100D-40C", "bfloat16"),
+        ("NVIDIA A40-24Q", "bfloat16"),
+        ("NVIDIA GeForce RTX 4090 Laptop GPU", "bfloat16"),
+        ("NVIDIA RTX PRO 6000 Blackwell Max-Q Workstation Edition", "bfloat16"),
+        ("NVIDIA RTX PRO 6000 Blackwell Server Edition", "bfloat16"),
+        ("NVIDIA GeForce RTX 5090 D", "bfloat16"),
+    ],
 )
 def test_unknown_is_none_never_a_guess(kind, dtype):
     assert peak_flops_per_device(kind, dtype) is None
