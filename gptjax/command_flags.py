@@ -29,7 +29,7 @@ class Flags:
         self.DEFINE_multi_string = functools.partial(flags.DEFINE_multi_string, flag_values=self.values)
         self._own: list[str] | None = None
 
-    def DEFINE_config(
+    def define_config(
         self, example: str = "configs/gpt2.py:124m", fields: Callable[[], ConfigDict] = default
     ) -> flags.FlagHolder:
         """--config=FILE.py[:argument], with --config.section.field=value to override any field of it.

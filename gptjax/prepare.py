@@ -50,7 +50,7 @@ from gptjax.paths import output_folder
 from gptjax.terminal import Console
 
 flags = Flags()
-CONFIG = flags.DEFINE_config(example="configs/corpus/books_and_code.py", fields=default)
+CONFIG = flags.define_config(example="configs/corpus/books_and_code.py", fields=default)
 OUTPUT = flags.DEFINE_string("output", None, "The folder to make.")
 OVERWRITE = flags.DEFINE_bool("overwrite", False, "Replace a folder prepared with other options.")
 SAMPLE = flags.DEFINE_integer(

@@ -59,7 +59,7 @@ from gptjax.training.state import TrainState
 from gptjax.training.writers import MetricsWriter, write_whole
 
 flags = Flags()
-_CONFIG = flags.DEFINE_config()
+_CONFIG = flags.define_config()
 _WORKDIR = flags.DEFINE_string("workdir", None, "The run's folder. If it exists, the run in it is resumed.")
 _COORDINATOR = flags.DEFINE_string("coordinator", None, "Several processes: the address of process 0, as HOST:PORT.")
 _NUM_PROCESSES = flags.DEFINE_integer("num_processes", None, "Several processes: how many there are.", lower_bound=1)
