@@ -108,7 +108,7 @@ def test_commands_run_after_each_other_in_one_python(tmp_path):
         f"train {TINY} --config.model.width=96 --workdir={tmp_path}/w --config.data.path=x",
         f"train {TINY} --config.model.num_heads=7",
         f"prepare --input={tmp_path}/nothing --output={tmp_path}/o --workers=1",
-        f"sample --workdir={tmp_path}/none --seed=3",
+        f"sample --workdir={tmp_path}/none --seed=3 --prompt=a",
         "compare --help",
         "train",
     ]
