@@ -108,7 +108,7 @@ def test_what_the_platform_decides_is_left_open_where_it_is_not_known():
         ({"training.batch_size": 4}, H200, "4 rows: must be divisible by the 8 devices"),
         ({"mesh.fsdp": 3, "training.batch_size": 8}, AbstractDevices(), "8 rows: must be divisible by the 3 devices"),
         ({"mesh.tensor": 4}, AbstractDevices(), r"is not divisible by mesh\.tensor = 4"),
-        ({"mesh.data": 3}, H200, "is for 3 devices, there are 8"),
+        ({"mesh.data": 3}, H200, "is for 3 devices, and this run has 8"),
         ({"model.vocab_size": 31}, H200, "must be at least 32, the size of the tokenizer"),
         ({"data.windows": "packed", "model.attention": "cudnn"}, H200, "model.attention = 'cudnn'"),
         ({"schedule.warmup": "90 steps", "training.duration": "80 steps"}, H200, "must fit into the run's 80 steps"),
