@@ -107,6 +107,7 @@ def default() -> ConfigDict:
 
     config.training = ConfigDict(
         dict(
+            objective="next_token",  # what is optimized: next_token | module:Class (training/objectives)
             duration="2000 steps",  # "N steps", "300M tokens" or "2 epochs"
             batch_size=32,  # sequences per optimizer step, over all devices
             gradient_accumulation_steps=1,  # micro-batches per batch, computed one after the other
@@ -229,9 +230,10 @@ _CHOICES = {
     "optimizer.name": ("adamw", "muon", "lion", "adafactor", "sgd"),
     "optimizer.first_moment_dtype": ("float32", "bfloat16"),
     "schedule.name": ("cosine", "wsd", "linear", "constant", "inverse_sqrt"),
+    "training.objective": ("next_token",),
     "training.on_nonfinite": ("stop", "skip"),
 }
-MAY_BE_OWN = ("model.feedforward", "optimizer.name", "schedule.name")
+MAY_BE_OWN = ("model.feedforward", "optimizer.name", "schedule.name", "training.objective")
 _AT_LEAST_ONE = (
     "model.num_layers model.width model.num_heads model.rope_original_positions data.sequence_length "
     "training.batch_size training.gradient_accumulation_steps checkpoint.keep_latest"

@@ -169,14 +169,14 @@ def report(
     sizes: dict[str, predict.Size],
 ) -> None:
     """results.csv, the pictures, and the table of what finished; then what did not."""
-    gather.write_results(workdir / "results.csv", runs, statuses, sizes, sweep.metric)
+    gather.write_results(workdir / "results.csv", runs, statuses, sizes, sweep.metric, sweep.higher_is_better)
     groups = gather.group_by_seed(runs, statuses, sweep.metric)
     console.print()
-    console.print(gather.results_table(groups, sweep.metric))
+    console.print(gather.results_table(groups, sweep.metric, sweep.higher_is_better))
     paths, kinds = [workdir / "results.csv"], gather.by_data(groups)
     for data, alike in kinds.items():
         folder = workdir / "plots" / (data or "not_recorded") if len(kinds) > 1 else workdir / "plots"
-        paths += figures.draw(alike, sweep.metric, sweep.x, folder)
+        paths += figures.draw(alike, sweep.metric, sweep.x, folder, sweep.higher_is_better)
     for path in paths:
         console.print(f"written: {path}", soft_wrap=True)
     for state in State:

@@ -20,7 +20,6 @@ from pathlib import Path
 from typing import Any
 
 import jax
-import numpy as np
 import rich.console
 from ml_collections import ConfigDict, FrozenConfigDict
 
@@ -29,10 +28,10 @@ from gptjax import config as configs
 from gptjax import tokenizer as tokenizers
 from gptjax.command_flags import Flags
 from gptjax.config import ConfigError
-from gptjax.data import Dataset, open_dataset
+from gptjax.data import Dataset
 from gptjax.data.facts import facts_of
 from gptjax.data.mixture import parse_mixture
-from gptjax.evaluation import perplexity
+from gptjax.evaluation.validation import validate
 from gptjax.folders import alone_in
 from gptjax.inference.generate import Generator
 from gptjax.parallel import distributed, members
@@ -43,12 +42,13 @@ from gptjax.planning import Plan
 from gptjax.runtime import keep_freed_memory, use_compilation_cache
 from gptjax.tokenizer import Tokenizer
 from gptjax.training import console as consoles
-from gptjax.training.checkpoint import Checkpoints, load_params
+from gptjax.training.checkpoint import JUDGED_BY, Checkpoints, load_params
 from gptjax.training.guards import check_fits, explained_memory
 from gptjax.training.hardware import memory
 from gptjax.training.history import best_so_far, record_start
 from gptjax.training.interrupt import StopRequest
 from gptjax.training.metrics import Throughput
+from gptjax.training.objectives import make_objective
 from gptjax.training.optimizer import plan as optimizer_plan
 from gptjax.training.optimizer import summarize
 from gptjax.training.profiler import Profiler
@@ -162,13 +162,10 @@ def open_run(config: ConfigDict, workdir: Path) -> Run:
     Raises:
       ConfigError: data, devices and config do not go together.
     """
-    training, validation = config.training, None
-    data = open_dataset(config.data, "train", seed=config.seed, batch_size=training.batch_size)
+    training, objective, validation = config.training, make_objective(config), None
+    data = objective.open_data("train", training.batch_size)
     if config.evaluation.every:
-        rows = training.batch_size // training.gradient_accumulation_steps
-        validation = open_dataset(
-            config.data, "validation", seed=config.seed, batch_size=rows, tokens=config.evaluation.tokens
-        )
+        validation = objective.open_data("validation", training.batch_size // training.gradient_accumulation_steps)
     tokenizer = tokenizers.load(parse_mixture(config.data.path)[0][0])
     plan = planning.plan(config, facts_of(data), jax.devices())
     check_fits(plan.abstract_state, plan.abstract_batch)
@@ -204,7 +201,7 @@ def show_settings(run: Run) -> None:
         plan.total_steps,
         plan.devices,
         plan.mesh.shape,
-        summarize(optimizer_plan(plan.config.optimizer, plan.abstract_state.params)),
+        summarize(optimizer_plan(plan.config.optimizer, plan.abstract_state.params, plan.trainer.objective.trains)),
     )
     facts["run"] |= consoles.epochs_facts(run.data, plan.total_steps, run.validation)
     facts["run"]["config"] = f"{configs.hash_of(plan.config)} (hash of all settings that affect the results)"
@@ -254,7 +251,9 @@ def start(run: Run, checkpoints: Checkpoints) -> tuple[TrainState, dict[str, Any
 def train(run: Run, checkpoints: Checkpoints, state: TrainState, interval: dict[str, Any], notes: list[str]) -> None:
     """From the state's step to the last one, or to a signal; whatever ends it, what is done is saved and drawn."""
     config, plan, start_step = run.config, run.plan, int(state.step)
-    best, more_notes = best_so_far(run.workdir, run.windows_scored, start_step)
+    objective = plan.trainer.objective
+    judged_by = objective.scores[0]
+    best, more_notes = best_so_far(run.workdir, judged_by, run.windows_scored, start_step)
     notes = notes + more_notes
     if start_step >= plan.total_steps:
         notes.append(f"nothing to do: the run is at step {start_step} of {plan.total_steps} (training.duration)")
@@ -263,7 +262,7 @@ def train(run: Run, checkpoints: Checkpoints, state: TrainState, interval: dict[
     throughput = Throughput(plan.tokens_per_step)
     with (
         MetricsWriter(run.workdir, config.logging.tensorboard, start_step or None, config) as writer,
-        consoles.TrainingView(run.console, plan.total_steps, start_step, CONVENTION) as view,
+        consoles.TrainingView(run.console, plan.total_steps, start_step, CONVENTION, objective.scores) as view,
         StopRequest() as stop,
     ):
         consoles.print_notes(run.console, notes)
@@ -302,8 +301,9 @@ def train(run: Run, checkpoints: Checkpoints, state: TrainState, interval: dict[
                 with throughput.pause("evaluation"), view.busy("evaluating"):
                     scores = fresh_scores = evaluate(state)
                 progress.add(done, scores)
-                view.validated(done, scores, best=scores["validation/loss"] < best)
-                best = min(best, scores["validation/loss"])
+                improved = judged_by.better(scores[judged_by.name], best)
+                view.validated(done, scores, best=improved)
+                best = scores[judged_by.name] if improved else best
             if plan.every("checkpoint.every", done):
                 progress.flush()
                 with throughput.pause("checkpoint"), view.busy("saving"):
@@ -330,8 +330,9 @@ def train(run: Run, checkpoints: Checkpoints, state: TrainState, interval: dict[
         convention=CONVENTION,
         memory=memory(),
         train_loss=progress.train_loss,
+        scores=objective.scores,
         validation=scores,
-        best_validation_loss=best if scores else None,
+        best=best if scores else None,
     )
     title = f"stopped by {stop.name} at step {done}, checkpoint saved" if stopped else "finished"
     consoles.print_summary(run.console, title, summary)
@@ -378,17 +379,16 @@ def device_batches(run: Run, start_step: int) -> Iterator[dict[str, jax.Array]]:
 
 def make_evaluation(run: Run) -> Callable[[TrainState], dict[str, Any]]:
     """state → validation metrics, of the moving average of the parameters where there is one."""
-    token_bytes_V = np.zeros(run.config.model.vocab_size, np.float32)
-    token_bytes_V[: run.tokenizer.vocab_size] = run.tokenizer.token_bytes()
-    step = run.plan.trainer.evaluation_step(token_bytes_V)
-    return lambda state: perplexity.score(step, state.best_params, run.validation, run.plan.mesh, run.plan.rows_at_once)
+    trainer, scores_of = run.plan.trainer, run.plan.trainer.objective.scores_of
+    step, rows = trainer.evaluation_step(run.tokenizer), run.plan.rows_at_once
+    return lambda state: validate(step, scores_of, state.best_params, run.validation, trainer.mesh, rows)
 
 
 def save(run: Run, checkpoints: Checkpoints, state: TrainState, scores: dict[str, Any], interval: dict) -> None:
     step = int(state.step)
-    metadata = run_metadata(run.config, run.data.fingerprint(), step * run.plan.tokens_per_step) | {
-        "interval": interval
-    }
+    score = run.plan.trainer.objective.scores[0]
+    metadata = run_metadata(run.config, run.data.fingerprint(), step * run.plan.tokens_per_step)
+    metadata |= {"interval": interval, JUDGED_BY: [score.name, score.higher_is_better]}
     checkpoints.save(step, state, metadata, scores)
 
 

@@ -13,17 +13,10 @@ much of a text a token is predicted from.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping
-from typing import Any
-
-import jax
-from jax.sharding import Mesh
+from collections.abc import Mapping
 
 from gptjax.config import ConfigError
-from gptjax.data import Dataset
-from gptjax.parallel.distributed import local_rows, put_batch
-
-SET = "validation/set"  # beside every score: `Dataset.identity` of what was scored
+from gptjax.evaluation.scores import BITS_PER_BYTE, LOSS, PERPLEXITY
 
 
 def perplexity(nll_per_token: float) -> float:
@@ -32,55 +25,27 @@ def perplexity(nll_per_token: float) -> float:
 
 
 def bits_per_byte(nll_sum: float, num_bytes: float) -> float:
-    """A loss that tokenizers cannot change: summed nats, in bits, a UTF-8 byte of the text. NaN for no bytes."""
+    """A loss that tokenizers cannot change: summed nats, in bits, per UTF-8 byte of the text. NaN for no bytes."""
     return nll_sum / math.log(2) / num_bytes if num_bytes else math.nan
 
 
-def score(evaluation_step: Callable, params: Any, dataset: Dataset, mesh: Mesh, batch_size: int) -> dict[str, Any]:
-    """The figures of `evaluate_perplexity` for all windows of a validation split, and which windows these were (SET).
-
-    Windows go through the model `batch_size` at a time, over all devices and processes; what is left of the last batch
-    is filled with weight 0, so the figures do not depend on it beyond rounding. All processes call this together.
-
-    Raises as `evaluate_perplexity` does.
-    """
-    rows = local_rows(mesh, batch_size, 1)
-    batches = (put_batch(mesh, batch, rows, batch_size, 1) for batch in dataset.batches(0, rows))
-    return {**evaluate_perplexity(evaluation_step, params, batches), SET: dataset.identity()}
-
-
-def evaluate_perplexity(
-    evaluation_step: Callable, params: Any, batches: Iterable[Mapping[str, jax.Array]]
-) -> dict[str, float]:
-    """Sums over all batches first, divides once: batches of unequal weight count by their tokens.
+def scores_of_text(sums: Mapping[str, float]) -> dict[str, float]:
+    """The scores of some text from sums over all of its tokens, divided once: batches count by their tokens.
 
     Args:
-      evaluation_step: (params, batch) → sums of nll (nats), tokens and bytes, as `training.step` makes it.
+      sums: nll (nats), tokens, and bytes of UTF-8 that the tokens stand for.
 
     Returns:
       validation/loss (nats per token), validation/perplexity, validation/bits_per_byte (independent of the tokenizer;
       left out where no token stands for a byte of text), validation/tokens.
 
     Raises:
-      ConfigError: nothing to evaluate.
+      ConfigError: there is no token to score.
     """
-    sums = {"nll": 0.0, "tokens": 0.0, "bytes": 0.0}
-    pending: dict[str, jax.Array] | None = None
-    for batch in batches:
-        current = evaluation_step(params, batch)
-        if pending is not None:  # read the last one while the device works on this one
-            sums = {name: sums[name] + float(pending[name]) for name in sums}
-        pending = current
-    if pending is not None:
-        sums = {name: sums[name] + float(pending[name]) for name in sums}
-    if not sums["tokens"]:
+    if not sums.get("tokens"):
         raise ConfigError("the validation split has no supervised token: prepare a larger one")
     loss = sums["nll"] / sums["tokens"]
-    metrics = {
-        "validation/loss": loss,
-        "validation/perplexity": perplexity(loss),
-        "validation/tokens": sums["tokens"],
-    }
+    scores = {LOSS.name: loss, PERPLEXITY.name: perplexity(loss), "validation/tokens": sums["tokens"]}
     if sums["bytes"]:
-        metrics["validation/bits_per_byte"] = bits_per_byte(sums["nll"], sums["bytes"])
-    return metrics
+        scores[BITS_PER_BYTE.name] = bits_per_byte(sums["nll"], sums["bytes"])
+    return scores

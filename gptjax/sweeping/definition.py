@@ -11,6 +11,7 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from gptjax.config import ConfigError, default, flatten, suggestion, validate
+from gptjax.evaluation.scores import LOSS
 from gptjax.sweeping.algebra import Point
 from gptjax.user_code import call_in_file
 
@@ -23,15 +24,17 @@ class Sweep:
       config: the file that every run starts from, as `--config` takes it: 'configs/gpt2.py:124m'.
       points: what differs between the runs.
       settings: what all of them have in common beyond the file: field → value. Not part of their names.
-      metric: what is compared, a name of metrics.jsonl; lower is better.
+      metric: what is compared, a name of metrics.jsonl.
+      higher_is_better: of the metric, as for an accuracy; otherwise lower is better.
       x: field along which the metric is drawn, one line for each combination of the others; '': none.
     """
 
     config: str
     points: Sequence[Point]
     settings: Mapping[str, Any] = dataclasses.field(default_factory=dict)
-    metric: str = "validation/loss"
+    metric: str = LOSS.name
     x: str = ""
+    higher_is_better: bool = False
 
 
 def load_sweep(text: str) -> Sweep:

@@ -11,7 +11,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from gptjax.sweeping.algebra import short_name
-from gptjax.sweeping.gather import Group
+from gptjax.sweeping.gather import Group, best_first
 from gptjax.training.plots import STYLE, compare_runs, in_words, legend_beside, note_below, save_figure
 
 MOST_CURVES = 8
@@ -19,7 +19,7 @@ MOST_TICKS = 12
 LOG_RATIO = 3.0  # values whose extremes are farther apart are drawn on a logarithmic axis
 
 
-def draw(groups: Sequence[Group], metric: str, x: str, folder: Path) -> list[Path]:
+def draw(groups: Sequence[Group], metric: str, x: str, folder: Path, higher_is_better: bool = False) -> list[Path]:
     """Draws what the finished runs allow, into `folder`; returns the paths written.
 
     x: field of the horizontal axis; '': only the losses by step are drawn.
@@ -27,20 +27,23 @@ def draw(groups: Sequence[Group], metric: str, x: str, folder: Path) -> list[Pat
     found = [group for group in groups if group.values]
     if not found:
         return []
-    best_first = sorted(found, key=lambda group: group.mean)[:MOST_CURVES]
     paths = [
         compare_runs(
-            {group.name: [run.workdir for run in group.finished] for group in best_first},
+            {
+                group.name: [run.workdir for run in group.finished]
+                for group in best_first(found, higher_is_better)[:MOST_CURVES]
+            },
             folder / "loss_by_step.png",
             metric,
         )
     ]
     if x:
-        paths.append(along(found, metric, x, folder / f"{metric.replace('/', '_')}_by_{short_name(x)}.png"))
+        path = folder / f"{metric.replace('/', '_')}_by_{short_name(x)}.png"
+        paths.append(along(found, metric, x, path, higher_is_better))
     return paths
 
 
-def along(groups: Sequence[Group], metric: str, x: str, path: Path) -> Path:
+def along(groups: Sequence[Group], metric: str, x: str, path: Path, higher_is_better: bool = False) -> Path:
     """The metric's mean along field `x`, a line for each combination of the other fields; bars reach from the lowest
     to the highest seed, a ring marks each line's best."""
     lines: dict[str, list[Group]] = {}
@@ -58,7 +61,7 @@ def along(groups: Sequence[Group], metric: str, x: str, path: Path) -> Path:
             means = np.array([group.mean for group in members])
             reach = np.abs([[min(g.values) - g.mean, max(g.values) - g.mean] for g in members]).T
             axes.errorbar(places, means, reach, fmt="o-", color=color, markersize=4, capsize=3, label=label or None)
-            best = int(np.argmin(means))
+            best = int(np.argmax(means) if higher_is_better else np.argmin(means))
             axes.plot(places[best], means[best], "o", color=color, markersize=11, fillstyle="none")
         values = [group.settings[x] for members in lines.values() for group in members]
         if min(values) > 0 and max(values) / min(values) > LOG_RATIO:

@@ -15,7 +15,7 @@ import scipy.stats
 from rich.table import Table
 
 from gptjax import config as configs
-from gptjax.evaluation.perplexity import SET
+from gptjax.evaluation.scores import BITS_PER_BYTE, LOSS, SET
 from gptjax.files import write_aside
 from gptjax.formatting import count_text, counted, duration_text
 from gptjax.sweeping.algebra import short_name
@@ -25,7 +25,7 @@ from gptjax.training import history
 from gptjax.training.writers import read_metrics
 
 SEED = "seed"
-METRICS = ("train/loss", "validation/loss", "validation/bits_per_byte", "tokens_per_second", "elapsed_seconds")
+METRICS = ("train/loss", LOSS.name, BITS_PER_BYTE.name, "tokens_per_second", "elapsed_seconds")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -86,10 +86,15 @@ def by_data(groups: Sequence[Group]) -> dict[str, list[Group]]:
 
 
 def write_results(
-    path: Path, runs: Sequence[Run], statuses: Mapping[str, Status], sizes: Mapping[str, Size], metric: str
+    path: Path,
+    runs: Sequence[Run],
+    statuses: Mapping[str, Status],
+    sizes: Mapping[str, Size],
+    metric: str,
+    higher_is_better: bool = False,
 ) -> None:
-    """One row a run: name, state, swept settings, size, last value of each figure, lowest value of the metric and
-    what it was measured on."""
+    """One row per run: name, state, swept settings, size, last value of each figure, best value of the metric and what
+    it was measured on."""
     fields = swept_fields(runs)
     metrics = list(dict.fromkeys((*METRICS, metric)))
     head = ["run", "state", *fields, "parameters", "tokens", "flops", "step", *metrics]
@@ -105,7 +110,7 @@ def write_results(
         scores = [row[metric] for row in scored if row.get(SET, data) == data or not metric.startswith("validation/")]
         figures = [status.last(name) for name in metrics]
         cost = [size.parameters, size.tokens, f"{size.flops:.4g}"]
-        best = min(scores, default=None)
+        best = (max if higher_is_better else min)(scores, default=None)
         writer.writerow([run.name, status.state, *settings, *cost, status.step, *figures, best, data, _hash_of(run)])
     with write_aside(path) as file:
         file.write(text.getvalue().encode())
@@ -148,7 +153,13 @@ def p_value(a: Sequence[float], b: Sequence[float]) -> float:
     return float(scipy.stats.ttest_ind(a, b, equal_var=False).pvalue)
 
 
-def results_table(groups: Sequence[Group], metric: str) -> Table:
+def best_first(groups: Sequence[Group], higher_is_better: bool = False) -> list[Group]:
+    """By their means; groups without a value come last."""
+    sign = -1 if higher_is_better else 1
+    return sorted(groups, key=lambda group: (math.isnan(group.mean), sign * group.mean))
+
+
+def results_table(groups: Sequence[Group], metric: str, higher_is_better: bool = False) -> Table:
     """Groups from best to worst: mean, standard deviation, distance to the best and its p-value."""
     kinds = by_data(groups)
     table = Table(title=f"{metric}, mean over seeds; p: Welch's t-test against the best", title_justify="left")
@@ -159,7 +170,7 @@ def results_table(groups: Sequence[Group], metric: str) -> Table:
     for head in ("finished", "mean", "± sd", "to best", "p"):
         table.add_column(head, justify="right", no_wrap=True)
     for alike in kinds.values():
-        ranked = sorted(alike, key=lambda group: (math.isnan(group.mean), group.mean))
+        ranked = best_first(alike, higher_is_better)
         best = ranked[0]
         for group in ranked:
             distance = group.mean - best.mean

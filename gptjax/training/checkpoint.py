@@ -22,6 +22,7 @@ from jax.experimental import multihost_utils
 from ml_collections import FrozenConfigDict
 
 from gptjax.config import ConfigError, from_json
+from gptjax.evaluation.scores import LOSS, SET
 from gptjax.paths import CONFIG, existing_run, local_path, run_folder
 from gptjax.training import checkpoint_format as files
 from gptjax.training.checkpoint_format import CheckpointError
@@ -30,7 +31,7 @@ from gptjax.training.snapshot import Snapshots
 from gptjax.training.state import TrainState
 from gptjax.user_code import is_named
 
-VALIDATION_LOSS, VALIDATION_SET = "validation/loss", "validation/set"
+JUDGED_BY = "judged_by"  # of the metadata: [the score that says which checkpoint is best, whether higher is better]
 _DELETED = "deleted-"
 _UNREADABLE = "unreadable-"
 
@@ -40,8 +41,8 @@ T = TypeVar("T")
 class Checkpoints:
     """The checkpoints of one run, for the processes that train it: all of them make the same calls.
 
-    Kept are the latest `keep_latest`, the `keep_best` with the lowest validation loss on each set of windows that the
-    run was scored on (losses on different sets are never compared), and every step that is a multiple of `keep_every`.
+    Kept are the latest `keep_latest`, the `keep_best` with the best score on each set that the run was scored on, and
+    every step that is a multiple of `keep_every`. Scores of different kinds or on different sets are never compared.
     Opening removes what killed saves and deletions left behind.
 
     Args:
@@ -92,9 +93,10 @@ class Checkpoints:
         `wait` tells.
 
         Args:
-          metadata: JSON values, as `run_metadata` makes them.
-          metrics: `validation/loss`, measured at this very step on `validation/set`, makes the checkpoint a candidate
-            for the best.
+          metadata: JSON values, as `run_metadata` makes them. JUDGED_BY in it is the score that decides which
+            checkpoint is the best; without it, the validation loss does.
+          metrics: that score, measured at this very step on `validation/set`, makes the checkpoint a candidate for the
+            best.
 
         Returns:
           The seconds for which training stood still.
@@ -155,7 +157,7 @@ class Checkpoints:
                 aside = path.with_name(_UNREADABLE + path.name)
                 shutil.rmtree(aside, ignore_errors=True)
                 logging.warning("the unreadable checkpoint was renamed to %s", path.rename(aside))
-        _score.cache_clear()
+        _cost.cache_clear()
         _barrier("checkpoint restored")
         return state, metadata
 
@@ -222,7 +224,7 @@ def load_params(
     """Reads the parameters of a run, and nothing else of it.
 
     Args:
-      which: "latest" (the newest readable), "best" (lowest validation loss of those scored on the windows that were
+      which: "latest" (the newest readable), "best" (best score of those scored on the windows that were
         scored last), or a step.
       like: tree of `jax.ShapeDtypeStruct` with shardings that the parameters must fit; None: as saved, on one device.
       ema: their moving average instead; None: where there is one.
@@ -301,25 +303,27 @@ def _steps(directory: Path) -> list[int]:
     return sorted(int(name) for name in folders if name.isdecimal())
 
 
-def _best_first(directory: Path) -> dict[str | None, list[int]]:
-    """Set of windows → steps of the checkpoints with a finite validation loss on it, lowest first, later step first
-    among equals. The sets stand in the order in which they were last scored."""
-    scores = {step: score for step in _steps(directory) if math.isfinite((score := _score(directory / str(step)))[0])}
-    in_turn = dict.fromkeys(scores[step][1] for step in sorted(scores, reverse=True))
+def _best_first(directory: Path) -> dict[tuple, list[int]]:
+    """(score's name, set that was scored) → steps of the checkpoints with a finite score of that kind, best first, and
+    the later step first among equals. The kinds stand in the order in which they were last measured."""
+    costs = {step: cost for step in _steps(directory) if math.isfinite((cost := _cost(directory / str(step)))[0])}
+    in_turn = dict.fromkeys(costs[step][1] for step in sorted(costs, reverse=True))
     return {
-        windows: sorted((step for step in scores if scores[step][1] == windows), key=lambda s: (scores[s][0], -s))
-        for windows in reversed(in_turn)
+        kind: sorted((step for step in costs if costs[step][1] == kind), key=lambda s: (costs[s][0], -s))
+        for kind in reversed(in_turn)
     }
 
 
 @functools.cache  # a checkpoint does not change, and a run may keep hundreds
-def _score(path: Path) -> tuple[float, str | None]:
-    """(validation loss or NaN, the set that it was measured on)"""
+def _cost(path: Path) -> tuple[float, tuple[str, str | None]]:
+    """(a number that is lower for a better score, NaN without one; (the score's name, the set that was scored))"""
     try:
-        metrics = files.read_metadata(path)["metrics"]
+        metadata = files.read_metadata(path)
     except CheckpointError:
-        return math.nan, None  # whoever restores it will hear of it
-    return metrics.get(VALIDATION_LOSS, math.nan), metrics.get(VALIDATION_SET)
+        return math.nan, (LOSS.name, None)  # whoever restores it will hear of it
+    name, higher_is_better = metadata.get(JUDGED_BY, (LOSS.name, LOSS.higher_is_better))
+    score = metadata["metrics"].get(name, math.nan)
+    return -score if higher_is_better else score, (name, metadata["metrics"].get(SET))
 
 
 def _choose(directory: Path, which: str | int, setting: str = "--workdir") -> list[int]:
@@ -334,13 +338,13 @@ def _choose(directory: Path, which: str | int, setting: str = "--workdir") -> li
     if which == "best":
         scored = list(_best_first(directory).values())
         if not scored:
-            raise ConfigError(f"--checkpoint = best: must have been saved with a validation loss; {there}")
+            raise ConfigError(f"--checkpoint = best: must have been saved with a validation score; {there}")
         *others, newest = scored
         if others:
             elsewhere = ", ".join(str(step) for steps in others for step in sorted(steps))
             logging.warning(
-                "the best checkpoint is chosen only among those scored on the same validation windows as the newest; "
-                "not compared: steps %s",
+                "the best checkpoint is chosen only among those that have the same score, of the same validation "
+                "windows, as the newest; not compared: steps %s",
                 elsewhere,
             )
         return newest[:1]

@@ -17,16 +17,18 @@ from rich.table import Table
 
 from gptjax import tokenizer as tokenizers
 from gptjax.config import ConfigError, Units, flatten, from_json, suggestion, validate
+from gptjax.evaluation.scores import BITS_PER_BYTE, LOSS, SET, Score
 from gptjax.folders import is_held
 from gptjax.formatting import count_text
 from gptjax.model.decoder import init_params
 from gptjax.model.resolve import resolve_model
 from gptjax.paths import CONFIG, existing_run
 from gptjax.training.metrics import count_parameters
+from gptjax.training.objectives import OBJECTIVES
 from gptjax.training.writers import FILE_NAME, read_metrics
 from gptjax.user_code import is_named
 
-LOSS, BITS, TOKENS, SET = "validation/loss", "validation/bits_per_byte", "validation/tokens", "validation/set"
+TOKENS = "validation/tokens"
 UNLIKE = "≠"
 FORMATS = (".png", ".svg", ".pdf")  # of a plot
 # What decides which windows are scored, and from which context; and which fields say nothing of a run's result.
@@ -47,11 +49,18 @@ class Run:
         """The last value of a metric, or None."""
         return next((row[metric] for row in reversed(self.rows) if row.get(metric) is not None), None)
 
-    def best(self, metric: str) -> float | None:
-        """The lowest of those on the windows that were scored last."""
+    def best(self, score: Score) -> float | None:
+        """The best of those on the set that was scored last."""
         rows = [row for row in self.rows if row.get(SET) == self.last(SET)]
-        values = [row[metric] for row in rows if row.get(metric) is not None]
-        return min((value for value in values if math.isfinite(value)), default=None)
+        best = score.best(row[score.name] for row in rows if row.get(score.name) is not None)
+        return best if math.isfinite(best) else None
+
+    @property
+    def judged_by(self) -> Score:
+        """The score that its objective goes by; the loss where the objective is a class of the run's own, which what
+        only reads a run does not import."""
+        objective = OBJECTIVES.get(self.config.training.objective)
+        return objective.scores[0] if objective else LOSS
 
     @property
     def step(self) -> int:
@@ -89,7 +98,7 @@ class Run:
         """What its validation loss is of; equal losses mean equal models only where this is equal."""
         of_config = {} if self.last(SET) else {field: flatten(self.config)[field] for field in EVALUATION}
         scored = {"the set of windows": self.last(SET), "tokens scored": self.last(TOKENS)}
-        return {**of_config, **scored, "the tokenizer": self.tokenizer_hash}
+        return {**of_config, **scored, "the score": self.judged_by.name, "the tokenizer": self.tokenizer_hash}
 
 
 def run_folders(folders: Sequence[Path]) -> list[Path]:
@@ -131,7 +140,8 @@ def table(runs: Sequence[Run]) -> Table:
     """A row for each run; UNLIKE behind losses that are of other text than the first run's."""
     made = Table(box=None, pad_edge=False)
     made.add_column("run", overflow="fold")
-    heads = ("steps", "tokens", "parameters", LOSS.replace("/", " "), "best", "bits per byte", "tokens/s")
+    score = runs[0].judged_by.name.replace("/", " ").replace("_", " ")
+    heads = ("steps", "tokens", "parameters", score, "best", "bits per byte", "tokens/s")
     for head in heads:
         made.add_column(head, justify="right", no_wrap=head in ("steps", "tokens", "tokens/s"))
     for run in runs:
@@ -143,9 +153,9 @@ def table(runs: Sequence[Run]) -> Table:
             steps + (", running" if is_held(run.folder) else ""),
             count_text(run.last("tokens")),
             count_text(run.num_parameters),
-            _number(run.last(LOSS)) + mark,
-            _number(run.best(LOSS)) + mark,
-            _number(run.last(BITS)),
+            _number(run.last(run.judged_by.name)) + mark,
+            _number(run.best(run.judged_by)) + mark,
+            _number(run.last(BITS_PER_BYTE.name)),
             count_text(statistics.median(speeds)) if speeds else "–",
         )
     return made
@@ -162,7 +172,7 @@ def unlike_evaluations(runs: Sequence[Run]) -> list[str]:
     for run in runs[1:]:
         here = run.evaluated_on
         different = [name for name in {**there, **here} if there.get(name) != here.get(name)]
-        if different and run.last(LOSS) is not None:
+        if different and run.last(run.judged_by.name) is not None:
             notes.append(
                 f"{UNLIKE} {run.name}: its losses cannot be compared with those of {runs[0].name}; different are: "
                 f"{', '.join(different)}"

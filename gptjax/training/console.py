@@ -19,10 +19,12 @@ from rich.table import Table
 from rich.text import Text
 
 from gptjax.data import Dataset
+from gptjax.evaluation.scores import Score
 from gptjax.formatting import bytes_text, count_text, counted, duration_text
 from gptjax.terminal import Console, one_line, print_note
 from gptjax.training.hardware import Memory, Peak
 from gptjax.training.metrics import CONVENTIONS, ParameterCounts, Throughput
+from gptjax.training.objectives.next_token import NextToken
 
 LOG_WIDTH = 120  # columns of a log that is not a terminal
 HEADER_EVERY = 25  # permanent lines
@@ -189,6 +191,7 @@ class TrainingView:
     """Shows a run from `start_step` to `total_steps`; a context manager, so that the terminal is left in order.
 
     convention: the FLOP convention of the 'mfu' metric, named in the header.
+    scores: of an evaluation, in the order in which its line shows them; the first has a column of its own.
     """
 
     def __init__(
@@ -197,9 +200,10 @@ class TrainingView:
         total_steps: int,
         start_step: int = 0,
         convention: str = "causal",
+        scores: Sequence[Score] = NextToken.scores,
         clock: Callable[[], float] = time.monotonic,
     ):
-        self._console, self._clock = console, clock
+        self._console, self._clock, self._scores = console, clock, scores
         self._total, self._start_step, self._step = total_steps, start_step, start_step
         self._started = clock()
         self._lines, self._names, self._validation = 0, [], None
@@ -278,19 +282,14 @@ class TrainingView:
 
     def validated(self, step: int, metrics: Mapping[str, Any], best: bool = False) -> None:
         """Adds the line of an evaluation; its loss stays in the interval lines that follow."""
-        self._validation = metrics["validation/loss"]
-        parts = {"": f"validation at step {step}: loss {_number(self._validation, '.4f')}"}
-        if (value := metrics.get("validation/perplexity")) is not None:
-            parts["perplexity"] = f"perplexity {_number(value, '.2f')}"
-        if (value := metrics.get("validation/bits_per_byte")) is not None:
-            parts["bits"] = f"{_number(value, '.4f')} bits per byte"
-        if best:
-            parts["best"] = "best so far"
-        for dispensable in ("perplexity", "bits"):
-            if len(line := "› " + ", ".join(parts.values())) <= self._console.width:
+        self._validation = metrics[self._scores[0].name]
+        told = [score.line.format(metrics[score.name]) for score in self._scores if metrics.get(score.name) is not None]
+        told += ["best so far"] if best else []
+        while True:
+            line = f"› validation at step {step}: {', '.join(told)}"
+            if len(line) <= self._console.width or len(told) <= 1 + best:
                 break
-            parts.pop(dispensable, None)
-            line = "› " + ", ".join(parts.values())
+            told.pop(1)  # of several scores the first stays, and the last one longest
         self._print(Text(line, "green"))
 
     def seconds_left(self) -> float | None:
@@ -310,7 +309,7 @@ class TrainingView:
             ("step", f"{step:>{digits}}/{self._total}"),
             ("done", f"{_percent(step / max(self._total, 1)):>6}"),
             ("loss", f"{_number(get('train/loss'), '.4f'):>7}"),
-            ("valid", f"{_number(get('validation/loss', self._validation), '.4f'):>7}"),
+            ("valid", f"{_number(get(self._scores[0].name, self._validation), '.4f'):>7}"),
             ("grad", f"{_number(get('train/gradient_norm'), '.3g'):>7}"),
             ("lr", f"{_number(get('learning_rate'), '.2e'):>8}"),
             ("ms/step", f"{_number(milliseconds, '.1f' if milliseconds is None or milliseconds < 1e4 else '.0f'):>7}"),
@@ -335,8 +334,9 @@ def run_summary(
     convention: str,
     memory: Memory,
     train_loss: float | None = None,
+    scores: Sequence[Score] = NextToken.scores,
     validation: Mapping[str, Any] | None = None,
-    best_validation_loss: float | None = None,
+    best: float | None = None,
 ) -> dict[str, str]:
     """The figures of a finished (or stopped) run, for `print_summary`. `step` and `tokens` are those reached."""
     rates = throughput.overall()
@@ -344,11 +344,11 @@ def run_summary(
     if train_loss is not None:
         summary["training loss"] = _number(train_loss, ".4f")
     if validation:
-        summary["validation loss"] = _number(validation["validation/loss"], ".4f")
-        if best_validation_loss is not None:
-            summary["validation loss"] += f" (best {_number(best_validation_loss, '.4f')})"
-        if (value := validation.get("validation/bits_per_byte")) is not None:
-            summary["bits per byte"] = _number(value, ".4f")
+        judged_by, *others = scores
+        summary[f"validation {judged_by.title}"] = _number(validation[judged_by.name], ".4f")
+        if best is not None:
+            summary[f"validation {judged_by.title}"] += f" (best {_number(best, '.4f')})"
+        summary |= {s.title: _number(validation[s.name], ".4f") for s in others if validation.get(s.name) is not None}
     spent = [f"training {duration_text(throughput.training_seconds)}"]
     spent += [f"{what} {duration_text(seconds)}" for what, seconds in throughput.seconds.items()]
     summary["time"] = f"{duration_text(throughput.elapsed_seconds)} ({', '.join(spent)})"

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import datetime
 import json
-import math
 import os
 from pathlib import Path
 from typing import Any
@@ -15,7 +14,7 @@ from typing import Any
 from ml_collections import FrozenConfigDict
 
 from gptjax.config import hash_of, to_json
-from gptjax.evaluation.perplexity import SET
+from gptjax.evaluation.scores import SET, Score
 from gptjax.files import write_aside
 from gptjax.training.run_metadata import differences, git_revision, version
 from gptjax.training.writers import FILE_NAME as METRICS
@@ -46,21 +45,21 @@ def record_start(workdir: Path, config: FrozenConfigDict, step: int, **facts: An
         file.write(to_json(config).encode())
 
 
-def best_so_far(workdir: Path, windows: str | None, step: int) -> tuple[float, list[str]]:
-    """The lowest validation loss on these windows in the steps up to `step`, by whatever start (infinite where there is
-    none); and a note where there are losses on others.
+def best_so_far(workdir: Path, score: Score, windows: str | None, step: int) -> tuple[float, list[str]]:
+    """The best score on these windows in the steps up to `step`, by whatever start (the score's `worst` where there is
+    none); and a note where there are scores on others.
 
     windows: as `Dataset.identity` names them; None where the run is not evaluated.
     """
     path = workdir / METRICS
     rows = read_metrics(path) if path.exists() and windows is not None else []
-    scored = [row for row in rows if "validation/loss" in row and row["step"] <= step]
-    alike = [row["validation/loss"] for row in scored if row.get(SET) == windows]
+    scored = [row for row in rows if row.get(score.name) is not None and row["step"] <= step]
+    alike = [row[score.name] for row in scored if row.get(SET) == windows]
     note = (
-        f"{len(scored) - len(alike)} earlier validation losses were measured on other windows (evaluation.tokens, the "
-        "window or the data has changed): they are not compared with new ones, and the best loss starts anew"
+        f"{len(scored) - len(alike)} earlier validation scores were measured on other windows (evaluation.tokens, the "
+        "window or the data has changed): they are not compared with new ones, and the best starts anew"
     )
-    return min(alike, default=math.inf), [note] if len(alike) < len(scored) else []
+    return score.best(alike), [note] if len(alike) < len(scored) else []
 
 
 def _settings(path: Path) -> dict | None:

@@ -59,11 +59,12 @@ class Treatment:
     size: int
 
 
-def plan(config_optimizer, params) -> dict[str, Treatment]:
+def plan(config_optimizer, params, trains: Callable[[str], bool] = lambda path: True) -> dict[str, Treatment]:
     """The treatment of every parameter (arrays or shapes), by path.
 
     `rules` is a sequence of (pattern, kind, value): the pattern must match a whole path; for each kind, the last rule
     that matches decides. learning_rate and weight_decay values are factors on the configured value, freeze's is a bool.
+    A parameter that `trains` says no to is frozen, whatever the rules.
     Raises ConfigError for an unknown method, a malformed rule, a rule that matches nothing, a parameter that Muon or
     Adafactor knows no axes of, and when all is frozen.
     """
@@ -80,7 +81,7 @@ def plan(config_optimizer, params) -> dict[str, Treatment]:
         if method == "muon" and not _is_layer_matrix(path):
             method = "adamw"
         return Treatment(
-            method="frozen" if chosen["freeze"] else method,
+            method="frozen" if chosen["freeze"] or not trains(path) else method,
             learning_rate=chosen["learning_rate"],
             weight_decay=chosen["weight_decay"] * config_optimizer.weight_decay,
             size=math.prod(shape.shape),
@@ -91,12 +92,18 @@ def plan(config_optimizer, params) -> dict[str, Treatment]:
         if treatment.method in ("muon", "adafactor") and _is_layer_matrix(path):
             _matrix_axes(path)
     if all(treatment.method == "frozen" for treatment in treatments.values()):
-        raise ConfigError("optimizer.rules freeze every parameter: there is nothing left to train")
+        raise ConfigError(
+            "optimizer.rules and training.objective freeze every parameter: there is nothing left to train"
+        )
     return treatments
 
 
 def make_optimizer(
-    config_optimizer, schedule_of_peak: Callable[[float], optax.Schedule], params, platform: str = "cpu"
+    config_optimizer,
+    schedule_of_peak: Callable[[float], optax.Schedule],
+    params,
+    platform: str = "cpu",
+    trains: Callable[[str], bool] = lambda path: True,
 ) -> optax.GradientTransformation:
     """The transformation gradients → updates for these parameters (arrays or shapes, the nested dict itself).
 
@@ -104,7 +111,7 @@ def make_optimizer(
     their parameter's path and shape inside the state, so they can be sharded like it; frozen parameters have none, and
     an update of exactly zero.
     """
-    treatments = plan(config_optimizer, params)
+    treatments = plan(config_optimizer, params, trains)
     labels = map_with_path(lambda path, _: treatments[path].method, params)
     transforms: dict[str, optax.GradientTransformation] = {}
     for method in sorted({treatment.method for treatment in treatments.values()}):

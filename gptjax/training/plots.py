@@ -13,6 +13,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from gptjax.files import write_aside
+from gptjax.training.objectives import OBJECTIVES
 from gptjax.training.writers import FILE_NAME, read_metrics
 
 TRAIN, VALIDATION = "#3b6fb6", "#d1495b"
@@ -32,9 +33,7 @@ X_AXES = {"step": "optimizer steps", "tokens": "tokens trained on"}
 RATES = {"learning_rate": ("AdamW", "#8a8f98"), "muon_learning_rate": ("Muon", "#d08c28")}
 WORDS = {  # of metrics, with their units
     "train/loss": "training loss (nats per token)",
-    "validation/loss": "validation loss (nats per token)",
-    "validation/bits_per_byte": "validation loss (bits per byte)",
-    "validation/perplexity": "validation perplexity",
+    **{score.name: score.words for objective in OBJECTIVES.values() for score in objective.scores},
     "train/gradient_norm": "gradient norm",
     "learning_rate": "learning rate",
     "muon_learning_rate": "learning rate (Muon)",

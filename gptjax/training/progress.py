@@ -17,6 +17,8 @@ from gptjax.training.writers import MetricsWriter
 
 SKIPS_IN_A_ROW = 100  # dropped updates after which a run is given up
 ZSCORES = ("train/loss_zscore", "train/gradient_norm_zscore")
+# What every step reports; any other train/NAME is a figure of the objective, a mean over supervised tokens.
+STEP_METRICS = {"train/loss", "train/gradient_norm", "train/supervised_tokens", "train/skipped", *ZSCORES}
 
 
 @dataclasses.dataclass
@@ -31,6 +33,7 @@ class Interval:
       norm_sum, steps: of the gradient's norm, and how many steps.
       skipped: updates that were dropped.
       zscores: the highest of each kind.
+      figures: of every further figure of the objective, its sum times the step's supervised tokens.
     """
 
     loss_sum: float = 0.0
@@ -39,6 +42,7 @@ class Interval:
     steps: int = 0
     skipped: int = 0
     zscores: dict[str, float] = dataclasses.field(default_factory=dict)
+    figures: dict[str, float] = dataclasses.field(default_factory=dict)
 
     def add(self, values: Mapping[str, float]) -> None:
         """values: the metrics of one step."""
@@ -48,6 +52,10 @@ class Interval:
             self.tokens += values["train/supervised_tokens"]
             self.norm_sum += norm
             self.steps += 1
+            for name in values:
+                if name.startswith("train/") and name not in STEP_METRICS:
+                    tokens = values["train/supervised_tokens"]
+                    self.figures[name] = self.figures.get(name, 0.0) + values[name] * tokens
         self.skipped += int(values.get("train/skipped", 0))
         for name in ZSCORES:
             if name in values:
@@ -69,7 +77,8 @@ class Interval:
         }
         if "train/skipped" in last:
             figures["train/skipped"] = self.skipped
-        return {**last, **figures, **self.zscores}
+        means = {name: total / self.tokens for name, total in self.figures.items()}
+        return {**last, **means, **figures, **self.zscores}
 
 
 class Progress:

@@ -14,24 +14,29 @@ import optax
 from gptjax.model.decoder import Decoder
 from gptjax.model.dropout import row_keys
 from gptjax.parallel.mesh import BATCH_AXES
+from gptjax.tokenizer import Tokenizer
 from gptjax.training.metrics import update_monitor
-from gptjax.training.objective import next_token_loss
+from gptjax.training.objectives.objective import Batch, Objective
 from gptjax.training.optimizer import clip_by_global_norm, plan, zero_frozen
 from gptjax.training.state import TrainState
 
-Batch = Mapping[str, jax.Array]
 P = jax.sharding.PartitionSpec
 
 
 def make_train_step(
-    model: Decoder, optimizer: optax.GradientTransformation, learning_rates: Mapping[str, Callable], config: Any
+    model: Decoder,
+    objective: Objective,
+    optimizer: optax.GradientTransformation,
+    learning_rates: Mapping[str, Callable],
+    config: Any,
 ) -> Callable[[TrainState, Batch], tuple[TrainState, dict[str, jax.Array]]]:
     """The step of a run: batch [A, B/A, T] → gradients → update, with the scalars to report.
 
-    The loss of every micro-batch is divided by the supervised tokens of the *whole* batch before it is differentiated,
-    so A micro-batches, any padding and any mesh give the gradient of one big batch.
+    The loss of every micro-batch is divided by the weight of the *whole* batch, such as its supervised tokens, before
+    it is differentiated, so A micro-batches, any padding and any mesh give the gradient of one big batch.
 
-    learning_rates: name of the metric → step → rate.
+    Args:
+      learning_rates: name of the metric → step → rate.
 
     An update is dropped when the loss or the gradient is not finite and `training.on_nonfinite` is 'skip', or when a
     z-score exceeds `training.outlier_zscore`: parameters and statistics of the optimizer stay as they were. Counters go
@@ -42,45 +47,43 @@ def make_train_step(
     dropout = config.model.dropout > 0 or config.model.attention_dropout > 0
 
     def loss_share(params, micro: Batch, key, first_row, total_weight):
-        loss_sum, aux = next_token_loss(
-            model,
-            params,
-            micro,
-            dropout_keys_B=row_keys(key, first_row, micro["tokens"].shape[0]) if dropout else None,
-            loss_chunk=training.loss_chunk,
-            z_loss=training.z_loss,
-        )
-        return loss_sum / total_weight, aux["nll_sum"] / total_weight
+        dropout_keys_B = row_keys(key, first_row, num_rows(micro)) if dropout else None
+        loss_sum, figures = objective.loss(model, params, micro, dropout_keys_B)
+        return loss_sum / total_weight, {name: figure / total_weight for name, figure in figures.items()}
 
     def gradients_of(params, batch: Batch, key, total_weight):
-        """(loss, gradients) of the whole batch; one micro-batch after the other when there are several."""
+        """(figures, gradients) of the whole batch; one micro-batch after the other when there are several."""
         differentiate = jax.value_and_grad(loss_share, has_aux=True)
-        num_micro = batch["tokens"].shape[0]
+        num_micro = num_rows(batch)
+        first = jax.tree.map(lambda a: a[0], batch)
         if num_micro == 1:
-            (_, nll), gradients = differentiate(params, jax.tree.map(lambda a: a[0], batch), key, 0, total_weight)
-            return nll, gradients
+            (_, figures), gradients = differentiate(params, first, key, 0, total_weight)
+            return figures, gradients
 
         def add(carry, numbered):
             i, micro = numbered
             micro = jax.tree.map(_split_rows, micro)
-            (_, nll), gradients = differentiate(params, micro, key, i * micro["tokens"].shape[0], total_weight)
-            return jax.tree.map(jnp.add, carry, (nll, gradients)), None
+            (_, figures), gradients = differentiate(params, micro, key, i * num_rows(micro), total_weight)
+            return jax.tree.map(jnp.add, carry, (figures, gradients)), None
 
-        zeros = (jnp.zeros(()), jax.tree.map(jnp.zeros_like, params))
+        _, figures = jax.eval_shape(loss_share, params, first, key, 0, total_weight)
+        figures = {name: jnp.zeros(figure.shape, figure.dtype) for name, figure in figures.items()}
+        zeros = (figures, jax.tree.map(jnp.zeros_like, params))
         return jax.lax.scan(add, zeros, (jnp.arange(num_micro), batch))[0]
 
     def train_step(state: TrainState, batch: Batch):
         key = jax.random.fold_in(jax.random.key(config.seed), state.step)
-        total_weight = batch["weights"].sum()
-        loss, gradients = gradients_of(state.params, batch, key, total_weight)
-        gradients = zero_frozen(gradients, plan(config.optimizer, gradients))
+        total_weight = objective.weight(batch)
+        figures, gradients = gradients_of(state.params, batch, key, total_weight)
+        loss = figures["loss"]
+        gradients = zero_frozen(gradients, plan(config.optimizer, gradients, objective.trains))
         gradient_norm = optax.tree.norm(gradients)
         gradients = clip_by_global_norm(gradients, gradient_norm, config.optimizer.gradient_clip)
         updates, opt_state = optimizer.update(gradients, state.opt_state, state.params)
         params = optax.apply_updates(state.params, updates)
         monitor, zscores = update_monitor(state.monitor, loss, gradient_norm)
         metrics = {
-            "train/loss": loss,
+            **{f"train/{name}": figure for name, figure in figures.items()},
             "train/gradient_norm": gradient_norm,
             "train/loss_zscore": zscores["loss"],
             "train/gradient_norm_zscore": zscores["gradient_norm"],
@@ -110,6 +113,11 @@ def update_average(average: Any, params: Any, steps: jax.typing.ArrayLike, decay
     return jax.tree.map(lambda old, new: old + weight * (new - old), average, params)
 
 
+def num_rows(batch: Batch) -> int:
+    """The size of the leading axis of a batch's arrays."""
+    return jax.tree.leaves(batch)[0].shape[0]
+
+
 def _split_rows(array: jax.Array) -> jax.Array:
     """Pins a micro-batch's rows to the batch axes.
 
@@ -137,17 +145,11 @@ def _is_sound(loss, gradient_norm, zscores, training) -> jax.Array:
     return sound
 
 
-def make_evaluation_step(model: Decoder, config: Any, token_bytes_V: jax.Array) -> Callable:
-    """(params, batch [1, B, T]) → float32 sums over the supervised tokens: nll (nats), tokens, bytes of text."""
+def make_evaluation_step(model: Decoder, objective: Objective, tokenizer: Tokenizer) -> Callable:
+    """(params, batch [1, B, …]) → the objective's float32 sums over the batch."""
+    sums = objective.evaluation(model, tokenizer)
 
     def evaluation_step(params, batch: Batch) -> dict[str, jax.Array]:
-        batch = jax.tree.map(lambda a: a[0], batch)
-        _, aux = next_token_loss(model, params, batch, loss_chunk=config.training.loss_chunk)
-        weights = batch["weights"]
-        return {
-            "nll": aux["nll_sum"],
-            "tokens": weights.sum(),
-            "bytes": (token_bytes_V[batch["targets"]] * weights).sum(),
-        }
+        return sums(params, jax.tree.map(lambda a: a[0], batch))
 
     return evaluation_step

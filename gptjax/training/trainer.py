@@ -10,7 +10,6 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 import optax
 from jax.sharding import AbstractMesh, Mesh
 from ml_collections import FrozenConfigDict
@@ -18,7 +17,10 @@ from ml_collections import FrozenConfigDict
 from gptjax.model.decoder import Decoder, init_params
 from gptjax.parallel.mesh import platform_of
 from gptjax.parallel.sharding import batch_sharding, constrain_residual, replicated, state_sharding
+from gptjax.tokenizer import Tokenizer
 from gptjax.training.metrics import init_monitor
+from gptjax.training.objectives import make_objective
+from gptjax.training.objectives.objective import Objective, abstract_batch
 from gptjax.training.optimizer import make_optimizer
 from gptjax.training.schedule import make_schedule
 from gptjax.training.state import TrainState
@@ -41,6 +43,7 @@ class Trainer:
     config: FrozenConfigDict
     mesh: Mesh | AbstractMesh
     model: Decoder
+    objective: Objective
     optimizer: optax.GradientTransformation
     learning_rates: dict[str, Callable]
     abstract_state: TrainState
@@ -66,28 +69,24 @@ class Trainer:
 
     def compile_train_step(self, batch: Any) -> jax.stages.Compiled:
         """(state, batch) → (state, metrics) for batches shaped and placed like `batch`; the old state is given up."""
-        step = make_train_step(self.model, self.optimizer, self.learning_rates, self.config)
+        step = make_train_step(self.model, self.objective, self.optimizer, self.learning_rates, self.config)
         shardings = jax.tree.map(lambda leaf: leaf.sharding, self.abstract_state)
         jitted = jax.jit(step, donate_argnums=0, out_shardings=(shardings, replicated(self.mesh)))
         return jitted.lower(self.abstract_state, abstract(batch)).compile(
             compiler_options(self.mesh, self.config.model.dtype)
         )
 
-    def evaluation_step(self, token_bytes_V: np.ndarray) -> Callable:
+    def evaluation_step(self, tokenizer: Tokenizer) -> Callable:
         """(params, batch) → sums over the batch; compiled at the first call."""
-        step = make_evaluation_step(self.model, self.config, jnp.asarray(token_bytes_V, jnp.float32))
+        step = make_evaluation_step(self.model, self.objective, tokenizer)
         return jax.jit(step, out_shardings=replicated(self.mesh))
 
     def abstract_batch(self) -> dict[str, jax.ShapeDtypeStruct]:
-        """A global training batch [A, B/A, T] as shapes."""
-        training, data = self.config.training, self.config.data
+        """A global training batch [A, B/A, …] as shapes."""
+        training = self.config.training
         accumulation = training.gradient_accumulation_steps
-        shape = (accumulation, training.batch_size // accumulation, data.sequence_length)
-        dtypes = {"tokens": jnp.int32, "targets": jnp.int32, "weights": jnp.float32}
-        if data.windows == "packed":
-            dtypes |= {"segments": jnp.int32, "positions": jnp.int32}
-        sharding = batch_sharding(self.mesh, 1)
-        return {name: jax.ShapeDtypeStruct(shape, dtype, sharding=sharding) for name, dtype in dtypes.items()}
+        rows = training.batch_size // accumulation
+        return abstract_batch(self.objective, accumulation, rows, batch_sharding(self.mesh, 1))
 
 
 def make_trainer(
@@ -101,15 +100,16 @@ def make_trainer(
       steps_of: turns a duration of the config into steps.
 
     Raises:
-      ConfigError: a rule of the optimizer, the schedule, or a mesh that does not divide the parameters.
+      ConfigError: the objective, a rule of the optimizer, the schedule, or a mesh that does not divide the parameters.
     """
     model = Decoder(config.model, constrain=constrain_residual)
     params = jax.eval_shape(lambda: init_params(config.model, jax.random.key(0)))
     schedule_of_peak = functools.partial(_schedule_of_peak, config.schedule, total_steps, steps_of)
-    optimizer = make_optimizer(config.optimizer, schedule_of_peak, params, platform_of(mesh))
+    objective = make_objective(config)
+    optimizer = make_optimizer(config.optimizer, schedule_of_peak, params, platform_of(mesh), objective.trains)
     names = ("learning_rate", "muon_learning_rate") if config.optimizer.name == "muon" else ("learning_rate",)
     learning_rates = {name: schedule_of_peak(config.optimizer[name]) for name in names}
-    trainer = Trainer(config, mesh, model, optimizer, learning_rates, abstract_state=None)
+    trainer = Trainer(config, mesh, model, objective, optimizer, learning_rates, abstract_state=None)
     shapes = jax.eval_shape(trainer._init_from, params)
     shardings = state_sharding(mesh, shapes)
     placed = jax.tree.map(

@@ -21,7 +21,7 @@ import numpy as np
 from gptjax.config import default
 from gptjax.data import open_dataset
 from gptjax.data.facts import DataFacts
-from gptjax.evaluation.perplexity import score
+from gptjax.evaluation.validation import validate
 from gptjax.inference.generate import Generator
 from gptjax.parallel.distributed import fetch, local_rows, put_batch
 from gptjax.planning import plan
@@ -50,7 +50,9 @@ total = float(sum(np.abs(leaf).sum() for leaf in jax.tree.leaves(params)))
 validation = open_dataset(
     config.data, "validation", seed=0, batch_size=4, tokens=75
 )  # ten windows: two and a half batches
-scored = score(trainer.evaluation_step(np.ones(32)), state.params, validation, mesh, 4)
-generator = Generator(state.params, config, CharacterTokenizer("abcdefgh"))
+tokenizer = CharacterTokenizer("abcdefgh")
+evaluation_step = trainer.evaluation_step(tokenizer)
+scored = validate(evaluation_step, trainer.objective.scores_of, state.params, validation, mesh, 4)
+generator = Generator(state.params, config, tokenizer)
 written = [completion.tokens for completion in generator.generate(["ab", "cdef"], max_new_tokens=4, num_samples=2)]
 print(json.dumps(dict(losses=losses, total=total, rows=rows.tolist(), score=scored, written=written)))

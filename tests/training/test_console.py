@@ -295,7 +295,7 @@ def test_summary_accounts_for_the_time():
         memory=Memory(2**30, 2**31, None, "device"),
         train_loss=3.0,
         validation={"validation/loss": 3.1, "validation/bits_per_byte": 1.12},
-        best_validation_loss=3.05,
+        best=3.05,
     )
     console = log_console()
     print_summary(console, "finished", summary)

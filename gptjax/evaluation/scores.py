@@ -1,0 +1,52 @@
+"""What a score is called, how it is shown, and which of two is the better one."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Iterable
+
+SET = "validation/set"  # beside the scores of an evaluation: `Dataset.identity` of what was scored
+
+
+@dataclasses.dataclass(frozen=True)
+class Score:
+    """One figure of an evaluation.
+
+    Attributes:
+      name: its key in metrics.jsonl, such as 'validation/loss'.
+      words: what an axis is labelled with, its unit in parentheses.
+      line: how the console writes it, with a place for the number: 'loss {:.4f}'.
+      higher_is_better: of an accuracy, say; a loss is better when it is lower.
+    """
+
+    name: str
+    words: str
+    line: str
+    higher_is_better: bool = False
+
+    @property
+    def title(self) -> str:
+        """Its name in words: 'bits per byte'."""
+        return self.name.rpartition("/")[2].replace("_", " ")
+
+    def better(self, a: float, b: float) -> bool:
+        """Whether a is a better value than b. A value that is not finite is never better than one that is."""
+        if math.isfinite(a) != math.isfinite(b):
+            return math.isfinite(a)
+        return a > b if self.higher_is_better else a < b
+
+    @property
+    def worst(self) -> float:
+        """The value that every other one is better than."""
+        return -math.inf if self.higher_is_better else math.inf
+
+    def best(self, values: Iterable[float]) -> float:
+        """The best of the finite values; `worst` where there is none."""
+        finite = [value for value in values if math.isfinite(value)]
+        return (max if self.higher_is_better else min)(finite, default=self.worst)
+
+
+LOSS = Score("validation/loss", "validation loss (nats per token)", "loss {:.4f}")
+PERPLEXITY = Score("validation/perplexity", "validation perplexity", "perplexity {:.2f}")
+BITS_PER_BYTE = Score("validation/bits_per_byte", "validation loss (bits per byte)", "{:.4f} bits per byte")

@@ -1,0 +1,56 @@
+"""One pass over a set of held-out batches: sums on the device, added up on the host, scored once at the end."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+import jax
+from jax.sharding import Mesh
+
+from gptjax.data import Dataset
+from gptjax.evaluation.scores import SET
+from gptjax.parallel.distributed import local_rows, put_batch
+
+Sums = Mapping[str, jax.Array]
+
+
+def validate(
+    evaluation_step: Callable[[Any, Mapping[str, jax.Array]], Sums],
+    scores_of: Callable[[Mapping[str, float]], dict[str, float]],
+    params: Any,
+    dataset: Dataset,
+    mesh: Mesh,
+    batch_size: int,
+) -> dict[str, Any]:
+    """The scores of all rows of a validation split, and which rows these were (SET).
+
+    Rows go through the model `batch_size` at a time, over all devices and processes; what is left of the last batch is
+    filled with weight 0, so the scores do not depend on it beyond rounding. All processes call this together.
+
+    Args:
+      evaluation_step: (params, batch) → sums over the batch, as `Trainer.evaluation_step` compiles it.
+      scores_of: sums over the whole set → scores by name, as `Objective.scores_of`. What it raises, this raises.
+    """
+    rows = local_rows(mesh, batch_size, 1)
+    batches = (put_batch(mesh, batch, rows, batch_size, 1) for batch in dataset.batches(0, rows))
+    return {**scores_of(summed(evaluation_step, params, batches)), SET: dataset.identity()}
+
+
+def summed(evaluation_step: Callable, params: Any, batches: Iterable[Mapping[str, jax.Array]]) -> dict[str, float]:
+    """The step's sums over all batches, each by its name, in double precision; empty where there is no batch."""
+    totals: dict[str, float] = {}
+
+    def add(sums: Sums) -> None:
+        for name, value in sums.items():
+            totals[name] = totals.get(name, 0.0) + float(value)
+
+    pending: Sums | None = None
+    for batch in batches:
+        current = evaluation_step(params, batch)
+        if pending is not None:  # read the last one while the device works on this one
+            add(pending)
+        pending = current
+    if pending is not None:
+        add(pending)
+    return totals

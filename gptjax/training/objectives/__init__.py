@@ -1,0 +1,41 @@
+"""What a run can optimize: one file for each objective, and the row that gives it its name in a config."""
+
+from __future__ import annotations
+
+import inspect
+from typing import Any
+
+from gptjax.config import ConfigError, suggestion
+from gptjax.training.objectives.next_token import NextToken
+from gptjax.training.objectives.objective import Objective
+from gptjax.user_code import called, is_named, named_function
+
+OBJECTIVES: dict[str, type[Objective]] = {"next_token": NextToken}
+
+__all__ = ["OBJECTIVES", "NextToken", "Objective", "make_objective"]
+
+FIELD = "training.objective"
+
+
+def make_objective(config: Any) -> Objective:
+    """The objective that a resolved config names: a key of `OBJECTIVES`, or 'module:Class' of your own.
+
+    Raises:
+      ConfigError: there is no such objective, or the class is none or lacks a method.
+    """
+    name = config.training.objective
+    if not is_named(name):
+        if name not in OBJECTIVES:
+            raise ConfigError(
+                f"{FIELD} = {name!r}: expected one of {', '.join(OBJECTIVES)}, or module:Class of your own"
+                f"{suggestion(name, OBJECTIVES)}"
+            )
+        return OBJECTIVES[name](config)
+    own = named_function(FIELD, name)
+    if not (inspect.isclass(own) and issubclass(own, Objective)):
+        raise ConfigError(f"{FIELD} = {name!r}: must be a subclass of gptjax.training.objectives.Objective")
+    if missing := sorted(own.__abstractmethods__):
+        raise ConfigError(f"{FIELD} = {name!r}: must define {', '.join(missing)}")
+    if not getattr(own, "scores", ()):
+        raise ConfigError(f"{FIELD} = {name!r}: must define scores, the first of which decides what is best")
+    return called(FIELD, name, lambda: own(config))

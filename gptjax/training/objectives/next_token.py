@@ -1,0 +1,101 @@
+"""Predict the next token: how language models are pretrained."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax.sharding import PartitionSpec as P
+
+from gptjax.data import Dataset, open_dataset
+from gptjax.evaluation.perplexity import scores_of_text
+from gptjax.evaluation.scores import BITS_PER_BYTE, LOSS, PERPLEXITY
+from gptjax.model.parameters import head_DV
+from gptjax.parallel.mesh import BATCH_AXES
+from gptjax.tokenizer import Tokenizer
+from gptjax.training.cross_entropy import cross_entropy
+from gptjax.training.objectives.objective import Batch, Objective, token_bytes
+
+
+class NextToken(Objective):
+    """Cross-entropy of the next token, in nats, over windows of documents.
+
+    A batch has tokens and targets int32 [B, T], and weights float32 [B, T] that are 0 where nothing is to be predicted;
+    where windows are packed, also segments and positions int32 [B, T]. The weight of a batch is its supervised tokens.
+    """
+
+    scores = (LOSS, PERPLEXITY, BITS_PER_BYTE)
+
+    def open_data(self, split: str, batch_size: int) -> Dataset:
+        config = self.config
+        tokens = config.evaluation.tokens if split == "validation" else 0
+        return open_dataset(config.data, split, seed=config.seed, batch_size=batch_size, tokens=tokens)
+
+    def row_fields(self) -> dict[str, jax.ShapeDtypeStruct]:
+        data = self.config.data
+        dtypes = {"tokens": jnp.int32, "targets": jnp.int32, "weights": jnp.float32}
+        if data.windows == "packed":
+            dtypes |= {"segments": jnp.int32, "positions": jnp.int32}
+        return {name: jax.ShapeDtypeStruct((data.sequence_length,), dtype) for name, dtype in dtypes.items()}
+
+    def weight(self, batch: Batch) -> jax.Array:
+        return batch["weights"].sum()
+
+    def loss(
+        self, model: Any, params: Any, batch: Batch, dropout_keys_B: jax.Array | None = None
+    ) -> tuple[jax.Array, dict[str, jax.Array]]:
+        """The summed loss with z-loss (PaLM, arXiv:2204.02311, section 5), and the figure 'loss' without it."""
+        training = self.config.training
+        x_BTD = model.apply(
+            {"params": params},
+            batch["tokens"],
+            segments_BT=batch.get("segments"),
+            positions_BT=batch.get("positions"),
+            dropout_keys_B=dropout_keys_B,
+            method="hidden",
+        )
+        loss = functools.partial(
+            cross_entropy, chunk=training.loss_chunk, z_loss=training.z_loss, logit_softcap=model.config.logit_softcap
+        )
+        if training.loss_chunk:
+            loss = _on_each_device(loss)
+        loss_sum, sums = loss(x_BTD, head_DV(params), batch["targets"], batch["weights"])
+        return loss_sum, {"loss": sums["nll_sum"]}
+
+    def evaluation(self, model: Any, tokenizer: Tokenizer) -> Callable[[Any, Batch], dict[str, jax.Array]]:
+        token_bytes_V = jnp.asarray(token_bytes(tokenizer, model.config.vocab_size))
+
+        def sums(params: Any, batch: Batch) -> dict[str, jax.Array]:
+            _, figures = self.loss(model, params, batch)
+            weights_BT = batch["weights"]
+            return {
+                "nll": figures["loss"],
+                "tokens": weights_BT.sum(),
+                "bytes": (token_bytes_V[batch["targets"]] * weights_BT).sum(),
+            }
+
+        return sums
+
+    def scores_of(self, sums: Mapping[str, float]) -> dict[str, float]:
+        return scores_of_text(sums)
+
+
+def _on_each_device(loss: Callable) -> Callable:
+    """`loss` of each device's own rows, summed over the batch axes of the mesh in force.
+
+    Left to the partitioner, a loop over chunks would gather the head and sum its gradient over the devices at every
+    turn; here that happens once, outside.
+    """
+    mesh = jax.sharding.get_abstract_mesh()
+    if mesh.empty or all(mesh.shape[axis] == 1 for axis in BATCH_AXES):
+        return loss
+
+    def local(x_BTD, head_DV, targets_BT, weights_BT):
+        head_DV = jax.lax.pcast(head_DV, BATCH_AXES, to="varying")
+        return jax.lax.psum(loss(x_BTD, head_DV, targets_BT, weights_BT), BATCH_AXES)
+
+    rows = P(BATCH_AXES)
+    return jax.shard_map(local, in_specs=(rows, P(), rows, rows), out_specs=P(), axis_names=set(BATCH_AXES))

@@ -1,0 +1,103 @@
+"""The interface between a training loop and what it optimizes."""
+
+from __future__ import annotations
+
+import abc
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import jax
+import numpy as np
+
+from gptjax.data import Dataset
+from gptjax.evaluation.scores import Score
+from gptjax.tokenizer import Tokenizer
+
+Batch = Mapping[str, jax.Array]
+
+
+class Objective(abc.ABC):
+    """What a run optimizes, and how well it is said to do: the loop, the step, the trainer and "best" know only this.
+
+    A new one is a file in this folder and a row of `OBJECTIVES`; one of your own, outside the package, is named by
+    `training.objective = 'module:Class'`. Objects hold the config and no state: an objective is a bundle of functions.
+
+    Attributes:
+      config: the run's config, resolved.
+      scores: the scores of an evaluation, in the order in which they are shown. The first decides which checkpoint is
+        the best.
+    """
+
+    scores: tuple[Score, ...]
+
+    def __init__(self, config: Any):
+        self.config = config
+
+    # --- Data
+
+    @abc.abstractmethod
+    def open_data(self, split: str, batch_size: int) -> Dataset:
+        """The 'train' or 'validation' split that this objective reads, as batches of `batch_size` rows.
+
+        Raises:
+          ConfigError: names the field or the file that cannot work.
+        """
+
+    @abc.abstractmethod
+    def row_fields(self) -> dict[str, jax.ShapeDtypeStruct]:
+        """The arrays of one row of a batch: name → shape without the leading batch axis, and dtype."""
+
+    # --- Training
+
+    @abc.abstractmethod
+    def weight(self, batch: Batch) -> jax.Array:
+        """What the loss of a batch is divided by: a float32 scalar, such as the number of its supervised tokens."""
+
+    @abc.abstractmethod
+    def loss(
+        self, model: Any, params: Any, batch: Batch, dropout_keys_B: jax.Array | None = None
+    ) -> tuple[jax.Array, dict[str, jax.Array]]:
+        """The loss of a batch, before it is divided by its weight.
+
+        Args:
+          batch: the arrays of `row_fields`, each [B, …].
+          dropout_keys_B: of each row (model/dropout.py); None switches dropout off.
+
+        Returns:
+          The sum to differentiate, auxiliary losses included (times the batch's weight where they are means); and
+          figures to report: float32 scalars by name, each a sum over the batch that the step divides by the weight.
+          'loss' is the one that is shown as the training loss. A figure NAME becomes the metric train/NAME.
+        """
+
+    def trains(self, path: str) -> bool:
+        """Whether the parameter with this path ('layers/attention/query') is updated."""
+        return True
+
+    # --- Evaluation
+
+    @abc.abstractmethod
+    def evaluation(self, model: Any, tokenizer: Tokenizer) -> Callable[[Any, Batch], dict[str, jax.Array]]:
+        """A pure function (params, batch) → float32 sums over the batch, which `scores_of` understands."""
+
+    @abc.abstractmethod
+    def scores_of(self, sums: Mapping[str, float]) -> dict[str, float]:
+        """Scores by name, of sums over a whole set.
+
+        Raises:
+          ConfigError: there is nothing to score.
+        """
+
+
+def abstract_batch(objective: Objective, num_micro: int, rows: int, sharding: Any = None) -> dict[str, Any]:
+    """A batch of `num_micro` micro-batches of `rows` rows as shapes: name → [A, B, …]."""
+    return {
+        name: jax.ShapeDtypeStruct((num_micro, rows, *field.shape), field.dtype, sharding=sharding)
+        for name, field in objective.row_fields().items()
+    }
+
+
+def token_bytes(tokenizer: Tokenizer, vocab_size: int) -> np.ndarray:
+    """float32 [V]: UTF-8 bytes of text that each token stands for; 0 for those that the tokenizer does not have."""
+    token_bytes_V = np.zeros(vocab_size, np.float32)
+    token_bytes_V[: tokenizer.vocab_size] = tokenizer.token_bytes()
+    return token_bytes_V
