@@ -46,10 +46,11 @@ class Fading(NextToken):
 
 @pytest.fixture
 def run_of(tmp_path):
+    tokenizer = ByteTokenizer()
+    ids = [*tokenizer.encode("the quick brown fox; " * 20), tokenizer.eos_id]
+    data = write_prepared(tmp_path / "data", train=[ids] * 2, validation=[ids], tokenizer=tokenizer)
+
     def make(**training):
-        tokenizer = ByteTokenizer()
-        ids = [*tokenizer.encode("the quick brown fox; " * 20), tokenizer.eos_id]
-        data = write_prepared(tmp_path / "data", train=[ids] * 2, validation=[ids], tokenizer=tokenizer)
         config = default()
         config.model.update(num_layers=1, width=16, num_heads=2)
         config.data.update(path=str(data), sequence_length=16)
