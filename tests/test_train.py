@@ -223,7 +223,7 @@ def test_what_was_done_is_kept_with_its_step(tiny, tmp_path, capsys):
     assert from_json((tmp_path / "config.json").read_text()).evaluation.tokens == 64
     printed = " ".join(capsys.readouterr().out.split())
     assert "THE LEARNING RATE JUMPS at step 7: 0.001 with the old settings, 0.0055 with the new ones" in printed
-    assert "1 earlier validation losses were measured on other windows" in printed and printed.count("best so far") == 2
+    assert "1 earlier validation scores were measured on other windows" in printed and printed.count("best so far") == 2
 
 
 def test_a_moving_average_cannot_be_switched_on_or_off_on_the_way(tiny, tmp_path):
