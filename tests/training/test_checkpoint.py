@@ -454,7 +454,7 @@ def test_what_is_not_there_is_named(tmp_path, mesh):
             ConfigError, match=rf"checkpoint = {which}: must be latest, best or a step; available steps: 5 in"
         ):
             load_params(tmp_path, which)
-    with pytest.raises(ConfigError, match="validation loss; available steps: 5"):
+    with pytest.raises(ConfigError, match="validation score; available steps: 5"):
         load_params(tmp_path, "best")
     with pytest.raises(ConfigError, match=r"has no ema: training\.ema_decay was 0"):
         load_params(tmp_path, ema=True)

@@ -59,21 +59,21 @@ def run_of(tmp_path):
         config.checkpoint.update(every="2 steps", keep_latest=1, keep_best=1)
         config.evaluation.update(every="2 steps", tokens=128)
         config.logging.update(every="4 steps", tensorboard=False, plots=False)
-        return command.settle(config, tmp_path / "run")
+        return command.open_run(config, tmp_path / "run")
 
     return make
 
 
 def train(run):
-    with jax.set_mesh(run.trainer.mesh), command.open_checkpoints(run) as checkpoints:
+    with jax.set_mesh(run.plan.trainer.mesh), command.open_checkpoints(run) as checkpoints:
         command.train(run, checkpoints, *command.start(run, checkpoints))
 
 
 def test_an_own_objective_is_the_whole_run(run_of, monkeypatch):
     monkeypatch.setitem(OBJECTIVES, "fading", Fading)
     run = run_of(objective="fading", gradient_accumulation_steps=2)
-    with jax.set_mesh(run.trainer.mesh):
-        start = jax.device_get(run.trainer.init().params)
+    with jax.set_mesh(run.plan.trainer.mesh):
+        start = jax.device_get(run.plan.trainer.init().params)
     train(run)
     rows = read_metrics(run.workdir / "metrics.jsonl")
     logged = [row for row in rows if "train/loss" in row]
@@ -95,9 +95,9 @@ def test_figures_do_not_depend_on_micro_batches(run_of, monkeypatch):
     found = []
     for accumulation in (1, 2):
         run = run_of(objective="fading", gradient_accumulation_steps=accumulation)
-        with jax.set_mesh(run.trainer.mesh):
-            step = run.trainer.compile_train_step(run.trainer.abstract_batch())
-            found.append(jax.device_get(step(run.trainer.init(), next(command.device_batches(run, 0)))[1]))
+        with jax.set_mesh(run.plan.trainer.mesh):
+            step = run.plan.trainer.compile_train_step(run.plan.trainer.abstract_batch())
+            found.append(jax.device_get(step(run.plan.trainer.init(), next(command.device_batches(run, 0)))[1]))
     for name in ("train/loss", "train/penalty", "train/odd", "train/gradient_norm"):
         np.testing.assert_allclose(found[0][name], found[1][name], rtol=2e-5)
 
