@@ -2,11 +2,13 @@
 
 import os
 import stat
+import types
 
 import pytest
 import submitit
 
-from gptjax.cluster.job_states import GONE, JobStates
+from gptjax.cluster import job_states
+from gptjax.cluster.job_states import GONE, JobStates, use_job_states
 from gptjax.cluster.slurm_jobs import JOBS_FILE, SlurmJobs
 from gptjax.cluster.training_jobs import Cluster, JobHandle
 from gptjax.config import ConfigError
@@ -67,3 +69,34 @@ def test_a_damaged_note_of_the_jobs_is_refused(failing_scancel, tmp_path):
         SlurmJobs("slurm", tmp_path, 0, {})
     with pytest.raises(ConfigError, match=r"jobs\.json is cut off in line 1.*; cancel the sweep's jobs"):
         Cluster("slurm", tmp_path, 0, {}).start([])
+
+
+def test_the_queue_is_read_anew_when_it_is_old_or_must_be_fresh(queue, monkeypatch):
+    now = [100.0]
+    monkeypatch.setattr(job_states, "time", types.SimpleNamespace(monotonic=lambda: now[0]))
+    states = JobStates()
+    queue.write_text("1 PENDING\n")
+    assert states.get_info("1", mode="cache") == {}  # which asks nobody
+    assert states.get_state("1") == "PENDING"
+    queue.write_text("1 RUNNING\n")
+    now[0] += 5
+    assert states.get_state("1") == "PENDING" and states.get_state("1", mode="force") == "RUNNING"
+    queue.write_text("1 COMPLETED\n")
+    now[0] += 11
+    assert states.get_state("1") == "COMPLETED"
+    queue.write_text("1 FAILED\n")
+    states.clear()
+    assert states.get_state("1") == "FAILED"
+
+
+def test_without_slurm_no_job_has_ended(queue, monkeypatch):
+    monkeypatch.setenv("PATH", "")
+    assert JobStates().get_state("1", mode="force") == "UNKNOWN"
+
+
+def test_jobs_ask_one_watcher(monkeypatch):
+    monkeypatch.setattr(submitit.SlurmJob, "watcher", submitit.SlurmJob.watcher)
+    use_job_states()
+    watcher = submitit.SlurmJob.watcher
+    use_job_states()
+    assert isinstance(watcher, JobStates) and submitit.SlurmJob.watcher is watcher

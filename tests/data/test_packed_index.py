@@ -45,6 +45,17 @@ def test_other_documents_have_another(source, prepared):
     assert targets(PackedWindows(other, 64)) == sorted(np.concatenate(random_documents(2000, 30, seed=1)).tolist())
 
 
+def test_rows_of_another_length_have_another(source):
+    long, short = PackedWindows(source, 64), PackedWindows(source, 32)
+    assert len(short) > len(long) and targets(short) == targets(long)
+
+
+def test_documents_with_a_begin_token_of_their_own_have_another(source, monkeypatch):
+    after_the_end = targets(PackedWindows(source, 64))
+    monkeypatch.setattr(source, "own_begin", 1 - source.own_begin)
+    assert len(targets(PackedWindows(source, 64))) == len(after_the_end) - len(source.document_offsets()) + 1
+
+
 def test_no_piece_travels_with_it(source):
     windows = PackedWindows(source, 64)
     windows.gather(np.array([0]))

@@ -28,3 +28,20 @@ def test_a_file_without_a_prompt_is_refused(tmp_path, name):
     (tmp_path / name).write_bytes(b"")
     with pytest.raises(ConfigError, match="must hold at least one prompt"):
         read_prompts(tmp_path / name)
+
+
+@pytest.mark.parametrize(
+    "name, content, message",
+    [
+        ("p.jsonl", b"not JSON\n", "must hold one JSON string per line"),
+        ("p.jsonl", b'"a"\n3\n', "nothing but strings"),
+        ("p.jsonl", b'"a"\n"\\ud800"\n', "prompt 2 = .*: must be UTF-8 text"),
+        ("p.txt", b"a\xff", "must be UTF-8 text"),
+        ("nowhere.txt", None, "must be a file that can be read"),
+    ],
+)
+def test_what_holds_no_prompts_is_refused(tmp_path, name, content, message):
+    if content is not None:
+        (tmp_path / name).write_bytes(content)
+    with pytest.raises(ConfigError, match=f"^--prompts_file = .*{name}: .*{message}"):
+        read_prompts(tmp_path / name)

@@ -1,10 +1,13 @@
 """Runs side by side: their figures, their differences, and a mark where losses are of other text."""
 
+from pathlib import Path
+
 import pytest
 from rich.console import Console
 
 from gptjax.config import MAY_BE_OWN, ConfigError, default, to_json
 from gptjax.folders import alone_in
+from gptjax.tokenizer import ByteTokenizer
 from gptjax.training import comparison
 from gptjax.training.writers import MetricsWriter
 
@@ -67,6 +70,21 @@ def test_losses_of_other_text_are_marked(make_run, field, value):
     assert [row[-4].endswith(comparison.UNLIKE) for row in rows[1:]] == [False, True, False]
     (note,) = comparison.unlike_evaluations(runs)
     assert note.startswith("≠ b: ") and f"data.{field}" in note
+
+
+def test_the_best_loss_is_a_number_and_of_the_windows_scored_last():
+    losses = [("old", 0.5), ("new", 3.0), ("new", 2.0), ("new", float("inf")), ("new", 2.5)]
+    rows = [{"step": 1, comparison.LOSS: loss, comparison.SET: windows} for windows, loss in losses]
+    run = comparison.Run(Path("a"), "a", default(), rows)
+    assert (run.best(comparison.LOSS), run.last(comparison.LOSS)) == (2.0, 2.5)
+    assert comparison.Run(Path("a"), "a", default(), rows[3:4]).best(comparison.LOSS) is None
+
+
+def test_losses_of_another_tokenizer_are_marked_and_a_run_without_a_loss_is_not(make_run):
+    folders = [make_run("a"), make_run("b"), make_run("c", losses=(), data__windows="packed")]
+    ByteTokenizer().save(folders[1])
+    (note,) = comparison.unlike_evaluations(comparison.read_runs(folders))
+    assert note.startswith("≠ b: ") and note.endswith("different are: the tokenizer")
 
 
 def test_a_sweeps_folder_stands_for_its_runs(make_run, tmp_path):

@@ -33,6 +33,24 @@ def test_figures_stand_in_groups(reader):
     assert [(event.step, event.value) for event in reader.Scalars("speed/mfu")] == [(3, 0.25), (4, 0.25)]
 
 
+@pytest.mark.parametrize("resume_step, shown", [(2, [(1, 1.0), (2, 1.0), (3, 9.0)]), (None, [(3, 9.0)])])
+def test_what_a_resumed_run_does_again_is_shown_once(tmp_path, resume_step, shown):
+    """None: the first start was killed before it had saved anything."""
+    accumulators = pytest.importorskip(
+        "tensorboard.backend.event_processing.event_accumulator", reason="needs 'gptjax[tensorboard]'"
+    )
+    with MetricsWriter(tmp_path) as writer:
+        for step in range(1, 5):
+            writer.write(step, {"train/loss": 1.0})
+    (older,) = (tmp_path / "tensorboard").iterdir()
+    older.rename(older.with_name(older.name.replace("tfevents.", "tfevents.0")))  # made in another second
+    with MetricsWriter(tmp_path, resume_step=resume_step) as writer:
+        writer.write(3, {"train/loss": 9.0})
+    reader = accumulators.EventAccumulator(str(tmp_path / "tensorboard"))
+    reader.Reload()
+    assert [(event.step, event.value) for event in reader.Scalars("train/loss")] == shown
+
+
 def test_samples_and_the_config_are_texts_shown_as_they_are(reader):
     (sample,) = reader.Tensors("sample/text_summary")
     lines = sample.tensor_proto.string_val[0].decode().splitlines()

@@ -81,6 +81,23 @@ def test_its_failure_is_told_once_and_the_run_goes_on(tmp_path, monkeypatch, bro
     assert [row["step"] for row in read_metrics(tmp_path / FILE_NAME)] == [1, 2, 3]
 
 
+def test_every_start_goes_on_under_one_id_and_texts_are_no_markup(tmp_path, monkeypatch):
+    """Also where the package is not installed."""
+    told, shown = [], []
+    run = types.SimpleNamespace(log=lambda *_, **__: None, finish=lambda: None)
+    module = types.SimpleNamespace(
+        init=lambda **fields: told.append(fields) or run, Settings=lambda **_: None, Html=shown.append
+    )
+    monkeypatch.setitem(sys.modules, "wandb", module)
+    write_run(tmp_path)
+    write_run(tmp_path, resume_step=2)
+    first, second = told
+    assert first["id"] == second["id"] == (tmp_path / weights_and_biases.RUN_ID).read_text()
+    assert first["resume"] == "allow" and first["project"] == "demo" and first["name"] == tmp_path.name
+    assert first["config"]["optimizer.learning_rate"] == default().optimizer.learning_rate
+    assert shown == ["<pre>a &lt;b&gt;</pre>"] * 2
+
+
 def test_asked_for_and_not_installed_is_said_before_anything_is_written(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "wandb", None)
     with pytest.raises(ConfigError, match=r"logging.wandb = 'demo': needs the package wandb"):
