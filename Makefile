@@ -8,7 +8,7 @@ RUN ?= runs/demo
 DATA ?= data/stdlib
 # What covers most per second: it compiles little and starts no runs. Left out: the trainer's step, the decoder, whole runs.
 QUICK := tests/test_config.py tests/test_user_code.py tests/configs tests/data tests/tokenizer \
-  $(addprefix tests/corpus/,cleaning contamination duplicates formats sources stages) \
+  $(addprefix tests/corpus/,cleaning contamination duplicates formats report sources stages tokens) \
   $(addprefix tests/parallel/test_,mesh.py sharding.py) $(addprefix tests/inference/test_,sampling.py text.py) \
   $(patsubst %,tests/training/test_%.py,console guards hardware metrics progress schedule writers)
 

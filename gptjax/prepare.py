@@ -36,15 +36,15 @@ from gptjax.corpus.cleaning import config as cleaning
 from gptjax.corpus.config import default, plain, source, validate
 from gptjax.corpus.engine import Executor
 from gptjax.corpus.engine.local import LocalProcesses
-from gptjax.corpus.listing import Listing, list_sources
 from gptjax.corpus.manifest import WORK, finished, other_versions
-from gptjax.corpus.next_steps import next_steps
 from gptjax.corpus.pipeline import MEGABYTE, Pipeline
 from gptjax.corpus.preview import preview
-from gptjax.corpus.preview_view import show
+from gptjax.corpus.report.next_steps import next_steps
+from gptjax.corpus.report.preview_tables import show
+from gptjax.corpus.report.terminal import StageLines, summary
+from gptjax.corpus.sources.listing import Listing, list_sources
 from gptjax.corpus.sources.opening import LINKS
 from gptjax.corpus.sources.text import ENCODING_ERRORS, SUFFIXES
-from gptjax.corpus.view import StageLines, summary
 from gptjax.folders import alone_in
 from gptjax.paths import output_folder
 from gptjax.terminal import Console

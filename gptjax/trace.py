@@ -10,7 +10,7 @@ from __future__ import annotations
 from gptjax import cli
 from gptjax.command_flags import Flags
 from gptjax.config import ConfigError
-from gptjax.corpus.trace import show_row
+from gptjax.corpus.tokens.trace import show_row
 from gptjax.data.traced import traced_row
 from gptjax.terminal import Console
 from gptjax.training.checkpoint import saved_config, saved_metadata

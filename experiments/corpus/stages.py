@@ -14,8 +14,8 @@ from pathlib import Path
 
 from gptjax import cli, prepare
 from gptjax.corpus.config import validate
-from gptjax.corpus.listing import list_sources
 from gptjax.corpus.pipeline import MEGABYTE, Pipeline
+from gptjax.corpus.sources.listing import list_sources
 
 
 class Timed:

@@ -21,7 +21,7 @@ from absl import app, flags
 from oracle import similarity
 from sides import SIDES
 
-from gptjax.corpus.duplicates.clusters import components
+from gptjax.corpus.duplicates.find import components
 from gptjax.corpus.duplicates.join import pack
 
 WORK = flags.DEFINE_string("work", None, "What planting.py wrote.", required=True)

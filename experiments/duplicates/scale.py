@@ -18,9 +18,9 @@ import numpy as np
 from absl import app, flags
 
 from gptjax.corpus.duplicates.find import Search, find_duplicates
-from gptjax.corpus.duplicates.hashing import mix
-from gptjax.corpus.duplicates.nodes import Shard
+from gptjax.corpus.duplicates.nodes import SketchedShard
 from gptjax.corpus.duplicates.sketch import Sketch, save_sketches
+from gptjax.splitmix import mix
 
 WORK = flags.DEFINE_string("work", None, "A folder for the sketches: 190 bytes per document.", required=True)
 DOCUMENTS = flags.DEFINE_integer("documents", 10_000_000, "How many.")
@@ -29,7 +29,7 @@ SHARD = 1_000_000
 SKETCH = Sketch(bands=18, rows=7)
 
 
-def make(folder: Path, documents: int) -> list[Shard]:
+def make(folder: Path, documents: int) -> list[SketchedShard]:
     rng, shards = np.random.default_rng(0), []
     for first in range(0, documents, SHARD):
         numbers = np.arange(first, min(first + SHARD, documents), dtype=np.uint64)
@@ -51,12 +51,12 @@ def make(folder: Path, documents: int) -> list[Shard]:
         once = np.flatnonzero(rng.random(len(numbers)) < 0.05)
         other = rng.integers(0, documents, len(once)).astype(np.uint64)
         keys[once, 0] = mix(other + np.uint64(1 << 42))
-        shards.append(Shard(folder / "none", folder / f"{first // SHARD:03d}.npz"))
+        shards.append(SketchedShard(folder / "none", folder / f"{first // SHARD:03d}.npz"))
         save_sketches(shards[-1].sketches, SKETCH, ["made up"], columns, keys)
     return shards
 
 
-def search(shards: list[Shard], folder: Path, memory: int) -> None:
+def search(shards: list[SketchedShard], folder: Path, memory: int) -> None:
     started = time.perf_counter()
     report = find_duplicates(shards, folder, Search(verify=False, memory_megabytes=memory))
     seconds, peak = time.perf_counter() - started, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss

@@ -16,7 +16,7 @@ import numpy as np
 import pyarrow.parquet
 
 from gptjax.corpus.duplicates.find import Search, find_duplicates
-from gptjax.corpus.duplicates.nodes import Shard
+from gptjax.corpus.duplicates.nodes import SketchedShard
 from gptjax.corpus.duplicates.sketch import Sketch, write_sketches
 
 PROCESSES = 2
@@ -25,7 +25,7 @@ WORD = re.compile(r"\w+")
 
 def gptjax(paths: list[Path], work: Path, bands: int, rows: int, verify: bool = True) -> np.ndarray:
     sketch = Sketch(bands=bands, rows=rows)
-    shards = [Shard(path, work / f"{path.stem}.npz") for path in paths]
+    shards = [SketchedShard(path, work / f"{path.stem}.npz") for path in paths]
     with ProcessPoolExecutor(PROCESSES) as executor:
         work_list = [executor.submit(write_sketches, shard.documents, shard.sketches, sketch) for shard in shards]
         for one in work_list:

@@ -17,10 +17,9 @@ from absl import app, flags
 from oracle import shingles
 
 from gptjax.corpus.documents import DocumentWriter
-from gptjax.corpus.duplicates.bands import parameters
 from gptjax.corpus.duplicates.find import Search, find_duplicates
-from gptjax.corpus.duplicates.nodes import Shard
-from gptjax.corpus.duplicates.sketch import Sketch, write_sketches
+from gptjax.corpus.duplicates.nodes import SketchedShard
+from gptjax.corpus.duplicates.sketch import Sketch, bands_and_rows, write_sketches
 
 DATA = flags.DEFINE_string("data", None, "The folder with articles/ and license_texts/.", required=True)
 
@@ -28,11 +27,11 @@ DATA = flags.DEFINE_string("data", None, "The folder with articles/ and license_
 def clusters(texts: list[str], threshold: float) -> set[frozenset[int]]:
     """Clusters of places in `texts`, by the search."""
     with tempfile.TemporaryDirectory() as folder:
-        shard = Shard(Path(folder) / "part.parquet", Path(folder) / "part.npz")
+        shard = SketchedShard(Path(folder) / "part.parquet", Path(folder) / "part.npz")
         empty = {"parent_id": 0, "source": "", "uri": "", "license": "", "language": ""}
         with DocumentWriter(shard.documents) as writer:
             writer.append([{"id": number, "text": text, **empty} for number, text in enumerate(texts)])
-        bands, rows = parameters(threshold)
+        bands, rows = bands_and_rows(threshold)
         write_sketches(shard.documents, shard.sketches, Sketch(bands=bands, rows=rows))
         find_duplicates([shard], Path(folder), Search(threshold=threshold))
         rows = pyarrow.parquet.read_table(Path(folder) / "clusters.parquet").to_pylist()

@@ -16,8 +16,8 @@ from gptjax.config import ConfigError, check_fields, get, suggestion
 from gptjax.corpus import sources
 from gptjax.corpus.cleaning import config as cleaning
 from gptjax.corpus.contamination import evaluations
-from gptjax.corpus.duplicates.bands import parameters
 from gptjax.corpus.duplicates.passages import KINDS as PASSAGES
+from gptjax.corpus.duplicates.sketch import bands_and_rows
 
 SOURCE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 
@@ -189,7 +189,7 @@ def validate(config: Any) -> None:
     if config.duplicates.kind == "none" and config.duplicates.earlier:
         raise ConfigError("duplicates.earlier: needs duplicates.kind = 'near' or 'exact'")
     if config.duplicates.kind == "near":
-        parameters(config.duplicates.threshold, config.duplicates.permutations)
+        bands_and_rows(config.duplicates.threshold, config.duplicates.permutations)
     cleaning.validate(config.cleaning)
     _validate_sources(config.sources)
     _validate_evaluations(config.contamination)

@@ -29,23 +29,22 @@ from typing import Any
 
 from gptjax import tokenizer
 from gptjax.config import ConfigError, suggestion
-from gptjax.corpus import funnel
-from gptjax.corpus.assemble import Encoded, assemble
-from gptjax.corpus.card import draw_samples, write_card
 from gptjax.corpus.cleaning import config as cleaning
+from gptjax.corpus.document_shards import DocumentShard, inputs_of
 from gptjax.corpus.engine import Executor, Stage, run_stage
 from gptjax.corpus.libraries import versions_of
-from gptjax.corpus.listing import FailureLimit, Listing
 from gptjax.corpus.manifest import WORK, clear, make_manifest, write_manifest
-from gptjax.corpus.parts import Shard, inputs_of
+from gptjax.corpus.report import draw_samples, funnel, write_card
 from gptjax.corpus.searches import Searches
-from gptjax.corpus.splits import most_held_out
+from gptjax.corpus.sources.listing import FailureLimit, Listing
 from gptjax.corpus.stages.clean import clean
 from gptjax.corpus.stages.encode import encode
 from gptjax.corpus.stages.extract import extract
 from gptjax.corpus.stages.select import select
+from gptjax.corpus.stages.splits import most_held_out
 from gptjax.corpus.stages.survey import survey
 from gptjax.corpus.stages.vocabulary import make_tokenizer, sample
+from gptjax.corpus.tokens.assemble import Encoded, assemble
 from gptjax.formatting import counted
 from gptjax.paths import local_path
 from gptjax.tokenizer import SentencePieceTokenizer, Tokenizer
@@ -120,7 +119,7 @@ class Pipeline:
         write_manifest(self.folder, manifest)
         return manifest
 
-    def extract(self) -> tuple[list[Shard], dict[str, dict[str, int]]]:
+    def extract(self) -> tuple[list[DocumentShard], dict[str, dict[str, int]]]:
         """The documents of all sources in shards; and by source, what was skipped: reason → count."""
         shard_bytes = self.config.shard_megabytes * MEGABYTE
         most_bytes = round(self.config.max_document_megabytes * MEGABYTE)
@@ -130,11 +129,11 @@ class Pipeline:
         limit = FailureLimit(self.listing, self.config.max_failure_share)
         results = self._run(stage, self.listing.tasks, self.listing.sizes, limit.heed)
         limit.check()
-        shards: list[Shard] = []
+        shards: list[DocumentShard] = []
         for source, result in zip(self.listing.sources, results):
             for name, held in result["report"]["files"].items():
                 entry = result["files"][name]
-                shards.append(Shard(len(shards), source, entry, held["documents"], held["bytes"]))
+                shards.append(DocumentShard(len(shards), source, entry, held["documents"], held["bytes"]))
         skipped = funnel.skipped(self.listing, [result["report"] for result in results])
         if not shards:
             raise ConfigError(
@@ -142,7 +141,7 @@ class Pipeline:
             )
         return shards, skipped
 
-    def clean(self, shards: list[Shard]) -> None:
+    def clean(self, shards: list[DocumentShard]) -> None:
         """Puts cleaned documents in the place of those of sources that ask for it, and gives verdicts by their rules.
 
         What changes a text is a stage before that which judges it, so that another threshold touches no text.
@@ -170,7 +169,7 @@ class Pipeline:
             shard.verdicts.append(result["files"]["verdicts.parquet"])
             shard.selected = result["report"]
 
-    def survey(self, shards: list[Shard]) -> None:
+    def survey(self, shards: list[DocumentShard]) -> None:
         """Tells every shard what is left of it; split by tails if that is left to us and whole documents are too few.
 
         Raises:
@@ -191,16 +190,16 @@ class Pipeline:
                 "holds out the end of every document, split.validation_fraction sets the share, 0 holds out nothing"
             )
 
-    def _survey(self, shards: list[Shard]) -> None:
+    def _survey(self, shards: list[DocumentShard]) -> None:
         options = {"split": self._split, "characters": self.config.tokenizer.name == "char"}
         stage = Stage("survey", survey, version=3, options=options)
         for shard, result in zip(shards, self._run(stage, *inputs_of(shards, self._held_out(shards)))):
             shard.left = {**result["report"], "files": result["files"]}
 
-    def _empty_splits(self, shards: list[Shard]) -> list[str]:
+    def _empty_splits(self, shards: list[DocumentShard]) -> list[str]:
         return [split for split in self._splits if not any(split in shard.left["splits"] for shard in shards)]
 
-    def make_tokenizer(self, shards: list[Shard]) -> tuple[Tokenizer, dict]:
+    def make_tokenizer(self, shards: list[DocumentShard]) -> tuple[Tokenizer, dict]:
         """The tokenizer and the entry of its file."""
         asked = self.config.tokenizer
         inputs: dict[str, Any] = {}
@@ -220,7 +219,7 @@ class Pipeline:
         (entry,) = made["files"].values()
         return tokenizer.load(self.work / entry["name"]), entry
 
-    def encode(self, shards: list[Shard], tokens: Tokenizer, tokenizer_file: dict) -> list[dict]:
+    def encode(self, shards: list[DocumentShard], tokens: Tokenizer, tokenizer_file: dict) -> list[dict]:
         """The files of each shard's tokens."""
         others = {path: tokenizer.load(path) for path in self.config.tokenizer.compare}
         compare = {path: other.hash for path, other in others.items()}
@@ -233,7 +232,7 @@ class Pipeline:
             shard.encoded = result["report"]
         return [result["files"] for result in results]
 
-    def assemble(self, shards: list[Shard], encoded: list[dict], split: str, tokens: Tokenizer) -> dict:
+    def assemble(self, shards: list[DocumentShard], encoded: list[dict], split: str, tokens: Tokenizer) -> dict:
         """Writes a split and returns its section of the manifest."""
         parts = [
             Encoded(
@@ -252,7 +251,7 @@ class Pipeline:
         reports = [shard.encoded["splits"].get(split, {}) for shard in shards]
         return {**section, **{name: sum(report.get(name, 0) for report in reports) for name in lost}}
 
-    def _held_out(self, shards: list[Shard]) -> Callable[[Shard], dict]:
+    def _held_out(self, shards: list[DocumentShard]) -> Callable[[DocumentShard], dict]:
         """What stages that split must know of a shard beside the documents: how much of one may be held out."""
         size = Counter()
         for shard in shards:
@@ -319,5 +318,5 @@ def has_own_bos(made: Tokenizer) -> bool:
     return made.bos_id is not None and made.bos_id != made.eos_id
 
 
-def _bytes(shard: Shard, split: str) -> int:
+def _bytes(shard: DocumentShard, split: str) -> int:
     return shard.left["splits"].get(split, {"bytes": 0})["bytes"]

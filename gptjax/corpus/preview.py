@@ -16,13 +16,13 @@ import pyarrow.parquet as pq
 from gptjax.config import ConfigError
 from gptjax.corpus.cleaning import config as cleaning
 from gptjax.corpus.documents import Document, DocumentWriter, rows_of
-from gptjax.corpus.duplicates.exact import exact_hashes
+from gptjax.corpus.duplicates.sketch import exact_hashes
 from gptjax.corpus.engine import Task
-from gptjax.corpus.listing import Listing
 from gptjax.corpus.sources import Piece, read_piece
-from gptjax.corpus.splits import draws, numbered
+from gptjax.corpus.sources.listing import Listing
 from gptjax.corpus.stages.clean import clean
 from gptjax.corpus.stages.select import select
+from gptjax.corpus.stages.splits import draws, numbered
 
 MEGABYTE = 1_000_000
 PIECES = 16  # of a source, that its documents are taken from at least, where it has so many

@@ -6,12 +6,12 @@ from collections.abc import Callable
 from typing import Any
 
 from gptjax.corpus.contamination import evaluations
-from gptjax.corpus.duplicates.bands import parameters
-from gptjax.corpus.earlier import earlier_inputs
+from gptjax.corpus.document_shards import DocumentShard, inputs_of
+from gptjax.corpus.duplicates.earlier import earlier_inputs
+from gptjax.corpus.duplicates.sketch import bands_and_rows
 from gptjax.corpus.engine import Stage
 from gptjax.corpus.formats import encoding
 from gptjax.corpus.libraries import versions_of
-from gptjax.corpus.parts import Shard, inputs_of
 from gptjax.corpus.stages.contaminate import contaminate, index_evaluations, overlap
 from gptjax.corpus.stages.copies import find_copies, sketch
 from gptjax.corpus.stages.passages import hash_passages, join_passages, mark_passages
@@ -32,7 +32,7 @@ class Searches:
         self._earlier = earlier_inputs(config.duplicates.earlier, sketch_options(config))
         self._evaluations = evaluations.listed(config.contamination.sets)
 
-    def copies(self, shards: list[Shard]) -> dict | None:
+    def copies(self, shards: list[DocumentShard]) -> dict | None:
         """Gives every shard its verdicts on copies; returns counts."""
         asked = self._config.duplicates
         if asked.kind == "none":
@@ -48,7 +48,7 @@ class Searches:
             shard.verdicts.append(found["files"][f"verdicts-{shard.number:05d}.parquet"])
         return {**found["report"], "file": found["files"]["clusters.parquet"], "sketched": sketched}
 
-    def passages(self, shards: list[Shard]) -> dict | None:
+    def passages(self, shards: list[DocumentShard]) -> dict | None:
         """Tells every shard its passages to leave out, where that is asked; returns counts."""
         asked = self._config.passages
         if asked.kind == "none":
@@ -77,7 +77,7 @@ class Searches:
         (indexed,) = self._run(stage, [{"sets": self._evaluations, "libraries": versions_of(encoding.DETECTORS)}], [0])
         return indexed["files"]["index.npz"]
 
-    def contamination(self, shards: list[Shard], index: dict | None) -> dict | None:
+    def contamination(self, shards: list[DocumentShard], index: dict | None) -> dict | None:
         """Gives every shard its verdicts on documents that hold evaluation text; returns what stands in the corpus."""
         if index is None:
             return None
@@ -95,5 +95,5 @@ class Searches:
 def sketch_options(config: Any) -> dict[str, Any]:
     """How documents are hashed for the search for copies."""
     asked = config.duplicates
-    bands, rows = parameters(asked.threshold, asked.permutations) if asked.kind == "near" else (0, 1)
+    bands, rows = bands_and_rows(asked.threshold, asked.permutations) if asked.kind == "near" else (0, 1)
     return {"unit": asked.unit, "ngram": asked.ngram, "bands": bands, "rows": rows, "seed": config.seed}

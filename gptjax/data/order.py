@@ -12,6 +12,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from gptjax.splitmix import MULTIPLIER_1, MULTIPLIER_2, STEP, mix
+
 VERSION = "feistel-10"  # of everything here that decides an order; saved with a run, so change it with the order
 VALIDATION_KEY = np.uint64(0)  # runs with different seeds are judged on the same windows
 
@@ -19,10 +21,6 @@ _ROUNDS = 10  # 6 can be told from chance by pairs of places among 65 windows, s
 _SORTED_SIZE = 64  # up to here a Feistel network's halves are too small to mix
 _SHARES = 100_000  # the finest part that a weight is counted in
 
-# SplitMix64: the step between states, and the multipliers of its output (Steele, Lea & Flood 2014).
-_STEP = np.uint64(0x9E3779B97F4A7C15)
-_MULTIPLIER_1 = np.uint64(0xBF58476D1CE4E5B9)
-_MULTIPLIER_2 = np.uint64(0x94D049BB133111EB)
 _HALF_WORD = np.uint64(32)
 
 
@@ -85,7 +83,7 @@ def shuffled(places_B: np.ndarray, size: int, key: np.uint64) -> np.ndarray:
     epoch_B, place_B = np.divmod(np.asarray(places_B, np.int64).astype(np.uint64), np.uint64(size))
     draws = size if size <= _SORTED_SIZE else _ROUNDS
     counter = np.arange(1, draws + 1, dtype=np.uint64)[:, None] + epoch_B * np.uint64(draws)
-    random_RB = _mix(key + counter * _STEP)  # numbers R of each place's epoch: of a window or of a round
+    random_RB = mix(key + counter * STEP)  # numbers R of each place's epoch: of a window or of a round
     if size <= _SORTED_SIZE:
         order_RB = np.argsort(random_RB, axis=0)
         return order_RB[place_B.astype(np.int64), np.arange(len(place_B))]
@@ -102,22 +100,15 @@ def _feistel(number_B: np.ndarray, size: int, keys_RB: np.ndarray) -> np.ndarray
     radix, other_radix = np.uint64(a), np.uint64(b)
     half_B, other_half_B = np.divmod(number_B, other_radix)
     for key_B in keys_RB:
-        drawn_B = (other_half_B ^ key_B) * _MULTIPLIER_1
+        drawn_B = (other_half_B ^ key_B) * MULTIPLIER_1
         drawn_B ^= drawn_B >> _HALF_WORD
-        drawn_B *= _MULTIPLIER_2
+        drawn_B *= MULTIPLIER_2
         drawn_B >>= _HALF_WORD
         drawn_B += half_B
         drawn_B %= radix
         half_B, other_half_B = other_half_B, drawn_B
         radix, other_radix = other_radix, radix
     return half_B * np.uint64(b) + other_half_B  # an even number of rounds: the halves are back in their places
-
-
-def _mix(state: np.ndarray) -> np.ndarray:
-    """SplitMix64's output for each state uint64."""
-    state = (state ^ (state >> np.uint64(30))) * _MULTIPLIER_1
-    state = (state ^ (state >> np.uint64(27))) * _MULTIPLIER_2
-    return state ^ (state >> np.uint64(31))
 
 
 def turns(counts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

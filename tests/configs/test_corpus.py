@@ -8,7 +8,7 @@ from source_reading import write
 
 from gptjax.config import ConfigError
 from gptjax.corpus.config import validate
-from gptjax.corpus.listing import list_sources
+from gptjax.corpus.sources.listing import list_sources
 
 RECIPES = Path(__file__).parents[2] / "configs" / "corpus"
 NAMES = [

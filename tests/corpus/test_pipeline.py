@@ -18,8 +18,8 @@ from gptjax.corpus.cleaning import config as cleaning
 from gptjax.corpus.config import default, source
 from gptjax.corpus.documents import document_id
 from gptjax.corpus.pipeline import Pipeline
-from gptjax.corpus.splits import CUT, draws
-from gptjax.corpus.view import summary
+from gptjax.corpus.report.terminal import summary
+from gptjax.corpus.stages.splits import CUT, draws
 from gptjax.data.prepared import check_files, split_files
 from gptjax.data.tokens import TokenSource
 

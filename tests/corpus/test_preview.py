@@ -7,9 +7,9 @@ from rich.console import Console
 
 from gptjax.config import ConfigError
 from gptjax.corpus.config import default, source
-from gptjax.corpus.listing import list_sources
 from gptjax.corpus.preview import PIECES, _some, preview
-from gptjax.corpus.preview_view import show
+from gptjax.corpus.report.preview_tables import show
+from gptjax.corpus.sources.listing import list_sources
 
 GOOD = "The committee met on Tuesday to discuss what should be done about bridge number {0} of that old road. " * 4
 

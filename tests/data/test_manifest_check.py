@@ -9,7 +9,7 @@ from pipeline_running import config, prepare, text, write
 from gptjax import tokenizer
 from gptjax.config import ConfigError
 from gptjax.corpus.manifest import write_manifest
-from gptjax.corpus.trace import Tracer
+from gptjax.corpus.tokens.trace import Tracer
 from gptjax.data.prepared import MANIFEST, read_manifest
 from gptjax.data.tokens import TokenSource
 

@@ -6,8 +6,8 @@ from contextlib import contextmanager
 import numpy as np
 
 from gptjax.corpus.config import default, source, validate
-from gptjax.corpus.listing import list_sources
 from gptjax.corpus.pipeline import Pipeline
+from gptjax.corpus.sources.listing import list_sources
 
 
 class Here:

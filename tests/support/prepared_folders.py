@@ -3,7 +3,7 @@
 import numpy as np
 
 from gptjax.corpus.manifest import make_manifest, write_manifest
-from gptjax.corpus.shards import ShardWriter
+from gptjax.corpus.tokens.shards import ShardWriter
 from gptjax.tokenizer import ByteTokenizer
 
 

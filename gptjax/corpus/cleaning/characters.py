@@ -13,8 +13,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from gptjax.corpus.duplicates.hashing import mix, powers
-from gptjax.corpus.duplicates.shingles import UNICODE, WITHOUT_SPACES
+from gptjax.corpus.duplicates.shingles import UNICODE, WITHOUT_SPACES, powers
+from gptjax.splitmix import mix
 
 BATCH_CHARACTERS = 1 << 17  # looked at together: enough to pay for a call of numpy, few enough for the cache
 

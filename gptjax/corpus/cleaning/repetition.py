@@ -10,7 +10,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from gptjax.corpus.cleaning.characters import Spans, Texts
-from gptjax.corpus.duplicates.hashing import BASE, mix
+from gptjax.splitmix import STEP, mix
 
 
 def later_copies(texts: Texts, spans: Spans) -> np.ndarray:
@@ -40,7 +40,7 @@ def ngram_characters(
     for n in range(2, max(*top, *duplicate) + 1):
         inside = places + n <= text_ends[places]
         places, keys = places[inside], keys[inside]
-        keys = mix(keys * np.uint64(BASE) + hashes[places + n - 1])
+        keys = mix(keys * STEP + hashes[places + n - 1])
         order, starts, sizes = _groups(keys)
         again = sizes > 1
         if n in top:

@@ -18,9 +18,8 @@ from pathlib import Path
 import numpy as np
 
 from gptjax.corpus.contamination.evaluations import Item
-from gptjax.corpus.duplicates.hashing import distinct, window_hashes
-from gptjax.corpus.duplicates.join import pack, unpack
-from gptjax.corpus.duplicates.shingles import word_hashes, words
+from gptjax.corpus.duplicates.join import distinct, pack, unpack
+from gptjax.corpus.duplicates.shingles import window_hashes, word_hashes, words
 
 SLOTS = 16  # of the filter, an n-gram: how rare it is that a hash passes which is not there
 AT_ONCE = 1 << 16  # n-grams compared at once

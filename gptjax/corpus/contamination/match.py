@@ -8,8 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from gptjax.corpus.contamination.index import Index, composed
-from gptjax.corpus.duplicates.hashing import window_hashes
-from gptjax.corpus.duplicates.shingles import word_hashes, word_spans, words
+from gptjax.corpus.duplicates.shingles import window_hashes, word_hashes, word_spans, words
 
 EXAMPLE = 300  # characters of a shared passage that are kept
 

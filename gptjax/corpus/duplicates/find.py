@@ -11,13 +11,12 @@ from pathlib import Path
 import numpy as np
 import pyarrow
 import pyarrow.parquet
+import scipy.sparse
 
 from gptjax.config import ConfigError
 from gptjax.corpus.documents import read_documents
-from gptjax.corpus.duplicates.clusters import components
-from gptjax.corpus.duplicates.hashing import distinct
-from gptjax.corpus.duplicates.join import candidate_edges, equal_keys, pack, unpack
-from gptjax.corpus.duplicates.nodes import Earlier, Nodes, Shard
+from gptjax.corpus.duplicates.join import candidate_edges, distinct, equal_keys, pack, unpack
+from gptjax.corpus.duplicates.nodes import Earlier, Nodes, SketchedShard
 from gptjax.corpus.duplicates.sketch import Sketch
 from gptjax.corpus.duplicates.verify import SetFolder, jaccard, unique_shingles, write_sets
 
@@ -67,7 +66,11 @@ class Search:
 
 
 def find_duplicates(
-    shards: Sequence[Shard], folder: Path, search: Search, earlier: Earlier | None = None, parallel: Callable = map
+    shards: Sequence[SketchedShard],
+    folder: Path,
+    search: Search,
+    earlier: Earlier | None = None,
+    parallel: Callable = map,
 ) -> dict:
     """Writes clusters.parquet (new documents that have copies) and drops.parquet (those of them to leave out).
 
@@ -121,6 +124,26 @@ def _exact_leaders(nodes: Nodes, folder: Path, memory: int) -> np.ndarray:
     for members, starts in equal_keys(nodes.exact_keys(), len(nodes), folder, memory):
         leaders[members] = np.repeat(members[starts], np.diff(starts, append=len(members)))
     return leaders
+
+
+def components(edges: np.ndarray, nodes: int) -> np.ndarray:
+    """uint32 [nodes]: the smallest node of each node's connected component; its own number where it has no edge."""
+    found = np.arange(nodes, dtype=np.uint32)
+    if not len(edges):
+        return found
+    first, second = unpack(edges)
+    linked = np.zeros(nodes, bool)
+    linked[first] = linked[second] = True
+    dense = (np.cumsum(linked) - 1).astype(np.int32)  # numbers of the linked nodes alone: the graph stays small
+    members = np.flatnonzero(linked).astype(np.uint32)
+    graph = scipy.sparse.coo_array(
+        (np.ones(len(edges), bool), (dense[first], dense[second])), shape=(len(members), len(members))
+    )
+    count, labels = scipy.sparse.csgraph.connected_components(graph, directed=False)
+    least = np.full(count, nodes, np.uint32)
+    np.minimum.at(least, labels, members)
+    found[members] = least[labels]
+    return found
 
 
 def _compare(edges: np.ndarray, nodes: Nodes, threshold: float, sets: Path, parallel: Callable) -> np.ndarray:

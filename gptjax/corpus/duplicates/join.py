@@ -12,8 +12,6 @@ from pathlib import Path
 
 import numpy as np
 
-from gptjax.corpus.duplicates.hashing import distinct
-
 ENTRY_BYTES = 40  # of memory a key: itself, its node, its place in the order, and the sorted copy
 Chunks = Iterable[tuple[np.ndarray, np.ndarray]]  # (keys uint64, nodes: unsigned integers of one dtype), equally long
 
@@ -79,6 +77,14 @@ def pack(first: np.ndarray, second: np.ndarray) -> np.ndarray:
 def unpack(edges: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """The uint32 node numbers of packed edges."""
     return (edges >> np.uint64(32)).astype(np.uint32), edges.astype(np.uint32)
+
+
+def distinct(values: np.ndarray) -> np.ndarray:
+    """The values, ascending, each once. np.unique finds integers by a hash table: 2 to 8 times slower."""
+    values = np.sort(values)
+    first = np.ones(len(values), bool)
+    np.not_equal(values[1:], values[:-1], out=first[1:])
+    return values[first]
 
 
 def _groups(keys: np.ndarray, nodes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -1,4 +1,8 @@
-"""The documents of all shards as numbered nodes, with their keys; what the search needs of sketches in memory."""
+"""The documents of all shards as numbered nodes, with their keys; what the search needs of sketches in memory.
+
+Documents are numbered by the rule that says who stays, so that the representative of a cluster is its smallest
+number, and nothing depends on the order in which documents were read.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +15,6 @@ import pyarrow.parquet
 import xxhash
 
 from gptjax.config import ConfigError
-from gptjax.corpus.duplicates.clusters import precedence
 from gptjax.corpus.duplicates.join import Chunks, pack
 from gptjax.corpus.duplicates.sketch import Sketch, Sketches
 
@@ -19,7 +22,7 @@ EARLIER_KEPT, EARLIER_DROPPED, NEW = range(3)
 
 
 @dataclass(frozen=True)
-class Shard:
+class SketchedShard:
     documents: Path  # Parquet; read again for verification alone
     sketches: Path  # by sketch.write_sketches
 
@@ -32,12 +35,12 @@ class Earlier:
       shards: of all of them; clusters: the clusters.parquet of each one's own search.
     """
 
-    shards: Sequence[Shard]
+    shards: Sequence[SketchedShard]
     clusters: Sequence[Path]
 
 
 class Nodes:
-    """Documents numbered by precedence (clusters.py), so that earlier ones have the smallest numbers.
+    """Documents numbered by precedence, so that earlier ones have the smallest numbers.
 
     Attributes:
       shards: the earlier ones, then the new ones.
@@ -46,7 +49,7 @@ class Nodes:
       first_new: the number of earlier documents.
     """
 
-    def __init__(self, shards: Sequence[Shard], scope: str, sources: Sequence[str], earlier: Earlier | None):
+    def __init__(self, shards: Sequence[SketchedShard], scope: str, sources: Sequence[str], earlier: Earlier | None):
         before = list(earlier.shards) if earlier else []
         self.shards = [*before, *shards]
         self._sketches = [Sketches(shard.sketches) for shard in self.shards]
@@ -99,7 +102,7 @@ class Nodes:
             edges.append(pack(first[linked], second[linked]))
         return np.concatenate(edges)
 
-    def rows_by_shard(self, nodes: np.ndarray) -> Iterator[tuple[Shard, np.ndarray, np.ndarray]]:
+    def rows_by_shard(self, nodes: np.ndarray) -> Iterator[tuple[SketchedShard, np.ndarray, np.ndarray]]:
         """(shard, nodes in it, their rows in its Parquet file, ascending) for each shard that holds any of `nodes`."""
         places = self._row_of_node[nodes]
         order = np.argsort(places)
@@ -130,6 +133,16 @@ class Nodes:
         if self._scope == "global":
             return np.uint64(0)
         return _values(sketches, lambda name: xxhash.xxh3_64_intdigest(name.encode()), np.uint64)
+
+
+def precedence(earlier: np.ndarray, source_ranks: np.ndarray, lengths: np.ndarray, ids: np.ndarray) -> np.ndarray:
+    """int64 [documents]: documents in the order in which they have a right to stay.
+
+    What an earlier corpus has kept comes first, then the sources in their order, then the longest, then the smallest
+    id. All arguments are [documents]; `earlier` is 0 for documents kept earlier, 1 for new ones, 2 for those dropped
+    earlier.
+    """
+    return np.lexsort((ids, -lengths.astype(np.int64), source_ranks, earlier))
 
 
 def _values(sketches: Sketches, value: Callable[[str], int], dtype: type) -> np.ndarray:

@@ -3,6 +3,9 @@
 A word is a run of letters, digits, marks and underscores, without regard to case. In scripts that are written without
 spaces (Chinese, Japanese, Thai, Lao, Khmer, Burmese) every character counts as a word, so that n words are n
 characters there. Punctuation and spaces part words and are nothing else.
+
+A window x[i], …, x[i+n-1] hashes to Σ x[i+k] Bᵏ mod 2⁶⁴ (Karp & Rabin, 1987). With prefix sums of x[j] Bʲ that is one
+subtraction and one product by B⁻ⁱ, whatever n is: B is odd, so its inverse exists.
 """
 
 from __future__ import annotations
@@ -13,10 +16,11 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from gptjax.corpus.duplicates.hashing import mix, powers, window_hashes
+from gptjax.splitmix import STEP, mix
 
 UNITS = ("word", "character")
 BATCH_CHARACTERS = 1 << 15  # hashed at once: the arrays stay in the processor's cache
+WINDOWS_AT_ONCE = 1 << 14  # values hashed at once: the arrays stay in the processor's cache
 SMALL_BATCH = 1 << 14  # below which one call more costs as much as wider characters
 
 SEPARATOR, WORD, SINGLE = range(3)  # what a character does: parts words, joins one, is one
@@ -72,6 +76,54 @@ def words(text: str, unit: str = "word") -> list[str]:
     """The units of `text` without regard to case: those that are equal here have equal hashes."""
     folded = text.lower() if text.isascii() else text.translate(_FOLDING)
     return [folded[first:end] for first, end in word_spans(text, unit).tolist()]
+
+
+def powers(length: int) -> tuple[np.ndarray, np.ndarray]:
+    """(Bⁱ, B⁻ⁱ) for i in range(length), uint64."""
+    rising, falling = _powers(max(length - 1, WINDOWS_AT_ONCE).bit_length())
+    return rising[:length], falling[:length]
+
+
+@functools.lru_cache(maxsize=2)
+def _powers(bits: int) -> tuple[np.ndarray, np.ndarray]:
+    def series(base: int) -> np.ndarray:
+        factors = np.full(1 << bits, base, np.uint64)
+        factors[0] = 1
+        return np.cumprod(factors)
+
+    return series(int(STEP)), series(pow(int(STEP), -1, 1 << 64))
+
+
+def window_hashes(values: np.ndarray, offsets: np.ndarray, n: int) -> tuple[np.ndarray, np.ndarray]:
+    """Hashes of all windows of n neighbours that lie inside one document.
+
+    Args:
+      values: uint64 [values]; documents one after the other. Their bits should be mixed.
+      offsets: int64 [documents + 1]; document d is values[offsets[d]:offsets[d + 1]].
+
+    Returns:
+      (hashes uint64 [windows], offsets int64 [documents + 1]); a document shorter than n has none.
+    """
+    counts = np.maximum(np.diff(offsets) - n + 1, 0)
+    window_offsets = np.concatenate([[0], np.cumsum(counts)])
+    total = len(values) - n + 1
+    if total <= 0:
+        return np.zeros(0, np.uint64), window_offsets
+    hashes = np.empty(total, np.uint64)
+    rising, falling = powers(WINDOWS_AT_ONCE + n)
+    sums = np.zeros(WINDOWS_AT_ONCE + n, np.uint64)
+    for start in range(0, total, WINDOWS_AT_ONCE):
+        here = hashes[start : start + WINDOWS_AT_ONCE]
+        size = len(here) + n - 1
+        np.cumsum(values[start : start + size] * rising[:size], out=sums[1 : size + 1])
+        np.subtract(sums[n : n + len(here)], sums[: len(here)], out=here)
+        here *= falling[: len(here)]
+        mix(here)
+    inside = np.ones(len(values), bool)
+    for back in range(1, n):  # a window that starts in a document's last n - 1 places reaches out of it
+        places = offsets[1:] - back
+        inside[places[places >= 0]] = False
+    return hashes[inside[:total]], window_offsets
 
 
 def _batches(texts: Sequence[str]) -> Iterator[tuple[list[str], list[int]]]:

@@ -1,19 +1,31 @@
-"""One shard of documents to one file of what the search for duplicates needs of them, without their text."""
+"""One shard of documents to one file of what the search for duplicates needs of them, without their text.
+
+Exact copies have equal hashes of their text. Near copies have similar sets of shingles, and MinHash (Broder, 1997)
+makes of a set a short signature: the share of places in which two signatures agree estimates the Jaccard similarity of
+the sets. Cut into bands of some rows, documents that agree in a whole band get the same key for it (locality-sensitive
+hashing), so that similar documents meet under some key, with a probability that is an S-curve of their similarity.
+"""
 
 from __future__ import annotations
 
 import json
+import unicodedata
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
 import pyarrow.compute
+import xxhash
 
 from gptjax.config import ConfigError
 from gptjax.corpus.documents import read_documents
-from gptjax.corpus.duplicates.exact import exact_hashes
-from gptjax.corpus.duplicates.minhash import band_keys, signatures
 from gptjax.corpus.duplicates.shingles import UNITS, shingle_hashes
+from gptjax.splitmix import mix
+
+ASCII_SPACE = bytes(code for code in range(128) if chr(code).isspace())
+SHINGLES_AT_ONCE = 1 << 16  # shingles permuted at once: they stay in the processor's cache
+NO_SHINGLES = np.uint32(0xFFFFFFFF)
 
 
 @dataclass(frozen=True)
@@ -22,7 +34,7 @@ class Sketch:
 
     Attributes:
       unit, ngram: shingles are runs of `ngram` 'word's or 'character's; a document with fewer has only exact copies.
-      bands, rows: what makes a candidate (bands.py: `parameters` chooses them from a threshold). No bands: exact copies
+      bands, rows: what makes a candidate (`bands_and_rows` chooses them from a threshold). No bands: exact copies
         alone are found.
       seed: of the permutations.
     """
@@ -123,3 +135,90 @@ def save_sketches(path: Path, sketch: Sketch, sources: list[str], columns: dict[
 
 def _band(number: int) -> str:
     return f"band_{number:03d}"
+
+
+# --- Exact copies ----------------------------------------------------------------------------------------------------
+
+
+def exact_hashes(texts: Sequence[str]) -> np.ndarray:
+    """uint64 [texts]: xxh3-64 of the text in NFC without any white space.
+
+    Two different texts among N share a hash with probability N² / 2⁶⁵: 3 % for a billion documents.
+    """
+    return np.fromiter((text_hash(text) for text in texts), np.uint64, len(texts))
+
+
+def text_hash(text: str) -> int:
+    if text.isascii():
+        return xxhash.xxh3_64_intdigest(text.encode().translate(None, ASCII_SPACE))
+    joined = "".join(unicodedata.normalize("NFC", text).split())
+    return xxhash.xxh3_64_intdigest(joined.encode("utf-8", "surrogatepass"))
+
+
+# --- MinHash and bands -----------------------------------------------------------------------------------------------
+
+
+def signatures(flat: np.ndarray, offsets: np.ndarray, permutations: int, seed: int = 0) -> np.ndarray:
+    """MinHash signatures under the permutations h → a h + b mod 2³², a odd, of the upper halves of the hashes.
+
+    Args:
+      flat: uint64 [shingles], mixed hashes; offsets: int64 [documents + 1].
+
+    Returns:
+      uint32 [documents, permutations]; all ones (4,294,967,295) for a document without shingles.
+    """
+    rng = np.random.default_rng(seed)
+    multipliers = rng.integers(0, 1 << 32, permutations, np.uint32) | np.uint32(1)
+    addends = rng.integers(0, 1 << 32, permutations, np.uint32)
+    filled = np.flatnonzero(np.diff(offsets))
+    starts, ends = offsets[:-1][filled], offsets[1:][filled]
+    least = np.full((permutations, len(filled)), NO_SHINGLES)
+    buffer = np.empty(SHINGLES_AT_ONCE, np.uint32)
+    for start in range(0, len(flat), SHINGLES_AT_ONCE):
+        hashes = (flat[start : start + SHINGLES_AT_ONCE] >> np.uint64(32)).astype(np.uint32)
+        permuted = buffer[: len(hashes)]
+        # Documents with shingles in this chunk; a long one is met again in the next.
+        first, last = np.searchsorted(ends, start, "right"), np.searchsorted(starts, start + SHINGLES_AT_ONCE, "left")
+        inner = np.maximum(starts[first:last] - start, 0)
+        for k in range(permutations):
+            np.multiply(hashes, multipliers[k], out=permuted)
+            np.add(permuted, addends[k], out=permuted)
+            here = least[k, first:last]
+            np.minimum(here, np.minimum.reduceat(permuted, inner), out=here)
+    found = np.full((len(offsets) - 1, permutations), NO_SHINGLES)
+    found[filled] = least.T
+    return found
+
+
+def band_keys(signatures_DK: np.ndarray, bands: int, rows: int) -> np.ndarray:
+    """uint64 [documents, bands]: equal where documents agree in all `rows` values of a band; bands share no keys."""
+    if bands * rows > signatures_DK.shape[1]:
+        raise ValueError(f"{bands} bands of {rows} rows need {bands * rows} values, not {signatures_DK.shape[1]}")
+    values_DBR = signatures_DK[:, : bands * rows].reshape(len(signatures_DK), bands, rows)
+    keys = np.tile(mix(np.arange(1, bands + 1, dtype=np.uint64)), (len(signatures_DK), 1))
+    for row in range(rows):
+        keys ^= values_DBR[:, :, row]
+        mix(keys)
+    return keys
+
+
+def probability(jaccard: np.ndarray | float, bands: int, rows: int) -> np.ndarray:
+    """1 - (1 - Jʳ)ᵇ: that two documents of Jaccard similarity J share at least one key."""
+    return 1 - (1 - np.asarray(jaccard, float) ** rows) ** bands
+
+
+def bands_and_rows(threshold: float, permutations: int = 128, recall: float = 0.98) -> tuple[int, int]:
+    """(bands, rows) with the most rows, hence fewest false candidates, that still find a pair of similarity
+    `threshold` with probability `recall`. False candidates cost little, since they are verified; a lost pair is lost.
+
+    Raises:
+      ConfigError: so many permutations cannot reach `recall`.
+    """
+    for rows in range(permutations, 0, -1):
+        bands = permutations // rows
+        if probability(threshold, bands, rows) >= recall:
+            return bands, rows
+    raise ConfigError(
+        f"duplicates.permutations = {permutations}: too few to find {recall:.0%} of the pairs of similarity "
+        f"duplicates.threshold = {threshold}"
+    )

@@ -9,8 +9,7 @@ from typing import Protocol
 
 import numpy as np
 
-from gptjax.corpus.duplicates.hashing import distinct
-from gptjax.corpus.duplicates.join import unpack
+from gptjax.corpus.duplicates.join import distinct, unpack
 from gptjax.corpus.duplicates.shingles import shingle_hashes
 
 

@@ -50,12 +50,12 @@ def contaminate(task: Task, folder: Path) -> dict:
     out: list[tuple[int, int, str]] = []
     found, left = [np.zeros(0, np.int64)], [np.zeros(0, np.int64)]
     documents = size = 0
-    for shard in remaining(task):
-        documents += len(shard.texts)
-        size += sum(len(text.encode()) for text in shard.texts)
-        for match in find(index, shard.texts):
-            row, id_ = int(shard.rows[match.text]), int(shard.ids[match.text])
-            counts = _add_hits(hits, index, match, row, id_, shard.texts[match.text])
+    for some in remaining(task):
+        documents += len(some.texts)
+        size += sum(len(text.encode()) for text in some.texts)
+        for match in find(index, some.texts):
+            row, id_ = int(some.rows[match.text]), int(some.ids[match.text])
+            counts = _add_hits(hits, index, match, row, id_, some.texts[match.text])
             found.append(match.grams)
             most = max(counts, key=counts.get)
             if remove and counts[most] >= least:

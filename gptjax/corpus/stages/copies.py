@@ -10,7 +10,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from gptjax.corpus.duplicates.find import Search, find_duplicates
-from gptjax.corpus.duplicates.nodes import Earlier, Shard
+from gptjax.corpus.duplicates.nodes import Earlier, SketchedShard
 from gptjax.corpus.duplicates.sketch import Sketch, Sketches, write_sketches
 from gptjax.corpus.engine import Task
 from gptjax.corpus.stages.verdicts import write_verdicts
@@ -36,7 +36,7 @@ def find_copies(task: Task, folder: Path) -> dict:
     must keep together.
     """
     shards, before = (
-        [Shard(task.path(documents), task.path(sketches)) for documents, sketches in given["shards"]]
+        [SketchedShard(task.path(documents), task.path(sketches)) for documents, sketches in given["shards"]]
         for given in (task.inputs, task.inputs["earlier"])
     )
     earlier = Earlier(before, [task.path(entry) for entry in task.inputs["earlier"]["clusters"]]) if before else None
@@ -57,7 +57,7 @@ def find_copies(task: Task, folder: Path) -> dict:
     return report
 
 
-def _write_verdicts(folder: Path, shards: list[Shard], drops: pa.Table, clusters: pa.Table) -> None:
+def _write_verdicts(folder: Path, shards: list[SketchedShard], drops: pa.Table, clusters: pa.Table) -> None:
     """Every document in a cluster, by its row: ids of one source may come twice, of which the first may stay."""
     reasons = drops["reason"].combine_chunks()
     met = np.zeros(0, np.uint64)
@@ -93,7 +93,7 @@ def _places(table: pa.Table, ids: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return place, known[place] == ids
 
 
-def _repeated_ids(shards: list[Shard]) -> np.ndarray:
+def _repeated_ids(shards: list[SketchedShard]) -> np.ndarray:
     """Ids that more than one row has, in all shards together."""
     ids = np.sort(np.concatenate([Sketches(shard.sketches)["ids"] for shard in shards]))
     return np.unique(ids[1:][ids[1:] == ids[:-1]])

@@ -10,7 +10,7 @@ import numpy as np
 
 from gptjax import tokenizer
 from gptjax.corpus.engine import Task
-from gptjax.corpus.splits import split_texts
+from gptjax.corpus.stages.splits import split_texts
 from gptjax.corpus.stages.verdicts import remaining
 from gptjax.data.prepared import token_dtype
 from gptjax.tokenizer import Tokenizer
@@ -58,11 +58,11 @@ def encode(task: Task, folder: Path) -> dict:
 def _batches(task: Task) -> Iterator[tuple[str, list[tuple[int, int]], list[str]]]:
     """(split, (id, row) of documents, their texts), some megabytes at a time."""
     held: dict[str, tuple[list, list, int]] = {}
-    for shard in remaining(task):
+    for some in remaining(task):
         most = task.inputs["most_held_out"]
-        for number, split, text in split_texts(shard.texts, shard.split_keys, **task.options["split"], most_bytes=most):
+        for number, split, text in split_texts(some.texts, some.split_keys, **task.options["split"], most_bytes=most):
             keys, texts, characters = held.pop(split, ([], [], 0))
-            keys.append((int(shard.ids[number]), int(shard.rows[number])))
+            keys.append((int(some.ids[number]), int(some.rows[number])))
             texts.append(text)
             if characters + len(text) < BATCH_CHARACTERS:
                 held[split] = keys, texts, characters + len(text)

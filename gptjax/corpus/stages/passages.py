@@ -12,8 +12,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from gptjax.corpus.duplicates.passages import Passages
-from gptjax.corpus.duplicates.substrings import later_copies
+from gptjax.corpus.duplicates.passages import Passages, later_copies
 from gptjax.corpus.engine import Task
 from gptjax.corpus.stages.verdicts import remaining
 
@@ -25,10 +24,10 @@ def hash_passages(task: Task, folder: Path) -> dict:
     passages = Passages(**task.options)
     hashes = [np.zeros(0, np.uint64)]
     documents = size = 0
-    for shard in remaining(task):
-        hashes.append(passages.hashes(shard.texts)[0])
-        documents += len(shard.texts)
-        size += sum(len(text.encode()) for text in shard.texts)
+    for some in remaining(task):
+        hashes.append(passages.hashes(some.texts)[0])
+        documents += len(some.texts)
+        size += sum(len(text.encode()) for text in some.texts)
     np.save(folder / "hashes.npy", np.concatenate(hashes))
     return {"documents": documents, "bytes": size, "passages": sum(map(len, hashes))}
 
@@ -55,15 +54,15 @@ def mark_passages(task: Task, folder: Path) -> dict:
     passages, later = Passages(**task.options), np.load(task.path(task.inputs["later"]))
     rows, spans = [np.zeros(0, np.uint32)], [np.zeros((0, 2), np.int64)]
     first = documents = size = 0
-    for shard in remaining(task):
-        documents += len(shard.texts)
-        size += sum(len(text.encode()) for text in shard.texts)
-        _, offsets = passages.hashes(shard.texts)
+    for some in remaining(task):
+        documents += len(some.texts)
+        size += sum(len(text.encode()) for text in some.texts)
+        _, offsets = passages.hashes(some.texts)
         counted = np.concatenate([[0], np.cumsum(later[first : first + offsets[-1]])])
         for number in np.flatnonzero(counted[offsets[1:]] > counted[offsets[:-1]]).tolist():
             marks = later[first + offsets[number] : first + offsets[number + 1]]
-            spans.append(passages.spans(shard.texts[number], marks))
-            rows.append(np.full(len(spans[-1]), shard.rows[number], np.uint32))
+            spans.append(passages.spans(some.texts[number], marks))
+            rows.append(np.full(len(spans[-1]), some.rows[number], np.uint32))
         first += int(offsets[-1])
     row, (start, end) = np.concatenate(rows), np.concatenate(spans).T
     pq.write_table(pa.table([row, start, end], schema=SPANS), folder / "spans.parquet", compression="zstd")

@@ -10,8 +10,8 @@ from collections import Counter
 from pathlib import Path
 
 from gptjax.corpus.engine import Task
-from gptjax.corpus.splits import CUT, split_texts
 from gptjax.corpus.stages.histogram import Histogram, reach
+from gptjax.corpus.stages.splits import CUT, split_texts
 from gptjax.corpus.stages.verdicts import remaining
 
 
@@ -25,21 +25,21 @@ def survey(task: Task, folder: Path) -> dict:
     documents, size, dropped = Counter(), Counter(), {}
     characters: Counter[str] = Counter()
     languages, licenses, lengths = Histogram(), Histogram(), Histogram()
-    for shard in remaining(task):
-        sizes = [len(text.encode()) for text in shard.texts]
-        languages.add(shard.languages, sizes)
-        licenses.add(shard.licenses, sizes)
+    for some in remaining(task):
+        sizes = [len(text.encode()) for text in some.texts]
+        languages.add(some.languages, sizes)
+        licenses.add(some.licenses, sizes)
         lengths.add(map(reach, sizes), sizes)
         cut = sum(sizes)
         most = task.inputs["most_held_out"]
-        for _, split, text in split_texts(shard.texts, shard.split_keys, **task.options["split"], most_bytes=most):
+        for _, split, text in split_texts(some.texts, some.split_keys, **task.options["split"], most_bytes=most):
             length = len(text.encode())
             documents[split] += 1
             size[split] += length
             cut -= length
             if split == "train" and task.options["characters"]:
                 characters.update(text)
-        for reason, (count, bytes_) in {**shard.dropped, **({CUT: (0, cut)} if cut else {})}.items():
+        for reason, (count, bytes_) in {**some.dropped, **({CUT: (0, cut)} if cut else {})}.items():
             before = dropped.get(reason, [0, 0])
             dropped[reason] = [before[0] + count, before[1] + bytes_]
     if task.options["characters"]:

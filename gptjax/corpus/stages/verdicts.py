@@ -17,7 +17,7 @@ import pyarrow.parquet as pq
 import xxhash
 
 from gptjax.corpus.documents import read_documents
-from gptjax.corpus.duplicates.substrings import without
+from gptjax.corpus.duplicates.passages import without
 from gptjax.corpus.engine import Task
 
 VERDICTS = pa.schema(
@@ -41,7 +41,7 @@ def write_verdicts(path: Path, rows: np.ndarray, ids: np.ndarray, reasons, repre
 
 
 @dataclass(frozen=True)
-class Shard:
+class Remaining:
     """Some documents of a shard that are in, in their order; and what became of the others around them.
 
     Attributes:
@@ -61,7 +61,7 @@ class Shard:
     dropped: dict[str, tuple[int, int]]
 
 
-def remaining(task: Task) -> Iterator[Shard]:
+def remaining(task: Task) -> Iterator[Remaining]:
     """The documents of `task.inputs['documents']` that no file of `task.inputs['verdicts']` puts out, some at a time.
 
     Where several do, the first tells the reason. `task.inputs['spans']`, where there is one, are passages to leave out
@@ -91,7 +91,7 @@ def remaining(task: Task) -> Iterator[Shard]:
             texts = [shortened.get(place, text) for place, text in zip(stay.tolist(), texts)]
             size = sum(len(text.encode()) for text in texts)
             dropped[PASSAGES] = (0, pc.sum(pc.binary_length(kept["text"])).as_py() - size)
-        yield Shard(
+        yield Remaining(
             rows=stay + first_row,
             ids=ids,
             texts=texts,

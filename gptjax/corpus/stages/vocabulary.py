@@ -13,7 +13,7 @@ import pyarrow as pa
 from gptjax import tokenizer
 from gptjax.corpus.documents import DocumentWriter, read_documents
 from gptjax.corpus.engine import Task
-from gptjax.corpus.splits import draws, numbered, split_texts
+from gptjax.corpus.stages.splits import draws, numbered, split_texts
 from gptjax.corpus.stages.verdicts import remaining
 from gptjax.tokenizer import training as tokenizer_training
 from gptjax.tokenizer.training import CHUNK
@@ -27,11 +27,11 @@ def sample(task: Task, folder: Path) -> dict:
     inputs: documents, verdicts, rate (the probability). options: split, seed.
     """
     with DocumentWriter(folder / "sample.parquet", SAMPLE_SCHEMA) as writer:
-        for shard in remaining(task):
-            for number, split, text in split_texts(shard.texts, shard.split_keys, **task.options["split"]):
+        for some in remaining(task):
+            for number, split, text in split_texts(some.texts, some.split_keys, **task.options["split"]):
                 if split != "train":
                     continue
-                keys = numbered(int(shard.ids[number]), -(-len(text) // CHUNK))
+                keys = numbered(int(some.ids[number]), -(-len(text) // CHUNK))
                 for chunk in np.flatnonzero(draws(keys, task.options["seed"]) < task.inputs["rate"]).tolist():
                     writer.append([{"text": text[chunk * CHUNK : (chunk + 1) * CHUNK]}])
     return {"documents": writer.documents, "bytes": writer.bytes}

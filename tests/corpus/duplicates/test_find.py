@@ -10,7 +10,7 @@ from planted_duplicates import pair_similarities, planted, rows, write_shards
 from gptjax.config import ConfigError
 from gptjax.corpus.duplicates import join
 from gptjax.corpus.duplicates.find import Search, find_duplicates
-from gptjax.corpus.duplicates.nodes import Earlier, Shard
+from gptjax.corpus.duplicates.nodes import Earlier, SketchedShard
 from gptjax.corpus.duplicates.sketch import COLUMNS, Sketch, Sketches, write_sketches
 
 SKETCH = Sketch(bands=18, rows=7)
@@ -20,7 +20,7 @@ def sketched(folder, documents, sizes=(), sketch=SKETCH, **options):
     """Shards of the documents, with their sketches beside them."""
     shards = []
     for path in write_shards(folder, documents, list(sizes)):
-        shards.append(Shard(path, path.with_suffix(".npz")))
+        shards.append(SketchedShard(path, path.with_suffix(".npz")))
         write_sketches(path, shards[-1].sketches, sketch, **options)
     return shards
 
@@ -157,7 +157,10 @@ def test_day_by_day_keeps_what_all_at_once_keeps(tmp_path):
         report, table, drops = find(folder, day, [20], earlier)
         assert report["documents"] == len(day) and set(table) <= {row["id"] for row in day}
         kept |= kept_ids(day, drops)
-        shards = [*shards, *(Shard(path, path.with_suffix(".npz")) for path in sorted(folder.glob("part*.parquet")))]
+        shards = [
+            *shards,
+            *(SketchedShard(path, path.with_suffix(".npz")) for path in sorted(folder.glob("part*.parquet"))),
+        ]
         clusters = [*clusters, folder / "clusters.parquet"]
     assert len(expected) < len(documents)
     # A later document may show two kept ones of earlier days to be one cluster: what is kept stays kept.
@@ -169,7 +172,7 @@ def test_yesterdays_representative_wins_and_is_never_dropped(tmp_path):
     old, new = rows([text], "z"), rows([f"{text} and more", text.replace(" ", ", ")], "a")
     _, first, _ = find(tmp_path / "old", old)
     assert not first
-    yesterday = [Shard(tmp_path / "old/part-00000.parquet", tmp_path / "old/part-00000.npz")]
+    yesterday = [SketchedShard(tmp_path / "old/part-00000.parquet", tmp_path / "old/part-00000.npz")]
     earlier = Earlier(yesterday, [tmp_path / "old/clusters.parquet"])
     _, clusters, drops = find(tmp_path / "new", new, earlier=earlier, sources=("a",))
     assert [row["representative"] for row in drops] == [old[0]["id"]] * 2

@@ -3,9 +3,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gptjax.corpus.duplicates.clusters import components, precedence
-from gptjax.corpus.duplicates.hashing import mix
+from gptjax.corpus.duplicates.find import components
 from gptjax.corpus.duplicates.join import candidate_edges, equal_keys, linear_edges, pack, unpack
+from gptjax.corpus.duplicates.nodes import precedence
+from gptjax.splitmix import mix
 
 ALL_IN_MEMORY = 1 << 30
 

@@ -9,8 +9,8 @@ from planted_duplicates import prose, words
 from gptjax.config import ConfigError
 from gptjax.corpus.documents import Document, DocumentWriter, rows_of
 from gptjax.corpus.duplicates import join
-from gptjax.corpus.duplicates.passages import Passages
-from gptjax.corpus.duplicates.substrings import covered, later_copies, runs
+from gptjax.corpus.duplicates.passages import Passages, covered, later_copies, paragraph_hashes, paragraph_spans, runs
+from gptjax.corpus.duplicates.sketch import exact_hashes
 from gptjax.corpus.engine import Stage, Task, run_stage
 from gptjax.corpus.stages.passages import hash_passages, join_passages, mark_passages
 from gptjax.corpus.stages.verdicts import EMPTIED, PASSAGES, remaining
@@ -133,3 +133,12 @@ def test_a_document_of_copies_alone_is_out(tmp_path):
 def test_bad_options_are_refused(options, message):
     with pytest.raises(ConfigError, match=message):
         Passages(**options)
+
+
+def test_paragraphs():
+    texts = ["one\n\n two \n \nthree", "", "two", "\n\n \n"]
+    flat, offsets = paragraph_hashes(texts)
+    assert offsets.tolist() == [0, 3, 3, 4, 4]
+    assert flat[1] == flat[3] == exact_hashes(["two"])[0] and len(set(flat.tolist())) == 3
+    assert [texts[0][a:b] for a, b in paragraph_spans(texts[0]).tolist()] == ["one", " two ", "three"]
+    assert np.diff(paragraph_hashes(["a\nb\n\nc"], "\n")[1]).tolist() == [3]

@@ -7,8 +7,7 @@ from hypothesis import strategies as st
 from planted_duplicates import shingle_set, words
 
 from gptjax.corpus.duplicates import shingles
-from gptjax.corpus.duplicates.hashing import window_hashes
-from gptjax.corpus.duplicates.shingles import shingle_hashes, word_hashes, word_spans
+from gptjax.corpus.duplicates.shingles import shingle_hashes, window_hashes, word_hashes, word_spans
 
 ALPHABET = "ab_9 .\n\tÄäßéİ" + "e\u0301" + "漢字かなไทยกำ한국हि" + "😀\u00a0\u3000\U0010ffff"
 texts_of_all_kinds = st.lists(st.text(st.sampled_from(ALPHABET), max_size=40), max_size=6)
@@ -89,5 +88,5 @@ def test_window_hashes_over_many_chunks(monkeypatch):
     values = np.random.default_rng(0).integers(0, 1 << 63, 5000).astype(np.uint64)
     offsets = np.array([0, 10, 1500, 1500, 5000])
     whole, _ = window_hashes(values, offsets, 50)
-    monkeypatch.setattr("gptjax.corpus.duplicates.hashing.CHUNK", 128)
+    monkeypatch.setattr(shingles, "WINDOWS_AT_ONCE", 128)
     assert window_hashes(values, offsets, 50)[0].tolist() == whole.tolist()

@@ -21,8 +21,8 @@ from source_reading import documents
 from gptjax.config import RunError
 from gptjax.corpus.config import source
 from gptjax.corpus.engine import Task
-from gptjax.corpus.listing import FailureLimit, list_sources
 from gptjax.corpus.sources import KEPT, KINDS, UNREADABLE
+from gptjax.corpus.sources.listing import FailureLimit, list_sources
 from gptjax.corpus.stages.extract import extract
 
 PROSE = "It was late in the year, and the boats were already on the beach. Nobody spoke of the winter. " * 8

@@ -14,8 +14,8 @@ from gptjax.corpus.config import default, source, validate
 from gptjax.corpus.documents import Document, DocumentWriter, rows_of
 from gptjax.corpus.engine import Stage, run_stage
 from gptjax.corpus.engine.local import LocalProcesses
-from gptjax.corpus.listing import list_sources
 from gptjax.corpus.pipeline import Pipeline
+from gptjax.corpus.sources.listing import list_sources
 from gptjax.corpus.stages.clean import STATISTICS, clean
 from gptjax.corpus.stages.histogram import Histogram, reach
 from gptjax.corpus.stages.select import KEPT, select

@@ -9,8 +9,8 @@ from pipeline_running import Here, watch
 
 from gptjax.config import ConfigError
 from gptjax.corpus.config import default, evaluation, source, validate
-from gptjax.corpus.listing import list_sources
 from gptjax.corpus.pipeline import Pipeline
+from gptjax.corpus.sources.listing import list_sources
 
 WORDS = [f"w{number}" for number in range(500)]
 

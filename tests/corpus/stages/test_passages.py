@@ -9,8 +9,8 @@ from pipeline_running import Here, watch
 from gptjax import tokenizer
 from gptjax.config import ConfigError
 from gptjax.corpus.config import default, source, validate
-from gptjax.corpus.listing import list_sources
 from gptjax.corpus.pipeline import Pipeline
+from gptjax.corpus.sources.listing import list_sources
 from gptjax.data.tokens import TokenSource
 
 NOTICE = "all of this is under the licence of those who wrote it"

@@ -5,7 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from gptjax.corpus.card.page import merged
+import numpy as np
+
+from gptjax.corpus.duplicates.sketch import probability
+from gptjax.corpus.report.card import merged
 from gptjax.files import write_aside
 
 BLUE, RED, GREY = "#3b6fb6", "#d1495b", "#8a8f98"
@@ -79,14 +82,23 @@ def _draw_shares(axes: Any, manifest: dict) -> None:
 
 
 def _draw_curve(axes: Any, manifest: dict) -> None:
-    from gptjax.corpus.duplicates import bands
-
     made = manifest["stages"]["sketch"]["options"]
     if not made["bands"]:
         axes.set_axis_off()
         axes.text(0.5, 0.5, "only exact copies were searched for", ha="center")
         return
-    bands.draw(axes, manifest["stages"]["copies"]["options"]["threshold"], made["bands"], made["rows"])
+    draw_s_curve(axes, manifest["stages"]["copies"]["options"]["threshold"], made["bands"], made["rows"])
+
+
+def draw_s_curve(axes: Any, threshold: float, bands: int, rows: int) -> None:
+    """The S-curve on axes of matplotlib, with the threshold and the share of pairs at it that are found."""
+    similarity = np.linspace(0, 1, 501)
+    found = float(probability(threshold, bands, rows))
+    axes.plot(similarity, probability(similarity, bands, rows), label=f"{bands} bands of {rows} rows")
+    axes.axvline(threshold, color="grey", linestyle="--", label=f"threshold {threshold:g}: {found:.1%} found")
+    axes.set(xlabel="Jaccard similarity of two documents", ylabel="probability of being compared", xlim=(0, 1))
+    axes.set_title("pairs that are compared", loc="left")
+    axes.legend(loc="upper left", fontsize="small")
 
 
 def _draw_clusters(axes: Any, manifest: dict) -> None:

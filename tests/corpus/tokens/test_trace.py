@@ -14,9 +14,9 @@ from gptjax import config as configs
 from gptjax import tokenizer
 from gptjax.config import ConfigError
 from gptjax.corpus.config import default, source, validate
-from gptjax.corpus.listing import list_sources
 from gptjax.corpus.pipeline import Pipeline
-from gptjax.corpus.trace import Tracer, show_row, whole_characters
+from gptjax.corpus.sources.listing import list_sources
+from gptjax.corpus.tokens.trace import Tracer, show_row, whole_characters
 from gptjax.data import open_dataset
 from gptjax.data.traced import traced_row
 

@@ -4,7 +4,7 @@ import os
 import numpy as np
 import pytest
 
-from gptjax.corpus.shards import ORIGIN, ShardWriter
+from gptjax.corpus.tokens.shards import ORIGIN, ShardWriter
 from gptjax.files import file_hash, write_aside
 
 

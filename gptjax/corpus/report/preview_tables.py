@@ -11,8 +11,8 @@ from rich.text import Text
 
 from gptjax.config import get
 from gptjax.corpus.preview import Preview
+from gptjax.corpus.report.terminal import MEGABYTE
 from gptjax.corpus.stages.select import KEPT
-from gptjax.corpus.view import MEGABYTE
 from gptjax.terminal import Console, visible
 
 LANGUAGES = 12  # shown; the rest are few

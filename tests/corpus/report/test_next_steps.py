@@ -3,7 +3,7 @@
 import pytest
 from pipeline_running import config, prepare
 
-from gptjax.corpus.next_steps import BY_SIZE, PYTHON, TINY, first_words, next_steps
+from gptjax.corpus.report.next_steps import BY_SIZE, PYTHON, TINY, first_words, next_steps
 
 
 @pytest.fixture

@@ -7,8 +7,8 @@ from collections.abc import Iterable
 from typing import Any
 
 from gptjax.corpus.config import plain
-from gptjax.corpus.listing import Listing
-from gptjax.corpus.parts import Shard
+from gptjax.corpus.document_shards import DocumentShard
+from gptjax.corpus.sources.listing import Listing
 from gptjax.corpus.stages.histogram import Histogram
 from gptjax.corpus.stages.select import EXAMPLES
 
@@ -34,7 +34,7 @@ def told(reasons: dict[str, int]) -> str:
 
 
 def by_source(
-    config: Any, listing: Listing, shards: list[Shard], skipped: dict[str, dict[str, int]]
+    config: Any, listing: Listing, shards: list[DocumentShard], skipped: dict[str, dict[str, int]]
 ) -> list[dict[str, Any]]:
     """One entry a source: what it is, what was found, extracted, cleaned, dropped (by reason) and left (by split).
 
@@ -56,7 +56,7 @@ def by_source(
     ]
 
 
-def _counts(shards: list[Shard]) -> dict[str, Any]:
+def _counts(shards: list[DocumentShard]) -> dict[str, Any]:
     dropped: dict[str, Counter[str]] = {}
     splits: dict[str, Counter[str]] = {}
     compared: Counter[str] = Counter()
@@ -80,7 +80,7 @@ def _counts(shards: list[Shard]) -> dict[str, Any]:
     }
 
 
-def _cleaned(shards: list[Shard]) -> dict[str, Any] | None:
+def _cleaned(shards: list[DocumentShard]) -> dict[str, Any] | None:
     if not shards:
         return None
     counts = {name: Counter() for name in ("repaired", "masked")}

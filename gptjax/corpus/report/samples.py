@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 import pyarrow.parquet as pq
 
-from gptjax.corpus.parts import Shard
-from gptjax.corpus.splits import CUT, draws
+from gptjax.corpus.document_shards import DocumentShard
+from gptjax.corpus.stages.splits import CUT, draws
 from gptjax.corpus.stages.verdicts import EMPTIED, PASSAGES
 
 EACH = 2  # of a source, and of a reason
@@ -29,7 +29,7 @@ class Sample:
     is_whole: bool
 
 
-def draw_samples(shards: Sequence[Shard], work: Path, seed: int) -> list[Sample]:
+def draw_samples(shards: Sequence[DocumentShard], work: Path, seed: int) -> list[Sample]:
     """Documents drawn by their ids, so that they are the same whenever the corpus is; those that stayed come first.
 
     They are of the first shards that have any: few files are read, however many there are.
@@ -55,7 +55,7 @@ def draw_samples(shards: Sequence[Shard], work: Path, seed: int) -> list[Sample]
     return kept + sorted(out, key=lambda sample: (sample.reason, sample.source, sample.id))
 
 
-def _reasons(shard: Shard, work: Path) -> tuple[np.ndarray, np.ndarray]:
+def _reasons(shard: DocumentShard, work: Path) -> tuple[np.ndarray, np.ndarray]:
     """(object [documents], uint64 [documents]): why each document of a shard is out, empty where it is not; ids."""
     ids = pq.read_table(work / shard.documents["name"], columns=["id"])["id"].to_numpy()
     reasons = np.full(len(ids), "", object)
@@ -70,7 +70,7 @@ def _drawn(rows: np.ndarray, ids: np.ndarray, seed: int) -> list[int]:
     return rows[np.argsort(draws(ids[rows], seed + 1), kind="stable")[:EACH]].tolist()
 
 
-def _read(shard: Shard, work: Path, reasons: np.ndarray, rows: Iterable[int]) -> list[Sample]:
+def _read(shard: DocumentShard, work: Path, reasons: np.ndarray, rows: Iterable[int]) -> list[Sample]:
     found = []
     with pq.ParquetFile(work / shard.documents["name"]) as file:
         for wanted in rows:

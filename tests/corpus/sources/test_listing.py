@@ -2,7 +2,7 @@ import pytest
 
 from gptjax.config import ConfigError, RunError
 from gptjax.corpus.config import source
-from gptjax.corpus.listing import FEW, FailureLimit, list_sources
+from gptjax.corpus.sources.listing import FEW, FailureLimit, list_sources
 
 
 @pytest.fixture

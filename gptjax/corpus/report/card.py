@@ -9,9 +9,9 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from gptjax.config import flatten
-from gptjax.corpus.card.samples import Sample
 from gptjax.corpus.config import default, plain
 from gptjax.corpus.manifest import told_change
+from gptjax.corpus.report.samples import Sample
 from gptjax.formatting import counted
 from gptjax.terminal import visible
 

@@ -7,26 +7,22 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 
 from gptjax.corpus.documents import cut_at_paragraphs
+from gptjax.splitmix import STEP, mix
 
 CUT = "the rest of long documents that are held out"  # why it is in no split
 LEAST_HELD_OUT = 1 << 13  # bytes: a few windows of text
-_GOLDEN = 0x9E3779B97F4A7C15
 
 
 def draws(keys: np.ndarray, seed: int) -> np.ndarray:
-    """float64 [keys] in [0, 1): one uniform number a uint64 key, by SplitMix64 (Steele et al., OOPSLA 2014)."""
-    with np.errstate(over="ignore"):
-        x = np.asarray(keys, np.uint64) + np.uint64((seed + 1) * _GOLDEN % 2**64)
-        for shift, factor in ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB)):
-            x = (x ^ x >> np.uint64(shift)) * np.uint64(factor)
-        x ^= x >> np.uint64(31)
-    return (x >> np.uint64(11)) * 2.0**-53
+    """float64 [keys] in [0, 1): one uniform number per uint64 key, by SplitMix64."""
+    states = np.asarray(keys, np.uint64) + np.uint64((seed + 1) * int(STEP) % 2**64)
+    return (mix(states) >> np.uint64(11)) * 2.0**-53
 
 
 def numbered(key: int, count: int) -> np.ndarray:
     """uint64 [count]: keys for the parts of what `key` stands for."""
     with np.errstate(over="ignore"):
-        return np.uint64(key) + np.arange(1, count + 1, dtype=np.uint64) * np.uint64(_GOLDEN)
+        return np.uint64(key) + np.arange(1, count + 1, dtype=np.uint64) * STEP
 
 
 def split_texts(

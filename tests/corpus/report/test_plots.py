@@ -1,7 +1,7 @@
 """What the card's figures show of what is small, or much."""
 
-from gptjax.corpus.card.page import _megabytes
-from gptjax.corpus.card.plots import MOST, _draw_funnel
+from gptjax.corpus.report.card import _megabytes
+from gptjax.corpus.report.plots import MOST, _draw_funnel
 
 
 class Axes:

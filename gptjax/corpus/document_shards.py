@@ -8,7 +8,7 @@ from typing import Any
 
 
 @dataclass
-class Shard:
+class DocumentShard:
     """Documents of one source in one file, and what is known of them so far.
 
     Attributes:
@@ -37,6 +37,8 @@ class Shard:
         return {"documents": self.documents, "verdicts": self.verdicts, **spans, **more}
 
 
-def inputs_of(shards: list[Shard], more: Callable[[Shard], dict] = lambda shard: {}) -> tuple[list[dict], list[int]]:
+def inputs_of(
+    shards: list[DocumentShard], more: Callable[[DocumentShard], dict] = lambda shard: {}
+) -> tuple[list[dict], list[int]]:
     """(inputs, bytes) of one task per shard, over the documents that are left."""
     return [shard.inputs(**more(shard)) for shard in shards], [shard.left.get("bytes", shard.size) for shard in shards]

@@ -8,11 +8,11 @@ import pytest
 from pipeline_running import Here, watch
 
 from gptjax.config import flatten
-from gptjax.corpus.card.page import _fenced, _inline, _making
 from gptjax.corpus.config import default, evaluation, plain, source, validate
-from gptjax.corpus.listing import list_sources
 from gptjax.corpus.manifest import finished
 from gptjax.corpus.pipeline import Pipeline
+from gptjax.corpus.report.card import _fenced, _inline, _making
+from gptjax.corpus.sources.listing import list_sources
 
 HOSTILE = "```\n# A title\n````text\n<script>alert(1)</script> | a | b |\x1b[31m\u202e\n"
 

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import numpy as np
 
-from gptjax.corpus.shards import ORIGIN, ShardWriter
-from gptjax.corpus.splits import draws
+from gptjax.corpus.stages.splits import draws
+from gptjax.corpus.tokens.shards import ORIGIN, ShardWriter
 from gptjax.data.prepared import token_dtype
 
 TOKENS_AT_ONCE = 1 << 24

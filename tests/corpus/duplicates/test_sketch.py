@@ -1,11 +1,21 @@
+import unicodedata
+
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from gptjax.config import ConfigError
-from gptjax.corpus.duplicates import minhash
-from gptjax.corpus.duplicates.bands import parameters, plot, probability
-from gptjax.corpus.duplicates.hashing import mix
-from gptjax.corpus.duplicates.minhash import EMPTY, band_keys, signatures
+from gptjax.corpus.duplicates import sketch
+from gptjax.corpus.duplicates.sketch import (
+    NO_SHINGLES,
+    band_keys,
+    bands_and_rows,
+    exact_hashes,
+    probability,
+    signatures,
+)
+from gptjax.splitmix import mix
 
 
 def sets_of(*sizes_and_starts):
@@ -32,8 +42,8 @@ def test_agreement_estimates_jaccard():
 def test_signatures_do_not_depend_on_chunks_repeats_or_order(monkeypatch):
     flat, offsets = sets_of((3, 0), (0, 0), (500, 7), (1, 9), (90, 3))
     whole = signatures(flat, offsets, 16)
-    assert np.all(whole[1] == EMPTY) and np.all(whole[[0, 2, 3, 4]].min(axis=1) < EMPTY)
-    monkeypatch.setattr(minhash, "CHUNK", 64)
+    assert np.all(whole[1] == NO_SHINGLES) and np.all(whole[[0, 2, 3, 4]].min(axis=1) < NO_SHINGLES)
+    monkeypatch.setattr(sketch, "SHINGLES_AT_ONCE", 64)
     np.testing.assert_array_equal(signatures(flat, offsets, 16), whole)
     shuffled = np.random.default_rng(0).permutation(np.concatenate([flat[3:503], flat[3:100]]))
     np.testing.assert_array_equal(signatures(shuffled, np.array([0, len(shuffled)]), 16)[0], whole[2])
@@ -66,18 +76,26 @@ def test_candidates_follow_the_s_curve():
 
 @pytest.mark.parametrize("threshold", [0.5, 0.7, 0.8, 0.9])
 def test_parameters_reach_the_recall_with_the_most_rows(threshold):
-    bands, rows = parameters(threshold, 128, recall=0.98)
+    bands, rows = bands_and_rows(threshold, 128, recall=0.98)
     assert bands * rows <= 128
     assert probability(threshold, bands, rows) >= 0.98
     assert probability(threshold, 128 // (rows + 1), rows + 1) < 0.98
 
 
 def test_parameters_of_the_default_and_what_cannot_be():
-    assert parameters(0.8) == (18, 7)
+    assert bands_and_rows(0.8) == (18, 7)
     with pytest.raises(ConfigError, match=r"permutations = 2: too few to find 98% of the pairs of similarity .* = 0.1"):
-        parameters(0.1, 2)
+        bands_and_rows(0.1, 2)
 
 
-def test_the_curve_is_drawn(tmp_path):
-    plot(tmp_path / "curve.png", 0.8, 18, 7)
-    assert (tmp_path / "curve.png").read_bytes().startswith(b"\x89PNG")
+@settings(deadline=None)
+@given(st.lists(st.text(st.sampled_from("ab+ \n\t\u00a0\u3000\x1céÅ\u030a漢"), max_size=8), max_size=12))
+def test_hashes_are_equal_where_texts_are_but_for_space_and_composition(texts):
+    plain = ["".join(unicodedata.normalize("NFC", text).split()) for text in texts]
+    hashes = exact_hashes(texts)
+    assert hashes.dtype == np.uint64
+    assert (hashes[:, None] == hashes[None]).tolist() == [[a == b for b in plain] for a in plain]
+
+
+def test_punctuation_and_case_make_a_difference():
+    assert len(set(exact_hashes(["a + b", "a - b", "A + b", "a+b "]).tolist())) == 3

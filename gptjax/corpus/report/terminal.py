@@ -9,8 +9,8 @@ from pathlib import Path
 from rich.progress import BarColumn, Progress, ProgressColumn, Task, TextColumn, TimeRemainingColumn
 from rich.table import Column, Table
 
-from gptjax.corpus.card import CARD
 from gptjax.corpus.manifest import told_change
+from gptjax.corpus.report import CARD
 from gptjax.corpus.sources import KEPT
 from gptjax.formatting import counted
 from gptjax.terminal import Console

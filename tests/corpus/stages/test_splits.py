@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from gptjax.corpus.splits import LEAST_HELD_OUT, draws, most_held_out, numbered, split_texts, tail_start
+from gptjax.corpus.stages.splits import LEAST_HELD_OUT, draws, most_held_out, numbered, split_texts, tail_start
 
 
 def split(texts, keys=None, fraction=0.2, by="document", seed=0):

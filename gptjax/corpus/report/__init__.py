@@ -1,0 +1,28 @@
+"""What people are shown of a corpus.
+
+funnel.py        figures of every source, from what was read to what is left, for the manifest
+card.py          the data card (card.md), with its pictures (plots.py) and documents to look at (samples.py)
+terminal.py      what the command prints while it works and at its end; preview_tables.py: of a preview
+next_steps.py    the commands that fit what was prepared
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from gptjax.corpus.report.card import page
+from gptjax.corpus.report.plots import draw
+from gptjax.corpus.report.samples import Sample, draw_samples
+from gptjax.files import write_aside
+
+__all__ = ["CARD", "draw_samples", "write_card"]
+
+CARD = "card.md"
+
+
+def write_card(folder: Path, manifest: dict, samples: list[Sample]) -> Path:
+    """Writes the card of a prepared folder, from its manifest and some samples; the same bytes from the same."""
+    pictures = draw(folder, manifest)
+    with write_aside(folder / CARD) as file:
+        file.write(page(manifest, samples, pictures).encode())
+    return folder / CARD
