@@ -187,9 +187,9 @@ def make_executor(folder: Path) -> AbstractContextManager[Executor]:
 
         return RayTasks(WORKERS.value)
     if EXECUTOR.value == "slurm":
-        from gptjax.cluster.slurm_jobs import SlurmJobs
+        from gptjax.cluster.job_tasks import JobTasks
 
-        return SlurmJobs(
+        return JobTasks(
             "slurm", folder.absolute() / WORK / "jobs", WORKERS.value, dict(map(cli.named_value, SUBMITIT.value))
         )
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()

@@ -124,11 +124,11 @@ def make_executor(workdir: Path) -> Executor:
     if EXECUTOR.value == "here":
         return Processes(JOBS.value)
     try:
-        from gptjax.cluster.training_jobs import Cluster
+        from gptjax.cluster.training_jobs import TrainingJobs
     except ModuleNotFoundError:
         raise ConfigError(f"--executor={EXECUTOR.value} needs submitit: pip install 'gptjax[slurm]'") from None
     jobs = JOBS.value if EXECUTOR.value != "slurm" or JOBS.present else 0
-    return Cluster(EXECUTOR.value, workdir / "jobs", jobs, dict(map(submitit_parameter, SUBMITIT.value)))
+    return TrainingJobs(EXECUTOR.value, workdir / "jobs", jobs, dict(map(submitit_parameter, SUBMITIT.value)))
 
 
 def submitit_parameter(text: str) -> tuple[str, Any]:

@@ -10,10 +10,23 @@ import signal
 import subprocess
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Protocol
+
+from gptjax.files import write_aside
 
 OUTPUT = "output.txt"
 EXIT_STATUS = "exit_status"
 LAST_LINES = 8
+
+
+class Command(Protocol):
+    """What is launched: a command line, and the folder of its own where all of its state is."""
+
+    name: str
+    workdir: Path
+
+    @property
+    def command(self) -> list[str]: ...
 
 
 class Launched:
@@ -67,9 +80,8 @@ class Launched:
     def _seen(self, status: int | None) -> int | None:
         # A signal ends a run that may go on: no failure of its own.
         if status is not None:
-            aside = self._workdir / f"{EXIT_STATUS}.tmp"
-            aside.write_text(f"{max(status, 0)}\n")
-            aside.replace(self._workdir / EXIT_STATUS)
+            with write_aside(self._workdir / EXIT_STATUS) as file:
+                file.write(f"{max(status, 0)}\n".encode())
         return status
 
 

@@ -1,4 +1,4 @@
-"""Runs as jobs of a cluster, one each, through submitit: SLURM, or its executors for one machine (local, debug).
+"""Training runs as jobs of a cluster, one each, through submitit.
 
 On SLURM all runs are one job array. A job that is preempted, or comes to its time limit, saves and is queued again; the
 jobs do not need the sweep: it may be stopped, and the same command later finds those still at work and watches on.
@@ -6,7 +6,6 @@ jobs do not need the sweep: it may be stopped, and the same command later finds 
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import signal
@@ -18,15 +17,12 @@ from typing import Any
 import submitit
 from submitit.helpers import DelayedSubmission
 
-from gptjax.cluster.job_states import UNKNOWN, cancel, use_job_states
-from gptjax.cluster.launch import Launched
-from gptjax.config import ConfigError, RunError
-from gptjax.files import write_aside
+from gptjax.cluster.job_states import UNKNOWN, cancel
+from gptjax.cluster.launch import Command, Launched
+from gptjax.cluster.submission import Submission
+from gptjax.config import RunError
 from gptjax.folders import is_held
-from gptjax.json_files import parsed
-from gptjax.sweeping.runs import Run
 
-JOBS_FILE = "jobs.json"  # run → job id
 WEEK = 7 * 24 * 60  # minutes
 MOST_TIMEOUTS = 1000  # a run may need many turns of a short time limit
 UNLIMITED = 10**6  # the queue of the cluster is where jobs wait
@@ -74,8 +70,8 @@ def _is_preempted(job_id: str | None) -> bool:
     return re.search(r"PreemptTime=\d", shown) is not None
 
 
-class Cluster:
-    """An executor of `execute`.
+class TrainingJobs:
+    """An executor of training runs (sweeping/execute.py).
 
     Args:
       kind: slurm | local | debug.
@@ -88,49 +84,35 @@ class Cluster:
     """
 
     def __init__(self, kind: str, folder: Path, jobs: int, parameters: Mapping[str, Any]):
-        self.detaches = kind == "slurm"
-        use_job_states()
-        self.slots = UNLIMITED if self.detaches else jobs or 1
-        self._folder = folder
-        folder.mkdir(parents=True, exist_ok=True)
-        self._jobs_path = folder / JOBS_FILE
-        if self.detaches and jobs:
+        if kind == "slurm" and jobs:
             parameters = {"slurm_array_parallelism": jobs, **parameters}
         if kind == "local":
             parameters = {"timeout_min": WEEK, **parameters}
-        try:
-            self._executor = submitit.AutoExecutor(folder, cluster=kind, slurm_max_num_timeout=MOST_TIMEOUTS)
-            self._executor.update_parameters(name="gptjax", **parameters)
-        except (RuntimeError, NameError, ValueError, AssertionError) as error:
-            raise ConfigError(f"--executor={kind}: {error}") from None
+        self._submission = Submission(kind, folder, "gptjax", parameters, MOST_TIMEOUTS)
+        self.detaches = self._submission.is_slurm
+        self.slots = UNLIMITED if self.detaches else jobs or 1
 
-    def start(self, runs: Sequence[Run]) -> list[JobHandle]:
+    def start(self, runs: Sequence[Command]) -> list[JobHandle]:
         """Submits the runs whose jobs are not at work already: on SLURM as one array.
 
         Raises:
           ConfigError: the note of an earlier start's jobs cannot be read.
           RunError: the cluster refuses, or does not tell whether jobs of an earlier start are still at work.
         """
-        noted = self._jobs_path.read_bytes() if self._jobs_path.exists() else b"{}"
-        ids = parsed(noted, str(self._jobs_path), "cancel the sweep's jobs that are in the queue still, and delete it")
+        ids = self._submission.read_ids(dict, "the sweep's")  # run → job id
         jobs = {run.name: job for run in runs if (job := self._at_work(ids.get(run.name)))}
         new = [run for run in runs if run.name not in jobs]
         if new:
-            try:
-                with self._executor.batch():
-                    submitted = [self._executor.submit(TrainingJob(run.command, run.workdir)) for run in new]
-            except (submitit.core.utils.FailedSubmissionError, submitit.core.utils.FailedJobError) as error:
-                raise RunError(f"the jobs were not accepted: {error}") from error
+            submitted = self._submission.submit([TrainingJob(run.command, run.workdir) for run in new])
             jobs |= {run.name: job for run, job in zip(new, submitted)}
-        with write_aside(self._jobs_path) as file:
-            file.write(json.dumps(ids | {name: job.job_id for name, job in jobs.items()}, indent=1).encode())
+        self._submission.write_ids(ids | {name: job.job_id for name, job in jobs.items()})
         return [JobHandle(jobs[run.name], run.workdir) for run in runs]
 
     def _at_work(self, job_id: str | None) -> submitit.Job | None:
         """The job of an earlier start of the sweep, if it is waiting or running still."""
         if not self.detaches or job_id is None:
             return None
-        job = submitit.SlurmJob(self._folder, job_id)
+        job = self._submission.slurm_job(job_id)
         state = job.watcher.get_state(job_id, mode="force").split()[0]
         if state == UNKNOWN:
             raise RunError(

@@ -9,8 +9,9 @@ import submitit
 
 from gptjax.cluster import job_states
 from gptjax.cluster.job_states import GONE, JobStates, use_job_states
-from gptjax.cluster.slurm_jobs import JOBS_FILE, SlurmJobs
-from gptjax.cluster.training_jobs import Cluster, JobHandle
+from gptjax.cluster.job_tasks import JobTasks
+from gptjax.cluster.submission import JOBS_FILE
+from gptjax.cluster.training_jobs import JobHandle, TrainingJobs
 from gptjax.config import ConfigError
 
 
@@ -49,7 +50,7 @@ def failing_scancel(tmp_path, monkeypatch):
 
 def test_work_goes_on_where_a_lost_drivers_jobs_cannot_be_cancelled(failing_scancel, tmp_path, caplog):
     (tmp_path / JOBS_FILE).write_text('["17_0", "17_1"]')
-    SlurmJobs("slurm", tmp_path, 0, {})
+    JobTasks("slurm", tmp_path, 0, {})
     assert failing_scancel.read_text().split() == ["17_0", "17_1"]
     assert "job 17_1 cannot be cancelled" in caplog.text and "it has ended already, or it goes on" in caplog.text
 
@@ -66,9 +67,9 @@ def test_a_sweep_stops_where_its_jobs_cannot_be_cancelled(failing_scancel, tmp_p
 def test_a_damaged_note_of_the_jobs_is_refused(failing_scancel, tmp_path):
     (tmp_path / JOBS_FILE).write_text('["17_0", ')
     with pytest.raises(ConfigError, match=r"jobs\.json is cut off in line 1.*; cancel this command's jobs"):
-        SlurmJobs("slurm", tmp_path, 0, {})
+        JobTasks("slurm", tmp_path, 0, {})
     with pytest.raises(ConfigError, match=r"jobs\.json is cut off in line 1.*; cancel the sweep's jobs"):
-        Cluster("slurm", tmp_path, 0, {}).start([])
+        TrainingJobs("slurm", tmp_path, 0, {}).start([])
 
 
 def test_the_queue_is_read_anew_when_it_is_old_or_must_be_fresh(queue, monkeypatch):

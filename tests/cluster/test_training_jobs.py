@@ -9,7 +9,7 @@ import submitit
 from waiting import until
 
 from gptjax.cluster.launch import exit_status, last_lines
-from gptjax.cluster.training_jobs import Cluster
+from gptjax.cluster.training_jobs import TrainingJobs
 from gptjax.config import ConfigError, RunError
 
 COUNTS = """
@@ -38,8 +38,8 @@ printf 'JobID|State|NodeList\\n4711_[0-2]|PENDING|None\\n'
 @pytest.mark.parametrize("kind", ["debug", "local"])
 def test_jobs_run_the_command_and_leave_its_output_and_status_in_the_run(scripted, tmp_path, kind):
     good, bad = scripted("print('fine')", 2)
-    object.__setattr__(bad, "script", "raise SystemExit('it broke')")
-    cluster = Cluster(kind, tmp_path / "jobs", 2, {})
+    bad.script = "raise SystemExit('it broke')"
+    cluster = TrainingJobs(kind, tmp_path / "jobs", 2, {})
     handles = cluster.start([good, bad])
     until(lambda: all(handle.ended() for handle in handles))
     assert last_lines(good.workdir) == ["fine"] and exit_status(good.workdir) == 0
@@ -65,7 +65,7 @@ def test_a_job_that_is_told_to_end_saves_and_a_preempted_one_is_started_again(
     (tmp_path / "bin/scontrol").chmod(stat.S_IRWXU)
     monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}:{os.environ['PATH']}")
     monkeypatch.setenv("SLURM_JOB_ID", "17")
-    (handle,) = Cluster("local", tmp_path / "jobs", 1, {}).start([run])
+    (handle,) = TrainingJobs("local", tmp_path / "jobs", 1, {}).start([run])
     until((run.workdir / "ready").exists)
     task = int(children(handle._job._process.pid)[0])
     os.kill(task, sent)
@@ -91,7 +91,9 @@ def slurm(tmp_path, monkeypatch):
 
 def test_slurm_is_given_one_array_with_its_limits_and_a_signal_before_the_end(scripted, tmp_path, slurm):
     runs = scripted("pass", 3)
-    cluster = Cluster("slurm", tmp_path / "jobs", 2, {"timeout_min": 30, "gpus_per_node": 1, "slurm_partition": "big"})
+    cluster = TrainingJobs(
+        "slurm", tmp_path / "jobs", 2, {"timeout_min": 30, "gpus_per_node": 1, "slurm_partition": "big"}
+    )
     handles = cluster.start(runs)
     (script,) = slurm.glob("script_*")
     text = script.read_text()
@@ -100,17 +102,19 @@ def test_slurm_is_given_one_array_with_its_limits_and_a_signal_before_the_end(sc
     assert "submitit.core._submit" in text
     assert cluster.detaches and cluster.slots > 1000 and not any(handle.ended() for handle in handles)
 
-    again = Cluster("slurm", tmp_path / "jobs", 2, {}).start(runs)  # the sweep was stopped; the jobs are in the queue
+    again = TrainingJobs("slurm", tmp_path / "jobs", 2, {}).start(
+        runs
+    )  # the sweep was stopped; the jobs are in the queue
     assert [handle._job.job_id for handle in again] == ["4711_0", "4711_1", "4711_2"]
     assert len(list(slurm.glob("script_*"))) == 1
 
 
 def test_a_job_that_has_left_the_queue_is_submitted_again(scripted, tmp_path, slurm):
     runs = scripted("pass", 3)
-    Cluster("slurm", tmp_path / "jobs", 0, {}).start(runs)
+    TrainingJobs("slurm", tmp_path / "jobs", 0, {}).start(runs)
     (slurm / "sacct").write_text(SACCT.replace("PENDING", "TIMEOUT"))
     submitit.SlurmJob.watcher.clear()
-    Cluster("slurm", tmp_path / "jobs", 0, {}).start(runs[:2])
+    TrainingJobs("slurm", tmp_path / "jobs", 0, {}).start(runs[:2])
     assert len(list(slurm.glob("script_*"))) == 2
 
 
@@ -129,11 +133,11 @@ def test_without_accounting_the_queue_tells_which_jobs_are_at_work(scripted, tmp
     runs = scripted("pass", 3)
     submitit.SlurmJob.watcher.clear()
     put(slurm, sacct=NO_SACCT, squeue="#!/bin/sh\nprintf '4711_0 PENDING\\n4711_1 PENDING\\n4711_2 PENDING\\n'\n")
-    first = Cluster("slurm", tmp_path / "jobs", 0, {}).start(runs)
+    first = TrainingJobs("slurm", tmp_path / "jobs", 0, {}).start(runs)
     assert not any(handle.ended() for handle in first)
     submitit.SlurmJob.watcher.clear()
     put(slurm, sbatch=SBATCH.replace("4711", "4712"), squeue=f"#!/bin/sh\ncat <<'END'\n{queue}\nEND\n")
-    handles = Cluster("slurm", tmp_path / "jobs", 0, {}).start(runs)
+    handles = TrainingJobs("slurm", tmp_path / "jobs", 0, {}).start(runs)
     assert [handle._job.job_id for handle in handles] == expected
     assert len(list(slurm.glob("script_*"))) == 1 + ("4712_0" in expected)
     kept = [job in queue for job in ("4711_0", "4711_1", "4711_2")]
@@ -144,11 +148,11 @@ def test_without_accounting_the_queue_tells_which_jobs_are_at_work(scripted, tmp
 @pytest.mark.parametrize("squeue", ["#!/bin/sh\nexit 1\n", None])
 def test_where_nothing_tells_whether_jobs_are_at_work_none_is_submitted_twice(scripted, tmp_path, slurm, squeue):
     runs = scripted("pass", 2)
-    Cluster("slurm", tmp_path / "jobs", 0, {}).start(runs)
+    TrainingJobs("slurm", tmp_path / "jobs", 0, {}).start(runs)
     submitit.SlurmJob.watcher.clear()
     put(slurm, sacct=NO_SACCT, squeue=squeue or "not a program")
     with pytest.raises(RunError, match=r"neither sacct nor squeue tells whether job 4711_0"):
-        Cluster("slurm", tmp_path / "jobs", 0, {}).start(runs)
+        TrainingJobs("slurm", tmp_path / "jobs", 0, {}).start(runs)
     assert len(list(slurm.glob("script_*"))) == 1
 
 
@@ -161,7 +165,7 @@ def put(folder, **commands):
 
 def test_mistakes_are_one_sentence(tmp_path):
     with pytest.raises(ConfigError, match=r"--executor=local: .*partitoin"):
-        Cluster("local", tmp_path, 1, {"slurm_partitoin": "big"})
+        TrainingJobs("local", tmp_path, 1, {"slurm_partitoin": "big"})
     if not any(os.access(os.path.join(folder, "srun"), os.X_OK) for folder in os.environ["PATH"].split(":")):
         with pytest.raises(ConfigError, match=r"--executor=slurm: .*srun"):
-            Cluster("slurm", tmp_path, 1, {})
+            TrainingJobs("slurm", tmp_path, 1, {})

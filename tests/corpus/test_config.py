@@ -1,11 +1,11 @@
 import json
 
 import pytest
+from gptjax.corpus.sources.listing import list_sources
 from pipeline_running import Here, text, watch, write
 
 from gptjax.config import ConfigError, flatten
 from gptjax.corpus.config import default, evaluation, plain, source, validate
-from gptjax.corpus.listing import list_sources
 from gptjax.corpus.pipeline import Pipeline
 
 

@@ -230,11 +230,11 @@ def test_a_ray_that_does_not_start_is_a_sentence(monkeypatch):
 @pytest.mark.parametrize("kind", ["local", "debug"])
 def test_as_jobs_of_submitit(tmp_path, unbroken, kind, monkeypatch, importable):
     pytest.importorskip("submitit")
-    from gptjax.cluster import slurm_jobs
+    from gptjax.cluster import job_tasks
 
-    monkeypatch.setattr(slurm_jobs, "MOST_JOBS", 3)
+    monkeypatch.setattr(job_tasks, "MOST_JOBS", 3)
     way = "killed" if kind == "local" else "raises"
-    with slurm_jobs.SlurmJobs(kind, tmp_path / "jobs", 0, {"timeout_min": 5}) as executor:
+    with job_tasks.JobTasks(kind, tmp_path / "jobs", 0, {"timeout_min": 5}) as executor:
         run_stage(bad(tmp_path, 2, way, times=1), INPUTS, tmp_path / "work", executor)
     assert contents(tmp_path / "work") == unbroken
 
@@ -242,7 +242,7 @@ def test_as_jobs_of_submitit(tmp_path, unbroken, kind, monkeypatch, importable):
 def test_slurm_that_is_not_here_is_a_sentence(tmp_path, monkeypatch):
     pytest.importorskip("submitit")
     monkeypatch.setenv("PATH", str(tmp_path))
-    from gptjax.cluster.slurm_jobs import SlurmJobs
+    from gptjax.cluster.job_tasks import JobTasks
 
     with pytest.raises(ConfigError, match=r"--executor=slurm: .*slurm"):
-        SlurmJobs("slurm", tmp_path, 0, {})
+        JobTasks("slurm", tmp_path, 0, {})
