@@ -1,12 +1,12 @@
 import json
 
 import pytest
-from gptjax.corpus.sources.listing import list_sources
 from pipeline_running import Here, text, watch, write
 
 from gptjax.config import ConfigError, flatten
 from gptjax.corpus.config import default, evaluation, plain, source, validate
 from gptjax.corpus.pipeline import Pipeline
+from gptjax.corpus.sources.listing import list_sources
 
 
 def config(*sources, **fields):
