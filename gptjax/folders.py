@@ -5,7 +5,8 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
-from collections.abc import Iterator
+import shutil
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from absl import logging
@@ -45,6 +46,24 @@ def alone_in(folder: Path, option: str) -> Iterator[None]:
                 error.strerror,
             )
         yield
+
+
+@contextlib.contextmanager
+def removed_if_useless(folder: Path, is_of_use: Callable[[Path], bool]) -> Iterator[None]:
+    """Where its block fails, removes the folder, and those above it that were not there either, if the block made them.
+
+    A folder in which another process is at work stays, as does one of which `is_of_use` holds.
+    """
+    missing = [path for path in (folder, *folder.parents) if not os.path.lexists(path)]
+    try:
+        yield
+    except BaseException:
+        with contextlib.suppress(OSError):  # what matters is why it failed
+            if folder in missing and folder.is_dir() and not is_held(folder) and not is_of_use(folder):
+                shutil.rmtree(folder)
+                for path in missing[1:]:
+                    path.rmdir()  # only if nothing else is in it
+        raise
 
 
 def cache_folder() -> Path:

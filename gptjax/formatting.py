@@ -27,6 +27,23 @@ def bytes_text(number: float | None) -> str:
     return f"{number / 2**30:.1f} GiB" if number >= 2**30 else f"{number / 2**20:.0f} MiB"
 
 
+def size_text(size: float) -> str:
+    """Bytes of text and files, in the unit that suits them: '0 B', '20.5 KB', '1.12 MB'; a KB is 1,000 bytes."""
+    factor, unit = size_unit(size)
+    if factor == 1:
+        return f"{size:.0f} B"
+    number = size / factor
+    return f"{f'{number:#.3g}'.removesuffix('.') if number < 999.5 else f'{number:,.0f}'} {unit}"
+
+
+def size_unit(size: float) -> tuple[int, str]:
+    """(bytes of a unit, its name): the largest of which there is at least one."""
+    for factor, unit in ((10**12, "TB"), (10**9, "GB"), (10**6, "MB"), (10**3, "KB")):
+        if size >= 0.9995 * factor:  # three digits would round it up to one
+            return factor, unit
+    return 1, "B"
+
+
 def duration_text(seconds: float | None) -> str:
     """75 → '1:15', 3675 → '1:01:15', from two days on '2d 03h'."""
     if seconds is None or not math.isfinite(seconds):

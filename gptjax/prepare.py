@@ -36,6 +36,7 @@ from gptjax.corpus.cleaning import config as cleaning
 from gptjax.corpus.config import default, plain, source, validate
 from gptjax.corpus.engine import Executor
 from gptjax.corpus.engine.local import LocalProcesses
+from gptjax.corpus.engine.stage import is_of_use
 from gptjax.corpus.manifest import WORK, finished, other_versions
 from gptjax.corpus.pipeline import MEGABYTE, Pipeline
 from gptjax.corpus.preview import preview
@@ -45,7 +46,7 @@ from gptjax.corpus.report.terminal import StageLines, summary
 from gptjax.corpus.sources.listing import Listing, list_sources
 from gptjax.corpus.sources.opening import LINKS
 from gptjax.corpus.sources.text import ENCODING_ERRORS, SUFFIXES
-from gptjax.folders import alone_in
+from gptjax.folders import alone_in, removed_if_useless
 from gptjax.paths import output_folder
 from gptjax.terminal import Console
 
@@ -143,7 +144,11 @@ def make_corpus(console: Console) -> None:
         if made_by := other_versions(manifest):
             console.print(f"It was made with {made_by}; --overwrite makes anew what these decide.", soft_wrap=True)
     else:
-        with alone_in(folder / WORK, "--output"), make_executor(folder) as executor:
+        with (
+            removed_if_useless(folder / WORK, is_of_use),
+            alone_in(folder / WORK, "--output"),
+            make_executor(folder) as executor,
+        ):
             manifest = Pipeline(config, listing, folder, executor, StageLines(console)).prepare(options)
     summary(console, folder, manifest)
     train, sample = next_steps(folder, manifest, cli.command)

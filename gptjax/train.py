@@ -42,10 +42,10 @@ from gptjax.planning import Plan
 from gptjax.runtime import keep_freed_memory, use_compilation_cache
 from gptjax.tokenizer import Tokenizer
 from gptjax.training import console as consoles
-from gptjax.training.checkpoint import JUDGED_BY, Checkpoints, load_params
+from gptjax.training.checkpoint import JUDGED_BY, Checkpoints, load_params, saved_metadata
 from gptjax.training.guards import check_fits, explained_memory
 from gptjax.training.hardware import memory
-from gptjax.training.history import best_so_far, record_start
+from gptjax.training.history import best_so_far, record_start, risen_since_lowest
 from gptjax.training.interrupt import StopRequest
 from gptjax.training.metrics import Throughput
 from gptjax.training.objectives import make_objective
@@ -116,12 +116,13 @@ def main(argv: list[str]) -> int:
         run = open_run(_CONFIG.value, workdir)
         members.agree(named("data", run.data.fingerprint()) | named("model", run.config.model.to_dict()))
         members.begin("preparing --workdir")
-        show_settings(run)
         alone = alone_in(run.workdir, "--workdir") if jax.process_index() == 0 else contextlib.nullcontext()
         with alone, jax.set_mesh(run.plan.mesh), explained_memory(run.config):
             members.check_shared(run.workdir, "--workdir")
             members.begin("opening the checkpoints")
             with open_checkpoints(run) as checkpoints:
+                check_saved(run, checkpoints)
+                show_settings(run)
                 members.begin("restoring or making the state")
                 state, interval, notes = start(run, checkpoints)
                 train(run, checkpoints, state, interval, notes)
@@ -213,6 +214,19 @@ def open_checkpoints(run: Run) -> Checkpoints:
     return Checkpoints(run.workdir, run.config.checkpoint, steps_of)
 
 
+def check_saved(run: Run, checkpoints: Checkpoints) -> None:
+    """Refuses what `start` would refuse, before pages of settings are shown and arrays are read.
+
+    Raises:
+      ConfigError: the checkpoints in the workdir, or those of `training.init_from`, are of another run.
+    """
+    saved, other = checkpoints.metadata(), run.config.training.init_from
+    if saved is not None:
+        check_compatible(saved, run.config, run.data.fingerprint())
+    elif other and (source := saved_metadata(other, "training.init_from")) is not None:
+        check_warm_start(source, run.config, run.data.tokenizer_hash)
+
+
 def start(run: Run, checkpoints: Checkpoints) -> tuple[TrainState, dict[str, Any], list[str]]:
     """The state to go on from, what the steps since the last row came to, and what there is to say. In this order:
 
@@ -226,8 +240,10 @@ def start(run: Run, checkpoints: Checkpoints) -> tuple[TrainState, dict[str, Any
         changes = check_compatible(saved, config, run.data.fingerprint())
         state, saved = checkpoints.restore(plan.abstract_state)
         step, interval = int(state.step), saved.get("interval", {})
-        jump = rate_change(saved["config"], config, plan.units, step) if step < plan.total_steps else []
-        notes = [f"resumed from step {step}", *(f"changed: {change}" for change in changes), *jump]
+        notes = [f"resumed from step {step}"]
+        if step < plan.total_steps:
+            notes += [f"changed: {change}" for change in changes]
+            notes += rate_change(saved["config"], config, plan.units, step)
     elif config.training.init_from:
         other = config.training.init_from
         check = functools.partial(check_warm_start, config=config, tokenizer_hash=run.data.tokenizer_hash)
@@ -254,11 +270,13 @@ def train(run: Run, checkpoints: Checkpoints, state: TrainState, interval: dict[
     objective = plan.trainer.objective
     judged_by = objective.scores[0]
     best, more_notes = best_so_far(run.workdir, judged_by, run.windows_scored, start_step)
-    notes = notes + more_notes
+    risen = functools.partial(risen_since_lowest, run.workdir, judged_by, run.windows_scored)
+    notes = notes + risen(start_step, checkpoints.best(judged_by.name, run.windows_scored))
     if start_step >= plan.total_steps:
         notes.append(f"nothing to do: the run is at step {start_step} of {plan.total_steps} (training.duration)")
         consoles.print_notes(run.console, notes)
         return
+    notes += more_notes
     throughput = Throughput(plan.tokens_per_step)
     with (
         MetricsWriter(run.workdir, config.logging.tensorboard, start_step or None, config) as writer,
@@ -314,6 +332,7 @@ def train(run: Run, checkpoints: Checkpoints, state: TrainState, interval: dict[
                     view.note(sample(run, state, writer))
 
         progress.flush()
+        throughput.lap()  # the steps since the last row belong to the summary as well
         profiler.close()
         stopped = done < plan.total_steps
         if stopped:
@@ -336,6 +355,7 @@ def train(run: Run, checkpoints: Checkpoints, state: TrainState, interval: dict[
     )
     title = f"stopped by {stop.name} at step {done}, checkpoint saved" if stopped else "finished"
     consoles.print_summary(run.console, title, summary)
+    consoles.print_notes(run.console, risen(done, checkpoints.best(judged_by.name, run.windows_scored)))
     if config.logging.plots and jax.process_index() == 0:
         from gptjax.training.plots import plot_run  # matplotlib is slow to import, and wanted only now
 

@@ -1,10 +1,11 @@
+import contextlib
 import errno
 import fcntl
 
 import pytest
 
 from gptjax.config import ConfigError
-from gptjax.folders import alone_in, is_held
+from gptjax.folders import alone_in, is_held, removed_if_useless
 
 
 def test_two_processes_do_not_share_a_folder(tmp_path):
@@ -42,3 +43,30 @@ def test_a_lock_that_is_a_link_empties_nothing(tmp_path):
     (tmp_path / "run" / ".lock").symlink_to(tmp_path / "precious")
     with alone_in(tmp_path / "run", "--workdir"):
         assert (tmp_path / "precious").read_text() == "all of it"
+
+
+def test_what_a_failure_left_is_removed_if_it_is_of_no_use(tmp_path):
+    def fail(folder, *files):
+        with pytest.raises(KeyboardInterrupt), removed_if_useless(folder, lambda made: (made / "useful").exists()):
+            with alone_in(folder, "--output"):
+                for name in files:
+                    (folder / name).write_text("")
+                raise KeyboardInterrupt
+
+    fail(tmp_path / "new" / "out" / "work", "report")
+    assert not list(tmp_path.iterdir())
+    fail(tmp_path / "new" / "out" / "work", "useful")
+    assert (tmp_path / "new" / "out" / "work" / "useful").exists()
+    fail(tmp_path / "new" / "out" / "other", "report")
+    assert sorted(path.name for path in (tmp_path / "new" / "out").iterdir()) == ["work"], "what was there stays"
+    (tmp_path / "mine").mkdir()
+    fail(tmp_path / "mine", "report")
+    assert (tmp_path / "mine" / "report").exists(), "a folder that was there is not touched"
+
+
+def test_what_another_process_works_in_is_not_removed(tmp_path):
+    with contextlib.ExitStack() as other:
+        with pytest.raises(OSError), removed_if_useless(tmp_path / "out", lambda made: False):
+            other.enter_context(alone_in(tmp_path / "out", "--output"))
+            raise OSError
+        assert (tmp_path / "out").exists()

@@ -14,6 +14,7 @@ import pytest
 from gptjax.config import default
 from gptjax.corpus.manifest import write_manifest
 from gptjax.data import open_dataset
+from gptjax.formatting import size_text
 from gptjax.tokenizer import load
 
 
@@ -71,7 +72,7 @@ def test_text_becomes_batches(corpus, tmp_path):
     done = prepare(*flags)
     for said in (
         "skipped 1: unreadable: broken JSON line",
-        "skipped 1: empty",
+        "skipped 1: empty or blank",
         "kept 1: read as cp1252, judging by its bytes",
     ):
         assert said in done.stdout
@@ -91,9 +92,11 @@ def test_text_becomes_batches(corpus, tmp_path):
     write_manifest(output, manifest)
     made = f"made with sentencepiece 0.0.1 (here {importlib.metadata.version('sentencepiece')}); --overwrite"
     assert made in prepare(*flags).stdout
-    assert "prepared with --vocab_size=320, now 330" in refused(*flags, "--vocab_size=330")
+    _, different = prepare(*flags, "--vocab_size=330", check=False).stderr.splitlines()
+    assert different == "  --vocab_size=320 there, 330 here"
     (corpus / "d.txt").write_text("more")
-    assert "prepared with input_files = 3, now 4" in refused(*flags)
+    said, *different = prepare(*flags, check=False).stderr.splitlines()
+    assert "choose another folder, or give --overwrite" in said and "  input_files = 3 there, 4 here" in different
     assert "already" not in prepare(*flags, "--overwrite").stdout
     assert json.loads((output / "manifest.json").read_text())["splits"]["train"]["documents"] > 0
 
@@ -220,6 +223,40 @@ def test_mistakes_end_in_one_line(corpus, tmp_path):
         assert message in refused(*flags)
     assert not (tmp_path / "out" / "manifest.json").exists()
     assert (tmp_path / "mine" / "thesis.doc").read_text() == "precious"
+
+
+def test_where_all_is_blank_it_is_said_and_nothing_is_left(tmp_path):
+    (tmp_path / "in").mkdir()
+    for name, text in {"a": " \n\t\n", "b": "\u200b\ufeff\n", "c": ""}.items():
+        (tmp_path / "in" / f"{name}.txt").write_text(text)
+    said = refused(f"--input={tmp_path / 'in'}", f"--output={tmp_path / 'data' / 'out'}", "--workers=1")
+    assert said.endswith("no document in 3 files (empty or blank: 3)") and not (tmp_path / "data").exists()
+
+    (tmp_path / "in" / "d.txt").write_text("one line\n\n\n")
+    output = tmp_path / "out"
+    flags = [f"--input={tmp_path / 'in'}", f"--output={output}", "--workers=1", "--tokenizer=byte"]
+    refused(*flags, "--split_by=document")
+    assert list(output.glob("work/extract-*/*.parquet")), "what another start would use stays"
+    said = prepare(*flags).stdout
+    assert "skipped 3: empty or blank" in said and "11 B" in said and "MB" not in said
+    assert json.loads((output / "manifest.json").read_text())["splits"]["validation"]["documents"] == 1
+
+
+@pytest.mark.parametrize("by", ["tail", "document"])
+def test_documents_are_counted_alike_wherever_they_are_counted(corpus, tmp_path, by):
+    output = tmp_path / "out"
+    flags = ["--tokenizer=char", f"--split_by={by}", "--validation_fraction=0.2", "--workers=1"]
+    said = prepare(f"--input={corpus}", f"--output={output}", *flags).stdout
+    stages = {line.split()[0]: line for line in said.splitlines() if "documents" in line and "/s" in line}
+    assert stages.keys() >= {"extract", "survey", "encode"}
+    assert all(" 61 documents " in line for line in stages.values())
+    card, manifest = (output / "card.md").read_text(), json.loads((output / "manifest.json").read_text())
+    size = size_text(sum(section["bytes"] for section in manifest["splits"].values()))
+    assert f"|  | left | 61 | {size} |" in card
+    assert f", {size} " in stages["encode"] and f"| input | read | 61 | {size} |" in card
+    both = sum(section["documents"] for section in manifest["splits"].values())
+    shared = (both == 122, "counted in both splits" in card, "both splits count a document" in said)
+    assert shared == (by == "tail",) * 3 and (both == 61) == (by == "document")
 
 
 def test_a_reused_tokenizer_may_lie_in_the_folder_that_is_overwritten(corpus, tmp_path):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import unicodedata
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,16 +25,25 @@ SCHEMA = pa.schema(
 )
 GROUP_BYTES = 8 << 20  # text of a row group, which is what a reader holds
 COMPRESSION_LEVEL = 3
+BLANK = "empty or blank"  # why a text is no document
+# Letters and symbols by their category, and yet nothing is seen of them: Hangul's fillers, Braille's empty cell.
+_UNSEEN = frozenset("\u115f\u1160\u2800\u3164\uffa0")
 
 
 @dataclass(frozen=True)
 class Document:
-    """What a source reader yields. text: valid Unicode (no lone surrogates), not empty."""
+    """What a source reader yields. text: valid Unicode (no lone surrogates)."""
 
     text: str
     uri: str
     license: str = ""
     language: str = ""
+
+
+def is_blank(text: str) -> bool:
+    """Whether a reader would see nothing: spaces, newlines, control characters, zero-width ones, byte order marks."""
+    # Of nearly every text the first characters tell.
+    return all(unicodedata.category(c) in ("Zs", "Zl", "Zp", "Cc", "Cf") or c in _UNSEEN for c in text)
 
 
 def document_id(source: str, uri: str, text: str) -> int:
@@ -45,15 +56,24 @@ def document_id(source: str, uri: str, text: str) -> int:
     return digest.intdigest()
 
 
-def rows_of(source: str, document: Document, most_bytes: int) -> Iterator[dict]:
-    """A document as a row of SCHEMA; one that is longer than `most_bytes` as several, cut at paragraphs."""
+def rows_of(source: str, document: Document, most_bytes: int, skipped: Counter[str]) -> Iterator[dict]:
+    """A document as a row of SCHEMA; one that is longer than `most_bytes` as several, cut at paragraphs.
+
+    What is blank gives no row: it is counted in `skipped`.
+    """
     whole = document_id(source, document.uri, document.text)
     common = {"source": source, "license": document.license, "language": document.language}
     parts = cut_at_paragraphs(document.text, most_bytes)
+    blank = list(map(is_blank, parts))
+    if any(blank):
+        skipped[BLANK] += sum(blank)
     if len(parts) == 1:
-        yield {"id": whole, "parent_id": 0, "uri": document.uri, "text": document.text, **common}
+        if not blank[0]:
+            yield {"id": whole, "parent_id": 0, "uri": document.uri, "text": document.text, **common}
         return
     for number, text in enumerate(parts, 1):
+        if blank[number - 1]:
+            continue
         uri = f"{document.uri}#part={number}"
         yield {"id": document_id(source, uri, text), "parent_id": whole, "uri": uri, "text": text, **common}
 

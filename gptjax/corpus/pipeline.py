@@ -124,7 +124,7 @@ class Pipeline:
         shard_bytes = self.config.shard_megabytes * MEGABYTE
         most_bytes = round(self.config.max_document_megabytes * MEGABYTE)
         stage = Stage(
-            "extract", extract, version=2, options={"shard_bytes": shard_bytes, "most_document_bytes": most_bytes}
+            "extract", extract, version=3, options={"shard_bytes": shard_bytes, "most_document_bytes": most_bytes}
         )
         limit = FailureLimit(self.listing, self.config.max_failure_share)
         results = self._run(stage, self.listing.tasks, self.listing.sizes, limit.heed)
@@ -150,7 +150,7 @@ class Pipeline:
         shards = [shard for shard in shards if cleaning.is_asked(asked, shard.source)]
         if not shards:
             return
-        stage = Stage("clean", clean, options=cleaning.options(asked))
+        stage = Stage("clean", clean, version=2, options=cleaning.options(asked))
         inputs = inputs_of(
             shards,
             lambda shard: {
@@ -192,7 +192,7 @@ class Pipeline:
 
     def _survey(self, shards: list[DocumentShard]) -> None:
         options = {"split": self._split, "characters": self.config.tokenizer.name == "char"}
-        stage = Stage("survey", survey, version=3, options=options)
+        stage = Stage("survey", survey, version=4, options=options)
         for shard, result in zip(shards, self._run(stage, *inputs_of(shards, self._held_out(shards)))):
             shard.left = {**result["report"], "files": result["files"]}
 
@@ -204,7 +204,7 @@ class Pipeline:
         asked = self.config.tokenizer
         inputs: dict[str, Any] = {}
         if asked.name in LEARNED_FROM_TEXT:
-            stage = Stage("sample", sample, options={"split": self._split, "seed": self.config.seed})
+            stage = Stage("sample", sample, version=2, options={"split": self._split, "seed": self.config.seed})
             weighted = sum(_bytes(shard, "train") * shard.source.weight for shard in shards)
             rate = asked.sample_megabytes * MEGABYTE / max(weighted, 1)
             drawn = self._run(stage, *inputs_of(shards, lambda shard: {"rate": min(rate * shard.source.weight, 1.0)}))
@@ -227,7 +227,7 @@ class Pipeline:
         options = {"split": self._split, "bos": self.config.tokens.bos, "compare": compare}
         of_all, held_out = {"tokenizer": tokenizer_file, "libraries": made_by}, self._held_out(shards)
         inputs, sizes = inputs_of(shards, lambda shard: {**of_all, **held_out(shard)})
-        results = self._run(Stage("encode", encode, version=2, options=options), inputs, sizes)
+        results = self._run(Stage("encode", encode, version=3, options=options), inputs, sizes)
         for shard, result in zip(shards, results):
             shard.encoded = result["report"]
         return [result["files"] for result in results]

@@ -12,6 +12,7 @@ from ml_collections import FrozenConfigDict
 
 from gptjax.config import ConfigError, Units
 from gptjax.data.dataset import open_dataset
+from gptjax.differences import differences, lines
 
 
 @dataclass(frozen=True)
@@ -45,9 +46,9 @@ def traced_row(config: FrozenConfigDict, fingerprint: Mapping[str, Any] | None, 
     dataset = open_dataset(unverified, "train", seed=config.seed, batch_size=size)
     here = json.loads(json.dumps(dataset.fingerprint()))
     if fingerprint and fingerprint != here:
-        different = ", ".join(name for name in here if fingerprint.get(name) != here[name])
+        different = "\n".join(lines(differences(dict(fingerprint), here)))
         raise ConfigError(
-            f"data.path = {config.data.path!r}: is not what the run was trained on; different are: {different}"
+            f"data.path = {config.data.path!r}: is not what the run was trained on; different are\n{different}"
         )
     total = Units(size * length, dataset.num_windows / size).steps(config.training.duration, "training.duration")
     if not 1 <= step <= total:

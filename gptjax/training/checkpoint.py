@@ -85,6 +85,11 @@ class Checkpoints:
     def latest_step(self) -> int | None:
         return max(self.all_steps(), default=None)
 
+    def best(self, score: str, windows: str | None) -> tuple[int, float] | None:
+        """(step, value) of the checkpoint with the best value of a score on this set; None where none has one."""
+        steps = _best_first(self.directory).get((score, windows), [])
+        return (steps[0], files.read_metadata(self.directory / str(steps[0]))["metrics"][score]) if steps else None
+
     def save(self, step: int, state: TrainState, metadata: Mapping, metrics: Mapping | None = None) -> float:
         """Starts to save `state`, after waiting for the save before it; a step that is there already is left alone.
 
@@ -281,9 +286,9 @@ def saved_config(workdir: str | Path) -> FrozenConfigDict:
         raise ConfigError(f"{path}: cannot be read ({error.strerror})") from None
 
 
-def saved_metadata(workdir: str | Path) -> dict | None:
-    """Metadata of a run's newest checkpoint that can be read; None where it has none yet."""
-    directory = _directory(workdir)
+def saved_metadata(workdir: str | Path, setting: str = "--workdir") -> dict | None:
+    """Metadata of a run's newest checkpoint that can be read; None where it has none yet. setting: as `load_params`."""
+    directory = _directory(workdir, setting)
     steps = _steps(directory)[::-1]
     return _first_readable(directory, steps, files.read_metadata)[0] if steps else None
 

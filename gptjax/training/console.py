@@ -160,17 +160,16 @@ def _filled(heights: Mapping[str, int], columns: int) -> list[list[str]]:
 def _width(title: str, fields: Mapping[str, Any]) -> int:
     """Of a section whose values are folded at MOST_VALUE_WIDTH."""
     names, values = map(len, fields), (min(len(_shown(value)), MOST_VALUE_WIDTH) for value in fields.values())
-    return max(len(title), max(names, default=0)) + 1 + max(values, default=0)
+    return max(len(title), max(names, default=0) + 1 + max(values, default=0))
 
 
-def _section(title: str, fields: Mapping[str, Any], value_width: int | None = None) -> Table:
+def _section(title: str, fields: Mapping[str, Any], value_width: int | None = None) -> Group:
     table = Table.grid(padding=(0, 1))
     table.add_column(style="dim", no_wrap=True)
     table.add_column(overflow="fold", max_width=value_width)
-    table.add_row(Text(title, style="bold cyan not dim"), "")
     for name, value in fields.items():
         table.add_row(one_line(name), Text(_shown(value)))
-    return table
+    return Group(Text(title, style="bold cyan"), table)  # a title within the table would widen its first column
 
 
 def _shown(value: Any) -> str:
@@ -350,8 +349,10 @@ def run_summary(
             summary[f"validation {judged_by.title}"] += f" (best {_number(best, '.4f')})"
         summary |= {s.title: _number(validation[s.name], ".4f") for s in others if validation.get(s.name) is not None}
     spent = [f"training {duration_text(throughput.training_seconds)}"]
-    spent += [f"{what} {duration_text(seconds)}" for what, seconds in throughput.seconds.items()]
+    spent += [f"{what} {duration_text(seconds)}" for what, seconds in throughput.seconds.items() if seconds >= 0.5]
     summary["time"] = f"{duration_text(throughput.elapsed_seconds)} ({', '.join(spent)})"
+    if not math.isfinite(rates.tokens_per_second):  # stopped before the first step
+        return summary | {"peak memory": f"{bytes_text(memory.peak)} ({memory.kind})"}
     summary["speed"] = f"{count_text(rates.tokens_per_second)} tokens/s, {rates.step_milliseconds:.1f} ms per step"
     summary["utilization"] = f"{_percent(mfu)} {peak.label} ({convention} FLOPs)" if mfu is not None else peak.label
     summary["waiting for data"] = _percent(rates.data_wait_fraction)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import datetime
 import json
+import math
 import os
 from pathlib import Path
 from typing import Any
@@ -14,9 +15,10 @@ from typing import Any
 from ml_collections import FrozenConfigDict
 
 from gptjax.config import hash_of, to_json
+from gptjax.differences import differences
 from gptjax.evaluation.scores import SET, Score
 from gptjax.files import write_aside
-from gptjax.training.run_metadata import differences, git_revision, version
+from gptjax.training.run_metadata import git_revision, version
 from gptjax.training.writers import FILE_NAME as METRICS
 from gptjax.training.writers import read_metrics
 
@@ -60,6 +62,37 @@ def best_so_far(workdir: Path, score: Score, windows: str | None, step: int) -> 
         "window or the data has changed): they are not compared with new ones, and the best starts anew"
     )
     return score.best(alike), [note] if len(alike) < len(scored) else []
+
+
+def risen_since_lowest(
+    workdir: Path, score: Score, windows: str | None, step: int, best_saved: tuple[int, float] | None
+) -> list[str]:
+    """A note where, up to `step`, the last value of a score on these windows is not the best: which one to sample by.
+
+    best_saved: (step, value) of the checkpoint that `--checkpoint=best` stands for.
+    """
+    path = workdir / METRICS
+    rows = read_metrics(path) if path.exists() and windows is not None else []
+    scored = [
+        (row[score.name], row["step"])
+        for row in rows
+        if row.get(SET) == windows and math.isfinite(row.get(score.name, math.nan)) and row["step"] <= step
+    ]
+    if not scored:
+        return []
+    (best, at), last = (max if score.higher_is_better else min)(scored), scored[-1][0]
+    if f"{best:.4f}" == f"{last:.4f}":
+        return []
+    what, best_is = f"validation {score.title}", "highest" if score.higher_is_better else "lowest"
+    if best_saved is not None and best_saved[0] == at:
+        return [f"{what} is {best_is} at step {at} ({best:.4f}); the last is {last:.4f}: sample with --checkpoint=best"]
+    saved = "none that has a score is saved"
+    if best_saved is not None:
+        saved = f"the best that is saved is of step {best_saved[0]} ({best_saved[1]:.4f})"
+    return [
+        f"{what} was {best_is} at step {at} ({best:.4f}), which is not saved; the last is {last:.4f}, and {saved}: to "
+        "keep the best, set checkpoint.every to evaluation.every, and checkpoint.keep_best to 1 or more"
+    ]
 
 
 def _settings(path: Path) -> dict | None:

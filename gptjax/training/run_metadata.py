@@ -14,6 +14,7 @@ from typing import Any
 from ml_collections import FrozenConfigDict
 
 from gptjax.config import ConfigError, default, flatten, to_json
+from gptjax.differences import differences, lines
 
 # A run may move to another machine: these say how the same function is computed.
 _EXECUTION = {"model.dtype", "model.layers", "model.remat", "model.attention", "model.attention_block"}
@@ -59,10 +60,10 @@ def check_compatible(saved: Mapping, config: FrozenConfigDict, fingerprint: Mapp
         elif not field.startswith(_HARMLESS):
             noted.append(f"{field}: {_show(there)} → {_show(here)}")
     if refused:
-        lines = [f"{field} is {_show(there)} there, {_show(here)} here" for field, (there, here) in refused.items()]
         raise ConfigError(
-            f"the checkpoint of step {saved['step']} belongs to another run: {'; '.join(lines)}. Use a new --workdir; "
-            "set training.init_from to start it from the parameters of this run"
+            f"the checkpoint of step {saved['step']} belongs to another run: use a new --workdir, and set "
+            "training.init_from to start it from the parameters of this run; different are\n"
+            + "\n".join(lines(refused))
         )
     return noted
 
@@ -120,24 +121,6 @@ def _config_differences(saved: Mapping, config: FrozenConfigDict) -> dict[str, t
     found = differences(saved["config"], json.loads(to_json(config)))
     found = {field: (_json_values(known.get(field)) if a is None else a, b) for field, (a, b) in found.items()}
     return {field: (there, here) for field, (there, here) in found.items() if there != here}
-
-
-def differences(there: Any, here: Any, field: str = "") -> dict[str, tuple[Any, Any]]:
-    """Dotted field → (there, here), wherever two JSON trees differ."""
-    there_by_name, here_by_name = _by_name(there), _by_name(here)
-    if there_by_name is None or here_by_name is None:
-        return {} if there == here else {field.removesuffix("."): (there, here)}
-    found = {}
-    for name in {**there_by_name, **here_by_name}:
-        found |= differences(there_by_name.get(name), here_by_name.get(name), f"{field}{name}.")
-    return found
-
-
-def _by_name(tree: Any) -> dict[str, Any] | None:
-    """What a dict, or a list of dicts (numbered), holds; None for a value that is compared as a whole."""
-    if isinstance(tree, list) and all(isinstance(item, dict) for item in tree):
-        return {str(number): item for number, item in enumerate(tree)}
-    return tree if isinstance(tree, dict) else None
 
 
 def _json_values(tree: Any) -> Any:

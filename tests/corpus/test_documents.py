@@ -1,9 +1,20 @@
+from collections import Counter
+
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
 from gptjax.corpus import documents
-from gptjax.corpus.documents import Document, DocumentWriter, cut_at_paragraphs, document_id, read_documents, rows_of
+from gptjax.corpus.documents import (
+    BLANK,
+    Document,
+    DocumentWriter,
+    cut_at_paragraphs,
+    document_id,
+    is_blank,
+    read_documents,
+    rows_of,
+)
 
 
 def test_an_id_is_of_source_uri_and_content_and_of_nothing_else():
@@ -43,21 +54,40 @@ def test_cuts_are_after_paragraphs_then_lines_then_words():
 
 
 def test_parts_of_a_long_document_name_their_parent():
-    (row,) = rows_of("books", Document("short", "a.txt", license="CC0", language="en"), 100)
+    (row,) = rows_of("books", Document("short", "a.txt", license="CC0", language="en"), 100, Counter())
     assert row == {
         **{"id": document_id("books", "a.txt", "short"), "parent_id": 0, "source": "books", "uri": "a.txt"},
         **{"license": "CC0", "language": "en", "text": "short"},
     }
-    rows = list(rows_of("books", Document("same\n\n" * 8, "a.txt"), 12))
+    rows = list(rows_of("books", Document("same\n\n" * 8, "a.txt"), 12, Counter()))
     assert [row["uri"] for row in rows] == [f"a.txt#part={i}" for i in (1, 2, 3, 4)]
     assert len({row["id"] for row in rows}) == 4, "parts of one text are told apart"
     assert {row["parent_id"] for row in rows} == {document_id("books", "a.txt", "same\n\n" * 8)}
 
 
+BLANKS = ("", " ", "\n\n\t", "\ufeff", "\u200b\u2060\u00ad", "\u00a0\u3000\u2028", "\x0c\x1b", "\u2800\u3164")
+
+
+@pytest.mark.parametrize("text", BLANKS)
+def test_where_nothing_is_seen_there_is_no_document(text):
+    skipped = Counter()
+    assert is_blank(text) and not list(rows_of("s", Document(text, "a"), 100, skipped)) and skipped == {BLANK: 1}
+    for visible in ("x", "。", "\U0001f600", "\u0301", "\ue000"):
+        assert not is_blank(f"{text}{visible}{text}")
+
+
+def test_parts_that_are_blank_are_no_documents():
+    skipped = Counter()
+    rows = list(rows_of("s", Document("one\n" + "\n" * 40 + "two\n", "a"), 12, skipped))
+    assert [row["text"].strip() for row in rows] == ["one", "two"] and skipped == {BLANK: 2}
+    assert [row["uri"] for row in rows] == ["a#part=1", "a#part=4"], "parts keep their places"
+
+
 def test_what_is_written_is_read_some_at_a_time(tmp_path, monkeypatch):
     monkeypatch.setattr(documents, "GROUP_BYTES", 5000)
     rng = np.random.default_rng(0)
-    rows = [row for i in range(100) for row in rows_of("s", Document("é" * int(rng.integers(1, 500)), str(i)), 10**6)]
+    made = (Document("é" * int(rng.integers(1, 500)), str(i)) for i in range(100))
+    rows = [row for document in made for row in rows_of("s", document, 10**6, Counter())]
     for name in ("one", "two"):
         with DocumentWriter(tmp_path / name) as writer:
             writer.append(rows)

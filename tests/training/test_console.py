@@ -243,6 +243,46 @@ def test_whatever_the_width_no_line_wraps_and_no_value_stands_upright(width, is_
     assert any("σ" in line for line in shown) and any("skipped" in line for line in shown)
 
 
+def summed_up(steps, clock):
+    throughput = Throughput(1000, clock=clock)
+    with throughput.pause("compile"):
+        clock.now += 20
+    throughput.count(steps)
+    clock.now += 2
+    throughput.lap()
+    with throughput.pause("checkpoint"):
+        clock.now += 0.01
+    scored = {"validation/loss": 3.1, "validation/bits_per_byte": 1.12} if steps else {}
+    return run_summary(
+        throughput,
+        step=steps,
+        tokens=steps * 1000,
+        mfu=0.41 if steps else math.nan,
+        peak=Peak(1e11, "of measured matmul peak, 100 GFLOP/s ± 3%"),
+        convention="causal",
+        memory=Memory(2**30, 2**31, None, "host"),
+        train_loss=3.0 if steps else None,
+        validation=scored,
+        best_validation_loss=3.05 if steps else None,
+    )
+
+
+@pytest.mark.parametrize("steps", [0, 1, 123])
+@pytest.mark.parametrize("width", [80, 100, 140, None])
+def test_however_early_a_run_ends_its_summary_has_a_line_for_each_figure(width, steps):
+    console = log_console() if width is None else Console(file=io.StringIO(), width=width, color_system=None)
+    summary = summed_up(steps, Clock())
+    print_summary(console, f"stopped by SIGINT at step {steps}, checkpoint saved", summary)
+    blank, title, *lines = [line.rstrip() for line in console.file.getvalue().splitlines()]
+    assert (blank, title) == ("", f"stopped by SIGINT at step {steps}, checkpoint saved")
+    assert [re.split("  +", line) for line in lines if "waiting for data" not in line] == [
+        [name, value] for name, value in summary.items() if name != "waiting for data"
+    ]
+    assert not re.search(r"\bnan\b|n/a|inf", console.file.getvalue())
+    assert ("speed" in summary) == ("waiting for data" in summary) == (steps > 0)
+    assert summary["time"] == "0:22 (training 0:02, compile 0:20)"
+
+
 TERMINAL = """
 import jax
 from gptjax.config import default

@@ -1,5 +1,6 @@
 """Peaks by the name that JAX gives a device, and memory."""
 
+import itertools
 import math
 
 import jax
@@ -96,10 +97,35 @@ def test_peak_of_many_devices_names_its_source():
 
 
 def test_cpu_peak_is_measured_once_for_all_devices_of_a_process(monkeypatch):
-    assert 0 < measure_matmul_flops(seconds=0.01) < math.inf
-    monkeypatch.setattr(hardware, "measure_matmul_flops", lambda: 5e9)
+    flops, spread = measure_matmul_flops(seconds=0.01)
+    assert 0 < flops < math.inf and 0 <= spread < 1
+    monkeypatch.setattr(hardware, "measure_matmul_flops", lambda: (5e9, 0.02))
     assert len(jax.devices()) == 8  # virtual ones, on one set of cores
-    assert peak_flops(jax.devices(), "float32") == Peak(5e9, "of measured matmul peak, 5 GFLOP/s")
+    assert peak_flops(jax.devices(), "float32") == Peak(5e9, "of measured matmul peak, 5 GFLOP/s ± 2%")
+    monkeypatch.setattr(hardware, "measure_matmul_flops", lambda: (5e9, 0.4))
+    unsure = "of measured matmul peak, at least 5 GFLOP/s (unsure: the CPU is busy)"
+    assert peak_flops(jax.devices(), "float32") == Peak(5e9, unsure)
+
+
+def test_a_measured_peak_is_that_of_the_products_that_nothing_interrupts(monkeypatch):
+    """A clock of our own: a product of 512 takes 1 ms and one of 1024 8 ms, unless others compute: then thrice that."""
+    now, interrupted = [0.0], itertools.cycle([True, True, False])
+
+    class Product:
+        def __init__(self, size):
+            self.size = size
+
+        def block_until_ready(self):
+            slow = next(interrupted) or self.size == 1024  # long ones are always interrupted
+            now[0] += 1e-3 * (self.size / 512) ** 3 * (3 if slow else 1)
+
+    monkeypatch.setattr(hardware.time, "perf_counter", lambda: now[0])
+    monkeypatch.setattr(hardware.jax, "jit", lambda function: lambda matrix: Product(len(matrix)))
+    flops, spread = measure_matmul_flops()
+    assert math.isclose(flops, 2 * 512**3 / 1e-3) and spread < 1e-6
+    interrupted = itertools.chain([True, True], [False], itertools.repeat(True))
+    flops, spread = measure_matmul_flops()
+    assert math.isclose(flops, 2 * 512**3 / 1e-3) and spread > hardware.UNSURE, "one of many is no sure figure"
 
 
 def test_memory_of_the_process_where_devices_keep_no_count():

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import tempfile
 from collections.abc import Callable
@@ -24,8 +25,10 @@ import xxhash
 
 from gptjax.corpus.libraries import check_same_here
 from gptjax.files import file_entry
+from gptjax.folders import LOCK
 
 ATTEMPT = ".attempt"  # how the name of an attempt's folder ends
+_MARKER = re.compile(r"part-\d+\.json")
 
 
 @dataclass(frozen=True)
@@ -121,6 +124,16 @@ def perform(stage: Stage, work: Path, number: int, inputs: Any) -> dict:
         return json.loads(json.dumps(result))  # as a later run will read it
     finally:
         shutil.rmtree(attempt, ignore_errors=True)
+
+
+def is_of_use(work: Path) -> bool:
+    """Whether something is in a folder of stages that another start would use, or that tells why this one failed: a
+    file that a task has written, beside its marker; a note of failure; the log of a job."""
+    return any(
+        path.is_file() and path.name != LOCK and not _MARKER.fullmatch(path.name)
+        for path in work.rglob("*")
+        if not any(parent.name.endswith(ATTEMPT) for parent in path.parents)
+    )
 
 
 def clear_attempts(folder: Path) -> None:

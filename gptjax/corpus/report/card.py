@@ -11,11 +11,11 @@ from typing import Any
 from gptjax.config import flatten
 from gptjax.corpus.config import default, plain
 from gptjax.corpus.manifest import told_change
+from gptjax.corpus.report.funnel import left_documents
 from gptjax.corpus.report.samples import Sample
-from gptjax.formatting import counted
+from gptjax.formatting import counted, size_text
 from gptjax.terminal import visible
 
-MEGABYTE = 1_000_000
 MOST_ROWS = 20  # of languages and licences; the rest is told together
 
 
@@ -38,14 +38,14 @@ def page(manifest: dict, samples: Sequence[Sample], pictures: dict[str, str]) ->
 
 def _summary(manifest: dict) -> str:
     rows = [
-        [split, of["documents"], _megabytes(of["bytes"]), of["tokens"], f"{of['bytes'] / of['tokens']:.2f}"]
+        [split, of["documents"], size_text(of["bytes"]), of["tokens"], f"{of['bytes'] / of['tokens']:.2f}"]
         for split, of in manifest["splits"].items()
     ]
     return _section(
         "# Data card",
         "Written by `python -m gptjax.prepare`. This table counts a document as often as the weight of its source "
         "repeats it; all other tables count it once.",
-        _table(["split", "documents", "MB", "tokens", "bytes per token"], rows),
+        _table(["split", "documents", "size", "tokens", "bytes per token"], rows),
     )
 
 
@@ -54,32 +54,39 @@ def _sources(manifest: dict) -> str:
         [
             *(one[name] for name in ("name", "kind", "path")),
             *(one["license"] or "each document's own, if any", one["language"] or "each document's own, if any"),
-            *(f"{one['weight']:g}", one["found"]["files"], _megabytes(one["found"]["bytes"])),
+            *(f"{one['weight']:g}", one["found"]["files"], size_text(one["found"]["bytes"])),
         ]
         for one in manifest["sources"]
     ]
     return _section(
-        "## Sources", _table(["source", "kind", "path", "licence", "language", "weight", "files", "MB"], rows)
+        "## Sources", _table(["source", "kind", "path", "licence", "language", "weight", "files", "size"], rows)
     )
 
 
 def _funnel(manifest: dict, pictures: dict[str, str]) -> str:
     rows = []
     for one in manifest["sources"]:
-        rows.append([one["name"], "read", one["extracted"]["documents"], _megabytes(one["extracted"]["bytes"])])
+        rows.append([one["name"], "read", one["extracted"]["documents"], size_text(one["extracted"]["bytes"])])
         rows += [
-            ["", f"out: {reason}", counts["documents"], _megabytes(counts["bytes"])]
+            ["", f"out: {reason}", counts["documents"], size_text(counts["bytes"])]
             for reason, counts in one["dropped"].items()
         ]
+        left = sum(counts["bytes"] for counts in one["splits"].values())
+        rows.append(["", "left", left_documents(one), size_text(left)])
         rows += [
-            ["", f"left for {split}", counts["documents"], _megabytes(counts["bytes"])]
+            ["", f"left for {split}", counts["documents"], size_text(counts["bytes"])]
             for split, counts in one["splits"].items()
         ]
+    shared = any(
+        sum(counts["documents"] for counts in one["splits"].values()) > left_documents(one)
+        for one in manifest["sources"]
+    )
     skipped = [[reason, count] for reason, count in manifest["skipped"].items()]
     return _section(
         "## From documents read to documents left",
         _picture("documents by stage", pictures.get("funnel")),
-        _table(["source", "", "documents", "MB"], rows),
+        _table(["source", "", "documents", "size"], rows),
+        "A document whose end is held out is counted in both splits, with a part of its size in each." * shared,
         _table(["skipped by the readers, or noted", "times"], skipped),
     )
 
@@ -95,10 +102,10 @@ def _kinds(manifest: dict, pictures: dict[str, str]) -> str:
 
 def _by_kind(title: str, counts: dict[str, list[int]]) -> str:
     ranked = sorted(counts.items(), key=lambda item: (-item[1][1], item[0]))
-    rows = [[name or "not known", documents, _megabytes(size)] for name, (documents, size) in ranked[:MOST_ROWS]]
+    rows = [[name or "not known", documents, size_text(size)] for name, (documents, size) in ranked[:MOST_ROWS]]
     if rest := [of for _, of in ranked[MOST_ROWS:]]:
-        rows.append([f"{len(rest)} others", sum(of[0] for of in rest), _megabytes(sum(of[1] for of in rest))])
-    return _table([title, "documents", "MB"], rows)
+        rows.append([f"{len(rest)} others", sum(of[0] for of in rest), size_text(sum(of[1] for of in rest))])
+    return _table([title, "documents", "size"], rows)
 
 
 def _duplicates(manifest: dict, pictures: dict[str, str]) -> str:
@@ -260,7 +267,7 @@ def _row(cells: Iterable[str]) -> str:
 
 
 def _is_number(cell: Any) -> bool:
-    return bool(re.fullmatch(r"[\d,.]+( %)?|", str(cell)))
+    return bool(re.fullmatch(r"[\d,.]+( %| [KMGT]?B)?|", str(cell)))
 
 
 def _inline(text: str) -> str:
@@ -278,8 +285,3 @@ def _fenced(text: str) -> str:
 
 def _picture(says: str, name: str | None) -> str:
     return f"![{says}]({name})" if name else ""
-
-
-def _megabytes(size: int) -> str:
-    """A kilobyte still shows."""
-    return f"{size / MEGABYTE:,.2f}" if size >= MEGABYTE else f"{size / MEGABYTE:.3f}"

@@ -42,8 +42,9 @@ def by_source(
     stages/clean.py reports), reasons and examples (as stages/select.py does). languages, licenses, lengths: of what
     is left.
 
-    Of each split documents, bytes, tokens, unknown tokens and bytes per token, each document once whatever the weight;
-    and the bytes per token of tokenizers to compare with, on the held-out documents.
+    Of each split documents (one whose tail is held out is in both), bytes, tokens, unknown tokens and bytes per token,
+    each document once whatever the weight; and the bytes per token of tokenizers to compare with, on the held-out
+    documents.
     """
     return [
         {
@@ -54,6 +55,11 @@ def by_source(
         }
         for source in config.sources
     ]
+
+
+def left_documents(source: dict[str, Any]) -> int:
+    """How many documents of one entry are in the corpus: not the sum of its splits, which share those that are cut."""
+    return sum(documents for documents, _ in source["lengths"].values())
 
 
 def _counts(shards: list[DocumentShard]) -> dict[str, Any]:

@@ -10,6 +10,7 @@ import numpy as np
 from gptjax.corpus.duplicates.sketch import probability
 from gptjax.corpus.report.card import merged
 from gptjax.files import write_aside
+from gptjax.formatting import size_unit
 
 BLUE, RED, GREY = "#3b6fb6", "#d1495b", "#8a8f98"
 MOST = 12  # bars
@@ -38,7 +39,7 @@ def _save(path: Path, panels: tuple, manifest: dict) -> str:
 
 
 def _draw_funnel(axes: Any, manifest: dict) -> None:
-    """Megabytes read, out for each reason (of a rule, its name without its group's) and left, of all sources."""
+    """Text read, out for each reason (of a rule, its name without its group's) and left, of all sources."""
     read = sum(one["extracted"]["bytes"] for one in manifest["sources"])
     reasons: dict[str, int] = {}
     for one in manifest["sources"]:
@@ -50,8 +51,9 @@ def _draw_funnel(axes: Any, manifest: dict) -> None:
     if rest := ranked[MOST:]:
         out.append((f"{len(rest)} other reasons", sum(reasons[reason] for reason in rest)))
     rows = [("read", read, BLUE), *((f"out: {name}", size, RED) for name, size in out), ("left", left, BLUE)]
-    _bars(axes, [(_short(name), size / 1e6, color) for name, size, color in rows])
-    axes.set_xlabel("MB of text")
+    factor, unit = size_unit(read)
+    _bars(axes, [(_short(name), size / factor, color) for name, size, color in rows])
+    axes.set_xlabel(f"{unit} of text")
     axes.set_title("text read, dropped and left", loc="left")
 
 
@@ -68,13 +70,15 @@ def _draw_lengths(axes: Any, manifest: dict) -> None:
 
 
 def _draw_shares(axes: Any, manifest: dict) -> None:
-    """Tokens by source in the training split; where there is one source alone, megabytes by language."""
+    """Tokens by source in the training split; where there is one source alone, text by language."""
     tokens = {name: counts["tokens"] / 1e6 for name, counts in manifest["splits"]["train"]["sources"].items()}
     if len(tokens) > 1:
         counted, label, title = tokens, "million tokens in the training split", "tokens by source"
     else:
-        counted = {name or "not known": size / 1e6 for name, (_, size) in merged(manifest, "languages").items()}
-        label, title = "MB of text", "text by language"
+        sizes = {name or "not known": size for name, (_, size) in merged(manifest, "languages").items()}
+        factor, unit = size_unit(max(sizes.values()))
+        counted = {name: size / factor for name, size in sizes.items()}
+        label, title = f"{unit} of text", "text by language"
     ranked = sorted(counted.items(), key=lambda item: (-item[1], item[0]))[:MOST]
     _bars(axes, [(_short(name), size, BLUE) for name, size in ranked])
     axes.set_xlabel(label)

@@ -11,8 +11,8 @@ from rich.text import Text
 
 from gptjax.config import get
 from gptjax.corpus.preview import Preview
-from gptjax.corpus.report.terminal import MEGABYTE
 from gptjax.corpus.stages.select import KEPT
+from gptjax.formatting import size_text
 from gptjax.terminal import Console, visible
 
 LANGUAGES = 12  # shown; the rest are few
@@ -38,7 +38,7 @@ def show(console: Console, asked: Any, previews: Sequence[Preview]) -> None:
 
 
 def _sources(previews: Sequence[Preview]) -> Table:
-    table = Table("source", "recipe", "documents", "MB", "kept", "copies", "skipped", title="what was read")
+    table = Table("source", "recipe", "documents", "size", "kept", "copies", "skipped", title="what was read")
     for column in table.columns[2:6]:
         column.justify = "right"
     for each in previews:
@@ -48,7 +48,7 @@ def _sources(previews: Sequence[Preview]) -> Table:
             each.source.name,
             each.source.recipe or "none",
             f"{documents:,}",
-            f"{each.cleaned['bytes'] / MEGABYTE:,.2f}",
+            size_text(each.cleaned["bytes"]),
             f"{1 - dropped / documents:.1%}",
             f"{each.copies:,}",
             "\n".join(f"{count:,} {reason}" for reason, count in each.skipped.items()),
@@ -89,10 +89,10 @@ def _languages(previews: Sequence[Preview]) -> Table:
         for language, (count, bytes_) in each.cleaned["languages"].items():
             documents[language or "not known"] += count
             size[language or "not known"] += bytes_
-    table = Table("language", "documents", "share", "MB")
+    table = Table("language", "documents", "share", "size")
     for column in table.columns[1:]:
         column.justify = "right"
     for language, count in documents.most_common(LANGUAGES):
         share = f"{count / documents.total():.1%}"
-        table.add_row(language, f"{count:,}", share, f"{size[language] / MEGABYTE:,.2f}")
+        table.add_row(language, f"{count:,}", share, size_text(size[language]))
     return table

@@ -11,15 +11,14 @@ from rich.table import Column, Table
 
 from gptjax.corpus.manifest import told_change
 from gptjax.corpus.report import CARD
+from gptjax.corpus.report.funnel import left_documents
 from gptjax.corpus.sources import KEPT
-from gptjax.formatting import counted
+from gptjax.formatting import counted, size_text
 from gptjax.terminal import Console
-
-MEGABYTE = 1_000_000
 
 
 class StageLines:
-    """`watch` of a pipeline: documents and megabytes done, both by the second, and the time left, of every stage."""
+    """`watch` of a pipeline: documents (or chunks) and bytes done, both per second, and the time left, by stage."""
 
     def __init__(self, console: Console):
         self._console = console
@@ -28,16 +27,18 @@ class StageLines:
     def __call__(self, stage: str, sizes: Sequence[int]) -> Iterator[Callable[[int, dict], None]]:
         columns = (TextColumn(f"{stage:<11}"), BarColumn(bar_width=10), _Rate(), TimeRemainingColumn(compact=True))
         with Progress(*columns, console=self._console) as progress:
-            line = progress.add_task(stage, total=max(sum(sizes), 1), documents=0, megabytes=0.0)
+            line = progress.add_task(stage, total=max(sum(sizes), 1), what="documents", count=0, bytes=0)
 
             def advance(number: int, result: dict) -> None:
                 fields = progress.tasks[line].fields
                 report = result["report"]
+                what = "chunks" if "chunks" in report else "documents"
                 progress.update(
                     line,
                     advance=sizes[number],
-                    documents=fields["documents"] + report.get("documents", 0),
-                    megabytes=fields["megabytes"] + report.get("bytes", 0) / MEGABYTE,
+                    what=what,
+                    count=fields["count"] + report.get(what, 0),
+                    bytes=fields["bytes"] + report.get("bytes", 0),
                 )
 
             yield advance
@@ -49,10 +50,10 @@ class _Rate(ProgressColumn):
         return Column(no_wrap=True)
 
     def render(self, task: Task) -> str:
-        documents, megabytes = task.fields["documents"], task.fields["megabytes"]
+        what, count, size = (task.fields[name] for name in ("what", "count", "bytes"))
         seconds = max(task.elapsed or 0, 1e-3)
-        text = f"{counted(documents, 'document')} {documents / seconds:,.0f}/s" if documents else ""
-        return f"{text}, {megabytes:,.1f} MB {megabytes / seconds:,.1f} MB/s" if megabytes else text
+        text = f"{counted(count, what.removesuffix('s'))} {count / seconds:,.0f}/s" if count else ""
+        return f"{text}, {size_text(size)} {size_text(size / seconds)}/s" if size else text
 
 
 def summary(console: Console, folder: Path, manifest: dict) -> None:
@@ -60,6 +61,8 @@ def summary(console: Console, folder: Path, manifest: dict) -> None:
     if len(manifest["sources"]) > 1 or any(source["dropped"] for source in manifest["sources"]):
         console.print(_funnel(manifest))
     console.print(_splits(manifest))
+    if any(source["weight"] != 1 for source in manifest["sources"]):
+        console.print("each split counts a document as often as the weight of its source repeats it", soft_wrap=True)
     if held_out := _held_out(manifest):
         console.print(held_out, soft_wrap=True)
     made = manifest["tokenizer"]
@@ -75,19 +78,19 @@ def summary(console: Console, folder: Path, manifest: dict) -> None:
 
 
 def _held_out(manifest: dict) -> str:
-    """How the validation split was chosen, where that was left to us and is not the usual way."""
-    done = manifest["stages"]["survey"]["options"]["split"]["by"]
-    if manifest["options"].get("split.by") != "auto" or done == "document":
+    """How the validation split was chosen, where it is not of whole documents; so that the splits share some."""
+    if "validation" not in manifest["splits"] or manifest["stages"]["survey"]["options"]["split"]["by"] == "document":
         return ""
     sizes = {split: section["bytes"] for split, section in manifest["splits"].items()}
     share = sizes["validation"] / sum(sizes.values())
-    count = manifest["splits"]["train"]["documents"]
-    which = "the document" if count == 1 else f"each of the {count} documents (too few to hold out some of them)"
-    return f"held out for validation: the last {100 * share:.2g}% of {which}"
+    count = sum(map(left_documents, manifest["sources"]))
+    few = " (too few to hold out some of them)" if manifest["options"].get("split.by") == "auto" else ""
+    which = "the document" if count == 1 else f"each of the {count:,} documents{few}"
+    return f"held out for validation: the last {100 * share:.2g}% of {which}; both splits count a document that is cut"
 
 
 def _funnel(manifest: dict) -> Table:
-    table = Table("source", "read", "MB", "dropped", "left", "MB", "bytes/token")
+    table = Table("source", "read", "size", "dropped", "left", "size", "bytes/token")
     for column in table.columns[1:]:
         column.justify = "right"
     for source in manifest["sources"]:
@@ -96,31 +99,26 @@ def _funnel(manifest: dict) -> Table:
         table.add_row(
             source["name"],
             f"{source['extracted']['documents']:,}",
-            _megabytes(source["extracted"]["bytes"]),
+            size_text(source["extracted"]["bytes"]),
             "\n".join(f"{dropped['documents']:,} {reason}" for reason, dropped in source["dropped"].items()) or "0",
-            f"{sum(split['documents'] for split in splits):,}",
-            _megabytes(size),
+            f"{left_documents(source):,}",
+            size_text(size),
             f"{size / max(sum(split['tokens'] for split in splits), 1):.2f}",
         )
     return table
 
 
 def _splits(manifest: dict) -> Table:
-    table = Table("split", "documents", "MB", "tokens", "bytes/token", "unknown")
+    table = Table("split", "documents", "size", "tokens", "bytes/token", "unknown")
     for column in table.columns[1:]:
         column.justify = "right"
     for split, section in manifest["splits"].items():
         table.add_row(
             split,
             f"{section['documents']:,}",
-            _megabytes(section["bytes"]),
+            size_text(section["bytes"]),
             f"{section['tokens']:,}",
             f"{section['bytes'] / section['tokens']:.2f}",
             f"{section['unknown_tokens']:,}",
         )
     return table
-
-
-def _megabytes(size: int) -> str:
-    """Two decimals, or of less than a megabyte two digits, so that 20 kB are not 0.0 MB."""
-    return f"{size / MEGABYTE:,.2f}" if size >= MEGABYTE else f"{size / MEGABYTE:.2g}"

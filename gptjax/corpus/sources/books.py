@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from gptjax.corpus.documents import Document
+from gptjax.corpus.documents import BLANK, Document, is_blank
 from gptjax.corpus.formats import encoding, epub, gutenberg, hypertext, licenses, wrapping
 from gptjax.corpus.formats.encoding import unix_lines
 from gptjax.corpus.formats.xml import BrokenXML
@@ -76,10 +76,10 @@ def _book(raw: bytes, uri: str, options: Mapping[str, Any], skipped: Counter[str
         text = gutenberg.without_boilerplate(text)
     if options["unwrap"] and not is_html:
         text = wrapping.unwrapped(text)
-    if text.strip():
+    if not is_blank(text):
         yield Document(text, uri)
     else:
-        skipped["empty"] += 1
+        skipped[BLANK] += 1
 
 
 def _zip(uri: str, options: Mapping[str, Any], skipped: Counter[str]) -> Iterator[Document]:
@@ -98,12 +98,12 @@ def _epub(uri: str, options: Mapping[str, Any], skipped: Counter[str]) -> Iterat
             raise Unreadable(f"corrupt EPUB: {error}") from None
     if options["gutenberg"]:
         text = gutenberg.without_boilerplate(text)
-    if text.strip():
+    if not is_blank(text):
         yield Document(
             text, uri, licenses.of_name(rights) or licenses.of_text(rights), language.lower().partition("-")[0]
         )
     else:
-        skipped["empty"] += 1
+        skipped[BLANK] += 1
 
 
 def _chapters(

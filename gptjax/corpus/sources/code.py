@@ -17,7 +17,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from gptjax.config import ConfigError, suggestion
-from gptjax.corpus.documents import Document
+from gptjax.corpus.documents import BLANK, Document, is_blank
 from gptjax.corpus.formats import encoding, generated, languages, licenses
 from gptjax.corpus.sources import UNREADABLE, Piece
 from gptjax.corpus.sources.opening import Bounds, check_links, left_out, once, open_file
@@ -256,8 +256,8 @@ def _text(path: str, skipped: Counter[str]) -> str:
 
 def _reason(text: str, language: str, license: str, options: Mapping[str, Any]) -> str:
     """Why a file is left out, or ''."""
-    if not text.strip():
-        return "empty"
+    if is_blank(text):
+        return BLANK
     if language not in _wanted(options):
         return f"language not asked for: {language}"
     if "generated" in options["leave_out"] and generated.is_generated(text):

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from gptjax.config import ConfigError
-from gptjax.corpus.documents import Document
+from gptjax.corpus.documents import BLANK, Document, is_blank
 from gptjax.corpus.formats import encoding
 from gptjax.corpus.sources import KEPT, UNREADABLE, Piece
 from gptjax.corpus.sources.columns import arrow_errors, parquet_batches, rows
@@ -125,10 +125,10 @@ def _text(raw: bytes, uri: str, encoding_errors: str, skipped: Counter[str]) -> 
     text = decode(raw, uri, encoding_errors, skipped)
     if text is None:
         return None
-    if not text:
-        skipped["empty"] += 1
-    elif "\0" in text:
+    if "\0" in text:
         skipped[f"{UNREADABLE}NUL bytes: not a text"] += 1
+    elif is_blank(text):
+        skipped[BLANK] += 1
     else:
         return text
     return None

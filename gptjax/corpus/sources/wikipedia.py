@@ -14,7 +14,7 @@ from collections import Counter
 from collections.abc import Collection, Iterator, Mapping
 from typing import Any
 
-from gptjax.corpus.documents import Document
+from gptjax.corpus.documents import BLANK, Document, is_blank
 from gptjax.corpus.formats import encoding, wikitext
 from gptjax.corpus.formats.xml import BrokenXML, feed, parser_to
 from gptjax.corpus.sources import UNREADABLE, Piece
@@ -58,8 +58,10 @@ def read(piece: Piece, options: Mapping[str, Any], skipped: Counter[str]) -> Ite
         else:
             articles = _dumped(rest, options, skipped)
         for title, text, url, language in articles:
-            if len(text) < options["least_characters"]:
-                skipped[f"stubs of less than {options['least_characters']} characters" if text else "empty"] += 1
+            if is_blank(text):
+                skipped[BLANK] += 1
+            elif len(text) < options["least_characters"]:
+                skipped[f"stubs of less than {options['least_characters']} characters"] += 1
             else:
                 yield Document(f"{title}\n\n{text}\n", url or piece.uri, options["wiki_license"], language)
 
@@ -111,7 +113,7 @@ def _left_out(page: dict[str, str]) -> str:
     if "redirect" in page or _REDIRECT.match(page.get("text", "")):
         return "redirects"
     if not page.get("text") or not page.get("title"):
-        return "empty"
+        return BLANK
     if _DISAMBIGUATION.search(page["text"]) or page["title"].endswith("(disambiguation)"):
         return "disambiguation pages"
     return ""

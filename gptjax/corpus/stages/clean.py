@@ -18,7 +18,7 @@ from gptjax.corpus.cleaning.language import identify
 from gptjax.corpus.cleaning.personal import KINDS, mask
 from gptjax.corpus.cleaning.repair import repair
 from gptjax.corpus.cleaning.statistics import COLUMNS, statistics
-from gptjax.corpus.documents import DocumentWriter, read_documents
+from gptjax.corpus.documents import DocumentWriter, is_blank, read_documents
 from gptjax.corpus.engine import Task
 from gptjax.corpus.stages.histogram import Histogram, reach
 
@@ -84,7 +84,7 @@ def _cleaned(
     for number, text in enumerate(texts):
         text, names = repair(text, code) if mend else (text, ())
         text, counts = mask(text, personal) if personal else (text, {})
-        texts[number] = text
+        texts[number] = text = "" if is_blank(text) else text  # which a verdict will put out
         repaired.append(", ".join(names))
         masked.append(counts)
         identified.append(identify(text) if language and not code and not told[number] else (told[number], 1.0))

@@ -28,9 +28,9 @@ def encode(task: Task, folder: Path) -> dict:
     inputs: documents, verdicts, tokenizer, most_held_out (bytes of a document). options: split, bos, compare: path of
     another tokenizer → its hash.
 
-    Reports by split documents, bytes, tokens, unknown_tokens and changed_documents (that decode to another text);
-    change: of the first of those, where it changes; and how many tokens the compared tokenizers need for the validation
-    split.
+    Reports documents and bytes; by split documents (one whose tail is held out is in both), bytes, tokens,
+    unknown_tokens and changed_documents (that decode to another text); change: of the first of those, where it changes;
+    and how many tokens the compared tokenizers need for the validation split.
     """
     tokens = tokenizer.load(task.path(task.inputs["tokenizer"]))
     others = {path: tokenizer.load(path) for path in task.options["compare"]}
@@ -38,7 +38,9 @@ def encode(task: Task, folder: Path) -> dict:
         each.threads = 1  # the other cores have shards of their own
     outputs: dict[str, _SplitOutput] = {}
     compared: Counter[str] = Counter()
+    rows: set[int] = set()
     for split, keys, texts in _batches(task):
+        rows.update(row for _, row in keys)
         if split not in outputs:
             outputs[split] = _SplitOutput(folder, split, tokens, task.options["bos"])
         outputs[split].append(keys, texts)
@@ -47,7 +49,7 @@ def encode(task: Task, folder: Path) -> dict:
                 compared[name] += sum(map(len, other.encode_batch(texts)))
     splits = {split: output.close() for split, output in sorted(outputs.items())}
     return {
-        "documents": sum(section["documents"] for section in splits.values()),
+        "documents": len(rows),
         "bytes": sum(section["bytes"] for section in splits.values()),
         "splits": splits,
         "compared": dict(compared),

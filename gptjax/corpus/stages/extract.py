@@ -27,7 +27,7 @@ def extract(task: Task, folder: Path) -> dict:
                 license=document.license or source["license"],
                 language=document.language or source["language"],
             )
-            output.append(rows_of(source["name"], document, task.options["most_document_bytes"]))
+            output.append(rows_of(source["name"], document, task.options["most_document_bytes"], skipped))
     return {"skipped": dict(sorted(skipped.items())), **output.close()}
 
 

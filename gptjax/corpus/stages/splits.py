@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from gptjax.corpus.documents import cut_at_paragraphs
+from gptjax.corpus.documents import cut_at_paragraphs, is_blank
 from gptjax.splitmix import STEP, mix
 
 CUT = "the rest of long documents that are held out"  # why it is in no split
@@ -28,7 +28,7 @@ def numbered(key: int, count: int) -> np.ndarray:
 def split_texts(
     texts: Sequence[str], keys: np.ndarray, fraction: float, by: str, seed: int, most_bytes: int | None = None
 ) -> Iterator[tuple[int, str, str]]:
-    """(number of the text, split, text) of some documents; nothing of it empty.
+    """(number of the text, split, text) of some documents; nothing of it empty, or blank unless the document is.
 
     By 'document', the draw of its key decides, so that documents of one key are on one side. Of one that is held out
     and longer than `most_bytes`, the beginning is validation text, and the rest stands in no split. By 'tail', every
@@ -38,9 +38,12 @@ def split_texts(
     if by == "tail" and fraction:
         for number, text in enumerate(texts):
             cut = tail_start(text, fraction)
-            yield from (
-                (number, split, part) for split, part in (("train", text[:cut]), ("validation", text[cut:])) if part
-            )
+            if is_blank(text[cut:]):  # nothing but the empty lines at its end
+                cut = tail_start(text.rstrip(), fraction)
+            if is_blank(text[:cut]) or is_blank(text[cut:]):
+                yield number, "train", text
+            else:
+                yield from ((number, "train", text[:cut]), (number, "validation", text[cut:]))
         return
     for number, (text, held_out) in enumerate(zip(texts, draws(keys, seed) < fraction)):
         if held_out and most_bytes:

@@ -19,13 +19,15 @@ def survey(task: Task, folder: Path) -> dict:
     """inputs: documents, verdicts, most_held_out (bytes of a document). options: split (fraction, by, seed), characters
     (whether to count them).
 
-    Reports documents and bytes that are left, the same by split, languages, licenses and lengths of the documents
+    Reports documents and bytes that are left, the same by split (a document whose tail is held out stands in both, with
+    a part of its bytes in each), languages, licenses and lengths of the documents
     (histogram.py), and dropped: reason → [documents, bytes].
     """
-    documents, size, dropped = Counter(), Counter(), {}
+    count, documents, size, dropped = 0, Counter(), Counter(), {}
     characters: Counter[str] = Counter()
     languages, licenses, lengths = Histogram(), Histogram(), Histogram()
     for some in remaining(task):
+        count += len(some.texts)
         sizes = [len(text.encode()) for text in some.texts]
         languages.add(some.languages, sizes)
         licenses.add(some.licenses, sizes)
@@ -39,13 +41,13 @@ def survey(task: Task, folder: Path) -> dict:
             cut -= length
             if split == "train" and task.options["characters"]:
                 characters.update(text)
-        for reason, (count, bytes_) in {**some.dropped, **({CUT: (0, cut)} if cut else {})}.items():
+        for reason, (number, bytes_) in {**some.dropped, **({CUT: (0, cut)} if cut else {})}.items():
             before = dropped.get(reason, [0, 0])
-            dropped[reason] = [before[0] + count, before[1] + bytes_]
+            dropped[reason] = [before[0] + number, before[1] + bytes_]
     if task.options["characters"]:
         (folder / "characters.json").write_text(json.dumps(dict(sorted(characters.items()))))
     return {
-        "documents": documents.total(),
+        "documents": count,
         "bytes": size.total(),
         "splits": {split: {"documents": documents[split], "bytes": size[split]} for split in sorted(documents)},
         "languages": languages.counts,

@@ -16,7 +16,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import xxhash
 
-from gptjax.corpus.documents import read_documents
+from gptjax.corpus.documents import is_blank, read_documents
 from gptjax.corpus.duplicates.passages import without
 from gptjax.corpus.engine import Task
 
@@ -118,10 +118,10 @@ def _shortened(
     for place in np.flatnonzero(reasons == "").tolist() if spans else ():
         if first_row + place in spans:
             text = without(batch["text"][place].as_py(), spans[first_row + place])
-            if text.strip():
-                found[place] = text
-            else:
+            if is_blank(text):
                 reasons[place] = EMPTIED
+            else:
+                found[place] = text
     return found
 
 

@@ -34,7 +34,7 @@ def sample(task: Task, folder: Path) -> dict:
                 keys = numbered(int(some.ids[number]), -(-len(text) // CHUNK))
                 for chunk in np.flatnonzero(draws(keys, task.options["seed"]) < task.inputs["rate"]).tolist():
                     writer.append([{"text": text[chunk * CHUNK : (chunk + 1) * CHUNK]}])
-    return {"documents": writer.documents, "bytes": writer.bytes}
+    return {"chunks": writer.documents, "bytes": writer.bytes}
 
 
 def make_tokenizer(task: Task, folder: Path) -> dict:

@@ -1,4 +1,5 @@
 import itertools
+from collections import Counter
 
 import numpy as np
 import pytest
@@ -49,7 +50,7 @@ def search(folder, texts, passages, sizes=()):
     for number, (start, end) in enumerate(itertools.pairwise(cuts)):
         with DocumentWriter(folder / f"{number}.parquet") as writer:
             for text in texts[start:end]:
-                writer.append(rows_of("a", Document(text, "uri"), 10**6))
+                writer.append(rows_of("a", Document(text, "uri"), 10**6, Counter()))
         inputs.append({"documents": file_entry(folder / f"{number}.parquet"), "verdicts": []})
     options = {"kind": passages.kind, "words": passages.words}
     hashed = run_stage(Stage("passages", hash_passages, options=options), inputs, folder, Here())

@@ -1,6 +1,5 @@
 """What the card's figures show of what is small, or much."""
 
-from gptjax.corpus.report.card import _megabytes
 from gptjax.corpus.report.plots import MOST, _draw_funnel
 
 
@@ -15,10 +14,6 @@ class Axes:
 
     def __getattr__(self, name):
         return lambda *args, **named: None
-
-
-def test_a_kilobyte_shows():
-    assert [_megabytes(size) for size in (0, 1400, 234_567, 1_234_567_890)] == ["0.000", "0.001", "0.235", "1,234.57"]
 
 
 def test_the_funnel_names_the_largest_reasons_and_counts_the_rest():

@@ -6,6 +6,7 @@ import pytest
 from source_reading import documents, write
 
 from gptjax.config import ConfigError
+from gptjax.corpus.documents import BLANK
 
 STORY = "It was the best of times, it was the worst of times.\n" * 20
 PAGE = "<html><head><title>T</title></head><body><h1>One</h1><p>A&nbsp;<i>naïve</i> text.</p><p>Two.</p></body></html>"
@@ -126,7 +127,7 @@ def test_bad_files_are_counted_and_the_rest_goes_on(tmp_path):
         "unreadable: decompresses to more than 100 times its size": 1,
         "unreadable: NUL bytes: not a text": 1,
         "unreadable: truncated gzip": 1,
-        "empty": 2,
+        BLANK: 2,
     }
 
 

@@ -5,6 +5,7 @@ import pytest
 from source_reading import close_to_listing, documents, write
 
 from gptjax.config import ConfigError
+from gptjax.corpus.documents import BLANK
 from gptjax.corpus.sources import code
 
 MIT = "Permission is hereby granted, free of charge … shall be included in all copies"
@@ -137,10 +138,10 @@ def test_what_nobody_wrote_or_reads_is_left_out_and_counted(tmp_path):
         "minified: a line of more than 1000 characters": 1,
         "minified: lines of more than 100 characters on average": 1,
         "minified: less than 25% letters and digits": 1,
-        "empty": 1,
+        BLANK: 1,
     }
     everything, skipped = documents("code", tmp_path, licenses=(), leave_out=())
-    assert len(everything) == 13 and skipped == {"empty": 1}  # JSON is data, whatever its name
+    assert len(everything) == 13 and skipped == {BLANK: 1}  # JSON is data, whatever its name
 
 
 def test_limits_of_the_minified_are_options(tmp_path):

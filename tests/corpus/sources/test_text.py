@@ -8,6 +8,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from gptjax.config import ConfigError
+from gptjax.corpus.documents import BLANK
 from gptjax.corpus.sources import opening, read_piece, text
 
 
@@ -69,7 +70,7 @@ def test_separator_cuts_text_files_also_across_blocks(tmp_path, monkeypatch):
     (tmp_path / "a.txt").write_text("one<|end|>two<|end|><|end|>three")
     found, skipped = texts(tmp_path, separator="<|end|>")
     assert found == ["one", "two", "three"]
-    assert skipped == {"empty": 1}
+    assert skipped == {BLANK: 1}
 
 
 @pytest.mark.parametrize("kind", ["txt", "jsonl", "jsonl text", "parquet"])
@@ -119,7 +120,7 @@ def test_what_cannot_be_read_is_counted_and_the_rest_goes_on(tmp_path):
     assert found[:2] == ["kept", "also kept"] and found[-1] == "last"
     assert len(found) > 10, "documents before the place where the gzip file ends are kept"
     assert skipped == {
-        "empty": 2,
+        BLANK: 2,
         "unreadable: NUL bytes: not a text": 1,
         "unreadable: broken JSON line": 2,
         "no text in field 'text'": 2 + 1 + 3,

@@ -4,6 +4,8 @@ import zlib
 
 from source_reading import documents, write
 
+from gptjax.corpus.documents import BLANK
+
 SENTENCE = (
     "Here is a text. This is an article's text, long enough to be no stub, with [[links|words]] in it, "
     "and {{cite|x}} some more words."
@@ -40,7 +42,7 @@ def test_a_dump_gives_its_articles(tmp_path):
         "not in the namespace of articles": 1,
         "disambiguation pages": 1,
         "stubs of less than 100 characters": 1,
-        "empty": 1,
+        BLANK: 1,
     }
 
 
@@ -80,7 +82,7 @@ def test_wikiextractors_output(tmp_path):
     ((article,), skipped) = documents("wikipedia", tmp_path)
     assert article.text == f"A & B\n\nA (born 1942) <x> {TEXT}\n"
     assert (article.uri, article.language) == ("http://en.wikipedia.org/wiki?curid=1", "en")
-    assert skipped == {"empty": 1, "unreadable: article without an end": 1}
+    assert skipped == {BLANK: 1, "unreadable: article without an end": 1}
 
 
 def test_wikiextractors_json(tmp_path):

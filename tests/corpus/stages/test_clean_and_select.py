@@ -2,6 +2,7 @@
 
 import json
 import math
+from collections import Counter
 
 import pyarrow.parquet as pq
 import pytest
@@ -24,14 +25,14 @@ from gptjax.files import file_entry
 GERMAN = "Der Ausschuss traf sich am Dienstag, um über die alte Brücke zu sprechen."
 ENGLISH = "The committee met on Tuesday to discuss what should be done about the old bridge."
 EVERYTHING = {"mend": True, "language": True, "personal": ["email", "secret"]}
-TEXTS = [ENGLISH, "cafÃ© of jane@web.de\r\n", GERMAN, "x" * 300, "\x00", "hidden\x00 jane@web.de, joe@web.de"]
+TEXTS = [ENGLISH, "cafÃ© of jane@web.de\r\n", GERMAN, "x" * 300, "â€‹", "hidden\x00 jane@web.de, joe@web.de"]
 
 
 def shard(folder, texts, **fields):
     folder.mkdir(exist_ok=True)
     with DocumentWriter(folder / "documents.parquet") as writer:
         for number, one in enumerate(texts):
-            writer.append(rows_of("web", Document(one, f"u{number}", **fields), 1 << 20))
+            writer.append(rows_of("web", Document(one, f"u{number}", **fields), 1 << 20, Counter()))
     return file_entry(folder / "documents.parquet")
 
 
@@ -149,7 +150,7 @@ def test_histograms_are_merged_key_by_key():
 @pytest.fixture
 def folder(tmp_path):
     """40 good documents, five of them too short and one of them empty when repaired, in the source of books."""
-    texts = [text(i) for i in range(34)] + [f"short {i}" for i in range(5)] + ["\x01\x02"]
+    texts = [text(i) for i in range(34)] + [f"short {i}" for i in range(5)] + ["â€‹"]
     write(
         tmp_path / "in" / "books", [one + " naïve cafÃ© jane@web.de" if i < 3 else one for i, one in enumerate(texts)]
     )
@@ -175,7 +176,7 @@ def test_what_the_manifest_tells_of_it(folder, tmp_path):
     books, web = manifest["sources"]
     assert books["dropped"]["gopher_quality.min_words"]["documents"] == 5
     assert books["dropped"]["empty"] == {"documents": 1, "bytes": 0}
-    assert books["cleaned"]["repaired"] == {"encoding": 3, "invisible characters": 1}
+    assert books["cleaned"]["repaired"] == {"encoding": 4}
     assert books["cleaned"]["masked"] == {"email": 3} and web["cleaned"]["masked"] == {"email": 0}
     assert books["cleaned"]["reasons"]["gopher_quality.min_words"] == [5, 6]
     assert len(books["cleaned"]["examples"]["gopher_quality.min_words"]) == 3

@@ -1,6 +1,7 @@
 import numpy as np
 import pytest
 
+from gptjax.corpus.documents import is_blank
 from gptjax.corpus.stages.splits import LEAST_HELD_OUT, draws, most_held_out, numbered, split_texts, tail_start
 
 
@@ -50,6 +51,17 @@ def test_tails_are_held_out_after_a_line():
 @pytest.mark.parametrize("fraction", [0.0, 0.1])
 def test_nothing_empty_is_split_off(fraction):
     assert split(["x", "yz"], fraction=fraction, by="tail") == [(0, "train", "x"), (1, "train", "yz")]
+
+
+@pytest.mark.parametrize("text", ["x\n\n\n", "\n" * 50 + "x", "a line\n" + " \n" * 300, "\u200b\n" * 60 + "the end\n"])
+def test_neither_part_of_a_document_is_blank(text):
+    parts = split([text], fraction=0.1, by="tail")
+    assert "".join(part for *_, part in parts) == text and not any(is_blank(part) for *_, part in parts)
+
+
+def test_empty_lines_at_the_end_are_not_all_that_is_held_out():
+    (_, _, train), (_, _, held_out) = split(["".join(f"line {i}\n" for i in range(40)) + "\n" * 100], by="tail")
+    assert train.endswith("line 31\n") and held_out.startswith("line 32\n")
 
 
 def test_no_document_is_much_of_what_is_held_out():

@@ -1,0 +1,39 @@
+"""What is said of two settings that differ."""
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gptjax.differences import MOST_CHARACTERS, MOST_LINES, differences, lines, parts_that_differ
+
+
+def test_only_what_differs_is_told_by_its_name():
+    there = {"a": 1, "files": [{"name": "x", "size": 3}, {"name": "y", "size": 4}], "list": [1, 2]}
+    here = {"a": 1, "files": [{"name": "y", "size": 5}, {"name": "x", "size": 3}], "list": [1, 3], "new": True}
+    assert differences(there, here) == {"files.y.size": (4, 5), "list": ([1, 2], [1, 3]), "new": (None, True)}
+    assert lines(differences(there, here)) == [
+        "  files.y.size = 4 there, 5 here",
+        "  list = [1, 2] there, [1, 3] here",
+        "  new = nothing there, true here",
+    ]
+    assert differences({"n": [{"name": "x"}] * 2}, {"n": [{"name": "x"}]}) == {"n.1": ({"name": "x"}, None)}
+
+
+def test_of_long_values_the_part_that_differs_is_shown():
+    path = "/data/" + "x" * 200
+    assert parts_that_differ(f"{path}/one/{path}", f"{path}/two/{path}") == (
+        "…xxxxxxxxxxx/one/data/xxxxxx…",
+        "…xxxxxxxxxxx/two/data/xxxxxx…",
+    )
+    assert parts_that_differ("short", "other") == ("short", "other")
+
+
+@given(st.text("ab", max_size=200), st.text("ab", max_size=200), st.text("ab", max_size=200))
+def test_both_are_short_and_show_the_difference(start, one, two):
+    a, b = start + one + start, start + two + start
+    shown = parts_that_differ(a, b)
+    assert max(map(len, shown)) <= MOST_CHARACTERS + 2 and (shown[0] != shown[1]) == (a != b)
+
+
+def test_many_differences_end_in_how_many_more():
+    told = lines({str(number): (number, None) for number in range(MOST_LINES + 5)})
+    assert len(told) == MOST_LINES + 1 and told[-1] == "  … and 5 more"

@@ -1,0 +1,51 @@
+"""What is said of the validation losses of a run."""
+
+import json
+import math
+
+import pytest
+
+from gptjax.evaluation.scores import Score
+from gptjax.training.history import risen_since_lowest
+
+LOSS = Score("validation/loss", "validation loss (nats per token)", "loss {:.4f}")
+
+
+def rows(workdir, losses, windows="w"):
+    lines = [{"step": step, "validation/loss": loss, "validation/set": windows} for step, loss in losses.items()]
+    lines.insert(1, {"step": 15, "train/loss": 0.1})
+    (workdir / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+
+
+def test_a_loss_that_has_risen_is_told_with_the_checkpoint_to_sample(tmp_path):
+    rows(tmp_path, {10: 3.0, 20: 2.31, 30: 2.4, 40: 2.52})
+    assert risen_since_lowest(tmp_path, LOSS, "w", 40, (20, 2.31)) == [
+        "validation loss is lowest at step 20 (2.3100); the last is 2.5200: sample with --checkpoint=best"
+    ]
+    (note,) = risen_since_lowest(tmp_path, LOSS, "w", 30, (20, 2.31))
+    assert "the last is 2.4000" in note, "as it was at the step that a run goes on from"
+
+
+def test_where_the_lowest_is_not_saved_it_is_told_which_fields_would_keep_it(tmp_path):
+    rows(tmp_path, {10: 3.0, 20: 2.31, 30: 2.4, 40: 2.52})
+    (note,) = risen_since_lowest(tmp_path, LOSS, "w", 40, (30, 2.4))
+    assert "lowest at step 20 (2.3100), which is not saved" in note and "of step 30 (2.4000)" in note
+    assert all(field in note for field in ("checkpoint.every", "evaluation.every", "checkpoint.keep_best"))
+    (note,) = risen_since_lowest(tmp_path, LOSS, "w", 40, None)
+    assert "none that has a score is saved" in note
+
+
+@pytest.mark.parametrize(
+    "losses, windows",
+    [
+        ({10: 3.0, 20: 2.31}, "w"),  # falls
+        ({10: 2.31001, 20: 2.31002}, "w"),  # the same, as it is shown
+        ({10: 2.0, 20: 2.31}, "other"),  # measured on other windows
+        ({10: 2.31, 20: math.nan}, "w"),  # nothing to compare
+        ({10: 2.0, 20: 2.31}, None),  # not evaluated
+    ],
+)
+def test_there_is_nothing_to_say_otherwise(tmp_path, losses, windows):
+    rows(tmp_path, losses)
+    assert risen_since_lowest(tmp_path, LOSS, windows, 20, (10, 2.0)) == []
+    assert risen_since_lowest(tmp_path / "new", LOSS, "w", 20, None) == []
