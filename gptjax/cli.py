@@ -19,6 +19,7 @@ from absl.flags import Error as FlagError
 from gptjax.command_flags import Flags
 from gptjax.command_help import command_help, config_help
 from gptjax.config import ConfigError, RunError
+from gptjax.differences import DIFFERENT
 from gptjax.flag_messages import check_arguments, check_numbers, explained, typed_overrides
 from gptjax.terminal import ConsoleGone, settle_streams, visible
 
@@ -195,5 +196,6 @@ def _parse_flags(main: Callable, flags: Flags, argv: list[str]) -> list[str]:
 
 
 def _fail(error: Exception | str) -> int:
-    print(f"error: {visible(' '.join(str(error).split()))}", file=sys.stderr)
+    sentence, mark, listed = str(error).partition(DIFFERENT)  # which alone has lines of its own
+    print(f"error: {visible(' '.join(sentence.split()) + mark + listed)}", file=sys.stderr)
     return 2

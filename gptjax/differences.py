@@ -6,6 +6,7 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
+DIFFERENT = "; different are\n"  # stands between a sentence and the lines that belong to it
 MOST_LINES = 12
 MOST_CHARACTERS = 64  # of a value
 CONTEXT = 12  # characters that a shortened value shows before the part that differs
@@ -13,13 +14,19 @@ CONTEXT = 12  # characters that a shortened value shows before the part that dif
 
 def differences(there: Any, here: Any, field: str = "") -> dict[str, tuple[Any, Any]]:
     """Dotted field → (there, here), wherever two JSON trees differ."""
-    there_by_name, here_by_name = _by_name(there), _by_name(here)
+    named = _have_names(there) and _have_names(here)
+    there_by_name, here_by_name = _by_name(there, named), _by_name(here, named)
     if there_by_name is None or here_by_name is None:
         return {} if there == here else {field.removesuffix("."): (there, here)}
     found = {}
     for name in {**there_by_name, **here_by_name}:
         found |= differences(there_by_name.get(name), here_by_name.get(name), f"{field}{name}.")
     return found
+
+
+def with_lines(sentence: str, found: Mapping[str, tuple[Any, Any]]) -> str:
+    """The sentence, and below it a line for each difference."""
+    return f"{sentence}{DIFFERENT}" + "\n".join(lines(found))
 
 
 def lines(found: Mapping[str, tuple[Any, Any]]) -> list[str]:
@@ -55,13 +62,16 @@ def _text(value: Any) -> str:
     return value if isinstance(value, str) and value else json.dumps(value, ensure_ascii=False)
 
 
-def _by_name(tree: Any) -> dict[str, Any] | None:
-    """What a dict holds, or a list of dicts: by their names if these differ, else by their numbers. None for a value
-    that is compared as a whole."""
+def _have_names(tree: Any) -> bool:
+    """Whether items of a list can be told apart by their names."""
+    names = [item.get("name") for item in tree if isinstance(item, dict)] if isinstance(tree, list) else []
+    return all(isinstance(name, str) for name in names) and len(set(names)) == len(names)
+
+
+def _by_name(tree: Any, named: bool) -> dict[str, Any] | None:
+    """What a dict holds, or a list of dicts (by name or number). None for a value that is compared as a whole."""
     if not isinstance(tree, list):
         return tree if isinstance(tree, dict) else None
     if not all(isinstance(item, dict) for item in tree):
         return None
-    names = [item.get("name") for item in tree]
-    named = all(isinstance(name, str) for name in names) and len(set(names)) == len(names)
-    return dict(zip(names if named else map(str, range(len(tree))), tree))
+    return {item["name"] if named else str(number): item for number, item in enumerate(tree)}

@@ -21,8 +21,8 @@ def test_only_what_differs_is_told_by_its_name():
 def test_of_long_values_the_part_that_differs_is_shown():
     path = "/data/" + "x" * 200
     assert parts_that_differ(f"{path}/one/{path}", f"{path}/two/{path}") == (
-        "…xxxxxxxxxxx/one/data/xxxxxx…",
-        "…xxxxxxxxxxx/two/data/xxxxxx…",
+        "…xxxxxxxxxxx/one//data/xxxxx…",
+        "…xxxxxxxxxxx/two//data/xxxxx…",
     )
     assert parts_that_differ("short", "other") == ("short", "other")
 

@@ -232,13 +232,13 @@ def test_where_all_is_blank_it_is_said_and_nothing_is_left(tmp_path):
     said = refused(f"--input={tmp_path / 'in'}", f"--output={tmp_path / 'data' / 'out'}", "--workers=1")
     assert said.endswith("no document in 3 files (empty or blank: 3)") and not (tmp_path / "data").exists()
 
-    (tmp_path / "in" / "d.txt").write_text("one line\n\n\n")
+    (tmp_path / "in" / "d.txt").write_text("one line " * 10 + "\n\n\n")
     output = tmp_path / "out"
     flags = [f"--input={tmp_path / 'in'}", f"--output={output}", "--workers=1", "--tokenizer=byte"]
     refused(*flags, "--split_by=document")
     assert list(output.glob("work/extract-*/*.parquet")), "what another start would use stays"
     said = prepare(*flags).stdout
-    assert "skipped 3: empty or blank" in said and "11 B" in said and "MB" not in said
+    assert "skipped 3: empty or blank" in said and "93 B" in said and "MB" not in said
     assert json.loads((output / "manifest.json").read_text())["splits"]["validation"]["documents"] == 1
 
 

@@ -13,7 +13,7 @@ from gptjax.config import ConfigError
 from gptjax.corpus.libraries import changes, installed
 from gptjax.data.manifest_check import hash_of_manifest
 from gptjax.data.prepared import FORMAT, MANIFEST, check_files, read_manifest, split_files, token_dtype
-from gptjax.differences import differences, lines
+from gptjax.differences import differences, with_lines
 from gptjax.files import file_entry, write_aside
 from gptjax.formatting import counted
 from gptjax.tokenizer import Tokenizer
@@ -115,10 +115,8 @@ def finished(folder: Path, options: dict, overwrite: bool) -> dict | None:
         for name in {**asked, **manifest["options"]}
         for field, values in differences(manifest["options"].get(name), asked.get(name), f"{name}.").items()
     }:
-        raise ConfigError(
-            f"--output={folder}: was prepared with other options; choose another folder, or give --overwrite to "
-            "replace it; different are\n" + "\n".join(lines(found))
-        )
+        sentence = f"--output={folder}: was prepared with other options; choose another folder, or give --overwrite"
+        raise ConfigError(with_lines(sentence, found))
     for split in manifest["splits"]:
         check_files(folder, split_files(manifest, split), verify=False)
     return manifest

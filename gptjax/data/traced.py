@@ -12,7 +12,7 @@ from ml_collections import FrozenConfigDict
 
 from gptjax.config import ConfigError, Units
 from gptjax.data.dataset import open_dataset
-from gptjax.differences import differences, lines
+from gptjax.differences import differences, with_lines
 
 
 @dataclass(frozen=True)
@@ -46,10 +46,8 @@ def traced_row(config: FrozenConfigDict, fingerprint: Mapping[str, Any] | None, 
     dataset = open_dataset(unverified, "train", seed=config.seed, batch_size=size)
     here = json.loads(json.dumps(dataset.fingerprint()))
     if fingerprint and fingerprint != here:
-        different = "\n".join(lines(differences(dict(fingerprint), here)))
-        raise ConfigError(
-            f"data.path = {config.data.path!r}: is not what the run was trained on; different are\n{different}"
-        )
+        sentence = f"data.path = {config.data.path!r}: is not what the run was trained on"
+        raise ConfigError(with_lines(sentence, differences(dict(fingerprint), here)))
     total = Units(size * length, dataset.num_windows / size).steps(config.training.duration, "training.duration")
     if not 1 <= step <= total:
         raise ConfigError(f"--step = {step}: the run has steps 1 to {total}")

@@ -14,7 +14,7 @@ from typing import Any
 from ml_collections import FrozenConfigDict
 
 from gptjax.config import ConfigError, default, flatten, to_json
-from gptjax.differences import differences, lines
+from gptjax.differences import differences, with_lines
 
 # A run may move to another machine: these say how the same function is computed.
 _EXECUTION = {"model.dtype", "model.layers", "model.remat", "model.attention", "model.attention_block"}
@@ -60,11 +60,11 @@ def check_compatible(saved: Mapping, config: FrozenConfigDict, fingerprint: Mapp
         elif not field.startswith(_HARMLESS):
             noted.append(f"{field}: {_show(there)} → {_show(here)}")
     if refused:
-        raise ConfigError(
+        sentence = (
             f"the checkpoint of step {saved['step']} belongs to another run: use a new --workdir, and set "
-            "training.init_from to start it from the parameters of this run; different are\n"
-            + "\n".join(lines(refused))
+            "training.init_from to start it from the parameters of this run"
         )
+        raise ConfigError(with_lines(sentence, refused))
     return noted
 
 

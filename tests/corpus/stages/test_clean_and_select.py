@@ -60,7 +60,7 @@ def test_clean_keeps_every_row_and_id(tmp_path):
     assert [documents[row]["language"] for row in (0, 2, 4)] == ["en", "de", ""]
     assert [each["repaired"] for each in statistics] == [
         *("", "encoding, line ends", "", ""),
-        *("invisible characters", "invisible characters"),
+        *("encoding", "invisible characters"),
     ]
     assert [each["masked_email"] for each in statistics] == [0, 1, 0, 0, 0, 2]
     assert statistics[3]["max_line_length"] == 300 and statistics[0]["words"] == 15
@@ -69,7 +69,7 @@ def test_clean_keeps_every_row_and_id(tmp_path):
 def test_clean_tells_what_it_did(tmp_path):
     report = cleaned(tmp_path, TEXTS)[0]["report"]
     assert report["documents"] == len(TEXTS) and report["bytes"] == sum(size for _, size in report["lengths"].values())
-    assert report["repaired"] == {"encoding": 1, "invisible characters": 2, "line ends": 1}
+    assert report["repaired"] == {"encoding": 2, "invisible characters": 1, "line ends": 1}
     assert report["masked"] == {"email": 3, "secret": 0}
     assert report["languages"]["de"] == [1, len(GERMAN.encode())]
     assert sum(count for count, _ in report["languages"].values()) == len(TEXTS)
