@@ -17,10 +17,11 @@ from ml_collections import ConfigDict, FrozenConfigDict
 from gptjax.config import ConfigError, Units, get
 from gptjax.data.facts import DataFacts
 from gptjax.formatting import counted
+from gptjax.model.parameters import ParameterCounts, count_parameters
 from gptjax.model.resolve import resolve_model
 from gptjax.parallel.mesh import AbstractDevices, abstract_mesh, batch_devices, make_mesh
 from gptjax.training.hardware import Peak, peak_flops, peak_of
-from gptjax.training.metrics import ParameterCounts, count_parameters, flops_per_token
+from gptjax.training.metrics import flops_per_token
 from gptjax.training.state import TrainState
 from gptjax.training.trainer import Trainer, make_trainer
 
@@ -73,12 +74,12 @@ class Plan:
 
     @functools.cached_property
     def parameters(self) -> ParameterCounts:
-        return count_parameters(self.abstract_state.params)
+        return count_parameters(self.trainer.declared)
 
     @functools.cached_property
     def flops_per_token(self) -> dict[str, float]:
         """Of training, by convention (training/metrics.py)."""
-        return flops_per_token(self.config.model, self.abstract_state.params, self.config.data.sequence_length)
+        return flops_per_token(self.config.model, self.config.data.sequence_length)
 
     @functools.cached_property
     def peak(self) -> Peak:

@@ -202,7 +202,7 @@ def show_settings(run: Run) -> None:
         plan.total_steps,
         plan.devices,
         plan.mesh.shape,
-        summarize(optimizer_plan(plan.config.optimizer, plan.abstract_state.params, plan.trainer.objective.trains)),
+        summarize(optimizer_plan(plan.config.optimizer, plan.trainer.declared, plan.trainer.objective.trains)),
     )
     facts["run"] |= consoles.epochs_facts(run.data, plan.total_steps, run.validation)
     facts["run"]["config"] = f"{configs.hash_of(plan.config)} (hash of all settings that affect the results)"

@@ -2,13 +2,14 @@
 
 import sys
 
-import jax.numpy as jnp
+import jax
 import pytest
 
 from gptjax.config import ConfigError, default
 from gptjax.corpus import config as corpus
 from gptjax.corpus.cleaning import rules
 from gptjax.model import feedforward
+from gptjax.model.parameters import Parameter
 from gptjax.sweeping.definition import load_sweep
 from gptjax.training import optimizer, schedule
 from gptjax.user_code import call_in_file, load_config, named_function, path_and_argument
@@ -284,6 +285,7 @@ def test_a_function_that_does_something_else_is_refused_with_its_field(module_he
         elif field == "optimizer.name":
             config = default().optimizer
             config.name = name
-            optimizer.make_optimizer(config, lambda peak: lambda step: peak, {"embedding": jnp.zeros((4, 4))})
+            table = Parameter("lookup", {"vocab": 4}, {"embed": 4}, jax.nn.initializers.zeros)
+            optimizer.make_optimizer(config, lambda peak: lambda step: peak, {"embedding": table})
         else:
             rules.chosen([name], {})

@@ -16,10 +16,10 @@ from worker import NotSupported, is_out_of_memory
 
 from gptjax.config import validate
 from gptjax.data.facts import DataFacts
+from gptjax.model.parameters import count_parameters
 from gptjax.parallel.mesh import AbstractDevices
 from gptjax.planning import Plan, plan
 from gptjax.training.hardware import peak_flops_per_device
-from gptjax.training.metrics import count_parameters
 from gptjax.training.trainer import Trainer
 from gptjax.user_code import load_config
 
@@ -150,7 +150,7 @@ def compile_step(trainer: Trainer) -> tuple[jax.stages.Compiled, dict]:
     memory = step.memory_analysis()
     return step, {
         "compile_seconds": time.perf_counter() - started,
-        "parameters": count_parameters(trainer.abstract_state.params).total,
+        "parameters": count_parameters(trainer.declared).total,
         "state_bytes": memory.argument_size_in_bytes,
         "work_bytes": memory.temp_size_in_bytes,
     }

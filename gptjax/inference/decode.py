@@ -15,9 +15,9 @@ from flax import struct
 
 from gptjax.inference import cache as kv
 from gptjax.inference.sampling import Sampling, sample
-from gptjax.model.decoder import Decoder
+from gptjax.model.decoder import Decoder, declarations
 from gptjax.model.int8 import quantize
-from gptjax.model.parameters import unstack_layers
+from gptjax.model.parameters import Parameter, unstack_layers
 
 
 @struct.dataclass
@@ -153,7 +153,6 @@ def _draw(state: DecodeState, logits_BV: jax.Array) -> DecodeState:
 
 
 WEIGHTS = ("float32", "bfloat16", "int8")
-_SUMMED_AXES = {"output": (0, 1), "embedding": (1,)}  # that a product with the weight sums over; of others axis 0
 
 
 @partial(jax.jit, static_argnames=("config", "weights"))
@@ -164,11 +163,12 @@ def decoding_params(config, params, weights: str) -> dict:
     model itself uses in float32 stays: the norms, and the learned positions (added before the cast).
     """
 
-    def convert(path, x: jax.Array):
-        name = path[-1].key
-        if x.ndim == 1 or name == "positions" or name.endswith("_bias"):
+    def convert(parameter: Parameter, x: jax.Array):
+        if parameter.kind == "vector" or "position" in parameter.inputs:
             return x
-        return quantize(x, _SUMMED_AXES.get(name, (0,))) if weights == "int8" else x.astype(weights)
+        return quantize(x, parameter.shared_scale_axes) if weights == "int8" else x.astype(weights)
 
+    declared = declarations(config)
+    declared = declared | {"layers": [declared["layers"]] * config.num_layers}
     params = params | {"layers": unstack_layers(params["layers"], config.num_layers)}
-    return jax.tree_util.tree_map_with_path(convert, params)
+    return jax.tree.map(convert, declared, params)

@@ -20,6 +20,7 @@ from gptjax.config import ConfigError
 from gptjax.model.dropout import keep_probabilities
 from gptjax.model.initialization import input_init, output_init
 from gptjax.model.norm import RMSNorm
+from gptjax.model.parameters import Axes, matrix, vector
 from gptjax.model.position import rotate
 from gptjax.model.precision import einsum, einsum_float32, project
 
@@ -273,20 +274,20 @@ class Attention(nn.Module):
         """Returns the output [B, T, D] and, given a cache (keys_BKSH, values_BKSH, length, start_B), its new
         (keys_BKSH, values_BKSH)."""
         config = self.config
-        width, head_width = config.width, config.head_width
-        num_heads, num_kv_heads = config.num_heads, config.num_kv_heads
+        width = {"embed": config.width}
+        query_heads = {"heads": config.num_heads, "head": config.head_width}
+        kv_heads = {"kv_heads": config.num_kv_heads, "head": config.head_width}
         use_bias = config.bias in ("qkv", "all")
 
-        def heads(name: str, count: int) -> jax.Array:
-            weight = self.param(name, input_init(config), (width, count, head_width), jnp.float32)
-            bias = self.param(f"{name}_bias", nn.initializers.zeros, (count, head_width)) if use_bias else None
-            y_BTD = project(x_BTD, weight, bias)
-            return y_BTD.reshape(*x_BTD.shape[:2], count, head_width)
+        def heads(name: str, axes: Axes) -> jax.Array:
+            weight = matrix(self, name, width, axes, input_init(config))
+            bias = vector(self, f"{name}_bias", axes) if use_bias else None
+            return project(x_BTD, weight, bias).reshape(*x_BTD.shape[:2], *axes.values())
 
-        q_BTNH, k_BTKH, v_BTKH = heads("query", num_heads), heads("key", num_kv_heads), heads("value", num_kv_heads)
+        q_BTNH, k_BTKH, v_BTKH = heads("query", query_heads), heads("key", kv_heads), heads("value", kv_heads)
         if config.qk_norm:  # over the head width, before the rotation (Qwen3)
-            q_BTNH = RMSNorm(config.norm_epsilon, name="query_norm")(q_BTNH)
-            k_BTKH = RMSNorm(config.norm_epsilon, name="key_norm")(k_BTKH)
+            q_BTNH = RMSNorm(config.norm_epsilon, axis="head", name="query_norm")(q_BTNH)
+            k_BTKH = RMSNorm(config.norm_epsilon, axis="head", name="key_norm")(k_BTKH)
         if rotation is not None:
             q_BTNH, k_BTKH = rotate(q_BTNH, rotation), rotate(k_BTKH, rotation)
 
@@ -318,8 +319,8 @@ class Attention(nn.Module):
             cache = (keys_BKSH, values_BKSH)
 
         out_BTNH = checkpoint_name(out_BTNH, "attention_output")  # remat policies keep it: see decoder
-        weight = self.param("output", output_init(config), (num_heads, head_width, width), jnp.float32)
-        bias = self.param("output_bias", nn.initializers.zeros, (width,)) if config.bias == "all" else None
+        weight = matrix(self, "output", query_heads, width, output_init(config))
+        bias = vector(self, "output_bias", width) if config.bias == "all" else None
         out_BTD = out_BTNH.reshape(*x_BTD.shape[:2], -1)
         return project(out_BTD, weight, bias), cache
 

@@ -11,7 +11,6 @@ whether the layers run in a `lax.scan` or unrolled. `Decoder(config).apply({'par
 from __future__ import annotations
 
 import functools
-import math
 import operator
 from collections.abc import Callable
 
@@ -26,7 +25,7 @@ from gptjax.model.dropout import dropout, fold_in
 from gptjax.model.feedforward import FeedForward
 from gptjax.model.initialization import input_init
 from gptjax.model.norm import make_norm
-from gptjax.model.parameters import head_DV, unstack_layers
+from gptjax.model.parameters import declarations_of, head_DV, lookup, matrix, stacked, unstack_layers
 from gptjax.model.position import rope_frequencies, rope_rotation, sinusoidal
 from gptjax.model.precision import PRODUCT, project_float32
 
@@ -71,14 +70,17 @@ class Decoder(nn.Module):
 
     def setup(self):
         config = self.config
-        self.embedding = self.param("embedding", input_init(config), (config.vocab_size, config.width), jnp.float32)
+        width, init, tied = {"embed": config.width}, input_init(config), config.tied_embeddings
+        self.embedding = lookup(self, "embedding", {"vocab": config.vocab_size}, width, init, tied=tied)
         if config.position == "learned":
-            self.positions = self.param("positions", input_init(config), (config.max_positions, config.width))
+            self.positions = lookup(self, "positions", {"position": config.max_positions}, width, init)
         if self.is_initializing():
-            self.param("layers", functools.partial(_init_layers, config))
+            # Parameters are the same for every backend; this one runs on any device, in any type and length.
+            block = Block(FrozenConfigDict({**config, "attention": "reference"}), 0, parent=None)
+            stacked(self, "layers", config.num_layers, block, jnp.zeros((1, 1, config.width)))
         self.final_norm = make_norm(config)
-        if not config.tied_embeddings:
-            self.param("head", input_init(config), (config.width, config.vocab_size), jnp.float32)
+        if not tied:
+            matrix(self, "head", width, {"vocab": config.vocab_size}, init)
 
     def __call__(
         self,
@@ -203,21 +205,16 @@ class Decoder(nn.Module):
 @functools.partial(jax.jit, static_argnums=0)
 def init_params(config_model, key: jax.Array) -> dict:
     """Fresh float32 parameters of `Decoder(config_model)`; the same for scanned and unrolled layers."""
-    return Decoder(config_model).init(key, method=Decoder.declare)["params"]
+    return Decoder(config_model).init(key, method=Decoder.declare, mutable=["params"])["params"]
 
 
-def count_parameters(config_model) -> int:
-    """How many parameters the model has; nothing is allocated."""
-    shapes = jax.eval_shape(functools.partial(init_params, config_model), jax.random.key(0))
-    return sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(shapes))
+@functools.cache
+def declarations(config_model) -> dict:
+    """The `Parameter` of each array of `init_params`, in a nested dict like theirs; nothing is allocated.
 
-
-def _init_layers(config, key: jax.Array) -> dict:
-    """Parameters of all layers, stacked on a leading L axis, each layer from its own key."""
-    # Parameters are the same for every backend; this one runs on any device, in any type and length.
-    block = Block(FrozenConfigDict({**config, "attention": "reference"}), 0, parent=None)
-    x_BTD = jnp.zeros((1, 1, config.width))
-    return jax.vmap(lambda key: block.init(key, x_BTD)["params"])(jax.random.split(key, config.num_layers))
+    Raises as `declarations_of` does.
+    """
+    return declarations_of(Decoder(config_model), method=Decoder.declare)
 
 
 def layer_windows(config) -> tuple[int, ...]:

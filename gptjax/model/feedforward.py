@@ -20,6 +20,7 @@ import jax.numpy as jnp
 
 from gptjax.config import ConfigError
 from gptjax.model.initialization import input_init, output_init
+from gptjax.model.parameters import Axes, matrix, vector
 from gptjax.model.precision import project
 from gptjax.user_code import called, named_function, num_arguments
 
@@ -70,15 +71,15 @@ class FeedForward(nn.Module):
     @nn.compact
     def __call__(self, x_BTD: jax.Array) -> jax.Array:
         config = self.config
-        width, inner = config.width, config.feedforward_width
+        width, inner = {"embed": config.width}, {"mlp": config.feedforward_width}
         activation, gated = activation_of(config.feedforward)
 
-        def linear(name: str, x: jax.Array, init, shape: tuple[int, int]) -> jax.Array:
-            weight = self.param(name, init, shape, jnp.float32)
-            bias = self.param(f"{name}_bias", nn.initializers.zeros, shape[1:]) if config.bias == "all" else None
+        def linear(name: str, x: jax.Array, init, inputs: Axes, outputs: Axes) -> jax.Array:
+            weight = matrix(self, name, inputs, outputs, init)
+            bias = vector(self, f"{name}_bias", outputs) if config.bias == "all" else None
             return project(x, weight, bias)
 
-        up_BTF = linear("up", x_BTD, input_init(config), (width, inner))
-        gate = [linear("gate", x_BTD, input_init(config), (width, inner))] if gated else []
+        up_BTF = linear("up", x_BTD, input_init(config), width, inner)
+        gate = [linear("gate", x_BTD, input_init(config), width, inner)] if gated else []
         hidden_BTF = activation(*gate, up_BTF)
-        return linear("down", hidden_BTF, output_init(config), (inner, width))
+        return linear("down", hidden_BTF, output_init(config), inner, width)

@@ -6,6 +6,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from gptjax.model.parameters import vector
 from gptjax.model.precision import over_rows
 
 
@@ -13,10 +14,11 @@ class RMSNorm(nn.Module):
     """x / sqrt(mean(x²) + ε) · scale (Zhang & Sennrich 2019, arXiv:1910.07467)."""
 
     epsilon: float
+    axis: str = "embed"  # the name of the axis that is normalized
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
-        scale = self.param("scale", nn.initializers.ones, x.shape[-1:], jnp.float32)
+        scale = vector(self, "scale", {self.axis: x.shape[-1]}, nn.initializers.ones)
         wide = x.astype(jnp.float32)
         inverse_rms = jax.lax.rsqrt(jnp.mean(jnp.square(wide), axis=-1, keepdims=True) + self.epsilon)
         return (wide * inverse_rms * over_rows(scale, x.shape)).astype(x.dtype)
@@ -30,13 +32,13 @@ class LayerNorm(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
-        scale = self.param("scale", nn.initializers.ones, x.shape[-1:], jnp.float32)
+        scale = vector(self, "scale", {"embed": x.shape[-1]}, nn.initializers.ones)
         wide = x.astype(jnp.float32)
         centred = wide - jnp.mean(wide, axis=-1, keepdims=True)
         inverse_deviation = jax.lax.rsqrt(jnp.mean(jnp.square(centred), axis=-1, keepdims=True) + self.epsilon)
         normed = centred * inverse_deviation * over_rows(scale, x.shape)
         if self.use_bias:
-            bias = self.param("bias", nn.initializers.zeros, x.shape[-1:], jnp.float32)
+            bias = vector(self, "bias", {"embed": x.shape[-1]})
             normed += over_rows(bias, x.shape)
         return normed.astype(x.dtype)
 

@@ -1,11 +1,241 @@
-"""Views of a parameter tree."""
+"""A parameter is declared once, in the line of a module that makes it.
+
+    weight = matrix(self, "gate", {"embed": width}, {"mlp": inner}, input_init(config))
+    bias = vector(self, "gate_bias", {"mlp": inner})
+    table = lookup(self, "embedding", {"vocab": size}, {"embed": width}, input_init(config))
+
+Such a line returns the array, and is all that a new parameter needs: its shape, how it starts, the names of its axes,
+and its kind. Everything else in the project follows from it:
+
+    parallel/sharding.py     over which devices it is split: one table from the names of axes to those of the mesh
+    training/optimizer.py    what Muon orthogonalizes, and that vectors are not decayed
+    training/adafactor.py    which matrices are factored
+    training/metrics.py      parameter counts and FLOPs
+    inference/decode.py      along which axes eight-bit weights share a scale
+
+`declarations_of(module, ...)` collects them into a nested dict like that of the parameters, without computing anything.
+
+The names of axes in use: `embed` (the residual stream, D), `heads` (N), `kv_heads` (K), `head` (H), `mlp` (F), `vocab`
+(V), `position`, and `layers` (L), which `stacked` puts in front. A new name needs a row in the table of
+parallel/sharding.py.
+"""
 
 from __future__ import annotations
 
+import dataclasses
+import inspect
+import math
 import operator
-from typing import Any
+import sys
+from collections.abc import Callable, Mapping
+from typing import Any, Literal
 
+import flax.linen as nn
 import jax
+import jax.numpy as jnp
+
+from gptjax.config import ConfigError
+from gptjax.tree import leaves_by_path
+
+Axes = Mapping[str, int]  # name → size, in the order of the array's axes
+DECLARATIONS = "declarations"  # the Linen collection in which an initialization leaves them
+
+
+@dataclasses.dataclass(frozen=True)
+class Parameter:
+    """What is known of an array [*stack, *inputs, *outputs] of float32 numbers before it is made.
+
+    Attributes:
+      kind: 'matrix': a product sums over its inputs. 'lookup': its inputs number rows, of which some are read.
+        'vector': added to, or multiplied with, what has its axes (biases, scales of norms); it has only outputs.
+      stack: axes along which there is one such matrix, lookup or vector after the other, each for itself.
+      init: (key, shape, dtype) → array; of one member of the stack.
+      tied: of a lookup: it is the matrix of the output layer, too.
+      where: the file and line of its declaration, for messages.
+    """
+
+    kind: Literal["matrix", "lookup", "vector"]
+    inputs: Axes
+    outputs: Axes
+    init: Callable[..., jax.Array]
+    stack: Axes = dataclasses.field(default_factory=dict)
+    tied: bool = False
+    where: str = "?"
+
+    def __post_init__(self):
+        if self.kind != "vector" and not (self.inputs and self.outputs):
+            raise ConfigError(
+                f"{self.where}: a {self.kind} needs at least one input axis and one output axis; its inputs are "
+                f"{dict(self.inputs)} and its outputs {dict(self.outputs)}"
+            )
+
+    @property
+    def axes(self) -> tuple[str, ...]:
+        """The name of each axis."""
+        return (*self.stack, *self.inputs, *self.outputs)
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return (*self.stack.values(), *self.inputs.values(), *self.outputs.values())
+
+    @property
+    def size(self) -> int:
+        return math.prod(self.shape)
+
+    @property
+    def shared_scale_axes(self) -> tuple[int, ...]:
+        """The axes, counted from the end, along which numbers that are rounded may share a scale.
+
+        They are those that a product sums over: of a matrix its inputs; of a lookup each row's own numbers, which are
+        what is summed where the lookup is the output layer, too.
+        """
+        count = len(self.inputs) + len(self.outputs)
+        summed = range(len(self.inputs)) if self.kind == "matrix" else range(len(self.inputs), count)
+        return tuple(axis - count for axis in summed)
+
+    def make(self, key: jax.Array) -> jax.Array:
+        """A fresh array."""
+        return self.init(key, self.shape, jnp.float32)
+
+    def on_stack(self, axis: str, size: int) -> Parameter:
+        """`size` of them along a new first axis."""
+        return dataclasses.replace(self, stack={axis: size, **self.stack})
+
+    def as_matrices(self, x: jax.Array) -> jax.Array:
+        """[*stack, *inputs, *outputs] → [S, in, out], S = 1 without a stack."""
+        sides = (self.stack, self.inputs, self.outputs)
+        return x.reshape(tuple(math.prod(side.values()) for side in sides))
+
+
+# --- in a module ------------------------------------------------------------------------------------------------------
+
+
+def matrix(
+    module: nn.Module,
+    name: str,
+    inputs: Axes,
+    outputs: Axes,
+    init: Callable[..., jax.Array],
+    *,
+    stack: Axes | None = None,
+) -> jax.Array:
+    """Declares the matrix `name` of `module` and returns it, [*stack, *inputs, *outputs]."""
+    return _declare(module, name, Parameter("matrix", inputs, outputs, init, stack=stack or {}, where=_caller()))
+
+
+def vector(
+    module: nn.Module, name: str, axes: Axes, init: Callable[..., jax.Array] = nn.initializers.zeros
+) -> jax.Array:
+    """Declares the vector `name` of `module` and returns it; without axes it is a single number."""
+    return _declare(module, name, Parameter("vector", {}, axes, init, where=_caller()))
+
+
+def lookup(
+    module: nn.Module, name: str, rows: Axes, width: Axes, init: Callable[..., jax.Array], *, tied: bool = False
+) -> jax.Array:
+    """Declares the table `name` of `module` and returns it, [*rows, *width]; `tied`: it is the output matrix, too."""
+    return _declare(module, name, Parameter("lookup", rows, width, init, tied=tied, where=_caller()))
+
+
+def stacked(module: nn.Module, name: str, size: int, block: nn.Module, *inputs: Any, axis: str = "layers") -> None:
+    """Declares the parameters of `size` blocks like `block`, stacked on a first axis, each block from its own key.
+
+    Args:
+      inputs: what `block` is initialized with.
+      axis: the name of the first axis.
+    """
+    if module.is_mutable_collection(DECLARATIONS):
+        declared = jax.tree.map(lambda each: each.on_stack(axis, size), declarations_of(block, *inputs))
+        module.variable(DECLARATIONS, name, lambda: declared)
+
+    def make(key: jax.Array) -> dict:
+        init = jax.vmap(lambda key: block.init(key, *inputs, mutable=["params"])["params"])
+        return init(jax.random.split(key, size))
+
+    module.param(name, make)
+
+
+def _declare(module: nn.Module, name: str, parameter: Parameter) -> jax.Array:
+    if module.is_mutable_collection(DECLARATIONS):
+        module.variable(DECLARATIONS, name, lambda: parameter)
+    return module.param(name, parameter.make)
+
+
+def _caller() -> str:
+    frame = sys._getframe(2)
+    return f"{frame.f_code.co_filename}, line {frame.f_lineno}"
+
+
+# --- of a whole model -------------------------------------------------------------------------------------------------
+
+
+def declarations_of(module: nn.Module, *inputs: Any, method: Any = None) -> dict[str, Any]:
+    """The nested dict of `Parameter` that belongs to the module's parameters; nothing is computed.
+
+    Args:
+      inputs, method: what the module is initialized with.
+
+    Raises:
+      ConfigError: a parameter that the module makes without declaring it.
+    """
+    declared: dict[str, Any] = {}
+    classes = {(): type(module)}
+
+    def note_class(call, args, kwargs, context):
+        classes[context.module.path] = type(context.module)
+        return call(*args, **kwargs)
+
+    def initialize() -> dict:
+        with nn.intercept_methods(note_class):
+            variables = module.init(jax.random.key(0), *inputs, method=method)
+        declared.update(variables.get(DECLARATIONS, {}))
+        return variables.get("params", {})
+
+    made = leaves_by_path(jax.eval_shape(initialize))
+    for path in made.keys() - leaves_by_path(declared).keys():
+        names = tuple(path.split("/"))
+        depth = max(depth for depth in range(len(names)) if names[:depth] in classes)
+        raise ConfigError(
+            f"{_place(classes[names[:depth]], names[depth])}: the parameter {path!r} has no declaration: make it by "
+            "matrix(...), vector(...) or lookup(...) of gptjax/model/parameters.py, which name its axes"
+        )
+    return declared
+
+
+def _place(module_type: type, name: str) -> str:
+    """The file and line in which a class speaks of the parameter `name`."""
+    try:
+        file, (lines, first) = inspect.getsourcefile(module_type), inspect.getsourcelines(module_type)
+    except (OSError, TypeError):  # typed into an interpreter
+        return module_type.__qualname__
+    found = (number for number, line in enumerate(lines) if f'"{name}"' in line or f"'{name}'" in line)
+    return f"{file}, line {first + next(found, 0)}"
+
+
+def abstract_params(declared: Any) -> Any:
+    """The parameters as shapes."""
+    return jax.tree.map(lambda parameter: jax.ShapeDtypeStruct(parameter.shape, jnp.float32), declared)
+
+
+@dataclasses.dataclass(frozen=True)
+class ParameterCounts:
+    """total; non_embedding: without lookups (input embedding, positions); multiplied: N of the 6 N FLOPs per token,
+    which has the lookups that are the output layer, too."""
+
+    total: int
+    non_embedding: int
+    multiplied: int
+
+
+def count_parameters(declared: Any) -> ParameterCounts:
+    """Counts of a tree of declarations. Norms and biases are few, and count as multiplied."""
+    every = jax.tree.leaves(declared)
+    non_embedding = sum(parameter.size for parameter in every if parameter.kind != "lookup")
+    tied = sum(parameter.size for parameter in every if parameter.tied)
+    return ParameterCounts(sum(parameter.size for parameter in every), non_embedding, non_embedding + tied)
+
+
+# --- views of the arrays ----------------------------------------------------------------------------------------------
 
 
 def head_DV(params: dict[str, Any]) -> jax.Array:

@@ -1,111 +1,128 @@
-"""The one table: parameter path → PartitionSpec.
+"""The one table: the axes of parameters → the axes of the mesh over which they are split.
 
-Every parameter matches exactly one row (a test says so). Matrices are split twice: the model width over `fsdp` (the
-compiler gathers them where they are used and scatters the gradients), heads and feed-forward columns over `tensor`
-(one all-reduce a sub-layer). Vectors are copied. The stack axis L is never split: a scan walks along it.
+A parameter's declaration names its axes (gptjax/model/parameters.py). Matrices are split twice: along the residual
+stream over `fsdp` (the compiler gathers them where they are used and scatters the gradients), along heads and
+feed-forward columns over `tensor` (one all-reduce per sub-layer). Vectors are copied, but for biases of what is split.
+The stack of layers is never split: a scan walks along it.
 
-The embedding is split along its width, not its vocabulary: a lookup in a table that is split by rows makes the
-compiler gather the whole of it.
+A lookup is split along its width, never along its rows: looking up in a table that is split by rows makes the compiler
+gather the whole of it.
 """
 
 from __future__ import annotations
 
 import math
-import re
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, NamedTuple
 
 import jax
 from jax.sharding import AbstractMesh, Mesh, NamedSharding, PartitionSpec
 
 from gptjax.config import ConfigError
+from gptjax.model.parameters import Parameter, abstract_params
 from gptjax.parallel.mesh import BATCH_AXES
-from gptjax.tree import leaves_by_path, map_with_path
+from gptjax.tree import map_with_path
 
 P = PartitionSpec
 
-TABLE: tuple[tuple[str, PartitionSpec], ...] = (
-    (r"embedding", P(None, ("fsdp", "tensor"))),  # [V, D]
-    (r"positions", P(None, ("fsdp", "tensor"))),  # [P, D]
-    (r"head", P("fsdp", "tensor")),  # [D, V]
-    (r"layers/attention/(query|key|value)", P(None, "fsdp", "tensor", None)),  # [L, D, N, H]
-    (r"layers/attention/(query|key|value)_bias", P(None, "tensor", None)),  # [L, N, H]
-    (r"layers/attention/output", P(None, "tensor", None, "fsdp")),  # [L, N, H, D]
-    (r"layers/attention/output_bias", P()),
-    (r"layers/feedforward/(gate|up)", P(None, "fsdp", "tensor")),  # [L, D, F]
-    (r"layers/feedforward/(gate|up)_bias", P(None, "tensor")),  # [L, F]
-    (r"layers/feedforward/down", P(None, "tensor", "fsdp")),  # [L, F, D]
-    (r"layers/feedforward/down_bias", P()),
-    (r"(layers/)?\w*norm/(scale|bias)", P()),
-    (r"layers/attention/(query|key)_norm/scale", P()),
-)
+
+class Split(NamedTuple):
+    """The mesh axes over which an axis of a parameter is split, by the parameter's kind; none: it is not split."""
+
+    matrix: tuple[str, ...] = ()
+    lookup: tuple[str, ...] = ()
+    vector: tuple[str, ...] = ()
 
 
-def matching_rows(path: str) -> list[PartitionSpec]:
-    """The specs of all rows whose pattern is the whole path."""
-    return [spec for pattern, spec in TABLE if re.fullmatch(pattern, path)]
+TABLE: dict[str, Split] = {
+    "embed": Split(matrix=("fsdp",), lookup=("fsdp", "tensor")),
+    "heads": Split(matrix=("tensor",), vector=("tensor",)),
+    "kv_heads": Split(matrix=("tensor",), vector=("tensor",)),
+    "head": Split(),
+    "mlp": Split(matrix=("tensor",), vector=("tensor",)),
+    "vocab": Split(matrix=("tensor",), vector=("tensor",)),
+    "position": Split(),
+    "layers": Split(),
+}
 
 
-def spec_of(path: str) -> PartitionSpec:
-    """The one row for a parameter.
+def spec_of(parameter: Parameter) -> PartitionSpec:
+    """How a parameter is split. Where two of its axes ask for one axis of the mesh, the first has it.
 
     Raises:
-      ConfigError: no row, or more than one, matches: the table has to be mended.
+      ConfigError: an axis of the parameter is not in the table.
     """
-    rows = matching_rows(path)
-    if len(rows) != 1:
-        mend = "add a row that says over which mesh axes each of its axes is split" if not rows else "mend them"
-        raise ConfigError(
-            f"parameter {path!r} matches {len(rows)} rows of TABLE in gptjax/parallel/sharding.py, and must match "
-            f"exactly one: {mend}"
-        )
-    return rows[0]
+    entries: list[tuple[str, ...]] = []
+    for axis in parameter.axes:
+        if axis not in TABLE:
+            raise ConfigError(
+                f"{parameter.where}: the axis {axis!r} of this parameter has no row in TABLE of "
+                f"gptjax/parallel/sharding.py: add one that says over which mesh axes it is split, or use one of "
+                f"{', '.join(TABLE)}"
+            )
+        taken = {name for entry in entries for name in entry}
+        entries.append(tuple(name for name in getattr(TABLE[axis], parameter.kind) if name not in taken))
+    while entries and not entries[-1]:
+        entries.pop()
+    return P(*(entry[0] if len(entry) == 1 else entry or None for entry in entries))
 
 
-def _axes(entry) -> tuple[str, ...]:
+def _mesh_axes(entry: str | tuple[str, ...] | None) -> tuple[str, ...]:
     if entry is None:
         return ()
     return entry if isinstance(entry, tuple) else (entry,)
 
 
-def params_sharding(mesh: Mesh | AbstractMesh, params: Any) -> Any:
-    """NamedShardings for a tree of parameters (arrays or shapes).
+def params_sharding(mesh: Mesh | AbstractMesh, declared: Any) -> Any:
+    """NamedShardings for the declarations of a tree of parameters.
 
     Raises:
-      ConfigError: a split axis is not divisible by the devices it is split over.
+      ConfigError: a split axis is not divisible by the devices it is split over, or is not in the table.
     """
 
-    def leaf(path: str, value):
-        spec = spec_of(path)
-        for size, entry in zip(value.shape, spec):
-            ways = math.prod(mesh.shape[axis] for axis in _axes(entry))
-            if size % ways:
-                names = " x ".join(f"mesh.{axis} = {mesh.shape[axis]}" for axis in _axes(entry))
+    def leaf(path: str, parameter: Parameter) -> NamedSharding:
+        spec = spec_of(parameter)
+        for axis, size, entry in zip(parameter.axes, parameter.shape, spec):
+            names = _mesh_axes(entry)
+            if size % math.prod(mesh.shape[name] for name in names):
+                over = " x ".join(f"mesh.{name} = {mesh.shape[name]}" for name in names)
                 raise ConfigError(
-                    f"{path} has shape {tuple(value.shape)}: the axis of size {size} is not divisible by {names}"
+                    f"{path} has shape {parameter.shape}: its axis {axis!r} of size {size} is not divisible by {over}"
                 )
         return NamedSharding(mesh, spec)
 
-    return map_with_path(leaf, params)
+    return map_with_path(leaf, declared)
 
 
-def state_sharding(mesh: Mesh | AbstractMesh, abstract_state: Any) -> Any:
-    """NamedShardings for a whole training state.
+def state_sharding(mesh: Mesh | AbstractMesh, abstract_state: Any, declared: Any) -> Any:
+    """NamedShardings for a whole training state, of parameters with these declarations.
 
-    Optimizer statistics mirror the parameters inside Optax's own tuples; each is split as the parameter whose path ends
-    its own path and whose shape it has. Whatever mirrors no parameter (counters, factored statistics) is copied.
+    Optimizer statistics mirror the parameters inside Optax's own tuples, as nested dicts with the same keys; what
+    stands in a parameter's place and has its shape is split like it. All else (counters, factored statistics) is
+    copied.
     """
-    shapes = {path: leaf.shape for path, leaf in leaves_by_path(abstract_state.params).items()}
-    params_sharding(mesh, abstract_state.params)  # divisibility, with a message that names the parameter
+    shardings, shapes, copied = params_sharding(mesh, declared), abstract_params(declared), replicated(mesh)
 
-    def leaf(path: str, value):
-        parts = path.split("/")
-        for start in range(len(parts)):
-            tail = "/".join(parts[start:])
-            if shapes.get(tail) == value.shape:
-                return NamedSharding(mesh, spec_of(tail))
-        return NamedSharding(mesh, P())
+    def place(tree: Any, shapes: Any, shardings: Any) -> Any:
+        if isinstance(shapes, Mapping) and isinstance(tree, Mapping):
+            return {key: place(tree[key], shapes[key], shardings[key]) for key in tree}
+        return jax.tree.map(lambda x: shardings if x.shape == getattr(shapes, "shape", None) else copied, tree)
 
-    return map_with_path(leaf, abstract_state)
+    def place_mirror(tree: Any) -> Any:
+        return place(tree, shapes, shardings) if _mirrors(tree, shapes) else copied
+
+    return jax.tree.map(place_mirror, abstract_state, is_leaf=lambda tree: _mirrors(tree, shapes))
+
+
+def _mirrors(tree: Any, params: Any) -> bool:
+    """Whether `tree` is a nested dict with the keys of `params`, but for parts that an optimizer has left out."""
+    if not isinstance(tree, Mapping):
+        return False
+    return tree.keys() == params.keys() and all(
+        _mirrors(tree[key], inner) or not jax.tree.leaves(tree[key])
+        for key, inner in params.items()
+        if isinstance(inner, Mapping)
+    )
 
 
 def batch_sharding(mesh: Mesh | AbstractMesh, leading_axes: int = 0) -> NamedSharding:

@@ -13,12 +13,12 @@ updates are clipped, as in the first paper. A matrix whose shorter side is below
 of each of their entries.
 
 The library's own `scale_by_factored_rms` factors the two longest axes: of parameters that are stacked over many layers
-these may be the layers, and of attention's [L, D, N, H] they split a head. Here each layer is a matrix of its own.
+these may be the layers, and of attention's [L, D, N, H] they split a head. Here each layer is a matrix of its own, with
+the inputs and outputs that its declaration names.
 """
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from typing import NamedTuple
 
@@ -26,7 +26,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from gptjax.training.muon import MatrixAxes, as_matrices
+from gptjax.model.parameters import Parameter
 from gptjax.tree import map_with_path
 
 DECAY_EXPONENT = 0.8
@@ -45,21 +45,20 @@ class FactoredState(NamedTuple):
 
 
 def scale_by_adafactor(
-    axes_by_path: Mapping[str, MatrixAxes], vector: str, momentum: float, momentum_dtype: jax.typing.DTypeLike
+    parameters: Mapping[str, Parameter], momentum: float, momentum_dtype: jax.typing.DTypeLike
 ) -> optax.GradientTransformation:
     """Gradient → direction of descent.
 
     Args:
-      axes_by_path: of the stacked matrices of the layers; any other parameter with two axes is one matrix.
-      vector: pattern of the paths of vectors, stacked or not.
+      parameters: path → declaration.
       momentum: β1; 0: none.
     """
 
     def matrices(path: str, x: jax.Array) -> jax.Array | None:
         """[L, in, out], or None where nothing is factored."""
-        if re.fullmatch(vector, path) or x.ndim < 2:
+        if parameters[path].kind == "vector":
             return None
-        stacked = as_matrices(x, axes_by_path[path]) if path in axes_by_path else x[None]
+        stacked = parameters[path].as_matrices(x)
         return stacked if min(stacked.shape[1:]) >= FACTORED_FROM else None
 
     def start(path: str, x: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
@@ -74,13 +73,13 @@ def scale_by_adafactor(
         stacked = matrices(path, gradient)
         if stacked is None:
             whole = decay * whole + (1 - decay) * (jnp.square(gradient) + SMALLEST_SQUARE)
-            return _clipped(path, gradient * jax.lax.rsqrt(whole)), rows, columns, whole
+            return _clipped(parameters[path], gradient * jax.lax.rsqrt(whole)), rows, columns, whole
         square = jnp.square(stacked) + SMALLEST_SQUARE
         rows = decay * rows + (1 - decay) * square.mean(axis=2)
         columns = decay * columns + (1 - decay) * square.mean(axis=1)
         by_row = jax.lax.rsqrt(rows / rows.mean(axis=1, keepdims=True))
         update = stacked * by_row[:, :, None] * jax.lax.rsqrt(columns)[:, None, :]
-        return _clipped(path, update.reshape(gradient.shape)), rows, columns, whole
+        return _clipped(parameters[path], update.reshape(gradient.shape)), rows, columns, whole
 
     def init(params) -> FactoredState:
         return FactoredState(jnp.zeros((), jnp.int32), *_apart(map_with_path(start, params), params, 3))
@@ -104,9 +103,9 @@ def decay_of(count: jax.Array) -> jax.Array:
     return jnp.minimum(1.0 - (count.astype(jnp.float32) + 1.0) ** -DECAY_EXPONENT, LARGEST_DECAY)
 
 
-def _clipped(path: str, update: jax.Array) -> jax.Array:
-    """Each layer's update scaled so that its RMS is at most one."""
-    axes = tuple(range(1 if path.startswith("layers/") else 0, update.ndim))
+def _clipped(parameter: Parameter, update: jax.Array) -> jax.Array:
+    """The update scaled so that its RMS is at most one, for each member of the parameter's stack by itself."""
+    axes = tuple(range(len(parameter.stack), update.ndim))
     return update / jnp.maximum(1.0, jnp.sqrt(jnp.mean(jnp.square(update), axis=axes, keepdims=True)))
 
 

@@ -11,7 +11,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import jax
 from ml_collections import ConfigDict, FrozenConfigDict
 from rich.table import Table
 
@@ -20,10 +19,10 @@ from gptjax.config import ConfigError, Units, flatten, from_json, suggestion, va
 from gptjax.evaluation.scores import BITS_PER_BYTE, LOSS, SET, Score
 from gptjax.folders import is_held
 from gptjax.formatting import count_text
-from gptjax.model.decoder import init_params
+from gptjax.model.decoder import declarations
+from gptjax.model.parameters import count_parameters
 from gptjax.model.resolve import resolve_model
 from gptjax.paths import CONFIG, existing_run
-from gptjax.training.metrics import count_parameters
 from gptjax.training.objectives import OBJECTIVES
 from gptjax.training.writers import FILE_NAME, read_metrics
 from gptjax.user_code import is_named
@@ -84,7 +83,7 @@ class Run:
         model, length = ConfigDict(self.config.model), self.config.data.sequence_length
         model.update(attention="auto", dtype="auto", layers="auto")  # it may have been trained elsewhere
         model = resolve_model(model, platform="cpu", vocab_size=max(model.vocab_size, 1), sequence_length=length)
-        return count_parameters(jax.eval_shape(functools.partial(init_params, model), jax.random.key(0))).total
+        return count_parameters(declarations(model)).total
 
     @functools.cached_property
     def tokenizer_hash(self) -> str:

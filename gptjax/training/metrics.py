@@ -17,16 +17,14 @@ import dataclasses
 import math
 import time
 from collections.abc import Callable, Iterator
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 
-from gptjax.model.decoder import layer_windows
-from gptjax.tree import leaves_by_path
+from gptjax.model.decoder import declarations, layer_windows
+from gptjax.model.parameters import count_parameters
 
 CONVENTIONS = {"causal": "6N + 6·L·N_heads·H·T", "full": "6N + 12·L·N_heads·H·T"}
-LOOKUPS = ("embedding", "positions")
 MONITOR_STEPS = 128  # steps before the first z-score, and the reach of the running statistics after that
 # The statistics learn no more than this many standard deviations of a value, or a single spike would blind them to the
 # next ones for as long as they reach back. Not a small number: what stays out there widens the spread by
@@ -35,33 +33,16 @@ WINSORIZED_AT = 10.0
 LARGEST_DEVIATION = 1e18  # its square is a float32; an infinite variance would never come down again
 
 
-@dataclasses.dataclass(frozen=True)
-class ParameterCounts:
-    """total; non_embedding: without input embedding and positions; multiplied: N, those in matrix products."""
-
-    total: int
-    non_embedding: int
-    multiplied: int
-
-
-def count_parameters(params: Any) -> ParameterCounts:
-    """Counts of a tree of arrays or shapes. A tied head is the embedding, multiplied once more."""
-    sizes = {path: math.prod(leaf.shape) for path, leaf in leaves_by_path(params).items()}
-    non_embedding = sum(size for path, size in sizes.items() if path not in LOOKUPS)
-    tied_head = 0 if "head" in sizes else sizes["embedding"]
-    return ParameterCounts(sum(sizes.values()), non_embedding, non_embedding + tied_head)
-
-
 def mean_keys_seen(sequence_length: int, window: int, convention: str) -> float:
     """Keys that a query attends to, averaged over the sequence; window 0 means all."""
     width = min(window or sequence_length, sequence_length)
     return float(width) if convention == "full" else width * (1.0 - width / (2.0 * sequence_length))
 
 
-def flops_per_token(config_model, params: Any, sequence_length: int) -> dict[str, float]:
+def flops_per_token(config_model, sequence_length: int) -> dict[str, float]:
     """{'causal': …, 'full': …}: FLOPs of training on one token, forward and backward, no recomputation counted."""
     windows = layer_windows(config_model)
-    products = 6.0 * count_parameters(params).multiplied
+    products = 6.0 * count_parameters(declarations(config_model)).multiplied
     # Scores and weighted sum are 2 · H FLOPs each a head and key, thrice that with the backward pass. Grouped-query
     # attention saves parameters and memory, not these: every query head has its own scores.
     per_key = 12.0 * config_model.num_heads * config_model.head_width

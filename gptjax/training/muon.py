@@ -15,13 +15,16 @@ of the stack and works on them alone: the partitioner, left to itself, would gat
 
 from __future__ import annotations
 
+import functools
 import math
-from typing import Any, NamedTuple
+from collections.abc import Callable, Mapping
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import optax
 
+from gptjax.model.parameters import Parameter
 from gptjax.parallel.sharding import spec_of
 from gptjax.tree import map_with_path
 
@@ -33,28 +36,18 @@ QUINTIC = (3.4445, -4.7750, 2.0315)
 ROUNDS = 5
 
 
-class MatrixAxes(NamedTuple):
-    """The axes of a parameter that are its matrices' rows (inputs) and columns (outputs). Axis 0 is the stack."""
-
-    inputs: tuple[int, ...]
-    outputs: tuple[int, ...]
-
-
-def as_matrices(x: jax.Array, axes: MatrixAxes) -> jax.Array:
-    """[L, *inputs, *outputs] → [L, in, out]."""
-    fan_in, fan_out = (math.prod(x.shape[axis] for axis in side) for side in axes)
-    return x.reshape(x.shape[0], fan_in, fan_out)
-
-
-def orthogonalize(x_LIO: jax.Array) -> jax.Array:
+def orthogonalize(x_LIO: jax.Array, pin: Callable[[jax.Array], jax.Array] = lambda x: x) -> jax.Array:
     """U f(S) Vᵀ of each matrix U S Vᵀ in the stack, f(S) ≈ 1: the Newton–Schulz iteration, in the dtype of x_LIO.
 
     Every product is with the Gram matrix of the shorter side. A matrix of zeros stays zero.
+
+    Args:
+      pin: keeps an array [L, _, _] where its matrices are. The squares and their sums are pinned, so that a device sums
+        whole matrices: partial sums are added over devices nowhere, where a partitioner could count one twice.
     """
     wide = x_LIO.shape[1] <= x_LIO.shape[2]
     x = x_LIO if wide else x_LIO.mT
-    norm = jnp.linalg.norm(x.astype(jnp.float32), axis=(1, 2), keepdims=True)
-    x = x / (norm + 1e-12).astype(x.dtype)
+    x = x / (_norms(x.astype(jnp.float32), pin) + 1e-12).astype(x.dtype)
     a, b, c = QUINTIC
     for _ in range(ROUNDS):
         gram = x @ x.mT
@@ -62,17 +55,26 @@ def orthogonalize(x_LIO: jax.Array) -> jax.Array:
     return x if wide else x.mT
 
 
-def scale_by_orthogonalization(axes_by_path: dict[str, MatrixAxes], dtype: Any) -> optax.GradientTransformation:
-    """Orthogonalizes every leaf in `dtype` and scales it to an entry RMS of about 1 / sqrt(in). Stateless."""
+@functools.partial(jax.jit, static_argnames="pin", inline=False)
+def _norms(x_LIO: jax.Array, pin: Callable[[jax.Array], jax.Array]) -> jax.Array:
+    """The Frobenius norm of each matrix, [L, 1, 1]."""
+    return jnp.sqrt(pin(jnp.sum(pin(x_LIO * x_LIO), axis=(1, 2), keepdims=True)))
+
+
+def scale_by_orthogonalization(parameters: Mapping[str, Parameter], dtype: Any) -> optax.GradientTransformation:
+    """Orthogonalizes every leaf in `dtype` and scales it to an entry RMS of about 1 / sqrt(in). Stateless.
+
+    parameters: path → declaration, of a matrix; each of its stack is orthogonalized by itself.
+    """
 
     def one(path: str, x: jax.Array) -> jax.Array:
-        matrices_LIO = as_matrices(x, axes_by_path[path])
+        matrices_LIO = parameters[path].as_matrices(x)
         _, fan_in, fan_out = matrices_LIO.shape
         # Scaled to a largest entry of one first: gradients may be too small for the squares inside the norm.
         largest = jnp.max(jnp.abs(matrices_LIO), axis=(1, 2), keepdims=True)
         matrices_LIO = (matrices_LIO / jnp.where(largest > 0, largest, 1.0)).astype(dtype)
         orthogonal_LIO = _on_whole_matrices(matrices_LIO)
-        update = _back_to_its_own_sharding(orthogonal_LIO.reshape(x.shape), path)
+        update = _back_to_its_own_sharding(orthogonal_LIO.reshape(x.shape), parameters[path])
         return update.astype(x.dtype) * math.sqrt(max(1.0, fan_out / fan_in))
 
     return optax.stateless(lambda updates, params: map_with_path(one, updates))
@@ -98,14 +100,14 @@ def _on_whole_matrices(x_LIO: jax.Array) -> jax.Array:
     x = jnp.pad(x_LIO, ((0, -num_matrices % mesh.size), (0, 0), (0, 0)))
     for num_axes in range(1, len(axes) + 1):
         x = on_stack(x, num_axes)
-    x = orthogonalize(x)
+    x = orthogonalize(x, pin=lambda x: on_stack(x, len(axes)))
     for num_axes in range(len(axes), 0, -1):
         x = on_stack(x, num_axes)
     return x[:num_matrices]
 
 
-def _back_to_its_own_sharding(update: jax.Array, path: str) -> jax.Array:
+def _back_to_its_own_sharding(update: jax.Array, parameter: Parameter) -> jax.Array:
     """Moves the update to where its parameter lives while it is still in the narrow dtype."""
     if jax.sharding.get_abstract_mesh().empty:
         return update
-    return jax.lax.with_sharding_constraint(update, spec_of(path))
+    return jax.lax.with_sharding_constraint(update, spec_of(parameter))

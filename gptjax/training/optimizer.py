@@ -1,13 +1,15 @@
 """config.optimizer → an Optax transformation: which rule updates which parameter, how fast, and with what decay.
 
-Every parameter has a `Treatment`, decided from its path alone (`plan`) and printed at the start of a run (`summarize`):
+Every parameter has a `Treatment`, decided from its declaration and the rules of the config (`plan`) and printed at the
+start of a run (`summarize`):
 
-    method          adamw | muon | lion | adafactor | sgd | frozen, or one of your own (below). With `muon`, the layers'
-                    matrices are Muon's and everything else (embedding, positions, head, norms, biases) AdamW's.
+    method          adamw | muon | lion | adafactor | sgd | frozen, or one of your own (below). With `muon`, matrices on
+                    a stack of layers are Muon's and everything else (embedding, positions, head, norms, biases)
+                    AdamW's.
     learning_rate   factor on the method's rate: `muon_learning_rate` for Muon, `learning_rate` for all else; both
                     follow the same schedule.
-    weight_decay    decoupled (Loshchilov and Hutter, arXiv:1711.05101), times the learning rate: on matrices, also the
-                    embedding and the head; never on norms and biases, stacked or not, unless a rule says so.
+    weight_decay    decoupled (Loshchilov and Hutter, arXiv:1711.05101), times the learning rate: on matrices and
+                    lookups; never on vectors (norms and biases), stacked or not, unless a rule says so.
 
 A method of one's own is `optimizer.name='my_ideas:make'`, of my_ideas.py in the current folder or of any module that is
 installed. It gets this section of the config and returns an Optax transformation of gradients to directions of descent:
@@ -23,9 +25,8 @@ The gradient is clipped before it comes here, by `clip_by_global_norm`, from the
 from __future__ import annotations
 
 import dataclasses
-import math
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
@@ -33,20 +34,13 @@ import jax.numpy as jnp
 import optax
 
 from gptjax.config import ConfigError, check_rule
+from gptjax.model.parameters import Parameter, abstract_params
 from gptjax.training.adafactor import scale_by_adafactor
-from gptjax.training.muon import MatrixAxes, scale_by_orthogonalization
+from gptjax.training.muon import scale_by_orthogonalization
 from gptjax.tree import leaves_by_path, map_with_path
 from gptjax.user_code import called, is_named, named_function
 
 METHODS = ("adamw", "muon", "lion", "adafactor", "sgd")
-
-# The matrices of the layers: path → the axes that are multiplied with the input, the axes that are the output.
-LAYER_MATRICES: tuple[tuple[str, MatrixAxes], ...] = (
-    (r"layers/attention/(query|key|value)", MatrixAxes((1,), (2, 3))),  # [L, D, N, H]
-    (r"layers/attention/output", MatrixAxes((1, 2), (3,))),  # [L, N, H, D]
-    (r"layers/feedforward/(gate|up|down)", MatrixAxes((1,), (2,))),  # [L, D, F], [L, F, D]
-)
-VECTOR = r".*(/|_|^)(scale|bias)"  # norms and biases: not matrices, however many axes their stack has
 
 
 @dataclasses.dataclass(frozen=True)
@@ -59,38 +53,34 @@ class Treatment:
     size: int
 
 
-def plan(config_optimizer, params, trains: Callable[[str], bool] = lambda path: True) -> dict[str, Treatment]:
-    """The treatment of every parameter (arrays or shapes), by path.
+def plan(config_optimizer, declared, trains: Callable[[str], bool] = lambda path: True) -> dict[str, Treatment]:
+    """The treatment of every parameter of a tree of declarations, by path.
 
     `rules` is a sequence of (pattern, kind, value): the pattern must match a whole path; for each kind, the last rule
     that matches decides. learning_rate and weight_decay values are factors on the configured value, freeze's is a bool.
     A parameter that `trains` says no to is frozen, whatever the rules.
-    Raises ConfigError for an unknown method, a malformed rule, a rule that matches nothing, a parameter that Muon or
-    Adafactor knows no axes of, and when all is frozen.
+    Raises ConfigError for an unknown method, a malformed rule, a rule that matches nothing, and when all is frozen.
     """
     if config_optimizer.name not in METHODS and not is_named(config_optimizer.name):
         raise ConfigError(f"optimizer.name = {config_optimizer.name!r}: expected one of {', '.join(METHODS)}")
-    shapes = leaves_by_path(params)
-    rules = [_checked_rule(rule, list(shapes)) for rule in config_optimizer.rules]
+    parameters = leaves_by_path(declared)
+    rules = [_checked_rule(rule, list(parameters)) for rule in config_optimizer.rules]
 
-    def treat(path: str, shape) -> Treatment:
-        is_vector = re.fullmatch(VECTOR, path) is not None
-        chosen = {"learning_rate": 1.0, "weight_decay": 0.0 if is_vector else 1.0, "freeze": False}
+    def treat(path: str, parameter: Parameter) -> Treatment:
+        decay = 0.0 if parameter.kind == "vector" else 1.0
+        chosen = {"learning_rate": 1.0, "weight_decay": decay, "freeze": False}
         chosen |= {kind: value for pattern, kind, value in rules if pattern.fullmatch(path)}
         method = config_optimizer.name
-        if method == "muon" and not _is_layer_matrix(path):
+        if method == "muon" and not (parameter.kind == "matrix" and "layers" in parameter.stack):
             method = "adamw"
         return Treatment(
             method="frozen" if chosen["freeze"] or not trains(path) else method,
             learning_rate=chosen["learning_rate"],
             weight_decay=chosen["weight_decay"] * config_optimizer.weight_decay,
-            size=math.prod(shape.shape),
+            size=parameter.size,
         )
 
-    treatments = {path: treat(path, shape) for path, shape in shapes.items()}
-    for path, treatment in treatments.items():
-        if treatment.method in ("muon", "adafactor") and _is_layer_matrix(path):
-            _matrix_axes(path)
+    treatments = {path: treat(path, parameter) for path, parameter in parameters.items()}
     if all(treatment.method == "frozen" for treatment in treatments.values()):
         raise ConfigError(
             "optimizer.rules and training.objective freeze every parameter: there is nothing left to train"
@@ -101,29 +91,28 @@ def plan(config_optimizer, params, trains: Callable[[str], bool] = lambda path: 
 def make_optimizer(
     config_optimizer,
     schedule_of_peak: Callable[[float], optax.Schedule],
-    params,
+    declared,
     platform: str = "cpu",
     trains: Callable[[str], bool] = lambda path: True,
 ) -> optax.GradientTransformation:
-    """The transformation gradients → updates for these parameters (arrays or shapes, the nested dict itself).
+    """The transformation gradients → updates for parameters with these declarations.
 
     schedule_of_peak: peak learning rate -> schedule of it. platform: of the devices that will compute. Statistics keep
     their parameter's path and shape inside the state, so they can be sharded like it; frozen parameters have none, and
     an update of exactly zero.
     """
-    treatments = plan(config_optimizer, params, trains)
-    labels = map_with_path(lambda path, _: treatments[path].method, params)
+    treatments, parameters = plan(config_optimizer, declared, trains), leaves_by_path(declared)
+    labels = map_with_path(lambda path, _: treatments[path].method, declared)
     transforms: dict[str, optax.GradientTransformation] = {}
     for method in sorted({treatment.method for treatment in treatments.values()}):
         if method == "frozen":
             transforms[method] = optax.set_to_zero()
             continue
         rate = config_optimizer.muon_learning_rate if method == "muon" else config_optimizer.learning_rate
-        paths = [path for path in treatments if treatments[path].method == method]
         transforms[method] = optax.chain(
-            _own_direction(method, config_optimizer, leaves_by_path(params))
+            _own_direction(method, config_optimizer, parameters)
             if is_named(method)
-            else _direction(method, config_optimizer, paths, platform),
+            else _direction(method, config_optimizer, parameters, platform),
             _decay_and_scale(treatments),
             optax.scale_by_learning_rate(schedule_of_peak(rate)),
         )
@@ -172,7 +161,7 @@ def _checked_rule(rule, paths: list[str]) -> tuple[re.Pattern, str, float | bool
     return pattern, kind, value
 
 
-def _direction(method: str, config, paths: list[str], platform: str) -> optax.GradientTransformation:
+def _direction(method: str, config, parameters: Mapping[str, Parameter], platform: str) -> optax.GradientTransformation:
     """Gradient → direction of descent, before decay and learning rate."""
     dtype = jnp.dtype(config.first_moment_dtype)
     if method == "adamw":
@@ -184,14 +173,12 @@ def _direction(method: str, config, paths: list[str], platform: str) -> optax.Gr
     if method == "muon":
         # The iteration is a chain of large products: bfloat16 wherever that is the fast type, which a CPU's is not.
         compute = jnp.float32 if platform == "cpu" else jnp.bfloat16
-        axes = {path: _matrix_axes(path) for path in paths}
         momentum = optax.trace(config.momentum, nesterov=True, accumulator_dtype=dtype)
-        return optax.chain(momentum, scale_by_orthogonalization(axes, compute))
-    axes = {path: _matrix_axes(path) for path in paths if _is_layer_matrix(path)}
-    return scale_by_adafactor(axes, VECTOR, config.beta1, dtype)
+        return optax.chain(momentum, scale_by_orthogonalization(parameters, compute))
+    return scale_by_adafactor(parameters, config.beta1, dtype)
 
 
-def _own_direction(name: str, config, shapes: dict[str, Any]) -> optax.GradientTransformation:
+def _own_direction(name: str, config, parameters: Mapping[str, Parameter]) -> optax.GradientTransformation:
     """What the function 'module:function' makes of the config, tried on the parameters' shapes without computing.
 
     Raises:
@@ -201,7 +188,7 @@ def _own_direction(name: str, config, shapes: dict[str, Any]) -> optax.GradientT
     transformation = called(field, name, lambda: named_function(field, name, takes=1)(config))
     if not isinstance(transformation, optax.GradientTransformation):
         raise ConfigError(f"{told}: must return an optax.GradientTransformation, not {type(transformation).__name__}")
-    params = {path: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype) for path, leaf in shapes.items()}
+    params = abstract_params(parameters)
 
     def one_update(params):
         return transformation.update(params, transformation.init(params), params)
@@ -214,20 +201,6 @@ def _own_direction(name: str, config, shapes: dict[str, Any]) -> optax.GradientT
     if jax.tree.structure(state) != jax.tree.structure(jax.eval_shape(transformation.init, params)):
         raise ConfigError(f"{told}: the structure of its state must not change between updates")
     return transformation
-
-
-def _is_layer_matrix(path: str) -> bool:
-    return path.startswith("layers/") and not re.fullmatch(VECTOR, path)
-
-
-def _matrix_axes(path: str) -> MatrixAxes:
-    for pattern, axes in LAYER_MATRICES:
-        if re.fullmatch(pattern, path):
-            return axes
-    raise ConfigError(
-        f"parameter {path!r} is in no row of the table LAYER_MATRICES in gptjax/training/optimizer.py: add one that "
-        "says which of its axes are inputs and which outputs, or let its name end in scale or bias if it is a vector"
-    )
 
 
 def _decay_and_scale(treatments: dict[str, Treatment]) -> optax.GradientTransformation:

@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from gptjax.model.decoder import Decoder
+from gptjax.model.decoder import Decoder, declarations
 from gptjax.model.dropout import row_keys
 from gptjax.parallel.mesh import BATCH_AXES
 from gptjax.tokenizer import Tokenizer
@@ -45,6 +45,7 @@ def make_train_step(
     """
     training = config.training
     dropout = config.model.dropout > 0 or config.model.attention_dropout > 0
+    treatments = plan(config.optimizer, declarations(config.model), objective.trains)
 
     def loss_share(params, micro: Batch, key, first_row, total_weight):
         dropout_keys_B = row_keys(key, first_row, num_rows(micro)) if dropout else None
@@ -76,7 +77,7 @@ def make_train_step(
         total_weight = objective.weight(batch)
         figures, gradients = gradients_of(state.params, batch, key, total_weight)
         loss = figures["loss"]
-        gradients = zero_frozen(gradients, plan(config.optimizer, gradients, objective.trains))
+        gradients = zero_frozen(gradients, treatments)
         gradient_norm = optax.tree.norm(gradients)
         gradients = clip_by_global_norm(gradients, gradient_norm, config.optimizer.gradient_clip)
         updates, opt_state = optimizer.update(gradients, state.opt_state, state.params)

@@ -14,7 +14,8 @@ import optax
 from jax.sharding import AbstractMesh, Mesh
 from ml_collections import FrozenConfigDict
 
-from gptjax.model.decoder import Decoder, init_params
+from gptjax.model.decoder import Decoder, declarations, init_params
+from gptjax.model.parameters import abstract_params
 from gptjax.parallel.mesh import platform_of
 from gptjax.parallel.sharding import batch_sharding, constrain_residual, replicated, state_sharding
 from gptjax.tokenizer import Tokenizer
@@ -37,6 +38,7 @@ class Trainer:
         all: nothing can be made or compiled for it.
       learning_rates: name of the field → step → its rate by the schedule: `learning_rate` and, with Muon, also
         `muon_learning_rate`.
+      declared: the parameters' declarations, in a nested dict like theirs.
       abstract_state: the training state as shapes, each with its sharding.
     """
 
@@ -46,6 +48,7 @@ class Trainer:
     objective: Objective
     optimizer: optax.GradientTransformation
     learning_rates: dict[str, Callable]
+    declared: dict[str, Any]
     abstract_state: TrainState
 
     def init(self, params: Any = None) -> TrainState:
@@ -103,15 +106,15 @@ def make_trainer(
       ConfigError: the objective, a rule of the optimizer, the schedule, or a mesh that does not divide the parameters.
     """
     model = Decoder(config.model, constrain=constrain_residual)
-    params = jax.eval_shape(lambda: init_params(config.model, jax.random.key(0)))
+    declared = declarations(config.model)
     schedule_of_peak = functools.partial(_schedule_of_peak, config.schedule, total_steps, steps_of)
     objective = make_objective(config)
-    optimizer = make_optimizer(config.optimizer, schedule_of_peak, params, platform_of(mesh), objective.trains)
+    optimizer = make_optimizer(config.optimizer, schedule_of_peak, declared, platform_of(mesh), objective.trains)
     names = ("learning_rate", "muon_learning_rate") if config.optimizer.name == "muon" else ("learning_rate",)
     learning_rates = {name: schedule_of_peak(config.optimizer[name]) for name in names}
-    trainer = Trainer(config, mesh, model, objective, optimizer, learning_rates, abstract_state=None)
-    shapes = jax.eval_shape(trainer._init_from, params)
-    shardings = state_sharding(mesh, shapes)
+    trainer = Trainer(config, mesh, model, objective, optimizer, learning_rates, declared, abstract_state=None)
+    shapes = jax.eval_shape(trainer._init_from, abstract_params(declared))
+    shardings = state_sharding(mesh, shapes, declared)
     placed = jax.tree.map(
         lambda s, sharding: jax.ShapeDtypeStruct(s.shape, s.dtype, sharding=sharding), shapes, shardings
     )

@@ -1,17 +1,19 @@
 """Every config file loads, is valid, builds, and has the parameters that were published for it."""
 
 import functools
+import math
 from pathlib import Path
 
 import jax
 import pytest
 
 from gptjax.config import ConfigError, Units, validate
-from gptjax.model.decoder import Decoder, count_parameters, init_params
+from gptjax.model.decoder import Decoder, declarations, init_params
+from gptjax.model.parameters import abstract_params, count_parameters
 from gptjax.model.resolve import resolve_model
-from gptjax.parallel.sharding import matching_rows
+from gptjax.parallel.mesh import make_mesh
+from gptjax.parallel.sharding import params_sharding
 from gptjax.training.schedule import make_schedule
-from gptjax.tree import parameter_paths
 from gptjax.user_code import load_config
 
 CONFIGS = Path(__file__).parents[2] / "configs"
@@ -61,19 +63,34 @@ def test_a_config_is_valid_and_builds(name):
     config = load(name)
     validate(config)
     model = resolved(name)
-    shapes = jax.eval_shape(functools.partial(init_params, model), jax.random.key(0))
+    shapes = abstract_params(declarations(model))
     logits = jax.eval_shape(
         lambda params, tokens: Decoder(model).apply({"params": params}, tokens),
         shapes,
         jax.ShapeDtypeStruct((2, 16), "int32"),
     )
     assert logits.shape == (2, 16, model.vocab_size)
-    assert all(len(matching_rows(path)) == 1 for path in parameter_paths(shapes))
+
+
+@pytest.mark.parametrize("sizes", [dict(fsdp=8), dict(fsdp=2, tensor=2, data=2)], ids=str)
+@pytest.mark.parametrize("name", [*PARAMETERS, *OTHERS])
+def test_every_parameter_is_split_evenly(name, sizes):
+    """Each of eight devices has its part of each matrix; a mesh that would split a pair of heads is refused."""
+    model, mesh = resolved(name), make_mesh({"data": 1, "fsdp": 1, "tensor": 1} | sizes)
+    if model.num_kv_heads % mesh.shape["tensor"]:
+        with pytest.raises(ConfigError, match=r"mesh\.tensor = 2"):
+            params_sharding(mesh, declarations(model))
+        return
+    shardings = jax.tree.leaves(params_sharding(mesh, declarations(model)))
+    for parameter, sharding in zip(jax.tree.leaves(declarations(model)), shardings, strict=True):
+        ways = 1 if parameter.kind == "vector" else sizes["fsdp"] * sizes.get("tensor", 1)
+        held = math.prod(sharding.shard_shape(parameter.shape))
+        assert held * ways == parameter.size or (parameter.kind == "vector" and held <= parameter.size)
 
 
 @pytest.mark.parametrize("name", PARAMETERS)
 def test_published_shapes_have_the_published_number_of_parameters(name):
-    assert count_parameters(resolved(name)) == PARAMETERS[name]
+    assert count_parameters(declarations(resolved(name))).total == PARAMETERS[name]
 
 
 def test_every_config_file_is_tested():

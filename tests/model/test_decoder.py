@@ -7,8 +7,9 @@ import pytest
 from numpy_decoder import decode
 
 from gptjax.config import ConfigError, default
-from gptjax.model.decoder import Decoder, count_parameters, head_DV, init_params, layer_windows
+from gptjax.model.decoder import Decoder, declarations, head_DV, init_params, layer_windows
 from gptjax.model.dropout import row_keys
+from gptjax.model.parameters import count_parameters
 from gptjax.model.resolve import resolve_model
 
 TOKENS = np.random.default_rng(1).integers(0, 29, (2, 12)).astype(np.int32)
@@ -299,4 +300,5 @@ def test_gpt2_small_has_its_published_size():
     model = default().model
     model.update(dict(num_layers=12, width=768, num_heads=12, position="learned", max_positions=1024))
     model.update(dict(norm="layernorm", feedforward="gelu", bias="all", tied_embeddings=True))
-    assert count_parameters(resolve_model(model, platform="cpu", vocab_size=50257, sequence_length=1024)) == 124_439_808
+    model = resolve_model(model, platform="cpu", vocab_size=50257, sequence_length=1024)
+    assert count_parameters(declarations(model)).total == 124_439_808

@@ -1,16 +1,20 @@
-"""The table of shardings: each parameter in exactly one row, statistics placed like their parameters."""
-
-import functools
+"""What the table means: which axis of which parameter is split over what, and statistics that follow their own."""
 
 import jax
+import jax.numpy as jnp
+import optax
 import pytest
+from flax import linen as nn
+from jax.sharding import PartitionSpec as P
 
 from gptjax.config import ConfigError
 from gptjax.data.facts import DataFacts
-from gptjax.model.decoder import init_params
+from gptjax.model.decoder import declarations
+from gptjax.model.parameters import Parameter, abstract_params
 from gptjax.parallel.mesh import make_mesh
-from gptjax.parallel.sharding import matching_rows, params_sharding, spec_of
+from gptjax.parallel.sharding import params_sharding, spec_of, state_sharding
 from gptjax.planning import plan
+from gptjax.training.state import TrainState
 from gptjax.tree import leaves_by_path
 
 EVERYTHING = dict(
@@ -21,30 +25,72 @@ EVERYTHING = dict(
     model__tied_embeddings=False,
 )
 
+# By hand. The residual stream is split over fsdp in matrices, and heads, feed-forward columns and the vocabulary over
+# tensor; a table in which rows are looked up along its width alone; a bias like the outputs that it is added to.
+SPECS = {
+    "embedding": P(None, ("fsdp", "tensor")),
+    "positions": P(None, ("fsdp", "tensor")),
+    "head": P("fsdp", "tensor"),
+    "final_norm/scale": P(),
+    "final_norm/bias": P(),
+    "layers/attention_norm/bias": P(),
+    "layers/attention/query": P(None, "fsdp", "tensor"),
+    "layers/attention/value": P(None, "fsdp", "tensor"),
+    "layers/attention/key_bias": P(None, "tensor"),
+    "layers/attention/key_norm/scale": P(),
+    "layers/attention/output": P(None, "tensor", None, "fsdp"),
+    "layers/attention/output_bias": P(),
+    "layers/feedforward/gate": P(None, "fsdp", "tensor"),
+    "layers/feedforward/up_bias": P(None, "tensor"),
+    "layers/feedforward/down": P(None, "tensor", "fsdp"),
+    "layers/feedforward/down_bias": P(),
+}
 
-def shapes_of(config):
-    return jax.eval_shape(functools.partial(init_params, config.model), jax.random.key(0))
+
+def test_the_decoders_parameters_are_split_as_written_here(tiny_config):
+    declared = leaves_by_path(declarations(tiny_config(**EVERYTHING).model))
+    assert {path: spec_of(declared[path]) for path in SPECS} == SPECS
 
 
-@pytest.mark.parametrize("fields", [EVERYTHING, {}, dict(model__feedforward="relu2")], ids=["all", "default", "relu2"])
-def test_every_parameter_matches_exactly_one_row(tiny_config, fields):
-    shapes = leaves_by_path(shapes_of(tiny_config(**fields)))
-    assert {path: len(matching_rows(path)) for path in shapes} == dict.fromkeys(shapes, 1)
-    for path, leaf in shapes.items():
-        assert len(spec_of(path)) <= leaf.ndim, path
-        if path.startswith("layers/"):
-            assert not spec_of(path) or spec_of(path)[0] is None, f"{path}: the stack axis is never split"
+def parameter(kind="matrix", inputs=("embed",), outputs=("mlp",), size=4):
+    inputs, outputs = ({axis: size for axis in side} for side in (inputs, outputs))
+    return Parameter(kind, inputs, outputs, nn.initializers.zeros, {"layers": 2}, where="ideas.py, line 7")
 
 
-def test_a_parameter_that_the_table_does_not_know_is_an_error():
-    with pytest.raises(ConfigError, match=r"attention/gate' matches 0 rows of TABLE in gptjax/parallel/sharding\.py"):
-        spec_of("layers/attention/gate")
+def test_a_mesh_axis_splits_one_axis_of_a_parameter():
+    assert spec_of(parameter(outputs=("embed",))) == P(None, "fsdp")  # from the residual stream to itself
+    assert spec_of(parameter(inputs=("heads", "mlp"), outputs=("embed",))) == P(None, "tensor", None, "fsdp")
+
+
+def test_an_axis_that_the_table_does_not_know_is_refused_with_the_line_that_names_it(tiny_config):
+    mesh = make_mesh(tiny_config().mesh)
+    expected = r"^ideas\.py, line 7: the axis 'mood' .* TABLE of gptjax/parallel/sharding\.py.* embed, heads, kv_heads"
+    with pytest.raises(ConfigError, match=expected):
+        params_sharding(mesh, {"layers": {"gate": parameter(outputs=("mood",))}})
 
 
 def test_a_mesh_that_does_not_divide_a_parameter_is_refused(tiny_config):
     config = tiny_config(mesh__data=1, mesh__tensor=8)
-    with pytest.raises(ConfigError, match=r"layers/attention/.*\(2, 16, \d, 4\).*mesh\.tensor = 8"):
-        params_sharding(make_mesh(config.mesh), shapes_of(config))
+    with pytest.raises(
+        ConfigError, match=r"layers/attention/.*\(2, 16, 2, 4\): its axis 'kv_heads' .*mesh\.tensor = 8"
+    ):
+        params_sharding(make_mesh(config.mesh), declarations(config.model))
+
+
+def test_statistics_follow_their_own_parameter_and_not_its_twin(tiny_config):
+    """Two stacks, whose matrices have one name and one shape and are split along different axes."""
+    mesh = make_mesh(tiny_config(mesh__data=2, mesh__fsdp=2, mesh__tensor=2).mesh)
+    up, down = parameter(), parameter(inputs=("mlp",), outputs=("embed",))
+    declared = {"layers": {"mix": up}, "encoder": {"layers": {"mix": down}}}
+    shapes = abstract_params(declared)
+    optimizer = optax.chain(optax.scale_by_adam(), optax.masked(optax.trace(0.9), {"layers": True, "encoder": False}))
+    state = TrainState(jnp.int32(0), shapes, jax.eval_shape(optimizer.init, shapes), shapes, {"mean": jnp.zeros(())})
+    specs = {path: leaf.spec for path, leaf in leaves_by_path(state_sharding(mesh, state, declared)).items()}
+    for path, spec in specs.items():
+        mirrored = P(None, "tensor", "fsdp") if "encoder" in path else P(None, "fsdp", "tensor")
+        assert spec == (mirrored if path.endswith("mix") else P()), path
+    assert sum(path.endswith("mix") for path in specs) == 2 * 4 + 1
+    assert jax.tree.structure(state) == jax.tree.structure(state_sharding(mesh, state, declared))
 
 
 # By hand, for fsdp 2 and tensor 2: the shape of each array, and that of the part which one device holds. The width

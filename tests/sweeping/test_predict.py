@@ -4,11 +4,11 @@ import jax
 import pytest
 
 from gptjax import train
+from gptjax.model.parameters import count_parameters
 from gptjax.sweeping.algebra import over
 from gptjax.sweeping.definition import override
 from gptjax.sweeping.predict import Forecast, probe_peak, size_of
 from gptjax.sweeping.runs import State, Status
-from gptjax.training.metrics import count_parameters
 from gptjax.user_code import load_config
 
 
@@ -18,7 +18,7 @@ def test_a_size_is_that_of_the_run_that_training_would_make(plan, tmp_path):
         override(load_config(run.base), {**run.settings, "mesh.data": 1, "mesh.fsdp": 4, "mesh.tensor": 2}), tmp_path
     )
     size = size_of(run)
-    assert size.parameters == count_parameters(trained.plan.abstract_state.params).total
+    assert size.parameters == count_parameters(trained.plan.trainer.declared).total
     assert size.tokens == trained.plan.total_steps * trained.plan.tokens_per_step == 20 * 4 * 16
     assert size.flops == trained.plan.flops_per_token["causal"] * size.tokens
     assert not any(isinstance(leaf, jax.Array) for leaf in jax.tree.leaves(trained.plan.abstract_state))

@@ -6,41 +6,48 @@ import numpy as np
 import pytest
 
 from gptjax.config import default
+from gptjax.model.parameters import Parameter
 from gptjax.training.adafactor import LARGEST_DECAY, decay_of
 from gptjax.training.optimizer import make_optimizer
 from gptjax.tree import leaves_by_path
 
-# path → shape, and its matrices' [layers, rows, columns]; None: every entry has a second moment of its own
-SHAPES = {
-    "embedding": ((70, 40), (1, 70, 40)),
-    "head": ((31, 40), None),
-    "other": ((32, 33), (1, 32, 33)),  # the smallest that is factored
-    "layers/attention/query": ((50, 36, 4, 10), (50, 36, 40)),  # more layers than rows, and a head is no matrix
-    "layers/attention/output": ((50, 4, 10, 36), (50, 40, 36)),
-    "layers/attention/query_bias": ((50, 33, 35), None),
-    "layers/attention_norm/scale": ((50, 64), None),  # nor are fifty vectors
-    "final_norm/scale": ((64,), None),
+# path → its declaration, and its matrices' [layers, rows, columns]; None: each entry has a second moment of its own
+PARAMETERS = {
+    "embedding": (("lookup", {}, {"vocab": 70}, {"embed": 40}), (1, 70, 40)),
+    "head": (("matrix", {}, {"embed": 31}, {"vocab": 40}), None),
+    "other": (("matrix", {}, {"embed": 32}, {"mlp": 33}), (1, 32, 33)),  # the smallest that is factored
+    # more layers than rows, and a head is no matrix
+    "layers/query": (("matrix", {"layers": 50}, {"embed": 36}, {"heads": 4, "head": 10}), (50, 36, 40)),
+    "layers/output": (("matrix", {"layers": 50}, {"heads": 4, "head": 10}, {"embed": 36}), (50, 40, 36)),
+    "layers/experts": (("matrix", {"layers": 2, "experts": 3}, {"embed": 36}, {"mlp": 33}), (6, 36, 33)),
+    "layers/query_bias": (("vector", {"layers": 50}, {}, {"heads": 33, "head": 35}), None),
+    "layers/scale": (("vector", {"layers": 50}, {}, {"embed": 64}), None),  # nor are fifty vectors
+    "final_scale": (("vector", {}, {}, {"embed": 64}), None),
 }
 
 
-def tree(generator):
-    nested = {}
-    for path, (shape, _) in SHAPES.items():
-        *folders, name = path.split("/")
-        inside = nested
-        for folder in folders:
-            inside = inside.setdefault(folder, {})
-        inside[name] = jnp.asarray(
-            generator.normal(size=shape) * generator.choice([1e-3, 1.0, 30.0], shape[-1:]), "float32"
-        )
+def declared():
+    nested = {"layers": {}}
+    for path, ((kind, stack, inputs, outputs), _) in PARAMETERS.items():
+        inside = nested["layers"] if path.startswith("layers/") else nested
+        inside[path.split("/")[-1]] = Parameter(kind, inputs, outputs, jax.nn.initializers.zeros, stack)
     return nested
+
+
+def tree(generator):
+    def draw(parameter):
+        scales = generator.choice([1e-3, 1.0, 30.0], parameter.shape[-1:])
+        return jnp.asarray(generator.normal(size=parameter.shape) * scales, "float32")
+
+    return jax.tree.map(draw, declared())
 
 
 def replay(path, gradients, momentum):
     """Directions of descent, by Shazeer and Stern's algorithm 4 with Zhai et al.'s changes, in float64."""
-    shape, matrices = SHAPES[path]
+    (_, stack, inputs, outputs), matrices = PARAMETERS[path]
+    shape = (*stack.values(), *inputs.values(), *outputs.values())
     rows = columns = whole = moment = 0.0
-    layer_axes = tuple(range(1 if path.startswith("layers/") else 0, len(shape)))
+    layer_axes = tuple(range(len(stack), len(shape)))
     directions = []
     for t, gradient in enumerate(gradients, start=1):
         decay = min(1 - t**-0.8, 0.999)
@@ -48,7 +55,7 @@ def replay(path, gradients, momentum):
             whole = decay * whole + (1 - decay) * (gradient**2 + 1e-30)
             update = gradient / np.sqrt(whole)
         else:
-            g = gradient.reshape(matrices)
+            g = gradient.reshape(matrices)  # of each layer and each expert
             rows = decay * rows + (1 - decay) * np.mean(g**2 + 1e-30, axis=2, keepdims=True)
             columns = decay * columns + (1 - decay) * np.mean(g**2 + 1e-30, axis=1, keepdims=True)
             update = (g / np.sqrt(rows * columns / rows.mean(axis=1, keepdims=True))).reshape(shape)
@@ -64,7 +71,7 @@ def test_equals_the_papers_formulas(momentum):
     params, series = tree(generator), [tree(generator) for _ in range(4)]
     config = default().optimizer
     config.update(name="adafactor", beta1=momentum, weight_decay=0.0)
-    optimizer = make_optimizer(config, lambda peak: lambda step: jnp.float32(1.0), params)
+    optimizer = make_optimizer(config, lambda peak: lambda step: jnp.float32(1.0), declared())
     state = optimizer.init(params)
     for step, gradients in enumerate(series):
         updates, state = jax.jit(optimizer.update)(gradients, state, params)

@@ -8,9 +8,11 @@ import numpy as np
 import pytest
 
 from gptjax.config import default
+from gptjax.model.decoder import declarations
+from gptjax.model.parameters import count_parameters
+from gptjax.model.resolve import resolve_model
 from gptjax.training.metrics import (
     Throughput,
-    count_parameters,
     flops_per_token,
     init_monitor,
     mean_keys_seen,
@@ -21,52 +23,43 @@ from gptjax.training.metrics import (
 L, D, N, K, H, F, V, T = 4, 16, 4, 2, 4, 24, 50, 32
 
 
-def shapes(tied=True, learned=False, kv_heads=K):
-    tree = {
-        "embedding": (V, D),
-        "final_norm": {"scale": (D,)},
-        "layers": {
-            "attention": {"query": (L, D, N, H), "key": (L, D, kv_heads, H), "value": (L, D, kv_heads, H)},
-            "feedforward": {"up": (L, D, F), "down": (L, F, D)},
-        },
-    }
-    tree |= {} if tied else {"head": (D, V)}
-    tree |= {"positions": (T, D)} if learned else {}
-    return jax.tree.map(lambda s: jax.ShapeDtypeStruct(s, jnp.float32), tree, is_leaf=lambda x: isinstance(x, tuple))
-
-
 def model_config(**overrides):
     config = default().model
-    config.update(dict(num_layers=L, width=D, num_heads=N, num_kv_heads=K, head_width=H, vocab_size=V) | overrides)
-    return config
+    config.update(dict(num_layers=L, width=D, num_heads=N, num_kv_heads=K, head_width=H, feedforward_width=F))
+    config.update(dict(vocab_size=V, feedforward="gelu") | overrides)
+    return resolve_model(config, platform="cpu", vocab_size=V, sequence_length=T)
+
+
+def counts(**overrides):
+    return count_parameters(declarations(model_config(**overrides)))
 
 
 def test_embedding_counts_as_the_head_when_tied_and_lookups_never():
-    layers = L * D * (N + 2 * K) * H + 2 * L * D * F + D
-    tied, untied = count_parameters(shapes()), count_parameters(shapes(tied=False))
+    layers = L * (D * (2 * N + 2 * K) * H + 2 * D * F + 2 * D) + D
+    tied, untied = counts(), counts(tied_embeddings=False)
     assert (tied.total, tied.non_embedding, tied.multiplied) == (layers + V * D, layers, layers + V * D)
     assert (untied.total, untied.non_embedding, untied.multiplied) == (layers + 2 * V * D,) + (layers + V * D,) * 2
-    learned = count_parameters(shapes(learned=True))
+    learned = counts(position="learned")
     assert learned.total == tied.total + T * D and learned.multiplied == tied.multiplied
 
 
 def test_flops_by_both_conventions():
-    n = count_parameters(shapes()).multiplied
-    flops = flops_per_token(model_config(), shapes(), T)
+    n = counts().multiplied
+    flops = flops_per_token(model_config(), T)
     assert flops == {"causal": 6 * n + 6 * L * N * H * T, "full": 6 * n + 12 * L * N * H * T}
 
 
 def test_grouped_query_attention_saves_parameters_only():
-    many, few = (flops_per_token(model_config(), shapes(kv_heads=k), T) for k in (4, 1))
+    many, few = (flops_per_token(model_config(num_kv_heads=k), T) for k in (4, 1))
     assert many["causal"] - few["causal"] == 6 * (2 * L * D * 3 * H)
 
 
 def test_gpt2_small_has_its_published_figure():
     # 124M at T = 1024: 6 · 123.65M (positions left out) + 12 · 12 · 768 · 1024
-    config = model_config(num_layers=12, width=768, num_heads=12, head_width=64)
-    tree = {"embedding": jax.ShapeDtypeStruct((50257, 768), jnp.float32)}
-    tree["rest"] = jax.ShapeDtypeStruct((124_439_808 - 1024 * 768 - 50257 * 768,), jnp.float32)
-    assert flops_per_token(config, tree, 1024)["full"] == 6 * (124_439_808 - 1024 * 768) + 12 * 12 * 768 * 1024
+    gpt2 = dict(num_layers=12, width=768, num_heads=12, num_kv_heads=12, head_width=64, feedforward_width=3072)
+    gpt2 |= dict(vocab_size=50257, position="learned", max_positions=1024, norm="layernorm", bias="all")
+    flops = flops_per_token(model_config(**gpt2), 1024)
+    assert flops["full"] == 6 * (124_439_808 - 1024 * 768) + 12 * 12 * 768 * 1024
 
 
 @pytest.mark.parametrize("window", [0, 1, 100, 511, 512, 4096])
@@ -80,9 +73,9 @@ def test_keys_seen_equal_those_of_the_mask(window):
 
 def test_window_pattern_repeats_over_the_layers():
     config = model_config(window=8, window_pattern="SSSL")
-    n = count_parameters(shapes()).multiplied
-    assert flops_per_token(config, shapes(), T)["full"] == 6 * n + 12 * N * H * (3 * 8 + T)
-    assert flops_per_token(config, shapes(), T)["causal"] == 6 * n + 12 * N * H * (3 * 8 * (1 - 8 / 64) + T / 2)
+    n = counts().multiplied
+    assert flops_per_token(config, T)["full"] == 6 * n + 12 * N * H * (3 * 8 + T)
+    assert flops_per_token(config, T)["causal"] == 6 * n + 12 * N * H * (3 * 8 * (1 - 8 / 64) + T / 2)
 
 
 def test_utilization_is_none_without_a_peak():

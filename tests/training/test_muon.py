@@ -1,5 +1,6 @@
 """Newton–Schulz against the singular value decomposition, per slice of the stack, and whole matrices on a mesh."""
 
+import functools
 import re
 
 import jax
@@ -8,11 +9,13 @@ import numpy as np
 import pytest
 from jax.sharding import AxisType, NamedSharding
 
+from gptjax.model.parameters import Parameter
 from gptjax.parallel.sharding import spec_of
-from gptjax.training.muon import MatrixAxes, as_matrices, orthogonalize, scale_by_orthogonalization
+from gptjax.training.muon import orthogonalize, scale_by_orthogonalization
 
-QUERY, OUTPUT = "layers/attention/query", "layers/attention/output"
-AXES = {QUERY: MatrixAxes((1,), (2, 3)), OUTPUT: MatrixAxes((1, 2), (3,))}
+of_layers = functools.partial(Parameter, "matrix", init=jax.nn.initializers.zeros, stack={"layers": 2})
+QUERY = of_layers({"embed": 8}, {"heads": 3, "head": 4})
+OUTPUT = of_layers({"heads": 3, "head": 4}, {"embed": 8})
 
 
 def gaussian(seed, *shape):
@@ -45,9 +48,9 @@ def test_bfloat16_agrees_with_float32():
 
 def test_attention_is_orthogonalized_as_one_matrix_a_layer():
     query_LDNH, output_LNHD = gaussian(2, 2, 8, 3, 4), gaussian(3, 2, 3, 4, 8)
-    transform = scale_by_orthogonalization(AXES, jnp.float32)
-    updates = {"layers": {"attention": {"query": query_LDNH, "output": output_LNHD}}}
-    result = transform.update(updates, transform.init(updates))[0]["layers"]["attention"]
+    transform = scale_by_orthogonalization({"layers/query": QUERY, "layers/output": OUTPUT}, jnp.float32)
+    updates = {"layers": {"query": query_LDNH, "output": output_LNHD}}
+    result = transform.update(updates, transform.init(updates))[0]["layers"]
     assert result["query"].shape == query_LDNH.shape and result["output"].shape == output_LNHD.shape
     for layer in range(2):
         # [8, 12] and [12, 8]; the first is scaled by sqrt(12 / 8), the second is not
@@ -59,40 +62,34 @@ def test_attention_is_orthogonalized_as_one_matrix_a_layer():
 
 @pytest.mark.parametrize("fan_in, fan_out", [(16, 64), (64, 16), (32, 32)])
 def test_update_rms_is_one_over_root_fan_in_for_every_shape(fan_in, fan_out):
-    path = "layers/feedforward/up"
-    transform = scale_by_orthogonalization({path: MatrixAxes((1,), (2,))}, jnp.float32)
-    gradient = {"layers": {"feedforward": {"up": 1e-9 * gaussian(4, 3, fan_in, fan_out)}}}
-    update = transform.update(gradient, transform.init(gradient))[0]["layers"]["feedforward"]["up"]
+    up = of_layers({"embed": fan_in}, {"mlp": fan_out}, stack={"layers": 3})
+    transform = scale_by_orthogonalization({"up": up}, jnp.float32)
+    gradient = {"up": 1e-9 * gaussian(4, 3, fan_in, fan_out)}
+    update = transform.update(gradient, transform.init(gradient))[0]["up"]
     rms = np.sqrt(np.mean(np.square(update), axis=(1, 2)))
     np.testing.assert_allclose(rms * np.sqrt(fan_in), 1.0, rtol=0.2)
 
 
 def test_tiny_and_zero_matrices():
-    path = "layers/feedforward/up"
-    transform = scale_by_orthogonalization({path: MatrixAxes((1,), (2,))}, jnp.float32)
+    up = of_layers({"embed": 6}, {"mlp": 8}, stack={"layers": 3})
+    transform = scale_by_orthogonalization({"up": up}, jnp.float32)
     stack = jnp.concatenate([gaussian(5, 1, 6, 8), 1e-30 * gaussian(5, 1, 6, 8), jnp.zeros((1, 6, 8))])
-    update = transform.update({"layers": {"feedforward": {"up": stack}}}, transform.init({}))[0]
-    whole, tiny, zero = update["layers"]["feedforward"]["up"]
+    whole, tiny, zero = transform.update({"up": stack}, transform.init({}))[0]["up"]
     np.testing.assert_allclose(tiny, whole, rtol=1e-4, atol=1e-5)
     assert not zero.any()
-
-
-def test_as_matrices_merges_heads():
-    assert as_matrices(jnp.zeros((2, 8, 3, 4)), AXES[QUERY]).shape == (2, 8, 12)
-    assert as_matrices(jnp.zeros((2, 3, 4, 8)), AXES[OUTPUT]).shape == (2, 12, 8)
 
 
 def compile_on_mesh(shape, query_LDNH):
     """The update of one query projection, jitted and compiled where the sharding table puts it."""
     mesh = jax.make_mesh(shape, ("data", "fsdp", "tensor"), axis_types=(AxisType.Auto,) * 3)
-    transform = scale_by_orthogonalization(AXES, jnp.float32)
+    query = of_layers({"embed": 8}, {"heads": 4, "head": 4}, stack={"layers": len(query_LDNH)})
+    transform = scale_by_orthogonalization({"query": query}, jnp.float32)
 
     def update(query_LDNH):
-        tree = {"layers": {"attention": {"query": query_LDNH}}}
-        return transform.update(tree, transform.init(tree))[0]["layers"]["attention"]["query"]
+        return transform.update({"query": query_LDNH}, transform.init({}))[0]["query"]
 
     alone = jax.jit(update)(query_LDNH)
-    sharding = NamedSharding(mesh, spec_of(QUERY))
+    sharding = NamedSharding(mesh, spec_of(query))
     with jax.set_mesh(mesh):
         sharded = jax.device_put(query_LDNH, sharding)
         compiled = jax.jit(update, out_shardings=sharding).lower(sharded).compile()
@@ -114,3 +111,14 @@ def test_matrices_move_by_all_to_all_and_only_data_replicas_are_gathered(mesh_sh
     program = compile_on_mesh(mesh_shape, gaussian(7, 8, 8, 4, 4))
     assert len(re.findall(r" all-gather(?:-start)?\(", program)) == gathers
     assert len(re.findall(r" all-to-all(?:-start)?\(", program)) >= 2
+
+
+@pytest.mark.parametrize("mesh_shape", [(1, 8, 1), (2, 4, 1), (1, 4, 2), (2, 2, 2)])
+def test_squares_are_summed_within_a_device(mesh_shape):
+    """Of a stack that lies in pieces, no sum over devices: one that counts a piece twice makes all of it too small."""
+    program = compile_on_mesh(mesh_shape, gaussian(8, 8, 8, 4, 4))
+    reduced = re.findall(r" all-reduce(?:-start)?\(.*to_apply=%?([\w.\-]+)", program)
+    assert reduced  # the largest entries
+    for region in set(reduced):
+        body = re.search(rf"^%?{re.escape(region)} .*?^}}", program, re.M | re.S).group()
+        assert " maximum(" in body and " add(" not in body, body

@@ -5,9 +5,13 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from flax import linen as nn
 from jax.sharding import AxisType, NamedSharding
 
 from gptjax.config import ConfigError, default
+from gptjax.model.decoder import declarations
+from gptjax.model.parameters import declarations_of, matrix, stacked, vector
+from gptjax.model.resolve import resolve_model
 from gptjax.parallel.sharding import params_sharding, state_sharding
 from gptjax.training.muon import orthogonalize
 from gptjax.training.optimizer import METHODS, clip_by_global_norm, make_optimizer, plan, summarize, zero_frozen
@@ -15,35 +19,25 @@ from gptjax.training.state import TrainState
 from gptjax.tree import leaves_by_path, map_with_path
 
 L, D, N, K, H, F, V = 3, 8, 4, 2, 2, 12, 16
-SHAPES = {
-    "embedding": (V, D),
-    "positions": (10, D),
-    "head": (D, V),
-    "final_norm": {"scale": (D,), "bias": (D,)},
-    "layers": {
-        "attention_norm": {"scale": (L, D), "bias": (L, D)},
-        "attention": {
-            "query": (L, D, N, H),
-            "key": (L, D, K, H),
-            "value": (L, D, K, H),
-            "output": (L, N, H, D),
-            "query_bias": (L, N, H),
-            "output_bias": (L, D),
-            "query_norm": {"scale": (L, H)},
-        },
-        "feedforward": {"gate": (L, D, F), "up": (L, D, F), "down": (L, F, D), "up_bias": (L, F)},
-    },
-}
+
+
+def declared_of_everything():
+    model = default().model
+    model.update(dict(num_layers=L, width=D, num_heads=N, num_kv_heads=K, head_width=H, feedforward_width=F))
+    model.update(dict(norm="layernorm", bias="all", qk_norm=True, position="learned", tied_embeddings=False))
+    return declarations(resolve_model(model, platform="cpu", vocab_size=V, sequence_length=10))
+
+
+DECLARED = declared_of_everything()
 LAYER_MATRICES = {f"layers/attention/{name}" for name in ("query", "key", "value", "output")} | {
     f"layers/feedforward/{name}" for name in ("gate", "up", "down")
 }
 MATRICES = LAYER_MATRICES | {"embedding", "positions", "head"}
 
 
-def tree_of(seed, shapes=SHAPES):
+def tree_of(seed, declared=DECLARED):
     generator = np.random.default_rng(seed)
-    is_shape = lambda x: isinstance(x, tuple)  # noqa: E731
-    return jax.tree.map(lambda s: jnp.asarray(generator.normal(size=s), jnp.float32), shapes, is_leaf=is_shape)
+    return jax.tree.map(lambda p: jnp.asarray(generator.normal(size=p.shape), jnp.float32), declared)
 
 
 PARAMS = tree_of(0)
@@ -59,9 +53,10 @@ def constant(peak):
     return lambda step: jnp.float32(peak)
 
 
-def run(config, gradient_trees, params=PARAMS, schedule_of_peak=constant):
+def run(config, gradient_trees, declared=DECLARED):
     """Parameters after one update for each tree of gradients, and the last state."""
-    optimizer = make_optimizer(config, schedule_of_peak, params)
+    optimizer = make_optimizer(config, constant, declared)
+    params = tree_of(0, declared)
     state = optimizer.init(params)
     update = jax.jit(optimizer.update)
     for gradients in gradient_trees:
@@ -144,7 +139,7 @@ def test_muon_takes_the_layers_matrices_slice_by_slice_and_adamw_the_rest():
 def test_every_optimizer_reduces_a_quadratic(name):
     target = tree_of(7)
     config = optimizer_config(name, learning_rate=0.03, muon_learning_rate=0.1, weight_decay=0.0, momentum=0.5)
-    optimizer = make_optimizer(config, constant, PARAMS)
+    optimizer = make_optimizer(config, constant, DECLARED)
     distance = lambda params: sum(  # noqa: E731
         jnp.sum((a - b) ** 2) for a, b in zip(jax.tree.leaves(params), jax.tree.leaves(target))
     )
@@ -158,19 +153,53 @@ def test_every_optimizer_reduces_a_quadratic(name):
     assert losses[-1] < 0.05 * losses[0]
 
 
-@pytest.mark.parametrize("name", ["muon", "adafactor"])
-def test_a_new_matrix_of_the_layers_is_told_which_table_lacks_it(name):
-    shapes = {"layers": {"mixer": {"gate": (L, D, F), "gate_bias": (L, F)}}}
-    with pytest.raises(ConfigError, match=r"'layers/mixer/gate' is in no row of .*LAYER_MATRICES in .*optimizer\.py"):
-        plan(optimizer_config(name), tree_of(0, shapes))
-    plan(optimizer_config("adamw"), tree_of(0, shapes))
+class Mixer(nn.Module):
+    """A researcher's idea: a line for each new parameter."""
+
+    @nn.compact
+    def __call__(self, x_BD):
+        gate_DF = matrix(self, "gate", {"embed": D}, {"mlp": F}, nn.initializers.normal())
+        inner_DD = matrix(self, "inner", {"embed": D}, {"embed": D}, nn.initializers.normal())
+        bias_F = vector(self, "shift", {"mlp": F})
+        strength = vector(self, "strength", {}, nn.initializers.ones)
+        return strength * (x_BD @ inner_DD @ gate_DF + bias_F)
+
+
+class Idea(nn.Module):
+    def setup(self):
+        stacked(self, "mixers", L, Mixer(parent=None), jnp.zeros((1, D)))
+
+    def __call__(self):
+        return self.variables["params"]["mixers"]
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_a_new_parameter_works_in_every_optimizer_and_mesh(name):
+    declared = declarations_of(Idea())
+    config = optimizer_config(name)
+    treatments = plan(config, declared)
+    assert {path for path, treatment in treatments.items() if treatment.weight_decay} == {"mixers/gate", "mixers/inner"}
+    assert name != "muon" or {path for path, t in treatments.items() if t.method == name} == {
+        "mixers/gate",
+        "mixers/inner",
+    }
+    mesh = jax.make_mesh((2, 2, 2), ("data", "fsdp", "tensor"), axis_types=(AxisType.Auto,) * 3)
+    optimizer, gradients = make_optimizer(config, constant, declared), tree_of(1, declared)
+    with jax.set_mesh(mesh):
+        params = jax.device_put(tree_of(0, declared), params_sharding(mesh, declared))
+        updates, _ = jax.jit(optimizer.update)(gradients, optimizer.init(params), params)
+    after, before = run(config, [gradients], declared)[0], tree_of(0, declared)
+    on_mesh = optax.apply_updates(params, updates)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5), on_mesh, after)
+    assert all(not np.array_equal(a, b) for a, b in zip(jax.tree.leaves(after), jax.tree.leaves(before)))
+    assert params["mixers"]["gate"].sharding.shard_shape((L, D, F)) == (L, D // 2, F // 2)
 
 
 def test_each_group_follows_the_schedule_of_its_own_peak():
     config = optimizer_config("muon", weight_decay=0.0, learning_rate=0.5, muon_learning_rate=2.0)
-    shapes = {"embedding": (V, D), "layers": {"attention": {"query": (L, D, N, H)}}}
-    params, gradients = tree_of(0, shapes), tree_of(1, shapes)
-    optimizer = make_optimizer(config, lambda peak: lambda step: jnp.where(step < 1, 0.0, peak), params)
+    declared = {name: DECLARED[name] for name in ("embedding", "layers")}
+    params, gradients = tree_of(0, declared), tree_of(1, declared)
+    optimizer = make_optimizer(config, lambda peak: lambda step: jnp.where(step < 1, 0.0, peak), declared)
     first, state = optimizer.update(gradients, optimizer.init(params), params)
     assert not any(leaf.any() for leaf in jax.tree.leaves(first))
     second = leaves_by_path(optimizer.update(gradients, state, params)[0])
@@ -184,13 +213,13 @@ def test_each_group_follows_the_schedule_of_its_own_peak():
 
 @pytest.mark.parametrize("name", METHODS)
 def test_decay_is_on_matrices_only(name):
-    treatments = plan(optimizer_config(name), PARAMS)
+    treatments = plan(optimizer_config(name), DECLARED)
     assert {path for path, treatment in treatments.items() if treatment.weight_decay} == MATRICES
     assert {treatment.weight_decay for treatment in treatments.values()} == {0.0, 0.1}
 
 
 def test_muon_gets_exactly_the_layers_matrices():
-    treatments = plan(optimizer_config("muon"), PARAMS)
+    treatments = plan(optimizer_config("muon"), DECLARED)
     assert {path for path, treatment in treatments.items() if treatment.method == "muon"} == LAYER_MATRICES
     assert {treatment.method for treatment in treatments.values()} == {"muon", "adamw"}
 
@@ -211,7 +240,7 @@ def test_rules_scale_rates_and_decay_and_the_last_match_wins():
         (".*bias", "weight_decay", 2.0),
         ("embedding", "weight_decay", 0),
     )
-    treatments = plan(optimizer_config(rules=rules), PARAMS)
+    treatments = plan(optimizer_config(rules=rules), DECLARED)
     assert treatments["layers/feedforward/up"].learning_rate == 0.5
     assert treatments["layers/attention/query"].learning_rate == 0.25
     assert treatments["embedding"].learning_rate == 1.0 and treatments["embedding"].weight_decay == 0.0
@@ -237,7 +266,7 @@ def test_frozen_parameters_have_no_state_and_never_change(name):
 
 
 def test_frozen_gradients_count_in_no_norm():
-    treatments = plan(optimizer_config(rules=(("layers/.*", "freeze", True),)), PARAMS)
+    treatments = plan(optimizer_config(rules=(("layers/.*", "freeze", True),)), DECLARED)
     gradients = leaves_by_path(zero_frozen(tree_of(1), treatments))
     assert all(bool(g.any()) != path.startswith("layers/") for path, g in gradients.items())
 
@@ -264,11 +293,11 @@ def test_an_unfrozen_run_is_the_same_with_and_without_a_rule_that_unfreezes():
 )
 def test_bad_settings_are_refused_by_name(config, message):
     with pytest.raises(ConfigError, match=message):
-        make_optimizer(optimizer_config(**config), constant, PARAMS)
+        make_optimizer(optimizer_config(**config), constant, DECLARED)
 
 
 def test_summary_covers_every_parameter_once():
-    groups = summarize(plan(optimizer_config("muon", rules=(("embedding", "freeze", True),)), PARAMS))
+    groups = summarize(plan(optimizer_config("muon", rules=(("embedding", "freeze", True),)), DECLARED))
     assert sum(group["num_parameters"] for group in groups) == sum(leaf.size for leaf in jax.tree.leaves(PARAMS))
     assert sorted(path for group in groups for path in group["paths"]) == sorted(leaves_by_path(PARAMS))
     assert (groups[0]["method"], groups[0]["weight_decay"], set(groups[0]["paths"])) == ("muon", 0.1, LAYER_MATRICES)
@@ -281,7 +310,7 @@ def test_summary_covers_every_parameter_once():
 @pytest.mark.parametrize("name", METHODS)
 def test_first_moment_dtype_is_that_of_the_first_moment_alone(name):
     def dtypes_after_an_update(dtype):
-        optimizer = make_optimizer(optimizer_config(name, first_moment_dtype=dtype), constant, PARAMS)
+        optimizer = make_optimizer(optimizer_config(name, first_moment_dtype=dtype), constant, DECLARED)
         state = jax.eval_shape(lambda p: optimizer.update(p, optimizer.init(p), p)[1], PARAMS)
         return [leaf.dtype for path, leaf in leaves_by_path(state).items() if path.endswith("layers/attention/query")]
 
@@ -293,12 +322,12 @@ def test_first_moment_dtype_is_that_of_the_first_moment_alone(name):
 def test_state_is_sharded_like_its_parameters_and_updates_are_the_same(name):
     mesh = jax.make_mesh((2, 2, 2), ("data", "fsdp", "tensor"), axis_types=(AxisType.Auto,) * 3)
     config = optimizer_config(name)
-    optimizer = make_optimizer(config, constant, PARAMS)
-    shardings = params_sharding(mesh, PARAMS)
+    optimizer = make_optimizer(config, constant, DECLARED)
+    shardings = params_sharding(mesh, DECLARED)
     with jax.set_mesh(mesh):
         params = jax.device_put(PARAMS, shardings)
         abstract = TrainState(jnp.int32(0), PARAMS, jax.eval_shape(optimizer.init, PARAMS), None, {})
-        state = jax.jit(optimizer.init, out_shardings=state_sharding(mesh, abstract).opt_state)(params)
+        state = jax.jit(optimizer.init, out_shardings=state_sharding(mesh, abstract, DECLARED).opt_state)(params)
         by_path = leaves_by_path(shardings)
         for path, leaf in leaves_by_path(state).items():
             mirrored = [p for p in by_path if path.endswith("/" + p)]
