@@ -55,7 +55,7 @@ def orthogonalize(x_LIO: jax.Array, pin: Callable[[jax.Array], jax.Array] = lamb
     return x if wide else x.mT
 
 
-@functools.partial(jax.jit, static_argnames="pin", inline=False)
+@functools.partial(jax.jit, static_argnames="pin")  # as one piece: merged with other work, XLA sums in another order
 def _norms(x_LIO: jax.Array, pin: Callable[[jax.Array], jax.Array]) -> jax.Array:
     """The Frobenius norm of each matrix, [L, 1, 1]."""
     return jnp.sqrt(pin(jnp.sum(pin(x_LIO * x_LIO), axis=(1, 2), keepdims=True)))

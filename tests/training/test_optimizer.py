@@ -259,7 +259,7 @@ def test_frozen_parameters_have_no_state_and_never_change(name):
     after, state = run(config, [tree_of(1), tree_of(2)])
     after, before = leaves_by_path(after), leaves_by_path(PARAMS)
     frozen = {
-        path for path in before if path == "embedding" or path.startswith(("layers/att", "layers/attention_norm"))
+        path for path in before if path == "embedding" or path.startswith(("layers/att", "layers/feedforward_norm"))
     }
     assert {path for path in before if np.array_equal(before[path], after[path])} == frozen
     assert not [path for path in leaves_by_path(state) if path.endswith(tuple(frozen))]
