@@ -27,7 +27,7 @@ from gptjax.training.console import (
     run_summary,
 )
 from gptjax.training.hardware import Memory, Peak
-from gptjax.training.metrics import ParameterCounts, Throughput
+from gptjax.training.metrics import Throughput
 
 METRICS = {
     "train/loss": jnp.float32(3.25),
