@@ -17,6 +17,7 @@ from ml_collections import FrozenConfigDict
 from rich.console import Console
 
 from gptjax.config import default
+from gptjax.model.parameters import ParameterCounts
 from gptjax.training.console import (
     HEADER_EVERY,
     TrainingView,
