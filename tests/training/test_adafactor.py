@@ -84,7 +84,7 @@ def test_a_gradient_of_zero_moves_nothing():
     params = tree(np.random.default_rng(0))
     config = default().optimizer
     config.update(name="adafactor", weight_decay=0.0)
-    optimizer = make_optimizer(config, lambda peak: lambda step: jnp.float32(1.0), params)
+    optimizer = make_optimizer(config, lambda peak: lambda step: jnp.float32(1.0), declared())
     updates, _ = jax.jit(optimizer.update)(jax.tree.map(jnp.zeros_like, params), optimizer.init(params), params)
     assert all(not np.asarray(update).any() for update in jax.tree.leaves(updates))
 
