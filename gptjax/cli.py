@@ -82,12 +82,13 @@ def _by_flags(message: str, flag_of: Mapping[str, str]) -> str:
     """'split.by = 'x': expected …' → '--split_by='x': expected …', wherever a field stands as a word of its own."""
     for field, flag in flag_of.items():
         value = "( = )?" if "." in field else "( = )"  # 'seed' alone is a word of the language
-        message = re.sub(
-            rf"(?<![\w./-]){re.escape(field)}(?![\w/]|\.\w){value}",
-            lambda match, flag=flag: f"--{flag}{'=' if match[1] else ''}",
-            message,
-        )
+        named = rf"(?<![\w./-]){re.escape(field)}(?![\w/]|\.\w){value}"
+        message = re.sub(named, functools.partial(_flag_for, flag), message)
     return message
+
+
+def _flag_for(flag: str, match: re.Match) -> str:
+    return f"--{flag}{'=' if match[1] else ''}"
 
 
 def run(
@@ -187,7 +188,7 @@ def _parse_flags(main: Callable, flags: Flags, argv: list[str]) -> list[str]:
         rest = flags.parse(argv)
         check_numbers(flags)
         if flags.values["verbosity"].using_default_value:  # absl would set INFO: libraries' news of their own work
-            flags.values.verbosity = logging.WARNING
+            flags.values.verbosity = logging.WARNING  # type: ignore[assignment]  # absl says that it takes any type
         return rest
     except (ConfigError, OSError) as error:
         sys.exit(_fail(error))

@@ -16,6 +16,10 @@ class Flags:
     """absl's DEFINE_ functions for the flags of one command, which `cli.run` parses when the command starts.
 
     absl would keep the flags of all modules together and refuse a name that two of them define.
+
+    Attributes:
+      values: absl's, of these flags.
+      config_fields: makes a config with every field that --config.FIELD=VALUE may name; None for a command without.
     """
 
     def __init__(self) -> None:
@@ -28,6 +32,7 @@ class Flags:
         self.DEFINE_list = functools.partial(flags.DEFINE_list, flag_values=self.values)
         self.DEFINE_multi_string = functools.partial(flags.DEFINE_multi_string, flag_values=self.values)
         self._own: list[str] | None = None
+        self.config_fields: Callable[[], ConfigDict] | None = None
 
     def define_config(
         self, example: str = "configs/gpt2.py:124m", fields: Callable[[], ConfigDict] = default
@@ -39,17 +44,13 @@ class Flags:
         text = f"A config file, such as {example}; --config.section.field=value changes one of its fields."
         holder = config_flags.DEFINE_config_file("config", None, text, flag_values=self.values)
         self.values["config"].parser = _ConfigFileParser(fields)
+        self.config_fields = fields
         return holder
 
     @property
     def own(self) -> list[flags.Flag]:
         """Those that the command defines, in this order."""
         return [self.values[name] for name in (self.values if self._own is None else self._own)]
-
-    @property
-    def config_fields(self) -> Callable[[], ConfigDict] | None:
-        """Makes a config with every field that --config.FIELD=VALUE may name; None for a command without --config."""
-        return self.values["config"].parser.fields if "config" in self.values else None
 
     def parse(self, argv: list[str]) -> list[str]:
         """What is left of the command line; flags of an earlier start in this Python are as if never given.

@@ -19,144 +19,17 @@ import struct
 from collections.abc import Iterable
 from typing import Any
 
-from ml_collections import ConfigDict, FrozenConfigDict
+from ml_collections import ConfigDict
 
 from gptjax.errors import ConfigError
 from gptjax.errors import RunError as RunError  # beside the other for whoever imports both
 from gptjax.json_files import parsed
+from gptjax.settings import Settings, allowed_values, freeze, thaw
 
 
 def default() -> ConfigDict:
-    """Every field there is, with values that train a small model well on a laptop."""
-    config = ConfigDict()
-    config.seed = 0  # for parameters, dropout and the order of the data
-
-    config.model = ConfigDict(
-        dict(
-            vocab_size=0,  # 0: as large as the tokenizer's
-            num_layers=6,  # L, number of layers
-            width=384,  # D, width of the residual stream
-            num_heads=6,  # N, attention heads per layer
-            num_kv_heads=0,  # K, heads of keys and values; 0: num_heads, 1: multi-query, between: grouped-query
-            head_width=0,  # H, width of a head; 0: width / num_heads
-            feedforward="swiglu",  # swiglu | geglu | gelu | relu2 | module:function (model/feedforward.py)
-            feedforward_width=0,  # F, hidden width; 0: 4 D, or 8/3 D rounded up to a multiple of 64 if gated
-            norm="rmsnorm",  # rmsnorm | layernorm
-            norm_epsilon=1e-5,  # added to the variance
-            position="rope",  # rope | learned | sinusoidal | none
-            max_positions=0,  # longest context; 0: data.sequence_length
-            rope_theta=10_000.0,  # base of the wavelengths
-            rope_scaling="none",  # none | linear | llama3
-            rope_factor=1.0,  # by which factor the original context is stretched
-            rope_low_frequency_factor=1.0,  # llama3: wavelengths above (original context / this) are stretched
-            rope_high_frequency_factor=4.0,  # llama3: wavelengths below (original context / this) stay as they are
-            rope_original_positions=8192,  # llama3: length of the original context, before stretching
-            qk_norm=False,  # normalize queries and keys, separately in each head
-            window=0,  # keys that a token sees in a sliding-window layer, its own included
-            window_pattern="L",  # repeated over the layers; S: sliding window, L: full context
-            bias="none",  # none | qkv | all (projections and norms)
-            tied_embeddings=True,  # the output layer uses the matrix of the token embedding
-            logit_softcap=0.0,  # logits are squashed smoothly to between -this and +this; 0: off
-            dropout=0.0,  # fraction set to zero in training, of embeddings and residual branches
-            attention_dropout=0.0,  # the same for attention probabilities; only the reference and xla backends do it
-            initialization="residual_scaled",  # normal | residual_scaled | zero (output projections)
-            initialization_std=0.02,  # standard deviation of the weights
-            dtype="auto",  # compute dtype: auto | float32 | bfloat16 (parameters are float32)
-            layers="auto",  # auto | scan | unroll (scan: one compiled loop over the layers)
-            remat="none",  # none | dots | full (recompute activations to save memory; dots: all but matrix products)
-            attention="auto",  # auto | reference | xla | cudnn
-            attention_block=0,  # query rows per block of the xla backend; 0: 64 on CPU, 512 on GPU
-        )
-    )
-
-    config.data = ConfigDict(
-        dict(
-            path="",  # prepared folder(s): "data/books" or "data/web=0.7,data/code=0.3"
-            sequence_length=256,  # T, tokens in a row of a batch
-            windows="contiguous",  # contiguous | packed (packed: documents that share a row do not see each other)
-            workers=0,  # processes that load data; batches are the same for any number
-            prefetch=2,  # batches that are put on the device in advance
-            verify=True,  # check the hash of each token file, once per machine until its size or time changes
-        )
-    )
-
-    config.optimizer = ConfigDict(
-        dict(
-            name="adamw",  # adamw | muon | lion | adafactor | sgd | module:function (training/optimizer.py)
-            learning_rate=1e-3,  # the highest rate of the schedule
-            weight_decay=0.1,  # of matrices; norms and biases are not decayed
-            beta1=0.9,  # adamw: decay of the first moment; lion: weight of the momentum in an update
-            beta2=0.95,  # adamw: decay of the second moment; lion: decay of the momentum
-            epsilon=1e-8,  # adamw: added to the square root of the second moment
-            momentum=0.95,  # muon, sgd: decay of the momentum
-            muon_learning_rate=0.02,  # muon: the rate for its matrices; AdamW updates the rest with learning_rate
-            gradient_clip=1.0,  # largest global norm of the gradient; 0: off
-            first_moment_dtype="float32",  # float32 | bfloat16 (type in which it is stored)
-            rules=(),  # (regex on the parameter path, learning_rate | weight_decay | freeze, factor or bool), …
-        )
-    )
-
-    config.schedule = ConfigDict(
-        dict(
-            name="cosine",  # cosine | wsd | linear | constant | inverse_sqrt | module:function (training/schedule.py)
-            warmup="5%",  # share of the run, or a number of steps or tokens
-            decay="20%",  # wsd: length of the final decay, as a share of the run or in steps or tokens
-            final_fraction=0.1,  # last learning rate, as a fraction of the highest
-        )
-    )
-
-    config.training = ConfigDict(
-        dict(
-            objective="next_token",  # what is optimized: next_token | module:Class (training/objectives)
-            duration="2000 steps",  # "N steps", "300M tokens" or "2 epochs"
-            batch_size=32,  # sequences per optimizer step, over all devices
-            gradient_accumulation_steps=1,  # micro-batches per batch, computed one after the other
-            loss_chunk=0,  # tokens per device whose logits are in memory at once; 0: all
-            z_loss=0.0,  # weight of the squared log of the softmax denominator; 0: off
-            ema_decay=0.0,  # decay of a moving average of the parameters, used to evaluate and sample; 0: off
-            on_nonfinite="stop",  # stop | skip (the update is dropped)
-            outlier_zscore=0.0,  # drop updates whose loss or gradient norm has a higher z-score; 0: off
-            init_from="",  # another run's workdir: start from its newest parameters (their moving average, if kept)
-            profile="",  # "100 steps": after 100 steps, record a profile of ten steps; "": none
-        )
-    )
-
-    config.mesh = ConfigDict(
-        dict(
-            data=-1,  # devices that a batch is divided over; -1: all remaining devices
-            fsdp=1,  # the same, but parameters and optimizer state are divided, too
-            tensor=1,  # devices that attention heads and feed-forward columns are divided over
-        )
-    )
-
-    config.checkpoint = ConfigDict(
-        dict(
-            every="500 steps",  # between two saves: steps, tokens, epochs or percent of the run
-            keep_latest=2,  # how many of the newest checkpoints to keep
-            keep_best=1,  # how many checkpoints with the lowest validation loss to keep
-            keep_every="",  # "10000 steps": keep every 10,000th step's checkpoint forever; "": none
-        )
-    )
-
-    config.evaluation = ConfigDict(
-        dict(
-            every="250 steps",  # between two evaluations; "": never evaluate
-            tokens=163_840,  # how much of the validation split to score, drawn by a fixed seed; 0: all of it
-            sample_every="",  # "500 steps": how often to write a sample text into samples/; "": never
-            sample_prompt="\n",  # the text that a sample continues; "": start a new document
-            sample_tokens=128,  # new tokens per sample, at most
-        )
-    )
-
-    config.logging = ConfigDict(
-        dict(
-            every="10 steps",  # between two lines on the console, and two rows of metrics.jsonl
-            tensorboard=True,  # also write TensorBoard's files into the run's folder
-            wandb="",  # Weights & Biases project that also gets all metrics (needs 'gptjax[wandb]'); "": none
-            plots=True,  # draw the losses into the run's folder at the end
-        )
-    )
-    return config.lock()
+    """Every field there is (settings.py), with values that train a small model well on a laptop."""
+    return thaw(Settings()).lock()
 
 
 # --- Durations ------------------------------------------------------------------------------------
@@ -215,64 +88,10 @@ FLOAT32_MAX = 3.4028234e38
 MOST_STEPS = 2**31 - 1  # they are counted in int32
 MOST_PARAMETERS = 10**13  # what takes more than this has a digit too many, and would be hard to speak of at all
 
-_CHOICES = {
-    "model.feedforward": ("swiglu", "geglu", "gelu", "relu2"),
-    "model.norm": ("rmsnorm", "layernorm"),
-    "model.position": ("rope", "learned", "sinusoidal", "none"),
-    "model.rope_scaling": ("none", "linear", "llama3"),
-    "model.bias": ("none", "qkv", "all"),
-    "model.initialization": ("normal", "residual_scaled", "zero"),
-    "model.dtype": ("auto", "float32", "bfloat16"),
-    "model.layers": ("auto", "scan", "unroll"),
-    "model.remat": ("none", "dots", "full"),
-    "model.attention": ("auto", "reference", "xla", "cudnn"),
-    "data.windows": ("contiguous", "packed"),
-    "optimizer.name": ("adamw", "muon", "lion", "adafactor", "sgd"),
-    "optimizer.first_moment_dtype": ("float32", "bfloat16"),
-    "schedule.name": ("cosine", "wsd", "linear", "constant", "inverse_sqrt"),
-    "training.objective": ("next_token",),
-    "training.on_nonfinite": ("stop", "skip"),
-}
-MAY_BE_OWN = ("model.feedforward", "optimizer.name", "schedule.name", "training.objective")
-_AT_LEAST_ONE = (
-    "model.num_layers model.width model.num_heads model.rope_original_positions data.sequence_length "
-    "training.batch_size training.gradient_accumulation_steps checkpoint.keep_latest"
-).split()
-_NOT_NEGATIVE = (
-    "seed model.vocab_size model.num_kv_heads model.head_width model.feedforward_width model.max_positions "
-    "model.window model.attention_block model.logit_softcap data.workers data.prefetch optimizer.weight_decay "
-    "optimizer.gradient_clip training.loss_chunk training.z_loss training.outlier_zscore checkpoint.keep_best "
-    "evaluation.tokens evaluation.sample_tokens"
-).split()
-_POSITIVE = (
-    "model.norm_epsilon model.rope_theta model.rope_factor model.rope_low_frequency_factor "
-    "model.rope_high_frequency_factor model.initialization_std optimizer.learning_rate optimizer.epsilon "
-    "optimizer.muon_learning_rate"
-).split()
-_AT_MOST = {"model.num_layers": 10_000, "data.workers": 1024, "data.prefetch": 10_000}
-_FRACTION_BELOW_ONE = (
-    "model.dropout model.attention_dropout optimizer.beta1 optimizer.beta2 optimizer.momentum training.ema_decay"
-).split()
-
 
 def allowed(field: str) -> str:
     """What a field may be beyond its type, in a few words; '' where there is nothing to say."""
-    if field in _CHOICES:
-        return " | ".join(_CHOICES[field])
-    return ", ".join(
-        text.replace("must be ", "").replace("must not be", "not") for fields, _, text in _LIMITS if field in fields
-    )
-
-
-_LIMITS = (
-    (_AT_LEAST_ONE, lambda v: v >= 1, "must be at least 1"),
-    (_NOT_NEGATIVE, lambda v: v >= 0, "must not be negative"),
-    (_POSITIVE, lambda v: v > 0, "must be positive"),
-    (_FRACTION_BELOW_ONE, lambda v: 0 <= v < 1, "must be in [0, 1)"),
-    (["schedule.final_fraction"], lambda v: 0 <= v <= 1, "must be in [0, 1]"),
-    (["seed"], lambda v: v < 2**32, "must be below 2^32"),  # JAX's keys hold no more
-    *(([field], most.__ge__, f"must be at most {most:,}") for field, most in _AT_MOST.items()),
-)
+    return allowed_values()[field].text()
 
 
 def get(config: Any, field: str) -> Any:
@@ -282,9 +101,9 @@ def get(config: Any, field: str) -> Any:
 
 def flatten(config: Any) -> dict[str, Any]:
     """{'model.width': 384, …} of a config."""
-    flat = {}
+    flat: dict[str, Any] = {}
     for name, value in config.items():
-        if isinstance(value, ConfigDict | FrozenConfigDict):
+        if hasattr(value, "items"):  # a section
             flat |= {f"{name}.{inner}": v for inner, v in flatten(value).items()}
         else:
             flat[name] = value
@@ -357,17 +176,19 @@ def validate(config: Any) -> None:
             "model.dtype = 'float16': it needs loss scaling, which is not supported; use 'bfloat16' on GPU or TPU, "
             "'float32' on CPU"
         )
-    for field, allowed in _CHOICES.items():
-        is_own = field in MAY_BE_OWN and ":" in get(config, field)  # 'module:function': whoever calls it looks at it
-        if get(config, field) not in allowed and not is_own:
+    fields = allowed_values()
+    for field, allowed in fields.items():
+        value = get(config, field)
+        is_own = allowed.own and ":" in value  # 'module:function': whoever calls it looks at it
+        if allowed.names and value not in allowed.names and not is_own:
             raise ConfigError(
-                f"{field} = {get(config, field)!r}: expected one of {', '.join(allowed)}"
-                f"{suggestion(str(get(config, field)), allowed)}"
+                f"{field} = {value!r}: expected one of {', '.join(allowed.names)}"
+                f"{suggestion(str(value), allowed.names)}"
             )
-    for fields, holds, wanted in _LIMITS:
-        for field in fields:
-            if not holds(_in_float32(get(config, field))):
-                raise ConfigError(f"{field} = {get(config, field)}: {wanted}")
+    for field, allowed in fields.items():
+        for limit in allowed.limits:
+            if not limit.holds(_in_float32(get(config, field))):
+                raise ConfigError(f"{field} = {get(config, field)}: {limit.wanted}")
     for field, value in flatten(config).items():
         if type(value) is int and value >= 2**31 and field != "seed":  # the integers of arrays, shapes and steps
             raise ConfigError(f"{field} = {value}: must be below 2^31")
@@ -430,13 +251,12 @@ def _validate_training(config: Any) -> None:
             f"training.gradient_accumulation_steps = {training.gradient_accumulation_steps}"
         )
     units = Units(training.batch_size * config.data.sequence_length, steps_per_epoch=1.0, total_steps=100)
-    for field in ("schedule.warmup", "schedule.decay", *(["training.profile"] if training.profile else [])):
-        units.steps(get(config, field), field)
-    required = ("training.duration", "checkpoint.every", "logging.every")
-    optional = ("checkpoint.keep_every", "evaluation.every", "evaluation.sample_every")
-    for field in (*required, *(field for field in optional if get(config, field))):
-        if units.steps(get(config, field), field) < 1:
-            raise ConfigError(f"{field} = {get(config, field)!r}: must be at least one step")
+    for field, allowed in allowed_values().items():
+        duration, text = allowed.duration, get(config, field)
+        if duration is None or (duration.optional and not text):
+            continue
+        if units.steps(text, field) < duration.least:
+            raise ConfigError(f"{field} = {text!r}: must be at least one step")
     for rule in config.optimizer.rules:
         check_rule(rule)
 
@@ -476,7 +296,7 @@ def to_json(config: Any) -> str:
     return json.dumps(nested, indent=2, sort_keys=True, ensure_ascii=False) + "\n"
 
 
-def from_json(text: str | bytes, source: str = "config.json") -> FrozenConfigDict:
+def from_json(text: str | bytes, source: str = "config.json") -> Settings:
     """A config that `to_json` wrote.
 
     Raises:
@@ -484,7 +304,7 @@ def from_json(text: str | bytes, source: str = "config.json") -> FrozenConfigDic
     """
     saved = parsed(text, source, REMEDY)
 
-    def tupled(value):
+    def tupled(value: Any) -> Any:
         return tuple(tupled(v) for v in value) if isinstance(value, list) else value
 
     config = default()
@@ -499,7 +319,7 @@ def from_json(text: str | bytes, source: str = "config.json") -> FrozenConfigDic
             functools.reduce(lambda c, s: c[s], sections, config)[name] = tupled(value)
         except (TypeError, ValueError):
             raise ConfigError(f"{source}: {field} = {value!r}: expected {type(known[field]).__name__}") from None
-    return FrozenConfigDict(config)
+    return freeze(config)
 
 
 # What a run computes does not depend on these: where it is written and how often it is looked at, and over which

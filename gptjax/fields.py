@@ -1,19 +1,20 @@
-"""Every field of a config with its default, its meaning and what is allowed, as the code that makes it says.
+"""Every field of a config with its default, its meaning and what is allowed, as the code that declares it says.
 
-The function that makes a config (`gptjax.config.default`, `gptjax.corpus.config.default`) is the one place where a
-field is written down, and the comment beside it is its meaning: it is read from there.
+A field is written down in one place: in a dataclass (`gptjax.settings.Settings`), or in the function that makes the
+config (`gptjax.corpus.config.default`). The comment beside it is its meaning: it is read from there.
 """
 
 from __future__ import annotations
 
 import ast
+import dataclasses
 import inspect
 import io
 import sys
 import textwrap
 import tokenize
+import typing
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from typing import Any
 
 from ml_collections import ConfigDict
@@ -21,7 +22,7 @@ from ml_collections import ConfigDict
 from gptjax.config import flatten
 
 
-@dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True)
 class Field:
     """name: dotted. meaning: the comment beside it; '' where there is none. allowed: '' where its type says all."""
 
@@ -32,9 +33,11 @@ class Field:
 
 
 def described(make: Callable[[], ConfigDict]) -> list[Field]:
-    """The fields of `make()` in their order. What is allowed is said by `allowed` of the module of `make`, if any."""
-    meanings = dict(_meanings(make))
-    allowed = getattr(sys.modules[make.__module__], "allowed", lambda field: "")
+    """The fields of `make()` in their order. The module of `make` may have the dataclass `Settings` that declares them,
+    and a function `allowed`, which says what a field may be."""
+    module = sys.modules[make.__module__]
+    meanings = dict(_meanings_in(module.Settings) if hasattr(module, "Settings") else _meanings(make))
+    allowed = getattr(module, "allowed", lambda field: "")
     return [Field(name, value, _nearest(meanings, name), allowed(name)) for name, value in flatten(make()).items()]
 
 
@@ -43,6 +46,22 @@ def _nearest(meanings: dict[str, str], name: str) -> str:
     while name not in meanings and "." in name:
         name = name.rpartition(".")[0]
     return meanings.get(name, "")
+
+
+def _meanings_in(kind: type, prefix: str = "") -> Iterator[tuple[str, str]]:
+    """(dotted name, comment) of the fields of a dataclass, and of those dataclasses that are its fields."""
+    source = textwrap.dedent(inspect.getsource(kind))
+    comments = _comments(source)
+    lines = {
+        statement.target.id: statement
+        for statement in ast.walk(ast.parse(source))
+        if isinstance(statement, ast.AnnAssign) and isinstance(statement.target, ast.Name)
+    }
+    for name, hint in typing.get_type_hints(kind).items():
+        if dataclasses.is_dataclass(hint) and isinstance(hint, type):
+            yield from _meanings_in(hint, f"{prefix}{name}.")
+        elif text := comments.get(lines[name].end_lineno or 0) or comments.get(lines[name].lineno):
+            yield prefix + name, text
 
 
 def _meanings(make: Callable) -> Iterator[tuple[str, str]]:
@@ -76,7 +95,7 @@ def _of(name: str, value: ast.expr, line: int, comments: dict[int, str], make: C
                 else:
                     yield from _of(prefix + keyword.arg, keyword.value, keyword.lineno, comments, make)
             return
-    if text := comments.get(value.end_lineno) or comments.get(line):
+    if text := comments.get(value.end_lineno or 0) or comments.get(line):
         yield name, text
 
 

@@ -32,6 +32,6 @@ def parsed(data: bytes | str, file: str, remedy: str, kind: type = dict) -> Any:
     else:
         if isinstance(value, kind):
             return value
-        wanted = {dict: "a JSON object", list: "a JSON array"}[kind]
-        problem = f"must hold {wanted}, and holds {json.dumps(value)[:40]}"
+        words: dict[type, str] = {dict: "a JSON object", list: "a JSON array"}
+        problem = f"must hold {words[kind]}, and holds {json.dumps(value)[:40]}"
     raise ConfigError(f"{file} {problem}; {remedy}")

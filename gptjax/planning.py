@@ -12,7 +12,7 @@ from collections.abc import Sequence
 
 import jax
 from jax.sharding import AbstractMesh, Mesh
-from ml_collections import ConfigDict, FrozenConfigDict
+from ml_collections import ConfigDict
 
 from gptjax.config import ConfigError, Units, get
 from gptjax.data.facts import DataFacts
@@ -20,6 +20,7 @@ from gptjax.formatting import counted
 from gptjax.model.parameters import ParameterCounts, count_parameters
 from gptjax.model.resolve import resolve_model
 from gptjax.parallel.mesh import AbstractDevices, abstract_mesh, batch_devices, make_mesh
+from gptjax.settings import Settings, freeze
 from gptjax.training.hardware import Peak, peak_flops, peak_of
 from gptjax.training.metrics import flops_per_token
 from gptjax.training.state import TrainState
@@ -33,14 +34,16 @@ class Plan:
     Attributes:
       config: resolved: no `auto` is left in it, unless the platform is not known.
       devices: what the plan was made for.
-      units: turns durations into steps; knows the length of the run.
+      units: turns durations into steps.
+      total_steps: the length of the run.
       trainer: model, optimizer and schedule on the mesh; its state and batch as shapes, each with its sharding.
     """
 
-    config: FrozenConfigDict
+    config: Settings
     data: DataFacts
     devices: Sequence[jax.Device] | AbstractDevices
     units: Units
+    total_steps: int
     trainer: Trainer
 
     @property
@@ -54,10 +57,6 @@ class Plan:
     @functools.cached_property
     def abstract_batch(self) -> dict[str, jax.ShapeDtypeStruct]:
         return self.trainer.abstract_batch()
-
-    @property
-    def total_steps(self) -> int:
-        return self.units.total_steps
 
     @property
     def tokens_per_step(self) -> int:
@@ -101,9 +100,7 @@ class Plan:
         return bool(saves or self.every("evaluation.every", done))
 
 
-def plan(
-    config: ConfigDict | FrozenConfigDict, data: DataFacts, devices: Sequence[jax.Device] | AbstractDevices
-) -> Plan:
+def plan(config: ConfigDict | Settings, data: DataFacts, devices: Sequence[jax.Device] | AbstractDevices) -> Plan:
     """Decides what every `auto` of a valid config means, how long the run is, and what lies where.
 
     devices: all that the run has. With AbstractDevices no device of this machine is touched.
@@ -111,26 +108,23 @@ def plan(
     Raises:
       ConfigError: data, devices and config do not go together.
     """
-    abstract = isinstance(devices, AbstractDevices)
-    platform = devices.platform if abstract else devices[0].platform
-    units = units_of(config, data)
-    mesh = abstract_mesh(config.mesh, devices) if abstract else make_mesh(config.mesh, devices)
-    resolved = resolve(config, data, platform, batch_devices(mesh))
-    steps_of = functools.partial(units.steps, field="schedule")
-    trainer = make_trainer(resolved, mesh, units.total_steps, steps_of)
-    return Plan(resolved, data, devices, units, trainer)
+    settings = freeze(config)
+    rows, windows = settings.training.batch_size, data.windows_per_epoch
+    units = Units(rows * settings.data.sequence_length, None if windows is None else windows / rows)
+    total_steps = units.steps(settings.training.duration, "training.duration")
+    units = dataclasses.replace(units, total_steps=total_steps)
+
+    mesh: Mesh | AbstractMesh
+    if isinstance(devices, AbstractDevices):
+        platform, mesh = devices.platform, abstract_mesh(settings.mesh, devices)
+    else:
+        platform, mesh = devices[0].platform, make_mesh(settings.mesh, devices)
+    settings = resolve(settings, data, platform, batch_devices(mesh))
+    trainer = make_trainer(settings, mesh, total_steps, functools.partial(units.steps, field="schedule"))
+    return Plan(settings, data, devices, units, total_steps, trainer)
 
 
-def units_of(config: ConfigDict | FrozenConfigDict, data: DataFacts) -> Units:
-    """How long a step, an epoch and the whole run are."""
-    rows, windows = config.training.batch_size, data.windows_per_epoch
-    units = Units(rows * config.data.sequence_length, None if windows is None else windows / rows)
-    return dataclasses.replace(units, total_steps=units.steps(config.training.duration, "training.duration"))
-
-
-def resolve(
-    config: ConfigDict | FrozenConfigDict, data: DataFacts, platform: str, batch_devices: int
-) -> FrozenConfigDict:
+def resolve(config: ConfigDict | Settings, data: DataFacts, platform: str, batch_devices: int) -> Settings:
     """The config for these devices and this tokenizer, complete.
 
     platform: '' where it is not known: what only the platform decides stays as it is.
@@ -150,14 +144,11 @@ def resolve(
             f"training.batch_size / training.gradient_accumulation_steps = {counted(rows, 'row')}: must be "
             f"divisible by the {batch_devices} devices of mesh.data x mesh.fsdp"
         )
-    resolved = ConfigDict(config).copy_and_resolve_references().unlock()
-    resolved.model = ConfigDict(
-        resolve_model(
-            resolved.model,
-            platform=platform,
-            vocab_size=data.vocab_size,
-            sequence_length=resolved.data.sequence_length,
-            packed=resolved.data.windows == "packed",
-        )
+    model = resolve_model(
+        config.model,
+        platform=platform,
+        vocab_size=data.vocab_size,
+        sequence_length=config.data.sequence_length,
+        packed=config.data.windows == "packed",
     )
-    return FrozenConfigDict(resolved)
+    return dataclasses.replace(freeze(config), model=model)

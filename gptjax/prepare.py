@@ -26,6 +26,7 @@ from __future__ import annotations
 import os
 from contextlib import AbstractContextManager
 from pathlib import Path
+from typing import Any
 
 from ml_collections import ConfigDict
 
@@ -168,7 +169,7 @@ def chosen_config() -> ConfigDict:
     if SAMPLE.value:
         raise ConfigError("--sample is only for --config: it shows what cleaning does, and --input does none")
     config = default()
-    text = {"encoding_errors": ENCODING.value, "text_field": TEXT_FIELD.value}
+    text: dict[str, Any] = {"encoding_errors": ENCODING.value, "text_field": TEXT_FIELD.value}
     if FOLLOW.value != LINKS[0]:
         text["links"] = FOLLOW.value
     text["separator"] = cli.unescaped("--document_separator", SEPARATOR.value) if ESCAPES.value else SEPARATOR.value

@@ -23,7 +23,7 @@ def use_compilation_cache() -> None:
     They lie in JAX_COMPILATION_CACHE_DIR, or else in the user's cache folder. Only the user should be able to write
     there.
     """
-    if not jax.config.jax_compilation_cache_dir:
+    if not jax.config.jax_compilation_cache_dir:  # type: ignore[attr-defined]  # JAX defines its settings at run time
         jax.config.update("jax_compilation_cache_dir", str(cache_folder() / "xla"))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", WORTH_KEEPING)
 

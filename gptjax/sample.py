@@ -14,6 +14,7 @@ stderr. A continuation depends only on its prompt and seed. It ends at the end-o
 from __future__ import annotations
 
 import dataclasses
+import io
 import json
 import reprlib
 import sys
@@ -23,7 +24,6 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import jax
-from ml_collections import ConfigDict, FrozenConfigDict
 from rich.text import Text
 
 from gptjax import cli, tokenizer
@@ -120,7 +120,8 @@ def write_text() -> None:
         return converse(generator, output, notes)
 
     if STREAM.value:
-        completions, timing = [], Timing()
+        completions: list[Completion] = []
+        timing = Timing()
         for prompt, seed in ((prompt, SEED.value + j) for prompt in prompts for j in range(NUM_SAMPLES.value)):
             begin(output, prompt, is_first=not completions)
             completions.append(show_stream(generator, prompt, seed, output))
@@ -198,9 +199,7 @@ def load_generator(notes: Console) -> tuple[Generator, bool]:
     count = sum(x.size for x in jax.tree.leaves(params))
     platform = jax.default_backend()
     if platform == "cpu" and config.model.dtype == "bfloat16":  # all but the products is slower there, and less exact
-        config = ConfigDict(config)
-        config.model.dtype = "float32"
-        config = FrozenConfigDict(config)
+        config = dataclasses.replace(config, model=dataclasses.replace(config.model, dtype="float32"))
     generator = Generator(
         params,
         config,
@@ -222,7 +221,10 @@ def load_generator(notes: Console) -> tuple[Generator, bool]:
 def converse(generator: Generator, output: Console, notes: Console) -> None:
     """Prompts as they are typed, each continued at once; Ctrl-C ends a continuation, Ctrl-D the conversation."""
     notes.print("type a prompt and press Enter; Ctrl-D ends", style="dim")
-    sys.stdin.reconfigure(errors="surrogateescape")  # bytes that are no text: the generator refuses them in a sentence
+    if isinstance(sys.stdin, io.TextIOWrapper):
+        sys.stdin.reconfigure(
+            errors="surrogateescape"
+        )  # bytes that are no text: the generator refuses them in a sentence
     for number, prompt in enumerate(typed_lines(output)):
         try:
             begin(output, prompt)

@@ -20,8 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import jax
-import rich.console
-from ml_collections import ConfigDict, FrozenConfigDict
+from jax.sharding import Mesh
 
 from gptjax import cli, planning
 from gptjax import config as configs
@@ -40,6 +39,8 @@ from gptjax.parallel.members import Timeouts
 from gptjax.paths import run_folder
 from gptjax.planning import Plan
 from gptjax.runtime import keep_freed_memory, use_compilation_cache
+from gptjax.settings import Settings, freeze
+from gptjax.terminal import Console
 from gptjax.tokenizer import Tokenizer
 from gptjax.training import console as consoles
 from gptjax.training.checkpoint import JUDGED_BY, Checkpoints, load_params, saved_metadata
@@ -110,14 +111,15 @@ def main(argv: list[str]) -> int:
         members.begin("checking --workdir and the config")
         workdir = run_folder(_WORKDIR.value, "--workdir")
         configs.validate(_CONFIG.value)
-        members.agree(settings(_CONFIG.value))
+        config = freeze(_CONFIG.value)
+        members.agree(settings(config))
         members.meet_devices()
         members.begin("opening the data")
-        run = open_run(_CONFIG.value, workdir)
-        members.agree(named("data", run.data.fingerprint()) | named("model", run.config.model.to_dict()))
+        run = open_run(config, workdir)
+        members.agree(named("data", run.data.fingerprint()) | named("model", dict(run.config.model.items())))
         members.begin("preparing --workdir")
         alone = alone_in(run.workdir, "--workdir") if jax.process_index() == 0 else contextlib.nullcontext()
-        with alone, jax.set_mesh(run.plan.mesh), explained_memory(run.config):
+        with alone, jax.set_mesh(run.mesh), explained_memory(run.config):
             members.check_shared(run.workdir, "--workdir")
             members.begin("opening the checkpoints")
             with open_checkpoints(run) as checkpoints:
@@ -145,10 +147,15 @@ class Run:
     data: Dataset
     validation: Dataset | None
     tokenizer: Tokenizer
-    console: rich.console.Console
+    console: Console
 
     @property
-    def config(self) -> FrozenConfigDict:
+    def mesh(self) -> Mesh:
+        assert isinstance(self.plan.mesh, Mesh)  # of devices that are here
+        return self.plan.mesh
+
+    @property
+    def config(self) -> Settings:
         return self.plan.config
 
     @property
@@ -157,7 +164,7 @@ class Run:
         return None if self.validation is None else self.validation.identity()
 
 
-def open_run(config: ConfigDict, workdir: Path) -> Run:
+def open_run(config: Settings, workdir: Path) -> Run:
     """Opens the data, and plans the run on all devices.
 
     Raises:
@@ -175,7 +182,7 @@ def open_run(config: ConfigDict, workdir: Path) -> Run:
     return Run(plan, workdir, data, validation, tokenizer, consoles.make_console())
 
 
-def check_sample_prompt(config: FrozenConfigDict, tokenizer: Tokenizer) -> None:
+def check_sample_prompt(config: Settings, tokenizer: Tokenizer) -> None:
     """Raises ConfigError for samples that could not be drawn, before the first step instead of at the first sample."""
     evaluation, context = config.evaluation, config.model.max_positions
     try:
@@ -200,7 +207,7 @@ def show_settings(run: Run) -> None:
         plan.peak,
         plan.tokens_per_step,
         plan.total_steps,
-        plan.devices,
+        jax.devices(),
         plan.mesh.shape,
         summarize(optimizer_plan(plan.config.optimizer, plan.trainer.declared, plan.trainer.objective.trains)),
     )
@@ -384,7 +391,7 @@ def compile_step(plan: Plan, view: consoles.TrainingView) -> Callable:
 
 def device_batches(run: Run, start_step: int) -> Iterator[dict[str, jax.Array]]:
     """The batches from `start_step` on, each put on the mesh `data.prefetch` steps before it is used."""
-    training, mesh = run.config.training, run.plan.mesh
+    training, mesh = run.config.training, run.mesh
     accumulation = training.gradient_accumulation_steps
     rows = distributed.local_rows(mesh, training.batch_size, accumulation)
     host_batches = run.data.batches(start_step, rows, run.config.data.workers, run.plan.total_steps - start_step)
@@ -401,7 +408,7 @@ def make_evaluation(run: Run) -> Callable[[TrainState], dict[str, Any]]:
     """state → validation metrics, of the moving average of the parameters where there is one."""
     trainer, scores_of = run.plan.trainer, run.plan.trainer.objective.scores_of
     step, rows = trainer.evaluation_step(run.tokenizer), run.plan.rows_at_once
-    return lambda state: validate(step, scores_of, state.best_params, run.validation, trainer.mesh, rows)
+    return lambda state: validate(step, scores_of, state.best_params, run.validation, run.mesh, rows)
 
 
 def save(run: Run, checkpoints: Checkpoints, state: TrainState, scores: dict[str, Any], interval: dict) -> None:

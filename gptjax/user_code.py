@@ -109,8 +109,8 @@ def _check_argument(path: str, name: str, function: Callable, argument: str | No
 def _what_went_wrong(error: BaseException, path: str, argument: str | None, fields: Callable[[], ConfigDict]) -> str:
     """One sentence about an error of a user's file, with the line of that file."""
     if isinstance(error, SyntaxError) and _is_same(error.filename, path):
-        line = " ".join((error.text or "").split())
-        return f"{path}, line {error.lineno}: {error.msg}" + (f", in {line!r}" if line else "")
+        source = " ".join((error.text or "").split())
+        return f"{path}, line {error.lineno}: {error.msg}" + (f", in {source!r}" if source else "")
     frames = list(traceback.walk_tb(error.__traceback__))
     line = next((line for frame, line in reversed(frames) if _is_same(frame.f_code.co_filename, path)), None)
     place = path if line is None else f"{path}, line {line}"

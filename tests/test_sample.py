@@ -61,7 +61,7 @@ def module_tiny_config():
     config.model.update(attention="xla", attention_block=64)
     config.data.sequence_length = 64
     configs.validate(config)
-    return configs.FrozenConfigDict(config)
+    return configs.freeze(config)
 
 
 def sample(*arguments, check=True, **options):
@@ -273,7 +273,7 @@ def test_a_folder_whose_parts_do_not_belong_together_is_refused(run, tmp_path):
     other = shutil.copytree(workdir, tmp_path / "other")
     ByteTokenizer(("<bos>", "<eos>", "<unk>", "<pad>")).save(other)
     refuses(f"--workdir = .*hash {TOKENIZER.hash}", f"--workdir={other}", "--prompt=a")
-    deeper = configs.ConfigDict(config)
+    deeper = configs.thaw(config)
     deeper.model.num_layers = 2
     (other / "config.json").write_text(configs.to_json(deeper))
     refuses(r"config\.json: model\.num_layers = 2: must be 1", f"--workdir={other}", "--prompt=a")

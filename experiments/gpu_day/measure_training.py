@@ -10,7 +10,7 @@ from pathlib import Path
 
 import jax
 import numpy as np
-from ml_collections import ConfigDict, FrozenConfigDict
+from ml_collections import ConfigDict
 from timing import spread, time_turns
 from worker import NotSupported, is_out_of_memory
 
@@ -19,6 +19,7 @@ from gptjax.data.facts import DataFacts
 from gptjax.model.parameters import count_parameters
 from gptjax.parallel.mesh import AbstractDevices
 from gptjax.planning import Plan, plan
+from gptjax.settings import Settings
 from gptjax.training.hardware import peak_flops_per_device
 from gptjax.training.trainer import Trainer
 from gptjax.user_code import load_config
@@ -156,7 +157,7 @@ def compile_step(trainer: Trainer) -> tuple[jax.stages.Compiled, dict]:
     }
 
 
-def torch_side(config: FrozenConfigDict, rows: int) -> tuple[Callable[[int], float], dict]:
+def torch_side(config: Settings, rows: int) -> tuple[Callable[[int], float], dict]:
     try:
         import pytorch_side
         import torch

@@ -56,7 +56,9 @@ class Launched:
         return self._seen(self._process.poll())
 
     def wait(self) -> int:
-        return self._seen(self._process.wait())
+        status = self._process.wait()
+        self._seen(status)
+        return status
 
     def stop(self) -> None:
         """Asks for a checkpoint and a clean end."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import os
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from typing import Any
 
 from gptjax.config import ConfigError, RunError
@@ -48,11 +48,11 @@ class RayTasks:
     def __enter__(self) -> RayTasks:
         return self
 
-    def __exit__(self, *_) -> None:
+    def __exit__(self, *_: object) -> None:
         if self._started:
             self._ray.shutdown()
 
-    def run(self, function: Callable[[Any], Any], items: Sequence[Any]) -> Iterator[tuple[int, Any]]:
+    def run(self, function: Callable[[Any], Any], items: Sequence[Any]) -> Generator[tuple[int, Any]]:
         ray = self._ray
         # Retries are counted by the stage, the same for every executor.
         remote = ray.remote(num_cpus=1, max_retries=0)(_call)

@@ -45,7 +45,7 @@ class TrainingJob:
             self._launched.stop()
             raise
 
-    def _terminate(self, *_) -> None:
+    def _terminate(self, *_: object) -> None:
         """SLURM sends SIGTERM before it preempts the job, if there is time, and when it is cancelled; submitit, which
         waits for the signal that it asked for, would pass over both."""
         if _is_preempted(os.environ.get("SLURM_JOB_ID")):
@@ -112,7 +112,7 @@ class TrainingJobs:
         """The job of an earlier start of the sweep, if it is waiting or running still."""
         if not self.detaches or job_id is None:
             return None
-        job = self._submission.slurm_job(job_id)
+        job: Any = self._submission.slurm_job(job_id)
         state = job.watcher.get_state(job_id, mode="force").split()[0]
         if state == UNKNOWN:
             raise RunError(

@@ -182,10 +182,10 @@ def validate(config: Any) -> None:
         (["duplicates.threshold"], lambda v: 0 < v <= 1, "must be in (0, 1]"),
         (["duplicates.permutations"], lambda v: v <= MOST_PERMUTATIONS, f"must be at most {MOST_PERMUTATIONS:,}"),
     )
-    for fields, holds, allowed in limits:
+    for fields, holds, wanted in limits:
         for field in fields:
             if not holds(get(config, field)):
-                raise ConfigError(f"{field} = {get(config, field)}: {allowed}")
+                raise ConfigError(f"{field} = {get(config, field)}: {wanted}")
     if config.duplicates.kind == "none" and config.duplicates.earlier:
         raise ConfigError("duplicates.earlier: needs duplicates.kind = 'near' or 'exact'")
     if config.duplicates.kind == "near":

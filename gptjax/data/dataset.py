@@ -15,7 +15,7 @@ from collections.abc import Iterator, Sequence
 
 import grain
 import numpy as np
-from ml_collections import ConfigDict, FrozenConfigDict
+from ml_collections import ConfigDict
 
 from gptjax.config import ConfigError
 from gptjax.data import order
@@ -24,8 +24,9 @@ from gptjax.data.packing import PackedWindows
 from gptjax.data.prepared import SPLITS
 from gptjax.data.tokens import TokenSource
 from gptjax.data.windows import ContiguousWindows
+from gptjax.settings import DataSettings
 
-WINDOWS = {"contiguous": ContiguousWindows, "packed": PackedWindows}
+WINDOWS: dict[str, type[ContiguousWindows | PackedWindows]] = {"contiguous": ContiguousWindows, "packed": PackedWindows}
 FOREVER = 1 << 62
 
 Batch = dict[str, np.ndarray]
@@ -37,7 +38,7 @@ def _leave_interrupts_to_the_parent(index: int, count: int) -> None:
 
 
 def open_dataset(
-    config_data: ConfigDict | FrozenConfigDict, split: str, *, seed: int, batch_size: int, tokens: int = 0
+    config_data: ConfigDict | DataSettings, split: str, *, seed: int, batch_size: int, tokens: int = 0
 ) -> Dataset:
     """The 'train' or 'validation' split of `config.data.path` as batches of `batch_size` rows.
 

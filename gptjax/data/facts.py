@@ -5,9 +5,10 @@ from __future__ import annotations
 import dataclasses
 import functools
 
-from ml_collections import ConfigDict, FrozenConfigDict
+from ml_collections import ConfigDict
 
 from gptjax.data.dataset import Dataset, open_dataset
+from gptjax.settings import DataSettings, freeze_section
 
 
 @dataclasses.dataclass(frozen=True)
@@ -28,17 +29,15 @@ def facts_of(data: Dataset) -> DataFacts:
     return DataFacts(data.vocab_size, data.num_windows)
 
 
-def read_facts(config_data: ConfigDict | FrozenConfigDict) -> DataFacts:
+def read_facts(config_data: ConfigDict | DataSettings) -> DataFacts:
     """Of the folders of `data.path`. Their files must be there and complete, but are not hashed.
 
     Raises:
       ConfigError: as `open_dataset` does.
     """
-    unverified = ConfigDict(config_data).unlock()
-    unverified.verify = False
-    return _read_once(FrozenConfigDict(unverified))
+    return _read_once(dataclasses.replace(freeze_section(DataSettings, config_data), verify=False))
 
 
 @functools.cache  # most runs of a sweep read the same data
-def _read_once(config_data: FrozenConfigDict) -> DataFacts:
+def _read_once(config_data: DataSettings) -> DataFacts:
     return facts_of(open_dataset(config_data, "train", seed=0, batch_size=1))

@@ -126,12 +126,12 @@ def turns(counts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     by_earliest = np.argsort(earliest, kind="stable")
     coming = list(zip(earliest[by_earliest].tolist(), due[by_earliest].tolist(), source[by_earliest].tolist()))[::-1]
     waiting: list[tuple[int, int]] = []
-    order = []
+    due_first: list[int] = []
     for turn in range(period):
         while coming and coming[-1][0] <= turn:
             heapq.heappush(waiting, coming.pop()[1:])
-        order.append(heapq.heappop(waiting)[1])
-    order = np.array(order)
+        due_first.append(heapq.heappop(waiting)[1])
+    order = np.array(due_first)
     rank = np.empty_like(k)
     rank[np.argsort(order, kind="stable")] = k
     return order, rank

@@ -15,9 +15,10 @@ import contextlib
 import os
 import shutil
 import tempfile
+from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
-from typing import BinaryIO
+from typing import IO
 
 import numpy as np
 import xxhash
@@ -27,7 +28,7 @@ from gptjax.data.tokens import TokenSource
 from gptjax.folders import cache_folder
 
 BLOCK = 1 << 24  # tokens of the stream whose documents are packed together
-_FILES = {"starts": np.dtype("<u8"), "lengths": np.dtype("<u4"), "first": np.dtype("<u8")}
+_FILES: dict[str, np.dtype] = {"starts": np.dtype("<u8"), "lengths": np.dtype("<u4"), "first": np.dtype("<u8")}
 
 
 def open_index(source: TokenSource, sequence_length: int) -> PackedIndex:
@@ -103,7 +104,7 @@ def _make(path: Path, source: TokenSource, sequence_length: int) -> None:
         shutil.rmtree(beside, ignore_errors=True)
 
 
-def _write(files: dict[str, BinaryIO], source: TokenSource, sequence_length: int) -> None:
+def _write(files: Mapping[str, IO[bytes]], source: TokenSource, sequence_length: int) -> None:
     offsets = source.document_offsets()
     # Block b has the documents that begin within its tokens.
     edges = np.arange(0, source.num_tokens + BLOCK, BLOCK, dtype=np.uint64)

@@ -86,7 +86,7 @@ class TokenSource:
           RunError: a shard is not what it was on opening.
         """
         tokens = np.empty(int(lengths.sum()), self._dtype)
-        as_bytes, itemsize = memoryview(tokens.view(np.uint8)), self._dtype.itemsize
+        as_bytes, itemsize = tokens.view(np.uint8).data, self._dtype.itemsize
         done = 0
         for start, length in zip(starts.tolist(), lengths.tolist()):
             if start < -1 or start + length > self.num_tokens:

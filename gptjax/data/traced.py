@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
-
-from ml_collections import FrozenConfigDict
 
 from gptjax.config import ConfigError, Units
 from gptjax.data.dataset import open_dataset
 from gptjax.differences import differences, with_lines
+from gptjax.settings import Settings
 
 
 @dataclass(frozen=True)
@@ -30,7 +29,7 @@ class TracedRow:
     title: str
 
 
-def traced_row(config: FrozenConfigDict, fingerprint: Mapping[str, Any] | None, step: int, row: int) -> TracedRow:
+def traced_row(config: Settings, fingerprint: Mapping[str, Any] | None, step: int, row: int) -> TracedRow:
     """The row of a run's batch.
 
     Args:
@@ -42,7 +41,7 @@ def traced_row(config: FrozenConfigDict, fingerprint: Mapping[str, Any] | None, 
       ConfigError: the data, the step or the row is not there, or the data is not what the run was trained on.
     """
     size, length = config.training.batch_size, config.data.sequence_length
-    unverified = FrozenConfigDict({**config.data, "verify": False})
+    unverified = replace(config.data, verify=False)
     dataset = open_dataset(unverified, "train", seed=config.seed, batch_size=size)
     here = json.loads(json.dumps(dataset.fingerprint()))
     if fingerprint and fingerprint != here:

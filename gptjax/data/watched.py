@@ -45,7 +45,7 @@ class WatchedFiles:
     def __getstate__(self) -> dict:
         return {**self.__dict__, "_open": OrderedDict()}
 
-    def __del__(self):
+    def __del__(self) -> None:
         for descriptor, _ in self.__dict__.get("_open", {}).values():
             os.close(descriptor)
 

@@ -17,7 +17,6 @@ from collections.abc import Callable
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-from ml_collections import FrozenConfigDict
 
 from gptjax.config import ConfigError
 from gptjax.model.attention import Attention

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
-from ml_collections import ConfigDict, FrozenConfigDict
+from ml_collections import ConfigDict
 
 from gptjax.model.attention import select_backend
 from gptjax.model.feedforward import is_gated
+from gptjax.settings import ModelSettings, freeze_section
 
 BY_PLATFORM = ("dtype", "layers", "attention", "attention_block")  # decided last, when the platform is known
 _UNROLLED_LAYERS = 32  # beyond, compiling an unrolled stack takes longer than the few per cent it saves are worth
@@ -15,7 +16,7 @@ _UNROLLED_LAYERS = 32  # beyond, compiling an unrolled stack takes longer than t
 
 def resolve_model(
     config_model: Any, *, platform: str, vocab_size: int, sequence_length: int, packed: bool = False
-) -> FrozenConfigDict:
+) -> ModelSettings:
     """The model section with every `auto` and every 0 that stands for "derived" replaced.
 
     Args:
@@ -27,14 +28,14 @@ def resolve_model(
     Raises:
       ConfigError: the attention backend asked for cannot run here.
     """
-    model = ConfigDict(config_model)
+    model = ConfigDict(dict(config_model.items()))
     model.vocab_size = model.vocab_size or vocab_size
     model.num_kv_heads = model.num_kv_heads or model.num_heads
     model.head_width = model.head_width or model.width // model.num_heads
     model.feedforward_width = model.feedforward_width or _feedforward_width(model.feedforward, model.width)
     model.max_positions = model.max_positions or sequence_length
     if not platform:
-        return FrozenConfigDict(model)
+        return freeze_section(ModelSettings, model)
     if model.dtype == "auto":
         model.dtype = "float32" if platform == "cpu" else "bfloat16"  # few CPUs have bfloat16 units
     if model.layers == "auto":
@@ -49,7 +50,7 @@ def resolve_model(
         dropout=model.attention_dropout > 0,
     )
     model.attention_block = model.attention_block or (64 if platform == "cpu" else 512)
-    return FrozenConfigDict(model)
+    return freeze_section(ModelSettings, model)
 
 
 def _feedforward_width(kind: str, width: int) -> int:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import importlib.metadata
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -45,6 +45,7 @@ def settings(config: Any) -> dict[str, Any]:
 
 def named(name: str, tree: Any) -> dict[str, Any]:
     """A JSON tree as dotted name → value, below `name`."""
+    items: Iterable[tuple[Any, Any]]
     if isinstance(tree, Mapping):
         items = tree.items()
     elif isinstance(tree, list | tuple) and any(isinstance(item, Mapping) for item in tree):
@@ -59,7 +60,7 @@ def difference(facts: Mapping[int, Mapping[str, Any]]) -> str:
 
     facts: process → name → JSON value.
     """
-    found = {}
+    found: dict[str, str] = {}
     for process, theirs in sorted(facts.items()):
         for name in {**facts[0], **theirs}:
             ours, value = facts[0].get(name), theirs.get(name)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 import jax
 import numpy as np
@@ -22,7 +23,8 @@ def local_rows(mesh: Mesh, batch_size: int, accumulation_steps: int) -> np.ndarr
     micro = batch_size // accumulation_steps
     sharding = batch_sharding(mesh, 1)
     index_map = sharding.addressable_devices_indices_map((accumulation_steps, micro))
-    columns = sorted({column for _, rows in index_map.values() for column in range(*rows.indices(micro))})
+    indices = [index for index in index_map.values() if index is not None]
+    columns = sorted({column for _, rows in indices for column in range(*rows.indices(micro))})
     return np.array([a * micro + column for a in range(accumulation_steps) for column in columns])
 
 
@@ -41,7 +43,7 @@ def put_batch(
     position = {int(row): i for i, row in enumerate(rows)}
 
     def put(local: np.ndarray) -> jax.Array:
-        def block(index) -> np.ndarray:
+        def block(index: Any) -> np.ndarray:
             steps, columns = range(*index[0].indices(accumulation_steps)), range(*index[1].indices(micro))
             wanted = [position[a * micro + column] for a in steps for column in columns]
             return local[wanted].reshape(len(steps), len(columns), *local.shape[1:])
@@ -52,10 +54,10 @@ def put_batch(
     return {name: put(array) for name, array in batch.items()}
 
 
-def fetch(tree):
+def fetch(tree: Any) -> Any:
     """Host copies of arrays that lie on any process's devices; all processes must ask together."""
 
-    def whole(x: jax.Array):
+    def whole(x: jax.Array) -> Any:
         if x.is_fully_addressable or x.is_fully_replicated:
             return x
         return multihost_utils.process_allgather(x, tiled=True)

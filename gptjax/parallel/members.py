@@ -97,7 +97,7 @@ def meeting(
     missing = [name for name, value in given.items() if value is None]
     if len(missing) == 3:
         return _slurm_meeting(environment)
-    if missing:
+    if coordinator is None or num_processes is None or process_id is None:
         raise ConfigError(f"several processes need all of {', '.join(given)}; missing: {', '.join(missing)}")
     if process_id >= num_processes:
         raise ConfigError(f"--process_id = {process_id}: must be below --num_processes = {num_processes}")
@@ -115,7 +115,7 @@ def _slurm_meeting(environment: Mapping[str, str]) -> Meeting | None:
         return None
     # The first of 'n1,n2' or 'n[001-012,020]'.
     first = re.match(r"([^,\[]*)(?:\[(\w+)[^\]]*\]([^,\[]*))?", nodes)
-    host = "".join(part or "" for part in first.groups())
+    host = "".join(part or "" for part in first.groups()) if first else ""
     step = int(environment.get("SLURM_STEP_ID") or 0)  # steps of one job may run side by side
     port = _FIRST_PORT + (int(environment["SLURM_JOB_ID"]) * 16 + step) % 4096
     return Meeting(host, port, tasks, int(environment["SLURM_PROCID"]), _slurm_devices(environment))
@@ -228,7 +228,7 @@ class Member:
         self._leaving = False
         self._answers: queue.SimpleQueue[dict[str, Any]] = queue.SimpleQueue()
         self._hub: Hub | None = None
-        self._channel: Channel | None = None
+        self._connected: Channel | None = None
         self._relay: subprocess.Popen | None = None
         self._timer: threading.Timer | None = None
         self._status: int | None = None  # to exit with at once, without JAX's farewell to processes that are gone
@@ -252,12 +252,17 @@ class Member:
             self._hub = Hub(
                 server, meeting.num_processes, free_port(), timeouts.heartbeat, timeouts.startup, timeouts.batch
             )
-        self._channel = self._connect(deadline)
+        self._connected = self._connect(deadline)
         for work in (self._listen, self._beat):
             threading.Thread(target=work, daemon=True).start()
         start = self._answer(deadline)
         self._token = start["token"]
         self._start_jax(start["service_port"])
+
+    @property
+    def _channel(self) -> Channel:
+        assert self._connected is not None  # from `join` on
+        return self._connected
 
     def _connect(self, deadline: float) -> Channel:
         """To the hub, which has welcomed this process."""
@@ -306,6 +311,7 @@ class Member:
             self._relay = subprocess.Popen(
                 command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, start_new_session=True
             )
+            assert self._relay.stdout is not None  # it is a pipe
             port = int(self._relay.stdout.readline())
         jax.distributed.initialize(
             f"127.0.0.1:{port}",
@@ -417,7 +423,7 @@ class Member:
         self._leaving = True
         self._status = _exit_status(error)
         self._exit_after(GRACE + LAST_WORDS)
-        if self._channel is not None:
+        if self._connected is not None:
             reason = "interrupted" if isinstance(error, KeyboardInterrupt) else f"{error}".partition("\n")[0]
             if not isinstance(error, ConfigError | OSError | RunError | KeyboardInterrupt):
                 reason = f"{type(error).__name__}: {reason}"

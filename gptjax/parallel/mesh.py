@@ -15,6 +15,7 @@ from jax.sharding import AbstractMesh, AxisType, Mesh
 
 from gptjax.config import ConfigError
 from gptjax.formatting import counted
+from gptjax.settings import MeshSettings
 
 AXES = ("data", "fsdp", "tensor")
 BATCH_AXES = ("data", "fsdp")  # the axes over which rows of a batch are split
@@ -35,7 +36,7 @@ class AbstractDevices:
     kind: str = ""
 
 
-def mesh_shape(config_mesh, num_devices: int) -> dict[str, int]:
+def mesh_shape(config_mesh: MeshSettings, num_devices: int) -> dict[str, int]:
     """Sizes of the axes for `num_devices`; the one axis given as -1 takes what the others leave.
 
     Raises:
@@ -67,7 +68,7 @@ def mesh_shape(config_mesh, num_devices: int) -> dict[str, int]:
     return sizes
 
 
-def make_mesh(config_mesh, devices: Sequence[jax.Device] | None = None) -> Mesh:
+def make_mesh(config_mesh: MeshSettings, devices: Sequence[jax.Device] | None = None) -> Mesh:
     """The mesh of a config over `devices` (all of them by default).
 
     The axes are `Auto`: the compiler propagates the shardings that the table of `sharding.py` starts. (The default of
@@ -78,7 +79,7 @@ def make_mesh(config_mesh, devices: Sequence[jax.Device] | None = None) -> Mesh:
     return jax.make_mesh(tuple(shape.values()), AXES, axis_types=(AxisType.Auto,) * len(AXES), devices=devices)
 
 
-def abstract_mesh(config_mesh, devices: AbstractDevices) -> AbstractMesh:
+def abstract_mesh(config_mesh: MeshSettings, devices: AbstractDevices) -> AbstractMesh:
     """The same over devices that are only told of: shapes can be placed on it, arrays cannot."""
     fixed = math.prod(max(1, int(config_mesh[axis])) for axis in AXES)
     shape = mesh_shape(config_mesh, fixed if devices.count is None else devices.count)

@@ -35,7 +35,7 @@ class Executor(Protocol):
     slots: int
     detaches: bool
 
-    def start(self, runs: Sequence[Run]) -> list[Handle]:
+    def start(self, runs: Sequence[Run]) -> Sequence[Handle]:
         """Starts at most `slots` runs; raises nothing that a single run is to blame for."""
 
 

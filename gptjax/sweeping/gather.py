@@ -215,8 +215,8 @@ def plan_table(
     shares = [1 - statuses[run.name].step / run.total_steps for run in left]
     tokens = sum(share * sizes[run.name].tokens for run, share in zip(left, shares))
     flops = sum(share * sizes[run.name].flops for run, share in zip(left, shares))
-    seconds = [forecast.seconds(run) for run in left]
-    time = None if None in seconds else sum(share * each for share, each in zip(shares, seconds)) / jobs
+    seconds = [each for run in left if (each := forecast.seconds(run)) is not None]
+    time = sum(share * each for share, each in zip(shares, seconds)) / jobs if len(seconds) == len(left) else None
     table.add_section()
     table.add_row(f"{len(left)} left", "", "", "", count_text(tokens), f"{flops:.2e}", duration_text(time))
     return table

@@ -16,8 +16,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from ml_collections import FrozenConfigDict
-
 from gptjax.cluster.launch import exit_status
 from gptjax.config import ConfigError, flatten, from_json
 from gptjax.data.facts import read_facts
@@ -25,6 +23,7 @@ from gptjax.folders import is_held
 from gptjax.model.resolve import BY_PLATFORM
 from gptjax.parallel.mesh import AbstractDevices
 from gptjax.planning import Plan, plan
+from gptjax.settings import Settings
 from gptjax.sweeping.algebra import Point
 from gptjax.sweeping.definition import Sweep, override
 from gptjax.training.checkpoint import saved_steps
@@ -61,7 +60,7 @@ class Run:
     workdir: Path
 
     @property
-    def config(self) -> FrozenConfigDict:
+    def config(self) -> Settings:
         """Complete but for what only the device decides."""
         return self.plan.config
 

@@ -52,7 +52,7 @@ class SweepView:
             self._live.start()
         return self
 
-    def __exit__(self, *_) -> None:
+    def __exit__(self, *_: object) -> None:
         if self._live:
             self._live.stop()
 
@@ -99,7 +99,8 @@ class SweepView:
             steps = f"{step}/{run.total_steps}"
             table.add_row(run.name, bar, steps, f"loss {shown}", f"{duration_text(seconds)} left")
         predicted = [self._forecast.seconds(run) for run in waiting]
-        known = None if None in predicted else (left + sum(predicted)) / max(self._jobs, 1)
+        still = [seconds for seconds in predicted if seconds is not None]
+        known = None if len(still) < len(predicted) else (left + sum(still)) / max(self._jobs, 1)
         overall = Table.grid(padding=(0, 2))
         bar = ProgressBar(total=self._total, completed=self._done, width=30)
         counts = f"{self._done}/{self._total} runs done, {len(active)} active"

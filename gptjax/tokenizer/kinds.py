@@ -12,6 +12,7 @@ import os
 import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import sentencepiece
@@ -258,7 +259,7 @@ def _load_file(path: Path) -> Tokenizer:
         raise ConfigError(f"tokenizer: {path} is not a readable tokenizer ({type(error).__name__})") from error
 
 
-def _json_bytes(**fields) -> bytes:
+def _json_bytes(**fields: Any) -> bytes:
     return (json.dumps(fields, ensure_ascii=True, indent=1) + "\n").encode()
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 KINDS = {1: "unigram", 2: "bpe", 3: "word", 4: "char"}
 _TRAINER, _NORMALIZER = 2, 3  # fields of ModelProto
@@ -27,7 +28,8 @@ class Settings:
 
 def settings(file_bytes: bytes) -> Settings:
     """Of a model that SentencePiece could load; where the file is silent, the format's own defaults."""
-    trainer, normalizer = {}, {}
+    trainer: dict[int, Any] = {}
+    normalizer: dict[int, Any] = {}
     for number, value in _fields(file_bytes):
         if number in (_TRAINER, _NORMALIZER):
             (trainer if number == _TRAINER else normalizer).update(_fields(value))
@@ -46,12 +48,13 @@ def without_dummy_prefix(file_bytes: bytes) -> bytes:
     return file_bytes + _WITHOUT_PREFIX
 
 
-def _fields(message: bytes) -> Iterator[tuple[int, int | bytes]]:
+def _fields(message: bytes) -> Iterator[tuple[int, Any]]:
     """(number, value) of each field: an integer where it is one, else its bytes."""
     at = 0
     while at < len(message):
         key, at = _varint(message, at)
         wire_type = key & 7
+        value: int | bytes
         if wire_type == 0:
             value, at = _varint(message, at)
         else:

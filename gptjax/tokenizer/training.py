@@ -52,7 +52,10 @@ def train_sentencepiece(
             user_defined_symbols=["\n", "\t"],
             split_by_unicode_script=False,
             split_digits=split_digits,
-            **dict(zip(("unk_id", "bos_id", "eos_id", "pad_id"), range(4))),
+            unk_id=0,
+            bos_id=1,
+            eos_id=2,
+            pad_id=3,
             control_symbols=list(CONTROL_TOKENS[4:]),
             max_sentence_length=4 * CHUNK + 1,  # bytes; longer chunks would be dropped
             num_threads=2,  # a constant: the model file records it, and unigram's vocabulary depends on it

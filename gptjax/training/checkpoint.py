@@ -14,16 +14,17 @@ import shutil
 import time
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
+from types import TracebackType
 from typing import Any, TypeVar
 
 import jax
 from absl import logging
 from jax.experimental import multihost_utils
-from ml_collections import FrozenConfigDict
 
 from gptjax.config import ConfigError, from_json
 from gptjax.evaluation.scores import LOSS, SET
 from gptjax.paths import CONFIG, existing_run, local_path, run_folder
+from gptjax.settings import Settings
 from gptjax.training import checkpoint_format as files
 from gptjax.training.checkpoint_format import CheckpointError
 from gptjax.training.run_metadata import check_same_model
@@ -72,7 +73,9 @@ class Checkpoints:
     def __enter__(self) -> Checkpoints:
         return self
 
-    def __exit__(self, kind, error, traceback) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
         if error is None:
             self.close()
         else:  # the error on its way out is the news; a failed save is in the log
@@ -252,7 +255,7 @@ def load_params(
 
 def load_for_inference(
     workdir: str | Path, which: str | int = "latest", ema: bool | None = None, own_functions: bool = False
-) -> tuple[dict, FrozenConfigDict, dict]:
+) -> tuple[dict, Settings, dict]:
     """What a model needs to run: parameters on one device, the run's config, the checkpoint's metadata.
 
     own_functions: whether the model may import the function that config.json names (model/feedforward.py). A run that
@@ -273,7 +276,7 @@ def load_for_inference(
     return params, config, metadata
 
 
-def saved_config(workdir: str | Path) -> FrozenConfigDict:
+def saved_config(workdir: str | Path) -> Settings:
     """The config of a run.
 
     Raises:
@@ -360,7 +363,7 @@ def _choose(directory: Path, which: str | int, setting: str = "--workdir") -> li
 
 def _first_readable(directory: Path, steps: Iterable[int], read: Callable[[Path], T]) -> tuple[T, list[Path]]:
     """What `read` makes of the first of `steps` that it can read, and the paths of those before, which it cannot."""
-    unreadable = {}
+    unreadable: dict[Path, CheckpointError] = {}
     for step in steps:
         path = directory / str(step)
         try:

@@ -167,9 +167,10 @@ def _orbax(alone: bool = False) -> ocp.Context:
 
 def _agree(path: Path, abstract: Any, read: Callable[[], T]) -> T:
     """Result of `read`, unless it failed in any process that shares the arrays: then CheckpointError in all of them."""
-    result, error = None, None
+    error: Exception | None = None
+    result: list[T] = []
     try:
-        result = read()
+        result.append(read())
     except ConfigError:
         raise
     except Exception as failure:
@@ -181,7 +182,7 @@ def _agree(path: Path, abstract: Any, read: Callable[[], T]) -> T:
         raise CheckpointError(
             f"checkpoint {path} is unreadable: {'in another process' if error is None else reason(error)}"
         ) from error
-    return result
+    return result[0]
 
 
 def _on_one_device(saved: Mapping[str, Mapping]) -> dict:

@@ -11,7 +11,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from ml_collections import ConfigDict, FrozenConfigDict
 from rich.table import Table
 
 from gptjax import tokenizer as tokenizers
@@ -23,6 +22,7 @@ from gptjax.model.decoder import declarations
 from gptjax.model.parameters import count_parameters
 from gptjax.model.resolve import resolve_model
 from gptjax.paths import CONFIG, existing_run
+from gptjax.settings import Settings
 from gptjax.training.objectives import OBJECTIVES
 from gptjax.training.writers import FILE_NAME, read_metrics
 from gptjax.user_code import is_named
@@ -41,7 +41,7 @@ class Run:
 
     folder: Path
     name: str
-    config: FrozenConfigDict
+    config: Settings
     rows: list[dict[str, Any]]
 
     def last(self, metric: str) -> Any:
@@ -80,8 +80,8 @@ class Run:
         """None where a function of the run's own decides it: what only reads a run imports nothing that it names."""
         if is_named(self.config.model.feedforward):
             return None
-        model, length = ConfigDict(self.config.model), self.config.data.sequence_length
-        model.update(attention="auto", dtype="auto", layers="auto")  # it may have been trained elsewhere
+        model, length = self.config.model, self.config.data.sequence_length
+        model = dataclasses.replace(model, attention="auto", dtype="auto", layers="auto")  # it was trained elsewhere
         model = resolve_model(model, platform="cpu", vocab_size=max(model.vocab_size, 1), sequence_length=length)
         return count_parameters(declarations(model)).total
 

@@ -22,6 +22,7 @@ from gptjax.data import Dataset
 from gptjax.evaluation.scores import Score
 from gptjax.formatting import bytes_text, count_text, counted, duration_text
 from gptjax.model.parameters import ParameterCounts
+from gptjax.settings import Settings
 from gptjax.terminal import Console, one_line, print_note
 from gptjax.training.hardware import Memory, Peak
 from gptjax.training.metrics import CONVENTIONS, Throughput
@@ -33,7 +34,6 @@ MOST_COLUMNS, COLUMN_GAP = 3, 2  # of the settings
 MOST_VALUE_WIDTH = 28  # of a setting; longer values, such as paths, go on in the next line
 # What is left out of an interval's line where the terminal has no room for all: the first first.
 DISPENSABLE = ("memory", "wait", "done", "grad", "ms/step", "MFU", "lr", "valid", "left", "tok/s")
-SECTIONS = ("model", "data", "optimizer", "schedule", "training", "mesh", "checkpoint", "evaluation", "logging")
 OUTLIER = 4.0  # z-scores from here on are shown
 GAP = "  "  # between two figures of a line
 
@@ -59,7 +59,7 @@ def make_console() -> Console:
 
 
 def derived_facts(
-    config,
+    config: Settings,
     counts: ParameterCounts,
     flops: Mapping[str, float],
     peak: Peak,
@@ -120,10 +120,9 @@ def epochs_facts(data: Dataset, total_steps: int, validation: Dataset | None) ->
     return facts
 
 
-def print_settings(console: Console, config: Mapping[str, Any], facts: Mapping[str, Mapping[str, str]]) -> None:
+def print_settings(console: Console, config: Settings, facts: Mapping[str, Mapping[str, str]]) -> None:
     """Prints every field of the (resolved) config by section, then the facts that follow from it."""
-    sections = {name: dict(config[name].items()) for name in SECTIONS if name in config}
-    sections |= {name: dict(value.items()) for name, value in config.items() if hasattr(value, "items")}
+    sections = {name: dict(value.items()) for name, value in config.items() if hasattr(value, "items")}
     sections["general"] = {name: value for name, value in config.items() if name not in sections}
     console.print(_side_by_side(sections, console.width))
     for name, fields in facts.items():
@@ -206,7 +205,9 @@ class TrainingView:
         self._console, self._clock, self._scores = console, clock, scores
         self._total, self._start_step, self._step = total_steps, start_step, start_step
         self._started = clock()
-        self._lines, self._names, self._validation = 0, [], None
+        self._names: list[str] = []
+        self._validation: float | None = None
+        self._lines = 0
         self._mfu_name = f"{convention} MFU"
         self._progress = Progress(
             SpinnerColumn(),
@@ -223,7 +224,7 @@ class TrainingView:
         self._progress.start()
         return self
 
-    def __exit__(self, *_) -> None:
+    def __exit__(self, *_: object) -> None:
         self._progress.stop()
 
     def note(self, text: str) -> None:

@@ -15,6 +15,7 @@ import functools
 
 import jax
 import jax.numpy as jnp
+from jax import Array
 
 from gptjax.model.decoder import softcap
 from gptjax.model.precision import einsum, einsum_float32
@@ -52,7 +53,9 @@ def cross_entropy(
     return loss_sum, {"nll_sum": jax.lax.stop_gradient(nll_sum)}
 
 
-def _loss_of_logits(logits_BTV, weights_BT, targets_BT, z_loss, logit_softcap):
+def _loss_of_logits(
+    logits_BTV: Array, weights_BT: Array, targets_BT: Array, z_loss: float, logit_softcap: float
+) -> tuple[Array, Array]:
     """(loss_sum, nll_sum) from logits before the soft-cap."""
     logits_BTV = softcap(logits_BTV, logit_softcap)
     lse_BT = _logsumexp(logits_BTV)
@@ -68,18 +71,18 @@ def _loss_of_logits(logits_BTV, weights_BT, targets_BT, z_loss, logit_softcap):
 
 
 @jax.custom_vjp
-def _logsumexp(logits_BTV):
+def _logsumexp(logits_BTV: Array) -> Array:
     """log Σ exp over the last axis. Its backward makes the probabilities anew from the logits, which are kept anyway;
     JAX's own keeps a second array of the logits' size."""
     return jax.nn.logsumexp(logits_BTV, axis=-1)
 
 
-def _logsumexp_forward(logits_BTV):
+def _logsumexp_forward(logits_BTV: Array) -> tuple[Array, tuple[Array, Array]]:
     lse_BT = _logsumexp(logits_BTV)
     return lse_BT, (logits_BTV, lse_BT)
 
 
-def _logsumexp_backward(residuals, cotangent_BT):
+def _logsumexp_backward(residuals: tuple[Array, Array], cotangent_BT: Array) -> tuple[Array]:
     logits_BTV, lse_BT = residuals
     return (cotangent_BT[..., None] * jnp.exp(logits_BTV - lse_BT[..., None]),)
 
@@ -88,11 +91,19 @@ _logsumexp.defvjp(_logsumexp_forward, _logsumexp_backward)
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(4, 5, 6))
-def _chunked(x_BTD, head_DV, targets_BT, weights_BT, positions, z_loss, logit_softcap):
+def _chunked(
+    x_BTD: Array,
+    head_DV: Array,
+    targets_BT: Array,
+    weights_BT: Array,
+    positions: int,
+    z_loss: float,
+    logit_softcap: float,
+) -> tuple[Array, Array]:
     """(loss_sum, nll_sum) with the logits of `positions` positions of every row at a time."""
     head_DV = head_DV.astype(x_BTD.dtype)
 
-    def sums(chunk):
+    def sums(chunk: tuple[Array, ...]) -> tuple[Array, Array]:
         x_BCD, targets_BC, weights_BC = chunk
         logits_BCV = einsum_float32("BTD,DV->BTV", x_BCD, head_DV)
         return _loss_of_logits(logits_BCV, weights_BC, targets_BC, z_loss, logit_softcap)
@@ -101,11 +112,19 @@ def _chunked(x_BTD, head_DV, targets_BT, weights_BT, positions, z_loss, logit_so
     return losses.sum(), nlls.sum()
 
 
-def _chunked_forward(x_BTD, head_DV, targets_BT, weights_BT, positions, z_loss, logit_softcap):
+def _chunked_forward(
+    x_BTD: Array,
+    head_DV: Array,
+    targets_BT: Array,
+    weights_BT: Array,
+    positions: int,
+    z_loss: float,
+    logit_softcap: float,
+) -> tuple[tuple[Array, Array], tuple[Array, Array, Array]]:
     """The same sums and, as residuals, the gradients of loss_sum. The head's is summed in float32 over the chunks."""
     low_DV = head_DV.astype(x_BTD.dtype)
 
-    def add(head_gradient_DV, chunk):
+    def add(head_gradient_DV: Array, chunk: tuple[Array, ...]) -> tuple[Array, tuple[Array, ...]]:
         x_BCD, targets_BC, weights_BC = chunk
         logits_BCV = einsum_float32("BTD,DV->BTV", x_BCD, low_DV)
         loss, pullback, nll = jax.vjp(
@@ -128,7 +147,13 @@ def _chunked_forward(x_BTD, head_DV, targets_BT, weights_BT, positions, z_loss, 
     return (losses.sum(), nlls.sum()), gradients
 
 
-def _chunked_backward(positions, z_loss, logit_softcap, gradients, cotangents):
+def _chunked_backward(
+    positions: int,
+    z_loss: float,
+    logit_softcap: float,
+    gradients: tuple[Array, Array, Array],
+    cotangents: tuple[Array, Array],
+) -> tuple[Array, Array, None, Array]:
     loss_cotangent, _ = cotangents  # nll_sum carries no gradient
     x_BTD, head_DV, weights_BT = jax.tree.map(lambda g: (g * loss_cotangent).astype(g.dtype), gradients)
     return x_BTD, head_DV, None, weights_BT
@@ -137,20 +162,20 @@ def _chunked_backward(positions, z_loss, logit_softcap, gradients, cotangents):
 _chunked.defvjp(_chunked_forward, _chunked_backward)
 
 
-def _cut(positions, *arrays):
+def _cut(positions: int, *arrays: Array) -> tuple[Array, ...]:
     """Each [B, T, …] as [chunks, B, positions, …], the sequence filled up with zeros (tokens of weight 0)."""
     length = arrays[0].shape[1]
     chunks = -(-length // positions)
     positions = -(-length // chunks)  # as even as can be: less to fill up
 
-    def cut(x):
+    def cut(x: Array) -> Array:
         x = jnp.pad(x, [(0, 0), (0, chunks * positions - length)] + [(0, 0)] * (x.ndim - 2))
         return jnp.moveaxis(x.reshape(x.shape[0], chunks, positions, *x.shape[2:]), 1, 0)
 
     return tuple(cut(x) for x in arrays)
 
 
-def _join(chunks, length):
+def _join(chunks: Array, length: int) -> Array:
     """The inverse of _cut: [chunks, B, positions, …] as [B, T, …]."""
     joined = jnp.moveaxis(chunks, 0, 1)
     return joined.reshape(joined.shape[0], -1, *joined.shape[3:])[:, :length]

@@ -8,14 +8,14 @@ from collections.abc import Iterator
 from typing import Any
 
 import jax
-from ml_collections import FrozenConfigDict
 
 from gptjax.config import ConfigError, RunError
+from gptjax.settings import Settings
 from gptjax.training.hardware import bytes_per_device
 
 
 @contextlib.contextmanager
-def explained_memory(config: FrozenConfigDict) -> Iterator[None]:
+def explained_memory(config: Settings) -> Iterator[None]:
     """Turns a device that is out of memory into a sentence that says what would need less."""
     try:
         yield

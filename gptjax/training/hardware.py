@@ -166,8 +166,8 @@ def bytes_per_device() -> int | None:
         return min((each["bytes_limit"] for each in stats if "bytes_limit" in each), default=None)
     if devices[0].platform != "cpu":
         return None
-    limits = [_contents(path) for path in ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes")]
-    limits = [int(limit) for limit in limits if limit and limit.strip().isdecimal()]
+    texts = map(_contents, ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"))
+    limits = [int(text) for text in texts if text and text.strip().isdecimal()]
     try:
         limits.append(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"))
     except (AttributeError, ValueError, OSError):  # not on this system

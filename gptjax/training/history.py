@@ -12,12 +12,11 @@ import os
 from pathlib import Path
 from typing import Any
 
-from ml_collections import FrozenConfigDict
-
 from gptjax.config import hash_of, to_json
 from gptjax.differences import differences
 from gptjax.evaluation.scores import SET, Score
 from gptjax.files import write_aside
+from gptjax.settings import Settings
 from gptjax.training.run_metadata import git_revision, version
 from gptjax.training.writers import FILE_NAME as METRICS
 from gptjax.training.writers import read_metrics
@@ -26,7 +25,7 @@ FILE_NAME = "history.jsonl"
 CONFIG = "config.json"
 
 
-def record_start(workdir: Path, config: FrozenConfigDict, step: int, **facts: Any) -> None:
+def record_start(workdir: Path, config: Settings, step: int, **facts: Any) -> None:
     """Adds a start that goes on from `step`, with every setting that config.json has otherwise; then writes that.
 
     facts: further JSON values of the row, such as the identity of the data.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
+from types import FrameType
 
 import jax
 from jax.experimental import multihost_utils
@@ -27,11 +28,11 @@ class StopRequest:
         self._previous = {number: signal.signal(number, self._handle) for number in handled}
         return self
 
-    def __exit__(self, *error) -> None:
+    def __exit__(self, *error: object) -> None:
         for number, handler in self._previous.items():
             signal.signal(number, handler)
 
-    def _handle(self, number: int, frame) -> None:
+    def _handle(self, number: int, frame: FrameType | None) -> None:
         if self._received is not None and number == signal.SIGINT:
             raise KeyboardInterrupt
         if number == signal.SIGINT and self._received is None:

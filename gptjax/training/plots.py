@@ -7,9 +7,11 @@ import os
 import textwrap
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import matplotlib
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from gptjax.files import write_aside
@@ -17,7 +19,7 @@ from gptjax.training.objectives import OBJECTIVES
 from gptjax.training.writers import FILE_NAME, read_metrics
 
 TRAIN, VALIDATION = "#3b6fb6", "#d1495b"
-STYLE = {
+STYLE: dict[Any, Any] = {
     "font.size": 10,
     "axes.spines.top": False,
     "axes.spines.right": False,
@@ -118,7 +120,7 @@ def in_words(metric: str) -> str:
     return WORDS.get(metric, metric.replace("/", " ").replace("_", " "))
 
 
-def legend_beside(figure: Figure, axes) -> None:
+def legend_beside(figure: Figure, axes: Axes) -> None:
     """A legend to the right of the axes, off the curves; long labels go on in the next line."""
     handles, labels = axes.get_legend_handles_labels()
     literal = [label.replace("$", "\\$") for label in labels]  # no mathematics
@@ -132,7 +134,7 @@ def note_below(figure: Figure, text: str) -> None:
         figure.supxlabel(text, fontsize="small", color="#4a4f55")
 
 
-def _legend_above(axes) -> None:
+def _legend_above(axes: Axes) -> None:
     """A legend in one line between title and axes."""
     axes.legend(loc="lower right", bbox_to_anchor=(1.0, 1.0), ncols=4, borderaxespad=0.2, fontsize="small")
 
@@ -176,7 +178,7 @@ def _series(rows: list[dict], x_name: str, y_name: str) -> tuple[np.ndarray, np.
     return x, np.where(np.isfinite(y), y, np.nan)
 
 
-def _new_figure(x_label: str, title: str, below: bool = False):
+def _new_figure(x_label: str, title: str, below: bool = False) -> tuple[Figure, Axes]:
     """A figure with axes, and with `below` a lower panel of the same x axis."""
     figure = Figure(figsize=(8, 5.2 if below else 4.6), dpi=150, layout="constrained")
     panels = figure.subplots(2 if below else 1, sharex=True, squeeze=False, height_ratios=(4, 1) if below else None)[
@@ -188,7 +190,7 @@ def _new_figure(x_label: str, title: str, below: bool = False):
     return figure, panels[0]
 
 
-def _draw_loss(axes, x, y, color, label) -> str:
+def _draw_loss(axes: Axes, x: np.ndarray, y: np.ndarray, color: str, label: str) -> str:
     """The logged values pale, their smoothed course strong; few points are drawn as they are, with markers.
 
     Returns what the smoothed course is, in words; '' where there is none.
@@ -202,7 +204,7 @@ def _draw_loss(axes, x, y, color, label) -> str:
     return f"median of {2 * reach + 1} logged values"
 
 
-def _note_best(axes, x, y) -> None:
+def _note_best(axes: Axes, x: np.ndarray, y: np.ndarray) -> None:
     if np.isfinite(y).any():
         best = np.nanargmin(y)
         axes.annotate(
@@ -215,7 +217,7 @@ def _note_best(axes, x, y) -> None:
         )
 
 
-def _draw_rates(axes, rates: Mapping[str, tuple[np.ndarray, np.ndarray]]) -> None:
+def _draw_rates(axes: Axes, rates: Mapping[str, tuple[np.ndarray, np.ndarray]]) -> None:
     """The rates of the schedule; where there are two, each with its optimizer's name."""
     for name, (x, y) in rates.items():
         label, color = RATES[name]
@@ -228,7 +230,7 @@ def _draw_rates(axes, rates: Mapping[str, tuple[np.ndarray, np.ndarray]]) -> Non
         _legend_above(axes)
 
 
-def _fit_to_losses(axes, *losses: np.ndarray) -> None:
+def _fit_to_losses(axes: Axes, *losses: np.ndarray) -> None:
     """Room above for all but the worst 1 %: a spike or the first steps must not flatten the rest."""
     values = np.concatenate(losses)
     values = values[np.isfinite(values)]

@@ -26,7 +26,7 @@ class Profiler:
             self._running = True
 
     def after(self, done: int, state: TrainState) -> None:
-        if self._running and done == self._first + TRACED_STEPS:
+        if self._running and self._first is not None and done == self._first + TRACED_STEPS:
             jax.block_until_ready(state.params)
             self.close()
 

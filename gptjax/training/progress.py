@@ -153,13 +153,14 @@ class Progress:
             return
         row = self._interval.row(values)
         self._interval, self._reported_loss = Interval(), row["train/loss"]
-        self.add(step, row | self._rates())
-        self._view.log(step, self._row[1])
+        self._view.log(step, self.add(step, row | self._rates()))
 
-    def add(self, step: int, figures: Mapping[str, Any]) -> None:
-        """Puts more figures of `step`, which was read last, into its row."""
+    def add(self, step: int, figures: Mapping[str, Any]) -> dict[str, Any]:
+        """Puts more figures of `step`, which was read last, into its row; returns that."""
         earlier = {} if self._row is None else self._row[1]
-        self._row = (step, {**earlier, **figures, "tokens": step * self._tokens_per_step})
+        row = {**earlier, **figures, "tokens": step * self._tokens_per_step}
+        self._row = (step, row)
+        return row
 
     def mfu(self, tokens_per_second: float) -> float | None:
         return model_flop_utilization(tokens_per_second, self._flops_per_token, self._peak.flops)

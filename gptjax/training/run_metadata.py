@@ -11,10 +11,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from ml_collections import FrozenConfigDict
-
 from gptjax.config import ConfigError, default, flatten, to_json
 from gptjax.differences import differences, with_lines
+from gptjax.settings import Settings
 
 # A run may move to another machine: these say how the same function is computed.
 _EXECUTION = {"model.dtype", "model.layers", "model.remat", "model.attention", "model.attention_block"}
@@ -25,7 +24,7 @@ _SWITCHES = {"training.ema_decay"}  # may change, but not from or to 0: there wo
 _HARMLESS = ("checkpoint.", "data.", "evaluation.", "logging.", "mesh.")
 
 
-def run_metadata(config: FrozenConfigDict, fingerprint: Mapping, tokens: int) -> dict:
+def run_metadata(config: Settings, fingerprint: Mapping, tokens: int) -> dict:
     """What is saved beside the arrays, as JSON values: enough to know where they come from, and to make them again.
 
     Args:
@@ -42,7 +41,7 @@ def run_metadata(config: FrozenConfigDict, fingerprint: Mapping, tokens: int) ->
     }
 
 
-def check_compatible(saved: Mapping, config: FrozenConfigDict, fingerprint: Mapping) -> list[str]:
+def check_compatible(saved: Mapping, config: Settings, fingerprint: Mapping) -> list[str]:
     """Whether the run that `saved` describes may go on with this config and this data.
 
     Returns:
@@ -68,7 +67,7 @@ def check_compatible(saved: Mapping, config: FrozenConfigDict, fingerprint: Mapp
     return noted
 
 
-def check_warm_start(saved: Mapping, config: FrozenConfigDict, tokenizer_hash: str) -> list[str]:
+def check_warm_start(saved: Mapping, config: Settings, tokenizer_hash: str) -> list[str]:
     """Whether a run may begin with the parameters that `saved` describes (`training.init_from`).
 
     Args:
@@ -99,7 +98,7 @@ def check_tokenizer(saved: Mapping, tokenizer_hash: str, source: str) -> None:
         )
 
 
-def check_same_model(saved: Mapping, config: FrozenConfigDict, source: str) -> None:
+def check_same_model(saved: Mapping, config: Settings, source: str) -> None:
     """Raises ConfigError, which begins with `source`, unless the config's model is the one of the run of `saved`."""
     lines = [
         f"{field} = {_show(here)}: must be {_show(there)}"
@@ -115,7 +114,7 @@ def _is_of_model(field: str) -> bool:
     return field.startswith("model.") and field not in _EXECUTION
 
 
-def _config_differences(saved: Mapping, config: FrozenConfigDict) -> dict[str, tuple[Any, Any]]:
+def _config_differences(saved: Mapping, config: Settings) -> dict[str, tuple[Any, Any]]:
     """Dotted field → (there, here). A field that is newer than the checkpoint was what it is by default."""
     known = flatten(default())
     found = differences(saved["config"], json.loads(to_json(config)))

@@ -32,9 +32,10 @@ import numpy as np
 
 from gptjax.config import ConfigError, Units, default
 from gptjax.formatting import counted
+from gptjax.settings import ScheduleSettings, allowed_values
 from gptjax.user_code import called, is_named, named_function
 
-NAMES = ("cosine", "wsd", "linear", "constant", "inverse_sqrt")
+NAMES = allowed_values()["schedule.name"].names
 
 Schedule = Callable[[jax.typing.ArrayLike], jax.Array]
 
@@ -49,7 +50,9 @@ class Span:
     final_fraction: float
 
 
-def make_schedule(config_schedule, peak: float, total_steps: int, steps_of: Callable[[str], int]) -> Schedule:
+def make_schedule(
+    config_schedule: ScheduleSettings, peak: float, total_steps: int, steps_of: Callable[[str], int]
+) -> Schedule:
     """The function step -> learning rate (float32 scalar), for a Python int or a traced integer.
 
     config_schedule: the config's `schedule` section. peak: highest rate. total_steps: updates in the whole run.
@@ -76,6 +79,7 @@ def make_schedule(config_schedule, peak: float, total_steps: int, steps_of: Call
 
     def schedule(step: jax.typing.ArrayLike) -> jax.Array:
         update = jnp.asarray(step, jnp.int32).astype(jnp.float32) + 1.0
+        after_warmup: jax.Array | np.float32
         if name == "constant":
             after_warmup = peak_rate
         elif name == "inverse_sqrt":
@@ -102,9 +106,12 @@ def _own_schedule(name: str, peak: float, span: Span) -> Schedule:
         update = jnp.asarray(step, jnp.int32).astype(jnp.float32) + 1.0
         return (jnp.float32(peak) * function(update, span)).astype(jnp.float32)
 
+    def rate_at(step: int) -> np.ndarray:
+        return np.asarray(jax.jit(schedule)(step))
+
     steps = {0, span.warmup, span.total_steps // 2, span.total_steps - span.decay, span.total_steps - 1}
     for step in sorted(min(step, span.total_steps - 1) for step in steps):
-        rate = called("schedule.name", name, lambda step=step: np.asarray(jax.jit(schedule)(step)))
+        rate = called("schedule.name", name, functools.partial(rate_at, step))
         if rate.shape or not np.isfinite(rate) or rate < 0:
             raise ConfigError(
                 f"schedule.name = {name!r}: must give one finite rate, 0 or more, per update; update {step + 1} "

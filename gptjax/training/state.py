@@ -8,8 +8,7 @@ import flax.struct
 import jax
 
 
-@flax.struct.dataclass
-class TrainState:
+class TrainState(flax.struct.PyTreeNode):
     """Everything the next step depends on, besides the config and the data.
 
     There is no random state: keys are folded from the config's seed and `step`, so a restored run draws the numbers

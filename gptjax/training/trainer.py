@@ -12,12 +12,12 @@ import jax
 import jax.numpy as jnp
 import optax
 from jax.sharding import AbstractMesh, Mesh
-from ml_collections import FrozenConfigDict
 
 from gptjax.model.decoder import Decoder, declarations, init_params
 from gptjax.model.parameters import abstract_params
 from gptjax.parallel.mesh import platform_of
 from gptjax.parallel.sharding import batch_sharding, constrain_residual, replicated, state_sharding
+from gptjax.settings import ScheduleSettings, Settings
 from gptjax.tokenizer import Tokenizer
 from gptjax.training.metrics import init_monitor
 from gptjax.training.objectives import make_objective
@@ -42,7 +42,7 @@ class Trainer:
       abstract_state: the training state as shapes, each with its sharding.
     """
 
-    config: FrozenConfigDict
+    config: Settings
     mesh: Mesh | AbstractMesh
     model: Decoder
     objective: Objective
@@ -62,13 +62,7 @@ class Trainer:
         return self._init_from(init_params(self.config.model, jax.random.key(self.config.seed)))
 
     def _init_from(self, params: Any) -> TrainState:
-        return TrainState(
-            step=jnp.zeros((), jnp.int32),
-            params=params,
-            opt_state=self.optimizer.init(params),
-            ema=jax.tree.map(jnp.copy, params) if self.config.training.ema_decay else None,
-            monitor=init_monitor(),
-        )
+        return _first_state(self.config, self.optimizer, params)
 
     def compile_train_step(self, batch: Any) -> jax.stages.Compiled:
         """(state, batch) → (state, metrics) for batches shaped and placed like `batch`; the old state is given up."""
@@ -92,8 +86,18 @@ class Trainer:
         return abstract_batch(self.objective, accumulation, rows, batch_sharding(self.mesh, 1))
 
 
+def _first_state(config: Settings, optimizer: optax.GradientTransformation, params: Any) -> TrainState:
+    return TrainState(
+        step=jnp.zeros((), jnp.int32),
+        params=params,
+        opt_state=optimizer.init(params),
+        ema=jax.tree.map(jnp.copy, params) if config.training.ema_decay else None,
+        monitor=init_monitor(),
+    )
+
+
 def make_trainer(
-    config: FrozenConfigDict, mesh: Mesh | AbstractMesh, total_steps: int, steps_of: Callable[[str], int]
+    config: Settings, mesh: Mesh | AbstractMesh, total_steps: int, steps_of: Callable[[str], int]
 ) -> Trainer:
     """Puts a run together.
 
@@ -112,20 +116,21 @@ def make_trainer(
     optimizer = make_optimizer(config.optimizer, schedule_of_peak, declared, platform_of(mesh), objective.trains)
     names = ("learning_rate", "muon_learning_rate") if config.optimizer.name == "muon" else ("learning_rate",)
     learning_rates = {name: schedule_of_peak(config.optimizer[name]) for name in names}
-    trainer = Trainer(config, mesh, model, objective, optimizer, learning_rates, declared, abstract_state=None)
-    shapes = jax.eval_shape(trainer._init_from, abstract_params(declared))
+    shapes = jax.eval_shape(functools.partial(_first_state, config, optimizer), abstract_params(declared))
     shardings = state_sharding(mesh, shapes, declared)
     placed = jax.tree.map(
         lambda s, sharding: jax.ShapeDtypeStruct(s.shape, s.dtype, sharding=sharding), shapes, shardings
     )
-    return dataclasses.replace(trainer, abstract_state=placed)
+    return Trainer(config, mesh, model, objective, optimizer, learning_rates, declared, placed)
 
 
-def _schedule_of_peak(config_schedule, total_steps, steps_of, peak: float) -> optax.Schedule:
+def _schedule_of_peak(
+    config_schedule: ScheduleSettings, total_steps: int, steps_of: Callable[[str], int], peak: float
+) -> optax.Schedule:
     return make_schedule(config_schedule, peak, total_steps, steps_of)
 
 
-def compiler_options(mesh: Mesh, dtype: str) -> dict[str, str] | None:
+def compiler_options(mesh: Mesh | AbstractMesh, dtype: str) -> dict[str, str | bool] | None:
     """What the compiler of the mesh's platform is told beside the program; None: its defaults.
 
     On a CPU: which operations XLA may merge with matrix products and reductions in its library YNNPACK. Its own choice

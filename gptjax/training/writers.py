@@ -20,10 +20,10 @@ from typing import Any
 import jax
 import numpy as np
 from absl import logging
-from ml_collections import FrozenConfigDict
 
 from gptjax.config import flatten
 from gptjax.files import write_aside
+from gptjax.settings import Settings
 from gptjax.training.patient_file import PatientFile
 from gptjax.training.tensorboard import TensorBoardWriter
 from gptjax.training.weights_and_biases import WandbWriter
@@ -98,7 +98,7 @@ class MetricsWriter:
         workdir: str | os.PathLike,
         tensorboard: bool = True,
         resume_step: int | None = None,
-        config: FrozenConfigDict | None = None,
+        config: Settings | None = None,
     ):
         """Raises ConfigError where Weights & Biases is asked for and not installed."""
         self._rows: list[JsonLinesWriter | TensorBoardWriter | WandbWriter] = []
@@ -110,9 +110,10 @@ class MetricsWriter:
         last_step = -1 if resume_step is None else resume_step
         fields = flatten(config) if config else {}
         if tensorboard:
-            self._texts.append(TensorBoardWriter(workdir / "tensorboard", purge_step=last_step + 1))
+            writer = TensorBoardWriter(workdir / "tensorboard", purge_step=last_step + 1)
+            self._texts.append(writer)
             if fields:
-                self._texts[-1].settings(fields)
+                writer.settings(fields)
         if project := fields.get("logging.wandb"):
             self._texts.append(WandbWriter(workdir, project, fields))
         truncate_after(workdir / FILE_NAME, last_step)
@@ -136,7 +137,7 @@ class MetricsWriter:
     def __enter__(self) -> MetricsWriter:
         return self
 
-    def __exit__(self, *_) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
 
@@ -146,7 +147,7 @@ def _plain(value: Any) -> Any:
 
 
 def _encode(row: Mapping[str, Any]) -> str:
-    def finite(value):
+    def finite(value: Any) -> Any:
         if isinstance(value, float) and not math.isfinite(value):
             return "NaN" if math.isnan(value) else "Infinity" if value > 0 else "-Infinity"
         return value

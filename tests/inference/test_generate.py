@@ -8,7 +8,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from ml_collections import FrozenConfigDict
 
 from gptjax import config as configs
 from gptjax.config import ConfigError, RunError
@@ -20,6 +19,7 @@ from gptjax.inference.sampling import make_sampling
 from gptjax.model.decoder import Decoder, init_params
 from gptjax.model.int8 import Int8
 from gptjax.model.resolve import resolve_model
+from gptjax.settings import ModelSettings
 from gptjax.tokenizer import ByteTokenizer
 
 TOKENIZER = ByteTokenizer()
@@ -36,7 +36,7 @@ jax.monitoring.register_event_duration_secs_listener(
 
 @dataclasses.dataclass(frozen=True)
 class Config:
-    model: FrozenConfigDict
+    model: ModelSettings
 
 
 def make_model(tokenizer=TOKENIZER, scale=0.3, **model):

@@ -1,11 +1,11 @@
 import jax
 import numpy as np
 import pytest
-from ml_collections import FrozenConfigDict
 
 from gptjax.config import default
 from gptjax.model.decoder import init_params
 from gptjax.model.resolve import resolve_model
+from gptjax.settings import ModelSettings
 
 TINY = dict(num_layers=2, width=16, num_heads=4, num_kv_heads=2, feedforward_width=24, attention_block=4)
 
@@ -14,7 +14,7 @@ TINY = dict(num_layers=2, width=16, num_heads=4, num_kv_heads=2, feedforward_wid
 def model_config():
     """model_config(**changes): a resolved config of a tiny model, T = 12, V = 29."""
 
-    def make(**changes) -> FrozenConfigDict:
+    def make(**changes) -> ModelSettings:
         model = default().model
         model.update({**TINY, "attention": "reference", **changes})
         return resolve_model(model, platform="cpu", vocab_size=29, sequence_length=12)

@@ -1,12 +1,12 @@
 """Logits of small random models of six families: transformers' own code against ours, in float64 and in float32."""
 
+import dataclasses
 import sys
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from ml_collections import FrozenConfigDict
 from transformers_names import gpt2_names, llama_names, phi3_names
 
 from gptjax.config import default
@@ -127,7 +127,7 @@ def largest_difference(family, backend, random_params, dtype):
     tokens = np.random.default_rng(1).integers(0, V, (2, T))
     with torch.no_grad():
         expected = model(torch.tensor(tokens)).logits.numpy()
-    config = FrozenConfigDict({**config, "dtype": dtype})
+    config = dataclasses.replace(config, dtype=dtype)
     params = jax.tree.map(lambda array: array.astype(dtype), params)
     actual = jax.jit(lambda params: Decoder(config).apply({"params": params}, tokens))(params)
     assert actual.dtype == dtype and expected.dtype == np.float64

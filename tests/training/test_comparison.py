@@ -5,8 +5,9 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from gptjax.config import MAY_BE_OWN, ConfigError, default, to_json
+from gptjax.config import ConfigError, default, to_json
 from gptjax.folders import alone_in
+from gptjax.settings import allowed_values
 from gptjax.tokenizer import ByteTokenizer
 from gptjax.training import comparison
 from gptjax.training.writers import MetricsWriter
@@ -124,5 +125,6 @@ def test_functions_that_a_run_names_are_not_imported(make_run, tmp_path, monkeyp
     (tmp_path / "brought_along.py").write_text("raise SystemExit('it was imported')")
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(tmp_path)
-    (run,) = comparison.read_runs([make_run("a", **dict.fromkeys(MAY_BE_OWN, "brought_along:f"))])
+    own = [field for field, allowed in allowed_values().items() if allowed.own]
+    (run,) = comparison.read_runs([make_run("a", **dict.fromkeys(own, "brought_along:f"))])
     assert run.num_parameters is None and "n/a" in shown(comparison.table([run]))[1]

@@ -13,11 +13,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from ml_collections import FrozenConfigDict
 from rich.console import Console
 
 from gptjax.config import default
 from gptjax.model.parameters import ParameterCounts
+from gptjax.settings import freeze
 from gptjax.training.console import (
     HEADER_EVERY,
     TrainingView,
@@ -182,7 +182,7 @@ def facts():
 
 def test_settings_show_every_field_and_what_follows():
     console = log_console()
-    print_settings(console, FrozenConfigDict(default()), facts())
+    print_settings(console, freeze(default()), facts())
     shown = console.file.getvalue()
     for section in default().values():
         if hasattr(section, "keys"):

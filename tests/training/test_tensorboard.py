@@ -3,9 +3,9 @@
 import math
 
 import pytest
-from ml_collections import FrozenConfigDict
 
 from gptjax.config import default, flatten
+from gptjax.settings import freeze
 from gptjax.training.writers import MetricsWriter
 
 SAMPLE = "def f(x):\n    **not bold**\n\x1b[31m\ud800"
@@ -18,7 +18,7 @@ def reader(tmp_path):
     accumulators = pytest.importorskip(
         "tensorboard.backend.event_processing.event_accumulator", reason="needs 'gptjax[tensorboard]'"
     )
-    with MetricsWriter(tmp_path, config=FrozenConfigDict(default())) as writer:
+    with MetricsWriter(tmp_path, config=freeze(default())) as writer:
         writer.write(3, ROW)
         writer.write(4, ROW | {"validation/loss": math.inf})
         writer.text(4, "sample", SAMPLE)

@@ -5,9 +5,9 @@ import sys
 import types
 
 import pytest
-from ml_collections import FrozenConfigDict
 
 from gptjax.config import ConfigError, default
+from gptjax.settings import freeze
 from gptjax.training import weights_and_biases
 from gptjax.training.writers import FILE_NAME, MetricsWriter, read_metrics
 
@@ -15,7 +15,7 @@ from gptjax.training.writers import FILE_NAME, MetricsWriter, read_metrics
 def open_writer(workdir, resume_step=None):
     config = default().unlock()
     config.logging.wandb = "demo"
-    return MetricsWriter(workdir, False, resume_step, FrozenConfigDict(config))
+    return MetricsWriter(workdir, False, resume_step, freeze(config))
 
 
 def write_run(workdir, resume_step=None):

@@ -56,7 +56,7 @@ class Search:
     verify: bool = True
     memory_megabytes: int = 512
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if not 0 < self.threshold <= 1:
             raise ConfigError(f"duplicates.threshold = {self.threshold}: must be in (0, 1]")
         if self.scope not in SCOPES:

@@ -36,7 +36,7 @@ class Passages:
     kind: str = "window"
     words: int = 50
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if self.kind not in KINDS:
             raise ConfigError(f"passages.kind = {self.kind!r}: expected one of {', '.join(KINDS)}")
         if self.words < 1:

@@ -45,7 +45,7 @@ class Sketch:
     rows: int = 7
     seed: int = 0
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if self.unit not in UNITS:
             raise ConfigError(f"duplicates.unit = {self.unit!r}: expected one of {', '.join(UNITS)}")
         for name, least in (("ngram", 1), ("bands", 0), ("rows", 1)):
@@ -126,7 +126,9 @@ def write_sketches(documents: Path, path: Path, sketch: Sketch, dropped: np.ndar
     return {"documents": len(joined["ids"]), "bytes": size, "too_short": int(np.count_nonzero(~joined["shingled"]))}
 
 
-def save_sketches(path: Path, sketch: Sketch, sources: list[str], columns: dict[str, np.ndarray], keys: np.ndarray):
+def save_sketches(
+    path: Path, sketch: Sketch, sources: list[str], columns: dict[str, np.ndarray], keys: np.ndarray
+) -> None:
     """Writes the columns of Sketches and the keys, uint64 [documents, bands], as one .npz file."""
     header = json.dumps({"sketch": asdict(sketch), "sources": sources, "documents": len(keys)}).encode()
     by_band = {_band(band): keys[:, band] for band in range(sketch.bands)}

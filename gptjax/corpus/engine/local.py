@@ -7,8 +7,9 @@ import os
 import signal
 import threading
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from multiprocessing.connection import Connection, wait
+from multiprocessing.process import BaseProcess
 from typing import Any
 
 SPAWN = multiprocessing.get_context("spawn")  # threads of Arrow and SentencePiece do not survive a fork
@@ -27,13 +28,13 @@ class LocalProcesses:
     def __enter__(self) -> LocalProcesses:
         return self
 
-    def __exit__(self, *_) -> None:
+    def __exit__(self, *_: object) -> None:
         for worker in self._idle:
             worker.stop()
 
-    def run(self, function: Callable[[Any], Any], items: Sequence[Any]) -> Iterator[tuple[int, Any]]:
+    def run(self, function: Callable[[Any], Any], items: Sequence[Any]) -> Generator[tuple[int, Any]]:
         waiting = deque(enumerate(items))
-        busy: dict[Connection, tuple[_Worker, int]] = {}
+        busy: dict[Any, tuple[_Worker, int]] = {}  # by their connections
         try:
             while waiting or busy:
                 while waiting and self._idle:
@@ -55,7 +56,8 @@ class _Worker:
     """A process that takes (function, item) after (function, item) from a pipe; started again when it has died."""
 
     def __init__(self):
-        self._process: multiprocessing.Process | None = None
+        self._process: BaseProcess | None = None
+        self._connection: Connection
 
     def give(self, call: tuple[Callable, Any]) -> Connection:
         """Starts on a call; returns what becomes readable when it has ended, or the process has."""
@@ -66,8 +68,8 @@ class _Worker:
             except OSError:  # it died while idle
                 self.stop()
         self._connection, theirs = SPAWN.Pipe()
-        self._process = SPAWN.Process(target=_serve, args=(theirs,))
-        self._process.start()
+        self._process = process = SPAWN.Process(target=_serve, args=(theirs,))
+        process.start()
         theirs.close()
         self._connection.send(call)
         return self._connection
@@ -101,5 +103,6 @@ def _serve(connection: Connection) -> None:
 
 def _end_with_driver() -> None:
     """A driver that is killed takes its workers along, also amid a long task."""
-    multiprocessing.parent_process().join()
+    if (driver := multiprocessing.parent_process()) is not None:
+        driver.join()
     os._exit(1)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import functools
 import traceback
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -30,7 +30,7 @@ class Failure:
 class Executor(Protocol):
     """Where tasks run: processes here (local.py), Ray or SLURM (gptjax/cluster)."""
 
-    def run(self, function: Callable[[Any], Any], items: Sequence[Any]) -> Iterator[tuple[int, Any]]:
+    def run(self, function: Callable[[Any], Any], items: Sequence[Any]) -> Generator[tuple[int, Any]]:
         """(index of an item, `function(item)`, or None where its worker was lost) in any order, each as it ends.
 
         A generator that is closed early leaves no work running.
@@ -77,9 +77,9 @@ def run_stage(
                 progress(number, outcome)
                 continue
             failures[number] = outcome or Failure(LOST)
-            if failures[number].stops:
+            if stops := failures[number].stops:
                 outcomes.close()
-                raise failures[number].stops
+                raise stops
         if not failures:
             break
     clear_attempts(folder)

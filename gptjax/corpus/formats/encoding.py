@@ -128,7 +128,7 @@ def detected(raw: bytes) -> str:
         from resiliparse.parse.encoding import detect_encoding
     except ImportError:  # pip install 'gptjax[corpus]'
         return "cp1252"
-    encoding = codecs.lookup(detect_encoding(seen)).name
+    encoding = codecs.lookup(detect_encoding(seen) or "cp1252").name
     if encoding == "utf-8":  # which it is not: nothing fits, or Korean, which the library does not name
         encoding = "euc_kr"
     encoding = _LARGER.get(encoding, encoding)

@@ -201,8 +201,9 @@ class _Reader:
             self._out.append(_SIGNS[name])
             # \o{} and "\LaTeX\ is": braces or a space only end the name
             return place + 1 if len(name) <= 2 and source[place : place + 1] == " " else place
-        if name in _ACCENTS and _ACCENTED.match(source, place) and (len(name) > 1 or not source[place].isalpha()):
-            return self._accent(_ACCENTS[name], place)
+        accented = _ACCENTED.match(source, place) if name in _ACCENTS else None
+        if accented and (len(name) > 1 or not source[place].isalpha()):
+            return self._accent(_ACCENTS[name], accented)
         if name in ("verb", "lstinline") and (verb := _VERB.match(source, start)):
             self._out.append(verb[2])
             return verb.end()
@@ -225,7 +226,7 @@ class _Reader:
                 self._out[-1] = self._out[-1][:-1]
             return self._after_arguments(place)
         if name in _LENGTHS:
-            return _LENGTH.match(source, place).end()
+            return found.end() if (found := _LENGTH.match(source, place)) else place
         if name in ("left", "right", "frac", "sum", "mathbb", "mathcal", "alpha", "beta"):
             self._out.append(source[start:place])  # maths outside of maths: better than half of it
             return place
@@ -247,13 +248,12 @@ class _Reader:
                 self._out.append(f"${content}$" if sign == "(" else f"\n$$ {content} $$\n")
                 return end[1]
             return place
-        if sign in _ACCENTS and _ACCENTED.match(self._source, place):
-            return self._accent(_ACCENTS[sign], place)
+        if sign in _ACCENTS and (accented := _ACCENTED.match(self._source, place)):
+            return self._accent(_ACCENTS[sign], accented)
         self._out.append(_SIGNS.get(sign, ""))
         return self._after_option(place) if sign == "\\" and self._source[place : place + 1] == "[" else place
 
-    def _accent(self, mark: str, place: int) -> int:
-        found = _ACCENTED.match(self._source, place)
+    def _accent(self, mark: str, found: re.Match) -> int:
         letter = (found[1] or found[2]).replace("\\i", "i").replace("\\j", "j").lstrip("\\")
         self._out.append(unicodedata.normalize("NFC", letter + mark))
         return found.end()

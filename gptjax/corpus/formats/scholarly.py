@@ -78,7 +78,7 @@ def _jats(article: Element) -> Paper:
         _blocks(body, parts)
     text = re.sub(r"[ \t]*\n[ \t]*", "\n", re.sub(r" +([,.;:)])", r"\1", "".join(parts)))
     identifiers = [element for element in (meta.iter("article-id") if meta is not None else ()) if element.text]
-    named = {element.get("pub-id-type"): element.text.strip() for element in identifiers}
+    named = {element.get("pub-id-type"): (element.text or "").strip() for element in identifiers}
     name = next((f"{kind}:{named[kind]}" for kind in ("doi", "pmc", "pmid") if kind in named), "")
     text = re.sub(r"\n-\s*\n+", "\n- ", re.sub(r"\n{3,}", "\n\n", text)).strip()
     return Paper(name, text, _jats_license(article), (article.get("lang") or "").lower().partition("-")[0])

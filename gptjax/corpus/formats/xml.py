@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import html
 from collections.abc import Iterable
+from typing import Any, Protocol
 from xml.etree.ElementTree import Element, TreeBuilder
 from xml.parsers import expat
 
@@ -23,11 +24,18 @@ class BrokenXML(Exception):
     """Not well-formed, too deep, or with entities of its own."""
 
 
-def parser_to(target: object) -> expat.XMLParserType:
-    """An expat parser that calls target.start(tag, attributes), target.data(text), target.end(tag).
+class Target(Protocol):
+    """What a parser calls. Tags and attributes are without namespace and prefix."""
 
-    Tags are without namespace and prefix. Feed it by `feed`.
-    """
+    def start(self, tag: str, attributes: dict[str, str], /) -> Any: ...
+
+    def data(self, text: str, /) -> Any: ...
+
+    def end(self, tag: str, /) -> Any: ...
+
+
+def parser_to(target: Target) -> expat.XMLParserType:
+    """An expat parser that calls the target. Feed it by `feed`."""
     parser = expat.ParserCreate(namespace_separator=" ")
     parser.buffer_text = True
     depth = 0
@@ -44,7 +52,7 @@ def parser_to(target: object) -> expat.XMLParserType:
         depth -= 1
         target.end(_local(tag))
 
-    def refuse(*_) -> None:
+    def refuse(*_: object) -> None:
         raise BrokenXML("declares entities")
 
     def skipped(name: str, is_parameter: bool) -> None:

@@ -34,7 +34,7 @@ def _save(path: Path, panels: tuple, manifest: dict) -> str:
         for panel, axes in zip(panels, figure.subplots(1, len(panels), squeeze=False)[0]):
             panel(axes, manifest)
         with write_aside(path) as file:
-            figure.savefig(file, format="png", metadata={"Software": None})
+            figure.savefig(file, format="png", metadata={"Software": None})  # type: ignore[arg-type]  # it writes, and no more is asked of it
     return path.name
 
 

@@ -52,7 +52,8 @@ def decoder(compression: str, window_bytes: int) -> Decoder:
 
 
 class _Gzip:
-    feed, errors = 1 << 16, (zlib.error,)
+    feed = 1 << 16
+    errors: tuple[type[Exception], ...] = (zlib.error,)
 
     def __init__(self):
         self._inflate = zlib.decompressobj(16 + zlib.MAX_WBITS)
@@ -68,7 +69,8 @@ class _Gzip:
 class _Stream:
     """bzip2 or xz: they keep what they have not decoded yet."""
 
-    feed, errors = 1 << 16, (OSError, ValueError, lzma.LZMAError)
+    feed = 1 << 16
+    errors: tuple[type[Exception], ...] = (OSError, ValueError, lzma.LZMAError)
 
     def __init__(self, stream: bz2.BZ2Decompressor | lzma.LZMADecompressor):
         self._stream = stream
@@ -83,6 +85,7 @@ class _Stream:
 class _Zstd:
     # A block of 4 bytes may stand for 128 KiB and all of it comes out at once: feed so little that this stays little.
     feed = 1 << 10
+    errors: tuple[type[Exception], ...]
 
     def __init__(self, window_bytes: int):
         try:

@@ -10,11 +10,12 @@ import signal
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 MEGABYTE = 1_000_000
 
 # Of a file, as it is found, opened and decompressed.
-READING = {
+READING: dict[str, Any] = {
     "links": "inside",  # symbolic links that are followed: inside (those that stay within the source) | all
     "max_file_bytes": 10**12,  # decompressed; the rest is not read
     "max_ratio": 100,  # decompressed bytes to compressed ones, once RATIO_FREE_BYTES are out; text is below 30
@@ -49,7 +50,7 @@ def time_limit(seconds: float) -> Iterator[None]:
 
     inside = True
 
-    def stop(*_):
+    def stop(*_: object) -> None:
         if inside:
             raise TimeIsUp
 

@@ -27,8 +27,10 @@ LINKS = ("inside", "all")  # that are followed: those within the source, or all
 OUTSIDE = "links that lead out of the source (links='all' follows them)"
 
 # What file systems have that changes with a file's content, the surest first.
-VERSIONS = ("ETag", "etag", "md5Hash", "Content-MD5", "blob_id", "mtime", "Last-Modified", "LastModified", "updated")
-VERSIONS += ("last_modified", "created")
+VERSIONS = (
+    *("ETag", "etag", "md5Hash", "Content-MD5", "blob_id", "mtime", "Last-Modified", "LastModified", "updated"),
+    *("last_modified", "created"),
+)
 
 
 # --- What there is ----------------------------------------------------------------------------------------------------

@@ -157,7 +157,7 @@ def _archive(uri: str, options: Mapping[str, Any], skipped: Counter[str]) -> Ite
 
 
 def _unpacked(
-    stream: io.BufferedReader, uri: str, options: Mapping[str, Any], skipped: Counter[str], depth: int
+    stream: io.BufferedReader[Any], uri: str, options: Mapping[str, Any], skipped: Counter[str], depth: int
 ) -> Iterator[Document]:
     """The papers of a tar archive, or of one LaTeX source."""
     start = stream.peek(512)[:512]
@@ -186,14 +186,14 @@ def _unpacked(
         yield from _latex(f"{uri}!", files, options, skipped)
 
 
-def _members(stream: io.BufferedReader, options: Mapping[str, Any]) -> Iterator[tuple[str, bytes]]:
+def _members(stream: io.BufferedReader[Any], options: Mapping[str, Any]) -> Iterator[tuple[str, bytes]]:
     """(name, content) of the files of a tar archive that may hold text; links and devices are no files."""
     try:
         with tarfile.open(fileobj=stream, mode="r|") as archive:
             for member in archive:
                 wanted = member.name.lower().endswith((*LATEX, ".gz", ".pdf"))
                 if member.isfile() and wanted and member.size <= options["max_document_bytes"]:
-                    yield posixpath.normpath(member.name), archive.extractfile(member).read()
+                    yield posixpath.normpath(member.name), (archive.extractfile(member) or io.BytesIO()).read()
     except (tarfile.TarError, EOFError, ValueError, OSError):
         raise Unreadable("truncated or corrupt tar") from None
 

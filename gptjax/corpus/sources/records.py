@@ -6,7 +6,7 @@ import codecs
 import json
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, Literal, Protocol, overload
 
 from gptjax.config import ConfigError
 from gptjax.corpus.formats import encoding
@@ -18,13 +18,19 @@ HEAD = 1 << 16  # bytes of a file by which its encoding is told
 _HOW = {"mark": "by its byte order mark", "declared": "as declared", "detected": "judging by its bytes"}
 
 
-def lines(stream: Stream, options: Mapping[str, Any], skipped: Counter[str]) -> Iterator[tuple[int, bytes]]:
+class Readable(Protocol):
+    """What bytes are read from: a `Stream`, or what stands for one."""
+
+    def read(self, size: int, /) -> bytes: ...
+
+
+def lines(stream: Readable, options: Mapping[str, Any], skipped: Counter[str]) -> Iterator[tuple[int, bytes]]:
     """(number from 1, line without its newline); those above max_line_bytes are counted and passed over."""
     return split(stream, b"\n", options, skipped)
 
 
 def split(
-    stream: Stream, separator: bytes, options: Mapping[str, Any], skipped: Counter[str]
+    stream: Readable, separator: bytes, options: Mapping[str, Any], skipped: Counter[str]
 ) -> Iterator[tuple[int, bytes]]:
     """(number from 1, record) of what stands between separators; those above max_line_bytes are passed over.
 
@@ -84,7 +90,7 @@ def _character_start(text: bytearray, place: int) -> int:
     return next((i for i in range(place, max(place - 4, 0), -1) if text[i] & 0xC0 != 0x80), place)
 
 
-def _blocks(stream: Stream, skipped: Counter[str], detect: bool) -> Iterator[bytes]:
+def _blocks(stream: Readable, skipped: Counter[str], detect: bool) -> Iterator[bytes]:
     """A stream of text as UTF-8 without a mark. What is no UTF-8 within a file that begins as UTF-8 stays as it is.
 
     detect: other encodings are told from a file's beginning, and counted; without, by a mark alone.
@@ -153,6 +159,18 @@ def _one_json(uri: str, options: Mapping[str, Any], skipped: Counter[str]) -> li
             return None
     skipped.update(noted)
     return value if isinstance(value, list) else [value]
+
+
+@overload
+def decode(
+    raw: bytes, uri: str, encoding_errors: Literal["detect"], skipped: Counter[str], declared: Sequence[str] = ()
+) -> str: ...
+
+
+@overload
+def decode(
+    raw: bytes, uri: str, encoding_errors: str, skipped: Counter[str], declared: Sequence[str] = ()
+) -> str | None: ...
 
 
 def decode(

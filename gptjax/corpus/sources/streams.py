@@ -44,7 +44,7 @@ class Stream(io.RawIOBase):
     """
 
     def __init__(self, file: BinaryIO, compression: str | None, options: Mapping[str, Any], remote: bool = False):
-        self._file, self._compression, self._options, self._remote = file, compression, options, remote
+        self._file, self._compression, self._options, self._remote = file, compression or "", options, remote
         self._member: Decoder | None = None  # that is being read
         self._left = b""  # of the file, read and not yet decoded
         self._consumed = self._produced = 0
@@ -77,7 +77,7 @@ class Stream(io.RawIOBase):
         self._left, self._member, self._corrupt = self._left[start:], None, False
         return True
 
-    def readinto(self, buffer) -> int:
+    def readinto(self, buffer: Any) -> int:
         if self._produced > self._options["max_file_bytes"]:
             raise Unreadable(f"more than {self._options['max_file_bytes']:,} bytes in a file")
         if self._produced > max(RATIO_FREE_BYTES, self._consumed * self._options["max_ratio"]):
@@ -99,28 +99,28 @@ class Stream(io.RawIOBase):
 
     def _decoded(self, most: int) -> bytes:
         """Some bytes of the current member, or of the next; none at the end of the last."""
-        while self._member or self._begin_member():
+        while member := self._member or self._begin_member():
             try:
-                data = self._member.decode(self._left, most)
-            except self._member.errors:
+                data = member.decode(self._left, most)
+            except member.errors:
                 self._corrupt = True
                 raise Unreadable(f"corrupt {self._compression}") from None
-            self._left = self._member.left
-            if self._member.ended:
+            self._left = member.left
+            if member.ended:
                 self._member = None
             if data:
                 return data
             if self._member and not self._left:
-                self._left = self._block(self._member.feed)
+                self._left = self._block(member.feed)
                 if not self._left:
                     raise Unreadable(f"truncated {self._compression}")
         return b""
 
-    def _begin_member(self) -> bool:
-        """Whether there is a next one. Disk and tape tools fill up with zeros after the last."""
+    def _begin_member(self) -> Decoder | None:
+        """The next one's, None where there is none. Disk and tape tools fill up with zeros after the last."""
         while not (left := self._left.lstrip(b"\0")):
             if not (block := self._block(BLOCK)):
-                return False
+                return None
             self._left = block
         self._left, self._member = left, decoder(self._compression, self._options["max_window_bytes"])
-        return True
+        return self._member

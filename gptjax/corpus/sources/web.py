@@ -79,8 +79,8 @@ def read(piece: Piece, options: Mapping[str, Any], skipped: Counter[str]) -> Ite
                 skipped["page without text"] += 1
         else:
             html = decode(capture.payload, uri, "detect", skipped, [capture.charset] if capture.charset else [])
-            if (text := page_text(html, options, skipped)) is not None:
-                yield Document(text, uri, language=_language(language_of(html) or capture.languages))
+            if (of_page := page_text(html, options, skipped)) is not None:
+                yield Document(of_page, uri, language=_language(language_of(html) or capture.languages))
 
 
 def _captures(path: str, options: Mapping[str, Any], skipped: Counter[str]) -> Iterator[tuple[Capture, str]]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
 from gptjax.corpus.documents import DocumentWriter, rows_of
 from gptjax.corpus.engine import Task
@@ -39,7 +40,7 @@ class _Files:
         self._writer: DocumentWriter | None = None
         self._files: dict[str, dict[str, int]] = {}
 
-    def append(self, rows) -> None:
+    def append(self, rows: Any) -> None:
         if self._writer is None:
             self._name = f"documents-{len(self._files):03d}.parquet"
             self._writer = DocumentWriter(self._folder / self._name)

@@ -6,7 +6,7 @@ document twice.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -33,7 +33,9 @@ PASSAGES = "repeated passages"  # not documents, but parts of those that stay
 EMPTIED = "nothing but repeated passages"
 
 
-def write_verdicts(path: Path, rows: np.ndarray, ids: np.ndarray, reasons, representatives: np.ndarray) -> None:
+def write_verdicts(
+    path: Path, rows: np.ndarray, ids: np.ndarray, reasons: Sequence[str], representatives: np.ndarray
+) -> None:
     """One verdict an entry; rows ascending."""
     columns = [pa.array(rows, pa.uint32()), pa.array(ids, pa.uint64()), pa.array(reasons, pa.string())]
     table = pa.table([*columns, pa.array(representatives, pa.uint64())], schema=VERDICTS)

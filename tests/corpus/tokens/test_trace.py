@@ -6,7 +6,6 @@ import shutil
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
-from ml_collections import FrozenConfigDict
 from pipeline_running import Here, watch
 from prepared_folders import write_prepared
 
@@ -19,6 +18,7 @@ from gptjax.corpus.sources.listing import list_sources
 from gptjax.corpus.tokens.trace import Tracer, show_row, whole_characters
 from gptjax.data import open_dataset
 from gptjax.data.traced import traced_row
+from gptjax.settings import freeze
 
 WORDS = ["alpha", "beta", "naïve", "return", "字典", "𝄞", "of\n", "1984"]
 LENGTH, BATCH = 32, 4
@@ -131,7 +131,7 @@ def run(folder):
     made.data.update(path=f"{folder}/books=0.7,{folder}/web=0.3", sequence_length=LENGTH)
     made.training.update(duration="10 steps", batch_size=BATCH)
     made.seed = 3
-    return FrozenConfigDict(made)
+    return freeze(made)
 
 
 def test_the_row_of_the_step_that_metrics_count_is_told(folder, run, capsys):

@@ -1,0 +1,302 @@
+"""Every field of a config, once: its type, its default, what is allowed and, in the comment beside it, what it means.
+
+`gptjax.config.default`, the checks of `gptjax.config.validate` and `--help_config` follow from here. Config files and
+flags set the fields of a ConfigDict; a plan freezes it into `Settings`, which everything downstream reads.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import types
+import typing
+from collections.abc import Callable, Iterator, Mapping
+from typing import Annotated, Any, Literal, TypeVar
+
+from ml_collections import ConfigDict
+
+# --- What a type cannot say ------------------------------------------------------------------------------------------
+
+
+@dataclasses.dataclass(frozen=True)
+class Limit:
+    """A condition on a number, and its words: 'must be at least 1'."""
+
+    holds: Callable[[float], bool]
+    wanted: str
+
+
+@dataclasses.dataclass(frozen=True)
+class OneOrOwn:
+    """One of these names, or a function of the user's as 'module:function', at which whoever calls it looks."""
+
+    names: tuple[str, ...]
+
+
+@dataclasses.dataclass(frozen=True)
+class Duration:
+    """Steps, tokens, epochs or per cent of the run; at least so many steps. optional: '' is never."""
+
+    least: int = 0
+    optional: bool = False
+
+
+def at_most(most: int) -> Limit:
+    return Limit(lambda v: v <= most, f"must be at most {most:,}")
+
+
+Count = Annotated[int, Limit(lambda v: v >= 1, "must be at least 1")]
+Natural = Annotated[int, Limit(lambda v: v >= 0, "must not be negative")]
+NotNegative = Annotated[float, Limit(lambda v: v >= 0, "must not be negative")]
+Positive = Annotated[float, Limit(lambda v: v > 0, "must be positive")]
+BelowOne = Annotated[float, Limit(lambda v: 0 <= v < 1, "must be in [0, 1)")]
+UpToOne = Annotated[float, Limit(lambda v: 0 <= v <= 1, "must be in [0, 1]")]
+Seed = Annotated[Natural, Limit(lambda v: v < 2**32, "must be below 2^32")]  # JAX's keys hold no more
+Steps = Annotated[str, Duration()]
+Interval = Annotated[str, Duration(least=1)]
+OptionalSteps = Annotated[str, Duration(optional=True)]
+OptionalInterval = Annotated[str, Duration(least=1, optional=True)]
+Rule = tuple[str, str, float | bool]
+
+
+class Section:
+    """A group of fields, which can also be had by their names, as in a dict."""
+
+    def __getitem__(self, name: str) -> Any:
+        return getattr(self, name)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.keys())
+
+    def keys(self) -> list[str]:
+        return [field.name for field in dataclasses.fields(self)]  # type: ignore[arg-type]  # those below are dataclasses
+
+    def items(self) -> list[tuple[str, Any]]:
+        return [(name, getattr(self, name)) for name in self.keys()]
+
+
+# --- The fields ------------------------------------------------------------------------------------------------------
+
+
+@dataclasses.dataclass(frozen=True)
+class ModelSettings(Section):
+    vocab_size: Natural = 0  # 0: as large as the tokenizer's
+    num_layers: Annotated[Count, at_most(10_000)] = 6  # L, number of layers
+    width: Count = 384  # D, width of the residual stream; a multiple of num_heads unless head_width is set
+    num_heads: Count = 6  # N, attention heads per layer
+    num_kv_heads: Natural = 0  # K, heads of keys and values; 0: num_heads, 1: multi-query, between: grouped-query
+    head_width: Natural = 0  # H, width of a head; 0: width / num_heads
+    # the hidden layer's function (model/feedforward.py)
+    feedforward: Annotated[str, OneOrOwn(("swiglu", "geglu", "gelu", "relu2"))] = "swiglu"
+    feedforward_width: Natural = 0  # F, hidden width; 0: 4 D, or 8/3 D rounded up to a multiple of 64 if gated
+    norm: Literal["rmsnorm", "layernorm"] = "rmsnorm"  # how each sub-layer's input is normalized
+    norm_epsilon: Positive = 1e-5  # added to the variance
+    position: Literal["rope", "learned", "sinusoidal", "none"] = "rope"  # how a token knows its position
+    max_positions: Natural = 0  # longest context; 0: data.sequence_length
+    rope_theta: Positive = 10_000.0  # base of the wavelengths
+    rope_scaling: Literal["none", "linear", "llama3"] = "none"  # how a trained context is stretched
+    rope_factor: Positive = 1.0  # by which factor the original context is stretched
+    rope_low_frequency_factor: Positive = 1.0  # llama3: wavelengths above (original context / this) are stretched
+    rope_high_frequency_factor: Positive = 4.0  # llama3: wavelengths below (original context / this) stay as they are
+    rope_original_positions: Count = 8192  # llama3: length of the original context, before stretching
+    qk_norm: bool = False  # normalize queries and keys, separately in each head
+    window: Natural = 0  # keys that a token sees in a sliding-window layer, its own included
+    window_pattern: str = "L"  # repeated over the layers; S: sliding window, L: full context
+    bias: Literal["none", "qkv", "all"] = "none"  # where biases are added; all: in projections and norms
+    tied_embeddings: bool = True  # the output layer uses the matrix of the token embedding
+    logit_softcap: NotNegative = 0.0  # logits are squashed smoothly to between -this and +this; 0: off
+    dropout: BelowOne = 0.0  # fraction set to zero in training, of embeddings and residual branches
+    attention_dropout: BelowOne = 0.0  # the same for attention probabilities; only the reference and xla backends do it
+    # of matrices; residual_scaled: smaller where a branch ends in the residual stream, zero: zero there
+    initialization: Literal["normal", "residual_scaled", "zero"] = "residual_scaled"
+    initialization_std: Positive = 0.02  # standard deviation of the weights
+    dtype: Literal["auto", "float32", "bfloat16"] = "auto"  # compute dtype (parameters are float32)
+    layers: Literal["auto", "scan", "unroll"] = "auto"  # scan: one compiled loop over the layers
+    # recompute activations to save memory; dots: all but matrix products, full: all
+    remat: Literal["none", "dots", "full"] = "none"
+    attention: Literal["auto", "reference", "xla", "cudnn"] = "auto"  # the kernel (model/attention.py)
+    attention_block: Natural = 0  # query rows per block of the xla backend; 0: 64 on CPU, 512 on GPU
+
+
+@dataclasses.dataclass(frozen=True)
+class DataSettings(Section):
+    path: str = ""  # prepared folder(s): "data/books" or "data/web=0.7,data/code=0.3"
+    sequence_length: Count = 256  # T, tokens in a row of a batch
+    # packed: whole documents side by side in a row, which do not see each other
+    windows: Literal["contiguous", "packed"] = "contiguous"
+    workers: Annotated[Natural, at_most(1024)] = 0  # processes that load data; batches are the same for any number
+    prefetch: Annotated[Natural, at_most(10_000)] = 2  # batches that are put on the device in advance
+    verify: bool = True  # check the hash of each token file, once per machine until its size or time changes
+
+
+@dataclasses.dataclass(frozen=True)
+class OptimizerSettings(Section):
+    # which rule updates the parameters (training/optimizer.py)
+    name: Annotated[str, OneOrOwn(("adamw", "muon", "lion", "adafactor", "sgd"))] = "adamw"
+    learning_rate: Positive = 1e-3  # the highest rate of the schedule
+    weight_decay: NotNegative = 0.1  # of matrices; norms and biases are not decayed
+    beta1: BelowOne = 0.9  # adamw: decay of the first moment; lion: weight of the momentum in an update
+    beta2: BelowOne = 0.95  # adamw: decay of the second moment; lion: decay of the momentum
+    epsilon: Positive = 1e-8  # adamw: added to the square root of the second moment
+    momentum: BelowOne = 0.95  # muon, sgd: decay of the momentum
+    muon_learning_rate: Positive = 0.02  # muon: the rate for its matrices; AdamW updates the rest with learning_rate
+    gradient_clip: NotNegative = 1.0  # largest global norm of the gradient; 0: off
+    first_moment_dtype: Literal["float32", "bfloat16"] = "float32"  # type in which it is stored
+    # (regex on the parameter path, learning_rate | weight_decay | freeze, factor or bool), …
+    rules: tuple[Rule, ...] = ()
+
+
+@dataclasses.dataclass(frozen=True)
+class ScheduleSettings(Section):
+    # the learning rate after the warm-up (training/schedule.py)
+    name: Annotated[str, OneOrOwn(("cosine", "wsd", "linear", "constant", "inverse_sqrt"))] = "cosine"
+    warmup: Steps = "5%"  # share of the run, or a number of steps or tokens
+    decay: Steps = "20%"  # wsd: length of the final decay, as a share of the run or in steps or tokens
+    final_fraction: UpToOne = 0.1  # last learning rate, as a fraction of the highest
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainingSettings(Section):
+    objective: Annotated[str, OneOrOwn(("next_token",))] = "next_token"  # what is optimized (training/objectives)
+    duration: Interval = "2000 steps"  # "N steps", "300M tokens" or "2 epochs"
+    batch_size: Count = 32  # sequences per optimizer step, over all devices
+    gradient_accumulation_steps: Count = 1  # micro-batches per batch, computed one after the other
+    loss_chunk: Natural = 0  # tokens per device whose logits are in memory at once; 0: all
+    z_loss: NotNegative = 0.0  # weight of the squared log of the softmax denominator; 0: off
+    ema_decay: BelowOne = 0.0  # decay of a moving average of the parameters, used to evaluate and sample; 0: off
+    # where the loss or the gradient is not finite; skip: the update is dropped
+    on_nonfinite: Literal["stop", "skip"] = "stop"
+    outlier_zscore: NotNegative = 0.0  # drop updates whose loss or gradient norm has a higher z-score; 0: off
+    init_from: str = ""  # another run's workdir: start from its newest parameters (their moving average, if kept)
+    profile: OptionalSteps = ""  # "100 steps": after 100 steps, record a profile of ten steps; "": none
+
+
+@dataclasses.dataclass(frozen=True)
+class MeshSettings(Section):
+    data: int = -1  # devices that a batch is divided over; -1: all remaining devices
+    fsdp: int = 1  # the same, but parameters and optimizer state are divided, too
+    tensor: int = 1  # devices that attention heads and feed-forward columns are divided over
+
+
+@dataclasses.dataclass(frozen=True)
+class CheckpointSettings(Section):
+    every: Interval = "500 steps"  # between two saves: steps, tokens, epochs or percent of the run
+    keep_latest: Count = 2  # how many of the newest checkpoints to keep
+    keep_best: Natural = 1  # how many checkpoints with the lowest validation loss to keep
+    keep_every: OptionalInterval = ""  # "10000 steps": keep every 10,000th step's checkpoint forever; "": none
+
+
+@dataclasses.dataclass(frozen=True)
+class EvaluationSettings(Section):
+    every: OptionalInterval = "250 steps"  # between two evaluations; "": never evaluate
+    tokens: Natural = 163_840  # how much of the validation split to score, drawn by a fixed seed; 0: all of it
+    sample_every: OptionalInterval = ""  # "500 steps": how often to write a sample text into samples/; "": never
+    sample_prompt: str = "\n"  # the text that a sample continues; "": start a new document
+    sample_tokens: Natural = 128  # new tokens per sample, at most
+
+
+@dataclasses.dataclass(frozen=True)
+class LoggingSettings(Section):
+    every: Interval = "10 steps"  # between two lines on the console, and two rows of metrics.jsonl
+    tensorboard: bool = True  # also write TensorBoard's files into the run's folder
+    wandb: str = ""  # Weights & Biases project that also gets all metrics (needs 'gptjax[wandb]'); "": none
+    plots: bool = True  # draw the losses into the run's folder at the end
+
+
+@dataclasses.dataclass(frozen=True)
+class Settings(Section):
+    """A whole config."""
+
+    seed: Seed = 0  # for parameters, dropout and the order of the data
+    model: ModelSettings = ModelSettings()
+    data: DataSettings = DataSettings()
+    optimizer: OptimizerSettings = OptimizerSettings()
+    schedule: ScheduleSettings = ScheduleSettings()
+    training: TrainingSettings = TrainingSettings()
+    mesh: MeshSettings = MeshSettings()
+    checkpoint: CheckpointSettings = CheckpointSettings()
+    evaluation: EvaluationSettings = EvaluationSettings()
+    logging: LoggingSettings = LoggingSettings()
+
+
+# --- ConfigDict ⇄ Settings -------------------------------------------------------------------------------------------
+
+
+Kind = TypeVar("Kind", bound=Section)
+
+
+def freeze(config: Mapping[str, Any] | ConfigDict | Settings) -> Settings:
+    """A complete config as settings. Its values are taken as they are: `validate` is what checks them."""
+    return freeze_section(Settings, config)
+
+
+def freeze_section(kind: type[Kind], values: Mapping[str, Any] | ConfigDict | Section) -> Kind:
+    """The same for one section, such as ModelSettings."""
+    hints = typing.get_type_hints(kind)
+    return kind(
+        **{
+            name: freeze_section(hints[name], value) if hasattr(value, "items") else _tupled(value)
+            for name, value in values.items()
+        }
+    )
+
+
+def _tupled(value: Any) -> Any:
+    """So that it can be hashed."""
+    return tuple(map(_tupled, value)) if isinstance(value, list | tuple) else value
+
+
+def thaw(settings: Section) -> ConfigDict:
+    """Settings, or a section of them, as a ConfigDict that can be changed."""
+    return ConfigDict(dataclasses.asdict(settings))  # type: ignore[call-overload]  # sections are dataclasses
+
+
+# --- The fields as data ----------------------------------------------------------------------------------------------
+
+
+@dataclasses.dataclass(frozen=True)
+class Allowed:
+    """What a field may be beyond its type.
+
+    Attributes:
+      names: of the values there are, if these are names; with `own`, also 'module:function'.
+      limits: of a number.
+      duration: None where it is none.
+    """
+
+    names: tuple[str, ...] = ()
+    own: bool = False
+    limits: tuple[Limit, ...] = ()
+    duration: Duration | None = None
+
+    def text(self) -> str:
+        """In a few words; '' where there is nothing to say."""
+        if self.names:
+            return " | ".join([*self.names, *(["module:function"] if self.own else [])])
+        words = (limit.wanted.replace("must be ", "").replace("must not be", "not") for limit in self.limits)
+        return ", ".join(words)
+
+
+@functools.cache
+def allowed_values() -> Mapping[str, Allowed]:
+    """Dotted field → what it may be, of all fields in their order."""
+    return types.MappingProxyType(dict(_allowed_in(Settings, "")))
+
+
+def _allowed_in(kind: type, prefix: str) -> Iterator[tuple[str, Allowed]]:
+    for name, hint in typing.get_type_hints(kind, include_extras=True).items():
+        if isinstance(hint, type) and issubclass(hint, Section):
+            yield from _allowed_in(hint, f"{prefix}{name}.")
+            continue
+        names = typing.get_args(hint) if typing.get_origin(hint) is Literal else ()
+        extras = getattr(hint, "__metadata__", ())
+        own = [extra for extra in extras if isinstance(extra, OneOrOwn)]
+        yield (
+            f"{prefix}{name}",
+            Allowed(
+                names=own[0].names if own else names,
+                own=bool(own),
+                limits=tuple(extra for extra in extras if isinstance(extra, Limit)),
+                duration=next((extra for extra in extras if isinstance(extra, Duration)), None),
+            ),
+        )
