@@ -57,8 +57,8 @@ test-parity:     ## against PyTorch and transformers, in an environment of its o
 soak: $(BIN)/.ready ## kill a run hundreds of times and compare every loss with an unbroken run's
 	$(BIN)/python tests/support/soak.py --kills=$${KILLS:-200}
 
-lint: $(BIN)/.ready ## style
-	$(BIN)/ruff check . && $(BIN)/ruff format --check .
+lint: $(BIN)/.ready ## style and types
+	$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy
 
 format: $(BIN)/.ready ## style, mended
 	$(BIN)/ruff format . && $(BIN)/ruff check --fix .

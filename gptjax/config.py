@@ -24,7 +24,7 @@ from ml_collections import ConfigDict
 from gptjax.errors import ConfigError
 from gptjax.errors import RunError as RunError  # beside the other for whoever imports both
 from gptjax.json_files import parsed
-from gptjax.settings import Settings, allowed_values, freeze, thaw
+from gptjax.settings import ModelSettings, Section, Settings, allowed_values, freeze, thaw
 
 
 def default() -> ConfigDict:
@@ -94,12 +94,12 @@ def allowed(field: str) -> str:
     return allowed_values()[field].text()
 
 
-def get(config: Any, field: str) -> Any:
+def get(config: ConfigDict | Section, field: str) -> Any:
     """The value of a dotted field: `get(config, 'model.width')`."""
     return functools.reduce(lambda section, name: section[name], field.split("."), config)
 
 
-def flatten(config: Any) -> dict[str, Any]:
+def flatten(config: ConfigDict | Section) -> dict[str, Any]:
     """{'model.width': 384, …} of a config."""
     flat: dict[str, Any] = {}
     for name, value in config.items():
@@ -127,7 +127,7 @@ def suggestion(name: str, known: Iterable[str]) -> str:
     return f"; did you mean {close[0]}?" if close else ""
 
 
-def check_fields(config: Any, reference: Any = None) -> None:
+def check_fields(config: ConfigDict | Section, reference: ConfigDict | None = None) -> None:
     """Every field is one of the reference's (`default()`'s), of its type, and none is missing.
 
     Raises:
@@ -162,7 +162,7 @@ def _check_storable(field: str, value: Any, kind: type) -> None:
             raise ConfigError(f"{field} = {value!r}: must not contain the character NUL")
 
 
-def validate(config: Any) -> None:
+def validate(config: ConfigDict | Settings) -> None:
     """Checks all that can be known without data and devices.
 
     Raises:
@@ -201,7 +201,7 @@ def _in_float32(value: int | float) -> int | float:
     return struct.unpack("f", struct.pack("f", value))[0] if isinstance(value, float) else value
 
 
-def _validate_model(model: Any, sequence_length: int) -> None:
+def _validate_model(model: ConfigDict | ModelSettings, sequence_length: int) -> None:
     if not model.head_width and model.width % model.num_heads:
         raise ConfigError(
             f"model.width = {model.width}: must be divisible by model.num_heads = {model.num_heads}, "
@@ -243,7 +243,7 @@ def _validate_model(model: Any, sequence_length: int) -> None:
         )
 
 
-def _validate_training(config: Any) -> None:
+def _validate_training(config: ConfigDict | Settings) -> None:
     training = config.training
     if training.batch_size % training.gradient_accumulation_steps:
         raise ConfigError(
@@ -287,7 +287,7 @@ RULE_KINDS = ("learning_rate", "weight_decay", "freeze")
 REMEDY = "delete it and give the run's training command again, which writes it anew"
 
 
-def to_json(config: Any) -> str:
+def to_json(config: ConfigDict | Section) -> str:
     """The whole config as indented JSON with sorted keys."""
     nested: dict[str, Any] = {}
     for field, value in flatten(config).items():
@@ -336,7 +336,7 @@ def is_computed(field: str) -> bool:
     return not any(field == name or (name[-1] in "._" and field.startswith(name)) for name in NOT_COMPUTED)
 
 
-def hash_of(config: Any) -> str:
+def hash_of(config: ConfigDict | Section) -> str:
     """Twelve hexadecimal digits that change when a resolved config computes something else.
 
     Fields of NOT_COMPUTED do not count, nor do the folders in which data and another run's parameters lie: of

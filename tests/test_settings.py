@@ -15,10 +15,10 @@ from gptjax.training import optimizer, schedule
 
 def test_a_config_and_its_settings_are_the_same():
     config = default()
-    config.model.update(width=64, dropout=0.5)
+    config.model.update(width=96, dropout=0.5)
     config.optimizer.rules = (("head", "learning_rate", 0.3),)
     frozen = freeze(config)
-    assert (frozen.model.width, frozen["model"]["dropout"]) == (64, 0.5)
+    assert (frozen.model.width, frozen["model"]["dropout"]) == (96, 0.5)
     assert "mesh" in frozen and "sources" not in frozen and dict(frozen.mesh) == {"data": -1, "fsdp": 1, "tensor": 1}
     validate(frozen)
     assert flatten(frozen) == flatten(config) == flatten(thaw(frozen))

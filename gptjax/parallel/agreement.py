@@ -13,6 +13,7 @@ import jax
 
 from gptjax import __version__
 from gptjax.config import flatten
+from gptjax.settings import Settings
 
 # Where the data lies may differ, as long as its fingerprint is the same, and so may how a process reads it.
 _MAY_DIFFER = {"data.path", "data.workers", "data.prefetch", "data.verify"}
@@ -27,7 +28,7 @@ _MOST_SHOWN = 4
 _LONGEST_VALUE = 80  # characters
 
 
-def settings(config: Any) -> dict[str, Any]:
+def settings(config: Settings) -> dict[str, Any]:
     """Name → JSON value of everything that a run's figures depend on before data is read: its config, and its code."""
     package = Path(__file__).parents[1]
     return {

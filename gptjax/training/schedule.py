@@ -32,7 +32,7 @@ import numpy as np
 
 from gptjax.config import ConfigError, Units, default
 from gptjax.formatting import counted
-from gptjax.settings import ScheduleSettings, allowed_values
+from gptjax.settings import ScheduleSettings, Settings, allowed_values, freeze
 from gptjax.user_code import called, is_named, named_function
 
 NAMES = allowed_values()["schedule.name"].names
@@ -120,7 +120,7 @@ def _own_schedule(name: str, peak: float, span: Span) -> Schedule:
     return schedule
 
 
-def rate_change(saved: Mapping[str, Any], config: Any, units: Units, step: int) -> list[str]:
+def rate_change(saved: Mapping[str, Any], config: Settings, units: Units, step: int) -> list[str]:
     """Whether a run goes on at another rate than it would have: a sentence with both values, or nothing.
 
     Args:
@@ -135,7 +135,7 @@ def rate_change(saved: Mapping[str, Any], config: Any, units: Units, step: int) 
     if is_named(name) and name != config.schedule.name:  # the checkpoint names it, not the user: it is not imported
         return [f"THE LEARNING RATE MAY JUMP at step {step + 1}: until now {name} set it"]
     try:
-        before, now = (_rate_of_next_update(c, units, step) for c in (so_far, config))
+        before, now = (_rate_of_next_update(c, units, step) for c in (freeze(so_far), config))
     except ConfigError:  # a schedule of the user's that is no more
         return []
     if math.isclose(before, now, rel_tol=1e-5):
@@ -145,7 +145,7 @@ def rate_change(saved: Mapping[str, Any], config: Any, units: Units, step: int) 
     ]
 
 
-def _rate_of_next_update(config: Any, units: Units, step: int) -> float:
+def _rate_of_next_update(config: Settings, units: Units, step: int) -> float:
     total_steps = units.steps(config.training.duration, "training.duration")
     units = dataclasses.replace(units, total_steps=total_steps)
     steps_of = functools.partial(units.steps, field="schedule")

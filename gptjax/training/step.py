@@ -14,6 +14,7 @@ import optax
 from gptjax.model.decoder import Decoder, declarations
 from gptjax.model.dropout import row_keys
 from gptjax.parallel.mesh import BATCH_AXES
+from gptjax.settings import Settings, TrainingSettings
 from gptjax.tokenizer import Tokenizer
 from gptjax.training.metrics import update_monitor
 from gptjax.training.objectives.objective import Batch, Objective
@@ -28,7 +29,7 @@ def make_train_step(
     objective: Objective,
     optimizer: optax.GradientTransformation,
     learning_rates: Mapping[str, Callable],
-    config: Any,
+    config: Settings,
 ) -> Callable[[TrainState, Batch], tuple[TrainState, dict[str, jax.Array]]]:
     """The step of a run: batch [A, B/A, T] → gradients → update, with the scalars to report.
 
@@ -47,12 +48,16 @@ def make_train_step(
     dropout = config.model.dropout > 0 or config.model.attention_dropout > 0
     treatments = plan(config.optimizer, declarations(config.model), objective.trains)
 
-    def loss_share(params, micro: Batch, key, first_row, total_weight):
+    def loss_share(
+        params: Any, micro: Batch, key: jax.Array, first_row: jax.typing.ArrayLike, total_weight: jax.Array
+    ) -> tuple[jax.Array, dict[str, jax.Array]]:
         dropout_keys_B = row_keys(key, first_row, num_rows(micro)) if dropout else None
         loss_sum, figures = objective.loss(model, params, micro, dropout_keys_B)
         return loss_sum / total_weight, {name: figure / total_weight for name, figure in figures.items()}
 
-    def gradients_of(params, batch: Batch, key, total_weight):
+    def gradients_of(
+        params: Any, batch: Batch, key: jax.Array, total_weight: jax.Array
+    ) -> tuple[dict[str, jax.Array], Any]:
         """(figures, gradients) of the whole batch; one micro-batch after the other when there are several."""
         differentiate = jax.value_and_grad(loss_share, has_aux=True)
         num_micro = num_rows(batch)
@@ -61,7 +66,7 @@ def make_train_step(
             (_, figures), gradients = differentiate(params, first, key, 0, total_weight)
             return figures, gradients
 
-        def add(carry, numbered):
+        def add(carry: Any, numbered: tuple[jax.Array, Batch]) -> tuple[Any, None]:
             i, micro = numbered
             micro = jax.tree.map(_split_rows, micro)
             (_, figures), gradients = differentiate(params, micro, key, i * num_rows(micro), total_weight)
@@ -72,7 +77,7 @@ def make_train_step(
         zeros = (figures, jax.tree.map(jnp.zeros_like, params))
         return jax.lax.scan(add, zeros, (jnp.arange(num_micro), batch))[0]
 
-    def train_step(state: TrainState, batch: Batch):
+    def train_step(state: TrainState, batch: Batch) -> tuple[TrainState, dict[str, jax.Array]]:
         key = jax.random.fold_in(jax.random.key(config.seed), state.step)
         total_weight = objective.weight(batch)
         figures, gradients = gradients_of(state.params, batch, key, total_weight)
@@ -135,7 +140,9 @@ def _unless_dropped(keep: jax.Array, new: jax.Array, old: jax.Array) -> jax.Arra
     return jnp.where(keep, new, old) if jnp.issubdtype(new.dtype, jnp.inexact) else new
 
 
-def _is_sound(loss, gradient_norm, zscores, training) -> jax.Array:
+def _is_sound(
+    loss: jax.Array, gradient_norm: jax.Array, zscores: Mapping[str, jax.Array], training: TrainingSettings
+) -> jax.Array:
     sound = jnp.array(True)
     if training.on_nonfinite == "skip":
         sound &= jnp.isfinite(loss) & jnp.isfinite(gradient_norm)
@@ -150,7 +157,7 @@ def make_evaluation_step(model: Decoder, objective: Objective, tokenizer: Tokeni
     """(params, batch [1, B, …]) → the objective's float32 sums over the batch."""
     sums = objective.evaluation(model, tokenizer)
 
-    def evaluation_step(params, batch: Batch) -> dict[str, jax.Array]:
+    def evaluation_step(params: Any, batch: Batch) -> dict[str, jax.Array]:
         return sums(params, jax.tree.map(lambda a: a[0], batch))
 
     return evaluation_step

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import inspect
-from typing import Any
 
 from gptjax.config import ConfigError, suggestion
+from gptjax.settings import Settings
 from gptjax.training.objectives.next_token import NextToken
 from gptjax.training.objectives.objective import Objective
 from gptjax.user_code import called, is_named, named_function
@@ -17,7 +17,7 @@ __all__ = ["OBJECTIVES", "NextToken", "Objective", "make_objective"]
 FIELD = "training.objective"
 
 
-def make_objective(config: Any) -> Objective:
+def make_objective(config: Settings) -> Objective:
     """The objective that a resolved config names: a key of `OBJECTIVES`, or 'module:Class' of your own.
 
     Raises:

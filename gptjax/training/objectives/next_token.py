@@ -57,7 +57,7 @@ class NextToken(Objective):
             dropout_keys_B=dropout_keys_B,
             method="hidden",
         )
-        loss = functools.partial(
+        loss: Callable[..., tuple[jax.Array, dict[str, jax.Array]]] = functools.partial(
             cross_entropy, chunk=training.loss_chunk, z_loss=training.z_loss, logit_softcap=model.config.logit_softcap
         )
         if training.loss_chunk:

@@ -11,6 +11,7 @@ import numpy as np
 
 from gptjax.data import Dataset
 from gptjax.evaluation.scores import Score
+from gptjax.settings import Settings
 from gptjax.tokenizer import Tokenizer
 
 Batch = Mapping[str, jax.Array]
@@ -30,7 +31,7 @@ class Objective(abc.ABC):
 
     scores: tuple[Score, ...]
 
-    def __init__(self, config: Any):
+    def __init__(self, config: Settings):
         self.config = config
 
     # --- Data
