@@ -64,4 +64,4 @@ format: $(BIN)/.ready ## style, mended
 	$(BIN)/ruff format . && $(BIN)/ruff check --fix .
 
 clean:           ## environments and caches; runs/ and data/ stay
-	rm -rf .venv .venv-* .pytest_cache .ruff_cache .hypothesis *.egg-info
+	rm -rf .venv .venv-* .pytest_cache .ruff_cache .mypy_cache .hypothesis *.egg-info
