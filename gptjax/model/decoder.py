@@ -10,6 +10,7 @@ whether the layers run in a `lax.scan` or unrolled. `Decoder(config).apply({'par
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import operator
 from collections.abc import Callable
@@ -75,7 +76,7 @@ class Decoder(nn.Module):
             self.positions = lookup(self, "positions", {"position": config.max_positions}, width, init)
         if self.is_initializing():
             # Parameters are the same for every backend; this one runs on any device, in any type and length.
-            block = Block(FrozenConfigDict({**config, "attention": "reference"}), 0, parent=None)
+            block = Block(dataclasses.replace(config, attention="reference"), 0, parent=None)
             stacked(self, "layers", config.num_layers, block, jnp.zeros((1, 1, config.width)))
         self.final_norm = make_norm(config)
         if not tied:
