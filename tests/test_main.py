@@ -32,6 +32,16 @@ def test_every_command_is_listed_and_no_other():
     assert all(f"  {name} " in done.stdout and what in done.stdout for name, what in COMMANDS.items())
 
 
+@pytest.mark.parametrize("arguments", [[], ["--version"]])
+def test_what_nobody_reads_is_no_error(arguments):
+    reader, unread = os.pipe()
+    os.close(reader)
+    command = [sys.executable, "-m", "gptjax", *arguments]
+    done = subprocess.run(command, cwd=PACKAGE.parent, stdout=unread, stderr=subprocess.PIPE, timeout=120)
+    os.close(unread)
+    assert (done.returncode, done.stderr) == (0, b"")
+
+
 def test_versions_and_mistakes():
     assert re.match(r"gptjax \S+.*, jax \d+\.\d+.*, Python 3\.\d+", gptjax("--version").stdout)
     done = gptjax("trian", "--workdir=w")
