@@ -41,7 +41,7 @@ from gptjax.runtime import use_compilation_cache
 from gptjax.terminal import Console, settle_streams, write_raw
 from gptjax.training.checkpoint import load_for_inference
 from gptjax.training.checkpoint_format import means_average
-from gptjax.training.run_metadata import check_tokenizer
+from gptjax.training.run_metadata import check_tokenizer, code_changes
 
 flags = Flags()
 WORKDIR = flags.DEFINE_string("workdir", None, "The run's folder.")
@@ -208,6 +208,8 @@ def load_generator(notes: Console) -> tuple[Generator, bool]:
         batch_size=BATCH_SIZE.value,
         weights=WEIGHTS.value,
     )
+    for change in code_changes(metadata, config):
+        notes.print(f"changed: {change}", style="yellow")
     which = f"{CHECKPOINT.value}, " if CHECKPOINT.value in ("latest", "best") else ""
     kind = f"moving average of {count:,} parameters" if is_average else f"{count:,} raw parameters"
     notes.print(

@@ -54,7 +54,7 @@ from gptjax.training.optimizer import plan as optimizer_plan
 from gptjax.training.optimizer import summarize
 from gptjax.training.profiler import Profiler
 from gptjax.training.progress import Progress
-from gptjax.training.run_metadata import check_compatible, check_warm_start, run_metadata
+from gptjax.training.run_metadata import check_compatible, check_warm_start, own_code, run_metadata
 from gptjax.training.schedule import rate_change
 from gptjax.training.state import TrainState
 from gptjax.training.writers import MetricsWriter, write_whole
@@ -116,7 +116,8 @@ def main(argv: list[str]) -> int:
         members.meet_devices()
         members.begin("opening the data")
         run = open_run(config, workdir)
-        members.agree(named("data", run.data.fingerprint()) | named("model", dict(run.config.model.items())))
+        facts = named("data", run.data.fingerprint()) | named("model", dict(run.config.model.items()))
+        members.agree(facts | named("the code of", own_code(run.config)))
         members.begin("preparing --workdir")
         alone = alone_in(run.workdir, "--workdir") if jax.process_index() == 0 else contextlib.nullcontext()
         with alone, jax.set_mesh(run.mesh), explained_memory(run.config):

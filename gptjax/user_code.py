@@ -7,15 +7,18 @@ file and line, never a line of a library that the file called.
 from __future__ import annotations
 
 import difflib
+import functools
+import hashlib
 import importlib
 import inspect
 import os
+import platform
 import runpy
 import sys
 import traceback
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from types import TracebackType
+from types import ModuleType, TracebackType
 from typing import Any
 
 from ml_collections import ConfigDict
@@ -203,18 +206,43 @@ def named_function(field: str, text: str, takes: int | tuple[int, ...] | None = 
         raise ConfigError(f"{told}: {error.filename}, line {error.lineno}: {error.msg}") from error
     except (Exception, SystemExit) as error:
         raise ConfigError(f"{told}: {_place(error, module_name)}: {type(error).__name__}: {error}") from error
+    _hash_of(module)  # of the file as it is now, while it is what was imported
     function = getattr(module, name, None)
     its_own = [key for key, value in vars(module).items() if getattr(value, "__module__", None) == module_name]
     if not callable(function) or getattr(function, "__module__", None) != module_name:
         raise ConfigError(f"{told}: {module_name} defines no function {name}{suggestion(name, its_own)}")
     if takes is not None:
         allowed = (takes,) if isinstance(takes, int) else takes
-        if num_arguments(function) not in allowed:
+        try:
+            number = num_arguments(function)
+        except ValueError:  # of a module that is no Python
+            raise ConfigError(f"{told}: {name} does not say which arguments it takes") from None
+        if number not in allowed:
             raise ConfigError(
                 f"{told}: {name}{inspect.signature(function)} must take {' or '.join(map(str, allowed))} "
                 f"argument{'s' if allowed != (1,) else ''}"
             )
     return function
+
+
+def code_hash(text: str) -> str | None:
+    """A hash of the file in which the function 'module:function' stands, as it was when this process imported it.
+
+    What the module imports in turn is not in it. A module without a file of its own, such as a builtin one, is named by
+    a version; None where the module was not imported by this process.
+    """
+    module = sys.modules.get(text.partition(":")[0])
+    return None if module is None else _hash_of(module)
+
+
+@functools.cache
+def _hash_of(module: ModuleType) -> str:
+    try:
+        return hashlib.sha256(module.__loader__.get_data(module.__file__)).hexdigest()[:16]  # also out of a zip archive
+    except (AttributeError, OSError, TypeError):
+        if module.__name__ in sys.builtin_module_names:
+            return f"Python {platform.python_version()}"
+        return str(getattr(module, "__version__", "unknown"))
 
 
 def num_arguments(function: Callable) -> int:

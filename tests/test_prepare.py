@@ -157,7 +157,8 @@ def tree(folder):
     }
 
 
-def test_killed_at_any_stage_the_same_command_goes_on_to_the_same_bytes(tmp_path):
+def test_ended_at_any_stage_the_same_command_goes_on_to_the_same_bytes(tmp_path):
+    """Killed, asked to end, with a closed terminal, by Ctrl-C; and nobody reads what it prints, which ends nothing."""
     words = np.random.default_rng(0).choice(["alpha", "beta", "gamma", "delta", "return", "self"], (600, 1000))
     texts = [" ".join(row) + f" {i}" for i, row in enumerate(words)]
     for name, part in {"one": texts[:400], "two": texts[300:]}.items():
@@ -170,24 +171,34 @@ def test_killed_at_any_stage_the_same_command_goes_on_to_the_same_bytes(tmp_path
     prepare(f"--config={tmp_path / 'config.py'}", f"--output={tmp_path / 'whole'}", "--workers=1")
 
     output = tmp_path / "killed"
-    for sign in (
-        "work/extract-*/*.json",
-        "work/sketch-*/*",
-        "work/copies-*/*",
-        "work/tokenizer-*/*",
-        "work/encode-*/*",
+    for sign, ended_by, status in (
+        ("work/extract-*/*.json", signal.SIGKILL, -signal.SIGKILL),
+        ("work/sketch-*/*", signal.SIGHUP, -signal.SIGHUP),
+        ("work/copies-*/*", signal.SIGTERM, -signal.SIGTERM),
+        ("work/tokenizer-*/*", signal.SIGINT, 130),
+        ("work/encode-*/*", signal.SIGKILL, -signal.SIGKILL),
     ):
-        process = subprocess.Popen([*command, f"--output={output}", "--workers=2"], stdout=subprocess.DEVNULL)
+        reader, unread = os.pipe()
+        process = subprocess.Popen(
+            [*command, f"--output={output}", "--workers=2"], stdout=unread, preexec_fn=heed_all_signals
+        )
+        os.close(reader), os.close(unread)
         while not any(output.glob(sign)) and process.poll() is None:
             time.sleep(0.002)
-        process.send_signal(signal.SIGKILL)
-        assert process.wait() == -signal.SIGKILL, f"the run had ended before {sign} was there"
+        process.send_signal(ended_by)
+        assert process.wait() == status, f"the run had ended before {sign} was there"
         assert not (output / "manifest.json").exists()
     prepare(f"--config={tmp_path / 'config.py'}", f"--output={output}", "--workers=3")
     assert tree(output) == tree(tmp_path / "whole")
     manifest = json.loads((output / "manifest.json").read_text())
     assert manifest["sources"][1]["dropped"]["exact duplicate"]["documents"] == 100
     assert len(manifest["parts"]) >= 4, "there was something to share out"
+
+
+def heed_all_signals():
+    """Those that are ignored where pytest itself is in the background, or under nohup."""
+    for number in (signal.SIGINT, signal.SIGHUP):
+        signal.signal(number, signal.SIG_DFL)
 
 
 def test_help_tells_what_there_is():

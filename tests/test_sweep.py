@@ -13,6 +13,7 @@ from commands import run_command, typed_command
 from prepared_folders import write_prepared
 from waiting import PATIENCE, until
 
+from gptjax.folders import is_held
 from gptjax.tokenizer import ByteTokenizer
 
 REPOSITORY = Path(__file__).parents[1]
@@ -99,22 +100,28 @@ def grown(path, size):
 
 
 @pytest.mark.slow
-def test_sigterm_saves_the_run_and_the_same_command_goes_on(folder):
+def test_a_signal_saves_the_run_and_the_same_command_goes_on(folder):
+    """SIGTERM, and the SIGHUP of a terminal that closes after its first line; the runs are not left behind."""
     workdir = folder / "long"
     arguments = (f"{folder / 'sweep.py'}:long", f"--workdir={workdir}")
     saved = []
-    for _ in range(2):
+    for number in (signal.SIGTERM, signal.SIGHUP):
         process = start(folder, *arguments)
         metrics = workdir / "seed=0/metrics.jsonl"
         before = metrics.stat().st_size if metrics.exists() else 0
         try:
             until(functools.partial(grown, metrics, before + 1000), process)
-            process.send_signal(signal.SIGTERM)
+            if number == signal.SIGHUP:
+                process.stdout.readline()
+                process.stdout.close()
+                process.stdout = None
+            process.send_signal(number)
             output, errors = process.communicate(timeout=PATIENCE)
         finally:
             process.kill()
         assert process.returncode == 130, errors
-        assert "1 run is saving" in output and "1 partly done: seed=0" in output
+        assert number == signal.SIGHUP or ("1 run is saving" in output and "1 partly done: seed=0" in output)
+        assert not is_held(workdir / "seed=0")
         saved.append(max(int(path.name) for path in (workdir / "seed=0/checkpoints").iterdir()))
     assert 0 < saved[0] < saved[1]
     assert f"resumed from step {saved[0]}" in (workdir / "seed=0/output.txt").read_text()

@@ -3,6 +3,7 @@
 import itertools
 import json
 import shutil
+import sys
 
 import jax
 import numpy as np
@@ -17,6 +18,8 @@ from gptjax.sweeping import Sweep, over
 from gptjax.sweeping.runs import plan_runs
 from gptjax.tokenizer import ByteTokenizer
 from gptjax.training.checkpoint import load_for_inference, load_params
+from gptjax.training.comparison import differences, read_runs
+from gptjax.training.run_metadata import check_warm_start, code_changes
 from gptjax.training.writers import read_metrics
 
 TEXT = "the quick brown fox jumps over the lazy dog; "
@@ -345,6 +348,25 @@ def test_ones_own_optimizer_schedule_and_activation(tiny, tmp_path, monkeypatch)
     shutil.rmtree(workdir / "checkpoints" / "12")
     again = {row["step"]: row for row in go(config, workdir) if "train/loss" in row}
     assert again[12]["train/loss"] == rows[12]["train/loss"]
+    monkeypatch.delitem(sys.modules, "my_ideas")  # as in another process
+    (tmp_path / "my_ideas.py").write_text(IDEAS + "# mended\n")
+    shutil.rmtree(workdir / "checkpoints" / "12")
+    run = command.open_run(config, workdir)
+    with jax.set_mesh(run.plan.mesh), command.open_checkpoints(run) as checkpoints:
+        notes = command.start(run, checkpoints)[2]
+    changes = [note for note in notes if note.startswith("changed: the code of my_ideas:")]
+    assert len(changes) == 3 and all(", since step 6 (hash of its file: " in note for note in changes), notes
+    of_model = [note for note in notes if "my_ideas:smooth" in note]
+    metadata = load_for_inference(workdir, own_functions=True)[2]
+    assert [f"changed: {change}" for change in code_changes(metadata, saved)] == changes
+    assert [
+        f"changed: {change}" for change in check_warm_start(metadata, run.config, run.data.tokenizer_hash)
+    ] == of_model
+    went_on = shutil.copytree(workdir, tmp_path / "went on")
+    (went_on / "history.jsonl").write_text((workdir / "history.jsonl").read_text().splitlines(True)[0])
+    codes = differences(read_runs([went_on, workdir]))["code of my_ideas:smooth"]
+    assert codes[1].split(" → ")[0] == codes[0] and len(codes[1].split(" → ")) == 2
+
     completion = Generator(params, saved, ByteTokenizer()).generate(["the "], max_new_tokens=3)[0]
     assert len(completion.tokens) == 3
 

@@ -1,6 +1,11 @@
 """Mistakes in the user's own Python end in one sentence with the user's file and line."""
 
+import platform
+import re
 import sys
+import types
+import zipfile
+from pathlib import Path
 
 import jax
 import pytest
@@ -12,7 +17,7 @@ from gptjax.model import feedforward
 from gptjax.model.parameters import Parameter
 from gptjax.sweeping.definition import load_sweep
 from gptjax.training import optimizer, schedule
-from gptjax.user_code import call_in_file, load_config, named_function, path_and_argument
+from gptjax.user_code import call_in_file, code_hash, load_config, named_function, path_and_argument
 
 CONFIG = """from gptjax.config import default
 def get_config(arg='a'):
@@ -210,6 +215,32 @@ def test_a_named_function_is_found_in_the_current_folder(module_here):
     assert named_function("model.feedforward", f"{name}:one", takes=(1, 2))(2) == 3
     name = module_here("ideas_default", "def one(x, power=2): return x**power\n")
     assert named_function("model.feedforward", f"{name}:one", takes=1)(3) == 9
+
+
+def test_the_hash_is_that_of_the_code_that_was_imported(module_here):
+    hashes = []
+    for text in ("def one(x): return x\n", "def one(x): return x + 1\n"):
+        name = module_here("ideas_hashed", text)
+        named_function("model.feedforward", f"{name}:one")
+        hashes.append(code_hash(f"{name}:one"))
+        Path(f"{name}.py").write_text("# not what runs\n")
+        assert code_hash(f"{name}:one") == hashes[-1]
+    assert hashes[0] != hashes[1]
+
+
+def test_what_is_no_python_has_a_hash_or_a_version(tmp_path, monkeypatch):
+    with zipfile.ZipFile(tmp_path / "wheel.zip", "w") as archive:
+        archive.writestr("ideas_zipped.py", "def one(x): return x\n")
+    monkeypatch.syspath_prepend(str(tmp_path / "wheel.zip"))
+    named_function("schedule.name", "ideas_zipped:one", takes=1)
+    assert re.fullmatch("[0-9a-f]{16}", code_hash("ideas_zipped:one"))
+    named_function("schedule.name", "itertools:count")
+    assert code_hash("itertools:count") == f"Python {platform.python_version()}"
+    made = types.ModuleType("ideas_made_up")
+    monkeypatch.setitem(sys.modules, "ideas_made_up", made)
+    assert code_hash("ideas_made_up:f") == "unknown" and code_hash("never_imported:f") is None
+    with pytest.raises(ConfigError, match="chain does not say which arguments it takes"):
+        named_function("schedule.name", "itertools:chain", takes=1)
 
 
 @pytest.mark.parametrize(

@@ -23,6 +23,7 @@ from gptjax.model.parameters import count_parameters
 from gptjax.model.resolve import resolve_model
 from gptjax.paths import CONFIG, existing_run
 from gptjax.settings import Settings
+from gptjax.training.history import code_over_time
 from gptjax.training.objectives import OBJECTIVES
 from gptjax.training.writers import FILE_NAME, read_metrics
 from gptjax.user_code import is_named
@@ -180,9 +181,12 @@ def unlike_evaluations(runs: Sequence[Run]) -> list[str]:
 
 
 def differences(runs: Sequence[Run]) -> dict[str, list[Any]]:
-    """Field of the config → its value in each run, wherever they are not all equal."""
+    """Field of the config → its value in each run, wherever they are not all equal; and likewise the code of functions
+    that configs name."""
     flat = [flatten(run.config) for run in runs]
+    codes = [{f"code of {name}": code for name, code in code_over_time(run.folder).items()} for run in runs]
     found = {field: [one[field] for one in flat] for field in flat[0] if not field.startswith(SHOWN_ONLY)}
+    found |= {name: [code.get(name) for code in codes] for every in codes for name in every}
     return {field: values for field, values in found.items() if any(value != values[0] for value in values)}
 
 

@@ -17,12 +17,13 @@ from gptjax.differences import differences
 from gptjax.evaluation.scores import SET, Score
 from gptjax.files import write_aside
 from gptjax.settings import Settings
-from gptjax.training.run_metadata import git_revision, version
+from gptjax.training.run_metadata import git_revision, own_code, version
 from gptjax.training.writers import FILE_NAME as METRICS
 from gptjax.training.writers import read_metrics
 
 FILE_NAME = "history.jsonl"
 CONFIG = "config.json"
+CODE = "own_code"
 
 
 def record_start(workdir: Path, config: Settings, step: int, **facts: Any) -> None:
@@ -38,12 +39,25 @@ def record_start(workdir: Path, config: Settings, step: int, **facts: Any) -> No
         "version": version("gptjax"),
         "git_revision": git_revision(),
         "config": hash_of(config),
+        CODE: own_code(config),
         **facts,
         "changes": {field: list(values) for field, values in changes.items()},
     }
     _append(workdir / FILE_NAME, json.dumps(row, ensure_ascii=False))
     with write_aside(workdir / CONFIG) as file:
         file.write(to_json(config).encode())
+
+
+def code_over_time(workdir: Path) -> dict[str, str]:
+    """'module:function' → hash of its file ('a → b' where it changed), for the user's functions that a run was of."""
+    path = workdir / FILE_NAME
+    found: dict[str, list[str]] = {}
+    for row in read_metrics(path) if path.exists() else []:
+        for name, code in row.get(CODE, {}).items():
+            hashes = found.setdefault(name, [])
+            if code not in hashes[-1:]:
+                hashes.append(code)
+    return {name: " → ".join(hashes) for name, hashes in found.items()}
 
 
 def best_so_far(workdir: Path, score: Score, windows: str | None, step: int) -> tuple[float, list[str]]:

@@ -7,13 +7,14 @@ import importlib.metadata
 import json
 import os
 import subprocess
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from gptjax.config import ConfigError, default, flatten, to_json
+from gptjax.config import MAY_BE_OWN, ConfigError, default, flatten, get, to_json
 from gptjax.differences import differences, with_lines
 from gptjax.settings import Settings
+from gptjax.user_code import code_hash, is_named
 
 # A run may move to another machine: these say how the same function is computed.
 _EXECUTION = {"model.dtype", "model.layers", "model.remat", "model.attention", "model.attention_block"}
@@ -38,14 +39,35 @@ def run_metadata(config: Settings, fingerprint: Mapping, tokens: int) -> dict:
         "tokens": int(tokens),
         "versions": {name: version(name) for name in ("gptjax", "jax", "flax", "optax", "orbax-checkpoint")},
         "git_revision": git_revision(),
+        "own_code": own_code(config),
     }
+
+
+def own_code(config: Settings, fields: Sequence[str] = MAY_BE_OWN) -> dict[str, str]:
+    """'module:function' → hash of its file, for every function that these fields name and this process imported."""
+    names = [name for field in fields if is_named(name := get(config, field))]
+    return {name: found for name in names if (found := code_hash(name)) is not None}
+
+
+def code_changes(saved: Mapping, config: Settings, fields: Sequence[str] = MAY_BE_OWN) -> list[str]:
+    """Which of the user's functions are not what they were in the run that `saved` describes, in words.
+
+    A checkpoint that is older than this note says nothing of them.
+    """
+    there = saved.get("own_code", {})
+    return [
+        f"the code of {name}, since step {saved['step']} (hash of its file: {there[name]} → {here})"
+        for name, here in own_code(config, fields).items()
+        if there.get(name, here) != here
+    ]
 
 
 def check_compatible(saved: Mapping, config: Settings, fingerprint: Mapping) -> list[str]:
     """Whether the run that `saved` describes may go on with this config and this data.
 
     Returns:
-      The changes that are allowed but alter what follows ("training.duration: 60 steps → 90 steps"), to be shown.
+      The changes that are allowed but alter what follows ("training.duration: 60 steps → 90 steps"), to be shown; among
+      them that of a function of the user's, who may have mended it.
 
     Raises:
       ConfigError: model, dataset, tokenizer, seed or the kind of optimizer changed; names each with both values.
@@ -58,6 +80,7 @@ def check_compatible(saved: Mapping, config: Settings, fingerprint: Mapping) -> 
             refused[field] = (there, here)
         elif not field.startswith(_HARMLESS):
             noted.append(f"{field}: {_show(there)} → {_show(here)}")
+    noted += code_changes(saved, config)
     if refused:
         sentence = (
             f"the checkpoint of step {saved['step']} belongs to another run: use a new --workdir, and set "
@@ -85,7 +108,7 @@ def check_warm_start(saved: Mapping, config: Settings, tokenizer_hash: str) -> l
         f"{field}: {_show(there)} there, {_show(here)} here"
         for field, (there, here) in _config_differences(saved, config).items()
         if _is_of_model(field)
-    ]
+    ] + code_changes(saved, config, ["model.feedforward"])
 
 
 def check_tokenizer(saved: Mapping, tokenizer_hash: str, source: str) -> None:

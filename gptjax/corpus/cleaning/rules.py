@@ -10,18 +10,15 @@ module that is installed. It is given a document's text, cleaned, and says wheth
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
-import xxhash
 
 from gptjax.config import ConfigError, suggestion
 from gptjax.corpus.cleaning.statistics import DUPLICATE
-from gptjax.user_code import called, is_named, named_function
+from gptjax.user_code import called, code_hash, is_named, named_function
 
 EMPTY = "empty"  # nothing is left of it
 OTHER_LANGUAGE = "other language"
@@ -76,9 +73,14 @@ class OwnRule:
         """bool [documents].
 
         Raises:
-          ConfigError: there is no such function, it fails, or returns something else than a bool.
+          ConfigError: there is no such function, it is another one here, fails, or returns something else than a bool.
         """
         judge = named_function(RECIPES_FIELD, self.function, takes=1)
+        if code_hash(self.function) != self.source:
+            raise ConfigError(
+                f"{RECIPES_FIELD} = {self.function!r}: its file is not the same in all processes, or has changed since "
+                "the command was started; start it again"
+            )
         verdicts = called(RECIPES_FIELD, self.function, lambda: [judge(text) for text in columns["text"]])
         if odd := [verdict for verdict in verdicts if not isinstance(verdict, bool | np.bool_)]:
             raise ConfigError(f"{RECIPES_FIELD} = {self.function!r}: must return True or False, not {odd[0]!r}")
@@ -91,8 +93,8 @@ def own_rule(name: str) -> OwnRule:
     Raises:
       ConfigError: as `OwnRule.objects`.
     """
-    function = named_function(RECIPES_FIELD, name, takes=1)
-    rule = OwnRule(name, xxhash.xxh64(Path(inspect.getfile(function)).read_bytes()).hexdigest())
+    named_function(RECIPES_FIELD, name, takes=1)
+    rule = OwnRule(name, code_hash(name))
     rule.objects({"text": np.array(["", "A document of two words, or of more.\n"], object)})
     return rule
 

@@ -2,6 +2,7 @@
 
 import json
 import math
+import sys
 from collections import Counter
 
 import pyarrow.parquet as pq
@@ -287,4 +288,8 @@ def test_a_rule_of_ones_own_leaves_documents_out_in_other_processes(tmp_path, mo
         (judged,) = run_stage(Stage("select", select, options={}), [inputs], work, processes)
     assert judged["report"]["reasons"]["my_rules:shouts"] == [1, 1]
     (tmp_path / "my_rules.py").write_text("def shouts(text): return len(text) > 3\n")
+    stale = Stage("select", select, version=2, options={})
+    with LocalProcesses(1) as processes, pytest.raises(ConfigError, match=r"my_rules:shouts.* start it again"):
+        run_stage(stale, [inputs], work, processes)
+    sys.modules.pop("my_rules")  # as in the next command
     assert cleaning.verdict(asked, source(name="a", kind="text", path="x", recipe="text")) != told  # judged anew
