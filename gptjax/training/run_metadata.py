@@ -11,11 +11,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from gptjax.config import MAY_BE_OWN, ConfigError, default, flatten, get, to_json
+from gptjax.config import ConfigError, default, flatten, get, to_json
 from gptjax.differences import differences, with_lines
-from gptjax.settings import Settings
+from gptjax.settings import Settings, allowed_values
 from gptjax.user_code import code_hash, is_named
 
+# These may name a function of the user's own.
+MAY_BE_OWN = tuple(field for field, allowed in allowed_values().items() if allowed.own)
 # A run may move to another machine: these say how the same function is computed.
 _EXECUTION = {"model.dtype", "model.layers", "model.remat", "model.attention", "model.attention_block"}
 # Others of the optimizer's fields may change, unless they change its arrays, which restoring finds out.
