@@ -18,7 +18,7 @@ def differences(there: Any, here: Any, field: str = "") -> dict[str, tuple[Any, 
     there_by_name, here_by_name = _by_name(there, named), _by_name(here, named)
     if there_by_name is None or here_by_name is None:
         return {} if there == here else {field.removesuffix("."): (there, here)}
-    found = {}
+    found: dict[str, tuple[Any, Any]] = {}
     for name in {**there_by_name, **here_by_name}:
         found |= differences(there_by_name.get(name), here_by_name.get(name), f"{field}{name}.")
     return found

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -59,7 +59,7 @@ class JobTasks:
     def __exit__(self, *_: Any) -> None:
         pass
 
-    def run(self, function: Callable[[Any], Any], items: Sequence[Any]) -> Iterator[tuple[int, Any]]:
+    def run(self, function: Callable[[Any], Any], items: Sequence[Any]) -> Generator[tuple[int, Any]]:
         each = -(-len(items) // MOST_JOBS)
         starts = range(0, len(items), each)
         jobs = self._submission.submit([TasksOfJob(function, items[i : i + each]) for i in starts])

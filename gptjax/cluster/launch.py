@@ -22,8 +22,11 @@ LAST_LINES = 8
 class Command(Protocol):
     """What is launched: a command line, and the folder of its own where all of its state is."""
 
-    name: str
-    workdir: Path
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def workdir(self) -> Path: ...
 
     @property
     def command(self) -> list[str]: ...

@@ -151,14 +151,14 @@ class Pipeline:
         if not shards:
             return
         stage = Stage("clean", clean, version=2, options=cleaning.options(asked))
-        inputs = inputs_of(
+        measured = inputs_of(
             shards,
             lambda shard: {
                 **cleaning.treatment(shard.source),
                 "libraries": versions_of(cleaning.libraries(asked, shard.source)),
             },
         )
-        figures = self._run(stage, *inputs)
+        figures = self._run(stage, *measured)
         for shard, result in zip(shards, figures):
             shard.documents, shard.cleaned = result["files"]["documents.parquet"], result["report"]
         statistics = {shard.number: result["files"]["statistics.parquet"] for shard, result in zip(shards, figures)}
@@ -253,7 +253,7 @@ class Pipeline:
 
     def _held_out(self, shards: list[DocumentShard]) -> Callable[[DocumentShard], dict]:
         """What stages that split must know of a shard beside the documents: how much of one may be held out."""
-        size = Counter()
+        size: Counter[str] = Counter()
         for shard in shards:
             size[shard.source.name] += shard.size
         share = self.config.split.largest_share

@@ -63,7 +63,9 @@ def preview(config: Any, listing: Listing, count: int) -> list[Preview]:
             with DocumentWriter(folder / "read.parquet") as writer:
                 for document in _some(listing, source, -(-count // len(config.sources)), config.seed, skipped):
                     writer.append(rows_of(source.name, document, most_bytes, skipped))
-            cleaned, selected, hashes = {}, {}, np.zeros(0, np.uint64)
+            cleaned: dict[str, Any] = {}
+            selected: dict[str, Any] = {}
+            hashes = np.zeros(0, np.uint64)
             if writer.documents:
                 cleaned, selected = _judged(config.cleaning, source, folder)
                 hashes = exact_hashes(pq.read_table(folder / "documents.parquet")["text"].to_pylist())

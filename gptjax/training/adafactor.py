@@ -20,7 +20,7 @@ the inputs and outputs that its declaration names.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -38,7 +38,7 @@ SMALLEST_SQUARE = 1e-30  # added to G², so that a gradient of zero divides by s
 class FactoredState(NamedTuple):
     """Updates so far; and by parameter rows [L, in], columns [L, out], or `whole` in its shape; the others are [1]."""
 
-    count: jax.Array
+    count: jax.Array  # type: ignore[assignment]  # a tuple's method of that name is called by nobody
     rows: optax.Updates
     columns: optax.Updates
     whole: optax.Updates
@@ -68,7 +68,9 @@ def scale_by_adafactor(
             return none, none, jnp.zeros_like(x)
         return jnp.zeros_like(stacked[:, :, 0]), jnp.zeros_like(stacked[:, 0, :]), none
 
-    def one(path: str, gradient: jax.Array, rows, columns, whole, decay):
+    def one(
+        path: str, gradient: jax.Array, rows: jax.Array, columns: jax.Array, whole: jax.Array, decay: jax.Array
+    ) -> tuple[jax.Array, jax.Array, jax.Array, jax.Array]:
         """The clipped update of a parameter, and its new statistics."""
         stacked = matrices(path, gradient)
         if stacked is None:
@@ -81,13 +83,17 @@ def scale_by_adafactor(
         update = stacked * by_row[:, :, None] * jax.lax.rsqrt(columns)[:, None, :]
         return _clipped(parameters[path], update.reshape(gradient.shape)), rows, columns, whole
 
-    def init(params) -> FactoredState:
+    def init(params: Any) -> FactoredState:
         return FactoredState(jnp.zeros((), jnp.int32), *_apart(map_with_path(start, params), params, 3))
 
-    def update(gradients, state: FactoredState, params=None):
+    def update(gradients: Any, state: FactoredState, params: Any = None) -> tuple[Any, FactoredState]:
         decay = decay_of(state.count)
         made = map_with_path(
-            lambda path, *leaves: one(path, *leaves, decay), gradients, state.rows, state.columns, state.whole
+            lambda path, gradient, rows, columns, whole: one(path, gradient, rows, columns, whole, decay),
+            gradients,
+            state.rows,
+            state.columns,
+            state.whole,
         )
         updates, *statistics = _apart(made, gradients, 4)
         return updates, FactoredState(state.count + 1, *statistics)
@@ -109,6 +115,6 @@ def _clipped(parameter: Parameter, update: jax.Array) -> jax.Array:
     return update / jnp.maximum(1.0, jnp.sqrt(jnp.mean(jnp.square(update), axis=axes, keepdims=True)))
 
 
-def _apart(tuples, like, count: int) -> list:
+def _apart(tuples: Any, like: Any, count: int) -> list:
     """A tree of tuples → a tree of their first members, one of their second ones, and so on."""
     return [jax.tree.map(lambda _, each, i=i: each[i], like, tuples) for i in range(count)]

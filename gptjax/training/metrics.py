@@ -23,6 +23,7 @@ import jax.numpy as jnp
 
 from gptjax.model.decoder import declarations, layer_windows
 from gptjax.model.parameters import count_parameters
+from gptjax.settings import ModelSettings
 
 CONVENTIONS = {"causal": "6N + 6·L·N_heads·H·T", "full": "6N + 12·L·N_heads·H·T"}
 MONITOR_STEPS = 128  # steps before the first z-score, and the reach of the running statistics after that
@@ -39,7 +40,7 @@ def mean_keys_seen(sequence_length: int, window: int, convention: str) -> float:
     return float(width) if convention == "full" else width * (1.0 - width / (2.0 * sequence_length))
 
 
-def flops_per_token(config_model, sequence_length: int) -> dict[str, float]:
+def flops_per_token(config_model: ModelSettings, sequence_length: int) -> dict[str, float]:
     """{'causal': …, 'full': …}: FLOPs of training on one token, forward and backward, no recomputation counted."""
     windows = layer_windows(config_model)
     products = 6.0 * count_parameters(declarations(config_model)).multiplied

@@ -35,12 +35,13 @@ import optax
 
 from gptjax.config import ConfigError, check_rule
 from gptjax.model.parameters import Parameter, abstract_params
+from gptjax.settings import OptimizerSettings, Rule, allowed_values
 from gptjax.training.adafactor import scale_by_adafactor
 from gptjax.training.muon import scale_by_orthogonalization
 from gptjax.tree import leaves_by_path, map_with_path
 from gptjax.user_code import called, is_named, named_function
 
-METHODS = ("adamw", "muon", "lion", "adafactor", "sgd")
+METHODS = allowed_values()["optimizer.name"].names
 
 
 @dataclasses.dataclass(frozen=True)
@@ -53,7 +54,9 @@ class Treatment:
     size: int
 
 
-def plan(config_optimizer, declared, trains: Callable[[str], bool] = lambda path: True) -> dict[str, Treatment]:
+def plan(
+    config_optimizer: OptimizerSettings, declared: Any, trains: Callable[[str], bool] = lambda path: True
+) -> dict[str, Treatment]:
     """The treatment of every parameter of a tree of declarations, by path.
 
     `rules` is a sequence of (pattern, kind, value): the pattern must match a whole path; for each kind, the last rule
@@ -89,9 +92,9 @@ def plan(config_optimizer, declared, trains: Callable[[str], bool] = lambda path
 
 
 def make_optimizer(
-    config_optimizer,
+    config_optimizer: OptimizerSettings,
     schedule_of_peak: Callable[[float], optax.Schedule],
-    declared,
+    declared: Any,
     platform: str = "cpu",
     trains: Callable[[str], bool] = lambda path: True,
 ) -> optax.GradientTransformation:
@@ -119,7 +122,7 @@ def make_optimizer(
     return optax.partition(transforms, labels)
 
 
-def clip_by_global_norm(gradients, norm: jax.typing.ArrayLike, limit: float):
+def clip_by_global_norm(gradients: Any, norm: jax.typing.ArrayLike, limit: float) -> Any:
     """Gradients scaled so that their global norm, given as `norm`, is at most `limit` (0: no clipping).
 
     The norm is the caller's: it is also a metric and the monitor's input, and is computed once. A norm that is not
@@ -131,7 +134,7 @@ def clip_by_global_norm(gradients, norm: jax.typing.ArrayLike, limit: float):
     return jax.tree.map(lambda gradient: gradient * scale, gradients)
 
 
-def zero_frozen(gradients, treatments: dict[str, Treatment]):
+def zero_frozen(gradients: Any, treatments: dict[str, Treatment]) -> Any:
     """Gradients with those of frozen parameters zero: they count in no norm, and the compiler need not make them."""
     return map_with_path(lambda path, g: jnp.zeros_like(g) if treatments[path].method == "frozen" else g, gradients)
 
@@ -149,7 +152,7 @@ def summarize(treatments: dict[str, Treatment]) -> list[dict[str, Any]]:
     return sorted(groups.values(), key=lambda group: -group["num_parameters"])
 
 
-def _checked_rule(rule, paths: list[str]) -> tuple[re.Pattern, str, float | bool]:
+def _checked_rule(rule: Rule, paths: list[str]) -> tuple[re.Pattern, str, float | bool]:
     check_rule(rule)
     text, kind, value = rule
     pattern = re.compile(text)
@@ -161,7 +164,9 @@ def _checked_rule(rule, paths: list[str]) -> tuple[re.Pattern, str, float | bool
     return pattern, kind, value
 
 
-def _direction(method: str, config, parameters: Mapping[str, Parameter], platform: str) -> optax.GradientTransformation:
+def _direction(
+    method: str, config: OptimizerSettings, parameters: Mapping[str, Parameter], platform: str
+) -> optax.GradientTransformation:
     """Gradient → direction of descent, before decay and learning rate."""
     dtype = jnp.dtype(config.first_moment_dtype)
     if method == "adamw":
@@ -178,7 +183,9 @@ def _direction(method: str, config, parameters: Mapping[str, Parameter], platfor
     return scale_by_adafactor(parameters, config.beta1, dtype)
 
 
-def _own_direction(name: str, config, parameters: Mapping[str, Parameter]) -> optax.GradientTransformation:
+def _own_direction(
+    name: str, config: OptimizerSettings, parameters: Mapping[str, Parameter]
+) -> optax.GradientTransformation:
     """What the function 'module:function' makes of the config, tried on the parameters' shapes without computing.
 
     Raises:
@@ -190,7 +197,7 @@ def _own_direction(name: str, config, parameters: Mapping[str, Parameter]) -> op
         raise ConfigError(f"{told}: must return an optax.GradientTransformation, not {type(transformation).__name__}")
     params = abstract_params(parameters)
 
-    def one_update(params):
+    def one_update(params: Any) -> tuple[Any, Any]:
         return transformation.update(params, transformation.init(params), params)
 
     updates, state = called(field, name, lambda: jax.eval_shape(one_update, params))
@@ -198,7 +205,8 @@ def _own_direction(name: str, config, parameters: Mapping[str, Parameter]) -> op
         made = updates.get(path) if isinstance(updates, dict) else None
         if (getattr(made, "shape", None), getattr(made, "dtype", None)) != (shape.shape, shape.dtype):
             raise ConfigError(f"{told}: its update of {path} must be {shape.dtype}{list(shape.shape)}, and is {made}")
-    if jax.tree.structure(state) != jax.tree.structure(jax.eval_shape(transformation.init, params)):
+    first = jax.eval_shape(transformation.init, params)
+    if jax.tree.structure(state) != jax.tree.structure(first):  # type: ignore[operator]  # JAX's stubs lack it
         raise ConfigError(f"{told}: the structure of its state must not change between updates")
     return transformation
 

@@ -264,7 +264,7 @@ def summed_up(steps, clock):
         memory=Memory(2**30, 2**31, None, "host"),
         train_loss=3.0 if steps else None,
         validation=scored,
-        best_validation_loss=3.05 if steps else None,
+        best=3.05 if steps else None,
     )
 
 

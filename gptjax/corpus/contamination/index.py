@@ -14,6 +14,7 @@ import unicodedata
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -87,7 +88,7 @@ class Index:
         return place, self.item_of_pair[first[place] + within]
 
     def save(self, path: Path) -> None:
-        arrays = {name: value for name, value in vars(self).items() if isinstance(value, np.ndarray)}
+        arrays: dict[str, Any] = {name: value for name, value in vars(self).items() if isinstance(value, np.ndarray)}
         header = {"windows": self.windows, "counts": self.counts, "vocabulary": list(self.vocabulary)}
         header |= {"sets": self.sets, "items": self.items}
         np.savez(path, header=np.frombuffer(json.dumps(header).encode(), np.uint8), **arrays)
@@ -184,4 +185,5 @@ def _pairs(
     within = np.arange(count.sum()) - np.repeat(np.cumsum(count) - count, count)
     items = item[np.repeat(first[text_of], count) + within]
     pairs = distinct(pack(np.repeat(grams, count), items))
-    return tuple(ends.astype(np.int64) for ends in unpack(pairs))
+    first_ends, second_ends = unpack(pairs)
+    return first_ends.astype(np.int64), second_ends.astype(np.int64)

@@ -13,6 +13,7 @@ import unicodedata
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow.compute
@@ -132,7 +133,8 @@ def save_sketches(
     """Writes the columns of Sketches and the keys, uint64 [documents, bands], as one .npz file."""
     header = json.dumps({"sketch": asdict(sketch), "sources": sources, "documents": len(keys)}).encode()
     by_band = {_band(band): keys[:, band] for band in range(sketch.bands)}
-    np.savez(path, header=np.frombuffer(header, np.uint8), **columns, **by_band)
+    arrays: dict[str, Any] = {"header": np.frombuffer(header, np.uint8), **columns, **by_band}
+    np.savez(path, **arrays)
 
 
 def _band(number: int) -> str:

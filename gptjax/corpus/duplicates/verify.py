@@ -31,7 +31,7 @@ def jaccard(edges: np.ndarray, sets: Sets, threshold: float = 0.0) -> np.ndarray
             continue
         both = np.concatenate([first, second])
         both.sort()
-        shared = np.count_nonzero(both[1:] == both[:-1])
+        shared = int(np.count_nonzero(both[1:] == both[:-1]))
         found[place] = shared / max(len(both) - shared, 1)
     return found
 

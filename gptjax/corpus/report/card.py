@@ -236,7 +236,8 @@ def _making(manifest: dict) -> str:
 
 def merged(manifest: dict, name: str) -> dict[str, list[int]]:
     """A histogram of all sources together: key → [documents, bytes]."""
-    documents, size = Counter(), Counter()
+    documents: Counter[str] = Counter()
+    size: Counter[str] = Counter()
     for one in manifest["sources"]:
         for key, counts in one.get(name, {}).items():
             documents[key] += counts[0]

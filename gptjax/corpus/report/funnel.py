@@ -89,7 +89,7 @@ def _counts(shards: list[DocumentShard]) -> dict[str, Any]:
 def _cleaned(shards: list[DocumentShard]) -> dict[str, Any] | None:
     if not shards:
         return None
-    counts = {name: Counter() for name in ("repaired", "masked")}
+    counts: dict[str, Counter[str]] = {name: Counter() for name in ("repaired", "masked")}
     reasons: dict[str, list[int]] = {}
     examples: dict[str, list[dict]] = {}
     for shard in shards:

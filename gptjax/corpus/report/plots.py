@@ -28,13 +28,19 @@ def _save(path: Path, panels: tuple, manifest: dict) -> str:
     from matplotlib import rc_context
     from matplotlib.figure import Figure
 
-    style = {"font.size": 9, "axes.spines.top": False, "axes.spines.right": False, "legend.frameon": False}
+    style: dict[Any, Any] = {
+        "font.size": 9,
+        "axes.spines.top": False,
+        "axes.spines.right": False,
+        "legend.frameon": False,
+    }
     with rc_context(style):
         figure = Figure(figsize=(9, 3.2), dpi=90, layout="tight")
         for panel, axes in zip(panels, figure.subplots(1, len(panels), squeeze=False)[0]):
             panel(axes, manifest)
         with write_aside(path) as file:
-            figure.savefig(file, format="png", metadata={"Software": None})  # type: ignore[arg-type]  # it writes, and no more is asked of it
+            # no more is asked of the file than that it writes
+            figure.savefig(file, format="png", metadata={"Software": None})  # type: ignore[arg-type]
     return path.name
 
 

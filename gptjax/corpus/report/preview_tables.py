@@ -29,7 +29,7 @@ def show(console: Console, asked: Any, previews: Sequence[Preview]) -> None:
         _examples(console, each)
     console.print(_languages(previews))
     for name, what in (("repaired", "repaired"), ("masked", "masked")):
-        counts = Counter()
+        counts: Counter[str] = Counter()
         for each in previews:
             counts.update(each.cleaned[name])
         if told := ", ".join(f"{count:,} {key}" for key, count in counts.most_common() if count):
@@ -84,7 +84,8 @@ def _line(text: str) -> str:
 
 
 def _languages(previews: Sequence[Preview]) -> Table:
-    documents, size = Counter(), Counter()
+    documents: Counter[str] = Counter()
+    size: Counter[str] = Counter()
     for each in previews:
         for language, (count, bytes_) in each.cleaned["languages"].items():
             documents[language or "not known"] += count

@@ -50,14 +50,16 @@ def list_sources(sources: Any, shard_bytes: int) -> Listing:
             raise ConfigError(
                 f"{source.name}: path = {source.path!r}: no file that a {source.kind!r} source reads{told}"
             )
-        told = {"name": source.name, "kind": source.kind, "options": options}
-        told |= {"license": source.license, "language": source.language}
+        facts = {"name": source.name, "kind": source.kind, "options": options}
+        facts |= {"license": source.license, "language": source.language}
         listing.pieces[source.name] = len(pieces)
         listing.bytes[source.name] = sum(piece.size for piece in pieces)
         for group in _groups(pieces, shard_bytes):
             read = [piece for piece in group if "left_out" not in piece.options]
             made_by = versions_of(name for piece in read for name in kind.libraries(piece.uri, options))
-            listing.tasks.append({"source": told, "pieces": [piece.to_json() for piece in group], "libraries": made_by})
+            listing.tasks.append(
+                {"source": facts, "pieces": [piece.to_json() for piece in group], "libraries": made_by}
+            )
             listing.sources.append(source)
             listing.sizes.append(sum(piece.size for piece in group))
     return listing
@@ -65,7 +67,8 @@ def list_sources(sources: Any, shard_bytes: int) -> Listing:
 
 def _groups(pieces: list[Piece], most: int) -> list[list[Piece]]:
     """Runs of pieces that are no larger than `most` bytes together, or single ones that are."""
-    groups, size = [[]], 0
+    groups: list[list[Piece]] = [[]]
+    size = 0
     for piece in pieces:
         if groups[-1] and size + piece.size > most:
             groups.append([])

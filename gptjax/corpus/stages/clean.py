@@ -44,7 +44,8 @@ def clean(task: Task, folder: Path) -> dict:
     Reports documents and bytes as they are now; how many documents were repaired, by the name of the repair; how much
     was masked, by kind; languages and lengths (histogram.py).
     """
-    repaired, masked = Counter(), Counter(dict.fromkeys(task.options["personal"], 0))
+    repaired: Counter[str] = Counter()
+    masked = Counter(dict.fromkeys(task.options["personal"], 0))
     languages, lengths = Histogram(), Histogram()
     sidecar = pq.ParquetWriter(
         folder / "statistics.parquet", STATISTICS, compression="zstd", use_dictionary=["language", "repaired"]

@@ -57,7 +57,7 @@ def contaminate(task: Task, folder: Path) -> dict:
             row, id_ = int(some.rows[match.text]), int(some.ids[match.text])
             counts = _add_hits(hits, index, match, row, id_, some.texts[match.text])
             found.append(match.grams)
-            most = max(counts, key=counts.get)
+            most = max(counts, key=counts.__getitem__)
             if remove and counts[most] >= least:
                 out.append((row, id_, REASON.format(most)))
             else:

@@ -80,7 +80,10 @@ def _write_verdicts(folder: Path, shards: list[SketchedShard], drops: pa.Table, 
         told = np.flatnonzero(dropped | clustered | again)
         write_verdicts(
             folder / f"verdicts-{number:05d}.parquet",
-            *(sketches["rows"][told], ids[told], reason[told], representative[told]),
+            sketches["rows"][told],
+            ids[told],
+            reason[told],
+            representative[told],
         )
 
 

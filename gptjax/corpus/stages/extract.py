@@ -57,5 +57,6 @@ class _Files:
 
     def _finish(self) -> None:
         writer, self._writer = self._writer, None
+        assert writer is not None  # whoever calls has one
         writer.close()
         self._files[self._name] = {"documents": writer.documents, "bytes": writer.bytes}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterable, Mapping
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from typing import Any
 
 
@@ -17,7 +17,7 @@ class Histogram:
         for key, size in zip(keys, sizes):
             self._count(key, 1, size)
 
-    def merge(self, counts: Mapping[str, tuple[int, int]]) -> None:
+    def merge(self, counts: Mapping[str, Sequence[int]]) -> None:
         """The `counts` of another one, whose keys came back from JSON as text."""
         for key, (documents, size) in counts.items():
             self._count(int(key) if key.isdecimal() else key, documents, size)

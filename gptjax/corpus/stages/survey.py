@@ -23,7 +23,10 @@ def survey(task: Task, folder: Path) -> dict:
     a part of its bytes in each), languages, licenses and lengths of the documents
     (histogram.py), and dropped: reason → [documents, bytes].
     """
-    count, documents, size, dropped = 0, Counter(), Counter(), {}
+    count = 0
+    dropped: dict[str, list[int]] = {}
+    documents: Counter[str] = Counter()
+    size: Counter[str] = Counter()
     characters: Counter[str] = Counter()
     languages, licenses, lengths = Histogram(), Histogram(), Histogram()
     for some in remaining(task):

@@ -34,7 +34,7 @@ EMPTIED = "nothing but repeated passages"
 
 
 def write_verdicts(
-    path: Path, rows: np.ndarray, ids: np.ndarray, reasons: Sequence[str], representatives: np.ndarray
+    path: Path, rows: np.ndarray, ids: np.ndarray, reasons: Sequence[str] | np.ndarray, representatives: np.ndarray
 ) -> None:
     """One verdict an entry; rows ascending."""
     columns = [pa.array(rows, pa.uint32()), pa.array(ids, pa.uint64()), pa.array(reasons, pa.string())]

@@ -40,6 +40,7 @@ def sample(task: Task, folder: Path) -> dict:
 def make_tokenizer(task: Task, folder: Path) -> dict:
     """inputs: samples, or characters (files of survey), or hash (of the tokenizer to reuse). options: of the config."""
     name, size = task.options["name"], task.options["vocab_size"]
+    made: tokenizer.Tokenizer
     if name in ("bpe", "unigram"):
 
         def chunks() -> Iterator[str]:

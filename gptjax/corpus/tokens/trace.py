@@ -83,13 +83,15 @@ class Tracer:
     def _part(self, number: int, start: int, stop: int, begin: int, end: int) -> Part:
         document = self._source.take_runs(np.array([begin]), np.array([end - begin]))
         before, inside = (len(self._tokenizer.decode_bytes(document[: place - begin])) for place in (start, stop))
-        cut = whole_characters(self._tokenizer.decode_bytes(document), before, inside)
+        before_text, text, after = whole_characters(self._tokenizer.decode_bytes(document), before, inside)
         return Part(
             start=start,
             ids=document[start - begin : stop - begin],
             first=start - begin,
             document=document,
-            **dict(zip(("before", "text", "after"), cut)),
+            before=before_text,
+            text=text,
+            after=after,
             **self._origin(number),
         )
 
@@ -129,7 +131,8 @@ def whole_characters(data: bytes, start: int, stop: int) -> tuple[str, str, str]
         start -= 1
     while stop < len(data) and data[stop] & 0xC0 == 0x80:
         stop += 1
-    return tuple(part.decode("utf-8", "replace") for part in (data[:start], data[start:stop], data[stop:]))
+    before, inside, after = (part.decode("utf-8", "replace") for part in (data[:start], data[start:stop], data[stop:]))
+    return before, inside, after
 
 
 def show_row(console: Console, row: TracedRow, whole: bool) -> None:

@@ -93,7 +93,9 @@ def _on_each_device(loss: Callable) -> Callable:
     if mesh.empty or all(mesh.shape[axis] == 1 for axis in BATCH_AXES):
         return loss
 
-    def local(x_BTD, head_DV, targets_BT, weights_BT):
+    def local(
+        x_BTD: jax.Array, head_DV: jax.Array, targets_BT: jax.Array, weights_BT: jax.Array
+    ) -> tuple[jax.Array, dict[str, jax.Array]]:
         head_DV = jax.lax.pcast(head_DV, BATCH_AXES, to="varying")
         return jax.lax.psum(loss(x_BTD, head_DV, targets_BT, weights_BT), BATCH_AXES)
 
