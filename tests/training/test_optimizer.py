@@ -356,3 +356,11 @@ def test_clipping_a_nonfinite_gradient_spoils_it_all():
     gradients = map_with_path(lambda path, g: g * (jnp.nan if path == "head" else 1.0), tree_of(1))
     clipped = clip_by_global_norm(gradients, optax.tree.norm(gradients), 1.0)
     assert all(np.isnan(leaf).all() for leaf in jax.tree.leaves(clipped))
+
+
+@pytest.mark.parametrize("platform, low", [("cpu", False), ("gpu", True), ("tpu", True)])
+def test_muon_computes_in_the_type_of_the_platform_that_it_is_made_for(platform, low):
+    """Which need not be the one that it is made on: steps are compiled for GPUs where there is none."""
+    optimizer = make_optimizer(optimizer_config("muon"), constant, DECLARED, platform)
+    program = jax.make_jaxpr(lambda params: optimizer.update(params, optimizer.init(params), params))(PARAMS)
+    assert ("bf16" in str(program)) == low
