@@ -238,7 +238,8 @@ def code_hash(text: str) -> str | None:
 @functools.cache
 def _hash_of(module: ModuleType) -> str:
     try:
-        return hashlib.sha256(module.__loader__.get_data(module.__file__)).hexdigest()[:16]  # also out of a zip archive
+        loader: Any = module.__loader__
+        return hashlib.sha256(loader.get_data(module.__file__)).hexdigest()[:16]  # also out of a zip archive
     except (AttributeError, OSError, TypeError):
         if module.__name__ in sys.builtin_module_names:
             return f"Python {platform.python_version()}"

@@ -94,7 +94,7 @@ def own_rule(name: str) -> OwnRule:
       ConfigError: as `OwnRule.objects`.
     """
     named_function(RECIPES_FIELD, name, takes=1)
-    rule = OwnRule(name, code_hash(name))
+    rule = OwnRule(name, code_hash(name) or "")
     rule.objects({"text": np.array(["", "A document of two words, or of more.\n"], object)})
     return rule
 
