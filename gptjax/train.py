@@ -10,7 +10,6 @@ are printed at the start and saved as config.json.
 
 from __future__ import annotations
 
-import collections
 import contextlib
 import dataclasses
 import functools
@@ -33,6 +32,7 @@ from gptjax.data.mixture import parse_mixture
 from gptjax.evaluation.validation import validate
 from gptjax.folders import alone_in
 from gptjax.inference.generate import Generator
+from gptjax.inference.prompts import check_sample_prompt
 from gptjax.parallel import distributed, members
 from gptjax.parallel.agreement import named, settings
 from gptjax.parallel.members import Timeouts
@@ -181,22 +181,6 @@ def open_run(config: Settings, workdir: Path) -> Run:
     if config.evaluation.sample_every:
         check_sample_prompt(plan.config, tokenizer)
     return Run(plan, workdir, data, validation, tokenizer, consoles.make_console())
-
-
-def check_sample_prompt(config: Settings, tokenizer: Tokenizer) -> None:
-    """Raises ConfigError for samples that could not be drawn, before the first step instead of at the first sample."""
-    evaluation, context = config.evaluation, config.model.max_positions
-    try:
-        length = len(tokenizer.encode(evaluation.sample_prompt)) + 1  # the begin token
-    except UnicodeEncodeError:
-        raise ConfigError(f"evaluation.sample_prompt = {evaluation.sample_prompt!r}: must be text") from None
-    if length > context:
-        raise ConfigError(
-            f"evaluation.sample_prompt = {evaluation.sample_prompt[:40]!r}: its {length} tokens, with the begin token, "
-            f"must not exceed the context, model.max_positions = {context}"
-        )
-    if not evaluation.sample_tokens:
-        raise ConfigError("evaluation.sample_tokens = 0: must be at least 1 where evaluation.sample_every is set")
 
 
 def show_settings(run: Run) -> None:
@@ -392,17 +376,11 @@ def compile_step(plan: Plan, view: consoles.TrainingView) -> Callable:
 
 def device_batches(run: Run, start_step: int) -> Iterator[dict[str, jax.Array]]:
     """The batches from `start_step` on, each put on the mesh `data.prefetch` steps before it is used."""
-    training, mesh = run.config.training, run.mesh
+    training, data = run.config.training, run.config.data
     accumulation = training.gradient_accumulation_steps
-    rows = distributed.local_rows(mesh, training.batch_size, accumulation)
-    host_batches = run.data.batches(start_step, rows, run.config.data.workers, run.plan.total_steps - start_step)
-    placed = (distributed.put_batch(mesh, b, rows, training.batch_size, accumulation) for b in host_batches)
-    ahead: collections.deque[dict[str, jax.Array]] = collections.deque()
-    for batch in placed:
-        ahead.append(batch)
-        if len(ahead) > run.config.data.prefetch:
-            yield ahead.popleft()
-    yield from ahead
+    rows = distributed.local_rows(run.mesh, training.batch_size, accumulation)
+    batches = run.data.batches(start_step, rows, data.workers, run.plan.total_steps - start_step)
+    return distributed.put_ahead(run.mesh, batches, rows, training.batch_size, accumulation, data.prefetch)
 
 
 def make_evaluation(run: Run) -> Callable[[TrainState], dict[str, Any]]:

@@ -1,4 +1,4 @@
-"""Prompts from a file or a pipe: UTF-8 with or without a byte order mark, as they stand there."""
+"""Prompts of a file or a pipe, UTF-8 with or without a byte order mark, as they stand there; and that of a config."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ from pathlib import Path
 
 from gptjax.config import ConfigError
 from gptjax.inference.text import check_text
+from gptjax.settings import Settings
+from gptjax.tokenizer import Tokenizer
 
 
 def read_prompts(path: Path) -> list[str]:
@@ -43,3 +45,19 @@ def decoded(name: str, raw: bytes) -> str:
         return raw.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise ConfigError(f"{name} must be UTF-8 text ({error})") from None
+
+
+def check_sample_prompt(config: Settings, tokenizer: Tokenizer) -> None:
+    """Raises ConfigError for samples that could not be drawn, before the first step instead of at the first sample."""
+    evaluation, context = config.evaluation, config.model.max_positions
+    try:
+        length = len(tokenizer.encode(evaluation.sample_prompt)) + 1  # the begin token
+    except UnicodeEncodeError:
+        raise ConfigError(f"evaluation.sample_prompt = {evaluation.sample_prompt!r}: must be text") from None
+    if length > context:
+        raise ConfigError(
+            f"evaluation.sample_prompt = {evaluation.sample_prompt[:40]!r}: its {length} tokens, with the begin token, "
+            f"must not exceed the context, model.max_positions = {context}"
+        )
+    if not evaluation.sample_tokens:
+        raise ConfigError("evaluation.sample_tokens = 0: must be at least 1 where evaluation.sample_every is set")

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import collections
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import jax
@@ -52,6 +53,23 @@ def put_batch(
         return jax.make_array_from_callback(shape, sharding, block)
 
     return {name: put(array) for name, array in batch.items()}
+
+
+def put_ahead(
+    mesh: Mesh,
+    batches: Iterable[Mapping[str, np.ndarray]],
+    rows: np.ndarray,
+    batch_size: int,
+    accumulation_steps: int,
+    ahead: int,
+) -> Iterator[dict[str, jax.Array]]:
+    """Each of `batches` as `put_batch` puts it, begun while the `ahead` batches before it are still to be used."""
+    waiting: collections.deque[dict[str, jax.Array]] = collections.deque()
+    for batch in batches:
+        waiting.append(put_batch(mesh, batch, rows, batch_size, accumulation_steps))
+        if len(waiting) > ahead:
+            yield waiting.popleft()
+    yield from waiting
 
 
 def fetch(tree: Any) -> Any:

@@ -14,7 +14,7 @@ from prepared_folders import write_prepared
 from waiting import PATIENCE
 
 from gptjax.config import default
-from gptjax.parallel.distributed import local_rows, put_batch
+from gptjax.parallel.distributed import local_rows, put_ahead, put_batch
 from gptjax.parallel.mesh import make_mesh
 from gptjax.tokenizer import CharacterTokenizer
 
@@ -65,3 +65,19 @@ def test_a_batch_arrives_whole_and_in_order(accumulation):
     placed = put_batch(mesh, {"tokens": array}, rows, 16, accumulation)["tokens"]
     np.testing.assert_array_equal(placed, array.reshape(accumulation, 16 // accumulation, 3))
     assert placed.sharding.shard_shape(placed.shape) == (accumulation, 16 // accumulation // 4, 3)
+
+
+def test_batches_are_put_on_the_mesh_ahead_of_their_use(tiny_config):
+    mesh = make_mesh(tiny_config().mesh)
+    rows, drawn = local_rows(mesh, 8, 1), []
+
+    def batches():
+        for number in range(5):
+            drawn.append(number)
+            yield {"tokens": np.full((8, 4), number, np.int32)}
+
+    placed = put_ahead(mesh, batches(), rows, 8, 1, ahead=2)
+    for number, batch in enumerate(placed):
+        assert batch["tokens"].shape == (1, 8, 4) and int(batch["tokens"][0, 0, 0]) == number
+        assert len(drawn) == min(number + 3, 5)
+    assert number == 4
