@@ -8,7 +8,7 @@ import runpy
 import sys
 
 from gptjax.config import suggestion
-from gptjax.terminal import settle_streams
+from gptjax.terminal import set_up_streams
 
 COMMANDS = {
     "prepare": "turns text, web pages, code, books or papers into tokens",
@@ -24,12 +24,12 @@ def main() -> int:
     """Starts a command as `python -m gptjax.COMMAND` does, so that processes it starts find their main module."""
     arguments = sys.argv[1:]
     if not arguments or arguments[0] in ("help", "--help", "-h", "-help"):
-        settle_streams(outlive=True)
+        set_up_streams(outlive=True)
         print(overview(), flush=True)
         return 0
     name = arguments[0]
     if name in ("--version", "-V", "version"):
-        settle_streams(outlive=True)
+        set_up_streams(outlive=True)
         print(version(), flush=True)
         return 0
     if name not in COMMANDS:

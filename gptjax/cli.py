@@ -21,7 +21,7 @@ from gptjax.command_help import command_help, config_help
 from gptjax.config import ConfigError, RunError
 from gptjax.differences import DIFFERENT
 from gptjax.flag_messages import check_arguments, check_numbers, explained, typed_overrides
-from gptjax.terminal import ConsoleGone, settle_streams, visible
+from gptjax.terminal import ConsoleGone, set_up_streams, visible
 
 PIPE_CLOSED = 128 + signal.SIGPIPE  # what shells report of any program that `| head` ends
 
@@ -70,7 +70,7 @@ def command(name: str) -> str:
 
 
 @contextlib.contextmanager
-def said_by_flags(flag_of: Mapping[str, str]) -> Iterator[None]:
+def fields_named_by_flags(flag_of: Mapping[str, str]) -> Iterator[None]:
     """In the block, messages of ConfigErrors name a field of a config by the flag that stands for it."""
     try:
         yield
@@ -115,7 +115,7 @@ def run(
                 raise ConfigError(
                     f"unexpected argument {argv[1 + arguments]!r}: options are given as --name=value (see --help)"
                 )
-            with said_by_flags({field: f"config.{field}" for field in typed_overrides(sys.argv[1:])}):
+            with fields_named_by_flags({field: f"config.{field}" for field in typed_overrides(sys.argv[1:])}):
                 return main(argv)
         except (ConfigError, OSError) as error:
             return _fail(error)
@@ -127,8 +127,8 @@ def run(
             return 130
 
     logging.use_absl_handler()  # instead of others that write to the same stderr
-    settle_streams(outlives_console)
-    _settle_logs()
+    set_up_streams(outlives_console)
+    _set_up_logs()
     try:
         try:
             app.run(guarded, flags_parser=functools.partial(_parse_flags, main, flags or Flags()))
@@ -138,7 +138,7 @@ def run(
         sys.exit(PIPE_CLOSED)
 
 
-def _settle_logs() -> None:
+def _set_up_logs() -> None:
     """Log messages go to today's stderr, in sentences: no tracebacks of libraries, nothing that commands a terminal.
 
     What fails here is raised and told by `run`; what fails in a library's thread, or while Python tidies up, is logged

@@ -19,7 +19,7 @@ from gptjax.command_flags import Flags
 from gptjax.config import ConfigError
 from gptjax.formatting import counted
 from gptjax.paths import local_path, output_file
-from gptjax.terminal import Console, settle_streams
+from gptjax.terminal import Console, set_up_streams
 from gptjax.training import comparison
 from gptjax.training.console import LOG_WIDTH
 
@@ -44,7 +44,7 @@ def main(argv: list[str]) -> None:
     for folder in folders:
         once.setdefault(folder.resolve(), folder)
     if plot:  # it is wanted even where nobody reads the table to its end
-        settle_streams(outlive=True)
+        set_up_streams(outlive=True)
     runs = comparison.read_runs(list(once.values()))
     if plot:
         comparison.check_metric(runs, METRIC.value, X.value)

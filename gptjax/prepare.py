@@ -35,7 +35,7 @@ from gptjax.command_flags import Flags
 from gptjax.config import ConfigError, flatten
 from gptjax.corpus.cleaning import config as cleaning
 from gptjax.corpus.config import default, plain, source, validate
-from gptjax.corpus.engine import Executor
+from gptjax.corpus.engine import TaskExecutor
 from gptjax.corpus.engine.local import LocalProcesses
 from gptjax.corpus.engine.stage import is_of_use
 from gptjax.corpus.manifest import WORK, finished, other_versions
@@ -117,14 +117,14 @@ FIELD_FLAGS = {  # the field that each stands for; messages about the one name t
 FOLLOW = flags.DEFINE_enum(
     "links", LINKS[0], LINKS, "Symbolic links to follow: those that stay inside the given folder, or all."
 )
-OF_INPUT = (*FIELD_FLAGS.values(), ENCODING, TEXT_FIELD, SEPARATOR, ESCAPES, FOLLOW)
+INPUT_FLAGS = (*FIELD_FLAGS.values(), ENCODING, TEXT_FIELD, SEPARATOR, ESCAPES, FOLLOW)
 
 INPUT_SHARD_MEGABYTES = 8  # small, so that also a small corpus keeps every core busy
 
 
 def main(argv: list[str]) -> None:
     console = Console()
-    with cli.said_by_flags({} if CONFIG.value else {field: flag.name for field, flag in FIELD_FLAGS.items()}):
+    with cli.fields_named_by_flags({} if CONFIG.value else {field: flag.name for field, flag in FIELD_FLAGS.items()}):
         make_corpus(console)
 
 
@@ -138,7 +138,7 @@ def make_corpus(console: Console) -> None:
         raise ConfigError("--output is missing (see --help)")
     folder = output_folder(OUTPUT.value, "--output")
     listing = list_sources(config.sources, config.shard_megabytes * MEGABYTE)
-    options = recognised_by(config, listing)
+    options = output_options(config, listing)
     manifest = finished(folder, options, OVERWRITE.value)
     if manifest:
         console.print(f"{folder} is already prepared with these options; nothing to do.")
@@ -162,7 +162,7 @@ def chosen_config() -> ConfigDict:
     if bool(CONFIG.value) == bool(INPUT.value):
         raise ConfigError("give either --input or --config (see --help)")
     if CONFIG.value:
-        for flag in OF_INPUT:
+        for flag in INPUT_FLAGS:
             if flag.present:
                 raise ConfigError(f"--{flag.name} is only for --input; set fields of a config by --config.FIELD=VALUE")
         return CONFIG.value
@@ -181,13 +181,13 @@ def chosen_config() -> ConfigDict:
     return config
 
 
-def recognised_by(config: ConfigDict, listing: Listing) -> dict:
+def output_options(config: ConfigDict, listing: Listing) -> dict:
     """What the output depends on; a finished folder with other values is not what was asked for."""
     fields = {name: plain(value) for name, value in flatten(config).items()}
     return fields | {"input_files": listing.pieces.total(), "input_bytes": listing.bytes.total()}
 
 
-def make_executor(folder: Path) -> AbstractContextManager[Executor]:
+def make_executor(folder: Path) -> AbstractContextManager[TaskExecutor]:
     if EXECUTOR.value == "ray":
         from gptjax.cluster.ray_tasks import RayTasks
 

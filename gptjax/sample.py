@@ -38,7 +38,7 @@ from gptjax.inference.sampling import make_sampling
 from gptjax.inference.text import check_text, stop_strings
 from gptjax.paths import existing_run, local_path, output_file
 from gptjax.runtime import use_compilation_cache
-from gptjax.terminal import Console, settle_streams, write_raw
+from gptjax.terminal import Console, set_up_streams, write_raw
 from gptjax.training.checkpoint import load_for_inference
 from gptjax.training.checkpoint_format import means_average
 from gptjax.training.run_metadata import check_tokenizer, code_changes
@@ -93,14 +93,14 @@ WEIGHTS = flags.DEFINE_enum(
     "The type in which matrices are stored and multiplied. bfloat16 and int8 need half and a quarter of the memory of "
     "float32 and are faster on a CPU. Default: the type in which the model computes.",
 )
-OF_GENERATING = (MAX_NEW_TOKENS, TEMPERATURE, TOP_K, TOP_P, MIN_P, REPETITION_PENALTY, STOP, SEED)
+GENERATION_FLAGS = (MAX_NEW_TOKENS, TEMPERATURE, TOP_K, TOP_P, MIN_P, REPETITION_PENALTY, STOP, SEED)
 STREAM = flags.DEFINE_bool("stream", False, "Show the text while it is written, one continuation after the other.")
 JSON = flags.DEFINE_string("json", None, "Write the completions, with tokens and log-probabilities, to this file.")
 
 
 def main(argv: list[str]) -> None:
     del argv
-    with cli.said_by_flags({flag.name: flag.name for flag in OF_GENERATING}):
+    with cli.fields_named_by_flags({flag.name: flag.name for flag in GENERATION_FLAGS}):
         write_text()
 
 
@@ -110,7 +110,7 @@ def write_text() -> None:
         raise ConfigError("--workdir is missing: must be the folder of a training run (see --help)")
     json_path = output_file(JSON.value, "--json") if JSON.value is not None else None
     if json_path:  # it is wanted even where nobody reads the text to its end
-        settle_streams(outlive=True)
+        set_up_streams(outlive=True)
     check_values()
     prompts = chosen_prompts()
     existing_run(WORKDIR.value, "--workdir")

@@ -31,8 +31,8 @@ from gptjax.formatting import counted
 from gptjax.paths import run_folder
 from gptjax.sweeping import figures, gather, predict
 from gptjax.sweeping.definition import Sweep, load_sweep, parse_setting
-from gptjax.sweeping.execute import Executor, Processes, execute
-from gptjax.sweeping.runs import Run, State, Status, look, plan_runs
+from gptjax.sweeping.execute import Processes, RunExecutor, execute
+from gptjax.sweeping.runs import State, Status, SweepRun, plan_runs, status_of
 from gptjax.sweeping.view import SweepView
 from gptjax.terminal import Console, print_note
 from gptjax.training.console import LOG_WIDTH
@@ -73,7 +73,7 @@ def main(argv: list[str]) -> int:
     workdir = run_folder(WORKDIR.value, "--workdir")
     sweep = load_sweep(argv[1])
     runs = plan_runs(sweep, workdir, dict(parse_setting(text) for text in SET.value))
-    statuses = {run.name: look(run) for run in runs}
+    statuses = {run.name: status_of(run) for run in runs}
     sizes = {run.name: predict.size_of(run) for run in runs}
     forecast = make_forecast(console, runs, statuses, sizes)
     console.print(gather.plan_table(runs, statuses, sizes, forecast, JOBS.value))
@@ -86,7 +86,7 @@ def main(argv: list[str]) -> int:
         stopped = train(console, executor, runs, statuses, forecast, functools.partial(stop.reached, 0))
 
     # What came of it.
-    statuses = {run.name: look(run) for run in runs}
+    statuses = {run.name: status_of(run) for run in runs}
     report(console, sweep, workdir, runs, statuses, sizes)
     if any(status.state != State.FINISHED for status in statuses.values()):
         return 130 if stopped else 1
@@ -94,7 +94,7 @@ def main(argv: list[str]) -> int:
 
 
 def make_forecast(
-    console: Console, runs: list[Run], statuses: dict[str, Status], sizes: dict[str, predict.Size]
+    console: Console, runs: list[SweepRun], statuses: dict[str, Status], sizes: dict[str, predict.Size]
 ) -> predict.Forecast:
     """By the finished runs; where there is none, by an assumption, which is printed."""
     forecast = predict.Forecast(sizes)
@@ -120,7 +120,7 @@ def make_forecast(
     return forecast
 
 
-def make_executor(workdir: Path) -> Executor:
+def make_executor(workdir: Path) -> RunExecutor:
     if EXECUTOR.value == "here":
         return Processes(JOBS.value)
     try:
@@ -144,8 +144,8 @@ def submitit_parameter(text: str) -> tuple[str, Any]:
 
 def train(
     console: Console,
-    executor: Executor,
-    runs: list[Run],
+    executor: RunExecutor,
+    runs: list[SweepRun],
     statuses: dict[str, Status],
     forecast: predict.Forecast,
     stopped: Callable[[], bool],
@@ -164,7 +164,7 @@ def report(
     console: Console,
     sweep: Sweep,
     workdir: Path,
-    runs: list[Run],
+    runs: list[SweepRun],
     statuses: dict[str, Status],
     sizes: dict[str, predict.Size],
 ) -> None:

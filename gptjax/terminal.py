@@ -10,7 +10,7 @@ any of them may hold the codes by which a terminal changes its title, writes to 
   write_raw(console, text)     for text that is the command's product (a sample): filtered on a terminal, and byte for
                                byte into a file or a pipe
 
-`settle_streams` is called once by every command (cli.py): what stdout cannot encode is escaped, and a console that goes
+`set_up_streams` is called once by every command (cli.py): what stdout cannot encode is escaped, and a console that goes
 away (`| head`, a closed ssh) is no error of a command that has other work to do.
 """
 
@@ -126,7 +126,7 @@ class _Outlet(io.FileIO):
         os.close(nowhere)
 
 
-def settle_streams(outlive: bool) -> None:
+def set_up_streams(outlive: bool) -> None:
     """Makes stdout and stderr what a command can rely on: open, and able to take any text.
 
     outlive: the command goes on when its stdout goes away; else that raises ConsoleGone. stderr is always outlived.
@@ -135,11 +135,11 @@ def settle_streams(outlive: bool) -> None:
         while (lowest := os.open(os.devnull, os.O_RDWR)) < 3:
             pass
         os.close(lowest)
-    sys.stdout = _settled(sys.stdout, 1, outlive)
-    sys.stderr = _settled(sys.stderr, 2, True)
+    sys.stdout = _rebuilt(sys.stdout, 1, outlive)
+    sys.stderr = _rebuilt(sys.stderr, 2, True)
 
 
-def _settled(stream: Any, descriptor: int, outlive: bool) -> Any:
+def _rebuilt(stream: Any, descriptor: int, outlive: bool) -> Any:
     """The stream of this descriptor, made anew; any other (a test's, a notebook's) is left alone."""
     if stream is None:  # it was closed when Python started
         return open(os.devnull, "w", encoding="utf-8")

@@ -136,7 +136,7 @@ def main(argv: list[str]) -> int:
 
 
 @dataclasses.dataclass(frozen=True)
-class Run:
+class TrainingRun:
     """A plan, and what is opened to carry it out.
 
     Attributes:
@@ -165,7 +165,7 @@ class Run:
         return None if self.validation is None else self.validation.identity()
 
 
-def open_run(config: Settings, workdir: Path) -> Run:
+def open_run(config: Settings, workdir: Path) -> TrainingRun:
     """Opens the data, and plans the run on all devices.
 
     Raises:
@@ -180,10 +180,10 @@ def open_run(config: Settings, workdir: Path) -> Run:
     check_fits(plan.abstract_state, plan.abstract_batch)
     if config.evaluation.sample_every:
         check_sample_prompt(plan.config, tokenizer)
-    return Run(plan, workdir, data, validation, tokenizer, consoles.make_console())
+    return TrainingRun(plan, workdir, data, validation, tokenizer, consoles.make_console())
 
 
-def show_settings(run: Run) -> None:
+def show_settings(run: TrainingRun) -> None:
     plan = run.plan
     facts = consoles.derived_facts(
         plan.config,
@@ -201,12 +201,12 @@ def show_settings(run: Run) -> None:
     consoles.print_settings(run.console, plan.config, facts)
 
 
-def open_checkpoints(run: Run) -> Checkpoints:
+def open_checkpoints(run: TrainingRun) -> Checkpoints:
     steps_of = functools.partial(run.plan.units.steps, field="checkpoint.keep_every")
     return Checkpoints(run.workdir, run.config.checkpoint, steps_of)
 
 
-def check_saved(run: Run, checkpoints: Checkpoints) -> None:
+def check_saved(run: TrainingRun, checkpoints: Checkpoints) -> None:
     """Refuses what `start` would refuse, before pages of settings are shown and arrays are read.
 
     Raises:
@@ -219,7 +219,7 @@ def check_saved(run: Run, checkpoints: Checkpoints) -> None:
         check_warm_start(source, run.config, run.data.tokenizer_hash)
 
 
-def start(run: Run, checkpoints: Checkpoints) -> tuple[TrainState, dict[str, Any], list[str]]:
+def start(run: TrainingRun, checkpoints: Checkpoints) -> tuple[TrainState, dict[str, Any], list[str]]:
     """The state to go on from, what the steps since the last row came to, and what there is to say. In this order:
 
     1. the newest readable checkpoint of this workdir, if it is of the same run;
@@ -256,7 +256,9 @@ def start(run: Run, checkpoints: Checkpoints) -> tuple[TrainState, dict[str, Any
 # --- The run ---------------------------------------------------------------------------------------------------------
 
 
-def train(run: Run, checkpoints: Checkpoints, state: TrainState, interval: dict[str, Any], notes: list[str]) -> None:
+def train(
+    run: TrainingRun, checkpoints: Checkpoints, state: TrainState, interval: dict[str, Any], notes: list[str]
+) -> None:
     """From the state's step to the last one, or to a signal; whatever ends it, what is done is saved and drawn."""
     config, plan, start_step = run.config, run.plan, int(state.step)
     objective = plan.trainer.objective
@@ -321,7 +323,7 @@ def train(run: Run, checkpoints: Checkpoints, state: TrainState, interval: dict[
             if plan.every("evaluation.sample_every", done):
                 progress.flush()
                 with throughput.pause("sampling"), view.busy("sampling"):
-                    view.note(sample(run, state, writer))
+                    view.note(write_sample(run, state, writer))
 
         progress.flush()
         throughput.lap()  # the steps since the last row belong to the summary as well
@@ -374,7 +376,7 @@ def compile_step(plan: Plan, view: consoles.TrainingView) -> Callable:
     return compiled
 
 
-def device_batches(run: Run, start_step: int) -> Iterator[dict[str, jax.Array]]:
+def device_batches(run: TrainingRun, start_step: int) -> Iterator[dict[str, jax.Array]]:
     """The batches from `start_step` on, each put on the mesh `data.prefetch` steps before it is used."""
     training, data = run.config.training, run.config.data
     accumulation = training.gradient_accumulation_steps
@@ -383,14 +385,14 @@ def device_batches(run: Run, start_step: int) -> Iterator[dict[str, jax.Array]]:
     return distributed.put_ahead(run.mesh, batches, rows, training.batch_size, accumulation, data.prefetch)
 
 
-def make_evaluation(run: Run) -> Callable[[TrainState], dict[str, Any]]:
+def make_evaluation(run: TrainingRun) -> Callable[[TrainState], dict[str, Any]]:
     """state → validation metrics, of the moving average of the parameters where there is one."""
     trainer, scores_of = run.plan.trainer, run.plan.trainer.objective.scores_of
     step, rows = trainer.evaluation_step(run.tokenizer), run.plan.rows_at_once
     return lambda state: validate(step, scores_of, state.best_params, run.validation, run.mesh, rows)
 
 
-def save(run: Run, checkpoints: Checkpoints, state: TrainState, scores: dict[str, Any], interval: dict) -> None:
+def save(run: TrainingRun, checkpoints: Checkpoints, state: TrainState, scores: dict[str, Any], interval: dict) -> None:
     step = int(state.step)
     score = run.plan.trainer.objective.scores[0]
     metadata = run_metadata(run.config, run.data.fingerprint(), step * run.plan.tokens_per_step)
@@ -398,7 +400,7 @@ def save(run: Run, checkpoints: Checkpoints, state: TrainState, scores: dict[str
     checkpoints.save(step, state, metadata, scores)
 
 
-def sample(run: Run, state: TrainState, writer: MetricsWriter) -> str:
+def write_sample(run: TrainingRun, state: TrainState, writer: MetricsWriter) -> str:
     """Continues the config's prompt, into `samples/` and where else texts are shown; returns it."""
     evaluation, step = run.config.evaluation, int(state.step)
     generator = Generator(state.best_params, run.config, run.tokenizer, begin_id=run.data.begin_id)

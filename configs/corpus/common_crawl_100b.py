@@ -35,7 +35,7 @@ from gptjax.config import ConfigError
 from gptjax.corpus.config import default, source
 
 # A crawl has 100 segments of 800 to 900 files; 400 of each make 40,000, from all over the crawl.
-OF_A_CRAWL = "s3://commoncrawl/crawl-data/{}/segments/*/warc/*-00[0-3]??.warc.gz"
+CRAWL_FILES = "s3://commoncrawl/crawl-data/{}/segments/*/warc/*-00[0-3]??.warc.gz"
 
 
 def get_config(arg="data/raw,CC-MAIN-2024-51"):
@@ -51,7 +51,7 @@ def get_config(arg="data/raw,CC-MAIN-2024-51"):
         source(
             name="web",
             kind="web",
-            path=OF_A_CRAWL.format(crawl) if crawl.startswith("CC-MAIN-") else crawl,
+            path=CRAWL_FILES.format(crawl) if crawl.startswith("CC-MAIN-") else crawl,
             favor="precision",
         ),
     )

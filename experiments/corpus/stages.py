@@ -61,7 +61,7 @@ def main(_) -> None:
     print("|---|---:|---:|---:|---:|---:|---:|")
     listing = list_sources(config.sources, config.shard_megabytes * MEGABYTE)
     with prepare.make_executor(folder) as executor:
-        Pipeline(config, listing, folder, executor, watch).prepare(prepare.recognised_by(config, listing))
+        Pipeline(config, listing, folder, executor, watch).prepare(prepare.output_options(config, listing))
         spent = tuple(now - then for now, then in zip(spent_by_all(), began))
     row("listing, assembly, card", 1, 0, 0, *(all - stages for all, stages in zip(spent, watch.spent)))
     row("all", 1, 0, listing.bytes.total(), *spent)

@@ -31,7 +31,7 @@ from gptjax import tokenizer
 from gptjax.config import ConfigError, suggestion
 from gptjax.corpus.cleaning import config as cleaning
 from gptjax.corpus.document_shards import DocumentShard, inputs_of
-from gptjax.corpus.engine import Executor, Stage, run_stage
+from gptjax.corpus.engine import Stage, TaskExecutor, run_stage
 from gptjax.corpus.libraries import versions_of
 from gptjax.corpus.manifest import WORK, clear, make_manifest, write_manifest
 from gptjax.corpus.report import draw_samples, funnel, write_card
@@ -66,7 +66,7 @@ class Pipeline:
       folder: to prepare.
     """
 
-    def __init__(self, config: Any, listing: Listing, folder: Path, executor: Executor, watch: Watch):
+    def __init__(self, config: Any, listing: Listing, folder: Path, executor: TaskExecutor, watch: Watch):
         self.config, self.listing, self.folder = config, listing, folder
         self.work = folder / WORK
         self.stages: dict[str, dict[str, Any]] = {}  # the manifest's section: name → version, options, libraries

@@ -7,7 +7,7 @@
   grid(a, b, …)     every point of a with every point of b: settings joined, the last changes fastest
   zipped(a, b, …)   the first with the first, the second with the second, …
   chain(a, b, …)    one after the other; a point that comes again is left out
-  sample(a, count=20, seed=0)   some points of a, without repetition
+  random_subset(a, count=20, seed=0)   some points of a, without repetition
 
 Pure: nothing is read and nothing is run. A point's name follows from its own settings alone, so that a sweep that
 grows finds its finished runs again; random draws are such that a larger `count` keeps the earlier points.
@@ -132,7 +132,7 @@ def chain(*sweeps: Sequence[Point]) -> Points:
     return points
 
 
-def sample(points: Sequence[Point], count: int, seed: int) -> Points:
+def random_subset(points: Sequence[Point], count: int, seed: int) -> Points:
     """`count` of the points (all, when there are no more) at random, without repetition and in their order."""
     order = np.random.default_rng(seed).permutation(len(points))
     return [points[index] for index in sorted(order[:count])]

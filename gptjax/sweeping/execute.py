@@ -12,7 +12,7 @@ from typing import Protocol
 
 from gptjax.cluster.launch import Launched
 from gptjax.config import ConfigError
-from gptjax.sweeping.runs import Run, Status, look
+from gptjax.sweeping.runs import Status, SweepRun, status_of
 from gptjax.sweeping.view import SweepView
 
 POLL_SECONDS = 0.5
@@ -29,23 +29,25 @@ class Handle(Protocol):
     def kill(self) -> None: ...
 
 
-class Executor(Protocol):
+class RunExecutor(Protocol):
     """Where runs are started. slots: how many at a time. detaches: its jobs go on without the sweep."""
 
     slots: int
     detaches: bool
 
-    def start(self, runs: Sequence[Run]) -> Sequence[Handle]:
+    def start(self, runs: Sequence[SweepRun]) -> Sequence[Handle]:
         """Starts at most `slots` runs; raises nothing that a single run is to blame for."""
 
 
-def execute(runs: Sequence[Run], executor: Executor, view: SweepView, stopped: Callable[[], bool]) -> dict[str, Status]:
+def execute(
+    runs: Sequence[SweepRun], executor: RunExecutor, view: SweepView, stopped: Callable[[], bool]
+) -> dict[str, Status]:
     """Name → how each run ended. When `stopped()`, returns early with the runs saved; an exception kills them.
 
     Of an executor that detaches, runs at work are left alone in both cases.
     """
     waiting = collections.deque(runs)
-    active: dict[str, tuple[Run, Handle]] = {}
+    active: dict[str, tuple[SweepRun, Handle]] = {}
     outcomes: dict[str, Status] = {}
     stopping = False
     try:
@@ -65,7 +67,7 @@ def execute(runs: Sequence[Run], executor: Executor, view: SweepView, stopped: C
             for run, handle in list(active.values()):
                 if handle.ended():
                     del active[run.name]
-                    outcomes[run.name] = look(run)
+                    outcomes[run.name] = status_of(run)
                     view.ended(run, outcomes[run.name])
             view.refresh([run for run, _ in active.values()], list(waiting))
             if active:
@@ -94,10 +96,10 @@ class Processes:
         self._shares = shares(jobs, available_cores(), available_gpus())
         self._free = collections.deque(range(jobs))
 
-    def start(self, runs: Sequence[Run]) -> list[Handle]:
+    def start(self, runs: Sequence[SweepRun]) -> list[Handle]:
         return [self._start(run) for run in runs]
 
-    def _start(self, run: Run) -> Handle:
+    def _start(self, run: SweepRun) -> Handle:
         slot = self._free.popleft()
         cores, environment = self._shares[slot]
         with on_cores(cores):  # inherited by the process: XLA makes as many threads as it may use cores

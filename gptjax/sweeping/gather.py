@@ -20,7 +20,7 @@ from gptjax.files import write_aside
 from gptjax.formatting import count_text, counted, duration_text
 from gptjax.sweeping.algebra import short_name
 from gptjax.sweeping.predict import Forecast, Size
-from gptjax.sweeping.runs import Run, State, Status
+from gptjax.sweeping.runs import State, Status, SweepRun
 from gptjax.training import history
 from gptjax.training.writers import read_metrics
 
@@ -41,8 +41,8 @@ class Group:
 
     name: str
     settings: Mapping[str, Any]
-    runs: tuple[Run, ...]
-    finished: tuple[Run, ...]
+    runs: tuple[SweepRun, ...]
+    finished: tuple[SweepRun, ...]
     values: tuple[float, ...]
     measured_on: str = ""
 
@@ -56,12 +56,12 @@ class Group:
         return float(np.std(self.values, ddof=1)) if len(self.values) > 1 else math.nan
 
 
-def swept_fields(runs: Sequence[Run]) -> list[str]:
+def swept_fields(runs: Sequence[SweepRun]) -> list[str]:
     """Every field that a point of the sweep sets, in order."""
     return list(dict.fromkeys(field for run in runs for field in run.point.settings))
 
 
-def measured_on(run: Run, status: Status, metric: str) -> str:
+def measured_on(run: SweepRun, status: Status, metric: str) -> str:
     """Which data a figure of a run is of: twelve hexadecimal digits; '' where the run does not say, or it is of none.
 
     A validation figure is of the windows that its row names, a training figure of the data of the last start.
@@ -87,7 +87,7 @@ def by_data(groups: Sequence[Group]) -> dict[str, list[Group]]:
 
 def write_results(
     path: Path,
-    runs: Sequence[Run],
+    runs: Sequence[SweepRun],
     statuses: Mapping[str, Status],
     sizes: Mapping[str, Size],
     metric: str,
@@ -116,20 +116,20 @@ def write_results(
         file.write(text.getvalue().encode())
 
 
-def _hash_of(run: Run) -> str:
+def _hash_of(run: SweepRun) -> str:
     """Of the config that the run was trained with, as its own console shows it; empty where it has not begun."""
     path = run.workdir / "config.json"
     return configs.hash_of(configs.from_json(path.read_bytes(), str(path))) if path.exists() else ""
 
 
-def group_by_seed(runs: Sequence[Run], statuses: Mapping[str, Status], metric: str) -> list[Group]:
+def group_by_seed(runs: Sequence[SweepRun], statuses: Mapping[str, Status], metric: str) -> list[Group]:
     """The runs in groups that differ by their seed alone, in the order of the sweep; and by what they were measured on,
     where that is not the same data."""
 
-    def finished(run: Run) -> bool:
+    def finished(run: SweepRun) -> bool:
         return statuses[run.name].state == State.FINISHED
 
-    members: dict[tuple[str, ...], list[Run]] = {}
+    members: dict[tuple[str, ...], list[SweepRun]] = {}
     for run in runs:
         seed_label = f"{SEED}={run.point.settings.get(SEED)}"
         members.setdefault(tuple(label for label in run.point.labels if label != seed_label), []).append(run)
@@ -188,7 +188,7 @@ def results_table(groups: Sequence[Group], metric: str, higher_is_better: bool =
 
 
 def plan_table(
-    runs: Sequence[Run],
+    runs: Sequence[SweepRun],
     statuses: Mapping[str, Status],
     sizes: Mapping[str, Size],
     forecast: Forecast,
@@ -222,7 +222,7 @@ def plan_table(
     return table
 
 
-def _fields_text(runs: Sequence[Run]) -> str:
+def _fields_text(runs: Sequence[SweepRun]) -> str:
     return ", ".join(short_name(field) for field in swept_fields(runs)) or "no field is varied"
 
 

@@ -16,7 +16,7 @@ import sys
 from collections.abc import Mapping
 
 from gptjax.config import RunError
-from gptjax.sweeping.runs import Run, State, Status
+from gptjax.sweeping.runs import State, Status, SweepRun
 from gptjax.training.hardware import Peak
 
 CONVENTION = "causal"
@@ -53,7 +53,7 @@ class Pace:
     overhead_seconds: float
 
 
-def size_of(run: Run) -> Size:
+def size_of(run: SweepRun) -> Size:
     """The size of a run, from shapes."""
     plan = run.plan
     flops = plan.flops_per_token[CONVENTION] * plan.total_tokens
@@ -76,7 +76,7 @@ class Forecast:
     def runs_known(self) -> int:
         return len(self._paces)
 
-    def learn(self, run: Run, status: Status) -> None:
+    def learn(self, run: SweepRun, status: Status) -> None:
         """Takes the pace of a run, if it went from start to end without interruption; of others the time is unknown."""
         rates = [row["tokens_per_second"] for row in status.rows if row.get("tokens_per_second")]
         elapsed = [row["elapsed_seconds"] for row in status.rows if row.get("elapsed_seconds") is not None]
@@ -85,7 +85,7 @@ class Forecast:
             rate = statistics.median(rates) * size.flops_per_token
             self._paces.append(Pace(size.flops_per_token, rate, max(elapsed[-1] - size.flops / rate, 0.0)))
 
-    def seconds(self, run: Run) -> float | None:
+    def seconds(self, run: SweepRun) -> float | None:
         """By the runs of nearest size, or by the assumed rate, or None where neither is known."""
         size = self._sizes[run.name]
         if not self._paces:

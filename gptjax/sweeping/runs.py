@@ -44,7 +44,7 @@ class State(enum.StrEnum):
 
 
 @dataclasses.dataclass(frozen=True)
-class Run:
+class SweepRun:
     """One run of a sweep.
 
     Attributes:
@@ -92,7 +92,7 @@ class Status:
 # --- Planning --------------------------------------------------------------------------------------------------------
 
 
-def plan_runs(sweep: Sweep, workdir: Path, settings: Mapping[str, Any]) -> list[Run]:
+def plan_runs(sweep: Sweep, workdir: Path, settings: Mapping[str, Any]) -> list[SweepRun]:
     """Every run of the sweep, checked as far as is possible without devices.
 
     Args:
@@ -115,7 +115,7 @@ def plan_runs(sweep: Sweep, workdir: Path, settings: Mapping[str, Any]) -> list[
         config = override(base, run_settings)
         name = folder_name(point)
         made = plan(config, read_facts(config.data), AbstractDevices())
-        runs.append(Run(name, point, sweep.config, run_settings, made, workdir / name))
+        runs.append(SweepRun(name, point, sweep.config, run_settings, made, workdir / name))
     name, count = Counter(run.name for run in runs).most_common(1)[0]
     if count > 1:
         raise ConfigError(f"sweep: {count} runs would be called {name!r}; every point needs a name of its own")
@@ -136,7 +136,7 @@ def folder_name(point: Point) -> str:
 # --- What is on disk -------------------------------------------------------------------------------------------------
 
 
-def look(run: Run) -> Status:
+def status_of(run: SweepRun) -> Status:
     """How far a run has come.
 
     Raises:
@@ -156,7 +156,7 @@ def look(run: Run) -> Status:
     return Status(State.PARTLY_DONE if saved or rows else State.NOT_STARTED, step, rows)
 
 
-def check_same_settings(run: Run) -> None:
+def check_same_settings(run: SweepRun) -> None:
     """Raises ConfigError, with both values, where the run's folder was made with other settings."""
     path = run.workdir / "config.json"
     if not path.exists():

@@ -14,7 +14,7 @@ from rich.text import Text
 from gptjax.cluster.launch import last_lines
 from gptjax.formatting import counted, duration_text
 from gptjax.sweeping.predict import Forecast
-from gptjax.sweeping.runs import Run, State, Status
+from gptjax.sweeping.runs import State, Status, SweepRun
 from gptjax.terminal import Console, print_note
 from gptjax.training.writers import FILE_NAME, read_metrics
 
@@ -56,11 +56,11 @@ class SweepView:
         if self._live:
             self._live.stop()
 
-    def started(self, run: Run) -> None:
+    def started(self, run: SweepRun) -> None:
         self._started[run.name] = self._clock()
         print_note(self._console, Text(f"› started   {run.name}", "dim"))
 
-    def ended(self, run: Run, status: Status) -> None:
+    def ended(self, run: SweepRun, status: Status) -> None:
         """A permanent line of how it went; of a run that failed, its last lines too."""
         self._done += status.state == State.FINISHED
         self._forecast.learn(run, status)
@@ -83,7 +83,7 @@ class SweepView:
             how = f"{counted(active, 'run is', 'runs are')} saving (a second Ctrl-C kills {them})"
         print_note(self._console, Text(f"› stopping: {how}, {waiting} not started", "yellow"))
 
-    def refresh(self, active: Sequence[Run], waiting: Sequence[Run]) -> None:
+    def refresh(self, active: Sequence[SweepRun], waiting: Sequence[SweepRun]) -> None:
         """Redraws the live table, not more often than is worth reading the runs' files for."""
         if self._live is None or self._clock() - self._refreshed < REFRESH_SECONDS:
             return
@@ -107,7 +107,7 @@ class SweepView:
         overall.add_row(bar, counts, f"about {duration_text(known)} left")
         self._live.update(Group(table, overall), refresh=True)
 
-    def _progress(self, run: Run) -> tuple[int, float | None]:
+    def _progress(self, run: SweepRun) -> tuple[int, float | None]:
         """(step, training loss) of a run at work."""
         path = run.workdir / FILE_NAME
         rows = [row for row in read_metrics(path) if "train/loss" in row] if path.exists() else []
@@ -117,7 +117,7 @@ class SweepView:
         self._first_seen.setdefault(run.name, (self._clock(), step))
         return step, rows[-1]["train/loss"]
 
-    def _seconds_left(self, run: Run, step: int) -> float | None:
+    def _seconds_left(self, run: SweepRun, step: int) -> float | None:
         """By the pace of this start; by the prediction until that is known."""
         seen, first = self._first_seen.get(run.name, (0.0, step))
         if step > first:

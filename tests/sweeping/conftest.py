@@ -7,7 +7,7 @@ from prepared_folders import write_prepared
 
 from gptjax.sweeping.algebra import over
 from gptjax.sweeping.definition import Sweep
-from gptjax.sweeping.runs import Run, plan_runs
+from gptjax.sweeping.runs import SweepRun, plan_runs
 from gptjax.tokenizer import ByteTokenizer
 
 CONFIG = """
@@ -39,7 +39,7 @@ def config_file(tmp_path_factory):
     return path
 
 
-class ScriptRun(Run):
+class ScriptRun(SweepRun):
     """A run whose command is a Python program of the test's, given its folder."""
 
     script = ""

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gptjax.config import ConfigError
-from gptjax.sweeping import Point, chain, choice, grid, log_uniform, named, over, sample, seeds, zipped
+from gptjax.sweeping import Point, chain, choice, grid, log_uniform, named, over, random_subset, seeds, zipped
 
 WIDTH, RATE, NAME = "model.width", "optimizer.learning_rate", "optimizer.name"
 widths = st.lists(st.integers(1, 4096), max_size=4, unique=True).map(lambda values: over(WIDTH, values))
@@ -55,9 +55,9 @@ def test_the_empty_grid_is_one_point_without_settings():
 @given(st.integers(0, 30), st.integers(0, 10), st.integers(0, 100))
 def test_a_larger_sample_keeps_the_smaller_one(count, more, seed):
     points = over(WIDTH, range(1, 21))
-    drawn = sample(points, count, seed)
+    drawn = random_subset(points, count, seed)
     assert len(drawn) == min(count, 20) and drawn == [point for point in points if point in drawn]
-    assert all(point in sample(points, count + more, seed) for point in drawn)
+    assert all(point in random_subset(points, count + more, seed) for point in drawn)
 
 
 @given(st.floats(1e-8, 1.0), st.floats(1.01, 1e6), st.integers(0, 50), st.integers(0, 2**32 - 1))

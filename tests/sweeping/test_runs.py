@@ -14,7 +14,7 @@ from gptjax.config import ConfigError, flatten
 from gptjax.data.facts import DataFacts
 from gptjax.sweeping.algebra import Point, grid, named, over, seeds
 from gptjax.sweeping.definition import load_sweep, override, parse_setting
-from gptjax.sweeping.runs import State, folder_name, look, plan_runs
+from gptjax.sweeping.runs import State, folder_name, plan_runs, status_of
 from gptjax.tokenizer import ByteTokenizer
 from gptjax.training.checkpoint_format import COMMITTED
 from gptjax.training.writers import JsonLinesWriter
@@ -110,20 +110,20 @@ def test_folder_names_are_plain_and_distinct():
 
 def test_states_follow_from_the_folder(plan):
     run = plan()[0]
-    assert look(run).state == State.NOT_STARTED
+    assert status_of(run).state == State.NOT_STARTED
     write(run, steps=0)
-    assert look(run).state == State.NOT_STARTED
+    assert status_of(run).state == State.NOT_STARTED
     write(run, steps=7)
-    assert (look(run).state, look(run).step) == (State.PARTLY_DONE, 7)
+    assert (status_of(run).state, status_of(run).step) == (State.PARTLY_DONE, 7)
     write(run, steps=20, saved=[10])  # killed inside the last save
-    assert look(run).state == State.PARTLY_DONE
+    assert status_of(run).state == State.PARTLY_DONE
     (run.workdir / EXIT_STATUS).write_text("1\n")
-    assert look(run).state == State.FAILED
+    assert status_of(run).state == State.FAILED
     (run.workdir / "checkpoints/20").mkdir()  # no commit mark: not whole
-    assert look(run).state == State.FAILED
+    assert status_of(run).state == State.FAILED
     write(run, steps=20, saved=[10, 20])
-    assert look(run).state == State.FINISHED
-    assert look(run).last("train/loss") == 3.0 and look(run).last("validation/loss") is None
+    assert status_of(run).state == State.FINISHED
+    assert status_of(run).last("train/loss") == 3.0 and status_of(run).last("validation/loss") is None
 
 
 def test_a_folder_that_is_being_trained_in_is_running(plan):
@@ -131,8 +131,8 @@ def test_a_folder_that_is_being_trained_in_is_running(plan):
     write(run, steps=20, saved=[20])
     with open(run.workdir / ".lock", "w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        assert look(run).state == State.RUNNING
-    assert look(run).state == State.FINISHED
+        assert status_of(run).state == State.RUNNING
+    assert status_of(run).state == State.FINISHED
 
 
 def test_other_settings_under_the_same_name_are_refused_with_both_values(plan):
@@ -143,7 +143,7 @@ def test_other_settings_under_the_same_name_are_refused_with_both_values(plan):
         ({"evaluation.tokens": 1}, "evaluation.tokens is 128 there, 1 here"),
     ):
         with pytest.raises(ConfigError, match=message):
-            look(plan(settings=settings)[0])
+            status_of(plan(settings=settings)[0])
 
 
 def test_how_a_run_is_computed_and_shown_may_change(plan):
@@ -153,9 +153,9 @@ def test_how_a_run_is_computed_and_shown_may_change(plan):
     settled["model"] |= {"dtype": "bfloat16", "attention": "cudnn", "attention_block": 512, "layers": "scan"}
     (run.workdir / "config.json").write_text(json.dumps(settled))
     free = {"mesh.fsdp": 2, "logging.every": "5 steps", "checkpoint.keep_latest": 1, "data.workers": 2}
-    assert look(plan(settings=free)[0]).state == State.FINISHED
+    assert status_of(plan(settings=free)[0]).state == State.FINISHED
     with pytest.raises(ConfigError, match=r"model.dtype is 'bfloat16' there, 'float32' here"):
-        look(plan(settings={"model.dtype": "float32"})[0])
+        status_of(plan(settings={"model.dtype": "float32"})[0])
 
 
 # --- Files -----------------------------------------------------------------------------------------------------------

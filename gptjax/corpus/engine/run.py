@@ -27,7 +27,7 @@ class Failure:
     stops: Exception | None = None
 
 
-class Executor(Protocol):
+class TaskExecutor(Protocol):
     """Where tasks run: processes here (local.py), Ray or SLURM (gptjax/cluster)."""
 
     def run(self, function: Callable[[Any], Any], items: Sequence[Any]) -> Generator[tuple[int, Any]]:
@@ -41,7 +41,7 @@ def run_stage(
     stage: Stage,
     inputs: Sequence[Any],
     work: Path,
-    executor: Executor,
+    executor: TaskExecutor,
     progress: Callable[[int, dict], None] = lambda number, result: None,
 ) -> list[dict]:
     """Does one task for each of `inputs` and returns their results, in that order whatever the executor did.
