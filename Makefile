@@ -10,7 +10,7 @@ DATA ?= data/stdlib
 QUICK := tests/test_config.py tests/test_user_code.py tests/configs tests/data tests/tokenizer \
   $(addprefix tests/corpus/,cleaning contamination duplicates formats report sources stages tokens) \
   $(addprefix tests/parallel/test_,mesh.py sharding.py) $(addprefix tests/inference/test_,sampling.py text.py) \
-  $(patsubst %,tests/training/test_%.py,console guards hardware metrics progress schedule writers)
+  $(patsubst %,tests/training/test_%.py,console hardware memory_check metrics progress schedule writers)
 
 .PHONY: help demo test quick test-parity test-pythons test-slurm soak lint format clean
 

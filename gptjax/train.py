@@ -44,14 +44,13 @@ from gptjax.terminal import Console
 from gptjax.tokenizer import Tokenizer
 from gptjax.training import console as consoles
 from gptjax.training.checkpoint import JUDGED_BY, Checkpoints, load_params, saved_metadata
-from gptjax.training.guards import check_fits, explained_memory
 from gptjax.training.hardware import memory
 from gptjax.training.history import best_so_far, record_start, risen_since_lowest
 from gptjax.training.interrupt import StopRequest
+from gptjax.training.memory_check import check_fits, explained_memory
 from gptjax.training.metrics import Throughput
 from gptjax.training.objectives import make_objective
-from gptjax.training.optimizer import plan as optimizer_plan
-from gptjax.training.optimizer import summarize
+from gptjax.training.optimizer import summarize, treatments_of
 from gptjax.training.profiler import Profiler
 from gptjax.training.progress import Progress
 from gptjax.training.run_metadata import check_compatible, check_warm_start, own_code, run_metadata
@@ -194,7 +193,7 @@ def show_settings(run: TrainingRun) -> None:
         plan.total_steps,
         jax.devices(),
         plan.mesh.shape,
-        summarize(optimizer_plan(plan.config.optimizer, plan.trainer.declared, plan.trainer.objective.trains)),
+        summarize(treatments_of(plan.config.optimizer, plan.trainer.declared, plan.trainer.objective.trains)),
     )
     facts["run"] |= consoles.epochs_facts(run.data, plan.total_steps, run.validation)
     facts["run"]["config"] = f"{configs.hash_of(plan.config)} (hash of all settings that affect the results)"

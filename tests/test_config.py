@@ -9,7 +9,7 @@ from gptjax import planning
 from gptjax.config import ConfigError, Units, default, flatten, from_json, get, hash_of, to_json, validate
 from gptjax.corpus import config as corpus_config
 from gptjax.data.facts import DataFacts
-from gptjax.training.guards import check_fits
+from gptjax.training.memory_check import check_fits
 
 UNITS = Units(tokens_per_step=1000, steps_per_epoch=50.5, total_steps=2000)
 

@@ -220,9 +220,9 @@ class Dataset:
             return self._windows[source_of[0]].gather(index)
         batch: Batch = {}
         for source, window in enumerate(self._windows):
-            here = source_of == source
-            if source and not here.any():
+            of_source = source_of == source
+            if source and not of_source.any():
                 continue
-            for name, values in window.gather(index[here]).items():
-                batch.setdefault(name, np.zeros((num_rows, *values.shape[1:]), values.dtype))[into[here]] = values
+            for name, values in window.gather(index[of_source]).items():
+                batch.setdefault(name, np.zeros((num_rows, *values.shape[1:]), values.dtype))[into[of_source]] = values
         return batch

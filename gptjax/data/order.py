@@ -50,8 +50,8 @@ class TrainingOrder:
         rank_B = period * self._counts[source_B] + self._ranks[turn_B]
         window_B = np.empty_like(rank_B)
         for source, (size, key) in enumerate(zip(self._sizes, self._keys)):
-            here = source_B == source
-            window_B[here] = shuffled(rank_B[here], size, key)
+            of_source_B = source_B == source
+            window_B[of_source_B] = shuffled(rank_B[of_source_B], size, key)
         return source_B, window_B
 
 

@@ -43,10 +43,10 @@ def traced_row(config: Settings, fingerprint: Mapping[str, Any] | None, step: in
     size, length = config.training.batch_size, config.data.sequence_length
     unverified = replace(config.data, verify=False)
     dataset = open_dataset(unverified, "train", seed=config.seed, batch_size=size)
-    here = json.loads(json.dumps(dataset.fingerprint()))
-    if fingerprint and fingerprint != here:
+    current = json.loads(json.dumps(dataset.fingerprint()))
+    if fingerprint and fingerprint != current:
         sentence = f"data.path = {config.data.path!r}: is not what the run was trained on"
-        raise ConfigError(with_lines(sentence, differences(dict(fingerprint), here)))
+        raise ConfigError(with_lines(sentence, differences(dict(fingerprint), current)))
     total = Units(size * length, dataset.num_windows / size).steps(config.training.duration, "training.duration")
     if not 1 <= step <= total:
         raise ConfigError(f"--step = {step}: the run has steps 1 to {total}")

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import xxhash
 
-from gptjax.data.watched import look
+from gptjax.data.watched import file_state
 from gptjax.folders import cache_folder
 
 
@@ -30,7 +30,7 @@ def hash_once(folder: Path, entries: Sequence[dict], check: Callable[[dict], Non
         known = _read(note)
         try:
             for entry in entries:
-                now = [*look(folder / entry["name"]), entry["hash"]]
+                now = [*file_state(folder / entry["name"]), entry["hash"]]
                 if known.get(entry["name"]) != now:
                     check(entry)
                     known[entry["name"]] = now

@@ -16,10 +16,10 @@ from typing import NamedTuple
 from gptjax.config import RunError
 
 MOST_OPEN = 128  # files at a time, of each folder's split and process
-LOOK_EVERY = 1.0  # seconds between two looks at a file's size and time: a distant disk answers slowly
+CHECK_EVERY = 1.0  # seconds between two looks at a file's size and time: a distant disk answers slowly
 
 
-class Seen(NamedTuple):
+class FileState(NamedTuple):
     """What a look at a file tells, by which one that was overwritten or replaced is known."""
 
     size: int
@@ -27,10 +27,10 @@ class Seen(NamedTuple):
     inode: int
 
 
-def look(path: Path) -> Seen:
+def file_state(path: Path) -> FileState:
     """Raises OSError where there is no such file."""
     status = os.stat(path)
-    return Seen(status.st_size, status.st_mtime_ns, status.st_ino)
+    return FileState(status.st_size, status.st_mtime_ns, status.st_ino)
 
 
 class WatchedFiles:
@@ -39,8 +39,8 @@ class WatchedFiles:
     def __init__(self, folder: Path, names: Iterable[str]):
         """Raises OSError where a file is missing."""
         self._folder = folder
-        self._seen = {name: look(folder / name) for name in names}
-        self._open: OrderedDict[str, tuple[int, float]] = OrderedDict()  # name → descriptor, when it was looked at
+        self._recorded = {name: file_state(folder / name) for name in names}
+        self._open: OrderedDict[str, tuple[int, float]] = OrderedDict()  # name → descriptor, when it was checked at
 
     def __getstate__(self) -> dict:
         return {**self.__dict__, "_open": OrderedDict()}
@@ -68,11 +68,11 @@ class WatchedFiles:
             raise RunError(f"{self._folder / name}: cannot be read any more ({error.strerror})") from None
 
     def _descriptor(self, name: str) -> int:
-        """Of the file, looked at lately."""
+        """Of the file, checked at lately."""
         now = time.monotonic()
-        descriptor, looked = self._open.get(name, (None, 0.0))
-        if descriptor is None or now - looked >= LOOK_EVERY:
-            if look(self._folder / name) != self._seen[name]:
+        descriptor, checked = self._open.get(name, (None, 0.0))
+        if descriptor is None or now - checked >= CHECK_EVERY:
+            if file_state(self._folder / name) != self._recorded[name]:
                 raise self._changed(name)
             if descriptor is None:
                 descriptor = os.open(self._folder / name, os.O_RDONLY | os.O_CLOEXEC)
@@ -84,9 +84,9 @@ class WatchedFiles:
         return descriptor
 
     def _changed(self, name: str) -> RunError:
-        path, before = self._folder / name, self._seen[name]
+        path, before = self._folder / name, self._recorded[name]
         try:
-            now = look(path)
+            now = file_state(path)
         except FileNotFoundError:
             return RunError(f"{path}: was deleted during the run, which cannot go on without it")
         what = f"had {before.size} bytes, has {now.size}" if before.size != now.size else "has a new modification time"

@@ -114,7 +114,7 @@ def _family(host: str) -> socket.AddressFamily:
 
 
 @dataclasses.dataclass(frozen=True, order=True)
-class Standing:
+class ProcessProgress:
     """How far a process has come. All go through the same phases, so that the least has come least far.
 
     Attributes:
@@ -127,20 +127,20 @@ class Standing:
     phase: str = dataclasses.field(default="starting", compare=False)
 
 
-def hangs_at_start(standings: Mapping[str, Standing], limit: float) -> str:
-    """Names the processes that have come least far, with what they are at. standings: by name of the process."""
-    last = min(standings.values())
-    behind = [name for name, standing in standings.items() if standing <= last]
-    others = ", and the others wait" if len(behind) < len(standings) else ""
+def hangs_at_start(progress: Mapping[str, ProcessProgress], limit: float) -> str:
+    """Names the processes that have come least far, with what they are at. progress: by name of the process."""
+    last = min(progress.values())
+    behind = [name for name, each in progress.items() if each <= last]
+    others = ", and the others wait" if len(behind) < len(progress) else ""
     return (
         f"{' and '.join(behind)}: no progress for {limit:g} s while {last.phase}{others} (--startup_timeout; give a "
         f"higher one if it may take longer); {GO_ON}"
     )
 
 
-def hangs_at_batch(standings: Mapping[str, Standing], limit: float) -> str:
+def hangs_at_batch(progress: Mapping[str, ProcessProgress], limit: float) -> str:
     """Names the processes that are behind the others, as far as their batches tell."""
-    batches = {name: standing.batches for name, standing in standings.items()}
+    batches = {name: each.batches for name, each in progress.items()}
     least, most = min(batches.values()), max(batches.values())
     behind = ", ".join(name for name, count in batches.items() if count == least)
     apart = f"{behind} at batch {least}, the others up to batch {most}"
@@ -175,7 +175,7 @@ class Hub:
         self._channels: dict[int, Channel] = {}
         self._names: dict[int, str] = {}
         self._facts: dict[int, dict[str, Any]] = {}
-        self._standings: dict[int, Standing] = {}
+        self._progress: dict[int, ProcessProgress] = {}
         self._went_on = math.inf  # when one last got further; until all have come, another limit holds
         self._unaware: set[int] = set()  # processes that have not heard yet that the run is over
         self._over = threading.Event()
@@ -200,9 +200,9 @@ class Hub:
                 return
             self._unaware = set(self._channels)
             self._over.set()
-            self._tell("ended", reason=reason, refused=refused)
+            self._broadcast("ended", reason=reason, refused=refused)
 
-    def _tell(self, kind: str, **message: Any) -> None:
+    def _broadcast(self, kind: str, **message: Any) -> None:
         with self._lock:
             for channel in self._channels.values():
                 channel.send(kind, **message)
@@ -215,17 +215,17 @@ class Hub:
     def _beat(self) -> None:
         while True:
             time.sleep(beat_seconds(self._heartbeat_timeout))
-            self._tell("beat")
+            self._broadcast("beat")
             self._end_if_it_hangs()
 
     def _end_if_it_hangs(self) -> None:
         with self._lock:
             still = time.monotonic() - self._went_on
-            standings = {self._names[process]: standing for process, standing in sorted(self._standings.items())}
-        starting = any(not standing.batches for standing in standings.values())
+            progress = {self._names[process]: each for process, each in sorted(self._progress.items())}
+        starting = any(not each.batches for each in progress.values())
         limit = self._startup_timeout if starting else self._batch_timeout
         if limit and still > limit:
-            self.end((hangs_at_start if starting else hangs_at_batch)(standings, limit))
+            self.end((hangs_at_start if starting else hangs_at_batch)(progress, limit))
 
     def _serve(self, connection: socket.socket) -> None:
         channel = Channel(connection, _STRANGERS_SECONDS)
@@ -275,10 +275,10 @@ class Hub:
             else:
                 channel.send("welcome")
                 self._channels[process], self._names[process] = channel, name
-                self._standings[process] = Standing()
+                self._progress[process] = ProcessProgress()
                 if not self.missing():
                     self._went_on = time.monotonic()
-                    self._tell("start", service_port=self._service_port, token=secrets.token_hex(8))
+                    self._broadcast("start", service_port=self._service_port, token=secrets.token_hex(8))
                 return True
         return False
 
@@ -286,14 +286,14 @@ class Hub:
         with self._lock:
             match message["kind"]:
                 case "beat":
-                    standing = Standing(message["begun"], message["batches"], message["phase"])
-                    if self._standings[process] != standing:
-                        self._standings[process], self._went_on = standing, time.monotonic()
+                    progress = ProcessProgress(message["begun"], message["batches"], message["phase"])
+                    if self._progress[process] != progress:
+                        self._progress[process], self._went_on = progress, time.monotonic()
                 case "agree":
                     self._facts[process] = message["facts"]
                     if len(self._facts) == self._num_processes:
                         facts, self._facts = self._facts, {}
-                        self._tell("agreed", problem=difference(facts))
+                        self._broadcast("agreed", problem=difference(facts))
                 case "failed":
                     self.end(f"{name} failed: {message['reason']}")
                 case "heard":

@@ -79,7 +79,7 @@ class Checkpoints:
         if error is None:
             self.close()
         else:  # the error on its way out is the news; a failed save is in the log
-            self._settle()
+            self._wait_for_save()
 
     def all_steps(self) -> list[int]:
         """Steps of the checkpoints that are whole, ascending."""
@@ -110,7 +110,7 @@ class Checkpoints:
           The seconds for which training stood still.
         """
         started = time.perf_counter()
-        self._settle()
+        self._wait_for_save()
         path = self.directory / str(step)
         if not path.exists():
             scores = {name: v if isinstance(v, str) else float(v) for name, v in (metrics or {}).items()}
@@ -128,7 +128,7 @@ class Checkpoints:
         Raises:
           CheckpointError: the last save failed.
         """
-        self._settle()
+        self._wait_for_save()
         if self._failure is not None:
             raise self._failure
 
@@ -178,7 +178,7 @@ class Checkpoints:
         sums = files.start_checksums(snapshot) if jax.device_count() > 1 else None
         return lambda: files.start_save(path, snapshot, metadata, sums).result()
 
-    def _settle(self) -> None:
+    def _wait_for_save(self) -> None:
         """Waits for the save under way."""
         if self._saving is None:
             return
@@ -342,11 +342,11 @@ def _choose(directory: Path, which: str | int, setting: str = "--workdir") -> li
         raise ConfigError(f"{setting} = {directory.parent}: must be the folder of a run with a checkpoint; {problem}")
     if which == "latest":
         return steps[::-1]
-    there = f"available steps: {', '.join(map(str, steps))} in {directory}"
+    available = f"available steps: {', '.join(map(str, steps))} in {directory}"
     if which == "best":
         scored = list(_best_first(directory).values())
         if not scored:
-            raise ConfigError(f"--checkpoint = best: must have been saved with a validation score; {there}")
+            raise ConfigError(f"--checkpoint = best: must have been saved with a validation score; {available}")
         *others, newest = scored
         if others:
             elsewhere = ", ".join(str(step) for steps in others for step in sorted(steps))
@@ -357,7 +357,7 @@ def _choose(directory: Path, which: str | int, setting: str = "--workdir") -> li
             )
         return newest[:1]
     if str(which) not in map(str, steps):
-        raise ConfigError(f"--checkpoint = {which}: must be latest, best or a step; {there}")
+        raise ConfigError(f"--checkpoint = {which}: must be latest, best or a step; {available}")
     return [int(which)]
 
 

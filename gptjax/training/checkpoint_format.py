@@ -208,11 +208,11 @@ def _check_same(path: Path, saved: Mapping[str, Mapping], wanted: Mapping[str, A
     def show(entry: Mapping | None) -> str:
         return f"{entry['dtype']}{entry['shape']}" if entry else "missing"
 
-    here = _describe(wanted)
+    expected = _describe(wanted)
     lines = [
-        f"{name} is {show(saved.get(name))} there, {show(here.get(name))} here"
-        for name in sorted({*here, *saved})
-        if show(here.get(name)) != show(saved.get(name))
+        f"{name} is {show(saved.get(name))} there, {show(expected.get(name))} here"
+        for name in sorted({*expected, *saved})
+        if show(expected.get(name)) != show(saved.get(name))
     ]
     if lines:
         more = f"; and {len(lines) - 5} more" if len(lines) > 5 else ""

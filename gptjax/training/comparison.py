@@ -37,7 +37,7 @@ SHOWN_ONLY = ("logging.", "checkpoint.", "evaluation.sample_")
 
 
 @dataclasses.dataclass(frozen=True)
-class Run:
+class RecordedRun:
     """A run's folder as it is now. name: the path without what all of them have in common."""
 
     folder: Path
@@ -114,7 +114,7 @@ def run_folders(folders: Sequence[Path]) -> list[Path]:
     return found
 
 
-def read_runs(folders: Sequence[Path]) -> list[Run]:
+def read_runs(folders: Sequence[Path]) -> list[RecordedRun]:
     """The runs in some folders, as `run_folders` finds them.
 
     Raises:
@@ -126,17 +126,17 @@ def read_runs(folders: Sequence[Path]) -> list[Run]:
     return [_read(path, str(whole.relative_to(common))) for path, whole in zip(found, absolute)]
 
 
-def _read(folder: Path, name: str) -> Run:
+def _read(folder: Path, name: str) -> RecordedRun:
     path, metrics = folder / CONFIG, folder / FILE_NAME
     try:
         config = from_json(path.read_bytes(), str(path))
         validate(config)
     except ConfigError as error:
         raise ConfigError(f"{path}: {str(error).removeprefix(str(path)).lstrip(': ')}") from None
-    return Run(folder, name, config, read_metrics(metrics) if metrics.exists() else [])
+    return RecordedRun(folder, name, config, read_metrics(metrics) if metrics.exists() else [])
 
 
-def table(runs: Sequence[Run]) -> Table:
+def table(runs: Sequence[RecordedRun]) -> Table:
     """A row for each run; UNLIKE behind losses that are of other text than the first run's."""
     made = Table(box=None, pad_edge=False)
     made.add_column("run", overflow="fold")
@@ -165,13 +165,13 @@ def _number(value: float | None) -> str:
     return "–" if value is None else f"{value:.4f}"
 
 
-def unlike_evaluations(runs: Sequence[Run]) -> list[str]:
+def unlike_evaluations(runs: Sequence[RecordedRun]) -> list[str]:
     """Sentences on what the marked losses are of; none where all compare."""
-    there = runs[0].evaluated_on
+    reference = runs[0].evaluated_on
     notes = []
     for run in runs[1:]:
-        here = run.evaluated_on
-        different = [name for name in {**there, **here} if there.get(name) != here.get(name)]
+        evaluated_on = run.evaluated_on
+        different = [name for name in {**reference, **evaluated_on} if reference.get(name) != evaluated_on.get(name)]
         if different and run.last(run.judged_by.name) is not None:
             notes.append(
                 f"{UNLIKE} {run.name}: its losses cannot be compared with those of {runs[0].name}; different are: "
@@ -180,7 +180,7 @@ def unlike_evaluations(runs: Sequence[Run]) -> list[str]:
     return notes
 
 
-def differences(runs: Sequence[Run]) -> dict[str, list[Any]]:
+def differences(runs: Sequence[RecordedRun]) -> dict[str, list[Any]]:
     """Field of the config → its value in each run, wherever they are not all equal; and likewise the code of functions
     that configs name."""
     flat = [flatten(run.config) for run in runs]
@@ -190,7 +190,7 @@ def differences(runs: Sequence[Run]) -> dict[str, list[Any]]:
     return {field: values for field, values in found.items() if any(value != values[0] for value in values)}
 
 
-def differences_table(runs: Sequence[Run], differing: dict[str, list[Any]]) -> Table:
+def differences_table(runs: Sequence[RecordedRun], differing: dict[str, list[Any]]) -> Table:
     """A row for each run, or for each field where these are more."""
     shown = {field: [_shown(value) for value in values] for field, values in differing.items()}
     if len(shown) > len(runs):
@@ -216,7 +216,7 @@ def check_plot(path: Path, option: str) -> None:
         raise ConfigError(f"{option}={path}: must end in {', '.join(FORMATS[:-1])} or {FORMATS[-1]}")
 
 
-def check_metric(runs: Sequence[Run], metric: str, x: str) -> None:
+def check_metric(runs: Sequence[RecordedRun], metric: str, x: str) -> None:
     """Raises ConfigError, which names the metrics that there are, unless some run has finite values to draw."""
 
     def is_drawn(row: dict[str, Any], name: str) -> bool:
@@ -231,7 +231,7 @@ def check_metric(runs: Sequence[Run], metric: str, x: str) -> None:
         )
 
 
-def plot(runs: Sequence[Run], path: Path, metric: str, x: str) -> Path:
+def plot(runs: Sequence[RecordedRun], path: Path, metric: str, x: str) -> Path:
     """Draws a metric of every run that has it.
 
     Raises:

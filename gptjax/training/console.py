@@ -284,13 +284,15 @@ class TrainingView:
     def validated(self, step: int, metrics: Mapping[str, Any], best: bool = False) -> None:
         """Adds the line of an evaluation; its loss stays in the interval lines that follow."""
         self._validation = metrics[self._scores[0].name]
-        told = [score.line.format(metrics[score.name]) for score in self._scores if metrics.get(score.name) is not None]
-        told += ["best so far"] if best else []
+        parts = [
+            score.line.format(metrics[score.name]) for score in self._scores if metrics.get(score.name) is not None
+        ]
+        parts += ["best so far"] if best else []
         while True:
-            line = f"› validation at step {step}: {', '.join(told)}"
-            if len(line) <= self._console.width or len(told) <= 1 + best:
+            line = f"› validation at step {step}: {', '.join(parts)}"
+            if len(line) <= self._console.width or len(parts) <= 1 + best:
                 break
-            told.pop(1)  # of several scores the first stays, and the last one longest
+            parts.pop(1)  # of several scores the first stays, and the last one longest
         self._print(Text(line, "green"))
 
     def seconds_left(self) -> float | None:

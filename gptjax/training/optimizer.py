@@ -1,6 +1,6 @@
 """config.optimizer → an Optax transformation: which rule updates which parameter, how fast, and with what decay.
 
-Every parameter has a `Treatment`, decided from its declaration and the rules of the config (`plan`) and printed at the
+Every parameter has a `Treatment`, decided by its declaration and the config's rules (`treatments_of`), printed at the
 start of a run (`summarize`):
 
     method          adamw | muon | lion | adafactor | sgd | frozen, or one of your own (below). With `muon`, matrices on
@@ -54,7 +54,7 @@ class Treatment:
     size: int
 
 
-def plan(
+def treatments_of(
     config_optimizer: OptimizerSettings, declared: Any, trains: Callable[[str], bool] = lambda path: True
 ) -> dict[str, Treatment]:
     """The treatment of every parameter of a tree of declarations, by path.
@@ -104,7 +104,7 @@ def make_optimizer(
     their parameter's path and shape inside the state, so they can be sharded like it; frozen parameters have none, and
     an update of exactly zero.
     """
-    treatments, parameters = plan(config_optimizer, declared, trains), leaves_by_path(declared)
+    treatments, parameters = treatments_of(config_optimizer, declared, trains), leaves_by_path(declared)
     labels = map_with_path(lambda path, _: treatments[path].method, declared)
     transforms: dict[str, optax.GradientTransformation] = {}
     for method in sorted({treatment.method for treatment in treatments.values()}):
@@ -191,10 +191,12 @@ def _own_direction(
     Raises:
       ConfigError: there is no such function, it fails, or what it makes is no transformation of these parameters.
     """
-    field, told = "optimizer.name", f"optimizer.name = {name!r}"
+    field, setting = "optimizer.name", f"optimizer.name = {name!r}"
     transformation = called(field, name, lambda: named_function(field, name, takes=1)(config))
     if not isinstance(transformation, optax.GradientTransformation):
-        raise ConfigError(f"{told}: must return an optax.GradientTransformation, not {type(transformation).__name__}")
+        raise ConfigError(
+            f"{setting}: must return an optax.GradientTransformation, not {type(transformation).__name__}"
+        )
     params = abstract_params(parameters)
 
     def one_update(params: Any) -> tuple[Any, Any]:
@@ -204,10 +206,12 @@ def _own_direction(
     for path, shape in params.items():
         made = updates.get(path) if isinstance(updates, dict) else None
         if (getattr(made, "shape", None), getattr(made, "dtype", None)) != (shape.shape, shape.dtype):
-            raise ConfigError(f"{told}: its update of {path} must be {shape.dtype}{list(shape.shape)}, and is {made}")
+            raise ConfigError(
+                f"{setting}: its update of {path} must be {shape.dtype}{list(shape.shape)}, and is {made}"
+            )
     first = jax.eval_shape(transformation.init, params)
     if jax.tree.structure(state) != jax.tree.structure(first):  # type: ignore[operator]  # JAX's stubs lack it
-        raise ConfigError(f"{told}: the structure of its state must not change between updates")
+        raise ConfigError(f"{setting}: the structure of its state must not change between updates")
     return transformation
 
 

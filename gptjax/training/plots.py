@@ -145,11 +145,11 @@ def _mean_course(series: Sequence[tuple[np.ndarray, np.ndarray]]) -> tuple[np.nd
     values = np.full((len(series), len(places)), np.nan)
     for row, (x, y) in zip(values, series):
         row[np.searchsorted(places, x)] = y
-    there = np.isfinite(values)
+    present = np.isfinite(values)
     mean, low, high = np.full((3, len(places)), np.nan)
-    any_there = there.any(axis=0)
-    columns = values[:, any_there]
-    mean[any_there], low[any_there], high[any_there] = (f(columns, axis=0) for f in (np.nanmean, np.nanmin, np.nanmax))
+    covered = present.any(axis=0)
+    columns = values[:, covered]
+    mean[covered], low[covered], high[covered] = (f(columns, axis=0) for f in (np.nanmean, np.nanmin, np.nanmax))
     return places, mean, low, high
 
 

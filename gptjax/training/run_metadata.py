@@ -56,11 +56,11 @@ def code_changes(saved: Mapping, config: Settings, fields: Sequence[str] = MAY_B
 
     A checkpoint that is older than this note says nothing of them.
     """
-    there = saved.get("own_code", {})
+    saved_code = saved.get("own_code", {})
     return [
-        f"the code of {name}, since step {saved['step']} (hash of its file: {there[name]} → {here})"
-        for name, here in own_code(config, fields).items()
-        if there.get(name, here) != here
+        f"the code of {name}, since step {saved['step']} (hash of its file: {saved_code[name]} → {code})"
+        for name, code in own_code(config, fields).items()
+        if saved_code.get(name, code) != code
     ]
 
 
@@ -76,12 +76,12 @@ def check_compatible(saved: Mapping, config: Settings, fingerprint: Mapping) -> 
     """
     refused = differences(saved["fingerprint"], _json_values(dict(fingerprint)), "data: ")
     noted = []
-    for field, (there, here) in _config_differences(saved, config).items():
-        switched = field in _SWITCHES and bool(there) != bool(here)
+    for field, (before, now) in _config_differences(saved, config).items():
+        switched = field in _SWITCHES and bool(before) != bool(now)
         if field in _FIXED or switched or _is_of_model(field):
-            refused[field] = (there, here)
+            refused[field] = (before, now)
         elif not field.startswith(_HARMLESS):
-            noted.append(f"{field}: {_show(there)} → {_show(here)}")
+            noted.append(f"{field}: {_show(before)} → {_show(now)}")
     noted += code_changes(saved, config)
     if refused:
         sentence = (
@@ -107,18 +107,18 @@ def check_warm_start(saved: Mapping, config: Settings, tokenizer_hash: str) -> l
     """
     check_tokenizer(saved, tokenizer_hash, f"training.init_from = {config.training.init_from}")
     return [
-        f"{field}: {_show(there)} there, {_show(here)} here"
-        for field, (there, here) in _config_differences(saved, config).items()
+        f"{field}: {_show(before)} there, {_show(now)} here"
+        for field, (before, now) in _config_differences(saved, config).items()
         if _is_of_model(field)
     ] + code_changes(saved, config, ["model.feedforward"])
 
 
 def check_tokenizer(saved: Mapping, tokenizer_hash: str, source: str) -> None:
     """Raises ConfigError, which begins with `source`, unless the tokenizer is the one of the run of `saved`."""
-    there = saved["fingerprint"]["tokenizer_hash"]
-    if tokenizer_hash != there:
+    expected = saved["fingerprint"]["tokenizer_hash"]
+    if tokenizer_hash != expected:
         raise ConfigError(
-            f"{source}: the tokenizer here has hash {tokenizer_hash}, but must have hash {there}, as the checkpoint of "
+            f"{source}: the tokenizer here has hash {tokenizer_hash}, but must have hash {expected}, as the checkpoint of "
             f"step {saved['step']} was trained with"
         )
 
@@ -126,8 +126,8 @@ def check_tokenizer(saved: Mapping, tokenizer_hash: str, source: str) -> None:
 def check_same_model(saved: Mapping, config: Settings, source: str) -> None:
     """Raises ConfigError, which begins with `source`, unless the config's model is the one of the run of `saved`."""
     lines = [
-        f"{field} = {_show(here)}: must be {_show(there)}"
-        for field, (there, here) in _config_differences(saved, config).items()
+        f"{field} = {_show(now)}: must be {_show(before)}"
+        for field, (before, now) in _config_differences(saved, config).items()
         if _is_of_model(field)
     ]
     if lines:
@@ -140,11 +140,11 @@ def _is_of_model(field: str) -> bool:
 
 
 def _config_differences(saved: Mapping, config: Settings) -> dict[str, tuple[Any, Any]]:
-    """Dotted field → (there, here). A field that is newer than the checkpoint was what it is by default."""
+    """Dotted field → (before, now). A field that is newer than the checkpoint was what it is by default."""
     known = flatten(default())
     found = differences(saved["config"], json.loads(to_json(config)))
     found = {field: (_json_values(known.get(field)) if a is None else a, b) for field, (a, b) in found.items()}
-    return {field: (there, here) for field, (there, here) in found.items() if there != here}
+    return {field: (before, now) for field, (before, now) in found.items() if before != now}
 
 
 def _json_values(tree: Any) -> Any:

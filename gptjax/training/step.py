@@ -18,7 +18,7 @@ from gptjax.settings import Settings, TrainingSettings
 from gptjax.tokenizer import Tokenizer
 from gptjax.training.metrics import update_monitor
 from gptjax.training.objectives.objective import Batch, Objective
-from gptjax.training.optimizer import clip_by_global_norm, plan, zero_frozen
+from gptjax.training.optimizer import clip_by_global_norm, treatments_of, zero_frozen
 from gptjax.training.state import TrainState
 
 P = jax.sharding.PartitionSpec
@@ -46,7 +46,7 @@ def make_train_step(
     """
     training = config.training
     dropout = config.model.dropout > 0 or config.model.attention_dropout > 0
-    treatments = plan(config.optimizer, declarations(config.model), objective.trains)
+    treatments = treatments_of(config.optimizer, declarations(config.model), objective.trains)
 
     def loss_share(
         params: Any, micro: Batch, key: jax.Array, first_row: jax.typing.ArrayLike, total_weight: jax.Array

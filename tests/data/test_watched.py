@@ -13,7 +13,7 @@ from gptjax.data.tokens import TokenSource
 
 @pytest.fixture
 def source(prepared, monkeypatch):
-    monkeypatch.setattr(watched, "LOOK_EVERY", 0.0)
+    monkeypatch.setattr(watched, "CHECK_EVERY", 0.0)
     return TokenSource(prepared(train=[np.arange(5000)], shard_tokens=5000), "train")
 
 
@@ -59,7 +59,7 @@ def test_a_change_is_noticed(source, change, told, elsewhere):
 
 def test_a_file_cut_short_between_two_looks_is_an_error_not_a_crash(source, monkeypatch):
     """A memory map would end the process by SIGBUS."""
-    monkeypatch.setattr(watched, "LOOK_EVERY", 1e9)
+    monkeypatch.setattr(watched, "CHECK_EVERY", 1e9)
     source.take_runs(np.array([0]), np.array([10]))
     truncate(source.folder / "train-00000.bin")
     with pytest.raises(RunError, match="had 10000 bytes, has 100"):

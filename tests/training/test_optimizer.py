@@ -14,7 +14,14 @@ from gptjax.model.parameters import declarations_of, matrix, stacked, vector
 from gptjax.model.resolve import resolve_model
 from gptjax.parallel.sharding import params_sharding, state_sharding
 from gptjax.training.muon import orthogonalize
-from gptjax.training.optimizer import METHODS, clip_by_global_norm, make_optimizer, plan, summarize, zero_frozen
+from gptjax.training.optimizer import (
+    METHODS,
+    clip_by_global_norm,
+    make_optimizer,
+    summarize,
+    treatments_of,
+    zero_frozen,
+)
 from gptjax.training.state import TrainState
 from gptjax.tree import leaves_by_path, map_with_path
 
@@ -177,7 +184,7 @@ class Idea(nn.Module):
 def test_a_new_parameter_works_in_every_optimizer_and_mesh(name):
     declared = declarations_of(Idea())
     config = optimizer_config(name)
-    treatments = plan(config, declared)
+    treatments = treatments_of(config, declared)
     assert {path for path, treatment in treatments.items() if treatment.weight_decay} == {"mixers/gate", "mixers/inner"}
     assert name != "muon" or {path for path, t in treatments.items() if t.method == name} == {
         "mixers/gate",
@@ -213,13 +220,13 @@ def test_each_group_follows_the_schedule_of_its_own_peak():
 
 @pytest.mark.parametrize("name", METHODS)
 def test_decay_is_on_matrices_only(name):
-    treatments = plan(optimizer_config(name), DECLARED)
+    treatments = treatments_of(optimizer_config(name), DECLARED)
     assert {path for path, treatment in treatments.items() if treatment.weight_decay} == MATRICES
     assert {treatment.weight_decay for treatment in treatments.values()} == {0.0, 0.1}
 
 
 def test_muon_gets_exactly_the_layers_matrices():
-    treatments = plan(optimizer_config("muon"), DECLARED)
+    treatments = treatments_of(optimizer_config("muon"), DECLARED)
     assert {path for path, treatment in treatments.items() if treatment.method == "muon"} == LAYER_MATRICES
     assert {treatment.method for treatment in treatments.values()} == {"muon", "adamw"}
 
@@ -240,7 +247,7 @@ def test_rules_scale_rates_and_decay_and_the_last_match_wins():
         (".*bias", "weight_decay", 2.0),
         ("embedding", "weight_decay", 0),
     )
-    treatments = plan(optimizer_config(rules=rules), DECLARED)
+    treatments = treatments_of(optimizer_config(rules=rules), DECLARED)
     assert treatments["layers/feedforward/up"].learning_rate == 0.5
     assert treatments["layers/attention/query"].learning_rate == 0.25
     assert treatments["embedding"].learning_rate == 1.0 and treatments["embedding"].weight_decay == 0.0
@@ -266,7 +273,7 @@ def test_frozen_parameters_have_no_state_and_never_change(name):
 
 
 def test_frozen_gradients_count_in_no_norm():
-    treatments = plan(optimizer_config(rules=(("layers/.*", "freeze", True),)), DECLARED)
+    treatments = treatments_of(optimizer_config(rules=(("layers/.*", "freeze", True),)), DECLARED)
     gradients = leaves_by_path(zero_frozen(tree_of(1), treatments))
     assert all(bool(g.any()) != path.startswith("layers/") for path, g in gradients.items())
 
@@ -297,7 +304,7 @@ def test_bad_settings_are_refused_by_name(config, message):
 
 
 def test_summary_covers_every_parameter_once():
-    groups = summarize(plan(optimizer_config("muon", rules=(("embedding", "freeze", True),)), DECLARED))
+    groups = summarize(treatments_of(optimizer_config("muon", rules=(("embedding", "freeze", True),)), DECLARED))
     assert sum(group["num_parameters"] for group in groups) == sum(leaf.size for leaf in jax.tree.leaves(PARAMS))
     assert sorted(path for group in groups for path in group["paths"]) == sorted(leaves_by_path(PARAMS))
     assert (groups[0]["method"], groups[0]["weight_decay"], set(groups[0]["paths"])) == ("muon", 0.1, LAYER_MATRICES)

@@ -5,8 +5,8 @@ import jax.numpy as jnp
 import pytest
 
 from gptjax.config import ConfigError, RunError, default
-from gptjax.training.guards import check_fits, explained_memory
 from gptjax.training.hardware import bytes_per_device
+from gptjax.training.memory_check import check_fits, explained_memory
 from gptjax.training.profiler import TRACED_STEPS, Profiler
 from gptjax.training.state import TrainState
 
