@@ -118,7 +118,7 @@ def check_tokenizer(saved: Mapping, tokenizer_hash: str, source: str) -> None:
     expected = saved["fingerprint"]["tokenizer_hash"]
     if tokenizer_hash != expected:
         raise ConfigError(
-            f"{source}: the tokenizer here has hash {tokenizer_hash}, but must have hash {expected}, as the checkpoint of "
+            f"{source}: the tokenizer has hash {tokenizer_hash}, but must have hash {expected}, as the checkpoint of "
             f"step {saved['step']} was trained with"
         )
 
