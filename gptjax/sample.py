@@ -32,10 +32,11 @@ from gptjax.config import ConfigError
 from gptjax.files import write_aside
 from gptjax.formatting import counted
 from gptjax.inference.decode import WEIGHTS as WEIGHT_TYPES
-from gptjax.inference.generate import FINISH_REASONS, Completion, Generator, Timing
+from gptjax.inference.generate import FINISH_REASONS, Completion, Generator
 from gptjax.inference.prompts import decoded, read_prompts
 from gptjax.inference.sampling import make_sampling
 from gptjax.inference.text import check_text, stop_strings
+from gptjax.inference.timing import Timing
 from gptjax.paths import existing_run, local_path, output_file
 from gptjax.runtime import use_compilation_cache
 from gptjax.terminal import Console, set_up_streams, write_raw
@@ -119,16 +120,15 @@ def write_text() -> None:
     if prompts is None:
         return converse(generator, output, notes)
 
+    timing = Timing()
     if STREAM.value:
         completions: list[Completion] = []
-        timing = Timing()
         for prompt, seed in ((prompt, SEED.value + j) for prompt in prompts for j in range(NUM_SAMPLES.value)):
             begin(output, prompt, is_first=not completions)
-            completions.append(show_stream(generator, prompt, seed, output))
-            timing += generator.timing
+            completions.append(show_stream(generator, prompt, seed, output, timing))
     else:
-        completions = generator.generate(prompts, num_samples=NUM_SAMPLES.value, seeds=SEED.value, **options())
-        timing = generator.timing
+        settings = dict(num_samples=NUM_SAMPLES.value, seeds=SEED.value, **options())
+        completions = generator.generate(prompts, timing=timing, **settings)
         for completion in completions:
             begin(output, completion.prompt, is_first=completion is completions[0])
             write_raw(output, completion.text + "\n")
@@ -228,9 +228,10 @@ def converse(generator: Generator, output: Console, notes: Console) -> None:
             errors="surrogateescape"
         )  # bytes that are no text: the generator refuses them in a sentence
     for number, prompt in enumerate(typed_lines(output)):
+        timing = Timing()
         try:
             begin(output, prompt)
-            say(notes, [show_stream(generator, prompt, SEED.value + number, output)], generator.timing)
+            say(notes, [show_stream(generator, prompt, SEED.value + number, output, timing)], timing)
         except KeyboardInterrupt:
             output.print()
         except ConfigError as error:  # a prompt that is too long: the next may be shorter
@@ -245,9 +246,9 @@ def typed_lines(output: Console) -> Iterator[str]:
             return output.print()
 
 
-def show_stream(generator: Generator, prompt: str, seed: int, output: Console) -> Completion:
+def show_stream(generator: Generator, prompt: str, seed: int, output: Console, timing: Timing) -> Completion:
     """Prints a continuation while it is written."""
-    stream = generator.stream(prompt, seed=seed, **options())
+    stream = generator.stream(prompt, seed=seed, timing=timing, **options())
     while True:
         try:
             write_raw(output, next(stream))

@@ -12,6 +12,7 @@ from timing import TURNS, spread
 from worker import is_out_of_memory
 
 from gptjax.inference.generate import Generator
+from gptjax.inference.timing import Timing
 from gptjax.model.decoder import init_params
 from gptjax.model.resolve import resolve_model
 
@@ -61,11 +62,12 @@ def timed(generator: Generator, rows: list[list[int]], new: int, size: int) -> d
     """The prompts are read within the time that is counted."""
     seconds, compile_seconds = [], 0.0
     for _ in range(TURNS + 1):
-        completions = generator.generate(rows, max_new_tokens=new, temperature=0.0)
+        timing = Timing()
+        completions = generator.generate(rows, max_new_tokens=new, temperature=0.0, timing=timing)
         if any(len(completion.tokens) != new for completion in completions):
             raise RuntimeError("a row ended early")
-        seconds.append(generator.timing.seconds)
-        compile_seconds += generator.timing.compile_seconds
+        seconds.append(timing.seconds)
+        compile_seconds += timing.compile_seconds
     seconds = seconds[1:]
     rates = spread(len(rows) * new, seconds, "tokens_per_second")
     read = size * rates["tokens_per_second"] / len(rows)

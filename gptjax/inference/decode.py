@@ -3,6 +3,9 @@
 `generate` is both in one program, for whoever only wants the end; the two by themselves are for those who watch. All
 state is one pytree, `DecodeState`, which `decode` takes over (donation) and updates where it lies. The loop over tokens
 is inside the program, a `lax.while_loop`. Nothing in which two generations of the same shape differ is compiled in.
+
+Rows share nothing but the shape: `insert` puts a row that was just prefilled in the place of one that is done, while
+the others go on where they are. What a row writes depends on its prompt and its seed alone.
 """
 
 from __future__ import annotations
@@ -13,9 +16,9 @@ import jax
 import jax.numpy as jnp
 from flax import struct
 
-from gptjax.inference import cache as kv
 from gptjax.inference.sampling import Sampling, sample
-from gptjax.model.decoder import Decoder, declarations
+from gptjax.model.decoder import declarations
+from gptjax.model.family import Cache, Family
 from gptjax.model.int8 import quantize
 from gptjax.model.parameters import Parameter, unstack_layers
 
@@ -24,57 +27,49 @@ from gptjax.model.parameters import Parameter, unstack_layers
 class DecodeState:
     """G is the room for new tokens; only the first `length_B[b]` of row b are its text."""
 
-    cache: dict
-    step: jax.Array  # int32 scalar: tokens drawn by every row that is still going
+    cache: Cache | None
+    token_B: jax.Array  # int32: the latest token of each row, which the model has not read yet
     tokens_BG: jax.Array  # int32
     logprobs_BG: jax.Array  # float32, of the tokens under the unmodified model
     length_B: jax.Array  # int32: tokens of the row, its EOS included
     limit_B: jax.Array  # int32: at most so many; 0 for a row that only fills up the batch
     done_B: jax.Array  # bool
-    seen_BV: jax.Array  # bool: tokens of the prompt and of the text so far
+    seen_BV: jax.Array | None  # bool: tokens of the prompt and of the text so far
     sampling: Sampling
     eos_id: jax.Array  # int32 scalar; -1: the tokenizer has none
 
 
-@partial(jax.jit, static_argnames=("config", "slots", "num_new"))
+@partial(jax.jit, static_argnames=("family", "room", "num_new", "piece"))
 def prefill(
-    config,
+    family: Family,
     params,
     prompt_BT: jax.Array,
-    start_B: jax.Array,
+    prompt_length_B: jax.Array,
     limit_B: jax.Array,
     sampling: Sampling,
     eos_id: jax.Array,
     *,
-    slots: int,
+    room: int,
     num_new: int,
+    piece: int,
 ) -> DecodeState:
     """Runs the prompts through the model and draws the first token of each row.
 
     Args:
-      config: the resolved `model` section.
+      family: the kind of model, with its config.
       params: from `decoding_params`.
-      prompt_BT: int32, right-aligned, T as `prompt_slots` rounds it; what is before `start_B` is ignored.
-      slots: positions of the cache that is returned, at least T.
+      prompt_BT: int32, row b's prompt in its first prompt_length_B[b] ≥ 1 places, T as `prompt_slots` rounds it.
+      room: new tokens that the cache has room for.
       num_new: G.
+      piece: prompt tokens that the model reads at a time.
     """
-    model = Decoder(config)
     B, T = prompt_BT.shape
-
-    def read_piece(cache, piece_BT):
-        logits_BTV, cache = model.apply({"params": params}, piece_BT, cache=cache, last_only=True)
-        return cache, logits_BTV[:, 0]
-
-    # The prompt attends to a cache that is just long enough for it; room for what follows is added after. A long one
-    # is read piece by piece, or its attention logits [B, N, T, S] would be the largest array of all.
-    piece = min(T, kv.PIECE)
-    pieces = jnp.moveaxis(prompt_BT.reshape(B, T // piece, piece), 1, 0)
-    cache, logits_PBV = jax.lax.scan(read_piece, kv.allocate(config, start_B, T), pieces)
-    is_prompt_BT = jnp.arange(T) >= start_B[:, None]
-    seen_BV = jnp.zeros((B, config.vocab_size), bool).at[jnp.arange(B)[:, None], prompt_BT].max(is_prompt_BT)
+    cache, logits_BV = family.prefill(params, prompt_BT, prompt_length_B, room=room, piece=piece)
+    is_prompt_BT = jnp.arange(T) < prompt_length_B[:, None]
+    seen_BV = jnp.zeros(logits_BV.shape, bool).at[jnp.arange(B)[:, None], prompt_BT].max(is_prompt_BT)
     state = DecodeState(
-        cache=kv.grow(cache, slots),
-        step=jnp.int32(0),
+        cache=cache,
+        token_B=jnp.zeros(B, jnp.int32),
         tokens_BG=jnp.zeros((B, num_new), jnp.int32),
         logprobs_BG=jnp.zeros((B, num_new), jnp.float32),
         length_B=jnp.zeros(B, jnp.int32),
@@ -84,71 +79,91 @@ def prefill(
         sampling=sampling,
         eos_id=eos_id,
     )
-    return _draw(state, logits_PBV[-1])
+    return _draw(state, logits_BV)
 
 
-@partial(jax.jit, static_argnames=("config",), donate_argnames=("state",))
-def decode(config, params, state: DecodeState, until: jax.Array, stop_B: jax.Array) -> DecodeState:
-    """Goes on until every row is done or has drawn `until` tokens; rows in `stop_B` are done as of now.
+@partial(jax.jit, static_argnames=("family",), donate_argnames=("state",))
+def decode(family: Family, params, state: DecodeState, num_steps: jax.Array, stop_B: jax.Array) -> DecodeState:
+    """Goes on for `num_steps` tokens, or until every row is done; rows in `stop_B` are done as of now.
 
-    The caller sees to it that the cache has room: slots >= T + until.
+    The caller sees to it that the cache has room for them in every row that goes on.
     """
 
-    model = Decoder(config)
+    def going_on(carry):
+        steps, state = carry
+        return (steps < num_steps) & ~jnp.all(state.done_B)
 
-    def going_on(state):
-        return (state.step < until) & ~jnp.all(state.done_B)
+    def one_token(carry):
+        steps, state = carry
+        cache, logits_BV = family.step(params, state.cache, state.token_B, ~state.done_B)
+        return steps + 1, _draw(state.replace(cache=cache), logits_BV)
 
-    def one_token(state):
-        token_B1 = jax.lax.dynamic_slice_in_dim(state.tokens_BG, state.step - 1, 1, axis=1)
-        logits_BTV, cache = model.apply({"params": params}, token_B1, cache=state.cache)
-        return _draw(state.replace(cache=cache), logits_BTV[:, 0])
-
-    return jax.lax.while_loop(going_on, one_token, state.replace(done_B=state.done_B | stop_B))
+    start = jnp.int32(0), state.replace(done_B=state.done_B | stop_B)
+    return jax.lax.while_loop(going_on, one_token, start)[1]
 
 
-@partial(jax.jit, static_argnames=("config", "slots", "num_new"))
+@partial(jax.jit, donate_argnames=("state",))
+def insert(state: DecodeState, new: DecodeState, row: jax.Array) -> DecodeState:
+    """The state with row `row` replaced by the only row of `new`, which has the same room or less.
+
+    The whole row is written, up to the last slot of its cache: nothing of the row before is left.
+    """
+
+    def place(x, new_1):
+        if x.ndim == 0:  # of the batch, not of a row
+            return x
+        padded = jnp.pad(new_1, [(0, size - length) for size, length in zip((1, *x.shape[1:]), new_1.shape)])
+        return jax.lax.dynamic_update_slice_in_dim(x, padded.astype(x.dtype), row, axis=0)
+
+    return jax.tree.map(place, state, new)
+
+
+@partial(jax.jit, static_argnames=("family", "rooms", "num_new", "piece"))
 def generate(
-    config,
+    family: Family,
     params,
     prompt_BT: jax.Array,
-    start_B: jax.Array,
+    prompt_length_B: jax.Array,
     limit_B: jax.Array,
     sampling: Sampling,
     eos_id: jax.Array,
     *,
-    slots: tuple[int, ...],
+    rooms: tuple[int, ...],
     num_new: int,
+    piece: int,
 ) -> DecodeState:
     """`prefill`, then `decode` until every row is done; the state that is returned has no cache any more.
 
     Args:
-      slots: the sizes through which the cache grows, the last with room for T + num_new; each has a loop of its own.
+      rooms: the numbers of new tokens for which the cache has room, one growth after the other, the last at least
+        num_new; each has a loop of its own.
     """
-    state = prefill(
-        config, params, prompt_BT, start_B, limit_B, sampling, eos_id, slots=prompt_BT.shape[1], num_new=num_new
-    )
-    for size in slots:
-        state = state.replace(cache=kv.grow(state.cache, size))
-        state = decode(config, params, state, jnp.int32(size - prompt_BT.shape[1]), jnp.zeros_like(state.done_B))
+    inputs = (prompt_BT, prompt_length_B, limit_B, sampling, eos_id)
+    state = prefill(family, params, *inputs, room=0, num_new=num_new, piece=piece)
+    for before, room in zip((0, *rooms), rooms):
+        state = state.replace(cache=state.cache.grown(room - before))
+        # The first new token of a row came from the prefill; the last one that is drawn is not read.
+        state = decode(family, params, state, jnp.int32(room - max(before, 1)), jnp.zeros_like(state.done_B))
     return state.replace(cache=None, seen_BV=None)
 
 
 def _draw(state: DecodeState, logits_BV: jax.Array) -> DecodeState:
-    """Adds one token to every row; to those that are done too, where nobody will read it.
+    """Adds one token to every row that is not done.
 
     Logits that are no distribution give a log-probability that is NaN: all rows end there, for the host to say so.
     """
-    token_B, logprob_B = sample(logits_BV, state.seen_BV, state.step, state.sampling)
+    rows = jnp.arange(state.length_B.shape[0])
+    token_B, logprob_B = sample(logits_BV, state.seen_BV, state.length_B, state.sampling)
     length_B = state.length_B + ~state.done_B
     is_broken = jnp.any(jnp.isnan(logprob_B) & ~state.done_B)
+    # Rows that are done draw, too, where nobody reads it: behind their text, or nowhere if that fills its row.
     return state.replace(
-        step=state.step + 1,
-        tokens_BG=jax.lax.dynamic_update_slice_in_dim(state.tokens_BG, token_B[:, None], state.step, axis=1),
-        logprobs_BG=jax.lax.dynamic_update_slice_in_dim(state.logprobs_BG, logprob_B[:, None], state.step, axis=1),
+        token_B=token_B,
+        tokens_BG=state.tokens_BG.at[rows, state.length_B].set(token_B, mode="drop"),
+        logprobs_BG=state.logprobs_BG.at[rows, state.length_B].set(logprob_B, mode="drop"),
         length_B=length_B,
         done_B=state.done_B | (token_B == state.eos_id) | (length_B >= state.limit_B) | is_broken,
-        seen_BV=state.seen_BV.at[jnp.arange(token_B.shape[0]), token_B].set(True),
+        seen_BV=state.seen_BV.at[rows, token_B].set(True),
     )
 
 

@@ -4,9 +4,10 @@
     for completion in generator.generate(["def main(", "class "], max_new_tokens=64, temperature=0.8):
         print(completion.text)
 
-The host's part of generation is here: prompts become right-aligned batches of bucketed shape, tokens become text, stop
-strings end rows. The device's part is `decode.generate`, one program; where somebody watches (a stream, stop strings)
-it is `decode.prefill` and, piece by piece, `decode.decode`.
+The host's part of generation is here: prompts become batches of bucketed shape, tokens become text, stop strings end
+rows. The device's part is `decode.generate`, one program; where somebody watches (a stream, stop strings) it is
+`decode.prefill` and, piece by piece, `decode.decode`. A generator itself never changes: what a call has written so far
+is in its rows and its `DecodeState`, and where its time went is in the `Timing` that the caller hands over.
 
 A row ends with its EOS token, with a stop string, after `max_new_tokens`, or with the context: the model reads at most
 `model.max_positions` tokens, prompt and text together, so the last token that it can write is the one after them.
@@ -16,19 +17,19 @@ from __future__ import annotations
 
 import math
 import reprlib
-import time
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
 
-import jax
 import numpy as np
 
 from gptjax.config import ConfigError, RunError
 from gptjax.formatting import counted
-from gptjax.inference import cache as kv
+from gptjax.inference import shapes
 from gptjax.inference.decode import WEIGHTS, DecodeState, decode, decoding_params, generate, prefill
 from gptjax.inference.sampling import make_sampling
 from gptjax.inference.text import TextStream, check_text, stop_strings, unknown_characters
+from gptjax.inference.timing import Timing, is_new, program_key, timed
+from gptjax.model.family import family_of
 from gptjax.parallel.distributed import fetch
 
 STOP_CHUNK = 16  # tokens between two looks for a stop string
@@ -51,40 +52,6 @@ class Completion:
     finish_reason: str  # one of FINISH_REASONS
     seed: int
     unknown_characters: str = ""  # of the prompt, for which the tokenizer has no token but <unk>
-
-
-@dataclass
-class Timing:
-    """Where the time of one call went. The first new token of a row is drawn by the prefill."""
-
-    compile_seconds: float = 0.0
-    seconds: float = 0.0  # all but compilation
-    prefill_seconds: float | None = 0.0  # of `seconds`; None: one program read and wrote, and nobody can tell
-    prompt_tokens: int = 0
-    new_tokens: int = 0
-    completions: int = 0
-
-    def __add__(self, other: Timing) -> Timing:
-        unknown = None in (self.prefill_seconds, other.prefill_seconds)
-        return Timing(
-            **{
-                name: None if name == "prefill_seconds" and unknown else mine + getattr(other, name)
-                for name, mine in asdict(self).items()
-            }
-        )
-
-    @property
-    def tokens_per_second(self) -> float:
-        """New tokens over all of the time, the prompts' too."""
-        return self.new_tokens / max(self.seconds, 1e-9)
-
-    @property
-    def prefill_tokens_per_second(self) -> float:
-        return self.prompt_tokens / max(self.prefill_seconds, 1e-9)
-
-    @property
-    def decode_tokens_per_second(self) -> float:
-        return (self.new_tokens - self.completions) / max(self.seconds - self.prefill_seconds, 1e-9)
 
 
 @dataclass
@@ -137,7 +104,7 @@ class _Row:
 
 
 class Generator:
-    """A model ready to write.
+    """A model ready to write. It is not changed by writing: calls may be mixed as one likes.
 
     Args:
       params: as trained (stacked layers, float32); a copy for decoding is made.
@@ -148,8 +115,6 @@ class Generator:
       batch_size: rows that are generated together; more are done in turn.
       weights: the type of that copy's matrices, one of `decode.WEIGHTS`; None: that of the activations. A narrower one
         saves memory; activations are rounded to it where they are multiplied, and nowhere else.
-
-    `timing` tells where the time of the latest call went.
     """
 
     def __init__(
@@ -174,9 +139,9 @@ class Generator:
         self.weights = weights or self.config.dtype
         if self.weights not in WEIGHTS:
             raise ConfigError(f"weights = {weights!r}: expected one of {', '.join(WEIGHTS)}")
+        self.family = family_of(self.config)
         self.params = decoding_params(self.config, params, self.weights)
-        self._weights_key = _key(self.params)
-        self.timing = Timing()
+        self._params_key = program_key(self.params)
 
     def generate(
         self,
@@ -187,6 +152,7 @@ class Generator:
         stop: str | Sequence[str] = (),
         seeds: int | Sequence[int] = 0,
         begin: bool = True,
+        timing: Timing | None = None,
         **sampling,
     ) -> list[Completion]:
         """Continues every prompt `num_samples` times: all samples of the first prompt, then of the second, …
@@ -198,6 +164,7 @@ class Generator:
             completion. A completion depends on its prompt and seed alone, up to the rounding of float arithmetic.
           begin: True: a text is the beginning of a document, and stands after the begin token as it did in training.
             False: it stands somewhere inside a document.
+          timing: the time that this call takes is added to it.
           sampling: temperature, top_k, top_p, min_p, repetition_penalty (see `sampling.make_sampling`).
 
         Raises:
@@ -212,15 +179,15 @@ class Generator:
         stop = stop_strings(stop)
         repeated = [prompt for prompt in prompts for _ in range(num_samples)]
         rows = [self._row(prompt, seed, max_new_tokens, stop, begin) for prompt, seed in zip(repeated, seeds)]
-        self.timing = Timing()
+        timing = Timing() if timing is None else timing
         by_length = sorted(rows, key=lambda row: len(row.prompt_tokens))  # alike together: less padding
         for first in range(0, len(rows), self.batch_size):
             batch = by_length[first : first + self.batch_size]
             if stop:
-                for _ in self._write_in_pieces(batch, STOP_CHUNK, sampling):
+                for _ in self._write_in_pieces(batch, STOP_CHUNK, sampling, timing):
                     pass
             else:
-                self._write(batch, sampling)
+                self._write(batch, sampling, timing)
         return [row.completion() for row in rows]
 
     def stream(
@@ -232,6 +199,7 @@ class Generator:
         seed: int = 0,
         begin: bool = True,
         chunk: int = 8,
+        timing: Timing | None = None,
         **sampling,
     ) -> Iterator[str]:
         """Yields the text that `generate` would return, in pieces, `chunk` tokens at a time; returns the Completion.
@@ -239,8 +207,7 @@ class Generator:
         A piece holds whole characters and no part of a stop string. Take the Completion with `yield from`.
         """
         row = self._row(prompt, seed, max_new_tokens, stop_strings(stop), begin)
-        self.timing = Timing()
-        for _ in self._write_in_pieces([row], chunk, sampling):
+        for _ in self._write_in_pieces([row], chunk, sampling, Timing() if timing is None else timing):
             if piece := row.text.take():
                 yield piece
         return row.completion()
@@ -278,116 +245,88 @@ class Generator:
             unknown_characters=unknown_characters(self.tokenizer, prompt) if is_text else "",
         )
 
-    def _write(self, rows: list[_Row], sampling: dict) -> None:
+    def _write(self, rows: list[_Row], sampling: dict, timing: Timing) -> None:
         """Completes the rows together, in one program."""
-        inputs, T, num_new = self._inputs(rows, sampling)
-        slots = tuple(T + room for room in kv.rooms(num_new))
+        inputs, compiled_in = self._inputs(rows, sampling, timing)
+        rooms = tuple(shapes.rooms(compiled_in["num_new"]))
 
         def run(**changed):
-            state = generate(self.config, self.params, **(inputs | changed), slots=slots, num_new=num_new)
-            return jax.block_until_ready(state)
+            return generate(self.family, self.params, **(inputs | changed), rooms=rooms, **compiled_in)
 
-        if _is_new(
-            "generate", self.config, self._weights_key, _key(inputs), slots, num_new
-        ):  # compiles, and writes one token a row
-            idle = dict(limit_B=np.zeros_like(inputs["limit_B"]))
-            _, self.timing.compile_seconds = _timed(lambda: run(**idle), self.timing.compile_seconds)
-        state, self.timing.seconds = _timed(run, self.timing.seconds)
-        self.timing.prefill_seconds = None
-        self._collect(rows, state)
+        if is_new("generate", self.family, self._params_key, program_key(inputs), rooms, *compiled_in.values()):
+            idle = dict(limit_B=np.zeros_like(inputs["limit_B"]))  # compiles, and writes one token per row
+            timing.compile_seconds += timed(lambda: run(**idle))[1]
+        state, seconds = timed(run)
+        timing.add(seconds, prefill_seconds=None)
+        self._collect(rows, state, timing)
 
-    def _write_in_pieces(self, rows: list[_Row], chunk: int, sampling: dict) -> Iterator[None]:
+    def _write_in_pieces(self, rows: list[_Row], chunk: int, sampling: dict, timing: Timing) -> Iterator[None]:
         """Completes the rows together; yields whenever they have grown, by at most `chunk` tokens."""
-        inputs, T, num_new = self._inputs(rows, sampling)
+        inputs, compiled_in = self._inputs(rows, sampling, timing)
         padding = [True] * (len(inputs["limit_B"]) - len(rows))
         longest = max(row.limit for row in rows)
-        rooms = kv.rooms(num_new)
-        state = self._prefill(inputs, slots=T + rooms[0], num_new=num_new)
-        step = self._collect(rows, state)
+        rooms = shapes.rooms(compiled_in["num_new"])
+        state = self._prefill(inputs, timing, room=rooms[0], **compiled_in)
+        slots = state.cache.num_slots - rooms[0]  # those of the prompts
+        drawn = self._collect(rows, state, timing)
         yield
         while any(row.finish_reason is None for row in rows):
-            room = next(room for room in rooms if room > step)
-            if kv.num_slots(state.cache) < T + room:
-                state = state.replace(cache=kv.grow(state.cache, T + room))
+            room = next(room for room in rooms if room > drawn)
+            missing = slots + room - state.cache.num_slots
+            if missing:
+                state = state.replace(cache=state.cache.grown(missing))
             stop_B = np.array([row.finish_reason is not None for row in rows] + padding)
-            state = self._decode(state, step, min(step + chunk, room, longest), stop_B)
-            step = self._collect(rows, state)
+            state = self._decode(state, min(chunk, room - drawn, longest - drawn), stop_B, timing)
+            drawn = self._collect(rows, state, timing)
             yield
 
-    def _inputs(self, rows: list[_Row], sampling: dict) -> tuple[dict, int, int]:
-        """What `prefill` and `generate` take for these rows, the prompts' slots T, and the room for new tokens."""
+    def _inputs(self, rows: list[_Row], sampling: dict, timing: Timing) -> tuple[dict, dict]:
+        """What `prefill` and `generate` take for these rows, and what is compiled into both."""
         batch = 1 << (len(rows) - 1).bit_length()  # few batch shapes: filled up with rows that are done at once
-        T = kv.prompt_slots(max(len(row.prompt_tokens) for row in rows), self.config.max_positions)
-        prompt_BT, start_B = np.zeros((batch, T), np.int32), np.full(batch, T - 1, np.int32)
+        T = shapes.prompt_slots(max(len(row.prompt_tokens) for row in rows), self.config.max_positions)
+        prompt_BT, prompt_length_B = np.zeros((batch, T), np.int32), np.ones(batch, np.int32)
         limit_B = np.zeros(batch, np.int32)
         for index, row in enumerate(rows):
-            start_B[index], limit_B[index] = T - len(row.prompt_tokens), row.limit
-            prompt_BT[index, start_B[index] :] = row.prompt_tokens
+            prompt_length_B[index], limit_B[index] = len(row.prompt_tokens), row.limit
+            prompt_BT[index, : len(row.prompt_tokens)] = row.prompt_tokens
         seeds = [row.seed for row in rows] + [0] * (batch - len(rows))
-        self.timing.completions += len(rows)
-        self.timing.prompt_tokens += sum(len(row.prompt_tokens) for row in rows)
+        timing.completions += len(rows)
+        timing.prompt_tokens += sum(len(row.prompt_tokens) for row in rows)
         inputs = dict(
             prompt_BT=prompt_BT,
-            start_B=start_B,
+            prompt_length_B=prompt_length_B,
             limit_B=limit_B,
             sampling=make_sampling(seeds, num_tokens=self.tokenizer.vocab_size, **sampling),
             eos_id=np.int32(-1 if self.tokenizer.eos_id is None else self.tokenizer.eos_id),
         )
-        return inputs, T, kv.bucketed(max(row.limit for row in rows))
+        return inputs, dict(num_new=shapes.bucketed(max(row.limit for row in rows)), piece=shapes.PIECE)
 
-    def _collect(self, rows: list[_Row], state: DecodeState) -> int:
-        """Hands the rows their new tokens; returns how many the longest row has."""
-        step, tokens_BG, logprobs_BG, length_B = fetch((state.step, state.tokens_BG, state.logprobs_BG, state.length_B))
+    def _collect(self, rows: list[_Row], state: DecodeState, timing: Timing) -> int:
+        """Hands the rows their new tokens; returns how many those have that are not finished."""
+        tokens_BG, logprobs_BG, length_B = fetch((state.tokens_BG, state.logprobs_BG, state.length_B))
         for row, tokens, logprobs, length in zip(rows, tokens_BG, logprobs_BG, length_B):
             before = len(row.tokens)
             row.add(tokens[before:length], logprobs[before:length])
-            self.timing.new_tokens += len(row.tokens) - before
-        return int(step)
+            timing.new_tokens += len(row.tokens) - before
+        return max((len(row.tokens) for row in rows if row.finish_reason is None), default=0)
 
-    def _prefill(self, inputs: dict, **shapes) -> DecodeState:
+    def _prefill(self, inputs: dict, timing: Timing, **compiled_in) -> DecodeState:
         def run():
-            return jax.block_until_ready(prefill(self.config, self.params, **inputs, **shapes))
+            return prefill(self.family, self.params, **inputs, **compiled_in)
 
-        if _is_new("prefill", self.config, self._weights_key, _key(inputs), *shapes.values()):
-            _, self.timing.compile_seconds = _timed(run, self.timing.compile_seconds)
-        state, seconds = _timed(run, 0.0)
-        self.timing.prefill_seconds += seconds
-        self.timing.seconds += seconds
+        if is_new("prefill", self.family, self._params_key, program_key(inputs), *compiled_in.values()):
+            timing.compile_seconds += timed(run)[1]
+        state, seconds = timed(run)
+        timing.add(seconds, prefill_seconds=seconds)
         return state
 
-    def _decode(self, state: DecodeState, step: int, until: int, stop_B: np.ndarray) -> DecodeState:
-        def run(until):
-            return jax.block_until_ready(decode(self.config, self.params, state, np.int32(until), stop_B))
+    def _decode(self, state: DecodeState, num_steps: int, stop_B: np.ndarray, timing: Timing) -> DecodeState:
+        def run(num_steps):
+            return decode(self.family, self.params, state, np.int32(num_steps), stop_B)
 
-        # The first call compiles, and takes no step.
-        if _is_new("decode", self.config, self._weights_key, _key(state)):
-            state, self.timing.compile_seconds = _timed(lambda: run(step), self.timing.compile_seconds)
-        state, self.timing.seconds = _timed(lambda: run(until), self.timing.seconds)
+        if is_new("decode", self.family, self._params_key, program_key(state)):
+            state, seconds = timed(lambda: run(0))  # compiles, and takes no step
+            timing.compile_seconds += seconds
+        state, seconds = timed(lambda: run(num_steps))
+        timing.add(seconds)
         return state
-
-
-_compiled: set[tuple] = set()  # programs that ran: JAX keeps them for the process, whichever generator calls
-
-
-def _is_new(*program) -> bool:
-    """Whether the next call of this program compiles it, so that compiling is not timed as generating.
-
-    program: its name, what is compiled in, and the keys of its arguments.
-    """
-    program += (jax.sharding.get_abstract_mesh(), jax.config.jax_default_matmul_precision)
-    is_new = program not in _compiled
-    _compiled.add(program)
-    return is_new
-
-
-def _key(arguments) -> tuple:
-    """All of some arguments that a compiled program depends on: their structure, shapes, types and places."""
-    leaves, structure = jax.tree.flatten(arguments)
-    return structure, tuple((jax.typeof(leaf), getattr(leaf, "sharding", None)) for leaf in leaves)
-
-
-def _timed(run: Callable[[], DecodeState], seconds: float) -> tuple[DecodeState, float]:
-    """What `run` returns, and `seconds` with those that it took added."""
-    began = time.perf_counter()
-    result = run()
-    return result, seconds + time.perf_counter() - began

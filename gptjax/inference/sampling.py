@@ -84,13 +84,13 @@ def make_sampling(
     )
 
 
-def sample(logits_BV: jax.Array, seen_BV: jax.Array, step: jax.Array, sampling: Sampling):
+def sample(logits_BV: jax.Array, seen_BV: jax.Array, step_B: jax.Array, sampling: Sampling):
     """Draws one token for each row.
 
     Args:
       logits_BV: float32, as the model gives them.
       seen_BV: bool, the tokens of the row's prompt and of its text so far.
-      step: int32 scalar, how many tokens the rows have drawn before this one.
+      step_B: int32, how many tokens each row has drawn before this one.
 
     Returns:
       token_B int32, and logprob_B float32: the token's log-probability under the model's own distribution, before any
@@ -98,14 +98,14 @@ def sample(logits_BV: jax.Array, seen_BV: jax.Array, step: jax.Array, sampling: 
     """
     processed_BV = process_logits(logits_BV, seen_BV, sampling)
 
-    def draw(seed, logits_V):
+    def draw(seed, step, logits_V):
         return jax.random.categorical(jax.random.fold_in(jax.random.key(seed), step), logits_V)
 
     greedy_B = jnp.argmax(processed_BV, -1)
     # A random number for each token of the vocabulary: only where some row asks for it.
     drawn_B = jax.lax.cond(
         jnp.any(sampling.temperature_B > 0),
-        lambda: jax.vmap(draw)(sampling.seed_B, processed_BV),
+        lambda: jax.vmap(draw)(sampling.seed_B, step_B, processed_BV),
         lambda: greedy_B,
     )
     token_B = jnp.where(sampling.temperature_B > 0, drawn_B, greedy_B).astype(jnp.int32)

@@ -17,6 +17,7 @@ import jax.numpy as jnp
 from jax.ad_checkpoint import checkpoint_name
 
 from gptjax.config import ConfigError
+from gptjax.model.cache import write
 from gptjax.model.dropout import keep_probabilities
 from gptjax.model.initialization import input_init, output_init
 from gptjax.model.norm import RMSNorm
@@ -28,7 +29,7 @@ BACKENDS = ("reference", "xla", "cudnn")
 MAX_PROGRAMS = 4  # programs of query blocks that the xla backend writes out; more blocks run in loops
 KEPT_POSITIONS = 256  # of sequences up to this long the xla backend keeps the softmax for the backward pass
 _NO_DROPOUT = "it does not support model.attention_dropout"
-_MASKED = -1e30  # finite: a row that sees nothing (padding on the left of a prompt) gives numbers, not NaN
+_MASKED = -1e30  # finite: a query that sees no key gives numbers, not NaN
 
 
 def attention(
@@ -59,7 +60,9 @@ def attention(
     if backend == "reference":
         rows = jnp.arange(q_BTNH.shape[1])
         keep = _kept(dropped, rows, rows.size, q_BTNH, k_BSKH)
-        return _attend(q_BTNH, k_BSKH, v_BSKH, _visible(rows, rows, window, segments_BT, segments_BT), keep=keep)
+        return _attend(
+            q_BTNH, k_BSKH, v_BSKH, _visible(rows[None], rows[None], window, segments_BT, segments_BT), keep=keep
+        )
     if backend == "xla":
         return _blocked(q_BTNH, k_BSKH, v_BSKH, window, segments_BT, block, dropped)
     if backend == "cudnn":
@@ -105,40 +108,37 @@ def cached_attention(
     k_BKSH: jax.Array,
     v_BKSH: jax.Array,
     *,
-    first_slot: jax.Array,
-    start_B: jax.Array,
+    positions_BT: jax.Array,
     window: int = 0,
     block: int = 64,
 ) -> jax.Array:
-    """Attention of T new tokens, at slots first_slot … first_slot + T - 1, over a cache that already holds their keys.
+    """Attention of T new tokens over a cache that already holds their keys: slot s has the token at position s.
 
-    Query rows of slots before start_B (padding on the left) return finite numbers without meaning. The [B, K, S, H]
-    layout is the one that the matrix products read without a copy of the cache. A long prompt runs in blocks of query
-    rows, so that its logits take block · S numbers a head and not T · S.
+    The [B, K, S, H] layout is the one that the matrix products read without a copy of the cache. A long prompt runs in
+    blocks of query rows, so that its logits take block · S numbers a head and not T · S.
     """
     length = q_BTNH.shape[1]
-    slots_S = jnp.arange(k_BKSH.shape[2])
-    filled_B1S = (slots_S >= start_B[:, None])[:, None, :]
+    slots_1S = jnp.arange(k_BKSH.shape[2])[None]
 
-    def attend(first, q_BtNH):
-        slots_t = first + jnp.arange(q_BtNH.shape[1])
-        return _attend(q_BtNH, k_BKSH, v_BKSH, _visible(slots_t, slots_S, window) & filled_B1S, layout="BKSH")
+    def attend(positions_Bt, q_BtNH):
+        return _attend(q_BtNH, k_BKSH, v_BKSH, _visible(positions_Bt, slots_1S, window), layout="BKSH")
 
     if length <= block:
-        return attend(first_slot, q_BTNH)
+        return attend(positions_BT, q_BTNH)
     num_blocks = -(-length // block)
-    padded = jnp.pad(q_BTNH, ((0, 0), (0, num_blocks * block - length), (0, 0), (0, 0)))
-    firsts = first_slot + block * jnp.arange(num_blocks)
-    out = jax.lax.map(lambda each: attend(*each), (firsts, _split_rows(padded, num_blocks)))
-    return _join_rows(out)[:, :length]
+    extra = num_blocks * block - length
+    queries = jnp.pad(positions_BT, ((0, 0), (0, extra))), jnp.pad(q_BTNH, ((0, 0), (0, extra), (0, 0), (0, 0)))
+    queries = jax.tree.map(lambda x: _split_rows(x, num_blocks), queries)
+    return _join_rows(jax.lax.map(lambda each: attend(*each), queries))[:, :length]
 
 
-def _visible(rows_T, keys_S, window, segments_BT=None, segments_BS=None) -> jax.Array:
-    """Whether query t sees key s, [B or 1, T, S] bool, from positions in the sequence and segments."""
-    distance_TS = rows_T[:, None] - keys_S[None, :]
-    mask_BTS = (distance_TS >= 0)[None]
+def _visible(rows_BT, keys_BS, window, segments_BT=None, segments_BS=None) -> jax.Array:
+    """Whether query t sees key s, [B, T, S] bool, from positions in the sequence and segments; B is 1 where the rows of
+    the batch do not differ."""
+    distance_BTS = rows_BT[:, :, None] - keys_BS[:, None, :]
+    mask_BTS = distance_BTS >= 0
     if window:
-        mask_BTS &= distance_TS < window
+        mask_BTS &= distance_BTS < window
     if segments_BT is not None:
         mask_BTS &= segments_BT[:, :, None] == segments_BS[:, None, :]
     return mask_BTS
@@ -207,7 +207,7 @@ def _attend_rows(q_BTNH, k_BSKH, v_BSKH, segments_BT, window, dropped, start: in
             keys = jax.tree.map(lambda x: jax.lax.dynamic_slice_in_dim(x, key_first - low, width, axis=1), keys)
         k, v, segments_BS = keys
         rows_t = first + jnp.arange(block)
-        mask = _visible(rows_t, key_first + jnp.arange(width), window, segments_Bt, segments_BS)
+        mask = _visible(rows_t[None], (key_first + jnp.arange(width))[None], window, segments_Bt, segments_BS)
         keep = _kept(dropped, rows_t, end, q_BtNH, k)
         if keep is not None:
             keep = jax.lax.dynamic_slice_in_dim(keep[0], key_first, width, axis=-1), keep[1]
@@ -271,7 +271,7 @@ class Attention(nn.Module):
 
     @nn.compact
     def __call__(self, x_BTD, *, rotation=None, segments_BT=None, cache=None, dropout_keys_B=None):
-        """Returns the output [B, T, D] and, given a cache (keys_BKSH, values_BKSH, length, start_B), its new
+        """Returns the output [B, T, D] and, given a layer's cache (keys_BKSH, values_BKSH, lengths_B), its new
         (keys_BKSH, values_BKSH)."""
         config = self.config
         width = {"embed": config.width}
@@ -304,15 +304,14 @@ class Attention(nn.Module):
                 dropout_keys_B=dropout_keys_B,
             )
         else:
-            keys_BKSH, values_BKSH, length, start_B = cache
-            keys_BKSH = _write(keys_BKSH, k_BTKH, length)
-            values_BKSH = _write(values_BKSH, v_BTKH, length)
+            keys_BKSH, values_BKSH, lengths_B = cache
+            keys_BKSH = write(keys_BKSH, k_BTKH, lengths_B)
+            values_BKSH = write(values_BKSH, v_BTKH, lengths_B)
             out_BTNH = cached_attention(
                 q_BTNH,
                 keys_BKSH,
                 values_BKSH,
-                first_slot=length,
-                start_B=start_B,
+                positions_BT=lengths_B[:, None] + jnp.arange(x_BTD.shape[1]),
                 window=self.window,
                 block=config.attention_block,
             )
@@ -323,9 +322,3 @@ class Attention(nn.Module):
         bias = vector(self, "output_bias", width) if config.bias == "all" else None
         out_BTD = out_BTNH.reshape(*x_BTD.shape[:2], -1)
         return project(out_BTD, weight, bias), cache
-
-
-def _write(cache_BKSH: jax.Array, new_BTKH: jax.Array, slot: jax.Array) -> jax.Array:
-    """The cache with the new tokens at slots slot … slot + T - 1."""
-    new_BKTH = jnp.swapaxes(new_BTKH, 1, 2).astype(cache_BKSH.dtype)
-    return jax.lax.dynamic_update_slice_in_dim(cache_BKSH, new_BKTH, slot, axis=2)

@@ -21,6 +21,7 @@ import jax.numpy as jnp
 
 from gptjax.config import ConfigError
 from gptjax.model.attention import Attention
+from gptjax.model.cache import KeyValueCache
 from gptjax.model.dropout import dropout, fold_in
 from gptjax.model.feedforward import FeedForward
 from gptjax.model.initialization import input_init
@@ -88,59 +89,63 @@ class Decoder(nn.Module):
         segments_BT: jax.Array | None = None,
         positions_BT: jax.Array | None = None,
         dropout_keys_B: jax.Array | None = None,
-        cache: dict | None = None,
-        last_only: bool = False,
-    ):
-        """Logits [B, T, V] in float32; with a cache, (logits, new cache).
+    ) -> jax.Array:
+        """Logits [B, T, V] in float32.
 
         Args:
           segments_BT: int32 document numbers of a packed row, 0 for padding; documents do not see each other.
           positions_BT: int32 positions within each document; None counts from 0 along the row.
           dropout_keys_B: a key for each row (`dropout.row_keys`), with which it is dropped out; None: nothing is.
-          cache: dict(keys=[k_BKSH]*L, values=[v_BKSH]*L, length, start_B): the tokens take the slots from `length` on;
-            row b's first token is at slot start_B[b] (rows are right-aligned), and slots before it are not seen.
-          last_only: logits of the last position only, [B, 1, V].
         """
-        x_BTD, cache = self._transform(tokens_BT, segments_BT, positions_BT, dropout_keys_B, cache)
-        logits_BTV = self._logits(x_BTD[:, -1:] if last_only else x_BTD)
-        return logits_BTV if cache is None else (logits_BTV, cache)
+        return self.logits(self.hidden(tokens_BT, segments_BT, positions_BT, dropout_keys_B))
 
     def hidden(self, tokens_BT, segments_BT=None, positions_BT=None, dropout_keys_B=None) -> jax.Array:
         """The final-normed residual stream [B, T, D] in the compute dtype, before the head."""
-        return self._transform(tokens_BT, segments_BT, positions_BT, dropout_keys_B, None)[0]
+        config = self.config
+        if positions_BT is None:
+            positions_BT = jnp.arange(tokens_BT.shape[1])[None]
+        dropout_keys = None  # [L + 1, B]: of each layer, and of the embedding
+        if dropout_keys_B is not None and (config.dropout or config.attention_dropout):
+            dropout_keys = fold_in(dropout_keys_B, jnp.arange(config.num_layers + 1)[:, None])
+        x_BTD = self._embed(tokens_BT, positions_BT, None if dropout_keys is None else dropout_keys[-1])
+        run = self._run_scanned if config.layers == "scan" else self._run_unrolled
+        layers = self.variables["params"]["layers"]
+        return self.final_norm(run(layers, x_BTD, self._rotation(positions_BT), segments_BT, dropout_keys))
+
+    def read(
+        self, tokens_BT: jax.Array, cache: KeyValueCache, num_new_B: jax.Array | None = None
+    ) -> tuple[jax.Array, KeyValueCache]:
+        """Reads each row on from where its cache ends: `hidden` of these tokens [B, T, D], and the cache with them.
+
+        Args:
+          num_new_B: the row's own tokens among the T, from 0 to T; those after them are padding, whose output means
+            nothing. None: all T. The cache needs slots for all T.
+        """
+        positions_BT = cache.lengths_B[:, None] + jnp.arange(tokens_BT.shape[1])
+        positions_BT = jnp.minimum(positions_BT, self.config.max_positions - 1)  # padding may stand beyond the last one
+        x_BTD, keys, values = self._embed(tokens_BT, positions_BT), [], []
+        rotation = self._rotation(positions_BT)
+        # Always unrolled: a scan would copy each layer's slice of the cache and of the weights at every token.
+        for index, params in enumerate(unstack_layers(self.variables["params"]["layers"], self.config.num_layers)):
+            block = Block(self.config, layer_windows(self.config)[index], parent=None)
+            layer_cache = (cache.keys[index], cache.values[index], cache.lengths_B)
+            x_BTD, (k_BKSH, v_BKSH) = block.apply({"params": params}, x_BTD, rotation=rotation, cache=layer_cache)
+            x_BTD = x_BTD if self.constrain is None else self.constrain(x_BTD)
+            keys.append(k_BKSH)
+            values.append(v_BKSH)
+        lengths_B = cache.lengths_B + (tokens_BT.shape[1] if num_new_B is None else num_new_B)
+        return self.final_norm(x_BTD), KeyValueCache(keys=tuple(keys), values=tuple(values), lengths_B=lengths_B)
+
+    def logits(self, x_BTD: jax.Array) -> jax.Array:
+        """Logits [B, T, V] in float32 from what `hidden` and `read` return."""
+        logits_BTV = project_float32(x_BTD, head_DV(self.variables["params"]))
+        return softcap(logits_BTV, self.config.logit_softcap)
 
     def declare(self) -> None:
         """Visits every parameter without a forward pass: all that initialisation needs."""
         self.final_norm(jnp.zeros((1, self.config.width)))  # the others are declared by `setup`
 
-    def _transform(self, tokens_BT, segments_BT, positions_BT, dropout_keys_B, cache):
-        config = self.config
-        if cache is not None:
-            if segments_BT is not None or positions_BT is not None:
-                raise ValueError("with a cache, positions follow from its slots and rows hold one document each")
-            slots_T = cache["length"] + jnp.arange(tokens_BT.shape[1])
-            positions_BT = jnp.maximum(slots_T[None] - cache["start_B"][:, None], 0)
-        elif positions_BT is None:
-            positions_BT = jnp.arange(tokens_BT.shape[1])[None]
-
-        dropout_keys = None  # [L + 1, B]: of each layer, and of the embedding
-        if dropout_keys_B is not None and (config.dropout or config.attention_dropout):
-            dropout_keys = fold_in(dropout_keys_B, jnp.arange(config.num_layers + 1)[:, None])
-        x_BTD = self._embed(tokens_BT, positions_BT)
-        x_BTD = dropout(x_BTD, config.dropout, None if dropout_keys is None else dropout_keys[-1])
-        x_BTD = x_BTD if self.constrain is None else self.constrain(x_BTD)
-
-        rotation = rope_rotation(positions_BT, rope_frequencies(config)) if config.position == "rope" else None
-        layers = self.variables["params"]["layers"]
-        if cache is not None:
-            x_BTD, cache = self._run_cached(layers, x_BTD, rotation, cache)
-        elif config.layers == "scan":
-            x_BTD = self._run_scanned(layers, x_BTD, rotation, segments_BT, dropout_keys)
-        else:
-            x_BTD = self._run_unrolled(layers, x_BTD, rotation, segments_BT, dropout_keys)
-        return self.final_norm(x_BTD), cache
-
-    def _embed(self, tokens_BT, positions_BT):
+    def _embed(self, tokens_BT, positions_BT, dropout_keys_B=None):
         config = self.config
         x_BTD = self.embedding[tokens_BT]
         if config.position == "learned":
@@ -152,11 +157,12 @@ class Decoder(nn.Module):
             x_BTD += self.positions[positions_BT]
         elif config.position == "sinusoidal":  # sines have size 1: embeddings are scaled up to be heard beside them
             x_BTD = x_BTD * config.width**0.5 + sinusoidal(positions_BT, config.width)
-        return x_BTD.astype(config.dtype)
+        x_BTD = dropout(x_BTD.astype(config.dtype), config.dropout, dropout_keys_B)
+        return x_BTD if self.constrain is None else self.constrain(x_BTD)
 
-    def _logits(self, x_BTD):
-        logits_BTV = project_float32(x_BTD, head_DV(self.variables["params"]))
-        return softcap(logits_BTV, self.config.logit_softcap)
+    def _rotation(self, positions_BT):
+        """Of queries and keys, shared by all layers; None without rotary positions."""
+        return rope_rotation(positions_BT, rope_frequencies(self.config)) if self.config.position == "rope" else None
 
     def _block(self, layer: int, params, x_BTD, rotation, segments_BT, dropout_keys_B):
         """Layer `layer` (as far as its window goes) with the given parameters."""
@@ -188,18 +194,6 @@ class Decoder(nn.Module):
             return x_BTD, None
 
         return jax.lax.scan(run_group, x_BTD, grouped)[0]
-
-    def _run_cached(self, layers, x_BTD, rotation, cache):
-        """Always unrolled: a scan would copy each layer's slice of the cache and of the weights at every token."""
-        keys, values = [], []
-        for index, params in enumerate(unstack_layers(layers, self.config.num_layers)):
-            block = Block(self.config, layer_windows(self.config)[index], parent=None)
-            layer_cache = (cache["keys"][index], cache["values"][index], cache["length"], cache["start_B"])
-            x_BTD, (k_BKSH, v_BKSH) = block.apply({"params": params}, x_BTD, rotation=rotation, cache=layer_cache)
-            x_BTD = x_BTD if self.constrain is None else self.constrain(x_BTD)
-            keys.append(k_BKSH)
-            values.append(v_BKSH)
-        return x_BTD, dict(cache, keys=keys, values=values, length=cache["length"] + x_BTD.shape[1])
 
 
 @functools.partial(jax.jit, static_argnums=0)

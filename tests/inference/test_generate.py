@@ -11,11 +11,12 @@ import pytest
 
 from gptjax import config as configs
 from gptjax.config import ConfigError, RunError
-from gptjax.inference import cache as kv
 from gptjax.inference import decode as device
 from gptjax.inference import generate as G
+from gptjax.inference import shapes
 from gptjax.inference.generate import Generator
 from gptjax.inference.sampling import make_sampling
+from gptjax.inference.timing import Timing
 from gptjax.model.decoder import Decoder, init_params
 from gptjax.model.int8 import Int8
 from gptjax.model.resolve import resolve_model
@@ -57,8 +58,8 @@ def generator():
 
 @pytest.fixture(autouse=True)
 def small_buckets(monkeypatch):
-    monkeypatch.setattr(kv, "BUCKET", 32)
-    monkeypatch.setattr(kv, "PIECE", 32)
+    monkeypatch.setattr(shapes, "BUCKET", 32)
+    monkeypatch.setattr(shapes, "PIECE", 32)
 
 
 def greedy_reference(params, config, prompt, count):
@@ -112,7 +113,7 @@ def test_a_long_prompt_is_read_in_pieces_with_the_same_result(monkeypatch):
     prompt = "0123456789" * 4
     texts = []
     for piece, max_positions in ((16, MAX_POSITIONS), (64, MAX_POSITIONS + 2)):  # other programs, compiled anew
-        monkeypatch.setattr(kv, "PIECE", piece)
+        monkeypatch.setattr(shapes, "PIECE", piece)
         params, config = make_model(max_positions=max_positions)
         (completion,) = Generator(params, config, TOKENIZER).generate([prompt], max_new_tokens=6, temperature=0.0)
         texts.append(completion.tokens)
@@ -124,8 +125,8 @@ def test_the_cache_grows_without_changing_the_text(monkeypatch):
     tokenizer = ByteTokenizer()
     tokenizer.eos_id = None
     whole = Generator(params, config, tokenizer).generate(["ab"], max_new_tokens=100, seeds=3)
-    monkeypatch.setattr(kv, "FIRST_ROOM", 32)
-    assert kv.rooms(100) == [32, 64, 100]
+    monkeypatch.setattr(shapes, "FIRST_ROOM", 32)
+    assert shapes.rooms(100) == [32, 64, 100]
     generator = Generator(params, config, tokenizer)
     grown = generator.generate(["ab"], max_new_tokens=100, seeds=3)
     assert len(whole[0].tokens) == 100
@@ -141,6 +142,71 @@ def test_rows_do_not_depend_on_their_neighbours(generator):
     assert [c.tokens for c in together] == [c.tokens for c in alone]
     in_turn = Generator(*make_model(), TOKENIZER, batch_size=1).generate(PROMPTS, seeds=[5, 6, 7], **options)
     assert [c.tokens for c in together] == [c.tokens for c in in_turn]
+
+
+BATCH_VARIANTS = {
+    "xla, grouped queries, windows, scanned": dict(
+        num_layers=4, num_kv_heads=2, window=5, window_pattern="SL", layers="scan", attention="xla"
+    ),
+    "reference, learned positions": dict(attention="reference", position="learned"),
+    "bfloat16": dict(dtype="bfloat16", num_kv_heads=1),
+}
+
+
+@pytest.mark.parametrize("variant", BATCH_VARIANTS)
+def test_rows_that_come_and_go_are_as_if_alone(variant):
+    """Two rows at a time, of eight requests of all lengths: whenever one is done, the next takes its place.
+
+    Greedy and drawn rows in turn; the prompt of a new row is read while the other is in the middle of its text.
+    """
+    params, config = make_model(**BATCH_VARIANTS[variant])
+    generator = Generator(params, config, TOKENIZER)
+    prompts = ["a", "def f(x): return", "", "zwölf", "this one is longer than them", "b", "0123456789", "end"]
+    requests = [
+        dict(prompt=prompt, limit=limit, seed=seed, temperature=float(seed % 2))
+        for seed, (prompt, limit) in enumerate(zip(prompts, [3, 13, 9, 1, 6, 12, 5, 7]))
+    ]
+    expected = [
+        generator.generate([r["prompt"]], max_new_tokens=r["limit"], seeds=r["seed"], temperature=r["temperature"])[0]
+        for r in requests
+    ]
+
+    def prefilled(requests, T, room):
+        prompts = [[BEGIN, *TOKENIZER.encode(request["prompt"])] for request in requests]
+        settings = {name: [request[name] for request in requests] for name in ("limit", "seed", "temperature")}
+        return device.prefill(
+            generator.family,
+            generator.params,
+            np.int32([prompt + [0] * (T - len(prompt)) for prompt in prompts]),
+            np.int32([len(prompt) for prompt in prompts]),
+            np.int32(settings["limit"]),
+            make_sampling(settings["seed"], num_tokens=TOKENIZER.vocab_size, temperature=settings["temperature"]),
+            np.int32(TOKENIZER.eos_id),
+            room=room,
+            num_new=16,
+            piece=16,
+        )
+
+    waiting, finished = list(range(2, len(requests))), {}
+    running, state = [0, 1], prefilled(requests[:2], T=32, room=32)
+    while any(request is not None for request in running):
+        state = device.decode(generator.family, generator.params, state, np.int32(2), np.zeros(2, bool))
+        for row, request in enumerate(running):
+            if request is None or not state.done_B[row]:
+                continue
+            length = int(state.length_B[row])
+            finished[request] = state.tokens_BG[row, :length].tolist(), state.logprobs_BG[row, :length].tolist()
+            running[row] = None
+            if waiting:
+                running[row] = waiting.pop(0)
+                # Nothing of the row before may be heard, whatever it left there.
+                spoilt = jax.tree.map(lambda x, row=row: x.at[row].set(np.nan) if x.ndim > 1 else x, state.cache)
+                state = state.replace(cache=spoilt)
+                state = device.insert(state, prefilled([requests[running[row]]], T=32, room=16), np.int32(row))
+    for request, completion in enumerate(expected):
+        tokens, logprobs = finished[request]
+        assert tokens == completion.tokens, request
+        np.testing.assert_allclose(logprobs, completion.logprobs, atol=0.05 if variant == "bfloat16" else 1e-4)
 
 
 def test_samples_have_their_own_seeds_whatever_the_prompt(generator):
@@ -192,27 +258,28 @@ def test_eos_ends_a_row_and_is_no_text():
 
 def test_the_loop_ends_when_all_rows_are_done(generator):
     state = start(generator, limits=[3, 5])
-    state = device.decode(generator.config, generator.params, state, np.int32(16), np.zeros(2, bool))
-    assert int(state.step) == 5
+    state = device.decode(generator.family, generator.params, state, np.int32(16), np.zeros(2, bool))
     assert state.length_B.tolist() == [3, 5]
+    assert state.cache.lengths_B.tolist() == [3 + 2, 3 + 4]  # the latest token has not been read
     state = start(generator, limits=[3, 9])
-    state = device.decode(generator.config, generator.params, state, np.int32(16), np.array([False, True]))
-    assert int(state.step) == 3
+    state = device.decode(generator.family, generator.params, state, np.int32(16), np.array([False, True]))
+    assert state.length_B.tolist() == [3, 1]
 
 
 def start(generator, limits, T=32, num_new=32):
     """A state after the prefill of arbitrary prompts."""
     batch = len(limits)
     return device.prefill(
-        generator.config,
+        generator.family,
         generator.params,
         np.full((batch, T), 70, np.int32),
-        np.full(batch, T - 3, np.int32),
+        np.full(batch, 3, np.int32),
         np.array(limits, np.int32),
         make_sampling([0] * batch, num_tokens=TOKENIZER.vocab_size),
         np.int32(-1),
-        slots=T + num_new,
+        room=num_new,
         num_new=num_new,
+        piece=32,
     )
 
 
@@ -332,9 +399,10 @@ def test_values_that_cannot_work_are_named(generator, options, message):
 
 def test_a_second_generator_compiles_nothing_again():
     first, second = (Generator(*make_model(), TOKENIZER) for _ in range(2))
-    for generator in (first, second):
-        generator.generate(["a"], max_new_tokens=3)
-    assert second.timing.compile_seconds == 0.0 < second.timing.seconds
+    timings = Timing(), Timing()
+    for generator, timing in zip((first, second), timings):
+        generator.generate(["a"], max_new_tokens=3, timing=timing)
+    assert timings[1].compile_seconds == 0.0 < timings[1].seconds
 
 
 @pytest.mark.parametrize(
@@ -347,21 +415,22 @@ def test_a_second_generator_compiles_nothing_again():
     ],
 )
 def test_compiling_is_never_timed_as_generating(monkeypatch, model, options, is_other, stop, positions):
-    phases, timed = [], G._timed
+    phases, timed = [], G.timed
 
-    def watched(run, seconds):
+    def watched(run):
         COMPILED.clear()
-        result = timed(run, seconds)
+        result = timed(run)
         phases.append(bool(COMPILED))
         return result
 
-    monkeypatch.setattr(G, "_timed", watched)
+    monkeypatch.setattr(G, "timed", watched)
     for other, is_new in (({}, True), (model, is_other)):
         made = make_model(max_positions=positions, **other)
         generator = Generator(*made, TOKENIZER, **(options if other is model else {}))
         phases.clear()
-        generator.generate(["a"], max_new_tokens=3, stop=stop)
-        assert any(phases) == (generator.timing.compile_seconds > 0) == is_new
+        timing = Timing()
+        generator.generate(["a"], max_new_tokens=3, stop=stop, timing=timing)
+        assert any(phases) == (timing.compile_seconds > 0) == is_new
         assert sum(phases) <= len(phases) // 2, "a program that compiles is called once for that, and then to be timed"
         assert not phases[-1]
 
@@ -374,8 +443,9 @@ def test_a_sharded_copy_is_another_program(generator):
     sharded = Generator(jax.device_put(params, place), config, TOKENIZER)
     for is_new in (True, False):
         COMPILED.clear()
-        sharded.generate(["a"], max_new_tokens=3)
-        assert bool(COMPILED) == (sharded.timing.compile_seconds > 0) == is_new
+        timing = Timing()
+        sharded.generate(["a"], max_new_tokens=3, timing=timing)
+        assert bool(COMPILED) == (timing.compile_seconds > 0) == is_new
 
 
 @pytest.mark.parametrize("way", ["one program", "in pieces", "stream"])
@@ -390,13 +460,14 @@ def test_logits_that_are_no_numbers_end_generation_in_a_sentence(way):
     params["embedding"][b] = np.nan
     generator = Generator(params, config, TOKENIZER)
     assert generator.generate(["c"], max_new_tokens=9, temperature=0.0)[0].text == "c" * 9
+    timing = Timing()
     with pytest.raises(RunError, match="prompt = 'a': the model's logits for new token 2 are not finite"):
         if way == "stream":
-            list(generator.stream("a", max_new_tokens=40, temperature=0.0))
+            list(generator.stream("a", max_new_tokens=40, temperature=0.0, timing=timing))
         else:
             stop = "never there" if way == "in pieces" else ()
-            generator.generate(["c", "a"], max_new_tokens=40, temperature=0.0, stop=stop)
-    assert generator.timing.new_tokens <= 4, "the other rows end with it"
+            generator.generate(["c", "a"], max_new_tokens=40, temperature=0.0, stop=stop, timing=timing)
+    assert timing.new_tokens <= 4, "the other rows end with it"
 
 
 def test_a_prompt_that_is_no_text_is_refused(generator):
@@ -465,8 +536,8 @@ def test_parameters_on_a_mesh_give_the_same_text():
 
 
 def test_timing_counts_every_token_once(generator):
-    completions = generator.generate(["abc", "defgh"], num_samples=2, max_new_tokens=10)
-    timing = generator.timing
+    timing = Timing()
+    completions = generator.generate(["abc", "defgh"], num_samples=2, max_new_tokens=10, timing=timing)
     assert (timing.prompt_tokens, timing.completions) == (2 * (4 + 6), 4)
     assert timing.new_tokens == sum(len(c.tokens) for c in completions)
     assert timing.prefill_seconds is None  # one program: nobody can tell
@@ -474,27 +545,56 @@ def test_timing_counts_every_token_once(generator):
 
 
 def test_a_stream_tells_prefill_from_decoding(generator):
+    timing = Timing()
+    text = "".join(generator.stream("abc", max_new_tokens=10, timing=timing))
     (completion,) = generator.generate(["abc"], max_new_tokens=10)
-    whole, new_tokens = generator.timing, len(completion.tokens)
-    list(generator.stream("abc", max_new_tokens=10))
-    timing = generator.timing
+    assert completion.text == text
+    new_tokens = len(completion.tokens)
     assert (timing.prompt_tokens, timing.new_tokens, timing.completions) == (4, new_tokens, 1)
     assert 0 < timing.prefill_seconds < timing.seconds
     assert timing.prefill_tokens_per_second == pytest.approx(4 / timing.prefill_seconds)
     assert timing.decode_tokens_per_second == pytest.approx(
         (new_tokens - 1) / (timing.seconds - timing.prefill_seconds)
     )
-    both = timing + timing
-    assert (both.seconds, both.new_tokens) == (2 * timing.seconds, 2 * new_tokens)
-    assert (timing + whole).prefill_seconds is None
+
+
+def test_a_timing_adds_up_the_calls_that_it_is_given_to(generator):
+    one, all_calls = Timing(), Timing()
+    list(generator.stream("abc", max_new_tokens=10, timing=one))
+    for _ in range(2):
+        list(generator.stream("abc", max_new_tokens=10, timing=all_calls))
+    assert (all_calls.new_tokens, all_calls.completions) == (2 * one.new_tokens, 2)
+    assert all_calls.prefill_seconds > 0
+    for call in (generator.generate, generator.generate):
+        call(["abc"], max_new_tokens=10, timing=all_calls)
+    list(generator.stream("abc", max_new_tokens=10, timing=all_calls))
+    assert (all_calls.new_tokens, all_calls.completions) == (5 * one.new_tokens, 5)
+    assert all_calls.prefill_seconds is None, "of some calls nobody can tell"
+
+
+def test_writing_leaves_nothing_behind_in_the_generator():
+    """Streams that are written in turns are what each is alone; and no attribute of the generator is another one."""
+    generator = Generator(*make_model(), TOKENIZER)
+    before = dict(vars(generator))
+    options = dict(max_new_tokens=20, chunk=3)
+    alone = {prompt: list(generator.stream(prompt, seed=4, **options)) for prompt in ("ab", "c")}
+    streams = {prompt: generator.stream(prompt, seed=4, **options) for prompt in alone}
+    pieces = {prompt: [] for prompt in alone}
+    for _ in range(30):
+        for prompt, stream in streams.items():
+            pieces[prompt] += [piece for piece in [next(stream, None)] if piece is not None]
+        generator.generate(["other"], max_new_tokens=5)
+    assert pieces == alone
+    assert all(vars(generator)[name] is value for name, value in before.items())
+    assert vars(generator).keys() == before.keys()
 
 
 def test_the_loop_copies_neither_weights_nor_cache(generator):
     """In the compiled loop only the update in place makes an array of the cache's shape, and no weights are stacked."""
     state = start(generator, limits=[8, 8])
-    program = device.decode.lower(generator.config, generator.params, state, np.int32(8), np.zeros(2, bool)).compile()
+    program = device.decode.lower(generator.family, generator.params, state, np.int32(8), np.zeros(2, bool)).compile()
     text = program.as_text()
-    shape = ",".join(map(str, state.cache["keys"][0].shape))
+    shape = ",".join(map(str, state.cache.keys[0].shape))
     copies = re.findall(rf"= f32\[{shape}\]\S* (?:copy|transpose|convert|pad|concatenate)\(", text)
     assert not copies
     assert f"f32[{shape}]" in text  # the pattern is that of the cache

@@ -94,7 +94,7 @@ def draws(logits_V, count, **options):
     """`count` independent draws from one distribution: rows with seeds 0, 1, 2, …"""
     settings = S.make_sampling(range(count), num_tokens=len(logits_V), **options)
     logits_BV = jnp.tile(jnp.asarray(logits_V, jnp.float32), (count, 1))
-    return sample(logits_BV, jnp.zeros(logits_BV.shape, bool), jnp.int32(0), settings)
+    return sample(logits_BV, jnp.zeros(logits_BV.shape, bool), jnp.zeros(len(logits_BV), jnp.int32), settings)
 
 
 @pytest.mark.parametrize(
@@ -123,7 +123,9 @@ def test_draws_follow_the_distribution(options, expected):
 def test_steps_of_a_row_draw_independently():
     logits_BV = jnp.log(jnp.asarray([[0.5, 0.5]]))
     settings = S.make_sampling([7], num_tokens=2)
-    tokens = jax.lax.map(lambda i: sample(logits_BV, jnp.zeros((1, 2), bool), i, settings)[0][0], jnp.arange(2000))
+    tokens = jax.lax.map(
+        lambda i: sample(logits_BV, jnp.zeros((1, 2), bool), i[None], settings)[0][0], jnp.arange(2000)
+    )
     tokens = np.asarray(tokens)
     assert abs(tokens.mean() - 0.5) < 0.04
     assert abs(np.corrcoef(tokens[:-1], tokens[1:])[0, 1]) < 0.08
@@ -133,7 +135,7 @@ def test_temperature_zero_takes_the_maximum_after_the_penalty(logits_BV):
     settings = S.make_sampling([0] * 4, num_tokens=V, temperature=0.0, repetition_penalty=100.0, top_k=5)
     seen_BV = np.zeros((4, V), bool)
     seen_BV[np.arange(4), logits_BV.argmax(-1)] = True
-    token_B, _ = sample(jnp.asarray(logits_BV), jnp.asarray(seen_BV), jnp.int32(3), settings)
+    token_B, _ = sample(jnp.asarray(logits_BV), jnp.asarray(seen_BV), jnp.full(len(logits_BV), 3), settings)
     np.testing.assert_array_equal(token_B, np.argsort(-logits_BV, -1)[:, 1])
 
 
@@ -146,8 +148,10 @@ def test_the_lower_the_temperature_the_surer_the_maximum(logits_BV, temperature,
     logits_BV = np.float32(scale) * np.sign(logits_BV) * (5 + np.abs(logits_BV).argsort().argsort())  # 1 apart at least
     processed_BV = process_logits(logits_BV, seen_BV, settings)
     assert not np.isnan(processed_BV).any() and not np.isposinf(processed_BV).any()
-    token_B, logprob_B = sample(logits_BV, seen_BV, jnp.int32(3), settings)
-    greedy_B, _ = sample(logits_BV, seen_BV, jnp.int32(3), settings.replace(temperature_B=np.zeros(4, np.float32)))
+    token_B, logprob_B = sample(logits_BV, seen_BV, jnp.full(len(logits_BV), 3), settings)
+    greedy_B, _ = sample(
+        logits_BV, seen_BV, jnp.full(len(logits_BV), 3), settings.replace(temperature_B=np.zeros(4, np.float32))
+    )
     np.testing.assert_array_equal(token_B, greedy_B)
     assert np.isfinite(logprob_B).all()
 
@@ -164,7 +168,7 @@ def test_ids_without_a_token_are_never_drawn():
     assert np.asarray(token_B).max() > 1
     settings = S.make_sampling(range(64), num_tokens=2)
     logits_BV = jnp.tile(jnp.asarray([0.0, 0.0, 9.0, 9.0]), (64, 1))
-    token_B, _ = sample(logits_BV, jnp.zeros((64, 4), bool), jnp.int32(0), settings)
+    token_B, _ = sample(logits_BV, jnp.zeros((64, 4), bool), jnp.zeros(len(logits_BV), jnp.int32), settings)
     assert np.asarray(token_B).max() <= 1
 
 
@@ -172,7 +176,10 @@ def test_a_row_does_not_depend_on_its_place_or_neighbours(logits_BV):
     def tokens(rows):
         settings = S.make_sampling([10 + row for row in rows], num_tokens=V, temperature=1.3, top_k=20)
         seen_BV = jnp.zeros((len(rows), V), bool)
-        return [int(sample(jnp.asarray(logits_BV[rows]), seen_BV, i, settings)[0][-1]) for i in range(8)]
+        return [
+            int(sample(jnp.asarray(logits_BV[rows]), seen_BV, jnp.full(len(rows), i), settings)[0][-1])
+            for i in range(8)
+        ]
 
     assert tokens([2]) == tokens([0, 1, 2]) == tokens([3, 2])
 

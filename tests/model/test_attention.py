@@ -230,6 +230,6 @@ def test_cudnn_is_refused_on_a_machine_without_it():
 def test_both_products_of_a_new_token_over_the_cache_are_the_librarys(dtype):
     """In another order of axes XLA:CPU takes the second one out of its library: ten times slower."""
     q, k = jnp.ones((8, 1, 6, 64), dtype), jnp.ones((8, 2, 128, 64), dtype)
-    attend = functools.partial(cached_attention, first_slot=jnp.int32(100), start_B=jnp.zeros(8, jnp.int32))
+    attend = functools.partial(cached_attention, positions_BT=jnp.full((8, 1), 100))
     operand = {"float32": "f32", "bfloat16": "bf16"}[dtype]
     assert library_products(attend, q, k, k) == [f"{operand} {operand} -> f32"] * 2

@@ -5,7 +5,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from gptjax.model.cache import KeyValueCache, allocate
 from gptjax.model.decoder import Decoder
+from gptjax.model.family import family_of
 from gptjax.model.parameters import unstack_layers
 
 TOKENS = np.random.default_rng(2).integers(0, 29, (3, 11)).astype(np.int32)
@@ -24,62 +26,83 @@ CASES = {
 }
 
 
-def empty_cache(config, batch, start_B):
-    shape = (batch, config.num_kv_heads, SLOTS, config.head_width)
-    layers = range(config.num_layers)
+def empty_cache(config, batch) -> KeyValueCache:
+    cache = allocate(config, batch, SLOTS)
     # slots that nothing was written to must not be heard
-    fill = lambda: [jnp.full(shape, 1e4) for _ in layers]  # noqa: E731
-    return dict(keys=fill(), values=fill(), length=jnp.int32(0), start_B=jnp.asarray(start_B, jnp.int32))
+    keys, values = (tuple(jnp.full_like(x, 1e4) for x in layers) for layers in (cache.keys, cache.values))
+    return cache.replace(keys=keys, values=values)
 
 
-def forward(config, params, tokens, **kwargs):
-    return jax.jit(lambda params: Decoder(config).apply({"params": params}, tokens, **kwargs))(params)
+def forward(config, params, tokens):
+    return jax.jit(lambda params: Decoder(config).apply({"params": params}, tokens))(params)
 
 
-def decode(config, params, tokens, start_B):
-    """Logits [B, T, V]: the prompt at once, then one token after the other from unstacked layers."""
-    step = jax.jit(lambda params, tokens, cache: Decoder(config).apply({"params": params}, tokens, cache=cache))
-    logits, cache = step(params, tokens[:, :PROMPT], empty_cache(config, len(tokens), start_B))
-    parts = [logits]
-    unstacked = dict(params, layers=unstack_layers(params["layers"], config.num_layers))
-    for t in range(PROMPT, tokens.shape[1]):
-        logits, cache = step(unstacked, tokens[:, t : t + 1], cache)
-        parts.append(logits)
-    assert int(cache["length"]) == tokens.shape[1]
-    return np.concatenate(parts, axis=1)
+def reader(config):
+    """read(params, tokens, cache, num_new_B=None): logits [B, T, V] of tokens read on from a cache, and the cache."""
+    model = Decoder(config)
+
+    def read(params, tokens, cache, num_new_B=None):
+        x_BTD, cache = model.apply({"params": params}, tokens, cache, num_new_B, method="read")
+        return model.apply({"params": params}, x_BTD, method="logits"), cache
+
+    return jax.jit(read)
+
+
+def unstacked(config, params):
+    return dict(params, layers=unstack_layers(params["layers"], config.num_layers))
 
 
 @pytest.mark.parametrize("case", CASES)
 def test_prefill_and_steps_equal_the_whole_forward_pass(case, model_config, random_params):
     config = model_config(**CASES[case])
     params = random_params(config)
-    expected = forward(config, params, TOKENS)
-    np.testing.assert_allclose(decode(config, params, TOKENS, [0, 0, 0]), expected, rtol=1e-4, atol=1e-4)
+    read = reader(config)
+    logits, cache = read(params, TOKENS[:, :PROMPT], empty_cache(config, len(TOKENS)))
+    parts = [logits]
+    for t in range(PROMPT, TOKENS.shape[1]):
+        logits, cache = read(unstacked(config, params), TOKENS[:, t : t + 1], cache)
+        parts.append(logits)
+    assert cache.lengths_B.tolist() == [TOKENS.shape[1]] * 3
+    np.testing.assert_allclose(np.concatenate(parts, 1), forward(config, params, TOKENS), rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.parametrize("case", ["rope", "learned", "window"])
-def test_rows_padded_on_the_left_are_as_if_alone(case, model_config, random_params):
+def test_rows_of_other_lengths_are_as_if_alone(case, model_config, random_params):
+    """Each row has read another part of its tokens; then they go on by one, by up to three, and one not at all."""
     config = model_config(**CASES[case])
     params = random_params(config)
-    starts = [0, 2, 5]
-    logits = decode(config, params, TOKENS, starts)
-    assert np.isfinite(logits).all()
-    for row, start in enumerate(starts):
-        alone = forward(config, params, TOKENS[row : row + 1, start:])
-        np.testing.assert_allclose(logits[row : row + 1, start:], alone, rtol=1e-4, atol=1e-4)
+    read, whole = reader(config), forward(config, params, TOKENS)
+    cache, done = empty_cache(config, 3), np.zeros(3, int)
+    for num_new, width in (([6, 1, 3], 6), ([1, 1, 0], 1), ([0, 1, 1], 1), ([1, 3, 2], 3)):
+        chunk = np.zeros((3, width), np.int32)
+        for row, count in enumerate(num_new):
+            chunk[row, :count] = TOKENS[row, done[row] : done[row] + count]
+        logits, cache = read(params, chunk, cache, np.int32(num_new))
+        assert np.isfinite(logits).all()
+        for row, count in enumerate(num_new):
+            expected = whole[row, done[row] : done[row] + count]
+            np.testing.assert_allclose(logits[row, :count], expected, rtol=1e-4, atol=1e-4)
+        done += num_new
+        assert cache.lengths_B.tolist() == done.tolist()
 
 
-def test_last_only(model_config, random_params):
-    config = model_config()
-    params = random_params(config)
-    last, _ = forward(config, params, TOKENS, cache=empty_cache(config, 3, [0, 0, 0]), last_only=True)
-    assert last.shape == (3, 1, 29)
-    np.testing.assert_allclose(last, forward(config, params, TOKENS)[:, -1:], rtol=1e-4, atol=1e-4)
-
-
-def test_segments_with_a_cache_are_refused(model_config, random_params):
-    config = model_config()
-    with pytest.raises(ValueError, match="cache"):
-        Decoder(config).apply(
-            {"params": random_params(config)}, TOKENS, np.ones_like(TOKENS), cache=empty_cache(config, 3, [0, 0, 0])
-        )
+@pytest.mark.parametrize("piece", [8, 4, 2])
+@pytest.mark.parametrize("case", ["rope", "learned", "window"])
+def test_a_family_reads_prompts_of_all_lengths_at_once_and_goes_on(case, piece, model_config, random_params):
+    config = model_config(max_positions=11, **CASES[case])
+    params, whole = random_params(config), forward(config, random_params(config), TOKENS)
+    family, lengths = family_of(config), np.int32([8, 1, 5])
+    prefill, step = jax.jit(family.prefill, static_argnames=("room", "piece")), jax.jit(family.step)
+    cache, logits = prefill(params, TOKENS[:, :8], lengths, room=3, piece=piece)
+    assert (cache.num_slots, cache.lengths_B.tolist()) == (11, [8, 1, 5])
+    rows = np.arange(3)
+    np.testing.assert_allclose(logits, whole[rows, lengths - 1], rtol=1e-4, atol=1e-4)
+    for _ in range(3):
+        cache, logits = step(params, cache, TOKENS[rows, lengths], np.array([True, True, False]))
+        np.testing.assert_allclose(logits[:2], whole[rows, lengths][:2], rtol=1e-4, atol=1e-4)
+        lengths = lengths + np.int32([1, 1, 0])
+        assert cache.lengths_B.tolist() == lengths.tolist()
+    _, logits = step(params, cache, TOKENS[rows, lengths % 11], np.array([False, True, True]))
+    np.testing.assert_allclose(
+        logits[1:], whole[rows, lengths % 11][1:], rtol=1e-4, atol=1e-4
+    )  # as if no step had been

@@ -1,0 +1,73 @@
+"""Where the time of generation goes: compiling, reading prompts, writing."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Hashable
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+import jax
+
+Result = TypeVar("Result")
+
+
+@dataclass
+class Timing:
+    """The time of one call or of several. The first new token of a row is drawn by the prefill."""
+
+    compile_seconds: float = 0.0
+    seconds: float = 0.0  # all but compilation
+    prefill_seconds: float | None = 0.0  # of `seconds`; None: one program read and wrote, and nobody can tell
+    prompt_tokens: int = 0
+    new_tokens: int = 0
+    completions: int = 0
+
+    def add(self, seconds: float, prefill_seconds: float | None = 0.0) -> None:
+        """Counts `seconds`, of which prefilling took `prefill_seconds` (None: nobody can tell)."""
+        self.seconds += seconds
+        unknown = self.prefill_seconds is None or prefill_seconds is None
+        self.prefill_seconds = None if unknown else self.prefill_seconds + prefill_seconds
+
+    @property
+    def tokens_per_second(self) -> float:
+        """New tokens over all of the time, the prompts' too."""
+        return self.new_tokens / max(self.seconds, 1e-9)
+
+    @property
+    def prefill_tokens_per_second(self) -> float:
+        return self.prompt_tokens / max(self.prefill_seconds, 1e-9)
+
+    @property
+    def decode_tokens_per_second(self) -> float:
+        return (self.new_tokens - self.completions) / max(self.seconds - self.prefill_seconds, 1e-9)
+
+
+_ran: set[Hashable] = set()  # JAX keeps programs for the whole process, whichever generator calls
+
+
+def is_new(*program: Hashable) -> bool:
+    """Whether the next call of this program compiles it, so that compiling is not timed as generating.
+
+    Nothing but figures depends on the answer: which program runs is JAX's to find out.
+
+    Args:
+      program: its name, what is compiled in, and the keys of its arguments.
+    """
+    program += (jax.sharding.get_abstract_mesh(), jax.config.jax_default_matmul_precision)
+    never_ran = program not in _ran
+    _ran.add(program)
+    return never_ran
+
+
+def program_key(arguments: Any) -> Hashable:
+    """All of some arguments that a compiled program depends on: their structure, shapes, types and places."""
+    leaves, structure = jax.tree.flatten(arguments)
+    return structure, tuple((jax.typeof(leaf), getattr(leaf, "sharding", None)) for leaf in leaves)
+
+
+def timed(run: Callable[[], Result]) -> tuple[Result, float]:
+    """What `run` returns, once it is there, and the seconds that it took."""
+    began = time.perf_counter()
+    result = jax.block_until_ready(run())
+    return result, time.perf_counter() - began
