@@ -5,7 +5,8 @@
     logits = norm(x) @ head
 
 Parameters are a plain nested dict of float32 arrays, those of the layers stacked on a leading L axis under 'layers',
-whether the layers run in a `lax.scan` or unrolled. `Decoder(config).apply({'params': params}, tokens_BT)` is pure.
+whether the layers run in a `lax.scan` or unrolled. A PyTorch module holds its parameters; this one is only told them:
+`Decoder(config).apply({'params': params}, tokens_BT)` is a function of its arguments alone.
 """
 
 from __future__ import annotations
@@ -76,7 +77,9 @@ class Decoder(nn.Module):
         if config.position == "learned":
             self.positions = lookup(self, "positions", {"position": config.max_positions}, width, init)
         if self.is_initializing():
-            # Parameters are the same for every backend; this one runs on any device, in any type and length.
+            # Parameters are the same for every backend; this one runs on any device, in any type and length. `stacked`
+            # uses `jax.vmap`, which makes of a function of one key a function of L keys, here of one layer all layers:
+            # whatever the function returned has one more axis, the first.
             block = Block(dataclasses.replace(config, attention="reference"), 0, parent=None)
             stacked(self, "layers", config.num_layers, block, jnp.zeros((1, 1, config.width)))
         self.final_norm = make_norm(config)
@@ -179,7 +182,11 @@ class Decoder(nn.Module):
         return x_BTD
 
     def _run_scanned(self, layers, x_BTD, rotation, segments_BT, dropout_keys):
-        """A scan over groups of one window-pattern period, so that each window is static in the program."""
+        """`lax.scan` is a for loop over the leading axis of its inputs that is compiled once, whatever the number of
+        turns: `run_group` gets the stream and one slice of the stacked parameters, and returns the stream. (A PyTorch
+        loop over modules is what `_run_unrolled` is: each layer is compiled by itself.)
+
+        A turn runs one period of the window pattern, so that each window is static in the program."""
         num_layers, period = self.config.num_layers, scan_period(self.config)
         grouped = jax.tree.map(
             lambda x: x.reshape(num_layers // period, period, *x.shape[1:]),
@@ -236,6 +243,10 @@ def scan_period(config) -> int:
 
 def rematerialized(block: Callable, remat: str, in_scan: bool = False) -> Callable:
     """`block`, whose backward pass recomputes nothing (none), all but the matrix products (dots), everything (full).
+
+    `jax.checkpoint` is PyTorch's `torch.utils.checkpoint`: what the block computes between its input and its output is
+    not kept for the backward pass but computed again there, except for what the policy names. It has nothing to do with
+    checkpoints on disk.
 
     `dots` keeps the attention output by name: its products have batch axes, and a second flash attention would be the
     dearest thing to recompute.
