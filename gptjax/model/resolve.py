@@ -6,7 +6,7 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from gptjax.model.attention import select_backend
+from gptjax.model.attention_backends import select_backend
 from gptjax.model.feedforward import is_gated
 from gptjax.settings import ModelSettings, freeze_section
 

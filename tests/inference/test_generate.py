@@ -604,3 +604,11 @@ def test_the_loop_copies_neither_weights_nor_cache(generator):
     cache_bytes = sum(x.nbytes for x in jax.tree.leaves(state.cache))
     assert program.memory_analysis().alias_size_in_bytes >= cache_bytes  # donated, not copied on the way in
     assert program.memory_analysis().temp_size_in_bytes < cache_bytes
+
+
+def test_a_new_row_is_put_in_its_place_without_a_copy_of_the_others(generator):
+    state, new = (jax.eval_shape(lambda limits=limits: start(generator, limits)) for limits in ([8] * 16, [8]))
+    memory = device.insert.lower(state, new, np.int32(3)).compile().memory_analysis()
+    cache_bytes = sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(state.cache))
+    assert memory.alias_size_in_bytes >= cache_bytes
+    assert memory.temp_size_in_bytes < cache_bytes / 4

@@ -10,7 +10,8 @@ import pytest
 from compiled_products import library_products
 
 from gptjax.config import ConfigError
-from gptjax.model.attention import BACKENDS, attention, cached_attention, select_backend
+from gptjax.model.attention import attend, attention, cached_attention
+from gptjax.model.attention_backends import BACKENDS, select_backend
 from gptjax.model.dropout import row_keys
 
 
@@ -46,11 +47,25 @@ CASES = {
 }
 
 
+def test_the_definition_head_by_head_with_keys_of_another_sequence():
+    """In NumPy and float64, with queries of one sequence and keys and values of a longer one under any mask."""
+    q, _, _ = inputs(5)
+    _, k, v = inputs(9)
+    mask = np.random.default_rng(3).random((2, 5, 9)) < 0.5
+    mask[:, :, 4] = True  # every query sees a key
+    out = attend(q, k, v, jnp.asarray(mask))
+    for row, head in np.ndindex(2, 4):
+        queries, keys, values = (np.float64(x[row, :, n]) for x, n in ((q, head), (k, head // 2), (v, head // 2)))
+        weights = np.where(mask[row], np.exp(queries @ keys.T / np.sqrt(8)), 0)
+        expected = weights / weights.sum(-1, keepdims=True) @ values
+        np.testing.assert_allclose(out[row, :, head], expected, rtol=1e-5, atol=1e-6)
+
+
 @pytest.mark.parametrize("kept_positions", [0, 17])
 @pytest.mark.parametrize("case", CASES)
 def test_xla_equals_reference(case, kept_positions, monkeypatch):
-    monkeypatch.setattr("gptjax.model.attention.MAX_PROGRAMS", 2)
-    monkeypatch.setattr("gptjax.model.attention.KEPT_POSITIONS", kept_positions)
+    monkeypatch.setattr("gptjax.model.attention_backends.MAX_PROGRAMS", 2)
+    monkeypatch.setattr("gptjax.model.attention_backends.KEPT_POSITIONS", kept_positions)
     options = {"block": 4, **CASES[case]}
     expected = value_and_gradients("reference", 17, **options)
     actual = value_and_gradients("xla", 17, **options)
@@ -60,8 +75,8 @@ def test_xla_equals_reference(case, kept_positions, monkeypatch):
 
 @pytest.mark.parametrize("case", ["loops", "window_in_a_block", "window_over_blocks", "segments"])
 def test_xla_drops_out_the_probabilities_that_the_reference_does(case, monkeypatch):
-    monkeypatch.setattr("gptjax.model.attention.MAX_PROGRAMS", 2)
-    monkeypatch.setattr("gptjax.model.attention.KEPT_POSITIONS", 0)
+    monkeypatch.setattr("gptjax.model.attention_backends.MAX_PROGRAMS", 2)
+    monkeypatch.setattr("gptjax.model.attention_backends.KEPT_POSITIONS", 0)
     options = {"block": 4, "dropout": 0.4, "dropout_keys_B": row_keys(jax.random.key(1), 0, 2), **CASES[case]}
     expected = value_and_gradients("reference", 17, **options)
     for a, b in zip(value_and_gradients("xla", 17, **options), expected):

@@ -1,0 +1,145 @@
+"""Attention in less memory and time than its definition takes; which way is chosen, and what each refuses.
+
+- `reference`: the definition, with all T·S logits at once. What the others are tested against.
+- `xla`: blocks of query rows, each against only the keys that it can see. Runs everywhere, on packed documents too.
+- `cudnn`: cuDNN's flash attention; NVIDIA GPUs, bfloat16, whole documents.
+
+What a query does with the keys that it gets is not known here: `in_blocks` is handed it as a function.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+
+from gptjax.config import ConfigError
+
+BACKENDS = ("reference", "xla", "cudnn")
+MAX_PROGRAMS = 4  # programs of query blocks that the xla backend writes out; more blocks run in loops
+KEPT_POSITIONS = 256  # of sequences up to this long the xla backend keeps the softmax for the backward pass
+NO_DROPOUT = "it does not support model.attention_dropout"
+
+
+def select_backend(
+    requested: str,
+    *,
+    platform: str,
+    dtype: str,
+    sequence_length: int,
+    head_width: int,
+    packed: bool,
+    dropout: bool = False,
+) -> str:
+    """The concrete backend for `requested`: `auto` is cudnn where it can run, else xla.
+
+    Args:
+      platform: jax.default_backend(), 'cpu' or 'gpu'. packed: batches carry segments.
+      dropout: attention probabilities are dropped out.
+
+    Raises:
+      ConfigError: an unknown name, or an explicit `cudnn` that cannot run.
+    """
+    if requested not in ("auto", *BACKENDS):
+        raise ConfigError(f"model.attention = {requested!r}: expected one of auto, {', '.join(BACKENDS)}")
+    obstacle = NO_DROPOUT if dropout else _cudnn_obstacle(dtype, sequence_length, head_width, packed)
+    if platform not in ("gpu", "cuda"):
+        obstacle = f"the platform is {platform}, cuDNN needs an NVIDIA GPU"
+    if requested == "auto":
+        return "xla" if obstacle else "cudnn"
+    if requested == "cudnn" and obstacle:
+        raise ConfigError(f"model.attention = 'cudnn': {obstacle}; use xla")
+    return requested
+
+
+def in_blocks(attend: Callable, q_BTNH, k_BSKH, v_BSKH, segments_BT, *, window: int, block: int) -> jax.Array:
+    """Causal attention, S = T: query rows in blocks against the keys from the window's start to the block's end.
+
+    So only the lower triangle is computed. Up to MAX_PROGRAMS blocks are written out, each with its own static key
+    range; of more, neighbours share a range and run in a loop: the program stays small, and a quarter of the triangle
+    more is computed at most. Beyond KEPT_POSITIONS the logits are recomputed backward and memory grows with T, not T²;
+    below, what T² takes is little and the recomputation a twentieth of a step on a CPU.
+
+    Args:
+      attend: attend(queries, keys, num_keys), with queries = (q_BtNH, rows_t, segments_Bt) and
+        keys = (k_BsKH, v_BsKH, rows_s, segments_Bs), where t and s count some neighbouring rows of the sequence, rows
+        are their numbers, and num_keys ≥ all of rows_s is static. Returns [B, t, N, H].
+    """
+    length = q_BTNH.shape[1]
+    whole = length // block * block
+    group = block * max(1, -(-whole // (block * MAX_PROGRAMS)))
+    edges = sorted({*range(0, whole, group), whole, length})
+    outputs = [
+        _attend_rows(attend, q_BTNH, k_BSKH, v_BSKH, segments_BT, window, start, end, min(block, end - start))
+        for start, end in itertools.pairwise(edges)
+    ]
+    return jnp.concatenate(outputs, axis=1)
+
+
+def _attend_rows(attend, q_BTNH, k_BSKH, v_BSKH, segments_BT, window, start: int, end: int, block: int) -> jax.Array:
+    """Rows start … end - 1, a whole number of blocks."""
+    low = max(0, start - window + 1) if window else 0
+    width = min(end - low, block + window - 1) if window else end - low  # keys that one block reads
+    keys = (k_BSKH[:, low:end], v_BSKH[:, low:end], None if segments_BT is None else segments_BT[:, low:end])
+    num_blocks = (end - start) // block
+
+    def attend_block(first, queries, keys):
+        q_BtNH, segments_Bt = queries
+        key_first = low
+        if width < end - low:
+            key_first = jnp.maximum(first + block - width, low)
+            keys = jax.tree.map(lambda x: jax.lax.dynamic_slice_in_dim(x, key_first - low, width, axis=1), keys)
+        k_BsKH, v_BsKH, segments_Bs = keys
+        rows_t, rows_s = first + jnp.arange(block), key_first + jnp.arange(width)
+        return attend((q_BtNH, rows_t, segments_Bt), (k_BsKH, v_BsKH, rows_s, segments_Bs), end)
+
+    if q_BTNH.shape[1] > KEPT_POSITIONS:  # a loop keeps the two computations apart by itself
+        attend_block = jax.checkpoint(attend_block, prevent_cse=num_blocks == 1)
+    queries = (q_BTNH[:, start:end], None if segments_BT is None else segments_BT[:, start:end])
+    if num_blocks == 1:
+        return attend_block(start, queries, keys)
+    firsts = start + block * jnp.arange(num_blocks)
+    split = jax.tree.map(lambda x: split_rows(x, num_blocks), queries)
+    return join_rows(jax.lax.map(lambda each: attend_block(*each, keys), (firsts, split)))
+
+
+def split_rows(x_BT: jax.Array, num_blocks: int) -> jax.Array:
+    """[B, T, …] as [blocks, B, T / blocks, …]."""
+    return jnp.moveaxis(x_BT.reshape(x_BT.shape[0], num_blocks, -1, *x_BT.shape[2:]), 1, 0)
+
+
+def join_rows(blocks: jax.Array) -> jax.Array:
+    """The inverse: [blocks, B, T / blocks, …] as [B, T, …]."""
+    joined = jnp.moveaxis(blocks, 0, 1)
+    return joined.reshape(joined.shape[0], -1, *joined.shape[3:])
+
+
+def cudnn(q_BTNH, k_BSKH, v_BSKH, *, window: int, packed: bool) -> jax.Array:
+    """Causal flash attention. Batch and heads may be sharded by an Auto mesh; the sequence may not."""
+    length, head_width = q_BTNH.shape[1], q_BTNH.shape[3]
+    obstacle = _cudnn_obstacle(q_BTNH.dtype.name, length, head_width, packed)
+    if obstacle:
+        raise ConfigError(f"model.attention = 'cudnn': {obstacle}; use xla")
+    # Causality and window as options: a boolean mask would become an additive bias [B, N, T, S], 2.6 times slower.
+    span = (window - 1, 0) if 0 < window < length else None
+    try:
+        return jax.nn.dot_product_attention(
+            q_BTNH, k_BSKH, v_BSKH, is_causal=True, local_window_size=span, implementation="cudnn"
+        )
+    except RuntimeError as error:  # no cuDNN on this machine
+        raise ConfigError(f"model.attention = 'cudnn': {error}; use xla") from error
+
+
+def _cudnn_obstacle(dtype: str, sequence_length: int, head_width: int, packed: bool) -> str | None:
+    """Why cuDNN cannot run this, or None."""
+    if dtype not in ("bfloat16", "float16"):
+        return f"it does not compute in {dtype}, only in bfloat16"
+    if sequence_length % 2:
+        return f"the sequence length must be even, not {sequence_length}"
+    if head_width % 8 or head_width > 256:
+        return f"the head width must be a multiple of 8 and at most 256, not {head_width}"
+    if packed:
+        return "it does not support packed documents"
+    return None
