@@ -10,7 +10,9 @@ the others go on where they are. What a row writes depends on its prompt and its
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import partial
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -23,20 +25,32 @@ from gptjax.model.int8 import quantize
 from gptjax.model.parameters import Parameter, unstack_layers
 
 
-@struct.dataclass
-class DecodeState:
+class Written(NamedTuple):
     """G is the room for new tokens; only the first `length_B[b]` of row b are its text."""
 
-    cache: Cache | None
+    tokens_BG: jax.Array
+    logprobs_BG: jax.Array
+    length_B: jax.Array
+
+
+@struct.dataclass
+class DecodeState:
+    """Everything that rows are written from and with."""
+
+    cache: Cache
     token_B: jax.Array  # int32: the latest token of each row, which the model has not read yet
     tokens_BG: jax.Array  # int32
     logprobs_BG: jax.Array  # float32, of the tokens under the unmodified model
     length_B: jax.Array  # int32: tokens of the row, its EOS included
     limit_B: jax.Array  # int32: at most so many; 0 for a row that only fills up the batch
     done_B: jax.Array  # bool
-    seen_BV: jax.Array | None  # bool: tokens of the prompt and of the text so far
+    seen_BV: jax.Array  # bool: tokens of the prompt and of the text so far
     sampling: Sampling
     eos_id: jax.Array  # int32 scalar; -1: the tokenizer has none
+
+    @property
+    def written(self) -> Written:
+        return Written(self.tokens_BG, self.logprobs_BG, self.length_B)
 
 
 @partial(jax.jit, static_argnames=("family", "room", "num_new", "piece"))
@@ -96,9 +110,9 @@ def decode(family: Family, params, state: DecodeState, num_steps: jax.Array, sto
     def one_token(carry):
         steps, state = carry
         cache, logits_BV = family.step(params, state.cache, state.token_B, ~state.done_B)
-        return steps + 1, _draw(state.replace(cache=cache), logits_BV)
+        return steps + 1, _draw(replace(state, cache=cache), logits_BV)
 
-    start = jnp.int32(0), state.replace(done_B=state.done_B | stop_B)
+    start = jnp.int32(0), replace(state, done_B=state.done_B | stop_B)
     return jax.lax.while_loop(going_on, one_token, start)[1]
 
 
@@ -131,8 +145,8 @@ def generate(
     rooms: tuple[int, ...],
     num_new: int,
     piece: int,
-) -> DecodeState:
-    """`prefill`, then `decode` until every row is done; the state that is returned has no cache any more.
+) -> Written:
+    """`prefill`, then `decode` until every row is done.
 
     Args:
       rooms: the numbers of new tokens for which the cache has room, one growth after the other, the last at least
@@ -141,10 +155,10 @@ def generate(
     inputs = (prompt_BT, prompt_length_B, limit_B, sampling, eos_id)
     state = prefill(family, params, *inputs, room=0, num_new=num_new, piece=piece)
     for before, room in zip((0, *rooms), rooms):
-        state = state.replace(cache=state.cache.grown(room - before))
+        state = replace(state, cache=state.cache.grown(room - before))
         # The first new token of a row came from the prefill; the last one that is drawn is not read.
         state = decode(family, params, state, jnp.int32(room - max(before, 1)), jnp.zeros_like(state.done_B))
-    return state.replace(cache=None, seen_BV=None)
+    return state.written
 
 
 def _draw(state: DecodeState, logits_BV: jax.Array) -> DecodeState:
@@ -157,7 +171,8 @@ def _draw(state: DecodeState, logits_BV: jax.Array) -> DecodeState:
     length_B = state.length_B + ~state.done_B
     is_broken = jnp.any(jnp.isnan(logprob_B) & ~state.done_B)
     # Rows that are done draw, too, where nobody reads it: behind their text, or nowhere if that fills its row.
-    return state.replace(
+    return replace(
+        state,
         token_B=token_B,
         tokens_BG=state.tokens_BG.at[rows, state.length_B].set(token_B, mode="drop"),
         logprobs_BG=state.logprobs_BG.at[rows, state.length_B].set(logprob_B, mode="drop"),

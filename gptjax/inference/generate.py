@@ -18,14 +18,14 @@ from __future__ import annotations
 import math
 import reprlib
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
 from gptjax.config import ConfigError, RunError
 from gptjax.formatting import counted
 from gptjax.inference import shapes
-from gptjax.inference.decode import WEIGHTS, DecodeState, decode, decoding_params, generate, prefill
+from gptjax.inference.decode import WEIGHTS, DecodeState, Written, decode, decoding_params, generate, prefill
 from gptjax.inference.sampling import make_sampling
 from gptjax.inference.text import TextStream, check_text, stop_strings, unknown_characters
 from gptjax.inference.timing import Timing, is_new, program_key, timed
@@ -256,9 +256,9 @@ class Generator:
         if is_new("generate", self.family, self._params_key, program_key(inputs), rooms, *compiled_in.values()):
             idle = dict(limit_B=np.zeros_like(inputs["limit_B"]))  # compiles, and writes one token per row
             timing.compile_seconds += timed(lambda: run(**idle))[1]
-        state, seconds = timed(run)
+        written, seconds = timed(run)
         timing.add(seconds, prefill_seconds=None)
-        self._collect(rows, state, timing)
+        self._collect(rows, written, timing)
 
     def _write_in_pieces(self, rows: list[_Row], chunk: int, sampling: dict, timing: Timing) -> Iterator[None]:
         """Completes the rows together; yields whenever they have grown, by at most `chunk` tokens."""
@@ -268,16 +268,16 @@ class Generator:
         rooms = shapes.rooms(compiled_in["num_new"])
         state = self._prefill(inputs, timing, room=rooms[0], **compiled_in)
         slots = state.cache.num_slots - rooms[0]  # those of the prompts
-        drawn = self._collect(rows, state, timing)
+        drawn = self._collect(rows, state.written, timing)
         yield
         while any(row.finish_reason is None for row in rows):
             room = next(room for room in rooms if room > drawn)
             missing = slots + room - state.cache.num_slots
             if missing:
-                state = state.replace(cache=state.cache.grown(missing))
+                state = replace(state, cache=state.cache.grown(missing))
             stop_B = np.array([row.finish_reason is not None for row in rows] + padding)
             state = self._decode(state, min(chunk, room - drawn, longest - drawn), stop_B, timing)
-            drawn = self._collect(rows, state, timing)
+            drawn = self._collect(rows, state.written, timing)
             yield
 
     def _inputs(self, rows: list[_Row], sampling: dict, timing: Timing) -> tuple[dict, dict]:
@@ -301,9 +301,9 @@ class Generator:
         )
         return inputs, dict(num_new=shapes.bucketed(max(row.limit for row in rows)), piece=shapes.PIECE)
 
-    def _collect(self, rows: list[_Row], state: DecodeState, timing: Timing) -> int:
+    def _collect(self, rows: list[_Row], written: Written, timing: Timing) -> int:
         """Hands the rows their new tokens; returns how many those have that are not finished."""
-        tokens_BG, logprobs_BG, length_B = fetch((state.tokens_BG, state.logprobs_BG, state.length_B))
+        tokens_BG, logprobs_BG, length_B = fetch(tuple(written))
         for row, tokens, logprobs, length in zip(rows, tokens_BG, logprobs_BG, length_B):
             before = len(row.tokens)
             row.add(tokens[before:length], logprobs[before:length])

@@ -28,6 +28,7 @@ from gptjax.model.norm import RMSNorm
 from gptjax.model.parameters import Axes, matrix, vector
 from gptjax.model.position import rotate
 from gptjax.model.precision import einsum, einsum_float32, project
+from gptjax.settings import ModelSettings
 
 _MASKED = -1e30  # finite: a query that sees no key gives numbers, not NaN
 
@@ -162,7 +163,7 @@ def cached_attention(
 class Attention(nn.Module):
     """Projections to heads, QK-norm, rotation, attention, and the projection back to the model's width."""
 
-    config: object
+    config: ModelSettings
     window: int
 
     @nn.compact

@@ -30,12 +30,13 @@ from gptjax.model.norm import make_norm
 from gptjax.model.parameters import declarations_of, head_DV, lookup, matrix, stacked, unstack_layers
 from gptjax.model.position import rope_frequencies, rope_rotation, sinusoidal
 from gptjax.model.precision import PRODUCT, project_float32
+from gptjax.settings import ModelSettings
 
 
 class Block(nn.Module):
     """One pre-norm layer. `window` is what its attention sees (0: everything before)."""
 
-    config: object
+    config: ModelSettings
     window: int
 
     @nn.compact
@@ -67,7 +68,7 @@ class Decoder(nn.Module):
         constraints. Hashable, as all of a module is.
     """
 
-    config: object
+    config: ModelSettings
     constrain: Callable[[jax.Array], jax.Array] | None = None
 
     def setup(self):

@@ -12,10 +12,10 @@ from typing import Any, Protocol
 
 import jax
 import jax.numpy as jnp
-from ml_collections import FrozenConfigDict
 
 from gptjax.model import cache as kv
 from gptjax.model.decoder import Decoder
+from gptjax.settings import ModelSettings
 
 
 class Cache(Protocol):
@@ -31,6 +31,8 @@ class Cache(Protocol):
 
 class Family(Protocol):
     """Parameters are those of `inference.decode.decoding_params`."""
+
+    def __hash__(self) -> int: ...
 
     def prefill(
         self, params: Any, prompt_BT: jax.Array, lengths_B: jax.Array, *, room: int, piece: int
@@ -62,7 +64,7 @@ class DecoderFamily:
       config: the resolved `model` section.
     """
 
-    config: FrozenConfigDict
+    config: ModelSettings
 
     def prefill(self, params, prompt_BT, lengths_B, *, room, piece):
         model = Decoder(self.config)
@@ -93,6 +95,6 @@ class DecoderFamily:
         return cache, model.apply({"params": params}, x_BTD, method="logits")[:, 0]
 
 
-def family_of(config_model: FrozenConfigDict) -> Family:
+def family_of(config_model: ModelSettings) -> Family:
     """The family of a resolved `model` section."""
     return DecoderFamily(config_model)
