@@ -26,8 +26,8 @@ class Timing:
     def add(self, seconds: float, prefill_seconds: float | None = 0.0) -> None:
         """Counts `seconds`, of which prefilling took `prefill_seconds` (None: nobody can tell)."""
         self.seconds += seconds
-        unknown = self.prefill_seconds is None or prefill_seconds is None
-        self.prefill_seconds = None if unknown else self.prefill_seconds + prefill_seconds
+        if self.prefill_seconds is not None:
+            self.prefill_seconds = None if prefill_seconds is None else self.prefill_seconds + prefill_seconds
 
     @property
     def tokens_per_second(self) -> float:
@@ -35,11 +35,15 @@ class Timing:
         return self.new_tokens / max(self.seconds, 1e-9)
 
     @property
-    def prefill_tokens_per_second(self) -> float:
+    def prefill_tokens_per_second(self) -> float | None:
+        if self.prefill_seconds is None:
+            return None
         return self.prompt_tokens / max(self.prefill_seconds, 1e-9)
 
     @property
-    def decode_tokens_per_second(self) -> float:
+    def decode_tokens_per_second(self) -> float | None:
+        if self.prefill_seconds is None:
+            return None
         return (self.new_tokens - self.completions) / max(self.seconds - self.prefill_seconds, 1e-9)
 
 

@@ -101,15 +101,15 @@ def attention(
     Raises:
       ConfigError: an unknown backend, or one that cannot run these inputs; never another backend in its place.
     """
-    dropped = dropout > 0 and dropout_keys_B is not None
+    keys_B = dropout_keys_B if dropout else None
 
     def attend_rows(queries, keys, num_keys: int):
         q_BtNH, rows_t, segments_Bt = queries
         k_BsKH, v_BsKH, rows_s, segments_Bs = keys
         kept = None
-        if dropped:
+        if keys_B is not None:
             K = k_BsKH.shape[2]
-            drawn = keep_probabilities(dropout_keys_B, dropout, rows_t, num_keys, K, q_BtNH.shape[2] // K)
+            drawn = keep_probabilities(keys_B, dropout, rows_t, num_keys, K, q_BtNH.shape[2] // K)
             kept = jax.lax.dynamic_slice_in_dim(drawn, rows_s[0], rows_s.size, axis=-1), 1.0 / (1.0 - dropout)
         mask_Bts = visible(rows_t[None], rows_s[None], window, segments_Bt, segments_Bs)
         return attend(q_BtNH, k_BsKH, v_BsKH, mask_Bts, kept)
@@ -120,7 +120,7 @@ def attention(
     if backend == "xla":
         return in_blocks(attend_rows, q_BTNH, k_BSKH, v_BSKH, segments_BT, window=window, block=block)
     if backend == "cudnn":
-        if dropped:
+        if keys_B is not None:
             raise ConfigError(f"model.attention = 'cudnn': {NO_DROPOUT}; use xla")
         return cudnn(q_BTNH, k_BSKH, v_BSKH, window=window, packed=segments_BT is not None)
     raise ConfigError(f"model.attention = {backend!r}: expected one of {', '.join(BACKENDS)}")

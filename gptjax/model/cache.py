@@ -17,6 +17,7 @@ Rows have nothing in common but the shape, and that is what serving builds on:
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import jax
@@ -41,7 +42,7 @@ class KeyValueCache:
         """The same rows with `more` further slots; for a moment both caches are in memory."""
         pad = ((0, 0), (0, 0), (0, more), (0, 0))
         keys, values = (tuple(jnp.pad(x_BKSH, pad) for x_BKSH in layers) for layers in (self.keys, self.values))
-        return self.replace(keys=keys, values=values)
+        return replace(self, keys=keys, values=values)
 
 
 def allocate(config_model: Any, batch: int, slots: int) -> KeyValueCache:

@@ -127,7 +127,9 @@ class Decoder(nn.Module):
         """
         positions_BT = cache.lengths_B[:, None] + jnp.arange(tokens_BT.shape[1])
         positions_BT = jnp.minimum(positions_BT, self.config.max_positions - 1)  # padding may stand beyond the last one
-        x_BTD, keys, values = self._embed(tokens_BT, positions_BT), [], []
+        x_BTD = self._embed(tokens_BT, positions_BT)
+        keys: list[jax.Array] = []
+        values: list[jax.Array] = []
         rotation = self._rotation(positions_BT)
         # Always unrolled: a scan would copy each layer's slice of the cache and of the weights at every token.
         for index, params in enumerate(unstack_layers(self.variables["params"]["layers"], self.config.num_layers)):

@@ -238,7 +238,7 @@ def count_parameters(declared: Any) -> ParameterCounts:
 # --- views of the arrays ----------------------------------------------------------------------------------------------
 
 
-def head_DV(params: dict[str, Any]) -> jax.Array:
+def head_DV(params: Mapping[str, Any]) -> jax.Array:
     """The output matrix [D, V]: the head, or the embedding where they are tied."""
     return params["head"] if "head" in params else params["embedding"].T
 
