@@ -58,7 +58,7 @@ def is_new(*program: Hashable) -> bool:
     Args:
       program: its name, what is compiled in, and the keys of its arguments.
     """
-    program += (jax.sharding.get_abstract_mesh(), jax.config.jax_default_matmul_precision)
+    program += (jax.sharding.get_abstract_mesh(), jax.config.jax_default_matmul_precision)  # type: ignore[attr-defined]
     never_ran = program not in _ran
     _ran.add(program)
     return never_ran

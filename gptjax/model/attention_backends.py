@@ -85,7 +85,7 @@ def _attend_rows(attend, q_BTNH, k_BSKH, v_BSKH, segments_BT, window, start: int
     keys = (k_BSKH[:, low:end], v_BSKH[:, low:end], None if segments_BT is None else segments_BT[:, low:end])
     num_blocks = (end - start) // block
 
-    def attend_block(first, queries, keys):
+    def attend_one(first, queries, keys):
         q_BtNH, segments_Bt = queries
         key_first = low
         if width < end - low:
@@ -95,8 +95,9 @@ def _attend_rows(attend, q_BTNH, k_BSKH, v_BSKH, segments_BT, window, start: int
         rows_t, rows_s = first + jnp.arange(block), key_first + jnp.arange(width)
         return attend((q_BtNH, rows_t, segments_Bt), (k_BsKH, v_BsKH, rows_s, segments_Bs), end)
 
+    attend_block: Callable = attend_one
     if q_BTNH.shape[1] > KEPT_POSITIONS:  # a loop keeps the two computations apart by itself
-        attend_block = jax.checkpoint(attend_block, prevent_cse=num_blocks == 1)
+        attend_block = jax.checkpoint(attend_one, prevent_cse=num_blocks == 1)
     queries = (q_BTNH[:, start:end], None if segments_BT is None else segments_BT[:, start:end])
     if num_blocks == 1:
         return attend_block(start, queries, keys)

@@ -15,6 +15,7 @@ import dataclasses
 import functools
 import operator
 from collections.abc import Callable
+from typing import Any
 
 import flax.linen as nn
 import jax
@@ -128,8 +129,8 @@ class Decoder(nn.Module):
         positions_BT = cache.lengths_B[:, None] + jnp.arange(tokens_BT.shape[1])
         positions_BT = jnp.minimum(positions_BT, self.config.max_positions - 1)  # padding may stand beyond the last one
         x_BTD = self._embed(tokens_BT, positions_BT)
-        keys: list[jax.Array] = []
-        values: list[jax.Array] = []
+        keys: list[Any] = []
+        values: list[Any] = []
         rotation = self._rotation(positions_BT)
         # Always unrolled: a scan would copy each layer's slice of the cache and of the weights at every token.
         for index, params in enumerate(unstack_layers(self.variables["params"]["layers"], self.config.num_layers)):

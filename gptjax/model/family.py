@@ -84,15 +84,17 @@ class DecoderFamily:
         # The prompt attends to a cache that is just long enough for it; room for what follows is added after.
         start = kv.allocate(self.config, B, T), jnp.zeros((B, self.config.width), self.config.dtype)
         (cache, last_BD), _ = jax.lax.scan(read_piece, start, (piece * jnp.arange(T // piece), pieces))
-        logits_BTV = model.apply({"params": params}, last_BD[:, None], method="logits")
-        return cache.grown(room), logits_BTV[:, 0]
+        return cache.grown(room), self._logits(params, last_BD[:, None])[:, 0]
 
     def step(self, params, cache, token_B, going_B):
         model = Decoder(self.config)
         x_BTD, cache = model.apply(
             {"params": params}, token_B[:, None], cache, going_B.astype(jnp.int32), method="read"
         )
-        return cache, model.apply({"params": params}, x_BTD, method="logits")[:, 0]
+        return cache, self._logits(params, x_BTD)[:, 0]
+
+    def _logits(self, params: Any, x_BTD: jax.Array) -> Any:
+        return Decoder(self.config).apply({"params": params}, x_BTD, method="logits")
 
 
 def family_of(config_model: ModelSettings) -> Family:
