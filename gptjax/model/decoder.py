@@ -210,7 +210,7 @@ class Decoder(nn.Module):
 @functools.partial(jax.jit, static_argnums=0)
 def init_params(config_model, key: jax.Array) -> dict:
     """Fresh float32 parameters of `Decoder(config_model)`; the same for scanned and unrolled layers."""
-    return Decoder(config_model).init(key, method=Decoder.declare, mutable=["params"])["params"]
+    return Decoder(config_model).init(key, method=Decoder.declare)["params"]
 
 
 @functools.cache

@@ -22,23 +22,24 @@ parallel/sharding.py.
 
 from __future__ import annotations
 
+import contextlib
+import contextvars
 import dataclasses
 import inspect
 import math
 import operator
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Literal
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from flax.traverse_util import flatten_dict, unflatten_dict
 
 from gptjax.config import ConfigError
-from gptjax.tree import leaves_by_path
 
 Axes = Mapping[str, int]  # name → size, in the order of the array's axes
-DECLARATIONS = "declarations"  # the Linen collection in which an initialization leaves them
 
 
 @dataclasses.dataclass(frozen=True)
@@ -144,20 +145,22 @@ def stacked(module: nn.Module, name: str, size: int, block: nn.Module, *inputs: 
       inputs: what `block` is initialized with.
       axis: the name of the first axis.
     """
-    if module.is_mutable_collection(DECLARATIONS):
-        declared = jax.tree.map(lambda each: each.on_stack(axis, size), declarations_of(block, *inputs))
-        module.variable(DECLARATIONS, name, lambda: declared)
 
     def make(key: jax.Array) -> dict:
-        init = jax.vmap(lambda key: block.init(key, *inputs, mutable=["params"])["params"])
-        return init(jax.random.split(key, size))
+        with _recording() as one:
+            params = jax.vmap(lambda key: block.init(key, *inputs)["params"])(jax.random.split(key, size))
+        if (record := _current.get()) is not None:
+            place = (*module.path, name)
+            record.parameters |= {place + path: each.on_stack(axis, size) for path, each in one.parameters.items()}
+            record.classes |= {place + path: module_class for path, module_class in one.classes.items()}
+        return params
 
     module.param(name, make)
 
 
 def _declare(module: nn.Module, name: str, parameter: Parameter) -> jax.Array:
-    if module.is_mutable_collection(DECLARATIONS):
-        module.variable(DECLARATIONS, name, lambda: parameter)
+    if (record := _current.get()) is not None:
+        record.parameters[*module.path, name] = parameter
     return module.param(name, parameter.make)
 
 
@@ -169,6 +172,27 @@ def _caller() -> str:
 # --- of a whole model -------------------------------------------------------------------------------------------------
 
 
+@dataclasses.dataclass
+class _Record:
+    """What an initialization declares, and the classes of the modules that it calls, by path."""
+
+    parameters: dict[tuple[str, ...], Parameter] = dataclasses.field(default_factory=dict)
+    classes: dict[tuple[str, ...], type] = dataclasses.field(default_factory=dict)
+
+
+_current: contextvars.ContextVar[_Record | None] = contextvars.ContextVar("record", default=None)  # being written
+
+
+@contextlib.contextmanager
+def _recording() -> Iterator[_Record]:
+    record = _Record()
+    token = _current.set(record)
+    try:
+        yield record
+    finally:
+        _current.reset(token)
+
+
 def declarations_of(module: nn.Module, *inputs: Any, method: Any = None) -> dict[str, Any]:
     """The nested dict of `Parameter` that belongs to the module's parameters; nothing is computed.
 
@@ -178,28 +202,25 @@ def declarations_of(module: nn.Module, *inputs: Any, method: Any = None) -> dict
     Raises:
       ConfigError: a parameter that the module makes without declaring it.
     """
-    declared: dict[str, Any] = {}
-    classes = {(): type(module)}
 
     def note_class(call, args, kwargs, context):
-        classes[context.module.path] = type(context.module)
+        _current.get().classes[context.module.path] = type(context.module)
         return call(*args, **kwargs)
 
     def initialize() -> dict:
-        with nn.intercept_methods(note_class):
-            variables = module.init(jax.random.key(0), *inputs, method=method)
-        declared.update(variables.get(DECLARATIONS, {}))
-        return variables.get("params", {})
+        return module.init(jax.random.key(0), *inputs, method=method).get("params", {})
 
-    made = leaves_by_path(jax.eval_shape(initialize))
-    for path in made.keys() - leaves_by_path(declared).keys():
-        names = tuple(path.split("/"))
-        depth = max(depth for depth in range(len(names)) if names[:depth] in classes)
+    with _recording() as record, nn.intercept_methods(note_class):
+        record.classes[()] = type(module)
+        made = flatten_dict(jax.eval_shape(initialize))
+    for path in made.keys() - record.parameters.keys():
+        depth = max(depth for depth in range(len(path)) if path[:depth] in record.classes)
         raise ConfigError(
-            f"{_place(classes[names[:depth]], names[depth])}: the parameter {path!r} has no declaration: make it by "
-            "matrix(...), vector(...) or lookup(...) of gptjax/model/parameters.py, which name its axes"
+            f"{_place(record.classes[path[:depth]], path[depth])}: the parameter {'/'.join(path)!r} has no "
+            "declaration: make it by matrix(...), vector(...) or lookup(...) of gptjax/model/parameters.py, which name "
+            "its axes"
         )
-    return declared
+    return unflatten_dict(record.parameters)
 
 
 def _place(module_type: type, name: str) -> str:

@@ -10,7 +10,6 @@ import pytest
 
 from gptjax.config import ConfigError
 from gptjax.model.decoder import declarations, init_params
-from gptjax.model.initialization import input_init
 from gptjax.model.parameters import (
     Parameter,
     abstract_params,
@@ -148,7 +147,18 @@ def test_a_parameter_without_axes_is_refused_with_its_file_and_line(module, line
     assert str(error.value).startswith(f"{line}: ") and problem in str(error.value)
 
 
-def test_initialization_alone_leaves_nothing_but_parameters(model_config):
-    config = model_config()
-    assert set(init_params(config, jax.random.key(0))) == {"embedding", "final_norm", "layers"}
-    assert input_init(config)(jax.random.key(0), (3,), jnp.float32).shape == (3,)
+class Stack(nn.Module):
+    @nn.compact
+    def __call__(self):
+        stacked(self, "blocks", 2, Inner(parent=None), jnp.zeros(4))
+
+
+def test_an_undeclared_parameter_within_a_stack_is_found_where_it_is():
+    with pytest.raises(ConfigError) as error:
+        declarations_of(Stack())
+    assert str(error.value).startswith(f"{line_of(Inner, 'self.param')}: the parameter 'blocks/temperature' ")
+
+
+def test_an_initialization_by_itself_makes_arrays_and_nothing_else(model_config):
+    variables = jax.jit(lambda key: Twin().init(key))(jax.random.key(0))
+    assert set(variables) == {"params"} and declarations_of(Twin()).keys() == variables["params"].keys()
