@@ -35,14 +35,14 @@ class Split(NamedTuple):
 
 
 TABLE: dict[str, Split] = {
-    "embed": Split(matrix=("fsdp",), lookup=("fsdp", "tensor")),
-    "heads": Split(matrix=("tensor",), vector=("tensor",)),
-    "kv_heads": Split(matrix=("tensor",), vector=("tensor",)),
-    "head": Split(),
-    "mlp": Split(matrix=("tensor",), vector=("tensor",)),
-    "vocab": Split(matrix=("tensor",), vector=("tensor",)),
+    "embed": Split(matrix=("fsdp",), lookup=("fsdp", "tensor")),  # D, the residual stream
+    "heads": Split(matrix=("tensor",), vector=("tensor",)),  # N, of queries
+    "kv_heads": Split(matrix=("tensor",), vector=("tensor",)),  # K, of keys and values
+    "head": Split(),  # H, inside of a head
+    "mlp": Split(matrix=("tensor",), vector=("tensor",)),  # F, feed-forward columns
+    "vocab": Split(matrix=("tensor",), vector=("tensor",)),  # V
     "position": Split(),
-    "layers": Split(),
+    "layers": Split(),  # L
 }
 
 

@@ -9,6 +9,9 @@ import numpy as np
 import pytest
 
 from gptjax.config import ConfigError
+from gptjax.data.facts import DataFacts
+from gptjax.inference.decode import decoding_params
+from gptjax.model import decoder, feedforward
 from gptjax.model.decoder import declarations, init_params
 from gptjax.model.parameters import (
     Parameter,
@@ -20,6 +23,9 @@ from gptjax.model.parameters import (
     stacked,
     vector,
 )
+from gptjax.planning import plan
+from gptjax.training import optimizer as optimizers
+from gptjax.training.optimizer import METHODS
 from gptjax.tree import leaves_by_path
 
 EVERYTHING = dict(bias="all", norm="layernorm", qk_norm=True, position="learned", tied_embeddings=False)
@@ -145,6 +151,45 @@ def test_a_parameter_without_axes_is_refused_with_its_file_and_line(module, line
     with pytest.raises(ConfigError) as error:
         declarations_of(module())
     assert str(error.value).startswith(f"{line}: ") and problem in str(error.value)
+
+
+@pytest.fixture
+def forget():
+    """Forgets what is kept by config, here and at the end: a test that calls it changes the code of the model."""
+
+    def clear():
+        declarations.cache_clear()
+        init_params.clear_cache()
+        decoding_params.clear_cache()
+
+    yield clear
+    clear()
+
+
+class Gated(feedforward.FeedForward):
+    """A researcher's idea: the feed-forward block, and two lines more."""
+
+    @nn.compact
+    def __call__(self, x_BTD):
+        mixed_BTD = x_BTD @ matrix(self, "mix", {"embed": 16}, {"embed": 16}, nn.initializers.normal())
+        return vector(self, "strength", {"embed": 16}, ONES) * super().__call__(mixed_BTD)
+
+
+@pytest.mark.parametrize("optimizer", METHODS)
+def test_a_line_more_in_the_decoder_is_all_that_a_run_needs(optimizer, tiny_config, monkeypatch, forget):
+    config = tiny_config(model__num_layers=3, mesh__fsdp=2, mesh__tensor=2, optimizer__name=optimizer)
+    plain = count_parameters(declarations(config.model))
+    monkeypatch.setattr(decoder, "FeedForward", Gated)
+    forget()
+    made = plan(config, DataFacts(32), jax.devices())
+    assert made.parameters.multiplied == plain.multiplied + 3 * (16 * 16 + 16)
+    assert made.abstract_state.params["layers"]["feedforward"]["mix"].sharding.shard_shape((3, 16, 16)) == (3, 8, 16)
+    treatment = optimizers.plan(config.optimizer, made.trainer.declared)
+    assert treatment["layers/feedforward/mix"].method == optimizer and treatment["layers/feedforward/mix"].weight_decay
+    assert not treatment["layers/feedforward/strength"].weight_decay
+    narrow = jax.eval_shape(lambda params: decoding_params(config.model, params, "int8"), made.abstract_state.params)
+    assert narrow["layers"][0]["feedforward"]["mix"].scale.shape == (1, 16)
+    assert narrow["layers"][2]["feedforward"]["strength"].shape == (16,)
 
 
 class Stack(nn.Module):
