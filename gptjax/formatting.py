@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 
+MEGABYTE = 1_000_000  # bytes
+
 
 def count_text(number: float | None) -> str:
     """1234567 → '1.23M'; 'n/a' for what is not known."""

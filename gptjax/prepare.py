@@ -39,7 +39,7 @@ from gptjax.corpus.engine import TaskExecutor
 from gptjax.corpus.engine.local import LocalProcesses
 from gptjax.corpus.engine.stage import is_of_use
 from gptjax.corpus.manifest import WORK, finished, other_versions
-from gptjax.corpus.pipeline import MEGABYTE, Pipeline
+from gptjax.corpus.pipeline import Pipeline
 from gptjax.corpus.preview import preview
 from gptjax.corpus.report.next_steps import next_steps
 from gptjax.corpus.report.preview_tables import show
@@ -48,6 +48,7 @@ from gptjax.corpus.sources.listing import Listing, list_sources
 from gptjax.corpus.sources.opening import LINKS
 from gptjax.corpus.sources.text import ENCODING_ERRORS, SUFFIXES
 from gptjax.folders import alone_in, removed_if_useless
+from gptjax.formatting import MEGABYTE
 from gptjax.paths import output_folder
 from gptjax.terminal import Console
 
@@ -184,6 +185,8 @@ def chosen_config() -> ConfigDict:
 def output_options(config: ConfigDict, listing: Listing) -> dict:
     """What the output depends on; a finished folder with other values is not what was asked for."""
     fields = {name: plain(value) for name, value in flatten(config).items()}
+    if not fields["stages"]:  # folders of before there were such stages are recognised, too
+        del fields["stages"]
     return fields | {"input_files": listing.pieces.total(), "input_bytes": listing.bytes.total()}
 
 

@@ -14,8 +14,9 @@ from pathlib import Path
 
 from gptjax import cli, prepare
 from gptjax.corpus.config import validate
-from gptjax.corpus.pipeline import MEGABYTE, Pipeline
+from gptjax.corpus.pipeline import Pipeline
 from gptjax.corpus.sources.listing import list_sources
+from gptjax.formatting import MEGABYTE
 
 
 class Timed:

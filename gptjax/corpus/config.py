@@ -6,6 +6,8 @@ flags override any field but those of sources (`--config.tokenizer.vocab_size=32
 
 from __future__ import annotations
 
+import inspect
+import json
 import re
 from collections.abc import Callable
 from typing import Any
@@ -18,7 +20,14 @@ from gptjax.corpus.cleaning import config as cleaning
 from gptjax.corpus.contamination import evaluations
 from gptjax.corpus.duplicates.passages import KINDS as PASSAGES
 from gptjax.corpus.duplicates.sketch import bands_and_rows
+from gptjax.corpus.stages.base import CorpusStage, importable_name
+from gptjax.user_code import named_function
 
+BUILT_IN = (  # the names of all other stages, in their order (pipeline.py)
+    *("evaluations", "extract", "clean", "select", "sketch", "copies", "passages", "join", "mark"),
+    *("contaminate", "overlap", "survey", "sample", "tokenizer", "encode"),
+)
+PLACES = ("extract", "select", "copies")  # the stages that one of the user's may follow
 SOURCE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 
 
@@ -63,6 +72,33 @@ def evaluation(*, name: str, kind: str, path: str, fields: tuple[str | int, ...]
     return ConfigDict(dict(name=name, kind=kind, path=path, fields=tuple(fields)))
 
 
+def stage(
+    *,
+    name: str,
+    function: str,
+    after: str = "select",
+    version: int = 1,
+    libraries: tuple[str, ...] = (),
+    **options: Any,
+) -> ConfigDict:
+    """A stage of your own, which is given one document after the other.
+
+    Args:
+      name: any name that no other stage has; also the reason that tables give for the documents that it drops.
+      function: 'module:function', of a module in the current folder or of an installed one. It is given a document
+        (text, uri, source, license, language, each a str) and the options, and returns the text to keep, changed or
+        not, or None to drop the document. It must return the same for the same document, in whatever process it runs.
+      after: the stage that it follows: extract (before cleaning), select (after cleaning), copies (after copies of
+        documents are dropped). Several that follow the same stage run in the order given.
+      version: raise it to do the stage again, where that does not follow from its options or from the function's file,
+        such as when a module that the file imports has changed.
+      libraries: packages whose versions decide what the function returns: an upgrade does the stage again.
+      options: keyword arguments of the function (numbers, texts, lists, True, False, None).
+    """
+    fields = dict(name=name, function=function, after=after, version=version, libraries=tuple(libraries))
+    return ConfigDict({**fields, "options": options})
+
+
 def default() -> ConfigDict:
     """Every field there is, with values that make a corpus of good text."""
     config = ConfigDict()
@@ -71,6 +107,8 @@ def default() -> ConfigDict:
     config.shard_megabytes = 128  # of text per task; limits memory, and the work lost when a worker is killed
     config.max_document_megabytes = 4.0  # longer documents are cut between paragraphs
     config.max_failure_share = 0.5  # share of a source's documents and files that may be unreadable
+
+    config.stages = ()  # your own stages, beside the built-in ones: (stage(…), …)
 
     config.cleaning = cleaning.default()
     config.duplicates = ConfigDict(
@@ -193,6 +231,7 @@ def validate(config: Any) -> None:
     cleaning.validate(config.cleaning)
     _validate_sources(config.sources)
     _validate_evaluations(config.contamination)
+    _validate_stages(config.stages)
 
 
 def _check_members(field: str, given: Any, kind: Any) -> None:
@@ -238,6 +277,45 @@ def _validate_evaluations(config: Any) -> None:
             )
 
 
+def _validate_stages(given: Any) -> None:
+    names: list[str] = []
+    for one in given:
+        if not isinstance(one, ConfigDict | FrozenConfigDict | CorpusStage):
+            raise ConfigError(f"stages: {one!r} is not allowed: make each with stage(…), or give a CorpusStage")
+        if not (isinstance(one.name, str) and SOURCE_NAME.fullmatch(one.name)):
+            raise ConfigError(
+                f"stages: name = {one.name!r}: must be a name of letters, digits, dots, dashes and underscores"
+            )
+        if one.name in BUILT_IN or one.name in names:
+            raise ConfigError(f"stages: name = {one.name!r}: another stage has this name")
+        names.append(one.name)
+        field = f"stages: {one.name}"
+        if one.after not in PLACES:
+            raise ConfigError(
+                f"{field}: after = {one.after!r}: expected one of {', '.join(PLACES)}{suggestion(one.after, PLACES)}"
+            )
+        if type(one.version) is not int or one.version < 1:
+            raise ConfigError(f"{field}: version = {one.version!r}: must be a whole number of at least 1")
+        if isinstance(one, CorpusStage):
+            importable_name(field, one.function)
+            continue
+        if not (isinstance(one.libraries, tuple | list) and all(isinstance(name, str) for name in one.libraries)):
+            raise ConfigError(f"{field}: libraries = {one.libraries!r}: must be names of packages")
+        try:
+            json.dumps(plain(one.options), allow_nan=False)
+        except (TypeError, ValueError) as error:
+            raise ConfigError(f"{field}: its options cannot be stored ({error})") from None
+        if not isinstance(one.function, str):
+            raise ConfigError(f"{field}: function = {one.function!r}: must be a text, 'module:function'")
+        function = named_function(field, one.function)
+        try:
+            inspect.signature(function).bind({}, **one.options)
+        except (TypeError, ValueError) as error:
+            raise ConfigError(
+                f"{field}: {one.function!r} does not take a document and these options: {error}"
+            ) from None
+
+
 def _validate_sources(given: Any) -> None:
     if not given:
         raise ConfigError("sources: must not be empty; set config.sources = (source(name=…, kind=…, path=…), …)")
@@ -272,6 +350,10 @@ def _validate_sources(given: Any) -> None:
 def plain(value: Any) -> Any:
     """A config as JSON's own types."""
     if isinstance(value, ConfigDict | FrozenConfigDict):
+        return {name: plain(inner) for name, inner in sorted(value.items())}
+    if isinstance(value, CorpusStage):
+        return {"name": value.name, "version": value.version, "after": value.after, **plain(vars(value))}
+    if isinstance(value, dict):
         return {name: plain(inner) for name, inner in sorted(value.items())}
     if isinstance(value, tuple | list):
         return [plain(inner) for inner in value]

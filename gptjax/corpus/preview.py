@@ -23,8 +23,8 @@ from gptjax.corpus.sources.listing import Listing
 from gptjax.corpus.stages.clean import clean
 from gptjax.corpus.stages.select import select
 from gptjax.corpus.stages.splits import draws, numbered
+from gptjax.formatting import MEGABYTE
 
-MEGABYTE = 1_000_000
 PIECES = 16  # of a source, that its documents are taken from at least, where it has so many
 
 

@@ -26,6 +26,7 @@ def page(manifest: dict, samples: Sequence[Sample], pictures: dict[str, str]) ->
         _sources(manifest),
         _funnel(manifest, pictures),
         _kinds(manifest, pictures),
+        _own_stages(manifest),
         _duplicates(manifest, pictures),
         _passages(manifest),
         _contamination(manifest),
@@ -128,6 +129,22 @@ def _duplicates(manifest: dict, pictures: dict[str, str]) -> str:
             [["clusters of copies", copies["clusters"]], *counts],
         ),
         _table(["documents in a cluster", "clusters"], list(copies.get("cluster_sizes", {}).items())),
+    )
+
+
+def _own_stages(manifest: dict) -> str:
+    found = manifest.get("own_stages")
+    if not found:
+        return ""
+    return _section(
+        "## Stages of its own",
+        _table(
+            ["stage", "function", "version", "documents", "changed", "dropped"],
+            [
+                [name, *(one[each] for each in ("function", "version", "documents", "changed", "dropped"))]
+                for name, one in found.items()
+            ],
+        ),
     )
 
 

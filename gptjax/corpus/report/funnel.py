@@ -7,18 +7,10 @@ from collections.abc import Iterable
 from typing import Any
 
 from gptjax.corpus.config import plain
-from gptjax.corpus.document_shards import DocumentShard
 from gptjax.corpus.sources.listing import Listing
 from gptjax.corpus.stages.histogram import Histogram
 from gptjax.corpus.stages.select import EXAMPLES
-
-
-def skipped(listing: Listing, reports: list[dict]) -> dict[str, dict[str, int]]:
-    """Source → reason → how many documents or files a reader counted so."""
-    counts: dict[str, Counter[str]] = {source.name: Counter() for source in listing.sources}
-    for source, report in zip(listing.sources, reports):
-        counts[source.name].update(report["skipped"])
-    return {name: dict(sorted(reasons.items())) for name, reasons in counts.items()}
+from gptjax.corpus.state import DocumentShard
 
 
 def total(counts: dict[str, dict[str, int]]) -> dict[str, int]:
@@ -27,10 +19,6 @@ def total(counts: dict[str, dict[str, int]]) -> dict[str, int]:
     for reasons in counts.values():
         summed.update(reasons)
     return dict(sorted(summed.items()))
-
-
-def told(reasons: dict[str, int]) -> str:
-    return ", ".join(f"{reason}: {count}" for reason, count in reasons.items())
 
 
 def by_source(

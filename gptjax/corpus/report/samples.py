@@ -9,9 +9,9 @@ from pathlib import Path
 import numpy as np
 import pyarrow.parquet as pq
 
-from gptjax.corpus.document_shards import DocumentShard
 from gptjax.corpus.stages.splits import CUT, draws
 from gptjax.corpus.stages.verdicts import EMPTIED, PASSAGES
+from gptjax.corpus.state import DocumentShard
 
 EACH = 2  # of a source, and of a reason
 CHARACTERS = 400

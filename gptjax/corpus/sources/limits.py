@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-MEGABYTE = 1_000_000
+from gptjax.formatting import MEGABYTE
 
 # Of a file, as it is found, opened and decompressed.
 READING: dict[str, Any] = {

@@ -87,7 +87,7 @@ class FailureLimit:
         self._documents: Counter[str] = Counter()
         self._failures: dict[str, Counter[str]] = {}
 
-    def heed(self, task: int, report: dict) -> None:
+    def count(self, task: int, report: dict) -> None:
         """Counts what one task of extract read."""
         name = self._names[task]
         self._documents[name] += report["documents"]

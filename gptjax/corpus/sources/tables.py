@@ -22,6 +22,7 @@ from gptjax.corpus.sources.limits import READING
 from gptjax.corpus.sources.opening import bare_name, expanded, find_files, is_remote, open_file, open_stream
 from gptjax.corpus.sources.records import decode, json_values, lines
 from gptjax.corpus.sources.streams import Unreadable, counted
+from gptjax.formatting import MEGABYTE
 
 SUFFIXES = (".parquet", ".arrow", ".jsonl", ".json", ".csv", ".tsv")
 OPTIONS = {
@@ -32,7 +33,7 @@ OPTIONS = {
     "split": "*",  # of files: a pattern for a folder or the beginning of a name (train-00000-of-00002.parquet)
     **READING,
 }
-PIECE_BYTES = 256 * 1_000_000  # of the row groups of a Parquet file that are one piece
+PIECE_BYTES = 256 * MEGABYTE  # of the row groups of a Parquet file that are one piece
 _DESCRIPTIONS = ("dataset_infos.json", "dataset_info.json", "dataset_dict.json", "state.json", "metadata.json")
 
 

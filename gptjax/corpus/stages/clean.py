@@ -6,21 +6,28 @@ Nothing is left out here: thresholds change more often than text does, and selec
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from gptjax.corpus.cleaning import config as cleaning
 from gptjax.corpus.cleaning.language import identify
 from gptjax.corpus.cleaning.personal import KINDS, mask
 from gptjax.corpus.cleaning.repair import repair
 from gptjax.corpus.cleaning.statistics import COLUMNS, statistics
 from gptjax.corpus.documents import DocumentWriter, is_blank, read_documents
 from gptjax.corpus.engine import Task
+from gptjax.corpus.libraries import versions_of
+from gptjax.corpus.stages.base import CorpusStage
 from gptjax.corpus.stages.histogram import Histogram, reach
+
+if TYPE_CHECKING:
+    from gptjax.corpus.state import Corpus, DocumentShard
 
 STATISTICS = pa.schema(
     {
@@ -103,3 +110,37 @@ def _figures(texts: list[str], wanted: bool) -> dict[str, np.ndarray]:
         return statistics(texts)
     columns = {name: np.full(len(texts), np.nan) for name in COLUMNS}
     return columns | {"characters": np.array([len(text) for text in texts], np.float64)}
+
+
+class Clean(CorpusStage):
+    """Cleaned documents in the place of those of sources that want it.
+
+    What changes a text is a stage before that which judges it (select.py), so that another threshold touches no text.
+    """
+
+    name, version, function = "clean", 2, staticmethod(clean)
+
+    def is_wanted(self, corpus: Corpus) -> bool:
+        return bool(cleaned_shards(corpus))
+
+    def options(self, corpus: Corpus) -> dict[str, Any]:
+        return cleaning.options(corpus.config.cleaning)
+
+    def tasks(self, corpus: Corpus) -> tuple[Sequence[Any], Sequence[int]]:
+        settings = corpus.config.cleaning
+
+        def more(shard: DocumentShard) -> dict[str, Any]:
+            made_by = versions_of(cleaning.libraries(settings, shard.source))
+            return {**cleaning.treatment(shard.source), "libraries": made_by}
+
+        return corpus.inputs(more, cleaned_shards(corpus))
+
+    def finish(self, corpus: Corpus, results: list[dict]) -> None:
+        for shard, result in zip(cleaned_shards(corpus), results):
+            shard.documents, shard.cleaned = result["files"]["documents.parquet"], result["report"]
+            shard.files["clean"] = result["files"]
+
+
+def cleaned_shards(corpus: Corpus) -> list[DocumentShard]:
+    """Those of sources for which the config asks for any cleaning."""
+    return [shard for shard in corpus.shards if cleaning.is_asked(corpus.config.cleaning, shard.source)]

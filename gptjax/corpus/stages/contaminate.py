@@ -3,18 +3,27 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from gptjax.corpus.contamination import evaluations
 from gptjax.corpus.contamination import index as indexes
 from gptjax.corpus.contamination.evaluations import read_items
 from gptjax.corpus.contamination.index import Index
 from gptjax.corpus.contamination.match import Match, find, passage
 from gptjax.corpus.engine import Task
+from gptjax.corpus.formats import encoding
+from gptjax.corpus.libraries import versions_of
+from gptjax.corpus.stages.base import CorpusStage
 from gptjax.corpus.stages.verdicts import remaining, write_verdicts
+
+if TYPE_CHECKING:
+    from gptjax.corpus.state import Corpus
 
 REASON = "holds evaluation text: {}"
 HITS = pa.schema(
@@ -146,3 +155,63 @@ def _keep_example(kept: dict[str, dict], hit: dict) -> None:
     best = sorted(kept.values(), key=lambda one: (-one["ngrams"], one["item"]))[:EXAMPLES]
     kept.clear()
     kept.update({one["item"]: one for one in best})
+
+
+class _OfEvaluations(CorpusStage):
+    def is_wanted(self, corpus: Corpus) -> bool:
+        return bool(corpus.evaluations)
+
+
+class IndexEvaluations(_OfEvaluations):
+    """The index of all evaluation sets: one task."""
+
+    name, function = "evaluations", staticmethod(index_evaluations)
+
+    def check(self, corpus: Corpus) -> None:
+        corpus.evaluations = evaluations.listed(corpus.config.contamination.sets)
+
+    def options(self, corpus: Corpus) -> dict[str, Any]:
+        return {name: corpus.config.contamination[name] for name in ("ngram", "least_words")}
+
+    def tasks(self, corpus: Corpus) -> tuple[Sequence[Any], Sequence[int]]:
+        return [{"sets": corpus.evaluations, "libraries": versions_of(encoding.DETECTORS)}], [0]
+
+    def finish(self, corpus: Corpus, results: list[dict]) -> None:
+        corpus.index = results[0]["files"]["index.npz"]
+
+
+class FindEvaluationText(_OfEvaluations):
+    """Verdicts on documents that hold evaluation text."""
+
+    name, function = "contaminate", staticmethod(contaminate)
+
+    def options(self, corpus: Corpus) -> dict[str, Any]:
+        return {name: corpus.config.contamination[name] for name in ("action", "least_hits")}
+
+    def tasks(self, corpus: Corpus) -> tuple[Sequence[Any], Sequence[int]]:
+        return corpus.inputs(lambda shard: {"index": corpus.index})
+
+    def finish(self, corpus: Corpus, results: list[dict]) -> None:
+        for shard, result in zip(corpus.shards, results):
+            shard.verdicts.append(result["files"]["verdicts.parquet"])
+            shard.files["contaminate"] = result["files"]
+
+
+class FindItems(_OfEvaluations):
+    """Which evaluation items stand in the corpus: one task."""
+
+    name, function = "overlap", staticmethod(overlap)
+
+    def tasks(self, corpus: Corpus) -> tuple[Sequence[Any], Sequence[int]]:
+        found = [
+            [shard.files["contaminate"][name] for name in ("hits.parquet", "grams.npz")] for shard in corpus.shards
+        ]
+        return [{"index": corpus.index, "shards": found}], [0]
+
+    def finish(self, corpus: Corpus, results: list[dict]) -> None:
+        (found,) = results
+        settings = {
+            name: corpus.config.contamination[name] for name in ("ngram", "least_words", "least_hits", "action")
+        }
+        items = found["files"]["items.parquet"]
+        corpus.sections["contamination"] = {**settings, **found["report"], "items": items}

@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from gptjax.corpus.duplicates.earlier import earlier_inputs
 from gptjax.corpus.duplicates.find import Search, find_duplicates
 from gptjax.corpus.duplicates.nodes import Earlier, SketchedShard
-from gptjax.corpus.duplicates.sketch import Sketch, Sketches, write_sketches
+from gptjax.corpus.duplicates.sketch import Sketch, Sketches, bands_and_rows, write_sketches
 from gptjax.corpus.engine import Task
+from gptjax.corpus.stages.base import CorpusStage
 from gptjax.corpus.stages.verdicts import write_verdicts
+
+if TYPE_CHECKING:
+    from gptjax.corpus.state import Corpus
 
 REPEATED = "exact duplicate"  # the same document of the same place, a second time
 
@@ -100,3 +107,54 @@ def _repeated_ids(shards: list[SketchedShard]) -> np.ndarray:
     """Ids that more than one row has, in all shards together."""
     ids = np.sort(np.concatenate([Sketches(shard.sketches)["ids"] for shard in shards]))
     return np.unique(ids[1:][ids[1:] == ids[:-1]])
+
+
+class SketchDocuments(CorpusStage):
+    """What the search for copies needs of every document, without its text."""
+
+    name, function = "sketch", staticmethod(sketch)
+
+    def check(self, corpus: Corpus) -> None:
+        corpus.earlier = earlier_inputs(corpus.config.duplicates.earlier, self.options(corpus))
+
+    def is_wanted(self, corpus: Corpus) -> bool:
+        return corpus.config.duplicates.kind != "none"
+
+    def options(self, corpus: Corpus) -> dict[str, Any]:
+        search = corpus.config.duplicates
+        near = search.kind == "near"
+        bands, rows = bands_and_rows(search.threshold, search.permutations) if near else (0, 1)
+        return {"unit": search.unit, "ngram": search.ngram, "bands": bands, "rows": rows, "seed": corpus.config.seed}
+
+    def finish(self, corpus: Corpus, results: list[dict]) -> None:
+        for shard, result in zip(corpus.shards, results):
+            shard.files["sketch"] = {"documents": shard.documents, **result["files"]}
+
+
+class FindCopies(CorpusStage):
+    """Verdicts on documents that are copies of others: one task over all sketches."""
+
+    name, version, function = "copies", 2, staticmethod(find_copies)
+
+    def is_wanted(self, corpus: Corpus) -> bool:
+        return corpus.config.duplicates.kind != "none"
+
+    def options(self, corpus: Corpus) -> dict[str, Any]:
+        search = corpus.config.duplicates
+        options = {name: search[name] for name in ("threshold", "scope", "verify", "memory_megabytes")}
+        return {**options, "sources": [source.name for source in corpus.config.sources]}
+
+    def tasks(self, corpus: Corpus) -> tuple[Sequence[Any], Sequence[int]]:
+        return [{"shards": _sketched(corpus), "earlier": corpus.earlier}], [0]
+
+    def finish(self, corpus: Corpus, results: list[dict]) -> None:
+        (found,) = results
+        for shard in corpus.shards:
+            shard.verdicts.append(found["files"][f"verdicts-{shard.number:05d}.parquet"])
+        file = found["files"]["clusters.parquet"]
+        corpus.sections["copies"] = {**found["report"], "file": file, "sketched": _sketched(corpus)}
+
+
+def _sketched(corpus: Corpus) -> list[list[dict]]:
+    """[documents, sketches] of each shard: entries of files."""
+    return [[shard.files["sketch"][name] for name in ("documents", "sketches.npz")] for shard in corpus.shards]

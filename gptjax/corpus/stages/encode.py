@@ -3,17 +3,23 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from gptjax import tokenizer
 from gptjax.corpus.engine import Task
+from gptjax.corpus.libraries import versions_of
+from gptjax.corpus.stages.base import CorpusStage
 from gptjax.corpus.stages.splits import split_texts
 from gptjax.corpus.stages.verdicts import remaining
 from gptjax.data.prepared import token_dtype
 from gptjax.tokenizer import Tokenizer
+
+if TYPE_CHECKING:
+    from gptjax.corpus.state import Corpus
 
 BATCH_CHARACTERS = 1 << 22  # text that is encoded at once
 SHOWN = 24  # characters of a text that does not come back
@@ -114,3 +120,27 @@ def first_change(text: str, decoded: str) -> tuple[str, str]:
     at = next((i for i, (a, b) in enumerate(zip(text, decoded)) if a != b), min(len(text), len(decoded)))
     here = slice(max(at - SHOWN // 2, 0), at + SHOWN // 2)
     return text[here], decoded[here]
+
+
+class Encode(CorpusStage):
+    """The tokens of every shard."""
+
+    name, version, function = "encode", 3, staticmethod(encode)
+
+    def options(self, corpus: Corpus) -> dict[str, Any]:
+        compare = {path: other.hash for path, other in self._others(corpus).items()}
+        return {"split": corpus.split, "bos": corpus.config.tokens.bos, "compare": compare}
+
+    def tasks(self, corpus: Corpus) -> tuple[Sequence[Any], Sequence[int]]:
+        tokenizers = (corpus.tokenizer, *self._others(corpus).values())
+        made_by = versions_of(name for each in tokenizers for name in each.libraries)
+        of_all = {"tokenizer": corpus.tokenizer_file, "libraries": made_by}
+        return corpus.inputs(lambda shard: {**of_all, **corpus.held_out(shard)})
+
+    def finish(self, corpus: Corpus, results: list[dict]) -> None:
+        for shard, result in zip(corpus.shards, results):
+            shard.encoded, shard.files["encode"] = result["report"], result["files"]
+
+    def _others(self, corpus: Corpus) -> dict[str, Tokenizer]:
+        """The tokenizers to compare with."""
+        return {path: tokenizer.load(path) for path in corpus.config.tokenizer.compare}

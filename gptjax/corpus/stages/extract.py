@@ -4,12 +4,18 @@ from __future__ import annotations
 
 import dataclasses
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from gptjax.config import ConfigError
 from gptjax.corpus.documents import DocumentWriter, rows_of
 from gptjax.corpus.engine import Task
 from gptjax.corpus.sources import Piece, read_piece
+from gptjax.corpus.sources.listing import FailureLimit
+from gptjax.corpus.stages.base import CorpusStage
+from gptjax.corpus.state import Corpus, DocumentShard
+from gptjax.formatting import MEGABYTE, counted
 
 
 def extract(task: Task, folder: Path) -> dict:
@@ -60,3 +66,36 @@ class _Files:
         assert writer is not None  # whoever calls has one
         writer.close()
         self._files[self._name] = {"documents": writer.documents, "bytes": writer.bytes}
+
+
+class Extract(CorpusStage):
+    """All sources' documents in shards."""
+
+    name, version, function = "extract", 3, staticmethod(extract)
+
+    def options(self, corpus: Corpus) -> dict[str, Any]:
+        return {
+            "shard_bytes": corpus.config.shard_megabytes * MEGABYTE,
+            "most_document_bytes": round(corpus.config.max_document_megabytes * MEGABYTE),
+        }
+
+    def tasks(self, corpus: Corpus) -> tuple[Sequence[Any], Sequence[int]]:
+        return corpus.listing.tasks, corpus.listing.sizes
+
+    def run(self, corpus: Corpus) -> None:
+        limit = FailureLimit(corpus.listing, corpus.config.max_failure_share)
+        results = corpus.run(self, *self.tasks(corpus), limit.count)
+        limit.check()
+        self.finish(corpus, results)
+
+    def finish(self, corpus: Corpus, results: list[dict]) -> None:
+        corpus.skipped = {source.name: Counter() for source in corpus.listing.sources}
+        for source, result in zip(corpus.listing.sources, results):
+            corpus.skipped[source.name].update(result["report"]["skipped"])
+            for name, held in result["report"]["files"].items():
+                entry = result["files"][name]
+                corpus.shards.append(DocumentShard(len(corpus.shards), source, entry, held["documents"], held["bytes"]))
+        if not corpus.shards:
+            reasons = sum(corpus.skipped.values(), Counter())
+            told = ", ".join(f"{reason}: {count}" for reason, count in sorted(reasons.items()))
+            raise ConfigError(f"no document in {counted(corpus.listing.pieces.total(), 'file')} ({told})")

@@ -6,7 +6,9 @@ and verdicts.remaining leaves it out.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
@@ -14,7 +16,11 @@ import pyarrow.parquet as pq
 
 from gptjax.corpus.duplicates.passages import Passages, later_copies
 from gptjax.corpus.engine import Task
+from gptjax.corpus.stages.base import CorpusStage
 from gptjax.corpus.stages.verdicts import remaining
+
+if TYPE_CHECKING:
+    from gptjax.corpus.state import Corpus
 
 SPANS = pa.schema({"row": pa.uint32(), "start": pa.int64(), "end": pa.int64()})  # of characters; rows ascending
 
@@ -68,3 +74,58 @@ def mark_passages(task: Task, folder: Path) -> dict:
     pq.write_table(pa.table([row, start, end], schema=SPANS), folder / "spans.parquet", compression="zstd")
     found = {"documents_with_copies": len(rows) - 1, "characters": int(np.sum(end - start))}
     return {"documents": documents, "bytes": size, **found}
+
+
+class _OfPassages(CorpusStage):
+    def is_wanted(self, corpus: Corpus) -> bool:
+        return corpus.config.passages.kind != "none"
+
+    def options(self, corpus: Corpus) -> dict[str, Any]:
+        return {name: corpus.config.passages[name] for name in ("kind", "words")}
+
+
+class HashPassages(_OfPassages):
+    """Every passage of every document as a hash."""
+
+    name, function = "passages", staticmethod(hash_passages)
+
+    def finish(self, corpus: Corpus, results: list[dict]) -> None:
+        for shard, result in zip(corpus.shards, results):
+            shard.files["passages"] = result["files"]
+
+
+class JoinPassages(_OfPassages):
+    """Which of all passages have come before: one task."""
+
+    name, function = "join", staticmethod(join_passages)
+
+    def options(self, corpus: Corpus) -> dict[str, Any]:
+        return {"memory_megabytes": corpus.config.passages.memory_megabytes}
+
+    def tasks(self, corpus: Corpus) -> tuple[Sequence[Any], Sequence[int]]:
+        return [{"shards": [shard.files["passages"]["hashes.npy"] for shard in corpus.shards]}], [0]
+
+    def finish(self, corpus: Corpus, results: list[dict]) -> None:
+        (joined,) = results
+        for shard in corpus.shards:
+            shard.files["join"] = {"later": joined["files"][f"later-{shard.number:05d}.npy"]}
+        corpus.sections["passages"] = joined["report"]
+
+
+class MarkPassages(_OfPassages):
+    """Where in their documents the later copies stand."""
+
+    name, function = "mark", staticmethod(mark_passages)
+
+    def tasks(self, corpus: Corpus) -> tuple[Sequence[Any], Sequence[int]]:
+        return corpus.inputs(lambda shard: shard.files["join"])
+
+    def finish(self, corpus: Corpus, results: list[dict]) -> None:
+        action = corpus.config.passages.action
+        if action == "remove":
+            for shard, result in zip(corpus.shards, results):
+                shard.spans = result["files"]["spans.parquet"]
+        found = {
+            name: sum(result["report"][name] for result in results) for name in ("documents_with_copies", "characters")
+        }
+        corpus.sections["passages"] = {**self.options(corpus), "action": action, **corpus.sections["passages"], **found}

@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow.parquet as pq
 
+from gptjax.corpus.cleaning import config as cleaning
 from gptjax.corpus.cleaning.rules import OwnRule, decide, first_objections, rule_of
 from gptjax.corpus.engine import Task
+from gptjax.corpus.stages.base import CorpusStage
+from gptjax.corpus.stages.clean import cleaned_shards
 from gptjax.corpus.stages.verdicts import write_verdicts
+
+if TYPE_CHECKING:
+    from gptjax.corpus.state import Corpus
 
 EXAMPLES = 3  # of each reason, a shard
 EXAMPLE_CHARACTERS = 200
@@ -71,3 +78,27 @@ def _examples(path: Path, reasons: np.ndarray) -> dict[str, list[dict[str, str]]
 def _example(document: Mapping) -> dict[str, str]:
     text = document["text"][:EXAMPLE_CHARACTERS]
     return {"id": f"{document['id']:016x}", "uri": document["uri"], "text": text}
+
+
+class Select(CorpusStage):
+    """Verdicts by the rules of each source's recipe."""
+
+    name, function = "select", staticmethod(select)
+
+    def is_wanted(self, corpus: Corpus) -> bool:
+        return bool(cleaned_shards(corpus))
+
+    def tasks(self, corpus: Corpus) -> tuple[Sequence[Any], Sequence[int]]:
+        settings = corpus.config.cleaning
+        return corpus.inputs(
+            lambda shard: {
+                "statistics": shard.files["clean"]["statistics.parquet"],
+                **cleaning.verdict(settings, shard.source),
+            },
+            cleaned_shards(corpus),
+        )
+
+    def finish(self, corpus: Corpus, results: list[dict]) -> None:
+        for shard, result in zip(cleaned_shards(corpus), results):
+            shard.verdicts.append(result["files"]["verdicts.parquet"])
+            shard.selected = result["report"]

@@ -7,12 +7,19 @@ from __future__ import annotations
 
 import json
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
+from gptjax.config import ConfigError
 from gptjax.corpus.engine import Task
+from gptjax.corpus.stages.base import CorpusStage
 from gptjax.corpus.stages.histogram import Histogram, reach
 from gptjax.corpus.stages.splits import CUT, split_texts
 from gptjax.corpus.stages.verdicts import remaining
+
+if TYPE_CHECKING:
+    from gptjax.corpus.state import Corpus
 
 
 def survey(task: Task, folder: Path) -> dict:
@@ -58,3 +65,40 @@ def survey(task: Task, folder: Path) -> dict:
         "lengths": lengths.counts,
         "dropped": dict(sorted(dropped.items())),
     }
+
+
+class Survey(CorpusStage):
+    """What is left of every shard; split by tails where that is left to us and whole documents are too few."""
+
+    name, version, function = "survey", 4, staticmethod(survey)
+
+    def options(self, corpus: Corpus) -> dict[str, Any]:
+        return {"split": corpus.split, "characters": corpus.config.tokenizer.name == "char"}
+
+    def tasks(self, corpus: Corpus) -> tuple[Sequence[Any], Sequence[int]]:
+        return corpus.inputs(corpus.held_out)
+
+    def run(self, corpus: Corpus) -> None:
+        super().run(corpus)
+        count = sum(shard.left["documents"] for shard in corpus.shards)
+        if not count:
+            reasons = sorted({reason for shard in corpus.shards for reason in shard.left["dropped"]})
+            total = sum(shard.count for shard in corpus.shards)
+            raise ConfigError(f"no document is left of {total}: {', '.join(reasons)}")
+        fraction = corpus.split["fraction"]
+        if corpus.config.split.by == "auto" and fraction and (count * fraction < 1 or _empty_splits(corpus)):
+            corpus.split = {**corpus.split, "by": "tail"}
+            super().run(corpus)
+        for split in _empty_splits(corpus):
+            raise ConfigError(
+                f"the {split} split would be empty: {count} document{'s' * (count > 1)} in all; split.by = 'tail' "
+                "holds out the end of every document, split.validation_fraction sets the share, 0 holds out nothing"
+            )
+
+    def finish(self, corpus: Corpus, results: list[dict]) -> None:
+        for shard, result in zip(corpus.shards, results):
+            shard.left, shard.files["survey"] = result["report"], result["files"]
+
+
+def _empty_splits(corpus: Corpus) -> list[str]:
+    return [split for split in corpus.splits if not any(split in shard.left["splits"] for shard in corpus.shards)]

@@ -324,7 +324,7 @@ def test_a_run_goes_on_until_too_much_has_failed(tmp_path, mixed):
     assert Path(output / "documents-000.parquet").exists()
     for share in (0.5, 0.4):
         limit = FailureLimit(listing, share)
-        limit.heed(0, report)
+        limit.count(0, report)
         if share * (report["documents"] + 4) >= 4:
             limit.check()
         else:

@@ -41,16 +41,16 @@ def report(documents, **skipped):
 
 def test_a_source_that_is_mostly_unreadable_stops_the_run(sources):
     limit = FailureLimit(list_sources(sources, 100), 0.5)
-    limit.heed(0, report(10, unreadable_gzip=9, empty=1000))
-    limit.heed(4, report(0, unreadable_gzip=FEW - 1))  # too few to tell
-    limit.heed(1, report(10, unreadable_gzip=9))
+    limit.count(0, report(10, unreadable_gzip=9, empty=1000))
+    limit.count(4, report(0, unreadable_gzip=FEW - 1))  # too few to tell
+    limit.count(1, report(10, unreadable_gzip=9))
     with pytest.raises(RunError, match=r"second: 99 of 99 documents failed, more than max_failure_share = 0.5: unread"):
         limit.check()
     with pytest.raises(RunError, match=rf"second: {FEW} of {FEW} documents"):
-        limit.heed(4, report(0, unreadable_json=1))
+        limit.count(4, report(0, unreadable_json=1))
 
 
 def test_what_is_left_out_on_purpose_is_no_failure(sources):
     limit = FailureLimit(list_sources(sources, 100), 0.0)
-    limit.heed(0, report(1, generated=10**6, kept_replaced=7))
+    limit.count(0, report(1, generated=10**6, kept_replaced=7))
     limit.check()

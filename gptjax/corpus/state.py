@@ -1,0 +1,104 @@
+"""What is known of a corpus while it is prepared: its shards of documents, and what the stages have found so far."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from gptjax.corpus.sources.listing import Listing
+from gptjax.corpus.stages.splits import most_held_out
+from gptjax.tokenizer import Tokenizer
+
+
+@dataclass
+class DocumentShard:
+    """Documents of one source in one file, and what is known of them so far.
+
+    Attributes:
+      number: its place among all shards, which the origins of documents name.
+      source: its config.
+      documents: the file's entry, with count documents and size bytes of text.
+      verdicts: entries of files (stages/verdicts.py); spans: of passages to leave out, if any are (stages/passages.py).
+      cleaned, selected, left, encoded: the reports of these stages; none of the first two where no cleaning is wanted.
+      files: the entries of the files of the stages survey and encode, by the stage's name.
+    """
+
+    number: int
+    source: Any
+    documents: dict
+    count: int
+    size: int
+    verdicts: list[dict] = field(default_factory=list)
+    spans: dict = field(default_factory=dict)
+    cleaned: dict = field(default_factory=dict)
+    selected: dict = field(default_factory=dict)
+    left: dict = field(default_factory=dict)
+    encoded: dict = field(default_factory=dict)
+    files: dict[str, dict] = field(default_factory=dict)
+
+    def inputs(self, **more: Any) -> dict[str, Any]:
+        """The inputs of a stage that reads the documents that are left."""
+        spans = {"spans": self.spans} if self.spans else {}
+        return {"documents": self.documents, "verdicts": self.verdicts, **spans, **more}
+
+    def bytes_of(self, split: str) -> int:
+        """Bytes of text that are left in a split."""
+        return self.left["splits"].get(split, {"bytes": 0})["bytes"]
+
+
+@dataclass
+class Corpus:
+    """A corpus that is being prepared: every stage reads it, and adds what it has found.
+
+    Attributes:
+      config: checked (config.py). listing: what its sources have. work: the folder of the stages' folders.
+      run: runs a stage (stages/base.py) on (inputs, bytes) of its tasks, and returns their results.
+      split: how documents are split: fraction, by ('document' | 'tail'), seed. splits: the names of the splits.
+      shards: of documents, in the order of the sources; skipped: source → reason → count, while they were read.
+      earlier: shards and clusters of corpora that are done, to be compared with.
+      evaluations: the evaluation sets and their files; index: the entry of the index of all of them.
+      sections: what the searches found, for the manifest: name → counts, None where a search is not wanted.
+      samples: entries of the files that a tokenizer is learned from.
+      tokenizer: and the entry of its file.
+    """
+
+    config: Any
+    listing: Listing
+    work: Path
+    run: Callable[..., list[dict]]
+    split: dict[str, Any]
+    splits: tuple[str, ...]
+    shards: list[DocumentShard] = field(default_factory=list)
+    skipped: dict[str, dict[str, int]] = field(default_factory=dict)
+    earlier: dict[str, list] = field(default_factory=dict)
+    evaluations: list[dict] = field(default_factory=list)
+    index: dict | None = None
+    sections: dict[str, Any] = field(
+        default_factory=lambda: dict.fromkeys(("copies", "passages", "contamination", "own_stages"))
+    )
+    samples: list[dict] = field(default_factory=list)
+    tokenizer: Tokenizer | None = None
+    tokenizer_file: dict = field(default_factory=dict)
+
+    def inputs(
+        self, more: Callable[[DocumentShard], dict] = lambda shard: {}, shards: list[DocumentShard] | None = None
+    ) -> tuple[list[dict], list[int]]:
+        """(inputs, bytes) of one task for each shard, or each of `shards`, over the documents that are left.
+
+        more: further inputs of a shard's task.
+        """
+        shards = self.shards if shards is None else shards
+        sizes = [shard.left.get("bytes", shard.size) for shard in shards]
+        return [shard.inputs(**more(shard)) for shard in shards], sizes
+
+    def held_out(self, shard: DocumentShard) -> dict[str, int | None]:
+        """What stages that split must know of a shard beside its documents: how many bytes of one may be held out."""
+        share, fraction = self.config.split.largest_share, self.config.split.validation_fraction
+        sizes: Counter[str] = Counter()
+        for each in self.shards:
+            sizes[each.source.name] += each.size
+        size = sizes[shard.source.name]
+        return {"most_held_out": most_held_out(size, fraction, share) if share < 1 else None}
