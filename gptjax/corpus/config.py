@@ -311,9 +311,7 @@ def _validate_stages(given: Any) -> None:
         try:
             inspect.signature(function).bind({}, **one.options)
         except (TypeError, ValueError) as error:
-            raise ConfigError(
-                f"{field}: {one.function!r} does not take a document and these options: {error}"
-            ) from None
+            raise ConfigError(f"{field}: {one.function!r} must take a document and its options: {error}") from None
 
 
 def _validate_sources(given: Any) -> None:

@@ -60,7 +60,8 @@ class Corpus:
       shards: of documents, in the order of the sources; skipped: source → reason → count, while they were read.
       earlier: shards and clusters of corpora that are done, to be compared with.
       evaluations: the evaluation sets and their files; index: the entry of the index of all of them.
-      sections: what the searches found, for the manifest: name → counts, None where a search is not wanted.
+      sections: what the searches found, for the manifest: name → counts, None where a search is not wanted; own_stages
+        where there are any: name → counts.
       samples: entries of the files that a tokenizer is learned from.
       tokenizer: and the entry of its file.
     """
@@ -76,9 +77,7 @@ class Corpus:
     earlier: dict[str, list] = field(default_factory=dict)
     evaluations: list[dict] = field(default_factory=list)
     index: dict | None = None
-    sections: dict[str, Any] = field(
-        default_factory=lambda: dict.fromkeys(("copies", "passages", "contamination", "own_stages"))
-    )
+    sections: dict[str, Any] = field(default_factory=lambda: dict.fromkeys(("copies", "passages", "contamination")))
     samples: list[dict] = field(default_factory=list)
     tokenizer: Tokenizer | None = None
     tokenizer_file: dict = field(default_factory=dict)

@@ -131,4 +131,4 @@ class OwnStage(CorpusStage):
             for count in ("documents", "bytes", "changed", "dropped")
         }
         found = {"function": self._function, "version": self.version, **counts}
-        corpus.sections["own_stages"] = {**(corpus.sections["own_stages"] or {}), self.name: found}
+        corpus.sections.setdefault("own_stages", {})[self.name] = found

@@ -18,9 +18,9 @@ from gptjax.corpus.engine import Stage, run_stage
 from gptjax.corpus.engine.local import LocalProcesses
 from gptjax.corpus.pipeline import Pipeline
 from gptjax.corpus.sources.listing import list_sources
-from gptjax.corpus.stages.clean import STATISTICS, clean
+from gptjax.corpus.stages.clean import STATISTICS, Clean, clean
 from gptjax.corpus.stages.histogram import Histogram, reach
-from gptjax.corpus.stages.select import KEPT, select
+from gptjax.corpus.stages.select import KEPT, Select, select
 from gptjax.files import file_entry
 
 GERMAN = "Der Ausschuss traf sich am Dienstag, um über die alte Brücke zu sprechen."
@@ -269,10 +269,10 @@ def test_a_library_that_is_missing_is_told_at_once(monkeypatch):
     validate(made)
 
 
-def test_a_source_without_pieces_left_is_fine(folder, tmp_path):
+def test_without_documents_there_is_nothing_to_clean(folder, tmp_path):
     settings = made(folder)
-    Pipeline(settings, list_sources(settings.sources, 20_000), tmp_path / "out", Here(), watch).clean([])
-    assert not (tmp_path / "out").exists()
+    corpus = Pipeline(settings, list_sources(settings.sources, 20_000), tmp_path / "out", Here(), watch).corpus
+    assert not Clean().is_wanted(corpus) and not Select().is_wanted(corpus)
 
 
 def test_a_rule_of_ones_own_leaves_documents_out_in_other_processes(tmp_path, monkeypatch):
