@@ -12,7 +12,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from gptjax.config import ConfigError
-from gptjax.corpus.documents import DocumentWriter, read_documents
+from gptjax.corpus.documents import DocumentWriter, is_blank, read_documents
 from gptjax.corpus.engine import Task
 from gptjax.corpus.libraries import versions_of
 from gptjax.corpus.stages.base import CorpusStage
@@ -85,9 +85,9 @@ def _rows_that_are_out(task: Task) -> set[int]:
 def _kept(
     name: str, text_of_function: str, function: Callable, document: Mapping[str, str], options: Mapping[str, Any]
 ) -> str | None:
-    """The text that stands in the document's place; None where the document is left out."""
+    """The text that stands in the document's place; None where the document is dropped, as a blank text is."""
     kept = called(FIELD, text_of_function, lambda: function(document, **options))
-    if kept is None or (isinstance(kept, str) and not kept.strip()):
+    if kept is None or (isinstance(kept, str) and is_blank(kept)):
         return None
     problem = "" if isinstance(kept, str) else f"not {kept!r}"
     if not problem:

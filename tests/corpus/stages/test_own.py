@@ -126,7 +126,7 @@ def test_it_changes_and_drops_documents_and_is_counted(module, tmp_path):
     assert manifest["stages"]["shorten"]["options"]["options"] == {"words": 20}
     card = page(manifest, [], {})
     assert f"| shorten | my\\_stages:shorten | 1 | 70 | {70 - expected} | {expected} |" in card
-    assert list(manifest["stages"])[:4] == ["extract", "clean", "shorten", "sketch"]
+    assert list(manifest["stages"])[:5] == ["extract", "clean", "select", "shorten", "sketch"]
 
 
 def test_it_goes_on_and_is_done_again_only_when_its_options_version_or_code_change(module, tmp_path):
@@ -150,7 +150,7 @@ def test_it_goes_on_and_is_done_again_only_when_its_options_version_or_code_chan
     module("my_stages", SHORTEN.replace("[:words]", "[:words - 1]"))
     manifest, again = run()
     assert "own" in redone(resumed, again) and not redone(resumed, again) & {"extract", "clean"}
-    assert max(len(one.split()) for one in texts(tmp_path / "out", manifest)) == 24
+    assert {len(one.split()) for one in texts(tmp_path / "out", manifest)} == {24, 122}  # changed; dropped before
 
 
 def test_one_that_changes_nothing_writes_no_documents(module, tmp_path):
@@ -209,6 +209,6 @@ def test_what_is_no_stage_is_refused(module, tmp_path):
 def test_a_function_that_returns_something_else_is_named(module, tmp_path):
     made = config(tmp_path, stages=(stage(name="odd", function="my_stages:odd"),))
     with pytest.raises(
-        ConfigError, match="stages: odd: 'my_stages:odd' must return the text to keep, or None .* not 3"
+        ConfigError, match=r"stages: odd: 'my_stages:odd' must return the text to keep, or None .* not 3"
     ):
         Pipeline(made, list_sources(made.sources, 20_000), tmp_path / "out", Here(), watch).prepare({})
