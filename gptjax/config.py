@@ -16,7 +16,7 @@ import json
 import math
 import re
 import struct
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from ml_collections import ConfigDict
@@ -24,7 +24,7 @@ from ml_collections import ConfigDict
 from gptjax.errors import ConfigError
 from gptjax.errors import RunError as RunError  # beside the other for whoever imports both
 from gptjax.json_files import parsed
-from gptjax.settings import ModelSettings, Section, Settings, allowed_values, freeze, thaw
+from gptjax.settings import Allowed, ModelSettings, Section, Settings, allowed_values, freeze, thaw
 
 
 def default() -> ConfigDict:
@@ -176,7 +176,20 @@ def validate(config: ConfigDict | Settings) -> None:
             "model.dtype = 'float16': it needs loss scaling, which is not supported; use 'bfloat16' on GPU or TPU, "
             "'float32' on CPU"
         )
-    fields = allowed_values()
+    check_values(config, allowed_values())
+    for field, value in flatten(config).items():
+        if type(value) is int and value >= 2**31 and field != "seed":  # the integers of arrays, shapes and steps
+            raise ConfigError(f"{field} = {value}: must be below 2^31")
+    _validate_model(config.model, config.data.sequence_length)
+    _validate_training(config)
+
+
+def check_values(config: ConfigDict | Section, fields: Mapping[str, Allowed]) -> None:
+    """Each field is one of its names, and within its limits.
+
+    Raises:
+      ConfigError: otherwise.
+    """
     for field, allowed in fields.items():
         value = get(config, field)
         is_own = allowed.own and ":" in value  # 'module:function': whoever calls it looks at it
@@ -189,11 +202,6 @@ def validate(config: ConfigDict | Settings) -> None:
         for limit in allowed.limits:
             if not limit.holds(_in_float32(get(config, field))):
                 raise ConfigError(f"{field} = {get(config, field)}: {limit.wanted}")
-    for field, value in flatten(config).items():
-        if type(value) is int and value >= 2**31 and field != "seed":  # the integers of arrays, shapes and steps
-            raise ConfigError(f"{field} = {value}: must be below 2^31")
-    _validate_model(config.model, config.data.sequence_length)
-    _validate_training(config)
 
 
 def _in_float32(value: int | float) -> int | float:

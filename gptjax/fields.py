@@ -34,9 +34,11 @@ class Field:
 
 def described(make: Callable[[], ConfigDict]) -> list[Field]:
     """The fields of `make()` in their order. The module of `make` may have the dataclass `Settings` that declares them,
-    and a function `allowed`, which says what a field may be."""
+    or most of them, and a function `allowed`, which says what a field may be."""
     module = sys.modules[make.__module__]
-    meanings = dict(_meanings_in(module.Settings) if hasattr(module, "Settings") else _meanings(make))
+    meanings = dict(_meanings(make))
+    if hasattr(module, "Settings"):
+        meanings |= dict(_meanings_in(module.Settings))
     allowed = getattr(module, "allowed", lambda field: "")
     return [Field(name, value, _nearest(meanings, name), allowed(name)) for name, value in flatten(make()).items()]
 

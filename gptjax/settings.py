@@ -278,9 +278,9 @@ class Allowed:
 
 
 @functools.cache
-def allowed_values() -> Mapping[str, Allowed]:
-    """Dotted field → what it may be, of all fields in their order."""
-    return types.MappingProxyType(dict(_allowed_in(Settings, "")))
+def allowed_values(kind: type[Section] = Settings) -> Mapping[str, Allowed]:
+    """Dotted field → what it may be, of all fields of such settings in their order."""
+    return types.MappingProxyType(dict(_allowed_in(kind, "")))
 
 
 def _allowed_in(kind: type, prefix: str) -> Iterator[tuple[str, Allowed]]:

@@ -14,13 +14,14 @@ from typing import Any
 
 from ml_collections import ConfigDict, FrozenConfigDict
 
-from gptjax.config import ConfigError, check_fields, get, suggestion
+from gptjax.config import ConfigError, check_fields, check_values, get, suggestion
 from gptjax.corpus import sources
 from gptjax.corpus.cleaning import config as cleaning
 from gptjax.corpus.contamination import evaluations
-from gptjax.corpus.duplicates.passages import KINDS as PASSAGES
 from gptjax.corpus.duplicates.sketch import bands_and_rows
+from gptjax.corpus.settings import Settings
 from gptjax.corpus.stages.base import CorpusStage, importable_name
+from gptjax.settings import allowed_values, thaw
 from gptjax.user_code import named_function
 
 BUILT_IN = (  # the names of all other stages, in their order (pipeline.py)
@@ -100,100 +101,19 @@ def stage(
 
 
 def default() -> ConfigDict:
-    """Every field there is, with values that make a corpus of good text."""
-    config = ConfigDict()
-    config.sources = ()  # where documents come from: (source(…), source(…), …)
-    config.seed = 0  # for the split, samples and hashing
-    config.shard_megabytes = 128  # of text per task; limits memory, and the work lost when a worker is killed
-    config.max_document_megabytes = 4.0  # longer documents are cut between paragraphs
-    config.max_failure_share = 0.5  # share of a source's documents and files that may be unreadable
-
-    config.stages = ()  # your own stages, beside the built-in ones: (stage(…), …)
-
+    """Every field there is (settings.py, and cleaning/config.py), with values that make a corpus of good text."""
+    config = thaw(Settings())
     config.cleaning = cleaning.default()
-    config.duplicates = ConfigDict(
-        dict(
-            kind="near",  # none | exact | near (exact: equal but for white space; near: also similar texts)
-            threshold=0.8,  # near: smallest Jaccard similarity of two copies, by their sets of shingles
-            unit="word",  # near: a shingle is made of: word | character (for scripts without spaces between words)
-            ngram=5,  # near: words or characters per shingle
-            permutations=128,  # near: number of hash functions of MinHash
-            verify=True,  # near: compare candidates exactly, by all their shingles
-            scope="global",  # global | source (source: compare only documents of the same source)
-            earlier=(),  # prepared folders: drop documents that are copies of documents in them
-            memory_megabytes=512,  # for finding equal keys; the rest goes to disk
-        )
-    )
-    config.passages = ConfigDict(
-        dict(
-            kind="none",  # none | window | paragraph | line: repeated text to look for (window: any run of words)
-            words=50,  # shortest passage to look for
-            action="report",  # report | remove: only count later copies, or cut them out (window may break code)
-            memory_megabytes=512,  # for finding equal hashes; the rest goes to disk
-        )
-    )
-    config.contamination = ConfigDict(
-        dict(
-            sets=(),  # evaluation sets whose text must not be in the training text: (evaluation(…), …)
-            ngram=13,  # a document with this many words in a row of an evaluation text contains it
-            least_words=8,  # texts shorter than ngram must match completely; texts shorter than this are ignored
-            least_hits=1,  # a document with this many different n-grams of one set is contaminated
-            action="remove",  # remove | report: drop contaminated documents, or only count them
-        )
-    )
-    config.tokenizer = ConfigDict(
-        dict(
-            name="bpe",  # bpe | unigram | byte | char | a prepared folder or tokenizer file to reuse
-            vocab_size=0,  # 0: every character for char; for bpe and unigram 8192, or fewer where the text is small
-            split_digits=True,  # bpe, unigram: every digit is a token of its own
-            sample_megabytes=100.0,  # bpe, unigram: learn from this much training text, by the sources' weights
-            compare=(),  # tokenizers (folders or files) to compare with: bytes per token, in the manifest
-        )
-    )
-    config.split = ConfigDict(
-        dict(
-            validation_fraction=0.05,  # share held out; 0: no validation split
-            # One document is at most this share of the validation text expected of its source. Of a longer document
-            # that is held out, the beginning is validation text and the rest is not used. 1: use all of it.
-            largest_share=0.05,
-            # auto | document | tail (document: hold out some documents, copies together with them; tail: hold out the
-            # end of every document; auto: tail where there are few documents).
-            by="auto",
-        )
-    )
-    config.tokens = ConfigDict(
-        dict(
-            # The token before each document, in training, evaluation and generation. False: the end-of-text token of
-            # the document before; True: a beginning-of-text token.
-            bos=False,
-            shard_tokens=1 << 28,  # tokens per file
-        )
-    )
     return config.lock()
-
-
-_CHOICES = {
-    "duplicates.kind": ("none", "exact", "near"),
-    "duplicates.unit": ("word", "character"),
-    "duplicates.scope": ("global", "source"),
-    "passages.kind": ("none", *PASSAGES),
-    "passages.action": ("report", "remove"),
-    "contamination.action": ("remove", "report"),
-    "split.by": ("auto", "document", "tail"),
-}
-_AT_LEAST_ONE = (
-    "shard_megabytes duplicates.ngram duplicates.permutations duplicates.memory_megabytes contamination.ngram "
-    "contamination.least_words contamination.least_hits passages.words passages.memory_megabytes tokens.shard_tokens"
-).split()
-_POSITIVE = ("max_document_megabytes", "tokenizer.sample_megabytes")
-_WORDS = ("cleaning.languages", "cleaning.personal", "duplicates.earlier", "tokenizer.compare")  # and all recipes
-MOST_PERMUTATIONS = 1 << 16  # more would take longer to choose bands for than to hash with
 
 
 def allowed(field: str) -> str:
     """What a field may be beyond its type, in a few words; '' where its comment says all."""
-    limits = ((_AT_LEAST_ONE, "at least 1"), (_POSITIVE, "positive"))
-    return " | ".join(_CHOICES.get(field, ())) or ", ".join(text for fields, text in limits if field in fields)
+    found = allowed_values(Settings).get(field)
+    return found.text() if found else ""
+
+
+_WORDS = ("cleaning.languages", "cleaning.personal", "duplicates.earlier", "tokenizer.compare")  # and all recipes
 
 
 def validate(config: Any) -> None:
@@ -205,25 +125,9 @@ def validate(config: Any) -> None:
     if "training" in config:
         raise ConfigError("this config describes a training run: give it to gptjax train")
     check_fields(config, default())
-    for field, allowed in _CHOICES.items():
-        if (value := get(config, field)) not in allowed:
-            raise ConfigError(f"{field} = {value!r}: expected one of {', '.join(allowed)}{suggestion(value, allowed)}")
+    check_values(config, allowed_values(Settings))
     for field in (*_WORDS, *(f"cleaning.recipes.{name}" for name in config.cleaning.recipes)):
         _check_members(field, get(config, field), str)
-    limits = (
-        (_AT_LEAST_ONE, lambda v: v >= 1, "must be at least 1"),
-        (_POSITIVE, lambda v: v > 0, "must be positive"),
-        (["seed", "tokenizer.vocab_size"], lambda v: v >= 0, "must not be negative"),
-        (["split.validation_fraction"], lambda v: 0 <= v < 1, "must be in [0, 1)"),
-        (["split.largest_share"], lambda v: 0 < v <= 1, "must be in (0, 1]"),
-        (["max_failure_share"], lambda v: 0 <= v <= 1, "must be in [0, 1]"),
-        (["duplicates.threshold"], lambda v: 0 < v <= 1, "must be in (0, 1]"),
-        (["duplicates.permutations"], lambda v: v <= MOST_PERMUTATIONS, f"must be at most {MOST_PERMUTATIONS:,}"),
-    )
-    for fields, holds, wanted in limits:
-        for field in fields:
-            if not holds(get(config, field)):
-                raise ConfigError(f"{field} = {get(config, field)}: {wanted}")
     if config.duplicates.kind == "none" and config.duplicates.earlier:
         raise ConfigError("duplicates.earlier: needs duplicates.kind = 'near' or 'exact'")
     if config.duplicates.kind == "near":

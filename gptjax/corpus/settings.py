@@ -1,0 +1,90 @@
+"""Every field of a corpus's config but those of cleaning, once: type, default, what is allowed, and what it means."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Annotated, Any, Literal
+
+from gptjax.settings import Count, Limit, Natural, Positive, Section, UpToOne, at_most
+
+Share = Annotated[float, Limit(lambda v: 0 < v <= 1, "must be in (0, 1]")]
+
+
+@dataclasses.dataclass(frozen=True)
+class DuplicateSettings(Section):
+    # copies to drop; exact: equal but for white space, near: also similar texts
+    kind: Literal["none", "exact", "near"] = "near"
+    threshold: Share = 0.8  # near: smallest Jaccard similarity of two copies, by their sets of shingles
+    # near: what a shingle is made of; character: for scripts without spaces between words
+    unit: Literal["word", "character"] = "word"
+    ngram: Count = 5  # near: words or characters per shingle
+    # near: number of hash functions of MinHash; more take longer to choose bands for than to hash with
+    permutations: Annotated[Count, at_most(1 << 16)] = 128
+    verify: bool = True  # near: compare candidates exactly, by all their shingles
+    scope: Literal["global", "source"] = "global"  # source: compare only documents of the same source
+    earlier: tuple[str, ...] = ()  # prepared folders: drop documents that are copies of documents in them
+    memory_megabytes: Count = 512  # for finding equal keys; the rest goes to disk
+
+
+@dataclasses.dataclass(frozen=True)
+class PassageSettings(Section):
+    # repeated text to look for; window: any run of words
+    kind: Literal["none", "window", "paragraph", "line"] = "none"
+    words: Count = 50  # shortest passage to look for
+    # only count later copies, or cut them out (window may break code)
+    action: Literal["report", "remove"] = "report"
+    memory_megabytes: Count = 512  # for finding equal hashes; the rest goes to disk
+
+
+@dataclasses.dataclass(frozen=True)
+class ContaminationSettings(Section):
+    sets: tuple[Any, ...] = ()  # evaluation sets whose text must not be in the training text: (evaluation(…), …)
+    ngram: Count = 13  # a document with this many words in a row of an evaluation text contains it
+    least_words: Count = 8  # texts shorter than ngram must match completely; texts shorter than this are ignored
+    least_hits: Count = 1  # a document with this many different n-grams of one set is contaminated
+    action: Literal["remove", "report"] = "remove"  # drop contaminated documents, or only count them
+
+
+@dataclasses.dataclass(frozen=True)
+class TokenizerSettings(Section):
+    name: str = "bpe"  # bpe | unigram | byte | char | a prepared folder or tokenizer file to reuse
+    vocab_size: Natural = 0  # 0: every character for char; for bpe and unigram 8192, or fewer where the text is small
+    split_digits: bool = True  # bpe, unigram: every digit is a token of its own
+    sample_megabytes: Positive = 100.0  # bpe, unigram: learn from this much training text, by the sources' weights
+    compare: tuple[str, ...] = ()  # tokenizers (folders or files) to compare with: bytes per token, in the manifest
+
+
+@dataclasses.dataclass(frozen=True)
+class SplitSettings(Section):
+    # share held out; 0: no validation split
+    validation_fraction: Annotated[float, Limit(lambda v: 0 <= v < 1, "must be in [0, 1)")] = 0.05
+    # One document is at most this share of the validation text expected of its source. Of a longer document that is
+    # held out, the beginning is validation text and the rest is not used. 1: use all of it.
+    largest_share: Share = 0.05
+    # document: hold out some documents, copies together with them; tail: hold out the end of every document;
+    # auto: tail where there are few documents
+    by: Literal["auto", "document", "tail"] = "auto"
+
+
+@dataclasses.dataclass(frozen=True)
+class TokenSettings(Section):
+    # The token before each document, in training, evaluation and generation. False: the end-of-text token of the
+    # document before; True: a beginning-of-text token.
+    bos: bool = False
+    shard_tokens: Count = 1 << 28  # tokens per file
+
+
+@dataclasses.dataclass(frozen=True)
+class Settings(Section):
+    sources: tuple[Any, ...] = ()  # where documents come from: (source(…), source(…), …)
+    seed: Natural = 0  # for the split, samples and hashing
+    shard_megabytes: Count = 128  # of text per task; limits memory, and the work lost when a worker is killed
+    max_document_megabytes: Positive = 4.0  # longer documents are cut between paragraphs
+    max_failure_share: UpToOne = 0.5  # share of a source's documents and files that may be unreadable
+    stages: tuple[Any, ...] = ()  # your own stages, beside the built-in ones: (stage(…), …)
+    duplicates: DuplicateSettings = DuplicateSettings()
+    passages: PassageSettings = PassageSettings()
+    contamination: ContaminationSettings = ContaminationSettings()
+    tokenizer: TokenizerSettings = TokenizerSettings()
+    split: SplitSettings = SplitSettings()
+    tokens: TokenSettings = TokenSettings()
