@@ -35,9 +35,9 @@ class JobStates(SlurmInfoWatcher):
 
     def get_info(self, job_id: str, mode: str = "standard") -> dict[str, str]:
         """{'State': …, …} of a job; {} where it is not known."""
-        told = super().get_info(job_id, mode=mode)
-        if told or mode == "cache":
-            return told
+        info = super().get_info(job_id, mode=mode)
+        if info or mode == "cache":
+            return info
         state = self._state_in_queue(job_id, 0.1 if mode == "force" else _FRESH_SECONDS)
         return {"JobID": job_id, "State": state} if state else {}
 

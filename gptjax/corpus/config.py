@@ -56,9 +56,9 @@ def source(
       options: the kind's own options (OPTIONS in its module).
     """
     recipe = cleaning.RECIPE_OF_KIND.get(kind, "") if recipe is None else recipe
-    told = dict(name=name, kind=kind, path=path, weight=weight, license=license, language=language, recipe=recipe)
+    described = dict(name=name, kind=kind, path=path, weight=weight, license=license, language=language, recipe=recipe)
     options = {option: tuple(value) if isinstance(value, list) else value for option, value in options.items()}
-    return ConfigDict({**told, "options": options})
+    return ConfigDict({**described, "options": options})
 
 
 def evaluation(*, name: str, kind: str, path: str, fields: tuple[str | int, ...] = ()) -> ConfigDict:

@@ -32,7 +32,7 @@ def versions_of(names: Iterable[str]) -> dict[str, str | None]:
 def changes(made_by: Mapping[str, str | None]) -> str:
     """The libraries that have another version here, with both, in words; '' where none has."""
     return ", ".join(
-        f"{name} {_told(there)} (here {_told(here)})"
+        f"{name} {_version_text(there)} (here {_version_text(here)})"
         for name, there in made_by.items()
         if (here := installed(name)) != there
     )
@@ -45,5 +45,5 @@ def check_same_here(inputs: Any) -> None:
         raise ConfigError(f"a worker has other libraries than the command that it works for: there {different}")
 
 
-def _told(found: str | None) -> str:
+def _version_text(found: str | None) -> str:
     return "not installed" if found is None else found

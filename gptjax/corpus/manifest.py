@@ -67,7 +67,7 @@ def make_manifest(
     }
 
 
-def told_change(manifest: dict) -> str:
+def change_text(manifest: dict) -> str:
     """What the tokenizer cannot give back, in a sentence; '' where every document comes back from its tokens."""
     count = sum(section.get("changed_documents", 0) for section in manifest["splits"].values())
     if not count:
@@ -109,11 +109,11 @@ def finished(folder: Path, options: dict, overwrite: bool) -> dict | None:
     if MANIFEST not in present or overwrite:
         return None
     manifest = read_manifest(folder)
-    asked = json.loads(json.dumps(options))
+    wanted = json.loads(json.dumps(options))
     if found := {
         field: values
-        for name in {**asked, **manifest["options"]}
-        for field, values in differences(manifest["options"].get(name), asked.get(name), f"{name}.").items()
+        for name in {**wanted, **manifest["options"]}
+        for field, values in differences(manifest["options"].get(name), wanted.get(name), f"{name}.").items()
     }:
         sentence = f"--output={folder}: was prepared with other options; choose another folder, or give --overwrite"
         raise ConfigError(with_lines(sentence, found))

@@ -85,8 +85,8 @@ def _some(listing: Listing, source: Any, count: int, seed: int, skipped: Counter
     few = -(-count // min(len(pieces), PIECES))
     left = count
     for number in order:
-        told, piece = pieces[number]
-        documents = read_piece(told["kind"], piece, told["options"], skipped)
+        task_source, piece = pieces[number]
+        documents = read_piece(task_source["kind"], piece, task_source["options"], skipped)
         for document in itertools.islice(documents, min(few, left)):
             left -= 1
             yield dataclasses.replace(
@@ -98,10 +98,10 @@ def _some(listing: Listing, source: Any, count: int, seed: int, skipped: Counter
             return
 
 
-def _judged(asked: Any, source: Any, folder: Path) -> tuple[dict, dict]:
+def _judged(settings: Any, source: Any, folder: Path) -> tuple[dict, dict]:
     """The reports of clean and select on the documents in `folder`."""
     inputs = {"documents": {"name": "read.parquet"}, **cleaning.treatment(source)}
-    options = cleaning.options(asked)
+    options = cleaning.options(settings)
     cleaned = clean(Task(0, inputs, options, folder), folder)
     inputs = {name: {"name": f"{name}.parquet"} for name in ("documents", "statistics")}
-    return cleaned, select(Task(0, inputs | cleaning.verdict(asked, source), {}, folder), folder)
+    return cleaned, select(Task(0, inputs | cleaning.verdict(settings, source), {}, folder), folder)

@@ -106,9 +106,9 @@ class SentencePieceTokenizer(Tokenizer):
 
     def __init__(self, file_bytes: bytes):
         self._model = model = sentencepiece.SentencePieceProcessor(model_proto=file_bytes)
-        told = settings(file_bytes)
+        stated = settings(file_bytes)
         pieces = [model.id_to_piece(i) for i in range(model.vocab_size())]
-        self.kind = told.kind
+        self.kind = stated.kind
         controls = {piece: i for i, piece in enumerate(pieces) if model.is_control(i)}
         # The four special ids are the model's own, whatever it calls them.
         special = [model.unk_id(), model.bos_id(), model.eos_id(), model.pad_id()]
@@ -116,11 +116,11 @@ class SentencePieceTokenizer(Tokenizer):
         super().__init__(file_bytes, [self._value(i, piece) for i, piece in enumerate(pieces)], controls)
         if self.eos_id is None:
             raise ConfigError("tokenizer: the SentencePiece model has no end-of-text token (eos_id)")
-        self._prefix = told.dummy_prefix and not told.spaces_are_suffixes
-        self._suffix = told.dummy_prefix and told.spaces_are_suffixes
+        self._prefix = stated.dummy_prefix and not stated.spaces_are_suffixes
+        self._suffix = stated.dummy_prefix and stated.spaces_are_suffixes
         self.first_bytes = b" " if self._prefix else b""
         # What the model rewrites, or has no token for, is lost; byte fallback has one for every character.
-        self.lossless = not (told.rewrites or told.removes_spaces or self._suffix) and told.marks_spaces
+        self.lossless = not (stated.rewrites or stated.removes_spaces or self._suffix) and stated.marks_spaces
         self.lossless &= sum(model.is_byte(i) for i in range(len(pieces))) == 256
         # BPE joins what stands side by side into a piece of the vocabulary: where no piece goes on after a newline, no
         # token does, and a text may be cut there. Unigram weighs whole texts, in sums whose rounding cutting changes.
@@ -228,17 +228,17 @@ def load(path: str | Path) -> Tokenizer:
 
 def _check_manifest_is_of(made: Tokenizer, folder: Path) -> None:
     """Raises ConfigError where a prepared folder's manifest tells of another tokenizer than lies in the folder."""
-    told = read_manifest(folder)["tokenizer"]
+    saved = read_manifest(folder)["tokenizer"]
     facts = {"kind": made.kind, "vocab_size": made.vocab_size, "hash": made.hash, "eos_id": made.eos_id}
     for field, value in facts.items():
-        if told[field] != value:
+        if saved[field] != value:
             raise ConfigError(
-                f"{folder / MANIFEST}: tokenizer.{field} = {told[field]!r}, but the folder's tokenizer has {value!r}: "
+                f"{folder / MANIFEST}: tokenizer.{field} = {saved[field]!r}, but the folder's tokenizer has {value!r}: "
                 "prepare the folder again"
             )
-    if told["begin_id"] not in (made.eos_id, made.bos_id):
+    if saved["begin_id"] not in (made.eos_id, made.bos_id):
         raise ConfigError(
-            f"{folder / MANIFEST}: tokenizer.begin_id = {told['begin_id']}: must be the tokenizer's end-of-text token "
+            f"{folder / MANIFEST}: tokenizer.begin_id = {saved['begin_id']}: must be the tokenizer's end-of-text token "
             f"{made.eos_id} or its beginning-of-text token {made.bos_id}"
         )
 

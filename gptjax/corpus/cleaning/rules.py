@@ -233,6 +233,6 @@ def decide(
 
 def first_objections(objections: Mapping[str, np.ndarray]) -> np.ndarray:
     """str [documents]: the first reason against each; empty where there is none."""
-    told = np.stack(list(objections.values()))
+    opposed = np.stack(list(objections.values()))
     reasons = np.array(["", *objections], object)
-    return reasons[np.where(told.any(axis=0), told.argmax(axis=0) + 1, 0)]
+    return reasons[np.where(opposed.any(axis=0), opposed.argmax(axis=0) + 1, 0)]

@@ -196,9 +196,9 @@ def _of_c4(
     enough = (word_counts >= FEWEST_WORDS) & ~_marked(lines, long_words)
     lower = texts.joined.replace("İ", "I").lower()  # the one letter that would become two
     lorem_ipsum = enough & _marked(lines, _places(lower, LOREM_IPSUM))
-    told = enough & ~_marked(lines, _places(lower, JAVASCRIPT))
-    brackets = told & _marked(lines, np.flatnonzero(texts.codes == ord("{")))
-    kept = told & ~_marked(lines, np.sort(np.concatenate([_places(lower, phrase) for phrase in POLICY])))
+    counted = enough & ~_marked(lines, _places(lower, JAVASCRIPT))
+    brackets = counted & _marked(lines, np.flatnonzero(texts.codes == ord("{")))
+    kept = counted & ~_marked(lines, np.sort(np.concatenate([_places(lower, phrase) for phrase in POLICY])))
     sentences = _sentences(texts, lines, lasts)
     columns = {}
     for prefix, chosen in (("", punctuated), ("any_line_", True)):

@@ -66,8 +66,8 @@ def decode(raw: bytes, declared: Sequence[str] = (), detect: bool = True) -> Dec
             return _decoded(raw[len(mark) :], encoding, "mark")
     if detect and (encoding := _unmarked_utf16(raw)):
         return _decoded(raw, encoding, "detected")
-    told = _names(raw, declared) if detect else []
-    shifting = [name for name in told if name.startswith(_SHIFTING)]
+    candidates = _names(raw, declared) if detect else []
+    shifting = [name for name in candidates if name.startswith(_SHIFTING)]
     for encoding in (*shifting, "utf-8"):
         try:
             return Decoded(raw.decode(encoding), encoding, "utf-8" if encoding == "utf-8" else "declared")
@@ -75,7 +75,7 @@ def decode(raw: bytes, declared: Sequence[str] = (), detect: bool = True) -> Dec
             pass
     if not detect or is_damaged_utf8(raw):
         return _decoded(raw, "utf-8", "utf-8")
-    for encoding in told:
+    for encoding in candidates:
         try:
             return Decoded(raw.decode(encoding), encoding, "declared")
         except ValueError:  # declared for another text
@@ -171,11 +171,11 @@ def _unmarked_utf16(raw: bytes) -> str:
 
 def _names(raw: bytes, declared: Sequence[str]) -> list[str]:
     """Python's names of what is declared, as far as they are encodings of text."""
-    told = [*declared]
+    candidates = [*declared]
     if found := _DECLARED.search(raw, 0, LOOKED_AT):
-        told.append(next(group for group in found.groups() if group).decode("ascii", "replace"))
+        candidates.append(next(group for group in found.groups() if group).decode("ascii", "replace"))
     names = []
-    for name in told:
+    for name in candidates:
         try:
             encoding = codecs.lookup(_LATEX_NAMES.get(name.lower(), name)).name
         except (LookupError, ValueError):

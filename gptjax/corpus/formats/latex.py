@@ -184,8 +184,8 @@ class _Reader:
                 return end[1]
         option = _OPTION.match(self._source, place)
         if name.rstrip("*") in self._theorems:
-            told = f" ({_tidy(_Reader(option[0].strip()[1:-1]).text())})" if option else ""
-            self._out.append(f"\n\n{self._theorems[name.rstrip('*')]}{told}. ")
+            shown = f" ({_tidy(_Reader(option[0].strip()[1:-1]).text())})" if option else ""
+            self._out.append(f"\n\n{self._theorems[name.rstrip('*')]}{shown}. ")
         elif name == "abstract":
             self._out.append("\n\nAbstract\n\n")
         else:
@@ -214,8 +214,8 @@ class _Reader:
         if name in _REFERENCES and place in self._braces:
             end = self._braces[place]
             labels = [self._numbers.get(label.strip(), "") for label in source[place + 1 : end].split(",")]
-            told = ", ".join(filter(None, labels))
-            self._out.append(_REFERENCES[name].format(told) if told else "")
+            shown = ", ".join(filter(None, labels))
+            self._out.append(_REFERENCES[name].format(shown) if shown else "")
             return end + 1
         if name == "ensuremath" and place in self._braces:
             end = self._braces[place]

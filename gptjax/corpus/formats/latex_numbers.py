@@ -53,7 +53,7 @@ def _section_number(counts: dict[str, int], deepest: str, heading: str, appendix
     if heading == "part":
         return str(counts["part"])
     levels = _LEVELS[_LEVELS.index(deepest) : _LEVELS.index(heading) + 1]
-    told = [str(counts[level]) for level in levels]
-    if appendix and told:
-        told[0] = chr(ord("A") + min(max(int(told[0]) - 1, 0), 25))
-    return ".".join(told)
+    parts = [str(counts[level]) for level in levels]
+    if appendix and parts:
+        parts[0] = chr(ord("A") + min(max(int(parts[0]) - 1, 0), 25))
+    return ".".join(parts)

@@ -68,8 +68,8 @@ def flatten(name: str, names: Collection[str], read: Callable[[str], str], most:
                 return "".join(
                     included(style, (*chain, style)) for style in styles if style in names and style not in chain
                 )
-            asked = posixpath.join(folder or "", (plain or bare or file).strip())
-            target = _project_name(asked, posixpath.dirname(name), names)
+            name_wanted = posixpath.join(folder or "", (plain or bare or file).strip())
+            target = _project_name(name_wanted, posixpath.dirname(name), names)
             if target is None or target in chain or len(chain) >= MAX_INPUT_DEPTH:
                 return ""
             return "\n" + included(target, (*chain, target)) + "\n"
@@ -80,10 +80,10 @@ def flatten(name: str, names: Collection[str], read: Callable[[str], str], most:
     return flat
 
 
-def _project_name(asked: str, folder: str, names: Collection[str]) -> str | None:
+def _project_name(name_wanted: str, folder: str, names: Collection[str]) -> str | None:
     """The file that is meant, from the root or the including file's folder; None where the project has none."""
     for place in ("", folder):
-        path = posixpath.normpath(posixpath.join(place, asked))
+        path = posixpath.normpath(posixpath.join(place, name_wanted))
         for candidate in (path, f"{path}.tex"):
             if candidate in names:
                 return candidate

@@ -173,8 +173,8 @@ def of_metadata(metadata: str) -> str:
     stated = fields.get("License", "").strip()
     if name := of_name(stated) or of_expression(stated) or of_text(stated):
         return name
-    told = [str(line) for line in fields.get_all("Classifier", []) if str(line).startswith("License ::")]
-    names = [of_name(line.rpartition("::")[2]) for line in told]
+    license_lines = [str(line) for line in fields.get_all("Classifier", []) if str(line).startswith("License ::")]
+    names = [of_name(line.rpartition("::")[2]) for line in license_lines]
     return " AND ".join(sorted(set(names))) if names and all(names) else ""
 
 

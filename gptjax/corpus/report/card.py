@@ -10,7 +10,7 @@ from typing import Any
 
 from gptjax.config import flatten
 from gptjax.corpus.config import default, plain
-from gptjax.corpus.manifest import told_change
+from gptjax.corpus.manifest import change_text
 from gptjax.corpus.report.funnel import left_documents
 from gptjax.corpus.report.samples import Sample
 from gptjax.formatting import counted, size_text
@@ -113,8 +113,8 @@ def _duplicates(manifest: dict, pictures: dict[str, str]) -> str:
     copies = manifest["copies"]
     if not copies:
         return ""
-    asked = {name.split(".")[1]: of for name, of in manifest["options"].items() if name.startswith("duplicates.")}
-    how = ", ".join(f"{name} {json.dumps(of)}" for name, of in sorted(asked.items()))
+    settings = {name.split(".")[1]: of for name, of in manifest["options"].items() if name.startswith("duplicates.")}
+    how = ", ".join(f"{name} {json.dumps(of)}" for name, of in sorted(settings.items()))
     counts = [
         [name.replace("_", " "), count]
         for name, count in copies.items()
@@ -208,7 +208,7 @@ def _tokens(manifest: dict) -> str:
     return _section(
         "## Tokens",
         f"{made['kind']}, {made['vocab_size']:,} tokens, hash {made['hash']}; stored as {manifest['dtype']}.",
-        f"{_inline(change)}." if (change := told_change(manifest)) else "",
+        f"{_inline(change)}." if (change := change_text(manifest)) else "",
         _table(["source", "split", "tokens", "bytes per token", *(f"by {name}" for name in others)], rows),
     )
 

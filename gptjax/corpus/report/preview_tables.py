@@ -19,21 +19,21 @@ LANGUAGES = 12  # shown; the rest are few
 PLACE = 30  # characters of a place of origin, the last ones
 
 
-def show(console: Console, asked: Any, previews: Sequence[Preview]) -> None:
+def show(console: Console, settings: Any, previews: Sequence[Preview]) -> None:
     """Prints it all. asked: the section `cleaning` of the config."""
     previews = [each for each in previews if each.cleaned]
     console.print(_sources(previews))
     for each in previews:
         dropped = each.selected["reasons"]
-        console.print(_reasons(asked, each) if dropped else Text(f"{each.source.name}: nothing dropped", "italic"))
+        console.print(_reasons(settings, each) if dropped else Text(f"{each.source.name}: nothing dropped", "italic"))
         _examples(console, each)
     console.print(_languages(previews))
     for name, what in (("repaired", "repaired"), ("masked", "masked")):
         counts: Counter[str] = Counter()
         for each in previews:
             counts.update(each.cleaned[name])
-        if told := ", ".join(f"{count:,} {key}" for key, count in counts.most_common() if count):
-            console.print(f"{what}: {told}")
+        if counted := ", ".join(f"{count:,} {key}" for key, count in counts.most_common() if count):
+            console.print(f"{what}: {counted}")
     console.print("a sample only: nothing was written; change thresholds by --config.cleaning.GROUP.RULE=VALUE")
 
 
@@ -56,7 +56,7 @@ def _sources(previews: Sequence[Preview]) -> Table:
     return table
 
 
-def _reasons(asked: Any, each: Preview) -> Table:
+def _reasons(settings: Any, each: Preview) -> Table:
     """What is dropped: first, by the first rule to object; alone, by each as if it were the only one."""
     table = Table(
         Column("dropped by", no_wrap=True), "threshold", "documents", "share", "on its own", title=each.source.name
@@ -64,7 +64,7 @@ def _reasons(asked: Any, each: Preview) -> Table:
     for column in table.columns[1:]:
         column.justify = "right"
     for reason, (first, against) in each.selected["reasons"].items():
-        threshold = f"{get(asked, reason):g}" if "." in reason else ""
+        threshold = f"{get(settings, reason):g}" if "." in reason else ""
         table.add_row(reason, threshold, f"{first:,}", f"{first / each.cleaned['documents']:.1%}", f"{against:,}")
     return table
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from rich.progress import BarColumn, Progress, ProgressColumn, Task, TextColumn, TimeRemainingColumn
 from rich.table import Column, Table
 
-from gptjax.corpus.manifest import told_change
+from gptjax.corpus.manifest import change_text
 from gptjax.corpus.report import CARD
 from gptjax.corpus.report.funnel import left_documents
 from gptjax.corpus.sources import KEPT
@@ -67,7 +67,7 @@ def summary(console: Console, folder: Path, manifest: dict) -> None:
         console.print(held_out, soft_wrap=True)
     made = manifest["tokenizer"]
     console.print(f"tokenizer {made['kind']}, {made['vocab_size']:,} tokens; {manifest['dtype']} shards in {folder}")
-    if change := told_change(manifest):
+    if change := change_text(manifest):
         console.print(change, markup=False)
     for reason, count in manifest["skipped"].items():
         if reason.startswith(KEPT):

@@ -35,12 +35,12 @@ def read_member(archive: zipfile.ZipFile, name: str, options: Mapping[str, Any])
       Unreadable: it is corrupt, encrypted, too large or out of proportion.
     """
     with _zip_errors():
-        told = archive.getinfo(name)  # never more comes out than it tells
-        if told.file_size > options["max_document_bytes"]:
+        entry = archive.getinfo(name)  # never more comes out than it tells
+        if entry.file_size > options["max_document_bytes"]:
             raise Unreadable(f"zip member of more than {options['max_document_bytes']:,} bytes")
-        if told.file_size > max(RATIO_FREE_BYTES, told.compress_size * options["max_ratio"]):
+        if entry.file_size > max(RATIO_FREE_BYTES, entry.compress_size * options["max_ratio"]):
             raise Unreadable(f"decompresses to more than {options['max_ratio']:,} times its size")
-        return archive.read(told)
+        return archive.read(entry)
 
 
 @contextmanager

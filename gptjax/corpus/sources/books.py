@@ -115,14 +115,14 @@ def _chapters(
     def member(name: str) -> bytes:
         return read_member(archive, name, options)
 
-    told = epub.package(names, member)
-    if epub.encrypted(names, member).intersection(told.chapters):
+    opf = epub.package(names, member)
+    if epub.encrypted(names, member).intersection(opf.chapters):
         raise Unreadable("encrypted EPUB")
     texts, left = [], options["max_document_bytes"]
-    for name in told.chapters:
+    for name in opf.chapters:
         raw = member(name)
         left -= len(raw)
         if left < 0:
             raise Unreadable(f"EPUB of more than {options['max_document_bytes']:,} bytes")
         texts.append(hypertext.text_of(unix_lines(decode(raw, f"{uri}!{name}", "detect", skipped))))
-    return "\n\n\n".join(filter(None, texts)) + "\n", told.language, told.rights
+    return "\n\n\n".join(filter(None, texts)) + "\n", opf.language, opf.rights

@@ -65,8 +65,8 @@ def find(path: str, options: Mapping[str, Any]) -> list[Piece]:
     for root in map(str, [local_path(name, "path") for name in path.split(",")]):
         if not os.path.isdir(root):
             raise ConfigError(f"{root!r}: no such folder")
-        asked = _Asked(_wanted(options), frozenset(options["leave_out"]), Bounds(root, options["links"]))
-        pieces.extend(_walk(root, asked, _Licensing(files=_above(root))))
+        criteria = _Criteria(_wanted(options), frozenset(options["leave_out"]), Bounds(root, options["links"]))
+        pieces.extend(_walk(root, criteria, _Licensing(files=_above(root))))
     return once(pieces)
 
 
@@ -104,7 +104,7 @@ class _Licensing:
 
 
 @dataclass(frozen=True)
-class _Asked:
+class _Criteria:
     """What of a folder is wanted: files of these languages, but for what is left out and links out of the bounds."""
 
     languages: frozenset[str]
@@ -112,7 +112,7 @@ class _Asked:
     bounds: Bounds
 
 
-def _walk(folder: str, asked: _Asked, licensing: _Licensing, above: tuple[str, ...] = ()) -> Iterator[Piece]:
+def _walk(folder: str, criteria: _Criteria, licensing: _Licensing, above: tuple[str, ...] = ()) -> Iterator[Piece]:
     """The pieces of one folder; one that is inside itself, by way of a link, is passed over."""
     above = (*above, os.path.realpath(folder))
     try:
@@ -122,29 +122,31 @@ def _walk(folder: str, asked: _Asked, licensing: _Licensing, above: tuple[str, .
         return
     if packages := _installed(folder, entries):  # a stray LICENSE beside the packages is one of theirs
         licensing = _Licensing(packages=packages, beyond=licensing.files)
-    elif told := _license_files(entry.path for entry in entries):
-        licensing = replace(licensing, files=told)
+    elif license_files := _license_files(entry.path for entry in entries):
+        licensing = replace(licensing, files=license_files)
     for entry in entries:
         if entry.name.startswith(".") or entry.name.endswith((".dist-info", ".egg-info", "__pycache__")):
             continue
         try:
-            if outside := asked.bounds.left_out(entry):
+            if outside := criteria.bounds.left_out(entry):
                 yield outside
             elif not entry.is_dir():
-                if entry.is_file() and (piece := _piece(entry, asked, licensing)):
+                if entry.is_file() and (piece := _piece(entry, criteria, licensing)):
                     yield piece
-            elif (reason := _folder_reason(entry)) in asked.leave_out:
+            elif (reason := _folder_reason(entry)) in criteria.leave_out:
                 yield left_out(entry.path, f"{reason}: folder {entry.name}")
             elif os.path.realpath(entry.path) not in above:
-                yield from _walk(entry.path, asked, licensing, above)
+                yield from _walk(entry.path, criteria, licensing, above)
         except OSError:  # a link to itself; gone since it was listed
             continue
 
 
-def _piece(entry: os.DirEntry, asked: _Asked, licensing: _Licensing) -> Piece | None:
-    if entry.name in generated.LOCK_FILES and "lock files" in asked.leave_out:
+def _piece(entry: os.DirEntry, criteria: _Criteria, licensing: _Licensing) -> Piece | None:
+    if entry.name in generated.LOCK_FILES and "lock files" in criteria.leave_out:
         return left_out(entry.path, "lock files")
-    if _is_license(entry.name) or not asked.languages.intersection(languages.of_name(entry.name) or _of_shebang(entry)):
+    if _is_license(entry.name) or not criteria.languages.intersection(
+        languages.of_name(entry.name) or _of_shebang(entry)
+    ):
         return None
     state, evidence = entry.stat(), licensing.of(entry.path)
     version = "-".join(str(time) for time in (state.st_mtime_ns, *map(_time_of, evidence)))

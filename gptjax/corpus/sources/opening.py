@@ -108,9 +108,9 @@ def _here(name: str) -> str:
     return name.partition("://")[2] if name.startswith(LOCAL) else name
 
 
-def is_wanted(piece: Piece, asked: Collection[str], name: re.Pattern) -> bool:
+def is_wanted(piece: Piece, roots: Collection[str], name: re.Pattern) -> bool:
     """Whether it is named by itself or as `name` says, or is there to be counted only."""
-    return "left_out" in piece.options or piece.uri in asked or name.fullmatch(bare_name(piece.uri)) is not None
+    return "left_out" in piece.options or piece.uri in roots or name.fullmatch(bare_name(piece.uri)) is not None
 
 
 def bare_name(uri: str) -> str:
@@ -195,10 +195,10 @@ def _find_remote(name: str, leave_out: frozenset[str]) -> Iterator[Piece]:
     try:
         if glob.has_magic(name):
             found = system.glob(path, detail=True)
-        elif name.endswith("/") or (told := system.info(path))["type"] == "directory":
+        elif name.endswith("/") or (details := system.info(path))["type"] == "directory":
             found = system.find(path, detail=True)
         else:
-            found = {path: told}
+            found = {path: details}
     except FileNotFoundError:
         found = {}
     except Exception as error:  # every file system has its own
@@ -208,9 +208,9 @@ def _find_remote(name: str, leave_out: frozenset[str]) -> Iterator[Piece]:
     for place in sorted(found, key=lambda place: place.split("/")):
         below = place.removeprefix(path).split("/")
         if found[place]["type"] == "file" and not any(part.startswith(".") or part in leave_out for part in below):
-            told = found[place] if found[place].get("size") is not None else system.info(place)
-            version = next((f"{told[key]}" for key in VERSIONS if told.get(key)), "")
-            yield Piece(system.unstrip_protocol(place), told.get("size") or 0, version)
+            details = found[place] if found[place].get("size") is not None else system.info(place)
+            version = next((f"{details[key]}" for key in VERSIONS if details.get(key)), "")
+            yield Piece(system.unstrip_protocol(place), details.get("size") or 0, version)
 
 
 def _file_system(uri: str) -> tuple[Any, str]:

@@ -46,8 +46,8 @@ def find(path: str, options: Mapping[str, Any]) -> list[Piece]:
     Raises:
       ConfigError: one does not exist.
     """
-    found, asked = find_files(path, ("",), links=options["links"]), expanded(path)
-    found = [piece for piece in found if is_wanted(piece, asked, _NAMES)]
+    found, roots = find_files(path, ("",), links=options["links"]), expanded(path)
+    found = [piece for piece in found if is_wanted(piece, roots, _NAMES)]
     is_source = {piece.uri: _is_source(piece) for piece in found}
     folders = {posixpath.dirname(uri) for uri, holds in is_source.items() if holds and not uri.endswith(".sty")}
     pieces: dict[str, list[Piece]] = {}  # by folder, or by file

@@ -47,19 +47,19 @@ def find(path: str, options: Mapping[str, Any]) -> list[Piece]:
       ConfigError: one does not exist, or is a file of another kind; `text` names no column.
     """
     _columns(options)
-    asked = expanded(path)
+    roots = expanded(path)
     pieces: list[Piece] = []
     for piece in find_files(path, SUFFIXES, leave_out=_DESCRIPTIONS, links=options["links"]):
         if "left_out" in piece.options:
             pieces.append(piece)
-        elif piece.uri in asked or _in_split(piece.uri, asked, options["split"]):
+        elif piece.uri in roots or _in_split(piece.uri, roots, options["split"]):
             pieces.extend(_row_groups(piece) if piece.uri.lower().endswith(".parquet") else [piece])
     return pieces
 
 
-def _in_split(uri: str, asked: list[str], split: str) -> bool:
+def _in_split(uri: str, roots: list[str], split: str) -> bool:
     """Whether a folder below what was asked for, or the name up to its first "-" or ".", is of the split."""
-    root = max((one for one in asked if uri.startswith(one)), key=len, default="")
+    root = max((one for one in roots if uri.startswith(one)), key=len, default="")
     *folders, name = uri[len(root) :].strip("/").split("/")
     parts = (*folders, name, name.partition(".")[0], name.partition("-")[0])
     return any(fnmatch.fnmatchcase(part, split) for part in parts)

@@ -164,16 +164,16 @@ def _capture(number: int, raw: bytes, most: int, skipped: Counter[str]) -> Captu
     record = WarcRecord.from_bytes(raw)
     if record.record_type not in (Type.response, Type.resource, Type.conversion):
         return None  # about a page, not one
-    told = record.headers
-    uri = _valid(told.get("WARC-Target-URI") or "").strip("<>")
-    content_type, charset = (told.get("Content-Type") or "").partition(";")[0].strip().lower(), ""
+    fields = record.headers
+    uri = _valid(fields.get("WARC-Target-URI") or "").strip("<>")
+    content_type, charset = (fields.get("Content-Type") or "").partition(";")[0].strip().lower(), ""
     is_text, is_http = record.record_type == Type.conversion, record.record_type == Type.response
     if is_http:
         record.parse_http(auto_decode="none")
         if record.http_headers is None or record.http_headers.status_code != 200:
             skipped["HTTP status other than 200"] += 1
             return None
-        content_type = (record.http_content_type or told.get("WARC-Identified-Payload-Type") or "").lower()
+        content_type = (record.http_content_type or fields.get("WARC-Identified-Payload-Type") or "").lower()
         charset = record.http_charset or ""
     if content_type not in (("text/plain",) if is_text else HTML):
         skipped["not HTML"] += 1
@@ -187,7 +187,7 @@ def _capture(number: int, raw: bytes, most: int, skipped: Counter[str]) -> Captu
     if len(payload) > most:
         skipped[f"page of more than {most:,} bytes"] += 1
         return None
-    languages = _valid(told.get("WARC-Identified-Content-Language") or "")
+    languages = _valid(fields.get("WARC-Identified-Content-Language") or "")
     return Capture(number, uri, payload, is_text, charset, languages)
 
 

@@ -53,8 +53,8 @@ def find(path: str, options: Mapping[str, Any]) -> list[Piece]:
     check_options(options)
     pieces = find_files(path, SUFFIXES, links=options["links"])
     if options["blocked_hosts"]:
-        told = xxhash.xxh3_64_hexdigest("\n".join(sorted(_blocked(options["blocked_hosts"]))).encode())
-        pieces = [dataclasses.replace(piece, version=f"{piece.version} {told}") for piece in pieces]
+        fingerprint = xxhash.xxh3_64_hexdigest("\n".join(sorted(_blocked(options["blocked_hosts"]))).encode())
+        pieces = [dataclasses.replace(piece, version=f"{piece.version} {fingerprint}") for piece in pieces]
     return pieces
 
 
@@ -99,8 +99,8 @@ def _captures(path: str, options: Mapping[str, Any], skipped: Counter[str]) -> I
             yield Capture(1, path, payload), path
 
 
-def _language(told: str) -> str:
-    first = told.partition(",")[0].strip().lower()
+def _language(stated: str) -> str:
+    first = stated.partition(",")[0].strip().lower()
     return _TWO_LETTERS.get(first, first)
 
 

@@ -40,8 +40,8 @@ def find(path: str, options: Mapping[str, Any]) -> list[Piece]:
     Raises:
       ConfigError: one does not exist.
     """
-    found, asked = find_files(path, ("",), links=options["links"]), expanded(path)
-    return [piece for piece in found if is_wanted(piece, asked, _NAME)]
+    found, roots = find_files(path, ("",), links=options["links"]), expanded(path)
+    return [piece for piece in found if is_wanted(piece, roots, _NAME)]
 
 
 def libraries(uri: str, options: Mapping[str, Any]) -> tuple[str, ...]:

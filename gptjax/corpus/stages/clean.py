@@ -87,7 +87,7 @@ def _cleaned(
     batch: pa.RecordBatch, code: bool, mend: bool, language: bool, personal: list[str]
 ) -> tuple[list[str], dict[str, Any]]:
     """The texts as they shall be, and what STATISTICS tells of the way there."""
-    texts, told = batch["text"].to_pylist(), batch["language"].to_pylist()
+    texts, stated = batch["text"].to_pylist(), batch["language"].to_pylist()
     repaired, masked, identified = [], [], []
     for number, text in enumerate(texts):
         text, names = repair(text, code) if mend else (text, ())
@@ -95,7 +95,7 @@ def _cleaned(
         texts[number] = text = "" if is_blank(text) else text  # which a verdict will put out
         repaired.append(", ".join(names))
         masked.append(counts)
-        identified.append(identify(text) if language and not code and not told[number] else (told[number], 1.0))
+        identified.append(identify(text) if language and not code and not stated[number] else (stated[number], 1.0))
     languages, confidences = zip(*identified)
     return texts, {
         "language": languages,

@@ -84,13 +84,13 @@ def _write_verdicts(folder: Path, shards: list[SketchedShard], drops: pa.Table, 
         reason[again_out] = REPEATED
         representative = np.where(again, ids, np.uint64(0))
         representative[clustered] = clusters["representative"].to_numpy()[cluster[clustered]]
-        told = np.flatnonzero(dropped | clustered | again)
+        concerned = np.flatnonzero(dropped | clustered | again)
         write_verdicts(
             folder / f"verdicts-{number:05d}.parquet",
-            sketches["rows"][told],
-            ids[told],
-            reason[told],
-            representative[told],
+            sketches["rows"][concerned],
+            ids[concerned],
+            reason[concerned],
+            representative[concerned],
         )
 
 

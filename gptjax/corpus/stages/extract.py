@@ -97,5 +97,5 @@ class Extract(CorpusStage):
                 corpus.shards.append(DocumentShard(len(corpus.shards), source, entry, held["documents"], held["bytes"]))
         if not corpus.shards:
             reasons = sum(corpus.skipped.values(), Counter())
-            told = ", ".join(f"{reason}: {count}" for reason, count in sorted(reasons.items()))
-            raise ConfigError(f"no document in {counted(corpus.listing.pieces.total(), 'file')} ({told})")
+            counts = ", ".join(f"{reason}: {count}" for reason, count in sorted(reasons.items()))
+            raise ConfigError(f"no document in {counted(corpus.listing.pieces.total(), 'file')} ({counts})")

@@ -34,11 +34,11 @@ def select(task: Task, folder: Path) -> dict:
     against]; examples: reason, or KEPT → some documents' id, uri and first characters.
     """
     rules = [rule_of(fields) for fields in task.inputs["rules"]]
-    asked = {rule.column for rule in rules}
-    wanted = {"id", "bytes", "characters", "language", "language_confidence"} | asked - {OwnRule.column}
+    columns_of_rules = {rule.column for rule in rules}
+    wanted = {"id", "bytes", "characters", "language", "language_confidence"} | columns_of_rules - {OwnRule.column}
     table = pq.read_table(task.path(task.inputs["statistics"]), columns=sorted(wanted))
     columns = {name: table[name].to_numpy() for name in wanted}
-    if OwnRule.column in asked:
+    if OwnRule.column in columns_of_rules:
         texts = pq.read_table(task.path(task.inputs["documents"]), columns=[OwnRule.column])
         columns[OwnRule.column] = texts[OwnRule.column].to_numpy()
     objections = decide(columns, rules, task.inputs["languages"], task.inputs["confidence"])
