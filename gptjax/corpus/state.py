@@ -63,7 +63,7 @@ class Corpus:
       sections: what the searches found, for the manifest: name → counts, None where a search is not wanted; own_stages
         where there are any: name → counts.
       samples: entries of the files that a tokenizer is learned from.
-      tokenizer: and the entry of its file.
+      tokenizer: there when its stage is done; tokenizer_file: the entry of its file.
     """
 
     config: Any
@@ -73,13 +73,13 @@ class Corpus:
     split: dict[str, Any]
     splits: tuple[str, ...]
     shards: list[DocumentShard] = field(default_factory=list)
-    skipped: dict[str, dict[str, int]] = field(default_factory=dict)
+    skipped: dict[str, Counter[str]] = field(default_factory=dict)
     earlier: dict[str, list] = field(default_factory=dict)
     evaluations: list[dict] = field(default_factory=list)
     index: dict | None = None
     sections: dict[str, Any] = field(default_factory=lambda: dict.fromkeys(("copies", "passages", "contamination")))
     samples: list[dict] = field(default_factory=list)
-    tokenizer: Tokenizer | None = None
+    tokenizer: Tokenizer = field(init=False)
     tokenizer_file: dict = field(default_factory=dict)
 
     def inputs(
