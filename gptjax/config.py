@@ -16,7 +16,7 @@ import json
 import math
 import re
 import struct
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from ml_collections import ConfigDict
@@ -176,7 +176,7 @@ def validate(config: ConfigDict | Settings) -> None:
             "model.dtype = 'float16': it needs loss scaling, which is not supported; use 'bfloat16' on GPU or TPU, "
             "'float32' on CPU"
         )
-    check_values(config, allowed_values())
+    check_values(config, allowed_values(), _in_float32)
     for field, value in flatten(config).items():
         if type(value) is int and value >= 2**31 and field != "seed":  # the integers of arrays, shapes and steps
             raise ConfigError(f"{field} = {value}: must be below 2^31")
@@ -184,8 +184,10 @@ def validate(config: ConfigDict | Settings) -> None:
     _validate_training(config)
 
 
-def check_values(config: ConfigDict | Section, fields: Mapping[str, Allowed]) -> None:
-    """Each field is one of its names, and within its limits.
+def check_values(
+    config: ConfigDict | Section, fields: Mapping[str, Allowed], as_held: Callable[[Any], Any] = lambda value: value
+) -> None:
+    """Each field is one of its names, and within its limits. as_held: a number as it will be computed with.
 
     Raises:
       ConfigError: otherwise.
@@ -200,7 +202,7 @@ def check_values(config: ConfigDict | Section, fields: Mapping[str, Allowed]) ->
             )
     for field, allowed in fields.items():
         for limit in allowed.limits:
-            if not limit.holds(_in_float32(get(config, field))):
+            if not limit.holds(as_held(get(config, field))):
                 raise ConfigError(f"{field} = {get(config, field)}: {limit.wanted}")
 
 

@@ -237,7 +237,7 @@ def test_a_corpus_without_a_document_says_why(tmp_path):
     (tmp_path / "a.txt").write_text("")
     made = default()
     made.sources = (source(name="one", kind="text", path=f"{tmp_path}/a.txt"),)
-    with pytest.raises(ConfigError, match=r"no document in 1 file \(empty: 1\)"):
+    with pytest.raises(ConfigError, match=r"no document in 1 file \(empty or blank: 1\)"):
         prepare(made, tmp_path / "out")
 
 
