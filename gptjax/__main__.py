@@ -57,7 +57,7 @@ def overview() -> str:
 
 
 def version() -> str:
-    """Of gptjax, and of what decides its numbers."""
+    """Returns the versions of gptjax and of the libraries that affect its results."""
     packages = ("gptjax", "jax", "flax", "optax")
     found = [f"{package} {_version_of(package)}" for package in packages]
     return ", ".join([*found, f"Python {platform.python_version()}"])

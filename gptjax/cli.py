@@ -1,4 +1,4 @@
-"""How every command starts and ends: absl flags in, one line and exit code 2 for a user's mistake, no traceback."""
+"""Starts and ends every command: parses its flags, and reports a user's mistake in one line with exit code 2."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ from gptjax.differences import DIFFERENT
 from gptjax.flag_messages import check_arguments, check_numbers, explained, typed_overrides
 from gptjax.terminal import ConsoleGone, set_up_streams, visible
 
-PIPE_CLOSED = 128 + signal.SIGPIPE  # what shells report of any program that `| head` ends
+PIPE_CLOSED = 128 + signal.SIGPIPE  # the status that shells report for a program that `| head` ends
 
 
 def named_value(text: str) -> tuple[str, Any]:
-    """'gpus_per_node=1' → ('gpus_per_node', 1); what is no Python literal is text.
+    """'gpus_per_node=1' → ('gpus_per_node', 1). A value that is not a Python literal is kept as text.
 
     Raises:
-      ConfigError: it has no name, or no value.
+      ConfigError: the name or the value is missing.
     """
     name, _, value = text.partition("=")
     if not (name and value):
@@ -42,25 +42,25 @@ def named_value(text: str) -> tuple[str, Any]:
 
 
 def unescaped(flag: str, text: str) -> str:
-    r"""`text` with what Python's backslash escapes stand for: \n, \t, \x41, \u00e9 …; \\ is one backslash.
+    r"""Replaces Python's backslash escapes in `text`: \n, \t, \x41, \u00e9 …; \\ is one backslash.
 
     Raises:
-      ConfigError: a backslash begins no escape; the message begins with `flag`.
+      ConfigError: a backslash does not begin an escape; the message begins with `flag`.
     """
 
     def value(found: re.Match) -> str:
         try:
             return ast.literal_eval(f'"{found[0]}"')
-        except SyntaxError:  # a backslash alone; no character of that number
+        except SyntaxError:  # a single backslash, or a number that is not a character
             raise ConfigError(
-                f"{flag} = {text!r}: {found[0]!r} is not an escape sequence of Python (write two backslashes for one)"
+                f"{flag}={text!r}: {found[0]!r} is not an escape sequence of Python (write two backslashes for one)"
             ) from None
 
     return re.sub(r"\\([abfnrtv\\'\"]|[0-7]{1,3}|x[\da-fA-F]{2}|u[\da-fA-F]{4}|U[\da-fA-F]{8})?", value, text)
 
 
 def command(name: str) -> str:
-    """How a command is started here: 'gptjax train', or with the Python that was typed, 'python -m gptjax.train'."""
+    """Returns how the user can start a command: 'gptjax train' or 'python -m gptjax.train', like this process."""
     typed = sys.orig_argv
     if "-m" in typed[:-1]:
         module = typed[typed.index("-m") + 1]
@@ -71,7 +71,7 @@ def command(name: str) -> str:
 
 @contextlib.contextmanager
 def fields_named_by_flags(flag_of: Mapping[str, str]) -> Iterator[None]:
-    """In the block, messages of ConfigErrors name a field of a config by the flag that stands for it."""
+    """In the block, messages of ConfigErrors name the flag that sets a config field instead of the field."""
     try:
         yield
     except ConfigError as error:
@@ -79,9 +79,9 @@ def fields_named_by_flags(flag_of: Mapping[str, str]) -> Iterator[None]:
 
 
 def _by_flags(message: str, flag_of: Mapping[str, str]) -> str:
-    """'split.by = 'x': expected …' → '--split_by='x': expected …', wherever a field stands as a word of its own."""
+    """'split.by = 'x': expected …' → '--split_by='x': expected …', wherever a field is a whole word."""
     for field, flag in flag_of.items():
-        value = "( = )?" if "." in field else "( = )"  # 'seed' alone is a word of the language
+        value = "( = )?" if "." in field else "( = )"  # without a value, 'seed' may be an ordinary word
         named = rf"(?<![\w./-]){re.escape(field)}(?![\w/]|\.\w){value}"
         message = re.sub(named, functools.partial(_flag_for, flag), message)
     return message
@@ -99,14 +99,15 @@ def run(
 ) -> None:
     """Runs `main(argv)` under absl, and exits with its return value.
 
-    flags: the command's.
-    arguments: how many a command takes besides its flags, at most.
-    outlives_console: what the command makes is not its output, so it goes on when nobody reads that any more; the
-      others then end quietly, as `| head` expects.
+    Args:
+      flags: the command's flags.
+      arguments: the largest number of arguments besides the flags.
+      outlives_console: whether the command goes on when nobody reads its stdout any more, because its product is
+        files. Other commands then end quietly, as `| head` expects.
 
-    Mistakes of the user (`ConfigError`, bad flags, stray arguments) and of the machine (`OSError`: no space left, no
-    permission) end in one line on stderr and exit code 2, a run that broke down (`RunError`) in one line and 1, Ctrl-C
-    in 130. Anything else is a bug and keeps its traceback.
+    Mistakes of the user (`ConfigError`, bad flags, stray arguments) and failures of the machine (`OSError`: no space
+    left, no permission) end in one line on stderr and exit code 2; a run that cannot go on (`RunError`) in one line and
+    exit code 1; Ctrl-C in 130. Anything else is a bug and keeps its traceback.
     """
 
     def guarded(argv: list[str]) -> int | None:
@@ -126,7 +127,7 @@ def run(
             print("interrupted", file=sys.stderr)
             return 130
 
-    logging.use_absl_handler()  # instead of others that write to the same stderr
+    logging.use_absl_handler()  # replaces other handlers that write to the same stderr
     set_up_streams(outlives_console)
     _set_up_logs()
     try:
@@ -139,10 +140,11 @@ def run(
 
 
 def _set_up_logs() -> None:
-    """Log messages go to today's stderr, in sentences: no tracebacks of libraries, nothing that commands a terminal.
+    """Makes log messages sentences on the current stderr, without libraries' tracebacks and terminal escapes.
 
-    What fails here is raised and told by `run`; what fails in a library's thread, or while Python tidies up, is logged
-    if the machine is to blame (a full disk), and keeps its traceback otherwise. Orbax raises what it logs, too.
+    `run` reports errors of the main thread. An error in a library's thread, or while Python shuts down, is logged here
+    if the machine caused it (a full disk); otherwise it keeps its traceback. Orbax logs errors that it also raises, so
+    those records are dropped.
     """
 
     def in_a_sentence(record: Any) -> bool:
@@ -155,15 +157,15 @@ def _set_up_logs() -> None:
 
     handler = logging.get_absl_handler().python_handler
     handler.stream = sys.stderr
-    if handler.filters:  # another command was started in this Python before
+    if handler.filters:  # an earlier command in this process has set this up
         return
     handler.addFilter(in_a_sentence)
     for module, name in ((threading, "excepthook"), (sys, "unraisablehook")):
-        setattr(module, name, functools.partial(_told, getattr(module, name)))
+        setattr(module, name, functools.partial(_log_or_pass_on, getattr(module, name)))
 
 
-def _told(otherwise: Callable[[Any], None], failure: Any) -> None:
-    """Logs the machine's failures where no caller can be told; hands on the others."""
+def _log_or_pass_on(otherwise: Callable[[Any], None], failure: Any) -> None:
+    """Logs a failure that the machine caused and no caller can catch; passes other failures to `otherwise`."""
     if isinstance(failure.exc_value, OSError | RunError):
         logging.error("in the background%s", _cause(failure.exc_value))
     else:
@@ -175,8 +177,8 @@ def _cause(error: BaseException) -> str:
 
 
 def _parse_flags(main: Callable, flags: Flags, argv: list[str]) -> list[str]:
-    asked = [argument.lstrip("-").partition("=") for argument in argv[1:] if argument.startswith("-")]
-    for name, _, value in asked:
+    given = [argument.lstrip("-").partition("=") for argument in argv[1:] if argument.startswith("-")]
+    for name, _, value in given:
         if name in ("help", "h", "helpshort", "helpfull"):
             print(command_help(sys.modules[main.__module__].__doc__ or "", flags))
             sys.exit(0)
@@ -187,7 +189,7 @@ def _parse_flags(main: Callable, flags: Flags, argv: list[str]) -> list[str]:
         check_arguments(argv[1:], flags)
         rest = flags.parse(argv)
         check_numbers(flags)
-        if flags.values["verbosity"].using_default_value:  # absl would set INFO: libraries' news of their own work
+        if flags.values["verbosity"].using_default_value:  # absl's INFO would show libraries' progress messages
             flags.values.verbosity = logging.WARNING  # type: ignore[assignment]  # absl says that it takes any type
         return rest
     except (ConfigError, OSError) as error:
@@ -197,6 +199,6 @@ def _parse_flags(main: Callable, flags: Flags, argv: list[str]) -> list[str]:
 
 
 def _fail(error: Exception | str) -> int:
-    sentence, mark, listed = str(error).partition(DIFFERENT)  # which alone has lines of its own
+    sentence, mark, listed = str(error).partition(DIFFERENT)  # only the list of differences keeps its line breaks
     print(f"error: {visible(' '.join(sentence.split()) + mark + listed)}", file=sys.stderr)
     return 2

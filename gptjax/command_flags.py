@@ -1,4 +1,4 @@
-"""The flags of a command: absl's, but its own, so that several commands can be imported into one Python."""
+"""The flags of a command: absl's flags in a set of their own, so that one process can import several commands."""
 
 from __future__ import annotations
 
@@ -15,11 +15,12 @@ from gptjax.user_code import load_config
 class Flags:
     """absl's DEFINE_ functions for the flags of one command, which `cli.run` parses when the command starts.
 
-    absl would keep the flags of all modules together and refuse a name that two of them define.
+    By default absl keeps the flags of all modules together and refuses a name that two of them define.
 
     Attributes:
-      values: absl's, of these flags.
-      config_fields: makes a config with every field that --config.FIELD=VALUE may name; None for a command without.
+      values: absl's values of these flags.
+      config_fields: makes a config with every field that --config.FIELD=VALUE may name; None if the command has no
+        --config.
     """
 
     def __init__(self) -> None:
@@ -37,9 +38,10 @@ class Flags:
     def define_config(
         self, example: str = "configs/gpt2.py:124m", fields: Callable[[], ConfigDict] = default
     ) -> flags.FlagHolder:
-        """--config=FILE.py[:argument], with --config.section.field=value to override any field of it.
+        """Defines --config=FILE.py[:argument], and --config.section.field=value to override any field of it.
 
-        fields: makes a config with every field that may be named.
+        Args:
+          fields: makes a config with every field that may be overridden.
         """
         text = f"A config file, such as {example}; --config.section.field=value changes one of its fields."
         holder = config_flags.DEFINE_config_file("config", None, text, flag_values=self.values)
@@ -49,17 +51,18 @@ class Flags:
 
     @property
     def own(self) -> list[flags.Flag]:
-        """Those that the command defines, in this order."""
+        """The flags that the command itself defines, in order of definition."""
         return [self.values[name] for name in (self.values if self._own is None else self._own)]
 
     def parse(self, argv: list[str]) -> list[str]:
-        """What is left of the command line; flags of an earlier start in this Python are as if never given.
+        """Parses the command line and returns the arguments that are not flags.
 
-        absl's own flags (--verbosity …) and those of libraries are taken, too.
+        Values that an earlier call in this process set are forgotten. absl's own flags (--verbosity …) and those of
+        libraries are parsed too.
         """
         if self._own is None:
             self._own = list(self.values)
-        for name in [name for name in self.values if name not in self._own]:  # absl's, and --config.FIELD of before
+        for name in [name for name in self.values if name not in self._own]:  # absl's, and earlier --config.FIELD
             delattr(self.values, name)
         self.values.unparse_flags()
         self.values.append_flag_values(flags.FLAGS)

@@ -1,4 +1,4 @@
-"""--help of a command: its story, then its flags; and --help_config: every field of its config."""
+"""The text of --help (a command's description and flags) and of --help_config (every field of its config)."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ NARROWEST, WIDEST = 40, 120
 
 
 def command_help(story: str, command: Flags) -> str:
-    """story: the docstring of the command's module."""
+    """Returns the text of --help. story: the docstring of the command's module."""
     parts = [inspect.cleandoc(story), "", "Flags:", *map(_flag, _in_order(command.own))]
     if command.config_fields is not None:
         parts.append(
@@ -31,7 +31,7 @@ def command_help(story: str, command: Flags) -> str:
 
 
 def _in_order(own: list[flags.Flag]) -> list[flags.Flag]:
-    """The most wanted flags, then the others in the order of their definition."""
+    """Puts the most important flags first, then the others in order of definition."""
     names = [flag.name for flag in own]
     first = ("input", "output", "config") if "output" in names else ("workdir", "config")
     return sorted(own, key=lambda flag: first.index(flag.name) if flag.name in first else len(first))
@@ -39,7 +39,7 @@ def _in_order(own: list[flags.Flag]) -> list[flags.Flag]:
 
 def _flag(flag: flags.Flag) -> str:
     head = f"--[no]{flag.name}" if flag.boolean else f"--{flag.name}=…"
-    # absl adds to the text what is said here already
+    # absl adds type and repetition to the text, which this function states itself
     text = re.sub(r"^<[^>]*>: |;\s+repeat this option.*$", "", flag.help or "", flags=re.DOTALL)
     if isinstance(flag, flags.EnumFlag):
         text = f"{' | '.join(flag.parser.enum_values)}. {text}"
@@ -51,23 +51,23 @@ def _flag(flag: flags.Flag) -> str:
 
 
 def config_help(fields: Callable[[], ConfigDict], section: str = "") -> str:
-    """Every field, or those of one section or of one name, by section: default, meaning, what is allowed."""
+    """Lists every field, or the fields of one section or name, with default, meaning and allowed values."""
     chosen = [field for field in described(fields) if _is_in(field.name, section)]
     if not chosen:
         sections = sorted({field.name.partition(".")[0] for field in described(fields)})
         return f"there is no section or field {section!r}; the sections are {', '.join(sections)}"
     lines, before = [], None
     for field in chosen:
-        of = field.name.rpartition(".")[0]
-        if of != before and before is not None:
+        its_section = field.name.rpartition(".")[0]
+        if its_section != before and before is not None:
             lines.append("")
-        before = of
+        before = its_section
         lines.append(_item(f"--config.{field.name}={field.default!r}", _meaning(field)))
     return "\n".join(lines)
 
 
-def _is_in(name: str, asked: str) -> bool:
-    return not asked or name == asked or name.startswith(f"{asked}.") or name.rpartition(".")[2] == asked
+def _is_in(name: str, section: str) -> bool:
+    return not section or name == section or name.startswith(f"{section}.") or name.rpartition(".")[2] == section
 
 
 def _meaning(field: Field) -> str:

@@ -38,12 +38,12 @@ def main(argv: list[str]) -> None:
         comparison.check_plot(plot, "--plot")
     for flag in (METRIC, X):
         if flag.present and not plot:
-            raise ConfigError(f"--{flag.name}={flag.value}: is only for a plot, and --plot=FILE is missing")
+            raise ConfigError(f"--{flag.name}={flag.value}: requires --plot=FILE")
     folders = comparison.run_folders([local_path(folder, "RUN") for folder in argv[1:]])
     once: dict[Path, Path] = {}
     for folder in folders:
         once.setdefault(folder.resolve(), folder)
-    if plot:  # it is wanted even where nobody reads the table to its end
+    if plot:  # the plot must be drawn even if nobody reads stdout to its end
         set_up_streams(outlive=True)
     runs = comparison.read_runs(list(once.values()))
     if plot:
@@ -52,7 +52,7 @@ def main(argv: list[str]) -> None:
     console = console if console.is_terminal else Console(width=LOG_WIDTH)
     console.print(comparison.table(runs))
     if repeated := len(folders) - len(once):
-        console.print(f"{counted(repeated, 'folder')} named a run that is shown already", soft_wrap=True)
+        console.print(f"{counted(repeated, 'folder')} named a run that is already shown", soft_wrap=True)
     for note in comparison.unlike_evaluations(runs):
         console.print(note, soft_wrap=True)
     if differences := comparison.differences(runs):

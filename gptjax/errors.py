@@ -1,9 +1,14 @@
-"""The two ways in which a command ends for a reason that the user can mend: one sentence, no traceback."""
+"""The two errors that a user can fix. A command reports them in one sentence, without a traceback."""
 
 
 class ConfigError(ValueError):
-    """A setting that cannot work; the message names the field, the value and what is allowed."""
+    """A setting is invalid; the message names the field, the value and what is allowed."""
 
 
 class RunError(RuntimeError):
-    """A run that cannot go on though its settings were fine; the message says what happened and what helps."""
+    """A run with valid settings cannot go on; the message says what happened and what helps."""
+
+
+def setting_text(name: str, value: object) -> str:
+    """Begins a message about a setting: '--workdir=runs/mine' for a flag, 'data.path = data/mine' for a field."""
+    return f"{name}={value}" if name.startswith("--") and "=" not in name else f"{name} = {value}"

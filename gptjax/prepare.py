@@ -70,7 +70,7 @@ SUBMITIT = flags.DEFINE_list(
     "submitit", [], "slurm: submitit parameters as NAME=VALUE,…, such as timeout_min, mem_gb, slurm_partition."
 )
 
-# What --input's one source is made with.
+# These flags apply to the single source that --input makes.
 INPUT = flags.DEFINE_list(
     "input", [], f"Files or folders ({' '.join(SUFFIXES)}), or python-stdlib; separated by commas."
 )
@@ -105,7 +105,7 @@ ESCAPES = flags.DEFINE_bool(
 )
 SHARD_TOKENS = flags.DEFINE_integer("shard_tokens", 1 << 28, "Tokens per file.")
 SEED = flags.DEFINE_integer("seed", 0, "Random seed for the split and for the text that the tokenizer learns from.")
-FIELD_FLAGS = {  # the field that each stands for; messages about the one name the other
+FIELD_FLAGS = {  # config field → its flag; a message about such a field names the flag instead
     "tokenizer.name": TOKENIZER,
     "tokenizer.vocab_size": VOCAB_SIZE,
     "tokenizer.split_digits": SPLIT_DIGITS,
@@ -120,7 +120,7 @@ FOLLOW = flags.DEFINE_enum(
 )
 INPUT_FLAGS = (*FIELD_FLAGS.values(), ENCODING, TEXT_FIELD, SEPARATOR, ESCAPES, FOLLOW)
 
-INPUT_SHARD_MEGABYTES = 8  # small, so that also a small corpus keeps every core busy
+INPUT_SHARD_MEGABYTES = 8  # small, so that even a small corpus keeps every core busy
 
 
 def main(argv: list[str]) -> None:
@@ -144,7 +144,7 @@ def make_corpus(console: Console) -> None:
     if manifest:
         console.print(f"{folder} is already prepared with these options; nothing to do.")
         if made_by := other_versions(manifest):
-            console.print(f"It was made with {made_by}; --overwrite makes anew what these decide.", soft_wrap=True)
+            console.print(f"It was made with {made_by}; --overwrite remakes what depends on them.", soft_wrap=True)
     else:
         with (
             removed_if_useless(folder / WORK, is_of_use),
@@ -159,7 +159,7 @@ def make_corpus(console: Console) -> None:
 
 
 def chosen_config() -> ConfigDict:
-    """Of --config, or the one that --input stands for."""
+    """Returns the config of --config, or builds one from --input and its flags."""
     if bool(CONFIG.value) == bool(INPUT.value):
         raise ConfigError("give either --input or --config (see --help)")
     if CONFIG.value:
@@ -183,7 +183,7 @@ def chosen_config() -> ConfigDict:
 
 
 def output_options(config: ConfigDict, listing: Listing) -> dict:
-    """What the output depends on; a finished folder with other values is not what was asked for."""
+    """Returns all options that the output depends on; a folder is finished only if it has the same values."""
     fields = {name: plain(value) for name, value in flatten(config).items()}
     if not fields["stages"]:  # folders of before there were such stages are recognised, too
         del fields["stages"]

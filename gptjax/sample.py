@@ -110,7 +110,7 @@ def write_text() -> None:
     if WORKDIR.value is None:
         raise ConfigError("--workdir is missing: must be the folder of a training run (see --help)")
     json_path = output_file(JSON.value, "--json") if JSON.value is not None else None
-    if json_path:  # it is wanted even where nobody reads the text to its end
+    if json_path:  # the file must be written even if nobody reads stdout to its end
         set_up_streams(outlive=True)
     check_values()
     prompts = chosen_prompts()
@@ -139,7 +139,7 @@ def write_text() -> None:
 
 
 def check_values() -> None:
-    """Raises ConfigError for values that no model could take, before one is loaded."""
+    """Raises ConfigError for values that are invalid for every model, before a model is loaded."""
     if not (CHECKPOINT.value in ("latest", "best") or CHECKPOINT.value.isdecimal()):
         raise ConfigError(f"--checkpoint={CHECKPOINT.value}: must be latest, best or the number of a step")
     last = SEED.value + NUM_SAMPLES.value - 1
@@ -152,7 +152,7 @@ def check_values() -> None:
 
 
 def options() -> dict:
-    """The flags that every way of generating takes."""
+    """Returns the options that `generate` and `stream` share."""
     return dict(
         begin=BEGIN.value,
         max_new_tokens=MAX_NEW_TOKENS.value,
@@ -166,16 +166,16 @@ def options() -> dict:
 
 
 def chosen_prompts() -> list[str] | None:
-    """The prompts asked for; None: they will be typed."""
+    """Returns the prompts that the flags give, or None if the user will type them."""
     if PROMPT.value is not None and PROMPTS_FILE.value:
-        raise ConfigError(f"--prompts_file = {PROMPTS_FILE.value}: must not be given together with --prompt")
+        raise ConfigError(f"--prompts_file={PROMPTS_FILE.value}: must not be given together with --prompt")
     if PROMPTS_FILE.value:
         return read_prompts(local_path(PROMPTS_FILE.value, "--prompts_file"))
     if PROMPT.value == "-":
-        return [decoded("--prompt = -: standard input", sys.stdin.buffer.read())]
+        return [decoded("--prompt=-: standard input", sys.stdin.buffer.read())]
     if PROMPT.value is None:
         if not sys.stdin.isatty():
-            raise ConfigError("--prompt is missing: give --prompt or --prompts_file when stdin is not a terminal")
+            raise ConfigError("--prompt or --prompts_file is required when stdin is not a terminal")
         return None
     check_text("--prompt", PROMPT.value)
     return [as_typed("--prompt", PROMPT.value)]
@@ -186,7 +186,10 @@ def as_typed(flag: str, text: str) -> str:
 
 
 def load_generator(notes: Console) -> tuple[Generator, bool]:
-    """The run's model and tokenizer, ready to write, and whether with the moving average; says which checkpoint.
+    """Loads the run's model and tokenizer, and prints which checkpoint was loaded.
+
+    Returns:
+      The generator, and whether its parameters are the moving average.
 
     Raises:
       ConfigError: config, tokenizer and checkpoint in the folder do not belong together.
@@ -194,11 +197,11 @@ def load_generator(notes: Console) -> tuple[Generator, bool]:
     began = time.perf_counter()
     params, config, metadata = load_for_inference(WORKDIR.value, CHECKPOINT.value, EMA.value, OWN_FUNCTIONS.value)
     run_tokenizer = tokenizer.load(WORKDIR.value)
-    check_tokenizer(metadata, run_tokenizer.hash, f"--workdir = {WORKDIR.value}")
+    check_tokenizer(metadata, run_tokenizer.hash, f"--workdir={WORKDIR.value}")
     is_average = means_average(metadata, EMA.value)
     count = sum(x.size for x in jax.tree.leaves(params))
     platform = jax.default_backend()
-    if platform == "cpu" and config.model.dtype == "bfloat16":  # all but the products is slower there, and less exact
+    if platform == "cpu" and config.model.dtype == "bfloat16":  # on a CPU only matrix products gain from bfloat16
         config = dataclasses.replace(config, model=dataclasses.replace(config.model, dtype="float32"))
     generator = Generator(
         params,
@@ -221,12 +224,10 @@ def load_generator(notes: Console) -> tuple[Generator, bool]:
 
 
 def converse(generator: Generator, output: Console, notes: Console) -> None:
-    """Prompts as they are typed, each continued at once; Ctrl-C ends a continuation, Ctrl-D the conversation."""
+    """Continues each prompt as it is typed. Ctrl-C ends a continuation, Ctrl-D ends the conversation."""
     notes.print("type a prompt and press Enter; Ctrl-D ends", style="dim")
     if isinstance(sys.stdin, io.TextIOWrapper):
-        sys.stdin.reconfigure(
-            errors="surrogateescape"
-        )  # bytes that are no text: the generator refuses them in a sentence
+        sys.stdin.reconfigure(errors="surrogateescape")  # the generator refuses bytes that are not text
     for number, prompt in enumerate(typed_lines(output)):
         timing = Timing()
         try:
@@ -234,7 +235,7 @@ def converse(generator: Generator, output: Console, notes: Console) -> None:
             say(notes, [show_stream(generator, prompt, SEED.value + number, output, timing)], timing)
         except KeyboardInterrupt:
             output.print()
-        except ConfigError as error:  # a prompt that is too long: the next may be shorter
+        except ConfigError as error:  # for example a prompt that is too long: the next may be shorter
             notes.print(f"\n{error}", style="red")
 
 
@@ -258,14 +259,14 @@ def show_stream(generator: Generator, prompt: str, seed: int, output: Console, t
 
 
 def begin(output: Console, prompt: str, is_first: bool = True) -> None:
-    """The prompt, set off from the text that will follow it and from the completion before."""
+    """Prints the prompt in bold, after a line that separates it from the previous completion."""
     if not is_first:
         write_raw(output, "─" * 40 + "\n", "dim")
     write_raw(output, prompt, "bold")
 
 
 def say(notes: Console, completions: list[Completion], timing: Timing) -> None:
-    """What there is to know beside the text: characters that the model cannot read, what ended each text, the speed."""
+    """Prints facts about the completions: characters without a token, what ended each text, and the speed."""
     for prompt, unknown in {each.prompt: each.unknown_characters for each in completions}.items():
         if unknown:
             notes.print(
@@ -283,7 +284,7 @@ def say(notes: Console, completions: list[Completion], timing: Timing) -> None:
 
 
 def speed(timing: Timing) -> str:
-    """Prompts and new tokens apart where they ran apart, as in a stream; else one rate for both."""
+    """Returns separate rates for prompt and new tokens if they were timed separately, otherwise one rate for both."""
     tokens = f"{counted(timing.prompt_tokens, 'prompt token')}, {timing.new_tokens:,} new"
     if timing.prefill_seconds is None:
         rate = f"{timing.tokens_per_second:,.0f} new tokens/s, prompts included"
@@ -296,7 +297,7 @@ def speed(timing: Timing) -> str:
 
 
 def write_json(path: Path, completions: list[Completion], timing: Timing, is_average: bool, weights: str) -> None:
-    """Everything needed to make the same text again, and what came of it; floats are written exactly."""
+    """Writes the completions and everything needed to reproduce them; floats are written exactly."""
     content = dict(
         workdir=WORKDIR.value,
         checkpoint=CHECKPOINT.value,
@@ -307,7 +308,7 @@ def write_json(path: Path, completions: list[Completion], timing: Timing, is_ave
         completions=[dataclasses.asdict(completion) for completion in completions],
     )
     text = json.dumps(content, indent=1, ensure_ascii=False) + "\n"
-    data = text.encode("utf-8", "backslashreplace")  # --workdir may be no UTF-8: JSON's escapes
+    data = text.encode("utf-8", "backslashreplace")  # --workdir may not be UTF-8; this writes JSON's escapes
     if path.exists() and not path.is_file():  # a pipe
         path.write_bytes(data)
         return

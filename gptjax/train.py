@@ -93,7 +93,7 @@ _BATCH_TIMEOUT = flags.DEFINE_float(
     0.0,
 )
 
-CONVENTION = "causal"  # of the FLOPs behind every MFU that is shown
+CONVENTION = "causal"  # how the FLOPs behind every MFU are counted
 
 
 def main(argv: list[str]) -> int:
@@ -136,10 +136,10 @@ def main(argv: list[str]) -> int:
 
 @dataclasses.dataclass(frozen=True)
 class TrainingRun:
-    """A plan, and what is opened to carry it out.
+    """A plan, together with the opened data, tokenizer and console that carry it out.
 
     Attributes:
-      validation: the windows that every evaluation scores; None when evaluation is off.
+      validation: the windows that every evaluation scores, or None when evaluation is off.
     """
 
     plan: Plan
@@ -151,7 +151,7 @@ class TrainingRun:
 
     @property
     def mesh(self) -> Mesh:
-        assert isinstance(self.plan.mesh, Mesh)  # of devices that are here
+        assert isinstance(self.plan.mesh, Mesh)  # the plan was made for devices of this machine
         return self.plan.mesh
 
     @property
@@ -160,15 +160,15 @@ class TrainingRun:
 
     @property
     def windows_scored(self) -> str | None:
-        """Which windows the validation figures of this start are of; None when evaluation is off."""
+        """Identifies the windows that this start evaluates on; None when evaluation is off."""
         return None if self.validation is None else self.validation.identity()
 
 
 def open_run(config: Settings, workdir: Path) -> TrainingRun:
-    """Opens the data, and plans the run on all devices.
+    """Opens the data and plans the run on all devices.
 
     Raises:
-      ConfigError: data, devices and config do not go together.
+      ConfigError: data, devices and config do not fit each other.
     """
     training, objective, validation = config.training, make_objective(config), None
     data = objective.open_data("train", training.batch_size)
@@ -206,10 +206,10 @@ def open_checkpoints(run: TrainingRun) -> Checkpoints:
 
 
 def check_saved(run: TrainingRun, checkpoints: Checkpoints) -> None:
-    """Refuses what `start` would refuse, before pages of settings are shown and arrays are read.
+    """Makes the checks of `start` early, before the settings are printed and arrays are read.
 
     Raises:
-      ConfigError: the checkpoints in the workdir, or those of `training.init_from`, are of another run.
+      ConfigError: the checkpoints in the workdir, or those of `training.init_from`, do not fit this run.
     """
     saved, other = checkpoints.metadata(), run.config.training.init_from
     if saved is not None:
@@ -219,11 +219,16 @@ def check_saved(run: TrainingRun, checkpoints: Checkpoints) -> None:
 
 
 def start(run: TrainingRun, checkpoints: Checkpoints) -> tuple[TrainState, dict[str, Any], list[str]]:
-    """The state to go on from, what the steps since the last row came to, and what there is to say. In this order:
+    """Restores or makes the state to train from.
 
-    1. the newest readable checkpoint of this workdir, if it is of the same run;
+    The first of these that exists is used:
+
+    1. the newest readable checkpoint of this workdir, if it belongs to the same run;
     2. the parameters of another run, if `training.init_from` names one;
     3. fresh parameters.
+
+    Returns:
+      The state, the metrics accumulated since the last row of metrics.jsonl, and notes to print.
     """
     config, plan = run.config, run.plan
     saved, interval = checkpoints.metadata(), {}
@@ -258,7 +263,7 @@ def start(run: TrainingRun, checkpoints: Checkpoints) -> tuple[TrainState, dict[
 def train(
     run: TrainingRun, checkpoints: Checkpoints, state: TrainState, interval: dict[str, Any], notes: list[str]
 ) -> None:
-    """From the state's step to the last one, or to a signal; whatever ends it, what is done is saved and drawn."""
+    """Trains from the state's step to the last one or until a signal; either way the run is then saved and plotted."""
     config, plan, start_step = run.config, run.plan, int(state.step)
     objective = plan.trainer.objective
     judged_by = objective.scores[0]
@@ -325,7 +330,7 @@ def train(
                     view.note(write_sample(run, state, writer))
 
         progress.flush()
-        throughput.lap()  # the steps since the last row belong to the summary as well
+        throughput.lap()  # the summary includes the steps since the last row
         profiler.close()
         stopped = done < plan.total_steps
         if stopped:
@@ -350,14 +355,14 @@ def train(
     consoles.print_summary(run.console, title, summary)
     consoles.print_notes(run.console, risen(done, checkpoints.best(judged_by.name, run.windows_scored)))
     if config.logging.plots and jax.process_index() == 0:
-        from gptjax.training.plots import plot_run  # matplotlib is slow to import, and wanted only now
+        from gptjax.training.plots import plot_run  # imported late because matplotlib is slow to import
 
         for path in plot_run(run.workdir):
             run.console.print(f"plot: {path}", soft_wrap=True)
 
 
 def compile_step(plan: Plan, view: consoles.TrainingView) -> Callable:
-    """The training step, compiled before the first batch is touched, so that its time and memory are known apart."""
+    """Compiles the training step before the first batch is read, so that its time and memory are known separately."""
     started = time.perf_counter()
     members.begin("compiling")
     with view.busy("compiling"):
@@ -376,7 +381,7 @@ def compile_step(plan: Plan, view: consoles.TrainingView) -> Callable:
 
 
 def device_batches(run: TrainingRun, start_step: int) -> Iterator[dict[str, jax.Array]]:
-    """The batches from `start_step` on, each put on the mesh `data.prefetch` steps before it is used."""
+    """Yields the batches from `start_step` on. Each is put on the mesh `data.prefetch` steps before it is used."""
     training, data = run.config.training, run.config.data
     accumulation = training.gradient_accumulation_steps
     rows = distributed.local_rows(run.mesh, training.batch_size, accumulation)
@@ -385,7 +390,7 @@ def device_batches(run: TrainingRun, start_step: int) -> Iterator[dict[str, jax.
 
 
 def make_evaluation(run: TrainingRun) -> Callable[[TrainState], dict[str, Any]]:
-    """state → validation metrics, of the moving average of the parameters where there is one."""
+    """Returns a function from state to validation metrics; it uses the moving average of the parameters if kept."""
     trainer, scores_of = run.plan.trainer, run.plan.trainer.objective.scores_of
     step, rows = trainer.evaluation_step(run.tokenizer), run.plan.rows_at_once
     return lambda state: validate(step, scores_of, state.best_params, run.validation, run.mesh, rows)
@@ -400,7 +405,7 @@ def save(run: TrainingRun, checkpoints: Checkpoints, state: TrainState, scores: 
 
 
 def write_sample(run: TrainingRun, state: TrainState, writer: MetricsWriter) -> str:
-    """Continues the config's prompt, into `samples/` and where else texts are shown; returns it."""
+    """Continues the config's prompt; writes the text to `samples/` and to the metrics writers, and returns it."""
     evaluation, step = run.config.evaluation, int(state.step)
     generator = Generator(state.best_params, run.config, run.tokenizer, begin_id=run.data.begin_id)
     (completion,) = generator.generate(

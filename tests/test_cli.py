@@ -82,7 +82,7 @@ def test_escapes_are_pythons(text, value):
 
 @pytest.mark.parametrize("text", ["\\", r"\d", r"\x4", r"\u12", r"\U00110000", r"\N{DASH}"])
 def test_what_is_no_escape_is_refused(text):
-    with pytest.raises(ConfigError, match=r"--stop = .*is not an escape"):
+    with pytest.raises(ConfigError, match=r"--stop=.*is not an escape"):
         cli.unescaped("--stop", text)
 
 

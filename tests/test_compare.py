@@ -26,12 +26,12 @@ def runs(tmp_path):
     [
         ([], "the folder of a run is missing"),
         (["nowhere"], "RUN = nowhere: must be the folder of a run; there is no such folder"),
-        (["configs"], "RUN = configs: must be the folder of a run; this folder is none, it has no config.json"),
+        (["configs"], "RUN = configs: must be the folder of a run; this folder has no config.json"),
         (["README.md"], "RUN = README.md: must be the folder of a run; it is a file, not a folder"),
         (["RUNS", "--plot=p.xyz"], "--plot=p.xyz: must end in .png, .svg or .pdf"),
         (["RUNS", "--plot=plot"], "--plot=plot: must end in .png, .svg or .pdf"),
-        (["RUNS", "--metric=train/loss"], "--metric=train/loss: is only for a plot, and --plot=FILE is missing"),
-        (["RUNS", "--x=tokens"], "--x=tokens: is only for a plot, and --plot=FILE is missing"),
+        (["RUNS", "--metric=train/loss"], "--metric=train/loss: requires --plot=FILE"),
+        (["RUNS", "--x=tokens"], "--x=tokens: requires --plot=FILE"),
         (
             ["RUNS", "--plot=p.png", "--metric=train/los"],
             "--metric=train/los: no run has this metric with --x=step; did you mean train/loss?; available: tokens, "
@@ -51,7 +51,7 @@ def test_a_run_that_is_named_twice_is_shown_once_and_that_is_said(runs):
     told = run_command("compare", str(runs), str(runs / "a"), f"{runs}/b/../a/")
     lines = told.stdout.splitlines()
     assert [line.split()[0] for line in lines[1:3]] == ["a", "b"]
-    assert lines[3] == "2 folders named a run that is shown already"
+    assert lines[3] == "2 folders named a run that is already shown"
     assert "named a run" not in run_command("compare", str(runs)).stdout
 
 

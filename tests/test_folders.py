@@ -13,7 +13,7 @@ def test_two_processes_do_not_share_a_folder(tmp_path):
     assert not is_held(folder)
     with alone_in(folder, "--output"):
         assert is_held(folder)
-        with pytest.raises(ConfigError, match=r"--workdir = .*here: another process is using"):
+        with pytest.raises(ConfigError, match=r"--workdir=.*here: another process is using"):
             with alone_in(folder, "--workdir"):
                 pass
     assert not is_held(folder)

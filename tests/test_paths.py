@@ -37,7 +37,7 @@ def test_home_is_expanded_wherever_a_path_is_read(home):
 def test_a_run_spoils_no_other_folder(home, file, kind):
     (home / "other").mkdir()
     (home / "other" / file).write_text("")
-    with pytest.raises(ConfigError, match=rf"--workdir = other: is .*{kind} \(it holds {file}\)"):
+    with pytest.raises(ConfigError, match=rf"--workdir=other: is .*{kind} \(it holds {file}\)"):
         run_folder("other", "--workdir")
 
 
@@ -63,7 +63,7 @@ def test_what_cannot_be_saved_to_is_refused(home, text):
     (home / "file").write_text("")
     (home / "gone").symlink_to("nowhere")
     (home / "circle").symlink_to("circle")
-    with pytest.raises(ConfigError, match=f"^--workdir = (?s:.*){(REFUSED | REFUSED_TO_RUNS)[text]}"):
+    with pytest.raises(ConfigError, match=f"^--workdir=(?s:.*){(REFUSED | REFUSED_TO_RUNS)[text]}"):
         run_folder(text, "--workdir")
     if text in REFUSED:
         with pytest.raises(ConfigError, match=REFUSED[text]):

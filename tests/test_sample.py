@@ -192,7 +192,7 @@ def test_in_a_terminal_prompts_are_typed(run):
         (["--prompt=a"], "--workdir is missing"),
         (["--workdir=RUN"], "--prompt is missing: .*--prompts_file"),
         (["--workdir=RUN", "--prompt=" + "x" * 65], "prompt = 66 tokens with the begin token: .*max_positions = 64"),
-        (["--workdir=RUN", b"--prompt=a\xff"], r"--prompt = 'a\\udcff': must be UTF-8 text"),
+        (["--workdir=RUN", b"--prompt=a\xff"], r"--prompt='a\\udcff': must be UTF-8 text"),
         (["--workdir=RUN", "--prompt=a", b"--stop=\xff"], r"--stop='\\udcff': must be UTF-8 text"),
         (
             ["--workdir=RUN", "--prompt=a", "--checkpoint=²"],
@@ -202,10 +202,10 @@ def test_in_a_terminal_prompts_are_typed(run):
             ["--workdir=RUN", "--prompt=a", "--temperature=-1"],
             r"--temperature=-1\.0: must be 0 \(greedy\) or a positive number",
         ),
-        (["--workdir=RUN", "--prompt=a", "--checkpoint=17"], "--checkpoint = 17: must be .*10, 20, 30"),
-        (["--workdir=RUN", "--prompts_file=nowhere.txt"], "--prompts_file = nowhere.txt: .*No such file"),
-        (["--workdir=nowhere", "--prompt=a"], "--workdir = nowhere: must be the folder of a run; there is no such"),
-        (["--workdir=configs", "--prompt=a"], "--workdir = configs: .*this folder is none, it has no config.json"),
+        (["--workdir=RUN", "--prompt=a", "--checkpoint=17"], "--checkpoint=17: must be .*10, 20, 30"),
+        (["--workdir=RUN", "--prompts_file=nowhere.txt"], "--prompts_file=nowhere.txt: .*No such file"),
+        (["--workdir=nowhere", "--prompt=a"], "--workdir=nowhere: must be the folder of a run; there is no such"),
+        (["--workdir=configs", "--prompt=a"], "--workdir=configs: .*this folder has no config.json"),
     ],
 )
 def test_mistakes_end_in_one_line(run, arguments, message):
@@ -265,14 +265,14 @@ def test_a_file_that_holds_no_text_is_refused(run, tmp_path, name, content, mess
 def test_standard_input_that_is_no_text_is_refused(run, tmp_path):
     (tmp_path / "input").write_bytes(b"a\xff")
     with open(tmp_path / "input", "rb") as file:
-        refuses("--prompt = -: standard input must be UTF-8", f"--workdir={run[0]}", "--prompt=-", stdin=file)
+        refuses("--prompt=-: standard input must be UTF-8", f"--workdir={run[0]}", "--prompt=-", stdin=file)
 
 
 def test_a_folder_whose_parts_do_not_belong_together_is_refused(run, tmp_path):
     workdir, config = run
     other = shutil.copytree(workdir, tmp_path / "other")
     ByteTokenizer(("<bos>", "<eos>", "<unk>", "<pad>")).save(other)
-    refuses(f"--workdir = .*hash {TOKENIZER.hash}", f"--workdir={other}", "--prompt=a")
+    refuses(f"--workdir=.*hash {TOKENIZER.hash}", f"--workdir={other}", "--prompt=a")
     deeper = configs.thaw(config)
     deeper.model.num_layers = 2
     (other / "config.json").write_text(configs.to_json(deeper))

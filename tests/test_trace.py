@@ -30,12 +30,12 @@ def test_a_row_is_shown(run):
     "flags, message",
     [
         (["--step=3"], "--row is missing (see --help)"),
-        (["--step=11", "--row=0"], "--step = 11: the run has steps 1 to 10"),
+        (["--step=11", "--row=0"], "--step=11: the run has steps 1 to 10"),
         (
             ["--step=1", "--row=0", "--workdir=none"],
-            "--workdir = none: must be the folder of a run; there is no such folder",
+            "--workdir=none: must be the folder of a run; there is no such folder",
         ),
-        (["--step=1", "--row=0", "--workdir=configs"], "run; this folder is none, it has no config.json"),
+        (["--step=1", "--row=0", "--workdir=configs"], "run; this folder has no config.json"),
     ],
 )
 def test_mistakes(run, flags, message):

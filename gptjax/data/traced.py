@@ -49,9 +49,9 @@ def traced_row(config: Settings, fingerprint: Mapping[str, Any] | None, step: in
         raise ConfigError(with_lines(sentence, differences(dict(fingerprint), current)))
     total = Units(size * length, dataset.num_windows / size).steps(config.training.duration, "training.duration")
     if not 1 <= step <= total:
-        raise ConfigError(f"--step = {step}: the run has steps 1 to {total}")
+        raise ConfigError(f"--step={step}: the run has steps 1 to {total}")
     if not 0 <= row < size:
-        raise ConfigError(f"--row = {row}: a batch has rows 0 to {size - 1}")
+        raise ConfigError(f"--row={row}: a batch has rows 0 to {size - 1}")
     source, spans = dataset.spans(step - 1, row)
     title = f"step {step} of {total}, row {row} of {size}: {length} positions, from {source.folder}"
     return TracedRow(source.folder, spans.tolist(), title)

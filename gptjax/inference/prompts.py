@@ -17,7 +17,7 @@ def read_prompts(path: Path) -> list[str]:
     Raises:
       ConfigError: the file cannot be read, is not UTF-8, or holds anything else, or nothing.
     """
-    name = f"--prompts_file = {path}"
+    name = f"--prompts_file={path}"
     try:
         raw = path.read_bytes()
     except OSError as error:

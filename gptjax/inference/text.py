@@ -6,7 +6,7 @@ import codecs
 import reprlib
 from collections.abc import Sequence
 
-from gptjax.config import ConfigError
+from gptjax.errors import ConfigError, setting_text
 
 
 def check_text(name: str, text: str) -> None:
@@ -14,7 +14,7 @@ def check_text(name: str, text: str) -> None:
     try:
         text.encode()
     except UnicodeEncodeError as error:
-        raise ConfigError(f"{name} = {reprlib.repr(text)}: must be UTF-8 text ({error.reason})") from None
+        raise ConfigError(f"{setting_text(name, reprlib.repr(text))}: must be UTF-8 text ({error.reason})") from None
 
 
 def stop_strings(stop: str | Sequence[str]) -> tuple[str, ...]:

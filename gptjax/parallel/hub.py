@@ -101,7 +101,7 @@ def listen(host: str, port: int) -> socket.socket:
     except OSError as error:
         what = "is in use on this machine" if error.errno == errno.EADDRINUSE else f"cannot be used ({error.strerror})"
         raise ConfigError(
-            f"--coordinator = {host}:{port}: port {port}, where process 0 meets the others, {what}; choose another"
+            f"--coordinator={host}:{port}: port {port}, where process 0 meets the others, {what}; choose another"
         ) from None
 
 
@@ -260,15 +260,13 @@ class Hub:
     def _admit(self, channel: Channel, process: int, of: int, name: str) -> bool:
         with self._lock:
             if of != self._num_processes:
-                reason = (
-                    f"--num_processes = {self._num_processes} in process 0, {of} in {name}: must be the same in all"
-                )
+                reason = f"--num_processes={self._num_processes} in process 0, {of} in {name}: must be the same in all"
                 channel.send("ended", reason=reason, refused=True)
                 self.end(reason, refused=True)
             elif process in self._channels:
                 channel.send(
                     "ended",
-                    reason=f"--process_id = {process}: is already used by {self._names[process]}: every process of a "
+                    reason=f"--process_id={process}: is already used by {self._names[process]}: every process of a "
                     "run needs its own number, and every run its own port in --coordinator",
                     refused=True,
                 )

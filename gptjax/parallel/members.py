@@ -31,6 +31,7 @@ from typing import Any
 import jax
 
 from gptjax.config import ConfigError, RunError
+from gptjax.errors import setting_text
 from gptjax.parallel import relay
 from gptjax.parallel.hub import GO_ON, Channel, Hub, beat_seconds, is_loopback, listen
 from gptjax.terminal import visible
@@ -100,11 +101,11 @@ def meeting(
     if coordinator is None or num_processes is None or process_id is None:
         raise ConfigError(f"several processes need all of {', '.join(given)}; missing: {', '.join(missing)}")
     if process_id >= num_processes:
-        raise ConfigError(f"--process_id = {process_id}: must be below --num_processes = {num_processes}")
+        raise ConfigError(f"--process_id={process_id}: must be below --num_processes={num_processes}")
     host, _, port = coordinator.rpartition(":")
     host = host.removeprefix("[").removesuffix("]")
     if not host or not re.fullmatch(r"\d{1,5}", port) or not 0 < int(port) < 1 << 16:
-        raise ConfigError(f"--coordinator = {coordinator!r}: expected HOST:PORT, such as 10.0.0.1:1234")
+        raise ConfigError(f"--coordinator={coordinator!r}: expected HOST:PORT, such as 10.0.0.1:1234")
     return Meeting(host, int(port), num_processes, process_id) if num_processes > 1 else None
 
 
@@ -292,7 +293,7 @@ class Member:
                 obstacle = error.strerror or str(error)
             if remaining <= 0:
                 raise ConfigError(
-                    f"--coordinator = {meeting.address}: process 0 could not be reached there within {seconds:g} s "
+                    f"--coordinator={meeting.address}: process 0 could not be reached there within {seconds:g} s "
                     f"(--initialization_timeout): {obstacle}"
                 )
             time.sleep(min(0.5, max(remaining, 0.0)))
@@ -346,8 +347,8 @@ class Member:
             while not mark.exists():
                 if time.monotonic() > deadline:
                     raise ConfigError(
-                        f"{option} = {folder}: must be the same folder for all processes; process {process} on "
-                        f"{socket.gethostname()} does not see what process 0 wrote there"
+                        f"{setting_text(option, folder)}: must be the same folder for all processes; process {process} "
+                        f"on {socket.gethostname()} does not see what process 0 wrote there"
                     )
                 time.sleep(0.1)
             self.agree({})

@@ -126,7 +126,7 @@ def shares(jobs: int, cores: Sequence[int], gpus: Sequence[str]) -> list[tuple[l
       ConfigError: there are GPUs, but fewer than jobs.
     """
     if gpus and len(gpus) < jobs:
-        raise ConfigError(f"--jobs = {jobs}: must not exceed this machine's {len(gpus)} GPUs")
+        raise ConfigError(f"--jobs={jobs}: must not exceed this machine's {len(gpus)} GPUs")
 
     def part(things: Sequence, job: int) -> list:
         each = len(things) // jobs

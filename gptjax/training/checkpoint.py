@@ -22,6 +22,7 @@ from absl import logging
 from jax.experimental import multihost_utils
 
 from gptjax.config import ConfigError, from_json
+from gptjax.errors import setting_text
 from gptjax.evaluation.scores import LOSS, SET
 from gptjax.paths import CONFIG, existing_run, local_path, run_folder
 from gptjax.settings import Settings
@@ -339,14 +340,15 @@ def _choose(directory: Path, which: str | int, setting: str = "--workdir") -> li
     steps = _steps(directory)
     if not steps:
         problem = "it has none" if directory.parent.is_dir() else "it does not exist"
-        raise ConfigError(f"{setting} = {directory.parent}: must be the folder of a run with a checkpoint; {problem}")
+        given = setting_text(setting, directory.parent)
+        raise ConfigError(f"{given}: must be the folder of a run with a checkpoint; {problem}")
     if which == "latest":
         return steps[::-1]
     available = f"available steps: {', '.join(map(str, steps))} in {directory}"
     if which == "best":
         scored = list(_best_first(directory).values())
         if not scored:
-            raise ConfigError(f"--checkpoint = best: must have been saved with a validation score; {available}")
+            raise ConfigError(f"--checkpoint=best: must have been saved with a validation score; {available}")
         *others, newest = scored
         if others:
             elsewhere = ", ".join(str(step) for steps in others for step in sorted(steps))
@@ -357,7 +359,7 @@ def _choose(directory: Path, which: str | int, setting: str = "--workdir") -> li
             )
         return newest[:1]
     if str(which) not in map(str, steps):
-        raise ConfigError(f"--checkpoint = {which}: must be latest, best or a step; {available}")
+        raise ConfigError(f"--checkpoint={which}: must be latest, best or a step; {available}")
     return [int(which)]
 
 

@@ -43,5 +43,5 @@ def test_a_file_without_a_prompt_is_refused(tmp_path, name):
 def test_what_holds_no_prompts_is_refused(tmp_path, name, content, message):
     if content is not None:
         (tmp_path / name).write_bytes(content)
-    with pytest.raises(ConfigError, match=f"^--prompts_file = .*{name}: .*{message}"):
+    with pytest.raises(ConfigError, match=f"^--prompts_file=.*{name}: .*{message}"):
         read_prompts(tmp_path / name)

@@ -165,7 +165,7 @@ def test_another_folder_of_the_same_name_is_noticed(tmp_path):
         [["shared", str(tmp_path / "a")]], [["shared", str(tmp_path / "b")]]
     )
     assert (status, other_status) == (1, 2)
-    assert other_err.startswith(f"error: --workdir = {tmp_path / 'b'}: must be the same folder for all processes; proc")
+    assert other_err.startswith(f"error: --workdir={tmp_path / 'b'}: must be the same folder for all processes; proc")
     assert "process 1" in err and err.count("\n") == 1
     assert not list((tmp_path / "a").iterdir())
 
@@ -189,7 +189,7 @@ def test_a_coordinator_that_is_not_there_is_waited_for_and_named(coordinator, ob
             answer_as_a_stranger(server, process)
         status, _, err = processes.end(process)
     assert status == 2
-    assert f"error: --coordinator = {coordinator}: process 0 could not be reached there within 0.5 s" in err
+    assert f"error: --coordinator={coordinator}: process 0 could not be reached there within 0.5 s" in err
     assert obstacle in err and "Traceback" not in err
 
 
@@ -208,7 +208,7 @@ def test_a_port_in_use_is_named_at_once():
     with Processes() as processes, socket.create_server(("127.0.0.1", processes.port)):
         status, _, err = processes.end(processes.start(0, 2, []))
     assert status == 2
-    assert err.startswith(f"error: --coordinator = 127.0.0.1:{processes.port}: port {processes.port}, where process 0")
+    assert err.startswith(f"error: --coordinator=127.0.0.1:{processes.port}: port {processes.port}, where process 0")
     assert "in use" in err
 
 
@@ -225,7 +225,7 @@ def test_one_that_comes_twice_is_turned_away_and_the_others_go_on():
         while others[1].poll() is None and not is_there(others[1]):
             time.sleep(0.05)
         status, _, err = processes.end(processes.start(1, 3, []))
-        assert status == 2 and f"--process_id = 1: is already used by process 1 on {HOST}" in err
+        assert status == 2 and f"--process_id=1: is already used by process 1 on {HOST}" in err
         others.append(processes.start(2, 3, [["agree", {}]]))
         assert [processes.end(process)[0] for process in others] == [0, 0, 0]
 
@@ -240,7 +240,7 @@ def test_another_number_of_processes_is_refused_by_all():
     with Processes() as processes:
         started = [processes.start(0, 2, []), processes.start(1, 3, [])]
         ended = [processes.end(process) for process in started]
-    assert all(status == 2 and "--num_processes = 2 in process 0, 3 in process 1" in err for status, _, err in ended)
+    assert all(status == 2 and "--num_processes=2 in process 0, 3 in process 1" in err for status, _, err in ended)
 
 
 def test_the_flags_say_where_to_meet():
@@ -254,9 +254,9 @@ def test_the_flags_say_where_to_meet():
     "flags, message",
     [
         (("node1:1234", 2, None), "missing: --process_id"),
-        (("node1:1234", 2, 2), "--process_id = 2: must be below --num_processes = 2"),
-        (("node1", 2, 1), "--coordinator = 'node1': expected HOST:PORT"),
-        (("node1:70000", 2, 1), "--coordinator = 'node1:70000': expected HOST:PORT"),
+        (("node1:1234", 2, 2), "--process_id=2: must be below --num_processes=2"),
+        (("node1", 2, 1), "--coordinator='node1': expected HOST:PORT"),
+        (("node1:70000", 2, 1), "--coordinator='node1:70000': expected HOST:PORT"),
     ],
 )
 def test_flags_that_do_not_fit_are_refused(flags, message):

@@ -184,7 +184,7 @@ def test_cores_and_gpus_are_shared_out_equally():
     assert [share[0] for share in shares(3, [4, 5], [])] == [[4], [5], [4]]
     assert shares(2, cores, ["0", "1", "2", "3"])[1] == ([2, 3], {"CUDA_VISIBLE_DEVICES": "2,3"})
     assert shares(1, cores, ["0", "1"]) == [(cores, {})]
-    with pytest.raises(ConfigError, match="--jobs = 3: must not exceed this machine's 2 GPUs"):
+    with pytest.raises(ConfigError, match="--jobs=3: must not exceed this machine's 2 GPUs"):
         shares(3, cores, ["0", "1"])
 
 

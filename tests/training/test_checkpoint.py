@@ -441,7 +441,7 @@ def test_what_is_not_there_is_named(tmp_path, mesh):
     with pytest.raises(ConfigError, match=r"workdir = .*: must be the folder of a run with a checkpoint; it has none"):
         load_params(tmp_path)
     with pytest.raises(
-        ConfigError, match=r"workdir = .*: must be the folder of a run; this folder is none, it has no config\.json"
+        ConfigError, match=r"workdir = .*: must be the folder of a run; this folder has no config\.json"
     ):
         load_for_inference(tmp_path)
     with open_checkpoints(tmp_path) as checkpoints:
@@ -574,8 +574,8 @@ def test_a_warm_start_needs_the_same_tokenizer(saved):
         match=r"training\.init_from = runs/first: .*hash bb, but must have hash aa, as the checkpoint of step 3",
     ):
         check_warm_start(saved, config, "bb")
-    with pytest.raises(ConfigError, match=r"--workdir = here: .*hash bb, but must have hash aa"):
-        check_tokenizer(saved, "bb", "--workdir = here")
+    with pytest.raises(ConfigError, match=r"--workdir=here: .*hash bb, but must have hash aa"):
+        check_tokenizer(saved, "bb", "--workdir=here")
 
 
 # --- Checksums ------------------------------------------------------------------------------------------------------

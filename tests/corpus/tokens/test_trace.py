@@ -150,10 +150,10 @@ def test_the_row_of_the_step_that_metrics_count_is_told(folder, run, capsys):
 @pytest.mark.parametrize(
     "step, row, message",
     [
-        (0, 0, "--step = 0: the run has steps 1 to 10"),
-        (11, 0, "--step = 11: the run has steps 1 to 10"),
-        (1, 4, "--row = 4: a batch has rows 0 to 3"),
-        (1, -1, "--row = -1: a batch has rows 0 to 3"),
+        (0, 0, "--step=0: the run has steps 1 to 10"),
+        (11, 0, "--step=11: the run has steps 1 to 10"),
+        (1, 4, "--row=4: a batch has rows 0 to 3"),
+        (1, -1, "--row=-1: a batch has rows 0 to 3"),
     ],
 )
 def test_what_is_not_there_is_refused(run, step, row, message):
