@@ -20,24 +20,24 @@ from gptjax.evaluation.scores import BITS_PER_BYTE, LOSS, PERPLEXITY
 
 
 def perplexity(nll_per_token: float) -> float:
-    """exp of a loss in nats per token; infinite rather than an error when that overflows."""
+    """exp of a loss in nats per token; infinite if that overflows."""
     return math.exp(nll_per_token) if nll_per_token < 709 else math.inf
 
 
 def bits_per_byte(nll_sum: float, num_bytes: float) -> float:
-    """A loss that tokenizers cannot change: summed nats, in bits, per UTF-8 byte of the text. NaN for no bytes."""
+    """The loss in bits per UTF-8 byte of the text, which does not depend on the tokenizer. NaN without bytes."""
     return nll_sum / math.log(2) / num_bytes if num_bytes else math.nan
 
 
 def scores_of_text(sums: Mapping[str, float]) -> dict[str, float]:
-    """The scores of some text from sums over all of its tokens, divided once: batches count by their tokens.
+    """The scores of a text from sums over all of its tokens. Dividing only once weights batches by their tokens.
 
     Args:
       sums: nll (nats), tokens, and bytes of UTF-8 that the tokens stand for.
 
     Returns:
       validation/loss (nats per token), validation/perplexity, validation/bits_per_byte (independent of the tokenizer;
-      left out where no token stands for a byte of text), validation/tokens.
+      left out if no token stands for a byte of text), validation/tokens.
 
     Raises:
       ConfigError: there is no token to score.

@@ -15,9 +15,9 @@ class Score:
 
     Attributes:
       name: its key in metrics.jsonl, such as 'validation/loss'.
-      words: what an axis is labelled with, its unit in parentheses.
+      words: the label of an axis, with the unit in parentheses.
       line: how the console writes it, with a place for the number: 'loss {:.4f}'.
-      higher_is_better: of an accuracy, say; a loss is better when it is lower.
+      higher_is_better: True for an accuracy, False for a loss.
     """
 
     name: str
@@ -42,7 +42,7 @@ class Score:
         return -math.inf if self.higher_is_better else math.inf
 
     def best(self, values: Iterable[float]) -> float:
-        """The best of the finite values; `worst` where there is none."""
+        """The best of the finite values; `worst` if there is none."""
         finite = [value for value in values if math.isfinite(value)]
         return (max if self.higher_is_better else min)(finite, default=self.worst)
 

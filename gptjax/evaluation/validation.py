@@ -25,12 +25,12 @@ def validate(
 ) -> dict[str, Any]:
     """The scores of all rows of a validation split, and which rows these were (SET).
 
-    Rows go through the model `batch_size` at a time, over all devices and processes; what is left of the last batch is
-    filled with weight 0, so the scores do not depend on it beyond rounding. All processes call this together.
+    Rows go through the model `batch_size` at a time, over all devices and processes; the last batch is padded with rows
+    of weight 0, so the scores depend on `batch_size` only by rounding. All processes call this together.
 
     Args:
       evaluation_step: (params, batch) → sums over the batch, as `Trainer.evaluation_step` compiles it.
-      scores_of: sums over the whole set → scores by name, as `Objective.scores_of`. What it raises, this raises.
+      scores_of: sums over the whole set → scores by name, as `Objective.scores_of`. Its errors are passed on.
     """
     rows = local_rows(mesh, batch_size, 1)
     batches = (put_batch(mesh, batch, rows, batch_size, 1) for batch in dataset.batches(0, rows))
@@ -38,7 +38,7 @@ def validate(
 
 
 def summed(evaluation_step: Callable, params: Any, batches: Iterable[Mapping[str, jax.Array]]) -> dict[str, float]:
-    """The step's sums over all batches, each by its name, in double precision; empty where there is no batch."""
+    """The step's sums over all batches, each by its name, in double precision; empty if there is no batch."""
     totals: dict[str, float] = {}
 
     def add(sums: Sums) -> None:
@@ -48,7 +48,7 @@ def summed(evaluation_step: Callable, params: Any, batches: Iterable[Mapping[str
     pending: Sums | None = None
     for batch in batches:
         current = evaluation_step(params, batch)
-        if pending is not None:  # read the last one while the device works on this one
+        if pending is not None:  # read the previous sums while the device works on this batch
             add(pending)
         pending = current
     if pending is not None:

@@ -5,16 +5,16 @@
     U = G / sqrt(R C / mean R)                          update = U / max(1, RMS(U))
     M ← β1 M + (1 - β1) update                          the direction of descent, where beta1 > 0
 
-From Shazeer and Stern (arXiv:1804.04235) are the factors, the growing β2 and the clipping of each update; Zhai et al.
-(arXiv:2106.04560, section 3.3) changed it for large models: β2 has a limit, steps are not scaled by the size of the
-parameter, so that learning rates mean what they mean to AdamW, and there is momentum, which is not debiased and may be
-kept in bfloat16. Their released code (Big Vision) has the same constants, and no clipping unless asked for; here
-updates are clipped, as in the first paper. A matrix whose shorter side is below 32 and a vector keep the second moment
-of each of their entries.
+The factors, the growing β2 and the clipping of each update are from Shazeer and Stern (arXiv:1804.04235). Zhai et al.
+(arXiv:2106.04560, section 3.3) changed the method for large models: β2 has a limit, steps are not scaled by the size of
+the parameter, so that learning rates mean what they mean to AdamW, and there is momentum, which is not debiased and may
+be kept in bfloat16. Their released code (Big Vision) has the same constants and clips only on request; here updates are
+clipped, as in the first paper. Vectors, and matrices whose shorter side is below 32, keep the second moment of every
+entry.
 
-The library's own `scale_by_factored_rms` factors the two longest axes: of parameters that are stacked over many layers
-these may be the layers, and of attention's [L, D, N, H] they split a head. Here each layer is a matrix of its own, with
-the inputs and outputs that its declaration names.
+Optax's own `scale_by_factored_rms` factors the two longest axes. In parameters stacked over many layers, one of them
+may be the layers; in attention's [L, D, N, H] they split a head. Here each layer is a matrix of its own, with the
+inputs and outputs that its declaration names.
 """
 
 from __future__ import annotations
@@ -32,11 +32,12 @@ from gptjax.tree import map_with_path
 DECAY_EXPONENT = 0.8
 LARGEST_DECAY = 0.999
 FACTORED_FROM = 32  # entries of the shorter side
-SMALLEST_SQUARE = 1e-30  # added to G², so that a gradient of zero divides by something
+SMALLEST_SQUARE = 1e-30  # added to G², so that a zero gradient is not divided by zero
 
 
 class FactoredState(NamedTuple):
-    """Updates so far; and by parameter rows [L, in], columns [L, out], or `whole` in its shape; the others are [1]."""
+    """count: updates so far. Each parameter has rows [L, in] and columns [L, out], or `whole`; the unused ones are
+    [1]."""
 
     count: jax.Array  # type: ignore[assignment]  # a tuple's method of that name is called by nobody
     rows: optax.Updates
@@ -51,7 +52,7 @@ def scale_by_adafactor(
 
     Args:
       parameters: path → declaration.
-      momentum: β1; 0: none.
+      momentum: β1; 0 switches momentum off.
     """
 
     def matrices(path: str, x: jax.Array) -> jax.Array | None:
@@ -105,16 +106,16 @@ def scale_by_adafactor(
 
 
 def decay_of(count: jax.Array) -> jax.Array:
-    """β2 of the update that follows `count` others: 0 in the first."""
+    """β2 after `count` updates; 0 for the first one."""
     return jnp.minimum(1.0 - (count.astype(jnp.float32) + 1.0) ** -DECAY_EXPONENT, LARGEST_DECAY)
 
 
 def _clipped(parameter: Parameter, update: jax.Array) -> jax.Array:
-    """The update scaled so that its RMS is at most one, for each member of the parameter's stack by itself."""
+    """Scales the update so that the RMS of each member of the parameter's stack is at most one."""
     axes = tuple(range(len(parameter.stack), update.ndim))
     return update / jnp.maximum(1.0, jnp.sqrt(jnp.mean(jnp.square(update), axis=axes, keepdims=True)))
 
 
 def _apart(tuples: Any, like: Any, count: int) -> list:
-    """A tree of tuples → a tree of their first members, one of their second ones, and so on."""
+    """Splits a tree of tuples into one tree per position in the tuples."""
     return [jax.tree.map(lambda _, each, i=i: each[i], like, tuples) for i in range(count)]

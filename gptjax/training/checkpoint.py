@@ -1,8 +1,8 @@
-"""Checkpoints of a run: saved in the background, whole or not there at all, restored on any mesh.
+"""Checkpoints of a run: saved in the background, complete or absent, restored on any mesh.
 
-`workdir/checkpoints/<step>/` is one checkpoint. Orbax writes and commits it: into a temporary folder, renamed when it
-is complete. Which ones stay is decided here, and a checkpoint leaves as it came, by one rename: Orbax's own manager
-deletes in place, so that a kill leaves half a checkpoint under a whole one's name.
+`workdir/checkpoints/<step>/` is one checkpoint. Orbax writes it into a temporary folder and renames that when it is
+complete. This module decides which checkpoints stay, and renames one before deleting it: Orbax's own manager deletes in
+place, so a kill would leave half a checkpoint under the name of a complete one.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from gptjax.training.snapshot import Snapshots
 from gptjax.training.state import TrainState
 from gptjax.user_code import is_named
 
-JUDGED_BY = "judged_by"  # of the metadata: [the score that says which checkpoint is best, whether higher is better]
+JUDGED_BY = "judged_by"  # metadata key: [name of the score that selects the best checkpoint, whether higher is better]
 _DELETED = "deleted-"
 _UNREADABLE = "unreadable-"
 
@@ -41,11 +41,11 @@ T = TypeVar("T")
 
 
 class Checkpoints:
-    """The checkpoints of one run, for the processes that train it: all of them make the same calls.
+    """The checkpoints of one run. All processes that train it must make the same calls.
 
-    Kept are the latest `keep_latest`, the `keep_best` with the best score on each set that the run was scored on, and
-    every step that is a multiple of `keep_every`. Scores of different kinds or on different sets are never compared.
-    Opening removes what killed saves and deletions left behind.
+    These are kept: the latest `keep_latest`, the `keep_best` with the best score on each set of windows that was
+    scored, and every step that is a multiple of `keep_every`. Scores of different kinds or on different sets are never
+    compared. Opening removes the remains of killed saves and deletions.
 
     Args:
       workdir: the run's folder, seen by all processes.
@@ -79,33 +79,33 @@ class Checkpoints:
     ) -> None:
         if error is None:
             self.close()
-        else:  # the error on its way out is the news; a failed save is in the log
+        else:  # the caller's error matters more; a failed save is in the log
             self._wait_for_save()
 
     def all_steps(self) -> list[int]:
-        """Steps of the checkpoints that are whole, ascending."""
+        """The steps of the complete checkpoints, ascending."""
         return _steps(self.directory)
 
     def latest_step(self) -> int | None:
         return max(self.all_steps(), default=None)
 
     def best(self, score: str, windows: str | None) -> tuple[int, float] | None:
-        """(step, value) of the checkpoint with the best value of a score on this set; None where none has one."""
+        """(step, value) of the checkpoint with the best value of a score on this set; None if no checkpoint has one."""
         steps = _best_first(self.directory).get((score, windows), [])
         return (steps[0], files.read_metadata(self.directory / str(steps[0]))["metrics"][score]) if steps else None
 
     def save(self, step: int, state: TrainState, metadata: Mapping, metrics: Mapping | None = None) -> float:
-        """Starts to save `state`, after waiting for the save before it; a step that is there already is left alone.
+        """Waits for the previous save, then starts to save `state`. A step that is already saved is left alone.
 
         The arrays may be donated as soon as this returns. A save that fails, now or later in the background (a full
         disk), is logged as an error and its remains are removed; the earlier checkpoints stay, and training may go on.
-        `wait` tells.
+        `wait` raises the error.
 
         Args:
-          metadata: JSON values, as `run_metadata` makes them. JUDGED_BY in it is the score that decides which
-            checkpoint is the best; without it, the validation loss does.
-          metrics: that score, measured at this very step on `validation/set`, makes the checkpoint a candidate for the
-            best.
+          metadata: JSON values, as `run_metadata` makes them. Its JUDGED_BY names the score that decides which
+            checkpoint is the best; the default is the validation loss.
+          metrics: the checkpoint can be the best only if these have that score, measured at this step on
+            `validation/set`.
 
         Returns:
           The seconds for which training stood still.
@@ -124,7 +124,7 @@ class Checkpoints:
         return time.perf_counter() - started
 
     def wait(self) -> None:
-        """Returns when all that was asked for is on disk, and what need not be kept is gone.
+        """Waits until all saves are on disk, and checkpoints that need not be kept are deleted.
 
         Raises:
           CheckpointError: the last save failed.
@@ -136,16 +136,16 @@ class Checkpoints:
     close = wait
 
     def metadata(self) -> dict | None:
-        """Metadata of the newest checkpoint whose metadata can be read, or None: to be checked before compiling."""
+        """The metadata of the newest checkpoint that can be read, or None. Check it before compiling."""
         if not self.all_steps():
             return None
         return _first_readable(self.directory, self.all_steps()[::-1], files.read_metadata)[0]
 
     def restore(self, abstract_state: TrainState, step: int | None = None) -> tuple[TrainState, dict]:
-        """Reads the newest state, or that of `step`, onto the devices that `abstract_state` names.
+        """Reads the newest state, or that of `step`, onto the devices of `abstract_state`.
 
-        When the newest cannot be read, or is not what was saved, warns and takes the one before it, and so on. What
-        could not be read is renamed to `unreadable-<step>`, since the run will come to that step again.
+        If the newest checkpoint is unreadable or damaged, warns and tries the one before it, and so on. Unreadable ones
+        are renamed to `unreadable-<step>`, since the run will save that step again.
 
         Args:
           abstract_state: `jax.ShapeDtypeStruct` leaves with shardings, on any mesh of any number of processes.
@@ -154,8 +154,8 @@ class Checkpoints:
           The state and the checkpoint's metadata.
 
         Raises:
-          ConfigError: no such checkpoint, or its arrays are not those of `abstract_state`.
-          CheckpointError: nothing readable.
+          ConfigError: there is no such checkpoint, or its arrays differ from `abstract_state`.
+          CheckpointError: no checkpoint can be read.
         """
         steps = _choose(self.directory, "latest" if step is None else step)
         (state, metadata), unreadable = _first_readable(
@@ -171,7 +171,7 @@ class Checkpoints:
         return state, metadata
 
     def _start_write(self, path: Path, state: TrainState, metadata: Mapping) -> Callable[[], None]:
-        """What is left to do, by another thread, once `state` may be donated."""
+        """Starts the save. Returns the rest of it, which another thread runs after `state` may be donated."""
         snapshot = self._snapshots.take(state)
         if snapshot is None:  # Orbax then copies to the host before it returns
             return files.start_save(path, state, metadata).result
@@ -180,7 +180,7 @@ class Checkpoints:
         return lambda: files.start_save(path, snapshot, metadata, sums).result()
 
     def _wait_for_save(self) -> None:
-        """Waits for the save under way."""
+        """Waits for the save in progress, if there is one."""
         if self._saving is None:
             return
         (step, saving), self._saving = self._saving, None
@@ -192,7 +192,7 @@ class Checkpoints:
             self._failure = None
 
     def _finish(self, write: Callable[[], None]) -> None:
-        """Writes, then lets go of the checkpoints that need not be kept any more."""
+        """Writes the checkpoint, then deletes those that need not be kept any more."""
         write()
         if jax.process_index() != 0:
             return
@@ -230,22 +230,22 @@ def load_params(
     check: Callable[[dict], Any] = lambda metadata: None,
     setting: str = "--workdir",
 ) -> tuple[dict, dict]:
-    """Reads the parameters of a run, and nothing else of it.
+    """Reads only the parameters of a run.
 
     Args:
-      which: "latest" (the newest readable), "best" (best score of those scored on the windows that were
-        scored last), or a step.
+      which: "latest" (the newest that can be read), "best" (the best score on the windows that were scored last), or a
+        step.
       like: tree of `jax.ShapeDtypeStruct` with shardings that the parameters must fit; None: as saved, on one device.
-      ema: their moving average instead; None: where there is one.
-      check: is given the metadata before the arrays are read, and may refuse them with a ConfigError.
-      setting: what named the folder, for messages.
+      ema: True reads their moving average instead; None does so if there is one.
+      check: is called with the metadata before the arrays are read; may raise ConfigError.
+      setting: the flag or field that named the folder, for messages.
 
     Returns:
-      The parameter tree, and the checkpoint's metadata: `step`, and what `run_metadata` gave.
+      The parameter tree, and the checkpoint's metadata: `step` and the values of `run_metadata`.
 
     Raises:
-      ConfigError: no such workdir, checkpoint (lists those there are) or average; or a parameter of another shape.
-      CheckpointError: nothing readable.
+      ConfigError: there is no such workdir, checkpoint (lists the available ones) or average, or a shape differs.
+      CheckpointError: no checkpoint can be read.
     """
     directory = _directory(workdir, setting)
     loaded, _ = _first_readable(
@@ -257,13 +257,13 @@ def load_params(
 def load_for_inference(
     workdir: str | Path, which: str | int = "latest", ema: bool | None = None, own_functions: bool = False
 ) -> tuple[dict, Settings, dict]:
-    """What a model needs to run: parameters on one device, the run's config, the checkpoint's metadata.
+    """Reads what a model needs to run: parameters on one device, the run's config, the checkpoint's metadata.
 
     own_functions: whether the model may import the function that config.json names (model/feedforward.py). A run that
     somebody else made can bring the module with it, and importing a module runs it.
 
-    Raises as `load_params`, and ConfigError where config.json cannot be read, names such a function without consent, or
-    describes another model than the one that was trained: a change there may fit the arrays and compute nonsense.
+    Raises what `load_params` raises, and ConfigError if config.json cannot be read, names such a function without
+    consent, or describes another model than the trained one: an edited config may fit the arrays and compute nonsense.
     """
     config = saved_config(workdir)
     kind = config.model.feedforward
@@ -291,14 +291,14 @@ def saved_config(workdir: str | Path) -> Settings:
 
 
 def saved_metadata(workdir: str | Path, setting: str = "--workdir") -> dict | None:
-    """Metadata of a run's newest checkpoint that can be read; None where it has none yet. setting: as `load_params`."""
+    """The metadata of a run's newest readable checkpoint; None if there is none yet. setting: see `load_params`."""
     directory = _directory(workdir, setting)
     steps = _steps(directory)[::-1]
     return _first_readable(directory, steps, files.read_metadata)[0] if steps else None
 
 
 def saved_steps(workdir: str | Path) -> list[int]:
-    """Steps of a run's whole checkpoints, ascending. Reads only, so it may be asked of a run at work."""
+    """The steps of a run's complete checkpoints, ascending. Only reads, so it is safe while the run is training."""
     return _steps(_directory(workdir))
 
 
@@ -313,8 +313,8 @@ def _steps(directory: Path) -> list[int]:
 
 
 def _best_first(directory: Path) -> dict[tuple, list[int]]:
-    """(score's name, set that was scored) → steps of the checkpoints with a finite score of that kind, best first, and
-    the later step first among equals. The kinds stand in the order in which they were last measured."""
+    """(score's name, scored set) → steps of the checkpoints with a finite score of that kind, the best first, and the
+    later first among equals. The kinds are in the order in which they were last measured."""
     costs = {step: cost for step in _steps(directory) if math.isfinite((cost := _cost(directory / str(step)))[0])}
     in_turn = dict.fromkeys(costs[step][1] for step in sorted(costs, reverse=True))
     return {
@@ -325,18 +325,18 @@ def _best_first(directory: Path) -> dict[tuple, list[int]]:
 
 @functools.cache  # a checkpoint does not change, and a run may keep hundreds
 def _cost(path: Path) -> tuple[float, tuple[str, str | None]]:
-    """(a number that is lower for a better score, NaN without one; (the score's name, the set that was scored))"""
+    """Returns (cost, (score's name, scored set)). The cost is lower for a better score, and NaN without one."""
     try:
         metadata = files.read_metadata(path)
     except CheckpointError:
-        return math.nan, (LOSS.name, None)  # whoever restores it will hear of it
+        return math.nan, (LOSS.name, None)  # restoring it reports the damage
     name, higher_is_better = metadata.get(JUDGED_BY, (LOSS.name, LOSS.higher_is_better))
     score = metadata["metrics"].get(name, math.nan)
     return -score if higher_is_better else score, (name, metadata["metrics"].get(SET))
 
 
 def _choose(directory: Path, which: str | int, setting: str = "--workdir") -> list[int]:
-    """Steps to try, in turn."""
+    """The steps to try, in order."""
     steps = _steps(directory)
     if not steps:
         problem = "it has none" if directory.parent.is_dir() else "it does not exist"
@@ -364,7 +364,7 @@ def _choose(directory: Path, which: str | int, setting: str = "--workdir") -> li
 
 
 def _first_readable(directory: Path, steps: Iterable[int], read: Callable[[Path], T]) -> tuple[T, list[Path]]:
-    """What `read` makes of the first of `steps` that it can read, and the paths of those before, which it cannot."""
+    """The result of `read` on the first of `steps` that it can read, and the paths of the unreadable ones before."""
     unreadable: dict[Path, CheckpointError] = {}
     for step in steps:
         path = directory / str(step)

@@ -40,7 +40,7 @@ def start_save(
     The folder appears under `path` when it is complete. The arrays may be donated as soon as this returns.
 
     Args:
-      sums: `start_checksums(state)`, where it had to be called before.
+      sums: the result of `start_checksums(state)`, if it has already been called.
     """
     values = checksum.fetched(start_checksums(state) if sums is None else sums)
     arrays = _describe(leaves_by_path(state))
@@ -52,12 +52,12 @@ def start_save(
 
 
 def start_checksums(state: TrainState) -> dict[str, jax.Array]:
-    """The sums that a checkpoint of `state` carries, begun and not waited for."""
+    """Starts to compute the checksums of `state`, without waiting for them."""
     return checksum.checksums_on_device(leaves_by_path(state))
 
 
 def read_metadata(path: Path) -> dict:
-    """Raises CheckpointError when it is damaged or not gptjax's."""
+    """The metadata at `path`. Raises CheckpointError if it is damaged or was not written by gptjax."""
     try:
         with _orbax(alone=True):
             metadata = ocp.checkpointables_metadata(path).custom_metadata
@@ -76,7 +76,7 @@ def read_state(path: Path, abstract: TrainState) -> tuple[TrainState, dict]:
 
     Raises:
       ConfigError: the checkpoint has other arrays than `abstract`, or other shapes or dtypes.
-      CheckpointError: unreadable or damaged, for at least one of the processes that share the arrays.
+      CheckpointError: it is damaged, or unreadable for at least one of the processes that share the arrays.
     """
 
     def read() -> tuple[dict, dict]:
@@ -95,19 +95,19 @@ def read_state(path: Path, abstract: TrainState) -> tuple[TrainState, dict]:
 
 
 def means_average(metadata: Mapping, ema: bool | None) -> bool:
-    """Whether the moving average of the parameters is meant; where `ema` is None: if the checkpoint has one."""
+    """Whether to read the moving average: `ema`, or, if that is None, whether the checkpoint has one."""
     return any(name.startswith("ema/") for name in metadata["arrays"]) if ema is None else ema
 
 
 def read_params(
     path: Path, ema: bool | None = False, like: Any = None, check: Callable[[dict], Any] = lambda metadata: None
 ) -> tuple[dict, dict]:
-    """The parameters, or their moving average, and the metadata; no file of the other parts is read.
+    """The parameters, or their moving average, and the metadata. Reads no file of the other parts.
 
     Args:
-      ema: as `means_average` reads it.
+      ema: see `means_average`.
       like: tree of `jax.ShapeDtypeStruct` with shardings; None: as saved, on one device.
-      check: is given the metadata before the arrays are read, and may refuse them with a ConfigError.
+      check: is called with the metadata before the arrays are read; may raise ConfigError.
 
     Raises as `read_state` does.
     """
@@ -130,17 +130,17 @@ def read_params(
 
 
 def reason(error: BaseException) -> str:
-    """The first cause, in one line: storage errors are wrapped, and carry pages of their own options."""
+    """The root cause in one line: storage errors are wrapped, and list pages of their own options."""
     while error.__cause__ is not None:
         error = error.__cause__
     text = str(error).strip().split("\n")[0].split(" [tensorstore_spec")[0].split(" [os_error")[0]
-    if len(text) > 300:  # what happened is said first, why is said last
+    if len(text) > 300:  # the start says what happened, the end says why
         text = f"{text[:80]} … {text[-200:]}"
     return f"{type(error).__name__}: {text}"
 
 
 def _parts(state: TrainState) -> dict[str, Any]:
-    """Plain dicts only: an optimizer's tuples and classes would tie the files to one version of Optax."""
+    """The parts as plain dicts: an optimizer's tuples and classes would tie the files to one version of Optax."""
     trees = {
         "params": state.params,
         "ema": state.ema,
@@ -155,7 +155,7 @@ def _load(path: Path, parts: dict[str, Any]) -> dict[str, Any]:
 
 
 def _orbax(alone: bool = False) -> ocp.Context:
-    """Orbax's options: processes write together, but each reads alone, or one's failure would hang the others."""
+    """Orbax's options. Processes write together, but each reads alone: otherwise one failure would hang the others."""
     context = ocp.Context()
     # Trained floats shrink by 8 % for 2.5 times the time.
     context.array.saving.use_compression = False
@@ -166,7 +166,7 @@ def _orbax(alone: bool = False) -> ocp.Context:
 
 
 def _agree(path: Path, abstract: Any, read: Callable[[], T]) -> T:
-    """Result of `read`, unless it failed in any process that shares the arrays: then CheckpointError in all of them."""
+    """The result of `read`. If it fails in any process that shares the arrays, all of them raise CheckpointError."""
     error: Exception | None = None
     result: list[T] = []
     try:
@@ -186,7 +186,7 @@ def _agree(path: Path, abstract: Any, read: Callable[[], T]) -> T:
 
 
 def _on_one_device(saved: Mapping[str, Mapping]) -> dict:
-    """Abstract nested tree of the named arrays."""
+    """The named arrays as an abstract nested tree, on one device."""
     sharding = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
     tree: dict = {}
     for name, entry in saved.items():
@@ -203,7 +203,7 @@ def _describe(arrays: Mapping[str, Any]) -> dict[str, dict]:
 
 
 def _check_same(path: Path, saved: Mapping[str, Mapping], wanted: Mapping[str, Any]) -> None:
-    """Raises ConfigError, before anything is read, unless both have the same arrays with the same shapes and dtypes."""
+    """Raises ConfigError, before anything is read, unless names, shapes and dtypes of the arrays are equal."""
 
     def show(entry: Mapping | None) -> str:
         return f"{entry['dtype']}{entry['shape']}" if entry else "missing"

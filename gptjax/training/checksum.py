@@ -1,8 +1,8 @@
-"""One number per array, the same on any mesh: what was saved is what was restored.
+"""One number per array, the same on any mesh. It shows that the restored array is the saved one.
 
-Storage does not tell: of a checkpoint's files only the indices carry checksums, so a flipped bit in the data comes back
-as another parameter, and a resharded restore that put a shard in the wrong place would look like any other. The sums
-are made on the devices that hold the arrays, at the speed of reading them once.
+Storage does not detect this: only the indices of a checkpoint's files carry checksums, so a flipped bit in the data
+would silently change a parameter, and a resharded restore could misplace a shard unnoticed. The sums are computed on
+the devices that hold the arrays, at the speed of reading them once.
 """
 
 from __future__ import annotations
@@ -17,15 +17,15 @@ def checksums(arrays: Mapping[str, jax.Array]) -> dict[str, int]:
     """Name → sum modulo 2³² of the array's bits, each element weighted by an odd number drawn from its index.
 
     Addition modulo 2³² does not depend on order, so neither sharding nor the number of processes changes the value. A
-    single changed bit always changes it, since an odd weight has an inverse; exchanged elements do but for an accident
-    of 1 in 2³².
+    single changed bit always changes it, since an odd weight has an inverse; swapped elements go unnoticed with a
+    probability of 1 in 2³².
     """
     return fetched(checksums_on_device(dict(arrays)))
 
 
 @jax.jit
 def checksums_on_device(arrays: dict[str, jax.Array]) -> dict[str, jax.Array]:
-    """The same as uint32 scalars that nobody has waited for yet."""
+    """Like `checksums`, as uint32 scalars on the device, without waiting for them."""
     return {name: _checksum(array) for name, array in arrays.items()}
 
 

@@ -31,14 +31,14 @@ from gptjax.user_code import is_named
 TOKENS = "validation/tokens"
 UNLIKE = "≠"
 FORMATS = (".png", ".svg", ".pdf")  # of a plot
-# What decides which windows are scored, and from which context; and which fields say nothing of a run's result.
+# EVALUATION decides which windows are scored, and with how much context. SHOWN_ONLY does not affect a run's result.
 EVALUATION = ("data.path", "data.sequence_length", "data.windows")
 SHOWN_ONLY = ("logging.", "checkpoint.", "evaluation.sample_")
 
 
 @dataclasses.dataclass(frozen=True)
 class RecordedRun:
-    """A run's folder as it is now. name: the path without what all of them have in common."""
+    """A run as its folder records it now. name: its path below the folder that all compared runs share."""
 
     folder: Path
     name: str
@@ -50,15 +50,15 @@ class RecordedRun:
         return next((row[metric] for row in reversed(self.rows) if row.get(metric) is not None), None)
 
     def best(self, score: Score) -> float | None:
-        """The best of those on the set that was scored last."""
+        """The best value on the set that was scored last."""
         rows = [row for row in self.rows if row.get(SET) == self.last(SET)]
         best = score.best(row[score.name] for row in rows if row.get(score.name) is not None)
         return best if math.isfinite(best) else None
 
     @property
     def judged_by(self) -> Score:
-        """The score that its objective goes by; the loss where the objective is a class of the run's own, which what
-        only reads a run does not import."""
+        """The first score of its objective. It is the loss if the objective is a user's own class, since reading a run
+        imports no user code."""
         objective = OBJECTIVES.get(self.config.training.objective)
         return objective.scores[0] if objective else LOSS
 
@@ -68,7 +68,7 @@ class RecordedRun:
 
     @functools.cached_property
     def total_steps(self) -> int | None:
-        """None where it depends on data that need not be here: a duration in epochs."""
+        """None if the duration is in epochs, which depend on data that may not be here."""
         training = self.config.training
         units = Units(training.batch_size * self.config.data.sequence_length)
         try:
@@ -78,11 +78,11 @@ class RecordedRun:
 
     @functools.cached_property
     def num_parameters(self) -> int | None:
-        """None where a function of the run's own decides it: what only reads a run imports nothing that it names."""
+        """None if a user's own function decides it, since reading a run imports no user code."""
         if is_named(self.config.model.feedforward):
             return None
         model, length = self.config.model, self.config.data.sequence_length
-        model = dataclasses.replace(model, attention="auto", dtype="auto", layers="auto")  # it was trained elsewhere
+        model = dataclasses.replace(model, attention="auto", dtype="auto", layers="auto")  # trained elsewhere
         model = resolve_model(model, platform="cpu", vocab_size=max(model.vocab_size, 1), sequence_length=length)
         return count_parameters(declarations(model)).total
 
@@ -95,17 +95,17 @@ class RecordedRun:
 
     @functools.cached_property
     def evaluated_on(self) -> dict[str, Any]:
-        """What its validation loss is of; equal losses mean equal models only where this is equal."""
+        """What its validation loss was measured on. Losses can be compared only if this is equal."""
         of_config = {} if self.last(SET) else {field: flatten(self.config)[field] for field in EVALUATION}
         scored = {"the set of windows": self.last(SET), "tokens scored": self.last(TOKENS)}
         return {**of_config, **scored, "the score": self.judged_by.name, "the tokenizer": self.tokenizer_hash}
 
 
 def run_folders(folders: Sequence[Path]) -> list[Path]:
-    """The folders of runs in some folders; one that holds runs, as a sweep's does, stands for all of them.
+    """The folders of runs: each given folder is a run's, or holds those of several runs, as a sweep's does.
 
     Raises:
-      ConfigError: a folder is no run's and holds none.
+      ConfigError: a folder neither is a run's nor holds one.
     """
     found: list[Path] = []
     for folder in folders:
@@ -115,10 +115,10 @@ def run_folders(folders: Sequence[Path]) -> list[Path]:
 
 
 def read_runs(folders: Sequence[Path]) -> list[RecordedRun]:
-    """The runs in some folders, as `run_folders` finds them.
+    """Reads the runs that `run_folders` finds.
 
     Raises:
-      ConfigError: as there; or a run's config cannot be read.
+      ConfigError: as `run_folders` does, or a run's config cannot be read.
     """
     found = run_folders(folders)
     absolute = [path.absolute() for path in found]
@@ -137,7 +137,7 @@ def _read(folder: Path, name: str) -> RecordedRun:
 
 
 def table(runs: Sequence[RecordedRun]) -> Table:
-    """A row for each run; UNLIKE behind losses that are of other text than the first run's."""
+    """A row per run. UNLIKE marks losses that were measured on other text than the first run's."""
     made = Table(box=None, pad_edge=False)
     made.add_column("run", overflow="fold")
     score = runs[0].judged_by.name.replace("/", " ").replace("_", " ")
@@ -166,7 +166,7 @@ def _number(value: float | None) -> str:
 
 
 def unlike_evaluations(runs: Sequence[RecordedRun]) -> list[str]:
-    """Sentences on what the marked losses are of; none where all compare."""
+    """One sentence for each run whose losses cannot be compared with the first run's."""
     reference = runs[0].evaluated_on
     notes = []
     for run in runs[1:]:
@@ -181,8 +181,7 @@ def unlike_evaluations(runs: Sequence[RecordedRun]) -> list[str]:
 
 
 def differences(runs: Sequence[RecordedRun]) -> dict[str, list[Any]]:
-    """Field of the config → its value in each run, wherever they are not all equal; and likewise the code of functions
-    that configs name."""
+    """Config field → its value in each run, for fields whose values differ; likewise for the code of user functions."""
     flat = [flatten(run.config) for run in runs]
     codes = [{f"code of {name}": code for name, code in code_over_time(run.folder).items()} for run in runs]
     found = {field: [one[field] for one in flat] for field in flat[0] if not field.startswith(SHOWN_ONLY)}
@@ -191,7 +190,7 @@ def differences(runs: Sequence[RecordedRun]) -> dict[str, list[Any]]:
 
 
 def differences_table(runs: Sequence[RecordedRun], differing: dict[str, list[Any]]) -> Table:
-    """A row for each run, or for each field where these are more."""
+    """A row per run, or per field if there are more fields than runs."""
     shown = {field: [_shown(value) for value in values] for field, values in differing.items()}
     if len(shown) > len(runs):
         heads, rows = ["field", *(run.name for run in runs)], [[field, *values] for field, values in shown.items()]
@@ -217,7 +216,7 @@ def check_plot(path: Path, option: str) -> None:
 
 
 def check_metric(runs: Sequence[RecordedRun], metric: str, x: str) -> None:
-    """Raises ConfigError, which names the metrics that there are, unless some run has finite values to draw."""
+    """Raises ConfigError, which lists the available metrics, unless some run has finite values to draw."""
 
     def is_drawn(row: dict[str, Any], name: str) -> bool:
         values = (row.get(name), row.get(x))

@@ -1,7 +1,7 @@
-"""What a training run shows: the settings table, a live view, the summary. Figures come in; no figure is made here.
+"""What a training run shows: the settings table, a live view, the summary. This module computes no figures.
 
-On a terminal, one status line updates at the bottom and a permanent line is added each logging interval. Without one
-(a file, a job's log) only the permanent lines are written. Other processes than the first show nothing.
+On a terminal, one status line updates at the bottom and a permanent line is added each logging interval. Elsewhere (a
+file, a job's log) only the permanent lines are written. Only the first process shows anything.
 """
 
 from __future__ import annotations
@@ -31,8 +31,8 @@ from gptjax.training.objectives.next_token import NextToken
 LOG_WIDTH = 120  # columns of a log that is not a terminal
 HEADER_EVERY = 25  # permanent lines
 MOST_COLUMNS, COLUMN_GAP = 3, 2  # of the settings
-MOST_VALUE_WIDTH = 28  # of a setting; longer values, such as paths, go on in the next line
-# What is left out of an interval's line where the terminal has no room for all: the first first.
+MOST_VALUE_WIDTH = 28  # of a setting; longer values, such as paths, wrap
+# Columns of an interval's line that are dropped, in this order, on a narrow terminal.
 DISPENSABLE = ("memory", "wait", "done", "grad", "ms/step", "MFU", "lr", "valid", "left", "tok/s")
 OUTLIER = 4.0  # z-scores from here on are shown
 GAP = "  "  # between two figures of a line
@@ -69,9 +69,9 @@ def derived_facts(
     mesh_shape: Mapping[str, int],
     groups: Sequence[Mapping[str, Any]],
 ) -> dict[str, dict[str, str]]:
-    """What follows from a (resolved) config, in sections for `print_settings`.
+    """The facts that follow from a resolved config, in sections for `print_settings`.
 
-    flops: of `metrics.flops_per_token`. groups: of `optimizer.summarize`, who is updated how.
+    flops: the result of `metrics.flops_per_token`. groups: the result of `optimizer.summarize`.
     """
     model, total_tokens = config.model, tokens_per_step * total_steps
     axes = " × ".join(f"{axis} {size}" for axis, size in mesh_shape.items() if size > 1)
@@ -102,7 +102,7 @@ def derived_facts(
 
 
 def epochs_facts(data: Dataset, total_steps: int, validation: Dataset | None) -> dict[str, str]:
-    """How often a run reads its data, and whether batches are too large for them; for `print_settings`."""
+    """How often a run reads its data, and whether batches are larger than the data; for `print_settings`."""
     whole, each = data.epochs(total_steps), data.epochs(1)
     epochs = ", ".join(f"{_number(n, '.3g')}{f' of {folder}' if len(whole) > 1 else ''}" for folder, n in whole.items())
     facts = {
@@ -131,7 +131,7 @@ def print_settings(console: Console, config: Settings, facts: Mapping[str, Mappi
 
 
 def _side_by_side(sections: Mapping[str, Mapping[str, Any]], width: int) -> Table:
-    """The sections in as many columns as have room beside each other, each filled from the top before the next."""
+    """Arranges the sections in as many columns as fit beside each other; each column is filled before the next."""
     tables = {name: _section(name, fields, MOST_VALUE_WIDTH) for name, fields in sections.items()}
     for columns in range(MOST_COLUMNS, 0, -1):
         filled = _filled({name: len(fields) + 2 for name, fields in sections.items()}, columns)
@@ -144,7 +144,7 @@ def _side_by_side(sections: Mapping[str, Mapping[str, Any]], width: int) -> Tabl
 
 
 def _filled(heights: Mapping[str, int], columns: int) -> list[list[str]]:
-    """The names in at most so many columns of about equal height."""
+    """Distributes the names over at most `columns` columns of about equal height."""
     target = sum(heights.values()) / columns
     filled: list[list[str]] = [[]]
     height = 0
@@ -158,7 +158,7 @@ def _filled(heights: Mapping[str, int], columns: int) -> list[list[str]]:
 
 
 def _width(title: str, fields: Mapping[str, Any]) -> int:
-    """Of a section whose values are folded at MOST_VALUE_WIDTH."""
+    """The width of a section whose values wrap at MOST_VALUE_WIDTH."""
     names, values = map(len, fields), (min(len(_shown(value)), MOST_VALUE_WIDTH) for value in fields.values())
     return max(len(title), max(names, default=0) + 1 + max(values, default=0))
 
@@ -181,16 +181,16 @@ def _shown(value: Any) -> str:
 
 
 def print_notes(console: Console, notes: Iterable[str]) -> None:
-    """A permanent line of prose each: 'resumed from step 500', 'checkpoint saved', …"""
+    """Prints each text as a permanent line: 'resumed from step 500', 'checkpoint saved', …"""
     for text in notes:
         print_note(console, Text.assemble(("› ", "dim"), text))
 
 
 class TrainingView:
-    """Shows a run from `start_step` to `total_steps`; a context manager, so that the terminal is left in order.
+    """Shows a run from `start_step` to `total_steps`. As a context manager, it restores the terminal at the end.
 
     convention: the FLOP convention of the 'mfu' metric, named in the header.
-    scores: of an evaluation, in the order in which its line shows them; the first has a column of its own.
+    scores: the scores of an evaluation, in the order of its line; the first has a column of its own.
     """
 
     def __init__(
@@ -228,11 +228,11 @@ class TrainingView:
         self._progress.stop()
 
     def note(self, text: str) -> None:
-        """A permanent line of prose: 'resumed from step 500', 'checkpoint saved', …"""
+        """Prints a permanent line: 'resumed from step 500', 'checkpoint saved', …"""
         print_notes(self._console, [text])
 
     def compiled(self, seconds: float) -> None:
-        """Says how long compiling took, and starts the clock of the time left: it is not training."""
+        """Says how long compiling took, and starts the clock for the time left, which excludes compiling."""
         self._started, self._start_step = self._clock(), self._step
         self.note(f"compiled in {seconds:.1f} s (not counted in the rates below)")
 
@@ -244,12 +244,12 @@ class TrainingView:
         self._progress.update(self._task, status=self._status())
 
     def advance(self, step: int) -> None:
-        """Moves the status line to `step` steps done. Cheap: meant for every step."""
+        """Moves the status line to `step` steps done. Cheap enough for every step."""
         self._step = step
         self._progress.update(self._task, completed=step, status=self._status())
 
     def log(self, step: int, metrics: Mapping[str, Any]) -> None:
-        """Adds the permanent line of an interval, from the names used in metrics.jsonl; missing ones show as '–'."""
+        """Adds the permanent line of an interval. metrics: named as in metrics.jsonl; missing ones show as '–'."""
         self.advance(step)
         columns = self._fitting(self._columns(step, metrics))
         names = [name for name, _ in columns]
@@ -270,7 +270,7 @@ class TrainingView:
         self._print(line)
 
     def _fitting(self, columns: Sequence[tuple[str, str]]) -> list[tuple[str, str]]:
-        """The columns but for the most dispensable ones, as many as the terminal has no room for."""
+        """Drops the most dispensable columns until the rest fit the terminal."""
         kept = list(columns)
         for dispensable in DISPENSABLE:
             if sum(len(cell) for _, cell in kept) + len(GAP) * (len(kept) - 1) <= self._console.width:
@@ -292,11 +292,11 @@ class TrainingView:
             line = f"› validation at step {step}: {', '.join(parts)}"
             if len(line) <= self._console.width or len(parts) <= 1 + best:
                 break
-            parts.pop(1)  # of several scores the first stays, and the last one longest
+            parts.pop(1)  # the first score always stays; the second is dropped first
         self._print(Text(line, "green"))
 
     def seconds_left(self) -> float | None:
-        """By the pace since compiling, evaluations and saves included; None before the first step."""
+        """Estimated from the pace since compiling, evaluations and saves included; None before the first step."""
         done = self._step - self._start_step
         return (self._clock() - self._started) / done * (self._total - self._step) if done > 0 else None
 

@@ -1,4 +1,4 @@
-"""Cross-entropy of a linear head, with or without the whole logits in memory.
+"""Cross-entropy of a linear head, with the logits in memory as a whole or in chunks.
 
 The loss of one token with target y, hidden state x and weight w:
 
@@ -35,9 +35,9 @@ def cross_entropy(
 
     Args:
       weights_BT: float32; tokens of weight 0 count neither in the loss nor in any gradient.
-      chunk: tokens whose logits exist at once; 0: all. The cut is along the sequence, so that the batch stays sharded:
-        a chunk holds at least one position of every row. Gradients are made in the forward pass and kept in place of
-        the logits: three matrix products in all, where recomputing the logits would take four.
+      chunk: number of tokens whose logits exist at once; 0: all. Chunks cut the sequence, so that the batch stays
+        sharded: a chunk holds at least one position of every row. Gradients are computed in the forward pass and kept
+        in place of the logits. This takes three matrix products; recomputing the logits would take four.
 
     A target outside of the vocabulary whose weight is not 0 makes both sums NaN: a run stops there, or drops the step.
 
@@ -63,7 +63,7 @@ def _loss_of_logits(
     # a select, not a scatter.
     is_target_BTV = targets_BT[..., None] == jnp.arange(logits_BTV.shape[-1])
     nll_BT = lse_BT - jnp.sum(jnp.where(is_target_BTV, logits_BTV, 0.0), axis=-1)
-    # A target that is no token of the vocabulary would cost lse, a number like any other. It shall cost NaN.
+    # Without this, a target outside of the vocabulary would cost lse, which looks valid. It must cost NaN.
     is_wrong_BT = ((targets_BT < 0) | (targets_BT >= logits_BTV.shape[-1])) & (weights_BT != 0)
     nll_BT = jnp.where(is_wrong_BT, jnp.nan, nll_BT)
     loss_BT = nll_BT + z_loss * jnp.square(lse_BT) if z_loss else nll_BT
@@ -72,8 +72,8 @@ def _loss_of_logits(
 
 @jax.custom_vjp
 def _logsumexp(logits_BTV: Array) -> Array:
-    """log Σ exp over the last axis. Its backward makes the probabilities anew from the logits, which are kept anyway;
-    JAX's own keeps a second array of the logits' size."""
+    """log Σ exp over the last axis. Its backward pass recomputes the probabilities from the logits, which are kept
+    anyway; JAX's own keeps a second array of the logits' size."""
     return jax.nn.logsumexp(logits_BTV, axis=-1)
 
 
@@ -163,10 +163,10 @@ _chunked.defvjp(_chunked_forward, _chunked_backward)
 
 
 def _cut(positions: int, *arrays: Array) -> tuple[Array, ...]:
-    """Each [B, T, …] as [chunks, B, positions, …], the sequence filled up with zeros (tokens of weight 0)."""
+    """Each [B, T, …] as [chunks, B, positions, …], the sequence padded with zeros (tokens of weight 0)."""
     length = arrays[0].shape[1]
     chunks = -(-length // positions)
-    positions = -(-length // chunks)  # as even as can be: less to fill up
+    positions = -(-length // chunks)  # chunks of equal size need the least padding
 
     def cut(x: Array) -> Array:
         x = jnp.pad(x, [(0, 0), (0, chunks * positions - length)] + [(0, 0)] * (x.ndim - 2))

@@ -1,4 +1,4 @@
-"""What the devices can do at most and how much memory they hold: the denominators of a run's figures."""
+"""Peak rates and memory of the devices: the denominators of a run's figures."""
 
 from __future__ import annotations
 
@@ -56,17 +56,17 @@ PEAK_TFLOPS: tuple[tuple[str, float | None, float | None], ...] = (
     (r"TPU v6", 918, None),
     (r"TPU7x", 1153.5, None),  # a device is one of the two cores of a chip, which has 2,307
 )
-# Names of less than the card that they name: slices of a GPU, shares of a virtualized one, cards for laptops and those
-# with less power. What they can do at most is in no table.
+# Devices that are less than the card in their name: slices of a GPU, shares of a virtualized one, laptop and low-power
+# cards. No table lists their peaks.
 NOT_THE_WHOLE = r"\bMIG\b|\bGRID\b|-\d+[ABCQ]\b|Laptop|Mobile|Max-Q"
 
 
-UNSURE = 0.1  # spread of the fastest products from which on a measured peak is no more than a lower bound
+UNSURE = 0.1  # from this spread of the fastest products on, a measured peak is only a lower bound
 
 
 @dataclasses.dataclass(frozen=True)
 class Peak:
-    """The most a set of devices can compute. flops: FLOP/s of all of them, None if unknown. label: where it is from."""
+    """The peak rate of a set of devices. flops: FLOP/s of all together, None if unknown. label: its source."""
 
     flops: float | None
     label: str
@@ -74,7 +74,8 @@ class Peak:
 
 @dataclasses.dataclass(frozen=True)
 class Memory:
-    """Bytes in use, at most so far, and available; kind: 'device' (the fullest local one) or 'host' (the process)."""
+    """Bytes in use, the most in use so far, and available; kind: 'device' (the fullest local one) or 'host' (the
+    process)."""
 
     in_use: int
     peak: int
@@ -83,7 +84,8 @@ class Memory:
 
 
 def peak_flops_per_device(device_kind: str, dtype: str) -> float | None:
-    """FLOP/s of one device for products of `dtype` ('bfloat16' or 'float32') by the table; None: not known."""
+    """FLOP/s of one device for products of `dtype` ('bfloat16' or 'float32') according to the table; None if
+    unknown."""
     if re.search(NOT_THE_WHOLE, device_kind):
         return None
     for pattern, bfloat16, float32 in PEAK_TFLOPS:
@@ -94,7 +96,7 @@ def peak_flops_per_device(device_kind: str, dtype: str) -> float | None:
 
 
 def peak_flops(devices: Sequence[jax.Device], dtype: str) -> Peak:
-    """The peak of all `devices` together. CPUs have no entry in any table: their rate is measured, and labelled so."""
+    """The peak of all `devices` together. No table lists CPUs, so their rate is measured, and labelled so."""
     first = devices[0]
     if first.platform == "cpu":
         processes = len({device.process_index for device in devices})  # devices of one process share its cores
@@ -108,7 +110,7 @@ def peak_flops(devices: Sequence[jax.Device], dtype: str) -> Peak:
 
 
 def peak_of(device_kind: str, count: int, dtype: str) -> Peak:
-    """The peak of `count` devices of a kind by the table; kind '': not known."""
+    """The peak of `count` devices of a kind according to the table; kind '' means unknown."""
     if not device_kind:
         return Peak(None, "n/a: the devices are not known")
     each = peak_flops_per_device(device_kind, dtype)
@@ -119,15 +121,15 @@ def peak_of(device_kind: str, count: int, dtype: str) -> Peak:
 
 
 def measure_matmul_flops(seconds: float = 0.4, sizes: Sequence[int] = (512, 1024)) -> tuple[float, float]:
-    """What float32 products [size, size]² reach on the default device, however busy it is with other programs.
+    """Measures float32 products [size, size]² on the default device, even if other programs keep it busy.
 
-    Of many short products some are not interrupted; long ones all are. So the sizes take turns, each for half of the
-    time, and the fastest product counts: a small one where others compute beside it, a large one where a small one
-    cannot fill all cores.
+    Some of many short products run without interruption, but no long ones do. So the sizes take turns, each for half of
+    the time, and the fastest product counts: a small one if other programs compute, a large one if a small one cannot
+    fill all cores.
 
     Returns:
-      FLOP/s of the fastest product, and how much slower, as a share, the third fastest of its size was: where products
-      that were not interrupted are rare, the fastest may be none.
+      FLOP/s of the fastest product, and the share by which the third fastest of its size was slower. If that is large,
+      uninterrupted products are rare, and even the fastest may have been interrupted.
     """
     multiply = jax.jit(lambda a: jnp.matmul(a, a, preferred_element_type=jnp.float32))
     matrices = {size: jnp.full((size, size), 1.0 / size, jnp.float32) for size in sizes}
@@ -146,7 +148,7 @@ def measure_matmul_flops(seconds: float = 0.4, sizes: Sequence[int] = (512, 1024
 
 
 def memory() -> Memory:
-    """Memory of this process's fullest device, or of the process itself where the device keeps no count (CPU)."""
+    """Memory of this process's fullest device, or of the process itself if the device does not report it (CPU)."""
     stats = [device.memory_stats() for device in jax.local_devices()]
     if all(stats):
         fullest = max(stats, key=lambda s: s["bytes_in_use"])
@@ -158,8 +160,7 @@ def memory() -> Memory:
 
 
 def bytes_per_device() -> int | None:
-    """What each local device can hold; of CPU devices, which share it, their part of the memory that the process may
-    have. None where nothing tells."""
+    """The memory of each local device; None if unknown. CPU devices share the memory that the process may use."""
     devices = jax.local_devices()
     stats = [device.memory_stats() for device in devices]
     if all(stats):

@@ -1,6 +1,6 @@
-"""What was done in a run's folder: a line of history.jsonl for each start that trains, never changed afterwards.
+"""The history of a run: each start that trains adds a line to history.jsonl, which never changes afterwards.
 
-`config.json` has the settings in force; here is since which step they are, and what they were before.
+`config.json` has the current settings; history.jsonl has the step of each change, and the value before it.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ CODE = "own_code"
 
 
 def record_start(workdir: Path, config: Settings, step: int, **facts: Any) -> None:
-    """Adds a start that goes on from `step`, with every setting that config.json has otherwise; then writes that.
+    """Records a start from `step` with every setting that differs from config.json, then rewrites config.json.
 
     facts: further JSON values of the row, such as the identity of the data.
     """
@@ -49,7 +49,7 @@ def record_start(workdir: Path, config: Settings, step: int, **facts: Any) -> No
 
 
 def code_over_time(workdir: Path) -> dict[str, str]:
-    """'module:function' → hash of its file ('a → b' where it changed), for the user's functions that a run was of."""
+    """'module:function' → hash of its file ('a → b' where it changed), for the user's functions that a run has used."""
     path = workdir / FILE_NAME
     found: dict[str, list[str]] = {}
     for row in read_metrics(path) if path.exists() else []:
@@ -61,10 +61,10 @@ def code_over_time(workdir: Path) -> dict[str, str]:
 
 
 def best_so_far(workdir: Path, score: Score, windows: str | None, step: int) -> tuple[float, list[str]]:
-    """The best score on these windows in the steps up to `step`, by whatever start (the score's `worst` where there is
-    none); and a note where there are scores on others.
+    """The best score on these windows up to `step`, over all starts (the score's `worst` if there is none), and a note
+    if there are scores on other windows.
 
-    windows: as `Dataset.identity` names them; None where the run is not evaluated.
+    windows: the `Dataset.identity`; None if the run is not evaluated.
     """
     path = workdir / METRICS
     rows = read_metrics(path) if path.exists() and windows is not None else []
@@ -80,7 +80,7 @@ def best_so_far(workdir: Path, score: Score, windows: str | None, step: int) -> 
 def risen_since_lowest(
     workdir: Path, score: Score, windows: str | None, step: int, best_saved: tuple[int, float] | None
 ) -> list[str]:
-    """A note where, up to `step`, the last value of a score on these windows is not the best: which one to sample by.
+    """A note if the last score on these windows up to `step` is not the best: it says which checkpoint to sample from.
 
     best_saved: (step, value) of the checkpoint that `--checkpoint=best` stands for.
     """
@@ -109,7 +109,7 @@ def risen_since_lowest(
 
 
 def _settings(path: Path) -> dict | None:
-    """What a config.json says; None where there is none that can be read."""
+    """The contents of a config.json; None if it cannot be read."""
     try:
         saved = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):
@@ -118,7 +118,7 @@ def _settings(path: Path) -> dict | None:
 
 
 def _append(path: Path, line: str) -> None:
-    """Adds a line, and ends the one that a killed process may have left without an end."""
+    """Appends a line, after completing one that a killed process may have left without a newline."""
     with open(path, "ab+") as file:
         if file.seek(0, os.SEEK_END):
             file.seek(-1, os.SEEK_END)

@@ -1,4 +1,4 @@
-"""SIGTERM, SIGHUP and Ctrl-C as a wish to stop at the next step, agreed upon by all processes."""
+"""Turns SIGTERM, SIGHUP and Ctrl-C into a request to stop at the next step, on which all processes agree."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from jax.experimental import multihost_utils
 
 
 class StopRequest:
-    """While in force (`with StopRequest() as stop:`), the first SIGTERM, SIGHUP or SIGINT is remembered, not obeyed.
+    """Inside `with StopRequest() as stop:`, the first SIGTERM, SIGHUP or SIGINT only requests a stop.
 
     SIGHUP is what a run gets when its terminal goes away, such as a closed ssh; under nohup it stays ignored.
     The first Ctrl-C says what it does; a second one interrupts at once. With several processes a signal to any one
@@ -36,14 +36,14 @@ class StopRequest:
         if self._received is not None and number == signal.SIGINT:
             raise KeyboardInterrupt
         if number == signal.SIGINT and self._received is None:
-            with contextlib.suppress(OSError):  # unlike print, this may be called within any other writing
+            with contextlib.suppress(OSError):  # unlike print, this is safe in a signal handler
                 os.write(2, b"\nstopping after this step; a checkpoint is saved (Ctrl-C again ends at once, without)\n")
         self._received = number
         if self._several:
             os.kill(os.getpid(), signal.SIGTERM)
 
     def reached(self, step: int) -> bool:
-        """Whether to stop before `step`; every process must ask at every step."""
+        """Whether to stop before `step`; every process must call this at every step."""
         if self._several:
             return multihost_utils.reached_preemption_sync_point(step)
         return self._received is not None

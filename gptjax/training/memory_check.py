@@ -1,4 +1,4 @@
-"""Words for a device that has too little memory: before anything is allocated, and when it is out of it."""
+"""Errors for too little device memory: before anything is allocated, and when a device runs out of it."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from gptjax.training.hardware import bytes_per_device
 
 @contextlib.contextmanager
 def explained_memory(config: Settings) -> Iterator[None]:
-    """Turns a device that is out of memory into a sentence that says what would need less."""
+    """Turns an out-of-memory error into a sentence that names the settings that need less memory."""
     try:
         yield
     except jax.errors.JaxRuntimeError as error:
@@ -32,10 +32,10 @@ def explained_memory(config: Settings) -> Iterator[None]:
 
 
 def check_fits(state: Any, batch: Any, limit: int | None = None) -> None:
-    """Refuses a run whose state and batch alone are larger than what its devices hold; no step could be made.
+    """Refuses a run whose state and batch alone do not fit into the memory of its devices.
 
-    state, batch: arrays as shapes, with their shardings. limit: bytes of a device; None: asked of the devices.
-    Raises ConfigError.
+    state, batch: arrays as shapes, with their shardings. limit: bytes per device; None: as the devices report. Raises
+    ConfigError.
     """
     limit = bytes_per_device() if limit is None else limit
     of_state, of_batch = (

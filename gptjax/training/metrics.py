@@ -3,7 +3,7 @@
 FLOPs per token of a training step (forward and backward) are 6 N for the products with N parameters, plus attention's.
 Two conventions are in use for the latter, and a utilization means little without its name:
 
-    full     12 · N_heads · H · keys a layer, keys = T: as if every query saw every key (PaLM, arXiv:2204.02311, app. B)
+    full     12 · N_heads · H · keys per layer, keys = T: every query sees every key (PaLM, arXiv:2204.02311, app. B)
     causal   the same with the keys that a query really sees: T / 2 on average, so 6 · N_heads · H · T
 
 With a sliding window of W < T keys the averages are W and W (1 - W / 2T). N leaves out the input embedding and learned
@@ -27,11 +27,11 @@ from gptjax.settings import ModelSettings
 
 CONVENTIONS = {"causal": "6N + 6·L·N_heads·H·T", "full": "6N + 12·L·N_heads·H·T"}
 MONITOR_STEPS = 128  # steps before the first z-score, and the reach of the running statistics after that
-# The statistics learn no more than this many standard deviations of a value, or a single spike would blind them to the
-# next ones for as long as they reach back. Not a small number: what stays out there widens the spread by
-# sqrt(1 + 10² / 128), a third, a step, so that a lasting change by any factor f is accepted after log(f) / 0.28 steps.
+# A value changes the statistics by at most this many standard deviations; otherwise one spike would hide the next ones
+# for as long as the statistics reach back. The number is large on purpose: values beyond it widen the spread by a
+# third per step, sqrt(1 + 10² / 128), so that a lasting change by any factor f is accepted after log(f) / 0.28 steps.
 WINSORIZED_AT = 10.0
-LARGEST_DEVIATION = 1e18  # its square is a float32; an infinite variance would never come down again
+LARGEST_DEVIATION = 1e18  # its square fits a float32; an infinite variance would never recover
 
 
 def mean_keys_seen(sequence_length: int, window: int, convention: str) -> float:
@@ -44,8 +44,8 @@ def flops_per_token(config_model: ModelSettings, sequence_length: int) -> dict[s
     """{'causal': …, 'full': …}: FLOPs of training on one token, forward and backward, no recomputation counted."""
     windows = layer_windows(config_model)
     products = 6.0 * count_parameters(declarations(config_model)).multiplied
-    # Scores and weighted sum are 2 · H FLOPs each a head and key, thrice that with the backward pass. Grouped-query
-    # attention saves parameters and memory, not these: every query head has its own scores.
+    # Scores and weighted sum take 2 · H FLOPs each per head and key, three times that with the backward pass.
+    # Grouped-query attention saves parameters and memory, but no FLOPs: every query head has its own scores.
     per_key = 12.0 * config_model.num_heads * config_model.head_width
     return {
         convention: products + per_key * sum(mean_keys_seen(sequence_length, window, convention) for window in windows)
@@ -53,9 +53,9 @@ def flops_per_token(config_model: ModelSettings, sequence_length: int) -> dict[s
     }
 
 
-def model_flop_utilization(tokens_per_second: float, flops_a_token: float, peak_flops: float | None) -> float | None:
+def model_flop_utilization(tokens_per_second: float, token_flops: float, peak_flops: float | None) -> float | None:
     """Share of the peak that the model's own FLOPs make up, or None where the peak is unknown."""
-    return tokens_per_second * flops_a_token / peak_flops if peak_flops else None
+    return tokens_per_second * token_flops / peak_flops if peak_flops else None
 
 
 # --- z-scores --------------------------------------------------------------------------------------------------------
@@ -72,11 +72,11 @@ def update_monitor(
 ) -> tuple[dict[str, jax.Array], dict[str, jax.Array]]:
     """Adds a step's loss and gradient norm to the running statistics and says how unusual they are.
 
-    Pure, for use inside jit. Mean and variance are those of all values up to `steps`, then exponentially weighted with
-    that reach (weight 1 / steps) and winsorized: of a value farther out than `WINSORIZED_AT` standard deviations they
-    learn that much. Returns (monitor, {'loss': z, 'gradient_norm': z}); z is measured by the statistics *before* the
-    value and not clipped, is 0 during the first `steps` steps, and infinite for a value that is not finite, and only
-    then. Such a value leaves the statistics as they were.
+    Pure, for use inside jit. Mean and variance cover all values up to `steps`; later they are exponentially weighted
+    (weight 1 / steps) and winsorized: a value changes them by at most `WINSORIZED_AT` standard deviations. Returns
+    (monitor, {'loss': z, 'gradient_norm': z}); z is computed from the statistics *before* the value and is not clipped.
+    It is 0 during the first `steps` steps, and infinite if and only if the value is not finite. Such a value leaves the
+    statistics unchanged.
     """
     values = {"loss": jnp.float32(loss), "gradient_norm": jnp.float32(gradient_norm)}
     count = monitor["count"]
@@ -87,8 +87,8 @@ def update_monitor(
     for name, value in values.items():
         mean, variance = monitor[f"{name}_mean"], monitor[f"{name}_variance"]
         deviation = value - mean
-        # A constant has no spread: deviations are then measured against rounding errors of the value itself. The
-        # square of the least spread is a float32 as well, for a variance of zero could not grow.
+        # A constant has no spread: deviations are then measured against rounding errors of the value itself. The square
+        # of the smallest spread must fit a float32 as well, since a variance of zero could not grow.
         spread = jnp.maximum(jnp.sqrt(variance), 1e-6 * jnp.abs(mean) + 1e-15)
         zscore = jnp.clip(deviation / spread, -largest, largest)
         zscores[name] = jnp.where(jnp.isfinite(value), jnp.where(known, zscore, 0.0), jnp.inf)
@@ -104,7 +104,7 @@ def update_monitor(
 
 @dataclasses.dataclass(frozen=True)
 class Rates:
-    """Speed over a span of steps, without what was paused."""
+    """Speed over a span of steps, without pauses."""
 
     tokens_per_second: float
     step_milliseconds: float
@@ -112,7 +112,7 @@ class Rates:
 
 
 class Throughput:
-    """Wall-clock accounting: training time is what is left when compiling, evaluating and saving are taken out.
+    """Wall-clock accounting: training time excludes compiling, evaluating and saving.
 
     with throughput.pause("compile" | "evaluation" | "checkpoint" | …): not training; `seconds` keeps each total
     with throughput.waiting_for_data():                                 training, but the device may starve
@@ -133,7 +133,7 @@ class Throughput:
 
     @contextlib.contextmanager
     def pause(self, what: str) -> Iterator[None]:
-        """Time that is not training. Let the device finish its steps first, or they are counted here as well."""
+        """Time that is not training. Wait for the device to finish its steps first, or they count here too."""
         start = self._clock()
         try:
             yield
@@ -151,7 +151,7 @@ class Throughput:
             self._lap_waited += self._clock() - start
 
     def lap(self) -> Rates:
-        """Rates of the steps counted since the last lap (NaN for none), which begins anew."""
+        """Rates of the steps counted since the last lap (NaN if none). Starts a new lap."""
         now = self._clock()
         seconds, steps, waited = now - self._lap_start - self._lap_paused, self._lap_steps, self._lap_waited
         self._trained_seconds, self._steps = self._trained_seconds + seconds, self._steps + steps

@@ -42,8 +42,8 @@ def orthogonalize(x_LIO: jax.Array, pin: Callable[[jax.Array], jax.Array] = lamb
     Every product is with the Gram matrix of the shorter side. A matrix of zeros stays zero.
 
     Args:
-      pin: keeps an array [L, _, _] where its matrices are. The squares and their sums are pinned, so that a device sums
-        whole matrices: partial sums are added over devices nowhere, where a partitioner could count one twice.
+      pin: keeps an array [L, _, _] on the devices of its matrices. The squares and their sums are pinned, so that each
+        device sums whole matrices: no partial sums are added over devices, where a partitioner could count one twice.
     """
     wide = x_LIO.shape[1] <= x_LIO.shape[2]
     x = x_LIO if wide else x_LIO.mT
@@ -55,7 +55,7 @@ def orthogonalize(x_LIO: jax.Array, pin: Callable[[jax.Array], jax.Array] = lamb
     return x if wide else x.mT
 
 
-@functools.partial(jax.jit, static_argnames="pin")  # as one piece: merged with other work, XLA sums in another order
+@functools.partial(jax.jit, static_argnames="pin")  # alone: fused with other work, XLA sums in another order
 def _norms(x_LIO: jax.Array, pin: Callable[[jax.Array], jax.Array]) -> jax.Array:
     """The Frobenius norm of each matrix, [L, 1, 1]."""
     return jnp.sqrt(pin(jnp.sum(pin(x_LIO * x_LIO), axis=(1, 2), keepdims=True)))
@@ -64,7 +64,7 @@ def _norms(x_LIO: jax.Array, pin: Callable[[jax.Array], jax.Array]) -> jax.Array
 def scale_by_orthogonalization(parameters: Mapping[str, Parameter], dtype: Any) -> optax.GradientTransformation:
     """Orthogonalizes every leaf in `dtype` and scales it to an entry RMS of about 1 / sqrt(in). Stateless.
 
-    parameters: path → declaration, of a matrix; each of its stack is orthogonalized by itself.
+    parameters: path → declaration of a matrix; each matrix of its stack is orthogonalized by itself.
     """
 
     def one(path: str, x: jax.Array) -> jax.Array:
@@ -81,11 +81,11 @@ def scale_by_orthogonalization(parameters: Mapping[str, Parameter], dtype: Any) 
 
 
 def _on_whole_matrices(x_LIO: jax.Array) -> jax.Array:
-    """`orthogonalize`, with the stack spread over all devices of the mesh in force (padded with zeros to divide).
+    """`orthogonalize`, with the stack spread over all devices of the current mesh (padded with zeros to divide).
 
     The mesh's axes move onto the stack, and back, one at a time: each is one all-to-all (or, for an axis over which the
-    stack was copied, nothing on the way in and one all-gather on the way out). Moved all at once, the partitioner
-    finds no path and copies every matrix to every device.
+    stack was copied, nothing on the way in and one all-gather on the way out). If all axes moved at once, the
+    partitioner would find no path and copy every matrix to every device.
     """
     mesh = jax.sharding.get_abstract_mesh()
     axes = tuple(axis for axis, size in mesh.shape.items() if size > 1)
@@ -107,7 +107,7 @@ def _on_whole_matrices(x_LIO: jax.Array) -> jax.Array:
 
 
 def _back_to_its_own_sharding(update: jax.Array, parameter: Parameter) -> jax.Array:
-    """Moves the update to where its parameter lives while it is still in the narrow dtype."""
+    """Moves the update to its parameter's sharding while it is still in the narrow dtype."""
     if jax.sharding.get_abstract_mesh().empty:
         return update
     return jax.lax.with_sharding_constraint(update, spec_of(parameter))

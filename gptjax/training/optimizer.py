@@ -11,15 +11,16 @@ start of a run (`summarize`):
     weight_decay    decoupled (Loshchilov and Hutter, arXiv:1711.05101), times the learning rate: on matrices and
                     lookups; never on vectors (norms and biases), stacked or not, unless a rule says so.
 
-A method of one's own is `optimizer.name='my_ideas:make'`, of my_ideas.py in the current folder or of any module that is
-installed. It gets this section of the config and returns an Optax transformation of gradients to directions of descent:
+`optimizer.name='my_ideas:make'` names a method of your own: a function in my_ideas.py in the current folder, or in any
+installed module. It gets this section of the config and returns an Optax transformation from gradients to directions of
+descent:
 
     def make(config): return optax.scale_by_rms(config.beta2, config.epsilon)
 
-Decay, rules, schedule, the sign and the sharding of its state are dealt with here, as for the others: statistics that
-have their parameter's shape are split like it.
+This module adds decay, rules, schedule and sign, as for the other methods, and shards its state: statistics that have
+their parameter's shape are split like it.
 
-The gradient is clipped before it comes here, by `clip_by_global_norm`, from the norm that the trainer has anyway.
+The gradient is already clipped here, by `clip_by_global_norm`, with the norm that the trainer computes anyway.
 """
 
 from __future__ import annotations
@@ -61,8 +62,8 @@ def treatments_of(
 
     `rules` is a sequence of (pattern, kind, value): the pattern must match a whole path; for each kind, the last rule
     that matches decides. learning_rate and weight_decay values are factors on the configured value, freeze's is a bool.
-    A parameter that `trains` says no to is frozen, whatever the rules.
-    Raises ConfigError for an unknown method, a malformed rule, a rule that matches nothing, and when all is frozen.
+    A parameter for which `trains` is false is frozen, whatever the rules say. Raises ConfigError for an unknown method,
+    a malformed rule, a rule that matches nothing, and when all is frozen.
     """
     if config_optimizer.name not in METHODS and not is_named(config_optimizer.name):
         raise ConfigError(f"optimizer.name = {config_optimizer.name!r}: expected one of {', '.join(METHODS)}")
@@ -100,9 +101,9 @@ def make_optimizer(
 ) -> optax.GradientTransformation:
     """The transformation gradients → updates for parameters with these declarations.
 
-    schedule_of_peak: peak learning rate -> schedule of it. platform: of the devices that will compute. Statistics keep
-    their parameter's path and shape inside the state, so they can be sharded like it; frozen parameters have none, and
-    an update of exactly zero.
+    schedule_of_peak: peak learning rate -> schedule of it. platform: the platform of the devices that will compute.
+    Statistics keep their parameter's path and shape inside the state, so they can be sharded like it; frozen parameters
+    have none, and an update of exactly zero.
     """
     treatments, parameters = treatments_of(config_optimizer, declared, trains), leaves_by_path(declared)
     labels = map_with_path(lambda path, _: treatments[path].method, declared)
@@ -125,8 +126,8 @@ def make_optimizer(
 def clip_by_global_norm(gradients: Any, norm: jax.typing.ArrayLike, limit: float) -> Any:
     """Gradients scaled so that their global norm, given as `norm`, is at most `limit` (0: no clipping).
 
-    The norm is the caller's: it is also a metric and the monitor's input, and is computed once. A norm that is not
-    finite makes every gradient not finite, rather than some.
+    The caller computes the norm once, since it is also a metric and the monitor's input. A norm that is not finite
+    makes every gradient not finite, rather than some.
     """
     if not limit:
         return gradients
@@ -135,7 +136,7 @@ def clip_by_global_norm(gradients: Any, norm: jax.typing.ArrayLike, limit: float
 
 
 def zero_frozen(gradients: Any, treatments: dict[str, Treatment]) -> Any:
-    """Gradients with those of frozen parameters zero: they count in no norm, and the compiler need not make them."""
+    """Zeroes the gradients of frozen parameters: they count in no norm, and the compiler need not compute them."""
     return map_with_path(lambda path, g: jnp.zeros_like(g) if treatments[path].method == "frozen" else g, gradients)
 
 
@@ -176,7 +177,7 @@ def _direction(
     if method == "sgd":
         return optax.trace(config.momentum, accumulator_dtype=dtype)
     if method == "muon":
-        # The iteration is a chain of large products: bfloat16 wherever that is the fast type, which a CPU's is not.
+        # The iteration is a chain of large products, so it uses bfloat16 except on CPUs, where float32 is faster.
         compute = jnp.float32 if platform == "cpu" else jnp.bfloat16
         momentum = optax.trace(config.momentum, nesterov=True, accumulator_dtype=dtype)
         return optax.chain(momentum, scale_by_orthogonalization(parameters, compute))
@@ -186,10 +187,10 @@ def _direction(
 def _own_direction(
     name: str, config: OptimizerSettings, parameters: Mapping[str, Parameter]
 ) -> optax.GradientTransformation:
-    """What the function 'module:function' makes of the config, tried on the parameters' shapes without computing.
+    """The transformation that the user's function makes from the config, checked on the parameters' shapes only.
 
     Raises:
-      ConfigError: there is no such function, it fails, or what it makes is no transformation of these parameters.
+      ConfigError: there is no such function, it fails, or its result does not transform these parameters.
     """
     field, setting = "optimizer.name", f"optimizer.name = {name!r}"
     transformation = called(field, name, lambda: named_function(field, name, takes=1)(config))

@@ -1,4 +1,4 @@
-"""A file that is appended to for the length of a run: a full disk costs figures, never the run."""
+"""A file that a run appends to: a full disk may cost figures, but never ends the run."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from absl import logging
 
 
 class PatientFile:
-    """An appended file whose bytes wait in memory, in order, for as long as the system refuses them.
+    """Appends to a file. Bytes that the system refuses wait in memory, in order.
 
-    Unbuffered, so that it is known how many bytes of a record went out before a disk was full: the next `append` goes
-    on behind them, and once there is room again the file is what it would have been. Each outage is logged once.
+    The file is unbuffered, so that the number of bytes written before the disk was full is known. The next `append`
+    continues behind them, and once there is room again the file is complete. Each outage is logged once.
     """
 
     def __init__(self, path: str | os.PathLike):
@@ -21,7 +21,7 @@ class PatientFile:
         self._refused = False
 
     def append(self, record: bytes) -> None:
-        """Writes what waits and then `record`; both are in the file on return, or wait. Raises no OSError."""
+        """Writes the waiting bytes, then `record`. On return they are in the file, or wait. Raises no OSError."""
         self._waiting += record
         try:
             while self._waiting:
@@ -36,7 +36,7 @@ class PatientFile:
             self._refused = False
 
     def close(self) -> None:
-        """A last attempt at what waits; what is refused again is lost, and the log says so."""
+        """Tries once more to write the waiting bytes, and logs how many are lost."""
         self.append(b"")
         if self._waiting:
             logging.error("the last %d bytes of %s are lost", len(self._waiting), self._path)

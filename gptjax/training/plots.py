@@ -33,7 +33,7 @@ STYLE: dict[Any, Any] = {
 }
 X_AXES = {"step": "optimizer steps", "tokens": "tokens trained on"}
 RATES = {"learning_rate": ("AdamW", "#8a8f98"), "muon_learning_rate": ("Muon", "#d08c28")}
-WORDS = {  # of metrics, with their units
+WORDS = {  # labels of metrics, with their units
     "train/loss": "training loss (nats per token)",
     **{score.name: score.words for objective in OBJECTIVES.values() for score in objective.scores},
     "train/gradient_norm": "gradient norm",
@@ -43,13 +43,13 @@ WORDS = {  # of metrics, with their units
     "step_milliseconds": "milliseconds per step",
     "elapsed_seconds": "seconds since the start",
 }
-FEW_POINTS = 20  # so many and fewer are drawn as they are
+FEW_POINTS = 20  # up to this many points are drawn without smoothing
 
 
 def plot_run(workdir: str | os.PathLike) -> list[Path]:
     """Draws training and validation loss and learning rates, by step and by tokens, into `workdir`/plots.
 
-    Returns the paths written; none where there is nothing to draw yet. Missing and non-finite values leave gaps.
+    Returns the paths written; an empty list if there is nothing to draw yet. Missing and non-finite values leave gaps.
     """
     workdir = Path(workdir)
     rows = _rows(workdir)
@@ -87,8 +87,8 @@ def compare_runs(
 ) -> Path:
     """Draws one metric of several groups of runs into one figure at `path`: label → workdirs.
 
-    Of several runs in a group the mean is drawn, and a band from the lowest to the highest; 'train/loss' is smoothed.
-    Raises ValueError when no run has the metric.
+    A group of several runs is drawn as its mean, with a band from lowest to highest; 'train/loss' is smoothed. Raises
+    ValueError when no run has the metric.
     """
     courses = {
         label: _mean_course([_series(_rows(Path(w)), x_name, metric) for w in runs]) for label, runs in groups.items()
@@ -121,15 +121,15 @@ def in_words(metric: str) -> str:
 
 
 def legend_beside(figure: Figure, axes: Axes) -> None:
-    """A legend to the right of the axes, off the curves; long labels go on in the next line."""
+    """A legend to the right of the axes, off the curves; long labels wrap."""
     handles, labels = axes.get_legend_handles_labels()
-    literal = [label.replace("$", "\\$") for label in labels]  # no mathematics
+    literal = [label.replace("$", "\\$") for label in labels]  # matplotlib would read $ as mathematics
     wrapped = ["\n".join(textwrap.wrap(label, 34, break_on_hyphens=False)) for label in literal]
     figure.legend(handles, wrapped, loc="outside right upper", fontsize="small")
 
 
 def note_below(figure: Figure, text: str) -> None:
-    """What the eye must know to read the figure, in small letters under it."""
+    """Adds an explanation in small letters below the figure."""
     if text:
         figure.supxlabel(text, fontsize="small", color="#4a4f55")
 
@@ -140,7 +140,7 @@ def _legend_above(axes: Axes) -> None:
 
 
 def _mean_course(series: Sequence[tuple[np.ndarray, np.ndarray]]) -> tuple[np.ndarray, ...]:
-    """(x, mean, lowest, highest) of several runs, at each x that any of them has, of those that have it."""
+    """(x, mean, lowest, highest) at each x that any run has, over the runs that have it."""
     places = np.unique(np.concatenate([x for x, _ in series]))
     values = np.full((len(series), len(places)), np.nan)
     for row, (x, y) in zip(values, series):
@@ -154,7 +154,7 @@ def _mean_course(series: Sequence[tuple[np.ndarray, np.ndarray]]) -> tuple[np.nd
 
 
 def smooth(y: np.ndarray, reach: int) -> np.ndarray:
-    """Running median over `reach` points to each side; NaN at the ends, where the window is not whole, and at gaps.
+    """Running median over `reach` points to each side; NaN at the ends, where the window is incomplete, and at gaps.
 
     A median neither lags behind a falling loss nor smears a spike over its neighbours.
     """
@@ -179,7 +179,7 @@ def _series(rows: list[dict], x_name: str, y_name: str) -> tuple[np.ndarray, np.
 
 
 def _new_figure(x_label: str, title: str, below: bool = False) -> tuple[Figure, Axes]:
-    """A figure with axes, and with `below` a lower panel of the same x axis."""
+    """A figure with axes; `below` adds a lower panel with the same x axis."""
     figure = Figure(figsize=(8, 5.2 if below else 4.6), dpi=150, layout="constrained")
     panels = figure.subplots(2 if below else 1, sharex=True, squeeze=False, height_ratios=(4, 1) if below else None)[
         :, 0
@@ -191,9 +191,9 @@ def _new_figure(x_label: str, title: str, below: bool = False) -> tuple[Figure, 
 
 
 def _draw_loss(axes: Axes, x: np.ndarray, y: np.ndarray, color: str, label: str) -> str:
-    """The logged values pale, their smoothed course strong; few points are drawn as they are, with markers.
+    """Draws the logged values pale and their smoothed curve strong; few points are drawn unsmoothed, with markers.
 
-    Returns what the smoothed course is, in words; '' where there is none.
+    Returns a description of the smoothing; '' if there is none.
     """
     if np.isfinite(y).sum() <= FEW_POINTS:
         axes.plot(x, y, "o-", color=color, markersize=3, linewidth=1.5, label=label)
@@ -218,7 +218,7 @@ def _note_best(axes: Axes, x: np.ndarray, y: np.ndarray) -> None:
 
 
 def _draw_rates(axes: Axes, rates: Mapping[str, tuple[np.ndarray, np.ndarray]]) -> None:
-    """The rates of the schedule; where there are two, each with its optimizer's name."""
+    """Draws the learning rates; if there are two, each is labelled with its optimizer's name."""
     for name, (x, y) in rates.items():
         label, color = RATES[name]
         axes.plot(x, y, color=color, linewidth=1.3, label=label)
@@ -231,7 +231,7 @@ def _draw_rates(axes: Axes, rates: Mapping[str, tuple[np.ndarray, np.ndarray]]) 
 
 
 def _fit_to_losses(axes: Axes, *losses: np.ndarray) -> None:
-    """Room above for all but the worst 1 %: a spike or the first steps must not flatten the rest."""
+    """Fits the axis to all but the highest 1 %: a spike or the first steps must not flatten the rest."""
     values = np.concatenate(losses)
     values = values[np.isfinite(values)]
     low, high = values.min(), np.percentile(values, 99)
@@ -240,7 +240,7 @@ def _fit_to_losses(axes: Axes, *losses: np.ndarray) -> None:
 
 
 def save_figure(figure: Figure, path: Path) -> Path:
-    """Written beside and moved, so that a viewer never opens half a picture; its suffix is the format."""
+    """Saves a figure in the format of its suffix, in one move, so that a viewer never opens half a picture."""
     path.parent.mkdir(parents=True, exist_ok=True)
     drawn = io.BytesIO()
     figure.savefig(drawn, format=path.suffix.removeprefix(".").lower())

@@ -1,4 +1,4 @@
-"""Metrics a step late: fetched while the device already works on the next step, checked, summed up, written, shown."""
+"""Reads metrics one step late, while the device works on the next step; then checks, sums, writes and shows them."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from gptjax.training.hardware import Peak, memory
 from gptjax.training.metrics import Throughput, model_flop_utilization
 from gptjax.training.writers import MetricsWriter
 
-SKIPS_IN_A_ROW = 100  # dropped updates after which a run is given up
+SKIPS_IN_A_ROW = 100  # after this many dropped updates in a row, the run ends
 ZSCORES = ("train/loss_zscore", "train/gradient_norm_zscore")
 # What every step reports; any other train/NAME is a figure of the objective, a mean over supervised tokens.
 STEP_METRICS = {"train/loss", "train/gradient_norm", "train/supervised_tokens", "train/skipped", *ZSCORES}
@@ -23,17 +23,17 @@ STEP_METRICS = {"train/loss", "train/gradient_norm", "train/supervised_tokens", 
 
 @dataclasses.dataclass
 class Interval:
-    """What the steps since the last row come to. Plain numbers: a checkpoint carries them, so that the next row of a
-    resumed run is that of an unbroken one.
+    """Sums over the steps since the last row. A checkpoint saves these plain numbers, so that the next row of a resumed
+    run is that of an unbroken one.
 
     A step whose loss or gradient norm is not finite counts in `skipped` and `zscores` alone.
 
     Attributes:
-      loss_sum, tokens: of the loss in nats times the step's supervised tokens, and of these tokens.
-      norm_sum, steps: of the gradient's norm, and how many steps.
-      skipped: updates that were dropped.
+      loss_sum, tokens: sums of the loss in nats times the step's supervised tokens, and of these tokens.
+      norm_sum, steps: sum of the gradient norms, and the number of steps.
+      skipped: number of dropped updates.
       zscores: the highest of each kind.
-      figures: of every further figure of the objective, its sum times the step's supervised tokens.
+      figures: for each further figure of the objective, the sum of it times the step's supervised tokens.
     """
 
     loss_sum: float = 0.0
@@ -63,11 +63,11 @@ class Interval:
 
     @property
     def loss(self) -> float:
-        """Mean over tokens, in nats; NaN where there is no step."""
+        """Mean over tokens, in nats; NaN if there is no step."""
         return self.loss_sum / self.tokens if self.tokens else math.nan
 
     def row(self, last: Mapping[str, float]) -> dict[str, float]:
-        """What is reported: the metrics of the last step, with those in their place that speak of the interval."""
+        """The row to report: the metrics of the last step, replaced by the interval's where there are such."""
         figures = {
             "train/loss": self.loss,
             "train/step_loss": last["train/loss"],
@@ -82,13 +82,13 @@ class Interval:
 
 
 class Progress:
-    """Takes the metrics of each step as they are dispatched; reads those of the step before.
+    """Takes the metrics of each step as it is dispatched, and reads those of the previous step.
 
     Args:
       every: steps between two rows of metrics.jsonl (and lines on the console).
       last_step: the last step of the run, which always has a row.
-      flops_per_token: by the convention that the view names.
-      interval: what a checkpoint says of the steps between its last row and itself: `interval` of the Progress then.
+      flops_per_token: in the convention that the view names.
+      interval: the `interval` of the Progress that wrote the checkpoint, if the run is resumed.
     """
 
     def __init__(
@@ -108,32 +108,34 @@ class Progress:
         self._every, self._last_step = every, last_step
         self._tokens_per_step, self._flops_per_token, self._peak = tokens_per_step, flops_per_token, peak
         self._pending: tuple[int, Mapping[str, jax.Array]] | None = None
-        self._row: tuple[int, dict[str, Any]] | None = None  # of the last step read, until it is written
+        self._row: tuple[int, dict[str, Any]] | None = None  # row of the last step read, until it is written
         self._interval = Interval(**interval or {})
         self._skips = 0
         self._reported_loss: float | None = None
 
     @property
     def train_loss(self) -> float | None:
-        """Mean loss of the steps since the last row; of those before it where there are none yet."""
+        """Mean loss of the steps since the last row, or the loss of that row if there are none yet."""
         return self._interval.loss if self._interval.tokens else self._reported_loss
 
     @property
     def interval(self) -> dict[str, Any]:
-        """JSON values that say what the steps since the last row came to."""
+        """The sums over the steps since the last row, as JSON values."""
         return dataclasses.asdict(self._interval)
 
     def push(self, step: int, metrics: Mapping[str, jax.Array]) -> None:
         """Takes the metrics of `step` (steps done, this one included), still on the device.
 
         Raises:
-          RunError: the step before was no step to go on from.
+          RunError: the previous step's loss was not finite, its batch had no supervised token, or too many updates were
+            dropped.
         """
         self.flush()
         self._pending = (step, metrics)
 
     def flush(self) -> None:
-        """Waits for the last step pushed and writes its row; before anything that relies on it, such as a save."""
+        """Waits for the last step pushed and writes its row. Call it before anything that relies on it, such as a
+        save."""
         self.read()
         if self._row is not None:
             self._writer.write(*self._row)
@@ -156,7 +158,7 @@ class Progress:
         self._view.log(step, self.add(step, row | self._rates()))
 
     def add(self, step: int, figures: Mapping[str, Any]) -> dict[str, Any]:
-        """Puts more figures of `step`, which was read last, into its row; returns that."""
+        """Adds figures to the row of `step`, the last step that was read, and returns the row."""
         earlier = {} if self._row is None else self._row[1]
         row = {**earlier, **figures, "tokens": step * self._tokens_per_step}
         self._row = (step, row)

@@ -18,22 +18,22 @@ from gptjax.user_code import code_hash, is_named
 
 # These may name a function of the user's own.
 MAY_BE_OWN = tuple(field for field, allowed in allowed_values().items() if allowed.own)
-# A run may move to another machine: these say how the same function is computed.
+# These say how a function is computed, not which one, so they may change when a run moves to another machine.
 _EXECUTION = {"model.dtype", "model.layers", "model.remat", "model.attention", "model.attention_block"}
-# Others of the optimizer's fields may change, unless they change its arrays, which restoring finds out.
+# Other fields of the optimizer may change, unless they change its arrays, which restoring detects.
 _FIXED = {"seed", "optimizer.name", "optimizer.first_moment_dtype", "optimizer.rules"}
-_SWITCHES = {"training.ema_decay"}  # may change, but not from or to 0: there would be no average of what went before
-# These do not touch what is computed; of the data, the fingerprint speaks.
+_SWITCHES = {"training.ema_decay"}  # may change, but not from or to 0: an average of the earlier steps would be missing
+# These do not affect what is computed; data is compared by its fingerprint.
 _HARMLESS = ("checkpoint.", "data.", "evaluation.", "logging.", "mesh.")
 
 
 def run_metadata(config: Settings, fingerprint: Mapping, tokens: int) -> dict:
-    """What is saved beside the arrays, as JSON values: enough to know where they come from, and to make them again.
+    """The JSON values that are saved beside the arrays: enough to know their origin, and to make them again.
 
     Args:
       config: the resolved config.
       fingerprint: the training data's `Dataset.fingerprint()`.
-      tokens: trained on so far.
+      tokens: number of tokens trained on so far.
     """
     return {
         "config": json.loads(to_json(config)),
@@ -52,9 +52,9 @@ def own_code(config: Settings, fields: Sequence[str] = MAY_BE_OWN) -> dict[str, 
 
 
 def code_changes(saved: Mapping, config: Settings, fields: Sequence[str] = MAY_BE_OWN) -> list[str]:
-    """Which of the user's functions are not what they were in the run that `saved` describes, in words.
+    """Describes the user's functions that have changed since the checkpoint of `saved`.
 
-    A checkpoint that is older than this note says nothing of them.
+    Checkpoints of older versions do not record them.
     """
     saved_code = saved.get("own_code", {})
     return [
@@ -65,11 +65,11 @@ def code_changes(saved: Mapping, config: Settings, fields: Sequence[str] = MAY_B
 
 
 def check_compatible(saved: Mapping, config: Settings, fingerprint: Mapping) -> list[str]:
-    """Whether the run that `saved` describes may go on with this config and this data.
+    """Checks that the run of `saved` may continue with this config and this data.
 
     Returns:
-      The changes that are allowed but alter what follows ("training.duration: 60 steps → 90 steps"), to be shown; among
-      them that of a function of the user's, who may have mended it.
+      The allowed changes that affect the following steps ("training.duration: 60 steps → 90 steps"), to be shown. A
+      changed function of the user is one of them, since it may have been fixed.
 
     Raises:
       ConfigError: model, dataset, tokenizer, seed or the kind of optimizer changed; names each with both values.
@@ -93,17 +93,17 @@ def check_compatible(saved: Mapping, config: Settings, fingerprint: Mapping) -> 
 
 
 def check_warm_start(saved: Mapping, config: Settings, tokenizer_hash: str) -> list[str]:
-    """Whether a run may begin with the parameters that `saved` describes (`training.init_from`).
+    """Checks that a run may begin with the parameters of `saved` (`training.init_from`).
 
     Args:
-      tokenizer_hash: of the tokenizer that the new run's data is made with.
+      tokenizer_hash: the hash of the tokenizer of the new run's data.
 
     Returns:
-      What the same parameters will mean something else under ("model.rope_theta: 10000.0 there, 5.0 here"), to be
-      shown. What does not fit at all, the arrays' shapes tell.
+      The settings under which the same parameters compute something else ("model.rope_theta: 10000.0 there, 5.0 here"),
+      to be shown. Shapes that do not fit are found when the arrays are read.
 
     Raises:
-      ConfigError: another tokenizer; names both.
+      ConfigError: the tokenizers differ; names both.
     """
     check_tokenizer(saved, tokenizer_hash, f"training.init_from = {config.training.init_from}")
     return [
@@ -114,7 +114,7 @@ def check_warm_start(saved: Mapping, config: Settings, tokenizer_hash: str) -> l
 
 
 def check_tokenizer(saved: Mapping, tokenizer_hash: str, source: str) -> None:
-    """Raises ConfigError, which begins with `source`, unless the tokenizer is the one of the run of `saved`."""
+    """Raises ConfigError, which begins with `source`, unless the tokenizer is that of the run of `saved`."""
     expected = saved["fingerprint"]["tokenizer_hash"]
     if tokenizer_hash != expected:
         raise ConfigError(
@@ -124,7 +124,7 @@ def check_tokenizer(saved: Mapping, tokenizer_hash: str, source: str) -> None:
 
 
 def check_same_model(saved: Mapping, config: Settings, source: str) -> None:
-    """Raises ConfigError, which begins with `source`, unless the config's model is the one of the run of `saved`."""
+    """Raises ConfigError, which begins with `source`, unless the config's model is that of the run of `saved`."""
     lines = [
         f"{field} = {_show(now)}: must be {_show(before)}"
         for field, (before, now) in _config_differences(saved, config).items()
@@ -140,7 +140,7 @@ def _is_of_model(field: str) -> bool:
 
 
 def _config_differences(saved: Mapping, config: Settings) -> dict[str, tuple[Any, Any]]:
-    """Dotted field → (before, now). A field that is newer than the checkpoint was what it is by default."""
+    """Dotted field → (before, now). A field that the checkpoint does not have counts as its default."""
     known = flatten(default())
     found = differences(saved["config"], json.loads(to_json(config)))
     found = {field: (_json_values(known.get(field)) if a is None else a, b) for field, (a, b) in found.items()}
@@ -148,7 +148,7 @@ def _config_differences(saved: Mapping, config: Settings) -> dict[str, tuple[Any
 
 
 def _json_values(tree: Any) -> Any:
-    """As it will come back from a file: tuples are lists."""
+    """The tree as it comes back from a JSON file: tuples become lists."""
     return json.loads(json.dumps(tree))
 
 
@@ -157,19 +157,19 @@ def _show(value: Any) -> str:
     return text if len(text) <= 80 else text[:77] + "..."
 
 
-@functools.cache  # saves ask again and again
+@functools.cache  # every save needs it
 def version(package: str) -> str | None:
     try:
         return importlib.metadata.version(package)
     except importlib.metadata.PackageNotFoundError:
-        return None  # run from its sources
+        return None  # gptjax runs from its sources
 
 
 @functools.cache
 def git_revision(package: Path = Path(__file__).parents[1]) -> str | None:
-    """The commit that the package's files are of, with '-dirty' (as git describe has it) where they differ from it.
+    """The commit of the package's files, with '-dirty' (as in git describe) if they differ from it.
 
-    None where no repository tracks them: a package that is installed inside somebody's repository is not its code.
+    None if no repository tracks them: a package installed inside another repository is not part of its code.
     """
 
     def git(*command: str) -> str:
@@ -183,7 +183,7 @@ def git_revision(package: Path = Path(__file__).parents[1]) -> str | None:
         )
         return done.stdout.strip()
 
-    # a hook of git's runs with its own repository named in variables
+    # a git hook runs with variables that name its own repository
     environment = {name: value for name, value in os.environ.items() if not name.startswith("GIT_")}
     try:
         git("ls-files", "--error-unmatch", "__init__.py")

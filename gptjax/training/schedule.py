@@ -9,10 +9,10 @@ The rate used by update number t = step + 1 (the first update is t = 1, the last
     constant       peak to the end (`final_fraction` has no meaning here)
     inverse_sqrt   peak · sqrt(warmup / t), never below the floor      (Vaswani et al., arXiv:1706.03762)
 
-    module:function     one's own, of my_ideas.py in the current folder or of any module that is installed:
+    module:function     your own, from my_ideas.py in the current folder or from any installed module:
                         def triangle(update, run): return 1 - jnp.abs(2 * update / run.total_steps - 1)
-                        It gives the factor of the peak for update t, traced, with all of the run in `Span`; warm-up and
-                        floor are its own affair. It must be finite and not negative.
+                        It returns the factor on the peak for update t (traced), given the run as a `Span`. It does
+                        warm-up and floor itself. The factor must be finite and not negative.
 
 with floor = final_fraction · peak. Update `warmup` has exactly the peak; update `total_steps` has exactly the floor
 (cosine, linear, wsd), and later ones stay there.
@@ -42,7 +42,7 @@ Schedule = Callable[[jax.typing.ArrayLike], jax.Array]
 
 @dataclasses.dataclass(frozen=True)
 class Span:
-    """What a schedule of one's own may ask of the run: numbers of updates, and schedule.final_fraction."""
+    """The facts about a run that a user's schedule gets: numbers of updates, and schedule.final_fraction."""
 
     warmup: int
     decay: int
@@ -75,7 +75,7 @@ def make_schedule(
     if is_named(name):
         return _own_schedule(name, peak, Span(warmup, decay, total_steps, final_fraction))
     decay_start = total_steps - decay if name == "wsd" else warmup
-    peak_rate, floor = np.float32(peak), np.float32(peak * final_fraction)  # NumPy's: no device is needed for them
+    peak_rate, floor = np.float32(peak), np.float32(peak * final_fraction)  # NumPy scalars need no device
 
     def schedule(step: jax.typing.ArrayLike) -> jax.Array:
         update = jnp.asarray(step, jnp.int32).astype(jnp.float32) + 1.0
@@ -95,10 +95,10 @@ def make_schedule(
 
 
 def _own_schedule(name: str, peak: float, span: Span) -> Schedule:
-    """The schedule that a function of the user's makes; tried at both ends of the run and of its parts.
+    """The schedule of a user's function, checked at both ends of the run and of its parts.
 
     Raises:
-      ConfigError: there is no such function, it fails, or a rate that it gives is no rate.
+      ConfigError: there is no such function, it fails, or it returns something other than a finite rate of at least 0.
     """
     function = named_function("schedule.name", name, takes=2)
 
@@ -121,22 +121,22 @@ def _own_schedule(name: str, peak: float, span: Span) -> Schedule:
 
 
 def rate_change(saved: Mapping[str, Any], config: Settings, units: Units, step: int) -> list[str]:
-    """Whether a run goes on at another rate than it would have: a sentence with both values, or nothing.
+    """Whether new settings make the learning rate jump: one sentence with both values, or nothing.
 
     Args:
       saved: the settings so far, as the nested dict of a config.json.
-      units: of the run.
+      units: the run's units.
       step: steps done; the rate is that of the update after them.
     """
     so_far = default()
     for section in ("optimizer", "schedule", "training"):
         so_far[section].update({name: v for name, v in saved[section].items() if name in so_far[section]})
     name = so_far.schedule.name
-    if is_named(name) and name != config.schedule.name:  # the checkpoint names it, not the user: it is not imported
+    if is_named(name) and name != config.schedule.name:  # only the checkpoint names it, so it is not imported
         return [f"THE LEARNING RATE MAY JUMP at step {step + 1}: until now {name} set it"]
     try:
         before, now = (_rate_of_next_update(c, units, step) for c in (freeze(so_far), config))
-    except ConfigError:  # a schedule of the user's that is no more
+    except ConfigError:  # a user's schedule that no longer exists
         return []
     if math.isclose(before, now, rel_tol=1e-5):
         return []

@@ -1,4 +1,4 @@
-"""The state as it is now, out of reach of the step that overwrites it: what a save in the background writes from."""
+"""Copies of the state for saves in the background, while the next step overwrites the original."""
 
 from __future__ import annotations
 
@@ -8,28 +8,28 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-_ALIGNMENT = 64  # bytes, of memory that a CPU device takes over without copying it
-# The memory of a device is not in one piece: a copy is made there only if twice its size was never in use.
+_ALIGNMENT = 64  # bytes; a CPU device adopts memory with this alignment without copying it
+# The memory of a device is fragmented: a copy is made there only if twice its size was never in use.
 _ROOM = 2
 
 
 class Snapshots:
-    """Makes copies of states of one shape, each of which must be done with before the next is taken.
+    """Copies states of one shape. Each copy must no longer be in use when the next is taken.
 
-    On a CPU the copies share memory that is kept: filling fresh memory takes the system several times as long as
-    copying into old, and so does what would happen without a copy here, XLA copying every donated array that is still
-    being written. On other devices the copy is made there, at the speed of their memory and without waiting for it.
+    On a CPU the copies reuse the same memory: filling fresh memory takes several times as long. Without a copy, XLA
+    would itself copy every donated array that is still being written, which is as slow. On other devices the copy is
+    made there, at the speed of their memory and without waiting for it.
     """
 
     def __init__(self) -> None:
         self._buffers: list[dict[tuple, np.ndarray]] = []
-        self._has_room: bool | None = None  # asked once: copies are themselves part of the most that was in use
+        self._has_room: bool | None = None  # decided once: later, copies are part of the peak that was in use
 
     def take(self, state: Any) -> Any | None:
-        """A tree of equal arrays in equal places; the state may be donated as soon as this returns.
+        """A copy of the tree with the same shardings; the state may be donated as soon as this returns.
 
-        None where a device has no room for it, or where other processes hold parts of the state: their programs would
-        have to be started in the same order everywhere, which a background thread cannot promise.
+        None if a device has no room for it, or if other processes hold parts of the state: all processes would have to
+        start their programs in the same order, which a background thread cannot guarantee.
         """
         if jax.process_count() > 1:
             return None
@@ -57,7 +57,7 @@ def _copy(state: Any) -> Any:
 
 
 def _has_room(leaves: list[jax.Array]) -> bool:
-    """Whether the fullest device had, at its fullest, room for a copy of what it holds of the arrays."""
+    """Whether each device had, at its peak, room for a copy of its part of the arrays."""
     needed: dict[jax.Device, int] = {}
     for leaf in leaves:
         for shard in leaf.addressable_shards:
@@ -74,7 +74,7 @@ def _memory_stats(device: jax.Device) -> dict[str, int] | None:
 
 
 def _key(shard: Any) -> tuple:
-    """What part of the array it is: replicas have the same."""
+    """The part of the array that a shard holds; replicas have the same key."""
     return tuple((part.start, part.stop) for part in shard.index)
 
 

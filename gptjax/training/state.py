@@ -18,7 +18,7 @@ class TrainState(flax.struct.PyTreeNode):
       step: int32 scalar, the optimizer steps taken.
       params: float32 tree, the layers stacked on their first axis.
       opt_state: what the Optax chain keeps.
-      ema: exponential moving average of `params` without a bias to its start, or None when it is off.
+      ema: bias-corrected exponential moving average of `params`, or None when it is off.
       monitor: float32 scalars, the running statistics behind the z-scores of loss and gradient norm.
     """
 
@@ -30,5 +30,5 @@ class TrainState(flax.struct.PyTreeNode):
 
     @property
     def best_params(self) -> Any:
-        """What is evaluated and sampled: the moving average where there is one."""
+        """The parameters to evaluate and sample from: the moving average if there is one."""
         return self.params if self.ema is None else self.ema

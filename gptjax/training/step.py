@@ -31,7 +31,7 @@ def make_train_step(
     learning_rates: Mapping[str, Callable],
     config: Settings,
 ) -> Callable[[TrainState, Batch], tuple[TrainState, dict[str, jax.Array]]]:
-    """The step of a run: batch [A, B/A, T] → gradients → update, with the scalars to report.
+    """Makes the step of a run: batch [A, B/A, T] → gradients → update, with the scalars to report.
 
     The loss of every micro-batch is divided by the weight of the *whole* batch, such as its supervised tokens, before
     it is differentiated, so A micro-batches, any padding and any mesh give the gradient of one big batch.
@@ -101,7 +101,7 @@ def make_train_step(
             keep = _is_sound(loss, gradient_norm, zscores, training)
             metrics["train/skipped"] = 1.0 - keep
             new = jax.tree.map(functools.partial(_unless_dropped, keep), new, state).replace(monitor=monitor)
-        if state.ema is not None:  # of the parameters as they now are, also where the update was dropped
+        if state.ema is not None:  # averages the current parameters, even if the update was dropped
             new = new.replace(ema=update_average(state.ema, new.params, new.step, training.ema_decay))
         return new, metrics
 
@@ -109,11 +109,11 @@ def make_train_step(
 
 
 def update_average(average: Any, params: Any, steps: jax.typing.ArrayLike, decay: float) -> Any:
-    """The exponential moving average of `params` after `steps` steps, these included, from that after the one before.
+    """The exponential moving average after `steps` steps, from that after the previous step and the new `params`.
 
     It is Σ decay^(t-i) params_i / Σ decay^(t-i) over the steps i = 1 … t: the bias correction of Adam (Kingma and Ba,
-    arXiv:1412.6980, section 3) is part of the weight of the newest parameters, which is 1 at the first step. What is
-    kept needs no correction where it is used, and the initial parameters have no part in it.
+    arXiv:1412.6980, section 3) is part of the weight of the newest parameters, which is 1 at the first step. The stored
+    average needs no correction when it is used, and excludes the initial parameters.
     """
     weight = (1 - decay) / -jnp.expm1(jnp.float32(steps) * math.log(decay))
     return jax.tree.map(lambda old, new: old + weight * (new - old), average, params)
@@ -127,8 +127,9 @@ def num_rows(batch: Batch) -> int:
 def _split_rows(array: jax.Array) -> jax.Array:
     """Pins a micro-batch's rows to the batch axes.
 
-    Batches come placed like this already. Were they not, the partitioner could move the split onto the micro-batch axis
-    of the scan: then every device computes every micro-batch, with the right loss at a fraction of the speed.
+    Batches already have this sharding. Without the constraint, the partitioner could move the split onto the
+    micro-batch axis of the scan: every device would compute every micro-batch, with the right loss at a fraction of the
+    speed.
     """
     if jax.sharding.get_abstract_mesh().empty:
         return array
@@ -136,7 +137,8 @@ def _split_rows(array: jax.Array) -> jax.Array:
 
 
 def _unless_dropped(keep: jax.Array, new: jax.Array, old: jax.Array) -> jax.Array:
-    """A select costs nothing where the old values are being read for the update anyway; integers count steps."""
+    """Selects the new or the old values, which costs nothing since the update reads the old ones anyway. Integers count
+    steps, so they always advance."""
     return jnp.where(keep, new, old) if jnp.issubdtype(new.dtype, jnp.inexact) else new
 
 
@@ -147,7 +149,7 @@ def _is_sound(
     if training.on_nonfinite == "skip":
         sound &= jnp.isfinite(loss) & jnp.isfinite(gradient_norm)
     if training.outlier_zscore:
-        # a z-score of a number that is not finite is not finite either: only what is finite is judged here
+        # numbers that are not finite have z-scores that are not finite: on_nonfinite decides about those
         worst = jnp.maximum(zscores["loss"], zscores["gradient_norm"])
         sound &= ~(jnp.isfinite(worst) & (worst > training.outlier_zscore))
     return sound

@@ -1,4 +1,4 @@
-"""TensorBoard's files of a run: its figures in groups, its config, also as hyperparameters, and its samples as text."""
+"""Writes a run's TensorBoard files: figures in groups, the config (also as hyperparameters), and samples as text."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import Any
 
 from gptjax.training.patient_file import PatientFile
 
-GROUPS = {  # under which a figure stands whose name in metrics.jsonl has no group
+GROUPS = {  # groups of the figures whose names in metrics.jsonl have none
     "learning_rate": "optimizer",
     "muon_learning_rate": "optimizer",
     "tokens_per_second": "speed",
@@ -23,7 +23,7 @@ GROUPS = {  # under which a figure stands whose name in metrics.jsonl has no gro
     "tokens": "progress",
     "elapsed_seconds": "progress",
 }
-COMPARED = ("validation/loss", "validation/bits_per_byte", "train/loss")  # beside the hyperparameters
+COMPARED = ("validation/loss", "validation/bits_per_byte", "train/loss")  # shown beside the hyperparameters
 
 
 def grouped(name: str) -> str:
@@ -34,8 +34,8 @@ def grouped(name: str) -> str:
 class TensorBoardWriter:
     """Writes every number as a scalar under its group, and texts, into a new event file of `folder`.
 
-    The records are framed here (TFRecord: length, its checksum, data, its checksum): tensorboardX writes from a thread
-    that dies of a full disk, and then waits for ever for room in that thread's queue.
+    This class frames the records itself (TFRecord: length, its checksum, data, its checksum): tensorboardX writes from
+    a thread that dies when the disk is full, and then waits forever for room in that thread's queue.
 
     purge_step: TensorBoard hides what older event files of `folder` hold from this step on.
     """
@@ -57,7 +57,7 @@ class TensorBoardWriter:
             self._append(step=purge_step, session_log=self._session_log(status=self._session_log.START))
 
     def write(self, step: int, metrics: Mapping[str, Any]) -> None:
-        """metrics: plain Python values; what is no number is left out."""
+        """metrics: plain Python values; values that are not numbers are left out."""
         values = [
             self._summary.Value(tag=grouped(name), simple_value=value)
             for name, value in metrics.items()
@@ -66,7 +66,7 @@ class TensorBoardWriter:
         self._append(step=step, summary=self._summary(value=values))
 
     def text(self, step: int, name: str, text: str) -> None:
-        """A text under `name`; TensorBoard reads it as Markdown, where a block that is indented is shown as it is."""
+        """Writes a text under `name`. It is indented, so that TensorBoard's Markdown shows it unchanged."""
         from tensorboardX import summary
 
         indented = "".join(f"    {line}\n" for line in text.encode(errors="backslashreplace").decode().split("\n"))

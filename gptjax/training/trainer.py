@@ -30,12 +30,12 @@ from gptjax.training.step import make_evaluation_step, make_train_step
 
 @dataclasses.dataclass(frozen=True)
 class Trainer:
-    """What a resolved config means on a mesh. Nothing is allocated until `init`, nothing compiled until asked.
+    """A resolved config on a mesh. Only `init` allocates anything; only the methods compile anything.
 
     Attributes:
       config: resolved and frozen.
-      mesh: in force (`jax.set_mesh`) whenever a method is called. An abstract one has shapes and shardings, and that is
-        all: nothing can be made or compiled for it.
+      mesh: must be the current mesh (`jax.set_mesh`) when a method is called. An abstract mesh gives only shapes and
+        shardings: nothing can be allocated or compiled for it.
       learning_rates: name of the field → step → its rate by the schedule: `learning_rate` and, with Muon, also
         `muon_learning_rate`.
       declared: the parameters' declarations, in a nested dict like theirs.
@@ -52,7 +52,7 @@ class Trainer:
     abstract_state: TrainState
 
     def init(self, params: Any = None) -> TrainState:
-        """The state before step 0, created where it will live; from `params` (a warm start) when given."""
+        """The state before step 0, created with its shardings; from `params` (a warm start) when given."""
         shardings = jax.tree.map(lambda leaf: leaf.sharding, self.abstract_state)
         if params is None:
             return jax.jit(self._init, out_shardings=shardings)()
@@ -65,7 +65,7 @@ class Trainer:
         return _first_state(self.config, self.optimizer, params)
 
     def compile_train_step(self, batch: Any) -> jax.stages.Compiled:
-        """(state, batch) → (state, metrics) for batches shaped and placed like `batch`; the old state is given up."""
+        """(state, batch) → (state, metrics) for batches shaped and sharded like `batch`; the old state is donated."""
         step = make_train_step(self.model, self.objective, self.optimizer, self.learning_rates, self.config)
         shardings = jax.tree.map(lambda leaf: leaf.sharding, self.abstract_state)
         jitted = jax.jit(step, donate_argnums=0, out_shardings=(shardings, replicated(self.mesh)))
@@ -107,7 +107,8 @@ def make_trainer(
       steps_of: turns a duration of the config into steps.
 
     Raises:
-      ConfigError: the objective, a rule of the optimizer, the schedule, or a mesh that does not divide the parameters.
+      ConfigError: the objective, an optimizer rule or the schedule is invalid, or the mesh does not divide the
+        parameters.
     """
     model = Decoder(config.model, constrain=constrain_residual)
     declared = declarations(config.model)
@@ -131,11 +132,11 @@ def _schedule_of_peak(
 
 
 def compiler_options(mesh: Mesh | AbstractMesh, dtype: str) -> dict[str, str | bool] | None:
-    """What the compiler of the mesh's platform is told beside the program; None: its defaults.
+    """The options of the compiler for the mesh's platform; None: its defaults.
 
-    On a CPU: which operations XLA may merge with matrix products and reductions in its library YNNPACK. Its own choice
-    leaves element-wise work outside of them, much of it in copies. A bfloat16 product that is merged with something
-    becomes one of float32. A choice in XLA_FLAGS is left alone.
+    On a CPU, XLA may merge operations with matrix products and reductions in its library YNNPACK. XLA's own choice
+    leaves element-wise work outside of them, much of it in copies. bfloat16 keeps the defaults, since a merged bfloat16
+    product becomes one of float32. A choice in XLA_FLAGS is kept.
     """
     option = "xla_cpu_experimental_ynn_fusion_type"
     if platform_of(mesh) != "cpu" or dtype != "float32" or option in os.environ.get("XLA_FLAGS", ""):
@@ -144,5 +145,5 @@ def compiler_options(mesh: Mesh | AbstractMesh, dtype: str) -> dict[str, str | b
 
 
 def abstract(tree: Any) -> Any:
-    """Arrays → their shapes, types and places."""
+    """Arrays → their shapes, dtypes and shardings."""
     return jax.tree.map(lambda a: jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=a.sharding), tree)

@@ -1,8 +1,8 @@
 """A run's figures, config and samples in Weights & Biases: `logging.wandb` names the project.
 
-Where they go (its server, or a folder here with WANDB_MODE=offline) and who sends them (WANDB_API_KEY, `wandb login`)
-is told to wandb by its own environment. Whatever it does, training goes on: its first failure is logged, and nothing
-more is sent.
+wandb's own environment says where they go (its server, or a local folder with WANDB_MODE=offline) and who sends them
+(WANDB_API_KEY, `wandb login`). Whatever wandb does, training goes on: its first failure is logged, and nothing more is
+sent.
 """
 
 from __future__ import annotations
@@ -19,14 +19,14 @@ from gptjax.config import ConfigError
 from gptjax.files import write_aside
 from gptjax.training.tensorboard import grouped
 
-RUN_ID = "wandb_run_id.txt"  # in the run's folder: a resumed run goes on under the same one
+RUN_ID = "wandb_run_id.txt"  # in the run's folder: a resumed run keeps its id
 
 
 class WandbWriter:
     """Rows of metrics by step. A step that was sent before the run was killed is sent again, with the same values."""
 
     def __init__(self, workdir: Path, project: str, fields: Mapping[str, Any]):
-        """fields: the config's, by their dotted names.
+        """fields: dotted name → value, for each field of the config.
 
         Raises:
           ConfigError: the package is not installed.
@@ -41,7 +41,7 @@ class WandbWriter:
         self._try("start", self._start, workdir, project, fields)
 
     def write(self, step: int, metrics: Mapping[str, Any]) -> None:
-        """metrics: plain Python values; what is no number is left out."""
+        """metrics: plain Python values; values that are not numbers are left out."""
         numbers = {grouped(name): value for name, value in metrics.items() if isinstance(value, int | float)}
         if self._run is not None:
             self._try("log", self._run.log, numbers, step=step)
@@ -72,6 +72,6 @@ class WandbWriter:
     def _try(self, what: str, act: Callable, *arguments: Any, **named: Any) -> None:
         try:
             act(*arguments, **named)
-        except Exception as error:  # of any kind: these are figures, the run is worth more
+        except Exception as error:  # any error: a failed upload must not end the run
             self._run = None
             logging.error("Weights & Biases gets no more data, the run goes on: cannot %s (%s)", what, error)

@@ -1,11 +1,12 @@
-"""Where the figures of a run go: metrics.jsonl (one JSON object per line), TensorBoard, and Weights & Biases if asked.
+"""Where the figures of a run go: metrics.jsonl (one JSON object per line), TensorBoard, Weights & Biases (optional).
 
 metrics.jsonl is the record that plots and reports are made from. Floats are written so that they read back exactly
 (`repr`, float32 values included); JSON has no NaN or infinity, so these are the strings "NaN", "Infinity" and
 "-Infinity", which `read_metrics` turns back. A killed run leaves at most one half-written line, and the resumed run
 drops every row past the step that it restored, so that no step appears twice.
 
-A full disk costs figures, never the run: what cannot be written waits for the next row (`patient_file.py`).
+A full disk may cost figures, but never ends the run: rows that cannot be written wait for the next row
+(`patient_file.py`).
 """
 
 from __future__ import annotations
@@ -48,7 +49,7 @@ def read_metrics(path: str | os.PathLike) -> list[dict[str, Any]]:
 def truncate_after(path: str | os.PathLike, step: int) -> int:
     """Drops the rows past `step`, and half-written lines; returns how many rows were dropped.
 
-    The file is replaced in one move: killed at any moment, it is the old one or the new one. A missing file is fine.
+    The file is replaced in one move, so a kill at any moment leaves the old or the new one. A missing file is fine.
     """
     path = Path(path)
     if not path.exists():
@@ -62,7 +63,7 @@ def truncate_after(path: str | os.PathLike, step: int) -> int:
 
 
 def write_whole(path: Path, text: str) -> None:
-    """Writes a text beside and moves it to `path`; what the disk refuses is logged, and the run goes on."""
+    """Writes a text to `path` in one move. If the disk refuses it, logs that, and the run goes on."""
     try:
         path.parent.mkdir(exist_ok=True)
         with write_aside(path) as file:
@@ -87,10 +88,10 @@ class JsonLinesWriter:
 class MetricsWriter:
     """All the writers of a run: `workdir`/metrics.jsonl, `workdir`/tensorboard/ and Weights & Biases.
 
-    tensorboard: whether TensorBoard's files are written. resume_step: the step that was restored; later rows of the
-    broken run are dropped. None: a run from the start, and rows that an attempt without a checkpoint left behind are
-    dropped. config: the run's, for the writers that show it; its `logging.wandb` names a project, or ''. Only process 0
-    writes; on the others every method does nothing.
+    tensorboard: whether TensorBoard's files are written. resume_step: the restored step; later rows are dropped. None:
+    the run starts at step 0, and rows of an earlier attempt without a checkpoint are dropped. config: the run's config,
+    for the writers that show it; its `logging.wandb` names a project, or is ''. Only process 0 writes; on the others
+    every method does nothing.
     """
 
     def __init__(
@@ -100,7 +101,7 @@ class MetricsWriter:
         resume_step: int | None = None,
         config: Settings | None = None,
     ):
-        """Raises ConfigError where Weights & Biases is asked for and not installed."""
+        """Raises ConfigError if Weights & Biases is requested but not installed."""
         self._rows: list[JsonLinesWriter | TensorBoardWriter | WandbWriter] = []
         self._texts: list[TensorBoardWriter | WandbWriter] = []
         if jax.process_index() != 0:
@@ -126,7 +127,7 @@ class MetricsWriter:
             writer.write(step, plain)
 
     def text(self, step: int, name: str, text: str) -> None:
-        """Shows a text, such as a sample, where texts can be shown; metrics.jsonl holds figures alone."""
+        """Writes a text, such as a sample, to the writers that can show it; metrics.jsonl holds only figures."""
         for writer in self._texts:
             writer.text(step, name, text)
 

@@ -21,7 +21,7 @@ def make_objective(config: Settings) -> Objective:
     """The objective that a resolved config names: a key of `OBJECTIVES`, or 'module:Class' of your own.
 
     Raises:
-      ConfigError: there is no such objective, or the class is none or lacks a method.
+      ConfigError: there is no such objective, or the class is not an Objective or lacks a method.
     """
     name = config.training.objective
     if not is_named(name):

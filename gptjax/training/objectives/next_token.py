@@ -84,10 +84,10 @@ class NextToken(Objective):
 
 
 def _on_each_device(loss: Callable) -> Callable:
-    """`loss` of each device's own rows, summed over the batch axes of the mesh in force.
+    """Computes `loss` on each device's own rows, and sums it over the batch axes of the current mesh.
 
-    Left to the partitioner, a loop over chunks would gather the head and sum its gradient over the devices at every
-    turn; here that happens once, outside.
+    The partitioner alone would gather the head and sum its gradient over the devices in every iteration of a loop over
+    chunks; here that happens once, outside of the loop.
     """
     mesh = jax.sharding.get_abstract_mesh()
     if mesh.empty or all(mesh.shape[axis] == 1 for axis in BATCH_AXES):

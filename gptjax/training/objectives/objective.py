@@ -18,7 +18,7 @@ Batch = Mapping[str, jax.Array]
 
 
 class Objective(abc.ABC):
-    """What a run optimizes, and how well it is said to do: the loop, the step, the trainer and "best" know only this.
+    """What a run optimizes, and how it is scored. The loop, the step, the trainer and "best" know only this interface.
 
     A new one is a file in this folder and a row of `OBJECTIVES`; one of your own, outside the package, is named by
     `training.objective = 'module:Class'`. Objects hold the config and no state: an objective is a bundle of functions.
@@ -52,7 +52,7 @@ class Objective(abc.ABC):
 
     @abc.abstractmethod
     def weight(self, batch: Batch) -> jax.Array:
-        """What the loss of a batch is divided by: a float32 scalar, such as the number of its supervised tokens."""
+        """The divisor of the loss of a batch: a float32 scalar, such as the number of its supervised tokens."""
 
     @abc.abstractmethod
     def loss(
@@ -62,7 +62,7 @@ class Objective(abc.ABC):
 
         Args:
           batch: the arrays of `row_fields`, each [B, …].
-          dropout_keys_B: of each row (model/dropout.py); None switches dropout off.
+          dropout_keys_B: a key per row (model/dropout.py); None switches dropout off.
 
         Returns:
           The sum to differentiate, auxiliary losses included (times the batch's weight where they are means); and
@@ -82,7 +82,7 @@ class Objective(abc.ABC):
 
     @abc.abstractmethod
     def scores_of(self, sums: Mapping[str, float]) -> dict[str, float]:
-        """Scores by name, of sums over a whole set.
+        """Turns sums over a whole set into scores by name.
 
         Raises:
           ConfigError: there is nothing to score.
