@@ -32,7 +32,9 @@ def check_manifest(manifest: Any, file: str) -> None:
     """
     _check(manifest, _MANIFEST, file)
     if manifest["hash"] != (found := hash_of_manifest(manifest)):
-        raise ValueError(f"{file}: hash {found}, but it says {manifest['hash']}: altered; prepare the folder again")
+        raise ValueError(
+            f"{file}: its hash is {found}, but it says {manifest['hash']}: altered; prepare the folder again"
+        )
     made = manifest["tokenizer"]
     itemsize = np.dtype(manifest["dtype"]).itemsize
     _agree(f"{file}: dtype", manifest["dtype"], "uint16" if made["vocab_size"] <= 1 << 16 else "uint32")
@@ -52,7 +54,7 @@ def check_manifest(manifest: Any, file: str) -> None:
 
 def _agree(what: str, value: Any, wanted: Any) -> None:
     if value != wanted:
-        raise ValueError(f"{what} = {value!r}: must be {wanted!r} by the rest of the manifest")
+        raise ValueError(f"{what} = {value!r}: must be {wanted!r} to agree with the rest of the manifest")
 
 
 # --- Fields ---------------------------------------------------------------------------------------------------------
@@ -74,11 +76,11 @@ class Maybe:
 
 
 def _is_count(value: Any) -> str | None:
-    return None if type(value) is int and 0 <= value < 1 << 63 else "a whole number from 0 on"
+    return None if type(value) is int and 0 <= value < 1 << 63 else "an integer of at least 0"
 
 
 def _is_text(value: Any) -> str | None:
-    return None if isinstance(value, str) else "a text"
+    return None if isinstance(value, str) else "a string"
 
 
 def _is_bool(value: Any) -> str | None:
@@ -109,7 +111,7 @@ def _is_inside(value: Any) -> str | None:
 
 def _is_change(value: Any) -> str | None:
     fits = value is None or (isinstance(value, list) and len(value) == 2 and all(isinstance(v, str) for v in value))
-    return None if fits else "two texts, or null"
+    return None if fits else "two strings, or null"
 
 
 _FILE = {"name": _is_name, "size": _is_count, "hash": _is_hash}
@@ -162,7 +164,7 @@ def _check(value: Any, form: Any, name: str) -> None:
         _require(value, _is_dict, name)
         for field, inner in value.items():
             if not form.names(field):
-                raise ValueError(f"{_joined(name, field)}: no such name is known")
+                raise ValueError(f"{_joined(name, field)}: unknown name")
             _check(inner, form.form, _joined(name, field))
     elif isinstance(form, list):
         if not isinstance(value, list):

@@ -74,7 +74,7 @@ class TokenSource:
             )
         if self.own_begin and documents and self.take_runs(np.array([0]), np.array([1]))[0] != self.begin_id:
             raise ConfigError(
-                f"{self.folder}: the manifest says that documents begin with token {self.begin_id}, and the first does "
+                f"{self.folder}: the manifest says that documents begin with token {self.begin_id}, but the first does "
                 "not: prepare the folder again"
             )
 

@@ -133,8 +133,8 @@ def hangs_at_start(progress: Mapping[str, ProcessProgress], limit: float) -> str
     behind = [name for name, each in progress.items() if each <= last]
     others = ", and the others wait" if len(behind) < len(progress) else ""
     return (
-        f"{' and '.join(behind)}: no progress for {limit:g} s while {last.phase}{others} (--startup_timeout; give a "
-        f"higher one if it may take longer); {GO_ON}"
+        f"{' and '.join(behind)}: no progress for {limit:g} s while {last.phase}{others} (--startup_timeout; "
+        f"raise it if this may take longer); {GO_ON}"
     )
 
 

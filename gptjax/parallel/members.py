@@ -200,7 +200,7 @@ def meet_devices() -> None:
             jax.devices()
         except RuntimeError as error:
             text = str(error).partition("\n")[0]
-            raise RunError(f"the devices of all processes could not be brought together: {text}") from error
+            raise RunError(f"JAX could not exchange the devices of all processes: {text}") from error
 
 
 def count_batch() -> None:
@@ -368,7 +368,7 @@ class Member:
             if deadline is not None and time.monotonic() > deadline and self._hub is not None:
                 missing = self._hub.missing()
                 self._hub.end(
-                    f"process{'es' * (len(missing) > 1)} {', '.join(map(str, missing))} did not come to "
+                    f"process{'es' * (len(missing) > 1)} {', '.join(map(str, missing))} did not connect to "
                     f"{self._meeting.address} within {self._timeouts.initialization:g} s (--initialization_timeout)"
                 )
                 deadline = None

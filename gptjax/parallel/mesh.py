@@ -45,11 +45,11 @@ def mesh_shape(config_mesh: MeshSettings, num_devices: int) -> dict[str, int]:
     sizes = {axis: int(config_mesh[axis]) for axis in AXES}
     free = [axis for axis, size in sizes.items() if size == -1]
     if len(free) > 1:
-        raise ConfigError(f"mesh: only one axis may be -1 (all devices left), got {' and '.join(free)}")
+        raise ConfigError(f"mesh: only one axis may be -1 (all remaining devices), got {' and '.join(free)}")
     for axis, size in sizes.items():
         if size < 1 and size != -1:
             raise ConfigError(
-                f"mesh.{axis} = {size}: must be a positive number of devices, or -1 for all that are left"
+                f"mesh.{axis} = {size}: must be a positive number of devices, or -1 for all remaining ones"
             )
     fixed = math.prod(size for size in sizes.values() if size != -1)
     described = ", ".join(f"{axis} = {size}" for axis, size in sizes.items())
@@ -63,7 +63,7 @@ def mesh_shape(config_mesh: MeshSettings, num_devices: int) -> dict[str, int]:
     elif fixed != num_devices:
         raise ConfigError(
             f"mesh ({described}) is for {counted(fixed, 'device')}, and this run has {num_devices}; "
-            "set one axis to -1 to let it take what is left"
+            "set one axis to -1 to give it all remaining devices"
         )
     return sizes
 

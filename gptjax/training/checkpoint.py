@@ -213,7 +213,7 @@ class Checkpoints:
         newest = self.latest_step()
         self._failure = CheckpointError(
             f"the checkpoint of step {step} was not saved: {files.reason(error)}; "
-            + ("there is no earlier one" if newest is None else f"the newest is of step {newest}")
+            + ("there is no earlier checkpoint" if newest is None else f"the newest is that of step {newest}")
         )
         self._failure.__cause__ = error
         logging.error("%s", self._failure)
@@ -269,8 +269,8 @@ def load_for_inference(
     kind = config.model.feedforward
     if is_named(kind) and not own_functions:
         raise ConfigError(
-            f"{local_path(workdir, '--workdir') / CONFIG}: model.feedforward = {kind!r} names a function to import, "
-            "whose module would run here; give --own_functions if you know and trust it"
+            f"{local_path(workdir, '--workdir') / CONFIG}: model.feedforward = {kind!r} names a function, and "
+            "importing it runs its module; give --own_functions if you trust it"
         )
     check = functools.partial(check_same_model, config=config, source=str(local_path(workdir, "--workdir") / CONFIG))
     params, metadata = load_params(workdir, which, ema=ema, check=check)
@@ -348,13 +348,13 @@ def _choose(directory: Path, which: str | int, setting: str = "--workdir") -> li
     if which == "best":
         scored = list(_best_first(directory).values())
         if not scored:
-            raise ConfigError(f"--checkpoint=best: must have been saved with a validation score; {available}")
+            raise ConfigError(f"--checkpoint=best: no checkpoint was saved with a validation score; {available}")
         *others, newest = scored
         if others:
             elsewhere = ", ".join(str(step) for steps in others for step in sorted(steps))
             logging.warning(
-                "the best checkpoint is chosen only among those that have the same score, of the same validation "
-                "windows, as the newest; not compared: steps %s",
+                "the best checkpoint is chosen among those that have the same score on the same validation windows "
+                "as the newest; steps %s are not compared",
                 elsewhere,
             )
         return newest[:1]

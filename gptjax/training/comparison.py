@@ -174,7 +174,7 @@ def unlike_evaluations(runs: Sequence[RecordedRun]) -> list[str]:
         different = [name for name in {**reference, **evaluated_on} if reference.get(name) != evaluated_on.get(name)]
         if different and run.last(run.judged_by.name) is not None:
             notes.append(
-                f"{UNLIKE} {run.name}: its losses cannot be compared with those of {runs[0].name}; different are: "
+                f"{UNLIKE} {run.name}: its losses cannot be compared with those of {runs[0].name}; these differ: "
                 f"{', '.join(different)}"
             )
     return notes

@@ -37,7 +37,9 @@ class StopRequest:
             raise KeyboardInterrupt
         if number == signal.SIGINT and self._received is None:
             with contextlib.suppress(OSError):  # unlike print, this is safe in a signal handler
-                os.write(2, b"\nstopping after this step; a checkpoint is saved (Ctrl-C again ends at once, without)\n")
+                os.write(
+                    2, b"\nstopping after this step and saving a checkpoint (Ctrl-C again stops at once, without)\n"
+                )
         self._received = number
         if self._several:
             os.kill(os.getpid(), signal.SIGTERM)

@@ -207,9 +207,7 @@ def _own_direction(
     for path, shape in params.items():
         made = updates.get(path) if isinstance(updates, dict) else None
         if (getattr(made, "shape", None), getattr(made, "dtype", None)) != (shape.shape, shape.dtype):
-            raise ConfigError(
-                f"{setting}: its update of {path} must be {shape.dtype}{list(shape.shape)}, and is {made}"
-            )
+            raise ConfigError(f"{setting}: its update of {path} must be {shape.dtype}{list(shape.shape)}, got {made}")
     first = jax.eval_shape(transformation.init, params)
     if jax.tree.structure(state) != jax.tree.structure(first):  # type: ignore[operator]  # JAX's stubs lack it
         raise ConfigError(f"{setting}: the structure of its state must not change between updates")

@@ -99,7 +99,7 @@ def check_warm_start(saved: Mapping, config: Settings, tokenizer_hash: str) -> l
       tokenizer_hash: the hash of the tokenizer of the new run's data.
 
     Returns:
-      The settings under which the same parameters compute something else ("model.rope_theta: 10000.0 there, 5.0 here"),
+      The settings under which the same parameters compute something else ("model.rope_theta: 10000.0 in the checkpoint, 5.0 here"),
       to be shown. Shapes that do not fit are found when the arrays are read.
 
     Raises:
@@ -107,7 +107,7 @@ def check_warm_start(saved: Mapping, config: Settings, tokenizer_hash: str) -> l
     """
     check_tokenizer(saved, tokenizer_hash, f"training.init_from = {config.training.init_from}")
     return [
-        f"{field}: {_show(before)} there, {_show(now)} here"
+        f"{field}: {_show(before)} in the checkpoint, {_show(now)} here"
         for field, (before, now) in _config_differences(saved, config).items()
         if _is_of_model(field)
     ] + code_changes(saved, config, ["model.feedforward"])

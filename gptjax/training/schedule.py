@@ -114,7 +114,7 @@ def _own_schedule(name: str, peak: float, span: Span) -> Schedule:
         rate = called("schedule.name", name, functools.partial(rate_at, step))
         if rate.shape or not np.isfinite(rate) or rate < 0:
             raise ConfigError(
-                f"schedule.name = {name!r}: must give one finite rate, 0 or more, per update; update {step + 1} "
+                f"schedule.name = {name!r}: must return one finite rate of at least 0 per update; update {step + 1} "
                 f"has {rate}"
             )
     return schedule

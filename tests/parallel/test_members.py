@@ -148,7 +148,7 @@ def test_one_that_hangs_before_its_first_batch_is_named_with_what_it_is_at():
     ended = run([at, ["agree", {}]], [at, FOREVER], [at, ["begin", "compiling"], ["batches", 2], FOREVER], startup=4.0)
     sentence = (
         f"error: process 1 on {HOST}: no progress for 4 s while opening the data, and the others wait "
-        "(--startup_timeout; give a higher one if it may take longer); the same command resumes"
+        "(--startup_timeout; raise it if this may take longer); the same command resumes"
     )
     for status, out, err in ended:
         assert (status, out) == (1, "") and err.startswith(sentence) and err.count("\n") == 1
@@ -216,7 +216,7 @@ def test_those_who_do_not_come_are_named():
     with Processes() as processes:
         status, _, err = processes.end(processes.start(0, 3, [], initialization=0.5))
     place = f"127.0.0.1:{processes.port} within 0.5 s (--initialization_timeout)"
-    assert (status, err) == (1, f"error: processes 1, 2 did not come to {place}\n")
+    assert (status, err) == (1, f"error: processes 1, 2 did not connect to {place}\n")
 
 
 def test_one_that_comes_twice_is_turned_away_and_the_others_go_on():

@@ -55,7 +55,7 @@ def test_losses_on_different_windows_are_not_compared(tmp_path, mesh, caplog):
             checkpoints.save(step, toy.state(step, mesh), {}, {"validation/loss": loss, "validation/set": windows})
     assert open_checkpoints(tmp_path).all_steps() == [1, 4, 6]  # the best of either set, and the latest
     assert load_params(tmp_path, "best")[1]["step"] == 4
-    assert "not compared: steps 1" in caplog.text
+    assert "steps 1 are not compared" in caplog.text
 
 
 def data_file(checkpoint: Path, part: str) -> Path:
@@ -430,7 +430,7 @@ def test_parameters_load_onto_a_mesh_that_they_must_fit(tmp_path, mesh):
     assert params["embedding"].sharding == toy.abstract(other).params["embedding"].sharding
     np.testing.assert_array_equal(params["embedding"], toy.state(1, mesh).params["embedding"])
     with pytest.raises(
-        ConfigError, match=r"embedding is float32\[64, 64\] there, float32\[64, 32\] here; layers/query"
+        ConfigError, match=r"embedding is float32\[64, 64\] in the checkpoint, but float32\[64, 32\] here; layers/query"
     ):
         load_params(tmp_path, like=toy.abstract(other, width=32).params)
 
@@ -463,9 +463,11 @@ def test_what_is_not_there_is_named(tmp_path, mesh):
 def test_a_state_of_another_structure_is_refused_and_nothing_is_set_aside(tmp_path, mesh):
     save_steps(tmp_path, mesh, [1])
     with open_checkpoints(tmp_path) as checkpoints:
-        with pytest.raises(ConfigError, match=r"ema/embedding is float32\[64, 64\] there, missing here"):
+        with pytest.raises(
+            ConfigError, match=r"ema/embedding is float32\[64, 64\] in the checkpoint, but missing here"
+        ):
             checkpoints.restore(toy.abstract(mesh, ema=False))
-        with pytest.raises(ConfigError, match=r"float32\[64, 64\] there, float32\[64, 8\] here"):
+        with pytest.raises(ConfigError, match=r"float32\[64, 64\] in the checkpoint, but float32\[64, 8\] here"):
             checkpoints.restore(toy.abstract(mesh, width=8))
         assert checkpoints.all_steps() == [1]
 
@@ -555,7 +557,7 @@ def test_another_dataset_or_tokenizer_is_refused_with_both_values(saved):
 @pytest.mark.parametrize(
     "change, notes",
     [
-        ({"model__rope_theta": 5.0}, ["model.rope_theta: 10000.0 there, 5.0 here"]),
+        ({"model__rope_theta": 5.0}, ["model.rope_theta: 10000.0 in the checkpoint, 5.0 here"]),
         ({"model__window": 64, "model__window_pattern": "SL"}, ["model.window: 0", "model.window_pattern: L"]),
         ({"model__attention": "cudnn", "model__dtype": "bfloat16", "model__remat": "full"}, []),
         ({"optimizer__name": "lion", "seed": 3, "training__batch_size": 9}, []),

@@ -85,7 +85,7 @@ def test_losses_of_another_tokenizer_are_marked_and_a_run_without_a_loss_is_not(
     folders = [make_run("a"), make_run("b"), make_run("c", losses=(), data__windows="packed")]
     ByteTokenizer().save(folders[1])
     (note,) = comparison.unlike_evaluations(comparison.read_runs(folders))
-    assert note.startswith("≠ b: ") and note.endswith("different are: the tokenizer")
+    assert note.startswith("≠ b: ") and note.endswith("these differ: the tokenizer")
 
 
 def test_a_sweeps_folder_stands_for_its_runs(make_run, tmp_path):

@@ -32,7 +32,7 @@ def test_where_the_lowest_is_not_saved_it_is_told_which_fields_would_keep_it(tmp
     assert "lowest at step 20 (2.3100), which is not saved" in note and "of step 30 (2.4000)" in note
     assert all(field in note for field in ("checkpoint.every", "evaluation.every", "checkpoint.keep_best"))
     (note,) = risen_since_lowest(tmp_path, LOSS, "w", 40, None)
-    assert "none that has a score is saved" in note
+    assert "no saved checkpoint has a score" in note
 
 
 @pytest.mark.parametrize(
