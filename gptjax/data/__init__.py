@@ -1,4 +1,4 @@
-"""Prepared folders to batches: `open_dataset`. Its import is put off, as it brings Grain and JAX with it."""
+"""From prepared folders to batches: `open_dataset`. It is imported lazily, because it imports Grain and JAX."""
 
 from __future__ import annotations
 

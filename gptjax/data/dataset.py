@@ -1,8 +1,8 @@
 """Batches as a function of (seed, step): which windows, in which order, for which rows.
 
 The order of windows is arithmetic on their places in the stream (`order.py`); a batch is then read from the files
-by runs of tokens. Every step can be reached at once and in any process, so nothing but the step needs to be saved,
-and the stream does not depend on the number of training processes or of loader processes, which Grain runs.
+by runs of tokens. Every step can be computed directly and in any process, so only the step needs to be saved, and the
+stream does not depend on the number of training processes or of loader processes, which Grain runs.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ Batch = dict[str, np.ndarray]
 
 
 def _leave_interrupts_to_the_parent(index: int, count: int) -> None:
-    """For loader processes: Ctrl-C reaches all of a terminal's processes, and the trainer still wants batches."""
+    """Makes loader processes ignore Ctrl-C: it reaches all of a terminal's processes, and the trainer needs batches."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
@@ -42,14 +42,14 @@ def open_dataset(
 ) -> Dataset:
     """The 'train' or 'validation' split of `config.data.path` as batches of `batch_size` rows.
 
-    'train' goes on for ever: epochs of all windows in a new order each. 'validation' is every window once, in one mixed
-    order that is the same whatever the seed, the batch size, and the order in which the folders are named.
+    'train' never ends: each epoch has all windows in a new order. 'validation' has every window once, in one shuffled
+    order that does not depend on the seed, the batch size or the order of the folders.
 
-    tokens: where 'validation' ends, rounded up to whole windows of `data.sequence_length` positions: a draw that stands
-      for the whole, and is the beginning of every larger one. 0: the whole split.
+    tokens: size of the 'validation' sample, rounded up to whole windows of `data.sequence_length` positions. A sample
+      is the beginning of every larger one. 0: the whole split.
 
     Raises:
-      ConfigError: names the field that cannot work, or the file that is not what the manifest says.
+      ConfigError: names the invalid field, or the file that differs from the manifest.
     """
     if split not in SPLITS:
         raise ConfigError(f"split = {split!r}: expected one of {', '.join(SPLITS)}")
@@ -98,10 +98,10 @@ class Dataset:
     """A split, cut into windows and put in order. Made by `open_dataset`.
 
     Attributes:
-      num_tokens: of the split, over all sources.
-      num_windows: of one epoch, over all sources; of a draw from the validation split, those drawn.
+      num_tokens: tokens of the split, over all sources.
+      num_windows: windows of one epoch, over all sources, or of the sample from the validation split.
       steps_per_epoch: batches that cover the windows once, the last one perhaps in part.
-      vocab_size, eos_id, tokenizer_hash: of the tokenizer.
+      vocab_size, eos_id, tokenizer_hash: facts about the tokenizer.
       begin_id: the token that every document starts after.
     """
 
@@ -150,9 +150,9 @@ class Dataset:
         return self._gather(source_of, index, np.flatnonzero(present), len(rows))
 
     def spans(self, step: int, row: int) -> tuple[TokenSource, np.ndarray]:
-        """Where one row of a training batch comes from: the source that it is of, and int64 [spans, 3]: for each span
-        its first position in the row, the place of that position's target in the source's stream, and how many targets
-        it is. The inputs are the tokens before them. Raises IndexError as `batch` does.
+        """Where one row of a training batch comes from: its source, and int64 [spans, 3]. A span has its first position
+        in the row, the place of that position's target in the source's stream, and its number of targets. The inputs
+        are the tokens before the targets. Raises IndexError as `batch` does.
         """
         source_of, index = self._order(self._places(step, np.array([row])))
         return self._sources[source_of[0]], self._windows[source_of[0]].spans(int(index[0]))
@@ -160,15 +160,15 @@ class Dataset:
     def batches(
         self, start_step: int, rows: np.ndarray, workers: int = 0, num_steps: int | None = None
     ) -> Iterator[Batch]:
-        """`batch(step, rows)` for the steps from `start_step` on, made ahead by `workers` processes if not 0.
+        """`batch(step, rows)` for the steps from `start_step` on, prepared by `workers` processes if not 0.
 
-        Ends after `num_steps`, or with the validation split. Loader processes start this program's main module anew,
-        so it must be guarded by `if __name__ == "__main__"`, and need absl's flags parsed.
+        Ends after `num_steps`, or with the validation split. Loader processes import this program's main module again,
+        so it must be guarded by `if __name__ == "__main__"`, and absl's flags must be parsed.
         """
         last_step = FOREVER if self._repeats else self.steps_per_epoch
         stop = last_step if num_steps is None else min(start_step + num_steps, last_step)
         steps = grain.MapDataset.range(start_step, stop).map(functools.partial(self.batch, rows=np.asarray(rows)))
-        # Grain's own threads only slow down what is a copy out of the page cache.
+        # Grain's own threads only slow this down: reading is a copy from the page cache.
         made = steps.to_iter_dataset(grain.ReadOptions(num_threads=0, prefetch_buffer_size=0))
         if workers:
             options = grain.MultiprocessingOptions(num_workers=workers, per_worker_buffer_size=4)
@@ -176,7 +176,7 @@ class Dataset:
         return iter(made)
 
     def fingerprint(self) -> dict:
-        """What the stream of batches depends on, as JSON values; not where the folders lie."""
+        """Everything that the stream of batches depends on, as JSON values. The folders' paths are not part of it."""
         return {
             **self._description,
             "order": order.VERSION,
@@ -191,7 +191,7 @@ class Dataset:
         }
 
     def epochs(self, num_steps: int) -> dict[str, float]:
-        """Folder → how often each of its windows is read in so many batches, on average."""
+        """Folder → how often each of its windows is read in `num_steps` batches, on average."""
         reads = num_steps * self._batch_size
         return {
             str(source.folder): reads * weight / len(windows)
@@ -199,14 +199,14 @@ class Dataset:
         }
 
     def identity(self) -> str:
-        """Twelve hexadecimal digits that are equal where the same windows of the same tokens are read, in whatever
-        order and batches: losses of two runs can be compared where these are."""
+        """Twelve hexadecimal digits that are equal if the same windows of the same tokens are read, in whatever order
+        and batches. Losses of two runs can be compared if these digits are equal."""
         facts = {name: value for name, value in self.fingerprint().items() if name not in ("seed", "batch_size")}
         facts["num_windows"] = self.num_windows
         return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:12]
 
     def _places(self, step: int, rows: np.ndarray) -> np.ndarray:
-        """The places in the order of windows of some rows of a step; checked."""
+        """Checks the step and the rows, and returns their places in the order of windows."""
         last_step = FOREVER if self._repeats else self.steps_per_epoch
         if not 0 <= step < last_step:
             raise IndexError(f"step {step}: this split has steps 0 to {last_step - 1}")
@@ -215,7 +215,7 @@ class Dataset:
         return step * self._batch_size + rows
 
     def _gather(self, source_of: np.ndarray, index: np.ndarray, into: np.ndarray, num_rows: int) -> Batch:
-        """Windows by source and index in it, laid into `num_rows` rows at `into`; other rows are zeros."""
+        """Reads windows by source and index, and puts them into `num_rows` rows at `into`; other rows are zeros."""
         if len(into) == num_rows > 0 and (source_of == source_of[0]).all():
             return self._windows[source_of[0]].gather(index)
         batch: Batch = {}

@@ -1,4 +1,4 @@
-"""What a plan has to know of data, so that it can also be made where there are none."""
+"""The facts that a plan needs about data, so that it can also be made without data."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from gptjax.settings import DataSettings, freeze_section
 
 @dataclasses.dataclass(frozen=True)
 class DataFacts:
-    """Of training data: of a `Dataset` (`facts_of`), of prepared folders (`read_facts`), or made up.
+    """Facts about training data: from a `Dataset` (`facts_of`), from prepared folders (`read_facts`), or made up.
 
     Attributes:
-      vocab_size: how many tokens the tokenizer has.
-      windows_per_epoch: rows of data.sequence_length tokens in one pass over the data; None: not known, so that no
-        duration can be given in epochs.
+      vocab_size: number of tokens of the tokenizer.
+      windows_per_epoch: rows of data.sequence_length tokens in one pass over the data; None if unknown; then no
+        duration can be in epochs.
     """
 
     vocab_size: int
@@ -30,7 +30,7 @@ def facts_of(data: Dataset) -> DataFacts:
 
 
 def read_facts(config_data: ConfigDict | DataSettings) -> DataFacts:
-    """Of the folders of `data.path`. Their files must be there and complete, but are not hashed.
+    """Facts about the folders of `data.path`. Their files must be present and complete, but are not hashed.
 
     Raises:
       ConfigError: as `open_dataset` does.

@@ -1,7 +1,7 @@
-"""What a manifest must be like before anything is read by it: its fields, sums that agree, and its own hash.
+"""Checks a manifest before it is used: its fields, sums that must agree, and its own hash.
 
-The hash tells any edit at once. Fields and sums are checked besides, since a program that writes wrong numbers also
-writes the hash of them.
+The hash detects any edit. Fields and sums are checked as well, since a program that writes wrong numbers also writes
+their hash.
 """
 
 from __future__ import annotations
@@ -19,13 +19,13 @@ _INSIDE = re.compile(r"[\w.-]+(/[\w.-]+)*")
 
 
 def hash_of_manifest(manifest: Mapping[str, Any]) -> str:
-    """xxh3_128 of all of its fields but `hash`, however they are ordered and spaced in the file."""
+    """The xxh3_128 hash of all fields but `hash`, whatever their order and spacing in the file."""
     rest = {name: value for name, value in manifest.items() if name != "hash"}
     return xxhash.xxh3_128_hexdigest(json.dumps(rest, sort_keys=True, ensure_ascii=True).encode())
 
 
 def check_manifest(manifest: Any, file: str) -> None:
-    """file: for messages, as `hash_of_manifest` and all other checks are of one manifest.
+    """Checks one manifest. file: its path, for messages.
 
     Raises:
       ValueError: names the field, its value and what it must be.
@@ -58,11 +58,11 @@ def _agree(what: str, value: Any, wanted: Any) -> None:
 
 
 # --- Fields ---------------------------------------------------------------------------------------------------------
-# A dict must have these fields, and may have others; a list of one form holds any number of it; Each is a dict by name.
+# A dict must have these fields and may have others. A list of one form may have any length. Each is a dict by name.
 
 
 class Each:
-    """Any names, each with a value of one form."""
+    """A dict with any names, whose values all have one form."""
 
     def __init__(self, form: Any, names: Callable[[str], bool] = bool):
         self.form, self.names = form, names

@@ -13,12 +13,12 @@ SYNTAX = "a folder, 'folder,folder' or 'folder=weight,folder=weight'"
 
 
 def parse_mixture(path: str) -> list[tuple[str, float | None]]:
-    """(folder, weight) of each part of `data.path`; no weight at all means: by size, as if they were one folder.
+    """(folder, weight) of each part of `data.path`. Without weights, folders count by size, as if they were one.
 
-    Weights are relative shares of the windows drawn. A path that is a folder as it stands is that folder.
+    Weights are relative shares of the windows drawn. A path that names an existing folder is that folder.
 
     Raises:
-      ConfigError: the path is empty, a weight is no positive number, or only some parts have one.
+      ConfigError: the path is empty, a weight is not a positive number, or only some parts have one.
     """
     if not path.strip():
         raise ConfigError("data.path = '': name a folder that python -m gptjax.prepare made")

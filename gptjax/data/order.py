@@ -1,7 +1,7 @@
-"""Which window stands at which place of a stream: computed for a batch of places at once, and nothing is stored.
+"""Which window is at which place of a stream: computed for a batch of places at once, without storing an order.
 
-A source's epochs are its windows in a new order each, by a keyed bijection on 0 … size - 1. Sources are mixed by turns
-that repeat after a period. So place 10¹² is reached as fast as place 0, from the seed alone.
+Each epoch has the source's windows in a new order, by a keyed bijection on 0 … size - 1. Sources take turns, which
+repeat after a period. So place 10¹² is computed as fast as place 0, from the seed alone.
 """
 
 from __future__ import annotations
@@ -14,12 +14,12 @@ import numpy as np
 
 from gptjax.splitmix import MULTIPLIER_1, MULTIPLIER_2, STEP, mix
 
-VERSION = "feistel-10"  # of everything here that decides an order; saved with a run, so change it with the order
+VERSION = "feistel-10"  # version of the orders, saved with a run: change it whenever an order changes
 VALIDATION_KEY = np.uint64(0)  # runs with different seeds are judged on the same windows
 
-_ROUNDS = 10  # 6 can be told from chance by pairs of places among 65 windows, see tests
+_ROUNDS = 10  # with 6, pairs of places among 65 windows differ from chance, see tests
 _SORTED_SIZE = 64  # up to here a Feistel network's halves are too small to mix
-_SHARES = 100_000  # the finest part that a weight is counted in
+_SHARES = 100_000  # weights are rounded to multiples of 1 / _SHARES
 
 _HALF_WORD = np.uint64(32)
 
@@ -34,7 +34,7 @@ class TrainingOrder:
     """
 
     def __init__(self, sizes: Sequence[int], weights: Sequence[float], seed: int):
-        """Windows of each source; weights above 0, of any sum."""
+        """sizes: windows of each source. weights: above 0, with any sum."""
         self._sizes = sizes
         self._keys = np.random.SeedSequence(seed).generate_state(len(sizes), np.uint64)
         total = sum(weights)
@@ -44,7 +44,7 @@ class TrainingOrder:
         self.weights = (self._counts / len(self._turns)).tolist()
 
     def __call__(self, places_B: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """The source of each place, and the window within that source; places may be any from 0 on."""
+        """The source of each place, and the window within that source. Any place from 0 on is valid."""
         period, turn_B = np.divmod(places_B, len(self._turns))
         source_B = self._turns[turn_B]
         rank_B = period * self._counts[source_B] + self._ranks[turn_B]
@@ -67,23 +67,23 @@ class ValidationOrder:
         self._first = np.concatenate([[0], np.cumsum(sizes)])  # numbers of each source's windows
 
     def __call__(self, places_B: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """The source of each place, and the window within that source; places must be less than there are windows."""
+        """The source of each place, and the window within that source; places must be below the number of windows."""
         number_B = shuffled(places_B, int(self._first[-1]), VALIDATION_KEY)
         source_B = np.searchsorted(self._first, number_B, side="right") - 1
         return source_B, number_B - self._first[source_B]
 
 
 def shuffled(places_B: np.ndarray, size: int, key: np.uint64) -> np.ndarray:
-    """int64 numbers at some places of an endless run of epochs, each 0 … size - 1 in an order of its own.
+    """The int64 numbers at some places of an endless sequence of epochs, each 0 … size - 1 in its own order.
 
-    A Feistel network over pairs (left, right) of the mixed radix a · b ≥ size with a ≈ b ≈ √size, which hardly exceeds
-    the size; a number beyond it goes through the network again until it falls within (Black & Rogaway 2002, "Ciphers
-    with Arbitrary Finite Domains"). A few windows are sorted by a random number each.
+    This is a Feistel network over pairs (left, right) of the mixed radix a · b ≥ size with a ≈ b ≈ √size, which hardly
+    exceeds the size. A number beyond the size goes through the network again until it is below (Black & Rogaway 2002,
+    "Ciphers with Arbitrary Finite Domains"). If there are few windows, they are sorted by random numbers.
     """
     epoch_B, place_B = np.divmod(np.asarray(places_B, np.int64).astype(np.uint64), np.uint64(size))
     draws = size if size <= _SORTED_SIZE else _ROUNDS
     counter = np.arange(1, draws + 1, dtype=np.uint64)[:, None] + epoch_B * np.uint64(draws)
-    random_RB = mix(key + counter * STEP)  # numbers R of each place's epoch: of a window or of a round
+    random_RB = mix(key + counter * STEP)  # R random numbers for each place's epoch: one per window or round
     if size <= _SORTED_SIZE:
         order_RB = np.argsort(random_RB, axis=0)
         return order_RB[place_B.astype(np.int64), np.arange(len(place_B))]
@@ -94,7 +94,7 @@ def shuffled(places_B: np.ndarray, size: int, key: np.uint64) -> np.ndarray:
 
 
 def _feistel(number_B: np.ndarray, size: int, keys_RB: np.ndarray) -> np.ndarray:
-    """A bijection on 0 … a·b - 1, of numbers uint64: rounds that add to one half what is drawn by the other."""
+    """A bijection on the uint64 numbers 0 … a·b - 1: each round adds to one half a number drawn from the other half."""
     a = math.isqrt(size - 1) + 1
     b = -(-size // a)
     radix, other_radix = np.uint64(a), np.uint64(b)
@@ -112,11 +112,11 @@ def _feistel(number_B: np.ndarray, size: int, keys_RB: np.ndarray) -> np.ndarray
 
 
 def turns(counts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """A period of sum(counts) turns, in which source s has counts[s]: (source of each, its turns before this one).
+    """A period of sum(counts) turns, of which source s has counts[s]: (source of each turn, its turns before that).
 
     After any p turns a source has had its share p · counts[s] / period to within less than one: its k-th turn may not
-    come before place ⌊k · period / counts[s]⌋ and is due before ⌈(k + 1) · period / counts[s]⌉; of those that may come,
-    the first one due does, which meets every such set of dates (Tijdeman 1980, "The chairman assignment problem").
+    come before place ⌊k · period / counts[s]⌋ and is due before ⌈(k + 1) · period / counts[s]⌉; among the sources that
+    may come, the one due first does, which meets all dates (Tijdeman 1980, "The chairman assignment problem").
     """
     period = int(counts.sum())
     source = np.repeat(np.arange(len(counts)), counts)

@@ -1,8 +1,8 @@
-"""Which pieces of documents each packed row has: computed once for a split and a row's length, then read from files.
+"""The pieces of documents in each packed row: computed once per split and row length, then read from files.
 
-The documents are packed in blocks of consecutive ones, so that making the index takes no more memory for a large split
-than for a small one. The files lie in the user's cache folder, under the hash of all that they depend on. They are not
-part of the prepared folder, which nothing writes to once it is made. To delete them only costs making them again.
+Blocks of consecutive documents are packed separately, so that a large split takes no more memory than a small one. The
+files are in the user's cache folder, named by the hash of everything that they depend on. They are not in the prepared
+folder, which never changes once it is made. Deleted files are made again.
 
 starts.bin   uint64: for each piece, in the order of the rows, the place of its first target in the stream
 lengths.bin  uint32: how many targets it has
@@ -54,7 +54,7 @@ def open_index(source: TokenSource, sequence_length: int) -> PackedIndex:
 
 
 class PackedIndex:
-    """Opened files of an index; only their path travels to another process."""
+    """The opened files of an index. Pickling keeps only their path."""
 
     def __init__(self, path: Path):
         self._path = path
@@ -65,7 +65,7 @@ class PackedIndex:
 
     @cached_property
     def _arrays(self) -> dict[str, np.ndarray]:
-        """Mapped; an empty file cannot be."""
+        """Memory maps; empty files cannot be mapped, and give empty arrays."""
         paths = {name: self._path / f"{name}.bin" for name in _FILES}
         return {
             name: np.asarray(np.memmap(path, _FILES[name], mode="r"))
@@ -75,7 +75,7 @@ class PackedIndex:
         }
 
     def pieces(self, rows_B: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """int64: how many pieces each of the rows has; where the targets of each begin; and how many they are."""
+        """int64: the number of pieces of each row; the place of each piece's first target; its number of targets."""
         first = self._arrays["first"]
         first_B = first[rows_B].astype(np.int64)
         counts_B = first[rows_B + 1].astype(np.int64) - first_B
@@ -85,7 +85,7 @@ class PackedIndex:
 
 
 def _make(path: Path, source: TokenSource, sequence_length: int) -> None:
-    """Writes the index beside its place and moves it there whole; another process may have been faster."""
+    """Writes the index to a temporary folder and renames that; another process may have been faster."""
     path.parent.mkdir(parents=True, exist_ok=True)
     beside = Path(tempfile.mkdtemp(prefix=f"{path.name}.", suffix=".tmp", dir=path.parent))
     try:
@@ -113,7 +113,7 @@ def _write(files: Mapping[str, IO[bytes]], source: TokenSource, sequence_length:
     for begin, end in zip(documents[:-1].tolist(), documents[1:].tolist()):
         starts, lengths = pieces_of(offsets[begin : end + 1].astype(np.int64), source.own_begin, sequence_length)
         row_of, num_rows = best_fit(lengths, sequence_length)
-        order = np.argsort(row_of, kind="stable")  # in a row the longest first, as they were placed
+        order = np.argsort(row_of, kind="stable")  # in a row the longest piece comes first, as placed
         first = num_pieces + np.searchsorted(row_of[order], np.arange(num_rows))
         for name, values in (("starts", starts[order]), ("lengths", lengths[order]), ("first", first)):
             files[name].write(values.astype(_FILES[name]).tobytes())
@@ -128,7 +128,7 @@ def count_up(lengths: np.ndarray) -> np.ndarray:
 
 
 def pieces_of(offsets: np.ndarray, own_begin: int, sequence_length: int) -> tuple[np.ndarray, np.ndarray]:
-    """Where each piece's targets begin in the stream, and how many they are (1 … T); in the documents' order."""
+    """The place of each piece's first target in the stream, and its number of targets (1 … T), in document order."""
     targets = np.diff(offsets) - own_begin
     counts = -(-targets // sequence_length)
     within = count_up(counts) * sequence_length
@@ -139,13 +139,14 @@ def pieces_of(offsets: np.ndarray, own_begin: int, sequence_length: int) -> tupl
 def best_fit(lengths: np.ndarray, capacity: int) -> tuple[np.ndarray, int]:
     """Best-fit decreasing bin packing (as arXiv:2404.10830): (row of each piece, number of rows).
 
-    Longest first, a piece goes to the fullest row that still has room for it. Pieces of one length and rows of one room
-    are alike, so they are placed as groups: the work grows with the capacity, hardly with the number of pieces.
+    Longest first, a piece goes to the fullest row that still has room for it. Pieces of equal length and rows with
+    equal room are interchangeable, so they are placed in groups: the work grows with the capacity, and hardly with the
+    number of pieces.
     """
     order = np.argsort(-lengths, kind="stable")
     sizes, group_starts = np.unique(-lengths[order], return_index=True)
     row_of = np.empty(len(lengths), np.int64)
-    rooms: dict[int, list[np.ndarray]] = {}  # room → rows that have it left
+    rooms: dict[int, list[np.ndarray]] = {}  # room → rows with that much room left
     has_room = 0  # bit r: rooms[r] is not empty
     num_rows = 0
     for size, group in zip((-sizes).tolist(), np.split(order, group_starts[1:])):

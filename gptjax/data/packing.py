@@ -1,8 +1,8 @@
 """Packed windows: whole documents side by side in a row, which do not see each other.
 
-A document starts after a begin token, as in contiguous windows: its tokens are all targets once, its EOS too, and take
-a position each. A document of more than T targets is cut into pieces of T. A later piece begins with the token before
-its first target, at position 0: it is not the beginning of a document, and sees nothing of the piece before.
+A document starts after a begin token, as in contiguous windows. Each of its tokens, EOS included, is a target once and
+takes one position. A document of more than T targets is cut into pieces of T. A later piece begins with the token
+before its first target, at position 0: it is not the beginning of a document, and sees nothing of the piece before.
 """
 
 from __future__ import annotations
@@ -16,14 +16,14 @@ from gptjax.data.tokens import TokenSource
 class PackedWindows:
     """Rows of T positions, filled best-fit with the pieces of a split's documents.
 
-    Which pieces each row has is read from files (`packed_index.py`), so that neither memory nor what travels to a
-    loader process grows with the data.
+    The pieces of each row are read from files (`packed_index.py`), so that neither memory use nor the data sent to
+    loader processes grows with the split.
     """
 
     LAYOUT = f"begin token, then each document; best fit in blocks of {BLOCK} tokens"
 
     def __init__(self, source: TokenSource, sequence_length: int):
-        """Raises ConfigError where no document has a token to learn, or the index cannot be kept."""
+        """Raises ConfigError if no document has a token to learn, or the index cannot be stored."""
         self._source = source
         self._length = sequence_length
         self._index = open_index(source, sequence_length)
@@ -37,8 +37,8 @@ class PackedWindows:
         Segments count from 1 within a row and are 0 in padding, which comes last; positions start at 0 in each segment.
         """
         counts_B, starts, lengths = self._index.pieces(index_B)
-        within = count_up(counts_B)  # its row, of each piece
-        tokens = self._source.take_runs(starts - 1, lengths + 1)  # of each piece the inputs, and its last target
+        within = count_up(counts_B)  # index of each piece in its row
+        tokens = self._source.take_runs(starts - 1, lengths + 1)  # each piece's inputs, and its last target
         ends = np.cumsum(lengths + 1)
         is_input, is_target = np.ones((2, len(tokens)), bool)
         is_input[ends - 1] = is_target[ends - lengths - 1] = False

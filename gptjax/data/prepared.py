@@ -5,7 +5,7 @@ tokenizer.model | .json
 train-00000.bin …         little-endian uint16 (vocabulary up to 65,536) or uint32 tokens; shards may cut a document
 train.documents.npy       uint64 offsets [num_documents + 1] into the split's tokens; each document ends with EOS, and
                           with tokens.bos begins with BOS
-train.origins.npy         [num_documents] which document of which part of the corpus each one is; where it is known
+train.origins.npy         [num_documents] which document of which part of the corpus each one is, if known
 validation-00000.bin …    likewise
 """
 

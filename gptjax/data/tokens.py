@@ -16,23 +16,23 @@ from gptjax.data.watched import WatchedFiles
 class TokenSource:
     """One split's token stream and where its documents end; checked on opening, and watched while it is read.
 
-    Every document starts after a begin token. Where that is EOS, it is the EOS of the document before; before the first
-    document it stands at place -1, which no file has. Where it is BOS, it is the document's own first token.
+    Every document starts after a begin token. If that is EOS, it is the EOS of the previous document; for the first
+    document it is at place -1, which is in no file. If it is BOS, it is the document's own first token.
 
-    Only names travel to a loader process: each opens the files itself.
+    Pickling keeps only file names: each loader process opens the files itself.
 
     Attributes:
       split: 'train' or 'validation'.
       num_tokens: tokens in the stream, over all shards and documents, EOS included.
-      num_targets: tokens that there is to learn: all but BOS, which nothing predicts.
+      num_targets: tokens to learn: all but BOS, which is never predicted.
       vocab_size, eos_id, tokenizer_hash: of the tokenizer that wrote it.
       begin_id: the token before the first of a document's text: EOS or BOS.
-      own_begin: tokens at the beginning of each document that are none of its text: 1 where begin_id is BOS, else 0.
-      files: the entries (name, size, hash) that the manifest has for it.
+      own_begin: 1 if each document begins with a BOS of its own, which is not part of its text; else 0.
+      files: the split's entries (name, size, hash) in the manifest.
     """
 
     def __init__(self, folder: str | Path, split: str, verify: bool = True):
-        """Raises ConfigError where the folder or the split is missing, or a file is not what the manifest says."""
+        """Raises ConfigError if the folder or the split is missing, or a file differs from the manifest."""
         self.folder, self.split = Path(folder), split
         manifest = read_manifest(folder)
         if split not in manifest["splits"]:
@@ -59,7 +59,8 @@ class TokenSource:
         self._check_documents(section["documents"])
 
     def _check_documents(self, documents: int) -> None:
-        """Raises ConfigError where the offsets are not those of this stream, or no BOS begins it as there should."""
+        """Raises ConfigError if the offsets do not fit this stream, or it does not begin with BOS although it
+        should."""
         path = self.folder / self._offsets_name
         try:
             offsets = self.document_offsets()
@@ -83,7 +84,7 @@ class TokenSource:
 
         Raises:
           IndexError: a run leaves the stream.
-          RunError: a shard is not what it was on opening.
+          RunError: a shard has changed since it was opened.
         """
         tokens = np.empty(int(lengths.sum()), self._dtype)
         as_bytes, itemsize = tokens.view(np.uint8).data, self._dtype.itemsize
@@ -105,5 +106,6 @@ class TokenSource:
         return tokens.astype(np.int32)
 
     def document_offsets(self) -> np.ndarray:
-        """uint64 [num_documents + 1], mapped: document i is the tokens offsets[i] to offsets[i + 1], its EOS last."""
+        """uint64 [num_documents + 1], memory-mapped: document i is the tokens offsets[i] to offsets[i + 1], its EOS
+        last."""
         return np.load(self.folder / self._offsets_name, mmap_mode="r")

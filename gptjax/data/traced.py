@@ -1,4 +1,4 @@
-"""Where a row of a training batch was read: the places in the token stream of a prepared folder."""
+"""The origin of a row of a training batch: its places in the token stream of a prepared folder."""
 
 from __future__ import annotations
 
@@ -33,12 +33,12 @@ def traced_row(config: Settings, fingerprint: Mapping[str, Any] | None, step: in
     """The row of a run's batch.
 
     Args:
-      config: of the run.
-      fingerprint: of the data, as it is saved with the run's checkpoints; None before the first one.
+      config: the run's config.
+      fingerprint: the data's, as saved with the run's checkpoints; None before the first one.
       step: counted from 1, as in metrics.jsonl. row: counted from 0.
 
     Raises:
-      ConfigError: the data, the step or the row is not there, or the data is not what the run was trained on.
+      ConfigError: there is no such data, step or row, or the data is not what the run was trained on.
     """
     size, length = config.training.batch_size, config.data.sequence_length
     unverified = replace(config.data, verify=False)

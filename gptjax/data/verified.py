@@ -1,8 +1,8 @@
-"""Files whose every byte was hashed once: they are not hashed again while size, time and place on the disk stay.
+"""Hashes files once: they are hashed again only if their size, modification time or inode changes.
 
-What was verified is noted in the user's cache folder, so that a prepared folder may be read-only. Of several processes
-on one machine the first one hashes; the others wait for it and find the note. An edit that leaves size and time as they
-were goes unnoticed; once `verified` in the cache folder is deleted, the next start hashes everything again.
+The results are stored in the user's cache folder, so that a prepared folder may be read-only. If several processes
+start on one machine, the first one hashes; the others wait and read its results. An edit that keeps size and time goes
+unnoticed; delete `verified` in the cache folder to hash everything again.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ from gptjax.folders import cache_folder
 
 
 def hash_once(folder: Path, entries: Sequence[dict], check: Callable[[dict], None]) -> None:
-    """Calls `check(entry)` for those files (name, size, hash) that no earlier call has found right as they are now.
+    """Calls `check(entry)` for each file (name, size, hash) that was not yet verified in its current state.
 
-    Raises what `check` does; the files before it are noted all the same.
+    Raises what `check` raises; files that were verified before it are recorded all the same.
     """
     note = cache_folder() / "verified" / f"{xxhash.xxh3_64_hexdigest(os.path.realpath(folder).encode())}.json"
     with _held(note):
@@ -40,7 +40,7 @@ def hash_once(folder: Path, entries: Sequence[dict], check: Callable[[dict], Non
 
 @contextlib.contextmanager
 def _held(note: Path) -> Iterator[None]:
-    """One process at a time; where no file can be locked, each does the work itself."""
+    """Admits one process at a time. If no file can be locked, each process does the work itself."""
     with contextlib.ExitStack() as stack:
         with contextlib.suppress(OSError):
             note.parent.mkdir(parents=True, exist_ok=True)
@@ -58,7 +58,7 @@ def _read(note: Path) -> dict:
 
 
 def _write(note: Path, known: dict) -> None:
-    """What cannot be noted is hashed again the next time."""
+    """Stores the results. If that fails, the files are hashed again the next time."""
     aside = note.with_suffix(f".{os.getpid()}.tmp")
     try:
         aside.write_text(json.dumps(known))

@@ -1,7 +1,7 @@
-"""Files that must stay what they were when they were checked, for as long as a run reads them.
+"""Files that must not change, once checked, for as long as a run reads them.
 
-They are read by `pread`, not mapped: a file that is cut short under a reader, or a disk that fails, is then an error in
-Python, where a memory map would end the process by SIGBUS.
+They are read by `pread`, not by a memory map: a truncated file or a failing disk then raises an error in Python, where
+a memory map would end the process by SIGBUS.
 """
 
 from __future__ import annotations
@@ -15,12 +15,12 @@ from typing import NamedTuple
 
 from gptjax.config import RunError
 
-MOST_OPEN = 128  # files at a time, of each folder's split and process
-CHECK_EVERY = 1.0  # seconds between two looks at a file's size and time: a distant disk answers slowly
+MOST_OPEN = 128  # open files per split and process
+CHECK_EVERY = 1.0  # seconds between two checks of a file's size and time: network disks answer slowly
 
 
 class FileState(NamedTuple):
-    """What a look at a file tells, by which one that was overwritten or replaced is known."""
+    """Facts about a file that change when it is overwritten or replaced."""
 
     size: int
     modified_ns: int
@@ -28,19 +28,20 @@ class FileState(NamedTuple):
 
 
 def file_state(path: Path) -> FileState:
-    """Raises OSError where there is no such file."""
+    """The current state of a file. Raises OSError if there is no such file."""
     status = os.stat(path)
     return FileState(status.st_size, status.st_mtime_ns, status.st_ino)
 
 
 class WatchedFiles:
-    """Files of a folder, as they are now: every read compares them with that. Travels to other processes unopened."""
+    """Files of a folder. Their state is recorded now, and every read compares with it. Pickling leaves out open
+    files."""
 
     def __init__(self, folder: Path, names: Iterable[str]):
-        """Raises OSError where a file is missing."""
+        """Raises OSError if a file is missing."""
         self._folder = folder
         self._recorded = {name: file_state(folder / name) for name in names}
-        self._open: OrderedDict[str, tuple[int, float]] = OrderedDict()  # name → descriptor, when it was checked at
+        self._open: OrderedDict[str, tuple[int, float]] = OrderedDict()  # name → (descriptor, time of the last check)
 
     def __getstate__(self) -> dict:
         return {**self.__dict__, "_open": OrderedDict()}
@@ -53,7 +54,7 @@ class WatchedFiles:
         """Fills `buffer` with the file's bytes from `offset` on.
 
         Raises:
-          RunError: the file is not what it was, or cannot be read.
+          RunError: the file has changed, or cannot be read.
         """
         try:
             descriptor = self._descriptor(name)
@@ -68,7 +69,7 @@ class WatchedFiles:
             raise RunError(f"{self._folder / name}: cannot be read any more ({error.strerror})") from None
 
     def _descriptor(self, name: str) -> int:
-        """Of the file, checked at lately."""
+        """The file's descriptor. Checks the file if the last check is too old."""
         now = time.monotonic()
         descriptor, checked = self._open.get(name, (None, 0.0))
         if descriptor is None or now - checked >= CHECK_EVERY:

@@ -1,4 +1,4 @@
-"""Contiguous windows: documents run on into one another, every token of the stream is a target once."""
+"""Contiguous windows: documents follow one another, and every token of the stream is a target once."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from gptjax.data.tokens import TokenSource
 class ContiguousWindows:
     """Window i has the targets i·T to i·T + T - 1, and the token before each as its input; the first is a begin token.
 
-    The last window is padded where the stream ends, with weight 0. A target that is BOS has weight 0 too: it is no text
-    of any document, and packed windows do not score it either.
+    The last window is padded where the stream ends, with weight 0. A target that is BOS has weight 0 too: it is not
+    part of any text, and packed windows do not score it either.
     """
 
     LAYOUT = "begin token, then the stream"
 
     def __init__(self, source: TokenSource, sequence_length: int):
-        """Raises ConfigError where the stream has no target; a short one is padded to a window."""
+        """Raises ConfigError if the stream has no target; a short stream is padded to one window."""
         self._first = source.own_begin  # the place of the first target
         self._num_targets = source.num_tokens - self._first
         if self._num_targets < 1:

@@ -1,4 +1,4 @@
-"""What has to be the same in all processes of a run, and a sentence for what is not."""
+"""Facts that must be the same in all processes of a run, and a sentence on those that differ."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from gptjax import __version__
 from gptjax.config import flatten
 from gptjax.settings import Settings
 
-# Where the data lies may differ, as long as its fingerprint is the same, and so may how a process reads it.
+# The path of the data may differ, as long as its fingerprint is the same, and so may how a process reads it.
 _MAY_DIFFER = {"data.path", "data.workers", "data.prefetch", "data.verify"}
 _LIBRARIES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "numpy")
 _JAX_SETTINGS = (
@@ -36,7 +36,7 @@ def settings(config: Settings) -> dict[str, Any]:
         **{name: importlib.metadata.version(name) for name in _LIBRARIES},
         **{name: str(getattr(jax.config, name)) for name in _JAX_SETTINGS},
         **{f"config.{field}": value for field, value in flatten(config).items() if field not in _MAY_DIFFER},
-        # Last: of two versions, the number tells more than the files that differ.
+        # Last, since a version number that differs says more than the files that differ.
         **{
             f"the file {path.relative_to(package.parent)} (hash)": hashlib.sha256(path.read_bytes()).hexdigest()[:12]
             for path in sorted(package.rglob("*.py"))
@@ -57,7 +57,7 @@ def named(name: str, tree: Any) -> dict[str, Any]:
 
 
 def difference(facts: Mapping[int, Mapping[str, Any]]) -> str:
-    """'config.seed = 0 in process 0, 1 in process 1: must be …', or '' where every process has the facts of process 0.
+    """'config.seed = 0 in process 0, 1 in process 1: must be …', or '' if every process has the facts of process 0.
 
     facts: process → name → JSON value.
     """

@@ -73,7 +73,7 @@ def put_ahead(
 
 
 def fetch(tree: Any) -> Any:
-    """Host copies of arrays that lie on any process's devices; all processes must ask together."""
+    """Host copies of arrays that lie on any process's devices; all processes must call this together."""
 
     def whole(x: jax.Array) -> Any:
         if x.is_fully_addressable or x.is_fully_replicated:

@@ -4,17 +4,17 @@ Its connections carry JSON, one object per line, both ways:
 
   hello    process → hub   who it is; the first thing it says
   welcome  hub → process   it belongs here
-  start    hub → process   all are here: where JAX's own service will be
-  beat     both ways       "I am alive", every few seconds; a process adds what it is at, how many phases it has begun,
+  start    hub → process   all have connected; says where JAX's own service will be
+  beat     both ways       "I am alive", every few seconds; a process adds its phase, how many phases it has begun,
                            and how many batches it has put on its devices
   agree    process → hub   facts that must be equal; when all have sent theirs, the hub answers
   agreed   hub → process   how they differ, or '' when they do not
-  failed   process → hub   it ends by itself, for this reason
+  failed   process → hub   it ends because of an error of its own, for this reason
   ended    hub → process   the run is over for all, for this reason
   heard    process → hub   it knows that the run is over
   leave    process → hub   it has finished
 
-A connection that closes without `leave` is a process that was killed, which the kernel tells at once. One that is
+If a connection closes without `leave`, the process was killed; the kernel reports that at once. A process that is
 silent hangs, or has lost its network.
 """
 
@@ -35,14 +35,14 @@ from gptjax.config import ConfigError
 from gptjax.parallel.agreement import difference
 
 _LONGEST_MESSAGE = 1 << 28  # bytes
-_STRANGERS_SECONDS = 10.0  # for a hello: what connects and says nothing is none of ours
+_STRANGERS_SECONDS = 10.0  # to wait for a hello: a client that sends none is not part of the run
 GO_ON = "the same command resumes from the last checkpoint"
 
 
 class Channel:
     """JSON objects over a connected socket. Any thread may send, one receives.
 
-    silence: after how many seconds without a message `receive` raises TimeoutError.
+    silence: seconds without a message after which `receive` raises TimeoutError.
     """
 
     def __init__(self, connection: socket.socket, silence: float):
@@ -54,7 +54,7 @@ class Channel:
         self._socket.settimeout(seconds)
 
     def send(self, kind: str, **message: Any) -> None:
-        """Says nothing of a connection that is closed: whoever receives from it learns that."""
+        """Ignores a closed connection: the thread that receives from it notices that."""
         data = json.dumps({"kind": kind, **message}).encode() + b"\n"
         try:
             with self._lock:
@@ -66,8 +66,8 @@ class Channel:
         """The next message; None when the other side is gone.
 
         Raises:
-          TimeoutError: it is silent.
-          ValueError: what comes is no message.
+          TimeoutError: no message came in time.
+          ValueError: the data is not a message.
         """
         try:
             line = self._file.readline(_LONGEST_MESSAGE)
@@ -79,7 +79,7 @@ class Channel:
             return None
         message = json.loads(line)
         if not isinstance(message, dict) or "kind" not in message:
-            raise ValueError("no message")
+            raise ValueError("not a message")
         return message
 
     def close(self) -> None:
@@ -87,7 +87,7 @@ class Channel:
 
 
 def listen(host: str, port: int) -> socket.socket:
-    """A server at the port, for this machine alone where the host is a loopback name.
+    """Listens at the port; only to this machine if the host is a loopback name.
 
     Raises:
       ConfigError: the port is in use, or may not be used.
@@ -115,11 +115,11 @@ def _family(host: str) -> socket.AddressFamily:
 
 @dataclasses.dataclass(frozen=True, order=True)
 class ProcessProgress:
-    """How far a process has come. All go through the same phases, so that the least has come least far.
+    """How far a process has come. All go through the same phases, so that their progress can be compared.
 
     Attributes:
-      begun: phases; phase: the latest of them.
-      batches: put on its devices.
+      begun: number of phases begun. phase: the latest of them.
+      batches: number of batches put on its devices.
     """
 
     begun: int = 0
@@ -128,7 +128,7 @@ class ProcessProgress:
 
 
 def hangs_at_start(progress: Mapping[str, ProcessProgress], limit: float) -> str:
-    """Names the processes that have come least far, with what they are at. progress: by name of the process."""
+    """Names the processes that are furthest behind, and their phase. progress: by name of the process."""
     last = min(progress.values())
     behind = [name for name, each in progress.items() if each <= last]
     others = ", and the others wait" if len(behind) < len(progress) else ""
@@ -154,9 +154,10 @@ class Hub:
     Args:
       service_port: where process 0 will start JAX's coordination service.
       heartbeat_timeout: seconds of silence after which a process counts as lost.
-      startup_timeout: seconds after which a run counts as hanging when no process begins another phase, until all have
-        put a batch on their devices; 0: never.
-      batch_timeout: the same from then on, when no process puts another batch on its devices; 0: never.
+      startup_timeout: seconds without a new phase in any process, after which a run counts as hanging, until all
+        processes have put a batch on their devices; 0: never.
+      batch_timeout: seconds without a new batch in any process, after which a run counts as hanging from then on; 0:
+        never.
     """
 
     def __init__(
@@ -176,25 +177,25 @@ class Hub:
         self._names: dict[int, str] = {}
         self._facts: dict[int, dict[str, Any]] = {}
         self._progress: dict[int, ProcessProgress] = {}
-        self._went_on = math.inf  # when one last got further; until all have come, another limit holds
-        self._unaware: set[int] = set()  # processes that have not heard yet that the run is over
+        self._went_on = math.inf  # time of the last progress; infinite until all processes have connected
+        self._unaware: set[int] = set()  # processes that do not know yet that the run is over
         self._over = threading.Event()
         for work in (self._accept, self._beat):
             threading.Thread(target=work, daemon=True).start()
 
     def missing(self) -> list[int]:
-        """The processes that have not come."""
+        """The processes that have not connected yet."""
         with self._lock:
             return [process for process in range(self._num_processes) if process not in self._channels]
 
     def wait_until_heard(self, seconds: float) -> None:
-        """Returns when every process knows that the run is over, or after so many seconds."""
+        """Waits until every process knows that the run is over, for `seconds` at most."""
         deadline = time.monotonic() + seconds
         while self._unaware - {0} and time.monotonic() < deadline:
             time.sleep(0.01)
 
     def end(self, reason: str, refused: bool = False) -> None:
-        """Ends the run for all. refused: by a mistake of the user's. Only the first reason counts."""
+        """Ends the run for all processes. refused: the user made a mistake. Only the first reason counts."""
         with self._lock:
             if self._over.is_set():
                 return
@@ -299,5 +300,5 @@ class Hub:
 
 
 def beat_seconds(heartbeat_timeout: float) -> float:
-    """Between two signs of life."""
+    """Seconds between two heartbeats."""
     return min(1.0, heartbeat_timeout / 5)

@@ -1,13 +1,13 @@
-"""Several processes are one run, or none: how a process joins the others, compares itself with them, ends with them.
+"""Several processes are one run, or none: how a process joins the others, compares facts with them, and ends with them.
 
-    with joined(Flags…):          all have come, JAX's distributed runtime is up
+    with joined(Flags…):          all have connected, JAX's distributed runtime is up
         agree(facts)              a difference is refused by all
         check_shared(folder)      all see the same folder
-        begin("compiling")        what this process is at, told to all if it hangs there
+        begin("compiling")        what this process does, reported to all if it hangs there
         …                         an error here, in any process, ends all within seconds, each with the reason
 
-A process that is alone does nothing of this. What the processes say to each other goes through the hub of process 0
-(`hub.py`), beside JAX's own runtime, whose answer to a lost process is to abort the others.
+A single process does none of this. The processes send messages through the hub of process 0 (`hub.py`), beside JAX's
+own runtime, which aborts the others when a process is lost.
 """
 
 from __future__ import annotations
@@ -36,21 +36,21 @@ from gptjax.parallel import relay
 from gptjax.parallel.hub import GO_ON, Channel, Hub, beat_seconds, is_loopback, listen
 from gptjax.terminal import visible
 
-GRACE = 5.0  # seconds for the main thread to come out of what it is at, once the run is over
-LAST_WORDS = 10.0  # seconds from then on, to say why and to end in good order
-CONSEQUENCE = 2.0  # seconds in which the news of a lost process follows the errors that it causes
+GRACE = 5.0  # seconds for the main thread to return, once the run is over
+LAST_WORDS = 10.0  # further seconds to print the reason and to exit in order
+CONSEQUENCE = 2.0  # seconds within which the hub reports a lost process, after the errors that the loss causes
 SHOWN_LATE = 10.0  # seconds that a network file system may take to show a new file
 _FIRST_PORT = 61440  # for SLURM's jobs: above the ports that systems give to clients
 
 
 @dataclasses.dataclass(frozen=True)
 class Meeting:
-    """Who meets where.
+    """Where the processes meet, and which one this is.
 
     Attributes:
-      host, port: of process 0.
-      process: which of the num_processes this one is.
-      devices: numbers of those GPUs, of all that this process sees, that it is to take; None: all.
+      host, port: the address of process 0.
+      process: the number of this process, below num_processes.
+      devices: numbers of the GPUs that this process takes, among those that it sees; None: all.
     """
 
     host: str
@@ -66,13 +66,13 @@ class Meeting:
 
 @dataclasses.dataclass(frozen=True)
 class Timeouts:
-    """In seconds.
+    """Limits in seconds.
 
     Attributes:
-      initialization: for all processes to come.
-      heartbeat: of silence, after which a process counts as lost.
-      batch: in which no process puts a batch on its devices, after which the run counts as hanging; 0: for ever.
-      startup: the same until all have put their first one: in which no process begins another phase of its start.
+      initialization: time for all processes to connect.
+      heartbeat: silence after which a process counts as lost.
+      batch: time without a new batch on any process's devices, after which the run counts as hanging; 0: no limit.
+      startup: time without a new phase in any process, likewise, until all have put their first batch on devices.
     """
 
     initialization: float = 300.0
@@ -87,7 +87,8 @@ def meeting(
     process_id: int | None,
     environment: Mapping[str, str] = os.environ,
 ) -> Meeting | None:
-    """As the flags of these names say, or SLURM's variables where srun started several; None for a single process.
+    """The meeting that these flags describe, or SLURM's variables if srun started several processes; None for one
+    process.
 
     A script that sbatch runs without srun is a single process, whatever the number of tasks in the job.
 
@@ -123,7 +124,8 @@ def _slurm_meeting(environment: Mapping[str, str]) -> Meeting | None:
 
 
 def _slurm_devices(environment: Mapping[str, str]) -> tuple[int, ...] | None:
-    """The only task of a node takes all GPUs; of several each takes its own, unless SLURM shows it no other."""
+    """The only task of a node takes all GPUs. Each of several tasks takes its own, unless SLURM shows it only that
+    one."""
     alone = "," not in environment.get("SLURM_GTIDS", "")
     bound = "," not in environment.get("CUDA_VISIBLE_DEVICES", ",")
     if alone:
@@ -133,11 +135,11 @@ def _slurm_devices(environment: Mapping[str, str]) -> tuple[int, ...] | None:
 
 @contextlib.contextmanager
 def joined(meeting: Meeting | None, timeouts: Timeouts = Timeouts()) -> Iterator[None]:
-    """Inside, the processes of a meeting are one run. Must come before the first use of a device.
+    """Inside, the processes of a meeting are one run. Enter it before the first use of a device.
 
     Raises:
       ConfigError: process 0 cannot be reached; or, in process 0, the port cannot be used.
-      RunError: not all processes came in time; or, from inside, another process failed or was lost.
+      RunError: not all processes connected in time; or, from inside, another process failed or was lost.
     """
     global _member
     if meeting is None:
@@ -159,41 +161,41 @@ def joined(meeting: Meeting | None, timeouts: Timeouts = Timeouts()) -> Iterator
 
 
 def agree(facts: Mapping[str, Any]) -> None:
-    """Compares facts (name → JSON value) with those of the other processes, which must ask for the same comparison.
+    """Compares facts (name → JSON value) with those of the other processes, which must call this too.
 
     Raises:
-      ConfigError: they differ; in all processes, with names and values.
+      ConfigError: the facts differ. Raised in all processes, with names and values.
     """
     if _member is not None:
         _member.agree(facts)
 
 
 def check_shared(folder: Path, option: str) -> None:
-    """Finds out whether all processes see the folder that process 0 sees. option: that named it, for messages.
+    """Checks that all processes see the folder that process 0 sees. option: the flag that named it, for messages.
 
     Raises:
-      ConfigError: this process does not.
+      ConfigError: this process does not see it.
     """
     if _member is not None:
         _member.check_shared(folder, option)
 
 
 def begin(phase: str) -> None:
-    """Says what this process does next. phase: what "it has been … for an hour" needs, such as 'opening the data'."""
+    """Reports what this process does next. phase: completes "no progress while …", such as 'opening the data'."""
     if _member is not None:
         _member.begin(phase)
 
 
 def wait_for_all() -> None:
-    """Returns when all processes have come to this line.
+    """Waits until all processes have reached this line.
 
-    For the places after which they wait for each other inside of JAX, which gives those that come late some minutes.
+    Call it where they would next wait for each other inside of JAX, which gives latecomers only some minutes.
     """
     agree({})
 
 
 def meet_devices() -> None:
-    """All processes learn of the devices of all: together, as JAX does not wait long for one that comes later."""
+    """Makes all processes exchange their devices at the same time, since JAX does not wait long for a late one."""
     if _member is not None:
         _member.begin("looking for the devices of all processes")
         try:
@@ -204,7 +206,7 @@ def meet_devices() -> None:
 
 
 def count_batch() -> None:
-    """Says that this process goes on."""
+    """Reports that this process puts another batch on its devices."""
     if _member is not None:
         _member.batches += 1
 
@@ -214,8 +216,8 @@ class Member:
 
     Attributes:
       reason: why the run is over, once another process has ended it.
-      batches: how many it has put on its devices.
-      phase: what it is at, and how many phases it has begun.
+      batches: number of batches that it has put on its devices.
+      phase: its current phase, and how many phases it has begun.
     """
 
     def __init__(self, meeting: Meeting, timeouts: Timeouts):
@@ -225,20 +227,20 @@ class Member:
         self.phase = ("starting", 0)
         self._refused = False
         self._over = threading.Event()
-        self._known = threading.Event()  # the hub has told all that the run is over, or is gone itself
+        self._known = threading.Event()  # set when the hub has reported that the run is over, or is gone itself
         self._leaving = False
         self._answers: queue.SimpleQueue[dict[str, Any]] = queue.SimpleQueue()
         self._hub: Hub | None = None
         self._connected: Channel | None = None
         self._relay: subprocess.Popen | None = None
         self._timer: threading.Timer | None = None
-        self._status: int | None = None  # to exit with at once, without JAX's farewell to processes that are gone
+        self._status: int | None = None  # to exit with at once, without JAX's shutdown, which waits for lost processes
         atexit.register(self._exit_in_time)
 
     # --- Joining -----------------------------------------------------------------------------------------------------
 
     def join(self) -> None:
-        """Returns when all have come and JAX's runtime is up."""
+        """Waits until all have connected and JAX's runtime is up."""
         meeting, seconds = self._meeting, self._timeouts.initialization
         others = meeting.num_processes - 1
         awaited = f"{others} other process{'es' * (others > 1)}" if meeting.process == 0 else "process 0"
@@ -262,13 +264,13 @@ class Member:
 
     @property
     def _channel(self) -> Channel:
-        assert self._connected is not None  # from `join` on
+        assert self._connected is not None  # set by `join`
         return self._connected
 
     def _connect(self, deadline: float) -> Channel:
-        """To the hub, which has welcomed this process."""
+        """A channel to the hub, which has welcomed this process."""
         meeting, seconds = self._meeting, self._timeouts.initialization
-        # The host's name may lead from here to here by a detour that does not exist.
+        # On the host itself, its own name may resolve to an address that does not work.
         host = meeting.host if meeting.process or is_loopback(meeting.host) else "localhost"
         obstacle = None
         while True:
@@ -300,7 +302,7 @@ class Member:
 
     def _start_jax(self, service_port: int) -> None:
         meeting = self._meeting
-        # Python's tracker clears away what loaders of data leave in memory, but would say so after our last word.
+        # Python's resource tracker frees what data loaders leave in memory, but would warn after our last message.
         sys.warnoptions.append("ignore:resource_tracker:UserWarning")
         os.environ["no_grpc_proxy"] = "127.0.0.1,localhost"  # the only addresses that JAX's client connects to
         jax.config.update("jax_check_proxy_envs", False)
@@ -319,9 +321,9 @@ class Member:
             meeting.num_processes,
             meeting.process,
             local_device_ids=meeting.devices,
-            cluster_detection_method="deactivate",  # all is known
+            cluster_detection_method="deactivate",  # all of it is given here
             coordinator_bind_address=bind if meeting.process == 0 else None,
-            heartbeat_timeout_seconds=int(max(600, 10 * self._timeouts.heartbeat)),  # the hub is to find out first
+            heartbeat_timeout_seconds=int(max(600, 10 * self._timeouts.heartbeat)),  # the hub must notice first
         )
 
     # --- Together ----------------------------------------------------------------------------------------------------
@@ -357,7 +359,7 @@ class Member:
                 mark.unlink(missing_ok=True)
 
     def _answer(self, deadline: float | None = None) -> dict[str, Any]:
-        """The hub's next answer, for which it needs all processes."""
+        """The hub's next answer, which comes once all processes have sent their part."""
         while True:
             try:
                 return self._answers.get(timeout=0.05)
@@ -405,19 +407,19 @@ class Member:
     # --- Ending ------------------------------------------------------------------------------------------------------
 
     def leave(self) -> None:
-        """Returns when all have finished."""
+        """Waits until all have finished."""
         self.agree({})
         self._leaving = True
         self._channel.send("leave")
 
     def fail(self, error: BaseException) -> BaseException:
-        """Tells the others that this process ends by this error, or finds that it ends because of theirs.
+        """Tells the others that this process ends by this error, or finds that another process caused it.
 
         Returns:
-          The error to go on with.
+          The error to raise.
         """
         own = isinstance(error, ConfigError | OSError | KeyboardInterrupt | SystemExit)
-        if not own:  # a lost process shows in the others as an error of a transfer, or of what waits for one
+        if not own:  # a lost process causes errors in the others, in transfers and whatever waits for one
             self._over.wait(self._timeouts.heartbeat if _is_of_xla(error) else CONSEQUENCE)
             if self._over.is_set():
                 error = self._as_error()
@@ -438,7 +440,7 @@ class Member:
         return ConfigError(self.reason) if self._refused else RunError(self.reason)
 
     def _end(self, reason: str, refused: bool = False) -> None:
-        """The run is over, by another process."""
+        """Ends this process, since another one has ended the run."""
         if self._leaving:
             return
         self.reason, self._refused = reason, refused
@@ -446,7 +448,7 @@ class Member:
         self._exit_after(GRACE, f"error: {reason}\n")
 
     def _exit_after(self, seconds: float, message: str = "") -> None:
-        """Ends this process then, though its main thread may wait for ever for what nobody sends it any more."""
+        """Ends this process after `seconds`, even if its main thread waits forever for a lost process."""
 
         def exit_now() -> None:
             if message and os.isatty(1):
@@ -491,7 +493,7 @@ def _is_of_xla(error: BaseException) -> bool:
 
 
 def _exit_status(error: BaseException) -> int:
-    """As the commands exit."""
+    """The exit status of the commands."""
     if isinstance(error, ConfigError | OSError):
         return 2
     if isinstance(error, KeyboardInterrupt):

@@ -23,12 +23,12 @@ BATCH_AXES = ("data", "fsdp")  # the axes over which rows of a batch are split
 
 @dataclasses.dataclass(frozen=True)
 class AbstractDevices:
-    """Devices that are not here.
+    """Devices that this process does not have.
 
     Attributes:
-      platform: 'cpu', 'gpu' or 'tpu'; '': not known.
-      count: None: the fewest that a config's mesh allows.
-      kind: as JAX calls them, such as 'NVIDIA H200'; '': not known.
+      platform: 'cpu', 'gpu' or 'tpu'; '' if unknown.
+      count: number of devices; None: the fewest that a config's mesh allows.
+      kind: JAX's name of their kind, such as 'NVIDIA H200'; '' if unknown.
     """
 
     platform: str = ""
@@ -37,7 +37,7 @@ class AbstractDevices:
 
 
 def mesh_shape(config_mesh: MeshSettings, num_devices: int) -> dict[str, int]:
-    """Sizes of the axes for `num_devices`; the one axis given as -1 takes what the others leave.
+    """Sizes of the axes for `num_devices`; the one axis given as -1 takes the remaining devices.
 
     Raises:
       ConfigError: the sizes do not multiply to the number of devices.
@@ -71,8 +71,8 @@ def mesh_shape(config_mesh: MeshSettings, num_devices: int) -> dict[str, int]:
 def make_mesh(config_mesh: MeshSettings, devices: Sequence[jax.Device] | None = None) -> Mesh:
     """The mesh of a config over `devices` (all of them by default).
 
-    The axes are `Auto`: the compiler propagates the shardings that the table of `sharding.py` starts. (The default of
-    `jax.make_mesh`, `Explicit`, does not run through Linen and parts of Optax.)
+    The axes are `Auto`: the compiler propagates the shardings, starting from the table of `sharding.py`. (The default
+    of `jax.make_mesh`, `Explicit`, does not work with Linen and parts of Optax.)
     """
     devices = jax.devices() if devices is None else devices
     shape = mesh_shape(config_mesh, len(devices))
@@ -80,17 +80,17 @@ def make_mesh(config_mesh: MeshSettings, devices: Sequence[jax.Device] | None = 
 
 
 def abstract_mesh(config_mesh: MeshSettings, devices: AbstractDevices) -> AbstractMesh:
-    """The same over devices that are only told of: shapes can be placed on it, arrays cannot."""
+    """Like `make_mesh`, over devices that are only described: it can shard shapes, but not hold arrays."""
     fixed = math.prod(max(1, int(config_mesh[axis])) for axis in AXES)
     shape = mesh_shape(config_mesh, fixed if devices.count is None else devices.count)
     return AbstractMesh(tuple(shape.values()), AXES, axis_types=(AxisType.Auto,) * len(AXES))
 
 
 def batch_devices(mesh: Mesh | AbstractMesh) -> int:
-    """Over how many devices the rows of a batch are split."""
+    """The number of devices over which the rows of a batch are split."""
     return math.prod(mesh.shape[axis] for axis in BATCH_AXES)
 
 
 def platform_of(mesh: Mesh | AbstractMesh) -> str:
-    """'cpu', 'gpu' or 'tpu'; '' for an abstract mesh, of which nobody says."""
+    """'cpu', 'gpu' or 'tpu'; '' for an abstract mesh, whose platform is unknown."""
     return mesh.devices.flat[0].platform if isinstance(mesh, Mesh) else ""

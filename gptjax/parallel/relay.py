@@ -1,10 +1,11 @@
 """Carries bytes between a process's JAX client and the coordination service of process 0: python relay.py HOST PORT
 
-JAX's client ends its process by abort, with a C++ stack, in the moment that the service's connection breaks, and no
-Python code can prevent it. Behind this relay the connection does not break: `members.py` notices by itself that
-process 0 is gone, and says so. A process of its own, as the client may wait for an answer while it holds Python's lock.
+JAX's client aborts its process, with a C++ stack, as soon as the connection to the service breaks, and no Python code
+can prevent that. Behind this relay the connection does not break: `members.py` itself notices and reports that process
+0 is gone. The relay is a process of its own, since the client may hold Python's lock while it waits for an answer.
 
-Prints the port on 127.0.0.1 where it waits for the client, and ends with its standard input, that is with its parent.
+It prints the port on 127.0.0.1 where it waits for the client. It ends when its standard input closes, that is with its
+parent.
 """
 
 import signal
@@ -24,7 +25,7 @@ def main(host: str, port: int) -> None:
 
 
 def accept(server: socket.socket, host: str, port: int) -> None:
-    opened = []  # both ends of every connection: what nobody refers to would be closed
+    opened = []  # keeps both ends of every connection: unreferenced sockets would be closed
     while True:
         near = server.accept()[0]
         far = connect(host, port)
@@ -34,7 +35,7 @@ def accept(server: socket.socket, host: str, port: int) -> None:
 
 
 def connect(host: str, port: int) -> socket.socket:
-    """Tries until the service is there."""
+    """Retries until the service is up."""
     while True:
         try:
             return socket.create_connection((host, port))
@@ -43,7 +44,7 @@ def connect(host: str, port: int) -> socket.socket:
 
 
 def pump(source: socket.socket, sink: socket.socket) -> None:
-    """Until one end closes; the other is left as it is."""
+    """Copies data until one end closes; the other stays open."""
     try:
         while data := source.recv(1 << 16):
             sink.sendall(data)

@@ -2,8 +2,8 @@
 
 A parameter's declaration names its axes (gptjax/model/parameters.py). Matrices are split twice: along the residual
 stream over `fsdp` (the compiler gathers them where they are used and scatters the gradients), along heads and
-feed-forward columns over `tensor` (one all-reduce per sub-layer). Vectors are copied, but for biases of what is split.
-The stack of layers is never split: a scan walks along it.
+feed-forward columns over `tensor` (one all-reduce per sub-layer). Vectors are replicated, except biases of split axes.
+The stack of layers is never split: a scan iterates over it.
 
 A lookup is split along its width, never along its rows: looking up in a table that is split by rows makes the compiler
 gather the whole of it.
@@ -27,7 +27,7 @@ P = PartitionSpec
 
 
 class Split(NamedTuple):
-    """The mesh axes over which an axis of a parameter is split, by the parameter's kind; none: it is not split."""
+    """The mesh axes over which an axis of a parameter is split, by the parameter's kind. Empty: it is not split."""
 
     matrix: tuple[str, ...] = ()
     lookup: tuple[str, ...] = ()
@@ -47,7 +47,7 @@ TABLE: dict[str, Split] = {
 
 
 def spec_of(parameter: Parameter) -> PartitionSpec:
-    """How a parameter is split. Where two of its axes ask for one axis of the mesh, the first has it.
+    """How a parameter is split. If two of its axes need the same axis of the mesh, the first one gets it.
 
     Raises:
       ConfigError: an axis of the parameter is not in the table.
@@ -97,9 +97,9 @@ def params_sharding(mesh: Mesh | AbstractMesh, declared: Any) -> Any:
 def state_sharding(mesh: Mesh | AbstractMesh, abstract_state: Any, declared: Any) -> Any:
     """NamedShardings for a whole training state, of parameters with these declarations.
 
-    Optimizer statistics mirror the parameters inside Optax's own tuples, as nested dicts with the same keys; what
-    stands in a parameter's place and has its shape is split like it. All else (counters, factored statistics) is
-    copied.
+    Optimizer statistics mirror the parameters inside Optax's own tuples, as nested dicts with the same keys; a leaf in
+    a parameter's place that has its shape is split like it. Everything else (counters, factored statistics) is
+    replicated.
     """
     shardings, shapes, copied = params_sharding(mesh, declared), abstract_params(declared), replicated(mesh)
 
@@ -115,7 +115,7 @@ def state_sharding(mesh: Mesh | AbstractMesh, abstract_state: Any, declared: Any
 
 
 def _mirrors(tree: Any, params: Any) -> bool:
-    """Whether `tree` is a nested dict with the keys of `params`, but for parts that an optimizer has left out."""
+    """Whether `tree` is a nested dict with the keys of `params`, except for parts that an optimizer has left out."""
     if not isinstance(tree, Mapping):
         return False
     return tree.keys() == params.keys() and all(
@@ -135,7 +135,7 @@ def replicated(mesh: Mesh | AbstractMesh) -> NamedSharding:
 
 
 def constrain_residual(x_BTD: jax.Array) -> jax.Array:
-    """Pins the residual stream to the batch axes of the mesh in force, so that the compiler never replicates it."""
+    """Pins the residual stream to the batch axes of the current mesh, so that the compiler never replicates it."""
     if jax.sharding.get_abstract_mesh().empty:
         return x_BTD
     return jax.lax.with_sharding_constraint(x_BTD, P(BATCH_AXES, None, None))

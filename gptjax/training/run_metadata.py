@@ -99,8 +99,8 @@ def check_warm_start(saved: Mapping, config: Settings, tokenizer_hash: str) -> l
       tokenizer_hash: the hash of the tokenizer of the new run's data.
 
     Returns:
-      The settings under which the same parameters compute something else ("model.rope_theta: 10000.0 in the checkpoint, 5.0 here"),
-      to be shown. Shapes that do not fit are found when the arrays are read.
+      The settings under which the same parameters compute something else, to be shown: "model.rope_theta: 10000.0 in
+      the checkpoint, 5.0 here". Shapes that do not fit are found when the arrays are read.
 
     Raises:
       ConfigError: the tokenizers differ; names both.
