@@ -35,8 +35,8 @@ from gptjax.config import ConfigError
 from gptjax.parallel.agreement import difference
 
 _LONGEST_MESSAGE = 1 << 28  # bytes
-_STRANGERS_SECONDS = 10.0  # to wait for a hello: a client that sends none is not part of the run
-GO_ON = "the same command resumes from the last checkpoint"
+_HELLO_TIMEOUT = 10.0  # to wait for a hello: a client that sends none is not part of the run
+RESUME_HINT = "the same command resumes from the last checkpoint"
 
 
 class Channel:
@@ -134,7 +134,7 @@ def hangs_at_start(progress: Mapping[str, ProcessProgress], limit: float) -> str
     others = ", and the others wait" if len(behind) < len(progress) else ""
     return (
         f"{' and '.join(behind)}: no progress for {limit:g} s while {last.phase}{others} (--startup_timeout; "
-        f"raise it if this may take longer); {GO_ON}"
+        f"raise it if this may take longer); {RESUME_HINT}"
     )
 
 
@@ -145,7 +145,7 @@ def hangs_at_batch(progress: Mapping[str, ProcessProgress], limit: float) -> str
     behind = ", ".join(name for name, count in batches.items() if count == least)
     apart = f"{behind} at batch {least}, the others up to batch {most}"
     where = apart if least < most else f"all are at batch {least}"
-    return f"no process has started a new batch for {limit:g} s (--batch_timeout): {where}; {GO_ON}"
+    return f"no process has started a new batch for {limit:g} s (--batch_timeout): {where}; {RESUME_HINT}"
 
 
 class Hub:
@@ -177,7 +177,7 @@ class Hub:
         self._names: dict[int, str] = {}
         self._facts: dict[int, dict[str, Any]] = {}
         self._progress: dict[int, ProcessProgress] = {}
-        self._went_on = math.inf  # time of the last progress; infinite until all processes have connected
+        self._last_progress = math.inf  # time of the last progress; infinite until all processes have connected
         self._unaware: set[int] = set()  # processes that do not know yet that the run is over
         self._over = threading.Event()
         for work in (self._accept, self._beat):
@@ -221,7 +221,7 @@ class Hub:
 
     def _end_if_it_hangs(self) -> None:
         with self._lock:
-            still = time.monotonic() - self._went_on
+            still = time.monotonic() - self._last_progress
             progress = {self._names[process]: each for process, each in sorted(self._progress.items())}
         starting = any(not each.batches for each in progress.values())
         limit = self._startup_timeout if starting else self._batch_timeout
@@ -229,7 +229,7 @@ class Hub:
             self.end((hangs_at_start if starting else hangs_at_batch)(progress, limit))
 
     def _serve(self, connection: socket.socket) -> None:
-        channel = Channel(connection, _STRANGERS_SECONDS)
+        channel = Channel(connection, _HELLO_TIMEOUT)
         try:
             hello = channel.receive() or {}
             process, of, host = int(hello["process"]), int(hello["of"]), str(hello["host"])
@@ -245,14 +245,14 @@ class Hub:
             except TimeoutError:
                 return self.end(
                     f"{name} has been silent for {self._heartbeat_timeout:g} s (--heartbeat_timeout): it, "
-                    f"its machine or the network hangs; {GO_ON}"
+                    f"its machine or the network hangs; {RESUME_HINT}"
                 )
             except ValueError:
                 message = None
             if message is None:
                 self._unaware.discard(process)
                 return self.end(
-                    f"{name} is gone: it was killed, perhaps because memory ran out, or its machine failed; {GO_ON}"
+                    f"{name} is gone: it was killed, perhaps because memory ran out, or its machine failed; {RESUME_HINT}"
                 )
             if message["kind"] == "leave":
                 return None
@@ -276,7 +276,7 @@ class Hub:
                 self._channels[process], self._names[process] = channel, name
                 self._progress[process] = ProcessProgress()
                 if not self.missing():
-                    self._went_on = time.monotonic()
+                    self._last_progress = time.monotonic()
                     self._broadcast("start", service_port=self._service_port, token=secrets.token_hex(8))
                 return True
         return False
@@ -287,7 +287,7 @@ class Hub:
                 case "beat":
                     progress = ProcessProgress(message["begun"], message["batches"], message["phase"])
                     if self._progress[process] != progress:
-                        self._progress[process], self._went_on = progress, time.monotonic()
+                        self._progress[process], self._last_progress = progress, time.monotonic()
                 case "agree":
                     self._facts[process] = message["facts"]
                     if len(self._facts) == self._num_processes:

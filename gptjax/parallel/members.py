@@ -33,12 +33,12 @@ import jax
 from gptjax.config import ConfigError, RunError
 from gptjax.errors import setting_text
 from gptjax.parallel import relay
-from gptjax.parallel.hub import GO_ON, Channel, Hub, beat_seconds, is_loopback, listen
+from gptjax.parallel.hub import RESUME_HINT, Channel, Hub, beat_seconds, is_loopback, listen
 from gptjax.terminal import visible
 
 GRACE = 5.0  # seconds for the main thread to return, once the run is over
-LAST_WORDS = 10.0  # further seconds to print the reason and to exit in order
-CONSEQUENCE = 2.0  # seconds within which the hub reports a lost process, after the errors that the loss causes
+EXIT_TIMEOUT = 10.0  # further seconds to print the reason and to exit in order
+CAUSE_TIMEOUT = 2.0  # seconds within which the hub reports a lost process, after the errors that the loss causes
 SHOWN_LATE = 10.0  # seconds that a network file system may take to show a new file
 _FIRST_PORT = 61440  # for SLURM's jobs: above the ports that systems give to clients
 
@@ -382,14 +382,14 @@ class Member:
             except TimeoutError:
                 return self._end(
                     f"process 0 has been silent for {self._timeouts.heartbeat:g} s (--heartbeat_timeout): it, "
-                    f"its machine or the network hangs; {GO_ON}"
+                    f"its machine or the network hangs; {RESUME_HINT}"
                 )
             except ValueError:
                 message = None
             if message is None:
                 self._known.set()
                 return self._end(
-                    f"process 0 is gone: it was killed, perhaps because memory ran out, or its machine failed; {GO_ON}"
+                    f"process 0 is gone: it was killed, perhaps because memory ran out, or its machine failed; {RESUME_HINT}"
                 )
             if message["kind"] == "ended":
                 self._channel.send("heard")
@@ -420,12 +420,12 @@ class Member:
         """
         own = isinstance(error, ConfigError | OSError | KeyboardInterrupt | SystemExit)
         if not own:  # a lost process causes errors in the others, in transfers and whatever waits for one
-            self._over.wait(self._timeouts.heartbeat if _is_of_xla(error) else CONSEQUENCE)
+            self._over.wait(self._timeouts.heartbeat if _is_of_xla(error) else CAUSE_TIMEOUT)
             if self._over.is_set():
                 error = self._as_error()
         self._leaving = True
         self._status = _exit_status(error)
-        self._exit_after(GRACE + LAST_WORDS)
+        self._exit_after(GRACE + EXIT_TIMEOUT)
         if self._connected is not None:
             reason = "interrupted" if isinstance(error, KeyboardInterrupt) else f"{error}".partition("\n")[0]
             if not isinstance(error, ConfigError | OSError | RunError | KeyboardInterrupt):

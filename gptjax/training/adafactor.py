@@ -85,7 +85,7 @@ def scale_by_adafactor(
         return _clipped(parameters[path], update.reshape(gradient.shape)), rows, columns, whole
 
     def init(params: Any) -> FactoredState:
-        return FactoredState(jnp.zeros((), jnp.int32), *_apart(map_with_path(start, params), params, 3))
+        return FactoredState(jnp.zeros((), jnp.int32), *_unzip(map_with_path(start, params), params, 3))
 
     def update(gradients: Any, state: FactoredState, params: Any = None) -> tuple[Any, FactoredState]:
         decay = decay_of(state.count)
@@ -96,7 +96,7 @@ def scale_by_adafactor(
             state.columns,
             state.whole,
         )
-        updates, *statistics = _apart(made, gradients, 4)
+        updates, *statistics = _unzip(made, gradients, 4)
         return updates, FactoredState(state.count + 1, *statistics)
 
     factored = optax.GradientTransformation(init, update)
@@ -116,6 +116,6 @@ def _clipped(parameter: Parameter, update: jax.Array) -> jax.Array:
     return update / jnp.maximum(1.0, jnp.sqrt(jnp.mean(jnp.square(update), axis=axes, keepdims=True)))
 
 
-def _apart(tuples: Any, like: Any, count: int) -> list:
+def _unzip(tuples: Any, like: Any, count: int) -> list:
     """Splits a tree of tuples into one tree per position in the tuples."""
     return [jax.tree.map(lambda _, each, i=i: each[i], like, tuples) for i in range(count)]

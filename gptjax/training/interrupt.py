@@ -37,9 +37,7 @@ class StopRequest:
             raise KeyboardInterrupt
         if number == signal.SIGINT and self._received is None:
             with contextlib.suppress(OSError):  # unlike print, this is safe in a signal handler
-                os.write(
-                    2, b"\nstopping after this step and saving a checkpoint (Ctrl-C again stops at once, without)\n"
-                )
+                os.write(2, b"\nstopping after this step, then saving (Ctrl-C again stops at once, without saving)\n")
         self._received = number
         if self._several:
             os.kill(os.getpid(), signal.SIGTERM)
