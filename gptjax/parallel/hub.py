@@ -251,9 +251,7 @@ class Hub:
                 message = None
             if message is None:
                 self._unaware.discard(process)
-                return self.end(
-                    f"{name} is gone: it was killed, perhaps because memory ran out, or its machine failed; {RESUME_HINT}"
-                )
+                return self.end(f"{name} is gone: it was killed (out of memory?), or its machine failed; {RESUME_HINT}")
             if message["kind"] == "leave":
                 return None
             self._handle(process, name, message)

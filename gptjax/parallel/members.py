@@ -389,7 +389,7 @@ class Member:
             if message is None:
                 self._known.set()
                 return self._end(
-                    f"process 0 is gone: it was killed, perhaps because memory ran out, or its machine failed; {RESUME_HINT}"
+                    f"process 0 is gone: it was killed (out of memory?), or its machine failed; {RESUME_HINT}"
                 )
             if message["kind"] == "ended":
                 self._channel.send("heard")
