@@ -204,7 +204,8 @@ def declarations_of(module: nn.Module, *inputs: Any, method: Any = None) -> dict
     """
 
     def note_class(call, args, kwargs, context):
-        _current.get().classes[context.module.path] = type(context.module)
+        if (record := _current.get()) is not None:
+            record.classes[context.module.path] = type(context.module)
         return call(*args, **kwargs)
 
     def initialize() -> dict:

@@ -24,8 +24,7 @@ from gptjax.model.parameters import (
     vector,
 )
 from gptjax.planning import plan
-from gptjax.training import optimizer as optimizers
-from gptjax.training.optimizer import METHODS
+from gptjax.training.optimizer import METHODS, treatments_of
 from gptjax.tree import leaves_by_path
 
 EVERYTHING = dict(bias="all", norm="layernorm", qk_norm=True, position="learned", tied_embeddings=False)
@@ -184,7 +183,7 @@ def test_a_line_more_in_the_decoder_is_all_that_a_run_needs(optimizer, tiny_conf
     made = plan(config, DataFacts(32), jax.devices())
     assert made.parameters.multiplied == plain.multiplied + 3 * (16 * 16 + 16)
     assert made.abstract_state.params["layers"]["feedforward"]["mix"].sharding.shard_shape((3, 16, 16)) == (3, 8, 16)
-    treatment = optimizers.plan(config.optimizer, made.trainer.declared)
+    treatment = treatments_of(config.optimizer, made.trainer.declared)
     assert treatment["layers/feedforward/mix"].method == optimizer and treatment["layers/feedforward/mix"].weight_decay
     assert not treatment["layers/feedforward/strength"].weight_decay
     narrow = jax.eval_shape(lambda params: decoding_params(config.model, params, "int8"), made.abstract_state.params)
