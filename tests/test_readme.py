@@ -1,0 +1,35 @@
+"""The README is the front door: its snippet runs as written, and its map shows the house as it is."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+README = ROOT / "README.md"
+pytestmark = pytest.mark.skipif(not README.exists(), reason="an installed package has no README")
+
+
+def rooms() -> list[str]:
+    """The names in the first column of the table of rooms."""
+    text = README.read_text(encoding="utf-8").partition("| room | what is in it |")[2].partition("\n\n")[0]
+    return [name for row in text.splitlines()[2:] for name in re.findall(r"`([^`]+)`", row.split("|")[1])]
+
+
+def test_the_model_is_the_function_that_the_readme_shows():
+    (snippet,) = re.findall(r"^   ```python\n(.*?)^   ```", README.read_text(encoding="utf-8"), re.M | re.S)
+    names: dict = {}
+    exec("\n".join(line.removeprefix("   ") for line in snippet.splitlines()), names)  # our own text
+    assert names["logits"].shape == (1, 32, 256) and names["logits"].dtype == "float32"
+
+
+def test_every_room_is_on_the_map_and_every_place_on_the_map_exists():
+    named = rooms()
+    assert not [name for name in named if not list((ROOT / "gptjax").glob(name))]
+    folders = {f"{path.name}/" for path in (ROOT / "gptjax").iterdir() if (path / "__init__.py").exists()}
+    assert folders <= set(named)
+
+
+def test_links_lead_somewhere():
+    links = re.findall(r"\]\(([^)#]+)\)", README.read_text(encoding="utf-8"))
+    assert len(links) > 20 and not [link for link in links if "://" not in link and not (ROOT / link).exists()]
