@@ -1,4 +1,4 @@
-"""Where two settings differ, in lines for people: what was saved beside what is asked for now."""
+"""Finds and prints the differences of two JSON trees, such as a run's saved settings and the current ones."""
 
 from __future__ import annotations
 
@@ -6,42 +6,42 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-DIFFERENT = "; different are\n"  # stands between a sentence and the lines that belong to it
+DIFFERENT = "; different are\n"  # separates a sentence from its lines
 MOST_LINES = 12
-MOST_CHARACTERS = 64  # of a value
+MOST_CHARACTERS = 64  # longest text of a value
 CONTEXT = 12  # characters that a shortened value shows before the part that differs
 
 
-def differences(there: Any, here: Any, field: str = "") -> dict[str, tuple[Any, Any]]:
-    """Dotted field → (there, here), wherever two JSON trees differ."""
-    named = _have_names(there) and _have_names(here)
-    there_by_name, here_by_name = _by_name(there, named), _by_name(here, named)
-    if there_by_name is None or here_by_name is None:
-        return {} if there == here else {field.removesuffix("."): (there, here)}
+def differences(saved: Any, current: Any, field: str = "") -> dict[str, tuple[Any, Any]]:
+    """Returns dotted field → (saved value, current value) wherever two JSON trees differ."""
+    named = _have_names(saved) and _have_names(current)
+    saved_by_name, current_by_name = _by_name(saved, named), _by_name(current, named)
+    if saved_by_name is None or current_by_name is None:
+        return {} if saved == current else {field.removesuffix("."): (saved, current)}
     found: dict[str, tuple[Any, Any]] = {}
-    for name in {**there_by_name, **here_by_name}:
-        found |= differences(there_by_name.get(name), here_by_name.get(name), f"{field}{name}.")
+    for name in {**saved_by_name, **current_by_name}:
+        found |= differences(saved_by_name.get(name), current_by_name.get(name), f"{field}{name}.")
     return found
 
 
 def with_lines(sentence: str, found: Mapping[str, tuple[Any, Any]]) -> str:
-    """The sentence, and below it a line for each difference."""
+    """Returns the sentence, followed by one line per difference."""
     return f"{sentence}{DIFFERENT}" + "\n".join(lines(found))
 
 
 def lines(found: Mapping[str, tuple[Any, Any]]) -> list[str]:
-    """A line for each difference, '  model.width = 384 there, 512 here'; values shortened to the part that differs."""
-    told = []
+    """Returns one line per difference: '  model.width = 384 there, 512 here'. Long values are shortened."""
+    shown = []
     for field, values in list(found.items())[:MOST_LINES]:
-        there, here = parts_that_differ(*map(_text, values))
-        told.append(f"  {field} = {there} there, {here} here")
-    more = len(found) - len(told)
-    return [*told, f"  … and {more} more"] if more else told
+        saved, current = parts_that_differ(*map(_text, values))
+        shown.append(f"  {field} = {saved} there, {current} here")
+    more = len(found) - len(shown)
+    return [*shown, f"  … and {more} more"] if more else shown
 
 
 def parts_that_differ(a: str, b: str) -> tuple[str, str]:
-    """Both texts; where one is long, of each the part from shortly before the first difference, without an end that
-    both share. '…' stands for what is left out."""
+    """Returns both texts. If one is long, each is cut to the part that differs, with a little context before it; '…'
+    marks the cuts."""
     if max(len(a), len(b)) <= MOST_CHARACTERS:
         return a, b
     shortest = min(len(a), len(b))
@@ -63,13 +63,13 @@ def _text(value: Any) -> str:
 
 
 def _have_names(tree: Any) -> bool:
-    """Whether items of a list can be told apart by their names."""
+    """Whether `tree` is a list whose dicts all have different names."""
     names = [item.get("name") for item in tree if isinstance(item, dict)] if isinstance(tree, list) else []
     return all(isinstance(name, str) for name in names) and len(set(names)) == len(names)
 
 
 def _by_name(tree: Any, named: bool) -> dict[str, Any] | None:
-    """What a dict holds, or a list of dicts (by name or number). None for a value that is compared as a whole."""
+    """Returns a dict, or a list of dicts keyed by name or index; None for a value that is compared as a whole."""
     if not isinstance(tree, list):
         return tree if isinstance(tree, dict) else None
     if not all(isinstance(item, dict) for item in tree):

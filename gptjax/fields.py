@@ -1,7 +1,7 @@
-"""Every field of a config with its default, its meaning and what is allowed, as the code that declares it says.
+"""Lists every field of a config with its default, its meaning and what is allowed, read from the code.
 
-A field is written down in one place: in a dataclass (`gptjax.settings.Settings`), or in the function that makes the
-config (`gptjax.corpus.config.default`). The comment beside it is its meaning: it is read from there.
+A field is declared in one place: in a dataclass (`gptjax.settings.Settings`), or in the function that makes the config
+(`gptjax.corpus.config.default`). The comment beside the declaration is the field's meaning.
 """
 
 from __future__ import annotations
@@ -24,7 +24,13 @@ from gptjax.config import flatten
 
 @dataclasses.dataclass(frozen=True)
 class Field:
-    """name: dotted. meaning: the comment beside it; '' where there is none. allowed: '' where its type says all."""
+    """One field of a config.
+
+    Attributes:
+      name: the dotted name.
+      meaning: the comment beside the field, or ''.
+      allowed: the allowed values, or '' if the type says enough.
+    """
 
     name: str
     default: Any
@@ -33,8 +39,8 @@ class Field:
 
 
 def described(make: Callable[[], ConfigDict]) -> list[Field]:
-    """The fields of `make()` in their order. The module of `make` may have the dataclass `Settings` that declares them,
-    or most of them, and a function `allowed`, which says what a field may be."""
+    """Returns the fields of `make()` in their order. The module of `make` may have a dataclass `Settings` that declares
+    all or most of them, and a function `allowed` from a field's name to its allowed values."""
     module = sys.modules[make.__module__]
     meanings = dict(_meanings(make))
     if hasattr(module, "Settings"):
@@ -44,14 +50,14 @@ def described(make: Callable[[], ConfigDict]) -> list[Field]:
 
 
 def _nearest(meanings: dict[str, str], name: str) -> str:
-    """The comment of the field, or of the nearest section that has one."""
+    """Returns the comment of the field, or of the innermost section that has one."""
     while name not in meanings and "." in name:
         name = name.rpartition(".")[0]
     return meanings.get(name, "")
 
 
 def _meanings_in(kind: type, prefix: str = "") -> Iterator[tuple[str, str]]:
-    """(dotted name, comment) of the fields of a dataclass, and of those dataclasses that are its fields."""
+    """Yields (dotted name, comment) for the fields of a dataclass and of the dataclasses nested in it."""
     source = textwrap.dedent(inspect.getsource(kind))
     comments = _comments(source)
     lines = {
@@ -67,7 +73,7 @@ def _meanings_in(kind: type, prefix: str = "") -> Iterator[tuple[str, str]]:
 
 
 def _meanings(make: Callable) -> Iterator[tuple[str, str]]:
-    """(dotted name, comment) of whatever `make` writes down: config.name = value, and the names of dict(…)."""
+    """Yields (dotted name, comment) for what `make` declares: `config.name = value`, and the names in `dict(…)`."""
     source = textwrap.dedent(inspect.getsource(make))
     comments = _comments(source)
     (function,) = ast.parse(source).body
@@ -102,7 +108,7 @@ def _of(name: str, value: ast.expr, line: int, comments: dict[int, str], make: C
 
 
 def _comments(source: str) -> dict[int, str]:
-    """Line → the comment at its end, after those that stand alone right above it."""
+    """Returns line number → its comment: the comment lines directly above it, then the comment at its end."""
     found: dict[int, str] = {}
     above: list[str] = []
     lines = source.splitlines()

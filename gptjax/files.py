@@ -1,4 +1,4 @@
-"""Files that appear whole or not at all: written under another name, flushed to disk, renamed."""
+"""Writes files atomically: a file is written under a temporary name, flushed to disk and renamed."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ SUFFIX = ".tmp"
 
 
 class AsideFile:
-    """A file that grows aside and takes its own name when `finish` is called; sized and hashed as it grows."""
+    """A file under a temporary name, which `finish` renames. Its size and hash are computed while it is written."""
 
     def __init__(self, path: Path):
         self.path = path
@@ -28,13 +28,13 @@ class AsideFile:
         return self._file.write(data)
 
     def abandon(self) -> None:
-        """Leaves nothing behind: no open file, no part of one."""
-        with contextlib.suppress(OSError):  # what is still in memory cannot be written either
+        """Closes and removes the temporary file."""
+        with contextlib.suppress(OSError):  # closing flushes, which fails if the disk is full
             self._file.close()
         self._aside.unlink(missing_ok=True)
 
     def finish(self) -> dict:
-        """Puts the file in its place and returns its manifest entry: name, size in bytes, hash."""
+        """Renames the file to its final name and returns its manifest entry: name, size in bytes, hash."""
         self._file.flush()
         os.fsync(self._file.fileno())
         self._file.close()
@@ -44,7 +44,7 @@ class AsideFile:
 
 @contextlib.contextmanager
 def write_aside(path: Path) -> Iterator[AsideFile]:
-    """A file to write at once; where the block raises, or the disk is full, `path` stays as it was, alone."""
+    """Opens a file to write atomically; if the block raises or the disk is full, `path` stays as it was."""
     file = AsideFile(path)
     try:
         yield file
@@ -55,7 +55,7 @@ def write_aside(path: Path) -> Iterator[AsideFile]:
 
 
 def file_hash(path: Path) -> str:
-    """xxh3_64 of a file's bytes, as hexadecimal digits."""
+    """Returns the xxh3_64 hash of a file's bytes in hexadecimal."""
     digest = xxhash.xxh3_64()
     with open(path, "rb") as file:
         while block := file.read(1 << 24):

@@ -1,10 +1,10 @@
-"""What is wrong with the flags of a command line, in one sentence: the flag as it is typed, its value, what is allowed.
+"""Explains wrong flags in one sentence: the flag as it was typed, its value, and what is allowed.
 
-  check_arguments(arguments, command)   before absl parses them: what it would pass over or end with a traceback
-  explained(error, command)             what absl raised for a value or a name
-  check_numbers(command)                after parsing: values that no flag has a meaning for
+  check_arguments(arguments, command)   before parsing: finds what absl would ignore or answer with a traceback
+  explained(error, command)             puts an error that absl raised into a sentence
+  check_numbers(command)                after parsing: finds numbers that are not valid for any flag
 
-`command`: its flags.
+`command` is the flags of the command.
 """
 
 from __future__ import annotations
@@ -23,13 +23,13 @@ from gptjax.config import ConfigError, flatten, suggestion
 
 
 def typed_overrides(arguments: list[str]) -> list[str]:
-    """The fields of --config.FIELD=VALUE and --noconfig.FIELD."""
+    """Returns the fields that --config.FIELD=VALUE and --noconfig.FIELD name."""
     names = [name for _, name, _ in _typed(arguments)]
     return [name.partition("config.")[2] for name in names if name.startswith(("config.", "noconfig."))]
 
 
 def check_arguments(arguments: list[str], command: Flags) -> None:
-    """Raises ConfigError for a field that no config has, a value that is missing, and one that must not be given."""
+    """Raises ConfigError for an unknown config field, a missing value, or a value that a flag does not take."""
     fields = command.config_fields
     known = flatten(fields()) if fields else {}
     for field in typed_overrides(arguments) if fields else ():
@@ -40,8 +40,8 @@ def check_arguments(arguments: list[str], command: Flags) -> None:
     for place, name, value in _typed(arguments):
         following = arguments[place + 1] if place + 1 < len(arguments) else ""
         if is_switch.get(name) is False and value is None and (not following or following.startswith("--")):
-            before = f"; --{name}={following} if that is its value" if following else ""
-            raise ConfigError(f"--{name}: its value is missing, it is given as --{name}=VALUE{before}")
+            before = f", or --{name}={following} if that is its value" if following else ""
+            raise ConfigError(f"--{name}: its value is missing; write --{name}=VALUE{before}")
         if name not in is_switch and is_switch.get(name.removeprefix("no")) and value is not None:
             on = name.removeprefix("no")
             raise ConfigError(f"--{name}={value}: --{name} takes no value; write --{name} or --{on}={value}")
@@ -51,7 +51,7 @@ def check_arguments(arguments: list[str], command: Flags) -> None:
 
 
 def _typed(arguments: list[str]) -> Iterator[tuple[int, str, str | None]]:
-    """(place, name, value) of what looks like a flag; None where no '=' follows the name. '--' ends the flags."""
+    """Yields (place, name, value) of everything that looks like a flag, up to '--'; value is None without a '='."""
     for place, argument in enumerate(arguments):
         if argument == "--":
             return
@@ -74,7 +74,7 @@ def _refuse_field(field: str, known: dict) -> None:
 
 
 def explained(error: flags.Error, command: Flags) -> str:
-    """The error in one sentence; where a value is a config file that failed, what is wrong with the file."""
+    """Returns the error in one sentence. If a config file failed to load, the sentence says what is wrong with it."""
     cause: BaseException | None = error
     while cause is not None:
         if isinstance(cause, ConfigError):
@@ -88,13 +88,13 @@ def explained(error: flags.Error, command: Flags) -> str:
     found = re.match(r"flag (--([^=]+)=)", str(error))
     if not (isinstance(error, flags.IllegalFlagValueError) and found and found[2] in command.values):
         return f"{error} (see --help)"
-    reason = f": {error.__context__}"  # absl puts flag, value and reason into one text
+    reason = f": {error.__context__}"  # absl joins flag, value and reason in one text
     value = str(error)[found.end() :].removesuffix(reason)
     return f"{found[1]}{value}: must be {_allowed(command.values[found[2]], value, command.config_fields)}"
 
 
 def _allowed(flag: flags.Flag, value: str, fields: Callable[[], ConfigDict] | None) -> str:
-    """What a flag may be: 'an integer', 'one of a, b; did you mean a?' …"""
+    """Returns the allowed values of a flag: 'an integer', 'one of a, b; did you mean a?' …"""
     parser = flag.parser
     if isinstance(parser, flags.EnumParser):
         choices = list(parser.enum_values)
@@ -102,17 +102,17 @@ def _allowed(flag: flags.Flag, value: str, fields: Callable[[], ConfigDict] | No
     if isinstance(parser, flags.BooleanParser):
         return "true or false"
     if isinstance(parser, flags.ListParser):
-        return "texts separated by commas, and every quotation mark in them closed"
+        return "texts separated by commas, with every quotation mark closed"
     if isinstance(parser, flags.IntegerParser | flags.FloatParser):
         limits = _limits(flag.name, fields)
         text = parser.syntactic_help
         text = text if text.startswith(("a ", "an ")) else f"{parser.number_article} {text}"  # 'number >= 3'
         return f"{text} ({limits})" if limits else text
-    return "a tuple as Python writes it, such as (), (1,) or ('a', 'b')"  # of a config: all other types are above
+    return "a tuple as Python writes it, such as (), (1,) or ('a', 'b')"  # the only other type of config fields
 
 
 def _limits(name: str, fields: Callable[[], ConfigDict] | None) -> str:
-    """What the config says about a field beyond its type."""
+    """Returns the limits that the config declares for a field beyond its type."""
     if fields is None or not name.startswith("config."):
         return ""
     allowed = getattr(sys.modules[fields.__module__], "allowed", lambda field: "")
@@ -120,7 +120,7 @@ def _limits(name: str, fields: Callable[[], ConfigDict] | None) -> str:
 
 
 def _like(name: str, command: Flags) -> str:
-    """'; did you mean --X?' for the likeliest flag or field of a config; '' where nothing is like it."""
+    """Returns '; did you mean --X?' for the most similar flag or config field, or '' if none is similar."""
     own = [other for flag in command.own for other in (flag.name, f"no{flag.name}")[: 1 + flag.boolean]]
     fields = command.config_fields
     of_config = [f"config.{field}" for field in flatten(fields())] if fields else []
@@ -131,7 +131,7 @@ def _like(name: str, command: Flags) -> str:
 
 
 def check_numbers(command: Flags) -> None:
-    """Raises ConfigError for a flag that is no number or infinite: no flag has a meaning for these."""
+    """Raises ConfigError for a flag that is NaN or infinite, which is not valid for any flag."""
     for name in command.values:
         value = command.values[name].value
         if isinstance(value, float) and not math.isfinite(value) and not name.startswith("config."):

@@ -1,4 +1,4 @@
-"""Numbers for people: counts, bytes and durations in a few characters."""
+"""Formats counts, bytes and durations in a few characters."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ MEGABYTE = 1_000_000  # bytes
 
 
 def count_text(number: float | None) -> str:
-    """1234567 → '1.23M'; 'n/a' for what is not known."""
+    """1234567 → '1.23M'; 'n/a' for an unknown number."""
     if number is None or not math.isfinite(number):
         return "n/a"
     for factor, suffix in ((1e15, "P"), (1e12, "T"), (1e9, "B"), (1e6, "M"), (1e3, "k")):
@@ -18,19 +18,19 @@ def count_text(number: float | None) -> str:
 
 
 def counted(number: int, noun: str, nouns: str = "") -> str:
-    """'1 document', '2 documents', '1,234 documents'. nouns: the plural where it is not the noun with an s."""
+    """'1 document', '2 documents', '1,234 documents'. nouns: the plural, if it is not the noun with an s."""
     return f"{number:,} {noun if number == 1 else nouns or f'{noun}s'}"
 
 
 def bytes_text(number: float | None) -> str:
-    """Bytes in GiB, or in MiB below one."""
+    """Formats bytes in GiB, or in MiB if less than one GiB."""
     if number is None:
         return "n/a"
     return f"{number / 2**30:.1f} GiB" if number >= 2**30 else f"{number / 2**20:.0f} MiB"
 
 
 def size_text(size: float) -> str:
-    """Bytes of text and files, in the unit that suits them: '0 B', '20.5 KB', '1.12 MB'; a KB is 1,000 bytes."""
+    """Formats bytes of text and files in a suitable unit: '0 B', '20.5 KB', '1.12 MB'. 1 KB is 1,000 bytes."""
     factor, unit = size_unit(size)
     if factor == 1:
         return f"{size:.0f} B"
@@ -39,15 +39,15 @@ def size_text(size: float) -> str:
 
 
 def size_unit(size: float) -> tuple[int, str]:
-    """(bytes of a unit, its name): the largest of which there is at least one."""
+    """Returns (bytes of the unit, its name) for the largest unit that `size` reaches."""
     for factor, unit in ((10**12, "TB"), (10**9, "GB"), (10**6, "MB"), (10**3, "KB")):
-        if size >= 0.9995 * factor:  # three digits would round it up to one
+        if size >= 0.9995 * factor:  # rounded to three digits it is one unit
             return factor, unit
     return 1, "B"
 
 
 def duration_text(seconds: float | None) -> str:
-    """75 → '1:15', 3675 → '1:01:15', from two days on '2d 03h'."""
+    """75 → '1:15', 3675 → '1:01:15'; from two days on '2d 03h'."""
     if seconds is None or not math.isfinite(seconds):
         return "n/a"
     minutes, seconds = divmod(round(seconds), 60)

@@ -1,4 +1,4 @@
-"""JSON that a program wrote and something else may have damaged: read whole, or refused in one sentence."""
+"""Reads JSON files that may be damaged; a damaged file is refused in one sentence."""
 
 from __future__ import annotations
 
@@ -9,10 +9,16 @@ from gptjax.errors import ConfigError
 
 
 def parsed(data: bytes | str, file: str, remedy: str, kind: type = dict) -> Any:
-    """The value that the text of a file holds, which is a `kind`.
+    """Parses the content of a JSON file.
+
+    Args:
+      data: the content.
+      file: the file's name, for messages.
+      remedy: what the user should do if the file is damaged, as the end of a sentence.
+      kind: the type that the value must have.
 
     Raises:
-      ConfigError: it is not; tells the file, what is wrong with it, and `remedy`, what to do.
+      ConfigError: the content is not JSON, or not a `kind`.
     """
     try:
         text = data if isinstance(data, str) else data.decode("utf-8")
@@ -27,7 +33,7 @@ def parsed(data: bytes | str, file: str, remedy: str, kind: type = dict) -> Any:
             problem = f"is cut off in line {error.lineno}: it is not whole JSON"
         else:
             problem = f"is not JSON at line {error.lineno}, column {error.colno}"
-    except (RecursionError, ValueError):  # ValueError: a number of more digits than Python reads
+    except (RecursionError, ValueError):  # ValueError: a number with more digits than Python accepts
         problem = "is not JSON that can be read: it is nested too deeply, or a number in it is too long"
     else:
         if isinstance(value, kind):

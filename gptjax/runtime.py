@@ -1,4 +1,4 @@
-"""What a process asks of its machine before it computes: a cache of compiled programs, and to keep freed memory."""
+"""Settings of the process that make it faster: a cache of compiled programs, and freed memory that is kept."""
 
 from __future__ import annotations
 
@@ -9,18 +9,18 @@ import jax
 
 from gptjax.folders import cache_folder
 
-WORTH_KEEPING = 0.5  # seconds of compilation
+WORTH_KEEPING = 0.5  # seconds of compilation from which a program is cached
 
 # Parameters of glibc's mallopt, by their numbers in malloc.h.
 _TRIM_THRESHOLD, _TOP_PAD, _MMAP_MAX, _ARENA_MAX = -1, -2, -4, -8
 _NEVER = -1
-_GROWTH = 256 * 2**20  # bytes that the heap grows by
+_GROWTH = 256 * 2**20  # bytes by which the heap grows
 
 
 def use_compilation_cache() -> None:
     """Keeps compiled programs between runs, so that the second start of a command does not compile again.
 
-    They lie in JAX_COMPILATION_CACHE_DIR, or else in the user's cache folder. Only the user should be able to write
+    The cache is in JAX_COMPILATION_CACHE_DIR, or else in the user's cache folder. Only the user should be able to write
     there.
     """
     if not jax.config.jax_compilation_cache_dir:  # type: ignore[attr-defined]  # JAX defines its settings at run time
@@ -29,13 +29,13 @@ def use_compilation_cache() -> None:
 
 
 def keep_freed_memory() -> bool:
-    """Lets this process keep the memory that it has once allocated; returns whether the C library can.
+    """Makes this process keep memory that it frees; returns whether the C library supports this.
 
-    XLA:CPU allocates the temporaries of every step anew. By default, blocks that large come from mmap and go back to
-    the system when the step ends, so that every step has all their pages mapped and zeroed again: on a CPU, page faults
-    can take a third of a training step. After this call they come from one heap that only grows: the process holds the
-    most that it ever needed. Call it before JAX starts its threads, whose own heaps could not hold large blocks. It
-    changes nothing where there is no glibc.
+    XLA:CPU allocates its temporaries anew in every step. By default, blocks of this size come from mmap and return to
+    the system when the step ends, so every step maps and zeroes all pages again: on a CPU, page faults can take a third
+    of a training step. After this call the blocks come from one heap that only grows, so the process holds the most
+    memory that it ever needed. Call this function before JAX starts its threads, because their own heaps cannot hold
+    large blocks. Without glibc it changes nothing.
     """
     if not sys.platform.startswith("linux"):
         return False

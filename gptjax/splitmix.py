@@ -1,14 +1,14 @@
-"""SplitMix64 (Steele, Lea & Flood, OOPSLA 2014): 64 bits scrambled so that every bit depends on every bit.
+"""SplitMix64 (Steele, Lea & Flood, OOPSLA 2014): scrambles 64 bits so that every output bit depends on every input bit.
 
-The n-th number of the generator with state s is mix(s + n · STEP). It serves wherever a number must follow from what it
-is drawn for alone: the order of training windows, the split and samples of a corpus, hashes of words.
+The n-th number of the generator with state s is mix(s + n · STEP). It is used wherever a random number must depend only
+on what it is drawn for: the order of training windows, the split and samples of a corpus, hashes of words.
 """
 
 from __future__ import annotations
 
 import numpy as np
 
-STEP = np.uint64(0x9E3779B97F4A7C15)  # 2⁶⁴ over the golden ratio, odd
+STEP = np.uint64(0x9E3779B97F4A7C15)  # 2⁶⁴ / golden ratio, rounded to an odd number
 MULTIPLIER_1 = np.uint64(0xBF58476D1CE4E5B9)
 MULTIPLIER_2 = np.uint64(0x94D049BB133111EB)
 

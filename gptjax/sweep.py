@@ -69,7 +69,7 @@ def main(argv: list[str]) -> int:
     console = Console()
     console = console if console.is_terminal else Console(width=LOG_WIDTH)
 
-    # What is to be done: everything is checked before anything starts.
+    # Plan: everything is checked before any run starts.
     workdir = run_folder(WORKDIR.value, "--workdir")
     sweep = load_sweep(argv[1])
     runs = plan_runs(sweep, workdir, dict(parse_setting(text) for text in SET.value))
@@ -80,12 +80,12 @@ def main(argv: list[str]) -> int:
     if DRY_RUN.value:
         return 0
 
-    # Doing it.
+    # Run.
     executor = make_executor(workdir)
     with alone_in(workdir, "--workdir"), StopRequest() as stop:
         stopped = train(console, executor, runs, statuses, forecast, functools.partial(stop.reached, 0))
 
-    # What came of it.
+    # Report.
     statuses = {run.name: status_of(run) for run in runs}
     report(console, sweep, workdir, runs, statuses, sizes)
     if any(status.state != State.FINISHED for status in statuses.values()):
@@ -96,7 +96,7 @@ def main(argv: list[str]) -> int:
 def make_forecast(
     console: Console, runs: list[SweepRun], statuses: dict[str, Status], sizes: dict[str, predict.Size]
 ) -> predict.Forecast:
-    """By the finished runs; where there is none, by an assumption, which is printed."""
+    """Predicts times from the finished runs, or from an assumed speed, which is printed, if no run has finished."""
     forecast = predict.Forecast(sizes)
     for run in runs:
         forecast.learn(run, statuses[run.name])
@@ -132,7 +132,7 @@ def make_executor(workdir: Path) -> RunExecutor:
 
 
 def submitit_parameter(text: str) -> tuple[str, Any]:
-    """'gpus_per_node=1' → ('gpus_per_node', 1); what is no Python literal is text."""
+    """'gpus_per_node=1' → ('gpus_per_node', 1). A value that is not a Python literal is kept as text."""
     name, equals, value = text.partition("=")
     if not equals:
         raise ConfigError(f"--submitit={text}: expected NAME=VALUE,NAME=VALUE")
@@ -150,7 +150,7 @@ def train(
     forecast: predict.Forecast,
     stopped: Callable[[], bool],
 ) -> bool:
-    """Runs what is not finished; returns whether it was asked to stop before the end."""
+    """Trains the runs that are not finished; returns whether a signal stopped the sweep before its end."""
     unfinished = [run for run in runs if statuses[run.name].state != State.FINISHED]
     busy = [] if executor.detaches else [run for run in unfinished if statuses[run.name].state == State.RUNNING]
     for run in busy:
@@ -168,7 +168,7 @@ def report(
     statuses: dict[str, Status],
     sizes: dict[str, predict.Size],
 ) -> None:
-    """results.csv, the pictures, and the table of what finished; then what did not."""
+    """Writes results.csv and the plots, prints the table of results, and lists the runs that did not finish."""
     gather.write_results(workdir / "results.csv", runs, statuses, sizes, sweep.metric, sweep.higher_is_better)
     groups = gather.group_by_seed(runs, statuses, sweep.metric)
     console.print()

@@ -1,17 +1,17 @@
-"""What commands show: text that is not ours cannot command the terminal, and a terminal that goes away ends no run.
+"""Safe output of commands: foreign text cannot control the terminal, and a closed terminal does not end a run.
 
-Names, settings and messages of a run folder that somebody sent, document texts, tokenizer pieces, a model's own words:
-any of them may hold the codes by which a terminal changes its title, writes to the clipboard or moves the cursor.
+Run folders from other people, documents, tokenizer pieces and generated text may contain control codes, with which a
+terminal changes its title, writes to the clipboard or moves the cursor.
 
-  console = Console()          a rich console that shows such codes instead of sending them, and knows no markup;
-  console.print(anything)      styles come as rich `Text` or `style=`. Every command prints through one.
-  visible(text)                the same for what is printed without a console, such as an error on stderr
-  one_line(text)               … for a value that must stay in its line of a table
-  write_raw(console, text)     for text that is the command's product (a sample): filtered on a terminal, and byte for
-                               byte into a file or a pipe
+  console = Console()          a rich console that shows control codes instead of sending them, and ignores markup
+  console.print(anything)      prints; styles are given as rich `Text` or `style=`. Every command prints this way.
+  visible(text)                makes control codes visible in text that is printed without a console (errors on stderr)
+  one_line(text)               the same for a value that must stay on its line of a table
+  write_raw(console, text)     writes a command's product (a sample): filtered on a terminal, byte for byte to a file
+                               or a pipe
 
-`set_up_streams` is called once by every command (cli.py): what stdout cannot encode is escaped, and a console that goes
-away (`| head`, a closed ssh) is no error of a command that has other work to do.
+Every command calls `set_up_streams` once (cli.py): characters that stdout cannot encode are escaped, and a command
+whose product is files goes on when its console closes (`| head`, a closed ssh).
 """
 
 from __future__ import annotations
@@ -30,18 +30,18 @@ import rich.console
 from rich.segment import Segment
 from rich.text import Text
 
-# Control characters but for newline and tab (C0, DEL, C1), line separators, and what turns the direction of a line.
+# Control characters except newline and tab (C0, DEL, C1), line separators, and marks that change the text direction.
 _CODES = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069]")
-_GONE = {errno.EPIPE, errno.EIO, errno.ENXIO, errno.EBADF}  # of a console; a full disk may have room again
+_GONE = {errno.EPIPE, errno.EIO, errno.ENXIO, errno.EBADF}  # the console is closed; a full disk may have room again
 
 
 def visible(text: str) -> str:
-    """The text with a picture for every character that a terminal would obey: ␛ for escape, � where there is none."""
+    """Replaces every character that controls a terminal by a picture: ␛ for escape, � if there is no picture."""
     return _CODES.sub(lambda code: _picture(code[0]), text.replace("\r\n", "\n"))
 
 
 def one_line(text: str) -> str:
-    """`visible`, newlines (␊) and tabs (␉) too."""
+    """Like `visible`, and also replaces newlines (␊) and tabs (␉)."""
     return "".join(_picture(character) if character in "\n\t" else character for character in visible(text))
 
 
@@ -51,18 +51,18 @@ def _picture(character: str) -> str:
 
 
 class Console(rich.console.Console):
-    """A console that takes every text as it is: `visible`, no markup, no emoji codes, no colours by guess."""
+    """A console that prints text literally: control codes visible, no markup, no emoji codes, no guessed colours."""
 
     def __init__(self, **options: Any):
         super().__init__(**dict(markup=False, emoji=False, highlight=False) | options)
 
     def _render_buffer(self, buffer: Iterable[Segment]) -> str:
-        """In a file or a pipe, without the blanks with which rich fills up the lines of tables."""
+        """Removes the trailing blanks that rich adds to lines of tables, when writing to a file or a pipe."""
         text = super()._render_buffer(buffer)
         return text if self.is_terminal else re.sub(r" +(?=\n)", "", text)
 
     def render_str(self, text: str, **options: Any) -> Text:
-        return super().render_str(visible(text), **options)  # before it is measured, so that columns stay in line
+        return super().render_str(visible(text), **options)  # before rich measures the text, so that columns align
 
     def render(self, renderable: Any, options: rich.console.ConsoleOptions | None = None) -> Iterable[Segment]:
         for segment in super().render(renderable, options):
@@ -70,12 +70,12 @@ class Console(rich.console.Console):
 
 
 def print_note(console: rich.console.Console, text: str | Text) -> None:
-    """Prints a line of prose, on a terminal wrapped at words; in a file or a pipe it stays one line."""
+    """Prints a line of prose. It is wrapped at words on a terminal, and stays one line in a file or a pipe."""
     console.print(text, soft_wrap=not console.is_terminal)
 
 
 def write_raw(console: Console, text: str | Text, style: str = "") -> None:
-    """Writes text at once, without a newline of its own: in a terminal `visible` and with style, elsewhere as it is."""
+    """Writes and flushes text without adding a newline: `visible` and styled on a terminal, unchanged elsewhere."""
     if console.is_terminal:
         console.print(Text(text, style) if isinstance(text, str) else text, end="", soft_wrap=True)
     else:
@@ -87,13 +87,13 @@ def write_raw(console: Console, text: str | Text, style: str = "") -> None:
 
 
 class ConsoleGone(Exception):
-    """Nobody reads what is written to stdout any more."""
+    """The reader of stdout has gone."""
 
 
 class _Outlet(io.FileIO):
-    """stdout or stderr, which may go away: then what is written goes nowhere.
+    """stdout or stderr. When its reader goes away, later writes are discarded.
 
-    outlived: whether that is no error. If it is, the first write to fail raises ConsoleGone.
+    outlived: whether to go on silently then; otherwise the first write that fails raises ConsoleGone.
     """
 
     def __init__(self, descriptor: int, outlived: bool):
@@ -106,7 +106,7 @@ class _Outlet(io.FileIO):
         try:
             while left:
                 written = super().write(left)
-                if written is None:  # whoever shares a pipe may have made it non-blocking
+                if written is None:  # another process that shares the pipe may have made it non-blocking
                     select.select([], [self.fileno()], [])
                     continue
                 left = left[written:]
@@ -120,18 +120,19 @@ class _Outlet(io.FileIO):
         return size
 
     def _forget(self) -> None:
-        """Lets the null device take the console's place, also for libraries that write past Python."""
+        """Replaces the console by the null device, also for libraries that write without Python."""
         nowhere = os.open(os.devnull, os.O_WRONLY)
         os.dup2(nowhere, self.fileno())
         os.close(nowhere)
 
 
 def set_up_streams(outlive: bool) -> None:
-    """Makes stdout and stderr what a command can rely on: open, and able to take any text.
+    """Makes stdout and stderr open and able to take any text.
 
-    outlive: the command goes on when its stdout goes away; else that raises ConsoleGone. stderr is always outlived.
+    outlive: whether the command goes on when the reader of its stdout goes away; otherwise ConsoleGone is raised. The
+      reader of stderr may always go away.
     """
-    with contextlib.suppress(OSError):  # a file opened later must not become stdout by getting its number
+    with contextlib.suppress(OSError):  # otherwise a file opened later could get the number of stdout
         while (lowest := os.open(os.devnull, os.O_RDWR)) < 3:
             pass
         os.close(lowest)
@@ -140,8 +141,8 @@ def set_up_streams(outlive: bool) -> None:
 
 
 def _rebuilt(stream: Any, descriptor: int, outlive: bool) -> Any:
-    """The stream of this descriptor, made anew; any other (a test's, a notebook's) is left alone."""
-    if stream is None:  # it was closed when Python started
+    """Rebuilds the stream of this descriptor; any other stream (of a test, of a notebook) is returned unchanged."""
+    if stream is None:  # the descriptor was closed when Python started
         return open(os.devnull, "w", encoding="utf-8")
     if type(stream) is not io.TextIOWrapper or stream.fileno() != descriptor:
         return stream

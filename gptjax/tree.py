@@ -1,7 +1,7 @@
 """Names for the leaves of a nested dict: a parameter's *path* is its keys joined by '/', 'layers/attention/query'.
 
-Everything that treats parameters by name (sharding table, weight decay, rules, freezing, weight import) speaks of these
-paths, so they are made in one place.
+Everything that selects parameters by name (sharding, weight decay, rules, freezing, weight import) uses these paths, so
+they are made in one place.
 """
 
 from __future__ import annotations
@@ -13,20 +13,20 @@ import jax
 
 
 def path_of(key_path: tuple) -> str:
-    """The '/'-joined name of one of JAX's key paths: dict keys, sequence indices and attribute names alike."""
+    """Joins one of JAX's key paths (dict keys, sequence indices, attribute names) with '/'."""
     return jax.tree_util.keystr(key_path, simple=True, separator="/")
 
 
 def leaves_by_path(tree: Any) -> dict[str, Any]:
-    """Every leaf of `tree` under its path, in the tree's own (sorted) order."""
+    """Returns path → leaf for every leaf of `tree`, in the tree's own (sorted) order."""
     return {path_of(key_path): leaf for key_path, leaf in jax.tree_util.tree_leaves_with_path(tree)}
 
 
 def parameter_paths(tree: Any) -> list[str]:
-    """The paths of `tree`'s leaves, in the tree's own (sorted) order."""
+    """Returns the paths of `tree`'s leaves, in the tree's own (sorted) order."""
     return list(leaves_by_path(tree))
 
 
 def map_with_path(function: Callable[..., Any], tree: Any, *rest: Any) -> Any:
-    """`jax.tree.map` whose function also gets the leaf's path: function(path, leaf, *leaves of rest)."""
+    """Like `jax.tree.map`, but calls function(path, leaf, *leaves of rest)."""
     return jax.tree_util.tree_map_with_path(lambda keys, *leaves: function(path_of(keys), *leaves), tree, *rest)

@@ -1,7 +1,7 @@
-"""Python that the user wrote: config and sweep files, and functions named as 'module:function' in a config.
+"""Runs Python that the user wrote: config and sweep files, and functions named as 'module:function' in a config.
 
-Both are programs, and programs have mistakes. Whatever goes wrong in one ends in a `ConfigError` that names the user's
-file and line, never a line of a library that the file called.
+Such code may contain mistakes. Any error in it becomes a `ConfigError` that names the line of the user's file, never a
+line of a library that the file called.
 """
 
 from __future__ import annotations
@@ -30,30 +30,30 @@ from gptjax.config import ConfigError, default, suggestion
 
 
 def path_and_argument(text: str) -> tuple[str, str | None]:
-    """'configs/gpt2.py:124m' → ('configs/gpt2.py', '124m'); None where nothing is given. `~` is expanded."""
+    """'configs/gpt2.py:124m' → ('configs/gpt2.py', '124m'), or None without an argument. `~` is expanded."""
     path, colon, argument = text.partition(".py:")
     path = os.path.expanduser(f"{path}.py" if colon else path)
     return path, argument if colon else None
 
 
 def load_config(text: str, fields: Callable[[], ConfigDict] = default) -> ConfigDict:
-    """The config of 'FILE.py' or 'FILE.py:argument': what its `get_config` returns.
+    """Returns the config that `get_config` of 'FILE.py' or 'FILE.py:argument' returns.
 
     Args:
       fields: makes a config that has every field, for the suggestions in messages.
 
     Raises:
-      ConfigError: there is no such file, or its `get_config` fails or returns something else.
+      ConfigError: the file does not exist, or its `get_config` fails or does not return a config.
     """
     return call_in_file(text, "get_config", ConfigDict, fields)
 
 
 def call_in_file(text: str, function: str, returns: type, fields: Callable[[], ConfigDict] = default) -> Any:
-    """What a function of the Python file of 'FILE.py' or 'FILE.py:argument' returns, given the argument if any.
+    """Calls a function of the file in 'FILE.py' or 'FILE.py:argument', with the argument if there is one.
 
     Raises:
-      ConfigError: no such file, no such function, one that does not take what is given, that fails, that exits, or
-        that returns something else than a `returns`.
+      ConfigError: the file or the function does not exist, or the function does not take the argument, fails, exits, or
+        does not return a `returns`.
     """
     path, argument = path_and_argument(text)
     given = [] if argument is None else [argument]
@@ -77,15 +77,15 @@ def call_in_file(text: str, function: str, returns: type, fields: Callable[[], C
 
 
 def _no_such_file(path: str, argument: str | None) -> str:
-    """That there is no such Python file; and the likeliest that there is, beside it or among the project's configs."""
+    """Says that the Python file does not exist, and suggests a similar one beside it or in the project's configs."""
     if not path.strip():
         return f"{path!r} is not a file: give a Python file, such as configs/gpt2.py:124m"
-    if argument is None and ":" in Path(path).name:  # gpt2:124m, where .py is missing
+    if argument is None and ":" in Path(path).name:  # gpt2:124m without .py
         path, _, argument = path.rpartition(":")
     here, configs = Path(path), Path(gptjax.__file__).parents[1] / "configs"
     beside = sorted(here.glob("*.py")) if here.is_dir() else sorted(here.parent.glob("*.py"))
     project = sorted((Path("configs") if Path("configs").is_dir() else configs).rglob("*.py"))
-    by_name = {file.stem: file for file in [*project, *beside]}  # the later ones win: those beside it
+    by_name = {file.stem: file for file in [*project, *beside]}  # files beside it take precedence
     close = difflib.get_close_matches(here.name.removesuffix(".py"), by_name, n=1, cutoff=0.6)
     like = [os.path.relpath(by_name[name]) for name in close]
     like = [f"{file}:{argument}" if argument else file for file in like]
@@ -94,10 +94,10 @@ def _no_such_file(path: str, argument: str | None) -> str:
 
 
 def _check_argument(path: str, name: str, function: Callable, argument: str | None) -> None:
-    """Raises ConfigError where the function cannot be called with the argument, or without one."""
+    """Raises ConfigError if the function cannot be called with the argument, or without one."""
     try:
         signature = inspect.signature(function)
-    except (TypeError, ValueError):  # a callable that does not say
+    except (TypeError, ValueError):  # a callable without a signature
         return
     try:
         signature.bind(*([] if argument is None else [argument]))
@@ -110,7 +110,7 @@ def _check_argument(path: str, name: str, function: Callable, argument: str | No
 
 
 def _what_went_wrong(error: BaseException, path: str, argument: str | None, fields: Callable[[], ConfigDict]) -> str:
-    """One sentence about an error of a user's file, with the line of that file."""
+    """Describes an error in a user's file in one sentence, with the line of that file."""
     if isinstance(error, SyntaxError) and _is_same(error.filename, path):
         source = " ".join((error.text or "").split())
         return f"{path}, line {error.lineno}: {error.msg}" + (f", in {source!r}" if source else "")
@@ -119,9 +119,9 @@ def _what_went_wrong(error: BaseException, path: str, argument: str | None, fiel
     place = path if line is None else f"{path}, line {line}"
     if isinstance(error, ConfigError):
         own = line is None or _is_same(frames[-1][0].f_code.co_filename, path)
-        return str(error) if own else f"{place}: {error}"  # the file's own words name what they are about
+        return str(error) if own else f"{place}: {error}"  # an error that the file raised needs no place
     if isinstance(error, SystemExit):
-        return f"{place}: it ends the program with exit status {error.code!r}, where it should return"
+        return f"{place}: it ends the program with exit status {error.code!r}, but should return"
     of_field = _wrong_field(error.__traceback__, fields)
     if of_field:
         return f"{place}: {of_field}"
@@ -154,7 +154,7 @@ def _wrong_field(trace: TracebackType | None, fields: Callable[[], ConfigDict]) 
 
 
 def _names(config: Mapping, prefix: str = "") -> Iterable[str]:
-    """Every section and every field, dotted."""
+    """Yields the dotted names of all sections and fields."""
     for name, value in config.items():
         yield prefix + name
         if isinstance(value, ConfigDict):
@@ -162,7 +162,7 @@ def _names(config: Mapping, prefix: str = "") -> Iterable[str]:
 
 
 def _name_of_section(section: ConfigDict, config: ConfigDict, name: str = "") -> str:
-    """The dotted name of the section of `config` that has the same fields as `section`, which may be a copy."""
+    """Returns the dotted name of the section of `config` that has the same fields as `section`, which may be a copy."""
     if set(section) == set(config):
         return name
     inner = ((key, value) for key, value in config.items() if isinstance(value, ConfigDict))
@@ -175,20 +175,21 @@ def _name_of_section(section: ConfigDict, config: ConfigDict, name: str = "") ->
 
 
 def is_named(text: str) -> bool:
-    """Whether a value such as `optimizer.name` names a function of the user's, 'module:function'."""
+    """Whether a value such as that of `optimizer.name` names a user's function as 'module:function'."""
     return ":" in text
 
 
 def named_function(field: str, text: str, takes: int | tuple[int, ...] | None = None) -> Callable:
-    """The function that 'module:function' names, of a module that can be imported or lies in the current folder.
+    """Imports the function that 'module:function' names. The module may also be a file in the current folder.
+
+    Only functions and classes that the module itself defines are accepted, so that a config cannot name others.
 
     Args:
-      field: of the config, for messages.
-      takes: how many positional arguments it must take, or one of these numbers; None: not checked.
+      field: the config field, for messages.
+      takes: how many positional arguments the function must take, or several such numbers; None: not checked.
 
     Raises:
-      ConfigError: no such module or function, a module that fails, or a function that takes something else. Only
-        functions and classes that the module itself defines are taken: a name in a config reaches nothing else.
+      ConfigError: the module or function does not exist, the module fails, or the function takes other arguments.
     """
     told = f"{field} = {text!r}"
     module_name, _, name = text.partition(":")
@@ -206,7 +207,7 @@ def named_function(field: str, text: str, takes: int | tuple[int, ...] | None = 
         raise ConfigError(f"{told}: {error.filename}, line {error.lineno}: {error.msg}") from error
     except (Exception, SystemExit) as error:
         raise ConfigError(f"{told}: {_place(error, module_name)}: {type(error).__name__}: {error}") from error
-    _hash_of(module)  # of the file as it is now, while it is what was imported
+    _hash_of(module)  # cached now, while the file is still the one that was imported
     function = getattr(module, name, None)
     its_own = [key for key, value in vars(module).items() if getattr(value, "__module__", None) == module_name]
     if not callable(function) or getattr(function, "__module__", None) != module_name:
@@ -215,7 +216,7 @@ def named_function(field: str, text: str, takes: int | tuple[int, ...] | None = 
         allowed = (takes,) if isinstance(takes, int) else takes
         try:
             number = num_arguments(function)
-        except ValueError:  # of a module that is no Python
+        except ValueError:  # a function that is not written in Python
             raise ConfigError(f"{told}: {name} does not say which arguments it takes") from None
         if number not in allowed:
             raise ConfigError(
@@ -226,10 +227,10 @@ def named_function(field: str, text: str, takes: int | tuple[int, ...] | None = 
 
 
 def code_hash(text: str) -> str | None:
-    """A hash of the file in which the function 'module:function' stands, as it was when this process imported it.
+    """Returns a hash of the file that defines 'module:function', as it was when this process imported it.
 
-    What the module imports in turn is not in it. A module without a file of its own, such as a builtin one, is named by
-    a version; None where the module was not imported by this process.
+    Other modules that it imports are not included. A module without a file, such as a builtin one, is identified by a
+    version. Returns None if this process has not imported the module.
     """
     module = sys.modules.get(text.partition(":")[0])
     return None if module is None else _hash_of(module)
@@ -247,17 +248,17 @@ def _hash_of(module: ModuleType) -> str:
 
 
 def num_arguments(function: Callable) -> int:
-    """How many positional arguments a function needs; those with a default are not counted."""
+    """Returns how many positional arguments without a default a function has."""
     kinds = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
     parameters = inspect.signature(function).parameters.values()
     return sum(parameter.kind in kinds and parameter.default is inspect.Parameter.empty for parameter in parameters)
 
 
 def called(field: str, text: str, call: Callable[[], Any]) -> Any:
-    """What `call` returns, which calls the function that `text` names in `field`.
+    """Returns `call()`, which calls the function that `text` names in `field`.
 
     Raises:
-      ConfigError: it fails; names the field, and the line where it does.
+      ConfigError: the function fails; the message names the field and the line.
     """
     try:
         return call()
@@ -273,7 +274,7 @@ def _first_line(error: BaseException) -> str:
 
 
 def _place(error: BaseException, module_name: str) -> str:
-    """The last line of the module, as 'FILE, line N', that an error passed through; of another file, if of none."""
+    """Returns 'FILE, line N' for the last line of the module that an error passed through, or else of another file."""
     file = getattr(sys.modules.get(module_name), "__file__", None) or f"{module_name.replace('.', '/')}.py"
     frames = [(frame.f_code.co_filename, line) for frame, line in traceback.walk_tb(error.__traceback__)]
     own = [place for place in frames if _is_same(place[0], file)] or frames[-1:]

@@ -65,11 +65,11 @@ def test_every_kind_of_flag_is_tried():
         ),
         ("prepare", ["--workers=-1"], "--workers=-1: must be a non-negative integer"),
         ("train", ["--flagfile=nowhere"], "--flagfile: cannot be read (No such file or directory)"),
-        ("sample", ["--workdir"], "--workdir: its value is missing, it is given as --workdir=VALUE"),
+        ("sample", ["--workdir"], "--workdir: its value is missing; write --workdir=VALUE"),
         (
             "train",
             ["--config", "--workdir=w"],
-            "--config: its value is missing, it is given as --config=VALUE; --config=--workdir=w if that is its value",
+            "--config: its value is missing; write --config=VALUE, or --config=--workdir=w if that is its value",
         ),
         ("sample", ["--nostream=1"], "--nostream=1: --nostream takes no value; write --nostream or --stream=1"),
     ],
@@ -101,7 +101,7 @@ def test_fields_of_a_config_likewise(kind, value, allowed):
     "command, argument, sentence",
     [
         ("train", "--config.model.width=wide", "--config.model.width=wide: must be an integer (at least 1)"),
-        ("train", "--config.model.width", "--config.model.width: its value is missing, it is given as"),
+        ("train", "--config.model.width", "--config.model.width: its value is missing; write"),
         ("train", "--config.model.tied_embeddings=maybe", "--config.model.tied_embeddings=maybe: must be true or"),
         ("train", "--noconfig.model.tied_embeddings=1", "--noconfig.model.tied_embeddings=1: --noconfig.model.tied_em"),
         ("train", "--noconfig.model.wdith", "--config.model.wdith: unknown field; did you mean model.width?"),

@@ -1,4 +1,4 @@
-"""Many runs as one: what a sweep file is written with. The rest of the room is imported where it is used."""
+"""What a sweep file needs. The other modules of this package are imported where they are used."""
 
 from gptjax.sweeping.algebra import Point, chain, choice, grid, log_uniform, named, over, random_subset, seeds, zipped
 from gptjax.sweeping.definition import Sweep

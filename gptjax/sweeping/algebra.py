@@ -1,16 +1,16 @@
-"""The algebra of sweeps: a sweep is a list of points, a point is some settings of a config, and sweeps make sweeps.
+"""The algebra of sweeps. A point is a set of config settings, a sweep is a list of points, and sweeps can be combined.
 
-  over("model.width", [64, 128])                      a point for each value
+  over("model.width", [64, 128])                      one point per value
   seeds(5)                                            seed = 0 … 4
   named({"wide": {"model.width": 512, …}, …})         several settings under one name
-  log_uniform("optimizer.learning_rate", 1e-4, 1e-1, count=8, seed=0), choice(…)       drawn at random
-  grid(a, b, …)     every point of a with every point of b: settings joined, the last changes fastest
-  zipped(a, b, …)   the first with the first, the second with the second, …
-  chain(a, b, …)    one after the other; a point that comes again is left out
+  log_uniform("optimizer.learning_rate", 1e-4, 1e-1, count=8, seed=0), choice(…)       values drawn at random
+  grid(a, b, …)     joins every point of a with every point of b; the last sweep changes fastest
+  zipped(a, b, …)   joins the first point of each sweep, then the second, and so on
+  chain(a, b, …)    one sweep after the other; repeated points are left out
   random_subset(a, count=20, seed=0)   some points of a, without repetition
 
-Pure: nothing is read and nothing is run. A point's name follows from its own settings alone, so that a sweep that
-grows finds its finished runs again; random draws are such that a larger `count` keeps the earlier points.
+These functions read no files and start no runs. A point's name depends only on its own settings, so a sweep that grows
+finds its finished runs again. A larger `count` keeps the points that a smaller one drew.
 """
 
 from __future__ import annotations
@@ -28,12 +28,12 @@ import numpy as np
 
 from gptjax.config import ConfigError, default, flatten, suggestion
 
-SIGNIFICANT_DIGITS = 3  # of random draws: what is run is what the name says
+SIGNIFICANT_DIGITS = 3  # random values are rounded, so that the name shows the exact value
 
 
 @dataclasses.dataclass(frozen=True)
 class Point:
-    """Settings of one run: dotted field → value, and the labels that make up its name, in the order they were given."""
+    """The settings of one run (dotted field → value), and the labels that form its name, in order."""
 
     settings: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     labels: tuple[str, ...] = ()
@@ -43,10 +43,10 @@ class Point:
         return ",".join(self.labels)
 
     def __add__(self, other: Point) -> Point:
-        """Both points' settings in one.
+        """Joins the settings of two points.
 
         Raises:
-          ConfigError: both set the same field.
+          ConfigError: both points set the same field.
         """
         for field in self.settings:
             if field in other.settings:
@@ -61,25 +61,25 @@ Points = list[Point]
 
 
 def over(field: str, values: Iterable[Any]) -> Points:
-    """A point for each value of one field, labelled as `learning_rate=0.001`.
+    """Returns one point per value of a field, with a label such as `learning_rate=0.001`.
 
     Raises:
-      ConfigError: no such field.
+      ConfigError: the field is unknown.
     """
     label = short_name(field)
     return [Point({field: value}, (f"{label}={_value_text(value)}",)) for value in values]
 
 
 def seeds(count: int, first: int = 0) -> Points:
-    """`count` points that differ by their seed alone."""
+    """Returns `count` points that differ only in their seed."""
     return over("seed", range(first, first + count))
 
 
 def named(settings_by_name: Mapping[str, Mapping[str, Any]]) -> Points:
-    """A point for each name, with any number of settings.
+    """Returns one point per name, with any number of settings.
 
     Raises:
-      ConfigError: no such field.
+      ConfigError: a field is unknown.
     """
     for field in itertools.chain.from_iterable(settings_by_name.values()):
         short_name(field)
@@ -87,10 +87,10 @@ def named(settings_by_name: Mapping[str, Mapping[str, Any]]) -> Points:
 
 
 def log_uniform(field: str, low: float, high: float, count: int, seed: int) -> Points:
-    """`count` values drawn so that their logarithm is uniform between those of `low` and `high`, to three digits.
+    """Draws `count` values whose logarithm is uniform between log(low) and log(high), rounded to three digits.
 
     Raises:
-      ConfigError: no such field, or the interval is not 0 < low < high.
+      ConfigError: the field is unknown, or 0 < low < high does not hold.
     """
     if not 0 < low < high < math.inf:
         raise ConfigError(f"sweep: log_uniform({field!r}, {low!r}, {high!r}): the limits must be 0 < low < high")
@@ -100,7 +100,7 @@ def log_uniform(field: str, low: float, high: float, count: int, seed: int) -> P
 
 
 def choice(field: str, values: Sequence[Any], count: int, seed: int) -> Points:
-    """`count` draws from `values`, each as likely as the next, with repetition: to be zipped with other draws."""
+    """Draws `count` times from `values`, uniformly and with repetition; meant to be zipped with other draws."""
     return over(field, [values[index] for index in _generator(field, seed).integers(0, len(values), count)])
 
 
@@ -108,15 +108,15 @@ def choice(field: str, values: Sequence[Any], count: int, seed: int) -> Points:
 
 
 def grid(*sweeps: Sequence[Point]) -> Points:
-    """Every combination of a point of each; `grid()` is one point without settings."""
+    """Returns every combination of one point from each sweep; `grid()` is one point without settings."""
     return [functools.reduce(Point.__add__, points, Point()) for points in itertools.product(*sweeps)]
 
 
 def zipped(*sweeps: Sequence[Point]) -> Points:
-    """The first points of all joined, the second ones, and so on.
+    """Joins the first points of all sweeps, then the second points, and so on.
 
     Raises:
-      ConfigError: they are not equally long.
+      ConfigError: the sweeps are not equally long.
     """
     if len({len(sweep) for sweep in sweeps}) > 1:
         raise ConfigError(f"sweep: zipped sweeps must be equally long, not {', '.join(str(len(s)) for s in sweeps)}")
@@ -124,7 +124,7 @@ def zipped(*sweeps: Sequence[Point]) -> Points:
 
 
 def chain(*sweeps: Sequence[Point]) -> Points:
-    """One sweep after the other; of equal points the first stays."""
+    """Returns one sweep after the other; only the first of equal points is kept."""
     points: Points = []
     for point in itertools.chain(*sweeps):
         if point not in points:
@@ -133,7 +133,7 @@ def chain(*sweeps: Sequence[Point]) -> Points:
 
 
 def random_subset(points: Sequence[Point], count: int, seed: int) -> Points:
-    """`count` of the points (all, when there are no more) at random, without repetition and in their order."""
+    """Draws `count` of the points (at most all) without repetition, and returns them in their original order."""
     order = np.random.default_rng(seed).permutation(len(points))
     return [points[index] for index in sorted(order[:count])]
 
@@ -143,17 +143,17 @@ def random_subset(points: Sequence[Point], count: int, seed: int) -> Points:
 
 @functools.cache
 def _short_names() -> dict[str, str]:
-    """Field → its last part, or the whole where another section has the same ('optimizer.name', 'schedule.name')."""
+    """Returns field → its last part, or its whole name if another section has the same part ('optimizer.name')."""
     fields = list(flatten(default()))
     count = Counter(field.rpartition(".")[2] for field in fields)
     return {field: last if count[last := field.rpartition(".")[2]] == 1 else field for field in fields}
 
 
 def short_name(field: str) -> str:
-    """The name of a field in labels and tables: `learning_rate` for `optimizer.learning_rate`.
+    """Returns the name of a field in labels and tables: `learning_rate` for `optimizer.learning_rate`.
 
     Raises:
-      ConfigError: no such field.
+      ConfigError: the field is unknown.
     """
     names = _short_names()
     if field not in names:
@@ -166,5 +166,5 @@ def _value_text(value: Any) -> str:
 
 
 def _generator(field: str, seed: int) -> np.random.Generator:
-    """Each field has a stream of its own: draws for two fields with one seed are independent."""
+    """Each field has its own random stream, so that draws for two fields with the same seed are independent."""
     return np.random.default_rng([seed, zlib.crc32(field.encode())])

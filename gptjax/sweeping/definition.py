@@ -1,4 +1,4 @@
-"""What a sweep file says: `get_sweep(arg)` returns a `Sweep`. Loading it, and setting fields of a config."""
+"""Loads a sweep file, whose `get_sweep(arg)` returns a `Sweep`, and sets fields of a config."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ class Sweep:
     """Many runs of one config.
 
     Attributes:
-      config: the file that every run starts from, as `--config` takes it: 'configs/gpt2.py:124m'.
-      points: what differs between the runs.
-      settings: what all of them have in common beyond the file: field → value. Not part of their names.
-      metric: what is compared, a name of metrics.jsonl.
-      higher_is_better: of the metric, as for an accuracy; otherwise lower is better.
-      x: field along which the metric is drawn, one line for each combination of the others; '': none.
+      config: the config file that every run starts from, as in `--config`: 'configs/gpt2.py:124m'.
+      points: the settings that differ between the runs.
+      settings: further settings that all runs share (field → value); they are not part of a run's name.
+      metric: the metric to compare, by its name in metrics.jsonl.
+      higher_is_better: whether a higher metric is better, as for an accuracy.
+      x: the field on the horizontal axis of the plot, with one line per combination of the others; '': no plot.
     """
 
     config: str
@@ -38,10 +38,10 @@ class Sweep:
 
 
 def load_sweep(text: str) -> Sweep:
-    """The sweep of 'FILE.py' or 'FILE.py:argument'.
+    """Loads the sweep of 'FILE.py' or 'FILE.py:argument'.
 
     Raises:
-      ConfigError: no such file, or its `get_sweep` fails or returns something else.
+      ConfigError: the file does not exist, or its `get_sweep` fails or does not return a valid sweep.
     """
     sweep = call_in_file(text, "get_sweep", Sweep)
     wanted = (("config", str, "a file"), ("points", Sequence, "a list of points"), ("settings", Mapping, "a dict"))
@@ -55,10 +55,10 @@ def load_sweep(text: str) -> Sweep:
 
 
 def override(config: ConfigDict, settings: Mapping[str, Any]) -> ConfigDict:
-    """A validated copy of the config with these fields set.
+    """Returns a validated copy of the config with these fields set.
 
     Raises:
-      ConfigError: an unknown field, a value of another type, or a config that cannot work.
+      ConfigError: a field is unknown, a value has another type, or the config is invalid.
     """
     config = config.copy_and_resolve_references()  # ConfigDict(config) would share the sections
     known = flatten(default())
@@ -80,7 +80,7 @@ def parse_setting(text: str) -> tuple[str, Any]:
     """'optimizer.learning_rate=3e-4' → (field, value of the field's type).
 
     Raises:
-      ConfigError: no such field, or no such value.
+      ConfigError: the field is unknown, or the value is not valid for it.
     """
     field, equals, value = text.partition("=")
     known = flatten(default())
