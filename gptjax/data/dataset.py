@@ -100,7 +100,7 @@ class Dataset:
     Attributes:
       num_tokens: tokens of the split, over all sources.
       num_windows: windows of one epoch, over all sources, or of the sample from the validation split.
-      steps_per_epoch: batches that cover the windows once, the last one perhaps in part.
+      steps_per_epoch: batches that cover the windows once; the last one may be partial.
       vocab_size, eos_id, tokenizer_hash: facts about the tokenizer.
       begin_id: the token that every document starts after.
     """

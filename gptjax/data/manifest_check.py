@@ -58,17 +58,17 @@ def _agree(what: str, value: Any, wanted: Any) -> None:
 
 
 # --- Fields ---------------------------------------------------------------------------------------------------------
-# A dict must have these fields and may have others. A list of one form may have any length. Each is a dict by name.
+# A dict must have these fields and may have others. A list of one form may have any length. DictOf is a dict by name.
 
 
-class Each:
+class DictOf:
     """A dict with any names, whose values all have one form."""
 
     def __init__(self, form: Any, names: Callable[[str], bool] = bool):
         self.form, self.names = form, names
 
 
-class Maybe:
+class Optional:
     """A field that may be absent."""
 
     def __init__(self, form: Any):
@@ -120,15 +120,15 @@ _MANIFEST = {
     "format": _is_count,
     "hash": _is_hash,
     "dtype": _is_dtype,
-    "splits": Each(
+    "splits": DictOf(
         {
             **_COUNTS,
             "shards": [{**_FILE, "tokens": _is_count}],
             "offsets": _FILE,
-            "origins": Maybe(_FILE),
-            "sources": Maybe(Each(_COUNTS)),
+            "origins": Optional(_FILE),
+            "sources": Optional(DictOf(_COUNTS)),
             "unknown_tokens": _is_count,
-            "changed_documents": Maybe(_is_count),
+            "changed_documents": Optional(_is_count),
         },
         names=("train", "validation").__contains__,
     ),
@@ -142,12 +142,12 @@ _MANIFEST = {
         "change": _is_change,
         "file": _FILE,
     },
-    "sources": Maybe([{"name": _is_text, "kind": _is_text}]),
-    "parts": Maybe([{"source": _is_text, "name": _is_inside, "size": _is_count, "hash": _is_hash}]),
-    "stages": Maybe(Each({"version": _is_count, "options": _is_dict})),
-    "skipped": Maybe(Each(_is_count)),
+    "sources": Optional([{"name": _is_text, "kind": _is_text}]),
+    "parts": Optional([{"source": _is_text, "name": _is_inside, "size": _is_count, "hash": _is_hash}]),
+    "stages": Optional(DictOf({"version": _is_count, "options": _is_dict})),
+    "skipped": Optional(DictOf(_is_count)),
     "options": _is_dict,
-    "versions": Each(_is_text),
+    "versions": DictOf(_is_text),
 }
 
 
@@ -155,12 +155,12 @@ def _check(value: Any, form: Any, name: str) -> None:
     if isinstance(form, dict):
         _require(value, _is_dict, name)
         for field, inner in form.items():
-            optional, inner = isinstance(inner, Maybe), inner.form if isinstance(inner, Maybe) else inner
+            optional, inner = isinstance(inner, Optional), inner.form if isinstance(inner, Optional) else inner
             if field in value:
                 _check(value[field], inner, _joined(name, field))
             elif not optional:
                 raise ValueError(f"{_joined(name, field)}: is missing")
-    elif isinstance(form, Each):
+    elif isinstance(form, DictOf):
         _require(value, _is_dict, name)
         for field, inner in value.items():
             if not form.names(field):

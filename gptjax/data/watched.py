@@ -89,9 +89,9 @@ class WatchedFiles:
         try:
             now = file_state(path)
         except FileNotFoundError:
-            return RunError(f"{path}: was deleted during the run, which cannot go on without it")
+            return RunError(f"{path}: was deleted during the run, which cannot continue without it")
         what = f"had {before.size} bytes, has {now.size}" if before.size != now.size else "has a new modification time"
         return RunError(
-            f"{path}: was changed during the run ({what}), which cannot go on with other data. The same command checks "
-            "the data again, and resumes from the last checkpoint if the content is still the same"
+            f"{path}: was changed during the run ({what}), which cannot continue with other data. The same command "
+            "checks the data again, and resumes from the last checkpoint if the content is still the same"
         )

@@ -63,7 +63,7 @@ def put_ahead(
     accumulation_steps: int,
     ahead: int,
 ) -> Iterator[dict[str, jax.Array]]:
-    """Each of `batches` as `put_batch` puts it, begun while the `ahead` batches before it are still to be used."""
+    """Puts each of `batches` on the mesh (`put_batch`) while the `ahead` batches before it are still waiting."""
     waiting: collections.deque[dict[str, jax.Array]] = collections.deque()
     for batch in batches:
         waiting.append(put_batch(mesh, batch, rows, batch_size, accumulation_steps))
@@ -73,7 +73,7 @@ def put_ahead(
 
 
 def fetch(tree: Any) -> Any:
-    """Host copies of arrays that lie on any process's devices; all processes must call this together."""
+    """Host copies of arrays on the devices of any process; all processes must call this together."""
 
     def whole(x: jax.Array) -> Any:
         if x.is_fully_addressable or x.is_fully_replicated:

@@ -9,7 +9,7 @@ Its connections carry JSON, one object per line, both ways:
                            and how many batches it has put on its devices
   agree    process → hub   facts that must be equal; when all have sent theirs, the hub answers
   agreed   hub → process   how they differ, or '' when they do not
-  failed   process → hub   it ends because of an error of its own, for this reason
+  failed   process → hub   it ends because of its own error, which this names
   ended    hub → process   the run is over for all, for this reason
   heard    process → hub   it knows that the run is over
   leave    process → hub   it has finished

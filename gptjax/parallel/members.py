@@ -1,4 +1,4 @@
-"""Several processes are one run, or none: how a process joins the others, compares facts with them, and ends with them.
+"""Several processes form one run: how a process joins the others, compares facts with them, and ends with them.
 
     with joined(Flags…):          all have connected, JAX's distributed runtime is up
         agree(facts)              a difference is refused by all
@@ -72,7 +72,7 @@ class Timeouts:
       initialization: time for all processes to connect.
       heartbeat: silence after which a process counts as lost.
       batch: time without a new batch on any process's devices, after which the run counts as hanging; 0: no limit.
-      startup: time without a new phase in any process, likewise, until all have put their first batch on devices.
+      startup: the same for a new phase of a process's start, until all have put their first batch on their devices.
     """
 
     initialization: float = 300.0

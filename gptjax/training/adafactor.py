@@ -39,7 +39,7 @@ class FactoredState(NamedTuple):
     """count: updates so far. Each parameter has rows [L, in] and columns [L, out], or `whole`; the unused ones are
     [1]."""
 
-    count: jax.Array  # type: ignore[assignment]  # a tuple's method of that name is called by nobody
+    count: jax.Array  # type: ignore[assignment]  # hides the tuple's method, which is not used
     rows: optax.Updates
     columns: optax.Updates
     whole: optax.Updates

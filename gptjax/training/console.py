@@ -41,7 +41,7 @@ GAP = "  "  # between two figures of a line
 
 
 def _number(value: float | None, form: str) -> str:
-    """The value in a format, or '–' where there is none; 'nan' and 'inf' stay readable."""
+    """The value in a format, or '–' if there is none; 'nan' and 'inf' stay readable."""
     return "–" if value is None else format(float(value), form)
 
 

@@ -67,7 +67,7 @@ class Interval:
         return self.loss_sum / self.tokens if self.tokens else math.nan
 
     def row(self, last: Mapping[str, float]) -> dict[str, float]:
-        """The row to report: the metrics of the last step, replaced by the interval's where there are such."""
+        """The row to report: the metrics of the last step, where possible replaced by those of the interval."""
         figures = {
             "train/loss": self.loss,
             "train/step_loss": last["train/loss"],

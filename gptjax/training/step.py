@@ -40,9 +40,9 @@ def make_train_step(
       learning_rates: name of the metric → step → rate.
 
     An update is dropped when the loss or the gradient is not finite and `training.on_nonfinite` is 'skip', or when a
-    z-score exceeds `training.outlier_zscore`: parameters and statistics of the optimizer stay as they were. Counters go
-    on, so that the schedule stays a function of the step; so does the monitor, or a lasting change of the loss would
-    drop every update from then on.
+    z-score exceeds `training.outlier_zscore`: parameters and statistics of the optimizer do not change. Counters still
+    advance, so that the schedule stays a function of the step. The monitor is still updated; otherwise a lasting change
+    of the loss would drop every later update.
     """
     training = config.training
     dropout = config.model.dropout > 0 or config.model.attention_dropout > 0

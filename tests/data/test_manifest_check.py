@@ -56,16 +56,16 @@ def edits(manifest):
 
 
 @pytest.fixture
-def told(folder, manifest):
+def edit_manifest(folder, manifest):
     """Puts another text in the manifest's place, for the test."""
     yield (folder / MANIFEST).write_text
     (folder / MANIFEST).write_text(json.dumps(manifest))
 
 
-def test_every_edit_is_refused(folder, manifest, told):
+def test_every_edit_is_refused(folder, manifest, edit_manifest):
     count = 0
     for path, edited in edits(manifest):
-        told(json.dumps(edited))
+        edit_manifest(json.dumps(edited))
         with pytest.raises(ConfigError) as error:
             read_manifest(folder)
         assert MANIFEST in str(error.value) and "\n" not in str(error.value), path
@@ -78,7 +78,7 @@ DECIDES = {"format", "dtype", "splits", "tokenizer"}
 OF_THE_PAST = {"bytes", "sources", "unknown_tokens", "changed_documents", "origins", "lossless", "change", "kind"}
 
 
-def test_with_a_new_hash_an_edit_is_refused_or_changes_no_token(folder, manifest, told):
+def test_with_a_new_hash_an_edit_is_refused_or_changes_no_token(folder, manifest, edit_manifest):
     """A faulty writer's manifest: never a traceback, and no other tokens than there are."""
     for path, edited in edits(manifest):
         if path[0] in ("options", "stages", "parts", "sources", "skipped", "versions", "hash"):
@@ -95,14 +95,14 @@ def test_with_a_new_hash_an_edit_is_refused_or_changes_no_token(folder, manifest
 
 
 @pytest.mark.parametrize("kind", [b"", b"{", b"[]", b"null", b"\xff\xfe{", b'{"format": 2}', b'{"format": true}'])
-def test_what_is_no_manifest_is_refused(folder, manifest, told, kind):
+def test_what_is_no_manifest_is_refused(folder, manifest, edit_manifest, kind):
     (folder / MANIFEST).write_bytes(kind)
     with pytest.raises(ConfigError, match=r"manifest\.json"):
         read_manifest(folder)
-    told(json.dumps(manifest))
+    edit_manifest(json.dumps(manifest))
 
 
-def test_another_tokenizer_in_the_folder_is_noticed(folder, manifest, told):
+def test_another_tokenizer_in_the_folder_is_noticed(folder, manifest, edit_manifest):
     edited = copy.deepcopy(manifest)
     edited["tokenizer"]["hash"] = "0" * 32
     write_manifest(folder, edited)
@@ -111,7 +111,7 @@ def test_another_tokenizer_in_the_folder_is_noticed(folder, manifest, told):
 
 
 @pytest.mark.parametrize(
-    ("place", "value", "told_of"),
+    ("place", "value", "message"),
     [
         (("dtype",), "uint32", "dtype = 'uint32': must be 'uint16'"),
         (("splits", "train", "tokens"), 7, "splits.train.tokens = 7"),
@@ -121,11 +121,11 @@ def test_another_tokenizer_in_the_folder_is_noticed(folder, manifest, told):
     ],
     ids=lambda value: str(value)[:20],
 )
-def test_numbers_that_do_not_agree_are_named(folder, manifest, told, place, value, told_of):
+def test_numbers_that_do_not_agree_are_named(folder, manifest, edit_manifest, place, value, message):
     edited = inner = copy.deepcopy(manifest)
     for key in place[:-1]:
         inner = inner[key]
     inner[place[-1]] = value
     write_manifest(folder, edited)
-    with pytest.raises(ConfigError, match=told_of):
+    with pytest.raises(ConfigError, match=message):
         read_manifest(folder)

@@ -35,7 +35,7 @@ def replace(path):
 
 
 CHANGES = pytest.mark.parametrize(
-    ("change", "told"),
+    ("change", "message"),
     [
         (overwrite, r"was changed during the run \(has a new modification time\)"),
         (truncate, r"was changed during the run \(had 10000 bytes, has 100\)"),
@@ -48,12 +48,12 @@ CHANGES = pytest.mark.parametrize(
 
 @CHANGES
 @pytest.mark.parametrize("elsewhere", [False, True], ids=["here", "in a loader's process"])
-def test_a_change_is_noticed(source, change, told, elsewhere):
+def test_a_change_is_noticed(source, change, message, elsewhere):
     places = np.array([4000]), np.array([10])
     assert source.take_runs(*places).tolist() == list(range(4000, 4010))
     change(source.folder / "train-00000.bin")
     reader = pickle.loads(pickle.dumps(source)) if elsewhere else source
-    with pytest.raises(RunError, match=rf"train-00000\.bin: {told}"):
+    with pytest.raises(RunError, match=rf"train-00000\.bin: {message}"):
         reader.take_runs(*places)
 
 

@@ -20,7 +20,7 @@ def test_sums_are_added_over_all_batches():
 
 
 class TwoBatches:
-    """As much of a Dataset as is asked."""
+    """The part of a Dataset that validation uses."""
 
     def batches(self, start, rows):
         return iter([{"nll": np.full((len(rows), 1), weight, np.float32)} for weight in (1.0, 3.0)])

@@ -1,4 +1,4 @@
-"""A device without memory is explained; a trace is written where it was asked for."""
+"""Errors name what would need less device memory; a trace is written on request."""
 
 import jax
 import jax.numpy as jnp

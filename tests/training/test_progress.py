@@ -12,7 +12,7 @@ from gptjax.training.progress import SKIPS_IN_A_ROW, Progress
 
 
 class Recorder:
-    """Stands for view and writer: keeps what it is told."""
+    """Stands for view and writer, and keeps all calls."""
 
     def __init__(self):
         self.advanced, self.notes, self.rows = [], [], {}

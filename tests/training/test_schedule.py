@@ -111,12 +111,12 @@ def test_a_rate_that_jumps_at_a_resume_is_told_with_both_values(changes, before,
     for field, value in changes.items():
         section, name = field.split(".")
         config[section][name] = value
-    told = rate_change(json.loads(to_json(saved)), config, Units(1), 99)
+    notes = rate_change(json.loads(to_json(saved)), config, Units(1), 99)
     if before is None:
-        assert told == []
+        assert notes == []
     else:
-        found = [float(number) for number in re.findall(r"([\d.e-]+) with the", told[0])]
-        assert found == pytest.approx([before, now], rel=0.02) and "step 100:" in told[0]
+        found = [float(number) for number in re.findall(r"([\d.e-]+) with the", notes[0])]
+        assert found == pytest.approx([before, now], rel=0.02) and "step 100:" in notes[0]
 
 
 def test_a_schedule_that_a_checkpoint_names_is_imported_only_where_the_user_names_it_too(tmp_path, monkeypatch):

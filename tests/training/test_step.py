@@ -169,8 +169,8 @@ def test_fsdp_splits_parameters_and_optimizer_state_eightfold(tiny_config):
     query = state.params["layers"]["attention"]["query"]
     assert query.sharding.shard_shape(query.shape)[1] == query.shape[1] // 8
     sizes = [(leaf.size, np.prod(leaf.sharding.shard_shape(leaf.shape))) for leaf in jax.tree.leaves(state)]
-    whole, here = (sum(column) for column in zip(*sizes))
-    assert here < whole / 8 * 1.2
+    whole, per_device = (sum(column) for column in zip(*sizes))
+    assert per_device < whole / 8 * 1.2
 
 
 def test_a_cpu_is_told_what_to_fuse_unless_the_user_says_it(tiny_config, monkeypatch):

@@ -67,9 +67,9 @@ def test_the_config_is_hyperparameters(reader):
         name: plugin_data.HParamsPluginData.FromString(reader.SummaryMetadata(f"_hparams_/{name}").plugin_data.content)
         for name in ("experiment", "session_start_info")
     }
-    there = content["session_start_info"].session_start_info.hparams
-    assert set(there) == set(flatten(default()))
-    assert there["optimizer.learning_rate"].number_value == default().optimizer.learning_rate
-    assert there["optimizer.name"].string_value == "adamw" and there["logging.plots"].bool_value is True
+    hparams = content["session_start_info"].session_start_info.hparams
+    assert set(hparams) == set(flatten(default()))
+    assert hparams["optimizer.learning_rate"].number_value == default().optimizer.learning_rate
+    assert hparams["optimizer.name"].string_value == "adamw" and hparams["logging.plots"].bool_value is True
     metrics = [info.name.tag for info in content["experiment"].experiment.metric_infos]
     assert metrics[0] == "validation/loss"

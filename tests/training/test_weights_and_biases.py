@@ -83,15 +83,15 @@ def test_its_failure_is_told_once_and_the_run_goes_on(tmp_path, monkeypatch, bro
 
 def test_every_start_goes_on_under_one_id_and_texts_are_no_markup(tmp_path, monkeypatch):
     """Also where the package is not installed."""
-    told, shown = [], []
+    started, shown = [], []
     run = types.SimpleNamespace(log=lambda *_, **__: None, finish=lambda: None)
     module = types.SimpleNamespace(
-        init=lambda **fields: told.append(fields) or run, Settings=lambda **_: None, Html=shown.append
+        init=lambda **fields: started.append(fields) or run, Settings=lambda **_: None, Html=shown.append
     )
     monkeypatch.setitem(sys.modules, "wandb", module)
     write_run(tmp_path)
     write_run(tmp_path, resume_step=2)
-    first, second = told
+    first, second = started
     assert first["id"] == second["id"] == (tmp_path / weights_and_biases.RUN_ID).read_text()
     assert first["resume"] == "allow" and first["project"] == "demo" and first["name"] == tmp_path.name
     assert first["config"]["optimizer.learning_rate"] == default().optimizer.learning_rate
