@@ -307,7 +307,7 @@ def test_a_save_that_fails_is_reported_and_the_earlier_one_stays(tmp_path, mesh,
             checkpoints.save(2, toy.state(2, mesh), {})
             checkpoints.save(3, toy.state(3, mesh), {})  # training goes on
             assert "step 2 was not saved: OSError: [Errno 28] No space left on device" in caplog.text
-            with pytest.raises(CheckpointError, match=r"step 3 was not saved.*No space left.*newest is of step 1"):
+            with pytest.raises(CheckpointError, match=r"step 3 was not saved.*No space left.*newest is that of step 1"):
                 checkpoints.wait()
         assert checkpoints.all_steps() == [1]
         checkpoints.save(4, toy.state(4, mesh), {})  # there is room again
