@@ -223,5 +223,5 @@ def _check_sums(path: Path, saved: Mapping[str, Mapping], restored: Mapping[str,
     damaged = [name for name, value in checksum.checksums(restored).items() if value != saved[name]["checksum"]]
     if damaged:
         raise CheckpointError(
-            f"checkpoint {path} is damaged: the data differ from what was saved, in {', '.join(damaged[:5])}"
+            f"checkpoint {path} is damaged: these arrays differ from what was saved: {', '.join(damaged[:5])}"
         )

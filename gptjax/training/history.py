@@ -101,7 +101,7 @@ def risen_since_lowest(
         return [f"{what} is {best_is} at step {at} ({best:.4f}); the last is {last:.4f}: sample with --checkpoint=best"]
     saved = "no saved checkpoint has a score"
     if best_saved is not None:
-        saved = f"the best that is saved is that of step {best_saved[0]} ({best_saved[1]:.4f})"
+        saved = f"the best saved checkpoint is that of step {best_saved[0]} ({best_saved[1]:.4f})"
     return [
         f"{what} was {best_is} at step {at} ({best:.4f}), which is not saved; the last is {last:.4f}, and {saved}: to "
         "keep the best, set checkpoint.every to evaluation.every, and checkpoint.keep_best to 1 or more"

@@ -274,7 +274,7 @@ def test_nothing_readable_is_an_error_that_moves_nothing(tmp_path, mesh):
         flip_a_bit(data_file(tmp_path / "checkpoints" / step, "params"))
     with open_checkpoints(tmp_path) as checkpoints:
         with pytest.raises(
-            CheckpointError, match=r"no readable checkpoint.*damaged: the data differ from what was saved, in params"
+            CheckpointError, match=r"no readable checkpoint.*damaged: these arrays differ from what was saved: params"
         ):
             checkpoints.restore(toy.abstract(mesh))
         assert checkpoints.all_steps() == [1, 2]
