@@ -69,7 +69,7 @@ def scale_by_adafactor(
             return none, none, jnp.zeros_like(x)
         return jnp.zeros_like(stacked[:, :, 0]), jnp.zeros_like(stacked[:, 0, :]), none
 
-    def one(
+    def update_leaf(
         path: str, gradient: jax.Array, rows: jax.Array, columns: jax.Array, whole: jax.Array, decay: jax.Array
     ) -> tuple[jax.Array, jax.Array, jax.Array, jax.Array]:
         """The clipped update of a parameter, and its new statistics."""

@@ -67,7 +67,7 @@ def scale_by_orthogonalization(parameters: Mapping[str, Parameter], dtype: Any) 
     parameters: path → declaration of a matrix; each matrix of its stack is orthogonalized by itself.
     """
 
-    def one(path: str, x: jax.Array) -> jax.Array:
+    def update_leaf(path: str, x: jax.Array) -> jax.Array:
         matrices_LIO = parameters[path].as_matrices(x)
         _, fan_in, fan_out = matrices_LIO.shape
         # Scaled to a largest entry of one first: gradients may be too small for the squares inside the norm.
@@ -77,7 +77,7 @@ def scale_by_orthogonalization(parameters: Mapping[str, Parameter], dtype: Any) 
         update = _back_to_its_own_sharding(orthogonal_LIO.reshape(x.shape), parameters[path])
         return update.astype(x.dtype) * math.sqrt(max(1.0, fan_out / fan_in))
 
-    return optax.stateless(lambda updates, params: map_with_path(one, updates))
+    return optax.stateless(lambda updates, params: map_with_path(update_leaf, updates))
 
 
 def _on_whole_matrices(x_LIO: jax.Array) -> jax.Array:

@@ -217,10 +217,10 @@ def _own_direction(
 def _decay_and_scale(treatments: dict[str, Treatment]) -> optax.GradientTransformation:
     """u → factor · (u + decay · p), with each parameter's own numbers. Stateless."""
 
-    def one(path: str, update: jax.Array, param: jax.Array) -> jax.Array:
+    def update_leaf(path: str, update: jax.Array, param: jax.Array) -> jax.Array:
         treatment = treatments[path]
         if treatment.weight_decay:
             update = update + treatment.weight_decay * param
         return update * treatment.learning_rate if treatment.learning_rate != 1.0 else update
 
-    return optax.stateless(lambda updates, params: map_with_path(one, updates, params))
+    return optax.stateless(lambda updates, params: map_with_path(update_leaf, updates, params))
