@@ -56,18 +56,18 @@ def scale_by_adafactor(
     """
 
     def matrices(path: str, x: jax.Array) -> jax.Array | None:
-        """[L, in, out], or None where nothing is factored."""
+        """[L, in, out], or None if it is not factored."""
         if parameters[path].kind == "vector":
             return None
         stacked = parameters[path].as_matrices(x)
         return stacked if min(stacked.shape[1:]) >= FACTORED_FROM else None
 
-    def start(path: str, x: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
-        none = jnp.zeros(1, x.dtype)
+    def init_leaf(path: str, x: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
+        unused = jnp.zeros(1, x.dtype)
         stacked = matrices(path, x)
         if stacked is None:
-            return none, none, jnp.zeros_like(x)
-        return jnp.zeros_like(stacked[:, :, 0]), jnp.zeros_like(stacked[:, 0, :]), none
+            return unused, unused, jnp.zeros_like(x)
+        return jnp.zeros_like(stacked[:, :, 0]), jnp.zeros_like(stacked[:, 0, :]), unused
 
     def update_leaf(
         path: str, gradient: jax.Array, rows: jax.Array, columns: jax.Array, whole: jax.Array, decay: jax.Array
@@ -85,12 +85,12 @@ def scale_by_adafactor(
         return _clipped(parameters[path], update.reshape(gradient.shape)), rows, columns, whole
 
     def init(params: Any) -> FactoredState:
-        return FactoredState(jnp.zeros((), jnp.int32), *_unzip(map_with_path(start, params), params, 3))
+        return FactoredState(jnp.zeros((), jnp.int32), *_unzip(map_with_path(init_leaf, params), params, 3))
 
     def update(gradients: Any, state: FactoredState, params: Any = None) -> tuple[Any, FactoredState]:
         decay = decay_of(state.count)
         made = map_with_path(
-            lambda path, gradient, rows, columns, whole: one(path, gradient, rows, columns, whole, decay),
+            lambda path, gradient, rows, columns, whole: update_leaf(path, gradient, rows, columns, whole, decay),
             gradients,
             state.rows,
             state.columns,

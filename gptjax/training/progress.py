@@ -191,7 +191,7 @@ class Progress:
         self._skips = 0
         if not (math.isfinite(loss) and math.isfinite(norm)):
             raise RunError(
-                f"step {step}: loss ({loss:g}) or gradient norm ({norm:g}) is not finite. Lower optimizer.learning_rate,"
-                " raise schedule.warmup, or set training.on_nonfinite=skip; the same command resumes from the last "
-                "checkpoint"
+                f"step {step}: loss ({loss:g}) or gradient norm ({norm:g}) is not finite. Lower "
+                "optimizer.learning_rate, raise schedule.warmup, or set training.on_nonfinite=skip; the same command "
+                "resumes from the last checkpoint"
             )
