@@ -5,14 +5,15 @@ from __future__ import annotations
 import flax.linen as nn
 
 from gptjax.config import ConfigError
+from gptjax.settings import ModelSettings
 
 
-def input_init(config):
+def input_init(config: ModelSettings) -> nn.initializers.Initializer:
     """Embeddings, head and projections out of the residual stream: normal with `initialization_std`."""
     return nn.initializers.normal(config.initialization_std)
 
 
-def output_init(config):
+def output_init(config: ModelSettings) -> nn.initializers.Initializer:
     """Projections back into the residual stream (attention output, feed-forward down).
 
     `residual_scaled` divides by sqrt(2 L), so that the sum of the 2 L writes keeps its variance at any depth (GPT-2);

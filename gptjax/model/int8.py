@@ -7,6 +7,8 @@ Nothing here has a gradient.
 
 from __future__ import annotations
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 from flax import struct
@@ -22,7 +24,7 @@ class Int8:
     scale: jax.Array  # float32; of values' rank, 1 along the axes that a product sums over
 
     @property
-    def dtype(self):
+    def dtype(self) -> Any:
         return self.values.dtype
 
     @property

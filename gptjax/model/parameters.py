@@ -63,7 +63,7 @@ class Parameter:
     tied: bool = False
     where: str = "?"
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if self.kind != "vector" and not (self.inputs and self.outputs):
             raise ConfigError(
                 f"{self.where}: a {self.kind} needs at least one input axis and one output axis; its inputs are "
@@ -203,7 +203,7 @@ def declarations_of(module: nn.Module, *inputs: Any, method: Any = None) -> dict
       ConfigError: a parameter that the module makes without declaring it.
     """
 
-    def note_class(call, args, kwargs, context):
+    def note_class(call: Callable, args: Any, kwargs: Any, context: Any) -> Any:
         if (record := _current.get()) is not None:
             record.classes[context.module.path] = type(context.module)
         return call(*args, **kwargs)

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -32,21 +33,25 @@ def einsum_float32(subscripts: str, a: jax.Array, b: jax.Array) -> jax.Array:
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1))
-def _einsum(subscripts, dtype, a, b):
+def _einsum(subscripts: str, dtype: jax.typing.DTypeLike, a: jax.Array, b: jax.Array) -> jax.Array:
     if dtype == jnp.float32:
         return jnp.einsum(subscripts, a, b, preferred_element_type=dtype)
 
-    def rounded(a, b):
+    def rounded(a: jax.Array, b: jax.Array) -> jax.Array:
         return jnp.einsum(subscripts, a, b, preferred_element_type=jnp.float32).astype(dtype)
 
     return jax.lax.platform_dependent(a, b, cpu=rounded, default=functools.partial(jnp.einsum, subscripts))
 
 
-def _einsum_forward(subscripts, dtype, a, b):
+def _einsum_forward(
+    subscripts: str, dtype: jax.typing.DTypeLike, a: jax.Array, b: jax.Array
+) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
     return _einsum(subscripts, dtype, a, b), (a, b)
 
 
-def _einsum_backward(subscripts, dtype, operands, cotangent):
+def _einsum_backward(
+    subscripts: str, dtype: jax.typing.DTypeLike, operands: tuple[jax.Array, jax.Array], cotangent: jax.Array
+) -> tuple[jax.Array, jax.Array]:
     a, b = operands
     operand_axes, output = subscripts.split("->")
     axes_a, axes_b = operand_axes.split(",")
@@ -66,7 +71,7 @@ def project(x_BTI: jax.Array, weight: jax.Array | Int8, bias: jax.Array | None =
       bias: O numbers, in any shape.
     """
     weight_IO = weight.reshape(x_BTI.shape[-1], -1)
-    if weight_IO.dtype.itemsize < x_BTI.dtype.itemsize:
+    if isinstance(weight_IO, Int8) or weight_IO.dtype.itemsize < x_BTI.dtype.itemsize:
         y_BTO = project_float32(x_BTI, weight_IO).astype(x_BTI.dtype)
     else:
         y_BTO = checkpoint_name(_project(x_BTI, weight_IO.astype(x_BTI.dtype)), PRODUCT)
@@ -83,15 +88,15 @@ def project_float32(x_BTI: jax.Array, weight_IO: jax.Array | Int8) -> jax.Array:
 
 
 @jax.custom_vjp
-def _project(x_BTI, weight_IO):
+def _project(x_BTI: jax.Array, weight_IO: jax.Array) -> jax.Array:
     return _two_rows(functools.partial(einsum, "BTI,IO->BTO"), x_BTI, weight_IO)
 
 
-def _project_forward(x_BTI, weight_IO):
+def _project_forward(x_BTI: jax.Array, weight_IO: jax.Array) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
     return _project(x_BTI, weight_IO), (x_BTI, weight_IO)
 
 
-def _project_backward(operands, cotangent_BTO):
+def _project_backward(operands: tuple[jax.Array, jax.Array], cotangent_BTO: jax.Array) -> tuple[jax.Array, jax.Array]:
     """The weight's gradient takes x first.
 
     A product over rows has its first operand transposed by XLA:CPU, together with what computes it, which then runs
@@ -110,7 +115,7 @@ def _two_rows(multiply: Callable, x_BTI: jax.Array, weight_IO: jax.Array | Int8)
     if x_BTI.shape[0] * x_BTI.shape[1] > 1 or weight_IO.dtype == jnp.float32:
         return multiply(x_BTI, weight_IO)
 
-    def twice(x_BTI, weight_IO):
+    def twice(x_BTI: jax.Array, weight_IO: jax.Array) -> jax.Array:
         return multiply(jnp.broadcast_to(x_BTI, (2, *x_BTI.shape[1:])), weight_IO)[:1]
 
     return jax.lax.platform_dependent(x_BTI, weight_IO, cpu=twice, default=multiply)
@@ -122,20 +127,20 @@ def over_rows(vector_D: jax.Array, shape: tuple[int, ...]) -> jax.Array:
     return jnp.broadcast_to(vector_D, shape)
 
 
-def _over_rows_forward(vector_D, shape):
+def _over_rows_forward(vector_D: jax.Array, shape: tuple[int, ...]) -> tuple[jax.Array, None]:
     return over_rows(vector_D, shape), None
 
 
-def _over_rows_backward(shape, _, cotangent):
+def _over_rows_backward(shape: tuple[int, ...], _: Any, cotangent: jax.Array) -> tuple[jax.Array]:
     """The sum of the rows. On a CPU it is a product with ones: XLA sums bfloat16 rows on one core, number by number."""
     rows = tuple(range(len(shape) - 1))
 
-    def multiplied(cotangent):
+    def multiplied(cotangent: jax.Array) -> jax.Array:
         ones = jnp.ones((2, *shape[:-1]), cotangent.dtype)  # two, as above
         dimensions = ((tuple(axis + 1 for axis in rows), rows), ((), ()))
         return jax.lax.dot_general(ones, cotangent, dimensions, preferred_element_type=jnp.float32)[0]
 
-    def summed(cotangent):
+    def summed(cotangent: jax.Array) -> jax.Array:
         return jnp.sum(cotangent, axis=rows, dtype=jnp.float32)
 
     total = jax.lax.platform_dependent(cotangent, cpu=multiplied, default=summed)
