@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -23,6 +23,7 @@ from gptjax.model.decoder import declarations
 from gptjax.model.family import Cache, Family
 from gptjax.model.int8 import quantize
 from gptjax.model.parameters import Parameter, unstack_layers
+from gptjax.settings import ModelSettings
 
 
 class Written(NamedTuple):
@@ -56,7 +57,7 @@ class DecodeState:
 @partial(jax.jit, static_argnames=("family", "room", "num_new", "piece"))
 def prefill(
     family: Family,
-    params,
+    params: Any,
     prompt_BT: jax.Array,
     prompt_length_B: jax.Array,
     limit_B: jax.Array,
@@ -97,17 +98,17 @@ def prefill(
 
 
 @partial(jax.jit, static_argnames=("family",), donate_argnames=("state",))
-def decode(family: Family, params, state: DecodeState, num_steps: jax.Array, stop_B: jax.Array) -> DecodeState:
+def decode(family: Family, params: Any, state: DecodeState, num_steps: jax.Array, stop_B: jax.Array) -> DecodeState:
     """Goes on for `num_steps` tokens, or until every row is done; rows in `stop_B` are done as of now.
 
     The caller sees to it that the cache has room for them in every row that goes on.
     """
 
-    def going_on(carry):
+    def going_on(carry: tuple[jax.Array, DecodeState]) -> jax.Array:
         steps, state = carry
         return (steps < num_steps) & ~jnp.all(state.done_B)
 
-    def one_token(carry):
+    def one_token(carry: tuple[jax.Array, DecodeState]) -> tuple[jax.Array, DecodeState]:
         steps, state = carry
         cache, logits_BV = family.step(params, state.cache, state.token_B, ~state.done_B)
         return steps + 1, _draw(replace(state, cache=cache), logits_BV)
@@ -123,7 +124,7 @@ def insert(state: DecodeState, new: DecodeState, row: jax.Array) -> DecodeState:
     The whole row is written, up to the last slot of its cache: nothing of the row before is left.
     """
 
-    def place(x, new_1):
+    def place(x: jax.Array, new_1: jax.Array) -> jax.Array:
         if x.ndim == 0:  # of the batch, not of a row
             return x
         padded = jnp.pad(new_1, [(0, size - length) for size, length in zip((1, *x.shape[1:]), new_1.shape)])
@@ -135,7 +136,7 @@ def insert(state: DecodeState, new: DecodeState, row: jax.Array) -> DecodeState:
 @partial(jax.jit, static_argnames=("family", "rooms", "num_new", "piece"))
 def generate(
     family: Family,
-    params,
+    params: Any,
     prompt_BT: jax.Array,
     prompt_length_B: jax.Array,
     limit_B: jax.Array,
@@ -186,14 +187,14 @@ WEIGHTS = ("float32", "bfloat16", "int8")
 
 
 @partial(jax.jit, static_argnames=("config", "weights"))
-def decoding_params(config, params, weights: str) -> dict:
+def decoding_params(config: ModelSettings, params: Any, weights: str) -> dict:
     """The parameters as decoding reads them: one tree a layer, and matrices in the type `weights`.
 
     Left stacked and float32, every token would pay for slicing out each layer's weights and for casting them. What the
     model itself uses in float32 stays: the norms, and the learned positions (added before the cast).
     """
 
-    def convert(parameter: Parameter, x: jax.Array):
+    def convert(parameter: Parameter, x: jax.Array) -> Any:
         if parameter.kind == "vector" or "position" in parameter.inputs:
             return x
         return quantize(x, parameter.shared_scale_axes) if weights == "int8" else x.astype(weights)

@@ -17,8 +17,10 @@ from __future__ import annotations
 
 import math
 import reprlib
+from collections import abc
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import numpy as np
 
@@ -31,6 +33,8 @@ from gptjax.inference.text import TextStream, check_text, stop_strings, unknown_
 from gptjax.inference.timing import Timing, is_new, program_key, timed
 from gptjax.model.family import family_of
 from gptjax.parallel.distributed import fetch
+from gptjax.settings import Settings
+from gptjax.tokenizer import Tokenizer
 
 STOP_CHUNK = 16  # tokens between two looks for a stop string
 FINISH_REASONS = {  # which limit a text met first
@@ -97,8 +101,14 @@ class _Row:
                 self.text.close()
 
     def completion(self) -> Completion:
+        assert self.finish_reason is not None  # it is done
         return Completion(
-            *(self.prompt, self.text.text, self.tokens, self.logprobs, self.finish_reason, self.seed),
+            self.prompt,
+            self.text.text,
+            self.tokens,
+            self.logprobs,
+            self.finish_reason,
+            self.seed,
             self.unknown_characters,
         )
 
@@ -119,9 +129,9 @@ class Generator:
 
     def __init__(
         self,
-        params,
-        config,
-        tokenizer,
+        params: Any,
+        config: Settings,
+        tokenizer: Tokenizer,
         *,
         begin_id: int | None = None,
         batch_size: int = 32,
@@ -153,7 +163,7 @@ class Generator:
         seeds: int | Sequence[int] = 0,
         begin: bool = True,
         timing: Timing | None = None,
-        **sampling,
+        **sampling: Any,
     ) -> list[Completion]:
         """Continues every prompt `num_samples` times: all samples of the first prompt, then of the second, …
 
@@ -171,7 +181,8 @@ class Generator:
           ConfigError: a prompt is longer than the context, or a value is out of its range.
           RunError: the model's logits are not finite.
         """
-        seeds = [seeds + j for _ in prompts for j in range(num_samples)] if np.ndim(seeds) == 0 else seeds
+        if isinstance(seeds, int | np.integer):
+            seeds = [int(seeds) + j for _ in prompts for j in range(num_samples)]
         if len(seeds) != len(prompts) * num_samples:
             raise ConfigError(
                 f"seeds = {len(seeds)} numbers: must be one for each of {len(prompts)} prompts × {num_samples} samples"
@@ -200,8 +211,8 @@ class Generator:
         begin: bool = True,
         chunk: int = 8,
         timing: Timing | None = None,
-        **sampling,
-    ) -> Iterator[str]:
+        **sampling: Any,
+    ) -> abc.Generator[str, None, Completion]:
         """Yields the text that `generate` would return, in pieces, `chunk` tokens at a time; returns the Completion.
 
         A piece holds whole characters and no part of a stop string. Take the Completion with `yield from`.
@@ -212,7 +223,7 @@ class Generator:
                 yield piece
         return row.completion()
 
-    def _row(self, prompt, seed: int, max_new_tokens: int, stop: tuple[str, ...], begin: bool) -> _Row:
+    def _row(self, prompt: Any, seed: int, max_new_tokens: int, stop: tuple[str, ...], begin: bool) -> _Row:
         if max_new_tokens < 1:
             raise ConfigError(f"max_new_tokens = {max_new_tokens}: must be at least 1")
         is_text = isinstance(prompt, str)
@@ -220,9 +231,10 @@ class Generator:
             check_text("prompt", prompt)
         tokens = [int(token) for token in (self.tokenizer.encode(prompt) if is_text else prompt)]
         prompt = prompt if is_text else self.tokenizer.decode(tokens)
-        begin = begin and self.begin_id is not None and (is_text or not tokens)
-        if begin:
-            tokens = [self.begin_id, *tokens]
+        begin_id = self.begin_id if begin and (is_text or not tokens) else None
+        begin = begin_id is not None
+        if begin_id is not None:
+            tokens = [begin_id, *tokens]
         if not tokens:
             raise ConfigError("prompt = '': must not be empty without a begin token before it")
         if len(tokens) > self.config.max_positions:
@@ -250,7 +262,7 @@ class Generator:
         inputs, compiled_in = self._inputs(rows, sampling, timing)
         rooms = tuple(shapes.rooms(compiled_in["num_new"]))
 
-        def run(**changed):
+        def run(**changed: Any) -> Any:
             return generate(self.family, self.params, **(inputs | changed), rooms=rooms, **compiled_in)
 
         if is_new("generate", self.family, self._params_key, program_key(inputs), rooms, *compiled_in.values()):
@@ -310,8 +322,8 @@ class Generator:
             timing.new_tokens += len(row.tokens) - before
         return max((len(row.tokens) for row in rows if row.finish_reason is None), default=0)
 
-    def _prefill(self, inputs: dict, timing: Timing, **compiled_in) -> DecodeState:
-        def run():
+    def _prefill(self, inputs: dict, timing: Timing, **compiled_in: Any) -> DecodeState:
+        def run() -> Any:
             return prefill(self.family, self.params, **inputs, **compiled_in)
 
         if is_new("prefill", self.family, self._params_key, program_key(inputs), *compiled_in.values()):
@@ -321,7 +333,7 @@ class Generator:
         return state
 
     def _decode(self, state: DecodeState, num_steps: int, stop_B: np.ndarray, timing: Timing) -> DecodeState:
-        def run(num_steps):
+        def run(num_steps: Any) -> Any:
             return decode(self.family, self.params, state, np.int32(num_steps), stop_B)
 
         if is_new("decode", self.family, self._params_key, program_key(state)):

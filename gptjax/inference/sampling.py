@@ -11,6 +11,9 @@ own prompt, not on its neighbours or on its place in the batch.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -33,7 +36,7 @@ class Sampling:
 
 
 def make_sampling(
-    seeds,
+    seeds: Any,
     *,
     num_tokens: int,
     temperature: float = 1.0,
@@ -47,7 +50,7 @@ def make_sampling(
     Raises ConfigError for a value out of its range.
     """
 
-    def rows(name, value, dtype, allowed, is_allowed):
+    def rows(name: str, value: Any, dtype: Any, allowed: str, is_allowed: Callable[[Any], bool]) -> Any:
         try:
             value_B = np.broadcast_to(np.asarray(value), (len(seeds),))
             bad = [item for item in value_B.tolist() if not is_allowed(item)]
@@ -58,11 +61,12 @@ def make_sampling(
         return value_B.astype(dtype)
 
     most = 1e30  # beyond it, arithmetic in float32 overflows
-    temperature_B = rows(
+    temperature_B: Any = rows(
         "temperature", temperature, np.float64, "0 (greedy) or a positive number up to 1e30", lambda x: 0 <= x <= most
     )
     # Below float32's normal numbers, devices disagree on what is 0.
     temperature_B = np.where(temperature_B > 0, np.maximum(temperature_B, np.finfo(np.float32).tiny), 0)
+    vocabulary: Any = np.int32(num_tokens)
     return Sampling(
         seed_B=rows(
             "seed", seeds, np.uint32, "an integer from 0 to 2^32 - 1", lambda x: 0 <= x < 2**32 and x == int(x)
@@ -80,11 +84,13 @@ def make_sampling(
             "a number from 1e-30 to 1e30 (1: off)",
             lambda x: 1 / most <= x <= most,
         ),
-        num_tokens=np.int32(num_tokens),
+        num_tokens=vocabulary,
     )
 
 
-def sample(logits_BV: jax.Array, seen_BV: jax.Array, step_B: jax.Array, sampling: Sampling):
+def sample(
+    logits_BV: jax.Array, seen_BV: jax.Array, step_B: jax.Array, sampling: Sampling
+) -> tuple[jax.Array, jax.Array]:
     """Draws one token for each row.
 
     Args:
@@ -98,7 +104,7 @@ def sample(logits_BV: jax.Array, seen_BV: jax.Array, step_B: jax.Array, sampling
     """
     processed_BV = process_logits(logits_BV, seen_BV, sampling)
 
-    def draw(seed, step, logits_V):
+    def draw(seed: jax.Array, step: jax.Array, logits_V: jax.Array) -> jax.Array:
         return jax.random.categorical(jax.random.fold_in(jax.random.key(seed), step), logits_V)
 
     greedy_B = jnp.argmax(processed_BV, -1)

@@ -7,6 +7,7 @@ import reprlib
 from collections.abc import Sequence
 
 from gptjax.errors import ConfigError, setting_text
+from gptjax.tokenizer import Tokenizer
 
 
 def check_text(name: str, text: str) -> None:
@@ -27,7 +28,7 @@ def stop_strings(stop: str | Sequence[str]) -> tuple[str, ...]:
     return strings
 
 
-def unknown_characters(tokenizer, text: str) -> str:
+def unknown_characters(tokenizer: Tokenizer, text: str) -> str:
     """Those, each once, for which the tokenizer has no token but <unk>."""
     if tokenizer.unk_id is None or tokenizer.unk_id not in tokenizer.encode(text):
         return ""
@@ -44,7 +45,7 @@ class TextStream:
     begins: whether it is a document's beginning, where the tokenizer may put a space that is no text.
     """
 
-    def __init__(self, tokenizer, stop: Sequence[str] = (), begins: bool = False):
+    def __init__(self, tokenizer: Tokenizer, stop: Sequence[str] = (), begins: bool = False):
         self.text = ""  # all that is decoded, cut before a stop string
         self.stopped = False  # a stop string is complete
         self._tokenizer = tokenizer

@@ -61,7 +61,7 @@ def write(cache_BKSH: jax.Array, new_BTKH: jax.Array, first_slot_B: jax.Array) -
     so many: a write beyond the last slot ends in the last slots instead."""
     new_BKTH = jnp.swapaxes(new_BTKH, 1, 2).astype(cache_BKSH.dtype)
 
-    def write_row(cache_KSH, new_KTH, first_slot):
+    def write_row(cache_KSH: jax.Array, new_KTH: jax.Array, first_slot: jax.Array) -> jax.Array:
         return jax.lax.dynamic_update_slice_in_dim(cache_KSH, new_KTH, first_slot, axis=1)
 
     return jax.vmap(write_row)(cache_BKSH, new_BKTH, first_slot_B)

@@ -66,14 +66,14 @@ class DecoderFamily:
 
     config: ModelSettings
 
-    def prefill(self, params, prompt_BT, lengths_B, *, room, piece):
+    def prefill(self, params: Any, prompt_BT: jax.Array, lengths_B: jax.Array, *, room: int, piece: int) -> Any:
         model = Decoder(self.config)
         B, T = prompt_BT.shape
         # A long prompt is read piece by piece, or its attention logits [B, N, T, S] would be the largest array of all.
         piece = min(T, piece)
         pieces = jnp.moveaxis(prompt_BT.reshape(B, T // piece, piece), 1, 0)
 
-        def read_piece(carry, numbered):
+        def read_piece(carry: Any, numbered: Any) -> Any:
             cache, last_BD = carry
             first, piece_BT = numbered
             num_new_B = jnp.clip(lengths_B - first, 0, piece)
@@ -86,7 +86,7 @@ class DecoderFamily:
         (cache, last_BD), _ = jax.lax.scan(read_piece, start, (piece * jnp.arange(T // piece), pieces))
         return cache.grown(room), self._logits(params, last_BD[:, None])[:, 0]
 
-    def step(self, params, cache, token_B, going_B):
+    def step(self, params: Any, cache: Any, token_B: jax.Array, going_B: jax.Array) -> Any:
         model = Decoder(self.config)
         x_BTD, cache = model.apply(
             {"params": params}, token_B[:, None], cache, going_B.astype(jnp.int32), method="read"
