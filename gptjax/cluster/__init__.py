@@ -1,8 +1,9 @@
-"""How work is started elsewhere.
+"""Starts work in other processes and on other machines.
 
-launch.py         a command in a process of its own, here or inside a job
-submission.py     work given to submitit: SLURM, or its executors for one machine
-job_states.py     what became of SLURM jobs
-training_jobs.py  the runs of a sweep as jobs; job_tasks.py: the tasks of a corpus stage as jobs
-ray_tasks.py      the tasks of a corpus stage on Ray
+launch.py         starts a command in its own process, here or inside a job
+submission.py     submits jobs through submitit: to SLURM, or to its executors for one machine
+job_states.py     finds the states of SLURM jobs
+training_jobs.py  runs of a sweep as jobs
+job_tasks.py      tasks of a corpus stage as jobs
+ray_tasks.py      tasks of a corpus stage on Ray
 """

@@ -1,7 +1,7 @@
-"""What became of Slurm jobs: as sacct tells, or squeue where Slurm keeps no accounts.
+"""Finds the states of Slurm jobs with sacct, or with squeue if Slurm keeps no accounts.
 
-submitit asks sacct alone. Without accounting it takes every job for one that may still run: it would wait for ever for
-a job that was lost, and nobody could tell whether an earlier start's jobs are still in the queue.
+submitit uses only sacct. Without accounts it assumes that every job may still be running: it would wait forever for a
+job that was lost, and could not find out whether jobs of an earlier start are still in the queue.
 """
 
 from __future__ import annotations
@@ -14,16 +14,16 @@ import submitit
 from absl import logging
 from submitit.slurm.slurm import SlurmInfoWatcher
 
-UNKNOWN = "UNKNOWN"  # neither of the two answers
-GONE = "GONE"  # it is not in the queue, and there are no accounts: it has ended, however it did
+UNKNOWN = "UNKNOWN"  # neither sacct nor squeue answers
+GONE = "GONE"  # there are no accounts and the job is not in the queue: it has ended, successfully or not
 _ENDED = frozenset(
     "BOOT_FAIL CANCELLED COMPLETED DEADLINE FAILED LAUNCH_FAILED NODE_FAIL OUT_OF_MEMORY REVOKED TIMEOUT".split()
 )
-_FRESH_SECONDS = 10.0  # for so long the queue is taken to be as it was read
+_FRESH_SECONDS = 10.0  # how long the queue is not read again
 
 
 class JobStates(SlurmInfoWatcher):
-    """submitit's watcher, which also asks squeue."""
+    """submitit's watcher, extended by squeue."""
 
     def __init__(self, delay_s: int = 600):
         super().__init__(delay_s=delay_s)
@@ -34,7 +34,7 @@ class JobStates(SlurmInfoWatcher):
         self._forget_queue()
 
     def get_info(self, job_id: str, mode: str = "standard") -> dict[str, str]:
-        """{'State': …, …} of a job; {} where it is not known."""
+        """Returns {'State': …, …} of a job, or {} if it is unknown."""
         info = super().get_info(job_id, mode=mode)
         if info or mode == "cache":
             return info
@@ -44,22 +44,22 @@ class JobStates(SlurmInfoWatcher):
     def _forget_queue(self) -> None:
         self._queue: dict[str, str] | None = None
         self._read_at = float("-inf")
-        self._first_asked: dict[str, float] = {}
+        self._first_query: dict[str, float] = {}
 
     def _state_in_queue(self, job_id: str, fresh_seconds: float) -> str | None:
-        """None where squeue does not answer."""
+        """Returns the job's state, or None if squeue does not answer."""
         now = time.monotonic()
-        # A queue that was read before the job was submitted says nothing of it.
-        is_older = self._read_at < self._first_asked.setdefault(job_id, now) and job_id not in (self._queue or {})
+        # A queue that was read before the job was submitted does not contain the job.
+        is_older = self._read_at < self._first_query.setdefault(job_id, now) and job_id not in (self._queue or {})
         if is_older or now - self._read_at > fresh_seconds:
             self._queue, self._read_at = read_queue(), time.monotonic()
         return None if self._queue is None else self._queue.get(job_id, GONE)
 
 
 def read_queue() -> dict[str, str] | None:
-    """Job id, '17' or '17_3' of an array → state, of one's own jobs in Slurm's memory; None where squeue fails.
+    """Returns job id ('17', or '17_3' in an array) → state for the user's jobs, or None if squeue fails.
 
-    A state that passes into running, such as CONFIGURING, is told as RUNNING, which submitit knows.
+    A state that leads to running, such as CONFIGURING, is returned as RUNNING, which submitit knows.
     """
     command = ["squeue", "--noheader", "--array", "--states=all", f"--user={os.getuid()}", "--format=%i %T"]
     try:
@@ -71,8 +71,8 @@ def read_queue() -> dict[str, str] | None:
 
 
 def cancel(job: submitit.Job) -> None:
-    """Asks for a job's end. Where that fails, the job has ended by itself or goes on, which a warning says: no other
-    work depends on it."""
+    """Cancels a job. If that fails, the job has ended already or goes on; this is only a warning because no other work
+    depends on it."""
     try:
         job.cancel()
     except (OSError, subprocess.SubprocessError) as error:
@@ -80,6 +80,6 @@ def cancel(job: submitit.Job) -> None:
 
 
 def use_job_states() -> None:
-    """Makes submitit's Slurm jobs ask here."""
+    """Makes submitit's Slurm jobs use `JobStates`."""
     if not isinstance(submitit.SlurmJob.watcher, JobStates):
         submitit.SlurmJob.watcher = JobStates()

@@ -1,4 +1,4 @@
-"""Tasks of a corpus stage as a job array: pip install 'gptjax[slurm]'."""
+"""Runs the tasks of a corpus stage as a job array; needs pip install 'gptjax[slurm]'."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from typing import Any
 
 from gptjax.cluster.submission import Submission
 
-MOST_JOBS = 1000  # in one array, which is what SLURM allows by default: if there are more tasks, some share a job
+MOST_JOBS = 1000  # in one array, SLURM's default limit; if there are more tasks, several share a job
 
 
 class TasksOfJob:
-    """What a job runs: some tasks, one after the other.
+    """The function that a job runs: it does some tasks, one after the other.
 
-    Tasks that were done before a preemption, or before the time limit, are not done twice: their markers stand.
+    Tasks that were done before a preemption or the time limit are not done again, because their outcomes are kept.
     """
 
     def __init__(self, function: Callable[[Any], Any], items: Sequence[Any]):
@@ -27,20 +27,20 @@ class TasksOfJob:
         return self._outcomes
 
     def checkpoint(self) -> Any:
-        """Called by submitit on preemption and before the time limit: what to queue again."""
+        """Returns what to queue again; submitit calls this on preemption and before the time limit."""
         from submitit.helpers import DelayedSubmission
 
         return DelayedSubmission(self)
 
 
 class JobTasks:
-    """An executor (corpus/engine/run.py) of jobs. A context manager.
+    """A TaskExecutor (corpus/engine/run.py) that submits jobs. A context manager.
 
     Args:
       kind: slurm, or submitit's local | debug.
-      folder: for submitit's scripts, pickles and logs.
+      folder: the folder for submitit's scripts, pickles and logs.
       workers: jobs at a time; 0: as many as the queue allows.
-      parameters: of submitit, such as timeout_min, cpus_per_task, slurm_partition.
+      parameters: parameters of submitit, such as timeout_min, cpus_per_task, slurm_partition.
 
     Raises:
       ConfigError: submitit is not installed, there is no SLURM here, or a parameter is unknown.
@@ -74,7 +74,7 @@ class JobTasks:
                 start = first[job.job_id]
                 try:
                     outcomes = job.result()
-                except (errors.UncompletedJobError, errors.FailedJobError):  # lost; or its wrapper failed
+                except (errors.UncompletedJobError, errors.FailedJobError):  # the job was lost, or its wrapper failed
                     outcomes = [None] * len(items[start : start + each])
                 yield from enumerate(outcomes, start)
         finally:
@@ -84,7 +84,7 @@ class JobTasks:
             self._submission.write_ids([])
 
     def _cancel_jobs_of_a_lost_driver(self) -> None:
-        """Their work is done again or found done: two jobs at one task would only waste a core."""
+        """Cancels jobs of an earlier start. Their tasks run again, and two jobs for one task would waste a core."""
         if self._submission.is_slurm:
             for job_id in self._submission.read_ids(list, "this command's"):
                 self._submission.cancel(self._submission.slurm_job(job_id))

@@ -1,6 +1,6 @@
-"""Starting the training command in a folder, here or inside a cluster's job: its output and exit status stay there.
+"""Starts the training command of a run, here or inside a cluster job, and keeps its output and exit status in a folder.
 
-Imports little: a cluster's job loads this module before it starts the real work.
+This module imports little because a cluster job loads it before it starts the real work.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ LAST_LINES = 8
 
 
 class Command(Protocol):
-    """What is launched: a command line, and the folder of its own where all of its state is."""
+    """A command line to launch, and its own folder, which holds all of its state."""
 
     @property
     def name(self) -> str: ...
@@ -33,10 +33,10 @@ class Command(Protocol):
 
 
 class Launched:
-    """A command at work, in a session of its own: a terminal's Ctrl-C is for the sweep, which passes on what it means.
+    """A running command. It has its own session, so that a terminal's Ctrl-C reaches only the sweep, which stops it.
 
-    Its output is appended to `workdir`/output.txt; its exit status is in `workdir`/exit_status once `poll` or `wait`
-    has seen the end.
+    Its output is appended to `workdir`/output.txt. Its exit status is written to `workdir`/exit_status when `poll` or
+    `wait` has seen the end.
     """
 
     def __init__(self, command: Sequence[str], workdir: Path, environment: Mapping[str, str]):
@@ -49,13 +49,13 @@ class Launched:
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=output,
-                # Python keeps back what it prints into a file and not its errors: here they stand in the order of time.
+                # Python buffers stdout in a file but not stderr; unbuffered, both are in chronological order.
                 env={**os.environ, "PYTHONUNBUFFERED": "1", **environment},
                 start_new_session=True,
             )
 
     def poll(self) -> int | None:
-        """The exit status, None while it runs."""
+        """Returns the exit status, or None while the command runs."""
         return self._seen(self._process.poll())
 
     def wait(self) -> int:
@@ -69,21 +69,22 @@ class Launched:
             self._process.send_signal(signal.SIGTERM)
 
     def finish(self) -> None:
-        """`stop`, and waits for the end; also in a signal handler that interrupts `wait`: no lock is taken."""
+        """Stops the command and waits for its end. Takes no lock, so a signal handler that interrupts `wait` can call
+        it."""
         self.stop()
         try:
             os.waitid(os.P_PID, self._process.pid, os.WEXITED | os.WNOWAIT)
-        except ChildProcessError:  # it had ended
+        except ChildProcessError:  # the command had ended already
             pass
 
     def kill(self) -> None:
-        """Ends it at once, with all that it started."""
+        """Ends the command at once, with all processes that it started."""
         if self._process.poll() is None:
             os.killpg(self._process.pid, signal.SIGKILL)
             self._process.wait()
 
     def _seen(self, status: int | None) -> int | None:
-        # A signal ends a run that may go on: no failure of its own.
+        # A negative status means that a signal ended the run: it did not fail, and can go on later.
         if status is not None:
             with write_aside(self._workdir / EXIT_STATUS) as file:
                 file.write(f"{max(status, 0)}\n".encode())
@@ -91,7 +92,7 @@ class Launched:
 
 
 def exit_status(workdir: Path) -> int:
-    """The exit status that the last start left, 0 where there is none."""
+    """Returns the exit status of the last start, or 0 if there is none."""
     try:
         return int((workdir / EXIT_STATUS).read_text())
     except (FileNotFoundError, ValueError):
@@ -99,7 +100,7 @@ def exit_status(workdir: Path) -> int:
 
 
 def last_lines(workdir: Path, count: int = LAST_LINES) -> list[str]:
-    """The end of a run's output, without empty lines."""
+    """Returns the last lines of a run's output, without empty lines."""
     try:
         with open(workdir / OUTPUT, "rb") as file:
             file.seek(max(file.seek(0, os.SEEK_END) - 8192, 0))

@@ -1,6 +1,6 @@
-"""Tasks on a Ray cluster, or on a Ray of this machine's own where none is named: pip install 'gptjax[ray]'.
+"""Runs tasks on a Ray cluster, or on a local Ray if no cluster is named; needs pip install 'gptjax[ray]'.
 
-RAY_ADDRESS names a cluster (or `auto`, on one of its machines). All its machines must see the output folder under one
+RAY_ADDRESS names a cluster (`auto` on one of its machines). All its machines must see the output folder under the same
 path and have gptjax installed.
 """
 
@@ -14,18 +14,18 @@ from typing import Any
 
 from gptjax.config import ConfigError, RunError
 
-AHEAD = 1000  # tasks that wait in Ray's own queue
+AHEAD = 1000  # the most tasks in Ray's own queue
 
 
 class RayTasks:
-    """An executor of Ray tasks, one core each. A context manager: leaves Ray as it was.
+    """A TaskExecutor of Ray tasks with one core each. A context manager; it stops the Ray that it started.
 
     Args:
-      workers: tasks at a time; 0: as many as there are cores.
+      workers: tasks at a time; 0: one per core.
 
     Raises:
-      ConfigError: Ray is not installed, or the cluster that RAY_ADDRESS names is not there.
-      RunError: a Ray of this machine's own does not start.
+      ConfigError: Ray is not installed, or the cluster that RAY_ADDRESS names cannot be reached.
+      RunError: a local Ray does not start.
     """
 
     def __init__(self, workers: int):
@@ -37,12 +37,12 @@ class RayTasks:
         self._workers = workers
         self._started = not ray.is_initialized()
         if self._started:
-            here = {} if os.environ.get("RAY_ADDRESS") else {"num_cpus": workers or None, "include_dashboard": False}
+            local = {} if os.environ.get("RAY_ADDRESS") else {"num_cpus": workers or None, "include_dashboard": False}
             try:
-                ray.init(log_to_driver=False, logging_level=logging.ERROR, **here)
+                ray.init(log_to_driver=False, logging_level=logging.ERROR, **local)
             except ConnectionError as error:
                 raise ConfigError(f"--executor=ray: RAY_ADDRESS={os.environ.get('RAY_ADDRESS')}: {error}") from None
-            except Exception as error:  # Ray's own word for a machine that is too busy is no more than that
+            except Exception as error:  # Ray raises a plain Exception if the machine is too busy
                 raise RunError(f"--executor=ray: Ray did not start: {error}") from error
 
     def __enter__(self) -> RayTasks:
@@ -54,7 +54,7 @@ class RayTasks:
 
     def run(self, function: Callable[[Any], Any], items: Sequence[Any]) -> Generator[tuple[int, Any]]:
         ray = self._ray
-        # Retries are counted by the stage, the same for every executor.
+        # The stage counts retries, in the same way for every executor.
         remote = ray.remote(num_cpus=1, max_retries=0)(_call)
         shared = ray.put(function)
         waiting = deque(enumerate(items))

@@ -1,4 +1,4 @@
-"""Work given to submitit: SLURM, or its executors for one machine (local, debug). What tasks and commands share."""
+"""Submits jobs through submitit to SLURM, or to its executors for one machine (local, debug)."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from gptjax.config import ConfigError, RunError
 from gptjax.files import write_aside
 from gptjax.json_files import parsed
 
-JOBS_FILE = "jobs.json"  # which jobs were submitted, for a later start of the same command
+JOBS_FILE = "jobs.json"  # the submitted jobs, for a later start of the same command
 
 
 class Submission:
@@ -19,9 +19,9 @@ class Submission:
 
     Args:
       kind: slurm | local | debug.
-      folder: for submitit's scripts, pickles and logs; on SLURM all nodes must see it under one path.
-      name: of the jobs.
-      parameters: of submitit, such as timeout_min, gpus_per_node, slurm_partition.
+      folder: the folder for submitit's scripts, pickles and logs; all SLURM nodes must see it under the same path.
+      name: the name of the jobs.
+      parameters: parameters of submitit, such as timeout_min, gpus_per_node, slurm_partition.
       most_timeouts: how often a job may be queued again after its time limit; None: submitit's default.
 
     Raises:
@@ -35,7 +35,7 @@ class Submission:
             import submitit
         except ImportError:
             raise ConfigError(f"--executor={kind}: needs pip install 'gptjax[slurm]'") from None
-        from gptjax.cluster.job_states import cancel, use_job_states  # needs submitit, too
+        from gptjax.cluster.job_states import cancel, use_job_states  # imported late because it needs submitit
 
         use_job_states()
         self.submitit, self.cancel = submitit, cancel
@@ -50,10 +50,10 @@ class Submission:
             raise ConfigError(f"--executor={kind}: {error}") from None
 
     def submit(self, calls: Sequence[Callable[[], Any]]) -> list[Any]:
-        """One job for each call; on SLURM all of them are one array.
+        """Submits one job per call; on SLURM they form one array.
 
         Raises:
-          RunError: the cluster does not accept them.
+          RunError: the cluster does not accept the jobs.
         """
         errors = self.submitit.core.utils
         try:
@@ -63,20 +63,20 @@ class Submission:
             raise RunError(f"the jobs were not accepted: {error}") from error
 
     def write_ids(self, ids: Any) -> None:
-        """Keeps the ids of jobs (JSON), whole or not at all."""
+        """Writes the ids of jobs as JSON, atomically."""
         with write_aside(self.folder / JOBS_FILE) as file:
             file.write(json.dumps(ids, indent=1).encode())
 
     def read_ids(self, kind: type, whose: str) -> Any:
-        """What `write_ids` kept, a `kind` (list or dict); an empty one where there is nothing.
+        """Reads what `write_ids` wrote; returns an empty `kind` (list or dict) if there is no file.
 
         Raises:
-          ConfigError: the file is damaged; says to cancel the jobs of whom it is (`whose`).
+          ConfigError: the file is damaged; the message says to cancel the jobs of `whose` command.
         """
         path = self.folder / JOBS_FILE
-        remedy = f"cancel {whose} jobs that are in the queue still, and delete it"
+        remedy = f"cancel {whose} jobs that are still in the queue, and delete the file"
         return parsed(path.read_bytes(), str(path), remedy, kind) if path.exists() else kind()
 
     def slurm_job(self, job_id: str) -> Any:
-        """The job of an earlier start."""
+        """Returns the job of an earlier start."""
         return self.submitit.SlurmJob(self.folder, job_id)

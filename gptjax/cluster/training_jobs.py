@@ -1,7 +1,7 @@
-"""Training runs as jobs of a cluster, one each, through submitit.
+"""Runs each training run of a sweep as a cluster job, through submitit.
 
-On SLURM all runs are one job array. A job that is preempted, or comes to its time limit, saves and is queued again; the
-jobs do not need the sweep: it may be stopped, and the same command later finds those still at work and watches on.
+On SLURM all runs are one job array. A job that is preempted, or reaches its time limit, saves and is queued again. The
+jobs do not need the sweep command: it may be stopped, and the same command later finds the active jobs again.
 """
 
 from __future__ import annotations
@@ -24,37 +24,37 @@ from gptjax.config import RunError
 from gptjax.folders import is_held
 
 WEEK = 7 * 24 * 60  # minutes
-MOST_TIMEOUTS = 1000  # a run may need many turns of a short time limit
-UNLIMITED = 10**6  # the queue of the cluster is where jobs wait
+MOST_TIMEOUTS = 1000  # a run may reach a short time limit many times
+UNLIMITED = 10**6  # jobs wait in the queue of the cluster, not here
 _AT_WORK = {"READY", "PENDING", "RUNNING", "REQUEUED", "COMPLETING", "PREEMPTED", "SUSPENDED"}
 
 
 class TrainingJob:
-    """What a job runs: the training command of one run. All state is in the run's folder."""
+    """The function that a job runs: it starts the training command of one run, whose state is in the run's folder."""
 
     def __init__(self, command: list[str], workdir: Path):
         self._command, self._workdir = command, workdir
 
     def __call__(self) -> int:
-        """The command's exit status; it is no exception, for the run's folder tells the rest."""
+        """Runs the command and returns its exit status. A failure is not raised; the run's folder shows it."""
         self._launched = Launched(self._command, self._workdir, {})
         signal.signal(signal.SIGTERM, self._terminate)
         try:
             return self._launched.wait()
-        except BaseException:  # cancelled: the command is in a session of its own
+        except BaseException:  # the job was cancelled; the command has its own session and must be stopped
             self._launched.stop()
             raise
 
     def _terminate(self, *_: object) -> None:
-        """SLURM sends SIGTERM before it preempts the job, if there is time, and when it is cancelled; submitit, which
-        waits for the signal that it asked for, would pass over both."""
+        """Handles SIGTERM, which SLURM sends on cancellation and, if there is time, before preemption. submitit handles
+        only its own signal, SIGUSR2, and would ignore SIGTERM."""
         if _is_preempted(os.environ.get("SLURM_JOB_ID")):
-            os.kill(os.getpid(), signal.SIGUSR2)  # submitit's: saves, and queues the job again
+            os.kill(os.getpid(), signal.SIGUSR2)  # submitit's handler saves and queues the job again
         else:
             self._launched.stop()
 
     def checkpoint(self) -> DelayedSubmission:
-        """Called by submitit on preemption and before the time limit: saves, and says what to queue."""
+        """Saves, and returns what to queue again; submitit calls this on preemption and before the time limit."""
         self._launched.finish()
         return DelayedSubmission(TrainingJob(self._command, self._workdir))
 
@@ -65,22 +65,22 @@ def _is_preempted(job_id: str | None) -> bool:
     command = ["scontrol", "--oneliner", "show", "job", job_id]
     try:
         shown = subprocess.run(command, capture_output=True, text=True).stdout
-    except OSError:  # a node without Slurm's commands: taken for a cancellation, which saves
+    except OSError:  # a node without Slurm's commands; a cancellation is assumed, and it saves as well
         return False
     return re.search(r"PreemptTime=\d", shown) is not None
 
 
 class TrainingJobs:
-    """An executor of training runs (sweeping/execute.py).
+    """A RunExecutor (sweeping/execute.py) that submits jobs.
 
     Args:
       kind: slurm | local | debug.
-      folder: for submitit's scripts, pickles and logs; on SLURM seen by all nodes.
-      jobs: how many at a time; 0: as many as the queue allows (slurm), one (else).
-      parameters: of submitit, such as timeout_min, gpus_per_node, slurm_partition.
+      folder: the folder for submitit's scripts, pickles and logs; all SLURM nodes must see it.
+      jobs: jobs at a time; 0: as many as the queue allows on SLURM, otherwise one.
+      parameters: parameters of submitit, such as timeout_min, gpus_per_node, slurm_partition.
 
     Raises:
-      ConfigError: a parameter that submitit does not know, or no SLURM here.
+      ConfigError: submitit does not know a parameter, or there is no SLURM here.
     """
 
     def __init__(self, kind: str, folder: Path, jobs: int, parameters: Mapping[str, Any]):
@@ -93,11 +93,11 @@ class TrainingJobs:
         self.slots = UNLIMITED if self.detaches else jobs or 1
 
     def start(self, runs: Sequence[Command]) -> list[JobHandle]:
-        """Submits the runs whose jobs are not at work already: on SLURM as one array.
+        """Submits the runs that have no active job; on SLURM as one array.
 
         Raises:
-          ConfigError: the note of an earlier start's jobs cannot be read.
-          RunError: the cluster refuses, or does not tell whether jobs of an earlier start are still at work.
+          ConfigError: the file with the jobs of an earlier start cannot be read.
+          RunError: the cluster does not accept the jobs, or does not answer whether earlier jobs are still active.
         """
         ids = self._submission.read_ids(dict, "the sweep's")  # run → job id
         jobs = {run.name: job for run in runs if (job := self._at_work(ids.get(run.name)))}
@@ -109,15 +109,15 @@ class TrainingJobs:
         return [JobHandle(jobs[run.name], run.workdir) for run in runs]
 
     def _at_work(self, job_id: str | None) -> submitit.Job | None:
-        """The job of an earlier start of the sweep, if it is waiting or running still."""
+        """Returns the job of an earlier start of the sweep if it is still waiting or running."""
         if not self.detaches or job_id is None:
             return None
         job: Any = self._submission.slurm_job(job_id)
         state = job.watcher.get_state(job_id, mode="force").split()[0]
         if state == UNKNOWN:
             raise RunError(
-                f"neither sacct nor squeue tells whether job {job_id} of an earlier start is still at work, so none is "
-                "submitted; the same command tries again"
+                f"neither sacct nor squeue reports whether job {job_id} of an earlier start is still active, so no job "
+                "is submitted; give the same command again later"
             )
         return job if state in _AT_WORK else None
 
@@ -129,7 +129,7 @@ class JobHandle:
         self._job, self._workdir = job, workdir
 
     def ended(self) -> bool:
-        """Whether job and command have ended (submitit's debug executor runs the job in this very call)."""
+        """Whether job and command have ended. With submitit's debug executor this call runs the job."""
         return self._job.done() and not is_held(self._workdir)
 
     def stop(self) -> None:

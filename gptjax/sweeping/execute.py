@@ -1,4 +1,4 @@
-"""Runs of a sweep at work: some at a time, whatever becomes of each, until all have ended or somebody says stop."""
+"""Executes the runs of a sweep, a few at a time, until all have ended or the user stops the sweep."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ POLL_SECONDS = 0.5
 
 
 class Handle(Protocol):
-    """A run that was started."""
+    """A run that has been started."""
 
     def ended(self) -> bool: ...
 
@@ -30,21 +30,27 @@ class Handle(Protocol):
 
 
 class RunExecutor(Protocol):
-    """Where runs are started. slots: how many at a time. detaches: its jobs go on without the sweep."""
+    """Starts runs.
+
+    Attributes:
+      slots: the largest number of runs at a time.
+      detaches: whether its jobs go on when the sweep ends.
+    """
 
     slots: int
     detaches: bool
 
     def start(self, runs: Sequence[SweepRun]) -> Sequence[Handle]:
-        """Starts at most `slots` runs; raises nothing that a single run is to blame for."""
+        """Starts at most `slots` runs. It does not raise an error that a single run causes."""
 
 
 def execute(
     runs: Sequence[SweepRun], executor: RunExecutor, view: SweepView, stopped: Callable[[], bool]
 ) -> dict[str, Status]:
-    """Name → how each run ended. When `stopped()`, returns early with the runs saved; an exception kills them.
+    """Executes the runs and returns name → status of each run that ended.
 
-    Of an executor that detaches, runs at work are left alone in both cases.
+    When `stopped()` becomes true, the active runs save and the function returns early. An exception kills the active
+    runs. If the executor detaches, active runs go on in both cases.
     """
     waiting = collections.deque(runs)
     active: dict[str, tuple[SweepRun, Handle]] = {}
@@ -83,7 +89,7 @@ def execute(
 
 
 class Processes:
-    """Runs as subprocesses, `jobs` at a time, each with an equal share of this machine's cores and GPUs.
+    """Starts runs as subprocesses, `jobs` at a time, each with an equal share of this machine's cores and GPUs.
 
     Raises:
       ConfigError: there are fewer GPUs than jobs.
@@ -102,7 +108,7 @@ class Processes:
     def _start(self, run: SweepRun) -> Handle:
         slot = self._free.popleft()
         cores, environment = self._shares[slot]
-        with on_cores(cores):  # inherited by the process: XLA makes as many threads as it may use cores
+        with on_cores(cores):  # the process inherits this, and XLA starts one thread per core that it may use
             launched = Launched(run.command, run.workdir, environment)
         return _ProcessHandle(launched, lambda: self._free.append(slot))
 
@@ -120,7 +126,7 @@ class _ProcessHandle:
 
 
 def shares(jobs: int, cores: Sequence[int], gpus: Sequence[str]) -> list[tuple[list[int], dict[str, str]]]:
-    """(cores, environment) of each of the jobs: equal parts, cores in turn when there are fewer than jobs.
+    """Returns (cores, environment variables) for each job, in equal parts; jobs share cores if there are too few.
 
     Raises:
       ConfigError: there are GPUs, but fewer than jobs.
@@ -148,7 +154,7 @@ def available_cores() -> list[int]:
 
 
 def available_gpus(environment: Mapping[str, str] = os.environ) -> list[str]:
-    """Names of the GPUs that JAX would see, as CUDA_VISIBLE_DEVICES takes them; none where JAX is told to use CPUs."""
+    """Returns the GPUs that JAX would use, as in CUDA_VISIBLE_DEVICES; an empty list if JAX_PLATFORMS is cpu."""
     if environment.get("JAX_PLATFORMS") == "cpu":
         return []
     if "CUDA_VISIBLE_DEVICES" in environment:
@@ -162,7 +168,7 @@ def available_gpus(environment: Mapping[str, str] = os.environ) -> list[str]:
 
 @contextmanager
 def on_cores(cores: Sequence[int]) -> Iterator[None]:
-    """What this thread starts meanwhile keeps to these cores, where the system can do that (Linux)."""
+    """Processes that this thread starts in the block use only these cores, if the system supports that (Linux)."""
     if not hasattr(os, "sched_setaffinity"):
         yield
         return

@@ -1,4 +1,4 @@
-"""Pictures of a sweep, with the spread over seeds: the metric along a field, and the losses as they fell."""
+"""Plots of a sweep with the spread over seeds: the metric against a field, and the losses by step."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from gptjax.training.plots import STYLE, compare_runs, in_words, legend_beside, 
 
 MOST_CURVES = 8
 MOST_TICKS = 12
-LOG_RATIO = 3.0  # values whose extremes are farther apart are drawn on a logarithmic axis
+LOG_RATIO = 3.0  # the axis is logarithmic if largest / smallest value is above this
 
 
 def draw(groups: Sequence[Group], metric: str, x: str, folder: Path, higher_is_better: bool = False) -> list[Path]:
-    """Draws what the finished runs allow, into `folder`; returns the paths written.
+    """Plots the finished runs into `folder` and returns the paths of the files.
 
-    x: field of the horizontal axis; '': only the losses by step are drawn.
+    x: the field on the horizontal axis; '': only the losses by step are plotted.
     """
     found = [group for group in groups if group.values]
     if not found:
@@ -44,8 +44,8 @@ def draw(groups: Sequence[Group], metric: str, x: str, folder: Path, higher_is_b
 
 
 def along(groups: Sequence[Group], metric: str, x: str, path: Path, higher_is_better: bool = False) -> Path:
-    """The metric's mean along field `x`, a line for each combination of the other fields; bars reach from the lowest
-    to the highest seed, a ring marks each line's best."""
+    """Plots the metric's mean against field `x`, with one line per combination of the other fields. Bars reach from the
+    lowest to the highest seed, and a ring marks each line's best value."""
     lines: dict[str, list[Group]] = {}
     for group in groups:
         others = [f"{short_name(field)} {value}" for field, value in group.settings.items() if field != x]
@@ -83,7 +83,8 @@ def along(groups: Sequence[Group], metric: str, x: str, path: Path, higher_is_be
 
 
 def _limits(groups: Sequence[Group]) -> tuple[float, float]:
-    """Room for all, bars included, but what diverged: means more than twice as far from the best as the median is."""
+    """Returns limits that include all bars, except of groups that diverged: those whose mean is farther above the median
+    than twice the median's distance to the best."""
     means = [group.mean for group in groups if math.isfinite(group.mean)]
     low, median = min(means), float(np.median(means))
     shown = [group for group in groups if group.mean <= median + 2 * (median - low) + 1e-9]

@@ -1,4 +1,4 @@
-"""What a sweep found: a row for each run (results.csv), a row for each group of seeds with its spread and p-value."""
+"""The results of a sweep: one row per run (results.csv), and one row per group of seeds with spread and p-value."""
 
 from __future__ import annotations
 
@@ -30,13 +30,13 @@ METRICS = ("train/loss", LOSS.name, BITS_PER_BYTE.name, "tokens_per_second", "el
 
 @dataclasses.dataclass(frozen=True)
 class Group:
-    """Runs that differ by their seed alone, and were measured on the same data.
+    """Runs that differ only in their seed and were measured on the same data.
 
     Attributes:
-      settings: of their points, without the seed.
-      finished: those of them that did.
-      values: the metric of the finished ones.
-      measured_on: as the function of that name gives it; values are to be compared only where it is equal.
+      settings: the settings of their points, without the seed.
+      finished: the runs that have finished.
+      values: the metric of each finished run.
+      measured_on: identifies the data (see the function `measured_on`); only values on equal data are comparable.
     """
 
     name: str
@@ -52,19 +52,19 @@ class Group:
 
     @property
     def deviation(self) -> float:
-        """The sample's standard deviation; NaN for fewer than two."""
+        """The sample standard deviation; NaN for fewer than two values."""
         return float(np.std(self.values, ddof=1)) if len(self.values) > 1 else math.nan
 
 
 def swept_fields(runs: Sequence[SweepRun]) -> list[str]:
-    """Every field that a point of the sweep sets, in order."""
+    """Returns every field that a point of the sweep sets, in order."""
     return list(dict.fromkeys(field for run in runs for field in run.point.settings))
 
 
 def measured_on(run: SweepRun, status: Status, metric: str) -> str:
-    """Which data a figure of a run is of: twelve hexadecimal digits; '' where the run does not say, or it is of none.
+    """Identifies the data on which a run's metric was measured, by twelve hexadecimal digits; '' if that is unknown.
 
-    A validation figure is of the windows that its row names, a training figure of the data of the last start.
+    For a validation metric these are the windows that its row names, for a training metric the data of the last start.
     """
     if metric.startswith("validation/"):
         return next((row.get(SET, "") for row in reversed(status.rows) if row.get(metric) is not None), "")
@@ -75,8 +75,8 @@ def measured_on(run: SweepRun, status: Status, metric: str) -> str:
 
 
 def by_data(groups: Sequence[Group]) -> dict[str, list[Group]]:
-    """What they were measured on → the groups that can be compared with each other. Those without a value are with the
-    first."""
+    """Returns data → the groups that were measured on it, which can be compared. Groups without a value join the first
+    data."""
     found: dict[str, list[Group]] = {}
     for group in groups:
         if group.values:
@@ -93,8 +93,8 @@ def write_results(
     metric: str,
     higher_is_better: bool = False,
 ) -> None:
-    """One row per run: name, state, swept settings, size, last value of each figure, best value of the metric and what
-    it was measured on."""
+    """Writes one row per run: name, state, swept settings, size, last value of each metric, and the best value of the
+    compared metric with the data that it was measured on."""
     fields = swept_fields(runs)
     metrics = list(dict.fromkeys((*METRICS, metric)))
     head = ["run", "state", *fields, "parameters", "tokens", "flops", "step", *metrics]
@@ -117,14 +117,13 @@ def write_results(
 
 
 def _hash_of(run: SweepRun) -> str:
-    """Of the config that the run was trained with, as its own console shows it; empty where it has not begun."""
+    """Returns the hash of the config that the run was trained with, as its console shows it; '' before its start."""
     path = run.workdir / "config.json"
     return configs.hash_of(configs.from_json(path.read_bytes(), str(path))) if path.exists() else ""
 
 
 def group_by_seed(runs: Sequence[SweepRun], statuses: Mapping[str, Status], metric: str) -> list[Group]:
-    """The runs in groups that differ by their seed alone, in the order of the sweep; and by what they were measured on,
-    where that is not the same data."""
+    """Groups runs that differ only in their seed and were measured on the same data, in the order of the sweep."""
 
     def finished(run: SweepRun) -> bool:
         return statuses[run.name].state == State.FINISHED
@@ -138,7 +137,7 @@ def group_by_seed(runs: Sequence[SweepRun], statuses: Mapping[str, Status], metr
         settings = {field: value for field, value in same[0].point.settings.items() if field != SEED}
         on = {run.name: measured_on(run, statuses[run.name], metric) for run in same if finished(run)}
         kinds = list(dict.fromkeys(on.values())) or [""]
-        for data in kinds:  # those that did not finish are with the first
+        for data in kinds:  # runs that did not finish join the first data
             alike = tuple(run for run in same if on.get(run.name, kinds[0]) == data)
             done = tuple(run for run in alike if finished(run))
             values = tuple(v for run in done if (v := statuses[run.name].last(metric)) is not None)
@@ -147,25 +146,25 @@ def group_by_seed(runs: Sequence[SweepRun], statuses: Mapping[str, Status], metr
 
 
 def p_value(a: Sequence[float], b: Sequence[float]) -> float:
-    """Two-sided p of Welch's t-test (unequal variances) for equal means; NaN where one has fewer than two values."""
+    """Returns the two-sided p of Welch's t-test (unequal variances) for equal means; NaN with fewer than two values."""
     if min(len(a), len(b)) < 2:
         return math.nan
     return float(scipy.stats.ttest_ind(a, b, equal_var=False).pvalue)
 
 
 def best_first(groups: Sequence[Group], higher_is_better: bool = False) -> list[Group]:
-    """By their means; groups without a value come last."""
+    """Sorts groups by their means, the best first; groups without a value come last."""
     sign = -1 if higher_is_better else 1
     return sorted(groups, key=lambda group: (math.isnan(group.mean), sign * group.mean))
 
 
 def results_table(groups: Sequence[Group], metric: str, higher_is_better: bool = False) -> Table:
-    """Groups from best to worst: mean, standard deviation, distance to the best and its p-value."""
+    """Returns a table of the groups from best to worst: mean, standard deviation, distance to the best, and p-value."""
     kinds = by_data(groups)
     table = Table(title=f"{metric}, mean over seeds; p: Welch's t-test against the best", title_justify="left")
     if len(kinds) > 1:
-        told = ", ".join(data or "not recorded" for data in kinds)
-        table.caption = f"measured on different data ({told}): each is compared only with the best on the same data"
+        listed = ", ".join(data or "not recorded" for data in kinds)
+        table.caption = f"measured on different data ({listed}): each is compared only with the best on the same data"
     table.add_column("settings", overflow="fold")
     for head in ("finished", "mean", "± sd", "to best", "p"):
         table.add_column(head, justify="right", no_wrap=True)
@@ -194,7 +193,8 @@ def plan_table(
     forecast: Forecast,
     jobs: int,
 ) -> Table:
-    """The runs as planned: state, size, predicted time; the last row is what is left to do, `jobs` runs at a time."""
+    """Returns a table of the runs with state, size and predicted time; the last row sums up the unfinished work, for
+    `jobs` runs at a time."""
     table = Table(title=f"{counted(len(runs), 'run')} of {runs[0].base}: {_fields_text(runs)}", title_justify="left")
     table.add_column("run", overflow="fold")
     for head in ("state", "steps", "parameters", "tokens", "FLOPs", "time"):

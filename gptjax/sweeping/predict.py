@@ -1,8 +1,8 @@
-"""What a run will cost, before it is started: parameters, tokens, FLOPs, and the time they take.
+"""Predicts the cost of a run before it starts: parameters, tokens, FLOPs and time.
 
-The first three follow from shapes; nothing is allocated. The time follows from finished runs of the same sweep, where
-there are any: their rate, and what they needed beside training (start-up, compilation, evaluation). Until then it is
-the FLOPs over an assumed share of the device's peak, which is a guess and is labelled so.
+The first three follow from shapes; nothing is allocated. The time is predicted from finished runs of the same sweep:
+from their speed, and from the time they needed beside training (start-up, compilation, evaluation). Until a run has
+finished, an assumed fraction of the device's peak is used; this is a guess and is labelled as one.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from gptjax.training.hardware import Peak
 CONVENTION = "causal"
 ASSUMED_UTILIZATION = 0.3
 
-# Devices are asked in a process of their own: a sweep that held a GPU's memory would leave none for its runs.
+# Another process queries the devices, because a sweep that held a GPU's memory would leave none for its runs.
 _PROBE = """
 import dataclasses, json, sys, jax
 from gptjax.training.hardware import peak_flops
@@ -33,7 +33,7 @@ print(json.dumps(dataclasses.asdict(peak_flops(jax.devices(), dtype))))
 
 @dataclasses.dataclass(frozen=True)
 class Size:
-    """parameters; tokens of the whole run; flops of training on them (causal convention)."""
+    """The number of parameters, the tokens of the whole run, and the FLOPs to train on them (causal convention)."""
 
     parameters: int
     tokens: int
@@ -46,7 +46,7 @@ class Size:
 
 @dataclasses.dataclass(frozen=True)
 class Pace:
-    """How a finished run went: FLOP/s of its training, and seconds beside it."""
+    """The speed of a finished run: FLOP/s of its training, and the seconds spent beside training."""
 
     flops_per_token: float
     flops_per_second: float
@@ -54,18 +54,18 @@ class Pace:
 
 
 def size_of(run: SweepRun) -> Size:
-    """The size of a run, from shapes."""
+    """Computes the size of a run from its shapes."""
     plan = run.plan
     flops = plan.flops_per_token[CONVENTION] * plan.total_tokens
     return Size(plan.parameters.total, plan.total_tokens, flops)
 
 
 class Forecast:
-    """How long each run takes from start to end; finished runs make it better.
+    """Predicts how long each run takes from start to end, and improves with every finished run.
 
     Args:
-      sizes: run → its size.
-      assumed_flops_per_second: what is believed until a run has finished; None: nothing.
+      sizes: the size of each run, by name.
+      assumed_flops_per_second: the speed to assume until a run has finished; None: unknown.
     """
 
     def __init__(self, sizes: Mapping[str, Size], assumed_flops_per_second: float | None = None):
@@ -77,7 +77,7 @@ class Forecast:
         return len(self._paces)
 
     def learn(self, run: SweepRun, status: Status) -> None:
-        """Takes the pace of a run, if it went from start to end without interruption; of others the time is unknown."""
+        """Learns the pace of a finished run that was never interrupted; the time of other runs is unknown."""
         rates = [row["tokens_per_second"] for row in status.rows if row.get("tokens_per_second")]
         elapsed = [row["elapsed_seconds"] for row in status.rows if row.get("elapsed_seconds") is not None]
         if status.state == State.FINISHED and rates and elapsed == sorted(elapsed):
@@ -86,7 +86,7 @@ class Forecast:
             self._paces.append(Pace(size.flops_per_token, rate, max(elapsed[-1] - size.flops / rate, 0.0)))
 
     def seconds(self, run: SweepRun) -> float | None:
-        """By the runs of nearest size, or by the assumed rate, or None where neither is known."""
+        """Predicts from the finished runs of the nearest size, or from the assumed speed; None if neither exists."""
         size = self._sizes[run.name]
         if not self._paces:
             return size.flops / self.assumed_flops_per_second if self.assumed_flops_per_second else None
@@ -97,7 +97,7 @@ class Forecast:
 
 
 def probe_peak(dtype: str) -> Peak:
-    """The peak of this machine's devices for products of `dtype` ('auto': what a run would use here).
+    """Returns the peak speed of this machine's devices for matrix products in `dtype` ('auto': a run's choice here).
 
     Raises:
       RunError: JAX finds no device.

@@ -1,7 +1,7 @@
-"""The runs of a sweep: name, config, folder and command of each, and how far it has come by what is on disk.
+"""The runs of a sweep: the name, config, folder and command of each, and its progress according to its files.
 
-A run's state is decided by its own files alone (config.json, metrics.jsonl, checkpoints, the exit status that the
-launcher leaves), so a sweep may be killed, moved, or watched from another machine.
+A run's state depends only on its own files (config.json, metrics.jsonl, checkpoints, and the exit status that the
+launcher writes), so a sweep may be killed, moved, or watched from another machine.
 """
 
 from __future__ import annotations
@@ -30,14 +30,14 @@ from gptjax.training.checkpoint import saved_steps
 from gptjax.training.writers import FILE_NAME, read_metrics
 from gptjax.user_code import load_config
 
-LONGEST_NAME = 160  # file systems end at 255 bytes
-# Settings that say how the same figures are computed and shown, not which: these may change between two starts.
+LONGEST_NAME = 160  # file systems allow 255 bytes
+# Settings that affect how results are computed and shown, but not the results: they may change between two starts.
 _FREE = ("checkpoint.", "logging.", "mesh.", "evaluation.sample_", "data.workers", "data.prefetch", "data.verify")
 
 
 class State(enum.StrEnum):
     FINISHED = "finished"
-    RUNNING = "running"  # some process holds the folder
+    RUNNING = "running"  # a process holds the folder's lock
     PARTLY_DONE = "partly done"
     FAILED = "failed"
     NOT_STARTED = "not started"
@@ -48,8 +48,8 @@ class SweepRun:
     """One run of a sweep.
 
     Attributes:
-      settings: all that differs from the base config: the sweep's, the point's, the command line's.
-      plan: on devices that are not known yet.
+      settings: all settings that differ from the base config: those of the sweep, the point and the command line.
+      plan: the run's plan for devices that are not known yet.
     """
 
     name: str
@@ -61,7 +61,7 @@ class SweepRun:
 
     @property
     def config(self) -> Settings:
-        """Complete but for what only the device decides."""
+        """The config, in which only what depends on the device may still be `auto`."""
         return self.plan.config
 
     @property
@@ -70,7 +70,7 @@ class SweepRun:
 
     @property
     def command(self) -> list[str]:
-        """What a person would type to train this run alone."""
+        """The command that trains this run alone."""
         overrides = [f"--config.{field}={value}" for field, value in self.settings.items()]
         flags = [f"--config={self.base}", f"--workdir={self.workdir}", *overrides]
         return [sys.executable, "-m", "gptjax.train", *flags]
@@ -78,14 +78,19 @@ class SweepRun:
 
 @dataclasses.dataclass(frozen=True)
 class Status:
-    """state; step: the newest in metrics.jsonl, 0 if there is none; rows: all of it."""
+    """How far a run has come.
+
+    Attributes:
+      step: the newest step in metrics.jsonl, or 0.
+      rows: all rows of metrics.jsonl.
+    """
 
     state: State
     step: int = 0
     rows: list[dict[str, Any]] = dataclasses.field(default_factory=list, repr=False)
 
     def last(self, metric: str) -> float | None:
-        """The last value of a metric, or None."""
+        """Returns the last value of a metric, or None."""
         return next((row[metric] for row in reversed(self.rows) if row.get(metric) is not None), None)
 
 
@@ -93,14 +98,14 @@ class Status:
 
 
 def plan_runs(sweep: Sweep, workdir: Path, settings: Mapping[str, Any]) -> list[SweepRun]:
-    """Every run of the sweep, checked as far as is possible without devices.
+    """Plans every run of the sweep, and checks it as far as possible without devices.
 
     Args:
-      workdir: of the sweep; each run has a folder of its own in it.
-      settings: of the command line, for all runs.
+      workdir: the sweep's folder; each run has its own folder in it.
+      settings: settings of the command line, for all runs.
 
     Raises:
-      ConfigError: the first run that could not start, or two of one name.
+      ConfigError: a run could not start, or two runs have the same name.
     """
     if not sweep.points:
         raise ConfigError("sweep: it has no points")
@@ -118,14 +123,14 @@ def plan_runs(sweep: Sweep, workdir: Path, settings: Mapping[str, Any]) -> list[
         runs.append(SweepRun(name, point, sweep.config, run_settings, made, workdir / name))
     name, count = Counter(run.name for run in runs).most_common(1)[0]
     if count > 1:
-        raise ConfigError(f"sweep: {count} runs would be called {name!r}; every point needs a name of its own")
+        raise ConfigError(f"sweep: {count} runs would have the name {name!r}; every point must have a different name")
     return runs
 
 
 def folder_name(point: Point) -> str:
-    """The point's name with nothing in it that a path, a shell or Orbax objects to; 'base' for no settings at all.
+    """Returns the point's name without characters that are special in paths, shells or Orbax; 'base' without settings.
 
-    What had to be replaced or cut off is told apart by a few digits of a hash.
+    If characters were replaced or cut off, a few digits of a hash keep the name unique.
     """
     plain = re.sub(r"[^\w.,=+-]+", "-", point.name, flags=re.ASCII).strip("-.")[:LONGEST_NAME] or "base"
     if plain == point.name or not point.name:
@@ -137,7 +142,7 @@ def folder_name(point: Point) -> str:
 
 
 def status_of(run: SweepRun) -> Status:
-    """How far a run has come.
+    """Reads from the run's folder how far the run has come.
 
     Raises:
       ConfigError: the folder holds a run with other settings.
@@ -157,15 +162,15 @@ def status_of(run: SweepRun) -> Status:
 
 
 def check_same_settings(run: SweepRun) -> None:
-    """Raises ConfigError, with both values, where the run's folder was made with other settings."""
+    """Raises ConfigError, with both values, if the run's folder was made with other settings."""
     path = run.workdir / "config.json"
     if not path.exists():
         return
-    there, here = flatten(from_json(path.read_bytes(), str(path))), flatten(run.config)
+    saved, planned = flatten(from_json(path.read_bytes(), str(path))), flatten(run.config)
     different = [
-        f"{field} is {there[field]!r} there, {value!r} here"
-        for field, value in here.items()
-        if there[field] != value and not field.startswith(_FREE) and not _left_to_device(field, value)
+        f"{field} is {saved[field]!r} there, {value!r} here"
+        for field, value in planned.items()
+        if saved[field] != value and not field.startswith(_FREE) and not _left_to_device(field, value)
     ]
     if different:
         raise ConfigError(

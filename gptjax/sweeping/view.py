@@ -1,4 +1,4 @@
-"""What a sweep shows while it runs: on a terminal a live table, elsewhere a line for each start and end."""
+"""Shows a sweep while it runs: a live table on a terminal, and a line for each run that starts or ends."""
 
 from __future__ import annotations
 
@@ -23,12 +23,13 @@ COLORS = {State.FINISHED: "green", State.FAILED: "bold red"}
 
 
 class SweepView:
-    """A context manager, so that the terminal is left in order.
+    """A context manager that shows the sweep and restores the terminal at the end.
 
     Args:
-      total: runs of the sweep. done: those that were finished before.
-      jobs: how many work at a time.
-      forecast: of the time that a run takes; learns from those that end.
+      total: the number of runs in the sweep.
+      done: how many of them were finished before.
+      jobs: how many runs are active at a time.
+      forecast: predicts the time of a run; it learns from the runs that end.
     """
 
     def __init__(
@@ -42,7 +43,7 @@ class SweepView:
     ):
         self._console, self._clock = console, clock
         self._total, self._done, self._jobs, self._forecast = total, done, jobs, forecast
-        self._first_seen: dict[str, tuple[float, int]] = {}  # run → (time, step) of its first row of this start
+        self._first_seen: dict[str, tuple[float, int]] = {}  # run → (time, step) of the first row seen
         self._started: dict[str, float] = {}
         self._refreshed = -REFRESH_SECONDS
         self._live = Live(console=console, auto_refresh=False, transient=True) if console.is_terminal else None
@@ -61,7 +62,7 @@ class SweepView:
         print_note(self._console, Text(f"› started   {run.name}", "dim"))
 
     def ended(self, run: SweepRun, status: Status) -> None:
-        """A permanent line of how it went; of a run that failed, its last lines too."""
+        """Prints how the run ended, and the last lines of its output if it failed."""
         self._done += status.state == State.FINISHED
         self._forecast.learn(run, status)
         color = COLORS.get(status.state, "yellow")
@@ -84,7 +85,7 @@ class SweepView:
         print_note(self._console, Text(f"› stopping: {how}, {waiting} not started", "yellow"))
 
     def refresh(self, active: Sequence[SweepRun], waiting: Sequence[SweepRun]) -> None:
-        """Redraws the live table, not more often than is worth reading the runs' files for."""
+        """Redraws the live table, at most every REFRESH_SECONDS because it reads the runs' files."""
         if self._live is None or self._clock() - self._refreshed < REFRESH_SECONDS:
             return
         self._refreshed = self._clock()
@@ -108,7 +109,7 @@ class SweepView:
         self._live.update(Group(table, overall), refresh=True)
 
     def _progress(self, run: SweepRun) -> tuple[int, float | None]:
-        """(step, training loss) of a run at work."""
+        """Returns (step, training loss) of an active run."""
         path = run.workdir / FILE_NAME
         rows = [row for row in read_metrics(path) if "train/loss" in row] if path.exists() else []
         if not rows:
@@ -118,7 +119,7 @@ class SweepView:
         return step, rows[-1]["train/loss"]
 
     def _seconds_left(self, run: SweepRun, step: int) -> float | None:
-        """By the pace of this start; by the prediction until that is known."""
+        """Estimates from the run's pace since it was first seen, or from the forecast until that is known."""
         seen, first = self._first_seen.get(run.name, (0.0, step))
         if step > first:
             return (self._clock() - seen) / (step - first) * (run.total_steps - step)

@@ -151,7 +151,7 @@ def test_where_nothing_tells_whether_jobs_are_at_work_none_is_submitted_twice(sc
     TrainingJobs("slurm", tmp_path / "jobs", 0, {}).start(runs)
     submitit.SlurmJob.watcher.clear()
     put(slurm, sacct=NO_SACCT, squeue=squeue or "not a program")
-    with pytest.raises(RunError, match=r"neither sacct nor squeue tells whether job 4711_0"):
+    with pytest.raises(RunError, match=r"neither sacct nor squeue reports whether job 4711_0"):
         TrainingJobs("slurm", tmp_path / "jobs", 0, {}).start(runs)
     assert len(list(slurm.glob("script_*"))) == 1
 

@@ -87,7 +87,7 @@ def test_the_planned_config_is_what_training_resolves(plan, windows):
         (over("data.path", ["nowhere"]), {}, "'nowhere': no such folder"),
         (over("model.vocab_size", [100]), {}, "the size of the tokenizer of data.path"),
         (over(RATE, [0.1]), {RATE: 0.2}, "the sweep itself varies optimizer.learning_rate"),
-        ([Point({"seed": 1}, ("a",)), Point({"seed": 2}, ("a",))], {}, "2 runs would be called 'a'"),
+        ([Point({"seed": 1}, ("a",)), Point({"seed": 2}, ("a",))], {}, "2 runs would have the name 'a'"),
     ],
 )
 def test_what_cannot_run_is_refused_before_anything_starts(plan, tmp_path, points, settings, message):
