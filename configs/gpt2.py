@@ -12,7 +12,7 @@ Budget of 124m, Chinchilla-optimal: 124M parameters x 20 tokens = 2.5 B tokens =
 
 from gptjax.config import ConfigError, default
 
-#        layers, width, heads, learning rate, micro-batches of a step of 512 sequences
+#        layers, width, heads, learning rate, micro-batches per step of 512 sequences
 SIZES = {
     "124m": (12, 768, 12, 6e-4, 8),
     "350m": (24, 1024, 16, 3e-4, 16),

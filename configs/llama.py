@@ -2,12 +2,12 @@
 
 135m is SmolLM2-135M's shape, 1b and 3b are Llama-3.2's, 8b is Llama-3.1's.
 
-Data: FineWeb-Edu, DCLM or any text of yours (the first two are on the Hugging Face hub), prepared with a vocabulary of
-the model's size or smaller; the rows that a smaller one leaves unused cost memory only:
+Data: FineWeb-Edu, DCLM (both on the Hugging Face hub) or your own text, prepared with a vocabulary of the model's size
+or smaller; a smaller one leaves rows unused, which costs only memory:
 
   python -m gptjax.prepare --input=DOWNLOADED_FOLDER --output=data/fineweb --vocab_size=49152
 
-Budget, 20 tokens a parameter (the published models saw a hundred times more): 135m 2.7 B tokens, 2.2e18 FLOPs;
+Budget at 20 tokens per parameter (the published models saw a hundred times more): 135m 2.7 B tokens, 2.2e18 FLOPs;
 1b 25 B, 1.8e20; 3b 64 B, 1.2e21; 8b 160 B, 7.7e21.
 """
 

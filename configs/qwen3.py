@@ -1,12 +1,12 @@
 """Qwen3's dense shapes as published (arXiv:2505.09388): --config=configs/qwen3.py:0.6b | 1.7b
 
-They differ from Llama's by normalised queries and keys and by heads wider than width / heads.
+They differ from Llama's in normalized queries and keys, and in heads that are wider than width / num_heads.
 
-Data: any text of yours, or FineWeb-Edu (on the Hugging Face hub):
+Data: your own text, or FineWeb-Edu (on the Hugging Face hub):
 
   python -m gptjax.prepare --input=DOWNLOADED_FOLDER --output=data/fineweb --vocab_size=65536
 
-Budget, 20 tokens a parameter: 0.6b 12 B tokens, 4.3e19 FLOPs; 1.7b 34 B, 3.5e20.
+Budget at 20 tokens per parameter: 0.6b 12 B tokens, 4.3e19 FLOPs; 1.7b 34 B, 3.5e20.
 """
 
 from gptjax.config import ConfigError, default

@@ -1,12 +1,12 @@
 """Character-level Shakespeare: --config=configs/shakespeare_char.py:cpu | cpu_same_steps | cpu_same_time | gpu
 
 `cpu` and `gpu` are nanoGPT's two settings: same model, batch, steps and schedule as in its README (validation loss
-1.88 and 1.4697), so that the numbers can be laid side by side. `cpu_same_steps` keeps the sizes, batch and steps of
-`cpu` and changes how they are used; `cpu_same_time` may change all but the time it takes. Measured in
+1.88 and 1.4697), so that the results can be compared. `cpu_same_steps` keeps the sizes, batch and steps of `cpu` and
+changes architecture and optimizer; `cpu_same_time` may change everything but the time it takes. They are measured in
 experiments/quality.
 
 Data: tinyshakespeare, one file of 1,115,394 bytes (md5 6fb458f1232090904fb40fe944165e91), in nanoGPT's and char-rnn's
-repositories; its first 90 % are for training, so the split is by position, not by document:
+repositories. Its first 90 % are for training, so the split is by position, not by document:
 
   python -m gptjax.prepare --input=input.txt --output=data/shakespeare_char --tokenizer=char \\
     --split_by=tail --validation_fraction=0.1
@@ -43,7 +43,7 @@ def get_config(arg: str = "cpu"):
         config.data.sequence_length = 256
         config.training.batch_size = 64
         config.training.duration = "5000 steps"
-        config.schedule.warmup = "2%"  # again 100
+        config.schedule.warmup = "2%"  # again 100 steps
         return config
 
     config.model.num_layers = 4  # 0.8 M parameters, 1.5 M tokens
@@ -55,7 +55,7 @@ def get_config(arg: str = "cpu"):
     if arg == "cpu":
         return config
 
-    # What has been learned since GPT-2, with as many parameters.
+    # Improvements since GPT-2, with as many parameters.
     config.model.feedforward = "relu2"
     config.model.norm = "rmsnorm"
     config.model.position = "rope"
@@ -69,7 +69,7 @@ def get_config(arg: str = "cpu"):
     if arg == "cpu_same_steps":
         return config
 
-    # A smaller model sees more text in the same time, and more of it at once: 0.34 M parameters, 1.8 M tokens.
+    # A smaller model sees more text in the same time, in longer rows: 0.34 M parameters, 1.8 M tokens.
     config.model.num_layers = 3
     config.model.width = 96
     config.model.num_heads = 3

@@ -1,14 +1,15 @@
 """Any small text: a decoder of half a million parameters and the vocabulary, trained within a minute on two CPU cores.
 
-Data: any prepared folder, from one line to some tens of megabytes; where it is small, the model soon knows it by heart,
-and validation loss says when. The book "Build a Large Language Model (From Scratch)" begins with such a text:
+Data: any prepared folder, from one line to some tens of megabytes. The model soon knows a small text by heart, and the
+validation loss shows when. The book "Build a Large Language Model (From Scratch)" begins with such a text:
 
   python -m gptjax.prepare --input=the-verdict.txt --output=data/verdict
   python -m gptjax.train --config=configs/text_tiny.py --config.data.path=data/verdict --workdir=runs/verdict \\
     --config.training.duration='80 steps'
 
-300 steps of 1,024 tokens are 0.3 M tokens. 20 kB of text, 8,000 tokens, are known by heart long before: 80 steps, ten
-passes, are enough. 1 MB deserves more: --config.training.duration='2000 steps'. Warm-up and decay follow.
+300 steps of 1,024 tokens are 0.3 M tokens. A text of 20 kB (8,000 tokens) is known by heart long before that: 80 steps,
+ten passes, are enough. A text of 1 MB needs more: --config.training.duration='2000 steps'. Warm-up and decay scale with
+the duration.
 """
 
 from gptjax.config import default
@@ -38,9 +39,9 @@ def get_config():
     config.training.duration = "300 steps"
     config.training.batch_size = 8
 
-    config.checkpoint.every = "50 steps"  # as often as it is evaluated, so that the best is kept
+    config.checkpoint.every = "50 steps"  # at every evaluation, so that the best checkpoint is kept
     config.evaluation.every = "50 steps"
     config.evaluation.sample_every = "100 steps"
-    config.evaluation.sample_prompt = ""  # a document from its beginning
+    config.evaluation.sample_prompt = ""  # start a new document
     config.evaluation.sample_tokens = 60
     return config

@@ -1,9 +1,9 @@
-"""Books and source code, from two folders.
+"""Books and source code from two folders.
 
   python -m gptjax.prepare --config=configs/corpus/books_and_code.py:BOOKS,CODE --output=data/books_and_code
 
-BOOKS holds plain text, Markdown, HTML or EPUB, such as a mirror of Project Gutenberg; CODE git working trees or folders
-of source. Of code, what is under a permissive licence is taken. Without an argument: data/books and data/code.
+BOOKS holds plain text, Markdown, HTML or EPUB, such as a mirror of Project Gutenberg; CODE holds git working trees or
+folders of source code. Only code under a permissive licence is used. The default folders are data/books and data/code.
 """
 
 from gptjax.config import ConfigError

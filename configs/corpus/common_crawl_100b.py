@@ -7,11 +7,11 @@
       --submitit=slurm_partition=cpu,timeout_min=720,mem_gb=8
   RAY_ADDRESS=auto python -m gptjax.prepare --config=$recipe --output=OUT --executor=ray
 
-RAW is a folder that all machines see, with code/, books/, papers/ and wikipedia/ in it; CRAWL a crawl's name, such as
-CC-MAIN-2024-51, read from s3://commoncrawl (any AWS account may), or a folder or pattern of WARC files. --sample comes
-first: it shows what the rules would drop. Killed or preempted, the same command goes on.
+RAW is a folder that all machines see, with code/, books/, papers/ and wikipedia/ in it. CRAWL is a crawl's name, such
+as CC-MAIN-2024-51, which is read from s3://commoncrawl with any AWS account, or a folder or pattern of WARC files. Use
+--sample first: it shows what the rules would drop. After a kill or preemption, give the same command again to continue.
 
-What is planned for, at about 4 bytes per token:
+The plan, at about 4 bytes per token:
 
   source      to read                                     tokens   weight   share
   web         40,000 WARC files of about 1 GB each          70 B        1    70 %
@@ -20,21 +20,21 @@ What is planned for, at about 4 bytes per token:
   books       10 GB, Project Gutenberg's in English        2.5 B        2     5 %
   wikipedia   one dump of the English pages                  4 B        1     4 %
 
-What it takes, computed from rates measured on one core (experiments/corpus/README.md): to extract, 28,300 core-hours by
-2.0 MB of HTML a second, or 8,200 by 42 pages a second; 900 to clean, 53 to sketch, 26 to encode. On disk up to 7.5 TB
-of documents, 0.1 of sketches, 0.4 of tokens; the archives' 40 TB are read and not kept. 8 GB a task are enough but for
-the single one of `copies`, which may want 29: stop there and go on with mem_gb=32.
+Its cost, computed from rates measured on one core (experiments/corpus/README.md): extraction takes 28,300 core-hours at
+2.0 MB of HTML per second, or 8,200 at 42 pages per second; cleaning 900, sketching 53, encoding 26. Documents need up
+to 7.5 TB of disk, sketches 0.1 TB, tokens 0.4 TB; the 40 TB of archives are read and not kept. 8 GB per task are enough
+except for the single task of `copies`, which may need 29 GB: stop there and continue with mem_gb=32.
 
-Of the web: FineWeb kept 15 T tokens of 96 crawls of 80 to 90 thousand files each, 1.8 M a file (Penedo et al., 2024).
-Of the weight of books: text that is read up to about four times is worth nearly as much as new text (Muennighoff et
-al., "Scaling Data-Constrained Language Models", 2023). Copies are left out across all sources:
-what a book or an article has stays there, not where a page repeats it, since of the sources below the first wins.
+The web's yield is FineWeb's: 15 T tokens of 96 crawls of 80 to 90 thousand files each, 1.8 M per file (Penedo et al.,
+2024). Books have weight 2 because text that is read up to about four times is worth nearly as much as new text
+(Muennighoff et al., "Scaling Data-Constrained Language Models", 2023). Copies are removed across all sources, and the
+source that comes first below keeps its document: a book or article stays, and a web page that repeats it goes.
 """
 
 from gptjax.config import ConfigError
 from gptjax.corpus.config import default, source
 
-# A crawl has 100 segments of 800 to 900 files; 400 of each make 40,000, from all over the crawl.
+# A crawl has 100 segments of 800 to 900 files; 400 files of each are 40,000 files from all parts of the crawl.
 CRAWL_FILES = "s3://commoncrawl/crawl-data/{}/segments/*/warc/*-00[0-3]??.warc.gz"
 
 

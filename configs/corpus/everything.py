@@ -1,4 +1,4 @@
-"""All that a folder has, source by source.
+"""All sources of text in a folder.
 
   python -m gptjax.prepare --config=configs/corpus/everything.py:FOLDER --output=data/everything
 
@@ -9,7 +9,7 @@
   FOLDER/code/             git working trees
   FOLDER/tables/           Hugging Face datasets with a column "text"
 
-What is not there is no source.
+Folders that do not exist are left out.
 """
 
 import glob
@@ -17,7 +17,7 @@ import glob
 from gptjax.config import ConfigError
 from gptjax.corpus.config import default, source
 
-SOURCES = (  # kind, where; of copies in several, the one of the first source is kept
+SOURCES = (  # (kind, folder); if several sources have a document, the first source keeps it
     ("books", "books"),
     ("papers", "papers"),
     ("wikipedia", "text/wikipedia*"),
@@ -37,7 +37,7 @@ def get_config(arg="data/raw"):
             name = "web_documents" if place.endswith("_docs") else kind
             found.append(source(name=name, kind=kind, path=",".join(folders), recipe="web" if "web" in name else None))
     if not found:
-        raise ConfigError(f"everything:{arg}: no folder there with one of {', '.join(place for _, place in SOURCES)}")
+        raise ConfigError(f"everything:{arg}: must contain one of {', '.join(place for _, place in SOURCES)}")
     config.sources = tuple(found)
     config.tokenizer.vocab_size = 32_000
     return config

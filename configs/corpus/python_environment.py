@@ -1,8 +1,8 @@
-"""Code at hand: what the Python environment that runs this has installed, and Python's own library; nothing downloaded.
+"""The code of the packages installed in this Python environment, and of Python's own library; nothing is downloaded.
 
   python -m gptjax.prepare --config=configs/corpus/python_environment.py --output=data/python_environment
 
-Files in Python, C++, Cython, Fortran and other languages, of packages under a permissive licence.
+The files are in Python, C++, Cython, Fortran and other languages, from packages under a permissive licence.
 """
 
 import os
@@ -12,7 +12,7 @@ from gptjax.corpus.config import default, source
 
 
 def get_config():
-    # One folder, but on systems that keep compiled packages apart.
+    # This is one folder, except on systems that keep compiled packages in another.
     folders = dict.fromkeys(os.path.realpath(sysconfig.get_path(kind)) for kind in ("purelib", "platlib"))
     config = default()
     config.sources = (

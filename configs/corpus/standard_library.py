@@ -1,4 +1,4 @@
-"""Python's own source, from the Python that runs this: the smallest corpus of code, nothing downloaded."""
+"""The standard library of the Python that runs this: the smallest corpus of code; nothing is downloaded."""
 
 from gptjax.corpus.config import default, source
 

@@ -83,7 +83,7 @@ def along(groups: Sequence[Group], metric: str, x: str, path: Path, higher_is_be
 
 
 def _limits(groups: Sequence[Group]) -> tuple[float, float]:
-    """Returns limits that include all bars, except of groups that diverged: those whose mean is farther above the median
+    """Returns limits that include all bars, except of groups that diverged: those whose mean exceeds the median by more
     than twice the median's distance to the best."""
     means = [group.mean for group in groups if math.isfinite(group.mean)]
     low, median = min(means), float(np.median(means))

@@ -1,8 +1,8 @@
-"""Text to token ids and back: one interface (`Tokenizer`) for SentencePiece models, bytes and characters.
+"""Converts text to token ids and back: one interface (`Tokenizer`) for SentencePiece models, bytes and characters.
 
-kinds.py             the interface and what implements it
-training.py          learning a vocabulary from text
-sentencepiece_file.py  what a SentencePiece model's file says of itself
+kinds.py               the interface and its implementations
+training.py            learns a vocabulary from text
+sentencepiece_file.py  reads settings from the file of a SentencePiece model
 
     tokenizer = gptjax.tokenizer.load("data/mine")
     ids = tokenizer.encode("def f(x):")

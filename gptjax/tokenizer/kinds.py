@@ -1,7 +1,7 @@
-"""Text to token ids and back, losslessly: SentencePiece BPE, bytes, or characters behind one interface.
+"""Converts text to token ids and back, with one interface for SentencePiece models, bytes and characters.
 
-A tokenizer of our own making starts with the same control tokens (`CONTROL_TOKENS`) whatever its kind. Control tokens
-stand for no text: no text encodes to them and they decode to nothing.
+Every tokenizer made here begins with the same control tokens (`CONTROL_TOKENS`). No text encodes to a control token,
+and control tokens decode to nothing.
 """
 
 from __future__ import annotations
@@ -29,30 +29,30 @@ CONTROL_TOKENS = (
     *("<|system|>", "<|user|>", "<|assistant|>", "<|tool|>", "<|end|>"),  # turns of a chat
 )
 REPLACEMENT = "\N{REPLACEMENT CHARACTER}".encode()
-SPACE_MARK = "\u2581"  # '▁': SentencePiece writes a space so
-_GOES_ON = re.compile("\n[^\n]")  # the end of one line or more, and the first character of the next
-SEGMENT = 1 << 12  # characters that SentencePiece sees at once: short ones stay in the cache
+SPACE_MARK = "\u2581"  # '▁': SentencePiece represents a space by it
+_GOES_ON = re.compile("\n[^\n]")  # a newline, and the first character of the next line
+SEGMENT = 1 << 12  # characters that SentencePiece encodes at once; short segments stay in the CPU's cache
 
 
 class Tokenizer(abc.ABC):
-    """Token ids of a text; where the tokenizer is lossless, `decode(encode(text)) == text`.
+    """Converts text to token ids and back. If the tokenizer is lossless, `decode(encode(text)) == text`.
 
     Attributes:
-      kind: 'bpe', 'unigram', 'byte' or 'char'; of a SentencePiece model also 'word'.
-      lossless: whether every text comes back as it was.
+      kind: 'bpe', 'unigram', 'byte' or 'char'; a SentencePiece model may also be 'word'.
+      lossless: whether every text is decoded exactly.
       vocab_size: V.
-      unk_id, bos_id, eos_id, pad_id: ids, `None` where the vocabulary has no such token.
+      unk_id, bos_id, eos_id, pad_id: ids, or `None` if the vocabulary has no such token.
       control_ids: name → id of every control token.
-      hash: of the file that `save` writes; equal hashes mean equal ids.
-      libraries: that decide its ids.
-      threads: that encoding may use, all cores' unless set.
+      hash: the hash of the file that `save` writes; equal hashes mean equal ids.
+      libraries: the libraries whose versions may change the ids.
+      threads: how many threads encoding may use; by default one per core.
     """
 
     kind: str
     file_name: str
     lossless = True
     libraries: tuple[str, ...] = ()
-    first_bytes = b""  # that the first token of a text stands for beside the text; `decode` leaves them out
+    first_bytes = b""  # bytes that the tokenizer adds before a text; `decode` removes them
 
     def __init__(self, file_bytes: bytes, token_values: list[bytes], control_ids: dict[str, int]):
         self._file_bytes = file_bytes
@@ -65,29 +65,29 @@ class Tokenizer(abc.ABC):
 
     @abc.abstractmethod
     def encode_batch(self, texts: Sequence[str]) -> list[np.ndarray]:
-        """One array of ids a text, in `texts`' order; in parallel where the kind has anything to gain from it."""
+        """Returns one array of ids per text, in order; in parallel if that helps this kind of tokenizer."""
 
     def encode(self, text: str) -> list[int]:
-        """Ids of one text, without BOS or EOS. A lone surrogate is no text: raises UnicodeEncodeError."""
+        """Returns the ids of one text, without BOS or EOS. Raises UnicodeEncodeError for a lone surrogate."""
         return self.encode_batch([text])[0].tolist()
 
     def decode_bytes(self, ids: Iterable[int]) -> bytes:
-        """The bytes that the ids stand for; a character may be cut at either end."""
+        """Returns the bytes that the ids stand for; they may begin or end within a character."""
         return b"".join([self._token_values[i] for i in ids])
 
     def decode(self, ids: Iterable[int]) -> str:
-        """The text that the ids stand for; bytes that are no character become U+FFFD."""
+        """Returns the text that the ids stand for; bytes that are not a character become U+FFFD."""
         return self.decode_bytes(ids).removeprefix(self.first_bytes).decode("utf-8", errors="replace")
 
     def token_bytes(self) -> np.ndarray:
-        """int32 [V]: UTF-8 bytes that each token stands for; 0 for control tokens, 1 for the unknown one."""
+        """Returns int32 [V]: the number of UTF-8 bytes of each token; 0 for control tokens, 1 for the unknown token."""
         lengths = np.array([len(value) for value in self._token_values], np.int32)
         if self.unk_id is not None:
             lengths[self.unk_id] = 1
         return lengths
 
     def save(self, folder: str | Path) -> Path:
-        """Writes the tokenizer's one file into `folder`, whole or not at all, and returns its path."""
+        """Writes the tokenizer's file into `folder`, atomically, and returns its path."""
         path = Path(folder) / self.file_name
         with write_aside(path) as file:
             file.write(self._file_bytes)
@@ -95,10 +95,10 @@ class Tokenizer(abc.ABC):
 
 
 class SentencePieceTokenizer(Tokenizer):
-    """A SentencePiece model: ours (training.py) or any other that has an end-of-text token.
+    """A SentencePiece model: one made by training.py, or any other that has an end-of-text token.
 
-    Its ids are those that the model itself gives the whole text, however long. One thing is mended where the model
-    loses nothing else: a literal '▁', which SentencePiece takes for a space, goes in as the three bytes that it is.
+    The ids are those that the model gives for the whole text, however long. There is one exception, if the model is
+    lossless otherwise: a literal '▁', which SentencePiece would turn into a space, is encoded as its three bytes.
     """
 
     file_name = "tokenizer.model"
@@ -110,7 +110,7 @@ class SentencePieceTokenizer(Tokenizer):
         pieces = [model.id_to_piece(i) for i in range(model.vocab_size())]
         self.kind = stated.kind
         controls = {piece: i for i, piece in enumerate(pieces) if model.is_control(i)}
-        # The four special ids are the model's own, whatever it calls them.
+        # The four special ids are the model's, whatever names it gives them.
         special = [model.unk_id(), model.bos_id(), model.eos_id(), model.pad_id()]
         controls |= {name: i for name, i in zip(CONTROL_TOKENS, special) if i >= 0}
         super().__init__(file_bytes, [self._value(i, piece) for i, piece in enumerate(pieces)], controls)
@@ -119,14 +119,14 @@ class SentencePieceTokenizer(Tokenizer):
         self._prefix = stated.dummy_prefix and not stated.spaces_are_suffixes
         self._suffix = stated.dummy_prefix and stated.spaces_are_suffixes
         self.first_bytes = b" " if self._prefix else b""
-        # What the model rewrites, or has no token for, is lost; byte fallback has one for every character.
+        # Text that the model rewrites, or has no token for, is lost. With byte fallback every character has tokens.
         self.lossless = not (stated.rewrites or stated.removes_spaces or self._suffix) and stated.marks_spaces
         self.lossless &= sum(model.is_byte(i) for i in range(len(pieces))) == 256
-        # BPE joins what stands side by side into a piece of the vocabulary: where no piece goes on after a newline, no
-        # token does, and a text may be cut there. Unigram weighs whole texts, in sums whose rounding cutting changes.
+        # BPE only joins neighbours that form a piece of the vocabulary. If no piece continues after a newline, no token
+        # does, and cutting a text there changes nothing. Unigram scores whole texts, and cutting changes the rounding.
         self._cut = self.lossless and self.kind == "bpe" and not any(map(_GOES_ON.search, pieces))
         self._space_mark_ids = [model.piece_to_id(f"<0x{byte:02X}>") for byte in SPACE_MARK.encode()]
-        self._continued = model  # encodes what follows a cut
+        self._continued = model  # encodes the text after a cut
         if self._prefix:
             self._continued = sentencepiece.SentencePieceProcessor(model_proto=without_dummy_prefix(file_bytes))
 
@@ -144,7 +144,7 @@ class SentencePieceTokenizer(Tokenizer):
         return text.removesuffix(" ") if self._suffix else text
 
     def encode_batch(self, texts: Sequence[str]) -> list[np.ndarray]:
-        # Long documents are cut where no token can cross, so that one of them is shared by all threads, too.
+        # Long documents are cut where no token can cross, so that several threads can share one document.
         segments = [self._segments(text) for text in texts]
         first = self._encode([parts[0] for parts in segments], self._model)
         rest = iter(self._encode([part for parts in segments for part in parts[1:]], self._continued))
@@ -154,7 +154,7 @@ class SentencePieceTokenizer(Tokenizer):
         return model.encode([text.encode() for text in texts], num_threads=self.threads) if texts else []
 
     def _segments(self, text: str) -> list[str]:
-        """`text` in parts: a literal '▁' alone, and the rest cut after newlines where that changes no id."""
+        """Splits `text` at each literal '▁', and after newlines if that does not change the ids."""
         parts = re.split(f"({SPACE_MARK})", text) if self.lossless and SPACE_MARK in text else [text]
         if self._cut:
             parts = [piece for part in parts for piece in _cut_after_newlines(part, SEGMENT)]
@@ -168,7 +168,7 @@ class SentencePieceTokenizer(Tokenizer):
 
 
 class ByteTokenizer(Tokenizer):
-    """One token a UTF-8 byte, after the control tokens (as ByT5, arXiv:2105.13626)."""
+    """One token per UTF-8 byte, after the control tokens (as ByT5, arXiv:2105.13626)."""
 
     kind = "byte"
     file_name = "tokenizer.json"
@@ -186,7 +186,7 @@ class ByteTokenizer(Tokenizer):
 
 
 class CharacterTokenizer(Tokenizer):
-    """One token a character of a fixed alphabet, after the control tokens; all other characters are <unk>."""
+    """One token per character of a fixed alphabet, after the control tokens; all other characters become <unk>."""
 
     kind = "char"
     file_name = "tokenizer.json"
@@ -199,7 +199,7 @@ class CharacterTokenizer(Tokenizer):
             {name: i for i, name in enumerate(control_tokens)},
         )
         code_points = np.array([ord(c) for c in characters], np.int64)
-        self._id_of = np.full(code_points.max(initial=0) + 2, self.unk_id, np.int32)  # the last stands for all beyond
+        self._id_of = np.full(code_points.max(initial=0) + 2, self.unk_id, np.int32)  # the last: all higher code points
         self._id_of[code_points] = np.arange(len(code_points)) + len(control_tokens)
 
     def encode_batch(self, texts: Sequence[str]) -> list[np.ndarray]:
@@ -209,10 +209,10 @@ class CharacterTokenizer(Tokenizer):
 
 
 def load(path: str | Path) -> Tokenizer:
-    """The tokenizer of a folder (prepared or a run's), or of one file: a SentencePiece model or our JSON.
+    """Loads the tokenizer of a prepared folder, of a run, or of a file (a SentencePiece model or gptjax's JSON).
 
     Raises:
-      ConfigError: there is none, or its file cannot be read.
+      ConfigError: there is no tokenizer, or its file cannot be read.
     """
     path = local_path(path, "tokenizer")
     if path.is_dir():
@@ -227,7 +227,7 @@ def load(path: str | Path) -> Tokenizer:
 
 
 def _check_manifest_is_of(made: Tokenizer, folder: Path) -> None:
-    """Raises ConfigError where a prepared folder's manifest tells of another tokenizer than lies in the folder."""
+    """Raises ConfigError if the manifest of a prepared folder describes another tokenizer than the folder holds."""
     saved = read_manifest(folder)["tokenizer"]
     facts = {"kind": made.kind, "vocab_size": made.vocab_size, "hash": made.hash, "eos_id": made.eos_id}
     for field, value in facts.items():
@@ -264,7 +264,7 @@ def _json_bytes(**fields: Any) -> bytes:
 
 
 def _cut_after_newlines(text: str, size: int) -> list[str]:
-    """`text` in parts of about `size` characters or more, cut between a newline and what is none."""
+    """Splits `text` into parts of about `size` characters or more, each cut before the first character of a line."""
     parts, start = [], 0
     while len(text) - start > size and (found := _GOES_ON.search(text, start + size)):
         parts.append(text[start : found.end() - 1])

@@ -1,8 +1,8 @@
-"""What a SentencePiece model's file says of itself: the few settings that decide what encoding does to a text.
+"""Reads from a SentencePiece model's file the few settings that decide how encoding changes a text.
 
-The file is a protobuf message (sentencepiece_model.proto). It is read by the wire format, which never changes
-(protobuf.dev/programming-guides/encoding): the module that SentencePiece ships for it works with the newest protobuf
-alone, which other packages of an environment may not allow.
+The file is a protobuf message (sentencepiece_model.proto). It is parsed by the wire format, which never changes
+(protobuf.dev/programming-guides/encoding), because the module that SentencePiece ships for it requires the newest
+protobuf, which other packages of an environment may not allow.
 """
 
 from __future__ import annotations
@@ -19,15 +19,15 @@ _WITHOUT_PREFIX = bytes([_NORMALIZER << 3 | 2, 2, 3 << 3, 0])  # a normalizer_sp
 @dataclass(frozen=True)
 class Settings:
     kind: str  # one of KINDS
-    rewrites: bool  # characters are normalised, as by NFKC
-    dummy_prefix: bool  # a space is put before a text, or behind it
-    removes_spaces: bool  # that lead, trail, or follow a space
-    marks_spaces: bool  # a space is '▁' within tokens
-    spaces_are_suffixes: bool  # … at the end of a word
+    rewrites: bool  # characters are normalized, for example by NFKC
+    dummy_prefix: bool  # a space is added before the text, or after it
+    removes_spaces: bool  # leading, trailing and repeated spaces are removed
+    marks_spaces: bool  # tokens contain '▁' for a space
+    spaces_are_suffixes: bool  # '▁' is at the end of a word rather than at its beginning
 
 
 def settings(file_bytes: bytes) -> Settings:
-    """Of a model that SentencePiece could load; where the file is silent, the format's own defaults."""
+    """Reads the settings of a valid model file; a setting that the file omits has the format's default."""
     trainer: dict[int, Any] = {}
     normalizer: dict[int, Any] = {}
     for number, value in _fields(file_bytes):
@@ -44,12 +44,12 @@ def settings(file_bytes: bytes) -> Settings:
 
 
 def without_dummy_prefix(file_bytes: bytes) -> bytes:
-    """The same model but for the space that it puts before a text: of a setting given twice, the last one holds."""
+    """Returns the model without the space before a text. If a setting is given twice, the last one holds."""
     return file_bytes + _WITHOUT_PREFIX
 
 
 def _fields(message: bytes) -> Iterator[tuple[int, Any]]:
-    """(number, value) of each field: an integer where it is one, else its bytes."""
+    """Yields (number, value) of each field; the value is an integer for a varint field, otherwise bytes."""
     at = 0
     while at < len(message):
         key, at = _varint(message, at)
@@ -64,7 +64,7 @@ def _fields(message: bytes) -> Iterator[tuple[int, Any]]:
 
 
 def _varint(message: bytes, at: int) -> tuple[int, int]:
-    """An integer in groups of seven bits, the lowest first, and where it ends."""
+    """Reads an integer in groups of seven bits, the lowest first; returns it and the position after it."""
     value = shift = 0
     while True:
         byte = message[at]

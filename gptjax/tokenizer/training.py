@@ -1,8 +1,8 @@
-"""Learning a vocabulary from a sample of the corpus: SentencePiece's BPE or unigram, or the characters that occur.
+"""Learns a vocabulary from a sample of the corpus: SentencePiece's BPE or unigram, or the characters that occur.
 
-SentencePiece is made for one sentence a line. Fed so it never sees a newline and spends a byte token on each; here it
-is given chunks of running text, with newline and tab as symbols of their own and scripts not split apart, which takes
-about a fifth fewer tokens.
+SentencePiece is made for one sentence per line. Used that way it never sees a newline and needs a byte token for each.
+Here it gets chunks of running text, newline and tab are symbols, and scripts are not split apart; texts then need about
+a fifth fewer tokens.
 """
 
 from __future__ import annotations
@@ -18,21 +18,21 @@ from gptjax.config import ConfigError
 from gptjax.tokenizer.kinds import CONTROL_TOKENS, SPACE_MARK, CharacterTokenizer, SentencePieceTokenizer
 
 CHUNK = 2000  # characters
-# Where the size of a vocabulary is not asked for:
+# The size of the vocabulary, if the user does not set one:
 DEFAULT_SIZE = 8192
 LEAST_SIZE = 512
-BYTES_PER_TOKEN = 32  # of text for each token of the vocabulary
+BYTES_PER_TOKEN = 32  # bytes of text per token of the vocabulary
 
 
 def train_sentencepiece(
     chunks: Iterable[str], kind: str, vocab_size: int, split_digits: bool = True
 ) -> SentencePieceTokenizer:
-    """A vocabulary of exactly `vocab_size` tokens, with byte fallback.
+    """Learns a vocabulary of exactly `vocab_size` tokens, with byte fallback.
 
     kind: bpe (Sennrich et al., arXiv:1508.07909) or unigram (Kudo, arXiv:1804.10959).
 
     Raises:
-      ConfigError: the text cannot give so many tokens, or so few do not hold its characters; says how many can.
+      ConfigError: `vocab_size` is too large for the text, or too small for its characters; the message says the limit.
     """
     model = io.BytesIO()
     try:
@@ -42,13 +42,13 @@ def train_sentencepiece(
             model_writer=model,
             model_type=kind,
             vocab_size=vocab_size,
-            # Lossless: text goes in and comes out as it is.
+            # These settings make the tokenizer lossless.
             normalization_rule_name="identity",
             byte_fallback=True,
             add_dummy_prefix=False,
             remove_extra_whitespaces=False,
             allow_whitespace_only_pieces=True,
-            # What may become a token.
+            # These settings decide what may become a token.
             user_defined_symbols=["\n", "\t"],
             split_by_unicode_script=False,
             split_digits=split_digits,
@@ -67,7 +67,7 @@ def train_sentencepiece(
 
 
 class ImpossibleSize(ConfigError):
-    """A vocabulary size that a text cannot give; `nearest` is the one closest to it that it can."""
+    """A vocabulary size that is impossible for the text; `nearest` is the nearest possible size."""
 
     nearest: int
 
@@ -91,17 +91,17 @@ def _impossible(vocab_size: int, why: str, nearest: int) -> ImpossibleSize:
 
 
 def train_fitting(chunks: Callable[[], Iterable[str]], kind: str, split_digits: bool = True) -> SentencePieceTokenizer:
-    """A vocabulary whose size fits its text: of DEFAULT_SIZE tokens where there is enough of it, so that a token is
-    seen a few times at the least; for small texts fewer, down to what their characters take.
+    """Learns a vocabulary whose size fits the text: DEFAULT_SIZE tokens if there is enough text to see each token a few
+    times, fewer for a small text, and at least what its characters need.
 
-    chunks: gives the text, from its beginning each time.
+    chunks: returns the text, each time from its beginning.
 
     Raises:
       ConfigError: there is no text.
     """
     size = sum(len(chunk.encode()) for chunk in chunks()) // BYTES_PER_TOKEN
     size = min(max(size, LEAST_SIZE), DEFAULT_SIZE)
-    for _ in range(2):  # the text may have too few pieces for LEAST_SIZE, and too many characters for what it has
+    for _ in range(2):  # the size may first be too large for the text, and then too small for its characters
         try:
             return train_sentencepiece(chunks(), kind, size, split_digits)
         except ImpossibleSize as error:
@@ -110,10 +110,10 @@ def train_fitting(chunks: Callable[[], Iterable[str]], kind: str, split_digits: 
 
 
 def train_characters(counts: Counter[str], vocab_size: int = 0) -> CharacterTokenizer:
-    """The alphabet of a corpus, in code-point order; with `vocab_size` its most frequent characters only.
+    """Makes the alphabet of a corpus, in code-point order; with `vocab_size` only its most frequent characters.
 
     Raises:
-      ConfigError: `vocab_size` is larger than the control tokens and the corpus's characters together.
+      ConfigError: `vocab_size` does not exceed the control tokens, or exceeds them and the characters together.
     """
     possible = len(CONTROL_TOKENS) + len(counts)
     vocab_size = vocab_size or possible
