@@ -17,6 +17,7 @@ from pathlib import Path
 import xxhash
 
 from gptjax.data.watched import file_state
+from gptjax.files import write_aside
 from gptjax.folders import cache_folder
 
 
@@ -59,10 +60,5 @@ def _read(note: Path) -> dict:
 
 def _write(note: Path, known: dict) -> None:
     """Stores the results. If that fails, the files are hashed again the next time."""
-    aside = note.with_suffix(f".{os.getpid()}.tmp")
-    try:
-        aside.write_text(json.dumps(known))
-        aside.replace(note)
-    except OSError:
-        with contextlib.suppress(OSError):
-            aside.unlink()
+    with contextlib.suppress(OSError), write_aside(note) as file:
+        file.write(json.dumps(known).encode())

@@ -20,7 +20,8 @@ import jax.numpy as jnp
 from jax.ad_checkpoint import checkpoint_name
 
 from gptjax.config import ConfigError
-from gptjax.model.attention_backends import BACKENDS, NO_DROPOUT, cudnn, in_blocks, join_rows, split_rows
+from gptjax.model.attention_backends import BACKENDS, NO_DROPOUT, cudnn, in_blocks
+from gptjax.model.blocks import join_blocks, split_blocks
 from gptjax.model.cache import write
 from gptjax.model.dropout import keep_probabilities
 from gptjax.model.initialization import input_init, output_init
@@ -156,8 +157,8 @@ def cached_attention(
     num_blocks = -(-length // block)
     extra = num_blocks * block - length
     queries = jnp.pad(positions_BT, ((0, 0), (0, extra))), jnp.pad(q_BTNH, ((0, 0), (0, extra), (0, 0), (0, 0)))
-    queries = jax.tree.map(lambda x: split_rows(x, num_blocks), queries)
-    return join_rows(jax.lax.map(lambda each: attend_rows(*each), queries))[:, :length]
+    queries = jax.tree.map(lambda x: split_blocks(x, num_blocks), queries)
+    return join_blocks(jax.lax.map(lambda each: attend_rows(*each), queries))[:, :length]
 
 
 class Attention(nn.Module):

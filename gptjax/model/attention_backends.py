@@ -16,6 +16,7 @@ import jax
 import jax.numpy as jnp
 
 from gptjax.config import ConfigError
+from gptjax.model.blocks import join_blocks, split_blocks
 
 BACKENDS = ("reference", "xla", "cudnn")
 MAX_PROGRAMS = 4  # programs of query blocks that the xla backend writes out; more blocks run in loops
@@ -102,19 +103,8 @@ def _attend_rows(attend, q_BTNH, k_BSKH, v_BSKH, segments_BT, window, start: int
     if num_blocks == 1:
         return attend_block(start, queries, keys)
     firsts = start + block * jnp.arange(num_blocks)
-    split = jax.tree.map(lambda x: split_rows(x, num_blocks), queries)
-    return join_rows(jax.lax.map(lambda each: attend_block(*each, keys), (firsts, split)))
-
-
-def split_rows(x_BT: jax.Array, num_blocks: int) -> jax.Array:
-    """[B, T, …] as [blocks, B, T / blocks, …]."""
-    return jnp.moveaxis(x_BT.reshape(x_BT.shape[0], num_blocks, -1, *x_BT.shape[2:]), 1, 0)
-
-
-def join_rows(blocks: jax.Array) -> jax.Array:
-    """The inverse: [blocks, B, T / blocks, …] as [B, T, …]."""
-    joined = jnp.moveaxis(blocks, 0, 1)
-    return joined.reshape(joined.shape[0], -1, *joined.shape[3:])
+    split = jax.tree.map(lambda x: split_blocks(x, num_blocks), queries)
+    return join_blocks(jax.lax.map(lambda each: attend_block(*each, keys), (firsts, split)))
 
 
 def cudnn(q_BTNH, k_BSKH, v_BSKH, *, window: int, packed: bool) -> jax.Array:

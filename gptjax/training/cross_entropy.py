@@ -17,6 +17,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
+from gptjax.model.blocks import join_blocks, split_blocks
 from gptjax.model.decoder import softcap
 from gptjax.model.precision import einsum, einsum_float32
 
@@ -143,7 +144,11 @@ def _chunked_forward(
         add, jnp.zeros_like(low_DV, jnp.float32), _cut(positions, x_BTD, targets_BT, weights_BT)
     )
     length = targets_BT.shape[1]
-    gradients = (_join(x_gradient, length), head_gradient_DV.astype(head_DV.dtype), _join(weights_gradient, length))
+    gradients = (
+        join_blocks(x_gradient)[:, :length],
+        head_gradient_DV.astype(head_DV.dtype),
+        join_blocks(weights_gradient)[:, :length],
+    )
     return (losses.sum(), nlls.sum()), gradients
 
 
@@ -170,12 +175,6 @@ def _cut(positions: int, *arrays: Array) -> tuple[Array, ...]:
 
     def cut(x: Array) -> Array:
         x = jnp.pad(x, [(0, 0), (0, chunks * positions - length)] + [(0, 0)] * (x.ndim - 2))
-        return jnp.moveaxis(x.reshape(x.shape[0], chunks, positions, *x.shape[2:]), 1, 0)
+        return split_blocks(x, chunks)
 
     return tuple(cut(x) for x in arrays)
-
-
-def _join(chunks: Array, length: int) -> Array:
-    """The inverse of _cut: [chunks, B, positions, …] as [B, T, …]."""
-    joined = jnp.moveaxis(chunks, 0, 1)
-    return joined.reshape(joined.shape[0], -1, *joined.shape[3:])[:, :length]

@@ -1,0 +1,17 @@
+"""A sequence in blocks, so that a loop over them holds one block's intermediate results at a time."""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+
+
+def split_blocks(x_BT: jax.Array, num_blocks: int) -> jax.Array:
+    """[B, T, …] as [blocks, B, T / blocks, …]."""
+    return jnp.moveaxis(x_BT.reshape(x_BT.shape[0], num_blocks, -1, *x_BT.shape[2:]), 1, 0)
+
+
+def join_blocks(blocks: jax.Array) -> jax.Array:
+    """The inverse: [blocks, B, T / blocks, …] as [B, T, …]."""
+    joined = jnp.moveaxis(blocks, 0, 1)
+    return joined.reshape(joined.shape[0], -1, *joined.shape[3:])
