@@ -1,4 +1,4 @@
-"""A corpus = one config: its sources and what is done to them, every field with its meaning.
+"""The config of a corpus: its sources and what is done to them.
 
 A config file is Python: its `get_config(arg=None)` starts from `default()`, names `sources` and sets what differs;
 flags override any field but those of sources (`--config.tokenizer.vocab_size=32000`).

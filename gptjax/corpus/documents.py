@@ -1,4 +1,4 @@
-"""Documents as they travel between stages: Parquet in zstd, read and written some megabytes at a time."""
+"""The files of documents between stages: Parquet with zstd, read and written a few megabytes at a time."""
 
 from __future__ import annotations
 
@@ -95,7 +95,7 @@ def cut_at_paragraphs(text: str, most_bytes: int) -> list[str]:
                 break
         else:
             cut = end
-            while encoded[cut] & 0xC0 == 0x80:  # amid a character
+            while encoded[cut] & 0xC0 == 0x80:  # within a character
                 cut -= 1
         parts.append(encoded[start:cut].decode())
         start = cut
@@ -133,7 +133,7 @@ class DocumentWriter:
             self._count(1, size)
 
     def append_batch(self, batch: pa.RecordBatch, text_bytes: int) -> None:
-        """Rows that are Arrow's already, with that many bytes of text."""
+        """Appends an Arrow batch that has `text_bytes` bytes of text."""
         self._gather()
         self._batches.append(batch.cast(self._schema))
         self._count(batch.num_rows, text_bytes)

@@ -54,7 +54,7 @@ STAGES: tuple[CorpusStage, ...] = (
     *(Survey(), SampleText(), MakeTokenizer(), Encode()),
 )
 
-# (name of a stage, bytes of each task) → what is told of every task that is done: its number and its result.
+# (name of a stage, bytes of each task) → a function that is called with the number and the result of every task done.
 Watch = Callable[[str, Sequence[int]], AbstractContextManager[Callable[[int, dict], None]]]
 
 

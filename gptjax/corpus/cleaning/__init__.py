@@ -1,1 +1,1 @@
-"""What makes a document worth training on, and what of it is mended or masked: pure functions of texts and arrays."""
+"""Which documents are worth training on, and what is repaired or masked in them: pure functions of texts and arrays."""

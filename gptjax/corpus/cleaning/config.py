@@ -1,4 +1,4 @@
-"""The section `cleaning` of a corpus's config, and what it asks for each source."""
+"""The section `cleaning` of a corpus's config, and what it means for each source."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def default() -> ConfigDict:
 
 
 def off() -> dict[str, Any]:
-    """Fields for a corpus that is taken as it is."""
+    """The fields that switch cleaning off."""
     return {"repair": False, "language": False}
 
 
@@ -65,29 +65,29 @@ def validate_recipe(recipe: Any) -> None:
 
 
 def is_asked(config: Any, source: Any) -> bool:
-    """Whether there is anything to do for a source."""
+    """Whether the config wants any cleaning of a source."""
     return bool(config.repair or config.language or config.personal or source.recipe)
 
 
 def options(config: Any) -> dict[str, Any]:
-    """What stages/clean.py does to all sources."""
+    """The options of stages/clean.py, the same for all sources."""
     return {"mend": config.repair, "language": config.language, "personal": list(config.personal)}
 
 
 def libraries(config: Any, source: Any) -> tuple[str, ...]:
-    """Those that decide what stages/clean.py makes of a source."""
+    """The libraries that decide the output of stages/clean.py for a source."""
     mended = ("ftfy",) if config.repair else ()
     identified = ("py3langid",) if config.language and not source.language else ()
     return () if source.recipe == "code" else (*mended, *identified)
 
 
 def treatment(source: Any) -> dict[str, bool]:
-    """What stages/clean.py must know of a source."""
+    """The inputs of stages/clean.py that depend on the source."""
     return {"code": source.recipe == "code", "statistics": bool(source.recipe)}
 
 
 def verdict(config: Any, source: Any) -> dict[str, Any]:
-    """What stages/select.py must know of a source."""
+    """The inputs of stages/select.py that depend on the source."""
     recipe = config.recipes[source.recipe] if source.recipe else ()
     return {
         "rules": [vars(rule) for rule in rules.chosen(recipe, config)],

@@ -1,4 +1,4 @@
-"""In which language a text is written, by n-grams of bytes (py3langid: Lui & Baldwin, ACL 2012), from parts of it."""
+"""The language of a text, detected by n-grams of bytes (py3langid: Lui & Baldwin, ACL 2012), from parts of it."""
 
 from __future__ import annotations
 

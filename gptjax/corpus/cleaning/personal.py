@@ -1,4 +1,4 @@
-"""Personal data and secrets, masked by fixed placeholders: what is found should be one, rather than every one be found.
+"""Masks personal data and secrets by fixed placeholders. It prefers missing some to masking what is neither.
 
 Numbers are checked where they can be (public addresses, IBAN and card checksums); what is made up for documentation
 (example.com, 192.0.2.1) and what only looks alike (versions, section numbers) stays. Names and postal addresses of

@@ -1,4 +1,4 @@
-"""Text as its author meant it: broken encodings mended (ftfy), characters in one form. Most texts need none of it.
+"""Repairs text: broken encodings (ftfy), several forms of one character. Most texts need no repair.
 
 What is cheap to see decides whether anything is done, and ftfy is given only the lines that look broken. Left as they
 are: quotes, dashes and width (they carry meaning), HTML entities (they may be the subject), and '▁' (U+2581), which the
@@ -16,7 +16,7 @@ from gptjax.config import ConfigError
 
 
 def repair(text: str, code: bool = False) -> tuple[str, tuple[str, ...]]:
-    """(the text, the names of the repairs that changed it); none for almost all texts.
+    """(the text, the names of the repairs that changed it); most texts stay as they are.
 
     Raises:
       ConfigError: ftfy is needed and not installed.
@@ -75,7 +75,7 @@ def _replacing(pattern: str, replacement: str | Callable[[re.Match], str]) -> Ca
 
 
 _mend_line_ends = _replacing("\r\n?|[\x0b\x0c\x85\u2028\u2029]", "\n")
-# What a terminal or an editor is told, and the reader never sees; a soft hyphen is a mere possibility.
+# Characters that instruct a terminal or an editor and that a reader never sees; a soft hyphen is only a possible break.
 _drop_invisible = _replacing(
     "\x1b\\[[0-?]*[ -/]*[@-~]|[\x00-\x08\x0e-\x1f\x7f-\x84\x86-\x9f\xad\u206a-\u206f\ufeff\ufff9-\ufffb]", ""
 )

@@ -2,7 +2,7 @@
 
 A rule's name is that of its threshold in a config and of the reason in a verdict: gopher_quality.min_words.
 
-A rule of one's own stands in a recipe as 'my_ideas:shouts', a function of my_ideas.py in the current folder or of any
+Your own rule stands in a recipe as 'my_ideas:shouts', a function of my_ideas.py in the current folder or of any
 module that is installed. It is given a document's text, cleaned, and says whether the document is to be left out:
 
     def shouts(text): return text.isupper()
@@ -54,7 +54,7 @@ class Rule:
 
 @dataclass(frozen=True)
 class OwnRule:
-    """A rule that a function of the user's makes: 'module:function', str → bool.
+    """A rule that is the user's function: 'module:function', str → bool.
 
     Attributes:
       function: its name, which is the rule's; source: a hash of the file that it stands in, so that verdicts of another
@@ -171,7 +171,7 @@ GROUPS: dict[str, tuple[Rule, ...]] = {
     ),
 }
 
-# Of rules or whole groups, in the order in which they are asked: the first to object is the reason.
+# The rules, or whole groups, of each recipe in order: the first one to object is the reason.
 RECIPES: dict[str, tuple[str, ...]] = {
     "web": ("gopher_repetition", "gopher_quality", "c4_any_line", "fineweb"),
     "code": ("code",),
@@ -218,11 +218,11 @@ def decide(
     languages: Sequence[str] = (),
     confidence: float = 0.0,
 ) -> dict[str, np.ndarray]:
-    """Which documents each rule objects to: reason → bool [documents], in the order in which the rules are asked.
+    """Which documents each rule objects to: reason → bool [documents], in the order of the rules.
 
     Args:
-      columns: of statistics.py, and language, language_confidence; text where a rule of one's own asks for it.
-      languages: the only ones that may stay, where they are told with this confidence; none: all.
+      columns: of statistics.py, and language, language_confidence; text if one of the user's rules needs it.
+      languages: the only ones that may stay, if detected with this confidence; none: all.
     """
     objections = {EMPTY: columns["characters"] == 0}
     if languages:

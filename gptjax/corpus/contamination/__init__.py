@@ -1,1 +1,1 @@
-"""Evaluation text in a corpus: which documents hold some, and which evaluation items stand in the corpus."""
+"""Evaluation text in a corpus: which documents contain some, and which evaluation items the corpus contains."""

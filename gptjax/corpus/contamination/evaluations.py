@@ -1,4 +1,4 @@
-"""Evaluation sets: items, each with the texts that would give it away. Files are read by kind:
+"""Evaluation sets: items, each with the texts by which it is recognised. The kinds of files:
 
   squad   SQuAD 1.1's JSON       an item is a question      fields: of context, question, answers (the first two)
   jsonl   a JSON object a line   an item is a record        fields: names (every string, also those in lists)
@@ -30,7 +30,7 @@ SQUAD_FIELDS = ("context", "question")
 
 @dataclass(frozen=True)
 class Item:
-    """What a model is asked once. id: the set's own where it has one, else FILE:NUMBER."""
+    """One question of an evaluation set. id: the set's own if it has one, else FILE:NUMBER."""
 
     id: str
     texts: tuple[str, ...]

@@ -1,4 +1,4 @@
-"""The n-grams of evaluation texts, found by hash and told apart by their words.
+"""The n-grams of evaluation texts, found by their hashes and compared by their words.
 
 Both sides are normalised alike: composed (NFC), then words as in duplicates/shingles.py, so that case, punctuation and
 spaces make no difference, and a character of a script without spaces is a word. From a text of n words or more every
@@ -33,7 +33,7 @@ def composed(text: str) -> str:
 
 @dataclass(frozen=True)
 class Index:
-    """What is looked for. Grams are numbered: all n-grams by their hashes, then the short texts by theirs.
+    """The n-grams to look for, numbered: first all n-grams, sorted by their hashes, then the short texts by theirs.
 
     Attributes:
       windows: words that the hashes of both are of: (n, least_words).

@@ -1,4 +1,4 @@
-"""Corpora that are done, for a new one to be compared with: their sketches are used again, their text to verify."""
+"""Finished corpora to compare a new one with: their sketches are reused, and their text verifies candidates."""
 
 from __future__ import annotations
 

@@ -80,7 +80,7 @@ def find_duplicates(
     similarity of each to its representative.
 
     Args:
-      folder: where the files go; also holds spilled ones for the while.
+      folder: where the files go; temporary files go there, too.
       earlier: corpora to compare with, beside one another.
       parallel: `map`, or one that runs on several processes (`concurrent.futures.Executor.map`).
 

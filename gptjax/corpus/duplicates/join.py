@@ -21,7 +21,7 @@ def equal_keys(chunks: Chunks, total: int, folder: Path, memory: int) -> Iterato
 
     Args:
       chunks: all keys with their nodes; total: how many there are at most.
-      folder: where files are spilled for the while; memory: bytes to stay below.
+      folder: for temporary files; memory: bytes to stay below.
 
     Yields:
       (members [group members], starts int64 [groups]): nodes in groups of two and more, ascending within each, and
@@ -54,7 +54,7 @@ def candidate_edges(bands: Iterable[Chunks], total: int, folder: Path, memory: i
 
 
 def linear_edges(members: np.ndarray, starts: np.ndarray) -> np.ndarray:
-    """Packed edges of each group: every member to the group's first, and to its predecessor; at most two a member.
+    """Packed edges of each group: every member to the group's first, and to its predecessor; at most two per member.
 
     A group holds false candidates too, which verification cuts off again: with a star or a chain alone, one of them
     in the middle would part documents that belong together.

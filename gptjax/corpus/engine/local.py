@@ -102,7 +102,7 @@ def _serve(connection: Connection) -> None:
 
 
 def _end_with_driver() -> None:
-    """A driver that is killed takes its workers along, also amid a long task."""
+    """Ends the worker when its driver is killed, even within a long task."""
     if (driver := multiprocessing.parent_process()) is not None:
         driver.join()
     os._exit(1)

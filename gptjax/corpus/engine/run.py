@@ -49,7 +49,7 @@ def run_stage(
     Args:
       inputs: JSON each; task i is number i.
       work: the folder that holds the stages' folders.
-      progress: told of every result, also of those that were there already.
+      progress: called with every result, including those that were there already.
 
     Raises:
       RunError: some tasks failed three times each; the others are done, and the same call tries those again.
@@ -96,7 +96,7 @@ def run_stage(
 
 
 def attempt(stage: Stage, work: Path, task: tuple[int, Any]) -> dict | Failure:
-    """What a worker runs: the task's result, or why there is none."""
+    """What a worker runs: returns the task's result, or the reason for its failure."""
     try:
         return perform(stage, work, *task)
     except ConfigError as error:

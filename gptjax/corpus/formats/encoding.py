@@ -38,7 +38,7 @@ _SHIFTING = ("iso2022", "hz")  # between sets of characters: ASCII to look at
 _CENTRAL_EUROPEAN = ("cp1250", "iso8859-2", "iso8859-16", "mac_latin2")
 DETECTORS = ("resiliparse",)  # the libraries that guess the encoding of what is neither marked nor UTF-8
 LOOKED_AT = 16_384  # bytes at the beginning that may declare something
-_SEEN = 1 << 16  # bytes from the first that is not ASCII, by which an encoding is told
+_SEEN = 1 << 16  # bytes from the first that is not ASCII, by which an encoding is detected
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ from gptjax.corpus.report.samples import Sample
 from gptjax.formatting import counted, size_text
 from gptjax.terminal import visible
 
-MOST_ROWS = 20  # of languages and licences; the rest is told together
+MOST_ROWS = 20  # of languages and licences; the rest shares a row
 
 
 def page(manifest: dict, samples: Sequence[Sample], pictures: dict[str, str]) -> str:

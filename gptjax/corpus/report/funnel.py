@@ -1,4 +1,4 @@
-"""What became of every source's documents, from the first look to the last token: figures for the manifest."""
+"""What happened to the documents of every source, from reading to tokens: figures for the manifest."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ def total(counts: dict[str, dict[str, int]]) -> dict[str, int]:
 def by_source(
     config: Any, listing: Listing, shards: list[DocumentShard], skipped: dict[str, dict[str, int]]
 ) -> list[dict[str, Any]]:
-    """One entry a source: what it is, what was found, extracted, cleaned, dropped (by reason) and left (by split).
+    """One entry per source: what it is, what was found, extracted, cleaned, dropped (by reason) and left (by split).
 
-    cleaned (where something was asked): documents and bytes after it, repaired, masked, languages, lengths (as
+    cleaned (if the config wants cleaning): documents and bytes after it, repaired, masked, languages, lengths (as
     stages/clean.py reports), reasons and examples (as stages/select.py does). languages, licenses, lengths: of what
     is left.
 

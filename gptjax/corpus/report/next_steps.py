@@ -16,7 +16,7 @@ from gptjax.data.tokens import TokenSource
 PYTHON = "python-stdlib"  # a path of a source of text: this Python's standard library
 TINY = "configs/text_tiny.py"
 TINY_STEPS, TINY_TOKENS = 300, 1024  # its duration, and tokens per step
-PASSES, LEAST_STEPS = 10, 30  # through a text of which fewer steps are enough, before it is known by heart
+PASSES, LEAST_STEPS = 10, 30  # through a small text, for which fewer steps are enough: more would only memorize it
 # (tokens of training text from here on, config): depth.py:N is for a certain number of tokens, and four passes through
 # the same text are nearly as good as four times the text (Muennighoff et al. 2023, arXiv:2305.16264).
 BY_SIZE = ((550_000_000, "configs/depth.py:12"), (58_000_000, "configs/depth.py:4"), (0, TINY))
@@ -51,7 +51,7 @@ def _typed(command: str, flags: Mapping[str, object]) -> str:
 
 
 def first_words(folder: Path) -> str:
-    """The first words of the training text that stand in one line; '' where there are none to be typed."""
+    """The first words of the training text, from one line; '' if there are none that can be typed."""
     source = TokenSource(folder, "train", verify=False)
     tokens = source.take_runs(np.array([0]), np.array([min(PROMPT_TOKENS, source.num_tokens)]))
     lines = tokenizers.load(folder).decode(tokens[tokens != source.eos_id].tolist()).splitlines()

@@ -1,4 +1,4 @@
-"""What a terminal shows of a corpus in the making: a line a stage as it goes, tables in the end."""
+"""What a terminal shows while a corpus is prepared: one line per stage, and tables at the end."""
 
 from __future__ import annotations
 

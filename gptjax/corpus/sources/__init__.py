@@ -1,4 +1,4 @@
-"""Where documents come from: one module a kind of source, each with the same three functions.
+"""Where documents come from: one module per kind of source, each with the same three functions.
 
   find(path, options) -> list[Piece]                       what there is, in an order that does not change; what is
                                                            left out unread is there too, to be counted (read_piece)

@@ -74,7 +74,9 @@ def _check(options: Mapping[str, Any]) -> None:
     for name, known in (("languages", languages.LANGUAGES), ("leave_out", LEFT_OUT), ("licenses", licenses.KNOWN)):
         for value in options[name]:
             if value not in known:
-                raise ConfigError(f"{name}: {value!r} is none of {', '.join(sorted(known))}{suggestion(value, known)}")
+                raise ConfigError(
+                    f"{name}: {value!r}: expected one of {', '.join(sorted(known))}{suggestion(value, known)}"
+                )
     check_links(options["links"])
     if options["longest_line"] < 1 or options["mean_line"] <= 0 or options["max_file_kilobytes"] < 1:
         raise ConfigError("longest_line, mean_line and max_file_kilobytes must be positive")

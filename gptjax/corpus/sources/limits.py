@@ -31,7 +31,7 @@ PAGES = {
     "max_html_depth": 250,  # of elements within elements; browsers stop at 512
     "max_page_seconds": 20.0,  # the last resort: what is slow without being large or deep
 }
-AGAIN_SECONDS = 0.05  # after which a limit that was met is told again
+AGAIN_SECONDS = 0.05  # after which a limit that was met is signalled again
 
 
 class TimeIsUp(BaseException):

@@ -14,7 +14,7 @@ from gptjax.corpus.sources import KEPT, UNREADABLE
 from gptjax.corpus.sources.opening import bare_name, open_stream
 from gptjax.corpus.sources.streams import BLOCK, Bomb, Stream, Unreadable
 
-HEAD = 1 << 16  # bytes of a file by which its encoding is told
+HEAD = 1 << 16  # bytes of a file by which its encoding is detected
 _HOW = {"mark": "by its byte order mark", "declared": "as declared", "detected": "judging by its bytes"}
 
 
@@ -93,7 +93,7 @@ def _character_start(text: bytearray, place: int) -> int:
 def _blocks(stream: Readable, skipped: Counter[str], detect: bool) -> Iterator[bytes]:
     """A stream of text as UTF-8 without a mark. What is no UTF-8 within a file that begins as UTF-8 stays as it is.
 
-    detect: other encodings are told from a file's beginning, and counted; without, by a mark alone.
+    detect: other encodings are detected from the beginning of a file, and counted; otherwise only by a byte order mark.
     """
     head, failure = b"", None
     while len(head) < HEAD:

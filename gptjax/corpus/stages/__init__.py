@@ -1,1 +1,1 @@
-"""What is done to every shard, one stage a file: functions of a task that write into the folder they are given."""
+"""The stages of the pipeline, one per file: a function of a task, which writes files, and its declaration (base.py)."""

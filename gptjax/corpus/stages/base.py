@@ -1,7 +1,7 @@
 """A stage of the pipeline: its name and version, its function, its options and inputs, and what becomes of its results.
 
-The pipeline is a list of such objects (pipeline.py). A stage of one's own is a class like those of the project, in a
-module that can be imported, and an object of it stands in the field `stages` of a config:
+The pipeline is a list of such objects (pipeline.py). Your own stage is a class like those of the project, in a
+module that can be imported; put an object of it into the field `stages` of a config:
 
     class Shorten(CorpusStage):
         name, version, function = "shorten", 1, staticmethod(shorten)  # shorten(task, folder) -> report
@@ -11,7 +11,7 @@ module that can be imported, and an object of it stands in the field `stages` of
             for shard, result in zip(corpus.shards, results):
                 shard.documents = result["files"]["documents.parquet"]
 
-For what is said of one document at a time, `gptjax.corpus.config.stage(…)` is shorter.
+For a function of one document at a time, `gptjax.corpus.config.stage(…)` is shorter.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ class CorpusStage:
       version: raise it when the code changes what comes out.
       function: (task, folder) → report, at the top of a module: writes files into the folder, the same bytes whenever
         and wherever it runs, and returns JSON (engine/stage.py).
-      after: only of a stage of one's own: the name of the stage that it follows, one of `config.PLACES`.
+      after: only for a stage of the user's: the name of the stage that it follows, one of `config.PLACES`.
     """
 
     name: str

@@ -1,6 +1,6 @@
-"""Documents → the same documents, mended, masked, their languages told; and beside them the figures that rules ask for.
+"""Repairs and masks documents and detects their languages; writes the figures that rules need beside them.
 
-Nothing is left out here: thresholds change more often than text does, and select.py applies them.
+No document is dropped here: thresholds change more often than text, and select.py applies them.
 """
 
 from __future__ import annotations
@@ -86,7 +86,7 @@ def clean(task: Task, folder: Path) -> dict:
 def _cleaned(
     batch: pa.RecordBatch, code: bool, mend: bool, language: bool, personal: list[str]
 ) -> tuple[list[str], dict[str, Any]]:
-    """The texts as they shall be, and what STATISTICS tells of the way there."""
+    """The cleaned texts, and the columns of STATISTICS that say what was changed."""
     texts, stated = batch["text"].to_pylist(), batch["language"].to_pylist()
     repaired, masked, identified = [], [], []
     for number, text in enumerate(texts):

@@ -1,4 +1,4 @@
-"""Evaluation sets → an index of what they would be known by; documents → those that hold it; and the reverse."""
+"""Indexes evaluation sets, finds the documents that contain their text, and the items that the corpus contains."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Documents → sketches, shard by shard; all sketches → one verdict on every document that has copies."""
+"""Makes sketches of documents, shard by shard, and from all sketches a verdict on every document that has copies."""
 
 from __future__ import annotations
 

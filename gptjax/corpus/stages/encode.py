@@ -1,4 +1,4 @@
-"""What is left of a shard → token ids by split, and where each document's are."""
+"""Encodes what is left of a shard: token ids by split, and the place of each document."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 BATCH_CHARACTERS = 1 << 22  # text that is encoded at once
 SHOWN = 24  # characters of a text that does not come back
 
-# One entry a document, in the order of their tokens.
+# One entry per document, in the order of their tokens.
 INDEX = np.dtype([("id", "<u8"), ("row", "<u4"), ("length", "<u4"), ("bytes", "<u4")])
 
 

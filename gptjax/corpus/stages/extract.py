@@ -1,4 +1,4 @@
-"""Pieces of a source → documents: part-N.documents-000.parquet and on, each of about a shard's size."""
+"""Reads the pieces of a source into files of documents, each of about a shard's size."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How many documents, and how much text, there is of each kind: of every language, of every length."""
+"""Counts of documents and of their text by a key, such as the language or the length."""
 
 from __future__ import annotations
 
@@ -34,5 +34,5 @@ class Histogram:
 
 
 def reach(size: int) -> int:
-    """The largest power of two within a size, by which lengths are told; 0 within 0."""
+    """The largest power of two that is not larger than a size, for a histogram of lengths; 0 for 0."""
     return 1 << size.bit_length() >> 1

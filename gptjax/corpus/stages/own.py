@@ -1,4 +1,4 @@
-"""A stage of the user's: a function that is given one document after the other, and keeps, changes or drops it."""
+"""The user's own stage: a function that is given one document at a time, and keeps, changes or drops it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Passages that stand in the corpus more than once: hashed shard by shard, joined, and found again in their documents.
+"""Finds passages that the corpus contains more than once: hashes them by shard, joins the hashes, marks the copies.
 
 The first copy stays, in the order of the shards. No text is written anew: spans of characters say what to leave out,
 and verdicts.remaining leaves it out.

@@ -1,4 +1,4 @@
-"""Figures of documents and rules → verdicts on those that a rule objects to, with examples of each."""
+"""Applies rules to the figures of documents: verdicts on those that a rule objects to, with examples of each."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Draws that depend on what is drawn for alone: the validation split, samples, how often a document is repeated."""
+"""Random draws that depend only on their key and the seed: the validation split, samples, repeated documents."""
 
 from __future__ import annotations
 

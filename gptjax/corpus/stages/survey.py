@@ -1,6 +1,6 @@
-"""What is left of a shard, by split, and what is not, by reason; the characters that occur, where they are asked for.
+"""Counts what is left of a shard, by split, and what is dropped, by reason; characters, if the tokenizer needs them.
 
-It comes before hours of training a tokenizer and encoding, so that a corpus that cannot be split is refused by then.
+It runs before the tokenizer is trained and the text is encoded, so that a corpus that cannot be split is refused early.
 """
 
 from __future__ import annotations

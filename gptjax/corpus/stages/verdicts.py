@@ -1,4 +1,4 @@
-"""Which documents of a shard are out and why, and which of the rest stand in which split.
+"""Verdicts: which documents of a shard are dropped and why; and the documents that remain.
 
 A verdict names a document by its row in the shard: ids are of content and origin, and a source may hold the same
 document twice.
@@ -36,7 +36,7 @@ EMPTIED = "nothing but repeated passages"
 def write_verdicts(
     path: Path, rows: np.ndarray, ids: np.ndarray, reasons: Sequence[str] | np.ndarray, representatives: np.ndarray
 ) -> None:
-    """One verdict an entry; rows ascending."""
+    """Writes one verdict per entry; rows ascending."""
     columns = [pa.array(rows, pa.uint32()), pa.array(ids, pa.uint64()), pa.array(reasons, pa.string())]
     table = pa.table([*columns, pa.array(representatives, pa.uint64())], schema=VERDICTS)
     pq.write_table(table, path, compression="zstd")

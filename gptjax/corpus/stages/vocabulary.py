@@ -1,4 +1,4 @@
-"""From what is left of the training text, a seeded sample; from the sample, a tokenizer."""
+"""Draws a sample of the remaining training text, and makes a tokenizer from it."""
 
 from __future__ import annotations
 

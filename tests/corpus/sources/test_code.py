@@ -185,9 +185,9 @@ def test_a_new_licence_is_a_new_version_of_its_files(tmp_path):
 @pytest.mark.parametrize(
     "options, message",
     [
-        ({"languages": ("pyton",)}, "languages: 'pyton' is none of .*; did you mean python"),
-        ({"licenses": ("MTI",)}, "licenses: 'MTI' is none of .*; did you mean MIT"),
-        ({"leave_out": ("tests",)}, "leave_out: 'tests' is none of built"),
+        ({"languages": ("pyton",)}, "languages: 'pyton': expected one of .*; did you mean python"),
+        ({"licenses": ("MTI",)}, "licenses: 'MTI': expected one of .*; did you mean MIT"),
+        ({"leave_out": ("tests",)}, "leave_out: 'tests': expected one of built"),
         ({"alphanumeric": 2}, r"alphanumeric = 2: must be in \[0, 1\]"),
         ({"longest_line": 0}, "longest_line, mean_line and max_file_kilobytes must be positive"),
     ],
