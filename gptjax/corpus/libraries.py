@@ -1,9 +1,9 @@
-"""Libraries that decide what a task writes: their versions are among its inputs, so that an upgrade does it again.
+"""The libraries that decide what a task writes: their versions are among its inputs, so that an upgrade reruns it.
 
   {"source": …, "pieces": …, "libraries": {"trafilatura": "2.3.0", "lxml": "6.1.1", "resiliparse": "0.15.2"}}
 
-Named are those whose next version may well write something else: extractors, detectors, tokenizers, readers of formats.
-What is exact in any version is not: decompression, hashing, the arithmetic of NumPy and SciPy, our own Parquet files.
+Listed are libraries whose next version may well write something else: extractors, detectors, tokenizers, readers of
+formats. Not listed is what is exact in any version: decompression, hashing, NumPy and SciPy, our own Parquet files.
 """
 
 from __future__ import annotations

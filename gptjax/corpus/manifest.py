@@ -1,4 +1,4 @@
-"""manifest.json: what a prepared folder holds and how it was made. Written last, so that it means: finished."""
+"""manifest.json: what a prepared folder holds and how it was made. Written last: a folder with it is finished."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ def make_manifest(
 
 
 def change_text(manifest: dict) -> str:
-    """What the tokenizer cannot give back, in a sentence; '' where every document comes back from its tokens."""
+    """A sentence on documents that the tokenizer changes; '' if every document comes back from its tokens."""
     count = sum(section.get("changed_documents", 0) for section in manifest["splits"].values())
     if not count:
         return ""

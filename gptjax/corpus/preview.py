@@ -1,4 +1,4 @@
-"""What cleaning would do to a corpus, seen on some of its documents before hours are spent on all of them."""
+"""Tries cleaning on some documents of a corpus, before hours are spent on all of them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Equal keys among more keys than fit in memory, and the edges that they make: linear even in a huge group.
+"""Finds equal keys among more keys than fit in memory, and makes edges of them: linearly many even in a huge group.
 
 Keys are hashes, so cutting their range into equal parts gives parts of about equal size. Where all keys do not fit
 into the memory allowed they are spilled to one pair of files a part, and each part is sorted by itself.

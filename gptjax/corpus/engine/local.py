@@ -1,4 +1,4 @@
-"""Tasks in processes of this machine: one dies, its task is reported lost, another takes its place."""
+"""Runs tasks in processes of this machine. If a process dies, its task is reported as lost and a new process starts."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A stage over all its shards: what is done is passed over, what fails is tried again, what keeps failing set aside."""
+"""Runs a stage over all its shards: skips finished tasks, retries failed ones, and sets aside what keeps failing."""
 
 from __future__ import annotations
 

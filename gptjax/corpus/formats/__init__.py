@@ -1,1 +1,1 @@
-"""What is in a file → its text: pure functions of strings and bytes, a module a format. Files are opened elsewhere."""
+"""Formats: from the content of a file to its text, by pure functions, one module per format. Sources open the files."""

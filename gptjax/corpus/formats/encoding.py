@@ -1,4 +1,4 @@
-"""Bytes of text whose encoding is not sure → text: the one way for all kinds of source.
+"""Decodes text of uncertain encoding; all kinds of source do it in this way.
 
 In this order: a byte order mark; UTF-16 without one, by where its zeros stand; UTF-8 where the bytes are that, whatever
 is declared, since text in another encoding hardly ever is; damaged UTF-8; what the text, or whoever sent it, declares;

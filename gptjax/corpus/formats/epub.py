@@ -1,4 +1,4 @@
-"""EPUB: which members of the archive are the book, in which order (EPUB 2 and 3: container.xml → package → spine)."""
+"""EPUB: the members of the archive that are the book, in order (EPUB 2 and 3: container.xml → package → spine)."""
 
 from __future__ import annotations
 

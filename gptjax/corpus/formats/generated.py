@@ -1,4 +1,4 @@
-"""Source that nobody wrote or reads: made by tools, minified, copied from elsewhere, pinned by package managers."""
+"""Recognises source files that nobody wrote or reads: generated, minified, vendored, lock files."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Project Gutenberg's plain text: the book without what stands around it."""
+"""Project Gutenberg's plain text: the book without the header and the licence around it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""All the text of a page of HTML or XHTML that is text throughout, such as a chapter: headings, paragraphs, lists."""
+"""All the text of an HTML or XHTML page without navigation, such as a chapter: headings, paragraphs, lists."""
 
 from __future__ import annotations
 

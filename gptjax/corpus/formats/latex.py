@@ -1,6 +1,6 @@
-"""LaTeX → text to read, in one pass: prose as prose, maths as its source, headings and items on lines of their own.
+"""Converts LaTeX to text in one pass: prose as prose, maths as its source, headings and items on their own lines.
 
-Left out: preamble, drawings, tables' cells, bibliography, labels, citations and whatever only lays out. Captions stay.
+Leaves out the preamble, drawings, cells of tables, bibliography, labels, citations and layout. Captions stay.
 """
 
 from __future__ import annotations

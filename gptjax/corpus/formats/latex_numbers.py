@@ -1,4 +1,4 @@
-"""What a LaTeX document's references say: \\label → the number that LaTeX would give, by its usual counters."""
+"""The numbers that LaTeX's references show: \\label → the number by LaTeX's usual counters."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A LaTeX project → one source: comments out, \\input resolved, the authors' own macros expanded.
+"""Joins a LaTeX project to one source: removes comments, resolves \\input, expands the authors' own macros.
 
 Names are looked up among the project's files only, so nothing outside it can be read; files that include themselves,
 and macros that grow without end, come to an end.

@@ -1,7 +1,7 @@
 """Licences of source code: recognised in texts, notices and package metadata, as SPDX expressions.
 
-Names are of the SPDX licence list (spdx.org/licenses). What is recognised is what a text says of itself; whether all of
-a project is under it, nobody can tell from one file.
+Names are of the SPDX licence list (spdx.org/licenses). What is recognised is what a text states; whether it holds for a
+whole project, one file cannot say.
 """
 
 from __future__ import annotations

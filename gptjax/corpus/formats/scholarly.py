@@ -1,4 +1,4 @@
-"""Papers in XML and JSON → text: JATS (PubMed Central, journals), the ACL Anthology's abstracts, unarXive's records."""
+"""Converts papers in XML and JSON to text: JATS (PubMed Central, journals), ACL Anthology, unarXive."""
 
 from __future__ import annotations
 

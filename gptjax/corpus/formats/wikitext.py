@@ -1,7 +1,7 @@
-"""MediaWiki's markup → plain text, in time linear in its length, whatever stands in it.
+"""Converts MediaWiki markup to plain text, in time linear in its length, whatever it contains.
 
 One pass over the brackets ({{ }}, [[ ]], {| |}) and tags, with a stack, gives text without templates, tables,
-references and pictures; then lines lose what marks them. A bracket that never closes is text.
+references and pictures; then the markup of lines is removed. A bracket that is never closed is text.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Lines that were broken to a width, as in plain text and PDF → paragraphs on one line each."""
+"""Joins lines that were broken at a width, as in plain text and PDF, to one line per paragraph."""
 
 from __future__ import annotations
 

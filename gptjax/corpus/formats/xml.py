@@ -1,4 +1,4 @@
-"""XML from anywhere: parsed without what XML can be made to do beside carrying text.
+"""Parses untrusted XML safely.
 
 No entity that a document declares is expanded (so no bomb of them), nothing outside the document is opened, and
 elements may stand in each other only so deep. Entities of HTML, which many a DTD has, are known.
@@ -78,7 +78,7 @@ def feed(parser: expat.XMLParserType, data: bytes, final: bool = False) -> None:
     except expat.ExpatError as error:
         reason = expat.ErrorString(error.code)
         raise BrokenXML("truncated" if reason in _TRUNCATED else reason) from None
-    except (LookupError, ValueError):  # an encoding that Python does not know, or that has several bytes a character
+    except (LookupError, ValueError):  # an encoding that Python does not know, or one with several bytes per character
         raise BrokenXML("unknown encoding") from None
 
 

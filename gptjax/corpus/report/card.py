@@ -1,4 +1,4 @@
-"""The page: tables and texts of a manifest in Markdown. Nothing in a document or a name can break out of its place."""
+"""The data card in Markdown, from a manifest. No document or name can break out of its place in the page."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What to type once a folder is prepared: a training command and a prompt that fit what is in it."""
+"""The commands to type when a folder is prepared: training, then sampling with a prompt, to fit what is in it."""
 
 from __future__ import annotations
 

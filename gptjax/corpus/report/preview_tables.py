@@ -1,4 +1,4 @@
-"""A preview of cleaning in tables: what each rule would drop, with examples, and what would be kept."""
+"""Tables of a preview of cleaning: what each rule would drop, with examples, and what would be kept."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A few documents to look at: of each source some that stayed, of each reason some that did not."""
+"""Sample documents for the card: some that stayed, of each source, and some that were dropped, for each reason."""
 
 from __future__ import annotations
 

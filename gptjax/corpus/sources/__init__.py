@@ -1,12 +1,12 @@
 """Where documents come from: one module per kind of source, each with the same three functions.
 
   find(path, options) -> list[Piece]                       what there is, in an order that does not change; what is
-                                                           left out unread is there too, to be counted (read_piece)
+                                                           left out unread is included, to be counted (read_piece)
   libraries(uri, options) -> tuple[str, ...]               those that decide what a file's documents are (libraries.py)
-  read(piece, options, skipped) -> Iterator[Document]      its documents; what is bad is counted and passed over
+  read(piece, options, skipped) -> Iterator[Document]      its documents; bad ones are counted and skipped
 
 `read` counts in `skipped`, by reason. A reason that begins with UNREADABLE is a failure, of which a source may have a
-stated share; one that begins with KEPT tells of documents that were kept all the same; others were left out on purpose.
+stated share; one that begins with KEPT counts documents that were kept all the same; others were left out on purpose.
 """
 
 from __future__ import annotations

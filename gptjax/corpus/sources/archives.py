@@ -1,4 +1,4 @@
-"""Members of zip archives, such as EPUB: none costs more than its limits."""
+"""Reads members of zip archives, such as EPUB, within limits of size."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Books, a file a document: plain text, Markdown, AsciiDoc, HTML, EPUB, and zip archives of these; in any encoding.
+"""Books, one document per file: plain text, Markdown, AsciiDoc, HTML, EPUB, and zip archives of these; in any encoding.
 
 Of Project Gutenberg's files, of any year, header, small print and footer are left out.
 """

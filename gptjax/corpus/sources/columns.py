@@ -1,4 +1,4 @@
-"""Rows of Parquet and Arrow files, some at a time, with the columns that are asked for."""
+"""Rows of Parquet and Arrow files, some at a time, with the wanted columns."""
 
 from __future__ import annotations
 

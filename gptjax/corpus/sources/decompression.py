@@ -1,4 +1,4 @@
-"""Decoders of one compressed member each, that give no more at once than is asked for: gzip, bzip2, xz, zstd."""
+"""Decoders of gzip, bzip2, xz and zstd members, which return at most as many bytes as the caller wants."""
 
 from __future__ import annotations
 

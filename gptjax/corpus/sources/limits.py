@@ -1,7 +1,7 @@
-"""How much a file may make a reader do. Each limit is an option of the kinds of source that it concerns.
+"""Limits of what one file may cost. Each limit is an option of the kinds of source that it concerns.
 
-What meets a limit is counted and passed over (or cut, where that loses nothing): a bomb costs a reason, not a machine.
-Bounded memory follows from these numbers, whatever a file holds.
+A file that exceeds a limit is counted and skipped (or cut, where that loses nothing), so that a bomb is harmless.
+These numbers bound the memory of a reader, whatever a file contains.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What there is to read: every source's pieces, put together into tasks of about a shard's size."""
+"""Lists the pieces of every source, grouped into tasks of about a shard's size."""
 
 from __future__ import annotations
 

@@ -4,8 +4,8 @@
   with counted(skipped), open_stream(piece.uri, options) as stream:     # streams.py
       for number, line in lines(stream, options, skipped): …            # records.py; archives.py for zip
 
-Remote is whatever `fsspec` opens (https, s3, gs, hf …). A network that fails is no bad input: its errors are raised, so
-that the task is tried again and nothing is lost silently.
+`fsspec` opens remote files (https, s3, gs, hf …). A failing network is not bad input: its errors are raised, so that
+the task is tried again and nothing is lost silently.
 """
 
 from __future__ import annotations

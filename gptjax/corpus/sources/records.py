@@ -1,4 +1,4 @@
-"""What a stream is cut into: lines, records between separators, JSON, parts of one long document; and its decoding."""
+"""Cuts a stream into lines, records between separators, JSON values or parts of one long document, and decodes it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What comes out of a file, plain or compressed, within its limits; and what is raised where no more can be read."""
+"""Streams of the content of a file, plain or compressed, within limits; and the errors that end reading."""
 
 from __future__ import annotations
 

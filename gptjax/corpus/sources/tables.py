@@ -1,4 +1,4 @@
-"""Tables with columns of text: folders of Hugging Face datasets, Parquet, Arrow, JSON lines and CSV; a row a document.
+"""Tables with columns of text: Hugging Face datasets, Parquet, Arrow, JSON lines and CSV; one document per row.
 
 Cards and descriptions beside the tables (README.md, dataset_infos.json, state.json …) are passed over. Large Parquet
 files are read as several pieces.

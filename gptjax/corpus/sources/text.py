@@ -1,4 +1,4 @@
-"""Text at hand: .txt, .md and .py files, records of .jsonl, .json and .parquet, the running Python's own source."""
+"""Text files: .txt, .md and .py, records of .jsonl, .json and .parquet, the running Python's own source."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """Records of web archives (WARC and WET), also of those that are truncated, corrupt or written wrongly.
 
-The records are parted here, so that a bad one costs no more than itself; what is in one is fastwarc's to read.
+Records are separated here, so that a bad one does not affect the others; fastwarc reads what is in a record.
 
 ISO 28500, The WARC file format; Bevendorff et al., Elastic ChatNoir, 2018 (fastwarc).
 """

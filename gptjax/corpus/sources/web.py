@@ -109,7 +109,7 @@ def _language(stated: str) -> str:
 
 @functools.lru_cache(maxsize=8)
 def _blocked(path: str) -> frozenset[str]:
-    """Of a file: a host a line, local or remote, also compressed; what follows a # is a comment."""
+    """Of a file: one host per line, local or remote, also compressed; what follows a # is a comment."""
     if not path:
         return frozenset()
     try:

@@ -1,7 +1,7 @@
-"""Wikipedia and other wikis: XML dumps of MediaWiki, and what WikiExtractor made of them; an article a document.
+"""Wikipedia and other wikis: XML dumps of MediaWiki, and what WikiExtractor made of them; one document per article.
 
 A document begins with the article's title. Redirects, pages that list meanings, other namespaces and stubs without text
-are left out. Of a truncated dump, what is whole is kept.
+are left out. The whole articles of a truncated dump are kept.
 """
 
 from __future__ import annotations

@@ -110,7 +110,7 @@ def _repeated_ids(shards: list[SketchedShard]) -> np.ndarray:
 
 
 class SketchDocuments(CorpusStage):
-    """What the search for copies needs of every document, without its text."""
+    """The data about every document by which copies are found."""
 
     name, function = "sketch", staticmethod(sketch)
 

@@ -1,4 +1,4 @@
-"""Encoded shards → the token stream of each split, with as many copies of each document as its source's weight says."""
+"""Joins encoded shards to the token stream of each split, repeating each document by the weight of its source."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The writing of a split's token shards, document offsets and the documents' origins."""
+"""Writes the token shards of a split, its document offsets and the origins of its documents."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""From places in a prepared folder's token stream back to the documents that stand there.
+"""Traces places in a prepared folder's token stream back to their documents.
 
 The stream's own files say which tokens are which document's and where in the corpus it was (train.documents.npy,
 train.origins.npy); FOLDER/work, as long as it is kept, has the document itself with its place of origin and licence.
@@ -27,7 +27,7 @@ TOLD = ("uri", "license", "language")
 
 @dataclass(frozen=True)
 class Part:
-    """Some tokens of the stream that are one document's.
+    """Tokens of the stream that belong to one document.
 
     Attributes:
       start: their first place in the stream; ids: int32, the tokens.
