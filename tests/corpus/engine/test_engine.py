@@ -246,3 +246,14 @@ def test_slurm_that_is_not_here_is_a_sentence(tmp_path, monkeypatch):
 
     with pytest.raises(ConfigError, match=r"--executor=slurm: .*slurm"):
         JobTasks("slurm", tmp_path, 0, {})
+
+
+def test_a_stage_is_known_by_its_name_version_options_and_inputs_wherever_its_code_is():
+    """These keys are on disk: folders that were prepared before keep what is done."""
+    options = {"mend": True, "language": True, "personal": []}
+    inputs = {"documents": {"name": "a", "size": 1, "hash": "b"}}
+    for function in (write, misbehave):
+        stage = Stage("clean", function, 2, options)
+        assert stage.folder == "clean-7bd18500" and stage.key == "7bd18500d1923f45e08df40b4669330f"
+        assert stage.task_key(inputs) == "0165bff0a5aef467789a328de409dcd2"
+    assert len({Stage(*of).key for of in (("a", write, 1), ("b", write, 1), ("a", write, 2))}) == 3
