@@ -11,13 +11,16 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from gptjax.corpus.duplicates.earlier import earlier_inputs
+from gptjax.config import ConfigError
 from gptjax.corpus.duplicates.find import Search, find_duplicates
 from gptjax.corpus.duplicates.nodes import Earlier, SketchedShard
 from gptjax.corpus.duplicates.sketch import Sketch, Sketches, bands_and_rows, write_sketches
 from gptjax.corpus.engine import Task
+from gptjax.corpus.manifest import WORK
 from gptjax.corpus.stages.base import CorpusStage
 from gptjax.corpus.stages.verdicts import write_verdicts
+from gptjax.data.prepared import MANIFEST, read_manifest
+from gptjax.paths import local_path
 
 if TYPE_CHECKING:
     from gptjax.corpus.state import Corpus
@@ -36,7 +39,7 @@ def sketch(task: Task, folder: Path) -> dict:
 def find_copies(task: Task, folder: Path) -> dict:
     """Writes clusters.parquet and, for each shard, verdicts-NNNNN.parquet.
 
-    inputs: shards: [documents, sketches] each; earlier: of corpora that are done (earlier.py), shards likewise and
+    inputs: shards: [documents, sketches] each; earlier: of corpora that are done (earlier_inputs), shards likewise and
     clusters: a file each. options: fields of Search.
 
     Where copies are only looked for within a source, a second search over all sources tells which documents the split
@@ -158,3 +161,41 @@ class FindCopies(CorpusStage):
 def _sketched(corpus: Corpus) -> list[list[dict]]:
     """[documents, sketches] of each shard: entries of files."""
     return [[shard.files["sketch"][name] for name in ("documents", "sketches.npz")] for shard in corpus.shards]
+
+
+def earlier_inputs(folders: Sequence[str], sketch: dict) -> dict[str, list]:
+    """What `find_copies` takes of prepared folders: shards ([documents, sketches] each) and clusters, as entries of
+    files with absolute paths. sketch: the options of the new corpus's.
+
+    Documents that a rule or an evaluation set put out of an earlier corpus stand for its copies all the same.
+
+    Raises:
+      ConfigError: a folder was prepared without a search for copies, or with another sketch, or its work is gone.
+    """
+    found: dict[str, list] = {"shards": [], "clusters": []}
+    for name in folders:
+        folder = local_path(name, "duplicates.earlier").absolute()
+        if not (folder / MANIFEST).is_file():
+            raise ConfigError(f"duplicates.earlier: {name!r} is not a prepared folder")
+        manifest = read_manifest(folder)
+        copies = manifest.get("copies")
+        if not copies:
+            raise ConfigError(f"duplicates.earlier: {name} was prepared with duplicates.kind = 'none'")
+        if (made := manifest["stages"]["sketch"]["options"]) != sketch:
+            different = ", ".join(
+                f"{field} {made.get(field)!r}" for field in sketch if made.get(field) != sketch[field]
+            )
+            raise ConfigError(f"duplicates.earlier: {name} was prepared with {different}, this corpus uses {sketch}")
+        for pair in copies["sketched"]:
+            found["shards"].append([_absolute(folder / WORK, entry) for entry in pair])
+        found["clusters"].append(_absolute(folder / WORK, copies["file"]))
+    return found
+
+
+def _absolute(work: Path, entry: dict) -> dict:
+    path = work / entry["name"]
+    if not path.is_file() or path.stat().st_size != entry["size"]:
+        raise ConfigError(
+            f"duplicates.earlier: {path} is missing or has changed: earlier corpora must keep their folder {WORK}/"
+        )
+    return {**entry, "name": str(path)}
