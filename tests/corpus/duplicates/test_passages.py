@@ -115,8 +115,8 @@ def test_paragraphs_and_lines(tmp_path, kind, gap):
 
 
 def test_no_document_and_none_long_enough(tmp_path):
-    report, kept = search(tmp_path / "short", ["a b c", "a b c", ""], Passages(words=4))
-    assert kept == ["a b c", "a b c", ""] and report["passages"] == 0
+    report, kept = search(tmp_path / "short", ["a b c", "a b c", "d"], Passages(words=4))
+    assert kept == ["a b c", "a b c", "d"] and report["passages"] == 0
 
 
 def test_a_document_of_copies_alone_is_out(tmp_path):
