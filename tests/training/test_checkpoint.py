@@ -180,7 +180,7 @@ def test_a_step_that_is_there_is_not_saved_again(tmp_path, mesh):
 
 
 def test_a_folder_that_orbax_takes_for_a_pattern_is_refused(tmp_path):
-    with pytest.raises(ConfigError, match=r"workdir = .*\[a\]: must not contain"):
+    with pytest.raises(ConfigError, match=r"--workdir=.*\[a\]: must not contain"):
         open_checkpoints(tmp_path / "[a]")
     assert not (tmp_path / "[a]").exists()
 
@@ -436,12 +436,12 @@ def test_parameters_load_onto_a_mesh_that_they_must_fit(tmp_path, mesh):
 
 
 def test_what_is_not_there_is_named(tmp_path, mesh):
-    with pytest.raises(ConfigError, match=r"workdir = .*nowhere: must be .*; it does not exist"):
+    with pytest.raises(ConfigError, match=r"--workdir=.*nowhere: must be .*; it does not exist"):
         load_params(tmp_path / "nowhere")
-    with pytest.raises(ConfigError, match=r"workdir = .*: must be the folder of a run with a checkpoint; it has none"):
+    with pytest.raises(ConfigError, match=r"--workdir=.*: must be the folder of a run with a checkpoint; it has none"):
         load_params(tmp_path)
     with pytest.raises(
-        ConfigError, match=r"workdir = .*: must be the folder of a run; this folder has no config\.json"
+        ConfigError, match=r"--workdir=.*: must be the folder of a run; this folder has no config\.json"
     ):
         load_for_inference(tmp_path)
     with open_checkpoints(tmp_path) as checkpoints:
@@ -451,7 +451,7 @@ def test_what_is_not_there_is_named(tmp_path, mesh):
         checkpoints.save(5, toy.state(5, mesh, ema=False), {})
     for which in (7, "newest", "²", "-5"):
         with pytest.raises(
-            ConfigError, match=rf"checkpoint = {which}: must be latest, best or a step; available steps: 5 in"
+            ConfigError, match=rf"checkpoint={which}: must be latest, best or a step; available steps: 5 in"
         ):
             load_params(tmp_path, which)
     with pytest.raises(ConfigError, match="validation score; available steps: 5"):

@@ -76,9 +76,9 @@ def test_losses_of_other_text_are_marked(make_run, field, value):
 def test_the_best_loss_is_a_number_and_of_the_windows_scored_last():
     losses = [("old", 0.5), ("new", 3.0), ("new", 2.0), ("new", float("inf")), ("new", 2.5)]
     rows = [{"step": 1, comparison.LOSS.name: loss, comparison.SET: windows} for windows, loss in losses]
-    run = comparison.Run(Path("a"), "a", default(), rows)
+    run = comparison.RecordedRun(Path("a"), "a", default(), rows)
     assert (run.best(comparison.LOSS), run.last(comparison.LOSS.name)) == (2.0, 2.5)
-    assert comparison.Run(Path("a"), "a", default(), rows[3:4]).best(comparison.LOSS) is None
+    assert comparison.RecordedRun(Path("a"), "a", default(), rows[3:4]).best(comparison.LOSS) is None
 
 
 def test_losses_of_another_tokenizer_are_marked_and_a_run_without_a_loss_is_not(make_run):

@@ -21,7 +21,7 @@ def test_a_signal_is_a_wish(number):
 def test_the_first_ctrl_c_says_what_it_does_and_the_second_interrupts(capfd):
     with StopRequest():
         os.kill(os.getpid(), signal.SIGINT)
-        assert "a checkpoint is saved" in capfd.readouterr().err
+        assert "then saving" in capfd.readouterr().err
         with pytest.raises(KeyboardInterrupt):
             os.kill(os.getpid(), signal.SIGINT)
             signal.sigtimedwait([], 0.1)
