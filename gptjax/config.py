@@ -1,9 +1,9 @@
-"""One experiment = one config: defaults, durations, loading, validation, freezing.
+"""Configs: defaults, durations, validation, saving and loading, and the hash of a config.
 
-A config file is Python: its `get_config(arg=None)` starts from `default()` and sets what differs; flags override any
-field (`--config.optimizer.learning_rate=3e-4`). Before any device work the config is checked (`validate`) and every
-`auto` is settled (`resolve`), so that what is saved in the run, hashed and printed is complete: nothing downstream
-guesses. Bad input raises `ConfigError`, which names the field, its value and what is allowed.
+A config file is Python: its `get_config(arg=None)` starts from `default()` and changes fields; flags override any field
+(`--config.optimizer.learning_rate=3e-4`). `validate` checks the config before any device is used, and a plan
+(planning.py) replaces every `auto`, so that the config that is saved, hashed and printed is complete. Invalid input
+raises `ConfigError`, which names the field, its value and what is allowed.
 """
 
 from __future__ import annotations
@@ -22,13 +22,13 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from gptjax.errors import ConfigError
-from gptjax.errors import RunError as RunError  # beside the other for whoever imports both
+from gptjax.errors import RunError as RunError  # re-exported, so that both errors can be imported from here
 from gptjax.json_files import parsed
 from gptjax.settings import Allowed, ModelSettings, Section, Settings, allowed_values, freeze, thaw
 
 
 def default() -> ConfigDict:
-    """Every field there is (settings.py), with values that train a small model well on a laptop."""
+    """Returns a config of all fields (settings.py) with values that train a small model well on a laptop."""
     return thaw(Settings()).lock()
 
 
@@ -40,12 +40,12 @@ _MULTIPLES = {"": 1, "k": 10**3, "K": 10**3, "M": 10**6, "G": 10**9, "B": 10**9,
 
 @dataclasses.dataclass(frozen=True)
 class Units:
-    """How long a step is: what turns a duration in any unit into steps.
+    """Converts durations in any unit to steps.
 
     Attributes:
       tokens_per_step: tokens that one optimizer step consumes.
-      steps_per_epoch: steps in one pass over the training data; None where no data is known.
-      total_steps: length of the run, for durations in per cent; None while it is not known yet.
+      steps_per_epoch: steps in one pass over the training data; None without data.
+      total_steps: length of the run in steps, for durations in percent; None while it is not known.
     """
 
     tokens_per_step: int
@@ -56,7 +56,7 @@ class Units:
         """'500 steps', '500', '300M tokens', '2 epochs' or '5%' → steps, rounded up.
 
         Raises:
-          ConfigError: the text is no duration, or its unit has no meaning here.
+          ConfigError: the text is not a duration, or its unit cannot be used here.
         """
         match = _DURATION.fullmatch(str(text))
         if not match:
@@ -65,17 +65,17 @@ class Units:
             )
         amount = float(match[1]) * _MULTIPLES[match[2]]
         if not math.isfinite(amount):
-            raise ConfigError(f"{field} = {text!r}: too large a number")
+            raise ConfigError(f"{field} = {text!r}: the number is too large")
         unit = (match[3] or "step").rstrip("s")
         if unit == "token":
             amount /= self.tokens_per_step
         elif unit == "epoch":
             if self.steps_per_epoch is None:
-                raise ConfigError(f"{field} = {text!r}: epochs have no length without data; set data.path")
+                raise ConfigError(f"{field} = {text!r}: epochs require data; set data.path")
             amount *= self.steps_per_epoch
         elif unit == "%":
             if self.total_steps is None:
-                raise ConfigError(f"{field} = {text!r}: percent is not possible here; give steps, tokens or epochs")
+                raise ConfigError(f"{field} = {text!r}: cannot be a percentage; give steps, tokens or epochs")
             amount *= self.total_steps / 100
         if amount > MOST_STEPS:
             raise ConfigError(f"{field} = {text!r}: {amount:.3g} steps; must be at most {MOST_STEPS:,} steps")
@@ -85,22 +85,22 @@ class Units:
 # --- Validation -----------------------------------------------------------------------------------
 
 FLOAT32_MAX = 3.4028234e38
-MOST_STEPS = 2**31 - 1  # they are counted in int32
-MOST_PARAMETERS = 10**13  # what takes more than this has a digit too many, and would be hard to speak of at all
+MOST_STEPS = 2**31 - 1  # steps are counted in int32
+MOST_PARAMETERS = 10**13  # a larger model is certainly a typing error
 
 
 def allowed(field: str) -> str:
-    """What a field may be beyond its type, in a few words; '' where there is nothing to say."""
+    """Describes the allowed values of a field in a few words; '' if its type says enough."""
     return allowed_values()[field].text()
 
 
 def get(config: ConfigDict | Section, field: str) -> Any:
-    """The value of a dotted field: `get(config, 'model.width')`."""
+    """Returns the value of a dotted field: `get(config, 'model.width')`."""
     return functools.reduce(lambda section, name: section[name], field.split("."), config)
 
 
 def flatten(config: ConfigDict | Section) -> dict[str, Any]:
-    """{'model.width': 384, …} of a config."""
+    """Returns the fields of a config by their dotted names: {'model.width': 384, …}."""
     flat: dict[str, Any] = {}
     for name, value in config.items():
         if hasattr(value, "items"):  # a section
@@ -116,8 +116,8 @@ _REPLACED = {  # former field → what to set instead, as the end of a sentence
 
 
 def suggestion(name: str, known: Iterable[str]) -> str:
-    """'; did you mean X?' for the likeliest of the known names, or nothing: first the same name in another section.
-    Of a former field, what replaced it."""
+    """Returns '; did you mean X?' for the most similar known name, or '' if none is similar. The same name in another
+    section comes first. For a former field, it says what replaced the field."""
     for former, successor in _REPLACED.items():
         if name in (former, former.rpartition(".")[2]):
             return f"; {former} was replaced by {successor}"
@@ -128,10 +128,10 @@ def suggestion(name: str, known: Iterable[str]) -> str:
 
 
 def check_fields(config: ConfigDict | Section, reference: ConfigDict | None = None) -> None:
-    """Every field is one of the reference's (`default()`'s), of its type, and none is missing.
+    """Checks that the config has exactly the fields of `reference` (by default `default()`), with their types.
 
     Raises:
-      ConfigError: otherwise.
+      ConfigError: it has not.
     """
     known, given = flatten(default() if reference is None else reference), flatten(config)
     for field, value in given.items():
@@ -148,7 +148,7 @@ def check_fields(config: ConfigDict | Section, reference: ConfigDict | None = No
 
 
 def _check_storable(field: str, value: Any, kind: type) -> None:
-    """Raises ConfigError for what no array, path or JSON file of a run could hold."""
+    """Raises ConfigError for a value that the arrays, paths or JSON files of a run cannot hold."""
     if kind is int and not -(2**63) <= value < 2**63:
         raise ConfigError(f"{field} = {value}: must be below 2^63")
     if kind is float and not abs(value) <= FLOAT32_MAX:
@@ -163,10 +163,10 @@ def _check_storable(field: str, value: Any, kind: type) -> None:
 
 
 def validate(config: ConfigDict | Settings) -> None:
-    """Checks all that can be known without data and devices.
+    """Checks everything that can be checked without data and devices.
 
     Raises:
-      ConfigError: the first thing that cannot work, with the field, the value and what is allowed.
+      ConfigError: the first invalid field, with its value and what is allowed.
     """
     if "sources" in config:
         raise ConfigError("this config describes a corpus: give it to gptjax prepare")
@@ -187,10 +187,12 @@ def validate(config: ConfigDict | Settings) -> None:
 def check_values(
     config: ConfigDict | Section, fields: Mapping[str, Allowed], as_held: Callable[[Any], Any] = lambda value: value
 ) -> None:
-    """Each field is one of its names, and within its limits. as_held: a number as it will be computed with.
+    """Checks that each field has one of its allowed names and is within its limits.
+
+    as_held: rounds a number as the arrays will, before its limits are checked.
 
     Raises:
-      ConfigError: otherwise.
+      ConfigError: a value is not allowed.
     """
     for field, allowed in fields.items():
         value = get(config, field)
@@ -207,7 +209,7 @@ def check_values(
 
 
 def _in_float32(value: int | float) -> int | float:
-    """As the arrays will hold it: a rate of 1e-60 is zero there, a decay of 0.99999999999 is one."""
+    """Rounds a number as float32 arrays do: a rate of 1e-60 becomes 0, a decay of 0.99999999999 becomes 1."""
     return struct.unpack("f", struct.pack("f", value))[0] if isinstance(value, float) else value
 
 
@@ -298,7 +300,7 @@ REMEDY = "delete it and give the run's training command again, which writes it a
 
 
 def to_json(config: ConfigDict | Section) -> str:
-    """The whole config as indented JSON with sorted keys."""
+    """Returns the whole config as indented JSON with sorted keys."""
     nested: dict[str, Any] = {}
     for field, value in flatten(config).items():
         *sections, name = field.split(".")
@@ -307,10 +309,10 @@ def to_json(config: ConfigDict | Section) -> str:
 
 
 def from_json(text: str | bytes, source: str = "config.json") -> Settings:
-    """A config that `to_json` wrote.
+    """Reads a config that `to_json` wrote.
 
     Raises:
-      ConfigError: not JSON, or a field that this version does not know.
+      ConfigError: the text is not JSON, or this version does not know a field.
     """
     saved = parsed(text, source, REMEDY)
 
@@ -332,8 +334,8 @@ def from_json(text: str | bytes, source: str = "config.json") -> Settings:
     return freeze(config)
 
 
-# What a run computes does not depend on these: where it is written and how often it is looked at, and over which
-# devices, in which pieces and by which kernels the same function is computed. model.dtype changes it.
+# The results of a run do not depend on these fields: where and how often results are written, and on which devices, in
+# which pieces and by which kernels the same function is computed. model.dtype does change the results.
 NOT_COMPUTED = (
     *("logging.", "checkpoint.", "mesh.", "evaluation.every", "evaluation.sample_", "data.workers", "data.prefetch"),
     *("data.verify", "model.layers", "model.remat", "model.attention", "model.attention_block", "training.loss_chunk"),
@@ -342,16 +344,16 @@ NOT_COMPUTED = (
 
 
 def is_computed(field: str) -> bool:
-    """Whether what a run computes depends on a field."""
+    """Whether the results of a run depend on a field."""
     return not any(field == name or (name[-1] in "._" and field.startswith(name)) for name in NOT_COMPUTED)
 
 
 def hash_of(config: ConfigDict | Section) -> str:
-    """Twelve hexadecimal digits that change when a resolved config computes something else.
+    """Returns twelve hexadecimal digits that change when a resolved config computes something else.
 
-    Fields of NOT_COMPUTED do not count, nor do the folders in which data and another run's parameters lie: of
-    'data/web=0.7,data/code=0.3' it is 'web=0.7,code=0.3' that counts. A run that was moved to another machine or mesh
-    keeps its hash, and equal hashes mean equal figures, as far as folders of one name hold the same.
+    Fields of NOT_COMPUTED are ignored, and so are the parent folders of data and of another run's parameters: for
+    'data/web=0.7,data/code=0.3', only 'web=0.7,code=0.3' counts. A run that is moved to another machine or mesh keeps
+    its hash. Equal hashes mean equal results, provided that folders with the same name have the same content.
     """
     computed = {field: value for field, value in flatten(config).items() if is_computed(field)}
     for field in ("data.path", "training.init_from"):

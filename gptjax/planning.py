@@ -1,7 +1,8 @@
-"""What will this run be? A config, facts of the data and devices decide all of it; nothing is allocated or compiled.
+"""Plans a run from its config, facts about the data, and devices, without allocating or compiling anything.
 
-A plan is made at the start of every run, for every run of a sweep, and for devices that are not here: those of
-`jax.experimental.topologies`, for which its step can be compiled, and `AbstractDevices`, which are only told of.
+A plan is made at the start of every run, for every run of a sweep, and for devices that this machine does not have:
+those of `jax.experimental.topologies`, for which the step can be compiled, and `AbstractDevices`, which only have a
+kind and a number.
 """
 
 from __future__ import annotations
@@ -32,11 +33,11 @@ class Plan:
     """A run before it starts.
 
     Attributes:
-      config: resolved: no `auto` is left in it, unless the platform is not known.
-      devices: what the plan was made for.
-      units: turns durations into steps.
-      total_steps: the length of the run.
-      trainer: model, optimizer and schedule on the mesh; its state and batch as shapes, each with its sharding.
+      config: the resolved config, without any `auto` unless the platform is unknown.
+      devices: the devices that the plan was made for.
+      units: converts durations to steps.
+      total_steps: the length of the run in steps.
+      trainer: model, optimizer and schedule on the mesh, and the shapes and shardings of its state and batch.
     """
 
     config: Settings
@@ -68,7 +69,7 @@ class Plan:
 
     @property
     def rows_at_once(self) -> int:
-        """Sequences of a micro-batch, over all devices: of evaluation, too, so that what trains fits when evaluated."""
+        """Sequences in a micro-batch, over all devices. Evaluation uses as many, so that it fits if training fits."""
         return self.config.training.batch_size // self.config.training.gradient_accumulation_steps
 
     @functools.cached_property
@@ -77,23 +78,24 @@ class Plan:
 
     @functools.cached_property
     def flops_per_token(self) -> dict[str, float]:
-        """Of training, by convention (training/metrics.py)."""
+        """The FLOPs per trained token, by convention (training/metrics.py)."""
         return flops_per_token(self.config.model, self.config.data.sequence_length)
 
     @functools.cached_property
     def peak(self) -> Peak:
-        """What all devices together can compute. That of a CPU is in no table: it is measured when this is read."""
+        """The peak speed of all devices together. No table has a CPU's, so it is measured when this is first read."""
         if isinstance(self.devices, AbstractDevices):
             return peak_of(self.devices.kind, self.mesh.size, self.config.model.dtype)
         return peak_flops(self.devices, self.config.model.dtype)
 
     def every(self, field: str, done: int) -> bool:
-        """Whether a field such as 'checkpoint.every' is due after `done` steps: at the end too, and never if empty."""
+        """Whether the interval of a field such as 'checkpoint.every' ends after `done` steps, or the run does. An empty
+        interval never ends."""
         duration = get(self.config, field)
         return bool(duration) and (done % self.units.steps(duration, field) == 0 or done == self.total_steps)
 
     def evaluates(self, done: int) -> bool:
-        """Whether to evaluate after `done` steps: when it is due, and at each save, so that the best can be kept."""
+        """Whether to evaluate after `done` steps: at the configured interval, and at each save if the best are kept."""
         if not self.config.evaluation.every:
             return False
         saves = self.config.checkpoint.keep_best and self.every("checkpoint.every", done)
@@ -101,12 +103,12 @@ class Plan:
 
 
 def plan(config: ConfigDict | Settings, data: DataFacts, devices: Sequence[jax.Device] | AbstractDevices) -> Plan:
-    """Decides what every `auto` of a valid config means, how long the run is, and what lies where.
+    """Resolves every `auto` of a valid config, and decides the length of the run and the sharding of its arrays.
 
-    devices: all that the run has. With AbstractDevices no device of this machine is touched.
+    devices: all devices of the run. With AbstractDevices, no device of this machine is used.
 
     Raises:
-      ConfigError: data, devices and config do not go together.
+      ConfigError: data, devices and config do not fit each other.
     """
     settings = freeze(config)
     rows, windows = settings.training.batch_size, data.windows_per_epoch
@@ -125,13 +127,13 @@ def plan(config: ConfigDict | Settings, data: DataFacts, devices: Sequence[jax.D
 
 
 def resolve(config: ConfigDict | Settings, data: DataFacts, platform: str, batch_devices: int) -> Settings:
-    """The config for these devices and this tokenizer, complete.
+    """Returns the config with every `auto` resolved for these devices and this tokenizer.
 
-    platform: '' where it is not known: what only the platform decides stays as it is.
-    batch_devices: over how many devices the rows of a batch are split.
+    platform: the devices' platform, or '' if it is unknown; what depends on it then stays `auto`.
+    batch_devices: the number of devices over which the rows of a batch are split.
 
     Raises:
-      ConfigError: the batch does not divide over the devices, or the model has no room for the vocabulary.
+      ConfigError: the rows cannot be split over the devices, or model.vocab_size is smaller than the vocabulary.
     """
     if 0 < config.model.vocab_size < data.vocab_size:
         raise ConfigError(

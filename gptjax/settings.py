@@ -1,7 +1,7 @@
-"""Every field of a config, once: its type, its default, what is allowed and, in the comment beside it, what it means.
+"""Declares every field of a config: its type, its default, its allowed values and, in a comment, its meaning.
 
-`gptjax.config.default`, the checks of `gptjax.config.validate` and `--help_config` follow from here. Config files and
-flags set the fields of a ConfigDict; a plan freezes it into `Settings`, which everything downstream reads.
+`gptjax.config.default`, the checks of `gptjax.config.validate` and `--help_config` are derived from these declarations.
+Config files and flags set fields of a ConfigDict; a plan freezes it into `Settings`, which all other code reads.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from ml_collections import ConfigDict
 
 @dataclasses.dataclass(frozen=True)
 class Limit:
-    """A condition on a number, and its words: 'must be at least 1'."""
+    """A condition on a number, and its description: 'must be at least 1'."""
 
     holds: Callable[[float], bool]
     wanted: str
@@ -28,14 +28,19 @@ class Limit:
 
 @dataclasses.dataclass(frozen=True)
 class OneOrOwn:
-    """One of these names, or a function of the user's as 'module:function', at which whoever calls it looks."""
+    """One of these names, or a user's function as 'module:function', which is checked where it is imported."""
 
     names: tuple[str, ...]
 
 
 @dataclasses.dataclass(frozen=True)
 class Duration:
-    """Steps, tokens, epochs or per cent of the run; at least so many steps. optional: '' is never."""
+    """A duration in steps, tokens, epochs or percent of the run.
+
+    Attributes:
+      least: the smallest number of steps.
+      optional: whether '' is allowed, which means never.
+    """
 
     least: int = 0
     optional: bool = False
@@ -60,7 +65,7 @@ Rule = tuple[str, str, float | bool]
 
 
 class Section:
-    """A group of fields, which can also be had by their names, as in a dict."""
+    """A group of fields, which can also be read by name as in a dict."""
 
     def __getitem__(self, name: str) -> Any:
         return getattr(self, name)
@@ -226,12 +231,12 @@ Kind = TypeVar("Kind", bound=Section)
 
 
 def freeze(config: Mapping[str, Any] | ConfigDict | Settings) -> Settings:
-    """A complete config as settings. Its values are taken as they are: `validate` is what checks them."""
+    """Converts a complete config to settings. The values are not checked; `validate` does that."""
     return freeze_section(Settings, config)
 
 
 def freeze_section(kind: type[Kind], values: Mapping[str, Any] | ConfigDict | Section) -> Kind:
-    """The same for one section, such as ModelSettings."""
+    """Converts one section, such as ModelSettings."""
     hints = typing.get_type_hints(kind)
     return kind(
         **{
@@ -242,12 +247,12 @@ def freeze_section(kind: type[Kind], values: Mapping[str, Any] | ConfigDict | Se
 
 
 def _tupled(value: Any) -> Any:
-    """So that it can be hashed."""
+    """Converts lists to tuples, which can be hashed."""
     return tuple(map(_tupled, value)) if isinstance(value, list | tuple) else value
 
 
 def thaw(settings: Section) -> ConfigDict:
-    """Settings, or a section of them, as a ConfigDict that can be changed."""
+    """Converts settings, or a section of them, to a ConfigDict that can be changed."""
     return ConfigDict(dataclasses.asdict(settings))  # type: ignore[call-overload]  # sections are dataclasses
 
 
@@ -256,12 +261,13 @@ def thaw(settings: Section) -> ConfigDict:
 
 @dataclasses.dataclass(frozen=True)
 class Allowed:
-    """What a field may be beyond its type.
+    """The allowed values of a field, beyond its type.
 
     Attributes:
-      names: of the values there are, if these are names; with `own`, also 'module:function'.
-      limits: of a number.
-      duration: None where it is none.
+      names: the allowed names, if the field has names as values.
+      own: whether a user's function, 'module:function', is allowed too.
+      limits: the limits of a number.
+      duration: the limits of a duration; None if the field is not a duration.
     """
 
     names: tuple[str, ...] = ()
@@ -270,7 +276,7 @@ class Allowed:
     duration: Duration | None = None
 
     def text(self) -> str:
-        """In a few words; '' where there is nothing to say."""
+        """Describes the allowed values in a few words; '' if the type says enough."""
         if self.names:
             return " | ".join([*self.names, *(["module:function"] if self.own else [])])
         words = (limit.wanted.replace("must be ", "").replace("must not be", "not") for limit in self.limits)
@@ -279,7 +285,7 @@ class Allowed:
 
 @functools.cache
 def allowed_values(kind: type[Section] = Settings) -> Mapping[str, Allowed]:
-    """Dotted field → what it may be, of all fields of such settings in their order."""
+    """Returns dotted field → its allowed values, for all fields of `kind` in their order."""
     return types.MappingProxyType(dict(_allowed_in(kind, "")))
 
 

@@ -46,9 +46,9 @@ def test_a_duration_that_is_none_is_refused_with_its_field(text):
 
 def test_units_without_meaning_are_refused():
     bare = Units(tokens_per_step=1000)
-    with pytest.raises(ConfigError, match="epochs have no length"):
+    with pytest.raises(ConfigError, match="epochs require data"):
         bare.steps("1 epoch", "training.duration")
-    with pytest.raises(ConfigError, match="percent is not possible"):
+    with pytest.raises(ConfigError, match="cannot be a percentage"):
         bare.steps("5%", "training.duration")
 
 

@@ -128,7 +128,7 @@ def test_without_data_all_but_epochs_can_be_planned():
     made = plan(config, DataFacts(vocab_size=50257), AbstractDevices())
     assert made.parameters.total == 124_439_808 and made.total_tokens >= 1e9
     config.training.duration = "2 epochs"
-    with pytest.raises(ConfigError, match=r"training\.duration = '2 epochs': epochs have no length without data"):
+    with pytest.raises(ConfigError, match=r"training\.duration = '2 epochs': epochs require data"):
         plan(config, DataFacts(vocab_size=50257), AbstractDevices())
     made = plan(config, DataFacts(vocab_size=50257, windows_per_epoch=51_200), AbstractDevices())
     assert made.total_steps == 2 * 51_200 / config.training.batch_size

@@ -190,7 +190,7 @@ def test_in_a_terminal_prompts_are_typed(run):
     "arguments, message",
     [
         (["--prompt=a"], "--workdir is missing"),
-        (["--workdir=RUN"], "--prompt is missing: .*--prompts_file"),
+        (["--workdir=RUN"], "--prompt or --prompts_file is required"),
         (["--workdir=RUN", "--prompt=" + "x" * 65], "prompt = 66 tokens with the begin token: .*max_positions = 64"),
         (["--workdir=RUN", b"--prompt=a\xff"], r"--prompt='a\\udcff': must be UTF-8 text"),
         (["--workdir=RUN", "--prompt=a", b"--stop=\xff"], r"--stop='\\udcff': must be UTF-8 text"),

@@ -1,7 +1,7 @@
-"""Compiles the real training step for H200 GPUs on a machine that has none, and reads off what it will need.
+"""Compiles the real training step for H200 GPUs on a machine without them, and reports the memory that it will need.
 
   pip install --no-deps jax-cuda12-plugin==V jax-cuda12-pjrt==V nvidia-cudnn-cu12      (V: the version of jax)
-  python experiments/ahead_of_time/compile_for_gpu.py             # each config on a mesh of its own
+  python experiments/ahead_of_time/compile_for_gpu.py             # each config on its own mesh
   python experiments/ahead_of_time/compile_for_gpu.py --savings   # one config, with each way of saving memory
 
 It finds what only a GPU compilation shows: a kernel that refuses the shapes, a collective that should not be there, a
@@ -13,7 +13,7 @@ from __future__ import annotations
 import os
 
 os.environ["JAX_PLATFORMS"] = "cpu"
-os.environ["JAX_SKIP_CUDA_CONSTRAINTS_CHECK"] = "1"  # there is no driver to ask
+os.environ["JAX_SKIP_CUDA_CONSTRAINTS_CHECK"] = "1"  # this machine has no driver
 
 import re
 import sys
@@ -90,7 +90,7 @@ SAVINGS = (
 
 
 def compile_step(name: str, num_gpus: int, rows: int, fields: dict[str, object]):
-    """The compiled step, its resolved config and the seconds that compiling took. fields: {'mesh.fsdp': 8, …}."""
+    """Returns the compiled step, its resolved config and the seconds of compilation. fields: {'mesh.fsdp': 8, …}."""
     file, _, argument = name.partition(":")
     config = load_config(f"{CONFIGS / file}.py:{argument}")
     config.update_from_flattened_dict(
@@ -107,7 +107,7 @@ def compile_step(name: str, num_gpus: int, rows: int, fields: dict[str, object])
 
 
 def gibibytes(compiled) -> tuple[float, float]:
-    """GiB of one GPU: (state and batch, what the step needs beside them)."""
+    """Returns the GiB per GPU of (state and batch, everything else that the step needs)."""
     memory = compiled.memory_analysis()
     return memory.argument_size_in_bytes / 2**30, memory.temp_size_in_bytes / 2**30
 

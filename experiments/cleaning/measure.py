@@ -1,4 +1,4 @@
-"""Statistics, rules and repairs beside datatrove's filters, on the same texts with the same words: see README.md."""
+"""Compares statistics, rules and repairs with datatrove's filters, on the same texts and words: see README.md."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ MEGABYTES = flags.DEFINE_float("megabytes", 10, "Of each, for the speed.")
 PEER_MEGABYTES = flags.DEFINE_float("peer_megabytes", 2, "Of each, for datatrove's speed and the decisions.")
 TURNS = flags.DEFINE_integer("turns", 3, "Timed turns, after one that is not.")
 
-BOOK_CHARACTERS = 100_000  # the first ones, so that many books are judged
+BOOK_CHARACTERS = 100_000  # only the first characters of each book, so that many books are judged
 ARTICLE = re.compile(r"<doc [^>]*>\n(.*?)</doc>", re.DOTALL)
 SENTENCE_END = re.compile(r"(?<=[.!?])\s+")
 GROUPS = {
@@ -77,8 +77,8 @@ def decide(texts: list[str]) -> np.ndarray:
 
 
 OURS: dict[str, Callable[[list[str]], object]] = {
-    "look for repairs, statistics, decisions": lambda texts: decide([repair(text)[0] for text in texts]),
-    "… of this, the look for repairs": lambda texts: [repair(text) for text in texts],
+    "repairs, statistics, decisions": lambda texts: decide([repair(text)[0] for text in texts]),
+    "… of these, repairs alone": lambda texts: [repair(text) for text in texts],
     "languages": lambda texts: [identify(text) for text in texts],
     "personal data, all kinds": lambda texts: [mask(text) for text in texts],
 }
@@ -98,15 +98,15 @@ def speeds(name: str, texts: list[str], runs: dict[str, Callable[[list[str]], ob
             seconds[what].append(time.perf_counter() - start)
     for what, timed in seconds.items():
         rates = [size / value for value in timed[1:]]
-        told = " | ".join(f"{value:.2f}" for value in (middle.median(rates), min(rates), max(rates)))
-        print(f"| {name} | {size:.1f} | {what} | {told} |", flush=True)
+        cells = " | ".join(f"{value:.2f}" for value in (middle.median(rates), min(rates), max(rates)))
+        print(f"| {name} | {size:.1f} | {what} | {cells} |", flush=True)
 
 
 # --- Decisions --------------------------------------------------------------------------------------------------------
 
 
 def decisions(texts: list[str], peer: object) -> list[str]:
-    """datatrove's reason against each text, '' for none."""
+    """Returns datatrove's reason to drop each text, or '' if it keeps the text."""
     reasons = []
     for text in texts:
         outcome = peer.filter(Document(text=text, id=""))
@@ -132,7 +132,7 @@ def agreement(name: str, texts: list[str]) -> None:
 
 
 def with_words(words: Callable[..., list[str]], sentences: Callable[..., list[str]]) -> None:
-    """Gives datatrove these in place of spaCy's."""
+    """Makes datatrove use these words instead of spaCy's."""
     for module in (gopher_quality_filter, gopher_repetition_filter, fineweb_quality_filter):
         module.split_into_words = words
     c4_filters.split_into_sentences = sentences

@@ -1,4 +1,4 @@
-"""Wikipedia against question sets made of it: every hit of a search through Python's own sets, and the speed.
+"""Searches Wikipedia for question sets made from it; checks every hit with Python's own sets, and measures the speed.
 
 python experiments/contamination/measure.py --data=FOLDER [--repeats=3] [--oracle]: see README.md.
 """
@@ -82,7 +82,7 @@ def books(data: Path) -> Iterator[Document]:
 
 
 def write_shards(work: Path, name: str, documents: Iterator[Document]) -> tuple[list[dict], int]:
-    """Inputs of the stage without its index, of four shards; bytes of text."""
+    """Returns the stage's inputs (four shards, without an index) and the bytes of text."""
     writers = [DocumentWriter(work / f"{name}-{number}.parquet") for number in range(4)]
     for document in documents:
         min(writers, key=lambda writer: writer.bytes).append(rows_of(name, document, 4_000_000))
@@ -94,7 +94,7 @@ def write_shards(work: Path, name: str, documents: Iterator[Document]) -> tuple[
 
 
 def run(sets: list[dict], shards: list[dict], work: Path, executor, turn: str) -> tuple[float, float]:
-    """Seconds of the index, and of the search through all shards; `turn` makes them new work."""
+    """Returns the seconds to build the index and to search all shards; a new `turn` prevents reuse of results."""
     started = time.perf_counter()
     index = make_index(sets, work, executor, turn)
     indexed = time.perf_counter()
@@ -116,16 +116,16 @@ def report(sets: list[dict], shards: list[dict], work: Path, executor, name: str
     index = make_index(sets, work, executor, "report")
     results = search(shards, index, work, executor, f"report {name}")
     found = [[result["files"][file] for file in ("hits.parquet", "grams.npz")] for result in results]
-    (told,) = run_stage(Stage("overlap", overlap), [{"index": index, "shards": found}], work, executor)
+    (outcome,) = run_stage(Stage("overlap", overlap), [{"index": index, "shards": found}], work, executor)
     totals = {key: sum(result["report"][key] for result in results) for key in ("documents", "contaminated")}
     print(name, json.dumps(totals))
-    for one, counts in told["report"]["sets"].items():
+    for one, counts in outcome["report"]["sets"].items():
         print(one, json.dumps({key: value for key, value in counts.items() if key != "examples"}))
         print("  e.g.", counts["examples"][:1])
 
 
 def compare(sets: list[dict], shards: list[dict], work: Path, name: str) -> None:
-    """All (document, set, n-grams) of the stage beside those of an index that is a Python dict of tuples of words."""
+    """Compares all (document, set, n-grams) of the stage with those of a Python dict of tuples of words."""
     grams: dict[tuple[str, ...], set[str]] = {}
     for one in sets:
         for text in {text for item in read_items(one) for text in item.texts}:

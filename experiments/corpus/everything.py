@@ -1,4 +1,4 @@
-"""configs/corpus/everything.py with evaluation sets to look for: FOLDER has an eval/, too.
+"""configs/corpus/everything.py with a search for evaluation sets, which are in FOLDER/eval/.
 
 python -m gptjax.prepare --config=experiments/corpus/everything.py:FOLDER --output=OUT
 """

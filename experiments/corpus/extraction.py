@@ -57,12 +57,12 @@ def quality() -> None:
 
 
 def tokens(text: str) -> Counter[str]:
-    """Words; of scripts that do not part them, characters."""
+    """Returns words, or characters in scripts that do not separate words."""
     return Counter(part for word in re.findall(r"\w+", text) for part in (word if word[0] > "\u2e80" else [word]))
 
 
 def score(found: Counter[str], expected: Counter[str]) -> tuple[float, float, float]:
-    """(precision, recall, F1) of tokens, each as often as it stands there."""
+    """Returns (precision, recall, F1) of tokens, counted with repetition."""
     common = (found & expected).total()
     precision, recall = common / max(found.total(), 1), common / expected.total()
     return precision, recall, 2 * precision * recall / max(precision + recall, 1e-9)
@@ -97,7 +97,7 @@ def read(pieces) -> list[str]:
 
 
 def timed(function, repeats: int):
-    """(seconds of each of `repeats` calls, what the last gave)"""
+    """Returns (seconds of each of `repeats` calls, result of the last call)."""
     seconds = []
     for _ in range(repeats):
         start = time.perf_counter()

@@ -25,7 +25,7 @@ import pyarrow.parquet as pq
 from gptjax.corpus.sources import kind_named
 
 MEGABYTE = 1_000_000
-MOST_BYTES = 40 * MEGABYTE  # of a source's files: a part of it, spread over all of them
+MOST_BYTES = 40 * MEGABYTE  # the most bytes to read of a source, spread over all its files
 
 
 def main() -> None:
@@ -60,7 +60,7 @@ def sources(data: Path, made: Path) -> list[tuple[str, str, str]]:
 
 
 def write_tables(books: Path, folder: Path) -> None:
-    """The books' paragraphs, a row each, up to MOST_BYTES."""
+    """Writes the books' paragraphs, one per row, up to MOST_BYTES."""
     rows, size = [], 0
     for path in sorted(books.rglob("*.md")):
         for paragraph in path.read_text().split("\n\n"):

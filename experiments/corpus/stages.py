@@ -1,4 +1,4 @@
-"""Where the time of a corpus goes: what `gptjax.prepare` does, with a table of its stages.
+"""Shows how the time of a corpus is spent: runs `gptjax.prepare` and prints a table of its stages.
 
 python experiments/corpus/stages.py --config=CONFIG --output=NEW_FOLDER [--workers=1]: the flags of gptjax.prepare.
 """
@@ -20,7 +20,7 @@ from gptjax.formatting import MEGABYTE
 
 
 class Timed:
-    """`watch` of a pipeline that prints a row for every stage that has ended. spent: in stages, as `spent_by_all`."""
+    """A pipeline's `watch` that prints a row for every finished stage. spent: the time in stages, as `spent_by_all`."""
 
     def __init__(self):
         self.spent = (0.0, 0.0)
@@ -36,7 +36,7 @@ class Timed:
 
 
 def spent_by_all() -> tuple[float, float]:
-    """Seconds on the clock, and of processors by this process and its workers (Linux; a dead worker's are lost)."""
+    """Returns the seconds on the clock, and the processor seconds of this process and its live workers (Linux)."""
     processors = time.process_time()
     for worker in multiprocessing.active_children():
         user, system = Path(f"/proc/{worker.pid}/stat").read_text().rpartition(")")[2].split()[11:13]
@@ -45,11 +45,11 @@ def spent_by_all() -> tuple[float, float]:
 
 
 def row(stage: str, tasks: int, documents: int, size: int, seconds: float, processors: float) -> None:
-    """Of what is not told of every stage, nothing."""
+    """Prints a row; cells without a value stay empty."""
     megabytes = size / MEGABYTE
-    told = (f"{megabytes:.1f}", f"{megabytes / processors:.1f}") if size else ("", "")
+    volume = (f"{megabytes:.1f}", f"{megabytes / processors:.1f}") if size else ("", "")
     print(
-        f"| {stage} | {tasks} | {documents or ''} | {told[0]} | {seconds:.2f} | {processors:.2f} | {told[1]} |",
+        f"| {stage} | {tasks} | {documents or ''} | {volume[0]} | {seconds:.2f} | {processors:.2f} | {volume[1]} |",
         flush=True,
     )
 

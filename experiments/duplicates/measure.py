@@ -30,7 +30,7 @@ BANDS = flags.DEFINE_integer("bands", 18, "Bands.")
 ROWS = flags.DEFINE_integer("rows", 7, "Rows of a band.")
 REPEATS = flags.DEFINE_integer("repeats", 1, "Times that the side runs.")
 SHARDS = flags.DEFINE_integer("shards", 16, "How many of the shards: fewer for slow sides.")
-JUDGED = 4000  # dropped documents whose similarity to the kept one is counted again
+JUDGED = 4000  # dropped documents whose similarity to the kept one is computed exactly
 
 
 def measure() -> None:
@@ -88,10 +88,10 @@ def table() -> None:
 
 
 def judge(pairs: np.ndarray, texts: list[str], copies: np.ndarray) -> list[str]:
-    """Recall of the planted copies, documents dropped, and the share of these that are like the kept one."""
+    """Returns the recall of planted copies, the number of dropped documents, and the share similar to the kept one."""
     if not len(pairs):
         return ["", "", ""]
-    # A smaller number for the longer text: of every side's clusters the longest stays.
+    # Longer texts get smaller numbers, so that every side keeps the longest text of a cluster.
     longest = np.argsort([-len(text) for text in texts], kind="stable")
     node = np.argsort(longest)
     cluster = components(pack(*node[pairs].T), len(texts))

@@ -1,4 +1,4 @@
-"""Jaccard similarity over sets of five words by Python's own sets: what the searches are judged by."""
+"""Jaccard similarity of sets of five words, computed with Python's sets; the searches are judged by it."""
 
 from __future__ import annotations
 

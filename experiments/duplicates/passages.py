@@ -1,4 +1,4 @@
-"""What the search for repeated passages costs: python experiments/duplicates/passages.py --work=PLANTED [--kind=window]
+"""Measures the search for repeated passages: python experiments/duplicates/passages.py --work=PLANTED [--kind=window]
 
 Runs its three stages on the shards that planting.py wrote, by two processes, and prints their wall times and counts.
 """

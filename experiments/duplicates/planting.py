@@ -35,7 +35,7 @@ def documents(folders: list[str], rng: np.random.Generator) -> Iterator[str]:
 
 
 def cut(text: str, rng: np.random.Generator) -> Iterator[str]:
-    """`text` in pieces of 300 to 3,000 words, cut at line ends; a shorter rest is left out."""
+    """Splits `text` at line ends into pieces of 300 to 3,000 words; a shorter rest is left out."""
     lines, words, wanted = [], 0, rng.integers(300, 3000)
     for line in text.splitlines(keepends=True):
         lines.append(line)

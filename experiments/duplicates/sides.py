@@ -93,7 +93,7 @@ def _rensa_sketches(path: Path, permutations: int) -> list:
 
 
 def datatrove(paths: list[Path], work: Path, bands: int, rows: int) -> np.ndarray:
-    """Its four steps, with its own normalisation and English words; pairs of (dropped, a kept one of its cluster)."""
+    """Runs its four steps with its own normalization and words; returns pairs (dropped, kept in its cluster)."""
     from datatrove.executor import LocalPipelineExecutor
     from datatrove.pipeline.dedup.minhash import (
         MinhashConfig,
@@ -124,7 +124,7 @@ def datatrove(paths: list[Path], work: Path, bands: int, rows: int) -> np.ndarra
 
 
 def _pairs(found: list[list[int]]) -> np.ndarray:
-    """Unique pairs i < j of what each document's query gave."""
+    """Returns the unique pairs i < j from the results of each document's query."""
     first = np.repeat(np.arange(len(found)), [len(one) for one in found])
     second = np.array([j for one in found for j in one], np.int64)
     return np.stack([first, second], axis=1)[first < second]

@@ -25,7 +25,7 @@ DATA = flags.DEFINE_string("data", None, "The folder with articles/ and license_
 
 
 def clusters(texts: list[str], threshold: float) -> set[frozenset[int]]:
-    """Clusters of places in `texts`, by the search."""
+    """Returns the clusters that the search finds, as indices of `texts`."""
     with tempfile.TemporaryDirectory() as folder:
         shard = SketchedShard(Path(folder) / "part.parquet", Path(folder) / "part.npz")
         empty = {"parent_id": 0, "source": "", "uri": "", "license": "", "language": ""}

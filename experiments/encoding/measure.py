@@ -1,4 +1,4 @@
-"""The encode stage beside SentencePiece's own threads, in turn: see README.md."""
+"""Compares the encode stage with SentencePiece's own threads, in alternation: see README.md."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def read_texts() -> tuple[list[str], int]:
 
 
 def write_shards(texts: list[str], work: Path) -> list[dict]:
-    """The stage's inputs: documents in PARTS files, and the tokenizer."""
+    """Writes the stage's inputs: documents in PARTS files, and the tokenizer."""
     tokenizer = work / "tokenizer.model"
     tokenizer.write_bytes(Path(TOKENIZER.value).read_bytes())
     inputs = []

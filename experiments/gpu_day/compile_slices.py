@@ -1,4 +1,4 @@
-"""Compiles the step of every training slice for one H200 on a machine that has none, and reads off its memory.
+"""Compiles the step of every training slice for one H200 on a machine without GPUs, and reports its memory.
 
 python experiments/gpu_day/compile_slices.py          (experiments/ahead_of_time says what to install)
 

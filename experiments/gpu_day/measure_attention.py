@@ -1,4 +1,4 @@
-"""The attention backends, forward alone and with the gradient, on whole, windowed and packed sequences."""
+"""Measures the attention backends, forward and with the gradient, on whole, windowed and packed sequences."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def measure(shapes: tuple[tuple[int, ...], ...] = SHAPES, window: int = 512) -> 
             yield row | timed(q, k, v, options, flops)
         except ConfigError as error:
             yield row | {"error": f"not supported: {error}"}
-        except Exception as error:  # one kernel that breaks must not cost the others
+        except Exception as error:  # a kernel that fails must not stop the others
             yield row | {"error": "out of memory" if is_out_of_memory(error) else str(error).splitlines()[0][:200]}
 
 

@@ -1,4 +1,4 @@
-"""What the device does at best: square products in bfloat16 and 8-bit floats, and copies of memory."""
+"""Measures the device's limits: square matrix products in bfloat16 and 8-bit floats, and memory copies."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def measure(sizes: tuple[int, ...] = (4096, 8192, 16384), copied: int = 2**30) -
     device = jax.devices()[0]
     for dtype in (jnp.bfloat16, jnp.float8_e4m3fn):
         for size in sizes:
-            keys = jax.random.split(jax.random.key(0))  # zeros would be faster: less power
+            keys = jax.random.split(jax.random.key(0))  # products of zeros are faster because they use less power
             a, b = (jax.random.normal(key, (size, size), jnp.bfloat16).astype(dtype) for key in keys)
             product = jax.jit(lambda a, b: jnp.matmul(a, b.T, preferred_element_type=jnp.bfloat16))
             row = {"what": "product", "dtype": jnp.dtype(dtype).name, "size": size}

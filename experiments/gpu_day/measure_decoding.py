@@ -1,4 +1,4 @@
-"""New tokens per second of a model with random weights, by batch and by the type that its weights are kept in."""
+"""Measures new tokens per second of a model with random weights, by batch size and type of the weights."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from gptjax.model.resolve import resolve_model
 
 
 class Tokenizer:
-    """Token ids in and out: the text is of no interest here, and no token ends it."""
+    """A tokenizer of token ids: the text does not matter here, and no token ends it."""
 
     bos_id = eos_id = None
 
@@ -59,7 +59,7 @@ def measure(
 
 
 def timed(generator: Generator, rows: list[list[int]], new: int, size: int) -> dict:
-    """The prompts are read within the time that is counted."""
+    """Times generation; the time includes reading the prompts."""
     seconds, compile_seconds = [], 0.0
     for _ in range(TURNS + 1):
         timing = Timing()

@@ -1,4 +1,4 @@
-"""Products of the shapes of a model in 8-bit floats, the scaling by the largest value included, beside bfloat16.
+"""Compares a model's matrix products in 8-bit floats, including the scaling by the largest value, with bfloat16.
 
 gptjax trains in float32 and bfloat16; whether 8-bit products would pay is what these rows say.
 """
@@ -13,13 +13,13 @@ from timing import spread, time_call
 
 from gptjax.config import ConfigError, default, validate
 
-LARGEST = 448.0  # of float8_e4m3fn
+LARGEST = 448.0  # the largest float8_e4m3fn
 #        tokens, width, feed-forward width: of the 124M, 1B and 3B shapes at 16,384 tokens
 SHAPES = ((16_384, 768, 3072), (16_384, 2048, 8192), (16_384, 3072, 8192))
 
 
 def scaled(x: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """x as (8-bit values, their scale)."""
+    """Returns x as (8-bit values, their scale)."""
     scale = jnp.max(jnp.abs(x)).astype(jnp.float32) / LARGEST
     return (x / scale).astype(jnp.float8_e4m3fn), scale
 

@@ -1,4 +1,4 @@
-"""Character-level Shakespeare with the GPU setting, by the commands that a user types; cut off when time is up."""
+"""Trains character-level Shakespeare with the GPU setting by a user's commands; stops it when the time is up."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from worker import NotSupported
 
 ROOT = Path(__file__).parents[2]
 TEXT = ROOT / ".gpu_day" / "input.txt"  # wheels.py puts it there
-SECONDS = 180  # of training, after which it is told to save and end
+SECONDS = 180  # of training, after which a signal makes it save and end
 
 
 def measure(text: str = str(TEXT), settings: tuple[str, ...] = ()) -> Iterator[dict]:

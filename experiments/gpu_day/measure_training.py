@@ -53,7 +53,7 @@ def measure(
 
 
 def free_memory() -> None:
-    """Of a setting that failed: its arrays, and what PyTorch keeps of them."""
+    """Frees the memory of a setting that failed: its arrays, and what PyTorch keeps of them."""
     jax.clear_caches()
     gc.collect()
     if "torch" in sys.modules and sys.modules["torch"].cuda.is_available():

@@ -107,7 +107,7 @@ PARTS: dict[str, tuple[str, str, Callable[[dict], list[str]]]] = {
 
 
 def name_of(row: dict) -> str:
-    """What a row without figures is about."""
+    """Describes a row without figures."""
     known = (
         "what",
         "config",
@@ -126,7 +126,7 @@ def name_of(row: dict) -> str:
 
 
 def tables(results: list[dict]) -> str:
-    """Markdown: for each device and part a table, and below it whatever gave no figures, with the reason."""
+    """Returns Markdown: a table for each device and part, followed by everything without figures and the reasons."""
     text = ["# What was measured", "", "Written by `report.py`; medians, with the least and the most of the turns.", ""]
     for device in dict.fromkeys(result["device"] for result in results):
         here = [result for result in results if result["device"] == device]
@@ -153,7 +153,7 @@ def provenance(result: dict) -> str:
 
 
 def plot(results: list[dict], path: Path) -> None:
-    """Tokens per second of the two sides, shape by shape; of several settings the fastest."""
+    """Plots the tokens per second of both sides by shape, for the fastest of several settings."""
     import matplotlib
 
     matplotlib.use("Agg")

@@ -29,7 +29,7 @@ HERE = Path(__file__).parent
 ROOT = HERE.parents[1]
 RESULTS = "results.jsonl"
 FINAL = ("done", "out of memory", "not supported")
-TRIES = 2  # of a slice that crashes or hangs
+TRIES = 2  # how often to try a slice that crashes or hangs
 KILL_AHEAD = 5.0  # seconds before the end of the time, so that the last line is still written
 
 
@@ -50,7 +50,7 @@ def next_slice(slices: Iterable[Slice], results: Iterable[dict], facts: dict, se
 
 
 def read_results(folders: Iterable[Path]) -> list[dict]:
-    """All whole lines; what a killed run left unfinished does not count."""
+    """Reads all complete lines; a line that a killed run left unfinished is ignored."""
     results = []
     for folder in folders:
         path = folder / RESULTS
@@ -88,13 +88,13 @@ def run_slice(todo: Slice, limit: float, log: Path, rehearse: bool) -> dict:
     if rehearse:
         environment |= {"GPU_DAY_REHEARSAL": "1", "JAX_PLATFORMS": "cpu", "JAX_DISABLE_MOST_OPTIMIZATIONS": "1"}
     elif todo.options.get("side") == "torch":
-        environment["JAX_PLATFORMS"] = "cpu"  # for the config alone; the GPU is PyTorch's
+        environment["JAX_PLATFORMS"] = "cpu"  # JAX only makes the config; PyTorch uses the GPU
     else:
-        environment["JAX_PLATFORMS"] = "cuda,cpu"  # an error where there is no GPU, not a day of measuring the CPU
+        environment["JAX_PLATFORMS"] = "cuda,cpu"  # without a GPU this is an error, instead of a measurement of the CPU
     started = time.monotonic()
     with tempfile.TemporaryDirectory() as folder:
         rows = Path(folder) / "rows.jsonl"
-        # PyTorch's compiler must not find what a slice that was killed had half written, nor skip what it should time.
+        # PyTorch's compiler must not find files of a killed slice, or a cache that would make it skip what is timed.
         environment |= {"TORCHINDUCTOR_CACHE_DIR": str(Path(folder) / "inductor")}
         command = [sys.executable, str(HERE / "worker.py"), todo.part, json.dumps(todo.options), str(rows)]
         with open(log, "a+b") as output:
@@ -123,7 +123,7 @@ def run_slice(todo: Slice, limit: float, log: Path, rehearse: bool) -> dict:
 
 
 def wait(command: list[str], environment: dict, output, limit: float) -> int | None:
-    """The exit status, None when it had to be killed, with all that it started."""
+    """Returns the exit status, or None if the process and all that it started had to be killed."""
     process = subprocess.Popen(
         command, env=environment, stdin=subprocess.DEVNULL, stdout=output, stderr=output, start_new_session=True
     )
@@ -140,7 +140,7 @@ def wait(command: list[str], environment: dict, output, limit: float) -> int | N
 
 
 def reason(printed: str, status: int) -> str:
-    """The line of the output that says what happened."""
+    """Returns the line of the output that says what happened."""
     lines = [line.strip() for line in printed.splitlines() if line.strip()]
     errors = [line for line in lines if "Error" in line or "error" in line]
     if status in (OUT_OF_MEMORY, NOT_SUPPORTED) and lines:
@@ -152,7 +152,7 @@ def reason(printed: str, status: int) -> str:
 
 
 def device_name() -> str:
-    """As the driver names it; no library that would take hold of the GPU is asked."""
+    """Returns the driver's name of the GPU, without a library that would occupy the GPU."""
     try:
         query = ["nvidia-smi", "--query-gpu=name,driver_version", "--format=csv,noheader"]
         listed = subprocess.run(query, capture_output=True, text=True, timeout=60, check=True).stdout.splitlines()
@@ -162,7 +162,7 @@ def device_name() -> str:
 
 
 def revision() -> str:
-    """Of the checkout, or what wheels.py noted where no repository travels."""
+    """Returns the revision of the checkout, or the one that wheels.py noted if there is no repository."""
     command = ["git", "-C", str(ROOT), "describe", "--always", "--dirty", "--abbrev=12"]
     try:
         return subprocess.run(command, capture_output=True, text=True, timeout=20, check=True).stdout.strip()

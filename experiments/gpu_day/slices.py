@@ -1,4 +1,4 @@
-"""What there is to measure on one GPU, the most valuable first; each slice runs in a process of its own.
+"""The slices to measure on one GPU, the most valuable first; each slice runs in its own process.
 
 A training slice names settings in the order of their likely speed: the first that fits into the memory at hand is the
 one that is measured. Rows are sequences per step.
@@ -43,7 +43,7 @@ SHAPES: dict[str, tuple[str, int, int, tuple[dict, ...], tuple[int, ...]]] = {
                                         dict(layers="scan", remat="full", rows=8)), (16, 8, 4)),
 }  # fmt: skip
 
-# What might be faster than a shape's first settings: one change each.
+# Variants that might be faster than a shape's first settings, with one change each.
 CHANGES: dict[str, tuple[dict, ...]] = {
     "124m@1024": (dict(chunk=0), dict(rows=128), dict(xla_flags=NO_TRITON), dict(xla_flags=NO_GRAPHS)),
     "1b@2048": (dict(xla_flags=NO_TRITON), LLAMA_NARROW, dict(chunk=0), dict(rows=32)),

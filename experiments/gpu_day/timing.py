@@ -1,4 +1,4 @@
-"""How a thing is timed: a warm-up, then turns of about a second each, of which all are kept."""
+"""Times a function: a warm-up, then turns of about a second each, all of which are kept."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import statistics
 import time
 from collections.abc import Callable, Sequence
 
-REHEARSING = os.environ.get("GPU_DAY_REHEARSAL") == "1"  # the figures mean nothing then: only that there are some
+REHEARSING = os.environ.get("GPU_DAY_REHEARSAL") == "1"  # a rehearsal only checks that figures appear
 TURNS, TURN_SECONDS = (2, 0.01) if REHEARSING else (7, 1.0)
 
 
@@ -26,7 +26,7 @@ def time_turns(repeat: Callable[[int], None], turns: int = TURNS, target: float 
 
 
 def time_call(function: Callable, *arguments) -> list[float]:
-    """`time_turns` of a compiled JAX function."""
+    """Like `time_turns`, for a compiled JAX function."""
     import jax
 
     def repeat(number: int) -> None:

@@ -1,4 +1,4 @@
-"""What the machine with the GPU lacks and cannot fetch, put into .gpu_day/ (ignored by Git) to be carried there.
+"""Collects in .gpu_day/ (ignored by Git) what the machine with the GPU lacks and cannot download, to carry it there.
 
   python experiments/gpu_day/wheels.py --text=input.txt
 
@@ -19,7 +19,7 @@ from run import ROOT, revision
 FOLDER = ROOT / ".gpu_day"
 PACKAGES = ("grain>=0.2.18,<0.3", "array_record", "portpicker", "ml_collections>=1.1,<2", "tensorboardX>=2.6")
 PLATFORMS = ("manylinux_2_28", "manylinux_2_27", "manylinux_2_24", "manylinux_2_17", "manylinux2014", "manylinux1")
-LARGEST = 64 * 2**20  # bytes that can be carried
+LARGEST = 64 * 2**20  # the most bytes that can be carried
 
 
 def main() -> None:

@@ -15,7 +15,7 @@ OUT_OF_MEMORY, NOT_SUPPORTED = 3, 4  # exit statuses
 
 
 class NotSupported(Exception):
-    """Whatever is to be measured does not exist here: a library, a kernel, a file. No second try would find it."""
+    """Something required does not exist here: a library, a kernel, a file. A second try would not find it either."""
 
 
 def versions() -> dict[str, str]:

@@ -1,4 +1,4 @@
-"""The best learning rate of each width, from results.csv: python experiments/learning_rate_by_width/best.py RESULTS.csv
+"""Finds each width's best learning rate in results.csv: python experiments/learning_rate_by_width/best.py RESULTS.csv
 
 Between the rates that were tried it is the lowest point of the parabola through the lowest mean and its neighbours,
 over the logarithm of the rate; its spread is that of the same done with each seed alone.
@@ -17,7 +17,7 @@ RATE, WIDTH, LOSS = "optimizer.learning_rate", "model.width", "validation/loss"
 
 
 def lowest(loss_by_rate: dict[float, float]) -> float:
-    """The rate of least loss by a parabola in log rate; the best rate itself where that is the first or the last."""
+    """Returns the minimum of a parabola in log rate; if the best rate is the first or the last, that rate."""
     rates = sorted(loss_by_rate)
     best = min(range(len(rates)), key=lambda i: loss_by_rate[rates[i]])
     if best in (0, len(rates) - 1):

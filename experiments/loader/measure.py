@@ -1,4 +1,4 @@
-"""Tokens a second from the loader alone: python experiments/loader/measure.py --data=data/stdlib
+"""Measures tokens per second of the loader alone: python experiments/loader/measure.py --data=data/stdlib
 
 One process, no workers, batches as the trainer takes them, beside plain NumPy slicing of the same memory map at random
 places (what nanoGPT's loader does: the least that any loader has to do). The sides take turns; medians and extremes.

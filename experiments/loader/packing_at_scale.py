@@ -27,7 +27,7 @@ AT_ONCE = 1 << 22  # documents whose lengths are drawn together
 
 
 class Documents:
-    """What the index asks a source of tokens for."""
+    """The part of a token source that the index uses."""
 
     own_begin = 0
 

@@ -13,7 +13,7 @@ from gptjax.config import flatten
 from gptjax.sweeping import Sweep, named
 from gptjax.user_code import load_config
 
-FLOPS = 5e12  # of one run
+FLOPS = 5e12  # per run
 VOCABULARY = 2048
 SEQUENCE_LENGTH = 128
 BATCH_SIZE = 8
@@ -49,7 +49,7 @@ def num_tokens(depth: int) -> int:
 
 
 def flops_per_token(depth: int) -> int:
-    """Of training, attention counted causally."""
+    """Returns the training FLOPs per token; attention is counted causally."""
     width = 64 * depth
     products = 12 * depth * width**2 + VOCABULARY * width
     return 6 * products + 6 * depth * width * SEQUENCE_LENGTH

@@ -20,7 +20,7 @@ METRIC = "validation/bits_per_byte"
 
 
 def course(workdir: Path) -> tuple[np.ndarray, np.ndarray]:
-    """(tokens, bits per byte) of every evaluation."""
+    """Returns (tokens, bits per byte) of every evaluation."""
     rows = [row for row in read_metrics(workdir / FILE_NAME) if METRIC in row]
     return np.array([row["tokens"] for row in rows]), np.array([row[METRIC] for row in rows])
 
@@ -31,7 +31,7 @@ def main(argv: list[str]) -> None:
         figure = Figure(figsize=(8, 3.2 * len(folders)), layout="constrained")
         panels = figure.subplots(len(folders), 2, squeeze=False, sharey="row")
         for folder, (by_tokens, by_flops) in zip(folders, panels):
-            shared = depth.num_tokens(max(depth.DEPTHS))  # so many the deepest has
+            shared = depth.num_tokens(max(depth.DEPTHS))  # the tokens of the deepest model
             print(f"\n| {folder.name}: depth | tokens | bits per byte | after {shared:,} tokens |\n|---|---|---|---|")
             for layers in depth.DEPTHS:
                 tokens, bits = course(folder / f"depth={layers}")

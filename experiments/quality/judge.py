@@ -16,11 +16,11 @@ from gptjax import tokenizer as tokenizers
 from gptjax.data.prepared import read_manifest, shard_name, token_dtype
 
 DRAWS, WINDOWS = 20, 20 * 12
-CHUNK = 1 << 14  # tokens that a model sees at once
+CHUNK = 1 << 14  # tokens that a model processes at once
 
 
 def characters(folder: str | Path, split: str) -> tuple[np.ndarray, int]:
-    """A prepared folder's text as numbers from 0 (int64 [N]), without control tokens; and the first character's id."""
+    """Returns a prepared text as numbers from 0 (int64 [N]), without control tokens, and the id of number 0."""
     manifest = read_manifest(folder)
     tokens = np.fromfile(Path(folder) / shard_name(split, 0), token_dtype(manifest["tokenizer"]["vocab_size"]))
     first = len(tokenizers.load(folder).control_ids)
@@ -28,7 +28,7 @@ def characters(folder: str | Path, split: str) -> tuple[np.ndarray, int]:
 
 
 def judge(nll: Callable[[np.ndarray, np.ndarray], np.ndarray], text: np.ndarray, length: int) -> dict[str, float]:
-    """Losses in nats a character.
+    """Returns losses in nats per character.
 
     Args:
       nll: (inputs, targets), int64 [N, T] → the loss of every target, [N, T].
@@ -50,7 +50,7 @@ def judge(nll: Callable[[np.ndarray, np.ndarray], np.ndarray], text: np.ndarray,
 
 
 def _in_chunks(nll: Callable, windows: np.ndarray) -> np.ndarray:
-    """`nll` of windows [N, T + 1], an equal number of them at a time: one compiled shape."""
+    """Computes `nll` of windows [N, T + 1], always the same number at a time, so that one shape is compiled."""
     rows = CHUNK // (windows.shape[1] - 1)
     padded = np.pad(windows, ((0, -len(windows) % rows), (0, 0)))
     parts = [nll(part[:, :-1], part[:, 1:]) for part in np.split(padded, len(padded) // rows)]

@@ -25,7 +25,7 @@ WEIGHTS = flags.DEFINE_enum("weights", "float32", WEIGHT_TYPES, "The type of the
 
 
 def main(argv: list[str]) -> None:
-    logging.set_verbosity(logging.WARNING)  # Orbax tells of every array that it reads
+    logging.set_verbosity(logging.WARNING)  # Orbax logs every array that it reads
     text, first = characters(DATA.value, "validation")
     for workdir in map(Path, argv[1:]):
         params, config, metadata = load_for_inference(workdir)

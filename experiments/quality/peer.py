@@ -50,7 +50,7 @@ def make_model(vocab_size: int) -> transformers.GPT2LMHeadModel:
 
 
 def train(text: np.ndarray, vocab_size: int, seed: int) -> tuple[torch.nn.Module, dict[str, float]]:
-    """A trained model; seconds of the first step (where it is compiled) and of all others."""
+    """Returns a trained model, the seconds of the first step (with compilation) and of all others."""
     torch.manual_seed(seed)
     rng = np.random.default_rng(seed)
     model = make_model(vocab_size)

@@ -1,4 +1,4 @@
-"""Saving and restoring a training state: GB/s, and for how long training stands still.
+"""Measures saving and restoring a training state: GB/s, and how long training stands still.
 
   python experiments/throughput/checkpoints.py --sizes=demo,30m,124m --folder=/a/disk
 
@@ -44,11 +44,11 @@ flags.DEFINE_list("sides", [], "Which of the sides; default all.")
 flags.DEFINE_integer("repeats", 5, "Saves of each side.")
 flags.DEFINE_string("folder", "checkpoints-measured", "Where to write; removed afterwards.")
 FLAGS = flags.FLAGS
-QUIET_STEPS = 5  # before each save: their median is what a step takes
+QUIET_STEPS = 5  # before each save; their median is the time of a step
 
 
 class Loop:
-    """The real training step, taken again and again on one batch."""
+    """The real training step, repeated on one batch."""
 
     def __init__(self, trainer: Trainer):
         self.trainer = trainer
@@ -71,7 +71,7 @@ class Loop:
         return time.perf_counter() - started
 
     def around(self, save: Callable[[], None], is_done: Callable[[], bool]) -> tuple[float, float, float]:
-        """(stall, drag, seconds until the save is on disk) of a save between two steps."""
+        """Returns (stall, drag, seconds until the save is on disk) of a save between two steps."""
         quiet = statistics.median(self.step() for _ in range(QUIET_STEPS))
         started = time.perf_counter()
         save()
@@ -122,14 +122,14 @@ def orbax(loop: Loop, folder: Path) -> dict[str, list[float]]:
 
 
 def summary(saves: list[tuple[float, float, float]], reads: list[float]) -> dict[str, list[float]]:
-    """The first save, which sets everything up, stands apart."""
+    """Groups the results; the first save, which sets everything up, is separate."""
     first, rest = saves[0], saves[1:]
     stalls, drags, totals = (list(column) for column in zip(*rest))
     return {"first": [first[0]], "stall": stalls, "drag": drags, "write": totals, "read": reads}
 
 
 def torch_sides(loop: Loop, folder: Path) -> dict[str, Callable[[], dict[str, list[float]]]]:
-    """Whole writes and reads of the same arrays by torch.save and safetensors; nothing where torch is missing."""
+    """Returns functions that measure torch.save and safetensors with the same arrays, if both are installed."""
     if importlib.util.find_spec("torch") is None or importlib.util.find_spec("safetensors") is None:
         print("torch, safetensors: not installed, rows left out", file=sys.stderr)
         return {}
@@ -137,7 +137,7 @@ def torch_sides(loop: Loop, folder: Path) -> dict[str, Callable[[], dict[str, li
     import torch
 
     def whole(arrays: dict) -> list:
-        return [array.clone() for array in arrays.values()]  # a memory map is no read yet
+        return [array.clone() for array in arrays.values()]  # copies, because a memory map has not been read yet
 
     def measure(name: str, write: Callable, read: Callable) -> dict[str, list[float]]:
         arrays = {str(i): torch.tensor(np.array(leaf)) for i, leaf in enumerate(jax.tree.leaves(loop.state))}

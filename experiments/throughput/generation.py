@@ -1,4 +1,4 @@
-"""Generation beside Hugging Face transformers, in one run: python experiments/throughput/generation.py --batches=1,8
+"""Compares generation with Hugging Face transformers: python experiments/throughput/generation.py --batches=1,8
 
 Each side lives in a process of its own (generation_sides.py) and they take turns; one that waits for its turn sleeps on
 its standard input. A further side reads as many bytes as the float32 weights have, once a token: no way of writing
@@ -72,7 +72,7 @@ class Side:
 
 
 def compare(batch: int) -> tuple[dict[str, Side], dict[str, str]]:
-    """The sides after their turns, and the versions that ran."""
+    """Returns the sides after their turns, and the versions used."""
     sides = {name: Side(name, batch) for name in ("read", *FLAGS.sides)}
     facts = {name: side.facts() for name, side in sides.items()}
     wrong = {name: each["parameters"] for name, each in facts.items() if each["parameters"] != PARAMETERS}

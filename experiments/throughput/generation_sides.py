@@ -1,4 +1,4 @@
-"""One side of the measurement, in a process of its own: python generation_sides.py SIDE BATCH
+"""One side of the measurement, in its own process: python generation_sides.py SIDE BATCH
 
 Compiles, warms up, prints a line of JSON with what it is, and then for each line that it reads writes NEW tokens after
 a prompt of PROMPT for each row, greedily, and prints the seconds. SIDE is gptjax, gptjax-bfloat16 and gptjax-int8 (the
@@ -24,7 +24,7 @@ PARAMETERS = 134_515_008
 
 
 class Tokenizer:
-    """Token ids in and out: the text is of no interest here, and no token ends it."""
+    """A tokenizer of token ids: the text does not matter here, and no token ends it."""
 
     vocab_size, bos_id, eos_id = VOCAB_SIZE, None, None
 

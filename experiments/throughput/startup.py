@@ -1,4 +1,4 @@
-"""From the command to the end of the first step, by part: the first start, and a second one with all that it finds.
+"""Measures the parts of the time from the command to the end of the first step, in a first and a second start.
 
   python experiments/throughput/startup.py --data=data/stdlib
 
@@ -34,7 +34,7 @@ STAGES = ("import", "open run", "show settings", "open checkpoints", "start", "c
 
 
 def timed_start(command: list[str], born: float) -> None:
-    """The training command in this process; prints the seconds of its stages as JSON when the first step is done."""
+    """Runs the training command in this process, and prints the seconds of its stages as JSON after the first step."""
     import signal
 
     import jax

@@ -1,4 +1,4 @@
-"""Training speed beside PyTorch, both sides in one run: python experiments/throughput/training.py --shapes=tiny,small
+"""Compares training speed with PyTorch in one run: python experiments/throughput/training.py --shapes=tiny,small
 
 Each side lives in a process of its own and they take turns, A B A B: a process that waits for its turn sleeps on its
 standard input, so their thread pools never run at once. Medians and extremes of the turns.

@@ -1,4 +1,4 @@
-"""What both sides of the training measurement train: the shapes, the two architectures, and their batches."""
+"""The shapes, the two architectures and the batches that both sides of the measurement train."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ LEARNING_RATE, BETA1, BETA2, EPSILON, WEIGHT_DECAY, GRADIENT_CLIP = 1e-3, 0.9, 0
 
 
 def batches(shape: Shape, count: int = 8) -> list[tuple[np.ndarray, np.ndarray]]:
-    """(tokens, targets), int32 [B, T] each: random, the same for both sides."""
+    """Returns random (tokens, targets), int32 [B, T] each, the same for both sides."""
     rng = np.random.default_rng(0)
     windows = rng.integers(0, shape.vocab_size, (count, shape.batch_size, shape.sequence_length + 1), np.int32)
     return [(rows[:, :-1], rows[:, 1:]) for rows in windows]

@@ -1,4 +1,4 @@
-"""One side of the measurement, in a process of its own: python training_sides.py (gptjax | torch) SHAPE STYLE DTYPE
+"""One side of the measurement, in its own process: python training_sides.py (gptjax | torch) SHAPE STYLE DTYPE
 
 Compiles, warms up, prints a line of JSON with what it is, and then for each number that it reads takes that many
 training steps and prints their seconds and the last loss.
@@ -30,7 +30,7 @@ Steps = Callable[[int], float]  # takes that many steps, waits for them, returns
 
 
 def gptjax_side(shape: Shape, style: str, dtype: str) -> tuple[Steps, dict]:
-    """The trainer's compiled step and the training loop's dispatch: batches put ahead, metrics read a call late."""
+    """The trainer's compiled step, used as in training: batches are put ahead, metrics are read one call late."""
     import jax
     import numpy as np
 
@@ -87,7 +87,7 @@ def gptjax_side(shape: Shape, style: str, dtype: str) -> tuple[Steps, dict]:
 
 
 def torch_side(shape: Shape, style: str, dtype: str) -> tuple[Steps, dict]:
-    """transformers' model under torch.compile; sdpa attention, fused AdamW, clipping; bfloat16 is autocast."""
+    """transformers' model under torch.compile, with sdpa attention, fused AdamW and clipping; bfloat16 by autocast."""
     import torch
     import transformers
 
@@ -161,7 +161,7 @@ def main(side: str, shape: str, style: str, dtype: str) -> None:
     if side == "gptjax":
         from gptjax.runtime import keep_freed_memory
 
-        keep_freed_memory()  # what `python -m gptjax.train` begins with
+        keep_freed_memory()  # as `python -m gptjax.train` does
     steps, facts = SIDES[side](SHAPES[shape], style, dtype)
     first_loss = steps(1)
     facts |= {"seconds_to_first_step": time.perf_counter() - started, "first_loss": first_loss}
