@@ -233,17 +233,27 @@ def _validate_model(model: ConfigDict | ModelSettings, sequence_length: int) -> 
             f"model.vocab_size = {model.vocab_size} and the widths of heads and feed-forward layers make a model of "
             f"about {about:.1e} parameters: at most {MOST_PARAMETERS:.0e} are supported"
         )
-    if model.position == "rope" and head_width % 2:
+    rotated = int(head_width * model.rope_fraction)
+    if model.position == "rope" and (rotated % 2 or not rotated):
         raise ConfigError(
-            f"model.position = 'rope' rotates pairs: the head width {head_width} must be even (model.head_width, or "
-            "model.width / model.num_heads where that is 0)"
+            f"model.position = 'rope' rotates pairs: model.rope_fraction = {model.rope_fraction} of the head width "
+            f"{head_width} (model.head_width, or model.width / model.num_heads where that is 0) must be even"
         )
+    bias_parts(model.bias)
     if model.position == "sinusoidal" and model.width % 2:
         raise ConfigError(f"model.position = 'sinusoidal' needs an even model.width, got {model.width}")
-    if not model.window_pattern or set(model.window_pattern) - set("SL"):
+    if not model.window_pattern or set(model.window_pattern) - set("SLN"):
         raise ConfigError(
-            f"model.window_pattern = {model.window_pattern!r}: must be made of S (sliding window) and L (full context)"
+            f"model.window_pattern = {model.window_pattern!r}: must be made of S (sliding window), L (full context) "
+            "and N (full context, no rotary positions)"
         )
+    if model.position != "rope" and ("N" in model.window_pattern or model.rope_local_theta or model.rope_fraction < 1):
+        raise ConfigError(
+            f"model.position = {model.position!r}: layers marked N, model.rope_local_theta and model.rope_fraction "
+            "need 'rope'"
+        )
+    if model.rope_local_theta and "S" not in model.window_pattern:
+        raise ConfigError(f"model.rope_local_theta = {model.rope_local_theta}: no layer is marked S")
     if ("S" in model.window_pattern) != (model.window > 0):
         raise ConfigError(
             f"model.window = {model.window} with model.window_pattern = {model.window_pattern!r}: "
@@ -253,6 +263,21 @@ def _validate_model(model: ConfigDict | ModelSettings, sequence_length: int) -> 
         raise ConfigError(
             f"data.sequence_length = {sequence_length}: must not exceed model.max_positions = {model.max_positions}"
         )
+
+
+BIASES = ("qkv", "output", "feedforward", "norm")
+
+
+def bias_parts(text: str) -> frozenset[str]:
+    """The members of BIASES that `model.bias` names: {'qkv', 'output'} for 'qkv+output'.
+
+    Raises:
+      ConfigError: it names something else.
+    """
+    parts = {"none": (), "all": BIASES}.get(text, text.split("+"))
+    if set(parts) - set(BIASES):
+        raise ConfigError(f"model.bias = {text!r}: expected none, all, or some of {', '.join(BIASES)} joined by '+'")
+    return frozenset(parts)
 
 
 def _validate_training(config: ConfigDict | Settings) -> None:

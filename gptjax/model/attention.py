@@ -14,13 +14,16 @@ everywhere.
 
 from __future__ import annotations
 
+import dataclasses
+from collections.abc import Callable
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 from jax.ad_checkpoint import checkpoint_name
 
-from gptjax.config import ConfigError
-from gptjax.model.attention_backends import BACKENDS, NO_DROPOUT, cudnn, in_blocks
+from gptjax.config import ConfigError, bias_parts
+from gptjax.model.attention_backends import BACKENDS, cudnn, in_blocks, refuse_on_cudnn
 from gptjax.model.blocks import join_blocks, split_blocks
 from gptjax.model.cache import write
 from gptjax.model.dropout import keep_probabilities
@@ -28,13 +31,35 @@ from gptjax.model.initialization import input_init, output_init
 from gptjax.model.norm import RMSNorm
 from gptjax.model.parameters import Axes, matrix, vector
 from gptjax.model.position import rotate
+from gptjax.model.position_bias import position_bias
 from gptjax.model.precision import einsum, einsum_float32, project
+from gptjax.model.softcap import softcap
 from gptjax.settings import ModelSettings
 
 _MASKED = -1e30  # finite: a query that sees no key gives numbers, not NaN
 
 
-def attend(q_BTNH, k_BSKH, v_BSKH, mask_BTS, kept=None) -> jax.Array:
+@dataclasses.dataclass(frozen=True)
+class Scores:
+    """What bends attention between its two products, beside the mask. By default nothing does.
+
+    Attributes:
+      scale: what products of queries and keys are multiplied by; 0: 1 / sqrt(H).
+      softcap: they are then squashed to between -this and +this (Gemma 2); 0: they are not.
+      bias: how far a key lies before its query, [B, T, S] → what is added, [B, N, T, S] (see `position_bias`).
+      sinks_N: the logit, in each head, of one more key which every query sees and whose value is zero (gpt-oss).
+    """
+
+    scale: float = 0.0
+    softcap: float = 0.0
+    bias: Callable[[jax.Array], jax.Array] | None = None
+    sinks_N: jax.Array | None = None
+
+
+PLAIN = Scores()
+
+
+def attend(q_BTNH, k_BSKH, v_BSKH, mask_BTS, kept=None, scores: Scores = PLAIN, distance_BTS=None) -> jax.Array:
     """softmax(q kᵀ / sqrt(H)) v, [B, T, N, H]: the definition.
 
     Queries may come from another sequence than keys and values: `mask_BTS` (bool) alone says which key each sees.
@@ -42,29 +67,43 @@ def attend(q_BTNH, k_BSKH, v_BSKH, mask_BTS, kept=None) -> jax.Array:
     B, T, N, H = q_BTNH.shape
     q_BTKGH = q_BTNH.reshape(B, T, k_BSKH.shape[2], -1, H)
     # Axes in the order that the matrix product makes them: the logits, the largest array here, are never transposed.
-    logits_BKTGS = einsum_float32("BTKGH,BSKH->BKTGS", q_BTKGH, k_BSKH) * H**-0.5
-    weights_BKTGS = softmax(logits_BKTGS, mask_BTS, kept).astype(v_BSKH.dtype)
+    logits_BKTGS = einsum_float32("BTKGH,BSKH->BKTGS", q_BTKGH, k_BSKH) * (scores.scale or H**-0.5)
+    weights_BKTGS = softmax(logits_BKTGS, mask_BTS, kept, scores, distance_BTS).astype(v_BSKH.dtype)
     return einsum("BKTGS,BSKH->BTKGH", weights_BKTGS, v_BSKH).reshape(B, T, N, H)
 
 
-def softmax(logits_BKTGS, mask_BTS, kept=None) -> jax.Array:
-    """The share of each value that a query takes. What bends attention between its two products (the mask; a bias, a
-    cap) belongs here: definition, blocks and cache then have it all at once.
+def softmax(logits_BKTGS, mask_BTS, kept=None, scores: Scores = PLAIN, distance_BTS=None) -> jax.Array:
+    """The share of each value that a query takes. What bends attention between its two products belongs here:
+    definition, blocks and cache then have it all at once.
 
     Args:
       kept: of dropout, which shares stay, and what those are multiplied by.
+      distance_BTS: how far a key lies before its query, for `scores.bias`.
     """
+    _, K, _, G, _ = logits_BKTGS.shape
+    logits_BKTGS = softcap(logits_BKTGS, scores.softcap)
+    if scores.bias is not None:
+        bias_BNTS = scores.bias(distance_BTS)
+        logits_BKTGS += jnp.swapaxes(bias_BNTS.reshape(bias_BNTS.shape[0], K, G, *bias_BNTS.shape[2:]), 2, 3)
     logits_BKTGS = jnp.where(mask_BTS[:, None, :, None, :], logits_BKTGS, _MASKED)
-    weights_BKTGS = jax.nn.softmax(logits_BKTGS, axis=-1)
+    if scores.sinks_N is None:
+        weights_BKTGS = jax.nn.softmax(logits_BKTGS, axis=-1)
+    else:
+        sinks_K1G1 = scores.sinks_N.astype(jnp.float32).reshape(K, 1, G, 1)
+        largest = jax.lax.stop_gradient(jnp.maximum(logits_BKTGS.max(axis=-1, keepdims=True), sinks_K1G1))
+        weights_BKTGS = jnp.exp(logits_BKTGS - largest)
+        weights_BKTGS /= weights_BKTGS.sum(axis=-1, keepdims=True) + jnp.exp(sinks_K1G1 - largest)
     if kept is None:
         return weights_BKTGS
     kept_BKTGS, scale = kept
     return jnp.where(kept_BKTGS, weights_BKTGS * scale, 0.0)
 
 
-def visible(rows_BT, rows_BS, window: int = 0, segments_BT=None, segments_BS=None) -> jax.Array:
-    """Whether query t sees key s, [B, T, S] bool: none that comes later, none that is `window` rows or more before it
-    (0: any), none of another segment. B is 1 where the rows of the batch do not differ.
+def visible(rows_BT, rows_BS, window: int = 0, segments_BT=None, segments_BS=None) -> tuple[jax.Array, jax.Array]:
+    """Whether query t sees key s, [B, T, S] bool, and how far s lies before t, [B, T, S].
+
+    It sees none that comes later, none that is `window` rows or more before it (0: any), none of another segment. B is 1
+    where the rows of the batch do not differ.
 
     Args:
       rows_BT: where the queries stand in the sequence; rows_BS: where the keys do.
@@ -75,7 +114,7 @@ def visible(rows_BT, rows_BS, window: int = 0, segments_BT=None, segments_BS=Non
         mask_BTS &= distance_BTS < window
     if segments_BT is not None:
         mask_BTS &= segments_BT[:, :, None] == segments_BS[:, None, :]
-    return mask_BTS
+    return mask_BTS, distance_BTS
 
 
 def attention(
@@ -89,6 +128,7 @@ def attention(
     block: int = 64,
     dropout: float = 0.0,
     dropout_keys_B: jax.Array | None = None,
+    scores: Scores = PLAIN,
 ) -> jax.Array:
     """Causal attention of a sequence to itself by one of the backends, [B, T, N, H]; S = T.
 
@@ -112,8 +152,8 @@ def attention(
             K = k_BsKH.shape[2]
             drawn = keep_probabilities(keys_B, dropout, rows_t, num_keys, K, q_BtNH.shape[2] // K)
             kept = jax.lax.dynamic_slice_in_dim(drawn, rows_s[0], rows_s.size, axis=-1), 1.0 / (1.0 - dropout)
-        mask_Bts = visible(rows_t[None], rows_s[None], window, segments_Bt, segments_Bs)
-        return attend(q_BtNH, k_BsKH, v_BsKH, mask_Bts, kept)
+        mask_Bts, distance_Bts = visible(rows_t[None], rows_s[None], window, segments_Bt, segments_Bs)
+        return attend(q_BtNH, k_BsKH, v_BsKH, mask_Bts, kept, scores, distance_Bts)
 
     if backend == "reference":
         rows_T = jnp.arange(q_BTNH.shape[1])
@@ -121,9 +161,13 @@ def attention(
     if backend == "xla":
         return in_blocks(attend_rows, q_BTNH, k_BSKH, v_BSKH, segments_BT, window=window, block=block)
     if backend == "cudnn":
-        if keys_B is not None:
-            raise ConfigError(f"model.attention = 'cudnn': {NO_DROPOUT}; use xla")
-        return cudnn(q_BTNH, k_BSKH, v_BSKH, window=window, packed=segments_BT is not None)
+        refuse_on_cudnn(
+            attention_dropout=keys_B is not None,
+            attention_softcap=scores.softcap,
+            position=scores.bias is not None,
+            attention_sinks=scores.sinks_N is not None,
+        )
+        return cudnn(q_BTNH, k_BSKH, v_BSKH, scale=scores.scale, window=window, packed=segments_BT is not None)
     raise ConfigError(f"model.attention = {backend!r}: expected one of {', '.join(BACKENDS)}")
 
 
@@ -135,6 +179,7 @@ def cached_attention(
     positions_BT: jax.Array,
     window: int = 0,
     block: int = 64,
+    scores: Scores = PLAIN,
 ) -> jax.Array:
     """Attention of T new tokens over a cache that already holds their keys: slot s has the token at position s.
 
@@ -147,8 +192,9 @@ def cached_attention(
     def attend_rows(positions_Bt, q_BtNH):
         H = q_BtNH.shape[-1]
         q_BtKGH = q_BtNH.reshape(*q_BtNH.shape[:2], k_BKSH.shape[1], -1, H)
-        logits_BKtGS = einsum_float32("BTKGH,BKSH->BKTGS", q_BtKGH, k_BKSH) * H**-0.5
-        weights_BKtGS = softmax(logits_BKtGS, visible(positions_Bt, slots_1S, window)).astype(v_BKSH.dtype)
+        logits_BKtGS = einsum_float32("BTKGH,BKSH->BKTGS", q_BtKGH, k_BKSH) * (scores.scale or H**-0.5)
+        mask_BtS, distance_BtS = visible(positions_Bt, slots_1S, window)
+        weights_BKtGS = softmax(logits_BKtGS, mask_BtS, None, scores, distance_BtS).astype(v_BKSH.dtype)
         # In any other order of the axes XLA:CPU multiplies the cache from the left, which is ten times slower.
         return jnp.swapaxes(einsum("BKTGS,BKSH->BKTGH", weights_BKtGS, v_BKSH), 1, 2).reshape(q_BtNH.shape)
 
@@ -175,22 +221,26 @@ class Attention(nn.Module):
         width = {"embed": config.width}
         query_heads = {"heads": config.num_heads, "head": config.head_width}
         kv_heads = {"kv_heads": config.num_kv_heads, "head": config.head_width}
-        use_bias = config.bias in ("qkv", "all")
+        biases = bias_parts(config.bias)
 
         def heads(name: str, axes: Axes, x_BTD: jax.Array) -> jax.Array:
             weight = matrix(self, name, width, axes, input_init(config))
-            bias = vector(self, f"{name}_bias", axes) if use_bias else None
+            bias = vector(self, f"{name}_bias", axes) if "qkv" in biases else None
             return project(x_BTD, weight, bias).reshape(*x_BTD.shape[:2], *axes.values())
 
         # One stream asks and is asked; with another for keys and values this would be cross-attention.
         q_BTNH = heads("query", query_heads, x_BTD)
         k_BTKH, v_BTKH = heads("key", kv_heads, x_BTD), heads("value", kv_heads, x_BTD)
-        if config.qk_norm:  # over the head width, before the rotation (Qwen3)
-            q_BTNH = RMSNorm(config.norm_epsilon, axis="head", name="query_norm")(q_BTNH)
-            k_BTKH = RMSNorm(config.norm_epsilon, axis="head", name="key_norm")(k_BTKH)
+        if config.qk_norm:  # before the rotation; Qwen3: each head by itself, OLMo 2: all heads of a token together
+            together = config.qk_norm_over == "projection"
+            query_axes, key_axes = (tuple(axes) if together else ("head",) for axes in (query_heads, kv_heads))
+            q_BTNH = RMSNorm(config.norm_epsilon, query_axes, name="query_norm")(q_BTNH)
+            k_BTKH = RMSNorm(config.norm_epsilon, key_axes, name="key_norm")(k_BTKH)
         if rotation is not None:
             q_BTNH, k_BTKH = rotate(q_BTNH, rotation), rotate(k_BTKH, rotation)
 
+        sinks_N = vector(self, "sinks", {"heads": config.num_heads}) if config.attention_sinks else None
+        scores = Scores(config.attention_scale, config.attention_softcap, position_bias(self), sinks_N)
         if cache is None:
             out_BTNH = attention(
                 q_BTNH,
@@ -202,6 +252,7 @@ class Attention(nn.Module):
                 block=config.attention_block,
                 dropout=config.attention_dropout,
                 dropout_keys_B=dropout_keys_B,
+                scores=scores,
             )
         else:
             keys_BKSH, values_BKSH, lengths_B = cache
@@ -214,11 +265,12 @@ class Attention(nn.Module):
                 positions_BT=lengths_B[:, None] + jnp.arange(x_BTD.shape[1]),
                 window=self.window,
                 block=config.attention_block,
+                scores=scores,
             )
             cache = (keys_BKSH, values_BKSH)
 
         out_BTNH = checkpoint_name(out_BTNH, "attention_output")  # remat policies keep it: see decoder
         weight = matrix(self, "output", query_heads, width, output_init(config))
-        bias = vector(self, "output_bias", width) if config.bias == "all" else None
+        bias = vector(self, "output_bias", width) if "output" in biases else None
         out_BTD = out_BTNH.reshape(*x_BTD.shape[:2], -1)
         return project(out_BTD, weight, bias), cache

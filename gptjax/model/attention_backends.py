@@ -10,18 +10,20 @@ What a query does with the keys that it gets is not known here: `in_blocks` is h
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import jax
 import jax.numpy as jnp
+from ml_collections import ConfigDict
 
 from gptjax.config import ConfigError
 from gptjax.model.blocks import join_blocks, split_blocks
+from gptjax.model.position_bias import SCHEMES
+from gptjax.settings import ModelSettings
 
 BACKENDS = ("reference", "xla", "cudnn")
 MAX_PROGRAMS = 4  # programs of query blocks that the xla backend writes out; more blocks run in loops
 KEPT_POSITIONS = 256  # of sequences up to this long the xla backend keeps the softmax for the backward pass
-NO_DROPOUT = "it does not support model.attention_dropout"
 
 
 def select_backend(
@@ -32,20 +34,20 @@ def select_backend(
     sequence_length: int,
     head_width: int,
     packed: bool,
-    dropout: bool = False,
+    needs: Sequence[str] = (),
 ) -> str:
     """The concrete backend for `requested`: `auto` is cudnn where it can run, else xla.
 
     Args:
       platform: jax.default_backend(), 'cpu' or 'gpu'. packed: batches carry segments.
-      dropout: attention probabilities are dropped out.
+      needs: fields in use that act between the two products of attention (`needs_of`), where cudnn lets nothing in.
 
     Raises:
       ConfigError: an unknown name, or an explicit `cudnn` that cannot run.
     """
     if requested not in ("auto", *BACKENDS):
         raise ConfigError(f"model.attention = {requested!r}: expected one of auto, {', '.join(BACKENDS)}")
-    obstacle = NO_DROPOUT if dropout else _cudnn_obstacle(dtype, sequence_length, head_width, packed)
+    obstacle = _unsupported(needs) or _cudnn_obstacle(dtype, sequence_length, head_width, packed)
     if platform not in ("gpu", "cuda"):
         obstacle = f"the platform is {platform}, cuDNN needs an NVIDIA GPU"
     if requested == "auto":
@@ -53,6 +55,30 @@ def select_backend(
     if requested == "cudnn" and obstacle:
         raise ConfigError(f"model.attention = 'cudnn': {obstacle}; use xla")
     return requested
+
+
+def needs_of(config: ModelSettings | ConfigDict) -> list[str]:
+    """The fields in use of a model section that act between the two products of attention."""
+    return _in_use(
+        attention_dropout=config.attention_dropout,
+        attention_softcap=config.attention_softcap,
+        position=config.position in SCHEMES,
+        attention_sinks=config.attention_sinks,
+    )
+
+
+def _in_use(**settings: bool | float) -> list[str]:
+    return [f"model.{name}" for name, setting in settings.items() if setting]
+
+
+def _unsupported(needs: Sequence[str]) -> str | None:
+    return f"it does not support this {needs[0]}" if needs else None
+
+
+def refuse_on_cudnn(**settings: bool | float) -> None:
+    """Raises ConfigError for fields in use that act between the two products."""
+    if obstacle := _unsupported(_in_use(**settings)):
+        raise ConfigError(f"model.attention = 'cudnn': {obstacle}; use xla")
 
 
 def in_blocks(attend: Callable, q_BTNH, k_BSKH, v_BSKH, segments_BT, *, window: int, block: int) -> jax.Array:
@@ -107,7 +133,7 @@ def _attend_rows(attend, q_BTNH, k_BSKH, v_BSKH, segments_BT, window, start: int
     return join_blocks(jax.lax.map(lambda each: attend_block(*each, keys), (firsts, split)))
 
 
-def cudnn(q_BTNH, k_BSKH, v_BSKH, *, window: int, packed: bool) -> jax.Array:
+def cudnn(q_BTNH, k_BSKH, v_BSKH, *, window: int, packed: bool, scale: float = 0.0) -> jax.Array:
     """Causal flash attention. Batch and heads may be sharded by an Auto mesh; the sequence may not."""
     length, head_width = q_BTNH.shape[1], q_BTNH.shape[3]
     obstacle = _cudnn_obstacle(q_BTNH.dtype.name, length, head_width, packed)
@@ -117,7 +143,13 @@ def cudnn(q_BTNH, k_BSKH, v_BSKH, *, window: int, packed: bool) -> jax.Array:
     span = (window - 1, 0) if 0 < window < length else None
     try:
         return jax.nn.dot_product_attention(
-            q_BTNH, k_BSKH, v_BSKH, is_causal=True, local_window_size=span, implementation="cudnn"
+            q_BTNH,
+            k_BSKH,
+            v_BSKH,
+            scale=scale or None,
+            is_causal=True,
+            local_window_size=span,
+            implementation="cudnn",
         )
     except RuntimeError as error:  # no cuDNN on this machine
         raise ConfigError(f"model.attention = 'cudnn': {error}; use xla") from error

@@ -31,11 +31,12 @@ from gptjax.model.norm import make_norm
 from gptjax.model.parameters import declarations_of, head_DV, lookup, matrix, stacked, unstack_layers
 from gptjax.model.position import rope_frequencies, rope_rotation, sinusoidal
 from gptjax.model.precision import PRODUCT, project_float32
+from gptjax.model.softcap import softcap
 from gptjax.settings import ModelSettings
 
 
 class Block(nn.Module):
-    """One pre-norm layer. `window` is what its attention sees (0: everything before)."""
+    """One layer. `window` is what its attention sees (0: everything before)."""
 
     config: ModelSettings
     window: int
@@ -43,21 +44,33 @@ class Block(nn.Module):
     @nn.compact
     def __call__(self, x_BTD, *, rotation=None, segments_BT=None, dropout_keys_B=None, cache=None):
         """Returns x_BTD and the layer's new cache (None without one). Each branch's output is dropped out before it
-        is added to the residual stream, and so are attention probabilities; without keys nothing is."""
+        is added to the residual stream, and so are attention probabilities; without keys nothing is.
+
+        Norms stand before the branches (`pre`), after them (`post`: OLMo 2, arXiv:2501.00656) or on both sides
+        (`sandwich`: Gemma 2). With a parallel residual both branches read the block's input (GPT-J, GPT-NeoX).
+        """
         config = self.config
         of_attention, of_feedforward, of_probabilities = (
             (None,) * 3 if dropout_keys_B is None else (fold_in(dropout_keys_B, use) for use in range(3))
         )
 
-        h_BTD = make_norm(config, name="attention_norm")(x_BTD)
+        def normed(h_BTD, name: str, side: str):
+            wanted = config.norm_placement in (side, "sandwich")
+            return make_norm(config, name=name)(h_BTD) if wanted else h_BTD
+
+        def added(x_BTD, h_BTD, keys_B):
+            h_BTD = dropout(h_BTD, config.dropout, keys_B)
+            return x_BTD + (h_BTD if config.residual_multiplier == 1 else h_BTD * config.residual_multiplier)
+
+        h_BTD = normed(x_BTD, "attention_norm", "pre")
         h_BTD, cache = Attention(config, self.window, name="attention")(
             h_BTD, rotation=rotation, segments_BT=segments_BT, cache=cache, dropout_keys_B=of_probabilities
         )
-        x_BTD = x_BTD + dropout(h_BTD, config.dropout, of_attention)
+        attended_BTD = added(x_BTD, normed(h_BTD, "attention_post_norm", "post"), of_attention)
 
-        h_BTD = make_norm(config, name="feedforward_norm")(x_BTD)
+        h_BTD = normed(x_BTD if config.parallel_residual else attended_BTD, "feedforward_norm", "pre")
         h_BTD = FeedForward(config, name="feedforward")(h_BTD)
-        return x_BTD + dropout(h_BTD, config.dropout, of_feedforward), cache
+        return added(attended_BTD, normed(h_BTD, "feedforward_post_norm", "post"), of_feedforward), cache
 
 
 class Decoder(nn.Module):
@@ -115,7 +128,7 @@ class Decoder(nn.Module):
         x_BTD = self._embed(tokens_BT, positions_BT, None if dropout_keys is None else dropout_keys[-1])
         run = self._run_scanned if config.layers == "scan" else self._run_unrolled
         layers = self.variables["params"]["layers"]
-        return self.final_norm(run(layers, x_BTD, self._rotation(positions_BT), segments_BT, dropout_keys))
+        return self._finish(run(layers, x_BTD, self._rotations(positions_BT), segments_BT, dropout_keys))
 
     def read(
         self, tokens_BT: jax.Array, cache: KeyValueCache, num_new_B: jax.Array | None = None
@@ -131,17 +144,18 @@ class Decoder(nn.Module):
         x_BTD = self._embed(tokens_BT, positions_BT)
         keys: list[Any] = []
         values: list[Any] = []
-        rotation = self._rotation(positions_BT)
+        rotations = self._rotations(positions_BT)
         # Always unrolled: a scan would copy each layer's slice of the cache and of the weights at every token.
         for index, params in enumerate(unstack_layers(self.variables["params"]["layers"], self.config.num_layers)):
             block = Block(self.config, layer_windows(self.config)[index], parent=None)
             layer_cache = (cache.keys[index], cache.values[index], cache.lengths_B)
+            rotation = rotations[layer_marks(self.config)[index]]
             x_BTD, (k_BKSH, v_BKSH) = block.apply({"params": params}, x_BTD, rotation=rotation, cache=layer_cache)
             x_BTD = x_BTD if self.constrain is None else self.constrain(x_BTD)
             keys.append(k_BKSH)
             values.append(v_BKSH)
         lengths_B = cache.lengths_B + (tokens_BT.shape[1] if num_new_B is None else num_new_B)
-        return self.final_norm(x_BTD), KeyValueCache(keys=tuple(keys), values=tuple(values), lengths_B=lengths_B)
+        return self._finish(x_BTD), KeyValueCache(keys=tuple(keys), values=tuple(values), lengths_B=lengths_B)
 
     def logits(self, x_BTD: jax.Array) -> jax.Array:
         """Logits [B, T, V] in float32 from what `hidden` and `read` return."""
@@ -155,6 +169,8 @@ class Decoder(nn.Module):
     def _embed(self, tokens_BT, positions_BT, dropout_keys_B=None):
         config = self.config
         x_BTD = self.embedding[tokens_BT]
+        if config.embedding_multiplier != 1:
+            x_BTD *= config.embedding_multiplier
         if config.position == "learned":
             if tokens_BT.shape[1] > config.max_positions:
                 raise ConfigError(
@@ -167,44 +183,65 @@ class Decoder(nn.Module):
         x_BTD = dropout(x_BTD.astype(config.dtype), config.dropout, dropout_keys_B)
         return x_BTD if self.constrain is None else self.constrain(x_BTD)
 
-    def _rotation(self, positions_BT):
-        """Of queries and keys, shared by all layers; None without rotary positions."""
-        return rope_rotation(positions_BT, rope_frequencies(self.config)) if self.config.position == "rope" else None
+    def _finish(self, x_BTD):
+        """The last norm. Logits are multiplied here: the head is linear, and so every loss sees it."""
+        x_BTD, multiplier = self.final_norm(x_BTD), self.config.logit_multiplier
+        return x_BTD if multiplier == 1 else x_BTD * multiplier
 
-    def _block(self, layer: int, params, x_BTD, rotation, segments_BT, dropout_keys_B):
-        """Layer `layer` (as far as its window goes) with the given parameters."""
+    def _rotations(self, positions_BT) -> dict:
+        """Of queries and keys in each kind of layer, by its mark in the window pattern; None: they are not rotated."""
+        config = self.config
+        if config.position != "rope":
+            return dict.fromkeys("SLN")
+        full = rope_rotation(positions_BT, rope_frequencies(config))
+        local = rope_rotation(positions_BT, rope_frequencies(config, local=True)) if config.rope_local_theta else full
+        return {"S": local, "L": full, "N": None}
+
+    def _block(self, layer: int, params, x_BTD, rotations, segments_BT, dropout_keys_B):
+        """A layer of the kind of layer `layer`, with the given parameters."""
         block = Block(self.config, layer_windows(self.config)[layer], parent=None)
         x_BTD, _ = block.apply(
-            {"params": params}, x_BTD, rotation=rotation, segments_BT=segments_BT, dropout_keys_B=dropout_keys_B
+            {"params": params},
+            x_BTD,
+            rotation=rotations[layer_marks(self.config)[layer]],
+            segments_BT=segments_BT,
+            dropout_keys_B=dropout_keys_B,
         )
         return x_BTD if self.constrain is None else self.constrain(x_BTD)
 
-    def _run_unrolled(self, layers, x_BTD, rotation, segments_BT, dropout_keys):
+    def _run_unrolled(self, layers, x_BTD, rotations, segments_BT, dropout_keys):
         for index, params in enumerate(unstack_layers(layers, self.config.num_layers)):
             block = rematerialized(functools.partial(self._block, index), self.config.remat)
-            x_BTD = block(params, x_BTD, rotation, segments_BT, None if dropout_keys is None else dropout_keys[index])
+            x_BTD = block(params, x_BTD, rotations, segments_BT, None if dropout_keys is None else dropout_keys[index])
         return x_BTD
 
-    def _run_scanned(self, layers, x_BTD, rotation, segments_BT, dropout_keys):
+    def _run_scanned(self, layers, x_BTD, rotations, segments_BT, dropout_keys):
         """`lax.scan` is a for loop over the leading axis of its inputs that is compiled once, whatever the number of
         turns: `run_group` gets the stream and one slice of the stacked parameters, and returns the stream. (A PyTorch
         loop over modules is what `_run_unrolled` is: each layer is compiled by itself.)
 
-        A turn runs one period of the window pattern, so that each window is static in the program."""
+        A turn runs one period of the window pattern, so that each kind of layer is static in the program; layers that
+        do not fill a period run after the scan."""
         num_layers, period = self.config.num_layers, scan_period(self.config)
-        grouped = jax.tree.map(
-            lambda x: x.reshape(num_layers // period, period, *x.shape[1:]),
-            (layers, None if dropout_keys is None else dropout_keys[:-1]),
-        )
+        scanned = num_layers // period * period
+        stacked = (layers, None if dropout_keys is None else dropout_keys[:-1])
+
+        def run(first: int, count: int, x_BTD, group, in_scan: bool):
+            for index in range(count):
+                params, dropout_keys_B = jax.tree.map(operator.itemgetter(index), group)
+                block = rematerialized(functools.partial(self._block, first + index), self.config.remat, in_scan)
+                x_BTD = block(params, x_BTD, rotations, segments_BT, dropout_keys_B)
+            return x_BTD
 
         def run_group(x_BTD, group):
-            for index in range(period):
-                params, dropout_keys_B = jax.tree.map(operator.itemgetter(index), group)
-                block = rematerialized(functools.partial(self._block, index), self.config.remat, in_scan=True)
-                x_BTD = block(params, x_BTD, rotation, segments_BT, dropout_keys_B)
-            return x_BTD, None
+            return run(0, period, x_BTD, group, in_scan=True), None
 
-        return jax.lax.scan(run_group, x_BTD, grouped)[0]
+        groups = jax.tree.map(lambda x: x[:scanned].reshape(-1, period, *x.shape[1:]), stacked)
+        x_BTD, _ = jax.lax.scan(run_group, x_BTD, groups)
+        if scanned < num_layers:
+            rest = jax.tree.map(lambda x: x[scanned:], stacked)
+            x_BTD = run(scanned, num_layers - scanned, x_BTD, rest, in_scan=False)
+        return x_BTD
 
 
 @functools.partial(jax.jit, static_argnums=0)
@@ -222,27 +259,29 @@ def declarations(config_model) -> dict:
     return declarations_of(Decoder(config_model), method=Decoder.declare)
 
 
-def layer_windows(config) -> tuple[int, ...]:
-    """The window of each layer: `window_pattern` repeated, S is `window` and L is 0 (the whole context)."""
-    pattern = config.window_pattern if config.window else "L"
-    if not pattern or set(pattern) - {"S", "L"}:
+def layer_marks(config: ModelSettings) -> str:
+    """The mark of each layer: `window_pattern`, repeated.
+
+    S: it sees the last `window` keys. L: the whole context. N: the whole context, without rotary positions (NoPE,
+    arXiv:2305.19466; SmolLM3). Without a window S is L.
+    """
+    pattern = config.window_pattern if config.window else config.window_pattern.replace("S", "L")
+    if not pattern or set(pattern) - set("SLN"):
         raise ConfigError(
-            f"model.window_pattern = {pattern!r}: must be made of S (sliding window) and L (full context)"
+            f"model.window_pattern = {pattern!r}: must be made of S (sliding window), L (full context) and N (full "
+            "context, no rotary positions)"
         )
-    return tuple(config.window if pattern[i % len(pattern)] == "S" else 0 for i in range(config.num_layers))
+    return (pattern * -(-config.num_layers // len(pattern)))[: config.num_layers]
 
 
-def scan_period(config) -> int:
-    """How many layers one step of the scan holds: the pattern's length, or 1 where all layers have one window."""
-    if len(set(layer_windows(config))) == 1:
-        return 1
-    period = len(config.window_pattern)
-    if config.num_layers % period:
-        raise ConfigError(
-            f"model.window_pattern = {config.window_pattern!r}: {period} does not divide model.num_layers = "
-            f"{config.num_layers}, which model.layers = 'scan' needs; use model.layers=unroll"
-        )
-    return period
+def layer_windows(config: ModelSettings) -> tuple[int, ...]:
+    """The window of each layer, 0 where it sees the whole context."""
+    return tuple(config.window if mark == "S" else 0 for mark in layer_marks(config))
+
+
+def scan_period(config: ModelSettings) -> int:
+    """How many layers one step of the scan holds: the pattern's length, or 1 where all layers are of one kind."""
+    return 1 if len(set(layer_marks(config))) == 1 else len(config.window_pattern)
 
 
 def rematerialized(block: Callable, remat: str, in_scan: bool = False) -> Callable:
@@ -266,8 +305,3 @@ def rematerialized(block: Callable, remat: str, in_scan: bool = False) -> Callab
         raise ConfigError(f"model.remat = {remat!r}: expected one of none, dots, full")
     # In a scan, forward and backward are two loops and cannot be merged; unrolled, XLA would undo the recomputation.
     return jax.checkpoint(block, policy=policy, prevent_cse=not in_scan)
-
-
-def softcap(logits: jax.Array, cap: float) -> jax.Array:
-    """cap · tanh(logits / cap), which keeps logits within ±cap (Gemma 2, arXiv:2408.00118); 0: logits as they are."""
-    return cap * jnp.tanh(logits / cap) if cap else logits

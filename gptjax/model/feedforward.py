@@ -18,21 +18,21 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from gptjax.config import ConfigError
+from gptjax.config import ConfigError, bias_parts
 from gptjax.model.initialization import input_init, output_init
 from gptjax.model.parameters import Axes, matrix, vector
 from gptjax.model.precision import project
 from gptjax.user_code import called, named_function, num_arguments
 
 _gelu = functools.partial(jax.nn.gelu, approximate=True)  # the tanh form, GPT-2's
+_gelu_exact = functools.partial(jax.nn.gelu, approximate=False)  # x Φ(x), Pythia's
 
-ACTIVATIONS = {
-    "swiglu": jax.nn.silu,
-    "geglu": _gelu,
-    "gelu": _gelu,
-    "relu2": lambda x: jnp.square(jax.nn.relu(x)),
+PLAIN = {"gelu": _gelu, "gelu_exact": _gelu_exact, "relu2": lambda up: jnp.square(jax.nn.relu(up))}
+GATED = {
+    "swiglu": lambda gate, up: jax.nn.silu(gate) * up,
+    "geglu": lambda gate, up: _gelu(gate) * up,
+    "geglu_exact": lambda gate, up: _gelu_exact(gate) * up,
 }
-GATED = ("swiglu", "geglu")
 
 
 def activation_of(name: str) -> tuple[Callable[..., jax.Array], bool]:
@@ -41,10 +41,8 @@ def activation_of(name: str) -> tuple[Callable[..., jax.Array], bool]:
     Raises:
       ConfigError: there is no such function, or it does not do what an activation does.
     """
-    if name in GATED:
-        return lambda gate, up: ACTIVATIONS[name](gate) * up, True
-    if name in ACTIVATIONS:
-        return ACTIVATIONS[name], False
+    if name in GATED or name in PLAIN:
+        return (GATED | PLAIN)[name], name in GATED
     function = named_function("model.feedforward", name, takes=(1, 2))
     arguments = [jax.ShapeDtypeStruct((1, 2, 8), jnp.float32)] * num_arguments(function)
     made = called("model.feedforward", name, lambda: jax.eval_shape(function, *arguments))
@@ -76,7 +74,7 @@ class FeedForward(nn.Module):
 
         def linear(name: str, x: jax.Array, init, inputs: Axes, outputs: Axes) -> jax.Array:
             weight = matrix(self, name, inputs, outputs, init)
-            bias = vector(self, f"{name}_bias", outputs) if config.bias == "all" else None
+            bias = vector(self, f"{name}_bias", outputs) if "feedforward" in bias_parts(config.bias) else None
             return project(x, weight, bias)
 
         up_BTF = linear("up", x_BTD, input_init(config), width, inner)

@@ -1,4 +1,5 @@
-"""Normalisation over the last axis. Statistics and scale are float32 whatever the compute dtype."""
+"""Normalisation, of the residual stream and of queries and keys. Statistics and scale are float32 whatever the compute
+dtype."""
 
 from __future__ import annotations
 
@@ -6,22 +7,28 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from gptjax.config import bias_parts
 from gptjax.model.parameters import vector
 from gptjax.model.precision import over_rows
 
 
 class RMSNorm(nn.Module):
-    """x / sqrt(mean(x²) + ε) · scale (Zhang & Sennrich 2019, arXiv:1910.07467)."""
+    """x / sqrt(mean(x²) + ε) · scale, over the last axes of x (Zhang & Sennrich 2019, arXiv:1910.07467).
+
+    Gemma's weights store scale - 1: add one when they are imported.
+    """
 
     epsilon: float
-    axis: str = "embed"  # the name of the axis that is normalized
+    axes: tuple[str, ...] = ("embed",)  # the names of the axes that are normalized together
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
-        scale = vector(self, "scale", {self.axis: x.shape[-1]}, nn.initializers.ones)
-        wide = x.astype(jnp.float32)
+        rank = len(self.axes)
+        scale = vector(self, "scale", dict(zip(self.axes, x.shape[-rank:])), nn.initializers.ones)
+        wide = x.astype(jnp.float32).reshape(*x.shape[:-rank], -1)
         inverse_rms = jax.lax.rsqrt(jnp.mean(jnp.square(wide), axis=-1, keepdims=True) + self.epsilon)
-        return (wide * inverse_rms * over_rows(scale, x.shape)).astype(x.dtype)
+        normed = wide * inverse_rms * over_rows(scale.reshape(-1), wide.shape)
+        return normed.reshape(x.shape).astype(x.dtype)
 
 
 class LayerNorm(nn.Module):
@@ -44,7 +51,7 @@ class LayerNorm(nn.Module):
 
 
 def make_norm(config, name: str | None = None) -> nn.Module:
-    """The norm that `config.norm` names; LayerNorm has a bias where `config.bias` is 'all'."""
+    """The norm that `config.norm` names; LayerNorm has a bias where `config.bias` has norm's."""
     if config.norm == "layernorm":
-        return LayerNorm(config.norm_epsilon, use_bias=config.bias == "all", name=name)
+        return LayerNorm(config.norm_epsilon, use_bias="norm" in bias_parts(config.bias), name=name)
     return RMSNorm(config.norm_epsilon, name=name)

@@ -15,15 +15,26 @@ import numpy as np
 from gptjax.config import ConfigError
 
 
-def rope_frequencies(config) -> np.ndarray:
-    """Angle per position [H/2] of rotary embeddings (Su et al. 2021, arXiv:2104.09864), scaled as configured.
+def rope_frequencies(config, *, local: bool = False) -> np.ndarray:
+    """Angle per position [R/2] of rotary embeddings (Su et al. 2021, arXiv:2104.09864), scaled as configured; the first
+    R = rope_fraction · H features of a head are rotated.
+
+    Args:
+      local: of sliding-window layers, which have a base of their own where `rope_local_theta` is set (Gemma 3,
+        arXiv:2503.19786, section 2): a window is no longer than what was trained on, and so it is not scaled.
 
     `linear` divides every frequency by `rope_factor` (Chen et al. 2023, arXiv:2306.15595). `llama3` divides only those
     whose wavelength is long against the original context, and blends in between (Llama 3.1's reference code).
     """
-    if config.head_width % 2:
-        raise ConfigError(f"model.head_width = {config.head_width}: rotary positions need an even head width")
-    exponents = np.arange(0, config.head_width, 2, dtype=np.float64) / config.head_width
+    rotated = int(config.head_width * config.rope_fraction)
+    if rotated % 2 or not rotated:
+        raise ConfigError(
+            f"model.head_width = {config.head_width} with model.rope_fraction = {config.rope_fraction}: rotary "
+            "positions need an even number of features"
+        )
+    exponents = np.arange(0, rotated, 2, dtype=np.float64) / rotated
+    if local and config.rope_local_theta:
+        return (config.rope_local_theta**-exponents).astype(np.float32)
     frequencies = config.rope_theta**-exponents
     if config.rope_scaling == "linear":
         frequencies = frequencies / config.rope_factor
@@ -38,17 +49,20 @@ def rope_frequencies(config) -> np.ndarray:
 
 
 def rope_rotation(positions_BT: jax.Array, frequencies: np.ndarray) -> tuple[jax.Array, jax.Array]:
-    """Cosine and sine of each position's angles, both [B, T, 1, H/2] float32; made once and shared by all layers."""
+    """Cosine and sine of each position's angles, both [B, T, 1, R/2] float32; made once per kind of layer."""
     angles_BTH = positions_BT[..., None].astype(jnp.float32) * frequencies
     return jnp.cos(angles_BTH)[:, :, None], jnp.sin(angles_BTH)[:, :, None]
 
 
 def rotate(x_BTNH: jax.Array, rotation: tuple[jax.Array, jax.Array]) -> jax.Array:
-    """Turns each feature pair (i, i + H/2) by its position's angle; the arithmetic is float32.
+    """Turns each pair (i, i + R/2) of the first R features by its position's angle; the arithmetic is float32.
 
-    The halves lie on an axis of their own, [2, H/2], so that a pair's partner is read by reversing that axis: x is
+    The halves lie on an axis of their own, [2, R/2], so that a pair's partner is read by reversing that axis: x is
     neither cut nor joined, forward or backward.
     """
+    width = 2 * rotation[0].shape[-1]
+    if width < x_BTNH.shape[-1]:
+        return jnp.concatenate([rotate(x_BTNH[..., :width], rotation), x_BTNH[..., width:]], axis=-1)
     cosine, sine = (angle_BTNH[..., None, :] for angle_BTNH in rotation)
     halves = x_BTNH.astype(jnp.float32).reshape(*x_BTNH.shape[:-1], 2, -1)
     turned = halves * cosine + jnp.flip(halves, axis=-2) * jnp.concatenate([-sine, sine], axis=-2)

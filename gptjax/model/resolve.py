@@ -6,7 +6,7 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from gptjax.model.attention_backends import select_backend
+from gptjax.model.attention_backends import needs_of, select_backend
 from gptjax.model.feedforward import is_gated
 from gptjax.settings import ModelSettings, freeze_section
 
@@ -47,7 +47,7 @@ def resolve_model(
         sequence_length=sequence_length,
         head_width=model.head_width,
         packed=packed,
-        dropout=model.attention_dropout > 0,
+        needs=needs_of(model),
     )
     model.attention_block = model.attention_block or (64 if platform == "cpu" else 512)
     return freeze_section(ModelSettings, model)

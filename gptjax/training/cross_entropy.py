@@ -18,8 +18,8 @@ import jax.numpy as jnp
 from jax import Array
 
 from gptjax.model.blocks import join_blocks, split_blocks
-from gptjax.model.decoder import softcap
 from gptjax.model.precision import einsum, einsum_float32
+from gptjax.model.softcap import softcap
 
 
 def cross_entropy(

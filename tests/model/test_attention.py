@@ -9,10 +9,11 @@ import numpy as np
 import pytest
 from compiled_products import library_products
 
-from gptjax.config import ConfigError
-from gptjax.model.attention import attend, attention, cached_attention
+from gptjax.config import ConfigError, default
+from gptjax.model.attention import Scores, attend, attention, cached_attention
 from gptjax.model.attention_backends import BACKENDS, select_backend
 from gptjax.model.dropout import row_keys
+from gptjax.model.resolve import resolve_model
 
 
 def inputs(length, num_heads=4, num_kv_heads=2, batch=2, head_width=8, dtype=np.float32):
@@ -33,6 +34,10 @@ def value_and_gradients(backend, length, segments_BT=None, num_kv_heads=2, **opt
 
 SEGMENTS = np.stack([np.repeat([1, 2, 3, 0], [7, 3, 5, 2]), np.repeat([1, 2], [1, 16])]).astype(np.int32)
 
+BENT = Scores(
+    scale=0.7, softcap=1.5, bias=lambda d_BTS: -0.1 * d_BTS[:, None] * jnp.ones((1, 4, 1, 1)), sinks_N=jnp.arange(4.0)
+)
+
 # T = 17 in blocks of 4: twice two blocks in a loop, and a last block of one row
 CASES = {
     "loops": dict(),
@@ -44,6 +49,8 @@ CASES = {
     "window_of_one_written_out": dict(block=9, window=1),
     "segments": dict(segments_BT=SEGMENTS),
     "segments_window": dict(segments_BT=SEGMENTS, window=5),
+    "bent": dict(scores=BENT),
+    "bent_window": dict(scores=BENT, window=6, segments_BT=SEGMENTS),
 }
 
 
@@ -101,13 +108,39 @@ def test_a_share_of_the_probabilities_is_dropped_out_and_the_rest_scaled_up():
     assert not (masks[0] == masks[1]).all() and not (masks[:, :, 0] == masks[:, :, 1]).all()  # rows, heads
 
 
+@pytest.mark.parametrize(
+    "field, scores",
+    [
+        ("attention_softcap", Scores(softcap=2.0)),
+        ("position", Scores(bias=lambda distance_BTS: 0.0 * distance_BTS[:, None])),
+        ("attention_sinks", Scores(sinks_N=jnp.zeros(4))),
+    ],
+)
+def test_cudnn_lets_nothing_in_between_its_products(field, scores):
+    values = dict(attention_softcap=2.0, position="alibi", attention_sinks=True)
+    section = default().model
+    section.update({field: values[field], "attention": "auto"})
+    facts = dict(vocab_size=32, sequence_length=256)
+    assert resolve_model(section, platform="gpu", **facts).attention == "xla"
+    section.attention = "cudnn"
+    for refused in (
+        lambda: resolve_model(section, platform="gpu", **facts),
+        lambda: attention(*inputs(4, dtype="bfloat16"), backend="cudnn", scores=scores),
+    ):
+        with pytest.raises(ConfigError, match=rf"'cudnn': it does not support this model\.{field}; use xla"):
+            refused()
+
+
 def test_cudnn_does_not_drop_out_and_auto_takes_a_backend_that_does():
     facts = dict(platform="gpu", dtype="bfloat16", sequence_length=256, head_width=64, packed=False)
-    assert (select_backend("auto", **facts), select_backend("auto", **facts, dropout=True)) == ("cudnn", "xla")
+    assert (select_backend("auto", **facts), select_backend("auto", **facts, needs=["model.attention_dropout"])) == (
+        "cudnn",
+        "xla",
+    )
     with pytest.raises(
         ConfigError, match=r"model\.attention = 'cudnn': it does not support .*attention_dropout.*use xla"
     ):
-        select_backend("cudnn", **facts, dropout=True)
+        select_backend("cudnn", **facts, needs=["model.attention_dropout"])
     with pytest.raises(ConfigError, match="does not support"):
         attention(*inputs(4), backend="cudnn", dropout=0.1, dropout_keys_B=row_keys(jax.random.key(0), 0, 2))
 

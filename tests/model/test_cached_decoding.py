@@ -22,6 +22,11 @@ CASES = {
     "multi_head": dict(num_kv_heads=4),
     "multi_query": dict(num_kv_heads=1),
     "window": dict(window=3, window_pattern="SL"),
+    "rope_by_kind": dict(window=3, window_pattern="SLN", rope_local_theta=20.0, rope_fraction=0.5, num_layers=4),
+    "alibi_and_sinks": dict(position="alibi", attention_sinks=True, attention_softcap=0.7, attention_scale=0.4),
+    "gemma": dict(norm_placement="sandwich", embedding_multiplier=4.0, logit_multiplier=0.5, residual_multiplier=0.5),
+    "olmo": dict(norm_placement="post", qk_norm=True, qk_norm_over="projection"),
+    "pythia": dict(parallel_residual=True, norm="layernorm", bias="all", feedforward="gelu_exact"),
     "qk_norm": dict(qk_norm=True, logit_softcap=3.0, tied_embeddings=False),
 }
 

@@ -14,6 +14,7 @@ from gptjax.model.resolve import resolve_model
 
 TOKENS = np.random.default_rng(1).integers(0, 29, (2, 12)).astype(np.int32)
 
+WINDOWS = dict(window=3, window_pattern="SL")
 OPTIONS = {
     "default": {},
     "layernorm": dict(norm="layernorm"),
@@ -29,6 +30,20 @@ OPTIONS = {
     "wide_heads": dict(head_width=6),
     "qk_norm": dict(qk_norm=True),
     "qk_norm_with_layernorm": dict(qk_norm=True, norm="layernorm"),
+    "qk_norm_over_projection": dict(qk_norm=True, qk_norm_over="projection"),
+    "attention_scale": dict(attention_scale=0.9),
+    "attention_softcap": dict(attention_softcap=0.4),
+    "post_norms": dict(norm_placement="post"),
+    "sandwich_norms": dict(norm_placement="sandwich", norm="layernorm", bias="norm"),
+    "parallel_residual": dict(parallel_residual=True),
+    "parallel_sandwich": dict(parallel_residual=True, norm_placement="sandwich"),
+    "embedding_multiplier": dict(embedding_multiplier=3.0),
+    "residual_multiplier": dict(residual_multiplier=0.3),
+    "logit_multiplier": dict(logit_multiplier=0.25, logit_softcap=2.0),
+    "output_bias": dict(bias="output"),
+    "some_biases": dict(bias="qkv+feedforward", norm="layernorm"),
+    "gelu_exact": dict(feedforward="gelu_exact"),
+    "geglu_exact": dict(feedforward="geglu_exact"),
     "theta": dict(rope_theta=100.0),
     "rope_linear": dict(rope_scaling="linear", rope_factor=4.0),
     "rope_llama3": dict(
@@ -40,11 +55,16 @@ OPTIONS = {
         rope_theta=50.0,
         head_width=16,
     ),
+    "rope_fraction": dict(rope_fraction=0.5, head_width=8),
+    "rope_local_theta": dict(rope_local_theta=20.0, rope_scaling="linear", rope_factor=4.0, **WINDOWS),
+    "rope_in_some_layers": dict(window_pattern="NL"),
     "learned": dict(position="learned"),
     "sinusoidal": dict(position="sinusoidal"),
     "no_positions": dict(position="none"),
+    "alibi": dict(position="alibi", num_heads=6, num_kv_heads=3, head_width=4, **WINDOWS),
+    "sinks": dict(attention_sinks=True),
     "window": dict(window=3, window_pattern="S"),
-    "window_pattern": dict(window=3, window_pattern="SL"),
+    "window_pattern": WINDOWS,
     "untied": dict(tied_embeddings=False),
     "softcap": dict(logit_softcap=2.0),
 }
@@ -72,7 +92,7 @@ def test_every_option_changes_the_function(model_config, random_params):
             assert np.abs(other - base).max() > 1e-3, name
 
 
-@pytest.mark.parametrize("position", ["rope", "learned", "sinusoidal"])
+@pytest.mark.parametrize("position", ["rope", "learned", "sinusoidal", "alibi"])
 def test_packed_equals_numpy_with_segments_and_positions(position, model_config, random_params):
     config = model_config(position=position, window=3, window_pattern="SL")
     params = random_params(config)
@@ -83,9 +103,13 @@ def test_packed_equals_numpy_with_segments_and_positions(position, model_config,
     np.testing.assert_allclose(actual, expected, rtol=2e-4, atol=2e-4)
 
 
+BENT = dict(position="alibi", attention_sinks=True, attention_softcap=0.7, attention_scale=0.4)
+
+
+@pytest.mark.parametrize("changes", [{}, BENT], ids=["plain", "bent"])
 @pytest.mark.parametrize("backend", ["reference", "xla"])
-def test_packed_documents_are_as_if_alone(backend, model_config, random_params):
-    config = model_config(attention=backend)
+def test_packed_documents_are_as_if_alone(backend, changes, model_config, random_params):
+    config = model_config(attention=backend, **changes)
     params = random_params(config)
     lengths = [5, 4, 3]
     segments = np.repeat([1, 2, 3], lengths)[None].astype(np.int32)
@@ -111,11 +135,25 @@ def test_causal_by_gradient(backend, layers, model_config, random_params):
     assert (influence[np.tril_indices(12)] > 0).all()
 
 
-@pytest.mark.parametrize("changes", [dict(remat="dots"), dict(window=3, window_pattern="SL", num_layers=4)])
+@pytest.mark.parametrize(
+    "changes",
+    [
+        dict(remat="dots"),
+        dict(**WINDOWS, num_layers=4),
+        dict(**WINDOWS, num_layers=5, remat="full", dropout=0.3),  # the fifth layer runs after the scan
+        dict(window_pattern="LNN", norm_placement="sandwich", parallel_residual=True, num_layers=4),
+    ],
+    ids=str,
+)
 def test_scan_equals_unroll(changes, model_config, random_params):
+    keys_B = row_keys(jax.random.key(0), 0, len(TOKENS))
+
     def run(layers):
         config = model_config(layers=layers, **changes)
-        loss = lambda params: jnp.square(Decoder(config).apply({"params": params}, TOKENS)).mean()  # noqa: E731
+
+        def loss(params):
+            return jnp.square(Decoder(config).apply({"params": params}, TOKENS, dropout_keys_B=keys_B)).mean()
+
         return jax.jit(jax.value_and_grad(loss))(random_params(config))
 
     (loss_s, grads_s), (loss_u, grads_u) = run("scan"), run("unroll")
@@ -136,15 +174,10 @@ def test_every_layer_is_drawn_by_itself_and_alike_for_scan_and_unroll(model_conf
         assert len({np.asarray(layer).tobytes() for layer in weight}) == 3
 
 
-def test_scan_refuses_a_pattern_that_does_not_divide_the_layers(model_config, random_params):
-    config = model_config(layers="scan", num_layers=4, window=2, window_pattern="SSL")
-    with pytest.raises(ConfigError, match=r"window_pattern = 'SSL'.*num_layers = 4.*unroll"):
-        logits_of(config, random_params(config), TOKENS)
-
-
 def test_layer_windows(model_config):
     assert layer_windows(model_config(num_layers=5, window=7, window_pattern="SSL")) == (7, 7, 0, 7, 7)
     assert layer_windows(model_config(num_layers=3, window=0, window_pattern="SSL")) == (0, 0, 0)
+    assert layer_windows(model_config(num_layers=3, window=7, window_pattern="NS")) == (0, 7, 0)
     with pytest.raises(ConfigError, match="window_pattern = 'SX'"):
         layer_windows(model_config(window=7, window_pattern="SX"))
 

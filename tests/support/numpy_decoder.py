@@ -23,7 +23,7 @@ def decode(config, params, tokens, segments=None, positions=None):
 
 
 def _row(config, params, tokens, segments, positions):
-    x = params["embedding"][tokens]
+    x = params["embedding"][tokens] * config.embedding_multiplier
     if config.position == "learned":
         x = x + params["positions"][positions]
     if config.position == "sinusoidal":
@@ -32,23 +32,41 @@ def _row(config, params, tokens, segments, positions):
         x = x * math.sqrt(config.width) + np.concatenate([np.sin(waves), np.cos(waves)], axis=1)
     for index in range(config.num_layers):
         layer = _layer(params["layers"], index)
-        letter = config.window_pattern[index % len(config.window_pattern)]
-        window = config.window if letter == "S" and config.window else len(tokens)
-        h = _norm(config, layer["attention_norm"], x)
-        x = x + _attention(config, layer["attention"], h, segments, positions, window)
-        x = x + _feedforward(config, layer["feedforward"], _norm(config, layer["feedforward_norm"], x))
+        mark = config.window_pattern[index % len(config.window_pattern)]
+        read = x
+        x = x + _branch(config, layer, "attention", read, segments, positions, mark)
+        if not config.parallel_residual:
+            read = x
+        x = x + _branch(config, layer, "feedforward", read)
     logits = _norm(config, params["final_norm"], x) @ (
         params["embedding"].T if config.tied_embeddings else params["head"]
     )
+    logits = logits * config.logit_multiplier
     cap = config.logit_softcap
     return cap * np.tanh(logits / cap) if cap else logits
+
+
+def _branch(config, layer, name, x, *where):
+    """What a branch adds to the stream; its norms are where the parameters are, and those where the config says."""
+    placement = config.norm_placement
+    assert (f"{name}_norm" in layer) == (placement != "post")
+    assert (f"{name}_post_norm" in layer) == (placement != "pre")
+    h = _norm(config, layer[f"{name}_norm"], x) if placement != "post" else x
+    branch = _attention if name == "attention" else _feedforward
+    h = branch(config, layer[name], h, *where)
+    h = _norm(config, layer[f"{name}_post_norm"], h) if placement != "pre" else h
+    return config.residual_multiplier * h
+
+
+def _has_bias(config, part):
+    return config.bias == "all" or part in config.bias.split("+")
 
 
 def _norm(config, p, x):
     if config.norm == "rmsnorm":
         assert set(p) == {"scale"}
         return _rms(x, p["scale"], config.norm_epsilon)
-    assert ("bias" in p) == (config.bias == "all")
+    assert ("bias" in p) == _has_bias(config, "norm")
     mean, variance = x.mean(-1, keepdims=True), x.var(-1, keepdims=True)
     return (x - mean) / np.sqrt(variance + config.norm_epsilon) * p["scale"] + p.get("bias", 0.0)
 
@@ -57,43 +75,65 @@ def _rms(x, scale, epsilon):
     return x / np.sqrt((x**2).mean(-1, keepdims=True) + epsilon) * scale
 
 
-def _attention(config, p, x, segments, positions, window):
-    assert ("query_bias" in p) == (config.bias in ("qkv", "all"))
-    assert ("output_bias" in p) == (config.bias == "all")
+def _attention(config, p, x, segments, positions, mark):
+    assert ("query_bias" in p) == _has_bias(config, "qkv")
+    assert ("output_bias" in p) == _has_bias(config, "output")
+    window = config.window if mark == "S" and config.window else len(x)
+    query, key, value = (
+        np.einsum("td,dnh->tnh", x, p[name]) + p.get(f"{name}_bias", 0.0) for name in ("query", "key", "value")
+    )
+    if config.qk_norm:
+        shape = (len(x), -1) if config.qk_norm_over == "projection" else (len(x), -1, config.head_width)
+        query, key = (
+            _rms(y.reshape(shape), p[name]["scale"].reshape(shape[2:] or -1), config.norm_epsilon).reshape(y.shape)
+            for y, name in ((query, "query_norm"), (key, "key_norm"))
+        )
+    if config.position == "rope" and mark != "N":
+        query, key = (
+            np.stack([[_rope(config, head, position, mark) for head in token] for token, position in zip(y, positions)])
+            for y in (query, key)
+        )
     out = np.zeros_like(x)
-    group = config.num_heads // config.num_kv_heads
     for n in range(config.num_heads):
-        k = n // group
-        query = x @ p["query"][:, n] + (p["query_bias"][n] if "query_bias" in p else 0.0)
-        key = x @ p["key"][:, k] + (p["key_bias"][k] if "key_bias" in p else 0.0)
-        value = x @ p["value"][:, k] + (p["value_bias"][k] if "value_bias" in p else 0.0)
-        if config.qk_norm:
-            query = _rms(query, p["query_norm"]["scale"], config.norm_epsilon)
-            key = _rms(key, p["key_norm"]["scale"], config.norm_epsilon)
-        if config.position == "rope":
-            query = np.stack([_rope(config, q, position) for q, position in zip(query, positions)])
-            key = np.stack([_rope(config, q, position) for q, position in zip(key, positions)])
+        k = n // (config.num_heads // config.num_kv_heads)
         for t in range(len(x)):
             seen = [s for s in range(t + 1) if t - s < window and segments[s] == segments[t]]
-            weights = np.exp([query[t] @ key[s] / math.sqrt(config.head_width) for s in seen])
-            mixed = sum(w * value[s] for w, s in zip(weights, seen)) / weights.sum()
+            bias = [_alibi_slope(config, n) * (s - t) if config.position == "alibi" else 0.0 for s in seen]
+            weights = np.exp([_score(config, query[t, n], key[s, k]) for s in seen] + np.array(bias))
+            sink = math.exp(p["sinks"][n]) if config.attention_sinks else 0.0
+            mixed = sum(w * value[s, k] for w, s in zip(weights, seen)) / (weights.sum() + sink)
             out[t] += mixed @ p["output"][n]
     return out + p.get("output_bias", 0.0)
 
 
-def _rope(config, x, position):
-    """Pair (i, i + H/2) as a complex number, turned."""
-    half = config.head_width // 2
-    turned = np.empty_like(x)
+def _score(config, query, key):
+    score = query @ key * (config.attention_scale or 1 / math.sqrt(config.head_width))
+    cap = config.attention_softcap
+    return cap * math.tanh(score / cap) if cap else score
+
+
+def _alibi_slope(config, n):
+    power = 1
+    while 2 * power <= config.num_heads:
+        power *= 2
+    return 2 ** (-8 / power * (n + 1)) if n < power else 2 ** (-4 / power * (2 * (n - power) + 1))
+
+
+def _rope(config, x, position, mark):
+    """Pair (i, i + R/2) of the first R features as a complex number, turned."""
+    half = int(config.rope_fraction * config.head_width) // 2
+    turned = x.copy()
     for i in range(half):
-        frequency = _frequency(config, i)
+        frequency = _frequency(config, i / half, mark)
         z = complex(x[i], x[i + half]) * complex(math.cos(position * frequency), math.sin(position * frequency))
         turned[i], turned[i + half] = z.real, z.imag
     return turned
 
 
-def _frequency(config, i):
-    frequency = config.rope_theta ** (-2 * i / config.head_width)
+def _frequency(config, share, mark):
+    if mark == "S" and config.rope_local_theta:
+        return config.rope_local_theta**-share
+    frequency = config.rope_theta**-share
     if config.rope_scaling == "linear":
         return frequency / config.rope_factor
     if config.rope_scaling == "llama3":
@@ -113,23 +153,21 @@ def _frequency(config, i):
 
 def _feedforward(config, p, x):
     def project(name, y):
-        assert (f"{name}_bias" in p) == (config.bias == "all")
+        assert (f"{name}_bias" in p) == _has_bias(config, "feedforward")
         return y @ p[name] + p.get(f"{name}_bias", 0.0)
 
     def gelu(y):
         return 0.5 * y * (1 + np.tanh(math.sqrt(2 / math.pi) * (y + 0.044715 * y**3)))
 
+    def gelu_exact(y):
+        return y * np.vectorize(lambda each: 0.5 * (1 + math.erf(each / math.sqrt(2))))(y)
+
     up = project("up", x)
-    if config.feedforward == "swiglu":
-        gate = project("gate", x)
-        hidden = gate / (1 + np.exp(-gate)) * up
-    elif config.feedforward == "geglu":
-        hidden = gelu(project("gate", x)) * up
-    elif config.feedforward == "gelu":
-        hidden = gelu(up)
-    else:
-        hidden = np.maximum(up, 0) ** 2
-    return project("down", hidden)
+    if config.feedforward in ("gelu", "gelu_exact", "relu2"):
+        plain = {"gelu": gelu, "gelu_exact": gelu_exact, "relu2": lambda y: np.maximum(y, 0) ** 2}
+        return project("down", plain[config.feedforward](up))
+    gated = {"swiglu": lambda y: y / (1 + np.exp(-y)), "geglu": gelu, "geglu_exact": gelu_exact}
+    return project("down", gated[config.feedforward](project("gate", x)) * up)
 
 
 def _layer(tree, index):

@@ -1,0 +1,11 @@
+"""Logits that stay within bounds."""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+
+
+def softcap(logits: jax.Array, cap: float) -> jax.Array:
+    """cap · tanh(logits / cap), which keeps logits within ±cap (Gemma 2, arXiv:2408.00118); 0: logits as they are."""
+    return cap * jnp.tanh(logits / cap) if cap else logits
