@@ -18,7 +18,8 @@ from gptjax.user_code import load_config
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 
-# Published counts. GPT-2: OpenAI's checkpoints; Llama, SmolLM2 and Qwen3: their model cards' safetensors.
+# Published counts. GPT-2: OpenAI's checkpoints; Pythia: its paper's table; the others: their model cards' safetensors
+# (of Gemma 3 from 4b on without the vision tower and its projection).
 PARAMETERS = {
     "gpt2:124m": 124_439_808,
     "gpt2:350m": 354_823_168,
@@ -30,6 +31,29 @@ PARAMETERS = {
     "llama:8b": 8_030_261_248,
     "qwen3:0.6b": 596_049_920,
     "qwen3:1.7b": 1_720_574_976,
+    "gemma:2-2b": 2_614_341_888,
+    "gemma:3-270m": 268_098_176,
+    "gemma:3-4b": 3_880_263_168,
+    "olmo2:1b": 1_484_916_736,
+    "pythia:70m": 70_426_624,
+    "smollm3": 3_075_098_624,
+}
+LARGER = {  # of which nothing else is tested, as they differ in their sizes only
+    "gemma:2-9b": 9_241_705_984,
+    "gemma:2-27b": 27_227_128_320,
+    "gemma:3-1b": 999_885_952,
+    "gemma:3-12b": 11_766_034_176,
+    "gemma:3-27b": 27_009_346_304,
+    "olmo2:7b": 7_298_617_344,
+    "olmo2:13b": 13_716_198_400,
+    "olmo2:32b": 32_234_279_936,
+    "pythia:160m": 162_322_944,
+    "pythia:410m": 405_334_016,
+    "pythia:1b": 1_011_781_632,
+    "pythia:1.4b": 1_414_647_808,
+    "pythia:2.8b": 2_775_208_960,
+    "pythia:6.9b": 6_857_302_016,
+    "pythia:12b": 11_846_072_320,
 }
 OTHERS = [
     "stdlib_tiny",
@@ -88,9 +112,9 @@ def test_every_parameter_is_split_evenly(name, sizes):
         assert held * ways == parameter.size or (parameter.kind == "vector" and held <= parameter.size)
 
 
-@pytest.mark.parametrize("name", PARAMETERS)
+@pytest.mark.parametrize("name", PARAMETERS | LARGER)
 def test_published_shapes_have_the_published_number_of_parameters(name):
-    assert count_parameters(declarations(resolved(name))).total == PARAMETERS[name]
+    assert count_parameters(declarations(resolved(name))).total == (PARAMETERS | LARGER)[name]
 
 
 def test_every_config_file_is_tested():
@@ -98,7 +122,20 @@ def test_every_config_file_is_tested():
     assert tested == {file.stem for file in CONFIGS.glob("*.py")}
 
 
-@pytest.mark.parametrize("name", ["gpt2:13b", "llama:2b", "qwen3:8b", "depth:zero", "depth:0", "shakespeare_char:tpu"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "gpt2:13b",
+        "llama:2b",
+        "gemma:4-4b",
+        "olmo2:3b",
+        "pythia:1t",
+        "qwen3:8b",
+        "depth:zero",
+        "depth:0",
+        "shakespeare_char:tpu",
+    ],
+)
 def test_an_argument_that_is_none_is_refused_with_the_ones_there_are(name):
     with pytest.raises(ConfigError, match=r"expected (one of|a depth)"):
         load(name)

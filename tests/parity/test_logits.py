@@ -1,4 +1,4 @@
-"""Logits of small random models of six families: transformers' own code against ours, in float64 and in float32."""
+"""Logits of small random models of many families: transformers' own code against ours, in float64 and in float32."""
 
 import dataclasses
 import sys
@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from transformers_names import gpt2_names, llama_names, phi3_names
+from transformers_names import gemma_names, gpt2_names, llama_names, neox_names, olmo2_names, phi3_names
 
 from gptjax.config import default
 from gptjax.model.decoder import Decoder
@@ -67,7 +67,93 @@ def phi3():
     return transformers.Phi3ForCausalLM, config, phi3_names, LLAMA | dict(window=9, window_pattern="S")
 
 
-FAMILIES = [gpt2, llama, qwen2, qwen3, mistral, phi3]
+GEMMA = LLAMA | dict(
+    norm_placement="sandwich",
+    embedding_multiplier=D**0.5,
+    feedforward="geglu",
+    attention_scale=24**-0.5,
+    tied_embeddings=True,
+    window=7,
+)
+LAYERS = dict(S="sliding_attention", L="full_attention", N="full_attention")
+
+
+def gemma2():
+    config = transformers.Gemma2Config(
+        **SIZES,
+        **HEADS,
+        rope_parameters=dict(rope_type="default", rope_theta=1e4),
+        query_pre_attn_scalar=24,
+        sliding_window=7,
+        layer_types=[LAYERS[mark] for mark in "SLS"],
+        attn_logit_softcapping=0.5,
+        final_logit_softcapping=2.0,
+    )
+    ours = GEMMA | dict(window_pattern="SL", attention_softcap=0.5, logit_softcap=2.0)
+    return transformers.Gemma2ForCausalLM, config, gemma_names, ours
+
+
+def gemma3():
+    rope = dict(
+        sliding_attention=dict(rope_type="default", rope_theta=100.0),
+        full_attention=dict(rope_type="linear", rope_theta=1e4, factor=8.0),
+    )
+    config = transformers.Gemma3TextConfig(
+        **SIZES,
+        **HEADS,
+        rope_parameters=rope,
+        query_pre_attn_scalar=24,
+        sliding_window=7,
+        layer_types=[LAYERS[mark] for mark in "SSL"],
+    )
+    ours = GEMMA | dict(window_pattern="SSL", qk_norm=True, rope_local_theta=100.0)
+    return transformers.Gemma3ForCausalLM, config, gemma_names, ours | dict(rope_scaling="linear", rope_factor=8.0)
+
+
+def olmo2():
+    heads = {name: value for name, value in HEADS.items() if name != "head_dim"}
+    rope = dict(rope_type="default", rope_theta=5e5)
+    config = transformers.Olmo2Config(**SIZES, **heads, rope_parameters=rope)
+    ours = LLAMA | dict(norm_placement="post", qk_norm=True, qk_norm_over="projection", rope_theta=5e5)
+    return transformers.Olmo2ForCausalLM, config, olmo2_names, ours
+
+
+def smollm3():
+    heads = {name: value for name, value in HEADS.items() if name != "head_dim"}
+    rope = dict(rope_type="default", rope_theta=5e6)
+    config = transformers.SmolLM3Config(
+        **SIZES, **heads, rope_parameters=rope, no_rope_layers=[1, 0, 1], pad_token_id=0, tie_word_embeddings=True
+    )
+    ours = LLAMA | dict(window_pattern="LN", rope_theta=5e6, tied_embeddings=True)
+    return transformers.SmolLM3ForCausalLM, config, llama_names, ours
+
+
+def pythia():
+    rope = dict(rope_type="default", rope_theta=1e4, partial_rotary_factor=0.25)
+    config = transformers.GPTNeoXConfig(**SIZES, num_attention_heads=4, rope_parameters=rope)
+    ours = dict(norm="layernorm", bias="all", feedforward="gelu_exact", feedforward_width=48, parallel_residual=True)
+    return transformers.GPTNeoXForCausalLM, config, neox_names, ours | dict(rope_fraction=0.25, tied_embeddings=False)
+
+
+def granite():
+    heads = {name: value for name, value in HEADS.items() if name not in ("head_dim", "attention_bias")}
+    rope = dict(rope_type="default", rope_theta=1e4)
+    multipliers = dict(embedding_multiplier=12.0, residual_multiplier=0.22)
+    config = transformers.GraniteConfig(
+        **SIZES,
+        **heads,
+        **multipliers,
+        rope_parameters=rope,
+        attention_multiplier=0.07,
+        logits_scaling=8.0,
+        attention_bias=True,
+        tie_word_embeddings=True,
+    )
+    ours = LLAMA | multipliers | dict(attention_scale=0.07, logit_multiplier=1 / 8, tied_embeddings=True)
+    return transformers.GraniteForCausalLM, config, llama_names, ours | dict(bias="qkv+output")
+
+
+FAMILIES = [gpt2, llama, qwen2, qwen3, mistral, phi3, gemma2, gemma3, olmo2, smollm3, pythia, granite]
 
 
 class StandIn:

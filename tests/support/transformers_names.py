@@ -27,32 +27,86 @@ def gpt2_names(params):
     return named
 
 
-def llama_names(params):
-    """Parameters of a decoder in Llama's manner → those of Llama's, Mistral's and Qwen's modules: [out, in]."""
+NORMS = {"attention_norm": "input_layernorm", "feedforward_norm": "post_attention_layernorm"}
+SANDWICH = {
+    "attention_norm": "input_layernorm",
+    "attention_post_norm": "post_attention_layernorm",
+    "feedforward_norm": "pre_feedforward_layernorm",
+    "feedforward_post_norm": "post_feedforward_layernorm",
+}
+
+
+def llama_names(params, norms=NORMS):
+    """Parameters of a decoder in Llama's manner → those of Llama's, Mistral's, Qwen's … modules: [out, in].
+
+    Args:
+      norms: what a block's norms are called there.
+    """
     layers = params["layers"]
     named = {"model.embed_tokens.weight": params["embedding"], "model.norm.weight": params["final_norm"]["scale"]}
     named["lm_head.weight"] = params["head"].T if "head" in params else params["embedding"]
-    for index in range(len(layers["attention_norm"]["scale"])):
+    for index in range(len(layers["attention"]["query"])):
         attention, feedforward = _layer(layers["attention"], index), _layer(layers["feedforward"], index)
         width = attention["query"].shape[0]
         name = f"model.layers.{index}"
-        named[f"{name}.input_layernorm.weight"] = layers["attention_norm"]["scale"][index]
-        named[f"{name}.post_attention_layernorm.weight"] = layers["feedforward_norm"]["scale"][index]
+        for ours, theirs in norms.items():
+            if ours in layers:
+                named[f"{name}.{theirs}.weight"] = layers[ours]["scale"][index]
         for part, ours in (("q", "query"), ("k", "key"), ("v", "value")):
             named[f"{name}.self_attn.{part}_proj.weight"] = attention[ours].reshape(width, -1).T
             if f"{ours}_bias" in attention:
                 named[f"{name}.self_attn.{part}_proj.bias"] = attention[f"{ours}_bias"].reshape(-1)
             if f"{ours}_norm" in attention:
-                named[f"{name}.self_attn.{part}_norm.weight"] = attention[f"{ours}_norm"]["scale"]
+                named[f"{name}.self_attn.{part}_norm.weight"] = attention[f"{ours}_norm"]["scale"].reshape(-1)
         named[f"{name}.self_attn.o_proj.weight"] = attention["output"].reshape(-1, width).T
+        if "output_bias" in attention:
+            named[f"{name}.self_attn.o_proj.bias"] = attention["output_bias"]
         named |= {f"{name}.mlp.{part}_proj.weight": feedforward[part].T for part in ("gate", "up", "down")}
+    return named
+
+
+def olmo2_names(params):
+    """Likewise of OLMo 2's, which has norms after the branches alone."""
+    return llama_names(params, SANDWICH)
+
+
+def gemma_names(params):
+    """Likewise of Gemma 2's and 3's, which have norms on both sides and store what the scales are more than one."""
+    named = llama_names(params, SANDWICH)
+    return {name: array - 1 if "norm" in name else array for name, array in named.items()}
+
+
+def neox_names(params):
+    """Likewise of GPT-NeoX's (Pythia), in which a head's query, key and value are one block of rows."""
+    layers = params["layers"]
+    named = {
+        "gpt_neox.embed_in.weight": params["embedding"],
+        "embed_out.weight": params["head"].T,
+        **_norm("gpt_neox.final_layer_norm", params["final_norm"]),
+    }
+    for index in range(len(layers["attention"]["query"])):
+        attention, feedforward = _layer(layers["attention"], index), _layer(layers["feedforward"], index)
+        width = attention["query"].shape[0]
+        name = f"gpt_neox.layers.{index}"
+        named |= _norm(f"{name}.input_layernorm", _layer(layers["attention_norm"], index))
+        named |= _norm(f"{name}.post_attention_layernorm", _layer(layers["feedforward_norm"], index))
+        parts = ("query", "key", "value")
+        joined = np.stack([attention[part] for part in parts], axis=2)  # [D, N, 3, H]
+        named[f"{name}.attention.query_key_value.weight"] = joined.reshape(width, -1).T
+        biases = np.stack([attention[f"{part}_bias"] for part in parts], axis=1)
+        named[f"{name}.attention.query_key_value.bias"] = biases.reshape(-1)
+        named[f"{name}.attention.dense.weight"] = attention["output"].reshape(-1, width).T
+        named[f"{name}.attention.dense.bias"] = attention["output_bias"]
+        for ours, theirs in (("up", "dense_h_to_4h"), ("down", "dense_4h_to_h")):
+            named[f"{name}.mlp.{theirs}.weight"] = feedforward[ours].T
+            named[f"{name}.mlp.{theirs}.bias"] = feedforward[f"{ours}_bias"]
     return named
 
 
 def phi3_names(params):
     """Likewise of Phi-3's, in which three matrices of attention are one, and two of the feed-forward layer."""
     named = llama_names(params)
-    for index in range(len(params["layers"]["attention_norm"]["scale"])):
+    for index in range(len(params["layers"]["attention"]["query"])):
         name = f"model.layers.{index}"
         for joined, of in (("self_attn.qkv", "qkv"), ("mlp.gate_up", ("gate", "up"))):
             room = joined.partition(".")[0]
