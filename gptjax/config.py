@@ -236,8 +236,9 @@ def _validate_model(model: ConfigDict | ModelSettings, sequence_length: int) -> 
     rotated = int(head_width * model.rope_fraction)
     if model.position == "rope" and (rotated % 2 or not rotated):
         raise ConfigError(
-            f"model.position = 'rope' rotates pairs: model.rope_fraction = {model.rope_fraction} of the head width "
-            f"{head_width} (model.head_width, or model.width / model.num_heads where that is 0) must be even"
+            f"model.position = 'rope' rotates pairs: the head width {head_width} must be even (model.head_width, or "
+            f"model.width / model.num_heads where that is 0), and so must model.rope_fraction = {model.rope_fraction} "
+            "of it, and not 0"
         )
     bias_parts(model.bias)
     if model.position == "sinusoidal" and model.width % 2:
