@@ -102,8 +102,8 @@ def softmax(logits_BKTGS, mask_BTS, kept=None, scores: Scores = PLAIN, distance_
 def visible(rows_BT, rows_BS, window: int = 0, segments_BT=None, segments_BS=None) -> tuple[jax.Array, jax.Array]:
     """Whether query t sees key s, [B, T, S] bool, and how far s lies before t, [B, T, S].
 
-    It sees none that comes later, none that is `window` rows or more before it (0: any), none of another segment. B is 1
-    where the rows of the batch do not differ.
+    It sees none that comes later, none that is `window` rows or more before it (0: any), none of another segment. B is
+    1 where the rows of the batch do not differ.
 
     Args:
       rows_BT: where the queries stand in the sequence; rows_BS: where the keys do.
