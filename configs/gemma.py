@@ -2,8 +2,8 @@
 
 Both normalize on both sides of every sub-layer, scale embeddings by sqrt(width), and let most layers see a window only.
 Gemma 2 (arXiv:2408.00118) caps the logits of attention and of the vocabulary, which cuDNN's attention cannot: on a GPU
-it runs on the xla backend. Gemma 3 (arXiv:2503.19786) normalizes queries and keys instead, and has five windowed layers,
-rotated with a base of their own, before each that sees the whole context.
+it runs on the xla backend. Gemma 3 (arXiv:2503.19786) normalizes queries and keys instead, and has five windowed
+layers, rotated with a base of their own, before each that sees the whole context.
 
 Data: FineWeb-Edu, DCLM or any text of yours. Most of a small Gemma is its embedding, so a smaller vocabulary pays:
 

@@ -27,8 +27,12 @@ from gptjax.user_code import called, named_function, num_arguments
 _gelu = functools.partial(jax.nn.gelu, approximate=True)  # the tanh form, GPT-2's
 _gelu_exact = functools.partial(jax.nn.gelu, approximate=False)  # x Φ(x), Pythia's
 
-PLAIN = {"gelu": _gelu, "gelu_exact": _gelu_exact, "relu2": lambda up: jnp.square(jax.nn.relu(up))}
-GATED = {
+PLAIN: dict[str, Callable[..., jax.Array]] = {
+    "gelu": _gelu,
+    "gelu_exact": _gelu_exact,
+    "relu2": lambda up: jnp.square(jax.nn.relu(up)),
+}
+GATED: dict[str, Callable[..., jax.Array]] = {
     "swiglu": lambda gate, up: jax.nn.silu(gate) * up,
     "geglu": lambda gate, up: _gelu(gate) * up,
     "geglu_exact": lambda gate, up: _gelu_exact(gate) * up,
