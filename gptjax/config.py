@@ -241,6 +241,14 @@ def _validate_model(model: ConfigDict | ModelSettings, sequence_length: int) -> 
             "of it, and not 0"
         )
     bias_parts(model.bias)
+    factors = model.rope_feature_factors
+    if (factors and model.rope_scaling != "longrope") or not all(isinstance(f, int | float) and f > 0 for f in factors):
+        raise ConfigError(f"model.rope_feature_factors = {factors}: must be positive numbers, and longrope's alone")
+    if model.rope_scaling == "longrope" and len(factors) != rotated // 2:
+        raise ConfigError(
+            f"model.rope_feature_factors has {len(factors)} numbers: model.rope_scaling = 'longrope' needs one for "
+            f"each of {rotated // 2} rotated pairs"
+        )
     if model.position == "sinusoidal" and model.width % 2:
         raise ConfigError(f"model.position = 'sinusoidal' needs an even model.width, got {model.width}")
     if not model.window_pattern or set(model.window_pattern) - set("SLN"):

@@ -83,6 +83,9 @@ class Section:
 # --- The fields ------------------------------------------------------------------------------------------------------
 
 
+FEEDFORWARDS = ("swiglu", "swiglu_clamped", "geglu", "geglu_exact", "gelu", "gelu_exact", "relu2")
+
+
 @dataclasses.dataclass(frozen=True)
 class ModelSettings(Section):
     vocab_size: Natural = 0  # 0: as large as the tokenizer's
@@ -92,7 +95,7 @@ class ModelSettings(Section):
     num_kv_heads: Natural = 0  # K, heads of keys and values; 0: num_heads, 1: multi-query, between: grouped-query
     head_width: Natural = 0  # H, width of a head; 0: width / num_heads
     # the hidden layer's function (model/feedforward.py)
-    feedforward: Annotated[str, OneOrOwn(("swiglu", "geglu", "geglu_exact", "gelu", "gelu_exact", "relu2"))] = "swiglu"
+    feedforward: Annotated[str, OneOrOwn(FEEDFORWARDS)] = "swiglu"
     feedforward_width: Natural = 0  # F, hidden width; 0: 4 D, or 8/3 D rounded up to a multiple of 64 if gated
     norm: Literal["rmsnorm", "layernorm"] = "rmsnorm"  # the kind of norm
     norm_epsilon: Positive = 1e-5  # added to the variance
@@ -107,11 +110,15 @@ class ModelSettings(Section):
     rope_theta: Positive = 10_000.0  # base of the wavelengths
     rope_local_theta: NotNegative = 0.0  # the same in layers marked S, where no context is stretched; 0: rope_theta
     rope_fraction: Annotated[Positive, at_most(1)] = 1.0  # share of a head's features that are rotated, the first ones
-    rope_scaling: Literal["none", "linear", "llama3"] = "none"  # how a trained context is stretched
+    # how a trained context is stretched
+    rope_scaling: Literal["none", "linear", "llama3", "yarn", "longrope"] = "none"
     rope_factor: Positive = 1.0  # by which factor the original context is stretched
-    rope_low_frequency_factor: Positive = 1.0  # llama3: wavelengths above (original context / this) are stretched
-    rope_high_frequency_factor: Positive = 4.0  # llama3: wavelengths below (original context / this) stay as they are
-    rope_original_positions: Count = 8192  # llama3: length of the original context, before stretching
+    rope_low_frequency_factor: Positive = 1.0  # llama3, yarn: wavelengths above (original context / this) are stretched
+    rope_high_frequency_factor: Positive = 4.0  # likewise, those below (original context / this) stay; yarn: usually 32
+    rope_original_positions: Count = 8192  # llama3, yarn, longrope: length of the original context, before stretching
+    rope_feature_factors: tuple[float, ...] = ()  # longrope: by which each frequency is divided, one per rotated pair
+    rope_attention_factor: NotNegative = 0.0  # yarn, longrope: of cosines and sines; 0: as published for rope_factor
+    rope_truncate: bool = True  # yarn: the features between kept and stretched are bounded by whole numbers
     qk_norm: bool = False  # normalize queries and keys
     qk_norm_over: Literal["head", "projection"] = "head"  # each head by itself, or all heads of a token together
     attention_scale: NotNegative = 0.0  # products of queries and keys are multiplied by this; 0: 1 / sqrt(head width)

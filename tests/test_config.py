@@ -92,6 +92,11 @@ def test_the_default_is_valid():
         (dict(model__window_pattern="LN", model__position="learned"), r"layers marked N.* need 'rope'"),
         (dict(model__rope_fraction=0.01), r"model\.rope_fraction = 0\.01 of it"),
         (dict(model__rope_fraction=1.5), r"model\.rope_fraction = 1\.5: must be at most 1"),
+        (
+            dict(model__rope_scaling="longrope"),
+            r"rope_feature_factors has 0 numbers: .* one for each of 32 rotated pairs",
+        ),
+        (dict(model__rope_feature_factors=(1.0, -1.0)), r"rope_feature_factors = \(1\.0, -1\.0\): must be positive"),
         (dict(model__rope_local_theta=1e4), r"rope_local_theta = 10000\.0: no layer is marked S"),
         (dict(model__bias="qkv+head"), r"model\.bias = 'qkv\+head': expected none, all, or some of qkv, output, feed"),
         (dict(model__window_pattern=""), r"must be made of S"),

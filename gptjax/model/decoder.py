@@ -29,7 +29,7 @@ from gptjax.model.feedforward import FeedForward
 from gptjax.model.initialization import input_init
 from gptjax.model.norm import make_norm
 from gptjax.model.parameters import declarations_of, head_DV, lookup, matrix, stacked, unstack_layers
-from gptjax.model.position import rope_frequencies, rope_rotation, sinusoidal
+from gptjax.model.position import rope_amplitude, rope_frequencies, rope_rotation, sinusoidal
 from gptjax.model.precision import PRODUCT, project_float32
 from gptjax.model.softcap import softcap
 from gptjax.settings import ModelSettings
@@ -193,7 +193,7 @@ class Decoder(nn.Module):
         config = self.config
         if config.position != "rope":
             return dict.fromkeys("SLN")
-        full = rope_rotation(positions_BT, rope_frequencies(config))
+        full = rope_rotation(positions_BT, rope_frequencies(config), rope_amplitude(config))
         local = rope_rotation(positions_BT, rope_frequencies(config, local=True)) if config.rope_local_theta else full
         return {"S": local, "L": full, "N": None}
 

@@ -32,8 +32,17 @@ PLAIN: dict[str, Callable[..., jax.Array]] = {
     "gelu_exact": _gelu_exact,
     "relu2": lambda up: jnp.square(jax.nn.relu(up)),
 }
+
+
+def _swiglu_clamped(gate: jax.Array, up: jax.Array) -> jax.Array:
+    """gpt-oss's, with its constants: large numbers are cut off, and the second factor is around one."""
+    gate, up = jnp.minimum(gate, 7.0), jnp.clip(up, -7.0, 7.0)
+    return gate * jax.nn.sigmoid(1.702 * gate) * (up + 1.0)
+
+
 GATED: dict[str, Callable[..., jax.Array]] = {
     "swiglu": lambda gate, up: jax.nn.silu(gate) * up,
+    "swiglu_clamped": _swiglu_clamped,
     "geglu": lambda gate, up: _gelu(gate) * up,
     "geglu_exact": lambda gate, up: _gelu_exact(gate) * up,
 }

@@ -13,6 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from gptjax.config import ConfigError
+from gptjax.settings import ModelSettings
 
 
 def rope_frequencies(config, *, local: bool = False) -> np.ndarray:
@@ -25,6 +26,9 @@ def rope_frequencies(config, *, local: bool = False) -> np.ndarray:
 
     `linear` divides every frequency by `rope_factor` (Chen et al. 2023, arXiv:2306.15595). `llama3` divides only those
     whose wavelength is long against the original context, and blends in between (Llama 3.1's reference code).
+    `yarn` does so, too, and blends over the features' numbers (Peng et al. 2023, arXiv:2309.00071). `longrope` divides
+    each by a number of its own (Ding et al. 2024, arXiv:2402.13753): published models have a short list, for contexts up
+    to `rope_original_positions`, and a long one for longer ones; a config holds the one that fits its context.
     """
     rotated = int(config.head_width * config.rope_fraction)
     if rotated % 2 or not rotated:
@@ -43,15 +47,53 @@ def rope_frequencies(config, *, local: bool = False) -> np.ndarray:
         turns = config.rope_original_positions * frequencies / (2 * math.pi)  # over the original context
         kept = np.clip((turns - low) / (high - low), 0.0, 1.0)  # 1: a fast feature, as it was; 0: fully scaled
         frequencies = frequencies * (kept + (1.0 - kept) / config.rope_factor)
+    elif config.rope_scaling == "yarn":
+        stretched = _yarn_ramp(config, rotated)
+        frequencies = frequencies * (1.0 - stretched) + frequencies / config.rope_factor * stretched
+    elif config.rope_scaling == "longrope":
+        frequencies = frequencies / np.asarray(config.rope_feature_factors, np.float64)
     elif config.rope_scaling != "none":
-        raise ConfigError(f"model.rope_scaling = {config.rope_scaling!r}: expected one of none, linear, llama3")
+        raise ConfigError(
+            f"model.rope_scaling = {config.rope_scaling!r}: expected one of none, linear, llama3, yarn, longrope"
+        )
     return frequencies.astype(np.float32)
 
 
-def rope_rotation(positions_BT: jax.Array, frequencies: np.ndarray) -> tuple[jax.Array, jax.Array]:
+def _yarn_ramp(config: ModelSettings, rotated: int) -> np.ndarray:
+    """How far each frequency is stretched, from 0 (a fast feature, as it was) to 1 (fully), [R/2]."""
+
+    def feature(turns: float) -> float:
+        """The number, not a whole one, of the feature that turns so often over the original context."""
+        return (
+            rotated / 2 * math.log(config.rope_original_positions / (2 * math.pi * turns)) / math.log(config.rope_theta)
+        )
+
+    low, high = feature(config.rope_high_frequency_factor), feature(config.rope_low_frequency_factor)
+    if config.rope_truncate:
+        low, high = math.floor(low), math.ceil(high)
+    low, high = max(low, 0), min(high, rotated - 1)
+    return np.clip((np.arange(rotated // 2) - low) / ((high - low) or 0.001), 0.0, 1.0)
+
+
+def rope_amplitude(config: ModelSettings) -> float:
+    """What `yarn` and `longrope` multiply queries and keys by, so that a longer context leaves attention as sharp."""
+    if config.rope_scaling not in ("yarn", "longrope"):
+        return 1.0
+    if config.rope_attention_factor:
+        return config.rope_attention_factor
+    stretch = math.log(max(config.rope_factor, 1.0))
+    if config.rope_scaling == "yarn":
+        return 1.0 + 0.1 * stretch
+    return math.sqrt(1.0 + stretch / math.log(config.rope_original_positions))
+
+
+def rope_rotation(
+    positions_BT: jax.Array, frequencies: np.ndarray, amplitude: float = 1.0
+) -> tuple[jax.Array, jax.Array]:
     """Cosine and sine of each position's angles, both [B, T, 1, R/2] float32; made once per kind of layer."""
     angles_BTH = positions_BT[..., None].astype(jnp.float32) * frequencies
-    return jnp.cos(angles_BTH)[:, :, None], jnp.sin(angles_BTH)[:, :, None]
+    cosine, sine = jnp.cos(angles_BTH)[:, :, None], jnp.sin(angles_BTH)[:, :, None]
+    return (cosine, sine) if amplitude == 1 else (cosine * amplitude, sine * amplitude)
 
 
 def rotate(x_BTNH: jax.Array, rotation: tuple[jax.Array, jax.Array]) -> jax.Array:

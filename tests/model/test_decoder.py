@@ -15,6 +15,14 @@ from gptjax.model.resolve import resolve_model
 TOKENS = np.random.default_rng(1).integers(0, 29, (2, 12)).astype(np.int32)
 
 WINDOWS = dict(window=3, window_pattern="SL")
+YARN = dict(
+    rope_scaling="yarn",
+    rope_factor=8.0,
+    rope_original_positions=64,
+    rope_theta=50.0,
+    head_width=16,
+    rope_truncate=False,
+)
 OPTIONS = {
     "default": {},
     "layernorm": dict(norm="layernorm"),
@@ -44,8 +52,14 @@ OPTIONS = {
     "some_biases": dict(bias="qkv+feedforward", norm="layernorm"),
     "gelu_exact": dict(feedforward="gelu_exact"),
     "geglu_exact": dict(feedforward="geglu_exact"),
+    "swiglu_clamped": dict(feedforward="swiglu_clamped", residual_multiplier=9.0),
     "theta": dict(rope_theta=100.0),
     "rope_linear": dict(rope_scaling="linear", rope_factor=4.0),
+    "rope_yarn": YARN,
+    "rope_yarn_whole": YARN | dict(rope_truncate=True, rope_attention_factor=0.7),
+    "rope_longrope": dict(
+        rope_scaling="longrope", rope_feature_factors=(1.0, 2.5), rope_factor=4.0, rope_original_positions=64
+    ),
     "rope_llama3": dict(
         rope_scaling="llama3",
         rope_factor=8.0,

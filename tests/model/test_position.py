@@ -15,7 +15,7 @@ def product(config, query_position, key_position):
     return float((turn(q, query_position) * turn(k, key_position)).sum())
 
 
-@pytest.mark.parametrize("scaling", ["none", "linear", "llama3"])
+@pytest.mark.parametrize("scaling", ["none", "linear", "llama3", "yarn"])
 def test_rotary_products_depend_on_the_distance_alone(scaling, model_config):
     config = model_config(head_width=16, rope_scaling=scaling, rope_factor=4.0, rope_original_positions=64)
     assert product(config, 9, 5) == pytest.approx(product(config, 104, 100), abs=1e-4)
@@ -65,5 +65,5 @@ def test_odd_widths_and_unknown_scalings_are_refused(model_config):
         rope_frequencies(model_config(head_width=7))
     with pytest.raises(ConfigError, match="width = 15"):
         sinusoidal(jnp.zeros((1, 1), int), 15)
-    with pytest.raises(ConfigError, match="rope_scaling = 'yarn'"):
-        rope_frequencies(model_config(rope_scaling="yarn"))
+    with pytest.raises(ConfigError, match="rope_scaling = 'ntk'"):
+        rope_frequencies(model_config(rope_scaling="ntk"))

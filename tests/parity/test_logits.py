@@ -7,7 +7,16 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from transformers_names import gemma_names, gpt2_names, llama_names, neox_names, olmo2_names, phi3_names
+from transformers_names import (
+    gemma_names,
+    gpt2_names,
+    gpt_oss_names,
+    llama_names,
+    mpt_names,
+    neox_names,
+    olmo2_names,
+    phi3_names,
+)
 
 from gptjax.config import default
 from gptjax.model.decoder import Decoder
@@ -153,7 +162,52 @@ def granite():
     return transformers.GraniteForCausalLM, config, llama_names, ours | dict(bias="qkv+output")
 
 
+def gpt_oss():
+    """With one expert, which is a dense model."""
+    yarn = dict(rope_type="yarn", rope_theta=50.0, factor=8.0, beta_fast=4.0, beta_slow=1.0, truncate=False)
+    config = transformers.GptOssConfig(
+        **SIZES,
+        **HEADS | {"attention_bias": True},
+        rope_parameters=yarn | {"original_max_position_embeddings": 64},
+        sliding_window=7,
+        layer_types=[LAYERS[mark] for mark in "SLS"],
+        num_local_experts=1,
+        num_experts_per_tok=1,
+    )
+    ours = LLAMA | dict(window=7, window_pattern="SL", attention_sinks=True, bias="qkv+output+feedforward")
+    ours |= dict(feedforward="swiglu_clamped", rope_scaling="yarn", rope_theta=50.0, rope_factor=8.0)
+    return (
+        transformers.GptOssForCausalLM,
+        config,
+        gpt_oss_names,
+        ours | dict(rope_original_positions=64, rope_truncate=False),
+    )
+
+
+def phi3_128k():
+    """Beyond its original context, where transformers takes the long factors."""
+    heads = {name: value for name, value in HEADS.items() if name not in ("attention_bias", "head_dim")}
+    factors = (1.0, 1.5, 2.5, 4.0)
+    rope = dict(rope_type="longrope", rope_theta=1e4, long_factor=list(factors), short_factor=[1.0] * 4)
+    config = transformers.Phi3Config(
+        **SIZES,
+        **heads,
+        **dict(pad_token_id=0, bos_token_id=1, eos_token_id=2),
+        original_max_position_embeddings=16,
+        rope_parameters=rope | dict(original_max_position_embeddings=16, partial_rotary_factor=1.0),
+    )
+    ours = dict(rope_scaling="longrope", rope_feature_factors=factors, rope_factor=4.0, rope_original_positions=16)
+    return transformers.Phi3ForCausalLM, config, phi3_names, LLAMA | ours
+
+
+def mpt():
+    config = transformers.MptConfig(d_model=D, n_heads=4, n_layers=L, vocab_size=V, max_seq_len=64)
+    ours = dict(norm="layernorm", position="alibi", feedforward="gelu_exact")
+    return transformers.MptForCausalLM, config, mpt_names, ours
+
+
 FAMILIES = [gpt2, llama, qwen2, qwen3, mistral, phi3, gemma2, gemma3, olmo2, smollm3, pythia, granite]
+FAMILIES += [gpt_oss, phi3_128k, mpt]
 
 
 class StandIn:
@@ -192,6 +246,9 @@ def without_float32(monkeypatch):
     for module in theirs:
         monkeypatch.setattr(module, "torch", StandIn(torch, float32=torch.float64, float=torch.float64))
     monkeypatch.setattr(torch.Tensor, "float", torch.Tensor.double)
+    torch.set_default_dtype(torch.float64)  # of numbers that become tensors, such as Gemma's embedding scale
+    yield
+    torch.set_default_dtype(torch.float32)
 
 
 def largest_difference(family, backend, random_params, dtype):

@@ -126,14 +126,39 @@ def _rope(config, x, position, mark):
     for i in range(half):
         frequency = _frequency(config, i / half, mark)
         z = complex(x[i], x[i + half]) * complex(math.cos(position * frequency), math.sin(position * frequency))
+        z *= _amplitude(config) if not (mark == "S" and config.rope_local_theta) else 1.0
         turned[i], turned[i + half] = z.real, z.imag
     return turned
+
+
+def _amplitude(config):
+    if config.rope_scaling not in ("yarn", "longrope"):
+        return 1.0
+    if config.rope_attention_factor:
+        return config.rope_attention_factor
+    if config.rope_scaling == "yarn":
+        return 0.1 * math.log(config.rope_factor) + 1
+    return math.sqrt(1 + math.log(config.rope_factor) / math.log(config.rope_original_positions))
 
 
 def _frequency(config, share, mark):
     if mark == "S" and config.rope_local_theta:
         return config.rope_local_theta**-share
     frequency = config.rope_theta**-share
+    if config.rope_scaling == "longrope":
+        half = len(config.rope_feature_factors)
+        return frequency / config.rope_feature_factors[round(share * half)]
+    if config.rope_scaling == "yarn":
+        half = int(config.rope_fraction * config.head_width) // 2
+        first, last = (
+            half * math.log(config.rope_original_positions / (turns * 2 * math.pi)) / math.log(config.rope_theta)
+            for turns in (config.rope_high_frequency_factor, config.rope_low_frequency_factor)
+        )
+        if config.rope_truncate:
+            first, last = math.floor(first), math.ceil(last)
+        first, last = max(first, 0), min(last, 2 * half - 1)
+        kept = 1 - min(max((share * half - first) / (last - first), 0), 1)
+        return kept * frequency + (1 - kept) * frequency / config.rope_factor
     if config.rope_scaling == "linear":
         return frequency / config.rope_factor
     if config.rope_scaling == "llama3":
@@ -166,6 +191,9 @@ def _feedforward(config, p, x):
     if config.feedforward in ("gelu", "gelu_exact", "relu2"):
         plain = {"gelu": gelu, "gelu_exact": gelu_exact, "relu2": lambda y: np.maximum(y, 0) ** 2}
         return project("down", plain[config.feedforward](up))
+    if config.feedforward == "swiglu_clamped":
+        gate, up = np.minimum(project("gate", x), 7), np.minimum(np.maximum(up, -7), 7)
+        return project("down", gate / (1 + np.exp(-1.702 * gate)) * (1 + up))
     gated = {"swiglu": lambda y: y / (1 + np.exp(-y)), "geglu": gelu, "geglu_exact": gelu_exact}
     return project("down", gated[config.feedforward](project("gate", x)) * up)
 

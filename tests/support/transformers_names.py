@@ -81,7 +81,7 @@ def neox_names(params):
     layers = params["layers"]
     named = {
         "gpt_neox.embed_in.weight": params["embedding"],
-        "embed_out.weight": params["head"].T,
+        "lm_head.weight": params["head"].T,
         **_norm("gpt_neox.final_layer_norm", params["final_norm"]),
     }
     for index in range(len(layers["attention"]["query"])):
@@ -112,6 +112,48 @@ def phi3_names(params):
             room = joined.partition(".")[0]
             parts = [named.pop(f"{name}.{room}.{part}_proj.weight") for part in of]
             named[f"{name}.{joined}_proj.weight"] = np.concatenate(parts)
+    return named
+
+
+def gpt_oss_names(params):
+    """Likewise of gpt-oss's with a single expert, whose gate and up are interleaved; the router has no say."""
+    named = llama_names(params)
+    layers = params["layers"]
+    for index in range(len(layers["attention"]["query"])):
+        name, feedforward = f"model.layers.{index}", _layer(layers["feedforward"], index)
+        for part in ("gate", "up", "down"):
+            del named[f"{name}.mlp.{part}_proj.weight"]
+        joined, biases = (
+            np.stack([feedforward[f"gate{end}"], feedforward[f"up{end}"]], axis=-1) for end in ("", "_bias")
+        )
+        named[f"{name}.mlp.experts.gate_up_proj"] = joined.reshape(1, len(joined), -1)
+        named[f"{name}.mlp.experts.gate_up_proj_bias"] = biases.reshape(1, -1)
+        named[f"{name}.mlp.experts.down_proj"] = feedforward["down"][None]
+        named[f"{name}.mlp.experts.down_proj_bias"] = feedforward["down_bias"][None]
+        named[f"{name}.mlp.router.weight"] = np.zeros((1, len(joined)))
+        named[f"{name}.mlp.router.bias"] = np.zeros(1)
+        named[f"{name}.self_attn.sinks"] = layers["attention"]["sinks"][index]
+    return named
+
+
+def mpt_names(params):
+    """Likewise of MPT's, which has no biases, not even in its norms."""
+    layers = params["layers"]
+    named = {
+        "transformer.wte.weight": params["embedding"],
+        "transformer.norm_f.weight": params["final_norm"]["scale"],
+        "lm_head.weight": params["embedding"],
+    }
+    for index in range(len(layers["attention"]["query"])):
+        attention, feedforward = _layer(layers["attention"], index), _layer(layers["feedforward"], index)
+        width = attention["query"].shape[0]
+        name = f"transformer.blocks.{index}"
+        for ours, theirs in (("attention_norm", "norm_1"), ("feedforward_norm", "norm_2")):
+            named[f"{name}.{theirs}.weight"] = layers[ours]["scale"][index]
+        parts = [attention[part].reshape(width, -1).T for part in ("query", "key", "value")]
+        named[f"{name}.attn.Wqkv.weight"] = np.concatenate(parts)
+        named[f"{name}.attn.out_proj.weight"] = attention["output"].reshape(-1, width).T
+        named |= {f"{name}.ffn.{part}_proj.weight": feedforward[part].T for part in ("up", "down")}
     return named
 
 
