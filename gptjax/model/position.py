@@ -27,8 +27,8 @@ def rope_frequencies(config, *, local: bool = False) -> np.ndarray:
     `linear` divides every frequency by `rope_factor` (Chen et al. 2023, arXiv:2306.15595). `llama3` divides only those
     whose wavelength is long against the original context, and blends in between (Llama 3.1's reference code).
     `yarn` does so, too, and blends over the features' numbers (Peng et al. 2023, arXiv:2309.00071). `longrope` divides
-    each by a number of its own (Ding et al. 2024, arXiv:2402.13753): published models have a short list, for contexts up
-    to `rope_original_positions`, and a long one for longer ones; a config holds the one that fits its context.
+    each by a number of its own (Ding et al. 2024, arXiv:2402.13753): published models have a list for contexts up to
+    `rope_original_positions` and one for longer ones; a config holds the one that fits its context.
     """
     rotated = int(config.head_width * config.rope_fraction)
     if rotated % 2 or not rotated:
