@@ -46,6 +46,7 @@ GATED: dict[str, Callable[..., jax.Array]] = {
     "geglu": lambda gate, up: _gelu(gate) * up,
     "geglu_exact": lambda gate, up: _gelu_exact(gate) * up,
 }
+ACTIVATIONS = PLAIN | GATED
 
 
 def activation_of(name: str) -> tuple[Callable[..., jax.Array], bool]:
@@ -54,8 +55,8 @@ def activation_of(name: str) -> tuple[Callable[..., jax.Array], bool]:
     Raises:
       ConfigError: there is no such function, or it does not do what an activation does.
     """
-    if name in GATED or name in PLAIN:
-        return (GATED | PLAIN)[name], name in GATED
+    if name in ACTIVATIONS:
+        return ACTIVATIONS[name], name in GATED
     function = named_function("model.feedforward", name, takes=(1, 2))
     arguments = [jax.ShapeDtypeStruct((1, 2, 8), jnp.float32)] * num_arguments(function)
     made = called("model.feedforward", name, lambda: jax.eval_shape(function, *arguments))
