@@ -27,18 +27,18 @@ from gptjax.user_code import called, named_function, num_arguments
 _gelu = functools.partial(jax.nn.gelu, approximate=True)  # the tanh form, GPT-2's
 _gelu_exact = functools.partial(jax.nn.gelu, approximate=False)  # x Φ(x), Pythia's
 
-PLAIN: dict[str, Callable[..., jax.Array]] = {
-    "gelu": _gelu,
-    "gelu_exact": _gelu_exact,
-    "relu2": lambda up: jnp.square(jax.nn.relu(up)),
-}
-
 
 def _swiglu_clamped(gate: jax.Array, up: jax.Array) -> jax.Array:
     """gpt-oss's, with its constants: large numbers are cut off, and the second factor is around one."""
     gate, up = jnp.minimum(gate, 7.0), jnp.clip(up, -7.0, 7.0)
     return gate * jax.nn.sigmoid(1.702 * gate) * (up + 1.0)
 
+
+PLAIN: dict[str, Callable[..., jax.Array]] = {
+    "gelu": _gelu,
+    "gelu_exact": _gelu_exact,
+    "relu2": lambda up: jnp.square(jax.nn.relu(up)),
+}
 
 GATED: dict[str, Callable[..., jax.Array]] = {
     "swiglu": lambda gate, up: jax.nn.silu(gate) * up,
