@@ -21,6 +21,9 @@ EVERYTHING = dict(
     model__bias="all",
     model__norm="layernorm",
     model__qk_norm=True,
+    model__qk_norm_over="projection",
+    model__norm_placement="sandwich",
+    model__attention_sinks=True,
     model__position="learned",
     model__tied_embeddings=False,
 )
@@ -37,7 +40,9 @@ SPECS = {
     "layers/attention/query": P(None, "fsdp", "tensor"),
     "layers/attention/value": P(None, "fsdp", "tensor"),
     "layers/attention/key_bias": P(None, "tensor"),
-    "layers/attention/key_norm/scale": P(),
+    "layers/attention/key_norm/scale": P(None, "tensor"),  # one number for each of all heads' features
+    "layers/attention/sinks": P(None, "tensor"),
+    "layers/attention_post_norm/scale": P(),
     "layers/attention/output": P(None, "tensor", None, "fsdp"),
     "layers/attention/output_bias": P(),
     "layers/feedforward/gate": P(None, "fsdp", "tensor"),

@@ -99,6 +99,23 @@ def test_every_mesh_is_the_same_model(tiny_config, optimizer, mesh):
     assert_same(one_device_run(config), run(tiny_config(optimizer__name=optimizer, **mesh), EIGHT))
 
 
+def test_options_that_have_parameters_or_act_over_heads_are_the_same_model_on_a_mesh(tiny_config):
+    config = dict(
+        model__norm_placement="sandwich",
+        model__qk_norm=True,
+        model__qk_norm_over="projection",
+        model__attention_sinks=True,
+        model__attention_softcap=2.0,
+        model__position="alibi",
+        model__bias="qkv+output",
+        model__attention="xla",
+        **SGD,
+    )
+    assert_same(
+        run(tiny_config(**config)), run(tiny_config(mesh__data=2, mesh__fsdp=2, mesh__tensor=2, **config), EIGHT)
+    )
+
+
 def test_in_bfloat16_too(tiny_config):
     config = dict(model__dtype="bfloat16", model__bias="all", **SGD)
     one = run(tiny_config(**config))
