@@ -22,6 +22,7 @@ from gptjax.config import ConfigError, bias_parts
 from gptjax.model.initialization import input_init, output_init
 from gptjax.model.parameters import Axes, matrix, vector
 from gptjax.model.precision import project
+from gptjax.settings import ModelSettings
 from gptjax.user_code import called, named_function, num_arguments
 
 _gelu = functools.partial(jax.nn.gelu, approximate=True)  # the tanh form, GPT-2's
@@ -78,7 +79,7 @@ class FeedForward(nn.Module):
     GLU variants: Shazeer 2020, arXiv:2002.05202. ReLU²: So et al. 2021, arXiv:2109.08668.
     """
 
-    config: object
+    config: ModelSettings
 
     @nn.compact
     def __call__(self, x_BTD: jax.Array) -> jax.Array:
