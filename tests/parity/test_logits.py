@@ -258,7 +258,7 @@ def largest_difference(family, backend, random_params, dtype):
     section.update(dict(num_layers=L, width=D, num_heads=4, attention=backend, max_positions=64) | ours)
     config = resolve_model(section, platform="cpu", vocab_size=V, sequence_length=T)
     params = random_params(config)
-    theirs._attn_implementation = "eager"
+    theirs._attn_implementation = theirs._experts_implementation = "eager"  # which computes in float64, too
     model = kind(theirs).to(torch.float64).eval()
     given = {
         name: torch.tensor(np.ascontiguousarray(array), dtype=torch.float64) for name, array in names(params).items()

@@ -73,7 +73,7 @@ def olmo2_names(params):
 def gemma_names(params):
     """Likewise of Gemma 2's and 3's, which have norms on both sides and store what the scales are more than one."""
     named = llama_names(params, SANDWICH)
-    return {name: array - 1 if "norm" in name else array for name, array in named.items()}
+    return {name: array.astype(np.float64) - 1 if "norm" in name else array for name, array in named.items()}
 
 
 def neox_names(params):
