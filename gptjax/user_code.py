@@ -134,18 +134,18 @@ def _is_same(one: str | None, other: str) -> bool:
 
 
 def _wrong_field(trace: TracebackType | None, fields: Callable[[], ConfigDict]) -> str | None:
-    """What is wrong with the field that a ConfigDict was asked for or given, where that is what raised the error."""
-    asked = None
+    """Explains an error that reading or setting a field of a ConfigDict raised; None for other errors."""
+    touched = None
     for frame, _ in traceback.walk_tb(trace):
         names = frame.f_locals
         if frame.f_code.co_filename == ConfigDict.__setitem__.__code__.co_filename and isinstance(
             names.get("self"), ConfigDict
         ):
             key = names.get("key", names.get("attribute"))
-            asked = (names["self"], key, names.get("value")) if isinstance(key, str) else asked
-    if asked is None:
+            touched = (names["self"], key, names.get("value")) if isinstance(key, str) else touched
+    if touched is None:
         return None
-    config, key, value = asked
+    config, key, value = touched
     section = _name_of_section(config, fields())
     field = f"{section}.{key}" if section else key
     if key in config:
@@ -191,36 +191,38 @@ def named_function(field: str, text: str, takes: int | tuple[int, ...] | None = 
     Raises:
       ConfigError: the module or function does not exist, the module fails, or the function takes other arguments.
     """
-    told = f"{field} = {text!r}"
+    setting = f"{field} = {text!r}"
     module_name, _, name = text.partition(":")
     if not (all(part.isidentifier() for part in module_name.split(".")) and name.isidentifier()):
-        raise ConfigError(f"{told}: expected 'module:function', such as 'my_ideas:make'")
-    if (here := str(Path.cwd())) not in sys.path:  # an installed command does not look there by itself
-        sys.path.append(here)
+        raise ConfigError(f"{setting}: expected 'module:function', such as 'my_ideas:make'")
+    if (current := str(Path.cwd())) not in sys.path:  # an installed command does not look there by itself
+        sys.path.append(current)
     try:
         module = importlib.import_module(module_name)
     except ModuleNotFoundError as error:
         if error.name and (module_name == error.name or module_name.startswith(f"{error.name}.")):
-            raise ConfigError(f"{told}: there is no module {module_name} in {here} or among those installed") from None
-        raise ConfigError(f"{told}: {_place(error, module_name)}: {error}") from error
+            raise ConfigError(
+                f"{setting}: there is no module {module_name} in {current} or among those installed"
+            ) from None
+        raise ConfigError(f"{setting}: {_place(error, module_name)}: {error}") from error
     except SyntaxError as error:
-        raise ConfigError(f"{told}: {error.filename}, line {error.lineno}: {error.msg}") from error
+        raise ConfigError(f"{setting}: {error.filename}, line {error.lineno}: {error.msg}") from error
     except (Exception, SystemExit) as error:
-        raise ConfigError(f"{told}: {_place(error, module_name)}: {type(error).__name__}: {error}") from error
+        raise ConfigError(f"{setting}: {_place(error, module_name)}: {type(error).__name__}: {error}") from error
     _hash_of(module)  # cached now, while the file is still the one that was imported
     function = getattr(module, name, None)
     its_own = [key for key, value in vars(module).items() if getattr(value, "__module__", None) == module_name]
     if not callable(function) or getattr(function, "__module__", None) != module_name:
-        raise ConfigError(f"{told}: {module_name} defines no function {name}{suggestion(name, its_own)}")
+        raise ConfigError(f"{setting}: {module_name} defines no function {name}{suggestion(name, its_own)}")
     if takes is not None:
         allowed = (takes,) if isinstance(takes, int) else takes
         try:
             number = num_arguments(function)
         except ValueError:  # a function that is not written in Python
-            raise ConfigError(f"{told}: {name} does not say which arguments it takes") from None
+            raise ConfigError(f"{setting}: {name} does not say which arguments it takes") from None
         if number not in allowed:
             raise ConfigError(
-                f"{told}: {name}{inspect.signature(function)} must take {' or '.join(map(str, allowed))} "
+                f"{setting}: {name}{inspect.signature(function)} must take {' or '.join(map(str, allowed))} "
                 f"argument{'s' if allowed != (1,) else ''}"
             )
     return function

@@ -42,14 +42,14 @@ def runs(tmp_path):
     ],
 )
 def test_mistakes_are_told_before_anything_is_shown(runs, arguments, sentence):
-    told = run_command("compare", *(argument.replace("RUNS", str(runs)) for argument in arguments))
-    assert (told.returncode, told.stdout) == (2, ""), told.stderr
-    assert told.stderr.startswith(f"error: {sentence}") and told.stderr.count("\n") == 1
+    result = run_command("compare", *(argument.replace("RUNS", str(runs)) for argument in arguments))
+    assert (result.returncode, result.stdout) == (2, ""), result.stderr
+    assert result.stderr.startswith(f"error: {sentence}") and result.stderr.count("\n") == 1
 
 
 def test_a_run_that_is_named_twice_is_shown_once_and_that_is_said(runs):
-    told = run_command("compare", str(runs), str(runs / "a"), f"{runs}/b/../a/")
-    lines = told.stdout.splitlines()
+    result = run_command("compare", str(runs), str(runs / "a"), f"{runs}/b/../a/")
+    lines = result.stdout.splitlines()
     assert [line.split()[0] for line in lines[1:3]] == ["a", "b"]
     assert lines[3] == "2 folders named a run that is already shown"
     assert "named a run" not in run_command("compare", str(runs)).stdout
@@ -58,6 +58,6 @@ def test_a_run_that_is_named_twice_is_shown_once_and_that_is_said(runs):
 @pytest.mark.parametrize("suffix, begins", [("png", b"\x89PNG"), ("PDF", b"%PDF"), ("svg", b"<?xml")])
 def test_a_plot_is_of_the_format_that_its_name_says(runs, tmp_path, suffix, begins):
     plot = tmp_path / f"plot.{suffix}"
-    told = run_command("compare", str(runs), f"--plot={plot}", "--metric=train/loss")
-    assert told.returncode == 0, told.stderr
+    result = run_command("compare", str(runs), f"--plot={plot}", "--metric=train/loss")
+    assert result.returncode == 0, result.stderr
     assert plot.read_bytes().startswith(begins)

@@ -142,7 +142,7 @@ def test_what_cannot_work_is_refused_with_field_and_value(fields, message):
         validate(changed(**fields))
 
 
-# Of every kind that a field could be given, by a slip or with intent.
+# Values of every kind that a field could be given, by mistake or on purpose.
 HOSTILE = (
     *(0, -1, 1, 3, 7, 2**31 - 1, 2**31, 2**32, 2**63 - 1, 2**63, 10**30),
     *(0.0, -0.0, 1e-300, 0.5, 1.0, 1.5, 1e38, 1e300, float("nan"), float("inf"), float("-inf")),

@@ -35,5 +35,5 @@ def test_both_are_short_and_show_the_difference(start, one, two):
 
 
 def test_many_differences_end_in_how_many_more():
-    told = lines({str(number): (number, None) for number in range(MOST_LINES + 5)})
-    assert len(told) == MOST_LINES + 1 and told[-1] == "  … and 5 more"
+    shown = lines({str(number): (number, None) for number in range(MOST_LINES + 5)})
+    assert len(shown) == MOST_LINES + 1 and shown[-1] == "  … and 5 more"

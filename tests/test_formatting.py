@@ -33,8 +33,8 @@ def test_a_noun_follows_its_number():
 
 
 def test_sizes_are_told_in_the_unit_that_suits_them():
-    told = {
+    expected = {
         **{0: "0 B", 999: "999 B", 999.4: "999 B", 1000: "1.00 KB", 20_486: "20.5 KB", 99_951: "100 KB"},
         **{999_499: "999 KB", 999_500: "1.00 MB", 1_115_394: "1.12 MB", 1_234_567_890: "1.23 GB", 5e15: "5,000 TB"},
     }
-    assert {size: size_text(size) for size in told} == told
+    assert {size: size_text(size) for size in expected} == expected

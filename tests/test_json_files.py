@@ -1,4 +1,4 @@
-"""A damaged file of JSON is told in one sentence: the file, what is wrong with it, what to do."""
+"""A damaged file of JSON is reported in one sentence: the file, what is wrong with it, what to do."""
 
 import json
 
@@ -34,9 +34,9 @@ WHOLE = json.dumps({"a": {"b": [1, 2.5, "text", None]}, "c": True}, indent=1)
 def test_what_is_wrong_is_said(data, problem):
     with pytest.raises(ConfigError) as caught:
         parsed(data, "f.json", "do this")
-    told = str(caught.value)
-    assert told.startswith(f"f.json {problem}") and told.endswith("; do this")
-    assert "Error" not in told and "\n" not in told
+    message = str(caught.value)
+    assert message.startswith(f"f.json {problem}") and message.endswith("; do this")
+    assert "Error" not in message and "\n" not in message
 
 
 def test_wherever_a_file_is_cut_off_it_is_refused():

@@ -91,8 +91,8 @@ def test_an_output_file_needs_a_folder(home):
     (home / "there.json").write_text("")
     assert output_file("new.json", "--json") == local_path("new.json", "--json")
     assert output_file("there.json", "--json").name == "there.json"
-    for text, told in (("none/new.json", "must be in a folder that exists"), (".", "must be a file")):
-        with pytest.raises(ConfigError, match=told):
+    for text, message in (("none/new.json", "must be in a folder that exists"), (".", "must be a file")):
+        with pytest.raises(ConfigError, match=message):
             output_file(text, "--json")
 
 

@@ -1,4 +1,4 @@
-"""A plan is what the run will be: made without a device, of devices that are elsewhere, and of those that are here."""
+"""A plan says before a run what the run will be; devices that are only described give the same plan as present ones."""
 
 import dataclasses
 import json
@@ -73,11 +73,15 @@ def test_a_plan_allocates_nothing_and_the_run_is_as_planned(tiny_config):
 
 
 @pytest.mark.parametrize("mesh", [{}, {"fsdp": 4, "tensor": 2}])
-def test_devices_that_are_told_of_and_those_that_are_here_give_the_same_plan(tiny_config, mesh):
+def test_described_devices_give_the_same_plan_as_present_ones(tiny_config, mesh):
     config = tiny_config(**{f"mesh__{axis}": size for axis, size in mesh.items()})
-    here, told = (plan(config, FACTS, devices) for devices in (jax.devices(), AbstractDevices("cpu", 8)))
-    assert here.config == told.config and here.units == told.units and dict(here.mesh.shape) == dict(told.mesh.shape)
-    assert here.flops_per_token == told.flops_per_token
+    present, described = (plan(config, FACTS, devices) for devices in (jax.devices(), AbstractDevices("cpu", 8)))
+    assert (
+        present.config == described.config
+        and present.units == described.units
+        and dict(present.mesh.shape) == dict(described.mesh.shape)
+    )
+    assert present.flops_per_token == described.flops_per_token
 
     def placed(made):
         leaves = {**leaves_by_path(made.abstract_state), **made.abstract_batch}
@@ -85,7 +89,7 @@ def test_devices_that_are_told_of_and_those_that_are_here_give_the_same_plan(tin
             path: (x.shape, x.dtype, x.sharding.spec, x.sharding.shard_shape(x.shape)) for path, x in leaves.items()
         }
 
-    assert placed(here) == placed(told)
+    assert placed(present) == placed(described)
 
 
 def test_what_the_platform_decides_is_left_open_where_it_is_not_known():

@@ -158,7 +158,7 @@ def tree(folder):
 
 
 def test_ended_at_any_stage_the_same_command_goes_on_to_the_same_bytes(tmp_path):
-    """Killed, asked to end, with a closed terminal, by Ctrl-C; and nobody reads what it prints, which ends nothing."""
+    """A kill, SIGTERM, a closed terminal and Ctrl-C end it; output that nobody reads does not."""
     words = np.random.default_rng(0).choice(["alpha", "beta", "gamma", "delta", "return", "self"], (600, 1000))
     texts = [" ".join(row) + f" {i}" for i, row in enumerate(words)]
     for name, part in {"one": texts[:400], "two": texts[300:]}.items():

@@ -39,5 +39,5 @@ def test_a_row_is_shown(run):
     ],
 )
 def test_mistakes(run, flags, message):
-    told = run_command("trace", f"--workdir={run}", *flags)
-    assert (told.returncode, told.stdout) == (2, "") and message in told.stderr
+    result = run_command("trace", f"--workdir={run}", *flags)
+    assert (result.returncode, result.stdout) == (2, "") and message in result.stderr

@@ -196,7 +196,7 @@ def test_rows_are_means_of_their_intervals_also_where_a_run_was_broken(tiny, tmp
     means[12] = np.mean([each[11], each[12]])
     assert losses(unbroken) == pytest.approx(means, rel=1e-6)
     assert [row["train/step_loss"] for row in unbroken if "train/loss" in row] == [each[5], each[10], each[12]]
-    # one row a step, in which what was evaluated stands with what was trained
+    # one row per step, which holds training and evaluation metrics
     assert [row["step"] for row in unbroken] == [3, 4, 5, 6, 8, 9, 10, 12]
     assert {"train/loss", "validation/loss", "tokens", "learning_rate"} <= unbroken[-1].keys()
     with monkeypatch.context() as patch, pytest.raises(Broken):
@@ -239,16 +239,16 @@ def test_a_moving_average_cannot_be_switched_on_or_off_on_the_way(tiny, tmp_path
     assert row["step"] == 12
 
 
-@pytest.mark.parametrize("batch_size, told", [(8, None), (1024, "it reads each window of {data} 2.27 times")])
-def test_the_settings_say_how_often_the_data_are_read(tiny, data, tmp_path, capsys, batch_size, told):
+@pytest.mark.parametrize("batch_size, note", [(8, None), (1024, "it reads each window of {data} 2.27 times")])
+def test_the_settings_say_how_often_the_data_are_read(tiny, data, tmp_path, capsys, batch_size, note):
     command.show_settings(command.open_run(tiny(training__batch_size=batch_size), tmp_path))
     printed = " ".join(capsys.readouterr().out.split())
     windows = -(-(4 * (len(TEXT) * 40 + 1) - 1) // 16)
     assert f"{12 * batch_size / windows:.3g} (7,204 tokens, {windows} windows available)" in printed
     assert "16 windows of 1,801 tokens, set" in printed
-    assert ("REPEATED" in printed) == bool(told)
-    if told:
-        assert told.format(data="".join(str(data).split())) in printed.replace("".join(str(data).split()), str(data))
+    assert ("REPEATED" in printed) == bool(note)
+    if note:
+        assert note.format(data="".join(str(data).split())) in printed.replace("".join(str(data).split()), str(data))
 
 
 @pytest.fixture(scope="module")

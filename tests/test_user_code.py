@@ -116,7 +116,7 @@ def test_what_stands_after_the_colon(tmp_path):
 )
 @pytest.mark.parametrize("has_configs", [True, False])
 def test_a_file_that_is_not_there_brings_up_the_likeliest_that_is(tmp_path, monkeypatch, typed, like, has_configs):
-    """Of the current folder's configs; where there are none, of those that came with the package."""
+    """Suggests from the configs of the current folder, or else from those of the package."""
     monkeypatch.chdir(tmp_path)
     made = ["mine/stdlib_tiny.py", "configs/stdlib_tiny.py", "configs/gpt2.py", "configs/corpus/books_and_code.py"]
     for name in made if has_configs else made[:1]:

@@ -84,7 +84,7 @@ def measure_one(config: str, length: int, side: str, setting: dict, model: dict)
 
 
 def named_config(name: str) -> ConfigDict:
-    """Of 'gpt2:124m', say."""
+    """Loads a config by its name, such as 'gpt2:124m'."""
     file, _, argument = name.partition(":")
     return load_config(f"{CONFIGS / file}.py:{argument}")
 

@@ -1,6 +1,6 @@
 """Judges trained character models: python experiments/quality/losses.py --data=data/shakespeare_char RUN [RUN …]
 
-Prints one JSON line a run and window length: the losses that judge.py finds, of the last checkpoint.
+Prints one JSON line per run and window length: the losses that judge.py finds for the last checkpoint.
 """
 
 from __future__ import annotations

@@ -2,7 +2,7 @@
 
   python experiments/throughput/checkpoints.py --sizes=demo,30m,124m --folder=/a/disk
 
-The real trainer takes steps on synthetic tokens. A save is asked for between two of them, by our `Checkpoints` and by
+The real trainer takes steps on synthetic tokens. A save is requested between two of them, by our `Checkpoints` and by
 Orbax's own `CheckpointManager` in turn, and steps are timed until it is on disk: the stall is the time of the call, the
 drag is what the steps took longer than their median, until then, because the two share the machine. `torch.save` and
 safetensors write and read the same bytes (where torch is installed), with no training beside them and synced to disk.

@@ -1,4 +1,4 @@
-"""Slurm's jobs without accounting, told by a squeue that shows a file."""
+"""Slurm's jobs without accounting: their states come from a squeue that prints a file."""
 
 import os
 import stat
@@ -40,12 +40,12 @@ def test_a_queue_that_cannot_be_read_ends_no_job(queue):
 
 @pytest.fixture
 def failing_scancel(tmp_path, monkeypatch):
-    """Slurm's commands as far as they are looked for; scancel notes what it is asked, and fails."""
-    for name, script in (("srun", ""), ("scancel", f"echo $1 >> {tmp_path}/asked; exit 1")):
+    """Stand-ins for the Slurm commands that are searched for; scancel records its arguments and fails."""
+    for name, script in (("srun", ""), ("scancel", f"echo $1 >> {tmp_path}/cancelled; exit 1")):
         (tmp_path / name).write_text(f"#!/bin/sh\n{script}\n")
         (tmp_path / name).chmod(stat.S_IRWXU)
     monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
-    return tmp_path / "asked"
+    return tmp_path / "cancelled"
 
 
 def test_work_goes_on_where_a_lost_drivers_jobs_cannot_be_cancelled(failing_scancel, tmp_path, caplog):

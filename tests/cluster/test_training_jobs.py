@@ -51,7 +51,7 @@ def test_jobs_run_the_command_and_leave_its_output_and_status_in_the_run(scripte
 @pytest.mark.parametrize(
     "sent, preempted, starts",
     [
-        (signal.SIGUSR2, "None", "xx"),  # what submitit has asked SLURM for
+        (signal.SIGUSR2, "None", "xx"),  # the signal that submitit requests from SLURM
         (signal.SIGTERM, "2026-11-27T20:11:12", "xx"),  # SLURM's own announcement
         (signal.SIGTERM, "None", "x"),  # the job is cancelled
     ],

@@ -36,7 +36,7 @@ COMMANDS = {
       *) echo "$@" >"$NOTES/scontrol";;
     esac""",
 }
-# In place of Python with gptjax: a training that saves when it is asked to stop, and ends by itself when told so.
+# In place of Python with gptjax: a training that saves on a signal to stop, and ends by itself if configured so.
 TASK = """
 echo $$ >"$NOTES/task"
 case "$*" in *fail*) exit 3;; *quick*) exit 0;; esac

@@ -6,7 +6,7 @@ import pytest
 
 @pytest.fixture(autouse=True)
 def users_compilation(quick_compilation):
-    """On a GPU the machine code that users run is what is tested."""
+    """Tests on a GPU use the optimized machine code that users run."""
     if jax.default_backend() == "gpu":
         jax.config.update("jax_disable_most_optimizations", False)
 

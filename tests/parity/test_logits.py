@@ -235,7 +235,7 @@ def without_float32(monkeypatch):
             if name in vars(module):
                 monkeypatch.setattr(module, name, StandIn(getattr(module, name), **others))
     for family in FAMILIES:
-        family()  # theirs are imported when they are asked for
+        family()  # transformers imports each on first use
     theirs = [
         module
         for name, module in sys.modules.items()

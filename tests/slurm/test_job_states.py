@@ -23,13 +23,13 @@ def test_the_queue_tells_what_accounting_would(slurm, tmp_path):
     ).strip()
     jobs = [f"{submitted}_{number}" for number in range(3)]
 
-    def told(asked):
-        shown = slurm.output(sys.executable, "-c", ASK % asked, PYTHONPATH=str(REPOSITORY))
+    def states_of(jobs):
+        shown = slurm.output(sys.executable, "-c", ASK % jobs, PYTHONPATH=str(REPOSITORY))
         return ast.literal_eval(shown.splitlines()[-1])
 
     until(lambda: slurm.state(jobs[1]) == "RUNNING")
     at_work = {jobs[0]: ("RUNNING", False), jobs[1]: ("RUNNING", False), jobs[2]: ("PENDING", False)}
-    assert told([*jobs, "999999"]) == {**at_work, "999999": ("GONE", True)}
+    assert states_of([*jobs, "999999"]) == {**at_work, "999999": ("GONE", True)}
     slurm.output("scancel", submitted)
     until(lambda: slurm.state(jobs[0]) == "CANCELLED")
-    assert told(jobs[:1]) == {jobs[0]: ("CANCELLED", True)}
+    assert states_of(jobs[:1]) == {jobs[0]: ("CANCELLED", True)}

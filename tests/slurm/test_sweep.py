@@ -66,7 +66,7 @@ def test_a_sweep_is_one_array_whose_runs_survive_preemption(slurm, runs, sweep):
     finally:
         process.kill()
     assert process.returncode == 0, output
-    told = [output_of(path.parent) for path in folder.glob("*/metrics.jsonl")]
-    assert again and any("stopped by SIGTERM" in text and "resumed from step" in text for text in told), told
+    outputs = [output_of(path.parent) for path in folder.glob("*/metrics.jsonl")]
+    assert again and any("stopped by SIGTERM" in text and "resumed from step" in text for text in outputs), outputs
     assert set(finished(folder)) == set(RATES)
     assert all(list(losses(path.parent)) == list(range(1, runs.steps + 1)) for path in folder.glob("*/metrics.jsonl"))

@@ -1,4 +1,4 @@
-# ruff: noqa: E402 (JAX must be told of its devices before it is used)
+# ruff: noqa: E402 (the number of JAX devices must be set before JAX is used)
 """One of several processes: trains a few steps on its share of random batches, is scored, then writes a text.
 
 Prints losses, a checksum of the parameters, the score, and the text's tokens.

@@ -78,7 +78,7 @@ def rows(texts: list[str], source: str = "web") -> list[dict]:
 
 
 def write_shards(folder: Path, documents: list[dict], sizes: list[int], row_group: int = 16) -> list[Path]:
-    """Parquet shards of the given numbers of documents; the last one takes what is left."""
+    """Parquet shards of the given numbers of documents; the last one takes the rest."""
     folder.mkdir(parents=True, exist_ok=True)
     schema = pyarrow.schema([("id", pyarrow.uint64()), ("source", pyarrow.string()), ("text", pyarrow.large_string())])
     cuts = [0, *np.cumsum(sizes).tolist(), len(documents)]

@@ -16,7 +16,7 @@ def trained(**options):
 
 
 @pytest.mark.parametrize(
-    "option, told",
+    "option, expected",
     [
         (dict(), dict()),
         (dict(normalization_rule_name="identity"), dict(rewrites=False)),
@@ -27,8 +27,8 @@ def trained(**options):
         *((dict(model_type=kind), dict(kind=kind)) for kind in KINDS.values()),
     ],
 )
-def test_a_model_is_read_as_it_was_trained(option, told):
-    assert vars(settings(trained(**option))) == DEFAULTS | dict(kind="bpe") | told
+def test_a_model_is_read_as_it_was_trained(option, expected):
+    assert vars(settings(trained(**option))) == DEFAULTS | dict(kind="bpe") | expected
 
 
 def test_an_empty_file_has_the_formats_defaults():

@@ -1,4 +1,4 @@
-"""experiments/throughput/training.py: both sides are told to train the same model, and ours trains it."""
+"""experiments/throughput/training.py: both sides get the same model, and ours trains it."""
 
 import sys
 from pathlib import Path
