@@ -470,7 +470,7 @@ class Member:
         for stream in (sys.stdout, sys.stderr):
             with contextlib.suppress(OSError, ValueError):
                 stream.flush()
-        for child in multiprocessing.active_children():  # loaders of data
+        for child in multiprocessing.active_children():  # data loaders
             child.kill()
         os._exit(status)
 

@@ -154,7 +154,7 @@ def memory() -> Memory:
         fullest = max(stats, key=lambda s: s["bytes_in_use"])
         peak = max(s.get("peak_bytes_in_use", s["bytes_in_use"]) for s in stats)
         return Memory(fullest["bytes_in_use"], peak, fullest.get("bytes_limit"), "device")
-    unit = 1 if sys.platform == "darwin" else 1024  # ru_maxrss is in bytes there, in KiB elsewhere
+    unit = 1 if sys.platform == "darwin" else 1024  # ru_maxrss is in bytes on macOS, in KiB elsewhere
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
     return Memory(_resident_bytes() or peak, peak, None, "host")
 

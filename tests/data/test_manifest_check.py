@@ -95,7 +95,7 @@ def test_with_a_new_hash_an_edit_is_refused_or_changes_no_token(folder, manifest
 
 
 @pytest.mark.parametrize("kind", [b"", b"{", b"[]", b"null", b"\xff\xfe{", b'{"format": 2}', b'{"format": true}'])
-def test_what_is_no_manifest_is_refused(folder, manifest, edit_manifest, kind):
+def test_a_file_that_is_not_a_manifest_is_refused(folder, manifest, edit_manifest, kind):
     (folder / MANIFEST).write_bytes(kind)
     with pytest.raises(ConfigError, match=r"manifest\.json"):
         read_manifest(folder)

@@ -36,7 +36,7 @@ def test_an_epoch_is_every_number_once(size):
 
 @settings(deadline=None)
 @given(st.integers(1, 10**12), st.integers(0, 2**64 - 1), st.lists(st.integers(0, 10**15), min_size=1, max_size=9))
-def test_places_may_be_asked_in_any_company(size, key, places):
+def test_places_may_be_computed_in_any_batch(size, key, places):
     together = shuffled(np.array(places), size, np.uint64(key))
     assert ((0 <= together) & (together < size)).all()
     alone = [int(shuffled(np.array([place]), size, np.uint64(key))[0]) for place in places]

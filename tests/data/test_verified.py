@@ -59,7 +59,7 @@ def test_a_cache_that_cannot_be_written_costs_only_time(folder, hashed, cache):
 
 
 @pytest.mark.parametrize("damage", [b"", b"{", b"[]", b'{"train-00000.bin": 7}'])
-def test_a_damaged_note_is_no_note(folder, hashed, cache, damage):
+def test_a_damaged_record_is_ignored(folder, hashed, cache, damage):
     TokenSource(folder, "train")
     (note,) = (cache / "verified").glob("*.json")
     note.write_bytes(damage)

@@ -57,7 +57,7 @@ def test_a_change_is_noticed(source, change, message, elsewhere):
         reader.take_runs(*places)
 
 
-def test_a_file_cut_short_between_two_looks_is_an_error_not_a_crash(source, monkeypatch):
+def test_a_file_cut_short_between_two_checks_is_an_error_not_a_crash(source, monkeypatch):
     """A memory map would end the process by SIGBUS."""
     monkeypatch.setattr(watched, "CHECK_EVERY", 1e9)
     source.take_runs(np.array([0]), np.array([10]))

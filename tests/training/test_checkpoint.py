@@ -1,4 +1,4 @@
-"""Saving is whole or not at all, restoring is exact on any mesh, and damage is noticed."""
+"""Checkpoints are saved completely or not at all, restored exactly on any mesh, and damage is detected."""
 
 import errno
 import json
@@ -435,7 +435,7 @@ def test_parameters_load_onto_a_mesh_that_they_must_fit(tmp_path, mesh):
         load_params(tmp_path, like=toy.abstract(other, width=32).params)
 
 
-def test_what_is_not_there_is_named(tmp_path, mesh):
+def test_missing_checkpoints_are_named(tmp_path, mesh):
     with pytest.raises(ConfigError, match=r"--workdir=.*nowhere: must be .*; it does not exist"):
         load_params(tmp_path / "nowhere")
     with pytest.raises(ConfigError, match=r"--workdir=.*: must be the folder of a run with a checkpoint; it has none"):

@@ -106,7 +106,7 @@ def test_the_plot_has_every_run_that_has_the_metric(make_run, tmp_path):
         comparison.plot(runs, tmp_path / "no.png", "accuracy", "step")
 
 
-def test_what_is_no_run_is_told_in_a_sentence(make_run, tmp_path):
+def test_a_folder_that_is_not_a_run_is_refused_in_a_sentence(make_run, tmp_path):
     broken = make_run("broken")
     (broken / "config.json").write_bytes(b"\xff{")
     (tmp_path / "empty").mkdir()

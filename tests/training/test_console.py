@@ -297,7 +297,7 @@ with TrainingView(console, 1000) as view:
 
 
 @pytest.mark.parametrize("columns", [80, 140])
-def test_a_real_terminal_is_asked_for_its_width(columns):
+def test_a_real_terminal_gives_its_width(columns):
     pty, termios = pytest.importorskip("pty"), pytest.importorskip("termios")
     leader, follower = pty.openpty()
     termios.tcsetwinsize(follower, (50, columns))

@@ -1,4 +1,4 @@
-"""What is said of the validation losses of a run."""
+"""Notes on the validation losses of a run."""
 
 import json
 import math
@@ -17,7 +17,7 @@ def rows(workdir, losses, windows="w"):
     (workdir / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
 
 
-def test_a_loss_that_has_risen_is_told_with_the_checkpoint_to_sample(tmp_path):
+def test_a_loss_that_has_risen_is_reported_with_the_checkpoint_to_sample(tmp_path):
     rows(tmp_path, {10: 3.0, 20: 2.31, 30: 2.4, 40: 2.52})
     assert risen_since_lowest(tmp_path, LOSS, "w", 40, (20, 2.31)) == [
         "validation loss is lowest at step 20 (2.3100); the last is 2.5200: sample with --checkpoint=best"
@@ -26,7 +26,7 @@ def test_a_loss_that_has_risen_is_told_with_the_checkpoint_to_sample(tmp_path):
     assert "the last is 2.4000" in note, "as it was at the step that a run goes on from"
 
 
-def test_where_the_lowest_is_not_saved_it_is_told_which_fields_would_keep_it(tmp_path):
+def test_if_the_lowest_is_not_saved_the_note_names_fields_that_keep_it(tmp_path):
     rows(tmp_path, {10: 3.0, 20: 2.31, 30: 2.4, 40: 2.52})
     (note,) = risen_since_lowest(tmp_path, LOSS, "w", 40, (30, 2.4))
     assert "lowest at step 20 (2.3100), which is not saved" in note and "of step 30 (2.4000)" in note

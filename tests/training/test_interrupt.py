@@ -27,7 +27,7 @@ def test_the_first_ctrl_c_says_what_it_does_and_the_second_interrupts(capfd):
             signal.sigtimedwait([], 0.1)
 
 
-def test_under_nohup_a_closed_terminal_is_no_wish():
+def test_under_nohup_a_closed_terminal_requests_no_stop():
     before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
     try:
         with StopRequest() as stop:

@@ -127,7 +127,7 @@ def test_follows_a_drift_and_spikes_are_measured_against_the_past():
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf])
-def test_what_is_not_finite_is_infinitely_far_out_and_forgotten(bad):
+def test_a_value_that_is_not_finite_has_an_infinite_zscore_and_is_forgotten(bad):
     losses = normal(3, 0.5, 100)
     spoiled = np.insert(losses, 60, bad)
     monitor, zscores = feed(spoiled, np.ones_like(spoiled))

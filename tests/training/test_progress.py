@@ -94,7 +94,7 @@ def test_a_batch_without_supervised_tokens_ends_the_run(progress):
         progress.flush()
 
 
-def test_dropped_updates_are_told_and_too_many_in_a_row_end_the_run(progress, recorder):
+def test_dropped_updates_are_reported_and_too_many_in_a_row_end_the_run(progress, recorder):
     dropped, sound = metrics(loss=float("nan"), **{"train/skipped": 1.0}), metrics(**{"train/skipped": 0.0})
     for step in range(1, SKIPS_IN_A_ROW):
         progress.push(step, dropped)

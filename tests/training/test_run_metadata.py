@@ -1,4 +1,4 @@
-"""Which code a checkpoint says that it was made by."""
+"""The record of code in a checkpoint."""
 
 import subprocess
 

@@ -103,7 +103,7 @@ def test_impossible_schedules_are_refused(overrides, named):
         ({"optimizer.beta1": 0.5, "training.batch_size": 7}, None, None),
     ],
 )
-def test_a_rate_that_jumps_at_a_resume_is_told_with_both_values(changes, before, now):
+def test_a_rate_that_jumps_at_a_resume_is_reported_with_both_values(changes, before, now):
     saved = default()
     saved.schedule.update(warmup="0 steps", name="cosine", final_fraction=0.1)
     saved.optimizer.learning_rate, saved.training.duration = 1e-3, "100 steps"

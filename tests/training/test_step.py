@@ -190,7 +190,7 @@ def test_fsdp_splits_parameters_and_optimizer_state_eightfold(tiny_config):
     assert per_device < whole / 8 * 1.2
 
 
-def test_a_cpu_is_told_what_to_fuse_unless_the_user_says_it(tiny_config, monkeypatch):
+def test_a_cpu_gets_fusion_options_unless_the_user_sets_them(tiny_config, monkeypatch):
     mesh = build(tiny_config()).mesh
     (option,) = compiler_options(mesh, "float32")
     jax.jit(jnp.sin).lower(1.0).compile(compiler_options(mesh, "float32"))  # every supported JAX knows the option

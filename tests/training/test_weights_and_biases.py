@@ -66,7 +66,7 @@ def test_offline_runs_hold_everything_and_a_resumed_one_goes_on_under_its_id(tmp
 
 
 @pytest.mark.parametrize("broken", ["init", "log", "finish"])
-def test_its_failure_is_told_once_and_the_run_goes_on(tmp_path, monkeypatch, broken):
+def test_its_failure_is_logged_once_and_the_run_continues(tmp_path, monkeypatch, broken):
     def fail(*_, **__):
         raise RuntimeError("no network")
 
@@ -98,7 +98,7 @@ def test_every_start_goes_on_under_one_id_and_texts_are_no_markup(tmp_path, monk
     assert shown == ["<pre>a &lt;b&gt;</pre>"] * 2
 
 
-def test_asked_for_and_not_installed_is_said_before_anything_is_written(tmp_path, monkeypatch):
+def test_requested_but_not_installed_is_refused_before_anything_is_written(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "wandb", None)
     with pytest.raises(ConfigError, match=r"logging.wandb = 'demo': needs the package wandb"):
         open_writer(tmp_path)

@@ -129,7 +129,7 @@ def tensorboard_scalars(folder):
     }
 
 
-def test_both_get_the_row_and_tensorboard_skips_what_is_no_number(tmp_path):
+def test_both_get_the_row_and_tensorboard_skips_values_that_are_not_numbers(tmp_path):
     with MetricsWriter(tmp_path) as writer:
         writer.write(3, {"train/loss": jnp.float32(2.5), "mfu": None, "note": "text"})
         writer.write(4, {"train/loss": 2.25})
@@ -137,7 +137,7 @@ def test_both_get_the_row_and_tensorboard_skips_what_is_no_number(tmp_path):
     assert tensorboard_scalars(tmp_path / "tensorboard") == {("train/loss", 3): 2.5, ("train/loss", 4): 2.25}
 
 
-def test_tensorboard_is_told_the_version_and_where_a_resumed_run_begins(tmp_path):
+def test_tensorboard_gets_the_version_and_the_step_of_a_resume(tmp_path):
     with MetricsWriter(tmp_path, resume_step=5) as writer:
         writer.write(6, {"train/loss": 1.0})
     version, start, row = tensorboard_events(tmp_path / "tensorboard")

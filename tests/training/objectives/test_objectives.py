@@ -128,7 +128,7 @@ def function(config): pass
         ("own_objective:Broken", r"own_objective.py, line 12: RuntimeError: not today"),
     ],
 )
-def test_what_is_no_objective_is_refused(name, message, tmp_path, monkeypatch):
+def test_something_other_than_an_objective_is_refused(name, message, tmp_path, monkeypatch):
     (tmp_path / "own_objective.py").write_text(OWN)
     monkeypatch.syspath_prepend(tmp_path)
     config = default()
