@@ -1,4 +1,4 @@
-"""Every test runs on eight CPU devices in one process, with absl's flags counted as parsed (Grain's workers ask)."""
+"""Every test runs on eight CPU devices in one process, with absl's flags marked as parsed for Grain's workers."""
 
 import os
 

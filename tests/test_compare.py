@@ -1,4 +1,4 @@
-"""The command as it is typed: what it refuses before it shows anything, and what it leaves out."""
+"""The compare command: which arguments it refuses before it shows anything, and which folders it leaves out."""
 
 import json
 

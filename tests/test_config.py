@@ -1,4 +1,4 @@
-"""Durations, validation messages, and a config that survives being saved."""
+"""Durations, validation messages, and saving and loading a config."""
 
 import jax
 import pytest

@@ -1,4 +1,4 @@
-"""What is said of two settings that differ."""
+"""The lines that describe differing settings."""
 
 from hypothesis import given
 from hypothesis import strategies as st

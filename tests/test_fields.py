@@ -1,4 +1,4 @@
-"""Every field of both configs has a meaning, read from where it is written down."""
+"""Every field of both configs has a meaning, read from its declaration."""
 
 import pytest
 from ml_collections import ConfigDict

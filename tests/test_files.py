@@ -1,4 +1,4 @@
-"""Files appear whole or not at all, and leave nothing behind when they do not."""
+"""Files are written completely or not at all, and a failed write leaves nothing behind."""
 
 import gc
 import os

@@ -1,4 +1,4 @@
-"""Numbers for people."""
+"""Counts, sizes and durations as text."""
 
 import math
 

@@ -1,4 +1,4 @@
-"""gptjax COMMAND: what there is, how to ask for more, and a mistake in one sentence."""
+"""gptjax COMMAND: the list of commands, their help, and mistakes reported in one sentence."""
 
 import os
 import re

@@ -1,4 +1,4 @@
-"""The command as it is typed: each test is about what a user sees."""
+"""The prepare command, tested by what a user sees."""
 
 import importlib.metadata
 import json

@@ -1,4 +1,4 @@
-"""However a run is interrupted, the same command goes on to the figures that it would have had."""
+"""However a run is interrupted, the same command continues it to the same results as an uninterrupted run."""
 
 import json
 import os

@@ -1,4 +1,4 @@
-"""Memory that was freed once is used again without a page fault."""
+"""Freed memory is reused without page faults."""
 
 import platform
 import subprocess

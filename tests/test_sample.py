@@ -1,4 +1,4 @@
-"""The command as it is typed, on a tiny run whose checkpoints are made here."""
+"""The sample command, on a tiny run whose checkpoints are made here."""
 
 import json
 import os

@@ -1,4 +1,4 @@
-"""What a command pays for before it does anything."""
+"""The cost of starting a command: which modules it imports."""
 
 import os
 import subprocess

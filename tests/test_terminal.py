@@ -1,4 +1,4 @@
-"""What is shown cannot command a terminal; a console that goes away ends no command that has other work to do."""
+"""Output cannot control a terminal, and a console that closes does not end a command whose product is files."""
 
 import io
 import os

@@ -1,4 +1,4 @@
-"""Commands to be launched: Python programs of the tests'."""
+"""Commands to launch: Python programs that the tests write."""
 
 import sys
 from dataclasses import dataclass

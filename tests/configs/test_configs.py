@@ -1,4 +1,4 @@
-"""Every config file loads, is valid, builds, and has the parameters that were published for it."""
+"""Every config file loads, is valid, builds a model, and has the published number of parameters."""
 
 import functools
 import math

@@ -1,4 +1,4 @@
-"""Every recipe loads and is valid, and finds the sources that it is for."""
+"""Every recipe loads, is valid, and finds its sources."""
 
 import importlib.util
 from pathlib import Path

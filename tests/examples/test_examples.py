@@ -1,4 +1,4 @@
-"""What lies in examples/ passes its linters; the Slurm script saves and queues itself again, or passes a failure on."""
+"""The files of examples/ pass their linters; the Slurm script saves and queues itself again, or passes a failure on."""
 
 import os
 import signal

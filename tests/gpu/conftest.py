@@ -1,4 +1,4 @@
-"""These tests run on whatever device JAX finds; JAX_PLATFORMS=cuda,cpu makes it a GPU, with the CPU as the truth."""
+"""These tests run on whatever device JAX finds; JAX_PLATFORMS=cuda,cpu makes it a GPU, and the CPU the reference."""
 
 import jax
 import pytest

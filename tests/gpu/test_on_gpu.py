@@ -1,4 +1,4 @@
-"""What a GPU computes is what the CPU computes in float32: attention, losses, training, generation, checkpoints.
+"""A GPU computes the same as the CPU in float32: attention, losses, training, generation, checkpoints.
 
 `python experiments/gpu_day/run.py --only=checks` runs them where there is a GPU. Those that ask for one are skipped
 elsewhere; the others run on the CPU too, so that they are not found broken on the day.

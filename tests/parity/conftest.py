@@ -1,4 +1,4 @@
-"""Comparisons with PyTorch and transformers, which the project does without: `make test-parity` installs them."""
+"""Comparisons with PyTorch and transformers, which the project does not need: `make test-parity` installs them."""
 
 import jax
 import numpy as np

@@ -1,4 +1,4 @@
-"""What a token is drawn from, against transformers' logits processors in the order of its `generate`."""
+"""The distribution of the next token, against transformers' logits processors in the order of its `generate`."""
 
 import jax
 import numpy as np

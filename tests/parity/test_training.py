@@ -1,4 +1,4 @@
-"""Twenty-five training steps replayed by PyTorch in float64: its model, its AdamW, the schedule written once more."""
+"""Twenty-five training steps replayed by PyTorch in float64: its model, its AdamW, and a rewritten schedule."""
 
 import math
 

@@ -1,4 +1,4 @@
-"""One Slurm for all these tests, and what is trained there."""
+"""One Slurm for all tests of this folder, and the runs that are trained on it."""
 
 import pytest
 from killed_runs import Runs

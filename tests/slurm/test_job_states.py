@@ -1,4 +1,4 @@
-"""What squeue of a real Slurm, one without accounting, tells of jobs that wait, run and have ended."""
+"""States of waiting, running and ended jobs according to squeue, in a real Slurm without accounting."""
 
 import ast
 import sys

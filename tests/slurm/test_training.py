@@ -1,4 +1,4 @@
-"""Training over two nodes of a real Slurm: whatever happens to the job, its figures are those of an unbroken one."""
+"""Training over two nodes of a real Slurm: whatever happens to the job, its results equal an uninterrupted one's."""
 
 import os
 import re

@@ -1,4 +1,4 @@
-"""What XLA:CPU multiplies in its library, read off a compiled program."""
+"""Lists the matrix products that XLA:CPU computes by its library, read from a compiled program."""
 
 import re
 

@@ -1,4 +1,4 @@
-"""The decoder once more, in float64 NumPy loops over rows, heads and positions: what the fast one must equal."""
+"""The decoder in float64 NumPy loops over rows, heads and positions; the fast decoder must give equal results."""
 
 import math
 

@@ -1,4 +1,4 @@
-"""A corpus pipeline run within a test: in this process, telling nobody."""
+"""Runs a corpus pipeline within a test: in this process, without output."""
 
 import json
 from contextlib import contextmanager

@@ -1,4 +1,4 @@
-"""Kills training runs again and again, everywhere, and checks that nothing shows: python tests/soak.py --kills=200
+"""Kills training runs at random times and checks that their results are unchanged: python tests/soak.py --kills=200
 
 Every round is one run, killed at random moments until it comes to its end in spite of it; its figures must then be
 those of an unbroken run, bit for bit. Moments are drawn from start-up, training, saving and deleting.

@@ -1,4 +1,4 @@
-"""What a source of some kind gives, for tests of readers."""
+"""Reads the documents of a source, for tests of readers."""
 
 import os
 from collections import Counter

@@ -1,4 +1,4 @@
-"""Waiting for what other processes and threads do: on a condition, never for a span of time.
+"""Waits for other processes and threads by a condition, never for a fixed time.
 
 The one ceiling is for what hangs. It is so high that a machine busy with other things does not reach it.
 """

@@ -1,4 +1,4 @@
-"""Web archives to read in tests: records as bytes, put together by hand so that they can be wrong."""
+"""Makes web archives for tests: records are assembled byte by byte, so that they can also be invalid."""
 
 import gzip
 

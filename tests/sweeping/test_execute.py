@@ -1,4 +1,4 @@
-"""Some runs at a time, all to their end whatever becomes of one; a stop is passed on; cores and GPUs are shared out."""
+"""Runs are executed a few at a time, failures do not stop the others, signals are passed on, and devices are shared."""
 
 import io
 import itertools

@@ -1,4 +1,4 @@
-"""Sizes are those of the trained model; times follow the finished runs of nearest size."""
+"""Predicted sizes equal those of the trained model; times follow the finished runs of the nearest size."""
 
 import jax
 import pytest

@@ -1,4 +1,4 @@
-"""experiments/gpu_day, which will have half an hour on a machine with a GPU: it must not break there."""
+"""experiments/gpu_day, rehearsed because it must not fail in its half hour on a machine with a GPU."""
 
 import json
 import os
