@@ -18,12 +18,11 @@ from ml_collections import ConfigDict
 from gptjax.config import ConfigError, Units, get
 from gptjax.data.facts import DataFacts
 from gptjax.formatting import counted
+from gptjax.model.families import family_named, family_of
 from gptjax.model.parameters import ParameterCounts, count_parameters
-from gptjax.model.resolve import resolve_model
 from gptjax.parallel.mesh import AbstractDevices, abstract_mesh, batch_devices, make_mesh
 from gptjax.settings import Settings, freeze
 from gptjax.training.hardware import Peak, peak_flops, peak_of
-from gptjax.training.metrics import flops_per_token
 from gptjax.training.state import TrainState
 from gptjax.training.trainer import Trainer, make_trainer
 
@@ -78,8 +77,8 @@ class Plan:
 
     @functools.cached_property
     def flops_per_token(self) -> dict[str, float]:
-        """The FLOPs per trained token, by convention (training/metrics.py)."""
-        return flops_per_token(self.config.model, self.config.data.sequence_length)
+        """The FLOPs per trained token, by convention (model/flops.py)."""
+        return family_of(self.config.model).flops_per_token(self.config.data.sequence_length)
 
     @functools.cached_property
     def peak(self) -> Peak:
@@ -146,7 +145,7 @@ def resolve(config: ConfigDict | Settings, data: DataFacts, platform: str, batch
             f"training.batch_size / training.gradient_accumulation_steps = {counted(rows, 'row')}: must be "
             f"divisible by the {batch_devices} devices of mesh.data x mesh.fsdp"
         )
-    model = resolve_model(
+    model = family_named(config.model.family).resolve(
         config.model,
         platform=platform,
         vocab_size=data.vocab_size,

@@ -53,7 +53,7 @@ EMA = flags.DEFINE_bool("ema", None, "Use the moving average of the parameters. 
 OWN_FUNCTIONS = flags.DEFINE_bool(
     "own_functions",
     False,
-    "Import the function that the run's model.feedforward names. Its module runs on this machine, so trust the run.",
+    "Import what the run's config names as module:function. Its module runs on this machine, so trust the run.",
 )
 PROMPT = flags.DEFINE_string("prompt", None, "The text to continue; '': start a new document; -: read stdin.")
 BEGIN = flags.DEFINE_bool(

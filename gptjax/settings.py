@@ -88,6 +88,7 @@ FEEDFORWARDS = ("swiglu", "swiglu_clamped", "geglu", "geglu_exact", "gelu", "gel
 
 @dataclasses.dataclass(frozen=True)
 class ModelSettings(Section):
+    family: Annotated[str, OneOrOwn(("decoder",))] = "decoder"  # the kind of model (model/families.py)
     vocab_size: Natural = 0  # 0: as large as the tokenizer's
     num_layers: Annotated[Count, at_most(10_000)] = 6  # L, number of layers
     width: Count = 384  # D, width of the residual stream; a multiple of num_heads unless head_width is set

@@ -15,7 +15,7 @@ from waiting import PATIENCE
 
 from gptjax import config as configs
 from gptjax.inference.generate import Generator
-from gptjax.model.decoder import init_params
+from gptjax.model.families import family_of
 from gptjax.tokenizer import ByteTokenizer, CharacterTokenizer
 from gptjax.training.checkpoint import Checkpoints
 from gptjax.training.run_metadata import run_metadata
@@ -26,7 +26,7 @@ STEPS = {10: 3.0, 20: 2.0, 30: 2.5}  # step → validation loss
 
 
 def params_of(config, step):
-    return jax.tree.map(lambda x: 8 * x, init_params(config.model, jax.random.key(step)))
+    return jax.tree.map(lambda x: 8 * x, family_of(config.model).init_params(jax.random.key(step)))
 
 
 @pytest.fixture(scope="module")

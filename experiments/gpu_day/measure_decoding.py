@@ -13,7 +13,7 @@ from worker import is_out_of_memory
 
 from gptjax.inference.generate import Generator
 from gptjax.inference.timing import Timing
-from gptjax.model.decoder import init_params
+from gptjax.model.families import family_of
 from gptjax.model.resolve import resolve_model
 
 
@@ -41,7 +41,7 @@ def measure(
     section.max_positions = max(512, prompt + new)
     platform = jax.devices()[0].platform
     section = resolve_model(section, platform=platform, vocab_size=section.vocab_size, sequence_length=prompt + new)
-    params = jax.jit(init_params, static_argnums=0)(section, jax.random.key(0))
+    params = family_of(section).init_params(jax.random.key(0))
     tokenizer = Tokenizer(section.vocab_size)
     for weights in (section.dtype, "int8"):
         run = SimpleNamespace(model=section)

@@ -16,7 +16,7 @@ from judge import characters, judge
 
 from gptjax.inference.decode import WEIGHTS as WEIGHT_TYPES
 from gptjax.inference.decode import decoding_params
-from gptjax.model.decoder import Decoder
+from gptjax.model.families import family_of
 from gptjax.training.checkpoint import load_for_inference
 
 DATA = flags.DEFINE_string("data", "data/shakespeare_char", "The prepared folder whose validation split is read.")
@@ -29,8 +29,9 @@ def main(argv: list[str]) -> None:
     text, first = characters(DATA.value, "validation")
     for workdir in map(Path, argv[1:]):
         params, config, metadata = load_for_inference(workdir)
-        params = decoding_params(config.model, params, WEIGHTS.value)
-        model = Decoder(config.model)
+        family = family_of(config.model)
+        model = family.module()
+        params = decoding_params(family, params, WEIGHTS.value)
 
         @jax.jit
         def nll(inputs, targets, params=params, model=model) -> jax.Array:

@@ -49,7 +49,7 @@ def gptjax_side(weights: str, batch: int) -> tuple[Callable[[], None], dict]:
 
     from gptjax.config import default
     from gptjax.inference.generate import Generator
-    from gptjax.model.decoder import init_params
+    from gptjax.model.families import family_of
     from gptjax.model.resolve import resolve_model
 
     section = default().model
@@ -57,7 +57,7 @@ def gptjax_side(weights: str, batch: int) -> tuple[Callable[[], None], dict]:
     section.update(head_width=WIDTH // HEADS, feedforward_width=FEEDFORWARD, tied_embeddings=True)
     section.update(rope_theta=100_000.0, max_positions=8_192, dtype="float32")
     section = resolve_model(section, platform="cpu", vocab_size=VOCAB_SIZE, sequence_length=8_192)
-    params = init_params(section, jax.random.key(0))
+    params = family_of(section).init_params(jax.random.key(0))
     generator = Generator(params, Config(section), Tokenizer(), weights=weights or None)
     rows = prompts(batch).tolist()
 

@@ -19,11 +19,9 @@ import jax.numpy as jnp
 from flax import struct
 
 from gptjax.inference.sampling import Sampling, sample
-from gptjax.model.decoder import declarations
 from gptjax.model.family import Cache, Family
 from gptjax.model.int8 import quantize
-from gptjax.model.parameters import Parameter, unstack_layers
-from gptjax.settings import ModelSettings
+from gptjax.model.parameters import Parameter, unstack
 
 
 class Written(NamedTuple):
@@ -186,8 +184,8 @@ def _draw(state: DecodeState, logits_BV: jax.Array) -> DecodeState:
 WEIGHTS = ("float32", "bfloat16", "int8")
 
 
-@partial(jax.jit, static_argnames=("config", "weights"))
-def decoding_params(config: ModelSettings, params: Any, weights: str) -> dict:
+@partial(jax.jit, static_argnames=("family", "weights"))
+def decoding_params(family: Family, params: Any, weights: str) -> dict[str, Any]:
     """The parameters as decoding reads them: one tree a layer, and matrices in the type `weights`.
 
     Left stacked and float32, every token would pay for slicing out each layer's weights and for casting them. What the
@@ -199,7 +197,4 @@ def decoding_params(config: ModelSettings, params: Any, weights: str) -> dict:
             return x
         return quantize(x, parameter.shared_scale_axes) if weights == "int8" else x.astype(weights)
 
-    declared = declarations(config)
-    declared = declared | {"layers": [declared["layers"]] * config.num_layers}
-    params = params | {"layers": unstack_layers(params["layers"], config.num_layers)}
-    return jax.tree.map(convert, declared, params)
+    return jax.tree.map(convert, *unstack(family.declarations, params))

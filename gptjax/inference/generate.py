@@ -31,7 +31,7 @@ from gptjax.inference.decode import WEIGHTS, DecodeState, Written, decode, decod
 from gptjax.inference.sampling import make_sampling
 from gptjax.inference.text import TextStream, check_text, stop_strings, unknown_characters
 from gptjax.inference.timing import Timing, is_new, program_key, timed
-from gptjax.model.family import family_of
+from gptjax.model.families import family_of
 from gptjax.parallel.distributed import fetch
 from gptjax.settings import Settings
 from gptjax.tokenizer import Tokenizer
@@ -150,7 +150,7 @@ class Generator:
         if self.weights not in WEIGHTS:
             raise ConfigError(f"weights = {weights!r}: expected one of {', '.join(WEIGHTS)}")
         self.family = family_of(self.config)
-        self.params = decoding_params(self.config, params, self.weights)
+        self.params = decoding_params(self.family, params, self.weights)
         self._params_key = program_key(self.params)
 
     def generate(
@@ -245,7 +245,7 @@ class Generator:
         if not 0 <= min(tokens) <= max(tokens) < self.config.vocab_size:
             extremes = f"{min(tokens)} to {max(tokens)}"
             raise ConfigError(f"prompt = token ids from {extremes}: must be from 0 to {self.config.vocab_size - 1}")
-        room = self.config.max_positions - len(tokens) + 1
+        room = self.family.room(len(tokens))
         return _Row(
             prompt=prompt,
             prompt_tokens=tokens,

@@ -99,19 +99,23 @@ def softmax(logits_BKTGS, mask_BTS, kept=None, scores: Scores = PLAIN, distance_
     return jnp.where(kept_BKTGS, weights_BKTGS * scale, 0.0)
 
 
-def visible(rows_BT, rows_BS, window: int = 0, segments_BT=None, segments_BS=None) -> tuple[jax.Array, jax.Array]:
+def visible(
+    rows_BT, rows_BS, window: int = 0, segments_BT=None, segments_BS=None, *, causal: bool = True, key_lengths_B=None
+) -> tuple[jax.Array, jax.Array]:
     """Whether query t sees key s, [B, T, S] bool, and how far s lies before t, [B, T, S].
 
-    It sees none that comes later, none that is `window` rows or more before it (0: any), none of another segment. B is
+    It sees none that comes later, none that is `window` rows or more away (0: any), none of another segment. B is
     1 where the rows of the batch do not differ.
 
     Args:
       rows_BT: where the queries stand in the sequence; rows_BS: where the keys do.
     """
     distance_BTS = rows_BT[:, :, None] - rows_BS[:, None, :]
-    mask_BTS = distance_BTS >= 0
+    mask_BTS = distance_BTS >= 0 if causal else jnp.ones_like(distance_BTS, bool)
     if window:
-        mask_BTS &= distance_BTS < window
+        mask_BTS &= (distance_BTS if causal else jnp.abs(distance_BTS)) < window
+    if key_lengths_B is not None:
+        mask_BTS &= (rows_BS < key_lengths_B[:, None])[:, None, :]
     if segments_BT is not None:
         mask_BTS &= segments_BT[:, :, None] == segments_BS[:, None, :]
     return mask_BTS, distance_BTS
@@ -123,25 +127,39 @@ def attention(
     v_BSKH: jax.Array,
     *,
     backend: str,
+    causal: bool = True,
     window: int = 0,
     segments_BT: jax.Array | None = None,
+    key_segments_BS: jax.Array | None = None,
+    key_lengths_B: jax.Array | None = None,
     block: int = 64,
     dropout: float = 0.0,
     dropout_keys_B: jax.Array | None = None,
     scores: Scores = PLAIN,
 ) -> jax.Array:
-    """Causal attention of a sequence to itself by one of the backends, [B, T, N, H]; S = T.
+    """Attention by one of the backends, [B, T, N, H]: of a sequence to itself, or to another one (not causal).
+
+    A query that sees no key, as one of a segment without keys, gets the mean of the values.
 
     Args:
       backend: one of BACKENDS (see `select_backend` for `auto`).
-      window: query t sees keys t - window + 1 … t; 0: all keys up to t.
+      causal: query t sees keys up to t, and S = T; otherwise all keys, and S may be anything.
+      window: query t sees keys t - window + 1 … t, and as many after it where it is not causal; 0: all.
       segments_BT: int32; a query sees only keys of its own segment.
+      key_segments_BS: those of the keys; None: `segments_BT`.
+      key_lengths_B: int32; row b has only so many keys, and what follows is padding; at least 1. None: S.
       block: query rows that the xla backend handles at a time.
       dropout: share of the weights that are zeroed; none without the rows' keys.
 
     Raises:
       ConfigError: an unknown backend, or one that cannot run these inputs; never another backend in its place.
     """
+    T, S = q_BTNH.shape[1], k_BSKH.shape[1]
+    if causal and (S != T or key_segments_BS is not None or key_lengths_B is not None):
+        raise ValueError(f"causal attention is of a sequence to itself: {T} queries, {S} keys and no facts of the keys")
+    if S != T and (segments_BT is None) != (key_segments_BS is None):
+        raise ValueError("segments_BT and key_segments_BS belong together where the keys are of another sequence")
+    key_segments_BS = segments_BT if key_segments_BS is None else key_segments_BS
     keys_B = dropout_keys_B if dropout else None
 
     def attend_rows(queries, keys, num_keys: int):
@@ -152,14 +170,17 @@ def attention(
             K = k_BsKH.shape[2]
             drawn = keep_probabilities(keys_B, dropout, rows_t, num_keys, K, q_BtNH.shape[2] // K)
             kept = jax.lax.dynamic_slice_in_dim(drawn, rows_s[0], rows_s.size, axis=-1), 1.0 / (1.0 - dropout)
-        mask_Bts, distance_Bts = visible(rows_t[None], rows_s[None], window, segments_Bt, segments_Bs)
+        mask_Bts, distance_Bts = visible(
+            *(rows_t[None], rows_s[None], window, segments_Bt, segments_Bs), causal=causal, key_lengths_B=key_lengths_B
+        )
         return attend(q_BtNH, k_BsKH, v_BsKH, mask_Bts, kept, scores, distance_Bts)
 
     if backend == "reference":
-        rows_T = jnp.arange(q_BTNH.shape[1])
-        return attend_rows((q_BTNH, rows_T, segments_BT), (k_BSKH, v_BSKH, rows_T, segments_BT), rows_T.size)
+        rows_T, rows_S = jnp.arange(T), jnp.arange(S)
+        return attend_rows((q_BTNH, rows_T, segments_BT), (k_BSKH, v_BSKH, rows_S, key_segments_BS), S)
     if backend == "xla":
-        return in_blocks(attend_rows, q_BTNH, k_BSKH, v_BSKH, segments_BT, window=window, block=block)
+        queries, keys = (q_BTNH, segments_BT), (k_BSKH, v_BSKH, key_segments_BS)
+        return in_blocks(attend_rows, queries, keys, causal=causal, window=window, block=block)
     if backend == "cudnn":
         refuse_on_cudnn(
             attention_dropout=keys_B is not None,
@@ -167,7 +188,8 @@ def attention(
             position=scores.bias is not None,
             attention_sinks=scores.sinks_N is not None,
         )
-        return cudnn(q_BTNH, k_BSKH, v_BSKH, scale=scores.scale, window=window, packed=segments_BT is not None)
+        facts = dict(scale=scores.scale, packed=segments_BT is not None, key_lengths_B=key_lengths_B)
+        return cudnn(q_BTNH, k_BSKH, v_BSKH, causal=causal, window=window, **facts)
     raise ConfigError(f"model.attention = {backend!r}: expected one of {', '.join(BACKENDS)}")
 
 
@@ -208,16 +230,38 @@ def cached_attention(
 
 
 class Attention(nn.Module):
-    """Projections to heads, QK-norm, rotation, attention, and the projection back to the model's width."""
+    """Projections to heads, QK-norm, rotation, attention, and the projection back to the model's width.
+
+    A decoder's is causal. An encoder's is not. Cross-attention takes queries from one stream, x_BTD, and keys and
+    values from another, context_BSD: it is not causal either, and knows no distances, so no rotation and no window.
+    """
 
     config: ModelSettings
     window: int
+    causal: bool = True
 
     @nn.compact
-    def __call__(self, x_BTD, *, rotation=None, segments_BT=None, cache=None, dropout_keys_B=None):
+    def __call__(
+        self,
+        x_BTD,
+        *,
+        context_BSD=None,
+        rotation=None,
+        segments_BT=None,
+        key_segments_BS=None,
+        key_lengths_B=None,
+        cache=None,
+        dropout_keys_B=None,
+    ):
         """Returns the output [B, T, D] and, given a layer's cache (keys_BKSH, values_BKSH, lengths_B), its new
-        (keys_BKSH, values_BKSH)."""
+        (keys_BKSH, values_BKSH). The other arguments are those of `attention`."""
         config = self.config
+        is_cross = context_BSD is not None
+        if is_cross and (self.causal or self.window or rotation is not None):
+            raise ValueError("attention to another stream is not causal, and knows no window and no rotation")
+        if cache is not None and not self.causal:
+            raise ValueError("only causal attention reads on from a cache")
+        context_BSD = context_BSD if is_cross else x_BTD
         width = {"embed": config.width}
         query_heads = {"heads": config.num_heads, "head": config.head_width}
         kv_heads = {"kv_heads": config.num_kv_heads, "head": config.head_width}
@@ -228,27 +272,31 @@ class Attention(nn.Module):
             bias = vector(self, f"{name}_bias", axes) if "qkv" in biases else None
             return project(x_BTD, weight, bias).reshape(*x_BTD.shape[:2], *axes.values())
 
-        # One stream asks and is asked; with another for keys and values this would be cross-attention.
         q_BTNH = heads("query", query_heads, x_BTD)
-        k_BTKH, v_BTKH = heads("key", kv_heads, x_BTD), heads("value", kv_heads, x_BTD)
+        k_BSKH, v_BSKH = heads("key", kv_heads, context_BSD), heads("value", kv_heads, context_BSD)
         if config.qk_norm:  # before the rotation; Qwen3: each head by itself, OLMo 2: all heads of a token together
             together = config.qk_norm_over == "projection"
             query_axes, key_axes = (tuple(axes) if together else ("head",) for axes in (query_heads, kv_heads))
             q_BTNH = RMSNorm(config.norm_epsilon, query_axes, name="query_norm")(q_BTNH)
-            k_BTKH = RMSNorm(config.norm_epsilon, key_axes, name="key_norm")(k_BTKH)
+            k_BSKH = RMSNorm(config.norm_epsilon, key_axes, name="key_norm")(k_BSKH)
         if rotation is not None:
-            q_BTNH, k_BTKH = rotate(q_BTNH, rotation), rotate(k_BTKH, rotation)
+            q_BTNH, k_BSKH = rotate(q_BTNH, rotation), rotate(k_BSKH, rotation)
 
         sinks_N = vector(self, "sinks", {"heads": config.num_heads}) if config.attention_sinks else None
-        scores = Scores(config.attention_scale, config.attention_softcap, position_bias(self), sinks_N)
+        scores = Scores(
+            config.attention_scale, config.attention_softcap, None if is_cross else position_bias(self), sinks_N
+        )
         if cache is None:
             out_BTNH = attention(
                 q_BTNH,
-                k_BTKH,
-                v_BTKH,
+                k_BSKH,
+                v_BSKH,
                 backend=config.attention,
+                causal=self.causal,
                 window=self.window,
                 segments_BT=segments_BT,
+                key_segments_BS=key_segments_BS,
+                key_lengths_B=key_lengths_B,
                 block=config.attention_block,
                 dropout=config.attention_dropout,
                 dropout_keys_B=dropout_keys_B,
@@ -256,8 +304,8 @@ class Attention(nn.Module):
             )
         else:
             keys_BKSH, values_BKSH, lengths_B = cache
-            keys_BKSH = write(keys_BKSH, k_BTKH, lengths_B)
-            values_BKSH = write(values_BKSH, v_BTKH, lengths_B)
+            keys_BKSH = write(keys_BKSH, k_BSKH, lengths_B)
+            values_BKSH = write(values_BKSH, v_BSKH, lengths_B)
             out_BTNH = cached_attention(
                 q_BTNH,
                 keys_BKSH,

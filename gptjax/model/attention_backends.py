@@ -81,51 +81,61 @@ def refuse_on_cudnn(**settings: bool | float) -> None:
         raise ConfigError(f"model.attention = 'cudnn': {obstacle}; use xla")
 
 
-def in_blocks(attend: Callable, q_BTNH, k_BSKH, v_BSKH, segments_BT, *, window: int, block: int) -> jax.Array:
-    """Causal attention, S = T: query rows in blocks against the keys from the window's start to the block's end.
+def in_blocks(attend: Callable, queries, keys, *, causal: bool, window: int, block: int) -> jax.Array:
+    """Query rows in blocks: where causal against the keys from the window's start to the block's end, else all keys.
 
-    So only the lower triangle is computed. Up to MAX_PROGRAMS blocks are written out, each with its own static key
-    range; of more, neighbours share a range and run in a loop: the program stays small, and a quarter of the triangle
-    more is computed at most. Beyond KEPT_POSITIONS the logits are recomputed backward and memory grows with T, not T²;
-    below, what T² takes is little and the recomputation a twentieth of a step on a CPU.
+    So only the lower triangle of causal attention is computed. Up to MAX_PROGRAMS blocks are written out, each with its
+    own static key range; of more, neighbours share a range and run in a loop: the program stays small, and a quarter of
+    the triangle more is computed at most. Beyond KEPT_POSITIONS the logits are recomputed backward and memory grows
+    with T, not T²; below, what T² takes is little and the recomputation a twentieth of a step on a CPU.
 
     Args:
+      queries: (q_BTNH, segments_BT); keys: (k_BSKH, v_BSKH, segments_BS).
       attend: attend(queries, keys, num_keys), with queries = (q_BtNH, rows_t, segments_Bt) and
         keys = (k_BsKH, v_BsKH, rows_s, segments_Bs), where t and s count some neighbouring rows of the sequence, rows
         are their numbers, and num_keys ≥ all of rows_s is static. Returns [B, t, N, H].
     """
-    length = q_BTNH.shape[1]
+    length, num_keys = queries[0].shape[1], keys[0].shape[1]
     whole = length // block * block
-    group = block * max(1, -(-whole // (block * MAX_PROGRAMS)))
+    group = block * max(1, -(-whole // (block * MAX_PROGRAMS))) if causal else max(1, whole)  # one range: one loop
     edges = sorted({*range(0, whole, group), whole, length})
     outputs = [
-        _attend_rows(attend, q_BTNH, k_BSKH, v_BSKH, segments_BT, window, start, end, min(block, end - start))
+        _attend_rows(
+            attend,
+            *(queries, keys, start, end),
+            low=max(0, start - window + 1) if causal and window else 0,
+            high=end if causal else num_keys,
+            window=window if causal else 0,
+            block=min(block, end - start),
+        )
         for start, end in itertools.pairwise(edges)
     ]
     return jnp.concatenate(outputs, axis=1)
 
 
-def _attend_rows(attend, q_BTNH, k_BSKH, v_BSKH, segments_BT, window, start: int, end: int, block: int) -> jax.Array:
-    """Rows start … end - 1, a whole number of blocks."""
-    low = max(0, start - window + 1) if window else 0
-    width = min(end - low, block + window - 1) if window else end - low  # keys that one block reads
-    keys = (k_BSKH[:, low:end], v_BSKH[:, low:end], None if segments_BT is None else segments_BT[:, low:end])
+def _attend_rows(
+    attend, queries, keys, start: int, end: int, *, low: int, high: int, window: int, block: int
+) -> jax.Array:
+    """Rows start … end - 1, a whole number of blocks, against the keys low … high - 1, of which a block with a window
+    reads those that it needs."""
+    is_long = max(queries[0].shape[1], keys[0].shape[1]) > KEPT_POSITIONS
+    width = min(high - low, block + window - 1) if window else high - low  # keys that one block reads
+    queries, keys = jax.tree.map(lambda x: x[:, start:end], queries), jax.tree.map(lambda x: x[:, low:high], keys)
     num_blocks = (end - start) // block
 
     def attend_one(first, queries, keys):
         q_BtNH, segments_Bt = queries
         key_first = low
-        if width < end - low:
+        if width < high - low:
             key_first = jnp.maximum(first + block - width, low)
             keys = jax.tree.map(lambda x: jax.lax.dynamic_slice_in_dim(x, key_first - low, width, axis=1), keys)
         k_BsKH, v_BsKH, segments_Bs = keys
         rows_t, rows_s = first + jnp.arange(block), key_first + jnp.arange(width)
-        return attend((q_BtNH, rows_t, segments_Bt), (k_BsKH, v_BsKH, rows_s, segments_Bs), end)
+        return attend((q_BtNH, rows_t, segments_Bt), (k_BsKH, v_BsKH, rows_s, segments_Bs), high)
 
     attend_block: Callable = attend_one
-    if q_BTNH.shape[1] > KEPT_POSITIONS:  # a loop keeps the two computations apart by itself
+    if is_long:  # a loop keeps the two computations apart by itself
         attend_block = jax.checkpoint(attend_one, prevent_cse=num_blocks == 1)
-    queries = (q_BTNH[:, start:end], None if segments_BT is None else segments_BT[:, start:end])
     if num_blocks == 1:
         return attend_block(start, queries, keys)
     firsts = start + block * jnp.arange(num_blocks)
@@ -133,10 +143,15 @@ def _attend_rows(attend, q_BTNH, k_BSKH, v_BSKH, segments_BT, window, start: int
     return join_blocks(jax.lax.map(lambda each: attend_block(*each, keys), (firsts, split)))
 
 
-def cudnn(q_BTNH, k_BSKH, v_BSKH, *, window: int, packed: bool, scale: float = 0.0) -> jax.Array:
-    """Causal flash attention. Batch and heads may be sharded by an Auto mesh; the sequence may not."""
-    length, head_width = q_BTNH.shape[1], q_BTNH.shape[3]
-    obstacle = _cudnn_obstacle(q_BTNH.dtype.name, length, head_width, packed)
+def cudnn(
+    q_BTNH, k_BSKH, v_BSKH, *, causal: bool, window: int, packed: bool, key_lengths_B=None, scale: float = 0.0
+) -> jax.Array:
+    """Flash attention. Batch and heads may be sharded by an Auto mesh; the sequence may not."""
+    length, num_keys, head_width = q_BTNH.shape[1], k_BSKH.shape[1], q_BTNH.shape[3]
+    odd = length if length % 2 else num_keys
+    obstacle = _cudnn_obstacle(q_BTNH.dtype.name, odd, head_width, packed)
+    if window and not causal:
+        obstacle = "it does not support a window (model.window) that reaches to both sides"
     if obstacle:
         raise ConfigError(f"model.attention = 'cudnn': {obstacle}; use xla")
     # Causality and window as options: a boolean mask would become an additive bias [B, N, T, S], 2.6 times slower.
@@ -147,7 +162,8 @@ def cudnn(q_BTNH, k_BSKH, v_BSKH, *, window: int, packed: bool, scale: float = 0
             k_BSKH,
             v_BSKH,
             scale=scale or None,
-            is_causal=True,
+            is_causal=causal,
+            key_value_seq_lengths=key_lengths_B,
             local_window_size=span,
             implementation="cudnn",
         )

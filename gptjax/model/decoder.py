@@ -28,7 +28,7 @@ from gptjax.model.dropout import dropout, fold_in
 from gptjax.model.feedforward import FeedForward
 from gptjax.model.initialization import input_init
 from gptjax.model.norm import make_norm
-from gptjax.model.parameters import declarations_of, head_DV, lookup, matrix, stacked, unstack_layers
+from gptjax.model.parameters import head_DV, lookup, matrix, stacked, unstack_layers
 from gptjax.model.position import rope_amplitude, rope_frequencies, rope_rotation, sinusoidal
 from gptjax.model.precision import PRODUCT, project_float32
 from gptjax.model.softcap import softcap
@@ -43,8 +43,11 @@ class Block(nn.Module):
 
     @nn.compact
     def __call__(self, x_BTD, *, rotation=None, segments_BT=None, dropout_keys_B=None, cache=None):
-        """Returns x_BTD and the layer's new cache (None without one). Each branch's output is dropped out before it
-        is added to the residual stream, and so are attention probabilities; without keys nothing is.
+        """Returns x_BTD, the layer's new cache (None without one), and statistics: what the layer reports of itself, a
+        dict of arrays [B, …] by name (for a loss of its own; see `Decoder.hidden`), here none.
+
+        Each branch's output is dropped out before it is added to the residual stream, and so are attention
+        probabilities; without keys nothing is.
 
         Norms stand before the branches (`pre`), after them (`post`: OLMo 2, arXiv:2501.00656) or on both sides
         (`sandwich`: Gemma 2). With a parallel residual both branches read the block's input (GPT-J, GPT-NeoX).
@@ -70,7 +73,7 @@ class Block(nn.Module):
 
         h_BTD = normed(x_BTD if config.parallel_residual else attended_BTD, "feedforward_norm", "pre")
         h_BTD = FeedForward(config, name="feedforward")(h_BTD)
-        return added(attended_BTD, normed(h_BTD, "feedforward_post_norm", "post"), of_feedforward), cache
+        return added(attended_BTD, normed(h_BTD, "feedforward_post_norm", "post"), of_feedforward), cache, {}
 
 
 class Decoder(nn.Module):
@@ -80,10 +83,12 @@ class Decoder(nn.Module):
       config: the resolved, frozen `model` section.
       constrain: applied to the residual stream [B, T, D] after the embedding and after every block; for sharding
         constraints. Hashable, as all of a module is.
+      block: what a layer is: a module that is made and called as `Block`.
     """
 
     config: ModelSettings
     constrain: Callable[[jax.Array], jax.Array] | None = None
+    block: type[nn.Module] = Block
 
     def setup(self):
         config = self.config
@@ -95,7 +100,7 @@ class Decoder(nn.Module):
             # Parameters are the same for every backend; this one runs on any device, in any type and length. `stacked`
             # uses `jax.vmap`, which makes of a function of one key a function of L keys, here of one layer all layers:
             # whatever the function returned has one more axis, the first.
-            block = Block(dataclasses.replace(config, attention="reference"), 0, parent=None)
+            block = self.block(dataclasses.replace(config, attention="reference"), 0, parent=None)
             stacked(self, "layers", config.num_layers, block, jnp.zeros((1, 1, config.width)))
         self.final_norm = make_norm(config)
         if not tied:
@@ -115,10 +120,17 @@ class Decoder(nn.Module):
           positions_BT: int32 positions within each document; None counts from 0 along the row.
           dropout_keys_B: a key for each row (`dropout.row_keys`), with which it is dropped out; None: nothing is.
         """
-        return self.logits(self.hidden(tokens_BT, segments_BT, positions_BT, dropout_keys_B))
+        return self.logits(self.hidden(tokens_BT, segments_BT, positions_BT, dropout_keys_B)[0])
 
-    def hidden(self, tokens_BT, segments_BT=None, positions_BT=None, dropout_keys_B=None) -> jax.Array:
-        """The final-normed residual stream [B, T, D] in the compute dtype, before the head."""
+    def hidden(
+        self, tokens_BT, segments_BT=None, positions_BT=None, dropout_keys_B=None
+    ) -> tuple[jax.Array, dict[str, jax.Array]]:
+        """The final-normed residual stream [B, T, D] in the compute dtype, before the head; and the statistics of the
+        blocks, each [L, B, …].
+
+        Statistics keep the rows of the batch apart, so that whoever sums over rows gets the same from one batch, from
+        micro-batches and from any mesh.
+        """
         config = self.config
         if positions_BT is None:
             positions_BT = jnp.arange(tokens_BT.shape[1])[None]
@@ -128,7 +140,8 @@ class Decoder(nn.Module):
         x_BTD = self._embed(tokens_BT, positions_BT, None if dropout_keys is None else dropout_keys[-1])
         run = self._run_scanned if config.layers == "scan" else self._run_unrolled
         layers = self.variables["params"]["layers"]
-        return self._finish(run(layers, x_BTD, self._rotations(positions_BT), segments_BT, dropout_keys))
+        x_BTD, statistics = run(layers, x_BTD, self._rotations(positions_BT), segments_BT, dropout_keys)
+        return self._finish(x_BTD), statistics
 
     def read(
         self, tokens_BT: jax.Array, cache: KeyValueCache, num_new_B: jax.Array | None = None
@@ -147,10 +160,10 @@ class Decoder(nn.Module):
         rotations = self._rotations(positions_BT)
         # Always unrolled: a scan would copy each layer's slice of the cache and of the weights at every token.
         for index, params in enumerate(unstack_layers(self.variables["params"]["layers"], self.config.num_layers)):
-            block = Block(self.config, layer_windows(self.config)[index], parent=None)
+            block = self.block(self.config, layer_windows(self.config)[index], parent=None)
             layer_cache = (cache.keys[index], cache.values[index], cache.lengths_B)
             rotation = rotations[layer_marks(self.config)[index]]
-            x_BTD, (k_BKSH, v_BKSH) = block.apply({"params": params}, x_BTD, rotation=rotation, cache=layer_cache)
+            x_BTD, (k_BKSH, v_BKSH), _ = block.apply({"params": params}, x_BTD, rotation=rotation, cache=layer_cache)
             x_BTD = x_BTD if self.constrain is None else self.constrain(x_BTD)
             keys.append(k_BKSH)
             values.append(v_BKSH)
@@ -159,8 +172,11 @@ class Decoder(nn.Module):
 
     def logits(self, x_BTD: jax.Array) -> jax.Array:
         """Logits [B, T, V] in float32 from what `hidden` and `read` return."""
-        logits_BTV = project_float32(x_BTD, head_DV(self.variables["params"]))
-        return softcap(logits_BTV, self.config.logit_softcap)
+        return softcap(project_float32(x_BTD, self.output_matrix()), self.config.logit_softcap)
+
+    def output_matrix(self) -> jax.Array:
+        """[D, V]: the head, or the embedding where they are tied."""
+        return head_DV(self.variables["params"])
 
     def declare(self) -> None:
         """Visits every parameter without a forward pass: all that initialisation needs."""
@@ -199,21 +215,24 @@ class Decoder(nn.Module):
 
     def _block(self, layer: int, params, x_BTD, rotations, segments_BT, dropout_keys_B):
         """A layer of the kind of layer `layer`, with the given parameters."""
-        block = Block(self.config, layer_windows(self.config)[layer], parent=None)
-        x_BTD, _ = block.apply(
+        block = self.block(self.config, layer_windows(self.config)[layer], parent=None)
+        x_BTD, _, statistics = block.apply(
             {"params": params},
             x_BTD,
             rotation=rotations[layer_marks(self.config)[layer]],
             segments_BT=segments_BT,
             dropout_keys_B=dropout_keys_B,
         )
-        return x_BTD if self.constrain is None else self.constrain(x_BTD)
+        return x_BTD if self.constrain is None else self.constrain(x_BTD), statistics
 
     def _run_unrolled(self, layers, x_BTD, rotations, segments_BT, dropout_keys):
+        statistics: list[dict[str, jax.Array]] = []
         for index, params in enumerate(unstack_layers(layers, self.config.num_layers)):
             block = rematerialized(functools.partial(self._block, index), self.config.remat)
-            x_BTD = block(params, x_BTD, rotations, segments_BT, None if dropout_keys is None else dropout_keys[index])
-        return x_BTD
+            dropout_keys_B = None if dropout_keys is None else dropout_keys[index]
+            x_BTD, of_layer = block(params, x_BTD, rotations, segments_BT, dropout_keys_B)
+            statistics.append(of_layer)
+        return x_BTD, _stack(statistics)
 
     def _run_scanned(self, layers, x_BTD, rotations, segments_BT, dropout_keys):
         """`lax.scan` is a for loop over the leading axis of its inputs that is compiled once, whatever the number of
@@ -227,36 +246,30 @@ class Decoder(nn.Module):
         stacked = (layers, None if dropout_keys is None else dropout_keys[:-1])
 
         def run(first: int, count: int, x_BTD, group, in_scan: bool):
+            statistics: list[dict[str, jax.Array]] = []
             for index in range(count):
                 params, dropout_keys_B = jax.tree.map(operator.itemgetter(index), group)
                 block = rematerialized(functools.partial(self._block, first + index), self.config.remat, in_scan)
-                x_BTD = block(params, x_BTD, rotations, segments_BT, dropout_keys_B)
-            return x_BTD
+                x_BTD, of_layer = block(params, x_BTD, rotations, segments_BT, dropout_keys_B)
+                statistics.append(of_layer)
+            return x_BTD, _stack(statistics)
 
         def run_group(x_BTD, group):
-            return run(0, period, x_BTD, group, in_scan=True), None
+            return run(0, period, x_BTD, group, in_scan=True)
 
         groups = jax.tree.map(lambda x: x[:scanned].reshape(-1, period, *x.shape[1:]), stacked)
-        x_BTD, _ = jax.lax.scan(run_group, x_BTD, groups)
+        x_BTD, statistics = jax.lax.scan(run_group, x_BTD, groups)
+        statistics = jax.tree.map(lambda x: x.reshape(scanned, *x.shape[2:]), statistics)
         if scanned < num_layers:
             rest = jax.tree.map(lambda x: x[scanned:], stacked)
-            x_BTD = run(scanned, num_layers - scanned, x_BTD, rest, in_scan=False)
-        return x_BTD
+            x_BTD, of_rest = run(scanned, num_layers - scanned, x_BTD, rest, in_scan=False)
+            statistics = jax.tree.map(lambda *both: jnp.concatenate(both), statistics, of_rest)
+        return x_BTD, statistics
 
 
-@functools.partial(jax.jit, static_argnums=0)
-def init_params(config_model, key: jax.Array) -> dict:
-    """Fresh float32 parameters of `Decoder(config_model)`; the same for scanned and unrolled layers."""
-    return Decoder(config_model).init(key, method=Decoder.declare)["params"]
-
-
-@functools.cache
-def declarations(config_model) -> dict:
-    """The `Parameter` of each array of `init_params`, in a nested dict like theirs; nothing is allocated.
-
-    Raises as `declarations_of` does.
-    """
-    return declarations_of(Decoder(config_model), method=Decoder.declare)
+def _stack(trees: list[dict[str, jax.Array]]) -> dict[str, jax.Array]:
+    """One tree of equal trees: its arrays have a new first axis."""
+    return jax.tree.map(lambda *leaves: jnp.stack(leaves), *trees)
 
 
 def layer_marks(config: ModelSettings) -> str:

@@ -1,25 +1,27 @@
-"""What writing text asks of a kind of model: read the prompts (`prefill`), then take token after token (`step`).
-
-A family knows its own cache. Whoever writes text sees of it only what `Cache` has here, so that a model with a second,
-fixed cache (an encoder's output) is written with by the same code. Families are hashable: a compiled program is kept
-for each.
-"""
+"""The interface between a kind of model and everything that trains it, counts it or writes with it."""
 
 from __future__ import annotations
 
+import abc
+import functools
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+import flax.linen as nn
 import jax
-import jax.numpy as jnp
 
-from gptjax.model import cache as kv
-from gptjax.model.decoder import Decoder
+from gptjax.model.parameters import declarations_of
+from gptjax.model.resolve import resolve_model
 from gptjax.settings import ModelSettings
 
 
 class Cache(Protocol):
-    """A pytree whose arrays have the batch as their first axis, so that a row of one can replace a row of another."""
+    """A pytree whose arrays have the batch as their first axis, so that a row of one can replace a row of another.
+
+    A family knows its own. Whoever writes text sees of it only what stands here, so that a model with a second, fixed
+    cache (an encoder's output) is written with by the same code.
+    """
 
     @property
     def num_slots(self) -> int:
@@ -29,17 +31,86 @@ class Cache(Protocol):
         """The same rows with room for `more` further tokens."""
 
 
-class Family(Protocol):
-    """Parameters are those of `inference.decode.decoding_params`."""
+@dataclass(frozen=True)
+class Family(abc.ABC):
+    """A kind of model: its parameters, how it is trained, how it writes, what it costs.
 
-    def __hash__(self) -> int: ...
+    A new one is a file with a subclass, and a row of `families.FAMILIES`; one of your own, outside the package, is
+    named by `model.family = 'module:Class'`. Families are hashable: a compiled program is kept for each.
 
+    Attributes:
+      config: the `model` section, resolved.
+    """
+
+    config: ModelSettings
+
+    # --- Config
+
+    @classmethod
+    def resolve(
+        cls, config_model: Any, *, platform: str, vocab_size: int, sequence_length: int, packed: bool = False
+    ) -> ModelSettings:
+        """The `model` section with every `auto` and every 0 that stands for "derived" replaced.
+
+        The arguments are those of `resolve_model`, which is what a family does that has nothing to add. Fields that it
+        cannot do anything with are refused here.
+
+        Raises:
+          ConfigError: names the field that cannot work.
+        """
+        return resolve_model(
+            config_model, platform=platform, vocab_size=vocab_size, sequence_length=sequence_length, packed=packed
+        )
+
+    # --- Parameters and training
+
+    @abc.abstractmethod
+    def module(self, constrain: Callable[[jax.Array], jax.Array] | None = None) -> nn.Module:
+        """The Linen module. It has the attribute `config` and these methods:
+
+            declare()                   visits every parameter without a forward pass; initialisation calls it
+            hidden(tokens_BT, segments_BT=None, positions_BT=None, dropout_keys_B=None) → (x_BTD, statistics)
+                                        what the output matrix is multiplied with, and what the blocks report of
+                                        themselves: a dict of arrays [L, B, …], empty where there is nothing
+            output_matrix() → head_DV   which makes logits of it
+
+        `hidden` and `output_matrix` are what the objective next_token calls; an objective that needs other inputs
+        needs a family whose `hidden` takes them.
+
+        Args:
+          constrain: to be applied to every residual stream [B, T, D], to pin how it is sharded.
+        """
+
+    @property
+    def declarations(self) -> dict[str, Any]:
+        """The `Parameter` of each array, in a nested dict like that of the parameters; nothing is allocated.
+
+        Raises as `declarations_of` does.
+        """
+        return _declarations(self)
+
+    def init_params(self, key: jax.Array) -> dict[str, Any]:
+        """Fresh float32 parameters, a nested dict."""
+        return _init_params(self, key)
+
+    @abc.abstractmethod
+    def flops_per_token(self, sequence_length: int) -> dict[str, float]:
+        """FLOPs of training on one token by each of flops.CONVENTIONS."""
+
+    # --- Writing: read the prompts (`prefill`), then take token after token (`step`)
+
+    def room(self, prompt_tokens: int) -> int:
+        """The new tokens that may follow a prompt, at most: the last one that is written is not read any more."""
+        return self.config.max_positions - prompt_tokens + 1
+
+    @abc.abstractmethod
     def prefill(
         self, params: Any, prompt_BT: jax.Array, lengths_B: jax.Array, *, room: int, piece: int
     ) -> tuple[Cache, jax.Array]:
         """Reads each row's prompt.
 
         Args:
+          params: from `inference.decode.decoding_params`, where stacks of layers are lists.
           prompt_BT: int32; row b's prompt is its first lengths_B[b] ≥ 1 tokens, and what follows is ignored.
           room: tokens that every row can still read afterwards, at least.
           piece: tokens that are read at a time, at most; T must be a multiple of it, or not more.
@@ -48,7 +119,8 @@ class Family(Protocol):
           the cache, and the logits [B, V] of the token that follows each prompt.
         """
 
-    def step(self, params: Any, cache: Cache, token_B: jax.Array, going_B: jax.Array) -> tuple[Cache, jax.Array]:
+    @abc.abstractmethod
+    def step(self, params: Any, cache: Any, token_B: jax.Array, going_B: jax.Array) -> tuple[Any, jax.Array]:
         """Reads one more token in each row; returns the cache and the logits [B, V] of the next.
 
         Args:
@@ -56,47 +128,11 @@ class Family(Protocol):
         """
 
 
-@dataclass(frozen=True)
-class DecoderFamily:
-    """The decoder: prompt and text are one sequence.
-
-    Attributes:
-      config: the resolved `model` section.
-    """
-
-    config: ModelSettings
-
-    def prefill(self, params: Any, prompt_BT: jax.Array, lengths_B: jax.Array, *, room: int, piece: int) -> Any:
-        model = Decoder(self.config)
-        B, T = prompt_BT.shape
-        # A long prompt is read piece by piece, or its attention logits [B, N, T, S] would be the largest array of all.
-        piece = min(T, piece)
-        pieces = jnp.moveaxis(prompt_BT.reshape(B, T // piece, piece), 1, 0)
-
-        def read_piece(carry: Any, numbered: Any) -> Any:
-            cache, last_BD = carry
-            first, piece_BT = numbered
-            num_new_B = jnp.clip(lengths_B - first, 0, piece)
-            x_BTD, cache = model.apply({"params": params}, piece_BT, cache, num_new_B, method="read")
-            end_B = jnp.maximum(num_new_B - 1, 0)
-            return (cache, jnp.where((num_new_B > 0)[:, None], x_BTD[jnp.arange(B), end_B], last_BD)), None
-
-        # The prompt attends to a cache that is just long enough for it; room for what follows is added after.
-        start = kv.allocate(self.config, B, T), jnp.zeros((B, self.config.width), self.config.dtype)
-        (cache, last_BD), _ = jax.lax.scan(read_piece, start, (piece * jnp.arange(T // piece), pieces))
-        return cache.grown(room), self._logits(params, last_BD[:, None])[:, 0]
-
-    def step(self, params: Any, cache: Any, token_B: jax.Array, going_B: jax.Array) -> Any:
-        model = Decoder(self.config)
-        x_BTD, cache = model.apply(
-            {"params": params}, token_B[:, None], cache, going_B.astype(jnp.int32), method="read"
-        )
-        return cache, self._logits(params, x_BTD)[:, 0]
-
-    def _logits(self, params: Any, x_BTD: jax.Array) -> Any:
-        return Decoder(self.config).apply({"params": params}, x_BTD, method="logits")
+@functools.cache
+def _declarations(family: Family) -> dict[str, Any]:
+    return declarations_of(family.module(), method="declare")
 
 
-def family_of(config_model: ModelSettings) -> Family:
-    """The family of a resolved `model` section."""
-    return DecoderFamily(config_model)
+@functools.partial(jax.jit, static_argnums=0)
+def _init_params(family: Family, key: jax.Array) -> dict[str, Any]:
+    return family.module().init(key, method="declare")["params"]

@@ -273,3 +273,19 @@ def unstack_layers(layers: Any, num_layers: int) -> list[Any]:
     if isinstance(layers, list | tuple):
         return list(layers)
     return [jax.tree.map(operator.itemgetter(index), layers) for index in range(num_layers)]
+
+
+def unstack(declared: dict[str, Any], params: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Declarations and parameters, with a list of the trees of its layers for each stack of layers.
+
+    A stack is the outermost dict in which every parameter is one of `layers`.
+    """
+    sizes = [next(iter(parameter.stack.items()), ("", 0)) for parameter in jax.tree.leaves(declared)]
+    if sizes and all(axis == "layers" for axis, _ in sizes):
+        num_layers = sizes[0][1]
+        return [declared] * num_layers, unstack_layers(params, num_layers)  # type: ignore[return-value]  # below the root
+    both = {
+        name: unstack(inner, params[name]) if isinstance(inner, dict) else (inner, params[name])
+        for name, inner in declared.items()
+    }
+    return {name: one for name, (one, _) in both.items()}, {name: other for name, (_, other) in both.items()}

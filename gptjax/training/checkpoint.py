@@ -21,14 +21,14 @@ import jax
 from absl import logging
 from jax.experimental import multihost_utils
 
-from gptjax.config import ConfigError, from_json
+from gptjax.config import ConfigError, from_json, get
 from gptjax.errors import setting_text
 from gptjax.evaluation.scores import LOSS, SET
 from gptjax.paths import CONFIG, existing_run, local_path, run_folder
 from gptjax.settings import Settings
 from gptjax.training import checkpoint_format as files
 from gptjax.training.checkpoint_format import CheckpointError
-from gptjax.training.run_metadata import check_same_model
+from gptjax.training.run_metadata import MODEL_MAY_BE_OWN, check_same_model
 from gptjax.training.snapshot import Snapshots
 from gptjax.training.state import TrainState
 from gptjax.user_code import is_named
@@ -259,19 +259,19 @@ def load_for_inference(
 ) -> tuple[dict, Settings, dict]:
     """Reads what a model needs to run: parameters on one device, the run's config, the checkpoint's metadata.
 
-    own_functions: whether the model may import the function that config.json names (model/feedforward.py). A run that
-    somebody else made can bring the module with it, and importing a module runs it.
+    own_functions: whether the model may import what config.json names as 'module:function'. A run that somebody else
+    made can bring the module with it, and importing a module runs it.
 
     Raises what `load_params` raises, and ConfigError if config.json cannot be read, names such a function without
     consent, or describes another model than the trained one: an edited config may fit the arrays and compute nonsense.
     """
     config = saved_config(workdir)
-    kind = config.model.feedforward
-    if is_named(kind) and not own_functions:
-        raise ConfigError(
-            f"{local_path(workdir, '--workdir') / CONFIG}: model.feedforward = {kind!r} names a function, and "
-            "importing it runs its module; give --own_functions if you trust it"
-        )
+    for field in MODEL_MAY_BE_OWN:
+        if is_named(name := get(config, field)) and not own_functions:
+            raise ConfigError(
+                f"{local_path(workdir, '--workdir') / CONFIG}: {field} = {name!r} names a function or class, and "
+                "importing it runs its module; give --own_functions if you trust it"
+            )
     check = functools.partial(check_same_model, config=config, source=str(local_path(workdir, "--workdir") / CONFIG))
     params, metadata = load_params(workdir, which, ema=ema, check=check)
     return params, config, metadata

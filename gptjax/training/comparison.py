@@ -14,17 +14,17 @@ from typing import Any
 from rich.table import Table
 
 from gptjax import tokenizer as tokenizers
-from gptjax.config import ConfigError, Units, flatten, from_json, suggestion, validate
+from gptjax.config import ConfigError, Units, flatten, from_json, get, suggestion, validate
 from gptjax.evaluation.scores import BITS_PER_BYTE, LOSS, SET, Score
 from gptjax.folders import is_held
 from gptjax.formatting import count_text
-from gptjax.model.decoder import declarations
+from gptjax.model.families import family_named, family_of
 from gptjax.model.parameters import count_parameters
-from gptjax.model.resolve import resolve_model
 from gptjax.paths import CONFIG, existing_run
 from gptjax.settings import Settings
 from gptjax.training.history import code_over_time
 from gptjax.training.objectives import OBJECTIVES
+from gptjax.training.run_metadata import MODEL_MAY_BE_OWN
 from gptjax.training.writers import FILE_NAME, read_metrics
 from gptjax.user_code import is_named
 
@@ -78,13 +78,15 @@ class RecordedRun:
 
     @functools.cached_property
     def num_parameters(self) -> int | None:
-        """None if a user's own function decides it, since reading a run imports no user code."""
-        if is_named(self.config.model.feedforward):
+        """None if a user's own code decides it, since reading a run imports no user code."""
+        if any(is_named(get(self.config, field)) for field in MODEL_MAY_BE_OWN):
             return None
         model, length = self.config.model, self.config.data.sequence_length
         model = dataclasses.replace(model, attention="auto", dtype="auto", layers="auto")  # trained elsewhere
-        model = resolve_model(model, platform="cpu", vocab_size=max(model.vocab_size, 1), sequence_length=length)
-        return count_parameters(declarations(model)).total
+        model = family_named(model.family).resolve(
+            model, platform="cpu", vocab_size=max(model.vocab_size, 1), sequence_length=length
+        )
+        return count_parameters(family_of(model).declarations).total
 
     @functools.cached_property
     def tokenizer_hash(self) -> str:

@@ -21,11 +21,12 @@ from rich.text import Text
 from gptjax.data import Dataset
 from gptjax.evaluation.scores import Score
 from gptjax.formatting import bytes_text, count_text, counted, duration_text
+from gptjax.model.flops import CONVENTIONS
 from gptjax.model.parameters import ParameterCounts
 from gptjax.settings import Settings
 from gptjax.terminal import Console, one_line, print_note
 from gptjax.training.hardware import Memory, Peak
-from gptjax.training.metrics import CONVENTIONS, Throughput
+from gptjax.training.metrics import Throughput
 from gptjax.training.objectives.next_token import NextToken
 
 LOG_WIDTH = 120  # columns of a log that is not a terminal

@@ -1,14 +1,4 @@
-"""Figures of a run: parameters, FLOPs, model FLOP utilization, throughput, z-scores.
-
-FLOPs per token of a training step (forward and backward) are 6 N for the products with N parameters, plus attention's.
-Two conventions are in use for the latter, and a utilization means little without its name:
-
-    full     12 · N_heads · H · keys per layer, keys = T: every query sees every key (PaLM, arXiv:2204.02311, app. B)
-    causal   the same with the keys that a query really sees: T / 2 on average, so 6 · N_heads · H · T
-
-With a sliding window of W < T keys the averages are W and W (1 - W / 2T). N leaves out the input embedding and learned
-positions (they are looked up, not multiplied) and counts the head, tied or not.
-"""
+"""Figures of a run: model FLOP utilization, throughput, z-scores."""
 
 from __future__ import annotations
 
@@ -21,36 +11,12 @@ from collections.abc import Callable, Iterator
 import jax
 import jax.numpy as jnp
 
-from gptjax.model.decoder import declarations, layer_windows
-from gptjax.model.parameters import count_parameters
-from gptjax.settings import ModelSettings
-
-CONVENTIONS = {"causal": "6N + 6·L·N_heads·H·T", "full": "6N + 12·L·N_heads·H·T"}
 MONITOR_STEPS = 128  # steps before the first z-score, and the reach of the running statistics after that
 # A value changes the statistics by at most this many standard deviations; otherwise one spike would hide the next ones
 # for as long as the statistics reach back. The number is large on purpose: values beyond it widen the spread by a
 # third per step, sqrt(1 + 10² / 128), so that a lasting change by any factor f is accepted after log(f) / 0.28 steps.
 WINSORIZED_AT = 10.0
 LARGEST_DEVIATION = 1e18  # its square fits a float32; an infinite variance would never recover
-
-
-def mean_keys_seen(sequence_length: int, window: int, convention: str) -> float:
-    """Keys that a query attends to, averaged over the sequence; window 0 means all."""
-    width = min(window or sequence_length, sequence_length)
-    return float(width) if convention == "full" else width * (1.0 - width / (2.0 * sequence_length))
-
-
-def flops_per_token(config_model: ModelSettings, sequence_length: int) -> dict[str, float]:
-    """{'causal': …, 'full': …}: FLOPs of training on one token, forward and backward, no recomputation counted."""
-    windows = layer_windows(config_model)
-    products = 6.0 * count_parameters(declarations(config_model)).multiplied
-    # Scores and weighted sum take 2 · H FLOPs each per head and key, three times that with the backward pass.
-    # Grouped-query attention saves parameters and memory, but no FLOPs: every query head has its own scores.
-    per_key = 12.0 * config_model.num_heads * config_model.head_width
-    return {
-        convention: products + per_key * sum(mean_keys_seen(sequence_length, window, convention) for window in windows)
-        for convention in CONVENTIONS
-    }
 
 
 def model_flop_utilization(tokens_per_second: float, token_flops: float, peak_flops: float | None) -> float | None:

@@ -18,6 +18,7 @@ from gptjax.user_code import code_hash, is_named
 
 # These may name a function of the user's own.
 MAY_BE_OWN = tuple(field for field, allowed in allowed_values().items() if allowed.own)
+MODEL_MAY_BE_OWN = tuple(field for field in MAY_BE_OWN if field.startswith("model."))
 # These say how a function is computed, not which one, so they may change when a run moves to another machine.
 _EXECUTION = {"model.dtype", "model.layers", "model.remat", "model.attention", "model.attention_block"}
 # Other fields of the optimizer may change, unless they change its arrays, which restoring detects.
@@ -110,7 +111,7 @@ def check_warm_start(saved: Mapping, config: Settings, tokenizer_hash: str) -> l
         f"{field}: {_show(before)} in the checkpoint, {_show(now)} here"
         for field, (before, now) in _config_differences(saved, config).items()
         if _is_of_model(field)
-    ] + code_changes(saved, config, ["model.feedforward"])
+    ] + code_changes(saved, config, MODEL_MAY_BE_OWN)
 
 
 def check_tokenizer(saved: Mapping, tokenizer_hash: str, source: str) -> None:

@@ -7,12 +7,13 @@ import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import optax
 
-from gptjax.model.decoder import Decoder, declarations
 from gptjax.model.dropout import row_keys
+from gptjax.model.families import family_of
 from gptjax.parallel.mesh import BATCH_AXES
 from gptjax.settings import Settings, TrainingSettings
 from gptjax.tokenizer import Tokenizer
@@ -25,7 +26,7 @@ P = jax.sharding.PartitionSpec
 
 
 def make_train_step(
-    model: Decoder,
+    model: nn.Module,
     objective: Objective,
     optimizer: optax.GradientTransformation,
     learning_rates: Mapping[str, Callable],
@@ -46,7 +47,7 @@ def make_train_step(
     """
     training = config.training
     dropout = config.model.dropout > 0 or config.model.attention_dropout > 0
-    treatments = treatments_of(config.optimizer, declarations(config.model), objective.trains)
+    treatments = treatments_of(config.optimizer, family_of(config.model).declarations, objective.trains)
 
     def loss_share(
         params: Any, micro: Batch, key: jax.Array, first_row: jax.typing.ArrayLike, total_weight: jax.Array
@@ -155,7 +156,7 @@ def _is_sound(
     return sound
 
 
-def make_evaluation_step(model: Decoder, objective: Objective, tokenizer: Tokenizer) -> Callable:
+def make_evaluation_step(model: nn.Module, objective: Objective, tokenizer: Tokenizer) -> Callable:
     """(params, batch [1, B, …]) → the objective's float32 sums over the batch."""
     sums = objective.evaluation(model, tokenizer)
 

@@ -8,12 +8,13 @@ import os
 from collections.abc import Callable
 from typing import Any
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import optax
 from jax.sharding import AbstractMesh, Mesh
 
-from gptjax.model.decoder import Decoder, declarations, init_params
+from gptjax.model.families import family_of
 from gptjax.model.parameters import abstract_params
 from gptjax.parallel.mesh import platform_of
 from gptjax.parallel.sharding import batch_sharding, constrain_residual, replicated, state_sharding
@@ -44,7 +45,7 @@ class Trainer:
 
     config: Settings
     mesh: Mesh | AbstractMesh
-    model: Decoder
+    model: nn.Module
     objective: Objective
     optimizer: optax.GradientTransformation
     learning_rates: dict[str, Callable]
@@ -59,7 +60,7 @@ class Trainer:
         return jax.jit(self._init_from, out_shardings=shardings)(params)
 
     def _init(self) -> TrainState:
-        return self._init_from(init_params(self.config.model, jax.random.key(self.config.seed)))
+        return self._init_from(family_of(self.config.model).init_params(jax.random.key(self.config.seed)))
 
     def _init_from(self, params: Any) -> TrainState:
         return _first_state(self.config, self.optimizer, params)
@@ -110,8 +111,8 @@ def make_trainer(
       ConfigError: the objective, an optimizer rule or the schedule is invalid, or the mesh does not divide the
         parameters.
     """
-    model = Decoder(config.model, constrain=constrain_residual)
-    declared = declarations(config.model)
+    family = family_of(config.model)
+    model, declared = family.module(constrain_residual), family.declarations
     schedule_of_peak = functools.partial(_schedule_of_peak, config.schedule, total_steps, steps_of)
     objective = make_objective(config)
     optimizer = make_optimizer(config.optimizer, schedule_of_peak, declared, platform_of(mesh), objective.trains)

@@ -8,7 +8,8 @@ import jax
 import pytest
 
 from gptjax.config import ConfigError, Units, validate
-from gptjax.model.decoder import Decoder, declarations, init_params
+from gptjax.model.decoder import Decoder
+from gptjax.model.families import family_of
 from gptjax.model.parameters import abstract_params, count_parameters
 from gptjax.model.resolve import resolve_model
 from gptjax.parallel.mesh import make_mesh
@@ -87,7 +88,7 @@ def test_a_config_is_valid_and_builds(name):
     config = load(name)
     validate(config)
     model = resolved(name)
-    shapes = abstract_params(declarations(model))
+    shapes = abstract_params(family_of(model).declarations)
     logits = jax.eval_shape(
         lambda params, tokens: Decoder(model).apply({"params": params}, tokens),
         shapes,
@@ -103,10 +104,10 @@ def test_every_parameter_is_split_evenly(name, sizes):
     model, mesh = resolved(name), make_mesh({"data": 1, "fsdp": 1, "tensor": 1} | sizes)
     if model.num_kv_heads % mesh.shape["tensor"]:
         with pytest.raises(ConfigError, match=r"mesh\.tensor = 2"):
-            params_sharding(mesh, declarations(model))
+            params_sharding(mesh, family_of(model).declarations)
         return
-    shardings = jax.tree.leaves(params_sharding(mesh, declarations(model)))
-    for parameter, sharding in zip(jax.tree.leaves(declarations(model)), shardings, strict=True):
+    shardings = jax.tree.leaves(params_sharding(mesh, family_of(model).declarations))
+    for parameter, sharding in zip(jax.tree.leaves(family_of(model).declarations), shardings, strict=True):
         ways = 1 if parameter.kind == "vector" else sizes["fsdp"] * sizes.get("tensor", 1)
         held = math.prod(sharding.shard_shape(parameter.shape))
         assert held * ways == parameter.size or (parameter.kind == "vector" and held <= parameter.size)
@@ -114,7 +115,7 @@ def test_every_parameter_is_split_evenly(name, sizes):
 
 @pytest.mark.parametrize("name", PARAMETERS | LARGER)
 def test_published_shapes_have_the_published_number_of_parameters(name):
-    assert count_parameters(declarations(resolved(name))).total == (PARAMETERS | LARGER)[name]
+    assert count_parameters(family_of(resolved(name)).declarations).total == (PARAMETERS | LARGER)[name]
 
 
 def test_every_config_file_is_tested():
@@ -144,7 +145,7 @@ def test_an_argument_that_is_none_is_refused_with_the_ones_there_are(name):
 @pytest.mark.parametrize("name", ["gpt2:124m", "llama:8b", "depth:4"])
 def test_parameters_for_a_gpu_are_made_on_any_machine(name):
     on_gpu, on_cpu = (
-        jax.eval_shape(functools.partial(init_params, resolved(name, platform)), jax.random.key(0))
+        jax.eval_shape(family_of(resolved(name, platform)).init_params, jax.random.key(0))
         for platform in ("gpu", "cpu")
     )
     assert resolved(name, "gpu").attention == "cudnn" and on_gpu == on_cpu

@@ -17,7 +17,8 @@ from gptjax.config import default
 from gptjax.data.facts import DataFacts
 from gptjax.inference.generate import Generator
 from gptjax.model.attention import attention
-from gptjax.model.decoder import Decoder, init_params
+from gptjax.model.decoder import Decoder
+from gptjax.model.families import family_of
 from gptjax.model.resolve import resolve_model
 from gptjax.planning import plan
 from gptjax.training.checkpoint import Checkpoints
@@ -77,7 +78,8 @@ def trained(config, device, steps=10):
         tokens = np.random.default_rng(0).integers(32, size=shapes["tokens"].shape)
         values = {"tokens": tokens, "targets": np.roll(tokens, -1, axis=-1), "weights": np.ones(tokens.shape)}
         batch = {name: jax.device_put(values[name].astype(s.dtype), s.sharding) for name, s in shapes.items()}
-        start = jax.tree.map(np.asarray, init_params(config.model, jax.random.key(0)))  # the same on every device
+        params = family_of(config.model).init_params(jax.random.key(0))
+        start = jax.tree.map(np.asarray, params)  # the same on every device
         state, rows = trainer.init(start), []
         for _ in range(steps):
             state, metrics = step(state, batch)
@@ -109,7 +111,7 @@ def test_ten_steps_in_bfloat16_are_those_in_float32_on_the_cpu(trainable, cpu):
 
 def test_greedy_text_is_what_the_whole_model_would_have_chosen(trainable):
     config = trainable()
-    params = init_params(config.model, jax.random.key(1))
+    params = family_of(config.model).init_params(jax.random.key(1))
     prompt = list(range(3, 10))
 
     class Tokens:

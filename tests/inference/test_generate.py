@@ -17,7 +17,8 @@ from gptjax.inference import shapes
 from gptjax.inference.generate import Generator
 from gptjax.inference.sampling import make_sampling
 from gptjax.inference.timing import Timing
-from gptjax.model.decoder import Decoder, init_params
+from gptjax.model.decoder import Decoder
+from gptjax.model.families import family_of
 from gptjax.model.int8 import Int8
 from gptjax.model.resolve import resolve_model
 from gptjax.settings import ModelSettings
@@ -46,7 +47,7 @@ def make_model(tokenizer=TOKENIZER, scale=0.3, **model):
     section = configs.default().model
     section.update(settings | model)
     section = resolve_model(section, platform="cpu", vocab_size=tokenizer.vocab_size, sequence_length=MAX_POSITIONS)
-    shapes = jax.eval_shape(lambda: init_params(section, jax.random.key(0)))
+    shapes = jax.eval_shape(lambda: family_of(section).init_params(jax.random.key(0)))
     draw = np.random.default_rng(1)  # NumPy's: compiling the initialization would take most of the tests' time
     return jax.tree.map(lambda x: draw.normal(0, scale, x.shape).astype(x.dtype), shapes), Config(section)
 

@@ -3,7 +3,7 @@ import numpy as np
 import pytest
 
 from gptjax.config import default
-from gptjax.model.decoder import init_params
+from gptjax.model.families import family_of
 from gptjax.model.resolve import resolve_model
 from gptjax.settings import ModelSettings
 
@@ -28,7 +28,7 @@ def random_params():
 
     def make(config) -> dict:
         rng = np.random.default_rng(0)
-        shapes = jax.eval_shape(lambda: init_params(config, jax.random.key(0)))
+        shapes = jax.eval_shape(lambda: family_of(config).init_params(jax.random.key(0)))
 
         def draw(path, shape):
             centre = 1.0 if path[-1].key == "scale" else 0.0

@@ -7,7 +7,7 @@ import pytest
 
 from gptjax.model.cache import KeyValueCache, allocate
 from gptjax.model.decoder import Decoder
-from gptjax.model.family import family_of
+from gptjax.model.families import family_of
 from gptjax.model.parameters import unstack_layers
 
 TOKENS = np.random.default_rng(2).integers(0, 29, (3, 11)).astype(np.int32)

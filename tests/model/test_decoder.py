@@ -7,8 +7,9 @@ import pytest
 from numpy_decoder import decode
 
 from gptjax.config import ConfigError, default
-from gptjax.model.decoder import Decoder, declarations, head_DV, init_params, layer_windows
+from gptjax.model.decoder import Decoder, head_DV, layer_windows
 from gptjax.model.dropout import row_keys
+from gptjax.model.families import family_of
 from gptjax.model.parameters import count_parameters
 from gptjax.model.resolve import resolve_model
 
@@ -176,13 +177,13 @@ def test_scan_equals_unroll(changes, model_config, random_params):
 
 
 def test_initialisation_runs_no_forward_pass(model_config):
-    text = str(jax.make_jaxpr(lambda: init_params(model_config(num_layers=3), jax.random.key(0)))())
+    text = str(jax.make_jaxpr(lambda: family_of(model_config(num_layers=3)).init_params(jax.random.key(0)))())
     assert "gather" not in text  # no token is looked up
 
 
 def test_every_layer_is_drawn_by_itself_and_alike_for_scan_and_unroll(model_config):
     configs = [model_config(layers=kind, num_layers=3) for kind in ("scan", "unroll")]
-    scan, unroll = (init_params(config, jax.random.key(3)) for config in configs)
+    scan, unroll = (family_of(config).init_params(jax.random.key(3)) for config in configs)
     jax.tree.map(np.testing.assert_array_equal, scan, unroll)
     for weight in (scan["layers"]["attention"]["query"], scan["layers"]["feedforward"]["down"]):
         assert len({np.asarray(layer).tobytes() for layer in weight}) == 3
@@ -228,7 +229,7 @@ def test_unknown_remat_is_refused(model_config, random_params):
 def test_bfloat16_computes_low_and_returns_float32(model_config, random_params):
     low = model_config(dtype="bfloat16", layers="scan")
     params = random_params(low)
-    hidden = jax.eval_shape(lambda: Decoder(low).apply({"params": params}, TOKENS, method="hidden"))
+    hidden, _ = jax.eval_shape(lambda: Decoder(low).apply({"params": params}, TOKENS, method="hidden"))
     assert hidden.dtype == jnp.bfloat16
     actual = logits_of(low, params, TOKENS)
     expected = logits_of(model_config(dtype="float32"), params, TOKENS)
@@ -241,7 +242,7 @@ def test_hidden_times_head_is_logits(model_config, random_params):
     for tied in (True, False):
         config = model_config(tied_embeddings=tied, logit_softcap=3.0)
         params = random_params(config)
-        raw = logits_of(config, params, TOKENS, method="hidden") @ head_DV(params)
+        raw = logits_of(config, params, TOKENS, method="hidden")[0] @ head_DV(params)
         np.testing.assert_allclose(3 * np.tanh(raw / 3), logits_of(config, params, TOKENS), rtol=1e-4, atol=1e-5)
 
 
@@ -312,7 +313,7 @@ class TestDropout:
 class TestInitialization:
     def params(self, model_config, **changes):
         config = model_config(num_layers=8, width=64, feedforward_width=128, initialization_std=0.02, **changes)
-        return init_params(config, jax.random.key(0))
+        return family_of(config).init_params(jax.random.key(0))
 
     @pytest.mark.parametrize("kind, expected", [("normal", 0.02), ("residual_scaled", 0.005), ("zero", 0.0)])
     def test_output_projections(self, kind, expected, model_config):
@@ -325,8 +326,8 @@ class TestInitialization:
 
     def test_zero_starts_as_the_identity_and_scales_at_one(self, model_config):
         config = model_config(initialization="zero", norm="layernorm", bias="all")
-        params = init_params(config, jax.random.key(0))
-        x = logits_of(config, params, TOKENS, method="hidden")
+        params = family_of(config).init_params(jax.random.key(0))
+        x, _ = logits_of(config, params, TOKENS, method="hidden")
         embedded = np.asarray(params["embedding"])[TOKENS]
         normed = (embedded - embedded.mean(-1, keepdims=True)) / np.sqrt(embedded.var(-1, keepdims=True) + 1e-5)
         np.testing.assert_allclose(x, normed, rtol=1e-4, atol=1e-4)
@@ -348,4 +349,4 @@ def test_gpt2_small_has_its_published_size():
     model.update(dict(num_layers=12, width=768, num_heads=12, position="learned", max_positions=1024))
     model.update(dict(norm="layernorm", feedforward="gelu", bias="all", tied_embeddings=True))
     model = resolve_model(model, platform="cpu", vocab_size=50257, sequence_length=1024)
-    assert count_parameters(declarations(model)).total == 124_439_808
+    assert count_parameters(family_of(model).declarations).total == 124_439_808

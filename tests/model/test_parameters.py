@@ -11,8 +11,8 @@ import pytest
 from gptjax.config import ConfigError
 from gptjax.data.facts import DataFacts
 from gptjax.inference.decode import decoding_params
-from gptjax.model import decoder, feedforward
-from gptjax.model.decoder import declarations, init_params
+from gptjax.model import decoder, family, feedforward
+from gptjax.model.families import family_of
 from gptjax.model.parameters import (
     Parameter,
     abstract_params,
@@ -34,15 +34,15 @@ ONES = nn.initializers.ones
 @pytest.mark.parametrize("changes", [EVERYTHING, {}, dict(feedforward="relu2", layers="scan", bias="qkv")])
 def test_what_is_declared_is_what_is_made(changes, model_config):
     config = model_config(**changes)
-    made = jax.eval_shape(lambda: init_params(config, jax.random.key(0)))
-    assert abstract_params(declarations(config)) == made
-    for path, parameter in leaves_by_path(declarations(config)).items():
+    made = jax.eval_shape(lambda: family_of(config).init_params(jax.random.key(0)))
+    assert abstract_params(family_of(config).declarations) == made
+    for path, parameter in leaves_by_path(family_of(config).declarations).items():
         assert parameter.stack == ({"layers": 2} if path.startswith("layers/") else {})
         assert parameter.size == np.prod(parameter.shape) and len(parameter.axes) == len(parameter.shape)
 
 
 def test_the_decoders_parameters_in_words(model_config):
-    declared = leaves_by_path(declarations(model_config(**EVERYTHING)))
+    declared = leaves_by_path(family_of(model_config(**EVERYTHING)).declarations)
     kinds = {kind: {path for path, p in declared.items() if p.kind == kind} for kind in ("matrix", "lookup", "vector")}
     attention = {f"layers/attention/{name}" for name in ("query", "key", "value", "output")}
     feedforward = {f"layers/feedforward/{name}" for name in ("gate", "up", "down")}
@@ -59,7 +59,7 @@ def test_the_decoders_parameters_in_words(model_config):
 
 
 def test_a_declaration_knows_its_file_and_line(model_config):
-    where = declarations(model_config())["layers"]["feedforward"]["down"].where
+    where = family_of(model_config()).declarations["layers"]["feedforward"]["down"].where
     file, line = where.split(", line ")
     assert file.endswith("gptjax/model/feedforward.py")
     assert "matrix(" in open(file).read().splitlines()[int(line) - 1]
@@ -157,8 +157,8 @@ def forget():
     """Forgets what is kept by config, here and at the end: a test that calls it changes the code of the model."""
 
     def clear():
-        declarations.cache_clear()
-        init_params.clear_cache()
+        family._declarations.cache_clear()
+        family._init_params.clear_cache()
         decoding_params.clear_cache()
 
     yield clear
@@ -177,7 +177,7 @@ class Gated(feedforward.FeedForward):
 @pytest.mark.parametrize("optimizer", METHODS)
 def test_a_line_more_in_the_decoder_is_all_that_a_run_needs(optimizer, tiny_config, monkeypatch, forget):
     config = tiny_config(model__num_layers=3, mesh__fsdp=2, mesh__tensor=2, optimizer__name=optimizer)
-    plain = count_parameters(declarations(config.model))
+    plain = count_parameters(family_of(config.model).declarations)
     monkeypatch.setattr(decoder, "FeedForward", Gated)
     forget()
     made = plan(config, DataFacts(32), jax.devices())
@@ -186,7 +186,9 @@ def test_a_line_more_in_the_decoder_is_all_that_a_run_needs(optimizer, tiny_conf
     treatment = treatments_of(config.optimizer, made.trainer.declared)
     assert treatment["layers/feedforward/mix"].method == optimizer and treatment["layers/feedforward/mix"].weight_decay
     assert not treatment["layers/feedforward/strength"].weight_decay
-    narrow = jax.eval_shape(lambda params: decoding_params(config.model, params, "int8"), made.abstract_state.params)
+    narrow = jax.eval_shape(
+        lambda params: decoding_params(family_of(config.model), params, "int8"), made.abstract_state.params
+    )
     assert narrow["layers"][0]["feedforward"]["mix"].scale.shape == (1, 16)
     assert narrow["layers"][2]["feedforward"]["strength"].shape == (16,)
 

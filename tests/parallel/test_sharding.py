@@ -9,7 +9,7 @@ from jax.sharding import PartitionSpec as P
 
 from gptjax.config import ConfigError
 from gptjax.data.facts import DataFacts
-from gptjax.model.decoder import declarations
+from gptjax.model.families import family_of
 from gptjax.model.parameters import Parameter, abstract_params
 from gptjax.parallel.mesh import make_mesh
 from gptjax.parallel.sharding import params_sharding, spec_of, state_sharding
@@ -53,7 +53,7 @@ SPECS = {
 
 
 def test_the_decoders_parameters_are_split_as_written_here(tiny_config):
-    declared = leaves_by_path(declarations(tiny_config(**EVERYTHING).model))
+    declared = leaves_by_path(family_of(tiny_config(**EVERYTHING).model).declarations)
     assert {path: spec_of(declared[path]) for path in SPECS} == SPECS
 
 
@@ -79,7 +79,7 @@ def test_a_mesh_that_does_not_divide_a_parameter_is_refused(tiny_config):
     with pytest.raises(
         ConfigError, match=r"layers/attention/.*\(2, 16, 2, 4\): its axis 'kv_heads' .*mesh\.tensor = 8"
     ):
-        params_sharding(make_mesh(config.mesh), declarations(config.model))
+        params_sharding(make_mesh(config.mesh), family_of(config.model).declarations)
 
 
 def test_statistics_follow_their_own_parameter_and_not_its_twin(tiny_config):

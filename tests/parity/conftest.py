@@ -4,7 +4,7 @@ import jax
 import numpy as np
 import pytest
 
-from gptjax.model.decoder import init_params
+from gptjax.model.families import family_of
 
 
 @pytest.fixture
@@ -13,7 +13,7 @@ def random_params():
 
     def make(config):
         rng = np.random.default_rng(0)
-        shapes = jax.eval_shape(lambda: init_params(config, jax.random.key(0)))
+        shapes = jax.eval_shape(lambda: family_of(config).init_params(jax.random.key(0)))
 
         def draw(path, leaf):
             return (float(path[-1].key == "scale") + 0.2 * rng.standard_normal(leaf.shape)).astype(np.float32)

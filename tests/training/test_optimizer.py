@@ -9,7 +9,7 @@ from flax import linen as nn
 from jax.sharding import AxisType, NamedSharding
 
 from gptjax.config import ConfigError, default
-from gptjax.model.decoder import declarations
+from gptjax.model.families import family_of
 from gptjax.model.parameters import declarations_of, matrix, stacked, vector
 from gptjax.model.resolve import resolve_model
 from gptjax.parallel.sharding import params_sharding, state_sharding
@@ -32,7 +32,7 @@ def declared_of_everything():
     model = default().model
     model.update(dict(num_layers=L, width=D, num_heads=N, num_kv_heads=K, head_width=H, feedforward_width=F))
     model.update(dict(norm="layernorm", bias="all", qk_norm=True, position="learned", tied_embeddings=False))
-    return declarations(resolve_model(model, platform="cpu", vocab_size=V, sequence_length=10))
+    return family_of(resolve_model(model, platform="cpu", vocab_size=V, sequence_length=10)).declarations
 
 
 DECLARED = declared_of_everything()

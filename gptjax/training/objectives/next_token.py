@@ -13,7 +13,6 @@ from jax.sharding import PartitionSpec as P
 from gptjax.data import Dataset, open_dataset
 from gptjax.evaluation.perplexity import scores_of_text
 from gptjax.evaluation.scores import BITS_PER_BYTE, LOSS, PERPLEXITY
-from gptjax.model.parameters import head_DV
 from gptjax.parallel.mesh import BATCH_AXES
 from gptjax.tokenizer import Tokenizer
 from gptjax.training.cross_entropy import cross_entropy
@@ -49,7 +48,7 @@ class NextToken(Objective):
     ) -> tuple[jax.Array, dict[str, jax.Array]]:
         """The summed loss with z-loss (PaLM, arXiv:2204.02311, section 5), and the figure 'loss' without it."""
         training = self.config.training
-        x_BTD = model.apply(
+        x_BTD, statistics = model.apply(
             {"params": params},
             batch["tokens"],
             segments_BT=batch.get("segments"),
@@ -57,13 +56,15 @@ class NextToken(Objective):
             dropout_keys_B=dropout_keys_B,
             method="hidden",
         )
+        head_DV = model.apply({"params": params}, method="output_matrix")
         loss: Callable[..., tuple[jax.Array, dict[str, jax.Array]]] = functools.partial(
             cross_entropy, chunk=training.loss_chunk, z_loss=training.z_loss, logit_softcap=model.config.logit_softcap
         )
         if training.loss_chunk:
             loss = _on_each_device(loss)
-        loss_sum, sums = loss(x_BTD, head_DV(params), batch["targets"], batch["weights"])
-        return loss_sum, {"loss": sums["nll_sum"]}
+        loss_sum, sums = loss(x_BTD, head_DV, batch["targets"], batch["weights"])
+        auxiliary, figures = self.auxiliary(statistics, batch)
+        return loss_sum if auxiliary is None else loss_sum + auxiliary, {"loss": sums["nll_sum"]} | figures
 
     def evaluation(self, model: Any, tokenizer: Tokenizer) -> Callable[[Any, Batch], dict[str, jax.Array]]:
         token_bytes_V = jnp.asarray(token_bytes(tokenizer, model.config.vocab_size))

@@ -70,6 +70,20 @@ class Objective(abc.ABC):
           'loss' is the one that is shown as the training loss. A figure NAME becomes the metric train/NAME.
         """
 
+    def auxiliary(
+        self, statistics: Mapping[str, jax.Array], batch: Batch
+    ) -> tuple[jax.Array | None, dict[str, jax.Array]]:
+        """What `loss` makes of the statistics that the model's blocks report, such as a router's load.
+
+        Args:
+          statistics: name → [L, B, …], as `hidden` of the model returns them; empty for blocks that report nothing.
+
+        Returns:
+          The sum to add to the loss, None for nothing; and figures to report. Both are sums over the batch, as `loss`
+          returns them: a mean over tokens or rows is multiplied by the weight of these.
+        """
+        return None, {}
+
     def trains(self, path: str) -> bool:
         """Whether the parameter with this path ('layers/attention/query') is updated."""
         return True

@@ -1,0 +1,59 @@
+"""The family of the decoder: prompt and text are one sequence, read into one key/value cache."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from gptjax.model.cache import KeyValueCache, allocate
+from gptjax.model.decoder import Decoder, layer_windows
+from gptjax.model.family import Family
+from gptjax.model.flops import flops_of_causal_layers
+
+
+@dataclass(frozen=True)
+class DecoderFamily(Family):
+    """GPT-style language models; see `decoder`."""
+
+    def module(self, constrain: Callable[[jax.Array], jax.Array] | None = None) -> Decoder:
+        return Decoder(self.config, constrain)
+
+    def flops_per_token(self, sequence_length: int) -> dict[str, float]:
+        heads_width = self.config.num_heads * self.config.head_width
+        return flops_of_causal_layers(self.declarations, layer_windows(self.config), heads_width, sequence_length)
+
+    def prefill(
+        self, params: Any, prompt_BT: jax.Array, lengths_B: jax.Array, *, room: int, piece: int
+    ) -> tuple[KeyValueCache, jax.Array]:
+        model: Any = self.module()
+        B, T = prompt_BT.shape
+        # A long prompt is read piece by piece, or its attention logits [B, N, T, S] would be the largest array of all.
+        piece = min(T, piece)
+        pieces = jnp.moveaxis(prompt_BT.reshape(B, T // piece, piece), 1, 0)
+
+        def read_piece(carry, numbered):
+            cache, last_BD = carry
+            first, piece_BT = numbered
+            num_new_B = jnp.clip(lengths_B - first, 0, piece)
+            x_BTD, cache = model.apply({"params": params}, piece_BT, cache, num_new_B, method="read")
+            end_B = jnp.maximum(num_new_B - 1, 0)
+            return (cache, jnp.where((num_new_B > 0)[:, None], x_BTD[jnp.arange(B), end_B], last_BD)), None
+
+        # The prompt attends to a cache that is just long enough for it; room for what follows is added after.
+        start = allocate(self.config, B, T), jnp.zeros((B, self.config.width), self.config.dtype)
+        (cache, last_BD), _ = jax.lax.scan(read_piece, start, (piece * jnp.arange(T // piece), pieces))
+        logits_BTV = model.apply({"params": params}, last_BD[:, None], method="logits")
+        return cache.grown(room), logits_BTV[:, 0]
+
+    def step(
+        self, params: Any, cache: KeyValueCache, token_B: jax.Array, going_B: jax.Array
+    ) -> tuple[KeyValueCache, jax.Array]:
+        model: Any = self.module()
+        x_BTD, cache = model.apply(
+            {"params": params}, token_B[:, None], cache, going_B.astype(jnp.int32), method="read"
+        )
+        return cache, model.apply({"params": params}, x_BTD, method="logits")[:, 0]

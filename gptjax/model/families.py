@@ -1,0 +1,45 @@
+"""The kinds of model that there are: one file each, and the row that gives it its name in a config.
+
+Everything that trains, plans, counts, saves or writes asks here for the family of a config, and knows no model.
+"""
+
+from __future__ import annotations
+
+import inspect
+
+from gptjax.config import ConfigError, suggestion
+from gptjax.model.decoder_family import DecoderFamily
+from gptjax.model.family import Family
+from gptjax.settings import ModelSettings
+from gptjax.user_code import called, is_named, named_function
+
+FAMILIES: dict[str, type[Family]] = {"decoder": DecoderFamily}
+FIELD = "model.family"
+
+
+def family_named(name: str) -> type[Family]:
+    """The family that `model.family` names: a key of `FAMILIES`, or 'module:Class' of your own.
+
+    Raises:
+      ConfigError: there is no such family, or the class is none or lacks a method.
+    """
+    if not is_named(name):
+        if name not in FAMILIES:
+            raise ConfigError(
+                f"{FIELD} = {name!r}: expected one of {', '.join(FAMILIES)}, or module:Class of your own"
+                f"{suggestion(name, FAMILIES)}"
+            )
+        return FAMILIES[name]
+    own = named_function(FIELD, name)
+    if not (inspect.isclass(own) and issubclass(own, Family)):
+        raise ConfigError(f"{FIELD} = {name!r}: must be a subclass of gptjax.model.family.Family")
+    if missing := sorted(own.__abstractmethods__):
+        raise ConfigError(f"{FIELD} = {name!r}: must define {', '.join(missing)}")
+    return own
+
+
+def family_of(config_model: ModelSettings) -> Family:
+    """The family of a resolved `model` section; raises as `family_named`."""
+    name = config_model.family
+    kind = family_named(name)
+    return called(FIELD, name, lambda: kind(config_model)) if is_named(name) else kind(config_model)

@@ -1,0 +1,47 @@
+"""FLOPs of training on one token, forward and backward, without what is recomputed.
+
+They are 6 N for the products with N parameters, plus attention's. Two conventions are in use for the latter, and a
+utilization means little without its name:
+
+    full     12 · N_heads · H · keys per layer, keys = T: as if every query saw every key (PaLM,
+             arXiv:2204.02311, appendix B)
+    causal   the same with the keys that a query really sees: T / 2 on average, so 6 · N_heads · H · T
+
+With a sliding window of W < T keys the averages are W and W (1 - W / 2T). N leaves out the input embedding and learned
+positions (they are looked up, not multiplied) and counts the head, tied or not.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from gptjax.model.parameters import count_parameters
+
+CONVENTIONS = {"causal": "6N + 6·L·N_heads·H·T", "full": "6N + 12·L·N_heads·H·T"}
+
+
+def mean_keys_seen(sequence_length: int, window: int, convention: str) -> float:
+    """Keys that a query attends to, averaged over the sequence; window 0 means all."""
+    width = min(window or sequence_length, sequence_length)
+    return float(width) if convention == "full" else width * (1.0 - width / (2.0 * sequence_length))
+
+
+def flops_of_causal_layers(
+    declared: Mapping[str, Any], windows: Sequence[int], heads_width: int, sequence_length: int
+) -> dict[str, float]:
+    """{'causal': …, 'full': …} of a model whose every parameter is multiplied with every token.
+
+    Args:
+      declared: the declarations of its parameters.
+      windows: of each layer of attention, 0: the whole context.
+      heads_width: N · H, all query heads together.
+    """
+    products = 6.0 * count_parameters(declared).multiplied
+    # Scores and weighted sum take 2 · H FLOPs each per head and key, three times that with the backward pass.
+    # Grouped-query attention saves parameters and memory, but no FLOPs: every query head has its own scores.
+    per_key = 12.0 * heads_width
+    return {
+        convention: products + per_key * sum(mean_keys_seen(sequence_length, window, convention) for window in windows)
+        for convention in CONVENTIONS
+    }

@@ -1,0 +1,91 @@
+"""What blocks report of themselves reaches the objective: of each layer and each row, however the layers are run."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from reporting_blocks import Reporting
+
+from gptjax.data.facts import DataFacts
+from gptjax.model.decoder import Decoder
+from gptjax.planning import plan
+
+TOKENS = np.random.default_rng(1).integers(0, 29, (3, 12)).astype(np.int32)
+WEIGHTS_L = np.array([1.0, -2.0, 0.5, 3.0])
+
+
+def value_and_gradient(energies, params):
+    """Of a sum in which every layer and row has another weight."""
+
+    def loss(params):
+        energy_LB = energies(params)
+        return (energy_LB * WEIGHTS_L[:, None] * np.array([1.0, 2.0, 4.0])).sum(), energy_LB
+
+    return jax.jit(jax.value_and_grad(loss, has_aux=True))(params)
+
+
+@pytest.mark.parametrize("remat", ["none", "dots", "full"])
+@pytest.mark.parametrize("layers", ["scan", "unroll"])
+def test_each_layer_reports_what_it_computes(layers, remat, model_config, random_params):
+    config = model_config(num_layers=4, window=3, window_pattern="SL", layers=layers, remat=remat)
+    params = random_params(config)
+
+    def energies(params):
+        _, statistics = Decoder(config, None, Reporting).apply({"params": params}, TOKENS, method="hidden")
+        assert statistics["first"].shape == (4, 3, 16)
+        return statistics["energy"]
+
+    def plain(params):  # from the residual stream that is seen between the blocks of the decoder as it is
+        seen = []
+        Decoder(model_config(num_layers=4, window=3, window_pattern="SL", layers="unroll"), spying(seen)).apply(
+            {"params": params}, TOKENS, method="hidden"
+        )
+        return jnp.stack([jnp.square(x_BTD).mean((1, 2)) for x_BTD in seen[1:]])
+
+    (value, energy_LB), gradient = value_and_gradient(energies, params)
+    (expected, expected_LB), expected_gradient = value_and_gradient(plain, params)
+    np.testing.assert_allclose(energy_LB, expected_LB, rtol=1e-4)
+    np.testing.assert_allclose(value, expected, rtol=1e-4)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-3), gradient, expected_gradient)
+
+
+def spying(seen):
+    def spy(x_BTD):
+        seen.append(x_BTD)
+        return x_BTD
+
+    return spy
+
+
+def stepped(tiny_config, objective, devices, **fields):
+    """The metrics of one step on the same rows; some targets of some rows do not count."""
+    config = tiny_config(
+        model__family="reporting_blocks:ReportingFamily",
+        training__objective=f"reporting_blocks:{objective}",
+        **fields,
+    )
+    made = plan(config, DataFacts(32), jax.devices()[:devices])
+    rng = np.random.default_rng(0)
+    rows = {
+        "tokens": rng.integers(0, 32, (16, 8)),
+        "targets": rng.integers(0, 32, (16, 8)),
+        "weights": rng.random((16, 8)) < 0.7,
+    }
+    with jax.set_mesh(made.mesh):
+        batch = {
+            name: jax.device_put(rows[name].reshape(like.shape).astype(like.dtype), like.sharding)
+            for name, like in made.abstract_batch.items()
+        }
+        return jax.device_get(made.trainer.compile_train_step(batch)(made.trainer.init(), batch)[1])
+
+
+def test_a_loss_of_statistics_is_the_same_for_any_batch_and_mesh(tiny_config):
+    whole = stepped(tiny_config, "Small", 1)
+    accumulated = stepped(tiny_config, "Small", 1, training__gradient_accumulation_steps=4, model__layers="scan")
+    meshed = stepped(tiny_config, "Small", 8, mesh__data=2, mesh__fsdp=2, mesh__tensor=2, model__remat="full")
+    for name in ("train/loss", "train/energy", "train/gradient_norm"):
+        np.testing.assert_allclose(accumulated[name], whole[name], rtol=2e-5)
+        np.testing.assert_allclose(meshed[name], whole[name], rtol=2e-5)
+    without = stepped(tiny_config, "Indifferent", 1)
+    assert "train/energy" not in without and without["train/loss"] == pytest.approx(whole["train/loss"], rel=1e-6)
+    assert abs(without["train/gradient_norm"] / whole["train/gradient_norm"] - 1) > 1e-3
