@@ -223,7 +223,7 @@ def test_a_fingerprint_names_the_order(folder, open_, monkeypatch):
     with pytest.raises(ConfigError, match="data: order = feistel-10 there, another here"):
         check_compatible(saved, default(), open_(folder).fingerprint())
     del saved["fingerprint"]["order"]
-    with pytest.raises(ConfigError, match="data: order = null there, another here"):
+    with pytest.raises(ConfigError, match="data: order = nothing there, another here"):
         check_compatible(saved, default(), open_(folder).fingerprint())
 
 
