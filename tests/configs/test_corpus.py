@@ -65,7 +65,7 @@ def test_of_what_is_not_there_there_is_no_source(tmp_path):
 
 @pytest.mark.parametrize("name", ["everything:/nowhere", "books_and_code:a", "common_crawl_100b:raw"])
 def test_arguments_that_cannot_work(name):
-    with pytest.raises(ConfigError, match=rf"{name}: (expected|no folder)"):
+    with pytest.raises(ConfigError, match=rf"{name}: (expected|must contain)"):
         load(name)
 
 
