@@ -188,8 +188,15 @@ def attention(
             position=scores.bias is not None,
             attention_sinks=scores.sinks_N is not None,
         )
-        facts = dict(scale=scores.scale, packed=segments_BT is not None, key_lengths_B=key_lengths_B)
-        return cudnn(q_BTNH, k_BSKH, v_BSKH, causal=causal, window=window, **facts)
+        packed = segments_BT is not None
+        return cudnn(
+            *(q_BTNH, k_BSKH, v_BSKH),
+            causal=causal,
+            window=window,
+            scale=scores.scale,
+            packed=packed,
+            key_lengths_B=key_lengths_B,
+        )
     raise ConfigError(f"model.attention = {backend!r}: expected one of {', '.join(BACKENDS)}")
 
 

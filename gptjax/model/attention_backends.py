@@ -125,7 +125,7 @@ def _attend_rows(
 
     def attend_one(first, queries, keys):
         q_BtNH, segments_Bt = queries
-        key_first = low
+        key_first: jax.Array | int = low
         if width < high - low:
             key_first = jnp.maximum(first + block - width, low)
             keys = jax.tree.map(lambda x: jax.lax.dynamic_slice_in_dim(x, key_first - low, width, axis=1), keys)

@@ -163,7 +163,8 @@ class Decoder(nn.Module):
             block = self.block(self.config, layer_windows(self.config)[index], parent=None)
             layer_cache = (cache.keys[index], cache.values[index], cache.lengths_B)
             rotation = rotations[layer_marks(self.config)[index]]
-            x_BTD, (k_BKSH, v_BKSH), _ = block.apply({"params": params}, x_BTD, rotation=rotation, cache=layer_cache)
+            made: Any = block.apply({"params": params}, x_BTD, rotation=rotation, cache=layer_cache)
+            x_BTD, (k_BKSH, v_BKSH), _ = made
             x_BTD = x_BTD if self.constrain is None else self.constrain(x_BTD)
             keys.append(k_BKSH)
             values.append(v_BKSH)
@@ -216,13 +217,14 @@ class Decoder(nn.Module):
     def _block(self, layer: int, params, x_BTD, rotations, segments_BT, dropout_keys_B):
         """A layer of the kind of layer `layer`, with the given parameters."""
         block = self.block(self.config, layer_windows(self.config)[layer], parent=None)
-        x_BTD, _, statistics = block.apply(
+        made: Any = block.apply(
             {"params": params},
             x_BTD,
             rotation=rotations[layer_marks(self.config)[layer]],
             segments_BT=segments_BT,
             dropout_keys_B=dropout_keys_B,
         )
+        x_BTD, _, statistics = made
         return x_BTD if self.constrain is None else self.constrain(x_BTD), statistics
 
     def _run_unrolled(self, layers, x_BTD, rotations, segments_BT, dropout_keys):
