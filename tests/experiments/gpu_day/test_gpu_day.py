@@ -182,7 +182,7 @@ def test_the_report_shows_every_part_and_why_something_is_missing(day, monkeypat
     text = (output / "README.md").read_text()
     for part in {each.part for each in slices.REHEARSAL} - {"fp8"}:
         assert f"### {report.PARTS[part][0]}\n" in text
-    assert "- broken: crashed. exit status 1: gptjax.config.ConfigError: training.batch_size = -1" in text
+    assert "- broken: crashed. exit status 1: gptjax.errors.ConfigError: training.batch_size = -1" in text
     assert "cuDNN" in text and (output / "training.png").read_bytes().startswith(b"\x89PNG")
 
 
