@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import json
+import re
 from typing import Any
 
 from gptjax.errors import ConfigError
+
+_PART_OF_A_VALUE = re.compile(r"t|tr|tru|f|fa|fal|fals|n|nu|nul|-|\.|[eE][-+]?|")
 
 
 def parsed(data: bytes | str, file: str, remedy: str, kind: type = dict) -> Any:
@@ -26,7 +29,9 @@ def parsed(data: bytes | str, file: str, remedy: str, kind: type = dict) -> Any:
     except UnicodeDecodeError as error:
         problem = f"is not UTF-8 text (byte {error.start + 1:,} is 0x{error.object[error.start]:02x})"
     except json.JSONDecodeError as error:
-        is_cut = error.pos >= len(text.rstrip()) or error.msg.startswith("Unterminated string")
+        rest = text[error.pos :].rstrip()
+        is_part = _PART_OF_A_VALUE.fullmatch(rest) is not None  # also where nothing is left
+        is_cut = is_part or error.msg.startswith("Unterminated string")
         if not text.strip():
             problem = "is empty"
         elif is_cut:

@@ -133,7 +133,7 @@ def test_the_default_is_valid():
         (dict(training__batch_size=9, training__gradient_accumulation_steps=2), r"batch_size = 9: must be divisible"),
         (dict(training__duration="0 steps"), r"training\.duration = '0 steps': must be at least one step"),
         (dict(evaluation__every="0 steps"), r"evaluation\.every"),
-        (dict(training__duration="1e400 steps"), r"training\.duration = '1e400 steps': too large"),
+        (dict(training__duration="1e400 steps"), r"training\.duration = '1e400 steps': the number is too large"),
         (dict(optimizer__learning_rate=float("inf")), r"optimizer\.learning_rate = inf: must be finite"),
     ],
 )

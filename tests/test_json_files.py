@@ -8,7 +8,7 @@ from gptjax.config import default, from_json, to_json
 from gptjax.errors import ConfigError
 from gptjax.json_files import parsed
 
-WHOLE = json.dumps({"a": {"b": [1, 2.5, "text", None]}, "c": True}, indent=1)
+WHOLE = json.dumps({"a": {"b": [1, -2.5, 1e-30, "text", None]}, "c": True, "d": False}, indent=1)
 
 
 @pytest.mark.parametrize(
@@ -42,7 +42,7 @@ def test_what_is_wrong_is_said(data, problem):
 def test_wherever_a_file_is_cut_off_it_is_refused():
     assert parsed(WHOLE, "f.json", "") == parsed(WHOLE.encode(), "f.json", "") == json.loads(WHOLE)
     for length in range(len(WHOLE)):
-        with pytest.raises(ConfigError, match=r"^f\.json is (empty|cut off|not JSON)"):
+        with pytest.raises(ConfigError, match=r"^f\.json is cut off" if length else r"^f\.json is empty"):
             parsed(WHOLE[:length], "f.json", "")
 
 
