@@ -150,6 +150,7 @@ def day(tmp_path_factory):
 
 
 @pytest.mark.slow
+@pytest.mark.xdist_group("gpu_day")  # one worker rehearses for both
 def test_a_rehearsal_of_every_slice(day):
     earlier, output, last = day
     results = {result["slice"]: result for result in run.read_results([output])}
@@ -175,6 +176,7 @@ def test_a_rehearsal_of_every_slice(day):
 
 
 @pytest.mark.slow
+@pytest.mark.xdist_group("gpu_day")  # one worker rehearses for both
 def test_the_report_shows_every_part_and_why_something_is_missing(day, monkeypatch):
     _, output, _ = day
     monkeypatch.setattr(sys, "argv", ["report.py", str(output)])
