@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
+from typing import Any
 
 import flax.linen as nn
 import jax
@@ -59,7 +60,15 @@ class Scores:
 PLAIN = Scores()
 
 
-def attend(q_BTNH, k_BSKH, v_BSKH, mask_BTS, kept=None, scores: Scores = PLAIN, distance_BTS=None) -> jax.Array:
+def attend(
+    q_BTNH: jax.Array,
+    k_BSKH: jax.Array,
+    v_BSKH: jax.Array,
+    mask_BTS: jax.Array,
+    kept: tuple[jax.Array, float] | None = None,
+    scores: Scores = PLAIN,
+    distance_BTS: jax.Array | None = None,
+) -> jax.Array:
     """softmax(q kᵀ / sqrt(H)) v, [B, T, N, H]: the definition.
 
     Queries may come from another sequence than keys and values: `mask_BTS` (bool) alone says which key each sees.
@@ -72,7 +81,13 @@ def attend(q_BTNH, k_BSKH, v_BSKH, mask_BTS, kept=None, scores: Scores = PLAIN, 
     return einsum("BKTGS,BSKH->BTKGH", weights_BKTGS, v_BSKH).reshape(B, T, N, H)
 
 
-def softmax(logits_BKTGS, mask_BTS, kept=None, scores: Scores = PLAIN, distance_BTS=None) -> jax.Array:
+def softmax(
+    logits_BKTGS: jax.Array,
+    mask_BTS: jax.Array,
+    kept: tuple[jax.Array, float] | None = None,
+    scores: Scores = PLAIN,
+    distance_BTS: Any = None,
+) -> jax.Array:
     """The share of each value that a query takes. What bends attention between its two products belongs here:
     definition, blocks and cache then have it all at once.
 
@@ -100,7 +115,14 @@ def softmax(logits_BKTGS, mask_BTS, kept=None, scores: Scores = PLAIN, distance_
 
 
 def visible(
-    rows_BT, rows_BS, window: int = 0, segments_BT=None, segments_BS=None, *, causal: bool = True, key_lengths_B=None
+    rows_BT: jax.Array,
+    rows_BS: jax.Array,
+    window: int = 0,
+    segments_BT: jax.Array | None = None,
+    segments_BS: Any = None,
+    *,
+    causal: bool = True,
+    key_lengths_B: jax.Array | None = None,
 ) -> tuple[jax.Array, jax.Array]:
     """Whether query t sees key s, [B, T, S] bool, and how far s lies before t, [B, T, S].
 
@@ -162,7 +184,7 @@ def attention(
     key_segments_BS = segments_BT if key_segments_BS is None else key_segments_BS
     keys_B = dropout_keys_B if dropout else None
 
-    def attend_rows(queries, keys, num_keys: int):
+    def attend_rows(queries: tuple[Any, ...], keys: tuple[Any, ...], num_keys: int) -> jax.Array:
         q_BtNH, rows_t, segments_Bt = queries
         k_BsKH, v_BsKH, rows_s, segments_Bs = keys
         kept = None
@@ -218,7 +240,7 @@ def cached_attention(
     length = q_BTNH.shape[1]
     slots_1S = jnp.arange(k_BKSH.shape[2])[None]
 
-    def attend_rows(positions_Bt, q_BtNH):
+    def attend_rows(positions_Bt: jax.Array, q_BtNH: jax.Array) -> jax.Array:
         H = q_BtNH.shape[-1]
         q_BtKGH = q_BtNH.reshape(*q_BtNH.shape[:2], k_BKSH.shape[1], -1, H)
         logits_BKtGS = einsum_float32("BTKGH,BKSH->BKTGS", q_BtKGH, k_BKSH) * (scores.scale or H**-0.5)
@@ -250,16 +272,16 @@ class Attention(nn.Module):
     @nn.compact
     def __call__(
         self,
-        x_BTD,
+        x_BTD: jax.Array,
         *,
-        context_BSD=None,
-        rotation=None,
-        segments_BT=None,
-        key_segments_BS=None,
-        key_lengths_B=None,
-        cache=None,
-        dropout_keys_B=None,
-    ):
+        context_BSD: jax.Array | None = None,
+        rotation: Any = None,
+        segments_BT: jax.Array | None = None,
+        key_segments_BS: jax.Array | None = None,
+        key_lengths_B: jax.Array | None = None,
+        cache: tuple[jax.Array, ...] | None = None,
+        dropout_keys_B: jax.Array | None = None,
+    ) -> tuple[jax.Array, tuple[jax.Array, jax.Array] | None]:
         """Returns the output [B, T, D] and, given a layer's cache (keys_BKSH, values_BKSH, lengths_B), its new
         (keys_BKSH, values_BKSH). The other arguments are those of `attention`."""
         config = self.config
@@ -268,7 +290,7 @@ class Attention(nn.Module):
             raise ValueError("attention to another stream is not causal, and knows no window and no rotation")
         if cache is not None and not self.causal:
             raise ValueError("only causal attention reads on from a cache")
-        context_BSD = context_BSD if is_cross else x_BTD
+        stream_BSD = x_BTD if context_BSD is None else context_BSD
         width = {"embed": config.width}
         query_heads = {"heads": config.num_heads, "head": config.head_width}
         kv_heads = {"kv_heads": config.num_kv_heads, "head": config.head_width}
@@ -280,7 +302,7 @@ class Attention(nn.Module):
             return project(x_BTD, weight, bias).reshape(*x_BTD.shape[:2], *axes.values())
 
         q_BTNH = heads("query", query_heads, x_BTD)
-        k_BSKH, v_BSKH = heads("key", kv_heads, context_BSD), heads("value", kv_heads, context_BSD)
+        k_BSKH, v_BSKH = heads("key", kv_heads, stream_BSD), heads("value", kv_heads, stream_BSD)
         if config.qk_norm:  # before the rotation; Qwen3: each head by itself, OLMo 2: all heads of a token together
             together = config.qk_norm_over == "projection"
             query_axes, key_axes = (tuple(axes) if together else ("head",) for axes in (query_heads, kv_heads))

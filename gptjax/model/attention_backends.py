@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -81,7 +82,9 @@ def refuse_on_cudnn(**settings: bool | float) -> None:
         raise ConfigError(f"model.attention = 'cudnn': {obstacle}; use xla")
 
 
-def in_blocks(attend: Callable, queries, keys, *, causal: bool, window: int, block: int) -> jax.Array:
+def in_blocks(
+    attend: Callable, queries: tuple[Any, ...], keys: tuple[Any, ...], *, causal: bool, window: int, block: int
+) -> jax.Array:
     """Query rows in blocks: where causal against the keys from the window's start to the block's end, else all keys.
 
     So only the lower triangle of causal attention is computed. Up to MAX_PROGRAMS blocks are written out, each with its
@@ -114,7 +117,16 @@ def in_blocks(attend: Callable, queries, keys, *, causal: bool, window: int, blo
 
 
 def _attend_rows(
-    attend, queries, keys, start: int, end: int, *, low: int, high: int, window: int, block: int
+    attend: Callable[..., jax.Array],
+    queries: tuple[Any, ...],
+    keys: tuple[Any, ...],
+    start: int,
+    end: int,
+    *,
+    low: int,
+    high: int,
+    window: int,
+    block: int,
 ) -> jax.Array:
     """Rows start … end - 1, a whole number of blocks, against the keys low … high - 1, of which a block with a window
     reads those that it needs."""
@@ -123,7 +135,7 @@ def _attend_rows(
     queries, keys = jax.tree.map(lambda x: x[:, start:end], queries), jax.tree.map(lambda x: x[:, low:high], keys)
     num_blocks = (end - start) // block
 
-    def attend_one(first, queries, keys):
+    def attend_one(first: jax.Array | int, queries: tuple[Any, ...], keys: tuple[Any, ...]) -> jax.Array:
         q_BtNH, segments_Bt = queries
         key_first: jax.Array | int = low
         if width < high - low:
@@ -144,7 +156,15 @@ def _attend_rows(
 
 
 def cudnn(
-    q_BTNH, k_BSKH, v_BSKH, *, causal: bool, window: int, packed: bool, key_lengths_B=None, scale: float = 0.0
+    q_BTNH: jax.Array,
+    k_BSKH: jax.Array,
+    v_BSKH: jax.Array,
+    *,
+    causal: bool,
+    window: int,
+    packed: bool,
+    key_lengths_B: jax.Array | None = None,
+    scale: float = 0.0,
 ) -> jax.Array:
     """Flash attention. Batch and heads may be sharded by an Auto mesh; the sequence may not."""
     length, num_keys, head_width = q_BTNH.shape[1], k_BSKH.shape[1], q_BTNH.shape[3]

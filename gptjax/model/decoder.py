@@ -42,7 +42,15 @@ class Block(nn.Module):
     window: int
 
     @nn.compact
-    def __call__(self, x_BTD, *, rotation=None, segments_BT=None, dropout_keys_B=None, cache=None):
+    def __call__(
+        self,
+        x_BTD: jax.Array,
+        *,
+        rotation: Any = None,
+        segments_BT: jax.Array | None = None,
+        dropout_keys_B: jax.Array | None = None,
+        cache: tuple[jax.Array, ...] | None = None,
+    ) -> tuple[jax.Array, Any, dict[str, jax.Array]]:
         """Returns x_BTD, the layer's new cache (None without one), and statistics: what the layer reports of itself, a
         dict of arrays [B, …] by name (for a loss of its own; see `Decoder.hidden`), here none.
 
@@ -57,11 +65,11 @@ class Block(nn.Module):
             (None,) * 3 if dropout_keys_B is None else (fold_in(dropout_keys_B, use) for use in range(3))
         )
 
-        def normed(h_BTD, name: str, side: str):
+        def normed(h_BTD: jax.Array, name: str, side: str) -> jax.Array:
             wanted = config.norm_placement in (side, "sandwich")
             return make_norm(config, name=name)(h_BTD) if wanted else h_BTD
 
-        def added(x_BTD, h_BTD, keys_B):
+        def added(x_BTD: jax.Array, h_BTD: jax.Array, keys_B: jax.Array | None) -> jax.Array:
             h_BTD = dropout(h_BTD, config.dropout, keys_B)
             return x_BTD + (h_BTD if config.residual_multiplier == 1 else h_BTD * config.residual_multiplier)
 
@@ -90,7 +98,7 @@ class Decoder(nn.Module):
     constrain: Callable[[jax.Array], jax.Array] | None = None
     block: type[nn.Module] = Block
 
-    def setup(self):
+    def setup(self) -> None:
         config = self.config
         width, init, tied = {"embed": config.width}, input_init(config), config.tied_embeddings
         self.embedding = lookup(self, "embedding", {"vocab": config.vocab_size}, width, init, tied=tied)
@@ -123,7 +131,11 @@ class Decoder(nn.Module):
         return self.logits(self.hidden(tokens_BT, segments_BT, positions_BT, dropout_keys_B)[0])
 
     def hidden(
-        self, tokens_BT, segments_BT=None, positions_BT=None, dropout_keys_B=None
+        self,
+        tokens_BT: jax.Array,
+        segments_BT: jax.Array | None = None,
+        positions_BT: jax.Array | None = None,
+        dropout_keys_B: jax.Array | None = None,
     ) -> tuple[jax.Array, dict[str, jax.Array]]:
         """The final-normed residual stream [B, T, D] in the compute dtype, before the head; and the statistics of the
         blocks, each [L, B, …].
@@ -183,7 +195,9 @@ class Decoder(nn.Module):
         """Visits every parameter without a forward pass: all that initialisation needs."""
         self.final_norm(jnp.zeros((1, self.config.width)))  # the others are declared by `setup`
 
-    def _embed(self, tokens_BT, positions_BT, dropout_keys_B=None):
+    def _embed(
+        self, tokens_BT: jax.Array, positions_BT: jax.Array, dropout_keys_B: jax.Array | None = None
+    ) -> jax.Array:
         config = self.config
         x_BTD = self.embedding[tokens_BT]
         if config.embedding_multiplier != 1:
@@ -200,12 +214,12 @@ class Decoder(nn.Module):
         x_BTD = dropout(x_BTD.astype(config.dtype), config.dropout, dropout_keys_B)
         return x_BTD if self.constrain is None else self.constrain(x_BTD)
 
-    def _finish(self, x_BTD):
+    def _finish(self, x_BTD: jax.Array) -> jax.Array:
         """The last norm. Logits are multiplied here: the head is linear, and so every loss sees it."""
         x_BTD, multiplier = self.final_norm(x_BTD), self.config.logit_multiplier
         return x_BTD if multiplier == 1 else x_BTD * multiplier
 
-    def _rotations(self, positions_BT) -> dict:
+    def _rotations(self, positions_BT: jax.Array) -> dict:
         """Of queries and keys in each kind of layer, by its mark in the window pattern; None: they are not rotated."""
         config = self.config
         if config.position != "rope":
@@ -214,7 +228,15 @@ class Decoder(nn.Module):
         local = rope_rotation(positions_BT, rope_frequencies(config, local=True)) if config.rope_local_theta else full
         return {"S": local, "L": full, "N": None}
 
-    def _block(self, layer: int, params, x_BTD, rotations, segments_BT, dropout_keys_B):
+    def _block(
+        self,
+        layer: int,
+        params: Any,
+        x_BTD: jax.Array,
+        rotations: dict[str, Any],
+        segments_BT: jax.Array | None,
+        dropout_keys_B: jax.Array | None,
+    ) -> tuple[jax.Array, dict[str, jax.Array]]:
         """A layer of the kind of layer `layer`, with the given parameters."""
         block = self.block(self.config, layer_windows(self.config)[layer], parent=None)
         made: Any = block.apply(
@@ -227,7 +249,14 @@ class Decoder(nn.Module):
         x_BTD, _, statistics = made
         return x_BTD if self.constrain is None else self.constrain(x_BTD), statistics
 
-    def _run_unrolled(self, layers, x_BTD, rotations, segments_BT, dropout_keys):
+    def _run_unrolled(
+        self,
+        layers: Any,
+        x_BTD: jax.Array,
+        rotations: dict[str, Any],
+        segments_BT: jax.Array | None,
+        dropout_keys: jax.Array | None,
+    ) -> tuple[jax.Array, dict[str, jax.Array]]:
         statistics: list[dict[str, jax.Array]] = []
         for index, params in enumerate(unstack_layers(layers, self.config.num_layers)):
             block = rematerialized(functools.partial(self._block, index), self.config.remat)
@@ -236,7 +265,14 @@ class Decoder(nn.Module):
             statistics.append(of_layer)
         return x_BTD, _stack(statistics)
 
-    def _run_scanned(self, layers, x_BTD, rotations, segments_BT, dropout_keys):
+    def _run_scanned(
+        self,
+        layers: Any,
+        x_BTD: jax.Array,
+        rotations: dict[str, Any],
+        segments_BT: jax.Array | None,
+        dropout_keys: jax.Array | None,
+    ) -> tuple[jax.Array, dict[str, jax.Array]]:
         """`lax.scan` is a for loop over the leading axis of its inputs that is compiled once, whatever the number of
         turns: `run_group` gets the stream and one slice of the stacked parameters, and returns the stream. (A PyTorch
         loop over modules is what `_run_unrolled` is: each layer is compiled by itself.)
@@ -247,7 +283,7 @@ class Decoder(nn.Module):
         scanned = num_layers // period * period
         stacked = (layers, None if dropout_keys is None else dropout_keys[:-1])
 
-        def run(first: int, count: int, x_BTD, group, in_scan: bool):
+        def run(first: int, count: int, x_BTD: jax.Array, group: Any, in_scan: bool) -> tuple[jax.Array, Any]:
             statistics: list[dict[str, jax.Array]] = []
             for index in range(count):
                 params, dropout_keys_B = jax.tree.map(operator.itemgetter(index), group)
@@ -256,7 +292,7 @@ class Decoder(nn.Module):
                 statistics.append(of_layer)
             return x_BTD, _stack(statistics)
 
-        def run_group(x_BTD, group):
+        def run_group(x_BTD: jax.Array, group: Any) -> tuple[jax.Array, Any]:
             return run(0, period, x_BTD, group, in_scan=True)
 
         groups = jax.tree.map(lambda x: x[:scanned].reshape(-1, period, *x.shape[1:]), stacked)

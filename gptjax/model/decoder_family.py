@@ -35,7 +35,7 @@ class DecoderFamily(Family):
         piece = min(T, piece)
         pieces = jnp.moveaxis(prompt_BT.reshape(B, T // piece, piece), 1, 0)
 
-        def read_piece(carry, numbered):
+        def read_piece(carry: Any, numbered: Any) -> tuple[Any, Any]:
             cache, last_BD = carry
             first, piece_BT = numbered
             num_new_B = jnp.clip(lengths_B - first, 0, piece)

@@ -87,7 +87,9 @@ class FeedForward(nn.Module):
         width, inner = {"embed": config.width}, {"mlp": config.feedforward_width}
         activation, gated = activation_of(config.feedforward)
 
-        def linear(name: str, x: jax.Array, init, inputs: Axes, outputs: Axes) -> jax.Array:
+        def linear(
+            name: str, x: jax.Array, init: nn.initializers.Initializer, inputs: Axes, outputs: Axes
+        ) -> jax.Array:
             weight = matrix(self, name, inputs, outputs, init)
             bias = vector(self, f"{name}_bias", outputs) if "feedforward" in bias_parts(config.bias) else None
             return project(x, weight, bias)

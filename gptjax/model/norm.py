@@ -10,6 +10,7 @@ import jax.numpy as jnp
 from gptjax.config import bias_parts
 from gptjax.model.parameters import vector
 from gptjax.model.precision import over_rows
+from gptjax.settings import ModelSettings
 
 
 class RMSNorm(nn.Module):
@@ -50,7 +51,7 @@ class LayerNorm(nn.Module):
         return normed.astype(x.dtype)
 
 
-def make_norm(config, name: str | None = None) -> nn.Module:
+def make_norm(config: ModelSettings, name: str | None = None) -> nn.Module:
     """The norm that `config.norm` names; LayerNorm has a bias where `config.bias` has norm's."""
     if config.norm == "layernorm":
         return LayerNorm(config.norm_epsilon, use_bias="norm" in bias_parts(config.bias), name=name)

@@ -16,7 +16,7 @@ from gptjax.config import ConfigError
 from gptjax.settings import ModelSettings
 
 
-def rope_frequencies(config, *, local: bool = False) -> np.ndarray:
+def rope_frequencies(config: ModelSettings, *, local: bool = False) -> np.ndarray:
     """Angle per position [R/2] of rotary embeddings (Su et al. 2021, arXiv:2104.09864), scaled as configured; the first
     R = rope_fraction · H features of a head are rotated.
 
