@@ -198,8 +198,9 @@ def check_values(
         value = get(config, field)
         is_own = allowed.own and ":" in value  # 'module:function': whoever calls it looks at it
         if allowed.names and value not in allowed.names and not is_own:
+            own = ", or module:name of your own" if allowed.own else ""
             raise ConfigError(
-                f"{field} = {value!r}: expected one of {', '.join(allowed.names)}"
+                f"{field} = {value!r}: expected one of {', '.join(allowed.names)}{own}"
                 f"{suggestion(str(value), allowed.names)}"
             )
     for field, allowed in fields.items():

@@ -1,6 +1,7 @@
 """Every test runs on eight CPU devices in one process, with absl's flags marked as parsed for Grain's workers."""
 
 import os
+import signal
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 
@@ -15,6 +16,9 @@ from gptjax.planning import resolve
 jax.config.update("jax_num_cpu_devices", 8)
 jax.config.update("jax_default_matmul_precision", "highest")
 flags.FLAGS.mark_as_parsed()
+# Under `nohup` or in a shell's background these two are ignored, in every process that a test starts, too.
+signal.signal(signal.SIGHUP, signal.SIG_DFL)
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(autouse=True)

@@ -26,8 +26,9 @@ def value_and_gradient(energies, params):
 
 @pytest.mark.parametrize("remat", ["none", "dots", "full"])
 @pytest.mark.parametrize("layers", ["scan", "unroll"])
-def test_each_layer_reports_what_it_computes(layers, remat, model_config, random_params):
-    config = model_config(num_layers=4, window=3, window_pattern="SL", layers=layers, remat=remat)
+@pytest.mark.parametrize("pattern", ["SL", "SSL"])  # of the second, one of the four layers is left after the scan
+def test_each_layer_reports_what_it_computes(layers, remat, pattern, model_config, random_params):
+    config = model_config(num_layers=4, window=3, window_pattern=pattern, layers=layers, remat=remat)
     params = random_params(config)
 
     def energies(params):
@@ -37,7 +38,7 @@ def test_each_layer_reports_what_it_computes(layers, remat, model_config, random
 
     def plain(params):  # from the residual stream that is seen between the blocks of the decoder as it is
         seen = []
-        Decoder(model_config(num_layers=4, window=3, window_pattern="SL", layers="unroll"), spying(seen)).apply(
+        Decoder(model_config(num_layers=4, window=3, window_pattern=pattern, layers="unroll"), spying(seen)).apply(
             {"params": params}, TOKENS, method="hidden"
         )
         return jnp.stack([jnp.square(x_BTD).mean((1, 2)) for x_BTD in seen[1:]])
