@@ -17,9 +17,10 @@ from collections import Counter
 from importlib.metadata import version
 from pathlib import Path
 
+from gptjax.corpus.formats import encoding
 from gptjax.corpus.sources import web
 from gptjax.corpus.sources.opening import find_files, open_stream
-from gptjax.corpus.sources.pages import decode_page, page_text
+from gptjax.corpus.sources.pages import page_text
 from gptjax.corpus.sources.warc import captures
 
 KNOWN = Path(__file__).parents[2] / "tests" / "corpus" / "sources" / "pages"
@@ -48,7 +49,7 @@ def quality() -> None:
     for name, options in VARIANTS.items():
         scores = {}
         for path in known:
-            html = decode_page(path.read_bytes(), "", Counter())
+            html = encoding.decode(path.read_bytes()).text
             text = page_text(html, {**web.OPTIONS, **options}, Counter()) or ""
             scores[path.stem] = score(tokens(text), tokens(path.with_suffix(".txt").read_text(encoding="utf-8")))
         means = " | ".join(f"{statistics.mean(column):.3f}" for column in zip(*scores.values()))
@@ -92,7 +93,7 @@ def read(pieces) -> list[str]:
     for piece in pieces:
         with open_stream(piece.uri, web.OPTIONS) as stream:
             for capture in captures(stream, web.OPTIONS["max_html_bytes"], Counter()):
-                pages.append(decode_page(capture.payload, capture.charset, Counter()))
+                pages.append(encoding.decode(capture.payload, [capture.charset] if capture.charset else []).text)
     return pages
 
 

@@ -1,0 +1,32 @@
+"""What lies beside the package and is seldom run still finds what it imports from it."""
+
+import ast
+import importlib
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+SELDOM_RUN = ("experiments/**/*.py", "examples/**/*.py", "tests/parity/*.py", "tests/slurm/*.py", "tests/gpu/*.py")
+FILES = sorted(str(path.relative_to(ROOT)) for pattern in SELDOM_RUN for path in ROOT.glob(pattern))
+
+
+def exists(module: str, name: str) -> bool:
+    if hasattr(importlib.import_module(module), name):
+        return True
+    try:
+        return bool(importlib.import_module(f"{module}.{name}"))
+    except ImportError:
+        return False
+
+
+@pytest.mark.parametrize("file", FILES)
+def test_what_is_imported_from_the_package_is_there(file):
+    nodes = ast.walk(ast.parse((ROOT / file).read_text(encoding="utf-8")))
+    imports = [node for node in nodes if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("gptjax")]
+    missing = [f"{node.module}.{a.name}" for node in imports for a in node.names if not exists(node.module, a.name)]
+    assert not missing
+
+
+def test_there_are_such_files():
+    assert len(FILES) > 50
