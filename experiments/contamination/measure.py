@@ -11,6 +11,7 @@ import statistics
 import tempfile
 import time
 import unicodedata
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -85,7 +86,7 @@ def write_shards(work: Path, name: str, documents: Iterator[Document]) -> tuple[
     """Returns the stage's inputs (four shards, without an index) and the bytes of text."""
     writers = [DocumentWriter(work / f"{name}-{number}.parquet") for number in range(4)]
     for document in documents:
-        min(writers, key=lambda writer: writer.bytes).append(rows_of(name, document, 4_000_000))
+        min(writers, key=lambda writer: writer.bytes).append(rows_of(name, document, 4_000_000, Counter()))
     shards = []
     for number, writer in enumerate(writers):
         writer.close()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import statistics
 import tempfile
 import time
+from collections import Counter
 from pathlib import Path
 
 import sentencepiece
@@ -71,7 +72,7 @@ def write_shards(texts: list[str], work: Path) -> list[dict]:
         path = work / f"{part}.parquet"
         with DocumentWriter(path) as writer:
             for number, text in enumerate(texts[part::PARTS]):
-                writer.append(rows_of("books", Document(text, f"{part}/{number}"), 4_000_000))
+                writer.append(rows_of("books", Document(text, f"{part}/{number}"), 4_000_000, Counter()))
         inputs.append({"documents": file_entry(path), "verdicts": [], "tokenizer": file_entry(tokenizer)})
     return inputs
 
