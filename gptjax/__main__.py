@@ -32,6 +32,9 @@ def main() -> int:
         set_up_streams(outlive=True)
         print(version(), flush=True)
         return 0
+    if name.startswith("-") and (later := [argument for argument in arguments if argument in COMMANDS]):
+        print(f"error: {name}: options follow the command; did you mean gptjax {later[0]} {name} …?", file=sys.stderr)
+        return 2
     if name not in COMMANDS:
         print(
             f"error: {name!r} is not a command{suggestion(name, COMMANDS)} (gptjax --help lists them)", file=sys.stderr

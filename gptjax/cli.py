@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import contextlib
+import difflib
 import functools
 import os
 import re
@@ -16,10 +17,11 @@ from typing import Any
 from absl import app, logging
 from absl.flags import Error as FlagError
 
+from gptjax.__main__ import COMMANDS
 from gptjax.command_flags import Flags
 from gptjax.command_help import command_help, config_help
 from gptjax.config import ConfigError, RunError
-from gptjax.differences import DIFFERENT
+from gptjax.differences import without_line_breaks
 from gptjax.flag_messages import check_arguments, check_numbers, explained, typed_overrides
 from gptjax.terminal import ConsoleGone, set_up_streams, visible
 
@@ -124,19 +126,42 @@ def run(
             _fail(error)
             return 1
         except KeyboardInterrupt:
-            print("interrupted", file=sys.stderr)
-            return 130
+            return _interrupted()
 
     logging.use_absl_handler()  # replaces other handlers that write to the same stderr
     set_up_streams(outlives_console)
     _set_up_logs()
-    try:
+    parser = functools.partial(_parse_flags, main, flags or Flags(), arguments)
+    with _interrupts_raised():
         try:
-            app.run(guarded, flags_parser=functools.partial(_parse_flags, main, flags or Flags()))
-        finally:
-            sys.stdout.flush()
-    except ConsoleGone:
-        sys.exit(PIPE_CLOSED)
+            try:
+                app.run(guarded, flags_parser=parser)
+            finally:
+                sys.stdout.flush()
+        except ConsoleGone:
+            sys.exit(PIPE_CLOSED)
+        except KeyboardInterrupt:  # while flags were parsed, or before and after `guarded`
+            sys.exit(_interrupted())
+
+
+@contextlib.contextmanager
+def _interrupts_raised() -> Iterator[None]:
+    """In the block, Ctrl-C raises KeyboardInterrupt; before and after it, while Python imports and shuts down, Ctrl-C
+    ends the process at once (see `gptjax/__init__.py`)."""
+    before = signal.getsignal(signal.SIGINT)
+    if before is not signal.SIG_DFL:
+        yield
+        return
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def _interrupted() -> int:
+    print("interrupted", file=sys.stderr)
+    return 130
 
 
 def _set_up_logs() -> None:
@@ -176,7 +201,7 @@ def _cause(error: BaseException) -> str:
     return f": {type(error).__name__}: {' '.join(str(error).split())}"
 
 
-def _parse_flags(main: Callable, flags: Flags, argv: list[str]) -> list[str]:
+def _parse_flags(main: Callable, flags: Flags, arguments: int, argv: list[str]) -> list[str]:
     given = [argument.lstrip("-").partition("=") for argument in argv[1:] if argument.startswith("-")]
     for name, _, value in given:
         if name in ("help", "h", "helpshort", "helpfull"):
@@ -186,6 +211,8 @@ def _parse_flags(main: Callable, flags: Flags, argv: list[str]) -> list[str]:
             print(config_help(flags.config_fields, value))
             sys.exit(0)
     try:
+        if not arguments and len(argv) > 1:
+            _check_no_command(argv[1])
         check_arguments(argv[1:], flags)
         rest = flags.parse(argv)
         check_numbers(flags)
@@ -198,7 +225,14 @@ def _parse_flags(main: Callable, flags: Flags, argv: list[str]) -> list[str]:
         sys.exit(_fail(explained(error, flags)))
 
 
+def _check_no_command(argument: str) -> None:
+    """Raises ConfigError if the first argument of a command looks like another command: `gptjax prepare trace`."""
+    if close := difflib.get_close_matches(argument, COMMANDS, n=1, cutoff=0.75):
+        raise ConfigError(
+            f"unexpected argument {argument!r}: {close[0]} is a command of its own; did you mean {command(close[0])}?"
+        )
+
+
 def _fail(error: Exception | str) -> int:
-    sentence, mark, listed = str(error).partition(DIFFERENT)  # only the list of differences keeps its line breaks
-    print(f"error: {visible(' '.join(sentence.split()) + mark + listed)}", file=sys.stderr)
+    print(f"error: {visible(without_line_breaks(str(error)))}", file=sys.stderr)
     return 2

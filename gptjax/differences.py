@@ -6,7 +6,7 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-DIFFERENT = "; different are\n"  # separates a sentence from its lines
+DIFFERENT = ". What differs:\n"  # separates a sentence from its lines
 MOST_LINES = 12
 MOST_CHARACTERS = 64  # longest text of a value
 CONTEXT = 12  # characters that a shortened value shows before the part that differs
@@ -30,13 +30,19 @@ def with_lines(sentence: str, found: Mapping[str, tuple[Any, Any]]) -> str:
 
 
 def lines(found: Mapping[str, tuple[Any, Any]]) -> list[str]:
-    """Returns one line per difference: '  model.width = 384 there, 512 here'. Long values are shortened."""
+    """Returns one line per difference: '  model.width: was 384, is now 512'. Long values are shortened."""
     shown = []
     for field, values in list(found.items())[:MOST_LINES]:
         saved, current = parts_that_differ(*map(_text, values))
-        shown.append(f"  {field} = {saved} there, {current} here")
+        shown.append(f"  {field}: was {saved}, is now {current}")
     more = len(found) - len(shown)
     return [*shown, f"  … and {more} more"] if more else shown
+
+
+def without_line_breaks(message: str) -> str:
+    """Returns the message as one line; only the list of differences that `with_lines` made keeps its line breaks."""
+    sentence, mark, listed = message.partition(DIFFERENT)
+    return " ".join(sentence.split()) + mark + listed
 
 
 def parts_that_differ(a: str, b: str) -> tuple[str, str]:
@@ -58,7 +64,7 @@ def _cut(text: str, first: int, last: int) -> str:
 
 def _text(value: Any) -> str:
     if value is None:
-        return "nothing"
+        return "not set"
     return value if isinstance(value, str) and value else json.dumps(value, ensure_ascii=False)
 
 

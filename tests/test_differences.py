@@ -3,7 +3,15 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gptjax.differences import MOST_CHARACTERS, MOST_LINES, differences, lines, parts_that_differ
+from gptjax.differences import (
+    MOST_CHARACTERS,
+    MOST_LINES,
+    differences,
+    lines,
+    parts_that_differ,
+    with_lines,
+    without_line_breaks,
+)
 
 
 def test_only_what_differs_is_told_by_its_name():
@@ -11,9 +19,9 @@ def test_only_what_differs_is_told_by_its_name():
     here = {"a": 1, "files": [{"name": "y", "size": 5}, {"name": "x", "size": 3}], "list": [1, 3], "new": True}
     assert differences(there, here) == {"files.y.size": (4, 5), "list": ([1, 2], [1, 3]), "new": (None, True)}
     assert lines(differences(there, here)) == [
-        "  files.y.size = 4 there, 5 here",
-        "  list = [1, 2] there, [1, 3] here",
-        "  new = nothing there, true here",
+        "  files.y.size: was 4, is now 5",
+        "  list: was [1, 2], is now [1, 3]",
+        "  new: was not set, is now true",
     ]
     assert differences({"n": [{"name": "x"}] * 2}, {"n": [{"name": "x"}]}) == {"n.1": ({"name": "x"}, None)}
 
@@ -37,3 +45,10 @@ def test_both_are_short_and_show_the_difference(start, one, two):
 def test_many_differences_end_in_how_many_more():
     shown = lines({str(number): (number, None) for number in range(MOST_LINES + 5)})
     assert len(shown) == MOST_LINES + 1 and shown[-1] == "  … and 5 more"
+
+
+def test_only_the_list_of_differences_keeps_its_line_breaks():
+    message = with_lines("a\n  sentence", {"seed": (0, 1), "name": ("x", "y")})
+    assert message.startswith("a\n") and "differs:" in message
+    assert without_line_breaks(message) == "a sentence. What differs:\n  seed: was 0, is now 1\n  name: was x, is now y"
+    assert without_line_breaks("two\nlines ") == "two lines"

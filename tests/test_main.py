@@ -2,6 +2,7 @@
 
 import os
 import re
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -47,6 +48,47 @@ def test_versions_and_mistakes():
     done = gptjax("trian", "--workdir=w")
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr == "error: 'trian' is not a command; did you mean train? (gptjax --help lists them)\n"
+
+
+@pytest.mark.parametrize(
+    "arguments, said",
+    [
+        (["prepare", "trace", "--workdir=w"], "'trace': trace is a command of its own; did you mean "),
+        (["train", "smaple"], "'smaple': sample is a command of its own; did you mean "),
+        (["--workdir=w", "train"], "error: --workdir=w: options follow the command; did you mean gptjax train --work"),
+    ],
+)
+def test_a_command_in_another_place_is_recognised(arguments, said):
+    done = gptjax(*arguments)
+    assert (done.returncode, done.stdout) == (2, "") and said in done.stderr and done.stderr.count("\n") == 1
+
+
+STARTS = """
+import os, signal, sys
+sys.orig_argv[1:] = {typed}
+sys.setswitchinterval(1e-4)
+import gptjax
+if {in_main}:
+    from gptjax import cli
+    cli.run(lambda argv: os.kill(os.getpid(), signal.SIGINT))
+os.kill(os.getpid(), signal.SIGINT)
+"""
+
+
+@pytest.mark.parametrize(
+    "typed, in_main, status, said",
+    [
+        (["-m", "gptjax.train"], False, -signal.SIGINT, ""),
+        (["/bin/gptjax", "train"], False, -signal.SIGINT, ""),
+        (["-m", "gptjax", "train"], True, 130, "interrupted\n"),
+        (["-m", "mine"], False, -signal.SIGINT, "KeyboardInterrupt"),  # another program that imports gptjax
+    ],
+)
+def test_ctrl_c_at_any_time_of_a_start_prints_no_traceback(typed, in_main, status, said):
+    code = STARTS.format(typed=typed, in_main=in_main)
+    done = subprocess.run([sys.executable, "-c", code], cwd=PACKAGE.parent, capture_output=True, text=True)
+    assert done.returncode == status
+    assert said in done.stderr if typed[1] == "mine" else done.stderr == said
 
 
 @pytest.mark.parametrize("name", sorted(COMMANDS))

@@ -93,10 +93,10 @@ def test_text_becomes_batches(corpus, tmp_path):
     made = f"made with sentencepiece 0.0.1 (here {importlib.metadata.version('sentencepiece')}); --overwrite"
     assert made in prepare(*flags).stdout
     _, different = prepare(*flags, "--vocab_size=330", check=False).stderr.splitlines()
-    assert different == "  --vocab_size=320 there, 330 here"
+    assert different == "  --vocab_size: was 320, is now 330"
     (corpus / "d.txt").write_text("more")
     said, *different = prepare(*flags, check=False).stderr.splitlines()
-    assert "choose another folder, or give --overwrite" in said and "  input_files = 3 there, 4 here" in different
+    assert "choose another folder, or give --overwrite" in said and "  input_files: was 3, is now 4" in different
     assert "already" not in prepare(*flags, "--overwrite").stdout
     assert json.loads((output / "manifest.json").read_text())["splits"]["train"]["documents"] > 0
 

@@ -233,7 +233,7 @@ def test_a_moving_average_cannot_be_switched_on_or_off_on_the_way(tiny, tmp_path
     for there, here in ((0.0, 0.9), (0.9, 0.0)):
         workdir = tmp_path / str(there)
         go(tiny(training__duration="6 steps", training__ema_decay=there), workdir)
-        with pytest.raises(ConfigError, match=rf"training\.ema_decay = {there} there, {here} here"):
+        with pytest.raises(ConfigError, match=rf"training\.ema_decay: was {there}, is now {here}"):
             go(tiny(training__ema_decay=here), workdir)
     *_, row = go(tiny(training__ema_decay=0.5), tmp_path / "0.9")  # another decay is noted
     assert row["step"] == 12

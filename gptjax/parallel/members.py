@@ -31,6 +31,7 @@ from typing import Any
 import jax
 
 from gptjax.config import ConfigError, RunError
+from gptjax.differences import without_line_breaks
 from gptjax.errors import setting_text
 from gptjax.parallel import relay
 from gptjax.parallel.hub import RESUME_HINT, Channel, Hub, beat_seconds, is_loopback, listen
@@ -427,10 +428,7 @@ class Member:
         self._status = _exit_status(error)
         self._exit_after(GRACE + EXIT_TIMEOUT)
         if self._connected is not None:
-            reason = "interrupted" if isinstance(error, KeyboardInterrupt) else f"{error}".partition("\n")[0]
-            if not isinstance(error, ConfigError | OSError | RunError | KeyboardInterrupt):
-                reason = f"{type(error).__name__}: {reason}"
-            self._channel.send("failed", reason=" ".join(reason.split()))
+            self._channel.send("failed", reason=_reason(error))
             self._known.wait(GRACE)
         if self._hub is not None:
             self._hub.wait_until_heard(GRACE)
@@ -453,7 +451,7 @@ class Member:
         def exit_now() -> None:
             if message and os.isatty(1):
                 os.write(1, b"\x1b[?25h\n")  # progress bars hide the cursor
-            os.write(2, message.encode())
+            os.write(2, visible(message).encode())
             self._exit(1 if self._status is None else self._status)
 
         if self._timer is not None:
@@ -490,6 +488,15 @@ def free_port() -> int:
 
 def _is_of_xla(error: BaseException) -> bool:
     return isinstance(error, jax.errors.JaxRuntimeError)
+
+
+def _reason(error: BaseException) -> str:
+    """Why this process ends, as the others report it: refusals whole, of a bug only the first line."""
+    if isinstance(error, KeyboardInterrupt):
+        return "interrupted"
+    if isinstance(error, ConfigError | OSError | RunError):
+        return without_line_breaks(str(error))
+    return f"{type(error).__name__}: {' '.join(str(error).partition(chr(10))[0].split())}"
 
 
 def _exit_status(error: BaseException) -> int:

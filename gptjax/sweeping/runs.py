@@ -168,7 +168,7 @@ def check_same_settings(run: SweepRun) -> None:
         return
     saved, planned = flatten(from_json(path.read_bytes(), str(path))), flatten(run.config)
     different = [
-        f"{field} is {saved[field]!r} there, {value!r} here"
+        f"{field} was {saved[field]!r}, is now {value!r}"
         for field, value in planned.items()
         if saved[field] != value and not field.startswith(_FREE) and not _left_to_device(field, value)
     ]

@@ -101,14 +101,14 @@ def check_warm_start(saved: Mapping, config: Settings, tokenizer_hash: str) -> l
 
     Returns:
       The settings under which the same parameters compute something else, to be shown: "model.rope_theta: 10000.0 in
-      the checkpoint, 5.0 here". Shapes that do not fit are found when the arrays are read.
+      the checkpoint, 5.0 in this run". Shapes that do not fit are found when the arrays are read.
 
     Raises:
       ConfigError: the tokenizers differ; names both.
     """
     check_tokenizer(saved, tokenizer_hash, f"training.init_from = {config.training.init_from}")
     return [
-        f"{field}: {_show(before)} in the checkpoint, {_show(now)} here"
+        f"{field}: {_show(before)} in the checkpoint, {_show(now)} in this run"
         for field, (before, now) in _config_differences(saved, config).items()
         if _is_of_model(field)
     ] + code_changes(saved, config, MODEL_MAY_BE_OWN)

@@ -220,10 +220,10 @@ def test_a_fingerprint_names_the_order(folder, open_, monkeypatch):
     saved = {"step": 5, "config": json.loads(to_json(default())), "fingerprint": open_(folder).fingerprint()}
     check_compatible(saved, default(), open_(folder).fingerprint())
     monkeypatch.setattr("gptjax.data.order.VERSION", "another")
-    with pytest.raises(ConfigError, match="data: order = feistel-10 there, another here"):
+    with pytest.raises(ConfigError, match="data: order: was feistel-10, is now another"):
         check_compatible(saved, default(), open_(folder).fingerprint())
     del saved["fingerprint"]["order"]
-    with pytest.raises(ConfigError, match="data: order = nothing there, another here"):
+    with pytest.raises(ConfigError, match="data: order: was not set, is now another"):
         check_compatible(saved, default(), open_(folder).fingerprint())
 
 

@@ -11,7 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from gptjax.config import ConfigError
+from gptjax.config import ConfigError, RunError
+from gptjax.differences import with_lines
+from gptjax.parallel import members
 from gptjax.parallel.members import Meeting, meeting
 
 SUPPORT = Path(__file__).parents[1] / "support"
@@ -89,11 +91,20 @@ def test_members_that_differ_are_refused_with_both_values():
 @pytest.mark.parametrize("failing, waiting", [(0, ["agree", {}]), (0, FOREVER), (1, ["devices"])])
 def test_one_that_fails_ends_all(failing, waiting):
     actions = [[waiting], [waiting]]
-    actions[failing] = [["fail", "data.path = 'nowhere': no such folder"]]
+    reason = with_lines("data.path = 'nowhere': no such folder", {"seed": (0, 1)})
+    actions[failing] = [["fail", reason]]
     ended = run(*actions)
-    assert ended[failing] == (2, "", "error: data.path = 'nowhere': no such folder\n")
-    sentence = f"error: process {failing} on {HOST} failed: data.path = 'nowhere': no such folder\n"
+    assert ended[failing] == (2, "", f"error: {reason}\n")
+    sentence = f"error: process {failing} on {HOST} failed: {reason}\n"
     assert ended[1 - failing] == (1, "", sentence)
+
+
+def test_of_a_refusal_all_lines_are_reported_and_of_a_bug_the_first():
+    refusal = with_lines("the data\nchanged", {"seed": (0, 1), "data: order": ("a", "b")})
+    whole = "the data changed. What differs:\n  seed: was 0, is now 1\n  data: order: was a, is now b"
+    assert members._reason(ConfigError(refusal)) == members._reason(RunError(refusal)) == whole
+    assert members._reason(ValueError("of XLA\n  deep inside")) == "ValueError: of XLA"
+    assert members._reason(KeyboardInterrupt()) == "interrupted"
 
 
 def test_a_bug_has_its_traceback_where_it_is_and_a_sentence_elsewhere():

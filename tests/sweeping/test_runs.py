@@ -138,9 +138,9 @@ def test_a_folder_that_is_being_trained_in_is_running(plan):
 def test_other_settings_under_the_same_name_are_refused_with_both_values(plan):
     write(plan()[0], steps=20, saved=[20])
     for settings, message in (
-        ({"training.duration": "30 steps"}, "training.duration is '20 steps' there, '30 steps' here"),
-        ({"model.num_kv_heads": 1}, "model.num_kv_heads is 2 there, 1 here"),
-        ({"evaluation.tokens": 1}, "evaluation.tokens is 128 there, 1 here"),
+        ({"training.duration": "30 steps"}, "training.duration was '20 steps', is now '30 steps'"),
+        ({"model.num_kv_heads": 1}, "model.num_kv_heads was 2, is now 1"),
+        ({"evaluation.tokens": 1}, "evaluation.tokens was 128, is now 1"),
     ):
         with pytest.raises(ConfigError, match=message):
             status_of(plan(settings=settings)[0])
@@ -154,7 +154,7 @@ def test_how_a_run_is_computed_and_shown_may_change(plan):
     (run.workdir / "config.json").write_text(json.dumps(settled))
     free = {"mesh.fsdp": 2, "logging.every": "5 steps", "checkpoint.keep_latest": 1, "data.workers": 2}
     assert status_of(plan(settings=free)[0]).state == State.FINISHED
-    with pytest.raises(ConfigError, match=r"model.dtype is 'bfloat16' there, 'float32' here"):
+    with pytest.raises(ConfigError, match=r"model.dtype was 'bfloat16', is now 'float32'"):
         status_of(plan(settings={"model.dtype": "float32"})[0])
 
 

@@ -165,5 +165,5 @@ def test_other_data_than_was_trained_on_is_refused(run):
     saved = json.loads(json.dumps(dataset(None, "contiguous", run.data.path).fingerprint()))
     traced_row(run, saved, 1, 0)
     saved["sources"][0]["tokens"] += 1
-    with pytest.raises(ConfigError, match=r"is not what the run was trained on; different are\n  sources"):
+    with pytest.raises(ConfigError, match=r"is not what the run was trained on\. What differs:\n  sources"):
         traced_row(run, saved, 1, 0)
