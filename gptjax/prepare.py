@@ -32,7 +32,7 @@ from ml_collections import ConfigDict
 
 from gptjax import cli
 from gptjax.command_flags import Flags
-from gptjax.config import ConfigError, flatten
+from gptjax.config import ConfigError, flatten, get
 from gptjax.corpus.cleaning import config as cleaning
 from gptjax.corpus.config import default, plain, source, validate
 from gptjax.corpus.engine import TaskExecutor
@@ -44,8 +44,10 @@ from gptjax.corpus.preview import preview
 from gptjax.corpus.report.next_steps import next_steps
 from gptjax.corpus.report.preview_tables import show
 from gptjax.corpus.report.terminal import StageLines, summary
+from gptjax.corpus.sources import pairs
 from gptjax.corpus.sources.listing import Listing, list_sources
 from gptjax.corpus.sources.opening import LINKS
+from gptjax.corpus.sources.rows import SUFFIXES as PAIR_SUFFIXES
 from gptjax.corpus.sources.text import ENCODING_ERRORS, SUFFIXES
 from gptjax.folders import alone_in, removed_if_useless
 from gptjax.formatting import MEGABYTE
@@ -74,6 +76,22 @@ SUBMITIT = flags.DEFINE_list(
 INPUT = flags.DEFINE_list(
     "input", [], f"Files or folders ({' '.join(SUFFIXES)}), or python-stdlib; separated by commas."
 )
+PAIRS = flags.DEFINE_list(
+    "pairs",
+    [],
+    f"Instead of --input: files of pairs ({' '.join(PAIR_SUFFIXES)}), or two of lines, as corpus.fr+corpus.en.",
+)
+LABELLED = flags.DEFINE_list("labelled", [], "Instead of --input: files of texts with a label each, such as .tsv.")
+SOURCE_FIELD = flags.DEFINE_string(
+    "source_field", "", "pairs: the column of the source, or several: '{question} {context}'; '': the first, or source."
+)
+TARGET_FIELD = flags.DEFINE_string("target_field", "", "pairs: likewise of the target; '': the second, or target.")
+LABEL_FIELD = flags.DEFINE_string("label_field", "", "labelled: the column of the label; '': the first, or label.")
+SWAP = flags.DEFINE_bool("swap", False, "pairs: the target is the source, and the source the target.")
+PREFIX = flags.DEFINE_string("source_prefix", "", "pairs: a text that stands before every source.")
+REFERENCES = flags.DEFINE_enum(
+    "references", "each", pairs.REFERENCES, "pairs: of several targets in a row, train on each or on the first."
+)
 TOKENIZER = flags.DEFINE_string(
     "tokenizer", "bpe", "bpe | unigram | byte | char | a prepared folder or tokenizer file to reuse."
 )
@@ -82,6 +100,10 @@ VOCAB_SIZE = flags.DEFINE_integer(
     0,
     "Number of tokens; 0: all characters for char; 8192 for bpe and unigram, fewer if the text is small.",
 )
+SOURCE_TOKENIZER = flags.DEFINE_string(
+    "source_tokenizer", "", "pairs: a tokenizer of its own for the sources, as --tokenizer; '': one for both sides."
+)
+SOURCE_VOCAB_SIZE = flags.DEFINE_integer("source_vocab_size", 0, "pairs: number of tokens of --source_tokenizer.", 0)
 SPLIT_DIGITS = flags.DEFINE_bool("split_digits", True, "bpe, unigram: every digit is a token of its own.")
 SAMPLE_MEGABYTES = flags.DEFINE_float(
     "sample_megabytes", 100, "bpe, unigram: megabytes of text to learn from, drawn at random."
@@ -89,6 +111,11 @@ SAMPLE_MEGABYTES = flags.DEFINE_float(
 VALIDATION_FRACTION = flags.DEFINE_float(
     "validation_fraction", 0.05, "Share of the text held out for validation; 0: none."
 )
+VALIDATION_DOCUMENTS = flags.DEFINE_integer(
+    "validation_documents", 0, "Documents, pairs or labelled texts to hold out, instead of a share.", 0
+)
+TEST_FRACTION = flags.DEFINE_float("test_fraction", 0, "Share of the text for a third split, test; 0: none.")
+TEST_DOCUMENTS = flags.DEFINE_integer("test_documents", 0, "Likewise as a number of documents, pairs or texts.", 0)
 SPLIT_BY = flags.DEFINE_enum(
     "split_by",
     "auto",
@@ -108,9 +135,14 @@ SEED = flags.DEFINE_integer("seed", 0, "Random seed for the split and for the te
 FIELD_FLAGS = {  # config field → its flag; a message about such a field names the flag instead
     "tokenizer.name": TOKENIZER,
     "tokenizer.vocab_size": VOCAB_SIZE,
+    "tokenizer.source_name": SOURCE_TOKENIZER,
+    "tokenizer.source_vocab_size": SOURCE_VOCAB_SIZE,
     "tokenizer.split_digits": SPLIT_DIGITS,
     "tokenizer.sample_megabytes": SAMPLE_MEGABYTES,
     "split.validation_fraction": VALIDATION_FRACTION,
+    "split.validation_documents": VALIDATION_DOCUMENTS,
+    "split.test_fraction": TEST_FRACTION,
+    "split.test_documents": TEST_DOCUMENTS,
     "split.by": SPLIT_BY,
     "tokens.shard_tokens": SHARD_TOKENS,
     "seed": SEED,
@@ -118,7 +150,19 @@ FIELD_FLAGS = {  # config field → its flag; a message about such a field names
 FOLLOW = flags.DEFINE_enum(
     "links", LINKS[0], LINKS, "Symbolic links to follow: those that stay inside the given folder, or all."
 )
-INPUT_FLAGS = (*FIELD_FLAGS.values(), ENCODING, TEXT_FIELD, SEPARATOR, ESCAPES, FOLLOW)
+SOURCE_FLAGS = (  # a flag of the source, and the short forms that have it
+    *((flag, ("input",)) for flag in (ENCODING, SEPARATOR, ESCAPES)),
+    *((flag, ("pairs",)) for flag in (SOURCE_FIELD, TARGET_FIELD, SWAP, PREFIX, REFERENCES)),
+    (LABEL_FIELD, ("labelled",)),
+    (TEXT_FIELD, ("input", "labelled")),
+    (FOLLOW, ("input", "pairs", "labelled")),
+)
+SHORT_FORMS = {"input": INPUT, "pairs": PAIRS, "labelled": LABELLED}
+
+LATER_FIELDS = (
+    *("stages", "tokenizer.source_name", "tokenizer.source_vocab_size", "split.validation_documents"),
+    *("split.test_fraction", "split.test_documents"),
+)
 
 INPUT_SHARD_MEGABYTES = 8  # small, so that even a small corpus keeps every core busy
 
@@ -159,34 +203,53 @@ def make_corpus(console: Console) -> None:
 
 
 def chosen_config() -> ConfigDict:
-    """Returns the config of --config, or builds one from --input and its flags."""
-    if bool(CONFIG.value) == bool(INPUT.value):
-        raise ConfigError("give either --input or --config (see --help)")
+    """Returns the config of --config, or builds one of a single source from --input, --pairs or --labelled."""
+    given = [name for name, flag in SHORT_FORMS.items() if flag.value]
+    if bool(CONFIG.value) + len(given) != 1:
+        raise ConfigError("give one of --input, --pairs, --labelled and --config (see --help)")
     if CONFIG.value:
-        for flag in INPUT_FLAGS:
+        for flag in (*FIELD_FLAGS.values(), *(flag for flag, _ in SOURCE_FLAGS)):
             if flag.present:
                 raise ConfigError(f"--{flag.name} is only for --input; set fields of a config by --config.FIELD=VALUE")
         return CONFIG.value
+    (form,) = given
+    for flag, forms in SOURCE_FLAGS:
+        if flag.present and form not in forms:
+            raise ConfigError(f"--{flag.name} is only for {' and '.join(f'--{name}' for name in forms)}")
     if SAMPLE.value:
         raise ConfigError("--sample is only for --config: it shows what cleaning does, and --input does none")
     config = default()
-    text: dict[str, Any] = {"encoding_errors": ENCODING.value, "text_field": TEXT_FIELD.value}
-    if FOLLOW.value != LINKS[0]:
-        text["links"] = FOLLOW.value
-    text["separator"] = cli.unescaped("--document_separator", SEPARATOR.value) if ESCAPES.value else SEPARATOR.value
-    config.sources = (source(name="input", kind="text", path=",".join(INPUT.value), **text),)
+    config.sources = (source_of(form, ",".join(SHORT_FORMS[form].value)),)
     config.shard_megabytes = INPUT_SHARD_MEGABYTES
     config.cleaning.update(cleaning.off())
-    config.duplicates.kind = "none"
+    config.duplicates.kind = "exact" if form == "pairs" else "none"
     config.update_from_flattened_dict({field: flag.value for field, flag in FIELD_FLAGS.items()})
     return config
+
+
+def source_of(form: str, path: str) -> ConfigDict:
+    options: dict[str, Any] = {}
+    if form == "input":
+        separator = SEPARATOR.value
+        options = {"encoding_errors": ENCODING.value, "text_field": TEXT_FIELD.value}
+        options["separator"] = cli.unescaped("--document_separator", separator) if ESCAPES.value else separator
+    elif form == "pairs":
+        options = {"source": SOURCE_FIELD.value, "target": TARGET_FIELD.value, "swap": SWAP.value}
+        options |= {"prefix": PREFIX.value, "references": REFERENCES.value}
+    else:
+        options = {"label": LABEL_FIELD.value, "text": TEXT_FIELD.value if TEXT_FIELD.present else ""}
+    if FOLLOW.value != LINKS[0]:
+        options["links"] = FOLLOW.value
+    return source(name=form, kind="text" if form == "input" else form, path=path, **options)
 
 
 def output_options(config: ConfigDict, listing: Listing) -> dict:
     """Returns all options that the output depends on; a folder is finished only if it has the same values."""
     fields = {name: plain(value) for name, value in flatten(config).items()}
-    if not fields["stages"]:  # folders of before there were such stages are recognised, too
-        del fields["stages"]
+    unused = default()
+    for name in LATER_FIELDS:  # folders of before there were such fields are recognised, too
+        if fields[name] == plain(get(unused, name)):
+            del fields[name]
     return fields | {"input_files": listing.pieces.total(), "input_bytes": listing.bytes.total()}
 
 

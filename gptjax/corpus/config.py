@@ -19,6 +19,7 @@ from gptjax.corpus import sources
 from gptjax.corpus.cleaning import config as cleaning
 from gptjax.corpus.contamination import evaluations
 from gptjax.corpus.duplicates.sketch import bands_and_rows
+from gptjax.corpus.forms import TEXT, form_of
 from gptjax.corpus.settings import Settings
 from gptjax.corpus.stages.base import CorpusStage, importable_name
 from gptjax.settings import allowed_values, thaw
@@ -26,7 +27,8 @@ from gptjax.user_code import named_function
 
 BUILT_IN = (  # the names of all other stages, in their order (pipeline.py)
     *("evaluations", "extract", "clean", "select", "sketch", "copies", "passages", "join", "mark"),
-    *("contaminate", "overlap", "survey", "sample", "tokenizer", "encode"),
+    *("contaminate", "overlap", "survey", "sample", "tokenizer"),
+    *("source_sample", "source_tokenizer", "encode"),
 )
 PLACES = ("extract", "select", "copies")  # the stages that one of the user's may follow
 SOURCE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
@@ -134,6 +136,14 @@ def validate(config: Any) -> None:
         bands_and_rows(config.duplicates.threshold, config.duplicates.permutations)
     cleaning.validate(config.cleaning)
     _validate_sources(config.sources)
+    if form_of(config.sources) != TEXT:
+        if config.cleaning.repair or config.cleaning.language or config.cleaning.personal:
+            raise ConfigError(
+                "cleaning: pairs and labelled texts are not cleaned: set config.cleaning.repair = False, "
+                "config.cleaning.language = False and config.cleaning.personal = ()"
+            )
+        if config.passages.kind != "none":
+            raise ConfigError(f"passages.kind = {config.passages.kind!r}: only of running text")
     _validate_evaluations(config.contamination)
     _validate_stages(config.stages)
 
@@ -245,6 +255,12 @@ def _validate_sources(given: Any) -> None:
                     _check_members(option, value, str)
         except ConfigError as error:
             raise ConfigError(f"sources: {one.name}: {error}") from None
+    if form_of(given) != TEXT:
+        for one in given:
+            if one.recipe:
+                raise ConfigError(
+                    f"sources: {one.name}: recipe = {one.recipe!r}: only running text is cleaned by rules"
+                )
     if not any(one.weight for one in given):
         raise ConfigError("sources: all weights are 0, so the training split would be empty")
 

@@ -10,9 +10,18 @@ from pathlib import Path
 from typing import Any
 
 from gptjax.config import ConfigError
+from gptjax.corpus.forms import TEXT
 from gptjax.corpus.libraries import changes, installed
 from gptjax.data.manifest_check import hash_of_manifest
-from gptjax.data.prepared import FORMAT, MANIFEST, check_files, read_manifest, split_files, token_dtype
+from gptjax.data.prepared import (
+    FORMAT,
+    MANIFEST,
+    SOURCE_PREFIX,
+    check_files,
+    read_manifest,
+    split_files,
+    token_dtype,
+)
 from gptjax.differences import differences, with_lines
 from gptjax.files import file_entry, write_aside
 from gptjax.formatting import counted
@@ -24,7 +33,7 @@ PACKAGES = (  # that have a say in what is made
     *("trafilatura", "lxml", "resiliparse", "fastwarc", "pypdf"),
 )
 OURS = re.compile(
-    r"(manifest\.json|card\.md|card_\w+\.png|tokenizer\.(model|json)|\w+-\d{5,}\.bin|\w+\.(documents|origins)\.npy)(\.tmp)?|"
+    r"(manifest\.json|card\.md|card_\w+\.png|(source_)?tokenizer\.(model|json)|\w+-\d{5,}\.bin|\w+\.(documents|origins|labels)\.npy|\w+\.pairs\.jsonl)(\.tmp)?|"
     + WORK
 )
 
@@ -35,6 +44,8 @@ def make_manifest(
     options: dict,
     tokenizer: Tokenizer,
     splits: dict,
+    form: str = TEXT,
+    source_tokenizer: Tokenizer | None = None,
     bos: bool = False,
     change: Sequence[str] | None = None,
     **more: Any,
@@ -44,26 +55,36 @@ def make_manifest(
     Args:
       change: the first text that does not come back from its tokens, and what it becomes; None: all do.
       options: what the output depends on; `finished` compares them.
+      form: of the documents (forms.py). source_tokenizer: that of the sources of pairs, where they have one.
       bos: every document begins with BOS; otherwise it starts after the EOS of the one before.
       more: sections of its own.
     """
+    own = None
+    if source_tokenizer is not None:
+        own = _section(source_tokenizer, bos, None, folder / f"{SOURCE_PREFIX}{source_tokenizer.file_name}")
     return {
         "format": FORMAT,
+        **({} if form == TEXT else {"form": form}),
         "splits": splits,
-        "dtype": token_dtype(tokenizer.vocab_size).name,
-        "tokenizer": {
-            "kind": tokenizer.kind,
-            "vocab_size": tokenizer.vocab_size,
-            "hash": tokenizer.hash,
-            "eos_id": tokenizer.eos_id,
-            "begin_id": tokenizer.bos_id if bos else tokenizer.eos_id,
-            "lossless": tokenizer.lossless,
-            "change": change,
-            "file": file_entry(folder / tokenizer.file_name),
-        },
+        "dtype": token_dtype(max(each.vocab_size for each in (tokenizer, source_tokenizer or tokenizer))).name,
+        "tokenizer": _section(tokenizer, bos, change, folder / tokenizer.file_name),
+        **({} if own is None else {"source_tokenizer": own}),
         **more,
         "options": options,
         "versions": {"python": platform.python_version(), **versions()},
+    }
+
+
+def _section(tokenizer: Tokenizer, bos: bool, change: Sequence[str] | None, file: Path) -> dict:
+    return {
+        "kind": tokenizer.kind,
+        "vocab_size": tokenizer.vocab_size,
+        "hash": tokenizer.hash,
+        "eos_id": tokenizer.eos_id,
+        "begin_id": tokenizer.bos_id if bos else tokenizer.eos_id,
+        "lossless": tokenizer.lossless,
+        "change": change,
+        "file": file_entry(file),
     }
 
 
@@ -122,9 +143,9 @@ def finished(folder: Path, options: dict, overwrite: bool) -> dict | None:
     return manifest
 
 
-def clear(folder: Path, keep: str = "") -> None:
-    """Deletes an earlier or unfinished run's outcome but for the file named `keep`; the stages' folders stay."""
-    present = [path for path in folder.iterdir() if OURS.fullmatch(path.name) and path.name not in (WORK, keep)]
+def clear(folder: Path, keep: Sequence[str] = ()) -> None:
+    """Deletes an earlier or unfinished run's outcome but for the files named `keep`; the stages' folders stay."""
+    present = [path for path in folder.iterdir() if OURS.fullmatch(path.name) and path.name not in (WORK, *keep)]
     # The manifest goes first: without it the rest is an unfinished run's.
     for path in sorted(present, key=lambda path: path.name != MANIFEST):
         path.unlink()

@@ -10,7 +10,8 @@
  contaminate documents → verdicts on those that hold evaluation text; overlap: which evaluation items those are
  survey      documents and verdicts → what is left, in which split
  sample      the training split's documents → chunks, drawn at random
- tokenizer   chunks → tokenizer (one task)
+ tokenizer   chunks → tokenizer (one task); source_sample, source_tokenizer: likewise, where the sources of pairs have
+             a tokenizer of their own
  encode      documents → token ids
 
 In the end, the token ids of all shards become the files that training reads, and the manifest is written. A config adds
@@ -28,6 +29,7 @@ from pathlib import Path
 from typing import Any
 
 from gptjax.corpus.engine import Stage, TaskExecutor, run_stage
+from gptjax.corpus.forms import LABELLED, PAIRS, form_of
 from gptjax.corpus.manifest import WORK, clear, make_manifest, write_manifest
 from gptjax.corpus.report import draw_samples, funnel, write_card
 from gptjax.corpus.sources.listing import Listing
@@ -40,10 +42,13 @@ from gptjax.corpus.stages.extract import Extract
 from gptjax.corpus.stages.own import OwnStage
 from gptjax.corpus.stages.passages import HashPassages, JoinPassages, MarkPassages
 from gptjax.corpus.stages.select import Select
+from gptjax.corpus.stages.splits import split_of
 from gptjax.corpus.stages.survey import Survey
 from gptjax.corpus.stages.vocabulary import MakeTokenizer, SampleText
-from gptjax.corpus.state import Corpus
-from gptjax.corpus.tokens.assemble import Encoded, assemble
+from gptjax.corpus.state import Corpus, DocumentShard
+from gptjax.corpus.tokens.assemble import Encoded, assemble, assemble_pairs
+from gptjax.data.prepared import SOURCE_PREFIX
+from gptjax.files import write_aside
 from gptjax.user_code import code_hash
 
 STAGES: tuple[CorpusStage, ...] = (
@@ -51,7 +56,8 @@ STAGES: tuple[CorpusStage, ...] = (
     *(SketchDocuments(), FindCopies()),
     *(HashPassages(), JoinPassages(), MarkPassages()),
     *(FindEvaluationText(), FindItems()),
-    *(Survey(), SampleText(), MakeTokenizer(), Encode()),
+    *(Survey(), SampleText(), MakeTokenizer()),
+    *(SampleText(of_sources=True), MakeTokenizer(of_sources=True), Encode()),
 )
 
 # (name of a stage, bytes of each task) → a function that is called with the number and the result of every task done.
@@ -76,14 +82,14 @@ class Pipeline:
         self.stages = with_own(STAGES, config.stages)
         self.records: dict[str, dict[str, Any]] = {}  # the manifest's section: name → version, options, libraries
         self._executor, self._watch = executor, watch
-        fraction, by = config.split.validation_fraction, config.split.by
+        form = form_of(config.sources)
         self.corpus = Corpus(
             config,
             listing,
             folder / WORK,
             self._run,
-            split={"fraction": fraction, "by": "document" if by == "auto" else by, "seed": config.seed},
-            splits=("train", "validation") if fraction else ("train",),
+            form,
+            *split_of(config.split, config.seed, form),
         )
         for stage in self.stages:
             stage.check(self.corpus)
@@ -104,23 +110,29 @@ class Pipeline:
             if stage.is_wanted(corpus):
                 stage.run(corpus)
 
-        clear(self.folder, keep=corpus.tokenizer.file_name)
+        clear(self.folder, keep=[corpus.tokenizer.file_name])
         corpus.tokenizer.save(self.folder)
+        if corpus.source_tokenizer is not None:
+            with write_aside(self.folder / f"{SOURCE_PREFIX}{corpus.source_tokenizer.file_name}") as file:
+                file.write((corpus.work / corpus.source_tokenizer_file["name"]).read_bytes())
         skipped = {name: dict(sorted(reasons.items())) for name, reasons in corpus.skipped.items()}
         manifest = make_manifest(
             self.folder,
             options=options,
+            form=corpus.form,
             tokenizer=corpus.tokenizer,
+            source_tokenizer=corpus.source_tokenizer,
             bos=self.config.tokens.bos,
             change=next((shard.encoded["change"] for shard in corpus.shards if shard.encoded["change"]), None),
             splits={split: self._assemble(split) for split in corpus.splits},
             skipped=funnel.total(skipped),
             sources=funnel.by_source(self.config, corpus.listing, corpus.shards, skipped),
             **corpus.sections,
+            **({"labels": corpus.labels} if corpus.form == LABELLED else {}),
             parts=[{"source": shard.source.name, **shard.documents} for shard in corpus.shards],
             stages=self.records,
         )
-        write_card(self.folder, manifest, draw_samples(corpus.shards, corpus.work, self.config.seed))
+        write_card(self.folder, manifest, draw_samples(corpus.shards, corpus.work, self.config.seed, corpus.form))
         write_manifest(self.folder, manifest)
         return manifest
 
@@ -134,12 +146,17 @@ class Pipeline:
                 weight=shard.source.weight,
                 tokens=corpus.work / shard.files["encode"][f"{split}.tokens"]["name"],
                 index=corpus.work / shard.files["encode"][f"{split}.index.npy"]["name"],
+                pairs=_place(corpus, shard, f"{split}.pairs.jsonl"),
+                labels=_place(corpus, shard, f"{split}.labels.npy"),
             )
             for shard in corpus.shards
             if f"{split}.tokens" in shard.files["encode"]
         ]
         shard_tokens = self.config.tokens.shard_tokens
-        section = assemble(encoded, self.folder, split, corpus.tokenizer.vocab_size, shard_tokens, self.config.seed)
+        vocab_size = max(each.vocab_size for each in (corpus.tokenizer, corpus.source_tokenizer or corpus.tokenizer))
+        section = assemble(encoded, self.folder, split, vocab_size, shard_tokens, self.config.seed)
+        if corpus.form == PAIRS and split != "train":
+            section["pairs"] = assemble_pairs(encoded, self.folder, split, self.config.seed)
         lost = ("unknown_tokens", "changed_documents")
         reports = [shard.encoded["splits"].get(split, {}) for shard in corpus.shards]
         return {**section, **{name: sum(report.get(name, 0) for report in reports) for name in lost}}
@@ -165,6 +182,12 @@ class Pipeline:
 
             work = Stage(stage.name, stage.function, stage.version, options)
             return run_stage(work, inputs, self.corpus.work, self._executor, tell)
+
+
+def _place(corpus: Corpus, shard: DocumentShard, name: str) -> Path | None:
+    """Where a file of the stage encode is; None if the shard has none of that name."""
+    files = shard.files["encode"]
+    return corpus.work / files[name]["name"] if name in files else None
 
 
 def with_own(stages: Sequence[CorpusStage], own: Sequence[Any]) -> list[CorpusStage]:

@@ -48,6 +48,8 @@ class ContaminationSettings(Section):
 @dataclasses.dataclass(frozen=True)
 class TokenizerSettings(Section):
     name: str = "bpe"  # bpe | unigram | byte | char | a prepared folder or tokenizer file to reuse
+    source_name: str = ""  # of pairs: a tokenizer of its own for the sources, as `name`; '': one for both sides
+    source_vocab_size: Natural = 0  # of pairs with two tokenizers: that of the sources
     vocab_size: Natural = 0  # 0: every character for char; for bpe and unigram 8192, or fewer where the text is small
     split_digits: bool = True  # bpe, unigram: every digit is a token of its own
     sample_megabytes: Positive = 100.0  # bpe, unigram: learn from this much training text, by the sources' weights
@@ -58,11 +60,15 @@ class TokenizerSettings(Section):
 class SplitSettings(Section):
     # share held out; 0: no validation split
     validation_fraction: Annotated[float, Limit(lambda v: 0 <= v < 1, "must be in [0, 1)")] = 0.05
+    validation_documents: Natural = 0  # hold out this many documents instead; all pairs of one source stay together
+    # the same for a third split, `test`, which training never reads; 0: none
+    test_fraction: Annotated[float, Limit(lambda v: 0 <= v < 1, "must be in [0, 1)")] = 0.0
+    test_documents: Natural = 0
     # One document is at most this share of the validation text expected of its source. Of a longer document that is
     # held out, the beginning is validation text and the rest is not used. 1: use all of it.
     largest_share: Share = 0.05
     # document: hold out some documents, copies together with them; tail: hold out the end of every document;
-    # auto: tail where there are few documents
+    # auto: tail where there are few documents; of pairs and labelled texts always documents, by their source
     by: Literal["auto", "document", "tail"] = "auto"
 
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from gptjax.corpus.forms import TEXT
 from gptjax.corpus.sources.listing import Listing
 from gptjax.corpus.stages.splits import most_held_out
 from gptjax.tokenizer import Tokenizer
@@ -56,20 +57,23 @@ class Corpus:
     Attributes:
       config: checked (config.py). listing: what its sources have. work: the folder of the stages' folders.
       run: runs a stage (stages/base.py) on (inputs, bytes) of its tasks, and returns their results.
-      split: how documents are split: fraction, by ('document' | 'tail'), seed. splits: the names of the splits.
+      form: of the documents (forms.py): text | pairs | labelled. labels: their names, of labelled texts.
+      split: how documents are split, as stages/splits.py takes it. splits: the names of the splits.
       shards: of documents, in the order of the sources; skipped: source → reason → count, while they were read.
       earlier: shards and clusters of corpora that are done, to be compared with.
       evaluations: the evaluation sets and their files; index: the entry of the index of all of them.
       sections: what the searches found, for the manifest: name → counts, None where a search is not wanted; own_stages
         where there are any: name → counts.
       samples: entries of the files that a tokenizer is learned from.
-      tokenizer: there when its stage is done; tokenizer_file: the entry of its file.
+      tokenizer: there when its stage is done; tokenizer_file: the entry of its file. The same of the sources of pairs,
+        where they have a tokenizer of their own: source_samples, source_tokenizer (None: they share), its file.
     """
 
     config: Any
     listing: Listing
     work: Path
     run: Callable[..., list[dict]]
+    form: str
     split: dict[str, Any]
     splits: tuple[str, ...]
     shards: list[DocumentShard] = field(default_factory=list)
@@ -81,6 +85,21 @@ class Corpus:
     samples: list[dict] = field(default_factory=list)
     tokenizer: Tokenizer = field(init=False)
     tokenizer_file: dict = field(default_factory=dict)
+    source_samples: list[dict] = field(default_factory=list)
+    source_tokenizer: Tokenizer | None = None
+    source_tokenizer_file: dict | None = None
+    labels: list[str] = field(default_factory=list)
+
+    @property
+    def splits_by_tail_if_few(self) -> bool:
+        """Whether the ends of documents may be held out where there are few."""
+        settings = self.config.split
+        asked = settings.validation_documents or settings.test_documents or settings.test_fraction
+        return settings.by == "auto" and self.form == TEXT and not asked
+
+    def form_option(self) -> dict[str, str]:
+        """The form among a stage's options, where it is not running text."""
+        return {} if self.form == TEXT else {"form": self.form}
 
     def inputs(
         self, more: Callable[[DocumentShard], dict] = lambda shard: {}, shards: list[DocumentShard] | None = None
@@ -95,7 +114,7 @@ class Corpus:
 
     def held_out(self, shard: DocumentShard) -> dict[str, int | None]:
         """What stages that split must know of a shard beside its documents: how many bytes of one may be held out."""
-        share, fraction = self.config.split.largest_share, self.config.split.validation_fraction
+        share, fraction = self.config.split.largest_share, self.split["fraction"] or 0
         sizes: Counter[str] = Counter()
         for each in self.shards:
             sizes[each.source.name] += each.size

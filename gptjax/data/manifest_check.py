@@ -37,7 +37,8 @@ def check_manifest(manifest: Any, file: str) -> None:
         )
     made = manifest["tokenizer"]
     itemsize = np.dtype(manifest["dtype"]).itemsize
-    _agree(f"{file}: dtype", manifest["dtype"], "uint16" if made["vocab_size"] <= 1 << 16 else "uint32")
+    largest = max(manifest[name]["vocab_size"] for name in ("tokenizer", "source_tokenizer") if name in manifest)
+    _agree(f"{file}: dtype", manifest["dtype"], "uint16" if largest <= 1 << 16 else "uint32")
     for field in ("eos_id", "begin_id"):
         if made[field] >= made["vocab_size"]:
             raise ValueError(f"{file}: tokenizer.{field} = {made[field]}: must be below tokenizer.vocab_size")
@@ -99,6 +100,10 @@ def _is_dtype(value: Any) -> str | None:
     return None if value in ("uint16", "uint32") else "uint16 or uint32"
 
 
+def _is_form(value: Any) -> str | None:
+    return None if value in ("text", "pairs", "labelled") else "text, pairs or labelled"
+
+
 def _is_name(value: Any) -> str | None:
     fits = isinstance(value, str) and _ONE_NAME.fullmatch(value) and value not in (".", "..")
     return None if fits else "the name of a file in this folder"
@@ -116,6 +121,16 @@ def _is_change(value: Any) -> str | None:
 
 _FILE = {"name": _is_name, "size": _is_count, "hash": _is_hash}
 _COUNTS = {"documents": _is_count, "bytes": _is_count, "tokens": _is_count}
+_TOKENIZER = {
+    "kind": _is_text,
+    "vocab_size": _is_count,
+    "hash": _is_hash,
+    "eos_id": _is_count,
+    "begin_id": _is_count,
+    "lossless": _is_bool,
+    "change": _is_change,
+    "file": _FILE,
+}
 _MANIFEST = {
     "format": _is_count,
     "hash": _is_hash,
@@ -127,21 +142,17 @@ _MANIFEST = {
             "offsets": _FILE,
             "origins": Optional(_FILE),
             "sources": Optional(DictOf(_COUNTS)),
+            "pairs": Optional(_FILE),
+            "labels": Optional(_FILE),
             "unknown_tokens": _is_count,
             "changed_documents": Optional(_is_count),
         },
-        names=("train", "validation").__contains__,
+        names=("train", "validation", "test").__contains__,
     ),
-    "tokenizer": {
-        "kind": _is_text,
-        "vocab_size": _is_count,
-        "hash": _is_hash,
-        "eos_id": _is_count,
-        "begin_id": _is_count,
-        "lossless": _is_bool,
-        "change": _is_change,
-        "file": _FILE,
-    },
+    "form": Optional(_is_form),
+    "labels": Optional([_is_text]),
+    "tokenizer": _TOKENIZER,
+    "source_tokenizer": Optional(_TOKENIZER),
     "sources": Optional([{"name": _is_text, "kind": _is_text}]),
     "parts": Optional([{"source": _is_text, "name": _is_inside, "size": _is_count, "hash": _is_hash}]),
     "stages": Optional(DictOf({"version": _is_count, "options": _is_dict})),

@@ -5,8 +5,13 @@ tokenizer.model | .json
 train-00000.bin …         little-endian uint16 (vocabulary up to 65,536) or uint32 tokens; shards may cut a document
 train.documents.npy       uint64 offsets [num_documents + 1] into the split's tokens; each document ends with EOS, and
                           with tokens.bos begins with BOS
+train.labels.npy          int32 [num_documents] (form "labelled"): the number of each document's label in the manifest
+validation.pairs.jsonl    (form "pairs") the held-out pairs as text: source, and targets, which are all its references
 train.origins.npy         [num_documents] which document of which part of the corpus each one is, if known
-validation-00000.bin …    likewise
+validation-00000.bin …    likewise; and test-00000.bin …, where there is such a split
+
+In a folder of pairs (form "pairs") the documents are source, target, source, target …, and source_tokenizer.model is
+there if the sources have a tokenizer of their own.
 """
 
 from __future__ import annotations
@@ -24,7 +29,9 @@ from gptjax.json_files import parsed
 
 FORMAT = 2
 MANIFEST = "manifest.json"
-SPLITS = ("train", "validation")
+SPLITS = ("train", "validation", "test")
+FORMS = ("text", "pairs", "labelled")  # of a manifest; without the field it is text
+SOURCE_PREFIX = "source_"  # of the file of a second tokenizer, that of the sources of pairs
 
 
 def token_dtype(vocab_size: int) -> np.dtype:
@@ -42,6 +49,14 @@ def offsets_name(split: str) -> str:
 
 def origins_name(split: str) -> str:
     return f"{split}.origins.npy"
+
+
+def labels_name(split: str) -> str:
+    return f"{split}.labels.npy"
+
+
+def pairs_name(split: str) -> str:
+    return f"{split}.pairs.jsonl"
 
 
 def read_manifest(folder: str | Path) -> dict:
@@ -74,7 +89,9 @@ def read_manifest(folder: str | Path) -> dict:
 def split_files(manifest: dict, split: str) -> list[dict]:
     """The entries (name, size, hash) of a split's shards and document offsets, and of the tokenizer's file."""
     section = manifest["splits"][split]
-    return [*section["shards"], section["offsets"], manifest["tokenizer"]["file"]]
+    more = [section[name] for name in ("pairs", "labels") if name in section]
+    tokenizers = [manifest[name]["file"] for name in ("tokenizer", "source_tokenizer") if name in manifest]
+    return [*section["shards"], section["offsets"], *more, *tokenizers]
 
 
 def check_files(folder: str | Path, files: list[dict], verify: bool) -> None:

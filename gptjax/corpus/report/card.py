@@ -10,6 +10,7 @@ from typing import Any
 
 from gptjax.config import flatten
 from gptjax.corpus.config import default, plain
+from gptjax.corpus.forms import PAIRS
 from gptjax.corpus.manifest import change_text
 from gptjax.corpus.report.funnel import left_documents
 from gptjax.corpus.report.samples import Sample
@@ -38,15 +39,17 @@ def page(manifest: dict, samples: Sequence[Sample], pictures: dict[str, str]) ->
 
 
 def _summary(manifest: dict) -> str:
+    sides = 2 if manifest.get("form") == PAIRS else 1
     rows = [
-        [split, of["documents"], size_text(of["bytes"]), of["tokens"], f"{of['bytes'] / of['tokens']:.2f}"]
+        [split, of["documents"] // sides, size_text(of["bytes"]), of["tokens"], f"{of['bytes'] / of['tokens']:.2f}"]
         for split, of in manifest["splits"].items()
     ]
     return _section(
         "# Data card",
         "Written by `python -m gptjax.prepare`. This table counts a document as often as the weight of its source "
         "repeats it; all other tables count it once.",
-        _table(["split", "documents", "size", "tokens", "bytes per token"], rows),
+        _table(["split", "pairs" if sides == 2 else "documents", "size", "tokens", "bytes per token"], rows),
+        f"Labels: {_inline(', '.join(labels))}." if (labels := manifest.get("labels")) else "",
     )
 
 
@@ -237,9 +240,12 @@ def _making(manifest: dict) -> str:
     ]
     rest = len(manifest["options"]) - len(options)
     versions = ", ".join(f"{name} {number}" for name, number in manifest["versions"].items())
-    entries = [manifest["tokenizer"]["file"]]
+    entries = [manifest[name]["file"] for name in ("tokenizer", "source_tokenizer") if name in manifest]
     for section in manifest["splits"].values():
-        entries += [*section["shards"], section["offsets"], section["origins"]]
+        entries += [
+            *section["shards"],
+            *(section[name] for name in ("offsets", "origins", "pairs", "labels") if name in section),
+        ]
     files = [[entry["name"], entry["size"], entry["hash"]] for entry in entries]
     stages = ", ".join(f"{name} (version {of['version']})" for name, of in manifest["stages"].items())
     return _section(

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow.parquet as pq
 
+from gptjax.corpus.forms import TEXT, shown
 from gptjax.corpus.stages.splits import CUT, draws
 from gptjax.corpus.stages.verdicts import EMPTIED, PASSAGES
 from gptjax.corpus.state import DocumentShard
@@ -29,7 +30,7 @@ class Sample:
     is_whole: bool
 
 
-def draw_samples(shards: Sequence[DocumentShard], work: Path, seed: int) -> list[Sample]:
+def draw_samples(shards: Sequence[DocumentShard], work: Path, seed: int, form: str = TEXT) -> list[Sample]:
     """Documents drawn by their ids, so that they are the same whenever the corpus is; those that stayed come first.
 
     They are of the first shards that have any: few files are read, however many there are.
@@ -39,7 +40,7 @@ def draw_samples(shards: Sequence[DocumentShard], work: Path, seed: int) -> list
         of_source = [shard for shard in shards if shard.source.name == name and shard.left["documents"]]
         for shard in of_source[:1]:
             reasons, ids = _reasons(shard, work)
-            kept += _read(shard, work, reasons, _drawn(np.flatnonzero(reasons == ""), ids, seed))
+            kept += _read(shard, work, form, reasons, _drawn(np.flatnonzero(reasons == ""), ids, seed))
     wanted = {reason: EACH for shard in shards for reason in shard.left["dropped"]}
     wanted |= {PASSAGES: 0, EMPTIED: 0, CUT: 0}  # no verdict says them
     out: list[Sample] = []
@@ -50,7 +51,7 @@ def draw_samples(shards: Sequence[DocumentShard], work: Path, seed: int) -> list
         reasons, ids = _reasons(shard, work)
         for reason in here:
             rows = _drawn(np.flatnonzero(reasons == reason), ids, seed)[: wanted[reason]]
-            out += _read(shard, work, reasons, rows)
+            out += _read(shard, work, form, reasons, rows)
             wanted[reason] -= len(rows)
     return kept + sorted(out, key=lambda sample: (sample.reason, sample.source, sample.id))
 
@@ -70,7 +71,7 @@ def _drawn(rows: np.ndarray, ids: np.ndarray, seed: int) -> list[int]:
     return rows[np.argsort(draws(ids[rows], seed + 1), kind="stable")[:EACH]].tolist()
 
 
-def _read(shard: DocumentShard, work: Path, reasons: np.ndarray, rows: Iterable[int]) -> list[Sample]:
+def _read(shard: DocumentShard, work: Path, form: str, reasons: np.ndarray, rows: Iterable[int]) -> list[Sample]:
     found = []
     with pq.ParquetFile(work / shard.documents["name"]) as file:
         for wanted in rows:
@@ -80,8 +81,7 @@ def _read(shard: DocumentShard, work: Path, reasons: np.ndarray, rows: Iterable[
                 group += 1
             table = file.read_row_group(group, columns=["id", "uri", "text"], use_threads=False)
             row = table.slice(wanted - first, 1).to_pylist()[0]
-            text = row["text"][:CHARACTERS]
-            found.append(
-                Sample(reasons[wanted], shard.source.name, row["uri"], row["id"], text, len(text) == len(row["text"]))
-            )
+            whole = row["text"] if form == TEXT else shown(row["text"])
+            text = whole[:CHARACTERS]
+            found.append(Sample(reasons[wanted], shard.source.name, row["uri"], row["id"], text, text == whole))
     return found

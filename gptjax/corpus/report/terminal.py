@@ -9,12 +9,15 @@ from pathlib import Path
 from rich.progress import BarColumn, Progress, ProgressColumn, Task, TextColumn, TimeRemainingColumn
 from rich.table import Column, Table
 
+from gptjax.corpus.forms import PAIRS
 from gptjax.corpus.manifest import change_text
 from gptjax.corpus.report import CARD
 from gptjax.corpus.report.funnel import left_documents
 from gptjax.corpus.sources import KEPT
 from gptjax.formatting import counted, size_text
 from gptjax.terminal import Console
+
+SHOWN_LABELS = 20
 
 
 class StageLines:
@@ -67,6 +70,11 @@ def summary(console: Console, folder: Path, manifest: dict) -> None:
         console.print(held_out, soft_wrap=True)
     made = manifest["tokenizer"]
     console.print(f"tokenizer {made['kind']}, {made['vocab_size']:,} tokens; {manifest['dtype']} shards in {folder}")
+    if own := manifest.get("source_tokenizer"):
+        console.print(f"tokenizer of the sources: {own['kind']}, {own['vocab_size']:,} tokens")
+    if labels := manifest.get("labels"):
+        names = ", ".join(labels[:SHOWN_LABELS]) + ", …" * (len(labels) > SHOWN_LABELS)
+        console.print(f"{counted(len(labels), 'label')}: {names}", markup=False)
     if change := change_text(manifest):
         console.print(change, markup=False)
     for reason, count in manifest["skipped"].items():
@@ -79,7 +87,7 @@ def summary(console: Console, folder: Path, manifest: dict) -> None:
 
 def _held_out(manifest: dict) -> str:
     """How the validation split was chosen, where it is not of whole documents; so that the splits share some."""
-    if "validation" not in manifest["splits"] or manifest["stages"]["survey"]["options"]["split"]["by"] == "document":
+    if "validation" not in manifest["splits"] or manifest["stages"]["survey"]["options"]["split"]["by"] != "tail":
         return ""
     sizes = {split: section["bytes"] for split, section in manifest["splits"].items()}
     share = sizes["validation"] / sum(sizes.values())
@@ -109,13 +117,14 @@ def _funnel(manifest: dict) -> Table:
 
 
 def _splits(manifest: dict) -> Table:
-    table = Table("split", "documents", "size", "tokens", "bytes/token", "unknown")
+    is_pairs = manifest.get("form") == PAIRS
+    table = Table("split", "pairs" if is_pairs else "documents", "size", "tokens", "bytes/token", "unknown")
     for column in table.columns[1:]:
         column.justify = "right"
     for split, section in manifest["splits"].items():
         table.add_row(
             split,
-            f"{section['documents']:,}",
+            f"{section['documents'] // (1 + is_pairs):,}",
             size_text(section["bytes"]),
             f"{section['tokens']:,}",
             f"{section['bytes'] / section['tokens']:.2f}",

@@ -31,6 +31,8 @@ KINDS = {
     "papers": "gptjax.corpus.sources.papers",
     "wikipedia": "gptjax.corpus.sources.wikipedia",
     "tables": "gptjax.corpus.sources.tables",
+    "pairs": "gptjax.corpus.sources.pairs",
+    "labelled": "gptjax.corpus.sources.labelled",
 }
 
 
@@ -58,6 +60,7 @@ class SourceKind(Protocol):
     """The module of a kind of source.
 
     OPTIONS: the options that `config.source(kind=…, **options)` may give, with their defaults.
+    FORM: only where its documents are not running text: the form that they have (gptjax/corpus/forms.py).
     """
 
     OPTIONS: dict[str, Any]

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any
 
 import numpy as np
 
 from gptjax import tokenizer
 from gptjax.corpus.engine import Task
+from gptjax.corpus.forms import LABELLED, PAIRS, TEXT, sides_of
 from gptjax.corpus.libraries import versions_of
 from gptjax.corpus.stages.base import CorpusStage
 from gptjax.corpus.stages.splits import split_texts
@@ -19,7 +21,7 @@ from gptjax.data.prepared import token_dtype
 from gptjax.tokenizer import Tokenizer
 
 if TYPE_CHECKING:
-    from gptjax.corpus.state import Corpus
+    from gptjax.corpus.state import Corpus, DocumentShard
 
 BATCH_CHARACTERS = 1 << 22  # text that is encoded at once
 SHOWN = 24  # characters of a text that does not come back
@@ -31,24 +33,44 @@ INDEX = np.dtype([("id", "<u8"), ("row", "<u4"), ("length", "<u4"), ("bytes", "<
 def encode(task: Task, folder: Path) -> dict:
     """Writes SPLIT.tokens and SPLIT.index.npy (INDEX) for each split that has documents.
 
-    inputs: documents, verdicts, tokenizer, most_held_out (bytes of a document). options: split, bos, compare: path of
-    another tokenizer → its hash.
+    inputs: documents, verdicts, tokenizer, most_held_out (bytes of a document); of pairs source_tokenizer, where there
+    is one, and references (which of several targets are to be encoded); of labelled texts labels, their names in order.
+    options: split, bos, compare: path of another tokenizer → its hash; form, where it is not running text.
+
+    A pair becomes two documents, its source and its target, with the same entries in the index but for their lengths;
+    held-out pairs are also written as they are to SPLIT.pairs.jsonl: id, source, targets. The labels of labelled texts
+    stand in SPLIT.labels.npy, a number for each document.
 
     Reports documents and bytes; by split documents (one whose tail is held out is in both), bytes, tokens,
     unknown_tokens and changed_documents (that decode to another text); change: of the first of those, where it changes;
     and how many tokens the compared tokenizers need for the validation split.
     """
     tokens = tokenizer.load(task.path(task.inputs["tokenizer"]))
+    form = task.options.get("form", TEXT)
+    numbers = {label: number for number, label in enumerate(task.inputs.get("labels", ()))}
+    source = tokenizer.load(task.path(entry)) if (entry := task.inputs.get("source_tokenizer")) else tokens
     others = {path: tokenizer.load(path) for path in task.options["compare"]}
-    for each in (tokens, *others.values()):
+    for each in (tokens, source, *others.values()):
         each.threads = 1  # the other cores have shards of their own
+    in_turns = [source, tokens] if form == PAIRS else [tokens]
     outputs: dict[str, _SplitOutput] = {}
     compared: Counter[str] = Counter()
     rows: set[int] = set()
     for split, keys, texts in _batches(task):
         rows.update(row for _, row in keys)
         if split not in outputs:
-            outputs[split] = _SplitOutput(folder, split, tokens, task.options["bos"])
+            outputs[split] = _SplitOutput(folder, split, in_turns, task.options["bos"])
+        if form == PAIRS:
+            sides = [sides_of(text) for text in texts]
+            if split != "train":
+                outputs[split].keep_pairs(keys, sides)
+            chosen = [side[: 2 if task.inputs["references"] == "first" else None] for side in sides]
+            keys = [key for key, side in zip(keys, chosen) for _ in range(2 * len(side) - 2)]
+            texts = [text for first, *rest in chosen for one in rest for text in (first, one)]
+        elif form == LABELLED:
+            sides = [sides_of(text) for text in texts]
+            outputs[split].keep_labels([numbers[label] for _, label in sides])
+            texts = [text for text, _ in sides]
         outputs[split].append(keys, texts)
         if split == "validation":
             for name, other in others.items():
@@ -81,36 +103,61 @@ def _batches(task: Task) -> Iterator[tuple[str, list[tuple[int, int]], list[str]
 
 
 class _SplitOutput:
-    def __init__(self, folder: Path, split: str, tokens: Tokenizer, bos: bool):
-        self._path, self._split, self._tokens = folder, split, tokens
-        self._before = [tokens.bos_id] if bos else []
-        self._dtype = token_dtype(tokens.vocab_size)
+    """The files of a split. in_turns: the tokenizers of the first document, the second and so on, then the first's."""
+
+    def __init__(self, folder: Path, split: str, in_turns: Sequence[Tokenizer], bos: bool):
+        self._path, self._split, self._in_turns, self._bos = folder, split, in_turns, bos
+        self._dtype = token_dtype(max(tokens.vocab_size for tokens in in_turns))
         self._file = open(folder / f"{split}.tokens", "wb")
         self._index: list[np.ndarray] = []
+        self._labels: list[np.ndarray] = []
+        self._pairs: IO[str] | None = None
         self._counts = Counter(documents=0, bytes=0, tokens=0, unknown_tokens=0, changed_documents=0)
         self.change: tuple[str, str] | None = None  # the first there was: a piece of text, and what it becomes
 
     def append(self, keys: list[tuple[int, int]], texts: list[str]) -> None:
-        before, after = np.array(self._before, np.int32), np.array([self._tokens.eos_id], np.int32)
-        encoded = self._tokens.encode_batch(texts)
-        flat = np.concatenate([part for ids in encoded for part in (before, ids, after)]).astype(self._dtype)
+        encoded = [np.zeros(0, self._dtype)] * len(texts)
+        for turn, tokens in enumerate(self._in_turns):
+            encoded[turn :: len(self._in_turns)] = self._encoded(tokens, texts[turn :: len(self._in_turns)])
+        flat = np.concatenate(encoded)
         self._file.write(flat.tobytes())
         index = np.zeros(len(texts), INDEX)
         index["id"], index["row"] = np.array(keys, np.uint64).T
-        index["length"] = [len(ids) + len(before) + 1 for ids in encoded]
+        index["length"] = [len(ids) for ids in encoded]
         index["bytes"] = [len(text.encode()) for text in texts]
         self._index.append(index)
         self._counts.update(documents=len(texts), bytes=int(index["bytes"].sum(dtype=np.int64)), tokens=len(flat))
-        if self._tokens.unk_id is not None:
-            self._counts["unknown_tokens"] += int(np.count_nonzero(flat == self._tokens.unk_id))
-        if not self._tokens.lossless:
-            for text, decoded in zip(texts, map(self._tokens.decode, encoded)):
+
+    def _encoded(self, tokens: Tokenizer, texts: list[str]) -> list[np.ndarray]:
+        """The ids of each text, with those that stand around it; what is lost is counted."""
+        before = np.array([tokens.bos_id] if self._bos else [], np.int32)
+        after = np.array([tokens.eos_id], np.int32)
+        encoded = tokens.encode_batch(texts)
+        if tokens.unk_id is not None:
+            self._counts["unknown_tokens"] += sum(int(np.count_nonzero(ids == tokens.unk_id)) for ids in encoded)
+        if not tokens.lossless:
+            for text, decoded in zip(texts, map(tokens.decode, encoded)):
                 if text != decoded:
                     self._counts["changed_documents"] += 1
                     self.change = self.change or first_change(text, decoded)
+        return [np.concatenate([before, ids, after]).astype(self._dtype) for ids in encoded]
+
+    def keep_pairs(self, keys: list[tuple[int, int]], sides: list[list[str]]) -> None:
+        if self._pairs is None:
+            self._pairs = open(self._path / f"{self._split}.pairs.jsonl", "w", encoding="utf-8")
+        for (key, _), (source, *targets) in zip(keys, sides):
+            line = {"id": key, "source": source, "targets": targets}
+            self._pairs.write(json.dumps(line, ensure_ascii=False) + "\n")
+
+    def keep_labels(self, labels: list[int]) -> None:
+        self._labels.append(np.array(labels, np.int32))
 
     def close(self) -> dict:
         self._file.close()
+        if self._pairs is not None:
+            self._pairs.close()
+        if self._labels:
+            np.save(self._path / f"{self._split}.labels.npy", np.concatenate(self._labels))
         np.save(self._path / f"{self._split}.index.npy", np.concatenate(self._index))
         return dict(self._counts)
 
@@ -129,13 +176,24 @@ class Encode(CorpusStage):
 
     def options(self, corpus: Corpus) -> dict[str, Any]:
         compare = {path: other.hash for path, other in self._others(corpus).items()}
-        return {"split": corpus.split, "bos": corpus.config.tokens.bos, "compare": compare}
+        return {"split": corpus.split, "bos": corpus.config.tokens.bos, "compare": compare} | corpus.form_option()
 
     def tasks(self, corpus: Corpus) -> tuple[Sequence[Any], Sequence[int]]:
-        tokenizers = (corpus.tokenizer, *self._others(corpus).values())
-        made_by = versions_of(name for each in tokenizers for name in each.libraries)
-        of_all = {"tokenizer": corpus.tokenizer_file, "libraries": made_by}
-        return corpus.inputs(lambda shard: {**of_all, **corpus.held_out(shard)})
+        tokenizers = [corpus.tokenizer, *self._others(corpus).values()]
+        of_all: dict[str, Any] = {"tokenizer": corpus.tokenizer_file}
+        if corpus.source_tokenizer is not None:
+            tokenizers.append(corpus.source_tokenizer)
+            of_all["source_tokenizer"] = corpus.source_tokenizer_file
+        of_all["libraries"] = versions_of(name for each in tokenizers for name in each.libraries)
+        if corpus.form == LABELLED:
+            of_all["labels"] = corpus.labels
+
+        def of_shard(shard: DocumentShard) -> dict[str, Any]:
+            options = shard.source.options
+            references = {"references": options.get("references", "each")} if corpus.form == PAIRS else {}
+            return {**of_all, **references, **corpus.held_out(shard)}
+
+        return corpus.inputs(of_shard)
 
     def finish(self, corpus: Corpus, results: list[dict]) -> None:
         for shard, result in zip(corpus.shards, results):

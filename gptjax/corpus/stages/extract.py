@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import sys
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -27,6 +28,8 @@ def extract(task: Task, folder: Path) -> dict:
     source = task.inputs["source"]
     skipped: Counter[str] = Counter()
     output = _Files(folder, task.options["shard_bytes"])
+    # Pairs and labelled texts are not cut; as records, they are limited by max_line_bytes.
+    most_bytes = sys.maxsize if "form" in task.options else task.options["most_document_bytes"]
     for piece in task.inputs["pieces"]:
         for document in read_piece(source["kind"], Piece(**piece), source["options"], skipped):
             document = dataclasses.replace(
@@ -34,7 +37,7 @@ def extract(task: Task, folder: Path) -> dict:
                 license=document.license or source["license"],
                 language=document.language or source["language"],
             )
-            output.append(rows_of(source["name"], document, task.options["most_document_bytes"], skipped))
+            output.append(rows_of(source["name"], document, most_bytes, skipped))
     return {"skipped": dict(sorted(skipped.items())), **output.close()}
 
 
@@ -77,6 +80,7 @@ class Extract(CorpusStage):
         return {
             "shard_bytes": corpus.config.shard_megabytes * MEGABYTE,
             "most_document_bytes": round(corpus.config.max_document_megabytes * MEGABYTE),
+            **corpus.form_option(),
         }
 
     def tasks(self, corpus: Corpus) -> tuple[Sequence[Any], Sequence[int]]:

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 import numpy as np
 
+from gptjax.config import ConfigError
 from gptjax.corpus.documents import cut_at_paragraphs, is_blank
+from gptjax.corpus.forms import TEXT, source_keys
 from gptjax.splitmix import STEP, mix
 
 CUT = "the rest of long documents that are held out"  # why it is in no split
@@ -26,14 +29,21 @@ def numbered(key: int, count: int) -> np.ndarray:
 
 
 def split_texts(
-    texts: Sequence[str], keys: np.ndarray, fraction: float, by: str, seed: int, most_bytes: int | None = None
+    texts: Sequence[str],
+    keys: np.ndarray,
+    fraction: float,
+    by: str,
+    seed: int,
+    most_bytes: int | None = None,
+    test_below: float = 0,
 ) -> Iterator[tuple[int, str, str]]:
     """(number of the text, split, text) of some documents; nothing of it empty, or blank unless the document is.
 
-    By 'document', the draw of its key decides, so that documents of one key are on one side. Of one that is held out
-    and longer than `most_bytes`, the beginning is validation text, and the rest stands in no split. By 'tail', every
-    document's end is held out, cut after a line where it can be: for corpora of one or a few long documents. (A
-    config's 'auto' is one of these two by then.)
+    By 'document', the draw of its key decides, so that documents of one key are on one side: below `fraction` it is
+    validation text, from there to below `test_below` it is test text. Of one that is held out and longer than
+    `most_bytes`, the beginning is held out, and the rest stands in no split. By 'source', likewise by the draw of its
+    source (forms.py), and nothing is cut. By 'tail', every document's end is held out, cut after a line where it can
+    be: for corpora of one or a few long documents. (A config's 'auto' is one of these by then.)
     """
     if by == "tail" and fraction:
         for number, text in enumerate(texts):
@@ -45,10 +55,57 @@ def split_texts(
             else:
                 yield from ((number, "train", text[:cut]), (number, "validation", text[cut:]))
         return
-    for number, (text, held_out) in enumerate(zip(texts, draws(keys, seed) < fraction)):
-        if held_out and most_bytes:
+    if by == "source":
+        most_bytes = None
+    for number, (text, draw) in enumerate(zip(texts, document_draws(texts, keys, by, seed))):
+        split = "validation" if draw < fraction else "test" if draw < test_below else "train"
+        if split != "train" and most_bytes:
             text = cut_at_paragraphs(text, most_bytes)[0]
-        yield number, "validation" if held_out else "train", text
+        yield number, split, text
+
+
+def split_of(settings: Any, seed: int, form: str) -> tuple[dict[str, Any], tuple[str, ...]]:
+    """How a config's documents are split, as `split_texts` takes it, and the names of the splits.
+
+    Raises:
+      ConfigError: the fields contradict each other.
+    """
+    documents, test = settings.validation_documents, settings.test_documents or settings.test_fraction
+    fraction = 0.0 if documents else settings.validation_fraction
+    if settings.by == "tail" and (form != TEXT or documents or test):
+        raise ConfigError(
+            "split.by = 'tail': holds out the share split.validation_fraction of each running text; pairs and labelled "
+            "texts, numbers of documents and a test split need 'document'"
+        )
+    if (settings.test_documents and fraction) or (settings.test_fraction and documents):
+        raise ConfigError(
+            "split: give numbers of documents for both validation_documents and test_documents, or shares for both, "
+            "validation_fraction and test_fraction"
+        )
+    if fraction + settings.test_fraction >= 1:
+        raise ConfigError(f"split: the shares {fraction:g} and {settings.test_fraction:g} leave nothing to train on")
+    by = "source" if form != TEXT else "document" if settings.by == "auto" else settings.by
+    split = {"fraction": fraction, "by": by, "seed": seed}
+    if settings.test_fraction:
+        split["test_below"] = fraction + settings.test_fraction
+    held_out = {"validation": documents or fraction, "test": test}
+    return split, ("train", *(name for name, wanted in held_out.items() if wanted))
+
+
+def document_draws(texts: Sequence[str], keys: np.ndarray, by: str, seed: int) -> np.ndarray:
+    """float64 [texts]: the draw that decides the split of each document, by 'document' or by 'source'."""
+    return draws(source_keys(texts) if by == "source" else keys, seed)
+
+
+def limit_of(count: int, above: float, lowest: np.ndarray) -> float:
+    """The smallest limit such that at least `count` documents have a draw from `above` to below it: more only where
+    several have the last one's.
+
+    lowest: float64, the draws of all documents, ascending, or enough of the lowest.
+    """
+    first = int(np.searchsorted(lowest, above))
+    last = min(first + count, len(lowest)) - 1
+    return float(np.nextafter(lowest[last], 1)) if last >= first else above
 
 
 def most_held_out(source_bytes: int, fraction: float, share: float) -> int:

@@ -11,11 +11,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from gptjax.config import ConfigError
 from gptjax.corpus.engine import Task
+from gptjax.corpus.forms import LABELLED, MOST_LABELS, SEPARATOR, sides_of
 from gptjax.corpus.stages.base import CorpusStage
 from gptjax.corpus.stages.histogram import Histogram, reach
-from gptjax.corpus.stages.splits import CUT, split_texts
+from gptjax.corpus.stages.splits import CUT, document_draws, limit_of, split_texts
 from gptjax.corpus.stages.verdicts import remaining
 
 if TYPE_CHECKING:
@@ -23,12 +26,13 @@ if TYPE_CHECKING:
 
 
 def survey(task: Task, folder: Path) -> dict:
-    """inputs: documents, verdicts, most_held_out (bytes of a document). options: split (fraction, by, seed), characters
-    (whether to count them).
+    """inputs: documents, verdicts, most_held_out (bytes of a document). options: split (as `split_texts` takes it),
+    characters (whether to count them); and where they are asked for, lowest (how many draws to report) and form.
 
     Reports documents and bytes that are left, the same by split (a document whose tail is held out stands in both, with
     a part of its bytes in each), languages, licenses and lengths of the documents
-    (histogram.py), and dropped: reason → [documents, bytes].
+    (histogram.py), and dropped: reason → [documents, bytes]; lowest: the lowest draws of the documents, ascending;
+    labels: label → documents, of labelled texts.
     """
     count = 0
     dropped: dict[str, list[int]] = {}
@@ -36,6 +40,10 @@ def survey(task: Task, folder: Path) -> dict:
     size: Counter[str] = Counter()
     characters: Counter[str] = Counter()
     languages, licenses, lengths = Histogram(), Histogram(), Histogram()
+    labels: Counter[str] = Counter()
+    split, form = task.options["split"], task.options.get("form")
+    most_draws = task.options.get("lowest", 0)
+    lowest = np.zeros(0)
     for some in remaining(task):
         count += len(some.texts)
         sizes = [len(text.encode()) for text in some.texts]
@@ -44,13 +52,18 @@ def survey(task: Task, folder: Path) -> dict:
         lengths.add(map(reach, sizes), sizes)
         cut = sum(sizes)
         most = task.inputs["most_held_out"]
-        for _, split, text in split_texts(some.texts, some.split_keys, **task.options["split"], most_bytes=most):
+        for _, name, text in split_texts(some.texts, some.split_keys, **split, most_bytes=most):
             length = len(text.encode())
-            documents[split] += 1
-            size[split] += length
+            documents[name] += 1
+            size[name] += length
             cut -= length
-            if split == "train" and task.options["characters"]:
-                characters.update(text)
+            if name == "train" and task.options["characters"]:
+                characters.update(text.replace(SEPARATOR, "") if form else text)
+        if most_draws:
+            drawn = document_draws(some.texts, some.split_keys, split["by"], split["seed"])
+            lowest = np.sort(np.concatenate([lowest, drawn]))[:most_draws]
+        if form == LABELLED:
+            labels.update(sides_of(text)[1] for text in some.texts)
         for reason, (number, bytes_) in {**some.dropped, **({CUT: (0, cut)} if cut else {})}.items():
             before = dropped.get(reason, [0, 0])
             dropped[reason] = [before[0] + number, before[1] + bytes_]
@@ -59,11 +72,13 @@ def survey(task: Task, folder: Path) -> dict:
     return {
         "documents": count,
         "bytes": size.total(),
-        "splits": {split: {"documents": documents[split], "bytes": size[split]} for split in sorted(documents)},
+        "splits": {name: {"documents": documents[name], "bytes": size[name]} for name in sorted(documents)},
         "languages": languages.counts,
         "licenses": licenses.counts,
         "lengths": lengths.counts,
         "dropped": dict(sorted(dropped.items())),
+        **({"lowest": lowest.tolist()} if most_draws else {}),
+        **({"labels": dict(sorted(labels.items()))} if labels else {}),
     }
 
 
@@ -73,12 +88,28 @@ class Survey(CorpusStage):
     name, version, function = "survey", 4, staticmethod(survey)
 
     def options(self, corpus: Corpus) -> dict[str, Any]:
-        return {"split": corpus.split, "characters": corpus.config.tokenizer.name == "char"}
+        names = (corpus.config.tokenizer.name, corpus.config.tokenizer.source_name)
+        counted = 2 * _wanted(corpus) if corpus.split["fraction"] is None else 0  # twice: for what must stay together
+        return {
+            "split": {**corpus.split, "fraction": corpus.split["fraction"] or 0},
+            "characters": "char" in names,
+            **({"lowest": counted} if counted else {}),
+            **corpus.form_option(),
+        }
 
     def tasks(self, corpus: Corpus) -> tuple[Sequence[Any], Sequence[int]]:
         return corpus.inputs(corpus.held_out)
 
     def run(self, corpus: Corpus) -> None:
+        if wanted := _wanted(corpus):
+            corpus.split = {**corpus.split, "fraction": None}
+            super().run(corpus)
+            lowest = np.sort(np.concatenate([shard.left["lowest"] for shard in corpus.shards]))[: 2 * wanted]
+            settings = corpus.config.split
+            limit = limit_of(settings.validation_documents, 0, lowest)
+            corpus.split = {**corpus.split, "fraction": limit}
+            if settings.test_documents:
+                corpus.split["test_below"] = limit_of(settings.test_documents, limit, lowest)
         super().run(corpus)
         count = sum(shard.left["documents"] for shard in corpus.shards)
         if not count:
@@ -86,9 +117,15 @@ class Survey(CorpusStage):
             total = sum(shard.count for shard in corpus.shards)
             raise ConfigError(f"no document is left of {total}: {', '.join(reasons)}")
         fraction = corpus.split["fraction"]
-        if corpus.config.split.by == "auto" and fraction and (count * fraction < 1 or _empty_splits(corpus)):
+        if corpus.splits_by_tail_if_few and fraction and (count * fraction < 1 or _empty_splits(corpus)):
             corpus.split = {**corpus.split, "by": "tail"}
             super().run(corpus)
+        labels: Counter[str] = sum((Counter(shard.left.get("labels", {})) for shard in corpus.shards), Counter())
+        if len(labels) > MOST_LABELS:
+            raise ConfigError(
+                f"{len(labels):,} different labels: at most {MOST_LABELS:,}; is it the column of the label?"
+            )
+        corpus.labels = sorted(labels)
         for split in _empty_splits(corpus):
             raise ConfigError(
                 f"the {split} split would be empty: {count} document{'s' * (count > 1)} in all; split.by = 'tail' "
@@ -98,6 +135,11 @@ class Survey(CorpusStage):
     def finish(self, corpus: Corpus, results: list[dict]) -> None:
         for shard, result in zip(corpus.shards, results):
             shard.left, shard.files["survey"] = result["report"], result["files"]
+
+
+def _wanted(corpus: Corpus) -> int:
+    """How many documents are to be held out, where the config gives their number."""
+    return corpus.config.split.validation_documents + corpus.config.split.test_documents
 
 
 def _empty_splits(corpus: Corpus) -> list[str]:

@@ -16,6 +16,7 @@ from gptjax import tokenizer
 from gptjax.config import ConfigError, suggestion
 from gptjax.corpus.documents import DocumentWriter, read_documents
 from gptjax.corpus.engine import Task
+from gptjax.corpus.forms import LABELLED, PAIRS, sides_of
 from gptjax.corpus.libraries import versions_of
 from gptjax.corpus.stages.base import CorpusStage
 from gptjax.corpus.stages.splits import draws, numbered, split_texts
@@ -32,27 +33,45 @@ if TYPE_CHECKING:
 LEARNED_FROM_TEXT = ("bpe", "unigram")
 MADE = (*LEARNED_FROM_TEXT, "byte", "char")
 
+SIDES = {"source": (0, 1), "target": (1, None), "both": (None,)}  # of a document of two sides
+
 SAMPLE_SCHEMA = pa.schema({"text": pa.large_string()})  # of files of chunks
 
 
 def sample(task: Task, folder: Path) -> dict:
     """Chunks of running text, each drawn with the same probability, whatever document it stands in.
 
-    inputs: documents, verdicts, rate (the probability). options: split, seed.
+    inputs: documents, verdicts, rate (the probability). options: split, seed; of pairs and labelled texts form and
+    sides: which sides to learn from, the sources (or texts) alone, the targets alone, or both.
     """
+    sides = slice(*SIDES[task.options["sides"]]) if "sides" in task.options else None
     with DocumentWriter(folder / "sample.parquet", SAMPLE_SCHEMA) as writer:
         for some in remaining(task):
             for number, split, text in split_texts(some.texts, some.split_keys, **task.options["split"]):
                 if split != "train":
                     continue
-                keys = numbered(int(some.ids[number]), -(-len(text) // CHUNK))
+                texts = [text] if sides is None else sides_of(text)[sides]
+                pieces = [side[at : at + CHUNK] for side in texts for at in range(0, len(side), CHUNK)]
+                keys = numbered(int(some.ids[number]), len(pieces))
                 for chunk in np.flatnonzero(draws(keys, task.options["seed"]) < task.inputs["rate"]).tolist():
-                    writer.append([{"text": text[chunk * CHUNK : (chunk + 1) * CHUNK]}])
+                    writer.append([{"text": pieces[chunk]}])
     return {"chunks": writer.documents, "bytes": writer.bytes}
 
 
 def make_tokenizer(task: Task, folder: Path) -> dict:
-    """inputs: samples, or characters (files of survey), or hash (of the tokenizer to reuse). options: of the config."""
+    """inputs: samples, or characters (files of survey), or hash (of the tokenizer to reuse). options: of the config;
+    prefix: of its fields, where they are those of the sources' tokenizer.
+    """
+    try:
+        made = _made(task)
+    except ConfigError as error:
+        prefix = task.options.get("prefix", "")
+        raise ConfigError(str(error).replace("tokenizer.vocab_size", f"tokenizer.{prefix}vocab_size")) from None
+    made.save(folder)
+    return {"kind": made.kind, "vocab_size": made.vocab_size}
+
+
+def _made(task: Task) -> Tokenizer:
     name, size = task.options["name"], task.options["vocab_size"]
     made: tokenizer.Tokenizer
     if name in ("bpe", "unigram"):
@@ -74,20 +93,28 @@ def make_tokenizer(task: Task, folder: Path) -> dict:
         made = tokenizer_training.train_characters(counts, size)
     else:
         made = tokenizer.ByteTokenizer() if name == "byte" else tokenizer.load(name)
-    made.save(folder)
-    return {"kind": made.kind, "vocab_size": made.vocab_size}
+    return made
 
 
 class SampleText(CorpusStage):
-    """Chunks of the training split to learn a tokenizer from."""
+    """Chunks of the training split to learn a tokenizer from; or of the sources of its pairs alone, to learn theirs."""
 
-    name, version, function = "sample", 2, staticmethod(sample)
+    version, function = 2, staticmethod(sample)
+
+    def __init__(self, of_sources: bool = False):
+        self.name, self._of_sources = "source_sample" if of_sources else "sample", of_sources
 
     def is_wanted(self, corpus: Corpus) -> bool:
-        return corpus.config.tokenizer.name in LEARNED_FROM_TEXT
+        return tokenizer_settings(corpus.config, self._of_sources)["name"] in LEARNED_FROM_TEXT
 
     def options(self, corpus: Corpus) -> dict[str, Any]:
-        return {"split": corpus.split, "seed": corpus.config.seed}
+        options = {"split": corpus.split, "seed": corpus.config.seed}
+        if corpus.form == LABELLED:
+            options["sides"] = "source"
+        elif corpus.form == PAIRS:
+            apart = corpus.config.tokenizer.source_name
+            options["sides"] = "source" if self._of_sources else "target" if apart else "both"
+        return options
 
     def tasks(self, corpus: Corpus) -> tuple[Sequence[Any], Sequence[int]]:
         weighted = sum(shard.bytes_of("train") * shard.source.weight for shard in corpus.shards)
@@ -95,26 +122,41 @@ class SampleText(CorpusStage):
         return corpus.inputs(lambda shard: {"rate": min(rate * shard.source.weight, 1.0)})
 
     def finish(self, corpus: Corpus, results: list[dict]) -> None:
-        corpus.samples = [result["files"]["sample.parquet"] for result in results]
+        samples = [result["files"]["sample.parquet"] for result in results]
+        if self._of_sources:
+            corpus.source_samples = samples
+        else:
+            corpus.samples = samples
 
 
 class MakeTokenizer(CorpusStage):
-    """The tokenizer: one task."""
+    """The tokenizer: one task; or that of the sources of pairs."""
 
-    name, version, function = "tokenizer", 2, staticmethod(make_tokenizer)
+    version, function = 2, staticmethod(make_tokenizer)
+
+    def __init__(self, of_sources: bool = False):
+        self.name, self._of_sources = "source_tokenizer" if of_sources else "tokenizer", of_sources
 
     def check(self, corpus: Corpus) -> None:
-        check_tokenizer(corpus.config)
+        check_tokenizer(corpus.config, self._of_sources)
+        if self._of_sources and corpus.form != PAIRS and corpus.config.tokenizer.source_name:
+            raise ConfigError(
+                f"tokenizer.source_name = {corpus.config.tokenizer.source_name!r}: only pairs have sources of their own"
+            )
+
+    def is_wanted(self, corpus: Corpus) -> bool:
+        return bool(tokenizer_settings(corpus.config, self._of_sources)["name"])
 
     def options(self, corpus: Corpus) -> dict[str, Any]:
-        return {name: corpus.config.tokenizer[name] for name in ("name", "vocab_size", "split_digits")}
+        prefix = {"prefix": "source_"} if self._of_sources else {}
+        return tokenizer_settings(corpus.config, self._of_sources) | prefix
 
     def tasks(self, corpus: Corpus) -> tuple[Sequence[Any], Sequence[int]]:
-        name = corpus.config.tokenizer.name
+        name = tokenizer_settings(corpus.config, self._of_sources)["name"]
         inputs: dict[str, Any] = {}
         if name in LEARNED_FROM_TEXT:
             inputs["libraries"] = versions_of(SentencePieceTokenizer.libraries)
-            inputs["samples"] = corpus.samples
+            inputs["samples"] = corpus.source_samples if self._of_sources else corpus.samples
         elif name == "char":
             inputs["characters"] = [shard.files["survey"]["characters.json"] for shard in corpus.shards]
         elif name not in MADE:
@@ -122,33 +164,49 @@ class MakeTokenizer(CorpusStage):
         return [inputs], [0]
 
     def finish(self, corpus: Corpus, results: list[dict]) -> None:
-        (corpus.tokenizer_file,) = results[0]["files"].values()
-        corpus.tokenizer = tokenizer.load(corpus.work / corpus.tokenizer_file["name"])
+        (entry,) = results[0]["files"].values()
+        made = tokenizer.load(corpus.work / entry["name"])
+        if self._of_sources:
+            corpus.source_tokenizer, corpus.source_tokenizer_file = made, entry
+        else:
+            corpus.tokenizer, corpus.tokenizer_file = made, entry
 
 
-def check_tokenizer(config: Any) -> None:
-    """Raises ConfigError where a tokenizer that is to be reused, or compared with, cannot be."""
+def tokenizer_settings(config: Any, of_sources: bool) -> dict[str, Any]:
+    """name, vocab_size and split_digits of the tokenizer, or of that of the sources; an empty name: there is none."""
     settings = config.tokenizer
-    for path in settings.compare:
+    if of_sources:
+        name, vocab_size = settings.source_name, settings.source_vocab_size
+    else:
+        name, vocab_size = settings.name, settings.vocab_size
+    return {"name": name, "vocab_size": vocab_size, "split_digits": settings.split_digits}
+
+
+def check_tokenizer(config: Any, of_sources: bool = False) -> None:
+    """Raises ConfigError where a tokenizer that is to be reused, or compared with, cannot be."""
+    prefix = "tokenizer.source_" if of_sources else "tokenizer."
+    name, vocab_size, _ = tokenizer_settings(config, of_sources).values()
+    for path in config.tokenizer.compare:
         _load("tokenizer.compare", path)
-    if settings.name in MADE:
-        if settings.name == "byte" and settings.vocab_size not in (0, size := tokenizer.ByteTokenizer().vocab_size):
-            raise ConfigError(f"tokenizer.vocab_size = {settings.vocab_size}: the tokenizer 'byte' has {size} tokens")
+    if of_sources and not name:
+        if vocab_size:
+            raise ConfigError(f"tokenizer.source_vocab_size = {vocab_size}: needs tokenizer.source_name, such as bpe")
         return
-    if not os.path.exists(local_path(settings.name, "tokenizer.name")):
+    if name in MADE:
+        if name == "byte" and vocab_size not in (0, size := tokenizer.ByteTokenizer().vocab_size):
+            raise ConfigError(f"{prefix}vocab_size = {vocab_size}: the tokenizer 'byte' has {size} tokens")
+        return
+    if not os.path.exists(local_path(name, f"{prefix}name")):
         raise ConfigError(
-            f"tokenizer.name = {settings.name!r}: expected one of {', '.join(MADE)}{suggestion(settings.name, MADE)}, "
+            f"{prefix}name = {name!r}: expected one of {', '.join(MADE)}{suggestion(name, MADE)}, "
             "or a prepared folder or tokenizer file, and there is none of that name"
         )
-    made = _load("tokenizer.name", settings.name)
-    if settings.vocab_size not in (0, made.vocab_size):
-        raise ConfigError(
-            f"tokenizer.vocab_size = {settings.vocab_size}: the tokenizer {settings.name!r} has {made.vocab_size} "
-            "tokens"
-        )
+    made = _load(f"{prefix}name", name)
+    if vocab_size not in (0, made.vocab_size):
+        raise ConfigError(f"{prefix}vocab_size = {vocab_size}: the tokenizer {name!r} has {made.vocab_size} tokens")
     if config.tokens.bos and not has_own_bos(made):
         raise ConfigError(
-            f"tokens.bos = True: the tokenizer {settings.name!r} has no beginning-of-text token of its own "
+            f"tokens.bos = True: the tokenizer {name!r} has no beginning-of-text token of its own "
             f"(bos_id {made.bos_id}, eos_id {made.eos_id})"
         )
 

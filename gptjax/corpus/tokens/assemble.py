@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -11,20 +12,23 @@ import numpy as np
 
 from gptjax.corpus.stages.splits import draws
 from gptjax.corpus.tokens.shards import ORIGIN, ShardWriter
-from gptjax.data.prepared import token_dtype
+from gptjax.data.prepared import labels_name, pairs_name, token_dtype
+from gptjax.files import file_entry, write_aside
 
 TOKENS_AT_ONCE = 1 << 24
 
 
 @dataclass(frozen=True)
 class Encoded:
-    """One shard's documents of one split: tokens, index are files of stages/encode.py."""
+    """One shard's documents of one split: tokens, index, pairs and labels are files of stages/encode.py."""
 
     part: int
     source: str
     weight: float
     tokens: Path
     index: Path
+    pairs: Path | None = None
+    labels: Path | None = None
 
 
 def assemble(
@@ -37,11 +41,14 @@ def assemble(
     """
     writer = ShardWriter(folder, split, vocab_size, shard_tokens)
     sources: dict[str, Counter[str]] = {}
+    labels: list[np.ndarray] = []
     most = max((each.weight for each in encoded), default=0) if split == "train" else 1
     for copy in range(int(np.ceil(most))):
         for each in encoded:
             index = np.load(each.index)
             chosen = draws(index["id"], seed) < each.weight - copy
+            if each.labels:
+                labels.append(np.load(each.labels)[chosen])
             counts = sources.setdefault(each.source, Counter(documents=0, bytes=0, tokens=0))
             for tokens, some in _runs(each.tokens, index, chosen, token_dtype(vocab_size)):
                 origins = np.zeros(len(some), ORIGIN)
@@ -49,7 +56,30 @@ def assemble(
                 writer.extend(tokens, some["length"], origins)
                 counts.update(documents=len(some), bytes=int(some["bytes"].sum(dtype=np.int64)), tokens=len(tokens))
     size = sum(counts["bytes"] for counts in sources.values())
-    return {**writer.close(), "bytes": size, "sources": {name: dict(counts) for name, counts in sources.items()}}
+    section = {**writer.close(), "bytes": size, "sources": {name: dict(counts) for name, counts in sources.items()}}
+    if labels:
+        with write_aside(folder / labels_name(split)) as file:
+            np.save(file, np.concatenate(labels))
+        section["labels"] = file_entry(folder / labels_name(split))
+    return section
+
+
+def assemble_pairs(encoded: Sequence[Encoded], folder: Path, split: str, seed: int) -> dict:
+    """Writes SPLIT.pairs.jsonl, the texts of a split's pairs, and returns its entry.
+
+    A source has one line, with all of its different targets, in the order in which they come.
+    """
+    targets_of: dict[str, dict[str, None]] = {}
+    for each in encoded:
+        for line in each.pairs.read_text(encoding="utf-8").split("\n")[:-1] if each.pairs else ():
+            pair = json.loads(line)
+            if draws(np.array([pair["id"]], np.uint64), seed)[0] < each.weight:
+                targets_of.setdefault(pair["source"], {}).update(dict.fromkeys(pair["targets"]))
+    with write_aside(folder / pairs_name(split)) as file:
+        for source, targets in targets_of.items():
+            line = json.dumps({"source": source, "targets": list(targets)}, ensure_ascii=False)
+            file.write(f"{line}\n".encode())
+    return file_entry(folder / pairs_name(split))
 
 
 def _runs(

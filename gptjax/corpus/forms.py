@@ -1,0 +1,71 @@
+"""Forms of a corpus: running text, pairs of a source and its targets, or texts with a label each.
+
+All sources of a corpus have one form; their kind decides which (gptjax/corpus/sources). A pair goes through the stages
+as one document: its sides are joined by U+001F, the character that ASCII has for separating units. So copies of pairs,
+evaluation text and own stages need nothing new, and only what splits or encodes must know the sides. In a labelled
+text, the label is the second side.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+
+import numpy as np
+import xxhash
+
+from gptjax.config import ConfigError
+from gptjax.corpus.sources import KEPT, kind_named
+
+TEXT, PAIRS, LABELLED = "text", "pairs", "labelled"
+SEPARATOR = "\x1f"
+MOST_LABELS = 10_000
+
+
+def form_of(sources: Iterable) -> str:
+    """The form that these sources, config.source(…) each, have together.
+
+    Raises:
+      ConfigError: they do not all have the same.
+    """
+    forms = {source.name: getattr(kind_named(source.kind), "FORM", TEXT) for source in sources}
+    (first, form), *others = forms.items()
+    for name, other in others:
+        if other != form:
+            raise ConfigError(
+                f"sources: {first} gives {form} and {name} gives {other}: a corpus has one form; prepare two folders"
+            )
+    return form
+
+
+def joined(sides: Sequence[str], skipped: Counter[str]) -> str:
+    """One document of these sides. A separator within a side, which no text needs, becomes a space and is counted."""
+    if any(SEPARATOR in side for side in sides):
+        skipped[f"{KEPT}U+001F became a space"] += 1
+        sides = [side.replace(SEPARATOR, " ") for side in sides]
+    return SEPARATOR.join(sides)
+
+
+def sides_of(text: str) -> list[str]:
+    """The source and its targets, or the text and its label.
+
+    Raises:
+      ConfigError: a stage of the user's has removed the separator, or a side.
+    """
+    sides = text.split(SEPARATOR)
+    if len(sides) < 2 or not all(side.strip() for side in sides):
+        raise ConfigError(
+            f"stages: the text {text[:60]!r} has no two sides any more: a stage of pairs must return the source, "
+            "U+001F and the target"
+        )
+    return sides
+
+
+def source_keys(texts: Sequence[str]) -> np.ndarray:
+    """uint64 [texts]: equal for documents that have the same source."""
+    return np.array([xxhash.xxh3_64_intdigest(text.partition(SEPARATOR)[0].encode()) for text in texts], np.uint64)
+
+
+def shown(text: str) -> str:
+    """A document as people read it: its sides on lines of their own."""
+    return text.replace(SEPARATOR, "\n→ ")

@@ -1,0 +1,52 @@
+"""Texts with a label each, from the rows of tables or records (rows.py): for classification."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from gptjax.config import ConfigError
+from gptjax.corpus import forms
+from gptjax.corpus.documents import Document, is_blank
+from gptjax.corpus.sources import UNREADABLE, Piece, rows
+from gptjax.corpus.sources.limits import READING
+from gptjax.corpus.sources.rows import libraries as libraries
+from gptjax.corpus.sources.streams import counted
+
+FORM = forms.LABELLED
+OPTIONS = {
+    # The column of the label and of the text, or several put together. '': columns 1 and 2 of a table, label and text
+    # of records.
+    "label": "",
+    "text": "",
+    **READING,
+}
+EMPTY = "an empty text or label"
+
+
+def find(path: str, options: Mapping[str, Any]) -> list[Piece]:
+    """Raises ConfigError: a file is missing or of another kind; the columns are not named as they can be."""
+    named = [rows.columns_of(side, options[side]) for side in ("label", "text")]
+    if any(named) and not all(named):
+        raise ConfigError("label and text: name the columns of both, or of none")
+    return rows.find(path, options)
+
+
+def read(piece: Piece, options: Mapping[str, Any], skipped: Counter[str]) -> Iterator[Document]:
+    """The texts of a piece, up to where it cannot be read any further; each joined with its label (forms.py)."""
+    fields = options["label"], options["text"]
+    names = [name for side in fields for name in rows.columns_of("", side)]
+    with counted(skipped):
+        for uri, row in rows.read(piece, names, options, skipped):
+            usual = ("1", "2") if "1" in row else ("label", "text")
+            label, texts = (rows.texts_of(row, field, skipped) for field in (fields if names else usual))
+            if label is None or texts is None:
+                continue
+            text = " ".join(texts)
+            if is_blank(text) or len(label) != 1 or is_blank(label[0]):
+                skipped[EMPTY] += 1
+            elif "\0" in text:
+                skipped[f"{UNREADABLE}NUL bytes: not a text"] += 1
+            else:
+                yield Document(forms.joined([text, label[0]], skipped), uri)

@@ -1,0 +1,72 @@
+"""Pairs of a source and its targets, from the rows of tables, records or two files of lines (rows.py).
+
+A list in the source's column is one text, joined by spaces; in the target's, it has several references.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from gptjax.config import ConfigError
+from gptjax.corpus import forms
+from gptjax.corpus.documents import Document, is_blank
+from gptjax.corpus.sources import UNREADABLE, Piece, rows
+from gptjax.corpus.sources.limits import READING
+from gptjax.corpus.sources.rows import libraries as libraries
+from gptjax.corpus.sources.streams import counted
+
+FORM = forms.PAIRS
+REFERENCES = ("each", "first")
+OPTIONS = {
+    # The column of the source and of the target, or several put together: "{question}\n{context}". '': columns 1 and 2
+    # of a table, source and target of records; question and context, and the answers, of SQuAD's layout.
+    "source": "",
+    "target": "",
+    "swap": False,  # the target is the source, and the source the target
+    "prefix": "",  # stands before every source
+    "references": "each",  # of several targets in a row, to train on: each | first; all are kept for scoring
+    **READING,
+}
+EMPTY = "an empty side"
+
+
+def find(path: str, options: Mapping[str, Any]) -> list[Piece]:
+    """Raises ConfigError: a file is missing or of another kind; the columns are not named as they can be."""
+    if options["references"] not in REFERENCES:
+        raise ConfigError(f"references = {options['references']!r}: expected one of {', '.join(REFERENCES)}")
+    named = [rows.columns_of(side, options[side]) for side in ("source", "target")]
+    if any(named) and not all(named):
+        raise ConfigError("source and target: name the columns of both, or of none")
+    return rows.find(path, options)
+
+
+def read(piece: Piece, options: Mapping[str, Any], skipped: Counter[str]) -> Iterator[Document]:
+    """The pairs of a piece, up to the point where it cannot be read any further; sides joined (forms.py).
+
+    Raises:
+      ConfigError: two files have unequal numbers of lines.
+    """
+    fields = options["source"], options["target"]
+    names = [name for side in fields for name in rows.columns_of("", side)]
+    with counted(skipped):
+        for uri, row in rows.read(piece, names, options, skipped):
+            sides = [rows.texts_of(row, field, skipped) for field in (fields if names else usual_fields(row))]
+            source, targets = reversed(sides) if options["swap"] else sides
+            if source is None or targets is None:
+                continue
+            text = " ".join(source)
+            if is_blank(text) or not targets or any(map(is_blank, targets)):
+                skipped[EMPTY] += 1
+            elif any("\0" in side for side in (text, *targets)):
+                skipped[f"{UNREADABLE}NUL bytes: not a text"] += 1
+            else:
+                yield Document(forms.joined([options["prefix"] + text, *dict.fromkeys(targets)], skipped), uri)
+
+
+def usual_fields(row: rows.Row) -> tuple[str, str]:
+    """Where source and target stand if it is not said."""
+    if "1" in row:
+        return "1", "2"
+    return ("{question}\n{context}", "answers") if all(name in row for name in rows.SQUAD) else ("source", "target")

@@ -1,0 +1,263 @@
+"""Pairs and labelled texts, from raw files to a prepared folder."""
+
+import gzip
+import itertools
+import json
+import zipfile
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from pipeline_running import prepare
+from source_reading import documents as read_all
+
+from gptjax import tokenizer
+from gptjax.config import ConfigError
+from gptjax.corpus.config import default, source, validate
+from gptjax.corpus.forms import SEPARATOR
+from gptjax.data.prepared import check_files, read_manifest, split_files
+from gptjax.data.tokens import TokenSource
+
+WANTED = [("un", "one"), ("deux", "two"), ("trois", "three")]
+
+
+def config(path, kind="pairs", options=(), **fields):
+    made = default()
+    made.sources = (source(name="mine", kind=kind, path=str(path), **dict(options)),)
+    made.cleaning.update(repair=False, language=False)
+    made.duplicates.kind = "exact" if kind == "pairs" else "none"
+    made.tokenizer.name = "byte"
+    made.split.validation_fraction = 0.2
+    for field, value in fields.items():
+        section, _, name = field.partition("__")
+        made[section][name] = value
+    validate(made)
+    return made
+
+
+def documents(folder, split, source_tokenizer=None):
+    """The texts of a split's stream, one after the other."""
+    found = TokenSource(folder, split)
+    stream = found.take_runs(np.array([0]), np.array([found.num_tokens]))
+    target = tokenizer.load(folder)
+    in_turns = itertools.cycle([source_tokenizer or target, target])
+    parts = [stream[a:b] for a, b in itertools.pairwise(found.document_offsets())]
+    texts = []
+    for ids, tokens in zip(parts, in_turns):
+        assert ids[-1] == tokens.eos_id
+        texts.append(tokens.decode(ids[:-1]))
+    return texts
+
+
+def pairs_of(folder, split, **more):
+    texts = documents(folder, split, **more)
+    return list(zip(texts[::2], texts[1::2]))
+
+
+# --- Readers ----------------------------------------------------------------------------------------------------------
+
+
+def tsv(folder):
+    (folder / "a.tsv").write_text("".join(f'{fr}\t{en}\t"\n' for fr, en in WANTED))
+    return folder / "a.tsv", {}
+
+
+def named_tsv(folder):
+    (folder / "a.tsv").write_text("id\ten\tfr\n" + "".join(f"7\t{en}\t{fr}\n" for fr, en in WANTED))
+    return folder / "a.tsv", {"source": "fr", "target": "en"}
+
+
+def swapped_columns(folder):
+    (folder / "a.txt.gz").write_bytes(gzip.compress("".join(f"{en}\t{fr}\n" for fr, en in WANTED).encode()))
+    return folder / "a.txt.gz", {"swap": True}
+
+
+def quoted_csv(folder):
+    (folder / "a.csv").write_text("".join(f'"{fr}","{en}"\n' for fr, en in WANTED))
+    return folder / "a.csv", {"source": "1", "target": "2"}
+
+
+def moses(folder):
+    (folder / "corpus.fr").write_text("".join(f"{fr}\n" for fr, _ in WANTED))
+    (folder / "corpus.en.gz").write_bytes(gzip.compress("".join(f"{en}\r\n" for _, en in WANTED).encode()))
+    return f"{folder}/corpus.fr+{folder}/corpus.en.gz", {}
+
+
+def jsonl(folder):
+    lines = [json.dumps({"translation": {"fr": fr, "en": en}}) + "\n" for fr, en in WANTED]
+    (folder / "a.jsonl").write_text("".join(lines))
+    return folder / "a.jsonl", {"source": "translation.fr", "target": "translation.en"}
+
+
+def parquet(folder):
+    table = pa.table({"source": [[fr] for fr, _ in WANTED], "target": [[en] for _, en in WANTED]})
+    pq.write_table(table, folder / "a.parquet")
+    return folder / "a.parquet", {}
+
+
+def in_zip(folder):
+    with zipfile.ZipFile(folder / "a.zip", "w") as archive:
+        archive.writestr("about.md", "not\tread")
+        archive.writestr("deep/a.txt", "".join(f"{fr}\t{en}\n" for fr, en in WANTED[:2]))
+        archive.writestr("b.jsonl", json.dumps({"1": WANTED[2][0], "2": WANTED[2][1]}))
+    return folder / "a.zip", {}
+
+
+@pytest.mark.parametrize(
+    "made", [tsv, named_tsv, swapped_columns, quoted_csv, moses, jsonl, parquet, in_zip], ids=lambda made: made.__name__
+)
+def test_every_layout_gives_the_same_pairs(tmp_path, made):
+    path, options = made(tmp_path)
+    found, skipped = read_all("pairs", path, **options)
+    assert [tuple(one.text.split(SEPARATOR)) for one in found] == WANTED
+    assert not skipped
+
+
+def test_lists_are_one_source_and_several_references(tmp_path):
+    (tmp_path / "a.jsonl").write_text(json.dumps({"source": ["One.", "Two."], "target": ["1 2", "12", "1 2"]}))
+    (found,), _ = read_all("pairs", tmp_path / "a.jsonl", prefix="sum: ")
+    assert found.text.split(SEPARATOR) == ["sum: One. Two.", "1 2", "12"]
+
+
+def test_questions_of_squad_are_pairs(tmp_path):
+    answers = [{"text": "blue", "answer_start": 3}, {"text": "light blue", "answer_start": 1}]
+    paragraph = {"context": "It is blue.", "qas": [{"id": "1", "question": "Which?", "answers": answers}]}
+    (tmp_path / "dev.json").write_text(json.dumps({"version": 1, "data": [{"title": "T", "paragraphs": [paragraph]}]}))
+    (found,), _ = read_all("pairs", tmp_path / "dev.json")
+    assert found.text.split(SEPARATOR) == ["Which?\nIt is blue.", "blue", "light blue"]
+    (found,), _ = read_all("pairs", tmp_path / "dev.json", source="{title}: {question}", target="answers")
+    assert found.text.split(SEPARATOR)[0] == "T: Which?"
+
+
+def test_bad_rows_are_counted(tmp_path):
+    (tmp_path / "a.tsv").write_bytes(b"a\tb\nalone\n \tempty\nempty\t\nnul\0\tx\nu\x1fs\ty\n")
+    found, skipped = read_all("pairs", tmp_path / "a.tsv")
+    assert [one.text.split(SEPARATOR) for one in found] == [["a", "b"], ["u s", "y"]]
+    assert skipped == {
+        "no column '2'": 1,
+        "an empty side": 2,
+        "unreadable: NUL bytes: not a text": 1,
+        "kept: U+001F became a space": 1,
+    }
+
+
+def test_mistakes_with_pairs_name_what_is_wrong(tmp_path):
+    (tmp_path / "a.fr").write_text("un\ndeux\n")
+    (tmp_path / "a.en").write_text("one\n")
+    path = f"{tmp_path}/a.fr+{tmp_path}/a.en"
+    with pytest.raises(ConfigError, match=r"a\.fr has 2 lines and .*a\.en has 1: pairs need equally many"):
+        prepare(config(path), tmp_path / "out")
+    for options, fields, message in [
+        ({"source": "{a"}, {}, "source = '{a'"),
+        ({"source": "a"}, {}, "name the columns of both"),
+        ({"references": "all"}, {}, "references = 'all'"),
+        ({}, {"split__by": "tail"}, "split.by = 'tail'"),
+        ({}, {"split__test_documents": 1}, "give numbers of documents for both"),
+        ({}, {"tokenizer__source_vocab_size": 300}, "needs tokenizer.source_name"),
+        ({}, {"cleaning__repair": True}, "are not cleaned"),
+    ]:
+        with pytest.raises(ConfigError, match=message):
+            prepare(config(path, options=options, **fields), tmp_path / "out")
+
+
+# --- Folders ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def table(tmp_path_factory):
+    """300 pairs of 200 sources: every second source has two targets; ten rows stand there twice."""
+    rows = [(f"source {i}", f"target {i} a") for i in range(200)] + [
+        (f"source {i}", f"target {i} b") for i in range(0, 200, 2)
+    ]
+    path = tmp_path_factory.mktemp("table") / "pairs.tsv"
+    path.write_text("".join(f"{a}\t{b}\n" for a, b in [*rows, *rows[:10]]))
+    return path, rows
+
+
+@pytest.mark.parametrize("shard_bytes", [1 << 10, 1 << 20])
+def test_a_folder_of_pairs_holds_every_pair_once(table, tmp_path, shard_bytes):
+    path, rows = table
+    made = config(path, split__validation_documents=20, split__test_documents=30)
+    made.shard_megabytes = 1
+    manifest = prepare(made, tmp_path / "out", shard_bytes=shard_bytes)
+    assert manifest["form"] == "pairs" and set(manifest["splits"]) == {"train", "validation", "test"}
+    found = {split: pairs_of(tmp_path / "out", split) for split in manifest["splits"]}
+    assert sorted(pair for pairs in found.values() for pair in pairs) == sorted(rows)
+    sources = [{source for source, _ in pairs} for pairs in found.values()]
+    assert not any(one & other for one, other in itertools.combinations(sources, 2)), "a source is on one side only"
+    assert len(found["validation"]) in (20, 21) and len(found["test"]) in (30, 31)
+    for split in ("validation", "test"):
+        lines = [json.loads(line) for line in (tmp_path / "out" / f"{split}.pairs.jsonl").read_text().splitlines()]
+        kept = [(line["source"], target) for line in lines for target in line["targets"]]
+        assert sorted(kept) == sorted(found[split]) and len({line["source"] for line in lines}) == len(lines)
+    check_files(tmp_path / "out", [file for split in found for file in split_files(manifest, split)], verify=True)
+    assert read_manifest(tmp_path / "out") == json.loads(json.dumps(manifest))
+
+
+def test_the_first_reference_is_trained_on_and_all_are_kept(tmp_path):
+    lines = [json.dumps({"source": f"s{i}", "target": [f"t{i}", f"u{i}"]}) + "\n" for i in range(50)]
+    (tmp_path / "a.jsonl").write_text("".join(lines))
+    each = prepare(config(tmp_path / "a.jsonl"), tmp_path / "each")
+    first = prepare(config(tmp_path / "a.jsonl", options={"references": "first"}), tmp_path / "first")
+    assert pairs_of(tmp_path / "first", "train") == [
+        pair for pair in pairs_of(tmp_path / "each", "train") if pair[1][0] == "t"
+    ]
+    assert each["splits"]["train"]["documents"] == 2 * first["splits"]["train"]["documents"]
+    kept = [(tmp_path / name / "validation.pairs.jsonl").read_text() for name in ("each", "first")]
+    assert kept[0] == kept[1] and all(len(json.loads(line)["targets"]) == 2 for line in kept[0].splitlines())
+
+
+def test_the_sources_may_have_a_tokenizer_of_their_own(tmp_path):
+    (tmp_path / "a.tsv").write_text("".join(f"{chr(97 + i % 20)}\t{'AB'[i % 2]}\n" for i in range(100)))
+    fields = {"tokenizer__name": "char", "tokenizer__source_name": "byte", "split__validation_fraction": 0}
+    manifest = prepare(config(tmp_path / "a.tsv", **fields), tmp_path / "out")
+    assert manifest["source_tokenizer"]["vocab_size"] == 265 != manifest["tokenizer"]["vocab_size"]
+    own = tokenizer.load(tmp_path / "out" / "source_tokenizer.json")
+    found = pairs_of(tmp_path / "out", "train", source_tokenizer=own)
+    assert sorted(found) == sorted({(chr(97 + i % 20), "AB"[i % 2]) for i in range(100)})
+    (tmp_path / "out" / "source_tokenizer.json").write_text("{}")
+    with pytest.raises(ConfigError, match="truncated or altered"):
+        TokenSource(tmp_path / "out", "train")
+
+
+def test_each_side_trains_its_own_vocabulary(tmp_path):
+    words = np.random.default_rng(0).choice(["bonjour", "merci", "oui", "cheval"], (200, 6))
+    english = np.random.default_rng(1).choice(["HELLO", "THANKS", "YES", "HORSE"], (200, 6))
+    lines = [f"{' '.join(a)}\t{' '.join(b)}\n" for a, b in zip(words, english)]
+    (tmp_path / "a.tsv").write_text("".join(lines))
+    fields = dict(tokenizer__name="bpe", tokenizer__vocab_size=300, tokenizer__source_vocab_size=305)
+    prepare(config(tmp_path / "a.tsv", tokenizer__source_name="bpe", **fields), tmp_path / "two")
+    target, own = (tokenizer.load(tmp_path / "two" / f"{name}tokenizer.model") for name in ("", "source_"))
+    assert (target.vocab_size, own.vocab_size) == (300, 305)
+    assert len(target.encode("HELLO")) < len(own.encode("HELLO"))
+    assert len(own.encode("bonjour")) < len(target.encode("bonjour"))
+    fields |= {"tokenizer__vocab_size": 330, "tokenizer__source_vocab_size": 0}
+    prepare(config(tmp_path / "a.tsv", **fields), tmp_path / "one")
+    shared = tokenizer.load(tmp_path / "one")
+    assert len(shared.encode("HELLO")) < 5 and len(shared.encode("bonjour")) < 7
+
+
+def test_a_labelled_folder_has_a_label_for_each_text(tmp_path):
+    texts = {f"text {i}": ["ham", "spam", "eggs"][i % 3] for i in range(120)}
+    (tmp_path / "Collection").write_text("".join(f"{label}\t{text}\n" for text, label in texts.items()))
+    manifest = prepare(config(tmp_path / "Collection", "labelled", tokenizer__name="char"), tmp_path / "out", 1000)
+    assert manifest["form"] == "labelled" and manifest["labels"] == ["eggs", "ham", "spam"]
+    found = {}
+    for split in ("train", "validation"):
+        labels = np.load(tmp_path / "out" / f"{split}.labels.npy")
+        assert labels.dtype == np.int32
+        found |= dict(zip(documents(tmp_path / "out", split), (manifest["labels"][i] for i in labels), strict=True))
+    assert found == texts
+    assert SEPARATOR not in (tmp_path / "out" / "tokenizer.json").read_text(), "labels are no text to learn from"
+    np.save(tmp_path / "out" / "train.labels.npy", np.zeros(1, np.int32))
+    with pytest.raises(ConfigError, match=r"train\.labels\.npy.*truncated or altered"):
+        TokenSource(tmp_path / "out", "train")
+
+
+def test_forms_do_not_mix(tmp_path):
+    (tmp_path / "a.tsv").write_text("a\tb\n")
+    made = default()
+    made.sources = tuple(source(name=kind, kind=kind, path=str(tmp_path / "a.tsv")) for kind in ("pairs", "labelled"))
+    with pytest.raises(ConfigError, match="pairs gives pairs and labelled gives labelled: a corpus has one form"):
+        validate(made)
