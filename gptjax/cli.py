@@ -23,8 +23,9 @@ from gptjax.command_help import command_help, config_help
 from gptjax.config import ConfigError, RunError
 from gptjax.differences import without_line_breaks
 from gptjax.flag_messages import check_arguments, check_numbers, explained, typed_overrides
-from gptjax.terminal import ConsoleGone, set_up_streams, visible
+from gptjax.terminal import ConsoleGone, exit_at_once, set_up_streams, visible
 
+INTERRUPTED = 128 + signal.SIGINT
 PIPE_CLOSED = 128 + signal.SIGPIPE  # the status that shells report for a program that `| head` ends
 
 
@@ -125,14 +126,12 @@ def run(
         except RunError as error:
             _fail(error)
             return 1
-        except KeyboardInterrupt:
-            return _interrupted()
 
     logging.use_absl_handler()  # replaces other handlers that write to the same stderr
     set_up_streams(outlives_console)
     _set_up_logs()
     parser = functools.partial(_parse_flags, main, flags or Flags(), arguments)
-    with _interrupts_raised():
+    with _interrupts_raised() as is_own_process:
         try:
             try:
                 app.run(guarded, flags_parser=parser)
@@ -140,28 +139,26 @@ def run(
                 sys.stdout.flush()
         except ConsoleGone:
             sys.exit(PIPE_CLOSED)
-        except KeyboardInterrupt:  # while flags were parsed, or before and after `guarded`
-            sys.exit(_interrupted())
+        except KeyboardInterrupt:
+            print("interrupted", file=sys.stderr)
+            if is_own_process:  # shutting down waits for libraries' threads, or crashes while one of them compiles
+                exit_at_once(INTERRUPTED)
+            sys.exit(INTERRUPTED)
 
 
 @contextlib.contextmanager
-def _interrupts_raised() -> Iterator[None]:
+def _interrupts_raised() -> Iterator[bool]:
     """In the block, Ctrl-C raises KeyboardInterrupt; before and after it, while Python imports and shuts down, Ctrl-C
-    ends the process at once (see `gptjax/__init__.py`)."""
+    ends the process at once (see `gptjax/__init__.py`). Yields whether this process was started as a command."""
     before = signal.getsignal(signal.SIGINT)
     if before is not signal.SIG_DFL:
-        yield
+        yield False
         return
     signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
-        yield
+        yield True
     finally:
         signal.signal(signal.SIGINT, before)
-
-
-def _interrupted() -> int:
-    print("interrupted", file=sys.stderr)
-    return 130
 
 
 def _set_up_logs() -> None:

@@ -64,13 +64,16 @@ def test_a_command_in_another_place_is_recognised(arguments, said):
 
 
 STARTS = """
-import os, signal, sys
+import os, signal, sys, threading, time
 sys.orig_argv[1:] = {typed}
-sys.setswitchinterval(1e-4)
 import gptjax
 if {in_main}:
     from gptjax import cli
-    cli.run(lambda argv: os.kill(os.getpid(), signal.SIGINT))
+    def main(argv):
+        threading.Thread(target=time.sleep, args=(300,)).start()  # as libraries' threads, which a shutdown waits for
+        os.kill(os.getpid(), signal.SIGINT)
+        time.sleep(1)
+    cli.run(main)
 os.kill(os.getpid(), signal.SIGINT)
 """
 
@@ -86,7 +89,7 @@ os.kill(os.getpid(), signal.SIGINT)
 )
 def test_ctrl_c_at_any_time_of_a_start_prints_no_traceback(typed, in_main, status, said):
     code = STARTS.format(typed=typed, in_main=in_main)
-    done = subprocess.run([sys.executable, "-c", code], cwd=PACKAGE.parent, capture_output=True, text=True)
+    done = subprocess.run([sys.executable, "-c", code], cwd=PACKAGE.parent, capture_output=True, text=True, timeout=120)
     assert done.returncode == status
     assert said in done.stderr if typed[1] == "mine" else done.stderr == said
 

@@ -171,6 +171,7 @@ def run_command(tmp_path, outlives, shell, **environment):
         (True, "{command} >/dev/full 2>&1; echo $?", 0, True),
         (False, "{command} >/dev/full 2>err; echo $?", 2, False),  # a full disk is no reader who has gone
         (True, "{command} >&- 2>&-; echo $?", 0, True),
+        (True, "{command} <&- >&- 2>&-; echo $?", 0, True),
     ],
 )
 def test_a_closed_pipe_ends_only_what_has_nothing_else_to_do(tmp_path, monkeypatch, outlives, shell, status, finishes):
@@ -245,3 +246,17 @@ def test_a_note_is_wrapped_at_words_on_a_terminal_and_stays_a_line_in_a_file(is_
     lines = file.getvalue().splitlines()
     assert " ".join(lines).split() == words
     assert max(map(len, lines)) <= 20 if is_terminal else len(lines) == 1
+
+
+def test_no_file_gets_the_number_of_a_stream_that_was_closed_at_the_start(tmp_path):
+    code = f"""
+from gptjax.terminal import set_up_streams
+set_up_streams(outlive=True)
+print("into nothing", flush=True)
+file = open({str(tmp_path / "file")!r}, "w")
+file.write(str(file.fileno()))
+"""
+    done = subprocess.run(
+        ["bash", "-c", '"$@" <&- >&- 2>&-', "-", sys.executable, "-c", code], cwd=Path(__file__).parents[1]
+    )
+    assert done.returncode == 0 and int((tmp_path / "file").read_text()) > 2

@@ -15,7 +15,6 @@ from __future__ import annotations
 import atexit
 import contextlib
 import dataclasses
-import multiprocessing
 import os
 import queue
 import re
@@ -35,7 +34,7 @@ from gptjax.differences import without_line_breaks
 from gptjax.errors import setting_text
 from gptjax.parallel import relay
 from gptjax.parallel.hub import RESUME_HINT, Channel, Hub, beat_seconds, is_loopback, listen
-from gptjax.terminal import visible
+from gptjax.terminal import exit_at_once, visible
 
 GRACE = 5.0  # seconds for the main thread to return, once the run is over
 EXIT_TIMEOUT = 10.0  # further seconds to print the reason and to exit in order
@@ -452,7 +451,7 @@ class Member:
             if message and os.isatty(1):
                 os.write(1, b"\x1b[?25h\n")  # progress bars hide the cursor
             os.write(2, visible(message).encode())
-            self._exit(1 if self._status is None else self._status)
+            exit_at_once(1 if self._status is None else self._status)
 
         if self._timer is not None:
             self._timer.cancel()
@@ -462,15 +461,7 @@ class Member:
 
     def _exit_in_time(self) -> None:
         if self._status is not None:
-            self._exit(self._status)
-
-    def _exit(self, status: int) -> None:
-        for stream in (sys.stdout, sys.stderr):
-            with contextlib.suppress(OSError, ValueError):
-                stream.flush()
-        for child in multiprocessing.active_children():  # data loaders
-            child.kill()
-        os._exit(status)
+            exit_at_once(self._status)
 
 
 _member: Member | None = None

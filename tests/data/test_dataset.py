@@ -235,3 +235,58 @@ def test_a_fingerprint_has_the_data_the_tokenizer_and_the_mixture(folder, prepar
     other = prepared("other", train=[np.arange(88)], tokenizer=CharacterTokenizer("abc"))
     assert open_(other).fingerprint()["tokenizer_hash"] != saved["tokenizer_hash"]
     assert [source["weight"] for source in open_(f"{folder}=3,{altered}=1").fingerprint()["sources"]] == [0.75, 0.25]
+
+
+@pytest.mark.parametrize("split", ["train", "validation"])
+def test_no_step_or_row_is_below_0(folder, open_, split):
+    dataset = open_(folder, split)
+    with pytest.raises(IndexError, match="step -1"):
+        dataset.batch(-1, ROWS)
+    with pytest.raises(IndexError, match="rows -1 to 2"):
+        dataset.batch(0, np.arange(-1, 3))
+
+
+def test_batches_of_the_validation_split_end_with_it(folder, open_):
+    dataset = open_(folder, "validation")
+    assert dataset.steps_per_epoch == 2
+    assert [len(list(dataset.batches(0, ROWS, num_steps=steps))) for steps in (1, 2, 9)] == [1, 2, 2]
+    assert len(list(dataset.batches(1, ROWS, num_steps=9))) == 1
+
+
+def test_a_sample_is_of_the_validation_split_only(folder, open_):
+    assert open_(folder, tokens=T).num_windows == 11
+    assert open_(folder, "validation", tokens=T).num_windows == 1
+
+
+def test_how_often_each_folder_is_read(folder, prepared, open_):
+    other = prepared("other", train=[np.arange(1000, 1000 + 5 * T)])
+    dataset = open_(f"{folder}=3,{other}=1", batch_size=4)
+    assert dataset.epochs(55) == {str(folder): 165 / 11, str(other): 55 / 5}
+
+
+def test_a_span_is_in_the_source_of_its_row(folder, prepared, open_):
+    other = prepared("other", train=[np.arange(1000, 1000 + 4 * T)])
+    dataset = open_(f"{folder},{other}", batch_size=15)
+    for row, target in enumerate(dataset.batch(0, np.arange(15))["targets"][:, 0].tolist()):
+        source, spans = dataset.spans(0, row)
+        assert (str(source.folder), spans.tolist()) == (
+            str(other if target >= 1000 else folder),
+            [[0, target % 1000, T]],
+        )
+
+
+def test_documents_of_a_mixture_start_alike(folder, prepared, open_):
+    """After BOS or after EOS; a run's fingerprint says after which."""
+    other = prepared("other", train=[[1, *range(50, 90)]], bos=True)
+    with pytest.raises(ConfigError, match=r"data start after token 2, those of .*other after 1: prepare both"):
+        open_(f"{folder},{other}")
+    assert [open_(path).fingerprint()["begin_id"] for path in (folder, other)] == [2, 1]
+
+
+def test_a_validation_sample_does_not_depend_on_the_names_of_the_folders(prepared, open_):
+    documents = [random_documents(40, 30, seed) for seed in (0, 1)]
+    a, b, c, d = (
+        prepared(name, train=[[1, 2]], validation=documents[number]) for name, number in zip("abcd", [0, 1, 1, 0])
+    )
+    one, other = (supervised(open_(path, "validation", tokens=10 * T)) for path in (f"{a},{b}", f"{c},{d}"))
+    assert one == other

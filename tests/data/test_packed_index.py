@@ -75,3 +75,18 @@ def test_a_full_disk_leaves_nothing_behind(source, cache, monkeypatch):
             PackedWindows(source, 64)
     assert not list((cache / "packed").iterdir())
     assert len(PackedWindows(source, 64))
+
+
+def test_of_two_that_make_it_at_once_the_faster_wins_and_both_read_it(source, cache, monkeypatch):
+    write, others = packed_index._write, []
+
+    def overtaken(files, *arguments):
+        write(files, *arguments)
+        with monkeypatch.context() as meanwhile:
+            meanwhile.setattr(packed_index, "_write", write)
+            others.append(PackedWindows(source, 64))
+
+    monkeypatch.setattr(packed_index, "_write", overtaken)
+    slower = PackedWindows(source, 64)
+    assert targets(slower) == targets(others[0]) and len(others) == 1
+    assert len(list((cache / "packed").iterdir())) == 1

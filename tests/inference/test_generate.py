@@ -613,3 +613,24 @@ def test_a_new_row_is_put_in_its_place_without_a_copy_of_the_others(generator):
     cache_bytes = sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(state.cache))
     assert memory.alias_size_in_bytes >= cache_bytes
     assert memory.temp_size_in_bytes < cache_bytes / 4
+
+
+def test_lengths_become_few_shapes(monkeypatch):
+    monkeypatch.setattr(shapes, "PIECE", 64)
+    assert [shapes.prompt_slots(length, 300) for length in (1, 32, 33, 64, 65, 129)] == [32, 32, 64, 64, 128, 192]
+    assert shapes.prompt_slots(20, 24) == 24, "no more than the context"
+    assert [shapes.rooms(new) for new in (10, 512, 513, 1500)] == [[10], [512], [512, 513], [512, 1024, 1500]]
+
+
+def test_rates_are_of_the_tokens_and_the_time_that_they_name():
+    timing = Timing(prompt_tokens=60, new_tokens=22, completions=2)
+    timing.add(3.0, prefill_seconds=3.0)
+    timing.add(2.0)
+    assert (timing.tokens_per_second, timing.prefill_tokens_per_second, timing.decode_tokens_per_second) == (
+        4.4,
+        20,
+        10,
+    )
+    timing.add(1.0, prefill_seconds=None)
+    timing.add(1.0, prefill_seconds=1.0)
+    assert timing.seconds == 7.0 and timing.prefill_tokens_per_second is timing.decode_tokens_per_second is None

@@ -215,3 +215,19 @@ def test_settings_out_of_range_are_refused(name, value):
 def test_seeds_out_of_range_are_refused(seed):
     with pytest.raises(ConfigError, match="seed"):
         S.make_sampling([seed], num_tokens=V)
+
+
+def test_a_top_p_of_1_keeps_all_whatever_the_sum_is_rounded_to():
+    """Mass before the last tokens is 1 in float32. Top-k of another row makes the batch be sorted."""
+    logits_BV = jnp.asarray([[0.0, -30.0, -60.0, -80.0]] * 2)
+    settings = S.make_sampling([0, 0], num_tokens=4, top_k=[0, 2], top_p=1.0)
+    processed_BV = np.asarray(process_logits(logits_BV, jnp.zeros((2, 4), bool), settings))
+    assert [kept(processed_V) for processed_V in processed_BV] == [{0, 1, 2, 3}, {0, 1}]
+
+
+def test_a_nucleus_is_never_empty():
+    """A top-p that float32 rounds to 0 would hold no token at all: the best one stays."""
+    settings = S.make_sampling([0], num_tokens=4, top_p=1e-60)
+    assert settings.top_p_B[0] == 0
+    logits_BV = jnp.asarray([[1.0, 3.0, 2.0, 0.0]])
+    assert kept(np.asarray(process_logits(logits_BV, jnp.zeros((1, 4), bool), settings))[0]) == {1}

@@ -118,3 +118,14 @@ def test_characters_without_a_token():
     assert unknown_characters(tokenizer, "hello") == ""
     assert unknown_characters(tokenizer, "hé ll\u2028é") == "é \u2028"
     assert unknown_characters(ByteTokenizer(), "é") == ""
+
+
+def test_nothing_follows_a_stop_string_not_even_an_unfinished_character():
+    class Pieces:
+        def decode_bytes(self, ids):
+            return b"a" if ids == [0] else "STOPé".encode()[:-1]
+
+    stream = TextStream(Pieces(), ["STOP"])
+    assert [stream.push(token) for token in (0, 1)] == [False, True]
+    stream.close()
+    assert (stream.text, stream.take()) == ("a", "a")

@@ -1,6 +1,7 @@
 """The backends against the reference, in value and in gradient; what they cost; what they refuse."""
 
 import functools
+import itertools
 import re
 
 import jax
@@ -92,11 +93,12 @@ def test_xla_drops_out_the_probabilities_that_the_reference_does(case, monkeypat
     assert np.abs(without[0] - expected[0]).max() > 0.1
 
 
-def test_a_share_of_the_probabilities_is_dropped_out_and_the_rest_scaled_up():
+@pytest.mark.parametrize("num_kv_heads", [4, 2])
+def test_a_share_of_the_probabilities_is_dropped_out_and_the_rest_scaled_up(num_kv_heads):
     """Values of one at one key each: the output is the row of probabilities, zero where it is dropped out."""
     length, rate = 24, 0.3
-    q, k, _ = inputs(length, num_kv_heads=4, head_width=length)
-    one_hot = jnp.broadcast_to(jnp.eye(length)[None, :, None], q.shape)
+    q, k, _ = inputs(length, num_kv_heads=num_kv_heads, head_width=length)
+    one_hot = jnp.broadcast_to(jnp.eye(length)[None, :, None], k.shape)
     plain = attention(q, k, one_hot, backend="reference")
     keys_B = row_keys(jax.random.key(2), 0, 2)
     dropped = attention(q, k, one_hot, backend="reference", dropout=rate, dropout_keys_B=keys_B)
@@ -105,7 +107,9 @@ def test_a_share_of_the_probabilities_is_dropped_out_and_the_rest_scaled_up():
     seen = np.asarray(plain) != 0
     assert np.asarray(kept)[seen].mean() == pytest.approx(1 - rate, abs=0.03)  # of 2,400
     masks = np.asarray(kept | ~seen).reshape(2, length, 4, length)
-    assert not (masks[0] == masks[1]).all() and not (masks[:, :, 0] == masks[:, :, 1]).all()  # rows, heads
+    assert not (masks[0] == masks[1]).all()
+    for one, other in itertools.combinations(range(4), 2):
+        assert not (masks[:, :, one] == masks[:, :, other]).all(), "heads differ"
 
 
 @pytest.mark.parametrize(

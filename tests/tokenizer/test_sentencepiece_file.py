@@ -43,3 +43,22 @@ def test_without_its_prefix_a_model_is_the_same_but_for_that():
     one, other = (sentencepiece.SentencePieceProcessor(model_proto=model) for model in (with_prefix, without))
     assert "".join(one.encode("the cat", out_type=str)) == "▁the▁cat"
     assert "".join(other.encode("the cat", out_type=str)) == "the▁cat"
+
+
+@pytest.mark.parametrize(
+    "unknown", [bytes([49, *range(8)]), bytes([53, *range(4)]), bytes([48, 0x80, 0x01]), b"\x32\x02ab"]
+)
+def test_fields_that_it_does_not_know_are_passed_over(unknown):
+    """Of every wire type: 64 bits, 32 bits, a number of two bytes whose first has no bit of its own, and bytes."""
+    assert settings(unknown + bytes([26, 2, 40, 0]) + unknown) == settings(bytes([26, 2, 40, 0]))
+    inside = bytes([26, len(unknown) + 2]) + unknown + bytes([40, 0])
+    assert settings(inside) == settings(bytes([26, 2, 40, 0]))
+
+
+def test_of_a_setting_that_is_given_twice_the_last_one_holds():
+    assert settings(bytes([26, 4, 24, 1, 24, 0])).dummy_prefix is False
+    assert settings(bytes([26, 4, 24, 0, 24, 1])).dummy_prefix is True
+
+
+def test_settings_are_not_read_from_other_messages():
+    assert settings(bytes([10, 2, 24, 0])).dummy_prefix and settings(bytes([18, 2, 40, 0])).marks_spaces

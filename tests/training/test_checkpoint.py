@@ -1,6 +1,7 @@
 """Checkpoints are saved completely or not at all, restored exactly on any mesh, and damage is detected."""
 
 import errno
+import functools
 import json
 import os
 import random
@@ -21,7 +22,8 @@ import pytest
 from orbax.checkpoint import v1 as ocp
 from waiting import PATIENCE, until
 
-from gptjax.config import ConfigError, default, to_json
+from gptjax.config import ConfigError, default, flatten, from_json, to_json
+from gptjax.settings import freeze
 from gptjax.training import checkpoint_format
 from gptjax.training.checkpoint import CheckpointError, Checkpoints, load_for_inference, load_params, saved_steps
 from gptjax.training.checksum import checksums
@@ -540,6 +542,19 @@ def test_changes_of_what_follows_are_noted(saved):
 def test_another_model_or_optimizer_is_refused(saved, change, message):
     with pytest.raises(ConfigError, match=rf"step 3 belongs to another run: (?s:.*)\. What differs:\n  {message}"):
         check_compatible(saved, changed(**change), FINGERPRINT)
+
+
+def test_a_field_newer_than_the_checkpoint_counts_as_its_default(saved):
+    """Any field may be one that the checkpoint's version did not have."""
+    for field in flatten(default()):
+        older = json.loads(json.dumps(saved))
+        *sections, name = field.split(".")
+        del functools.reduce(dict.__getitem__, sections, older["config"])[name]
+        assert check_compatible(older, default(), FINGERPRINT) == [], field
+        assert from_json(json.dumps(older["config"])) == freeze(default()), field
+        if field == "model.window":
+            with pytest.raises(ConfigError, match=r"model\.window: was 0, is now 64"):
+                check_compatible(older, changed(model__window=64), FINGERPRINT)
 
 
 def test_another_dataset_or_tokenizer_is_refused_with_both_values(saved):

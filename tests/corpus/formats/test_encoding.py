@@ -108,3 +108,23 @@ def test_what_only_resembles_an_encoding_is_not_taken_for_it():
     assert encoding.decode("a b\n".encode("utf-16-le") + b"\n").encoding == "utf-8"  # half a character too long
     assert encoding.decode(b"caf\xe9 \\n", ["unicode_escape"]).text == "café \\n"  # no encoding of text
     assert encoding.decode(rb"\usepackage[applemac]{inputenc}" + b" caf\x8e").text.endswith(" café")
+
+
+@pytest.mark.parametrize(
+    "declared, character, larger",
+    [
+        ("us-ascii", "“", "cp1252"),
+        ("iso-8859-1", "“", "cp1252"),
+        ("latin5", "€", "cp1254"),
+        ("iso-8859-11", "€", "cp874"),
+        ("tis-620", "€", "cp874"),
+        ("gb2312", "镕", "gbk"),
+        ("gbk", "㐁", "gb18030"),
+        ("euc-kr", "똠", "cp949"),
+        ("shift_jis", "①", "cp932"),
+        ("big5", "嘅", "big5hkscs"),
+    ],
+)
+def test_what_is_declared_as_an_encoding_may_be_a_larger_one_that_holds_it(declared, character, larger):
+    found = decode(f"a {character} b".encode(larger), [declared])
+    assert (found.text, found.how, found.damage) == (f"a {character} b", "declared", "")
