@@ -1,0 +1,59 @@
+"""What an evaluation asks of a model, and what it is told: log-likelihoods of continuations, and written texts."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+
+@dataclass(frozen=True)
+class Scored:
+    """How likely is a continuation after a context: log p(continuation | context)?"""
+
+    context: str
+    continuation: str
+
+
+@dataclass(frozen=True)
+class Generated:
+    """What does the model write after a prompt, greedily, until one of the stop texts?"""
+
+    prompt: str
+    max_new_tokens: int
+    stop: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class LogLikelihood:
+    """log p(continuation | context).
+
+    Attributes:
+      nats: its natural logarithm, summed over the continuation's tokens.
+      tokens, bytes: of the continuation, with the white space before it that the context ended with.
+      greedy: every token of it is the most likely one at its place.
+      truncated: tokens of the context that did not fit, cut from the left.
+    """
+
+    nats: float
+    tokens: int
+    bytes: int
+    greedy: bool
+    truncated: int
+
+
+@dataclass(frozen=True)
+class Written:
+    """What the model wrote, without the stop text; truncated: tokens of the prompt that did not fit."""
+
+    text: str
+    truncated: int
+    finish_reason: str
+
+
+class Answerer(Protocol):
+    """A model that answers; each answer comes with the index of its request, in any order, as soon as it is known."""
+
+    def score(self, requests: Sequence[Scored]) -> Iterator[tuple[int, LogLikelihood]]: ...
+
+    def generate(self, requests: Sequence[Generated]) -> Iterator[tuple[int, Written]]: ...

@@ -1,0 +1,175 @@
+"""Results of an evaluation: results.json, a table, and files that the Hugging Face hub reads.
+
+RUN/evaluation/step-00002000/results.json          scores, standard errors, counts, hashes; all of one checkpoint
+RUN/evaluation/step-00002000/items/TASK.jsonl      the answers, item by item
+RUN/evaluation/step-00002000/.eval_results/*.yaml  to be put into a model's repository on the hub
+"""
+
+from __future__ import annotations
+
+import datetime
+import json
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from rich.table import Table
+
+from gptjax.corpus.libraries import versions_of
+from gptjax.evaluation.tasks import core
+from gptjax.evaluation.tasks.metrics import METRICS
+from gptjax.files import write_aside
+from gptjax.formatting import counted
+from gptjax.json_files import parsed
+
+FOLDER, FILE, HUB_FOLDER = "evaluation", "results.json", ".eval_results"
+LIBRARIES = ("gptjax", "jax", "numpy", "rouge-score", "sacrebleu")
+
+
+def results_folder(run: Path, step: int) -> Path:
+    """Where the results of a run's checkpoint are."""
+    return run / FOLDER / f"step-{step:08d}"
+
+
+def write_results(folder: Path, identity: Mapping[str, Any], sections: Mapping[str, Mapping[str, Any]]) -> dict:
+    """Writes results.json, and returns it. What an earlier evaluation of the same model found is kept.
+
+    Args:
+      identity: what was evaluated (`Subject.identity`).
+      sections: 'tasks', 'averages', 'text' … → name → result.
+    """
+    identity = json.loads(json.dumps(identity))
+    results: dict[str, Any] = {"evaluated": identity}
+    if (folder / FILE).exists():
+        earlier = read_results(folder / FILE)
+        results = earlier if earlier.get("evaluated") == identity else results
+    for section, found in sections.items():
+        results[section] = results.get(section, {}) | dict(found)
+    now = datetime.datetime.now(datetime.UTC)
+    results |= {"date": now.isoformat(timespec="seconds"), "versions": versions_of(LIBRARIES)}
+    folder.mkdir(parents=True, exist_ok=True)
+    with write_aside(folder / FILE) as file:
+        file.write((json.dumps(_finite(results), indent=1, ensure_ascii=False) + "\n").encode())
+    _write_for_hub(folder / HUB_FOLDER, results.get("tasks", {}), now)
+    return results
+
+
+def read_results(path: Path) -> dict[str, Any]:
+    """Raises ConfigError if the file is damaged."""
+    return parsed(path.read_bytes(), str(path), "delete it and evaluate again: recorded answers are not asked again")
+
+
+def _finite(value: Any) -> Any:
+    """JSON with None in place of numbers that JSON has not, such as the perplexity of what is impossible."""
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, Mapping):
+        return {key: _finite(each) for key, each in value.items()}
+    return [_finite(each) for each in value] if isinstance(value, list | tuple) else value
+
+
+def _write_for_hub(folder: Path, tasks: Mapping[str, Mapping[str, Any]], now: datetime.datetime) -> None:
+    """A YAML file for each task of which the card names a benchmark on the hub (hub-docs, eval_results.yaml)."""
+    for name, result in tasks.items():
+        value = result["scores"][result["metric"]]["value"]
+        if "hub" not in result or value is None or result["items"] < result["of"]:
+            continue  # a part of the items is no result of the benchmark
+        metric = METRICS[result["metric"]]
+        notes = f"{metric.words}, {result['few_shot']}-shot, prompts {result['hashes']['prompts']}, by gptjax"
+        lines = (
+            "- dataset:",
+            f"    id: {json.dumps(result['hub']['dataset'])}",
+            f"    task_id: {json.dumps(result['hub']['task_id'])}",
+            f"  value: {metric.scale * value:.4f}",
+            f'  date: "{now.date().isoformat()}"',
+            f"  notes: {json.dumps(notes, ensure_ascii=False)}",
+        )
+        folder.mkdir(parents=True, exist_ok=True)
+        with write_aside(folder / f"{name}.yaml") as file:
+            file.write(("\n".join(lines) + "\n").encode())
+
+
+# --- For people -------------------------------------------------------------------------------------------------------
+
+
+def score_text(score: Mapping[str, Any] | None, metric: str) -> str:
+    """'25.31 % ± 0.43', or without an error where it is not known."""
+    if score is None or score["value"] is None or not math.isfinite(score["value"]):
+        return "–"
+    how, error = METRICS[metric], score["standard_error"]
+    unit = f" {how.unit}" if how.unit else ""
+    return f"{how.scale * score['value']:.4g}{unit}" + (f" ± {how.scale * error:.2g}" if error is not None else "")
+
+
+def task_table(results: Mapping[str, Mapping[str, Any]], averages: Mapping[str, Any] | None = None) -> Table:
+    """A row per task: its first metric with the standard error, bits per byte of the right answer, and counts."""
+    table = Table(box=None, pad_edge=False)
+    checked = any(result["contamination"] for result in results.values())
+    table.add_column("task", overflow="fold")
+    table.add_column("shots", justify="right")
+    table.add_column("items", justify="right", no_wrap=True)
+    table.add_column("metric")
+    table.add_column("score ± standard error", justify="right", no_wrap=True)
+    table.add_column("guessing", justify="right", no_wrap=True)
+    table.add_column("bits per byte", justify="right", no_wrap=True)
+    if checked:
+        table.add_column("contaminated", justify="right", no_wrap=True)
+        table.add_column("score of the clean", justify="right", no_wrap=True)
+    for name, result in results.items():
+        for number, metric in enumerate(_shown(result)):
+            first = number == 0
+            of = f"{result['items']:,}" + (f" of {result['of']:,}" if result["items"] < result["of"] else "")
+            members = f" ({counted(len(result['members']), 'member')})" if "members" in result else ""
+            guessed = f"{100 * result['baseline']:g} %" if result["baseline"] and first else ""
+            bits = score_text(result["scores"].get("bits_per_byte"), "bits_per_byte") if first else ""
+            row = [
+                name + members if first else "",
+                str(result["few_shot"]) if first else "",
+                of if first else "",
+                METRICS[metric].words,
+                score_text(result["scores"][metric], metric),
+                guessed,
+                "" if bits == "–" else bits,
+            ]
+            table.add_row(*row, *(_contamination_cells(result, metric, first) if checked else ()))
+    for name, average in (averages or {}).items():
+        error = average["standard_error"]
+        text = f"{average['value']:.4f}" + (f" ± {error:.4f}" if error is not None else "")
+        table.add_row(name.upper(), "", f"{len(average['tasks'])} of {average['of']} tasks", "centred average", text)
+    return table
+
+
+def _shown(result: Mapping[str, Any]) -> list[str]:
+    """The metrics that a table shows: choices have one and their bits per byte, which has its own column."""
+    names = [name for name in result["scores"] if name != "bits_per_byte"]
+    return names[:1] if result["kind"] in ("multiple_choice", "schema") else names
+
+
+def _contamination_cells(result: Mapping[str, Any], metric: str, first: bool) -> tuple[str, str]:
+    found = result["contamination"]
+    if not found:
+        return ("not compared" if first else "", "")
+    count = f"{found['contaminated']:,} ({100 * found['contaminated'] / max(result['items'], 1):.1f} %)"
+    return (count if first else "", score_text(found["clean_scores"].get(metric), metric))
+
+
+def notes(results: Mapping[str, Mapping[str, Any]], averages: Mapping[str, Any]) -> list[str]:
+    """Sentences on what the table does not show: what was left out or cut, and what CORE lacks."""
+    found = []
+    for name, result in results.items():
+        for reason, count in result["skipped"].items():
+            found.append(f"{name}: {counted(count, 'row')} left out: {reason}")
+        if result["truncated"]:
+            found.append(
+                f"{name}: {counted(result['truncated'], 'item')} longer than the context, cut at the beginning"
+            )
+    for name, average in averages.items():
+        if average["missing"]:
+            found.append(f"{name.upper()} without {', '.join(average['missing'])}: their data are not at hand")
+    return found
+
+
+def averages_of(names: Sequence[str], results: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+    """The averages that --tasks asks for, of the tasks that there are results of."""
+    return {core.NAME: core.average(results)} if core.NAME in names else {}

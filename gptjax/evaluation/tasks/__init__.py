@@ -1,0 +1,63 @@
+"""Tasks: questions with known answers, as data.
+
+  tasks, missing = find_tasks("hellaswag,blimp,my/card.toml", data=[Path("data/eval")])
+  results = run_tasks(tasks, answerer, Subject(identity), folder)
+  write_results(folder, results, …)
+
+A card (card.py) says what a task is; a reader (readers.py) turns its file into rows; a kind (kinds.py) turns a row into
+requests, and the answers into an item's record; metrics.py sums the records up.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from gptjax.errors import ConfigError
+from gptjax.evaluation.tasks import card, core
+from gptjax.evaluation.tasks.run import Subject, run_tasks
+from gptjax.evaluation.tasks.task import Task, is_at_hand, load
+
+__all__ = ["Subject", "Task", "find_tasks", "run_tasks"]
+
+
+def find_tasks(
+    names: str, data: Sequence[Path] = (), *, limit: int = 0, option: str = "--tasks", **changes: Any
+) -> tuple[list[Task], list[str]]:
+    """Reads the cards and data of tasks, and checks them.
+
+    Args:
+      names: names of cards in configs/tasks, paths of cards, and `core`, with commas between.
+      data: folders of data files.
+      limit: at most so many items per task, chosen by the card's seed; 0: all.
+      changes: settings that replace those of all cards, such as few_shot=0; None: no change.
+
+    Returns:
+      the tasks, and those of `core` whose data are not at hand.
+
+    Raises:
+      ConfigError: there is no such task, a card is wrong, or data are missing or wrong.
+    """
+    wanted = [name.strip() for name in names.split(",") if name.strip()]
+    if not wanted:
+        raise ConfigError(f"{option}={names}: must name tasks, such as {option}=hellaswag,blimp")
+    for folder in data:
+        if not folder.is_dir():
+            raise ConfigError(f"--task_data={folder}: must be a folder; there is none of this name")
+    changes = {key: value for key, value in changes.items() if value is not None}
+    cards: dict[str, card.Card] = {}
+    missing: list[str] = []
+    for name in wanted:
+        if name == core.NAME:
+            of_core = {each: card.read(path, **changes) for each, path in card.shipped().items() if each in core.TASKS}
+            cards |= {each: of_core[each] for each in core.TASKS if is_at_hand(of_core[each], data)}
+            missing += [each for each in core.TASKS if each not in cards]
+            if len(missing) == len(core.TASKS):
+                where = ", ".join(map(str, data)) or "no folder (--task_data=FOLDER)"
+                raise ConfigError(f"{option}={name}: none of its tasks is at hand in {where}")
+            continue
+        found = card.read(card.find(name, option), **changes)
+        if cards.setdefault(found.name, found).folder != found.folder:
+            raise ConfigError(f"{option}: two cards are named {found.name}; rename one")
+    return [load(each, data, limit) for each in cards.values()], missing

@@ -1,0 +1,83 @@
+"""Which items of a task stand in the text that the model was trained on, as the corpus's preparation found.
+
+`python -m gptjax.prepare` compares the corpus with the evaluation sets of its config (contamination.sets), and writes
+for each item how many of its n-grams stand in a document that stayed. Here those items are looked up.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from gptjax.data.prepared import read_manifest
+from gptjax.errors import ConfigError
+from gptjax.evaluation.tasks.kinds import Item
+from gptjax.files import file_hash
+
+WORK = "work"  # the folder in a prepared folder where the list of items is
+
+
+@dataclass(frozen=True)
+class TrainingText:
+    """What is known of a model's training text.
+
+    Attributes:
+      sets: the evaluation sets that it was compared with.
+      shared: set → item's id → number of its n-grams that stand in the training text.
+      ngram: words of an n-gram.
+      notes: what could not be read.
+    """
+
+    sets: frozenset[str] = frozenset()
+    shared: dict[str, dict[str, int]] | None = None
+    ngram: int = 0
+    notes: tuple[str, ...] = ()
+
+    def shared_by(self, name: str, item: Item) -> int:
+        """How many n-grams of the item stand in the training text."""
+        known = (self.shared or {}).get(name, {})
+        return max((known.get(each, 0) for each in item.known_as), default=0)
+
+
+def of_folders(folders: Sequence[str | Path]) -> TrainingText:
+    """What the manifests of prepared folders say. A set counts as compared if every folder was compared with it.
+
+    Folders that are not here any more are named in the notes.
+    """
+    shared: dict[str, dict[str, int]] = {}
+    compared: list[frozenset[str]] = []
+    ngrams: list[int] = []
+    notes: list[str] = []
+    for folder in map(Path, folders):
+        try:
+            section = read_manifest(folder).get("contamination")
+        except ConfigError as error:
+            notes.append(f"contamination is unknown: {error}")
+            compared.append(frozenset())
+            continue
+        if not section:
+            compared.append(frozenset())
+            continue
+        path = folder / WORK / section["items"]["name"]
+        if not path.is_file() or file_hash(path) != section["items"]["hash"]:
+            notes.append(f"contamination is unknown: {path} is missing or was changed")
+            compared.append(frozenset())
+            continue
+        compared.append(frozenset(section["sets"]))
+        ngrams.append(section["ngram"])
+        for row in _rows(path):
+            of_set = shared.setdefault(row["set"], {})
+            of_set[row["item"]] = max(of_set.get(row["item"], 0), row["left"])
+    sets = frozenset.intersection(*compared) if compared else frozenset()
+    return TrainingText(sets, shared, max(ngrams, default=0), tuple(notes))
+
+
+def _rows(path: Path) -> list[dict]:
+    try:
+        return pq.read_table(path, columns=["set", "item", "left"]).to_pylist()
+    except (OSError, pa.ArrowException) as error:
+        raise ConfigError(f"{path}: cannot be read ({error})") from None

@@ -1,0 +1,263 @@
+"""The four kinds of tasks: how a row becomes an item, what is asked of the model, and how its answers are judged.
+
+  multiple_choice  one prompt, several continuations: which one does the model find most likely?
+  schema           several prompts, one continuation: after which one does the model find it most likely?
+  continuation     one prompt, one continuation: is it what the model itself would write, and how likely is it?
+  generation       one prompt: what does the model write, compared with references?
+
+Choices that are equally likely share the choice, so that a model that knows nothing scores what guessing does.
+"""
+
+from __future__ import annotations
+
+import abc
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from gptjax.evaluation.requests import Generated, LogLikelihood, Scored
+from gptjax.evaluation.tasks.answers import ROUGE_KINDS, SCORES, rouge_scores
+from gptjax.evaluation.tasks.template import fill, fill_all
+
+CORPUS_METRICS = ("bleu", "chrf")  # of all answers together
+
+
+class Unusable(Exception):
+    """A row cannot become an item, and is left out and counted. The message is the reason, the same for all rows."""
+
+
+class WrongAnswer(Exception):
+    """The right choice of a row cannot be read. The message says why."""
+
+
+@dataclass(frozen=True)
+class Item:
+    """What is asked and what is right, without few-shot examples.
+
+    Attributes:
+      id: unique within the task.
+      number: of its row.
+      member: the part of the task that it belongs to; "" if the task has none.
+      known_as: see `readers.Row`.
+      prompts, continuations: one of the two has one element, unless the kind is generation, which has no continuation.
+      right: the number of the right one of several.
+      references: right answers of a generation.
+      example: prompt and right answer as a few-shot example of other items.
+    """
+
+    id: str
+    number: int
+    member: str
+    known_as: tuple[str, ...]
+    prompts: tuple[str, ...]
+    continuations: tuple[str, ...] = ()
+    right: int = 0
+    references: tuple[str, ...] = ()
+    example: str = ""
+
+
+class Kind(abc.ABC):
+    """A kind of task.
+
+    Attributes:
+      needs: the card's keys that must be given.
+      metrics: reported if the card does not choose.
+      allowed: all metrics that it can report.
+    """
+
+    needs: ClassVar[tuple[str, ...]]
+    metrics: ClassVar[tuple[str, ...]]
+    allowed: ClassVar[tuple[str, ...]]
+
+    @abc.abstractmethod
+    def parts(self, card: Any, values: Mapping[str, Any]) -> dict[str, Any]:
+        """The fields of an Item, from prompts on, of a row.
+
+        Raises:
+          Unusable, WrongAnswer, MissingField.
+        """
+
+    @abc.abstractmethod
+    def requests(self, card: Any, item: Item, before: str) -> Sequence[Scored | Generated]:
+        """What is asked of the model. before: the few-shot examples."""
+
+    @abc.abstractmethod
+    def judged(self, card: Any, item: Item, answers: Sequence[Any]) -> dict[str, Any]:
+        """What is recorded of an item: the model's answers, and the item's value of each metric."""
+
+
+def _filled(text: str, what: str) -> str:
+    if not text.strip():
+        raise Unusable(f"empty {what}")
+    return text
+
+
+def right_one(answer: str, labels: Sequence[str], count: int) -> int:
+    """The number of the right one of `count` choices: from 0, by a letter from A on, or by a label.
+
+    Raises:
+      WrongAnswer: it is none of them.
+    """
+    letters = [chr(ord("A") + k) for k in range(count)]
+    names = list(labels) or [str(k) for k in range(count)]
+    if answer in names[:count]:
+        return names.index(answer)
+    if not labels and answer in letters:
+        return letters.index(answer)
+    wanted = f"one of {', '.join(labels)}" if labels else f"a number from 0 to {count - 1} or a letter from A on"
+    raise WrongAnswer(f"answer is {answer!r}, and must be {wanted}")
+
+
+def _choice(scores: Sequence[float], right: int) -> tuple[int, float]:
+    """The number of the highest score, of equal ones the first, and the right one's share of the highest ones."""
+    highest = [number for number, score in enumerate(scores) if score == max(scores)]
+    if not highest:  # a score is NaN
+        return 0, 0.0
+    return highest[0], (right in highest) / len(highest)
+
+
+def _bits_per_byte(answer: LogLikelihood) -> float:
+    return -answer.nats / math.log(2) / max(answer.bytes, 1)
+
+
+def _truncated(answers: Sequence[Any]) -> int:
+    return max(answer.truncated for answer in answers)
+
+
+class MultipleChoice(Kind):
+    needs = ("choices", "answer")
+    metrics = ("accuracy", "accuracy_per_token", "accuracy_per_byte", "bits_per_byte")
+    allowed = (*metrics, "macro_f1")
+
+    def parts(self, card: Any, values: Mapping[str, Any]) -> dict[str, Any]:
+        prompt = fill(card.prompt, values)
+        choices = tuple(_filled(choice, "choice") for choice in fill_all(card.choices, values))
+        if len(choices) < 2:
+            raise Unusable("a single choice")
+        right = right_one(fill(card.answer, values), card.labels, len(choices))
+        solved = prompt + (card.delimiter if prompt else "") + (fill(card.example, values) or choices[right])
+        return dict(prompts=(prompt,), continuations=choices, right=right, example=solved)
+
+    def requests(self, card: Any, item: Item, before: str) -> list[Scored]:
+        context = before + item.prompts[0] + (card.delimiter if item.prompts[0] else "")
+        return [Scored(context, choice) for choice in item.continuations]
+
+    def judged(self, card: Any, item: Item, answers: Sequence[Any]) -> dict[str, Any]:
+        nats = [answer.nats for answer in answers]
+        sizes = [len(choice.encode()) for choice in item.continuations]
+        chosen, accuracy = _choice(nats, item.right)
+        by_token = [answer.nats / max(answer.tokens, 1) for answer in answers]
+        return {
+            "choices": list(item.continuations),
+            "nats": nats,
+            "tokens": [answer.tokens for answer in answers],
+            "chosen": chosen,
+            "right": item.right,
+            "truncated": _truncated(answers),
+            "accuracy": accuracy,
+            "accuracy_per_token": _choice(by_token, item.right)[1],
+            "accuracy_per_byte": _choice([one / size for one, size in zip(nats, sizes)], item.right)[1],
+            "bits_per_byte": _bits_per_byte(answers[item.right]),
+        }
+
+
+class Schema(Kind):
+    needs = ("contexts", "continuation", "answer")
+    metrics = ("accuracy", "accuracy_per_token", "bits_per_byte")
+    allowed = metrics
+
+    def parts(self, card: Any, values: Mapping[str, Any]) -> dict[str, Any]:
+        contexts = tuple(_filled(context, "context") for context in fill_all(card.contexts, values))
+        if len(contexts) < 2:
+            raise Unusable("a single context")
+        right = right_one(fill(card.answer, values), card.labels, len(contexts))
+        continuation = _filled(fill(card.continuation, values), "continuation")
+        solved = contexts[right] + card.delimiter + (fill(card.example, values) or continuation)
+        return dict(prompts=contexts, continuations=(continuation,), right=right, example=solved)
+
+    def requests(self, card: Any, item: Item, before: str) -> list[Scored]:
+        return [Scored(before + prompt + card.delimiter, item.continuations[0]) for prompt in item.prompts]
+
+    def judged(self, card: Any, item: Item, answers: Sequence[Any]) -> dict[str, Any]:
+        nats = [answer.nats for answer in answers]
+        chosen, accuracy = _choice(nats, item.right)
+        by_token = [answer.nats / max(answer.tokens, 1) for answer in answers]
+        return {
+            "contexts": list(item.prompts),
+            "continuation": item.continuations[0],
+            "nats": nats,
+            "tokens": [answer.tokens for answer in answers],
+            "chosen": chosen,
+            "right": item.right,
+            "truncated": _truncated(answers),
+            "accuracy": accuracy,
+            "accuracy_per_token": _choice(by_token, item.right)[1],
+            "bits_per_byte": _bits_per_byte(answers[item.right]),
+        }
+
+
+class Continuation(Kind):
+    needs = ("continuation",)
+    metrics = ("accuracy", "perplexity", "bits_per_byte")
+    allowed = metrics
+
+    def parts(self, card: Any, values: Mapping[str, Any]) -> dict[str, Any]:
+        prompt = _filled(fill(card.prompt, values), "prompt")
+        continuation = _filled(fill(card.continuation, values), "continuation")
+        solved = prompt + card.delimiter + (fill(card.example, values) or continuation)
+        return dict(prompts=(prompt,), continuations=(continuation,), example=solved)
+
+    def requests(self, card: Any, item: Item, before: str) -> list[Scored]:
+        return [Scored(before + item.prompts[0] + card.delimiter, item.continuations[0])]
+
+    def judged(self, card: Any, item: Item, answers: Sequence[Any]) -> dict[str, Any]:
+        (answer,) = answers
+        return {
+            "continuation": item.continuations[0],
+            "tokens": answer.tokens,
+            "truncated": answer.truncated,
+            "accuracy": float(answer.greedy),
+            "perplexity": -answer.nats,  # nats: the task's perplexity is the exponential of their mean
+            "bits_per_byte": _bits_per_byte(answer),
+        }
+
+
+class Generation(Kind):
+    needs = ("references",)
+    metrics = ()
+    allowed = (*SCORES, *CORPUS_METRICS, *ROUGE_KINDS)
+
+    def parts(self, card: Any, values: Mapping[str, Any]) -> dict[str, Any]:
+        prompt = _filled(fill(card.prompt, values), "prompt")
+        references = tuple(text for text in fill_all(card.references, values) if text.strip())
+        if not references:
+            raise Unusable("empty reference")
+        solved = prompt + card.delimiter + (fill(card.example, values) or references[0])
+        return dict(prompts=(prompt,), references=references, example=solved)
+
+    def requests(self, card: Any, item: Item, before: str) -> list[Generated]:
+        prompt = (before + item.prompts[0] + card.delimiter).rstrip(" ")  # a blank belongs to the word that follows
+        return [Generated(prompt, card.max_new_tokens, tuple(card.stop))]
+
+    def judged(self, card: Any, item: Item, answers: Sequence[Any]) -> dict[str, Any]:
+        (answer,) = answers
+        text = answer.text.strip()
+        found: dict[str, Any] = {
+            "text": text,
+            "references": list(item.references),
+            "finish_reason": answer.finish_reason,
+            "truncated": answer.truncated,
+        }
+        found |= {name: SCORES[name](text, item.references) for name in card.metrics if name in SCORES}
+        if rouge := [name for name in card.metrics if name in ROUGE_KINDS]:
+            found |= rouge_scores(text, item.references, rouge)
+        return found
+
+
+KINDS: dict[str, Kind] = {
+    "multiple_choice": MultipleChoice(),
+    "schema": Schema(),
+    "continuation": Continuation(),
+    "generation": Generation(),
+}

@@ -1,0 +1,86 @@
+"""The records of a task's items, in a JSONL file: a header, then a line per item, written as soon as it is judged.
+
+A killed evaluation goes on where it was: what is recorded is not asked again. A line that the kill has cut is not read.
+Records belong to what they were made with (card, data, tokenizer, checkpoint …, in the header); with anything else the
+file begins anew.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import IO, Any
+
+from gptjax.files import write_aside
+
+
+class Records:
+    """Item id → its record. A context manager, which keeps the file open.
+
+    path: the file; None: records are kept in memory alone.
+    """
+
+    def __init__(self, path: Path | None, made_with: Mapping[str, Any]):
+        self.path = path
+        self.made_with = json.loads(json.dumps(made_with))
+        self.found: dict[str, dict[str, Any]] = {}
+        self._file: IO[bytes] | None = None
+        if path is not None and path.exists():
+            header, found = read(path)
+            self.found = found if header == self.made_with else {}
+
+    def __enter__(self) -> Records:
+        if self.path is not None:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            self._write(list(self.found.values()))  # without what a kill has cut
+            self._file = open(self.path, "ab")
+        return self
+
+    def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        if self._file is not None:
+            self._file.close()
+
+    def add(self, record: Mapping[str, Any]) -> None:
+        self.found[record["item"]] = dict(record)
+        if self._file is not None:
+            self._file.write(_line(record))
+            self._file.flush()
+
+    def finish(self, order: Sequence[str]) -> list[dict[str, Any]]:
+        """The records of these items in this order, in which the file is left, too."""
+        chosen = [self.found[item] for item in order]
+        if self._file is not None:
+            self._file.close()
+            self._file = None
+            rest = [record for item, record in self.found.items() if item not in set(order)]
+            self._write([*chosen, *rest])
+        return chosen
+
+    def _write(self, records: Sequence[Mapping[str, Any]]) -> None:
+        assert self.path is not None
+        with write_aside(self.path) as file:
+            file.write(_line({"made_with": self.made_with}))
+            for record in records:
+                file.write(_line(record))
+
+
+def read(path: Path) -> tuple[dict[str, Any], dict[str, dict[str, Any]]]:
+    """What the records were made with, and item id → record. Lines that are not whole are passed over."""
+    header: dict[str, Any] = {}
+    found: dict[str, dict[str, Any]] = {}
+    for number, line in enumerate(path.read_bytes().split(b"\n")[:-1]):  # a last line without a newline is cut
+        try:
+            value = json.loads(line)
+        except ValueError:
+            continue
+        if number == 0:
+            header = value.get("made_with", {}) if isinstance(value, dict) else {}
+        elif isinstance(value, dict) and "item" in value:
+            found[value["item"]] = value
+    return header, found
+
+
+def _line(value: Mapping[str, Any]) -> bytes:
+    return json.dumps(value, ensure_ascii=False).encode("utf-8", "surrogatepass") + b"\n"

@@ -1,0 +1,145 @@
+"""Runs tasks: asks the model about every item, records the answers, and sums them up."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from gptjax.evaluation.requests import Answerer
+from gptjax.evaluation.tasks.contamination import TrainingText
+from gptjax.evaluation.tasks.kinds import KINDS, Item
+from gptjax.evaluation.tasks.metrics import combined, scores
+from gptjax.evaluation.tasks.records import Records
+from gptjax.evaluation.tasks.task import Task
+
+ITEMS = "items"  # the folder of the records
+Progress = Callable[[str, int, int], None]  # (task, items that are done, all items)
+
+
+@dataclass(frozen=True)
+class Subject:
+    """What is evaluated: records of one subject are never taken for another's.
+
+    Attributes:
+      identity: JSON of all that the answers depend on: run, step, hashes of the checkpoint and of the tokenizer, the
+        context's length, the dtype …
+      training_text: what is known of contamination.
+    """
+
+    identity: Mapping[str, Any]
+    training_text: TrainingText = field(default_factory=TrainingText)
+
+
+def run_tasks(
+    tasks: Sequence[Task],
+    answerer: Answerer,
+    subject: Subject,
+    folder: Path | None,
+    progress: Progress = lambda task, done, total: None,
+) -> dict[str, dict[str, Any]]:
+    """Evaluates a model on tasks.
+
+    Args:
+      tasks: as `find_tasks` gives them.
+      folder: where the items are recorded, in items/TASK.jsonl; what is recorded there is not asked again. None: the
+        items are not recorded, as in a process that is not the first of several.
+      progress: called after every item.
+
+    Returns:
+      task → its result (`result_of`).
+    """
+    return {task.name: _run(task, answerer, subject, folder, progress) for task in tasks}
+
+
+def _run(task: Task, answerer: Answerer, subject: Subject, folder: Path | None, progress: Progress) -> dict[str, Any]:
+    made_with = {"card": task.card.hash, "file": task.file_hash, **subject.identity}
+    path = folder / ITEMS / f"{task.name}.jsonl" if folder else None
+    started = time.monotonic()
+    with Records(path, made_with) as records:
+        left = [item for item in task.items if item.id not in records.found]
+        done = len(task.items) - len(left)
+        progress(task.name, done, len(task.items))
+        for record in _judged(task, left, answerer):
+            records.add(record)
+            done += 1
+            progress(task.name, done, len(task.items))
+        found = records.finish([item.id for item in task.items])
+    return result_of(task, found, subject) | {"seconds": round(time.monotonic() - started, 3), "asked": len(left)}
+
+
+def _judged(task: Task, items: Sequence[Item], answerer: Answerer) -> Iterator[dict[str, Any]]:
+    """The record of each item, as soon as the last of its requests is answered."""
+    kind, card = KINDS[task.card.settings.kind], task.card.settings
+    requests: list[Any] = []
+    owner: list[tuple[int, int]] = []  # request → its item, and which of the item's requests it is
+    answers: list[list[Any]] = []
+    for number, item in enumerate(items):
+        asked = task.requests(item)
+        owner += [(number, place) for place in range(len(asked))]
+        answers.append([None] * len(asked))
+        requests += asked
+    ask = answerer.generate if task.is_generated else answerer.score
+    for index, answer in ask(requests):
+        number, place = owner[index]
+        answers[number][place] = answer
+        if None not in answers[number]:
+            item = items[number]
+            record: dict[str, Any] = {
+                "item": item.id,
+                **({"member": item.member} if item.member else {}),
+                "prompt": item.prompts[0],
+            }
+            if card.few_shot:
+                record["examples"] = [example.id for example in task.few_shot(item)]
+            yield record | kind.judged(card, item, answers[number])
+
+
+def result_of(task: Task, records: Sequence[Mapping[str, Any]], subject: Subject) -> dict[str, Any]:
+    """The result of a task: JSON with scores and standard errors, counts, hashes, members and contamination."""
+    card, metrics = task.card.settings, task.card.metrics
+    members: dict[str, list[Mapping[str, Any]]] = {}
+    for record in records:
+        members.setdefault(record.get("member", ""), []).append(record)
+    of_members: dict[str, dict[str, Any]] = {
+        name: {"items": len(some), "scores": scores(some, metrics)} for name, some in members.items()
+    }
+    by_member = card.average == "members" and len(members) > 1
+    result: dict[str, Any] = {
+        "kind": card.kind,
+        "metric": metrics[0],
+        "scores": combined([m["scores"] for m in of_members.values()], metrics)
+        if by_member
+        else scores(records, metrics),
+        "items": len(records),
+        "of": task.total,
+        "truncated": sum(record["truncated"] > 0 for record in records),
+        "skipped": task.skipped,
+        "few_shot": card.few_shot,
+        "baseline": card.baseline,
+        "contamination": _contamination(task, records, subject.training_text),
+        "hashes": {"card": task.card.hash, "file": task.file_hash, "prompts": task.prompts_hash()},
+    }
+    if len(members) > 1:
+        result |= {"average": card.average, "members": of_members}
+    if card.hub.dataset:
+        result["hub"] = {"dataset": card.hub.dataset, "task_id": card.hub.task_id}
+    return result
+
+
+def _contamination(task: Task, records: Sequence[Mapping[str, Any]], text: TrainingText) -> dict[str, Any] | None:
+    """How many items stand in the training text, and the scores of the others; None if nobody has compared them."""
+    name = task.card.settings.contamination or task.name
+    if name not in text.sets:
+        return None
+    shared = {item.id: text.shared_by(name, item) for item in task.items}
+    clean = [record for record in records if not shared[record["item"]]]
+    return {
+        "ngram": text.ngram,
+        "contaminated": len(records) - len(clean),
+        "clean": len(clean),
+        "ngrams": sum(shared.values()),
+        "clean_scores": scores(clean, task.card.metrics),
+    }

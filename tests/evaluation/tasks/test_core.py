@@ -1,0 +1,36 @@
+import pytest
+
+from gptjax.errors import ConfigError
+from gptjax.evaluation.tasks import core, find_tasks
+
+
+def result(value, metric, error=0.01):
+    return {"scores": {metric: {"value": value, "standard_error": error}, "other": {"value": 9, "standard_error": 9}}}
+
+
+def test_guessing_scores_zero_and_a_perfect_model_one():
+    guessing = {name: result(of, metric) for name, (_, metric, of) in core.TASKS.items()}
+    perfect = {name: result(1.0, metric) for name, (_, metric, _) in core.TASKS.items()}
+    assert core.average(guessing)["value"] == pytest.approx(0)
+    assert core.average(perfect)["value"] == 1 and core.average(perfect)["missing"] == []
+
+
+def test_the_average_is_over_the_tasks_at_hand():
+    found = core.average(
+        {"boolq": result(0.81, core.PER_TOKEN), "lambada": result(0.1, core.EXACT), "blimp": result(1, "x")}
+    )
+    assert found["tasks"] == {"lambada": pytest.approx(0.1), "boolq": pytest.approx(0.5)}
+    assert found["value"] == pytest.approx(0.3)
+    assert found["standard_error"] == pytest.approx((0.01**2 + (0.01 / 0.38) ** 2) ** 0.5 / 2)
+    assert len(found["missing"]) == 20 and "squad" in found["missing"]
+
+
+def test_core_finds_what_is_at_hand(tmp_path):
+    folder = tmp_path / "eval_data" / "commonsense_reasoning"
+    folder.mkdir(parents=True)
+    row = '{"query": "q", "choices": ["a", "b"], "gold": 0}\n'
+    (folder / "copa.jsonl").write_text(row * 3)
+    tasks, missing = find_tasks("core", [tmp_path])
+    assert [task.name for task in tasks] == ["copa"] and len(missing) == 21
+    with pytest.raises(ConfigError, match="none of its tasks"):
+        find_tasks("core", [folder])

@@ -1,0 +1,116 @@
+import io
+
+import numpy as np
+import pytest
+import scipy.stats
+from table_answerer import CHOICES, TableAnswerer, choice_rows, write_task
+
+from gptjax.errors import ConfigError
+from gptjax.evaluation import compare, results
+from gptjax.evaluation.tasks import Subject, find_tasks, run_tasks
+from gptjax.terminal import Console
+
+GENERATION = (
+    'kind = "generation"\nprompt = "{question}"\nreferences = ["{question} {choices[0]}"]\nmetrics = ["bleu"]\n'
+)
+
+
+@pytest.fixture
+def evaluate(tmp_path):
+    """A function that evaluates a table as the run of a name, and returns its folder."""
+
+    def made(name, answerer, cards=None, rows=40, **options):
+        folder = results.results_folder(tmp_path / name, 100)
+        for task, card in (cards or {"quiz": CHOICES}).items():
+            tasks, _ = find_tasks(str(write_task(tmp_path, card, choice_rows(rows), task)), **options)
+            found = run_tasks(tasks, answerer, Subject({"run": name}), folder)
+            results.write_results(folder, {"run": name}, {"tasks": found})
+        return tmp_path / name
+
+    return made
+
+
+def shown(folders, plot=None):
+    console = Console(file=io.StringIO(), width=200)
+    compare.compare_runs(folders, console, plot)
+    return console.file.getvalue()
+
+
+def test_the_same_items_are_compared_in_pairs(evaluate, tmp_path):
+    a, b = evaluate("a", TableAnswerer()), evaluate("b", TableAnswerer(shift=1))
+    first, second = compare.read_runs([a, b])
+    values = [np.array([record["accuracy"] for record in run.records("quiz").values()]) for run in (first, second)]
+    found = compare.difference(first, second, "quiz")
+    won, lost = ((values[1] > values[0]).sum(), (values[1] < values[0]).sum())
+    assert found.value == pytest.approx(values[1].mean() - values[0].mean())
+    assert found.standard_error == pytest.approx(np.std(values[1] - values[0], ddof=1) / np.sqrt(40))
+    assert found.p == scipy.stats.binomtest(int(won), int(won + lost)).pvalue
+    drawn = shown([a, b], tmp_path / "plot.png")
+    assert f"{100 * found.value:+.3g}" in drawn and f"p {found.p:.2g}" in drawn
+    assert (tmp_path / "plot.png").stat().st_size > 5000
+
+
+def test_p_values_are_uniform_without_a_difference_and_small_with_one():
+    generator = np.random.default_rng(0)
+    drawn = [compare.paired(*generator.normal(size=(2, 50))).p for _ in range(400)]
+    assert 0.02 < np.mean(np.array(drawn) < 0.05) < 0.09
+    a = generator.normal(size=200)
+    assert compare.paired(a, a + generator.normal(0.1, 0.2, 200)).p < 1e-6  # though the runs' own errors are 0.07
+    right = (generator.random(300) < 0.5).astype(float)
+    better = np.where(generator.random(300) < 0.1, 1.0, right)
+    assert compare.paired(right, better).p < 0.01
+    assert compare.paired(right, right).p == 1 and compare.paired(right, right).value == 0
+    assert compare.paired(a, a).p == 1
+
+
+def test_bleu_is_compared_by_the_library_s_paired_bootstrap(evaluate):
+    good = {row["question"]: f"{row['question']} {row['choices'][0]}" for row in choice_rows(40)}
+    a = evaluate("a", TableAnswerer(texts=good), {"written": GENERATION})
+    b = evaluate("b", TableAnswerer(texts={k: v for k, v in list(good.items())[:20]}), {"written": GENERATION})
+    found = compare.difference(*compare.read_runs([a, b]), "written")
+    assert found.value < -5 and 0 < found.p < 0.05
+    assert compare.difference(*compare.read_runs([a, a]), "written").value == 0
+
+
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        ({"limit": 20}, "40 and 20 items"),
+        ({"few_shot": 2}, "0 and 2 few-shot examples"),
+        ({"delimiter": "\n"}, "their prompts differ"),
+        ({"rows": 41, "limit": 40}, "their data files differ"),
+    ],
+)
+def test_what_is_not_of_the_same_questions_is_not_compared(options, told, evaluate):
+    a, b = evaluate("a", TableAnswerer()), evaluate("b", TableAnswerer(shift=1), **options)
+    drawn = shown([a, b])
+    assert told in drawn and "≠ quiz: b cannot be compared with a" in drawn and ", p " not in drawn
+
+
+def test_without_records_of_items_there_is_no_difference(evaluate):
+    a, b = evaluate("a", TableAnswerer()), evaluate("b", TableAnswerer(shift=1))
+    next(b.rglob("quiz.jsonl")).unlink()
+    assert "records of items are not here" in shown([a, b])
+
+
+def test_tasks_that_not_all_runs_have_are_named(evaluate):
+    a = evaluate("a", TableAnswerer(), {"quiz": CHOICES, "other": CHOICES})
+    b, c = evaluate("b", TableAnswerer(shift=1)), evaluate("c", TableAnswerer(), {"third": CHOICES})
+    assert "not in all runs: other of a" in shown([a, b])
+    with pytest.raises(ConfigError, match="no task was evaluated in all of"):
+        shown([a, c])
+
+
+def test_the_newest_checkpoint_of_a_run_counts(evaluate, tmp_path):
+    a, b = evaluate("a", TableAnswerer()), evaluate("b", TableAnswerer(shift=1))
+    (a / "evaluation" / "step-00000100").rename(a / "evaluation" / "step-00000200")
+    (b / "evaluation" / "step-00000100").rename(a / "evaluation" / "step-00000100")
+    first, second = compare.read_runs([a, a / "evaluation" / "step-00000100"])
+    assert first.folder.name == "step-00000200" and second.results["evaluated"] == {"run": "b"}
+
+
+def test_a_folder_without_results_is_refused(evaluate, tmp_path):
+    with pytest.raises(ConfigError, match="has no results"):
+        shown([evaluate("a", TableAnswerer()), tmp_path])
+    with pytest.raises(ConfigError, match="two or more"):
+        shown([tmp_path])

@@ -1,0 +1,104 @@
+import io
+import json
+import math
+
+import pytest
+import yaml
+from table_answerer import CHOICES, TableAnswerer, choice_rows, write_task
+
+from gptjax.errors import ConfigError
+from gptjax.evaluation import results
+from gptjax.evaluation.tasks import Subject, find_tasks, run_tasks
+from gptjax.evaluation.tasks.contamination import TrainingText
+from gptjax.terminal import Console
+
+HUB = 'baseline = 0.33\nhub = {dataset = "me/quiz", task_id = "main"}\n'
+
+
+def evaluated(tmp_path, card=CHOICES, rows=None, text=None, **options):
+    tasks, _ = find_tasks(str(write_task(tmp_path, card, rows or choice_rows(6))), **options)
+    return run_tasks(tasks, TableAnswerer(), Subject({}, text or TrainingText()), None)
+
+
+def shown(table):
+    console = Console(file=io.StringIO(), width=200)
+    console.print(table)
+    return console.file.getvalue()
+
+
+def test_results_of_one_checkpoint_are_kept_together(tmp_path):
+    one = evaluated(tmp_path)
+    results.write_results(tmp_path, {"step": 1}, {"tasks": one})
+    results.write_results(tmp_path, {"step": 1}, {"tasks": {"other": one["quiz"]}, "text": {"wiki": {"bits": 1.5}}})
+    found = results.read_results(tmp_path / "results.json")
+    assert list(found["tasks"]) == ["quiz", "other"] and found["text"] == {"wiki": {"bits": 1.5}}
+    assert found["evaluated"] == {"step": 1} and found["versions"]["sacrebleu"]
+    results.write_results(tmp_path, {"step": 2}, {"tasks": {"other": one["quiz"]}})
+    assert list(results.read_results(tmp_path / "results.json")["tasks"]) == ["other"]
+
+
+def test_a_result_tells_what_it_is_of(tmp_path):
+    quiz = evaluated(tmp_path, rows=[*choice_rows(6), {"question": "?", "choices": ["a"], "gold": 0}])["quiz"]
+    assert quiz["items"] == quiz["of"] == 6 and quiz["skipped"] == {"a single choice": 1}
+    assert all(len(quiz["hashes"][name]) == 16 for name in ("card", "file", "prompts"))
+    assert set(quiz["scores"]) == {"accuracy", "accuracy_per_token", "accuracy_per_byte", "bits_per_byte"}
+
+
+def test_numbers_that_json_has_not_are_left_out(tmp_path):
+    results.write_results(tmp_path, {}, {"text": {"a": {"loss": math.inf, "all": [math.nan, 1.0]}}})
+    assert json.loads((tmp_path / "results.json").read_text())["text"]["a"] == {"loss": None, "all": [None, 1.0]}
+
+
+def test_a_damaged_file_is_refused(tmp_path):
+    (tmp_path / "results.json").write_text('{"tasks": ')
+    with pytest.raises(ConfigError, match="cut off"):
+        results.write_results(tmp_path, {}, {"tasks": {}})
+
+
+def test_the_hub_s_files(tmp_path):
+    """As the hub's specification has them: a list with dataset.id, dataset.task_id, value, date and notes."""
+    quiz = evaluated(tmp_path, CHOICES + HUB)
+    results.write_results(tmp_path, {}, {"tasks": quiz})
+    (entry,) = yaml.safe_load((tmp_path / ".eval_results" / "quiz.yaml").read_text())
+    assert entry["dataset"] == {"id": "me/quiz", "task_id": "main"}
+    assert entry["value"] == pytest.approx(100 * quiz["quiz"]["scores"]["accuracy"]["value"], abs=1e-4)
+    assert isinstance(entry["date"], str) and "0-shot" in entry["notes"]
+
+
+@pytest.mark.parametrize(("card", "limit"), [(CHOICES, 0), (CHOICES + HUB, 3)])
+def test_no_file_for_the_hub_without_its_id_or_with_a_part_of_the_items(card, limit, tmp_path):
+    results.write_results(tmp_path, {}, {"tasks": evaluated(tmp_path, card, limit=limit)})
+    assert not (tmp_path / ".eval_results").exists()
+
+
+def test_the_table(tmp_path):
+    text = TrainingText(frozenset({"quiz"}), {"quiz": {"quiz.jsonl:1": 3}}, 13)
+    quiz = evaluated(tmp_path, CHOICES + HUB, text=text, limit=5)
+    score = quiz["quiz"]["scores"]["accuracy"]
+    drawn = shown(results.task_table(quiz, {"core": {"value": 0.1, "standard_error": 0.02, "tasks": {}, "of": 22}}))
+    assert f"{100 * score['value']:.4g} % ± {100 * score['standard_error']:.2g}" in drawn
+    assert "5 of 6" in drawn and "33 %" in drawn and "score of the clean" in drawn and "(20.0 %)" in drawn
+    assert "0.1000 ± 0.0200" in drawn
+    assert "contaminated" not in shown(results.task_table(evaluated(tmp_path)))
+
+
+def test_notes_tell_what_the_table_does_not(tmp_path):
+    rows = [*choice_rows(3), {"question": "?", "choices": ["a"], "gold": 0}]
+    quiz = evaluated(tmp_path, rows=rows)
+    quiz["quiz"]["truncated"] = 2
+    notes = results.notes(quiz, {"core": {"missing": ["squad", "coqa"]}})
+    assert [note.partition(":")[0] for note in notes] == ["quiz", "quiz", "CORE without squad, coqa"]
+    assert "1 row left out: a single choice" in notes[0] and "2 items longer than the context" in notes[1]
+
+
+@pytest.mark.parametrize(
+    ("score", "metric", "text"),
+    [
+        ({"value": 0.12345, "standard_error": 0.0123}, "accuracy", "12.35 % ± 1.2"),
+        ({"value": 31.4159, "standard_error": None}, "bleu", "31.42"),
+        ({"value": math.inf, "standard_error": math.inf}, "perplexity", "–"),
+        (None, "accuracy", "–"),
+    ],
+)
+def test_scores_as_text(score, metric, text):
+    assert results.score_text(score, metric) == text
