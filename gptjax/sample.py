@@ -3,6 +3,7 @@
   … --num_samples=3 --temperature=1.0 --top_k=50            three continuations, from seeds 0, 1 and 2
   … --prompts_file=prompts.txt --json=samples.json          one prompt per line; results with log-probabilities
   … --checkpoint=best --stop='\\n\\n' --escapes --stream      the best checkpoint; up to an empty line; shown live
+  … --num_beams=4 --num_samples=2                            nothing is drawn: the two best texts of a beam search
   … --prompt=-                                              the prompt from standard input
 
 A prompt is the beginning of a document, as in training; with --nobegin it is a piece from inside a document. Without a
@@ -77,6 +78,15 @@ MIN_P = flags.DEFINE_float(
 REPETITION_PENALTY = flags.DEFINE_float(
     "repetition_penalty", 1.0, "Values above 1 make tokens that were already used less likely; 1: off."
 )
+NUM_BEAMS = flags.DEFINE_integer(
+    "num_beams",
+    0,
+    "Search for the most probable text and keep so many beginnings at a time, instead of drawing; 1: greedy; 0: off.",
+    0,
+)
+LENGTH_PENALTY = flags.DEFINE_float(
+    "length_penalty", 0.6, "Of a beam search: the larger, the longer the texts; 0: their probability alone counts."
+)
 STOP = flags.DEFINE_multi_string("stop", [], "End the text before this string; may be given several times.")
 ESCAPES = flags.DEFINE_bool(
     "escapes",
@@ -94,7 +104,9 @@ WEIGHTS = flags.DEFINE_enum(
     "The type in which matrices are stored and multiplied. bfloat16 and int8 need half and a quarter of the memory of "
     "float32 and are faster on a CPU. Default: the type in which the model computes.",
 )
-GENERATION_FLAGS = (MAX_NEW_TOKENS, TEMPERATURE, TOP_K, TOP_P, MIN_P, REPETITION_PENALTY, STOP, SEED)
+SEARCH_FLAGS = (NUM_BEAMS, LENGTH_PENALTY)
+DRAWING_FLAGS = (TEMPERATURE, TOP_K, TOP_P, MIN_P, REPETITION_PENALTY, STOP, SEED)
+GENERATION_FLAGS = (MAX_NEW_TOKENS, *DRAWING_FLAGS, *SEARCH_FLAGS)
 STREAM = flags.DEFINE_bool("stream", False, "Show the text while it is written, one continuation after the other.")
 JSON = flags.DEFINE_string("json", None, "Write the completions, with tokens and log-probabilities, to this file.")
 
@@ -121,17 +133,19 @@ def write_text() -> None:
         return converse(generator, output, notes)
 
     timing = Timing()
-    if STREAM.value:
-        completions: list[Completion] = []
+    completions: list[Completion]
+    if NUM_BEAMS.value:
+        completions = generator.search(prompts, num_samples=NUM_SAMPLES.value, timing=timing, **search_options())
+        show(output, completions)
+    elif STREAM.value:
+        completions = []
         for prompt, seed in ((prompt, SEED.value + j) for prompt in prompts for j in range(NUM_SAMPLES.value)):
             begin(output, prompt, is_first=not completions)
             completions.append(show_stream(generator, prompt, seed, output, timing))
     else:
         settings = dict(num_samples=NUM_SAMPLES.value, seeds=SEED.value, **options())
         completions = generator.generate(prompts, timing=timing, **settings)
-        for completion in completions:
-            begin(output, completion.prompt, is_first=completion is completions[0])
-            write_raw(output, completion.text + "\n")
+        show(output, completions)
     say(notes, completions, timing)
     if json_path:
         write_json(json_path, completions, timing, is_average, generator.weights)
@@ -145,6 +159,10 @@ def check_values() -> None:
     last = SEED.value + NUM_SAMPLES.value - 1
     if last >= 2**32 > SEED.value:
         raise ConfigError(f"--num_samples={NUM_SAMPLES.value}: the last seed would be {last}: must be below 2^32")
+    for flag in (*DRAWING_FLAGS, STREAM) if NUM_BEAMS.value else (LENGTH_PENALTY,):
+        if flag.present:
+            why = "must not be given together with" if NUM_BEAMS.value else "must not be given without"
+            raise ConfigError(f"--{flag.name}={flag.value}: {why} --num_beams, which searches and draws nothing")
     given = options()
     stop_strings(given["stop"])
     drawing = {name: given[name] for name in ("temperature", "top_k", "top_p", "min_p", "repetition_penalty")}
@@ -162,6 +180,16 @@ def options() -> dict:
         top_p=TOP_P.value,
         min_p=MIN_P.value,
         repetition_penalty=REPETITION_PENALTY.value,
+    )
+
+
+def search_options() -> dict:
+    """Returns the options of a beam search."""
+    return dict(
+        begin=BEGIN.value,
+        max_new_tokens=MAX_NEW_TOKENS.value,
+        num_beams=NUM_BEAMS.value,
+        length_penalty=LENGTH_PENALTY.value,
     )
 
 
@@ -232,7 +260,12 @@ def converse(generator: Generator, output: Console, notes: Console) -> None:
         timing = Timing()
         try:
             begin(output, prompt)
-            say(notes, [show_stream(generator, prompt, SEED.value + number, output, timing)], timing)
+            if NUM_BEAMS.value:
+                (completion,) = generator.search([prompt], timing=timing, **search_options())
+                write_raw(output, completion.text + "\n")
+            else:
+                completion = show_stream(generator, prompt, SEED.value + number, output, timing)
+            say(notes, [completion], timing)
         except KeyboardInterrupt:
             output.print()
         except ConfigError as error:  # for example a prompt that is too long: the next may be shorter
@@ -256,6 +289,13 @@ def show_stream(generator: Generator, prompt: str, seed: int, output: Console, t
         except StopIteration as end:
             write_raw(output, "\n")
             return end.value
+
+
+def show(output: Console, completions: list[Completion]) -> None:
+    """Prints all completions, each after its prompt."""
+    for completion in completions:
+        begin(output, completion.prompt, is_first=completion is completions[0])
+        write_raw(output, completion.text + "\n")
 
 
 def begin(output: Console, prompt: str, is_first: bool = True) -> None:
@@ -303,7 +343,7 @@ def write_json(path: Path, completions: list[Completion], timing: Timing, is_ave
         checkpoint=CHECKPOINT.value,
         ema=is_average,
         weights=weights,
-        options=options(),
+        options=search_options() if NUM_BEAMS.value else options(),
         timing=dataclasses.asdict(timing),
         completions=[dataclasses.asdict(completion) for completion in completions],
     )

@@ -135,6 +135,19 @@ def test_json_holds_what_generate_returns(run, tmp_path):
     assert content["ema"] is True
 
 
+def test_a_beam_search_writes_its_best_texts(run, tmp_path):
+    workdir, config = run
+    options = ["--num_beams=3", "--num_samples=2", "--length_penalty=1", "--max_new_tokens=6"]
+    done = sample(f"--workdir={workdir}", "--prompt=def ", *options, f"--json={tmp_path}/texts.json")
+    params = jax.tree.map(jnp.negative, params_of(config, 30))
+    generator = Generator(params, config, TOKENIZER, begin_id=TOKENIZER.bos_id)
+    texts = generator.search(["def "], num_beams=3, num_samples=2, length_penalty=1.0, max_new_tokens=6)
+    assert done.stdout == f"def {texts[0].text}\n{'─' * 40}\ndef {texts[1].text}\n"
+    written = json.loads((tmp_path / "texts.json").read_text())
+    assert [each["score"] for each in written["completions"]] == pytest.approx([each.score for each in texts], rel=1e-4)
+    assert written["options"] == dict(begin=True, max_new_tokens=6, num_beams=3, length_penalty=1.0)
+
+
 def test_a_text_is_taken_as_it_is_typed_and_what_ended_it_is_told(run):
     workdir, config = run
     prompt, stop = r"\newcommand{\x41}", r"\nq"
@@ -201,6 +214,14 @@ def test_in_a_terminal_prompts_are_typed(run):
         (
             ["--workdir=RUN", "--prompt=a", "--temperature=-1"],
             r"--temperature=-1\.0: must be 0 \(greedy\) or a positive number",
+        ),
+        (
+            ["--workdir=RUN", "--prompt=a", "--num_beams=2", "--seed=1"],
+            "--seed=1: must not be given together with --num",
+        ),
+        (
+            ["--workdir=RUN", "--prompt=a", "--length_penalty=1"],
+            "--length_penalty=1.0: must not be given without --num",
         ),
         (["--workdir=RUN", "--prompt=a", "--checkpoint=17"], "--checkpoint=17: must be .*10, 20, 30"),
         (["--workdir=RUN", "--prompts_file=nowhere.txt"], "--prompts_file=nowhere.txt: .*No such file"),

@@ -27,6 +27,7 @@ import numpy as np
 from gptjax.config import ConfigError, RunError
 from gptjax.formatting import counted
 from gptjax.inference import shapes
+from gptjax.inference.beam import Texts, beam_search
 from gptjax.inference.decode import WEIGHTS, DecodeState, Written, decode, decoding_params, generate, prefill
 from gptjax.inference.sampling import make_sampling
 from gptjax.inference.text import TextStream, check_text, stop_strings, unknown_characters
@@ -56,6 +57,7 @@ class Completion:
     finish_reason: str  # one of FINISH_REASONS
     seed: int
     unknown_characters: str = ""  # of the prompt, for which the tokenizer has no token but <unk>
+    score: float | None = None  # of beam search: what texts are compared by (inference/beam.py)
 
 
 @dataclass
@@ -73,6 +75,7 @@ class _Row:
     tokens: list[int] = field(default_factory=list)
     logprobs: list[float] = field(default_factory=list)
     finish_reason: str | None = None
+    score: float | None = None
 
     def add(self, tokens: np.ndarray, logprobs: np.ndarray) -> None:
         """Takes the row's next tokens, until one of them ends it.
@@ -110,6 +113,7 @@ class _Row:
             self.finish_reason,
             self.seed,
             self.unknown_characters,
+            self.score,
         )
 
 
@@ -201,6 +205,48 @@ class Generator:
                 self._write(batch, sampling, timing)
         return [row.completion() for row in rows]
 
+    def search(
+        self,
+        prompts: Sequence[str | Sequence[int]],
+        *,
+        num_beams: int = 4,
+        num_samples: int = 1,
+        length_penalty: float = 0.6,
+        max_new_tokens: int = 128,
+        begin: bool = True,
+        timing: Timing | None = None,
+    ) -> list[Completion]:
+        """The best `num_samples` continuations of every prompt that a beam search finds (see `beam`), best first; fewer
+        where the search finds fewer. Nothing is drawn. The other arguments are those of `generate`.
+
+        Args:
+          num_beams: beginnings of a text that are kept at a time; 1: greedy.
+          length_penalty: above 0, longer texts are preferred to what their probability alone would give.
+
+        Raises:
+          ConfigError, RunError: as `generate` does.
+        """
+        most = self.tokenizer.vocab_size
+        if not 1 <= num_beams <= most:
+            raise ConfigError(f"num_beams = {num_beams}: must be from 1 to {most}, the size of the vocabulary")
+        if not 1 <= num_samples <= num_beams:
+            raise ConfigError(f"num_samples = {num_samples}: must be from 1 to num_beams = {num_beams}")
+        if not math.isfinite(length_penalty):
+            raise ConfigError(f"length_penalty = {length_penalty}: must be finite")
+        timing = Timing() if timing is None else timing
+        texts_of = [[self._row(prompt, 0, max_new_tokens, (), begin) for _ in range(num_samples)] for prompt in prompts]
+        by_length = sorted(texts_of, key=lambda texts: len(texts[0].prompt_tokens))  # alike together: less padding
+        at_once = max(1, self.batch_size // num_beams)
+        for first in range(0, len(by_length), at_once):
+            batch = by_length[first : first + at_once]
+            found = self._search([texts[0] for texts in batch], num_beams, length_penalty, timing)
+            for place, texts in enumerate(batch):
+                for rank, row in enumerate(texts):
+                    length, row.score = int(found.length_BW[place, rank]), float(found.score_BW[place, rank])
+                    row.add(found.tokens_BWG[place, rank, :length], found.logprobs_BWG[place, rank, :length])
+                timing.new_tokens += len(texts[0].tokens)
+        return [row.completion() for texts in texts_of for row in texts if row.tokens]  # no tokens: no such text
+
     def stream(
         self,
         prompt: str | Sequence[int],
@@ -271,6 +317,24 @@ class Generator:
         written, seconds = timed(run)
         timing.add(seconds, prefill_seconds=None)
         self._collect(rows, written, timing)
+
+    def _search(self, rows: list[_Row], num_beams: int, length_penalty: float, timing: Timing) -> Texts:
+        """Searches for the rows together, in one program."""
+        inputs, compiled_in = self._inputs(rows, {}, timing)
+        del inputs["sampling"]
+        inputs["penalty"] = np.float32(length_penalty)
+        compiled_in |= dict(num_beams=num_beams, num_tokens=self.tokenizer.vocab_size)
+        compiled_in |= dict(rooms=tuple(shapes.rooms(compiled_in["num_new"])))
+
+        def run(**changed: Any) -> Any:
+            return beam_search(self.family, self.params, **(inputs | changed), **compiled_in)
+
+        if is_new("beam_search", self.family, self._params_key, program_key(inputs), *compiled_in.values()):
+            idle = dict(limit_B=np.zeros_like(inputs["limit_B"]))  # compiles, and takes one step
+            timing.compile_seconds += timed(lambda: run(**idle))[1]
+        texts, seconds = timed(run)
+        timing.add(seconds, prefill_seconds=None)
+        return fetch(texts)
 
     def _write_in_pieces(self, rows: list[_Row], chunk: int, sampling: dict, timing: Timing) -> Iterator[None]:
         """Completes the rows together; yields whenever they have grown, by at most `chunk` tokens."""

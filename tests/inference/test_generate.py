@@ -1,6 +1,5 @@
 """Generation: the cache changes nothing, rows are independent, nothing recompiles, text is cut and streamed exactly."""
 
-import dataclasses
 import math
 import re
 
@@ -8,8 +7,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from random_models import MAX_POSITIONS, TOKENIZER, greedy_reference, make_model
 
-from gptjax import config as configs
 from gptjax.config import ConfigError, RunError
 from gptjax.inference import decode as device
 from gptjax.inference import generate as G
@@ -18,15 +17,10 @@ from gptjax.inference.generate import Generator
 from gptjax.inference.sampling import make_sampling
 from gptjax.inference.timing import Timing
 from gptjax.model.decoder import Decoder
-from gptjax.model.families import family_of
 from gptjax.model.int8 import Int8
-from gptjax.model.resolve import resolve_model
-from gptjax.settings import ModelSettings
 from gptjax.tokenizer import ByteTokenizer
 
-TOKENIZER = ByteTokenizer()
 BEGIN = TOKENIZER.eos_id  # what a text starts after, unless a generator is told otherwise
-MAX_POSITIONS = 48
 PROMPTS = ["def f(x):", "a", "héllo wörld, this is longer"]
 
 
@@ -34,22 +28,6 @@ COMPILED = []  # an entry for every program that XLA has compiled
 jax.monitoring.register_event_duration_secs_listener(
     lambda event, duration, **_: COMPILED.append(event) if "backend_compile" in event else None
 )
-
-
-@dataclasses.dataclass(frozen=True)
-class Config:
-    model: ModelSettings
-
-
-def make_model(tokenizer=TOKENIZER, scale=0.3, **model):
-    """A tiny model with random parameters, large enough ones that its texts are not one token repeated."""
-    settings = dict(num_layers=2, width=32, num_heads=4, max_positions=MAX_POSITIONS, dtype="float32")
-    section = configs.default().model
-    section.update(settings | model)
-    section = resolve_model(section, platform="cpu", vocab_size=tokenizer.vocab_size, sequence_length=MAX_POSITIONS)
-    shapes = jax.eval_shape(lambda: family_of(section).init_params(jax.random.key(0)))
-    draw = np.random.default_rng(1)  # NumPy's: compiling the initialization would take most of the tests' time
-    return jax.tree.map(lambda x: draw.normal(0, scale, x.shape).astype(x.dtype), shapes), Config(section)
 
 
 @pytest.fixture(scope="module")
@@ -61,19 +39,6 @@ def generator():
 def small_buckets(monkeypatch):
     monkeypatch.setattr(shapes, "BUCKET", 32)
     monkeypatch.setattr(shapes, "PIECE", 32)
-
-
-def greedy_reference(params, config, prompt, count):
-    """Greedy text by a whole forward pass for every token."""
-    forward = jax.jit(Decoder(config.model).apply)
-    tokens = list(prompt)
-    for _ in range(count):
-        # Padding on the right cannot be seen from the left: one shape for all lengths.
-        padded = np.zeros((1, MAX_POSITIONS), np.int32)
-        padded[0, : len(tokens)] = tokens
-        logits_V = np.array(forward({"params": params}, padded)[0, len(tokens) - 1])
-        tokens.append(int(logits_V.argmax()))
-    return tokens[len(prompt) :]
 
 
 VARIANTS = {

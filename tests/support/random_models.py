@@ -1,0 +1,45 @@
+"""Tiny models with random parameters that write something, and what they write by the plainest of means."""
+
+import dataclasses
+
+import jax
+import numpy as np
+
+from gptjax import config as configs
+from gptjax.model.decoder import Decoder
+from gptjax.model.families import family_of
+from gptjax.model.resolve import resolve_model
+from gptjax.settings import ModelSettings
+from gptjax.tokenizer import ByteTokenizer
+
+TOKENIZER = ByteTokenizer()
+MAX_POSITIONS = 48
+
+
+@dataclasses.dataclass(frozen=True)
+class Config:
+    model: ModelSettings
+
+
+def make_model(tokenizer=TOKENIZER, scale=0.3, **model):
+    """A tiny model with random parameters, large enough ones that its texts are not one token repeated."""
+    settings = dict(num_layers=2, width=32, num_heads=4, max_positions=MAX_POSITIONS, dtype="float32")
+    section = configs.default().model
+    section.update(settings | model)
+    section = resolve_model(section, platform="cpu", vocab_size=tokenizer.vocab_size, sequence_length=MAX_POSITIONS)
+    shapes = jax.eval_shape(lambda: family_of(section).init_params(jax.random.key(0)))
+    draw = np.random.default_rng(1)  # NumPy's: compiling the initialization would take most of the tests' time
+    return jax.tree.map(lambda x: draw.normal(0, scale, x.shape).astype(x.dtype), shapes), Config(section)
+
+
+def greedy_reference(params, config, prompt, count):
+    """Greedy text by a whole forward pass for every token."""
+    forward = jax.jit(Decoder(config.model).apply)
+    tokens = list(prompt)
+    for _ in range(count):
+        # Padding on the right cannot be seen from the left: one shape for all lengths.
+        padded = np.zeros((1, MAX_POSITIONS), np.int32)
+        padded[0, : len(tokens)] = tokens
+        logits_V = np.array(forward({"params": params}, padded)[0, len(tokens) - 1])
+        tokens.append(int(logits_V.argmax()))
+    return tokens[len(prompt) :]
