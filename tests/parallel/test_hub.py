@@ -65,6 +65,8 @@ def test_only_the_first_reason_counts_and_all_hear_it():
     ended = {"kind": "ended", "reason": "process 0 on h failed: a\n  b", "refused": False}
     assert next_of(first) == next_of(second) == ended
     run.hub.end("another")
+    run.hub._broadcast("what follows")
+    assert next_of(first) == {"kind": "what follows"}
     second.send("failed", reason="later")
     assert run.hub._unaware == {0, 1}
     first.send("heard"), second.send("heard")
