@@ -14,14 +14,17 @@ PATIENCE = 60  # seconds
 
 
 @pytest.fixture
-def ends():
+def ends(monkeypatch):
     """The client's end of a relayed connection, and the service's, which came up after the client."""
     entrance, service = socket.create_server(("127.0.0.1", 0)), socket.create_server(("127.0.0.1", 0))
     place = service.getsockname()
     service.close()
+    refused = threading.Event()
+    monkeypatch.setattr(relay.time, "sleep", lambda seconds: refused.set())
     threading.Thread(target=relay.accept, args=(entrance, *place), daemon=True).start()
     near = socket.create_connection(entrance.getsockname(), PATIENCE)
     near.sendall(b"early")
+    assert refused.wait(PATIENCE)
     service = socket.create_server(place)
     service.settimeout(PATIENCE)
     far = service.accept()[0]
