@@ -102,8 +102,12 @@ def beam_search(
     for before, room in zip((0, *rooms), rooms):
         # The last token that is written is not read: a cache with this room takes the beams to so many tokens.
         state = replace(state, cache=state.cache.grown(room - before))
-        state = jax.lax.while_loop(lambda s, most=room: (s.length < most) & ~jnp.all(s.done_B), one_token, state)
+        state = jax.lax.while_loop(partial(_goes_on, room), one_token, state)
     return state.finished
+
+
+def _goes_on(room: int, state: SearchState) -> jax.Array:
+    return (state.length < room) & ~jnp.all(state.done_B)
 
 
 def _extend(
@@ -164,12 +168,16 @@ def _extend(
         finished=finished,
         done_B=done_B | (length >= limit_B) | is_broken_B,
     )
-    # A prompt that was done stays as it is. What its rows of the cache hold, nobody reads.
-    kept = jax.tree.map(
-        lambda old, new: jnp.where(state.done_B.reshape(-1, *[1] * (old.ndim - 1)), old, new) if old.ndim else new,
-        replace(state, cache=None),
-        replace(new, cache=None),
-    )
+    return _unless(state.done_B, state, new)
+
+
+def _unless(done_B: jax.Array, old: Any, new: Any) -> SearchState:
+    """The new state, in which prompts that are done are as in the old one. Their rows of the cache nobody reads."""
+
+    def choose(x: jax.Array, y: jax.Array) -> jax.Array:
+        return jnp.where(done_B.reshape(-1, *[1] * (x.ndim - 1)), x, y) if x.ndim else y
+
+    kept: Any = jax.tree.map(choose, replace(old, cache=None), replace(new, cache=None))
     return replace(kept, cache=new.cache)
 
 

@@ -27,7 +27,7 @@ import numpy as np
 from gptjax.config import ConfigError, RunError
 from gptjax.formatting import counted
 from gptjax.inference import shapes
-from gptjax.inference.beam import Texts, beam_search
+from gptjax.inference.beam import beam_search
 from gptjax.inference.decode import WEIGHTS, DecodeState, Written, decode, decoding_params, generate, prefill
 from gptjax.inference.sampling import make_sampling
 from gptjax.inference.text import TextStream, check_text, stop_strings, unknown_characters
@@ -318,8 +318,8 @@ class Generator:
         timing.add(seconds, prefill_seconds=None)
         self._collect(rows, written, timing)
 
-    def _search(self, rows: list[_Row], num_beams: int, length_penalty: float, timing: Timing) -> Texts:
-        """Searches for the rows together, in one program."""
+    def _search(self, rows: list[_Row], num_beams: int, length_penalty: float, timing: Timing) -> Any:
+        """Searches for the rows together, in one program; returns `beam.Texts` of NumPy arrays."""
         inputs, compiled_in = self._inputs(rows, {}, timing)
         del inputs["sampling"]
         inputs["penalty"] = np.float32(length_penalty)
