@@ -23,6 +23,7 @@ from gptjax.model.parameters import ParameterCounts, count_parameters
 from gptjax.parallel.mesh import AbstractDevices, abstract_mesh, batch_devices, make_mesh
 from gptjax.settings import Settings, freeze
 from gptjax.training.hardware import Peak, peak_flops, peak_of
+from gptjax.training.objectives import make_objective
 from gptjax.training.state import TrainState
 from gptjax.training.trainer import Trainer, make_trainer
 
@@ -134,6 +135,7 @@ def resolve(config: ConfigDict | Settings, data: DataFacts, platform: str, batch
     Raises:
       ConfigError: the rows cannot be split over the devices, or model.vocab_size is smaller than the vocabulary.
     """
+    settings = freeze(config)
     if 0 < config.model.vocab_size < data.vocab_size:
         raise ConfigError(
             f"model.vocab_size = {config.model.vocab_size}: must be at least {data.vocab_size}, the size of the "
@@ -150,6 +152,6 @@ def resolve(config: ConfigDict | Settings, data: DataFacts, platform: str, batch
         platform=platform,
         vocab_size=data.vocab_size,
         sequence_length=config.data.sequence_length,
-        packed=config.data.windows == "packed",
+        packed=make_objective(settings).is_packed,
     )
-    return dataclasses.replace(freeze(config), model=model)
+    return dataclasses.replace(settings, model=model)

@@ -147,6 +147,7 @@ class ModelSettings(Section):
 class DataSettings(Section):
     path: str = ""  # prepared folder(s): "data/books" or "data/web=0.7,data/code=0.3"
     sequence_length: Count = 256  # T, tokens in a row of a batch
+    source_length: Natural = 0  # S, tokens in a row of sources, where a model reads pairs; 0: sequence_length
     # packed: whole documents side by side in a row, which do not see each other
     windows: Literal["contiguous", "packed"] = "contiguous"
     workers: Annotated[Natural, at_most(1024)] = 0  # processes that load data; batches are the same for any number
@@ -182,7 +183,9 @@ class ScheduleSettings(Section):
 
 @dataclasses.dataclass(frozen=True)
 class TrainingSettings(Section):
-    objective: Annotated[str, OneOrOwn(("next_token",))] = "next_token"  # what is optimized (training/objectives)
+    objective: Annotated[str, OneOrOwn(("next_token", "completion"))] = (
+        "next_token"  # what is optimized (training/objectives)
+    )
     duration: Interval = "2000 steps"  # "N steps", "300M tokens" or "2 epochs"
     batch_size: Count = 32  # sequences per optimizer step, over all devices
     gradient_accumulation_steps: Count = 1  # micro-batches per batch, computed one after the other

@@ -14,6 +14,7 @@ from gptjax.corpus.tokens.trace import show_row
 from gptjax.data.traced import traced_row
 from gptjax.terminal import Console
 from gptjax.training.checkpoint import saved_config, saved_metadata
+from gptjax.training.objectives import make_objective
 
 flags = Flags()
 WORKDIR = flags.DEFINE_string("workdir", None, "The folder of a training run.")
@@ -28,7 +29,8 @@ def main(argv: list[str]) -> None:
             raise ConfigError(f"--{flag.name} is missing (see --help)")
     config = saved_config(WORKDIR.value)
     saved = saved_metadata(WORKDIR.value)  # None before the first checkpoint
-    row = traced_row(config, saved and saved["fingerprint"], STEP.value, ROW.value)
+    windows = make_objective(config).windows
+    row = traced_row(config, saved and saved["fingerprint"], STEP.value, ROW.value, windows)
     show_row(Console(), row, WHOLE.value)
 
 

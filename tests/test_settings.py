@@ -7,7 +7,7 @@ import pytest
 
 from gptjax import settings
 from gptjax.config import ConfigError, allowed, default, flatten, from_json, hash_of, to_json, validate
-from gptjax.data.dataset import WINDOWS
+from gptjax.data.dataset import TEXT_WINDOWS
 from gptjax.model import position_bias
 from gptjax.model.feedforward import ACTIVATIONS
 from gptjax.settings import ModelSettings, Settings, allowed_values, freeze, thaw
@@ -82,7 +82,7 @@ def test_what_is_allowed_stands_beside_the_field_alone(monkeypatch):
 
 def test_what_is_declared_is_what_there_is():
     names = {field: set(allowed.names) for field, allowed in allowed_values().items() if allowed.names}
-    assert names["data.windows"] == set(WINDOWS)
+    assert names["data.windows"] == set(TEXT_WINDOWS)
     assert names["model.feedforward"] == set(ACTIVATIONS)
     assert names["model.position"] == {"rope", "learned", "sinusoidal", "none", *position_bias.SCHEMES}
     assert names["optimizer.name"] == set(optimizer.METHODS)

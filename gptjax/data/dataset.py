@@ -11,7 +11,8 @@ import functools
 import hashlib
 import json
 import signal
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from typing import Protocol
 
 import grain
 import numpy as np
@@ -21,12 +22,40 @@ from gptjax.config import ConfigError
 from gptjax.data import order
 from gptjax.data.mixture import parse_mixture
 from gptjax.data.packing import PackedWindows
+from gptjax.data.pairs import PackedCompletions, PackedPairs
 from gptjax.data.prepared import SPLITS
 from gptjax.data.tokens import TokenSource
 from gptjax.data.windows import ContiguousWindows
 from gptjax.settings import DataSettings
 
-WINDOWS: dict[str, type[ContiguousWindows | PackedWindows]] = {"contiguous": ContiguousWindows, "packed": PackedWindows}
+
+class Windows(Protocol):
+    """The rows that a split is cut into.
+
+    Attributes:
+      LAYOUT: what stands in a row, in words; it is part of a run's fingerprint.
+      FORMS: the forms of prepared folders that it reads. LENGTHS: the fields of `data` that its constructor takes.
+      left_out: documents or pairs that are in no row, as they are longer than one.
+    """
+
+    LAYOUT: str
+    FORMS: tuple[str, ...]
+    LENGTHS: tuple[str, ...]
+    left_out: int
+
+    def __len__(self) -> int: ...
+    def gather(self, index_B: np.ndarray) -> dict[str, np.ndarray]: ...
+    def spans(self, index: int) -> np.ndarray: ...
+
+
+TEXT_WINDOWS: dict[str, Callable[..., Windows]] = {"contiguous": ContiguousWindows, "packed": PackedWindows}
+WINDOWS = TEXT_WINDOWS | {"pairs": PackedPairs, "completions": PackedCompletions}
+# What to say where a folder has another form than an objective reads.
+OBJECTIVES_OF = {
+    "text": "text, which next_token and masked read",
+    "pairs": "pairs, which seq2seq and completion read",
+    "labelled": "labelled texts, which classification, next_token and masked read",
+}
 FOREVER = 1 << 62
 
 Batch = dict[str, np.ndarray]
@@ -38,29 +67,43 @@ def _leave_interrupts_to_the_parent(index: int, count: int) -> None:
 
 
 def open_dataset(
-    config_data: ConfigDict | DataSettings, split: str, *, seed: int, batch_size: int, tokens: int = 0
+    config_data: ConfigDict | DataSettings,
+    split: str,
+    *,
+    seed: int,
+    batch_size: int,
+    tokens: int = 0,
+    windows: str = "",
 ) -> Dataset:
-    """The 'train' or 'validation' split of `config.data.path` as batches of `batch_size` rows.
+    """The 'train', 'validation' or 'test' split of `config.data.path` as batches of `batch_size` rows.
 
-    'train' never ends: each epoch has all windows in a new order. 'validation' has every window once, in one shuffled
+    'train' never ends: each epoch has all windows in a new order. The others have every window once, in one shuffled
     order that does not depend on the seed, the batch size or the order of the folders.
 
-    tokens: size of the 'validation' sample, rounded up to whole windows of `data.sequence_length` positions. A sample
-      is the beginning of every larger one. 0: the whole split.
+    tokens: size of the sample of a held-out split, rounded up to whole windows of `data.sequence_length` positions. A
+      sample is the beginning of every larger one. 0: the whole split.
+    windows: a key of WINDOWS, for what is no running text; '': `data.windows`.
 
     Raises:
       ConfigError: names the invalid field, or the file that differs from the manifest.
     """
     if split not in SPLITS:
         raise ConfigError(f"split = {split!r}: expected one of {', '.join(SPLITS)}")
-    if config_data.windows not in WINDOWS:
-        raise ConfigError(f"data.windows = {config_data.windows!r}: expected one of {', '.join(WINDOWS)}")
+    if config_data.windows not in TEXT_WINDOWS:
+        raise ConfigError(f"data.windows = {config_data.windows!r}: expected one of {', '.join(TEXT_WINDOWS)}")
     if config_data.sequence_length < 1:
         raise ConfigError(f"data.sequence_length = {config_data.sequence_length}: must be at least 1")
     if batch_size < 1:
         raise ConfigError(f"training.batch_size = {batch_size}: must be at least 1")
     mixture = parse_mixture(config_data.path)
     sources = [TokenSource(folder, split, config_data.verify) for folder, _ in mixture]
+    kind = WINDOWS[windows or config_data.windows]
+    for source in sources:
+        if source.form not in kind.FORMS:
+            raise ConfigError(
+                f"data.path = {config_data.path!r}: {source.folder} holds {OBJECTIVES_OF[source.form]}, and "
+                f"training.objective reads {' or '.join(kind.FORMS)}"
+            )
     for other in sources[1:]:
         if other.tokenizer_hash != sources[0].tokenizer_hash:
             raise ConfigError(
@@ -73,23 +116,34 @@ def open_dataset(
                 f"{sources[0].begin_id}, those of {other.folder} after {other.begin_id}: prepare both with the same "
                 "tokens.bos"
             )
+        if other.source_tokenizer_hash != sources[0].source_tokenizer_hash:
+            raise ConfigError(
+                f"data.path = {config_data.path!r}: {sources[0].folder} and {other.folder} have different tokenizers "
+                "of their sources: prepare one with --source_tokenizer=<the other folder's source_tokenizer file>"
+            )
+        if other.labels != sources[0].labels:
+            raise ConfigError(
+                f"data.path = {config_data.path!r}: {sources[0].folder} and {other.folder} have different labels: "
+                "prepare them together"
+            )
     weights = [weight for _, weight in mixture]
-    if split == "validation":  # every window has the same weight
+    if split != "train":  # every window has the same weight
         sources, weights = sorted(sources, key=lambda source: json.dumps(source.files)), [None] * len(sources)
-    windows = [WINDOWS[config_data.windows](source, config_data.sequence_length) for source in sources]
+    lengths = {name: config_data[name] or config_data.sequence_length for name in kind.LENGTHS}
+    parts = [kind(source, **lengths) for source in sources]
     return Dataset(
         sources,
-        windows,
-        [len(part) if weight is None else weight for part, weight in zip(windows, weights)],
+        parts,
+        [len(part) if weight is None else weight for part, weight in zip(parts, weights)],
         repeats=split == "train",
-        limit=-(-tokens // config_data.sequence_length) if split == "validation" else 0,
+        limit=-(-tokens // config_data.sequence_length) if split != "train" else 0,
         seed=seed,
         batch_size=batch_size,
         description={
             "split": split,
-            "windows": config_data.windows,
-            "sequence_length": config_data.sequence_length,
-            "layout": WINDOWS[config_data.windows].LAYOUT,
+            "windows": windows or config_data.windows,
+            **lengths,
+            "layout": kind.LAYOUT,
         },
     )
 
@@ -103,12 +157,14 @@ class Dataset:
       steps_per_epoch: batches that cover the windows once; the last one may be partial.
       vocab_size, eos_id, tokenizer_hash: facts about the tokenizer.
       begin_id: the token that every document starts after.
+      form: of the folders (prepared.py); labels: names, of labelled texts; left_out: pairs that are longer than a row.
+      source_vocab_size, source_eos_id: of the tokenizer of the sources of pairs; has_two_vocabularies: it is their own.
     """
 
     def __init__(
         self,
         sources: Sequence[TokenSource],
-        windows: Sequence[ContiguousWindows | PackedWindows],
+        windows: Sequence[Windows],
         weights: Sequence[float],
         *,
         repeats: bool,
@@ -133,12 +189,17 @@ class Dataset:
         self.eos_id = sources[0].eos_id
         self.begin_id = sources[0].begin_id
         self.tokenizer_hash = sources[0].tokenizer_hash
+        self.form, self.labels = sources[0].form, sources[0].labels
+        self.source_vocab_size, self.source_eos_id = sources[0].source_vocab_size, sources[0].source_eos_id
+        self.has_two_vocabularies = sources[0].has_two_vocabularies
+        self.left_out = sum(part.left_out for part in windows)
 
     def batch(self, step: int, rows: np.ndarray) -> Batch:
         """The rows (numbers from 0 to batch_size - 1) of the global batch of a step, as arrays of len(rows) × T.
 
         tokens, targets int32; weights float32, 0 where there is nothing to learn; with packed windows also segments
-        (from 1, 0 is padding) and positions int32. In the last validation batch, rows beyond the split are padding.
+        (from 1, 0 is padding) and positions int32; of pairs, what data/pairs.py says. In the last batch of a held-out
+        split, rows beyond it are padding.
 
         Raises:
           IndexError: `step` lies beyond the validation split, or a row beyond the batch.

@@ -19,25 +19,29 @@ class DataFacts:
       vocab_size: number of tokens of the tokenizer.
       windows_per_epoch: rows of data.sequence_length tokens in one pass over the data; None if unknown; then no
         duration can be in epochs.
+      source_vocab_size: number of tokens of the sources of pairs, where they have a tokenizer of their own.
     """
 
     vocab_size: int
     windows_per_epoch: int | None = None
+    source_vocab_size: int | None = None
 
 
 def facts_of(data: Dataset) -> DataFacts:
-    return DataFacts(data.vocab_size, data.num_windows)
+    return DataFacts(data.vocab_size, data.num_windows, data.source_vocab_size if data.has_two_vocabularies else None)
 
 
-def read_facts(config_data: ConfigDict | DataSettings) -> DataFacts:
+def read_facts(config_data: ConfigDict | DataSettings, windows: str = "") -> DataFacts:
     """Facts about the folders of `data.path`. Their files must be present and complete, but are not hashed.
+
+    windows: as `open_dataset` takes it.
 
     Raises:
       ConfigError: as `open_dataset` does.
     """
-    return _read_once(dataclasses.replace(freeze_section(DataSettings, config_data), verify=False))
+    return _read_once(dataclasses.replace(freeze_section(DataSettings, config_data), verify=False), windows)
 
 
 @functools.cache  # most runs of a sweep read the same data
-def _read_once(config_data: DataSettings) -> DataFacts:
-    return facts_of(open_dataset(config_data, "train", seed=0, batch_size=1))
+def _read_once(config_data: DataSettings, windows: str) -> DataFacts:
+    return facts_of(open_dataset(config_data, "train", seed=0, batch_size=1, windows=windows))

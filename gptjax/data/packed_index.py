@@ -1,8 +1,7 @@
 """The pieces of documents in each packed row: computed once per split and row length, then read from files.
 
 Blocks of consecutive documents are packed separately, so that a large split takes no more memory than a small one. The
-files are in the user's cache folder, named by the hash of everything that they depend on. They are not in the prepared
-folder, which never changes once it is made. Deleted files are made again.
+files are kept in the user's cache folder (stored_index.py).
 
 starts.bin   uint64: for each piece, in the order of the rows, the place of its first target in the stream
 lengths.bin  uint32: how many targets it has
@@ -11,22 +10,18 @@ first.bin    uint64 [rows + 1]: row r has the pieces first[r] to first[r + 1]
 
 from __future__ import annotations
 
-import contextlib
-import os
-import shutil
-import tempfile
-from collections.abc import Mapping
-from functools import cached_property
-from pathlib import Path
+import functools
+import itertools
+from collections.abc import Iterator, Mapping
 from typing import IO
 
 import numpy as np
-import xxhash
 
 from gptjax.config import ConfigError
+from gptjax.data.stored_index import StoredIndex
 from gptjax.data.tokens import TokenSource
-from gptjax.folders import cache_folder
 
+FIELD = "data.windows = 'packed'"
 BLOCK = 1 << 24  # tokens of the stream whose documents are packed together
 _FILES: dict[str, np.dtype] = {"starts": np.dtype("<u8"), "lengths": np.dtype("<u4"), "first": np.dtype("<u8")}
 
@@ -38,79 +33,39 @@ def open_index(source: TokenSource, sequence_length: int) -> PackedIndex:
       ConfigError: no document has a token to learn, or there is no room for the index.
     """
     made_from = (source.offsets_hash, source.own_begin, source.num_tokens, sequence_length, BLOCK)
-    path = cache_folder() / "packed" / xxhash.xxh3_64_hexdigest(repr(made_from).encode())
-    if not path.is_dir():
-        try:
-            _make(path, source, sequence_length)
-        except OSError as error:
-            raise ConfigError(
-                f"data.windows = 'packed': {path}: cannot store which documents share a row ({error.strerror}); "
-                "set XDG_CACHE_HOME to another cache folder"
-            ) from None
-    index = PackedIndex(path)
+    write = functools.partial(_write, source=source, sequence_length=sequence_length)
+    index = PackedIndex(StoredIndex(made_from, _FILES, write, FIELD))
     if not index.num_rows:
-        raise ConfigError(f"data.windows = 'packed': {source.folder} has no document with a token to learn")
+        raise ConfigError(f"{FIELD}: {source.folder} has no document with a token to learn")
     return index
 
 
 class PackedIndex:
-    """The opened files of an index. Pickling keeps only their path."""
+    """The opened files of an index."""
 
-    def __init__(self, path: Path):
-        self._path = path
-        self.num_rows = len(self._arrays["first"]) - 1
-
-    def __getstate__(self) -> dict:
-        return {"_path": self._path, "num_rows": self.num_rows}
-
-    @cached_property
-    def _arrays(self) -> dict[str, np.ndarray]:
-        """Memory maps; empty files cannot be mapped, and give empty arrays."""
-        paths = {name: self._path / f"{name}.bin" for name in _FILES}
-        return {
-            name: np.asarray(np.memmap(path, _FILES[name], mode="r"))
-            if path.stat().st_size
-            else np.empty(0, _FILES[name])
-            for name, path in paths.items()
-        }
+    def __init__(self, stored: StoredIndex):
+        self._stored = stored
+        self.num_rows = len(stored.arrays["first"]) - 1
 
     def pieces(self, rows_B: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """int64: the number of pieces of each row; the place of each piece's first target; its number of targets."""
-        first = self._arrays["first"]
-        first_B = first[rows_B].astype(np.int64)
-        counts_B = first[rows_B + 1].astype(np.int64) - first_B
-        pieces = np.repeat(first_B, counts_B) + count_up(counts_B)
-        starts, lengths = (self._arrays[name][pieces].astype(np.int64) for name in ("starts", "lengths"))
+        arrays = self._stored.arrays
+        counts_B, pieces = members(arrays["first"], rows_B)
+        starts, lengths = (arrays[name][pieces].astype(np.int64) for name in ("starts", "lengths"))
         return counts_B, starts, lengths
 
 
-def _make(path: Path, source: TokenSource, sequence_length: int) -> None:
-    """Writes the index to a temporary folder and renames that; another process may have been faster."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    beside = Path(tempfile.mkdtemp(prefix=f"{path.name}.", suffix=".tmp", dir=path.parent))
-    try:
-        with contextlib.ExitStack() as files:
-            opened = {name: files.enter_context(open(beside / f"{name}.bin", "wb")) for name in _FILES}
-            _write(opened, source, sequence_length)
-            for file in opened.values():
-                file.flush()
-                os.fsync(file.fileno())
-        try:
-            beside.rename(path)
-        except OSError:
-            if not path.is_dir():
-                raise
-    finally:
-        shutil.rmtree(beside, ignore_errors=True)
+def members(first: np.ndarray, rows_B: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """int64: how many members each row has, and the numbers of all of them; row r has first[r] to first[r + 1]."""
+    first_B = first[rows_B].astype(np.int64)
+    counts_B = first[rows_B + 1].astype(np.int64) - first_B
+    return counts_B, np.repeat(first_B, counts_B) + count_up(counts_B)
 
 
 def _write(files: Mapping[str, IO[bytes]], source: TokenSource, sequence_length: int) -> None:
     offsets = source.document_offsets()
-    # Block b has the documents that begin within its tokens.
-    edges = np.arange(0, source.num_tokens + BLOCK, BLOCK, dtype=np.uint64)
-    documents = np.minimum(np.searchsorted(offsets, edges), len(offsets) - 1)
     num_pieces = 0
-    for begin, end in zip(documents[:-1].tolist(), documents[1:].tolist()):
+    for begin, end in blocks(offsets):
         starts, lengths = pieces_of(offsets[begin : end + 1].astype(np.int64), source.own_begin, sequence_length)
         row_of, num_rows = best_fit(lengths, sequence_length)
         order = np.argsort(row_of, kind="stable")  # in a row the longest piece comes first, as placed
@@ -119,6 +74,13 @@ def _write(files: Mapping[str, IO[bytes]], source: TokenSource, sequence_length:
             files[name].write(values.astype(_FILES[name]).tobytes())
         num_pieces += len(starts)
     files["first"].write(np.array([num_pieces], _FILES["first"]).tobytes())
+
+
+def blocks(offsets: np.ndarray) -> Iterator[tuple[int, int]]:
+    """The first document of each block and the one behind its last: those that begin within BLOCK tokens."""
+    edges = np.arange(0, int(offsets[-1]) + BLOCK, BLOCK, dtype=np.uint64)
+    documents = np.minimum(np.searchsorted(offsets, edges), len(offsets) - 1)
+    yield from itertools.pairwise(documents.tolist())
 
 
 def count_up(lengths: np.ndarray) -> np.ndarray:

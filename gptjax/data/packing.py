@@ -21,6 +21,9 @@ class PackedWindows:
     """
 
     LAYOUT = f"begin token, then each document; best fit in blocks of {BLOCK} tokens"
+    FORMS = ("text", "labelled")
+    LENGTHS = ("sequence_length",)
+    left_out = 0
 
     def __init__(self, source: TokenSource, sequence_length: int):
         """Raises ConfigError if no document has a token to learn, or the index cannot be stored."""

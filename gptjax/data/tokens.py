@@ -26,6 +26,8 @@ class TokenSource:
       num_tokens: tokens in the stream, over all shards and documents, EOS included.
       num_targets: tokens to learn: all but BOS, which is never predicted.
       vocab_size, eos_id, tokenizer_hash: of the tokenizer that wrote it.
+      form: of the documents: text | pairs | labelled (prepared.py); labels: names of the labels, of labelled texts.
+      source_vocab_size, source_eos_id: of the tokenizer of the sources of pairs; has_two_vocabularies: it is their own.
       begin_id: the token before the first of a document's text: EOS or BOS.
       own_begin: 1 if each document begins with a BOS of its own, which is not part of its text; else 0.
       files: the split's entries (name, size, hash) in the manifest.
@@ -46,6 +48,13 @@ class TokenSource:
         self.eos_id: int = made["eos_id"]
         self.begin_id: int = made["begin_id"]
         self.tokenizer_hash: str = made["hash"]
+        self.form: str = manifest.get("form", "text")
+        self.labels: list[str] = manifest.get("labels", [])
+        of_sources = manifest.get("source_tokenizer", made)
+        self.source_vocab_size: int = of_sources["vocab_size"]
+        self.source_eos_id: int = of_sources["eos_id"]
+        self.source_tokenizer_hash: str = of_sources["hash"]
+        self.has_two_vocabularies = "source_tokenizer" in manifest
         self.own_begin = int(self.begin_id != self.eos_id)
         self.num_tokens: int = section["tokens"]
         self.num_targets: int = self.num_tokens - self.own_begin * section["documents"]
@@ -56,6 +65,7 @@ class TokenSource:
         self._offsets_name = section["offsets"]["name"]
         self.offsets_hash: str = section["offsets"]["hash"]
         self._watched = WatchedFiles(self.folder, self._shards)
+        self._labels_name = section["labels"]["name"] if self.form == "labelled" else ""
         self._check_documents(section["documents"])
 
     def _check_documents(self, documents: int) -> None:
@@ -73,11 +83,28 @@ class TokenSource:
                 f"{path}: must hold {documents + 1} offsets from 0 to {self.num_tokens}, as the manifest says: prepare "
                 "the folder again"
             )
+        if self.form == "pairs" and documents % 2:
+            raise ConfigError(f"{self.folder}: {documents} documents are no pairs: prepare the folder again")
+        if self.form == "labelled":
+            self._check_labels(documents)
         if self.own_begin and documents and self.take_runs(np.array([0]), np.array([1]))[0] != self.begin_id:
             raise ConfigError(
                 f"{self.folder}: the manifest says that documents begin with token {self.begin_id}, but the first does "
                 "not: prepare the folder again"
             )
+
+    def _check_labels(self, documents: int) -> None:
+        labels = self.document_labels()
+        fits = labels.dtype == np.int32 and labels.shape == (documents,)
+        if not fits or (documents and not 0 <= labels.min() <= labels.max() < len(self.labels)):
+            raise ConfigError(
+                f"{self.folder / self._labels_name}: must hold {documents} numbers of labels below {len(self.labels)}: "
+                "prepare the folder again"
+            )
+
+    def document_labels(self) -> np.ndarray:
+        """int32 [num_documents], memory-mapped: the number of each document's label; only of labelled texts."""
+        return np.load(self.folder / self._labels_name, mmap_mode="r")
 
     def take_runs(self, starts: np.ndarray, lengths: np.ndarray) -> np.ndarray:
         """int32 [sum of lengths]: the runs of the stream that begin at `starts`; place -1 is the begin token.

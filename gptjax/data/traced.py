@@ -29,12 +29,15 @@ class TracedRow:
     title: str
 
 
-def traced_row(config: Settings, fingerprint: Mapping[str, Any] | None, step: int, row: int) -> TracedRow:
+def traced_row(
+    config: Settings, fingerprint: Mapping[str, Any] | None, step: int, row: int, windows: str = ""
+) -> TracedRow:
     """The row of a run's batch.
 
     Args:
       config: the run's config.
       fingerprint: the data's, as saved with the run's checkpoints; None before the first one.
+      windows: as `open_dataset` takes it.
       step: counted from 1, as in metrics.jsonl. row: counted from 0.
 
     Raises:
@@ -42,7 +45,7 @@ def traced_row(config: Settings, fingerprint: Mapping[str, Any] | None, step: in
     """
     size, length = config.training.batch_size, config.data.sequence_length
     unverified = replace(config.data, verify=False)
-    dataset = open_dataset(unverified, "train", seed=config.seed, batch_size=size)
+    dataset = open_dataset(unverified, "train", seed=config.seed, batch_size=size, windows=windows)
     current = json.loads(json.dumps(dataset.fingerprint()))
     if fingerprint and fingerprint != current:
         sentence = f"data.path = {config.data.path!r}: is not what the run was trained on"

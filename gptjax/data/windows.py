@@ -16,6 +16,9 @@ class ContiguousWindows:
     """
 
     LAYOUT = "begin token, then the stream"
+    FORMS = ("text", "labelled")
+    LENGTHS = ("sequence_length",)
+    left_out = 0
 
     def __init__(self, source: TokenSource, sequence_length: int):
         """Raises ConfigError if the stream has no target; a short stream is padded to one window."""

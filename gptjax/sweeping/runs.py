@@ -23,10 +23,11 @@ from gptjax.folders import is_held
 from gptjax.model.resolve import BY_PLATFORM
 from gptjax.parallel.mesh import AbstractDevices
 from gptjax.planning import Plan, plan
-from gptjax.settings import Settings
+from gptjax.settings import Settings, freeze
 from gptjax.sweeping.algebra import Point
 from gptjax.sweeping.definition import Sweep, override
 from gptjax.training.checkpoint import saved_steps
+from gptjax.training.objectives import make_objective
 from gptjax.training.writers import FILE_NAME, read_metrics
 from gptjax.user_code import load_config
 
@@ -119,7 +120,8 @@ def plan_runs(sweep: Sweep, workdir: Path, settings: Mapping[str, Any]) -> list[
         run_settings = {**common, **point.settings}
         config = override(base, run_settings)
         name = folder_name(point)
-        made = plan(config, read_facts(config.data), AbstractDevices())
+        facts = read_facts(config.data, make_objective(freeze(config)).windows)
+        made = plan(config, facts, AbstractDevices())
         runs.append(SweepRun(name, point, sweep.config, run_settings, made, workdir / name))
     name, count = Counter(run.name for run in runs).most_common(1)[0]
     if count > 1:

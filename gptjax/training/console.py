@@ -109,6 +109,8 @@ def epochs_facts(data: Dataset, total_steps: int, validation: Dataset | None) ->
     facts = {
         "epochs": f"{epochs} ({counted(data.num_tokens, 'token')}, {counted(data.num_windows, 'window')} available)"
     }
+    if data.left_out:
+        facts["LEFT OUT"] = f"{counted(data.left_out, 'pair')} longer than data.source_length or data.sequence_length"
     if repeated := [f"{folder} {_number(n, '.3g')} times" for folder, n in each.items() if n > 1]:
         facts["REPEATED"] = (
             f"a batch has more rows than the data has windows: it reads each window of {', '.join(repeated)}"

@@ -191,7 +191,8 @@ def test_a_dataset_knows_its_vocabulary(folder, open_):
     [
         ({"windows": "sliding"}, r"data\.windows = 'sliding': expected one of contiguous, packed"),
         ({"sequence_length": 0}, r"data\.sequence_length = 0: must be at least 1"),
-        ({"split": "test"}, r"split = 'test': expected one of train, validation"),
+        ({"split": "tset"}, r"split = 'tset': expected one of train, validation, test"),
+        ({"split": "test"}, "has no test split, only train, validation"),
         ({"batch_size": 0}, r"training\.batch_size = 0: must be at least 1"),
     ],
 )

@@ -8,7 +8,7 @@ import pytest
 from prepared_folders import random_documents
 
 from gptjax.config import ConfigError
-from gptjax.data import packed_index
+from gptjax.data import packed_index, stored_index
 from gptjax.data.packing import PackedWindows
 from gptjax.data.tokens import TokenSource
 
@@ -35,7 +35,7 @@ def test_blocks_lose_no_target_and_cost_little_room(source, block, monkeypatch):
 
 def test_it_is_made_once(source, monkeypatch):
     first = PackedWindows(source, 64)
-    monkeypatch.setattr(packed_index, "_make", None)
+    monkeypatch.setattr(stored_index, "_make", None)
     assert targets(PackedWindows(source, 64)) == targets(first)
 
 

@@ -7,8 +7,21 @@ from gptjax.corpus.tokens.shards import ShardWriter
 from gptjax.tokenizer import ByteTokenizer
 
 
-def write_prepared(folder, *, train, validation=(), shard_tokens=1000, tokenizer=None, bos=False):
-    """A prepared folder with these documents, each a list of token ids (EOS, and BOS where `bos` says so, as given)."""
+def write_prepared(
+    folder,
+    *,
+    train,
+    validation=(),
+    shard_tokens=1000,
+    tokenizer=None,
+    bos=False,
+    form="text",
+    source_tokenizer=None,
+):
+    """A prepared folder with these documents, each a list of token ids (EOS, and BOS where `bos` says so, as given).
+
+    form: pairs: the documents are source, target, source, target …
+    """
     folder.mkdir()
     tokenizer = tokenizer or ByteTokenizer()
     splits = {}
@@ -18,7 +31,10 @@ def write_prepared(folder, *, train, validation=(), shard_tokens=1000, tokenizer
             writer.append([np.asarray(ids) for ids in documents])
             splits[split] = {**writer.close(), "bytes": 0, "unknown_tokens": 0}
     tokenizer.save(folder)
-    write_manifest(folder, make_manifest(folder, options={}, tokenizer=tokenizer, splits=splits, bos=bos))
+    if source_tokenizer is not None:
+        source_tokenizer.save(folder / "..").rename(folder / f"source_{source_tokenizer.file_name}")
+    of_both = {"tokenizer": tokenizer, "source_tokenizer": source_tokenizer}
+    write_manifest(folder, make_manifest(folder, options={}, splits=splits, bos=bos, form=form, **of_both))
     return folder
 
 

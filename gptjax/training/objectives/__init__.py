@@ -6,11 +6,15 @@ import inspect
 
 from gptjax.config import ConfigError, suggestion
 from gptjax.settings import Settings
+from gptjax.training.objectives.completion import Completion
 from gptjax.training.objectives.next_token import NextToken
 from gptjax.training.objectives.objective import Objective
 from gptjax.user_code import called, is_named, named_function
 
-OBJECTIVES: dict[str, type[Objective]] = {"next_token": NextToken}
+OBJECTIVES: dict[str, type[Objective]] = {
+    "next_token": NextToken,
+    "completion": Completion,
+}
 
 __all__ = ["OBJECTIVES", "NextToken", "Objective", "make_objective"]
 

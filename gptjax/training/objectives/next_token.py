@@ -30,13 +30,15 @@ class NextToken(Objective):
 
     def open_data(self, split: str, batch_size: int) -> Dataset:
         config = self.config
-        tokens = config.evaluation.tokens if split == "validation" else 0
-        return open_dataset(config.data, split, seed=config.seed, batch_size=batch_size, tokens=tokens)
+        tokens = 0 if split == "train" else config.evaluation.tokens
+        return open_dataset(
+            config.data, split, seed=config.seed, batch_size=batch_size, tokens=tokens, windows=self.windows
+        )
 
     def row_fields(self) -> dict[str, jax.ShapeDtypeStruct]:
         data = self.config.data
         dtypes = {"tokens": jnp.int32, "targets": jnp.int32, "weights": jnp.float32}
-        if data.windows == "packed":
+        if self.is_packed:
             dtypes |= {"segments": jnp.int32, "positions": jnp.int32}
         return {name: jax.ShapeDtypeStruct((data.sequence_length,), dtype) for name, dtype in dtypes.items()}
 

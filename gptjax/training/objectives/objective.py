@@ -36,6 +36,16 @@ class Objective(abc.ABC):
 
     # --- Data
 
+    @property
+    def windows(self) -> str:
+        """How rows are made of the data: a key of gptjax.data.dataset.WINDOWS."""
+        return self.config.data.windows
+
+    @property
+    def is_packed(self) -> bool:
+        """Whether a row may hold several documents, or pairs, told apart by segments."""
+        return self.windows != "contiguous"
+
     @abc.abstractmethod
     def open_data(self, split: str, batch_size: int) -> Dataset:
         """The 'train' or 'validation' split that this objective reads, as batches of `batch_size` rows.
