@@ -20,10 +20,12 @@ class Records:
     """Item id → its record. A context manager, which keeps the file open.
 
     path: the file; None: records are kept in memory alone.
+    writes: False: the file is only read. Of several processes that evaluate together, one writes and all read, so that
+      all ask for the same items.
     """
 
-    def __init__(self, path: Path | None, made_with: Mapping[str, Any]):
-        self.path = path
+    def __init__(self, path: Path | None, made_with: Mapping[str, Any], writes: bool = True):
+        self.path = path if writes else None
         self.made_with = json.loads(json.dumps(made_with))
         self.found: dict[str, dict[str, Any]] = {}
         self._file: IO[bytes] | None = None

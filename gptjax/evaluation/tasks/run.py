@@ -39,26 +39,30 @@ def run_tasks(
     subject: Subject,
     folder: Path | None,
     progress: Progress = lambda task, done, total: None,
+    writes: bool = True,
 ) -> dict[str, dict[str, Any]]:
     """Evaluates a model on tasks.
 
     Args:
       tasks: as `find_tasks` gives them.
       folder: where the items are recorded, in items/TASK.jsonl; what is recorded there is not asked again. None: the
-        items are not recorded, as in a process that is not the first of several.
+        items are not recorded.
       progress: called after every item.
+      writes: whether this process writes the records; of several, the first one does, and all read them.
 
     Returns:
       task → its result (`result_of`).
     """
-    return {task.name: _run(task, answerer, subject, folder, progress) for task in tasks}
+    return {task.name: _run(task, answerer, subject, folder, progress, writes) for task in tasks}
 
 
-def _run(task: Task, answerer: Answerer, subject: Subject, folder: Path | None, progress: Progress) -> dict[str, Any]:
+def _run(
+    task: Task, answerer: Answerer, subject: Subject, folder: Path | None, progress: Progress, writes: bool
+) -> dict[str, Any]:
     made_with = {"card": task.card.hash, "file": task.file_hash, **subject.identity}
     path = folder / ITEMS / f"{task.name}.jsonl" if folder else None
     started = time.monotonic()
-    with Records(path, made_with) as records:
+    with Records(path, made_with, writes) as records:
         left = [item for item in task.items if item.id not in records.found]
         done = len(task.items) - len(left)
         progress(task.name, done, len(task.items))

@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import xxhash
 
@@ -172,6 +173,7 @@ def _items(
         values = _stripped(row.values) if settings.strip else row.values
         try:
             parts = KINDS[settings.kind].parts(settings, values)
+            _check_unicode(parts)
             group = fill(f"{{{settings.group}}}", values) if settings.group else member
         except Unusable as error:
             skipped[str(error)] += 1
@@ -181,7 +183,21 @@ def _items(
             yield Item(f"{label}:{row.number}", row.number, group, row.known_as, **parts)
 
 
-def _stripped(value):  # type: ignore[no-untyped-def]
+def _check_unicode(parts: dict[str, Any]) -> None:
+    """JSON can hold halves of characters, which no tokenizer takes."""
+    try:
+        for text in (
+            *parts["prompts"],
+            *parts.get("continuations", ()),
+            *parts.get("references", ()),
+            parts["example"],
+        ):
+            text.encode()
+    except UnicodeEncodeError:
+        raise Unusable("text that is not Unicode") from None
+
+
+def _stripped(value: Any) -> Any:
     """JSON with white space around each of its texts dropped."""
     if isinstance(value, str):
         return value.strip()

@@ -121,6 +121,7 @@ def test_a_bad_row_is_refused_by_its_number(row, told, tmp_path):
         ),
         ('kind = "continuation"\nprompt = "{q}"\ncontinuation = "{c}"\n', {"q": "x", "c": ""}, "empty continuation"),
         ('kind = "continuation"\nprompt = "{q}"\ncontinuation = "{c}"\n', {"q": "", "c": "x"}, "empty prompt"),
+        (CHOICE, {"q": "\ud83d", "c": ["a", "b"], "gold": 0}, "text that is not Unicode"),
     ],
 )
 def test_what_cannot_be_asked_is_left_out_and_counted(card, row, reason, tmp_path):

@@ -73,6 +73,17 @@ def test_a_larger_limit_asks_only_what_is_new(tasks, tmp_path):
     assert len(lines(tmp_path)) == 1 + ROWS  # nothing is forgotten
 
 
+def test_a_process_that_does_not_write_asks_for_what_the_writing_one_does(tasks, tmp_path):
+    few, _ = find_tasks(str(tmp_path / "quiz.toml"), limit=4)
+    run_tasks(few, TableAnswerer(), Subject({}), tmp_path)
+    before = lines(tmp_path)
+    reader, writer = TableAnswerer(), TableAnswerer()
+    read = run_tasks(tasks, reader, Subject({}), tmp_path, writes=False)
+    assert lines(tmp_path) == before
+    assert without_times(read) == without_times(run_tasks(tasks, writer, Subject({}), tmp_path))
+    assert reader.asked == writer.asked
+
+
 def test_a_record_tells_what_was_asked_and_answered(tmp_path):
     path = write_task(tmp_path, CHOICES + "few_shot = 2\n", choice_rows(ROWS))
     run_tasks(find_tasks(str(path))[0], TableAnswerer(), Subject({"step": 1}), tmp_path)
