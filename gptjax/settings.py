@@ -88,7 +88,7 @@ FEEDFORWARDS = ("swiglu", "swiglu_clamped", "geglu", "geglu_exact", "gelu", "gel
 
 @dataclasses.dataclass(frozen=True)
 class ModelSettings(Section):
-    family: Annotated[str, OneOrOwn(("decoder",))] = "decoder"  # the kind of model (model/families.py)
+    family: Annotated[str, OneOrOwn(("decoder", "encoder"))] = "decoder"  # the kind of model (model/families.py)
     vocab_size: Natural = 0  # 0: as large as the tokenizer's
     num_layers: Annotated[Count, at_most(10_000)] = 6  # L, number of layers
     width: Count = 384  # D, width of the residual stream; a multiple of num_heads unless head_width is set
@@ -183,9 +183,12 @@ class ScheduleSettings(Section):
 
 @dataclasses.dataclass(frozen=True)
 class TrainingSettings(Section):
-    objective: Annotated[str, OneOrOwn(("next_token", "completion"))] = (
+    objective: Annotated[str, OneOrOwn(("next_token", "completion", "masked"))] = (
         "next_token"  # what is optimized (training/objectives)
     )
+    mask_fraction: Annotated[Positive, at_most(1)] = 0.15  # masked: share of a text's tokens that are hidden
+    # masked: bert: 80 % of them are replaced by the mask, 10 % by any token, 10 % stay; plain: all by the mask
+    mask_kind: Literal["bert", "plain"] = "bert"
     duration: Interval = "2000 steps"  # "N steps", "300M tokens" or "2 epochs"
     batch_size: Count = 32  # sequences per optimizer step, over all devices
     gradient_accumulation_steps: Count = 1  # micro-batches per batch, computed one after the other

@@ -61,6 +61,15 @@ FOREVER = 1 << 62
 Batch = dict[str, np.ndarray]
 
 
+class Rewriting(Protocol):
+    """What rows are made into after they are read: a function of the rows and of their places in the order of rows."""
+
+    def __call__(self, rows: Batch, places_B: np.ndarray) -> Batch: ...
+
+    def facts(self) -> dict:
+        """Everything that the new rows depend on beside the old ones, as JSON values."""
+
+
 def _leave_interrupts_to_the_parent(index: int, count: int) -> None:
     """Makes loader processes ignore Ctrl-C: it reaches all of a terminal's processes, and the trainer needs batches."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
@@ -74,6 +83,7 @@ def open_dataset(
     batch_size: int,
     tokens: int = 0,
     windows: str = "",
+    rewriting: Callable[[TokenSource], Rewriting] | None = None,
 ) -> Dataset:
     """The 'train', 'validation' or 'test' split of `config.data.path` as batches of `batch_size` rows.
 
@@ -83,6 +93,7 @@ def open_dataset(
     tokens: size of the sample of a held-out split, rounded up to whole windows of `data.sequence_length` positions. A
       sample is the beginning of every larger one. 0: the whole split.
     windows: a key of WINDOWS, for what is no running text; '': `data.windows`.
+    rewriting: what the rows are made into, given a source with the facts of the tokenizer; None: they stay.
 
     Raises:
       ConfigError: names the invalid field, or the file that differs from the manifest.
@@ -145,6 +156,7 @@ def open_dataset(
             **lengths,
             "layout": kind.LAYOUT,
         },
+        rewriting=rewriting(sources[0]) if rewriting else None,
     )
 
 
@@ -172,13 +184,15 @@ class Dataset:
         seed: int,
         batch_size: int,
         description: dict,
+        rewriting: Rewriting | None = None,
     ):
         self._sources = sources
         self._windows = windows
         self._seed = seed
         self._batch_size = batch_size
         self._repeats = repeats
-        self._description = description
+        self._rewriting = rewriting
+        self._description = description if rewriting is None else {**description, "rewriting": rewriting.facts()}
         sizes = [len(part) for part in windows]
         self._order = order.TrainingOrder(sizes, weights, seed) if repeats else order.ValidationOrder(sizes)
 
@@ -208,7 +222,8 @@ class Dataset:
         places = self._places(step, rows)
         present = np.ones(len(rows), bool) if self._repeats else places < self.num_windows
         source_of, index = self._order(places[present])
-        return self._gather(source_of, index, np.flatnonzero(present), len(rows))
+        batch = self._gather(source_of, index, np.flatnonzero(present), len(rows))
+        return batch if self._rewriting is None else self._rewriting(batch, places)
 
     def spans(self, step: int, row: int) -> tuple[TokenSource, np.ndarray]:
         """Where one row of a training batch comes from: its source, and int64 [spans, 3]. A span has its first position

@@ -50,3 +50,5 @@ class Score:
 LOSS = Score("validation/loss", "validation loss (nats per token)", "loss {:.4f}")
 PERPLEXITY = Score("validation/perplexity", "validation perplexity", "perplexity {:.2f}")
 BITS_PER_BYTE = Score("validation/bits_per_byte", "validation loss (bits per byte)", "{:.4f} bits per byte")
+MASKED_LOSS = Score("validation/loss", "validation loss (nats per masked token)", "loss {:.4f}")
+ACCURACY = Score("validation/accuracy", "validation accuracy", "accuracy {:.2%}", higher_is_better=True)

@@ -154,6 +154,8 @@ class Generator:
         if self.weights not in WEIGHTS:
             raise ConfigError(f"weights = {weights!r}: expected one of {', '.join(WEIGHTS)}")
         self.family = family_of(self.config)
+        if not self.family.writes:
+            raise ConfigError(f"model.family = {self.config.family!r}: such a model reads text and writes none")
         self.params = decoding_params(self.family, params, self.weights)
         self._params_key = program_key(self.params)
 

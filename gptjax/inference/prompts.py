@@ -7,6 +7,7 @@ from pathlib import Path
 
 from gptjax.config import ConfigError
 from gptjax.inference.text import check_text
+from gptjax.model.families import family_named
 from gptjax.settings import Settings
 from gptjax.tokenizer import Tokenizer
 
@@ -50,6 +51,11 @@ def decoded(name: str, raw: bytes) -> str:
 def check_sample_prompt(config: Settings, tokenizer: Tokenizer) -> None:
     """Raises ConfigError for samples that could not be drawn, before the first step instead of at the first sample."""
     evaluation, context = config.evaluation, config.model.max_positions
+    if not family_named(config.model.family).writes:
+        raise ConfigError(
+            f"evaluation.sample_every = {evaluation.sample_every!r}: must be '' where model.family = "
+            f"{config.model.family!r}, which reads text and writes none"
+        )
     try:
         length = len(tokenizer.encode(evaluation.sample_prompt)) + 1  # the begin token
     except UnicodeEncodeError:

@@ -36,10 +36,11 @@ from gptjax.settings import ModelSettings
 
 
 class Block(nn.Module):
-    """One layer. `window` is what its attention sees (0: everything before)."""
+    """One layer. `window` is what its attention sees (0: everything before, and after it where it is not causal)."""
 
     config: ModelSettings
     window: int
+    causal: bool = True
 
     @nn.compact
     def __call__(
@@ -74,7 +75,7 @@ class Block(nn.Module):
             return x_BTD + (h_BTD if config.residual_multiplier == 1 else h_BTD * config.residual_multiplier)
 
         h_BTD = normed(x_BTD, "attention_norm", "pre")
-        h_BTD, cache = Attention(config, self.window, name="attention")(
+        h_BTD, cache = Attention(config, self.window, self.causal, name="attention")(
             h_BTD, rotation=rotation, segments_BT=segments_BT, cache=cache, dropout_keys_B=of_probabilities
         )
         attended_BTD = added(x_BTD, normed(h_BTD, "attention_post_norm", "post"), of_attention)

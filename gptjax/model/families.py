@@ -9,11 +9,12 @@ import inspect
 
 from gptjax.config import ConfigError, suggestion
 from gptjax.model.decoder_family import DecoderFamily
+from gptjax.model.encoder import EncoderFamily
 from gptjax.model.family import Family
 from gptjax.settings import ModelSettings
 from gptjax.user_code import called, is_named, named_function
 
-FAMILIES: dict[str, type[Family]] = {"decoder": DecoderFamily}
+FAMILIES: dict[str, type[Family]] = {"decoder": DecoderFamily, "encoder": EncoderFamily}
 FIELD = "model.family"
 
 

@@ -6,7 +6,7 @@ import abc
 import functools
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol
 
 import flax.linen as nn
 import jax
@@ -40,7 +40,12 @@ class Family(abc.ABC):
 
     Attributes:
       config: the `model` section, resolved.
+      objectives: those of the built-in objectives that can train it.
+      writes: whether it can write text.
     """
+
+    objectives: ClassVar[tuple[str, ...]] = ("next_token", "completion")
+    writes: ClassVar[bool] = True
 
     config: ModelSettings
 

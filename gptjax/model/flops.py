@@ -27,6 +27,16 @@ def mean_keys_seen(sequence_length: int, window: int, convention: str) -> float:
     return float(width) if convention == "full" else width * (1.0 - width / (2.0 * sequence_length))
 
 
+def flops_of_bidirectional_layers(
+    declared: Mapping[str, Any], windows: Sequence[int], heads_width: int, sequence_length: int
+) -> dict[str, float]:
+    """As `flops_of_causal_layers`, of attention that sees both sides: both conventions are the same, 12 · N_heads · H
+    per key, of which a window has its width before a token and as many after it."""
+    keys = (min(2 * window - 1 if window else sequence_length, sequence_length) for window in windows)
+    total = 6.0 * count_parameters(declared).multiplied + 12.0 * heads_width * sum(keys)
+    return dict.fromkeys(CONVENTIONS, total)
+
+
 def flops_of_causal_layers(
     declared: Mapping[str, Any], windows: Sequence[int], heads_width: int, sequence_length: int
 ) -> dict[str, float]:

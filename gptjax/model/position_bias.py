@@ -22,9 +22,9 @@ Bias = Callable[[jax.Array], jax.Array]
 
 
 def alibi(module: nn.Module) -> Bias:
-    """-slope · distance, with a slope for each head (Press et al. 2022, arXiv:2108.12409)."""
+    """-slope · distance, with a slope for each head (Press et al. 2022, arXiv:2108.12409), on both sides alike."""
     slopes_N11 = jnp.asarray(alibi_slopes(module.config.num_heads), jnp.float32)[:, None, None]
-    return lambda distance_BTS: -slopes_N11 * distance_BTS[:, None].astype(jnp.float32)
+    return lambda distance_BTS: -slopes_N11 * jnp.abs(distance_BTS)[:, None].astype(jnp.float32)
 
 
 def alibi_slopes(num_heads: int) -> list[float]:

@@ -54,6 +54,23 @@ def cross_entropy(
     return loss_sum, {"nll_sum": jax.lax.stop_gradient(nll_sum)}
 
 
+def right_sum(
+    x_BTD: jax.Array, head_DV: jax.Array, targets_BT: jax.Array, weights_BT: jax.Array, *, chunk: int = 0
+) -> jax.Array:
+    """Weighted sum of the tokens whose target has the highest logit. chunk: as for `cross_entropy`."""
+    head_DV = head_DV.astype(x_BTD.dtype)
+
+    def right(tokens: tuple[Array, ...]) -> Array:
+        x_BCD, targets_BC, weights_BC = tokens
+        logits_BCV = einsum_float32("BTD,DV->BTV", x_BCD, head_DV)
+        return jnp.sum(weights_BC * (logits_BCV.argmax(axis=-1) == targets_BC))
+
+    positions = max(1, chunk // targets_BT.shape[0])
+    if not chunk or positions >= targets_BT.shape[1]:
+        return right((x_BTD, targets_BT, weights_BT))
+    return jax.lax.map(right, _cut(positions, x_BTD, targets_BT, weights_BT)).sum()
+
+
 def _loss_of_logits(
     logits_BTV: Array, weights_BT: Array, targets_BT: Array, z_loss: float, logit_softcap: float
 ) -> tuple[Array, Array]:

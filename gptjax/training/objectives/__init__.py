@@ -5,8 +5,10 @@ from __future__ import annotations
 import inspect
 
 from gptjax.config import ConfigError, suggestion
+from gptjax.model.families import FAMILIES, family_named
 from gptjax.settings import Settings
 from gptjax.training.objectives.completion import Completion
+from gptjax.training.objectives.masked import Masked
 from gptjax.training.objectives.next_token import NextToken
 from gptjax.training.objectives.objective import Objective
 from gptjax.user_code import called, is_named, named_function
@@ -14,6 +16,7 @@ from gptjax.user_code import called, is_named, named_function
 OBJECTIVES: dict[str, type[Objective]] = {
     "next_token": NextToken,
     "completion": Completion,
+    "masked": Masked,
 }
 
 __all__ = ["OBJECTIVES", "NextToken", "Objective", "make_objective"]
@@ -33,6 +36,13 @@ def make_objective(config: Settings) -> Objective:
             raise ConfigError(
                 f"{FIELD} = {name!r}: expected one of {', '.join(OBJECTIVES)}, or module:Class of your own"
                 f"{suggestion(name, OBJECTIVES)}"
+            )
+        trained_by = family_named(config.model.family).objectives
+        particular = {each for family in FAMILIES.values() for each in family.objectives}
+        if name in particular and name not in trained_by:
+            raise ConfigError(
+                f"{FIELD} = {name!r}: a model of model.family = {config.model.family!r} is trained by "
+                f"{' or '.join(trained_by)}"
             )
         return OBJECTIVES[name](config)
     own = named_function(FIELD, name)

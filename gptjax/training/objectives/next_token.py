@@ -50,14 +50,7 @@ class NextToken(Objective):
     ) -> tuple[jax.Array, dict[str, jax.Array]]:
         """The summed loss with z-loss (PaLM, arXiv:2204.02311, section 5), and the figure 'loss' without it."""
         training = self.config.training
-        x_BTD, statistics = model.apply(
-            {"params": params},
-            batch["tokens"],
-            segments_BT=batch.get("segments"),
-            positions_BT=batch.get("positions"),
-            dropout_keys_B=dropout_keys_B,
-            method="hidden",
-        )
+        x_BTD, statistics = hidden(model, params, batch, dropout_keys_B)
         head_DV = model.apply({"params": params}, method="output_matrix")
         loss: Callable[..., tuple[jax.Array, dict[str, jax.Array]]] = functools.partial(
             cross_entropy, chunk=training.loss_chunk, z_loss=training.z_loss, logit_softcap=model.config.logit_softcap
@@ -84,6 +77,20 @@ class NextToken(Objective):
 
     def scores_of(self, sums: Mapping[str, float]) -> dict[str, float]:
         return scores_of_text(sums)
+
+
+def hidden(
+    model: Any, params: Any, batch: Batch, dropout_keys_B: jax.Array | None = None
+) -> tuple[jax.Array, dict[str, jax.Array]]:
+    """What the model's `hidden` returns for a batch of one stream of tokens."""
+    return model.apply(
+        {"params": params},
+        batch["tokens"],
+        segments_BT=batch.get("segments"),
+        positions_BT=batch.get("positions"),
+        dropout_keys_B=dropout_keys_B,
+        method="hidden",
+    )
 
 
 def _on_each_device(loss: Callable) -> Callable:

@@ -1,0 +1,90 @@
+"""Masked tokens: which tokens of a row are hidden, and what stands in their place (BERT, arXiv:1810.04805, 3.1).
+
+What is drawn depends only on a key and on the row's place in the order of rows. A training row has the place step ·
+batch size + its number in the batch; a row of the validation split has its place in the one order in which every run
+scores it. So a resumed run hides the same tokens, and a score is a function of the model and the set alone.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+
+from gptjax.splitmix import STEP, mix
+
+VERSION = "splitmix-1"  # of what is drawn: change it whenever other tokens would be hidden
+KINDS: dict[str, tuple[float, float]] = {  # shares of the hidden tokens that become the mask, and any token
+    "bert": (0.8, 0.1),  # the rest stay as they are, and are predicted all the same
+    "plain": (1.0, 0.0),
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Masking:
+    """Hides tokens of contiguous or packed windows.
+
+    Attributes:
+      fraction: share of the tokens of text that are hidden; every row with any has one hidden at least.
+      kind: a key of KINDS.
+      mask_id: the token that is put in their place; text has the tokens below it.
+      never: tokens that are no text, and not hidden: those that begin and end documents.
+      key: of the draw.
+    """
+
+    fraction: float
+    kind: str
+    mask_id: int
+    never: tuple[int, ...]
+    key: int
+
+    def __call__(self, windows: dict[str, np.ndarray], places_B: np.ndarray) -> dict[str, np.ndarray]:
+        """Rows of windows as an encoder reads them.
+
+        A window is read from its begin token on, as by a decoder, so the token after its last input is not in the row.
+
+        Args:
+          windows: tokens, targets int32 and weights float32 [B, T]; segments and positions if they are packed.
+          places_B: the place of each row.
+
+        Returns:
+          tokens int32 [B, T] with some hidden, targets: the tokens themselves, weights: 1 where one is hidden,
+          segments: 0 in padding; and positions, if they were given.
+        """
+        text_BT, weights_BT = windows["tokens"], windows["weights"]
+        # Only a token that begins a document has no weight and yet is no padding, which comes last.
+        inside_BT = np.maximum.accumulate(weights_BT[:, ::-1] > 0, axis=1)[:, ::-1]
+        is_text_BT = inside_BT & ~np.isin(text_BT, self.never)
+        draw_BT = self._draw(places_B, text_BT.shape[1])
+        # The lowest number of a row is hidden whatever it is, so that no row is without a token to predict.
+        lowest_B1 = np.where(is_text_BT, draw_BT, np.uint64(2**64 - 1)).min(axis=1, keepdims=True)
+        hidden_BT = is_text_BT & ((_share(draw_BT) < self.fraction) | (draw_BT == lowest_B1))
+
+        second_BT = mix(draw_BT + STEP)
+        masked, any_token = KINDS[self.kind]
+        share_BT = _share(second_BT)
+        other_BT = ((second_BT & np.uint64(0xFFFFFFFF)) % np.uint64(self.mask_id)).astype(np.int32)
+        replaced_BT = np.where(share_BT < masked, np.int32(self.mask_id), other_BT)
+        replaced_BT = np.where(share_BT < masked + any_token, replaced_BT, text_BT)
+        rows = {
+            "tokens": np.where(hidden_BT, replaced_BT, text_BT),
+            "targets": text_BT,
+            "weights": hidden_BT.astype(np.float32),
+            "segments": windows.get("segments", inside_BT.astype(np.int32)),
+        }
+        return rows | {name: windows[name] for name in ("positions",) if name in windows}
+
+    def facts(self) -> dict:
+        """What the rows depend on beside the key, which the seed of the data decides."""
+        known = {name: value for name, value in dataclasses.asdict(self).items() if name != "key"}
+        return {**known, "never": list(self.never), "version": VERSION}
+
+    def _draw(self, places_B: np.ndarray, length: int) -> np.ndarray:
+        """uint64 [B, T]: a number for each position of each row."""
+        row_B = mix(np.uint64(self.key) + (np.asarray(places_B, np.uint64) + np.uint64(1)) * STEP)
+        return mix(row_B[:, None] + np.arange(1, length + 1, dtype=np.uint64) * STEP)
+
+
+def _share(draw: np.ndarray) -> np.ndarray:
+    """The upper 32 bits as a number in [0, 1)."""
+    return (draw >> np.uint64(32)).astype(np.float64) / 2.0**32

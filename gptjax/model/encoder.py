@@ -1,0 +1,64 @@
+"""The encoder: tokens in, and out a vector for each that has seen those on both sides of it (BERT, arXiv:1810.04805).
+
+It is the decoder's stack of blocks with attention that is not causal. Padding is what has segment 0; no token of text
+sees it, as no token sees another segment.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import jax
+
+from gptjax.model.decoder import Block, Decoder, layer_windows
+from gptjax.model.family import Cache, Family
+from gptjax.model.flops import flops_of_bidirectional_layers
+from gptjax.settings import ModelSettings
+
+
+class BidirectionalBlock(Block):
+    """A layer in which each token sees those before and after it."""
+
+    causal: bool = False
+
+
+@dataclass(frozen=True)
+class EncoderFamily(Family):
+    """Models that read a text and do not write; the objective `masked` pretrains them.
+
+    The vocabulary has one token more than the tokenizer's, which no text has: the mask.
+    """
+
+    objectives: ClassVar[tuple[str, ...]] = ("masked",)
+    writes: ClassVar[bool] = False
+
+    @classmethod
+    def resolve(
+        cls, config_model: Any, *, platform: str, vocab_size: int, sequence_length: int, packed: bool = False
+    ) -> ModelSettings:
+        return super().resolve(
+            config_model,
+            platform=platform,
+            vocab_size=vocab_size + 1,
+            sequence_length=sequence_length,
+            packed=True,  # padding is a segment of its own, so batches always carry segments
+        )
+
+    def module(self, constrain: Callable[[jax.Array], jax.Array] | None = None) -> Decoder:
+        return Decoder(self.config, constrain, BidirectionalBlock)
+
+    def flops_per_token(self, sequence_length: int) -> dict[str, float]:
+        heads_width = self.config.num_heads * self.config.head_width
+        return flops_of_bidirectional_layers(
+            self.declarations, layer_windows(self.config), heads_width, sequence_length
+        )
+
+    def prefill(
+        self, params: Any, prompt_BT: jax.Array, lengths_B: jax.Array, *, room: int, piece: int
+    ) -> tuple[Cache, jax.Array]:
+        raise NotImplementedError("an encoder does not write")
+
+    def step(self, params: Any, cache: Any, token_B: jax.Array, going_B: jax.Array) -> tuple[Any, jax.Array]:
+        raise NotImplementedError("an encoder does not write")

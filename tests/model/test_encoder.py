@@ -1,0 +1,76 @@
+"""The encoder sees both sides of a token, nothing of padding or of another document, by every backend alike."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from ml_collections import ConfigDict
+
+from gptjax.config import default
+from gptjax.model.families import family_of
+from gptjax.model.resolve import resolve_model
+
+
+def encoder(**fields):
+    config = ConfigDict(default().model)
+    config.update(family="encoder", num_layers=2, width=16, num_heads=2, initialization_std=0.3)
+    config.update(fields)
+    return family_of(resolve_model(config, platform="cpu", vocab_size=20, sequence_length=8))
+
+
+TOKENS = jnp.array([[3, 4, 5, 6, 7, 8, 0, 0]])
+SEGMENTS = jnp.array([[1, 1, 1, 2, 2, 2, 0, 0]])
+
+
+def seen(family, **inputs):
+    """bool [T, T]: whether the output at t depends on the embedding at s."""
+    params = family.init_params(jax.random.key(0))
+
+    @jax.jit
+    @jax.jacobian
+    def jacobian(embedding_TD):
+        moved = dict(params, embedding=params["embedding"].at[:8].set(embedding_TD))
+        return family.module().apply({"params": moved}, jnp.arange(8)[None], method="hidden", **inputs)[0][0]
+
+    jacobian_TDSD = jacobian(params["embedding"][:8])
+    return np.abs(jacobian_TDSD).max((1, 3)) > 1e-7
+
+
+@pytest.mark.parametrize("position", ["rope", "learned", "sinusoidal", "alibi"])
+def test_every_token_sees_both_sides(position):
+    assert seen(encoder(position=position)).all()
+
+
+def test_documents_and_padding_are_apart():
+    expected = np.asarray(SEGMENTS[0][:, None] == SEGMENTS[0][None])
+    np.testing.assert_array_equal(seen(encoder(), segments_BT=SEGMENTS), expected)
+
+
+def test_a_window_reaches_both_ways():
+    distance = np.abs(np.arange(8)[:, None] - np.arange(8)[None])
+    np.testing.assert_array_equal(seen(encoder(window=3, window_pattern="S", num_layers=1)), distance < 3)
+
+
+def test_alibi_counts_distance_alike_on_both_sides():
+    family = encoder(position="alibi")
+    params = family.init_params(jax.random.key(0))
+    there = family.module().apply({"params": params}, TOKENS[:, :6])
+    back = family.module().apply({"params": params}, TOKENS[:, 5::-1])
+    np.testing.assert_allclose(there, back[:, ::-1], atol=1e-5)
+
+
+@pytest.mark.parametrize("fields", [dict(attention="xla", attention_block=3), dict(layers="scan"), dict(remat="full")])
+def test_ways_of_computing_give_the_same(fields):
+    base, other = encoder(attention="reference", layers="unroll"), encoder(**fields)
+    params = base.init_params(jax.random.key(0))
+
+    def loss(family):
+        return lambda params: jnp.square(family.module().apply({"params": params}, TOKENS, SEGMENTS)).mean()
+
+    expected, found = (jax.jit(jax.value_and_grad(loss(family)))(params) for family in (base, other))
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=2e-5), found, expected)
+
+
+def test_flops_count_every_key():
+    causal, both = encoder().flops_per_token(8), encoder(family="decoder").flops_per_token(8)
+    assert causal["causal"] == causal["full"] == both["full"] > both["causal"]
