@@ -20,9 +20,9 @@ import scipy.stats
 from rich.table import Table
 
 from gptjax.errors import ConfigError
-from gptjax.evaluation.results import FILE, FOLDER, read_results, score_text
+from gptjax.evaluation.results import FILE, FOLDER, read_results, score_text, shown_metrics, shows_guessing
 from gptjax.evaluation.tasks.kinds import CORPUS_METRICS
-from gptjax.evaluation.tasks.metrics import METRICS, columns_of, sacrebleu_metric
+from gptjax.evaluation.tasks.metrics import METRICS, columns_of, item_value, sacrebleu_metric
 from gptjax.evaluation.tasks.records import read as read_records
 from gptjax.evaluation.tasks.run import ITEMS
 
@@ -73,10 +73,13 @@ def compare_runs(folders: Sequence[Path], console: Any, plot: Path | None = None
     tasks = [task for task in runs[0].tasks if all(task in run.tasks for run in runs[1:])]
     if not tasks:
         raise ConfigError(f"no task was evaluated in all of {', '.join(run.name for run in runs)}")
-    found = {(task, run.name): difference(runs[0], run, task) for task in tasks for run in runs[1:]}
-    console.print(comparison_table(runs, tasks, found))
-    for (task, name), one in found.items():
-        if one.unlike:
+    metrics = [(task, metric) for task in tasks for metric in shown_metrics(runs[0].tasks[task])]
+    found = {
+        (task, metric, run.name): difference(runs[0], run, task, metric) for task, metric in metrics for run in runs[1:]
+    }
+    console.print(comparison_table(runs, metrics, found))
+    for (task, metric, name), one in found.items():
+        if one.unlike and metric == runs[0].tasks[task]["metric"]:
             console.print(
                 f"{UNLIKE} {task}: {name} cannot be compared with {runs[0].name}: {one.unlike}", soft_wrap=True
             )
@@ -109,12 +112,14 @@ def _newest(folder: Path) -> Path:
     return found[-1]
 
 
-def difference(first: Evaluated, second: Evaluated, task: str) -> Difference:
-    """How the second run differs from the first in the task's first metric, over the same items."""
+def difference(first: Evaluated, second: Evaluated, task: str, metric: str) -> Difference:
+    """How the second run differs from the first in a metric of a task, over the same items.
+
+    Of a perplexity it is the difference of its logarithm, the nats of a continuation.
+    """
     ours, theirs = first.tasks[task], second.tasks[task]
     if unlike := _unlike(ours, theirs):
         return Difference(unlike=unlike)
-    metric = ours["metric"]
     a, b = first.records(task), second.records(task)
     if len(a.keys() & b.keys()) < ours["items"]:
         return Difference(unlike="the records of items are not here")
@@ -123,14 +128,14 @@ def difference(first: Evaluated, second: Evaluated, task: str) -> Difference:
         return _paired_bootstrap(metric, [a[item] for item in items], [b[item] for item in items])
     if metric == "macro_f1":
         return Difference(theirs["scores"][metric]["value"] - ours["scores"][metric]["value"])
-    values = np.array([[a[item][metric], b[item][metric]] for item in items], np.float64)
+    values = np.array([[item_value(of[item], metric) for of in (a, b)] for item in items], np.float64)
     return paired(values[:, 0], values[:, 1])
 
 
 def _unlike(ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> str:
     """Why two results are not of the same questions; '' if they are."""
-    if ours["metric"] != theirs["metric"]:
-        return f"metric {ours['metric']} and {theirs['metric']}"
+    if list(ours["scores"]) != list(theirs["scores"]):
+        return f"metrics {', '.join(ours['scores'])} and {', '.join(theirs['scores'])}"
     for key, words in (("few_shot", "few-shot examples"), ("items", "items")):
         if ours[key] != theirs[key]:
             return f"{ours[key]:,} and {theirs[key]:,} {words}"
@@ -170,22 +175,24 @@ def _paired_bootstrap(metric: str, a: Sequence[Mapping], b: Sequence[Mapping]) -
     return Difference(float(second.score - first.score), math.nan, float(second.p_value))
 
 
-def comparison_table(runs: Sequence[Evaluated], tasks: Sequence[str], found: Mapping[tuple, Difference]) -> Table:
-    """A row per task and a column per run: its score, and below it the difference to the first run with its p-value."""
+def comparison_table(
+    runs: Sequence[Evaluated], metrics: Sequence[tuple[str, str]], found: Mapping[tuple, Difference]
+) -> Table:
+    """A row per task and metric, and a column per run: its score, and below it the difference to the first run with
+    its p-value."""
     table = Table(box=None, pad_edge=False)
     table.add_column("task", overflow="fold")
     table.add_column("metric")
     for run in runs:
         table.add_column(run.name, justify="right", overflow="fold")
-    for task in tasks:
-        metric = runs[0].tasks[task]["metric"]
+    for task, metric in metrics:
         cells = []
         for run in runs:
-            result = run.tasks[task]
-            text = score_text(result["scores"][result["metric"]], result["metric"])
-            one = found.get((task, run.name))
+            text = score_text(run.tasks[task]["scores"].get(metric), metric)
+            one = found.get((task, metric, run.name))
             cells.append(text if one is None else f"{text}\n{difference_text(one, metric)}")
-        table.add_row(task, METRICS[metric].words, *cells)
+        first = metric == runs[0].tasks[task]["metric"]
+        table.add_row(task if first else "", METRICS[metric].words, *cells)
     return table
 
 
@@ -196,7 +203,8 @@ def difference_text(one: Difference, metric: str) -> str:
     scale = METRICS[metric].scale
     error = f" ± {scale * one.standard_error:.2g}" if math.isfinite(one.standard_error) else ""
     p = f", p {one.p:.2g}" if math.isfinite(one.p) else ""
-    return f"{scale * one.value:+.3g}{error}{p}"
+    unit = " nats" if metric == "perplexity" else ""
+    return f"{scale * one.value:+.3g}{error}{unit}{p}"
 
 
 def draw(runs: Sequence[Evaluated], tasks: Sequence[str], path: Path) -> Path:
@@ -220,7 +228,7 @@ def draw(runs: Sequence[Evaluated], tasks: Sequence[str], path: Path) -> Path:
                 if score and score["value"] is not None:
                     reach = 2 * how.scale * (score["standard_error"] or 0)
                     axes.errorbar(how.scale * score["value"], place, xerr=reach, fmt="o", color=color, capsize=3)
-            if first["baseline"] and first["metric"].startswith("accuracy"):
+            if shows_guessing(first):
                 axes.axvline(how.scale * first["baseline"], color="#9aa0a6", linestyle=":")
             axes.set_yticks(range(len(runs)), [run.name for run in runs] if axes in panels[:, 0] else [""] * len(runs))
             axes.set_ylim(len(runs) - 0.5, -0.5)

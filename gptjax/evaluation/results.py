@@ -117,11 +117,11 @@ def task_table(results: Mapping[str, Mapping[str, Any]], averages: Mapping[str, 
         table.add_column("contaminated", justify="right", no_wrap=True)
         table.add_column("score of the clean", justify="right", no_wrap=True)
     for name, result in results.items():
-        for number, metric in enumerate(_shown(result)):
+        for number, metric in enumerate([each for each in shown_metrics(result) if each != "bits_per_byte"]):
             first = number == 0
             of = f"{result['items']:,}" + (f" of {result['of']:,}" if result["items"] < result["of"] else "")
             members = f" ({counted(len(result['members']), 'member')})" if "members" in result else ""
-            guessed = f"{100 * result['baseline']:g} %" if result["baseline"] and first else ""
+            guessed = f"{100 * result['baseline']:g} %" if first and shows_guessing(result) else ""
             bits = score_text(result["scores"].get("bits_per_byte"), "bits_per_byte") if first else ""
             row = [
                 name + members if first else "",
@@ -140,10 +140,16 @@ def task_table(results: Mapping[str, Mapping[str, Any]], averages: Mapping[str, 
     return table
 
 
-def _shown(result: Mapping[str, Any]) -> list[str]:
-    """The metrics that a table shows: choices have one and their bits per byte, which has its own column."""
+def shown_metrics(result: Mapping[str, Any]) -> list[str]:
+    """The metrics that a table shows. Of choices these are the first, and bits per byte as the last."""
     names = [name for name in result["scores"] if name != "bits_per_byte"]
-    return names[:1] if result["kind"] in ("multiple_choice", "schema") else names
+    shown = names[:1] if result["kind"] in ("multiple_choice", "schema") else names
+    return shown + ["bits_per_byte"] * ("bits_per_byte" in result["scores"])
+
+
+def shows_guessing(result: Mapping[str, Any]) -> bool:
+    """Whether the first metric is one of which the accuracy of guessing is known."""
+    return result["baseline"] > 0 and result["metric"].startswith("accuracy")
 
 
 def _contamination_cells(result: Mapping[str, Any], metric: str, first: bool) -> tuple[str, str]:
@@ -160,6 +166,8 @@ def notes(results: Mapping[str, Mapping[str, Any]], averages: Mapping[str, Any])
     for name, result in results.items():
         for reason, count in result["skipped"].items():
             found.append(f"{name}: {counted(count, 'row')} left out: {reason}")
+        if result.get("empty"):
+            found.append(f"{name}: nothing was written for {result['empty']:,} of {counted(result['items'], 'item')}")
         if result["truncated"]:
             found.append(
                 f"{name}: {counted(result['truncated'], 'item')} longer than the context, cut at the beginning"

@@ -40,13 +40,15 @@ def test_the_same_items_are_compared_in_pairs(evaluate, tmp_path):
     a, b = evaluate("a", TableAnswerer()), evaluate("b", TableAnswerer(shift=1))
     first, second = compare.read_runs([a, b])
     values = [np.array([record["accuracy"] for record in run.records("quiz").values()]) for run in (first, second)]
-    found = compare.difference(first, second, "quiz")
+    found = compare.difference(first, second, "quiz", "accuracy")
     won, lost = ((values[1] > values[0]).sum(), (values[1] < values[0]).sum())
     assert found.value == pytest.approx(values[1].mean() - values[0].mean())
     assert found.standard_error == pytest.approx(np.std(values[1] - values[0], ddof=1) / np.sqrt(40))
     assert found.p == scipy.stats.binomtest(int(won), int(won + lost)).pvalue
     drawn = shown([a, b], tmp_path / "plot.png")
     assert f"{100 * found.value:+.3g}" in drawn and f"p {found.p:.2g}" in drawn
+    bits = compare.difference(first, second, "quiz", "bits_per_byte")
+    assert f"{bits.value:+.3g} ± {bits.standard_error:.2g}, p {bits.p:.2g}" in drawn
     assert (tmp_path / "plot.png").stat().st_size > 5000
 
 
@@ -67,9 +69,9 @@ def test_bleu_is_compared_by_the_library_s_paired_bootstrap(evaluate):
     good = {row["question"]: f"{row['question']} {row['choices'][0]}" for row in choice_rows(40)}
     a = evaluate("a", TableAnswerer(texts=good), {"written": GENERATION})
     b = evaluate("b", TableAnswerer(texts={k: v for k, v in list(good.items())[:20]}), {"written": GENERATION})
-    found = compare.difference(*compare.read_runs([a, b]), "written")
+    found = compare.difference(*compare.read_runs([a, b]), "written", "bleu")
     assert found.value < -5 and 0 < found.p < 0.05
-    assert compare.difference(*compare.read_runs([a, a]), "written").value == 0
+    assert compare.difference(*compare.read_runs([a, a]), "written", "bleu").value == 0
 
 
 @pytest.mark.parametrize(

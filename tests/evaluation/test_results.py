@@ -85,10 +85,11 @@ def test_the_table(tmp_path):
 def test_notes_tell_what_the_table_does_not(tmp_path):
     rows = [*choice_rows(3), {"question": "?", "choices": ["a"], "gold": 0}]
     quiz = evaluated(tmp_path, rows=rows)
-    quiz["quiz"]["truncated"] = 2
+    quiz["quiz"] |= {"truncated": 2, "empty": 1}
     notes = results.notes(quiz, {"core": {"missing": ["squad", "coqa"]}})
-    assert [note.partition(":")[0] for note in notes] == ["quiz", "quiz", "CORE without squad, coqa"]
-    assert "1 row left out: a single choice" in notes[0] and "2 items longer than the context" in notes[1]
+    assert [note.partition(":")[0] for note in notes] == ["quiz"] * 3 + ["CORE without squad, coqa"]
+    assert "1 row left out: a single choice" in notes[0] and "nothing was written for 1 of 3 items" in notes[1]
+    assert "2 items longer than the context" in notes[2]
 
 
 def test_the_average_of_checkpoints():

@@ -215,10 +215,10 @@ class Continuation(Kind):
         (answer,) = answers
         return {
             "continuation": item.continuations[0],
+            "nats": answer.nats,
             "tokens": answer.tokens,
             "truncated": answer.truncated,
             "accuracy": float(answer.greedy),
-            "perplexity": -answer.nats,  # nats: the task's perplexity is the exponential of their mean
             "bits_per_byte": _bits_per_byte(answer),
         }
 

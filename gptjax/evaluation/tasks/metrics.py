@@ -54,6 +54,11 @@ METRICS = {
 }
 
 
+def item_value(record: Mapping[str, Any], metric: str) -> float:
+    """An item's value, of which the metric is the mean. The perplexity is the exponential of a mean: that of the nats."""
+    return -record["nats"] if metric == "perplexity" else record[metric]
+
+
 def scores(records: Sequence[Mapping[str, Any]], metrics: Sequence[str]) -> dict[str, dict[str, Any]]:
     """Metric → value, standard_error (None for a single item), and of BLEU and chrF the signature."""
     return {metric: _score(records, metric) for metric in metrics} if records else {}
@@ -64,7 +69,7 @@ def _score(records: Sequence[Mapping[str, Any]], metric: str) -> dict[str, Any]:
         return _by_sacrebleu(records, metric)
     if metric == "macro_f1":
         return _macro_f1(records)
-    values = np.array([record[metric] for record in records], np.float64)
+    values = np.array([item_value(record, metric) for record in records], np.float64)
     mean = float(values.mean())
     error = float(values.std(ddof=1)) / math.sqrt(len(values)) if len(values) > 1 else None
     if metric == "perplexity":

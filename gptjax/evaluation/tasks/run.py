@@ -121,6 +121,7 @@ def result_of(task: Task, records: Sequence[Mapping[str, Any]], subject: Subject
         "of": task.total,
         "truncated": sum(record["truncated"] > 0 for record in records),
         "skipped": task.skipped,
+        **({"empty": sum(not record["text"] for record in records)} if task.is_generated else {}),
         "few_shot": card.few_shot,
         "baseline": card.baseline,
         "contamination": _contamination(task, records, subject.training_text),

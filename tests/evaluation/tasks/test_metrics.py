@@ -16,14 +16,14 @@ def test_mean_and_standard_error_of_the_sample():
 
 def test_the_perplexity_s_error_agrees_with_resampling():
     nats = np.random.default_rng(0).gamma(4, 1, 400)
-    found = scores([{"perplexity": value} for value in nats], ["perplexity"])["perplexity"]
+    found = scores([{"nats": -value} for value in nats], ["perplexity"])["perplexity"]
     assert found["value"] == pytest.approx(math.exp(nats.mean()))
     samples = np.random.default_rng(1).choice(nats, (2000, len(nats))).mean(axis=1)
     assert found["standard_error"] == pytest.approx(np.exp(samples).std(), rel=0.1)
 
 
 def test_an_impossible_text_has_an_infinite_perplexity():
-    assert scores([{"perplexity": 1e6}] * 2, ["perplexity"])["perplexity"]["value"] == math.inf
+    assert scores([{"nats": -1e6}] * 2, ["perplexity"])["perplexity"]["value"] == math.inf
 
 
 TEXTS = [
