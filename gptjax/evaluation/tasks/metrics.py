@@ -55,7 +55,7 @@ METRICS = {
 
 
 def item_value(record: Mapping[str, Any], metric: str) -> float:
-    """An item's value, of which the metric is the mean. The perplexity is the exponential of a mean: that of the nats."""
+    """An item's value, of which the metric is the mean. A perplexity is the exponential of a mean: of the nats."""
     return -record["nats"] if metric == "perplexity" else record[metric]
 
 
