@@ -135,6 +135,8 @@ class ModelSettings(Section):
     # of matrices; residual_scaled: smaller where a branch ends in the residual stream, zero: zero there
     initialization: Literal["normal", "residual_scaled", "zero"] = "residual_scaled"
     initialization_std: Positive = 0.02  # standard deviation of the weights
+    embedding_std: NotNegative = 0.0  # the same for the embedding; 0: initialization_std
+    head_std: NotNegative = 0.0  # the same for a head that is not tied; 0: initialization_std
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"  # compute dtype (parameters are float32)
     layers: Literal["auto", "scan", "unroll"] = "auto"  # scan: one compiled loop over the layers
     # recompute activations to save memory; dots: all but matrix products, full: all

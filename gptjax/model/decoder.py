@@ -26,7 +26,7 @@ from gptjax.model.attention import Attention
 from gptjax.model.cache import KeyValueCache
 from gptjax.model.dropout import dropout, fold_in
 from gptjax.model.feedforward import FeedForward
-from gptjax.model.initialization import input_init
+from gptjax.model.initialization import embedding_init, head_init
 from gptjax.model.norm import make_norm
 from gptjax.model.parameters import head_DV, lookup, matrix, stacked, unstack_layers
 from gptjax.model.position import rope_amplitude, rope_frequencies, rope_rotation, sinusoidal
@@ -101,7 +101,7 @@ class Decoder(nn.Module):
 
     def setup(self) -> None:
         config = self.config
-        width, init, tied = {"embed": config.width}, input_init(config), config.tied_embeddings
+        width, init, tied = {"embed": config.width}, embedding_init(config), config.tied_embeddings
         self.embedding = lookup(self, "embedding", {"vocab": config.vocab_size}, width, init, tied=tied)
         if config.position == "learned":
             self.positions = lookup(self, "positions", {"position": config.max_positions}, width, init)
@@ -113,7 +113,7 @@ class Decoder(nn.Module):
             stacked(self, "layers", config.num_layers, block, jnp.zeros((1, 1, config.width)))
         self.final_norm = make_norm(config)
         if not tied:
-            matrix(self, "head", width, {"vocab": config.vocab_size}, init)
+            matrix(self, "head", width, {"vocab": config.vocab_size}, head_init(config))
 
     def __call__(
         self,

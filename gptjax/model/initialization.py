@@ -1,4 +1,4 @@
-"""How matrices start: one rule for those that read the residual stream, one for those that write to it."""
+"""How matrices start: a rule each for the embedding, the head, and the matrices that read or write the residual stream."""
 
 from __future__ import annotations
 
@@ -8,8 +8,18 @@ from gptjax.config import ConfigError
 from gptjax.settings import ModelSettings
 
 
+def embedding_init(config: ModelSettings) -> nn.initializers.Initializer:
+    """Embeddings of tokens and positions: normal with `embedding_std`."""
+    return nn.initializers.normal(config.embedding_std or config.initialization_std)
+
+
+def head_init(config: ModelSettings) -> nn.initializers.Initializer:
+    """The output matrix: normal with `head_std`."""
+    return nn.initializers.normal(config.head_std or config.initialization_std)
+
+
 def input_init(config: ModelSettings) -> nn.initializers.Initializer:
-    """Embeddings, head and projections out of the residual stream: normal with `initialization_std`."""
+    """Projections out of the residual stream: normal with `initialization_std`."""
     return nn.initializers.normal(config.initialization_std)
 
 
