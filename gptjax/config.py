@@ -24,7 +24,7 @@ from ml_collections import ConfigDict
 from gptjax.errors import ConfigError
 from gptjax.errors import RunError as RunError  # re-exported, so that both errors can be imported from here
 from gptjax.json_files import parsed
-from gptjax.settings import Allowed, ModelSettings, Section, Settings, allowed_values, freeze, thaw
+from gptjax.settings import Allowed, Section, Settings, allowed_values, freeze, thaw
 
 
 def default() -> ConfigDict:
@@ -86,7 +86,6 @@ class Units:
 
 FLOAT32_MAX = 3.4028234e38
 MOST_STEPS = 2**31 - 1  # steps are counted in int32
-MOST_PARAMETERS = 10**13  # a larger model is certainly a typing error
 
 
 def allowed(field: str) -> str:
@@ -163,7 +162,8 @@ def _check_storable(field: str, value: Any, kind: type) -> None:
 
 
 def validate(config: ConfigDict | Settings) -> None:
-    """Checks everything that can be checked without data and devices.
+    """Checks all that can be checked without data, devices and models. A family checks its own fields of the `model`
+    section (model/families.py: `validate_model`).
 
     Raises:
       ConfigError: the first invalid field, with its value and what is allowed.
@@ -180,7 +180,6 @@ def validate(config: ConfigDict | Settings) -> None:
     for field, value in flatten(config).items():
         if type(value) is int and value >= 2**31 and field != "seed":  # the integers of arrays, shapes and steps
             raise ConfigError(f"{field} = {value}: must be below 2^31")
-    _validate_model(config.model, config.data.sequence_length)
     _validate_training(config)
 
 
@@ -212,82 +211,6 @@ def check_values(
 def _in_float32(value: int | float) -> int | float:
     """Rounds a number as float32 arrays do: a rate of 1e-60 becomes 0, a decay of 0.99999999999 becomes 1."""
     return struct.unpack("f", struct.pack("f", value))[0] if isinstance(value, float) else value
-
-
-def _validate_model(model: ConfigDict | ModelSettings, sequence_length: int) -> None:
-    if not model.head_width and model.width % model.num_heads:
-        raise ConfigError(
-            f"model.width = {model.width}: must be divisible by model.num_heads = {model.num_heads}, "
-            "unless model.head_width is set"
-        )
-    num_kv_heads = model.num_kv_heads or model.num_heads
-    if model.num_heads % num_kv_heads:
-        raise ConfigError(
-            f"model.num_heads = {model.num_heads}: must be divisible by model.num_kv_heads = {num_kv_heads}"
-        )
-    head_width = model.head_width or model.width // model.num_heads
-    width, heads = model.width, (2 * model.num_heads + 2 * num_kv_heads) * head_width
-    about = model.vocab_size * width + model.num_layers * width * (heads + 2 * (model.feedforward_width or 4 * width))
-    if about > MOST_PARAMETERS:
-        raise ConfigError(
-            f"model.width = {width}, model.num_layers = {model.num_layers}, model.num_heads = {model.num_heads}, "
-            f"model.vocab_size = {model.vocab_size} and the widths of heads and feed-forward layers make a model of "
-            f"about {about:.1e} parameters: at most {MOST_PARAMETERS:.0e} are supported"
-        )
-    rotated = int(head_width * model.rope_fraction)
-    if model.position == "rope" and (rotated % 2 or not rotated):
-        raise ConfigError(
-            f"model.position = 'rope' rotates pairs: the head width {head_width} must be even (model.head_width, or "
-            f"model.width / model.num_heads where that is 0), and so must model.rope_fraction = {model.rope_fraction} "
-            "of it, and not 0"
-        )
-    bias_parts(model.bias)
-    factors = model.rope_feature_factors
-    if (factors and model.rope_scaling != "longrope") or not all(isinstance(f, int | float) and f > 0 for f in factors):
-        raise ConfigError(f"model.rope_feature_factors = {factors}: must be positive numbers, and longrope's alone")
-    if model.rope_scaling == "longrope" and len(factors) != rotated // 2:
-        raise ConfigError(
-            f"model.rope_feature_factors has {len(factors)} numbers: model.rope_scaling = 'longrope' needs one for "
-            f"each of {rotated // 2} rotated pairs"
-        )
-    if model.position == "sinusoidal" and model.width % 2:
-        raise ConfigError(f"model.position = 'sinusoidal' needs an even model.width, got {model.width}")
-    if not model.window_pattern or set(model.window_pattern) - set("SLN"):
-        raise ConfigError(
-            f"model.window_pattern = {model.window_pattern!r}: must be made of S (sliding window), L (full context) "
-            "and N (full context, no rotary positions)"
-        )
-    if model.position != "rope" and ("N" in model.window_pattern or model.rope_local_theta or model.rope_fraction < 1):
-        raise ConfigError(
-            f"model.position = {model.position!r}: layers marked N, model.rope_local_theta and model.rope_fraction "
-            "need 'rope'"
-        )
-    if model.rope_local_theta and "S" not in model.window_pattern:
-        raise ConfigError(f"model.rope_local_theta = {model.rope_local_theta}: no layer is marked S")
-    if ("S" in model.window_pattern) != (model.window > 0):
-        raise ConfigError(
-            f"model.window = {model.window} with model.window_pattern = {model.window_pattern!r}: "
-            "layers marked S need a window, and a window needs layers marked S"
-        )
-    if 0 < model.max_positions < sequence_length:
-        raise ConfigError(
-            f"data.sequence_length = {sequence_length}: must not exceed model.max_positions = {model.max_positions}"
-        )
-
-
-BIASES = ("qkv", "output", "feedforward", "norm")
-
-
-def bias_parts(text: str) -> frozenset[str]:
-    """The members of BIASES that `model.bias` names: {'qkv', 'output'} for 'qkv+output'.
-
-    Raises:
-      ConfigError: it names something else.
-    """
-    parts = {"none": (), "all": BIASES}.get(text, text.split("+"))
-    if set(parts) - set(BIASES):
-        raise ConfigError(f"model.bias = {text!r}: expected none, all, or some of {', '.join(BIASES)} joined by '+'")
-    return frozenset(parts)
 
 
 def _validate_training(config: ConfigDict | Settings) -> None:

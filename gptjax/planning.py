@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import jax
 from jax.sharding import AbstractMesh, Mesh
@@ -80,6 +80,11 @@ class Plan:
     def flops_per_token(self) -> dict[str, float]:
         """The FLOPs per trained token, by convention (model/flops.py)."""
         return family_of(self.config.model).flops_per_token(self.config.data.sequence_length)
+
+    @property
+    def flop_formulas(self) -> Mapping[str, str]:
+        """How the FLOPs are counted, by convention."""
+        return family_of(self.config.model).flop_formulas
 
     @functools.cached_property
     def peak(self) -> Peak:

@@ -33,6 +33,7 @@ from gptjax.evaluation.validation import validate
 from gptjax.folders import alone_in
 from gptjax.inference.generate import Generator
 from gptjax.inference.prompts import check_sample_prompt
+from gptjax.model.families import validate_model
 from gptjax.parallel import distributed, members
 from gptjax.parallel.agreement import named, settings
 from gptjax.parallel.members import Timeouts
@@ -50,7 +51,6 @@ from gptjax.training.interrupt import StopRequest
 from gptjax.training.memory_check import check_fits, explained_memory
 from gptjax.training.metrics import Throughput
 from gptjax.training.objectives import make_objective
-from gptjax.training.optimizer import summarize, treatments_of
 from gptjax.training.profiler import Profiler
 from gptjax.training.progress import Progress
 from gptjax.training.run_metadata import check_compatible, check_warm_start, own_code, run_metadata
@@ -110,6 +110,7 @@ def main(argv: list[str]) -> int:
         members.begin("checking --workdir and the config")
         workdir = run_folder(_WORKDIR.value, "--workdir")
         configs.validate(_CONFIG.value)
+        validate_model(_CONFIG.value)
         config = freeze(_CONFIG.value)
         members.agree(settings(config))
         members.meet_devices()
@@ -184,17 +185,7 @@ def open_run(config: Settings, workdir: Path) -> TrainingRun:
 
 def show_settings(run: TrainingRun) -> None:
     plan = run.plan
-    facts = consoles.derived_facts(
-        plan.config,
-        plan.parameters,
-        plan.flops_per_token,
-        plan.peak,
-        plan.tokens_per_step,
-        plan.total_steps,
-        jax.devices(),
-        plan.mesh.shape,
-        summarize(treatments_of(plan.config.optimizer, plan.trainer.declared, plan.trainer.objective.trains)),
-    )
+    facts = consoles.derived_facts(plan)
     facts["run"] |= consoles.epochs_facts(run.data, plan.total_steps, run.validation)
     facts["run"]["config"] = f"{configs.hash_of(plan.config)} (hash of all settings that affect the results)"
     consoles.print_settings(run.console, plan.config, facts)

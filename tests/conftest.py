@@ -11,6 +11,7 @@ from absl import flags
 
 from gptjax.config import default, validate
 from gptjax.data.facts import DataFacts
+from gptjax.model.families import validate_model
 from gptjax.planning import resolve
 
 jax.config.update("jax_num_cpu_devices", 8)
@@ -44,6 +45,7 @@ def tiny_config():
             section, name = field.split("__")
             config[section][name] = value
         validate(config)
+        validate_model(config)
         return resolve(config, DataFacts(vocab_size=32), platform="cpu", batch_devices=1)
 
     return make

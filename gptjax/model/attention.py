@@ -23,10 +23,11 @@ import jax
 import jax.numpy as jnp
 from jax.ad_checkpoint import checkpoint_name
 
-from gptjax.config import ConfigError, bias_parts
+from gptjax.config import ConfigError
 from gptjax.model.attention_backends import BACKENDS, cudnn, in_blocks, refuse_on_cudnn
 from gptjax.model.blocks import join_blocks, split_blocks
 from gptjax.model.cache import write
+from gptjax.model.checks import bias_parts
 from gptjax.model.dropout import keep_probabilities
 from gptjax.model.initialization import input_init, output_init
 from gptjax.model.norm import RMSNorm

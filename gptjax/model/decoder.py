@@ -184,9 +184,13 @@ class Decoder(nn.Module):
         lengths_B = cache.lengths_B + (tokens_BT.shape[1] if num_new_B is None else num_new_B)
         return self._finish(x_BTD), KeyValueCache(keys=tuple(keys), values=tuple(values), lengths_B=lengths_B)
 
+    @property
+    def logit_softcap(self) -> float:
+        return self.config.logit_softcap
+
     def logits(self, x_BTD: jax.Array) -> jax.Array:
         """Logits [B, T, V] in float32 from what `hidden` and `read` return."""
-        return softcap(project_float32(x_BTD, self.output_matrix()), self.config.logit_softcap)
+        return softcap(project_float32(x_BTD, self.output_matrix()), self.logit_softcap)
 
     def output_matrix(self) -> jax.Array:
         """[D, V]: the head, or the embedding where they are tied."""

@@ -6,6 +6,7 @@ Everything that trains, plans, counts, saves or writes asks here for the family 
 from __future__ import annotations
 
 import inspect
+from typing import Any
 
 from gptjax.config import ConfigError, suggestion
 from gptjax.model.decoder_family import DecoderFamily
@@ -44,3 +45,12 @@ def family_of(config_model: ModelSettings) -> Family:
     name = config_model.family
     kind = family_named(name)
     return called(FIELD, name, lambda: kind(config_model)) if is_named(name) else kind(config_model)
+
+
+def validate_model(config: Any) -> None:
+    """Checks the `model` section of a config by the rules of its family.
+
+    Raises:
+      ConfigError: as `family_named` does, or names the field that is invalid.
+    """
+    family_named(config.model.family).validate(config.model, config.data.sequence_length)

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import abc
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, Protocol
 
 import flax.linen as nn
 import jax
 
+from gptjax.model.checks import check_length
+from gptjax.model.flops import CAUSAL_LAYERS
 from gptjax.model.parameters import declarations_of
 from gptjax.model.resolve import resolve_model
 from gptjax.settings import ModelSettings
@@ -52,17 +54,28 @@ class Family(abc.ABC):
     # --- Config
 
     @classmethod
+    def validate(cls, config_model: Any, sequence_length: int) -> None:
+        """Checks the family's own fields of the `model` section, where 0 and `auto` may still stand for "derived".
+
+        This one only compares `max_positions` with the length of a row. model/checks.py has what families share.
+
+        Raises:
+          ConfigError: names the field, its value and what is allowed.
+        """
+        check_length(config_model, sequence_length)
+
+    @classmethod
     def resolve(
         cls, config_model: Any, *, platform: str, vocab_size: int, sequence_length: int, packed: bool = False
     ) -> ModelSettings:
         """The `model` section with every `auto` and every 0 that stands for "derived" replaced.
 
-        The arguments are those of `resolve_model`, which is what a family does that has nothing to add. Fields that it
-        cannot do anything with are refused here.
+        The arguments are those of `resolve_model`, which is what a family does that has nothing to add.
 
         Raises:
-          ConfigError: names the field that cannot work.
+          ConfigError: as `validate`, or names the field that cannot work on this platform or with these data.
         """
+        cls.validate(config_model, sequence_length)
         return resolve_model(
             config_model, platform=platform, vocab_size=vocab_size, sequence_length=sequence_length, packed=packed
         )
@@ -71,13 +84,13 @@ class Family(abc.ABC):
 
     @abc.abstractmethod
     def module(self, constrain: Callable[[jax.Array], jax.Array] | None = None) -> nn.Module:
-        """The Linen module. It has the attribute `config` and these methods:
+        """The Linen module. It has the attributes `config` and `logit_softcap` (0: none), and these methods:
 
             declare()                   visits every parameter without a forward pass; initialisation calls it
             hidden(tokens_BT, segments_BT=None, positions_BT=None, dropout_keys_B=None) → (x_BTD, statistics)
                                         what the output matrix is multiplied with, and what the blocks report of
                                         themselves: a dict of arrays [L, B, …], empty where there is nothing
-            output_matrix() → head_DV   which makes logits of it
+            output_matrix() → head_DV   which makes logits of it, then squashed to within ±logit_softcap
 
         `hidden` and `output_matrix` are what the objective next_token calls; an objective that needs other inputs
         needs a family whose `hidden` takes them.
@@ -97,6 +110,11 @@ class Family(abc.ABC):
     def init_params(self, key: jax.Array) -> dict[str, Any]:
         """Fresh float32 parameters, a nested dict."""
         return _init_params(self, key)
+
+    @property
+    def flop_formulas(self) -> Mapping[str, str]:
+        """How `flops_per_token` counts, for people: a formula by each of flops.CONVENTIONS."""
+        return CAUSAL_LAYERS
 
     @abc.abstractmethod
     def flops_per_token(self, sequence_length: int) -> dict[str, float]:

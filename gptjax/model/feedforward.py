@@ -18,7 +18,8 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from gptjax.config import ConfigError, bias_parts
+from gptjax.config import ConfigError
+from gptjax.model.checks import bias_parts
 from gptjax.model.initialization import input_init, output_init
 from gptjax.model.parameters import Axes, matrix, vector
 from gptjax.model.precision import project

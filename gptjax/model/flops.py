@@ -18,7 +18,8 @@ from typing import Any
 
 from gptjax.model.parameters import count_parameters
 
-CONVENTIONS = {"causal": "6N + 6·L·N_heads·H·T", "full": "6N + 12·L·N_heads·H·T"}
+CONVENTIONS = ("causal", "full")
+CAUSAL_LAYERS = {"causal": "6N + 6·L·N_heads·H·T", "full": "6N + 12·L·N_heads·H·T"}  # of `flops_of_causal_layers`
 
 
 def mean_keys_seen(sequence_length: int, window: int, convention: str) -> float:

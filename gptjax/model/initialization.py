@@ -1,4 +1,4 @@
-"""How matrices start: a rule each for the embedding, the head, and the matrices that read or write the residual stream."""
+"""How matrices start: rules for the embedding, the head, and what reads or writes the residual stream."""
 
 from __future__ import annotations
 

@@ -7,7 +7,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from gptjax.config import bias_parts
+from gptjax.model.checks import bias_parts
 from gptjax.model.parameters import vector
 from gptjax.model.precision import over_rows
 from gptjax.settings import ModelSettings

@@ -12,6 +12,7 @@ from ml_collections import ConfigDict
 
 from gptjax.config import ConfigError, default, flatten, suggestion, validate
 from gptjax.evaluation.scores import LOSS
+from gptjax.model.families import validate_model
 from gptjax.sweeping.algebra import Point
 from gptjax.user_code import call_in_file
 
@@ -73,6 +74,7 @@ def override(config: ConfigDict, settings: Mapping[str, Any]) -> ConfigDict:
                 f"{field} = {value!r}: expected {type(known[field]).__name__}, got {type(value).__name__}"
             ) from None
     validate(config)
+    validate_model(config)
     return config
 
 

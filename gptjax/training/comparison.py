@@ -15,12 +15,14 @@ from rich.table import Table
 
 from gptjax import tokenizer as tokenizers
 from gptjax.config import ConfigError, Units, flatten, from_json, get, suggestion, validate
+from gptjax.data.facts import DataFacts
 from gptjax.evaluation.scores import BITS_PER_BYTE, LOSS, SET, Score
 from gptjax.folders import is_held
 from gptjax.formatting import count_text
-from gptjax.model.families import family_named, family_of
+from gptjax.model.families import family_of, validate_model
 from gptjax.model.parameters import count_parameters
 from gptjax.paths import CONFIG, existing_run
+from gptjax.planning import resolve
 from gptjax.settings import Settings
 from gptjax.training.history import code_over_time
 from gptjax.training.objectives import OBJECTIVES
@@ -81,11 +83,9 @@ class RecordedRun:
         """None if a user's own code decides it, since reading a run imports no user code."""
         if any(is_named(get(self.config, field)) for field in MODEL_MAY_BE_OWN):
             return None
-        model, length = self.config.model, self.config.data.sequence_length
-        model = dataclasses.replace(model, attention="auto", dtype="auto", layers="auto")  # trained elsewhere
-        model = family_named(model.family).resolve(
-            model, platform="cpu", vocab_size=max(model.vocab_size, 1), sequence_length=length
-        )
+        model = dataclasses.replace(self.config.model, attention="auto", dtype="auto", layers="auto")  # made elsewhere
+        facts = DataFacts(vocab_size=max(model.vocab_size, 1))
+        model = resolve(dataclasses.replace(self.config, model=model), facts, platform="cpu", batch_devices=1).model
         return count_parameters(family_of(model).declarations).total
 
     @functools.cached_property
@@ -133,6 +133,8 @@ def _read(folder: Path, name: str) -> RecordedRun:
     try:
         config = from_json(path.read_bytes(), str(path))
         validate(config)
+        if not is_named(config.model.family):  # reading a run imports no user code
+            validate_model(config)
     except ConfigError as error:
         raise ConfigError(f"{path}: {str(error).removeprefix(str(path)).lstrip(': ')}") from None
     return RecordedRun(folder, name, config, read_metrics(metrics) if metrics.exists() else [])

@@ -18,21 +18,33 @@ from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn
 from rich.table import Table
 from rich.text import Text
 
+from gptjax.config import default, flatten
 from gptjax.data import Dataset
 from gptjax.evaluation.scores import Score
 from gptjax.formatting import bytes_text, count_text, counted, duration_text
-from gptjax.model.flops import CONVENTIONS
-from gptjax.model.parameters import ParameterCounts
+from gptjax.parallel.mesh import AbstractDevices
+from gptjax.planning import Plan
 from gptjax.settings import Settings
 from gptjax.terminal import Console, one_line, print_note
 from gptjax.training.hardware import Memory, Peak
 from gptjax.training.metrics import Throughput
 from gptjax.training.objectives.next_token import NextToken
+from gptjax.training.optimizer import summarize, treatments_of
 
 LOG_WIDTH = 120  # columns of a log that is not a terminal
 HEADER_EVERY = 25  # permanent lines
 MOST_COLUMNS, COLUMN_GAP = 3, 2  # of the settings
 MOST_VALUE_WIDTH = 28  # of a setting; longer values, such as paths, wrap
+# Settings that say what a run is, shown even at their defaults.
+ALWAYS_SHOWN = frozenset(
+    {
+        *("seed", "model.family", "model.vocab_size", "model.num_layers", "model.width", "model.num_heads"),
+        *("model.feedforward", "model.position", "model.initialization", "data.path", "data.sequence_length"),
+        *("data.windows", "optimizer.name", "optimizer.learning_rate", "optimizer.weight_decay", "schedule.name"),
+        *("schedule.warmup", "schedule.final_fraction", "training.objective", "training.duration"),
+        *("training.batch_size", "training.gradient_accumulation_steps", "checkpoint.every", "evaluation.every"),
+    }
+)
 # Columns of an interval's line that are dropped, in this order, on a narrow terminal.
 DISPENSABLE = ("memory", "wait", "done", "grad", "ms/step", "MFU", "lr", "valid", "left", "tok/s")
 OUTLIER = 4.0  # z-scores from here on are shown
@@ -59,40 +71,30 @@ def make_console() -> Console:
     return console if console.is_terminal else Console(quiet=console.quiet, width=LOG_WIDTH)
 
 
-def derived_facts(
-    config: Settings,
-    counts: ParameterCounts,
-    flops: Mapping[str, float],
-    peak: Peak,
-    tokens_per_step: int,
-    total_steps: int,
-    devices: Sequence[jax.Device],
-    mesh_shape: Mapping[str, int],
-    groups: Sequence[Mapping[str, Any]],
-) -> dict[str, dict[str, str]]:
-    """The facts that follow from a resolved config, in sections for `print_settings`.
-
-    flops: the result of `metrics.flops_per_token`. groups: the result of `optimizer.summarize`.
-    """
-    model, total_tokens = config.model, tokens_per_step * total_steps
-    axes = " × ".join(f"{axis} {size}" for axis, size in mesh_shape.items() if size > 1)
-    kinds = sorted({device.device_kind for device in devices})
+def derived_facts(plan: Plan) -> dict[str, dict[str, str]]:
+    """The facts that follow from a plan, in sections for `print_settings`."""
+    config, counts, total_tokens = plan.config, plan.parameters, plan.total_tokens
+    model = config.model
+    axes = " × ".join(f"{axis} {size}" for axis, size in plan.mesh.shape.items() if size > 1)
+    devices = plan.devices
+    kinds = [devices.kind] if isinstance(devices, AbstractDevices) else sorted({one.device_kind for one in devices})
     run = {
         "parameters": f"{counts.total:,} ({count_text(counts.non_embedding)} without embedding)",
-        "steps": f"{total_steps:,} of {counted(tokens_per_step, 'token')}",
+        "steps": f"{plan.total_steps:,} of {counted(plan.tokens_per_step, 'token')}",
         "tokens": f"{count_text(total_tokens)} ({total_tokens / max(counts.total, 1):.1f} per parameter)",
     }
-    for convention, formula in CONVENTIONS.items():
-        amount = f"{count_text(flops[convention])} per token, {flops[convention] * total_tokens:.2e} in total"
+    for convention, formula in plan.flop_formulas.items():
+        flops = plan.flops_per_token[convention]
+        amount = f"{count_text(flops)} per token, {flops * total_tokens:.2e} in total"
         run[f"FLOPs, {convention}"] = f"{amount} ({formula})"
     run |= {
-        "devices": f"{len(devices)} × {', '.join(kinds)}",
+        "devices": f"{plan.mesh.size} × {', '.join(kinds)}",
         "mesh": axes or "one device",
         "compute": f"{model.dtype}, attention {model.attention}, layers {model.layers}, remat {model.remat}",
-        "utilization": peak.label,
+        "utilization": plan.peak.label,
     }
     updates = {}
-    for group in groups:
+    for group in summarize(treatments_of(config.optimizer, plan.trainer.declared, plan.trainer.objective.trains)):
         name = f"{group['method']}, {count_text(group['num_parameters'])}"
         details = "never change" if group["method"] == "frozen" else f"decay {group['weight_decay']:g}"
         if group["method"] != "frozen" and group["learning_rate"] != 1.0:
@@ -124,10 +126,19 @@ def epochs_facts(data: Dataset, total_steps: int, validation: Dataset | None) ->
 
 
 def print_settings(console: Console, config: Settings, facts: Mapping[str, Mapping[str, str]]) -> None:
-    """Prints every field of the (resolved) config by section, then the facts that follow from it."""
-    sections = {name: dict(value.items()) for name, value in config.items() if hasattr(value, "items")}
-    sections["general"] = {name: value for name, value in config.items() if name not in sections}
+    """Prints the fields of the (resolved) config by section, then the facts that follow from it.
+
+    Fields that stand at their defaults are counted in one line, except for ALWAYS_SHOWN: config.json has them all.
+    """
+    defaults, flat = flatten(default()), flatten(config)
+    shown = {field: value for field, value in flat.items() if value != defaults[field] or field in ALWAYS_SHOWN}
+    sections: dict[str, dict[str, Any]] = {}
+    for field, value in shown.items():
+        section, _, name = field.rpartition(".")
+        sections.setdefault(section or "general", {})[name] = value
     console.print(_side_by_side(sections, console.width))
+    rest = f"and {counted(len(flat) - len(shown), 'field')} at their defaults (config.json has all)"
+    console.print(Text(rest, style="dim"), "", sep="\n")
     for name, fields in facts.items():
         console.print(_section(name, fields))
     console.print()

@@ -9,7 +9,7 @@ import pytest
 
 from gptjax.config import ConfigError, Units, validate
 from gptjax.model.decoder import Decoder
-from gptjax.model.families import family_of
+from gptjax.model.families import family_of, validate_model
 from gptjax.model.parameters import abstract_params, count_parameters
 from gptjax.model.resolve import resolve_model
 from gptjax.parallel.mesh import make_mesh
@@ -87,6 +87,7 @@ def test_a_run_of_twenty_steps_needs_no_other_schedule(name):
 def test_a_config_is_valid_and_builds(name):
     config = load(name)
     validate(config)
+    validate_model(config)
     model = resolved(name)
     shapes = abstract_params(family_of(model).declarations)
     logits = jax.eval_shape(

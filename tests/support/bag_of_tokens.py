@@ -16,6 +16,7 @@ from gptjax.settings import ModelSettings
 
 
 class Bag(nn.Module):
+    logit_softcap = 0.0  # not a field: it has no annotation
     config: ModelSettings
     constrain: Callable | None = None
 
@@ -50,11 +51,12 @@ class Sums:
 
 
 class BagFamily(Family):
+    flop_formulas = dict.fromkeys(("causal", "full"), "6·D·V")
+
     @classmethod
-    def resolve(cls, config_model, **facts):
+    def validate(cls, config_model, sequence_length):
         if config_model.dropout:
             raise ConfigError(f"model.dropout = {config_model.dropout}: a bag of tokens has none")
-        return super().resolve(config_model, **facts)
 
     def module(self, constrain=None):
         return Bag(self.config, constrain)

@@ -7,7 +7,6 @@ import os
 import re
 import subprocess
 import sys
-import types
 
 import jax
 import jax.numpy as jnp
@@ -15,10 +14,12 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from gptjax.config import default
-from gptjax.model.parameters import ParameterCounts
-from gptjax.settings import freeze
+from gptjax.config import default, flatten
+from gptjax.data.facts import DataFacts
+from gptjax.parallel.mesh import AbstractDevices
+from gptjax.planning import plan
 from gptjax.training.console import (
+    ALWAYS_SHOWN,
     HEADER_EVERY,
     TrainingView,
     derived_facts,
@@ -155,50 +156,51 @@ def test_consoles_of_other_processes_are_quiet_and_logs_are_wide(monkeypatch):
     assert make_console().quiet
 
 
+def planned():
+    config = default()
+    config.model.update(num_layers=12, width=768, num_heads=12, bias="all", norm="layernorm", feedforward="gelu")
+    config.model.update(position="learned", max_positions=1024)
+    config.data.sequence_length = 1024
+    config.training.update(batch_size=512, duration="1000 steps")
+    config.mesh.update(data=2, fsdp=4)
+    config.optimizer.update(name="muon", rules=(("embedding", "freeze", True), ("positions", "learning_rate", 0.5)))
+    return plan(config, DataFacts(50257), AbstractDevices("gpu", 8, "NVIDIA H200"))
+
+
 def facts():
-    groups = [
-        {
-            "method": "muon",
-            "learning_rate": 1.0,
-            "weight_decay": 0.1,
-            "num_parameters": 2e6,
-            "paths": ["layers/a/b"] * 5,
-        },
-        {"method": "adamw", "learning_rate": 0.5, "weight_decay": 0.0, "num_parameters": 300, "paths": ["x/scale"]},
-        {"method": "frozen", "learning_rate": 1.0, "weight_decay": 0.1, "num_parameters": 9, "paths": ["embedding"]},
-    ]
-    return derived_facts(
-        default(),
-        ParameterCounts(total=124_439_808, non_embedding=85_056_000, multiplied=123_653_376),
-        {"causal": 8.0e8, "full": 8.6e8},
-        Peak(8 * 989e12, "of 8 × 989 TFLOP/s"),
-        tokens_per_step=524_288,
-        total_steps=1000,
-        devices=[types.SimpleNamespace(device_kind="NVIDIA H200")] * 8,
-        mesh_shape={"data": 2, "fsdp": 4, "tensor": 1},
-        groups=groups,
-    )
+    return derived_facts(planned())
 
 
-def test_settings_show_every_field_and_what_follows():
-    console = log_console()
-    print_settings(console, freeze(default()), facts())
+def test_settings_show_what_a_run_is_and_what_follows():
+    console, made = log_console(), planned()
+    print_settings(console, made.config, derived_facts(made))
     shown = console.file.getvalue()
-    for section in default().values():
-        if hasattr(section, "keys"):
-            assert all(name in shown for name in section.keys())
+    flat, usual = flatten(made.config), flatten(default())
+    differs = {field for field in flat if flat[field] != usual[field]}
+    for field in differs | ALWAYS_SHOWN:
+        assert re.search(rf"\b{field.rpartition('.')[2]} ", shown), field
+    hidden = flat.keys() - differs - ALWAYS_SHOWN
+    assert f"and {len(hidden)} fields at their defaults (config.json has all)" in shown
+    assert "rope_theta" not in shown and len(hidden) > 50
     for text in (
         "seed",
         "124,439,808",
         "524M (4.2 per parameter)",
         "8 × NVIDIA H200",
         "data 2 × fsdp 4",
-        "800M per token",
+        "799M per token",
     ):
         assert text in shown
     assert "6N + 6·L·N_heads·H·T" in shown and "6N + 12·L·N_heads·H·T" in shown and "of 8 × 989 TFLOP/s" in shown
-    assert "muon, 2M" in shown and "rate × 0.5" in shown and "never change: embedding" in shown
-    assert max(map(len, lines_of(console))) <= 120 and len(lines_of(console)) < 70
+    assert "muon, 84.9M" in shown and "rate × 0.5" in shown and "never change: embedding" in shown
+    assert max(map(len, lines_of(console))) <= 120 and len(lines_of(console)) <= 40
+
+
+def test_a_family_says_how_its_flops_are_counted():
+    config = default()
+    config.model.update(family="bag_of_tokens:BagFamily", width=16, num_heads=2)
+    shown = derived_facts(plan(config, DataFacts(100), AbstractDevices("gpu", 1, "NVIDIA H200")))
+    assert shown["run"]["FLOPs, causal"].endswith("(6·D·V)")
 
 
 WIDE = METRICS | {"train/loss": 1234.56789, "train/gradient_norm": 1.23e-12, "step_milliseconds": 123456.7}
@@ -216,17 +218,14 @@ def test_whatever_the_width_no_line_wraps_and_no_value_stands_upright(width, is_
     print_settings(console, config, facts())
     settings = lines_of(console)
     assert max(map(len, settings)) <= width
-    values = {name for section in config.values() if hasattr(section, "keys") for name in section.keys()}
     for setting in (
-        r"dtype +auto",
         r"num_layers +6",
         r"learning_rate +0\.001",
         r"batch_size +32",
         r"devices +8 × NVIDIA",
     ):
         assert any(re.search(rf"\b{setting}\b", line) for line in settings), setting
-    assert all(any(name in line for line in settings) for name in values)
-    assert len(settings) < {80: 140, 100: 100, 140: 75}[width]  # upright values take hundreds of lines
+    assert len(settings) < {80: 75, 100: 55, 140: 45}[width]  # upright values take hundreds of lines
 
     lines = Console(file=io.StringIO(), width=width, color_system=None)
     with make_view(lines, total_steps=1_000_000) as view:

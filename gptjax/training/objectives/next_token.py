@@ -53,7 +53,7 @@ class NextToken(Objective):
         x_BTD, statistics = hidden(model, params, batch, dropout_keys_B)
         head_DV = model.apply({"params": params}, method="output_matrix")
         loss: Callable[..., tuple[jax.Array, dict[str, jax.Array]]] = functools.partial(
-            cross_entropy, chunk=training.loss_chunk, z_loss=training.z_loss, logit_softcap=model.config.logit_softcap
+            cross_entropy, chunk=training.loss_chunk, z_loss=training.z_loss, logit_softcap=model.logit_softcap
         )
         if training.loss_chunk:
             loss = _on_each_device(loss)
