@@ -22,7 +22,7 @@ from gptjax.config import default, flatten
 from gptjax.data import Dataset
 from gptjax.evaluation.scores import Score
 from gptjax.formatting import bytes_text, count_text, counted, duration_text
-from gptjax.parallel.mesh import AbstractDevices
+from gptjax.parallel.mesh import AXES, AbstractDevices
 from gptjax.planning import Plan
 from gptjax.settings import Settings
 from gptjax.terminal import Console, one_line, print_note
@@ -45,6 +45,8 @@ ALWAYS_SHOWN = frozenset(
         *("training.batch_size", "training.gradient_accumulation_steps", "checkpoint.every", "evaluation.every"),
     }
 )
+# These follow in words among the facts: `compute` and `mesh`.
+IN_FACTS = frozenset({"model.dtype", "model.layers", "model.attention", "model.remat", *(f"mesh.{a}" for a in AXES)})
 # Columns of an interval's line that are dropped, in this order, on a narrow terminal.
 DISPENSABLE = ("memory", "wait", "done", "grad", "ms/step", "MFU", "lr", "valid", "left", "tok/s")
 OUTLIER = 4.0  # z-scores from here on are shown
@@ -128,16 +130,17 @@ def epochs_facts(data: Dataset, total_steps: int, validation: Dataset | None) ->
 def print_settings(console: Console, config: Settings, facts: Mapping[str, Mapping[str, str]]) -> None:
     """Prints the fields of the (resolved) config by section, then the facts that follow from it.
 
-    Fields that stand at their defaults are counted in one line, except for ALWAYS_SHOWN: config.json has them all.
+    Fields that are at their defaults or IN_FACTS are only counted, except for ALWAYS_SHOWN: config.json has them all.
     """
     defaults, flat = flatten(default()), flatten(config)
-    shown = {field: value for field, value in flat.items() if value != defaults[field] or field in ALWAYS_SHOWN}
+    named = ALWAYS_SHOWN | {field for field in flat if flat[field] != defaults[field]} - IN_FACTS
+    shown = {field: value for field, value in flat.items() if field in named}
     sections: dict[str, dict[str, Any]] = {}
     for field, value in shown.items():
         section, _, name = field.rpartition(".")
         sections.setdefault(section or "general", {})[name] = value
     console.print(_side_by_side(sections, console.width))
-    rest = f"and {counted(len(flat) - len(shown), 'field')} at their defaults (config.json has all)"
+    rest = f"and {len(flat) - len(shown)} fields that are at their defaults or follow below (config.json has all)"
     console.print(Text(rest, style="dim"), "", sep="\n")
     for name, fields in facts.items():
         console.print(_section(name, fields))
