@@ -11,6 +11,15 @@ from gptjax.settings import ModelSettings
 MOST_PARAMETERS = 10**13  # a larger model is certainly a typing error
 
 
+def check_stack(model: ModelSettings) -> None:
+    """Makes all checks of a stack of blocks (model/decoder.py), whichever way its attention looks."""
+    check_heads(model)
+    check_size(model)
+    check_positions(model)
+    check_windows(model)
+    bias_parts(model.bias)
+
+
 def check_heads(model: ModelSettings) -> None:
     """Raises ConfigError unless the width divides into heads, and query heads into groups."""
     if not model.head_width and model.width % model.num_heads:

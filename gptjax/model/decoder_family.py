@@ -9,8 +9,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from gptjax.model import checks
 from gptjax.model.cache import KeyValueCache, allocate
+from gptjax.model.checks import check_stack
 from gptjax.model.decoder import Decoder, layer_windows
 from gptjax.model.family import Family
 from gptjax.model.flops import flops_of_causal_layers
@@ -23,11 +23,7 @@ class DecoderFamily(Family):
     @classmethod
     def validate(cls, config_model: Any, sequence_length: int) -> None:
         super().validate(config_model, sequence_length)
-        checks.check_heads(config_model)
-        checks.check_size(config_model)
-        checks.check_positions(config_model)
-        checks.check_windows(config_model)
-        checks.bias_parts(config_model.bias)
+        check_stack(config_model)
 
     def module(self, constrain: Callable[[jax.Array], jax.Array] | None = None) -> Decoder:
         return Decoder(self.config, constrain)

@@ -6,15 +6,16 @@ sees it, as no token sees another segment.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import jax
 
+from gptjax.model.checks import check_stack
 from gptjax.model.decoder import Block, Decoder, layer_windows
 from gptjax.model.family import Cache, Family
-from gptjax.model.flops import flops_of_bidirectional_layers
+from gptjax.model.flops import BIDIRECTIONAL_LAYERS, flops_of_bidirectional_layers
 from gptjax.settings import ModelSettings
 
 
@@ -35,6 +36,11 @@ class EncoderFamily(Family):
     writes: ClassVar[bool] = False
 
     @classmethod
+    def validate(cls, config_model: Any, sequence_length: int) -> None:
+        super().validate(config_model, sequence_length)
+        check_stack(config_model)
+
+    @classmethod
     def resolve(
         cls, config_model: Any, *, platform: str, vocab_size: int, sequence_length: int, packed: bool = False
     ) -> ModelSettings:
@@ -48,6 +54,10 @@ class EncoderFamily(Family):
 
     def module(self, constrain: Callable[[jax.Array], jax.Array] | None = None) -> Decoder:
         return Decoder(self.config, constrain, BidirectionalBlock)
+
+    @property
+    def flop_formulas(self) -> Mapping[str, str]:
+        return BIDIRECTIONAL_LAYERS
 
     def flops_per_token(self, sequence_length: int) -> dict[str, float]:
         heads_width = self.config.num_heads * self.config.head_width

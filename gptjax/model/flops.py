@@ -20,6 +20,7 @@ from gptjax.model.parameters import count_parameters
 
 CONVENTIONS = ("causal", "full")
 CAUSAL_LAYERS = {"causal": "6N + 6·L·N_heads·H·T", "full": "6N + 12·L·N_heads·H·T"}  # of `flops_of_causal_layers`
+BIDIRECTIONAL_LAYERS = dict.fromkeys(CONVENTIONS, "6N + 12·L·N_heads·H·T")  # every token sees all
 
 
 def mean_keys_seen(sequence_length: int, window: int, convention: str) -> float:
