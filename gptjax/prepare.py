@@ -197,9 +197,8 @@ def make_corpus(console: Console) -> None:
         ):
             manifest = Pipeline(config, listing, folder, executor, StageLines(console)).prepare(options)
     summary(console, folder, manifest)
-    train, sample = next_steps(folder, manifest, cli.command)
-    console.print(f"next: {train}", soft_wrap=True)
-    console.print(f"then: {sample}", soft_wrap=True)
+    for when, line in zip(("next", "then"), next_steps(folder, manifest, cli.command)):
+        console.print(f"{when}: {line}", soft_wrap=True)
 
 
 def chosen_config() -> ConfigDict:

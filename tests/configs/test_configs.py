@@ -60,6 +60,7 @@ OTHERS = [
     "stdlib_tiny",
     "text_tiny",
     *(f"shakespeare_char:{setting}" for setting in ("cpu", "cpu_same_steps", "cpu_same_time", "gpu")),
+    *(f"{name}:{setting}" for name in ("translation", "summarization") for setting in ("decoder", "tiny-decoder")),
     *(f"depth:{n}" for n in (1, 2, 4, 6, 12, 20)),
 ]
 
@@ -136,6 +137,8 @@ def test_every_config_file_is_tested():
         "depth:zero",
         "depth:0",
         "shakespeare_char:tpu",
+        "translation:large",
+        "summarization:large",
     ],
 )
 def test_an_argument_that_is_none_is_refused_with_the_ones_there_are(name):

@@ -11,10 +11,15 @@ import numpy as np
 
 import gptjax
 from gptjax import tokenizer as tokenizers
+from gptjax.corpus.forms import LABELLED, PAIRS, TEXT
 from gptjax.data.tokens import TokenSource
 
 PYTHON = "python-stdlib"  # a path of a source of text: this Python's standard library
 TINY = "configs/text_tiny.py"
+TRANSLATION, SUMMARIZATION = "configs/translation.py", "configs/summarization.py"  # of pairs
+LONG_PAIR_TOKENS = 100  # tokens of a pair, from which on its source is taken for a text, and not for a sentence
+LEAST_PAIR_TOKENS = 500_000  # of all pairs; of fewer a config's miniature learns
+CLASSIFICATION = "configs/encoder.py"
 TINY_STEPS, TINY_TOKENS = 300, 1024  # its duration, and tokens per step
 PASSES, LEAST_STEPS = 10, 30  # through a small text, for which fewer steps are enough: more would only memorize it
 # (tokens of training text from here on, config): depth.py:N is for a certain number of tokens, and four passes through
@@ -25,14 +30,20 @@ PROMPT_WORDS, PROMPT_CHARACTERS = 3, 24  # at most
 
 
 def next_steps(folder: Path, manifest: dict, command: Callable[[str], str]) -> list[str]:
-    """Lines for a shell in the current folder: train, then sample.
+    """Lines for a shell in the current folder: train, then sample, if the model writes text.
 
     Args:
       command: 'train' → how that command is started here.
     """
     splits = manifest["splits"]
     paths = [source["path"] for source in manifest["options"]["sources"]]
-    if paths == [PYTHON]:
+    if manifest.get("form") == PAIRS:
+        tokens, documents = (splits["train"][name] for name in ("tokens", "documents"))
+        config = SUMMARIZATION if 2 * tokens > LONG_PAIR_TOKENS * documents else TRANSLATION
+        config, prompt = config + ":tiny" * (tokens < LEAST_PAIR_TOKENS), first_words(folder)
+    elif manifest.get("form") == LABELLED:
+        config, prompt = CLASSIFICATION, first_words(folder)
+    elif paths == [PYTHON]:
         config, prompt = "configs/stdlib_tiny.py", "def "
     else:
         config = next(name for least, name in BY_SIZE if splits["train"]["tokens"] >= least)
@@ -43,7 +54,10 @@ def next_steps(folder: Path, manifest: dict, command: Callable[[str], str]) -> l
         train["config.training.duration"] = f"{max(steps, LEAST_STEPS)} steps"
     if "validation" not in splits:
         train["config.evaluation.every"] = ""  # nothing to evaluate on
-    return [_typed(command("train"), train), _typed(command("sample"), {"workdir": workdir, "prompt": prompt})]
+    lines = [_typed(command("train"), train)]
+    if config != CLASSIFICATION:
+        lines.append(_typed(command("sample"), {"workdir": workdir, "prompt": prompt}))
+    return lines
 
 
 def _typed(command: str, flags: Mapping[str, object]) -> str:
@@ -53,8 +67,10 @@ def _typed(command: str, flags: Mapping[str, object]) -> str:
 def first_words(folder: Path) -> str:
     """The first words of the training text, from one line; '' if there are none that can be typed."""
     source = TokenSource(folder, "train", verify=False)
-    tokens = source.take_runs(np.array([0]), np.array([min(PROMPT_TOKENS, source.num_tokens)]))
-    lines = tokenizers.load(folder).decode(tokens[tokens != source.eos_id].tolist()).splitlines()
+    first = source.num_tokens if source.form == TEXT else int(source.document_offsets()[1])  # a source, or a text
+    tokens = source.take_runs(np.array([0]), np.array([min(PROMPT_TOKENS, first)]))
+    own = [path for path in folder.glob("source_tokenizer.*")]
+    lines = tokenizers.load(own[0] if own else folder).decode(tokens[tokens != source.eos_id].tolist()).splitlines()
     line = next((line.strip() for line in lines if line.strip()), "")
     words = " ".join(line.split(" ")[:PROMPT_WORDS])[:PROMPT_CHARACTERS].partition("\N{REPLACEMENT CHARACTER}")[0]
     return words if words.isprintable() else ""

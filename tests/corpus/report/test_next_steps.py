@@ -40,6 +40,19 @@ def test_the_standard_library_has_a_config_of_its_own(folder):
     assert "configs/stdlib_tiny.py" in train and "--prompt='def '" in sample
 
 
+def test_pairs_and_labelled_texts_have_configs_of_their_own(folder):
+    for form, tokens, documents, config_file in [
+        ("pairs", 10_000, 1000, "configs/translation.py:tiny "),
+        ("pairs", 10**6, 10**5, "configs/translation.py "),
+        ("pairs", 10**6, 10**4, "configs/summarization.py "),
+        ("labelled", 10**6, 10**5, "configs/encoder.py "),
+    ]:
+        manifest = manifest_of(tokens) | {"form": form}
+        manifest["splits"]["train"]["documents"] = documents
+        train, *sample = next_steps(folder, manifest, lambda name: f"gptjax {name}")
+        assert config_file in train and len(sample) == (form == "pairs")
+
+
 def test_without_a_validation_split_nothing_is_evaluated(folder):
     train, _ = suggested(folder, tokens=10**6, splits=("train",))
     assert "--config.evaluation.every=''" in train

@@ -1,0 +1,69 @@
+"""Summaries of abstracts: --config=configs/summarization.py:encoder-decoder | decoder | tiny | tiny-decoder
+
+Data: SciTLDR's abstracts of papers with summaries of one sentence, SciTLDR-A (2,610 abstracts, 618 of them with several
+summaries; Apache 2.0). Sentences of an abstract are joined, and each summary makes a pair:
+
+  python -m gptjax.prepare --pairs=SciTLDR-A/train.jsonl,SciTLDR-A/dev.jsonl --output=data/scitldr --vocab_size=4000 \\
+    --validation_documents=100 --test_documents=300
+  python -m gptjax.train --config=configs/summarization.py --workdir=runs/summarization
+
+The 2,941 pairs to train on have 0.67 M tokens of abstracts and 0.09 M of summaries, of a vocabulary of 4,000: far too
+few to write well, and enough to compare models, which soon know them by heart. So there is dropout, and the run short.
+
+encoder-decoder: 3 layers of the encoder (12 D² parameters each, D = 192) and 3 of the decoder (16 D²), or 3.9 M
+parameters. A row holds about two abstracts; the 9 pairs of more than 512 tokens are left out. 600 steps of 8 rows are
+3.6 epochs and 3e13 FLOPs: 5 minutes on two CPU cores.
+decoder: 7 layers of 12 D², as many parameters: abstract, end, summary, end in one row.
+tiny, tiny-decoder: the same in miniature, for a folder of some hundred pairs.
+"""
+
+from gptjax.config import ConfigError, default
+
+SETTINGS = ("encoder-decoder", "decoder", "tiny", "tiny-decoder")
+
+
+def get_config(arg: str = "encoder-decoder"):
+    if arg not in SETTINGS:
+        raise ConfigError(f"configs/summarization.py:{arg}: expected one of {', '.join(SETTINGS)}")
+    config = default()
+    config.data.path = "data/scitldr"
+
+    config.model.width = 192
+    config.model.num_heads = 3
+    config.model.feedforward = "relu2"
+    config.model.qk_norm = True
+    config.model.initialization = "zero"
+    config.model.dropout = 0.2
+
+    config.optimizer.name = "muon"
+    config.optimizer.learning_rate = 3e-3
+    config.optimizer.muon_learning_rate = 0.01
+    config.schedule.name = "wsd"
+    config.schedule.decay = "50%"
+    config.schedule.final_fraction = 0.0
+
+    config.training.duration = "600 steps"
+    config.training.batch_size = 8
+    config.checkpoint.every = "10%"
+    config.evaluation.every = "10%"
+    config.evaluation.tokens = 0  # the whole split
+
+    if arg.endswith("decoder") and arg != "encoder-decoder":
+        config.training.objective = "completion"
+        config.model.num_layers = 7
+        config.data.sequence_length = 640
+    else:
+        config.training.objective = "seq2seq"
+        config.model.family = "encoder_decoder"
+        config.model.num_layers = 3
+        config.data.source_length = 512
+        config.data.sequence_length = 128
+
+    if arg.startswith("tiny"):
+        config.model.num_layers = 2
+        config.model.width = 64
+        config.model.num_heads = 2
+        config.data.source_length = 0
+        config.data.sequence_length = 128
+        config.training.duration = "100 steps"
+    return config

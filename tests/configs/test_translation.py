@@ -1,0 +1,65 @@
+"""The recipes of pairs in miniature, from a file of pairs to a model that has learned them, stopped in between.
+
+The pairs are made here: numbers in words, and their digits.
+"""
+
+import shutil
+
+import jax
+import numpy as np
+import pytest
+from commands import run_command
+
+from gptjax import train as command
+from gptjax.data.tokens import TokenSource
+from gptjax.training.writers import read_metrics
+from gptjax.user_code import load_config
+
+ONES = "zero one two three four five six seven eight nine".split()
+STEPS = 60
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("numbers")
+    pairs = [(" ".join(ONES[int(digit)] for digit in str(number)), number) for number in range(600)]
+    (folder / "numbers.tsv").write_text("".join(f"{words}\t{number}\n" for words, number in pairs))
+    done = run_command(
+        *("prepare", f"--pairs={folder / 'numbers.tsv'}", f"--output={folder / 'data'}", "--vocab_size=300"),
+        *("--validation_documents=60", "--workers=1"),
+    )
+    assert done.returncode == 0, done.stderr
+    assert "configs/translation.py:tiny " in done.stdout and "540" in done.stdout
+    return folder / "data"
+
+
+def trained(config, workdir):
+    """The rows of metrics.jsonl by their step, without what is measured of the time."""
+    run = command.open_run(config, workdir)
+    with jax.set_mesh(run.plan.trainer.mesh), command.open_checkpoints(run) as checkpoints:
+        command.train(run, checkpoints, *command.start(run, checkpoints))
+    names = ("train/loss", "validation/loss", "validation/tokens")
+    return {row["step"]: {name: row.get(name) for name in names} for row in read_metrics(workdir / "metrics.jsonl")}
+
+
+@pytest.mark.parametrize("setting", ["tiny-decoder"])
+def test_a_miniature_is_prepared_trained_and_resumed(folder, tmp_path, setting):
+    config = load_config(f"configs/translation.py:{setting}")
+    config.data.path = str(folder)
+    config.training.duration = f"{STEPS} steps"
+    config.checkpoint.every = config.evaluation.every = f"{STEPS // 2} steps"
+    config.logging.update(every="10 steps", tensorboard=False, plots=False)
+    whole = trained(config, tmp_path / "whole")
+    assert whole[STEPS]["validation/loss"] < min(0.8 * whole[STEPS // 2]["validation/loss"], 2)
+    targets = sum(len(read) for read in targets_of(folder))
+    assert whole[STEPS]["validation/tokens"] == targets, "the target's tokens are scored, and no other"
+
+    shutil.copytree(tmp_path / "whole", tmp_path / "resumed")
+    shutil.rmtree(tmp_path / "resumed" / "checkpoints" / str(STEPS))
+    assert trained(config, tmp_path / "resumed") == whole
+
+
+def targets_of(folder):
+    found = TokenSource(folder, "validation")
+    offsets = found.document_offsets().astype(np.int64)
+    return [found.take_runs(offsets[i : i + 1], np.diff(offsets)[i : i + 1]) for i in range(1, len(offsets) - 1, 2)]
