@@ -11,6 +11,7 @@ import dataclasses
 
 import numpy as np
 
+from gptjax.data.keys import POSITIONS, SEGMENTS, TARGETS, TOKENS, WEIGHTS
 from gptjax.splitmix import STEP, mix
 
 VERSION = "splitmix-1"  # of what is drawn: change it whenever other tokens would be hidden
@@ -51,7 +52,7 @@ class Masking:
           tokens int32 [B, T] with some hidden, targets: the tokens themselves, weights: 1 where one is hidden,
           segments: 0 in padding; and positions, if they were given.
         """
-        text_BT, weights_BT = windows["tokens"], windows["weights"]
+        text_BT, weights_BT = windows[TOKENS], windows[WEIGHTS]
         # Only a token that begins a document has no weight and yet is no padding, which comes last.
         inside_BT = np.maximum.accumulate(weights_BT[:, ::-1] > 0, axis=1)[:, ::-1]
         is_text_BT = inside_BT & ~np.isin(text_BT, self.never)
@@ -67,12 +68,12 @@ class Masking:
         replaced_BT = np.where(share_BT < masked, np.int32(self.mask_id), other_BT)
         replaced_BT = np.where(share_BT < masked + any_token, replaced_BT, text_BT)
         rows = {
-            "tokens": np.where(hidden_BT, replaced_BT, text_BT),
-            "targets": text_BT,
-            "weights": hidden_BT.astype(np.float32),
-            "segments": windows.get("segments", inside_BT.astype(np.int32)),
+            TOKENS: np.where(hidden_BT, replaced_BT, text_BT),
+            TARGETS: text_BT,
+            WEIGHTS: hidden_BT.astype(np.float32),
+            SEGMENTS: windows.get(SEGMENTS, inside_BT.astype(np.int32)),
         }
-        return rows | {name: windows[name] for name in ("positions",) if name in windows}
+        return rows | {name: windows[name] for name in (POSITIONS,) if name in windows}
 
     def facts(self) -> dict:
         """What the rows depend on beside the key, which the seed of the data decides."""

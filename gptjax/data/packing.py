@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from gptjax.data.keys import POSITIONS, SEGMENTS, TARGETS, TOKENS, WEIGHTS
 from gptjax.data.packed_index import BLOCK, count_up, open_index
 from gptjax.data.tokens import TokenSource
 
@@ -50,12 +51,12 @@ class PackedWindows:
         filled_B = np.bincount(row_of, lengths, len(index_B))
         inside_BT = np.arange(self._length) < filled_B[:, None]
         values = {
-            "tokens": tokens[is_input],
-            "targets": tokens[is_target],
-            "segments": np.repeat(within + 1, lengths),
-            "positions": count_up(lengths),
+            TOKENS: tokens[is_input],
+            TARGETS: tokens[is_target],
+            SEGMENTS: np.repeat(within + 1, lengths),
+            POSITIONS: count_up(lengths),
         }
-        rows = {"weights": inside_BT.astype(np.float32)}
+        rows = {WEIGHTS: inside_BT.astype(np.float32)}
         for name, inside in values.items():
             rows[name] = np.zeros(inside_BT.shape, np.int32)
             rows[name][inside_BT] = inside

@@ -8,9 +8,12 @@ from __future__ import annotations
 import numpy as np
 
 from gptjax.config import ConfigError
+from gptjax.data.keys import POSITIONS, SEGMENTS, SOURCE, SOURCE_POSITIONS, SOURCE_SEGMENTS, TARGETS, TOKENS, WEIGHTS
 from gptjax.data.packed_index import BLOCK, count_up
 from gptjax.data.pair_index import PairIndex, side_lengths
 from gptjax.data.tokens import TokenSource
+
+SIDES = ((SOURCE, SOURCE_SEGMENTS, SOURCE_POSITIONS), (TARGETS, SEGMENTS, POSITIONS))
 
 
 class PackedPairs:
@@ -45,16 +48,18 @@ class PackedPairs:
         rows_of = np.repeat(np.arange(len(index_B)), counts_B)
         segments = count_up(counts_B) + 1
         batch: dict[str, np.ndarray] = {}
-        for side, (prefix, length) in enumerate(zip(("source_", ""), self._lengths)):
+        for side, ((of_tokens, of_segments, of_positions), length) in enumerate(zip(SIDES, self._lengths)):
             starts, lengths = _places(self._source, pairs, side)
             tokens = self._source.take_runs(starts, lengths)
             inside_BT = np.arange(length) < np.bincount(rows_of, lengths, len(index_B))[:, None]
-            values = {f"{prefix}segments": np.repeat(segments, lengths), f"{prefix}positions": count_up(lengths)}
-            if prefix:
-                values["source"] = tokens
-            else:
-                values |= {"tokens": _after_begin(tokens, lengths, self._source.begin_id), "targets": tokens}
-                batch["weights"] = inside_BT.astype(np.float32)
+            values = {
+                of_tokens: tokens,
+                of_segments: np.repeat(segments, lengths),
+                of_positions: count_up(lengths),
+            }
+            if of_tokens == TARGETS:
+                values[TOKENS] = _after_begin(tokens, lengths, self._source.begin_id)
+                batch[WEIGHTS] = inside_BT.astype(np.float32)
             batch |= {name: _placed(inside_BT, inside) for name, inside in values.items()}
         return batch
 
@@ -104,13 +109,13 @@ class PackedCompletions:
         inside_BT = np.arange(self._length) < np.bincount(rows_of, lengths, len(index_B))[:, None]
         within = count_up(lengths)
         values = {
-            "tokens": _after_begin(tokens, lengths, self._source.begin_id),
-            "targets": tokens,
-            "segments": np.repeat(count_up(counts_B) + 1, lengths),
-            "positions": within,
+            TOKENS: _after_begin(tokens, lengths, self._source.begin_id),
+            TARGETS: tokens,
+            SEGMENTS: np.repeat(count_up(counts_B) + 1, lengths),
+            POSITIONS: within,
         }
         batch = {name: _placed(inside_BT, inside) for name, inside in values.items()}
-        batch["weights"] = _placed(inside_BT, within >= np.repeat(given, lengths)).astype(np.float32)
+        batch[WEIGHTS] = _placed(inside_BT, within >= np.repeat(given, lengths)).astype(np.float32)
         return batch
 
     def spans(self, index: int) -> np.ndarray:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from gptjax.config import ConfigError
+from gptjax.data.keys import TARGETS, TOKENS, WEIGHTS
 from gptjax.data.tokens import TokenSource
 
 
@@ -47,7 +48,7 @@ class ContiguousWindows:
         targets, weights_BT = tokens[:, 1:], inside_BT[:, 1:].astype(np.float32)
         if self._source.own_begin:
             weights_BT[targets == self._source.begin_id] = 0
-        return {"tokens": tokens[:, :-1], "targets": targets, "weights": weights_BT}
+        return {TOKENS: tokens[:, :-1], TARGETS: targets, WEIGHTS: weights_BT}
 
     def spans(self, index: int) -> np.ndarray:
         """int64 [1, 3]: (first position in the row, place of its target in the stream, targets)."""

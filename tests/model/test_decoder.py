@@ -324,6 +324,13 @@ class TestInitialization:
         for matrix in (layers["attention"]["query"], layers["feedforward"]["gate"], params["embedding"]):
             assert float(matrix.std()) == pytest.approx(0.02, rel=0.05)
 
+    def test_embedding_and_head_may_have_their_own(self, model_config):
+        for fields, embedding, head in ((dict(embedding_std=1.0), 1.0, 0.02), (dict(head_std=0.1), 0.02, 0.1)):
+            params = self.params(model_config, tied_embeddings=False, **fields)
+            assert float(params["embedding"].std()) == pytest.approx(embedding, rel=0.08)
+            assert float(params["head"].std()) == pytest.approx(head, rel=0.08)
+            assert float(params["layers"]["attention"]["query"].std()) == pytest.approx(0.02, rel=0.05)
+
     def test_zero_starts_as_the_identity_and_scales_at_one(self, model_config):
         config = model_config(initialization="zero", norm="layernorm", bias="all")
         params = family_of(config).init_params(jax.random.key(0))

@@ -11,6 +11,7 @@ import jax.numpy as jnp
 
 from gptjax.config import ConfigError
 from gptjax.data import Dataset, open_dataset
+from gptjax.data.keys import SEGMENTS, TARGETS, WEIGHTS
 from gptjax.data.masking import Masking
 from gptjax.data.tokens import TokenSource
 from gptjax.evaluation.scores import ACCURACY, MASKED_LOSS
@@ -51,7 +52,7 @@ class Masked(NextToken):
 
     def row_fields(self) -> dict[str, jax.ShapeDtypeStruct]:
         segments = jax.ShapeDtypeStruct((self.config.data.sequence_length,), jnp.int32)
-        return super().row_fields() | {"segments": segments}
+        return super().row_fields() | {SEGMENTS: segments}
 
     def evaluation(self, model: Any, tokenizer: Tokenizer) -> Callable[[Any, Batch], dict[str, jax.Array]]:
         _check_room_for_mask(model.config.vocab_size, tokenizer.vocab_size)
@@ -60,8 +61,8 @@ class Masked(NextToken):
             _, figures = self.loss(model, params, batch)
             x_BTD, _ = hidden(model, params, batch)  # the compiler computes it once
             head_DV = model.apply({"params": params}, method="output_matrix")
-            right = right_sum(x_BTD, head_DV, batch["targets"], batch["weights"], chunk=self.config.training.loss_chunk)
-            return {"nll": figures["loss"], "right": right, "tokens": batch["weights"].sum()}
+            right = right_sum(x_BTD, head_DV, batch[TARGETS], batch[WEIGHTS], chunk=self.config.training.loss_chunk)
+            return {"nll": figures["loss"], "right": right, "tokens": batch[WEIGHTS].sum()}
 
         return sums
 

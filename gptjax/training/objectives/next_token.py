@@ -11,6 +11,7 @@ import jax.numpy as jnp
 from jax.sharding import PartitionSpec as P
 
 from gptjax.data import Dataset, open_dataset
+from gptjax.data.keys import POSITIONS, SEGMENTS, TARGETS, TOKENS, WEIGHTS
 from gptjax.evaluation.perplexity import scores_of_text
 from gptjax.evaluation.scores import BITS_PER_BYTE, LOSS, PERPLEXITY
 from gptjax.parallel.mesh import BATCH_AXES
@@ -37,13 +38,13 @@ class NextToken(Objective):
 
     def row_fields(self) -> dict[str, jax.ShapeDtypeStruct]:
         data = self.config.data
-        dtypes = {"tokens": jnp.int32, "targets": jnp.int32, "weights": jnp.float32}
+        dtypes = {TOKENS: jnp.int32, TARGETS: jnp.int32, WEIGHTS: jnp.float32}
         if self.is_packed:
-            dtypes |= {"segments": jnp.int32, "positions": jnp.int32}
+            dtypes |= {SEGMENTS: jnp.int32, POSITIONS: jnp.int32}
         return {name: jax.ShapeDtypeStruct((data.sequence_length,), dtype) for name, dtype in dtypes.items()}
 
     def weight(self, batch: Batch) -> jax.Array:
-        return batch["weights"].sum()
+        return batch[WEIGHTS].sum()
 
     def loss(
         self, model: Any, params: Any, batch: Batch, dropout_keys_B: jax.Array | None = None
@@ -57,7 +58,7 @@ class NextToken(Objective):
         )
         if training.loss_chunk:
             loss = _on_each_device(loss)
-        loss_sum, sums = loss(x_BTD, head_DV, batch["targets"], batch["weights"])
+        loss_sum, sums = loss(x_BTD, head_DV, batch[TARGETS], batch[WEIGHTS])
         auxiliary, figures = self.auxiliary(statistics, batch)
         return loss_sum if auxiliary is None else loss_sum + auxiliary, {"loss": sums["nll_sum"]} | figures
 
@@ -66,11 +67,11 @@ class NextToken(Objective):
 
         def sums(params: Any, batch: Batch) -> dict[str, jax.Array]:
             _, figures = self.loss(model, params, batch)
-            weights_BT = batch["weights"]
+            weights_BT = batch[WEIGHTS]
             return {
                 "nll": figures["loss"],
                 "tokens": weights_BT.sum(),
-                "bytes": (token_bytes_V[batch["targets"]] * weights_BT).sum(),
+                "bytes": (token_bytes_V[batch[TARGETS]] * weights_BT).sum(),
             }
 
         return sums
@@ -85,9 +86,9 @@ def hidden(
     """What the model's `hidden` returns for a batch of one stream of tokens."""
     return model.apply(
         {"params": params},
-        batch["tokens"],
-        segments_BT=batch.get("segments"),
-        positions_BT=batch.get("positions"),
+        batch[TOKENS],
+        segments_BT=batch.get(SEGMENTS),
+        positions_BT=batch.get(POSITIONS),
         dropout_keys_B=dropout_keys_B,
         method="hidden",
     )
