@@ -7,6 +7,8 @@ the output layer for an assumed vocabulary of 32,768. Then
   tokens = 20 N (Hoffmann et al. 2022, arXiv:2203.15556)
   batch  = 2^19 tokens x (tokens / 2.2e9)^0.383, to the nearest power of two (larger runs want larger batches)
   AdamW's learning rate ∝ width^-1/2; Muon's is the same at every width; weight decay ∝ 1 / depth
+  the embedding starts with a standard deviation of 1 and has 100 times the head's rate, without decay, as in nanochat:
+  better than 0.02 and one rate for both (experiments/quality/README.md has the table)
 so depth 4: N = 11.5 M, 231 M tokens, 880 steps of 262,144;  depth 12: N = 110 M, 2.2 B tokens, 4,200 steps of 524,288,
 6 N x tokens = 1.5e18 FLOPs;  depth 20: N = 435 M, 8.7 B tokens, 2.3e19 FLOPs.
 """
@@ -36,6 +38,7 @@ def get_config(arg: str = "12"):
     config.model.qk_norm = True
     config.model.tied_embeddings = False
     config.model.initialization = "zero"
+    config.model.embedding_std = 1.0
     config.model.logit_softcap = 15.0
 
     config.data.sequence_length = SEQUENCE_LENGTH
@@ -43,6 +46,7 @@ def get_config(arg: str = "12"):
     config.optimizer.name = "muon"
     config.optimizer.learning_rate = 3e-3 * math.sqrt(768 / width)
     config.optimizer.muon_learning_rate = 0.02
+    config.optimizer.rules = (("embedding", "learning_rate", 100.0), ("embedding", "weight_decay", 0.0))
     config.optimizer.weight_decay = min(0.1 * 12 / depth, 0.5)
     config.schedule.name = "wsd"
     config.schedule.warmup = "2%"
