@@ -29,6 +29,7 @@ from gptjax.config import ConfigError
 from gptjax.data import Dataset
 from gptjax.data.facts import facts_of
 from gptjax.data.mixture import parse_mixture
+from gptjax.data.prepared import SOURCE_PREFIX
 from gptjax.evaluation.validation import validate
 from gptjax.folders import alone_in
 from gptjax.inference.generate import Generator
@@ -141,6 +142,7 @@ class TrainingRun:
 
     Attributes:
       validation: the windows that every evaluation scores, or None when evaluation is off.
+      source_tokenizer: that of the sources of pairs, if they have one to themselves.
     """
 
     plan: Plan
@@ -148,6 +150,7 @@ class TrainingRun:
     data: Dataset
     validation: Dataset | None
     tokenizer: Tokenizer
+    source_tokenizer: Tokenizer | None
     console: Console
 
     @property
@@ -175,12 +178,13 @@ def open_run(config: Settings, workdir: Path) -> TrainingRun:
     data = objective.open_data("train", training.batch_size)
     if config.evaluation.every:
         validation = objective.open_data("validation", training.batch_size // training.gradient_accumulation_steps)
-    tokenizer = tokenizers.load(parse_mixture(config.data.path)[0][0])
+    folder = parse_mixture(config.data.path)[0][0]
+    tokenizer, source_tokenizer = tokenizers.load(folder), tokenizers.load_of_sources(folder)
     plan = planning.plan(config, facts_of(data), jax.devices())
     check_fits(plan.abstract_state, plan.abstract_batch)
     if config.evaluation.sample_every:
         check_sample_prompt(plan.config, tokenizer)
-    return TrainingRun(plan, workdir, data, validation, tokenizer, consoles.make_console())
+    return TrainingRun(plan, workdir, data, validation, tokenizer, source_tokenizer, consoles.make_console())
 
 
 def show_settings(run: TrainingRun) -> None:
@@ -243,6 +247,8 @@ def start(run: TrainingRun, checkpoints: Checkpoints) -> tuple[TrainState, dict[
     step = int(state.step)
     if jax.process_index() == 0 and step < plan.total_steps:
         run.tokenizer.save(run.workdir)
+        if run.source_tokenizer is not None:
+            run.source_tokenizer.save(run.workdir, SOURCE_PREFIX)
         sets = {"data": run.data.identity(), "validation": run.windows_scored}
         record_start(run.workdir, config, step, **sets)
     return state, interval, notes

@@ -48,7 +48,6 @@ from gptjax.corpus.stages.vocabulary import MakeTokenizer, SampleText
 from gptjax.corpus.state import Corpus, DocumentShard
 from gptjax.corpus.tokens.assemble import Encoded, assemble, assemble_pairs
 from gptjax.data.prepared import SOURCE_PREFIX
-from gptjax.files import write_aside
 from gptjax.user_code import code_hash
 
 STAGES: tuple[CorpusStage, ...] = (
@@ -113,8 +112,7 @@ class Pipeline:
         clear(self.folder, keep=[corpus.tokenizer.file_name])
         corpus.tokenizer.save(self.folder)
         if corpus.source_tokenizer is not None:
-            with write_aside(self.folder / f"{SOURCE_PREFIX}{corpus.source_tokenizer.file_name}") as file:
-                file.write((corpus.work / corpus.source_tokenizer_file["name"]).read_bytes())
+            corpus.source_tokenizer.save(self.folder, SOURCE_PREFIX)
         skipped = {name: dict(sorted(reasons.items())) for name, reasons in corpus.skipped.items()}
         manifest = make_manifest(
             self.folder,

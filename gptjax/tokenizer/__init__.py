@@ -15,6 +15,15 @@ from gptjax.tokenizer.kinds import (
     SentencePieceTokenizer,
     Tokenizer,
     load,
+    load_of_sources,
 )
 
-__all__ = ["CONTROL_TOKENS", "ByteTokenizer", "CharacterTokenizer", "SentencePieceTokenizer", "Tokenizer", "load"]
+__all__ = [
+    "CONTROL_TOKENS",
+    "ByteTokenizer",
+    "CharacterTokenizer",
+    "SentencePieceTokenizer",
+    "Tokenizer",
+    "load",
+    "load_of_sources",
+]

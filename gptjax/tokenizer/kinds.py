@@ -19,7 +19,7 @@ import sentencepiece
 import xxhash
 
 from gptjax.config import ConfigError
-from gptjax.data.prepared import MANIFEST, read_manifest
+from gptjax.data.prepared import MANIFEST, SOURCE_PREFIX, read_manifest
 from gptjax.files import write_aside
 from gptjax.paths import local_path
 from gptjax.tokenizer.sentencepiece_file import settings, without_dummy_prefix
@@ -86,9 +86,9 @@ class Tokenizer(abc.ABC):
             lengths[self.unk_id] = 1
         return lengths
 
-    def save(self, folder: str | Path) -> Path:
-        """Writes the tokenizer's file into `folder`, atomically, and returns its path."""
-        path = Path(folder) / self.file_name
+    def save(self, folder: str | Path, prefix: str = "") -> Path:
+        """Writes the tokenizer's file into `folder`, atomically, and returns its path. prefix: of the file's name."""
+        path = Path(folder) / f"{prefix}{self.file_name}"
         with write_aside(path) as file:
             file.write(self._file_bytes)
         return path
@@ -208,6 +208,9 @@ class CharacterTokenizer(Tokenizer):
         return [self._id_of[np.minimum(points, last)] for points in code_points]
 
 
+FILE_NAMES = (SentencePieceTokenizer.file_name, ByteTokenizer.file_name)  # in a folder
+
+
 def load(path: str | Path) -> Tokenizer:
     """Loads the tokenizer of a prepared folder, of a run, or of a file (a SentencePiece model or gptjax's JSON).
 
@@ -216,7 +219,7 @@ def load(path: str | Path) -> Tokenizer:
     """
     path = local_path(path, "tokenizer")
     if path.is_dir():
-        found = [path / name for name in ("tokenizer.model", "tokenizer.json") if (path / name).is_file()]
+        found = [path / name for name in FILE_NAMES if (path / name).is_file()]
         if not found:
             raise ConfigError(f"tokenizer: {path} holds neither tokenizer.model nor tokenizer.json")
         made = _load_file(found[0])
@@ -224,6 +227,17 @@ def load(path: str | Path) -> Tokenizer:
             _check_manifest_is_of(made, path)
         return made
     return _load_file(path)
+
+
+def load_of_sources(folder: str | Path) -> Tokenizer | None:
+    """Loads the tokenizer that the sources of pairs have to themselves, from a prepared folder or a run; None: none.
+
+    Raises:
+      ConfigError: its file cannot be read.
+    """
+    names = (f"{SOURCE_PREFIX}{name}" for name in FILE_NAMES)
+    found = [path for name in names if (path := local_path(folder, "tokenizer") / name).is_file()]
+    return _load_file(found[0]) if found else None
 
 
 def _check_manifest_is_of(made: Tokenizer, folder: Path) -> None:

@@ -9,13 +9,15 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from pipeline_running import prepare
+from pipeline_running import Here, prepare, watch
 from source_reading import documents as read_all
 
 from gptjax import tokenizer
 from gptjax.config import ConfigError
 from gptjax.corpus.config import default, source, validate
 from gptjax.corpus.forms import SEPARATOR
+from gptjax.corpus.pipeline import Pipeline
+from gptjax.corpus.sources.listing import list_sources
 from gptjax.data.prepared import check_files, read_manifest, split_files
 from gptjax.data.tokens import TokenSource
 
@@ -195,6 +197,36 @@ def test_a_folder_of_pairs_holds_every_pair_once(table, tmp_path, shard_bytes):
     assert read_manifest(tmp_path / "out") == json.loads(json.dumps(manifest))
 
 
+class Backwards(Here):
+    """Tasks in another order, and each task twice; from the third stage on the worker dies."""
+
+    def __init__(self, stages):
+        self.stages = stages
+
+    def run(self, function, items):
+        self.stages -= 1
+        if self.stages < 0:
+            raise KeyboardInterrupt
+        found = [(index, function(item)) for _ in range(2) for index, item in reversed(list(enumerate(items)))]
+        return (each for each in found[: len(items)])
+
+
+def test_the_bytes_are_the_same_whoever_does_the_work_and_after_a_kill(table, tmp_path):
+    path, _ = table
+    for number in range(4):
+        (tmp_path / f"{number}.tsv").write_text("".join(path.read_text().splitlines(True)[number::4]))
+    made = config(f"{tmp_path}/*.tsv", split__validation_documents=20, tokenizer__name="char")
+    listing = list_sources(made.sources, 1)
+    assert len(listing.tasks) == 4
+    Pipeline(made, listing, tmp_path / "one", Here(), watch).prepare({})
+    with pytest.raises(KeyboardInterrupt):
+        Pipeline(made, listing, tmp_path / "two", Backwards(stages=5), watch).prepare({})
+    Pipeline(made, listing, tmp_path / "two", Backwards(stages=99), watch).prepare({})
+    files = {file.name: file.read_bytes() for file in (tmp_path / "one").iterdir() if file.is_file()}
+    assert files.keys() > {"train-00000.bin", "validation.pairs.jsonl", "manifest.json"}
+    assert all((tmp_path / "two" / name).read_bytes() == content for name, content in files.items())
+
+
 def test_the_first_reference_is_trained_on_and_all_are_kept(tmp_path):
     lines = [json.dumps({"source": f"s{i}", "target": [f"t{i}", f"u{i}"]}) + "\n" for i in range(50)]
     (tmp_path / "a.jsonl").write_text("".join(lines))
@@ -213,7 +245,8 @@ def test_the_sources_may_have_a_tokenizer_of_their_own(tmp_path):
     fields = {"tokenizer__name": "char", "tokenizer__source_name": "byte", "split__validation_fraction": 0}
     manifest = prepare(config(tmp_path / "a.tsv", **fields), tmp_path / "out")
     assert manifest["source_tokenizer"]["vocab_size"] == 265 != manifest["tokenizer"]["vocab_size"]
-    own = tokenizer.load(tmp_path / "out" / "source_tokenizer.json")
+    own = tokenizer.load_of_sources(tmp_path / "out")
+    assert own.hash == tokenizer.ByteTokenizer().hash and tokenizer.load_of_sources(tmp_path) is None
     found = pairs_of(tmp_path / "out", "train", source_tokenizer=own)
     assert sorted(found) == sorted({(chr(97 + i % 20), "AB"[i % 2]) for i in range(100)})
     (tmp_path / "out" / "source_tokenizer.json").write_text("{}")

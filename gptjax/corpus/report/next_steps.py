@@ -69,8 +69,8 @@ def first_words(folder: Path) -> str:
     source = TokenSource(folder, "train", verify=False)
     first = source.num_tokens if source.form == TEXT else int(source.document_offsets()[1])  # a source, or a text
     tokens = source.take_runs(np.array([0]), np.array([min(PROMPT_TOKENS, first)]))
-    own = [path for path in folder.glob("source_tokenizer.*")]
-    lines = tokenizers.load(own[0] if own else folder).decode(tokens[tokens != source.eos_id].tolist()).splitlines()
+    tokenizer = tokenizers.load_of_sources(folder) or tokenizers.load(folder)
+    lines = tokenizer.decode(tokens[tokens != tokenizer.eos_id].tolist()).splitlines()
     line = next((line.strip() for line in lines if line.strip()), "")
     words = " ".join(line.split(" ")[:PROMPT_WORDS])[:PROMPT_CHARACTERS].partition("\N{REPLACEMENT CHARACTER}")[0]
     return words if words.isprintable() else ""
