@@ -79,7 +79,8 @@ class Plan:
     @functools.cached_property
     def flops_per_token(self) -> dict[str, float]:
         """The FLOPs per trained token, by convention (model/flops.py)."""
-        return family_of(self.config.model).flops_per_token(self.config.data.sequence_length)
+        data = self.config.data
+        return family_of(self.config.model).flops_per_token(data.sequence_length, data.source_length)
 
     @property
     def flop_formulas(self) -> Mapping[str, str]:
@@ -158,5 +159,7 @@ def resolve(config: ConfigDict | Settings, data: DataFacts, platform: str, batch
         vocab_size=data.vocab_size,
         sequence_length=config.data.sequence_length,
         packed=make_objective(settings).is_packed,
+        source_vocab_size=data.source_vocab_size or 0,
+        source_length=settings.data.source_length or settings.data.sequence_length,
     )
     return dataclasses.replace(settings, model=model)

@@ -88,9 +88,14 @@ FEEDFORWARDS = ("swiglu", "swiglu_clamped", "geglu", "geglu_exact", "gelu", "gel
 
 @dataclasses.dataclass(frozen=True)
 class ModelSettings(Section):
-    family: Annotated[str, OneOrOwn(("decoder", "encoder"))] = "decoder"  # the kind of model (model/families.py)
+    # the kind of model (model/families.py)
+    family: Annotated[str, OneOrOwn(("decoder", "encoder", "encoder_decoder"))] = "decoder"
     vocab_size: Natural = 0  # 0: as large as the tokenizer's
     num_layers: Annotated[Count, at_most(10_000)] = 6  # L, number of layers
+    num_encoder_layers: Natural = 0  # encoder_decoder: layers of the encoder; 0: num_layers
+    source_vocab_size: Natural = 0  # encoder_decoder: of the sources' vocabulary; 0: as large as it is
+    max_source_positions: Natural = 0  # encoder_decoder: longest source; 0: data.source_length
+    shared_embeddings: bool = True  # encoder_decoder: sources and targets use one table
     width: Count = 384  # D, width of the residual stream; a multiple of num_heads unless head_width is set
     num_heads: Count = 6  # N, attention heads per layer
     num_kv_heads: Natural = 0  # K, heads of keys and values; 0: num_heads, 1: multi-query, between: grouped-query
@@ -100,8 +105,9 @@ class ModelSettings(Section):
     feedforward_width: Natural = 0  # F, hidden width; 0: 4 D, or 8/3 D rounded up to a multiple of 64 if gated
     norm: Literal["rmsnorm", "layernorm"] = "rmsnorm"  # the kind of norm
     norm_epsilon: Positive = 1e-5  # added to the variance
-    # sub-layers are normalized before they run (pre), or what they return is (post), or both (sandwich)
-    norm_placement: Literal["pre", "post", "sandwich"] = "pre"
+    # sub-layers are normalized before they run (pre), or what they return is (post), or both (sandwich), or the
+    # residual stream is after each of them (post_residual: the original Transformer)
+    norm_placement: Literal["pre", "post", "sandwich", "post_residual"] = "pre"
     parallel_residual: bool = False  # attention and feed-forward both read a block's input; else one after the other
     embedding_multiplier: Positive = 1.0  # of token embeddings (Gemma: the square root of width)
     residual_multiplier: Positive = 1.0  # of what a sub-layer adds to the residual stream (Granite)
@@ -185,7 +191,7 @@ class ScheduleSettings(Section):
 
 @dataclasses.dataclass(frozen=True)
 class TrainingSettings(Section):
-    objective: Annotated[str, OneOrOwn(("next_token", "completion", "masked"))] = (
+    objective: Annotated[str, OneOrOwn(("next_token", "completion", "seq2seq", "masked"))] = (
         "next_token"  # what is optimized (training/objectives)
     )
     mask_fraction: Annotated[Positive, at_most(1)] = 0.15  # masked: share of a text's tokens that are hidden
@@ -195,6 +201,7 @@ class TrainingSettings(Section):
     batch_size: Count = 32  # sequences per optimizer step, over all devices
     gradient_accumulation_steps: Count = 1  # micro-batches per batch, computed one after the other
     loss_chunk: Natural = 0  # tokens per device whose logits are in memory at once; 0: all
+    label_smoothing: BelowOne = 0.0  # share of each target's probability that is spread over all tokens, in training
     z_loss: NotNegative = 0.0  # weight of the squared log of the softmax denominator; 0: off
     ema_decay: BelowOne = 0.0  # decay of a moving average of the parameters, used to evaluate and sample; 0: off
     # where the loss or the gradient is not finite; skip: the update is dropped

@@ -78,7 +78,7 @@ def prefill(
     """
     B, T = prompt_BT.shape
     cache, logits_BV = family.prefill(params, prompt_BT, prompt_length_B, room=room, piece=piece)
-    is_prompt_BT = jnp.arange(T) < prompt_length_B[:, None]
+    is_prompt_BT = (jnp.arange(T) < prompt_length_B[:, None]) & family.continues
     seen_BV = jnp.zeros(logits_BV.shape, bool).at[jnp.arange(B)[:, None], prompt_BT].max(is_prompt_BT)
     state = DecodeState(
         cache=cache,

@@ -124,6 +124,7 @@ class Generator:
       params: as trained (stacked layers, float32); a copy for decoding is made.
       config: the run's resolved config.
       tokenizer: the run's tokenizer.
+      source_tokenizer: that of prompts, where sources of pairs have one of their own.
       begin_id: the token that every document started after in training (`Dataset.begin_id`, kept in the run's
         checkpoints); None: the tokenizer's EOS.
       batch_size: rows that are generated together; more are done in turn.
@@ -137,6 +138,7 @@ class Generator:
         config: Settings,
         tokenizer: Tokenizer,
         *,
+        source_tokenizer: Tokenizer | None = None,
         begin_id: int | None = None,
         batch_size: int = 32,
         weights: str | None = None,
@@ -147,7 +149,7 @@ class Generator:
                 f"{config.model.vocab_size}; it is not the tokenizer that the model was trained with"
             )
         self.config = config.model
-        self.tokenizer = tokenizer
+        self.tokenizer, self.source_tokenizer = tokenizer, source_tokenizer or tokenizer
         self.begin_id = tokenizer.eos_id if begin_id is None else begin_id
         self.batch_size = batch_size
         self.weights = weights or self.config.dtype
@@ -277,22 +279,22 @@ class Generator:
         is_text = isinstance(prompt, str)
         if is_text:
             check_text("prompt", prompt)
-        tokens = [int(token) for token in (self.tokenizer.encode(prompt) if is_text else prompt)]
-        prompt = prompt if is_text else self.tokenizer.decode(tokens)
-        begin_id = self.begin_id if begin and (is_text or not tokens) else None
-        begin = begin_id is not None
-        if begin_id is not None:
-            tokens = [begin_id, *tokens]
+        tokens = [int(token) for token in (self.source_tokenizer.encode(prompt) if is_text else prompt)]
+        prompt = prompt if is_text else self.source_tokenizer.decode(tokens)
+        continues, own_tokens = self.family.continues, len(tokens)
+        begin = begin and (is_text or not tokens or not continues)
+        vocab_size = self.config.vocab_size if continues else self.config.source_vocab_size
+        if tokens and not 0 <= min(tokens) <= max(tokens) < vocab_size:
+            extremes = f"{min(tokens)} to {max(tokens)}"
+            raise ConfigError(f"prompt = token ids from {extremes}: must be from 0 to {vocab_size - 1}")
+        tokens = self.family.framed(tokens, self.begin_id if begin else None, self.source_tokenizer.eos_id)
         if not tokens:
             raise ConfigError("prompt = '': must not be empty without a begin token before it")
-        if len(tokens) > self.config.max_positions:
-            raise ConfigError(
-                f"prompt = {counted(len(tokens), 'token')}{' with the begin token' * begin}: must be at most "
-                f"model.max_positions = {self.config.max_positions}"
-            )
-        if not 0 <= min(tokens) <= max(tokens) < self.config.vocab_size:
-            extremes = f"{min(tokens)} to {max(tokens)}"
-            raise ConfigError(f"prompt = token ids from {extremes}: must be from 0 to {self.config.vocab_size - 1}")
+        field = self.family.prompt_field
+        length, most = len(tokens) - (not continues), self.config[field]
+        if length > most:
+            added = (" with the begin token" if continues else " with its EOS") * (length > own_tokens)
+            raise ConfigError(f"prompt = {counted(length, 'token')}{added}: must be at most model.{field} = {most}")
         room = self.family.room(len(tokens))
         return _Row(
             prompt=prompt,
@@ -301,8 +303,8 @@ class Generator:
             limit=min(max_new_tokens, room),
             limited_by="max_new_tokens" if max_new_tokens <= room else "context",
             eos_id=self.tokenizer.eos_id,
-            text=TextStream(self.tokenizer, stop, begins=begin and len(tokens) == 1),
-            unknown_characters=unknown_characters(self.tokenizer, prompt) if is_text else "",
+            text=TextStream(self.tokenizer, stop, begins=begin and (own_tokens == 0 or not continues)),
+            unknown_characters=unknown_characters(self.source_tokenizer, prompt) if is_text else "",
         )
 
     def _write(self, rows: list[_Row], sampling: dict, timing: Timing) -> None:
@@ -361,7 +363,8 @@ class Generator:
     def _inputs(self, rows: list[_Row], sampling: dict, timing: Timing) -> tuple[dict, dict]:
         """What `prefill` and `generate` take for these rows, and what is compiled into both."""
         batch = 1 << (len(rows) - 1).bit_length()  # few batch shapes: filled up with rows that are done at once
-        T = shapes.prompt_slots(max(len(row.prompt_tokens) for row in rows), self.config.max_positions)
+        most_tokens = self.config[self.family.prompt_field] + (not self.family.continues)
+        T = shapes.prompt_slots(max(len(row.prompt_tokens) for row in rows), most_tokens)
         prompt_BT, prompt_length_B = np.zeros((batch, T), np.int32), np.ones(batch, np.int32)
         limit_B = np.zeros(batch, np.int32)
         for index, row in enumerate(rows):

@@ -230,10 +230,14 @@ def cached_attention(
     *,
     positions_BT: jax.Array,
     window: int = 0,
+    causal: bool = True,
+    key_lengths_B: jax.Array | None = None,
     block: int = 64,
     scores: Scores = PLAIN,
 ) -> jax.Array:
     """Attention of T new tokens over a cache that already holds their keys: slot s has the token at position s.
+
+    Not causal, it is attention over the cache of another stream, of which row b has `key_lengths_B[b]` ≥ 1 tokens.
 
     The [B, K, S, H] layout is the one that the matrix products read without a copy of the cache. A long prompt runs in
     blocks of query rows, so that its logits take block · S numbers a head and not T · S.
@@ -245,7 +249,7 @@ def cached_attention(
         H = q_BtNH.shape[-1]
         q_BtKGH = q_BtNH.reshape(*q_BtNH.shape[:2], k_BKSH.shape[1], -1, H)
         logits_BKtGS = einsum_float32("BTKGH,BKSH->BKTGS", q_BtKGH, k_BKSH) * (scores.scale or H**-0.5)
-        mask_BtS, distance_BtS = visible(positions_Bt, slots_1S, window)
+        mask_BtS, distance_BtS = visible(positions_Bt, slots_1S, window, causal=causal, key_lengths_B=key_lengths_B)
         weights_BKtGS = softmax(logits_BKtGS, mask_BtS, None, scores, distance_BtS).astype(v_BKSH.dtype)
         # In any other order of the axes XLA:CPU multiplies the cache from the left, which is ten times slower.
         return jnp.swapaxes(einsum("BKTGS,BKSH->BKTGH", weights_BKtGS, v_BKSH), 1, 2).reshape(q_BtNH.shape)
@@ -276,6 +280,7 @@ class Attention(nn.Module):
         x_BTD: jax.Array,
         *,
         context_BSD: jax.Array | None = None,
+        context_cache: tuple[jax.Array, jax.Array] | None = None,
         rotation: Any = None,
         segments_BT: jax.Array | None = None,
         key_segments_BS: jax.Array | None = None,
@@ -284,9 +289,10 @@ class Attention(nn.Module):
         dropout_keys_B: jax.Array | None = None,
     ) -> tuple[jax.Array, tuple[jax.Array, jax.Array] | None]:
         """Returns the output [B, T, D] and, given a layer's cache (keys_BKSH, values_BKSH, lengths_B), its new
-        (keys_BKSH, values_BKSH). The other arguments are those of `attention`."""
+        (keys_BKSH, values_BKSH). Cross-attention returns those of the other stream, which may then be given as
+        `context_cache` in place of the stream. The other arguments are those of `attention`."""
         config = self.config
-        is_cross = context_BSD is not None
+        is_cross = context_BSD is not None or context_cache is not None
         if is_cross and (self.causal or self.window or rotation is not None):
             raise ValueError("attention to another stream is not causal, and knows no window and no rotation")
         if cache is not None and not self.causal:
@@ -303,12 +309,14 @@ class Attention(nn.Module):
             return project(x_BTD, weight, bias).reshape(*x_BTD.shape[:2], *axes.values())
 
         q_BTNH = heads("query", query_heads, x_BTD)
-        k_BSKH, v_BSKH = heads("key", kv_heads, stream_BSD), heads("value", kv_heads, stream_BSD)
+        if context_cache is None:
+            k_BSKH, v_BSKH = heads("key", kv_heads, stream_BSD), heads("value", kv_heads, stream_BSD)
         if config.qk_norm:  # before the rotation; Qwen3: each head by itself, OLMo 2: all heads of a token together
             together = config.qk_norm_over == "projection"
             query_axes, key_axes = (tuple(axes) if together else ("head",) for axes in (query_heads, kv_heads))
             q_BTNH = RMSNorm(config.norm_epsilon, query_axes, name="query_norm")(q_BTNH)
-            k_BSKH = RMSNorm(config.norm_epsilon, key_axes, name="key_norm")(k_BSKH)
+            if context_cache is None:
+                k_BSKH = RMSNorm(config.norm_epsilon, key_axes, name="key_norm")(k_BSKH)
         if rotation is not None:
             q_BTNH, k_BSKH = rotate(q_BTNH, rotation), rotate(k_BSKH, rotation)
 
@@ -316,7 +324,18 @@ class Attention(nn.Module):
         scores = Scores(
             config.attention_scale, config.attention_softcap, None if is_cross else position_bias(self), sinks_N
         )
-        if cache is None:
+        if context_cache is not None:
+            out_BTNH = cached_attention(
+                q_BTNH,
+                *context_cache,
+                positions_BT=jnp.zeros((1, x_BTD.shape[1]), jnp.int32),
+                causal=False,
+                key_lengths_B=key_lengths_B,
+                block=config.attention_block,
+                scores=scores,
+            )
+            cache = context_cache
+        elif cache is None:
             out_BTNH = attention(
                 q_BTNH,
                 k_BSKH,
@@ -332,6 +351,8 @@ class Attention(nn.Module):
                 dropout_keys_B=dropout_keys_B,
                 scores=scores,
             )
+            if is_cross:
+                cache = jnp.swapaxes(k_BSKH, 1, 2), jnp.swapaxes(v_BSKH, 1, 2)
         else:
             keys_BKSH, values_BKSH, lengths_B = cache
             keys_BKSH = write(keys_BKSH, k_BSKH, lengths_B)

@@ -11,9 +11,10 @@ import jax.numpy as jnp
 
 from gptjax.model.cache import KeyValueCache, allocate
 from gptjax.model.checks import check_stack
-from gptjax.model.decoder import Decoder, layer_windows
+from gptjax.model.decoder import Decoder
 from gptjax.model.family import Family
 from gptjax.model.flops import flops_of_causal_layers
+from gptjax.model.stack import layer_windows
 
 
 @dataclass(frozen=True)
@@ -28,7 +29,7 @@ class DecoderFamily(Family):
     def module(self, constrain: Callable[[jax.Array], jax.Array] | None = None) -> Decoder:
         return Decoder(self.config, constrain)
 
-    def flops_per_token(self, sequence_length: int) -> dict[str, float]:
+    def flops_per_token(self, sequence_length: int, source_length: int = 0) -> dict[str, float]:
         heads_width = self.config.num_heads * self.config.head_width
         return flops_of_causal_layers(self.declarations, layer_windows(self.config), heads_width, sequence_length)
 

@@ -6,6 +6,7 @@ sees it, as no token sees another segment.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -13,16 +14,11 @@ from typing import Any, ClassVar
 import jax
 
 from gptjax.model.checks import check_stack
-from gptjax.model.decoder import Block, Decoder, layer_windows
+from gptjax.model.decoder import Block, Decoder
 from gptjax.model.family import Cache, Family
 from gptjax.model.flops import BIDIRECTIONAL_LAYERS, flops_of_bidirectional_layers
+from gptjax.model.stack import layer_windows
 from gptjax.settings import ModelSettings
-
-
-class BidirectionalBlock(Block):
-    """A layer in which each token sees those before and after it."""
-
-    causal: bool = False
 
 
 @dataclass(frozen=True)
@@ -41,25 +37,18 @@ class EncoderFamily(Family):
         check_stack(config_model)
 
     @classmethod
-    def resolve(
-        cls, config_model: Any, *, platform: str, vocab_size: int, sequence_length: int, packed: bool = False
-    ) -> ModelSettings:
-        return super().resolve(
-            config_model,
-            platform=platform,
-            vocab_size=vocab_size + 1,
-            sequence_length=sequence_length,
-            packed=True,  # padding is a segment of its own, so batches always carry segments
-        )
+    def resolve(cls, config_model: Any, *, vocab_size: int, packed: bool = False, **facts: Any) -> ModelSettings:
+        # Padding is a segment of its own, so batches always carry segments.
+        return super().resolve(config_model, vocab_size=vocab_size + 1, packed=True, **facts)
 
     def module(self, constrain: Callable[[jax.Array], jax.Array] | None = None) -> Decoder:
-        return Decoder(self.config, constrain, BidirectionalBlock)
+        return Decoder(self.config, constrain, functools.partial(Block, causal=False))
 
     @property
     def flop_formulas(self) -> Mapping[str, str]:
         return BIDIRECTIONAL_LAYERS
 
-    def flops_per_token(self, sequence_length: int) -> dict[str, float]:
+    def flops_per_token(self, sequence_length: int, source_length: int = 0) -> dict[str, float]:
         heads_width = self.config.num_heads * self.config.head_width
         return flops_of_bidirectional_layers(
             self.declarations, layer_windows(self.config), heads_width, sequence_length

@@ -11,11 +11,16 @@ from typing import Any
 from gptjax.config import ConfigError, suggestion
 from gptjax.model.decoder_family import DecoderFamily
 from gptjax.model.encoder import EncoderFamily
+from gptjax.model.encoder_decoder import EncoderDecoderFamily
 from gptjax.model.family import Family
 from gptjax.settings import ModelSettings
 from gptjax.user_code import called, is_named, named_function
 
-FAMILIES: dict[str, type[Family]] = {"decoder": DecoderFamily, "encoder": EncoderFamily}
+FAMILIES: dict[str, type[Family]] = {
+    "decoder": DecoderFamily,
+    "encoder": EncoderFamily,
+    "encoder_decoder": EncoderDecoderFamily,
+}
 FIELD = "model.family"
 
 

@@ -44,10 +44,14 @@ class Family(abc.ABC):
       config: the `model` section, resolved.
       objectives: those of the built-in objectives that can train it.
       writes: whether it can write text.
+      continues: whether what it writes continues the prompt; otherwise the prompt is a source, and the text its target.
+      prompt_field: the field of `model` that limits the tokens of a prompt.
     """
 
     objectives: ClassVar[tuple[str, ...]] = ("next_token", "completion")
     writes: ClassVar[bool] = True
+    continues: ClassVar[bool] = True
+    prompt_field: ClassVar[str] = "max_positions"
 
     config: ModelSettings
 
@@ -66,11 +70,23 @@ class Family(abc.ABC):
 
     @classmethod
     def resolve(
-        cls, config_model: Any, *, platform: str, vocab_size: int, sequence_length: int, packed: bool = False
+        cls,
+        config_model: Any,
+        *,
+        platform: str,
+        vocab_size: int,
+        sequence_length: int,
+        packed: bool = False,
+        source_vocab_size: int = 0,
+        source_length: int = 0,
     ) -> ModelSettings:
         """The `model` section with every `auto` and every 0 that stands for "derived" replaced.
 
-        The arguments are those of `resolve_model`, which is what a family does that has nothing to add.
+        The first arguments are those of `resolve_model`, which is what a family does that has nothing to add.
+
+        Args:
+          source_vocab_size: of a vocabulary that the sources of pairs have to themselves; 0: there is none.
+          source_length: S of the sources of pairs; 0: data are no pairs.
 
         Raises:
           ConfigError: as `validate`, or names the field that cannot work on this platform or with these data.
@@ -117,10 +133,23 @@ class Family(abc.ABC):
         return CAUSAL_LAYERS
 
     @abc.abstractmethod
-    def flops_per_token(self, sequence_length: int) -> dict[str, float]:
-        """FLOPs of training on one token by each of flops.CONVENTIONS."""
+    def flops_per_token(self, sequence_length: int, source_length: int = 0) -> dict[str, float]:
+        """FLOPs of training on one token by each of flops.CONVENTIONS; of pairs, on one token of a target, with its
+        share of the source."""
 
     # --- Writing: read the prompts (`prefill`), then take token after token (`step`)
+
+    def framed(self, tokens: list[int], begin_id: int | None, eos_id: int | None) -> list[int]:
+        """The prompt that `prefill` reads, from its text's tokens.
+
+        Args:
+          begin_id: the token that a document starts after; None: the text is from inside a document.
+          eos_id: the token that ends a document; None: the tokenizer has none.
+
+        Raises:
+          ConfigError: there can be no such prompt.
+        """
+        return tokens if begin_id is None else [begin_id, *tokens]
 
     def room(self, prompt_tokens: int) -> int:
         """The new tokens that may follow a prompt, at most: the last one that is written is not read any more."""

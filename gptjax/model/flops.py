@@ -57,3 +57,31 @@ def flops_of_causal_layers(
         convention: products + per_key * sum(mean_keys_seen(sequence_length, window, convention) for window in windows)
         for convention in CONVENTIONS
     }
+
+
+def flops_of_pairs(
+    declared: Mapping[str, Any],
+    windows: Sequence[int],
+    encoder_windows: Sequence[int],
+    heads_width: int,
+    target_length: int,
+    source_length: int,
+) -> dict[str, float]:
+    """As `flops_of_causal_layers`, per token of the target, of an encoder–decoder on pairs of this length.
+
+    A token of the target comes with S / T tokens of the source. These are what the encoder reads, and what keys and
+    values of cross-attention are made of. Both other kinds of attention see all keys (or a window to each side).
+    """
+    per_target = source_length / target_length
+    of_encoder = count_parameters(declared["encoder"]).multiplied
+    cross = declared["layers"]["cross_attention"]
+    of_source = of_encoder + sum(cross[name].size for name in ("key", "value"))
+    of_target = count_parameters(declared).multiplied - of_source
+    per_key = 12.0 * heads_width
+    encoder_keys = sum(min(2 * window - 1 if window else source_length, source_length) for window in encoder_windows)
+    both = 6.0 * (of_target + per_target * of_source)
+    both += per_key * (per_target * encoder_keys + len(windows) * source_length)
+    return {
+        convention: both + per_key * sum(mean_keys_seen(target_length, window, convention) for window in windows)
+        for convention in CONVENTIONS
+    }

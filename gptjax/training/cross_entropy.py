@@ -3,10 +3,12 @@
 The loss of one token with target y, hidden state x and weight w:
 
     logits = softcap(x · head)         lse = log Σ exp(logits)
-    nll = lse - logits[y]              loss = w (nll + z_loss · lse²)
+    nll = lse - logits[y]              loss = w ((1 - s) nll + s (lse - mean(logits)) + z_loss · lse²)
 
-The z-loss keeps the softmax normaliser near 1 (PaLM, arXiv:2204.02311, section 5). Matrix products take operands of x's
-dtype and accumulate in float32; everything between them is float32.
+With label smoothing s, a target has 1 - s of the probability that is learned, and all V tokens share the rest
+(arXiv:1512.00567, section 7). The z-loss keeps the softmax normaliser near 1 (PaLM, arXiv:2204.02311, section 5).
+
+Matrix products take operands of x's dtype and accumulate in float32; everything between them is float32.
 """
 
 from __future__ import annotations
@@ -31,8 +33,9 @@ def cross_entropy(
     chunk: int = 0,
     z_loss: float = 0.0,
     logit_softcap: float = 0.0,
+    label_smoothing: float = 0.0,
 ) -> tuple[jax.Array, dict[str, jax.Array]]:
-    """Weighted sum of the tokens' losses in nats, and {'nll_sum': that sum without z-loss}; both float32 scalars.
+    """Weighted sum of the tokens' losses in nats, and {'nll_sum': the sum of nll}; both float32 scalars.
 
     Args:
       weights_BT: float32; tokens of weight 0 count neither in the loss nor in any gradient.
@@ -45,12 +48,13 @@ def cross_entropy(
     The loss is differentiable in x, head and weights; nll_sum is a figure to report and carries no gradient.
     """
     batch, length = targets_BT.shape
+    shape = z_loss, logit_softcap, label_smoothing
     positions = max(1, chunk // batch)
     if chunk and positions < length:
-        loss_sum, nll_sum = _chunked(x_BTD, head_DV, targets_BT, weights_BT, positions, z_loss, logit_softcap)
+        loss_sum, nll_sum = _chunked(x_BTD, head_DV, targets_BT, weights_BT, positions, *shape)
     else:
         logits_BTV = einsum_float32("BTD,DV->BTV", x_BTD, head_DV.astype(x_BTD.dtype))
-        loss_sum, nll_sum = _loss_of_logits(logits_BTV, weights_BT, targets_BT, z_loss, logit_softcap)
+        loss_sum, nll_sum = _loss_of_logits(logits_BTV, weights_BT, targets_BT, *shape)
     return loss_sum, {"nll_sum": jax.lax.stop_gradient(nll_sum)}
 
 
@@ -72,7 +76,12 @@ def right_sum(
 
 
 def _loss_of_logits(
-    logits_BTV: Array, weights_BT: Array, targets_BT: Array, z_loss: float, logit_softcap: float
+    logits_BTV: Array,
+    weights_BT: Array,
+    targets_BT: Array,
+    z_loss: float,
+    logit_softcap: float,
+    label_smoothing: float,
 ) -> tuple[Array, Array]:
     """(loss_sum, nll_sum) from logits before the soft-cap."""
     logits_BTV = softcap(logits_BTV, logit_softcap)
@@ -84,7 +93,11 @@ def _loss_of_logits(
     # Without this, a target outside of the vocabulary would cost lse, which looks valid. It must cost NaN.
     is_wrong_BT = ((targets_BT < 0) | (targets_BT >= logits_BTV.shape[-1])) & (weights_BT != 0)
     nll_BT = jnp.where(is_wrong_BT, jnp.nan, nll_BT)
-    loss_BT = nll_BT + z_loss * jnp.square(lse_BT) if z_loss else nll_BT
+    loss_BT = nll_BT
+    if label_smoothing:
+        loss_BT = (1 - label_smoothing) * nll_BT + label_smoothing * (lse_BT - jnp.mean(logits_BTV, axis=-1))
+    if z_loss:
+        loss_BT += z_loss * jnp.square(lse_BT)
     return jnp.sum(weights_BT * loss_BT), jnp.sum(weights_BT * nll_BT)
 
 
@@ -108,7 +121,7 @@ def _logsumexp_backward(residuals: tuple[Array, Array], cotangent_BT: Array) -> 
 _logsumexp.defvjp(_logsumexp_forward, _logsumexp_backward)
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(4, 5, 6))
+@functools.partial(jax.custom_vjp, nondiff_argnums=(4, 5, 6, 7))
 def _chunked(
     x_BTD: Array,
     head_DV: Array,
@@ -117,6 +130,7 @@ def _chunked(
     positions: int,
     z_loss: float,
     logit_softcap: float,
+    label_smoothing: float,
 ) -> tuple[Array, Array]:
     """(loss_sum, nll_sum) with the logits of `positions` positions of every row at a time."""
     head_DV = head_DV.astype(x_BTD.dtype)
@@ -124,7 +138,7 @@ def _chunked(
     def sums(chunk: tuple[Array, ...]) -> tuple[Array, Array]:
         x_BCD, targets_BC, weights_BC = chunk
         logits_BCV = einsum_float32("BTD,DV->BTV", x_BCD, head_DV)
-        return _loss_of_logits(logits_BCV, weights_BC, targets_BC, z_loss, logit_softcap)
+        return _loss_of_logits(logits_BCV, weights_BC, targets_BC, z_loss, logit_softcap, label_smoothing)
 
     losses, nlls = jax.lax.map(sums, _cut(positions, x_BTD, targets_BT, weights_BT))
     return losses.sum(), nlls.sum()
@@ -138,15 +152,16 @@ def _chunked_forward(
     positions: int,
     z_loss: float,
     logit_softcap: float,
+    label_smoothing: float,
 ) -> tuple[tuple[Array, Array], tuple[Array, Array, Array]]:
     """The same sums and, as residuals, the gradients of loss_sum. The head's is summed in float32 over the chunks."""
-    low_DV = head_DV.astype(x_BTD.dtype)
+    low_DV, shape = head_DV.astype(x_BTD.dtype), (z_loss, logit_softcap, label_smoothing)
 
     def add(head_gradient_DV: Array, chunk: tuple[Array, ...]) -> tuple[Array, tuple[Array, ...]]:
         x_BCD, targets_BC, weights_BC = chunk
         logits_BCV = einsum_float32("BTD,DV->BTV", x_BCD, low_DV)
         loss, pullback, nll = jax.vjp(
-            lambda logits, weights: _loss_of_logits(logits, weights, targets_BC, z_loss, logit_softcap),
+            lambda logits, weights: _loss_of_logits(logits, weights, targets_BC, *shape),
             logits_BCV,
             weights_BC,
             has_aux=True,
@@ -173,6 +188,7 @@ def _chunked_backward(
     positions: int,
     z_loss: float,
     logit_softcap: float,
+    label_smoothing: float,
     gradients: tuple[Array, Array, Array],
     cotangents: tuple[Array, Array],
 ) -> tuple[Array, Array, None, Array]:

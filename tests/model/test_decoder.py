@@ -7,11 +7,12 @@ import pytest
 from numpy_decoder import decode
 
 from gptjax.config import ConfigError, default
-from gptjax.model.decoder import Decoder, head_DV, layer_windows
+from gptjax.model.decoder import Decoder, head_DV
 from gptjax.model.dropout import row_keys
 from gptjax.model.families import family_of
 from gptjax.model.parameters import count_parameters
 from gptjax.model.resolve import resolve_model
+from gptjax.model.stack import layer_windows
 
 TOKENS = np.random.default_rng(1).integers(0, 29, (2, 12)).astype(np.int32)
 

@@ -61,7 +61,7 @@ class BagFamily(Family):
     def module(self, constrain=None):
         return Bag(self.config, constrain)
 
-    def flops_per_token(self, sequence_length):
+    def flops_per_token(self, sequence_length, source_length=0):
         return flops_of_causal_layers(self.declarations, (), 0, sequence_length)
 
     def prefill(self, params, prompt_BT, lengths_B, *, room, piece):

@@ -11,12 +11,14 @@ from gptjax.training.objectives.completion import Completion
 from gptjax.training.objectives.masked import Masked
 from gptjax.training.objectives.next_token import NextToken
 from gptjax.training.objectives.objective import Objective
+from gptjax.training.objectives.seq2seq import Seq2Seq
 from gptjax.user_code import called, is_named, named_function
 
 OBJECTIVES: dict[str, type[Objective]] = {
     "next_token": NextToken,
     "completion": Completion,
     "masked": Masked,
+    "seq2seq": Seq2Seq,
 }
 
 __all__ = ["OBJECTIVES", "NextToken", "Objective", "make_objective"]

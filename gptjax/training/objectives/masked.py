@@ -17,7 +17,7 @@ from gptjax.data.tokens import TokenSource
 from gptjax.evaluation.scores import ACCURACY, MASKED_LOSS
 from gptjax.tokenizer import Tokenizer
 from gptjax.training.cross_entropy import right_sum
-from gptjax.training.objectives.next_token import NextToken, hidden
+from gptjax.training.objectives.next_token import NextToken
 from gptjax.training.objectives.objective import Batch
 
 VALIDATION_KEY = 0  # runs with different seeds are judged on the same hidden tokens
@@ -59,7 +59,7 @@ class Masked(NextToken):
 
         def sums(params: Any, batch: Batch) -> dict[str, jax.Array]:
             _, figures = self.loss(model, params, batch)
-            x_BTD, _ = hidden(model, params, batch)  # the compiler computes it once
+            x_BTD, _ = self.hidden(model, params, batch)  # the compiler computes it once
             head_DV = model.apply({"params": params}, method="output_matrix")
             right = right_sum(x_BTD, head_DV, batch[TARGETS], batch[WEIGHTS], chunk=self.config.training.loss_chunk)
             return {"nll": figures["loss"], "right": right, "tokens": batch[WEIGHTS].sum()}

@@ -43,18 +43,33 @@ class NextToken(Objective):
             dtypes |= {SEGMENTS: jnp.int32, POSITIONS: jnp.int32}
         return {name: jax.ShapeDtypeStruct((data.sequence_length,), dtype) for name, dtype in dtypes.items()}
 
+    def inputs(self, batch: Batch) -> dict[str, Any]:
+        """The arguments of the model's `hidden`."""
+        names = {"tokens_BT": TOKENS, "segments_BT": SEGMENTS, "positions_BT": POSITIONS}
+        return {argument: batch.get(name) for argument, name in names.items()}
+
+    def hidden(
+        self, model: Any, params: Any, batch: Batch, dropout_keys_B: jax.Array | None = None
+    ) -> tuple[jax.Array, dict[str, jax.Array]]:
+        """What the model's `hidden` returns for a batch."""
+        return model.apply({"params": params}, **self.inputs(batch), dropout_keys_B=dropout_keys_B, method="hidden")
+
     def weight(self, batch: Batch) -> jax.Array:
         return batch[WEIGHTS].sum()
 
     def loss(
         self, model: Any, params: Any, batch: Batch, dropout_keys_B: jax.Array | None = None
     ) -> tuple[jax.Array, dict[str, jax.Array]]:
-        """The summed loss with z-loss (PaLM, arXiv:2204.02311, section 5), and the figure 'loss' without it."""
+        """The summed loss with label smoothing and z-loss (see `cross_entropy`), and the figure 'loss' without them."""
         training = self.config.training
-        x_BTD, statistics = hidden(model, params, batch, dropout_keys_B)
+        x_BTD, statistics = self.hidden(model, params, batch, dropout_keys_B)
         head_DV = model.apply({"params": params}, method="output_matrix")
         loss: Callable[..., tuple[jax.Array, dict[str, jax.Array]]] = functools.partial(
-            cross_entropy, chunk=training.loss_chunk, z_loss=training.z_loss, logit_softcap=model.logit_softcap
+            cross_entropy,
+            chunk=training.loss_chunk,
+            z_loss=training.z_loss,
+            logit_softcap=model.logit_softcap,
+            label_smoothing=training.label_smoothing,
         )
         if training.loss_chunk:
             loss = _on_each_device(loss)
@@ -78,20 +93,6 @@ class NextToken(Objective):
 
     def scores_of(self, sums: Mapping[str, float]) -> dict[str, float]:
         return scores_of_text(sums)
-
-
-def hidden(
-    model: Any, params: Any, batch: Batch, dropout_keys_B: jax.Array | None = None
-) -> tuple[jax.Array, dict[str, jax.Array]]:
-    """What the model's `hidden` returns for a batch of one stream of tokens."""
-    return model.apply(
-        {"params": params},
-        batch[TOKENS],
-        segments_BT=batch.get(SEGMENTS),
-        positions_BT=batch.get(POSITIONS),
-        dropout_keys_B=dropout_keys_B,
-        method="hidden",
-    )
 
 
 def _on_each_device(loss: Callable) -> Callable:

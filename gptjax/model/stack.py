@@ -1,0 +1,283 @@
+"""A stack of blocks: how the layers of every model run, unrolled or in a `lax.scan`, and how tokens become their input.
+
+Parameters of the layers are stacked on a leading L axis under 'layers', however they run.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import operator
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from gptjax.config import ConfigError
+from gptjax.model.dropout import dropout, fold_in
+from gptjax.model.initialization import input_init
+from gptjax.model.norm import make_norm
+from gptjax.model.parameters import lookup, stacked, unstack_layers
+from gptjax.model.position import rope_amplitude, rope_frequencies, rope_rotation, sinusoidal
+from gptjax.model.precision import PRODUCT
+from gptjax.settings import ModelSettings
+
+
+class Seen(NamedTuple):
+    """What all layers see alike.
+
+    Attributes:
+      rotations: of queries and keys in each kind of layer, by its mark in the window pattern; None: not rotated.
+      segments_BT: int32 document numbers; None: a row is one document.
+      context: what cross-attention reads (see `decoder.Block`); None: there is none.
+    """
+
+    rotations: dict[str, Any]
+    segments_BT: jax.Array | None = None
+    context: dict[str, Any] | None = None
+
+
+class Stack(nn.Module):
+    """Layers one after the other, with the positions that their input is given and the norm of their output.
+
+    Attributes:
+      config: the resolved, frozen `model` section.
+      constrain: applied to the residual stream [B, T, D] after the embedding and after every block; for sharding
+        constraints. Hashable, as all of a module is.
+      block: what a layer is: a module that is made and called as `decoder.Block`.
+    """
+
+    config: ModelSettings
+    constrain: Callable[[jax.Array], jax.Array] | None = None
+    block: Callable[..., nn.Module] | None = None
+
+    def setup(self) -> None:
+        config = self.config
+        if config.position == "learned":
+            rows, width = {"position": config.max_positions}, {"embed": config.width}
+            self.positions = lookup(self, "positions", rows, width, input_init(config))
+        if self.is_initializing():
+            # Parameters are the same for every backend; this one runs on any device, in any type and length. `stacked`
+            # uses `jax.vmap`, which makes of a function of one key a function of L keys, here of one layer all layers:
+            # whatever the function returned has one more axis, the first.
+            assert self.block is not None
+            block = self.block(dataclasses.replace(config, attention="reference"), 0, parent=None)
+            stacked(self, "layers", config.num_layers, block, jnp.zeros((1, 1, config.width)))
+        if config.norm_placement != "post_residual":  # there, the last layer's output is normalized already
+            self.final_norm = make_norm(config)
+
+    def transform(
+        self, x_BTD: jax.Array, positions_BT: jax.Array, dropout_keys_LB: jax.Array | None = None, **seen: Any
+    ) -> tuple[jax.Array, dict[str, jax.Array]]:
+        """The final-normed residual stream [B, T, D] after all layers, and the statistics of the blocks, [L, B, …].
+
+        Args:
+          x_BTD: from `embedded`.
+          dropout_keys_LB: a key for each layer and row; None: nothing is dropped out.
+          seen: segments_BT and context of `Seen`.
+        """
+        run = self._run_scanned if self.config.layers == "scan" else self._run_unrolled
+        layers = self.variables["params"]["layers"]
+        x_BTD, statistics = run(layers, x_BTD, Seen(self._rotations(positions_BT), **seen), dropout_keys_LB)
+        return self._finish(x_BTD), statistics
+
+    def transform_cached(
+        self,
+        x_BTD: jax.Array,
+        positions_BT: jax.Array,
+        caches: list[tuple[jax.Array, ...]],
+        contexts: list[dict[str, Any]] | None = None,
+    ) -> tuple[jax.Array, list[tuple[jax.Array, ...]]]:
+        """As `transform`, reading on from each layer's cache; returns the layers' new caches, too.
+
+        Always unrolled: a scan would copy each layer's slice of the cache and of the weights at every token.
+        """
+        assert self.block is not None
+        made_by_layers = []
+        rotations = self._rotations(positions_BT)
+        for index, params in enumerate(unstack_layers(self.variables["params"]["layers"], self.config.num_layers)):
+            block = self.block(self.config, layer_windows(self.config)[index], parent=None)
+            rotation = rotations[layer_marks(self.config)[index]]
+            context = {} if contexts is None else {"context": contexts[index]}
+            made: Any = block.apply({"params": params}, x_BTD, rotation=rotation, cache=caches[index], **context)
+            x_BTD, new, _ = made
+            x_BTD = x_BTD if self.constrain is None else self.constrain(x_BTD)
+            made_by_layers.append(new)
+        return self._finish(x_BTD), made_by_layers
+
+    def embedded(
+        self,
+        table_VD: jax.Array,
+        tokens_BT: jax.Array,
+        positions_BT: jax.Array,
+        dropout_keys_B: jax.Array | None = None,
+    ) -> jax.Array:
+        """The input of the first layer [B, T, D]: rows of the table, with learned or sinusoidal positions added."""
+        config = self.config
+        x_BTD = table_VD[tokens_BT]
+        if config.embedding_multiplier != 1:
+            x_BTD *= config.embedding_multiplier
+        if config.position == "learned":
+            if tokens_BT.shape[1] > config.max_positions:
+                raise ConfigError(
+                    f"model.max_positions = {config.max_positions}: must be at least {tokens_BT.shape[1]}, the "
+                    "length of the sequence"
+                )
+            x_BTD += self.positions[positions_BT]
+        elif config.position == "sinusoidal":  # sines have size 1: embeddings are scaled up to be heard beside them
+            x_BTD = x_BTD * config.width**0.5 + sinusoidal(positions_BT, config.width)
+        x_BTD = dropout(x_BTD.astype(config.dtype), config.dropout, dropout_keys_B)
+        return x_BTD if self.constrain is None else self.constrain(x_BTD)
+
+    def dropout_keys(self, dropout_keys_B: jax.Array | None) -> tuple[jax.Array | None, jax.Array | None]:
+        """Of a key per row: keys of all layers [L, B], and of the embedding [B]; None where nothing is dropped out."""
+        if dropout_keys_B is None or not (self.config.dropout or self.config.attention_dropout):
+            return None, None
+        keys = fold_in(dropout_keys_B, jnp.arange(self.config.num_layers + 1)[:, None])
+        return keys[:-1], keys[-1]
+
+    def declare(self) -> None:
+        """Visits every parameter without a forward pass: all that initialisation needs."""
+        if self.config.norm_placement != "post_residual":
+            self.final_norm(jnp.zeros((1, self.config.width)))  # the others are declared by `setup`
+
+    def _finish(self, x_BTD: jax.Array) -> jax.Array:
+        return x_BTD if self.config.norm_placement == "post_residual" else self.final_norm(x_BTD)
+
+    def _rotations(self, positions_BT: jax.Array) -> dict:
+        """Of queries and keys in each kind of layer, by its mark in the window pattern; None: they are not rotated."""
+        config = self.config
+        if config.position != "rope":
+            return dict.fromkeys("SLN")
+        full = rope_rotation(positions_BT, rope_frequencies(config), rope_amplitude(config))
+        local = rope_rotation(positions_BT, rope_frequencies(config, local=True)) if config.rope_local_theta else full
+        return {"S": local, "L": full, "N": None}
+
+    def _block(
+        self,
+        layer: int,
+        params: Any,
+        x_BTD: jax.Array,
+        seen: Seen,
+        dropout_keys_B: jax.Array | None,
+    ) -> tuple[jax.Array, dict[str, jax.Array]]:
+        """A layer of the kind of layer `layer`, with the given parameters."""
+        block = self.block(self.config, layer_windows(self.config)[layer], parent=None)
+        made: Any = block.apply(
+            {"params": params},
+            x_BTD,
+            rotation=seen.rotations[layer_marks(self.config)[layer]],
+            segments_BT=seen.segments_BT,
+            dropout_keys_B=dropout_keys_B,
+            **({} if seen.context is None else {"context": seen.context}),
+        )
+        x_BTD, _, statistics = made
+        return x_BTD if self.constrain is None else self.constrain(x_BTD), statistics
+
+    def _run_unrolled(
+        self,
+        layers: Any,
+        x_BTD: jax.Array,
+        seen: Seen,
+        dropout_keys: jax.Array | None,
+    ) -> tuple[jax.Array, dict[str, jax.Array]]:
+        statistics: list[dict[str, jax.Array]] = []
+        for index, params in enumerate(unstack_layers(layers, self.config.num_layers)):
+            block = rematerialized(functools.partial(self._block, index), self.config.remat)
+            dropout_keys_B = None if dropout_keys is None else dropout_keys[index]
+            x_BTD, of_layer = block(params, x_BTD, seen, dropout_keys_B)
+            statistics.append(of_layer)
+        return x_BTD, _stack(statistics)
+
+    def _run_scanned(
+        self,
+        layers: Any,
+        x_BTD: jax.Array,
+        seen: Seen,
+        dropout_keys: jax.Array | None,
+    ) -> tuple[jax.Array, dict[str, jax.Array]]:
+        """`lax.scan` is a for loop over the leading axis of its inputs that is compiled once, whatever the number of
+        turns: `run_group` gets the stream and one slice of the stacked parameters, and returns the stream. (A PyTorch
+        loop over modules is what `_run_unrolled` is: each layer is compiled by itself.)
+
+        A turn runs one period of the window pattern, so that each kind of layer is static in the program; layers that
+        do not fill a period run after the scan."""
+        num_layers, period = self.config.num_layers, scan_period(self.config)
+        scanned = num_layers // period * period
+        stacked = (layers, dropout_keys)
+
+        def run(first: int, count: int, x_BTD: jax.Array, group: Any, in_scan: bool) -> tuple[jax.Array, Any]:
+            statistics: list[dict[str, jax.Array]] = []
+            for index in range(count):
+                params, dropout_keys_B = jax.tree.map(operator.itemgetter(index), group)
+                block = rematerialized(functools.partial(self._block, first + index), self.config.remat, in_scan)
+                x_BTD, of_layer = block(params, x_BTD, seen, dropout_keys_B)
+                statistics.append(of_layer)
+            return x_BTD, _stack(statistics)
+
+        def run_group(x_BTD: jax.Array, group: Any) -> tuple[jax.Array, Any]:
+            return run(0, period, x_BTD, group, in_scan=True)
+
+        groups = jax.tree.map(lambda x: x[:scanned].reshape(-1, period, *x.shape[1:]), stacked)
+        x_BTD, statistics = jax.lax.scan(run_group, x_BTD, groups)
+        statistics = jax.tree.map(lambda x: x.reshape(scanned, *x.shape[2:]), statistics)
+        if scanned < num_layers:
+            rest = jax.tree.map(lambda x: x[scanned:], stacked)
+            x_BTD, of_rest = run(scanned, num_layers - scanned, x_BTD, rest, in_scan=False)
+            statistics = jax.tree.map(lambda *both: jnp.concatenate(both), statistics, of_rest)
+        return x_BTD, statistics
+
+
+def _stack(trees: list[dict[str, jax.Array]]) -> dict[str, jax.Array]:
+    """One tree of equal trees: its arrays have a new first axis."""
+    return jax.tree.map(lambda *leaves: jnp.stack(leaves), *trees)
+
+
+def layer_marks(config: ModelSettings) -> str:
+    """The mark of each layer: `window_pattern`, repeated.
+
+    S: it sees the last `window` keys. L: the whole context. N: the whole context, without rotary positions (NoPE,
+    arXiv:2305.19466; SmolLM3). Without a window S is L.
+    """
+    pattern = config.window_pattern if config.window else config.window_pattern.replace("S", "L")
+    if not pattern or set(pattern) - set("SLN"):
+        raise ConfigError(
+            f"model.window_pattern = {pattern!r}: must be made of S (sliding window), L (full context) and N (full "
+            "context, no rotary positions)"
+        )
+    return (pattern * -(-config.num_layers // len(pattern)))[: config.num_layers]
+
+
+def layer_windows(config: ModelSettings) -> tuple[int, ...]:
+    """The window of each layer, 0 where it sees the whole context."""
+    return tuple(config.window if mark == "S" else 0 for mark in layer_marks(config))
+
+
+def scan_period(config: ModelSettings) -> int:
+    """How many layers one step of the scan holds: the pattern's length, or 1 where all layers are of one kind."""
+    return 1 if len(set(layer_marks(config))) == 1 else len(config.window_pattern)
+
+
+def rematerialized(block: Callable, remat: str, in_scan: bool = False) -> Callable:
+    """`block`, whose backward pass recomputes nothing (none), all but the matrix products (dots), everything (full).
+
+    `jax.checkpoint` is PyTorch's `torch.utils.checkpoint`: what the block computes between its input and its output is
+    not kept for the backward pass but computed again there, except for what the policy names. It has nothing to do with
+    checkpoints on disk.
+
+    `dots` keeps the attention output by name: its products have batch axes, and a second flash attention would be the
+    dearest thing to recompute.
+    """
+    policies = jax.checkpoint_policies
+    if remat == "none":
+        return block
+    if remat == "full":
+        policy = None
+    elif remat == "dots":
+        policy = policies.save_only_these_names(PRODUCT, "attention_output")
+    else:
+        raise ConfigError(f"model.remat = {remat!r}: expected one of none, dots, full")
+    # In a scan, forward and backward are two loops and cannot be merged; unrolled, XLA would undo the recomputation.
+    return jax.checkpoint(block, policy=policy, prevent_cse=not in_scan)
