@@ -94,6 +94,7 @@ class Block(nn.Module):
             if context is None:  # parameters are declared: what is read does not matter
                 context = {"context_BSD": x_BTD}
             h_BTD = normed(attended_BTD, "cross_attention_norm", "pre")
+            context_cache: Any
             h_BTD, context_cache = Attention(config, 0, causal=False, name="cross_attention")(
                 h_BTD, segments_BT=segments_BT, dropout_keys_B=of_cross_probabilities, **context
             )

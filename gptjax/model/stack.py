@@ -100,7 +100,7 @@ class Stack(nn.Module):
         for index, params in enumerate(unstack_layers(self.variables["params"]["layers"], self.config.num_layers)):
             block = self.block(self.config, layer_windows(self.config)[index], parent=None)
             rotation = rotations[layer_marks(self.config)[index]]
-            context = {} if contexts is None else {"context": contexts[index]}
+            context: dict[str, Any] = {} if contexts is None else {"context": contexts[index]}
             made: Any = block.apply({"params": params}, x_BTD, rotation=rotation, cache=caches[index], **context)
             x_BTD, new, _ = made
             x_BTD = x_BTD if self.constrain is None else self.constrain(x_BTD)
@@ -164,14 +164,16 @@ class Stack(nn.Module):
         dropout_keys_B: jax.Array | None,
     ) -> tuple[jax.Array, dict[str, jax.Array]]:
         """A layer of the kind of layer `layer`, with the given parameters."""
+        assert self.block is not None
         block = self.block(self.config, layer_windows(self.config)[layer], parent=None)
+        context: dict[str, Any] = {} if seen.context is None else {"context": seen.context}
         made: Any = block.apply(
             {"params": params},
             x_BTD,
             rotation=seen.rotations[layer_marks(self.config)[layer]],
             segments_BT=seen.segments_BT,
             dropout_keys_B=dropout_keys_B,
-            **({} if seen.context is None else {"context": seen.context}),
+            **context,
         )
         x_BTD, _, statistics = made
         return x_BTD if self.constrain is None else self.constrain(x_BTD), statistics
