@@ -217,11 +217,12 @@ class EncoderDecoderFamily(Family):
     ) -> tuple[SourceCache, jax.Array]:
         """The last token of each row is the one that the target starts after; those before it are the source."""
         model: Any = self.module()
-        B, S = prompt_BT.shape
+        B = prompt_BT.shape[0]
+        source_BS = prompt_BT[:, : self.config.max_source_positions]
         first_B = prompt_BT[jnp.arange(B), lengths_B - 1]
         source_lengths_B = jnp.maximum(lengths_B - 1, 1)
-        segments_BS = (jnp.arange(S) < source_lengths_B[:, None]).astype(jnp.int32)
-        encoded_BSD, _ = model.apply({"params": params}, prompt_BT, segments_BS, method="encode")
+        segments_BS = (jnp.arange(source_BS.shape[1]) < source_lengths_B[:, None]).astype(jnp.int32)
+        encoded_BSD, _ = model.apply({"params": params}, source_BS, segments_BS, method="encode")
         x_BTD, cache = model.apply({"params": params}, encoded_BSD, source_lengths_B, first_B, 1 + room, method="start")
         return cache, model.apply({"params": params}, x_BTD, method="logits")[:, 0]
 

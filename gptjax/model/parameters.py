@@ -51,6 +51,7 @@ class Parameter:
         'vector': added to, or multiplied with, what has its axes (biases, scales of norms); it has only outputs.
       stack: axes along which there is one such matrix, lookup or vector after the other, each for itself.
       init: (key, shape, dtype) → array; of one member of the stack.
+      stacked_as: the name of the dict that is the stack; '' without one.
       tied: of a lookup: it is the matrix of the output layer, too.
       where: the file and line of its declaration, for messages.
     """
@@ -61,6 +62,7 @@ class Parameter:
     init: Callable[..., jax.Array]
     stack: Axes = dataclasses.field(default_factory=dict)
     tied: bool = False
+    stacked_as: str = ""
     where: str = "?"
 
     def __post_init__(self) -> None:
@@ -98,9 +100,9 @@ class Parameter:
         """A fresh array."""
         return self.init(key, self.shape, jnp.float32)
 
-    def on_stack(self, axis: str, size: int) -> Parameter:
-        """`size` of them along a new first axis."""
-        return dataclasses.replace(self, stack={axis: size, **self.stack})
+    def on_stack(self, axis: str, size: int, name: str) -> Parameter:
+        """`size` of them along a new first axis, in the stack `name`."""
+        return dataclasses.replace(self, stack={axis: size, **self.stack}, stacked_as=name)
 
     def as_matrices(self, x: jax.Array) -> jax.Array:
         """[*stack, *inputs, *outputs] → [S, in, out], S = 1 without a stack."""
@@ -151,7 +153,9 @@ def stacked(module: nn.Module, name: str, size: int, block: nn.Module, *inputs: 
             params = jax.vmap(lambda key: block.init(key, *inputs)["params"])(jax.random.split(key, size))
         if (record := _current.get()) is not None:
             place = (*module.path, name)
-            record.parameters |= {place + path: each.on_stack(axis, size) for path, each in one.parameters.items()}
+            record.parameters |= {
+                place + path: each.on_stack(axis, size, name) for path, each in one.parameters.items()
+            }
             record.classes |= {place + path: module_class for path, module_class in one.classes.items()}
         return params
 
@@ -276,16 +280,16 @@ def unstack_layers(layers: Any, num_layers: int) -> list[Any]:
 
 
 def unstack(declared: dict[str, Any], params: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Declarations and parameters, with a list of the trees of its layers for each stack of layers.
+    """Declarations and parameters, with a list of the trees of its layers for each stack of layers."""
 
-    A stack is the outermost dict in which every parameter is one of `layers`.
-    """
-    sizes = [next(iter(parameter.stack.items()), ("", 0)) for parameter in jax.tree.leaves(declared)]
-    if sizes and all(axis == "layers" for axis, _ in sizes):
-        num_layers = sizes[0][1]
-        return [declared] * num_layers, unstack_layers(params, num_layers)  # type: ignore[return-value]  # below the root
-    both = {
-        name: unstack(inner, params[name]) if isinstance(inner, dict) else (inner, params[name])
-        for name, inner in declared.items()
-    }
+    def unstacked(name: str, inner: Any) -> tuple[Any, Any]:
+        if not isinstance(inner, dict):
+            return inner, params[name]
+        one = next(iter(jax.tree.leaves(inner)), None)
+        if one is None or one.stacked_as != name or next(iter(one.stack)) != "layers":
+            return unstack(inner, params[name])
+        num_layers = one.stack["layers"]
+        return [inner] * num_layers, unstack_layers(params[name], num_layers)
+
+    both = {name: unstacked(name, inner) for name, inner in declared.items()}
     return {name: one for name, (one, _) in both.items()}, {name: other for name, (_, other) in both.items()}

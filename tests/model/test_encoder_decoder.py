@@ -1,0 +1,172 @@
+"""The encoder–decoder: who sees whom, packed pairs are each pair alone, cached writing is the whole forward pass."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax.traverse_util import flatten_dict
+from ml_collections import ConfigDict
+
+from gptjax.config import ConfigError, default
+from gptjax.inference.decode import decoding_params
+from gptjax.model.families import family_named, family_of
+from gptjax.model.parameters import count_parameters
+
+VOCAB, S, T = 23, 9, 7
+VARIANTS = {
+    "modern": dict(num_kv_heads=1, qk_norm=True),
+    "original": dict(position="sinusoidal", norm="layernorm", norm_placement="post_residual", bias="all"),
+    "gemma": dict(norm_placement="sandwich", window=3, window_pattern="SL", embedding_multiplier=4.0),
+    "two_tables": dict(position="learned", shared_embeddings=False, source_vocab_size=31, tied_embeddings=False),
+}
+
+
+def encoder_decoder(two_vocabularies=0, **fields):
+    config = ConfigDict(default().model)
+    config.update(family="encoder_decoder", num_layers=2, num_encoder_layers=3, width=16, num_heads=2)
+    config.update(initialization_std=0.3)
+    config.update(fields)
+    facts = dict(vocab_size=VOCAB, sequence_length=T, packed=True, source_length=S, source_vocab_size=two_vocabularies)
+    return family_of(family_named("encoder_decoder").resolve(config, platform="cpu", **facts))
+
+
+def pairs(family, seed=0):
+    draw = np.random.default_rng(seed)
+    sources = draw.integers(0, family.config.source_vocab_size, (2, S)).astype(np.int32)
+    return sources, draw.integers(0, VOCAB, (2, T)).astype(np.int32)
+
+
+@pytest.fixture(params=VARIANTS)
+def variant(request):
+    return VARIANTS[request.param]
+
+
+@pytest.fixture
+def family(variant):
+    return encoder_decoder(**variant)
+
+
+def test_cached_writing_is_the_whole_forward_pass(family):
+    """Rows with sources of unequal length; logits after each token of the target."""
+    params = family.init_params(jax.random.key(0))
+    sources, targets = pairs(family)
+    lengths = np.array([S, 4])
+    expected = family.module().apply({"params": params}, sources, targets, lengths)
+
+    prompts = np.zeros((2, S + 3), np.int32)
+    for row, length in enumerate(lengths):
+        prompts[row, :length], prompts[row, length] = sources[row, :length], targets[row, 0]
+    decoding = decoding_params(family, params, "float32")
+    cache, logits = family.prefill(decoding, prompts, jnp.asarray(lengths + 1), room=2, piece=4)
+    np.testing.assert_allclose(logits, expected[:, 0], atol=2e-5)
+    cache = cache.grown(T - 3)
+    for t in range(1, T):
+        cache, logits = family.step(decoding, cache, targets[:, t], jnp.array([True, True]))
+        np.testing.assert_allclose(logits, expected[:, t], atol=2e-5)
+    stopped, _ = family.step(decoding, cache.grown(1), targets[:, 0], jnp.array([True, False]))
+    assert stopped.target.lengths_B.tolist() == [T + 1, T]
+
+
+@pytest.mark.parametrize("layers", ["scan", "unroll"])
+def test_packed_pairs_are_each_pair_alone(variant, layers):
+    family = encoder_decoder(**variant, layers=layers)
+    params = family.init_params(jax.random.key(0))
+    module = family.module()
+    sources, targets = pairs(family)
+    cuts = [((0, 4), (0, 2)), ((4, 7), (2, 6))]  # of each pair: its places in the source's row, and in the target's
+    batch = {name: np.zeros((1, length), np.int32) for name, length in (("s", S), ("sp", S), ("t", T), ("tp", T))}
+    for number, (of_source, of_target) in enumerate(cuts, 1):
+        for segments, positions, (first, last) in (("s", "sp", of_source), ("t", "tp", of_target)):
+            batch[segments][0, first:last] = number
+            batch[positions][0, first:last] = np.arange(last - first)
+    together, _ = module.apply(
+        {"params": params},
+        targets[:1],
+        batch["t"],
+        batch["tp"],
+        source_BS=sources[:1],
+        source_segments_BS=batch["s"],
+        source_positions_BS=batch["sp"],
+        method="hidden",
+    )
+    for (s0, s1), (t0, t1) in cuts:
+        alone, _ = module.apply({"params": params}, targets[:1, t0:t1], source_BS=sources[:1, s0:s1], method="hidden")
+        np.testing.assert_allclose(together[:, t0:t1], alone, atol=1e-5)
+
+
+def test_a_target_sees_its_source_and_no_later_target():
+    family = encoder_decoder(shared_embeddings=False)
+    params = family.init_params(jax.random.key(0))
+    lengths = jnp.array([6])
+
+    @jax.jit
+    @jax.jacobian
+    def jacobian(tables):
+        moved = dict(params, embedding=tables[0], source_embedding=tables[1])
+        tokens = jnp.arange(T)[None]
+        segments = (jnp.arange(S) < lengths[:, None]).astype(jnp.int32)
+        return family.module().apply(
+            {"params": moved},
+            tokens,
+            jnp.ones_like(tokens),
+            source_BS=jnp.arange(S)[None],
+            source_segments_BS=segments,
+            method="hidden",
+        )[0][0]
+
+    of_target, of_source = jacobian((params["embedding"], params["source_embedding"]))
+    seen = np.abs(of_target).max((1, 3))[:, :T] > 1e-7
+    np.testing.assert_array_equal(seen, np.tril(np.ones((T, T), bool)))
+    seen = np.abs(of_source).max((1, 3))[:, :S] > 1e-7
+    np.testing.assert_array_equal(seen, np.broadcast_to(np.arange(S) < 6, (T, S)))
+
+
+def test_dropout_differs_between_the_two_stacks_and_is_a_function_of_its_keys():
+    family = encoder_decoder(dropout=0.5, attention_dropout=0.5)
+    params = family.init_params(jax.random.key(0))
+    sources, targets = pairs(family)
+
+    def hidden(seed):
+        keys = jax.vmap(jax.random.key)(jnp.arange(2) + seed)
+        x, _ = family.module().apply(
+            {"params": params}, targets, dropout_keys_B=keys, source_BS=sources, method="hidden"
+        )
+        return x
+
+    assert (hidden(0) == hidden(0)).all() and not (hidden(0) == hidden(5)).any()
+
+
+def test_counts_and_flops():
+    """By hand: an encoder's layer has 4 D² + 3 D F, a decoder's 8 D² + 3 D F parameters in matrices."""
+    D, F, V = 16, 40, VOCAB
+    family = encoder_decoder(width=D, feedforward_width=F)
+    layer = 3 * D * F
+    of_encoder, of_decoder = 3 * (4 * D * D + layer), 2 * (8 * D * D + layer)
+    norms = (3 * 2 + 1 + 2 * 3 + 1) * D
+    assert count_parameters(family.declarations).total == of_encoder + of_decoder + norms + V * D
+    # Per token of the target S / T tokens pass the encoder and the keys and values of two cross-attentions.
+    norms_of_encoder = (3 * 2 + 1) * D
+    of_source = of_encoder + norms_of_encoder + 2 * 2 * D * D
+    of_target = of_encoder + of_decoder + norms + V * D - of_source
+    keys = S / T * 3 * S + 2 * S
+    expected = 6 * (of_target + S / T * of_source) + 12 * D * (keys + 2 * T)
+    assert family.flops_per_token(T, S)["full"] == pytest.approx(expected)
+    assert family.flops_per_token(T, S)["causal"] == pytest.approx(expected - 12 * D * T)
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        (dict(two_vocabularies=31), r"model.shared_embeddings = True: .* two vocabularies"),
+        (dict(max_source_positions=S - 1), f"data.source_length = {S}: must not exceed model.max_source_positions"),
+    ],
+)
+def test_what_does_not_fit_is_refused(fields, message):
+    with pytest.raises(ConfigError, match=message):
+        encoder_decoder(**fields)
+
+
+def test_every_parameter_has_a_declaration_of_its_shape(family):
+    params = flatten_dict(family.init_params(jax.random.key(0)))
+    declared = flatten_dict(family.declarations)
+    assert {path: x.shape for path, x in params.items()} == {path: each.shape for path, each in declared.items()}
