@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
@@ -25,11 +25,12 @@ from flax import struct
 
 from gptjax.config import ConfigError
 from gptjax.model.cache import KeyValueCache, allocate
+from gptjax.model.checks import check_stack
 from gptjax.model.decoder import Block, Decoder
 from gptjax.model.dropout import fold_in
 from gptjax.model.family import Family
-from gptjax.model.flops import flops_of_pairs
-from gptjax.model.initialization import input_init
+from gptjax.model.flops import PAIRS, flops_of_pairs
+from gptjax.model.initialization import embedding_init
 from gptjax.model.parameters import lookup
 from gptjax.model.stack import Stack, layer_windows
 from gptjax.settings import ModelSettings
@@ -46,7 +47,7 @@ class EncoderDecoder(Decoder):
         config = self.config
         if not config.shared_embeddings:
             rows, width = {"vocab": config.source_vocab_size}, {"embed": config.width}
-            self.source_embedding = lookup(self, "source_embedding", rows, width, input_init(config))
+            self.source_embedding = lookup(self, "source_embedding", rows, width, embedding_init(config))
         self.encoder = Stack(encoder_settings(config), self.constrain, functools.partial(Block, causal=False))
 
     def __call__(  # type: ignore[override]  # it also takes a source
@@ -162,6 +163,11 @@ class EncoderDecoderFamily(Family):
     prompt_field: ClassVar[str] = "max_source_positions"
 
     @classmethod
+    def validate(cls, config_model: Any, sequence_length: int) -> None:
+        super().validate(config_model, sequence_length)
+        check_stack(config_model)
+
+    @classmethod
     def resolve(cls, config_model: Any, *, source_vocab_size: int = 0, source_length: int = 0, **facts: Any) -> Any:
         settings = super().resolve(config_model, **facts)
         own = source_vocab_size or settings.vocab_size
@@ -189,6 +195,10 @@ class EncoderDecoderFamily(Family):
 
     def module(self, constrain: Callable[[jax.Array], jax.Array] | None = None) -> EncoderDecoder:
         return EncoderDecoder(self.config, constrain)
+
+    @property
+    def flop_formulas(self) -> Mapping[str, str]:
+        return PAIRS
 
     def flops_per_token(self, sequence_length: int, source_length: int = 0) -> dict[str, float]:
         config = self.config

@@ -21,6 +21,10 @@ from gptjax.model.parameters import count_parameters
 CONVENTIONS = ("causal", "full")
 CAUSAL_LAYERS = {"causal": "6N + 6·L·N_heads·H·T", "full": "6N + 12·L·N_heads·H·T"}  # of `flops_of_causal_layers`
 BIDIRECTIONAL_LAYERS = dict.fromkeys(CONVENTIONS, "6N + 12·L·N_heads·H·T")  # every token sees all
+PAIRS = {  # encoder N_e and L_e, cross-attention over S keys; per token of the target
+    "causal": "6N + 6N_e·S/T + 12·N_heads·H·(L_e·S·S/T + L·S + L·T/2)",
+    "full": "6N + 6N_e·S/T + 12·N_heads·H·(L_e·S·S/T + L·S + L·T)",
+}
 
 
 def mean_keys_seen(sequence_length: int, window: int, convention: str) -> float:

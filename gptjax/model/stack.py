@@ -17,7 +17,7 @@ import jax.numpy as jnp
 
 from gptjax.config import ConfigError
 from gptjax.model.dropout import dropout, fold_in
-from gptjax.model.initialization import input_init
+from gptjax.model.initialization import embedding_init
 from gptjax.model.norm import make_norm
 from gptjax.model.parameters import lookup, stacked, unstack_layers
 from gptjax.model.position import rope_amplitude, rope_frequencies, rope_rotation, sinusoidal
@@ -57,7 +57,7 @@ class Stack(nn.Module):
         config = self.config
         if config.position == "learned":
             rows, width = {"position": config.max_positions}, {"embed": config.width}
-            self.positions = lookup(self, "positions", rows, width, input_init(config))
+            self.positions = lookup(self, "positions", rows, width, embedding_init(config))
         if self.is_initializing():
             # Parameters are the same for every backend; this one runs on any device, in any type and length. `stacked`
             # uses `jax.vmap`, which makes of a function of one key a function of L keys, here of one layer all layers:

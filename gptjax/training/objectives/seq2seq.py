@@ -7,6 +7,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from gptjax.data.keys import SOURCE, SOURCE_POSITIONS, SOURCE_SEGMENTS
 from gptjax.training.objectives.next_token import NextToken
 from gptjax.training.objectives.objective import Batch
 
@@ -26,12 +27,12 @@ class Seq2Seq(NextToken):
     def row_fields(self) -> dict[str, jax.ShapeDtypeStruct]:
         data = self.config.data
         source = jax.ShapeDtypeStruct((data.source_length or data.sequence_length,), jnp.int32)
-        return super().row_fields() | dict.fromkeys(("source", "source_segments", "source_positions"), source)
+        return super().row_fields() | dict.fromkeys((SOURCE, SOURCE_SEGMENTS, SOURCE_POSITIONS), source)
 
     def inputs(self, batch: Batch) -> dict[str, Any]:
         sources = {
-            "source_BS": batch["source"],
-            "source_segments_BS": batch["source_segments"],
-            "source_positions_BS": batch["source_positions"],
+            "source_BS": batch[SOURCE],
+            "source_segments_BS": batch[SOURCE_SEGMENTS],
+            "source_positions_BS": batch[SOURCE_POSITIONS],
         }
         return super().inputs(batch) | sources
