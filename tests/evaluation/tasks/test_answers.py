@@ -30,6 +30,7 @@ def test_normalization_follows_the_script(text, normal):
         ("the Denver Broncos", ["Denver Broncos"], 1.0, 1.0),
         ("Broncos of Denver", ["Denver Broncos"], 0.8, 0.0),  # 2 of 3 and 2 of 2
         ("Denver, Denver", ["Denver Broncos"], 0.5, 0.0),  # a repeated token counts once
+        ("no, no, no", ["no no"], 0.8, 0.0),  # and twice where both repeat it
         ("in 1984.", ["1985", "the year 1984", "1984!"], 2 / 3, 0.0),  # the best of several
         ("in 1984.", ["1985", "In 1984"], 1.0, 1.0),
         ("", ["Denver"], 0.0, 0.0),

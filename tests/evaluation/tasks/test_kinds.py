@@ -36,6 +36,14 @@ def test_choices_are_normalized_by_tokens_and_by_bytes(tmp_path):
         assert tuple(record[name] for name in by) == expected
 
 
+def test_bytes_are_not_characters(tmp_path):
+    """Per byte the first is likelier (-4 / 6 and -3.2 / 4), per character the second."""
+    nats = {("?", "ééé"): -4.0, ("?", "abcd"): -3.2}
+    path = write_task(tmp_path, CHOICE, [{"q": "?", "c": ["ééé", "abcd"], "gold": 0}])
+    (record,) = records_of(path, TableAnswerer(nats), tmp_path / "out")
+    assert record["accuracy_per_byte"] == 1 and record["accuracy"] == 0
+
+
 def test_of_equal_choices_each_is_chosen_in_equal_shares(tmp_path):
     rows = [{"q": "?", "c": ["a", "b", "c", "d"], "gold": 2}]
     nats = {("?", "a"): -9.0, ("?", "b"): -1.0, ("?", "c"): -1.0, ("?", "d"): -9.0}
