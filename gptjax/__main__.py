@@ -14,6 +14,7 @@ COMMANDS = {
     "prepare": "turns text, web pages, code, books or papers into tokens",
     "train": "trains a model; resumes after a stop or a crash",
     "sample": "writes text with a trained model",
+    "evaluate": "asks a trained model the questions of tasks, and compares runs by their answers",
     "compare": "compares runs: a table, a plot, and the differences of their configs",
     "sweep": "trains many runs and shows which settings are best",
     "trace": "shows which documents a training step read, and where they come from",

@@ -14,6 +14,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import xxhash
 from rich.table import Table
 
 from gptjax.corpus.libraries import versions_of
@@ -30,6 +31,12 @@ LIBRARIES = ("gptjax", "jax", "numpy", "rouge-score", "sacrebleu")
 def results_folder(run: Path, step: int) -> Path:
     """Where the results of a run's checkpoint are."""
     return run / FOLDER / f"step-{step:08d}"
+
+
+def checkpoint_hash(metadata: Mapping[str, Any]) -> str:
+    """Identifies the arrays of a checkpoint by its metadata, which hold a checksum of each."""
+    arrays = json.dumps(metadata["arrays"], sort_keys=True)
+    return xxhash.xxh3_64_hexdigest(arrays.encode())
 
 
 def write_results(folder: Path, identity: Mapping[str, Any], sections: Mapping[str, Mapping[str, Any]]) -> dict:
@@ -106,25 +113,24 @@ def task_table(results: Mapping[str, Mapping[str, Any]], averages: Mapping[str, 
     """A row per task: its first metric with the standard error, bits per byte of the right answer, and counts."""
     table = Table(box=None, pad_edge=False)
     checked = any(result["contamination"] for result in results.values())
-    table.add_column("task", overflow="fold")
+    table.add_column("task", no_wrap=True)
     table.add_column("shots", justify="right")
     table.add_column("items", justify="right", no_wrap=True)
-    table.add_column("metric")
+    table.add_column("metric", no_wrap=True)
     table.add_column("score ± standard error", justify="right", no_wrap=True)
     table.add_column("guessing", justify="right", no_wrap=True)
-    table.add_column("bits per byte", justify="right", no_wrap=True)
+    table.add_column("bits per byte", justify="right")
     if checked:
-        table.add_column("contaminated", justify="right", no_wrap=True)
-        table.add_column("score of the clean", justify="right", no_wrap=True)
+        table.add_column("contaminated", justify="right")
+        table.add_column("score of the clean", justify="right")
     for name, result in results.items():
         for number, metric in enumerate([each for each in shown_metrics(result) if each != "bits_per_byte"]):
             first = number == 0
             of = f"{result['items']:,}" + (f" of {result['of']:,}" if result["items"] < result["of"] else "")
-            members = f" ({counted(len(result['members']), 'member')})" if "members" in result else ""
             guessed = f"{100 * result['baseline']:g} %" if first and shows_guessing(result) else ""
             bits = score_text(result["scores"].get("bits_per_byte"), "bits_per_byte") if first else ""
             row = [
-                name + members if first else "",
+                name if first else "",
                 str(result["few_shot"]) if first else "",
                 of if first else "",
                 METRICS[metric].words,
@@ -164,6 +170,10 @@ def notes(results: Mapping[str, Mapping[str, Any]], averages: Mapping[str, Any])
     """Sentences on what the table does not show: what was left out or cut, and what CORE lacks."""
     found = []
     for name, result in results.items():
+        if "members" in result:
+            found.append(
+                f"{name}: mean over the {result['average']} of {len(result['members'])} members (results.json)"
+            )
         for reason, count in result["skipped"].items():
             found.append(f"{name}: {counted(count, 'row')} left out: {reason}")
         if result.get("empty"):

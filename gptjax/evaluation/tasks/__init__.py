@@ -23,13 +23,20 @@ __all__ = ["Subject", "Task", "find_tasks", "run_tasks"]
 
 
 def find_tasks(
-    names: str, data: Sequence[Path] = (), *, limit: int = 0, option: str = "--tasks", **changes: Any
+    names: str,
+    data: Sequence[Path] = (),
+    *,
+    also: Sequence[Path] = (),
+    limit: int = 0,
+    option: str = "--tasks",
+    **changes: Any,
 ) -> tuple[list[Task], list[str]]:
     """Reads the cards and data of tasks, and checks them.
 
     Args:
       names: names of cards in configs/tasks, paths of cards, and `core`, with commas between.
-      data: folders of data files.
+      data: folders of data files, which --task_data names.
+      also: folders that are looked into after those.
       limit: at most so many items per task, chosen by the card's seed; 0: all.
       changes: settings that replace those of all cards, such as few_shot=0; None: no change.
 
@@ -45,6 +52,7 @@ def find_tasks(
     for folder in data:
         if not folder.is_dir():
             raise ConfigError(f"--task_data={folder}: must be a folder; there is none of this name")
+    data = [*data, *also]
     changes = {key: value for key, value in changes.items() if value is not None}
     cards: dict[str, card.Card] = {}
     missing: list[str] = []

@@ -1,0 +1,154 @@
+"""How well does a model do? python -m gptjax.evaluate --workdir=runs/mine --tasks=hellaswag,blimp --task_data=data/eval
+
+  … --tasks=core                                        the centred average of 22 tasks, over those that are at hand
+  … --tasks=cards/quiz.toml                             a task of your own: a card and a file of questions
+  … --tasks=translation --task_data=data/fra_eng        the held-out pairs of a prepared folder
+  … --tasks=gsm8k --limit=200 --few_shot=3              fewer items, chosen by a seed; another number of examples
+  python -m gptjax.evaluate compare runs/a runs/b --plot=compared.png       differences in pairs, with p-values
+
+The cards in configs/tasks say what each task asks and where people get its data; --task_data names folders that have
+them. Results are written into the run: evaluation/step-00002000/results.json, beside it the answers in items/TASK.jsonl
+and .eval_results/*.yaml for the Hugging Face hub. A killed evaluation goes on where it was.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from pathlib import Path
+from typing import Any
+
+import jax
+from rich.progress import Progress
+
+from gptjax import cli, tokenizer
+from gptjax.command_flags import Flags
+from gptjax.config import ConfigError
+from gptjax.data.mixture import parse_mixture
+from gptjax.evaluation import results
+from gptjax.evaluation.answering import ModelAnswerer
+from gptjax.evaluation.compare import compare_runs
+from gptjax.evaluation.tasks import Subject, Task, find_tasks, run_tasks
+from gptjax.evaluation.tasks.contamination import of_folders
+from gptjax.paths import existing_run, local_path, output_file
+from gptjax.runtime import use_compilation_cache
+from gptjax.terminal import Console
+from gptjax.training.checkpoint import load_for_inference
+from gptjax.training.comparison import check_plot
+from gptjax.training.run_metadata import check_tokenizer
+
+flags = Flags()
+WORKDIR = flags.DEFINE_string("workdir", None, "The run's folder.")
+CHECKPOINT = flags.DEFINE_string(
+    "checkpoint", "latest", "latest | best (of those saved, the lowest validation loss) | a step number."
+)
+EMA = flags.DEFINE_bool("ema", None, "Use the moving average of the parameters. Default: yes, if the run kept one.")
+OWN_FUNCTIONS = flags.DEFINE_bool(
+    "own_functions",
+    False,
+    "Import what the run's config names as module:function. Its module runs on this machine, so trust the run.",
+)
+TASKS = flags.DEFINE_string("tasks", None, "Cards of configs/tasks, paths of cards, core; with commas between.")
+TASK_DATA = flags.DEFINE_list(
+    "task_data", [], "Folders that hold the tasks' data. The run's own prepared folder is looked into as well."
+)
+LIMIT = flags.DEFINE_integer("limit", 0, "At most so many items of each task, chosen by the card's seed; 0: all.", 0)
+FEW_SHOT = flags.DEFINE_integer("few_shot", None, "Solved examples before each prompt. Default: as the card says.", 0)
+PLOT = flags.DEFINE_string("plot", None, "compare: draw the scores of all runs into this file: .png, .svg or .pdf.")
+
+COMPARE = "compare"
+TABLE_WIDTH = 160  # columns, where no terminal says how many there are
+
+
+def main(argv: list[str]) -> None:
+    console = Console()
+    console = console if console.is_terminal else Console(width=TABLE_WIDTH)
+    arguments = argv[1:]
+    if arguments and arguments[0] == COMPARE:
+        return compare(arguments[1:], console)
+    if arguments:
+        raise ConfigError(
+            f"unexpected argument {arguments[0]!r}: expected compare RUN RUN …, or --name=value (see --help)"
+        )
+    if WORKDIR.value is None:
+        raise ConfigError("--workdir is missing: must be the folder of a training run (see --help)")
+    if TASKS.value is None:
+        raise ConfigError("--tasks is missing: must name what to evaluate, such as --tasks=hellaswag (see --help)")
+    if PLOT.present:
+        raise ConfigError(f"--plot={PLOT.value}: is an option of compare RUN RUN …")
+    evaluate(existing_run(WORKDIR.value, "--workdir"), TASKS.value, console)
+
+
+def compare(runs: list[str], console: Console) -> None:
+    jax.config.update("jax_platforms", "cpu")  # nothing is computed
+    plot = output_file(PLOT.value, "--plot") if PLOT.value is not None else None
+    if plot:
+        check_plot(plot, "--plot")
+    compare_runs([local_path(run, "RUN") for run in runs], console, plot)
+
+
+def evaluate(run: Path, names: str, console: Console) -> None:
+    """Reads the tasks, then the model, asks, and writes and prints the results."""
+    data = [local_path(folder, "--task_data") for folder in TASK_DATA.value]
+    use_compilation_cache()
+    params, config, metadata = load_for_inference(run, CHECKPOINT.value, EMA.value, OWN_FUNCTIONS.value)
+    prepared = [Path(folder) for folder, _ in parse_mixture(config.data.path)]
+    here = [folder for folder in prepared if folder.is_dir()]
+    tasks, missing = find_tasks(names, data, also=here, limit=LIMIT.value, few_shot=FEW_SHOT.value)
+    for name in missing:
+        console.print(f"core: {name} is not at hand", style="yellow")
+    answerer, identity = load_model(run, params, config, metadata)
+    folder = results.results_folder(run, metadata["step"])
+    console.print(f"{run}: step {metadata['step']:,}, context {answerer.context:,} tokens", style="dim")
+
+    subject = Subject(identity, of_folders(prepared))
+    found = ask(tasks, answerer, subject, folder, console)
+    averages = results.averages_of([name.strip() for name in names.split(",")], found)
+    results.write_results(folder, identity, {"tasks": found, "averages": averages})
+    console.print(results.task_table(found, averages))
+    for note in (*subject.training_text.notes, *results.notes(found, averages)):
+        console.print(note, soft_wrap=True)
+    console.print(f"results: {folder / results.FILE}", soft_wrap=True)
+
+
+def load_model(run: Path, params: Any, config: Any, metadata: dict) -> tuple[ModelAnswerer, dict[str, Any]]:
+    """The model, ready to answer, and all that its answers depend on.
+
+    Raises:
+      ConfigError: config, tokenizer and checkpoint in the folder do not belong together.
+    """
+    run_tokenizer = tokenizer.load(run)
+    check_tokenizer(metadata, run_tokenizer.hash, f"--workdir={run}")
+    if jax.default_backend() == "cpu":  # on a CPU only matrix products gain from bfloat16
+        config = dataclasses.replace(config, model=dataclasses.replace(config.model, dtype="float32"))
+    answerer = ModelAnswerer(params, config, run_tokenizer, metadata["fingerprint"].get("begin_id"))
+    identity = {
+        "run": run.name,
+        "step": metadata["step"],
+        "checkpoint": results.checkpoint_hash(metadata),
+        "moving_average": bool(EMA.value is not False and config.training.ema_decay),
+        "tokenizer": run_tokenizer.hash,
+        "context": answerer.context,
+        "dtype": config.model.dtype,
+        "platform": jax.default_backend(),
+    }
+    return answerer, identity
+
+
+def ask(tasks: list[Task], answerer: ModelAnswerer, subject: Subject, folder: Path, console: Console) -> dict[str, Any]:
+    """Runs the tasks, with bars on a terminal and a line per task elsewhere."""
+    began = time.monotonic()
+    with Progress(console=console, transient=True, disable=not console.is_terminal) as bars:
+        bar = {task.name: bars.add_task(task.name, total=len(task.items), start=False) for task in tasks}
+
+        def progress(task: str, done: int, total: int) -> None:
+            bars.start_task(bar[task])
+            bars.update(bar[task], completed=done)
+            if done == total and not console.is_terminal:
+                console.print(f"{task}: {total:,} items, {time.monotonic() - began:.0f} s", style="dim")
+
+        return run_tasks(tasks, answerer, subject, folder, progress)
+
+
+if __name__ == "__main__":
+    cli.run(main, flags, arguments=10_000)

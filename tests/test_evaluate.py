@@ -1,0 +1,76 @@
+"""The evaluate command, on a tiny run whose checkpoint is made here."""
+
+import json
+
+import jax
+import jax.numpy as jnp
+import pytest
+from commands import run_command, typed_command
+from random_models import MAX_POSITIONS, TOKENIZER, make_model
+from table_answerer import CHOICES, choice_rows, write_task
+
+from gptjax import config as configs
+from gptjax.training.checkpoint import Checkpoints
+from gptjax.training.run_metadata import run_metadata
+from gptjax.training.state import TrainState
+
+
+def save_run(workdir, seed):
+    params, small = make_model()
+    config = configs.default()
+    config.model.update(dict(small.model.items()))
+    config.data.update(path=str(workdir), sequence_length=MAX_POSITIONS)
+    config = configs.freeze(config)
+    params = jax.tree.map(lambda x: jnp.asarray(x) * (1 + seed), params)
+    workdir.mkdir(parents=True)
+    (workdir / "config.json").write_text(configs.to_json(config))
+    TOKENIZER.save(workdir)
+    with Checkpoints(workdir, configs.default().checkpoint, int) as checkpoints:
+        state = TrainState(step=jnp.int32(7), params=params, opt_state=(), ema=None, monitor={})
+        metadata = run_metadata(config, {"tokenizer_hash": TOKENIZER.hash, "begin_id": TOKENIZER.eos_id}, tokens=7)
+        checkpoints.save(7, state, metadata, {"validation/loss": 1.0})
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("runs")
+    for seed, name in enumerate("ab"):
+        save_run(folder / name, seed)
+    return folder
+
+
+def test_tasks_are_evaluated_and_runs_compared(runs):
+    card = write_task(runs, CHOICES + "few_shot = 1\n", choice_rows(5))
+    for name in "ab":
+        done = typed_command("evaluate", f"--workdir={runs}/{name}", f"--tasks={card}")
+        assert done.returncode == 0, done.stderr
+        assert "quiz" in done.stdout and "step-00000007/results.json" in done.stdout
+    folder = runs / "a" / "evaluation" / "step-00000007"
+    result = json.loads((folder / "results.json").read_text())
+    assert result["tasks"]["quiz"]["items"] == 5 and result["evaluated"]["tokenizer"] == TOKENIZER.hash
+    assert len((folder / "items" / "quiz.jsonl").read_text().splitlines()) == 6
+    done = run_command("evaluate", "compare", f"{runs}/a", f"{runs}/b", f"--plot={runs}/plot.png")
+    assert done.returncode == 0, done.stderr
+    assert "p " in done.stdout and (runs / "plot.png").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        ([], "--workdir is missing"),
+        (["--workdir={a}"], "--tasks is missing"),
+        (["--workdir={a}", "--tasks=helaswag"], "did you mean hellaswag"),
+        (["--workdir={a}", "--tasks=copa"], "there is no commonsense_reasoning/copa.jsonl"),
+        (["--workdir={a}", "--tasks=copa", "--task_data=nowhere"], "--task_data=nowhere: must be a folder"),
+        (["--workdir={a}", "--tasks=copa", "--plot=x.png"], "--plot=x.png: is an option of compare"),
+        (["comparison", "{a}"], "unexpected argument 'comparison'"),
+        (["compare", "{a}"], "two or more runs"),
+        (["compare", "{a}", "{a}/.."], "has no results"),
+        (["compare", "{a}", "{a}", "--plot=x.txt"], "must end in .png"),
+    ],
+)
+def test_mistakes_are_told_in_one_sentence(arguments, told, runs):
+    folder = runs / "none" if "compare" in arguments else runs / "a"
+    done = run_command("evaluate", *[each.format(a=folder) for each in arguments])
+    assert done.returncode == 2 and told in done.stderr, done.stderr
+    assert done.stderr.count("\n") == 1
