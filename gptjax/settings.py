@@ -83,7 +83,7 @@ class Section:
 # --- The fields ------------------------------------------------------------------------------------------------------
 
 
-FEEDFORWARDS = ("swiglu", "swiglu_clamped", "geglu", "geglu_exact", "gelu", "gelu_exact", "relu2")
+FEEDFORWARDS = ("swiglu", "swiglu_clamped", "geglu", "geglu_exact", "gelu", "gelu_exact", "relu", "relu2")
 
 
 @dataclasses.dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""The position-wise half of a block: gated (SwiGLU, GeGLU), plain (GELU, ReLU²), or with an activation of one's own.
+"""The position-wise half of a block: gated (SwiGLU, GeGLU), plain (GELU, ReLU, ReLU²), or of one's own.
 
 `model.feedforward='my_ideas:squash'` takes the function `squash` of my_ideas.py in the current folder, or of any module
 that is installed:
@@ -39,6 +39,7 @@ def _swiglu_clamped(gate: jax.Array, up: jax.Array) -> jax.Array:
 PLAIN: dict[str, Callable[..., jax.Array]] = {
     "gelu": _gelu,
     "gelu_exact": _gelu_exact,
+    "relu": jax.nn.relu,
     "relu2": lambda up: jnp.square(jax.nn.relu(up)),
 }
 

@@ -8,10 +8,8 @@ import jax
 import pytest
 
 from gptjax.config import ConfigError, Units, validate
-from gptjax.model.decoder import Decoder
-from gptjax.model.families import family_of, validate_model
+from gptjax.model.families import family_named, family_of, validate_model
 from gptjax.model.parameters import abstract_params, count_parameters
-from gptjax.model.resolve import resolve_model
 from gptjax.parallel.mesh import make_mesh
 from gptjax.parallel.sharding import params_sharding
 from gptjax.training.schedule import make_schedule
@@ -38,6 +36,9 @@ PARAMETERS = {
     "olmo2:1b": 1_484_916_736,
     "pythia:70m": 70_426_624,
     "smollm3": 3_075_098_624,
+    # 37,000 rows, and PyTorch's nn.Transformer without its two last norms (tests/parity compares)
+    "transformer:base": 37_000 * 512 + 44_140_544 - 4 * 512,
+    "t5gemma:2b-2b": 5_596_853_760,
 }
 LARGER = {  # of which nothing else is tested, as they differ in their sizes only
     "gemma:2-9b": 9_241_705_984,
@@ -45,6 +46,8 @@ LARGER = {  # of which nothing else is tested, as they differ in their sizes onl
     "gemma:3-1b": 999_885_952,
     "gemma:3-12b": 11_766_034_176,
     "gemma:3-27b": 27_009_346_304,
+    "transformer:big": 37_000 * 1024 + 176_357_376,
+    "t5gemma:9b-9b": 20_333_401_088,
     "olmo2:7b": 7_298_617_344,
     "olmo2:13b": 13_716_198_400,
     "olmo2:32b": 32_234_279_936,
@@ -73,7 +76,8 @@ def load(name: str):
 @functools.cache
 def resolved(name: str, platform: str = "cpu"):
     config = load(name)
-    return resolve_model(config.model, platform=platform, vocab_size=2048, sequence_length=config.data.sequence_length)
+    family = family_named(config.model.family)
+    return family.resolve(config.model, platform=platform, vocab_size=2048, sequence_length=config.data.sequence_length)
 
 
 @pytest.mark.parametrize("name", [*PARAMETERS, *OTHERS])
@@ -91,10 +95,10 @@ def test_a_config_is_valid_and_builds(name):
     validate_model(config)
     model = resolved(name)
     shapes = abstract_params(family_of(model).declarations)
+    tokens = jax.ShapeDtypeStruct((2, 16), "int32")
+    streams = [tokens] * (1 + (model.family == "encoder_decoder"))
     logits = jax.eval_shape(
-        lambda params, tokens: Decoder(model).apply({"params": params}, tokens),
-        shapes,
-        jax.ShapeDtypeStruct((2, 16), "int32"),
+        lambda params, *streams: family_of(model).module().apply({"params": params}, *streams), shapes, *streams
     )
     assert logits.shape == (2, 16, model.vocab_size)
 
@@ -134,6 +138,8 @@ def test_every_config_file_is_tested():
         "olmo2:3b",
         "pythia:1t",
         "qwen3:8b",
+        "transformer:small",
+        "t5gemma:3b",
         "depth:zero",
         "depth:0",
         "shakespeare_char:tpu",

@@ -57,6 +57,30 @@ def test_the_decoders_parameters_are_split_as_written_here(tiny_config):
     assert {path: spec_of(declared[path]) for path in SPECS} == SPECS
 
 
+SPECS_OF_PAIRS = {
+    "embedding": P(None, ("fsdp", "tensor")),
+    "source_embedding": P(None, ("fsdp", "tensor")),
+    "positions": P(None, ("fsdp", "tensor")),
+    "encoder/positions": P(None, ("fsdp", "tensor")),
+    "encoder/final_norm/scale": P(),
+    "encoder/layers/attention/query": P(None, "fsdp", "tensor"),
+    "encoder/layers/feedforward/down": P(None, "tensor", "fsdp"),
+    "layers/cross_attention/key": P(None, "fsdp", "tensor"),
+    "layers/cross_attention/output": P(None, "tensor", None, "fsdp"),
+    "layers/cross_attention/value_bias": P(None, "tensor"),
+    "layers/cross_attention_norm/scale": P(),
+    "layers/cross_attention_post_norm/bias": P(),
+}
+
+
+def test_an_encoder_and_cross_attention_are_split_as_the_decoder_is(tiny_config):
+    options = EVERYTHING | dict(model__family="encoder_decoder", training__objective="seq2seq")
+    config = tiny_config(**options, model__shared_embeddings=False)
+    declared = leaves_by_path(family_of(config.model).declarations)
+    assert {path: spec_of(declared[path]) for path in SPECS_OF_PAIRS} == SPECS_OF_PAIRS
+    assert all(isinstance(spec_of(each), P) for each in declared.values())  # every axis has a row in the table
+
+
 def parameter(kind="matrix", inputs=("embed",), outputs=("mlp",), size=4):
     inputs, outputs = ({axis: size for axis in side} for side in (inputs, outputs))
     return Parameter(kind, inputs, outputs, nn.initializers.zeros, {"layers": 2}, where="ideas.py, line 7")

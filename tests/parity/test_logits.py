@@ -12,20 +12,24 @@ from transformers_names import (
     gpt2_names,
     gpt_oss_names,
     llama_names,
+    marian_names,
     mpt_names,
     neox_names,
     olmo2_names,
     phi3_names,
+    t5gemma_names,
 )
 
 from gptjax.config import default
-from gptjax.model.decoder import Decoder
-from gptjax.model.resolve import resolve_model
+from gptjax.model.families import family_named, family_of
+from gptjax.model.parameters import count_parameters
+from gptjax.user_code import load_config
 
 torch = pytest.importorskip("torch", reason="needs pip install 'gptjax[parity]'")
 transformers = pytest.importorskip("transformers", reason="needs pip install 'gptjax[parity]'")
 
 V, D, L, T = 61, 32, 3, 40
+SOURCE_LENGTHS = (24, 17)  # of encoder–decoders: the second one is padded
 SIZES = dict(hidden_size=D, num_hidden_layers=L, vocab_size=V, intermediate_size=48, max_position_embeddings=64)
 HEADS = dict(num_attention_heads=4, num_key_value_heads=2, head_dim=8, rms_norm_eps=1e-6, attention_bias=False)
 LLAMA = dict(num_kv_heads=2, feedforward_width=48, tied_embeddings=False, norm_epsilon=1e-6)
@@ -206,8 +210,55 @@ def mpt():
     return transformers.MptForCausalLM, config, mpt_names, ours
 
 
+def t5gemma():
+    """With Gemma 2's soft caps, and without windows: there an encoder's reach one token further to each side."""
+    stack = dict(
+        **SIZES | {"vocab_size": V + 2},
+        **HEADS,
+        rope_parameters=dict(rope_type="default", rope_theta=1e4),
+        query_pre_attn_scalar=24,
+        attn_logit_softcapping=0.5,
+        final_logit_softcapping=2.0,
+        layer_types=["full_attention"] * L,
+    )
+    config = transformers.T5GemmaConfig(
+        encoder=transformers.T5GemmaModuleConfig(**stack),
+        decoder=transformers.T5GemmaModuleConfig(**stack),
+        vocab_size=V + 2,
+    )
+    ours = {name: value for name, value in GEMMA.items() if name != "window"}
+    ours |= dict(attention_softcap=0.5, logit_softcap=2.0, vocab_size=V + 2)
+    return (
+        transformers.T5GemmaForConditionalGeneration,
+        config,
+        t5gemma_names,
+        ours | dict(family="encoder_decoder", shared_embeddings=False),
+    )
+
+
+def marian():
+    """The original Transformer: norms after the sum, sinusoidal positions, one table."""
+    config = transformers.MarianConfig(
+        vocab_size=V,
+        d_model=D,
+        encoder_layers=2,
+        decoder_layers=L,
+        encoder_attention_heads=4,
+        decoder_attention_heads=4,
+        encoder_ffn_dim=48,
+        decoder_ffn_dim=48,
+        activation_function="relu",
+        scale_embedding=True,
+        max_position_embeddings=64,
+        **dict(pad_token_id=0, eos_token_id=1, decoder_start_token_id=0),
+    )
+    ours = dict(norm="layernorm", norm_placement="post_residual", bias="all", position="sinusoidal", feedforward="relu")
+    ours |= dict(family="encoder_decoder", num_encoder_layers=2, feedforward_width=48)
+    return transformers.MarianMTModel, config, marian_names, ours
+
+
 FAMILIES = [gpt2, llama, qwen2, qwen3, mistral, phi3, gemma2, gemma3, olmo2, smollm3, pythia, granite]
-FAMILIES += [gpt_oss, phi3_128k, mpt]
+FAMILIES += [gpt_oss, phi3_128k, mpt, t5gemma, marian]
 
 
 class StandIn:
@@ -256,7 +307,7 @@ def largest_difference(family, backend, random_params, dtype):
     kind, theirs, names, ours = family()
     section = default().model
     section.update(dict(num_layers=L, width=D, num_heads=4, attention=backend, max_positions=64) | ours)
-    config = resolve_model(section, platform="cpu", vocab_size=V, sequence_length=T)
+    config = family_named(section.family).resolve(section, platform="cpu", vocab_size=V, sequence_length=T)
     params = random_params(config)
     theirs._attn_implementation = theirs._experts_implementation = "eager"  # which computes in float64, too
     model = kind(theirs).to(torch.float64).eval()
@@ -264,15 +315,24 @@ def largest_difference(family, backend, random_params, dtype):
         name: torch.tensor(np.ascontiguousarray(array), dtype=torch.float64) for name, array in names(params).items()
     }
     missing, unexpected = model.load_state_dict(given, strict=False)
-    assert not unexpected and set(missing) <= {"lm_head.weight"}  # tied
+    assert not unexpected and set(missing) <= {"lm_head.weight", "final_logits_bias"}  # tied; zero
     model.tie_weights()
 
-    tokens = np.random.default_rng(1).integers(0, V, (2, T))
+    tokens, sources = (np.random.default_rng(seed).integers(0, V, (2, T)) for seed in (1, 2))
+    streams = [tokens]
+    inputs = dict(input_ids=torch.tensor(tokens))
+    if config.family == "encoder_decoder":
+        sources = sources[:, : max(SOURCE_LENGTHS)]
+        streams = [sources, tokens, np.array(SOURCE_LENGTHS)]
+        mask = torch.tensor(np.arange(sources.shape[1]) < np.array(SOURCE_LENGTHS)[:, None])
+        inputs = dict(
+            decoder_input_ids=inputs["input_ids"], input_ids=torch.tensor(sources), attention_mask=mask.long()
+        )
     with torch.no_grad():
-        expected = model(torch.tensor(tokens)).logits.numpy()
+        expected = model(**inputs).logits.numpy()
     config = dataclasses.replace(config, dtype=dtype)
     params = jax.tree.map(lambda array: array.astype(dtype), params)
-    actual = jax.jit(lambda params: Decoder(config).apply({"params": params}, tokens))(params)
+    actual = jax.jit(lambda params: family_of(config).module().apply({"params": params}, *streams))(params)
     assert actual.dtype == dtype and expected.dtype == np.float64
     return np.abs(actual - expected).max() / np.abs(expected).max()
 
@@ -293,3 +353,33 @@ def test_float32_costs_no_more_than_its_rounding(family, random_params):
     PyTorch's own float32 is as far from its float64: 0.7e-6 to 1.3e-6 of the largest logit here, ours 0.7e-6 to 2.5e-6.
     """
     assert largest_difference(family, "xla", random_params, "float32") < 64 * 2**-24
+
+
+@pytest.mark.parametrize("size", ["base", "big"])
+def test_the_original_transformer_has_as_many_parameters_as_pytorchs(size):
+    """PyTorch's has no tables, and a norm behind each stack."""
+    section = load_config(f"configs/transformer.py:{size}").model
+    config = family_named(section.family).resolve(section, platform="cpu", vocab_size=0, sequence_length=T)
+    D = config.width
+    with torch.device("meta"):
+        theirs = torch.nn.Transformer(D, config.num_heads, 6, 6, config.feedforward_width)
+    expected = sum(parameter.numel() for parameter in theirs.parameters()) - 2 * 2 * D + config.vocab_size * D
+    assert count_parameters(family_of(config).declarations).total == expected
+
+
+@pytest.mark.parametrize("size", ["2b-2b", "9b-9b"])
+def test_t5gemma_has_as_many_parameters_as_transformers(size):
+    section = load_config(f"configs/t5gemma.py:{size}").model
+    config = family_named(section.family).resolve(section, platform="cpu", vocab_size=0, sequence_length=T)
+    stack = dict(
+        hidden_size=config.width,
+        num_hidden_layers=config.num_layers,
+        num_attention_heads=config.num_heads,
+        num_key_value_heads=config.num_kv_heads,
+        head_dim=config.head_width,
+        intermediate_size=config.feedforward_width,
+    )
+    stacks = {name: transformers.T5GemmaModuleConfig(**stack) for name in ("encoder", "decoder")}
+    with torch.device("meta"):
+        theirs = transformers.T5GemmaForConditionalGeneration(transformers.T5GemmaConfig(**stacks))
+    assert count_parameters(family_of(config).declarations).total == theirs.num_parameters()

@@ -76,6 +76,63 @@ def gemma_names(params):
     return {name: array.astype(np.float64) - 1 if "norm" in name else array for name, array in named.items()}
 
 
+T5GEMMA = {
+    "attention_norm": "pre_self_attn_layernorm",
+    "attention_post_norm": "post_self_attn_layernorm",
+    "cross_attention_norm": "pre_cross_attn_layernorm",
+    "cross_attention_post_norm": "post_cross_attn_layernorm",
+    "feedforward_norm": "pre_feedforward_layernorm",
+    "feedforward_post_norm": "post_feedforward_layernorm",
+}
+
+
+def t5gemma_names(params):
+    """Likewise of T5Gemma's encoder and decoder, whose tables are two."""
+    stacks = {"encoder": params["encoder"] | {"embedding": params["source_embedding"]}, "decoder": params}
+    named = {"lm_head.out_proj.weight": params["embedding"]}
+    for stack, of_stack in stacks.items():
+        of_self = llama_names(of_stack, T5GEMMA)
+        del of_self["lm_head.weight"]
+        named |= {name.replace("model.", f"model.{stack}."): array for name, array in of_self.items()}
+    layers = params["layers"]
+    of_cross = llama_names(params | {"layers": layers | {"attention": layers["cross_attention"]}})
+    named |= {
+        name.replace("model.", "model.decoder.").replace("self_attn", "cross_attn"): array
+        for name, array in of_cross.items()
+        if "self_attn" in name
+    }
+    return {name: array.astype(np.float64) - 1 if "norm" in name else array for name, array in named.items()}
+
+
+def marian_names(params):
+    """Likewise of Marian's encoder and decoder, with one table; what they keep of positions is a table of sines."""
+    named = dict.fromkeys(("model.shared.weight", "lm_head.weight"), params["embedding"])
+    width = params["embedding"].shape[1]
+    angles = np.arange(64)[:, None] / 10_000.0 ** (np.arange(0, width, 2) / width)
+    for stack, layers in (("encoder", params["encoder"]["layers"]), ("decoder", params["layers"])):
+        named[f"model.{stack}.embed_tokens.weight"] = params["embedding"]
+        named[f"model.{stack}.embed_positions.weight"] = np.concatenate([np.sin(angles), np.cos(angles)], axis=1)
+        attentions = {"attention": "self_attn", "cross_attention": "encoder_attn"}
+        for index in range(len(layers["attention"]["query"])):
+            name = f"model.{stack}.layers.{index}"
+            for ours, theirs in attentions.items():
+                if ours not in layers:
+                    continue
+                attention = _layer(layers[ours], index)
+                for part in ("query", "key", "value"):
+                    named[f"{name}.{theirs}.{part[0]}_proj.weight"] = attention[part].reshape(width, -1).T
+                    named[f"{name}.{theirs}.{part[0]}_proj.bias"] = attention[f"{part}_bias"].reshape(-1)
+                named[f"{name}.{theirs}.out_proj.weight"] = attention["output"].reshape(-1, width).T
+                named[f"{name}.{theirs}.out_proj.bias"] = attention["output_bias"]
+                named |= _norm(f"{name}.{theirs}_layer_norm", _layer(layers[f"{ours}_post_norm"], index))
+            feedforward = _layer(layers["feedforward"], index)
+            for ours, theirs in (("up", "fc1"), ("down", "fc2")):
+                named[f"{name}.{theirs}.weight"] = feedforward[ours].T
+                named[f"{name}.{theirs}.bias"] = feedforward[f"{ours}_bias"]
+            named |= _norm(f"{name}.final_layer_norm", _layer(layers["feedforward_post_norm"], index))
+    return named
+
+
 def neox_names(params):
     """Likewise of GPT-NeoX's (Pythia), in which a head's query, key and value are one block of rows."""
     layers = params["layers"]

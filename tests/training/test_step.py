@@ -25,11 +25,27 @@ def random_batch(config, seed=0):
     shape = (config.training.batch_size, config.data.sequence_length)
     lengths = rng.integers(1, shape[1] + 1, shape[0])
     lengths[3] = 0
+    if config.training.objective == "seq2seq":
+        return random_pairs(config, rng, lengths)
     return {
         "tokens": rng.integers(0, config.model.vocab_size, shape).astype(np.int32),
         "targets": rng.integers(0, config.model.vocab_size, shape).astype(np.int32),
         "weights": (np.arange(shape[1]) < lengths[:, None]).astype(np.float32),
     }
+
+
+def random_pairs(config, rng, lengths):
+    """Two pairs in each row, with their targets cut at half of the row's length, and padding on both sides."""
+    rows, (S, T) = len(lengths), (config.data.source_length, config.data.sequence_length)
+    places = {"": (np.arange(T), lengths[:, None]), "source_": (np.arange(S), rng.integers(2, S + 1, (rows, 1)))}
+    batch = {name: rng.integers(0, config.model.vocab_size, (rows, T)) for name in ("tokens", "targets")}
+    batch["source"] = rng.integers(0, config.model.source_vocab_size, (rows, S))
+    for prefix, (place, length) in places.items():
+        second = place >= length // 2
+        batch[f"{prefix}segments"] = np.where(place < length, 1 + second, 0)
+        batch[f"{prefix}positions"] = np.where(place < length, place - second * (length // 2), 0)
+    ints = {name: array.astype(np.int32) for name, array in batch.items()}
+    return ints | {"weights": (batch["segments"] > 0).astype(np.float32)}
 
 
 def build(config, num_devices=1):
@@ -114,6 +130,50 @@ def test_options_that_have_parameters_or_act_over_heads_are_the_same_model_on_a_
     assert_same(
         run(tiny_config(**config)), run(tiny_config(mesh__data=2, mesh__fsdp=2, mesh__tensor=2, **config), EIGHT)
     )
+
+
+ENCODER_DECODER = dict(
+    model__family="encoder_decoder",
+    model__num_encoder_layers=3,
+    model__shared_embeddings=False,
+    model__source_vocab_size=40,
+    training__objective="seq2seq",
+    training__label_smoothing=0.1,
+    data__source_length=12,
+    **SGD,
+)
+OF_TODAY = dict(model__norm_placement="sandwich", model__qk_norm=True, model__dropout=0.1)
+OF_2017 = dict(
+    model__norm="layernorm",
+    model__norm_placement="post_residual",
+    model__bias="all",
+    model__position="learned",
+    model__tied_embeddings=False,
+    model__feedforward="relu",
+)
+
+
+@pytest.mark.parametrize(
+    "options, mesh",
+    [
+        (OF_TODAY, dict(mesh__data=2, mesh__fsdp=2, mesh__tensor=2, training__gradient_accumulation_steps=2)),
+        (
+            OF_2017,
+            dict(
+                mesh__data=1,
+                mesh__fsdp=4,
+                mesh__tensor=2,
+                model__layers="scan",
+                model__remat="full",
+                training__loss_chunk=8,
+            ),
+        ),
+    ],
+    ids=["of_today", "of_2017"],
+)
+def test_an_encoder_decoder_is_the_same_model_on_a_mesh(tiny_config, options, mesh):
+    one = run(tiny_config(**ENCODER_DECODER, **options))
+    assert_same(one, run(tiny_config(**ENCODER_DECODER, **options, **mesh), EIGHT))
 
 
 def test_in_bfloat16_too(tiny_config):
