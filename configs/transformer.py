@@ -52,7 +52,7 @@ def get_config(arg: str = "base"):
     config.optimizer.weight_decay = 0.0
     config.optimizer.gradient_clip = 0.0
     config.schedule.name = "inverse_sqrt"
-    config.schedule.warmup = f"{WARMUP} steps"
+    config.schedule.warmup = f"{100 * WARMUP / steps:.4g}%"
 
     config.training.objective = "seq2seq"
     config.training.duration = f"{steps} steps"

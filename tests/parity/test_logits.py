@@ -213,7 +213,7 @@ def mpt():
 def t5gemma():
     """With Gemma 2's soft caps, and without windows: there an encoder's reach one token further to each side."""
     stack = dict(
-        **SIZES | {"vocab_size": V + 2},
+        **SIZES,
         **HEADS,
         rope_parameters=dict(rope_type="default", rope_theta=1e4),
         query_pre_attn_scalar=24,
@@ -221,13 +221,10 @@ def t5gemma():
         final_logit_softcapping=2.0,
         layer_types=["full_attention"] * L,
     )
-    config = transformers.T5GemmaConfig(
-        encoder=transformers.T5GemmaModuleConfig(**stack),
-        decoder=transformers.T5GemmaModuleConfig(**stack),
-        vocab_size=V + 2,
-    )
+    stacks = {name: transformers.T5GemmaModuleConfig(**stack) for name in ("encoder", "decoder")}
+    config = transformers.T5GemmaConfig(**stacks, vocab_size=V)
     ours = {name: value for name, value in GEMMA.items() if name != "window"}
-    ours |= dict(attention_softcap=0.5, logit_softcap=2.0, vocab_size=V + 2)
+    ours |= dict(attention_softcap=0.5, logit_softcap=2.0)
     return (
         transformers.T5GemmaForConditionalGeneration,
         config,
@@ -324,10 +321,8 @@ def largest_difference(family, backend, random_params, dtype):
     if config.family == "encoder_decoder":
         sources = sources[:, : max(SOURCE_LENGTHS)]
         streams = [sources, tokens, np.array(SOURCE_LENGTHS)]
-        mask = torch.tensor(np.arange(sources.shape[1]) < np.array(SOURCE_LENGTHS)[:, None])
-        inputs = dict(
-            decoder_input_ids=inputs["input_ids"], input_ids=torch.tensor(sources), attention_mask=mask.long()
-        )
+        mask = torch.tensor(np.arange(sources.shape[1]) < np.array(SOURCE_LENGTHS)[:, None]).long()
+        inputs = dict(input_ids=torch.tensor(sources), attention_mask=mask, decoder_input_ids=torch.tensor(tokens))
     with torch.no_grad():
         expected = model(**inputs).logits.numpy()
     config = dataclasses.replace(config, dtype=dtype)

@@ -44,6 +44,25 @@ def test_equals_numpy(chunk, z_loss, softcap):
 
 
 @pytest.mark.parametrize("chunk", [0, 9])
+def test_label_smoothing_spreads_a_share_of_each_target_over_all_tokens(chunk):
+    """By the definition: cross-entropy against a distribution; its figure is that of the target alone."""
+    x, head, targets, weights = inputs()
+    log_probabilities = jax.nn.log_softmax(x @ head)
+    wanted = 0.9 * jax.nn.one_hot(targets, V) + 0.1 / V
+    nll = -jnp.take_along_axis(log_probabilities, targets[..., None], -1)[..., 0]
+
+    def by_definition(x, head, weights):
+        return -(weights[..., None] * wanted * jax.nn.log_softmax(x @ head)).sum() / weights.sum()
+
+    (loss, figure), gradients = value_and_gradients(x, head, targets, weights, chunk=chunk, label_smoothing=0.1)
+    expected, expected_gradients = jax.value_and_grad(by_definition, (0, 1, 2))(x, head, weights)
+    np.testing.assert_allclose(loss, expected, rtol=1e-5)
+    np.testing.assert_allclose(figure, (weights * nll).sum(), rtol=1e-5)
+    for actual, wanted_gradient in zip(gradients[:2], expected_gradients[:2]):
+        np.testing.assert_allclose(actual, wanted_gradient, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("chunk", [0, 9])
 @pytest.mark.parametrize("target", [-1, V, 2**31 - 1])
 def test_a_target_outside_the_vocabulary_is_not_a_number(chunk, target):
     x, head, targets, weights = inputs()
