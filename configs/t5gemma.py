@@ -6,7 +6,7 @@ norms of its own and without rotary positions. Source and target have one table 
 
 Data: pairs of any kind, such as instructions and answers, translations, or documents and summaries:
 
-  python -m gptjax.prepare --form=pairs --input=DOWNLOADED_FOLDER --output=data/pairs --vocab_size=65536
+  python -m gptjax.prepare --pairs=DOWNLOADED_FILE --output=data/pairs --vocab_size=65536
 
 Budget, 20 tokens of targets per parameter, with as many of sources: 2b-2b 112 B tokens, 3.7e21 FLOPs; 9b-9b 407 B,
 5.2e22. (The published models started from Gemma 2's parameters, and then saw 2,000 B tokens.)

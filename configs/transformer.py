@@ -6,7 +6,7 @@ tokens of sources, targets and logits. Like most later code it adds biases in at
 
 Data: pairs, such as WMT 2014's English and German sentences, with one vocabulary of 37,000 tokens:
 
-  python -m gptjax.prepare --form=pairs --input=DOWNLOADED_FOLDER --output=data/wmt14 --vocab_size=37000
+  python -m gptjax.prepare --pairs=DOWNLOADED_FILE --output=data/wmt14 --vocab_size=37000
 
 Budget, as in the paper, about 25,000 tokens of targets in a batch: base 100,000 steps, 2.5 B tokens, about 1e18 FLOPs;
 big 300,000 steps, 7.4 B tokens, about 1e19.
