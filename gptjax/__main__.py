@@ -15,6 +15,7 @@ COMMANDS = {
     "train": "trains a model; resumes after a stop or a crash",
     "sample": "writes text with a trained model",
     "evaluate": "asks a trained model the questions of tasks, and compares runs by their answers",
+    "classify": "labels texts with a trained classifier, or scores it",
     "compare": "compares runs: a table, a plot, and the differences of their configs",
     "sweep": "trains many runs and shows which settings are best",
     "trace": "shows which documents a training step read, and where they come from",

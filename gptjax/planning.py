@@ -153,8 +153,9 @@ def resolve(config: ConfigDict | Settings, data: DataFacts, platform: str, batch
             f"training.batch_size / training.gradient_accumulation_steps = {counted(rows, 'row')}: must be "
             f"divisible by the {batch_devices} devices of mesh.data x mesh.fsdp"
         )
+    num_classes = config.model.num_classes or data.num_classes
     model = family_named(config.model.family).resolve(
-        config.model,
+        dataclasses.replace(settings.model, num_classes=num_classes),
         platform=platform,
         vocab_size=data.vocab_size,
         sequence_length=config.data.sequence_length,

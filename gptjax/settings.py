@@ -89,7 +89,12 @@ FEEDFORWARDS = ("swiglu", "swiglu_clamped", "geglu", "geglu_exact", "gelu", "gel
 @dataclasses.dataclass(frozen=True)
 class ModelSettings(Section):
     # the kind of model (model/families.py)
-    family: Annotated[str, OneOrOwn(("decoder", "encoder", "encoder_decoder"))] = "decoder"
+    family: Annotated[str, OneOrOwn(("decoder", "encoder", "encoder_decoder", "classifier"))] = "decoder"
+    body: Annotated[str, OneOrOwn(("encoder", "decoder"))] = "encoder"  # classifier: the family that its head stands on
+    num_classes: Natural = 0  # classifier: C, how many classes it tells apart; 0: as many as data.path has labels
+    # classifier: the vector that the head reads: the mean of the text's, or that of its first or its last token; auto:
+    # mean of an encoder, last of a decoder
+    pooling: Literal["auto", "mean", "first", "last"] = "auto"
     vocab_size: Natural = 0  # 0: as large as the tokenizer's
     num_layers: Annotated[Count, at_most(10_000)] = 6  # L, number of layers
     num_encoder_layers: Natural = 0  # encoder_decoder: layers of the encoder; 0: num_layers
@@ -176,7 +181,7 @@ class OptimizerSettings(Section):
     muon_learning_rate: Positive = 0.02  # muon: the rate for its matrices; AdamW updates the rest with learning_rate
     gradient_clip: NotNegative = 1.0  # largest global norm of the gradient; 0: off
     first_moment_dtype: Literal["float32", "bfloat16"] = "float32"  # type in which it is stored
-    # (regex on the parameter path, learning_rate | weight_decay | freeze, factor or bool), …
+    # (regex on the parameter path, learning_rate | weight_decay | freeze, factor or bool), …; 'layers/3/.*' is layer 3
     rules: tuple[Rule, ...] = ()
 
 
@@ -191,8 +196,9 @@ class ScheduleSettings(Section):
 
 @dataclasses.dataclass(frozen=True)
 class TrainingSettings(Section):
-    objective: Annotated[str, OneOrOwn(("next_token", "completion", "seq2seq", "masked"))] = (
-        "next_token"  # what is optimized (training/objectives)
+    # what is optimized (training/objectives)
+    objective: Annotated[str, OneOrOwn(("next_token", "completion", "seq2seq", "masked", "classification"))] = (
+        "next_token"
     )
     mask_fraction: Annotated[Positive, at_most(1)] = 0.15  # masked: share of a text's tokens that are hidden
     # masked: bert: 80 % of them are replaced by the mask, 10 % by any token, 10 % stay; plain: all by the mask

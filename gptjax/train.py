@@ -45,7 +45,7 @@ from gptjax.settings import Settings, freeze
 from gptjax.terminal import Console
 from gptjax.tokenizer import Tokenizer
 from gptjax.training import console as consoles
-from gptjax.training.checkpoint import JUDGED_BY, Checkpoints, load_params, saved_metadata
+from gptjax.training.checkpoint import JUDGED_BY, Checkpoints, saved_metadata
 from gptjax.training.hardware import memory
 from gptjax.training.history import best_so_far, record_start, risen_since_lowest
 from gptjax.training.interrupt import StopRequest
@@ -57,6 +57,7 @@ from gptjax.training.progress import Progress
 from gptjax.training.run_metadata import check_compatible, check_warm_start, own_code, run_metadata
 from gptjax.training.schedule import rate_change
 from gptjax.training.state import TrainState
+from gptjax.training.warm_start import warm_start
 from gptjax.training.writers import MetricsWriter, write_whole
 
 flags = Flags()
@@ -236,12 +237,7 @@ def start(run: TrainingRun, checkpoints: Checkpoints) -> tuple[TrainState, dict[
             notes += [f"changed: {change}" for change in changes]
             notes += rate_change(saved["config"], config, plan.units, step)
     elif config.training.init_from:
-        other = config.training.init_from
-        check = functools.partial(check_warm_start, config=config, tokenizer_hash=run.data.tokenizer_hash)
-        like = plan.abstract_state.params
-        params, source = load_params(other, like=like, ema=None, check=check, setting="training.init_from")
-        state = plan.trainer.init(params)
-        notes = [f"starting from the parameters of {other}, step {source['step']}", *check(source)]
+        state, notes = warm_start(plan.trainer, run.data.tokenizer_hash)
     else:
         state, notes = plan.trainer.init(), []
     step = int(state.step)

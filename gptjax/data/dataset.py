@@ -20,6 +20,7 @@ from ml_collections import ConfigDict
 
 from gptjax.config import ConfigError
 from gptjax.data import order
+from gptjax.data.labelled import LabelledRows
 from gptjax.data.mixture import parse_mixture
 from gptjax.data.packing import PackedWindows
 from gptjax.data.pairs import PackedCompletions, PackedPairs
@@ -49,7 +50,7 @@ class Windows(Protocol):
 
 
 TEXT_WINDOWS: dict[str, Callable[..., Windows]] = {"contiguous": ContiguousWindows, "packed": PackedWindows}
-WINDOWS = TEXT_WINDOWS | {"pairs": PackedPairs, "completions": PackedCompletions}
+WINDOWS = TEXT_WINDOWS | {"pairs": PackedPairs, "completions": PackedCompletions, "labelled": LabelledRows}
 # What to say where a folder has another form than an objective reads.
 OBJECTIVES_OF = {
     "text": "text, which next_token and masked read",
@@ -170,6 +171,8 @@ class Dataset:
       vocab_size, eos_id, tokenizer_hash: facts about the tokenizer.
       begin_id: the token that every document starts after.
       form: of the folders (prepared.py); labels: names, of labelled texts; left_out: pairs that are longer than a row.
+      num_classes: the labels that a row may have, where it has one, else 0; truncated: labelled texts that are longer
+        than a row, of which it has the beginning.
       source_vocab_size, source_eos_id: of the tokenizer of the sources of pairs; has_two_vocabularies: it is their own.
     """
 
@@ -206,7 +209,9 @@ class Dataset:
         self.form, self.labels = sources[0].form, sources[0].labels
         self.source_vocab_size, self.source_eos_id = sources[0].source_vocab_size, sources[0].source_eos_id
         self.has_two_vocabularies = sources[0].has_two_vocabularies
+        self.num_classes = len(self.labels) if all(isinstance(part, LabelledRows) for part in windows) else 0
         self.left_out = sum(part.left_out for part in windows)
+        self.truncated = sum(part.truncated for part in windows if isinstance(part, LabelledRows))
 
     def batch(self, step: int, rows: np.ndarray) -> Batch:
         """The rows (numbers from 0 to batch_size - 1) of the global batch of a step, as arrays of len(rows) × T.
@@ -260,6 +265,7 @@ class Dataset:
             "batch_size": self._batch_size,
             "tokenizer_hash": self.tokenizer_hash,
             "begin_id": self.begin_id,
+            **({"labels": self.labels} if self.num_classes else {}),
             "sources": [
                 {"weight": weight, "tokens": source.num_tokens, "files": source.files}
                 for source, weight in zip(self._sources, self._order.weights)

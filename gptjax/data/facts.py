@@ -20,15 +20,18 @@ class DataFacts:
       windows_per_epoch: rows of data.sequence_length tokens in one pass over the data; None if unknown; then no
         duration can be in epochs.
       source_vocab_size: number of tokens of the sources of pairs, where they have a tokenizer of their own.
+      num_classes: the labels that a row may have; 0: rows have none.
     """
 
     vocab_size: int
     windows_per_epoch: int | None = None
     source_vocab_size: int | None = None
+    num_classes: int = 0
 
 
 def facts_of(data: Dataset) -> DataFacts:
-    return DataFacts(data.vocab_size, data.num_windows, data.source_vocab_size if data.has_two_vocabularies else None)
+    source_vocab_size = data.source_vocab_size if data.has_two_vocabularies else None
+    return DataFacts(data.vocab_size, data.num_windows, source_vocab_size, data.num_classes)
 
 
 def read_facts(config_data: ConfigDict | DataSettings, windows: str = "") -> DataFacts:

@@ -2,7 +2,8 @@
 
 TOKENS = "tokens"  # int32 [B, T]: what is read
 TARGETS = "targets"  # int32 [B, T]: what is to be predicted at each position
-WEIGHTS = "weights"  # float32 [B, T]: 0 where nothing is to be learned
+WEIGHTS = "weights"  # float32 [B, T], or [B] of labelled texts: 0 where nothing is to be learned
+LABELS = "labels"  # int32 [B]: the number of a text's label
 SEGMENTS = "segments"  # int32 [B, T]: documents of a packed row, from 1; 0 is padding
 POSITIONS = "positions"  # int32 [B, T]: from 0 within each segment
 SOURCE = "source"  # int32 [B, S]: what an encoder reads

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import jax
+import numpy as np
 from jax.sharding import Mesh
 
 from gptjax.data import Dataset
@@ -37,13 +38,13 @@ def validate(
     return {**scores_of(summed(evaluation_step, params, batches)), SET: dataset.identity()}
 
 
-def summed(evaluation_step: Callable, params: Any, batches: Iterable[Mapping[str, jax.Array]]) -> dict[str, float]:
+def summed(evaluation_step: Callable, params: Any, batches: Iterable[Mapping[str, jax.Array]]) -> dict[str, Any]:
     """The step's sums over all batches, each by its name, in double precision; empty if there is no batch."""
-    totals: dict[str, float] = {}
+    totals: dict[str, Any] = {}
 
     def add(sums: Sums) -> None:
         for name, value in sums.items():
-            totals[name] = totals.get(name, 0.0) + float(value)
+            totals[name] = totals.get(name, 0.0) + np.asarray(value, np.float64)[()]
 
     pending: Sums | None = None
     for batch in batches:

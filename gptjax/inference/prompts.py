@@ -12,13 +12,15 @@ from gptjax.settings import Settings
 from gptjax.tokenizer import Tokenizer
 
 
-def read_prompts(path: Path) -> list[str]:
-    """One prompt a line, which ends in a newline and nothing else; of a .jsonl file one JSON string a line.
+def read_prompts(path: Path, what: str = "prompt") -> list[str]:
+    """One prompt per line, which ends in a newline and nothing else; of a .jsonl file one JSON string per line.
+
+    what: the word for one of them; the flag in messages is --prompts_file.
 
     Raises:
       ConfigError: the file cannot be read, is not UTF-8, or holds anything else, or nothing.
     """
-    name = f"--prompts_file={path}"
+    name = f"--{what}s_file={path}"
     try:
         raw = path.read_bytes()
     except OSError as error:
@@ -30,9 +32,9 @@ def read_prompts(path: Path) -> list[str]:
     except json.JSONDecodeError as error:
         raise ConfigError(f"{name}: must hold one JSON string per line ({error})") from None
     if not prompts or not all(isinstance(prompt, str) for prompt in prompts):
-        raise ConfigError(f"{name}: must hold at least one prompt, and nothing but strings")
+        raise ConfigError(f"{name}: must hold at least one {what}, and nothing but strings")
     for number, prompt in enumerate(prompts, 1):
-        check_text(f"{name}: prompt {number}", prompt)
+        check_text(f"{name}: {what} {number}", prompt)
     return prompts
 
 

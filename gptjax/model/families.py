@@ -9,6 +9,7 @@ import inspect
 from typing import Any
 
 from gptjax.config import ConfigError, suggestion
+from gptjax.model.classifier import ClassifierFamily
 from gptjax.model.decoder_family import DecoderFamily
 from gptjax.model.encoder import EncoderFamily
 from gptjax.model.encoder_decoder import EncoderDecoderFamily
@@ -20,12 +21,13 @@ FAMILIES: dict[str, type[Family]] = {
     "decoder": DecoderFamily,
     "encoder": EncoderFamily,
     "encoder_decoder": EncoderDecoderFamily,
+    "classifier": ClassifierFamily,
 }
 FIELD = "model.family"
 
 
-def family_named(name: str) -> type[Family]:
-    """The family that `model.family` names: a key of `FAMILIES`, or 'module:Class' of your own.
+def family_named(name: str, field: str = FIELD) -> type[Family]:
+    """The family that `model.family`, or another field, names: a key of `FAMILIES`, or 'module:Class' of your own.
 
     Raises:
       ConfigError: there is no such family, or the class is none or lacks a method.
@@ -33,15 +35,15 @@ def family_named(name: str) -> type[Family]:
     if not is_named(name):
         if name not in FAMILIES:
             raise ConfigError(
-                f"{FIELD} = {name!r}: expected one of {', '.join(FAMILIES)}, or module:Class of your own"
+                f"{field} = {name!r}: expected one of {', '.join(FAMILIES)}, or module:Class of your own"
                 f"{suggestion(name, FAMILIES)}"
             )
         return FAMILIES[name]
-    own = named_function(FIELD, name)
+    own = named_function(field, name)
     if not (inspect.isclass(own) and issubclass(own, Family)):
-        raise ConfigError(f"{FIELD} = {name!r}: must be a subclass of gptjax.model.family.Family")
+        raise ConfigError(f"{field} = {name!r}: must be a subclass of gptjax.model.family.Family")
     if missing := sorted(own.__abstractmethods__):
-        raise ConfigError(f"{FIELD} = {name!r}: must define {', '.join(missing)}")
+        raise ConfigError(f"{field} = {name!r}: must define {', '.join(missing)}")
     return own
 
 

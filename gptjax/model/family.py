@@ -46,12 +46,14 @@ class Family(abc.ABC):
       writes: whether it can write text.
       continues: whether what it writes continues the prompt; otherwise the prompt is a source, and the text its target.
       prompt_field: the field of `model` that limits the tokens of a prompt.
+      warm_part: the part of its parameters that a run of another family can start (`training.init_from`); '': all.
     """
 
     objectives: ClassVar[tuple[str, ...]] = ("next_token", "completion")
     writes: ClassVar[bool] = True
     continues: ClassVar[bool] = True
     prompt_field: ClassVar[str] = "max_positions"
+    warm_part: ClassVar[str] = ""
 
     config: ModelSettings
 

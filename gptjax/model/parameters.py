@@ -16,7 +16,7 @@ and its kind. Everything else in the project follows from it:
 `declarations_of(module, ...)` collects them into a nested dict like that of the parameters, without computing anything.
 
 The names of axes in use: `embed` (the residual stream, D), `heads` (N), `kv_heads` (K), `head` (H), `mlp` (F), `vocab`
-(V), `position`, and `layers` (L), which `stacked` puts in front. A new name needs a row in the table of
+(V), `class` (C), `position`, and `layers` (L), which `stacked` puts in front. A new name needs a row in the table of
 parallel/sharding.py.
 """
 

@@ -41,6 +41,7 @@ TABLE: dict[str, Split] = {
     "head": Split(),  # H, inside of a head
     "mlp": Split(matrix=("tensor",), vector=("tensor",)),  # F, feed-forward columns
     "vocab": Split(matrix=("tensor",), vector=("tensor",)),  # V
+    "class": Split(),  # C, of a classifier: few
     "position": Split(),
     "layers": Split(),  # L
 }

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import math
+import re
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
@@ -101,7 +102,7 @@ def derived_facts(plan: Plan) -> dict[str, dict[str, str]]:
         details = "never change" if group["method"] == "frozen" else f"decay {group['weight_decay']:g}"
         if group["method"] != "frozen" and group["learning_rate"] != 1.0:
             details += f", rate × {group['learning_rate']:g}"
-        shown = ", ".join(path.removeprefix("layers/") for path in group["paths"][:4])
+        shown = ", ".join(re.sub(r"(body/)?layers/(?!\d)", "", path) for path in group["paths"][:4])
         updates[name] = f"{details}: {shown}" + (", …" if len(group["paths"]) > 4 else "")
     return {"run": run, "updates": updates}
 
@@ -113,6 +114,8 @@ def epochs_facts(data: Dataset, total_steps: int, validation: Dataset | None) ->
     facts = {
         "epochs": f"{epochs} ({counted(data.num_tokens, 'token')}, {counted(data.num_windows, 'window')} available)"
     }
+    if data.truncated:
+        facts["TRUNCATED"] = f"{counted(data.truncated, 'text')} to data.sequence_length; the beginning is read"
     if data.left_out:
         facts["LEFT OUT"] = f"{counted(data.left_out, 'pair')} longer than data.source_length or data.sequence_length"
     if repeated := [f"{folder} {_number(n, '.3g')} times" for folder, n in each.items() if n > 1]:

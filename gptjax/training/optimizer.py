@@ -27,7 +27,7 @@ from __future__ import annotations
 
 import dataclasses
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import jax
@@ -47,12 +47,16 @@ METHODS = allowed_values()["optimizer.name"].names
 
 @dataclasses.dataclass(frozen=True)
 class Treatment:
-    """How one parameter is updated; `learning_rate` is a factor, `weight_decay` the coefficient itself."""
+    """How one parameter is updated; `learning_rate` is a factor, `weight_decay` the coefficient itself.
+
+    per_layer: of a parameter on the stack of layers, where its layers do not have the same: the treatment of each.
+    """
 
     method: str
     learning_rate: float
     weight_decay: float
     size: int
+    per_layer: tuple[Treatment, ...] = ()
 
 
 def treatments_of(
@@ -62,18 +66,32 @@ def treatments_of(
 
     `rules` is a sequence of (pattern, kind, value): the pattern must match a whole path; for each kind, the last rule
     that matches decides. learning_rate and weight_decay values are factors on the configured value, freeze's is a bool.
+    A pattern may name one layer of a stack: 'layers/3/attention/query' is layer 3 of 'layers/attention/query'.
     A parameter for which `trains` is false is frozen, whatever the rules say. Raises ConfigError for an unknown method,
     a malformed rule, a rule that matches nothing, and when all is frozen.
     """
     if config_optimizer.name not in METHODS and not is_named(config_optimizer.name):
         raise ConfigError(f"optimizer.name = {config_optimizer.name!r}: expected one of {', '.join(METHODS)}")
     parameters = leaves_by_path(declared)
-    rules = [_checked_rule(rule, list(parameters)) for rule in config_optimizer.rules]
+    paths_of_layers = {path: _paths_of_layers(path, parameter) for path, parameter in parameters.items()}
+    every = [*parameters, *(path for paths in paths_of_layers.values() for path in paths)]
+    rules = [_checked_rule(rule, every) for rule in config_optimizer.rules]
 
     def treat(path: str, parameter: Parameter) -> Treatment:
+        if not (of_layers := paths_of_layers[path]):
+            return treat_one(path, path, parameter)
+        layers = tuple(treat_one(path, of_layer, parameter) for of_layer in of_layers)
+        if len(set(layers)) == 1:
+            return layers[0]
+        method = next(layer.method for layer in layers if layer.method != "frozen")
+        return Treatment(method, 1.0, 0.0, parameter.size, layers)
+
+    def treat_one(path: str, of_layer: str, parameter: Parameter) -> Treatment:
         decay = 0.0 if parameter.kind == "vector" else 1.0
         chosen = {"learning_rate": 1.0, "weight_decay": decay, "freeze": False}
-        chosen |= {kind: value for pattern, kind, value in rules if pattern.fullmatch(path)}
+        chosen |= {
+            kind: value for pattern, kind, value in rules if pattern.fullmatch(path) or pattern.fullmatch(of_layer)
+        }
         method = config_optimizer.name
         if method == "muon" and not (parameter.kind == "matrix" and "layers" in parameter.stack):
             method = "adamw"
@@ -90,6 +108,18 @@ def treatments_of(
             "optimizer.rules and training.objective freeze every parameter: there is nothing left to train"
         )
     return treatments
+
+
+def _paths_of_layers(path: str, parameter: Parameter) -> list[str]:
+    """'layers/3/attention/query' and so on for 'layers/attention/query'; none where it is on no stack of layers."""
+    if "layers" not in parameter.stack or "layers" not in path.split("/"):
+        return []
+    return [_path_of_layer(path, index) for index in range(parameter.stack["layers"])]
+
+
+def _path_of_layer(path: str, index: int) -> str:
+    before, _, after = f"/{path}".partition("/layers/")
+    return f"{before}/layers/{index}/{after}".lstrip("/")
 
 
 def make_optimizer(
@@ -137,20 +167,42 @@ def clip_by_global_norm(gradients: Any, norm: jax.typing.ArrayLike, limit: float
 
 def zero_frozen(gradients: Any, treatments: dict[str, Treatment]) -> Any:
     """Zeroes the gradients of frozen parameters: they count in no norm, and the compiler need not compute them."""
-    return map_with_path(lambda path, g: jnp.zeros_like(g) if treatments[path].method == "frozen" else g, gradients)
+
+    def unless_frozen(path: str, gradient: jax.Array) -> jax.Array:
+        treatment = treatments[path]
+        if treatment.per_layer:
+            return gradient * _per_layer(gradient, [float(layer.method != "frozen") for layer in treatment.per_layer])
+        return jnp.zeros_like(gradient) if treatment.method == "frozen" else gradient
+
+    return map_with_path(unless_frozen, gradients)
+
+
+def _per_layer(x: jax.Array, numbers: list[float]) -> jax.Array:
+    """The numbers along the first axis of x, that of layers, so that they can be multiplied with it."""
+    return jnp.asarray(numbers, x.dtype).reshape(-1, *(1,) * (x.ndim - 1))
 
 
 def summarize(treatments: dict[str, Treatment]) -> list[dict[str, Any]]:
     """Parameters grouped by equal treatment, largest group first: method, learning_rate (factor), weight_decay,
     num_parameters, and the paths."""
     groups: dict[tuple, dict[str, Any]] = {}
-    for path, treatment in treatments.items():
-        fields = dataclasses.asdict(treatment)
-        size = fields.pop("size")
+    for path, treatment in _each(treatments):
+        fields = {name: getattr(treatment, name) for name in ("method", "learning_rate", "weight_decay")}
+        size = treatment.size
         group = groups.setdefault(tuple(fields.values()), {**fields, "num_parameters": 0, "paths": []})
         group["num_parameters"] += size
         group["paths"].append(path)
     return sorted(groups.values(), key=lambda group: -group["num_parameters"])
+
+
+def _each(treatments: Mapping[str, Treatment]) -> Iterator[tuple[str, Treatment]]:
+    """(path, treatment); where layers of a stack do not have the same, those of each of its layers."""
+    for path, treatment in treatments.items():
+        if not treatment.per_layer:
+            yield path, treatment
+        for index, layer in enumerate(treatment.per_layer):
+            size = treatment.size // len(treatment.per_layer)
+            yield _path_of_layer(path, index), dataclasses.replace(layer, size=size)
 
 
 def _checked_rule(rule: Rule, paths: list[str]) -> tuple[re.Pattern, str, float | bool]:
@@ -219,6 +271,11 @@ def _decay_and_scale(treatments: dict[str, Treatment]) -> optax.GradientTransfor
 
     def update_leaf(path: str, update: jax.Array, param: jax.Array) -> jax.Array:
         treatment = treatments[path]
+        if treatment.per_layer:
+            decays = _per_layer(param, [layer.weight_decay for layer in treatment.per_layer])
+            frozen = [layer.method == "frozen" for layer in treatment.per_layer]
+            rates = [0.0 if still else layer.learning_rate for still, layer in zip(frozen, treatment.per_layer)]
+            return _per_layer(update, rates) * (update + decays * param)
         if treatment.weight_decay:
             update = update + treatment.weight_decay * param
         return update * treatment.learning_rate if treatment.learning_rate != 1.0 else update

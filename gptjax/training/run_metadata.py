@@ -106,12 +106,30 @@ def check_warm_start(saved: Mapping, config: Settings, tokenizer_hash: str) -> l
     Raises:
       ConfigError: the tokenizers differ; names both.
     """
-    check_tokenizer(saved, tokenizer_hash, f"training.init_from = {config.training.init_from}")
+    source = f"training.init_from = {config.training.init_from}"
+    check_tokenizer(saved, tokenizer_hash, source)
+    of_head: tuple[str, ...] = ()
+    if starts_body(saved, config):
+        if (family := _family_of(saved)) != config.model.body:
+            raise ConfigError(
+                f"{source}: a run of model.family = {family!r} cannot start a classifier of model.body = "
+                f"{config.model.body!r}"
+            )
+        of_head = ("model.family", "model.body", "model.num_classes", "model.pooling")
     return [
         f"{field}: {_show(before)} in the checkpoint, {_show(now)} in this run"
         for field, (before, now) in _config_differences(saved, config).items()
-        if _is_of_model(field)
+        if _is_of_model(field) and field not in of_head
     ] + code_changes(saved, config, MODEL_MAY_BE_OWN)
+
+
+def starts_body(saved: Mapping, config: Settings) -> bool:
+    """Whether the parameters of the run of `saved` can only be those of a classifier's body, and not its head's."""
+    return config.model.family == "classifier" != _family_of(saved)
+
+
+def _family_of(saved: Mapping) -> str:
+    return saved["config"]["model"].get("family", default().model.family)
 
 
 def check_tokenizer(saved: Mapping, tokenizer_hash: str, source: str) -> None:

@@ -52,15 +52,25 @@ class Trainer:
     declared: dict[str, Any]
     abstract_state: TrainState
 
-    def init(self, params: Any = None) -> TrainState:
-        """The state before step 0, created with its shardings; from `params` (a warm start) when given."""
+    def init(self, params: Any = None, part: str = "") -> TrainState:
+        """The state before step 0, created with its shardings; from `params` (a warm start) when given.
+
+        part: the params are only those under this name, and the others are fresh; '': they are all.
+        """
         shardings = jax.tree.map(lambda leaf: leaf.sharding, self.abstract_state)
         if params is None:
             return jax.jit(self._init, out_shardings=shardings)()
-        return jax.jit(self._init_from, out_shardings=shardings)(params)
+        start = functools.partial(self._init_around, part) if part else self._init_from
+        return jax.jit(start, out_shardings=shardings)(params)
 
     def _init(self) -> TrainState:
-        return self._init_from(family_of(self.config.model).init_params(jax.random.key(self.config.seed)))
+        return self._init_from(self._fresh())
+
+    def _init_around(self, part: str, params: Any) -> TrainState:
+        return self._init_from(self._fresh() | {part: params})
+
+    def _fresh(self) -> dict[str, Any]:
+        return family_of(self.config.model).init_params(jax.random.key(self.config.seed))
 
     def _init_from(self, params: Any) -> TrainState:
         return _first_state(self.config, self.optimizer, params)

@@ -4,6 +4,8 @@ import numpy as np
 
 from gptjax.corpus.manifest import make_manifest, write_manifest
 from gptjax.corpus.tokens.shards import ShardWriter
+from gptjax.data.prepared import labels_name
+from gptjax.files import file_entry
 from gptjax.tokenizer import ByteTokenizer
 
 
@@ -17,10 +19,12 @@ def write_prepared(
     bos=False,
     form="text",
     source_tokenizer=None,
+    labels=None,
 ):
     """A prepared folder with these documents, each a list of token ids (EOS, and BOS where `bos` says so, as given).
 
     form: pairs: the documents are source, target, source, target …
+    labels: the names of the labels; document i then has the label i modulo their number, and the form is labelled.
     """
     folder.mkdir()
     tokenizer = tokenizer or ByteTokenizer()
@@ -30,11 +34,15 @@ def write_prepared(
             writer = ShardWriter(folder, split, tokenizer.vocab_size, shard_tokens)
             writer.append([np.asarray(ids) for ids in documents])
             splits[split] = {**writer.close(), "bytes": 0, "unknown_tokens": 0}
+            if labels:
+                np.save(folder / labels_name(split), np.arange(len(documents), dtype=np.int32) % len(labels))
+                splits[split]["labels"] = file_entry(folder / labels_name(split))
     tokenizer.save(folder)
     if source_tokenizer is not None:
         source_tokenizer.save(folder / "..").rename(folder / f"source_{source_tokenizer.file_name}")
     of_both = {"tokenizer": tokenizer, "source_tokenizer": source_tokenizer}
-    write_manifest(folder, make_manifest(folder, options={}, splits=splits, bos=bos, form=form, **of_both))
+    form, more = ("labelled", {"labels": list(labels)}) if labels else (form, {})
+    write_manifest(folder, make_manifest(folder, options={}, splits=splits, bos=bos, form=form, **of_both, **more))
     return folder
 
 

@@ -371,3 +371,38 @@ def test_muon_computes_in_the_type_of_the_platform_that_it_is_made_for(platform,
     optimizer = make_optimizer(optimizer_config("muon"), constant, DECLARED, platform)
     program = jax.make_jaxpr(lambda params: optimizer.update(params, optimizer.init(params), params))(PARAMS)
     assert ("bf16" in str(program)) == low
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_a_rule_may_name_one_layer_of_a_stack(name):
+    rules = (
+        (".*", "freeze", True),
+        ("layers/1/.*", "freeze", False),
+        ("layers/1/feedforward/.*", "learning_rate", 0.5),
+        ("head", "freeze", False),
+    )
+    config = optimizer_config(name, rules=rules)
+    treatments = treatments_of(config, DECLARED)
+    query, up = treatments["layers/attention/query"].per_layer, treatments["layers/feedforward/up"].per_layer
+    for layers in (query, up):
+        assert [layer.method == "frozen" for layer in layers] == [True, False, True]
+    assert (query[1].learning_rate, up[1].learning_rate) == (1.0, 0.5)
+    gradients = leaves_by_path(zero_frozen(tree_of(1), treatments))
+    for path, gradient in gradients.items():
+        if path.startswith("layers/"):
+            assert not gradient[0].any() and gradient[1].any()
+    after = leaves_by_path(run(config, [zero_frozen(tree_of(1), treatments)])[0])
+    alike = {path for path, before in leaves_by_path(PARAMS).items() if np.array_equal(before, after[path])}
+    assert alike == {path for path in after if path != "head" and not path.startswith("layers/")}
+    for path, before in leaves_by_path(PARAMS).items():
+        if path.startswith("layers/"):
+            np.testing.assert_array_equal(after[path][0], before[0])
+            assert not np.array_equal(after[path][1], before[1])
+    shown = summarize(treatments)
+    assert sum(group["num_parameters"] for group in shown) == sum(treatment.size for treatment in treatments.values())
+    assert any("layers/0/attention/query" in group["paths"] for group in shown if group["method"] == "frozen")
+
+
+def test_a_layer_that_is_not_there_is_refused():
+    with pytest.raises(ConfigError, match="matches no parameter"):
+        treatments_of(optimizer_config(rules=(("layers/7/.*", "freeze", True),)), DECLARED)

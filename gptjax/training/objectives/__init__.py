@@ -7,6 +7,7 @@ import inspect
 from gptjax.config import ConfigError, suggestion
 from gptjax.model.families import FAMILIES, family_named
 from gptjax.settings import Settings
+from gptjax.training.objectives.classification import Classification
 from gptjax.training.objectives.completion import Completion
 from gptjax.training.objectives.masked import Masked
 from gptjax.training.objectives.next_token import NextToken
@@ -19,6 +20,7 @@ OBJECTIVES: dict[str, type[Objective]] = {
     "completion": Completion,
     "masked": Masked,
     "seq2seq": Seq2Seq,
+    "classification": Classification,
 }
 
 __all__ = ["OBJECTIVES", "NextToken", "Objective", "make_objective"]

@@ -1,0 +1,78 @@
+"""How well texts are told apart: accuracy, macro-F1 and loss, all of them from one confusion matrix."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from gptjax.config import ConfigError
+from gptjax.evaluation.scores import ACCURACY, Score
+from gptjax.files import write_aside
+
+MACRO_F1 = Score("validation/macro_f1", "validation macro-F1", "macro-F1 {:.4f}", higher_is_better=True)
+TEXT_LOSS = Score("validation/loss", "validation loss (nats per text)", "loss {:.4f}")
+
+
+def f1_of_classes(confusion_CC: np.ndarray) -> np.ndarray:
+    """F1 of each class, [C]: 2 · right / (texts of the class + texts that were taken for it); NaN for a class of which
+    there is neither.
+
+    Args:
+      confusion_CC: row c, column d: texts of class c that were taken for class d.
+    """
+    right_C = np.diagonal(confusion_CC)
+    both_C = confusion_CC.sum(0) + confusion_CC.sum(1)
+    return np.divide(2 * right_C, both_C, out=np.full(len(right_C), np.nan), where=both_C > 0)
+
+
+def scores_of_classes(sums: Mapping[str, Any]) -> dict[str, float]:
+    """Scores from sums over all texts: confusion [C, C] and nll (nats).
+
+    Macro-F1 is the mean of the classes' F1, each class counting the same, however rare it is; classes that neither
+    occur nor are ever predicted do not count.
+
+    Raises:
+      ConfigError: there is no text.
+    """
+    confusion_CC = np.asarray(sums.get("confusion", np.zeros((1, 1))))
+    texts = float(confusion_CC.sum())
+    if not texts:
+        raise ConfigError("the validation split has no text to classify: prepare a larger one")
+    return {
+        ACCURACY.name: float(np.trace(confusion_CC)) / texts,
+        MACRO_F1.name: float(np.nanmean(f1_of_classes(confusion_CC))),
+        TEXT_LOSS.name: float(sums["nll"]) / texts,
+        "validation/texts": texts,
+    }
+
+
+def write_confusion(folder: Path, confusion_CC: np.ndarray, labels: Sequence[str], facts: Mapping[str, Any]) -> None:
+    """Writes confusion.json, with `facts` such as the scores, and confusion.png into a folder."""
+    content = {**facts, "labels": list(labels), "confusion": np.asarray(confusion_CC, int).tolist()}
+    with write_aside(folder / "confusion.json") as file:
+        file.write((json.dumps(content, indent=1, ensure_ascii=False) + "\n").encode())
+    plot_confusion(folder / "confusion.png", confusion_CC, labels)
+
+
+def plot_confusion(path: Path, confusion_CC: np.ndarray, labels: Sequence[str]) -> None:
+    """Draws the matrix: a row for each label, its colours the shares of the row, in each cell the texts."""
+    from matplotlib.figure import Figure  # imported late because matplotlib is slow to import
+
+    shares_CC = confusion_CC / np.maximum(confusion_CC.sum(1, keepdims=True), 1)
+    size = 2.5 + 0.6 * len(labels)
+    figure = Figure(figsize=(size + 0.5, size), layout="constrained")
+    axes = figure.add_subplot()
+    axes.imshow(shares_CC, cmap="Blues", vmin=0, vmax=1)
+    axes.set_xticks(range(len(labels)), labels, rotation=45 if len(labels) > 4 else 0)
+    axes.set_yticks(range(len(labels)), labels)
+    axes.set_xlabel("predicted")
+    axes.set_ylabel("label")
+    for (row, column), count in np.ndenumerate(confusion_CC):
+        color = "white" if shares_CC[row, column] > 0.5 else "black"
+        axes.text(column, row, f"{int(count):,}", ha="center", va="center", color=color)
+    with write_aside(path) as file:
+        figure.savefig(file, format="png", dpi=150)

@@ -1,0 +1,66 @@
+"""The label of new texts, by a trained classifier."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from gptjax.inference.text import check_text
+from gptjax.model.families import family_of
+from gptjax.model.family import Family
+from gptjax.settings import ModelSettings
+from gptjax.tokenizer import Tokenizer
+
+
+def classify(
+    params: Any,
+    config: ModelSettings,
+    tokenizer: Tokenizer,
+    texts: Sequence[str],
+    *,
+    begin_id: int,
+    sequence_length: int,
+    batch_size: int = 32,
+) -> tuple[np.ndarray, int]:
+    """The probability of each class for each text, float32 [texts, C]; and how many texts were truncated.
+
+    A text is read as in training: after the begin token, and up to `sequence_length` tokens together.
+
+    Raises:
+      ConfigError: a text is none.
+    """
+    rows = []
+    for number, text in enumerate(texts, 1):
+        check_text(f"text {number}", text)
+        rows.append([begin_id, *tokenizer.encode(text)])
+    probabilities_NC = np.zeros((len(rows), config.num_classes), np.float32)
+    # Texts of about the same length are read together, in rows of few lengths: each is compiled once.
+    by_length = sorted(range(len(rows)), key=lambda index: len(rows[index]))
+    for first in range(0, len(rows), batch_size):
+        chosen = by_length[first : first + batch_size]
+        length = _padded(min(len(rows[chosen[-1]]), sequence_length), sequence_length)
+        tokens_BT = np.zeros((batch_size, length), np.int32)
+        segments_BT = np.zeros_like(tokens_BT)
+        for row, index in enumerate(chosen):
+            read = rows[index][:length]
+            tokens_BT[row, : len(read)], segments_BT[row, : len(read)] = read, 1
+        found_BC = _probabilities(family_of(config), params, tokens_BT, segments_BT)
+        probabilities_NC[chosen] = np.asarray(found_BC)[: len(chosen)]
+    return probabilities_NC, sum(len(row) > sequence_length for row in rows)
+
+
+def _padded(length: int, longest: int) -> int:
+    """The next power of two from 16 on, and not above the longest."""
+    return min(max(16, 1 << (length - 1).bit_length()), longest)
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _probabilities(family: Family, params: Any, tokens_BT: jax.Array, segments_BT: jax.Array) -> jax.Array:
+    model: Any = family.module()
+    logits_BC, _ = model.apply({"params": params}, jnp.asarray(tokens_BT), jnp.asarray(segments_BT))
+    return jax.nn.softmax(logits_BC, axis=-1)

@@ -1,0 +1,140 @@
+"""A classifier: any other model without its output layer, and on top of it a head that tells classes apart.
+
+    x = body(tokens)                 [B, T, D]
+    logits = pool(x) @ head + bias   [B, C]
+
+`model.pooling` says which vectors the head reads. In an encoder each has seen the whole text, so the mean of all is a
+good choice (`first` is that of the begin token, as in BERT, arXiv:1810.04805). In a decoder only the last one has.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from gptjax.config import ConfigError
+from gptjax.model.dropout import dropout, fold_in
+from gptjax.model.family import Cache, Family
+from gptjax.model.initialization import input_init
+from gptjax.model.parameters import matrix, vector
+from gptjax.model.precision import project_float32
+from gptjax.settings import ModelSettings
+
+BODY = "body"  # where its parameters stand among the classifier's
+
+
+class Classifier(nn.Module):
+    """Attributes: config: the resolved `model` section; body: a module as `Family.module` makes it."""
+
+    config: ModelSettings
+    body: nn.Module
+
+    def setup(self) -> None:
+        width, classes = {"embed": self.config.width}, {"class": self.config.num_classes}
+        self.head = matrix(self, "head", width, classes, input_init(self.config))
+        self.head_bias = vector(self, "head_bias", classes)
+
+    def declare(self) -> None:
+        """Visits every parameter without a forward pass: all that initialisation needs."""
+        self.body.declare()  # type: ignore[attr-defined]  # as every family's module
+
+    def __call__(
+        self, tokens_BT: jax.Array, segments_BT: jax.Array, dropout_keys_B: jax.Array | None = None
+    ) -> tuple[jax.Array, dict[str, jax.Array]]:
+        """The logits [B, C] of each row in float32, and the statistics of the body's blocks.
+
+        Args:
+          segments_BT: 1 for the text, which is not empty, 0 for the padding after it.
+          dropout_keys_B: see `Decoder`; also of what the head reads.
+        """
+        hidden: Any = self.body.hidden  # type: ignore[attr-defined]
+        x_BTD, statistics = hidden(tokens_BT, segments_BT=segments_BT, dropout_keys_B=dropout_keys_B)
+        pooled_BD = pool(x_BTD, segments_BT > 0, self.config.pooling)
+        if dropout_keys_B is not None:
+            of_head = self.config.num_layers + 1  # a number that no layer has
+            pooled_BD = dropout(pooled_BD, self.config.dropout, fold_in(dropout_keys_B, of_head))
+        logits_B1C = project_float32(pooled_BD[:, None], self.head)
+        return logits_B1C[:, 0] + self.head_bias, statistics
+
+
+def pool(x_BTD: jax.Array, is_text_BT: jax.Array, pooling: str) -> jax.Array:
+    """[B, D]: the mean of the text's vectors, the first, or the last."""
+    if pooling == "mean":
+        shares_BT = is_text_BT / jnp.maximum(is_text_BT.sum(axis=1, keepdims=True), 1)
+        return jnp.einsum("BTD,BT->BD", x_BTD.astype(jnp.float32), shares_BT).astype(x_BTD.dtype)
+    if pooling == "first":
+        return x_BTD[:, 0]
+    last_B = jnp.maximum(is_text_BT.sum(axis=1) - 1, 0)
+    return jnp.take_along_axis(x_BTD, last_B[:, None, None], axis=1)[:, 0]
+
+
+@dataclass(frozen=True)
+class ClassifierFamily(Family):
+    """A head on a model of the family `model.body`."""
+
+    objectives: ClassVar[tuple[str, ...]] = ("classification",)
+    writes: ClassVar[bool] = False
+    warm_part: ClassVar[str] = BODY
+
+    @classmethod
+    def validate(cls, config_model: Any, sequence_length: int) -> None:
+        _body_family(config_model).validate(config_model, sequence_length)
+        if config_model.num_classes == 1:
+            raise ConfigError("model.num_classes = 1: must be at least 2, or 0 for as many as data.path has labels")
+
+    @classmethod
+    def resolve(cls, config_model: Any, **facts: Any) -> ModelSettings:
+        cls.validate(config_model, facts["sequence_length"])
+        if config_model.num_classes < 2:
+            raise ConfigError(
+                f"model.num_classes = {config_model.num_classes}: must be at least 2; 0 stands for as many as "
+                "the labels of data.path"
+            )
+        body, pooling = _body_family(config_model), config_model.pooling
+        if pooling == "auto":
+            pooling = "mean" if "masked" in body.objectives else "last"
+        settings = body.resolve(config_model, **{**facts, "packed": True})  # padding is a segment of its own
+        return dataclasses.replace(settings, pooling=pooling)
+
+    @property
+    def body(self) -> Family:
+        return _body_family(self.config)(self.config)
+
+    def module(self, constrain: Callable[[jax.Array], jax.Array] | None = None) -> Classifier:
+        return Classifier(self.config, self.body.module(constrain))
+
+    @property
+    def flop_formulas(self) -> Mapping[str, str]:
+        return self.body.flop_formulas
+
+    def flops_per_token(self, sequence_length: int, source_length: int = 0) -> dict[str, float]:
+        """Those of the body without its output layer, which is not computed; the head's are few."""
+        output_layer = sum(
+            parameter.size
+            for parameter in jax.tree.leaves(self.body.declarations)
+            if parameter.tied or (parameter.kind == "matrix" and "vocab" in parameter.outputs)
+        )
+        of_body = self.body.flops_per_token(sequence_length)
+        return {convention: flops - 6.0 * output_layer for convention, flops in of_body.items()}
+
+    def prefill(
+        self, params: Any, prompt_BT: jax.Array, lengths_B: jax.Array, *, room: int, piece: int
+    ) -> tuple[Cache, jax.Array]:
+        raise NotImplementedError("a classifier does not write")
+
+    def step(self, params: Any, cache: Any, token_B: jax.Array, going_B: jax.Array) -> tuple[Any, jax.Array]:
+        raise NotImplementedError("a classifier does not write")
+
+
+def _body_family(config_model: Any) -> type[Family]:
+    from gptjax.model.families import family_named  # imported late: it has a row for this family
+
+    if config_model.body == "classifier":
+        raise ConfigError("model.body = 'classifier': a classifier stands on a model of another family")
+    return family_named(config_model.body, "model.body")

@@ -1,0 +1,68 @@
+"""Rows of labelled texts: one text each, from its beginning, with its own label, in any batch."""
+
+import numpy as np
+import pytest
+
+from gptjax.config import ConfigError
+from gptjax.data import open_dataset
+from gptjax.data.labelled import LabelledRows
+from gptjax.data.tokens import TokenSource
+from gptjax.tokenizer import ByteTokenizer
+
+TEXTS = [[10, 11], [20, 21, 22, 23, 24, 25], [30], [40, 41, 42]]
+
+
+@pytest.fixture
+def folder(prepared):
+    def make(bos=False, labels=("a", "b"), name="data"):
+        tokenizer = ByteTokenizer()
+        documents = [[*([tokenizer.bos_id] if bos else []), *text, tokenizer.eos_id] for text in TEXTS]
+        return prepared(name, train=documents, validation=documents, labels=labels, bos=bos, shard_tokens=5), tokenizer
+
+    return make
+
+
+@pytest.mark.parametrize("bos", [False, True])
+def test_a_row_is_the_begin_token_and_the_beginning_of_one_text(folder, bos):
+    path, tokenizer = folder(bos)
+    rows = LabelledRows(TokenSource(path, "train"), 4)
+    begin = tokenizer.bos_id if bos else tokenizer.eos_id
+    batch = rows.gather(np.array([3, 0, 1]))
+    assert batch["tokens"].tolist() == [[begin, 40, 41, 42], [begin, 10, 11, 0], [begin, 20, 21, 22]]
+    assert batch["segments"].tolist() == [[1, 1, 1, 1], [1, 1, 1, 0], [1, 1, 1, 1]]
+    assert batch["labels"].tolist() == [1, 0, 1] and batch["weights"].tolist() == [1, 1, 1]
+    assert (len(rows), rows.truncated) == (4, 1)
+
+
+def test_batches_are_a_function_of_seed_and_step_and_fill_up_with_weightless_rows(folder, data_config):
+    path, _ = folder()
+
+    def opened(split, seed=0, batch_size=3):
+        config = data_config(path, sequence_length=8)
+        return open_dataset(config, split, seed=seed, batch_size=batch_size, windows="labelled")
+
+    data = opened("train")
+    assert (data.num_windows, data.num_classes, data.labels, data.truncated) == (4, 2, ["a", "b"], 0)
+    seen = np.concatenate([data.batch(step, np.arange(3))["tokens"][:, 1] for step in range(4)])
+    assert all(sorted(epoch) == [10, 20, 30, 40] for epoch in seen.reshape(3, 4).tolist())
+    for row in range(3):
+        alone, whole = data.batch(2, np.array([row])), data.batch(2, np.arange(3))
+        assert all(np.array_equal(alone[name][0], whole[name][row]) for name in whole)
+    validation = opened("validation")
+    assert validation.batch(1, np.arange(3))["weights"].tolist() == [1, 0, 0]
+    assert opened("validation", seed=7, batch_size=2).identity() == validation.identity()
+    assert data.fingerprint()["labels"] == ["a", "b"] and "labels" not in _text(path, data_config).fingerprint()
+
+
+def _text(path, data_config):
+    """The same folder as running text, which the other objectives read."""
+    return open_dataset(data_config(path, sequence_length=8), "train", seed=0, batch_size=2)
+
+
+def test_other_folders_are_refused(folder, prepared, data_config):
+    path, tokenizer = folder()
+    other, _ = folder(labels=("a", "c"), name="other")
+    text = prepared("text", train=[[5, tokenizer.eos_id]])
+    for paths, message in ((text, "reads labelled"), (f"{path},{other}", "have different labels")):
+        with pytest.raises(ConfigError, match=message):
+            open_dataset(data_config(paths, sequence_length=8), "train", seed=0, batch_size=2, windows="labelled")

@@ -1,0 +1,53 @@
+"""Accuracy and macro-F1 are scikit-learn's; the confusion matrix is written as it is."""
+
+import json
+
+import numpy as np
+import pytest
+
+from gptjax.config import ConfigError
+from gptjax.evaluation.classification import f1_of_classes, scores_of_classes, write_confusion
+
+CONFUSION = np.array([[50, 3, 2], [4, 20, 0], [1, 0, 0]])
+
+
+def test_scores_by_hand():
+    # right: 50, 20, 0; of the class: 55, 24, 1; taken for it: 55, 23, 2
+    f1 = [100 / 110, 40 / 47, 0 / 3]
+    np.testing.assert_allclose(f1_of_classes(CONFUSION), f1)
+    scores = scores_of_classes({"confusion": CONFUSION, "nll": 40.0})
+    assert scores == pytest.approx(
+        {
+            "validation/accuracy": 70 / 80,
+            "validation/macro_f1": np.mean(f1),
+            "validation/loss": 0.5,
+            "validation/texts": 80,
+        }
+    )
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_scores_are_those_of_scikit_learn(seed):
+    metrics = pytest.importorskip("sklearn.metrics")
+    rng = np.random.default_rng(seed)
+    truth, predicted = rng.integers(0, 4, (2, 30))
+    truth[truth == 3] = 2  # a class that does not occur, and may be predicted
+    predicted[predicted == 3] = 3 if seed % 2 else 0  # or is neither
+    confusion = np.zeros((4, 4))
+    np.add.at(confusion, (truth, predicted), 1)
+    scores = scores_of_classes({"confusion": confusion, "nll": 0.0})
+    assert scores["validation/accuracy"] == pytest.approx(metrics.accuracy_score(truth, predicted))
+    expected = metrics.f1_score(truth, predicted, average="macro", zero_division=0)
+    assert scores["validation/macro_f1"] == pytest.approx(expected)
+
+
+def test_a_set_without_texts_cannot_be_scored():
+    with pytest.raises(ConfigError, match="no text to classify"):
+        scores_of_classes({})
+
+
+def test_the_matrix_is_written_and_drawn(tmp_path):
+    write_confusion(tmp_path, CONFUSION, ["ham", "spam", "other"], {"accuracy": 0.875})
+    content = json.loads((tmp_path / "confusion.json").read_text())
+    assert content == {"accuracy": 0.875, "labels": ["ham", "spam", "other"], "confusion": CONFUSION.tolist()}
+    assert (tmp_path / "confusion.png").read_bytes()[:4] == b"\x89PNG"

@@ -1,0 +1,169 @@
+"""A head on an encoder or a decoder: what it reads, how it starts, that it learns, and that any mesh gives the same."""
+
+from collections import Counter
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from ml_collections import ConfigDict
+from prepared_folders import write_prepared
+
+from gptjax import train as command
+from gptjax.config import ConfigError, default, validate
+from gptjax.model.families import family_of
+from gptjax.settings import freeze
+from gptjax.tokenizer import ByteTokenizer
+from gptjax.tokenizer.training import train_characters
+from gptjax.training.checkpoint import load_params
+from gptjax.training.writers import read_metrics
+
+TOKENIZER = ByteTokenizer()
+LABELS = ("ham", "spam")
+
+
+def texts(count, first=0):
+    """Label 0, label 1, …: what tells them apart is one character somewhere in a text of its own length."""
+    return [f"{'ab' * (i % 7)}{'xy'[i % 2]}{'cd' * (i % 5)}" for i in range(first, first + count)]
+
+
+@pytest.fixture
+def folders(tmp_path):
+    ids = [[*TOKENIZER.encode(text), TOKENIZER.eos_id] for text in texts(64)]
+    made = dict(train=ids[:48], validation=ids[48:], tokenizer=TOKENIZER)
+    write_prepared(tmp_path / "labelled", labels=LABELS, **made)
+    write_prepared(tmp_path / "text", **made)
+    return tmp_path
+
+
+@pytest.fixture
+def config_of(folders):
+    def make(**fields):
+        config = ConfigDict(default())
+        config.model.update(family="classifier", num_layers=2, width=16, num_heads=2, max_positions=24)
+        config.data.update(path=str(folders / "labelled"), sequence_length=24)
+        config.optimizer.learning_rate = 0.01
+        config.schedule.update(name="constant", warmup="0 steps")
+        config.training.update(objective="classification", duration="24 steps", batch_size=16)
+        config.mesh.update(data=8)
+        config.checkpoint.update(every="12 steps")
+        config.evaluation.update(every="12 steps", tokens=0)
+        config.logging.update(every="1 steps", tensorboard=False, plots=False)
+        config.update_from_flattened_dict(fields)
+        validate(config)
+        return config
+
+    return make
+
+
+def train(config, workdir):
+    run = command.open_run(freeze(config), workdir)
+    with jax.set_mesh(run.mesh), command.open_checkpoints(run) as checkpoints:
+        command.check_saved(run, checkpoints)
+        state, interval, notes = command.start(run, checkpoints)
+        before = jax.device_get(state.params)
+        command.train(run, checkpoints, state, interval, notes)
+    rows = read_metrics(workdir / "metrics.jsonl")
+    scores = [{k: v for k, v in row.items() if k.startswith("validation/")} for row in rows]
+    return [r["train/loss"] for r in rows if "train/loss" in r], [s for s in scores if s], before, notes
+
+
+def test_a_run_learns_and_is_the_same_on_a_mesh_and_resumed(config_of, folders):
+    losses, scores, *_ = train(config_of(), folders / "one")
+    assert scores[-1]["validation/accuracy"] == scores[-1]["validation/macro_f1"] == 1.0
+    assert scores[-1]["validation/texts"] == 16 and losses[-1] < 0.5 < losses[0]
+
+    other = {
+        "mesh.data": 2,
+        "mesh.fsdp": 2,
+        "mesh.tensor": 2,
+        "training.gradient_accumulation_steps": 2,
+        "training.duration": "12 steps",
+    }
+    mesh_losses, mesh_scores, *_ = train(config_of(**other), folders / "mesh")
+    np.testing.assert_allclose(mesh_losses[:4], losses[:4], rtol=2e-5)
+    np.testing.assert_allclose(mesh_scores[0]["validation/loss"], scores[0]["validation/loss"], rtol=1e-2)
+
+    train(config_of(**{"training.duration": "12 steps"}), folders / "halves")
+    resumed, resumed_scores, *_ = train(config_of(), folders / "halves")
+    assert resumed == losses and resumed_scores == scores
+
+
+@pytest.mark.parametrize("body, objective", [("encoder", "masked"), ("decoder", "next_token")])
+def test_a_pretrained_run_starts_the_body_and_the_head_is_new(config_of, folders, body, objective):
+    pretraining = {"model.family": body, "training.objective": objective, "data.path": str(folders / "text")}
+    pretraining["evaluation.every"] = ""
+    train(config_of(**pretraining, **{"training.duration": "1 steps"}), folders / "pretrained")
+    classifier = {"model.body": body, "training.init_from": str(folders / "pretrained"), "evaluation.every": ""}
+    last = (("body/.*", "freeze", True), ("body/layers/1/.*|body/final_norm/.*", "freeze", False))
+    config = config_of(**classifier, **{"optimizer.rules": last, "training.duration": "2 steps"})
+    *_, before, notes = train(config, folders / "run")
+    jax.tree.map(np.testing.assert_array_equal, before["body"], load_params(folders / "pretrained")[0])
+    assert before["head"].shape == (16, 2) and before["head"].any()
+    assert notes[0].endswith("pretrained, step 1 for the body; the rest is new") and len(notes) == 1
+
+    # Only the last block, the last norm and the head have learned.
+    after, _ = load_params(folders / "run")
+    changed = jax.tree.map(lambda a, b: np.abs(a - b).reshape(len(a), -1).max(1) > 0, before, after)
+    assert not changed["body"]["embedding"].any() and changed["head"].all() and changed["head_bias"].all()
+    assert changed["body"]["final_norm"]["scale"].any()
+    layers = jax.tree.leaves(changed["body"]["layers"])
+    assert not any(layer[0] for layer in layers) and all(layer[1] for layer in layers)
+
+    if body == "decoder":
+        return
+    # A classifier starts another one as a whole, head included.
+    again = config_of(
+        **{"model.body": body, "training.init_from": str(folders / "run"), "training.duration": "1 steps"}
+    )
+    *_, whole, _ = train(again, folders / "again")
+    jax.tree.map(np.testing.assert_array_equal, whole, after)
+
+
+@pytest.mark.parametrize("body, pooling", [("encoder", "auto"), ("encoder", "first"), ("decoder", "auto")])
+def test_the_head_reads_the_text_and_not_its_padding(config_of, body, pooling):
+    model = config_of(**{"model.body": body, "model.pooling": pooling, "model.num_classes": 2}).model
+    family = family_of(
+        type(family_of(freeze(config_of()).model)).resolve(model, platform="cpu", vocab_size=20, sequence_length=8)
+    )
+    params = family.init_params(jax.random.key(0))
+    apply = jax.jit(lambda tokens, segments: family.module().apply({"params": params}, tokens, segments)[0])
+    tokens, segments = jnp.array([[0, 3, 4, 5, 0, 0]]), jnp.array([[1, 1, 1, 1, 0, 0]])
+    expected = apply(tokens, segments)
+    np.testing.assert_allclose(apply(tokens.at[0, 4:].set(9), segments), expected, atol=1e-6)
+    np.testing.assert_allclose(apply(tokens[:, :4], segments[:, :4]), expected, atol=1e-6)
+    for place in range(4):
+        assert np.abs(apply(tokens.at[0, place].set(9), segments) - expected).max() > 1e-6
+
+
+@pytest.mark.parametrize(
+    "fields, message",
+    [
+        ({"data.path": "text"}, r"data.path = .*/text.* reads labelled"),
+        ({"model.num_classes": 3}, r"model.num_classes = 3: must be 0 or 2, as many as the labels of .*ham, spam"),
+        ({"model.num_classes": 1}, r"model.num_classes = 1: must be 0 or 2"),
+        ({"model.body": "classifier"}, r"model.body = 'classifier': expected one of|stands on a model of another"),
+        ({"model.family": "encoder"}, r"'classification': a model of model.family = 'encoder' is trained by masked"),
+        ({"training.objective": "masked"}, r"model.family = 'classifier' is trained by classification"),
+    ],
+)
+def test_what_does_not_fit_is_refused(config_of, folders, fields, message):
+    fields = {name: str(folders / value) if name == "data.path" else value for name, value in fields.items()}
+    with pytest.raises(ConfigError, match=message):
+        command.open_run(freeze(config_of(**fields)), folders / "run")
+
+
+def test_runs_that_cannot_start_a_body_are_refused(config_of, folders):
+    pretraining = {"model.family": "decoder", "training.objective": "next_token", "data.path": str(folders / "text")}
+    train(config_of(**pretraining, **{"training.duration": "1 steps"}), folders / "pretrained")
+    start = {"training.init_from": str(folders / "pretrained")}
+    with pytest.raises(ConfigError, match=r"model.family = 'decoder' cannot start a classifier of model.body = 'encod"):
+        train(config_of(**start), folders / "run")
+    with pytest.raises(ConfigError, match=r"does not fit: embedding is float32\[265, 16\] in the checkpoint, but flo"):
+        train(config_of(**start, **{"model.body": "decoder", "model.width": 32}), folders / "run")
+
+    other = train_characters(Counter("".join(texts(16))))
+    ids = [[*other.encode(text), other.eos_id] for text in texts(16)]
+    write_prepared(folders / "other", train=ids, validation=ids, tokenizer=other, labels=LABELS)
+    with pytest.raises(ConfigError, match=r"training.init_from = .*: the tokenizer has hash"):
+        train(config_of(**start, **{"model.body": "decoder", "data.path": str(folders / "other")}), folders / "run")
