@@ -1,4 +1,4 @@
-"""An encoder by itself: pretrained by masked tokens, then a classifier of SMS as spam or ham; with a baseline beside.
+"""An encoder by itself: pretrained by masked tokens, then a classifier of SMS as spam or ham.
 
   python -m gptjax.prepare --input=wikitext2 --vocab_size=2048 --output=data/wiki
   python -m gptjax.prepare --labelled=SMSSpamCollection --tokenizer=data/wiki --output=data/sms \\
@@ -14,9 +14,9 @@ SMSSpamCollection has 5,574 messages, a label and a text on each line (Almeida e
 Without training.init_from the classifier starts plain.
 
 pretrain    1.12 M parameters, of which 0.26 M are the embedding; 1,500 steps of 32 rows of 64 tokens are 3.1 M tokens,
-            of which 15 % are hidden: about 4 minutes on two CPU cores.
-spam        The same body and a head of 258 numbers; 6 epochs of 3,900 messages in batches of 32 are 730 steps: about
-            2 minutes on two CPU cores.
+            of which 15 % are hidden: 12 minutes on two busy CPU cores.
+spam        The same body and a head of 258 numbers; 6 epochs of 3,900 messages in batches of 32 are 730 steps: 3 to 4
+            minutes on two busy CPU cores.
 last_block  The same, and only the last block, the last norm and the head are trained, as in chapter 6 of "Build a
             Large Language Model (From Scratch)": worth it only from a pretrained start.
 decoder     A classifier on a decoder, which reads its last token, as in that chapter. It can start from any run of
