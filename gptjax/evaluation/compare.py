@@ -2,14 +2,16 @@
 
 Runs that answered the same items are compared item by item, which finds smaller differences than the standard errors of
 the two scores suggest. Where the values are only 0 and 1, the p-value is McNemar's, exact; of other values that of the
-paired t-test; of BLEU and chrF that of the paired bootstrap of `sacrebleu`. All are two-sided, and of one comparison:
-among many tasks some p-value is small by chance.
+paired t-test; where members of unequal size count alike, that of the normal distribution; of BLEU and chrF that of the
+paired bootstrap of `sacrebleu`. All are two-sided, and of one comparison: among many tasks some p-value is small by
+chance.
 """
 
 from __future__ import annotations
 
 import math
 import os
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -129,7 +131,15 @@ def difference(first: Evaluated, second: Evaluated, task: str, metric: str) -> D
     if metric == "macro_f1":
         return Difference(theirs["scores"][metric]["value"] - ours["scores"][metric]["value"])
     values = np.array([[item_value(of[item], metric) for of in (a, b)] for item in items], np.float64)
-    return paired(values[:, 0], values[:, 1])
+    by_member = ours.get("average") == "members"
+    return paired(values[:, 0], values[:, 1], _weights(a, items) if by_member else None)
+
+
+def _weights(records: Mapping[str, Mapping[str, Any]], items: Sequence[str]) -> np.ndarray:
+    """What each item counts in a mean of members' means."""
+    members = [records[item].get("member", "") for item in items]
+    sizes = Counter(members)
+    return np.array([1 / (len(sizes) * sizes[member]) for member in members])
 
 
 def _unlike(ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> str:
@@ -145,9 +155,17 @@ def _unlike(ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> str:
     return ""
 
 
-def paired(a: np.ndarray, b: np.ndarray) -> Difference:
-    """The mean of b − a over items, its standard error, and its p-value."""
+def paired(a: np.ndarray, b: np.ndarray, weights: np.ndarray | None = None) -> Difference:
+    """The mean of b − a over items, its standard error, and its p-value.
+
+    weights: of the items, with the sum 1; None: all count alike. With others the p-value is that of the normal
+      distribution.
+    """
     differences = b - a
+    if weights is not None and np.ptp(weights) > 1e-12:
+        mean = float(weights @ differences)
+        error = math.sqrt(float(np.square(weights) @ np.square(differences - mean)))
+        return Difference(mean, error, 2 * float(scipy.stats.norm.sf(abs(mean) / error)) if error else 1.0)
     mean = float(differences.mean())
     error = float(differences.std(ddof=1)) / math.sqrt(len(a)) if len(a) > 1 else math.nan
     if np.isin(a, (0, 1)).all() and np.isin(b, (0, 1)).all():

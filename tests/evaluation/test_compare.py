@@ -65,6 +65,24 @@ def test_p_values_are_uniform_without_a_difference_and_small_with_one():
     assert compare.paired(a, a).p == 1
 
 
+def test_members_of_unequal_size_count_alike(tmp_path):
+    """The difference is that of the scores which are shown."""
+    rows = [{**row, "subject": "a" if k < 4 else "b"} for k, row in enumerate(choice_rows(40))]
+    tasks, _ = find_tasks(str(write_task(tmp_path, CHOICES + 'group = "subject"\naverage = "members"\n', rows)))
+    for name, shift in (("a", 0), ("b", 1)):
+        found = run_tasks(tasks, TableAnswerer(shift=shift), Subject({}), tmp_path / name)
+        results.write_results(tmp_path / name, {}, {"tasks": found})
+    first, second = compare.read_runs([tmp_path / "a", tmp_path / "b"])
+    for metric in ("accuracy", "bits_per_byte"):
+        a, b = (run.tasks["quiz"]["scores"][metric]["value"] for run in (first, second))
+        found = compare.difference(first, second, "quiz", metric)
+        assert found.value == pytest.approx(b - a) and 0 < found.p < 1
+    generator = np.random.default_rng(0)
+    weights = np.repeat([0.5 / 10, 0.5 / 90], [10, 90])
+    drawn = [compare.paired(*generator.normal(size=(2, 100)), weights).p for _ in range(400)]
+    assert 0.02 < np.mean(np.array(drawn) < 0.05) < 0.1
+
+
 def test_bleu_is_compared_by_the_library_s_paired_bootstrap(evaluate):
     good = {row["question"]: f"{row['question']} {row['choices'][0]}" for row in choice_rows(40)}
     a = evaluate("a", TableAnswerer(texts=good), {"written": GENERATION})
