@@ -64,3 +64,10 @@ class DecoderFamily(Family):
             {"params": params}, token_B[:, None], cache, going_B.astype(jnp.int32), method="read"
         )
         return cache, model.apply({"params": params}, x_BTD, method="logits")[:, 0]
+
+    def read_on(
+        self, params: Any, cache: KeyValueCache, tokens_BT: jax.Array, num_new_B: jax.Array
+    ) -> tuple[KeyValueCache, jax.Array]:
+        model: Any = self.module()
+        x_BTD, cache = model.apply({"params": params}, tokens_BT, cache, num_new_B, method="read")
+        return cache, model.apply({"params": params}, x_BTD, method="logits")

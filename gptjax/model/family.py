@@ -10,6 +10,7 @@ from typing import Any, ClassVar, Protocol
 
 import flax.linen as nn
 import jax
+import jax.numpy as jnp
 
 from gptjax.model.checks import check_length
 from gptjax.model.flops import CAUSAL_LAYERS
@@ -180,6 +181,23 @@ class Family(abc.ABC):
         Args:
           going_B: bool; the other rows stay as they are, and their logits mean nothing.
         """
+
+    def read_on(
+        self, params: Any, cache: Any, tokens_BT: jax.Array, num_new_B: jax.Array
+    ) -> tuple[Any, jax.Array]:
+        """Reads several more tokens in each row; returns the cache, and after each token the logits [B, T, V] of the
+        next. This one takes them step by step; a family that can read them at once is faster.
+
+        Args:
+          tokens_BT: int32; row b reads its first num_new_B[b] ≥ 0 tokens. The logits after those mean nothing.
+        """
+
+        def one(cache: Any, numbered: tuple[jax.Array, jax.Array]) -> tuple[Any, jax.Array]:
+            place, token_B = numbered
+            return self.step(params, cache, token_B, place < num_new_B)
+
+        cache, logits_TBV = jax.lax.scan(one, cache, (jnp.arange(tokens_BT.shape[1]), tokens_BT.T))
+        return cache, jnp.swapaxes(logits_TBV, 0, 1)
 
 
 @functools.cache

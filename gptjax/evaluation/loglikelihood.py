@@ -1,0 +1,198 @@
+"""Log-likelihoods of continuations: what several of them share is read once, in batches of few shapes, on all devices.
+
+The continuations of one context are a group. A batch holds groups of alike lengths: their contexts are read into a
+cache, each continuation starts from a copy of its context's cache, and only continuations pay for logits. Shapes are
+rounded up to powers of two and one and a half of them, so that few programs are compiled for whatever lengths come.
+Each device reads groups of its own, with a copy of the parameters. A batch is sent before the one before it is fetched,
+so that the host prepares one while the devices compute another.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import AxisType, Mesh, NamedSharding
+from jax.sharding import PartitionSpec as P
+
+from gptjax.inference.shapes import PIECE
+from gptjax.model.family import Family
+
+LOGITS = 1 << 25  # float32 numbers that a device's logits may be
+MOST_ROWS = 64  # continuations that a device reads together
+MOST_TOKENS = 1 << 13  # of the contexts that a device reads together
+SHORTEST = 16  # tokens of the shortest shape
+AXIS = "data"
+
+
+@dataclasses.dataclass(frozen=True)
+class Continued:
+    """Tokens, of which those from `first` ≥ 1 on are scored, each given all before it."""
+
+    tokens: Sequence[int]
+    first: int
+
+
+@dataclasses.dataclass(frozen=True)
+class TokenScore:
+    """nats: log-likelihood of the scored tokens; hits: how many of them are the most likely one at their place."""
+
+    nats: float
+    hits: int
+
+
+@dataclasses.dataclass(frozen=True)
+class _Group:
+    """One context, and the continuations of it by the index of who asked."""
+
+    context: tuple[int, ...]
+    continuations: list[tuple[int, tuple[int, ...]]]
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        longest = max(len(tokens) for _, tokens in self.continuations)
+        return rounded(len(self.context)), rounded(longest - 1)  # the last token is predicted, and not read
+
+
+class LogLikelihoods:
+    """Scores token sequences with a model.
+
+    Args:
+      params: from `inference.decode.decoding_params`.
+      devices: which read the groups; None: all of this process.
+    """
+
+    def __init__(self, family: Family, params: Any, devices: Sequence[jax.Device] | None = None):
+        self.family = family
+        devices = jax.local_devices() if devices is None else devices
+        self.mesh = jax.make_mesh((len(devices),), (AXIS,), axis_types=(AxisType.Auto,), devices=devices)
+        self.params = jax.device_put(params, NamedSharding(self.mesh, P()))
+
+    def score(self, requests: Sequence[Continued]) -> Iterator[tuple[int, TokenScore]]:
+        """The index of each request and its score, in the order in which they are computed, longest first, so that
+        memory that does not suffice is missed at once."""
+        pending: Any = None
+        for batches in self._batches(requests):
+            sent = batches, self._send(batches)
+            if pending is not None:
+                yield from self._fetched(*pending)
+            pending = sent
+        if pending is not None:
+            yield from self._fetched(*pending)
+
+    def _batches(self, requests: Sequence[Continued]) -> Iterator[list[list[_Group]]]:
+        """Groups for each device, all of one shape."""
+        by_shape: dict[tuple[int, int], list[_Group]] = {}
+        for group in _groups(requests):
+            by_shape.setdefault(group.shape, []).append(group)
+        for (context, length), groups in sorted(by_shape.items(), key=lambda each: -sum(each[0])):
+            rows = max(1, min(MOST_ROWS, LOGITS // (length * self.family.config.vocab_size)))
+            contexts = max(1, MOST_TOKENS // context)
+            filled: list[list[_Group]] = []
+            for group in groups:
+                if not filled or not _fits(filled[-1], group, rows, contexts):
+                    if len(filled) == self.mesh.size:
+                        yield filled
+                        filled = []
+                    filled.append([])
+                filled[-1].append(group)
+            yield filled
+
+    def _send(self, batches: list[list[_Group]]) -> Any:
+        """Puts one batch on each device and starts the program; returns arrays that may not be there yet."""
+        S, T = batches[0][0].shape
+        B = 1 << (max(map(len, batches)) - 1).bit_length()
+        R = 1 << (max(map(_num_rows, batches)) - 1).bit_length()
+        n = self.mesh.size
+        inputs: dict[str, np.ndarray] = dict(
+            context_BS=np.zeros((n, B, S), np.int32),
+            length_B=np.ones((n, B), np.int32),
+            group_R=np.zeros((n, R), np.int32),
+            tokens_RT=np.zeros((n, R, T + 1), np.int32),
+            count_R=np.zeros((n, R), np.int32),
+        )
+        for device, groups in enumerate(batches):
+            row = 0
+            for number, group in enumerate(groups):
+                inputs["context_BS"][device, number, : len(group.context)] = group.context
+                inputs["length_B"][device, number] = len(group.context)
+                for _, tokens in group.continuations:
+                    inputs["group_R"][device, row] = number
+                    inputs["tokens_RT"][device, row, : len(tokens)] = tokens
+                    inputs["count_R"][device, row] = len(tokens)
+                    row += 1
+        flat = [array.reshape(-1, *array.shape[2:]) for array in inputs.values()]  # in the order of _score_rows
+        placed = jax.device_put(flat, NamedSharding(self.mesh, P(AXIS)))
+        return _score(self.family, self.mesh, self.params, *placed)
+
+    def _fetched(self, batches: list[list[_Group]], made: Any) -> Iterator[tuple[int, TokenScore]]:
+        nats, hits = (np.asarray(x).reshape(self.mesh.size, -1) for x in made)
+        for device, groups in enumerate(batches):
+            indices = [index for group in groups for index, _ in group.continuations]
+            for row, index in enumerate(indices):
+                yield index, TokenScore(float(nats[device, row]), int(hits[device, row]))
+
+
+def rounded(length: int) -> int:
+    """The tokens of the shape for so many: a power of two or one and a half of it; whole pieces of a long prompt."""
+    shape = SHORTEST
+    while shape < length:
+        shape = shape * 3 // 2 if shape & (shape - 1) == 0 else shape * 4 // 3
+    return shape if shape <= PIECE else -(-length // PIECE) * PIECE
+
+
+def _groups(requests: Sequence[Continued]) -> list[_Group]:
+    by_context: dict[tuple[int, ...], list[tuple[int, tuple[int, ...]]]] = {}
+    for index, request in enumerate(requests):
+        if not 1 <= request.first < len(request.tokens):
+            raise ValueError(f"request {index} scores from token {request.first} of {len(request.tokens)}")
+        tokens = tuple(request.tokens)
+        by_context.setdefault(tokens[: request.first], []).append((index, tokens[request.first :]))
+    return [
+        _Group(context, sorted(all_of_it, key=lambda each: len(each[1]))[first : first + MOST_ROWS])
+        for context, all_of_it in by_context.items()
+        for first in range(0, len(all_of_it), MOST_ROWS)
+    ]
+
+
+def _num_rows(groups: Sequence[_Group]) -> int:
+    return sum(len(group.continuations) for group in groups)
+
+
+def _fits(groups: Sequence[_Group], more: _Group, rows: int, contexts: int) -> bool:
+    return len(groups) < contexts and _num_rows(groups) + len(more.continuations) <= rows
+
+
+@functools.partial(jax.jit, static_argnums=(0, 1))
+def _score(family: Family, mesh: Mesh, params: Any, *inputs: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """`_score_rows` on each device's part of the inputs."""
+    program = functools.partial(_score_rows, family)
+    specs = (P(), *(P(AXIS),) * len(inputs))
+    return jax.shard_map(program, mesh=mesh, in_specs=specs, out_specs=P(AXIS), check_vma=False)(params, *inputs)
+
+
+def _score_rows(
+    family: Family,
+    params: Any,
+    context_BS: jax.Array,
+    length_B: jax.Array,
+    group_R: jax.Array,
+    tokens_RT: jax.Array,
+    count_R: jax.Array,
+) -> tuple[jax.Array, jax.Array]:
+    """Of each row the log-likelihood of its first count_R[r] tokens after context group_R[r], and the hits."""
+    T = tokens_RT.shape[1] - 1
+    cache, first_BV = family.prefill(params, context_BS, length_B, room=T, piece=min(PIECE, context_BS.shape[1]))
+    cache = jax.tree.map(lambda x: x[group_R], cache)
+    _, rest_RTV = family.read_on(params, cache, tokens_RT[:, :-1], jnp.maximum(count_R - 1, 0))
+    logits_RTV = jnp.concatenate([first_BV[group_R][:, None], rest_RTV], axis=1)
+    counted_RT = jnp.arange(T + 1) < count_R[:, None]
+    at_tokens_RT = jnp.take_along_axis(logits_RTV, tokens_RT[..., None], axis=-1)[..., 0]
+    nats_RT = at_tokens_RT - jax.nn.logsumexp(logits_RTV, axis=-1)
+    hits_RT = jnp.argmax(logits_RTV, axis=-1) == tokens_RT
+    return jnp.where(counted_RT, nats_RT, 0.0).sum(axis=1), (hits_RT & counted_RT).sum(axis=1)

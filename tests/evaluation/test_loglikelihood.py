@@ -1,0 +1,123 @@
+"""Log-likelihoods in batches are those of one sequence at a time, on any number of devices, in few programs."""
+
+import dataclasses
+
+import jax
+import numpy as np
+import pytest
+from random_models import MAX_POSITIONS, TOKENIZER, make_model
+
+from gptjax.evaluation import loglikelihood
+from gptjax.evaluation.loglikelihood import Continued, LogLikelihoods, rounded
+from gptjax.inference.decode import decoding_params
+from gptjax.model.decoder import Decoder
+from gptjax.model.decoder_family import DecoderFamily
+from gptjax.model.families import family_of
+from gptjax.model.family import Family
+
+FORWARD = jax.jit(lambda config, params, tokens: Decoder(config).apply({"params": params}, tokens), static_argnums=0)
+
+
+class StepByStep(DecoderFamily):
+    """A decoder without a `read_on` of its own."""
+
+    read_on = Family.read_on
+
+
+@pytest.fixture(scope="module")
+def model():
+    params, config = make_model()
+    return params, config.model
+
+
+def drawn(seed, count):
+    """Requests of all lengths that fit, most of which share a context with others."""
+    draw = np.random.default_rng(seed)
+    ids = np.arange(4, TOKENIZER.vocab_size)
+    contexts = [draw.choice(ids, draw.integers(1, MAX_POSITIONS)) for _ in range(max(1, count // 3))]
+    requests = []
+    for _ in range(count):
+        context = contexts[draw.integers(len(contexts))]
+        more = draw.choice(ids, draw.integers(1, MAX_POSITIONS + 2 - len(context)))
+        requests.append(Continued([*context.tolist(), *more.tolist()], len(context)))
+    return requests
+
+
+def alone(params, config, request):
+    """(nats, hits) by a whole forward pass; padding on the right cannot be seen from the left."""
+    padded = np.zeros((1, MAX_POSITIONS), np.int32)
+    padded[0, : len(request.tokens) - 1] = request.tokens[:-1]
+    logits = np.asarray(FORWARD(config, params, padded)[0], np.float64)
+    places, targets = np.arange(request.first - 1, len(request.tokens) - 1), np.array(request.tokens[request.first :])
+    nats = logits - np.log(np.exp(logits).sum(-1, keepdims=True))
+    return nats[places, targets].sum(), int((logits.argmax(-1)[places] == targets).sum())
+
+
+def answers(family, params, requests, devices=1):
+    scorer = LogLikelihoods(family, decoding_params(family, params, "float32"), jax.devices()[:devices])
+    found = list(scorer.score(requests))
+    assert sorted(index for index, _ in found) == list(range(len(requests)))
+    return [score for _, score in sorted(found, key=lambda each: each[0])]
+
+
+@pytest.mark.parametrize("seed, count, devices", [(0, 1, 1), (1, 60, 1), (2, 60, 8)])
+def test_batches_and_devices_change_nothing(model, seed, count, devices):
+    params, config = model
+    requests = drawn(seed, count)
+    for request, score in zip(requests, answers(family_of(config), params, requests, devices), strict=True):
+        nats, hits = alone(params, config, request)
+        assert score.nats == pytest.approx(nats, abs=1e-4) and score.hits == hits
+
+
+def test_hits_are_counted(model):
+    params, config = model
+    tokens = [5, 9, 7]
+    for _ in range(3):
+        padded = np.zeros((1, MAX_POSITIONS), np.int32)
+        padded[0, : len(tokens)] = tokens
+        tokens.append(int(FORWARD(config, params, padded)[0, len(tokens) - 1].argmax()))
+    wrong = [*tokens[:-1], (tokens[-1] + 1) % config.vocab_size]
+    right, missed = answers(family_of(config), params, [Continued(tokens, 3), Continued(wrong, 3)])
+    assert (right.hits, missed.hits) == (3, 2)
+
+
+def test_a_family_that_only_knows_steps_gives_the_same(model):
+    params, config = model
+    requests = drawn(3, 8)
+    one, other = (answers(kind(config), params, requests) for kind in (DecoderFamily, StepByStep))
+    np.testing.assert_allclose([each.nats for each in one], [each.nats for each in other], atol=1e-4)
+
+
+def test_a_shared_context_is_read_once_and_programs_are_few(model, monkeypatch):
+    params, config = model
+    sent = []
+    program = loglikelihood._score
+
+    def spy(*arguments):
+        sent.append([np.shape(each) for each in arguments[3:]])
+        return program(*arguments)
+
+    monkeypatch.setattr(loglikelihood, "_score", spy)
+    answers(family_of(config), params, [Continued([*range(10, 30), token, 5], 20) for token in range(4, 8)])
+    (shapes,) = sent
+    assert shapes[0] == (1, rounded(20)) and shapes[3] == (4, rounded(1) + 1)
+    before = program._cache_size()
+    answers(family_of(config), params, drawn(4, 200))
+    assert program._cache_size() - before <= 40 and len({rounded(length) for length in range(1, 513)}) <= 11
+
+
+@pytest.mark.parametrize("request_", [Continued([1, 2], 0), Continued([1, 2], 2)], ids=["no context", "no token"])
+def test_a_request_that_scores_nothing_is_refused(model, request_):
+    params, config = model
+    with pytest.raises(ValueError, match="scores from token"):
+        answers(family_of(config), params, [request_])
+
+
+def test_long_contexts_are_read_in_pieces(model):
+    params, _ = make_model(max_positions=1400, num_layers=1)
+    config = dataclasses.replace(model[1], max_positions=1400, num_layers=1)
+    tokens = np.random.default_rng(0).integers(4, TOKENIZER.vocab_size, 1300).tolist()
+    (one,) = answers(family_of(config), params, [Continued(tokens, 1200)])
+    logits = np.asarray(FORWARD(config, params, np.array([tokens[:-1]], np.int32))[0], np.float64)
+    nats = logits - np.log(np.exp(logits).sum(-1, keepdims=True))
+    assert one.nats == pytest.approx(nats[np.arange(1199, 1299), tokens[1200:]].sum(), abs=2e-3)
