@@ -2,7 +2,7 @@
 
 The continuations of one context are a group. A batch holds groups of alike lengths: their contexts are read into a
 cache, each continuation starts from a copy of its context's cache, and only continuations pay for logits. Shapes are
-rounded up to powers of two and one and a half of them, so that few programs are compiled for whatever lengths come.
+rounded up to powers of two (of contexts also to one and a half of them), so that few programs are compiled.
 Each device reads groups of its own, with a copy of the parameters. A batch is sent before the one before it is fetched,
 so that the host prepares one while the devices compute another.
 """
@@ -56,7 +56,8 @@ class _Group:
     @property
     def shape(self) -> tuple[int, int]:
         longest = max(len(tokens) for _, tokens in self.continuations)
-        return rounded(len(self.context)), rounded(longest - 1)  # the last token is predicted, and not read
+        # The last token is predicted, and not read. Continuations have powers of two only: fewer programs.
+        return rounded(len(self.context)), max(SHORTEST, 1 << max(longest - 2, 0).bit_length())
 
 
 class LogLikelihoods:
@@ -87,21 +88,30 @@ class LogLikelihoods:
 
     def _batches(self, requests: Sequence[Continued]) -> Iterator[list[list[_Group]]]:
         """Groups for each device, all of one shape."""
-        by_shape: dict[tuple[int, int], list[_Group]] = {}
-        for group in _groups(requests):
-            by_shape.setdefault(group.shape, []).append(group)
-        for (context, length), groups in sorted(by_shape.items(), key=lambda each: -sum(each[0])):
-            rows = max(1, min(MOST_ROWS, LOGITS // (length * self.family.config.vocab_size)))
-            contexts = max(1, MOST_TOKENS // context)
-            filled: list[list[_Group]] = []
-            for group in groups:
-                if not filled or not _fits(filled[-1], group, rows, contexts):
-                    if len(filled) == self.mesh.size:
-                        yield filled
-                        filled = []
+        filled: list[list[_Group]] = []
+        most = 0, 0
+        for group in sorted(_groups(requests), key=lambda group: group.shape[::-1], reverse=True):
+            # Groups that are shorter than the first one in both directions fill its batch up.
+            if filled and group.shape[0] > filled[0][0].shape[0]:
+                yield filled
+                filled = []
+            if filled and not _fits(filled[-1], group, *most):
+                if len(filled) == self.mesh.size:
+                    yield filled
+                    filled = []
+                else:
                     filled.append([])
-                filled[-1].append(group)
+            if not filled:
+                filled, most = [[]], self._room(group.shape)
+            filled[-1].append(group)
+        if filled:
             yield filled
+
+    def _room(self, shape: tuple[int, int]) -> tuple[int, int]:
+        """Continuations and contexts that a device reads together."""
+        context, length = shape
+        rows = min(MOST_ROWS, LOGITS // (length * self.family.config.vocab_size))
+        return max(1, rows), max(1, MOST_TOKENS // context)
 
     def _send(self, batches: list[list[_Group]]) -> Any:
         """Puts one batch on each device and starts the program; returns arrays that may not be there yet."""

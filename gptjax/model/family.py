@@ -182,9 +182,7 @@ class Family(abc.ABC):
           going_B: bool; the other rows stay as they are, and their logits mean nothing.
         """
 
-    def read_on(
-        self, params: Any, cache: Any, tokens_BT: jax.Array, num_new_B: jax.Array
-    ) -> tuple[Any, jax.Array]:
+    def read_on(self, params: Any, cache: Any, tokens_BT: jax.Array, num_new_B: jax.Array) -> tuple[Any, jax.Array]:
         """Reads several more tokens in each row; returns the cache, and after each token the logits [B, T, V] of the
         next. This one takes them step by step; a family that can read them at once is faster.
 

@@ -64,18 +64,6 @@ def test_log_likelihoods_are_those_of_single_forward_passes(model):
     assert answers[0].bytes == len(" sat on the mat") and answers[5].truncated > MAX_POSITIONS
 
 
-def test_what_the_model_would_write_is_greedy(model):
-    params, config = model
-    answerer = ModelAnswerer(params, config, TOKENIZER)
-    prompt = [BEGIN, *TOKENIZER.encode("The cat")]
-    for _ in range(3):
-        prompt.append(int(logits_of(params, config, prompt)[-1].argmax()))
-    assert reference(params, config, prompt, len(prompt) - 3)[1]
-    row = dataclasses.replace(next(answerer._rows([Scored("The cat", "abc")])), tokens=prompt, first=len(prompt) - 3)
-    assert next(answerer._scored([row], 32))[1].greedy
-    assert not next(answerer._scored([dataclasses.replace(row, tokens=[*prompt[:-1], prompt[-1] ^ 1])], 32))[1].greedy
-
-
 def test_texts_are_the_generator_s_and_long_prompts_lose_their_beginning(model):
     params, config = model
     long = "z" * 2 * MAX_POSITIONS
