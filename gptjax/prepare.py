@@ -16,6 +16,13 @@ and the result is the same, byte for byte.
   python -m gptjax.prepare --input=input.txt --output=data/shakespeare --tokenizer=char --split_by=tail
   python -m gptjax.prepare --input=more --output=data/more --tokenizer=data/books      # another corpus, same tokens
 
+--pairs is that of sources and targets, for translation, summarization or question answering, and --labelled that of
+texts with a label each: tables with columns by number or name, records, Parquet, SQuAD's layout, zip archives.
+
+  python -m gptjax.prepare --pairs=fra-eng.zip --swap --output=data/fra_eng --validation_documents=1000
+  python -m gptjax.prepare --pairs=corpus.fr+corpus.en --output=data/corpus --test_fraction=0.01   # two files of lines
+  python -m gptjax.prepare --labelled=SMSSpamCollection --output=data/spam
+
 To see what the rules of a config would drop and keep, try them on a few documents:
 
   python -m gptjax.prepare --config=configs/corpus/books_and_code.py --sample=2000
