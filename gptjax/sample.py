@@ -235,6 +235,7 @@ def load_generator(notes: Console) -> tuple[Generator, bool]:
         params,
         config,
         run_tokenizer,
+        source_tokenizer=tokenizer.load_of_sources(WORKDIR.value),
         begin_id=metadata["fingerprint"].get("begin_id"),
         batch_size=BATCH_SIZE.value,
         weights=WEIGHTS.value,

@@ -63,7 +63,11 @@ OTHERS = [
     "stdlib_tiny",
     "text_tiny",
     *(f"shakespeare_char:{setting}" for setting in ("cpu", "cpu_same_steps", "cpu_same_time", "gpu")),
-    *(f"{name}:{setting}" for name in ("translation", "summarization") for setting in ("decoder", "tiny-decoder")),
+    *(
+        f"{name}:{setting}"
+        for name in ("translation", "summarization")
+        for setting in ("encoder-decoder", "decoder", "tiny", "tiny-decoder")
+    ),
     *(f"depth:{n}" for n in (1, 2, 4, 6, 12, 20)),
 ]
 

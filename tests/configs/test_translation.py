@@ -6,12 +6,17 @@ The pairs are made here: numbers in words, and their digits.
 import shutil
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from commands import run_command
 
+from gptjax import tokenizer
 from gptjax import train as command
 from gptjax.data.tokens import TokenSource
+from gptjax.inference.generate import Generator
+from gptjax.model.families import family_of
+from gptjax.training.checkpoint import load_for_inference
 from gptjax.training.writers import read_metrics
 from gptjax.user_code import load_config
 
@@ -42,10 +47,11 @@ def trained(config, workdir):
     return {row["step"]: {name: row.get(name) for name in names} for row in read_metrics(workdir / "metrics.jsonl")}
 
 
-@pytest.mark.parametrize("setting", ["tiny-decoder"])
+@pytest.mark.parametrize("setting", ["tiny", pytest.param("tiny-decoder", marks=pytest.mark.slow)])
 def test_a_miniature_is_prepared_trained_and_resumed(folder, tmp_path, setting):
     config = load_config(f"configs/translation.py:{setting}")
     config.data.path = str(folder)
+    config.model.num_layers = 1  # compiles faster
     config.training.duration = f"{STEPS} steps"
     config.checkpoint.every = config.evaluation.every = f"{STEPS // 2} steps"
     config.logging.update(every="10 steps", tensorboard=False, plots=False)
@@ -57,6 +63,19 @@ def test_a_miniature_is_prepared_trained_and_resumed(folder, tmp_path, setting):
     shutil.copytree(tmp_path / "whole", tmp_path / "resumed")
     shutil.rmtree(tmp_path / "resumed" / "checkpoints" / str(STEPS))
     assert trained(config, tmp_path / "resumed") == whole
+
+    params, settings, metadata = load_for_inference(tmp_path / "whole")
+    tokens = tokenizer.load(tmp_path / "whole")
+    generator = Generator(params, settings, tokens, begin_id=metadata["fingerprint"]["begin_id"])
+    model = family_of(settings.model).module()
+    for written in generator.generate(["one two three", "five"], temperature=0, max_new_tokens=4):
+        source = [*tokens.encode(written.prompt), tokens.eos_id]
+        if setting == "tiny":
+            first = model.apply({"params": params}, jnp.array([source]), jnp.array([[tokens.eos_id]]))
+        else:
+            first = model.apply({"params": params}, jnp.array([[tokens.eos_id, *source]]))
+        logprobs_V = jax.nn.log_softmax(first[0, -1, : tokens.vocab_size])
+        assert written.tokens[0] == logprobs_V.argmax() and abs(written.logprobs[0] - logprobs_V.max()) < 1e-4
 
 
 def targets_of(folder):
