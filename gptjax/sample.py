@@ -237,6 +237,7 @@ def load_generator(notes: Console) -> tuple[Generator, bool]:
         run_tokenizer,
         source_tokenizer=tokenizer.load_of_sources(WORKDIR.value),
         begin_id=metadata["fingerprint"].get("begin_id"),
+        objective=config.training.objective,
         batch_size=BATCH_SIZE.value,
         weights=WEIGHTS.value,
     )

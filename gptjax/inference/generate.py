@@ -127,6 +127,7 @@ class Generator:
       source_tokenizer: that of prompts, where sources of pairs have one of their own.
       begin_id: the token that every document started after in training (`Dataset.begin_id`, kept in the run's
         checkpoints); None: the tokenizer's EOS.
+      objective: the run's: after 'completion' a prompt is a source, which ends before its target begins.
       batch_size: rows that are generated together; more are done in turn.
       weights: the type of that copy's matrices, one of `decode.WEIGHTS`; None: that of the activations. A narrower one
         saves memory; activations are rounded to it where they are multiplied, and nowhere else.
@@ -140,6 +141,7 @@ class Generator:
         *,
         source_tokenizer: Tokenizer | None = None,
         begin_id: int | None = None,
+        objective: str = "next_token",
         batch_size: int = 32,
         weights: str | None = None,
     ):
@@ -153,7 +155,7 @@ class Generator:
         self.begin_id = tokenizer.eos_id if begin_id is None else begin_id
         # What stands between source and target of a pair, if the model has learned to complete pairs.
         self._after_source: list[int] = []
-        if config.training.objective == "completion":
+        if objective == "completion":
             self._after_source = [tokenizer.eos_id, *([self.begin_id] if self.begin_id != tokenizer.eos_id else [])]
         self.batch_size = batch_size
         self.weights = weights or self.config.dtype

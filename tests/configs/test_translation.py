@@ -66,7 +66,9 @@ def test_a_miniature_is_prepared_trained_and_resumed(folder, tmp_path, setting):
 
     params, settings, metadata = load_for_inference(tmp_path / "whole")
     tokens = tokenizer.load(tmp_path / "whole")
-    generator = Generator(params, settings, tokens, begin_id=metadata["fingerprint"]["begin_id"])
+    generator = Generator(
+        params, settings, tokens, begin_id=metadata["fingerprint"]["begin_id"], objective=settings.training.objective
+    )
     model = family_of(settings.model).module()
     for written in generator.generate(["one two three", "five"], temperature=0, max_new_tokens=4):
         source = [*tokens.encode(written.prompt), tokens.eos_id]
