@@ -224,7 +224,8 @@ def _parse_flags(main: Callable, flags: Flags, arguments: int, argv: list[str]) 
 
 def _check_no_command(argument: str) -> None:
     """Raises ConfigError if the first argument of a command looks like another command: `gptjax prepare trace`."""
-    if close := difflib.get_close_matches(argument, COMMANDS, n=1, cutoff=0.75):
+    is_flag = argument.startswith("-")  # --sample is a flag of prepare
+    if not is_flag and (close := difflib.get_close_matches(argument, COMMANDS, n=1, cutoff=0.75)):
         raise ConfigError(
             f"unexpected argument {argument!r}: {close[0]} is a command of its own; did you mean {command(close[0])}?"
         )
