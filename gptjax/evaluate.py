@@ -3,6 +3,7 @@
   … --tasks=core                                        the centred average of 22 tasks, over those that are at hand
   … --tasks=cards/quiz.toml                             a task of your own: a card and a file of questions
   … --tasks=translation --task_data=data/fra_eng        the held-out pairs of a prepared folder
+  … --text=books,data/mine                              perplexity, bits per byte, token accuracy, by domain
   … --tasks=gsm8k --limit=200 --few_shot=3              fewer items, chosen by a seed; another number of examples
   python -m gptjax.evaluate compare runs/a runs/b --plot=compared.png       differences in pairs, with p-values
 
@@ -19,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import xxhash
 from rich.progress import Progress
 
 from gptjax import cli, tokenizer
@@ -30,6 +32,8 @@ from gptjax.evaluation.answering import ModelAnswerer
 from gptjax.evaluation.compare import compare_runs
 from gptjax.evaluation.tasks import Subject, Task, find_tasks, run_tasks
 from gptjax.evaluation.tasks.contamination import of_folders
+from gptjax.evaluation.tasks.records import Records
+from gptjax.evaluation.text import score_texts, text_table
 from gptjax.paths import existing_run, local_path, output_file
 from gptjax.runtime import use_compilation_cache
 from gptjax.terminal import Console
@@ -52,6 +56,11 @@ TASKS = flags.DEFINE_string("tasks", None, "Cards of configs/tasks, paths of car
 TASK_DATA = flags.DEFINE_list(
     "task_data", [], "Folders that hold the tasks' data. The run's own prepared folder is looked into as well."
 )
+TEXT = flags.DEFINE_list(
+    "text",
+    [],
+    "Text files, folders of them, or prepared folders, with commas between: perplexity, bits per byte, token accuracy.",
+)
 LIMIT = flags.DEFINE_integer("limit", 0, "At most so many items of each task, chosen by the card's seed; 0: all.", 0)
 FEW_SHOT = flags.DEFINE_integer("few_shot", None, "Solved examples before each prompt. Default: as the card says.", 0)
 PLOT = flags.DEFINE_string("plot", None, "compare: draw the scores of all runs into this file: .png, .svg or .pdf.")
@@ -72,11 +81,11 @@ def main(argv: list[str]) -> None:
         )
     if WORKDIR.value is None:
         raise ConfigError("--workdir is missing: must be the folder of a training run (see --help)")
-    if TASKS.value is None:
+    if TASKS.value is None and not TEXT.value:
         raise ConfigError("--tasks is missing: must name what to evaluate, such as --tasks=hellaswag (see --help)")
     if PLOT.present:
         raise ConfigError(f"--plot={PLOT.value}: is an option of compare RUN RUN …")
-    evaluate(existing_run(WORKDIR.value, "--workdir"), TASKS.value, console)
+    evaluate(existing_run(WORKDIR.value, "--workdir"), TASKS.value or "", console)
 
 
 def compare(runs: list[str], console: Console) -> None:
@@ -94,21 +103,41 @@ def evaluate(run: Path, names: str, console: Console) -> None:
     params, config, metadata = load_for_inference(run, CHECKPOINT.value, EMA.value, OWN_FUNCTIONS.value)
     prepared = [Path(folder) for folder, _ in parse_mixture(config.data.path)]
     here = [folder for folder in prepared if folder.is_dir()]
-    tasks, missing = find_tasks(names, data, also=here, limit=LIMIT.value, few_shot=FEW_SHOT.value)
+    texts = [local_path(path, "--text") for path in TEXT.value]
+    for path in texts:
+        if not path.exists():
+            raise ConfigError(f"--text={path}: must be a file or a folder; there is none of this name")
+    tasks, missing = (
+        ([], []) if not names else find_tasks(names, data, also=here, limit=LIMIT.value, few_shot=FEW_SHOT.value)
+    )
     for name in missing:
         console.print(f"core: {name} is not at hand", style="yellow")
     answerer, identity = load_model(run, params, config, metadata)
     folder = results.results_folder(run, metadata["step"])
     console.print(f"{run}: step {metadata['step']:,}, context {answerer.context:,} tokens", style="dim")
 
-    subject = Subject(identity, of_folders(prepared))
-    found = ask(tasks, answerer, subject, folder, console)
-    averages = results.averages_of([name.strip() for name in names.split(",")], found)
-    results.write_results(folder, identity, {"tasks": found, "averages": averages})
-    console.print(results.task_table(found, averages))
-    for note in (*subject.training_text.notes, *results.notes(found, averages)):
-        console.print(note, soft_wrap=True)
+    if texts:
+        of_texts = {str(path): read_text(path, answerer, identity, folder) for path in texts}
+        results.write_results(folder, identity, {"text": of_texts})
+        console.print(text_table(of_texts))
+    if tasks:
+        subject = Subject(identity, of_folders(prepared))
+        found = ask(tasks, answerer, subject, folder, console)
+        averages = results.averages_of([name.strip() for name in names.split(",")], found)
+        results.write_results(folder, identity, {"tasks": found, "averages": averages})
+        console.print(results.task_table(found, averages))
+        for note in (*subject.training_text.notes, *results.notes(found, averages)):
+            console.print(note, soft_wrap=True)
     console.print(f"results: {folder / results.FILE}", soft_wrap=True)
+
+
+def read_text(path: Path, answerer: ModelAnswerer, identity: dict[str, Any], folder: Path) -> dict[str, Any]:
+    """Domain → scores; what the documents add to them is recorded, and not computed again."""
+    name = f"{path.name}-{xxhash.xxh3_64_hexdigest(str(path.resolve()).encode())[:8]}.jsonl"
+    with Records(folder / "text" / name, identity) as records:
+        return score_texts(
+            path, answerer.scorer, answerer.tokenizer, answerer.generator.begin_id, answerer.context, records
+        )
 
 
 def load_model(run: Path, params: Any, config: Any, metadata: dict) -> tuple[ModelAnswerer, dict[str, Any]]:

@@ -54,11 +54,23 @@ def test_tasks_are_evaluated_and_runs_compared(runs):
     assert "p " in done.stdout and (runs / "plot.png").exists()
 
 
+def test_text_is_scored_once(runs):
+    (runs / "books").mkdir()
+    (runs / "books" / "one.txt").write_text("a text of its own")
+    for _ in range(2):
+        done = run_command("evaluate", f"--workdir={runs}/b", f"--text={runs}/books")
+        assert done.returncode == 0, done.stderr
+        assert "books" in done.stdout and "%" in done.stdout
+    (found,) = json.loads((runs / "b/evaluation/step-00000007/results.json").read_text())["text"].values()
+    assert found["all"]["documents"] == 1 and found["all"]["tokens"] == 18
+
+
 @pytest.mark.parametrize(
     ("arguments", "told"),
     [
         ([], "--workdir is missing"),
         (["--workdir={a}"], "--tasks is missing"),
+        (["--workdir={a}", "--text=nowhere"], "--text=nowhere: must be a file or a folder"),
         (["--workdir={a}", "--tasks=helaswag"], "did you mean hellaswag"),
         (["--workdir={a}", "--tasks=copa"], "there is no commonsense_reasoning/copa.jsonl"),
         (["--workdir={a}", "--tasks=copa", "--task_data=nowhere"], "--task_data=nowhere: must be a folder"),

@@ -2,16 +2,13 @@
 
 import dataclasses
 
-import jax
-import numpy as np
 import pytest
-from random_models import MAX_POSITIONS, TOKENIZER, make_model
+from random_models import MAX_POSITIONS, TOKENIZER, make_model, reference
 
 from gptjax.errors import ConfigError
 from gptjax.evaluation.answering import ModelAnswerer
 from gptjax.evaluation.requests import Generated, Scored
 from gptjax.inference.generate import Generator
-from gptjax.model.decoder import Decoder
 
 BEGIN = TOKENIZER.eos_id
 REQUESTS = [
@@ -27,24 +24,6 @@ REQUESTS = [
 @pytest.fixture(scope="module")
 def model():
     return make_model()
-
-
-FORWARD = jax.jit(lambda config, params, tokens: Decoder(config).apply({"params": params}, tokens), static_argnums=0)
-
-
-def logits_of(params, config, tokens):
-    """Padding on the right cannot be seen from the left: one shape for all lengths."""
-    padded = np.zeros((1, MAX_POSITIONS), np.int32)
-    padded[0, : len(tokens)] = tokens
-    return FORWARD(config.model, params, padded)[0, : len(tokens)]
-
-
-def reference(params, config, tokens, first):
-    """(nats, whether all are the likeliest) of tokens[first:], by a forward pass of its own."""
-    logits = logits_of(params, config, tokens[:-1])
-    chosen = np.arange(first - 1, len(tokens) - 1)
-    logprobs = jax.nn.log_softmax(logits)[chosen, np.array(tokens[first:])]
-    return float(logprobs.sum()), bool((logits.argmax(-1)[chosen] == np.array(tokens[first:])).all())
 
 
 def test_log_likelihoods_are_those_of_single_forward_passes(model):

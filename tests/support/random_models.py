@@ -43,3 +43,21 @@ def greedy_reference(params, config, prompt, count):
         logits_V = np.array(forward({"params": params}, padded)[0, len(tokens) - 1])
         tokens.append(int(logits_V.argmax()))
     return tokens[len(prompt) :]
+
+
+FORWARD = jax.jit(lambda config, params, tokens: Decoder(config).apply({"params": params}, tokens), static_argnums=0)
+
+
+def logits_of(params, config, tokens):
+    """Padding on the right cannot be seen from the left: one shape for all lengths."""
+    padded = np.zeros((1, MAX_POSITIONS), np.int32)
+    padded[0, : len(tokens)] = tokens
+    return FORWARD(config.model, params, padded)[0, : len(tokens)]
+
+
+def reference(params, config, tokens, first):
+    """(nats, whether all are the likeliest) of tokens[first:], by a forward pass of its own."""
+    logits = logits_of(params, config, tokens[:-1])
+    chosen = np.arange(first - 1, len(tokens) - 1)
+    logprobs = jax.nn.log_softmax(logits)[chosen, np.array(tokens[first:])]
+    return float(logprobs.sum()), bool((logits.argmax(-1)[chosen] == np.array(tokens[first:])).all())
