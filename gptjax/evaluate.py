@@ -63,6 +63,9 @@ TEXT = flags.DEFINE_list(
 )
 LIMIT = flags.DEFINE_integer("limit", 0, "At most so many items of each task, chosen by the card's seed; 0: all.", 0)
 FEW_SHOT = flags.DEFINE_integer("few_shot", None, "Solved examples before each prompt. Default: as the card says.", 0)
+NUM_BEAMS = flags.DEFINE_integer(
+    "num_beams", 0, "Texts are searched for with so many beams, as sample --num_beams does; 0: they are greedy.", 0
+)
 PLOT = flags.DEFINE_string("plot", None, "compare: draw the scores of all runs into this file: .png, .svg or .pdf.")
 
 COMPARE = "compare"
@@ -150,7 +153,14 @@ def load_model(run: Path, params: Any, config: Any, metadata: dict) -> tuple[Mod
     check_tokenizer(metadata, run_tokenizer.hash, f"--workdir={run}")
     if jax.default_backend() == "cpu":  # on a CPU only matrix products gain from bfloat16
         config = dataclasses.replace(config, model=dataclasses.replace(config.model, dtype="float32"))
-    answerer = ModelAnswerer(params, config, run_tokenizer, metadata["fingerprint"].get("begin_id"))
+    answerer = ModelAnswerer(
+        params,
+        config,
+        run_tokenizer,
+        metadata["fingerprint"].get("begin_id"),
+        source_tokenizer=tokenizer.load_of_sources(run),
+        num_beams=NUM_BEAMS.value,
+    )
     identity = {
         "run": run.name,
         "step": metadata["step"],
@@ -158,6 +168,7 @@ def load_model(run: Path, params: Any, config: Any, metadata: dict) -> tuple[Mod
         "moving_average": bool(EMA.value is not False and config.training.ema_decay),
         "tokenizer": run_tokenizer.hash,
         "context": answerer.context,
+        "num_beams": answerer.num_beams,
         "dtype": config.model.dtype,
         "platform": jax.default_backend(),
     }

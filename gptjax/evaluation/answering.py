@@ -1,8 +1,11 @@
-"""A trained decoder as an `Answerer`: log-likelihoods in batches of alike lengths, texts by the cached generator.
+"""A trained model as an `Answerer`: log-likelihoods in batches of alike lengths, texts by the cached generator.
 
 The tokens of a continuation are those that context and continuation together have after the context's own. White space
 at a context's end belongs to the continuation, as tokenizers join a blank to the word that follows. What is longer than
 the model's context loses tokens at its beginning. Contexts stand after the token that documents begin after.
+
+To a model of pairs, an encoder–decoder or a decoder that has learned to complete pairs, context and prompt are the
+source, and continuation and text the target: both are texts of their own, and a source that is too long loses its end.
 """
 
 from __future__ import annotations
@@ -11,14 +14,12 @@ import dataclasses
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from gptjax.errors import ConfigError
 from gptjax.evaluation.loglikelihood import Continued, LogLikelihoods
 from gptjax.evaluation.requests import Generated, LogLikelihood, Scored, Written
-from gptjax.inference.generate import Generator
+from gptjax.inference.generate import Completion, Generator
 from gptjax.settings import Settings
 from gptjax.tokenizer import Tokenizer
 
-SCORED_FAMILY = "decoder"
 GENERATED_AT_ONCE = 8  # batches between two reports
 
 
@@ -40,16 +41,30 @@ class ModelAnswerer:
       config: the run's config, resolved.
       begin_id: the token that documents start after; None: the tokenizer's EOS.
 
+      source_tokenizer: that of the sources of pairs, where they have one of their own.
+      num_beams: texts are searched for with so many beams (`Generator.search`); 0: they are greedy.
+
     Raises:
-      ConfigError: the model is of a family whose log-likelihoods are not computed here.
+      ConfigError: the model does not write.
     """
 
-    def __init__(self, params: Any, config: Settings, tokenizer: Tokenizer, begin_id: int | None = None):
-        if config.model.family != SCORED_FAMILY:
-            raise ConfigError(f"model.family = {config.model.family!r}: tasks evaluate models of family 'decoder'")
+    def __init__(
+        self,
+        params: Any,
+        config: Settings,
+        tokenizer: Tokenizer,
+        begin_id: int | None = None,
+        *,
+        source_tokenizer: Tokenizer | None = None,
+        num_beams: int = 0,
+    ):
         self.context = config.model.max_positions
-        self.tokenizer = tokenizer
-        self.generator = Generator(params, config, tokenizer, begin_id=begin_id)
+        self.tokenizer, self.num_beams = tokenizer, num_beams
+        objective = config.training.objective
+        self.generator = Generator(
+            params, config, tokenizer, source_tokenizer=source_tokenizer, begin_id=begin_id, objective=objective
+        )
+        self.reads_pairs = not self.generator.family.continues or bool(self.generator.after_source)
         self.scorer = LogLikelihoods(self.generator.family, self.generator.params)
 
     def score(self, requests: Sequence[Scored]) -> Iterator[tuple[int, LogLikelihood]]:
@@ -62,6 +77,9 @@ class ModelAnswerer:
 
     def generate(self, requests: Sequence[Generated]) -> Iterator[tuple[int, Written]]:
         """See `Answerer`. Where prompt and answer do not fit together, the answer gets at most half the context."""
+        if self.reads_pairs:
+            yield from self._targets(requests)
+            return
         by_limits: dict[tuple[int, tuple[str, ...]], list[tuple[int, list[int], int]]] = {}
         begin = [] if self.generator.begin_id is None else [self.generator.begin_id]
         for index, request in enumerate(requests):
@@ -74,13 +92,58 @@ class ModelAnswerer:
             prompts.sort(key=lambda prompt: -len(prompt[1]))
             for first in range(0, len(prompts), step):
                 some = prompts[first : first + step]
-                texts = self.generator.generate(
-                    [tokens for _, tokens, _ in some], max_new_tokens=new, stop=stop, temperature=0.0
-                )
+                texts = self._write([tokens for _, tokens, _ in some], new, stop)
                 for (index, _, cut), text in zip(some, texts):
                     yield index, Written(text.text, cut, text.finish_reason)
 
+    def _write(self, prompts: list[list[int]], max_new_tokens: int, stop: tuple[str, ...]) -> list[Completion]:
+        if not self.num_beams:
+            return self.generator.generate(prompts, max_new_tokens=max_new_tokens, stop=stop, temperature=0.0)
+        found = self.generator.search(prompts, num_beams=self.num_beams, max_new_tokens=max_new_tokens)
+        return [dataclasses.replace(each, text=before_first(each.text, stop)) for each in found]
+
+    def _source(self, text: str, room: int) -> tuple[list[int], int]:
+        """A source's tokens as the generator takes them, and how many were cut off to leave `room` for a target."""
+        generator = self.generator
+        tokens = [int(token) for token in generator.source_tokenizer.encode(text)]
+        if generator.family.continues:
+            begin = [] if generator.begin_id is None else [generator.begin_id]
+            most = max(1, self.context - room - len(begin) - len(generator.after_source))
+            return [*begin, *tokens[:most], *generator.after_source], max(0, len(tokens) - most)
+        most = generator.config[generator.family.prompt_field] - 1  # its EOS
+        return tokens[:most], max(0, len(tokens) - most)
+
+    def _targets(self, requests: Sequence[Generated]) -> Iterator[tuple[int, Written]]:
+        """Texts for sources, a part at a time, alike lengths together."""
+        by_limits: dict[tuple[int, tuple[str, ...]], list[tuple[int, list[int], int]]] = {}
+        for index, request in enumerate(requests):
+            new = min(request.max_new_tokens, max(self.context // 2, 1))
+            by_limits.setdefault((new, request.stop), []).append((index, *self._source(request.prompt, new)))
+        step = GENERATED_AT_ONCE * self.generator.batch_size
+        for (new, stop), sources in by_limits.items():
+            sources.sort(key=lambda source: -len(source[1]))
+            for first in range(0, len(sources), step):
+                some = sources[first : first + step]
+                for (index, _, cut), text in zip(some, self._write([tokens for _, tokens, _ in some], new, stop)):
+                    yield index, Written(text.text, cut, text.finish_reason)
+
     def _rows(self, requests: Sequence[Scored]) -> Iterator[_Row]:
+        return self._rows_of_pairs(requests) if self.reads_pairs else self._rows_of_texts(requests)
+
+    def _rows_of_pairs(self, requests: Sequence[Scored]) -> Iterator[_Row]:
+        family, begin_id, eos_id = (
+            self.generator.family,
+            self.generator.begin_id,
+            self.generator.source_tokenizer.eos_id,
+        )
+        for request in requests:
+            target = [int(token) for token in self.tokenizer.encode(request.continuation.lstrip())]
+            target = target[: max(1, self.context // 2)] or [0]
+            source, cut = self._source(request.context, len(target))
+            given = source if family.continues else family.framed(source, begin_id, eos_id)
+            yield _Row([*given, *target], len(given), len(request.continuation.lstrip().encode()), cut)
+
+    def _rows_of_texts(self, requests: Sequence[Scored]) -> Iterator[_Row]:
         contexts = [request.context.rstrip() for request in requests]
         moved = [request.context[len(kept) :] for request, kept in zip(requests, contexts)]
         once = list(dict.fromkeys(contexts))
@@ -93,3 +156,9 @@ class ModelAnswerer:
             cut = max(0, len(tokens) - self.context - 1)  # the last token is predicted, and not read
             size = len((moved[index] + requests[index].continuation).encode())
             yield _Row(tokens[cut:], max(first - cut, 1), size, cut)
+
+
+def before_first(text: str, stop: Sequence[str]) -> str:
+    """The text up to the first of the stop strings in it."""
+    found = [place for place in (text.find(each) for each in stop) if place >= 0]
+    return text[: min(found)] if found else text

@@ -153,10 +153,10 @@ class Generator:
         self.config = config.model
         self.tokenizer, self.source_tokenizer = tokenizer, source_tokenizer or tokenizer
         self.begin_id = tokenizer.eos_id if begin_id is None else begin_id
-        # What stands between source and target of a pair, if the model has learned to complete pairs.
-        self._after_source: list[int] = []
+        # What stands between source and target of a pair, if a decoder has learned to complete pairs.
+        self.after_source: list[int] = []
         if objective == "completion":
-            self._after_source = [tokenizer.eos_id, *([self.begin_id] if self.begin_id != tokenizer.eos_id else [])]
+            self.after_source = [tokenizer.eos_id, *([self.begin_id] if self.begin_id != tokenizer.eos_id else [])]
         self.batch_size = batch_size
         self.weights = weights or self.config.dtype
         if self.weights not in WEIGHTS:
@@ -294,7 +294,7 @@ class Generator:
             extremes = f"{min(tokens)} to {max(tokens)}"
             raise ConfigError(f"prompt = token ids from {extremes}: must be from 0 to {vocab_size - 1}")
         if is_text:
-            tokens += self._after_source
+            tokens += self.after_source
         tokens = self.family.framed(tokens, self.begin_id if begin else None, self.source_tokenizer.eos_id)
         if not tokens:
             raise ConfigError("prompt = '': must not be empty without a begin token before it")
@@ -312,7 +312,7 @@ class Generator:
             limited_by="max_new_tokens" if max_new_tokens <= room else "context",
             eos_id=self.tokenizer.eos_id,
             text=TextStream(
-                self.tokenizer, stop, begins=begin and (own_tokens == 0 or not continues or bool(self._after_source))
+                self.tokenizer, stop, begins=begin and (own_tokens == 0 or not continues or bool(self.after_source))
             ),
             unknown_characters=unknown_characters(self.source_tokenizer, prompt) if is_text else "",
         )

@@ -2,13 +2,16 @@
 
 import dataclasses
 
+import jax
+import numpy as np
 import pytest
 from random_models import MAX_POSITIONS, TOKENIZER, make_model, reference
 
 from gptjax.errors import ConfigError
-from gptjax.evaluation.answering import ModelAnswerer
+from gptjax.evaluation.answering import ModelAnswerer, before_first
 from gptjax.evaluation.requests import Generated, Scored
 from gptjax.inference.generate import Generator
+from gptjax.model.families import family_of
 
 BEGIN = TOKENIZER.eos_id
 REQUESTS = [
@@ -58,8 +61,61 @@ def test_texts_are_the_generator_s_and_long_prompts_lose_their_beginning(model):
     assert answers[1].truncated == 2 * MAX_POSITIONS + 8 - len(kept)
 
 
-def test_other_families_are_refused(model):
+def test_models_that_write_nothing_are_refused(model):
     params, config = model
     encoder = dataclasses.replace(config, model=dataclasses.replace(config.model, family="encoder"))
     with pytest.raises(ConfigError, match="family = 'encoder'"):
         ModelAnswerer(params, encoder, TOKENIZER)
+
+
+SOURCES = ["Il dort.", "Bonjour", "s" * 2 * MAX_POSITIONS]
+
+
+@pytest.fixture(scope="module")
+def translator():
+    return make_model(family="encoder_decoder")
+
+
+@pytest.mark.parametrize("num_beams", [0, 3])
+def test_to_an_encoder_decoder_a_prompt_is_the_source(translator, num_beams):
+    params, config = translator
+    answerer = ModelAnswerer(params, config, TOKENIZER, num_beams=num_beams)
+    answers = dict(answerer.generate([Generated(source, 6, ()) for source in SOURCES]))
+    kept = [*SOURCES[:2], SOURCES[2][: MAX_POSITIONS - 1]]  # and the EOS of the source
+    options = dict(num_beams=num_beams) if num_beams else dict(temperature=0.0)
+    write = answerer.generator.search if num_beams else answerer.generator.generate
+    for index, expected in enumerate(write(kept, max_new_tokens=6, **options)):
+        assert (answers[index].text, answers[index].finish_reason) == (expected.text, expected.finish_reason)
+    assert [answers[index].truncated for index in range(3)] == [0, 0, MAX_POSITIONS + 1]
+
+
+def test_log_likelihoods_of_targets_are_those_of_single_forward_passes(translator):
+    params, config = translator
+    family = family_of(config.model)
+    requests = [Scored("Il dort.", "He"), Scored("Il dort.", " she sleeps"), Scored("Bonjour", "He")]
+    answers = dict(ModelAnswerer(params, config, TOKENIZER).score(requests))
+    for index, request in enumerate(requests):
+        source = np.array([[*TOKENIZER.encode(request.context), TOKENIZER.eos_id]])
+        target = TOKENIZER.encode(request.continuation.strip())
+        logits = family.module().apply({"params": params}, source, np.array([[BEGIN, *target[:-1]]]))[0]
+        logprobs = jax.nn.log_softmax(logits)[np.arange(len(target)), np.array(target)]
+        assert answers[index].nats == pytest.approx(float(logprobs.sum()), abs=1e-4)
+        assert answers[index].greedy == bool((logits.argmax(-1) == np.array(target)).all())
+
+
+def test_a_decoder_that_completes_pairs_ends_the_source_first(model):
+    params, config = model
+    config = dataclasses.replace(config, training=dataclasses.replace(config.training, objective="completion"))
+    answerer = ModelAnswerer(params, config, TOKENIZER)
+    generator = Generator(params, config, TOKENIZER, objective="completion")
+    ((_, answer),) = answerer.generate([Generated("Il dort.", 5, ())])
+    (expected,) = generator.generate(["Il dort."], max_new_tokens=5, temperature=0.0)
+    assert answer.text == expected.text
+    ((_, score),) = answerer.score([Scored("Il dort.", "He")])
+    tokens = [BEGIN, *TOKENIZER.encode("Il dort."), TOKENIZER.eos_id, *TOKENIZER.encode("He")]
+    assert score.nats == pytest.approx(reference(params, config, tokens, len(tokens) - 2)[0], abs=1e-4)
+
+
+def test_a_text_ends_before_the_first_stop_string():
+    assert before_first("one. two! three", ("!", ".")) == "one"
+    assert before_first("one", ("!",)) == "one"

@@ -7,9 +7,8 @@ import numpy as np
 
 from gptjax import config as configs
 from gptjax.model.decoder import Decoder
-from gptjax.model.families import family_of
-from gptjax.model.resolve import resolve_model
-from gptjax.settings import ModelSettings
+from gptjax.model.families import family_named, family_of
+from gptjax.settings import ModelSettings, TrainingSettings
 from gptjax.tokenizer import ByteTokenizer
 
 TOKENIZER = ByteTokenizer()
@@ -19,6 +18,7 @@ MAX_POSITIONS = 48
 @dataclasses.dataclass(frozen=True)
 class Config:
     model: ModelSettings
+    training: TrainingSettings = dataclasses.field(default_factory=TrainingSettings)
 
 
 def make_model(tokenizer=TOKENIZER, scale=0.3, **model):
@@ -26,7 +26,8 @@ def make_model(tokenizer=TOKENIZER, scale=0.3, **model):
     settings = dict(num_layers=2, width=32, num_heads=4, max_positions=MAX_POSITIONS, dtype="float32")
     section = configs.default().model
     section.update(settings | model)
-    section = resolve_model(section, platform="cpu", vocab_size=tokenizer.vocab_size, sequence_length=MAX_POSITIONS)
+    resolve = family_named(section.family).resolve
+    section = resolve(section, platform="cpu", vocab_size=tokenizer.vocab_size, sequence_length=section.max_positions)
     shapes = jax.eval_shape(lambda: family_of(section).init_params(jax.random.key(0)))
     draw = np.random.default_rng(1)  # NumPy's: compiling the initialization would take most of the tests' time
     return jax.tree.map(lambda x: draw.normal(0, scale, x.shape).astype(x.dtype), shapes), Config(section)
