@@ -115,7 +115,7 @@ def test_programs_are_few_whatever_the_lengths(model, sent):
         Continued([*[*range(4)], *draw.integers(4, 99, length)], draw.integers(1, length)) for length in range(2, 600)
     ]
     answers(family_of(config), params, requests * 2)
-    assert len({str(shapes) for shapes in sent}) <= 45
+    assert len({str(shapes) for shapes in sent}) <= 90
     assert len({rounded(length) for length in range(1, 513)}) == 11
 
 
