@@ -400,9 +400,13 @@ def save(run: TrainingRun, checkpoints: Checkpoints, state: TrainState, scores: 
 def write_sample(run: TrainingRun, state: TrainState, writer: MetricsWriter) -> str:
     """Continues the config's prompt; writes the text to `samples/` and to the metrics writers, and returns it."""
     evaluation, step = run.config.evaluation, int(state.step)
-    tokenizers = {"tokenizer": run.tokenizer, "source_tokenizer": run.source_tokenizer}
     generator = Generator(
-        state.best_params, run.config, **tokenizers, begin_id=run.data.begin_id, objective=run.config.training.objective
+        state.best_params,
+        run.config,
+        run.tokenizer,
+        source_tokenizer=run.source_tokenizer,
+        begin_id=run.data.begin_id,
+        objective=run.config.training.objective,
     )
     (completion,) = generator.generate(
         [evaluation.sample_prompt], max_new_tokens=evaluation.sample_tokens, temperature=0.8, top_p=0.95

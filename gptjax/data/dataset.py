@@ -12,7 +12,7 @@ import hashlib
 import json
 import signal
 from collections.abc import Callable, Iterator, Sequence
-from typing import Protocol
+from typing import Any, Protocol
 
 import grain
 import numpy as np
@@ -49,7 +49,8 @@ class Windows(Protocol):
     def spans(self, index: int) -> np.ndarray: ...
 
 
-TEXT_WINDOWS: dict[str, Callable[..., Windows]] = {"contiguous": ContiguousWindows, "packed": PackedWindows}
+# Classes of Windows, each made from a source and the lengths that it names.
+TEXT_WINDOWS: dict[str, Any] = {"contiguous": ContiguousWindows, "packed": PackedWindows}
 WINDOWS = TEXT_WINDOWS | {"pairs": PackedPairs, "completions": PackedCompletions, "labelled": LabelledRows}
 # What to say where a folder has another form than an objective reads.
 OBJECTIVES_OF = {
@@ -211,7 +212,7 @@ class Dataset:
         self.has_two_vocabularies = sources[0].has_two_vocabularies
         self.num_classes = len(self.labels) if all(isinstance(part, LabelledRows) for part in windows) else 0
         self.left_out = sum(part.left_out for part in windows)
-        self.truncated = sum(part.truncated for part in windows if isinstance(part, LabelledRows))
+        self.truncated = sum(getattr(part, "truncated", 0) for part in windows)
 
     def batch(self, step: int, rows: np.ndarray) -> Batch:
         """The rows (numbers from 0 to batch_size - 1) of the global batch of a step, as arrays of len(rows) × T.

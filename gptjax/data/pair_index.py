@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Mapping
-from typing import IO
+from typing import IO, Any
 
 import numpy as np
 
@@ -106,7 +106,7 @@ def best_fit_of_two(
     num_rows = 0
     for pair in order.tolist():
         size = np.array([sources[pair], targets[pair]])
-        fits = (rooms >= size[:, None]).all(axis=0)
+        fits: Any = (rooms >= size[:, None]).all(axis=0)
         place = int(np.where(fits, left, np.inf).argmin())
         if not fits[place]:
             place = int(left.argmin()) if np.isfinite(left).all() else int(np.isinf(left).argmax())

@@ -75,4 +75,4 @@ def plot_confusion(path: Path, confusion_CC: np.ndarray, labels: Sequence[str]) 
         color = "white" if shares_CC[row, column] > 0.5 else "black"
         axes.text(column, row, f"{int(count):,}", ha="center", va="center", color=color)
     with write_aside(path) as file:
-        figure.savefig(file, format="png", dpi=150)
+        figure.savefig(file, format="png", dpi=150)  # type: ignore[arg-type]

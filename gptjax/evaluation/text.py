@@ -103,7 +103,8 @@ def windows(tokens: Sequence[int], context: int) -> list[Continued]:
     context: tokens that the model reads at most; one more is predicted.
     """
     stride = max(1, context // 2)
-    made, done = [], 1
+    made: list[Continued] = []
+    done = 1
     while done < len(tokens):
         end = min(len(tokens), context + 1 if not made else done + stride)
         start = max(0, end - context - 1)
@@ -116,7 +117,7 @@ def score_texts(
     path: Path,
     scorer: LogLikelihoods,
     tokenizer: Tokenizer,
-    begin_id: int,
+    begin_id: int | None,
     context: int,
     records: Records,
 ) -> dict[str, dict[str, Any]]:

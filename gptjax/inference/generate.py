@@ -156,7 +156,8 @@ class Generator:
         # What stands between source and target of a pair, if a decoder has learned to complete pairs.
         self.after_source: list[int] = []
         if objective == "completion":
-            self.after_source = [tokenizer.eos_id, *([self.begin_id] if self.begin_id != tokenizer.eos_id else [])]
+            between = dict.fromkeys((tokenizer.eos_id, self.begin_id))  # one token may be both
+            self.after_source = [token for token in between if token is not None]
         self.batch_size = batch_size
         self.weights = weights or self.config.dtype
         if self.weights not in WEIGHTS:

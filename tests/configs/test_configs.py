@@ -69,6 +69,8 @@ OTHERS = [
         for setting in ("encoder-decoder", "decoder", "tiny", "tiny-decoder")
     ),
     *(f"depth:{n}" for n in (1, 2, 4, 6, 12, 20)),
+    "encoder:pretrain",
+    "encoder:pretrain_decoder",
 ]
 
 

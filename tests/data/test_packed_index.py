@@ -80,8 +80,8 @@ def test_a_full_disk_leaves_nothing_behind(source, cache, monkeypatch):
 def test_of_two_that_make_it_at_once_the_faster_wins_and_both_read_it(source, cache, monkeypatch):
     write, others = packed_index._write, []
 
-    def overtaken(files, *arguments):
-        write(files, *arguments)
+    def overtaken(files, **facts):
+        write(files, **facts)
         with monkeypatch.context() as meanwhile:
             meanwhile.setattr(packed_index, "_write", write)
             others.append(PackedWindows(source, 64))

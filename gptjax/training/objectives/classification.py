@@ -45,7 +45,7 @@ class Classification(Objective):
 
     def row_fields(self) -> dict[str, jax.ShapeDtypeStruct]:
         length = (self.config.data.sequence_length,)
-        fields = {TOKENS: (length, jnp.int32), SEGMENTS: (length, jnp.int32)}
+        fields: dict[str, Any] = {TOKENS: (length, jnp.int32), SEGMENTS: (length, jnp.int32)}
         fields |= {LABELS: ((), jnp.int32), WEIGHTS: ((), jnp.float32)}
         return {name: jax.ShapeDtypeStruct(shape, dtype) for name, (shape, dtype) in fields.items()}
 

@@ -13,7 +13,7 @@ from jax.sharding import PartitionSpec as P
 from gptjax.data import Dataset, open_dataset
 from gptjax.data.keys import POSITIONS, SEGMENTS, TARGETS, TOKENS, WEIGHTS
 from gptjax.evaluation.perplexity import scores_of_text
-from gptjax.evaluation.scores import BITS_PER_BYTE, LOSS, PERPLEXITY
+from gptjax.evaluation.scores import BITS_PER_BYTE, LOSS, PERPLEXITY, Score
 from gptjax.parallel.mesh import BATCH_AXES
 from gptjax.tokenizer import Tokenizer
 from gptjax.training.cross_entropy import cross_entropy
@@ -27,7 +27,7 @@ class NextToken(Objective):
     where windows are packed, also segments and positions int32 [B, T]. The weight of a batch is its supervised tokens.
     """
 
-    scores = (LOSS, PERPLEXITY, BITS_PER_BYTE)
+    scores: tuple[Score, ...] = (LOSS, PERPLEXITY, BITS_PER_BYTE)
 
     def open_data(self, split: str, batch_size: int) -> Dataset:
         config = self.config

@@ -125,6 +125,10 @@ SEEDS = {
     ("tables", "a.parquet"): parquet(),
     ("tables", "a.arrow"): arrow(),
     ("tables", "a.jsonl"): LINES.encode(),
+    ("pairs", "a.tsv"): b"one\tun\ntwo\tdeux\nthree\ttrois\n",
+    ("pairs", "a.jsonl"): b'{"source": "one", "target": "un"}\n{"source": "two", "target": "deux"}\n' * 9,
+    ("labelled", "a.tsv"): b"ham\tsee you there\nspam\tcall now\n",
+    ("labelled", "a.jsonl"): b'{"text": "see you there", "label": "ham"}\n{"text": "call now", "label": "spam"}\n' * 9,
     ("tables", "a.csv"): f'text,url\n"{PROSE}",https://a.org/\nb,c\n'.encode(),
 }
 
