@@ -3,6 +3,7 @@
   … --tasks=core                                        the centred average of 22 tasks, over those that are at hand
   … --tasks=cards/quiz.toml                             a task of your own: a card and a file of questions
   … --tasks=translation --task_data=data/fra_eng        the held-out pairs of a prepared folder
+  … --tasks=blimp --average=3                           the mean of the parameters of the last 3 checkpoints
   … --text=books,data/mine                              perplexity, bits per byte, token accuracy, by domain
   … --tasks=gsm8k --limit=200 --few_shot=3              fewer items, chosen by a seed; another number of examples
   python -m gptjax.evaluate compare runs/a runs/b --plot=compared.png       differences in pairs, with p-values
@@ -29,6 +30,7 @@ from gptjax.config import ConfigError
 from gptjax.data.mixture import parse_mixture
 from gptjax.evaluation import results
 from gptjax.evaluation.answering import ModelAnswerer
+from gptjax.evaluation.averaged import load_average
 from gptjax.evaluation.compare import compare_runs
 from gptjax.evaluation.tasks import Subject, Task, find_tasks, run_tasks
 from gptjax.evaluation.tasks.contamination import of_folders
@@ -47,6 +49,9 @@ CHECKPOINT = flags.DEFINE_string(
     "checkpoint", "latest", "latest | best (of those saved, the lowest validation loss) | a step number."
 )
 EMA = flags.DEFINE_bool("ema", None, "Use the moving average of the parameters. Default: yes, if the run kept one.")
+AVERAGE = flags.DEFINE_integer(
+    "average", 0, "The parameters are the mean of so many checkpoints, the last that the run keeps; 0: of one alone.", 0
+)
 OWN_FUNCTIONS = flags.DEFINE_bool(
     "own_functions",
     False,
@@ -86,6 +91,8 @@ def main(argv: list[str]) -> None:
         raise ConfigError("--workdir is missing: must be the folder of a training run (see --help)")
     if TASKS.value is None and not TEXT.value:
         raise ConfigError("--tasks is missing: must name what to evaluate, such as --tasks=hellaswag (see --help)")
+    if AVERAGE.value and CHECKPOINT.present:
+        raise ConfigError(f"--average={AVERAGE.value}: takes the last checkpoints, so --checkpoint must not be given")
     if PLOT.present:
         raise ConfigError(f"--plot={PLOT.value}: is an option of compare RUN RUN …")
     evaluate(existing_run(WORKDIR.value, "--workdir"), TASKS.value or "", console)
@@ -103,7 +110,12 @@ def evaluate(run: Path, names: str, console: Console) -> None:
     """Reads the tasks, then the model, asks, and writes and prints the results."""
     data = [local_path(folder, "--task_data") for folder in TASK_DATA.value]
     use_compilation_cache()
-    params, config, metadata = load_for_inference(run, CHECKPOINT.value, EMA.value, OWN_FUNCTIONS.value)
+    averaged: list[dict] = []
+    if AVERAGE.value:
+        params, config, averaged = load_average(run, AVERAGE.value, EMA.value, OWN_FUNCTIONS.value)
+        metadata = averaged[-1]
+    else:
+        params, config, metadata = load_for_inference(run, CHECKPOINT.value, EMA.value, OWN_FUNCTIONS.value)
     prepared = [Path(folder) for folder, _ in parse_mixture(config.data.path)]
     here = [folder for folder in prepared if folder.is_dir()]
     texts = [local_path(path, "--text") for path in TEXT.value]
@@ -116,8 +128,11 @@ def evaluate(run: Path, names: str, console: Console) -> None:
     for name in missing:
         console.print(f"core: {name} is not at hand", style="yellow")
     answerer, identity = load_model(run, params, config, metadata)
-    folder = results.results_folder(run, metadata["step"])
-    console.print(f"{run}: step {metadata['step']:,}, context {answerer.context:,} tokens", style="dim")
+    folder, of = results.results_folder(run, metadata["step"], len(averaged)), f"step {metadata['step']:,}"
+    if averaged:
+        identity["averaged"] = {each["step"]: results.checkpoint_hash(each) for each in averaged}
+        of = "the mean of steps " + ", ".join(f"{each['step']:,}" for each in averaged)
+    console.print(f"{run}: {of}, context {answerer.context:,} tokens", style="dim")
 
     if texts:
         of_texts = {str(path): read_text(path, answerer, identity, folder) for path in texts}

@@ -1,16 +1,19 @@
 """The evaluate command, on a tiny run whose checkpoint is made here."""
 
+import functools
 import json
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import pytest
 from commands import run_command, typed_command
 from random_models import MAX_POSITIONS, TOKENIZER, make_model
 from table_answerer import CHOICES, choice_rows, write_task
 
 from gptjax import config as configs
-from gptjax.training.checkpoint import Checkpoints
+from gptjax.evaluation.averaged import load_average
+from gptjax.training.checkpoint import Checkpoints, load_for_inference
 from gptjax.training.run_metadata import run_metadata
 from gptjax.training.state import TrainState
 
@@ -86,3 +89,37 @@ def test_mistakes_are_told_in_one_sentence(arguments, told, runs):
     done = run_command("evaluate", *[each.format(a=folder) for each in arguments])
     assert done.returncode == 2 and told in done.stderr, done.stderr
     assert done.stderr.count("\n") == 1
+
+
+def test_the_mean_of_the_last_checkpoints_is_a_model(tmp_path):
+    """Parameters times 1, 2, 4 and 6, of which the last three have a mean of 4: the third checkpoint itself."""
+    run = tmp_path / "run"
+    save_run(run, 0)
+    config = configs.freeze(configs.from_json((run / "config.json").read_bytes(), "config.json"))
+    keep = configs.default().checkpoint
+    keep.keep_latest = 4
+    with Checkpoints(run, keep, int) as checkpoints:
+        for step, factor in ((8, 2.0), (9, 4.0), (10, 6.0)):
+            params = jax.tree.map(functools.partial(jnp.multiply, factor), make_model()[0])
+            state = TrainState(step=jnp.int32(step), params=params, opt_state=(), ema=None, monitor={})
+            metadata = run_metadata(config, {"tokenizer_hash": TOKENIZER.hash, "begin_id": TOKENIZER.eos_id}, step)
+            checkpoints.save(step, state, metadata, {"validation/loss": 1.0})
+    expected, _, _ = load_for_inference(run, 9)
+    params, _, all_metadata = load_average(run, 3)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-6), params, expected)
+    assert [metadata["step"] for metadata in all_metadata] == [8, 9, 10]
+
+    card = write_task(tmp_path, CHOICES + "few_shot = 1\n", choice_rows(5))
+    for choice in ("--average=3", "--checkpoint=9"):
+        done = run_command("evaluate", f"--workdir={run}", f"--tasks={card}", choice)
+        assert done.returncode == 0, done.stderr
+    mean, third = (
+        json.loads((run / "evaluation" / folder / "results.json").read_text())
+        for folder in ("step-00000010-average-3", "step-00000009")
+    )
+    assert list(mean["evaluated"]["averaged"]) == ["8", "9", "10"]
+    for name, score in third["tasks"]["quiz"]["scores"].items():
+        assert mean["tasks"]["quiz"]["scores"][name]["value"] == pytest.approx(score["value"], rel=1e-5)
+    for wrong, told in (("--average=5", "at most the number of checkpoints"), ("--checkpoint=9", "must not be given")):
+        done = run_command("evaluate", f"--workdir={run}", f"--tasks={card}", "--average=3", wrong)
+        assert done.returncode == 2 and told in done.stderr, done.stderr

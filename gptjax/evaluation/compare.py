@@ -103,7 +103,7 @@ def read_runs(folders: Sequence[Path]) -> list[Evaluated]:
 
 
 def _newest(folder: Path) -> Path:
-    """The folder of results in a run's folder: that of the highest step."""
+    """The folder of results in a run's folder: that of the highest step, of its mean with others if there is one."""
     if (folder / FILE).is_file():
         return folder
     found = sorted(path.parent for path in folder.glob(f"{FOLDER}/*/{FILE}"))

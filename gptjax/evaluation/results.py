@@ -1,6 +1,7 @@
 """Results of an evaluation: results.json, a table, and files that the Hugging Face hub reads.
 
 RUN/evaluation/step-00002000/results.json          scores, standard errors, counts, hashes; all of one checkpoint
+RUN/evaluation/step-00002000-average-3/results.json  those of the mean of the last three checkpoints
 RUN/evaluation/step-00002000/items/TASK.jsonl      the answers, item by item
 RUN/evaluation/step-00002000/.eval_results/*.yaml  to be put into a model's repository on the hub
 """
@@ -28,9 +29,9 @@ FOLDER, FILE, HUB_FOLDER = "evaluation", "results.json", ".eval_results"
 LIBRARIES = ("gptjax", "jax", "numpy", "rouge-score", "sacrebleu")
 
 
-def results_folder(run: Path, step: int) -> Path:
-    """Where the results of a run's checkpoint are."""
-    return run / FOLDER / f"step-{step:08d}"
+def results_folder(run: Path, step: int, averaged: int = 0) -> Path:
+    """Where the results of a run's checkpoint are, or those of the mean of the last `averaged` ones up to it."""
+    return run / FOLDER / (f"step-{step:08d}" + (f"-average-{averaged}" if averaged else ""))
 
 
 def checkpoint_hash(metadata: Mapping[str, Any]) -> str:

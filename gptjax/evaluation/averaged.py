@@ -1,0 +1,36 @@
+"""The mean of a run's last checkpoints, as one model."""
+
+from __future__ import annotations
+
+import functools
+import operator
+from pathlib import Path
+from typing import Any
+
+import jax
+
+from gptjax.errors import ConfigError
+from gptjax.settings import Settings
+from gptjax.training.checkpoint import load_for_inference, saved_steps
+
+
+def load_average(
+    run: Path, count: int, ema: bool | None = None, own_functions: bool = False
+) -> tuple[Any, Settings, list[dict]]:
+    """Reads the last `count` checkpoints that the run keeps, one after the other.
+
+    Returns:
+      the mean of their parameters, the run's config, and the metadata of each, ascending by step.
+
+    Raises:
+      ConfigError: fewer are kept; and what `load_for_inference` raises.
+    """
+    steps = saved_steps(run)
+    if len(steps) < count:
+        raise ConfigError(f"--average={count}: must be at most the number of checkpoints in {run}, {len(steps)}")
+    total, all_metadata = None, []
+    for step in steps[-count:]:
+        params, config, metadata = load_for_inference(run, step, ema, own_functions)
+        total = params if total is None else jax.tree.map(operator.add, total, params)
+        all_metadata.append(metadata)
+    return jax.tree.map(functools.partial(operator.mul, 1 / count), total), config, all_metadata
