@@ -295,9 +295,10 @@ def from_json(text: str | bytes, source: str = "config.json") -> Settings:
 # The results of a run do not depend on these fields: where and how often results are written, and on which devices, in
 # which pieces and by which kernels the same function is computed. model.dtype does change the results.
 NOT_COMPUTED = (
-    *("logging.", "checkpoint.", "mesh.", "evaluation.every", "evaluation.sample_", "data.workers", "data.prefetch"),
-    *("data.verify", "model.layers", "model.remat", "model.attention", "model.attention_block", "training.loss_chunk"),
-    *("training.profile", "training.gradient_accumulation_steps"),
+    *("logging.", "checkpoint.", "mesh.", "evaluation.every", "evaluation.sample_", "evaluation.task_"),
+    *("evaluation.tasks", "data.workers", "data.prefetch", "data.verify", "model.layers", "model.remat"),
+    *("model.attention", "model.attention_block", "training.loss_chunk", "training.profile"),
+    *("training.gradient_accumulation_steps",),
 )
 
 

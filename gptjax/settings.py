@@ -239,6 +239,9 @@ class EvaluationSettings(Section):
     sample_every: OptionalInterval = ""  # "500 steps": how often to write a sample text into samples/; "": never
     sample_prompt: str = "\n"  # the text that a sample continues; "": start a new document
     sample_tokens: Natural = 128  # new tokens per sample, at most
+    tasks: str = ""  # cards that each evaluation asks: names in configs/tasks or paths, with commas between; "": none
+    task_data: str = ""  # folders of the tasks' data, with commas between; data.path is looked into as well
+    task_items: Natural = 200  # items of each task, at most, chosen by the card's seed; 0: all
 
 
 @dataclasses.dataclass(frozen=True)

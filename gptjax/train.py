@@ -30,6 +30,7 @@ from gptjax.data import Dataset
 from gptjax.data.facts import facts_of
 from gptjax.data.mixture import parse_mixture
 from gptjax.data.prepared import SOURCE_PREFIX
+from gptjax.evaluation.tasks.in_training import make_task_evaluation
 from gptjax.evaluation.validation import validate
 from gptjax.folders import alone_in
 from gptjax.inference.generate import Generator
@@ -143,6 +144,7 @@ class TrainingRun:
 
     Attributes:
       validation: the windows that every evaluation scores, or None when evaluation is off.
+      ask_tasks: from state to the scores of `evaluation.tasks`.
       source_tokenizer: that of the sources of pairs, if they have one to themselves.
     """
 
@@ -152,6 +154,7 @@ class TrainingRun:
     validation: Dataset | None
     tokenizer: Tokenizer
     source_tokenizer: Tokenizer | None
+    ask_tasks: Callable[[TrainState], dict[str, float]]
     console: Console
 
     @property
@@ -185,7 +188,8 @@ def open_run(config: Settings, workdir: Path) -> TrainingRun:
     check_fits(plan.abstract_state, plan.abstract_batch)
     if config.evaluation.sample_every:
         check_sample_prompt(plan.config, tokenizer)
-    return TrainingRun(plan, workdir, data, validation, tokenizer, source_tokenizer, consoles.make_console())
+    ask_tasks = make_task_evaluation(plan.config, tokenizer, source_tokenizer, data.begin_id)
+    return TrainingRun(plan, workdir, data, validation, tokenizer, source_tokenizer, ask_tasks, consoles.make_console())
 
 
 def show_settings(run: TrainingRun) -> None:
@@ -309,7 +313,8 @@ def train(
                 progress.read()
                 with throughput.pause("evaluation"), view.busy("evaluating"):
                     scores = fresh_scores = evaluate(state)
-                progress.add(done, scores)
+                    task_scores = run.ask_tasks(state)
+                progress.add(done, scores | task_scores)
                 improved = judged_by.better(scores[judged_by.name], best)
                 view.validated(done, scores, best=improved)
                 best = scores[judged_by.name] if improved else best

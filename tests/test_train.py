@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from ml_collections import ConfigDict
 from prepared_folders import write_prepared
+from table_answerer import CHOICES, choice_rows, write_task
 
 from gptjax import train as command
 from gptjax.config import ConfigError, RunError, default, from_json, get
@@ -160,6 +161,9 @@ def test_a_resumed_run_must_be_the_same_run(tiny, tmp_path):
         ),
         (dict(evaluation__sample_every="6 steps", evaluation__sample_tokens=0), r"sample_tokens = 0"),
         (dict(schedule__warmup="13 steps"), r"schedule\.warmup"),
+        (dict(evaluation__tasks="no_such_card"), r"evaluation\.tasks: there is no task"),
+        (dict(evaluation__tasks="hellaswag"), "hellaswag: there is no"),
+        (dict(evaluation__tasks="blimp", evaluation__task_data="no/folder"), r"evaluation\.task_data = 'no/folder'"),
     ],
 )
 def test_what_does_not_go_together_fails_before_anything_is_compiled(tiny, tmp_path, fields, message):
@@ -375,3 +379,13 @@ def test_ones_own_optimizer_schedule_and_activation(tiny, tmp_path, monkeypatch)
     runs = plan_runs(sweep, tmp_path / "sweep", {})
     assert [run.config.optimizer.name for run in runs] == ["adamw", "my_ideas:signs"]
     assert all(":" not in run.workdir.name for run in runs)
+
+
+def test_tasks_are_asked_at_each_evaluation(tiny, tmp_path):
+    card = write_task(tmp_path, CHOICES, choice_rows(4))
+    asked = dict(evaluation__tasks=str(card), evaluation__task_items=2, logging__plots=True)
+    rows = go(tiny(**asked), tmp_path / "asked")
+    scores = {row["step"]: row["tasks/quiz/accuracy"] for row in rows if "tasks/quiz/accuracy" in row}
+    assert list(scores) == [6, 12] and set(scores.values()) <= {0.0, 0.5, 1.0}
+    assert (tmp_path / "asked" / "plots" / "task_quiz_accuracy.png").exists()
+    assert losses(rows) == losses(go(tiny(), tmp_path / "alone"))

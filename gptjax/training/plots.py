@@ -76,6 +76,23 @@ def plot_run(workdir: str | os.PathLike) -> list[Path]:
             if rates:
                 _draw_rates(figure.axes[1], rates)
             paths.append(save_figure(figure, workdir / "plots" / f"loss_by_{x_name}.png"))
+    return paths + _plot_tasks(workdir, rows)
+
+
+def _plot_tasks(workdir: Path, rows: Sequence[Mapping[str, Any]]) -> list[Path]:
+    """A figure for each metric of each task that was asked during training: plots/task_NAME_METRIC.png."""
+    names = dict.fromkeys(name for row in rows for name in row if name.startswith("tasks/"))
+    paths = []
+    for name in names:
+        series = _series(rows, "step", name)
+        with matplotlib.rc_context(STYLE):
+            figure, axes = _new_figure(
+                X_AXES["step"], f"{workdir.resolve().name}: {in_words(name)}".replace("$", "\\$")
+            )
+            axes.plot(*series, "o-", color=VALIDATION, markersize=4, linewidth=1.2)
+            axes.set_ylabel(in_words(name).replace("$", "\\$"))
+            file = "_".join(name.split("/")[1:])
+            paths.append(save_figure(figure, workdir / "plots" / f"task_{file}.png"))
     return paths
 
 

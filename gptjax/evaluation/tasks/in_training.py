@@ -1,0 +1,63 @@
+"""Tasks while a model trains: the scores of a few items of each, at every evaluation."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import jax
+
+from gptjax.data.mixture import parse_mixture
+from gptjax.errors import ConfigError
+from gptjax.evaluation.answering import ModelAnswerer
+from gptjax.evaluation.tasks import Subject, find_tasks, run_tasks
+from gptjax.model.families import family_of
+from gptjax.settings import Settings
+from gptjax.tokenizer import Tokenizer
+from gptjax.training.state import TrainState
+
+PREFIX = "tasks/"  # of the metrics' names, which are tasks/TASK/METRIC
+
+
+def make_task_evaluation(
+    config: Settings, tokenizer: Tokenizer, source_tokenizer: Tokenizer | None, begin_id: int | None
+) -> Callable[[TrainState], dict[str, float]]:
+    """Reads the tasks of `evaluation.tasks`, and returns a function from state to their scores by the metrics' names.
+
+    It takes the moving average of the parameters if there is one. Without tasks it returns no scores.
+
+    Args:
+      config: the run's, resolved.
+      begin_id: the token that documents start after.
+
+    Raises:
+      ConfigError: a card or data are missing or wrong, the model does not write, or there are several processes.
+    """
+    evaluation, objective = config.evaluation, config.training.objective
+    if not evaluation.tasks or not evaluation.every:
+        return lambda state: {}
+    here = f"evaluation.tasks = {evaluation.tasks!r}"
+    if jax.process_count() > 1:
+        raise ConfigError(f"{here}: must be '' in a run over several processes; evaluate its checkpoints instead")
+    if objective not in ("next_token", "completion", "seq2seq") or not family_of(config.model).writes:
+        raise ConfigError(f"{here}: must be '' for training.objective = {objective!r}, whose models write no text")
+    data = [Path(folder.strip()) for folder in evaluation.task_data.split(",") if folder.strip()]
+    for folder in data:
+        if not folder.is_dir():
+            raise ConfigError(f"evaluation.task_data = {str(folder)!r}: must be a folder; there is none of this name")
+    prepared = [folder for name, _ in parse_mixture(config.data.path) if (folder := Path(name)).is_dir()]
+    tasks, _ = find_tasks(evaluation.tasks, data, also=prepared, limit=evaluation.task_items, option="evaluation.tasks")
+
+    def ask(state: TrainState) -> dict[str, float]:
+        params = jax.device_get(state.best_params)
+        answerer = ModelAnswerer(params, config, tokenizer, begin_id, source_tokenizer=source_tokenizer)
+        with jax.set_mesh(answerer.scorer.mesh):  # in place of the mesh that trains
+            results = run_tasks(tasks, answerer, Subject({}), None)
+        return {
+            f"{PREFIX}{task}/{metric}": score["value"]
+            for task, result in results.items()
+            for metric, score in result["scores"].items()
+            if score["value"] is not None
+        }
+
+    return ask
