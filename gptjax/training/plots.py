@@ -79,7 +79,7 @@ def plot_run(workdir: str | os.PathLike) -> list[Path]:
     return paths + _plot_tasks(workdir, rows)
 
 
-def _plot_tasks(workdir: Path, rows: Sequence[Mapping[str, Any]]) -> list[Path]:
+def _plot_tasks(workdir: Path, rows: list[dict]) -> list[Path]:
     """A figure for each metric of each task that was asked during training: plots/task_NAME_METRIC.png."""
     names = dict.fromkeys(name for row in rows for name in row if name.startswith("tasks/"))
     paths = []
