@@ -63,7 +63,7 @@ class SplitSettings(Section):
     validation_documents: Natural = 0  # hold out this many documents instead; all pairs of one source stay together
     # the same for a third split, `test`, which training never reads; 0: none
     test_fraction: Annotated[float, Limit(lambda v: 0 <= v < 1, "must be in [0, 1)")] = 0.0
-    test_documents: Natural = 0
+    test_documents: Natural = 0  # the same as a number of documents, instead of test_fraction
     # One document is at most this share of the validation text expected of its source. Of a longer document that is
     # held out, the beginning is validation text and the rest is not used. 1: use all of it.
     largest_share: Share = 0.05
