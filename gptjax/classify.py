@@ -81,7 +81,7 @@ def main(argv: list[str]) -> None:
 
 
 def load_run() -> Run:
-    """Raises ConfigError: the run is none of a classifier, or its files do not belong together."""
+    """Raises ConfigError: the run is not that of a classifier, or its files do not belong together."""
     params, config, metadata = load_for_inference(WORKDIR.value, CHECKPOINT.value, EMA.value, OWN_FUNCTIONS.value)
     labels = metadata["fingerprint"].get("labels")
     if config.model.family != "classifier" or not labels:

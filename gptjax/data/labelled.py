@@ -29,7 +29,7 @@ class LabelledRows:
         return len(self._source.document_offsets()) - 1
 
     def gather(self, index_B: np.ndarray) -> dict[str, np.ndarray]:
-        """Of some rows: tokens and segments int32 [B, T] (segment 1 is the text, 0 padding), labels int32 [B], and
+        """Returns some rows: tokens and segments int32 [B, T] (segment 1 is the text, 0 padding), labels int32 [B], and
         weights float32 [B], all 1."""
         starts_B, lengths_B = self._places(index_B)
         lengths_B = np.minimum(lengths_B, self._length)

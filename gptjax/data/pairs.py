@@ -38,7 +38,7 @@ class PackedPairs:
         return self._index.num_rows
 
     def gather(self, index_B: np.ndarray) -> dict[str, np.ndarray]:
-        """Of some rows, int32: source, source_segments and source_positions [B, S]; tokens, targets, segments and
+        """Returns some rows, int32: source, source_segments and source_positions [B, S]; tokens, targets, segments and
         positions [B, T]; and weights float32 [B, T].
 
         Segments count from 1 within a row, a pair's two sides have the same number, and 0 is padding, which comes last.

@@ -149,7 +149,7 @@ class LogLikelihoods:
 
 
 def rounded(length: int) -> int:
-    """The tokens of the shape for so many: a power of two or one and a half of it; whole pieces of a long prompt."""
+    """Rounds a length up to the length of a shape: a power of two, 1.5 times one, or whole pieces of a long prompt."""
     shape = SHORTEST
     while shape < length:
         shape = shape * 3 // 2 if shape & (shape - 1) == 0 else shape * 4 // 3
@@ -195,7 +195,7 @@ def _score_rows(
     tokens_RT: jax.Array,
     count_R: jax.Array,
 ) -> tuple[jax.Array, jax.Array]:
-    """Of each row the log-likelihood of its first count_R[r] tokens after context group_R[r], and the hits."""
+    """Returns each row's log-likelihood of its first count_R[r] tokens after context group_R[r], and its hits."""
     T = tokens_RT.shape[1] - 1
     cache, first_BV = family.prefill(params, context_BS, length_B, room=T, piece=min(PIECE, context_BS.shape[1]))
     cache = jax.tree.map(lambda x: x[group_R], cache)
