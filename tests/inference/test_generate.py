@@ -1,5 +1,6 @@
 """Generation: the cache changes nothing, rows are independent, nothing recompiles, text is cut and streamed exactly."""
 
+import dataclasses
 import math
 import re
 
