@@ -287,7 +287,8 @@ def test_a_stream_is_the_text_of_generate_in_pieces(generator, stop, chunk):
         except StopIteration as end:
             completion = end.value
     (whole,) = generator.generate(["stream"], max_new_tokens=40, seeds=[2], stop=stop)
-    assert completion.logprobs == pytest.approx(whole.logprobs, rel=1e-5)  # two programs may round differently
+    # To the bit as users compile it; the emitters that conftest.py chooses round the two programs differently.
+    assert completion.logprobs == pytest.approx(whole.logprobs, rel=1e-5)
     assert completion == dataclasses.replace(whole, logprobs=completion.logprobs)
     assert "".join(pieces) == completion.text
     assert chunk == 64 or stop or len(pieces) > 3
