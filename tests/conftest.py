@@ -1,14 +1,9 @@
 """Every test runs on eight CPU devices in one process, with absl's flags marked as parsed for Grain's workers."""
 
-import importlib.metadata
 import os
 import signal
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
-# XLA's newer fusion emitters take half of the compile time of programs that run once. A name of an option that another
-# version does not have would end the process, so other versions run as users have them.
-if importlib.metadata.version("jaxlib").startswith("0.10."):
-    os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} --xla_cpu_use_fusion_emitters=false".strip()
 
 import jax
 import pytest

@@ -1,6 +1,5 @@
 """Generation: the cache changes nothing, rows are independent, nothing recompiles, text is cut and streamed exactly."""
 
-import dataclasses
 import math
 import re
 
@@ -286,10 +285,7 @@ def test_a_stream_is_the_text_of_generate_in_pieces(generator, stop, chunk):
             pieces.append(next(stream))
         except StopIteration as end:
             completion = end.value
-    (whole,) = generator.generate(["stream"], max_new_tokens=40, seeds=[2], stop=stop)
-    # To the bit as users compile it; the emitters that conftest.py chooses round the two programs differently.
-    assert completion.logprobs == pytest.approx(whole.logprobs, rel=1e-5)
-    assert completion == dataclasses.replace(whole, logprobs=completion.logprobs)
+    assert completion == generator.generate(["stream"], max_new_tokens=40, seeds=[2], stop=stop)[0]
     assert "".join(pieces) == completion.text
     assert chunk == 64 or stop or len(pieces) > 3
 
