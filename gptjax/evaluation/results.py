@@ -189,19 +189,6 @@ def notes(results: Mapping[str, Mapping[str, Any]], averages: Mapping[str, Any])
     return found
 
 
-def checkpoint_average(results: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
-    """The scores of a task averaged over several checkpoints of a run: less noisy than those of one (arXiv:2508.13144).
-
-    The checkpoints answer the same items, so their standard errors are averaged, too, and do not shrink.
-    """
-    found = {}
-    for metric, score in results[0]["scores"].items():
-        values, errors = ([one["scores"][metric][key] for one in results] for key in ("value", "standard_error"))
-        means = [None if None in some else sum(some) / len(some) for some in (values, errors)]
-        found[metric] = {**score, "value": means[0], "standard_error": means[1]}
-    return found
-
-
 def averages_of(names: Sequence[str], results: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
     """The averages that --tasks asks for, of the tasks that there are results of."""
     return {core.NAME: core.average(results)} if core.NAME in names else {}

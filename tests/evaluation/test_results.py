@@ -92,15 +92,6 @@ def test_notes_tell_what_the_table_does_not(tmp_path):
     assert "2 items longer than the context" in notes[2]
 
 
-def test_the_average_of_checkpoints():
-    scores = [{"value": value, "standard_error": error} for value, error in ((0.2, 0.05), (0.4, 0.03))]
-    found = results.checkpoint_average(
-        [{"scores": {"accuracy": score, "bleu": score | {"signature": "s"}}} for score in scores]
-    )
-    assert found["accuracy"] == {"value": pytest.approx(0.3), "standard_error": pytest.approx(0.04)}
-    assert found["bleu"]["signature"] == "s"
-
-
 @pytest.mark.parametrize(
     ("score", "metric", "text"),
     [
