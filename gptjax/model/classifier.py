@@ -20,7 +20,7 @@ import jax.numpy as jnp
 
 from gptjax.config import ConfigError
 from gptjax.model.dropout import dropout, fold_in
-from gptjax.model.family import Cache, Family
+from gptjax.model.family import Family, ReadingFamily
 from gptjax.model.initialization import input_init
 from gptjax.model.parameters import matrix, vector
 from gptjax.model.precision import project_float32
@@ -75,11 +75,10 @@ def pool(x_BTD: jax.Array, is_text_BT: jax.Array, pooling: str) -> jax.Array:
 
 
 @dataclass(frozen=True)
-class ClassifierFamily(Family):
+class ClassifierFamily(ReadingFamily):
     """A head on a model of the family `model.body`."""
 
     objectives: ClassVar[tuple[str, ...]] = ("classification",)
-    writes: ClassVar[bool] = False
     warm_part: ClassVar[str] = BODY
 
     @classmethod
@@ -122,14 +121,6 @@ class ClassifierFamily(Family):
         )
         of_body = self.body.flops_per_token(sequence_length)
         return {convention: flops - 6.0 * output_layer for convention, flops in of_body.items()}
-
-    def prefill(
-        self, params: Any, prompt_BT: jax.Array, lengths_B: jax.Array, *, room: int, piece: int
-    ) -> tuple[Cache, jax.Array]:
-        raise NotImplementedError("a classifier does not write")
-
-    def step(self, params: Any, cache: Any, token_B: jax.Array, going_B: jax.Array) -> tuple[Any, jax.Array]:
-        raise NotImplementedError("a classifier does not write")
 
 
 def _body_family(config_model: Any) -> type[Family]:

@@ -15,21 +15,20 @@ import jax
 
 from gptjax.model.checks import check_stack
 from gptjax.model.decoder import Block, Decoder
-from gptjax.model.family import Cache, Family
+from gptjax.model.family import ReadingFamily
 from gptjax.model.flops import BIDIRECTIONAL_LAYERS, flops_of_bidirectional_layers
 from gptjax.model.stack import layer_windows
 from gptjax.settings import ModelSettings
 
 
 @dataclass(frozen=True)
-class EncoderFamily(Family):
+class EncoderFamily(ReadingFamily):
     """Models that read a text and do not write; the objective `masked` pretrains them.
 
     The vocabulary has one token more than the tokenizer's, which no text has: the mask.
     """
 
     objectives: ClassVar[tuple[str, ...]] = ("masked",)
-    writes: ClassVar[bool] = False
 
     @classmethod
     def validate(cls, config_model: Any, sequence_length: int) -> None:
@@ -53,11 +52,3 @@ class EncoderFamily(Family):
         return flops_of_bidirectional_layers(
             self.declarations, layer_windows(self.config), heads_width, sequence_length
         )
-
-    def prefill(
-        self, params: Any, prompt_BT: jax.Array, lengths_B: jax.Array, *, room: int, piece: int
-    ) -> tuple[Cache, jax.Array]:
-        raise NotImplementedError("an encoder does not write")
-
-    def step(self, params: Any, cache: Any, token_B: jax.Array, going_B: jax.Array) -> tuple[Any, jax.Array]:
-        raise NotImplementedError("an encoder does not write")

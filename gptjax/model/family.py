@@ -12,6 +12,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from gptjax.config import ConfigError
 from gptjax.model.checks import check_length
 from gptjax.model.flops import CAUSAL_LAYERS
 from gptjax.model.parameters import declarations_of
@@ -196,6 +197,20 @@ class Family(abc.ABC):
 
         cache, logits_TBV = jax.lax.scan(one, cache, (jnp.arange(tokens_BT.shape[1]), tokens_BT.T))
         return cache, jnp.swapaxes(logits_TBV, 0, 1)
+
+
+class ReadingFamily(Family):
+    """A kind of model that reads text and writes none; whoever would write asks `writes` first."""
+
+    writes: ClassVar[bool] = False
+
+    def prefill(
+        self, params: Any, prompt_BT: jax.Array, lengths_B: jax.Array, *, room: int, piece: int
+    ) -> tuple[Cache, jax.Array]:
+        raise ConfigError(f"model.family = {self.config.family!r}: such a model reads text and writes none")
+
+    def step(self, params: Any, cache: Any, token_B: jax.Array, going_B: jax.Array) -> tuple[Any, jax.Array]:
+        raise ConfigError(f"model.family = {self.config.family!r}: such a model reads text and writes none")
 
 
 @functools.cache
