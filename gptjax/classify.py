@@ -37,14 +37,7 @@ from gptjax.training.objectives import make_objective
 from gptjax.training.run_metadata import check_tokenizer
 
 flags = Flags()
-WORKDIR = flags.DEFINE_string("workdir", None, "The run's folder.")
-CHECKPOINT = flags.DEFINE_string("checkpoint", "latest", "latest | best (the highest accuracy) | a step number.")
-EMA = flags.DEFINE_bool("ema", None, "Use the moving average of the parameters. Default: yes, if the run kept one.")
-OWN_FUNCTIONS = flags.DEFINE_bool(
-    "own_functions",
-    False,
-    "Import what the run's config names as module:function. Its module runs on this machine, so trust the run.",
-)
+WORKDIR, CHECKPOINT, EMA, OWN_FUNCTIONS = flags.define_run("the highest accuracy")
 TEXT = flags.DEFINE_multi_string("text", [], "A text to classify; may be given several times.")
 TEXTS_FILE = flags.DEFINE_string("texts_file", None, "A file of texts, one per line; in a .jsonl file, JSON strings.")
 DATA = flags.DEFINE_string("data", None, "A prepared folder of labelled texts to score instead.")

@@ -49,6 +49,26 @@ class Flags:
         self.config_fields = fields
         return holder
 
+    def define_run(self, best: str = "of those saved, the lowest validation loss") -> tuple[flags.FlagHolder, ...]:
+        """Defines the flags of a command that loads a run: --workdir, --checkpoint, --ema and --own_functions.
+
+        Args:
+          best: what --checkpoint=best is, in words.
+        """
+        return (
+            self.DEFINE_string("workdir", None, "The run's folder."),
+            self.DEFINE_string("checkpoint", "latest", f"latest | best ({best}) | a step number."),
+            self.DEFINE_bool(
+                "ema", None, "Use the moving average of the parameters. Default: yes, if the run kept one."
+            ),
+            self.DEFINE_bool(
+                "own_functions",
+                False,
+                "Import what the run's config names as module:function. Its module runs on this machine, so trust the "
+                "run.",
+            ),
+        )
+
     @property
     def own(self) -> list[flags.Flag]:
         """The flags that the command itself defines, in order of definition."""

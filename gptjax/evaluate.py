@@ -44,18 +44,9 @@ from gptjax.training.comparison import check_plot
 from gptjax.training.run_metadata import check_tokenizer
 
 flags = Flags()
-WORKDIR = flags.DEFINE_string("workdir", None, "The run's folder.")
-CHECKPOINT = flags.DEFINE_string(
-    "checkpoint", "latest", "latest | best (of those saved, the lowest validation loss) | a step number."
-)
-EMA = flags.DEFINE_bool("ema", None, "Use the moving average of the parameters. Default: yes, if the run kept one.")
+WORKDIR, CHECKPOINT, EMA, OWN_FUNCTIONS = flags.define_run()
 AVERAGE = flags.DEFINE_integer(
     "average", 0, "The parameters are the mean of so many checkpoints, the last that the run keeps; 0: of one alone.", 0
-)
-OWN_FUNCTIONS = flags.DEFINE_bool(
-    "own_functions",
-    False,
-    "Import what the run's config names as module:function. Its module runs on this machine, so trust the run.",
 )
 TASKS = flags.DEFINE_string("tasks", None, "Cards of configs/tasks, paths of cards, core; with commas between.")
 TASK_DATA = flags.DEFINE_list(
@@ -150,7 +141,16 @@ def evaluate(run: Path, names: str, console: Console) -> None:
 
 
 def read_text(path: Path, answerer: ModelAnswerer, identity: dict[str, Any], folder: Path) -> dict[str, Any]:
-    """Domain → scores; what the documents add to them is recorded, and not computed again."""
+    """Domain → scores; what the documents add to them is recorded, and not computed again.
+
+    Raises:
+      ConfigError: the model does not continue texts, and as `score_texts`.
+    """
+    if not answerer.generator.family.continues:
+        raise ConfigError(
+            f"--text={path}: model.family = {answerer.generator.config.family!r} predicts targets from sources and has "
+            "no likelihood of a text; --tasks=translation scores the held-out pairs of its prepared folder"
+        )
     name = f"{path.name}-{xxhash.xxh3_64_hexdigest(str(path.resolve()).encode())[:8]}.jsonl"
     with Records(folder / "text" / name, identity) as records:
         return score_texts(

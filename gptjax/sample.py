@@ -46,16 +46,7 @@ from gptjax.training.checkpoint_format import means_average
 from gptjax.training.run_metadata import check_tokenizer, code_changes
 
 flags = Flags()
-WORKDIR = flags.DEFINE_string("workdir", None, "The run's folder.")
-CHECKPOINT = flags.DEFINE_string(
-    "checkpoint", "latest", "latest | best (of those saved, the lowest validation loss) | a step number."
-)
-EMA = flags.DEFINE_bool("ema", None, "Use the moving average of the parameters. Default: yes, if the run kept one.")
-OWN_FUNCTIONS = flags.DEFINE_bool(
-    "own_functions",
-    False,
-    "Import what the run's config names as module:function. Its module runs on this machine, so trust the run.",
-)
+WORKDIR, CHECKPOINT, EMA, OWN_FUNCTIONS = flags.define_run()
 PROMPT = flags.DEFINE_string("prompt", None, "The text to continue; '': start a new document; -: read stdin.")
 BEGIN = flags.DEFINE_bool(
     "begin", True, "A prompt is the beginning of a document, as in training; --nobegin: it is from inside a document."
@@ -136,16 +127,16 @@ def write_text() -> None:
     completions: list[Completion]
     if NUM_BEAMS.value:
         completions = generator.search(prompts, num_samples=NUM_SAMPLES.value, timing=timing, **search_options())
-        show(output, completions)
+        show(output, completions, generator.separator)
     elif STREAM.value:
         completions = []
         for prompt, seed in ((prompt, SEED.value + j) for prompt in prompts for j in range(NUM_SAMPLES.value)):
-            begin(output, prompt, is_first=not completions)
+            begin(output, prompt + generator.separator, is_first=not completions)
             completions.append(show_stream(generator, prompt, seed, output, timing))
     else:
         settings = dict(num_samples=NUM_SAMPLES.value, seeds=SEED.value, **options())
         completions = generator.generate(prompts, timing=timing, **settings)
-        show(output, completions)
+        show(output, completions, generator.separator)
     say(notes, completions, timing)
     if json_path:
         write_json(json_path, completions, timing, is_average, generator.weights)
@@ -261,7 +252,7 @@ def converse(generator: Generator, output: Console, notes: Console) -> None:
     for number, prompt in enumerate(typed_lines(output)):
         timing = Timing()
         try:
-            begin(output, prompt)
+            begin(output, prompt + generator.separator)
             if NUM_BEAMS.value:
                 (completion,) = generator.search([prompt], timing=timing, **search_options())
                 write_raw(output, completion.text + "\n")
@@ -293,10 +284,10 @@ def show_stream(generator: Generator, prompt: str, seed: int, output: Console, t
             return end.value
 
 
-def show(output: Console, completions: list[Completion]) -> None:
+def show(output: Console, completions: list[Completion], separator: str) -> None:
     """Prints all completions, each after its prompt."""
     for completion in completions:
-        begin(output, completion.prompt, is_first=completion is completions[0])
+        begin(output, completion.prompt + separator, is_first=completion is completions[0])
         write_raw(output, completion.text + "\n")
 
 

@@ -416,7 +416,7 @@ def write_sample(run: TrainingRun, state: TrainState, writer: MetricsWriter) -> 
     (completion,) = generator.generate(
         [evaluation.sample_prompt], max_new_tokens=evaluation.sample_tokens, temperature=0.8, top_p=0.95
     )
-    text = completion.prompt + completion.text
+    text = completion.prompt + generator.separator + completion.text
     writer.text(step, "sample", text)
     if jax.process_index() == 0:
         write_whole(run.workdir / "samples" / f"step_{step:08d}.txt", text)

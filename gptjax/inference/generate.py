@@ -165,6 +165,8 @@ class Generator:
         self.family = family_of(self.config)
         if not self.family.writes:
             raise ConfigError(f"model.family = {self.config.family!r}: such a model reads text and writes none")
+        # Between a prompt and its text where both are shown: nothing, or a new line from a source to its target.
+        self.separator = "" if self.family.continues and not self.after_source else "\n"
         self.params = decoding_params(self.family, params, self.weights)
         self._params_key = program_key(self.params)
 

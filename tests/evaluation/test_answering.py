@@ -8,6 +8,7 @@ import pytest
 from random_models import MAX_POSITIONS, TOKENIZER, make_model, reference
 
 from gptjax.errors import ConfigError
+from gptjax.evaluate import read_text
 from gptjax.evaluation.answering import ModelAnswerer, before_first
 from gptjax.evaluation.requests import Generated, Scored
 from gptjax.inference.generate import Generator
@@ -87,6 +88,19 @@ def test_to_an_encoder_decoder_a_prompt_is_the_source(translator, num_beams):
     for index, expected in enumerate(write(kept, max_new_tokens=6, **options)):
         assert (answers[index].text, answers[index].finish_reason) == (expected.text, expected.finish_reason)
     assert [answers[index].truncated for index in range(3)] == [0, 0, MAX_POSITIONS + 1]
+
+
+def test_texts_have_no_likelihood_under_a_model_of_pairs(translator, tmp_path):
+    params, config = translator
+    (tmp_path / "a.txt").write_text("a text")
+    with pytest.raises(ConfigError, match=r"--text=.*'encoder_decoder' predicts targets from sources"):
+        read_text(tmp_path / "a.txt", ModelAnswerer(params, config, TOKENIZER), {}, tmp_path)
+
+
+def test_a_target_is_shown_below_its_source_and_a_continuation_goes_on(model, translator):
+    assert Generator(*translator, TOKENIZER).separator == "\n"
+    assert Generator(*model, TOKENIZER, objective="completion").separator == "\n"
+    assert Generator(*model, TOKENIZER).separator == ""
 
 
 def test_log_likelihoods_of_targets_are_those_of_single_forward_passes(translator):
