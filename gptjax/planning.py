@@ -151,7 +151,7 @@ def resolve(config: ConfigDict | Settings, data: DataFacts, platform: str, batch
     if rows % batch_devices:
         raise ConfigError(
             f"training.batch_size / training.gradient_accumulation_steps = {counted(rows, 'row')}: must be "
-            f"divisible by the {batch_devices} devices of mesh.data x mesh.fsdp"
+            f"divisible by the {batch_devices} devices of mesh.data x mesh.fsdp x mesh.expert"
         )
     num_classes = config.model.num_classes or data.num_classes
     model = family_named(config.model.family).resolve(

@@ -222,6 +222,9 @@ class MeshSettings(Section):
     data: int = -1  # devices that a batch is divided over; -1: all remaining devices
     fsdp: int = 1  # the same, but parameters and optimizer state are divided, too
     tensor: int = 1  # devices that attention heads and feed-forward columns are divided over
+    context: int = 1  # devices that each sequence is divided over
+    expert: int = 1  # devices that a batch and the experts of a mixture are divided over
+    pipeline: int = 1  # devices that the layers are divided over
 
 
 @dataclasses.dataclass(frozen=True)

@@ -10,7 +10,7 @@ good choice (`first` is that of the begin token, as in BERT, arXiv:1810.04805). 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -23,6 +23,7 @@ from gptjax.model.dropout import dropout, fold_in
 from gptjax.model.family import Family, ReadingFamily
 from gptjax.model.initialization import input_init
 from gptjax.model.parameters import matrix, vector
+from gptjax.model.placement import ONE_DEVICE, Placement
 from gptjax.model.precision import project_float32
 from gptjax.settings import ModelSettings
 
@@ -105,8 +106,8 @@ class ClassifierFamily(ReadingFamily):
     def body(self) -> Family:
         return _body_family(self.config)(self.config)
 
-    def module(self, constrain: Callable[[jax.Array], jax.Array] | None = None) -> Classifier:
-        return Classifier(self.config, self.body.module(constrain))
+    def module(self, placement: Placement = ONE_DEVICE) -> Classifier:
+        return Classifier(self.config, self.body.module(placement))
 
     @property
     def flop_formulas(self) -> Mapping[str, str]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,6 +13,7 @@ from gptjax.model.checks import check_stack
 from gptjax.model.decoder import Decoder
 from gptjax.model.family import Family
 from gptjax.model.flops import flops_of_causal_layers
+from gptjax.model.placement import ONE_DEVICE, Placement
 from gptjax.model.stack import layer_windows
 
 
@@ -26,8 +26,8 @@ class DecoderFamily(Family):
         super().validate(config_model, sequence_length)
         check_stack(config_model)
 
-    def module(self, constrain: Callable[[jax.Array], jax.Array] | None = None) -> Decoder:
-        return Decoder(self.config, constrain)
+    def module(self, placement: Placement = ONE_DEVICE) -> Decoder:
+        return Decoder(self.config, placement)
 
     def flops_per_token(self, sequence_length: int, source_length: int = 0) -> dict[str, float]:
         heads_width = self.config.num_heads * self.config.head_width

@@ -7,16 +7,15 @@ sees it, as no token sees another segment.
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
-
-import jax
 
 from gptjax.model.checks import check_stack
 from gptjax.model.decoder import Block, Decoder
 from gptjax.model.family import ReadingFamily
 from gptjax.model.flops import BIDIRECTIONAL_LAYERS, flops_of_bidirectional_layers
+from gptjax.model.placement import ONE_DEVICE, Placement
 from gptjax.model.stack import layer_windows
 from gptjax.settings import ModelSettings
 
@@ -40,8 +39,8 @@ class EncoderFamily(ReadingFamily):
         # Padding is a segment of its own, so batches always carry segments.
         return super().resolve(config_model, vocab_size=vocab_size + 1, packed=True, **facts)
 
-    def module(self, constrain: Callable[[jax.Array], jax.Array] | None = None) -> Decoder:
-        return Decoder(self.config, constrain, functools.partial(Block, causal=False))
+    def module(self, placement: Placement = ONE_DEVICE) -> Decoder:
+        return Decoder(self.config, placement, functools.partial(Block, causal=False))
 
     @property
     def flop_formulas(self) -> Mapping[str, str]:

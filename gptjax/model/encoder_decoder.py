@@ -32,6 +32,7 @@ from gptjax.model.family import Family
 from gptjax.model.flops import PAIRS, flops_of_pairs
 from gptjax.model.initialization import embedding_init
 from gptjax.model.parameters import lookup
+from gptjax.model.placement import ONE_DEVICE, Placement
 from gptjax.model.stack import Stack, layer_windows
 from gptjax.settings import ModelSettings
 
@@ -48,7 +49,7 @@ class EncoderDecoder(Decoder):
         if not config.shared_embeddings:
             rows, width = {"vocab": config.source_vocab_size}, {"embed": config.width}
             self.source_embedding = lookup(self, "source_embedding", rows, width, embedding_init(config))
-        self.encoder = Stack(encoder_settings(config), self.constrain, functools.partial(Block, causal=False))
+        self.encoder = Stack(encoder_settings(config), self.placement, functools.partial(Block, causal=False))
 
     def __call__(  # type: ignore[override]  # it also takes a source
         self, source_BS: jax.Array, target_BT: jax.Array, source_lengths_B: jax.Array | None = None
@@ -193,8 +194,8 @@ class EncoderDecoderFamily(Family):
             max_source_positions=settings.max_source_positions or source_length or settings.max_positions,
         )
 
-    def module(self, constrain: Callable[[jax.Array], jax.Array] | None = None) -> EncoderDecoder:
-        return EncoderDecoder(self.config, constrain)
+    def module(self, placement: Placement = ONE_DEVICE) -> EncoderDecoder:
+        return EncoderDecoder(self.config, placement)
 
     @property
     def flop_formulas(self) -> Mapping[str, str]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import abc
 import functools
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, Protocol
 
@@ -16,6 +16,7 @@ from gptjax.config import ConfigError
 from gptjax.model.checks import check_length
 from gptjax.model.flops import CAUSAL_LAYERS
 from gptjax.model.parameters import declarations_of
+from gptjax.model.placement import ONE_DEVICE, Placement
 from gptjax.model.resolve import resolve_model
 from gptjax.settings import ModelSettings
 
@@ -103,7 +104,7 @@ class Family(abc.ABC):
     # --- Parameters and training
 
     @abc.abstractmethod
-    def module(self, constrain: Callable[[jax.Array], jax.Array] | None = None) -> nn.Module:
+    def module(self, placement: Placement = ONE_DEVICE) -> nn.Module:
         """The Linen module. It has the attributes `config` and `logit_softcap` (0: none), and these methods:
 
             declare()                   visits every parameter without a forward pass; initialisation calls it
@@ -116,7 +117,7 @@ class Family(abc.ABC):
         needs a family whose `hidden` takes them.
 
         Args:
-          constrain: to be applied to every residual stream [B, T, D], to pin how it is sharded.
+          placement: how its work is divided over devices; its methods are to be called where they say.
         """
 
     @property

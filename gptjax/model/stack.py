@@ -20,6 +20,7 @@ from gptjax.model.dropout import dropout, fold_in
 from gptjax.model.initialization import embedding_init
 from gptjax.model.norm import make_norm
 from gptjax.model.parameters import lookup, stacked, unstack_layers
+from gptjax.model.placement import ONE_DEVICE, Placement
 from gptjax.model.position import rope_amplitude, rope_frequencies, rope_rotation, sinusoidal
 from gptjax.model.precision import PRODUCT
 from gptjax.settings import ModelSettings
@@ -44,13 +45,12 @@ class Stack(nn.Module):
 
     Attributes:
       config: the resolved, frozen `model` section.
-      constrain: applied to the residual stream [B, T, D] after the embedding and after every block; for sharding
-        constraints. Hashable, as all of a module is.
+      placement: how its work is divided over devices.
       block: what a layer is: a module that is made and called as `decoder.Block`.
     """
 
     config: ModelSettings
-    constrain: Callable[[jax.Array], jax.Array] | None = None
+    placement: Placement = ONE_DEVICE
     block: Callable[..., nn.Module] | None = None
 
     def setup(self) -> None:
@@ -103,7 +103,7 @@ class Stack(nn.Module):
             context: dict[str, Any] = {} if contexts is None else {"context": contexts[index]}
             made: Any = block.apply({"params": params}, x_BTD, rotation=rotation, cache=caches[index], **context)
             x_BTD, new, _ = made
-            x_BTD = x_BTD if self.constrain is None else self.constrain(x_BTD)
+            x_BTD = self.placement.residual(x_BTD)
             made_by_layers.append(new)
         return self._finish(x_BTD), made_by_layers
 
@@ -129,7 +129,7 @@ class Stack(nn.Module):
         elif config.position == "sinusoidal":  # sines have size 1: embeddings are scaled up to be heard beside them
             x_BTD = x_BTD * config.width**0.5 + sinusoidal(positions_BT, config.width)
         x_BTD = dropout(x_BTD.astype(config.dtype), config.dropout, dropout_keys_B)
-        return x_BTD if self.constrain is None else self.constrain(x_BTD)
+        return self.placement.residual(x_BTD)
 
     def dropout_keys(self, dropout_keys_B: jax.Array | None) -> tuple[jax.Array | None, jax.Array | None]:
         """Of a key per row: keys of all layers [L, B], and of the embedding [B]; None where nothing is dropped out."""
@@ -176,7 +176,7 @@ class Stack(nn.Module):
             **context,
         )
         x_BTD, _, statistics = made
-        return x_BTD if self.constrain is None else self.constrain(x_BTD), statistics
+        return self.placement.residual(x_BTD), statistics
 
     def _run_unrolled(
         self,

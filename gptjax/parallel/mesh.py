@@ -1,7 +1,11 @@
 """Devices arranged on named axes.
 
 `data` splits the batch and keeps whole parameters; `fsdp` splits the batch *and* the parameters (gathered where they
-are used); `tensor` splits heads and feed-forward columns. An axis of size 1 costs nothing, so all are always there.
+are used); `tensor` splits heads and feed-forward columns; `context` splits sequences; `expert` splits the batch and the
+experts of a mixture; `pipeline` splits the layers. An axis of size 1 costs nothing, so all are always there.
+
+Devices that stand next to each other, as those of one machine do, are neighbours on the last axes: those that send the
+most come last.
 """
 
 from __future__ import annotations
@@ -17,8 +21,9 @@ from gptjax.config import ConfigError
 from gptjax.formatting import counted
 from gptjax.settings import MeshSettings
 
-AXES = ("data", "fsdp", "tensor")
-BATCH_AXES = ("data", "fsdp")  # the axes over which rows of a batch are split
+AXES = ("pipeline", "data", "fsdp", "expert", "context", "tensor")
+BATCH_AXES = ("data", "fsdp", "expert")  # the axes over which rows of a batch are split
+NOT_BUILT = ("pipeline", "expert", "context")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -51,8 +56,10 @@ def mesh_shape(config_mesh: MeshSettings, num_devices: int) -> dict[str, int]:
             raise ConfigError(
                 f"mesh.{axis} = {size}: must be a positive number of devices, or -1 for all remaining ones"
             )
+        if axis in NOT_BUILT and size != 1:
+            raise ConfigError(f"mesh.{axis} = {size}: must be 1; models cannot be divided over this axis yet")
     fixed = math.prod(size for size in sizes.values() if size != -1)
-    described = ", ".join(f"{axis} = {size}" for axis, size in sizes.items())
+    described = ", ".join(f"{axis} = {size}" for axis, size in sizes.items() if size != 1) or "data = 1"
     if free:
         if num_devices % fixed:
             raise ConfigError(

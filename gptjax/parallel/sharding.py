@@ -133,10 +133,3 @@ def batch_sharding(mesh: Mesh | AbstractMesh, leading_axes: int = 0) -> NamedSha
 
 def replicated(mesh: Mesh | AbstractMesh) -> NamedSharding:
     return NamedSharding(mesh, P())
-
-
-def constrain_residual(x_BTD: jax.Array) -> jax.Array:
-    """Pins the residual stream to the batch axes of the current mesh, so that the compiler never replicates it."""
-    if jax.sharding.get_abstract_mesh().empty:
-        return x_BTD
-    return jax.lax.with_sharding_constraint(x_BTD, P(BATCH_AXES, None, None))

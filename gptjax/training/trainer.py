@@ -17,7 +17,8 @@ from jax.sharding import AbstractMesh, Mesh
 from gptjax.model.families import family_of
 from gptjax.model.parameters import abstract_params
 from gptjax.parallel.mesh import platform_of
-from gptjax.parallel.sharding import batch_sharding, constrain_residual, replicated, state_sharding
+from gptjax.parallel.placement import MeshPlacement
+from gptjax.parallel.sharding import batch_sharding, replicated, state_sharding
 from gptjax.settings import ScheduleSettings, Settings
 from gptjax.tokenizer import Tokenizer
 from gptjax.training.metrics import init_monitor
@@ -122,7 +123,7 @@ def make_trainer(
         parameters.
     """
     family = family_of(config.model)
-    model, declared = family.module(constrain_residual), family.declarations
+    model, declared = family.module(MeshPlacement()), family.declarations
     schedule_of_peak = functools.partial(_schedule_of_peak, config.schedule, total_steps, steps_of)
     objective = make_objective(config)
     optimizer = make_optimizer(config.optimizer, schedule_of_peak, declared, platform_of(mesh), objective.trains)

@@ -11,6 +11,7 @@ from gptjax.model.decoder import Decoder, head_DV
 from gptjax.model.dropout import row_keys
 from gptjax.model.families import family_of
 from gptjax.model.parameters import count_parameters
+from gptjax.model.placement import Placement
 from gptjax.model.resolve import resolve_model
 from gptjax.model.stack import layer_windows
 
@@ -247,16 +248,17 @@ def test_hidden_times_head_is_logits(model_config, random_params):
         np.testing.assert_allclose(3 * np.tanh(raw / 3), logits_of(config, params, TOKENS), rtol=1e-4, atol=1e-5)
 
 
-def test_constrain_sees_the_residual_stream_after_the_embedding_and_each_block(model_config, random_params):
+def test_the_placement_gets_the_residual_stream_after_the_embedding_and_each_block(model_config, random_params):
     config = model_config()
     params = random_params(config)
     seen = []
 
-    def constrain(x_BTD):
-        seen.append(x_BTD.shape)
-        return x_BTD
+    class Watching(Placement):
+        def residual(self, x_BTD):
+            seen.append(x_BTD.shape)
+            return x_BTD
 
-    jax.eval_shape(lambda: Decoder(config, constrain).apply({"params": params}, TOKENS))
+    jax.eval_shape(lambda: Decoder(config, Watching()).apply({"params": params}, TOKENS))
     assert seen == [(2, 12, 16)] * 3
 
 

@@ -1,6 +1,5 @@
 """A family of one's own, as small as one can be: the mean of the embeddings of all tokens so far predicts the next."""
 
-from collections.abc import Callable
 from dataclasses import replace
 
 import flax.linen as nn
@@ -12,13 +11,14 @@ from gptjax.config import ConfigError
 from gptjax.model.family import Family
 from gptjax.model.flops import flops_of_causal_layers
 from gptjax.model.parameters import lookup, matrix
+from gptjax.model.placement import ONE_DEVICE, Placement
 from gptjax.settings import ModelSettings
 
 
 class Bag(nn.Module):
     logit_softcap = 0.0  # not a field: it has no annotation
     config: ModelSettings
-    constrain: Callable | None = None
+    placement: Placement = ONE_DEVICE
 
     def setup(self):
         vocab, width = {"vocab": self.config.vocab_size}, {"embed": self.config.width}
@@ -31,7 +31,7 @@ class Bag(nn.Module):
     def hidden(self, tokens_BT, segments_BT=None, positions_BT=None, dropout_keys_B=None):
         count_T1 = jnp.arange(1, tokens_BT.shape[1] + 1)[:, None]
         x_BTD = jnp.cumsum(self.words[tokens_BT], axis=1) / count_T1
-        return x_BTD if self.constrain is None else self.constrain(x_BTD), {}
+        return self.placement.residual(x_BTD), {}
 
     def output_matrix(self):
         return self.guess
@@ -58,8 +58,8 @@ class BagFamily(Family):
         if config_model.dropout:
             raise ConfigError(f"model.dropout = {config_model.dropout}: a bag of tokens has none")
 
-    def module(self, constrain=None):
-        return Bag(self.config, constrain)
+    def module(self, placement=ONE_DEVICE):
+        return Bag(self.config, placement)
 
     def flops_per_token(self, sequence_length, source_length=0):
         return flops_of_causal_layers(self.declarations, (), 0, sequence_length)

@@ -4,6 +4,7 @@ import jax.numpy as jnp
 
 from gptjax.model.decoder import Block, Decoder
 from gptjax.model.decoder_family import DecoderFamily
+from gptjax.model.placement import ONE_DEVICE
 from gptjax.training.objectives import NextToken
 
 
@@ -15,8 +16,8 @@ class Reporting(Block):
 
 
 class ReportingFamily(DecoderFamily):
-    def module(self, constrain=None):
-        return Decoder(self.config, constrain, Reporting)
+    def module(self, placement=ONE_DEVICE):
+        return Decoder(self.config, placement, Reporting)
 
 
 class Small(NextToken):

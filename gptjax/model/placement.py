@@ -1,0 +1,23 @@
+"""The places in a model at which a mesh of devices has its say.
+
+A model knows nothing of devices. Where it matters how its work is divided, it calls a method of its `placement`. Here
+each method does what one device does; `gptjax/parallel/placement.py` has the methods of a mesh. They compute the same.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+
+import jax
+
+
+@dataclasses.dataclass(frozen=True)
+class Placement:
+    """One device. Hashable, as all attributes of a Linen module are."""
+
+    def residual(self, x_BTD: jax.Array) -> jax.Array:
+        """The residual stream, after the embedding and after every block."""
+        return x_BTD
+
+
+ONE_DEVICE = Placement()
