@@ -12,7 +12,7 @@ import pytest
 
 from gptjax.config import ConfigError, default, flatten
 from gptjax.data.facts import DataFacts
-from gptjax.parallel.mesh import AbstractDevices
+from gptjax.parallel.mesh import AXES, AbstractDevices
 from gptjax.planning import plan
 from gptjax.tree import leaves_by_path
 from gptjax.user_code import load_config
@@ -96,7 +96,7 @@ def test_what_the_platform_decides_is_left_open_where_it_is_not_known():
     config = default()
     config.model.update(vocab_size=32, num_layers=2)
     unknown = plan(config, FACTS, AbstractDevices())
-    assert dict(unknown.mesh.shape) == {"data": 1, "fsdp": 1, "tensor": 1}
+    assert dict(unknown.mesh.shape) == dict.fromkeys(AXES, 1)
     assert (unknown.peak.flops, unknown.peak.label) == (None, "n/a: the devices are not known")
     for devices, dtype in ((H200, "bfloat16"), (AbstractDevices("cpu", 8), "float32")):
         known = plan(config, FACTS, devices)

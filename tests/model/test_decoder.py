@@ -299,11 +299,12 @@ class TestDropout:
         params["layers"]["attention"]["output_bias"] += 0.5  # kept elements arrive doubled
         ends = []
 
-        def record(x_BTD):
-            jax.debug.callback(lambda x: ends.append(np.asarray(x)), x_BTD, ordered=True)
-            return x_BTD
+        class Recording(Placement):
+            def residual(self, x_BTD):
+                jax.debug.callback(lambda x: ends.append(np.asarray(x)), x_BTD, ordered=True)
+                return x_BTD
 
-        model, keys_B = Decoder(config, record), row_keys(jax.random.key(0), 0, len(TOKENS))
+        model, keys_B = Decoder(config, Recording()), row_keys(jax.random.key(0), 0, len(TOKENS))
         jax.block_until_ready(
             jax.jit(lambda: model.apply({"params": params}, TOKENS, dropout_keys_B=keys_B, method="hidden"))()
         )

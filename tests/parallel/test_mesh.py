@@ -1,5 +1,7 @@
 """Mesh shapes, and the messages when they do not fit the devices."""
 
+import math
+
 import jax
 import pytest
 from jax.sharding import AxisType
@@ -24,7 +26,9 @@ def mesh_config(**sizes):
     ],
 )
 def test_the_free_axis_takes_what_is_left(sizes, shape):
-    assert tuple(mesh_shape(mesh_config(**sizes), 8).values()) == shape
+    found = mesh_shape(mesh_config(**sizes), 8)
+    assert tuple(found[axis] for axis in ("data", "fsdp", "tensor")) == shape
+    assert set(found.values()) <= {1, *shape} and math.prod(found.values()) == 8
 
 
 @pytest.mark.parametrize(
