@@ -81,13 +81,13 @@ class Translator(nn.Module):
     def logits(self, x_BTD: torch.Tensor) -> torch.Tensor:
         return x_BTD @ self.embedding.weight.T
 
-    def hidden_(self, segments_BT: torch.Tensor, segments_BS: torch.Tensor, *, causal: bool = False) -> torch.Tensor:
+    def unseen(self, segments_BT: torch.Tensor, segments_BS: torch.Tensor, *, causal: bool = False) -> torch.Tensor:
         """What a query must not see, bool [B·N, T, S], as `nn.Transformer` wants it: keys of another segment, and, if
         causal, later ones. Padding sees everything, so that no softmax is empty; nothing is learned from it."""
-        hidden_BTS = (segments_BT[:, :, None] != segments_BS[:, None, :]) & (segments_BT[:, :, None] > 0)
+        unseen_BTS = (segments_BT[:, :, None] != segments_BS[:, None, :]) & (segments_BT[:, :, None] > 0)
         if causal:
-            hidden_BTS = hidden_BTS | torch.ones(hidden_BTS.shape[1:], dtype=torch.bool).triu(1)
-        return hidden_BTS.repeat_interleave(self.heads, 0)
+            unseen_BTS = unseen_BTS | torch.ones(unseen_BTS.shape[1:], dtype=torch.bool).triu(1)
+        return unseen_BTS.repeat_interleave(self.heads, 0)
 
     def forward(self, batch: dict[str, torch.Tensor]) -> torch.Tensor:
         """Logits [B, T, V] of the targets of a batch (gptjax/data/pairs.py)."""
@@ -95,9 +95,9 @@ class Translator(nn.Module):
         x_BTD = self.transformer(
             self.embedded(batch["source"], batch["source_positions"]),
             self.embedded(batch["tokens"], batch["positions"]),
-            src_mask=self.hidden_(segments_BS, segments_BS),
-            tgt_mask=self.hidden_(segments_BT, segments_BT, causal=True),
-            memory_mask=self.hidden_(segments_BT, segments_BS),
+            src_mask=self.unseen(segments_BS, segments_BS),
+            tgt_mask=self.unseen(segments_BT, segments_BT, causal=True),
+            memory_mask=self.unseen(segments_BT, segments_BS),
         )
         return self.logits(x_BTD)
 
@@ -147,9 +147,7 @@ class Optimizers:
             {"params": vectors, "weight_decay": 0.0},
         ]
         adamw = torch.optim.AdamW(groups, lr=of.learning_rate, betas=(of.beta1, of.beta2), eps=of.epsilon, fused=True)
-        muon = torch.optim.Muon(
-            matrices, lr=of.muon_learning_rate, weight_decay=of.weight_decay, momentum=of.momentum
-        )
+        muon = torch.optim.Muon(matrices, lr=of.muon_learning_rate, weight_decay=of.weight_decay, momentum=of.momentum)
         self._rates = {adamw: of.learning_rate, muon: of.muon_learning_rate}
         self._parameters, self._clip = list(model.parameters()), of.gradient_clip
         units = Units(tokens_per_step=1, total_steps=total_steps)
@@ -179,12 +177,12 @@ class Training:
 
     def steps(self, count: int) -> float:
         loss = torch.tensor(math.nan)
-        for self.done in range(self.done + 1, self.done + count + 1):
-            rows = np.arange(self.config.training.batch_size)
-            batch = tensors(self.data.batch(self.done - 1, rows))
+        for _ in range(count):
+            batch = tensors(self.data.batch(self.done, np.arange(self.config.training.batch_size)))
             loss = loss_of(self._forward(batch), batch, self.config.training.label_smoothing)
             loss.backward()
-            self._optimizers.update(self.done - 1)
+            self._optimizers.update(self.done)
+            self.done += 1
         return loss.item()
 
     @torch.no_grad()

@@ -74,12 +74,24 @@ def attend(
 
     Queries may come from another sequence than keys and values: `mask_BTS` (bool) alone says which key each sees.
     """
-    B, T, N, H = q_BTNH.shape
+    weights_BKTGS = attention_weights(q_BTNH, k_BSKH, mask_BTS, kept, scores, distance_BTS).astype(v_BSKH.dtype)
+    return einsum("BKTGS,BSKH->BTKGH", weights_BKTGS, v_BSKH).reshape(q_BTNH.shape)
+
+
+def attention_weights(
+    q_BTNH: jax.Array,
+    k_BSKH: jax.Array,
+    mask_BTS: jax.Array,
+    kept: tuple[jax.Array, float] | None = None,
+    scores: Scores = PLAIN,
+    distance_BTS: jax.Array | None = None,
+) -> jax.Array:
+    """softmax(q kᵀ / sqrt(H)), float32 [B, K, T, G, S]: the share of each value that a query takes."""
+    B, T, _, H = q_BTNH.shape
     q_BTKGH = q_BTNH.reshape(B, T, k_BSKH.shape[2], -1, H)
     # Axes in the order that the matrix product makes them: the logits, the largest array here, are never transposed.
     logits_BKTGS = einsum_float32("BTKGH,BSKH->BKTGS", q_BTKGH, k_BSKH) * (scores.scale or H**-0.5)
-    weights_BKTGS = softmax(logits_BKTGS, mask_BTS, kept, scores, distance_BTS).astype(v_BSKH.dtype)
-    return einsum("BKTGS,BSKH->BTKGH", weights_BKTGS, v_BSKH).reshape(B, T, N, H)
+    return softmax(logits_BKTGS, mask_BTS, kept, scores, distance_BTS)
 
 
 def softmax(
@@ -266,6 +278,9 @@ def cached_attention(
 class Attention(nn.Module):
     """Projections to heads, QK-norm, rotation, attention, and the projection back to the model's width.
 
+    Whoever makes Flax's collection `intermediates` mutable finds there, as `weights`, the attention [B, N, T, S] of a
+    layer that reads no cache (see inference/attention_map.py).
+
     A decoder's is causal. An encoder's is not. Cross-attention takes queries from one stream, x_BTD, and keys and
     values from another, context_BSD: it is not causal either, and knows no distances, so no rotation and no window.
     """
@@ -336,6 +351,17 @@ class Attention(nn.Module):
             )
             cache = context_cache
         elif cache is None:
+            if self.is_mutable_collection("intermediates"):
+                of_keys_BS = segments_BT if key_segments_BS is None else key_segments_BS
+                rows_BT, rows_BS = jnp.arange(q_BTNH.shape[1])[None], jnp.arange(k_BSKH.shape[1])[None]
+                mask_BTS, distance_BTS = visible(
+                    *(rows_BT, rows_BS, self.window, segments_BT, of_keys_BS),
+                    causal=self.causal,
+                    key_lengths_B=key_lengths_B,
+                )
+                weights_BKTGS = attention_weights(q_BTNH, k_BSKH, mask_BTS, None, scores, distance_BTS)
+                weights_BKGTS = jnp.swapaxes(weights_BKTGS, 2, 3)
+                self.sow("intermediates", "weights", weights_BKGTS.reshape(-1, config.num_heads, *mask_BTS.shape[1:]))
             out_BTNH = attention(
                 q_BTNH,
                 k_BSKH,

@@ -120,6 +120,34 @@ def test_a_layer_asks_one_stream_about_another(model_config):
     np.testing.assert_allclose(apply(params), expected, rtol=1e-3, atol=1e-3)
 
 
+@pytest.mark.parametrize("case", ["causal_window", "cross_lengths", "cross_segments", "both_sides_segments_window"])
+def test_the_attention_that_a_layer_shows_is_what_it_computes_with(case, model_config):
+    """Of the backend that never has it as a whole: the same shares of the layer's values make the layer's output."""
+    num_keys, options = (T, dict(window=4)) if case == "causal_window" else CASES[case]
+    window, facts = options.get("window", 0), {name: value for name, value in options.items() if name != "window"}
+    x, context = (jnp.asarray(RNG.standard_normal((2, length, 16)), jnp.float32) for length in (T, num_keys))
+    if case.startswith("cross"):
+        facts["context_BSD"] = context
+    else:
+        context = x
+    layer = Attention(model_config(attention="xla", qk_norm=True), window, causal=case == "causal_window")
+    shapes = jax.eval_shape(lambda: layer.init(jax.random.key(0), x, **facts)["params"])
+    params = jax.tree.map(lambda s: RNG.standard_normal(s.shape).astype(np.float32), shapes)
+
+    @jax.jit
+    def apply(params):
+        (output_BTD, _), seen = layer.apply({"params": params}, x, **facts, mutable=["intermediates"])
+        return output_BTD, *seen["intermediates"]["weights"]
+
+    output_BTD, weights_BNTS = map(np.asarray, apply(params))
+    values_BSNH = np.repeat(np.einsum("bsd,dkh->bskh", context, params["value"]), 2, axis=2)
+    taken_BTNH = np.einsum("bnts,bsnh->btnh", weights_BNTS, values_BSNH)
+    np.testing.assert_allclose(
+        np.einsum("btnh,nhd->btd", taken_BTNH, params["output"]), output_BTD, rtol=1e-3, atol=1e-3
+    )
+    np.testing.assert_allclose(weights_BNTS.sum(-1), 1.0, rtol=1e-5)
+
+
 def test_an_encoder_layer_sees_both_sides_and_a_decoder_layer_does_not(model_config):
     config = model_config(attention="xla")
     x = jnp.asarray(RNG.standard_normal((1, T, 16)), jnp.float32)
