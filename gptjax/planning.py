@@ -20,7 +20,7 @@ from gptjax.data.facts import DataFacts
 from gptjax.formatting import counted
 from gptjax.model.families import family_named, family_of
 from gptjax.model.parameters import ParameterCounts, count_parameters
-from gptjax.parallel.mesh import AbstractDevices, abstract_mesh, batch_devices, make_mesh
+from gptjax.parallel.mesh import BATCH_AXES, AbstractDevices, abstract_mesh, batch_devices, make_mesh
 from gptjax.settings import Settings, freeze
 from gptjax.training.hardware import Peak, peak_flops, peak_of
 from gptjax.training.objectives import make_objective
@@ -151,7 +151,7 @@ def resolve(config: ConfigDict | Settings, data: DataFacts, platform: str, batch
     if rows % batch_devices:
         raise ConfigError(
             f"training.batch_size / training.gradient_accumulation_steps = {counted(rows, 'row')}: must be "
-            f"divisible by the {batch_devices} devices of mesh.data x mesh.fsdp x mesh.expert"
+            f"divisible by the {batch_devices} devices of {' x '.join(f'mesh.{axis}' for axis in BATCH_AXES)}"
         )
     num_classes = config.model.num_classes or data.num_classes
     model = family_named(config.model.family).resolve(

@@ -224,7 +224,9 @@ class MeshSettings(Section):
     tensor: int = 1  # devices that attention heads and feed-forward columns are divided over
     context: int = 1  # devices that each sequence is divided over
     expert: int = 1  # devices that a batch and the experts of a mixture are divided over
-    pipeline: int = 1  # devices that the layers are divided over
+    pipeline: int = 1  # devices that the layers are divided over, and a batch before and after them
+    pipeline_microbatches: Natural = 0  # parts of a batch that flow through the pipeline; 0: one for each of its stages
+    pipeline_repeats: Count = 1  # groups of layers on each stage, between which a micro-batch goes round all stages
 
 
 @dataclasses.dataclass(frozen=True)

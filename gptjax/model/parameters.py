@@ -261,6 +261,15 @@ def count_parameters(declared: Any) -> ParameterCounts:
     return ParameterCounts(sum(parameter.size for parameter in every), non_embedding, non_embedding + tied)
 
 
+def stack_sizes(declared: Any, axis: str = "layers") -> dict[str, int]:
+    """The number of members of each stack of blocks, by its path."""
+    sizes = {}
+    for path, parameter in flatten_dict(declared).items():
+        if axis in parameter.stack:
+            sizes["/".join(path[: path.index(parameter.stacked_as) + 1])] = parameter.stack[axis]
+    return sizes
+
+
 # --- views of the arrays ----------------------------------------------------------------------------------------------
 
 

@@ -7,6 +7,8 @@ each method does what one device does; `gptjax/parallel/placement.py` has the me
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
+from typing import Any
 
 import jax
 
@@ -18,6 +20,15 @@ class Placement:
     def residual(self, x_BTD: jax.Array) -> jax.Array:
         """The residual stream, after the embedding and after every block."""
         return x_BTD
+
+    def layers(
+        self, run: Callable, layers: Any, x_BTD: jax.Array, seen: Any, keys_LB: jax.Array | None, *, keep: Callable
+    ) -> tuple[jax.Array, Any]:
+        """`run(layers, x_BTD, seen, keys_LB)`, which runs any number of layers that follow each other.
+
+        keep: the policy of `jax.checkpoint` for several layers (`stack.kept`).
+        """
+        return run(layers, x_BTD, seen, keys_LB)
 
 
 ONE_DEVICE = Placement()

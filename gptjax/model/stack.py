@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from jax.ad_checkpoint import checkpoint_name
 
 from gptjax.config import ConfigError
 from gptjax.model.dropout import dropout, fold_in
@@ -24,6 +25,9 @@ from gptjax.model.placement import ONE_DEVICE, Placement
 from gptjax.model.position import rope_amplitude, rope_frequencies, rope_rotation, sinusoidal
 from gptjax.model.precision import PRODUCT
 from gptjax.settings import ModelSettings
+
+LAYER_INPUT = "layer_input"  # the name of the residual stream before each layer, for remat policies
+DOTS = (PRODUCT, "attention_output")  # what `model.remat = 'dots'` keeps
 
 
 class Seen(NamedTuple):
@@ -79,8 +83,10 @@ class Stack(nn.Module):
           seen: segments_BT and context of `Seen`.
         """
         run = self._run_scanned if self.config.layers == "scan" else self._run_unrolled
-        layers = self.variables["params"]["layers"]
-        x_BTD, statistics = run(layers, x_BTD, Seen(self._rotations(positions_BT), **seen), dropout_keys_LB)
+        layers, by_all = self.variables["params"]["layers"], Seen(self._rotations(positions_BT), **seen)
+        x_BTD, statistics = self.placement.layers(
+            run, layers, x_BTD, by_all, dropout_keys_LB, keep=kept_of_layers(self.config.remat)
+        )
         return self._finish(x_BTD), statistics
 
     def transform_cached(
@@ -165,6 +171,7 @@ class Stack(nn.Module):
     ) -> tuple[jax.Array, dict[str, jax.Array]]:
         """A layer of the kind of layer `layer`, with the given parameters."""
         assert self.block is not None
+        x_BTD = checkpoint_name(x_BTD, LAYER_INPUT)
         block = self.block(self.config, layer_windows(self.config)[layer], parent=None)
         context: dict[str, Any] = {} if seen.context is None else {"context": seen.context}
         made: Any = block.apply(
@@ -185,8 +192,9 @@ class Stack(nn.Module):
         seen: Seen,
         dropout_keys: jax.Array | None,
     ) -> tuple[jax.Array, dict[str, jax.Array]]:
+        """Layers [L, …] of any number L, of which the first is one of the kind that a model's first layer is."""
         statistics: list[dict[str, jax.Array]] = []
-        for index, params in enumerate(unstack_layers(layers, self.config.num_layers)):
+        for index, params in enumerate(unstack_layers(layers, _length(layers))):
             block = rematerialized(functools.partial(self._block, index), self.config.remat)
             dropout_keys_B = None if dropout_keys is None else dropout_keys[index]
             x_BTD, of_layer = block(params, x_BTD, seen, dropout_keys_B)
@@ -206,7 +214,7 @@ class Stack(nn.Module):
 
         A turn runs one period of the window pattern, so that each kind of layer is static in the program; layers that
         do not fill a period run after the scan."""
-        num_layers, period = self.config.num_layers, scan_period(self.config)
+        num_layers, period = _length(layers), scan_period(self.config)
         scanned = num_layers // period * period
         stacked = (layers, dropout_keys)
 
@@ -230,6 +238,11 @@ class Stack(nn.Module):
             x_BTD, of_rest = run(scanned, num_layers - scanned, x_BTD, rest, in_scan=False)
             statistics = jax.tree.map(lambda *both: jnp.concatenate(both), statistics, of_rest)
         return x_BTD, statistics
+
+
+def _length(layers: Any) -> int:
+    """The number of layers in a tree of arrays [L, …], or in a list of them."""
+    return len(layers) if isinstance(layers, list | tuple) else jax.tree.leaves(layers)[0].shape[0]
 
 
 def _stack(trees: list[dict[str, jax.Array]]) -> dict[str, jax.Array]:
@@ -272,14 +285,33 @@ def rematerialized(block: Callable, remat: str, in_scan: bool = False) -> Callab
     `dots` keeps the attention output by name: its products have batch axes, and a second flash attention would be the
     dearest thing to recompute.
     """
-    policies = jax.checkpoint_policies
     if remat == "none":
         return block
     if remat == "full":
         policy = None
     elif remat == "dots":
-        policy = policies.save_only_these_names(PRODUCT, "attention_output")
+        policy = jax.checkpoint_policies.save_only_these_names(*DOTS)
     else:
         raise ConfigError(f"model.remat = {remat!r}: expected one of none, dots, full")
     # In a scan, forward and backward are two loops and cannot be merged; unrolled, XLA would undo the recomputation.
     return jax.checkpoint(block, policy=policy, prevent_cse=not in_scan)
+
+
+def kept_of_layers(remat: str) -> Callable[..., bool]:
+    """The policy of a `jax.checkpoint` around several layers that keeps what `rematerialized` keeps of each of them.
+
+    (Within it, their own policies do not count.) Where nothing is to be recomputed, what costs no arithmetic is: a copy
+    of parameters, such as of those that one turn of a pipeline picks, need not be kept for the backward pass.
+    """
+    if remat == "none":
+        return lambda primitive, *_, **__: primitive.name not in COPIES
+    names = DOTS if remat == "dots" else (LAYER_INPUT,)
+    return jax.checkpoint_policies.save_only_these_names(*names)
+
+
+COPIES = frozenset(
+    {
+        *("dynamic_slice", "slice", "squeeze", "reshape", "transpose", "broadcast_in_dim", "convert_element_type"),
+        *("gather", "select_n", "pad"),
+    }
+)

@@ -2,7 +2,7 @@
 
 `data` splits the batch and keeps whole parameters; `fsdp` splits the batch *and* the parameters (gathered where they
 are used); `tensor` splits heads and feed-forward columns; `context` splits sequences; `expert` splits the batch and the
-experts of a mixture; `pipeline` splits the layers. An axis of size 1 costs nothing, so all are always there.
+experts of a mixture; `pipeline` splits the layers, and the batch before and after them. An axis of size 1 costs nothing, so all are always there.
 
 Devices that stand next to each other, as those of one machine do, are neighbours on the last axes: those that send the
 most come last.
@@ -22,8 +22,8 @@ from gptjax.formatting import counted
 from gptjax.settings import MeshSettings
 
 AXES = ("pipeline", "data", "fsdp", "expert", "context", "tensor")
-BATCH_AXES = ("data", "fsdp", "expert")  # the axes over which rows of a batch are split
-NOT_BUILT = ("pipeline", "expert", "context")
+BATCH_AXES = ("pipeline", "data", "fsdp", "expert")  # the axes over which rows of a batch are split
+NOT_BUILT = ("expert", "context")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -96,6 +96,13 @@ def abstract_mesh(config_mesh: MeshSettings, devices: AbstractDevices) -> Abstra
 def batch_devices(mesh: Mesh | AbstractMesh) -> int:
     """The number of devices over which the rows of a batch are split."""
     return math.prod(mesh.shape[axis] for axis in BATCH_AXES)
+
+
+def compiler_axes(axes: Sequence[str]) -> tuple[str, ...]:
+    """Those of `axes` over which the compiler divides the work at this place of a program: not those of a `shard_map`
+    around it. None without a mesh."""
+    mesh = jax.sharding.get_abstract_mesh()
+    return tuple(axis for axis in axes if axis in mesh.axis_names and axis not in mesh.manual_axes)
 
 
 def platform_of(mesh: Mesh | AbstractMesh) -> str:

@@ -3,20 +3,38 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
+from typing import Any
 
 import jax
 from jax.sharding import PartitionSpec as P
 
 from gptjax.model.placement import Placement
-from gptjax.parallel.mesh import BATCH_AXES
+from gptjax.parallel.mesh import BATCH_AXES, compiler_axes
+from gptjax.parallel.pipeline import AXIS, pipelined, schedule_of
+from gptjax.settings import MeshSettings
 
 
 @dataclasses.dataclass(frozen=True)
 class MeshPlacement(Placement):
-    """The mesh in force when the model is traced (`jax.set_mesh`); none: one device."""
+    """The mesh in force when the model is traced (`jax.set_mesh`); none: one device.
+
+    Attributes:
+      config: the `mesh` section. The sizes of the axes are read from the mesh itself.
+    """
+
+    config: MeshSettings
 
     def residual(self, x_BTD: jax.Array) -> jax.Array:
         """Pins the rows to the batch axes, so that the compiler never replicates them."""
-        if jax.sharding.get_abstract_mesh().empty:
-            return x_BTD
-        return jax.lax.with_sharding_constraint(x_BTD, P(BATCH_AXES, None, None))
+        axes = compiler_axes(BATCH_AXES)
+        return jax.lax.with_sharding_constraint(x_BTD, P(axes, None, None)) if axes else x_BTD
+
+    def layers(
+        self, run: Callable, layers: Any, x_BTD: jax.Array, seen: Any, keys_LB: jax.Array | None, *, keep: Callable
+    ) -> tuple[jax.Array, Any]:
+        """Divides the layers over the stages of a pipeline, if there are several."""
+        mesh = jax.sharding.get_abstract_mesh()
+        if mesh.shape.get(AXIS, 1) == 1:
+            return run(layers, x_BTD, seen, keys_LB)
+        return pipelined(run, layers, x_BTD, seen, keys_LB, schedule=schedule_of(self.config, mesh), keep=keep)

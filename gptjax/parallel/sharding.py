@@ -3,7 +3,7 @@
 A parameter's declaration names its axes (gptjax/model/parameters.py). Matrices are split twice: along the residual
 stream over `fsdp` (the compiler gathers them where they are used and scatters the gradients), along heads and
 feed-forward columns over `tensor` (one all-reduce per sub-layer). Vectors are replicated, except biases of split axes.
-The stack of layers is never split: a scan iterates over it.
+Layers are split over `pipeline` (gptjax/parallel/pipeline.py); what belongs to no layer is split over it as over `fsdp`.
 
 A lookup is split along its width, never along its rows: looking up in a table that is split by rows makes the compiler
 gather the whole of it.
@@ -35,7 +35,7 @@ class Split(NamedTuple):
 
 
 TABLE: dict[str, Split] = {
-    "embed": Split(matrix=("fsdp",), lookup=("fsdp", "tensor")),  # D, the residual stream
+    "embed": Split(matrix=("pipeline", "fsdp"), lookup=("pipeline", "fsdp", "tensor")),  # D, the residual stream
     "heads": Split(matrix=("tensor",), vector=("tensor",)),  # N, of queries
     "kv_heads": Split(matrix=("tensor",), vector=("tensor",)),  # K, of keys and values
     "head": Split(),  # H, inside of a head
@@ -43,7 +43,7 @@ TABLE: dict[str, Split] = {
     "vocab": Split(matrix=("tensor",), vector=("tensor",)),  # V
     "class": Split(),  # C, of a classifier: few
     "position": Split(),
-    "layers": Split(),  # L
+    "layers": Split(matrix=("pipeline",), lookup=("pipeline",), vector=("pipeline",)),  # L
 }
 
 

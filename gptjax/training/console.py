@@ -24,6 +24,7 @@ from gptjax.data import Dataset
 from gptjax.evaluation.scores import Score
 from gptjax.formatting import bytes_text, count_text, counted, duration_text
 from gptjax.parallel.mesh import AXES, AbstractDevices
+from gptjax.parallel.pipeline import schedule_of
 from gptjax.planning import Plan
 from gptjax.settings import Settings
 from gptjax.terminal import Console, one_line, print_note
@@ -93,6 +94,7 @@ def derived_facts(plan: Plan) -> dict[str, dict[str, str]]:
     run |= {
         "devices": f"{plan.mesh.size} × {', '.join(kinds)}",
         "mesh": axes or "one device",
+        **_pipeline_facts(plan),
         "compute": f"{model.dtype}, attention {model.attention}, layers {model.layers}, remat {model.remat}",
         "utilization": plan.peak.label,
     }
@@ -105,6 +107,16 @@ def derived_facts(plan: Plan) -> dict[str, dict[str, str]]:
         shown = ", ".join(re.sub(r"(body/)?layers/(?!\d)", "", path) for path in group["paths"][:4])
         updates[name] = f"{details}: {shown}" + (", …" if len(group["paths"]) > 4 else "")
     return {"run": run, "updates": updates}
+
+
+def _pipeline_facts(plan: Plan) -> dict[str, str]:
+    """What a pipeline costs; nothing without one."""
+    schedule = schedule_of(plan.config.mesh, plan.mesh)
+    if schedule.stages == 1:
+        return {}
+    flow = f"{counted(schedule.microbatches, 'micro-batch', 'micro-batches')} through {schedule.stages} stages"
+    rounds = f", {schedule.repeats} times" if schedule.repeats > 1 else ""
+    return {"pipeline": f"{flow}{rounds}: each stage is idle for {_percent(schedule.bubble)} of the layers' time"}
 
 
 def epochs_facts(data: Dataset, total_steps: int, validation: Dataset | None) -> dict[str, str]:

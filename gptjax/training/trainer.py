@@ -17,6 +17,7 @@ from jax.sharding import AbstractMesh, Mesh
 from gptjax.model.families import family_of
 from gptjax.model.parameters import abstract_params
 from gptjax.parallel.mesh import platform_of
+from gptjax.parallel.pipeline import check_pipeline
 from gptjax.parallel.placement import MeshPlacement
 from gptjax.parallel.sharding import batch_sharding, replicated, state_sharding
 from gptjax.settings import ScheduleSettings, Settings
@@ -123,7 +124,8 @@ def make_trainer(
         parameters.
     """
     family = family_of(config.model)
-    model, declared = family.module(MeshPlacement()), family.declarations
+    check_pipeline(config, mesh, family.declarations)
+    model, declared = family.module(MeshPlacement(config.mesh)), family.declarations
     schedule_of_peak = functools.partial(_schedule_of_peak, config.schedule, total_steps, steps_of)
     objective = make_objective(config)
     optimizer = make_optimizer(config.optimizer, schedule_of_peak, declared, platform_of(mesh), objective.trains)

@@ -29,26 +29,27 @@ EVERYTHING = dict(
 )
 
 # By hand. The residual stream is split over fsdp in matrices, and heads, feed-forward columns and the vocabulary over
-# tensor; a table in which rows are looked up along its width alone; a bias like the outputs that it is added to.
+# tensor; a table in which rows are looked up along its width alone; a bias like the outputs that it is added to. Layers
+# are split over pipeline, and where there are none the residual stream is.
 SPECS = {
-    "embedding": P(None, ("fsdp", "tensor")),
-    "positions": P(None, ("fsdp", "tensor")),
-    "head": P("fsdp", "tensor"),
+    "embedding": P(None, ("pipeline", "fsdp", "tensor")),
+    "positions": P(None, ("pipeline", "fsdp", "tensor")),
+    "head": P(("pipeline", "fsdp"), "tensor"),
     "final_norm/scale": P(),
     "final_norm/bias": P(),
-    "layers/attention_norm/bias": P(),
-    "layers/attention/query": P(None, "fsdp", "tensor"),
-    "layers/attention/value": P(None, "fsdp", "tensor"),
-    "layers/attention/key_bias": P(None, "tensor"),
-    "layers/attention/key_norm/scale": P(None, "tensor"),  # one number for each of all heads' features
-    "layers/attention/sinks": P(None, "tensor"),
-    "layers/attention_post_norm/scale": P(),
-    "layers/attention/output": P(None, "tensor", None, "fsdp"),
-    "layers/attention/output_bias": P(),
-    "layers/feedforward/gate": P(None, "fsdp", "tensor"),
-    "layers/feedforward/up_bias": P(None, "tensor"),
-    "layers/feedforward/down": P(None, "tensor", "fsdp"),
-    "layers/feedforward/down_bias": P(),
+    "layers/attention_norm/bias": P("pipeline"),
+    "layers/attention/query": P("pipeline", "fsdp", "tensor"),
+    "layers/attention/value": P("pipeline", "fsdp", "tensor"),
+    "layers/attention/key_bias": P("pipeline", "tensor"),
+    "layers/attention/key_norm/scale": P("pipeline", "tensor"),  # one number for each of all heads' features
+    "layers/attention/sinks": P("pipeline", "tensor"),
+    "layers/attention_post_norm/scale": P("pipeline"),
+    "layers/attention/output": P("pipeline", "tensor", None, "fsdp"),
+    "layers/attention/output_bias": P("pipeline"),
+    "layers/feedforward/gate": P("pipeline", "fsdp", "tensor"),
+    "layers/feedforward/up_bias": P("pipeline", "tensor"),
+    "layers/feedforward/down": P("pipeline", "tensor", "fsdp"),
+    "layers/feedforward/down_bias": P("pipeline"),
 }
 
 
@@ -58,18 +59,18 @@ def test_the_decoders_parameters_are_split_as_written_here(tiny_config):
 
 
 SPECS_OF_PAIRS = {
-    "embedding": P(None, ("fsdp", "tensor")),
-    "source_embedding": P(None, ("fsdp", "tensor")),
-    "positions": P(None, ("fsdp", "tensor")),
-    "encoder/positions": P(None, ("fsdp", "tensor")),
+    "embedding": P(None, ("pipeline", "fsdp", "tensor")),
+    "source_embedding": P(None, ("pipeline", "fsdp", "tensor")),
+    "positions": P(None, ("pipeline", "fsdp", "tensor")),
+    "encoder/positions": P(None, ("pipeline", "fsdp", "tensor")),
     "encoder/final_norm/scale": P(),
-    "encoder/layers/attention/query": P(None, "fsdp", "tensor"),
-    "encoder/layers/feedforward/down": P(None, "tensor", "fsdp"),
-    "layers/cross_attention/key": P(None, "fsdp", "tensor"),
-    "layers/cross_attention/output": P(None, "tensor", None, "fsdp"),
-    "layers/cross_attention/value_bias": P(None, "tensor"),
-    "layers/cross_attention_norm/scale": P(),
-    "layers/cross_attention_post_norm/bias": P(),
+    "encoder/layers/attention/query": P("pipeline", "fsdp", "tensor"),
+    "encoder/layers/feedforward/down": P("pipeline", "tensor", "fsdp"),
+    "layers/cross_attention/key": P("pipeline", "fsdp", "tensor"),
+    "layers/cross_attention/output": P("pipeline", "tensor", None, "fsdp"),
+    "layers/cross_attention/value_bias": P("pipeline", "tensor"),
+    "layers/cross_attention_norm/scale": P("pipeline"),
+    "layers/cross_attention_post_norm/bias": P("pipeline"),
 }
 
 
@@ -87,8 +88,8 @@ def parameter(kind="matrix", inputs=("embed",), outputs=("mlp",), size=4):
 
 
 def test_a_mesh_axis_splits_one_axis_of_a_parameter():
-    assert spec_of(parameter(outputs=("embed",))) == P(None, "fsdp")  # from the residual stream to itself
-    assert spec_of(parameter(inputs=("heads", "mlp"), outputs=("embed",))) == P(None, "tensor", None, "fsdp")
+    assert spec_of(parameter(outputs=("embed",))) == P("pipeline", "fsdp")  # from the residual stream to itself
+    assert spec_of(parameter(inputs=("heads", "mlp"), outputs=("embed",))) == P("pipeline", "tensor", None, "fsdp")
 
 
 def test_an_axis_that_the_table_does_not_know_is_refused_with_the_line_that_names_it(tiny_config):
@@ -116,7 +117,7 @@ def test_statistics_follow_their_own_parameter_and_not_its_twin(tiny_config):
     state = TrainState(jnp.int32(0), shapes, jax.eval_shape(optimizer.init, shapes), shapes, {"mean": jnp.zeros(())})
     specs = {path: leaf.spec for path, leaf in leaves_by_path(state_sharding(mesh, state, declared)).items()}
     for path, spec in specs.items():
-        mirrored = P(None, "tensor", "fsdp") if "encoder" in path else P(None, "fsdp", "tensor")
+        mirrored = P("pipeline", "tensor", "fsdp") if "encoder" in path else P("pipeline", "fsdp", "tensor")
         assert spec == (mirrored if path.endswith("mix") else P()), path
     assert sum(path.endswith("mix") for path in specs) == 2 * 4 + 1
     assert jax.tree.structure(state) == jax.tree.structure(state_sharding(mesh, state, declared))

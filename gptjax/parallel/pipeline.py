@@ -1,0 +1,274 @@
+"""Layers divided over the mesh axis `pipeline`: a stage holds some of them, and micro-batches flow through the stages.
+
+In a tick every stage runs its layers on one micro-batch and hands the result to the next stage. Three stages and three
+micro-batches (GPipe, arXiv:1811.06965), with dots where a stage has nothing to do, which is the bubble:
+
+    stage 0   0 1 2 . .
+    stage 1   . 0 1 2 .
+    stage 2   . . 0 1 2
+
+With R repeats a stage holds R groups of layers that do not follow each other, and a micro-batch goes R times round the
+ring of stages (circular or interleaved, arXiv:2104.04473, section 2.2). A tick is R times as short, and with it the
+bubble. The price: a micro-batch is sent R times as often, and since arrays of parameters keep the model's order of
+layers, each step starts with sending groups of layers to their stages, and ends with sending their gradients back.
+
+Embedding, head and loss belong to no stage. There the axis splits the rows of a batch, as `data` does. A conveyor
+carries the rows from the device where they lie to the first stage, and the results from the last stage back.
+
+All stages are one program: a `shard_map` over this axis alone, in which the compiler divides the work over the other
+axes of the mesh as it does everywhere else.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import math
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax import Array, lax
+from jax.sharding import AbstractMesh, Mesh
+from jax.sharding import PartitionSpec as P
+
+from gptjax.config import ConfigError
+from gptjax.model.parameters import stack_sizes
+from gptjax.model.stack import layer_marks
+from gptjax.parallel.mesh import BATCH_AXES, compiler_axes
+from gptjax.settings import MeshSettings, Settings
+
+AXIS = "pipeline"
+
+
+@dataclasses.dataclass(frozen=True)
+class Schedule:
+    """Which stage runs what in which tick.
+
+    Attributes:
+      microbatches: into how many parts the rows of a batch are cut; a multiple of `stages`.
+      repeats: R, how many groups of layers a stage holds.
+    """
+
+    stages: int
+    microbatches: int
+    repeats: int = 1
+
+    @property
+    def turns(self) -> int:
+        """In how many ticks a stage has something to do."""
+        return self.microbatches * self.repeats
+
+    @property
+    def ticks(self) -> int:
+        """The length of a forward pass. The backward pass is its mirror image, and as long."""
+        return self.turns + self.stages - 1
+
+    @property
+    def bubble(self) -> float:
+        """The share of its time for which a stage has nothing to do."""
+        return (self.stages - 1) / self.ticks
+
+    def at(self, stage: Any, tick: Any) -> tuple[Any, Any, Any]:
+        """(micro-batch, repeat, whether there is something to do) of a stage in a tick, as numbers or arrays."""
+        turn = tick - stage
+        return turn % self.microbatches, turn // self.microbatches, (turn >= 0) & (turn < self.turns)
+
+
+def schedule_of(config_mesh: MeshSettings, mesh: Mesh | AbstractMesh) -> Schedule:
+    """The schedule of a config's `mesh` section on a mesh."""
+    stages = mesh.shape[AXIS]
+    return Schedule(stages, config_mesh.pipeline_microbatches or stages, config_mesh.pipeline_repeats)
+
+
+def check_pipeline(config: Settings, mesh: Mesh | AbstractMesh, declared: Any) -> None:
+    """Raises ConfigError unless rows and layers divide into equal parts, and all parts of the layers are alike.
+
+    Args:
+      config: resolved.
+      declared: the declarations of the model's parameters.
+    """
+    schedule = schedule_of(config.mesh, mesh)
+    stages, repeats = schedule.stages, schedule.repeats
+    if stages == 1:
+        for field, default in (("pipeline_microbatches", 0), ("pipeline_repeats", 1)):
+            if config.mesh[field] != default:
+                raise ConfigError(f"mesh.{field} = {config.mesh[field]}: must be {default} where mesh.pipeline is 1")
+        return
+    if schedule.microbatches % stages:
+        raise ConfigError(
+            f"mesh.pipeline_microbatches = {schedule.microbatches}: must be a multiple of mesh.pipeline = {stages}, or "
+            "0 for as many"
+        )
+    rows = config.training.batch_size // config.training.gradient_accumulation_steps
+    others = [axis for axis in BATCH_AXES if axis != AXIS and mesh.shape[axis] > 1]
+    parts = schedule.microbatches * math.prod(mesh.shape[axis] for axis in others)
+    if rows % parts:
+        raise ConfigError(
+            f"training.batch_size / training.gradient_accumulation_steps = {rows}: must be divisible by {parts}, the "
+            f"product of {' and '.join([f'{schedule.microbatches} micro-batches', *(f'mesh.{axis}' for axis in others)])}"
+        )
+    for path, num_layers in stack_sizes(declared).items():
+        fitting = _possible_groups(config, num_layers)
+        if stages * repeats not in fitting:
+            raise ConfigError(
+                f"mesh.pipeline = {stages} x mesh.pipeline_repeats = {repeats}: the {num_layers} layers of '{path}' must "
+                f"divide into so many equal groups, with the same part of model.window_pattern = "
+                f"{config.model.window_pattern!r} in each; the product may be {', '.join(map(str, fitting))}"
+            )
+
+
+def _possible_groups(config: Settings, num_layers: int) -> list[int]:
+    """Into how many groups of neighbours the layers divide so that one program runs each of them."""
+    marks = layer_marks(dataclasses.replace(config.model, num_layers=num_layers))
+    divisors = [count for count in range(1, num_layers + 1) if num_layers % count == 0]
+    return [count for count in divisors if marks[: num_layers // count] * count == marks]
+
+
+def pipelined(
+    run: Callable[..., tuple[Array, Any]],
+    layers: Any,
+    x_BTD: Array,
+    seen: Any,
+    keys_LB: Array | None,
+    *,
+    schedule: Schedule,
+    keep: Callable[..., bool],
+) -> tuple[Array, Any]:
+    """What `run(layers, x_BTD, seen, keys_LB)` returns, computed by the stages of the mesh in force.
+
+    Args:
+      run: runs any number of layers that follow each other in the model; returns x_BTD, and statistics [L, B, …].
+      layers: parameters [L, …].
+      seen: what all layers see: arrays [B, …], or [1, …] if all rows see the same.
+      keys_LB: keys for random numbers.
+      keep: the policy (`jax.checkpoint`) of what the forward pass keeps of several layers for the backward pass.
+    """
+    stages, repeats = schedule.stages, schedule.repeats
+    by_row = {"seen": seen, "keys": None}
+    if keys_LB is not None:
+        by_row["keys"] = jax.random.key_data(keys_LB).swapaxes(0, 1)  # collectives take no keys
+    rows = x_BTD.shape[0]
+    specs = jax.tree.map(lambda leaf: P(AXIS) if leaf.shape[0] == rows else P(), by_row)
+
+    @functools.partial(
+        jax.shard_map,
+        in_specs=(P(AXIS), P(AXIS), specs),
+        out_specs=(P(AXIS), P(None, AXIS)),
+        axis_names={AXIS},
+    )
+    def stage_program(layers: Any, x_BTD: Array, by_row: Any) -> tuple[Array, Any]:
+        stage = lax.axis_index(AXIS)
+        groups = _dealt(jax.tree.map(lambda a: a.reshape(repeats, -1, *a.shape[1:]), layers), schedule)
+        size = jax.tree.leaves(groups)[0].shape[1]
+        cut = functools.partial(_cut, schedule)
+        by_microbatch = jax.tree.map(
+            lambda a, spec: lax.all_gather(cut(a), AXIS, tiled=True) if spec == P(AXIS) else a, by_row, specs
+        )
+
+        def turn(x_bTD: Array, tick: Array) -> tuple[Array, Any]:
+            microbatch, repeat, _ = schedule.at(stage, tick)
+            repeat = jnp.clip(repeat, 0, repeats - 1)
+            rows = jax.tree.map(lambda a, spec: _pick(a, microbatch) if spec == P(AXIS) else a, by_microbatch, specs)
+            keys_Lb = None
+            if keys_LB is not None:
+                first = (repeat * stages + stage) * size
+                data = lax.dynamic_slice_in_dim(rows["keys"], first, size, axis=1).swapaxes(0, 1)
+                keys_Lb = jax.random.wrap_key_data(data, impl=jax.random.key_impl(keys_LB))
+            return run(jax.tree.map(lambda a: _pick(a, repeat), groups), x_bTD, rows["seen"], keys_Lb)
+
+        if repeats > 1:  # or the parameters that were picked would be kept for every tick
+            turn = jax.checkpoint(turn, policy=keep)
+        x_kbTD, statistics = _flow(turn, cut(x_BTD), schedule)
+        statistics = jax.tree.map(functools.partial(_of_layers, schedule, stage), statistics)
+        return x_kbTD.swapaxes(0, 1).reshape(x_BTD.shape), statistics
+
+    x_BTD, statistics = stage_program(layers, x_BTD, by_row)
+    return x_BTD, jax.tree.map(lambda a: a.reshape(-1, *a.shape[2:]), statistics)
+
+
+def _flow(turn: Callable[..., tuple[Array, Any]], x_kbTD: Array, schedule: Schedule) -> tuple[Array, Any]:
+    """Lets the micro-batches flow through the stages.
+
+    Args:
+      turn: (micro-batch, tick) → (the same after a stage's layers, statistics of them).
+      x_kbTD: the k = M/S micro-batches that lie on this device: numbers k · stage and those after it.
+
+    Returns:
+      The same micro-batches after all layers; and the statistics of all ticks, stacked.
+    """
+    stages, last, k = schedule.stages, schedule.stages - 1, x_kbTD.shape[0]
+    stage = lax.axis_index(AXIS)
+    delay = schedule.microbatches - stages  # ticks between the end of one round and the start of the next
+    forward = [(s, (s + 1) % stages) for s in range(stages)]
+    backward = [(s, s - 1) for s in range(1, stages)]
+
+    def tick(carry: Any, number: Array) -> tuple[Any, Any]:
+        conveyor, handed, waiting = carry
+        slot = number % k
+        carried = _pick(conveyor, slot)
+        entering = carried
+        if schedule.repeats > 1:
+            returned = handed
+            if delay:
+                returned = _pick(waiting, number % delay)
+                waiting = lax.dynamic_update_index_in_dim(waiting, handed, number % delay, 0)
+            entering = jnp.where(number < schedule.microbatches, carried, returned)
+        y_bTD, statistics = turn(jnp.where(stage == 0, entering, handed), number)
+        # A slot of the conveyor moves towards the first stage every k ticks; behind it come the results.
+        carried = jnp.where(stage == last, y_bTD, lax.ppermute(carried, AXIS, backward))
+        conveyor = lax.dynamic_update_index_in_dim(conveyor, carried, slot, 0)
+        return (conveyor, lax.ppermute(y_bTD, AXIS, forward), waiting), statistics
+
+    # Where a stage has nothing to do it computes with rows of its own: numbers as sound as any, which nobody reads.
+    waiting = jnp.broadcast_to(x_kbTD[0], (delay if schedule.repeats > 1 else 0, *x_kbTD.shape[1:]))
+    (conveyor, _, _), statistics = lax.scan(tick, (x_kbTD, x_kbTD[0], waiting), jnp.arange(schedule.ticks))
+    return jnp.roll(conveyor, -last, axis=0), statistics
+
+
+def _dealt(groups: Any, schedule: Schedule) -> Any:
+    """Arrays [R, …] of the R neighbouring groups of layers that lie on this device → those that its stage runs.
+
+    The model's groups have numbers; stage s has numbers s R … s R + R - 1 and runs s, s + S, s + 2 S, …. In each of R
+    rounds every stage sends one group and gets one.
+    """
+    stages, repeats = schedule.stages, schedule.repeats
+    if repeats == 1:
+        return groups
+    stage, alike = lax.axis_index(AXIS), stages // math.gcd(stages, repeats)
+    dealt = groups
+    for number in range(repeats):
+        sent = [(number + s // alike) % repeats for s in range(stages)]  # two stages never send to the same
+        goals = [divmod(s * repeats + sent[s], stages) for s in range(stages)]
+        places = dict((goal, place) for place, goal in goals)
+        send = [(s, goal) for s, (_, goal) in enumerate(goals)]
+        own, place = jnp.array(sent)[stage], jnp.array([places[s] for s in range(stages)])[stage]
+
+        def exchange(mine: Array, result: Array, own: Array = own, place: Array = place, send: Any = send) -> Array:
+            return lax.dynamic_update_index_in_dim(result, lax.ppermute(_pick(mine, own), AXIS, send), place, 0)
+
+        dealt = jax.tree.map(exchange, groups, dealt)
+    return dealt
+
+
+def _cut(schedule: Schedule, x: Array) -> Array:
+    """The rows [B/S, …] of this device as micro-batches [k, b, …]. Every k-th row is one micro-batch's, so that none
+    of the rows leaves its device if they are split over other axes, too."""
+    k = schedule.microbatches // schedule.stages
+    cut = x.reshape(-1, k, *x.shape[1:]).swapaxes(0, 1)
+    axes = compiler_axes(BATCH_AXES)
+    return lax.with_sharding_constraint(cut, P(None, axes)) if axes else cut
+
+
+def _of_layers(schedule: Schedule, stage: Array, x: Array) -> Array:
+    """Statistics [ticks, layers of a group, b, …] of a stage → [R, layers of a group, B, …], rows in the batch's order."""
+    stages, k = schedule.stages, schedule.microbatches // schedule.stages
+    x = lax.dynamic_slice_in_dim(x, stage, schedule.turns)
+    x = x.reshape(schedule.repeats, stages, k, *x.shape[1:])  # [R, S, k, layers, b, …]
+    x = jnp.moveaxis(x, (3, 1, 4, 2), (1, 2, 3, 4))  # [R, layers, S, b, k, …]
+    return x.reshape(*x.shape[:2], -1, *x.shape[5:])
+
+
+def _pick(x: Array, index: Any) -> Array:
+    return lax.dynamic_index_in_dim(x, index, 0, keepdims=False)

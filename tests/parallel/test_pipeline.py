@@ -1,0 +1,165 @@
+"""Stages of a pipeline: the schedule that is predicted is the one that runs, and layers flow through it unchanged."""
+
+import functools
+import math
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from gptjax.config import ConfigError
+from gptjax.data.facts import DataFacts
+from gptjax.parallel.pipeline import Schedule, pipelined
+from gptjax.planning import plan
+
+SCHEDULES = [Schedule(2, 2), Schedule(4, 8), Schedule(4, 4, 2), Schedule(4, 8, 3), Schedule(2, 6, 4), Schedule(6, 6, 4)]
+
+
+@pytest.mark.parametrize("schedule", SCHEDULES, ids=str)
+def test_the_bubble_is_what_the_schedule_leaves_idle(schedule):
+    """Every stage runs every group of its layers on every micro-batch once, each after the group before it."""
+    stages, ticks = np.arange(schedule.stages), np.arange(schedule.ticks)
+    microbatch, repeat, busy = schedule.at(stages[:, None], ticks)
+    assert schedule.bubble == pytest.approx(1 - busy.mean(), abs=1e-12)
+    done = {}
+    for tick in ticks:
+        for stage in stages[busy[:, tick]]:
+            step = int(microbatch[stage, tick]), int(repeat[stage, tick]) * schedule.stages + int(stage)
+            assert step not in done
+            done[step] = tick
+    groups = schedule.stages * schedule.repeats
+    assert set(done) == {(m, g) for m in range(schedule.microbatches) for g in range(groups)}
+    assert all(done[m, g] > done[m, g - 1] for m, g in done if g)
+
+
+def test_the_bubble_of_published_schedules():
+    """GPipe, arXiv:1811.06965, section 2.3: (K - 1) / (M + K - 1); interleaved, arXiv:2104.04473, section 2.2: the
+    time lost is (p - 1) / (v m) of the ideal time."""
+    assert Schedule(4, 16).bubble == pytest.approx(3 / 19)
+    lost = Schedule(4, 16, 2).bubble
+    assert lost / (1 - lost) == pytest.approx(3 / 32)
+
+
+@functools.cache
+def mesh_of(stages, data):
+    devices = jax.devices()[: stages * data]
+    return jax.make_mesh(
+        (stages, data, 1, 1, 1, 1),
+        ("pipeline", "data", "fsdp", "expert", "context", "tensor"),
+        axis_types=(jax.sharding.AxisType.Auto,) * 6,
+        devices=devices,
+    )
+
+
+def traced_layers(layers, x_BTD, seen, keys_LB):
+    """Layers that do not commute, and report which layer saw which row: its scale, its input, and its key's draw."""
+    statistics = []
+    for index in range(layers["scale"].shape[0]):
+        scale, shift = layers["scale"][index], layers["shift"][index]
+        drawn_B = jnp.zeros(x_BTD.shape[0])
+        if keys_LB is not None:
+            drawn_B = jax.vmap(jax.random.uniform)(keys_LB[index])
+        statistics.append({"scale": scale + 0 * drawn_B, "input": x_BTD[:, 0, 0], "drawn": drawn_B})
+        x_BTD = jnp.sin(x_BTD * scale) + shift + seen["row"] + seen["all"] + drawn_B[:, None, None]
+    return x_BTD, jax.tree.map(lambda *each: jnp.stack(each), *statistics)
+
+
+@pytest.mark.parametrize(
+    "schedule, data",
+    [
+        (Schedule(2, 2), 2),
+        (Schedule(4, 8), 2),
+        (Schedule(2, 2, 3), 4),
+        (Schedule(4, 8, 3), 2),
+        (Schedule(4, 8, 2), 1),
+        (Schedule(6, 6, 4), 1),
+    ],
+    ids=str,
+)
+def test_rows_pass_all_layers_in_order_with_their_own_keys(schedule, data):
+    """Values, gradients, statistics and random numbers are those of the layers run one after the other."""
+    groups, rows = schedule.stages * schedule.repeats, 2 * schedule.microbatches * data
+    num_layers = groups * (2 if groups < 8 else 1)
+    rng = np.random.default_rng(0)
+    layers = {name: jnp.array(rng.normal(size=(num_layers, 1, 1)), jnp.float32) for name in ("scale", "shift")}
+    layers["scale"] = layers["scale"][:, 0, 0]
+    x_BTD = jnp.array(rng.normal(size=(rows, 3, 2)), jnp.float32)
+    seen = {"row": jnp.array(rng.normal(size=(rows, 1, 1)), jnp.float32), "all": jnp.ones((1, 3, 1))}
+    keys_LB = jax.random.split(jax.random.key(1), (num_layers, rows))
+    weight_B = jnp.array(rng.normal(size=(rows, 1, 1)), jnp.float32)
+
+    def loss(run, layers, x_BTD, seen):
+        y_BTD, statistics = run(layers, x_BTD, seen, keys_LB)
+        return (weight_B * y_BTD).sum() + (weight_B[:, 0, 0] * statistics["input"]).sum(), (y_BTD, statistics)
+
+    def through_stages(*args):
+        return pipelined(traced_layers, *args, schedule=schedule, keep=lambda *_, **__: False)
+
+    both = []
+    for run in (traced_layers, through_stages):
+        with jax.set_mesh(mesh_of(schedule.stages, data)):
+            differentiate = jax.value_and_grad(functools.partial(loss, run), argnums=(0, 1, 2), has_aux=True)
+            both.append(jax.device_get(jax.jit(differentiate)(layers, x_BTD, seen)))
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5), *both)
+
+
+def planned(tiny_config, **fields):
+    config = tiny_config(**fields)
+    sizes = [config.mesh[axis] for axis in ("pipeline", "data", "fsdp", "tensor")]
+    return plan(config, DataFacts(vocab_size=32), jax.devices()[: math.prod(sizes)])
+
+
+PIPELINE = dict(mesh__pipeline=4, mesh__data=1, model__num_layers=8)
+
+
+@pytest.mark.parametrize(
+    "fields, message",
+    [
+        (dict(model__num_layers=6), r"mesh.pipeline = 4 .* 6 layers of 'layers' .* may be 1, 2, 3, 6$"),
+        (dict(mesh__pipeline_repeats=3), r"mesh.pipeline_repeats = 3: .* may be 1, 2, 4, 8$"),
+        (dict(model__window=4, model__window_pattern="SSSL"), r"model.window_pattern = 'SSSL' .* may be 1, 2$"),
+        (
+            dict(mesh__pipeline_microbatches=6),
+            r"mesh.pipeline_microbatches = 6: must be a multiple of mesh.pipeline = 4",
+        ),
+        (dict(mesh__pipeline_microbatches=12), r"= 16: must be divisible by 12, the product of 12 micro-batches$"),
+        (dict(mesh__data=2, mesh__pipeline_microbatches=16), r"divisible by 32, .* 16 micro-batches and mesh.data$"),
+        (dict(mesh__pipeline=1, mesh__pipeline_repeats=2), "mesh.pipeline_repeats = 2: must be 1 where"),
+        (dict(mesh__pipeline=1, mesh__pipeline_microbatches=2), "mesh.pipeline_microbatches = 2: must be 0 where"),
+        (
+            dict(
+                model__family="encoder_decoder",
+                model__num_encoder_layers=2,
+                training__objective="seq2seq",
+                mesh__pipeline_microbatches=4,
+            ),
+            r"2 layers of 'encoder/layers' .* may be 1, 2$",
+        ),
+    ],
+    ids=str,
+)
+def test_what_does_not_divide_is_refused_before_compilation(tiny_config, fields, message):
+    with pytest.raises(ConfigError, match=message):
+        planned(tiny_config, **PIPELINE | fields)
+
+
+def test_a_pattern_that_repeats_in_each_stage_is_accepted(tiny_config):
+    planned(tiny_config, **PIPELINE | dict(model__window=4, model__window_pattern="SL"))
+
+
+def test_the_settings_tell_the_share_of_idle_time(tiny_config):
+    from gptjax.training.console import derived_facts
+
+    made = planned(tiny_config, **PIPELINE | dict(mesh__pipeline_microbatches=8, mesh__pipeline_repeats=2))
+    told = derived_facts(made)["run"]["pipeline"]
+    assert "8 micro-batches through 4 stages, 2 times" in told and "15.8%" in told  # 3 of 19 ticks
+    assert "pipeline" not in derived_facts(planned(tiny_config, mesh__data=1))["run"]
+
+
+def test_a_stage_holds_its_layers_and_a_share_of_what_belongs_to_no_layer(tiny_config):
+    state = planned(tiny_config, **PIPELINE).abstract_state
+    for tree in (state.params, state.opt_state):
+        sizes = [(leaf.size, math.prod(leaf.sharding.shard_shape(leaf.shape))) for leaf in jax.tree.leaves(tree)]
+        whole, held = (sum(column) for column in zip(*sizes))
+        assert held < whole / 4 * 1.02
