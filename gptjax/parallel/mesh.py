@@ -2,7 +2,8 @@
 
 `data` splits the batch and keeps whole parameters; `fsdp` splits the batch *and* the parameters (gathered where they
 are used); `tensor` splits heads and feed-forward columns; `context` splits sequences; `expert` splits the batch and the
-experts of a mixture; `pipeline` splits the layers, and the batch before and after them. An axis of size 1 costs nothing, so all are always there.
+experts of a mixture; `pipeline` splits the layers, and the batch before and after them. An axis of size 1 costs
+nothing, so all are always there.
 
 Devices that stand next to each other, as those of one machine do, are neighbours on the last axes: those that send the
 most come last.

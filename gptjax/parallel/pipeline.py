@@ -105,16 +105,17 @@ def check_pipeline(config: Settings, mesh: Mesh | AbstractMesh, declared: Any) -
     others = [axis for axis in BATCH_AXES if axis != AXIS and mesh.shape[axis] > 1]
     parts = schedule.microbatches * math.prod(mesh.shape[axis] for axis in others)
     if rows % parts:
+        factors = " and ".join([f"{schedule.microbatches} micro-batches", *(f"mesh.{axis}" for axis in others)])
         raise ConfigError(
             f"training.batch_size / training.gradient_accumulation_steps = {rows}: must be divisible by {parts}, the "
-            f"product of {' and '.join([f'{schedule.microbatches} micro-batches', *(f'mesh.{axis}' for axis in others)])}"
+            f"product of {factors}"
         )
     for path, num_layers in stack_sizes(declared).items():
         fitting = _possible_groups(config, num_layers)
         if stages * repeats not in fitting:
             raise ConfigError(
-                f"mesh.pipeline = {stages} x mesh.pipeline_repeats = {repeats}: the {num_layers} layers of '{path}' must "
-                f"divide into so many equal groups, with the same part of model.window_pattern = "
+                f"mesh.pipeline = {stages} x mesh.pipeline_repeats = {repeats}: the {num_layers} layers of '{path}' "
+                f"must divide into so many equal groups, with the same part of model.window_pattern = "
                 f"{config.model.window_pattern!r} in each; the product may be {', '.join(map(str, fitting))}"
             )
 
@@ -262,7 +263,7 @@ def _cut(schedule: Schedule, x: Array) -> Array:
 
 
 def _of_layers(schedule: Schedule, stage: Array, x: Array) -> Array:
-    """Statistics [ticks, layers of a group, b, …] of a stage → [R, layers of a group, B, …], rows in the batch's order."""
+    """Statistics [ticks, layers of a group, b, …] of a stage → [R, layers of a group, B, …], rows as in the batch."""
     stages, k = schedule.stages, schedule.microbatches // schedule.stages
     x = lax.dynamic_slice_in_dim(x, stage, schedule.turns)
     x = x.reshape(schedule.repeats, stages, k, *x.shape[1:])  # [R, S, k, layers, b, …]

@@ -3,7 +3,8 @@
 A parameter's declaration names its axes (gptjax/model/parameters.py). Matrices are split twice: along the residual
 stream over `fsdp` (the compiler gathers them where they are used and scatters the gradients), along heads and
 feed-forward columns over `tensor` (one all-reduce per sub-layer). Vectors are replicated, except biases of split axes.
-Layers are split over `pipeline` (gptjax/parallel/pipeline.py); what belongs to no layer is split over it as over `fsdp`.
+Layers are split over `pipeline` (gptjax/parallel/pipeline.py), and what belongs to no layer is split over it as over
+`fsdp`.
 
 A lookup is split along its width, never along its rows: looking up in a table that is split by rows makes the compiler
 gather the whole of it.
