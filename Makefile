@@ -12,7 +12,7 @@ QUICK := tests/test_config.py tests/test_user_code.py tests/configs tests/data t
   $(addprefix tests/parallel/test_,mesh.py sharding.py) $(addprefix tests/inference/test_,sampling.py text.py) \
   $(patsubst %,tests/training/test_%.py,console hardware memory_check metrics progress schedule writers)
 
-.PHONY: help demo test quick test-parity test-pythons test-slurm soak lint format clean
+.PHONY: help demo test quick test-meshes test-parity test-pythons test-slurm soak lint format clean
 
 help:            ## list all targets
 	@grep -E '^[a-z-]+: .*##|^[a-z-]+:  *##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -37,7 +37,7 @@ test: $(BIN)/.ready ## run all tests
 	$(BIN)/python -m pytest -n 2 --dist=loadgroup
 
 quick: $(BIN)/.ready ## most tests in under a minute, without those of the step, the decoder and whole runs
-	$(BIN)/python -m pytest -n 2 --dist=loadgroup -m 'not slow' $(QUICK)
+	$(BIN)/python -m pytest -n 2 --dist=loadgroup -m 'not slow and not exhaustive' $(QUICK)
 
 test-pythons:    ## the whole suite on every supported python that is installed, each with its newest jax
 	@for version in 3.11 3.12 3.13; do \
@@ -48,6 +48,9 @@ test-pythons:    ## the whole suite on every supported python that is installed,
 
 test-slurm: $(BIN)/.ready ## tests on a real Slurm of two nodes on this machine; needs root, Debian's slurm-wlm and munge
 	$(BIN)/python -m pytest -m slurm -rs tests/slurm
+
+test-meshes: $(BIN)/.ready ## loss and gradients on many drawn meshes of eight devices, against one device's
+	$(BIN)/python -m pytest -m exhaustive tests/parallel
 
 test-parity:     ## tests against PyTorch and transformers, in a separate environment
 	$(PYTHON) -m venv .venv-parity
