@@ -6,6 +6,7 @@
   … --tasks=blimp --average=3                           the mean of the parameters of the last 3 checkpoints
   … --text=books,data/mine                              perplexity, bits per byte, token accuracy, by domain
   … --tasks=gsm8k --limit=200 --few_shot=3              fewer items, chosen by a seed; another number of examples
+  … --harness --tasks=my/quiz.yaml                      tasks of the library lm_eval, from local files
   python -m gptjax.evaluate compare runs/a runs/b --plot=compared.png       differences in pairs, with p-values
 
 The cards in configs/tasks say what each task asks and where people get its data; --task_data names folders that have
@@ -15,27 +16,32 @@ and .eval_results/*.yaml for the Hugging Face hub. A killed evaluation goes on w
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import functools
 import time
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import jax
 import xxhash
-from rich.progress import Progress
+from rich.progress import Progress as Bars
 
 from gptjax import cli, tokenizer
 from gptjax.command_flags import Flags
 from gptjax.config import ConfigError
 from gptjax.data.mixture import parse_mixture
-from gptjax.evaluation import results
+from gptjax.evaluation import harness, results
 from gptjax.evaluation.answering import ModelAnswerer
 from gptjax.evaluation.averaged import load_average
 from gptjax.evaluation.compare import compare_runs
 from gptjax.evaluation.tasks import Subject, Task, find_tasks, run_tasks
 from gptjax.evaluation.tasks.contamination import of_folders
 from gptjax.evaluation.tasks.records import Records
+from gptjax.evaluation.tasks.run import Progress
 from gptjax.evaluation.text import score_texts, text_table
+from gptjax.model.families import family_of
 from gptjax.paths import existing_run, local_path, output_file
 from gptjax.runtime import use_compilation_cache
 from gptjax.terminal import Console
@@ -52,12 +58,19 @@ TASKS = flags.DEFINE_string("tasks", None, "Cards of configs/tasks, paths of car
 TASK_DATA = flags.DEFINE_list(
     "task_data", [], "Folders that hold the tasks' data. The run's own prepared folder is looked into as well."
 )
+HARNESS = flags.DEFINE_bool(
+    "harness",
+    False,
+    "The tasks are lm_eval's: names of its own, of which the data are on this machine, or paths of its YAML files.",
+)
 TEXT = flags.DEFINE_list(
     "text",
     [],
     "Text files, folders of them, or prepared folders, with commas between: perplexity, bits per byte, token accuracy.",
 )
-LIMIT = flags.DEFINE_integer("limit", 0, "At most so many items of each task, chosen by the card's seed; 0: all.", 0)
+LIMIT = flags.DEFINE_integer(
+    "limit", 0, "At most so many items of each task, chosen by the card's seed (--harness: the first); 0: all.", 0
+)
 FEW_SHOT = flags.DEFINE_integer("few_shot", None, "Solved examples before each prompt. Default: as the card says.", 0)
 NUM_BEAMS = flags.DEFINE_integer(
     "num_beams", 0, "Texts are searched for with so many beams, as sample --num_beams does; 0: they are greedy.", 0
@@ -82,6 +95,8 @@ def main(argv: list[str]) -> None:
         raise ConfigError("--workdir is missing: must be the folder of a training run (see --help)")
     if TASKS.value is None and not TEXT.value:
         raise ConfigError("--tasks is missing: must name what to evaluate, such as --tasks=hellaswag (see --help)")
+    if HARNESS.value and TASKS.value is None:
+        raise ConfigError("--harness: needs --tasks, which names tasks of lm_eval or their YAML files")
     if AVERAGE.value and CHECKPOINT.present:
         raise ConfigError(f"--average={AVERAGE.value}: takes the last checkpoints, so --checkpoint must not be given")
     if PLOT.present:
@@ -113,9 +128,17 @@ def evaluate(run: Path, names: str, console: Console) -> None:
     for path in texts:
         if not path.exists():
             raise ConfigError(f"--text={path}: must be a file or a folder; there is none of this name")
-    tasks, missing = (
-        ([], []) if not names else find_tasks(names, data, also=here, limit=LIMIT.value, few_shot=FEW_SHOT.value)
-    )
+    tasks, missing, loaded = [], [], None
+    if names and HARNESS.value:
+        loaded = harness.load_tasks(
+            names,
+            data,
+            own_functions=OWN_FUNCTIONS.value,
+            few_shot=FEW_SHOT.value,
+            continues=family_of(config.model).continues,
+        )
+    elif names:
+        tasks, missing = find_tasks(names, data, also=here, limit=LIMIT.value, few_shot=FEW_SHOT.value)
     for name in missing:
         console.print(f"core: {name} is not at hand", style="yellow")
     answerer, identity = load_model(run, params, config, metadata)
@@ -126,7 +149,8 @@ def evaluate(run: Path, names: str, console: Console) -> None:
     console.print(f"{run}: {of}, context {answerer.context:,} tokens", style="dim")
 
     if texts:
-        of_texts = {str(path): read_text(path, answerer, identity, folder) for path in texts}
+        with progress_bars(console, "tokens") as progress:
+            of_texts = {str(path): read_text(path, answerer, identity, folder, progress) for path in texts}
         results.write_results(folder, identity, {"text": of_texts})
         console.print(text_table(of_texts))
     if tasks:
@@ -137,10 +161,19 @@ def evaluate(run: Path, names: str, console: Console) -> None:
         console.print(results.task_table(found, averages))
         for note in (*subject.training_text.notes, *results.notes(found, averages)):
             console.print(note, soft_wrap=True)
+    if loaded:
+        with progress_bars(console, "answers") as progress:
+            found = harness.run_harness(loaded, answerer, identity, folder, LIMIT.value, progress)
+        results.write_results(folder, identity, {"harness": found})
+        console.print(harness.harness_table(found))
+        for note in loaded.notes:
+            console.print(note, soft_wrap=True)
     console.print(f"results: {folder / results.FILE}", soft_wrap=True)
 
 
-def read_text(path: Path, answerer: ModelAnswerer, identity: dict[str, Any], folder: Path) -> dict[str, Any]:
+def read_text(
+    path: Path, answerer: ModelAnswerer, identity: dict[str, Any], folder: Path, progress: Progress
+) -> dict[str, Any]:
     """Domain → scores; what the documents add to them is recorded, and not computed again.
 
     Raises:
@@ -154,7 +187,13 @@ def read_text(path: Path, answerer: ModelAnswerer, identity: dict[str, Any], fol
     name = f"{path.name}-{xxhash.xxh3_64_hexdigest(str(path.resolve()).encode())[:8]}.jsonl"
     with Records(folder / "text" / name, identity) as records:
         return score_texts(
-            path, answerer.scorer, answerer.tokenizer, answerer.generator.begin_id, answerer.context, records
+            path,
+            answerer.scorer,
+            answerer.tokenizer,
+            answerer.generator.begin_id,
+            answerer.context,
+            records,
+            functools.partial(progress, path.name),
         )
 
 
@@ -191,18 +230,32 @@ def load_model(run: Path, params: Any, config: Any, metadata: dict) -> tuple[Mod
 
 
 def ask(tasks: list[Task], answerer: ModelAnswerer, subject: Subject, folder: Path, console: Console) -> dict[str, Any]:
-    """Runs the tasks, with bars on a terminal and a line per task elsewhere."""
-    began = time.monotonic()
-    with Progress(console=console, transient=True, disable=not console.is_terminal) as bars:
-        bar = {task.name: bars.add_task(task.name, total=len(task.items), start=False) for task in tasks}
-
-        def progress(task: str, done: int, total: int) -> None:
-            bars.start_task(bar[task])
-            bars.update(bar[task], completed=done)
-            if done == total and not console.is_terminal:
-                console.print(f"{task}: {total:,} items, {time.monotonic() - began:.0f} s", style="dim")
-
+    with progress_bars(console, "items", {task.name: len(task.items) for task in tasks}) as progress:
         return run_tasks(tasks, answerer, subject, folder, progress)
+
+
+@contextlib.contextmanager
+def progress_bars(console: Console, unit: str, all_of: Mapping[str, int] | None = None) -> Iterator[Progress]:
+    """A function of (name, how many are done, how many there are), which draws bars on a terminal, and elsewhere prints
+    a line when all of a name are done.
+
+    all_of: names of which the bars stand there from the beginning.
+    """
+    began = time.monotonic()
+    with Bars(console=console, transient=True, disable=not console.is_terminal) as bars:
+        told: set[str] = set()
+        bar = {name: bars.add_task(name, total=total, start=False) for name, total in (all_of or {}).items()}
+
+        def progress(name: str, done: int, total: int) -> None:
+            if name not in bar:
+                bar[name] = bars.add_task(name, total=total, start=False)
+            bars.start_task(bar[name])
+            bars.update(bar[name], completed=done)
+            if done == total and name not in told and not console.is_terminal:
+                told.add(name)
+                console.print(f"{name}: {total:,} {unit}, {time.monotonic() - began:.0f} s", style="dim")
+
+        yield progress
 
 
 if __name__ == "__main__":

@@ -26,7 +26,7 @@ from gptjax.formatting import counted
 from gptjax.json_files import parsed
 
 FOLDER, FILE, HUB_FOLDER = "evaluation", "results.json", ".eval_results"
-LIBRARIES = ("gptjax", "jax", "numpy", "rouge-score", "sacrebleu")
+LIBRARIES = ("gptjax", "jax", "lm_eval", "numpy", "rouge-score", "sacrebleu")
 
 
 def results_folder(run: Path, step: int, averaged: int = 0) -> Path:
@@ -45,7 +45,7 @@ def write_results(folder: Path, identity: Mapping[str, Any], sections: Mapping[s
 
     Args:
       identity: what was evaluated (`Subject.identity`).
-      sections: 'tasks', 'averages', 'text' … → name → result.
+      sections: 'tasks', 'averages', 'text', 'harness' … → name → result.
     """
     identity = json.loads(json.dumps(identity))
     results: dict[str, Any] = {"evaluated": identity}

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import itertools
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -120,11 +120,13 @@ def score_texts(
     begin_id: int | None,
     context: int,
     records: Records,
+    progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> dict[str, dict[str, Any]]:
     """Domain → its scores; 'all' has those of all documents, if there are several domains.
 
     Args:
       records: of documents by their hash; a document that is recorded is not scored again.
+      progress: called with the number of tokens that are scored, or were before, and that of all.
 
     Raises:
       ConfigError: as `documents_of`, or there is no token.
@@ -133,8 +135,13 @@ def score_texts(
     sums: dict[str, dict[str, float]] = {}
     found: list[tuple[str, str]] = []  # of each document, its domain and record
     waiting: dict[str, list[Continued]] = {}
+    documents = list(documents_of(path, tokenizer))
+    end = [] if tokenizer.eos_id is None else [tokenizer.eos_id]
+    done, everything = 0, sum(len(document.ids) + len(end) for document in documents)
+    progress(done, everything)
 
     def settle() -> None:
+        nonlocal done
         parts = [(item, part) for item, some in waiting.items() for part in some]
         totals: dict[str, dict[str, float]] = {item: dict.fromkeys(SUMS, 0) for item in waiting}
         left = {item: len(some) for item, some in waiting.items()}
@@ -146,26 +153,31 @@ def score_texts(
             total["tokens"] += len(scored)
             total["bytes"] += int(token_bytes_V[scored].sum())
             left[item] -= 1
+            done += len(scored)
+            progress(done, everything)
             if not left[item]:
                 records.add({"item": item, **total})
         waiting.clear()
 
-    for document in documents_of(path, tokenizer):
-        end = [] if tokenizer.eos_id is None else [tokenizer.eos_id]
+    for document in documents:
         tokens = [begin_id, *document.ids.tolist(), *end]
         item = xxhash.xxh3_128_hexdigest(np.asarray(tokens, np.int32).tobytes())
         found.append((document.domain, item))
         if item not in records.found and item not in waiting:
             waiting[item] = windows(tokens, context)
+        else:
+            done += len(tokens) - 1
         if sum(len(part.tokens) for some in waiting.values() for part in some) >= AT_ONCE:
             settle()
     settle()
+    progress(everything, everything)
     for domain, item in found:
         for name in dict.fromkeys((domain, "all")):
             total = sums.setdefault(name, {**dict.fromkeys(SUMS, 0), "documents": 0})
             total["documents"] += 1
             for each in SUMS:
-                total[each] += records.found[item][each]
+                value = records.found[item][each]
+                total[each] += float(value) if each == "nats" else value
     if not sums:
         raise ConfigError(f"{OPTION}={path}: must hold text; it has none")
     results = {name: _scores(total) for name, total in sorted(sums.items(), key=lambda each: each[0] == "all")}

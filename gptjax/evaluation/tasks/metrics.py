@@ -56,7 +56,7 @@ METRICS = {
 
 def item_value(record: Mapping[str, Any], metric: str) -> float:
     """An item's value, of which the metric is the mean. A perplexity is the exponential of a mean: of the nats."""
-    return -record["nats"] if metric == "perplexity" else record[metric]
+    return -float(record["nats"]) if metric == "perplexity" else float(record[metric])
 
 
 def scores(records: Sequence[Mapping[str, Any]], metrics: Sequence[str]) -> dict[str, dict[str, Any]]:

@@ -2,12 +2,13 @@
 
 A killed evaluation goes on where it was: what is recorded is not asked again. A line that the kill has cut is not read.
 Records belong to what they were made with (card, data, tokenizer, checkpoint …, in the header); with anything else the
-file begins anew.
+file begins anew. Every line is JSON: a number that JSON lacks is a text (`json_ready`).
 """
 
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
@@ -84,5 +85,15 @@ def read(path: Path) -> tuple[dict[str, Any], dict[str, dict[str, Any]]]:
     return header, found
 
 
+def json_ready(value: Any) -> Any:
+    """JSON with the texts Infinity, -Infinity and NaN in place of numbers that JSON lacks, such as the log-likelihood
+    of what is impossible. `float` takes them."""
+    if isinstance(value, float):
+        return value if math.isfinite(value) else str(value).replace("inf", "Infinity").replace("nan", "NaN")
+    if isinstance(value, Mapping):
+        return {key: json_ready(each) for key, each in value.items()}
+    return [json_ready(each) for each in value] if isinstance(value, list | tuple) else value
+
+
 def _line(value: Mapping[str, Any]) -> bytes:
-    return json.dumps(value, ensure_ascii=False).encode("utf-8", "surrogatepass") + b"\n"
+    return json.dumps(json_ready(value), ensure_ascii=False).encode("utf-8", "surrogatepass") + b"\n"

@@ -1,0 +1,126 @@
+"""A model as lm_eval asks it: log-likelihoods, texts, and log-likelihoods of whole documents.
+
+lm_eval asks for everything of a kind at once and judges at the end, so each answer is recorded as soon as it is known:
+an evaluation that was killed asks only what is not recorded. Equal requests, of one task or of several, are asked once.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
+
+import xxhash
+
+from gptjax.errors import ConfigError
+from gptjax.evaluation.answering import ModelAnswerer
+from gptjax.evaluation.harness.library import OPTION, lm_eval
+from gptjax.evaluation.loglikelihood import Continued
+from gptjax.evaluation.requests import Generated, Scored
+from gptjax.evaluation.tasks.records import Records
+from gptjax.evaluation.text import windows
+
+DEFAULT_NEW_TOKENS = 256  # as lm_eval's own models have it
+NEW_TOKENS = ("max_gen_toks", "max_new_tokens", "max_tokens", "max_completion_tokens")
+# Of greedy texts these have no other value; several names are of samplers, which greedy texts do not use.
+GREEDY = {"do_sample": False, "temperature": 0, "num_beams": 1}
+UNUSED = ("top_p", "top_k", "min_p")
+Progress = Callable[[str, int, int], None]  # (kind of request, answers that are known, all of them)
+
+
+def make_model(answerer: ModelAnswerer, records: Records, progress: Progress = lambda kind, done, total: None) -> Any:
+    """An `lm_eval.api.model.LM`. Its class is made here, since the library it derives from is an extra."""
+    asked = _Asked(answerer, records, progress)
+
+    class HarnessModel(lm_eval().api.model.LM):  # type: ignore[name-defined,misc]
+        def loglikelihood(self, requests: Sequence[Any]) -> list[tuple[float, bool]]:
+            found = asked.answers("log-likelihoods", [each.args for each in requests], asked.score)
+            return [(float(each["nats"]), each["greedy"]) for each in found]
+
+        def loglikelihood_rolling(self, requests: Sequence[Any]) -> list[float]:
+            found = asked.answers("documents", [each.args for each in requests], asked.read)
+            return [float(each["nats"]) for each in found]
+
+        def generate_until(self, requests: Sequence[Any]) -> list[str]:
+            found = asked.answers("texts", [each.args for each in requests], asked.write)
+            return [each["text"] for each in found]
+
+    return HarnessModel()
+
+
+def generated(prompt: str, given: Mapping[str, Any]) -> Generated:
+    """What a task's generation_kwargs ask for after a prompt.
+
+    Raises:
+      ConfigError: they ask for anything but greedy text.
+    """
+    settings = dict(given)
+    until = settings.pop("until", None) or ()
+    limits = [settings.pop(name) for name in NEW_TOKENS if settings.get(name) is not None]
+    for name in UNUSED:
+        settings.pop(name, None)
+    if settings.get("do_sample") is False:
+        settings.pop("temperature", None)  # is not looked at
+    for name, value in settings.items():
+        if name in NEW_TOKENS:
+            continue
+        if name not in GREEDY:
+            allowed = ", ".join(("until", *NEW_TOKENS, *GREEDY))
+            raise ConfigError(f"generation_kwargs: {name} = {value!r}: is not known; {OPTION} takes {allowed}")
+        if value != GREEDY[name]:
+            raise ConfigError(
+                f"generation_kwargs: {name} = {value!r}: must be {GREEDY[name]!r}, as {OPTION} writes greedily"
+            )
+    stop = (until,) if isinstance(until, str) else tuple(until)
+    return Generated(prompt, int(limits[0]) if limits else DEFAULT_NEW_TOKENS, tuple(each for each in stop if each))
+
+
+class _Asked:
+    """Requests of lm_eval, by their arguments, and the answers to them."""
+
+    def __init__(self, answerer: ModelAnswerer, records: Records, progress: Progress):
+        self.answerer, self.records, self.progress = answerer, records, progress
+
+    def answers(
+        self, kind: str, requests: Sequence[tuple], ask: Callable[[list[tuple]], Iterator[tuple[int, dict[str, Any]]]]
+    ) -> list[dict[str, Any]]:
+        """The record of each request; those that are not recorded yet are asked."""
+        keys = [xxhash.xxh3_128_hexdigest(json.dumps([kind, *request]).encode()) for request in requests]
+        by_key = dict(zip(keys, requests))
+        left = [key for key in by_key if key not in self.records.found]
+        done = len(by_key) - len(left)
+        self.progress(kind, done, len(by_key))
+        for index, answer in ask([by_key[key] for key in left]):
+            self.records.add({"item": left[index], **answer})
+            done += 1
+            self.progress(kind, done, len(by_key))
+        return [self.records.found[key] for key in keys]
+
+    def score(self, requests: list[tuple]) -> Iterator[tuple[int, dict[str, Any]]]:
+        for index, answer in self.answerer.score([Scored(context, text) for context, text in requests]):
+            yield index, {"nats": answer.nats, "greedy": answer.greedy, "truncated": answer.truncated}
+
+    def write(self, requests: list[tuple]) -> Iterator[tuple[int, dict[str, Any]]]:
+        for index, answer in self.answerer.generate([generated(*request) for request in requests]):
+            yield index, {"text": answer.text, "truncated": answer.truncated}
+
+    def read(self, requests: list[tuple]) -> Iterator[tuple[int, dict[str, Any]]]:
+        """Documents after the begin token, in windows of half a context's stride (`evaluation/text.py`)."""
+        begin_id = self.answerer.generator.begin_id
+        begin = [] if begin_id is None else [begin_id]
+        parts: list[Continued] = []
+        owner: list[int] = []
+        nats, left = [0.0] * len(requests), [0] * len(requests)
+        for index, (text,) in enumerate(requests):
+            some = windows([*begin, *self.answerer.tokenizer.encode(text)], self.answerer.context)
+            parts += some
+            owner += [index] * len(some)
+            left[index] = len(some)
+            if not some:  # an empty document
+                yield index, {"nats": 0.0}
+        for part, score in self.answerer.scorer.score(parts):
+            index = owner[part]
+            nats[index] += score.nats
+            left[index] -= 1
+            if not left[index]:
+                yield index, {"nats": nats[index]}

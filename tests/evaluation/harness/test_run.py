@@ -1,0 +1,151 @@
+"""lm_eval's scores of a random model equal ours, item by item, on a task of each kind."""
+
+import json
+import random
+import string
+
+import numpy as np
+import pytest
+from random_models import TOKENIZER, make_model, reference
+from table_answerer import write_task
+
+from gptjax.errors import ConfigError
+from gptjax.evaluation import harness
+from gptjax.evaluation.answering import ModelAnswerer
+from gptjax.evaluation.requests import Generated
+from gptjax.evaluation.tasks import Subject, find_tasks, run_tasks
+
+pytest.importorskip("lm_eval", reason="needs pip install 'gptjax[eval]'")
+
+ITEMS = 24
+draw = random.Random(0)
+
+
+def words(count):
+    """ASCII, so that characters, which lm_eval divides by, are bytes, which we divide by."""
+    letters = string.ascii_lowercase
+    return " ".join("".join(draw.choices(letters, k=draw.randint(1, 5))) for _ in range(count))
+
+
+@pytest.fixture(scope="module")
+def answerer():
+    params, config = make_model()
+    return ModelAnswerer(params, config, TOKENIZER)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def own_cache(tmp_path_factory):
+    """The library `datasets` keeps its copies of files below the home folder otherwise."""
+    from gptjax.evaluation.harness.library import lm_eval
+
+    lm_eval()
+    import datasets
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path_factory.mktemp("cache"))
+        yield
+
+
+def write_yaml(folder, name, text):
+    source = f"{{test: {name}.jsonl}}"
+    path = folder / f"{name}.yaml"
+    head = f"task: {name}\ndataset_path: json\ndataset_kwargs:\n  data_files: {source}\ntest_split: test\n"
+    path.write_text(head + text)
+    return path
+
+
+def multiple_choice(folder, answerer):
+    rows = [
+        {"q": words(3), "choices": [words(draw.randint(1, 3)) for _ in range(4)], "gold": k % 4} for k in range(ITEMS)
+    ]
+    few = "".join(f"Q: {row['q']}\\nA: {row['choices'][row['gold']]}\\n\\n" for row in rows[:1])
+    card = (
+        """
+kind = "multiple_choice"
+prompt = "%sQ: {q}\\nA:"
+choices = ["{choices}"]
+answer = "{gold}"
+"""
+        % few
+    )
+    text = f"""output_type: multiple_choice
+doc_to_text: "{few}Q: {{{{q}}}}\\nA:"
+doc_to_choice: choices
+doc_to_target: gold
+metric_list:
+  - metric: acc
+  - metric: acc_norm
+"""
+    return rows, card, text, {"acc": "accuracy", "acc_norm": "accuracy_per_byte"}
+
+
+def continuation(folder, answerer):
+    """Half of the continuations are what the model would write, so that some answers are right."""
+    rows = [{"before": words(4), "last": words(1)} for _ in range(ITEMS)]
+    asked = [Generated(row["before"], 3, ()) for row in rows[::2]]
+    for index, written in answerer.generate(asked):
+        if written.text.isascii() and written.text.strip() == written.text and written.text:
+            rows[2 * index] |= {"last": written.text}
+    card = """
+kind = "continuation"
+prompt = "{before}"
+continuation = "{last}"
+delimiter = ""
+strip = false
+"""
+    text = """output_type: loglikelihood
+doc_to_text: "{{before}}"
+doc_to_target: "{{last}}"
+target_delimiter: ""
+metric_list:
+  - metric: acc
+  - metric: perplexity
+"""
+    return rows, card, text, {"acc": "accuracy", "perplexity": "perplexity"}
+
+
+def generation(folder, answerer):
+    """Half of the references are what the model writes."""
+    rows = [{"q": words(4), "answer": words(1)} for _ in range(ITEMS)]
+    for index, written in answerer.generate([Generated(row["q"] + ":", 6, ("e", "\n")) for row in rows[::2]]):
+        rows[2 * index]["answer"] = written.text.strip() or "nothing"
+    card = """
+kind = "generation"
+prompt = "{q}:"
+references = ["{answer}"]
+max_new_tokens = 6
+stop = ["e", "\\n"]
+metrics = ["exact_match"]
+"""
+    text = """output_type: generate_until
+doc_to_text: "{{q}}:"
+doc_to_target: "{{answer}}"
+generation_kwargs: {until: ["e", "\\n"], max_gen_toks: 6, temperature: 0.0}
+filter_list:
+  - {name: none, filter: [{function: remove_whitespace}, {function: take_first}]}
+metric_list:
+  - metric: exact_match
+"""
+    return rows, card, text, {"exact_match": "exact_match"}
+
+
+@pytest.mark.parametrize("kind", [multiple_choice, continuation, generation])
+def test_scores_equal_ours(kind, answerer, tmp_path):
+    rows, card, text, metrics = kind(tmp_path, answerer)
+    path = write_task(tmp_path, card, rows)
+    tasks, _ = find_tasks(str(path))
+    ours = run_tasks(tasks, answerer, Subject({}), tmp_path)["quiz"]
+    loaded = harness.load_tasks(str(write_yaml(tmp_path, "quiz", text)))
+    theirs = harness.run_harness(loaded, answerer, {}, tmp_path)["quiz"]
+    assert theirs["items"] == ours["items"] == ITEMS
+    for name, own in metrics.items():
+        for key in ("value", "standard_error"):
+            if (name, key) != ("perplexity", "standard_error"):  # lm_eval's is a bootstrap
+                assert theirs["scores"][name][key] == pytest.approx(ours["scores"][own][key], rel=1e-12), name
+    samples = [json.loads(line) for line in (tmp_path / "harness" / "items" / "quiz.jsonl").read_text().splitlines()]
+    records = [json.loads(line) for line in (tmp_path / "items" / "quiz.jsonl").read_text().splitlines()][1:]
+    for sample, record in zip(samples, records, strict=True):
+        for name, own in metrics.items():
+            assert sample[name] == (record["nats"] if own == "perplexity" else record[own])
+    values = [record[own] for record in records for own in metrics.values() if own != "perplexity"]
+    assert 0 < np.mean(values) < 1, "a test in which all items are alike would show little"
