@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from types import ModuleType
 from typing import Any
@@ -33,8 +34,15 @@ def lm_eval() -> ModuleType:
     except ImportError as error:
         raise ConfigError(f"{OPTION}: needs the library lm_eval ({error}): pip install 'gptjax[eval]'") from None
     datasets.disable_progress_bars()
+    lm_eval.api.metrics.print = lambda *words: None  # which bootstrap begins
+    logging.getLogger("lm_eval.api.task").addFilter(_is_news)
     lm_eval.utils.env = _sandboxed(lm_eval.utils.env)
     return lm_eval
+
+
+def _is_news(record: logging.LogRecord) -> bool:
+    """Whether a warning of lm_eval says more than that a metric of a task has its usual aggregation and direction."""
+    return "using default" not in record.getMessage()
 
 
 def _sandboxed(templates: Any) -> Any:

@@ -25,7 +25,7 @@ from gptjax.evaluation.tasks.run import ITEMS
 from gptjax.files import write_aside
 
 FOLDER, ANSWERS = "harness", "answers.jsonl"
-NO_FILTER = "none"
+NO_FILTER, NO_VERSION = "none", "Yaml"  # what lm_eval says where a task has none
 ERROR = "_stderr"
 SEEDS = (0, 1234)  # of Python's and NumPy's generators, which some tasks draw from; lm_eval's defaults
 
@@ -74,12 +74,12 @@ def run_harness(
 
 def _result(name: str, found: Mapping[str, Any], loaded: Loaded) -> dict[str, Any]:
     """The result of a task, or that of a group with its members' names."""
-    metrics = found["results"][name]
+    metrics, version = found["results"][name], found["versions"].get(name)
     result: dict[str, Any] = {
         "scores": _scores(metrics),
         "items": metrics.get("sample_len", 0),
         "few_shot": found["n-shot"].get(name),
-        "version": found["versions"].get(name),
+        "version": None if version == NO_VERSION else version,
         "higher_is_better": found["higher_is_better"].get(name, {}),
     }
     if name in loaded.tasks["tasks"]:

@@ -1,15 +1,15 @@
 """lm_eval's scores of a random model equal ours, item by item, on a task of each kind."""
 
 import json
+import math
 import random
 import string
 
 import numpy as np
 import pytest
-from random_models import TOKENIZER, make_model, reference
-from table_answerer import write_task
+from random_models import MAX_POSITIONS, TOKENIZER, logits_of, make_model
+from table_answerer import TableAnswerer, write_task
 
-from gptjax.errors import ConfigError
 from gptjax.evaluation import harness
 from gptjax.evaluation.answering import ModelAnswerer
 from gptjax.evaluation.requests import Generated
@@ -59,15 +59,8 @@ def multiple_choice(folder, answerer):
         {"q": words(3), "choices": [words(draw.randint(1, 3)) for _ in range(4)], "gold": k % 4} for k in range(ITEMS)
     ]
     few = "".join(f"Q: {row['q']}\\nA: {row['choices'][row['gold']]}\\n\\n" for row in rows[:1])
-    card = (
-        """
-kind = "multiple_choice"
-prompt = "%sQ: {q}\\nA:"
-choices = ["{choices}"]
-answer = "{gold}"
-"""
-        % few
-    )
+    card = 'kind = "multiple_choice"\nchoices = ["{choices}"]\nanswer = "{gold}"\n'
+    card += f'prompt = "{few}Q: {{q}}\\nA:"\n'
     text = f"""output_type: multiple_choice
 doc_to_text: "{few}Q: {{{{q}}}}\\nA:"
 doc_to_choice: choices
@@ -81,11 +74,11 @@ metric_list:
 
 def continuation(folder, answerer):
     """Half of the continuations are what the model would write, so that some answers are right."""
-    rows = [{"before": words(4), "last": words(1)} for _ in range(ITEMS)]
-    asked = [Generated(row["before"], 3, ()) for row in rows[::2]]
+    rows = [{"before": words(4)[:9] + "x", "last": words(1)} for _ in range(ITEMS)]
+    asked = [Generated(row["before"], 3, ()) for row in rows]
     for index, written in answerer.generate(asked):
-        if written.text.isascii() and written.text.strip() == written.text and written.text:
-            rows[2 * index] |= {"last": written.text}
+        if index % 2 and written.text.isascii() and written.text.strip() == written.text and written.text:
+            rows[index] |= {"last": written.text}
     card = """
 kind = "continuation"
 prompt = "{before}"
@@ -106,21 +99,22 @@ metric_list:
 
 def generation(folder, answerer):
     """Half of the references are what the model writes."""
-    rows = [{"q": words(4), "answer": words(1)} for _ in range(ITEMS)]
-    for index, written in answerer.generate([Generated(row["q"] + ":", 6, ("e", "\n")) for row in rows[::2]]):
-        rows[2 * index]["answer"] = written.text.strip() or "nothing"
+    rows = [{"q": words(4)[:9] + "x", "answer": words(1)} for _ in range(ITEMS)]
+    for index, written in answerer.generate([Generated(row["q"] + ":", 3, ("e", "\n")) for row in rows]):
+        if index % 2:
+            rows[index]["answer"] = written.text.strip() or "nothing"
     card = """
 kind = "generation"
 prompt = "{q}:"
 references = ["{answer}"]
-max_new_tokens = 6
+max_new_tokens = 3
 stop = ["e", "\\n"]
 metrics = ["exact_match"]
 """
     text = """output_type: generate_until
 doc_to_text: "{{q}}:"
 doc_to_target: "{{answer}}"
-generation_kwargs: {until: ["e", "\\n"], max_gen_toks: 6, temperature: 0.0}
+generation_kwargs: {until: ["e", "\\n"], max_gen_toks: 3, temperature: 0.0}
 filter_list:
   - {name: none, filter: [{function: remove_whitespace}, {function: take_first}]}
 metric_list:
@@ -149,3 +143,55 @@ def test_scores_equal_ours(kind, answerer, tmp_path):
             assert sample[name] == (record["nats"] if own == "perplexity" else record[own])
     values = [record[own] for record in records for own in metrics.values() if own != "perplexity"]
     assert 0 < np.mean(values) < 1, "a test in which all items are alike would show little"
+
+
+def test_documents_are_read_in_windows_and_told_by_byte(answerer, tmp_path):
+    """A document that is longer than the context: every token once, after at least half a context (text.py)."""
+    (tmp_path / "page.jsonl").write_text("".join(json.dumps({"page": words(count)}) + "\n" for count in (3, 25, 0)))
+    text = "output_type: loglikelihood_rolling\ndoc_to_text: ''\ndoc_to_target: '{{page}}'\n"
+    loaded = harness.load_tasks(str(write_yaml(tmp_path, "page", text + "metric_list: [{metric: bits_per_byte}]\n")))
+    found = harness.run_harness(loaded, answerer, {}, tmp_path)["page"]
+    pages = [json.loads(line)["page"] for line in (tmp_path / "page.jsonl").read_text().splitlines()]
+    nats, (params, config) = 0.0, make_model()
+    for page in pages:
+        tokens, done = [TOKENIZER.eos_id, *TOKENIZER.encode(page)], 1
+        while done < len(tokens):
+            end = min(len(tokens), MAX_POSITIONS + 1 if done == 1 else done + MAX_POSITIONS // 2)
+            start = max(0, end - MAX_POSITIONS - 1)
+            logits = np.asarray(logits_of(params, config, tokens[start : end - 1]))[done - start - 1 :]
+            logprobs = logits - np.log(np.exp(logits).sum(-1, keepdims=True))
+            nats += np.take_along_axis(logprobs, np.array(tokens[done:end])[:, None], -1).sum()
+            done = end
+    expected = -nats / np.log(2) / sum(map(len, pages))
+    assert found["scores"]["bits_per_byte"]["value"] == pytest.approx(expected, rel=1e-4)
+
+
+def test_a_killed_evaluation_asks_only_for_the_rest(tmp_path):
+    rows, _, text, _ = multiple_choice(tmp_path, None)
+    (tmp_path / "quiz.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    path = str(write_yaml(tmp_path, "quiz", text))
+    whole = harness.run_harness(harness.load_tasks(path), TableAnswerer(), {"step": 1}, tmp_path / "whole")
+    killed = TableAnswerer(stop_after=31)
+    with pytest.raises(KeyboardInterrupt):
+        harness.run_harness(harness.load_tasks(path), killed, {"step": 1}, tmp_path / "killed")
+    rest = TableAnswerer()
+    found = harness.run_harness(harness.load_tasks(path), rest, {"step": 1}, tmp_path / "killed")
+    assert found == whole and len(rest.asked) == 4 * ITEMS - 31
+    other = TableAnswerer()
+    harness.run_harness(harness.load_tasks(path), other, {"step": 2}, tmp_path / "killed")
+    assert len(other.asked) == 4 * ITEMS, "answers of another model were taken"
+
+
+def test_what_is_impossible_is_read_back_as_such(tmp_path):
+    """No number of JSON is infinite; a log-likelihood may be."""
+    rows, _, text, _ = multiple_choice(tmp_path, None)
+    rows = [row | {"choices": ["yes", "no"], "gold": 0} for row in rows[:2]]
+    (tmp_path / "quiz.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    impossible = TableAnswerer(nats={("", "yes"): -math.inf, ("", "no"): -1.0})
+    path = str(write_yaml(tmp_path, "quiz", text))
+    first = harness.run_harness(harness.load_tasks(path), impossible, {}, tmp_path)
+    again = harness.run_harness(harness.load_tasks(path), TableAnswerer(stop_after=0), {}, tmp_path)
+    assert first == again and first["quiz"]["scores"]["acc"]["value"] == 0
+    for file in (tmp_path / "harness").rglob("*.jsonl"):
+        for line in file.read_text().splitlines():
+            json.loads(line, parse_constant=pytest.fail)
