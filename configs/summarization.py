@@ -28,12 +28,12 @@ def get_config(arg: str = "encoder-decoder"):
     config = default()
     config.data.path = "data/scitldr"
 
-    config.model.width = 192
-    config.model.num_heads = 3
+    config.model.width = 128
+    config.model.num_heads = 2
     config.model.feedforward = "relu2"
     config.model.qk_norm = True
     config.model.initialization = "zero"
-    config.model.dropout = 0.2
+    config.model.dropout = 0.1
 
     config.optimizer.name = "muon"
     config.optimizer.learning_rate = 3e-3
@@ -42,7 +42,7 @@ def get_config(arg: str = "encoder-decoder"):
     config.schedule.decay = "50%"
     config.schedule.final_fraction = 0.0
 
-    config.training.duration = "600 steps"
+    config.training.duration = "2 epochs"
     config.training.batch_size = 8
     config.checkpoint.every = "10%"
     config.evaluation.every = "10%"

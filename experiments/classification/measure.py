@@ -1,9 +1,11 @@
-"""Spam or ham: a plain start beside a pretrained one, and beside two baselines, on the same test split.
+"""Spam or ham: encoders and decoders from plain and pretrained starts beside two baselines, on the same test split.
 
   python experiments/classification/measure.py --data=data/sms --pretrained=runs/encoder --runs=runs/spam --seeds=2
 
---pretrained is a run of configs/encoder.py:pretrain, --data what its docstring prepares. Runs that are finished are not
-trained again. Writes results.csv and the confusion matrices beside this file. Needs scikit-learn.
+--pretrained is a run of configs/encoder.py:pretrain, --pretrained_decoder one of :pretrain_decoder, --data what its
+docstring prepares. --starts chooses among plain, pretrained, last_block (pretrained, and the layers below the last one
+stay as they are), decoder and pretrained_decoder. Runs that are finished are not trained again. Writes results.csv and
+the confusion matrices beside this file. Needs scikit-learn.
 """
 
 import argparse
@@ -26,11 +28,20 @@ from gptjax.evaluation.classification import scores_of_classes
 HERE = Path(__file__).parent
 FIELDS = ("start", "seed", "step", "accuracy", "macro_f1", "loss", "truncated", "ham_as_spam", "spam_as_ham")
 
+STARTS = {  # name: the argument of the config, and the option that names the run whose parameters it starts with
+    "plain": ("spam", None),
+    "pretrained": ("spam", "pretrained"),
+    "last_block": ("last_block", "pretrained"),
+    "decoder": ("decoder", None),
+    "pretrained_decoder": ("decoder", "pretrained_decoder"),
+}
+
 
 def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--data", required=True)
     parser.add_argument("--pretrained", required=True)
+    parser.add_argument("--pretrained_decoder")
     parser.add_argument("--runs", type=Path, required=True)
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--starts", default="pretrained,plain")
@@ -48,10 +59,10 @@ def main() -> None:
 
 def trained(start: str, seed: int, options: argparse.Namespace) -> dict:
     run = options.runs / f"{start}_{seed}"
-    arm = "last_block" if start == "last_block" else "spam"
+    arm, begun_by = STARTS[start]
     flags = [f"--config=configs/encoder.py:{arm}", f"--config.data.path={options.data}", f"--config.seed={seed}"]
-    if start != "plain":
-        flags.append(f"--config.training.init_from={options.pretrained}")
+    if begun_by:
+        flags.append(f"--config.training.init_from={getattr(options, begun_by)}")
     command("train", f"--workdir={run}", *flags)
     command("classify", f"--workdir={run}", "--checkpoint=best", f"--data={options.data}", "--split=test")
     if seed == 0:

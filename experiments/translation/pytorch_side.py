@@ -15,7 +15,6 @@ Muon` and all else by AdamW, with the config's rates, decay, clipping and label 
 from __future__ import annotations
 
 import argparse
-import importlib.util
 import json
 import math
 import resource
@@ -37,18 +36,15 @@ from gptjax.evaluation.tasks.metrics import scores
 from gptjax.settings import Settings, freeze
 from gptjax.training.objectives import make_objective
 from gptjax.training.schedule import make_schedule
+from gptjax.user_code import load_config
 
-ROOT = Path(__file__).parents[2]
 WRITTEN_AT_ONCE = 128  # sources
 MOST_TOKENS = 128  # of a translation
 
 
 def settings(data: str, steps: int) -> Settings:
     """The config that the other side trains with."""
-    spec = importlib.util.spec_from_file_location("translation", ROOT / "configs" / "translation.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    config = module.get_config()
+    config = load_config("configs/translation.py")
     config.data.path, config.training.duration = data, f"{steps} steps"
     return freeze(config)
 

@@ -1,0 +1,84 @@
+"""Training speed beside PyTorch's `nn.Transformer`: python experiments/translation/speed.py --data=data/fra_eng
+
+Each side lives in a process of its own, gptjax_side.py and pytorch_side.py, and they take turns: a process that waits
+sleeps on its standard input, so that their threads never run at once. Prints the seconds per step of each turn's side,
+by the clock and by the processors, and the ratio of each pair of turns: medians, and extremes in brackets. Where other
+programs use the same processors, seconds by the clock mean little and the ratios of neighbouring turns a little more.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import statistics
+import subprocess
+import sys
+from pathlib import Path
+
+HERE = Path(__file__).parent
+KINDS = {"seconds": "by the clock", "processor_seconds": "by the processors"}
+
+
+class Side:
+    """A process that takes steps when it is told to. `facts` are there once it is compiled and warm."""
+
+    def __init__(self, *command: str):
+        self.turns: list[dict[str, float]] = []
+        environment = {**os.environ, "OMP_WAIT_POLICY": "passive"}  # of PyTorch, whose threads spin otherwise
+        self._process = subprocess.Popen(
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment
+        )
+        self.facts = self._read()
+
+    def turn(self, steps: int) -> None:
+        print(steps, file=self._process.stdin, flush=True)
+        found = self._read()
+        self.turns.append({kind: found[kind] / steps for kind in KINDS} | {"loss": found["loss"]})
+
+    def close(self) -> None:
+        self._process.stdin.close()
+        self._process.wait()
+
+    def _read(self) -> dict:
+        line = self._process.stdout.readline()
+        if not line:
+            raise RuntimeError(f"{' '.join(self._process.args)} ended early: exit code {self._process.wait()}")
+        return json.loads(line)
+
+
+def spread(values: list[float], digits: int = 2) -> str:
+    return f"{statistics.median(values):.{digits}f} ({min(values):.{digits}f} to {max(values):.{digits}f})"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--data", required=True)
+    parser.add_argument("--steps", type=int, default=20, help="of a turn")
+    parser.add_argument("--turns", type=int, default=5)
+    parser.add_argument("--torch_python", default=sys.executable, help="the interpreter that has PyTorch and gptjax")
+    parser.add_argument("--compile", action="store_true", help="PyTorch's side by torch.compile")
+    options = parser.parse_args()
+    common = (f"--data={options.data}", "--steps=1500")
+    theirs = Side(
+        *(options.torch_python, str(HERE / "pytorch_side.py"), *common, "--turns"),
+        *(["--compile"] if options.compile else []),
+    )
+    ours = Side(sys.executable, str(HERE / "gptjax_side.py"), *common)
+    for number in range(options.turns):
+        for side in (ours, theirs):
+            side.turn(options.steps)
+        print(f"turn {number + 1}: {ours.turns[-1]} {theirs.turns[-1]}", file=sys.stderr, flush=True)
+    for side in (ours, theirs):
+        print(json.dumps(side.facts))
+        side.close()
+    print(f"{options.turns} turns of {options.steps} steps each, seconds per step\n")
+    print("| | gptjax | PyTorch | PyTorch / gptjax |\n|---|---|---|---|")
+    for kind, words in KINDS.items():
+        mine, other = ([turn[kind] for turn in side.turns] for side in (ours, theirs))
+        ratios = [b / a for a, b in zip(mine, other)]
+        print(f"| {words} | {spread(mine)} | {spread(other)} | {spread(ratios)} |")
+
+
+if __name__ == "__main__":
+    main()
