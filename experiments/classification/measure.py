@@ -5,7 +5,7 @@
 --pretrained is a run of configs/encoder.py:pretrain, --pretrained_decoder one of :pretrain_decoder, --data what its
 docstring prepares. --starts chooses among plain, pretrained, last_block (pretrained, and the layers below the last one
 stay as they are), decoder and pretrained_decoder. Runs that are finished are not trained again. Writes results.csv and
-the confusion matrices beside this file. Needs scikit-learn.
+the confusion matrices of the encoder's two starts beside this file. Needs scikit-learn.
 """
 
 import argparse
@@ -65,7 +65,7 @@ def trained(start: str, seed: int, options: argparse.Namespace) -> dict:
         flags.append(f"--config.training.init_from={getattr(options, begun_by)}")
     command("train", f"--workdir={run}", *flags)
     command("classify", f"--workdir={run}", "--checkpoint=best", f"--data={options.data}", "--split=test")
-    if seed == 0:
+    if seed == 0 and start in ("plain", "pretrained"):
         shutil.copy(run / "classification" / "confusion.png", HERE / f"confusion_{start}.png")
     found = json.loads((run / "classification" / "confusion.json").read_text())
     return row(start, seed, np.array(found["confusion"]), found)

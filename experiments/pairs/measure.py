@@ -4,7 +4,8 @@
 
 The folders are what configs/summarization.py says how to prepare. Trains four models with that config, has them answer
 the test split, and writes results.csv and scores.png beside this file, baselines among them. What is finished is not
-done again. --only=questions:decoder trains and asks one model and writes nothing beside this file.
+done again. --only=questions:decoder trains and asks one model and writes nothing beside this file; --share=0.5 halves
+the epochs of all.
 """
 
 from __future__ import annotations
@@ -39,22 +40,24 @@ DRAWS = 20  # random answers to each question
 
 @dataclass(frozen=True)
 class Subject:
-    """What is asked: the card of configs/tasks, its metrics, and flags of training beside those of the config."""
+    """What is asked.
+
+    Attributes:
+      card: of configs/tasks. metrics: its own.
+      epochs: of training, the same for both models, so that they see each pair equally often.
+      lengths: data.sequence_length of each of ARMS, where it is not the config's.
+    """
 
     card: str
     metrics: tuple[str, ...]
-    training: dict[str, tuple[str, ...]]
+    epochs: float
+    lengths: dict[str, int]
 
 
 SUBJECTS = {
-    "summaries": Subject("summarization", ("rouge1", "rouge2", "rougeL"), dict.fromkeys(ARMS, ())),
-    "questions": Subject(
-        "question_answering",
-        ("squad_exact_match", "squad_f1"),
-        {  # answers are shorter than summaries
-            arm: ("--config.training.duration=0.8 epochs", f"--config.data.sequence_length={length}")
-            for arm, length in zip(ARMS, (64, 576))
-        },
+    "summaries": Subject("summarization", ("rouge1", "rouge2", "rougeL"), 2.0, {}),
+    "questions": Subject(  # answers are shorter than summaries
+        "question_answering", ("squad_exact_match", "squad_f1"), 0.8, {"encoder-decoder": 64, "decoder": 576}
     ),
 }
 
@@ -64,6 +67,7 @@ def main() -> None:
     parser.add_argument("--summaries", required=True)
     parser.add_argument("--questions", required=True)
     parser.add_argument("--runs", type=Path, required=True)
+    parser.add_argument("--share", type=float, default=1.0)
     parser.add_argument("--only")
     options = parser.parse_args()
     rows = []
@@ -73,7 +77,8 @@ def main() -> None:
             rows += [row(name, baseline, found) for baseline, found in baselines(name, subject, data).items()]
         for arm in ARMS:
             if options.only in (None, f"{name}:{arm}"):
-                rows.append(row(name, arm, trained(subject, arm, data, options.runs / f"{name}_{arm}")))
+                run = options.runs / f"{name}_{arm}"
+                rows.append(row(name, arm, trained(subject, arm, data, run, options.share)))
                 print(rows[-1], flush=True)
     if not options.only:
         with open(HERE / "results.csv", "w", newline="") as file:
@@ -86,9 +91,12 @@ def main() -> None:
 # --- Models
 
 
-def trained(subject: Subject, arm: str, data: str, run: Path) -> dict[str, Any]:
+def trained(subject: Subject, arm: str, data: str, run: Path, share: float) -> dict[str, Any]:
     """What a model scores, and what its training took."""
-    flags = ("--config.evaluation.every=50%", "--config.checkpoint.every=50%", *subject.training[arm])
+    flags = ["--config.evaluation.every=50%", "--config.checkpoint.every=50%"]
+    flags.append(f"--config.training.duration={subject.epochs * share:g} epochs")
+    if arm in subject.lengths:
+        flags.append(f"--config.data.sequence_length={subject.lengths[arm]}")
     command("train", run, f"--config={CONFIG}:{arm}", f"--config.data.path={data}", *flags)
     command("evaluate", run, f"--tasks={subject.card}", f"--task_data={data}")
     (path,) = (run / "evaluation").glob("*/results.json")

@@ -107,18 +107,19 @@ class Translator(nn.Module):
             self.embedded(source_BS, torch.arange(length)[None]), src_key_padding_mask=is_padding_BS
         )
         target_BT = torch.full((len(sources), 1), begin_id)
-        done_B = torch.zeros(len(sources), dtype=torch.bool)
+        going = torch.arange(len(sources))
         for count in range(1, MOST_TOKENS + 1):
             x_BTD = self.transformer.decoder(
-                self.embedded(target_BT, torch.arange(count)[None]),
-                memory_BSD,
+                self.embedded(target_BT[going], torch.arange(count)[None]),
+                memory_BSD[going],
                 tgt_mask=torch.ones(count, count, dtype=torch.bool).triu(1),
-                memory_key_padding_mask=is_padding_BS,
+                memory_key_padding_mask=is_padding_BS[going],
             )
-            next_B = self.logits(x_BTD[:, -1]).argmax(-1)
+            next_B = torch.full((len(sources),), eos_id)
+            next_B[going] = self.logits(x_BTD[:, -1]).argmax(-1)
             target_BT = torch.cat([target_BT, next_B[:, None]], dim=1)
-            done_B |= next_B == eos_id
-            if done_B.all():
+            going = torch.nonzero(next_B != eos_id)[:, 0]
+            if not len(going):
                 break
         rows = (row[1:] for row in target_BT.tolist())
         return [row[: row.index(eos_id)] if eos_id in row else row for row in rows]
