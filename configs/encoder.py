@@ -20,8 +20,8 @@ spam        The same body and a head of 258 numbers; 6 epochs of 3,900 messages 
 last_block  The same, and only the last block, the last norm and the head are trained, as in chapter 6 of "Build a
             Large Language Model (From Scratch)": 0.21 M parameters, 3 minutes there. It made more errors than training
             all of them (experiments/classification), and makes sense only from a pretrained start.
-decoder     A classifier on a decoder, which reads its last token, as in that chapter; 3 to 4 minutes there. It can start
-            from any run of configs/encoder.py:pretrain_decoder, of the same shape.
+decoder     A classifier on a decoder, which reads its last token, as in that chapter; 3 to 4 minutes there. It can
+            start from any run of configs/encoder.py:pretrain_decoder, of the same shape.
 pretrain_decoder   The same body as a language model.
 """
 
