@@ -5,8 +5,8 @@ In PyTorch's words, for one head of queries q [T, H], keys k and values v [S, H]
     weights = softmax((q @ k.T / sqrt(H)).masked_fill(~mask, -inf))
     out = weights @ v
 
-`attend` is just this for all rows and heads at once. The rest of this file is who sees whom (`visible`), the same over
-a cache, and the layer with its projections. What computes it in less memory and time is in `attention_backends`.
+`attend` is just this for all rows and heads at once. The rest of this file is which query sees which key (`visible`),
+attention over a cache, and the layer with its projections. `attention_backends` computes it in less memory and time.
 
 Query head n reads key/value head n // G, where G = N / K query heads share one. Softmax and its logits are float32
 everywhere.
@@ -43,13 +43,14 @@ _MASKED = -1e30  # finite: a query that sees no key gives numbers, not NaN
 
 @dataclasses.dataclass(frozen=True)
 class Scores:
-    """What bends attention between its two products, beside the mask. By default nothing does.
+    """Changes to the logits between attention's two matrix products, besides the mask. The defaults change nothing.
 
     Attributes:
-      scale: what products of queries and keys are multiplied by; 0: 1 / sqrt(H).
-      softcap: they are then squashed to between -this and +this (Gemma 2); 0: they are not.
-      bias: how far a key lies before its query, [B, T, S] → what is added, [B, N, T, S] (see `position_bias`).
-      sinks_N: the logit, in each head, of one more key which every query sees and whose value is zero (gpt-oss).
+      scale: the factor for products of queries and keys; 0: 1 / sqrt(H).
+      softcap: the logits are then squashed to between -this and +this (Gemma 2); 0: they are not.
+      bias: a function from how far each key lies before its query, [B, T, S], to what is added to the logits,
+        [B, N, T, S] (see `position_bias`).
+      sinks_N: per head, the logit of an additional key that every query sees and whose value is zero (gpt-oss).
     """
 
     scale: float = 0.0
@@ -101,11 +102,11 @@ def softmax(
     scores: Scores = PLAIN,
     distance_BTS: Any = None,
 ) -> jax.Array:
-    """The share of each value that a query takes. What bends attention between its two products belongs here:
-    definition, blocks and cache then have it all at once.
+    """The weight of each value for each query. Every change between attention's two matrix products belongs here, so
+    that the definition, the blocks and the cache all have it.
 
     Args:
-      kept: of dropout, which shares stay, and what those are multiplied by.
+      kept: for dropout, which weights are kept (bool, [B, K, T, G, S]), and the factor for those.
       distance_BTS: how far a key lies before its query, for `scores.bias`.
     """
     _, K, _, G, _ = logits_BKTGS.shape
@@ -139,11 +140,11 @@ def visible(
 ) -> tuple[jax.Array, jax.Array]:
     """Whether query t sees key s, [B, T, S] bool, and how far s lies before t, [B, T, S].
 
-    It sees none that comes later, none that is `window` rows or more away (0: any), none of another segment. B is
-    1 where the rows of the batch do not differ.
+    A query does not see keys that come later (if causal), keys that are `window` rows or more away (0: no limit), and
+    keys of another segment. B is 1 where the rows of the batch do not differ.
 
     Args:
-      rows_BT: where the queries stand in the sequence; rows_BS: where the keys do.
+      rows_BT: the queries' places in the sequence; rows_BS: the keys' places.
     """
     distance_BTS = rows_BT[:, :, None] - rows_BS[:, None, :]
     mask_BTS = distance_BTS >= 0 if causal else jnp.ones_like(distance_BTS, bool)
@@ -172,28 +173,28 @@ def attention(
     dropout_keys_B: jax.Array | None = None,
     scores: Scores = PLAIN,
 ) -> jax.Array:
-    """Attention by one of the backends, [B, T, N, H]: of a sequence to itself, or to another one (not causal).
+    """Attention by one of the backends, [B, T, N, H]: of a sequence to itself, or (not causal) to another sequence.
 
-    A query that sees no key, as one of a segment without keys, gets the mean of the values.
+    A query that sees no key, for example because its segment has none, gets the mean of the values.
 
     Args:
       backend: one of BACKENDS (see `select_backend` for `auto`).
-      causal: query t sees keys up to t, and S = T; otherwise all keys, and S may be anything.
+      causal: query t sees the keys up to t, and S = T; otherwise it sees all keys, and S may differ from T.
       window: query t sees keys t - window + 1 … t, and as many after it where it is not causal; 0: all.
       segments_BT: int32; a query sees only keys of its own segment.
-      key_segments_BS: those of the keys; None: `segments_BT`.
-      key_lengths_B: int32; row b has only so many keys, and what follows is padding; at least 1. None: S.
+      key_segments_BS: the segments of the keys; None: `segments_BT`.
+      key_lengths_B: int32, at least 1: the number of keys in each row, which padding follows. None: S.
       block: query rows that the xla backend handles at a time.
-      dropout: share of the weights that are zeroed; none without the rows' keys.
+      dropout: share of the weights that are zeroed; without `dropout_keys_B` no weight is.
 
     Raises:
-      ConfigError: an unknown backend, or one that cannot run these inputs; never another backend in its place.
+      ConfigError: the backend is unknown or cannot run these inputs. Another one never takes its place silently.
     """
     T, S = q_BTNH.shape[1], k_BSKH.shape[1]
     if causal and (S != T or key_segments_BS is not None or key_lengths_B is not None):
-        raise ValueError(f"causal attention is of a sequence to itself: {T} queries, {S} keys and no facts of the keys")
+        raise ValueError("causal attention takes as many keys as queries, and neither segments nor lengths of the keys")
     if S != T and (segments_BT is None) != (key_segments_BS is None):
-        raise ValueError("segments_BT and key_segments_BS belong together where the keys are of another sequence")
+        raise ValueError("give both segments_BT and key_segments_BS, or neither, where S differs from T")
     key_segments_BS = segments_BT if key_segments_BS is None else key_segments_BS
     keys_B = dropout_keys_B if dropout else None
 
@@ -249,10 +250,10 @@ def cached_attention(
 ) -> jax.Array:
     """Attention of T new tokens over a cache that already holds their keys: slot s has the token at position s.
 
-    Not causal, it is attention over the cache of another stream, of which row b has `key_lengths_B[b]` ≥ 1 tokens.
+    If not causal, the cache is that of another stream, which has `key_lengths_B[b]` ≥ 1 tokens in row b.
 
-    The [B, K, S, H] layout is the one that the matrix products read without a copy of the cache. A long prompt runs in
-    blocks of query rows, so that its logits take block · S numbers a head and not T · S.
+    The matrix products read the layout [B, K, S, H] without a copy of the cache. A long prompt runs in blocks of query
+    rows, so that its logits take block · S numbers per head instead of T · S.
     """
     length = q_BTNH.shape[1]
     slots_1S = jnp.arange(k_BKSH.shape[2])[None]
@@ -278,11 +279,12 @@ def cached_attention(
 class Attention(nn.Module):
     """Projections to heads, QK-norm, rotation, attention, and the projection back to the model's width.
 
-    Whoever makes Flax's collection `intermediates` mutable finds there, as `weights`, the attention [B, N, T, S] of a
-    layer that reads no cache (see inference/attention_map.py).
+    In a decoder it is causal, in an encoder it is not. Cross-attention takes queries from one stream, x_BTD, and keys
+    and values from another, context_BSD. It is not causal either, and since distances between two streams mean
+    nothing, it has no rotation and no window.
 
-    A decoder's is causal. An encoder's is not. Cross-attention takes queries from one stream, x_BTD, and keys and
-    values from another, context_BSD: it is not causal either, and knows no distances, so no rotation and no window.
+    If Flax's collection `intermediates` is mutable, a layer that reads no cache stores its weights there, [B, N, T, S],
+    under the name `weights` (see inference/attention_map.py).
     """
 
     config: ModelSettings
@@ -303,65 +305,53 @@ class Attention(nn.Module):
         cache: tuple[jax.Array, ...] | None = None,
         dropout_keys_B: jax.Array | None = None,
     ) -> tuple[jax.Array, tuple[jax.Array, jax.Array] | None]:
-        """Returns the output [B, T, D] and, given a layer's cache (keys_BKSH, values_BKSH, lengths_B), its new
-        (keys_BKSH, values_BKSH). Cross-attention returns those of the other stream, which may then be given as
-        `context_cache` in place of the stream. The other arguments are those of `attention`."""
+        """Returns the output [B, T, D] and the keys and values that are worth keeping.
+
+        Args:
+          context_BSD: the other stream, for cross-attention.
+          context_cache: what a call with `context_BSD` returned, in place of the other stream.
+          cache: a layer's (keys_BKSH, values_BKSH, lengths_B), which x_BTD continues.
+          rotation: of positions, see `rotate`; the other arguments are those of `attention`.
+
+        Returns:
+          The output, and (keys_BKSH, values_BKSH): the cache with x_BTD in it, or for cross-attention those of the
+          other stream. None without either.
+        """
         config = self.config
         is_cross = context_BSD is not None or context_cache is not None
         if is_cross and (self.causal or self.window or rotation is not None):
-            raise ValueError("attention to another stream is not causal, and knows no window and no rotation")
+            raise ValueError("attention to another stream cannot be causal or have a window or a rotation")
         if cache is not None and not self.causal:
-            raise ValueError("only causal attention reads on from a cache")
-        stream_BSD = x_BTD if context_BSD is None else context_BSD
-        width = {"embed": config.width}
-        query_heads = {"heads": config.num_heads, "head": config.head_width}
-        kv_heads = {"kv_heads": config.num_kv_heads, "head": config.head_width}
-        biases = bias_parts(config.bias)
+            raise ValueError("only causal attention can continue from a cache")
 
-        def heads(name: str, axes: Axes, x_BTD: jax.Array) -> jax.Array:
-            weight = matrix(self, name, width, axes, input_init(config))
-            bias = vector(self, f"{name}_bias", axes) if "qkv" in biases else None
-            return project(x_BTD, weight, bias).reshape(*x_BTD.shape[:2], *axes.values())
-
-        q_BTNH = heads("query", query_heads, x_BTD)
+        q_BTNH = self._heads("query", x_BTD, rotation)
         if context_cache is None:
-            k_BSKH, v_BSKH = heads("key", kv_heads, stream_BSD), heads("value", kv_heads, stream_BSD)
-        if config.qk_norm:  # before the rotation; Qwen3: each head by itself, OLMo 2: all heads of a token together
-            together = config.qk_norm_over == "projection"
-            query_axes, key_axes = (tuple(axes) if together else ("head",) for axes in (query_heads, kv_heads))
-            q_BTNH = RMSNorm(config.norm_epsilon, query_axes, name="query_norm")(q_BTNH)
-            if context_cache is None:
-                k_BSKH = RMSNorm(config.norm_epsilon, key_axes, name="key_norm")(k_BSKH)
-        if rotation is not None:
-            q_BTNH, k_BSKH = rotate(q_BTNH, rotation), rotate(k_BSKH, rotation)
+            stream_BSD = x_BTD if context_BSD is None else context_BSD
+            k_BSKH, v_BSKH = self._heads("key", stream_BSD, rotation), self._heads("value", stream_BSD)
+        scores, block = self._scores(is_cross), config.attention_block
 
-        sinks_N = vector(self, "sinks", {"heads": config.num_heads}) if config.attention_sinks else None
-        scores = Scores(
-            config.attention_scale, config.attention_softcap, None if is_cross else position_bias(self), sinks_N
-        )
+        kept = None
         if context_cache is not None:
+            kept = context_cache
             out_BTNH = cached_attention(
                 q_BTNH,
-                *context_cache,
+                *kept,
                 positions_BT=jnp.zeros((1, x_BTD.shape[1]), jnp.int32),
                 causal=False,
                 key_lengths_B=key_lengths_B,
-                block=config.attention_block,
+                block=block,
                 scores=scores,
             )
-            cache = context_cache
-        elif cache is None:
+        elif cache is not None:
+            keys_BKSH, values_BKSH, lengths_B = cache
+            kept = write(keys_BKSH, k_BSKH, lengths_B), write(values_BKSH, v_BSKH, lengths_B)
+            positions_BT = lengths_B[:, None] + jnp.arange(x_BTD.shape[1])
+            out_BTNH = cached_attention(
+                q_BTNH, *kept, positions_BT=positions_BT, window=self.window, block=block, scores=scores
+            )
+        else:
             if self.is_mutable_collection("intermediates"):
-                of_keys_BS = segments_BT if key_segments_BS is None else key_segments_BS
-                rows_BT, rows_BS = jnp.arange(q_BTNH.shape[1])[None], jnp.arange(k_BSKH.shape[1])[None]
-                mask_BTS, distance_BTS = visible(
-                    *(rows_BT, rows_BS, self.window, segments_BT, of_keys_BS),
-                    causal=self.causal,
-                    key_lengths_B=key_lengths_B,
-                )
-                weights_BKTGS = attention_weights(q_BTNH, k_BSKH, mask_BTS, None, scores, distance_BTS)
-                weights_BKGTS = jnp.swapaxes(weights_BKTGS, 2, 3)
-                self.sow("intermediates", "weights", weights_BKGTS.reshape(-1, config.num_heads, *mask_BTS.shape[1:]))
+                self._sow_weights(q_BTNH, k_BSKH, scores, segments_BT, key_segments_BS, key_lengths_B)
             out_BTNH = attention(
                 q_BTNH,
                 k_BSKH,
@@ -372,30 +362,68 @@ class Attention(nn.Module):
                 segments_BT=segments_BT,
                 key_segments_BS=key_segments_BS,
                 key_lengths_B=key_lengths_B,
-                block=config.attention_block,
+                block=block,
                 dropout=config.attention_dropout,
                 dropout_keys_B=dropout_keys_B,
                 scores=scores,
             )
             if is_cross:
-                cache = jnp.swapaxes(k_BSKH, 1, 2), jnp.swapaxes(v_BSKH, 1, 2)
-        else:
-            keys_BKSH, values_BKSH, lengths_B = cache
-            keys_BKSH = write(keys_BKSH, k_BSKH, lengths_B)
-            values_BKSH = write(values_BKSH, v_BSKH, lengths_B)
-            out_BTNH = cached_attention(
-                q_BTNH,
-                keys_BKSH,
-                values_BKSH,
-                positions_BT=lengths_B[:, None] + jnp.arange(x_BTD.shape[1]),
-                window=self.window,
-                block=config.attention_block,
-                scores=scores,
-            )
-            cache = (keys_BKSH, values_BKSH)
+                kept = jnp.swapaxes(k_BSKH, 1, 2), jnp.swapaxes(v_BSKH, 1, 2)
 
         out_BTNH = checkpoint_name(out_BTNH, "attention_output")  # remat policies keep it: see decoder
-        weight = matrix(self, "output", query_heads, width, output_init(config))
-        bias = vector(self, "output_bias", width) if "output" in biases else None
-        out_BTD = out_BTNH.reshape(*x_BTD.shape[:2], -1)
-        return project(out_BTD, weight, bias), cache
+        return self._output(out_BTNH), kept
+
+    def _heads(self, name: str, x_BTD: jax.Array, rotation: Any = None) -> jax.Array:
+        """The projection of a stream to its "query", "key" or "value" heads, [B, T, heads, H].
+
+        Queries and keys are also normalised (QK-norm) and rotated.
+        """
+        config = self.config
+        axes: Axes = {"kv_heads": config.num_kv_heads, "head": config.head_width}
+        if name == "query":
+            axes = self._query_heads
+        weight = matrix(self, name, {"embed": config.width}, axes, input_init(config))
+        bias = vector(self, f"{name}_bias", axes) if "qkv" in bias_parts(config.bias) else None
+        x_BTNH = project(x_BTD, weight, bias).reshape(*x_BTD.shape[:2], *axes.values())
+        if config.qk_norm and name != "value":
+            # Qwen3 normalises each head by itself, OLMo 2 all heads of a token together.
+            norm_axes = tuple(axes) if config.qk_norm_over == "projection" else ("head",)
+            x_BTNH = RMSNorm(config.norm_epsilon, norm_axes, name=f"{name}_norm")(x_BTNH)
+        return x_BTNH if rotation is None else rotate(x_BTNH, rotation)
+
+    def _scores(self, is_cross: bool) -> Scores:
+        config = self.config
+        sinks_N = vector(self, "sinks", {"heads": config.num_heads}) if config.attention_sinks else None
+        bias = None if is_cross else position_bias(self)  # the distance to another stream's token means nothing
+        return Scores(config.attention_scale, config.attention_softcap, bias, sinks_N)
+
+    def _sow_weights(
+        self,
+        q_BTNH: jax.Array,
+        k_BSKH: jax.Array,
+        scores: Scores,
+        segments_BT: jax.Array | None,
+        key_segments_BS: jax.Array | None,
+        key_lengths_B: jax.Array | None,
+    ) -> None:
+        key_segments_BS = segments_BT if key_segments_BS is None else key_segments_BS
+        rows_1T, rows_1S = jnp.arange(q_BTNH.shape[1])[None], jnp.arange(k_BSKH.shape[1])[None]
+        mask_BTS, distance_BTS = visible(
+            *(rows_1T, rows_1S, self.window, segments_BT, key_segments_BS),
+            causal=self.causal,
+            key_lengths_B=key_lengths_B,
+        )
+        weights_BKTGS = attention_weights(q_BTNH, k_BSKH, mask_BTS, None, scores, distance_BTS)
+        weights_BKGTS = jnp.swapaxes(weights_BKTGS, 2, 3)
+        self.sow("intermediates", "weights", weights_BKGTS.reshape(-1, q_BTNH.shape[2], *mask_BTS.shape[1:]))
+
+    def _output(self, x_BTNH: jax.Array) -> jax.Array:
+        """The projection of the heads back to the model's width, [B, T, D]."""
+        config, width = self.config, {"embed": self.config.width}
+        weight = matrix(self, "output", self._query_heads, width, output_init(config))
+        bias = vector(self, "output_bias", width) if "output" in bias_parts(config.bias) else None
+        return project(x_BTNH.reshape(*x_BTNH.shape[:2], -1), weight, bias)
+
+    @property
+    def _query_heads(self) -> Axes:
+        return {"heads": self.config.num_heads, "head": self.config.head_width}
