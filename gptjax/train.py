@@ -38,7 +38,7 @@ from gptjax.inference.prompts import check_sample_prompt
 from gptjax.model.families import validate_model
 from gptjax.parallel import distributed, members
 from gptjax.parallel.agreement import named, settings
-from gptjax.parallel.members import Timeouts
+from gptjax.parallel.meeting import Timeouts, find_meeting
 from gptjax.paths import run_folder
 from gptjax.planning import Plan
 from gptjax.runtime import keep_freed_memory, use_compilation_cache
@@ -105,7 +105,7 @@ def main(argv: list[str]) -> int:
             raise ConfigError(f"--{flag.name} is missing (see --help)")
     keep_freed_memory()
     use_compilation_cache()
-    meeting = members.meeting(_COORDINATOR.value, _NUM_PROCESSES.value, _PROCESS_ID.value)
+    meeting = find_meeting(_COORDINATOR.value, _NUM_PROCESSES.value, _PROCESS_ID.value)
     timeouts = Timeouts(
         _INITIALIZATION_TIMEOUT.value, _HEARTBEAT_TIMEOUT.value, _BATCH_TIMEOUT.value, _STARTUP_TIMEOUT.value
     )

@@ -80,7 +80,7 @@ def test_nothing_prints_past_the_filter():
         "__main__.py",
         "cli.py",
         "generate.py",
-        "members.py",
+        "member.py",
         "predict.py",
         "relay.py",
     }, prints

@@ -1,7 +1,7 @@
 """Carries bytes between a process's JAX client and the coordination service of process 0: python relay.py HOST PORT
 
 JAX's client aborts its process, with a C++ stack, as soon as the connection to the service breaks, and no Python code
-can prevent that. Behind this relay the connection does not break: `members.py` itself notices and reports that process
+can prevent that. Behind this relay the connection does not break: `member.py` itself notices and reports that process
 0 is gone. The relay is a process of its own, since the client may hold Python's lock while it waits for an answer.
 
 It prints the port on 127.0.0.1 where it waits for the client. It ends when its standard input closes, that is with its

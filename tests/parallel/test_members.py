@@ -11,10 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from gptjax.config import ConfigError, RunError
 from gptjax.differences import with_lines
-from gptjax.parallel import members
-from gptjax.parallel.members import Meeting, meeting
 
 SUPPORT = Path(__file__).parents[1] / "support"
 HOST = socket.gethostname()
@@ -97,14 +94,6 @@ def test_one_that_fails_ends_all(failing, waiting):
     assert ended[failing] == (2, "", f"error: {reason}\n")
     sentence = f"error: process {failing} on {HOST} failed: {reason}\n"
     assert ended[1 - failing] == (1, "", sentence)
-
-
-def test_of_a_refusal_all_lines_are_reported_and_of_a_bug_the_first():
-    refusal = with_lines("the data\nchanged", {"seed": (0, 1), "data: order": ("a", "b")})
-    whole = "the data changed. What differs:\n  seed: was 0, is now 1\n  data: order: was a, is now b"
-    assert members._reason(ConfigError(refusal)) == members._reason(RunError(refusal)) == whole
-    assert members._reason(ValueError("of XLA\n  deep inside")) == "ValueError: of XLA"
-    assert members._reason(KeyboardInterrupt()) == "interrupted"
 
 
 def test_a_bug_has_its_traceback_where_it_is_and_a_sentence_elsewhere():
@@ -252,60 +241,3 @@ def test_another_number_of_processes_is_refused_by_all():
         started = [processes.start(0, 2, []), processes.start(1, 3, [])]
         ended = [processes.end(process) for process in started]
     assert all(status == 2 and "--num_processes=2 in process 0, 3 in process 1" in err for status, _, err in ended)
-
-
-def test_the_flags_say_where_to_meet():
-    assert meeting("node1:1234", 2, 1) == Meeting("node1", 1234, 2, 1)
-    assert meeting("[::1]:1234", 2, 0).host == "::1"
-    assert meeting("node1:1234", 1, 0) is None
-    assert meeting(None, None, None, {}) is None
-
-
-@pytest.mark.parametrize(
-    "flags, message",
-    [
-        (("node1:1234", 2, None), "missing: --process_id"),
-        (("node1:1234", 2, 2), "--process_id=2: must be below --num_processes=2"),
-        (("node1", 2, 1), "--coordinator='node1': expected HOST:PORT"),
-        (("node1:70000", 2, 1), "--coordinator='node1:70000': expected HOST:PORT"),
-    ],
-)
-def test_flags_that_do_not_fit_are_refused(flags, message):
-    with pytest.raises(ConfigError, match=message):
-        meeting(*flags)
-
-
-@pytest.mark.parametrize(
-    "nodes, host",
-    [
-        ("n1", "n1"),
-        ("n1,n2", "n1"),
-        ("n[001-012,20]", "n001"),
-        ("a[7,9],b3", "a7"),
-        ("rack-2-n[3-4]-ib", "rack-2-n3-ib"),
-    ],
-)
-def test_slurm_says_where_to_meet(nodes, host):
-    environment = dict(SLURM_STEP_NODELIST=nodes, SLURM_STEP_NUM_TASKS="4", SLURM_JOB_ID="77", SLURM_PROCID="3")
-    first = meeting(None, None, None, environment)
-    assert (first.host, first.num_processes, first.process) == (host, 4, 3)
-    assert meeting(None, None, None, environment | {"SLURM_STEP_ID": "1"}).port != first.port
-    assert meeting(None, None, None, environment | {"SLURM_STEP_NUM_TASKS": "1"}) is None
-
-
-@pytest.mark.parametrize(
-    "environment, devices",
-    [
-        (dict(SLURM_GTIDS="3"), None),
-        (dict(SLURM_GTIDS="3", CUDA_VISIBLE_DEVICES="0,1,2,3"), None),
-        (dict(SLURM_GTIDS="2,3"), (1,)),
-        (dict(SLURM_GTIDS="2,3", CUDA_VISIBLE_DEVICES="0,1"), (1,)),
-        (dict(SLURM_GTIDS="2,3", CUDA_VISIBLE_DEVICES="0"), (0,)),  # --gpus-per-task: the others' are hidden
-    ],
-)
-def test_tasks_of_a_node_share_its_gpus_and_a_single_one_has_them_all(environment, devices):
-    environment = (
-        dict(SLURM_STEP_NODELIST="n1", SLURM_STEP_NUM_TASKS="4", SLURM_JOB_ID="1", SLURM_PROCID="3", SLURM_LOCALID="1")
-        | environment
-    )
-    assert meeting(None, None, None, environment).devices == devices

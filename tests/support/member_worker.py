@@ -15,7 +15,8 @@ from jax.experimental import multihost_utils
 
 from gptjax import cli
 from gptjax.config import ConfigError
-from gptjax.parallel import members
+from gptjax.parallel import member, members
+from gptjax.parallel.meeting import Timeouts, find_meeting
 
 
 def fail(text):
@@ -60,8 +61,8 @@ ACTIONS = {
 
 def main(argv):
     coordinator, num_processes, process, timeouts, *actions = argv[1:]
-    meeting = members.meeting(coordinator, int(num_processes), int(process))
-    with members.joined(meeting, members.Timeouts(**json.loads(timeouts))):
+    meeting = find_meeting(coordinator, int(num_processes), int(process))
+    with members.joined(meeting, Timeouts(**json.loads(timeouts))):
         for name, *arguments in map(json.loads, actions):
             ACTIONS[name](*arguments)
         print("left", flush=True)
@@ -69,6 +70,6 @@ def main(argv):
 
 
 if __name__ == "__main__":
-    members.SHOWN_LATE = members.GRACE = 0.5
+    member.SHOWN_LATE = member.GRACE = 0.5
     sys.argv.insert(1, "--")  # no flags: what follows are arguments
     cli.run(main, arguments=100)
