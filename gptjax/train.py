@@ -46,19 +46,19 @@ from gptjax.settings import Settings, freeze
 from gptjax.terminal import Console
 from gptjax.tokenizer import Tokenizer
 from gptjax.training import console as consoles
-from gptjax.training.checkpoint import JUDGED_BY, Checkpoints, saved_metadata
+from gptjax.training.best import BestScore
+from gptjax.training.checkpoint import JUDGED_BY, Checkpoints
 from gptjax.training.hardware import memory
-from gptjax.training.history import best_so_far, record_start, risen_since_lowest
+from gptjax.training.history import record_start
 from gptjax.training.interrupt import StopRequest
 from gptjax.training.memory_check import check_fits, explained_memory
 from gptjax.training.metrics import Throughput
 from gptjax.training.objectives import make_objective
 from gptjax.training.profiler import Profiler
 from gptjax.training.progress import Progress
-from gptjax.training.run_metadata import check_compatible, check_warm_start, own_code, run_metadata
-from gptjax.training.schedule import rate_change
+from gptjax.training.run_metadata import own_code, run_metadata
+from gptjax.training.start import check_start, starting_state
 from gptjax.training.state import TrainState
-from gptjax.training.warm_start import warm_start
 from gptjax.training.writers import MetricsWriter, write_whole
 
 flags = Flags()
@@ -127,7 +127,7 @@ def main(argv: list[str]) -> int:
             members.check_shared(run.workdir, "--workdir")
             members.begin("opening the checkpoints")
             with open_checkpoints(run) as checkpoints:
-                check_saved(run, checkpoints)
+                check_start(run.plan, run.data, checkpoints)
                 show_settings(run)
                 members.begin("restoring or making the state")
                 state, interval, notes = start(run, checkpoints)
@@ -205,52 +205,16 @@ def open_checkpoints(run: TrainingRun) -> Checkpoints:
     return Checkpoints(run.workdir, run.config.checkpoint, steps_of)
 
 
-def check_saved(run: TrainingRun, checkpoints: Checkpoints) -> None:
-    """Makes the checks of `start` early, before the settings are printed and arrays are read.
-
-    Raises:
-      ConfigError: the checkpoints in the workdir, or those of `training.init_from`, do not fit this run.
-    """
-    saved, other = checkpoints.metadata(), run.config.training.init_from
-    if saved is not None:
-        check_compatible(saved, run.config, run.data.fingerprint())
-    elif other and (source := saved_metadata(other, "training.init_from")) is not None:
-        check_warm_start(source, run.config, run.data.tokenizer_hash)
-
-
 def start(run: TrainingRun, checkpoints: Checkpoints) -> tuple[TrainState, dict[str, Any], list[str]]:
-    """Restores or makes the state to train from.
-
-    The first of these that exists is used:
-
-    1. the newest readable checkpoint of this workdir, if it belongs to the same run;
-    2. the parameters of another run, if `training.init_from` names one;
-    3. fresh parameters.
-
-    Returns:
-      The state, the metrics accumulated since the last row of metrics.jsonl, and notes to print.
-    """
-    config, plan = run.config, run.plan
-    saved, interval = checkpoints.metadata(), {}
-    if saved is not None:
-        changes = check_compatible(saved, config, run.data.fingerprint())
-        state, saved = checkpoints.restore(plan.abstract_state)
-        step, interval = int(state.step), saved.get("interval", {})
-        notes = [f"resumed from step {step}"]
-        if step < plan.total_steps:
-            notes += [f"changed: {change}" for change in changes]
-            notes += rate_change(saved["config"], config, plan.units, step)
-    elif config.training.init_from:
-        state, notes = warm_start(plan.trainer, run.data.tokenizer_hash)
-    else:
-        state, notes = plan.trainer.init(), []
+    """Returns what `starting_state` does, and writes to the workdir what must be there before a step is trained."""
+    state, interval, notes = starting_state(run.plan, run.data, checkpoints)
     step = int(state.step)
-    if jax.process_index() == 0 and step < plan.total_steps:
+    if jax.process_index() == 0 and step < run.plan.total_steps:
         run.tokenizer.save(run.workdir)
         if run.source_tokenizer is not None:
             run.source_tokenizer.save(run.workdir, SOURCE_PREFIX)
         sets = {"data": run.data.identity(), "validation": run.windows_scored}
-        record_start(run.workdir, config, step, **sets)
+        record_start(run.workdir, run.config, step, **sets)
     return state, interval, notes
 
 
@@ -262,34 +226,21 @@ def train(
 ) -> None:
     """Trains from the state's step to the last one or until a signal; either way the run is then saved and plotted."""
     config, plan, start_step = run.config, run.plan, int(state.step)
-    objective = plan.trainer.objective
-    judged_by = objective.scores[0]
-    best, more_notes = best_so_far(run.workdir, judged_by, run.windows_scored, start_step)
-    risen = functools.partial(risen_since_lowest, run.workdir, judged_by, run.windows_scored)
-    notes = notes + risen(start_step, checkpoints.best(judged_by.name, run.windows_scored))
+    score = plan.trainer.objective.scores[0]
+    best = BestScore(run.workdir, score, run.windows_scored, start_step)
+    notes = notes + best.risen(start_step, checkpoints.best(score.name, run.windows_scored))
     if start_step >= plan.total_steps:
         notes.append(f"nothing to do: the run is at step {start_step} of {plan.total_steps} (training.duration)")
         consoles.print_notes(run.console, notes)
         return
-    notes += more_notes
     throughput = Throughput(plan.tokens_per_step)
     with (
         MetricsWriter(run.workdir, config.logging.tensorboard, start_step or None, config) as writer,
-        consoles.TrainingView(run.console, plan.total_steps, start_step, CONVENTION, objective.scores) as view,
+        make_view(run, start_step) as view,
         StopRequest() as stop,
     ):
-        consoles.print_notes(run.console, notes)
-        progress = Progress(
-            view,
-            writer,
-            throughput,
-            every=plan.units.steps(config.logging.every, "logging.every"),
-            last_step=plan.total_steps,
-            tokens_per_step=plan.tokens_per_step,
-            flops_per_token=plan.flops_per_token[CONVENTION],
-            peak=plan.peak,
-            interval=interval,
-        )
+        consoles.print_notes(run.console, notes + best.notes)
+        progress = make_progress(run, view, writer, throughput, interval)
         with throughput.pause("compile"):
             train_step = compile_step(run.plan, view)
             evaluate = make_evaluation(run)
@@ -315,9 +266,7 @@ def train(
                     scores = fresh_scores = evaluate(state)
                     task_scores = run.ask_tasks(state)
                 progress.add(done, scores | task_scores)
-                improved = judged_by.better(scores[judged_by.name], best)
-                view.validated(done, scores, best=improved)
-                best = scores[judged_by.name] if improved else best
+                view.validated(done, scores, best=best.improved_by(scores))
             if plan.every("checkpoint.every", done):
                 progress.flush()
                 with throughput.pause("checkpoint"), view.busy("saving"):
@@ -330,33 +279,40 @@ def train(
         progress.flush()
         throughput.lap()  # the summary includes the steps since the last row
         profiler.close()
-        stopped = done < plan.total_steps
-        if stopped:
+        if done < plan.total_steps:
             save(run, checkpoints, state, {}, progress.interval)
         with throughput.pause("checkpoint"):
             checkpoints.wait()
-        speed = throughput.overall().tokens_per_second
-    summary = consoles.run_summary(
-        throughput,
-        step=done,
-        tokens=done * plan.tokens_per_step,
-        mfu=progress.mfu(speed),
-        peak=plan.peak,
-        convention=CONVENTION,
-        memory=memory(),
-        train_loss=progress.train_loss,
-        scores=objective.scores,
-        validation=scores,
-        best=best if scores else None,
-    )
-    title = f"stopped by {stop.name} at step {done}, checkpoint saved" if stopped else "finished"
-    consoles.print_summary(run.console, title, summary)
-    consoles.print_notes(run.console, risen(done, checkpoints.best(judged_by.name, run.windows_scored)))
-    if config.logging.plots and jax.process_index() == 0:
-        from gptjax.training.plots import plot_run  # imported late because matplotlib is slow to import
+    stopped_by = stop.name if done < plan.total_steps else None
+    show_end(run, done, stopped_by, progress, throughput, scores, best.value)
+    consoles.print_notes(run.console, best.risen(done, checkpoints.best(score.name, run.windows_scored)))
+    plot(run)
 
-        for path in plot_run(run.workdir):
-            run.console.print(f"plot: {path}", soft_wrap=True)
+
+def make_view(run: TrainingRun, start_step: int) -> consoles.TrainingView:
+    scores = run.plan.trainer.objective.scores
+    return consoles.TrainingView(run.console, run.plan.total_steps, start_step, CONVENTION, scores)
+
+
+def make_progress(
+    run: TrainingRun,
+    view: consoles.TrainingView,
+    writer: MetricsWriter,
+    throughput: Throughput,
+    interval: dict[str, Any],
+) -> Progress:
+    plan = run.plan
+    return Progress(
+        view,
+        writer,
+        throughput,
+        every=plan.units.steps(run.config.logging.every, "logging.every"),
+        last_step=plan.total_steps,
+        tokens_per_step=plan.tokens_per_step,
+        flops_per_token=plan.flops_per_token[CONVENTION],
+        peak=plan.peak,
+        interval=interval,
+    )
 
 
 def compile_step(plan: Plan, view: consoles.TrainingView) -> Callable:
@@ -423,6 +379,45 @@ def write_sample(run: TrainingRun, state: TrainState, writer: MetricsWriter) -> 
     unknown = completion.unknown_characters
     note = f" (the tokenizer does not know {unknown!r} in the prompt)" if unknown else ""
     return f"sample at step {step}{note}:\n{text}"
+
+
+# --- After the last step ---------------------------------------------------------------------------------------------
+
+
+def show_end(
+    run: TrainingRun,
+    step: int,
+    stopped_by: str | None,
+    progress: Progress,
+    throughput: Throughput,
+    scores: dict[str, float],
+    best: float,
+) -> None:
+    """Prints why the run ended and its figures. scores: of the last evaluation, if there was one."""
+    plan = run.plan
+    summary = consoles.run_summary(
+        throughput,
+        step=step,
+        tokens=step * plan.tokens_per_step,
+        mfu=progress.mfu(throughput.overall().tokens_per_second),
+        peak=plan.peak,
+        convention=CONVENTION,
+        memory=memory(),
+        train_loss=progress.train_loss,
+        scores=plan.trainer.objective.scores,
+        validation=scores,
+        best=best if scores else None,
+    )
+    title = f"stopped by {stopped_by} at step {step}, checkpoint saved" if stopped_by else "finished"
+    consoles.print_summary(run.console, title, summary)
+
+
+def plot(run: TrainingRun) -> None:
+    if run.config.logging.plots and jax.process_index() == 0:
+        from gptjax.training.plots import plot_run  # imported late because matplotlib is slow to import
+
+        for path in plot_run(run.workdir):
+            run.console.print(f"plot: {path}", soft_wrap=True)
 
 
 if __name__ == "__main__":

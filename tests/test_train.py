@@ -11,6 +11,7 @@ import pytest
 from ml_collections import ConfigDict
 from prepared_folders import write_prepared
 from table_answerer import CHOICES, choice_rows, write_task
+from training_runs import train_opened
 
 from gptjax import train as command
 from gptjax.config import ConfigError, RunError, default, from_json, get
@@ -61,8 +62,7 @@ def go(config: ConfigDict, workdir):
     """What `main` does after the flags."""
     run = command.open_run(config, workdir)
     command.show_settings(run)
-    with jax.set_mesh(run.plan.mesh), command.open_checkpoints(run) as checkpoints:
-        command.train(run, checkpoints, *command.start(run, checkpoints))
+    train_opened(run)
     return read_metrics(workdir / "metrics.jsonl")
 
 

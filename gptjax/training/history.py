@@ -7,18 +7,15 @@ from __future__ import annotations
 
 import datetime
 import json
-import math
 import os
 from pathlib import Path
 from typing import Any
 
 from gptjax.config import hash_of, to_json
 from gptjax.differences import differences
-from gptjax.evaluation.scores import SET, Score
 from gptjax.files import write_aside
 from gptjax.settings import Settings
 from gptjax.training.run_metadata import git_revision, own_code, version
-from gptjax.training.writers import FILE_NAME as METRICS
 from gptjax.training.writers import read_metrics
 
 FILE_NAME = "history.jsonl"
@@ -58,54 +55,6 @@ def code_over_time(workdir: Path) -> dict[str, str]:
             if code not in hashes[-1:]:
                 hashes.append(code)
     return {name: " → ".join(hashes) for name, hashes in found.items()}
-
-
-def best_so_far(workdir: Path, score: Score, windows: str | None, step: int) -> tuple[float, list[str]]:
-    """The best score on these windows up to `step`, over all starts (the score's `worst` if there is none), and a note
-    if there are scores on other windows.
-
-    windows: the `Dataset.identity`; None if the run is not evaluated.
-    """
-    path = workdir / METRICS
-    rows = read_metrics(path) if path.exists() and windows is not None else []
-    scored = [row for row in rows if row.get(score.name) is not None and row["step"] <= step]
-    alike = [row[score.name] for row in scored if row.get(SET) == windows]
-    note = (
-        f"{len(scored) - len(alike)} earlier validation scores were measured on other windows (evaluation.tokens, the "
-        "window or the data has changed): they are not compared with new ones, and the best starts anew"
-    )
-    return score.best(alike), [note] if len(alike) < len(scored) else []
-
-
-def risen_since_lowest(
-    workdir: Path, score: Score, windows: str | None, step: int, best_saved: tuple[int, float] | None
-) -> list[str]:
-    """A note if the last score on these windows up to `step` is not the best: it says which checkpoint to sample from.
-
-    best_saved: (step, value) of the checkpoint that `--checkpoint=best` stands for.
-    """
-    path = workdir / METRICS
-    rows = read_metrics(path) if path.exists() and windows is not None else []
-    scored = [
-        (row[score.name], row["step"])
-        for row in rows
-        if row.get(SET) == windows and math.isfinite(row.get(score.name, math.nan)) and row["step"] <= step
-    ]
-    if not scored:
-        return []
-    (best, at), last = (max if score.higher_is_better else min)(scored), scored[-1][0]
-    if f"{best:.4f}" == f"{last:.4f}":
-        return []
-    what, best_is = f"validation {score.title}", "highest" if score.higher_is_better else "lowest"
-    if best_saved is not None and best_saved[0] == at:
-        return [f"{what} is {best_is} at step {at} ({best:.4f}); the last is {last:.4f}: sample with --checkpoint=best"]
-    saved = "no saved checkpoint has a score"
-    if best_saved is not None:
-        saved = f"the best saved checkpoint is that of step {best_saved[0]} ({best_saved[1]:.4f})"
-    return [
-        f"{what} was {best_is} at step {at} ({best:.4f}), which is not saved; the last is {last:.4f}, and {saved}: to "
-        "keep the best, set checkpoint.every to evaluation.every, and checkpoint.keep_best to 1 or more"
-    ]
 
 
 def _settings(path: Path) -> dict | None:

@@ -10,9 +10,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from commands import run_command
+from training_runs import train_run
 
 from gptjax import tokenizer
-from gptjax import train as command
 from gptjax.data.tokens import TokenSource
 from gptjax.inference.generate import Generator
 from gptjax.model.families import family_of
@@ -40,9 +40,7 @@ def folder(tmp_path_factory):
 
 def trained(config, workdir):
     """The rows of metrics.jsonl by their step, without what is measured of the time."""
-    run = command.open_run(config, workdir)
-    with jax.set_mesh(run.plan.trainer.mesh), command.open_checkpoints(run) as checkpoints:
-        command.train(run, checkpoints, *command.start(run, checkpoints))
+    train_run(config, workdir)
     names = ("train/loss", "validation/loss", "validation/tokens")
     return {row["step"]: {name: row.get(name) for name in names} for row in read_metrics(workdir / "metrics.jsonl")}
 

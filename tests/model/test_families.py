@@ -4,9 +4,9 @@ import jax
 import numpy as np
 import pytest
 from prepared_folders import write_prepared
+from training_runs import train_run
 
 from gptjax import config as configs
-from gptjax import train as command
 from gptjax.config import ConfigError, default
 from gptjax.data.facts import DataFacts
 from gptjax.inference.generate import Generator
@@ -46,10 +46,7 @@ def train(tmp_path):
         config = bag_config(duration=duration)
         config.data.path = str(data)
         configs.validate(config)
-        run = command.open_run(freeze(config), tmp_path / name)
-        with jax.set_mesh(run.plan.trainer.mesh), command.open_checkpoints(run) as checkpoints:
-            command.train(run, checkpoints, *command.start(run, checkpoints))
-        return run
+        return train_run(freeze(config), tmp_path / name)
 
     return make
 

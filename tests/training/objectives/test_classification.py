@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from ml_collections import ConfigDict
 from prepared_folders import write_prepared
+from training_runs import losses_and_scores
 
 from gptjax import train as command
 from gptjax.config import ConfigError, default, validate
@@ -16,7 +17,7 @@ from gptjax.settings import freeze
 from gptjax.tokenizer import ByteTokenizer
 from gptjax.tokenizer.training import train_characters
 from gptjax.training.checkpoint import load_params
-from gptjax.training.writers import read_metrics
+from gptjax.training.start import check_start
 
 TOKENIZER = ByteTokenizer()
 LABELS = ("ham", "spam")
@@ -59,13 +60,11 @@ def config_of(folders):
 def train(config, workdir):
     run = command.open_run(freeze(config), workdir)
     with jax.set_mesh(run.mesh), command.open_checkpoints(run) as checkpoints:
-        command.check_saved(run, checkpoints)
+        check_start(run.plan, run.data, checkpoints)
         state, interval, notes = command.start(run, checkpoints)
         before = jax.device_get(state.params)
         command.train(run, checkpoints, state, interval, notes)
-    rows = read_metrics(workdir / "metrics.jsonl")
-    scores = [{k: v for k, v in row.items() if k.startswith("validation/")} for row in rows]
-    return [r["train/loss"] for r in rows if "train/loss" in r], [s for s in scores if s], before, notes
+    return *losses_and_scores(workdir), before, notes
 
 
 def test_a_run_learns_and_is_the_same_on_a_mesh_and_resumed(config_of, folders):

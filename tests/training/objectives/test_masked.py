@@ -2,11 +2,11 @@
 
 import json
 
-import jax
 import numpy as np
 import pytest
 from ml_collections import ConfigDict
 from prepared_folders import write_prepared
+from training_runs import losses_and_scores, train_run
 
 from gptjax import train as command
 from gptjax.config import ConfigError, default, validate
@@ -15,7 +15,6 @@ from gptjax.settings import freeze
 from gptjax.tokenizer import ByteTokenizer
 from gptjax.training.checkpoint import load_for_inference, load_params
 from gptjax.training.objectives import make_objective
-from gptjax.training.writers import read_metrics
 
 
 @pytest.fixture
@@ -45,15 +44,8 @@ def config_of(tmp_path):
 
 
 def train(config, workdir):
-    run = command.open_run(freeze(config), workdir)
-    with jax.set_mesh(run.mesh), command.open_checkpoints(run) as checkpoints:
-        command.train(run, checkpoints, *command.start(run, checkpoints))
-    rows = read_metrics(workdir / "metrics.jsonl")
-    return [row["train/loss"] for row in rows if "train/loss" in row], [
-        {name: value for name, value in row.items() if name.startswith("validation/")}
-        for row in rows
-        if "validation/loss" in row
-    ]
+    train_run(freeze(config), workdir)
+    return losses_and_scores(workdir)
 
 
 def test_a_run_is_the_same_on_a_mesh_in_micro_batches_and_resumed(config_of, tmp_path):

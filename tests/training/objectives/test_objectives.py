@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from ml_collections import ConfigDict
 from prepared_folders import write_prepared
+from training_runs import train_opened
 
 from gptjax import train as command
 from gptjax.config import ConfigError, default
@@ -64,17 +65,12 @@ def run_of(tmp_path):
     return make
 
 
-def train(run):
-    with jax.set_mesh(run.plan.trainer.mesh), command.open_checkpoints(run) as checkpoints:
-        command.train(run, checkpoints, *command.start(run, checkpoints))
-
-
 def test_an_own_objective_is_the_whole_run(run_of, monkeypatch):
     monkeypatch.setitem(OBJECTIVES, "fading", Fading)
     run = run_of(objective="fading", gradient_accumulation_steps=2)
     with jax.set_mesh(run.plan.trainer.mesh):
         start = jax.device_get(run.plan.trainer.init().params)
-    train(run)
+    train_opened(run)
     rows = read_metrics(run.workdir / "metrics.jsonl")
     logged = [row for row in rows if "train/loss" in row]
     # Figures are means over the interval's supervised tokens, exactly as the loss.

@@ -1,12 +1,11 @@
 """A run on pairs learns to answer a source with its target, and writes what the whole forward pass says."""
 
-import jax
 import numpy as np
 import pytest
 from prepared_folders import write_prepared
+from training_runs import train_run
 
 from gptjax import config as configs
-from gptjax import train as command
 from gptjax.config import ConfigError, default
 from gptjax.inference.generate import Generator
 from gptjax.model.families import family_of
@@ -40,9 +39,7 @@ def test_a_run_on_pairs_learns_and_writes(tmp_path):
     data = write_prepared(tmp_path / "data", train=sides, validation=sides[:40], tokenizer=tokenizer, form="pairs")
     config = config_of(data__path=str(data))
     configs.validate(config)
-    run = command.open_run(freeze(config), tmp_path / "run")
-    with jax.set_mesh(run.plan.trainer.mesh), command.open_checkpoints(run) as checkpoints:
-        command.train(run, checkpoints, *command.start(run, checkpoints))
+    run = train_run(freeze(config), tmp_path / "run")
     rows = read_metrics(run.workdir / "metrics.jsonl")
     losses = [row["validation/loss"] for row in rows if "validation/loss" in row]
     assert losses[1] < losses[0] < np.log(run.config.model.vocab_size)

@@ -1,4 +1,4 @@
-"""Notes on the validation losses of a run."""
+"""The best validation score of a run: what counts, and the note when the last is not the best."""
 
 import json
 import math
@@ -6,7 +6,7 @@ import math
 import pytest
 
 from gptjax.evaluation.scores import Score
-from gptjax.training.history import risen_since_lowest
+from gptjax.training.best import BestScore
 
 LOSS = Score("validation/loss", "validation loss (nats per token)", "loss {:.4f}")
 
@@ -17,21 +17,35 @@ def rows(workdir, losses, windows="w"):
     (workdir / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
 
 
+def risen(workdir, step, best_saved, windows="w"):
+    return BestScore(workdir, LOSS, windows, step).risen(step, best_saved)
+
+
+def test_the_best_is_that_of_the_same_windows_up_to_the_step(tmp_path):
+    rows(tmp_path, {10: 3.0, 20: 2.31, 30: math.nan, 40: 1.0})
+    best = BestScore(tmp_path, LOSS, "w", 30)
+    assert (best.value, best.notes) == (2.31, [])
+    assert [best.improved_by({LOSS.name: loss}) for loss in (2.4, 2.2, 2.3, math.nan)] == [False, True, False, False]
+    assert best.value == 2.2
+    other = BestScore(tmp_path, LOSS, "other", 30)
+    assert other.value == LOSS.worst and other.notes[0].startswith("3 earlier validation scores")
+
+
 def test_a_loss_that_has_risen_is_reported_with_the_checkpoint_to_sample(tmp_path):
     rows(tmp_path, {10: 3.0, 20: 2.31, 30: 2.4, 40: 2.52})
-    assert risen_since_lowest(tmp_path, LOSS, "w", 40, (20, 2.31)) == [
+    assert risen(tmp_path, 40, (20, 2.31)) == [
         "validation loss is lowest at step 20 (2.3100); the last is 2.5200: sample with --checkpoint=best"
     ]
-    (note,) = risen_since_lowest(tmp_path, LOSS, "w", 30, (20, 2.31))
+    (note,) = risen(tmp_path, 30, (20, 2.31))
     assert "the last is 2.4000" in note, "as it was at the step that a run goes on from"
 
 
 def test_if_the_lowest_is_not_saved_the_note_names_fields_that_keep_it(tmp_path):
     rows(tmp_path, {10: 3.0, 20: 2.31, 30: 2.4, 40: 2.52})
-    (note,) = risen_since_lowest(tmp_path, LOSS, "w", 40, (30, 2.4))
+    (note,) = risen(tmp_path, 40, (30, 2.4))
     assert "lowest at step 20 (2.3100), which is not saved" in note and "of step 30 (2.4000)" in note
     assert all(field in note for field in ("checkpoint.every", "evaluation.every", "checkpoint.keep_best"))
-    (note,) = risen_since_lowest(tmp_path, LOSS, "w", 40, None)
+    (note,) = risen(tmp_path, 40, None)
     assert "no saved checkpoint has a score" in note
 
 
@@ -47,5 +61,5 @@ def test_if_the_lowest_is_not_saved_the_note_names_fields_that_keep_it(tmp_path)
 )
 def test_there_is_nothing_to_say_otherwise(tmp_path, losses, windows):
     rows(tmp_path, losses)
-    assert risen_since_lowest(tmp_path, LOSS, windows, 20, (10, 2.0)) == []
-    assert risen_since_lowest(tmp_path / "new", LOSS, "w", 20, None) == []
+    assert risen(tmp_path, 20, (10, 2.0), windows) == []
+    assert risen(tmp_path / "new", 20, None) == []

@@ -1,0 +1,86 @@
+"""The state that a run starts from: its own last checkpoint, the parameters of another run, or fresh ones."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Mapping
+from typing import Any
+
+from gptjax.data import Dataset
+from gptjax.model.families import family_of
+from gptjax.planning import Plan
+from gptjax.training.checkpoint import Checkpoints, load_params, saved_metadata
+from gptjax.training.run_metadata import check_compatible, check_warm_start, starts_body
+from gptjax.training.schedule import rate_change
+from gptjax.training.state import TrainState
+from gptjax.training.trainer import Trainer
+
+SETTING = "training.init_from"
+
+
+def check_start(plan: Plan, data: Dataset, checkpoints: Checkpoints) -> None:
+    """Makes the checks of `starting_state` early, before the settings are printed and arrays are read.
+
+    Raises:
+      ConfigError: the checkpoints in the workdir, or those of `training.init_from`, do not fit this run.
+    """
+    saved, other = checkpoints.metadata(), plan.config.training.init_from
+    if saved is not None:
+        check_compatible(saved, plan.config, data.fingerprint())
+    elif other and (source := saved_metadata(other, SETTING)) is not None:
+        check_warm_start(source, plan.config, data.tokenizer_hash)
+
+
+def starting_state(plan: Plan, data: Dataset, checkpoints: Checkpoints) -> tuple[TrainState, dict[str, Any], list[str]]:
+    """Restores or makes the state to train from.
+
+    The first of these that exists is used:
+
+    1. the newest readable checkpoint of this workdir, if it belongs to the same run;
+    2. the parameters of another run, if `training.init_from` names one;
+    3. fresh parameters.
+
+    Returns:
+      The state, the metrics accumulated since the last row of metrics.jsonl, and notes to print.
+    """
+    saved = checkpoints.metadata()
+    if saved is not None:
+        return _resume(plan, saved, data, checkpoints)
+    if plan.config.training.init_from:
+        state, notes = warm_start(plan.trainer, data.tokenizer_hash)
+        return state, {}, notes
+    return plan.trainer.init(), {}, []
+
+
+def _resume(
+    plan: Plan, saved: Mapping[str, Any], data: Dataset, checkpoints: Checkpoints
+) -> tuple[TrainState, dict[str, Any], list[str]]:
+    changes = check_compatible(saved, plan.config, data.fingerprint())
+    state, saved = checkpoints.restore(plan.abstract_state)
+    step = int(state.step)
+    notes = [f"resumed from step {step}"]
+    if step < plan.total_steps:
+        notes += [f"changed: {change}" for change in changes]
+        notes += rate_change(saved["config"], plan.config, plan.units, step)
+    return state, saved.get("interval", {}), notes
+
+
+def warm_start(trainer: Trainer, tokenizer_hash: str) -> tuple[TrainState, list[str]]:
+    """The state before step 0, and notes to print: where the parameters are from, and what differs.
+
+    A run of the same family starts all parameters. A run of another family starts a classifier's body, and its head is
+    fresh.
+
+    Raises:
+      ConfigError: there is no such run; tokenizer, family, names or shapes do not fit.
+    """
+    config, family = trainer.config, family_of(trainer.config.model)
+    other = config.training.init_from
+    check = functools.partial(check_warm_start, config=config, tokenizer_hash=tokenizer_hash)
+    saved = saved_metadata(other, SETTING)
+    part = family.warm_part if saved is not None and starts_body(saved, config) else ""
+    like = trainer.abstract_state.params[part] if part else trainer.abstract_state.params
+    params, source = load_params(other, like=like, ema=None, check=check, setting=SETTING)
+    of_part = f" for the {part}; the rest is new" if part else ""
+    notes = [f"starting from the parameters of {other}, step {source['step']}{of_part}", *check(source)]
+    return trainer.init(params, part), notes

@@ -1,0 +1,25 @@
+"""A training run in this process: what `gptjax.train` does after its flags, and what the run has logged."""
+
+import jax
+
+from gptjax import train as command
+from gptjax.training.writers import read_metrics
+
+
+def train_run(config, workdir):
+    """Trains to the end, from the last checkpoint if `workdir` has one, and returns the run."""
+    run = command.open_run(config, workdir)
+    train_opened(run)
+    return run
+
+
+def train_opened(run):
+    with jax.set_mesh(run.mesh), command.open_checkpoints(run) as checkpoints:
+        command.train(run, checkpoints, *command.start(run, checkpoints))
+
+
+def losses_and_scores(workdir):
+    """([training loss of each row that has one], [validation figures of each evaluation])"""
+    rows = read_metrics(workdir / "metrics.jsonl")
+    scores = [{name: row[name] for name in row if name.startswith("validation/")} for row in rows]
+    return [row["train/loss"] for row in rows if "train/loss" in row], [found for found in scores if found]
