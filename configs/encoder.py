@@ -11,7 +11,7 @@
   python -m gptjax.classify --workdir=runs/spam --checkpoint=best --text='You have won a prize! Call now'
 
 SMSSpamCollection has 5,574 messages, a label and a text on each line (Almeida et al. 2011; the UCI repository has it).
-Without training.init_from the classifier starts plain.
+Without training.init_from the classifier starts from fresh parameters.
 
 pretrain    1.12 M parameters, of which 0.26 M are the embedding; 1,500 steps of 32 rows of 64 tokens are 3.1 M tokens,
             of which 15 % are hidden: 12 minutes on two busy CPU cores.
@@ -39,7 +39,7 @@ def get_config(arg="spam"):
     config.model.num_heads = 4
     config.model.dropout = 0.1
 
-    config.data.sequence_length = 64  # of the one message in six that is longer the beginning is read
+    config.data.sequence_length = 64  # one message in six is longer; only its beginning is read
     config.training.batch_size = 32
     config.evaluation.tokens = 0  # all of the validation split
     config.schedule.warmup = "10%"

@@ -5,7 +5,7 @@ Gemma 2 (arXiv:2408.00118) caps the logits of attention and of the vocabulary, w
 it runs on the xla backend. Gemma 3 (arXiv:2503.19786) normalizes queries and keys instead, and has five windowed
 layers, rotated with a base of their own, before each that sees the whole context.
 
-Data: FineWeb-Edu, DCLM or any text of yours. Most of a small Gemma is its embedding, so a smaller vocabulary pays:
+Data: FineWeb-Edu, DCLM or any text of yours. Most parameters of a small Gemma are in its embedding, so a smaller vocabulary saves much:
 
   python -m gptjax.prepare --input=DOWNLOADED_FOLDER --output=data/fineweb --vocab_size=65536
 
@@ -73,7 +73,7 @@ def get_config(arg: str = "3-270m"):
         config.model.rope_theta = 1_000_000.0
         config.model.rope_local_theta = 10_000.0
         config.model.max_positions = 32_768
-        if arg in ("3-4b", "3-12b", "3-27b"):  # trained on 32k positions, then stretched where the context is whole
+        if arg in ("3-4b", "3-12b", "3-27b"):  # trained on 32k positions, then stretched in the layers without a window
             config.model.rope_scaling = "linear"
             config.model.rope_factor = 8.0
             config.model.max_positions = 131_072

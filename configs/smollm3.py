@@ -1,6 +1,6 @@
 """SmolLM3 3B as published: --config=configs/smollm3.py
 
-It is Llama's shape, but for every fourth layer, which has no rotary positions (https://huggingface.co/blog/smollm3).
+It is Llama's shape, except that every fourth layer has no rotary positions (https://huggingface.co/blog/smollm3).
 
 Data: FineWeb-Edu, DCLM or any text of yours, prepared with a vocabulary of the model's size or smaller:
 

@@ -41,7 +41,7 @@ WORKDIR, CHECKPOINT, EMA, OWN_FUNCTIONS = flags.define_run("the highest accuracy
 TEXT = flags.DEFINE_multi_string("text", [], "A text to classify; may be given several times.")
 TEXTS_FILE = flags.DEFINE_string("texts_file", None, "A file of texts, one per line; in a .jsonl file, JSON strings.")
 DATA = flags.DEFINE_string("data", None, "A prepared folder of labelled texts to score instead.")
-SPLIT = flags.DEFINE_enum("split", "test", SPLITS, "Of --data: which split.")
+SPLIT = flags.DEFINE_enum("split", "test", SPLITS, "Which split of --data to score.")
 BATCH_SIZE = flags.DEFINE_integer("batch_size", 32, "How many texts to read at the same time.", 1)
 JSON = flags.DEFINE_string("json", None, "Write the labels, with all probabilities, to this file.")
 

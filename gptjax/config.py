@@ -195,7 +195,7 @@ def check_values(
     """
     for field, allowed in fields.items():
         value = get(config, field)
-        is_own = allowed.own and ":" in value  # 'module:function': whoever calls it looks at it
+        is_own = allowed.own and ":" in value  # 'module:function' is checked where it is imported
         if allowed.names and value not in allowed.names and not is_own:
             own = ", or module:name of your own" if allowed.own else ""
             raise ConfigError(

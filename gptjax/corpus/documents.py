@@ -17,16 +17,16 @@ SCHEMA = pa.schema(
         "id": pa.uint64(),  # of source, uri and content
         "parent_id": pa.uint64(),  # of the document that this one was cut from; 0: none
         "source": pa.string(),
-        "uri": pa.string(),  # where it came from: URL or path, and the place within
+        "uri": pa.string(),  # its origin: URL or path, and the place within
         "license": pa.string(),
         "language": pa.string(),
         "text": pa.large_string(),
     }
 )
-GROUP_BYTES = 8 << 20  # text of a row group, which is what a reader holds
+GROUP_BYTES = 8 << 20  # text per row group, which a reader holds in memory
 COMPRESSION_LEVEL = 3
 BLANK = "empty or blank"  # why a text is no document
-# Letters and symbols by their category, and yet nothing is seen of them: Hangul's fillers, Braille's empty cell.
+# Invisible, although Unicode has them as letters and symbols: Hangul's fillers, Braille's empty cell.
 _UNSEEN = frozenset("\u115f\u1160\u2800\u3164\uffa0")
 
 
@@ -42,12 +42,12 @@ class Document:
 
 def is_blank(text: str) -> bool:
     """Whether a reader would see nothing: spaces, newlines, control characters, zero-width ones, byte order marks."""
-    # Of nearly every text the first characters tell.
+    # For nearly every text the first characters decide.
     return all(unicodedata.category(c) in ("Zs", "Zl", "Zp", "Cc", "Cf") or c in _UNSEEN for c in text)
 
 
 def document_id(source: str, uri: str, text: str) -> int:
-    """64 bits of source, uri and content: the same wherever the document stands, so never a position."""
+    """A hash of 64 bits of source, uri and content: it does not depend on the document's position."""
     digest = xxhash.xxh3_64()
     for part in (source, uri, text):
         encoded = part.encode()
@@ -57,9 +57,9 @@ def document_id(source: str, uri: str, text: str) -> int:
 
 
 def rows_of(source: str, document: Document, most_bytes: int, skipped: Counter[str]) -> Iterator[dict]:
-    """A document as a row of SCHEMA; one that is longer than `most_bytes` as several, cut at paragraphs.
+    """A document as a row of SCHEMA; a document longer than `most_bytes` as several rows, cut at paragraphs.
 
-    What is blank gives no row: it is counted in `skipped`.
+    Blank text gives no row; it is counted in `skipped`.
     """
     whole = document_id(source, document.uri, document.text)
     common = {"source": source, "license": document.license, "language": document.language}
@@ -79,9 +79,9 @@ def rows_of(source: str, document: Document, most_bytes: int, skipped: Counter[s
 
 
 def cut_at_paragraphs(text: str, most_bytes: int) -> list[str]:
-    """`text` in parts of at most `most_bytes` of UTF-8, which joined are `text` again.
+    """Cuts `text` into parts of at most `most_bytes` of UTF-8; joined, they are `text` again.
 
-    Cut after an empty line where the second half of a part has one; else after a newline, a space, or anywhere between
+    It cuts after an empty line if the second half of a part has one; else after a newline, a space, or anywhere between
     two characters.
     """
     if len(text) * 4 <= most_bytes:  # no character has more than four bytes
@@ -107,7 +107,7 @@ class DocumentWriter:
 
     Attributes:
       documents: rows appended.
-      bytes: of text appended, in UTF-8.
+      bytes: size of the text appended, in UTF-8.
     """
 
     def __init__(self, path: Path, schema: pa.Schema = SCHEMA):

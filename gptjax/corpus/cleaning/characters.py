@@ -16,7 +16,7 @@ import numpy as np
 from gptjax.corpus.duplicates.shingles import UNICODE, WITHOUT_SPACES, powers
 from gptjax.splitmix import mix
 
-BATCH_CHARACTERS = 1 << 17  # looked at together: enough to pay for a call of numpy, few enough for the cache
+BATCH_CHARACTERS = 1 << 17  # handled together: enough to be worth a call of numpy, few enough for the cache
 
 # What a character is, as bits. WORD: a letter, mark or digit; ALONE: a letter that is a word; TERMINAL: may end a
 # sentence; CLOSING: may stand between that and the space after it.
@@ -65,11 +65,11 @@ class Texts:
         return np.diff(self.bounds) - 1
 
     def count(self, marks: np.ndarray) -> np.ndarray:
-        """int64 [texts]: true ones of `marks`, bool [C], within each text."""
+        """int64 [texts]: the number of true `marks`, bool [C], in each text."""
         return self.count_places(np.flatnonzero(marks))
 
     def count_places(self, places: np.ndarray) -> np.ndarray:
-        """int64 [texts]: how many of some rising places lie in each text."""
+        """int64 [texts]: how many of the given ascending places lie in each text."""
         return np.diff(np.searchsorted(places, self.bounds))
 
     def words(self) -> Spans:
@@ -84,7 +84,7 @@ class Texts:
         return Spans(starts, ends, np.searchsorted(starts, self.bounds))
 
     def lines(self) -> Spans:
-        """Every line, also empty ones; but not the nothing after a text's last newline."""
+        """All lines, also empty ones, but not the empty one after a text's last newline."""
         newlines = np.flatnonzero(self.codes == NEWLINE)
         starts, ends = newlines[:-1] + 1, newlines[1:]
         keep = np.ones(len(starts), bool)
@@ -99,7 +99,7 @@ class Texts:
         return np.cumsum(self.codes * rising)
 
     def hashes(self, starts: np.ndarray, ends: np.ndarray) -> np.ndarray:
-        """uint64 [spans]: of the characters from `starts` up to `ends`, the same wherever they stand."""
+        """uint64 [spans]: hashes of the characters from `starts` up to `ends`, wherever they stand."""
         _, falling = powers(len(self.codes))
         return mix((self._sums[ends - 1] - self._sums[starts - 1]) * falling[starts])
 
@@ -135,14 +135,14 @@ class Spans:
         return np.repeat(np.arange(len(self.bounds) - 1), self.counts)
 
     def total(self, values: np.ndarray) -> np.ndarray:
-        """float64 [texts]: the sums of one value a span."""
+        """float64 [texts]: for each text, the sum of the values of its spans."""
         return np.bincount(self.owners, weights=values, minlength=len(self.bounds) - 1)
 
 
 def batches(texts: Sequence[str]) -> Iterator[list[int]]:
     """Numbers of texts that make about BATCH_CHARACTERS together; a longer one is a batch of its own.
 
-    ASCII goes by itself, since it takes a quarter of the memory.
+    ASCII texts are in batches of their own, since they take a quarter of the memory.
     """
     held: dict[bool, list[int]] = {True: [], False: []}
     characters = {True: 0, False: 0}
@@ -158,7 +158,7 @@ def batches(texts: Sequence[str]) -> Iterator[list[int]]:
 
 @functools.cache
 def _flags() -> np.ndarray:
-    """uint8 [code points]: of all below UNICODE; those beyond are none of these."""
+    """uint8 [code points]: the flags of all code points below UNICODE; those beyond have none."""
     table = np.fromiter(map(_flags_of, map(chr, range(UNICODE))), np.uint8, UNICODE)
     for first, last in WITHOUT_SPACES:
         here = table[first : last + 1]

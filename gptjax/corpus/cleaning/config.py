@@ -10,7 +10,7 @@ from ml_collections import ConfigDict
 from gptjax.config import ConfigError, suggestion
 from gptjax.corpus.cleaning import personal, rules
 
-# What a source of each kind is judged as, unless it says so itself; others by nothing.
+# The recipe of a source of each kind, unless the source names one. Other kinds have none.
 RECIPE_OF_KIND = {"web": "web", "code": "code", "books": "books", "papers": "papers", "wikipedia": "text"}
 
 

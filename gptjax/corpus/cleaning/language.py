@@ -10,7 +10,7 @@ from gptjax.config import ConfigError
 PARTS, PART_CHARACTERS = (
     3,
     400,
-)  # looked at: the beginning, the middle and the end are enough, and menus are at the ends
+)  # characters read: parts of the text are enough, and menus are at its ends
 
 
 def identify(text: str) -> tuple[str, float]:

@@ -1,8 +1,8 @@
-"""Masks personal data and secrets by fixed placeholders. It prefers missing some to masking what is neither.
+"""Masks personal data and secrets by fixed placeholders. In doubt it masks nothing: it may miss some, but spares the rest.
 
 Numbers are checked where they can be (public addresses, IBAN and card checksums); what is made up for documentation
 (example.com, 192.0.2.1) and what only looks alike (versions, section numbers) stays. Names and postal addresses of
-people are not looked for: that takes a model. The placeholders are those of StarCoder (arXiv:2305.06161), and alike.
+people are not looked for: that takes a model. The placeholders are those of StarCoder (arXiv:2305.06161) or similar.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ def mask(text: str, kinds: Sequence[str] = KINDS) -> tuple[str, dict[str, int]]:
 
 
 def _finding(patterns: Sequence[str], holds: Callable[[re.Match], bool]) -> Callable[[str], list[tuple[int, int]]]:
-    """Finds the spans of matches for which `holds`."""
+    """Finds the spans of matches for which `holds` is true."""
     compiled = tuple(map(re.compile, patterns))
     return lambda text: sorted(m.span() for pattern in compiled for m in pattern.finditer(text) if holds(m))
 
@@ -49,7 +49,7 @@ def _before(match: re.Match, characters: int) -> str:
 
 # --- E-mail -----------------------------------------------------------------------------------------------------------
 
-# Not people's: of documentation (RFC 2606), of machines alone, and what follows an @ in names of files.
+# Domains without people: those for documentation (RFC 2606) and machines, and what follows an @ in file names.
 _NO_MAIL = frozenset(
     "example test invalid localhost local internal lan png jpg jpeg gif svg webp js css html json py so".split()
 )
@@ -59,7 +59,7 @@ _LOCAL_PART = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9._%+'-]{0,62}[A-Za-z0-9_+-])?
 
 
 def _find_emails(text: str) -> Iterator[tuple[int, int]]:
-    """By the @ signs: a pattern that starts with the local part would try at every word."""
+    """Searches from the @ signs, because a pattern that starts with the local part would be tried at every word."""
     for match in _DOMAIN.finditer(text):
         local = _LOCAL_PART.search(text, max(match.start() - 64, 0), match.start())
         reserved = match[2].lower() in _NO_MAIL or _EXAMPLE.search(match[1].lower())
@@ -69,10 +69,10 @@ def _find_emails(text: str) -> Iterator[tuple[int, int]]:
 
 # --- Addresses --------------------------------------------------------------------------------------------------------
 
-# First of each a plain set of characters, by which `re` skips fast.
+# Each begins with a plain set of characters, so that `re` skips the rest fast.
 _ADDRESSES = (
     r"[0-9][0-9]{0,2}\.[0-9]{1,3}\.[0-9]{1,3}\.[0-9]{1,3}(?![\w-]|\.\w)",
-    r"[23][0-9a-fA-F]{3}:[0-9a-fA-F:]{1,34}[0-9a-fA-F](?![\w:])",  # 2000::/3: what is given out, and not std::abs
+    r"[23][0-9a-fA-F]{3}:[0-9a-fA-F:]{1,34}[0-9a-fA-F](?![\w:])",  # 2000::/3: the addresses that are assigned, and not std::abs
 )
 _VERSION = re.compile(
     r"(?i)(?:\b(?:v|ver|version|release|build|firmware|rev|section|sec|chapter|fig|table)[\s.:=]*|[=<>~]=)$"
@@ -85,7 +85,7 @@ def _is_public_address(match: re.Match) -> bool:
         return False
     if before[-2:-1] not in ("", "/") and before[-1] == "/":  # //1.2.3.4 is a host, Chrome/1.2.3.4 a version
         return False
-    if len(match[0]) == 7:  # 1.2.3.4 is a section or a version far more often than somebody
+    if len(match[0]) == 7:  # 1.2.3.4 is a section or a version far more often than an address
         return False
     try:
         return ipaddress.ip_address(match[0]).is_global
@@ -95,7 +95,7 @@ def _is_public_address(match: re.Match) -> bool:
 
 # --- Numbers ----------------------------------------------------------------------------------------------------------
 
-# With its country's code, or as in North America.
+# With the country's code, or as written in North America.
 _PHONES = (
     r"[+][0-9]{1,3}[ .-]?(?:\([0-9]{1,4}\)[ .-]?)?[0-9]{1,4}(?:[ .-]?[0-9]{2,4}){1,4}(?!\w)",
     r"[(0-9](?:(?<=\()[0-9]{3}\) ?|[0-9]{2}[ .-])[0-9]{3}[.-][0-9]{4}(?![\w.-])",
@@ -177,7 +177,7 @@ def _find_secrets(text: str) -> list[tuple[int, int]]:
     return sorted(found)
 
 
-# In the order of their turns: one that may hold what another looks for comes before it.
+# In this order: a kind whose matches may contain those of another kind comes before it.
 _FINDERS: dict[str, Callable[[str], Iterable[tuple[int, int]]]] = {
     "secret": _find_secrets,
     "email": _find_emails,

@@ -1,8 +1,8 @@
 """Repairs text: broken encodings (ftfy), several forms of one character. Most texts need no repair.
 
-What is cheap to see decides whether anything is done, and ftfy is given only the lines that look broken. Left as they
-are: quotes, dashes and width (they carry meaning), HTML entities (they may be the subject), and '▁' (U+2581), which the
-tokenizer keeps apart from a space. In code a character may be there on purpose: only its line ends are made one.
+A cheap test decides whether a text is repaired at all, and ftfy is given only the lines that look broken. Unchanged are
+quotes, dashes and width (they carry meaning), HTML entities (they may be the subject), and '▁' (U+2581), which the
+tokenizer keeps apart from a space. In code a character may be there on purpose: only its line ends are unified.
 """
 
 from __future__ import annotations
@@ -36,13 +36,13 @@ def repair(text: str, code: bool = False) -> tuple[str, tuple[str, ...]]:
 def _read_as(encoding: str, first: int, last: int) -> str:
     """The characters of these bytes, as a set of a regular expression."""
     characters = {bytes([byte]).decode(encoding, "ignore") for byte in range(first, last + 1)}
-    if encoding == "cp1252":  # the holes of which are Latin-1's control characters
+    if encoding == "cp1252":  # bytes without a character there are Latin-1's control characters
         characters |= {chr(code) for code in range(first, last + 1)}
     return "[" + "".join(re.escape(character) for character in sorted(characters)) + "]"
 
 
 _LATIN = _read_as("cp1252", 0xC2, 0xF4) + _read_as("cp1252", 0x80, 0xBF)
-# Cyrillic letters do stand before quotes and dashes, so here it takes two pairs.
+# Cyrillic letters do stand before quotes and dashes, so two pairs are needed here.
 _CYRILLIC = 2 * (_read_as("cp1251", 0xC2, 0xF4) + _read_as("cp1251", 0x80, 0xBF))
 _MOJIBAKE = tuple(map(re.compile, (_LATIN, _CYRILLIC, "[\x80-\x84\x86-\x9f]")))
 

@@ -1,6 +1,6 @@
 """How much of a text repeats itself: lines, paragraphs, and n-grams of words (Gopher, arXiv:2112.11446, table A1).
 
-An n-gram can only repeat where the n-gram one shorter does, so that of the longer ones few are ever looked at.
+An n-gram can only repeat where the n-gram one shorter does, so few of the longer ones need to be compared.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from gptjax.splitmix import STEP, mix
 
 
 def later_copies(texts: Texts, spans: Spans) -> np.ndarray:
-    """bool [spans]: whether an equal one stands before it in the same text."""
+    """bool [spans]: whether an equal span stands before it in the same text."""
     order, starts, _ = _groups(_keys(texts.hashes(spans.starts, spans.ends), spans.owners))
     later = np.ones(len(spans), bool)
     later[order[starts]] = False
@@ -27,10 +27,10 @@ def ngram_characters(
     """Characters of each text in repeated n-grams of words.
 
     Returns:
-      n → float64 [texts], for each n of `top`: in all occurrences of the most frequent n-gram, the first to come of
-      equals, with single spaces between its words.
-      n → float64 [texts], for each n of `duplicate`: in n-grams that stand before, taken from the left so that none
-      overlaps another; words alone.
+      n → float64 [texts], for each n of `top`: characters in all occurrences of the most frequent n-gram (the first of
+      equally frequent ones), with single spaces between its words.
+      n → float64 [texts], for each n of `duplicate`: characters in n-grams that also stand earlier, taken from the left
+      so that none overlaps another; without spaces.
     """
     hashes = texts.hashes(words.starts, words.ends)
     before = np.concatenate([[0], np.cumsum(words.lengths)])
@@ -59,14 +59,14 @@ def ngram_characters(
 
 
 def _keys(hashes: np.ndarray, owners: np.ndarray) -> np.ndarray:
-    """Hashes that are equal within a text alone."""
+    """Hashes that are equal only within a text."""
     return mix(hashes + mix(owners.astype(np.uint64)))
 
 
 def _groups(keys: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """(order int64 [keys], starts, sizes int64 [groups]): places of equal keys side by side, each group's rising.
+    """(order int64 [keys], starts, sizes int64 [groups]): places of equal keys side by side, ascending in each group.
 
-    A key's low bits give way to its place, so that a plain sort does: 44 bits and more stay of a million keys.
+    A key's place takes its low bits, so that a plain sort is enough: for a million keys 44 bits of each remain.
     """
     bits = np.uint64(max(len(keys) - 1, 1).bit_length())
     packed = keys >> bits << bits | np.arange(len(keys), dtype=np.uint64)
@@ -78,7 +78,7 @@ def _groups(keys: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 
 
 def _most_frequent(words: Spans, before: np.ndarray, n: int, firsts: np.ndarray, sizes: np.ndarray) -> np.ndarray:
-    """Where no n-gram comes twice, the first is the most frequent one; firsts, sizes: of those that do."""
+    """Where no n-gram comes twice, the first is the most frequent. firsts, sizes: those of n-grams that come twice."""
     chosen, times = words.bounds[:-1].copy(), (words.counts >= n).astype(np.int64)
     order = np.lexsort((firsts, -sizes, words.owners[firsts]))
     owners = words.owners[firsts[order]]
@@ -90,7 +90,7 @@ def _most_frequent(words: Spans, before: np.ndarray, n: int, firsts: np.ndarray,
 
 
 def _without_overlap(places: np.ndarray, n: int) -> np.ndarray:
-    """Of rising places, each that is at least n after the one taken before it."""
+    """Takes from ascending places each that is at least n after the last one taken."""
     chosen, free = [], 0
     for place in places.tolist():
         if place >= free:

@@ -1,9 +1,9 @@
-"""Named rules, each a figure of a document and a published threshold; recipes are the rules of a kind of source.
+"""Named rules, each a figure of a document and a published threshold; a recipe is the rules for a kind of source.
 
 A rule's name is that of its threshold in a config and of the reason in a verdict: gopher_quality.min_words.
 
-Your own rule stands in a recipe as 'my_ideas:shouts', a function of my_ideas.py in the current folder or of any
-module that is installed. It is given a document's text, cleaned, and says whether the document is to be left out:
+A recipe names your own rule as 'my_ideas:shouts': a function of my_ideas.py in the current folder, or of any
+installed module. It is given a document's cleaned text, and returns whether the document is dropped:
 
     def shouts(text): return text.isupper()
 """
@@ -27,11 +27,11 @@ RECIPES_FIELD = "cleaning.recipes"
 
 @dataclass(frozen=True)
 class Rule:
-    """A document is out where its figure is too low (`min_…`) or too high (`max_…`).
+    """Drops a document whose figure is too low (`min_…`) or too high (`max_…`).
 
     Attributes:
-      group, name: what it is called; column: the figure (statistics.py); threshold: the last value that is fine.
-      language: of the only documents that it can judge, beside those whose language is not known; empty: of all.
+      group, name: name the rule; column: the figure (statistics.py); threshold: the last value that is allowed.
+      language: the rule judges only documents of this or of unknown language; empty: all documents.
     """
 
     group: str
@@ -44,7 +44,7 @@ class Rule:
         return f"{self.group}.{self.name}"
 
     def objects(self, columns: Mapping[str, np.ndarray]) -> np.ndarray:
-        """bool [documents]; never to what is not a number."""
+        """bool [documents]: whether the rule drops each; it never drops one whose figure is not a number."""
         figures = columns[self.column]
         out = figures < self.threshold if self.name.startswith("min_") else figures > self.threshold
         if self.language:
@@ -57,8 +57,8 @@ class OwnRule:
     """A rule that is the user's function: 'module:function', str → bool.
 
     Attributes:
-      function: its name, which is the rule's; source: a hash of the file that it stands in, so that verdicts of another
-        version of it are not taken for its own.
+      function: its name, which is the rule's name; source: a hash of its file, so that verdicts of another version of
+        the function are not used.
     """
 
     function: str
@@ -73,7 +73,7 @@ class OwnRule:
         """bool [documents].
 
         Raises:
-          ConfigError: there is no such function, it is another one here, fails, or returns something else than a bool.
+          ConfigError: the function does not exist, differs from the one at the start, fails, or returns no bool.
         """
         judge = named_function(RECIPES_FIELD, self.function, takes=1)
         if code_hash(self.function) != self.source:
@@ -88,10 +88,10 @@ class OwnRule:
 
 
 def own_rule(name: str) -> OwnRule:
-    """The rule 'module:function', tried on two texts.
+    """The rule 'module:function', after it was tried on two texts.
 
     Raises:
-      ConfigError: as `OwnRule.objects`.
+      ConfigError: as for `OwnRule.objects`.
     """
     named_function(RECIPES_FIELD, name, takes=1)
     rule = OwnRule(name, code_hash(name) or "")
@@ -100,7 +100,7 @@ def own_rule(name: str) -> OwnRule:
 
 
 def rule_of(fields: Mapping[str, Any]) -> Rule | OwnRule:
-    """The rule whose `vars` these are."""
+    """Returns the rule with these `vars`."""
     return OwnRule(**fields) if "function" in fields else Rule(**fields)
 
 
@@ -108,8 +108,8 @@ def _group(group: str, *rules: tuple) -> tuple[Rule, ...]:
     return tuple(Rule(group, *fields) for fields in rules)
 
 
-# Gopher's and FineWeb's are for English words; C4's count as `any_line` where lines need not end in punctuation, which
-# is how FineWeb uses them.
+# Gopher's and FineWeb's rules are for English words. `any_line` counts C4's rules as FineWeb does, where lines need not
+# end in punctuation.
 GROUPS: dict[str, tuple[Rule, ...]] = {
     # arXiv:2112.11446, appendix A.1.1
     "gopher_quality": _group(
@@ -171,11 +171,11 @@ GROUPS: dict[str, tuple[Rule, ...]] = {
     ),
 }
 
-# The rules, or whole groups, of each recipe in order: the first one to object is the reason.
+# The rules, or whole groups, of each recipe in order: the first rule that objects is the reason.
 RECIPES: dict[str, tuple[str, ...]] = {
     "web": ("gopher_repetition", "gopher_quality", "c4_any_line", "fineweb"),
     "code": ("code",),
-    # Verse and plays have short lines, chapters no bound on their words.
+    # Verse and plays have short lines, and chapters may have any number of words.
     "books": (
         *("gopher_quality.min_words", "gopher_quality.min_mean_word_length", "gopher_quality.max_mean_word_length"),
         *("gopher_quality.min_alphabetic_word_share", "gopher_quality.min_stop_words", "gopher_repetition"),
@@ -195,7 +195,7 @@ def chosen(names: Iterable[str], thresholds: Mapping[str, Any]) -> list[Rule | O
     """The rules of a recipe, with thresholds by group and name.
 
     Raises:
-      ConfigError: there is no rule and no group of such a name.
+      ConfigError: no rule or group has such a name.
     """
     every = {str(rule): rule for rules in GROUPS.values() for rule in rules}
     found: list[Rule | OwnRule] = []
@@ -221,8 +221,8 @@ def decide(
     """Which documents each rule objects to: reason → bool [documents], in the order of the rules.
 
     Args:
-      columns: of statistics.py, and language, language_confidence; text if one of the user's rules needs it.
-      languages: the only ones that may stay, if detected with this confidence; none: all.
+      columns: those of statistics.py, with language and language_confidence, and text if a rule of the user needs it.
+      languages: documents stay only if one of these was detected with this confidence; empty: all stay.
     """
     objections = {EMPTY: columns["characters"] == 0}
     if languages:
@@ -232,7 +232,7 @@ def decide(
 
 
 def first_objections(objections: Mapping[str, np.ndarray]) -> np.ndarray:
-    """str [documents]: the first reason against each; empty where there is none."""
+    """str [documents]: the first reason to drop each; '' if there is none."""
     opposed = np.stack(list(objections.values()))
     reasons = np.array(["", *objections], object)
     return reasons[np.where(opposed.any(axis=0), opposed.argmax(axis=0) + 1, 0)]

@@ -1,7 +1,7 @@
-"""Figures of texts that the rules of rules.py look at: many texts at a time, whole arrays instead of loops.
+"""Figures of texts that the rules of rules.py judge: many texts at a time, by whole arrays instead of loops.
 
-After Gopher (arXiv:2112.11446), C4 (arXiv:1910.10683), FineWeb (arXiv:2406.17557) and Codex (arXiv:2107.03374). A share
-of nothing is 0; a mean of nothing is not a number, to which no rule objects.
+They follow Gopher (arXiv:2112.11446), C4 (arXiv:1910.10683), FineWeb (arXiv:2406.17557) and Codex (arXiv:2107.03374).
+For an empty text shares are 0 and means are NaN, to which no rule objects.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ POLICY = ("terms of use", "privacy policy", "cookie policy", "uses cookies", "us
 LOREM_IPSUM, JAVASCRIPT = "lorem ipsum", "javascript"
 C4_ENDS = ".?!\"'"
 CITATIONS = re.compile(r"(?:\[\d*\]|\[edit\]|\[citation needed\]|\s)+$")
-LONGEST_WORD = 1000  # characters; C4 passes over lines with a longer one
-FEWEST_WORDS = 3  # and over lines with fewer
+LONGEST_WORD = 1000  # characters; C4 skips lines with a longer word
+FEWEST_WORDS = 3  # and lines with fewer words
 SHORT_LINE = 30  # characters (FineWeb)
 TOP, DUPLICATE = range(2, 5), range(5, 11)  # n of the n-grams (Gopher)
 
@@ -42,20 +42,20 @@ COLUMNS = (
 def statistics(texts: Sequence[str]) -> dict[str, np.ndarray]:
     """COLUMNS, float64 [texts] each.
 
-    Of characters and words:
-      characters; words: those with a letter, mark or digit; mean_word_length: of these, in characters, where most are
-      of scripts that part words; alphabetic_word_share: of what stands between spaces, with a letter in it;
-      stop_words: how many of STOP_WORDS come at all; hashes_per_word, ellipses_per_word; newlines_per_word;
-      alphanumeric_share: of characters.
-    Of lines (those that are not blank, unless said otherwise):
-      bullet_line_share, ellipsis_line_share: of all lines; punctuated_line_share: that end a sentence;
-      short_line_share; mean_line_length, max_line_length: of all lines.
-    Of repetition, shares of characters unless they say of what:
-      duplicate_… are of lines, paragraphs and n-grams of words that stand in the text before; top_…, of the most
-      frequent n-gram. Newlines count in none but the characters of paragraphs.
-    Of the lines that C4 would keep (that end in punctuation, have enough words and name neither scripts nor policies),
-    and with any_line_… also of those without punctuation at their end:
-      lorem_ipsum, curly_brackets: how many have one; sentences: in them.
+    Characters and words:
+      characters; words: the number with a letter, mark or digit; mean_word_length: the characters of these words, if
+      most are in scripts with spaces; alphabetic_word_share: the share of words between spaces that have a letter;
+      stop_words: how many of STOP_WORDS occur; hashes_per_word, ellipses_per_word; newlines_per_word;
+      alphanumeric_share: the share of characters.
+    Lines (those that are not blank, unless said otherwise):
+      bullet_line_share, ellipsis_line_share: shares of all lines; punctuated_line_share: the share that end a
+      sentence; short_line_share; mean_line_length, max_line_length: over all lines.
+    Repetition (shares of characters, unless the name says of what):
+      duplicate_…: the share in lines, paragraphs and n-grams of words that also stand earlier in the text; top_…: the
+      share of the most frequent n-gram. Newlines count only among the characters of paragraphs.
+    Lines that C4 would keep (they end in punctuation, have enough words and name neither scripts nor policies); with
+    any_line_… also lines without punctuation at their end:
+      lorem_ipsum, curly_brackets: how many lines have one; sentences: the number in them.
     """
     columns = {name: np.zeros(len(texts)) for name in COLUMNS}
     for numbers in characters.batches(texts):
@@ -83,7 +83,7 @@ def _share(part: np.ndarray, whole: np.ndarray) -> np.ndarray:
 
 
 def _of_words(texts: Texts, words: Spans) -> dict[str, np.ndarray]:
-    # Between the start of a word and the next are that word and spaces, of which neither bit is set.
+    # From the start of a word to the next one there are only that word and spaces, and spaces have neither bit.
     kinds = np.bitwise_or.reduceat(texts.flags, words.starts) if len(words) else np.zeros(0, np.uint8)
     proper = kinds & characters.WORD != 0
     parted = proper & (kinds & characters.ALONE == 0)
@@ -103,7 +103,7 @@ def _of_words(texts: Texts, words: Spans) -> dict[str, np.ndarray]:
 
 
 def _newlines(texts: Texts) -> np.ndarray:
-    return texts.count(texts.codes == characters.NEWLINE) - 1  # the one after it is not the text's
+    return texts.count(texts.codes == characters.NEWLINE) - 1  # the place after it belongs to another text
 
 
 def _distinct_stop_words(texts: Texts, words: Spans) -> np.ndarray:
@@ -117,10 +117,10 @@ def _distinct_stop_words(texts: Texts, words: Spans) -> np.ndarray:
 
 
 def _ellipses(texts: Texts) -> np.ndarray:
-    """'…', and every three dots of a row."""
+    """'…', and every three dots in a row."""
     dots = texts.codes == ord(".")
     third = np.flatnonzero(dots[2:] & dots[1:-1] & dots[:-2]) + 2
-    # The n-th last dot of threes in one row counts where n is 1, 4, 7, …
+    # In a row of dots, the dot that is n-th from its end counts if n is 1, 4, 7, …
     first = np.flatnonzero(np.diff(third, prepend=-1) != 1)
     rank = np.arange(len(third)) - np.repeat(first, np.diff(first, append=len(third)))
     return texts.count_places(third[rank % 3 == 0]) + texts.count(texts.codes == ord("…"))
@@ -155,18 +155,18 @@ def _of_lines(texts: Texts, words: Spans, lines: Spans) -> dict[str, np.ndarray]
 
 
 def _subset(spans: Spans, chosen: np.ndarray) -> Spans:
-    """Some of them, by their rising numbers."""
+    """Selects some lines by their ascending numbers."""
     return Spans(spans.starts[chosen], spans.ends[chosen], np.searchsorted(chosen, spans.bounds))
 
 
 def _three_dots(texts: Texts, lasts: np.ndarray) -> np.ndarray:
-    """bool [lines]: whether they end so, by the places of their last characters."""
+    """bool [lines]: whether lines with these places of their last characters end so."""
     dots = [texts.codes[np.maximum(lasts - back, 0)] == ord(".") for back in range(3)]
     return dots[0] & dots[1] & dots[2]
 
 
 def _paragraphs(texts: Texts, lines: Spans, filled: np.ndarray) -> Spans:
-    """Runs of lines that are not blank; filled: the numbers of these."""
+    """Runs of lines that are not blank; filled: the numbers of these lines."""
     owners = lines.owners[filled]
     begins = np.flatnonzero((np.diff(filled, prepend=-2) > 1) | (np.diff(owners, prepend=-1) > 0))
     last = np.append(begins[1:], len(filled))[: len(begins)] - 1
@@ -188,13 +188,13 @@ def _of_copies(texts: Texts, spans: Spans, name: str, size: np.ndarray) -> dict[
 def _of_c4(
     texts: Texts, words: Spans, lines: Spans, word_counts: np.ndarray, lasts: np.ndarray
 ) -> dict[str, np.ndarray]:
-    """lines: that are not blank, with their counts of words and the places of their last characters."""
+    """lines: those that are not blank, with their numbers of words and the places of their last characters."""
     lasts = _before_citations(texts, lines, lasts)
     punctuated = np.isin(texts.codes[lasts], [ord(character) for character in C4_ENDS])
     punctuated &= ~_three_dots(texts, lasts)
     long_words = words.starts[words.lengths > LONGEST_WORD]
     enough = (word_counts >= FEWEST_WORDS) & ~_marked(lines, long_words)
-    lower = texts.joined.replace("İ", "I").lower()  # the one letter that would become two
+    lower = texts.joined.replace("İ", "I").lower()  # the only letter that lower() would turn into two
     lorem_ipsum = enough & _marked(lines, _places(lower, LOREM_IPSUM))
     counted = enough & ~_marked(lines, _places(lower, JAVASCRIPT))
     brackets = counted & _marked(lines, np.flatnonzero(texts.codes == ord("{")))
@@ -209,7 +209,7 @@ def _of_c4(
 
 
 def _before_citations(texts: Texts, lines: Spans, lasts: np.ndarray) -> np.ndarray:
-    """Places of the last characters but for such as [3] and [edit]."""
+    """Places of the last characters, not counting a final [3], [edit] or the like."""
     lasts = lasts.copy()
     for number in np.flatnonzero(texts.codes[lasts] == ord("]")).tolist():
         line = texts.joined[lines.starts[number] : lasts[number] + 1]
@@ -218,7 +218,7 @@ def _before_citations(texts: Texts, lines: Spans, lasts: np.ndarray) -> np.ndarr
 
 
 def _places(text: str, phrase: str) -> np.ndarray:
-    """int64, rising: where `phrase` stands in `text`."""
+    """int64, ascending: where `phrase` stands in `text`."""
     places, place = [], text.find(phrase)
     while place >= 0:
         places.append(place)
@@ -227,15 +227,15 @@ def _places(text: str, phrase: str) -> np.ndarray:
 
 
 def _marked(lines: Spans, places: np.ndarray) -> np.ndarray:
-    """bool [lines]: whether one of some rising places lies in it."""
+    """bool [lines]: whether one of the given ascending places lies in each."""
     return np.searchsorted(places, lines.starts) < np.searchsorted(places, lines.ends)
 
 
 def _sentences(texts: Texts, lines: Spans, lasts: np.ndarray) -> np.ndarray:
-    """int64 [lines]: ends of sentences, and one more where the last has none.
+    """int64 [lines]: the number of sentences; the last one may lack its end.
 
-    A sentence ends with punctuation that a space, the line's end or the bracket of a reference follows, closing quotes
-    and brackets between them or not; full stops of scripts without spaces need none of these.
+    A sentence ends with punctuation before a space, the line's end or the bracket of a reference; closing quotes and
+    brackets may stand between. Full stops of scripts without spaces need nothing after them.
     """
     flags, final = texts.flags, len(texts.codes) - 1
     terminals = np.flatnonzero(flags & characters.TERMINAL)

@@ -1,12 +1,12 @@
 """Evaluation sets: items, each with the texts by which it is recognised. The kinds of files:
 
-  squad   SQuAD 1.1's JSON       an item is a question      fields: of context, question, answers (the first two)
-  jsonl   a JSON object a line   an item is a record        fields: names (every string, also those in lists)
+  squad   SQuAD 1.1's JSON       an item is a question      fields: context, question, answers (the first two)
+  jsonl   JSON, one per line     an item is a record        fields: names (every string, also those in lists)
   table   .csv, or tabs          an item is a row           fields: names in the header, or numbers of columns from 0
                                                             where there is no header (every column, with a header)
   text    plain text             an item is a line          no fields
 
-In brackets: what is taken where a config names no fields. Files may be compressed or remote, as those of sources.
+In brackets: the fields used if a config names none. Files may be compressed or remote, like those of sources.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ class Item:
 
 
 def listed(sets: Sequence[Any]) -> list[dict]:
-    """JSON of the sets of a config with the files that are there now: what an index of them depends on.
+    """JSON of a config's sets with their present files: what an index of them depends on.
 
     Raises:
       ConfigError: a path has no file.

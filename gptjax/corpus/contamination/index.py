@@ -1,9 +1,10 @@
 """The n-grams of evaluation texts, found by their hashes and compared by their words.
 
 Both sides are normalised alike: composed (NFC), then words as in duplicates/shingles.py, so that case, punctuation and
-spaces make no difference, and a character of a script without spaces is a word. From a text of n words or more every
-n-gram is looked for; a shorter one of at least `least_words` as a whole, by its first `least_words` words; the rest is
-too short to say anything (Brown et al., 2020, appendix C, take n from 8 to 13 for the same reason).
+spaces make no difference, and a character of a script without spaces is a word. Every n-gram of a text of n words or
+more is searched for. A shorter text of at least `least_words` words is searched for as a whole, by its first
+`least_words` words. The rest is too short to say anything (Brown et al., 2020, appendix C, take n from 8 to 13 for the
+same reason).
 """
 
 from __future__ import annotations
@@ -22,12 +23,12 @@ from gptjax.corpus.contamination.evaluations import Item
 from gptjax.corpus.duplicates.join import distinct, pack, unpack
 from gptjax.corpus.duplicates.shingles import window_hashes, word_hashes, words
 
-SLOTS = 16  # of the filter, an n-gram: how rare it is that a hash passes which is not there
+SLOTS = 16  # bits of the filter per n-gram: the more, the fewer hashes pass that are not in it
 AT_ONCE = 1 << 16  # n-grams compared at once
 
 
 def composed(text: str) -> str:
-    """NFC: what every text is brought to before its words are taken."""
+    """The NFC form of a text, from which its words are taken."""
     return text if text.isascii() else unicodedata.normalize("NFC", text)
 
 
@@ -36,13 +37,13 @@ class Index:
     """The n-grams to look for, numbered: first all n-grams, sorted by their hashes, then the short texts by theirs.
 
     Attributes:
-      windows: words that the hashes of both are of: (n, least_words).
-      counts: grams of both; hashes: uint64 [grams], ascending within each.
-      places, lengths: int64 [grams], where a gram's words begin in `word_ids`, and how many they are.
+      windows: how many words the hashes of both kinds cover: (n, least_words).
+      counts: the number of grams of each kind; hashes: uint64 [grams], ascending within a kind.
+      places, lengths: int64 [grams], where the words of a gram begin in `word_ids`, and how many there are.
       word_ids: int32, the words of all texts; vocabulary: word → its id.
       sets, items: names, and each item's id; set_of_item: int32 [items].
-      gram_of_pair, item_of_pair: int64 [pairs], every item that a gram stands in; grams ascending.
-      too_short: int64 [sets], items of which no text was long enough.
+      gram_of_pair, item_of_pair: int64 [pairs], the items that contain each gram; grams ascending.
+      too_short: int64 [sets], the number of items without a text that is long enough.
     """
 
     windows: tuple[int, int]
@@ -60,7 +61,7 @@ class Index:
     too_short: np.ndarray
 
     def tables(self) -> list[tuple[int, np.ndarray, int]]:
-        """(window, hashes, number of the first gram) of both kinds of grams, where there are any."""
+        """(window, hashes, number of the first gram) of each kind of grams that exists."""
         firsts = (0, self.counts[0])
         return [
             (window, self.hashes[first : first + count], first)
@@ -104,9 +105,9 @@ def load(path: Path) -> Index:
 
 
 def build(sets: Iterable[tuple[str, Iterable[Item]]], n: int, least_words: int) -> Index:
-    """The index of some sets, (name, items) each; least_words ≤ n."""
+    """The index of sets, each (name, items); least_words ≤ n."""
     names, items, set_of_item = [], [], []
-    texts: dict[str, int] = {}  # one that several items share stands there once
+    texts: dict[str, int] = {}  # a gram that several items share is there once
     texts_of_item: list[list[int]] = []
     for name, of_set in sets:
         names.append(name)
@@ -163,7 +164,7 @@ def _windows(values: np.ndarray, offsets: np.ndarray, n: int) -> tuple[np.ndarra
 
 
 def _like_the_one_before(hashes: np.ndarray, places: np.ndarray, word_ids: np.ndarray, n: int) -> np.ndarray:
-    """bool [grams]: whether one has the words of the one before it; equal hashes alone do not say so."""
+    """bool [grams]: whether a gram has the same words as the one before it; equal hashes do not prove that."""
     same = np.zeros(len(hashes), bool)
     after = np.flatnonzero(hashes[1:] == hashes[:-1]) + 1
     for start in range(0, len(after), AT_ONCE):

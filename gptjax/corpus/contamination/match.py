@@ -1,4 +1,4 @@
-"""Which grams of an index stand in which documents: all windows of a batch looked up at once, then word by word."""
+"""Finds the grams of an index in documents: looks up all windows of a batch at once, then compares word by word."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class Match:
 
     Attributes:
       text: its number among those that were searched.
-      grams: int64, the grams; words: int64, the word that each begins at. Ascending by that.
+      grams: int64, the grams; words: int64, the word at which each begins, ascending.
     """
 
     text: int
@@ -28,7 +28,7 @@ class Match:
 
 
 def find(index: Index, texts: Sequence[str]) -> Iterator[Match]:
-    """A match for each text that has any; a hash that collides makes none, as the words are compared."""
+    """A match for each text that has any. Colliding hashes give no match, because the words are compared."""
     texts = [composed(text) for text in texts]
     values, offsets = word_hashes(texts)
     places, grams = [], []

@@ -47,7 +47,7 @@ class Search:
       scope: 'global', or 'source': only documents of one source are compared.
       sources: names in order of precedence; those not named come after them, by name.
       verify: candidates are compared exactly, by all their shingles; otherwise one shared band key is enough.
-      memory_megabytes: for the join of keys, beside about 60 bytes per document.
+      memory_megabytes: for the join of keys, in addition to about 60 bytes per document.
     """
 
     threshold: float = 0.8
@@ -74,22 +74,22 @@ def find_duplicates(
 ) -> dict:
     """Writes clusters.parquet (new documents that have copies) and drops.parquet (those of them to leave out).
 
-    The representative of a cluster is the document that an earlier corpus kept, else of the first source in order,
-    else the longest, else the one of smallest id. Neither the order of the shards nor how documents are spread over
-    them changes anything. Two documents may stand in one cluster by way of others between them: the table has the
+    The representative of a cluster is the document that an earlier corpus kept, else one of the first source in order,
+    else the longest one, else the one with the smallest id. The order of the shards, and how documents are spread over
+    them, change nothing. Two documents may be in one cluster only because others link them, so the table has the
     similarity of each to its representative.
 
     Args:
       folder: where the files go; temporary files go there, too.
-      earlier: corpora to compare with, beside one another.
+      earlier: finished corpora that the new documents are also compared with.
       parallel: `map`, or one that runs on several processes (`concurrent.futures.Executor.map`).
 
     Returns:
-      Counts: documents, candidate and near pairs, clusters, dropped documents by kind; repeated_ids are documents
-      whose id a kept one has too: they are no drops, since a drop by that id would take both.
+      Counts: documents, candidate and near pairs, clusters, dropped documents by kind. repeated_ids are documents that
+      have the id of a kept one: they are not dropped, since a drop by this id would remove both.
 
     Raises:
-      ConfigError: sketches that were made differently.
+      ConfigError: the sketches were made differently.
     """
     nodes = Nodes(shards, search.scope, search.sources, earlier)
     memory = search.memory_megabytes << 20
@@ -119,7 +119,7 @@ def find_duplicates(
 
 
 def _exact_leaders(nodes: Nodes, folder: Path, memory: int) -> np.ndarray:
-    """uint32 [nodes]: the first of each document's exact copies; itself where it is that or has none."""
+    """uint32 [nodes]: the first of each document's exact copies, which may be the document itself."""
     leaders = np.arange(len(nodes), dtype=np.uint32)
     for members, starts in equal_keys(nodes.exact_keys(), len(nodes), folder, memory):
         leaders[members] = np.repeat(members[starts], np.diff(starts, append=len(members)))
@@ -134,7 +134,7 @@ def components(edges: np.ndarray, nodes: int) -> np.ndarray:
     first, second = unpack(edges)
     linked = np.zeros(nodes, bool)
     linked[first] = linked[second] = True
-    dense = (np.cumsum(linked) - 1).astype(np.int32)  # numbers of the linked nodes alone: the graph stays small
+    dense = (np.cumsum(linked) - 1).astype(np.int32)  # number only the linked nodes, so that the graph stays small
     members = np.flatnonzero(linked).astype(np.uint32)
     graph = scipy.sparse.coo_array(
         (np.ones(len(edges), bool), (dense[first], dense[second])), shape=(len(members), len(members))

@@ -1,7 +1,7 @@
-"""Finds equal keys among more keys than fit in memory, and makes edges of them: linearly many even in a huge group.
+"""Finds equal keys among more keys than fit in memory, and makes edges of them: linearly many even for a huge group.
 
-Keys are hashes, so cutting their range into equal parts gives parts of about equal size. Where all keys do not fit
-into the memory allowed they are spilled to one pair of files a part, and each part is sorted by itself.
+Keys are hashes, so cutting their range into equal parts gives parts of about equal size. If the keys do not fit into
+the allowed memory, they are spilled to one pair of files per part, and each part is sorted on its own.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-ENTRY_BYTES = 40  # of memory a key: itself, its node, its place in the order, and the sorted copy
+ENTRY_BYTES = 40  # memory per key: itself, its node, its place in the order, and the sorted copy
 Chunks = Iterable[tuple[np.ndarray, np.ndarray]]  # (keys uint64, nodes: unsigned integers of one dtype), equally long
 
 
@@ -56,8 +56,8 @@ def candidate_edges(bands: Iterable[Chunks], total: int, folder: Path, memory: i
 def linear_edges(members: np.ndarray, starts: np.ndarray) -> np.ndarray:
     """Packed edges of each group: every member to the group's first, and to its predecessor; at most two per member.
 
-    A group holds false candidates too, which verification cuts off again: with a star or a chain alone, one of them
-    in the middle would part documents that belong together.
+    A group may hold false candidates, which verification removes. With only a star or only a chain, a false candidate
+    in the middle would separate documents that belong together.
     """
     if not len(members):
         return np.zeros(0, np.uint64)
@@ -80,7 +80,7 @@ def unpack(edges: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def distinct(values: np.ndarray) -> np.ndarray:
-    """The values, ascending, each once. np.unique finds integers by a hash table: 2 to 8 times slower."""
+    """The values, ascending, each once. np.unique uses a hash table for integers, which is 2 to 8 times slower."""
     values = np.sort(values)
     first = np.ones(len(values), bool)
     np.not_equal(values[1:], values[:-1], out=first[1:])
@@ -100,7 +100,7 @@ def _groups(keys: np.ndarray, nodes: np.ndarray) -> tuple[np.ndarray, np.ndarray
 
 
 def _collect(chunks: Chunks, total: int) -> tuple[np.ndarray, np.ndarray]:
-    """All chunks in two arrays, filled in place: to concatenate would hold everything twice."""
+    """All chunks in two arrays, filled in place: np.concatenate would need twice the memory."""
     keys, nodes, filled = np.empty(total, np.uint64), np.empty(0, np.uint32), 0
     for some_keys, some_nodes in chunks:
         if not filled:

@@ -1,6 +1,6 @@
-"""The documents of all shards as numbered nodes, with their keys; what the search needs of sketches in memory.
+"""The documents of all shards as numbered nodes, with their keys: what the search holds in memory.
 
-Documents are numbered by the rule that says who stays, so that the representative of a cluster is its smallest
+Documents are numbered in the order in which they may stay, so that the representative of a cluster has its smallest
 number, and nothing depends on the order in which documents were read.
 """
 
@@ -23,16 +23,16 @@ EARLIER_KEPT, EARLIER_DROPPED, NEW = range(3)
 
 @dataclass(frozen=True)
 class SketchedShard:
-    documents: Path  # Parquet; read again for verification alone
+    documents: Path  # Parquet; read again only for verification
     sketches: Path  # by sketch.write_sketches
 
 
 @dataclass(frozen=True)
 class Earlier:
-    """Corpora that are done: their documents keep their verdicts, and new copies of them are dropped.
+    """Finished corpora: their documents keep their verdicts, and new copies of them are dropped.
 
     Attributes:
-      shards: of all of them; clusters: the clusters.parquet of each one's own search.
+      shards: those of all these corpora; clusters: the clusters.parquet of each corpus.
     """
 
     shards: Sequence[SketchedShard]
@@ -80,7 +80,7 @@ class Nodes:
             yield sketches["exact"] ^ self._salt(sketches), nodes
 
     def band_keys(self, band: int, taking_part: np.ndarray) -> Chunks:
-        """(keys, nodes) of one band, shard by shard, of documents with shingles that take part: bool [nodes]."""
+        """(keys, nodes) of one band, shard by shard, for documents that have shingles and take part (bool [nodes])."""
         for sketches, nodes in self._by_shard():
             chosen = sketches["shingled"] & taking_part[nodes]
             yield (sketches.keys(band) ^ self._salt(sketches))[chosen], nodes[chosen]
@@ -129,14 +129,14 @@ class Nodes:
         return np.concatenate([_values(sketches, value, dtype) for sketches in self._sketches])
 
     def _salt(self, sketches: Sketches) -> np.ndarray | np.uint64:
-        """What parts the keys of one source from those of others, where they are not to be compared."""
+        """Makes the keys of one source different from those of others, if sources are not compared."""
         if self._scope == "global":
             return np.uint64(0)
         return _values(sketches, lambda name: xxhash.xxh3_64_intdigest(name.encode()), np.uint64)
 
 
 def precedence(earlier: np.ndarray, source_ranks: np.ndarray, lengths: np.ndarray, ids: np.ndarray) -> np.ndarray:
-    """int64 [documents]: documents in the order in which they have a right to stay.
+    """int64 [documents]: documents in the order in which they may stay.
 
     What an earlier corpus has kept comes first, then the sources in their order, then the longest, then the smallest
     id. All arguments are [documents]; `earlier` is 0 for documents kept earlier, 1 for new ones, 2 for those dropped

@@ -1,8 +1,8 @@
-"""Passages that stand in a corpus more than once: what counts as one, its hash, its characters, its later copies.
+"""Passages that occur more than once in a corpus: what counts as a passage, its hash, its characters, its later copies.
 
-What the suffix array of Lee et al. (2021, "Deduplicating training data makes language models better") finds for one
-length n is found here by hashing every window and joining the hashes part by part: 16 bytes on disk and one flag in
-memory per unit.
+Lee et al. (2021, "Deduplicating training data makes language models better") find them by a suffix array. For one
+length n the same is found here by hashing every window and joining the hashes part by part: 16 bytes on disk and one
+flag in memory per unit.
 """
 
 from __future__ import annotations
@@ -25,12 +25,12 @@ SEPARATORS = {"paragraph": r"\n\s*\n", "line": r"\n"}
 
 @dataclass(frozen=True)
 class Passages:
-    """What is looked for.
+    """The passages to search for.
 
     Attributes:
-      kind: 'window', any run of `words` words, whatever stands between them; 'paragraph' or 'line', whole ones of at
-        least that many words, the same but for white space.
-      words: how long.
+      kind: 'window': any run of `words` words, whatever stands between them; 'paragraph' or 'line': whole paragraphs or
+        lines of at least `words` words, which may differ in white space.
+      words: the length of a window, or the smallest length of a paragraph or line.
     """
 
     kind: str = "window"
@@ -84,11 +84,11 @@ def paragraph_spans(text: str, separator: str = r"\n\s*\n") -> np.ndarray:
 
 
 def later_copies(hashes: Iterable[np.ndarray], total: int, folder: Path, memory: int) -> np.ndarray:
-    """bool [total]: whether an equal hash stands at a smaller place.
+    """bool [total]: whether an equal hash comes before.
 
     Args:
       hashes: uint64 arrays that follow one another, of `total` values in all.
-      folder, memory: where to spill, and the bytes to stay below (beside the answer itself).
+      folder, memory: where to spill, and the bytes to stay below (without the result itself).
     """
     later = np.zeros(total, bool)
     for members, starts in equal_keys(_placed(hashes), total, folder, memory):
@@ -98,7 +98,7 @@ def later_copies(hashes: Iterable[np.ndarray], total: int, folder: Path, memory:
 
 
 def covered(windows: np.ndarray, n: int) -> np.ndarray:
-    """bool [windows + n - 1]: the units that lie in any marked window of n units; windows bool [windows]."""
+    """bool [windows + n - 1]: the units inside a marked window of n units; windows: bool [windows], the marks."""
     change = np.zeros(len(windows) + n, np.int64)
     change[: len(windows)] += windows
     change[n:] -= windows
@@ -111,7 +111,7 @@ def runs(marks: np.ndarray) -> np.ndarray:
 
 
 def without(text: str, spans: np.ndarray) -> str:
-    """`text` with the given spans of characters left out; int64 [spans, 2], ascending, apart from one another."""
+    """`text` without the given spans of characters: int64 [spans, 2], ascending, not overlapping."""
     kept, start = [], 0
     for first, last in spans.tolist():
         kept.append(text[start:first])

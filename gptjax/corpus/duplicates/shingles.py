@@ -1,8 +1,8 @@
-"""Texts to words and to n-gram shingles, as hashes; vectorised over characters, aware of Unicode.
+"""Hashes the words and n-gram shingles of texts; vectorised over characters, for all of Unicode.
 
 A word is a run of letters, digits, marks and underscores, without regard to case. In scripts that are written without
 spaces (Chinese, Japanese, Thai, Lao, Khmer, Burmese) every character counts as a word, so that n words are n
-characters there. Punctuation and spaces part words and are nothing else.
+characters there. Punctuation and spaces only separate words.
 
 A window x[i], …, x[i+n-1] hashes to Σ x[i+k] Bᵏ mod 2⁶⁴ (Karp & Rabin, 1987). With prefix sums of x[j] Bʲ that is one
 subtraction and one product by B⁻ⁱ, whatever n is: B is odd, so its inverse exists.
@@ -21,10 +21,10 @@ from gptjax.splitmix import STEP, mix
 UNITS = ("word", "character")
 BATCH_CHARACTERS = 1 << 15  # hashed at once: the arrays stay in the processor's cache
 WINDOWS_AT_ONCE = 1 << 14  # values hashed at once: the arrays stay in the processor's cache
-SMALL_BATCH = 1 << 14  # below which one call more costs as much as wider characters
+SMALL_BATCH = 1 << 14  # below this, another call costs as much as wider characters
 
-SEPARATOR, WORD, SINGLE = range(3)  # what a character does: parts words, joins one, is one
-LATIN_1, UNICODE = 1 << 8, 0x33480  # table sizes; no letter is assigned beyond the second
+SEPARATOR, WORD, SINGLE = range(3)  # what a character does: separates words, belongs to a word, is a word
+LATIN_1, UNICODE = 1 << 8, 0x33480  # sizes of tables; there are no letters beyond the second
 WITHOUT_SPACES = (
     *((0x0E00, 0x0EFF), (0x1000, 0x109F), (0x1780, 0x17FF)),  # Thai and Lao, Burmese, Khmer
     *((0x3040, 0x30FF), (0x31F0, 0x31FF), (0xFF66, 0xFF9F)),  # kana
@@ -37,7 +37,7 @@ def shingle_hashes(texts: Sequence[str], n: int = 5, unit: str = "word") -> tupl
 
     Returns:
       (hashes uint64 [shingles], offsets int64 [texts + 1]); text i has hashes[offsets[i]:offsets[i + 1]], in its own
-      order, repeated ones included; none where it has fewer than n units.
+      order, with repetitions; a text of fewer than n units has none.
     """
     return window_hashes(*word_hashes(texts, unit), n)
 
@@ -48,7 +48,7 @@ def word_hashes(texts: Sequence[str], unit: str = "word") -> tuple[np.ndarray, n
     for segments, owners in _batches(texts):
         codes, segment_starts = _codes(segments)
         kinds, values = _alphabet(unit, LATIN_1 if codes.dtype == np.uint8 else UNICODE)
-        # One conversion to index type serves both look-ups. Beyond the table's end stand separators alone.
+        # One conversion to the index type serves both look-ups. All characters beyond the table are separators.
         places = codes.astype(np.intp)
         starts, ends = _units(kinds.take(places, mode="clip"))
         rising, falling = powers(len(codes))
@@ -73,7 +73,7 @@ def word_spans(text: str, unit: str = "word") -> np.ndarray:
 
 
 def words(text: str, unit: str = "word") -> list[str]:
-    """The units of `text` without regard to case: those that are equal here have equal hashes."""
+    """The units of `text` in one case: equal units have equal hashes."""
     folded = text.lower() if text.isascii() else text.translate(_FOLDING)
     return [folded[first:end] for first, end in word_spans(text, unit).tolist()]
 
@@ -120,16 +120,16 @@ def window_hashes(values: np.ndarray, offsets: np.ndarray, n: int) -> tuple[np.n
         here *= falling[: len(here)]
         mix(here)
     inside = np.ones(len(values), bool)
-    for back in range(1, n):  # a window that starts in a document's last n - 1 places reaches out of it
+    for back in range(1, n):  # a window that starts in a document's last n - 1 places extends past its end
         places = offsets[1:] - back
         inside[places[places >= 0]] = False
     return hashes[inside[:total]], window_offsets
 
 
 def _batches(texts: Sequence[str]) -> Iterator[tuple[list[str], list[int]]]:
-    """Segments of texts, with the number of the text that each is of.
+    """Segments of texts, each with the number of its text.
 
-    ASCII is kept apart from what is slower, unless that would make batches too small to be worth their calls.
+    ASCII is kept apart from slower text, unless the batches would become too small.
     """
     segments: list[str] = []
     owners: list[int] = []
@@ -149,7 +149,7 @@ def _batches(texts: Sequence[str]) -> Iterator[tuple[list[str], list[int]]]:
 
 
 def _segments(text: str) -> Iterator[str]:
-    """`text` in pieces of about a batch, cut at a space or a line's end, where no word is cut."""
+    """`text` in pieces of about a batch, cut at spaces or line ends, so that no word is cut."""
     start = 0
     while len(text) - start > BATCH_CHARACTERS:
         limit = start + BATCH_CHARACTERS
@@ -215,7 +215,7 @@ def _folded(character: str) -> int:
 
 
 class _Folding(dict):
-    """For str.translate: code point → `_folded`, worked out when first met."""
+    """For str.translate: code point → `_folded`, computed when first needed."""
 
     def __missing__(self, code: int) -> int:
         self[code] = _folded(chr(code))

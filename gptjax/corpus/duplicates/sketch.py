@@ -1,9 +1,10 @@
-"""One shard of documents to one file of what the search for duplicates needs of them, without their text.
+"""Sketches: what the search for duplicates needs to know of each document, without its text; one file per shard.
 
-Exact copies have equal hashes of their text. Near copies have similar sets of shingles, and MinHash (Broder, 1997)
-makes of a set a short signature: the share of places in which two signatures agree estimates the Jaccard similarity of
-the sets. Cut into bands of some rows, documents that agree in a whole band get the same key for it (locality-sensitive
-hashing), so that similar documents meet under some key, with a probability that is an S-curve of their similarity.
+Exact copies have equal hashes of their text. Near copies have similar sets of shingles. MinHash (Broder, 1997) makes a
+short signature of a set: the share of places in which two signatures agree estimates the Jaccard similarity of the
+sets. Signatures are cut into bands of some rows, and documents that agree in a whole band get the same key for it
+(locality-sensitive hashing). So similar documents share some key, with a probability that is an S-curve of their
+similarity.
 """
 
 from __future__ import annotations
@@ -35,9 +36,9 @@ class Sketch:
 
     Attributes:
       unit, ngram: shingles are runs of `ngram` 'word's or 'character's; a document with fewer has only exact copies.
-      bands, rows: what makes a candidate (`bands_and_rows` chooses them from a threshold). No bands: exact copies
-        alone are found.
-      seed: of the permutations.
+      bands, rows: how signatures are cut (`bands_and_rows` chooses them from a threshold). Without bands only exact
+        copies are found.
+      seed: the seed of the permutations.
     """
 
     unit: str = "word"
@@ -65,7 +66,7 @@ COLUMNS = {
 
 
 class Sketches:
-    """The sketches of a shard's documents, in the shard's order; columns are read when asked for, and not held.
+    """The sketches of a shard's documents, in the shard's order; a column is read at each access and not kept.
 
     Columns, each [documents]:
       ids, exact: uint64. lengths: int64, characters. rows: int64, the document's row in its shard.
@@ -98,7 +99,7 @@ def write_sketches(documents: Path, path: Path, sketch: Sketch, dropped: np.ndar
 
     Args:
       documents: Parquet with the columns id, source and text (corpus/documents.py).
-      dropped: uint64, ids that are not looked at.
+      dropped: uint64, ids to leave out.
     """
     columns: dict[str, list[np.ndarray]] = {name: [np.zeros(0, dtype)] for name, dtype in COLUMNS.items()}
     keys = [np.zeros((0, sketch.bands), np.uint64)]
@@ -181,7 +182,7 @@ def signatures(flat: np.ndarray, offsets: np.ndarray, permutations: int, seed: i
     for start in range(0, len(flat), SHINGLES_AT_ONCE):
         hashes = (flat[start : start + SHINGLES_AT_ONCE] >> np.uint64(32)).astype(np.uint32)
         permuted = buffer[: len(hashes)]
-        # Documents with shingles in this chunk; a long one is met again in the next.
+        # Documents with shingles in this chunk; a long document continues in the next one.
         first, last = np.searchsorted(ends, start, "right"), np.searchsorted(starts, start + SHINGLES_AT_ONCE, "left")
         inner = np.maximum(starts[first:last] - start, 0)
         for k in range(permutations):
@@ -195,7 +196,7 @@ def signatures(flat: np.ndarray, offsets: np.ndarray, permutations: int, seed: i
 
 
 def band_keys(signatures_DK: np.ndarray, bands: int, rows: int) -> np.ndarray:
-    """uint64 [documents, bands]: equal where documents agree in all `rows` values of a band; bands share no keys."""
+    """uint64 [documents, bands]: equal if documents agree in all `rows` values of a band; no two bands share a key."""
     if bands * rows > signatures_DK.shape[1]:
         raise ValueError(f"{bands} bands of {rows} rows need {bands * rows} values, not {signatures_DK.shape[1]}")
     values_DBR = signatures_DK[:, : bands * rows].reshape(len(signatures_DK), bands, rows)
@@ -213,10 +214,10 @@ def probability(jaccard: np.ndarray | float, bands: int, rows: int) -> np.ndarra
 
 def bands_and_rows(threshold: float, permutations: int = 128, recall: float = 0.98) -> tuple[int, int]:
     """(bands, rows) with the most rows, hence fewest false candidates, that still find a pair of similarity
-    `threshold` with probability `recall`. False candidates cost little, since they are verified; a lost pair is lost.
+    `threshold` with probability `recall`. False candidates cost little, since they are verified; a missed pair is lost.
 
     Raises:
-      ConfigError: so many permutations cannot reach `recall`.
+      ConfigError: this number of permutations cannot reach `recall`.
     """
     for rows in range(permutations, 0, -1):
         bands = permutations // rows

@@ -20,7 +20,7 @@ class Sets(Protocol):
 
 
 def jaccard(edges: np.ndarray, sets: Sets, threshold: float = 0.0) -> np.ndarray:
-    """float32 [edges]: the similarity of each packed edge; 0 where the sizes alone keep it below `threshold`."""
+    """float32 [edges]: the similarity of each packed edge; 0 if the sizes of the sets already exclude `threshold`."""
     found = np.zeros(len(edges), np.float32)
     held, first = -1, np.zeros(0, np.uint64)
     for place, (i, j) in enumerate(zip(*(ends.tolist() for ends in unpack(edges)))):
@@ -44,10 +44,11 @@ def unique_shingles(texts: Sequence[str], n: int, unit: str) -> tuple[np.ndarray
 
 
 class SetFolder:
-    """Shingle sets in files, read where they lie: a file of hashes a part, and one index of all nodes.
+    """Shingle sets in memory-mapped files: per part a file of hashes, and one index of all nodes.
 
     Args:
-      folder: of NAME.npy hashes and NAME.index.npy (uint64 [documents, 3]: node, first and one-past-last place).
+      folder: holds files NAME.npy (hashes) and NAME.index.npy (uint64 [documents, 3]: node, first and one-past-last
+        place).
     """
 
     def __init__(self, folder: Path):

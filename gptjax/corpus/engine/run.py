@@ -13,14 +13,14 @@ from typing import Any, Protocol
 from gptjax.config import ConfigError, RunError
 from gptjax.corpus.engine.stage import Stage, clear_attempts, finished, part_name, perform
 
-STRIKES = 3  # attempts at a task, before it is given up
+STRIKES = 3  # attempts at a task before it is given up
 LOST = "its worker died (killed, perhaps because memory ran out)"
 _DISK_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
 
 @dataclass(frozen=True)
 class Failure:
-    """Why an attempt gave no result. `stops`: the exception that ends the run, as no other task could do better."""
+    """Why an attempt gave no result. `stops`: an exception that ends the run, because every other task would meet it too."""
 
     reason: str
     details: str = ""
@@ -31,7 +31,7 @@ class TaskExecutor(Protocol):
     """Where tasks run: processes here (local.py), Ray or SLURM (gptjax/cluster)."""
 
     def run(self, function: Callable[[Any], Any], items: Sequence[Any]) -> Generator[tuple[int, Any]]:
-        """(index of an item, `function(item)`, or None where its worker was lost) in any order, each as it ends.
+        """Yields (index of an item, `function(item)`, or None if its worker was lost) as each ends, in any order.
 
         A generator that is closed early leaves no work running.
         """
@@ -44,12 +44,12 @@ def run_stage(
     executor: TaskExecutor,
     progress: Callable[[int, dict], None] = lambda number, result: None,
 ) -> list[dict]:
-    """Does one task for each of `inputs` and returns their results, in that order whatever the executor did.
+    """Does one task for each of `inputs` and returns the results in the order of `inputs`.
 
     Args:
       inputs: JSON each; task i is number i.
       work: the folder that holds the stages' folders.
-      progress: called with every result, including those that were there already.
+      progress: called with every result, including those of an earlier run.
 
     Raises:
       RunError: some tasks failed three times each; the others are done, and the same call tries those again.
@@ -62,7 +62,7 @@ def run_stage(
     failures: dict[int, Failure] = {}
     for _ in range(STRIKES):
         clear_attempts(folder)
-        # What an earlier run finished, or a lost worker: a task may die after it has published.
+        # Finished by an earlier run, or by a lost worker: a worker may die after it has published a result.
         for number in [number for number in range(len(inputs)) if number not in results]:
             if result := finished(stage, work, number, inputs[number]):
                 results[number] = result

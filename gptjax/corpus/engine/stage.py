@@ -2,11 +2,11 @@
 
 <work>/<stage>-<key>/part-00012.documents.parquet   what task 12 wrote
 <work>/<stage>-<key>/part-00012.json                its marker, written last: key, files with size and hash, report
-<work>/<stage>-<key>/part-00012.failed              why it was given up, where it was
+<work>/<stage>-<key>/part-00012.failed              why it was given up, if it was
 
-An attempt writes into a folder of its own, so that two of them (a lost driver's worker and its successor's) never meet;
-its files are then flushed, renamed into place and named in the marker. As a stage is a pure function, whichever attempt
-comes last puts the same bytes there.
+Each attempt writes into its own folder, so that two attempts (such as those of a lost driver's worker and of its
+successor) do not collide. Its files are then flushed, renamed into place and named in the marker. Since a stage is a
+pure function, every attempt puts the same bytes there.
 """
 
 from __future__ import annotations
@@ -37,11 +37,11 @@ class Task:
 
     Attributes:
       number: its place among the stage's tasks, and the number in the names of its files.
-      inputs: JSON: what it works on. Files of earlier stages stand in it as the entries that those stages' results
-        have (name, size, hash), so that a task's key follows from what is in them; 'libraries', versions of those that
-        decide what comes out (libraries.py), so that it follows from these, too.
-      options: JSON: the stage's.
-      work: the folder that the entries' names start from.
+      inputs: JSON: what it works on. Files of earlier stages are given as the entries in those stages' results (name,
+        size, hash), and 'libraries' has the versions of the libraries that decide the output (libraries.py). So a
+        task's key depends on the content of files and on these versions.
+      options: JSON: the options of the stage.
+      work: the folder to which the entries' names are relative.
     """
 
     number: int
@@ -56,14 +56,14 @@ class Task:
 
 @dataclass(frozen=True)
 class Stage:
-    """What is done to every shard.
+    """A function that is applied to every shard.
 
     Attributes:
-      name: of its folder, and what messages say.
+      name: the name of its folder, and the name in messages.
       run: a function at the top of a module: writes files into the folder that it is given and returns a report (JSON).
         The same task must give the same bytes, whenever and wherever it runs.
-      version: raised when the code changes what comes out.
-      options: JSON: everything besides the inputs that the outcome depends on.
+      version: raised when a change of the code changes the output.
+      options: JSON: everything besides the inputs on which the output depends.
     """
 
     name: str
@@ -80,7 +80,7 @@ class Stage:
         return f"{self.name}-{self.key[:8]}"
 
     def task_key(self, inputs: Any) -> str:
-        """What a marker must hold to stand for this stage's work on these inputs."""
+        """The content by which a marker belongs to this stage and these inputs."""
         return _hash(self.key, inputs)
 
 
@@ -89,7 +89,7 @@ def part_name(number: int) -> str:
 
 
 def finished(stage: Stage, work: Path, number: int, inputs: Any) -> dict | None:
-    """The result of a task that is done: {'files': {name that the stage gave: entry}, 'report': …}; else None."""
+    """The result of a finished task, {'files': {name in the stage: entry}, 'report': …}; None if it is not finished."""
     marker = work / stage.folder / f"{part_name(number)}.json"
     try:
         saved = json.loads(marker.read_text(encoding="utf-8"))
@@ -105,7 +105,7 @@ def perform(stage: Stage, work: Path, number: int, inputs: Any) -> dict:
     """Runs one task and publishes what it wrote; returns its result, as `finished` does.
 
     Raises:
-      Exception: whatever the stage raises; then nothing of the attempt is left.
+      Exception: whatever the stage raises; the attempt then leaves nothing behind.
     """
     check_same_here(inputs)
     folder = work / stage.folder
@@ -114,21 +114,21 @@ def perform(stage: Stage, work: Path, number: int, inputs: Any) -> dict:
         report = stage.run(Task(number, inputs, stage.options, work), attempt)
         names = sorted(path.name for path in attempt.iterdir())
         marker = folder / f"{part_name(number)}.json"
-        marker.unlink(missing_ok=True)  # of other inputs: it must not vouch for these files
+        marker.unlink(missing_ok=True)  # a marker for other inputs must not stand beside these files
         files = {name: _publish(attempt / name, folder / f"{part_name(number)}.{name}") for name in names}
         result = {"files": files, "report": report}
         (attempt / "marker").write_text(json.dumps({"key": stage.task_key(inputs), **result}, indent=1) + "\n")
         _flush(folder)
         _publish(attempt / "marker", marker)
         _flush(folder)
-        return json.loads(json.dumps(result))  # as a later run will read it
+        return json.loads(json.dumps(result))  # as a later run reads it
     finally:
         shutil.rmtree(attempt, ignore_errors=True)
 
 
 def is_of_use(work: Path) -> bool:
-    """Whether something is in a folder of stages that another start would use, or that tells why this one failed: a
-    file that a task has written, beside its marker; a note of failure; the log of a job."""
+    """Whether a folder of stages has something that another start would use, or that tells why this one failed: the
+    published file of a task, a note of a failure, or the log of a job."""
     return any(
         path.is_file() and path.name != LOCK and not _MARKER.fullmatch(path.name)
         for path in work.rglob("*")
@@ -137,13 +137,13 @@ def is_of_use(work: Path) -> bool:
 
 
 def clear_attempts(folder: Path) -> None:
-    """Deletes what killed attempts left."""
+    """Deletes what killed attempts left behind."""
     for path in folder.glob(f"*{ATTEMPT}"):
         shutil.rmtree(path, ignore_errors=True)
 
 
 def _publish(path: Path, place: Path) -> dict:
-    """Puts a written file in its place once its bytes are on disk; returns its entry."""
+    """Moves a written file to its place once its bytes are on disk; returns its entry."""
     entry = file_entry(path)
     _flush(path)
     os.replace(path, place)

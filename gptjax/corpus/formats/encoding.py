@@ -1,8 +1,8 @@
-"""Decodes text of uncertain encoding; all kinds of source do it in this way.
+"""Decodes text of uncertain encoding, for all kinds of source.
 
-In this order: a byte order mark; UTF-16 without one, by where its zeros stand; UTF-8 where the bytes are that, whatever
-is declared, since text in another encoding hardly ever is; damaged UTF-8; what the text, or whoever sent it, declares;
-what the bytes look like.
+It tries in this order: a byte order mark; UTF-16 without a mark, recognised by its zeros; UTF-8, whatever is declared,
+since text in another encoding is hardly ever valid UTF-8; damaged UTF-8; the encoding that the text or its sender
+declares; the encoding that the bytes look like.
 """
 
 from __future__ import annotations
@@ -20,32 +20,35 @@ _MARKS = (
     (codecs.BOM_UTF16_LE, "utf-16-le"),
     (codecs.BOM_UTF16_BE, "utf-16-be"),
 )
-# What files say of themselves: Gutenberg's header, HTML, XML, LaTeX's inputenc, the coding lines of Python and editors.
+# How files declare an encoding: Gutenberg's header, HTML, XML, LaTeX's inputenc, coding lines of Python and editors.
 _DECLARED = re.compile(
     rb"(?i)character set encoding:\s*(?:ISO-646-US \()?([\w-]+)|charset=[\"']?\s*([\w-]+)"
     rb"|<\?xml[^>]*encoding=[\"']([\w-]+)"
     rb"|\\usepackage\[([\w-]+)\]\{inputenc\}|coding[:=][ \t]*([\w-]+)"
 )
 _LATEX_NAMES = {"latin9": "iso-8859-15", "ansinew": "cp1252", "applemac": "mac-roman", "utf8x": "utf-8"}
-# Of what can be declared: not idna, punycode and the like, which are slow on purpose or nobody's.
+# Encodings that a file may declare: not idna, punycode and the like, which are slow or unused.
 _FAMILIES = ("ascii", "big5", "cp", "euc", "gb", "hz", "iso", "johab", "koi8", "mac", "shift", "tis", "utf")
-# What is declared as the first is in truth the second, which holds it (WHATWG's Encoding Standard has it so, too).
+# Text declared as the first is decoded as the second, a superset of it (as in WHATWG's Encoding Standard).
 _LARGER = {
     **{"ascii": "cp1252", "iso8859-1": "cp1252", "iso8859-9": "cp1254", "iso8859-11": "cp874", "tis-620": "cp874"},
     **{"gb2312": "gb18030", "gbk": "gb18030", "euc_kr": "cp949", "shift_jis": "cp932", "big5": "big5hkscs"},
 }
-_SHIFTING = ("iso2022", "hz")  # between sets of characters: ASCII to look at
+_SHIFTING = ("iso2022", "hz")  # these switch between character sets by ASCII characters
 _CENTRAL_EUROPEAN = ("cp1250", "iso8859-2", "iso8859-16", "mac_latin2")
-DETECTORS = ("resiliparse",)  # the libraries that guess the encoding of what is neither marked nor UTF-8
+DETECTORS = ("resiliparse",)  # the libraries that guess the encoding of text without a mark that is not UTF-8
 LOOKED_AT = 16_384  # bytes at the beginning that may declare something
-_SEEN = 1 << 16  # bytes from the first that is not ASCII, by which an encoding is detected
+_SEEN = 1 << 16  # bytes, from the first that is not ASCII, from which an encoding is detected
 
 
 @dataclass(frozen=True)
 class Decoded:
-    """text: without its mark; bytes that are none are U+FFFD. how: mark | utf-8 | declared | detected.
+    """Decoded text.
 
-    damage: the first of those bytes, and why; '': there are none.
+    Attributes:
+      text: without its byte order mark; U+FFFD replaces bytes that are not text.
+      how: mark | utf-8 | declared | detected.
+      damage: the first such byte and why it is not text; '' if there is none.
     """
 
     text: str
@@ -55,11 +58,11 @@ class Decoded:
 
 
 def decode(raw: bytes, declared: Sequence[str] = (), detect: bool = True) -> Decoded:
-    """Any bytes, for better or worse.
+    """Decodes any bytes.
 
     Args:
-      declared: by others than the text itself, such as a server; it is looked at, too.
-      detect: without, what has no mark is UTF-8.
+      declared: an encoding that someone else declares, such as a server, in addition to the text itself.
+      detect: if False, text without a mark is decoded as UTF-8.
     """
     for mark, encoding in _MARKS:
         if raw.startswith(mark):
@@ -78,13 +81,13 @@ def decode(raw: bytes, declared: Sequence[str] = (), detect: bool = True) -> Dec
     for encoding in candidates:
         try:
             return Decoded(raw.decode(encoding), encoding, "declared")
-        except ValueError:  # declared for another text
+        except ValueError:  # the declaration does not fit this text
             pass
     return _decoded(raw, detected(raw), "detected")
 
 
 def of_head(head: bytes, detect: bool) -> tuple[str, int]:
-    """(encoding, bytes of its mark) of a file that begins so, for readers of lines, who never see all of it."""
+    """(encoding, bytes of its mark) of a file that begins like this; for readers of lines, which never have all of it."""
     for mark, encoding in _MARKS:
         if head.startswith(mark):
             return encoding, len(mark)
@@ -103,9 +106,9 @@ def of_head(head: bytes, detect: bool) -> tuple[str, int]:
 
 
 def is_damaged_utf8(raw: bytes) -> bool:
-    """Whether most of what is not ASCII are whole characters of UTF-8: one bad byte makes no book Latin-1.
+    """Whether most of the bytes that are not ASCII are valid UTF-8: one bad byte does not make a book Latin-1.
 
-    Halves of surrogate pairs are damage, too: JSON can escape them.
+    Halves of surrogate pairs, which JSON can escape, count as damage.
     """
     try:
         raw.decode("utf-8", "surrogatepass")
@@ -117,7 +120,7 @@ def is_damaged_utf8(raw: bytes) -> bool:
 
 
 def detected(raw: bytes) -> str:
-    """The encoding that bytes look like which are no UTF-8; cp1252 where nothing better fits, or nothing can tell.
+    """The likely encoding of bytes that are not UTF-8; cp1252 if no other fits better or no detector is installed.
 
     cp1252 is Latin-1 with printable characters in place of controls.
     """
@@ -129,12 +132,12 @@ def detected(raw: bytes) -> str:
     except ImportError:  # pip install 'gptjax[corpus]'
         return "cp1252"
     encoding = codecs.lookup(detect_encoding(seen) or "cp1252").name
-    if encoding == "utf-8":  # which it is not: nothing fits, or Korean, which the library does not name
+    if encoding == "utf-8":  # it is not: nothing fits, or it is Korean, which the library does not name
         encoding = "euc_kr"
     encoding = _LARGER.get(encoding, encoding)
     text = seen.decode(encoding, "replace")
     letters = [one for one in text if one.isalpha()]
-    # Central Europe's languages are full of accents; a pound sign among English words, which looks like one, is not.
+    # Central European text is full of accents; a single one among English words is a pound sign or the like.
     if encoding in _CENTRAL_EUROPEAN and sum(not one.isascii() for one in letters) < max(4, 0.02 * len(letters)):
         return "cp1252"
     return "cp1252" if text.count("\N{REPLACEMENT CHARACTER}") > 0.01 * len(text) else encoding
@@ -153,7 +156,7 @@ def _decoded(raw: bytes, encoding: str, how: str) -> Decoded:
 
 
 def _unmarked_utf16(raw: bytes) -> str:
-    """'utf-16-le' or '-be' where all zeros are every other byte, and what is read so is words of text; else ''."""
+    """'utf-16-le' or '-be' if all zeros are at every other byte, and decoding gives words of text; else ''."""
     head = raw[:LOOKED_AT]
     even, odd = head[::2].count(0), head[1::2].count(0)
     if len(raw) % 2 or bool(even) == bool(odd):
@@ -170,7 +173,7 @@ def _unmarked_utf16(raw: bytes) -> str:
 
 
 def _names(raw: bytes, declared: Sequence[str]) -> list[str]:
-    """Python's names of what is declared, as far as they are encodings of text."""
+    """Python's names of the declared encodings, if they are encodings of text."""
     candidates = [*declared]
     if found := _DECLARED.search(raw, 0, LOOKED_AT):
         candidates.append(next(group for group in found.groups() if group).decode("ascii", "replace"))

@@ -17,7 +17,7 @@ _TEXT_TYPES = ("application/xhtml+xml", "text/html", "text/x-oeb1-document", "ap
 
 @dataclass(frozen=True)
 class Package:
-    """chapters: names of members, in reading order; language, rights: as stated, '' where they are not."""
+    """chapters: names of members, in reading order; language, rights: as stated, or ''."""
 
     chapters: tuple[str, ...]
     language: str
@@ -25,14 +25,14 @@ class Package:
 
 
 def package(names: list[str], member: Callable[[str], bytes]) -> Package:
-    """What an EPUB tells of itself.
+    """Reads what an EPUB declares.
 
     Args:
-      names: of all members.
-      member: gives the content of one.
+      names: the names of all members.
+      member: a function from a member's name to its content.
 
     Raises:
-      BrokenXML: it tells nothing that can be read.
+      BrokenXML: its declarations cannot be read.
     """
     if CONTAINER not in names:
         raise BrokenXML(f"no {CONTAINER}")
@@ -54,7 +54,7 @@ def package(names: list[str], member: Callable[[str], bytes]) -> Package:
 
 
 def encrypted(names: list[str], member: Callable[[str], bytes]) -> set[str]:
-    """The members that cannot be read without a key (fonts are often among them, which is no harm)."""
+    """The members that cannot be read without a key. Often these are only fonts, which does no harm."""
     if ENCRYPTION not in names:
         return set()
     return {urllib.parse.unquote(one.get("URI", "")) for one in parse(member(ENCRYPTION)).iter("CipherReference")}

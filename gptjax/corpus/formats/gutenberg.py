@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-_HEADER_REACH = 60_000  # characters: the longest small print, and a long list of other books, are less
+_HEADER_REACH = 60_000  # characters; the longest small print, or a long list of other books, has fewer
 _START = re.compile(r"\*\*\* ?START OF (?:THE|THIS) PROJECT GUTENBERG[^*]{0,400}\*\*\*")
 _SMALL_PRINT_END = re.compile(r"^\*{1,3} ?END ?\*? ?(?:OF )?THE SMALL PRINT!.*$", re.MULTILINE)
 _END = re.compile(r"^[ \t]*\*\*\* ?END OF (?:THE|THIS) PROJECT GUTENBERG", re.MULTILINE)
@@ -13,7 +13,7 @@ _LAST_LINE = re.compile(
     re.MULTILINE | re.IGNORECASE,
 )
 _LAST_LINE_REACH = 600  # characters before _END
-# Paragraphs after the header that are about the file.
+# Paragraphs after the header that describe the file.
 _CREDITS = re.compile(
     r"\A\s*(?:Produced by|\[Portions of this|\[?Transcriber.{0,3} note|Updated editions will)"
     r"|\b(?:e-?text|e-?book|HTML version|scanned|proofed|proofread|transcribed|typed|digitized)[\w\s]{0,40}? by\b",
@@ -24,11 +24,11 @@ _PARAGRAPH_END = re.compile(r"\n[ \t]*\n\s*")
 
 
 def without_boilerplate(text: str) -> str:
-    """The book between Project Gutenberg's header and footer, of any year; other text as it is.
+    """Returns the book between Project Gutenberg's header and footer, of any year; other text is unchanged.
 
     Headers end with "*** START OF …" (since 2003) or with the small print's last line (before); footers begin with
-    "*** END OF …", "End of the Project Gutenberg Etext", or a small print that stands at the end. Credits of those
-    who made the file are left out, too.
+    "*** END OF …", "End of the Project Gutenberg Etext", or a small print at the end. The credits of the file's makers are
+    left out, too.
     """
     starts = [found.end() for mark in (_START, _SMALL_PRINT_END) for found in mark.finditer(text, 0, _HEADER_REACH)]
     start = max(starts, default=0)
@@ -39,7 +39,7 @@ def without_boilerplate(text: str) -> str:
 
 
 def _end(text: str, start: int) -> int:
-    """Where the footer begins; old ones have no mark but a last line, which a book might have, too, but not so late."""
+    """Where the footer begins. Old footers are only marked by a last line, which a book may have too, but not so late."""
     if marked := _END.search(text, start):
         end = marked.start()
         last = _LAST_LINE.search(text, max(start, end - _LAST_LINE_REACH), end)

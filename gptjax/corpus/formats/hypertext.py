@@ -8,7 +8,7 @@ from gptjax.config import ConfigError
 
 MADE_OF = ("resiliparse",)  # its libraries
 
-# XHTML may close any element at once; to a parser of HTML it would stay open and swallow what follows.
+# XHTML may close any element at once (<a/>); for an HTML parser it would stay open and contain what follows.
 _CLOSED_AT_ONCE = re.compile(
     r"<(title|script|style|iframe|textarea|a|span|div|p|i|b|em|td|th|li)\b([^<>]*)/>", re.IGNORECASE
 )
@@ -17,7 +17,7 @@ _MANY_EMPTY_LINES = re.compile(r"\n{3,}")
 
 
 def text_of(page: str) -> str:
-    """Text with a line for each line break, an empty line between paragraphs and a bullet before items of lists."""
+    """Text with a newline per line break, an empty line between paragraphs, and a bullet before list items."""
     try:
         from resiliparse.extract.html2text import extract_plain_text
     except ImportError:

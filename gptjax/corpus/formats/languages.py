@@ -106,7 +106,7 @@ _INTERPRETERS = {
     **{"rscript": "r", "tclsh": "tcl", "wish": "tcl", "gawk": "awk", "pypy": "python", "escript": "erlang"},
     **{"runhaskell": "haskell", "runghc": "haskell", "swipl": "prolog", "pwsh": "powershell", "make": "makefile"},
 }
-# Suffixes of several languages: the others, by what their files are sure to hold.
+# Suffixes that several languages share: the other languages, by what their files always contain.
 _SHARED = {
     ".h": (("c++", re.compile(r"^\s*(?:class\s+\w+|namespace\b|template\s*<|using\s+\w|public:|private:)", re.M)),),
     ".m": (("objective-c", re.compile(r"^\s*(?:#import|@interface|@implementation|@protocol|@import)\b", re.M)),),
@@ -119,7 +119,7 @@ _BY_NAME = {name: language for language, (_, names) in LANGUAGES.items() for nam
 
 
 def of_name(name: str) -> tuple[str, ...]:
-    """The languages that a file of this name (without folders) may be in, the likeliest first; none: no source."""
+    """The languages that a file of this name (without folders) may be in, the likeliest first; empty: not source code."""
     if name in _BY_NAME and not name.startswith("."):
         return (_BY_NAME[name],)
     suffix = _suffix(name)
@@ -129,7 +129,7 @@ def of_name(name: str) -> tuple[str, ...]:
 
 
 def of_text(name: str, text: str) -> str:
-    """The one language of a file, where `of_name` tells several."""
+    """Decides the language of a file, where `of_name` gives several."""
     for language, mark in _SHARED.get(_suffix(name), ()):
         if mark.search(text):
             return language
@@ -137,7 +137,7 @@ def of_text(name: str, text: str) -> str:
 
 
 def of_shebang(start: bytes) -> str:
-    """The language of a script's first bytes ('#!/usr/bin/env python3'), '' where they tell none."""
+    """The language by a script's first bytes ('#!/usr/bin/env python3'), or ''."""
     found = _SHEBANG.match(start)
     if not found:
         return ""

@@ -30,7 +30,7 @@ _THEOREMS = (
     "assumption hypothesis fact observation problem solution axiom algorithm".split()
 )
 _HEADINGS = frozenset("part chapter section subsection subsubsection paragraph subparagraph addchap addsec".split())
-# What ends the group after a command, and what begins it.
+# What ends the group after a command, and what begins the group.
 _WRAPPED = {
     **dict.fromkeys(_HEADINGS, "\n\n"),
     "caption": "\n\n",
@@ -46,7 +46,7 @@ _BEGINS = {
     "footnote": " (",
     "enquote": "“",
 }
-# Commands that go with everything in brackets and braces after them.
+# Commands that are removed with all brackets and braces after them.
 _DROPPED = frozenset(
     "label cite citep citet citealt citealp citeauthor citeyear citeyearpar citenum nocite autocite textcite "
     "parencite footcite Cite Citet Citep pageref nameref includegraphics includepdf includesvg bibliography "
@@ -66,7 +66,7 @@ _DROPPED = frozenset(
     "restoregeometry multicolumn multirow cline cmidrule arrayrulecolor rowcolor cellcolor noalign "
     "footnotetext".split()
 )
-# Those whose first group is left out, the second stays.
+# Commands whose first group is removed and whose second stays.
 _SECOND_STAYS = frozenset(
     "href textcolor colorbox fcolorbox parbox raisebox makebox adjustbox texorpdfstring foreignlanguage".split()
 )
@@ -115,7 +115,7 @@ def to_text(source: str) -> str:
     """The text of a document, or of a part of one.
 
     Args:
-      source: without comments and macros of its own (latex_project.py).
+      source: without comments and the authors' macros (latex_project.py).
     """
     head, begin, body = source.partition("\\begin{document}")
     if not begin:
@@ -130,7 +130,7 @@ def to_text(source: str) -> str:
 
 
 def _of_command(name: str, source: str) -> str:
-    """What stands in the braces after a command."""
+    """The content of the braces after a command."""
     if found := re.search(rf"\\{name}\b\s*(?:\[[^\]]{{0,300}}\])?\s*(?=\{{)", source):
         rest = source[found.end() :]
         return rest[1 : closing_braces(rest).get(0, 1)]
@@ -138,15 +138,15 @@ def _of_command(name: str, source: str) -> str:
 
 
 class _Reader:
-    """Reads one source from left to right; what it skips, it skips by places that were found beforehand."""
+    """Reads one source from left to right; the ends of what it skips were found beforehand."""
 
     def __init__(self, source: str, theorems: Mapping[str, str] = _NONE, numbers: Mapping[str, str] = _NONE):
         self._source, self._theorems, self._numbers = source, theorems, numbers
         self._braces = closing_braces(source)
         self._out: list[str] = []
-        self._closers: list[str] = []  # what ends each open group
+        self._closers: list[str] = []  # the end of each open group
         self._next_closer = ""
-        self._never: set[str] = set()  # ends that are not to come any more
+        self._never: set[str] = set()  # ends that do not occur any more
 
     def text(self) -> str:
         source, place = self._source, 0
@@ -199,7 +199,7 @@ class _Reader:
         source = self._source
         if name in _SIGNS:
             self._out.append(_SIGNS[name])
-            # \o{} and "\LaTeX\ is": braces or a space only end the name
+            # \o{} and "\LaTeX\ is": here braces or a space only end the name
             return place + 1 if len(name) <= 2 and source[place : place + 1] == " " else place
         accented = _ACCENTED.match(source, place) if name in _ACCENTS else None
         if accented and (len(name) > 1 or not source[place].isalpha()):
@@ -228,7 +228,7 @@ class _Reader:
         if name in _LENGTHS:
             return found.end() if (found := _LENGTH.match(source, place)) else place
         if name in ("left", "right", "frac", "sum", "mathbb", "mathcal", "alpha", "beta"):
-            self._out.append(source[start:place])  # maths outside of maths: better than half of it
+            self._out.append(source[start:place])  # a maths command outside of maths: kept whole rather than in part
             return place
         if name in _SECOND_STAYS:
             return self._after_group(self._after_option(place))
@@ -280,7 +280,7 @@ class _Reader:
             self._out.append(" ")
 
     def _end_of(self, end: str, place: int) -> tuple[int, int] | None:
-        """(where it stands, where it has ended)."""
+        """(where it begins, the place after its end)."""
         at = -1 if end in self._never else self._source.find(end, place)
         if at < 0:
             self._never.add(end)
@@ -296,7 +296,7 @@ class _Reader:
         return self._braces[at] + 1 if at in self._braces else place
 
     def _after_arguments(self, place: int) -> int:
-        """After all brackets and groups that follow closely."""
+        """The place after all brackets and groups that follow directly."""
         while True:
             after = self._after_option(place) if self._source[place : place + 1] == "[" else self._after_group(place)
             if after == place:
@@ -308,7 +308,7 @@ class _Reader:
 
 
 def _plain_maths(source: str) -> str:
-    """Maths without what only its own document knows."""
+    """Maths without what only its own document defines."""
     return _LABEL.sub("", source).replace("\\ensuremath", "").replace("\\xspace", "")
 
 

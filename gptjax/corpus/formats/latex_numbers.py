@@ -22,7 +22,7 @@ def numbers(source: str, theorems: dict[str, str]) -> dict[str, str]:
     """label → number, such as "2.1", counted by sections, equations, floats and theorems.
 
     Args:
-      theorems: environments that are numbered in one row, as most classes have them.
+      theorems: environments that share one counter, as in most classes.
     """
     counts: dict[str, int] = dict.fromkeys((*_LEVELS, "equation", "theorem", *_FLOATS.values()), 0)
     deepest = "chapter" if re.search(r"\\chapter\s*[\[{]", source) else "section"

@@ -1,7 +1,7 @@
 """Joins a LaTeX project to one source: removes comments, resolves \\input, expands the authors' own macros.
 
-Names are looked up among the project's files only, so nothing outside it can be read; files that include themselves,
-and macros that grow without end, come to an end.
+Names are looked up only among the project's files, so nothing outside it can be read. Files that include themselves
+and macros that expand without end are stopped.
 """
 
 from __future__ import annotations
@@ -13,14 +13,14 @@ from dataclasses import dataclass, field
 
 MAX_INPUT_DEPTH = 10
 MAX_MACRO_DEPTH = 20
-MAX_GROWTH = 4  # times the size before macros, and EXPANSION characters: what a macro bomb gets
+MAX_GROWTH = 4  # limits of a macro bomb: this many times the size before macros, plus EXPANSION characters
 EXPANSION = 100_000
 VERBATIM = ("verbatim", "verbatim*", "Verbatim", "lstlisting", "minted", "alltt", "filecontents", "filecontents*")
 
 
 @dataclass
 class Flat:
-    """A document in one piece: `source`, and the names of the `files` that it came from."""
+    """A document in one piece: its `source`, and the names of its `files`."""
 
     source: str
     files: list[str] = field(default_factory=list)
@@ -37,18 +37,18 @@ _DOCUMENT = re.compile(r"\\documentclass\b|\\documentstyle\b")
 
 
 def is_document(source: str) -> bool:
-    """Whether it is a whole document, not a part of one; `source` without comments."""
+    """Whether `source`, given without comments, is a whole document and not a part of one."""
     return _DOCUMENT.search(source) is not None and "\\begin{document}" in source
 
 
 def flatten(name: str, names: Collection[str], read: Callable[[str], str], most: int) -> Flat:
-    """The document of one file, with those that it includes, its own packages' macros among them.
+    """The document of one file, with all files that it includes and the macros of the project's own packages.
 
     Args:
-      name: of the file.
-      names: of all the project's files, relative to its root.
-      read: gives the source of one, without comments.
-      most: characters; what is included beyond them is left out.
+      name: the name of the file.
+      names: the names of all the project's files, relative to its root.
+      read: a function from a name to the file's source without comments.
+      most: the number of characters after which nothing more is included.
     """
     flat = Flat("")
     left = most
@@ -81,7 +81,7 @@ def flatten(name: str, names: Collection[str], read: Callable[[str], str], most:
 
 
 def _project_name(name_wanted: str, folder: str, names: Collection[str]) -> str | None:
-    """The file that is meant, from the root or the including file's folder; None where the project has none."""
+    """The included file, by a name relative to the root or to the including file's folder; None if the project has none."""
     for place in ("", folder):
         path = posixpath.normpath(posixpath.join(place, name_wanted))
         for candidate in (path, f"{path}.tex"):
@@ -96,16 +96,16 @@ _VERBATIM_BEGIN = re.compile(r"\\begin\{(" + "|".join(map(re.escape, VERBATIM)) 
 
 
 def without_comments(source: str) -> str:
-    """`source` without what LaTeX does not read; verbatim code as it stands."""
+    """`source` without what LaTeX does not read; verbatim code is unchanged."""
     kept: list[str] = []
-    end = ""  # of the verbatim environment that is open
+    end = ""  # the open verbatim environment
     for line in source.split("\n"):
         if end:
             end = "" if end in line else end
             kept.append(line)
             continue
         bare = _COMMENT.sub(r"\1", line)
-        if bare.strip() or not line.strip():  # a line of nothing but a comment does not part paragraphs
+        if bare.strip() or not line.strip():  # a line that is only a comment does not separate paragraphs
             kept.append(bare)
         if (begin := _VERBATIM_BEGIN.search(bare)) and (end := f"\\end{{{begin[1]}}}") in bare[begin.end() :]:
             end = ""
@@ -116,7 +116,7 @@ def without_comments(source: str) -> str:
 
 
 def closing_braces(source: str) -> dict[int, int]:
-    """Place of each { that closes → place of its }. Those after a backslash are no braces."""
+    """Place of each { that is closed → place of its }. A brace after a backslash does not count."""
     pairs: dict[int, int] = {}
     open_at: list[int] = []
     for found in re.finditer(r"\\.|[{}]", source, re.DOTALL):
@@ -129,7 +129,7 @@ def closing_braces(source: str) -> dict[int, int]:
 
 @dataclass(frozen=True)
 class Macro:
-    """default: of the first argument, where that is in brackets."""
+    """default: the default of the first argument, if it is in brackets."""
 
     arguments: int
     body: str
@@ -141,7 +141,7 @@ _NEW_COMMAND = re.compile(
 )
 _DEF = re.compile(r"(?:\\(?:long|global)\s*)*\\[exg]?def\s*(\\[A-Za-z]+)((?:#\d)*)\s*(?=\{)")
 _OPERATOR = re.compile(r"\\DeclareMathOperator(\*?)\s*\{?\s*(\\[A-Za-z]+)\s*\}?\s*(?=\{)")
-# Bodies that compute; and names that mean more than their text.
+# Bodies that compute, and names that mean more than their text.
 _PROGRAM = re.compile(
     r"\\(?:if|else\b|fi\b|expandafter|csname|begingroup|endgroup|let\b|def\b|edef|xdef|gdef|newcommand|futurelet|makeat|@|"
     r"catcode|setcounter|stepcounter|addtocounter|write|read\b|loop|relax|the\b)|@"
@@ -155,7 +155,7 @@ _KEPT_NAMES = frozenset(
 def with_macros_expanded(source: str) -> str:
     """`source` with the macros that it defines replaced by their bodies, and the definitions gone.
 
-    Macros that compute, or take arguments in a form of their own, are left to stand.
+    Macros that compute, or take arguments in an unusual form, are not expanded.
     """
     bare, macros = _definitions(source)
     if not macros:
@@ -164,7 +164,7 @@ def with_macros_expanded(source: str) -> str:
 
 
 def _definitions(source: str) -> tuple[str, dict[str, Macro]]:
-    """(source without them, name → macro); of several definitions of a name the last."""
+    """(source without the definitions, name → macro); the last of several definitions of a name counts."""
     braces = closing_braces(source)
     macros: dict[str, Macro] = {}
     kept: list[str] = []
@@ -192,7 +192,7 @@ def _definitions(source: str) -> tuple[str, dict[str, Macro]]:
 
 
 def _definition(source: str, place: int) -> tuple[str, int, str | None, str, int] | None:
-    """(name, number of arguments, default of the first, what the body is an argument of, place of the body's brace)."""
+    """(name, number of arguments, default of the first, the command whose argument the body is, place of the body's brace)."""
     if found := _NEW_COMMAND.match(source, place):
         return found[1], int(found[2] or 0), found[3], "", found.end()
     if found := _DEF.match(source, place):
@@ -203,7 +203,7 @@ def _definition(source: str, place: int) -> tuple[str, int, str | None, str, int
 
 
 class _Substitution:
-    """#1 → the first argument, and so on; nothing where there is none."""
+    """Replaces #1 by the first argument, and so on; an argument that is not given is empty."""
 
     def __init__(self, arguments: list[str]):
         self._arguments = arguments
@@ -245,7 +245,7 @@ class _Expansion:
 
 
 def _arguments(macro: Macro, source: str, place: int, braces: dict[int, int]) -> tuple[list[str] | None, int]:
-    """(the arguments that stand from `place` on, where they end); None where they are not all there."""
+    """(the arguments from `place` on, the place after them); None if there are too few."""
     arguments: list[str] = []
     if macro.arguments == 0:
         # {} only ends the name

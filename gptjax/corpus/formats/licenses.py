@@ -1,7 +1,7 @@
 """Licences of source code: recognised in texts, notices and package metadata, as SPDX expressions.
 
-Names are of the SPDX licence list (spdx.org/licenses). What is recognised is what a text states; whether it holds for a
-whole project, one file cannot say.
+Names are those of the SPDX licence list (spdx.org/licenses). Only the statement of a text is recognised; whether it holds
+for a whole project, one file cannot say.
 """
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ PERMISSIVE = tuple(
 _REDISTRIBUTION = "redistribution and use in source and binary forms"
 _MIT_GRANT = "permission is hereby granted, free of charge"
 _ISC_GRANT = "permission to use, copy, modify, and"
-_NEAR, _FAR = 160, 4000  # characters within which the other phrases stand: of a title, of a text
+_NEAR, _FAR = 160, 4000  # the other phrases must follow within this many characters: for a title, for a text
 
-# (name, phrase, further ones after it); the more special before the more general. Text is compared in lower case, every
-# run of white space, quotes and comment marks being one space.
+# (name, phrase, further phrases after it), the more special before the more general. Text is compared in lower case, with
+# one space for every run of white space, quotes and comment marks.
 _TITLES = (
     ("AGPL-3.0", "gnu affero general public license", ()),
     ("LGPL-3.0", "gnu lesser general public license", ("version 3",)),
@@ -98,7 +98,7 @@ _SPDX_TAG = re.compile(r"SPDX-License-Identifier:[ \t]*([A-Za-z0-9.+() -]{2,200}
 
 
 def of_text(text: str) -> str:
-    """The licence that a text of a licence, or a notice, is first to name; '' where it names none that is known."""
+    """The first licence that the text of a licence or a notice names; '' if it names no known one."""
     words = _BETWEEN_WORDS.sub(" ", text.lower())
     best, first = "", len(words)
     for table, within in ((_TITLES, _NEAR), (_TEXTS, _FAR)):
@@ -110,7 +110,7 @@ def of_text(text: str) -> str:
 
 
 def of_notice(head: str) -> str:
-    """The licence that a source file states in its first lines, by an SPDX tag or in words; '' where there is none."""
+    """The licence that the first lines of a source file state, by an SPDX tag or in words; '' if they state none."""
     if tag := _SPDX_TAG.search(head):
         return tag[1].strip(" -")
     return of_text(head) if re.search(r"(?i)licen[sc]e|permission|redistribution", head) else ""
@@ -148,7 +148,7 @@ _BY_SPOKEN_NAME = {spoken: name for name, all_of_it in _SPOKEN_NAMES.items() for
 
 
 def of_name(name: str) -> str:
-    """The SPDX name of what people write in a field for it ('BSD 3-Clause License', 'Apache 2.0'), '' where unknown."""
+    """The SPDX name for what people write in a field of the licence ('BSD 3-Clause License', 'Apache 2.0'), or ''."""
     if name.strip().lower() in _BY_LOWER_NAME:
         return _BY_LOWER_NAME[name.strip().lower()]
     words = " ".join(_WORDS_OF_NO_WEIGHT.sub(" ", re.sub(r"\([^()]*\)", "", name.lower())).split())
@@ -179,7 +179,7 @@ def of_metadata(metadata: str) -> str:
 
 
 def of_expression(text: str) -> str:
-    """`text` where it is an SPDX expression of known names, else ''."""
+    """`text` if it is an SPDX expression of known names, else ''."""
     return text if len(text) <= 200 and is_allowed(text, KNOWN) and is_allowed(f"({text})", KNOWN) else ""
 
 
@@ -188,7 +188,7 @@ def is_allowed(expression: str, names: tuple[str, ...] | frozenset[str]) -> bool
     """Whether an SPDX expression can be met by licences of these names alone.
 
     'A OR B' needs one of them, 'A AND B' both; an exception ('WITH …') only permits more. '-only', '-or-later' and '+'
-    are no part of a name. What is no expression is not allowed.
+    are not part of a name. Text that is not an expression is not allowed.
     """
     tokens = re.findall(r"[()]|[^\s()]+", expression)[:200]
     allowed = {_plain_name(name) for name in names}

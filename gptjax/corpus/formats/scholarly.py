@@ -14,7 +14,7 @@ from gptjax.corpus.formats.xml import first, text_of
 
 @dataclass(frozen=True)
 class Paper:
-    """name: what tells it apart within its file; license: an SPDX name, '' where it is not stated."""
+    """name: unique within its file; license: an SPDX name, or ''."""
 
     name: str
     text: str
@@ -23,7 +23,7 @@ class Paper:
 
 
 def papers(root: Element) -> Iterator[Paper]:
-    """The papers of one XML document, by its root; none where it is of another kind."""
+    """The papers of one XML document, by its root element; none if it is of another kind."""
     if root.tag == "collection":
         yield from _anthology(root)
     for article in root.iter("article"):
@@ -97,7 +97,7 @@ def _jats_license(article: Element) -> str:
 
 
 def _blocks(element: Element, parts: list[str]) -> None:
-    """Adds the text of an element, its blocks parted by empty lines."""
+    """Adds the text of an element, with empty lines between its blocks."""
     _add(element.text, parts)
     for child in element:
         tag = child.tag
@@ -113,7 +113,7 @@ def _blocks(element: Element, parts: list[str]) -> None:
 
 
 def _add(text: str | None, parts: list[str]) -> None:
-    """A run of text; white space in XML is only space, and after a space it is nothing."""
+    """Adds a run of text; white space in XML counts as one space."""
     words = re.sub(r"\s+", " ", text or "")
     if words.startswith(" ") and (not parts or parts[-1][-1:].isspace() or parts[-1].endswith("\n- ")):
         words = words[1:]
@@ -122,7 +122,7 @@ def _add(text: str | None, parts: list[str]) -> None:
 
 
 def _formula(element: Element, parts: list[str]) -> None:
-    """TeX where there is TeX, else the characters of MathML or plain text."""
+    """TeX if there is any, else the characters of MathML or plain text."""
     source = first(element.iter(), "tex-math")
     text = text_of(source if source is not None else element)
     if begin := re.search(r"\\begin\{document\}(.*)\\end\{document\}", text, re.DOTALL):
@@ -135,7 +135,7 @@ def _formula(element: Element, parts: list[str]) -> None:
 
 
 def _inline(element: Element, parts: list[str]) -> None:
-    """Of the ACL Anthology: <tex-math> between dollars, all else as it is."""
+    """Text of the ACL Anthology: <tex-math> between dollars, everything else unchanged."""
     maths = "$" if element.tag == "tex-math" else ""
     parts.append(maths + (element.text or ""))
     for child in element:
@@ -151,7 +151,7 @@ _CITES = re.compile(r"(?:\s*[,;]?\s*\{\{cite:[0-9a-f-]{8,64}\}\})+")
 
 
 def unarxive(record: Mapping[str, Any]) -> Paper | None:
-    """A record of unarXive 2022: title, abstract, sections; formulas as TeX, no citations. None where it is no record.
+    """A record of unarXive 2022: title, abstract, sections; formulas as TeX, no citations. None if it is not a record.
 
     Saier, Krause and Färber, "unarXive 2022: All arXiv Publications Pre-Processed for NLP", 2023.
     """
@@ -181,7 +181,7 @@ def _resolved(text: str, entries: Mapping[str, Any]) -> str:
 
 
 def _joined(text: str) -> str:
-    """A paragraph on one line, as all of unarXive's are but abstracts and displayed formulas."""
+    """A paragraph on one line, like all paragraphs of unarXive except abstracts and displayed formulas."""
     text = re.sub(r"\s+", " ", text).strip()
     text = re.sub(r"\(\s*[,;]?\s*\)|\[\s*\]", "", text)
     return re.sub(r" +([,.;:])(?=\s|$)", r"\1", re.sub(r" {2,}", " ", text))

@@ -12,7 +12,7 @@ import re
 from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 
-# Sections that are lists of links once their templates are gone.
+# Sections that are only lists of links after their templates are removed.
 APPENDICES = (
     "bibliography citations external_links footnotes further_reading gallery notes notes_and_references references "
     "references_and_notes see_also sources works_cited"
@@ -24,14 +24,14 @@ _TOKEN = re.compile(
     r"|\{\{|\}\}|\[\[|\]\]|^[ \t:]*\{\||^[ \t]*\|\}(?!\})|<!--|</?[A-Za-z][A-Za-z0-9]*(?=[\s/>])[^<>]*>",
     re.MULTILINE,
 )
-# Tags whose content goes with them, and those whose content is not markup.
+# Tags that are removed with their content, and tags whose content is not markup.
 _DROPPED = frozenset(
     "ref references gallery timeline imagemap score hiero graph mapframe maplink templatedata templatestyles section "
     "categorytree inputbox indicator style script".split()
 )
 _LITERAL = frozenset("nowiki pre math chem ce code source syntaxhighlight".split())
 _LINE_BREAKS = frozenset("br p div blockquote li tr table center poem hr".split())
-# Namespaces of links that stand for no text, in Wikipedia's larger languages.
+# Namespaces of links that are not text, in Wikipedia's larger languages.
 _SILENT = frozenset(
     "file image media category wikipedia_category datei bild kategorie fichier image catégorie archivo imagen "
     "categoría immagine categoria ficheiro imagem bestand afbeelding categorie plik grafika kategoria файл "
@@ -42,7 +42,7 @@ _LANGUAGE_PREFIX = re.compile(r"[a-z]{2,3}(?:-[a-z-]{2,12})?|simple")
 
 
 def to_text(markup: str, leave_out: Collection[str] = APPENDICES) -> str:
-    """The text of an article, paragraphs and headings parted by empty lines, "- " before items of lists.
+    """The text of an article: empty lines between paragraphs and headings, "- " before list items.
 
     Args:
       leave_out: titles of sections, in lower case with "_" for spaces.
@@ -55,7 +55,7 @@ def to_text(markup: str, leave_out: Collection[str] = APPENDICES) -> str:
 
 @dataclass
 class _Open:
-    """An open bracket: what closes it, and the text since then."""
+    """An open bracket: what closes it, and the text after it."""
 
     opening: str
     closing: str
@@ -67,10 +67,10 @@ _CLOSING = {"{{": "}}", "[[": "]]", "{|": "|}"}
 
 def _without_brackets(markup: str) -> str:
     stack = [_Open("", "")]
-    never: set[str] = set()  # ends that are not to come any more
+    never: set[str] = set()  # ends that do not occur any more
     place = 0
     for found in _TOKEN.finditer(markup):
-        if found.start() < place:  # within what a tag took along
+        if found.start() < place:  # inside of what was removed with a tag
             continue
         stack[-1].texts.append(markup[place : found.start()])
         place = found.end()
@@ -91,7 +91,7 @@ def _without_brackets(markup: str) -> str:
 
 
 def _close(bracket: str, stack: list[_Open]) -> None:
-    """Ends the innermost open bracket of that kind, and gives up those within it; does nothing where none is open."""
+    """Closes the innermost open bracket of that kind, and gives up those inside it; does nothing if none is open."""
     if not any(one.closing == bracket for one in stack):
         return
     while stack[-1].closing != bracket:
@@ -102,13 +102,13 @@ def _close(bracket: str, stack: list[_Open]) -> None:
 
 
 def _give_up(stack: list[_Open]) -> None:
-    """An open bracket that does not close: what stood after it is text."""
+    """Gives up an open bracket that is never closed: what follows it is text."""
     given_up = stack.pop()
     stack[-1].texts.extend(given_up.texts)
 
 
 def _tag(tag: str, markup: str, place: int, texts: list[str], never: set[str]) -> int:
-    """Adds the text of a tag or comment and returns where to go on."""
+    """Adds the text of a tag or comment and returns the place after it."""
     if tag == "<!--":
         return _end_of("-->", markup, place, never)[1]
     name = tag.strip("</>").split(None, 1)[0].rstrip("/").lower()
@@ -125,7 +125,7 @@ def _tag(tag: str, markup: str, place: int, texts: list[str], never: set[str]) -
 
 
 def _end_of(end: str, markup: str, place: int, never: set[str]) -> tuple[int, int]:
-    """(where `end` stands, where it has ended) from `place` on; `place` twice where it does not come."""
+    """(begin, end) of the next `end` from `place` on; `place` twice if there is none."""
     if end not in never:
         found = _end_pattern(end).search(markup, place)
         if found:
@@ -173,7 +173,7 @@ def _fraction(values: list[str]) -> str:
     return values[0] + " " * (len(values) > 2) + "/".join(values[-2:]) if len(values) > 2 else "/".join(values)
 
 
-# Of the templates that stand within sentences: name → text. Others are boxes, notes and navigation.
+# Templates inside of sentences: name → text. Others are boxes, notes and navigation.
 _TEMPLATES: dict[str, Callable[[list[str]], str]] = {
     **dict.fromkeys("lang transl transliteration nihongo2 script".split(), _last),
     **dict.fromkeys(
@@ -233,8 +233,8 @@ _EXTERNAL = re.compile(r"\[(?:https?:|ftp:|mailto:)?//[^\s\]\[<>]+(?:[ \t]+([^\]
 def _lines(text: str, leave_out: Collection[str]) -> str:
     text = _EXTERNAL.sub(lambda found: found[1] or "", _MAGIC.sub("", _QUOTES.sub("", text)))
     paragraphs: list[str] = []
-    headings: list[tuple[int, str]] = []  # level and title of those that have no text yet
-    dropped_level = 7  # of the section that is being left out
+    headings: list[tuple[int, str]] = []  # level and title of headings that have no text yet
+    dropped_level = 7  # level of the section that is being left out
     for line in text.split("\n"):
         heading = _HEADING.fullmatch(line)
         if heading and heading[2].strip():
@@ -268,7 +268,7 @@ _EMPTY_LINES = re.compile(r"\n{3,}")
 
 
 def tidy(text: str) -> str:
-    """Entities as characters; without the brackets and commas that a template leaves behind: "Chen (; born 1942)"."""
+    """Turns entities into characters, and removes brackets and commas that a template leaves behind: "Chen (; born 1942)"."""
     text = _SPACES.sub(" ", html.unescape(text))
     text = _BEFORE_BRACKET.sub(")", _AFTER_BRACKET.sub("(", text)).replace(" ()", "").replace(" )", ")")
     text = _BEFORE_MARK.sub(r"\1", _COMMAS.sub(",", text)).replace("\n ", "\n").replace(" \n", "\n")

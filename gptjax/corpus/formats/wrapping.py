@@ -1,4 +1,4 @@
-"""Joins lines that were broken at a width, as in plain text and PDF, to one line per paragraph."""
+"""Joins lines that were broken at a width, as in plain text and PDF, into one line per paragraph."""
 
 from __future__ import annotations
 
@@ -6,14 +6,14 @@ from __future__ import annotations
 def unwrapped(text: str) -> str:
     """Paragraphs as one line each, where lines were broken to a width.
 
-    A line was broken by hand, and stays so, where the next line's first word would have fitted in: verse, headings,
-    lists, and the last lines of paragraphs. Lines that are indented stay, too.
+    If the next line's first word would have fitted, a line was broken by hand and stays: verse, headings, lists, and the
+    last lines of paragraphs. Indented lines stay, too.
     """
     lines = [line.rstrip() for line in text.split("\n")]
     lengths = sorted(len(line) for line in lines if line)
     if not lengths:
         return text
-    width = lengths[len(lengths) * 9 // 10]  # most lines of a wrapped text come near it
+    width = lengths[len(lengths) * 9 // 10]  # most lines of a wrapped text are about this long
     joined: list[str] = []
     previous = ""
     for line in lines:

@@ -1,7 +1,7 @@
 """Parses untrusted XML safely.
 
-No entity that a document declares is expanded (so no bomb of them), nothing outside the document is opened, and
-elements may stand in each other only so deep. Entities of HTML, which many a DTD has, are known.
+Entities that a document declares are not expanded (so there are no entity bombs), nothing outside the document is
+opened, and the depth of nested elements is limited. The entities of HTML, which many DTDs have, are known.
 """
 
 from __future__ import annotations
@@ -17,15 +17,15 @@ _TRUNCATED = (
     expat.errors.XML_ERROR_UNCLOSED_TOKEN,
     expat.errors.XML_ERROR_PARTIAL_CHAR,
 )
-MAX_DEPTH = 200  # elements within elements
+MAX_DEPTH = 200  # nested elements
 
 
 class BrokenXML(Exception):
-    """Not well-formed, too deep, or with entities of its own."""
+    """The XML is not well-formed, too deep, or has entities of its own."""
 
 
 class Target(Protocol):
-    """What a parser calls. Tags and attributes are without namespace and prefix."""
+    """Receives a parser's calls. Tags and attributes come without namespace and prefix."""
 
     def start(self, tag: str, attributes: dict[str, str], /) -> Any: ...
 
@@ -63,12 +63,12 @@ def parser_to(target: Target) -> expat.XMLParserType:
     parser.CharacterDataHandler = target.data
     parser.EntityDeclHandler = refuse
     parser.SkippedEntityHandler = skipped
-    parser.UseForeignDTD(True)  # or else an entity that is not declared is an error; no DTD is ever opened
+    parser.UseForeignDTD(True)  # without it an undeclared entity is an error; a DTD is never opened
     return parser
 
 
 def feed(parser: expat.XMLParserType, data: bytes, final: bool = False) -> None:
-    """More of the document, or its end.
+    """Parses more of the document, or its end.
 
     Raises:
       BrokenXML.
@@ -94,7 +94,7 @@ def parse(document: bytes) -> Element:
 
 
 def text_of(element: Element) -> str:
-    """All its text, white space as it stands."""
+    """All text of an element, with white space unchanged."""
     return "".join(element.itertext())
 
 
