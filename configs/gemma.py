@@ -5,7 +5,8 @@ Gemma 2 (arXiv:2408.00118) caps the logits of attention and of the vocabulary, w
 it runs on the xla backend. Gemma 3 (arXiv:2503.19786) normalizes queries and keys instead, and has five windowed
 layers, rotated with a base of their own, before each that sees the whole context.
 
-Data: FineWeb-Edu, DCLM or any text of yours. Most parameters of a small Gemma are in its embedding, so a smaller vocabulary saves much:
+Data: FineWeb-Edu, DCLM or any text of yours. Most of a small Gemma's
+parameters are in its embedding, so a smaller vocabulary saves much:
 
   python -m gptjax.prepare --input=DOWNLOADED_FOLDER --output=data/fineweb --vocab_size=65536
 

@@ -8,7 +8,8 @@ summaries; Apache 2.0). Sentences of an abstract are joined, and each summary ma
   python -m gptjax.train --config=configs/summarization.py --workdir=runs/summarization
 
 The 2,941 pairs to train on have 0.67 M tokens of abstracts and 0.09 M of summaries, of a vocabulary of 4,000: far too
-few to write well, but enough to compare models, which soon know them by heart. So there is dropout, and the run is short.
+few to write well, but enough to compare models, which soon know them by heart. So there is dropout, and
+the run is short.
 
 encoder-decoder: 3 layers of the encoder (12 D² parameters each, D = 192) and 3 of the decoder (16 D²), or 3.9 M
 parameters. A row holds about two abstracts; the 9 pairs of more than 512 tokens are left out. 600 steps of 8 rows are

@@ -1,4 +1,4 @@
-"""Masks personal data and secrets by fixed placeholders. In doubt it masks nothing: it may miss some, but spares the rest.
+"""Masks personal data and secrets by fixed placeholders. In doubt it masks nothing.
 
 Numbers are checked where they can be (public addresses, IBAN and card checksums); what is made up for documentation
 (example.com, 192.0.2.1) and what only looks alike (versions, section numbers) stays. Names and postal addresses of
@@ -72,7 +72,7 @@ def _find_emails(text: str) -> Iterator[tuple[int, int]]:
 # Each begins with a plain set of characters, so that `re` skips the rest fast.
 _ADDRESSES = (
     r"[0-9][0-9]{0,2}\.[0-9]{1,3}\.[0-9]{1,3}\.[0-9]{1,3}(?![\w-]|\.\w)",
-    r"[23][0-9a-fA-F]{3}:[0-9a-fA-F:]{1,34}[0-9a-fA-F](?![\w:])",  # 2000::/3: the addresses that are assigned, and not std::abs
+    r"[23][0-9a-fA-F]{3}:[0-9a-fA-F:]{1,34}[0-9a-fA-F](?![\w:])",  # 2000::/3, the assigned ones; not std::abs
 )
 _VERSION = re.compile(
     r"(?i)(?:\b(?:v|ver|version|release|build|firmware|rev|section|sec|chapter|fig|table)[\s.:=]*|[=<>~]=)$"

@@ -20,7 +20,7 @@ _DISK_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
 @dataclass(frozen=True)
 class Failure:
-    """Why an attempt gave no result. `stops`: an exception that ends the run, because every other task would meet it too."""
+    """Why an attempt gave no result. `stops`: an exception that ends the run, since all tasks would meet it."""
 
     reason: str
     details: str = ""

@@ -87,7 +87,7 @@ def decode(raw: bytes, declared: Sequence[str] = (), detect: bool = True) -> Dec
 
 
 def of_head(head: bytes, detect: bool) -> tuple[str, int]:
-    """(encoding, bytes of its mark) of a file that begins like this; for readers of lines, which never have all of it."""
+    """(encoding, bytes of its mark) of a file that begins like this; for readers of lines, which see only parts."""
     for mark, encoding in _MARKS:
         if head.startswith(mark):
             return encoding, len(mark)

@@ -27,8 +27,8 @@ def without_boilerplate(text: str) -> str:
     """Returns the book between Project Gutenberg's header and footer, of any year; other text is unchanged.
 
     Headers end with "*** START OF …" (since 2003) or with the small print's last line (before); footers begin with
-    "*** END OF …", "End of the Project Gutenberg Etext", or a small print at the end. The credits of the file's makers are
-    left out, too.
+    "*** END OF …", "End of the Project Gutenberg Etext", or a small print at the end. Credits of the file's makers are left
+    out, too.
     """
     starts = [found.end() for mark in (_START, _SMALL_PRINT_END) for found in mark.finditer(text, 0, _HEADER_REACH)]
     start = max(starts, default=0)
@@ -39,7 +39,7 @@ def without_boilerplate(text: str) -> str:
 
 
 def _end(text: str, start: int) -> int:
-    """Where the footer begins. Old footers are only marked by a last line, which a book may have too, but not so late."""
+    """Where the footer begins. Old ones are only marked by a last line, which a book may have too, but not so late."""
     if marked := _END.search(text, start):
         end = marked.start()
         last = _LAST_LINE.search(text, max(start, end - _LAST_LINE_REACH), end)

@@ -81,7 +81,7 @@ def flatten(name: str, names: Collection[str], read: Callable[[str], str], most:
 
 
 def _project_name(name_wanted: str, folder: str, names: Collection[str]) -> str | None:
-    """The included file, by a name relative to the root or to the including file's folder; None if the project has none."""
+    """The included file, by a name relative to the root or to the including file's folder; None if there is none."""
     for place in ("", folder):
         path = posixpath.normpath(posixpath.join(place, name_wanted))
         for candidate in (path, f"{path}.tex"):
@@ -192,7 +192,7 @@ def _definitions(source: str) -> tuple[str, dict[str, Macro]]:
 
 
 def _definition(source: str, place: int) -> tuple[str, int, str | None, str, int] | None:
-    """(name, number of arguments, default of the first, the command whose argument the body is, place of the body's brace)."""
+    """(name, number of arguments, default of the first, command whose argument the body is, place of the body's brace)."""
     if found := _NEW_COMMAND.match(source, place):
         return found[1], int(found[2] or 0), found[3], "", found.end()
     if found := _DEF.match(source, place):

@@ -1,7 +1,7 @@
 """Licences of source code: recognised in texts, notices and package metadata, as SPDX expressions.
 
-Names are those of the SPDX licence list (spdx.org/licenses). Only the statement of a text is recognised; whether it holds
-for a whole project, one file cannot say.
+Names are those of the SPDX licence list (spdx.org/licenses). Only what a text states is recognised; whether it holds for
+a whole project, one file cannot say.
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ _MIT_GRANT = "permission is hereby granted, free of charge"
 _ISC_GRANT = "permission to use, copy, modify, and"
 _NEAR, _FAR = 160, 4000  # the other phrases must follow within this many characters: for a title, for a text
 
-# (name, phrase, further phrases after it), the more special before the more general. Text is compared in lower case, with
-# one space for every run of white space, quotes and comment marks.
+# (name, phrase, further phrases after it), the more special before the more general. Text is compared in lower case,
+# with one space for every run of white space, quotes and comment marks.
 _TITLES = (
     ("AGPL-3.0", "gnu affero general public license", ()),
     ("LGPL-3.0", "gnu lesser general public license", ("version 3",)),

@@ -268,7 +268,7 @@ _EMPTY_LINES = re.compile(r"\n{3,}")
 
 
 def tidy(text: str) -> str:
-    """Turns entities into characters, and removes brackets and commas that a template leaves behind: "Chen (; born 1942)"."""
+    """Turns entities into characters; removes brackets and commas that a template leaves: "Chen (; born 1942)"."""
     text = _SPACES.sub(" ", html.unescape(text))
     text = _BEFORE_BRACKET.sub(")", _AFTER_BRACKET.sub("(", text)).replace(" ()", "").replace(" )", ")")
     text = _BEFORE_MARK.sub(r"\1", _COMMAS.sub(",", text)).replace("\n ", "\n").replace(" \n", "\n")

@@ -6,8 +6,8 @@ from __future__ import annotations
 def unwrapped(text: str) -> str:
     """Paragraphs as one line each, where lines were broken to a width.
 
-    If the next line's first word would have fitted, a line was broken by hand and stays: verse, headings, lists, and the
-    last lines of paragraphs. Indented lines stay, too.
+    If the next line's first word would have fitted, a line was broken by hand and stays: verse, headings, lists, and
+    the last lines of paragraphs. Indented lines stay, too.
     """
     lines = [line.rstrip() for line in text.split("\n")]
     lengths = sorted(len(line) for line in lines if line)
