@@ -27,8 +27,8 @@ def without_boilerplate(text: str) -> str:
     """Returns the book between Project Gutenberg's header and footer, of any year; other text is unchanged.
 
     Headers end with "*** START OF …" (since 2003) or with the small print's last line (before); footers begin with
-    "*** END OF …", "End of the Project Gutenberg Etext", or a small print at the end. Credits of the file's makers are left
-    out, too.
+    "*** END OF …", "End of the Project Gutenberg Etext", or a small print at the end. Credits of the file's makers are
+    left out, too.
     """
     starts = [found.end() for mark in (_START, _SMALL_PRINT_END) for found in mark.finditer(text, 0, _HEADER_REACH)]
     start = max(starts, default=0)

@@ -192,7 +192,7 @@ def _definitions(source: str) -> tuple[str, dict[str, Macro]]:
 
 
 def _definition(source: str, place: int) -> tuple[str, int, str | None, str, int] | None:
-    """(name, number of arguments, default of the first, command whose argument the body is, place of the body's brace)."""
+    """(name, number of arguments, default of the first, command that takes the body, place of the body's brace)."""
     if found := _NEW_COMMAND.match(source, place):
         return found[1], int(found[2] or 0), found[3], "", found.end()
     if found := _DEF.match(source, place):

@@ -1,7 +1,7 @@
 """Licences of source code: recognised in texts, notices and package metadata, as SPDX expressions.
 
-Names are those of the SPDX licence list (spdx.org/licenses). Only what a text states is recognised; whether it holds for
-a whole project, one file cannot say.
+Names are those of the SPDX licence list (spdx.org/licenses). Only what a text states is recognised; whether it holds
+for a whole project, one file cannot say.
 """
 
 from __future__ import annotations
