@@ -119,7 +119,7 @@ _BY_NAME = {name: language for language, (_, names) in LANGUAGES.items() for nam
 
 
 def of_name(name: str) -> tuple[str, ...]:
-    """The languages that a file of this name (without folders) may be in, the likeliest first; () if it is not source."""
+    """The languages that a file of this name (without folders) may be in, the likeliest first; () if not source."""
     if name in _BY_NAME and not name.startswith("."):
         return (_BY_NAME[name],)
     suffix = _suffix(name)
