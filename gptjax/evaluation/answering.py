@@ -1,11 +1,13 @@
-"""A trained model as an `Answerer`: log-likelihoods in batches of alike lengths, texts by the cached generator.
+"""A trained model as an `Answerer`: log-likelihoods in batches of similar lengths, texts by the cached generator.
 
-The tokens of a continuation are those that context and continuation together have after the context's own. White space
-at a context's end belongs to the continuation, as tokenizers join a blank to the word that follows. What is longer than
-the model's context loses tokens at its beginning. Contexts stand after the token that documents begin after.
+Context and continuation are tokenized together; the tokens after the context's own are the continuation's. White space
+at the end of a context belongs to the continuation, because tokenizers join a blank to the word that follows. Requests
+that are longer than the model's context lose tokens at their beginning. Contexts follow the token that documents begin
+after.
 
-To a model of pairs, an encoder–decoder or a decoder that has learned to complete pairs, context and prompt are the
-source, and continuation and text the target: both are texts of their own, and a source that is too long loses its end.
+A model of pairs (an encoder–decoder, or a decoder that has learned to complete pairs) takes context or prompt as its
+source, and continuation or text as its target. These are tokenized separately, and a source that is too long loses its
+end.
 """
 
 from __future__ import annotations
@@ -25,11 +27,11 @@ GENERATED_AT_ONCE = 8  # batches between two reports
 
 @dataclasses.dataclass(frozen=True)
 class _Row:
-    """Tokens of a request, of which those from `first` on are the continuation's."""
+    """Tokens of a request; those from `first` on are the continuation."""
 
     tokens: list[int]
     first: int
-    size: int  # bytes of the continuation
+    size: int  # size of the continuation in bytes
     truncated: int
 
 
@@ -40,9 +42,8 @@ class ModelAnswerer:
       params: as trained.
       config: the run's config, resolved.
       begin_id: the token that documents start after; None: the tokenizer's EOS.
-
-      source_tokenizer: that of the sources of pairs, where they have one of their own.
-      num_beams: texts are searched for with so many beams (`Generator.search`); 0: they are greedy.
+      source_tokenizer: the tokenizer of the sources of pairs, if they have their own.
+      num_beams: texts are found by beam search with this many beams (`Generator.search`); 0: greedily.
 
     Raises:
       ConfigError: the model does not write.
@@ -76,7 +77,7 @@ class ModelAnswerer:
             yield index, LogLikelihood(score.nats, tokens, row.size, score.hits == tokens, row.truncated)
 
     def generate(self, requests: Sequence[Generated]) -> Iterator[tuple[int, Written]]:
-        """See `Answerer`. Where prompt and answer do not fit together, the answer gets at most half the context."""
+        """See `Answerer`. If prompt and answer do not fit together, the answer gets at most half the context."""
         if self.reads_pairs:
             yield from self._targets(requests)
             return
@@ -114,7 +115,7 @@ class ModelAnswerer:
         return tokens[:most], max(0, len(tokens) - most)
 
     def _targets(self, requests: Sequence[Generated]) -> Iterator[tuple[int, Written]]:
-        """Texts for sources, a part at a time, alike lengths together."""
+        """Texts for sources, in batches of similar lengths."""
         by_limits: dict[tuple[int, tuple[str, ...]], list[tuple[int, list[int], int]]] = {}
         for index, request in enumerate(requests):
             new = min(request.max_new_tokens, max(self.context // 2, 1))
@@ -153,7 +154,7 @@ class ModelAnswerer:
         for index, ids in enumerate(self.tokenizer.encode_batch(whole)):
             tokens = [*begin, *ids.tolist()]
             first = min(max(len(begin) + lengths[contexts[index]], 1), len(tokens) - 1)
-            cut = max(0, len(tokens) - self.context - 1)  # the last token is predicted, and not read
+            cut = max(0, len(tokens) - self.context - 1)  # the last token is only predicted, not read
             size = len((moved[index] + requests[index].continuation).encode())
             yield _Row(tokens[cut:], max(first - cut, 1), size, cut)
 

@@ -23,7 +23,7 @@ def load_average(
       the mean of their parameters, the run's config, and the metadata of each, ascending by step.
 
     Raises:
-      ConfigError: fewer are kept; and what `load_for_inference` raises.
+      ConfigError: fewer checkpoints are kept; also all that `load_for_inference` raises.
     """
     steps = saved_steps(run)
     if len(steps) < count:

@@ -1,4 +1,4 @@
-"""How well texts are told apart: accuracy, macro-F1 and loss, all of them from one confusion matrix."""
+"""How well texts are classified: accuracy, macro-F1 and loss, all from one confusion matrix."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ TEXT_LOSS = Score("validation/loss", "validation loss (nats per text)", "loss {:
 
 
 def f1_of_classes(confusion_CC: np.ndarray) -> np.ndarray:
-    """F1 of each class, [C]: 2 · right / (texts of the class + texts that were taken for it); NaN for a class of which
-    there is neither.
+    """F1 of each class, [C]: 2 · right / (texts of the class + texts that were taken for it); NaN if there are none of
+    either.
 
     Args:
       confusion_CC: row c, column d: texts of class c that were taken for class d.

@@ -1,9 +1,9 @@
 """Evaluated runs side by side: scores, paired differences and their p-values, as a table and a plot.
 
 Runs that answered the same items are compared item by item, which finds smaller differences than the standard errors of
-the two scores suggest. Where the values are only 0 and 1, the p-value is McNemar's, exact; of other values that of the
-paired t-test; where members of unequal size count alike, that of the normal distribution; of BLEU and chrF that of the
-paired bootstrap of `sacrebleu`. All are two-sided, and of one comparison: among many tasks some p-value is small by
+the two scores suggest. If all values are 0 or 1, the p-value is that of McNemar's exact test; for other values, of the
+paired t-test; if members of unequal size count the same, of the normal distribution; for BLEU and chrF, of the paired
+bootstrap of `sacrebleu`. All p-values are two-sided and for a single comparison: among many tasks, some are small by
 chance.
 """
 
@@ -50,7 +50,7 @@ class Evaluated:
 
 @dataclass(frozen=True)
 class Difference:
-    """Of two runs on one metric of a task, the second minus the first.
+    """How two runs differ in one metric of a task: the second minus the first.
 
     Attributes:
       value: the difference; p: its p-value, NaN if there is none.
@@ -66,7 +66,7 @@ class Difference:
 def compare_runs(folders: Sequence[Path], console: Any, plot: Path | None = None) -> None:
     """Prints a table of evaluated runs, each compared with the first, and draws a plot.
 
-    folders: of runs, of which the newest evaluation counts, or of evaluations.
+    folders: folders of runs, whose newest evaluation is used, or of evaluations.
 
     Raises:
       ConfigError: a folder has no results, or no task is in all of them.
@@ -103,7 +103,7 @@ def read_runs(folders: Sequence[Path]) -> list[Evaluated]:
 
 
 def _newest(folder: Path) -> Path:
-    """The folder of results in a run's folder: that of the highest step, of its mean with others if there is one."""
+    """The newest results in a run's folder: those of the highest step, and at this step those of an average."""
     if (folder / FILE).is_file():
         return folder
     found = sorted(path.parent for path in folder.glob(f"{FOLDER}/*/{FILE}"))
@@ -117,14 +117,14 @@ def _newest(folder: Path) -> Path:
 def difference(first: Evaluated, second: Evaluated, task: str, metric: str) -> Difference:
     """How the second run differs from the first in a metric of a task, over the same items.
 
-    Of a perplexity it is the difference of its logarithm, the nats of a continuation.
+    For a perplexity it is the difference of the logarithms, the nats of a continuation.
     """
     ours, theirs = first.tasks[task], second.tasks[task]
     if unlike := _unlike(ours, theirs):
         return Difference(unlike=unlike)
     a, b = first.records(task), second.records(task)
     if len(a.keys() & b.keys()) < ours["items"]:
-        return Difference(unlike="the records of items are not here")
+        return Difference(unlike="the records of items are missing")
     items = [item for item in a if item in b]
     if metric in CORPUS_METRICS:
         return _paired_bootstrap(metric, [a[item] for item in items], [b[item] for item in items])
@@ -136,14 +136,14 @@ def difference(first: Evaluated, second: Evaluated, task: str, metric: str) -> D
 
 
 def _weights(records: Mapping[str, Mapping[str, Any]], items: Sequence[str]) -> np.ndarray:
-    """What each item counts in a mean of members' means."""
+    """The weight of each item in a mean of members' means."""
     members = [records[item].get("member", "") for item in items]
     sizes = Counter(members)
     return np.array([1 / (len(sizes) * sizes[member]) for member in members])
 
 
 def _unlike(ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> str:
-    """Why two results are not of the same questions; '' if they are."""
+    """Why two results do not answer the same questions; '' if they do."""
     if list(ours["scores"]) != list(theirs["scores"]):
         return f"metrics {', '.join(ours['scores'])} and {', '.join(theirs['scores'])}"
     for key, words in (("few_shot", "few-shot examples"), ("items", "items")):
@@ -158,8 +158,8 @@ def _unlike(ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> str:
 def paired(a: np.ndarray, b: np.ndarray, weights: np.ndarray | None = None) -> Difference:
     """The mean of b − a over items, its standard error, and its p-value.
 
-    weights: of the items, with the sum 1; None: all count alike. With others the p-value is that of the normal
-      distribution.
+    weights: the weights of the items, which sum to 1; None: equal ones. With unequal weights the p-value is that of
+      the normal distribution.
     """
     differences = b - a
     if weights is not None and np.ptp(weights) > 1e-12:
@@ -179,7 +179,7 @@ def paired(a: np.ndarray, b: np.ndarray, weights: np.ndarray | None = None) -> D
 
 
 def _paired_bootstrap(metric: str, a: Sequence[Mapping], b: Sequence[Mapping]) -> Difference:
-    from sacrebleu.significance import PairedTest  # of the extra `eval`
+    from sacrebleu.significance import PairedTest  # installed by the extra `eval`
 
     references: Any = columns_of([record["references"] for record in a])
     test = PairedTest(
@@ -215,7 +215,7 @@ def comparison_table(
 
 
 def difference_text(one: Difference, metric: str) -> str:
-    """'+1.23 ± 0.40, p 0.002', or ≠ for what cannot be compared."""
+    """'+1.23 ± 0.40, p 0.002', or ≠ if the two cannot be compared."""
     if one.unlike:
         return UNLIKE
     scale = METRICS[metric].scale
@@ -226,7 +226,7 @@ def difference_text(one: Difference, metric: str) -> str:
 
 
 def draw(runs: Sequence[Evaluated], tasks: Sequence[str], path: Path) -> Path:
-    """Draws a panel per task: each run's score with two standard errors to each side, and that of guessing."""
+    """Draws a panel per task: each run's score with two standard errors to each side, and the score of guessing."""
     import matplotlib
     from matplotlib.figure import Figure
 

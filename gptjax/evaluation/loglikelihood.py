@@ -1,10 +1,10 @@
-"""Log-likelihoods of continuations: what several of them share is read once, in batches of few shapes, on all devices.
+"""Log-likelihoods of continuations, on all devices: a context is read once for all its continuations, in few shapes.
 
-The continuations of one context are a group. A batch holds groups of alike lengths: their contexts are read into a
+The continuations of one context are a group. A batch holds groups of similar lengths: their contexts are read into a
 cache, each continuation starts from a copy of its context's cache, and only continuations pay for logits. Shapes are
 rounded up to powers of two (of contexts also to one and a half of them), so that few programs are compiled.
-Each device reads groups of its own, with a copy of the parameters. A batch is sent before the one before it is fetched,
-so that the host prepares one while the devices compute another.
+Each device reads its own groups, with a copy of the parameters. The results of a batch are fetched after the next batch
+is sent, so that the host prepares one batch while the devices compute another.
 """
 
 from __future__ import annotations
@@ -23,16 +23,16 @@ from jax.sharding import PartitionSpec as P
 from gptjax.inference.shapes import PIECE
 from gptjax.model.family import Family
 
-LOGITS = 1 << 25  # float32 numbers that a device's logits may be
+LOGITS = 1 << 25  # most float32 numbers in the logits of a device
 MOST_ROWS = 8  # continuations that a device reads together; on a CPU, 64 took six times as long as 8
-MOST_TOKENS = 1 << 13  # of the contexts that a device reads together
+MOST_TOKENS = 1 << 13  # most tokens of the contexts that a device reads together
 SHORTEST = 16  # tokens of the shortest shape
 AXIS = "data"
 
 
 @dataclasses.dataclass(frozen=True)
 class Continued:
-    """Tokens, of which those from `first` ≥ 1 on are scored, each given all before it."""
+    """Tokens; those from `first` ≥ 1 on are scored, each given all before it."""
 
     tokens: Sequence[int]
     first: int
@@ -48,7 +48,7 @@ class TokenScore:
 
 @dataclasses.dataclass(frozen=True)
 class _Group:
-    """One context, and the continuations of it by the index of who asked."""
+    """One context, and its continuations by the index of their request."""
 
     context: tuple[int, ...]
     continuations: list[tuple[int, tuple[int, ...]]]
@@ -56,7 +56,7 @@ class _Group:
     @property
     def shape(self) -> tuple[int, int]:
         longest = max(len(tokens) for _, tokens in self.continuations)
-        # The last token is predicted, and not read. Continuations have powers of two only: fewer programs.
+        # The last token is only predicted, not read. Continuations have only powers of two, for fewer programs.
         return rounded(len(self.context)), max(SHORTEST, 1 << max(longest - 2, 0).bit_length())
 
 
@@ -65,7 +65,7 @@ class LogLikelihoods:
 
     Args:
       params: from `inference.decode.decoding_params`.
-      devices: which read the groups; None: all of this process.
+      devices: the devices that read the groups; None: all of this process.
     """
 
     def __init__(self, family: Family, params: Any, devices: Sequence[jax.Device] | None = None):
@@ -75,8 +75,8 @@ class LogLikelihoods:
         self.params = jax.device_put(params, NamedSharding(self.mesh, P()))
 
     def score(self, requests: Sequence[Continued]) -> Iterator[tuple[int, TokenScore]]:
-        """The index of each request and its score, in the order in which they are computed, longest first, so that
-        memory that does not suffice is missed at once."""
+        """Yields the index of each request and its score as they are computed: the longest first, so that a lack of
+        memory shows at once."""
         pending: Any = None
         for batches in self._batches(requests):
             sent = batches, self._send(batches)
@@ -91,7 +91,7 @@ class LogLikelihoods:
         filled: list[list[_Group]] = []
         most = 0, 0
         for group in sorted(_groups(requests), key=lambda group: group.shape[::-1], reverse=True):
-            # Groups that are shorter than the first one in both directions fill its batch up.
+            # Groups with shorter contexts and continuations than the first one fill up its batch.
             if filled and group.shape[0] > filled[0][0].shape[0]:
                 yield filled
                 filled = []
@@ -114,7 +114,7 @@ class LogLikelihoods:
         return max(1, rows), max(1, MOST_TOKENS // context)
 
     def _send(self, batches: list[list[_Group]]) -> Any:
-        """Puts one batch on each device and starts the program; returns arrays that may not be there yet."""
+        """Puts one batch on each device and starts the program; returns arrays that may still be in computation."""
         S, T = batches[0][0].shape
         B = 1 << (max(map(len, batches)) - 1).bit_length()
         R = 1 << (max(map(_num_rows, batches)) - 1).bit_length()

@@ -4,8 +4,8 @@ Contiguous and packed windows score the same tokens and the same bytes, whatever
 much of a text a token is predicted from.
 
 - Every token of a document's text is scored, also the first one, which is predicted from the begin token.
-- EOS is scored. It stands for no byte, so bits per byte include the cost of ending each text.
-- BOS, where documents begin with it, is given and never scored.
+- EOS is scored. It has no bytes, so bits per byte include the cost of ending each text.
+- If documents begin with BOS, it is given and never scored.
 - `<unk>`, which only character tokenizers have, counts as one byte and costs what `<unk>` costs, although the character
   cannot be read back from it. The figures of a text with many such characters are too good.
 """

@@ -1,4 +1,4 @@
-"""What an evaluation asks of a model, and what it is told: log-likelihoods of continuations, and written texts."""
+"""What an evaluation asks a model, and what the model answers: log-likelihoods of continuations, and written texts."""
 
 from __future__ import annotations
 
@@ -30,8 +30,8 @@ class LogLikelihood:
 
     Attributes:
       nats: its natural logarithm, summed over the continuation's tokens.
-      tokens, bytes: of the continuation, with the white space before it that the context ended with.
-      greedy: every token of it is the most likely one at its place.
+      tokens, bytes: the size of the continuation, with the white space that the context ended with.
+      greedy: whether every token of the continuation is the most likely one at its place.
       truncated: tokens of the context that did not fit, cut from the left.
     """
 

@@ -1,9 +1,9 @@
 """Results of an evaluation: results.json, a table, and files that the Hugging Face hub reads.
 
-RUN/evaluation/step-00002000/results.json          scores, standard errors, counts, hashes; all of one checkpoint
-RUN/evaluation/step-00002000-average-3/results.json  those of the mean of the last three checkpoints
+RUN/evaluation/step-00002000/results.json          scores, standard errors, counts, hashes; all for one checkpoint
+RUN/evaluation/step-00002000-average-3/results.json  the same for the mean of the last three checkpoints
 RUN/evaluation/step-00002000/items/TASK.jsonl      the answers, item by item
-RUN/evaluation/step-00002000/.eval_results/*.yaml  to be put into a model's repository on the hub
+RUN/evaluation/step-00002000/.eval_results/*.yaml  files for a model's repository on the hub
 """
 
 from __future__ import annotations
@@ -30,18 +30,18 @@ LIBRARIES = ("gptjax", "jax", "lm_eval", "numpy", "rouge-score", "sacrebleu")
 
 
 def results_folder(run: Path, step: int, averaged: int = 0) -> Path:
-    """Where the results of a run's checkpoint are, or those of the mean of the last `averaged` ones up to it."""
+    """The folder for the results of a run's checkpoint, or of the mean of the last `averaged` checkpoints up to it."""
     return run / FOLDER / (f"step-{step:08d}" + (f"-average-{averaged}" if averaged else ""))
 
 
 def checkpoint_hash(metadata: Mapping[str, Any]) -> str:
-    """Identifies the arrays of a checkpoint by its metadata, which hold a checksum of each."""
+    """Identifies the arrays of a checkpoint by its metadata, which hold a checksum of each array."""
     arrays = json.dumps(metadata["arrays"], sort_keys=True)
     return xxhash.xxh3_64_hexdigest(arrays.encode())
 
 
 def write_results(folder: Path, identity: Mapping[str, Any], sections: Mapping[str, Mapping[str, Any]]) -> dict:
-    """Writes results.json, and returns it. What an earlier evaluation of the same model found is kept.
+    """Writes results.json and returns its content. The results of an earlier evaluation of the same model are kept.
 
     Args:
       identity: what was evaluated (`Subject.identity`).
@@ -69,7 +69,7 @@ def read_results(path: Path) -> dict[str, Any]:
 
 
 def _finite(value: Any) -> Any:
-    """JSON with None in place of numbers that JSON has not, such as the perplexity of what is impossible."""
+    """JSON with None for numbers that JSON does not have, such as an infinite perplexity."""
     if isinstance(value, float):
         return value if math.isfinite(value) else None
     if isinstance(value, Mapping):
@@ -78,11 +78,11 @@ def _finite(value: Any) -> Any:
 
 
 def _write_for_hub(folder: Path, tasks: Mapping[str, Mapping[str, Any]], now: datetime.datetime) -> None:
-    """A YAML file for each task of which the card names a benchmark on the hub (hub-docs, eval_results.yaml)."""
+    """A YAML file for each task whose card names a benchmark on the hub (hub-docs, eval_results.yaml)."""
     for name, result in tasks.items():
         value = result["scores"][result["metric"]]["value"]
         if "hub" not in result or value is None or result["items"] < result["of"]:
-            continue  # a part of the items is no result of the benchmark
+            continue  # a part of the items is not a result of the benchmark
         metric = METRICS[result["metric"]]
         notes = f"{metric.words}, {result['few_shot']}-shot, prompts {result['hashes']['prompts']}, by gptjax"
         lines = (
@@ -102,7 +102,7 @@ def _write_for_hub(folder: Path, tasks: Mapping[str, Mapping[str, Any]], now: da
 
 
 def score_text(score: Mapping[str, Any] | None, metric: str) -> str:
-    """'25.31 % ± 0.43', or without an error where it is not known."""
+    """'25.31 % ± 0.43', or without an error if it is not known."""
     if score is None or score["value"] is None or not math.isfinite(score["value"]):
         return "–"
     how, error = METRICS[metric], score["standard_error"]
@@ -111,7 +111,7 @@ def score_text(score: Mapping[str, Any] | None, metric: str) -> str:
 
 
 def task_table(results: Mapping[str, Mapping[str, Any]], averages: Mapping[str, Any] | None = None) -> Table:
-    """A row per task: its first metric with the standard error, bits per byte of the right answer, and counts."""
+    """A row per task: its first metric with the standard error, the bits per byte of the right answer, and counts."""
     table = Table(box=None, pad_edge=False)
     checked = any(result["contamination"] for result in results.values())
     table.add_column("task", no_wrap=True)
@@ -148,14 +148,14 @@ def task_table(results: Mapping[str, Mapping[str, Any]], averages: Mapping[str, 
 
 
 def shown_metrics(result: Mapping[str, Any]) -> list[str]:
-    """The metrics that a table shows. Of choices these are the first, and bits per byte as the last."""
+    """The metrics that a table shows: for tasks with choices only the first one and bits per byte."""
     names = [name for name in result["scores"] if name != "bits_per_byte"]
     shown = names[:1] if result["kind"] in ("multiple_choice", "schema") else names
     return shown + ["bits_per_byte"] * ("bits_per_byte" in result["scores"])
 
 
 def shows_guessing(result: Mapping[str, Any]) -> bool:
-    """Whether the first metric is one of which the accuracy of guessing is known."""
+    """Whether the score of guessing is known for the first metric."""
     return result["baseline"] > 0 and result["metric"].startswith("accuracy")
 
 
@@ -168,7 +168,7 @@ def _contamination_cells(result: Mapping[str, Any], metric: str, first: bool) ->
 
 
 def notes(results: Mapping[str, Mapping[str, Any]], averages: Mapping[str, Any]) -> list[str]:
-    """Sentences on what the table does not show: what was left out or cut, and what CORE lacks."""
+    """Sentences on what the table does not show: items that were left out or cut, and tasks that CORE lacks."""
     found = []
     for name, result in results.items():
         if "members" in result:
@@ -190,5 +190,5 @@ def notes(results: Mapping[str, Mapping[str, Any]], averages: Mapping[str, Any])
 
 
 def averages_of(names: Sequence[str], results: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
-    """The averages that --tasks asks for, of the tasks that there are results of."""
+    """The averages that --tasks asks for, over the tasks that have results."""
     return {core.NAME: core.average(results)} if core.NAME in names else {}

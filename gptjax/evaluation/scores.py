@@ -6,7 +6,7 @@ import dataclasses
 import math
 from collections.abc import Iterable
 
-SET = "validation/set"  # beside the scores of an evaluation: `Dataset.identity` of what was scored
+SET = "validation/set"  # stored beside the scores of an evaluation: the `Dataset.identity` of the windows scored
 
 
 @dataclasses.dataclass(frozen=True)

@@ -1,9 +1,9 @@
 """How well a model predicts whole texts: perplexity, bits per byte and the share of tokens that it would have written.
 
-A document is scored as it is trained on: after the begin token, with the EOS token at its end. One that is longer than
-the context is read in windows that overlap by half of it: every token is scored once, the first window's from the
-beginning on, and every later one's after at least half a context. Documents belong to domains: that of a file is the
-folder it is in, that of a prepared folder's document the source it was made from.
+A document is scored as in training: after the begin token, with the EOS token at its end. A document longer than the
+context is read in windows that overlap by half a context. Every token is scored once: in the first window from its
+beginning on, in later ones after at least half a context. Documents belong to domains: the domain of a file is its
+folder, that of a document in a prepared folder is its source.
 """
 
 from __future__ import annotations
@@ -28,25 +28,25 @@ from gptjax.evaluation.tasks.records import Records
 from gptjax.tokenizer import Tokenizer
 
 SPLIT = "validation"
-AT_ONCE = 1 << 20  # tokens that are scored between two records
+AT_ONCE = 1 << 20  # tokens scored between two records
 SUMS = ("nats", "hits", "tokens", "bytes")
 OPTION = "--text"
 
 
 @dataclass(frozen=True)
 class TextDocument:
-    """domain: folder or source; ids: of the text, between the begin token and EOS, which it has neither of."""
+    """domain: folder or source; ids: the text's tokens, without the begin token and EOS."""
 
     domain: str
     ids: np.ndarray
 
 
 def documents_of(path: Path, tokenizer: Tokenizer) -> Iterator[TextDocument]:
-    """The documents of a prepared folder's validation split, of a folder of text files, or of a file: all of its text,
-    or of .jsonl the `text` of each line.
+    """The documents of a prepared folder's validation split, of a folder of text files, or of one file: all of its
+    text, or the `text` of each line of a .jsonl file.
 
     Raises:
-      ConfigError: there is nothing to read there, or it cannot be read, or another tokenizer prepared it.
+      ConfigError: there is nothing to read, it cannot be read, or it was prepared with another tokenizer.
     """
     if (path / MANIFEST).exists():
         yield from _of_prepared(path, tokenizer)
@@ -98,9 +98,9 @@ def _of_prepared(folder: Path, tokenizer: Tokenizer) -> Iterator[TextDocument]:
 
 
 def windows(tokens: Sequence[int], context: int) -> list[Continued]:
-    """A document in parts that fit: each token but the first is scored by exactly one.
+    """Cuts a document into parts that fit; each token except the first is scored in exactly one part.
 
-    context: tokens that the model reads at most; one more is predicted.
+    context: the largest number of tokens that the model reads; one more is predicted.
     """
     stride = max(1, context // 2)
     made: list[Continued] = []
@@ -125,15 +125,15 @@ def score_texts(
     """Domain → its scores; 'all' has those of all documents, if there are several domains.
 
     Args:
-      records: of documents by their hash; a document that is recorded is not scored again.
-      progress: called with the number of tokens that are scored, or were before, and that of all.
+      records: the records of documents by their hash; a recorded document is not scored again.
+      progress: called with the number of tokens that are scored, now or earlier, and the number of all.
 
     Raises:
-      ConfigError: as `documents_of`, or there is no token.
+      ConfigError: as for `documents_of`, or there is no token.
     """
     token_bytes_V = tokenizer.token_bytes()
     sums: dict[str, dict[str, float]] = {}
-    found: list[tuple[str, str]] = []  # of each document, its domain and record
+    found: list[tuple[str, str]] = []  # domain and record of each document
     waiting: dict[str, list[Continued]] = {}
     documents = list(documents_of(path, tokenizer))
     end = [] if tokenizer.eos_id is None else [tokenizer.eos_id]
@@ -196,7 +196,7 @@ def _scores(total: Mapping[str, float]) -> dict[str, Any]:
 
 
 def text_table(results: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> Table:
-    """text → domain → scores, for people."""
+    """A table of text → domain → scores."""
     table = Table("text", "domain", *(("documents", "tokens", "perplexity", "bits per byte", "token accuracy")))
     for name, domains in results.items():
         for domain, scores in domains.items():

@@ -31,7 +31,7 @@ def validate(
 
     Args:
       evaluation_step: (params, batch) → sums over the batch, as `Trainer.evaluation_step` compiles it.
-      scores_of: sums over the whole set → scores by name, as `Objective.scores_of`. Its errors are passed on.
+      scores_of: sums over the whole set → scores by name, as `Objective.scores_of`. Its errors are not caught.
     """
     rows = local_rows(mesh, batch_size, 1)
     batches = (put_batch(mesh, batch, rows, batch_size, 1) for batch in dataset.batches(0, rows))
@@ -39,7 +39,7 @@ def validate(
 
 
 def summed(evaluation_step: Callable, params: Any, batches: Iterable[Mapping[str, jax.Array]]) -> dict[str, Any]:
-    """The step's sums over all batches, each by its name, in double precision; empty if there is no batch."""
+    """The step's sums over all batches by name, in double precision; empty if there is no batch."""
     totals: dict[str, Any] = {}
 
     def add(sums: Sums) -> None:

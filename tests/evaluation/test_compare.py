@@ -110,7 +110,7 @@ def test_what_is_not_of_the_same_questions_is_not_compared(options, told, evalua
 def test_without_records_of_items_there_is_no_difference(evaluate):
     a, b = evaluate("a", TableAnswerer()), evaluate("b", TableAnswerer(shift=1))
     next(b.rglob("quiz.jsonl")).unlink()
-    assert "records of items are not here" in shown([a, b])
+    assert "records of items are missing" in shown([a, b])
 
 
 def test_tasks_that_not_all_runs_have_are_named(evaluate):

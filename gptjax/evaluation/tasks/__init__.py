@@ -34,14 +34,14 @@ def find_tasks(
     """Reads the cards and data of tasks, and checks them.
 
     Args:
-      names: names of cards in configs/tasks, paths of cards, and `core`, with commas between.
+      names: names of cards in configs/tasks, paths of cards, and `core`, separated by commas.
       data: folders of data files, which --task_data names.
-      also: folders that are looked into after those.
-      limit: at most so many items per task, chosen by the card's seed; 0: all.
+      also: folders to search after those.
+      limit: the largest number of items per task, chosen by the card's seed; 0: all.
       changes: settings that replace those of all cards, such as few_shot=0; None: no change.
 
     Returns:
-      the tasks, and those of `core` whose data are not at hand.
+      the tasks, and the names of tasks of `core` without data.
 
     Raises:
       ConfigError: there is no such task, a card is wrong, or data are missing or wrong.

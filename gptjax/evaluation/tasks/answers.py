@@ -1,9 +1,9 @@
 """Scores of a written answer: exact match, SQuAD's exact match and token F1, the final number, ROUGE.
 
 SQuAD's rule (Rajpurkar et al., 2016; the published script of version 1.1): both texts are lower-cased, ASCII
-punctuation and then the words a, an and the are removed, and white space is collapsed. Of several references the best
-one counts. Where nothing is left of both texts, F1 is 1, as in the script of version 2.0 and as exact match has it in
-both; the script of version 1.1 gives 0.
+punctuation and then the words a, an and the are removed, and white space is collapsed. The best of several references
+counts. If nothing is left of both texts, F1 is 1, as in the script of version 2.0, and like exact match in both; the
+script of version 1.1 gives 0.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ def squad_normalized(text: str) -> str:
 
 
 def squad_f1(answer: str, reference: str) -> float:
-    """The harmonic mean of precision and recall of the tokens that both have."""
+    """The harmonic mean of precision and recall, by the tokens that both texts share."""
     ours, theirs = squad_normalized(answer).split(), squad_normalized(reference).split()
     if not ours or not theirs:
         return float(ours == theirs)
@@ -66,8 +66,8 @@ SCORES: dict[str, Callable[[str, Sequence[str]], float]] = {
 
 
 def rouge_scores(answer: str, references: Sequence[str], kinds: Sequence[str]) -> dict[str, float]:
-    """F-measures by `rouge-score` with stemming, each of its best reference. kinds: of ROUGE_KINDS."""
-    from rouge_score import rouge_scorer  # slow to import, and of the extra `eval`
+    """F-measures by `rouge-score` with stemming, each for its best reference. kinds: some of ROUGE_KINDS."""
+    from rouge_score import rouge_scorer  # slow to import; installed by the extra `eval`
 
     scorer = rouge_scorer.RougeScorer(list(kinds), use_stemmer=True)
     return {kind: score.fmeasure for kind, score in scorer.score_multi(list(references), answer).items()}

@@ -8,8 +8,8 @@
     choices = ["{endings}"]
     answer = "{label}"
 
-`CardSettings` lists every key with its meaning. The project's cards are in configs/tasks; anybody can give the path of
-another one.
+`CardSettings` lists every key with its meaning. The project's cards are in configs/tasks; any other card can be given
+by its path.
 """
 
 from __future__ import annotations
@@ -42,15 +42,15 @@ class HubSettings(Section):
 class CardSettings(Section):
     kind: Literal["", "multiple_choice", "schema", "continuation", "generation"] = ""  # what is asked (kinds.py)
     about: str = ""  # one sentence for people: what the task asks
-    source: str = ""  # where people get the data, and its licence
-    # the data: a path below the folder of --task_data or beside the card; ZIP!NAME is a file in a zip archive; one *
-    # makes each file that matches a member of the task
+    source: str = ""  # where to get the data, and its licence
+    # the data: a path below the folder of --task_data or beside the card; ZIP!NAME is a file in a zip archive; if it
+    # has a *, each file that matches is a member of the task
     file: str = ""
     reader: str = "jsonl"  # the format of the data (readers.py)
     columns: tuple[str, ...] = ()  # tsv: names of the columns, from the first
     strip: bool = True  # drop white space around each value of a row
     prompt: str = ""  # template of the prompt
-    contexts: tuple[str, ...] = ()  # schema: templates of the prompts to compare; "{options}" alone: each of a list
+    contexts: tuple[str, ...] = ()  # schema: templates of the prompts to compare; "{options}": each of a list
     delimiter: str = " "  # between a prompt and what follows it
     choices: tuple[str, ...] = ()  # multiple_choice: templates of the choices; "{choices}" alone: each of a list
     continuation: str = ""  # schema, continuation: template of what follows the prompt
@@ -60,16 +60,16 @@ class CardSettings(Section):
     references: tuple[str, ...] = ()  # generation: templates of the right answers; "{answers}" alone: each of a list
     max_new_tokens: Count = 64  # generation: tokens to write, at most
     stop: tuple[str, ...] = ("\n",)  # generation: texts that end an answer
-    metrics: tuple[str, ...] = ()  # what is reported, the most telling first; none: the kind's (metrics.py)
+    metrics: tuple[str, ...] = ()  # metrics to report, the most important first; none: the kind's (metrics.py)
     few_shot: Natural = 0  # solved examples before each prompt
-    few_shot_file: str = ""  # where they come from; {member} is what * matched; "": the other items of the same file
-    few_shot_order: Literal["random", "first"] = "random"  # drawn for each item by `seed`, or the first of the file
+    few_shot_file: str = ""  # their file; {member} is what * matched; "": the other items of the item's own file
+    few_shot_order: Literal["random", "first"] = "random"  # drawn for each item by `seed`, or the first of their file
     example: str = ""  # template of an example's answer; "": the right choice, continuation or first reference
-    separator: str = "\n\n"  # after each example
-    seed: Seed = 0  # of few-shot examples, and of the items that --limit chooses
+    separator: str = "\n\n"  # text after each example
+    seed: Seed = 0  # decides the few-shot examples, and the items that --limit keeps
     baseline: UpToOne = 0.0  # accuracy of guessing
-    group: str = ""  # field of a row that names the member which it belongs to
-    average: Literal["items", "members"] = "items"  # what the score of a task with members is the mean of
+    group: str = ""  # field of a row that names its member
+    average: Literal["items", "members"] = "items"  # with members: the task's score is the mean of these
     contamination: str = ""  # name of the set in the corpus's contamination report; "": the task's name
     hub: HubSettings = HubSettings()
 
@@ -81,7 +81,7 @@ class Card:
     Attributes:
       name: the file's name without .toml.
       folder: the folder that it is in.
-      hash: of the settings.
+      hash: a hash of the settings.
     """
 
     name: str
@@ -91,7 +91,7 @@ class Card:
 
     @property
     def metrics(self) -> tuple[str, ...]:
-        """What is reported, the most telling first."""
+        """The metrics to report, the most important first."""
         return self.settings.metrics or KINDS[self.settings.kind].metrics
 
 
@@ -102,10 +102,10 @@ def shipped() -> dict[str, Path]:
 
 
 def find(name: str, option: str) -> Path:
-    """The file of a card, given by a path or by the name of one of the project's.
+    """The file of a card, given by its path or by the name of one of the project's cards.
 
     Raises:
-      ConfigError: there is none.
+      ConfigError: there is no such file or task.
     """
     cards = shipped()
     if name in cards:
@@ -148,7 +148,7 @@ def read(path: Path, **changes: Any) -> Card:
 
 
 def _fill_in(config: Any, given: dict, path: Path, prefix: str = "") -> None:
-    """Sets the fields of a config to what a card gives."""
+    """Sets the fields of a config to the values in a card."""
     for key, value in given.items():
         if key not in config:
             raise ConfigError(f"{path}: {prefix}{key}: there is no such key{suggestion(key, config.keys())}")
@@ -171,7 +171,7 @@ def _shown(value: Any) -> str:
 
 
 def _problem(card: CardSettings) -> str:
-    """The first thing about a card that cannot work; '' if there is none."""
+    """Why a card cannot work (the first reason found); '' if it can."""
     if not card.kind:
         return f"kind: is missing; it must be one of {', '.join(KINDS)}"
     if not card.file:

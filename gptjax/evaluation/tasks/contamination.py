@@ -1,7 +1,7 @@
-"""Which items of a task stand in the text that the model was trained on, as the corpus's preparation found.
+"""Which items of a task the model's training text contains, as found when the corpus was prepared.
 
 `python -m gptjax.prepare` compares the corpus with the evaluation sets of its config (contamination.sets), and writes
-for each item how many of its n-grams stand in a document that stayed. Here those items are looked up.
+for each item how many of its n-grams are in the documents that were kept. This module looks the items up.
 """
 
 from __future__ import annotations
@@ -23,12 +23,12 @@ WORK = "work"  # the folder in a prepared folder where the list of items is
 
 @dataclass(frozen=True)
 class TrainingText:
-    """What is known of a model's training text.
+    """What is known about a model's training text.
 
     Attributes:
       sets: the evaluation sets that it was compared with.
-      shared: set → item's id → number of its n-grams that stand in the training text.
-      ngram: words of an n-gram.
+      shared: set → item's id → number of its n-grams that the training text contains.
+      ngram: the number of words in an n-gram.
       notes: what could not be read.
     """
 
@@ -38,7 +38,7 @@ class TrainingText:
     notes: tuple[str, ...] = ()
 
     def shared_by(self, name: str, item: Item) -> int:
-        """How many n-grams of the item stand in the training text."""
+        """How many n-grams of the item the training text contains."""
         known = (self.shared or {}).get(name, {})
         return max((known.get(each, 0) for each in item.known_as), default=0)
 
@@ -46,7 +46,7 @@ class TrainingText:
 def of_folders(folders: Sequence[str | Path]) -> TrainingText:
     """What the manifests of prepared folders say. A set counts as compared if every folder was compared with it.
 
-    Folders that are not here any more are named in the notes.
+    Folders that no longer exist are named in the notes.
     """
     shared: dict[str, dict[str, int]] = {}
     compared: list[frozenset[str]] = []

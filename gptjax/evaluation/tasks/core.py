@@ -1,9 +1,9 @@
 """CORE: the mean of 22 accuracies, each centred so that guessing scores 0 and a perfect model 1.
 
-It is DataComp-LM's (Li et al., 2024, arXiv:2406.11794): 22 tasks of low variance. Their numbers of few-shot examples
-and their accuracies of guessing are those of its repository (mlfoundations/dclm, eval/additional_aggregation.json,
-heavy.yaml and eval_meta_data_v1.csv). The chosen one of several is that with the highest log-likelihood per token; a
-continuation is right if every token of it is the most likely one.
+It is the score of DataComp-LM (Li et al., 2024, arXiv:2406.11794): 22 tasks of low variance. The numbers of few-shot
+examples and the accuracies of guessing are those of its repository (mlfoundations/dclm,
+eval/additional_aggregation.json, heavy.yaml and eval_meta_data_v1.csv). The model chooses the option with the highest
+log-likelihood per token. A continuation is right if each of its tokens is the most likely one.
 """
 
 from __future__ import annotations
@@ -45,8 +45,8 @@ def centred(accuracy: float, guessing: float) -> float:
 
 
 def average(results: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
-    """The centred average of the tasks that there are results of, with their centred accuracies, and those that are
-    missing. The standard error is that of the tasks' items; it is None if one task's is not known."""
+    """The centred average over the tasks that have results, with the centred accuracy of each, and the names of missing
+    tasks. The standard error comes from the tasks' items; it is None if that of one task is not known."""
     tasks: dict[str, float] = {}
     errors: list[float | None] = []
     for name, (_, metric, guessing) in TASKS.items():

@@ -1,4 +1,4 @@
-"""Tasks while a model trains: the scores of a few items of each, at every evaluation."""
+"""Tasks during training: the scores of a few items of each task, at every evaluation."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from gptjax.settings import Settings
 from gptjax.tokenizer import Tokenizer
 from gptjax.training.state import TrainState
 
-PREFIX = "tasks/"  # of the metrics' names, which are tasks/TASK/METRIC
+PREFIX = "tasks/"  # the metrics' names are tasks/TASK/METRIC
 
 
 def make_task_evaluation(
@@ -27,7 +27,7 @@ def make_task_evaluation(
     It takes the moving average of the parameters if there is one. Without tasks it returns no scores.
 
     Args:
-      config: the run's, resolved.
+      config: the run's resolved config.
       begin_id: the token that documents start after.
 
     Raises:

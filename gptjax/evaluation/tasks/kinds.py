@@ -1,11 +1,12 @@
-"""The four kinds of tasks: how a row becomes an item, what is asked of the model, and how its answers are judged.
+"""The four kinds of tasks: how a row becomes an item, what the model is asked, and how its answers are judged.
 
   multiple_choice  one prompt, several continuations: which one does the model find most likely?
   schema           several prompts, one continuation: after which one does the model find it most likely?
   continuation     one prompt, one continuation: is it what the model itself would write, and how likely is it?
   generation       one prompt: what does the model write, compared with references?
 
-Choices that are equally likely share the choice, so that a model that knows nothing scores what guessing does.
+If several choices are equally likely, each counts as a fraction of the model's choice. So a model that knows nothing
+gets the score of guessing.
 """
 
 from __future__ import annotations
@@ -20,11 +21,11 @@ from gptjax.evaluation.requests import Generated, LogLikelihood, Scored
 from gptjax.evaluation.tasks.answers import ROUGE_KINDS, SCORES, rouge_scores
 from gptjax.evaluation.tasks.template import fill, fill_all
 
-CORPUS_METRICS = ("bleu", "chrf")  # of all answers together
+CORPUS_METRICS = ("bleu", "chrf")  # computed from all answers together
 
 
 class Unusable(Exception):
-    """A row cannot become an item, and is left out and counted. The message is the reason, the same for all rows."""
+    """A row cannot become an item: it is left out and counted. The message is the reason, equal for all such rows."""
 
 
 class WrongAnswer(Exception):
@@ -33,17 +34,17 @@ class WrongAnswer(Exception):
 
 @dataclass(frozen=True)
 class Item:
-    """What is asked and what is right, without few-shot examples.
+    """A question and its right answer, without few-shot examples.
 
     Attributes:
       id: unique within the task.
-      number: of its row.
+      number: the number of its row.
       member: the part of the task that it belongs to; "" if the task has none.
       known_as: see `readers.Row`.
-      prompts, continuations: one of the two has one element, unless the kind is generation, which has no continuation.
-      right: the number of the right one of several.
+      prompts, continuations: one of the two has a single element; the kind generation has no continuations.
+      right: the number of the right choice.
       references: right answers of a generation.
-      example: prompt and right answer as a few-shot example of other items.
+      example: prompt and right answer, as a few-shot example for other items.
     """
 
     id: str
@@ -72,19 +73,19 @@ class Kind(abc.ABC):
 
     @abc.abstractmethod
     def parts(self, card: Any, values: Mapping[str, Any]) -> dict[str, Any]:
-        """The fields of an Item, from prompts on, of a row.
+        """The fields of the Item for a row, from `prompts` on.
 
         Raises:
-          Unusable, WrongAnswer, MissingField.
+          Unusable, WrongAnswer, MissingField: the row cannot become an item.
         """
 
     @abc.abstractmethod
     def requests(self, card: Any, item: Item, before: str) -> Sequence[Scored | Generated]:
-        """What is asked of the model. before: the few-shot examples."""
+        """The requests to the model. before: the few-shot examples."""
 
     @abc.abstractmethod
     def judged(self, card: Any, item: Item, answers: Sequence[Any]) -> dict[str, Any]:
-        """What is recorded of an item: the model's answers, and the item's value of each metric."""
+        """The record of an item: the model's answers, and the item's value of each metric."""
 
 
 def _filled(text: str, what: str) -> str:
@@ -94,7 +95,7 @@ def _filled(text: str, what: str) -> str:
 
 
 def right_one(answer: str, labels: Sequence[str], count: int) -> int:
-    """The number of the right one of `count` choices: from 0, by a letter from A on, or by a label.
+    """The number of the right one of `count` choices: `answer` is a number from 0, a letter from A, or a label.
 
     Raises:
       WrongAnswer: it is none of them.
@@ -110,7 +111,7 @@ def right_one(answer: str, labels: Sequence[str], count: int) -> int:
 
 
 def _choice(scores: Sequence[float], right: int) -> tuple[int, float]:
-    """The number of the highest score, of equal ones the first, and the right one's share of the highest ones."""
+    """The number of the first highest score, and 1 / ties if the right choice is among the highest ones, else 0."""
     highest = [number for number, score in enumerate(scores) if score == max(scores)]
     if not highest:  # a score is NaN
         return 0, 0.0
@@ -123,6 +124,23 @@ def _bits_per_byte(answer: LogLikelihood) -> float:
 
 def _truncated(answers: Sequence[Any]) -> int:
     return max(answer.truncated for answer in answers)
+
+
+def _judged_choice(item: Item, answers: Sequence[LogLikelihood]) -> dict[str, Any]:
+    """The part of a record that both kinds with a choice have."""
+    nats = [answer.nats for answer in answers]
+    by_token = [answer.nats / max(answer.tokens, 1) for answer in answers]
+    chosen, accuracy = _choice(nats, item.right)
+    return {
+        "nats": nats,
+        "tokens": [answer.tokens for answer in answers],
+        "chosen": chosen,
+        "right": item.right,
+        "truncated": _truncated(answers),
+        "accuracy": accuracy,
+        "accuracy_per_token": _choice(by_token, item.right)[1],
+        "bits_per_byte": _bits_per_byte(answers[item.right]),
+    }
 
 
 class MultipleChoice(Kind):
@@ -144,21 +162,11 @@ class MultipleChoice(Kind):
         return [Scored(context, choice) for choice in item.continuations]
 
     def judged(self, card: Any, item: Item, answers: Sequence[Any]) -> dict[str, Any]:
-        nats = [answer.nats for answer in answers]
-        sizes = [len(choice.encode()) for choice in item.continuations]
-        chosen, accuracy = _choice(nats, item.right)
-        by_token = [answer.nats / max(answer.tokens, 1) for answer in answers]
+        by_byte = [answer.nats / len(choice.encode()) for answer, choice in zip(answers, item.continuations)]
         return {
             "choices": list(item.continuations),
-            "nats": nats,
-            "tokens": [answer.tokens for answer in answers],
-            "chosen": chosen,
-            "right": item.right,
-            "truncated": _truncated(answers),
-            "accuracy": accuracy,
-            "accuracy_per_token": _choice(by_token, item.right)[1],
-            "accuracy_per_byte": _choice([one / size for one, size in zip(nats, sizes)], item.right)[1],
-            "bits_per_byte": _bits_per_byte(answers[item.right]),
+            **_judged_choice(item, answers),
+            "accuracy_per_byte": _choice(by_byte, item.right)[1],
         }
 
 
@@ -180,20 +188,10 @@ class Schema(Kind):
         return [Scored(before + prompt + card.delimiter, item.continuations[0]) for prompt in item.prompts]
 
     def judged(self, card: Any, item: Item, answers: Sequence[Any]) -> dict[str, Any]:
-        nats = [answer.nats for answer in answers]
-        chosen, accuracy = _choice(nats, item.right)
-        by_token = [answer.nats / max(answer.tokens, 1) for answer in answers]
         return {
             "contexts": list(item.prompts),
             "continuation": item.continuations[0],
-            "nats": nats,
-            "tokens": [answer.tokens for answer in answers],
-            "chosen": chosen,
-            "right": item.right,
-            "truncated": _truncated(answers),
-            "accuracy": accuracy,
-            "accuracy_per_token": _choice(by_token, item.right)[1],
-            "bits_per_byte": _bits_per_byte(answers[item.right]),
+            **_judged_choice(item, answers),
         }
 
 

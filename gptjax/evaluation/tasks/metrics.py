@@ -1,8 +1,8 @@
 """From the records of items to the scores of a task, with standard errors.
 
 A metric is the mean of its values over the items, and its standard error is the sample's standard deviation over √n.
-For the perplexity, the exponential of a mean, it follows by the delta method. BLEU, chrF and macro-F1 are of all items
-together, and their standard errors are those of 1,000 bootstrap samples, drawn with a fixed seed.
+The perplexity is the exponential of a mean, and its standard error follows by the delta method. BLEU, chrF and macro-F1
+are computed from all items together; their standard errors come from 1,000 bootstrap samples with a fixed seed.
 """
 
 from __future__ import annotations
@@ -19,16 +19,16 @@ from gptjax.evaluation.tasks.answers import ROUGE_KINDS
 
 BOOTSTRAP = 1000  # samples
 BOOTSTRAP_SEED = 12345
-NORMAL_95 = 1.959964  # standard errors on both sides of a mean that hold 95 %
+NORMAL_95 = 1.959964  # this many standard errors on both sides of a mean cover 95 %
 
 
 @dataclass(frozen=True)
 class Metric:
-    """How a metric is shown, and in which direction it is better.
+    """How a metric is shown, and whether higher is better.
 
     Attributes:
       words: its name for people.
-      scale: by which its value is multiplied in tables.
+      scale: the factor for its value in tables.
     """
 
     words: str
@@ -55,12 +55,12 @@ METRICS = {
 
 
 def item_value(record: Mapping[str, Any], metric: str) -> float:
-    """An item's value, of which the metric is the mean. A perplexity is the exponential of a mean: of the nats."""
+    """An item's value; the metric is the mean of these values. A perplexity is the exponential of the mean of nats."""
     return -float(record["nats"]) if metric == "perplexity" else float(record[metric])
 
 
 def scores(records: Sequence[Mapping[str, Any]], metrics: Sequence[str]) -> dict[str, dict[str, Any]]:
-    """Metric → value, standard_error (None for a single item), and of BLEU and chrF the signature."""
+    """Metric → value, standard_error (None for a single item), and for BLEU and chrF the signature."""
     return {metric: _score(records, metric) for metric in metrics} if records else {}
 
 
@@ -93,14 +93,14 @@ def combined(members: Sequence[Mapping[str, Mapping[str, Any]]], metrics: Sequen
 
 
 def sacrebleu_metric(name: str) -> Any:
-    """The library's metric with its defaults: BLEU by tokens of 13a and smoothed exponentially, or chrF2."""
-    from sacrebleu.metrics import BLEU, CHRF  # of the extra `eval`
+    """The library's metric with its defaults: BLEU (tokenizer 13a, exponential smoothing) or chrF2."""
+    from sacrebleu.metrics import BLEU, CHRF  # installed by the extra `eval`
 
     return {"bleu": BLEU, "chrf": CHRF}[name]()
 
 
 def columns_of(references: Sequence[Sequence[str]]) -> list[list[str | None]]:
-    """References by item → as `sacrebleu` wants them: a list for the first of each item, one for the second …"""
+    """References by item, as `sacrebleu` wants them: a list of the first reference of each item, one of the second …"""
     most = max(map(len, references))
     return [[each[k] if k < len(each) else None for each in references] for k in range(most)]
 

@@ -1,14 +1,14 @@
 """Readers of data files: each turns a file into rows, which have named values.
 
-  jsonl      a JSON object per line                       values: its own
-  csv, tsv   a table; csv with a header, tsv with the     values: by the names of the columns
+  jsonl      a JSON object per line                       values: the object's
+  csv, tsv   a table; csv with a header, tsv with the     values: named by the columns
              card's `columns` or else with a header
   squad      SQuAD 1.1's JSON                             values: title, context, question, id, answers (a list)
   hellaswag  HellaSwag as text, six lines per item        values: context, label, endings (a list)
   gsm8k      GSM8K's jsonl                                values: question, answer, reasoning, number (after ####)
   lines      plain text                                   values: line
 
-Files may be compressed (.gz, .bz2, .xz), or stand in a zip archive: data.zip!folder/file.jsonl.
+Files may be compressed (.gz, .bz2, .xz), or be in a zip archive: data.zip!folder/file.jsonl.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ class Row:
     """One row of a file.
 
     Attributes:
-      number: of its line, or of its question, from 1.
+      number: the number of its line or question, from 1.
       known_as: the ids under which a corpus's contamination report lists it (corpus/contamination/evaluations.py).
     """
 
@@ -79,7 +79,7 @@ def read_rows(place: str, reader: str, columns: Sequence[str]) -> tuple[list[Row
 
 
 def members_in(place: str) -> dict[str, str]:
-    """What * stands for → the place of that file, in the order of names; {'': place} if there is no * in it."""
+    """The text that * stands for → the place of that file, in the order of names; {'': place} if there is no *."""
     if "*" not in place:
         return {"": place}
     before, _, after = place.partition("*")

@@ -1,8 +1,8 @@
 """The records of a task's items, in a JSONL file: a header, then a line per item, written as soon as it is judged.
 
-A killed evaluation goes on where it was: what is recorded is not asked again. A line that the kill has cut is not read.
-Records belong to what they were made with (card, data, tokenizer, checkpoint …, in the header); with anything else the
-file begins anew. Every line is JSON: a number that JSON lacks is a text (`json_ready`).
+A killed evaluation continues where it was: recorded items are not asked again. A line that the kill has cut is ignored.
+Records are valid for what they were made with (card, data, tokenizer, checkpoint …), which the header says; for
+anything else the file begins anew. Every line is JSON: a number that JSON lacks is stored as text (`json_ready`).
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ from gptjax.files import write_aside
 class Records:
     """Item id → its record. A context manager, which keeps the file open.
 
-    path: the file; None: records are kept in memory alone.
-    writes: False: the file is only read. Of several processes that evaluate together, one writes and all read, so that
-      all ask for the same items.
+    path: the file; None: records are only kept in memory.
+    writes: False: the file is only read. If several processes evaluate together, one writes and all read, so that all
+      ask for the same items.
     """
 
     def __init__(self, path: Path | None, made_with: Mapping[str, Any], writes: bool = True):
@@ -37,7 +37,7 @@ class Records:
     def __enter__(self) -> Records:
         if self.path is not None:
             self.path.parent.mkdir(parents=True, exist_ok=True)
-            self._write(list(self.found.values()))  # without what a kill has cut
+            self._write(list(self.found.values()))  # removes what a kill has cut
             self._file = open(self.path, "ab")
         return self
 
@@ -52,7 +52,7 @@ class Records:
             self._file.flush()
 
     def finish(self, order: Sequence[str]) -> list[dict[str, Any]]:
-        """The records of these items in this order, in which the file is left, too."""
+        """The records of these items in this order, in which the file is rewritten, too."""
         chosen = [self.found[item] for item in order]
         if self._file is not None:
             self._file.close()
@@ -70,7 +70,7 @@ class Records:
 
 
 def read(path: Path) -> tuple[dict[str, Any], dict[str, dict[str, Any]]]:
-    """What the records were made with, and item id → record. Lines that are not whole are passed over."""
+    """What the records were made with, and item id → record. Incomplete lines are ignored."""
     header: dict[str, Any] = {}
     found: dict[str, dict[str, Any]] = {}
     for number, line in enumerate(path.read_bytes().split(b"\n")[:-1]):  # a last line without a newline is cut

@@ -16,17 +16,17 @@ from gptjax.evaluation.tasks.records import Records
 from gptjax.evaluation.tasks.task import Task
 
 ITEMS = "items"  # the folder of the records
-Progress = Callable[[str, int, int], None]  # (task, items that are done, all items)
+Progress = Callable[[str, int, int], None]  # (task, number of items done, number of all items)
 
 
 @dataclass(frozen=True)
 class Subject:
-    """What is evaluated: records of one subject are never taken for another's.
+    """What is evaluated. Records of one subject are never used for another.
 
     Attributes:
-      identity: JSON of all that the answers depend on: run, step, hashes of the checkpoint and of the tokenizer, the
-        context's length, the dtype …
-      training_text: what is known of contamination.
+      identity: JSON of everything that the answers depend on: run, step, hashes of checkpoint and tokenizer, length of
+        the context, dtype …
+      training_text: what is known about contamination.
     """
 
     identity: Mapping[str, Any]
@@ -45,10 +45,10 @@ def run_tasks(
 
     Args:
       tasks: as `find_tasks` gives them.
-      folder: where the items are recorded, in items/TASK.jsonl; what is recorded there is not asked again. None: the
-        items are not recorded.
+      folder: for the records, in items/TASK.jsonl; items that are recorded there are not asked again. None: nothing is
+        recorded.
       progress: called after every item.
-      writes: whether this process writes the records; of several, the first one does, and all read them.
+      writes: whether this process writes the records; of several processes the first writes, and all read.
 
     Returns:
       task → its result (`result_of`).
@@ -75,7 +75,7 @@ def _run(
 
 
 def _judged(task: Task, items: Sequence[Item], answerer: Answerer) -> Iterator[dict[str, Any]]:
-    """The record of each item, as soon as the last of its requests is answered."""
+    """Yields the record of each item as soon as the last of its requests is answered."""
     kind, card = KINDS[task.card.settings.kind], task.card.settings
     requests: list[Any] = []
     owner: list[tuple[int, int]] = []  # request → its item, and which of the item's requests it is
@@ -135,7 +135,7 @@ def result_of(task: Task, records: Sequence[Mapping[str, Any]], subject: Subject
 
 
 def _contamination(task: Task, records: Sequence[Mapping[str, Any]], text: TrainingText) -> dict[str, Any] | None:
-    """How many items stand in the training text, and the scores of the others; None if nobody has compared them."""
+    """How many items the training text contains, and the scores of the others; None if they were never compared."""
     name = task.card.settings.contamination or task.name
     if name not in text.sets:
         return None

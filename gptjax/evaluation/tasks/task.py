@@ -25,11 +25,12 @@ class Task:
     """A card and its items.
 
     Attributes:
-      items: those to ask, in the order of the files.
-      total: how many there are before --limit.
-      skipped: reason → rows that are left out.
-      examples: member → the few-shot examples to draw from; where they are the items themselves, in the same order.
-      file_hash: of all data files.
+      items: the items to ask, in the order of the files.
+      total: the number of items before --limit.
+      skipped: reason → number of rows left out.
+      examples: member → the few-shot examples to draw from. If these are the items themselves, they are in the same
+        order.
+      file_hash: a hash of all data files.
     """
 
     card: Card
@@ -48,7 +49,7 @@ class Task:
         return self.card.settings.kind == "generation"
 
     def requests(self, item: Item) -> Sequence[Scored | Generated]:
-        """What is asked for an item, with its few-shot examples before it."""
+        """The requests for an item, with its few-shot examples in the prompt."""
         card = self.card.settings
         before = "".join(f"{example.example}{card.separator}" for example in self.few_shot(item))
         return KINDS[card.kind].requests(card, item, before)
@@ -63,7 +64,7 @@ class Task:
         return [pool[number] for number in chosen if pool[number].id != item.id][: card.few_shot]
 
     def prompts_hash(self) -> str:
-        """Of everything that the model is asked, in order."""
+        """A hash of everything that the model is asked, in order."""
         digest = xxhash.xxh3_64()
         for item in self.items:
             for request in self.requests(item):
@@ -76,7 +77,8 @@ def load(card: Card, data: Sequence[Path], limit: int = 0) -> Task:
 
     Args:
       data: the folders of --task_data.
-      limit: ask only so many items, chosen by the card's seed; more items include those of fewer. 0: all.
+      limit: the number of items to ask, chosen by the card's seed; a larger number includes the items of a smaller one.
+        0: all.
 
     Raises:
       ConfigError: a file is missing or cannot be read, a row lacks a field or its answer is wrong, or too few rows are
@@ -114,12 +116,12 @@ def load(card: Card, data: Sequence[Path], limit: int = 0) -> Task:
 
 
 def _examples_needed(card: CardSettings) -> int:
-    """How many rows a draw of few-shot examples takes: one more where the item itself may be among them."""
+    """How many rows a draw of few-shot examples needs: one more if the item itself may be among them."""
     return card.few_shot + (card.few_shot > 0 and not card.few_shot_file)
 
 
 def _key(seed: int, purpose: str, item_id: str) -> bytes:
-    """A number that depends on nothing else: the same on every machine and for any number of items."""
+    """A random number that depends only on its arguments, not on the machine or the number of items."""
     return hashlib.sha256(f"{seed} {purpose} {item_id}".encode()).digest()
 
 
@@ -128,7 +130,7 @@ def _reasons(skipped: Counter[str]) -> str:
 
 
 def is_at_hand(card: Card, data: Sequence[Path]) -> bool:
-    """Whether the task's data are there."""
+    """Whether the task's data exist."""
     return bool(_found(card, card.settings.file, data))
 
 
@@ -136,7 +138,7 @@ def places(card: Card, file: str, data: Sequence[Path]) -> dict[str, str]:
     """Member → the place of its file.
 
     Raises:
-      ConfigError: there is none.
+      ConfigError: there is no such file.
     """
     if found := _found(card, file, data):
         return found
@@ -184,7 +186,7 @@ def _items(
 
 
 def _check_unicode(parts: dict[str, Any]) -> None:
-    """JSON can hold halves of characters, which no tokenizer takes."""
+    """Raises Unusable for halves of surrogate pairs, which JSON can hold and no tokenizer accepts."""
     try:
         for text in (
             *parts["prompts"],
@@ -198,7 +200,7 @@ def _check_unicode(parts: dict[str, Any]) -> None:
 
 
 def _stripped(value: Any) -> Any:
-    """JSON with white space around each of its texts dropped."""
+    """JSON without white space around each of its texts."""
     if isinstance(value, str):
         return value.strip()
     if isinstance(value, list):

@@ -1,4 +1,4 @@
-"""Prompts as templates: text with {field}, {field[0]} or {field[name]} where the values of a row belong; {{ is {."""
+"""Templates of prompts: text with {field}, {field[0]} or {field[name]} in place of a row's values; {{ is {."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def check(template: str) -> str:
 
 
 def fill(template: str, values: Mapping[str, Any]) -> str:
-    """The template with the values of a row. A list that stands in it is joined by blanks.
+    """The template filled with the values of a row. A list is joined by blanks.
 
     Raises:
       MissingField: the row lacks a field.
@@ -41,7 +41,7 @@ def fill(template: str, values: Mapping[str, Any]) -> str:
 
 
 def fill_all(templates: tuple[str, ...], values: Mapping[str, Any]) -> tuple[str, ...]:
-    """Every template filled; one that is nothing but a place gives one text for each element of a list.
+    """Fills every template. A template that is only a place gives one text per element of a list.
 
     Raises:
       MissingField: the row lacks a field.
@@ -55,9 +55,9 @@ def fill_all(templates: tuple[str, ...], values: Mapping[str, Any]) -> tuple[str
 
 
 def _value(place: str, values: Mapping[str, Any]) -> Any:
-    """The value that {place} stands for."""
+    """The value for {place}."""
     field = _FIELD.fullmatch(place)
-    assert field is not None, place  # `check` has seen the template
+    assert field is not None, place  # `check` has approved the template
     name = field[1]
     if name not in values:
         raise MissingField(f"has no field {name!r} (it has {', '.join(map(repr, values)) or 'none'})")
