@@ -1,4 +1,4 @@
-"""Where an encoder–decoder looks while it writes: the cross-attention of a pair, as numbers and as a drawing."""
+"""Where an encoder–decoder looks while it writes: the cross-attention of a pair, as numbers and as a picture."""
 
 from __future__ import annotations
 
@@ -29,12 +29,13 @@ class _WatchedBlock(Block):
 
 
 def cross_attention(params: Any, config: ModelSettings, source: Sequence[int], target: Sequence[int]) -> np.ndarray:
-    """The share that each token of the target takes of each of the source's, float32 [L, N, T, S]: it sums to 1 over S.
+    """The cross-attention of each token of the target to each token of the source, float32 [L, N, T, S]; sums to 1
+    over S.
 
     Args:
       params: as trained, of a model with an encoder and a decoder.
       source: what the encoder reads, its EOS included (`Family.framed` without its last token).
-      target: what the decoder reads: the begin token, and then the target. Row t is of the step that reads token t and
+      target: what the decoder reads: the begin token, then the target. Row t belongs to the step that reads token t and
         predicts token t + 1.
 
     Raises:
@@ -62,11 +63,11 @@ def _statistics(config: ModelSettings, params: Any, source_BS: jax.Array, target
 
 
 def plot_attention(path: Path, weights_LTS: np.ndarray, source: Sequence[str], written: Sequence[str]) -> None:
-    """Draws a panel for each layer: a row for each token that is written, a column for each of the source's.
+    """Draws a panel for each layer: a row for each written token, a column for each token of the source.
 
     Args:
-      weights_LTS: the mean over the heads of `cross_attention`, say.
-      source: S names; written: T names, each of the token that a row's step predicts.
+      weights_LTS: for example the mean over the heads of `cross_attention`.
+      source: S names of tokens; written: T names, each of the token that a row's step predicts.
     """
     from matplotlib.figure import Figure  # imported late because matplotlib is slow to import
 

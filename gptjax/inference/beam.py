@@ -27,11 +27,11 @@ from gptjax.model.family import Cache, Family
 
 @struct.dataclass
 class Texts:
-    """W texts of each of B prompts, with room for G tokens; only the first `length_BW` of these are its text."""
+    """W texts for each of B prompts, with room for G tokens; the first `length_BW` of these are the text."""
 
     tokens_BWG: jax.Array  # int32
     logprobs_BWG: jax.Array  # float32, of each token
-    score_BW: jax.Array  # float32, best first; -inf: there are not so many texts
+    score_BW: jax.Array  # float32, best first; -inf: there is no such text
     length_BW: jax.Array  # int32
 
 
@@ -44,7 +44,7 @@ class SearchState:
     logprobs_BWG: jax.Array  # float32
     length: jax.Array  # int32 scalar: tokens of each beam
     finished: Texts
-    done_B: jax.Array  # bool: no beam can become better than what is finished
+    done_B: jax.Array  # bool: no beam can become better than the finished texts
 
 
 @partial(jax.jit, static_argnames=("family", "rooms", "num_new", "num_beams", "num_tokens", "piece"))
@@ -69,8 +69,8 @@ def beam_search(
 
     Args:
       family, params, prompt_BT, prompt_length_B, rooms, num_new, piece: as `decode.generate` takes them.
-      limit_B: tokens of a text, at most; a beam that gets there is finished without EOS. 0: a row that only fills up
-        the batch.
+      limit_B: the largest number of tokens of a text; a beam that reaches it is finished without EOS. 0: a row that
+        only fills up the batch.
       penalty: float32 scalar, the exponent of the length.
       eos_id: int32 scalar; -1: no token ends a text.
       num_beams: W.
@@ -84,7 +84,7 @@ def beam_search(
     state = SearchState(
         cache=cache,
         token_BW=jnp.zeros((B, W), jnp.int32),
-        logprob_BW=unlikely_BW.at[:, 0].set(0.0),  # all beams are the prompt: one of them stands for all
+        logprob_BW=unlikely_BW.at[:, 0].set(0.0),  # all beams are equal to the prompt, so only one takes part
         tokens_BWG=nothing,
         logprobs_BWG=nothing.astype(jnp.float32),
         length=jnp.int32(0),
@@ -100,7 +100,7 @@ def beam_search(
         return extend(replace(state, cache=cache), logits_RV)
 
     for before, room in zip((0, *rooms), rooms):
-        # The last token that is written is not read: a cache with this room takes the beams to so many tokens.
+        # The last written token is not read, so the beams may have one token more than the cache has room for.
         state = replace(state, cache=state.cache.grown(room - before))
         state = jax.lax.while_loop(partial(_goes_on, room), one_token, state)
     return state.finished
@@ -119,12 +119,12 @@ def _extend(
     eos_id: jax.Array,
     num_tokens: int,
 ) -> SearchState:
-    """Every beam by every token: the best W that go on, and the best W of all that are finished."""
+    """Extends every beam by every token: keeps the best W to extend further, and the best W finished texts."""
     (B, W, _), V = state.tokens_BWG.shape, num_tokens
     logprob_BWV = jax.nn.log_softmax(logits_RV.astype(jnp.float32)).reshape(B, W, -1)[..., :V]
-    length = state.length + 1  # of what is made here
+    length = state.length + 1  # the length of the beams made here
     total_BWV = state.logprob_BW[..., None] + logprob_BWV
-    # At most one extension of each beam is finished, so W of the best 2 W go on.
+    # At most one extension of each beam is finished, so at least W of the best 2 W are not.
     total_BC, index_BC = jax.lax.top_k(total_BWV.reshape(B, W * V), 2 * W)
     beam_BC, token_BC = index_BC // V, index_BC % V
 
@@ -172,7 +172,7 @@ def _extend(
 
 
 def _unless(done_B: jax.Array, old: Any, new: Any) -> SearchState:
-    """The new state, in which prompts that are done are as in the old one. Their rows of the cache nobody reads."""
+    """The new state, except that prompts that are done keep their old values. Their rows of the cache are not read."""
 
     def choose(x: jax.Array, y: jax.Array) -> jax.Array:
         return jnp.where(done_B.reshape(-1, *[1] * (x.ndim - 1)), x, y) if x.ndim else y

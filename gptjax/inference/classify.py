@@ -29,10 +29,10 @@ def classify(
 ) -> tuple[np.ndarray, int]:
     """The probability of each class for each text, float32 [texts, C]; and how many texts were truncated.
 
-    A text is read as in training: after the begin token, and up to `sequence_length` tokens together.
+    A text is read as in training: after the begin token, at most `sequence_length` tokens including it.
 
     Raises:
-      ConfigError: a text is none.
+      ConfigError: a text is empty or not text.
     """
     rows = []
     for number, text in enumerate(texts, 1):

@@ -1,11 +1,12 @@
 """The compiled programs of generation: `prefill` reads the prompts, `decode` writes tokens until it may stop.
 
-`generate` is both in one program, for whoever only wants the end; the two by themselves are for those who watch. All
-state is one pytree, `DecodeState`, which `decode` takes over (donation) and updates where it lies. The loop over tokens
-is inside the program, a `lax.while_loop`. Nothing in which two generations of the same shape differ is compiled in.
+`generate` is both in one program, for callers who need only the result. `prefill` and `decode` are for callers who
+show text while it grows. All state is one pytree, `DecodeState`, which is donated to `decode` and updated in place. The
+loop over tokens is inside the program, a `lax.while_loop`. Only shapes are compiled in: two generations of the same
+shape share one program.
 
-Rows share nothing but the shape: `insert` puts a row that was just prefilled in the place of one that is done, while
-the others go on where they are. What a row writes depends on its prompt and its seed alone.
+Rows are independent: `insert` replaces a finished row by one that was just prefilled, while the others continue. What a
+row writes depends only on its prompt and its seed.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ from gptjax.model.parameters import Parameter, unstack
 
 
 class Written(NamedTuple):
-    """G is the room for new tokens; only the first `length_B[b]` of row b are its text."""
+    """G is the room for new tokens; the first `length_B[b]` of row b are its text."""
 
     tokens_BG: jax.Array
     logprobs_BG: jax.Array
@@ -34,14 +35,14 @@ class Written(NamedTuple):
 
 @struct.dataclass
 class DecodeState:
-    """Everything that rows are written from and with."""
+    """The state of a batch of rows while they are written."""
 
     cache: Cache
     token_B: jax.Array  # int32: the latest token of each row, which the model has not read yet
     tokens_BG: jax.Array  # int32
     logprobs_BG: jax.Array  # float32, of the tokens under the unmodified model
     length_B: jax.Array  # int32: tokens of the row, its EOS included
-    limit_B: jax.Array  # int32: at most so many; 0 for a row that only fills up the batch
+    limit_B: jax.Array  # int32: the largest length; 0 for a row that only fills up the batch
     done_B: jax.Array  # bool
     seen_BV: jax.Array  # bool: tokens of the prompt and of the text so far
     sampling: Sampling
@@ -97,9 +98,9 @@ def prefill(
 
 @partial(jax.jit, static_argnames=("family",), donate_argnames=("state",))
 def decode(family: Family, params: Any, state: DecodeState, num_steps: jax.Array, stop_B: jax.Array) -> DecodeState:
-    """Goes on for `num_steps` tokens, or until every row is done; rows in `stop_B` are done as of now.
+    """Writes `num_steps` more tokens, or until every row is done; rows in `stop_B` are done from now on.
 
-    The caller sees to it that the cache has room for them in every row that goes on.
+    The caller must ensure that the cache has room for these tokens in every row that is not done.
     """
 
     def going_on(carry: tuple[jax.Array, DecodeState]) -> jax.Array:
@@ -119,11 +120,11 @@ def decode(family: Family, params: Any, state: DecodeState, num_steps: jax.Array
 def insert(state: DecodeState, new: DecodeState, row: jax.Array) -> DecodeState:
     """The state with row `row` replaced by the only row of `new`, which has the same room or less.
 
-    The whole row is written, up to the last slot of its cache: nothing of the row before is left.
+    The whole row is overwritten, up to the last slot of its cache, so nothing of the earlier row is left.
     """
 
     def place(x: jax.Array, new_1: jax.Array) -> jax.Array:
-        if x.ndim == 0:  # of the batch, not of a row
+        if x.ndim == 0:  # these belong to the batch, not to a row
             return x
         padded = jnp.pad(new_1, [(0, size - length) for size, length in zip((1, *x.shape[1:]), new_1.shape)])
         return jax.lax.dynamic_update_slice_in_dim(x, padded.astype(x.dtype), row, axis=0)
@@ -155,7 +156,7 @@ def generate(
     state = prefill(family, params, *inputs, room=0, num_new=num_new, piece=piece)
     for before, room in zip((0, *rooms), rooms):
         state = replace(state, cache=state.cache.grown(room - before))
-        # The first new token of a row came from the prefill; the last one that is drawn is not read.
+        # The first new token of a row came from the prefill, and the last one is not read.
         state = decode(family, params, state, jnp.int32(room - max(before, 1)), jnp.zeros_like(state.done_B))
     return state.written
 
@@ -163,13 +164,13 @@ def generate(
 def _draw(state: DecodeState, logits_BV: jax.Array) -> DecodeState:
     """Adds one token to every row that is not done.
 
-    Logits that are no distribution give a log-probability that is NaN: all rows end there, for the host to say so.
+    Logits that are not finite give a log-probability of NaN: all rows end there, and the host reports it.
     """
     rows = jnp.arange(state.length_B.shape[0])
     token_B, logprob_B = sample(logits_BV, state.seen_BV, state.length_B, state.sampling)
     length_B = state.length_B + ~state.done_B
     is_broken = jnp.any(jnp.isnan(logprob_B) & ~state.done_B)
-    # Rows that are done draw, too, where nobody reads it: behind their text, or nowhere if that fills its row.
+    # Rows that are done also draw, but the token is written behind their text, or dropped if there is no room.
     return replace(
         state,
         token_B=token_B,
@@ -186,10 +187,10 @@ WEIGHTS = ("float32", "bfloat16", "int8")
 
 @partial(jax.jit, static_argnames=("family", "weights"))
 def decoding_params(family: Family, params: Any, weights: str) -> dict[str, Any]:
-    """The parameters as decoding reads them: one tree a layer, and matrices in the type `weights`.
+    """The parameters as decoding reads them: one tree per layer, and matrices in the type `weights`.
 
-    Left stacked and float32, every token would pay for slicing out each layer's weights and for casting them. What the
-    model itself uses in float32 stays: the norms, and the learned positions (added before the cast).
+    With stacked float32 parameters, every token would pay for slicing and casting each layer's weights. What the model
+    itself uses in float32 stays float32: the norms, and the learned positions (added before the cast).
     """
 
     def convert(parameter: Parameter, x: jax.Array) -> Any:

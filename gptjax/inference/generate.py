@@ -5,9 +5,9 @@
         print(completion.text)
 
 The host's part of generation is here: prompts become batches of bucketed shape, tokens become text, stop strings end
-rows. The device's part is `decode.generate`, one program; where somebody watches (a stream, stop strings) it is
-`decode.prefill` and, piece by piece, `decode.decode`. A generator itself never changes: what a call has written so far
-is in its rows and its `DecodeState`, and where its time went is in the `Timing` that the caller hands over.
+rows. The device's part is `decode.generate`, one program. For streams and stop strings it is `decode.prefill` and,
+piece by piece, `decode.decode`. A generator itself never changes: what a call has written so far is in its rows and its
+`DecodeState`, and the time that it took is in the `Timing` that the caller passes.
 
 A row ends with its EOS token, with a stop string, after `max_new_tokens`, or with the context: the model reads at most
 `model.max_positions` tokens, prompt and text together, so the last token that it can write is the one after them.
@@ -37,8 +37,8 @@ from gptjax.parallel.distributed import fetch
 from gptjax.settings import Settings
 from gptjax.tokenizer import Tokenizer
 
-STOP_CHUNK = 16  # tokens between two looks for a stop string
-FINISH_REASONS = {  # which limit a text met first
+STOP_CHUNK = 16  # tokens between two searches for a stop string
+FINISH_REASONS = {  # the limit that a text met first
     "eos": "the end-of-text token",
     "stop": "a stop string",
     "max_new_tokens": "max_new_tokens",
@@ -52,12 +52,12 @@ class Completion:
 
     prompt: str
     text: str  # without the prompt, cut before a stop string; a cut-off last character is U+FFFD
-    tokens: list[int]  # all that were drawn for the text, EOS or stop string included
-    logprobs: list[float]  # of the tokens under the model's own distribution, before temperature and truncation
+    tokens: list[int]  # all tokens drawn for the text, including EOS or the stop string
+    logprobs: list[float]  # the tokens' under the model's own distribution, before temperature and truncation
     finish_reason: str  # one of FINISH_REASONS
     seed: int
-    unknown_characters: str = ""  # of the prompt, for which the tokenizer has no token but <unk>
-    score: float | None = None  # of beam search: what texts are compared by (inference/beam.py)
+    unknown_characters: str = ""  # characters of the prompt for which the tokenizer only has <unk>
+    score: float | None = None  # beam search: the score by which texts are compared (inference/beam.py)
 
 
 @dataclass
@@ -81,7 +81,7 @@ class _Row:
         """Takes the row's next tokens, until one of them ends it.
 
         Raises:
-          RunError: the logits that a token was drawn from are no distribution: one of them is NaN or infinite.
+          RunError: a token was drawn from logits that are not all finite.
         """
         for token, logprob in zip(tokens.tolist(), logprobs.tolist()):
             if self.finish_reason is not None:
@@ -118,19 +118,19 @@ class _Row:
 
 
 class Generator:
-    """A model ready to write. It is not changed by writing: calls may be mixed as one likes.
+    """A model ready to write. Calls do not change it, so they may be interleaved.
 
     Args:
       params: as trained (stacked layers, float32); a copy for decoding is made.
       config: the run's resolved config.
       tokenizer: the run's tokenizer.
-      source_tokenizer: that of prompts, where sources of pairs have one of their own.
+      source_tokenizer: the tokenizer of prompts, if the sources of pairs have their own.
       begin_id: the token that every document started after in training (`Dataset.begin_id`, kept in the run's
         checkpoints); None: the tokenizer's EOS.
-      objective: the run's: after 'completion' a prompt is a source, which ends before its target begins.
-      batch_size: rows that are generated together; more are done in turn.
-      weights: the type of that copy's matrices, one of `decode.WEIGHTS`; None: that of the activations. A narrower one
-        saves memory; activations are rounded to it where they are multiplied, and nowhere else.
+      objective: the run's objective; for 'completion' a prompt is a source, which ends before its target begins.
+      batch_size: rows that are generated together; further rows follow in more batches.
+      weights: the type of that copy's matrices, one of `decode.WEIGHTS`; None: the type of the activations. A narrower
+        type saves memory; activations are rounded to it only where they are multiplied.
     """
 
     def __init__(
@@ -153,7 +153,7 @@ class Generator:
         self.config = config.model
         self.tokenizer, self.source_tokenizer = tokenizer, source_tokenizer or tokenizer
         self.begin_id = tokenizer.eos_id if begin_id is None else begin_id
-        # What stands between source and target of a pair, if a decoder has learned to complete pairs.
+        # The tokens between source and target of a pair, if a decoder has learned to complete pairs.
         self.after_source: list[int] = []
         if objective == "completion":
             between = dict.fromkeys((tokenizer.eos_id, self.begin_id))  # one token may be both
@@ -165,7 +165,7 @@ class Generator:
         self.family = family_of(self.config)
         if not self.family.writes:
             raise ConfigError(f"model.family = {self.config.family!r}: such a model reads text and writes none")
-        # Between a prompt and its text where both are shown: nothing, or a new line from a source to its target.
+        # Shown between a prompt and its text: nothing, or a newline between a source and its target.
         self.separator = "" if self.family.continues and not self.after_source else "\n"
         self.params = decoding_params(self.family, params, self.weights)
         self._params_key = program_key(self.params)
@@ -185,12 +185,12 @@ class Generator:
         """Continues every prompt `num_samples` times: all samples of the first prompt, then of the second, …
 
         Args:
-          prompts: texts, or token ids, which are taken as they are unless there are none.
+          prompts: texts, or token ids, which are used unchanged unless there are none.
           stop: the text ends before the first of these strings.
           seeds: one integer s gives the samples of each prompt the seeds s, s + 1, …; a sequence gives one to each
             completion. A completion depends on its prompt and seed alone, up to the rounding of float arithmetic.
-          begin: True: a text is the beginning of a document, and stands after the begin token as it did in training.
-            False: it stands somewhere inside a document.
+          begin: True: a text is the beginning of a document, and follows the begin token, as in training. False: it is
+            from inside a document.
           timing: the time that this call takes is added to it.
           sampling: temperature, top_k, top_p, min_p, repetition_penalty (see `sampling.make_sampling`).
 
@@ -230,14 +230,14 @@ class Generator:
         timing: Timing | None = None,
     ) -> list[Completion]:
         """The best `num_samples` continuations of every prompt that a beam search finds (see `beam`), best first; fewer
-        where the search finds fewer. Nothing is drawn. The other arguments are those of `generate`.
+        if the search finds fewer. There is no randomness. The other arguments are those of `generate`.
 
         Args:
-          num_beams: beginnings of a text that are kept at a time; 1: greedy.
-          length_penalty: above 0, longer texts are preferred to what their probability alone would give.
+          num_beams: the number of beginnings of a text that are kept at a time; 1: greedy.
+          length_penalty: above 0, longer texts rank higher than by their probability alone.
 
         Raises:
-          ConfigError, RunError: as `generate` does.
+          ConfigError, RunError: as for `generate`.
         """
         most = self.tokenizer.vocab_size
         if not 1 <= num_beams <= most:
@@ -258,7 +258,7 @@ class Generator:
                     length, row.score = int(found.length_BW[place, rank]), float(found.score_BW[place, rank])
                     row.add(found.tokens_BWG[place, rank, :length], found.logprobs_BWG[place, rank, :length])
                 timing.new_tokens += len(texts[0].tokens)
-        return [row.completion() for texts in texts_of for row in texts if row.tokens]  # no tokens: no such text
+        return [row.completion() for texts in texts_of for row in texts if row.tokens]  # no tokens: no text
 
     def stream(
         self,
@@ -354,7 +354,7 @@ class Generator:
         return fetch(texts)
 
     def _write_in_pieces(self, rows: list[_Row], chunk: int, sampling: dict, timing: Timing) -> Iterator[None]:
-        """Completes the rows together; yields whenever they have grown, by at most `chunk` tokens."""
+        """Completes the rows together; yields each time that they have grown by up to `chunk` tokens."""
         inputs, compiled_in = self._inputs(rows, sampling, timing)
         padding = [True] * (len(inputs["limit_B"]) - len(rows))
         longest = max(row.limit for row in rows)
@@ -374,8 +374,8 @@ class Generator:
             yield
 
     def _inputs(self, rows: list[_Row], sampling: dict, timing: Timing) -> tuple[dict, dict]:
-        """What `prefill` and `generate` take for these rows, and what is compiled into both."""
-        batch = 1 << (len(rows) - 1).bit_length()  # few batch shapes: filled up with rows that are done at once
+        """The arguments of `prefill` and `generate` for these rows, and the values compiled into both."""
+        batch = 1 << (len(rows) - 1).bit_length()  # few batch shapes: filled up with rows that are done from the start
         most_tokens = self.config[self.family.prompt_field] + (not self.family.continues)
         T = shapes.prompt_slots(max(len(row.prompt_tokens) for row in rows), most_tokens)
         prompt_BT, prompt_length_B = np.zeros((batch, T), np.int32), np.ones(batch, np.int32)
@@ -396,7 +396,7 @@ class Generator:
         return inputs, dict(num_new=shapes.bucketed(max(row.limit for row in rows)), piece=shapes.PIECE)
 
     def _collect(self, rows: list[_Row], written: Written, timing: Timing) -> int:
-        """Hands the rows their new tokens; returns how many those have that are not finished."""
+        """Gives the rows their new tokens; returns how many tokens the unfinished rows have."""
         tokens_BG, logprobs_BG, length_B = fetch(tuple(written))
         for row, tokens, logprobs, length in zip(rows, tokens_BG, logprobs_BG, length_B):
             before = len(row.tokens)

@@ -1,4 +1,4 @@
-"""Prompts of a file or a pipe, UTF-8 with or without a byte order mark, as they stand there; and that of a config."""
+"""Reads prompts from a file or a pipe (UTF-8, with or without a byte order mark), and checks the prompt of a config."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from gptjax.tokenizer import Tokenizer
 
 
 def read_prompts(path: Path, what: str = "prompt") -> list[str]:
-    """One prompt per line, which ends in a newline and nothing else; of a .jsonl file one JSON string per line.
+    """One prompt per line; only \\n ends a line. A .jsonl file has one JSON string per line.
 
     what: the word for one of them; the flag in messages is --prompts_file.
 
     Raises:
-      ConfigError: the file cannot be read, is not UTF-8, or holds anything else, or nothing.
+      ConfigError: the file cannot be read, is not UTF-8, is empty, or holds anything else than such lines.
     """
     name = f"--{what}s_file={path}"
     try:

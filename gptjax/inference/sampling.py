@@ -1,11 +1,11 @@
 """From next-token logits to a token: penalties and truncations, then one draw for each row.
 
-The processors are applied in the order of Hugging Face's `generate`, each to what the one before it left:
+The processors are applied in the order of Hugging Face's `generate`, each to the result of the one before:
 
     repetition penalty → temperature → top-k → top-p → min-p → draw
 
-All that a caller may set is an array `[B]`, one value a row, so that no setting ever recompiles a program and the rows
-of a batch may differ. Row b at step i draws with `fold_in(key(seed_b), i)`: its tokens depend on its own seed and its
+Every setting is an array `[B]` with one value per row, so that no setting ever recompiles a program and the rows of a
+batch may differ. Row b at step i draws with `fold_in(key(seed_b), i)`: its tokens depend on its own seed and its
 own prompt, not on its neighbours or on its place in the batch.
 """
 
@@ -54,7 +54,7 @@ def make_sampling(
         try:
             value_B = np.broadcast_to(np.asarray(value), (len(seeds),))
             bad = [item for item in value_B.tolist() if not is_allowed(item)]
-        except (TypeError, ValueError):  # no number; not as many as there are rows
+        except (TypeError, ValueError):  # not a number, or not one per row
             bad = [value]
         if bad:
             raise ConfigError(f"{name} = {bad[0]!r}: must be {allowed}")
@@ -108,7 +108,7 @@ def sample(
         return jax.random.categorical(jax.random.fold_in(jax.random.key(seed), step), logits_V)
 
     greedy_B = jnp.argmax(processed_BV, -1)
-    # A random number for each token of the vocabulary: only where some row asks for it.
+    # A random number for each token of the vocabulary: only if some row needs it.
     drawn_B = jax.lax.cond(
         jnp.any(sampling.temperature_B > 0),
         lambda: jax.vmap(draw)(sampling.seed_B, step_B, processed_BV),
@@ -125,7 +125,7 @@ def process_logits(logits_BV: jax.Array, seen_BV: jax.Array, sampling: Sampling)
     logits_BV = jnp.where(exists_V, logits_BV, -jnp.inf)
     logits_BV = penalize_repetition(logits_BV, seen_BV, sampling.repetition_penalty_B)
     logits_BV = divide_by_temperature(logits_BV, sampling.temperature_B)
-    # Sorting the vocabulary costs as much as a small model's step: only where some row asks for it.
+    # Sorting the vocabulary costs as much as a small model's step: only if some row needs it.
     logits_BV = jax.lax.cond(
         jnp.any((sampling.top_k_B > 0) | (sampling.top_p_B < 1)),
         lambda logits_BV: keep_top(logits_BV, sampling.top_k_B, sampling.top_p_B),
@@ -136,14 +136,14 @@ def process_logits(logits_BV: jax.Array, seen_BV: jax.Array, sampling: Sampling)
 
 
 def penalize_repetition(logits_BV: jax.Array, seen_BV: jax.Array, penalty_B: jax.Array) -> jax.Array:
-    """CTRL's penalty (arXiv:1909.05858, section 4.1), as everyone writes it: seen tokens lose whatever their sign."""
+    """CTRL's penalty (arXiv:1909.05858, section 4.1), as usually implemented: it lowers the logits of seen tokens."""
     penalty_B1 = penalty_B[:, None]
     penalized_BV = jnp.where(logits_BV > 0, logits_BV / penalty_B1, logits_BV * penalty_B1)
     return jnp.where(seen_BV, penalized_BV, logits_BV)
 
 
 def divide_by_temperature(logits_BV: jax.Array, temperature_B: jax.Array) -> jax.Array:
-    """Logits over temperature; rows of temperature 0, which take the maximum anyhow, are left as they are.
+    """Logits divided by temperature; rows of temperature 0, which take the maximum anyway, are unchanged.
 
     Below 1, the largest logit becomes 0, which changes no probability: however low the temperature, the quotients can
     only overflow to -inf, and the draw becomes the maximum.
@@ -170,7 +170,7 @@ def keep_top(logits_BV: jax.Array, top_k_B: jax.Array, top_p_B: jax.Array) -> ja
     in_nucleus_BV = (mass_before_BV < top_p_B[:, None]) | (top_p_B >= 1)[:, None]
     in_nucleus_BV = in_nucleus_BV.at[:, 0].set(True)
     last_kept_B1 = jnp.min(jnp.where(in_nucleus_BV, descending_BV, jnp.inf), -1, keepdims=True)
-    # With p off the tail that top-k cut is in the "nucleus" with -inf, which must not become the threshold.
+    # With p = 1 the tail that top-k has cut is in the "nucleus" with -inf, which must not become the threshold.
     return jnp.where(logits_BV >= jnp.maximum(last_kept_B1, kth_B1), logits_BV, -jnp.inf)
 
 

@@ -1,4 +1,4 @@
-"""From tokens, one at a time, to text that may be shown: whole characters only, and nothing of a stop string."""
+"""Turns tokens, one at a time, into text that may be shown: whole characters only, and no part of a stop string."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from gptjax.tokenizer import Tokenizer
 
 
 def check_text(name: str, text: str) -> None:
-    """Raises ConfigError, which begins with `name`, for what no tokenizer reads: bytes that were no UTF-8."""
+    """Raises ConfigError, which begins with `name`, for text that no tokenizer accepts: bytes that were not UTF-8."""
     try:
         text.encode()
     except UnicodeEncodeError as error:
@@ -19,7 +19,7 @@ def check_text(name: str, text: str) -> None:
 
 
 def stop_strings(stop: str | Sequence[str]) -> tuple[str, ...]:
-    """All of them. Raises ConfigError for one that is empty or is no text."""
+    """The stop strings as a tuple. Raises ConfigError for one that is empty or not text."""
     strings = (stop,) if isinstance(stop, str) else tuple(stop)
     for string in strings:
         if not string:
@@ -29,7 +29,7 @@ def stop_strings(stop: str | Sequence[str]) -> tuple[str, ...]:
 
 
 def unknown_characters(tokenizer: Tokenizer, text: str) -> str:
-    """Those, each once, for which the tokenizer has no token but <unk>."""
+    """The characters, each once, for which the tokenizer has only <unk>."""
     if tokenizer.unk_id is None or tokenizer.unk_id not in tokenizer.encode(text):
         return ""
     return "".join(each for each in dict.fromkeys(text) if tokenizer.unk_id in tokenizer.encode(each))
@@ -42,16 +42,16 @@ class TextStream:
     beginning of a stop string waits until it is clear. So the pieces that `take` hands out, joined, are exactly `text`.
     Bytes that are not UTF-8 become U+FFFD, as Python's decoder replaces them.
 
-    begins: whether it is a document's beginning, where the tokenizer may put a space that is no text.
+    begins: whether the text begins a document, where the tokenizer may add a space that is not part of the text.
     """
 
     def __init__(self, tokenizer: Tokenizer, stop: Sequence[str] = (), begins: bool = False):
-        self.text = ""  # all that is decoded, cut before a stop string
+        self.text = ""  # all decoded text, cut before a stop string
         self.stopped = False  # a stop string is complete
         self._tokenizer = tokenizer
         self._stop = tuple(stop)
         self._decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
-        self._first = tokenizer.first_bytes if begins else b""  # that are no text
+        self._first = tokenizer.first_bytes if begins else b""  # tokens that are not text
         self._taken = 0
 
     def push(self, token: int) -> bool:
@@ -63,13 +63,13 @@ class TextStream:
         return self.stopped
 
     def close(self) -> None:
-        """The row has ended: an unfinished character is replaced, and nothing waits any more."""
+        """Ends the row: an unfinished character is replaced, and no text waits any more."""
         if not self.stopped:
             self._append(self._decoder.decode(b"", final=True))
             self._stop = ()
 
     def take(self) -> str:
-        """The text since the last call, as far as it is settled."""
+        """The text since the last call, as far as it is final."""
         settled = max(self._taken, len(self.text) - self._pending())
         piece = self.text[self._taken : settled]
         self._taken = settled

@@ -17,21 +17,21 @@ class Timing:
     """The time of one call or of several. The first new token of a row is drawn by the prefill."""
 
     compile_seconds: float = 0.0
-    seconds: float = 0.0  # all but compilation
-    prefill_seconds: float | None = 0.0  # of `seconds`; None: one program read and wrote, and nobody can tell
+    seconds: float = 0.0  # everything except compilation
+    prefill_seconds: float | None = 0.0  # part of `seconds`; None: not known, since one program read and wrote
     prompt_tokens: int = 0
     new_tokens: int = 0
     completions: int = 0
 
     def add(self, seconds: float, prefill_seconds: float | None = 0.0) -> None:
-        """Counts `seconds`, of which prefilling took `prefill_seconds` (None: nobody can tell)."""
+        """Adds `seconds`, of which prefilling took `prefill_seconds` (None: not known)."""
         self.seconds += seconds
         if self.prefill_seconds is not None:
             self.prefill_seconds = None if prefill_seconds is None else self.prefill_seconds + prefill_seconds
 
     @property
     def tokens_per_second(self) -> float:
-        """New tokens over all of the time, the prompts' too."""
+        """New tokens per second of the whole time, including that of reading prompts."""
         return self.new_tokens / max(self.seconds, 1e-9)
 
     @property
@@ -53,7 +53,7 @@ _ran: set[Hashable] = set()  # JAX keeps programs for the whole process, whichev
 def is_new(*program: Hashable) -> bool:
     """Whether the next call of this program compiles it, so that compiling is not timed as generating.
 
-    Nothing but figures depends on the answer: which program runs is JAX's to find out.
+    Only figures depend on the answer: JAX itself decides which program runs.
 
     Args:
       program: its name, what is compiled in, and the keys of its arguments.
@@ -65,13 +65,13 @@ def is_new(*program: Hashable) -> bool:
 
 
 def program_key(arguments: Any) -> Hashable:
-    """All of some arguments that a compiled program depends on: their structure, shapes, types and places."""
+    """Everything about arguments that a compiled program depends on: structure, shapes, types and placement."""
     leaves, structure = jax.tree.flatten(arguments)
     return structure, tuple((jax.typeof(leaf), getattr(leaf, "sharding", None)) for leaf in leaves)
 
 
 def timed(run: Callable[[], Result]) -> tuple[Result, float]:
-    """What `run` returns, once it is there, and the seconds that it took."""
+    """The result of `run`, once it is computed, and the seconds that it took."""
     began = time.perf_counter()
     result = jax.block_until_ready(run())
     return result, time.perf_counter() - began

@@ -1,10 +1,10 @@
-"""Attention in less memory and time than its definition takes; which way is chosen, and what each refuses.
+"""Attention in less memory and time than its definition takes: the backends, how one is chosen, and what each refuses.
 
 - `reference`: the definition, with all T·S logits at once. What the others are tested against.
 - `xla`: blocks of query rows, each against only the keys that it can see. Runs everywhere, on packed documents too.
 - `cudnn`: cuDNN's flash attention; NVIDIA GPUs, bfloat16, whole documents.
 
-What a query does with the keys that it gets is not known here: `in_blocks` is handed it as a function.
+`in_blocks` only decides which keys a query gets; what the query does with them is a function that it is given.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from gptjax.settings import ModelSettings
 
 BACKENDS = ("reference", "xla", "cudnn")
 MAX_PROGRAMS = 4  # programs of query blocks that the xla backend writes out; more blocks run in loops
-KEPT_POSITIONS = 256  # of sequences up to this long the xla backend keeps the softmax for the backward pass
+KEPT_POSITIONS = 256  # for sequences up to this length the xla backend keeps the softmax for the backward pass
 
 
 def select_backend(
@@ -41,7 +41,7 @@ def select_backend(
 
     Args:
       platform: jax.default_backend(), 'cpu' or 'gpu'. packed: batches carry segments.
-      needs: fields in use that act between the two products of attention (`needs_of`), where cudnn lets nothing in.
+      needs: fields in use that act between the two products of attention (`needs_of`), which cudnn does not support.
 
     Raises:
       ConfigError: an unknown name, or an explicit `cudnn` that cannot run.
@@ -85,18 +85,19 @@ def refuse_on_cudnn(**settings: bool | float) -> None:
 def in_blocks(
     attend: Callable, queries: tuple[Any, ...], keys: tuple[Any, ...], *, causal: bool, window: int, block: int
 ) -> jax.Array:
-    """Query rows in blocks: where causal against the keys from the window's start to the block's end, else all keys.
+    """Query rows in blocks: if causal, against the keys from the window's start to the block's end, else all keys.
 
     So only the lower triangle of causal attention is computed. Up to MAX_PROGRAMS blocks are written out, each with its
-    own static key range; of more, neighbours share a range and run in a loop: the program stays small, and a quarter of
-    the triangle more is computed at most. Beyond KEPT_POSITIONS the logits are recomputed backward and memory grows
-    with T, not T²; below, what T² takes is little and the recomputation a twentieth of a step on a CPU.
+    own static range of keys. If there are more, neighbours share a range and run in a loop: the program stays small,
+    and at most a quarter of the triangle is computed in addition. Beyond KEPT_POSITIONS the logits are recomputed in
+    the backward pass, and memory grows with T instead of T²; below, T² is small, and recomputing would cost a
+    twentieth of a step on a CPU.
 
     Args:
       queries: (q_BTNH, segments_BT); keys: (k_BSKH, v_BSKH, segments_BS).
       attend: attend(queries, keys, num_keys), with queries = (q_BtNH, rows_t, segments_Bt) and
-        keys = (k_BsKH, v_BsKH, rows_s, segments_Bs), where t and s count some neighbouring rows of the sequence, rows
-        are their numbers, and num_keys ≥ all of rows_s is static. Returns [B, t, N, H].
+        keys = (k_BsKH, v_BsKH, rows_s, segments_Bs): t and s neighbouring rows of the sequence, rows_t and rows_s their
+        numbers, and num_keys a static number that all of rows_s are below. Returns [B, t, N, H].
     """
     length, num_keys = queries[0].shape[1], keys[0].shape[1]
     whole = length // block * block
@@ -146,7 +147,7 @@ def _attend_rows(
         return attend((q_BtNH, rows_t, segments_Bt), (k_BsKH, v_BsKH, rows_s, segments_Bs), high)
 
     attend_block: Callable = attend_one
-    if is_long:  # a loop keeps the two computations apart by itself
+    if is_long:  # in a loop the two computations are separate anyway
         attend_block = jax.checkpoint(attend_one, prevent_cse=num_blocks == 1)
     if num_blocks == 1:
         return attend_block(start, queries, keys)

@@ -2,10 +2,10 @@
 
 Each layer has two arrays [B, K, S, H], its keys and its values. Row b has read `lengths_B[b]` tokens, which lie in
 slots 0 … lengths_B[b] - 1: a token's slot is its position in the row. What lies in later slots is never seen, and the
-row's next tokens overwrite it. Heads come before slots, so that attention reads the cache as it lies: with [B, S, K, H]
-every step would transpose all of it.
+row's next tokens overwrite it. Heads come before slots, so that attention reads the cache without a copy: with
+[B, S, K, H] every step would transpose all of it.
 
-Rows have nothing in common but the shape, and that is what serving builds on:
+Rows are independent, apart from their common shape. Serving builds on that:
 
 - Continuous batching. A row that is done leaves by not being stepped any more. A new prompt is read by a `prefill` of
   one row and written over a free row of the running batch (`inference.decode.insert`), while the others go on where
@@ -27,8 +27,8 @@ from flax import struct
 
 @struct.dataclass
 class KeyValueCache:
-    """Keys and values of L layers for B rows of S slots. It is never changed: what writes to it returns a new one, for
-    which a compiled program reuses the memory of the old one where that is donated."""
+    """Keys and values of L layers for B rows of S slots. It is immutable: writing returns a new cache, for which a
+    compiled program reuses the old one's memory if that is donated."""
 
     keys: tuple[jax.Array, ...]  # [B, K, S, H] per layer
     values: tuple[jax.Array, ...]
@@ -57,8 +57,8 @@ def allocate(config_model: Any, batch: int, slots: int) -> KeyValueCache:
 
 
 def write(cache_BKSH: jax.Array, new_BTKH: jax.Array, first_slot_B: jax.Array) -> jax.Array:
-    """The array with T new tokens of row b at slots first_slot_B[b] … first_slot_B[b] + T - 1, of which there must be
-    so many: a write beyond the last slot ends in the last slots instead."""
+    """The array with T new tokens of row b at slots first_slot_B[b] … first_slot_B[b] + T - 1. These slots must exist:
+    a write beyond the last slot would overwrite the last slots instead."""
     new_BKTH = jnp.swapaxes(new_BTKH, 1, 2).astype(cache_BKSH.dtype)
 
     def write_row(cache_KSH: jax.Array, new_KTH: jax.Array, first_slot: jax.Array) -> jax.Array:

@@ -1,4 +1,4 @@
-"""Checks of the `model` section that families share. Each is a part: a family calls those whose fields it reads.
+"""Checks of the `model` section that families share. A family calls those whose fields it reads.
 
 They are made before anything is resolved, so that 0 may still stand for a derived size.
 """
@@ -12,7 +12,7 @@ MOST_PARAMETERS = 10**13  # a larger model is certainly a typing error
 
 
 def check_stack(model: ModelSettings) -> None:
-    """Makes all checks of a stack of blocks (model/decoder.py), whichever way its attention looks."""
+    """Makes all checks of a stack of blocks (model/decoder.py), causal or not."""
     check_heads(model)
     check_size(model)
     check_positions(model)

@@ -1,10 +1,10 @@
-"""A classifier: any other model without its output layer, and on top of it a head that tells classes apart.
+"""A classifier: any other model without its output layer, with a head on top that chooses among classes.
 
     x = body(tokens)                 [B, T, D]
     logits = pool(x) @ head + bias   [B, C]
 
-`model.pooling` says which vectors the head reads. In an encoder each has seen the whole text, so the mean of all is a
-good choice (`first` is that of the begin token, as in BERT, arXiv:1810.04805). In a decoder only the last one has.
+`model.pooling` says which vectors the head reads. In an encoder each vector has seen the whole text, so the mean of all
+is a good choice (`first` is the begin token's, as in BERT, arXiv:1810.04805). In a decoder only the last one has.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from gptjax.model.placement import ONE_DEVICE, Placement
 from gptjax.model.precision import project_float32
 from gptjax.settings import ModelSettings
 
-BODY = "body"  # where its parameters stand among the classifier's
+BODY = "body"  # the name of its parameters among the classifier's
 
 
 class Classifier(nn.Module):
@@ -52,13 +52,13 @@ class Classifier(nn.Module):
 
         Args:
           segments_BT: 1 for the text, which is not empty, 0 for the padding after it.
-          dropout_keys_B: see `Decoder`; also of what the head reads.
+          dropout_keys_B: see `Decoder`; also for dropout on the input of the head.
         """
         hidden: Any = self.body.hidden  # type: ignore[attr-defined]
         x_BTD, statistics = hidden(tokens_BT, segments_BT=segments_BT, dropout_keys_B=dropout_keys_B)
         pooled_BD = pool(x_BTD, segments_BT > 0, self.config.pooling)
         if dropout_keys_B is not None:
-            of_head = self.config.num_layers + 1  # a number that no layer has
+            of_head = self.config.num_layers + 1  # no layer has this number
             pooled_BD = dropout(pooled_BD, self.config.dropout, fold_in(dropout_keys_B, of_head))
         logits_B1C = project_float32(pooled_BD[:, None], self.head)
         return logits_B1C[:, 0] + self.head_bias, statistics
@@ -114,7 +114,7 @@ class ClassifierFamily(ReadingFamily):
         return self.body.flop_formulas
 
     def flops_per_token(self, sequence_length: int, source_length: int = 0) -> dict[str, float]:
-        """Those of the body without its output layer, which is not computed; the head's are few."""
+        """The FLOPs of the body without its output layer, which is not computed. Those of the head are few."""
         output_layer = sum(
             parameter.size
             for parameter in jax.tree.leaves(self.body.declarations)

@@ -32,12 +32,12 @@ from gptjax.settings import ModelSettings
 
 
 class Block(nn.Module):
-    """One layer: attention, attention to another stream where there is one, feed-forward.
+    """One layer: attention, cross-attention if there is another stream, feed-forward.
 
     Attributes:
-      window: what its attention sees (0: everything before, and after it where it is not causal).
-      causal: whether a token sees no later one.
-      cross: whether it attends to another stream, too: the output of an encoder.
+      window: how many tokens its attention sees (0: all before, and if not causal all after).
+      causal: whether a token sees no later tokens.
+      cross: whether it also attends to another stream, the output of an encoder.
     """
 
     config: ModelSettings
@@ -56,19 +56,19 @@ class Block(nn.Module):
         cache: tuple[jax.Array, ...] | None = None,
         context: dict[str, Any] | None = None,
     ) -> tuple[jax.Array, Any, dict[str, jax.Array]]:
-        """Returns x_BTD, the layer's new cache (None without one), and statistics: what the layer reports of itself, a
-        dict of arrays [B, …] by name (for a loss of its own; see `Stack.transform`), here none.
+        """Returns x_BTD, the layer's new cache (None without one), and statistics: a dict of arrays [B, …] by name
+        that a layer reports, for example for an auxiliary loss (see `Stack.transform`). This layer reports none.
 
-        Each branch's output is dropped out before it is added to the residual stream, and so are attention
-        probabilities; without keys nothing is.
+        Dropout is applied to each branch's output before it is added to the residual stream, and to attention
+        probabilities; without keys there is none.
 
         Norms stand before the branches (`pre`), after them (`post`: OLMo 2, arXiv:2501.00656), on both sides
         (`sandwich`: Gemma 2), or after each sum of stream and branch (`post_residual`: the original Transformer,
         arXiv:1706.03762). With a parallel residual both branches read the block's input (GPT-J, GPT-NeoX).
 
         Args:
-          context: of the other stream, as `Attention` takes it: context_BSD, or context_cache with what its keys and
-            values were (then they are the last two arrays of the new cache); key_segments_BS, key_lengths_B.
+          context: the other stream, as arguments of `Attention`: context_BSD, or context_cache with its keys and values
+            (these are then the last two arrays of the new cache); key_segments_BS, key_lengths_B.
         """
         config = self.config
         of_attention, of_feedforward, of_probabilities, of_cross, of_cross_probabilities = (
@@ -91,7 +91,7 @@ class Block(nn.Module):
         attended_BTD = added(x_BTD, h_BTD, "attention_post_norm", of_attention)
 
         if self.cross:
-            if context is None:  # parameters are declared: what is read does not matter
+            if context is None:  # only declares parameters: the content does not matter
                 context = {"context_BSD": x_BTD}
             h_BTD = normed(attended_BTD, "cross_attention_norm", "pre")
             context_cache: Any
@@ -131,7 +131,7 @@ class Decoder(Stack):
         Args:
           segments_BT: int32 document numbers of a packed row, 0 for padding; documents do not see each other.
           positions_BT: int32 positions within each document; None counts from 0 along the row.
-          dropout_keys_B: a key for each row (`dropout.row_keys`), with which it is dropped out; None: nothing is.
+          dropout_keys_B: a key for the dropout of each row (`dropout.row_keys`); None: no dropout.
         """
         return self.logits(self.hidden(tokens_BT, segments_BT, positions_BT, dropout_keys_B)[0])
 
@@ -146,8 +146,8 @@ class Decoder(Stack):
         """The final-normed residual stream [B, T, D] in the compute dtype, before the head; and the statistics of the
         blocks, each [L, B, …].
 
-        Statistics keep the rows of the batch apart, so that whoever sums over rows gets the same from one batch, from
-        micro-batches and from any mesh.
+        Statistics have an entry per row of the batch, so that their sum over rows is the same for one batch, for
+        micro-batches and on any mesh.
         """
         if positions_BT is None:
             positions_BT = jnp.arange(tokens_BT.shape[1])[None]
@@ -158,10 +158,10 @@ class Decoder(Stack):
     def read(
         self, tokens_BT: jax.Array, cache: KeyValueCache, num_new_B: jax.Array | None = None
     ) -> tuple[jax.Array, KeyValueCache]:
-        """Reads each row on from where its cache ends: `hidden` of these tokens [B, T, D], and the cache with them.
+        """Continues each row from the end of its cache: `hidden` of these tokens [B, T, D], and the cache with them.
 
         Args:
-          num_new_B: the row's own tokens among the T, from 0 to T; those after them are padding, whose output means
+          num_new_B: how many of the T tokens are the row's own, from 0 to T; the rest is padding, whose output means
             nothing. None: all T. The cache needs slots for all T.
         """
         x_BTD, new = self._read(tokens_BT, cache)
@@ -178,20 +178,20 @@ class Decoder(Stack):
         return softcap(project_float32(x_BTD, self.output_matrix()), self.logit_softcap)
 
     def output_matrix(self) -> jax.Array:
-        """[D, V]: the head, or the embedding where they are tied."""
+        """[D, V]: the head, or the embedding if they are tied."""
         return head_DV(self.variables["params"])
 
     def _read(
         self, tokens_BT: jax.Array, cache: KeyValueCache, contexts: list[dict[str, Any]] | None = None
     ) -> tuple[jax.Array, list[tuple[jax.Array, ...]]]:
-        """`hidden` of tokens that follow those in the cache, and the layers' new caches."""
+        """`hidden` for tokens that follow those in the cache, and the layers' new caches."""
         positions_BT = cache.lengths_B[:, None] + jnp.arange(tokens_BT.shape[1])
-        positions_BT = jnp.minimum(positions_BT, self.config.max_positions - 1)  # padding may stand beyond the last one
+        positions_BT = jnp.minimum(positions_BT, self.config.max_positions - 1)  # padding may lie beyond it
         x_BTD = self.embedded(self.embedding, tokens_BT, positions_BT)
         caches: list[Any] = [(keys, values, cache.lengths_B) for keys, values in zip(cache.keys, cache.values)]
         return self.transform_cached(x_BTD, positions_BT, caches, contexts)
 
     def _finish(self, x_BTD: jax.Array) -> jax.Array:
-        """The last norm. Logits are multiplied here: the head is linear, and so every loss sees it."""
+        """The last norm. The factor on logits is applied here: since the head is linear, every loss sees it."""
         x_BTD, multiplier = super()._finish(x_BTD), self.config.logit_multiplier
         return x_BTD if multiplier == 1 else x_BTD * multiplier

@@ -1,8 +1,8 @@
-"""Dropout as a function of a key for each row: which elements are zero does not depend on how a batch is cut.
+"""Dropout as a function of a key per row: which elements are zero does not depend on how a batch is divided.
 
-The key of a row comes from seed, step and the row's number in the whole batch, so that accumulation, mesh and processes
-draw the same; that of a layer from the key of the row and the layer's number, so that scanned, unrolled and recomputed
-layers do.
+The key of a row comes from the seed, the step and the row's number in the whole batch, so it is the same for any
+accumulation, mesh and number of processes. The key of a layer comes from the row's key and the layer's number, so it is
+the same for scanned, unrolled and recomputed layers.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ def fold_in(keys: jax.Array, data: jax.typing.ArrayLike) -> jax.Array:
 
 
 def dropout(x: jax.Array, rate: float, keys_B: jax.Array | None) -> jax.Array:
-    """x [B, …] with a share `rate` of its elements zeroed and the rest scaled up; x itself without keys."""
+    """x [B, …] with a share `rate` of its elements zeroed and the rest scaled up; without keys x unchanged."""
     if keys_B is None or not rate:
         return x
     keep = jax.vmap(lambda key: jax.random.bernoulli(key, 1.0 - rate, x.shape[1:]))(keys_B)
@@ -37,8 +37,8 @@ def keep_probabilities(
 ) -> jax.Array:
     """Which attention probabilities stay, bool [B, K, T, G, S].
 
-    Each row of each head has a key of its own, of which the draw for key s is number s: it is the same whether the rows
-    are computed together or in blocks, against all S keys or only the first of them.
+    Each row of each head has its own random key, and attention's key s gets the random number s of it. So the numbers
+    are the same whether rows are computed together or in blocks, against all S keys or only the first ones.
     """
     heads_KG = jnp.arange(num_kv_heads * group).reshape(num_kv_heads, group)
     keys_BKTG = fold_in(fold_in(keys_B[:, None], rows_T)[:, None, :, None], heads_KG[:, None, :])
@@ -47,7 +47,7 @@ def keep_probabilities(
 
 
 def _for_each(function: Callable, ndim: int) -> Callable:
-    """`function` of scalars for arrays of `ndim` axes."""
+    """Maps a `function` of scalars over arrays of `ndim` axes."""
     for _ in range(ndim):
         function = jax.vmap(function)
     return function

@@ -1,7 +1,7 @@
-"""The encoder: tokens in, and out a vector for each that has seen those on both sides of it (BERT, arXiv:1810.04805).
+"""The encoder: tokens in, and for each token a vector that has seen the tokens on both sides (BERT, arXiv:1810.04805).
 
-It is the decoder's stack of blocks with attention that is not causal. Padding is what has segment 0; no token of text
-sees it, as no token sees another segment.
+It is the decoder's stack of blocks with attention that is not causal. Padding has segment 0, and no token of text sees
+it, since no token sees another segment.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from gptjax.settings import ModelSettings
 class EncoderFamily(ReadingFamily):
     """Models that read a text and do not write; the objective `masked` pretrains them.
 
-    The vocabulary has one token more than the tokenizer's, which no text has: the mask.
+    The vocabulary has one token more than the tokenizer: the mask, which no text contains.
     """
 
     objectives: ClassVar[tuple[str, ...]] = ("masked",)

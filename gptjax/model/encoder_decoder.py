@@ -1,13 +1,13 @@
 """The encoder–decoder of translation: a source in, and next-token logits of its target out (arXiv:1706.03762).
 
-    encoded = encoder(source)                       each token sees those on both sides of it
+    encoded = encoder(source)                       each token sees the tokens on both sides
     for each layer of the decoder:
-        x = x + attention(norm(x))                  a target's token sees none that comes later
-        x = x + cross_attention(norm(x), encoded)   and all of the source
+        x = x + attention(norm(x))                  a token of the target sees no later tokens
+        x = x + cross_attention(norm(x), encoded)   and it sees all of the source
         x = x + feedforward(norm(x))
 
-Both are `Stack`s of the decoder's own `Block`. A row may hold several pairs, packed: then a segment of the target sees
-the segment of the source that has its number.
+Both are `Stack`s of the decoder's own `Block`. A row may hold several packed pairs: a segment of the target then sees
+only the segment of the source with the same number.
 """
 
 from __future__ import annotations
@@ -38,8 +38,8 @@ from gptjax.settings import ModelSettings
 
 
 class EncoderDecoder(Decoder):
-    """Parameters: those of a decoder, whose layers also have cross-attention; `encoder`, a stack; and, where source and
-    target do not share one table, `source_embedding`."""
+    """An encoder and a decoder. Parameters: those of a decoder, whose layers also have cross-attention; `encoder`, a
+    stack; and `source_embedding`, if source and target do not share one table."""
 
     block: Callable[..., nn.Module] | None = functools.partial(Block, cross=True)
 
@@ -54,10 +54,10 @@ class EncoderDecoder(Decoder):
     def __call__(  # type: ignore[override]  # it also takes a source
         self, source_BS: jax.Array, target_BT: jax.Array, source_lengths_B: jax.Array | None = None
     ) -> jax.Array:
-        """Logits [B, T, V] in float32 of the tokens that follow each of the target's.
+        """Logits [B, T, V] in float32 of the token that follows each token of the target.
 
         Args:
-          source_lengths_B: int32; the row's source is its first so many tokens, what follows is padding. None: all.
+          source_lengths_B: int32; the number of tokens of the row's source, which padding follows. None: all.
         """
         segments_BS = segments_BT = None
         if source_lengths_B is not None:
@@ -77,7 +77,7 @@ class EncoderDecoder(Decoder):
         source_segments_BS: jax.Array | None = None,
         source_positions_BS: jax.Array | None = None,
     ) -> tuple[jax.Array, dict[str, jax.Array]]:
-        """As `Decoder.hidden`, of targets, and likewise of sources. Segments are given of both or of none."""
+        """As `Decoder.hidden`, for targets given sources. Segments are given for both or for neither."""
         encoder_keys_B = None if dropout_keys_B is None else fold_in(dropout_keys_B, self.config.num_layers + 1)
         encoded_BSD, of_encoder = self.encode(source_BS, source_segments_BS, source_positions_BS, encoder_keys_B)
         context = {"context_BSD": encoded_BSD}
@@ -93,7 +93,7 @@ class EncoderDecoder(Decoder):
         positions_BS: jax.Array | None = None,
         dropout_keys_B: jax.Array | None = None,
     ) -> tuple[jax.Array, dict[str, jax.Array]]:
-        """What cross-attention reads, [B, S, D], and the statistics of the encoder's blocks, each [L, B, …]."""
+        """The encoded sources [B, S, D], and the statistics of the encoder's blocks, each [L, B, …]."""
         if positions_BS is None:
             positions_BS = jnp.arange(source_BS.shape[1])[None]
         table_VD = self.embedding if self.config.shared_embeddings else self.source_embedding
@@ -137,9 +137,9 @@ def encoder_settings(config: ModelSettings) -> ModelSettings:
 
 @struct.dataclass
 class SourceCache:
-    """What has been read of each target, and the keys and values that its source has in each layer, which stay.
+    """The cache of each target, and the keys and values of its source in each layer, which do not change.
 
-    Row b's source has `source_lengths_B[b]` ≥ 1 tokens; what lies behind them is never seen.
+    Row b's source has `source_lengths_B[b]` ≥ 1 tokens; the slots behind them are never seen.
     """
 
     target: KeyValueCache
@@ -157,7 +157,7 @@ class SourceCache:
 
 @dataclass(frozen=True)
 class EncoderDecoderFamily(Family):
-    """Models that write a target for a source: a prompt is the source."""
+    """Models that write a target for a source; the prompt is the source."""
 
     objectives: ClassVar[tuple[str, ...]] = ("seq2seq",)
     continues: ClassVar[bool] = False
@@ -215,7 +215,7 @@ class EncoderDecoderFamily(Family):
     # --- Writing
 
     def framed(self, tokens: list[int], begin_id: int | None, eos_id: int | None) -> list[int]:
-        """The source with its EOS, and then the token that the target starts after."""
+        """The source with its EOS, then the token that the target starts after."""
         if begin_id is None:
             raise ConfigError("begin = False: an encoder–decoder starts each target after the begin token")
         return [*tokens, *([] if eos_id is None else [eos_id]), begin_id]
@@ -226,7 +226,7 @@ class EncoderDecoderFamily(Family):
     def prefill(
         self, params: Any, prompt_BT: jax.Array, lengths_B: jax.Array, *, room: int, piece: int
     ) -> tuple[SourceCache, jax.Array]:
-        """The last token of each row is the one that the target starts after; those before it are the source."""
+        """The last token of each row is the one that the target starts after; the tokens before it are the source."""
         model: Any = self.module()
         B = prompt_BT.shape[0]
         source_BS = prompt_BT[:, : self.config.max_source_positions]

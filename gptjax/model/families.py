@@ -1,6 +1,6 @@
-"""The kinds of model that there are: one file each, and the row that gives it its name in a config.
+"""The kinds of model: one file each, and a row here that gives it its name in a config.
 
-Everything that trains, plans, counts, saves or writes asks here for the family of a config, and knows no model.
+Code that trains, plans, counts, saves or writes gets the family of a config here, and knows no particular model.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ def family_named(name: str, field: str = FIELD) -> type[Family]:
     """The family that `model.family`, or another field, names: a key of `FAMILIES`, or 'module:Class' of your own.
 
     Raises:
-      ConfigError: there is no such family, or the class is none or lacks a method.
+      ConfigError: there is no such family, or the class is not a Family or lacks a method.
     """
     if not is_named(name):
         if name not in FAMILIES:

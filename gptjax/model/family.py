@@ -24,8 +24,8 @@ from gptjax.settings import ModelSettings
 class Cache(Protocol):
     """A pytree whose arrays have the batch as their first axis, so that a row of one can replace a row of another.
 
-    A family knows its own. Whoever writes text sees of it only what stands here, so that a model with a second, fixed
-    cache (an encoder's output) is written with by the same code.
+    Each family has its own class. Code that writes text uses only what is declared here, so that it also works for a
+    model with a second, fixed cache (an encoder's output).
     """
 
     @property
@@ -45,7 +45,7 @@ class Family(abc.ABC):
 
     Attributes:
       config: the `model` section, resolved.
-      objectives: those of the built-in objectives that can train it.
+      objectives: the built-in objectives that can train it.
       writes: whether it can write text.
       continues: whether what it writes continues the prompt; otherwise the prompt is a source, and the text its target.
       prompt_field: the field of `model` that limits the tokens of a prompt.
@@ -66,7 +66,8 @@ class Family(abc.ABC):
     def validate(cls, config_model: Any, sequence_length: int) -> None:
         """Checks the family's own fields of the `model` section, where 0 and `auto` may still stand for "derived".
 
-        This one only compares `max_positions` with the length of a row. model/checks.py has what families share.
+        This method only compares `max_positions` with the length of a row. model/checks.py has the checks that families
+        share.
 
         Raises:
           ConfigError: names the field, its value and what is allowed.
@@ -87,14 +88,14 @@ class Family(abc.ABC):
     ) -> ModelSettings:
         """The `model` section with every `auto` and every 0 that stands for "derived" replaced.
 
-        The first arguments are those of `resolve_model`, which is what a family does that has nothing to add.
+        The first arguments are those of `resolve_model`, which this method calls; a family may add to it.
 
         Args:
-          source_vocab_size: of a vocabulary that the sources of pairs have to themselves; 0: there is none.
-          source_length: S of the sources of pairs; 0: data are no pairs.
+          source_vocab_size: the size of the sources' own vocabulary; 0: they have none.
+          source_length: S of the sources of pairs; 0: the data are not pairs.
 
         Raises:
-          ConfigError: as `validate`, or names the field that cannot work on this platform or with these data.
+          ConfigError: as for `validate`, or a field cannot work on this platform or with these data.
         """
         cls.validate(config_model, sequence_length)
         return resolve_model(
@@ -109,15 +110,15 @@ class Family(abc.ABC):
 
             declare()                   visits every parameter without a forward pass; initialisation calls it
             hidden(tokens_BT, segments_BT=None, positions_BT=None, dropout_keys_B=None) → (x_BTD, statistics)
-                                        what the output matrix is multiplied with, and what the blocks report of
-                                        themselves: a dict of arrays [L, B, …], empty where there is nothing
-            output_matrix() → head_DV   which makes logits of it, then squashed to within ±logit_softcap
+                                        what the output matrix is multiplied with, and what the blocks report: a
+                                        dict of arrays [L, B, …], which may be empty
+            output_matrix() → head_DV   which turns it into logits, then squashed to within ±logit_softcap
 
         `hidden` and `output_matrix` are what the objective next_token calls; an objective that needs other inputs
         needs a family whose `hidden` takes them.
 
         Args:
-          placement: how its work is divided over devices; its methods are to be called where they say.
+          placement: how the work is divided over devices; the module calls its methods at the places that they name.
         """
 
     @property
@@ -134,13 +135,13 @@ class Family(abc.ABC):
 
     @property
     def flop_formulas(self) -> Mapping[str, str]:
-        """How `flops_per_token` counts, for people: a formula by each of flops.CONVENTIONS."""
+        """How `flops_per_token` counts, for people: a formula for each of flops.CONVENTIONS."""
         return CAUSAL_LAYERS
 
     @abc.abstractmethod
     def flops_per_token(self, sequence_length: int, source_length: int = 0) -> dict[str, float]:
-        """FLOPs of training on one token by each of flops.CONVENTIONS; of pairs, on one token of a target, with its
-        share of the source."""
+        """FLOPs of training on one token for each of flops.CONVENTIONS; for pairs, on one token of a target together
+        with its share of the source."""
 
     # --- Writing: read the prompts (`prefill`), then take token after token (`step`)
 
@@ -157,7 +158,7 @@ class Family(abc.ABC):
         return tokens if begin_id is None else [begin_id, *tokens]
 
     def room(self, prompt_tokens: int) -> int:
-        """The new tokens that may follow a prompt, at most: the last one that is written is not read any more."""
+        """The largest number of new tokens after a prompt; the last one that is written is not read any more."""
         return self.config.max_positions - prompt_tokens + 1
 
     @abc.abstractmethod
@@ -169,8 +170,8 @@ class Family(abc.ABC):
         Args:
           params: from `inference.decode.decoding_params`, where stacks of layers are lists.
           prompt_BT: int32; row b's prompt is its first lengths_B[b] ≥ 1 tokens, and what follows is ignored.
-          room: tokens that every row can still read afterwards, at least.
-          piece: tokens that are read at a time, at most; T must be a multiple of it, or not more.
+          room: the number of tokens, at least, that every row can still read afterwards.
+          piece: the number of tokens, at most, that are read at a time; T is a multiple of it, or smaller.
 
         Returns:
           the cache, and the logits [B, V] of the token that follows each prompt.
@@ -181,12 +182,12 @@ class Family(abc.ABC):
         """Reads one more token in each row; returns the cache and the logits [B, V] of the next.
 
         Args:
-          going_B: bool; the other rows stay as they are, and their logits mean nothing.
+          going_B: bool; the other rows do not change, and their logits mean nothing.
         """
 
     def read_on(self, params: Any, cache: Any, tokens_BT: jax.Array, num_new_B: jax.Array) -> tuple[Any, jax.Array]:
-        """Reads several more tokens in each row; returns the cache, and after each token the logits [B, T, V] of the
-        next. This one takes them step by step; a family that can read them at once is faster.
+        """Reads several more tokens in each row; returns the cache, and the logits [B, T, V] of the token after each.
+        This method reads them step by step; a family may override it to read them at once.
 
         Args:
           tokens_BT: int32; row b reads its first num_new_B[b] ≥ 0 tokens. The logits after those mean nothing.
@@ -201,7 +202,7 @@ class Family(abc.ABC):
 
 
 class ReadingFamily(Family):
-    """A kind of model that reads text and writes none; whoever would write asks `writes` first."""
+    """A kind of model that reads text and writes none; check `writes` before calling these methods."""
 
     writes: ClassVar[bool] = False
 
