@@ -165,7 +165,12 @@ class EncoderDecoderFamily(Family):
 
     @classmethod
     def validate(cls, config_model: Any, sequence_length: int) -> None:
-        super().validate(config_model, sequence_length)
+        if 0 < config_model.max_positions < sequence_length:
+            raise ConfigError(
+                f"data.sequence_length = {sequence_length}: rows of targets must not be longer than "
+                f"model.max_positions = {config_model.max_positions} (data.source_length and "
+                "model.max_source_positions are for sources)"
+            )
         check_stack(config_model)
 
     @classmethod
@@ -184,8 +189,9 @@ class EncoderDecoderFamily(Family):
             )
         if 0 < settings.max_source_positions < source_length:
             raise ConfigError(
-                f"data.source_length = {source_length}: must not exceed model.max_source_positions = "
-                f"{settings.max_source_positions}"
+                f"data.source_length = {source_length}: rows of sources must not be longer than "
+                f"model.max_source_positions = {settings.max_source_positions} (data.source_length = 0 stands for "
+                "data.sequence_length)"
             )
         return dataclasses.replace(
             settings,

@@ -8,9 +8,11 @@ from flax.traverse_util import flatten_dict
 from ml_collections import ConfigDict
 
 from gptjax.config import ConfigError, default
+from gptjax.data.facts import DataFacts
 from gptjax.inference.decode import decoding_params
-from gptjax.model.families import family_named, family_of
+from gptjax.model.families import family_named, family_of, validate_model
 from gptjax.model.parameters import count_parameters
+from gptjax.planning import resolve
 
 VOCAB, S, T = 23, 9, 7
 VARIANTS = {
@@ -154,16 +156,38 @@ def test_counts_and_flops():
     assert family.flops_per_token(T, S)["causal"] == pytest.approx(expected - 12 * D * T)
 
 
+def test_two_vocabularies_cannot_share_one_table():
+    with pytest.raises(ConfigError, match=r"model.shared_embeddings = True: .* two vocabularies"):
+        encoder_decoder(two_vocabularies=31)
+
+
 @pytest.mark.parametrize(
-    ("fields", "message"),
+    ("data", "model", "message"),
     [
-        (dict(two_vocabularies=31), r"model.shared_embeddings = True: .* two vocabularies"),
-        (dict(max_source_positions=S - 1), f"data.source_length = {S}: must not exceed model.max_source_positions"),
+        ((8, 64), (8, 64), None),  # only sources are long
+        ((64, 8), (64, 8), None),  # only targets are long
+        ((64, 0), (64, 64), None),
+        ((64, 64), (8, 64), "data.sequence_length = 64: rows of targets .* model.max_positions = 8 .*for sources"),
+        ((64, 64), (64, 8), "data.source_length = 64: rows of sources .* model.max_source_positions = 8 "),
+        ((64, 0), (64, 8), "data.source_length = 64: .*data.source_length = 0 stands for data.sequence_length"),
     ],
 )
-def test_what_does_not_fit_is_refused(fields, message):
-    with pytest.raises(ConfigError, match=message):
-        encoder_decoder(**fields)
+def test_sources_and_targets_have_lengths_of_their_own(data, model, message):
+    """data: rows of targets and of sources; model: positions of the decoder and of the encoder."""
+    config = default()
+    config.model.update(family="encoder_decoder", max_positions=model[0], max_source_positions=model[1])
+    config.data.update(sequence_length=data[0], source_length=data[1])
+    config.training.objective = "seq2seq"
+
+    def check():
+        validate_model(config)
+        return resolve(config, DataFacts(32), "cpu", 1).model
+
+    if message is None:
+        assert (check().max_positions, check().max_source_positions) == model
+    else:
+        with pytest.raises(ConfigError, match=message):
+            check()
 
 
 def test_every_parameter_has_a_declaration_of_its_shape(family):
