@@ -1,9 +1,9 @@
 """Forms of a corpus: running text, pairs of a source and its targets, or texts with a label each.
 
 All sources of a corpus have one form; their kind decides which (gptjax/corpus/sources). A pair goes through the stages
-as one document: its sides are joined by U+001F, the character that ASCII has for separating units. So copies of pairs,
-evaluation text and own stages need nothing new, and only what splits or encodes must know the sides. In a labelled
-text, the label is the second side.
+as one document: its sides are joined by U+001F, ASCII's unit separator. So the search for copies and for
+evaluation text, and stages of the user, work for pairs too; only code that splits or encodes knows the sides. In a
+labelled text, the label is the second side.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ MOST_LABELS = 10_000
 
 
 def form_of(sources: Iterable) -> str:
-    """The form that these sources, config.source(…) each, have together.
+    """The common form of these sources, each a config.source(…).
 
     Raises:
       ConfigError: they do not all have the same.
@@ -39,7 +39,7 @@ def form_of(sources: Iterable) -> str:
 
 
 def joined(sides: Sequence[str], skipped: Counter[str]) -> str:
-    """One document of these sides. A separator within a side, which no text needs, becomes a space and is counted."""
+    """One document of these sides. A separator inside a side becomes a space and is counted."""
     if any(SEPARATOR in side for side in sides):
         skipped[f"{KEPT}U+001F became a space"] += 1
         sides = [side.replace(SEPARATOR, " ") for side in sides]
@@ -50,7 +50,7 @@ def sides_of(text: str) -> list[str]:
     """The source and its targets, or the text and its label.
 
     Raises:
-      ConfigError: a stage of the user's has removed the separator, or a side.
+      ConfigError: a stage of the user has removed the separator or a side.
     """
     sides = text.split(SEPARATOR)
     if len(sides) < 2 or not all(side.strip() for side in sides):
@@ -67,5 +67,5 @@ def source_keys(texts: Sequence[str]) -> np.ndarray:
 
 
 def shown(text: str) -> str:
-    """A document as people read it: its sides on lines of their own."""
+    """A document for people to read: each side on its own line."""
     return text.replace(SEPARATOR, "\n→ ")

@@ -2,8 +2,8 @@
 
   {"source": …, "pieces": …, "libraries": {"trafilatura": "2.3.0", "lxml": "6.1.1", "resiliparse": "0.15.2"}}
 
-Listed are libraries whose next version may well write something else: extractors, detectors, tokenizers, readers of
-formats. Not listed is what is exact in any version: decompression, hashing, NumPy and SciPy, our own Parquet files.
+Libraries are listed if their next version may write something else: extractors, detectors, tokenizers, readers of
+formats. Not listed are those that are exact in any version: decompression, hashing, NumPy, SciPy, our Parquet files.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from gptjax.config import ConfigError
 
 @functools.cache
 def installed(name: str) -> str | None:
-    """The version of a library; None where it is not installed, which may decide what is written, too."""
+    """The version of a library; None if it is not installed, which may also decide what is written."""
     try:
         return version(name)
     except PackageNotFoundError:
@@ -30,7 +30,7 @@ def versions_of(names: Iterable[str]) -> dict[str, str | None]:
 
 
 def changes(made_by: Mapping[str, str | None]) -> str:
-    """The libraries that have another version here, with both, in words; '' where none has."""
+    """The libraries that have another version here, with both versions, in words; '' if there are none."""
     return ", ".join(
         f"{name} {_version_text(there)} (here {_version_text(here)})"
         for name, there in made_by.items()

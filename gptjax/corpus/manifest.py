@@ -28,7 +28,7 @@ from gptjax.formatting import counted
 from gptjax.tokenizer import Tokenizer
 
 WORK = "work"  # where the stages' folders are
-PACKAGES = (  # that have a say in what is made
+PACKAGES = (  # their versions affect what is made
     *("gptjax", "numpy", "scipy", "pyarrow", "sentencepiece", "ftfy", "py3langid"),
     *("trafilatura", "lxml", "resiliparse", "fastwarc", "pypdf"),
 )
@@ -53,11 +53,11 @@ def make_manifest(
     """The manifest of a folder whose shards and tokenizer are already in place.
 
     Args:
-      change: the first text that does not come back from its tokens, and what it becomes; None: all do.
+      change: the first text that decoding its tokens does not restore, and what it becomes; None: all are restored.
       options: what the output depends on; `finished` compares them.
-      form: of the documents (forms.py). source_tokenizer: that of the sources of pairs, where they have one.
-      bos: every document begins with BOS; otherwise it starts after the EOS of the one before.
-      more: sections of its own.
+      form: the form of the documents (forms.py). source_tokenizer: that of the sources of pairs, if they have one.
+      bos: whether every document begins with BOS; otherwise it follows the EOS of the document before.
+      more: further sections.
     """
     own = None
     if source_tokenizer is not None:
@@ -89,7 +89,7 @@ def _section(tokenizer: Tokenizer, bos: bool, change: Sequence[str] | None, file
 
 
 def change_text(manifest: dict) -> str:
-    """A sentence on documents that the tokenizer changes; '' if every document comes back from its tokens."""
+    """A sentence on documents that the tokenizer changes; '' if decoding restores every document."""
     count = sum(section.get("changed_documents", 0) for section in manifest["splits"].values())
     if not count:
         return ""
@@ -98,7 +98,7 @@ def change_text(manifest: dict) -> str:
 
 
 def versions() -> dict[str, str]:
-    """Of PACKAGES, as far as they are installed."""
+    """The versions of those PACKAGES that are installed."""
     return {package: number for package in PACKAGES if (number := installed(package)) is not None}
 
 
@@ -109,18 +109,18 @@ def other_versions(manifest: dict) -> str:
 
 
 def write_manifest(folder: Path, manifest: dict) -> None:
-    """Puts it into its folder, with its own hash; what it tells of must all be there."""
+    """Writes the manifest, with a hash of itself, into its folder; all files that it names must be there."""
     manifest["hash"] = hash_of_manifest(json.loads(json.dumps(manifest)))
     with write_aside(folder / MANIFEST) as file:
         file.write((json.dumps(manifest, indent=1) + "\n").encode())
 
 
 def finished(folder: Path, options: dict, overwrite: bool) -> dict | None:
-    """The manifest, where `folder` is already finished with these options; None where there is work to do.
+    """The manifest, if `folder` is already finished with these options; None if there is work to do.
 
     Raises:
-      ConfigError: the folder is finished with other options and not to be overwritten, or holds files that are not a
-        prepared folder's.
+      ConfigError: the folder is finished with other options and may not be overwritten, or holds files that do not
+        belong to a prepared folder.
     """
     if folder.exists() and not folder.is_dir():
         raise ConfigError(f"--output={folder}: is a file, not a folder")
@@ -144,8 +144,8 @@ def finished(folder: Path, options: dict, overwrite: bool) -> dict | None:
 
 
 def clear(folder: Path, keep: Sequence[str] = ()) -> None:
-    """Deletes an earlier or unfinished run's outcome but for the files named `keep`; the stages' folders stay."""
+    """Deletes the output of an earlier or unfinished run, except files named in `keep` and the stages' folders."""
     present = [path for path in folder.iterdir() if OURS.fullmatch(path.name) and path.name not in (WORK, *keep)]
-    # The manifest goes first: without it the rest is an unfinished run's.
+    # The manifest is deleted first: without it the rest counts as unfinished.
     for path in sorted(present, key=lambda path: path.name != MANIFEST):
         path.unlink()

@@ -1,24 +1,24 @@
-"""From sources to a prepared folder: a list of stages, each done shard by shard, and what is done is not done again.
+"""From sources to a prepared folder: a list of stages, each applied shard by shard; finished work is not repeated.
 
  evaluations evaluation sets → the index of their text (one task, where there are any)
  extract     pieces of sources → documents, in shards
- clean       documents → the same, repaired and masked, and figures of them (sources that want cleaning)
+ clean       documents → the same, repaired and masked, and figures of them (for sources with cleaning)
  select      figures and rules → verdicts on documents that a rule objects to
  sketch      documents → the hashes by which copies are found
  copies      all hashes → verdicts on documents that have copies (one task, in bounded memory)
- passages    documents → passages that stand elsewhere, too: hashed, joined, marked (where the config asks for it)
- contaminate documents → verdicts on those that hold evaluation text; overlap: which evaluation items those are
- survey      documents and verdicts → what is left, in which split
+ passages    documents → passages that also occur elsewhere: hashed, joined, marked (if the config asks for it)
+ contaminate documents → verdicts on those that contain evaluation text; overlap: which items the corpus contains
+ survey      documents and verdicts → which documents are left, and in which split
  sample      the training split's documents → chunks, drawn at random
- tokenizer   chunks → tokenizer (one task); source_sample, source_tokenizer: likewise, where the sources of pairs have
-             a tokenizer of their own
+ tokenizer   chunks → tokenizer (one task); source_sample, source_tokenizer: the same for the sources of pairs, if they
+             have their own tokenizer
  encode      documents → token ids
 
-In the end, the token ids of all shards become the files that training reads, and the manifest is written. A config adds
-stages of the user's own (`stages`), each after the one that it names.
+Finally, the token ids of all shards become the files that training reads, and the manifest is written. A config can add
+the user's own stages (`stages`), each after the stage that it names.
 
-Files in FOLDER/work travel between the stages, and the numbers in their reports travel in `Corpus`. A verdict says why
-a document, named by its row in its shard, is out; no text is written anew to leave it out.
+Stages pass data on as files in FOLDER/work, and the numbers in their reports in `Corpus`. A verdict says why a
+document, given by its row in its shard, is dropped; no text is rewritten to drop it.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ STAGES: tuple[CorpusStage, ...] = (
     *(SampleText(of_sources=True), MakeTokenizer(of_sources=True), Encode()),
 )
 
-# (name of a stage, bytes of each task) → a function that is called with the number and the result of every task done.
+# (name of a stage, bytes of each task) → a function that is called with number and result of every finished task.
 Watch = Callable[[str, Sequence[int]], AbstractContextManager[Callable[[int, dict], None]]]
 
 
@@ -68,11 +68,11 @@ class Pipeline:
 
     Args:
       config: checked (gptjax/corpus/config.py).
-      listing: what its sources have.
-      folder: to prepare.
+      listing: the pieces of its sources.
+      folder: the folder to prepare.
 
     Raises:
-      ConfigError: a stage cannot do what the config asks for, as far as that is known before anything is read.
+      ConfigError: it is known before anything is read that a stage cannot do what the config asks for.
     """
 
     def __init__(self, config: Any, listing: Listing, folder: Path, executor: TaskExecutor, watch: Watch):
@@ -94,10 +94,10 @@ class Pipeline:
             stage.check(self.corpus)
 
     def prepare(self, options: dict) -> dict:
-        """Does whatever is not done yet and returns the manifest, which is written last.
+        """Does everything that is not done yet and returns the manifest, which is written last.
 
         Args:
-          options: for the manifest: what a finished folder is recognised by.
+          options: stored in the manifest, to recognise a finished folder.
 
         Raises:
           ConfigError: the corpus cannot give what the config asks for.
@@ -166,9 +166,9 @@ class Pipeline:
         sizes: Sequence[int],
         after_task: Callable[[int, dict], None] = lambda number, report: None,
     ) -> list[dict]:
-        """The results of a stage's tasks; `after_task` is given each one's number and report as it ends."""
+        """The results of a stage's tasks; `after_task` is called with the number and report of each as it ends."""
         options = stage.options(self.corpus)
-        if stage in self.own:  # it is done again when its code changes, without another version
+        if stage in self.own:  # it is repeated when its code changes, even with the same version
             inputs = [{**each, "code": code_hash(importable_name("stages", stage.function))} for each in inputs]
         made_by = {name: number for each in inputs for name, number in each.get("libraries", {}).items()}
         self.records[stage.name] = {"version": stage.version, "options": options, "libraries": made_by}
@@ -183,13 +183,13 @@ class Pipeline:
 
 
 def _place(corpus: Corpus, shard: DocumentShard, name: str) -> Path | None:
-    """Where a file of the stage encode is; None if the shard has none of that name."""
+    """The place of a file of the stage encode; None if the shard has no such file."""
     files = shard.files["encode"]
     return corpus.work / files[name]["name"] if name in files else None
 
 
 def with_own(stages: Sequence[CorpusStage], own: Sequence[Any]) -> list[CorpusStage]:
-    """The list with the stages of a config's `stages`, each behind the one that it follows, in the order given."""
+    """The list with the stages of a config's `stages`, each after the stage that it names, in the given order."""
     listed = list(stages)
     last: dict[str, int] = {}
     for given in own:

@@ -25,7 +25,7 @@ from gptjax.corpus.stages.select import select
 from gptjax.corpus.stages.splits import draws, numbered
 from gptjax.formatting import MEGABYTE
 
-PIECES = 16  # of a source, that its documents are taken from at least, where it has so many
+PIECES = 16  # pieces of a source, at least, from which documents are taken (if it has them)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -33,8 +33,8 @@ class Preview:
     """Some documents of one source.
 
     Attributes:
-      source: its config; skipped: reason → count, while they were read.
-      cleaned, selected: the reports of these stages; copies: documents whose text came before, in any source.
+      source: its config; skipped: reason → count of what reading left out.
+      cleaned, selected: the reports of these stages; copies: documents whose text was already read, from any source.
     """
 
     source: Any
@@ -47,8 +47,8 @@ class Preview:
 def preview(config: Any, listing: Listing, count: int) -> list[Preview]:
     """Reads about `count` documents, as many of each source, and judges them as the config asks.
 
-    They are the first ones of pieces drawn at random: nothing is read further than it must be. What is written goes to
-    a temporary folder.
+    They are the first documents of randomly drawn pieces, so that little is read. Files are written to a temporary
+    folder.
 
     Raises:
       ConfigError: no document can be read.

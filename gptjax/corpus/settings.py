@@ -1,4 +1,4 @@
-"""Every field of a corpus's config but those of cleaning, once: type, default, what is allowed, and what it means."""
+"""Every field of a corpus's config except those of cleaning: type, default, allowed values, and meaning."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
-"""What people are shown of a corpus.
+"""Reports on a corpus for people.
 
 funnel.py        figures of every source, from what was read to what is left, for the manifest
 card.py          the data card (card.md), with its pictures (plots.py) and documents to look at (samples.py)
-terminal.py      what the command prints while it works and at its end; preview_tables.py: of a preview
+terminal.py      what the command prints while it works and at its end; preview_tables.py: the same for a preview
 next_steps.py    the commands that fit what was prepared
 """
 
@@ -21,7 +21,7 @@ CARD = "card.md"
 
 
 def write_card(folder: Path, manifest: dict, samples: list[Sample]) -> Path:
-    """Writes the card of a prepared folder, from its manifest and some samples; the same bytes from the same."""
+    """Writes the card of a prepared folder from its manifest and some samples; equal inputs give equal bytes."""
     pictures = draw(folder, manifest)
     with write_aside(folder / CARD) as file:
         file.write(page(manifest, samples, pictures).encode())

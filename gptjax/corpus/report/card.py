@@ -17,11 +17,11 @@ from gptjax.corpus.report.samples import Sample
 from gptjax.formatting import counted, size_text
 from gptjax.terminal import visible
 
-MOST_ROWS = 20  # of languages and licences; the rest shares a row
+MOST_ROWS = 20  # rows of languages and licences; the rest shares a row
 
 
 def page(manifest: dict, samples: Sequence[Sample], pictures: dict[str, str]) -> str:
-    """card.md. pictures: what it shows → the file's name."""
+    """The text of card.md. pictures: what a picture shows → its file's name."""
     sections = (
         _summary(manifest),
         _sources(manifest),
@@ -276,7 +276,7 @@ def _section(title: str, *parts: str) -> str:
 
 
 def _table(header: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
-    """Columns of numbers are set to the right; empty where there is no row."""
+    """A table, with numbers aligned to the right; '' without rows."""
     if not rows:
         return ""
     right = [all(isinstance(row[i], int) or _is_number(row[i]) for row in rows) for i in range(len(header))]
@@ -295,13 +295,13 @@ def _is_number(cell: Any) -> bool:
 
 
 def _inline(text: str) -> str:
-    """As text within a line: no markup, no HTML, no table's border."""
+    """Escapes text for the inside of a line: no markup, no HTML, no border of a table."""
     text = visible(" ".join(str(text).split()))
     return re.sub(r"([\\`*_\[\]|~])", r"\\\1", text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;"))
 
 
 def _fenced(text: str) -> str:
-    """As a block of its own, with a fence that is longer than any in the text."""
+    """Text as a code block, with a fence that is longer than any in the text."""
     longest = max(map(len, re.findall("`+", text)), default=0)
     fence = "`" * max(3, longest + 1)
     return f"{fence}text\n{visible(text)}\n{fence}"

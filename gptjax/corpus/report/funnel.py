@@ -24,15 +24,17 @@ def total(counts: dict[str, dict[str, int]]) -> dict[str, int]:
 def by_source(
     config: Any, listing: Listing, shards: list[DocumentShard], skipped: dict[str, dict[str, int]]
 ) -> list[dict[str, Any]]:
-    """One entry per source: what it is, what was found, extracted, cleaned, dropped (by reason) and left (by split).
+    """One entry per source: its config, and what was found, extracted, cleaned, dropped (by reason) and left (by
+    split).
 
-    cleaned (if the config wants cleaning): documents and bytes after it, repaired, masked, languages, lengths (as
-    stages/clean.py reports), reasons and examples (as stages/select.py does). languages, licenses, lengths: of what
-    is left.
+    cleaned (if the config asks for cleaning): documents and bytes after it, repaired, masked, languages, lengths (as in
+    the report of stages/clean.py), reasons and examples (as in that of stages/select.py). languages, licenses, lengths:
+    those of the documents left.
 
-    Of each split documents (one whose tail is held out is in both), bytes, tokens, unknown tokens and bytes per token,
-    each document once whatever the weight; and the bytes per token of tokenizers to compare with, on the held-out
-    documents.
+    For each split: documents (a document whose tail is held out is in both), bytes, tokens, unknown tokens and bytes
+      per
+    token, each document once whatever its weight; and on the held-out documents the bytes per token of tokenizers to
+    compare with.
     """
     return [
         {
@@ -46,7 +48,7 @@ def by_source(
 
 
 def left_documents(source: dict[str, Any]) -> int:
-    """How many documents of one entry are in the corpus: not the sum of its splits, which share those that are cut."""
+    """The number of an entry's documents in the corpus: not the sum of its splits, which share cut documents."""
     return sum(documents for documents, _ in source["lengths"].values())
 
 

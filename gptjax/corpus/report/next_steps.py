@@ -1,4 +1,4 @@
-"""The commands to type when a folder is prepared: training, then sampling with a prompt, to fit what is in it."""
+"""The commands to give when a folder is prepared: training, then sampling with a prompt, suited to its content."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ from gptjax.data.tokens import TokenSource
 PYTHON = "python-stdlib"  # a path of a source of text: this Python's standard library
 TINY = "configs/text_tiny.py"
 TRANSLATION, SUMMARIZATION = "configs/translation.py", "configs/summarization.py"  # of pairs
-LONG_PAIR_TOKENS = 100  # tokens of a pair, from which on its source is taken for a text, and not for a sentence
-LEAST_PAIR_TOKENS = 500_000  # of all pairs; of fewer a config's miniature learns
+LONG_PAIR_TOKENS = 100  # tokens of a pair: from here on its source counts as a text, below as a sentence
+LEAST_PAIR_TOKENS = 500_000  # tokens of all pairs; for fewer, a config's miniature is suggested
 CLASSIFICATION = "configs/encoder.py"
-TINY_STEPS, TINY_TOKENS = 300, 1024  # its duration, and tokens per step
-PASSES, LEAST_STEPS = 10, 30  # through a small text, for which fewer steps are enough: more would only memorize it
+TINY_STEPS, TINY_TOKENS = 300, 1024  # the config's duration, and its tokens per step
+PASSES, LEAST_STEPS = 10, 30  # passes through a small text; more would only memorize it
 # (tokens of training text from here on, config): depth.py:N is for a certain number of tokens, and four passes through
 # the same text are nearly as good as four times the text (Muennighoff et al. 2023, arXiv:2305.16264).
 BY_SIZE = ((550_000_000, "configs/depth.py:12"), (58_000_000, "configs/depth.py:4"), (0, TINY))
@@ -77,7 +77,7 @@ def first_words(folder: Path) -> str:
 
 
 def unused(path: Path) -> Path:
-    """The path, or the first of path-2, path-3, … that is not there: what is there may be another run's."""
+    """The path, or the first of path-2, path-3, … that does not exist: an existing folder may be another run's."""
     number, found = 1, path
     while found.exists():
         number += 1
@@ -86,7 +86,7 @@ def unused(path: Path) -> Path:
 
 
 def _as_seen_from_here(config: str) -> str:
-    """The path of one of the project's configs, which lie beside its package, from the current folder."""
+    """The path, relative to the current folder, of one of the project's configs, which are beside its package."""
     file, colon, argument = config.partition(":")
     beside = Path(gptjax.__file__).parents[1] / file
     if Path(file).exists() or not beside.exists():

@@ -17,7 +17,7 @@ MOST = 12  # bars
 
 
 def draw(folder: Path, manifest: dict) -> dict[str, str]:
-    """Writes card_NAME.png of each picture that there is anything for; name → file name."""
+    """Writes card_NAME.png for each picture that has data; returns name → file name."""
     pictures = {"funnel": (_draw_funnel,), "kinds": (_draw_lengths, _draw_shares)}
     if manifest["copies"]:
         pictures["duplicates"] = (_draw_curve, _draw_clusters)
@@ -39,13 +39,13 @@ def _save(path: Path, panels: tuple, manifest: dict) -> str:
         for panel, axes in zip(panels, figure.subplots(1, len(panels), squeeze=False)[0]):
             panel(axes, manifest)
         with write_aside(path) as file:
-            # no more is asked of the file than that it writes
+            # the file only needs a method write
             figure.savefig(file, format="png", metadata={"Software": None})  # type: ignore[arg-type]
     return path.name
 
 
 def _draw_funnel(axes: Any, manifest: dict) -> None:
-    """Text read, out for each reason (of a rule, its name without its group's) and left, of all sources."""
+    """Text read, dropped by reason (for rules, the name without its group) and left, over all sources."""
     read = sum(one["extracted"]["bytes"] for one in manifest["sources"])
     reasons: dict[str, int] = {}
     for one in manifest["sources"]:
@@ -76,7 +76,7 @@ def _draw_lengths(axes: Any, manifest: dict) -> None:
 
 
 def _draw_shares(axes: Any, manifest: dict) -> None:
-    """Tokens by source in the training split; where there is one source alone, text by language."""
+    """Tokens by source in the training split; for a single source, text by language."""
     tokens = {name: counts["tokens"] / 1e6 for name, counts in manifest["splits"]["train"]["sources"].items()}
     if len(tokens) > 1:
         counted, label, title = tokens, "million tokens in the training split", "tokens by source"
@@ -101,7 +101,7 @@ def _draw_curve(axes: Any, manifest: dict) -> None:
 
 
 def draw_s_curve(axes: Any, threshold: float, bands: int, rows: int) -> None:
-    """The S-curve on axes of matplotlib, with the threshold and the share of pairs at it that are found."""
+    """Draws the S-curve, with the threshold and the share of pairs found at the threshold."""
     similarity = np.linspace(0, 1, 501)
     found = float(probability(threshold, bands, rows))
     axes.plot(similarity, probability(similarity, bands, rows), label=f"{bands} bands of {rows} rows")
@@ -122,7 +122,7 @@ def _draw_clusters(axes: Any, manifest: dict) -> None:
 
 
 def _bars(axes: Any, rows: list[tuple[str, float, str]]) -> None:
-    """Horizontal bars from above, each with its value."""
+    """Horizontal bars, from top to bottom, each with its value."""
     names, sizes, colors = zip(*rows)
     places = range(len(rows), 0, -1)
     for place, size in zip(places, sizes):
@@ -133,5 +133,5 @@ def _bars(axes: Any, rows: list[tuple[str, float, str]]) -> None:
 
 
 def _short(name: str) -> str:
-    """As a label: no mathematics, not too long."""
+    """Text as a label: without mathematics, and not too long."""
     return (name if len(name) < 50 else name[:48] + "…").replace("$", "\\$")

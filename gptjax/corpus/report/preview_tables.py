@@ -15,12 +15,12 @@ from gptjax.corpus.stages.select import KEPT
 from gptjax.formatting import size_text
 from gptjax.terminal import Console, visible
 
-LANGUAGES = 12  # shown; the rest are few
-PLACE = 30  # characters of a place of origin, the last ones
+LANGUAGES = 12  # rows shown
+PLACE = 30  # last characters shown of a document's origin
 
 
 def show(console: Console, settings: Any, previews: Sequence[Preview]) -> None:
-    """Prints it all. asked: the section `cleaning` of the config."""
+    """Prints all tables. asked: the section `cleaning` of the config."""
     previews = [each for each in previews if each.cleaned]
     console.print(_sources(previews))
     for each in previews:
@@ -57,7 +57,7 @@ def _sources(previews: Sequence[Preview]) -> Table:
 
 
 def _reasons(settings: Any, each: Preview) -> Table:
-    """What is dropped: first, by the first rule to object; alone, by each as if it were the only one."""
+    """What is dropped: `first` by the first rule that objects; `alone` by each rule if it were the only one."""
     table = Table(
         Column("dropped by", no_wrap=True), "threshold", "documents", "share", "on its own", title=each.source.name
     )
@@ -70,7 +70,7 @@ def _reasons(settings: Any, each: Preview) -> Table:
 
 
 def _examples(console: Console, each: Preview) -> None:
-    """A line each: how it begins, where it is from."""
+    """One line per document: its beginning and its origin."""
     reasons = [reason for reason in (KEPT, *each.selected["reasons"]) if reason in each.selected["examples"]]
     for reason in reasons:
         console.print(Text(reason, style="bold"))

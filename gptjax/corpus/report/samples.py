@@ -1,4 +1,4 @@
-"""Sample documents for the card: some that stayed, of each source, and some that were dropped, for each reason."""
+"""Sample documents for the card: some of each source that stayed, and some that were dropped for each reason."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from gptjax.corpus.stages.splits import CUT, draws
 from gptjax.corpus.stages.verdicts import EMPTIED, PASSAGES
 from gptjax.corpus.state import DocumentShard
 
-EACH = 2  # of a source, and of a reason
+EACH = 2  # samples per source, and per reason
 CHARACTERS = 400
 
 
 @dataclass(frozen=True)
 class Sample:
-    """The beginning of a document. reason: why it is out; empty: it stayed."""
+    """The beginning of a document. reason: why it was dropped; '': it stayed."""
 
     reason: str
     source: str
@@ -31,9 +31,9 @@ class Sample:
 
 
 def draw_samples(shards: Sequence[DocumentShard], work: Path, seed: int, form: str = TEXT) -> list[Sample]:
-    """Documents drawn by their ids, so that they are the same whenever the corpus is; those that stayed come first.
+    """Documents drawn by their ids, so that equal corpora give equal samples; those that stayed come first.
 
-    They are of the first shards that have any: few files are read, however many there are.
+    They are from the first shards that have any, so that only few files are read.
     """
     kept: list[Sample] = []
     for name in dict.fromkeys(shard.source.name for shard in shards):
@@ -42,7 +42,7 @@ def draw_samples(shards: Sequence[DocumentShard], work: Path, seed: int, form: s
             reasons, ids = _reasons(shard, work)
             kept += _read(shard, work, form, reasons, _drawn(np.flatnonzero(reasons == ""), ids, seed))
     wanted = {reason: EACH for shard in shards for reason in shard.left["dropped"]}
-    wanted |= {PASSAGES: 0, EMPTIED: 0, CUT: 0}  # no verdict says them
+    wanted |= {PASSAGES: 0, EMPTIED: 0, CUT: 0}  # these reasons are not in verdicts
     out: list[Sample] = []
     for shard in shards:
         here = [reason for reason in shard.left["dropped"] if wanted[reason]]
@@ -57,7 +57,7 @@ def draw_samples(shards: Sequence[DocumentShard], work: Path, seed: int, form: s
 
 
 def _reasons(shard: DocumentShard, work: Path) -> tuple[np.ndarray, np.ndarray]:
-    """(object [documents], uint64 [documents]): why each document of a shard is out, empty where it is not; ids."""
+    """(object [documents], uint64 [documents]): why each document of a shard was dropped ('': it was not); ids."""
     ids = pq.read_table(work / shard.documents["name"], columns=["id"])["id"].to_numpy()
     reasons = np.full(len(ids), "", object)
     for entry in shard.verdicts:

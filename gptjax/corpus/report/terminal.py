@@ -60,7 +60,7 @@ class _Rate(ProgressColumn):
 
 
 def summary(console: Console, folder: Path, manifest: dict) -> None:
-    """What came out of it."""
+    """Prints the result."""
     if len(manifest["sources"]) > 1 or any(source["dropped"] for source in manifest["sources"]):
         console.print(_funnel(manifest))
     console.print(_splits(manifest))
@@ -86,7 +86,7 @@ def summary(console: Console, folder: Path, manifest: dict) -> None:
 
 
 def _held_out(manifest: dict) -> str:
-    """How the validation split was chosen, where it is not of whole documents; so that the splits share some."""
+    """How the validation split was chosen, if it is not of whole documents: the splits then share some."""
     if "validation" not in manifest["splits"] or manifest["stages"]["survey"]["options"]["split"]["by"] != "tail":
         return ""
     sizes = {split: section["bytes"] for split, section in manifest["splits"].items()}

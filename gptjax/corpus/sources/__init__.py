@@ -1,12 +1,13 @@
 """Where documents come from: one module per kind of source, each with the same three functions.
 
-  find(path, options) -> list[Piece]                       what there is, in an order that does not change; what is
-                                                           left out unread is included, to be counted (read_piece)
-  libraries(uri, options) -> tuple[str, ...]               those that decide what a file's documents are (libraries.py)
-  read(piece, options, skipped) -> Iterator[Document]      its documents; bad ones are counted and skipped
+  find(path, options) -> list[Piece]                       the pieces, in a fixed order; those that are left out
+                                                           unread are included, to be counted (read_piece)
+  libraries(uri, options) -> tuple[str, ...]               the libraries that decide its documents (libraries.py)
+  read(piece, options, skipped) -> Iterator[Document]      the documents; bad ones are counted and skipped
 
-`read` counts in `skipped`, by reason. A reason that begins with UNREADABLE is a failure, of which a source may have a
-stated share; one that begins with KEPT counts documents that were kept all the same; others were left out on purpose.
+`read` counts in `skipped`, by reason. A reason that begins with UNREADABLE is a failure; the share of failures in a
+source is limited. A reason that begins with KEPT counts documents that were kept nevertheless. For any other reason,
+documents were left out on purpose.
 """
 
 from __future__ import annotations
@@ -42,9 +43,9 @@ class Piece:
 
     Attributes:
       uri: its path or address.
-      size: bytes to read, by which work is shared out.
-      version: what changes when its content does: a time of modification, an ETag.
-      options: JSON: what `read` needs to know beside the source's own options.
+      size: bytes to read, by which work is divided.
+      version: something that changes with the content: a time of modification, an ETag.
+      options: JSON: what `read` needs in addition to the source's options.
     """
 
     uri: str
@@ -60,7 +61,7 @@ class SourceKind(Protocol):
     """The module of a kind of source.
 
     OPTIONS: the options that `config.source(kind=…, **options)` may give, with their defaults.
-    FORM: only where its documents are not running text: the form that they have (gptjax/corpus/forms.py).
+    FORM: the form of its documents (gptjax/corpus/forms.py), if they are not running text.
     """
 
     OPTIONS: dict[str, Any]
@@ -70,7 +71,7 @@ class SourceKind(Protocol):
 
 
 def read_piece(kind: str, piece: Piece, options: Mapping[str, Any], skipped: Counter[str]) -> Iterator[Document]:
-    """The documents of a piece that a source of this kind found; one that was left out is counted."""
+    """The documents of a piece that `find` returned; a piece that is left out is only counted."""
     if reason := piece.options.get("left_out"):
         skipped[reason] += 1
         return
@@ -78,10 +79,10 @@ def read_piece(kind: str, piece: Piece, options: Mapping[str, Any], skipped: Cou
 
 
 def kind_named(name: str) -> SourceKind:
-    """The module of a kind; imported only now, since some import much.
+    """The module of a kind, imported when first needed, since some import much.
 
     Raises:
-      ConfigError: there is none of that name.
+      ConfigError: there is no such kind.
     """
     if name not in KINDS:
         raise ConfigError(f"kind = {name!r}: expected one of {', '.join(KINDS)}{suggestion(name, KINDS)}")

@@ -20,7 +20,7 @@ def open_zip(uri: str) -> Iterator[zipfile.ZipFile]:
     """A zip archive, such as an EPUB.
 
     Raises:
-      Unreadable: it is none, or corrupt.
+      Unreadable: it is not a zip archive, or corrupt.
     """
     with open_file(uri) as file:
         with _zip_errors():
@@ -32,10 +32,10 @@ def read_member(archive: zipfile.ZipFile, name: str, options: Mapping[str, Any])
     """One member of at most max_document_bytes.
 
     Raises:
-      Unreadable: it is corrupt, encrypted, too large or out of proportion.
+      Unreadable: it is corrupt, encrypted, too large, or compressed too strongly.
     """
     with _zip_errors():
-        entry = archive.getinfo(name)  # never more comes out than it tells
+        entry = archive.getinfo(name)  # no more bytes come out than the header says
         if entry.file_size > options["max_document_bytes"]:
             raise Unreadable(f"zip member of more than {options['max_document_bytes']:,} bytes")
         if entry.file_size > max(RATIO_FREE_BYTES, entry.compress_size * options["max_ratio"]):
@@ -49,7 +49,7 @@ def _zip_errors() -> Iterator[None]:
         yield
     except Unreadable:
         raise
-    # RuntimeError: encrypted, or of a compression that is not known here; the others: headers that contradict
+    # RuntimeError: encrypted, or an unknown compression; the others: headers that contradict each other
     except (
         *(zipfile.BadZipFile, zlib.error, lzma.LZMAError, struct.error),
         *(EOFError, KeyError, OSError, RuntimeError, ValueError),

@@ -1,6 +1,6 @@
 """Books, one document per file: plain text, Markdown, AsciiDoc, HTML, EPUB, and zip archives of these; in any encoding.
 
-Of Project Gutenberg's files, of any year, header, small print and footer are left out.
+Header, small print and footer of Project Gutenberg's files, of any year, are left out.
 """
 
 from __future__ import annotations
@@ -25,14 +25,14 @@ PLAIN = (".txt", ".text", ".md", ".markdown", ".asciidoc", ".adoc", ".rst")
 HTML = (".html", ".htm", ".xhtml")
 SUFFIXES = (*PLAIN, *HTML, ".epub", ".zip")
 OPTIONS = {
-    "gutenberg": True,  # what Project Gutenberg puts around its books is left out
-    "unwrap": False,  # paragraphs of plain text become one line each
+    "gutenberg": True,  # leave out what Project Gutenberg puts around its books
+    "unwrap": False,  # join the lines of each paragraph of plain text
     **READING,
 }
 
 
 def find(path: str, options: Mapping[str, Any]) -> list[Piece]:
-    """The files behind `path`, as opening.find_files has them.
+    """The files of `path`, as opening.find_files finds them.
 
     Raises:
       ConfigError: one does not exist, or is a file of another kind.
@@ -57,7 +57,7 @@ def read(piece: Piece, options: Mapping[str, Any], skipped: Counter[str]) -> Ite
 
 
 def _file(uri: str, options: Mapping[str, Any], skipped: Counter[str]) -> Iterator[Document]:
-    """The book of one file, of a longer one the beginning; a truncated one up to where it ends."""
+    """The book of one file: only the beginning of a file that is too long, and what there is of a truncated one."""
     with open_stream(uri, options) as stream:
         pieces = parts(stream, options["max_document_bytes"])
         yield from _book(next(pieces), uri, options, skipped)
@@ -109,7 +109,7 @@ def _epub(uri: str, options: Mapping[str, Any], skipped: Counter[str]) -> Iterat
 def _chapters(
     archive: zipfile.ZipFile, uri: str, options: Mapping[str, Any], skipped: Counter[str]
 ) -> tuple[str, str, str]:
-    """(text, language, rights) of an EPUB, whose chapters may together be no longer than one member."""
+    """(text, language, rights) of an EPUB; its chapters together may be as long as one member."""
     names = archive.namelist()
 
     def member(name: str) -> bytes:

@@ -1,8 +1,8 @@
 """Source code: git working trees, folders of source, an installed Python environment; with language and licence.
 
-Every file that somebody wrote is a document; its uri is its path. The licence is the nearest of: what the file's head
-states (an SPDX tag, a notice); the licence file of its folder or of one above; the metadata of the installed Python
-package that it belongs to. What is under none of the allowed licences is left out and counted.
+Every file that a person wrote is a document; its uri is its path. Its licence is the nearest of: the statement in the
+file's head (an SPDX tag, a notice); the licence file of its folder or of one above; the metadata of the installed
+Python package to which it belongs. Files without an allowed licence are left out and counted.
 """
 
 from __future__ import annotations
@@ -27,18 +27,18 @@ from gptjax.paths import local_path
 
 LEFT_OUT = ("vendored", "built", "test data", "lock files", "generated", "minified")
 OPTIONS = {
-    "languages": (),  # names of gptjax/corpus/formats/languages.py; none: all but data (JSON, YAML, XML …)
-    "licenses": licenses.PERMISSIVE,  # allowed ones, by SPDX name; none: whatever the licence
+    "languages": (),  # names in gptjax/corpus/formats/languages.py; none: all except data (JSON, YAML, XML …)
+    "licenses": licenses.PERMISSIVE,  # allowed licences, by SPDX name; none: any licence
     "links": "inside",  # symbolic links that are followed: inside (those that stay within the folder) | all
-    "unknown_license": False,  # files of which nothing tells the licence are kept
-    "leave_out": LEFT_OUT,  # kinds of files that nobody wrote or reads (gptjax/corpus/formats/generated.py)
+    "unknown_license": False,  # keep files whose licence is not known
+    "leave_out": LEFT_OUT,  # kinds of files that no person wrote (gptjax/corpus/formats/generated.py)
     # Minified, by the limits of The Stack (BigCode, 2022).
-    "longest_line": 1000,  # characters; not asked of prose and data
+    "longest_line": 1000,  # characters; not applied to prose and data
     "mean_line": 100.0,  # characters
     "alphanumeric": 0.25,  # least share of letters and digits
     "max_file_kilobytes": 1000,  # longer files are data, mostly
 }
-HEAD = 4000  # characters in which a file's own licence is looked for
+HEAD = 4000  # characters of a file's head that are searched for its licence
 _FOLDERS = {
     **dict.fromkeys(generated.VENDORED, "vendored"),
     **dict.fromkeys(generated.BUILT, "built"),
@@ -53,7 +53,7 @@ _PLAIN_LICENSE_FILE = re.compile(r"(?i)(?:licen[cs]es?|copying|unlicense)(?:\.(?
 
 
 def find(path: str, options: Mapping[str, Any]) -> list[Piece]:
-    """The source files below `path`, each once, sorted by name within a folder; several folders with commas between.
+    """The source files below `path`, each once, sorted by name within a folder; commas separate several folders.
 
     A folder that is left out as a whole is one piece, so that it is counted.
 
@@ -86,7 +86,7 @@ def _check(options: Mapping[str, Any]) -> None:
 
 @dataclass(frozen=True)
 class _Licensing:
-    """What tells the licence of the files in a folder.
+    """The files that state the licence of the files in a folder.
 
     Attributes:
       files: licence files of this folder or the nearest above, up to an environment's.
@@ -99,7 +99,7 @@ class _Licensing:
     beyond: tuple[str, ...] = ()
 
     def of(self, path: str) -> tuple[str, ...]:
-        """The files that tell one file's licence."""
+        """The files that state one file's licence."""
         if not self.files and (metadata := self.packages.get(path)):
             return (metadata,)
         return self.files or self.beyond
@@ -107,7 +107,7 @@ class _Licensing:
 
 @dataclass(frozen=True)
 class _Criteria:
-    """What of a folder is wanted: files of these languages, but for what is left out and links out of the bounds."""
+    """What to read of a folder: files of these languages, except what is left out and links that lead out of bounds."""
 
     languages: frozenset[str]
     leave_out: frozenset[str]
@@ -115,14 +115,14 @@ class _Criteria:
 
 
 def _walk(folder: str, criteria: _Criteria, licensing: _Licensing, above: tuple[str, ...] = ()) -> Iterator[Piece]:
-    """The pieces of one folder; one that is inside itself, by way of a link, is passed over."""
+    """The pieces of one folder; a folder that contains itself, through a link, is skipped."""
     above = (*above, os.path.realpath(folder))
     try:
         entries = sorted(os.scandir(folder), key=lambda entry: entry.name)
     except OSError as error:
         yield left_out(folder, f"{UNREADABLE}folder: {type(error).__name__}")
         return
-    if packages := _installed(folder, entries):  # a stray LICENSE beside the packages is one of theirs
+    if packages := _installed(folder, entries):  # a stray LICENSE beside the packages belongs to one of them
         licensing = _Licensing(packages=packages, beyond=licensing.files)
     elif license_files := _license_files(entry.path for entry in entries):
         licensing = replace(licensing, files=license_files)
@@ -139,7 +139,7 @@ def _walk(folder: str, criteria: _Criteria, licensing: _Licensing, above: tuple[
                 yield left_out(entry.path, f"{reason}: folder {entry.name}")
             elif os.path.realpath(entry.path) not in above:
                 yield from _walk(entry.path, criteria, licensing, above)
-        except OSError:  # a link to itself; gone since it was listed
+        except OSError:  # a link to itself, or deleted since it was listed
             continue
 
 
@@ -174,7 +174,7 @@ def _time_of(path: str) -> int:
 
 
 def _of_shebang(entry: os.DirEntry) -> tuple[str, ...]:
-    """The language of a file whose name tells none; only names without a dot are looked into."""
+    """The language of a file whose name does not tell it; only files without a dot in their name are opened."""
     if "." in entry.name:
         return ()
     with open(entry.path, "rb") as file:
@@ -182,7 +182,7 @@ def _of_shebang(entry: os.DirEntry) -> tuple[str, ...]:
 
 
 def _license_files(paths: Iterable[str]) -> tuple[str, ...]:
-    """Of the files of one folder, those that tell its licence; the plainly named ones where there are any."""
+    """The files of a folder that state its licence; only the plainly named ones, if there are any."""
     found = [path for path in paths if _is_license(os.path.basename(path)) and os.path.isfile(path)]
     return tuple(path for path in found if _is_plain(path)) or tuple(found)
 
@@ -197,7 +197,7 @@ def _is_plain(path: str) -> bool:
 
 
 def _above(root: str) -> tuple[str, ...]:
-    """The licence files that hold for a folder within a git working tree; what is above one is another project's."""
+    """The licence files for a folder inside a git working tree; files above the tree belong to another project."""
     folder = os.path.abspath(root)
     nearest: tuple[str, ...] = ()
     while not os.path.exists(os.path.join(folder, ".git")):
@@ -209,7 +209,7 @@ def _above(root: str) -> tuple[str, ...]:
 
 
 def _installed(folder: str, entries: list[os.DirEntry]) -> dict[str, str]:
-    """Of a folder with installed packages: path of a file → METADATA of its package, as pip's RECORD has it."""
+    """For a folder with installed packages: path of a file → METADATA of its package, by pip's RECORD."""
     owners: dict[str, str] = {}
     for entry in entries:
         if not entry.name.endswith(".dist-info"):
@@ -232,7 +232,7 @@ def libraries(uri: str, options: Mapping[str, Any]) -> tuple[str, ...]:
 
 
 def read(piece: Piece, options: Mapping[str, Any], skipped: Counter[str]) -> Iterator[Document]:
-    """The document of one file, if it is one."""
+    """The document of one file, unless it is left out."""
     if piece.size > options["max_file_kilobytes"] * 1000:
         skipped[f"more than {options['max_file_kilobytes']} kB: data"] += 1
         return
@@ -286,9 +286,9 @@ def _wanted(options: Mapping[str, Any]) -> frozenset[str]:
 
 @functools.lru_cache(maxsize=4096)
 def _license(files: tuple[str, ...]) -> str:
-    """The licence that licence files, or a package's METADATA, tell; '' where one of several is not known.
+    """The licence that licence files or a package's METADATA state; '' if one of several is not known.
 
-    Of several, plainly named ones (LICENSE, COPYING) hold together; LICENSE-MIT beside LICENSE-APACHE is a choice.
+    Several plainly named files (LICENSE, COPYING) all apply; LICENSE-MIT beside LICENSE-APACHE is a choice.
     """
     if not files:
         return ""

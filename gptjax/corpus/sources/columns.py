@@ -13,7 +13,7 @@ ROWS = 256  # read at once
 
 
 def parquet_batches(file: BinaryIO, names: Sequence[str], groups: Sequence[int] | None = None) -> Iterator[Any]:
-    """Record batches of those columns that are there. groups: of rows; none: all."""
+    """Record batches of those columns that exist. groups: the row groups to read; none: all."""
     import pyarrow.parquet
 
     with pyarrow.parquet.ParquetFile(file) as table:
@@ -23,7 +23,7 @@ def parquet_batches(file: BinaryIO, names: Sequence[str], groups: Sequence[int] 
 
 
 def arrow_batches(file: BinaryIO, names: Sequence[str]) -> Iterator[Any]:
-    """Likewise, of files and streams of Arrow's; the `datasets` library writes streams."""
+    """The same for Arrow's files and streams; the `datasets` library writes streams."""
     import pyarrow.ipc
 
     is_file = file.read(6) == b"ARROW1"
@@ -34,14 +34,14 @@ def arrow_batches(file: BinaryIO, names: Sequence[str]) -> Iterator[Any]:
     else:
         batches = pyarrow.ipc.open_stream(file)
     for batch in batches:
-        batch.validate(full=True)  # Arrow trusts the lengths in a file, and would read beyond its end
+        batch.validate(full=True)  # Arrow trusts the lengths in a file and would read beyond its end
         columns = [name for name in names if name in batch.schema.names]
         for start in range(0, batch.num_rows, ROWS):
             yield batch.slice(start, ROWS).select(columns)
 
 
 def rows(batches: Iterable[Any]) -> Iterator[dict[str, Any]]:
-    """Column → cell of each row; strings are bytes, since what a column of strings holds is not always UTF-8."""
+    """Column → cell of each row; strings are bytes, since a column of strings is not always valid UTF-8."""
     for batch in batches:
         columns = {name: _cells(batch.column(name)) for name in batch.schema.names}
         for row in range(batch.num_rows):
@@ -60,13 +60,13 @@ def _cells(column: Any) -> list[Any]:
 
 @contextmanager
 def arrow_errors(path: str) -> Iterator[None]:
-    """What Arrow raises for a corrupt file becomes Unreadable; a network that fails is raised as it is."""
+    """Arrow's errors for a corrupt file become Unreadable; those of a failing network are passed on."""
     import pyarrow
 
     kind = "parquet" if bare_name(path).endswith(".parquet") else "arrow"
     try:
         yield
-    except (pyarrow.ArrowException, MemoryError):  # of lengths that are none
+    except (pyarrow.ArrowException, MemoryError):  # from invalid lengths
         raise Unreadable(f"corrupt {kind}") from None
     except OSError as error:
         # pyarrow reports some corruption as an OSError without a number.

@@ -9,22 +9,22 @@ from typing import Protocol
 
 from gptjax.config import ConfigError
 
-SUFFIXES = {".gz": "gzip", ".bz2": "bzip2", ".xz": "xz", ".zst": "zstd"}  # of files, and what is in them
+SUFFIXES = {".gz": "gzip", ".bz2": "bzip2", ".xz": "xz", ".zst": "zstd"}  # suffixes of files, and their compression
 MAGIC = {
     "gzip": b"\x1f\x8b\x08",
     "bzip2": b"BZh",
     "xz": b"\xfd7zXZ\0",
     "zstd": b"\x28\xb5\x2f\xfd",
-}  # a member's beginning
+}  # the beginning of a member
 
 
 class Decoder(Protocol):
-    """Of one member.
+    """A decoder of one member.
 
     Attributes:
-      feed: bytes that it should be given at once.
-      errors: what `decode` raises where the data are corrupt.
-      ended: whether that was the member's last byte; `left`: what is not decoded yet, or of the next member.
+      feed: the number of bytes to give it at a time.
+      errors: what `decode` raises if the data are corrupt.
+      ended: whether the member's last byte was decoded; `left`: bytes not decoded yet, or of the next member.
     """
 
     feed: int
@@ -33,7 +33,7 @@ class Decoder(Protocol):
     left: bytes
 
     def decode(self, data: bytes, most: int) -> bytes:
-        """At most `most` bytes; none: it needs more data, or has ended."""
+        """Decodes at most `most` bytes; if there are none, it needs more data or has ended."""
 
 
 def decoder(compression: str, window_bytes: int) -> Decoder:
@@ -67,7 +67,7 @@ class _Gzip:
 
 
 class _Stream:
-    """bzip2 or xz: they keep what they have not decoded yet."""
+    """bzip2 or xz, which keep the bytes that they have not decoded yet."""
 
     feed = 1 << 16
     errors: tuple[type[Exception], ...] = (OSError, ValueError, lzma.LZMAError)
@@ -83,7 +83,7 @@ class _Stream:
 
 
 class _Zstd:
-    # A block of 4 bytes may stand for 128 KiB and all of it comes out at once: feed so little that this stays little.
+    # A block of 4 bytes may give 128 KiB, all at once: feed few bytes at a time, so that the output stays small.
     feed = 1 << 10
     errors: tuple[type[Exception], ...]
 

@@ -16,7 +16,7 @@ from gptjax.corpus.sources.streams import counted
 
 FORM = forms.LABELLED
 OPTIONS = {
-    # The column of the label and of the text, or several put together. '': columns 1 and 2 of a table, label and text
+    # The column of the label and of the text, or a template of several. '': columns 1 and 2 of a table, label and text
     # of records.
     "label": "",
     "text": "",
@@ -34,7 +34,7 @@ def find(path: str, options: Mapping[str, Any]) -> list[Piece]:
 
 
 def read(piece: Piece, options: Mapping[str, Any], skipped: Counter[str]) -> Iterator[Document]:
-    """The texts of a piece, up to where it cannot be read any further; each joined with its label (forms.py)."""
+    """The texts of a piece, as far as it can be read, each joined with its label (forms.py)."""
     fields = options["label"], options["text"]
     names = [name for side in fields for name in rows.columns_of("", side)]
     with counted(skipped):

@@ -11,7 +11,7 @@ from gptjax.corpus.config import plain
 from gptjax.corpus.libraries import versions_of
 from gptjax.corpus.sources import UNREADABLE, Piece, kind_named
 
-FEW = 100  # documents, below which a share of failures says little until all are read
+FEW = 100  # documents; with fewer, a share of failures says little until all are read
 
 
 @dataclass
@@ -19,8 +19,8 @@ class Listing:
     """Tasks of the extract stage, in the order of the sources.
 
     Attributes:
-      tasks: their inputs; sources: the config of each one's source; sizes: bytes to read.
-      pieces: of each source, and bytes: likewise.
+      tasks: the inputs of each task; sources: the config of each task's source; sizes: bytes that each reads.
+      pieces, bytes: the number of pieces and bytes of each source.
     """
 
     tasks: list[dict] = field(default_factory=list)
@@ -34,7 +34,7 @@ def list_sources(sources: Any, shard_bytes: int) -> Listing:
     """Finds every source's pieces.
 
     Raises:
-      ConfigError: a source is not there, or empty.
+      ConfigError: a source does not exist or is empty.
     """
     listing = Listing()
     for source in sources:
@@ -66,7 +66,7 @@ def list_sources(sources: Any, shard_bytes: int) -> Listing:
 
 
 def _groups(pieces: list[Piece], most: int) -> list[list[Piece]]:
-    """Runs of pieces that are no larger than `most` bytes together, or single ones that are."""
+    """Runs of pieces of at most `most` bytes together, or single pieces that are larger."""
     groups: list[list[Piece]] = [[]]
     size = 0
     for piece in pieces:
@@ -79,7 +79,7 @@ def _groups(pieces: list[Piece], most: int) -> list[list[Piece]]:
 
 
 class FailureLimit:
-    """Stops a run of which a source turns out to be mostly unreadable, as soon as that is plain."""
+    """Stops a run as soon as it is clear that too much of a source is unreadable."""
 
     def __init__(self, listing: Listing, most: float):
         self._names = [source.name for source in listing.sources]
@@ -96,7 +96,7 @@ class FailureLimit:
         self._check(name, FEW)
 
     def check(self) -> None:
-        """The verdict when all is read.
+        """The check when everything is read.
 
         Raises:
           RunError: more than the stated share of a source is unreadable.
