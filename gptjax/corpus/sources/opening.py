@@ -23,10 +23,10 @@ from gptjax.corpus.sources.decompression import SUFFIXES
 from gptjax.corpus.sources.streams import Stream, Unreadable
 from gptjax.paths import local_path
 
-LINKS = ("inside", "all")  # that are followed: those within the source, or all
+LINKS = ("inside", "all")  # links to follow: those within the source, or all
 OUTSIDE = "links that lead out of the source (links='all' follows them)"
 
-# What file systems have that changes with a file's content, the surest first.
+# Attributes of file systems that change with a file's content, the most reliable first.
 VERSIONS = (
     *("ETag", "etag", "md5Hash", "Content-MD5", "blob_id", "mtime", "Last-Modified", "LastModified", "updated"),
     *("last_modified", "created"),
@@ -36,27 +36,27 @@ VERSIONS = (
 # --- What there is ----------------------------------------------------------------------------------------------------
 
 
-LOCAL = ("file://", "local://")  # addresses of what is here
+LOCAL = ("file://", "local://")  # addresses of local files
 
 
 def find_files(
     path: str, suffixes: Sequence[str], leave_out: Collection[str] = (), links: str = "inside"
 ) -> list[Piece]:
-    """The files behind `path`, each once, sorted by name within a folder.
+    """The files of `path`, each once, sorted by name within a folder.
 
-    Folders are walked through symbolic links, not in circles; hidden names are not looked at. A link that leads out of
-    the folder asked for (of a pattern: out of the folder before its first * or ?) is a piece that is left out, so that
-    it is counted: in a corpus that somebody sent it may lead to anything of the reader's. What is asked for by its own
-    name may be a link.
+    Folders are walked through symbolic links, but not in circles; hidden names are skipped. A link that leads out of
+    the given folder (for a pattern: out of the folder before its first * or ?) becomes a piece that is left out and
+    counted, since in a corpus from somebody else it may lead to private files of the reader. A path that is itself a
+    link is followed.
 
     Args:
-      path: a file, a folder or a pattern (`data/*.warc.gz`), local or remote; several with commas between.
-      suffixes: of names without their .gz, .bz2, .xz or .zst, in lower case; "": any.
-      leave_out: names of files and folders that are passed over.
-      links: inside | all: those that lead out of the folder are followed, too.
+      path: a file, a folder or a pattern (`data/*.warc.gz`), local or remote; commas separate several.
+      suffixes: suffixes, in lower case, of names without .gz, .bz2, .xz or .zst; "": any.
+      leave_out: names of files and folders to skip.
+      links: inside | all: also follow links that lead out of the folder.
 
     Raises:
-      ConfigError: one does not exist, is a file of another kind, or a remote place cannot be listed.
+      ConfigError: a path does not exist or is a file of another kind, or a remote place cannot be listed.
     """
     check_links(links)
     names = path.split(",")
@@ -64,25 +64,25 @@ def find_files(
 
 
 def check_links(links: str) -> None:
-    """Raises ConfigError for a value that the option `links` has not."""
+    """Raises ConfigError for a value that the option `links` does not have."""
     if links not in LINKS:
         raise ConfigError(f"links = {links!r}: expected one of {', '.join(LINKS)}")
 
 
 class Bounds:
-    """What links may lead to: a folder's inside, or anything."""
+    """Where links may lead: inside a folder, or anywhere."""
 
     def __init__(self, folder: str, links: str):
         self._within = os.path.realpath(folder) if links == "inside" else None
 
     def left_out(self, entry: os.DirEntry) -> Piece | None:
-        """The piece that counts an entry which is a link out of the folder; None for all others."""
+        """A piece that counts an entry, if it is a link out of the folder; else None."""
         if self._within is None or not entry.is_symlink() or not os.path.exists(entry.path):
             return None
         return self.outside(entry.path)
 
     def outside(self, path: str) -> Piece | None:
-        """Likewise of a path, any part of which may be a link."""
+        """The same for a path, any part of which may be a link."""
         target = os.path.realpath(path)
         if self._within is None or os.path.commonpath([target, self._within]) == self._within:
             return None
@@ -90,7 +90,7 @@ class Bounds:
 
 
 def once(pieces: Iterable[Piece]) -> list[Piece]:
-    """Without those that are another one's file, by way of a link or a second name."""
+    """The pieces without repetitions of a file through a link or a second name."""
     distinct: dict[str, Piece] = {}
     for piece in pieces:
         place = piece.options.get("path", piece.uri)
@@ -100,7 +100,7 @@ def once(pieces: Iterable[Piece]) -> list[Piece]:
 
 
 def expanded(path: str) -> list[str]:
-    """The files and folders of `path` by the names that pieces have."""
+    """The files and folders that `path` names, as they are named in pieces."""
     return [os.path.expanduser(_here(name)) for name in path.split(",")]
 
 
@@ -109,12 +109,12 @@ def _here(name: str) -> str:
 
 
 def is_wanted(piece: Piece, roots: Collection[str], name: re.Pattern) -> bool:
-    """Whether it is named by itself or as `name` says, or is there to be counted only."""
+    """Whether a piece is given by its own path, has an allowed name, or is only counted."""
     return "left_out" in piece.options or piece.uri in roots or name.fullmatch(bare_name(piece.uri)) is not None
 
 
 def bare_name(uri: str) -> str:
-    """The name in lower case and without its .gz, .bz2, .xz or .zst: what tells the kind of what is in it."""
+    """The name in lower case without .gz, .bz2, .xz or .zst, by which the kind of the content is known."""
     name = uri.rstrip("/").rpartition("/")[2].lower()
     stem, suffix = os.path.splitext(name)
     return stem if suffix in SUFFIXES else name
@@ -164,7 +164,7 @@ def _walk(folder: str, leave_out: frozenset[str], above: tuple[str, ...], bounds
     above = (*above, os.path.realpath(folder))
     try:
         entries = sorted(os.scandir(folder), key=lambda entry: entry.name)
-    except OSError as error:  # passed over, all that is below would be missing without a word
+    except OSError as error:  # if it were skipped, everything below would be missing silently
         raise ConfigError(f"{folder!r}: cannot be listed ({error.strerror})") from error
     for entry in entries:
         if entry.name.startswith(".") or entry.name in leave_out:
@@ -177,12 +177,12 @@ def _walk(folder: str, leave_out: frozenset[str], above: tuple[str, ...], bounds
                     yield from _walk(entry.path, leave_out, above, bounds)
             elif entry.is_file():
                 yield _local_piece(entry.path, entry.stat())
-        except OSError:  # a link to itself; gone since it was listed
+        except OSError:  # a link to itself, or deleted since it was listed
             continue
 
 
 def left_out(path: str, reason: str) -> Piece:
-    """A piece of which nothing is read, so that it is counted why."""
+    """A piece that is not read and only counts the reason."""
     return Piece(path.replace(os.sep, "/"), 0, options={"path": path, "left_out": reason})
 
 
@@ -201,7 +201,7 @@ def _find_remote(name: str, leave_out: frozenset[str]) -> Iterator[Piece]:
             found = {path: details}
     except FileNotFoundError:
         found = {}
-    except Exception as error:  # every file system has its own
+    except Exception as error:  # every file system has its own errors
         raise ConfigError(f"{name!r}: cannot be listed ({type(error).__name__}: {error})") from error
     if not found:
         raise ConfigError(f"{name!r}: no such file or folder")
@@ -229,11 +229,11 @@ def _file_system(uri: str) -> tuple[Any, str]:
 
 
 def open_file(uri: str) -> BinaryIO:
-    """The file's own bytes, seekable where that can be: for zip, Parquet and the like.
+    """The file's own bytes, seekable if possible: for zip, Parquet and the like.
 
     Raises:
-      Unreadable: it is here, and is gone or may not be read.
-      OSError: it is elsewhere and could not be had: libraries tell a failing network by the errors of a missing file.
+      Unreadable: a local file is missing or may not be read.
+      OSError: a remote file could not be read: libraries report a failing network with the errors of a missing file.
     """
     if is_remote(uri):
         system, path = _file_system(uri)
@@ -245,13 +245,13 @@ def open_file(uri: str) -> BinaryIO:
 
 
 def open_stream(uri: str, options: Mapping[str, Any]) -> Stream:
-    """The file from its beginning to its end, decompressed as its name says. A context manager.
+    """A stream of the whole file, decompressed by its suffix. A context manager.
 
     Args:
       options: those of limits.READING.
 
     Raises:
-      Unreadable: there is no such file, or it may not be read; then and later, see streams.py.
+      Unreadable: there is no such file, it may not be read, or see streams.py for later errors.
     """
     compression = SUFFIXES.get(os.path.splitext(uri)[1].lower())
     return Stream(open_file(uri), compression, options, remote=is_remote(uri))

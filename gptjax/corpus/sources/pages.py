@@ -18,13 +18,13 @@ from gptjax.corpus.sources import UNREADABLE
 from gptjax.corpus.sources.limits import TimeIsUp, time_limit
 
 EXTRACTORS = ("trafilatura", "resiliparse")
-MADE_OF = {"trafilatura": ("trafilatura", "lxml"), "resiliparse": ("resiliparse",)}  # the libraries of each
+MADE_OF = {"trafilatura": ("trafilatura", "lxml"), "resiliparse": ("resiliparse",)}  # extractor → its libraries
 FAVORS = ("balanced", "precision", "recall")
 
-_HEAD = 4096  # characters that tell of a page
+_HEAD = 4096  # characters of a page's head that are searched
 _LANGUAGE = re.compile(r"<html\b[^>]{0,1000}?\slang\s*=\s*[\"']?\s*([A-Za-z]{2,3})\b", re.IGNORECASE)
 _TAG = re.compile(r"<(/?)([A-Za-z][A-Za-z0-9]*)")
-# No element stands in these, or they end where the next one begins: left open, they make nothing deeper.
+# These contain no element, or end where the next one begins, so left open they add no depth.
 _FLAT = frozenset(
     "area base br col embed hr img input link meta param source track wbr "
     "a body colgroup dd dt head html li optgroup option p rp rt tbody td tfoot th thead tr".split()
@@ -32,7 +32,7 @@ _FLAT = frozenset(
 
 
 def check_options(options: Mapping[str, Any]) -> None:
-    """Raises ConfigError where an extractor cannot work as it is asked to, or is not installed."""
+    """Raises ConfigError if the extractor is not installed or does not have the options asked for."""
     for name, allowed in (("extractor", EXTRACTORS), ("favor", FAVORS)):
         if options[name] not in allowed:
             raise ConfigError(f"{name} = {options[name]!r}: expected one of {', '.join(allowed)}")
@@ -44,7 +44,7 @@ def check_options(options: Mapping[str, Any]) -> None:
 
 
 def page_text(html: str, options: Mapping[str, Any], skipped: Counter[str]) -> str | None:
-    """The main text of a page; None where it has none, or is not to be read: counted.
+    """The main text of a page; None if it has none or exceeds a limit, which is counted.
 
     Args:
       options: extractor, favor, comments and limits.PAGES.
@@ -64,7 +64,7 @@ def page_text(html: str, options: Mapping[str, Any], skipped: Counter[str]) -> s
         return None
     except ImportError:
         raise
-    except Exception as error:  # whatever a library raises, it is the page's fault
+    except Exception as error:  # whatever a library raises counts as an unreadable page
         skipped[f"{UNREADABLE}page without extraction ({type(error).__name__})"] += 1
         return None
     # Entities may name half a surrogate pair, or no character at all.
@@ -76,15 +76,15 @@ def page_text(html: str, options: Mapping[str, Any], skipped: Counter[str]) -> s
 
 
 def language_of(html: str) -> str:
-    """As <html lang=…> tells: 'en' for en-US."""
+    """The language in <html lang=…>: 'en' for en-US."""
     found = _LANGUAGE.search(html, 0, _HEAD)
     return found[1].lower() if found else ""
 
 
 def depth(html: str, enough: int) -> int:
-    """Elements within elements, as far as tags tell; counted until there are more than `enough`.
+    """The depth of nested elements, judged by tags; counting stops above `enough`.
 
-    Parsers recurse: this is known before they begin.
+    Parsers recurse, so the depth must be known before they begin.
     """
     deepest = level = 0
     for slash, name in _TAG.findall(html):

@@ -1,6 +1,6 @@
 """Pairs of a source and its targets, from the rows of tables, records or two files of lines (rows.py).
 
-A list in the source's column is one text, joined by spaces; in the target's, it has several references.
+A list in the source's column is joined by spaces to one text; a list in the target's column has several references.
 """
 
 from __future__ import annotations
@@ -20,13 +20,13 @@ from gptjax.corpus.sources.streams import counted
 FORM = forms.PAIRS
 REFERENCES = ("each", "first")
 OPTIONS = {
-    # The column of the source and of the target, or several put together: "{question}\n{context}". '': columns 1 and 2
+    # The column of the source and of the target, or a template: "{question}\n{context}". '': columns 1 and 2
     # of a table, source and target of records; question and context, and the answers, of SQuAD's layout.
     "source": "",
     "target": "",
-    "swap": False,  # the target is the source, and the source the target
-    "prefix": "",  # stands before every source
-    "references": "each",  # of several targets in a row, to train on: each | first; all are kept for scoring
+    "swap": False,  # exchange source and target
+    "prefix": "",  # text before every source
+    "references": "each",  # which of several targets to train on: each | first; all are kept for scoring
     **READING,
 }
 EMPTY = "an empty side"
@@ -66,7 +66,7 @@ def read(piece: Piece, options: Mapping[str, Any], skipped: Counter[str]) -> Ite
 
 
 def usual_fields(row: rows.Row) -> tuple[str, str]:
-    """Where source and target stand if it is not said."""
+    """The columns of source and target if none are named."""
     if "1" in row:
         return "1", "2"
     return ("{question}\n{context}", "answers") if all(name in row for name in rows.SQUAD) else ("source", "target")

@@ -1,7 +1,7 @@
 """Scholarly papers: LaTeX projects (folders, .tar.gz as arXiv gives them), JATS XML, unarXive, the ACL Anthology, PDF.
 
-Maths is kept as its TeX source. Of a LaTeX project every whole document that is not a variant of another is read; what
-it includes is looked up among the project's own files.
+Maths is kept as TeX source. In a LaTeX project, every whole document that is not a variant of another is read; its
+included files are looked up among the project's own files.
 """
 
 from __future__ import annotations
@@ -26,22 +26,22 @@ from gptjax.corpus.sources.records import decode, json_values, parts
 from gptjax.corpus.sources.streams import Stream, Unreadable, counted
 
 OPTIONS = {
-    "least_characters": 500,  # of a document of a LaTeX project: less is a cover or a letter; of others 1
-    "max_project_bytes": 16_000_000,  # of the sources of a LaTeX project
+    "least_characters": 500,  # characters of a LaTeX document: shorter ones are covers or letters; for other formats 1
+    "max_project_bytes": 16_000_000,  # bytes of the sources of a LaTeX project
     "max_pages": 2000,  # of a PDF; the rest is not read
-    "max_pdf_seconds": 300.0,  # of the processor's time
+    "max_pdf_seconds": 300.0,  # seconds of processor time
     **READING,
 }
 LATEX = (".tex", ".ltx", ".latex", ".sty")
 _NAMES = re.compile(r".*\.(?:tex|ltx|latex|sty|tar|tgz|xml|nxml|jsonl|pdf)|(?:\d{4}\.\d{4,5}|[a-z-]+\d{7})(?:v\d+)?")
-SAME_DOCUMENT = 0.5  # share of a document's source that another one has: a variant
+SAME_DOCUMENT = 0.5  # a document is a variant if another has this share of its source
 
 
 # --- What there is ----------------------------------------------------------------------------------------------------
 
 
 def find(path: str, options: Mapping[str, Any]) -> list[Piece]:
-    """The files behind `path`, as opening.find_files has them; a folder with LaTeX sources is one piece, a project.
+    """The files of `path`, as opening.find_files finds them; a folder with LaTeX sources is one piece, a project.
 
     Raises:
       ConfigError: one does not exist.
@@ -61,7 +61,7 @@ def _is_source(piece: Piece) -> bool:
 
 
 def _project_of(uri: str, folders: Collection[str]) -> str:
-    """The uppermost folder with LaTeX sources that a source stands in: parts often have folders of their own."""
+    """The uppermost folder with LaTeX sources that contains a source: parts often have their own folders."""
     folder = above = posixpath.dirname(uri)
     while (higher := posixpath.dirname(above)) != above:
         above = higher
@@ -79,7 +79,7 @@ def _project(folder: str, sources: list[Piece]) -> Piece:
 
 
 def libraries(uri: str, options: Mapping[str, Any]) -> tuple[str, ...]:
-    """An archive may hold PDFs, too."""
+    """An archive may also hold PDFs."""
     has_none = bare_name(uri).endswith((*LATEX, ".xml", ".nxml", ".jsonl"))
     return encoding.DETECTORS if has_none else (*encoding.DETECTORS, "pypdf")
 
@@ -114,7 +114,7 @@ def _folder(piece: Piece, options: Mapping[str, Any], skipped: Counter[str]) -> 
 def _latex(
     uri: str, files: Mapping[str, bytes], options: Mapping[str, Any], skipped: Counter[str]
 ) -> Iterator[Document]:
-    """The documents of a project, the longest first, without those that are another's variants."""
+    """The documents of a project, the longest first, without variants."""
     sources = {
         name: latex_project.without_comments(unix_lines(decode(raw, uri + name, "detect", skipped)))
         for name, raw in files.items()
@@ -147,7 +147,7 @@ def _latex(
 
 
 def _archive(uri: str, options: Mapping[str, Any], skipped: Counter[str]) -> Iterator[Document]:
-    """A project's archive or single source, or an archive of many of these, as arXiv's bulk files are."""
+    """The archive or single source of a project, or an archive of many of these, like arXiv's bulk files."""
     if uri.lower().endswith(".tgz"):
         stream = Stream(open_file(uri), "gzip", options, remote=is_remote(uri))
     else:
@@ -187,7 +187,7 @@ def _unpacked(
 
 
 def _members(stream: io.BufferedReader[Any], options: Mapping[str, Any]) -> Iterator[tuple[str, bytes]]:
-    """(name, content) of the files of a tar archive that may hold text; links and devices are no files."""
+    """(name, content) of the files of a tar archive that may hold text; links and devices are skipped."""
     try:
         with tarfile.open(fileobj=stream, mode="r|") as archive:
             for member in archive:
@@ -249,7 +249,7 @@ def _pdf_text(file: Any, uri: str, options: Mapping[str, Any], skipped: Counter[
         raise
     except TimeIsUp:
         raise Unreadable(f"PDF of more than {options['max_pdf_seconds']:g} seconds") from None
-    except Exception:  # what a broken PDF makes pypdf raise is anything
+    except Exception:  # for a broken PDF, pypdf may raise anything
         raise Unreadable("corrupt PDF") from None
     text = wrapping.unwrapped("\n".join(pages)).replace("\0", "").encode("utf-8", "replace").decode()
     if text.strip():

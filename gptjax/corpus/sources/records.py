@@ -14,27 +14,27 @@ from gptjax.corpus.sources import KEPT, UNREADABLE
 from gptjax.corpus.sources.opening import bare_name, open_stream
 from gptjax.corpus.sources.streams import BLOCK, Bomb, Stream, Unreadable
 
-HEAD = 1 << 16  # bytes of a file by which its encoding is detected
+HEAD = 1 << 16  # first bytes of a file, from which its encoding is detected
 _HOW = {"mark": "by its byte order mark", "declared": "as declared", "detected": "judging by its bytes"}
 
 
 class Readable(Protocol):
-    """What bytes are read from: a `Stream`, or what stands for one."""
+    """Something to read bytes from: a `Stream`, or the like."""
 
     def read(self, size: int, /) -> bytes: ...
 
 
 def lines(stream: Readable, options: Mapping[str, Any], skipped: Counter[str]) -> Iterator[tuple[int, bytes]]:
-    """(number from 1, line without its newline); those above max_line_bytes are counted and passed over."""
+    """(number from 1, line without its newline); lines above max_line_bytes are counted and skipped."""
     return split(stream, b"\n", options, skipped)
 
 
 def split(
     stream: Readable, separator: bytes, options: Mapping[str, Any], skipped: Counter[str]
 ) -> Iterator[tuple[int, bytes]]:
-    """(number from 1, record) of what stands between separators; those above max_line_bytes are passed over.
+    """(number from 1, record) for the records between separators; records above max_line_bytes are skipped.
 
-    Of a truncated stream, the records that have ended are given.
+    A truncated stream gives the records that are complete.
     """
     most = options["max_line_bytes"]
     held, number, over = bytearray(), 1, False
@@ -51,7 +51,7 @@ def split(
         del held[:start]
         if len(held) > most:
             over = True
-            del held[: len(held) - len(separator) + 1]  # it may have begun
+            del held[: len(held) - len(separator) + 1]  # a separator may have begun here
     if over:
         skipped[f"{UNREADABLE}record of more than {most:,} bytes"] += 1
     elif held:
@@ -59,10 +59,10 @@ def split(
 
 
 def parts(stream: Stream, most: int) -> Iterator[bytes]:
-    """All that a stream has, in parts of at most `most` bytes, cut after a newline where the second half has one.
+    """The whole stream in parts of at most `most` bytes, cut after a newline if the second half has one.
 
-    At least one, empty where the stream is; of a truncated stream all that there is, then Unreadable is raised. Of a
-    bomb, nothing that is still held.
+    There is at least one part, which may be empty. A truncated stream gives all that it has, then raises Unreadable. A
+    decompression bomb gives nothing of what is still held.
     """
     held, cut_any, failure = bytearray(), False, None
     blocks = iter(lambda: stream.read(BLOCK), b"")
@@ -86,14 +86,14 @@ def parts(stream: Stream, most: int) -> Iterator[bytes]:
 
 
 def _character_start(text: bytearray, place: int) -> int:
-    """Of the UTF-8 character that stands at `place`; `place` itself where there is none."""
+    """The beginning of the UTF-8 character that contains `place`; `place` itself if there is none."""
     return next((i for i in range(place, max(place - 4, 0), -1) if text[i] & 0xC0 != 0x80), place)
 
 
 def _blocks(stream: Readable, skipped: Counter[str], detect: bool) -> Iterator[bytes]:
-    """A stream of text as UTF-8 without a mark. What is no UTF-8 within a file that begins as UTF-8 stays as it is.
+    """A stream of text as UTF-8 without a mark. Invalid bytes in a file that begins as UTF-8 are not changed.
 
-    detect: other encodings are detected from the beginning of a file, and counted; otherwise only by a byte order mark.
+    detect: also detect other encodings from the beginning of a file, and count them; otherwise only a byte order mark.
     """
     head, failure = b"", None
     while len(head) < HEAD:
@@ -121,16 +121,16 @@ def _blocks(stream: Readable, skipped: Counter[str], detect: bool) -> Iterator[b
 
 
 def json_values(uri: str, options: Mapping[str, Any], skipped: Counter[str]) -> Iterator[tuple[int, Any]]:
-    """(number from 1, value) of each line of JSON; those that are none are counted and passed over.
+    """(number from 1, value) of each line of JSON; lines that are not JSON are counted and skipped.
 
-    A file whose name ends in .json may be one value instead: where that is an array, its elements are given.
+    A file whose name ends in .json may be a single value instead; if that is an array, its elements are given.
 
     Args:
-      options: limits.READING and, where the kind has it, encoding_errors.
+      options: limits.READING and, if the kind has it, encoding_errors.
 
     Raises:
-      Unreadable: after what could be read.
-      ConfigError: text that is not UTF-8, where `encoding_errors` is 'error'.
+      Unreadable: the rest of the file cannot be read.
+      ConfigError: text is not UTF-8 and `encoding_errors` is 'error'.
     """
     if bare_name(uri).endswith(".json") and (values := _one_json(uri, options, skipped)) is not None:
         yield from enumerate(values, 1)
@@ -148,7 +148,7 @@ def json_values(uri: str, options: Mapping[str, Any], skipped: Counter[str]) -> 
 
 
 def _one_json(uri: str, options: Mapping[str, Any], skipped: Counter[str]) -> list[Any] | None:
-    """The elements of a file that is one JSON value; None where it is JSON by lines, or too long for one."""
+    """The elements of a file that is one JSON value; None if it is JSON by lines, or too long."""
     noted: Counter[str] = Counter()
     with open_stream(uri, options) as stream:
         pieces = parts(stream, options["max_document_bytes"])
@@ -176,12 +176,12 @@ def decode(
 def decode(
     raw: bytes, uri: str, encoding_errors: str, skipped: Counter[str], declared: Sequence[str] = ()
 ) -> str | None:
-    """Text, by formats/encoding.py; what was not UTF-8 is counted.
+    """Decodes text by formats/encoding.py; text that was not UTF-8 is counted.
 
-    encoding_errors: of text that has no mark and is not UTF-8: detect its encoding; replace by U+FFFD; skip (None).
+    encoding_errors: for text without a mark that is not UTF-8: detect its encoding; replace by U+FFFD; skip (None).
 
     Raises:
-      ConfigError: `encoding_errors` is 'error', and it is such text.
+      ConfigError: `encoding_errors` is 'error' for such text.
     """
     found = encoding.decode(raw, declared, detect=encoding_errors == "detect")
     name = "UTF-8" if found.encoding == "utf-8" else found.encoding

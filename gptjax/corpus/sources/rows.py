@@ -5,7 +5,7 @@
   corpus.fr+corpus.en   two files, line by line, as columns 1 and 2 (the layout of Moses)
   dev-v1.1.json         SQuAD's layout: each question is a row of question, context, title, id and answers
 
-Columns of a .tsv or .txt file stand between tabs, and nothing in it is quoted; a .csv file is read as spreadsheets do.
+Tabs separate the columns of a .tsv or .txt file, without quoting; a .csv file is read as spreadsheets do.
 """
 
 from __future__ import annotations
@@ -32,8 +32,8 @@ from gptjax.corpus.sources.streams import Unreadable
 
 TABLES, RECORDS, COLUMNS = (".tsv", ".txt", ".csv"), (".jsonl", ".json"), (".parquet", ".arrow")
 SUFFIXES = (*TABLES, *RECORDS, *COLUMNS, ".zip")
-SQUAD = ("question", "context", "answers")  # of each row of SQuAD's layout
-USUAL = ("source", "target", "text", "label", *SQUAD)  # columns that are read where none is named
+SQUAD = ("question", "context", "answers")  # the fields of each row of SQuAD's layout
+USUAL = ("source", "target", "text", "label", *SQUAD)  # columns that are read if none is named
 
 Row = Mapping[str, Any]
 
@@ -42,7 +42,7 @@ Row = Mapping[str, Any]
 
 
 def find(path: str, options: Mapping[str, Any]) -> list[Piece]:
-    """The files behind `path`, as opening.find_files has them; two files of lines, FIRST+SECOND, are one piece.
+    """The files of `path`, as opening.find_files finds them; two files of lines, FIRST+SECOND, are one piece.
 
     Raises:
       ConfigError: one does not exist, or is a file of another kind.
@@ -51,7 +51,7 @@ def find(path: str, options: Mapping[str, Any]) -> list[Piece]:
     for name in path.split(","):
         first, plus, second = name.partition("+")
         if not plus or os.path.exists(name):
-            bare = os.path.isfile(name) and not os.path.splitext(bare_name(name))[1]  # a table, if it is asked for
+            bare = os.path.isfile(name) and not os.path.splitext(bare_name(name))[1]  # a table, if named as a file
             pieces += find_files(name, ("",) if bare else SUFFIXES, links=options["links"])
             continue
         sides = [find_files(side, ("",), links=options["links"]) for side in (first, second)]
@@ -76,12 +76,12 @@ def read(
     """(place, row) of every row of a piece.
 
     Args:
-      names: columns that are asked for; none: the usual ones. Where all are numbers, or none is named, the first line
-        of a table is a row.
+      names: the columns to read; none: the usual ones. If all are numbers, or none is named, the first line of a table
+        is a row.
       options: limits.READING.
 
     Raises:
-      Unreadable: after what could be read.
+      Unreadable: the rest of the piece cannot be read.
       ConfigError: two files have unequal numbers of lines.
     """
     path = piece.uri
@@ -203,10 +203,10 @@ def _table(
 
 
 def columns_of(option: str, field: str) -> list[str]:
-    """The columns of a field: itself, or those in braces, as in "{question} {context}"; none of ''.
+    """The columns of a field: itself, or those in braces as in "{question} {context}"; none for ''.
 
     Raises:
-      ConfigError: names the option, where the field is no such template.
+      ConfigError: the field is neither a column nor such a template; names the option.
     """
     if "{" not in field:
         return [field] if field else []
@@ -220,9 +220,9 @@ def columns_of(option: str, field: str) -> list[str]:
 
 
 def texts_of(row: Row, field: str, skipped: Counter[str]) -> list[str] | None:
-    """The texts of a field of a row: several of a list, one of a template; without the white space around them.
+    """The texts of a field of a row, without white space around them: several for a list, one for a template.
 
-    None, and counted, where the row lacks a column.
+    None, which is counted, if the row lacks a column.
     """
     found: dict[str, list[str]] = {}
     for name in columns_of("", field):
@@ -246,7 +246,7 @@ def _cell(row: Row, name: str) -> Any:
 
 
 def _texts(value: Any) -> list[str] | None:
-    """Of a string or number; of each in a list; of what stands in the field text, as answers of SQuAD have it."""
+    """The texts of a cell: a string or number, a list of these, or objects with a field `text` (SQuAD's answers)."""
     if isinstance(value, bytes):
         return [encoding.decode(value).text.strip()]
     if isinstance(value, str):

@@ -16,7 +16,7 @@ BLOCK = 1 << 16  # bytes at once
 
 
 class Unreadable(Exception):
-    """The rest of a file, or of a member of an archive, cannot be read. `reason`: as it is counted."""
+    """The rest of a file, or of a member of an archive, cannot be read. `reason`: the text under which it counts."""
 
     def __init__(self, reason: str):
         super().__init__(reason)
@@ -24,12 +24,12 @@ class Unreadable(Exception):
 
 
 class Bomb(Unreadable):
-    """What has come out of the file so far is as worthless as the rest."""
+    """Decompression bomb: discard everything read from the file."""
 
 
 @contextmanager
 def counted(skipped: Counter[str]) -> Iterator[None]:
-    """Ends the block at Unreadable and counts its reason."""
+    """In the block, Unreadable ends the block and its reason is counted."""
     try:
         yield
     except Unreadable as error:
@@ -37,24 +37,24 @@ def counted(skipped: Counter[str]) -> Iterator[None]:
 
 
 class Stream(io.RawIOBase):
-    """What comes out of a file, plain or compressed, within its limits; members one after another, as if they were one.
+    """The content of a plain or compressed file within its limits; several members are read as if they were one.
 
-    `read(n)` gives at most n bytes, often fewer, and none at the end only; so nothing that was readable is lost when
-    a later call raises Unreadable: truncated or corrupt, out of proportion, longer than may be.
+    `read(n)` returns at most n bytes, often fewer, and none only at the end. So no readable data are lost when a later
+    call raises Unreadable: the file is truncated, corrupt, too long, or compressed too strongly.
     """
 
     def __init__(self, file: BinaryIO, compression: str | None, options: Mapping[str, Any], remote: bool = False):
         self._file, self._compression, self._options, self._remote = file, compression or "", options, remote
-        self._member: Decoder | None = None  # that is being read
-        self._left = b""  # of the file, read and not yet decoded
+        self._member: Decoder | None = None  # bytes of the current member read
+        self._left = b""  # bytes of the file, read but not yet decoded
         self._consumed = self._produced = 0
-        self._corrupt = False  # the member that is being read
+        self._corrupt = False  # the decoder of the current member
 
     def readable(self) -> bool:
         return True
 
     def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
-        """Only to where it is: some readers ask for their place like that."""
+        """Only accepts the current place: some readers ask for their place in this way."""
         if (whence, offset) not in ((io.SEEK_CUR, 0), (io.SEEK_SET, self._produced)):
             raise io.UnsupportedOperation("seek")
         return self._produced
@@ -64,7 +64,7 @@ class Stream(io.RawIOBase):
         super().close()
 
     def resume(self) -> bool:
-        """Goes on at what looks like the next member's beginning; False where it was not corruption that stopped it."""
+        """Continues at what looks like the next member's beginning; False if reading did not stop at corruption."""
         if not self._corrupt:
             return False
         magic = MAGIC[self._compression]
@@ -98,7 +98,7 @@ class Stream(io.RawIOBase):
         return block
 
     def _decoded(self, most: int) -> bytes:
-        """Some bytes of the current member, or of the next; none at the end of the last."""
+        """Some bytes of the current or next member; none at the end of the last one."""
         while member := self._member or self._begin_member():
             try:
                 data = member.decode(self._left, most)
@@ -117,7 +117,7 @@ class Stream(io.RawIOBase):
         return b""
 
     def _begin_member(self) -> Decoder | None:
-        """The next one's, None where there is none. Disk and tape tools fill up with zeros after the last."""
+        """The decoder of the next member; None if there is none. Disk and tape tools pad with zeros after the last."""
         while not (left := self._left.lstrip(b"\0")):
             if not (block := self._block(BLOCK)):
                 return None

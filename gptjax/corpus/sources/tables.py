@@ -1,6 +1,6 @@
 """Tables with columns of text: Hugging Face datasets, Parquet, Arrow, JSON lines and CSV; one document per row.
 
-Cards and descriptions beside the tables (README.md, dataset_infos.json, state.json …) are passed over. Large Parquet
+Cards and descriptions beside the tables (README.md, dataset_infos.json, state.json …) are skipped. Large Parquet
 files are read as several pieces.
 """
 
@@ -26,14 +26,14 @@ from gptjax.formatting import MEGABYTE
 
 SUFFIXES = (".parquet", ".arrow", ".jsonl", ".json", ".csv", ".tsv")
 OPTIONS = {
-    "text": "text",  # a column, or several put together: "{title}\n\n{body}"
+    "text": "text",  # a column, or a template of several: "{title}\n\n{body}"
     "uri": "",  # the column of each row's address; none: file and row
     "license": "",  # the column of each row's licence
     "language": "",  # the column of each row's language
-    "split": "*",  # of files: a pattern for a folder or the beginning of a name (train-00000-of-00002.parquet)
+    "split": "*",  # files to read: a pattern for a folder or the beginning of a name (train-00000-of-00002.parquet)
     **READING,
 }
-PIECE_BYTES = 256 * MEGABYTE  # of the row groups of a Parquet file that are one piece
+PIECE_BYTES = 256 * MEGABYTE  # bytes of the row groups of a Parquet file that form one piece
 _DESCRIPTIONS = ("dataset_infos.json", "dataset_info.json", "dataset_dict.json", "state.json", "metadata.json")
 
 
@@ -41,7 +41,7 @@ _DESCRIPTIONS = ("dataset_infos.json", "dataset_info.json", "dataset_dict.json",
 
 
 def find(path: str, options: Mapping[str, Any]) -> list[Piece]:
-    """The tables behind `path`, as opening.find_files has them, in the splits asked for.
+    """The tables of `path`, as opening.find_files finds them, in the splits asked for.
 
     Raises:
       ConfigError: one does not exist, or is a file of another kind; `text` names no column.
@@ -58,7 +58,7 @@ def find(path: str, options: Mapping[str, Any]) -> list[Piece]:
 
 
 def _in_split(uri: str, roots: list[str], split: str) -> bool:
-    """Whether a folder below what was asked for, or the name up to its first "-" or ".", is of the split."""
+    """Whether a folder below the given path, or the name up to its first "-" or ".", matches the split."""
     root = max((one for one in roots if uri.startswith(one)), key=len, default="")
     *folders, name = uri[len(root) :].strip("/").split("/")
     parts = (*folders, name, name.partition(".")[0], name.partition("-")[0])
@@ -66,8 +66,8 @@ def _in_split(uri: str, roots: list[str], split: str) -> bool:
 
 
 def _row_groups(piece: Piece) -> list[Piece]:
-    """A large Parquet file as runs of row groups; as it is where its footer cannot be read."""
-    if piece.size <= PIECE_BYTES or is_remote(piece.uri):  # a look into thousands of remote footers would take long
+    """A large Parquet file as runs of row groups; as one piece if its footer cannot be read."""
+    if piece.size <= PIECE_BYTES or is_remote(piece.uri):  # reading thousands of remote footers would take long
         return [piece]
     import pyarrow
     import pyarrow.parquet
@@ -120,10 +120,10 @@ def read(piece: Piece, options: Mapping[str, Any], skipped: Counter[str]) -> Ite
 
 
 def _columns(options: Mapping[str, Any]) -> list[str]:
-    """Of the text.
+    """The columns of the text.
 
     Raises:
-      ConfigError: none is named, or in a way that is not known.
+      ConfigError: no column is named, or the template is invalid.
     """
     template = options["text"]
     try:
@@ -137,7 +137,7 @@ def _columns(options: Mapping[str, Any]) -> list[str]:
 
 
 def _put_together(template: str, values: Mapping[str, str]) -> str:
-    """The text of a row; '' where all its columns are empty."""
+    """The text of a row; '' if all its columns are empty."""
     if "{" not in template:
         return values[template]
     parts = [(literal, values[name] if name else "") for literal, name, _, _ in string.Formatter().parse(template)]
@@ -145,7 +145,7 @@ def _put_together(template: str, values: Mapping[str, str]) -> str:
 
 
 def _text(value: Any, skipped: Counter[str]) -> str:
-    """A cell as text; what is no valid Unicode becomes U+FFFD."""
+    """A cell as text, with U+FFFD for invalid Unicode."""
     if value is None or isinstance(value, list | dict):
         return ""
     raw = value if isinstance(value, bytes) else str(value).encode("utf-8", "surrogatepass")
@@ -155,7 +155,7 @@ def _text(value: Any, skipped: Counter[str]) -> str:
 def _rows(
     piece: Piece, path: str, names: list[str], options: Mapping[str, Any], skipped: Counter[str]
 ) -> Iterator[tuple[int, Mapping[str, Any]]]:
-    """(number from 1, the columns of these names as far as they are there) of each row."""
+    """(number from 1, those of the named columns that exist) of each row."""
     suffix = bare_name(path)
     if suffix.endswith((".parquet", ".arrow")):
         with arrow_errors(path), open_file(path) as file:

@@ -21,19 +21,19 @@ from gptjax.corpus.sources.streams import Stream, counted
 SUFFIXES = (".txt", ".md", ".py", ".jsonl", ".json", ".parquet")
 ENCODING_ERRORS = ("detect", "replace", "skip", "error")
 OPTIONS = {
-    # Text that is not UTF-8 and has no mark: detect its encoding | replace what is not UTF-8 by U+FFFD | skip | error.
+    # For text that is not UTF-8 and has no mark: detect its encoding | replace (by U+FFFD) | skip | error.
     "encoding_errors": "detect",
-    "text_field": "text",  # where records hold their text
-    "separator": "",  # stands between the documents of a .txt, .md or .py file; none: a file is one document
+    "text_field": "text",  # the field of a record that holds its text
+    "separator": "",  # separates the documents of a .txt, .md or .py file; none: a file is one document
     **READING,
 }
 STANDARD_LIBRARY = "python-stdlib"
-# Tests are most of the library's bytes and little of its prose; the rest is not the library's.
+# Tests are most of the library's bytes and little of its prose; the others do not belong to the library.
 STANDARD_LIBRARY_LEAVES_OUT = ("test", "tests", "idle_test", "site-packages", "dist-packages", "__pycache__")
 
 
 def find(path: str, options: Mapping[str, Any]) -> list[Piece]:
-    """The files behind `path`, as opening.find_files has them; 'python-stdlib' is a name, too.
+    """The files of `path`, as opening.find_files finds them; 'python-stdlib' is allowed, too.
 
     Raises:
       ConfigError: one does not exist, or is a file of another kind; an option cannot work.
@@ -65,7 +65,7 @@ def libraries(uri: str, options: Mapping[str, Any]) -> tuple[str, ...]:
 def read(piece: Piece, options: Mapping[str, Any], skipped: Counter[str]) -> Iterator[Document]:
     """The documents of one file, up to the point where it cannot be read any further.
 
-    A .txt, .md or .py file is one document, or several where a separator stands between them; a record is one.
+    A .txt, .md or .py file is one document, or several if there is a separator; a record is one document.
 
     Raises:
       ConfigError: text that is not UTF-8, where `encoding_errors` is 'error'.
@@ -78,7 +78,7 @@ def read(piece: Piece, options: Mapping[str, Any], skipped: Counter[str]) -> Ite
 
 
 def _records(path: str, options: Mapping[str, Any], skipped: Counter[str]) -> Iterator[tuple[int, bytes]]:
-    """(number, undecoded text) of each record; number 0 where the file is one."""
+    """(number, undecoded text) of each record; number 0 if the file is one document."""
     name = bare_name(path)
     if name.endswith((".jsonl", ".json")):
         yield from _json_records(path, options, skipped)
@@ -93,7 +93,7 @@ def _records(path: str, options: Mapping[str, Any], skipped: Counter[str]) -> It
 
 
 def _whole(stream: Stream, most: int, skipped: Counter[str]) -> Iterator[tuple[int, bytes]]:
-    """One record, or several of one that is too long to be held at once."""
+    """One record, or parts of a record that is too long for memory."""
     for number, raw in enumerate(parts(stream, most), 1):
         if number == 2:
             skipped[f"{KEPT}files of more than {most:,} bytes became several documents"] += 1
@@ -104,7 +104,7 @@ def _json_records(path: str, options: Mapping[str, Any], skipped: Counter[str]) 
     for number, value in json_values(path, options, skipped):
         text = value.get(options["text_field"]) if isinstance(value, dict) else None
         if isinstance(text, str):
-            # JSON can escape half a surrogate pair, which is no more UTF-8 than a stray byte.
+            # JSON can escape half a surrogate pair, which is not valid UTF-8 either.
             yield number, text.encode("utf-8", "surrogatepass")
         else:
             skipped[f"no text in field {options['text_field']!r}"] += 1
@@ -121,7 +121,7 @@ def _parquet_rows(path: str, options: Mapping[str, Any], skipped: Counter[str]) 
 
 
 def _text(raw: bytes, uri: str, encoding_errors: str, skipped: Counter[str]) -> str | None:
-    """The record's text, or None where it is counted as skipped."""
+    """The record's text, or None if it was counted as skipped."""
     text = decode(raw, uri, encoding_errors, skipped)
     if text is None:
         return None

@@ -21,7 +21,7 @@ from gptjax.corpus.sources.streams import BLOCK, Stream, Unreadable
 
 HTML = ("text/html", "application/xhtml+xml")
 HEADER_BYTES = 1 << 16  # at most, of a record
-RECORD_BYTES = 1 << 20  # of a record around its page: headers, and chunks' sizes
+RECORD_BYTES = 1 << 20  # bytes of a record besides its page: headers, and sizes of chunks
 
 _START = re.compile(rb"WARC/\d\.\d+\r?\n")
 _NEXT = re.compile(rb"\n(?=WARC/\d\.\d+\r?\n)")
@@ -32,13 +32,13 @@ _CHUNK = re.compile(rb"([0-9a-fA-F]{1,8})[ \t]*(?:;[^\r\n]*)?\r?\n")
 
 @dataclass(frozen=True)
 class Capture:
-    """What a record holds, if it is a page.
+    """The page in a record.
 
     Attributes:
-      number: of the record in its file, from 1.
-      uri: that was fetched.
-      payload: HTML, or text where `is_text`.
-      charset: that the server told, if it did; languages: that a WET file tells, such as 'eng,fra'.
+      number: the number of the record in its file, from 1.
+      uri: the address that was fetched.
+      payload: HTML, or text if `is_text`.
+      charset: stated by the server, or ''; languages: stated by a WET file, such as 'eng,fra'.
     """
 
     number: int
@@ -50,10 +50,10 @@ class Capture:
 
 
 def captures(stream: Stream, most: int, skipped: Counter[str]) -> Iterator[Capture]:
-    """The pages of a WARC, the texts of a WET; what is none, or bad, is counted.
+    """The pages of a WARC, or the texts of a WET; records without a page, and bad ones, are counted.
 
     Args:
-      most: bytes of a page; longer ones are left out.
+      most: the largest size of a page in bytes; larger ones are left out.
     """
     for number, raw in records(stream, most + RECORD_BYTES, skipped):
         try:
@@ -68,7 +68,7 @@ def captures(stream: Stream, most: int, skipped: Counter[str]) -> Iterator[Captu
 def records(stream: Stream, most: int, skipped: Counter[str]) -> Iterator[tuple[int, bytes]]:
     """(number from 1, header and block) of each record of at most `most` bytes.
 
-    Where a length is wrong, or data are missing, a record ends where the next line is that begins one.
+    If a length is wrong or data are missing, a record ends before the next line that begins a record.
     """
     buffer, number, counted = _Buffer(stream, skipped), 0, False
     while buffer.seek_record(counted):
@@ -95,20 +95,20 @@ def records(stream: Stream, most: int, skipped: Counter[str]) -> Iterator[tuple[
 
 
 class _Buffer:
-    """Some bytes of a stream, from where a record begins, or might."""
+    """A window of a stream, which begins where a record begins or might begin."""
 
     def __init__(self, stream: Stream, skipped: Counter[str]):
         self.held = bytearray()
         self._stream, self._skipped, self._ended = stream, skipped, False
 
     def fill(self, size: int) -> bool:
-        """Reads on until `size` bytes are held; False where there are fewer."""
+        """Reads until `size` bytes are held; False if there are fewer."""
         while len(self.held) < size and not self._ended:
             try:
                 block = self._stream.read(BLOCK)
             except Unreadable as error:
                 self._skipped[UNREADABLE + error.reason] += 1
-                # Whatever comes next is not what should have come here: it begins a line of its own.
+                # What comes next does not belong here, so it begins a new line.
                 block = b"\r\n\r\n" if self._stream.resume() else b""
             self.held += block
             self._ended = not block
@@ -118,7 +118,7 @@ class _Buffer:
         del self.held[:size]
 
     def seek_record(self, counted: bool) -> bool:
-        """Drops what is between records; False at the end. What is no newline is counted, unless it is already."""
+        """Drops bytes between records; False at the end. Bytes other than newlines are counted, once."""
         while self.fill(1) and self.held[:1] in (b"\r", b"\n"):
             self.drop(len(self.held) - len(self.held.lstrip(b"\r\n")))
         self.fill(16)
@@ -127,14 +127,14 @@ class _Buffer:
         if not counted:
             self._skipped[f"{UNREADABLE}bytes between WARC records"] += 1
         while (found := _NEXT.search(self.held)) is None:
-            self.drop(len(self.held) - 16)  # a beginning may have begun
+            self.drop(len(self.held) - 16)  # the beginning of a record may have begun here
             if not self.fill(len(self.held) + 1):
                 return False
         self.drop(found.end())
         return True
 
     def header_end(self) -> int:
-        """Bytes of the header, with the empty line after it; 0: it has no end."""
+        """The size of the header, including the empty line after it; 0: it has no end."""
         searched = 0
         while (found := _HEADER_END.search(self.held, searched)) is None:
             searched = max(0, len(self.held) - 2)
@@ -143,7 +143,7 @@ class _Buffer:
         return found.end()
 
     def next_record(self, begin: int, most: int) -> int:
-        """Where, from `begin` on, the next record begins; 0: not within `most` bytes."""
+        """The place of the next record from `begin` on; 0: not within `most` bytes."""
         while (found := _NEXT.search(self.held, begin)) is None:
             begin = max(begin, len(self.held) - 16)
             if len(self.held) > most or not self.fill(len(self.held) + 1):
@@ -151,7 +151,7 @@ class _Buffer:
         return found.end()
 
     def ends_record(self, size: int) -> bool:
-        """Whether what follows `size` bytes is what follows a record."""
+        """Whether `size` bytes are followed by what must follow a record."""
         self.fill(size + 16)
         after = bytes(self.held[size : size + 16])
         return after.startswith(b"\r\n\r\n") or after.lstrip(b"\r\n")[:5] in (b"", b"WARC/")
@@ -163,7 +163,7 @@ def _capture(number: int, raw: bytes, most: int, skipped: Counter[str]) -> Captu
 
     record = WarcRecord.from_bytes(raw)
     if record.record_type not in (Type.response, Type.resource, Type.conversion):
-        return None  # about a page, not one
+        return None  # about a page, not a page
     fields = record.headers
     uri = _valid(fields.get("WARC-Target-URI") or "").strip("<>")
     content_type, charset = (fields.get("Content-Type") or "").partition(";")[0].strip().lower(), ""
@@ -180,7 +180,7 @@ def _capture(number: int, raw: bytes, most: int, skipped: Counter[str]) -> Captu
         return None
     try:
         payload = _payload(WarcRecord.from_bytes(raw), is_http, most)
-    except OSError:  # chunks or compression are not what they should be
+    except OSError:  # chunks or compression are broken
         if not (payload := _salvaged(record, most)):
             raise
         skipped[f"{KEPT}pages cut where their HTTP encoding is broken"] += 1
@@ -192,7 +192,7 @@ def _capture(number: int, raw: bytes, most: int, skipped: Counter[str]) -> Captu
 
 
 def _payload(record: Any, is_http: bool, most: int) -> bytes:
-    """What the record holds, decoded; no more than a little above `most` bytes."""
+    """The decoded content of a record; at most slightly more than `most` bytes."""
     if is_http:
         record.parse_http(auto_decode="all")
     payload = bytearray()
@@ -202,7 +202,7 @@ def _payload(record: Any, is_http: bool, most: int) -> bytes:
 
 
 def _salvaged(record: Any, most: int) -> bytes:
-    """Of a record whose HTTP headers are read, what can be decoded."""
+    """What can be decoded of a record whose HTTP headers were read."""
     body, headers = record.reader.read(most), record.http_headers
     if "chunked" in headers.get("Transfer-Encoding", "").lower():
         body = _unchunked(body)
@@ -218,7 +218,7 @@ def _salvaged(record: Any, most: int) -> bytes:
 
 
 def _unchunked(body: bytes) -> bytes:
-    """A body without the sizes of its chunks; from where they are none, as it is."""
+    """A body without the sizes of its chunks; from the first invalid size on, it is unchanged."""
     payload, place = bytearray(), 0
     while size := _CHUNK.match(body, place):
         if not int(size[1], 16):

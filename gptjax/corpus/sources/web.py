@@ -25,10 +25,10 @@ from gptjax.corpus.sources.warc import Capture, captures
 ARCHIVES = (".warc", ".wet")
 SUFFIXES = (*ARCHIVES, ".html", ".htm", ".xhtml")
 OPTIONS = {
-    "extractor": "trafilatura",  # trafilatura | resiliparse (faster, takes more of what is around the text)
+    "extractor": "trafilatura",  # trafilatura | resiliparse (faster, keeps more of what surrounds the text)
     "favor": "balanced",  # trafilatura: balanced | precision | recall
-    "comments": True,  # readers' comments belong to the text
-    "blocked_hosts": "",  # a file of host names, a line each: pages of these and of hosts below them are left out
+    "comments": True,  # keep readers' comments
+    "blocked_hosts": "",  # a file of host names, one per line: pages of these and of their subdomains are left out
     **READING,
     **PAGES,
 }
@@ -45,7 +45,7 @@ _TWO_LETTERS = dict(
 
 
 def find(path: str, options: Mapping[str, Any]) -> list[Piece]:
-    """The archives and pages behind `path` (opening.find_files).
+    """The archives and pages of `path` (opening.find_files).
 
     Raises:
       ConfigError: one does not exist; an option cannot work.
@@ -109,7 +109,7 @@ def _language(stated: str) -> str:
 
 @functools.lru_cache(maxsize=8)
 def _blocked(path: str) -> frozenset[str]:
-    """Of a file: one host per line, local or remote, also compressed; what follows a # is a comment."""
+    """The hosts in a file, one per line; local or remote, also compressed; # begins a comment."""
     if not path:
         return frozenset()
     try:
@@ -126,7 +126,7 @@ def _is_blocked(uri: str, blocked: frozenset[str]) -> bool:
         return False
     try:
         host = (urlsplit(uri).hostname or "").strip(".")
-    except ValueError:  # an address that is none
+    except ValueError:  # not a valid address
         return False
     labels = host.split(".")
     return any(".".join(labels[start:]) in blocked for start in range(len(labels)))

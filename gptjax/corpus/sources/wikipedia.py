@@ -1,4 +1,4 @@
-"""Wikipedia and other wikis: XML dumps of MediaWiki, and what WikiExtractor made of them; one document per article.
+"""Wikipedia and other wikis: XML dumps of MediaWiki, and WikiExtractor's output; one document per article.
 
 A document begins with the article's title. Redirects, pages that list meanings, other namespaces and stubs without text
 are left out. The whole articles of a truncated dump are kept.
@@ -24,9 +24,9 @@ from gptjax.corpus.sources.records import decode, lines
 from gptjax.corpus.sources.streams import Stream, Unreadable, counted
 
 OPTIONS = {
-    "wiki_license": "CC-BY-SA-4.0",  # Wikipedia's since June 2023; of earlier dumps CC-BY-SA-3.0
-    "least_characters": 100,  # of an article's text; shorter ones are stubs
-    "sections_left_out": tuple(wikitext.APPENDICES),  # of XML dumps, in lower case with _ for spaces
+    "wiki_license": "CC-BY-SA-4.0",  # Wikipedia's since June 2023; earlier dumps: CC-BY-SA-3.0
+    "least_characters": 100,  # characters of an article's text; shorter ones are stubs
+    "sections_left_out": tuple(wikitext.APPENDICES),  # for XML dumps, in lower case with _ for spaces
     **READING,
 }
 # pages-articles.xml, …xml-p10p30302 (parts of a dump); WikiExtractor's wiki_00
@@ -35,7 +35,7 @@ _BLOCK = 1 << 16
 
 
 def find(path: str, options: Mapping[str, Any]) -> list[Piece]:
-    """Dumps and WikiExtractor's files behind `path`, in any compression; a single file may have any name.
+    """Dumps and WikiExtractor's files of `path`, in any compression; a single file may have any name.
 
     Raises:
       ConfigError: one does not exist.
@@ -67,7 +67,7 @@ def read(piece: Piece, options: Mapping[str, Any], skipped: Counter[str]) -> Ite
 
 
 class _Rest:
-    """A stream of which the first block was looked at: the block, then the rest."""
+    """A stream whose first block was already read: the block, then the rest."""
 
     def __init__(self, start: bytes, stream: Stream):
         self._start, self._stream = start, stream
@@ -120,7 +120,7 @@ def _left_out(page: dict[str, str]) -> str:
 
 
 class _Pages:
-    """What a parser of a dump calls: gathers the pages, the latest revision of each, and where they are from."""
+    """Receives the calls of a dump's parser; gathers the pages, each with its latest revision, and their origin."""
 
     def __init__(self, most: int):
         self.language = ""
@@ -128,7 +128,7 @@ class _Pages:
         self._base = ""
         self._page: dict[str, str] = {}
         self._whole: list[dict[str, str]] = []
-        self._texts: list[str] | None = None  # of the element that is being read
+        self._texts: list[str] | None = None  # text of the current element
 
     def start(self, tag: str, attributes: dict[str, str]) -> None:
         if tag in ("title", "ns", "text", "base"):
@@ -160,12 +160,12 @@ class _Pages:
             self._texts = None
 
     def taken(self) -> list[dict[str, str]]:
-        """The pages that are whole, once."""
+        """The complete pages since the last call."""
         whole, self._whole = self._whole, []
         return whole
 
     def url(self, title: str) -> str:
-        """https://en.wikipedia.org/wiki/Title, beside the main page that the dump names."""
+        """https://en.wikipedia.org/wiki/Title, derived from the main page that the dump names."""
         return self._base.rpartition("/")[0] + "/" + urllib.parse.quote(title.replace(" ", "_"), safe="/:(),'!*")
 
 
@@ -214,7 +214,7 @@ def _json_article(line: str, leave_out: Collection[str]) -> tuple[str, str, str,
 
 
 def _article(title: str, text: str, url: str, leave_out: Collection[str]) -> tuple[str, str, str, str]:
-    """With the title, which is the text's first line, taken from there, and headings of which nothing is left."""
+    """The text without its first line, the title, and without headings that have no text left."""
     *rest, last = wikitext.tidy(_TAG.sub("", text).strip().removeprefix(title)).split("\n")
     while last.rstrip(".").lower().replace(" ", "_") in leave_out and rest:
         *rest, last = "\n".join(rest).rstrip().split("\n")
