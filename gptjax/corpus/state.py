@@ -1,4 +1,4 @@
-"""What is known of a corpus while it is prepared: its shards of documents, and what the stages have found so far."""
+"""What is known about a corpus while it is prepared: its shards of documents, and the results of the stages so far."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from gptjax.tokenizer import Tokenizer
 
 @dataclass
 class DocumentShard:
-    """Documents of one source in one file, and what is known of them so far.
+    """Documents of one source in one file, and what is known about them so far.
 
     Attributes:
-      number: its place among all shards, which the origins of documents name.
+      number: its place among all shards, to which the origins of documents refer.
       source: its config.
       documents: the file's entry, with count documents and size bytes of text.
-      verdicts: entries of files (stages/verdicts.py); spans: of passages to leave out, if any are (stages/passages.py).
-      cleaned, selected, left, encoded: the reports of these stages; none of the first two where no cleaning is wanted.
+      verdicts: entries of files (stages/verdicts.py); spans: passages to leave out, if any (stages/passages.py).
+      cleaned, selected, left, encoded: the reports of these stages; the first two are missing without cleaning.
       files: the entries of the files of the stages survey and encode, by the stage's name.
     """
 
@@ -46,27 +46,27 @@ class DocumentShard:
         return {"documents": self.documents, "verdicts": self.verdicts, **spans, **more}
 
     def bytes_of(self, split: str) -> int:
-        """Bytes of text that are left in a split."""
+        """The bytes of text left in a split."""
         return self.left["splits"].get(split, {"bytes": 0})["bytes"]
 
 
 @dataclass
 class Corpus:
-    """A corpus that is being prepared: every stage reads it, and adds what it has found.
+    """A corpus that is being prepared: every stage reads it and adds its results.
 
     Attributes:
-      config: checked (config.py). listing: what its sources have. work: the folder of the stages' folders.
+      config: checked (config.py). listing: the pieces of its sources. work: the folder of the stages' folders.
       run: runs a stage (stages/base.py) on (inputs, bytes) of its tasks, and returns their results.
-      form: of the documents (forms.py): text | pairs | labelled. labels: their names, of labelled texts.
-      split: how documents are split, as stages/splits.py takes it. splits: the names of the splits.
-      shards: of documents, in the order of the sources; skipped: source → reason → count, while they were read.
-      earlier: shards and clusters of corpora that are done, to be compared with.
+      form: that of the documents (forms.py): text | pairs | labelled. labels: names of the labels of labelled texts.
+      split: the arguments for splitting (stages/splits.py). splits: the names of the splits.
+      shards: the shards, in the order of the sources; skipped: source → reason → count of what reading left out.
+      earlier: shards and clusters of finished corpora to compare with.
       evaluations: the evaluation sets and their files; index: the entry of the index of all of them.
-      sections: what the searches found, for the manifest: name → counts, None where a search is not wanted; own_stages
-        where there are any: name → counts.
-      samples: entries of the files that a tokenizer is learned from.
-      tokenizer: there when its stage is done; tokenizer_file: the entry of its file. The same of the sources of pairs,
-        where they have a tokenizer of their own: source_samples, source_tokenizer (None: they share), its file.
+      sections: the results of the searches, for the manifest: name → counts, None without the search; own_stages, if
+        there are any: name → counts.
+      samples: entries of the files from which a tokenizer is learned.
+      tokenizer: set when its stage is done; tokenizer_file: the entry of its file. source_samples, source_tokenizer
+        (None: they share one) and its file: the same for the sources of pairs that have their own tokenizer.
     """
 
     config: Any
@@ -92,13 +92,13 @@ class Corpus:
 
     @property
     def splits_by_tail_if_few(self) -> bool:
-        """Whether the ends of documents may be held out where there are few."""
+        """Whether the ends of documents may be held out if there are few documents."""
         settings = self.config.split
         asked = settings.validation_documents or settings.test_documents or settings.test_fraction
         return settings.by == "auto" and self.form == TEXT and not asked
 
     def form_option(self) -> dict[str, str]:
-        """The form among a stage's options, where it is not running text."""
+        """The form for a stage's options, if it is not running text."""
         return {} if self.form == TEXT else {"form": self.form}
 
     def inputs(
@@ -113,7 +113,7 @@ class Corpus:
         return [shard.inputs(**more(shard)) for shard in shards], sizes
 
     def held_out(self, shard: DocumentShard) -> dict[str, int | None]:
-        """What stages that split must know of a shard beside its documents: how many bytes of one may be held out."""
+        """The input that stages which split need besides documents: how many bytes of a document may be held out."""
         share, fraction = self.config.split.largest_share, self.split["fraction"] or 0
         sizes: Counter[str] = Counter()
         for each in self.shards:

@@ -34,9 +34,9 @@ class Windows(Protocol):
     """The rows that a split is cut into.
 
     Attributes:
-      LAYOUT: what stands in a row, in words; it is part of a run's fingerprint.
+      LAYOUT: the content of a row, in words; it is part of a run's fingerprint.
       FORMS: the forms of prepared folders that it reads. LENGTHS: the fields of `data` that its constructor takes.
-      left_out: documents or pairs that are in no row, as they are longer than one.
+      left_out: the number of documents or pairs that are in no row, because they are longer than a row.
     """
 
     LAYOUT: str
@@ -52,7 +52,7 @@ class Windows(Protocol):
 # Classes of Windows, each made from a source and the lengths that it names.
 TEXT_WINDOWS: dict[str, Any] = {"contiguous": ContiguousWindows, "packed": PackedWindows}
 WINDOWS = TEXT_WINDOWS | {"pairs": PackedPairs, "completions": PackedCompletions, "labelled": LabelledRows}
-# What to say where a folder has another form than an objective reads.
+# The end of an error's sentence if a folder has another form than an objective reads.
 OBJECTIVES_OF = {
     "text": "text, which next_token and masked read",
     "pairs": "pairs, which seq2seq and completion read",
@@ -64,12 +64,12 @@ Batch = dict[str, np.ndarray]
 
 
 class Rewriting(Protocol):
-    """What rows are made into after they are read: a function of the rows and of their places in the order of rows."""
+    """Changes rows after they are read: a function of the rows and of their places in the order of rows."""
 
     def __call__(self, rows: Batch, places_B: np.ndarray) -> Batch: ...
 
     def facts(self) -> dict:
-        """Everything that the new rows depend on beside the old ones, as JSON values."""
+        """Everything besides the old rows on which the new rows depend, as JSON values."""
 
 
 def _leave_interrupts_to_the_parent(index: int, count: int) -> None:
@@ -94,7 +94,7 @@ def open_dataset(
 
     tokens: size of the sample of a held-out split, rounded up to whole windows of `data.sequence_length` positions. A
       sample is the beginning of every larger one. 0: the whole split.
-    windows: a key of WINDOWS, for what is no running text; '': `data.windows`.
+    windows: a key of WINDOWS, for data that are not running text; '': `data.windows`.
     rewriting: what the rows are made into, given a source with the facts of the tokenizer; None: they stay.
 
     Raises:
@@ -171,10 +171,12 @@ class Dataset:
       steps_per_epoch: batches that cover the windows once; the last one may be partial.
       vocab_size, eos_id, tokenizer_hash: facts about the tokenizer.
       begin_id: the token that every document starts after.
-      form: of the folders (prepared.py); labels: names, of labelled texts; left_out: pairs that are longer than a row.
-      num_classes: the labels that a row may have, where it has one, else 0; truncated: labelled texts that are longer
-        than a row, of which it has the beginning.
-      source_vocab_size, source_eos_id: of the tokenizer of the sources of pairs; has_two_vocabularies: it is their own.
+      form: that of the folders (prepared.py); labels: names of the labels of labelled texts; left_out: the number of
+        pairs that are longer than a row.
+      num_classes: the number of labels that a row may have; 0: rows have none; truncated: the number of labelled texts
+        that are longer than a row, which has only their beginning.
+      source_vocab_size, source_eos_id: those of the tokenizer for the sources of pairs; has_two_vocabularies: whether
+        it is their own.
     """
 
     def __init__(

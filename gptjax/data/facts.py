@@ -19,8 +19,8 @@ class DataFacts:
       vocab_size: number of tokens of the tokenizer.
       windows_per_epoch: rows of data.sequence_length tokens in one pass over the data; None if unknown; then no
         duration can be in epochs.
-      source_vocab_size: number of tokens of the sources of pairs, where they have a tokenizer of their own.
-      num_classes: the labels that a row may have; 0: rows have none.
+      source_vocab_size: number of tokens of the sources' tokenizer, if the sources of pairs have their own.
+      num_classes: the number of labels that a row may have; 0: rows have none.
     """
 
     vocab_size: int

@@ -9,10 +9,10 @@ from gptjax.data.tokens import TokenSource
 
 
 class LabelledRows:
-    """Row i has the begin token and text i, up to T tokens together; the end of a longer text is cut off.
+    """Row i has the begin token and text i, at most T tokens together; the end of a longer text is cut off.
 
     Attributes:
-      truncated: texts that are longer than a row.
+      truncated: the number of texts that are longer than a row.
     """
 
     LAYOUT = "begin token, then the beginning of one text"

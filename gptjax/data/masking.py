@@ -1,4 +1,4 @@
-"""Masked tokens: which tokens of a row are hidden, and what stands in their place (BERT, arXiv:1810.04805, 3.1).
+"""Masked tokens: which tokens of a row are hidden, and what replaces them (BERT, arXiv:1810.04805, 3.1).
 
 What is drawn depends only on a key and on the row's place in the order of rows. A training row has the place step ·
 batch size + its number in the batch; a row of the validation split has its place in the one order in which every run
@@ -14,9 +14,9 @@ import numpy as np
 from gptjax.data.keys import POSITIONS, SEGMENTS, TARGETS, TOKENS, WEIGHTS
 from gptjax.splitmix import STEP, mix
 
-VERSION = "splitmix-1"  # of what is drawn: change it whenever other tokens would be hidden
-KINDS: dict[str, tuple[float, float]] = {  # shares of the hidden tokens that become the mask, and any token
-    "bert": (0.8, 0.1),  # the rest stay as they are, and are predicted all the same
+VERSION = "splitmix-1"  # version of the draws: change it whenever other tokens would be hidden
+KINDS: dict[str, tuple[float, float]] = {  # shares of the hidden tokens that become the mask, and a random token
+    "bert": (0.8, 0.1),  # the rest are not changed, but predicted too
     "plain": (1.0, 0.0),
 }
 
@@ -28,9 +28,9 @@ class Masking:
     Attributes:
       fraction: share of the tokens of text that are hidden; every row with any has one hidden at least.
       kind: a key of KINDS.
-      mask_id: the token that is put in their place; text has the tokens below it.
-      never: tokens that are no text, and not hidden: those that begin and end documents.
-      key: of the draw.
+      mask_id: the token that replaces them; text has only tokens below it.
+      never: tokens that are never hidden because they are not text: those that begin and end documents.
+      key: the key of the random draws.
     """
 
     fraction: float
@@ -53,11 +53,11 @@ class Masking:
           segments: 0 in padding; and positions, if they were given.
         """
         text_BT, weights_BT = windows[TOKENS], windows[WEIGHTS]
-        # Only a token that begins a document has no weight and yet is no padding, which comes last.
+        # A token without weight is either padding, which comes last, or the beginning of a document.
         inside_BT = np.maximum.accumulate(weights_BT[:, ::-1] > 0, axis=1)[:, ::-1]
         is_text_BT = inside_BT & ~np.isin(text_BT, self.never)
         draw_BT = self._draw(places_B, text_BT.shape[1])
-        # The lowest number of a row is hidden whatever it is, so that no row is without a token to predict.
+        # The token with the lowest number of a row is always hidden, so that every row has a token to predict.
         lowest_B1 = np.where(is_text_BT, draw_BT, np.uint64(2**64 - 1)).min(axis=1, keepdims=True)
         hidden_BT = is_text_BT & ((_share(draw_BT) < self.fraction) | (draw_BT == lowest_B1))
 
@@ -76,7 +76,7 @@ class Masking:
         return rows | {name: windows[name] for name in (POSITIONS,) if name in windows}
 
     def facts(self) -> dict:
-        """What the rows depend on beside the key, which the seed of the data decides."""
+        """What the rows depend on besides the key, which follows from the data's seed."""
         known = {name: value for name, value in dataclasses.asdict(self).items() if name != "key"}
         return {**known, "never": list(self.never), "version": VERSION}
 

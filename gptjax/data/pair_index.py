@@ -1,7 +1,7 @@
 """Which pairs share a row: computed once per split and lengths, then read from files (stored_index.py).
 
-Blocks of consecutive pairs are packed separately, as documents are (packed_index.py). A pair that is longer than a row
-is in none: it is counted, and never cut.
+Blocks of consecutive pairs are packed separately, like documents (packed_index.py). A pair that is longer than a row is
+left out and counted, never cut.
 
 pairs.bin     uint64: the pairs, in the order of the rows
 first.bin     uint64 [rows + 1]: row r has the pairs first[r] to first[r + 1]
@@ -22,7 +22,7 @@ from gptjax.data.stored_index import StoredIndex
 from gptjax.data.tokens import TokenSource
 
 _FILES = {name: np.dtype("<u8") for name in ("pairs", "first", "left_out")}
-MOST_OPEN = 1024  # rows that are looked at for a pair; more fill rows hardly better, and take longer
+MOST_OPEN = 1024  # rows considered for a pair; more would take longer and hardly fill rows better
 
 
 class PairIndex:
@@ -82,7 +82,7 @@ def _write(files: Mapping[str, IO[bytes]], source: TokenSource, source_length: i
 
 
 def side_lengths(source: TokenSource, pairs: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """int64 [pairs]: tokens of the sources and of the targets of some pairs, EOS included, a BOS of their own not."""
+    """int64 [pairs]: the numbers of tokens of some pairs' sources and targets, with EOS but without BOS."""
     offsets = source.document_offsets()
     starts, middles, ends = (offsets[2 * pairs + place].astype(np.int64) for place in range(3))
     return middles - starts - source.own_begin, ends - middles - source.own_begin
@@ -102,7 +102,7 @@ def best_fit_of_two(
     least = np.array([sources.min(initial=source_length), targets.min(initial=sequence_length)])
     rows = np.zeros(MOST_OPEN, np.int64)
     rooms = np.zeros((2, MOST_OPEN), np.int64)  # of sources and of targets; a full row has no room for anything
-    left = np.full(MOST_OPEN, np.inf)  # the sum of both shares that are free
+    left = np.full(MOST_OPEN, np.inf)  # the sum of both free shares
     num_rows = 0
     for pair in order.tolist():
         size = np.array([sources[pair], targets[pair]])

@@ -8,10 +8,10 @@ train.documents.npy       uint64 offsets [num_documents + 1] into the split's to
 train.labels.npy          int32 [num_documents] (form "labelled"): the number of each document's label in the manifest
 validation.pairs.jsonl    (form "pairs") the held-out pairs as text: source, and targets, which are all its references
 train.origins.npy         [num_documents] which document of which part of the corpus each one is, if known
-validation-00000.bin …    likewise; and test-00000.bin …, where there is such a split
+validation-00000.bin …    the same for validation; and test-00000.bin …, if there is a test split
 
-In a folder of pairs (form "pairs") the documents are source, target, source, target …, and source_tokenizer.model is
-there if the sources have a tokenizer of their own.
+In a folder of pairs (form "pairs") the documents are source, target, source, target …, and there is a
+source_tokenizer.model if the sources have their own tokenizer.
 """
 
 from __future__ import annotations
@@ -30,8 +30,8 @@ from gptjax.json_files import parsed
 FORMAT = 2
 MANIFEST = "manifest.json"
 SPLITS = ("train", "validation", "test")
-FORMS = ("text", "pairs", "labelled")  # of a manifest; without the field it is text
-SOURCE_PREFIX = "source_"  # of the file of a second tokenizer, that of the sources of pairs
+FORMS = ("text", "pairs", "labelled")  # the form in a manifest; without the field it is text
+SOURCE_PREFIX = "source_"  # prefix of the file of a second tokenizer, for the sources of pairs
 
 
 def token_dtype(vocab_size: int) -> np.dtype:

@@ -28,8 +28,8 @@ class StoredIndex:
     Args:
       made_from: everything that the arrays depend on.
       dtypes: name of an array → its type.
-      write: writes all of them to the opened files, where the index has not been made before.
-      what: the field that asks for them, for messages.
+      write: writes all arrays to the opened files, if the index was not made before.
+      what: the field that needs the index, for messages.
 
     Raises:
       ConfigError: there is no room for the files.

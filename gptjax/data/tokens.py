@@ -25,9 +25,10 @@ class TokenSource:
       split: 'train' or 'validation'.
       num_tokens: tokens in the stream, over all shards and documents, EOS included.
       num_targets: tokens to learn: all but BOS, which is never predicted.
-      vocab_size, eos_id, tokenizer_hash: of the tokenizer that wrote it.
-      form: of the documents: text | pairs | labelled (prepared.py); labels: names of the labels, of labelled texts.
-      source_vocab_size, source_eos_id: of the tokenizer of the sources of pairs; has_two_vocabularies: it is their own.
+      vocab_size, eos_id, tokenizer_hash: those of the tokenizer that made the tokens.
+      form: that of the documents: text | pairs | labelled (prepared.py); labels: names of the labels of labelled texts.
+      source_vocab_size, source_eos_id: those of the tokenizer for the sources of pairs; has_two_vocabularies: whether
+        it is their own.
       begin_id: the token before the first of a document's text: EOS or BOS.
       own_begin: 1 if each document begins with a BOS of its own, which is not part of its text; else 0.
       files: the split's entries (name, size, hash) in the manifest.

@@ -8,6 +8,7 @@ from reporting_blocks import Reporting
 
 from gptjax.data.facts import DataFacts
 from gptjax.model.decoder import Decoder
+from gptjax.model.placement import ONE_DEVICE, Placement
 from gptjax.planning import plan
 
 TOKENS = np.random.default_rng(1).integers(0, 29, (3, 12)).astype(np.int32)
@@ -32,7 +33,7 @@ def test_each_layer_reports_what_it_computes(layers, remat, pattern, model_confi
     params = random_params(config)
 
     def energies(params):
-        _, statistics = Decoder(config, None, Reporting).apply({"params": params}, TOKENS, method="hidden")
+        _, statistics = Decoder(config, ONE_DEVICE, Reporting).apply({"params": params}, TOKENS, method="hidden")
         assert statistics["first"].shape == (4, 3, 16)
         return statistics["energy"]
 
@@ -51,11 +52,12 @@ def test_each_layer_reports_what_it_computes(layers, remat, pattern, model_confi
 
 
 def spying(seen):
-    def spy(x_BTD):
-        seen.append(x_BTD)
-        return x_BTD
+    class Spy(Placement):
+        def residual(self, x_BTD):
+            seen.append(x_BTD)
+            return x_BTD
 
-    return spy
+    return Spy()
 
 
 def stepped(tiny_config, objective, devices, **fields):

@@ -1,4 +1,4 @@
-"""A stage of the pipeline: its name and version, its function, its options and inputs, and what becomes of its results.
+"""A stage of the pipeline: its name and version, its function, options and inputs, and the use of its results.
 
 The pipeline is a list of such objects (pipeline.py). Your own stage is a class like those of the project, in a
 module that can be imported; put an object of it into the field `stages` of a config:
@@ -32,12 +32,12 @@ class CorpusStage:
     """A stage.
 
     Attributes:
-      name: of its folder in work/, and what messages and the manifest say. Together with `version`, the options and the
-        inputs it decides whether a task is done already: where the code stands does not matter.
-      version: raise it when the code changes what comes out.
+      name: the name of its folder in work/, and its name in messages and the manifest. Name, `version`, options and
+        inputs decide whether a task is already done; the place of the code does not matter.
+      version: raise it when a change of the code changes the output.
       function: (task, folder) → report, at the top of a module: writes files into the folder, the same bytes whenever
         and wherever it runs, and returns JSON (engine/stage.py).
-      after: only for a stage of the user's: the name of the stage that it follows, one of `config.PLACES`.
+      after: only for a user's stage: the name of the stage that it follows, one of `config.PLACES`.
     """
 
     name: str
@@ -46,26 +46,26 @@ class CorpusStage:
     after: str = "select"
 
     def check(self, corpus: Corpus) -> None:
-        """Raises ConfigError for what can be known to be wrong before any document is read."""
+        """Raises ConfigError for mistakes that can be found before any document is read."""
 
     def is_wanted(self, corpus: Corpus) -> bool:
         """Whether the config asks for it."""
         return True
 
     def options(self, corpus: Corpus) -> dict[str, Any]:
-        """What the outcome depends on beside the inputs (JSON): `task.options` of its function."""
+        """Everything besides the inputs on which the output depends (JSON): `task.options` of its function."""
         return {}
 
     def tasks(self, corpus: Corpus) -> tuple[Sequence[Any], Sequence[int]]:
         """(inputs, bytes) of its tasks: inputs are JSON, `task.inputs` of its function.
 
-        Files of earlier stages stand there as their entries, and under 'libraries' the versions of those that decide
-        what comes out (libraries.py).
+        Inputs name files of earlier stages by their entries, and 'libraries' has the versions of the libraries that
+        decide the output (libraries.py).
         """
         return corpus.inputs()
 
     def finish(self, corpus: Corpus, results: list[dict]) -> None:
-        """Tells the corpus what came out: for each task {'files': {name: entry}, 'report': …}, in the tasks' order."""
+        """Adds the results to the corpus: for each task {'files': {name: entry}, 'report': …}, in the tasks' order."""
 
     def run(self, corpus: Corpus) -> None:
         """Does the tasks that are not done yet."""
@@ -76,7 +76,7 @@ def importable_name(field: str, function: Callable) -> str:
     """'module:function' of a stage's function.
 
     Raises:
-      ConfigError: workers could not import it, as it stands in the config file itself or within another function.
+      ConfigError: workers cannot import it, because it is defined in the config file or inside another function.
     """
     name = f"{getattr(function, '__module__', '')}:{getattr(function, '__qualname__', '')}"
     try:

@@ -1,6 +1,6 @@
-"""Repairs and masks documents and detects their languages; writes the figures that rules need beside them.
+"""Repairs and masks documents and detects their languages; also writes the figures that rules need.
 
-No document is dropped here: thresholds change more often than text, and select.py applies them.
+No document is dropped here: select.py applies the thresholds, which change more often than texts.
 """
 
 from __future__ import annotations
@@ -32,12 +32,12 @@ if TYPE_CHECKING:
 STATISTICS = pa.schema(
     {
         "id": pa.uint64(),
-        "bytes": pa.int64(),  # of the text as it is now
+        "bytes": pa.int64(),  # of the cleaned text
         "language": pa.string(),
-        "language_confidence": pa.float64(),  # 1 where the source tells the language
-        "repaired": pa.string(),  # names of repairs, with commas between
+        "language_confidence": pa.float64(),  # 1 if the source states the language
+        "repaired": pa.string(),  # names of repairs, separated by commas
         **{f"masked_{kind}": pa.uint32() for kind in KINDS},
-        **{name: pa.float64() for name in COLUMNS},  # not numbers but for `characters` where no rule needs them
+        **{name: pa.float64() for name in COLUMNS},  # if no rule needs them, all except `characters` are NaN
     }
 )
 
@@ -45,11 +45,11 @@ STATISTICS = pa.schema(
 def clean(task: Task, folder: Path) -> dict:
     """Writes documents.parquet, and statistics.parquet (STATISTICS) with a row for each of its rows.
 
-    inputs: documents; code: whether they are of code, which is hardly repaired and in no language; statistics: whether
-    rules will ask for them. options: mend, language (whether to), personal (kinds to mask).
+    inputs: documents; code: whether they are code, which is hardly repaired and has no language; statistics: whether
+    rules need them. options: mend, language (whether to do these), personal (kinds to mask).
 
-    Reports documents and bytes as they are now; how many documents were repaired, by the name of the repair; how much
-    was masked, by kind; languages and lengths (histogram.py).
+    Reports documents and bytes after cleaning; the number of repaired documents, by repair; the number of masked
+    places, by kind; languages and lengths (histogram.py).
     """
     repaired: Counter[str] = Counter()
     masked = Counter(dict.fromkeys(task.options["personal"], 0))
@@ -92,7 +92,7 @@ def _cleaned(
     for number, text in enumerate(texts):
         text, names = repair(text, code) if mend else (text, ())
         text, counts = mask(text, personal) if personal else (text, {})
-        texts[number] = text = "" if is_blank(text) else text  # which a verdict will put out
+        texts[number] = text = "" if is_blank(text) else text  # a verdict will drop it
         repaired.append(", ".join(names))
         masked.append(counts)
         identified.append(identify(text) if language and not code and not stated[number] else (stated[number], 1.0))
@@ -113,9 +113,9 @@ def _figures(texts: list[str], wanted: bool) -> dict[str, np.ndarray]:
 
 
 class Clean(CorpusStage):
-    """Cleaned documents in the place of those of sources that want it.
+    """Replaces the documents of sources with cleaning by cleaned ones.
 
-    What changes a text is a stage before that which judges it (select.py), so that another threshold touches no text.
+    Texts are changed in an earlier stage than they are judged (select.py), so that a new threshold rewrites no text.
     """
 
     name, version, function = "clean", 2, staticmethod(clean)
@@ -142,5 +142,5 @@ class Clean(CorpusStage):
 
 
 def cleaned_shards(corpus: Corpus) -> list[DocumentShard]:
-    """Those of sources for which the config asks for any cleaning."""
+    """The shards of sources for which the config asks for any cleaning."""
     return [shard for shard in corpus.shards if cleaning.is_asked(corpus.config.cleaning, shard.source)]

@@ -31,9 +31,9 @@ HITS = pa.schema(
         "row": pa.uint32(),
         "id": pa.uint64(),  # of the document
         "set": pa.string(),
-        "item": pa.string(),  # that shares most with it
-        "ngrams": pa.uint32(),  # different ones of the set that stand in the document
-        "text": pa.string(),  # the first passage of them
+        "item": pa.string(),  # the item that shares most with it
+        "ngrams": pa.uint32(),  # different n-grams of the set in the document
+        "text": pa.string(),  # the first shared passage
     }
 )
 EXAMPLES = 5
@@ -48,8 +48,8 @@ def index_evaluations(task: Task, folder: Path) -> dict:
 
 
 def contaminate(task: Task, folder: Path) -> dict:
-    """Writes hits.parquet, a row for each document and set that share something; verdicts.parquet, on those documents
-    that share least_hits n-grams with a set; grams.npz: the grams that were found, and those in documents that stay.
+    """Writes hits.parquet, a row for each document and set that share something; verdicts.parquet, on documents that
+    share least_hits n-grams with a set; grams.npz: the grams that were found, and those in documents that stay.
 
     inputs: documents, verdicts, index. options: action, least_hits.
     """
@@ -100,11 +100,11 @@ def _add_hits(hits: dict[str, list], index: Index, match: Match, row: int, id_: 
 
 
 def overlap(task: Task, folder: Path) -> dict:
-    """Writes items.parquet: every evaluation item that stands in the corpus, at least in part.
+    """Writes items.parquet: every evaluation item that the corpus contains at least in part.
 
-    inputs: index; shards: [hits, grams] of each. Reports by set: items; contaminated ones, which share an n-gram with
-    any document, and their share; left, those that share one with a document that stays; documents that share one;
-    too_short, items that nothing is known of; some examples.
+    inputs: index; shards: [hits, grams] of each. Reports by set: items; contaminated items, which share an n-gram with
+    any document, and their share; left: those that share one with a document that stays; documents that share one;
+    too_short: items too short to check; some examples.
     """
     index = indexes.load(task.path(task.inputs["index"]))
     found, left = np.zeros(sum(index.counts), bool), np.zeros(sum(index.counts), bool)
@@ -146,7 +146,7 @@ def overlap(task: Task, folder: Path) -> dict:
 
 
 def _keep_example(kept: dict[str, dict], hit: dict) -> None:
-    """Keeps the hits of most n-grams, of an item one."""
+    """Keeps the hits with most n-grams, one per item."""
     hit = {"item": hit["item"], "document": hit["id"], "ngrams": hit["ngrams"], "text": hit["text"]}
     if hit["item"] in kept and kept[hit["item"]]["ngrams"] >= hit["ngrams"]:
         return
@@ -181,7 +181,7 @@ class IndexEvaluations(_OfEvaluations):
 
 
 class FindEvaluationText(_OfEvaluations):
-    """Verdicts on documents that hold evaluation text."""
+    """Verdicts on documents that contain evaluation text."""
 
     name, function = "contaminate", staticmethod(contaminate)
 
@@ -198,7 +198,7 @@ class FindEvaluationText(_OfEvaluations):
 
 
 class FindItems(_OfEvaluations):
-    """Which evaluation items stand in the corpus: one task."""
+    """Which evaluation items the corpus contains: one task."""
 
     name, function = "overlap", staticmethod(overlap)
 

@@ -1,4 +1,4 @@
-"""Makes sketches of documents, shard by shard, and from all sketches a verdict on every document that has copies."""
+"""Makes sketches of documents, shard by shard, and from all sketches a verdict on every document with copies."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from gptjax.paths import local_path
 if TYPE_CHECKING:
     from gptjax.corpus.state import Corpus
 
-REPEATED = "exact duplicate"  # the same document of the same place, a second time
+REPEATED = "exact duplicate"  # the same document from the same place, a second time
 
 
 def sketch(task: Task, folder: Path) -> dict:
@@ -39,10 +39,10 @@ def sketch(task: Task, folder: Path) -> dict:
 def find_copies(task: Task, folder: Path) -> dict:
     """Writes clusters.parquet and, for each shard, verdicts-NNNNN.parquet.
 
-    inputs: shards: [documents, sketches] each; earlier: of corpora that are done (earlier_inputs), shards likewise and
-    clusters: a file each. options: fields of Search.
+    inputs: shards: [documents, sketches] of each; earlier: the same of finished corpora (earlier_inputs), and clusters:
+    a file for each corpus. options: fields of Search.
 
-    Where copies are only looked for within a source, a second search over all sources tells which documents the split
+    If copies are only searched within a source, a second search over all sources finds the documents that the split
     must keep together.
     """
     shards, before = (
@@ -68,7 +68,7 @@ def find_copies(task: Task, folder: Path) -> dict:
 
 
 def _write_verdicts(folder: Path, shards: list[SketchedShard], drops: pa.Table, clusters: pa.Table) -> None:
-    """Every document in a cluster, by its row: ids of one source may come twice, of which the first may stay."""
+    """Every document in a cluster, by its row: an id may occur twice in a source, and then only the first may stay."""
     reasons = drops["reason"].combine_chunks()
     met = np.zeros(0, np.uint64)
     repeated = _repeated_ids(shards)
@@ -98,7 +98,7 @@ def _write_verdicts(folder: Path, shards: list[SketchedShard], drops: pa.Table, 
 
 
 def _places(table: pa.Table, ids: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Each id's place in a table that is sorted by id, and whether it is there."""
+    """Each id's place in a table sorted by id, and whether the table has it."""
     known = table["id"].to_numpy()
     if not len(known):
         return np.zeros(len(ids), np.int64), np.zeros(len(ids), bool)
@@ -107,13 +107,13 @@ def _places(table: pa.Table, ids: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _repeated_ids(shards: list[SketchedShard]) -> np.ndarray:
-    """Ids that more than one row has, in all shards together."""
+    """Ids that more than one row has, over all shards."""
     ids = np.sort(np.concatenate([Sketches(shard.sketches)["ids"] for shard in shards]))
     return np.unique(ids[1:][ids[1:] == ids[:-1]])
 
 
 class SketchDocuments(CorpusStage):
-    """The data about every document by which copies are found."""
+    """The data about every document from which copies are found."""
 
     name, function = "sketch", staticmethod(sketch)
 
@@ -164,10 +164,10 @@ def _sketched(corpus: Corpus) -> list[list[dict]]:
 
 
 def earlier_inputs(folders: Sequence[str], sketch: dict) -> dict[str, list]:
-    """What `find_copies` takes of prepared folders: shards ([documents, sketches] each) and clusters, as entries of
-    files with absolute paths. sketch: the options of the new corpus's.
+    """The input `earlier` of `find_copies` for prepared folders: shards ([documents, sketches] each) and clusters, as
+    entries of files with absolute paths. sketch: the options of the new corpus.
 
-    Documents that a rule or an evaluation set put out of an earlier corpus stand for its copies all the same.
+    Documents that an earlier corpus dropped for a rule or an evaluation set also count as originals of copies.
 
     Raises:
       ConfigError: a folder was prepared without a search for copies, or with another sketch, or its work is gone.

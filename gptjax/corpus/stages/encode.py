@@ -1,4 +1,4 @@
-"""Encodes what is left of a shard: token ids by split, and the place of each document."""
+"""Encodes the remaining documents of a shard: token ids by split, and the place of each document."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ from gptjax.tokenizer import Tokenizer
 if TYPE_CHECKING:
     from gptjax.corpus.state import Corpus, DocumentShard
 
-BATCH_CHARACTERS = 1 << 22  # text that is encoded at once
-SHOWN = 24  # characters of a text that does not come back
+BATCH_CHARACTERS = 1 << 22  # bytes of text encoded at once
+SHOWN = 24  # characters shown of a text that decoding does not restore
 
 # One entry per document, in the order of their tokens.
 INDEX = np.dtype([("id", "<u8"), ("row", "<u4"), ("length", "<u4"), ("bytes", "<u4")])
@@ -33,17 +33,17 @@ INDEX = np.dtype([("id", "<u8"), ("row", "<u4"), ("length", "<u4"), ("bytes", "<
 def encode(task: Task, folder: Path) -> dict:
     """Writes SPLIT.tokens and SPLIT.index.npy (INDEX) for each split that has documents.
 
-    inputs: documents, verdicts, tokenizer, most_held_out (bytes of a document); of pairs source_tokenizer, where there
-    is one, and references (which of several targets are to be encoded); of labelled texts labels, their names in order.
-    options: split, bos, compare: path of another tokenizer → its hash; form, where it is not running text.
+    inputs: documents, verdicts, tokenizer, most_held_out (bytes of a document); for pairs source_tokenizer, if there is
+    one, and references (which of several targets to encode); for labelled texts labels, their names in order.
+    options: split, bos, compare: path of another tokenizer → its hash; form, if it is not running text.
 
-    A pair becomes two documents, its source and its target, with the same entries in the index but for their lengths;
-    held-out pairs are also written as they are to SPLIT.pairs.jsonl: id, source, targets. The labels of labelled texts
-    stand in SPLIT.labels.npy, a number for each document.
+    A pair becomes two documents, its source and its target, whose entries in the index differ only in their lengths.
+    Held-out pairs are also written as text to SPLIT.pairs.jsonl: id, source, targets. The labels of labelled texts are
+    in SPLIT.labels.npy, a number for each document.
 
-    Reports documents and bytes; by split documents (one whose tail is held out is in both), bytes, tokens,
-    unknown_tokens and changed_documents (that decode to another text); change: of the first of those, where it changes;
-    and how many tokens the compared tokenizers need for the validation split.
+    Reports documents and bytes; by split documents (a document whose tail is held out is in both), bytes, tokens,
+    unknown_tokens and changed_documents (which decode to another text); change: where the first of these changes; and
+    how many tokens the compared tokenizers need for the validation split.
     """
     tokens = tokenizer.load(task.path(task.inputs["tokenizer"]))
     form = task.options.get("form", TEXT)
@@ -51,7 +51,7 @@ def encode(task: Task, folder: Path) -> dict:
     source = tokenizer.load(task.path(entry)) if (entry := task.inputs.get("source_tokenizer")) else tokens
     others = {path: tokenizer.load(path) for path in task.options["compare"]}
     for each in (tokens, source, *others.values()):
-        each.threads = 1  # the other cores have shards of their own
+        each.threads = 1  # the other cores have their own shards
     in_turns = [source, tokens] if form == PAIRS else [tokens]
     outputs: dict[str, _SplitOutput] = {}
     compared: Counter[str] = Counter()
@@ -86,7 +86,7 @@ def encode(task: Task, folder: Path) -> dict:
 
 
 def _batches(task: Task) -> Iterator[tuple[str, list[tuple[int, int]], list[str]]]:
-    """(split, (id, row) of documents, their texts), some megabytes at a time."""
+    """Yields (split, (id, row) of documents, their texts), some megabytes at a time."""
     held: dict[str, tuple[list, list, int]] = {}
     for some in remaining(task):
         most = task.inputs["most_held_out"]
@@ -113,7 +113,7 @@ class _SplitOutput:
         self._labels: list[np.ndarray] = []
         self._pairs: IO[str] | None = None
         self._counts = Counter(documents=0, bytes=0, tokens=0, unknown_tokens=0, changed_documents=0)
-        self.change: tuple[str, str] | None = None  # the first there was: a piece of text, and what it becomes
+        self.change: tuple[str, str] | None = None  # the first change: a piece of text, and what it becomes
 
     def append(self, keys: list[tuple[int, int]], texts: list[str]) -> None:
         encoded = [np.zeros(0, self._dtype)] * len(texts)
@@ -129,7 +129,7 @@ class _SplitOutput:
         self._counts.update(documents=len(texts), bytes=int(index["bytes"].sum(dtype=np.int64)), tokens=len(flat))
 
     def _encoded(self, tokens: Tokenizer, texts: list[str]) -> list[np.ndarray]:
-        """The ids of each text, with those that stand around it; what is lost is counted."""
+        """The ids of each text, with the tokens around it; losses are counted."""
         before = np.array([tokens.bos_id] if self._bos else [], np.int32)
         after = np.array([tokens.eos_id], np.int32)
         encoded = tokens.encode_batch(texts)
@@ -163,7 +163,7 @@ class _SplitOutput:
 
 
 def first_change(text: str, decoded: str) -> tuple[str, str]:
-    """Where two texts differ first: some characters of each, from shortly before."""
+    """The first difference of two texts: some characters of each, from shortly before it."""
     at = next((i for i, (a, b) in enumerate(zip(text, decoded)) if a != b), min(len(text), len(decoded)))
     here = slice(max(at - SHOWN // 2, 0), at + SHOWN // 2)
     return text[here], decoded[here]

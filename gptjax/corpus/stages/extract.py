@@ -23,7 +23,7 @@ def extract(task: Task, folder: Path) -> dict:
     """inputs: source (name, kind, license, language, options), pieces. options: shard_bytes, most_document_bytes.
 
     A source whose pieces cannot be cut, such as one large compressed file, gives several files of a shard's size, so
-    that the stages after this one have shards in any case.
+    that later stages always have shards.
     """
     source = task.inputs["source"]
     skipped: Counter[str] = Counter()
@@ -58,7 +58,7 @@ class _Files:
             self._finish()
 
     def close(self) -> dict:
-        """The report: files, and what they hold in all."""
+        """The report: the files, and their total content."""
         if self._writer is not None:
             self._finish()
         totals = {name: sum(file[name] for file in self._files.values()) for name in ("documents", "bytes")}
@@ -72,7 +72,7 @@ class _Files:
 
 
 class Extract(CorpusStage):
-    """All sources' documents in shards."""
+    """The documents of all sources, in shards."""
 
     name, version, function = "extract", 3, staticmethod(extract)
 

@@ -13,18 +13,18 @@ class Histogram:
         self._counts: dict[Any, list[int]] = {}
 
     def add(self, keys: Iterable[Hashable], sizes: Iterable[int]) -> None:
-        """One document each, with its bytes."""
+        """Adds one document per key, with its bytes."""
         for key, size in zip(keys, sizes):
             self._count(key, 1, size)
 
     def merge(self, counts: Mapping[str, Sequence[int]]) -> None:
-        """The `counts` of another one, whose keys came back from JSON as text."""
+        """Adds the `counts` of another histogram, whose keys came back from JSON as text."""
         for key, (documents, size) in counts.items():
             self._count(int(key) if key.isdecimal() else key, documents, size)
 
     @property
     def counts(self) -> dict[str, list[int]]:
-        """In the order of the keys, as JSON."""
+        """The counts in the order of the keys, as JSON."""
         return {str(key): counts for key, counts in sorted(self._counts.items())}
 
     def _count(self, key: Hashable, documents: int, size: int) -> None:
@@ -34,5 +34,5 @@ class Histogram:
 
 
 def reach(size: int) -> int:
-    """The largest power of two that is not larger than a size, for a histogram of lengths; 0 for 0."""
+    """The largest power of two up to a size, for a histogram of lengths; 0 for 0."""
     return 1 << size.bit_length() >> 1

@@ -22,14 +22,14 @@ from gptjax.user_code import called, code_hash, named_function
 if TYPE_CHECKING:
     from gptjax.corpus.state import Corpus
 
-FIELD = "stages"  # of the config, for messages
-GIVEN = ("text", "uri", "source", "license", "language")  # what the function is given of a document
+FIELD = "stages"  # the field of the config, for messages
+GIVEN = ("text", "uri", "source", "license", "language")  # the parts of a document that the function gets
 
 
 def apply_function(task: Task, folder: Path) -> dict:
-    """Writes verdicts.parquet on the documents that the function drops, and documents.parquet where it changes any.
+    """Writes verdicts.parquet on the documents that the function drops, and documents.parquet if it changes any.
 
-    inputs: documents, verdicts, code (the hash of the function's file). options: name, function, options (of it).
+    inputs: documents, verdicts, code (the hash of the function's file). options: name, function, and its options.
 
     Reports documents and bytes that the function was given, and how many of them it changed and dropped.
     """
@@ -85,7 +85,7 @@ def _rows_that_are_out(task: Task) -> set[int]:
 def _kept(
     name: str, text_of_function: str, function: Callable, document: Mapping[str, str], options: Mapping[str, Any]
 ) -> str | None:
-    """The text that stands in the document's place; None where the document is dropped, as a blank text is."""
+    """The text that replaces the document; None if the document is dropped, also for a blank text."""
     kept = called(FIELD, text_of_function, lambda: function(document, **options))
     if kept is None or (isinstance(kept, str) and is_blank(kept)):
         return None

@@ -1,7 +1,7 @@
 """Finds passages that the corpus contains more than once: hashes them by shard, joins the hashes, marks the copies.
 
-The first copy stays, in the order of the shards. No text is written anew: spans of characters say what to leave out,
-and verdicts.remaining leaves it out.
+In the order of the shards, the first copy stays. No text is rewritten: spans of characters say what to leave out, and
+verdicts.remaining does so.
 """
 
 from __future__ import annotations
@@ -39,9 +39,9 @@ def hash_passages(task: Task, folder: Path) -> dict:
 
 
 def join_passages(task: Task, folder: Path) -> dict:
-    """Writes for each shard later-NNNNN.npy: bool [passages], whether its like has come before.
+    """Writes for each shard later-NNNNN.npy: bool [passages], whether an equal passage came before.
 
-    inputs: shards: hashes of each. options: memory_megabytes, for the join; beside it a byte a passage is needed.
+    inputs: shards: hashes of each. options: memory_megabytes, for the join; one byte per passage is needed in addition.
     """
     paths = [task.path(entry) for entry in task.inputs["shards"]]
     counts = [len(np.load(path, mmap_mode="r")) for path in paths]
@@ -55,7 +55,7 @@ def join_passages(task: Task, folder: Path) -> dict:
 def mark_passages(task: Task, folder: Path) -> dict:
     """Writes spans.parquet (SPANS). inputs: documents, verdicts, later. options: fields of Passages.
 
-    Reports documents and bytes looked at, documents that have later copies, and characters in these.
+    Reports documents and bytes searched, documents that have later copies, and the characters in these copies.
     """
     passages, later = Passages(**task.options), np.load(task.path(task.inputs["later"]))
     rows, spans = [np.zeros(0, np.uint32)], [np.zeros((0, 2), np.int64)]
@@ -95,7 +95,7 @@ class HashPassages(_OfPassages):
 
 
 class JoinPassages(_OfPassages):
-    """Which of all passages have come before: one task."""
+    """Which of all passages came before: one task."""
 
     name, function = "join", staticmethod(join_passages)
 
@@ -113,7 +113,7 @@ class JoinPassages(_OfPassages):
 
 
 class MarkPassages(_OfPassages):
-    """Where in their documents the later copies stand."""
+    """The places of later copies in their documents."""
 
     name, function = "mark", staticmethod(mark_passages)
 

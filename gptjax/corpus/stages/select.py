@@ -1,4 +1,4 @@
-"""Applies rules to the figures of documents: verdicts on those that a rule objects to, with examples of each."""
+"""Applies rules to the figures of documents: verdicts on documents to which a rule objects, with examples."""
 
 from __future__ import annotations
 
@@ -19,19 +19,19 @@ from gptjax.corpus.stages.verdicts import write_verdicts
 if TYPE_CHECKING:
     from gptjax.corpus.state import Corpus
 
-EXAMPLES = 3  # of each reason, a shard
+EXAMPLES = 3  # examples per reason and shard
 EXAMPLE_CHARACTERS = 200
-KEPT = "kept"  # the reason of examples of what stays
+KEPT = "kept"  # the 'reason' of examples that stay
 
 
 def select(task: Task, folder: Path) -> dict:
     """Writes verdicts.parquet.
 
-    inputs: documents, statistics (files of clean.py), rules: fields of a rule each (cleaning/rules.py); languages: the
-    only ones that may stay, if any, told with `confidence`. options: none.
+    inputs: documents, statistics (files of clean.py), rules: the fields of each rule (cleaning/rules.py); languages: if
+    given, only documents detected as one of these with `confidence` stay. options: none.
 
-    Reports documents and bytes; reasons: reason → [documents that it is the first against, documents that it is
-    against]; examples: reason, or KEPT → some documents' id, uri and first characters.
+    Reports documents and bytes; reasons: reason → [documents to which it is the first objection, documents to which it
+    is any objection]; examples: reason, or KEPT → id, uri and first characters of some documents.
     """
     rules = [rule_of(fields) for fields in task.inputs["rules"]]
     columns_of_rules = {rule.column for rule in rules}
@@ -58,7 +58,7 @@ def select(task: Task, folder: Path) -> dict:
 
 
 def _examples(path: Path, reasons: np.ndarray) -> dict[str, list[dict[str, str]]]:
-    """The first documents of each reason; only the row groups that they stand in are read."""
+    """The first documents for each reason; only their row groups are read."""
     rows = {int(row): KEPT for row in np.flatnonzero(reasons == "")[:EXAMPLES]}
     for reason in np.unique(reasons[reasons != ""]):
         rows |= {int(row): str(reason) for row in np.flatnonzero(reasons == reason)[:EXAMPLES]}

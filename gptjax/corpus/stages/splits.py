@@ -12,7 +12,7 @@ from gptjax.corpus.documents import cut_at_paragraphs, is_blank
 from gptjax.corpus.forms import TEXT, source_keys
 from gptjax.splitmix import STEP, mix
 
-CUT = "the rest of long documents that are held out"  # why it is in no split
+CUT = "the rest of long documents that are held out"  # the reason why it is in no split
 LEAST_HELD_OUT = 1 << 13  # bytes: a few windows of text
 
 
@@ -23,7 +23,7 @@ def draws(keys: np.ndarray, seed: int) -> np.ndarray:
 
 
 def numbered(key: int, count: int) -> np.ndarray:
-    """uint64 [count]: keys for the parts of what `key` stands for."""
+    """uint64 [count]: keys for the parts of a document with this key."""
     with np.errstate(over="ignore"):
         return np.uint64(key) + np.arange(1, count + 1, dtype=np.uint64) * STEP
 
@@ -37,18 +37,18 @@ def split_texts(
     most_bytes: int | None = None,
     test_below: float = 0,
 ) -> Iterator[tuple[int, str, str]]:
-    """(number of the text, split, text) of some documents; nothing of it empty, or blank unless the document is.
+    """(number of the text, split, text) for some documents; no text is empty, or blank unless its document is.
 
-    By 'document', the draw of its key decides, so that documents of one key are on one side: below `fraction` it is
-    validation text, from there to below `test_below` it is test text. Of one that is held out and longer than
-    `most_bytes`, the beginning is held out, and the rest stands in no split. By 'source', likewise by the draw of its
-    source (forms.py), and nothing is cut. By 'tail', every document's end is held out, cut after a line where it can
-    be: for corpora of one or a few long documents. (A config's 'auto' is one of these by then.)
+    By 'document', a random draw for the document's key decides, so that documents with one key are in one split: below
+    `fraction` it is validation text, from there to below `test_below` test text. If a held-out document is longer than
+    `most_bytes`, its beginning is held out and the rest is in no split. By 'source', the draw for its source decides
+    (forms.py), and nothing is cut. By 'tail', the end of every document is held out, cut after a line if possible: for
+    corpora of one or a few long documents. (A config's 'auto' was replaced by one of these before.)
     """
     if by == "tail" and fraction:
         for number, text in enumerate(texts):
             cut = tail_start(text, fraction)
-            if is_blank(text[cut:]):  # nothing but the empty lines at its end
+            if is_blank(text[cut:]):  # only the empty lines at its end
                 cut = tail_start(text.rstrip(), fraction)
             if is_blank(text[:cut]) or is_blank(text[cut:]):
                 yield number, "train", text
@@ -65,7 +65,7 @@ def split_texts(
 
 
 def split_of(settings: Any, seed: int, form: str) -> tuple[dict[str, Any], tuple[str, ...]]:
-    """How a config's documents are split, as `split_texts` takes it, and the names of the splits.
+    """The arguments of `split_texts` for a config, and the names of the splits.
 
     Raises:
       ConfigError: the fields contradict each other.
@@ -98,10 +98,10 @@ def document_draws(texts: Sequence[str], keys: np.ndarray, by: str, seed: int) -
 
 
 def limit_of(count: int, above: float, lowest: np.ndarray) -> float:
-    """The smallest limit such that at least `count` documents have a draw from `above` to below it: more only where
-    several have the last one's.
+    """The smallest limit such that at least `count` documents have a draw from `above` to below the limit (more only if
+    several have the same last draw).
 
-    lowest: float64, the draws of all documents, ascending, or enough of the lowest.
+    lowest: float64, the draws of all documents, ascending, or enough of the lowest ones.
     """
     first = int(np.searchsorted(lowest, above))
     last = min(first + count, len(lowest)) - 1
@@ -109,15 +109,15 @@ def limit_of(count: int, above: float, lowest: np.ndarray) -> float:
 
 
 def most_held_out(source_bytes: int, fraction: float, share: float) -> int:
-    """Bytes that one document may hold out: at most `share` of what is expected to be held out of its source.
+    """The largest held-out part of one document, in bytes: at most `share` of what is expected to be held out of its
+    source, and at least LEAST_HELD_OUT.
 
-    A power of two, so that a source may grow, until it has doubled, and nothing changes in what its documents hold
-    out; and LEAST_HELD_OUT where that is more.
+    It is a power of two, so that it does not change until a growing source has doubled.
     """
     return max(LEAST_HELD_OUT, 1 << max(int(source_bytes * fraction * share), 1).bit_length() - 1)
 
 
 def tail_start(text: str, fraction: float) -> int:
-    """Where the last `fraction` of a text begins: after a line, if one ends less than 1,000 characters before."""
+    """Where the last `fraction` of a text begins: after a line, if one ends within 1,000 characters before."""
     cut = round(len(text) * (1 - fraction))
     return text.rfind("\n", max(cut // 2, cut - 1000), cut) + 1 or cut

@@ -1,4 +1,4 @@
-"""Counts what is left of a shard, by split, and what is dropped, by reason; characters, if the tokenizer needs them.
+"""Counts what is left of a shard, by split, and what is dropped, by reason; and characters, if a tokenizer needs them.
 
 It runs before the tokenizer is trained and the text is encoded, so that a corpus that cannot be split is refused early.
 """
@@ -27,12 +27,12 @@ if TYPE_CHECKING:
 
 def survey(task: Task, folder: Path) -> dict:
     """inputs: documents, verdicts, most_held_out (bytes of a document). options: split (as `split_texts` takes it),
-    characters (whether to count them); and where they are asked for, lowest (how many draws to report) and form.
+    characters (whether to count them); optional: lowest (how many draws to report) and form.
 
-    Reports documents and bytes that are left, the same by split (a document whose tail is held out stands in both, with
-    a part of its bytes in each), languages, licenses and lengths of the documents
-    (histogram.py), and dropped: reason → [documents, bytes]; lowest: the lowest draws of the documents, ascending;
-    labels: label → documents, of labelled texts.
+    Reports documents and bytes that are left, the same by split (a document whose tail is held out is in both, with a
+    part of its bytes in each), languages, licenses and lengths of the documents (histogram.py), and dropped: reason →
+    [documents, bytes]; lowest: the lowest draws of the documents, ascending; labels: label → documents, for labelled
+    texts.
     """
     count = 0
     dropped: dict[str, list[int]] = {}
@@ -83,13 +83,15 @@ def survey(task: Task, folder: Path) -> dict:
 
 
 class Survey(CorpusStage):
-    """What is left of every shard; split by tails where that is left to us and whole documents are too few."""
+    """Counts what is left of every shard. With split.by = 'auto', tails are held out if there are too few documents."""
 
     name, version, function = "survey", 4, staticmethod(survey)
 
     def options(self, corpus: Corpus) -> dict[str, Any]:
         names = (corpus.config.tokenizer.name, corpus.config.tokenizer.source_name)
-        counted = 2 * _wanted(corpus) if corpus.split["fraction"] is None else 0  # twice: for what must stay together
+        counted = (
+            2 * _wanted(corpus) if corpus.split["fraction"] is None else 0
+        )  # twice, for documents that stay together
         return {
             "split": {**corpus.split, "fraction": corpus.split["fraction"] or 0},
             "characters": "char" in names,
@@ -138,7 +140,7 @@ class Survey(CorpusStage):
 
 
 def _wanted(corpus: Corpus) -> int:
-    """How many documents are to be held out, where the config gives their number."""
+    """How many documents to hold out, if the config gives their number."""
     return corpus.config.split.validation_documents + corpus.config.split.test_documents
 
 

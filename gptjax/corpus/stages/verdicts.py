@@ -1,7 +1,7 @@
 """Verdicts: which documents of a shard are dropped and why; and the documents that remain.
 
-A verdict names a document by its row in the shard: ids are of content and origin, and a source may hold the same
-document twice.
+A verdict names a document by its row in the shard, since its id depends on content and origin, and a source may
+contain the same document twice.
 """
 
 from __future__ import annotations
@@ -24,12 +24,12 @@ VERDICTS = pa.schema(
     {
         "row": pa.uint32(),
         "id": pa.uint64(),
-        "reason": pa.string(),  # why it is out; empty: it stays, and `representative` is all there is to say
-        "representative": pa.uint64(),  # the one that stays of its cluster of copies; 0: none
+        "reason": pa.string(),  # why it is dropped; '': it stays, and only `representative` matters
+        "representative": pa.uint64(),  # the document that stays of its cluster of copies; 0: none
     }
 )
 
-PASSAGES = "repeated passages"  # not documents, but parts of those that stay
+PASSAGES = "repeated passages"  # not documents, but parts of documents that stay
 EMPTIED = "nothing but repeated passages"
 
 
@@ -44,14 +44,14 @@ def write_verdicts(
 
 @dataclass(frozen=True)
 class Remaining:
-    """Some documents of a shard that are in, in their order; and what became of the others around them.
+    """Some remaining documents of a shard, in order, and what was dropped around them.
 
     Attributes:
       rows: int64 [documents], their rows in the shard; ids: uint64 [documents].
-      texts, languages, licenses: of the documents.
-      split_keys: uint64 [documents], equal for documents that must not be parted by the split: copies of one another;
-        and parts of one document, but for a part that has copies, which stays with them.
-      dropped: reason → (documents, bytes) of what was between them, and of passages that were left out of them.
+      texts, languages, licenses: those of the documents.
+      split_keys: uint64 [documents], equal for documents that must be in the same split: copies of each other, and
+        parts of one document (but a part that has copies stays with those).
+      dropped: reason → (documents, bytes) dropped between these documents, and passages left out of them.
     """
 
     rows: np.ndarray
@@ -64,10 +64,10 @@ class Remaining:
 
 
 def remaining(task: Task) -> Iterator[Remaining]:
-    """The documents of `task.inputs['documents']` that no file of `task.inputs['verdicts']` puts out, some at a time.
+    """The documents of `task.inputs['documents']` that no file of `task.inputs['verdicts']` drops, some at a time.
 
-    Where several do, the first tells the reason. `task.inputs['spans']`, where there is one, are passages to leave out
-    (stages/passages.py).
+    If several files drop a document, the first gives the reason. `task.inputs['spans']`, if there is one, has passages
+    to leave out (stages/passages.py).
     """
     spans = _read_spans(task.path(task.inputs["spans"])) if task.inputs.get("spans") else {}
     tables = [pq.read_table(task.path(entry)) for entry in task.inputs["verdicts"]]
@@ -115,7 +115,7 @@ def _read_spans(path: Path) -> dict[int, np.ndarray]:
 def _shortened(
     batch: pa.RecordBatch, reasons: np.ndarray, first_row: int, spans: dict[int, np.ndarray]
 ) -> dict[int, str]:
-    """Place in the batch → what is left of a text that has spans. Where that is nothing, a reason is put."""
+    """Place in the batch → what is left of a text with spans. If nothing is left, a reason is set."""
     found = {}
     for place in np.flatnonzero(reasons == "").tolist() if spans else ():
         if first_row + place in spans:

@@ -39,10 +39,10 @@ SAMPLE_SCHEMA = pa.schema({"text": pa.large_string()})  # of files of chunks
 
 
 def sample(task: Task, folder: Path) -> dict:
-    """Chunks of running text, each drawn with the same probability, whatever document it stands in.
+    """Draws chunks of running text, each with the same probability, whatever its document.
 
-    inputs: documents, verdicts, rate (the probability). options: split, seed; of pairs and labelled texts form and
-    sides: which sides to learn from, the sources (or texts) alone, the targets alone, or both.
+    inputs: documents, verdicts, rate (the probability). options: split, seed; for pairs and labelled texts also form
+    and sides: whether to learn from the sources (or texts), the targets, or both.
     """
     sides = slice(*SIDES[task.options["sides"]]) if "sides" in task.options else None
     with DocumentWriter(folder / "sample.parquet", SAMPLE_SCHEMA) as writer:
@@ -59,8 +59,10 @@ def sample(task: Task, folder: Path) -> dict:
 
 
 def make_tokenizer(task: Task, folder: Path) -> dict:
-    """inputs: samples, or characters (files of survey), or hash (of the tokenizer to reuse). options: of the config;
-    prefix: of its fields, where they are those of the sources' tokenizer.
+    """Makes the tokenizer.
+
+    inputs: samples, or characters (files of survey), or hash (that of a tokenizer to reuse). options: those of the
+    config; prefix: that of its fields for the sources' tokenizer.
     """
     try:
         made = _made(task)
@@ -97,7 +99,7 @@ def _made(task: Task) -> Tokenizer:
 
 
 class SampleText(CorpusStage):
-    """Chunks of the training split to learn a tokenizer from; or of the sources of its pairs alone, to learn theirs."""
+    """Chunks of the training split from which a tokenizer is learned, or only of the sources of pairs for theirs."""
 
     version, function = 2, staticmethod(sample)
 
@@ -130,7 +132,7 @@ class SampleText(CorpusStage):
 
 
 class MakeTokenizer(CorpusStage):
-    """The tokenizer: one task; or that of the sources of pairs."""
+    """Makes the tokenizer, or that of the sources of pairs: one task."""
 
     version, function = 2, staticmethod(make_tokenizer)
 
@@ -173,7 +175,7 @@ class MakeTokenizer(CorpusStage):
 
 
 def tokenizer_settings(config: Any, of_sources: bool) -> dict[str, Any]:
-    """name, vocab_size and split_digits of the tokenizer, or of that of the sources; an empty name: there is none."""
+    """name, vocab_size and split_digits of the tokenizer, or of the sources' tokenizer (name '': there is none)."""
     settings = config.tokenizer
     if of_sources:
         name, vocab_size = settings.source_name, settings.source_vocab_size
@@ -183,7 +185,7 @@ def tokenizer_settings(config: Any, of_sources: bool) -> dict[str, Any]:
 
 
 def check_tokenizer(config: Any, of_sources: bool = False) -> None:
-    """Raises ConfigError where a tokenizer that is to be reused, or compared with, cannot be."""
+    """Raises ConfigError if a tokenizer to reuse, or to compare with, cannot be used."""
     prefix = "tokenizer.source_" if of_sources else "tokenizer."
     name, vocab_size, _ = tokenizer_settings(config, of_sources).values()
     for path in config.tokenizer.compare:
@@ -222,5 +224,5 @@ def _load(field: str, path: str) -> Tokenizer:
 
 
 def has_own_bos(made: Tokenizer) -> bool:
-    """Whether the beginning of a text has a token that is not the end's."""
+    """Whether the token for the beginning of a text differs from the one for its end."""
     return made.bos_id is not None and made.bos_id != made.eos_id

@@ -34,10 +34,10 @@ class Encoded:
 def assemble(
     encoded: Sequence[Encoded], folder: Path, split: str, vocab_size: int, shard_tokens: int, seed: int
 ) -> dict:
-    """Writes a split's token shards and returns its section of the manifest, with what each source has in it.
+    """Writes a split's token shards and returns its section of the manifest, with the share of each source.
 
-    A training split is passed through once for each copy, so that copies lie far apart; what a weight has beyond a
-    whole number are documents drawn by their ids. Held-out documents are never repeated.
+    The training split is written once for each copy, so that copies are far apart; for the fraction of a weight,
+    documents are drawn by their ids. Held-out documents are never repeated.
     """
     writer = ShardWriter(folder, split, vocab_size, shard_tokens)
     sources: dict[str, Counter[str]] = {}
@@ -67,7 +67,7 @@ def assemble(
 def assemble_pairs(encoded: Sequence[Encoded], folder: Path, split: str, seed: int) -> dict:
     """Writes SPLIT.pairs.jsonl, the texts of a split's pairs, and returns its entry.
 
-    A source has one line, with all of its different targets, in the order in which they come.
+    Each source has one line, with all of its different targets in their order.
     """
     targets_of: dict[str, dict[str, None]] = {}
     for each in encoded:

@@ -9,12 +9,12 @@ import numpy as np
 from gptjax.data.prepared import offsets_name, origins_name, shard_name, token_dtype
 from gptjax.files import AsideFile, file_entry, write_aside
 
-# Where a document of the stream comes from: its id, and its place among the corpus's documents (manifest.json).
+# The origin of a document of the stream: its id, and its place among the corpus's documents (manifest.json).
 ORIGIN = np.dtype([("id", "<u8"), ("part", "<u4"), ("row", "<u4")])
 
 
 class ShardWriter:
-    """Writes one split: `append` documents, then `close`. A shard takes its name when it is whole and on disk."""
+    """Writes one split: `append` documents, then `close`. A shard gets its name when it is complete and on disk."""
 
     def __init__(self, folder: Path, split: str, vocab_size: int, shard_tokens: int):
         self._folder = folder
@@ -33,7 +33,7 @@ class ShardWriter:
             self.extend(np.concatenate(documents), np.array([len(ids) for ids in documents]))
 
     def extend(self, tokens: np.ndarray, lengths: np.ndarray, origins: np.ndarray | None = None) -> None:
-        """Some documents in a row: tokens [sum of lengths], lengths [documents], origins ORIGIN [documents]."""
+        """Consecutive documents: tokens [sum of lengths], lengths [documents], origins ORIGIN [documents]."""
         self._ends.append(self.tokens + np.cumsum(lengths, dtype=np.uint64))
         if origins is not None:
             self._origins.append(origins)

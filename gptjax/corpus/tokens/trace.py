@@ -1,7 +1,8 @@
 """Traces places in a prepared folder's token stream back to their documents.
 
-The stream's own files say which tokens are which document's and where in the corpus it was (train.documents.npy,
-train.origins.npy); FOLDER/work, as long as it is kept, has the document itself with its place of origin and licence.
+The stream's files say which document each token belongs to, and the document's place in the corpus
+(train.documents.npy, train.origins.npy). FOLDER/work, as long as it is kept, has the document with its origin and
+licence.
 """
 
 from __future__ import annotations
@@ -32,10 +33,10 @@ class Part:
     Attributes:
       start: their first place in the stream; ids: int32, the tokens.
       first: how many tokens of the document come before them; document: int32, all of its tokens.
-      before, text, after: the document's text in three parts: what the tokens stand for, and what is around it. A
-        character of which only some bytes are among the tokens is in `text`.
-      id, source, uri, license, language: of the document; None where it is not known.
-      where: the document's file and row, or why it cannot be looked at.
+      before, text, after: the document's text in three parts: the tokens' text, and what is around it. A character
+        with only some of its bytes in the tokens belongs to `text`.
+      id, source, uri, license, language: those of the document; None if not known.
+      where: the document's file and row, or why it cannot be read.
     """
 
     start: int
@@ -71,7 +72,7 @@ class Tracer:
         self._licenses = {one["name"]: one["license"] for one in self._manifest.get("sources", ())}
 
     def parts(self, start: int, stop: int) -> Iterator[Part]:
-        """The documents that have tokens from place `start` to before `stop` of the stream, in their order."""
+        """The documents with tokens from place `start` to before `stop` of the stream, in order."""
         first = int(np.searchsorted(self._offsets, np.uint64(start), "right")) - 1
         for number in range(first, len(self._offsets) - 1):
             begin, end = self._offsets[number : number + 2].tolist()
@@ -96,14 +97,14 @@ class Tracer:
         )
 
     def _origin(self, number: int) -> dict:
-        """What is known of a document of the stream beside its text."""
+        """What is known about a document of the stream besides its text."""
         unknown = {"id": None, "source": None, **dict.fromkeys(TOLD)}
         if self._origins is None:
             return {**unknown, "where": "this folder does not say where its documents come from"}
         origin = self._origins[number]
         part, row = self._manifest["parts"][origin["part"]], int(origin["row"])
         known = {**unknown, "id": int(origin["id"]), "source": part["source"]}
-        known["license"] = self._licenses.get(part["source"]) or None  # of the source, where the document's is gone
+        known["license"] = self._licenses.get(part["source"]) or None  # that of the source, if the document's is gone
         path = self.folder / WORK / part["name"]
         if not path.is_file():
             return {**known, "where": f"{path} is gone, so its address and own licence are not known"}
@@ -126,7 +127,7 @@ def read_row(path: Path, row: int) -> dict:
 
 
 def whole_characters(data: bytes, start: int, stop: int) -> tuple[str, str, str]:
-    """UTF-8 in three parts, the middle one from `start` to `stop` or a little beyond, so that no character is cut."""
+    """UTF-8 text in three parts; the middle one is `start` to `stop`, extended so that no character is cut."""
     while start > 0 and start < len(data) and data[start] & 0xC0 == 0x80:
         start -= 1
     while stop < len(data) and data[stop] & 0xC0 == 0x80:
@@ -136,7 +137,7 @@ def whole_characters(data: bytes, start: int, stop: int) -> tuple[str, str, str]
 
 
 def show_row(console: Console, row: TracedRow, whole: bool) -> None:
-    """Prints the documents of one row of one training batch; `whole`: with what the row leaves out of them."""
+    """Prints the documents of one row of a training batch; `whole`: including their text outside of the row."""
     write_raw(console, row.title + "\n", "bold")
     tracer = Tracer(row.folder)
     for position, start, targets in row.spans:
@@ -145,7 +146,7 @@ def show_row(console: Console, row: TracedRow, whole: bool) -> None:
 
 
 def description(part: Part, position: int, whole: bool) -> Text:
-    """What is known of a document in a row. position: the one whose target is the part's first token."""
+    """What is known about a document in a row. position: the position whose target is the part's first token."""
     tokens = f"tokens {part.first} to {part.first + len(part.ids) - 1} of {len(part.document)}"
     known = {"source": part.source, "uri": part.uri, "license": part.license, "language": part.language, "id": part.id}
     lines = [f"\npositions {position} to {position + len(part.ids) - 1} predict {tokens} of a document"]
