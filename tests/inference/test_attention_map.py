@@ -23,7 +23,8 @@ def recomputed():
     found = []
 
     def watch(call, args, options, context):
-        if isinstance(context.module, Attention) and context.module.name == "cross_attention":
+        is_call = isinstance(context.module, Attention) and context.method_name == "__call__"
+        if is_call and context.module.name == "cross_attention":
             own = context.module.variables["params"]
             q_TNH = jnp.einsum("td,dnh->tnh", args[0][0], own["query"])
             k_SKH = jnp.einsum("sd,dkh->skh", options["context_BSD"][0], own["key"])
