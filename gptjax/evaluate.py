@@ -128,7 +128,9 @@ def evaluate(run: Path, names: str, console: Console) -> None:
     for path in texts:
         if not path.exists():
             raise ConfigError(f"--text={path}: must be a file or a folder; there is none of this name")
-    tasks, missing, loaded = [], [], None
+    tasks: list[Task] = []
+    missing: list[str] = []
+    loaded: harness.Loaded | None = None
     if names and HARNESS.value:
         loaded = harness.load_tasks(
             names,
@@ -172,7 +174,11 @@ def evaluate(run: Path, names: str, console: Console) -> None:
 
 
 def read_text(
-    path: Path, answerer: ModelAnswerer, identity: dict[str, Any], folder: Path, progress: Progress
+    path: Path,
+    answerer: ModelAnswerer,
+    identity: dict[str, Any],
+    folder: Path,
+    progress: Progress = lambda name, done, total: None,
 ) -> dict[str, Any]:
     """Domain → scores; what the documents add to them is recorded, and not computed again.
 
