@@ -92,12 +92,12 @@ LABELLED = flags.DEFINE_list("labelled", [], "Instead of --input: files of texts
 SOURCE_FIELD = flags.DEFINE_string(
     "source_field", "", "pairs: the column of the source, or several: '{question} {context}'; '': the first, or source."
 )
-TARGET_FIELD = flags.DEFINE_string("target_field", "", "pairs: likewise of the target; '': the second, or target.")
+TARGET_FIELD = flags.DEFINE_string("target_field", "", "pairs: the same for the target; '': the second, or target.")
 LABEL_FIELD = flags.DEFINE_string("label_field", "", "labelled: the column of the label; '': the first, or label.")
-SWAP = flags.DEFINE_bool("swap", False, "pairs: the target is the source, and the source the target.")
-PREFIX = flags.DEFINE_string("source_prefix", "", "pairs: a text that stands before every source.")
+SWAP = flags.DEFINE_bool("swap", False, "pairs: exchange source and target.")
+PREFIX = flags.DEFINE_string("source_prefix", "", "pairs: a text to put before every source.")
 REFERENCES = flags.DEFINE_enum(
-    "references", "each", pairs.REFERENCES, "pairs: of several targets in a row, train on each or on the first."
+    "references", "each", pairs.REFERENCES, "pairs: if a row has several targets, train on each or on the first."
 )
 TOKENIZER = flags.DEFINE_string(
     "tokenizer", "bpe", "bpe | unigram | byte | char | a prepared folder or tokenizer file to reuse."
@@ -108,10 +108,10 @@ VOCAB_SIZE = flags.DEFINE_integer(
     "Number of tokens; 0: all characters for char; 8192 for bpe and unigram, fewer if the text is small.",
 )
 SOURCE_TOKENIZER = flags.DEFINE_string(
-    "source_tokenizer", "", "pairs: a tokenizer of its own for the sources, as --tokenizer; '': one for both sides."
+    "source_tokenizer", "", "pairs: the sources' own tokenizer, as for --tokenizer; '': one for both sides."
 )
 SOURCE_VOCAB_SIZE = flags.DEFINE_integer("source_vocab_size", 0, "pairs: number of tokens of --source_tokenizer.", 0)
-SPLIT_DIGITS = flags.DEFINE_bool("split_digits", True, "bpe, unigram: every digit is a token of its own.")
+SPLIT_DIGITS = flags.DEFINE_bool("split_digits", True, "bpe, unigram: every digit is a separate token.")
 SAMPLE_MEGABYTES = flags.DEFINE_float(
     "sample_megabytes", 100, "bpe, unigram: megabytes of text to learn from, drawn at random."
 )
@@ -122,7 +122,7 @@ VALIDATION_DOCUMENTS = flags.DEFINE_integer(
     "validation_documents", 0, "Documents, pairs or labelled texts to hold out, instead of a share.", 0
 )
 TEST_FRACTION = flags.DEFINE_float("test_fraction", 0, "Share of the text for a third split, test; 0: none.")
-TEST_DOCUMENTS = flags.DEFINE_integer("test_documents", 0, "Likewise as a number of documents, pairs or texts.", 0)
+TEST_DOCUMENTS = flags.DEFINE_integer("test_documents", 0, "The same as a number of documents, pairs or texts.", 0)
 SPLIT_BY = flags.DEFINE_enum(
     "split_by",
     "auto",
@@ -253,7 +253,7 @@ def output_options(config: ConfigDict, listing: Listing) -> dict:
     """Returns all options that the output depends on; a folder is finished only if it has the same values."""
     fields = {name: plain(value) for name, value in flatten(config).items()}
     unused = default()
-    for name in LATER_FIELDS:  # folders of before there were such fields are recognised, too
+    for name in LATER_FIELDS:  # so that folders older than these fields are still recognised
         if fields[name] == plain(get(unused, name)):
             del fields[name]
     return fields | {"input_files": listing.pieces.total(), "input_bytes": listing.bytes.total()}

@@ -3,7 +3,7 @@
   … --num_samples=3 --temperature=1.0 --top_k=50            three continuations, from seeds 0, 1 and 2
   … --prompts_file=prompts.txt --json=samples.json          one prompt per line; results with log-probabilities
   … --checkpoint=best --stop='\\n\\n' --escapes --stream      the best checkpoint; up to an empty line; shown live
-  … --num_beams=4 --num_samples=2                            nothing is drawn: the two best texts of a beam search
+  … --num_beams=4 --num_samples=2                            the two best texts of a beam search, without drawing
   … --prompt=-                                              the prompt from standard input
 
 A prompt is the beginning of a document, as in training; with --nobegin it is a piece from inside a document. Without a
@@ -72,11 +72,11 @@ REPETITION_PENALTY = flags.DEFINE_float(
 NUM_BEAMS = flags.DEFINE_integer(
     "num_beams",
     0,
-    "Search for the most probable text and keep so many beginnings at a time, instead of drawing; 1: greedy; 0: off.",
+    "Beam search instead of drawing: keep this many beginnings of a text at a time; 1: greedy; 0: off.",
     0,
 )
 LENGTH_PENALTY = flags.DEFINE_float(
-    "length_penalty", 0.6, "Of a beam search: the larger, the longer the texts; 0: their probability alone counts."
+    "length_penalty", 0.6, "Beam search: larger values prefer longer texts; 0: only their probability counts."
 )
 STOP = flags.DEFINE_multi_string("stop", [], "End the text before this string; may be given several times.")
 ESCAPES = flags.DEFINE_bool(
@@ -153,7 +153,7 @@ def check_values() -> None:
     for flag in (*DRAWING_FLAGS, STREAM) if NUM_BEAMS.value else (LENGTH_PENALTY,):
         if flag.present:
             why = "must not be given together with" if NUM_BEAMS.value else "must not be given without"
-            raise ConfigError(f"--{flag.name}={flag.value}: {why} --num_beams, which searches and draws nothing")
+            raise ConfigError(f"--{flag.name}={flag.value}: {why} --num_beams, which searches instead of drawing")
     given = options()
     stop_strings(given["stop"])
     drawing = {name: given[name] for name in ("temperature", "top_k", "top_p", "min_p", "repetition_penalty")}

@@ -92,13 +92,13 @@ class ModelSettings(Section):
     family: Annotated[str, OneOrOwn(("decoder", "encoder", "encoder_decoder", "classifier"))] = "decoder"
     body: Annotated[str, OneOrOwn(("encoder", "decoder"))] = "encoder"  # classifier: the family that its head stands on
     num_classes: Natural = 0  # classifier: C, how many classes it tells apart; 0: as many as data.path has labels
-    # classifier: the vector that the head reads: the mean of the text's, or that of its first or its last token; auto:
-    # mean of an encoder, last of a decoder
+    # classifier: the vector that the head reads: the mean over the text, or that of its first or last token; auto: mean
+    # for an encoder, last for a decoder
     pooling: Literal["auto", "mean", "first", "last"] = "auto"
     vocab_size: Natural = 0  # 0: as large as the tokenizer's
     num_layers: Annotated[Count, at_most(10_000)] = 6  # L, number of layers
     num_encoder_layers: Natural = 0  # encoder_decoder: layers of the encoder; 0: num_layers
-    source_vocab_size: Natural = 0  # encoder_decoder: of the sources' vocabulary; 0: as large as it is
+    source_vocab_size: Natural = 0  # encoder_decoder: size of the sources' vocabulary; 0: that of their tokenizer
     max_source_positions: Natural = 0  # encoder_decoder: longest source; 0: data.source_length
     shared_embeddings: bool = True  # encoder_decoder: sources and targets use one table
     width: Count = 384  # D, width of the residual stream; a multiple of num_heads unless head_width is set
@@ -110,47 +110,47 @@ class ModelSettings(Section):
     feedforward_width: Natural = 0  # F, hidden width; 0: 4 D, or 8/3 D rounded up to a multiple of 64 if gated
     norm: Literal["rmsnorm", "layernorm"] = "rmsnorm"  # the kind of norm
     norm_epsilon: Positive = 1e-5  # added to the variance
-    # sub-layers are normalized before they run (pre), or what they return is (post), or both (sandwich), or the
-    # residual stream is after each of them (post_residual: the original Transformer)
+    # what is normalized: the input of each sub-layer (pre), its output (post), both (sandwich), or the residual stream
+    # after each sub-layer (post_residual: the original Transformer)
     norm_placement: Literal["pre", "post", "sandwich", "post_residual"] = "pre"
-    parallel_residual: bool = False  # attention and feed-forward both read a block's input; else one after the other
-    embedding_multiplier: Positive = 1.0  # of token embeddings (Gemma: the square root of width)
-    residual_multiplier: Positive = 1.0  # of what a sub-layer adds to the residual stream (Granite)
-    logit_multiplier: Positive = 1.0  # of logits, before their soft cap (Granite)
+    parallel_residual: bool = False  # attention and feed-forward both read a block's input
+    embedding_multiplier: Positive = 1.0  # factor for token embeddings (Gemma: the square root of width)
+    residual_multiplier: Positive = 1.0  # factor for what a sub-layer adds to the residual stream (Granite)
+    logit_multiplier: Positive = 1.0  # factor for logits, before their soft cap (Granite)
     position: Literal["rope", "learned", "sinusoidal", "alibi", "none"] = "rope"  # how a token knows its position
     max_positions: Natural = 0  # longest context; 0: data.sequence_length
     rope_theta: Positive = 10_000.0  # base of the wavelengths
-    rope_local_theta: NotNegative = 0.0  # the same in layers marked S, where no context is stretched; 0: rope_theta
-    rope_fraction: Annotated[Positive, at_most(1)] = 1.0  # share of a head's features that are rotated, the first ones
+    rope_local_theta: NotNegative = 0.0  # rope_theta of layers marked S, which are not stretched; 0: rope_theta
+    rope_fraction: Annotated[Positive, at_most(1)] = 1.0  # share of a head's features that is rotated
     # how a trained context is stretched
     rope_scaling: Literal["none", "linear", "llama3", "yarn", "longrope"] = "none"
-    rope_factor: Positive = 1.0  # by which factor the original context is stretched
+    rope_factor: Positive = 1.0  # factor by which the original context is stretched
     rope_low_frequency_factor: Positive = 1.0  # llama3, yarn: wavelengths above (original context / this) are stretched
-    rope_high_frequency_factor: Positive = 4.0  # likewise, those below (original context / this) stay; yarn: usually 32
+    rope_high_frequency_factor: Positive = 4.0  # wavelengths below (original context / this) are not; yarn: usually 32
     rope_original_positions: Count = 8192  # llama3, yarn, longrope: length of the original context, before stretching
-    rope_feature_factors: tuple[float, ...] = ()  # longrope: by which each frequency is divided, one per rotated pair
-    rope_attention_factor: NotNegative = 0.0  # yarn, longrope: of cosines and sines; 0: as published for rope_factor
-    rope_truncate: bool = True  # yarn: the features between kept and stretched are bounded by whole numbers
+    rope_feature_factors: tuple[float, ...] = ()  # longrope: divisors of the frequencies, one per rotated pair
+    rope_attention_factor: NotNegative = 0.0  # yarn, longrope: factor of cosines and sines; 0: as published
+    rope_truncate: bool = True  # yarn: round the bounds between kept and stretched features to whole numbers
     qk_norm: bool = False  # normalize queries and keys
-    qk_norm_over: Literal["head", "projection"] = "head"  # each head by itself, or all heads of a token together
-    attention_scale: NotNegative = 0.0  # products of queries and keys are multiplied by this; 0: 1 / sqrt(head width)
-    attention_softcap: NotNegative = 0.0  # and squashed smoothly to between -this and +this; cudnn cannot; 0: off
-    attention_sinks: bool = False  # one more key per head, with a learned logit and no value (not by cudnn)
+    qk_norm_over: Literal["head", "projection"] = "head"  # over each head, or over all heads of a token
+    attention_scale: NotNegative = 0.0  # factor for products of queries and keys; 0: 1 / sqrt(head width)
+    attention_softcap: NotNegative = 0.0  # squashes attention's logits to within ±this (not by cudnn); 0: off
+    attention_sinks: bool = False  # an additional key per head, with a learned logit and no value (not by cudnn)
     window: Natural = 0  # keys that a token sees in a sliding-window layer, its own included
     window_pattern: str = "L"  # repeated over the layers; S: sliding window, L: full context, N: full, without rope
     bias: str = "none"  # none | all | where biases are added: qkv, output, feedforward, norm, joined by '+'
     tied_embeddings: bool = True  # the output layer uses the matrix of the token embedding
-    logit_softcap: NotNegative = 0.0  # logits are squashed smoothly to between -this and +this; 0: off
-    dropout: BelowOne = 0.0  # fraction set to zero in training, of embeddings and residual branches
-    attention_dropout: BelowOne = 0.0  # the same for attention probabilities; only the reference and xla backends do it
-    # of matrices; residual_scaled: smaller where a branch ends in the residual stream, zero: zero there
+    logit_softcap: NotNegative = 0.0  # logits are squashed to between -this and +this; 0: off
+    dropout: BelowOne = 0.0  # fraction of embeddings and residual branches set to zero in training
+    attention_dropout: BelowOne = 0.0  # fraction of attention probabilities set to zero in training (not by cudnn)
+    # for matrices; residual_scaled: smaller at the end of each residual branch; zero: zero there
     initialization: Literal["normal", "residual_scaled", "zero"] = "residual_scaled"
     initialization_std: Positive = 0.02  # standard deviation of the weights
-    embedding_std: NotNegative = 0.0  # the same for the embedding; 0: initialization_std
-    head_std: NotNegative = 0.0  # the same for a head that is not tied; 0: initialization_std
+    embedding_std: NotNegative = 0.0  # standard deviation of the embedding at the start; 0: initialization_std
+    head_std: NotNegative = 0.0  # standard deviation of a head that is not tied; 0: initialization_std
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"  # compute dtype (parameters are float32)
     layers: Literal["auto", "scan", "unroll"] = "auto"  # scan: one compiled loop over the layers
-    # recompute activations to save memory; dots: all but matrix products, full: all
+    # recompute activations to save memory; dots: all except matrix products, full: all
     remat: Literal["none", "dots", "full"] = "none"
     attention: Literal["auto", "reference", "xla", "cudnn"] = "auto"  # the kernel (model/attention.py)
     attention_block: Natural = 0  # query rows per block of the xla backend; 0: 64 on CPU, 512 on GPU
@@ -173,7 +173,7 @@ class OptimizerSettings(Section):
     # which rule updates the parameters (training/optimizer.py)
     name: Annotated[str, OneOrOwn(("adamw", "muon", "lion", "adafactor", "sgd"))] = "adamw"
     learning_rate: Positive = 1e-3  # the highest rate of the schedule
-    weight_decay: NotNegative = 0.1  # of matrices; norms and biases are not decayed
+    weight_decay: NotNegative = 0.1  # for matrices; norms and biases are not decayed
     beta1: BelowOne = 0.9  # adamw: decay of the first moment; lion: weight of the momentum in an update
     beta2: BelowOne = 0.95  # adamw: decay of the second moment; lion: decay of the momentum
     epsilon: Positive = 1e-8  # adamw: added to the square root of the second moment
@@ -210,7 +210,7 @@ class TrainingSettings(Section):
     label_smoothing: BelowOne = 0.0  # share of each target's probability that is spread over all tokens, in training
     z_loss: NotNegative = 0.0  # weight of the squared log of the softmax denominator; 0: off
     ema_decay: BelowOne = 0.0  # decay of a moving average of the parameters, used to evaluate and sample; 0: off
-    # where the loss or the gradient is not finite; skip: the update is dropped
+    # what to do if the loss or the gradient is not finite; skip: drop the update
     on_nonfinite: Literal["stop", "skip"] = "stop"
     outlier_zscore: NotNegative = 0.0  # drop updates whose loss or gradient norm has a higher z-score; 0: off
     init_from: str = ""  # another run's workdir: start from its newest parameters (their moving average, if kept)
@@ -220,7 +220,7 @@ class TrainingSettings(Section):
 @dataclasses.dataclass(frozen=True)
 class MeshSettings(Section):
     data: int = -1  # devices that a batch is divided over; -1: all remaining devices
-    fsdp: int = 1  # the same, but parameters and optimizer state are divided, too
+    fsdp: int = 1  # devices that a batch, the parameters and the optimizer state are divided over
     tensor: int = 1  # devices that attention heads and feed-forward columns are divided over
     context: int = 1  # devices that each sequence is divided over
     expert: int = 1  # devices that a batch and the experts of a mixture are divided over
@@ -243,10 +243,10 @@ class EvaluationSettings(Section):
     tokens: Natural = 163_840  # how much of the validation split to score, drawn by a fixed seed; 0: all of it
     sample_every: OptionalInterval = ""  # "500 steps": how often to write a sample text into samples/; "": never
     sample_prompt: str = "\n"  # the text that a sample continues; "": start a new document
-    sample_tokens: Natural = 128  # new tokens per sample, at most
-    tasks: str = ""  # cards that each evaluation asks: names in configs/tasks or paths, with commas between; "": none
-    task_data: str = ""  # folders of the tasks' data, with commas between; data.path is looked into as well
-    task_items: Natural = 200  # items of each task, at most, chosen by the card's seed; 0: all
+    sample_tokens: Natural = 128  # largest number of new tokens per sample
+    tasks: str = ""  # tasks of each evaluation: cards in configs/tasks or paths of cards, separated by commas; "": none
+    task_data: str = ""  # folders of the tasks' data, separated by commas; data.path is searched as well
+    task_items: Natural = 200  # largest number of items per task, chosen by the card's seed; 0: all
 
 
 @dataclasses.dataclass(frozen=True)

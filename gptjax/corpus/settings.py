@@ -12,7 +12,7 @@ Share = Annotated[float, Limit(lambda v: 0 < v <= 1, "must be in (0, 1]")]
 
 @dataclasses.dataclass(frozen=True)
 class DuplicateSettings(Section):
-    # copies to drop; exact: equal but for white space, near: also similar texts
+    # copies to drop; exact: equal except for white space, near: also similar texts
     kind: Literal["none", "exact", "near"] = "near"
     threshold: Share = 0.8  # near: smallest Jaccard similarity of two copies, by their sets of shingles
     # near: what a shingle is made of; character: for scripts without spaces between words
@@ -48,10 +48,10 @@ class ContaminationSettings(Section):
 @dataclasses.dataclass(frozen=True)
 class TokenizerSettings(Section):
     name: str = "bpe"  # bpe | unigram | byte | char | a prepared folder or tokenizer file to reuse
-    source_name: str = ""  # of pairs: a tokenizer of its own for the sources, as `name`; '': one for both sides
-    source_vocab_size: Natural = 0  # of pairs with two tokenizers: that of the sources
-    vocab_size: Natural = 0  # 0: every character for char; for bpe and unigram 8192, or fewer where the text is small
-    split_digits: bool = True  # bpe, unigram: every digit is a token of its own
+    source_name: str = ""  # pairs: the sources' own tokenizer, as for `name`; '': one for both sides
+    source_vocab_size: Natural = 0  # pairs with two tokenizers: the sources' vocab_size
+    vocab_size: Natural = 0  # 0: every character for char; for bpe and unigram 8192, or fewer if the text is small
+    split_digits: bool = True  # bpe, unigram: every digit is a separate token
     sample_megabytes: Positive = 100.0  # bpe, unigram: learn from this much training text, by the sources' weights
     compare: tuple[str, ...] = ()  # tokenizers (folders or files) to compare with: bytes per token, in the manifest
 
@@ -61,14 +61,14 @@ class SplitSettings(Section):
     # share held out; 0: no validation split
     validation_fraction: Annotated[float, Limit(lambda v: 0 <= v < 1, "must be in [0, 1)")] = 0.05
     validation_documents: Natural = 0  # hold out this many documents instead; all pairs of one source stay together
-    # the same for a third split, `test`, which training never reads; 0: none
+    # share of a third split, `test`, which training never reads; 0: none
     test_fraction: Annotated[float, Limit(lambda v: 0 <= v < 1, "must be in [0, 1)")] = 0.0
-    test_documents: Natural = 0  # the same as a number of documents, instead of test_fraction
-    # One document is at most this share of the validation text expected of its source. Of a longer document that is
-    # held out, the beginning is validation text and the rest is not used. 1: use all of it.
+    test_documents: Natural = 0  # a number of documents for the split `test`, instead of test_fraction
+    # The largest share of one document in the validation text expected of its source. If a longer document is held
+    # out, its beginning is validation text and the rest is not used. 1: use all of it.
     largest_share: Share = 0.05
     # document: hold out some documents, copies together with them; tail: hold out the end of every document;
-    # auto: tail where there are few documents; of pairs and labelled texts always documents, by their source
+    # auto: tail if there are few documents; for pairs and labelled texts always documents, by their source
     by: Literal["auto", "document", "tail"] = "auto"
 
 
@@ -87,7 +87,7 @@ class Settings(Section):
     shard_megabytes: Count = 128  # of text per task; limits memory, and the work lost when a worker is killed
     max_document_megabytes: Positive = 4.0  # longer documents are cut between paragraphs
     max_failure_share: UpToOne = 0.5  # share of a source's documents and files that may be unreadable
-    stages: tuple[Any, ...] = ()  # your own stages, beside the built-in ones: (stage(…), …)
+    stages: tuple[Any, ...] = ()  # your own stages, in addition to the built-in ones: (stage(…), …)
     duplicates: DuplicateSettings = DuplicateSettings()
     passages: PassageSettings = PassageSettings()
     contamination: ContaminationSettings = ContaminationSettings()

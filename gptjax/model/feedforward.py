@@ -1,12 +1,12 @@
-"""The position-wise half of a block: gated (SwiGLU, GeGLU), plain (GELU, ReLU, ReLU²), or of one's own.
+"""The position-wise half of a block: gated (SwiGLU, GeGLU), plain (GELU, ReLU, ReLU²), or your own.
 
-`model.feedforward='my_ideas:squash'` takes the function `squash` of my_ideas.py in the current folder, or of any module
-that is installed:
+`model.feedforward='my_ideas:squash'` takes the function `squash` of my_ideas.py in the current folder, or of any
+installed module:
 
     def squash(up_BTF): return jnp.tanh(up_BTF)                         # plain
     def gated(gate_BTF, up_BTF): return jax.nn.relu(gate_BTF) * up_BTF  # two arguments: a third matrix makes the gate
 
-It maps arrays of one shape and type to one of that shape and type, position by position.
+It maps one or two arrays to an array of the same shape and type, position by position.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ _gelu_exact = functools.partial(jax.nn.gelu, approximate=False)  # x Φ(x), Pyth
 
 
 def _swiglu_clamped(gate: jax.Array, up: jax.Array) -> jax.Array:
-    """gpt-oss's, with its constants: large numbers are cut off, and the second factor is around one."""
+    """gpt-oss's gated activation with its constants: large numbers are clamped, and the second factor is around one."""
     gate, up = jnp.minimum(gate, 7.0), jnp.clip(up, -7.0, 7.0)
     return gate * jax.nn.sigmoid(1.702 * gate) * (up + 1.0)
 
@@ -76,7 +76,7 @@ def is_gated(name: str) -> bool:
 
 
 class FeedForward(nn.Module):
-    """down(activation(up x)), or down(activation(gate x, up x)) where gated.
+    """down(activation(up x)), or if gated down(activation(gate x, up x)).
 
     GLU variants: Shazeer 2020, arXiv:2002.05202. ReLU²: So et al. 2021, arXiv:2109.08668.
     """

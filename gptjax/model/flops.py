@@ -1,4 +1,4 @@
-"""FLOPs of training on one token, forward and backward, without what is recomputed.
+"""FLOPs of training on one token, forward and backward, without recomputation.
 
 They are 6 N for the products with N parameters, plus attention's. Two conventions are in use for the latter, and a
 utilization means little without its name:
@@ -36,8 +36,8 @@ def mean_keys_seen(sequence_length: int, window: int, convention: str) -> float:
 def flops_of_bidirectional_layers(
     declared: Mapping[str, Any], windows: Sequence[int], heads_width: int, sequence_length: int
 ) -> dict[str, float]:
-    """As `flops_of_causal_layers`, of attention that sees both sides: both conventions are the same, 12 · N_heads · H
-    per key, of which a window has its width before a token and as many after it."""
+    """As `flops_of_causal_layers`, for attention that sees both sides: both conventions give 12 · N_heads · H per key.
+    A window reaches its width to each side of a token."""
     keys = (min(2 * window - 1 if window else sequence_length, sequence_length) for window in windows)
     total = 6.0 * count_parameters(declared).multiplied + 12.0 * heads_width * sum(keys)
     return dict.fromkeys(CONVENTIONS, total)
@@ -46,12 +46,12 @@ def flops_of_bidirectional_layers(
 def flops_of_causal_layers(
     declared: Mapping[str, Any], windows: Sequence[int], heads_width: int, sequence_length: int
 ) -> dict[str, float]:
-    """{'causal': …, 'full': …} of a model whose every parameter is multiplied with every token.
+    """{'causal': …, 'full': …} for a model that multiplies every parameter with every token.
 
     Args:
       declared: the declarations of its parameters.
-      windows: of each layer of attention, 0: the whole context.
-      heads_width: N · H, all query heads together.
+      windows: the window of each attention layer, 0: the whole context.
+      heads_width: N · H, the width of all query heads.
     """
     products = 6.0 * count_parameters(declared).multiplied
     # Scores and weighted sum take 2 · H FLOPs each per head and key, three times that with the backward pass.
@@ -71,10 +71,10 @@ def flops_of_pairs(
     target_length: int,
     source_length: int,
 ) -> dict[str, float]:
-    """As `flops_of_causal_layers`, per token of the target, of an encoder–decoder on pairs of this length.
+    """As `flops_of_causal_layers`, for an encoder–decoder on pairs of this length, per token of the target.
 
-    A token of the target comes with S / T tokens of the source. These are what the encoder reads, and what keys and
-    values of cross-attention are made of. Both other kinds of attention see all keys (or a window to each side).
+    A token of the target comes with S / T tokens of the source, which the encoder reads and from which keys and values
+    of cross-attention are made. In the encoder and in cross-attention a token sees all keys (or a window to each side).
     """
     per_target = source_length / target_length
     of_encoder = count_parameters(declared["encoder"]).multiplied

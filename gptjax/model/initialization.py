@@ -1,4 +1,4 @@
-"""How matrices start: rules for the embedding, the head, and what reads or writes the residual stream."""
+"""Initial values of matrices: rules for the embedding, the head, and projections from and to the residual stream."""
 
 from __future__ import annotations
 

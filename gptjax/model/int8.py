@@ -1,8 +1,8 @@
 """Weights in eight bits, for generation: a quarter of float32's memory, and products in whole numbers.
 
-A weight is rounded to 255 steps, for each output as wide as its largest weight asks. Activations are rounded in the
-same way, for each row, when they are multiplied (as in LLM.int8(), arXiv:2208.07339, without its outliers in 16 bits).
-Nothing here has a gradient.
+Weights are rounded to 255 steps, whose width is chosen for each output by its largest weight. Activations are rounded
+in the same way for each row when they are multiplied (as in LLM.int8(), arXiv:2208.07339, without its outliers in 16
+bits). There are no gradients.
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ _LARGEST = 127
 
 @struct.dataclass
 class Int8:
-    """What the model asks of a weight array, with its numbers as values · scale."""
+    """A weight array whose numbers are values · scale, with the operations that the model needs."""
 
     values: jax.Array  # int8
-    scale: jax.Array  # float32; of values' rank, 1 along the axes that a product sums over
+    scale: jax.Array  # float32; same rank as values, size 1 along the axes that a product sums over
 
     @property
     def dtype(self) -> Any:
@@ -32,7 +32,7 @@ class Int8:
         return Int8(self.values.T, self.scale.T)
 
     def reshape(self, num_inputs: int, num_outputs: int) -> Int8:
-        """[inputs, outputs], of a weight whose outputs come last."""
+        """The weight as [inputs, outputs]; its outputs must come last."""
         return Int8(self.values.reshape(num_inputs, num_outputs), self.scale.reshape(1, num_outputs))
 
     def __getitem__(self, rows: jax.Array) -> jax.Array:
@@ -41,7 +41,7 @@ class Int8:
 
 
 def quantize(x: jax.Array, summed_axes: tuple[int, ...]) -> Int8:
-    """x to the nearest step, with one width of steps along the axes that a product sums over."""
+    """Rounds x to the nearest step, with one width of steps along the axes that a product sums over."""
     largest = jnp.max(jnp.abs(x), axis=summed_axes, keepdims=True).astype(jnp.float32)
     scale = jnp.where(largest > 0, largest, 1.0) / _LARGEST
     return Int8(jnp.round(x / scale).astype(jnp.int8), scale)

@@ -1,5 +1,4 @@
-"""Normalisation, of the residual stream and of queries and keys. Statistics and scale are float32 whatever the compute
-dtype."""
+"""Normalisation of the residual stream, and of queries and keys; float32 statistics and scale in any compute dtype."""
 
 from __future__ import annotations
 
@@ -16,7 +15,7 @@ from gptjax.settings import ModelSettings
 class RMSNorm(nn.Module):
     """x / sqrt(mean(x²) + ε) · scale, over the last axes of x (Zhang & Sennrich 2019, arXiv:1910.07467).
 
-    Gemma's weights store scale - 1: add one when they are imported.
+    Gemma's published weights store scale - 1: add one when importing them.
     """
 
     epsilon: float
@@ -52,7 +51,7 @@ class LayerNorm(nn.Module):
 
 
 def make_norm(config: ModelSettings, name: str | None = None) -> nn.Module:
-    """The norm that `config.norm` names; LayerNorm has a bias where `config.bias` has norm's."""
+    """The norm that `config.norm` names; LayerNorm has a bias if `config.bias` includes norm."""
     if config.norm == "layernorm":
         return LayerNorm(config.norm_epsilon, use_bias="norm" in bias_parts(config.bias), name=name)
     return RMSNorm(config.norm_epsilon, name=name)

@@ -44,15 +44,15 @@ Axes = Mapping[str, int]  # name → size, in the order of the array's axes
 
 @dataclasses.dataclass(frozen=True)
 class Parameter:
-    """What is known of an array [*stack, *inputs, *outputs] of float32 numbers before it is made.
+    """What is known about an array [*stack, *inputs, *outputs] of float32 numbers before it is made.
 
     Attributes:
-      kind: 'matrix': a product sums over its inputs. 'lookup': its inputs number rows, of which some are read.
-        'vector': added to, or multiplied with, what has its axes (biases, scales of norms); it has only outputs.
-      stack: axes along which there is one such matrix, lookup or vector after the other, each for itself.
-      init: (key, shape, dtype) → array; of one member of the stack.
+      kind: 'matrix': a product sums over its inputs. 'lookup': a table, whose inputs are indices of rows. 'vector':
+        added to, or multiplied with, an array that has its axes (biases, scales of norms); it has only outputs.
+      stack: axes along which there are several independent matrices, lookups or vectors.
+      init: (key, shape, dtype) → array, for one member of the stack.
       stacked_as: the name of the dict that is the stack; '' without one.
-      tied: of a lookup: it is the matrix of the output layer, too.
+      tied: whether a lookup is also the matrix of the output layer.
       where: the file and line of its declaration, for messages.
     """
 
@@ -87,10 +87,10 @@ class Parameter:
 
     @property
     def shared_scale_axes(self) -> tuple[int, ...]:
-        """The axes, counted from the end, along which numbers that are rounded may share a scale.
+        """The axes, counted from the end, along which rounded numbers may share a scale.
 
-        They are those that a product sums over: of a matrix its inputs; of a lookup each row's own numbers, which are
-        what is summed where the lookup is the output layer, too.
+        These are the axes that a product sums over: the inputs of a matrix; for a lookup the numbers of a row, over
+        which the output layer sums if the lookup is tied.
         """
         count = len(self.inputs) + len(self.outputs)
         summed = range(len(self.inputs)) if self.kind == "matrix" else range(len(self.inputs), count)
@@ -101,7 +101,7 @@ class Parameter:
         return self.init(key, self.shape, jnp.float32)
 
     def on_stack(self, axis: str, size: int, name: str) -> Parameter:
-        """`size` of them along a new first axis, in the stack `name`."""
+        """`size` such parameters along a new first axis, in the stack `name`."""
         return dataclasses.replace(self, stack={axis: size, **self.stack}, stacked_as=name)
 
     def as_matrices(self, x: jax.Array) -> jax.Array:
@@ -178,7 +178,7 @@ def _caller() -> str:
 
 @dataclasses.dataclass
 class _Record:
-    """What an initialization declares, and the classes of the modules that it calls, by path."""
+    """The declarations of an initialization, and the classes of the modules that it calls, by path."""
 
     parameters: dict[tuple[str, ...], Parameter] = dataclasses.field(default_factory=dict)
     classes: dict[tuple[str, ...], type] = dataclasses.field(default_factory=dict)
@@ -198,7 +198,7 @@ def _recording() -> Iterator[_Record]:
 
 
 def declarations_of(module: nn.Module, *inputs: Any, method: Any = None) -> dict[str, Any]:
-    """The nested dict of `Parameter` that belongs to the module's parameters; nothing is computed.
+    """The nested dict of `Parameter` for the module's parameters; nothing is computed.
 
     Args:
       inputs, method: what the module is initialized with.
@@ -246,7 +246,7 @@ def abstract_params(declared: Any) -> Any:
 @dataclasses.dataclass(frozen=True)
 class ParameterCounts:
     """total; non_embedding: without lookups (input embedding, positions); multiplied: N of the 6 N FLOPs per token,
-    which has the lookups that are the output layer, too."""
+    which includes tied lookups."""
 
     total: int
     non_embedding: int
@@ -274,14 +274,15 @@ def stack_sizes(declared: Any, axis: str = "layers") -> dict[str, int]:
 
 
 def head_DV(params: Mapping[str, Any]) -> jax.Array:
-    """The output matrix [D, V]: the head, or the embedding where they are tied."""
+    """The output matrix [D, V]: the head, or the embedding if they are tied."""
     return params["head"] if "head" in params else params["embedding"].T
 
 
 def unstack_layers(layers: Any, num_layers: int) -> list[Any]:
     """Per-layer dicts of the stacked tree params['layers'].
 
-    A list passes through: a loop over tokens unstacks once before it starts, or every step copies each slice again.
+    A list is returned unchanged: a loop over tokens unstacks once before it starts, or every step would copy each
+      slice.
     """
     if isinstance(layers, list | tuple):
         return list(layers)

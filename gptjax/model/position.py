@@ -1,4 +1,4 @@
-"""Where a token stands: rotary, learned or sinusoidal positions.
+"""Positions of tokens: rotary, learned or sinusoidal.
 
 Rotary embeddings use the half-split layout (feature i is paired with feature i + H/2), that of the published Llama and
 Qwen weights; the interleaved layout of the paper is the same function after a permutation of the features.
@@ -21,14 +21,14 @@ def rope_frequencies(config: ModelSettings, *, local: bool = False) -> np.ndarra
     R = rope_fraction · H features of a head are rotated.
 
     Args:
-      local: of sliding-window layers, which have a base of their own where `rope_local_theta` is set (Gemma 3,
-        arXiv:2503.19786, section 2): a window is no longer than what was trained on, and so it is not scaled.
+      local: for sliding-window layers, which have their own base if `rope_local_theta` is set (Gemma 3,
+        arXiv:2503.19786, section 2). A window is not longer than in training, so it is not scaled.
 
     `linear` divides every frequency by `rope_factor` (Chen et al. 2023, arXiv:2306.15595). `llama3` divides only those
-    whose wavelength is long against the original context, and blends in between (Llama 3.1's reference code).
-    `yarn` does so, too, and blends over the features' numbers (Peng et al. 2023, arXiv:2309.00071). `longrope` divides
-    each by a number of its own (Ding et al. 2024, arXiv:2402.13753): published models have a list for contexts up to
-    `rope_original_positions` and one for longer ones; a config holds the one that fits its context.
+    with a wavelength that is long against the original context, and blends in between (Llama 3.1's reference code).
+    `yarn` does the same, but blends by the features' numbers (Peng et al. 2023, arXiv:2309.00071). `longrope` divides
+    each frequency by its own number (Ding et al. 2024, arXiv:2402.13753): published models have a list for contexts up
+    to `rope_original_positions` and one for longer ones; a config has the list that fits its context.
     """
     rotated = int(config.head_width * config.rope_fraction)
     if rotated % 2 or not rotated:
@@ -45,7 +45,7 @@ def rope_frequencies(config: ModelSettings, *, local: bool = False) -> np.ndarra
     elif config.rope_scaling == "llama3":
         low, high = config.rope_low_frequency_factor, config.rope_high_frequency_factor
         turns = config.rope_original_positions * frequencies / (2 * math.pi)  # over the original context
-        kept = np.clip((turns - low) / (high - low), 0.0, 1.0)  # 1: a fast feature, as it was; 0: fully scaled
+        kept = np.clip((turns - low) / (high - low), 0.0, 1.0)  # 1: a fast feature, not changed; 0: fully scaled
         frequencies = frequencies * (kept + (1.0 - kept) / config.rope_factor)
     elif config.rope_scaling == "yarn":
         stretched = _yarn_ramp(config, rotated)
@@ -60,10 +60,10 @@ def rope_frequencies(config: ModelSettings, *, local: bool = False) -> np.ndarra
 
 
 def _yarn_ramp(config: ModelSettings, rotated: int) -> np.ndarray:
-    """How far each frequency is stretched, from 0 (a fast feature, as it was) to 1 (fully), [R/2]."""
+    """How far each frequency is stretched, from 0 (a fast feature, not changed) to 1 (fully), [R/2]."""
 
     def feature(turns: float) -> float:
-        """The number, not a whole one, of the feature that turns so often over the original context."""
+        """The (fractional) number of the feature that makes this many turns over the original context."""
         return (
             rotated / 2 * math.log(config.rope_original_positions / (2 * math.pi * turns)) / math.log(config.rope_theta)
         )
@@ -76,7 +76,7 @@ def _yarn_ramp(config: ModelSettings, rotated: int) -> np.ndarray:
 
 
 def rope_amplitude(config: ModelSettings) -> float:
-    """What `yarn` and `longrope` multiply queries and keys by, so that a longer context leaves attention as sharp."""
+    """The factor of `yarn` and `longrope` for queries and keys, which keeps attention sharp over a longer context."""
     if config.rope_scaling not in ("yarn", "longrope"):
         return 1.0
     if config.rope_attention_factor:
@@ -99,8 +99,8 @@ def rope_rotation(
 def rotate(x_BTNH: jax.Array, rotation: tuple[jax.Array, jax.Array]) -> jax.Array:
     """Turns each pair (i, i + R/2) of the first R features by its position's angle; the arithmetic is float32.
 
-    The halves lie on an axis of their own, [2, R/2], so that a pair's partner is read by reversing that axis: x is
-    neither cut nor joined, forward or backward.
+    The two halves become an axis, [2, R/2], so that reversing this axis gives each feature's partner: x is neither cut
+    nor joined, forward or backward.
     """
     width = 2 * rotation[0].shape[-1]
     if width < x_BTNH.shape[-1]:

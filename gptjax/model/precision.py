@@ -1,9 +1,9 @@
 """Matrix products: operands of one type, sums in float32, gradients written out.
 
 JAX's own gradients would mix float32 cotangents with low-precision operands, or hide from the compiler what it does
-best. And XLA:CPU hands a bfloat16 product to the processor's bfloat16 units in one form alone: a result in float32, a
-first operand that is not transposed, more than one row. Every product of the model is brought into that form on a CPU;
-elsewhere it is left as it was written, since GPU libraries round by themselves.
+best. XLA:CPU uses the processor's bfloat16 units only for products of one form: a float32 result, a first operand that
+is not transposed, and more than one row. On a CPU every product of the model is brought into that form; elsewhere it is
+not changed, since GPU libraries round by themselves.
 """
 
 from __future__ import annotations
@@ -66,8 +66,8 @@ def project(x_BTI: jax.Array, weight: jax.Array | Int8, bias: jax.Array | None =
     """x · weight [+ bias], [B, T, O] in x's dtype.
 
     Args:
-      weight: [I, O], each of the two in one axis or several. Of a wider type than x it is rounded to x's; of a narrower
-        one x is rounded to the weight's, and the result is not rounded.
+      weight: [I, O], where both may be several axes. If its type is wider than that of x, it is rounded to the type of
+        x; if it is narrower, x is rounded to the weight's type, and the result is not rounded.
       bias: O numbers, in any shape.
     """
     weight_IO = weight.reshape(x_BTI.shape[-1], -1)
@@ -99,9 +99,9 @@ def _project_forward(x_BTI: jax.Array, weight_IO: jax.Array) -> tuple[jax.Array,
 def _project_backward(operands: tuple[jax.Array, jax.Array], cotangent_BTO: jax.Array) -> tuple[jax.Array, jax.Array]:
     """The weight's gradient takes x first.
 
-    A product over rows has its first operand transposed by XLA:CPU, together with what computes it, which then runs
-    down the columns. In JAX's own weight gradient that is the cotangent, at the end of a chain of operations; here it
-    is x, which is there.
+    In a product over rows, XLA:CPU transposes the first operand together with the operations that compute it, which
+    then run along columns. In JAX's own weight gradient this operand is the cotangent, at the end of a chain of
+    operations; here it is x, which is already computed.
     """
     x_BTI, weight_IO = operands
     return einsum("BTO,IO->BTI", cotangent_BTO, weight_IO), einsum("BTI,BTO->IO", x_BTI, cotangent_BTO)

@@ -11,7 +11,7 @@ from gptjax.model.feedforward import is_gated
 from gptjax.settings import ModelSettings, freeze_section
 
 BY_PLATFORM = ("dtype", "layers", "attention", "attention_block")  # decided last, when the platform is known
-_UNROLLED_LAYERS = 32  # beyond, compiling an unrolled stack takes longer than the few per cent it saves are worth
+_UNROLLED_LAYERS = 32  # with more layers, an unrolled stack compiles too long for the few per cent that it saves
 
 
 def resolve_model(
@@ -21,9 +21,9 @@ def resolve_model(
 
     Args:
       platform: 'cpu', 'gpu' or 'tpu', as JAX names it; '': not known, and BY_PLATFORM stays as it is.
-      vocab_size: the tokenizer's; used where the config names none.
+      vocab_size: that of the tokenizer; used if the config gives none.
       sequence_length: T of the windows that the model will see.
-      packed: whether segment ids come with them.
+      packed: whether the windows come with segment ids.
 
     Raises:
       ConfigError: the attention backend asked for cannot run here.
@@ -54,7 +54,7 @@ def resolve_model(
 
 
 def _feedforward_width(kind: str, width: int) -> int:
-    """4 D; 8/3 D, rounded up to a multiple of 64, where a gate adds a third matrix: the same parameters."""
+    """4 D; with a gate, which adds a third matrix, 8/3 D rounded up to a multiple of 64: as many parameters."""
     if is_gated(kind):
         return -(-8 * width // (3 * 64)) * 64
     return 4 * width

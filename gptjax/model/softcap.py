@@ -7,5 +7,5 @@ import jax.numpy as jnp
 
 
 def softcap(logits: jax.Array, cap: float) -> jax.Array:
-    """cap · tanh(logits / cap), which keeps logits within ±cap (Gemma 2, arXiv:2408.00118); 0: logits as they are."""
+    """cap · tanh(logits / cap), which keeps logits within ±cap (Gemma 2, arXiv:2408.00118); cap 0: unchanged."""
     return cap * jnp.tanh(logits / cap) if cap else logits

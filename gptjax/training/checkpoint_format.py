@@ -210,7 +210,7 @@ def _check_same(path: Path, saved: Mapping[str, Mapping], wanted: Mapping[str, A
 
     expected = _describe(wanted)
     lines = [
-        f"{name} is {show(saved.get(name))} in the checkpoint, but {show(expected.get(name))} here"
+        f"{name} is {show(saved.get(name))} in the checkpoint and {show(expected.get(name))} in this run"
         for name in sorted({*expected, *saved})
         if show(expected.get(name)) != show(saved.get(name))
     ]

@@ -432,7 +432,8 @@ def test_parameters_load_onto_a_mesh_that_they_must_fit(tmp_path, mesh):
     assert params["embedding"].sharding == toy.abstract(other).params["embedding"].sharding
     np.testing.assert_array_equal(params["embedding"], toy.state(1, mesh).params["embedding"])
     with pytest.raises(
-        ConfigError, match=r"embedding is float32\[64, 64\] in the checkpoint, but float32\[64, 32\] here; layers/query"
+        ConfigError,
+        match=r"embedding is float32\[64, 64\] in the checkpoint and float32\[64, 32\] in this run; layers/query",
     ):
         load_params(tmp_path, like=toy.abstract(other, width=32).params)
 
@@ -466,10 +467,10 @@ def test_a_state_of_another_structure_is_refused_and_nothing_is_set_aside(tmp_pa
     save_steps(tmp_path, mesh, [1])
     with open_checkpoints(tmp_path) as checkpoints:
         with pytest.raises(
-            ConfigError, match=r"ema/embedding is float32\[64, 64\] in the checkpoint, but missing here"
+            ConfigError, match=r"ema/embedding is float32\[64, 64\] in the checkpoint and missing in this run"
         ):
             checkpoints.restore(toy.abstract(mesh, ema=False))
-        with pytest.raises(ConfigError, match=r"float32\[64, 64\] in the checkpoint, but float32\[64, 8\] here"):
+        with pytest.raises(ConfigError, match=r"float32\[64, 64\] in the checkpoint and float32\[64, 8\] in this run"):
             checkpoints.restore(toy.abstract(mesh, width=8))
         assert checkpoints.all_steps() == [1]
 
