@@ -1,14 +1,18 @@
-"""Log-likelihoods of continuations, on all devices: a context is read once for all its continuations, in few shapes.
+"""Log-likelihoods of continuations: what several of them share is read once, in batches of few shapes, on all devices.
 
-The continuations of one context are a group. A batch holds groups of similar lengths: their contexts are read into a
-cache, each continuation starts from a copy of its context's cache, and only continuations pay for logits. Shapes are
-rounded up to powers of two (of contexts also to one and a half of them), so that few programs are compiled.
-Each device reads its own groups, with a copy of the parameters. The results of a batch are fetched after the next batch
-is sent, so that the host prepares one batch while the devices compute another.
+The continuations of one context are a group. It takes one stretch of a row: the context, then each continuation but for
+its last token, which is predicted and not read. Continuations are branches of the context: each sees it and itself, as
+if it stood directly behind it (`attention.Branches`). Rows hold several groups, as rows of training hold several
+documents, so that one forward pass has work for all of a device and little padding; logits are made only of the places
+that predict a continuation. An encoder–decoder reads contexts as its sources, and continuations as branches of nothing.
+
+Each device reads rows of its own, with a copy of the parameters. A batch is sent before the one before it is fetched,
+so that the host prepares one while the devices compute another.
 """
 
 from __future__ import annotations
 
+import bisect
 import dataclasses
 import functools
 from collections.abc import Iterator, Sequence
@@ -20,19 +24,20 @@ import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
-from gptjax.inference.shapes import PIECE
 from gptjax.model.family import Family
+from gptjax.model.precision import project_float32
+from gptjax.model.softcap import softcap
 
-LOGITS = 1 << 25  # most float32 numbers in the logits of a device
-MOST_ROWS = 8  # continuations that a device reads together; on a CPU, 64 took six times as long as 8
-MOST_TOKENS = 1 << 13  # most tokens of the contexts that a device reads together
-SHORTEST = 16  # tokens of the shortest shape
+TOKENS = {"cpu": 1 << 10}  # that a device reads together, by platform: on a CPU more does not make it faster
+MOST_TOKENS = 1 << 14  # on any other
+LOGITS = 1 << 25  # float32 numbers that a device's logits may be
+SHORTEST = 256  # tokens of the shortest row; of a source, a quarter
 AXIS = "data"
 
 
 @dataclasses.dataclass(frozen=True)
 class Continued:
-    """Tokens; those from `first` ≥ 1 on are scored, each given all before it."""
+    """Tokens, of which those from `first` ≥ 1 on are scored, each given all before it."""
 
     tokens: Sequence[int]
     first: int
@@ -48,16 +53,22 @@ class TokenScore:
 
 @dataclasses.dataclass(frozen=True)
 class _Group:
-    """One context, and its continuations by the index of their request."""
+    """One context, and continuations of it by the index of who asked.
+
+    size: tokens that it takes of a row, and of a row's source.
+    """
 
     context: tuple[int, ...]
     continuations: list[tuple[int, tuple[int, ...]]]
+    size: tuple[int, int]
 
-    @property
-    def shape(self) -> tuple[int, int]:
-        longest = max(len(tokens) for _, tokens in self.continuations)
-        # The last token is only predicted, not read. Continuations have only powers of two, for fewer programs.
-        return rounded(len(self.context)), max(SHORTEST, 1 << max(longest - 2, 0).bit_length())
+
+@dataclasses.dataclass
+class _Row:
+    """Groups that are read in one row, and what is left of it."""
+
+    groups: list[_Group]
+    left: tuple[int, int]
 
 
 class LogLikelihoods:
@@ -65,144 +76,212 @@ class LogLikelihoods:
 
     Args:
       params: from `inference.decode.decoding_params`.
-      devices: the devices that read the groups; None: all of this process.
+      devices: which read the rows; None: all of this process.
     """
 
     def __init__(self, family: Family, params: Any, devices: Sequence[jax.Device] | None = None):
-        self.family = family
+        # However the model was trained: rows in which texts branch need a mask, and nothing is kept for a gradient.
+        forward = dataclasses.replace(family.config, attention="xla", layers="unroll", remat="none")
+        self.family = dataclasses.replace(family, config=forward)
         devices = jax.local_devices() if devices is None else devices
         self.mesh = jax.make_mesh((len(devices),), (AXIS,), axis_types=(AxisType.Auto,), devices=devices)
         self.params = jax.device_put(params, NamedSharding(self.mesh, P()))
+        self.tokens = TOKENS.get(devices[0].platform, MOST_TOKENS)
 
     def score(self, requests: Sequence[Continued]) -> Iterator[tuple[int, TokenScore]]:
-        """Yields the index of each request and its score as they are computed: the longest first, so that a lack of
-        memory shows at once."""
+        """The index of each request and its score, in the order in which they are computed, longest first, so that
+        memory that does not suffice is missed at once."""
         pending: Any = None
-        for batches in self._batches(requests):
-            sent = batches, self._send(batches)
+        for shape, rows in self._batches(requests):
+            sent = rows, self._send(shape, rows)
             if pending is not None:
                 yield from self._fetched(*pending)
             pending = sent
         if pending is not None:
             yield from self._fetched(*pending)
 
-    def _batches(self, requests: Sequence[Continued]) -> Iterator[list[list[_Group]]]:
-        """Groups for each device, all of one shape."""
-        filled: list[list[_Group]] = []
-        most = 0, 0
-        for group in sorted(_groups(requests), key=lambda group: group.shape[::-1], reverse=True):
-            # Groups with shorter contexts and continuations than the first one fill up its batch.
-            if filled and group.shape[0] > filled[0][0].shape[0]:
-                yield filled
-                filled = []
-            if filled and not _fits(filled[-1], group, *most):
-                if len(filled) == self.mesh.size:
-                    yield filled
-                    filled = []
-                else:
-                    filled.append([])
-            if not filled:
-                filled, most = [[]], self._room(group.shape)
-            filled[-1].append(group)
-        if filled:
-            yield filled
+    def _batches(self, requests: Sequence[Continued]) -> Iterator[tuple[tuple[int, int], list[_Row]]]:
+        """Rows of one shape, at most as many as all devices read together."""
+        waiting = sorted(self._groups(requests), key=lambda group: group.size)  # the longest are taken from the end
+        shape, rows = (0, 0), list[_Row]()
+        while waiting:
+            wanted = rounded(waiting[-1].size[0], SHORTEST), rounded(waiting[-1].size[1], SHORTEST // 4)
+            if rows and (wanted[0] != shape[0] or wanted[1] > shape[1] or len(rows) == self._num_rows(shape)):
+                yield shape, rows
+                rows = []
+            if not rows:
+                shape = wanted
+            rows.append(_filled(waiting, shape, one=not self.family.branches))
+        if rows:
+            yield shape, rows
 
-    def _room(self, shape: tuple[int, int]) -> tuple[int, int]:
-        """Continuations and contexts that a device reads together."""
-        context, length = shape
-        rows = min(MOST_ROWS, LOGITS // (length * self.family.config.vocab_size))
-        return max(1, rows), max(1, MOST_TOKENS // context)
+    def _num_rows(self, shape: tuple[int, int]) -> int:
+        return self.mesh.size * max(1, self.tokens // sum(shape))
 
-    def _send(self, batches: list[list[_Group]]) -> Any:
-        """Puts one batch on each device and starts the program; returns arrays that may still be in computation."""
-        S, T = batches[0][0].shape
-        B = 1 << (max(map(len, batches)) - 1).bit_length()
-        R = 1 << (max(map(_num_rows, batches)) - 1).bit_length()
+    def _groups(self, requests: Sequence[Continued]) -> Iterator[_Group]:
+        """Groups that fit in a batch's tokens, if it takes several groups of one context."""
+        by_context: dict[tuple[int, ...], list[tuple[int, tuple[int, ...]]]] = {}
+        for index, request in enumerate(requests):
+            if not 1 <= request.first < len(request.tokens):
+                raise ValueError(f"request {index} scores from token {request.first} of {len(request.tokens)}")
+            tokens = tuple(request.tokens)
+            by_context.setdefault(tokens[: request.first], []).append((index, tokens[request.first :]))
+        for context, continuations in by_context.items():
+            own, source = (len(context), 0) if self.family.continues else (0, len(context) - 1)
+            begin = 0 if self.family.continues else 1  # a target starts with the token at the end of the prompt
+            some: list[tuple[int, tuple[int, ...]]] = []
+            size = own
+            for each in continuations:
+                more = begin + len(each[1]) - 1
+                if some and (size + more > self.tokens or not self.family.branches):
+                    yield _Group(context, some, (size, source))
+                    some, size = [], own
+                some.append(each)
+                size += more
+            yield _Group(context, some, (size, source))
+
+    def _send(self, shape: tuple[int, int], rows: list[_Row]) -> Any:
+        """Divides the rows over the devices and starts the program; returns arrays that may not be there yet."""
+        length, source_length = shape
         n = self.mesh.size
-        inputs: dict[str, np.ndarray] = dict(
-            context_BS=np.zeros((n, B, S), np.int32),
-            length_B=np.ones((n, B), np.int32),
-            group_R=np.zeros((n, R), np.int32),
-            tokens_RT=np.zeros((n, R, T + 1), np.int32),
-            count_R=np.zeros((n, R), np.int32),
-        )
-        for device, groups in enumerate(batches):
-            row = 0
-            for number, group in enumerate(groups):
-                inputs["context_BS"][device, number, : len(group.context)] = group.context
-                inputs["length_B"][device, number] = len(group.context)
-                for _, tokens in group.continuations:
-                    inputs["group_R"][device, row] = number
-                    inputs["tokens_RT"][device, row, : len(tokens)] = tokens
-                    inputs["count_R"][device, row] = len(tokens)
-                    row += 1
-        flat = [array.reshape(-1, *array.shape[2:]) for array in inputs.values()]  # in the order of _score_rows
-        placed = jax.device_put(flat, NamedSharding(self.mesh, P(AXIS)))
-        return _score(self.family, self.mesh, self.params, *placed)
+        B = 1 << (-(-len(rows) // n) - 1).bit_length()
+        names = ("tokens", "segments", "branches", "positions")
+        arrays = {name: np.zeros((n * B, length), np.int32) for name in names}
+        sources = {name: np.zeros((n * B, source_length), np.int32) for name in ("tokens", "segments", "positions")}
+        scored: list[list[tuple[int, int]]] = [[] for _ in range(n)]  # of each device: place in its rows, token
+        for number, row in enumerate(rows):
+            laid = _laid_out(row.groups, self.family.continues)
+            for name, values in zip(names, laid.row):
+                arrays[name][number, : len(values)] = values
+            for name, values in zip(sources, laid.source):
+                sources[name][number, : len(values)] = values
+            scored[number // B] += [(number % B * length + place, token) for place, token in laid.scored]
+        Q = max(SHORTEST, 1 << (max(map(len, scored)) - 1).bit_length())
+        asked = np.zeros((n, Q, 2), np.int32)
+        for device, pairs in enumerate(scored):
+            asked[device, : len(pairs)] = np.array(pairs, np.int32).reshape(-1, 2)
+        inputs = [*arrays.values(), *sources.values(), asked.reshape(n * Q, 2)]
+        placed = jax.device_put(inputs, NamedSharding(self.mesh, P(AXIS)))
+        return B, _score(self.family, self.mesh, self.params, *placed)
 
-    def _fetched(self, batches: list[list[_Group]], made: Any) -> Iterator[tuple[int, TokenScore]]:
+    def _fetched(self, rows: list[_Row], sent: Any) -> Iterator[tuple[int, TokenScore]]:
+        B, made = sent
         nats, hits = (np.asarray(x).reshape(self.mesh.size, -1) for x in made)
-        for device, groups in enumerate(batches):
-            indices = [index for group in groups for index, _ in group.continuations]
-            for row, index in enumerate(indices):
-                yield index, TokenScore(float(nats[device, row]), int(hits[device, row]))
+        first = [0] * self.mesh.size
+        for number, row in enumerate(rows):
+            device = number // B
+            for group in row.groups:
+                for index, tokens in group.continuations:
+                    places = slice(first[device], first[device] + len(tokens))
+                    first[device] += len(tokens)
+                    total = nats[device, places].sum(dtype=np.float64)
+                    yield index, TokenScore(float(total), int(hits[device, places].sum()))
 
 
-def rounded(length: int) -> int:
-    """Rounds a length up to the length of a shape: a power of two, 1.5 times one, or whole pieces of a long prompt."""
-    shape = SHORTEST
+def rounded(length: int, shortest: int) -> int:
+    """A length rounded up to that of a shape: 0, or `shortest` times a power of two or one and a half of one."""
+    if length == 0:
+        return 0
+    shape = shortest
     while shape < length:
         shape = shape * 3 // 2 if shape & (shape - 1) == 0 else shape * 4 // 3
-    return shape if shape <= PIECE else -(-length // PIECE) * PIECE
+    return shape
 
 
-def _groups(requests: Sequence[Continued]) -> list[_Group]:
-    by_context: dict[tuple[int, ...], list[tuple[int, tuple[int, ...]]]] = {}
-    for index, request in enumerate(requests):
-        if not 1 <= request.first < len(request.tokens):
-            raise ValueError(f"request {index} scores from token {request.first} of {len(request.tokens)}")
-        tokens = tuple(request.tokens)
-        by_context.setdefault(tokens[: request.first], []).append((index, tokens[request.first :]))
-    return [
-        _Group(context, sorted(all_of_it, key=lambda each: len(each[1]))[first : first + MOST_ROWS])
-        for context, all_of_it in by_context.items()
-        for first in range(0, len(all_of_it), MOST_ROWS)
-    ]
+def _filled(waiting: list[_Group], shape: tuple[int, int], one: bool) -> _Row:
+    """A row with the last group, and with the longest others that it has room for, unless it is to have only `one`."""
+    row = _Row([waiting.pop()], (0, 0))
+    row.left = shape[0] - row.groups[0].size[0], shape[1] - row.groups[0].size[1]
+    while not one:
+        place = bisect.bisect_right(waiting, row.left[0], key=lambda group: group.size[0]) - 1
+        tried = range(place, max(place - 16, -1), -1)  # a source that is too long is seldom
+        fitting = next((place for place in tried if waiting[place].size[1] <= row.left[1]), None)
+        if fitting is None:
+            break
+        group = waiting.pop(fitting)
+        row.groups.append(group)
+        row.left = row.left[0] - group.size[0], row.left[1] - group.size[1]
+    return row
 
 
-def _num_rows(groups: Sequence[_Group]) -> int:
-    return sum(len(group.continuations) for group in groups)
+@dataclasses.dataclass
+class _Layout:
+    """Groups in a row: tokens, segments, branches and positions; those of the sources, without branches; and the places
+    that predict a continuation, with the token that stands there."""
+
+    row: tuple[list[int], ...] = dataclasses.field(default_factory=lambda: ([], [], [], []))
+    source: tuple[list[int], ...] = dataclasses.field(default_factory=lambda: ([], [], []))
+    scored: list[tuple[int, int]] = dataclasses.field(default_factory=list)
+
+    def add(self, tokens: Sequence[int], segment: int, branch: int, first: int) -> int:
+        """Returns the place of the first one."""
+        place, count = len(self.row[0]), len(tokens)
+        for values, more in zip(self.row, (tokens, [segment] * count, [branch] * count, range(first, first + count))):
+            values.extend(more)
+        return place
 
 
-def _fits(groups: Sequence[_Group], more: _Group, rows: int, contexts: int) -> bool:
-    return len(groups) < contexts and _num_rows(groups) + len(more.continuations) <= rows
+def _laid_out(groups: Sequence[_Group], continues: bool) -> _Layout:
+    layout = _Layout()
+    for segment, group in enumerate(groups, 1):
+        if continues:
+            end = layout.add(group.context, segment, 0, 0) + len(group.context) - 1
+        else:
+            *source, begin = group.context
+            for values, more in zip(layout.source, (source, [segment] * len(source), range(len(source)))):
+                values.extend(more)
+        for branch, (_, tokens) in enumerate(group.continuations, 1):
+            if continues:
+                first = layout.add(tokens[:-1], segment, branch, len(group.context))
+                places = [end, *range(first, first + len(tokens) - 1)]
+            else:
+                first = layout.add([begin, *tokens[:-1]], segment, branch, 0)
+                places = [*range(first, first + len(tokens))]
+            layout.scored += zip(places, tokens)
+    return layout
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1))
 def _score(family: Family, mesh: Mesh, params: Any, *inputs: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """`_score_rows` on each device's part of the inputs."""
-    program = functools.partial(_score_rows, family)
+    """`_score_places` on each device's part of the inputs."""
+    program = functools.partial(_score_places, family)
     specs = (P(), *(P(AXIS),) * len(inputs))
     return jax.shard_map(program, mesh=mesh, in_specs=specs, out_specs=P(AXIS), check_vma=False)(params, *inputs)
 
 
-def _score_rows(
+def _score_places(
     family: Family,
     params: Any,
-    context_BS: jax.Array,
-    length_B: jax.Array,
-    group_R: jax.Array,
-    tokens_RT: jax.Array,
-    count_R: jax.Array,
+    tokens_BT: jax.Array,
+    segments_BT: jax.Array,
+    branches_BT: jax.Array,
+    positions_BT: jax.Array,
+    source_BS: jax.Array,
+    source_segments_BS: jax.Array,
+    source_positions_BS: jax.Array,
+    asked_Q2: jax.Array,
 ) -> tuple[jax.Array, jax.Array]:
-    """Returns each row's log-likelihood of its first count_R[r] tokens after context group_R[r], and its hits."""
-    T = tokens_RT.shape[1] - 1
-    cache, first_BV = family.prefill(params, context_BS, length_B, room=T, piece=min(PIECE, context_BS.shape[1]))
-    cache = jax.tree.map(lambda x: x[group_R], cache)
-    _, rest_RTV = family.read_on(params, cache, tokens_RT[:, :-1], jnp.maximum(count_R - 1, 0))
-    logits_RTV = jnp.concatenate([first_BV[group_R][:, None], rest_RTV], axis=1)
-    counted_RT = jnp.arange(T + 1) < count_R[:, None]
-    at_tokens_RT = jnp.take_along_axis(logits_RTV, tokens_RT[..., None], axis=-1)[..., 0]
-    nats_RT = at_tokens_RT - jax.nn.logsumexp(logits_RTV, axis=-1)
-    hits_RT = jnp.argmax(logits_RTV, axis=-1) == tokens_RT
-    return jnp.where(counted_RT, nats_RT, 0.0).sum(axis=1), (hits_RT & counted_RT).sum(axis=1)
+    """The log-likelihood of token asked_Q2[q, 1] at place asked_Q2[q, 0] of all rows in one line, and whether it is the
+    most likely one there."""
+    seen: dict[str, jax.Array] = {}
+    if family.branches:
+        seen |= dict(segments_BT=segments_BT, branches_BT=branches_BT, positions_BT=positions_BT)
+    if not family.continues:
+        seen |= dict(source_BS=source_BS, source_segments_BS=source_segments_BS)
+        seen |= dict(source_positions_BS=source_positions_BS)
+    model: Any = family.module()
+    x_BTD, _ = model.apply({"params": params}, tokens_BT, **seen, method="hidden")
+    x_PD = x_BTD.reshape(-1, x_BTD.shape[-1])
+
+    def score_some(asked_q2: jax.Array) -> tuple[jax.Array, jax.Array]:
+        tokens_q = asked_q2[:, 1]
+        head_DV = model.apply({"params": params}, method="output_matrix")
+        logits_qV = softcap(project_float32(x_PD[asked_q2[:, 0]][None], head_DV)[0], model.logit_softcap)
+        at_tokens_q = jnp.take_along_axis(logits_qV, tokens_q[:, None], axis=-1)[:, 0]
+        return at_tokens_q - jax.nn.logsumexp(logits_qV, axis=-1), jnp.argmax(logits_qV, axis=-1) == tokens_q
+
+    pieces = 1  # so few that the logits of one are not too many
+    while asked_Q2.shape[0] // pieces * family.config.vocab_size > LOGITS and asked_Q2.shape[0] % (2 * pieces) == 0:
+        pieces *= 2
+    scores = jax.lax.map(score_some, asked_Q2.reshape(pieces, -1, 2))
+    return jax.tree.map(lambda x: x.reshape(-1), scores)

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import flax.linen as nn
 import jax
@@ -60,6 +60,18 @@ class Scores:
 
 
 PLAIN = Scores()
+
+
+class Branches(NamedTuple):
+    """Rows in which texts branch: several go on from one beginning, which stands in the row once.
+
+    Attributes:
+      numbers_BT: int32; within its segment, a token sees those of branch 0, the beginning, and those of its own branch.
+      positions_BT: int32; how far tokens are apart, since a branch does not stand directly behind the beginning.
+    """
+
+    numbers_BT: jax.Array
+    positions_BT: jax.Array
 
 
 def attend(
@@ -137,11 +149,13 @@ def visible(
     *,
     causal: bool = True,
     key_lengths_B: jax.Array | None = None,
+    branches_BT: jax.Array | None = None,
+    branches_BS: Any = None,
 ) -> tuple[jax.Array, jax.Array]:
     """Whether query t sees key s, [B, T, S] bool, and how far s lies before t, [B, T, S].
 
     A query does not see keys that come later (if causal), keys that are `window` rows or more away (0: no limit), and
-    keys of another segment. B is 1 where the rows of the batch do not differ.
+    keys of another segment or branch (see `Branches`). B is 1 where the rows of the batch do not differ.
 
     Args:
       rows_BT: the queries' places in the sequence; rows_BS: the keys' places.
@@ -154,6 +168,8 @@ def visible(
         mask_BTS &= (rows_BS < key_lengths_B[:, None])[:, None, :]
     if segments_BT is not None:
         mask_BTS &= segments_BT[:, :, None] == segments_BS[:, None, :]
+    if branches_BT is not None:
+        mask_BTS &= (branches_BS == 0)[:, None, :] | (branches_BT[:, :, None] == branches_BS[:, None, :])
     return mask_BTS, distance_BTS
 
 
@@ -168,6 +184,7 @@ def attention(
     segments_BT: jax.Array | None = None,
     key_segments_BS: jax.Array | None = None,
     key_lengths_B: jax.Array | None = None,
+    branches: Branches | None = None,
     block: int = 64,
     dropout: float = 0.0,
     dropout_keys_B: jax.Array | None = None,
@@ -184,6 +201,7 @@ def attention(
       segments_BT: int32; a query sees only keys of its own segment.
       key_segments_BS: the segments of the keys; None: `segments_BT`.
       key_lengths_B: int32, at least 1: the number of keys in each row, which padding follows. None: S.
+      branches: of the texts in each row, where they branch.
       block: query rows that the xla backend handles at a time.
       dropout: share of the weights that are zeroed; without `dropout_keys_B` no weight is.
 
@@ -199,25 +217,36 @@ def attention(
     keys_B = dropout_keys_B if dropout else None
 
     def attend_rows(queries: tuple[Any, ...], keys: tuple[Any, ...], num_keys: int) -> jax.Array:
-        q_BtNH, rows_t, segments_Bt = queries
-        k_BsKH, v_BsKH, rows_s, segments_Bs = keys
+        q_BtNH, rows_t, (segments_Bt, branches_Bt) = queries
+        k_BsKH, v_BsKH, rows_s, (segments_Bs, branches_Bs) = keys
         kept = None
         if keys_B is not None:
             K = k_BsKH.shape[2]
             drawn = keep_probabilities(keys_B, dropout, rows_t, num_keys, K, q_BtNH.shape[2] // K)
             kept = jax.lax.dynamic_slice_in_dim(drawn, rows_s[0], rows_s.size, axis=-1), 1.0 / (1.0 - dropout)
+        places_Bt, places_Bs, numbers_Bt, numbers_Bs = rows_t[None], rows_s[None], None, None
+        if branches is not None:
+            (numbers_Bt, places_Bt), (numbers_Bs, places_Bs) = branches_Bt, branches_Bs
         mask_Bts, distance_Bts = visible(
-            *(rows_t[None], rows_s[None], window, segments_Bt, segments_Bs), causal=causal, key_lengths_B=key_lengths_B
+            *(places_Bt, places_Bs, window, segments_Bt, segments_Bs),
+            causal=causal,
+            key_lengths_B=key_lengths_B,
+            branches_BT=numbers_Bt,
+            branches_BS=numbers_Bs,
         )
         return attend(q_BtNH, k_BsKH, v_BsKH, mask_Bts, kept, scores, distance_Bts)
 
+    marks_BT, marks_BS = (segments_BT, branches), (key_segments_BS, branches)
     if backend == "reference":
         rows_T, rows_S = jnp.arange(T), jnp.arange(S)
-        return attend_rows((q_BTNH, rows_T, segments_BT), (k_BSKH, v_BSKH, rows_S, key_segments_BS), S)
+        return attend_rows((q_BTNH, rows_T, marks_BT), (k_BSKH, v_BSKH, rows_S, marks_BS), S)
     if backend == "xla":
-        queries, keys = (q_BTNH, segments_BT), (k_BSKH, v_BSKH, key_segments_BS)
-        return in_blocks(attend_rows, queries, keys, causal=causal, window=window, block=block)
+        queries, keys = (q_BTNH, marks_BT), (k_BSKH, v_BSKH, marks_BS)
+        reach = 0 if branches is not None else window  # what is near in a branch may stand far from it in the row
+        return in_blocks(attend_rows, queries, keys, causal=causal, window=reach, block=block)
     if backend == "cudnn":
+        if branches is not None:
+            raise ConfigError("model.attention = 'cudnn': it does not support texts that branch; use xla")
         refuse_on_cudnn(
             attention_dropout=keys_B is not None,
             attention_softcap=scores.softcap,
@@ -302,6 +331,7 @@ class Attention(nn.Module):
         segments_BT: jax.Array | None = None,
         key_segments_BS: jax.Array | None = None,
         key_lengths_B: jax.Array | None = None,
+        branches: Branches | None = None,
         cache: tuple[jax.Array, ...] | None = None,
         dropout_keys_B: jax.Array | None = None,
     ) -> tuple[jax.Array, tuple[jax.Array, jax.Array] | None]:
@@ -362,6 +392,7 @@ class Attention(nn.Module):
                 segments_BT=segments_BT,
                 key_segments_BS=key_segments_BS,
                 key_lengths_B=key_lengths_B,
+                branches=branches,
                 block=block,
                 dropout=config.attention_dropout,
                 dropout_keys_B=dropout_keys_B,

@@ -94,9 +94,9 @@ def in_blocks(
     twentieth of a step on a CPU.
 
     Args:
-      queries: (q_BTNH, segments_BT); keys: (k_BSKH, v_BSKH, segments_BS).
-      attend: attend(queries, keys, num_keys), with queries = (q_BtNH, rows_t, segments_Bt) and
-        keys = (k_BsKH, v_BsKH, rows_s, segments_Bs): t and s neighbouring rows of the sequence, rows_t and rows_s their
+      queries: (q_BTNH, marks_BT); keys: (k_BSKH, v_BSKH, marks_BS). Marks are any tree of arrays [B, T] and [B, S].
+      attend: attend(queries, keys, num_keys), with queries = (q_BtNH, rows_t, marks_Bt) and
+        keys = (k_BsKH, v_BsKH, rows_s, marks_Bs): t and s neighbouring rows of the sequence, rows_t and rows_s their
         numbers, and num_keys a static number that all of rows_s are below. Returns [B, t, N, H].
     """
     length, num_keys = queries[0].shape[1], keys[0].shape[1]
@@ -137,14 +137,14 @@ def _attend_rows(
     num_blocks = (end - start) // block
 
     def attend_one(first: jax.Array | int, queries: tuple[Any, ...], keys: tuple[Any, ...]) -> jax.Array:
-        q_BtNH, segments_Bt = queries
+        q_BtNH, marks_Bt = queries
         key_first: jax.Array | int = low
         if width < high - low:
             key_first = jnp.maximum(first + block - width, low)
             keys = jax.tree.map(lambda x: jax.lax.dynamic_slice_in_dim(x, key_first - low, width, axis=1), keys)
-        k_BsKH, v_BsKH, segments_Bs = keys
+        k_BsKH, v_BsKH, marks_Bs = keys
         rows_t, rows_s = first + jnp.arange(block), key_first + jnp.arange(width)
-        return attend((q_BtNH, rows_t, segments_Bt), (k_BsKH, v_BsKH, rows_s, segments_Bs), high)
+        return attend((q_BtNH, rows_t, marks_Bt), (k_BsKH, v_BsKH, rows_s, marks_Bs), high)
 
     attend_block: Callable = attend_one
     if is_long:  # in a loop the two computations are separate anyway

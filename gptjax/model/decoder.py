@@ -18,7 +18,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from gptjax.model.attention import Attention
+from gptjax.model.attention import Attention, Branches
 from gptjax.model.cache import KeyValueCache
 from gptjax.model.dropout import dropout, fold_in
 from gptjax.model.feedforward import FeedForward
@@ -52,6 +52,7 @@ class Block(nn.Module):
         *,
         rotation: Any = None,
         segments_BT: jax.Array | None = None,
+        branches: Branches | None = None,
         dropout_keys_B: jax.Array | None = None,
         cache: tuple[jax.Array, ...] | None = None,
         context: dict[str, Any] | None = None,
@@ -86,7 +87,12 @@ class Block(nn.Module):
 
         h_BTD = normed(x_BTD, "attention_norm", "pre")
         h_BTD, cache = Attention(config, self.window, self.causal, name="attention")(
-            h_BTD, rotation=rotation, segments_BT=segments_BT, cache=cache, dropout_keys_B=of_probabilities
+            h_BTD,
+            rotation=rotation,
+            segments_BT=segments_BT,
+            branches=branches,
+            cache=cache,
+            dropout_keys_B=of_probabilities,
         )
         attended_BTD = added(x_BTD, h_BTD, "attention_post_norm", of_attention)
 
@@ -142,18 +148,24 @@ class Decoder(Stack):
         positions_BT: jax.Array | None = None,
         dropout_keys_B: jax.Array | None = None,
         context: dict[str, Any] | None = None,
+        branches_BT: jax.Array | None = None,
     ) -> tuple[jax.Array, dict[str, jax.Array]]:
         """The final-normed residual stream [B, T, D] in the compute dtype, before the head; and the statistics of the
         blocks, each [L, B, …].
 
         Statistics have an entry per row of the batch, so that their sum over rows is the same for one batch, for
         micro-batches and on any mesh.
+
+        Args:
+          branches_BT: int32 numbers of texts that go on from one beginning, as `attention.Branches` has them; then
+            segments and positions are given, too.
         """
-        if positions_BT is None:
-            positions_BT = jnp.arange(tokens_BT.shape[1])[None]
+        positions_BT = self.counted(tokens_BT) if positions_BT is None else positions_BT
+        branches = None if branches_BT is None else Branches(branches_BT, positions_BT)
         of_layers_LB, of_embedding_B = self.dropout_keys(dropout_keys_B)
         x_BTD = self.embedded(self.embedding, tokens_BT, positions_BT, of_embedding_B)
-        return self.transform(x_BTD, positions_BT, of_layers_LB, segments_BT=segments_BT, context=context)
+        seen = {"segments_BT": segments_BT, "branches": branches, "context": context}
+        return self.transform(x_BTD, positions_BT, of_layers_LB, **seen)
 
     def read(
         self, tokens_BT: jax.Array, cache: KeyValueCache, num_new_B: jax.Array | None = None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -20,6 +20,8 @@ from gptjax.model.stack import layer_windows
 @dataclass(frozen=True)
 class DecoderFamily(Family):
     """GPT-style language models; see `decoder`."""
+
+    branches: ClassVar[bool] = True
 
     @classmethod
     def validate(cls, config_model: Any, sequence_length: int) -> None:
@@ -64,10 +66,3 @@ class DecoderFamily(Family):
             {"params": params}, token_B[:, None], cache, going_B.astype(jnp.int32), method="read"
         )
         return cache, model.apply({"params": params}, x_BTD, method="logits")[:, 0]
-
-    def read_on(
-        self, params: Any, cache: KeyValueCache, tokens_BT: jax.Array, num_new_B: jax.Array
-    ) -> tuple[KeyValueCache, jax.Array]:
-        model: Any = self.module()
-        x_BTD, cache = model.apply({"params": params}, tokens_BT, cache, num_new_B, method="read")
-        return cache, model.apply({"params": params}, x_BTD, method="logits")

@@ -76,6 +76,7 @@ class EncoderDecoder(Decoder):
         source_BS: jax.Array,
         source_segments_BS: jax.Array | None = None,
         source_positions_BS: jax.Array | None = None,
+        branches_BT: jax.Array | None = None,
     ) -> tuple[jax.Array, dict[str, jax.Array]]:
         """As `Decoder.hidden`, for targets given sources. Segments are given for both or for neither."""
         encoder_keys_B = None if dropout_keys_B is None else fold_in(dropout_keys_B, self.config.num_layers + 1)
@@ -83,7 +84,7 @@ class EncoderDecoder(Decoder):
         context = {"context_BSD": encoded_BSD}
         if source_segments_BS is not None:
             context["key_segments_BS"] = source_segments_BS
-        x_BTD, statistics = super().hidden(tokens_BT, segments_BT, positions_BT, dropout_keys_B, context=context)
+        x_BTD, statistics = super().hidden(tokens_BT, segments_BT, positions_BT, dropout_keys_B, context, branches_BT)
         return x_BTD, statistics | {f"encoder_{name}": each for name, each in of_encoder.items()}
 
     def encode(
@@ -94,8 +95,7 @@ class EncoderDecoder(Decoder):
         dropout_keys_B: jax.Array | None = None,
     ) -> tuple[jax.Array, dict[str, jax.Array]]:
         """The encoded sources [B, S, D], and the statistics of the encoder's blocks, each [L, B, …]."""
-        if positions_BS is None:
-            positions_BS = jnp.arange(source_BS.shape[1])[None]
+        positions_BS = self.encoder.counted(source_BS) if positions_BS is None else positions_BS
         table_VD = self.embedding if self.config.shared_embeddings else self.source_embedding
         of_layers_LB, of_embedding_B = self.encoder.dropout_keys(dropout_keys_B)
         x_BSD = self.encoder.embedded(table_VD, source_BS, positions_BS, of_embedding_B)
@@ -161,6 +161,7 @@ class EncoderDecoderFamily(Family):
 
     objectives: ClassVar[tuple[str, ...]] = ("seq2seq",)
     continues: ClassVar[bool] = False
+    branches: ClassVar[bool] = True
     prompt_field: ClassVar[str] = "max_source_positions"
 
     @classmethod

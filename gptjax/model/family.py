@@ -10,7 +10,6 @@ from typing import Any, ClassVar, Protocol
 
 import flax.linen as nn
 import jax
-import jax.numpy as jnp
 
 from gptjax.config import ConfigError
 from gptjax.model.checks import check_length
@@ -49,6 +48,8 @@ class Family(abc.ABC):
       writes: whether it can write text.
       continues: whether what it writes continues the prompt; otherwise the prompt is a source, and the text its target.
       prompt_field: the field of `model` that limits the tokens of a prompt.
+      branches: whether `hidden` takes branches_BT, texts of a row that go on from one beginning; without it, whoever
+        scores several of them reads the beginning for each.
       warm_part: the part of its parameters that a run of another family can start (`training.init_from`); '': all.
     """
 
@@ -56,6 +57,7 @@ class Family(abc.ABC):
     writes: ClassVar[bool] = True
     continues: ClassVar[bool] = True
     prompt_field: ClassVar[str] = "max_positions"
+    branches: ClassVar[bool] = False
     warm_part: ClassVar[str] = ""
 
     config: ModelSettings
@@ -184,21 +186,6 @@ class Family(abc.ABC):
         Args:
           going_B: bool; the other rows do not change, and their logits mean nothing.
         """
-
-    def read_on(self, params: Any, cache: Any, tokens_BT: jax.Array, num_new_B: jax.Array) -> tuple[Any, jax.Array]:
-        """Reads several more tokens in each row; returns the cache, and the logits [B, T, V] of the token after each.
-        This method reads them step by step; a family may override it to read them at once.
-
-        Args:
-          tokens_BT: int32; row b reads its first num_new_B[b] ≥ 0 tokens. The logits after those mean nothing.
-        """
-
-        def one(cache: Any, numbered: tuple[jax.Array, jax.Array]) -> tuple[Any, jax.Array]:
-            place, token_B = numbered
-            return self.step(params, cache, token_B, place < num_new_B)
-
-        cache, logits_TBV = jax.lax.scan(one, cache, (jnp.arange(tokens_BT.shape[1]), tokens_BT.T))
-        return cache, jnp.swapaxes(logits_TBV, 0, 1)
 
 
 class ReadingFamily(Family):

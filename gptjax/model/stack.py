@@ -17,6 +17,7 @@ import jax.numpy as jnp
 from jax.ad_checkpoint import checkpoint_name
 
 from gptjax.config import ConfigError
+from gptjax.model.attention import Branches
 from gptjax.model.dropout import dropout, fold_in
 from gptjax.model.initialization import embedding_init
 from gptjax.model.norm import make_norm
@@ -36,11 +37,13 @@ class Seen(NamedTuple):
     Attributes:
       rotations: of queries and keys in each kind of layer, by its mark in the window pattern; None: not rotated.
       segments_BT: int32 document numbers; None: a row is one document.
+      branches: of texts that go on from one beginning; None: there are none.
       context: what cross-attention reads (see `decoder.Block`); None: there is none.
     """
 
     rotations: dict[str, Any]
     segments_BT: jax.Array | None = None
+    branches: Branches | None = None
     context: dict[str, Any] | None = None
 
 
@@ -80,7 +83,7 @@ class Stack(nn.Module):
         Args:
           x_BTD: from `embedded`.
           dropout_keys_LB: a key for each layer and row; None: nothing is dropped out.
-          seen: segments_BT and context of `Seen`.
+          seen: segments_BT, branches and context of `Seen`.
         """
         run = self._run_scanned if self.config.layers == "scan" else self._run_unrolled
         layers, by_all = self.variables["params"]["layers"], Seen(self._rotations(positions_BT), **seen)
@@ -126,16 +129,21 @@ class Stack(nn.Module):
         if config.embedding_multiplier != 1:
             x_BTD *= config.embedding_multiplier
         if config.position == "learned":
-            if tokens_BT.shape[1] > config.max_positions:
-                raise ConfigError(
-                    f"model.max_positions = {config.max_positions}: must be at least {tokens_BT.shape[1]}, the "
-                    "length of the sequence"
-                )
             x_BTD += self.positions[positions_BT]
         elif config.position == "sinusoidal":  # sines have size 1: embeddings are scaled up to be heard beside them
             x_BTD = x_BTD * config.width**0.5 + sinusoidal(positions_BT, config.width)
         x_BTD = dropout(x_BTD.astype(config.dtype), config.dropout, dropout_keys_B)
         return self.placement.residual(x_BTD)
+
+    def counted(self, tokens_BT: jax.Array) -> jax.Array:
+        """Positions from 0 along the row, [1, T]."""
+        length = tokens_BT.shape[1]
+        if self.config.position == "learned" and length > self.config.max_positions:
+            raise ConfigError(
+                f"model.max_positions = {self.config.max_positions}: must be at least {length}, the length of the "
+                "sequence"
+            )
+        return jnp.arange(length)[None]
 
     def dropout_keys(self, dropout_keys_B: jax.Array | None) -> tuple[jax.Array | None, jax.Array | None]:
         """Of a key per row: keys of all layers [L, B], and of the embedding [B]; None where nothing is dropped out."""
@@ -179,6 +187,7 @@ class Stack(nn.Module):
             x_BTD,
             rotation=seen.rotations[layer_marks(self.config)[layer]],
             segments_BT=seen.segments_BT,
+            branches=seen.branches,
             dropout_keys_B=dropout_keys_B,
             **context,
         )

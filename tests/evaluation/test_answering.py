@@ -43,7 +43,10 @@ def test_log_likelihoods_are_those_of_single_forward_passes(model):
         answer = answers[index]
         assert answer.nats == pytest.approx(nats, abs=1e-4)
         assert (answer.greedy, answer.tokens, answer.truncated) == (greedy, len(whole) - first, cut)
-    assert answers[0] == answers[1]  # the blank belongs to the continuation wherever it is written
+    one, other = answers[0], answers[1]
+    assert other == dataclasses.replace(
+        one, nats=pytest.approx(one.nats, abs=1e-4)
+    )  # the blank belongs to the continuation wherever it is written
     assert answers[0].bytes == len(" sat on the mat") and answers[5].truncated > MAX_POSITIONS
 
 

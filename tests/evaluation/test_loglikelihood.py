@@ -13,15 +13,12 @@ from gptjax.inference.decode import decoding_params
 from gptjax.model.decoder import Decoder
 from gptjax.model.decoder_family import DecoderFamily
 from gptjax.model.families import family_of
-from gptjax.model.family import Family
 
 FORWARD = jax.jit(lambda config, params, tokens: Decoder(config).apply({"params": params}, tokens), static_argnums=0)
 
 
-class StepByStep(DecoderFamily):
-    """A decoder without a `read_on` of its own."""
-
-    read_on = Family.read_on
+class WithoutBranches(DecoderFamily):
+    branches = False
 
 
 @pytest.fixture(scope="module")
@@ -60,9 +57,21 @@ def answers(family, params, requests, devices=1):
     return [score for _, score in sorted(found, key=lambda each: each[0])]
 
 
-@pytest.mark.parametrize("seed, count, devices", [(0, 1, 1), (1, 24, 1), (2, 40, 8)])
-def test_batches_and_devices_change_nothing(model, seed, count, devices):
-    params, config = model
+@pytest.mark.parametrize(
+    "seed, count, devices, fields",
+    [
+        (0, 1, 1, {}),
+        (1, 24, 1, {}),
+        (2, 40, 8, {}),
+        (3, 24, 1, dict(window=5, window_pattern="SL", logit_softcap=3.0)),
+        (4, 24, 1, dict(position="alibi")),
+        (5, 24, 1, dict(position="learned", layers="scan", remat="dots")),
+    ],
+    ids=["one", "many", "devices", "window", "alibi", "learned"],
+)
+def test_batches_and_devices_change_nothing(seed, count, devices, fields):
+    params, config = make_model(**fields)
+    config = config.model
     requests = drawn(seed, count)
     for request, score in zip(requests, answers(family_of(config), params, requests, devices), strict=True):
         nats, hits = alone(params, config, request)
@@ -81,31 +90,43 @@ def test_hits_are_counted(model):
     assert (right.hits, missed.hits) == (3, 2)
 
 
-def test_a_family_that_only_knows_steps_gives_the_same(model):
+def test_a_family_without_branches_gives_the_same(model):
     params, config = model
     requests = drawn(3, 8)
-    one, other = (answers(kind(config), params, requests) for kind in (DecoderFamily, StepByStep))
+    one, other = (answers(kind(config), params, requests) for kind in (DecoderFamily, WithoutBranches))
     np.testing.assert_allclose([each.nats for each in one], [each.nats for each in other], atol=1e-4)
 
 
 @pytest.fixture
 def sent(monkeypatch):
-    """The shapes of what is sent to the program, which is not run."""
-    shapes = []
+    """What is sent to the program, which is not run."""
+    batches = []
 
     def instead(family, mesh, params, *inputs):
-        shapes.append([x.shape for x in inputs])
-        return np.zeros(inputs[2].shape), np.zeros(inputs[2].shape)
+        batches.append(jax.device_get(inputs))
+        return np.zeros(len(inputs[-1])), np.zeros(len(inputs[-1]))
 
     monkeypatch.setattr(loglikelihood, "_score", instead)
-    return shapes
+    return batches
 
 
 def test_a_shared_context_is_read_once(model, sent):
     params, config = model
     answers(family_of(config), params, [Continued([*range(10, 30), token, 5], 20) for token in range(4, 8)])
-    ((contexts, *_, tokens, _),) = sent
-    assert contexts == (1, rounded(20)) and tokens == (4, rounded(1) + 1)
+    ((tokens, segments, branches, positions, *_),) = sent
+    assert (segments > 0).sum() == 20 + 4  # the last token of each continuation is not read
+    assert branches[segments > 0].tolist() == [0] * 20 + [1, 2, 3, 4]
+    assert positions[segments > 0].tolist() == [*range(20), 20, 20, 20, 20]
+    assert tokens[0, 20:24].tolist() == [4, 5, 6, 7]
+
+
+def test_rows_are_full(model, sent):
+    params, config = model
+    draw = np.random.default_rng(0)
+    lengths = draw.integers(20, 120, 300)
+    answers(family_of(config), params, [Continued(draw.integers(4, 99, length), length // 2) for length in lengths])
+    read = sum((batch[1] > 0).sum() for batch in sent)
+    assert read == sum(lengths - 1) and read > 0.93 * sum(batch[1].size for batch in sent)
 
 
 def test_programs_are_few_whatever_the_lengths(model, sent):
@@ -115,8 +136,8 @@ def test_programs_are_few_whatever_the_lengths(model, sent):
         Continued([*[*range(4)], *draw.integers(4, 99, length)], draw.integers(1, length)) for length in range(2, 600)
     ]
     answers(family_of(config), params, requests * 2)
-    assert len({str(shapes) for shapes in sent}) <= 90
-    assert len({rounded(length) for length in range(1, 513)}) == 11
+    assert len({str([x.shape for x in batch]) for batch in sent}) <= 14
+    assert [rounded(length, 256) for length in (0, 1, 256, 257, 385, 513)] == [0, 256, 256, 384, 512, 768]
 
 
 @pytest.mark.parametrize("request_", [Continued([1, 2], 0), Continued([1, 2], 2)], ids=["no context", "no token"])
