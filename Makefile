@@ -12,7 +12,7 @@ QUICK := tests/test_config.py tests/test_user_code.py tests/configs tests/data t
   $(addprefix tests/parallel/test_,mesh.py sharding.py) $(addprefix tests/inference/test_,sampling.py text.py) \
   $(patsubst %,tests/training/test_%.py,console hardware memory_check metrics progress schedule writers)
 
-.PHONY: help demo test quick test-meshes test-parity test-pythons test-slurm soak lint format clean
+.PHONY: help demo test quick test-meshes test-exhaustive test-parity test-pythons test-slurm soak lint format clean
 
 help:            ## list all targets
 	@grep -E '^[a-z-]+: .*##|^[a-z-]+:  *##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -38,6 +38,9 @@ test: $(BIN)/.ready ## run all tests
 
 quick: $(BIN)/.ready ## most tests in under a minute, without those of the step, the decoder and whole runs
 	$(BIN)/python -m pytest -n 2 --dist=loadgroup -m 'not slow and not exhaustive' $(QUICK)
+
+test-exhaustive: $(BIN)/.ready ## more cases of what `make test` holds for a few of each kind
+	$(BIN)/python -m pytest -n 2 --dist=loadgroup -m exhaustive
 
 test-pythons:    ## the whole suite on every supported python that is installed, each with its newest jax
 	@for version in 3.11 3.12 3.13; do \

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import os
 import sys
 
 import jax
@@ -21,11 +22,12 @@ def use_compilation_cache() -> None:
     """Keeps compiled programs between runs, so that the second start of a command does not compile again.
 
     The cache is in JAX_COMPILATION_CACHE_DIR, or else in the user's cache folder. Only the user should be able to write
-    there.
+    there. JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS, where it is set, says what is worth keeping.
     """
     if not jax.config.jax_compilation_cache_dir:  # type: ignore[attr-defined]  # JAX defines its settings at run time
         jax.config.update("jax_compilation_cache_dir", str(cache_folder() / "xla"))
-    jax.config.update("jax_persistent_cache_min_compile_time_secs", WORTH_KEEPING)
+    if "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS" not in os.environ:
+        jax.config.update("jax_persistent_cache_min_compile_time_secs", WORTH_KEEPING)
 
 
 def keep_freed_memory() -> bool:

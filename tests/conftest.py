@@ -2,8 +2,18 @@
 
 import os
 import signal
+import tempfile
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
+# Of the tests and of the processes that they start, most programs run once, and many are compiled by several tests. So
+# machine code is of the least effort (XLA's own passes, which tests look at, all stay; a GPU gets what users get), and
+# all processes of a session share what they have compiled. A JAX_COMPILATION_CACHE_DIR of one's own outlasts it.
+if os.environ["JAX_PLATFORMS"] == "cpu":
+    os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
+if "JAX_COMPILATION_CACHE_DIR" not in os.environ:  # set by this line in what pytest-xdist starts
+    COMPILED = tempfile.TemporaryDirectory(prefix="gptjax-tests-")  # deleted when this process ends
+    os.environ["JAX_COMPILATION_CACHE_DIR"] = COMPILED.name
+os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.05")
 
 import jax
 import pytest
@@ -20,15 +30,6 @@ flags.FLAGS.mark_as_parsed()
 # Under `nohup` or in a shell's background these two are ignored, in every process that a test starts, too.
 signal.signal(signal.SIGHUP, signal.SIG_DFL)
 signal.signal(signal.SIGINT, signal.default_int_handler)
-
-
-@pytest.fixture(autouse=True)
-def quick_compilation():
-    """Machine code of the least effort: these programs run once. XLA's own passes, which tests look at, all stay."""
-    before = jax.config.read("jax_disable_most_optimizations")
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", before)
 
 
 @pytest.fixture

@@ -16,7 +16,7 @@ from waiting import PATIENCE
 
 from gptjax.training.checkpoint_format import TEMPORARY
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("resume")]  # one worker trains the unbroken run
 
 
 @pytest.fixture(scope="module")
@@ -33,17 +33,24 @@ def unbroken(runs):
     return found
 
 
-def test_killed_five_times_the_losses_are_bit_equal(runs, unbroken):
-    generator, inside = random.Random(0), 0
-    moments = ["training", "saving", "deleting", "saving", "saving"]
-    workdir = runs.folder / "killed"
+@pytest.mark.parametrize(
+    "moments",
+    [
+        ["training", "saving", "deleting"],
+        pytest.param(["starting", *["saving", "deleting", "training"] * 3], marks=pytest.mark.exhaustive),
+    ],
+    ids=len,
+)
+def test_killed_again_and_again_the_losses_are_bit_equal(runs, unbroken, moments):
+    generator, inside, moments = random.Random(0), 0, [*moments]
+    workdir = runs.folder / f"killed {len(moments)} times"
     while moments:
         if runs.kill(workdir, moments[0], generator):
             moments.pop(0)
             inside += any(TEMPORARY in name for name in remains(workdir))
         else:  # it came to its end first
             assert losses(workdir) == unbroken
-            workdir = runs.folder / f"killed-{len(moments)}"
+            workdir = workdir.with_name(f"{workdir.name}, then {len(moments)}")
     assert inside, "no kill came inside a save"
     runs.finish(workdir)
     assert "resumed from step" in output(workdir)
@@ -52,7 +59,7 @@ def test_killed_five_times_the_losses_are_bit_equal(runs, unbroken):
 
 
 def test_a_console_may_go_away(runs, unbroken):
-    """A terminal that closes makes the run save; a pipe that nobody reads any more leaves it alone."""
+    """A terminal that closes makes the run save; a pipe that nobody reads any more leaves it alone as it goes on."""
     workdir = runs.folder / "hung up"
     leader, terminal = pty.openpty()
     process = runs.start(workdir, console=terminal)
@@ -95,36 +102,30 @@ def test_a_signal_saves_and_the_run_goes_on_also_on_another_mesh(runs, unbroken)
     assert f"stopped by SIGTERM at step {step}, checkpoint saved" in output(workdir)
     assert (workdir / f"checkpoints/{step}").is_dir()
 
-    elsewhere = shutil.copytree(workdir, runs.folder / "elsewhere")
-    runs.finish(workdir)
+    runs.finish(workdir, "--config.mesh.fsdp=2", "--config.mesh.tensor=2", devices=4)
     assert f"resumed from step {step}" in output(workdir)
-    assert losses(workdir) == unbroken
-
-    runs.finish(elsewhere, "--config.mesh.fsdp=2", "--config.mesh.tensor=2", devices=4)
-    assert f"resumed from step {step}" in output(elsewhere)
-    found = losses(elsewhere)
+    found = losses(workdir)
     assert list(found) == list(unbroken)
     for number, row in found.items():
         assert row == pytest.approx(unbroken[number], rel=2e-4), f"step {number}"
 
 
 def test_a_member_is_killed_and_the_run_of_several_goes_on(runs):
-    """The others end by themselves; the same command again comes to the figures of an unbroken run of several."""
-    short, found = ["--config.training.duration=16 steps", "--config.evaluation.every=16 steps"], []
+    """The others end by themselves; the same command again comes to the figures of one process with as many devices."""
+    short = ["--config.training.duration=16 steps", "--config.evaluation.every=16 steps"]
     elsewhere = [*short, f"--config.data.path={shutil.copytree(runs.folder / 'data', runs.folder / 'same data')}"]
-    for name in ("several unbroken", "several killed"):
-        workdir = runs.folder / name
-        processes = runs.start_several(workdir, short, elsewhere)
-        if name == "several killed":
-            wait_for(lambda folder=workdir: len(losses(folder)) >= 9, processes[0])
-            processes[1].kill()
-            assert processes[0].wait(60) == 1, output(workdir)
-            assert "error: process 1 on" in output(workdir) and "Traceback" not in output(workdir)
-            processes = runs.start_several(workdir, short, elsewhere)
-        assert [process.wait(120) for process in processes] == [0, 0], output(workdir)
-        found.append(losses(workdir))
-    assert "resumed from step" in output(runs.folder / "several killed")
-    assert list(found[0]) == list(range(1, 17)) and found[0] == found[1]
+    workdir = runs.folder / "several"
+    processes = runs.start_several(workdir, short, elsewhere)
+    wait_for(lambda: len(losses(workdir)) >= 9, processes[0], pause=0.005)
+    processes[1].kill()
+    assert processes[0].wait(60) == 1, output(workdir)
+    assert "error: process 1 on" in output(workdir) and "Traceback" not in output(workdir)
+    processes = runs.start_several(workdir, short, elsewhere)
+    assert [process.wait(120) for process in processes] == [0, 0], output(workdir)
+    assert "resumed from step" in output(workdir)
+    runs.finish(runs.folder / "two devices", *short, devices=2)
+    expected = losses(runs.folder / "two devices")
+    assert list(expected) == list(range(1, 17)) and losses(workdir) == expected
 
 
 def test_a_member_whose_file_system_is_dead_is_named_by_all(runs):

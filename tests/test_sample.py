@@ -1,5 +1,6 @@
 """The sample command, on a tiny run whose checkpoints are made here."""
 
+import functools
 import json
 import os
 import re
@@ -25,6 +26,7 @@ TOKENIZER = ByteTokenizer()
 STEPS = {10: 3.0, 20: 2.0, 30: 2.5}  # step → validation loss
 
 
+@functools.cache
 def params_of(config, step):
     return jax.tree.map(lambda x: 8 * x, family_of(config.model).init_params(jax.random.key(step)))
 
@@ -65,18 +67,26 @@ def module_tiny_config():
 
 
 def sample(*arguments, check=True, **options):
-    command = [sys.executable, "-m", "gptjax.sample", *arguments]
-    options = dict(stdin=subprocess.DEVNULL) | options
-    environment = os.environ | {"COLUMNS": "200", "JAX_DEFAULT_MATMUL_PRECISION": "highest"}
-    done = subprocess.run(command, capture_output=True, encoding="utf-8", env=environment, **options)
+    """options: of a process of its own; without any, it is forked from one that has imported everything."""
+    if options:
+        command = [sys.executable, "-m", "gptjax.sample", *arguments]
+        options = dict(stdin=subprocess.DEVNULL, env=os.environ | {"COLUMNS": "200"}) | options
+        done = subprocess.run(command, capture_output=True, encoding="utf-8", **options)
+    else:
+        done = run_command("sample", *arguments, COLUMNS="200")
     assert not check or done.returncode == 0, done.stderr
     return done
 
 
-def expected(config, step, prompts, ema=True, weights=None, begin_id=TOKENIZER.bos_id, **options):
+@functools.cache
+def generator_of(config, step, ema=True, weights=None):
     params = params_of(config, step)
     params = jax.tree.map(jnp.negative, params) if ema else params
-    return Generator(params, config, TOKENIZER, begin_id=begin_id, weights=weights).generate(prompts, **options)
+    return Generator(params, config, TOKENIZER, begin_id=TOKENIZER.bos_id, weights=weights)
+
+
+def expected(config, step, prompts, ema=True, weights=None, **options):
+    return generator_of(config, step, ema, weights).generate(prompts, **options)
 
 
 def test_weights_in_eight_bits(run):
@@ -139,9 +149,7 @@ def test_a_beam_search_writes_its_best_texts(run, tmp_path):
     workdir, config = run
     options = ["--num_beams=3", "--num_samples=2", "--length_penalty=1", "--max_new_tokens=6"]
     done = sample(f"--workdir={workdir}", "--prompt=def ", *options, f"--json={tmp_path}/texts.json")
-    params = jax.tree.map(jnp.negative, params_of(config, 30))
-    generator = Generator(params, config, TOKENIZER, begin_id=TOKENIZER.bos_id)
-    texts = generator.search(["def "], num_beams=3, num_samples=2, length_penalty=1.0, max_new_tokens=6)
+    texts = generator_of(config, 30).search(["def "], num_beams=3, num_samples=2, length_penalty=1.0, max_new_tokens=6)
     assert done.stdout == f"def {texts[0].text}\n{'─' * 40}\ndef {texts[1].text}\n"
     written = json.loads((tmp_path / "texts.json").read_text())
     assert [each["score"] for each in written["completions"]] == pytest.approx([each.score for each in texts], rel=1e-4)

@@ -55,19 +55,19 @@ def folder(tmp_path_factory):
     return folder
 
 
-def start(folder, *arguments):
+def start(*arguments):
     return subprocess.Popen(
         [sys.executable, "-m", "gptjax.sweep", *arguments],
         cwd=REPOSITORY,
-        env=os.environ | {"JAX_PLATFORMS": "cpu", "JAX_COMPILATION_CACHE_DIR": str(folder / "xla")},
+        env=os.environ | {"JAX_PLATFORMS": "cpu"},
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
     )
 
 
-def sweep(folder, *arguments):
-    process = start(folder, *arguments)
+def sweep(*arguments):
+    process = start(*arguments)
     try:
         output, errors = process.communicate(timeout=PATIENCE)
     finally:
@@ -79,7 +79,7 @@ def sweep(folder, *arguments):
 def test_a_sweep_goes_on_past_a_failure_and_later_passes_over_what_is_finished(folder):
     workdir = folder / "three"
     arguments = (f"{folder / 'sweep.py'}", f"--workdir={workdir}", "--jobs=2")
-    code, output, errors = sweep(folder, *arguments)
+    code, output, errors = sweep(*arguments)
     assert code == 1, errors
     assert "finished  seed=0" in output and "finished  seed=1" in output
     assert "failed    diverges" in output and "Lower optimizer.learning_rate" in output  # the run's own last line
@@ -89,7 +89,7 @@ def test_a_sweep_goes_on_past_a_failure_and_later_passes_over_what_is_finished(f
     assert (workdir / "plots/loss_by_step.png").exists()
 
     before = (workdir / "seed=0/metrics.jsonl").stat().st_mtime_ns
-    code, output, _ = sweep(folder, *arguments)
+    code, output, _ = sweep(*arguments)
     assert code == 1 and "started   diverges" in output and "started   seed" not in output
     assert "times predicted from 2 finished runs" in output
     assert (workdir / "seed=0/metrics.jsonl").stat().st_mtime_ns == before
@@ -106,7 +106,7 @@ def test_a_signal_saves_the_run_and_the_same_command_goes_on(folder):
     arguments = (f"{folder / 'sweep.py'}:long", f"--workdir={workdir}")
     saved = []
     for number in (signal.SIGTERM, signal.SIGHUP):
-        process = start(folder, *arguments)
+        process = start(*arguments)
         metrics = workdir / "seed=0/metrics.jsonl"
         before = metrics.stat().st_size if metrics.exists() else 0
         try:
@@ -128,11 +128,10 @@ def test_a_signal_saves_the_run_and_the_same_command_goes_on(folder):
 
 
 def test_a_dry_run_starts_nothing(folder):
-    code, output, errors = sweep(
-        folder, f"{folder / 'sweep.py'}", f"--workdir={folder / 'dry'}", "--dry_run", "--peak_tflops=1e-6"
-    )
-    assert code == 0, errors
-    assert "diverges" in output and "3 left" in output and "times assume 30% of --peak_tflops" in output
+    dry = (f"--workdir={folder / 'dry'}", "--dry_run", "--peak_tflops=1e-6")
+    done = run_command("sweep", f"{folder / 'sweep.py'}", *dry)
+    assert done.returncode == 0, done.stderr
+    assert all(part in done.stdout for part in ("diverges", "3 left", "times assume 30% of --peak_tflops"))
     assert not (folder / "dry").exists()
 
 

@@ -23,6 +23,7 @@ from gptjax.training.checkpoint import load_for_inference, load_params
 from gptjax.training.comparison import differences, read_runs
 from gptjax.training.run_metadata import check_warm_start, code_changes
 from gptjax.training.writers import read_metrics
+pytestmark = pytest.mark.xdist_group("train")  # one worker makes the run that most tests compare with
 
 TEXT = "the quick brown fox jumps over the lazy dog; "
 
@@ -37,11 +38,11 @@ def data(tmp_path_factory):
     )
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def tiny(data):
     def make(**fields):
         config = default()
-        config.model.update(num_layers=2, width=32, num_heads=2)
+        config.model.update(num_layers=1, width=16, num_heads=2)
         config.data.update(path=str(data), sequence_length=16)
         config.optimizer.learning_rate = 1e-2
         config.schedule.warmup = "2 steps"
@@ -70,6 +71,14 @@ def losses(rows):
     return {row["step"]: row["train/loss"] for row in rows if "train/loss" in row}
 
 
+@pytest.fixture(scope="module")
+def plain(tiny, tmp_path_factory):
+    """A run of twelve steps at a constant rate, to compare with and to start from: its folder, which stays as it is."""
+    folder = tmp_path_factory.mktemp("plain") / "run"
+    go(tiny(schedule__name="constant"), folder)
+    return folder
+
+
 def test_a_run_learns_and_leaves_a_complete_folder(tiny, tmp_path, capsys):
     config = tiny(
         logging__plots=True, logging__tensorboard=True, evaluation__sample_every="12 steps", mesh__fsdp=2, mesh__data=4
@@ -95,30 +104,27 @@ def test_a_run_learns_and_leaves_a_complete_folder(tiny, tmp_path, capsys):
     assert "validation at step 12" in printed and "causal MFU" in printed and "finished" in printed
 
 
-def test_the_same_command_goes_on_and_then_has_nothing_to_do(tiny, tmp_path, capsys):
-    unbroken = go(tiny(training__duration="12 steps", schedule__name="constant"), tmp_path / "a")
+def test_the_same_command_goes_on_and_then_has_nothing_to_do(tiny, plain, tmp_path, capsys):
     go(tiny(training__duration="6 steps", schedule__name="constant"), tmp_path / "b")
     resumed = go(tiny(training__duration="12 steps", schedule__name="constant"), tmp_path / "b")
-    assert losses(resumed) == losses(unbroken)
+    assert losses(resumed) == losses(read_metrics(plain / "metrics.jsonl"))
     assert "resumed from step 6" in capsys.readouterr().out
     go(tiny(training__duration="12 steps", schedule__name="constant"), tmp_path / "b")
     assert "nothing to do" in capsys.readouterr().out
 
 
-def test_a_warm_start_takes_the_other_runs_parameters(tiny, tmp_path):
-    go(tiny(training__duration="6 steps"), tmp_path / "first")
-    config = tiny(training__init_from=str(tmp_path / "first"), training__duration="1 step", schedule__warmup="0 steps")
+def test_a_warm_start_takes_the_other_runs_parameters(tiny, plain, tmp_path):
+    config = tiny(training__init_from=str(plain), training__duration="1 step", schedule__warmup="0 steps")
     run = command.open_run(config, tmp_path / "second")
     with jax.set_mesh(run.plan.mesh), command.open_checkpoints(run) as checkpoints:
         state, _, notes = command.start(run, checkpoints)
-    expected, _ = load_params(tmp_path / "first")
+    expected, _ = load_params(plain)
     jax.tree.map(np.testing.assert_array_equal, jax.device_get(state.params), jax.device_get(expected))
-    assert state.step == 0 and "step 6" in notes[0] and len(notes) == 1
+    assert state.step == 0 and "step 12" in notes[0] and len(notes) == 1
 
 
-def test_a_warm_start_wants_the_same_tokenizer_and_tells_of_another_model(tiny, tmp_path):
-    go(tiny(training__duration="6 steps"), tmp_path / "first")
-    config = tiny(training__init_from=str(tmp_path / "first"), model__rope_theta=5.0)
+def test_a_warm_start_wants_the_same_tokenizer_and_tells_of_another_model(tiny, plain, tmp_path):
+    config = tiny(training__init_from=str(plain), model__rope_theta=5.0)
     run = command.open_run(config, tmp_path / "second")
     with jax.set_mesh(run.plan.mesh), command.open_checkpoints(run) as checkpoints:
         *_, notes = command.start(run, checkpoints)
@@ -135,8 +141,8 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_saves_nothing_of_it(tiny, t
     assert not list((tmp_path / "checkpoints").glob("[0-9]*"))
 
 
-def test_a_resumed_run_must_be_the_same_run(tiny, tmp_path):
-    go(tiny(training__duration="6 steps"), tmp_path)
+def test_a_resumed_run_must_be_the_same_run(tiny, plain, tmp_path):
+    shutil.copytree(plain, tmp_path, dirs_exist_ok=True)
     for fields, message in [
         (dict(model__width=64), r"model\.width"),
         (dict(data__sequence_length=8), r"sequence_length"),
@@ -192,9 +198,10 @@ def break_after(monkeypatch, steps):
     monkeypatch.setattr(command, "device_batches", breaking)
 
 
-def test_rows_are_means_of_their_intervals_also_where_a_run_was_broken(tiny, tmp_path, monkeypatch):
+def test_rows_are_means_of_their_intervals_also_where_a_run_was_broken(tiny, plain, tmp_path, monkeypatch):
     rough = dict(checkpoint__every="3 steps", evaluation__every="4 steps", logging__every="5 steps")
-    each = losses(go(tiny(**rough | {"logging__every": "1 step"}), tmp_path / "each"))
+    rough |= dict(schedule__name="constant")
+    each = losses(read_metrics(plain / "metrics.jsonl"))
     unbroken = go(tiny(**rough), tmp_path / "unbroken")
     means = {5: np.mean([each[s] for s in range(1, 6)]), 10: np.mean([each[s] for s in range(6, 11)])}
     means[12] = np.mean([each[11], each[12]])
@@ -233,10 +240,11 @@ def test_what_was_done_is_kept_with_its_step(tiny, tmp_path, capsys):
     assert "1 earlier validation scores were measured on other windows" in printed and printed.count("best so far") == 2
 
 
-def test_a_moving_average_cannot_be_switched_on_or_off_on_the_way(tiny, tmp_path):
+def test_a_moving_average_cannot_be_switched_on_or_off_on_the_way(tiny, plain, tmp_path):
+    shutil.copytree(plain, tmp_path / "0.0")
+    go(tiny(training__duration="6 steps", training__ema_decay=0.9), tmp_path / "0.9")
     for there, here in ((0.0, 0.9), (0.9, 0.0)):
         workdir = tmp_path / str(there)
-        go(tiny(training__duration="6 steps", training__ema_decay=there), workdir)
         with pytest.raises(ConfigError, match=rf"training\.ema_decay: was {there}, is now {here}"):
             go(tiny(training__ema_decay=here), workdir)
     *_, row = go(tiny(training__ema_decay=0.5), tmp_path / "0.9")  # another decay is noted
@@ -291,9 +299,9 @@ def test_one_model_has_one_score(tiny, data, second, tmp_path, windows, mixed):
         np.testing.assert_allclose(score["validation/loss"], scores[0]["validation/loss"], rtol=2e-6)
 
 
-def test_the_moving_average_is_what_is_evaluated(tiny, tmp_path):
-    fast = go(tiny(training__duration="6 steps"), tmp_path / "plain")
-    slow = go(tiny(training__duration="6 steps", training__ema_decay=0.99), tmp_path / "ema")
+def test_the_moving_average_is_what_is_evaluated(tiny, plain, tmp_path):
+    fast = read_metrics(plain / "metrics.jsonl")
+    slow = go(tiny(schedule__name="constant", training__ema_decay=0.99), tmp_path / "ema")
     assert losses(fast) == losses(slow)
     lag = slow[-1]["validation/loss"] - fast[-1]["validation/loss"]
     assert 0.05 < lag < 1  # behind the parameters, but far from the first ones, which had 5.6
@@ -381,11 +389,11 @@ def test_ones_own_optimizer_schedule_and_activation(tiny, tmp_path, monkeypatch)
     assert all(":" not in run.workdir.name for run in runs)
 
 
-def test_tasks_are_asked_at_each_evaluation(tiny, tmp_path):
+def test_tasks_are_asked_at_each_evaluation(tiny, plain, tmp_path):
     card = write_task(tmp_path, CHOICES, choice_rows(4))
-    asked = dict(evaluation__tasks=str(card), evaluation__task_items=2, logging__plots=True)
+    asked = dict(evaluation__tasks=str(card), evaluation__task_items=2, logging__plots=True, schedule__name="constant")
     rows = go(tiny(**asked), tmp_path / "asked")
     scores = {row["step"]: row["tasks/quiz/accuracy"] for row in rows if "tasks/quiz/accuracy" in row}
     assert list(scores) == [6, 12] and set(scores.values()) <= {0.0, 0.5, 1.0}
     assert (tmp_path / "asked" / "plots" / "task_quiz_accuracy.png").exists()
-    assert losses(rows) == losses(go(tiny(), tmp_path / "alone"))
+    assert losses(rows) == losses(read_metrics(plain / "metrics.jsonl"))

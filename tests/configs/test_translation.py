@@ -67,13 +67,13 @@ def test_a_miniature_is_prepared_trained_and_resumed(folder, tmp_path, setting):
     generator = Generator(
         params, settings, tokens, begin_id=metadata["fingerprint"]["begin_id"], objective=settings.training.objective
     )
-    model = family_of(settings.model).module()
+    apply = jax.jit(family_of(settings.model).module().apply)
     for written in generator.generate(["one two three", "five"], temperature=0, max_new_tokens=4):
         source = [*tokens.encode(written.prompt), tokens.eos_id]
         if setting == "tiny":
-            first = model.apply({"params": params}, jnp.array([source]), jnp.array([[tokens.eos_id]]))
+            first = apply({"params": params}, jnp.array([source]), jnp.array([[tokens.eos_id]]))
         else:
-            first = model.apply({"params": params}, jnp.array([[tokens.eos_id, *source]]))
+            first = apply({"params": params}, jnp.array([[tokens.eos_id, *source]]))
         logprobs_V = jax.nn.log_softmax(first[0, -1, : tokens.vocab_size])
         assert written.tokens[0] == logprobs_V.argmax() and abs(written.logprobs[0] - logprobs_V.max()) < 1e-4
 

@@ -108,13 +108,13 @@ def test_a_target_is_shown_below_its_source_and_a_continuation_goes_on(model, tr
 
 def test_log_likelihoods_of_targets_are_those_of_single_forward_passes(translator):
     params, config = translator
-    family = family_of(config.model)
+    apply = jax.jit(family_of(config.model).module().apply)
     requests = [Scored("Il dort.", "He"), Scored("Il dort.", " she sleeps"), Scored("Bonjour", "He")]
     answers = dict(ModelAnswerer(params, config, TOKENIZER).score(requests))
     for index, request in enumerate(requests):
         source = np.array([[*TOKENIZER.encode(request.context), TOKENIZER.eos_id]])
         target = TOKENIZER.encode(request.continuation.strip())
-        logits = family.module().apply({"params": params}, source, np.array([[BEGIN, *target[:-1]]]))[0]
+        logits = apply({"params": params}, source, np.array([[BEGIN, *target[:-1]]]))[0]
         logprobs = jax.nn.log_softmax(logits)[np.arange(len(target)), np.array(target)]
         assert answers[index].nats == pytest.approx(float(logprobs.sum()), abs=1e-4)
         assert answers[index].greedy == bool((logits.argmax(-1) == np.array(target)).all())

@@ -4,13 +4,6 @@ import jax
 import pytest
 
 
-@pytest.fixture(autouse=True)
-def users_compilation(quick_compilation):
-    """Tests on a GPU use the optimized machine code that users run."""
-    if jax.default_backend() == "gpu":
-        jax.config.update("jax_disable_most_optimizations", False)
-
-
 @pytest.fixture
 def gpu():
     if jax.default_backend() != "gpu":

@@ -29,6 +29,7 @@ for line in sys.stdin:
     if pid == 0:
         for descriptor, name in enumerate(["/dev/null", request["stdout"], request["stderr"]]):
             os.dup2(os.open(name, os.O_RDWR | os.O_CREAT), descriptor)
+        os.environ.update(request["environment"])
         sys.argv = [module.__file__, *request["arguments"]]
         status = 0
         try:
@@ -51,7 +52,7 @@ def _server(command: str) -> subprocess.Popen:
     process = subprocess.Popen(
         [sys.executable, "-c", SERVER, f"gptjax.{command}"],
         cwd=REPOSITORY,
-        env=os.environ | {"JAX_PLATFORMS": "cpu", "PYTHONPATH": str(REPOSITORY)},
+        env=os.environ | {"JAX_PLATFORMS": "cpu", "JAX_DEFAULT_MATMUL_PRECISION": "highest", "PYTHONPATH": str(REPOSITORY)},
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,
@@ -60,11 +61,12 @@ def _server(command: str) -> subprocess.Popen:
     return process
 
 
-def run_command(command: str, *arguments: str | bytes) -> subprocess.CompletedProcess:
-    """`python -m gptjax.COMMAND ARGUMENTS` in the repository, without input."""
+def run_command(command: str, *arguments: str | bytes, **environment: str) -> subprocess.CompletedProcess:
+    """`python -m gptjax.COMMAND ARGUMENTS` in the repository, without input. environment: what it has besides ours."""
     server = _server(command)
     with tempfile.TemporaryDirectory() as folder:
         request = {name: f"{folder}/{name}" for name in ("stdout", "stderr")}
+        request["environment"] = environment
         request["arguments"] = [os.fsdecode(argument) for argument in arguments]
         server.stdin.write(json.dumps(request) + "\n")
         server.stdin.flush()

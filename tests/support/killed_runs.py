@@ -12,8 +12,10 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from prepared_folders import write_prepared
 from waiting import PATIENCE
 
+from gptjax.tokenizer import ByteTokenizer
 from gptjax.training.checkpoint_format import TEMPORARY
 from gptjax.training.writers import read_metrics
 
@@ -46,14 +48,10 @@ class Runs:
     def __init__(self, folder: Path, steps: int = 60, platforms: str = "cpu"):
         self.folder, self.steps = folder, steps
         (folder / "config.py").write_text(CONFIG.format(data=str(folder / "data"), steps=steps))
-        self._environment = os.environ | {
-            "PYTHONPATH": str(REPOSITORY),
-            "JAX_PLATFORMS": platforms,
-            "JAX_COMPILATION_CACHE_DIR": str(folder / "xla"),
-        }
-        prepare = ["gptjax.prepare", f"--input={REPOSITORY / 'gptjax'}", f"--output={folder / 'data'}"]
-        command = [sys.executable, "-m", *prepare, "--tokenizer=byte", "--validation_fraction=0.2"]
-        subprocess.run(command, env=self._environment, check=True, capture_output=True, timeout=PATIENCE)
+        self._environment = os.environ | {"PYTHONPATH": str(REPOSITORY), "JAX_PLATFORMS": platforms}
+        texts = [path.read_text() for path in sorted((REPOSITORY / "gptjax").glob("*.py"))]
+        documents = [[*ByteTokenizer().encode(text), ByteTokenizer().eos_id] for text in texts]
+        write_prepared(folder / "data", train=documents[4:], validation=documents[:4], shard_tokens=100_000)
 
     def start(self, workdir: Path, *overrides: str, devices: int = 1, console: int | None = None) -> subprocess.Popen:
         """Starts, or goes on with, the run. console: of its output; None: workdir/output.txt."""
@@ -124,11 +122,12 @@ def remains(workdir: Path) -> list[str]:
 # --- When to kill ----------------------------------------------------------------------------------------------------
 
 
-def wait_for(condition: Callable[[], bool], process: subprocess.Popen, timeout: float = PATIENCE) -> None:
-    """Returns when `condition` holds or the process ended. Polls without a pause: a deletion lasts a millisecond."""
-    deadline = time.monotonic() + timeout
+def wait_for(condition: Callable[[], bool], process: subprocess.Popen, pause: float = 0.05) -> None:
+    """Returns when `condition` holds or the process ended. pause: seconds between two looks; 0: what lasts as little."""
+    deadline = time.monotonic() + PATIENCE
     while process.poll() is None and not condition():
         assert time.monotonic() < deadline, "nothing happens"
+        time.sleep(pause)
 
 
 def starting(workdir: Path, process: subprocess.Popen, generator: random.Random) -> None:
@@ -148,23 +147,23 @@ def training(workdir: Path, process: subprocess.Popen, generator: random.Random)
         now = path.stat()
         return now.st_size > (before.st_size if before and before.st_ino == now.st_ino else 0)
 
-    wait_for(written, process)
+    wait_for(written, process, pause=0.005)
     enough = path.stat().st_size + generator.randrange(20) * 300  # bytes a row
-    wait_for(lambda: path.stat().st_size >= enough, process)
+    wait_for(lambda: path.stat().st_size >= enough, process, pause=0.002)
     time.sleep(generator.uniform(0.0, 0.03))
 
 
 def saving(workdir: Path, process: subprocess.Popen, generator: random.Random) -> None:
     """While a checkpoint is written: its temporary folder is there."""
     training(workdir, process, generator)
-    wait_for(lambda: any(workdir.glob(f"checkpoints/*{TEMPORARY}")), process)
+    wait_for(lambda: any(workdir.glob(f"checkpoints/*{TEMPORARY}")), process, pause=0.0005)
     time.sleep(generator.uniform(0.0, 0.01))
 
 
 def deleting(workdir: Path, process: subprocess.Popen, generator: random.Random) -> None:
     """While a checkpoint that is not kept any more is deleted."""
     training(workdir, process, generator)
-    wait_for(lambda: any(workdir.glob("checkpoints/deleted-*")), process)
+    wait_for(lambda: any(workdir.glob("checkpoints/deleted-*")), process, pause=0.0)
 
 
 MOMENTS = {moment.__name__: moment for moment in (starting, training, saving, deleting)}

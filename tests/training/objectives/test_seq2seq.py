@@ -48,11 +48,11 @@ def test_a_run_on_pairs_learns_and_writes(tmp_path):
     params = load_params(run.workdir)[0]
     prompts = ["abc", "dcbadcba"]
     written = Generator(params, run.config, tokenizer).generate(prompts, max_new_tokens=5, temperature=0.0)
-    module = family_of(run.config.model).module()
+    apply = jax.jit(family_of(run.config.model).module().apply)
     for prompt, completion in zip(prompts, written):
         source = np.array([[*tokenizer.encode(prompt), tokenizer.eos_id]])
         target = np.array([[tokenizer.eos_id, *completion.tokens]])  # the begin token of these documents is EOS
-        logits = module.apply({"params": params}, source, target)
+        logits = apply({"params": params}, source, target)
         assert completion.tokens == np.argmax(logits[0, :-1], axis=-1).tolist()
 
 
