@@ -23,6 +23,7 @@ from gptjax.training.checkpoint import load_for_inference, load_params
 from gptjax.training.comparison import differences, read_runs
 from gptjax.training.run_metadata import check_warm_start, code_changes
 from gptjax.training.writers import read_metrics
+
 pytestmark = pytest.mark.xdist_group("train")  # one worker makes the run that most tests compare with
 
 TEXT = "the quick brown fox jumps over the lazy dog; "

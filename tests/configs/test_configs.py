@@ -10,7 +10,7 @@ import pytest
 from gptjax.config import ConfigError, Units, validate
 from gptjax.model.families import family_named, family_of, validate_model
 from gptjax.model.parameters import abstract_params, count_parameters
-from gptjax.parallel.mesh import make_mesh
+from gptjax.parallel.mesh import AXES, make_mesh
 from gptjax.parallel.sharding import params_sharding
 from gptjax.training.schedule import make_schedule
 from gptjax.user_code import load_config
@@ -115,7 +115,7 @@ def test_a_config_is_valid_and_builds(name):
 @pytest.mark.parametrize("name", [*PARAMETERS, *OTHERS])
 def test_every_parameter_is_split_evenly(name, sizes):
     """Each of eight devices has its part of each matrix; a mesh that would split a pair of heads is refused."""
-    model, mesh = resolved(name), make_mesh({"data": 1, "fsdp": 1, "tensor": 1} | sizes)
+    model, mesh = resolved(name), make_mesh(dict.fromkeys(AXES, 1) | sizes)
     if model.num_kv_heads % mesh.shape["tensor"]:
         with pytest.raises(ConfigError, match=r"mesh\.tensor = 2"):
             params_sharding(mesh, family_of(model).declarations)

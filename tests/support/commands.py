@@ -52,7 +52,8 @@ def _server(command: str) -> subprocess.Popen:
     process = subprocess.Popen(
         [sys.executable, "-c", SERVER, f"gptjax.{command}"],
         cwd=REPOSITORY,
-        env=os.environ | {"JAX_PLATFORMS": "cpu", "JAX_DEFAULT_MATMUL_PRECISION": "highest", "PYTHONPATH": str(REPOSITORY)},
+        env=os.environ
+        | {"JAX_PLATFORMS": "cpu", "JAX_DEFAULT_MATMUL_PRECISION": "highest", "PYTHONPATH": str(REPOSITORY)},
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,

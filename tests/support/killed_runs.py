@@ -123,7 +123,7 @@ def remains(workdir: Path) -> list[str]:
 
 
 def wait_for(condition: Callable[[], bool], process: subprocess.Popen, pause: float = 0.05) -> None:
-    """Returns when `condition` holds or the process ended. pause: seconds between two looks; 0: what lasts as little."""
+    """Returns when `condition` holds or the process ended. pause: seconds between two looks."""
     deadline = time.monotonic() + PATIENCE
     while process.poll() is None and not condition():
         assert time.monotonic() < deadline, "nothing happens"

@@ -4,6 +4,7 @@ import dataclasses
 
 import jax
 import numpy as np
+from scipy.special import log_softmax
 
 from gptjax import config as configs
 from gptjax.model.decoder import Decoder
@@ -53,12 +54,12 @@ def logits_of(params, config, tokens):
     """Padding on the right cannot be seen from the left: one shape for all lengths."""
     padded = np.zeros((1, MAX_POSITIONS), np.int32)
     padded[0, : len(tokens)] = tokens
-    return FORWARD(config.model, params, padded)[0, : len(tokens)]
+    return np.asarray(FORWARD(config.model, params, padded))[0, : len(tokens)]
 
 
 def reference(params, config, tokens, first):
     """(nats, whether all are the likeliest) of tokens[first:], by a forward pass of its own."""
     logits = logits_of(params, config, tokens[:-1])
     chosen = np.arange(first - 1, len(tokens) - 1)
-    logprobs = jax.nn.log_softmax(logits)[chosen, np.array(tokens[first:])]
+    logprobs = log_softmax(logits, axis=-1)[chosen, np.array(tokens[first:])]
     return float(logprobs.sum()), bool((logits.argmax(-1)[chosen] == np.array(tokens[first:])).all())
