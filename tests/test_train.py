@@ -180,7 +180,7 @@ def test_what_does_not_go_together_fails_before_anything_is_compiled(tiny, tmp_p
 
 
 def test_evaluation_can_be_off(tiny, tmp_path):
-    rows = go(tiny(evaluation__every="", training__duration="6 steps"), tmp_path)
+    rows = go(tiny(evaluation__every="", schedule__name="constant"), tmp_path)
     assert not [row for row in rows if "validation/loss" in row]
 
 
@@ -243,12 +243,13 @@ def test_what_was_done_is_kept_with_its_step(tiny, tmp_path, capsys):
 
 def test_a_moving_average_cannot_be_switched_on_or_off_on_the_way(tiny, plain, tmp_path):
     shutil.copytree(plain, tmp_path / "0.0")
-    go(tiny(training__duration="6 steps", training__ema_decay=0.9), tmp_path / "0.9")
-    for there, here in ((0.0, 0.9), (0.9, 0.0)):
+    constant = dict(schedule__name="constant")
+    go(tiny(**constant, training__duration="6 steps", training__ema_decay=0.99), tmp_path / "0.99")
+    for there, here in ((0.0, 0.99), (0.99, 0.0)):
         workdir = tmp_path / str(there)
         with pytest.raises(ConfigError, match=rf"training\.ema_decay: was {there}, is now {here}"):
-            go(tiny(training__ema_decay=here), workdir)
-    *_, row = go(tiny(training__ema_decay=0.5), tmp_path / "0.9")  # another decay is noted
+            go(tiny(**constant, training__ema_decay=here), workdir)
+    *_, row = go(tiny(**constant, training__ema_decay=0.5), tmp_path / "0.99")  # another decay is noted
     assert row["step"] == 12
 
 
