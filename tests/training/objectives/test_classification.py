@@ -41,7 +41,7 @@ def folders(tmp_path):
 def config_of(folders):
     def make(**fields):
         config = ConfigDict(default())
-        config.model.update(family="classifier", num_layers=2, width=16, num_heads=2, max_positions=24)
+        config.model.update(family="classifier", num_layers=2, layers="scan", width=16, num_heads=2, max_positions=24)
         config.data.update(path=str(folders / "labelled"), sequence_length=24)
         config.optimizer.learning_rate = 0.01
         config.schedule.update(name="constant", warmup="0 steps")
