@@ -1,5 +1,6 @@
 """A run on pairs learns to answer a source with its target, and writes what the whole forward pass says."""
 
+import jax
 import numpy as np
 import pytest
 from prepared_folders import write_prepared
