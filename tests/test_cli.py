@@ -18,7 +18,7 @@ def train(*arguments, command="train"):
 
 
 def test_run_command_is_the_command_as_it_is_typed():
-    """What the tests here and elsewhere take for `python -m gptjax.train`."""
+    """The command line that tests use for `python -m gptjax.train`."""
     arguments = ["--config=configs/nothing.py", "--workdir=w"]
     typed, found = typed_command("train", *arguments), run_command("train", *arguments)
     assert (found.returncode, found.stdout, found.stderr) == (typed.returncode, typed.stdout, typed.stderr)

@@ -189,7 +189,7 @@ class Broken(Exception):
 
 
 def break_after(monkeypatch, steps):
-    """Makes training fail when it asks for the batch after so many steps of a start."""
+    """Makes training fail when it asks for the batch after this many steps of a start."""
     batches = command.device_batches
 
     def breaking(*arguments):

@@ -1,7 +1,8 @@
 """The tables and the plot of a GPU day: python experiments/gpu_day/report.py FOLDER
 
-Reads FOLDER/results.jsonl and writes FOLDER/README.md and FOLDER/training.png. Of a slice that ran more than once the
-last final result counts. A figure is a median over turns of about a second, with the least and the most in brackets.
+Reads FOLDER/results.jsonl and writes FOLDER/README.md and FOLDER/training.png. If a slice ran more
+than once, its last final result counts. A figure is a median over turns of about a second, with the least and the most
+in brackets.
 """
 
 from __future__ import annotations

@@ -71,7 +71,7 @@ def test_a_config_as_plain_values():
     assert told["duplicates"]["threshold"] == 0.8 and type(told["duplicates"]) is dict
 
 
-# Of every kind that a field could be given, by a slip or with intent.
+# Values of every kind that a user could give to a field, by mistake or on purpose.
 HOSTILE = (
     *(0, -1, 1, 3, 7, 2**31 - 1, 2**31, 2**32, 2**63 - 1, 2**63, 10**30),
     *(0.0, -0.0, 1e-300, 0.5, 1.0, 1.5, 1e38, 1e300, float("nan"), float("inf"), float("-inf")),

@@ -73,7 +73,7 @@ def test_every_edit_is_refused(folder, manifest, edit_manifest):
     assert count > 1500
 
 
-# What decides which tokens are read, and as what. Other sections are of the past: what a corpus was made from.
+# The sections that decide which tokens are read, and how. Others only describe how the corpus was made.
 DECIDES = {"format", "dtype", "splits", "tokenizer"}
 OF_THE_PAST = {"bytes", "sources", "unknown_tokens", "changed_documents", "origins", "lossless", "change", "kind"}
 

@@ -81,7 +81,7 @@ def test_seeds_begin_anywhere(size):
 
 
 def test_an_epoch_leaves_no_number_near_its_place():
-    """Of a random order about one number stays in place, and half of all neighbours ascend."""
+    """In a random order about one number stays in place, and half of all neighbours ascend."""
     size = 1000
     found = epochs(size, 300, np.arange(size))
     assert abs((found == np.arange(size)).sum() / 300 - 1) < 0.25

@@ -1,4 +1,4 @@
-"""What lies beside the package and is seldom run still finds what it imports from it."""
+"""Scripts beside the package, which are seldom run, can still import what they need from it."""
 
 import ast
 import importlib

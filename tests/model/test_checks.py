@@ -1,4 +1,4 @@
-"""What the fields of a model cannot be together, by the rules of its family."""
+"""Combinations of a model's fields that its family refuses."""
 
 import pytest
 

@@ -33,7 +33,7 @@ def inputs(num_keys, num_heads=4, num_kv_heads=2, dtype=np.float32):
 
 
 def mask_of(num_keys, window=0, segments_BT=None, key_segments_BS=None, key_lengths_B=None):
-    """By loops over rows, queries and keys."""
+    """Computed by loops over rows, queries and keys."""
     mask = np.ones((2, T, num_keys), bool)
     of_keys = segments_BT if key_segments_BS is None else key_segments_BS
     for b, t, s in np.ndindex(*mask.shape):
@@ -122,7 +122,7 @@ def test_a_layer_asks_one_stream_about_another(model_config):
 
 @pytest.mark.parametrize("case", ["causal_window", "cross_lengths", "cross_segments", "both_sides_segments_window"])
 def test_the_attention_that_a_layer_shows_is_what_it_computes_with(case, model_config):
-    """Of the backend that never has it as a whole: the same shares of the layer's values make the layer's output."""
+    """For a backend that never has the whole matrix: the weights times the layer's values are the layer's output."""
     num_keys, options = (T, dict(window=4)) if case == "causal_window" else CASES[case]
     window, facts = options.get("window", 0), {name: value for name, value in options.items() if name != "window"}
     x, context = (jnp.asarray(RNG.standard_normal((2, length, 16)), jnp.float32) for length in (T, num_keys))

@@ -88,7 +88,7 @@ OPTIONS = {
 
 
 def logits_of(config, params, *args, **kwargs):
-    """What the model returns, compiled."""
+    """The outputs of the compiled model."""
     return jax.jit(lambda params: Decoder(config).apply({"params": params}, *args, **kwargs))(params)
 
 

@@ -139,7 +139,7 @@ def test_dropout_differs_between_the_two_stacks_and_is_a_function_of_its_keys():
 
 
 def test_counts_and_flops():
-    """By hand: an encoder's layer has 4 D² + 3 D F, a decoder's 8 D² + 3 D F parameters in matrices."""
+    """Counted by hand: an encoder's layer has 4 D² + 3 D F, a decoder's 8 D² + 3 D F parameters in matrices."""
     D, F, V = 16, 40, VOCAB
     family = encoder_decoder(width=D, feedforward_width=F)
     layer = 3 * D * F

@@ -1,4 +1,4 @@
-"""What blocks report of themselves reaches the objective: of each layer and each row, however the layers are run."""
+"""What blocks report reaches the objective, for each layer and each row, however the layers are run."""
 
 import jax
 import jax.numpy as jnp
@@ -16,7 +16,7 @@ WEIGHTS_L = np.array([1.0, -2.0, 0.5, 3.0])
 
 
 def value_and_gradient(energies, params):
-    """Of a sum in which every layer and row has another weight."""
+    """Value and gradient of a sum in which every layer and row has another weight."""
 
     def loss(params):
         energy_LB = energies(params)

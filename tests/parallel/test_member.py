@@ -1,4 +1,4 @@
-"""What the other processes hear of one that fails. How members end together is in `test_members`."""
+"""What the other processes are told about one that fails. `test_members` tests how members end together."""
 
 from gptjax.config import ConfigError, RunError
 from gptjax.differences import with_lines

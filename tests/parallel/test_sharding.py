@@ -1,4 +1,4 @@
-"""What the table means: which axis of which parameter is split over what, and statistics that follow their own."""
+"""What the table means: which axis of which parameter is split over what; statistics are split like their parameter."""
 
 import jax
 import jax.numpy as jnp
@@ -28,9 +28,9 @@ EVERYTHING = dict(
     model__tied_embeddings=False,
 )
 
-# By hand. The residual stream is split over fsdp in matrices, and heads, feed-forward columns and the vocabulary over
-# tensor; a table in which rows are looked up along its width alone; a bias like the outputs that it is added to. Layers
-# are split over pipeline, and where there are none the residual stream is.
+# Worked out by hand. The residual stream is split over fsdp in matrices, and heads, feed-forward columns and the
+# vocabulary over tensor; a table in which rows are looked up along its width alone; a bias like the outputs that it is
+# added to. Layers are split over pipeline, and where there are none the residual stream is.
 SPECS = {
     "embedding": P(None, ("pipeline", "fsdp", "tensor")),
     "positions": P(None, ("pipeline", "fsdp", "tensor")),
@@ -123,9 +123,9 @@ def test_statistics_follow_their_own_parameter_and_not_its_twin(tiny_config):
     assert jax.tree.structure(state) == jax.tree.structure(state_sharding(mesh, state, declared))
 
 
-# By hand, for fsdp 2 and tensor 2: the shape of each array, and that of the part which one device holds. The width
-# of 16 is halved by fsdp, heads and feed-forward columns by tensor, the embedding by both; the stack of 2 layers
-# and vectors are whole.
+# Worked out by hand, for fsdp 2 and tensor 2: the shape of each array, and that of the part which one device holds.
+# The width of 16 is halved by fsdp, heads and feed-forward columns by tensor, the embedding by both; the stack of 2
+# layers and vectors are whole.
 PARTS = {
     "embedding": ((32, 16), (32, 4)),
     "final_norm/scale": ((16,), (16,)),

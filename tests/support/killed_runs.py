@@ -38,7 +38,7 @@ def get_config():
     return config
 '''
 
-# What must not depend on when and how often a run was interrupted.
+# These must not depend on when and how often a run was interrupted.
 FIGURES = ("train/loss", "train/gradient_norm", "learning_rate", "validation/loss", "tokens")
 
 
@@ -114,7 +114,7 @@ def output(workdir: Path) -> str:
 
 
 def remains(workdir: Path) -> list[str]:
-    """What a kill left of saves and deletions under way."""
+    """The remains of saves and deletions that a kill has interrupted."""
     folder = workdir / "checkpoints"
     return sorted(path.name for path in folder.glob("*") if not path.name.isdigit())
 

@@ -10,7 +10,7 @@ from gptjax.evaluation.requests import LogLikelihood, Written
 class TableAnswerer:
     """Answers from tables: (context, continuation) → nats, by endings of the context; prompt's ending → text.
 
-    What is in no table gets a pseudo-random log-likelihood that depends on the request alone. Answers come backwards,
+    Requests in no table get a pseudo-random log-likelihood that depends only on the request. Answers come backwards,
     as an engine may give them in any order. stop_after: raise KeyboardInterrupt after so many answers, as a kill would.
     """
 

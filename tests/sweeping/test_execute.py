@@ -152,7 +152,7 @@ def test_a_process_has_a_session_of_its_own_and_its_killer_leaves_nothing(script
 
 
 def test_finish_in_a_handler_that_interrupts_a_wait(scripted):
-    """What submitit does on preemption; waiting by the process's own lock would never come back."""
+    """As submitit does on preemption; waiting with the process's own lock would never return."""
     (run,) = scripted(WAITS)
     launched = Launched(run.command, run.workdir, {})
     until((run.workdir / "ready").exists)

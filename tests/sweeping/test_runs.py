@@ -25,7 +25,7 @@ RATE = "optimizer.learning_rate"
 
 
 def write(run, steps, saved=()):
-    """What training leaves: rows up to a step, whole checkpoints of others."""
+    """Files that training leaves: rows up to a step, and complete checkpoints of other steps."""
     run.workdir.mkdir(exist_ok=True)
     (run.workdir / "config.json").write_text(configs.to_json(run.config))
     (run.workdir / "metrics.jsonl").unlink(missing_ok=True)

@@ -49,7 +49,7 @@ def test_without_its_prefix_a_model_is_the_same_but_for_that():
     "unknown", [bytes([49, *range(8)]), bytes([53, *range(4)]), bytes([48, 0x80, 0x01]), b"\x32\x02ab"]
 )
 def test_fields_that_it_does_not_know_are_passed_over(unknown):
-    """Of every wire type: 64 bits, 32 bits, a number of two bytes whose first has no bit of its own, and bytes."""
+    """Unknown fields of every wire type: 64 bits, 32 bits, a number of two bytes whose first is empty, and bytes."""
     assert settings(unknown + bytes([26, 2, 40, 0]) + unknown) == settings(bytes([26, 2, 40, 0]))
     inside = bytes([26, len(unknown) + 2]) + unknown + bytes([40, 0])
     assert settings(inside) == settings(bytes([26, 2, 40, 0]))

@@ -262,7 +262,7 @@ def test_a_damaged_newest_checkpoint_gives_way_to_the_one_before(tmp_path, mesh,
         toy.assert_equal(restored, toy.state(1, mesh))
         assert metadata["step"] == 1
         assert f"CANNOT READ A CHECKPOINT: checkpoint {tmp_path}/checkpoints/2" in caplog.text
-        assert (tmp_path / "checkpoints/unreadable-2").is_dir()  # kept for whoever wants to look into it
+        assert (tmp_path / "checkpoints/unreadable-2").is_dir()  # kept, so that it can be inspected
         checkpoints.save(2, toy.state(2, mesh), {})  # the run comes to that step again
         checkpoints.wait()
         assert checkpoints.all_steps() == [1, 2]

@@ -1,4 +1,5 @@
-"""What is shown: every setting, aligned lines within 120 columns, honest gaps, and time left without compile time."""
+"""The console shows every setting, aligned lines within 120 columns, gaps for missing values, and the time left without
+compiling."""
 
 import contextlib
 import io

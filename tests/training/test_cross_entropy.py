@@ -45,7 +45,7 @@ def test_equals_numpy(chunk, z_loss, softcap):
 
 @pytest.mark.parametrize("chunk", [0, 9])
 def test_label_smoothing_spreads_a_share_of_each_target_over_all_tokens(chunk):
-    """By the definition: cross-entropy against a distribution; its figure is that of the target alone."""
+    """As defined: cross-entropy against a distribution; the reported figure is that of the target alone."""
     x, head, targets, weights = inputs()
     log_probabilities = jax.nn.log_softmax(x @ head)
     wanted = 0.9 * jax.nn.one_hot(targets, V) + 0.1 / V

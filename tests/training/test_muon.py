@@ -115,7 +115,7 @@ def test_matrices_move_by_all_to_all_and_only_data_replicas_are_gathered(mesh_sh
 
 @pytest.mark.parametrize("mesh_shape", [(1, 8, 1), (2, 4, 1), (1, 4, 2), (2, 2, 2)])
 def test_squares_are_summed_within_a_device(mesh_shape):
-    """Of a stack that lies in pieces, no sum over devices: one that counts a piece twice makes all of it too small."""
+    """There is no sum over devices for a stack in pieces: counting a piece twice would make all updates too small."""
     program = compile_on_mesh(mesh_shape, gaussian(8, 8, 8, 4, 4))
     reduced = re.findall(r" all-reduce(?:-start)?\(.*to_apply=%?([\w.\-]+)", program)
     assert reduced  # the largest entries

@@ -367,7 +367,7 @@ def test_clipping_a_nonfinite_gradient_spoils_it_all():
 
 @pytest.mark.parametrize("platform, low", [("cpu", False), ("gpu", True), ("tpu", True)])
 def test_muon_computes_in_the_type_of_the_platform_that_it_is_made_for(platform, low):
-    """Which need not be the one that it is made on: steps are compiled for GPUs where there is none."""
+    """The platform need not be that of this machine: steps are compiled for GPUs on machines without one."""
     optimizer = make_optimizer(optimizer_config("muon"), constant, DECLARED, platform)
     program = jax.make_jaxpr(lambda params: optimizer.update(params, optimizer.init(params), params))(PARAMS)
     assert ("bf16" in str(program)) == low

@@ -29,7 +29,7 @@ BLOCK = 32768
 
 
 def records(file):
-    """What an offline run's file holds: a log as LevelDB's (header, then pieces that do not cross blocks) of protos."""
+    """The records of an offline run's file: protobufs in a log like LevelDB's (a header, then pieces within blocks)."""
     from wandb.proto.wandb_internal_pb2 import Record
 
     data, place, pieces = file.read_bytes(), 7, b""

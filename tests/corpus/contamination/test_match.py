@@ -19,7 +19,7 @@ def units(text):
 
 
 def grams_of(text, n, least):
-    """What of an evaluation text must not stand in a document."""
+    """The parts of an evaluation text that must not be in a document."""
     found = units(text)
     if least <= len(found) < n:
         return {tuple(found)}

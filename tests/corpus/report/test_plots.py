@@ -1,4 +1,4 @@
-"""What the card's figures show of what is small, or much."""
+"""The card's figures for small values, and for many."""
 
 from gptjax.corpus.report.plots import MOST, _draw_funnel
 

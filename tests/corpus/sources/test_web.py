@@ -42,7 +42,7 @@ def test_the_main_text_of_pages(name, extractor):
     (document,), skipped = documents(PAGES / f"{name}.html", extractor=extractor)
     expected, found = tokens((PAGES / f"{name}.txt").read_text()), tokens(document.text)
     common = (expected & found).total()
-    # What they are known to lose: lists among paragraphs.
+    # They are known to lose lists among paragraphs.
     least = {("trafilatura", "recipe"): 0.78, ("resiliparse", "recipe"): 0.84, ("resiliparse", "list"): 0.64}
     assert common / expected.total() >= least.get((extractor, name), 0.95)
     assert common / found.total() >= (0.99 if extractor == "trafilatura" else 0.9)
