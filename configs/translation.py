@@ -13,7 +13,8 @@ The 138,642 pairs to train on have 1.31 M tokens of French and 1.15 M of English
 encoder-decoder: 3 layers of the encoder (12 D² parameters each, D = 256) and 3 of the decoder (16 D²), which share the
 embedding: 7.6 M parameters. A step has 16 rows of 144 + 128 positions, about 230 pairs: 608 steps are an epoch, and the
 2,000 steps three. With 6 x 2.4 MFLOPs per position of a source and 6 x 5.2 per position of a target that is 1.9e14
-FLOPs: 20 minutes on two CPU cores that reach 160 GFLOP/s.
+FLOPs: 20 minutes on two CPU cores that reach 160 GFLOP/s. Measured: 1.1 processor seconds per step, BLEU 38 after 400
+steps and 55 after 1,500 (experiments/translation).
 decoder: 7 layers of 12 D², as many parameters: French, end, English, end stand in one row of 272 positions of
 6 x 7.6 MFLOPs. As many steps take 3.9e14 FLOPs, twice as long.
 tiny, tiny-decoder: the same in miniature, for a folder of some hundred pairs.

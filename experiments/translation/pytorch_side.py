@@ -1,15 +1,15 @@
 """PyTorch's `nn.Transformer` on the batches, steps, schedule and rates of configs/translation.py.
 
-  python experiments/translation/pytorch_side.py --data=data/fra_eng --steps=1500 --output=runs/pytorch
+  python experiments/translation/pytorch_side.py --data=data/fra_eng --steps=400 --output=runs/pytorch
 
 Trains, writes a translation of each source of the test split greedily, and prints a line of JSON: parameters, seconds,
-validation loss, BLEU and chrF; --output gets the translations. With --turns it compiles nothing and scores nothing: for
-each number that it reads it takes that many steps and prints their seconds (see speed.py). Needs PyTorch and sacrebleu.
+validation loss, BLEU and chrF; --output gets the translations. With --turns it scores nothing: for each number
+that it reads it takes that many steps and prints their seconds (see speed.py). Needs PyTorch and sacrebleu.
 
 The batches are gptjax's own, packed pairs, so that both sides learn from the same tokens in the same order. The model
 is what `nn.Transformer` offers at this size: pre-norm, ReLU, LayerNorm, biases, sinusoidal positions, no dropout; one
-embedding, scaled as in arXiv:1706.03762, serves both sides and the output. Its matrices are trained by `torch.optim.
-Muon` and all else by AdamW, with the config's rates, decay, clipping and label smoothing.
+embedding, scaled as in arXiv:1706.03762, serves both sides and the output. Matrices of the layers are trained by
+`torch.optim.Muon` and all else by AdamW, with the config's rates, decay, clipping and label smoothing.
 """
 
 from __future__ import annotations
