@@ -1,0 +1,164 @@
+"""How fast are the log-likelihoods of a multiple-choice task, beside lm_eval's own `hf` model of the same weights?
+
+python experiments/evaluation/measure.py --data=FOLDER_WITH_hellaswag --tokenizer=FOLDER_OR_FILE [--items=200]
+
+One process, the sides in turns: all choices by `LogLikelihoods`, one forward pass per choice, and lm_eval's `HFLM`
+around a transformers Llama in batches of several sizes. All get the same tokens, so tokenization is not part of the
+times; a first turn compiles and is not counted. Needs PyTorch, transformers and lm_eval beside gptjax.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import os
+import statistics
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import jax
+import lm_eval
+import numpy as np
+import torch
+import transformers
+from lm_eval.models.huggingface import HFLM
+from tokenizers import Tokenizer, models
+
+import gptjax.tokenizer
+from gptjax import config as configs
+from gptjax.evaluation.loglikelihood import Continued, LogLikelihoods
+from gptjax.evaluation.tasks import find_tasks
+from gptjax.inference.decode import decoding_params
+from gptjax.model.families import family_of
+from gptjax.model.parameters import count_parameters
+from gptjax.model.resolve import resolve_model
+
+sys.path.insert(0, str(Path(__file__).parents[2] / "tests" / "support"))
+from transformers_names import llama_names
+
+CONTEXT = 1024
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", type=Path, required=True, help="where the task's files lie")
+    parser.add_argument("--tokenizer", type=Path, required=True, help="a prepared folder, or a tokenizer's file")
+    parser.add_argument("--task", default="hellaswag")
+    parser.add_argument("--items", type=int, default=200)
+    parser.add_argument("--turns", type=int, default=3)
+    parser.add_argument("--layers", type=int, default=6)
+    parser.add_argument("--width", type=int, default=384)
+    parser.add_argument("--batches", default="1,8", help="of lm_eval, in choices")
+    parser.add_argument("--output", type=Path, default=Path(__file__).with_name("results.csv"))
+    arguments = parser.parse_args()
+
+    tokenizer = gptjax.tokenizer.load(arguments.tokenizer)
+    family, params, theirs = models_of(arguments.layers, arguments.width, tokenizer.vocab_size)
+    (task,), _ = find_tasks(arguments.task, [arguments.data], limit=arguments.items)
+    asked = [request for item in task.items for request in task.requests(item)]
+    requests = []
+    for request in asked:
+        context = [tokenizer.eos_id, *tokenizer.encode(request.context)]
+        requests.append(
+            Continued([*map(int, context), *map(int, tokenizer.encode(request.continuation))], len(context))
+        )
+    scorer = LogLikelihoods(family, decoding_params(family, params, "float32"))
+
+    def together() -> list[float]:
+        return [score.nats for _, score in sorted(scorer.score(requests), key=lambda each: each[0])]
+
+    @jax.jit
+    def forward(params: dict, tokens: jax.Array, targets: jax.Array) -> jax.Array:
+        logits = family.module().apply({"params": params}, tokens[None])[0]
+        return jax.numpy.take_along_axis(jax.nn.log_softmax(logits), targets[:, None], axis=-1)[:, 0]
+
+    def one_at_a_time() -> list[float]:
+        found = []
+        for request in requests:
+            length = len(request.tokens) - 1
+            tokens = np.zeros(-(-length // 32) * 32 + 1, np.int32)  # few shapes, or each length would be compiled
+            tokens[: length + 1] = request.tokens
+            nats = np.asarray(forward(params, tokens[:-1], tokens[1:]))
+            found.append(float(nats[request.first - 1 : length].sum()))
+        return found
+
+    def of_lm_eval(batch: int) -> Callable[[], list[float]]:
+        blank = transformers.PreTrainedTokenizerFast(tokenizer_object=Tokenizer(models.WordLevel({"x": 0}, "x")))
+        model = HFLM(theirs, tokenizer=blank, batch_size=batch, max_length=CONTEXT, device="cpu")
+        pairs = [(("", ""), [*each.tokens[: each.first]], [*each.tokens[each.first :]]) for each in requests]
+        return lambda: [nats for nats, _ in model._loglikelihood_tokens(pairs, disable_tqdm=True)]
+
+    sides = {"gptjax": together, "one choice at a time": one_at_a_time}
+    sides |= {f"lm_eval hf, batch {batch}": of_lm_eval(int(batch)) for batch in arguments.batches.split(",")}
+    seconds: dict[str, list[float]] = {name: [] for name in sides}
+    nats = {}
+    for turn in range(arguments.turns + 1):
+        for name, run in sides.items():
+            began = time.perf_counter()
+            nats[name] = np.array(run())
+            if turn:
+                seconds[name].append(time.perf_counter() - began)
+
+    read = sum(len(request.tokens) - 1 for request in requests)
+    print(
+        f"{arguments.task}: {len(task.items)} items, {len(requests)} choices, {read} tokens; "
+        f"{count_parameters(family.declarations).total / 1e6:.1f} M parameters, vocabulary {tokenizer.vocab_size}"
+    )
+    rows = []
+    for name, each in seconds.items():
+        rows.append(
+            dict(
+                task=arguments.task,
+                items=len(task.items),
+                side=name,
+                choices_per_second=round(len(requests) / statistics.median(each), 1),
+                slowest=round(len(requests) / max(each), 1),
+                fastest=round(len(requests) / min(each), 1),
+                gptjax_is_so_many_times_faster=round(statistics.median(each) / statistics.median(seconds["gptjax"]), 2),
+                largest_difference_in_nats=f"{np.abs(nats[name] - nats['gptjax']).max():.1e}",
+            )
+        )
+        print(rows[-1])
+    print(
+        f"jax {jax.__version__}, torch {torch.__version__}, transformers {transformers.__version__}, lm_eval "
+        f"{lm_eval.__version__}, {os.cpu_count()} cores, load {os.getloadavg()[0]:.1f} at the end"
+    )
+    with arguments.output.open("w", newline="") as file:
+        writer = csv.DictWriter(file, rows[0])
+        writer.writeheader()
+        writer.writerows(rows)
+
+
+def models_of(layers: int, width: int, vocab_size: int) -> tuple:
+    """Our family and random parameters, and transformers' Llama with the same ones."""
+    section = configs.default().model
+    section.update(dict(num_layers=layers, width=width, num_heads=width // 64, max_positions=CONTEXT, dtype="float32"))
+    section.tied_embeddings = False
+    config = resolve_model(section, platform="cpu", vocab_size=vocab_size, sequence_length=CONTEXT)
+    family = family_of(config)
+    params = family.init_params(jax.random.key(0))
+    theirs = transformers.LlamaForCausalLM(
+        transformers.LlamaConfig(
+            hidden_size=width,
+            num_hidden_layers=layers,
+            num_attention_heads=config.num_heads,
+            num_key_value_heads=config.num_kv_heads,
+            intermediate_size=config.feedforward_width,
+            vocab_size=vocab_size,
+            max_position_embeddings=CONTEXT,
+            rms_norm_eps=config.norm_epsilon,
+            rope_parameters=dict(rope_type="default", rope_theta=config.rope_theta),
+            tie_word_embeddings=False,
+        )
+    )
+    given = {
+        name: torch.tensor(np.ascontiguousarray(array)) for name, array in llama_names(jax.device_get(params)).items()
+    }
+    theirs.load_state_dict(given)
+    return family, params, theirs.eval()
+
+
+if __name__ == "__main__":
+    main()
