@@ -7,9 +7,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from jax.sharding import AxisType, NamedSharding
+from jax.sharding import NamedSharding
 
 from gptjax.model.parameters import Parameter
+from gptjax.parallel.mesh import AXES, make_mesh
 from gptjax.parallel.sharding import spec_of
 from gptjax.training.muon import orthogonalize, scale_by_orthogonalization
 
@@ -81,7 +82,7 @@ def test_tiny_and_zero_matrices():
 
 def compile_on_mesh(shape, query_LDNH):
     """The update of one query projection, jitted and compiled where the sharding table puts it."""
-    mesh = jax.make_mesh(shape, ("data", "fsdp", "tensor"), axis_types=(AxisType.Auto,) * 3)
+    mesh = make_mesh(dict.fromkeys(AXES, 1) | dict(zip(("data", "fsdp", "tensor"), shape)))
     query = of_layers({"embed": 8}, {"heads": 4, "head": 4}, stack={"layers": len(query_LDNH)})
     transform = scale_by_orthogonalization({"query": query}, jnp.float32)
 

@@ -6,12 +6,13 @@ import numpy as np
 import optax
 import pytest
 from flax import linen as nn
-from jax.sharding import AxisType, NamedSharding
+from jax.sharding import NamedSharding
 
 from gptjax.config import ConfigError, default
 from gptjax.model.families import family_of
 from gptjax.model.parameters import declarations_of, matrix, stacked, vector
 from gptjax.model.resolve import resolve_model
+from gptjax.parallel.mesh import AXES, make_mesh
 from gptjax.parallel.sharding import params_sharding, state_sharding
 from gptjax.training.muon import orthogonalize
 from gptjax.training.optimizer import (
@@ -190,7 +191,7 @@ def test_a_new_parameter_works_in_every_optimizer_and_mesh(name):
         "mixers/gate",
         "mixers/inner",
     }
-    mesh = jax.make_mesh((2, 2, 2), ("data", "fsdp", "tensor"), axis_types=(AxisType.Auto,) * 3)
+    mesh = make_mesh(dict.fromkeys(AXES, 1) | dict(data=2, fsdp=2, tensor=2))
     optimizer, gradients = make_optimizer(config, constant, declared), tree_of(1, declared)
     with jax.set_mesh(mesh):
         params = jax.device_put(tree_of(0, declared), params_sharding(mesh, declared))
@@ -327,7 +328,7 @@ def test_first_moment_dtype_is_that_of_the_first_moment_alone(name):
 
 @pytest.mark.parametrize("name", ["adamw", "muon", "lion", "sgd"])
 def test_state_is_sharded_like_its_parameters_and_updates_are_the_same(name):
-    mesh = jax.make_mesh((2, 2, 2), ("data", "fsdp", "tensor"), axis_types=(AxisType.Auto,) * 3)
+    mesh = make_mesh(dict.fromkeys(AXES, 1) | dict(data=2, fsdp=2, tensor=2))
     config = optimizer_config(name)
     optimizer = make_optimizer(config, constant, DECLARED)
     shardings = params_sharding(mesh, DECLARED)
