@@ -63,9 +63,28 @@ def test_text_is_scored_once(runs):
     for _ in range(2):
         done = run_command("evaluate", f"--workdir={runs}/b", f"--text={runs}/books")
         assert done.returncode == 0, done.stderr
-        assert "books" in done.stdout and "%" in done.stdout
+        assert done.stdout.count("books: 18 tokens, ") == 1 and "%" in done.stdout
     (found,) = json.loads((runs / "b/evaluation/step-00000007/results.json").read_text())["text"].values()
     assert found["all"]["documents"] == 1 and found["all"]["tokens"] == 18
+
+
+def test_tasks_of_lm_eval_are_evaluated(runs, monkeypatch):
+    pytest.importorskip("lm_eval", reason="needs pip install 'gptjax[eval]'")
+    (runs / "trivia.jsonl").write_text("".join(json.dumps(row) + "\n" for row in choice_rows(5)))
+    (runs / "trivia.yaml").write_text(
+        "task: trivia\ndataset_path: json\ndataset_kwargs: {data_files: {test: trivia.jsonl}}\ntest_split: test\n"
+        "output_type: multiple_choice\ndoc_to_text: 'Question: {{question}}'\ndoc_to_choice: choices\n"
+        "doc_to_target: gold\nmetadata: {version: 1.5}\n"
+    )
+    monkeypatch.setenv("HF_DATASETS_CACHE", str(runs / "cache"))
+    done = typed_command("evaluate", f"--workdir={runs}/a", "--harness", f"--tasks={runs}/trivia.yaml")
+    assert done.returncode == 0, done.stderr
+    assert "trivia" in done.stdout and "1.5" in done.stdout and "log-likelihoods: 15 answers" in done.stdout
+    folder = runs / "a" / "evaluation" / "step-00000007"
+    result = json.loads((folder / "results.json").read_text())
+    assert result["harness"]["trivia"]["items"] == 5 and result["versions"]["lm_eval"]
+    assert 0 <= result["harness"]["trivia"]["scores"]["acc"]["value"] <= 1
+    assert len((folder / "harness" / "items" / "trivia.jsonl").read_text().splitlines()) == 5
 
 
 @pytest.mark.parametrize(
@@ -73,6 +92,7 @@ def test_text_is_scored_once(runs):
     [
         ([], "--workdir is missing"),
         (["--workdir={a}"], "--tasks is missing"),
+        (["--workdir={a}", "--harness", "--text=x"], "--harness: needs --tasks"),
         (["--workdir={a}", "--text=nowhere"], "--text=nowhere: must be a file or a folder"),
         (["--workdir={a}", "--tasks=helaswag"], "did you mean hellaswag"),
         (["--workdir={a}", "--tasks=copa"], "there is no commonsense_reasoning/copa.jsonl"),

@@ -169,7 +169,8 @@ def test_a_resumed_run_must_be_the_same_run(tiny, plain, tmp_path):
         (dict(evaluation__sample_every="6 steps", evaluation__sample_tokens=0), r"sample_tokens = 0"),
         (dict(schedule__warmup="13 steps"), r"schedule\.warmup"),
         (dict(evaluation__tasks="no_such_card"), r"evaluation\.tasks: there is no task"),
-        (dict(evaluation__tasks="hellaswag"), "hellaswag: there is no"),
+        (dict(evaluation__tasks="hellaswag"), r"hellaswag: there is no .*\(evaluation\.task_data names the folder"),
+        (dict(evaluation__tasks="blimp", evaluation__every=""), r"must be '' where evaluation\.every = ''"),
         (dict(evaluation__tasks="blimp", evaluation__task_data="no/folder"), r"evaluation\.task_data = 'no/folder'"),
     ],
 )

@@ -17,7 +17,7 @@ from typing import Any
 from gptjax.errors import ConfigError
 from gptjax.evaluation.tasks import card, core
 from gptjax.evaluation.tasks.run import Subject, run_tasks
-from gptjax.evaluation.tasks.task import Task, is_at_hand, load
+from gptjax.evaluation.tasks.task import DATA_OPTION, Task, is_at_hand, load
 
 __all__ = ["Subject", "Task", "find_tasks", "run_tasks"]
 
@@ -29,6 +29,7 @@ def find_tasks(
     also: Sequence[Path] = (),
     limit: int = 0,
     option: str = "--tasks",
+    data_option: str = DATA_OPTION,
     **changes: Any,
 ) -> tuple[list[Task], list[str]]:
     """Reads the cards and data of tasks, and checks them.
@@ -38,6 +39,7 @@ def find_tasks(
       data: folders of data files, which --task_data names.
       also: folders to search after those.
       limit: the largest number of items per task, chosen by the card's seed; 0: all.
+      option, data_option: what names the tasks and the folders of their data, for messages.
       changes: settings that replace those of all cards, such as few_shot=0; None: no change.
 
     Returns:
@@ -62,10 +64,10 @@ def find_tasks(
             cards |= {each: of_core[each] for each in core.TASKS if is_at_hand(of_core[each], data)}
             missing += [each for each in core.TASKS if each not in cards]
             if len(missing) == len(core.TASKS):
-                where = ", ".join(map(str, data)) or "no folder (--task_data=FOLDER)"
+                where = ", ".join(map(str, data)) or f"no folder ({data_option} names one)"
                 raise ConfigError(f"{option}={name}: none of its tasks is at hand in {where}")
             continue
         found = card.read(card.find(name, option), **changes)
         if cards.setdefault(found.name, found).folder != found.folder:
             raise ConfigError(f"{option}: two cards are named {found.name}; rename one")
-    return [load(each, data, limit) for each in cards.values()], missing
+    return [load(each, data, limit, data_option) for each in cards.values()], missing

@@ -31,12 +31,15 @@ def make_task_evaluation(
       begin_id: the token that documents start after.
 
     Raises:
-      ConfigError: a card or data are missing or wrong, the model does not write, or there are several processes.
+      ConfigError: a card or data are missing or wrong, there are no evaluations, the model does not write, or there
+        are several processes.
     """
     evaluation, objective = config.evaluation, config.training.objective
-    if not evaluation.tasks or not evaluation.every:
+    if not evaluation.tasks:
         return lambda state: {}
     here = f"evaluation.tasks = {evaluation.tasks!r}"
+    if not evaluation.every:
+        raise ConfigError(f"{here}: must be '' where evaluation.every = '', as every evaluation asks the tasks")
     if jax.process_count() > 1:
         raise ConfigError(f"{here}: must be '' in a run over several processes; evaluate its checkpoints instead")
     if objective not in ("next_token", "completion", "seq2seq") or not family_of(config.model).writes:
@@ -46,7 +49,14 @@ def make_task_evaluation(
         if not folder.is_dir():
             raise ConfigError(f"evaluation.task_data = {str(folder)!r}: must be a folder; there is none of this name")
     prepared = [folder for name, _ in parse_mixture(config.data.path) if (folder := Path(name)).is_dir()]
-    tasks, _ = find_tasks(evaluation.tasks, data, also=prepared, limit=evaluation.task_items, option="evaluation.tasks")
+    tasks, _ = find_tasks(
+        evaluation.tasks,
+        data,
+        also=prepared,
+        limit=evaluation.task_items,
+        option="evaluation.tasks",
+        data_option="evaluation.task_data",
+    )
 
     def ask(state: TrainState) -> dict[str, float]:
         params = jax.device_get(state.best_params)

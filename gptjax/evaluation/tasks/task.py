@@ -19,6 +19,8 @@ from gptjax.evaluation.tasks.kinds import KINDS, Item, Unusable, WrongAnswer
 from gptjax.evaluation.tasks.readers import IN_ZIP, members_in, read_rows
 from gptjax.evaluation.tasks.template import MissingField, fill
 
+DATA_OPTION = "--task_data=FOLDER"
+
 
 @dataclass
 class Task:
@@ -72,13 +74,14 @@ class Task:
         return digest.hexdigest()
 
 
-def load(card: Card, data: Sequence[Path], limit: int = 0) -> Task:
+def load(card: Card, data: Sequence[Path], limit: int = 0, data_option: str = DATA_OPTION) -> Task:
     """Reads a task's files and makes its items.
 
     Args:
       data: the folders of --task_data.
       limit: the number of items to ask, chosen by the card's seed; a larger number includes the items of a smaller one.
         0: all.
+      data_option: what names the folders of data, for messages.
 
     Raises:
       ConfigError: a file is missing or cannot be read, a row lacks a field or its answer is wrong, or too few rows are
@@ -88,11 +91,11 @@ def load(card: Card, data: Sequence[Path], limit: int = 0) -> Task:
     digest = xxhash.xxh3_64()
     items: list[Item] = []
     examples: dict[str, list[Item]] = {}
-    for member, place in places(card, settings.file, data).items():
+    for member, place in places(card, settings.file, data, data_option).items():
         found = list(_items(card, place, member, skipped, digest))
         items += found
         if settings.few_shot_file:
-            (here,) = places(card, settings.few_shot_file.replace("{member}", member), data).values()
+            (here,) = places(card, settings.few_shot_file.replace("{member}", member), data, data_option).values()
             pool = list(_items(card, here, member, Counter(), digest, id_prefix="example "))
             groups = {item.member for item in found}
             examples |= {group: [one for one in pool if one.member == group] or pool for group in groups}
@@ -134,7 +137,7 @@ def is_at_hand(card: Card, data: Sequence[Path]) -> bool:
     return bool(_found(card, card.settings.file, data))
 
 
-def places(card: Card, file: str, data: Sequence[Path]) -> dict[str, str]:
+def places(card: Card, file: str, data: Sequence[Path], data_option: str = DATA_OPTION) -> dict[str, str]:
     """Member → the place of its file.
 
     Raises:
@@ -144,8 +147,7 @@ def places(card: Card, file: str, data: Sequence[Path]) -> dict[str, str]:
         return found
     looked = ", ".join(str(folder) for folder in (*data, card.folder))
     how = f"; {card.settings.source}" if card.settings.source else ""
-    advice = "" if data else " (--task_data=FOLDER names the folder of the data)"
-    raise ConfigError(f"{card.name}: there is no {file} in {looked}{advice}{how}")
+    raise ConfigError(f"{card.name}: there is no {file} in {looked} ({data_option} names the folder of the data){how}")
 
 
 def _found(card: Card, file: str, data: Sequence[Path]) -> dict[str, str]:

@@ -1,0 +1,123 @@
+"""Log-likelihoods of texts: a Llama of transformers with our weights and our tokenizer, asked directly and by lm_eval's
+own `hf` model, against ours."""
+
+import random
+
+import numpy as np
+import pytest
+from random_models import MAX_POSITIONS, TOKENIZER, make_model
+from transformers_names import llama_names
+
+from gptjax.evaluation.answering import ModelAnswerer
+from gptjax.evaluation.harness.model import make_model as make_harness_model
+from gptjax.evaluation.requests import Scored
+from gptjax.evaluation.tasks.records import Records
+
+torch = pytest.importorskip("torch", reason="needs pip install 'gptjax[parity]'")
+transformers = pytest.importorskip("transformers", reason="needs pip install 'gptjax[parity]'")
+
+LLAMA = dict(num_kv_heads=2, feedforward_width=48, tied_embeddings=False, norm_epsilon=1e-6)
+TOLERANCE = 1e-4  # nats of a whole continuation
+REQUESTS = [
+    Scored("The cat sat on the", " mat."),
+    Scored("The cat sat on the ", "chair."),  # the blank belongs to the continuation
+    Scored("The cat sat on the", " mat and slept"),
+    Scored("À la maison, 你好", " – ça va ?"),
+    Scored("", "from nothing"),
+    Scored("a context that is longer than what the model reads, which loses its beginning", " and ends"),
+    *(Scored("same " * n, "x" * (n + 1)) for n in range(6)),
+]
+
+
+@pytest.fixture(scope="module")
+def ours():
+    params, config = make_model(scale=0.2, **LLAMA)
+    return params, ModelAnswerer(params, config, TOKENIZER)
+
+
+@pytest.fixture(scope="module")
+def theirs(ours):
+    config = transformers.LlamaConfig(
+        hidden_size=32,
+        num_hidden_layers=2,
+        vocab_size=TOKENIZER.vocab_size,
+        intermediate_size=48,
+        max_position_embeddings=MAX_POSITIONS,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        rms_norm_eps=1e-6,
+        rope_parameters=dict(rope_type="default", rope_theta=1e4),
+        bos_token_id=TOKENIZER.eos_id,
+        eos_token_id=TOKENIZER.eos_id,
+    )
+    model = transformers.LlamaForCausalLM(config).eval()
+    names = llama_names(ours[0])
+    model.load_state_dict({name: torch.tensor(np.ascontiguousarray(array)) for name, array in names.items()})
+    return model
+
+
+@pytest.fixture(scope="module")
+def their_tokenizer():
+    """Bytes after the control tokens, and the begin token before every text."""
+    tokenizers = pytest.importorskip("tokenizers")
+    signs = transformers.convert_slow_tokenizer.bytes_to_unicode()
+    first = TOKENIZER.vocab_size - 256
+    vocabulary = {f"<{index}>": index for index in range(first)} | {signs[byte]: first + byte for byte in range(256)}
+    made = tokenizers.Tokenizer(tokenizers.models.BPE(vocab=vocabulary, merges=[]))
+    made.pre_tokenizer = tokenizers.pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
+    made.decoder = tokenizers.decoders.ByteLevel()
+    begin = f"<{TOKENIZER.eos_id}>"
+    made.post_processor = tokenizers.processors.TemplateProcessing(
+        single=f"{begin} $A", special_tokens=[(begin, TOKENIZER.eos_id)]
+    )
+    return transformers.PreTrainedTokenizerFast(tokenizer_object=made, bos_token=begin, eos_token=begin)
+
+
+def test_the_tokenizers_are_the_same(their_tokenizer):
+    for request in REQUESTS:
+        text = request.context + request.continuation
+        assert their_tokenizer.encode(text) == [TOKENIZER.eos_id, *TOKENIZER.encode(text)]
+
+
+def test_one_forward_pass_gives_the_same(ours, theirs, their_tokenizer):
+    found = dict(ours[1].score(REQUESTS))
+    for index, request in enumerate(REQUESTS):
+        tokens = their_tokenizer.encode(request.context + request.continuation)
+        count = len(tokens) - len(their_tokenizer.encode(request.context.rstrip()))
+        tokens = tokens[-MAX_POSITIONS - 1 :]
+        with torch.no_grad():
+            logprobs = torch.log_softmax(theirs(torch.tensor([tokens[:-1]])).logits[0].double(), -1)[-count:]
+        last = torch.tensor(tokens[-count:])
+        expected = logprobs.gather(-1, last[:, None]).sum().item()
+        assert found[index].tokens == count
+        assert found[index].nats == pytest.approx(expected, abs=TOLERANCE)
+        assert found[index].greedy == bool((logprobs.argmax(-1) == last).all())
+
+
+def test_lm_evals_own_model_gives_the_same_as_ours(ours, theirs, their_tokenizer):
+    pytest.importorskip("lm_eval", reason="needs pip install 'gptjax[eval]'")
+    from lm_eval.api.instance import Instance
+    from lm_eval.models.huggingface import HFLM
+
+    other = HFLM(
+        pretrained=theirs,
+        tokenizer=their_tokenizer,
+        add_bos_token=True,
+        max_length=MAX_POSITIONS,
+        batch_size=4,
+        device="cpu",
+    )
+    with Records(None, {}) as records:
+        mine = make_harness_model(ours[1], records)
+        asked = [Instance("loglikelihood", {}, (each.context, each.continuation), 0) for each in REQUESTS]
+        pairs = list(zip(mine.loglikelihood(asked), other.loglikelihood(asked, disable_tqdm=True), strict=True))
+        for (nats, greedy), (expected, expected_greedy) in pairs:
+            assert nats == pytest.approx(expected, abs=TOLERANCE) and greedy == expected_greedy
+        documents = [Instance("loglikelihood_rolling", {}, (text,), 0) for text in ("short", "À la maison")]
+        whole = mine.loglikelihood_rolling(documents)
+        assert whole == pytest.approx(other.loglikelihood_rolling(documents, disable_tqdm=True), abs=TOLERANCE)
+        draw = random.Random(0)
+        prompts = ["".join(draw.choices("abc def", k=draw.randint(5, 20))) for _ in range(6)]
+        settings = {"until": ["e"], "max_gen_toks": 8, "do_sample": False}
+        texts = [Instance("generate_until", {}, (prompt, dict(settings)), 0) for prompt in prompts]
+        assert mine.generate_until(texts) == other.generate_until(texts, disable_tqdm=True)
