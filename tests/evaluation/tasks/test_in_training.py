@@ -1,4 +1,4 @@
-"""Tasks while a model trains: of each kind, the scores of the state's parameters, as the evaluate command finds them."""
+"""Tasks while a model trains: of each kind, the scores of the state's parameters, as the command finds them."""
 
 import jax
 import jax.numpy as jnp

@@ -1,4 +1,5 @@
 import json
+import math
 
 import pytest
 from table_answerer import CHOICES, TableAnswerer, choice_rows, write_task
@@ -135,3 +136,16 @@ def test_contaminated_items_are_counted_and_the_clean_ones_scored(tasks):
 
 def test_a_set_that_nobody_compared_has_no_contamination(tasks):
     assert run_tasks(tasks, TableAnswerer(), Subject({}), None)["quiz"]["contamination"] is None
+
+
+@pytest.mark.filterwarnings("ignore:invalid value:RuntimeWarning")  # the standard error of what is infinite
+def test_records_of_what_is_impossible_are_json_and_read_back(tmp_path):
+    card = 'kind = "continuation"\nprompt = "{question}"\ncontinuation = "{choices[0]}"\n'
+    tasks, _ = find_tasks(str(write_task(tmp_path, card, choice_rows(3))))
+    impossible = TableAnswerer(nats={("what is 0?", "it is 0"): -math.inf})
+    found = run_tasks(tasks, impossible, Subject({}), tmp_path)["quiz"]["scores"]
+    again = run_tasks(tasks, TableAnswerer(stop_after=0), Subject({}), tmp_path)["quiz"]["scores"]
+    for metric in ("perplexity", "bits_per_byte"):
+        assert found[metric]["value"] == again[metric]["value"] == math.inf
+    records = [json.loads(line, parse_constant=pytest.fail) for line in lines(tmp_path)[1:]]
+    assert [record["nats"] == "-Infinity" for record in records] == [True, False, False]
