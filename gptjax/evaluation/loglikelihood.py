@@ -84,7 +84,7 @@ class LogLikelihoods:
         forward = dataclasses.replace(family.config, attention="xla", layers="unroll", remat="none")
         self.family = dataclasses.replace(family, config=forward)
         devices = jax.local_devices() if devices is None else devices
-        self.mesh = jax.make_mesh((len(devices),), (AXIS,), axis_types=(AxisType.Auto,), devices=devices)
+        self.mesh = mesh_of(devices)
         self.params = jax.device_put(params, NamedSharding(self.mesh, P()))
         self.tokens = TOKENS.get(devices[0].platform, MOST_TOKENS)
 
@@ -176,6 +176,11 @@ class LogLikelihoods:
                     first[device] += len(tokens)
                     total = nats[device, places].sum(dtype=np.float64)
                     yield index, TokenScore(float(total), int(hits[device, places].sum()))
+
+
+def mesh_of(devices: Sequence[jax.Device]) -> Mesh:
+    """The mesh over which rows are divided."""
+    return jax.make_mesh((len(devices),), (AXIS,), axis_types=(AxisType.Auto,), devices=devices)
 
 
 def rounded(length: int, shortest: int) -> int:

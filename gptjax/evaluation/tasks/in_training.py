@@ -10,6 +10,7 @@ import jax
 from gptjax.data.mixture import parse_mixture
 from gptjax.errors import ConfigError
 from gptjax.evaluation.answering import ModelAnswerer
+from gptjax.evaluation.loglikelihood import mesh_of
 from gptjax.evaluation.tasks import Subject, find_tasks, run_tasks
 from gptjax.model.families import family_of
 from gptjax.settings import Settings
@@ -60,8 +61,8 @@ def make_task_evaluation(
 
     def ask(state: TrainState) -> dict[str, float]:
         params = jax.device_get(state.best_params)
-        answerer = ModelAnswerer(params, config, tokenizer, begin_id, source_tokenizer=source_tokenizer)
-        with jax.set_mesh(answerer.scorer.mesh):  # in place of the mesh that trains
+        with jax.set_mesh(mesh_of(jax.local_devices())):  # in place of the mesh that trains
+            answerer = ModelAnswerer(params, config, tokenizer, begin_id, source_tokenizer=source_tokenizer)
             results = run_tasks(tasks, answerer, Subject({}), None)
         return {
             f"{PREFIX}{task}/{metric}": score["value"]
