@@ -8,12 +8,19 @@ summaries; Apache 2.0). Sentences of an abstract are joined, and each summary ma
   python -m gptjax.train --config=configs/summarization.py --workdir=runs/summarization
 
 The 2,941 pairs to train on have 0.67 M tokens of abstracts and 0.09 M of summaries, of a vocabulary of 4,000: far too
-few to write well, but enough to compare models, which soon know them by heart. So there is dropout, and
-the run is short.
+few to write well, and enough to compare models.
 
-encoder-decoder: 3 layers of the encoder (12 D² parameters each, D = 192) and 3 of the decoder (16 D²), or 3.9 M
-parameters. A row holds about two abstracts; the 9 pairs of more than 512 tokens are left out. 600 steps of 8 rows are
-3.6 epochs and 3e13 FLOPs: 5 minutes on two CPU cores.
+Questions about a passage are such pairs, too: the source is the question, a new line and the passage (files of SQuAD's
+form; answers are short, so that rows of 64 tokens of targets do, or of 576 for the decoder):
+
+  python -m gptjax.prepare --pairs=new_wiki_v1.0.json,xquad.en.json --output=data/squad --vocab_size=4000 \\
+    --test_fraction=0.05 --references=first
+  python -m gptjax.train --config=configs/summarization.py --config.data.path=data/squad \\
+    --config.data.sequence_length=64 --workdir=runs/answers
+
+encoder-decoder: 3 layers of the encoder (12 D² parameters each, D = 128) and 3 of the decoder (16 D²), 1.9 M parameters
+with the embedding. A row holds about two abstracts; the 9 pairs of more than 512 tokens are left out. 2 epochs of SciTLDR
+are 334 steps of 8 rows and 1.2e13 FLOPs. Measured: 0.8 epochs in 2 processor minutes (experiments/pairs).
 decoder: 7 layers of 12 D², as many parameters: abstract, end, summary, end in one row.
 tiny, tiny-decoder: the same in miniature, for a folder of some hundred pairs.
 """
