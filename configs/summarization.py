@@ -19,8 +19,8 @@ form; answers are short, so that rows of 64 tokens of targets do, or of 576 for 
     --config.data.sequence_length=64 --workdir=runs/answers
 
 encoder-decoder: 3 layers of the encoder (12 D² parameters each, D = 128) and 3 of the decoder (16 D²), 1.9 M parameters
-with the embedding. A row holds about two abstracts; the 9 pairs of more than 512 tokens are left out. 2 epochs of SciTLDR
-are 334 steps of 8 rows and 1.2e13 FLOPs. Measured: 0.8 epochs in 2 processor minutes (experiments/pairs).
+with the embedding. A row holds about two abstracts; the 9 pairs of more than 512 tokens are left out. 2 epochs of
+SciTLDR are 334 steps of 8 rows and 1.2e13 FLOPs. Measured: 0.8 epochs in 2 processor minutes (experiments/pairs).
 decoder: 7 layers of 12 D², as many parameters: abstract, end, summary, end in one row.
 tiny, tiny-decoder: the same in miniature, for a folder of some hundred pairs.
 """
