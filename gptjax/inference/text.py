@@ -70,7 +70,7 @@ class TextStream:
 
     def take(self) -> str:
         """The text since the last call, as far as it is final."""
-        settled = max(self._taken, len(self.text) - self._pending())
+        settled = len(self.text) - self._pending()  # never less than before: a beginning grows with its text
         piece = self.text[self._taken : settled]
         self._taken = settled
         return piece

@@ -113,6 +113,29 @@ def test_the_space_that_a_model_puts_before_a_document_is_no_text(begins, text):
     assert stream.text == text
 
 
+def test_a_control_token_before_it_leaves_the_space_of_a_model():
+    class Pieces:
+        first_bytes = b" "
+
+        def decode_bytes(self, ids):
+            return [b"", b" a", b" b"][ids[0]]
+
+    stream = TextStream(Pieces(), begins=True)
+    for token in (0, 1, 2):
+        stream.push(token)
+    assert stream.text == "a b"
+
+
+def test_of_several_stop_strings_in_one_token_the_earliest_cuts():
+    class Pieces:
+        def decode_bytes(self, ids):
+            return b"text A and B"
+
+    stream = TextStream(Pieces(), ["B", "A", "and"])
+    assert stream.push(0)
+    assert (stream.text, stream.take()) == ("text ", "text ")
+
+
 def test_characters_without_a_token():
     tokenizer = CharacterTokenizer("helo")
     assert unknown_characters(tokenizer, "hello") == ""
