@@ -34,19 +34,6 @@ def make_model(tokenizer=TOKENIZER, scale=0.3, **model):
     return jax.tree.map(lambda x: draw.normal(0, scale, x.shape).astype(x.dtype), shapes), Config(section)
 
 
-def greedy_reference(params, config, prompt, count):
-    """Greedy text by a whole forward pass for every token."""
-    forward = jax.jit(Decoder(config.model).apply)
-    tokens = list(prompt)
-    for _ in range(count):
-        # Padding on the right cannot be seen from the left: one shape for all lengths.
-        padded = np.zeros((1, MAX_POSITIONS), np.int32)
-        padded[0, : len(tokens)] = tokens
-        logits_V = np.array(forward({"params": params}, padded)[0, len(tokens) - 1])
-        tokens.append(int(logits_V.argmax()))
-    return tokens[len(prompt) :]
-
-
 FORWARD = jax.jit(lambda config, params, tokens: Decoder(config).apply({"params": params}, tokens), static_argnums=0)
 
 
@@ -55,6 +42,14 @@ def logits_of(params, config, tokens):
     padded = np.zeros((1, MAX_POSITIONS), np.int32)
     padded[0, : len(tokens)] = tokens
     return np.asarray(FORWARD(config.model, params, padded))[0, : len(tokens)]
+
+
+def greedy_reference(params, config, prompt, count):
+    """Greedy text by a whole forward pass for every token."""
+    tokens = list(prompt)
+    for _ in range(count):
+        tokens.append(int(logits_of(params, config, tokens)[-1].argmax()))
+    return tokens[len(prompt) :]
 
 
 def reference(params, config, tokens, first):
