@@ -1,5 +1,7 @@
 """The encoder–decoder: who sees whom, packed pairs are each pair alone, cached writing is the whole forward pass."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -39,41 +41,47 @@ def pairs(family, seed=0):
 
 
 @pytest.fixture(params=VARIANTS)
-def variant(request):
-    return VARIANTS[request.param]
+def family(request):
+    return encoder_decoder(**VARIANTS[request.param])
 
 
-@pytest.fixture
-def family(variant):
-    return encoder_decoder(**variant)
-
-
-def test_cached_writing_is_the_whole_forward_pass(family):
+def test_cached_writing_is_the_whole_forward_pass(family, random_params):
     """Rows with sources of unequal length; logits after each token of the target."""
-    params = family.init_params(jax.random.key(0))
+    params = random_params(family.config)
     sources, targets = pairs(family)
-    lengths = np.array([S, 4])
-    expected = family.module().apply({"params": params}, sources, targets, lengths)
+    lengths = np.array([S, 4], np.int32)
+    expected = jax.jit(family.module().apply)({"params": params}, sources, targets, lengths)
 
     prompts = np.zeros((2, S + 3), np.int32)
     for row, length in enumerate(lengths):
         prompts[row, :length], prompts[row, length] = sources[row, :length], targets[row, 0]
     decoding = decoding_params(family, params, "float32")
-    cache, logits = family.prefill(decoding, prompts, jnp.asarray(lengths + 1), room=2, piece=4)
+    cache, logits = jax.jit(family.prefill, static_argnames=("room", "piece"))(
+        decoding, prompts, lengths + 1, room=2, piece=4
+    )
     np.testing.assert_allclose(logits, expected[:, 0], atol=2e-5)
-    cache = cache.grown(T - 3)
+    cache = cache.grown(T - 2)
+    step = jax.jit(family.step)
     for t in range(1, T):
-        cache, logits = family.step(decoding, cache, targets[:, t], jnp.array([True, True]))
+        cache, logits = step(decoding, cache, targets[:, t], np.array([True, True]))
         np.testing.assert_allclose(logits, expected[:, t], atol=2e-5)
-    stopped, _ = family.step(decoding, cache.grown(1), targets[:, 0], jnp.array([True, False]))
+    stopped, _ = step(decoding, cache, targets[:, 0], np.array([True, False]))
     assert stopped.target.lengths_B.tolist() == [T + 1, T]
 
 
-@pytest.mark.parametrize("layers", ["scan", "unroll"])
-def test_packed_pairs_are_each_pair_alone(variant, layers):
-    family = encoder_decoder(**variant, layers=layers)
-    params = family.init_params(jax.random.key(0))
-    module = family.module()
+def variants_and_layers():
+    """Each variant in one way of running its layers, and exhaustively in both."""
+    for number, name in enumerate(VARIANTS):
+        ways = ("scan", "unroll")
+        yield pytest.param(name, ways[number % 2], id=f"{name}-{ways[number % 2]}")
+        other = ways[(number + 1) % 2]
+        yield pytest.param(name, other, id=f"{name}-{other}", marks=pytest.mark.exhaustive)
+
+
+@pytest.mark.parametrize("name, layers", list(variants_and_layers()))
+def test_packed_pairs_are_each_pair_alone(name, layers, random_params):
+    family = encoder_decoder(**VARIANTS[name], layers=layers)
+    params = random_params(family.config)
     sources, targets = pairs(family)
     cuts = [((0, 4), (0, 2)), ((4, 7), (2, 6))]  # of each pair: its places in the source's row, and in the target's
     batch = {name: np.zeros((1, length), np.int32) for name, length in (("s", S), ("sp", S), ("t", T), ("tp", T))}
@@ -81,24 +89,29 @@ def test_packed_pairs_are_each_pair_alone(variant, layers):
         for segments, positions, (first, last) in (("s", "sp", of_source), ("t", "tp", of_target)):
             batch[segments][0, first:last] = number
             batch[positions][0, first:last] = np.arange(last - first)
-    together, _ = module.apply(
-        {"params": params},
-        targets[:1],
-        batch["t"],
-        batch["tp"],
-        source_BS=sources[:1],
-        source_segments_BS=batch["s"],
-        source_positions_BS=batch["sp"],
-        method="hidden",
-    )
-    for (s0, s1), (t0, t1) in cuts:
-        alone, _ = module.apply({"params": params}, targets[:1, t0:t1], source_BS=sources[:1, s0:s1], method="hidden")
-        np.testing.assert_allclose(together[:, t0:t1], alone, atol=1e-5)
+
+    @jax.jit
+    def together_and_alone(params):
+        hidden = functools.partial(family.module().apply, {"params": params}, method="hidden")
+        together, _ = hidden(
+            targets[:1],
+            batch["t"],
+            batch["tp"],
+            source_BS=sources[:1],
+            source_segments_BS=batch["s"],
+            source_positions_BS=batch["sp"],
+        )
+        alone = [hidden(targets[:1, t0:t1], source_BS=sources[:1, s0:s1])[0] for (s0, s1), (t0, t1) in cuts]
+        return together, alone
+
+    together, alone = together_and_alone(params)
+    for (_, (t0, t1)), of_pair in zip(cuts, alone):
+        np.testing.assert_allclose(together[:, t0:t1], of_pair, atol=1e-5)
 
 
-def test_a_target_sees_its_source_and_no_later_target():
+def test_a_target_sees_its_source_and_no_later_target(random_params):
     family = encoder_decoder(shared_embeddings=False)
-    params = family.init_params(jax.random.key(0))
+    params = random_params(family.config)
     lengths = jnp.array([6])
 
     @jax.jit
@@ -123,11 +136,12 @@ def test_a_target_sees_its_source_and_no_later_target():
     np.testing.assert_array_equal(seen, np.broadcast_to(np.arange(S) < 6, (T, S)))
 
 
-def test_dropout_differs_between_the_two_stacks_and_is_a_function_of_its_keys():
+def test_dropout_differs_between_the_two_stacks_and_is_a_function_of_its_keys(random_params):
     family = encoder_decoder(dropout=0.5, attention_dropout=0.5)
-    params = family.init_params(jax.random.key(0))
+    params = random_params(family.config)
     sources, targets = pairs(family)
 
+    @jax.jit
     def hidden(seed):
         keys = jax.vmap(jax.random.key)(jnp.arange(2) + seed)
         x, _ = family.module().apply(
@@ -191,6 +205,6 @@ def test_sources_and_targets_have_lengths_of_their_own(data, model, message):
 
 
 def test_every_parameter_has_a_declaration_of_its_shape(family):
-    params = flatten_dict(family.init_params(jax.random.key(0)))
+    params = flatten_dict(jax.eval_shape(lambda: family.init_params(jax.random.key(0))))
     declared = flatten_dict(family.declarations)
     assert {path: x.shape for path, x in params.items()} == {path: each.shape for path, each in declared.items()}
