@@ -226,6 +226,7 @@ class MeshSettings(Section):
     expert: int = 1  # devices that a batch and the experts of a mixture are divided over
     pipeline: int = 1  # devices that the layers are divided over, and a batch before and after them
     pipeline_microbatches: Natural = 0  # parts of a batch that flow through the pipeline; 0: one for each of its stages
+    context_attention: Literal["auto", "all_to_all", "ring"] = "auto"  # how a divided sequence attends to itself
     pipeline_repeats: Count = 1  # groups of layers on each stage, between which a micro-batch goes round all stages
 
 

@@ -81,9 +81,8 @@ def plain(tiny, tmp_path_factory):
 
 
 def test_a_run_learns_and_leaves_a_complete_folder(tiny, tmp_path, capsys):
-    config = tiny(
-        logging__plots=True, logging__tensorboard=True, evaluation__sample_every="12 steps", mesh__fsdp=2, mesh__data=4
-    )
+    mesh = dict(mesh__fsdp=2, mesh__data=2, mesh__context=2)
+    config = tiny(logging__plots=True, logging__tensorboard=True, evaluation__sample_every="12 steps", **mesh)
     rows = go(config, tmp_path)
     found = losses(rows)
     assert list(found) == list(range(1, 13))
@@ -286,7 +285,7 @@ def test_one_model_has_one_score(tiny, data, second, tmp_path, windows, mixed):
         dict(training__batch_size=16, training__gradient_accumulation_steps=2),
         dict(training__batch_size=64, training__gradient_accumulation_steps=8),
         dict(training__batch_size=40),  # of which windows are left over
-        dict(training__batch_size=4, mesh__data=1, mesh__fsdp=4, mesh__tensor=2),
+        dict(training__batch_size=4, mesh__data=1, mesh__fsdp=2, mesh__context=2, mesh__tensor=2),
         dict(training__loss_chunk=8, data__workers=1),
     ):
         config = tiny(**plain | {"mesh__data": 8} | fields)

@@ -32,13 +32,14 @@ from gptjax.model.dropout import keep_probabilities
 from gptjax.model.initialization import input_init, output_init
 from gptjax.model.norm import RMSNorm
 from gptjax.model.parameters import Axes, matrix, vector
+from gptjax.model.placement import ONE_DEVICE, Placement
 from gptjax.model.position import rotate
 from gptjax.model.position_bias import position_bias
 from gptjax.model.precision import einsum, einsum_float32, project
 from gptjax.model.softcap import softcap
 from gptjax.settings import ModelSettings
 
-_MASKED = -1e30  # finite: a query that sees no key gives numbers, not NaN
+MASKED = -1e30  # finite: a query that sees no key gives numbers, not NaN
 
 
 @dataclasses.dataclass(frozen=True)
@@ -126,7 +127,7 @@ def softmax(
     if scores.bias is not None:
         bias_BNTS = scores.bias(distance_BTS)
         logits_BKTGS += jnp.swapaxes(bias_BNTS.reshape(bias_BNTS.shape[0], K, G, *bias_BNTS.shape[2:]), 2, 3)
-    logits_BKTGS = jnp.where(mask_BTS[:, None, :, None, :], logits_BKTGS, _MASKED)
+    logits_BKTGS = jnp.where(mask_BTS[:, None, :, None, :], logits_BKTGS, MASKED)
     if scores.sinks_N is None:
         weights_BKTGS = jax.nn.softmax(logits_BKTGS, axis=-1)
     else:
@@ -319,6 +320,7 @@ class Attention(nn.Module):
     config: ModelSettings
     window: int
     causal: bool = True
+    placement: Placement = ONE_DEVICE
 
     @nn.compact
     def __call__(
@@ -382,7 +384,8 @@ class Attention(nn.Module):
         else:
             if self.is_mutable_collection("intermediates"):
                 self._sow_weights(q_BTNH, k_BSKH, scores, segments_BT, key_segments_BS, key_lengths_B)
-            out_BTNH = attention(
+            out_BTNH = self.placement.attention(
+                attention,
                 q_BTNH,
                 k_BSKH,
                 v_BSKH,

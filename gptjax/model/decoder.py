@@ -25,6 +25,7 @@ from gptjax.model.feedforward import FeedForward
 from gptjax.model.initialization import embedding_init, head_init
 from gptjax.model.norm import make_norm
 from gptjax.model.parameters import head_DV, lookup, matrix
+from gptjax.model.placement import ONE_DEVICE, Placement
 from gptjax.model.precision import project_float32
 from gptjax.model.softcap import softcap
 from gptjax.model.stack import Stack
@@ -38,12 +39,14 @@ class Block(nn.Module):
       window: how many tokens its attention sees (0: all before, and if not causal all after).
       causal: whether a token sees no later tokens.
       cross: whether it also attends to another stream, the output of an encoder.
+      placement: how its work is divided over devices.
     """
 
     config: ModelSettings
     window: int
     causal: bool = True
     cross: bool = False
+    placement: Placement = ONE_DEVICE
 
     @nn.compact
     def __call__(
@@ -86,7 +89,7 @@ class Block(nn.Module):
             return make_norm(config, name=name)(x_BTD) if config.norm_placement == "post_residual" else x_BTD
 
         h_BTD = normed(x_BTD, "attention_norm", "pre")
-        h_BTD, cache = Attention(config, self.window, self.causal, name="attention")(
+        h_BTD, cache = Attention(config, self.window, self.causal, self.placement, name="attention")(
             h_BTD,
             rotation=rotation,
             segments_BT=segments_BT,
@@ -101,7 +104,7 @@ class Block(nn.Module):
                 context = {"context_BSD": x_BTD}
             h_BTD = normed(attended_BTD, "cross_attention_norm", "pre")
             context_cache: Any
-            h_BTD, context_cache = Attention(config, 0, causal=False, name="cross_attention")(
+            h_BTD, context_cache = Attention(config, 0, False, self.placement, name="cross_attention")(
                 h_BTD, segments_BT=segments_BT, dropout_keys_B=of_cross_probabilities, **context
             )
             cache = None if cache is None else (*cache, *context_cache)

@@ -21,6 +21,17 @@ class Placement:
         """The residual stream, after the embedding and after every block."""
         return x_BTD
 
+    def attention(
+        self,
+        function: Callable[..., jax.Array],
+        q_BTNH: jax.Array,
+        k_BSKH: jax.Array,
+        v_BSKH: jax.Array,
+        **options: Any,
+    ) -> jax.Array:
+        """`function(q, k, v, **options)`, which is `attention` of model/attention.py."""
+        return function(q_BTNH, k_BSKH, v_BSKH, **options)
+
     def layers(
         self, run: Callable, layers: Any, x_BTD: jax.Array, seen: Any, keys_LB: jax.Array | None, *, keep: Callable
     ) -> tuple[jax.Array, Any]:

@@ -17,13 +17,14 @@ from collections.abc import Callable
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 Bias = Callable[[jax.Array], jax.Array]
 
 
 def alibi(module: nn.Module) -> Bias:
     """-slope · |distance|, with a slope for each head (Press et al. 2022, arXiv:2108.12409)."""
-    slopes_N11 = jnp.asarray(alibi_slopes(module.config.num_heads), jnp.float32)[:, None, None]
+    slopes_N11 = np.asarray(alibi_slopes(module.config.num_heads), np.float32)[:, None, None]
     return lambda distance_BTS: -slopes_N11 * jnp.abs(distance_BTS)[:, None].astype(jnp.float32)
 
 

@@ -107,7 +107,7 @@ class Stack(nn.Module):
         made_by_layers = []
         rotations = self._rotations(positions_BT)
         for index, params in enumerate(unstack_layers(self.variables["params"]["layers"], self.config.num_layers)):
-            block = self.block(self.config, layer_windows(self.config)[index], parent=None)
+            block = self.block(self.config, layer_windows(self.config)[index], placement=self.placement, parent=None)
             rotation = rotations[layer_marks(self.config)[index]]
             context: dict[str, Any] = {} if contexts is None else {"context": contexts[index]}
             made: Any = block.apply({"params": params}, x_BTD, rotation=rotation, cache=caches[index], **context)
@@ -180,7 +180,7 @@ class Stack(nn.Module):
         """A layer of the kind of layer `layer`, with the given parameters."""
         assert self.block is not None
         x_BTD = checkpoint_name(x_BTD, LAYER_INPUT)
-        block = self.block(self.config, layer_windows(self.config)[layer], parent=None)
+        block = self.block(self.config, layer_windows(self.config)[layer], placement=self.placement, parent=None)
         context: dict[str, Any] = {} if seen.context is None else {"context": seen.context}
         made: Any = block.apply(
             {"params": params},

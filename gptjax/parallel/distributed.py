@@ -40,16 +40,16 @@ def put_batch(
     """
     members.count_batch()
     micro = batch_size // accumulation_steps
-    sharding = batch_sharding(mesh, 1)
     position = {int(row): i for i, row in enumerate(rows)}
 
     def put(local: np.ndarray) -> jax.Array:
         def block(index: Any) -> np.ndarray:
             steps, columns = range(*index[0].indices(accumulation_steps)), range(*index[1].indices(micro))
             wanted = [position[a * micro + column] for a in steps for column in columns]
-            return local[wanted].reshape(len(steps), len(columns), *local.shape[1:])
+            return local[wanted].reshape(len(steps), len(columns), *local.shape[1:])[:, :, *index[2:]]
 
         shape = (accumulation_steps, micro, *local.shape[1:])
+        sharding = batch_sharding(mesh, 1, local.ndim - 1)
         return jax.make_array_from_callback(shape, sharding, block)
 
     return {name: put(array) for name, array in batch.items()}

@@ -24,7 +24,7 @@ from gptjax.settings import MeshSettings
 
 AXES = ("pipeline", "data", "fsdp", "expert", "context", "tensor")
 BATCH_AXES = ("pipeline", "data", "fsdp", "expert")  # the axes over which rows of a batch are split
-NOT_BUILT = ("expert", "context")
+NOT_BUILT = ("expert",)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -10,6 +10,7 @@ import jax
 from jax.sharding import PartitionSpec as P
 
 from gptjax.model.placement import Placement
+from gptjax.parallel import context
 from gptjax.parallel.mesh import BATCH_AXES, compiler_axes
 from gptjax.parallel.pipeline import AXIS, pipelined, schedule_of
 from gptjax.settings import MeshSettings
@@ -26,9 +27,25 @@ class MeshPlacement(Placement):
     config: MeshSettings
 
     def residual(self, x_BTD: jax.Array) -> jax.Array:
-        """Pins the rows to the batch axes, so that the compiler never replicates them."""
+        """Pins rows and tokens to the axes that divide them, so that the compiler never replicates them."""
         axes = compiler_axes(BATCH_AXES)
-        return jax.lax.with_sharding_constraint(x_BTD, P(axes, None, None)) if axes else x_BTD
+        return jax.lax.with_sharding_constraint(x_BTD, P(axes, context.AXIS, None)) if axes else x_BTD
+
+    def attention(
+        self,
+        function: Callable[..., jax.Array],
+        q_BTNH: jax.Array,
+        k_BSKH: jax.Array,
+        v_BSKH: jax.Array,
+        **options: Any,
+    ) -> jax.Array:
+        """Brings together what sequences that are divided need of each other."""
+        mesh = jax.sharding.get_abstract_mesh()
+        if mesh.shape.get(context.AXIS, 1) == 1:
+            return function(q_BTNH, k_BSKH, v_BSKH, **options)
+        if context.way_of(self.config, mesh, q_BTNH.shape[2]) == "all_to_all":
+            return context.over_heads(function, q_BTNH, k_BSKH, v_BSKH, **options)
+        return context.in_ring(q_BTNH, k_BSKH, v_BSKH, **options)
 
     def layers(
         self, run: Callable, layers: Any, x_BTD: jax.Array, seen: Any, keys_LB: jax.Array | None, *, keep: Callable

@@ -21,7 +21,7 @@ from jax.sharding import AbstractMesh, Mesh, NamedSharding, PartitionSpec
 
 from gptjax.config import ConfigError
 from gptjax.model.parameters import Parameter, abstract_params
-from gptjax.parallel.mesh import BATCH_AXES
+from gptjax.parallel.mesh import BATCH_AXES, compiler_axes
 from gptjax.tree import map_with_path
 
 P = PartitionSpec
@@ -127,9 +127,34 @@ def _mirrors(tree: Any, params: Any) -> bool:
     )
 
 
-def batch_sharding(mesh: Mesh | AbstractMesh, leading_axes: int = 0) -> NamedSharding:
-    """Rows over the batch axes; `leading_axes` (the micro-batches of an accumulated step) are not split."""
-    return NamedSharding(mesh, P(*(None,) * leading_axes, BATCH_AXES))
+def batch_sharding(mesh: Mesh | AbstractMesh, leading_axes: int = 0, row_axes: int = 0) -> NamedSharding:
+    """Rows over the batch axes, and the first axis of an array that has several in a row, its tokens, over `context`.
+
+    leading_axes: such as that of the micro-batches of an accumulated step, which are not split.
+    """
+    return NamedSharding(mesh, P(*(None,) * leading_axes, *rows_spec(row_axes)))
+
+
+def rows_spec(row_axes: int) -> PartitionSpec:
+    """How a batch [B, …] is split, of which each row is an array with `row_axes` axes."""
+    return P(BATCH_AXES, *("context",)[:row_axes])
+
+
+def split_vocabulary(x_BTD: jax.Array, head_DV: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Pins the two sides of the last product so that logits stay split over the vocabulary.
+
+    Then devices send each other sums and maxima of logits alone. Otherwise each would compute the logits of the whole
+    vocabulary where the head is a tied embedding, which lies elsewhere. A vocabulary that does not divide equally is
+    left as it is.
+    """
+    axes = compiler_axes(TABLE["vocab"].matrix)
+    mesh = jax.sharding.get_abstract_mesh()
+    ways = math.prod(mesh.shape[axis] for axis in axes)
+    if ways == 1 or head_DV.shape[1] % ways:
+        return x_BTD, head_DV
+    pin = jax.lax.with_sharding_constraint
+    tokens = P(compiler_axes(BATCH_AXES), compiler_axes(("context",)), None)
+    return pin(x_BTD, tokens), pin(head_DV, P(compiler_axes(TABLE["embed"].matrix), axes))
 
 
 def replicated(mesh: Mesh | AbstractMesh) -> NamedSharding:

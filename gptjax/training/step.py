@@ -14,15 +14,13 @@ import optax
 
 from gptjax.model.dropout import row_keys
 from gptjax.model.families import family_of
-from gptjax.parallel.mesh import BATCH_AXES
+from gptjax.parallel.sharding import rows_spec
 from gptjax.settings import Settings, TrainingSettings
 from gptjax.tokenizer import Tokenizer
 from gptjax.training.metrics import update_monitor
 from gptjax.training.objectives.objective import Batch, Objective
 from gptjax.training.optimizer import clip_by_global_norm, treatments_of, zero_frozen
 from gptjax.training.state import TrainState
-
-P = jax.sharding.PartitionSpec
 
 
 def make_train_step(
@@ -134,7 +132,7 @@ def _split_rows(array: jax.Array) -> jax.Array:
     """
     if jax.sharding.get_abstract_mesh().empty:
         return array
-    return jax.lax.with_sharding_constraint(array, P(BATCH_AXES))
+    return jax.lax.with_sharding_constraint(array, rows_spec(array.ndim - 1))
 
 
 def _unless_dropped(keep: jax.Array, new: jax.Array, old: jax.Array) -> jax.Array:

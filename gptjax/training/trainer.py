@@ -16,6 +16,7 @@ from jax.sharding import AbstractMesh, Mesh
 
 from gptjax.model.families import family_of
 from gptjax.model.parameters import abstract_params
+from gptjax.parallel.context import check_context
 from gptjax.parallel.mesh import platform_of
 from gptjax.parallel.pipeline import check_pipeline
 from gptjax.parallel.placement import MeshPlacement
@@ -96,7 +97,7 @@ class Trainer:
         training = self.config.training
         accumulation = training.gradient_accumulation_steps
         rows = training.batch_size // accumulation
-        return abstract_batch(self.objective, accumulation, rows, batch_sharding(self.mesh, 1))
+        return abstract_batch(self.objective, accumulation, rows, functools.partial(batch_sharding, self.mesh, 1))
 
 
 def _first_state(config: Settings, optimizer: optax.GradientTransformation, params: Any) -> TrainState:
@@ -124,6 +125,7 @@ def make_trainer(
         parameters.
     """
     family = family_of(config.model)
+    check_context(config, mesh)
     check_pipeline(config, mesh, family.declarations)
     model, declared = family.module(MeshPlacement(config.mesh)), family.declarations
     schedule_of_peak = functools.partial(_schedule_of_peak, config.schedule, total_steps, steps_of)

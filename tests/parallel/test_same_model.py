@@ -59,6 +59,29 @@ def test_pipeline(tiny_config, mesh, options):
     check(tiny_config, mesh, options)
 
 
+@pytest.mark.parametrize(
+    "mesh, options",
+    [
+        (
+            dict(context=2, fsdp=2, tensor=2),
+            PACKED | WINDOW | DROPOUT | dict(model__num_layers=2, training__loss_chunk=8),
+        ),
+        (
+            dict(context=2, pipeline=2, data=2),
+            PACKED | dict(model__remat="full", training__gradient_accumulation_steps=2),
+        ),
+        (
+            dict(context=4, fsdp=2, context_attention="ring"),
+            PACKED | WINDOW | dict(model__remat="full", model__num_layers=2, training__loss_chunk=8),
+        ),
+        (dict(context=4, data=2), PAIRS | dict(model__num_layers=2)),
+    ],
+    ids=str,
+)
+def test_context(tiny_config, mesh, options):
+    check(tiny_config, mesh, options)
+
+
 # --- drawn meshes: make test-meshes ----------------------------------------------------------------------------------
 
 
@@ -107,18 +130,48 @@ def meshes_with_pipelines(draw):
     )
 
 
-@pytest.mark.exhaustive
-@given(mesh=meshes_with_pipelines(), model=MODELS, way=WAYS)
-@settings(
-    max_examples=40,
-    deadline=None,
-    derandomize=True,
-    phases=[Phase.generate],
-    suppress_health_check=[HealthCheck.function_scoped_fixture],
-)
+def drawn(**strategies):
+    """Draws 40 cases, the same ones every time."""
+
+    def decorate(test):
+        test = settings(
+            max_examples=40,
+            deadline=None,
+            derandomize=True,
+            phases=[Phase.generate],
+            suppress_health_check=[HealthCheck.function_scoped_fixture],
+        )(given(**strategies)(test))
+        return pytest.mark.exhaustive(test)
+
+    return decorate
+
+
+@drawn(mesh=meshes_with_pipelines(), model=MODELS, way=WAYS)
 def test_any_mesh_with_a_pipeline(tiny_config, mesh, model, way):
     if model.get("model__window") and mesh["pipeline"] * mesh["pipeline_repeats"] == 4:
         model = model | dict(model__window_pattern="S")  # one layer on each stage
     if model.get("model__num_encoder_layers") and mesh["pipeline"] * mesh["pipeline_repeats"] == 4:
         model = model | dict(model__num_encoder_layers=4)
+    check(tiny_config, mesh, way | model)
+
+
+@st.composite
+def meshes_with_context(draw):
+    """A mesh of at most eight devices, of which at least two have parts of each sequence."""
+    context, way = draw(one_of(2, 4)), draw(one_of("auto", "ring"))
+    rest = 8 // context
+    tensor = draw(one_of(*(size for size in (1, 2) if size <= rest)))
+    others = ["data", "fsdp"]
+    if way == "auto" and context * tensor <= 4:  # four heads are enough
+        others.append("pipeline")
+    other = min(2, rest // tensor)
+    return {"context": context, "context_attention": way, "tensor": tensor, draw(one_of(*others)): other}
+
+
+@drawn(mesh=meshes_with_context(), model=MODELS, way=WAYS)
+def test_any_mesh_with_context(tiny_config, mesh, model, way):
+    if mesh["context_attention"] == "ring" or mesh["context"] * mesh["tensor"] > 4:  # what a ring does not know
+        if model.get("model__family") == "encoder_decoder":
+            model = PACKED
+        model = model | dict(model__attention_dropout=0.0)
     check(tiny_config, mesh, way | model)

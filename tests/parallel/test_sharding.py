@@ -1,5 +1,7 @@
 """What the table means: which axis of which parameter is split over what; statistics are split like their parameter."""
 
+import re
+
 import jax
 import jax.numpy as jnp
 import optax
@@ -154,3 +156,17 @@ def test_a_device_holds_its_part_of_parameters_and_statistics(tiny_config, optim
         assert (leaf.shape, leaf.sharding.shard_shape(leaf.shape)) == PARTS[name], path
         mirrors[name] += 1
     assert min(mirrors.values()) >= copies  # nothing was overlooked
+
+
+@pytest.mark.parametrize("chunk", [0, 32])
+@pytest.mark.parametrize("tied", [True, False])
+def test_logits_stay_split_over_the_vocabulary(tiny_config, tied, chunk):
+    """No device has the logits of all 96 tokens, and what devices send each other has no axis of so many or half."""
+    shape = dict(model__vocab_size=96, model__tied_embeddings=tied, model__num_layers=1, training__loss_chunk=chunk)
+    config = tiny_config(mesh__data=2, mesh__tensor=2, **shape)
+    made = plan(config, DataFacts(vocab_size=32), jax.devices()[:4])
+    with jax.set_mesh(made.mesh):
+        text = made.trainer.compile_train_step(made.abstract_batch).as_text()
+    assert re.search(r"f32\[8,\d+,48\]", text)  # rows of a device, tokens of all or of a chunk, half of the vocabulary
+    assert not re.search(r"f32\[8,\d+,96\]", text)
+    assert not re.search(r"= \(?f32\[8,\d+,48\][^=]* (?:all-\w+|collective-permute|reduce-scatter)\(", text)

@@ -8,8 +8,9 @@ from gptjax.parallel.distributed import local_rows, put_batch
 from gptjax.planning import plan
 
 VOCABULARY = 32  # of the data
-# The step takes a tenth of the gradient away, which so can be read from the new parameters.
-PLAIN = dict(optimizer__name="sgd", optimizer__learning_rate=0.1, optimizer__weight_decay=0.0, optimizer__momentum=0.0)
+# The step takes the gradient away so many times that it can be read from the new parameters with few rounding errors.
+RATE = 100.0
+PLAIN = dict(optimizer__name="sgd", optimizer__learning_rate=RATE, optimizer__weight_decay=0.0, optimizer__momentum=0.0)
 PLAIN |= dict(optimizer__gradient_clip=0.0, schedule__name="constant", schedule__warmup="0 steps")
 
 
@@ -24,7 +25,7 @@ def step_of(config, devices, seed=0):
         compiled = trainer.compile_train_step(made.abstract_batch)
         placed = put_batch(made.mesh, batch, rows, training.batch_size, training.gradient_accumulation_steps)
         state, metrics = compiled(trainer.init(params), placed)
-        gradients = jax.tree.map(lambda old, new: (old - new) / 0.1, params, jax.device_get(state.params))
+        gradients = jax.tree.map(lambda old, new: (old - new) / RATE, params, jax.device_get(state.params))
     return float(metrics["train/loss"]), gradients
 
 

@@ -15,6 +15,7 @@ from gptjax.data.keys import POSITIONS, SEGMENTS, TARGETS, TOKENS, WEIGHTS
 from gptjax.evaluation.perplexity import scores_of_text
 from gptjax.evaluation.scores import BITS_PER_BYTE, LOSS, PERPLEXITY, Score
 from gptjax.parallel.mesh import BATCH_AXES
+from gptjax.parallel.sharding import rows_spec, split_vocabulary
 from gptjax.tokenizer import Tokenizer
 from gptjax.training.cross_entropy import cross_entropy
 from gptjax.training.objectives.objective import Batch, Objective, token_bytes
@@ -73,6 +74,8 @@ class NextToken(Objective):
         )
         if training.loss_chunk:
             loss = _on_each_device(loss)
+        else:
+            x_BTD, head_DV = split_vocabulary(x_BTD, head_DV)
         loss_sum, sums = loss(x_BTD, head_DV, batch[TARGETS], batch[WEIGHTS])
         auxiliary, figures = self.auxiliary(statistics, batch)
         return loss_sum if auxiliary is None else loss_sum + auxiliary, {"loss": sums["nll_sum"]} | figures
@@ -96,20 +99,20 @@ class NextToken(Objective):
 
 
 def _on_each_device(loss: Callable) -> Callable:
-    """Computes `loss` on each device's own rows, and sums it over the batch axes of the current mesh.
+    """Computes `loss` on each device's own tokens, and sums it over the axes of the current mesh that divide them.
 
     The partitioner alone would gather the head and sum its gradient over the devices in every iteration of a loop over
     chunks; here that happens once, outside of the loop.
     """
-    mesh = jax.sharding.get_abstract_mesh()
-    if mesh.empty or all(mesh.shape[axis] == 1 for axis in BATCH_AXES):
+    mesh, axes = jax.sharding.get_abstract_mesh(), (*BATCH_AXES, "context")
+    if mesh.empty or all(mesh.shape[axis] == 1 for axis in axes):
         return loss
 
     def local(
         x_BTD: jax.Array, head_DV: jax.Array, targets_BT: jax.Array, weights_BT: jax.Array
     ) -> tuple[jax.Array, dict[str, jax.Array]]:
-        head_DV = jax.lax.pcast(head_DV, BATCH_AXES, to="varying")
-        return jax.lax.psum(loss(x_BTD, head_DV, targets_BT, weights_BT), BATCH_AXES)
+        x_BTD, head_DV = split_vocabulary(x_BTD, jax.lax.pcast(head_DV, axes, to="varying"))
+        return jax.lax.psum(loss(x_BTD, head_DV, targets_BT, weights_BT), axes)
 
-    rows = P(BATCH_AXES)
-    return jax.shard_map(local, in_specs=(rows, P(), rows, rows), out_specs=P(), axis_names=set(BATCH_AXES))
+    tokens = rows_spec(1)
+    return jax.shard_map(local, in_specs=(tokens, P(), tokens, tokens), out_specs=P(), axis_names=set(axes))

@@ -113,12 +113,19 @@ class Objective(abc.ABC):
         """
 
 
-def abstract_batch(objective: Objective, num_micro: int, rows: int, sharding: Any = None) -> dict[str, Any]:
-    """A batch of `num_micro` micro-batches of `rows` rows as shapes: name → [A, B, …]."""
-    return {
-        name: jax.ShapeDtypeStruct((num_micro, rows, *field.shape), field.dtype, sharding=sharding)
-        for name, field in objective.row_fields().items()
-    }
+def abstract_batch(
+    objective: Objective, num_micro: int, rows: int, sharding_of: Callable[[int], Any] | None = None
+) -> dict[str, Any]:
+    """A batch of `num_micro` micro-batches of `rows` rows as shapes: name → [A, B, …].
+
+    sharding_of: the number of axes of a row's array → how the batch is sharded.
+    """
+
+    def of_batch(field: jax.ShapeDtypeStruct) -> jax.ShapeDtypeStruct:
+        sharding = None if sharding_of is None else sharding_of(len(field.shape))
+        return jax.ShapeDtypeStruct((num_micro, rows, *field.shape), field.dtype, sharding=sharding)
+
+    return {name: of_batch(field) for name, field in objective.row_fields().items()}
 
 
 def token_bytes(tokenizer: Tokenizer, vocab_size: int) -> np.ndarray:

@@ -1,0 +1,143 @@
+"""Sequences divided over the mesh axis `context`: a device holds some neighbouring tokens of each row.
+
+Norms, projections and the feed-forward layer treat every token by itself and need nothing of the other devices. Only
+attention does, and it gets it in one of two ways.
+
+`all_to_all` (DeepSpeed Ulysses, arXiv:2309.14509): before attention each device sends its tokens' queries, keys and
+values of most heads away, and gets those of all tokens for the heads that it keeps. It then holds whole sequences of a
+few heads, which the unchanged kernel attends to, whatever that does. After attention the outputs go back. The heads are
+divided over `context` and `tensor` together, so there must be enough of them. Key and value heads that are fewer are
+repeated, no more often than is needed for one on each device.
+
+`ring` (gptjax/parallel/ring.py): queries stay, and keys and values go round the devices. It works for any number of
+heads, and computes attention by itself, whatever `model.attention` names.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import math
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax.sharding import AbstractMesh, Mesh
+from jax.sharding import PartitionSpec as P
+
+from gptjax.config import ConfigError
+from gptjax.model.attention import PLAIN, Scores
+from gptjax.parallel.mesh import AXES, BATCH_AXES, compiler_axes
+from gptjax.parallel.ring import Ring, ring_attention
+from gptjax.settings import MeshSettings, Settings
+
+AXIS = "context"
+HEAD_AXES = ("tensor", AXIS)  # the axes over which heads are divided during attention
+
+
+def check_context(config: Settings, mesh: Mesh | AbstractMesh) -> None:
+    """Raises ConfigError unless sequences and heads divide over the devices.
+
+    config: resolved.
+    """
+    size, wanted = mesh.shape[AXIS], config.mesh.context_attention
+    if size == 1:
+        if wanted != "auto":
+            raise ConfigError(f"mesh.context_attention = {wanted!r}: must be 'auto' where mesh.context is 1")
+        return
+    for field in ("sequence_length", "source_length"):
+        length = config.data[field]
+        if length % size:
+            raise ConfigError(f"data.{field} = {length}: must be divisible by mesh.context = {size}")
+    heads, ways = config.model.num_heads, math.prod(mesh.shape[axis] for axis in HEAD_AXES)
+    if wanted == "all_to_all" and heads % ways:
+        raise ConfigError(
+            f"mesh.context_attention = 'all_to_all' with model.num_heads = {heads}: heads must be divisible by {ways}, "
+            "the product of mesh.context and mesh.tensor; or use 'ring'"
+        )
+    if way_of(config.mesh, mesh, heads) == "ring":
+        why = f"mesh.context_attention = {wanted!r}"
+        if wanted == "auto":
+            why += (
+                f", which is 'ring': model.num_heads = {heads} is not divisible by mesh.context x mesh.tensor = {ways}"
+            )
+        if mesh.shape["pipeline"] > 1:
+            raise ConfigError(f"mesh.pipeline = {mesh.shape['pipeline']}: must be 1 with {why}")
+        if config.model.attention_dropout:
+            raise ConfigError(f"model.attention_dropout = {config.model.attention_dropout}: must be 0 with {why}")
+        if config.model.family == "encoder_decoder":
+            raise ConfigError(
+                f"model.family = 'encoder_decoder': its attention to another sequence is not possible with {why}"
+            )
+
+
+def way_of(config_mesh: MeshSettings, mesh: Mesh | AbstractMesh, num_heads: int) -> str:
+    """'all_to_all' or 'ring': `mesh.context_attention`, where auto is all_to_all if there are enough heads."""
+    if config_mesh.context_attention != "auto":
+        return config_mesh.context_attention
+    return "ring" if num_heads % math.prod(mesh.shape[axis] for axis in HEAD_AXES) else "all_to_all"
+
+
+def over_heads(
+    function: Callable[..., jax.Array], q_BTNH: jax.Array, k_BSKH: jax.Array, v_BSKH: jax.Array, **options: Any
+) -> jax.Array:
+    """`function(q, k, v, **options)` of whole sequences, with the heads divided over HEAD_AXES."""
+    mesh = jax.sharding.get_abstract_mesh()
+    rows, ways = compiler_axes(BATCH_AXES), math.prod(mesh.shape[axis] for axis in HEAD_AXES)
+    tokens, heads = P(rows, AXIS, "tensor", None), P(rows, None, HEAD_AXES, None)
+    divided = functools.partial(jax.shard_map, axis_names=set(compiler_axes(AXES)))
+
+    def send(x_btnh: jax.Array, split: int, concatenate: int) -> jax.Array:
+        return jax.lax.all_to_all(x_btnh, AXIS, split, concatenate, tiled=True)
+
+    repeats = ways // math.gcd(ways, k_BSKH.shape[2])
+    k_BSKH, v_BSKH = (jnp.repeat(x, repeats, axis=2) for x in (k_BSKH, v_BSKH))
+    to_heads = divided(functools.partial(send, split=2, concatenate=1), in_specs=tokens, out_specs=heads)
+    to_tokens = divided(functools.partial(send, split=1, concatenate=2), in_specs=heads, out_specs=tokens)
+    return to_tokens(function(*(to_heads(x) for x in (q_BTNH, k_BSKH, v_BSKH)), **options))
+
+
+def in_ring(
+    q_BTNH: jax.Array,
+    k_BTKH: jax.Array,
+    v_BTKH: jax.Array,
+    *,
+    causal: bool = True,
+    window: int = 0,
+    segments_BT: jax.Array | None = None,
+    block: int = 64,
+    scores: Scores = PLAIN,
+    dropout_keys_B: jax.Array | None = None,
+    dropout: float = 0.0,
+    backend: str = "",
+    **others: Any,
+) -> jax.Array:
+    """`attention` of a sequence to itself, without dropout and by no backend."""
+    unknown = [name for name, value in others.items() if value is not None]
+    if unknown or (dropout and dropout_keys_B is not None):
+        raise ValueError(f"ring attention knows no {', '.join(unknown) or 'dropout'}")
+    size, rows, axes = jax.sharding.get_abstract_mesh().shape[AXIS], compiler_axes(BATCH_AXES), compiler_axes(AXES)
+    ring = Ring(AXIS, size, q_BTNH.shape[1] // size, causal, window, block, scores.scale, scores.softcap, None)
+    if scores.bias is not None:
+        ring = dataclasses.replace(ring, bias=functools.partial(_bias_of_local_heads, scores.bias, q_BTNH.shape[2]))
+    tokens = P(rows, AXIS, "tensor", None)
+
+    @functools.partial(
+        jax.shard_map,
+        in_specs=(tokens, tokens, tokens, P(rows, AXIS), P("tensor")),
+        out_specs=tokens,
+        axis_names=set(axes),
+    )
+    def of_device(q: Any, k: Any, v: Any, segments: Any, sinks: Any) -> jax.Array:
+        if sinks is not None:  # typed as what differs between devices, so that its gradient is summed over them
+            sinks = jax.lax.pcast(sinks, tuple(axis for axis in axes if axis != "tensor"), to="varying")
+        return ring_attention(ring, q, k, v, segments, sinks)
+
+    return of_device(q_BTNH, k_BTKH, v_BTKH, segments_BT, scores.sinks_N)
+
+
+def _bias_of_local_heads(bias: Callable, num_heads: int, distance_BTS: jax.Array) -> jax.Array:
+    local = num_heads // jax.lax.axis_size("tensor")
+    first = jax.lax.axis_index("tensor") * local
+    return jax.lax.dynamic_slice_in_dim(bias(distance_BTS), first, local, axis=1)
