@@ -66,6 +66,7 @@ CASES = (
     ("gpt2:124m", 8, 512, {"mesh.data": 1, "mesh.fsdp": 8}),
     ("depth:12", 1, 64, {"mesh.data": 1}),
     ("llama:1b", 8, 64, {"mesh.data": 1, "mesh.fsdp": 4, "mesh.tensor": 2}),
+    ("llama:1b", 8, 64, {"mesh.data": 1, "mesh.fsdp": 2, "mesh.pipeline": 4, "mesh.pipeline_microbatches": 8}),
     ("qwen3:1.7b", 8, 64, {"mesh.data": 1, "mesh.fsdp": 8}),
 )
 

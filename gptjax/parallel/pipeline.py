@@ -24,6 +24,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import math
+import operator
 from collections.abc import Callable
 from typing import Any
 
@@ -36,7 +37,7 @@ from jax.sharding import PartitionSpec as P
 from gptjax.config import ConfigError
 from gptjax.model.parameters import stack_sizes
 from gptjax.model.stack import layer_marks
-from gptjax.parallel.mesh import BATCH_AXES, compiler_axes
+from gptjax.parallel.mesh import AXES, BATCH_AXES, compiler_axes
 from gptjax.settings import MeshSettings, Settings
 
 AXIS = "pipeline"
@@ -177,9 +178,10 @@ def pipelined(
                 first = (repeat * stages + stage) * size
                 data = lax.dynamic_slice_in_dim(rows["keys"], first, size, axis=1).swapaxes(0, 1)
                 keys_Lb = jax.random.wrap_key_data(data, impl=jax.random.key_impl(keys_LB))
-            return run(jax.tree.map(lambda a: _pick(a, repeat), groups), x_bTD, rows["seen"], keys_Lb)
+            picked = functools.partial(_pick, index=repeat) if repeats > 1 else operator.itemgetter(0)
+            return run(jax.tree.map(picked, groups), x_bTD, rows["seen"], keys_Lb)
 
-        if repeats > 1:  # or the parameters that were picked would be kept for every tick
+        if repeats > 1:  # without this, the parameters picked in each tick would all be kept for the backward pass
             turn = jax.checkpoint(turn, policy=keep)
         x_kbTD, statistics = _flow(turn, cut(x_BTD), schedule)
         statistics = jax.tree.map(functools.partial(_of_layers, schedule, stage), statistics)
@@ -258,8 +260,8 @@ def _cut(schedule: Schedule, x: Array) -> Array:
     of the rows leaves its device if they are split over other axes, too."""
     k = schedule.microbatches // schedule.stages
     cut = x.reshape(-1, k, *x.shape[1:]).swapaxes(0, 1)
-    axes = compiler_axes(BATCH_AXES)
-    return lax.with_sharding_constraint(cut, P(None, axes)) if axes else cut
+    axes, others = compiler_axes(BATCH_AXES), [P.UNCONSTRAINED] * (cut.ndim - 2)
+    return lax.with_sharding_constraint(cut, P(None, axes, *others)) if axes else cut
 
 
 def _of_layers(schedule: Schedule, stage: Array, x: Array) -> Array:
@@ -269,6 +271,43 @@ def _of_layers(schedule: Schedule, stage: Array, x: Array) -> Array:
     x = x.reshape(schedule.repeats, stages, k, *x.shape[1:])  # [R, S, k, layers, b, …]
     x = jnp.moveaxis(x, (3, 1, 4, 2), (1, 2, 3, 4))  # [R, layers, S, b, k, …]
     return x.reshape(*x.shape[:2], -1, *x.shape[5:])
+
+
+def divided(function: Callable[..., Array], q_BTNH: Array, k_BSKH: Array, v_BSKH: Array, **options: Any) -> Array:
+    """`function(q, k, v, **options)`, an attention without dropout, of each device's own rows and heads.
+
+    cuDNN's kernel tells the compiler by itself how it is divided, which does not work in a `shard_map` over some of the
+    axes. In one over all of them there is nothing to divide.
+    """
+    return _divided(functools.partial(function, **options | {"dropout_keys_B": None}), q_BTNH, k_BSKH, v_BSKH)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
+def _divided(function: Callable[..., Array], *operands: Array) -> Array:
+    return _on_each_device(function, 1)(*operands)
+
+
+def _divided_forward(function: Callable[..., Array], *operands: Array) -> tuple[Array, tuple[Array, ...]]:
+    return _divided(function, *operands), operands
+
+
+def _divided_backward(function: Callable[..., Array], operands: tuple[Array, ...], cotangent: Array) -> Any:
+    """Runs the kernel forward again: JAX cannot hand what a `shard_map` keeps out of one that stands in another."""
+
+    def pull(cotangent: Array, *operands: Array) -> Any:
+        return jax.vjp(function, *operands)[1](cotangent)
+
+    return _on_each_device(pull, len(operands))(cotangent, *operands)
+
+
+_divided.defvjp(_divided_forward, _divided_backward)
+
+
+def _on_each_device(function: Callable[..., Any], outputs: int) -> Callable[..., Any]:
+    """`function` of arrays [B, T, N, H], whose rows and heads are divided, with as many `outputs` of this kind."""
+    part = P(compiler_axes(BATCH_AXES), None, compiler_axes(("tensor", "context")), None)
+    out_specs = part if outputs == 1 else (part,) * outputs
+    return jax.shard_map(function, in_specs=part, out_specs=out_specs, axis_names=set(compiler_axes(AXES)))
 
 
 def _pick(x: Array, index: Any) -> Array:

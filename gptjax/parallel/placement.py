@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -12,7 +13,7 @@ from jax.sharding import PartitionSpec as P
 from gptjax.model.placement import Placement
 from gptjax.parallel import context
 from gptjax.parallel.mesh import BATCH_AXES, compiler_axes
-from gptjax.parallel.pipeline import AXIS, pipelined, schedule_of
+from gptjax.parallel.pipeline import AXIS, divided, pipelined, schedule_of
 from gptjax.settings import MeshSettings
 
 
@@ -39,8 +40,11 @@ class MeshPlacement(Placement):
         v_BSKH: jax.Array,
         **options: Any,
     ) -> jax.Array:
-        """Brings together what sequences that are divided need of each other."""
+        """Brings together what sequences that are divided need of each other; and gives a kernel that the compiler
+        cannot divide inside of a pipeline its part of rows and heads."""
         mesh = jax.sharding.get_abstract_mesh()
+        if options["backend"] == "cudnn" and mesh.manual_axes:
+            function = functools.partial(divided, function)
         if mesh.shape.get(context.AXIS, 1) == 1:
             return function(q_BTNH, k_BSKH, v_BSKH, **options)
         if context.way_of(self.config, mesh, q_BTNH.shape[2]) == "all_to_all":
