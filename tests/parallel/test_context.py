@@ -147,6 +147,11 @@ def test_only_attention_sends_activations(tiny_config):
     assert set(counts) == {"all-to-all", "all-reduce"}, counts
 
 
+def test_a_ring_sends_to_neighbours_alone(tiny_config):
+    config = tiny_config(mesh__data=1, mesh__context=4, mesh__context_attention="ring", model__num_layers=1)
+    assert set(sent(config, 4)) == {"collective-permute", "all-reduce"}
+
+
 PAIRS = dict(model__family="encoder_decoder", training__objective="seq2seq")
 
 
