@@ -108,6 +108,15 @@ class ModelSettings(Section):
     # the hidden layer's function (model/feedforward.py)
     feedforward: Annotated[str, OneOrOwn(FEEDFORWARDS)] = "swiglu"
     feedforward_width: Natural = 0  # F, hidden width; 0: 4 D, or 8/3 D rounded up to a multiple of 64 if gated
+    num_experts: Natural = 0  # E, feed-forward layers of which each token uses a few; 0: one, used by all
+    experts_per_token: Count = 2  # k, how many of the experts a token uses
+    shared_experts: Natural = 0  # experts that every token uses besides
+    router_scores: Literal["softmax", "sigmoid"] = "softmax"  # of experts, from the router's logits
+    router_normalized: bool = False  # the scores of the experts that a token uses are scaled to sum to one
+    router_scale: Positive = 1.0  # by which they are multiplied then
+    router_bias: bool = False  # choices are balanced by a bias per expert that no gradient reaches (DeepSeek-V3)
+    # how rows are multiplied with their experts' matrices (model/grouped_products.py)
+    expert_products: Literal["auto", "loop", "gathered", "ragged"] = "auto"
     norm: Literal["rmsnorm", "layernorm"] = "rmsnorm"  # the kind of norm
     norm_epsilon: Positive = 1e-5  # added to the variance
     # what is normalized: the input of each sub-layer (pre), its output (post), both (sandwich), or the residual stream
@@ -209,6 +218,11 @@ class TrainingSettings(Section):
     loss_chunk: Natural = 0  # tokens per device whose logits are in memory at once; 0: all
     label_smoothing: BelowOne = 0.0  # share of each target's probability that is spread over all tokens, in training
     z_loss: NotNegative = 0.0  # weight of the squared log of the softmax denominator; 0: off
+    load_balance_loss: NotNegative = 0.01  # with experts: weight of the loss that balances them (training/routing.py)
+    # it balances the choices of each row, or those of all rows together
+    load_balance_over: Literal["sequence", "batch"] = "sequence"
+    router_z_loss: NotNegative = 0.001  # with experts: weight of the squared log of the router's softmax denominator
+    router_bias_rate: NotNegative = 0.001  # model.router_bias: by how much it moves in a step
     ema_decay: BelowOne = 0.0  # decay of a moving average of the parameters, used to evaluate and sample; 0: off
     # what to do if the loss or the gradient is not finite; skip: drop the update
     on_nonfinite: Literal["stop", "skip"] = "stop"

@@ -190,11 +190,11 @@ def decoding_params(family: Family, params: Any, weights: str) -> dict[str, Any]
     """The parameters as decoding reads them: one tree per layer, and matrices in the type `weights`.
 
     With stacked float32 parameters, every token would pay for slicing and casting each layer's weights. What the model
-    itself uses in float32 stays float32: the norms, and the learned positions (added before the cast).
+    itself uses in float32 stays float32: the norms, the learned positions (added before the cast), and routers.
     """
 
     def convert(parameter: Parameter, x: jax.Array) -> Any:
-        if parameter.kind == "vector" or "position" in parameter.inputs:
+        if parameter.kind == "vector" or "position" in parameter.inputs or "router" in parameter.outputs:
             return x
         return quantize(x, parameter.shared_scale_axes) if weights == "int8" else x.astype(weights)
 

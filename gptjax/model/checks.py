@@ -18,6 +18,23 @@ def check_stack(model: ModelSettings) -> None:
     check_positions(model)
     check_windows(model)
     bias_parts(model.bias)
+    check_experts(model)
+
+
+def check_experts(model: ModelSettings) -> None:
+    """Raises ConfigError unless the fields of a mixture of experts fit each other."""
+    if not model.num_experts:
+        for name in ("shared_experts", "router_bias"):
+            if model[name]:
+                raise ConfigError(f"model.{name} = {model[name]}: needs experts, and model.num_experts is 0")
+        return
+    if model.experts_per_token > model.num_experts:
+        raise ConfigError(
+            f"model.experts_per_token = {model.experts_per_token}: must be at most "
+            f"model.num_experts = {model.num_experts}"
+        )
+    if "feedforward" in bias_parts(model.bias):
+        raise ConfigError(f"model.bias = {model.bias!r}: experts have no biases; leave out feedforward")
 
 
 def check_heads(model: ModelSettings) -> None:
@@ -39,7 +56,8 @@ def check_size(model: ModelSettings) -> None:
     num_kv_heads = model.num_kv_heads or model.num_heads
     head_width = model.head_width or model.width // model.num_heads
     width, heads = model.width, (2 * model.num_heads + 2 * num_kv_heads) * head_width
-    about = model.vocab_size * width + model.num_layers * width * (heads + 2 * (model.feedforward_width or 4 * width))
+    inner = max(1, model.num_experts) * (model.feedforward_width or 4 * width)
+    about = model.vocab_size * width + model.num_layers * width * (heads + 2 * inner)
     if about > MOST_PARAMETERS:
         raise ConfigError(
             f"model.width = {width}, model.num_layers = {model.num_layers}, model.num_heads = {model.num_heads}, "

@@ -23,6 +23,7 @@ from gptjax.model.cache import KeyValueCache
 from gptjax.model.dropout import dropout, fold_in
 from gptjax.model.feedforward import FeedForward
 from gptjax.model.initialization import embedding_init, head_init
+from gptjax.model.mixture_of_experts import MixtureOfExperts
 from gptjax.model.norm import make_norm
 from gptjax.model.parameters import head_DV, lookup, matrix
 from gptjax.model.placement import ONE_DEVICE, Placement
@@ -61,7 +62,7 @@ class Block(nn.Module):
         context: dict[str, Any] | None = None,
     ) -> tuple[jax.Array, Any, dict[str, jax.Array]]:
         """Returns x_BTD, the layer's new cache (None without one), and statistics: a dict of arrays [B, …] by name
-        that a layer reports, for example for an auxiliary loss (see `Stack.transform`). This layer reports none.
+        that a layer reports, for example for an auxiliary loss (see `Stack.transform`): those of a mixture of experts.
 
         Dropout is applied to each branch's output before it is added to the residual stream, and to attention
         probabilities; without keys there is none.
@@ -111,8 +112,13 @@ class Block(nn.Module):
             attended_BTD = added(attended_BTD, h_BTD, "cross_attention_post_norm", of_cross)
 
         h_BTD = normed(x_BTD if config.parallel_residual else attended_BTD, "feedforward_norm", "pre")
-        h_BTD = FeedForward(config, name="feedforward")(h_BTD)
-        return added(attended_BTD, h_BTD, "feedforward_post_norm", of_feedforward), cache, {}
+        statistics: dict[str, jax.Array] = {}
+        if config.num_experts:
+            experts = MixtureOfExperts(config, self.placement, name="feedforward")
+            h_BTD, statistics = experts(h_BTD, segments_BT)
+        else:
+            h_BTD = FeedForward(config, name="feedforward")(h_BTD)
+        return added(attended_BTD, h_BTD, "feedforward_post_norm", of_feedforward), cache, statistics
 
 
 class Decoder(Stack):

@@ -50,6 +50,8 @@ class Parameter:
       kind: 'matrix': a product sums over its inputs. 'lookup': a table, whose inputs are indices of rows. 'vector':
         added to, or multiplied with, an array that has its axes (biases, scales of norms); it has only outputs.
       stack: axes along which there are several independent matrices, lookups or vectors.
+      active: of the experts on its stack, how many a token uses; 0: it is on no stack of experts.
+      trained: whether the optimizer updates it.
       init: (key, shape, dtype) → array, for one member of the stack.
       stacked_as: the name of the dict that is the stack; '' without one.
       tied: whether a lookup is also the matrix of the output layer.
@@ -61,6 +63,8 @@ class Parameter:
     outputs: Axes
     init: Callable[..., jax.Array]
     stack: Axes = dataclasses.field(default_factory=dict)
+    active: int = 0
+    trained: bool = True
     tied: bool = False
     stacked_as: str = ""
     where: str = "?"
@@ -84,6 +88,11 @@ class Parameter:
     @property
     def size(self) -> int:
         return math.prod(self.shape)
+
+    @property
+    def active_size(self) -> int:
+        """The numbers that one token uses."""
+        return self.size * self.active // self.stack["experts"] if self.active else self.size
 
     @property
     def shared_scale_axes(self) -> tuple[int, ...]:
@@ -121,16 +130,24 @@ def matrix(
     init: Callable[..., jax.Array],
     *,
     stack: Axes | None = None,
+    active: int = 0,
 ) -> jax.Array:
     """Declares the matrix `name` of `module` and returns it, [*stack, *inputs, *outputs]."""
-    return _declare(module, name, Parameter("matrix", inputs, outputs, init, stack=stack or {}, where=_caller()))
+    return _declare(
+        module, name, Parameter("matrix", inputs, outputs, init, stack=stack or {}, active=active, where=_caller())
+    )
 
 
 def vector(
-    module: nn.Module, name: str, axes: Axes, init: Callable[..., jax.Array] = nn.initializers.zeros
+    module: nn.Module,
+    name: str,
+    axes: Axes,
+    init: Callable[..., jax.Array] = nn.initializers.zeros,
+    *,
+    trained: bool = True,
 ) -> jax.Array:
     """Declares the vector `name` of `module` and returns it; without axes it is a single number."""
-    return _declare(module, name, Parameter("vector", {}, axes, init, where=_caller()))
+    return _declare(module, name, Parameter("vector", {}, axes, init, trained=trained, where=_caller()))
 
 
 def lookup(
@@ -246,11 +263,13 @@ def abstract_params(declared: Any) -> Any:
 @dataclasses.dataclass(frozen=True)
 class ParameterCounts:
     """total; non_embedding: without lookups (input embedding, positions); multiplied: N of the 6 N FLOPs per token,
-    which includes tied lookups."""
+    which includes tied lookups; active: those that one token uses, lookups included. Of experts, `multiplied` and
+    `active` count those that a token uses."""
 
     total: int
     non_embedding: int
     multiplied: int
+    active: int
 
 
 def count_parameters(declared: Any) -> ParameterCounts:
@@ -258,7 +277,9 @@ def count_parameters(declared: Any) -> ParameterCounts:
     every = jax.tree.leaves(declared)
     non_embedding = sum(parameter.size for parameter in every if parameter.kind != "lookup")
     tied = sum(parameter.size for parameter in every if parameter.tied)
-    return ParameterCounts(sum(parameter.size for parameter in every), non_embedding, non_embedding + tied)
+    total = sum(parameter.size for parameter in every)
+    unused = sum(parameter.size - parameter.active_size for parameter in every)
+    return ParameterCounts(total, non_embedding, non_embedding + tied - unused, total - unused)
 
 
 def stack_sizes(declared: Any, axis: str = "layers") -> dict[str, int]:

@@ -10,7 +10,13 @@ from gptjax.model.attention_backends import needs_of, select_backend
 from gptjax.model.feedforward import is_gated
 from gptjax.settings import ModelSettings, freeze_section
 
-BY_PLATFORM = ("dtype", "layers", "attention", "attention_block")  # decided last, when the platform is known
+BY_PLATFORM = (
+    "dtype",
+    "layers",
+    "attention",
+    "attention_block",
+    "expert_products",
+)  # decided last, when the platform is known
 _UNROLLED_LAYERS = 32  # with more layers, an unrolled stack compiles too long for the few per cent that it saves
 
 
@@ -49,6 +55,10 @@ def resolve_model(
         packed=packed,
         needs=needs_of(model),
     )
+    if model.expert_products == "auto":
+        model.expert_products = (
+            {"cpu": "loop", "tpu": "ragged"}.get(platform, "gathered") if model.num_experts else "loop"
+        )
     model.attention_block = model.attention_block or (64 if platform == "cpu" else 512)
     return freeze_section(ModelSettings, model)
 

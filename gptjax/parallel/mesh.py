@@ -24,7 +24,6 @@ from gptjax.settings import MeshSettings
 
 AXES = ("pipeline", "data", "fsdp", "expert", "context", "tensor")
 BATCH_AXES = ("pipeline", "data", "fsdp", "expert")  # the axes over which rows of a batch are split
-NOT_BUILT = ("expert",)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -57,8 +56,6 @@ def mesh_shape(config_mesh: MeshSettings, num_devices: int) -> dict[str, int]:
             raise ConfigError(
                 f"mesh.{axis} = {size}: must be a positive number of devices, or -1 for all remaining ones"
             )
-        if axis in NOT_BUILT and size != 1:
-            raise ConfigError(f"mesh.{axis} = {size}: must be 1; models cannot be divided over this axis yet")
     fixed = math.prod(size for size in sizes.values() if size != -1)
     described = ", ".join(f"{axis} = {size}" for axis, size in sizes.items() if size != 1) or "data = 1"
     if free:

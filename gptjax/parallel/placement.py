@@ -11,7 +11,7 @@ import jax
 from jax.sharding import PartitionSpec as P
 
 from gptjax.model.placement import Placement
-from gptjax.parallel import context
+from gptjax.parallel import context, expert
 from gptjax.parallel.mesh import BATCH_AXES, compiler_axes
 from gptjax.parallel.pipeline import AXIS, divided, pipelined, schedule_of
 from gptjax.settings import MeshSettings
@@ -50,6 +50,14 @@ class MeshPlacement(Placement):
         if context.way_of(self.config, mesh, q_BTNH.shape[2]) == "all_to_all":
             return context.over_heads(function, q_BTNH, k_BSKH, v_BSKH, **options)
         return context.in_ring(q_BTNH, k_BSKH, v_BSKH, **options)
+
+    def experts(
+        self, function: Callable, x_BTD: jax.Array, real_BT: jax.Array, weights: Any
+    ) -> tuple[jax.Array, dict[str, jax.Array]]:
+        """Lets each device route its own tokens, and divides the experts, if there are several of both."""
+        if jax.sharding.get_abstract_mesh().empty:
+            return function(x_BTD, real_BT, weights)
+        return expert.divided(function, x_BTD, real_BT, weights)
 
     def layers(
         self, run: Callable, layers: Any, x_BTD: jax.Array, seen: Any, keys_LB: jax.Array | None, *, keep: Callable

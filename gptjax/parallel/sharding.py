@@ -41,6 +41,8 @@ TABLE: dict[str, Split] = {
     "kv_heads": Split(matrix=("tensor",), vector=("tensor",)),  # K, of keys and values
     "head": Split(),  # H, inside of a head
     "mlp": Split(matrix=("tensor",), vector=("tensor",)),  # F, feed-forward columns
+    "experts": Split(matrix=("expert",)),  # E, of a mixture
+    "router": Split(),  # E again, of what chooses among them: few
     "vocab": Split(matrix=("tensor",), vector=("tensor",)),  # V
     "class": Split(),  # C, of a classifier: few
     "position": Split(),

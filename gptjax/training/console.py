@@ -82,8 +82,9 @@ def derived_facts(plan: Plan) -> dict[str, dict[str, str]]:
     axes = " × ".join(f"{axis} {size}" for axis, size in plan.mesh.shape.items() if size > 1)
     devices = plan.devices
     kinds = [devices.kind] if isinstance(devices, AbstractDevices) else sorted({one.device_kind for one in devices})
+    active = f", {count_text(counts.active)} active" if counts.active < counts.total else ""
     run = {
-        "parameters": f"{counts.total:,} ({count_text(counts.non_embedding)} without embedding)",
+        "parameters": f"{counts.total:,} ({count_text(counts.non_embedding)} without embedding{active})",
         "steps": f"{plan.total_steps:,} of {counted(plan.tokens_per_step, 'token')}",
         "tokens": f"{count_text(total_tokens)} ({total_tokens / max(counts.total, 1):.1f} per parameter)",
     }
@@ -95,7 +96,8 @@ def derived_facts(plan: Plan) -> dict[str, dict[str, str]]:
         "devices": f"{plan.mesh.size} × {', '.join(kinds)}",
         "mesh": axes or "one device",
         **_pipeline_facts(plan),
-        "compute": f"{model.dtype}, attention {model.attention}, layers {model.layers}, remat {model.remat}",
+        "compute": f"{model.dtype}, attention {model.attention}, layers {model.layers}, remat {model.remat}"
+        + (f", experts {model.expert_products}" if model.num_experts else ""),
         "utilization": plan.peak.label,
     }
     updates = {}

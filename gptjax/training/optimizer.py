@@ -67,7 +67,8 @@ def treatments_of(
     `rules` is a sequence of (pattern, kind, value): the pattern must match a whole path; for each kind, the last rule
     that matches decides. learning_rate and weight_decay values are factors on the configured value, freeze's is a bool.
     A pattern may name one layer of a stack: 'layers/3/attention/query' is layer 3 of 'layers/attention/query'.
-    A parameter for which `trains` is false is frozen, whatever the rules say. Raises ConfigError for an unknown method,
+    A parameter for which `trains` is false, or that is declared as not trained, is frozen, whatever the rules say.
+    Raises ConfigError for an unknown method,
     a malformed rule, a rule that matches nothing, and when all is frozen.
     """
     if config_optimizer.name not in METHODS and not is_named(config_optimizer.name):
@@ -96,7 +97,7 @@ def treatments_of(
         if method == "muon" and not (parameter.kind == "matrix" and "layers" in parameter.stack):
             method = "adamw"
         return Treatment(
-            method="frozen" if chosen["freeze"] or not trains(path) else method,
+            method="frozen" if chosen["freeze"] or not trains(path) or not parameter.trained else method,
             learning_rate=chosen["learning_rate"],
             weight_decay=chosen["weight_decay"] * config_optimizer.weight_decay,
             size=parameter.size,

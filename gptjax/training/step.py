@@ -85,10 +85,10 @@ def make_train_step(
         gradient_norm = optax.tree.norm(gradients)
         gradients = clip_by_global_norm(gradients, gradient_norm, config.optimizer.gradient_clip)
         updates, opt_state = optimizer.update(gradients, state.opt_state, state.params)
-        params = optax.apply_updates(state.params, updates)
+        params = objective.adjusted(optax.apply_updates(state.params, updates), figures)
         monitor, zscores = update_monitor(state.monitor, loss, gradient_norm)
         metrics = {
-            **{f"train/{name}": figure for name, figure in figures.items()},
+            **{f"train/{name}": figure for name, figure in objective.metrics(figures).items()},
             "train/gradient_norm": gradient_norm,
             "train/loss_zscore": zscores["loss"],
             "train/gradient_norm_zscore": zscores["gradient_norm"],

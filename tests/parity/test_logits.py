@@ -13,6 +13,7 @@ from transformers_names import (
     gpt_oss_names,
     llama_names,
     marian_names,
+    moe_names,
     mpt_names,
     neox_names,
     olmo2_names,
@@ -188,6 +189,41 @@ def gpt_oss():
     )
 
 
+def olmoe():
+    heads = {name: value for name, value in HEADS.items() if name != "head_dim"}
+    rope = dict(rope_type="default", rope_theta=1e4)
+    config = transformers.OlmoeConfig(**SIZES, **heads, rope_parameters=rope, num_experts=8, num_experts_per_tok=3)
+    ours = LLAMA | dict(qk_norm=True, qk_norm_over="projection", num_experts=8, experts_per_token=3)
+    return transformers.OlmoeForCausalLM, config, moe_names, ours
+
+
+def qwen3_moe():
+    rope = dict(rope_type="default", rope_theta=1e6)
+    experts = dict(num_experts=6, num_experts_per_tok=2, moe_intermediate_size=20, norm_topk_prob=True)
+    config = transformers.Qwen3MoeConfig(**SIZES, **HEADS, **experts, rope_parameters=rope)
+    ours = LLAMA | dict(qk_norm=True, rope_theta=1e6, num_experts=6, router_normalized=True, feedforward_width=20)
+    return transformers.Qwen3MoeForCausalLM, config, moe_names, ours
+
+
+def mixtral():
+    heads = {name: value for name, value in HEADS.items() if name != "attention_bias"}
+    rope = dict(rope_type="default", rope_theta=1e4)
+    config = transformers.MixtralConfig(**SIZES, **heads, rope_parameters=rope, num_local_experts=4)
+    ours = LLAMA | dict(num_experts=4, router_normalized=True)
+    return transformers.MixtralForCausalLM, config, moe_names, ours
+
+
+def glm4_moe():
+    """Routed as DeepSeek-V3 is: sigmoid, bias, scale and a shared expert."""
+    rope = dict(rope_type="default", rope_theta=1e4, partial_rotary_factor=1.0)
+    experts = dict(n_routed_experts=6, num_experts_per_tok=2, n_shared_experts=1, moe_intermediate_size=20)
+    experts |= dict(routed_scaling_factor=2.5, norm_topk_prob=True, n_group=1, topk_group=1, first_k_dense_replace=0)
+    config = transformers.Glm4MoeConfig(**SIZES, **HEADS, **experts, rope_parameters=rope, use_qk_norm=True)
+    ours = LLAMA | dict(qk_norm=True, num_experts=6, feedforward_width=20, shared_experts=1, router_scores="sigmoid")
+    ours |= dict(router_bias=True, router_scale=2.5, router_normalized=True)
+    return transformers.Glm4MoeForCausalLM, config, moe_names, ours
+
+
 def phi3_128k():
     """Beyond its original context, where transformers takes the long factors."""
     heads = {name: value for name, value in HEADS.items() if name not in ("attention_bias", "head_dim")}
@@ -256,6 +292,7 @@ def marian():
 
 FAMILIES = [gpt2, llama, qwen2, qwen3, mistral, phi3, gemma2, gemma3, olmo2, smollm3, pythia, granite]
 FAMILIES += [gpt_oss, phi3_128k, mpt, t5gemma, marian]
+FAMILIES += [olmoe, qwen3_moe, mixtral, glm4_moe]
 
 
 class StandIn:

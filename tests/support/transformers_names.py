@@ -61,7 +61,25 @@ def llama_names(params, norms=NORMS):
         named[f"{name}.self_attn.o_proj.weight"] = attention["output"].reshape(-1, width).T
         if "output_bias" in attention:
             named[f"{name}.self_attn.o_proj.bias"] = attention["output_bias"]
-        named |= {f"{name}.mlp.{part}_proj.weight": feedforward[part].T for part in ("gate", "up", "down")}
+        if "router" not in feedforward:
+            named |= {f"{name}.mlp.{part}_proj.weight": feedforward[part].T for part in ("gate", "up", "down")}
+    return named
+
+
+def moe_names(params):
+    """Likewise of OLMoE's, Qwen3-MoE's, Mixtral's and GLM-4.5's, whose experts are [E, out, in]."""
+    named = llama_names(params)
+    layers = params["layers"]["feedforward"]
+    for index in range(len(layers["router"])):
+        feedforward, name = _layer(layers, index), f"model.layers.{index}.mlp"
+        named[f"{name}.gate.weight"] = feedforward["router"].T
+        both = np.concatenate([feedforward["gate"], feedforward["up"]], axis=2)
+        named[f"{name}.experts.gate_up_proj"] = both.transpose(0, 2, 1)
+        named[f"{name}.experts.down_proj"] = feedforward["down"].transpose(0, 2, 1)
+        if "router_bias" in feedforward:
+            named[f"{name}.gate.e_score_correction_bias"] = feedforward["router_bias"]
+        for part, matrix in _layer(layers.get("shared", {}), index).items():
+            named[f"{name}.shared_experts.{part}_proj.weight"] = matrix.T
     return named
 
 

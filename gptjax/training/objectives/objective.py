@@ -13,6 +13,7 @@ from gptjax.data import Dataset
 from gptjax.evaluation.scores import Score
 from gptjax.settings import Settings
 from gptjax.tokenizer import Tokenizer
+from gptjax.training.routing import balanced, router_losses, router_metrics
 
 Batch = Mapping[str, jax.Array]
 
@@ -76,8 +77,8 @@ class Objective(abc.ABC):
 
         Returns:
           The sum to differentiate, auxiliary losses included (times the batch's weight where they are means); and
-          figures to report: float32 scalars by name, each a sum over the batch that the step divides by the weight.
-          'loss' is the one that is shown as the training loss. A figure NAME becomes the metric train/NAME.
+          figures to report: float32 by name, each a sum over the batch that the step divides by the weight. 'loss' is
+          the one that is shown as the training loss. `metrics` makes scalars of them: NAME becomes train/NAME.
         """
 
     def auxiliary(
@@ -92,7 +93,20 @@ class Objective(abc.ABC):
           The sum to add to the loss, None for nothing; and figures to report. Both are sums over the batch, as `loss`
           returns them: a mean over tokens or rows is multiplied by the weight of these.
         """
-        return None, {}
+        weight_B = jax.vmap(lambda row: self.weight(jax.tree.map(lambda array: array[None], row)))(dict(batch))
+        return router_losses(statistics, weight_B, self.config.training)
+
+    def adjusted(self, params: Any, figures: Mapping[str, jax.Array]) -> Any:
+        """The parameters after an update, with those changed that no gradient changes: the biases of routers.
+
+        Args:
+          figures: of the whole batch, as `loss` returns them, divided by its weight.
+        """
+        return balanced(params, figures, self.config.training.router_bias_rate)
+
+    def metrics(self, figures: Mapping[str, jax.Array]) -> dict[str, jax.Array]:
+        """The scalars to report, by name, from the figures of a whole batch."""
+        return router_metrics(figures)
 
     def trains(self, path: str) -> bool:
         """Whether the parameter with this path ('layers/attention/query') is updated."""

@@ -1,0 +1,161 @@
+"""A feed-forward layer of which each token uses a few parts: a mixture of experts (Shazeer et al., arXiv:1701.06538).
+
+    scores = softmax(x · router), or sigmoid            [E], one for each expert
+    chosen = the k experts with the highest scores      (with `router_bias`, of scores + bias: DeepSeek-V3)
+    y      = Σ over chosen: weight · expert(x)  [+ shared(x), an expert that every token uses]
+
+No token is dropped, and so none depends on others: tokens are sorted by expert (`grouped_products`). What the router
+did is reported as statistics of the block, from which training/routing.py makes losses, metrics and the bias.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from gptjax.model.feedforward import FeedForward, activation_of
+from gptjax.model.grouped_products import blocks_of, grouped_product
+from gptjax.model.initialization import input_init, output_init
+from gptjax.model.parameters import matrix, vector
+from gptjax.model.placement import ONE_DEVICE, Placement
+from gptjax.settings import ModelSettings
+
+ROUTER_BIAS = "router_bias"
+EXPERT_MATRICES = ("gate", "up", "down")
+
+
+class Group:
+    """The devices that share the experts: here one, which has them all (see parallel/expert.py for several)."""
+
+    def place(self) -> jax.typing.ArrayLike:
+        """Which device of the group this is."""
+        return 0
+
+    def gathered(self, x: jax.Array) -> jax.Array:
+        """The rows of all devices of the group."""
+        return x
+
+    def summed(self, x: jax.Array) -> jax.Array:
+        """Of what each device has made of the rows of all, the sum; each gets its own rows of it."""
+        return x
+
+
+ALONE = Group()
+
+
+class MixtureOfExperts(nn.Module):
+    """`FeedForward` with `num_experts` experts, each `feedforward_width` wide."""
+
+    config: ModelSettings
+    placement: Placement = ONE_DEVICE
+
+    @nn.compact
+    def __call__(
+        self, x_BTD: jax.Array, segments_BT: jax.Array | None = None
+    ) -> tuple[jax.Array, dict[str, jax.Array]]:
+        """[B, T, D], and statistics, each a sum over the tokens of a row that are not padding (segment 0):
+
+        expert_tokens [B, E]: how many chose each expert. router_probability [B, E]: scores that sum to one.
+        router_z [B]: squared log of the softmax denominator. router_entropy [B], in nats. router_tokens [B]: 1.
+        """
+        config = self.config
+        width, inner = {"embed": config.width}, {"mlp": config.feedforward_width}
+        experts, used = {"experts": config.num_experts}, config.experts_per_token
+        into, out = input_init(config), output_init(config)
+        weights = {
+            "router": matrix(self, "router", width, {"router": config.num_experts}, into),
+            "up": matrix(self, "up", width, inner, into, stack=experts, active=used),
+            "down": matrix(self, "down", inner, width, out, stack=experts, active=used),
+        }
+        if activation_of(config.feedforward)[1]:
+            weights["gate"] = matrix(self, "gate", width, inner, into, stack=experts, active=used)
+        if config.router_bias:
+            weights[ROUTER_BIAS] = vector(self, ROUTER_BIAS, {"router": config.num_experts}, trained=False)
+        shared_BTD: Any = 0
+        if config.shared_experts:
+            wider = dataclasses.replace(config, feedforward_width=config.shared_experts * config.feedforward_width)
+            shared_BTD = FeedForward(wider, name="shared")(x_BTD)
+        if self.is_initializing():
+            return x_BTD, {}
+        real_BT = jnp.ones(x_BTD.shape[:2], bool) if segments_BT is None else segments_BT != 0
+        y_BTD, statistics = self.placement.experts(functools.partial(mixture, config), x_BTD, real_BT, weights)
+        return y_BTD + shared_BTD, statistics
+
+
+def mixture(
+    config: ModelSettings, x_BTD: jax.Array, real_BT: jax.Array, weights: dict[str, Any], group: Group = ALONE
+) -> tuple[jax.Array, dict[str, jax.Array]]:
+    """The routed experts' output, and the statistics, of a device's own rows.
+
+    Args:
+      weights: of the experts, those that this device has of the group's.
+    """
+    chosen_BTk, share_BTk, statistics = route(config, x_BTD, real_BT, weights)
+    x_ND, chosen_Nk, share_Nk = (
+        group.gathered(each.reshape(-1, each.shape[-1])) for each in (x_BTD, chosen_BTk, share_BTk)
+    )
+    y_ND = _expert_outputs(config, x_ND, chosen_Nk, share_Nk, weights, group)
+    return group.summed(y_ND).reshape(x_BTD.shape), statistics
+
+
+def route(
+    config: ModelSettings, x_BTD: jax.Array, real_BT: jax.Array, weights: dict[str, Any]
+) -> tuple[jax.Array, jax.Array, dict[str, jax.Array]]:
+    """The experts that each token uses, the share of each in its output, both [B, T, k], and the statistics.
+
+    Scores are computed in float32: in bfloat16 experts with close scores would change places.
+    """
+    dtype = jnp.promote_types(x_BTD.dtype, jnp.float32)
+    logits_BTE = jnp.einsum("BTD,DE->BTE", x_BTD.astype(dtype), weights["router"].astype(dtype))
+    if config.router_scores == "softmax":
+        scores_BTE = probability_BTE = jax.nn.softmax(logits_BTE, axis=-1)
+    else:
+        scores_BTE = jax.nn.sigmoid(logits_BTE)
+        probability_BTE = scores_BTE / jnp.sum(scores_BTE, axis=-1, keepdims=True)
+    bias_E = jax.lax.stop_gradient(weights[ROUTER_BIAS]) if ROUTER_BIAS in weights else 0.0
+    chosen_BTk = jax.lax.top_k(jax.lax.stop_gradient(scores_BTE) + bias_E, config.experts_per_token)[1]
+    share_BTk = jnp.take_along_axis(scores_BTE, chosen_BTk, axis=-1)
+    if config.router_normalized:
+        share_BTk = share_BTk / (jnp.sum(share_BTk, axis=-1, keepdims=True) + 1e-20)
+    share_BTk = (share_BTk * config.router_scale).astype(x_BTD.dtype)
+
+    is_chosen_BTE = jnp.sum(jax.nn.one_hot(chosen_BTk, config.num_experts, dtype=dtype), axis=2)
+    real_BT = real_BT.astype(dtype)
+    entropy_BT = jnp.sum(jax.scipy.special.entr(probability_BTE), axis=-1)
+    statistics = {
+        "expert_tokens": jnp.einsum("BT,BTE->BE", real_BT, is_chosen_BTE),
+        "router_probability": jnp.einsum("BT,BTE->BE", real_BT, probability_BTE),
+        "router_z": jnp.sum(real_BT * jnp.square(jax.nn.logsumexp(logits_BTE, axis=-1)), axis=1),
+        "router_entropy": jnp.sum(real_BT * entropy_BT, axis=1),
+        "router_tokens": jnp.sum(real_BT, axis=1),
+    }
+    return chosen_BTk, share_BTk, statistics
+
+
+def _expert_outputs(
+    config: ModelSettings,
+    x_ND: jax.Array,
+    chosen_Nk: jax.Array,
+    share_Nk: jax.Array,
+    weights: dict[str, Any],
+    group: Group,
+) -> jax.Array:
+    """What this device's experts add to each of the N tokens, [N, D]."""
+    num_mine, num_used = weights["up"].shape[0], config.experts_per_token
+    mine_R = chosen_Nk.reshape(-1) - group.place() * num_mine
+    mine_R = jnp.where((mine_R >= 0) & (mine_R < num_mine), mine_R, num_mine)
+    blocks = blocks_of(mine_R, num_mine)
+    x_SD = x_ND.at[blocks.rows_S // num_used].get(mode="fill", fill_value=0)  # row R = N · k is out of range
+
+    def product(x_SI: jax.Array, name: str) -> jax.Array:
+        return grouped_product(x_SI, weights[name], blocks, config.expert_products)
+
+    gate = [product(x_SD, "gate")] if "gate" in weights else []
+    hidden_SF = activation_of(config.feedforward)[0](*gate, product(x_SD, "up"))
+    y_RD = product(hidden_SF, "down").at[blocks.slots_R].get(mode="fill", fill_value=0)
+    return jnp.einsum("NkD,Nk->ND", y_RD.reshape(*chosen_Nk.shape, -1), share_Nk)

@@ -1,0 +1,105 @@
+"""What training makes of the statistics of routers (model/mixture_of_experts.py): losses, metrics and a bias.
+
+Load balance (Switch Transformer, arXiv:2101.03961): E Σ_e f_e P_e, of the share of choices f and the mean probability P
+of each expert; 1 if balanced. `load_balance_over = 'sequence'` takes both over a row (DeepSeek-V2's), which makes the
+loss of a batch the sum of its rows': micro-batches and meshes change nothing. 'batch' takes them over all rows, which
+lets experts specialize on some texts (arXiv:2501.11873); it is not a sum over micro-batches, of which there is then
+one. The router's z-loss is the mean squared log of its softmax denominator (ST-MoE, arXiv:2202.08906). Both are means
+over layers.
+
+The bias (`model.router_bias`; DeepSeek-V3, arXiv:2412.19437, section 2.1.2) is a parameter that no gradient reaches:
+after each step it rises by `training.router_bias_rate` for experts with fewer choices than the mean in the whole batch,
+and falls for those with more.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from gptjax.model.mixture_of_experts import ROUTER_BIAS
+from gptjax.settings import TrainingSettings
+from gptjax.tree import map_with_path
+
+LOAD = "expert_tokens"  # a figure, [L, E]: choices of each expert, divided by the weight of the batch
+STATISTICS = (LOAD, "router_probability", "router_z", "router_entropy", "router_tokens")
+PREFIXES = ("", "encoder_")  # of statistics: the model's own stack, and an encoder's before it
+
+
+def router_losses(
+    statistics: Mapping[str, jax.Array], weight_B: jax.Array, training: TrainingSettings
+) -> tuple[jax.Array | None, dict[str, jax.Array]]:
+    """The auxiliary loss of a batch and its figures, as sums over the batch; (None, {}) without routers.
+
+    Args:
+      statistics: [L, B, …].
+      weight_B: the weight of each row in the loss.
+    """
+    total, figures = None, {}
+    for prefix in PREFIXES:
+        if prefix + LOAD in statistics:
+            of_stack = {name: statistics[prefix + name] for name in STATISTICS}
+            loss, of_routers = _losses_of_stack(of_stack, weight_B, training)
+            total = loss if total is None else total + loss
+            figures |= {prefix + name: figure for name, figure in of_routers.items()}
+    return total, figures
+
+
+def _losses_of_stack(
+    statistics: Mapping[str, jax.Array], weight_B: jax.Array, training: TrainingSettings
+) -> tuple[jax.Array, dict[str, jax.Array]]:
+    load_LBE, probability_LBE = statistics[LOAD], statistics["router_probability"]
+    tokens_LB1 = statistics["router_tokens"][..., None]
+    if training.load_balance_over == "sequence":
+        balance = jnp.sum(_balance(load_LBE, probability_LBE, tokens_LB1).mean(0) * weight_B)
+    else:
+        of_all = _balance(load_LBE.sum(1), probability_LBE.sum(1), tokens_LB1.sum(1))
+        balance = of_all.mean() * weight_B.sum()
+
+    def mean(name: str) -> jax.Array:
+        """Over layers and tokens, times the weight of the batch."""
+        mean_LB = statistics[name] / jnp.maximum(statistics["router_tokens"], 1.0)
+        return jnp.sum(mean_LB.mean(0) * weight_B)
+
+    z, entropy = mean("router_z"), mean("router_entropy")
+    figures = {"load_balance_loss": balance, "router_z_loss": z, "router_entropy": entropy, LOAD: load_LBE.sum(1)}
+    return training.load_balance_loss * balance + training.router_z_loss * z, figures
+
+
+def _balance(load: jax.Array, probability: jax.Array, tokens: jax.Array) -> jax.Array:
+    """E Σ f P over the last axis, of sums over `tokens` tokens; 0 without tokens."""
+    share = load / jnp.maximum(load.sum(-1, keepdims=True), 1.0)
+    return load.shape[-1] * jnp.sum(share * probability / jnp.maximum(tokens, 1.0), axis=-1)
+
+
+def router_metrics(figures: Mapping[str, jax.Array]) -> dict[str, jax.Array]:
+    """Figures of a whole batch as scalars: in place of the load of each expert, the largest as a multiple of the mean
+    (the worst layer's), and the share of experts that no token chose."""
+    scalars = {}
+    for name, figure in figures.items():
+        if not name.endswith(LOAD):
+            scalars[name] = figure
+            continue
+        prefix = name.removesuffix(LOAD)
+        mean_L = jnp.maximum(figure.mean(-1), jnp.finfo(figure.dtype).tiny)
+        scalars[f"{prefix}expert_load_max"] = jnp.max(figure.max(-1) / mean_L)
+        scalars[f"{prefix}experts_unused"] = jnp.mean(figure == 0)
+    return scalars
+
+
+def balanced(params: Any, figures: Mapping[str, jax.Array], rate: float) -> Any:
+    """The parameters with the routers' biases moved against the error of the load of a whole batch."""
+
+    if not any(prefix + LOAD in figures for prefix in PREFIXES):
+        return params
+
+    def moved(path: str, param: jax.Array) -> jax.Array:
+        if path.rsplit("/", 1)[-1] != ROUTER_BIAS:
+            return param
+        load_LE = figures[("encoder_" if path.startswith("encoder/") else "") + LOAD]
+        return param + rate * jnp.sign(load_LE.mean(-1, keepdims=True) - load_LE).astype(param.dtype)
+
+    return map_with_path(moved, params)

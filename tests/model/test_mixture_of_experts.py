@@ -1,0 +1,119 @@
+"""A mixture of experts: what it computes, that no token depends on others, what it reports, counts and refuses."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from random_models import TOKENIZER, greedy_reference, make_model
+
+from gptjax.config import ConfigError, default
+from gptjax.inference.generate import Generator
+from gptjax.model.checks import check_experts
+from gptjax.model.families import family_named, family_of
+from gptjax.model.grouped_products import blocks_of, grouped_product
+from gptjax.model.int8 import quantize
+from gptjax.model.parameters import count_parameters
+from gptjax.user_code import load_config
+
+
+@pytest.mark.parametrize("load", ["even", "one expert has all", "some of another device"])
+@pytest.mark.parametrize("products", ["loop", "gathered", "ragged"])
+def test_each_row_is_multiplied_with_the_matrix_of_its_expert(products, load):
+    R, E, inner, outer = 50, 3, 5, 4
+    rng = np.random.default_rng(0)
+    expert_R = {"even": rng.integers(0, E, R), "one expert has all": np.full(R, 1)}.get(load, rng.integers(0, E + 1, R))
+    x_RI, weight_EIO, cotangent_RO = (rng.standard_normal(s) for s in ((R, inner), (E, inner, outer), (R, outer)))
+    is_mine_R1 = (expert_R < E)[:, None]
+
+    def grouped(x_RI, weight_EIO):
+        blocks = blocks_of(jnp.asarray(expert_R), E)
+        x_SI = x_RI.at[blocks.rows_S].get(mode="fill", fill_value=0)
+        y_SO = grouped_product(x_SI, weight_EIO, blocks, products)
+        return (y_SO.at[blocks.slots_R].get(mode="fill", fill_value=0) * cotangent_RO).sum()
+
+    def plain(x_RI, weight_EIO):
+        y_RO = jnp.einsum("ri,rio->ro", x_RI, weight_EIO[np.minimum(expert_R, E - 1)])
+        return (y_RO * is_mine_R1 * cotangent_RO).sum()
+
+    arguments = jnp.float32(x_RI), jnp.float32(weight_EIO)
+    made = jax.jit(jax.value_and_grad(grouped, (0, 1)))(*arguments)
+    expected = jax.value_and_grad(plain, (0, 1))(*arguments)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-4), made, expected)
+
+
+@pytest.mark.parametrize("products", ["loop", "gathered"])
+def test_eight_bit_experts_are_multiplied_as_what_they_stand_for(products):
+    rng = np.random.default_rng(0)
+    weight_EIO = quantize(jnp.float32(rng.standard_normal((3, 8, 4))), (-2,))
+    blocks = blocks_of(jnp.asarray(rng.integers(0, 3, 40)), 3)
+    x_SI = jnp.float32(rng.standard_normal((blocks.rows_S.shape[0], 8)))
+    made = grouped_product(x_SI, weight_EIO, blocks, products)
+    expected = grouped_product(x_SI, weight_EIO.values * weight_EIO.scale, blocks, products)
+    np.testing.assert_allclose(made, expected, rtol=1e-5, atol=1e-5)
+
+
+EXPERTS = dict(num_experts=6, feedforward_width=16, router_scores="sigmoid", router_bias=True, shared_experts=1)
+
+
+def test_reading_token_by_token_writes_what_whole_passes_do():
+    params, config = make_model(**EXPERTS)
+    prompt = TOKENIZER.encode("experts ")
+    prompts = [prompt, prompt[:3]]
+    made = Generator(params, config, TOKENIZER).generate(prompts, max_new_tokens=8, temperature=0.0)
+    for completion, start in zip(made, prompts, strict=True):
+        expected = greedy_reference(params, config, start, 8)
+        assert len(completion.tokens) > 0 and list(completion.tokens) == expected[: len(completion.tokens)]
+
+
+def test_statistics_leave_out_padding_and_count_every_choice():
+    params, config = make_model(**EXPERTS)
+    tokens, segments = np.random.default_rng(0).integers(0, 60, (2, 12)), np.ones((2, 12), np.int32)
+    segments[1, 7:] = 0
+    _, statistics = family_of(config.model).module().apply({"params": params}, tokens, segments, method="hidden")
+    np.testing.assert_allclose(statistics["router_tokens"], [[12, 7]] * 2)
+    np.testing.assert_allclose(statistics["expert_tokens"].sum(-1), [[24, 14]] * 2)
+    np.testing.assert_allclose(statistics["router_probability"].sum(-1), [[12, 7]] * 2, rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    "name, total, active",
+    [("olmoe", 6_919_161_856, 1_282_017_280), ("qwen3_30b_a3b", 30_532_122_624, 3_353_032_704)],
+)
+def test_published_models_have_the_published_numbers_of_parameters(name, total, active):
+    """Those of transformers' modules of the published configs, and of them those that a token uses."""
+    section = load_config(f"configs/moe.py:{name}").model
+    config = family_named("decoder").resolve(section, platform="cpu", vocab_size=0, sequence_length=16)
+    counts = count_parameters(family_of(config).declarations)
+    assert (counts.total, counts.active) == (total, active)
+    assert counts.multiplied == active - config.vocab_size * config.width  # the embedding is looked up
+
+
+@pytest.mark.parametrize(
+    "field, value, others",
+    [
+        ("experts_per_token", 5, dict(num_experts=4)),
+        ("shared_experts", 1, {}),
+        ("router_bias", True, {}),
+        ("bias", "all", dict(num_experts=4)),
+    ],
+)
+def test_fields_that_do_not_fit_are_refused_by_name(field, value, others):
+    section = default().model
+    section.update(others | {field: value})
+    with pytest.raises(ConfigError, match=rf"model\.{field} = {value!r}"):
+        check_experts(section)
+
+
+def test_an_expert_that_all_choose_alone_is_a_dense_layer():
+    params, config = make_model(num_experts=1, experts_per_token=1, feedforward_width=16)
+    dense = dataclasses.replace(config.model, num_experts=0)
+    layer = params["layers"]["feedforward"]
+    same = {name: layer[name][:, 0] for name in ("gate", "up", "down")}
+    of_dense = params | {"layers": params["layers"] | {"feedforward": same}}
+    tokens = np.random.default_rng(0).integers(0, 60, (2, 12))
+    made = family_of(config.model).module().apply({"params": params}, tokens)
+    np.testing.assert_allclose(
+        made, family_of(dense).module().apply({"params": of_dense}, tokens), rtol=1e-4, atol=1e-4
+    )

@@ -1,0 +1,74 @@
+"""Losses, metrics and biases of routers: by hand, and the same from one batch, from micro-batches and on meshes."""
+
+import dataclasses
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from one_step import PLAIN, assert_same, step_of
+
+from gptjax.settings import TrainingSettings
+from gptjax.training.routing import balanced, router_losses, router_metrics
+
+TRAINING = TrainingSettings(load_balance_loss=1.0, router_z_loss=0.0)
+
+
+def statistics_of(load_BE, probability_BE):
+    load_BE, probability_BE = np.float32(load_BE), np.float32(probability_BE)
+    zeros_LB = np.zeros((1, len(load_BE)), np.float32)
+    tokens_LB = probability_BE.sum(-1)[None]
+    return {
+        "expert_tokens": load_BE[None],
+        "router_probability": probability_BE[None],
+        "router_z": zeros_LB,
+        "router_entropy": zeros_LB,
+        "router_tokens": tokens_LB,
+    }
+
+
+def test_the_balance_of_rows_and_of_a_batch():
+    """Each row asks one expert alone, which is the worst for a row and balanced for the batch."""
+    statistics = statistics_of([[4, 0], [0, 4]], [[4, 0], [0, 4]])
+    by_row, _ = router_losses(statistics, jnp.array([4.0, 4.0]), TRAINING)
+    by_batch, _ = router_losses(
+        statistics, jnp.array([4.0, 4.0]), dataclasses.replace(TRAINING, load_balance_over="batch")
+    )
+    assert (float(by_row) / 8, float(by_batch) / 8) == (2.0, 1.0)
+
+
+def test_metrics_of_a_load():
+    metrics = router_metrics({"loss": jnp.array(1.0), "expert_tokens": jnp.array([[1.0, 3.0, 0.0, 0.0]])})
+    assert {name: float(each) for name, each in metrics.items()} == dict(
+        loss=1.0, expert_load_max=3.0, experts_unused=0.5
+    )
+
+
+def test_a_bias_moves_against_the_error_of_the_load():
+    params = {"layers": {"feedforward": {"router_bias": jnp.zeros((1, 3)), "up": jnp.zeros((1, 3))}}}
+    moved = balanced(params, {"expert_tokens": jnp.array([[5.0, 3.0, 1.0]])}, 0.5)["layers"]["feedforward"]
+    assert moved["router_bias"].tolist() == [[-0.5, 0.0, 0.5]] and not moved["up"].any()
+
+
+EXPERTS = dict(
+    model__num_experts=4,
+    model__feedforward_width=16,
+    model__router_bias=True,
+    model__router_scores="sigmoid",
+    model__shared_experts=1,
+    training__load_balance_loss=0.5,
+    training__router_z_loss=0.1,
+    **PLAIN,
+)
+
+
+@pytest.mark.parametrize(
+    "devices, fields",
+    [
+        (1, dict(training__gradient_accumulation_steps=4, model__layers="scan")),
+        (8, dict(mesh__data=2, mesh__expert=2, mesh__tensor=2, model__remat="dots")),
+        (8, dict(mesh__data=1, mesh__fsdp=2, mesh__expert=4)),
+    ],
+    ids=str,
+)
+def test_micro_batches_and_meshes_are_one_batch_on_one_device(tiny_config, devices, fields):
+    assert_same(step_of(tiny_config(**EXPERTS), 1), step_of(tiny_config(**EXPERTS | fields), devices))
