@@ -55,7 +55,7 @@ def resolve_model(
         packed=packed,
         needs=needs_of(model),
     )
-    if model.expert_products == "auto":
+    if model.num_experts and model.expert_products == "auto":
         model.expert_products = (
             {"cpu": "loop", "tpu": "ragged"}.get(platform, "gathered") if model.num_experts else "loop"
         )
