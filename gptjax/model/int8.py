@@ -28,6 +28,10 @@ class Int8:
         return self.values.dtype
 
     @property
+    def shape(self) -> tuple[int, ...]:
+        return self.values.shape
+
+    @property
     def T(self) -> Int8:
         return Int8(self.values.T, self.scale.T)
 

@@ -67,6 +67,13 @@ def test_reading_token_by_token_writes_what_whole_passes_do():
         assert len(completion.tokens) > 0 and list(completion.tokens) == expected[: len(completion.tokens)]
 
 
+def test_experts_write_in_eight_bits():
+    params, config = make_model(**EXPERTS)
+    (made,) = Generator(params, config, TOKENIZER, weights="int8").generate(["ex"], max_new_tokens=4, temperature=0.0)
+    (exact,) = Generator(params, config, TOKENIZER).generate(["ex"], max_new_tokens=4, temperature=0.0)
+    np.testing.assert_allclose(made.logprobs[0], exact.logprobs[0], atol=0.3)
+
+
 def test_statistics_leave_out_padding_and_count_every_choice():
     params, config = make_model(**EXPERTS)
     tokens, segments = np.random.default_rng(0).integers(0, 60, (2, 12)), np.ones((2, 12), np.int32)
