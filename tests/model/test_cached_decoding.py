@@ -1,7 +1,8 @@
 """Decoding with a cache = the whole forward pass, for everything that depends on where a token stands."""
 
+import functools
+
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -32,16 +33,22 @@ CASES = {
 
 
 def empty_cache(config, batch) -> KeyValueCache:
-    cache = allocate(config, batch, SLOTS)
+    cache = jax.eval_shape(lambda: allocate(config, batch, SLOTS))
     # slots that nothing was written to must not be heard
-    keys, values = (tuple(jnp.full_like(x, 1e4) for x in layers) for layers in (cache.keys, cache.values))
-    return cache.replace(keys=keys, values=values)
+    keys, values = (tuple(np.full(x.shape, 1e4, x.dtype) for x in layers) for layers in (cache.keys, cache.values))
+    return cache.replace(keys=keys, values=values, lengths_B=np.zeros(batch, np.int32))
+
+
+@functools.cache
+def whole(config):
+    return jax.jit(lambda params, tokens: Decoder(config).apply({"params": params}, tokens))
 
 
 def forward(config, params, tokens):
-    return jax.jit(lambda params: Decoder(config).apply({"params": params}, tokens))(params)
+    return whole(config)(params, tokens)
 
 
+@functools.cache
 def reader(config):
     """read(params, tokens, cache, num_new_B=None): logits [B, T, V] of tokens read on from a cache, and the cache."""
     model = Decoder(config)
@@ -91,8 +98,15 @@ def test_rows_of_other_lengths_are_as_if_alone(case, model_config, random_params
         assert cache.lengths_B.tolist() == done.tolist()
 
 
-@pytest.mark.parametrize("piece", [8, 4, 2])
-@pytest.mark.parametrize("case", ["rope", "learned", "window"])
+def cases_and_pieces():
+    """Each case with one length of piece, and exhaustively with all."""
+    for case, chosen in {"rope": 8, "learned": 4, "window": 2}.items():
+        for piece in (8, 4, 2):
+            marks = [] if piece == chosen else pytest.mark.exhaustive
+            yield pytest.param(case, piece, id=f"{case}-{piece}", marks=marks)
+
+
+@pytest.mark.parametrize("case, piece", list(cases_and_pieces()))
 def test_a_family_reads_prompts_of_all_lengths_at_once_and_goes_on(case, piece, model_config, random_params):
     config = model_config(max_positions=11, **CASES[case])
     params, whole = random_params(config), forward(config, random_params(config), TOKENS)

@@ -1,5 +1,7 @@
 """The encoder sees both sides of a token, nothing of padding or of another document, by every backend alike."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -18,56 +20,65 @@ def encoder(**fields):
     return family_of(resolve_model(config, platform="cpu", vocab_size=20, sequence_length=8))
 
 
-TOKENS = jnp.array([[3, 4, 5, 6, 7, 8, 0, 0]])
-SEGMENTS = jnp.array([[1, 1, 1, 2, 2, 2, 0, 0]])
+TOKENS = np.array([[3, 4, 5, 6, 7, 8, 0, 0]], np.int32)
+SEGMENTS = np.array([[1, 1, 1, 2, 2, 2, 0, 0]], np.int32)
 
 
-def seen(family, **inputs):
+@pytest.fixture
+def seen(random_params):
+    return lambda family, **inputs: seen_by(family, random_params(family.config), **inputs)
+
+
+def seen_by(family, params, **inputs):
     """bool [T, T]: whether the output at t depends on the embedding at s."""
-    params = family.init_params(jax.random.key(0))
 
     @jax.jit
     @jax.jacobian
     def jacobian(embedding_TD):
-        moved = dict(params, embedding=params["embedding"].at[:8].set(embedding_TD))
-        return family.module().apply({"params": moved}, jnp.arange(8)[None], method="hidden", **inputs)[0][0]
+        moved = jax.tree.map(jnp.asarray, params)
+        moved["embedding"] = moved["embedding"].at[:8].set(embedding_TD)
+        return family.module().apply({"params": moved}, np.arange(8)[None], method="hidden", **inputs)[0][0]
 
     jacobian_TDSD = jacobian(params["embedding"][:8])
     return np.abs(jacobian_TDSD).max((1, 3)) > 1e-7
 
 
 @pytest.mark.parametrize("position", ["rope", "learned", "sinusoidal", "alibi"])
-def test_every_token_sees_both_sides(position):
+def test_every_token_sees_both_sides(position, seen):
     assert seen(encoder(position=position)).all()
 
 
-def test_documents_and_padding_are_apart():
+def test_documents_and_padding_are_apart(seen):
     expected = np.asarray(SEGMENTS[0][:, None] == SEGMENTS[0][None])
     np.testing.assert_array_equal(seen(encoder(), segments_BT=SEGMENTS), expected)
 
 
-def test_a_window_reaches_both_ways():
+def test_a_window_reaches_both_ways(seen):
     distance = np.abs(np.arange(8)[:, None] - np.arange(8)[None])
     np.testing.assert_array_equal(seen(encoder(window=3, window_pattern="S", num_layers=1)), distance < 3)
 
 
-def test_alibi_counts_distance_alike_on_both_sides():
+def test_alibi_counts_distance_alike_on_both_sides(random_params):
     family = encoder(position="alibi")
-    params = family.init_params(jax.random.key(0))
-    there = family.module().apply({"params": params}, TOKENS[:, :6])
-    back = family.module().apply({"params": params}, TOKENS[:, 5::-1])
+    apply, params = jax.jit(family.module().apply), {"params": random_params(family.config)}
+    there, back = apply(params, TOKENS[:, :6]), apply(params, TOKENS[:, 5::-1])
     np.testing.assert_allclose(there, back[:, ::-1], atol=1e-5)
 
 
+@functools.cache
+def loss_and_gradients(family):
+    return jax.jit(
+        jax.value_and_grad(
+            lambda params: jnp.square(family.module().apply({"params": params}, TOKENS, SEGMENTS)).mean()
+        )
+    )
+
+
 @pytest.mark.parametrize("fields", [dict(attention="xla", attention_block=3), dict(layers="scan"), dict(remat="full")])
-def test_ways_of_computing_give_the_same(fields):
+def test_ways_of_computing_give_the_same(fields, random_params):
     base, other = encoder(attention="reference", layers="unroll"), encoder(**fields)
-    params = base.init_params(jax.random.key(0))
-
-    def loss(family):
-        return lambda params: jnp.square(family.module().apply({"params": params}, TOKENS, SEGMENTS)).mean()
-
-    expected, found = (jax.jit(jax.value_and_grad(loss(family)))(params) for family in (base, other))
+    params = random_params(base.config)
+    expected, found = (loss_and_gradients(family)(params) for family in (base, other))
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=2e-5), found, expected)
 
 

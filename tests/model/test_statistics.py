@@ -1,5 +1,7 @@
 """What blocks report reaches the objective, for each layer and each row, however the layers are run."""
 
+import itertools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -25,9 +27,14 @@ def value_and_gradient(energies, params):
     return jax.jit(jax.value_and_grad(loss, has_aux=True))(params)
 
 
-@pytest.mark.parametrize("remat", ["none", "dots", "full"])
-@pytest.mark.parametrize("layers", ["scan", "unroll"])
-@pytest.mark.parametrize("pattern", ["SL", "SSL"])  # of the second, one of the four layers is left after the scan
+def ways_of_running():
+    """Every option a time or two, exhaustively all together. Of SSL one of the four layers is left after the scan."""
+    few = [("SL", "scan", "none"), ("SSL", "scan", "full"), ("SSL", "unroll", "dots"), ("SL", "unroll", "full")]
+    for way in itertools.product(["SL", "SSL"], ["scan", "unroll"], ["none", "dots", "full"]):
+        yield pytest.param(*way, id="-".join(way), marks=[] if way in few else pytest.mark.exhaustive)
+
+
+@pytest.mark.parametrize("pattern, layers, remat", list(ways_of_running()))
 def test_each_layer_reports_what_it_computes(layers, remat, pattern, model_config, random_params):
     config = model_config(num_layers=4, window=3, window_pattern=pattern, layers=layers, remat=remat)
     params = random_params(config)
@@ -38,11 +45,11 @@ def test_each_layer_reports_what_it_computes(layers, remat, pattern, model_confi
         return statistics["energy"]
 
     def plain(params):  # from the residual stream that is seen between the blocks of the decoder as it is
-        seen = []
-        Decoder(model_config(num_layers=4, window=3, window_pattern=pattern, layers="unroll"), spying(seen)).apply(
+        spy = Spy()
+        Decoder(model_config(num_layers=4, window=3, window_pattern=pattern, layers="unroll"), spy).apply(
             {"params": params}, TOKENS, method="hidden"
         )
-        return jnp.stack([jnp.square(x_BTD).mean((1, 2)) for x_BTD in seen[1:]])
+        return jnp.stack([jnp.square(x_BTD).mean((1, 2)) for x_BTD in spy.seen[1:]])
 
     (value, energy_LB), gradient = value_and_gradient(energies, params)
     (expected, expected_LB), expected_gradient = value_and_gradient(plain, params)
@@ -51,13 +58,15 @@ def test_each_layer_reports_what_it_computes(layers, remat, pattern, model_confi
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-3), gradient, expected_gradient)
 
 
-def spying(seen):
-    class Spy(Placement):
-        def residual(self, x_BTD):
-            seen.append(x_BTD)
-            return x_BTD
+class Spy(Placement):
+    """One device's, which keeps the residual stream after the embedding and after every block."""
 
-    return Spy()
+    def __init__(self):
+        self.seen = []
+
+    def residual(self, x_BTD):
+        self.seen.append(x_BTD)
+        return x_BTD
 
 
 def stepped(tiny_config, objective, devices, **fields):
@@ -65,6 +74,7 @@ def stepped(tiny_config, objective, devices, **fields):
     config = tiny_config(
         model__family="reporting_blocks:ReportingFamily",
         training__objective=f"reporting_blocks:{objective}",
+        optimizer__name="sgd",
         **fields,
     )
     made = plan(config, DataFacts(32), jax.devices()[:devices])

@@ -12,15 +12,22 @@ from jax.sharding import NamedSharding
 from gptjax.model.parameters import Parameter
 from gptjax.parallel.mesh import AXES, make_mesh
 from gptjax.parallel.sharding import spec_of
-from gptjax.training.muon import orthogonalize, scale_by_orthogonalization
+from gptjax.training import muon
+from gptjax.training.muon import scale_by_orthogonalization
 
+orthogonalize = jax.jit(muon.orthogonalize)
 of_layers = functools.partial(Parameter, "matrix", init=jax.nn.initializers.zeros, stack={"layers": 2})
 QUERY = of_layers({"embed": 8}, {"heads": 3, "head": 4})
 OUTPUT = of_layers({"heads": 3, "head": 4}, {"embed": 8})
 
 
 def gaussian(seed, *shape):
-    return jnp.asarray(np.random.default_rng(seed).normal(size=shape), jnp.float32)
+    return np.random.default_rng(seed).normal(size=shape).astype(np.float32)
+
+
+def first_update(parameters, gradients):
+    transform = scale_by_orthogonalization(parameters, jnp.float32)
+    return jax.jit(lambda gradients: transform.update(gradients, transform.init(gradients))[0])(gradients)
 
 
 def core(matrix, orthogonalized):
@@ -31,7 +38,7 @@ def core(matrix, orthogonalized):
 
 @pytest.mark.parametrize("shape", [(3, 12, 20), (3, 20, 12), (2, 16, 16)])
 def test_keeps_singular_vectors_and_levels_singular_values_of_every_slice(shape):
-    stack = gaussian(0, *shape) * jnp.asarray([1e-4, 1.0, 1e4][: shape[0]])[:, None, None]
+    stack = gaussian(0, *shape) * np.float32([1e-4, 1.0, 1e4][: shape[0]])[:, None, None]
     for matrix, result in zip(stack, orthogonalize(stack)):
         middle = core(matrix, result)
         np.testing.assert_allclose(middle - np.diag(np.diag(middle)), 0, atol=1e-3)
@@ -49,9 +56,8 @@ def test_bfloat16_agrees_with_float32():
 
 def test_attention_is_orthogonalized_as_one_matrix_a_layer():
     query_LDNH, output_LNHD = gaussian(2, 2, 8, 3, 4), gaussian(3, 2, 3, 4, 8)
-    transform = scale_by_orthogonalization({"layers/query": QUERY, "layers/output": OUTPUT}, jnp.float32)
-    updates = {"layers": {"query": query_LDNH, "output": output_LNHD}}
-    result = transform.update(updates, transform.init(updates))[0]["layers"]
+    gradients = {"layers": {"query": query_LDNH, "output": output_LNHD}}
+    result = first_update({"layers/query": QUERY, "layers/output": OUTPUT}, gradients)["layers"]
     assert result["query"].shape == query_LDNH.shape and result["output"].shape == output_LNHD.shape
     for layer in range(2):
         # [8, 12] and [12, 8]; the first is scaled by sqrt(12 / 8), the second is not
@@ -64,26 +70,26 @@ def test_attention_is_orthogonalized_as_one_matrix_a_layer():
 @pytest.mark.parametrize("fan_in, fan_out", [(16, 64), (64, 16), (32, 32)])
 def test_update_rms_is_one_over_root_fan_in_for_every_shape(fan_in, fan_out):
     up = of_layers({"embed": fan_in}, {"mlp": fan_out}, stack={"layers": 3})
-    transform = scale_by_orthogonalization({"up": up}, jnp.float32)
-    gradient = {"up": 1e-9 * gaussian(4, 3, fan_in, fan_out)}
-    update = transform.update(gradient, transform.init(gradient))[0]["up"]
+    update = first_update({"up": up}, {"up": np.float32(1e-9) * gaussian(4, 3, fan_in, fan_out)})["up"]
     rms = np.sqrt(np.mean(np.square(update), axis=(1, 2)))
     np.testing.assert_allclose(rms * np.sqrt(fan_in), 1.0, rtol=0.2)
 
 
 def test_tiny_and_zero_matrices():
     up = of_layers({"embed": 6}, {"mlp": 8}, stack={"layers": 3})
-    transform = scale_by_orthogonalization({"up": up}, jnp.float32)
-    stack = jnp.concatenate([gaussian(5, 1, 6, 8), 1e-30 * gaussian(5, 1, 6, 8), jnp.zeros((1, 6, 8))])
-    whole, tiny, zero = transform.update({"up": stack}, transform.init({}))[0]["up"]
+    gradient = gaussian(5, 1, 6, 8)
+    stack = np.concatenate([gradient, np.float32(1e-30) * gradient, np.zeros_like(gradient)])
+    whole, tiny, zero = np.asarray(first_update({"up": up}, {"up": stack})["up"])
     np.testing.assert_allclose(tiny, whole, rtol=1e-4, atol=1e-5)
     assert not zero.any()
 
 
-def compile_on_mesh(shape, query_LDNH):
-    """The update of one query projection, jitted and compiled where the sharding table puts it."""
+@functools.cache
+def compile_on_mesh(shape, num_layers):
+    """The update of query projections, jitted and compiled where the sharding table puts it."""
+    query_LDNH = gaussian(6, num_layers, 8, 4, 4)
     mesh = make_mesh(dict.fromkeys(AXES, 1) | dict(zip(("data", "fsdp", "tensor"), shape)))
-    query = of_layers({"embed": 8}, {"heads": 4, "head": 4}, stack={"layers": len(query_LDNH)})
+    query = of_layers({"embed": 8}, {"heads": 4, "head": 4}, stack={"layers": num_layers})
     transform = scale_by_orthogonalization({"query": query}, jnp.float32)
 
     def update(query_LDNH):
@@ -101,7 +107,7 @@ def compile_on_mesh(shape, query_LDNH):
 @pytest.mark.parametrize("num_layers", [8, 6])  # six matrices on eight devices are padded
 @pytest.mark.parametrize("mesh_shape", [(1, 8, 1), (8, 1, 1), (1, 4, 2), (2, 2, 2)])
 def test_on_a_mesh_equal_values_and_each_device_multiplies_whole_matrices_of_its_own(mesh_shape, num_layers):
-    program = compile_on_mesh(mesh_shape, gaussian(6, num_layers, 8, 4, 4))
+    program = compile_on_mesh(mesh_shape, num_layers)
     # One matrix a device: [1, 8, 8] Gram matrices (the compiler may drop the one), nowhere the stack's six or eight.
     products = set(re.findall(r"f32\[([\d,]+)\]\S* dot\(", program))
     assert products and all(shape.split(",")[0] == "1" or shape.count(",") == 1 for shape in products), products
@@ -109,7 +115,7 @@ def test_on_a_mesh_equal_values_and_each_device_multiplies_whole_matrices_of_its
 
 @pytest.mark.parametrize("mesh_shape, gathers", [((1, 8, 1), 0), ((1, 4, 2), 0), ((2, 4, 1), 1), ((2, 2, 2), 1)])
 def test_matrices_move_by_all_to_all_and_only_data_replicas_are_gathered(mesh_shape, gathers):
-    program = compile_on_mesh(mesh_shape, gaussian(7, 8, 8, 4, 4))
+    program = compile_on_mesh(mesh_shape, 8)
     assert len(re.findall(r" all-gather(?:-start)?\(", program)) == gathers
     assert len(re.findall(r" all-to-all(?:-start)?\(", program)) >= 2
 
@@ -117,7 +123,7 @@ def test_matrices_move_by_all_to_all_and_only_data_replicas_are_gathered(mesh_sh
 @pytest.mark.parametrize("mesh_shape", [(1, 8, 1), (2, 4, 1), (1, 4, 2), (2, 2, 2)])
 def test_squares_are_summed_within_a_device(mesh_shape):
     """There is no sum over devices for a stack in pieces: counting a piece twice would make all updates too small."""
-    program = compile_on_mesh(mesh_shape, gaussian(8, 8, 8, 4, 4))
+    program = compile_on_mesh(mesh_shape, 8)
     reduced = re.findall(r" all-reduce(?:-start)?\(.*to_apply=%?([\w.\-]+)", program)
     assert reduced  # the largest entries
     for region in set(reduced):

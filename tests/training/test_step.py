@@ -19,6 +19,12 @@ STEPS = 3
 EIGHT = 8  # devices
 
 
+@pytest.fixture
+def tiny_config(tiny_config):
+    """With one layer, unless a test says how many."""
+    return lambda **fields: tiny_config(**{"model__num_layers": 1} | fields)
+
+
 def random_batch(config, seed=0):
     """Rows of very different supervised length, one of them with none at all."""
     rng = np.random.default_rng(seed)
@@ -59,12 +65,18 @@ def place(trainer, batch):
     return put_batch(trainer.mesh, local, rows, training.batch_size, training.gradient_accumulation_steps)
 
 
-def run(config, num_devices=1, steps=STEPS, batches=None):
-    """(params, metrics of every step) after a few steps."""
+@functools.cache
+def compiled_step(config, num_devices=1):
     trainer = build(config, num_devices)
     with jax.set_mesh(trainer.mesh):
+        return trainer, trainer.compile_train_step(trainer.abstract_batch())
+
+
+def run(config, num_devices=1, steps=STEPS, batches=None):
+    """(state, metrics of every step) after a few steps."""
+    trainer, compiled = compiled_step(config, num_devices)
+    with jax.set_mesh(trainer.mesh):
         state = trainer.init()
-        compiled = trainer.compile_train_step(trainer.abstract_batch())
         history = []
         for step in range(steps):
             batch = random_batch(config, step) if batches is None else batches[step]
@@ -89,7 +101,7 @@ def assert_same(run_a, run_b, tolerance=2e-5):
 SGD = dict(optimizer__name="sgd", optimizer__learning_rate=0.5)  # an update that shows the gradient as it is
 
 
-@pytest.mark.parametrize("accumulation", [4, 16])
+@pytest.mark.parametrize("accumulation", [pytest.param(4, marks=pytest.mark.exhaustive), 16])
 def test_micro_batches_of_unequal_weight_equal_the_whole_batch(tiny_config, accumulation):
     whole = one_device_run(tiny_config(**SGD))
     parts = run(tiny_config(training__gradient_accumulation_steps=accumulation, **SGD))
@@ -102,17 +114,24 @@ def test_micro_batches_of_unequal_weight_equal_the_whole_batch(tiny_config, accu
         ("adamw", dict(mesh__data=8)),
         ("adamw", dict(mesh__data=1, mesh__fsdp=8)),
         ("adamw", dict(mesh__data=1, mesh__fsdp=4, mesh__tensor=2, training__gradient_accumulation_steps=2)),
+        pytest.param("adamw", dict(mesh__data=4, mesh__tensor=2), marks=pytest.mark.exhaustive),
         (
-            "adamw",
-            dict(mesh__data=4, mesh__tensor=2, model__layers="scan", model__remat="full", training__loss_chunk=8),
+            "muon",
+            dict(
+                mesh__data=2,
+                mesh__fsdp=2,
+                mesh__tensor=2,
+                model__layers="scan",
+                model__remat="full",
+                training__loss_chunk=8,
+            ),
         ),
-        ("muon", dict(mesh__data=2, mesh__fsdp=2, mesh__tensor=2)),
     ],
     ids=str,
 )
 def test_every_mesh_is_the_same_model(tiny_config, optimizer, mesh):
-    config = tiny_config(optimizer__name=optimizer)
-    assert_same(one_device_run(config), run(tiny_config(optimizer__name=optimizer, **mesh), EIGHT))
+    config = dict(optimizer__name=optimizer, model__num_layers=2 if "model__layers" in mesh else 1)
+    assert_same(one_device_run(tiny_config(**config)), run(tiny_config(**config, **mesh), EIGHT))
 
 
 def test_options_that_have_parameters_or_act_over_heads_are_the_same_model_on_a_mesh(tiny_config):
@@ -134,7 +153,7 @@ def test_options_that_have_parameters_or_act_over_heads_are_the_same_model_on_a_
 
 ENCODER_DECODER = dict(
     model__family="encoder_decoder",
-    model__num_encoder_layers=3,
+    model__num_encoder_layers=2,
     model__shared_embeddings=False,
     model__source_vocab_size=40,
     training__objective="seq2seq",
@@ -156,7 +175,11 @@ OF_2017 = dict(
 @pytest.mark.parametrize(
     "options, mesh",
     [
-        (OF_TODAY, dict(mesh__data=2, mesh__fsdp=2, mesh__tensor=2, training__gradient_accumulation_steps=2)),
+        pytest.param(
+            OF_TODAY,
+            dict(mesh__data=2, mesh__fsdp=2, mesh__tensor=2, training__gradient_accumulation_steps=2),
+            marks=pytest.mark.exhaustive,
+        ),
         (
             OF_2017,
             dict(
@@ -182,12 +205,6 @@ def test_in_bfloat16_too(tiny_config):
     assert_same(one, run(tiny_config(mesh__data=2, mesh__fsdp=2, mesh__tensor=2, **config), EIGHT), tolerance=5e-3)
     whole = one_device_run(tiny_config(**config | dict(model__dtype="float32")))
     assert_same(one, whole, tolerance=5e-2)
-
-
-def compiled_step(config, num_devices=1):
-    trainer = build(config, num_devices)
-    with jax.set_mesh(trainer.mesh):
-        return trainer, trainer.compile_train_step(trainer.abstract_batch())
 
 
 def flops(config, num_devices):
@@ -304,7 +321,7 @@ def test_an_outlier_is_skipped_on_request(tiny_config):
     assert sum(m["train/skipped"] for m in history[:-1]) == 0
 
 
-@pytest.mark.parametrize("decay, poison", [(0.75, False), (0.999, False), (0.9, True)])
+@pytest.mark.parametrize("decay, poison", [(0.999, False), (0.9, True)])
 def test_the_moving_average_is_the_weighted_mean_of_the_parameters_after_each_step(tiny_config, decay, poison):
     config = tiny_config(training__ema_decay=decay, training__on_nonfinite="skip")
     trainer, compiled = compiled_step(config)
@@ -334,7 +351,7 @@ DROPOUT = dict(model__dropout=0.3, model__attention_dropout=0.3)
 
 def test_dropout_differs_between_steps_and_repeats_with_the_seed(tiny_config):
     config = tiny_config(**DROPOUT, optimizer__learning_rate=1e-12)
-    batches = [random_batch(config, 0)] * STEPS
+    batches = [random_batch(config)] * STEPS
     losses = [m["train/loss"] for m in run(config, batches=batches)[1]]
     assert len(set(map(float, losses))) == STEPS
     assert losses == [m["train/loss"] for m in run(config, batches=batches)[1]]
@@ -343,16 +360,17 @@ def test_dropout_differs_between_steps_and_repeats_with_the_seed(tiny_config):
 @pytest.mark.parametrize(
     "fields",
     [
-        dict(training__gradient_accumulation_steps=4),
+        pytest.param(dict(training__gradient_accumulation_steps=4), marks=pytest.mark.exhaustive),
         dict(model__layers="scan", model__remat="full"),
-        dict(model__attention="reference", model__remat="dots"),
+        pytest.param(dict(model__attention="reference", model__remat="dots"), marks=pytest.mark.exhaustive),
         dict(mesh__data=2, mesh__fsdp=2, mesh__tensor=2, training__gradient_accumulation_steps=2),
     ],
     ids=lambda fields: ",".join(f"{field.partition('__')[2]}={value}" for field, value in fields.items()),
 )
 def test_dropout_is_the_same_however_a_step_is_computed(tiny_config, fields):
-    whole = one_device_run(tiny_config(**SGD, **DROPOUT))
-    assert_same(whole, run(tiny_config(**SGD, **DROPOUT, **fields), EIGHT if "mesh__data" in fields else 1))
+    config = SGD | DROPOUT | dict(model__num_layers=2)
+    whole = one_device_run(tiny_config(**config))
+    assert_same(whole, run(tiny_config(**config, **fields), EIGHT if "mesh__data" in fields else 1))
 
 
 def test_a_batch_without_supervised_tokens_gives_no_number(tiny_config):
@@ -365,9 +383,8 @@ def test_a_batch_without_supervised_tokens_gives_no_number(tiny_config):
 
 def test_frozen_parameters_do_not_count_in_the_norm(tiny_config):
     frozen = tiny_config(optimizer__rules=((r"layers/.*", "freeze", True),))
-    free = tiny_config()
-    (state, norms), (_, all_norms) = run(frozen, steps=1), run(free, steps=1)
+    (state, norms), (initial, _) = run(frozen, steps=1), run(frozen, steps=0)
+    _, all_norms = one_device_run(tiny_config())
     assert norms[0]["train/gradient_norm"] < all_norms[0]["train/gradient_norm"]
-    initial = run(frozen, steps=0)[0].params["layers"]
-    jax.tree.map(np.testing.assert_array_equal, state.params["layers"], initial)
-    assert jnp.any(state.params["embedding"] != run(frozen, steps=0)[0].params["embedding"])
+    jax.tree.map(np.testing.assert_array_equal, state.params["layers"], initial.params["layers"])
+    assert np.any(state.params["embedding"] != initial.params["embedding"])
