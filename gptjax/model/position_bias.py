@@ -25,7 +25,7 @@ Bias = Callable[[jax.Array], jax.Array]
 def alibi(module: nn.Module) -> Bias:
     """-slope · |distance|, with a slope for each head (Press et al. 2022, arXiv:2108.12409)."""
     slopes_N11 = np.asarray(alibi_slopes(module.config.num_heads), np.float32)[:, None, None]
-    return lambda distance_BTS: -slopes_N11 * jnp.abs(distance_BTS)[:, None].astype(jnp.float32)
+    return lambda distance_BTS: -jnp.asarray(slopes_N11) * jnp.abs(distance_BTS)[:, None].astype(jnp.float32)
 
 
 def alibi_slopes(num_heads: int) -> list[float]:

@@ -99,7 +99,7 @@ class Ring:
             half = self.length // 2
             starts = jnp.arange(0, half, self.queries)
             if isinstance(step, int) and step == 0:
-                pairs = [(0, 0), (half, 0), (half, half)]
+                pairs: list[tuple[Any, Any]] = [(0, 0), (half, 0), (half, half)]
             else:
                 of_both = jnp.where(source < device, 0, half)
                 pairs = [(half, 0), (of_both, of_both)]
@@ -159,7 +159,8 @@ def _forward(
             shares_bkqgs = _shares(logits_bkqgs, mask_b1q1s, total_bqkg).astype(v_bskh.dtype)
             out_bqkgh *= jnp.exp(lse_bqkg - total_bqkg)[..., None]
             out_bqkgh += einsum_float32("BKTGS,BSKH->BTKGH", shares_bkqgs, v_bskh)
-            return tuple(_put(x, starts[0], y) for x, y in zip(state, (out_bqkgh, total_bqkg))), None
+            out_btkgh, lse_btkg = state
+            return (_put(out_btkgh, starts[0], out_bqkgh), _put(lse_btkg, starts[0], total_bqkg)), None
 
         return lax.scan(attend_block, state, ring.blocks(device, step))[0]
 

@@ -38,7 +38,8 @@ def router_losses(
       statistics: [L, B, …].
       weight_B: the weight of each row in the loss.
     """
-    total, figures = None, {}
+    total: jax.Array | None = None
+    figures: dict[str, jax.Array] = {}
     for prefix in PREFIXES:
         if prefix + LOAD in statistics:
             of_stack = {name: statistics[prefix + name] for name in STATISTICS}
