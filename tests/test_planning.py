@@ -112,6 +112,12 @@ def test_what_the_platform_decides_is_left_open_where_it_is_not_known():
         ({"training.batch_size": 4}, H200, "4 rows: must be divisible by the 8 devices"),
         ({"mesh.fsdp": 3, "training.batch_size": 8}, AbstractDevices(), "8 rows: must be divisible by the 3 devices"),
         ({"mesh.tensor": 4}, AbstractDevices(), r"is not divisible by mesh\.tensor = 4"),
+        ({"mesh.expert": 2}, H200, r"mesh\.expert = 2 with model\.num_experts = 0: must be 1 without experts"),
+        (
+            {"mesh.expert": 4, "model.num_experts": 6},
+            H200,
+            r"expert = 4 with model\.num_experts = 6: must divide",
+        ),
         ({"mesh.data": 3}, H200, "is for 3 devices, and this run has 8"),
         ({"model.vocab_size": 31}, H200, "must be at least 32, the size of the tokenizer"),
         ({"data.windows": "packed", "model.attention": "cudnn"}, H200, "model.attention = 'cudnn'"),

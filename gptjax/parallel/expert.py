@@ -14,12 +14,26 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from jax import lax
+from jax.sharding import AbstractMesh, Mesh
 from jax.sharding import PartitionSpec as P
 
+from gptjax.config import ConfigError
 from gptjax.model.mixture_of_experts import EXPERT_MATRICES, Group
 from gptjax.parallel.mesh import BATCH_AXES, compiler_axes
+from gptjax.settings import Settings
 
 AXIS = "expert"
+
+
+def check_experts(config: Settings, mesh: Mesh | AbstractMesh) -> None:
+    """Raises ConfigError unless there are experts that divide over the devices.
+
+    config: resolved.
+    """
+    size, experts = mesh.shape[AXIS], config.model.num_experts
+    if experts % size or size > max(experts, 1):
+        allowed = "must divide it" if experts else "must be 1 without experts; use mesh.data or mesh.fsdp"
+        raise ConfigError(f"mesh.expert = {size} with model.num_experts = {experts}: {allowed}")
 
 
 class ExpertGroup(Group):
