@@ -45,7 +45,7 @@ def trained(config, workdir):
     return {row["step"]: {name: row.get(name) for name in names} for row in read_metrics(workdir / "metrics.jsonl")}
 
 
-@pytest.mark.parametrize("setting", ["tiny", pytest.param("tiny-decoder", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("setting", ["tiny", pytest.param("tiny-decoder", marks=pytest.mark.exhaustive)])
 def test_a_miniature_is_prepared_trained_and_resumed(folder, tmp_path, setting):
     config = load_config(f"configs/translation.py:{setting}")
     config.data.path = str(folder)

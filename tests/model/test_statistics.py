@@ -92,6 +92,7 @@ def stepped(tiny_config, objective, devices, **fields):
         return jax.device_get(made.trainer.compile_train_step(batch)(made.trainer.init(), batch)[1])
 
 
+@pytest.mark.exhaustive  # with a pipeline always: tests/parallel/test_same_model.py
 def test_a_loss_of_statistics_is_the_same_for_any_batch_and_mesh(tiny_config):
     whole = stepped(tiny_config, "Small", 1)
     accumulated = stepped(tiny_config, "Small", 1, training__gradient_accumulation_steps=4, model__layers="scan")

@@ -27,6 +27,9 @@ REPORTING = dict(model__family="reporting_blocks:ReportingFamily", training__obj
 DROPOUT = dict(model__dropout=0.2, model__attention_dropout=0.2)
 
 
+further = functools.partial(pytest.param, marks=pytest.mark.exhaustive)
+
+
 @functools.cache
 def on_one_device(config):
     return step_of(config, 1)
@@ -51,7 +54,7 @@ def check(tiny_config, mesh, options):
             dict(pipeline=2, data=2, pipeline_repeats=2, pipeline_microbatches=4),
             REPORTING | DROPOUT | dict(training__loss_chunk=8),
         ),
-        (dict(pipeline=2, data=2, pipeline_microbatches=4), PAIRS | dict(model__num_layers=2)),
+        further(dict(pipeline=2, data=2, pipeline_microbatches=4), PAIRS | dict(model__num_layers=2)),
     ],
     ids=str,
 )
@@ -62,7 +65,7 @@ def test_pipeline(tiny_config, mesh, options):
 @pytest.mark.parametrize(
     "mesh, options",
     [
-        (
+        further(
             dict(context=2, fsdp=2, tensor=2),
             PACKED | WINDOW | DROPOUT | dict(model__num_layers=2, training__loss_chunk=8),
         ),
@@ -74,7 +77,7 @@ def test_pipeline(tiny_config, mesh, options):
             dict(context=4, fsdp=2, context_attention="ring"),
             PACKED | WINDOW | dict(model__remat="full", model__num_layers=2, training__loss_chunk=8),
         ),
-        (dict(context=4, data=2), PAIRS | dict(model__num_layers=2)),
+        further(dict(context=4, data=2), PAIRS | dict(model__num_layers=2)),
     ],
     ids=str,
 )

@@ -65,7 +65,9 @@ EXPERTS = dict(
     "devices, fields",
     [
         (1, dict(training__gradient_accumulation_steps=4, model__layers="scan")),
-        (8, dict(mesh__data=2, mesh__expert=2, mesh__tensor=2, model__remat="dots")),
+        pytest.param(
+            *(8, dict(mesh__data=2, mesh__expert=2, mesh__tensor=2, model__remat="dots")), marks=pytest.mark.exhaustive
+        ),
         (8, dict(mesh__data=1, mesh__fsdp=2, mesh__expert=2, mesh__context=2)),
     ],
     ids=str,

@@ -150,8 +150,7 @@ def day(tmp_path_factory):
 
 
 @pytest.mark.slow
-@pytest.mark.xdist_group("gpu_day")  # one worker rehearses for both
-def test_a_rehearsal_of_every_slice(day):
+def test_a_rehearsal_of_every_slice_and_its_report(day, monkeypatch):
     earlier, output, last = day
     results = {result["slice"]: result for result in run.read_results([output])}
     expected = {each.name for each in slices.REHEARSAL} - {"fp8"}
@@ -174,11 +173,6 @@ def test_a_rehearsal_of_every_slice(day):
     rehearse(output, f"--earlier={earlier}")  # nothing is left to do: not even the broken one, after two tries
     assert (output / run.RESULTS).read_text() == before and before.count('"broken"') == 2
 
-
-@pytest.mark.slow
-@pytest.mark.xdist_group("gpu_day")  # one worker rehearses for both
-def test_the_report_shows_every_part_and_why_something_is_missing(day, monkeypatch):
-    _, output, _ = day
     monkeypatch.setattr(sys, "argv", ["report.py", str(output)])
     report.main()
     text = (output / "README.md").read_text()

@@ -89,7 +89,9 @@ def test_a_run_learns_and_is_the_same_on_a_mesh_and_resumed(config_of, folders):
     assert resumed == losses and resumed_scores == scores
 
 
-@pytest.mark.parametrize("body, objective", [("encoder", "masked"), ("decoder", "next_token")])
+@pytest.mark.parametrize(
+    "body, objective", [("encoder", "masked"), pytest.param("decoder", "next_token", marks=pytest.mark.exhaustive)]
+)
 def test_a_pretrained_run_starts_the_body_and_the_head_is_new(config_of, folders, body, objective):
     pretraining = {"model.family": body, "training.objective": objective, "data.path": str(folders / "text")}
     pretraining["evaluation.every"] = ""
