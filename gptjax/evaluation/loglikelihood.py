@@ -53,9 +53,9 @@ class TokenScore:
 
 @dataclasses.dataclass(frozen=True)
 class _Group:
-    """One context, and continuations of it by the index of who asked.
+    """One context, and continuations of it by the index of their request.
 
-    size: tokens that it takes of a row, and of a row's source.
+    size: the tokens that it takes in a row, and in a row's source.
     """
 
     context: tuple[int, ...]
@@ -119,7 +119,8 @@ class LogLikelihoods:
         return self.mesh.size * max(1, self.tokens // sum(shape))
 
     def _groups(self, requests: Sequence[Continued]) -> Iterator[_Group]:
-        """Groups that fit in a batch's tokens, if it takes several groups of one context."""
+        """The continuations of each context as one group; as several, which each read the context again, where one
+        would take more than a batch and more than twice the context."""
         by_context: dict[tuple[int, ...], list[tuple[int, tuple[int, ...]]]] = {}
         for index, request in enumerate(requests):
             if not 1 <= request.first < len(request.tokens):
@@ -129,11 +130,12 @@ class LogLikelihoods:
         for context, continuations in by_context.items():
             own, source = (len(context), 0) if self.family.continues else (0, len(context) - 1)
             begin = 0 if self.family.continues else 1  # a target starts with the token at the end of the prompt
+            room = max(self.tokens, 2 * own)
             some: list[tuple[int, tuple[int, ...]]] = []
             size = own
             for each in continuations:
                 more = begin + len(each[1]) - 1
-                if some and (size + more > self.tokens or not self.family.branches):
+                if some and (size + more > room or not self.family.branches):
                     yield _Group(context, some, (size, source))
                     some, size = [], own
                 some.append(each)
@@ -211,8 +213,8 @@ def _filled(waiting: list[_Group], shape: tuple[int, int], one: bool) -> _Row:
 
 @dataclasses.dataclass
 class _Layout:
-    """Groups in a row: tokens, segments, branches and positions; those of the sources, without branches; and the places
-    that predict a continuation, with the token that stands there."""
+    """Groups in a row: its tokens, segments, branches and positions; the same of its sources, without branches; and the
+    places that predict a continuation, each with the token that is right there."""
 
     row: tuple[list[int], ...] = dataclasses.field(default_factory=lambda: ([], [], [], []))
     source: tuple[list[int], ...] = dataclasses.field(default_factory=lambda: ([], [], []))
@@ -266,8 +268,8 @@ def _score_places(
     source_positions_BS: jax.Array,
     asked_Q2: jax.Array,
 ) -> tuple[jax.Array, jax.Array]:
-    """The log-likelihood of token asked_Q2[q, 1] at place asked_Q2[q, 0] of all rows in one line, and whether it is the
-    most likely one there."""
+    """For each q the log-likelihood of token asked_Q2[q, 1] at place asked_Q2[q, 0], and whether it is the most likely
+    one there. Places count through all rows, one after the other."""
     seen: dict[str, jax.Array] = {}
     if family.branches:
         seen |= dict(segments_BT=segments_BT, branches_BT=branches_BT, positions_BT=positions_BT)
@@ -285,7 +287,7 @@ def _score_places(
         at_tokens_q = jnp.take_along_axis(logits_qV, tokens_q[:, None], axis=-1)[:, 0]
         return at_tokens_q - jax.nn.logsumexp(logits_qV, axis=-1), jnp.argmax(logits_qV, axis=-1) == tokens_q
 
-    pieces = 1  # so few that the logits of one are not too many
+    pieces = 1  # the logits of one piece must fit into LOGITS
     while asked_Q2.shape[0] // pieces * family.config.vocab_size > LOGITS and asked_Q2.shape[0] % (2 * pieces) == 0:
         pieces *= 2
     scores = jax.lax.map(score_some, asked_Q2.reshape(pieces, -1, 2))

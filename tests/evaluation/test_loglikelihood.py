@@ -120,6 +120,13 @@ def test_a_shared_context_is_read_once(model, sent):
     assert tokens[0, 20:24].tolist() == [4, 5, 6, 7]
 
 
+def test_a_context_longer_than_a_batch_is_read_once_too(model, sent):
+    params, config = model
+    context = [5] * 3000
+    answers(family_of(config), params, [Continued([*context, *[token] * 50], 3000) for token in range(4, 8)])
+    assert sum((segments > 0).sum() for _, segments, *_ in sent) == 3000 + 4 * 49
+
+
 def test_rows_are_full(model, sent):
     params, config = model
     draw = np.random.default_rng(0)
