@@ -7,17 +7,18 @@ with them can be faster. Medians and extremes of the turns; the limit of a side 
 
 from __future__ import annotations
 
-import json
 import os
 import platform
 import statistics
-import subprocess
 import sys
 import time
 from pathlib import Path
 
 from absl import app, flags
 from generation_sides import NEW, PARAMETERS, PROMPT
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+from sides import Side
 
 SIDES = (
     "gptjax",
@@ -37,44 +38,25 @@ flags.DEFINE_string("torch_python", sys.executable, "The interpreter that has Py
 FLAGS = flags.FLAGS
 
 
-class Side:
-    """A process of generation_sides.py: `facts` waits until it is warm."""
+class Writer(Side):
+    """A process of generation_sides.py: `read` gives its facts once it is warm."""
 
     def __init__(self, name: str, batch: int):
         self.seconds: list[float] = []
         python = FLAGS.torch_python if name.startswith("transformers") else FLAGS.gptjax_python
-        script = Path(__file__).with_name("generation_sides.py")
-        self._process = subprocess.Popen(
-            [python, str(script), name, str(batch)],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-            env=os.environ | {"OPENBLAS_NUM_THREADS": "1"},  # NumPy's: the reading side has its own threads
-        )
-
-    def facts(self) -> dict:
-        return self._read()
+        script = str(Path(__file__).with_name("generation_sides.py"))
+        # NumPy's threads: the reading side has its own
+        super().__init__([python, script, name, str(batch)], os.environ | {"OPENBLAS_NUM_THREADS": "1"})
 
     def turn(self) -> None:
         time.sleep(FLAGS.pause)
-        print("go", file=self._process.stdin, flush=True)
-        self.seconds.append(self._read()["seconds"])
-
-    def close(self) -> None:
-        self._process.stdin.close()
-        self._process.wait()
-
-    def _read(self) -> dict:
-        line = self._process.stdout.readline()
-        if not line:
-            raise RuntimeError(f"{' '.join(self._process.args[1:])} ended early: exit code {self._process.wait()}")
-        return json.loads(line)
+        self.seconds.append(self.ask("go")["seconds"])
 
 
-def compare(batch: int) -> tuple[dict[str, Side], dict[str, str]]:
+def compare(batch: int) -> tuple[dict[str, Writer], dict[str, str]]:
     """Returns the sides after their turns, and the versions used."""
-    sides = {name: Side(name, batch) for name in ("read", *FLAGS.sides)}
-    facts = {name: side.facts() for name, side in sides.items()}
+    sides = {name: Writer(name, batch) for name in ("read", *FLAGS.sides)}
+    facts = {name: side.read() for name, side in sides.items()}
     wrong = {name: each["parameters"] for name, each in facts.items() if each["parameters"] != PARAMETERS}
     if wrong:
         raise RuntimeError(f"the sides are not the same model of {PARAMETERS:,} parameters: {wrong}")

@@ -6,16 +6,17 @@ standard input, so their thread pools never run at once. Medians and extremes of
 
 from __future__ import annotations
 
-import json
 import os
 import statistics
-import subprocess
 import sys
 import time
 from pathlib import Path
 
 from absl import app, flags
 from training_shapes import DTYPES, SHAPES, STYLES
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+from sides import Side
 
 flags.DEFINE_list("shapes", list(SHAPES), f"Which of {', '.join(SHAPES)}.")
 flags.DEFINE_list("styles", list(STYLES), f"Which of {', '.join(STYLES)}.")
@@ -27,41 +28,25 @@ flags.DEFINE_string("torch_python", sys.executable, "The interpreter that has Py
 FLAGS = flags.FLAGS
 
 
-class Side:
+class Steps(Side):
     """A process of training_sides.py. `facts` are there once it is compiled and warm."""
 
     def __init__(self, python: str, name: str, shape: str, style: str, dtype: str):
         self.seconds_per_step: list[float] = []
         self.loss = float("nan")
-        self._process = subprocess.Popen(
-            [python, str(Path(__file__).with_name("training_sides.py")), name, shape, style, dtype],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-        )
-        self.facts = self._read()
+        super().__init__([python, str(Path(__file__).with_name("training_sides.py")), name, shape, style, dtype])
+        self.facts = self.read()
 
     def turn(self, steps: int) -> None:
         time.sleep(FLAGS.pause)
-        print(steps, file=self._process.stdin, flush=True)
-        result = self._read()
+        result = self.ask(steps)
         self.seconds_per_step.append(result["seconds"] / steps)
         self.loss = result["loss"]
 
-    def close(self) -> None:
-        self._process.stdin.close()
-        self._process.wait()
 
-    def _read(self) -> dict:
-        line = self._process.stdout.readline()
-        if not line:
-            raise RuntimeError(f"{' '.join(self._process.args[1:])} ended early: exit code {self._process.wait()}")
-        return json.loads(line)
-
-
-def compare(shape: str, style: str, dtype: str) -> dict[str, Side]:
+def compare(shape: str, style: str, dtype: str) -> dict[str, Steps]:
     pythons = {"gptjax": FLAGS.gptjax_python, "torch": FLAGS.torch_python}
-    sides = {name: Side(python, name, shape, style, dtype) for name, python in pythons.items()}
+    sides = {name: Steps(python, name, shape, style, dtype) for name, python in pythons.items()}
     counts = {side.facts["parameters"] for side in sides.values()}
     if len(counts) > 1:
         raise RuntimeError(f"{shape} {style}: the sides do not train the same model, parameters {counts}")

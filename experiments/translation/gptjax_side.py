@@ -8,11 +8,9 @@ are read one step late), and prints their seconds and the last loss.
 from __future__ import annotations
 
 import argparse
-import json
 import os
-import resource
 import sys
-import time
+from pathlib import Path
 
 import jax
 
@@ -23,6 +21,9 @@ from gptjax.runtime import keep_freed_memory
 from gptjax.settings import freeze
 from gptjax.training.objectives import make_objective
 from gptjax.user_code import load_config
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+from sides import take_turns
 
 
 def main() -> None:
@@ -54,20 +55,7 @@ def main() -> None:
         return float(jax.device_get(pending)["train/loss"])
 
     facts = {"parameters": plan.parameters.total, "jax": jax.__version__, "threads": os.cpu_count()}
-    facts["first_loss"] = steps(1)
-    steps(1)
-    print(json.dumps(facts), flush=True)
-    for line in sys.stdin:
-        clock, used = time.perf_counter(), processor_seconds()
-        loss = steps(int(line))
-        seconds = {"seconds": time.perf_counter() - clock, "processor_seconds": processor_seconds() - used}
-        print(json.dumps({**seconds, "loss": loss}), flush=True)
-
-
-def processor_seconds() -> float:
-    """What this process has used so far, over all its threads."""
-    used = resource.getrusage(resource.RUSAGE_SELF)
-    return used.ru_utime + used.ru_stime
+    take_turns(steps, facts)
 
 
 if __name__ == "__main__":

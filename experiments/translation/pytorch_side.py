@@ -17,7 +17,6 @@ from __future__ import annotations
 import argparse
 import json
 import math
-import resource
 import sys
 import time
 from collections.abc import Iterator
@@ -37,6 +36,9 @@ from gptjax.settings import Settings, freeze
 from gptjax.training.objectives import make_objective
 from gptjax.training.schedule import make_schedule
 from gptjax.user_code import load_config
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+from sides import processor_seconds, take_turns
 
 WRITTEN_AT_ONCE = 128  # sources
 MOST_TOKENS = 128  # of a translation
@@ -237,7 +239,7 @@ def main() -> None:
         "compiled": options.compile,
     }
     if options.turns:
-        take_turns(training, facts)
+        take_turns(training.steps, facts)
         return
 
     clock = time.perf_counter()
@@ -257,23 +259,6 @@ def main() -> None:
             file.writelines(json.dumps(record, ensure_ascii=False) + "\n" for record in records)
         (options.output / "results.json").write_text(json.dumps(facts, indent=1) + "\n")
     print(json.dumps(facts))
-
-
-def take_turns(training: Training, facts: dict[str, Any]) -> None:
-    facts["first_loss"] = training.steps(1)
-    training.steps(1)
-    print(json.dumps(facts), flush=True)
-    for line in sys.stdin:
-        clock, used = time.perf_counter(), processor_seconds()
-        loss = training.steps(int(line))
-        seconds = {"seconds": time.perf_counter() - clock, "processor_seconds": processor_seconds() - used}
-        print(json.dumps({**seconds, "loss": loss}), flush=True)
-
-
-def processor_seconds() -> float:
-    """What this process has used so far, over all its threads."""
-    used = resource.getrusage(resource.RUSAGE_SELF)
-    return used.ru_utime + used.ru_stime
 
 
 if __name__ == "__main__":

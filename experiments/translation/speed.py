@@ -12,39 +12,27 @@ import argparse
 import json
 import os
 import statistics
-import subprocess
 import sys
 from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+from sides import Side
 
 HERE = Path(__file__).parent
 KINDS = {"seconds": "by the clock", "processor_seconds": "by the processors"}
 
 
-class Side:
+class Steps(Side):
     """A process that takes steps when it is told to. `facts` are there once it is compiled and warm."""
 
     def __init__(self, *command: str):
         self.turns: list[dict[str, float]] = []
-        environment = {**os.environ, "OMP_WAIT_POLICY": "passive"}  # of PyTorch, whose threads spin otherwise
-        self._process = subprocess.Popen(
-            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment
-        )
-        self.facts = self._read()
+        super().__init__(command, {**os.environ, "OMP_WAIT_POLICY": "passive"})  # PyTorch's threads spin otherwise
+        self.facts = self.read()
 
     def turn(self, steps: int) -> None:
-        print(steps, file=self._process.stdin, flush=True)
-        found = self._read()
+        found = self.ask(steps)
         self.turns.append({kind: found[kind] / steps for kind in KINDS} | {"loss": found["loss"]})
-
-    def close(self) -> None:
-        self._process.stdin.close()
-        self._process.wait()
-
-    def _read(self) -> dict:
-        line = self._process.stdout.readline()
-        if not line:
-            raise RuntimeError(f"{' '.join(self._process.args)} ended early: exit code {self._process.wait()}")
-        return json.loads(line)
 
 
 def spread(values: list[float], digits: int = 2) -> str:
@@ -60,11 +48,11 @@ def main() -> None:
     parser.add_argument("--compile", action="store_true", help="PyTorch's side by torch.compile")
     options = parser.parse_args()
     common = (f"--data={options.data}", "--steps=1500")
-    theirs = Side(
+    theirs = Steps(
         *(options.torch_python, str(HERE / "pytorch_side.py"), *common, "--turns"),
         *(["--compile"] if options.compile else []),
     )
-    ours = Side(sys.executable, str(HERE / "gptjax_side.py"), *common)
+    ours = Steps(sys.executable, str(HERE / "gptjax_side.py"), *common)
     for number in range(options.turns):
         for side in (ours, theirs):
             side.turn(options.steps)
