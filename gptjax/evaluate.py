@@ -52,28 +52,34 @@ from gptjax.training.run_metadata import check_tokenizer
 flags = Flags()
 WORKDIR, CHECKPOINT, EMA, OWN_FUNCTIONS = flags.define_run()
 AVERAGE = flags.DEFINE_integer(
-    "average", 0, "The parameters are the mean of so many checkpoints, the last that the run keeps; 0: of one alone.", 0
+    "average",
+    0,
+    "The number of checkpoints, the last ones kept, whose parameters are averaged; 0: no average.",
+    0,
 )
-TASKS = flags.DEFINE_string("tasks", None, "Cards of configs/tasks, paths of cards, core; with commas between.")
+TASKS = flags.DEFINE_string("tasks", None, "Cards of configs/tasks, paths of cards, or core, separated by commas.")
 TASK_DATA = flags.DEFINE_list(
     "task_data", [], "Folders that hold the tasks' data. The run's own prepared folder is looked into as well."
 )
 HARNESS = flags.DEFINE_bool(
     "harness",
     False,
-    "The tasks are lm_eval's: names of its own, of which the data are on this machine, or paths of its YAML files.",
+    "The tasks are lm_eval's: names of its own tasks whose data are on this machine, or paths of its YAML files.",
 )
 TEXT = flags.DEFINE_list(
     "text",
     [],
-    "Text files, folders of them, or prepared folders, with commas between: perplexity, bits per byte, token accuracy.",
+    "Text files, folders of them, or prepared folders, separated by commas: perplexity, bits per byte, token accuracy.",
 )
 LIMIT = flags.DEFINE_integer(
-    "limit", 0, "At most so many items of each task, chosen by the card's seed (--harness: the first); 0: all.", 0
+    "limit",
+    0,
+    "The largest number of items per task, drawn by the card's seed (--harness: the first); 0: all.",
+    0,
 )
 FEW_SHOT = flags.DEFINE_integer("few_shot", None, "Solved examples before each prompt. Default: as the card says.", 0)
 NUM_BEAMS = flags.DEFINE_integer(
-    "num_beams", 0, "Texts are searched for with so many beams, as sample --num_beams does; 0: they are greedy.", 0
+    "num_beams", 0, "The number of beams with which texts are searched for, as in sample --num_beams; 0: greedy.", 0
 )
 PLOT = flags.DEFINE_string("plot", None, "compare: draw the scores of all runs into this file: .png, .svg or .pdf.")
 

@@ -22,11 +22,6 @@ def leaves_by_path(tree: Any) -> dict[str, Any]:
     return {path_of(key_path): leaf for key_path, leaf in jax.tree_util.tree_leaves_with_path(tree)}
 
 
-def parameter_paths(tree: Any) -> list[str]:
-    """Returns the paths of `tree`'s leaves, in the tree's own (sorted) order."""
-    return list(leaves_by_path(tree))
-
-
 def map_with_path(function: Callable[..., Any], tree: Any, *rest: Any) -> Any:
     """Like `jax.tree.map`, but calls function(path, leaf, *leaves of rest)."""
     return jax.tree_util.tree_map_with_path(lambda keys, *leaves: function(path_of(keys), *leaves), tree, *rest)

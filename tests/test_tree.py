@@ -2,13 +2,13 @@
 
 import jax.numpy as jnp
 
-from gptjax.tree import leaves_by_path, map_with_path, parameter_paths
+from gptjax.tree import leaves_by_path, map_with_path
 
 TREE = {"layers": {"attention": {"query": jnp.ones((2, 3))}}, "embedding": jnp.zeros(4), "list": [1, {"x": 2}]}
 
 
 def test_paths_join_keys_and_indices():
-    assert parameter_paths(TREE) == ["embedding", "layers/attention/query", "list/0", "list/1/x"]
+    assert list(leaves_by_path(TREE)) == ["embedding", "layers/attention/query", "list/0", "list/1/x"]
     assert leaves_by_path(TREE)["list/1/x"] == 2
 
 

@@ -48,8 +48,8 @@ class Family(abc.ABC):
       writes: whether it can write text.
       continues: whether what it writes continues the prompt; otherwise the prompt is a source, and the text its target.
       prompt_field: the field of `model` that limits the tokens of a prompt.
-      branches: whether `hidden` takes branches_BT, texts of a row that go on from one beginning; without it, whoever
-        scores several of them reads the beginning for each.
+      branches: whether `hidden` takes branches_BT, for several continuations of one context in a row; without it, the
+        context is read again for each of them.
       warm_part: the part of its parameters that a run of another family can start (`training.init_from`); '': all.
     """
 

@@ -44,7 +44,7 @@ def run_harness(
       identity: all that the answers depend on; recorded ones of another model are not taken.
       folder: answers are recorded in harness/answers.jsonl and not asked again; what lm_eval says of each item is
         written into harness/items/TASK.jsonl.
-      limit: of each task the first so many items; 0: all.
+      limit: how many items of each task are asked, from the first one on; 0: all.
       progress: called after every answer.
 
     Returns:

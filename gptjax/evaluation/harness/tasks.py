@@ -20,8 +20,7 @@ from gptjax.evaluation.harness.library import OFFLINE, OPTION, lm_eval
 from gptjax.evaluation.harness.model import generated
 
 SUFFIXES = (".yaml", ".yml")
-READERS = ("json", "csv", "parquet", "arrow", "text")  # the library `datasets`' names for formats of local files
-PICKLES = "pandas"  # its name for pickles
+PICKLES = "pandas"  # the name of the library `datasets` for pickles
 TEXTS, DOCUMENTS = "generate_until", "loglikelihood_rolling"  # lm_eval's names of kinds of tasks
 
 
@@ -58,8 +57,8 @@ def load_tasks(
     """Loads tasks with their data.
 
     Args:
-      names: of lm_eval's tasks, groups and tags, or patterns of them (mmlu_*), and paths of YAML files, with commas
-        between.
+      names: of lm_eval's tasks, groups and tags, or patterns of them (mmlu_*), and paths of YAML files, separated by
+        commas.
       data: folders of data files, which --task_data names.
       own_functions: allows the code that YAML files name.
       few_shot: the number of examples, where a YAML does not fix it at 0; None: as the YAML says.
