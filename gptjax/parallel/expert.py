@@ -25,7 +25,7 @@ from gptjax.settings import Settings
 AXIS = "expert"
 
 
-def check_experts(config: Settings, mesh: Mesh | AbstractMesh) -> None:
+def check_expert_axis(config: Settings, mesh: Mesh | AbstractMesh) -> None:
     """Raises ConfigError unless there are experts that divide over the devices.
 
     config: resolved.

@@ -17,7 +17,7 @@ from jax.sharding import AbstractMesh, Mesh
 from gptjax.model.families import family_of
 from gptjax.model.parameters import abstract_params
 from gptjax.parallel.context import check_context
-from gptjax.parallel.expert import check_experts
+from gptjax.parallel.expert import check_expert_axis
 from gptjax.parallel.mesh import platform_of
 from gptjax.parallel.pipeline import check_pipeline
 from gptjax.parallel.placement import MeshPlacement
@@ -127,7 +127,7 @@ def make_trainer(
     """
     family = family_of(config.model)
     check_context(config, mesh)
-    check_experts(config, mesh)
+    check_expert_axis(config, mesh)
     check_pipeline(config, mesh, family.declarations)
     model, declared = family.module(MeshPlacement(config.mesh)), family.declarations
     schedule_of_peak = functools.partial(_schedule_of_peak, config.schedule, total_steps, steps_of)

@@ -14,7 +14,9 @@ from gptjax.model.checks import check_experts
 from gptjax.model.families import family_named, family_of
 from gptjax.model.grouped_products import blocks_of, grouped_product
 from gptjax.model.int8 import quantize
+from gptjax.model.mixture_of_experts import route
 from gptjax.model.parameters import count_parameters
+from gptjax.settings import ModelSettings
 from gptjax.user_code import load_config
 
 
@@ -55,6 +57,28 @@ def test_eight_bit_experts_are_multiplied_as_what_they_stand_for(products):
 
 
 EXPERTS = dict(num_experts=6, feedforward_width=16, router_scores="sigmoid", router_bias=True, shared_experts=1)
+
+
+@pytest.mark.parametrize("scores", ["softmax", "sigmoid"])
+@pytest.mark.parametrize("normalized, scale, bias", [(False, 1.0, False), (True, 2.5, False), (True, 2.5, True)])
+def test_tokens_choose_by_score_and_bias_and_share_by_score(scores, normalized, scale, bias):
+    rng = np.random.default_rng(0)
+    x_BTD, router_DE, bias_E = (np.float32(rng.standard_normal(shape)) for shape in ((2, 5, 8), (8, 6), 6))
+    fields = dict(num_experts=6, experts_per_token=2, router_scores=scores, router_normalized=normalized)
+    config = ModelSettings(**fields, router_scale=scale, router_bias=bias)
+    weights = {"router": router_DE} | ({"router_bias": bias_E} if bias else {})
+    chosen_BTk, share_BTk, _ = route(config, jnp.asarray(x_BTD), jnp.ones((2, 5), bool), weights)
+
+    logits_BTE = np.float64(x_BTD) @ router_DE
+    scores_BTE = 1 / (1 + np.exp(-logits_BTE))
+    if scores == "softmax":
+        scores_BTE = np.exp(logits_BTE) / np.exp(logits_BTE).sum(-1, keepdims=True)
+    expected_BTk = np.argsort(-(scores_BTE + bias_E * bias), axis=-1)[..., :2]
+    shares_BTk = np.take_along_axis(scores_BTE, expected_BTk, axis=-1)
+    if normalized:
+        shares_BTk /= shares_BTk.sum(-1, keepdims=True)
+    np.testing.assert_array_equal(chosen_BTk, expected_BTk)
+    np.testing.assert_allclose(share_BTk, shares_BTk * scale, rtol=1e-5)
 
 
 def test_reading_token_by_token_writes_what_whole_passes_do():
