@@ -10,7 +10,7 @@ summaries; Apache 2.0). Sentences of an abstract are joined, and each summary ma
 The 2,941 pairs to train on have 0.67 M tokens of abstracts and 0.09 M of summaries, of a vocabulary of 4,000: far too
 few to write well, and enough to compare models.
 
-Questions about a passage are such pairs, too: the source is the question, a new line and the passage (files of SQuAD's
+Questions about a passage are such pairs, too: the source is the passage, a new line and the question (files of SQuAD's
 form; answers are short, so that rows of 64 tokens of targets do, or of 576 for the decoder):
 
   python -m gptjax.prepare --pairs=new_wiki_v1.0.json,xquad.en.json --output=data/squad --vocab_size=4000 \\

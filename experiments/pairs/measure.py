@@ -150,8 +150,8 @@ def sentences(text: str) -> list[str]:
 
 
 def span(source: str, length: int, draw: random.Random) -> str:
-    """So many neighbouring words of the passage, which follows the line of the question."""
-    words = source.partition("\n")[2].split()
+    """So many neighbouring words of the passage, which stands before the line of the question."""
+    words = source.rpartition("\n")[0].split()
     first = draw.randrange(max(1, len(words) - length + 1))
     return " ".join(words[first : first + length])
 

@@ -127,7 +127,7 @@ def test_questions_of_squad_are_pairs(tmp_path):
     paragraph = {"context": "It is blue.", "qas": [{"id": "1", "question": "Which?", "answers": answers}]}
     (tmp_path / "dev.json").write_text(json.dumps({"version": 1, "data": [{"title": "T", "paragraphs": [paragraph]}]}))
     (found,), _ = read_all("pairs", tmp_path / "dev.json")
-    assert found.text.split(SEPARATOR) == ["Which?\nIt is blue.", "blue", "light blue"]
+    assert found.text.split(SEPARATOR) == ["It is blue.\nWhich?", "blue", "light blue"]
     (found,), _ = read_all("pairs", tmp_path / "dev.json", source="{title}: {question}", target="answers")
     assert found.text.split(SEPARATOR)[0] == "T: Which?"
 

@@ -20,8 +20,9 @@ from gptjax.corpus.sources.streams import counted
 FORM = forms.PAIRS
 REFERENCES = ("each", "first")
 OPTIONS = {
-    # The column of the source and of the target, or a template: "{question}\n{context}". '': columns 1 and 2
-    # of a table, source and target of records; question and context, and the answers, of SQuAD's layout.
+    # The column of the source and of the target, or a template: "{context}\n{question}". '': columns 1 and 2
+    # of a table, source and target of records; context, then question, and the answers, of SQuAD's layout: a
+    # source that is too long loses its beginning, and the question must stay.
     "source": "",
     "target": "",
     "swap": False,  # exchange source and target
@@ -69,4 +70,4 @@ def usual_fields(row: rows.Row) -> tuple[str, str]:
     """The columns of source and target if none are named."""
     if "1" in row:
         return "1", "2"
-    return ("{question}\n{context}", "answers") if all(name in row for name in rows.SQUAD) else ("source", "target")
+    return ("{context}\n{question}", "answers") if all(name in row for name in rows.SQUAD) else ("source", "target")

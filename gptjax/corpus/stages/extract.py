@@ -74,7 +74,7 @@ class _Files:
 class Extract(CorpusStage):
     """The documents of all sources, in shards."""
 
-    name, version, function = "extract", 3, staticmethod(extract)
+    name, version, function = "extract", 4, staticmethod(extract)
 
     def options(self, corpus: Corpus) -> dict[str, Any]:
         return {
