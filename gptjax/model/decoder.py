@@ -84,12 +84,15 @@ class Block(nn.Module):
             wanted = config.norm_placement in (side, "sandwich")
             return make_norm(config, name=name)(h_BTD) if wanted else h_BTD
 
+        def read(x_BTD: jax.Array, name: str) -> jax.Array:
+            return self.placement.gathered(normed(x_BTD, name, "pre"))
+
         def added(x_BTD: jax.Array, h_BTD: jax.Array, name: str, keys_B: jax.Array | None) -> jax.Array:
-            h_BTD = dropout(normed(h_BTD, name, "post"), config.dropout, keys_B)
+            h_BTD = dropout(normed(self.placement.scattered(h_BTD), name, "post"), config.dropout, keys_B)
             x_BTD = x_BTD + (h_BTD if config.residual_multiplier == 1 else h_BTD * config.residual_multiplier)
             return make_norm(config, name=name)(x_BTD) if config.norm_placement == "post_residual" else x_BTD
 
-        h_BTD = normed(x_BTD, "attention_norm", "pre")
+        h_BTD = read(x_BTD, "attention_norm")
         h_BTD, cache = Attention(config, self.window, self.causal, self.placement, name="attention")(
             h_BTD,
             rotation=rotation,
@@ -103,7 +106,7 @@ class Block(nn.Module):
         if self.cross:
             if context is None:  # only declares parameters: the content does not matter
                 context = {"context_BSD": x_BTD}
-            h_BTD = normed(attended_BTD, "cross_attention_norm", "pre")
+            h_BTD = read(attended_BTD, "cross_attention_norm")
             context_cache: Any
             h_BTD, context_cache = Attention(config, 0, False, self.placement, name="cross_attention")(
                 h_BTD, segments_BT=segments_BT, dropout_keys_B=of_cross_probabilities, **context
@@ -111,7 +114,7 @@ class Block(nn.Module):
             cache = None if cache is None else (*cache, *context_cache)
             attended_BTD = added(attended_BTD, h_BTD, "cross_attention_post_norm", of_cross)
 
-        h_BTD = normed(x_BTD if config.parallel_residual else attended_BTD, "feedforward_norm", "pre")
+        h_BTD = read(x_BTD if config.parallel_residual else attended_BTD, "feedforward_norm")
         statistics: dict[str, jax.Array] = {}
         if config.num_experts:
             experts = MixtureOfExperts(config, self.placement, name="feedforward")

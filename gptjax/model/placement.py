@@ -21,6 +21,14 @@ class Placement:
         """The residual stream, after the embedding and after every block."""
         return x_BTD
 
+    def gathered(self, x_BTD: jax.Array) -> jax.Array:
+        """The residual stream as attention, the feed-forward layer and the head read it."""
+        return x_BTD
+
+    def scattered(self, x_BTD: jax.Array) -> jax.Array:
+        """The output of attention or of the feed-forward layer, before it is added to the residual stream."""
+        return x_BTD
+
     def attention(
         self,
         function: Callable[..., jax.Array],

@@ -158,7 +158,8 @@ class Stack(nn.Module):
             self.final_norm(jnp.zeros((1, self.config.width)))  # the others are declared by `setup`
 
     def _finish(self, x_BTD: jax.Array) -> jax.Array:
-        return x_BTD if self.config.norm_placement == "post_residual" else self.final_norm(x_BTD)
+        normed = self.config.norm_placement == "post_residual"
+        return self.placement.gathered(x_BTD if normed else self.final_norm(x_BTD))
 
     def _rotations(self, positions_BT: jax.Array) -> dict:
         """Of queries and keys in each kind of layer, by its mark in the window pattern; None: they are not rotated."""

@@ -8,11 +8,9 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
-from jax.sharding import PartitionSpec as P
 
 from gptjax.model.placement import Placement
-from gptjax.parallel import context, expert
-from gptjax.parallel.mesh import BATCH_AXES, compiler_axes
+from gptjax.parallel import context, expert, sequence
 from gptjax.parallel.pipeline import AXIS, divided, pipelined, schedule_of
 from gptjax.settings import MeshSettings
 
@@ -29,8 +27,16 @@ class MeshPlacement(Placement):
 
     def residual(self, x_BTD: jax.Array) -> jax.Array:
         """Pins rows and tokens to the axes that divide them, so that the compiler never replicates them."""
-        axes = compiler_axes(BATCH_AXES)
-        return jax.lax.with_sharding_constraint(x_BTD, P(axes, context.AXIS, None)) if axes else x_BTD
+        spec = sequence.residual_spec(x_BTD.shape)
+        return x_BTD if spec is None else jax.lax.with_sharding_constraint(x_BTD, spec)
+
+    def gathered(self, x_BTD: jax.Array) -> jax.Array:
+        """Brings all tokens to each of the devices that divide a sub-layer's matrices."""
+        return sequence.gathered(x_BTD)
+
+    def scattered(self, x_BTD: jax.Array) -> jax.Array:
+        """Sums the parts of a sub-layer's output, and leaves each of these devices some of the tokens."""
+        return sequence.scattered(x_BTD)
 
     def attention(
         self,
