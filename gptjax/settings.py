@@ -235,6 +235,7 @@ class TrainingSettings(Section):
 class MeshSettings(Section):
     data: int = -1  # devices that a batch is divided over; -1: all remaining devices
     fsdp: int = 1  # devices that a batch, the parameters and the optimizer state are divided over
+    zero1: bool = False  # also divide the optimizer's state and its work over `data`, but not the parameters (ZeRO-1)
     tensor: int = 1  # devices that attention heads and feed-forward columns are divided over
     context: int = 1  # devices that each sequence is divided over
     expert: int = 1  # devices that a batch and the experts of a mixture are divided over

@@ -66,6 +66,38 @@ def spec_of(parameter: Parameter) -> PartitionSpec:
             )
         taken = {name for entry in entries for name in entry}
         entries.append(tuple(name for name in getattr(TABLE[axis], parameter.kind) if name not in taken))
+    return _spec(entries)
+
+
+def update_spec(parameter: Parameter, mesh: Mesh | AbstractMesh) -> PartitionSpec:
+    """How the optimizer's state of a parameter is split with `mesh.zero1`: like the parameter, and over `data`, too.
+
+    Layers are split if their number divides, so that a device updates whole matrices; else the longest axis that
+    divides. If none does, the state is split as the parameter is.
+    """
+    spec = spec_of(parameter)
+    entries = [_mesh_axes(entry) for entry in (*spec, *(None,) * (len(parameter.shape) - len(spec)))]
+    ways = [math.prod(mesh.shape[name] for name in (*entry, "data")) for entry in entries]
+    divisible = [number for number, size in enumerate(parameter.shape) if size % ways[number] == 0]
+    if not divisible:
+        return spec
+    chosen = max(divisible, key=lambda number: (parameter.axes[number] == "layers", parameter.shape[number]))
+    entries[chosen] = (*entries[chosen], "data")
+    return _spec(entries)
+
+
+def pinned_for_update(gradients: Any, declared: Any) -> Any:
+    """Leaves each device the part of the gradients for which it has the optimizer's state (`mesh.zero1`)."""
+    mesh = jax.sharding.get_abstract_mesh()
+    if mesh.empty:
+        return gradients
+    return jax.tree.map(
+        lambda parameter, x: jax.lax.with_sharding_constraint(x, update_spec(parameter, mesh)), declared, gradients
+    )
+
+
+def _spec(entries: list[tuple[str, ...]]) -> PartitionSpec:
+    """Of the mesh axes of every axis of an array."""
     while entries and not entries[-1]:
         entries.pop()
     return P(*(entry[0] if len(entry) == 1 else entry or None for entry in entries))
@@ -98,24 +130,32 @@ def params_sharding(mesh: Mesh | AbstractMesh, declared: Any) -> Any:
     return map_with_path(leaf, declared)
 
 
-def state_sharding(mesh: Mesh | AbstractMesh, abstract_state: Any, declared: Any) -> Any:
+def state_sharding(mesh: Mesh | AbstractMesh, abstract_state: Any, declared: Any, zero1: bool = False) -> Any:
     """NamedShardings for a whole training state, of parameters with these declarations.
+
+    zero1: all but the parameters is also split over `data` (`update_spec`).
 
     Optimizer statistics mirror the parameters inside Optax's own tuples, as nested dicts with the same keys; a leaf in
     a parameter's place that has its shape is split like it. Everything else (counters, factored statistics) is
     replicated.
     """
-    shardings, shapes, copied = params_sharding(mesh, declared), abstract_params(declared), replicated(mesh)
+    own, shapes, copied = params_sharding(mesh, declared), abstract_params(declared), replicated(mesh)
 
     def place(tree: Any, shapes: Any, shardings: Any) -> Any:
         if isinstance(shapes, Mapping) and isinstance(tree, Mapping):
             return {key: place(tree[key], shapes[key], shardings[key]) for key in tree}
         return jax.tree.map(lambda x: shardings if x.shape == getattr(shapes, "shape", None) else copied, tree)
 
-    def place_mirror(tree: Any) -> Any:
-        return place(tree, shapes, shardings) if _mirrors(tree, shapes) else copied
+    def placed(state: Any, shardings: Any) -> Any:
+        def place_mirror(tree: Any) -> Any:
+            return place(tree, shapes, shardings) if _mirrors(tree, shapes) else copied
 
-    return jax.tree.map(place_mirror, abstract_state, is_leaf=lambda tree: _mirrors(tree, shapes))
+        return jax.tree.map(place_mirror, state, is_leaf=lambda tree: _mirrors(tree, shapes))
+
+    if not zero1:
+        return placed(abstract_state, own)
+    split = jax.tree.map(lambda parameter: NamedSharding(mesh, update_spec(parameter, mesh)), declared)
+    return placed(abstract_state, split).replace(params=own)
 
 
 def _mirrors(tree: Any, params: Any) -> bool:

@@ -14,7 +14,7 @@ import optax
 
 from gptjax.model.dropout import row_keys
 from gptjax.model.families import family_of
-from gptjax.parallel.sharding import rows_spec
+from gptjax.parallel.sharding import pinned_for_update, rows_spec
 from gptjax.settings import Settings, TrainingSettings
 from gptjax.tokenizer import Tokenizer
 from gptjax.training.metrics import update_monitor
@@ -45,7 +45,8 @@ def make_train_step(
     """
     training = config.training
     dropout = config.model.dropout > 0 or config.model.attention_dropout > 0
-    treatments = treatments_of(config.optimizer, family_of(config.model).declarations, objective.trains)
+    declared = family_of(config.model).declarations
+    treatments = treatments_of(config.optimizer, declared, objective.trains)
 
     def loss_share(
         params: Any, micro: Batch, key: jax.Array, first_row: jax.typing.ArrayLike, total_weight: jax.Array
@@ -81,6 +82,8 @@ def make_train_step(
         total_weight = objective.weight(batch)
         figures, gradients = gradients_of(state.params, batch, key, total_weight)
         loss = figures["loss"]
+        if config.mesh.zero1:
+            gradients = pinned_for_update(gradients, declared)
         gradients = zero_frozen(gradients, treatments)
         gradient_norm = optax.tree.norm(gradients)
         gradients = clip_by_global_norm(gradients, gradient_norm, config.optimizer.gradient_clip)

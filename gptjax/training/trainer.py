@@ -136,7 +136,7 @@ def make_trainer(
     names = ("learning_rate", "muon_learning_rate") if config.optimizer.name == "muon" else ("learning_rate",)
     learning_rates = {name: schedule_of_peak(config.optimizer[name]) for name in names}
     shapes = jax.eval_shape(functools.partial(_first_state, config, optimizer), abstract_params(declared))
-    shardings = state_sharding(mesh, shapes, declared)
+    shardings = state_sharding(mesh, shapes, declared, config.mesh.zero1)
     placed = jax.tree.map(
         lambda s, sharding: jax.ShapeDtypeStruct(s.shape, s.dtype, sharding=sharding), shapes, shardings
     )
