@@ -33,6 +33,7 @@ from gptjax.config import ConfigError
 from gptjax.files import write_aside
 from gptjax.formatting import counted
 from gptjax.inference.decode import WEIGHTS as WEIGHT_TYPES
+from gptjax.inference.devices import decoding_mesh
 from gptjax.inference.generate import FINISH_REASONS, Completion, Generator
 from gptjax.inference.prompts import decoded, read_prompts
 from gptjax.inference.sampling import make_sampling
@@ -94,6 +95,12 @@ WEIGHTS = flags.DEFINE_enum(
     WEIGHT_TYPES,
     "The type in which matrices are stored and multiplied. bfloat16 and int8 need half and a quarter of the memory of "
     "float32 and are faster on a CPU. Default: the type in which the model computes.",
+)
+MESH = flags.DEFINE_string(
+    "mesh",
+    "",
+    "tensor=2: divide heads, feed-forward columns and vocabulary over two devices, or over two parts of a CPU; '': one "
+    "device.",
 )
 SEARCH_FLAGS = (NUM_BEAMS, LENGTH_PENALTY)
 DRAWING_FLAGS = (TEMPERATURE, TOP_K, TOP_P, MIN_P, REPETITION_PENALTY, STOP, SEED)
@@ -214,13 +221,15 @@ def load_generator(notes: Console) -> tuple[Generator, bool]:
       ConfigError: config, tokenizer and checkpoint in the folder do not belong together.
     """
     began = time.perf_counter()
-    params, config, metadata = load_for_inference(WORKDIR.value, CHECKPOINT.value, EMA.value, OWN_FUNCTIONS.value)
+    mesh = decoding_mesh(MESH.value)
+    params, config, metadata = load_for_inference(WORKDIR.value, CHECKPOINT.value, EMA.value, OWN_FUNCTIONS.value, mesh)
     run_tokenizer = tokenizer.load(WORKDIR.value)
     check_tokenizer(metadata, run_tokenizer.hash, f"--workdir={WORKDIR.value}")
     is_average = means_average(metadata, EMA.value)
     count = sum(x.size for x in jax.tree.leaves(params))
-    platform = jax.default_backend()
-    if platform == "cpu" and config.model.dtype == "bfloat16":  # on a CPU only matrix products gain from bfloat16
+    platform = jax.default_backend() if mesh is None else f"{mesh.size} x {jax.default_backend()}"
+    # On a CPU only matrix products gain from bfloat16.
+    if jax.default_backend() == "cpu" and config.model.dtype == "bfloat16":
         config = dataclasses.replace(config, model=dataclasses.replace(config.model, dtype="float32"))
     generator = Generator(
         params,
@@ -231,6 +240,7 @@ def load_generator(notes: Console) -> tuple[Generator, bool]:
         objective=config.training.objective,
         batch_size=BATCH_SIZE.value,
         weights=WEIGHTS.value,
+        mesh=mesh,
     )
     for change in code_changes(metadata, config):
         notes.print(f"changed: {change}", style="yellow")

@@ -15,6 +15,7 @@ A row ends with its EOS token, with a stop string, after `max_new_tokens`, or wi
 
 from __future__ import annotations
 
+import contextlib
 import math
 import reprlib
 from collections import abc
@@ -22,7 +23,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+import jax
 import numpy as np
+from jax.sharding import Mesh
 
 from gptjax.config import ConfigError, RunError
 from gptjax.formatting import counted
@@ -34,7 +37,8 @@ from gptjax.inference.text import TextStream, check_text, stop_strings, unknown_
 from gptjax.inference.timing import Timing, is_new, program_key, timed
 from gptjax.model.families import family_of
 from gptjax.parallel.distributed import fetch
-from gptjax.settings import Settings
+from gptjax.parallel.placement import MeshPlacement
+from gptjax.settings import MeshSettings, Settings
 from gptjax.tokenizer import Tokenizer
 
 STOP_CHUNK = 16  # tokens between two searches for a stop string
@@ -129,6 +133,7 @@ class Generator:
         checkpoints); None: the tokenizer's EOS.
       objective: the run's objective; for 'completion' a prompt is a source, which ends before its target begins.
       batch_size: rows that are generated together; further rows follow in more batches.
+      mesh: the devices over which `params` are split (`devices.decoding_mesh`); None: they are on one device.
       weights: the type of that copy's matrices, one of `decode.WEIGHTS`; None: the type of the activations. A narrower
         type saves memory; activations are rounded to it only where they are multiplied.
     """
@@ -144,6 +149,7 @@ class Generator:
         objective: str = "next_token",
         batch_size: int = 32,
         weights: str | None = None,
+        mesh: Mesh | None = None,
     ):
         if tokenizer.vocab_size > config.model.vocab_size:
             raise ConfigError(
@@ -162,7 +168,9 @@ class Generator:
         self.weights = weights or self.config.dtype
         if self.weights not in WEIGHTS:
             raise ConfigError(f"weights = {weights!r}: expected one of {', '.join(WEIGHTS)}")
-        self.family = family_of(self.config)
+        self.family, self.mesh = family_of(self.config), mesh
+        if mesh is not None:
+            self.family = replace(self.family, placement=MeshPlacement(MeshSettings()))
         if not self.family.writes:
             raise ConfigError(f"model.family = {self.config.family!r}: such a model reads text and writes none")
         # Shown between a prompt and its text: nothing, or a newline between a source and its target.
@@ -326,7 +334,8 @@ class Generator:
         rooms = tuple(shapes.rooms(compiled_in["num_new"]))
 
         def run(**changed: Any) -> Any:
-            return generate(self.family, self.params, **(inputs | changed), rooms=rooms, **compiled_in)
+            with self._devices():
+                return generate(self.family, self.params, **(inputs | changed), rooms=rooms, **compiled_in)
 
         if is_new("generate", self.family, self._params_key, program_key(inputs), rooms, *compiled_in.values()):
             idle = dict(limit_B=np.zeros_like(inputs["limit_B"]))  # compiles, and writes one token per row
@@ -344,7 +353,8 @@ class Generator:
         compiled_in |= dict(rooms=tuple(shapes.rooms(compiled_in["num_new"])))
 
         def run(**changed: Any) -> Any:
-            return beam_search(self.family, self.params, **(inputs | changed), **compiled_in)
+            with self._devices():
+                return beam_search(self.family, self.params, **(inputs | changed), **compiled_in)
 
         if is_new("beam_search", self.family, self._params_key, program_key(inputs), *compiled_in.values()):
             idle = dict(limit_B=np.zeros_like(inputs["limit_B"]))  # compiles, and takes one step
@@ -395,6 +405,9 @@ class Generator:
         )
         return inputs, dict(num_new=shapes.bucketed(max(row.limit for row in rows)), piece=shapes.PIECE)
 
+    def _devices(self) -> contextlib.AbstractContextManager:
+        return contextlib.nullcontext() if self.mesh is None else jax.set_mesh(self.mesh)
+
     def _collect(self, rows: list[_Row], written: Written, timing: Timing) -> int:
         """Gives the rows their new tokens; returns how many tokens the unfinished rows have."""
         tokens_BG, logprobs_BG, length_B = fetch(tuple(written))
@@ -406,7 +419,8 @@ class Generator:
 
     def _prefill(self, inputs: dict, timing: Timing, **compiled_in: Any) -> DecodeState:
         def run() -> Any:
-            return prefill(self.family, self.params, **inputs, **compiled_in)
+            with self._devices():
+                return prefill(self.family, self.params, **inputs, **compiled_in)
 
         if is_new("prefill", self.family, self._params_key, program_key(inputs), *compiled_in.values()):
             timing.compile_seconds += timed(run)[1]
@@ -416,7 +430,8 @@ class Generator:
 
     def _decode(self, state: DecodeState, num_steps: int, stop_B: np.ndarray, timing: Timing) -> DecodeState:
         def run(num_steps: Any) -> Any:
-            return decode(self.family, self.params, state, np.int32(num_steps), stop_B)
+            with self._devices():
+                return decode(self.family, self.params, state, np.int32(num_steps), stop_B)
 
         if is_new("decode", self.family, self._params_key, program_key(state)):
             state, seconds = timed(lambda: run(0))  # compiles, and takes no step

@@ -38,7 +38,7 @@ class DecoderFamily(Family):
     def prefill(
         self, params: Any, prompt_BT: jax.Array, lengths_B: jax.Array, *, room: int, piece: int
     ) -> tuple[KeyValueCache, jax.Array]:
-        model: Any = self.module()
+        model: Any = self.module(self.placement)
         B, T = prompt_BT.shape
         # A long prompt is read piece by piece, or its attention logits [B, N, T, S] would be the largest array of all.
         piece = min(T, piece)
@@ -61,7 +61,7 @@ class DecoderFamily(Family):
     def step(
         self, params: Any, cache: KeyValueCache, token_B: jax.Array, going_B: jax.Array
     ) -> tuple[KeyValueCache, jax.Array]:
-        model: Any = self.module()
+        model: Any = self.module(self.placement)
         x_BTD, cache = model.apply(
             {"params": params}, token_B[:, None], cache, going_B.astype(jnp.int32), method="read"
         )

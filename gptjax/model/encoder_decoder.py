@@ -234,7 +234,7 @@ class EncoderDecoderFamily(Family):
         self, params: Any, prompt_BT: jax.Array, lengths_B: jax.Array, *, room: int, piece: int
     ) -> tuple[SourceCache, jax.Array]:
         """The last token of each row is the one that the target starts after; the tokens before it are the source."""
-        model: Any = self.module()
+        model: Any = self.module(self.placement)
         B = prompt_BT.shape[0]
         source_BS = prompt_BT[:, : self.config.max_source_positions]
         first_B = prompt_BT[jnp.arange(B), lengths_B - 1]
@@ -247,7 +247,7 @@ class EncoderDecoderFamily(Family):
     def step(
         self, params: Any, cache: SourceCache, token_B: jax.Array, going_B: jax.Array
     ) -> tuple[SourceCache, jax.Array]:
-        model: Any = self.module()
+        model: Any = self.module(self.placement)
         new_B = going_B.astype(jnp.int32)
         x_BTD, cache = model.apply({"params": params}, token_B[:, None], cache, new_B, method="read")
         return cache, model.apply({"params": params}, x_BTD, method="logits")[:, 0]

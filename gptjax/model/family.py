@@ -44,6 +44,7 @@ class Family(abc.ABC):
 
     Attributes:
       config: the `model` section, resolved.
+      placement: how the work of `prefill` and `step` is divided over devices.
       objectives: the built-in objectives that can train it.
       writes: whether it can write text.
       continues: whether what it writes continues the prompt; otherwise the prompt is a source, and the text its target.
@@ -61,6 +62,7 @@ class Family(abc.ABC):
     warm_part: ClassVar[str] = ""
 
     config: ModelSettings
+    placement: Placement = ONE_DEVICE
 
     # --- Config
 

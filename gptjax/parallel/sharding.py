@@ -130,6 +130,14 @@ def params_sharding(mesh: Mesh | AbstractMesh, declared: Any) -> Any:
     return map_with_path(leaf, declared)
 
 
+def placed_params(mesh: Mesh | AbstractMesh, declared: Any) -> Any:
+    """The declared parameters as shapes, each with its sharding; raises as `params_sharding`."""
+    return jax.tree.map(
+        lambda shape, sharding: jax.ShapeDtypeStruct(shape.shape, shape.dtype, sharding=sharding),
+        *(abstract_params(declared), params_sharding(mesh, declared)),
+    )
+
+
 def state_sharding(mesh: Mesh | AbstractMesh, abstract_state: Any, declared: Any, zero1: bool = False) -> Any:
     """NamedShardings for a whole training state, of parameters with these declarations.
 

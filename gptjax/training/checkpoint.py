@@ -20,10 +20,13 @@ from typing import Any, TypeVar
 import jax
 from absl import logging
 from jax.experimental import multihost_utils
+from jax.sharding import Mesh
 
 from gptjax.config import ConfigError, from_json, get
 from gptjax.errors import setting_text
 from gptjax.evaluation.scores import LOSS, SET
+from gptjax.model.families import family_of
+from gptjax.parallel.sharding import placed_params
 from gptjax.paths import CONFIG, existing_run, local_path, run_folder
 from gptjax.settings import Settings
 from gptjax.training import checkpoint_format as files
@@ -255,10 +258,15 @@ def load_params(
 
 
 def load_for_inference(
-    workdir: str | Path, which: str | int = "latest", ema: bool | None = None, own_functions: bool = False
+    workdir: str | Path,
+    which: str | int = "latest",
+    ema: bool | None = None,
+    own_functions: bool = False,
+    mesh: Mesh | None = None,
 ) -> tuple[dict, Settings, dict]:
     """Reads what a model needs to run: parameters on one device, the run's config, the checkpoint's metadata.
 
+    mesh: the parameters are split over its devices instead.
     own_functions: whether the model may import what config.json names as 'module:function'. A run that somebody else
     made can bring the module with it, and importing a module runs it.
 
@@ -273,7 +281,8 @@ def load_for_inference(
                 "importing it runs its module; give --own_functions if you trust it"
             )
     check = functools.partial(check_same_model, config=config, source=str(local_path(workdir, "--workdir") / CONFIG))
-    params, metadata = load_params(workdir, which, ema=ema, check=check)
+    like = None if mesh is None else placed_params(mesh, family_of(config.model).declarations)
+    params, metadata = load_params(workdir, which, like, ema, check)
     return params, config, metadata
 
 

@@ -1,0 +1,36 @@
+"""The devices that write a text together: each has some heads, feed-forward columns and rows of the vocabulary."""
+
+from __future__ import annotations
+
+import re
+
+import jax
+from jax.sharding import Mesh
+
+from gptjax.config import ConfigError
+from gptjax.formatting import counted
+from gptjax.parallel.mesh import make_mesh
+from gptjax.settings import MeshSettings
+
+
+def decoding_mesh(text: str) -> Mesh | None:
+    """The mesh that `--mesh=tensor=2` names; None: one device, for ''.
+
+    A CPU becomes as many devices as are needed, if JAX has not started yet.
+
+    Raises:
+      ConfigError: the text is something else, or there are not so many devices.
+    """
+    if not text:
+        return None
+    found = re.fullmatch(r"tensor=([1-9]\d{0,5})", text)
+    if not found:
+        raise ConfigError(f"--mesh={text}: expected tensor=N, where N is the number of devices that share the model")
+    count = int(found[1])
+    try:
+        jax.config.update("jax_num_cpu_devices", max(count, jax.config.jax_num_cpu_devices))  # type: ignore[attr-defined]
+    except RuntimeError:  # JAX has started
+        pass
+    if count > jax.local_device_count():
+        raise ConfigError(f"--mesh={text}: this process has {counted(jax.local_device_count(), 'device')}")
+    return make_mesh(MeshSettings(data=1, tensor=count), jax.local_devices()[:count])
