@@ -1,6 +1,6 @@
-"""Llama-shaped models as published: --config=configs/llama.py:135m | 1b | 3b | 8b
+"""Llama-shaped models as published: --config=configs/llama.py:135m | 1b | 3b | 8b | 70b
 
-135m is SmolLM2-135M's shape, 1b and 3b are Llama-3.2's, 8b is Llama-3.1's.
+135m is SmolLM2-135M's shape, 1b and 3b are Llama-3.2's, 8b and 70b are Llama-3.1's.
 
 Data: FineWeb-Edu, DCLM (both on the Hugging Face hub) or your own text, prepared with a vocabulary of the model's size
 or smaller; a smaller one leaves rows unused, which costs only memory:
@@ -8,7 +8,7 @@ or smaller; a smaller one leaves rows unused, which costs only memory:
   python -m gptjax.prepare --input=DOWNLOADED_FOLDER --output=data/fineweb --vocab_size=49152
 
 Budget at 20 tokens per parameter (the published models saw a hundred times more): 135m 2.7 B tokens, 2.2e18 FLOPs;
-1b 25 B, 1.8e20; 3b 64 B, 1.2e21; 8b 160 B, 7.7e21.
+1b 25 B, 1.8e20; 3b 64 B, 1.2e21; 8b 160 B, 7.7e21; 70b 1.4 T, 5.9e23.
 """
 
 from gptjax.config import ConfigError, default
@@ -19,6 +19,7 @@ SIZES = {
     "1b": (16, 2048, 32, 8, 64, 8192, 128256, True, 500_000.0, 32.0, "25B tokens", 5e-4),
     "3b": (28, 3072, 24, 8, 128, 8192, 128256, True, 500_000.0, 32.0, "64B tokens", 4e-4),
     "8b": (32, 4096, 32, 8, 128, 14336, 128256, False, 500_000.0, 8.0, "160B tokens", 3e-4),
+    "70b": (80, 8192, 64, 8, 128, 28672, 128256, False, 500_000.0, 8.0, "1400B tokens", 1.5e-4),
 }
 
 

@@ -42,6 +42,7 @@ PARAMETERS = {
     "t5gemma:2b-2b": 5_596_853_760,
 }
 LARGER = {  # of which nothing else is tested, as they differ in their sizes only
+    "llama:70b": 70_553_706_496,
     "moe:qwen3_30b_a3b": 30_532_122_624,
     "gemma:2-9b": 9_241_705_984,
     "gemma:2-27b": 27_227_128_320,
