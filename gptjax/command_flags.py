@@ -9,6 +9,7 @@ from absl import flags
 from ml_collections import ConfigDict, config_flags
 
 from gptjax.config import default
+from gptjax.parallel.meeting import Meeting, Timeouts, find_meeting
 from gptjax.user_code import load_config
 
 
@@ -68,6 +69,54 @@ class Flags:
                 "run.",
             ),
         )
+
+    def define_processes(self) -> Callable[[], tuple[Meeting | None, Timeouts]]:
+        """Defines the flags of a command that several processes run together.
+
+        Returns:
+          A function from the parsed flags to where the processes meet (see `find_meeting`) and how long they wait.
+        """
+        coordinator = self.DEFINE_string(
+            "coordinator", None, "Several processes: the address of process 0, as HOST:PORT."
+        )
+        num_processes = self.DEFINE_integer(
+            "num_processes", None, "Several processes: how many there are.", lower_bound=1
+        )
+        process_id = self.DEFINE_integer(
+            "process_id", None, "Several processes: the number of this one, from 0.", lower_bound=0
+        )
+        initialization = self.DEFINE_float(
+            "initialization_timeout",
+            Timeouts.initialization,
+            "Several processes: seconds to wait for all of them to start.",
+            0.0,
+        )
+        heartbeat = self.DEFINE_float(
+            "heartbeat_timeout",
+            Timeouts.heartbeat,
+            "Several processes: seconds without a sign of life after which a process counts as lost.",
+            1.0,
+        )
+        startup = self.DEFINE_float(
+            "startup_timeout",
+            Timeouts.startup,
+            "Several processes: seconds without progress in opening data, restoring and compiling after which the run "
+            "counts as hung and ends; from the first batch on, --batch_timeout counts. 0: no limit.",
+            0.0,
+        )
+        batch = self.DEFINE_float(
+            "batch_timeout",
+            Timeouts.batch,
+            "Several processes: seconds without a new batch after which the run counts as hung and ends; compiling, "
+            "evaluating and saving count, too. 0: no limit.",
+            0.0,
+        )
+
+        def parsed() -> tuple[Meeting | None, Timeouts]:
+            timeouts = Timeouts(initialization.value, heartbeat.value, batch.value, startup.value)
+            return find_meeting(coordinator.value, num_processes.value, process_id.value), timeouts
+
+        return parsed
 
     @property
     def own(self) -> list[flags.Flag]:

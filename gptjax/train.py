@@ -38,7 +38,6 @@ from gptjax.inference.prompts import check_sample_prompt
 from gptjax.model.families import validate_model
 from gptjax.parallel import distributed, members
 from gptjax.parallel.agreement import named, settings
-from gptjax.parallel.meeting import Timeouts, find_meeting
 from gptjax.paths import run_folder
 from gptjax.planning import Plan
 from gptjax.runtime import keep_freed_memory, use_compilation_cache
@@ -64,37 +63,7 @@ from gptjax.training.writers import MetricsWriter, write_whole
 flags = Flags()
 _CONFIG = flags.define_config()
 _WORKDIR = flags.DEFINE_string("workdir", None, "The run's folder. If it exists, the run in it is resumed.")
-_COORDINATOR = flags.DEFINE_string("coordinator", None, "Several processes: the address of process 0, as HOST:PORT.")
-_NUM_PROCESSES = flags.DEFINE_integer("num_processes", None, "Several processes: how many there are.", lower_bound=1)
-_PROCESS_ID = flags.DEFINE_integer(
-    "process_id", None, "Several processes: the number of this one, from 0.", lower_bound=0
-)
-_INITIALIZATION_TIMEOUT = flags.DEFINE_float(
-    "initialization_timeout",
-    Timeouts.initialization,
-    "Several processes: seconds to wait for all of them to start.",
-    0.0,
-)
-_HEARTBEAT_TIMEOUT = flags.DEFINE_float(
-    "heartbeat_timeout",
-    Timeouts.heartbeat,
-    "Several processes: seconds without a sign of life after which a process counts as lost.",
-    1.0,
-)
-_STARTUP_TIMEOUT = flags.DEFINE_float(
-    "startup_timeout",
-    Timeouts.startup,
-    "Several processes: seconds without progress in opening data, restoring and compiling after which the run counts "
-    "as hung and ends; from the first batch on, --batch_timeout counts. 0: no limit.",
-    0.0,
-)
-_BATCH_TIMEOUT = flags.DEFINE_float(
-    "batch_timeout",
-    Timeouts.batch,
-    "Several processes: seconds without a new batch after which the run counts as hung and ends; compiling, evaluating "
-    "and saving count, too. 0: no limit.",
-    0.0,
-)
+_processes = flags.define_processes()
 
 CONVENTION = "causal"  # how the FLOPs behind every MFU are counted
 
@@ -105,10 +74,7 @@ def main(argv: list[str]) -> int:
             raise ConfigError(f"--{flag.name} is missing (see --help)")
     keep_freed_memory()
     use_compilation_cache()
-    meeting = find_meeting(_COORDINATOR.value, _NUM_PROCESSES.value, _PROCESS_ID.value)
-    timeouts = Timeouts(
-        _INITIALIZATION_TIMEOUT.value, _HEARTBEAT_TIMEOUT.value, _BATCH_TIMEOUT.value, _STARTUP_TIMEOUT.value
-    )
+    meeting, timeouts = _processes()
     with members.joined(meeting, timeouts):
         members.begin("checking --workdir and the config")
         workdir = run_folder(_WORKDIR.value, "--workdir")

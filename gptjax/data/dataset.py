@@ -111,34 +111,7 @@ def open_dataset(
     mixture = parse_mixture(config_data.path)
     sources = [TokenSource(folder, split, config_data.verify) for folder, _ in mixture]
     kind = WINDOWS[windows or config_data.windows]
-    for source in sources:
-        if source.form not in kind.FORMS:
-            raise ConfigError(
-                f"data.path = {config_data.path!r}: {source.folder} holds {OBJECTIVES_OF[source.form]}, and "
-                f"training.objective reads {' or '.join(kind.FORMS)}"
-            )
-    for other in sources[1:]:
-        if other.tokenizer_hash != sources[0].tokenizer_hash:
-            raise ConfigError(
-                f"data.path = {config_data.path!r}: {sources[0].folder} has tokenizer {sources[0].tokenizer_hash}, "
-                f"{other.folder} has {other.tokenizer_hash}: prepare one with --tokenizer=<the other folder>"
-            )
-        if other.begin_id != sources[0].begin_id:
-            raise ConfigError(
-                f"data.path = {config_data.path!r}: documents of {sources[0].folder} start after token "
-                f"{sources[0].begin_id}, those of {other.folder} after {other.begin_id}: prepare both with the same "
-                "tokens.bos"
-            )
-        if other.source_tokenizer_hash != sources[0].source_tokenizer_hash:
-            raise ConfigError(
-                f"data.path = {config_data.path!r}: {sources[0].folder} and {other.folder} have different tokenizers "
-                "of their sources: prepare one with --source_tokenizer=<the other folder's source_tokenizer file>"
-            )
-        if other.labels != sources[0].labels:
-            raise ConfigError(
-                f"data.path = {config_data.path!r}: {sources[0].folder} and {other.folder} have different labels: "
-                "prepare them together"
-            )
+    _check_fit(config_data.path, kind, sources)
     weights = [weight for _, weight in mixture]
     if split != "train":  # every window has the same weight
         sources, weights = sorted(sources, key=lambda source: json.dumps(source.files)), [None] * len(sources)
@@ -160,6 +133,38 @@ def open_dataset(
         },
         rewriting=rewriting(sources[0]) if rewriting else None,
     )
+
+
+def _check_fit(path: str, kind: Any, sources: Sequence[TokenSource]) -> None:
+    """Raises ConfigError unless the sources have the form that the windows read, and fit each other."""
+    for source in sources:
+        if source.form not in kind.FORMS:
+            raise ConfigError(
+                f"data.path = {path!r}: {source.folder} holds {OBJECTIVES_OF[source.form]}, and "
+                f"training.objective reads {' or '.join(kind.FORMS)}"
+            )
+    first, *others = sources
+    for other in others:
+        if other.tokenizer_hash != first.tokenizer_hash:
+            raise ConfigError(
+                f"data.path = {path!r}: {first.folder} has tokenizer {first.tokenizer_hash}, "
+                f"{other.folder} has {other.tokenizer_hash}: prepare one with --tokenizer=<the other folder>"
+            )
+        if other.begin_id != first.begin_id:
+            raise ConfigError(
+                f"data.path = {path!r}: documents of {first.folder} start after token "
+                f"{first.begin_id}, those of {other.folder} after {other.begin_id}: prepare both with the same "
+                "tokens.bos"
+            )
+        if other.source_tokenizer_hash != first.source_tokenizer_hash:
+            raise ConfigError(
+                f"data.path = {path!r}: {first.folder} and {other.folder} have different tokenizers "
+                "of their sources: prepare one with --source_tokenizer=<the other folder's source_tokenizer file>"
+            )
+        if other.labels != first.labels:
+            raise ConfigError(
+                f"data.path = {path!r}: {first.folder} and {other.folder} have different labels: prepare them together"
+            )
 
 
 class Dataset:

@@ -18,7 +18,8 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from gptjax.model.attention import Attention, Branches
+from gptjax.model.attention import Branches
+from gptjax.model.attention_layer import Attention
 from gptjax.model.cache import KeyValueCache
 from gptjax.model.dropout import dropout, fold_in
 from gptjax.model.feedforward import FeedForward

@@ -27,7 +27,7 @@ from jax.sharding import AbstractMesh, Mesh
 from jax.sharding import PartitionSpec as P
 
 from gptjax.config import ConfigError
-from gptjax.model.attention import PLAIN, Scores
+from gptjax.model.attention_scores import PLAIN, Scores
 from gptjax.parallel.mesh import AXES, BATCH_AXES, compiler_axes
 from gptjax.parallel.ring import Ring, ring_attention
 from gptjax.settings import MeshSettings, Settings

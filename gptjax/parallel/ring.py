@@ -29,7 +29,8 @@ import jax
 import jax.numpy as jnp
 from jax import Array, lax
 
-from gptjax.model.attention import MASKED, visible
+from gptjax.model.attention import visible
+from gptjax.model.attention_scores import MASKED
 from gptjax.model.precision import einsum_float32
 from gptjax.model.softcap import softcap
 
@@ -43,7 +44,7 @@ class Ring:
       length: how many tokens of each row a device has.
       window, causal: as for `attention`.
       block: queries whose logits exist at once, at most.
-      scale, softcap: see `attention.Scores`.
+      scale, softcap: see `attention_scores.Scores`.
       bias: how far a key lies before its query, [B, T, S] → what is added to the logits of this device's heads; None:
         nothing.
     """
@@ -118,7 +119,7 @@ def ring_attention(
     """Attention of a sequence to itself, of which each device of a `shard_map` has `ring.length` neighbouring tokens.
 
     Args:
-      sinks_n: see `attention.Scores`.
+      sinks_n: see `attention_scores.Scores`.
     """
     sequence = (q_btnh, k_btkh, v_btkh, segments_bt)
     if ring.is_zigzag:

@@ -44,38 +44,10 @@ def make_train_step(
     of the loss would drop every later update.
     """
     training = config.training
-    dropout = config.model.dropout > 0 or config.model.attention_dropout > 0
     declared = family_of(config.model).declarations
     treatments = treatments_of(config.optimizer, declared, objective.trains)
-
-    def loss_share(
-        params: Any, micro: Batch, key: jax.Array, first_row: jax.typing.ArrayLike, total_weight: jax.Array
-    ) -> tuple[jax.Array, dict[str, jax.Array]]:
-        dropout_keys_B = row_keys(key, first_row, num_rows(micro)) if dropout else None
-        loss_sum, figures = objective.loss(model, params, micro, dropout_keys_B)
-        return loss_sum / total_weight, {name: figure / total_weight for name, figure in figures.items()}
-
-    def gradients_of(
-        params: Any, batch: Batch, key: jax.Array, total_weight: jax.Array
-    ) -> tuple[dict[str, jax.Array], Any]:
-        """(figures, gradients) of the whole batch; one micro-batch after the other when there are several."""
-        differentiate = jax.value_and_grad(loss_share, has_aux=True)
-        num_micro = num_rows(batch)
-        first = jax.tree.map(lambda a: a[0], batch)
-        if num_micro == 1:
-            (_, figures), gradients = differentiate(params, first, key, 0, total_weight)
-            return figures, gradients
-
-        def add(carry: Any, numbered: tuple[jax.Array, Batch]) -> tuple[Any, None]:
-            i, micro = numbered
-            micro = jax.tree.map(_split_rows, micro)
-            (_, figures), gradients = differentiate(params, micro, key, i * num_rows(micro), total_weight)
-            return jax.tree.map(jnp.add, carry, (figures, gradients)), None
-
-        _, figures = jax.eval_shape(loss_share, params, first, key, 0, total_weight)
-        figures = {name: jnp.zeros(figure.shape, figure.dtype) for name, figure in figures.items()}
-        zeros = (figures, jax.tree.map(jnp.zeros_like, params))
-        return jax.lax.scan(add, zeros, (jnp.arange(num_micro), batch))[0]
+    dropout = config.model.dropout > 0 or config.model.attention_dropout > 0
+    gradients_of = _make_gradients(model, objective, dropout)
 
     def train_step(state: TrainState, batch: Batch) -> tuple[TrainState, dict[str, jax.Array]]:
         key = jax.random.fold_in(jax.random.key(config.seed), state.step)
@@ -108,6 +80,43 @@ def make_train_step(
         return new, metrics
 
     return train_step
+
+
+def _make_gradients(
+    model: nn.Module, objective: Objective, dropout: bool
+) -> Callable[[Any, Batch, jax.Array, jax.Array], tuple[dict[str, jax.Array], Any]]:
+    """Makes the function (parameters, batch, key, total weight) → (figures, gradients) of a whole batch."""
+
+    def loss_share(
+        params: Any, micro: Batch, key: jax.Array, first_row: jax.typing.ArrayLike, total_weight: jax.Array
+    ) -> tuple[jax.Array, dict[str, jax.Array]]:
+        dropout_keys_B = row_keys(key, first_row, num_rows(micro)) if dropout else None
+        loss_sum, figures = objective.loss(model, params, micro, dropout_keys_B)
+        return loss_sum / total_weight, {name: figure / total_weight for name, figure in figures.items()}
+
+    def gradients_of(
+        params: Any, batch: Batch, key: jax.Array, total_weight: jax.Array
+    ) -> tuple[dict[str, jax.Array], Any]:
+        """(figures, gradients) of the whole batch. If there are several micro-batches, they run one after the other."""
+        differentiate = jax.value_and_grad(loss_share, has_aux=True)
+        num_micro = num_rows(batch)
+        first = jax.tree.map(lambda a: a[0], batch)
+        if num_micro == 1:
+            (_, figures), gradients = differentiate(params, first, key, 0, total_weight)
+            return figures, gradients
+
+        def add(carry: Any, numbered: tuple[jax.Array, Batch]) -> tuple[Any, None]:
+            i, micro = numbered
+            micro = jax.tree.map(_split_rows, micro)
+            (_, figures), gradients = differentiate(params, micro, key, i * num_rows(micro), total_weight)
+            return jax.tree.map(jnp.add, carry, (figures, gradients)), None
+
+        _, figures = jax.eval_shape(loss_share, params, first, key, 0, total_weight)
+        figures = {name: jnp.zeros(figure.shape, figure.dtype) for name, figure in figures.items()}
+        zeros = (figures, jax.tree.map(jnp.zeros_like, params))
+        return jax.lax.scan(add, zeros, (jnp.arange(num_micro), batch))[0]
+
+    return gradients_of
 
 
 def update_average(average: Any, params: Any, steps: jax.typing.ArrayLike, decay: float) -> Any:

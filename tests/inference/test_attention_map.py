@@ -9,7 +9,7 @@ from random_models import make_model
 
 from gptjax.config import ConfigError
 from gptjax.inference.attention_map import cross_attention, plot_attention
-from gptjax.model.attention import Attention
+from gptjax.model.attention_layer import Attention
 from gptjax.model.encoder_decoder import EncoderDecoder
 
 FIELDS = dict(family="encoder_decoder", num_kv_heads=2, layers="unroll", scale=0.6)

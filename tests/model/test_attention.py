@@ -11,8 +11,9 @@ import pytest
 from compiled_products import library_products
 
 from gptjax.config import ConfigError, default
-from gptjax.model.attention import Scores, attend, attention, cached_attention
+from gptjax.model.attention import attend, attention, cached_attention
 from gptjax.model.attention_backends import BACKENDS, select_backend
+from gptjax.model.attention_scores import Scores
 from gptjax.model.dropout import row_keys
 from gptjax.model.resolve import resolve_model
 

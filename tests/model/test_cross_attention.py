@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from gptjax.config import ConfigError
-from gptjax.model.attention import Attention, attention
+from gptjax.model.attention import attention
+from gptjax.model.attention_layer import Attention
 
 T, S = 13, 22
 RNG = np.random.default_rng(0)

@@ -11,7 +11,8 @@ import pytest
 
 from gptjax.config import ConfigError
 from gptjax.data.facts import DataFacts
-from gptjax.model.attention import Scores, attention
+from gptjax.model.attention import attention
+from gptjax.model.attention_scores import Scores
 from gptjax.parallel.mesh import AXES, make_mesh
 from gptjax.parallel.placement import MeshPlacement
 from gptjax.parallel.ring import Ring

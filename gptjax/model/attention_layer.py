@@ -1,0 +1,192 @@
+"""The attention layer of a block: projections to heads, attention, and the projection back to the model's width."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from jax.ad_checkpoint import checkpoint_name
+
+from gptjax.model.attention import Branches, attention, attention_weights, cached_attention, visible
+from gptjax.model.attention_scores import Scores
+from gptjax.model.cache import write
+from gptjax.model.checks import bias_parts
+from gptjax.model.initialization import input_init, output_init
+from gptjax.model.norm import RMSNorm
+from gptjax.model.parameters import Axes, matrix, vector
+from gptjax.model.placement import ONE_DEVICE, Placement
+from gptjax.model.position import rotate
+from gptjax.model.position_bias import position_bias
+from gptjax.model.precision import project
+from gptjax.settings import ModelSettings
+
+
+class Attention(nn.Module):
+    """Projections to heads, QK-norm, rotation, attention, and the projection back to the model's width.
+
+    In a decoder it is causal, in an encoder it is not. Cross-attention takes queries from one stream, x_BTD, and keys
+    and values from another, context_BSD. It is not causal either, and since distances between two streams mean
+    nothing, it has no rotation and no window.
+
+    If Flax's collection `intermediates` is mutable, a layer that reads no cache stores its weights there, [B, N, T, S],
+    under the name `weights` (see inference/attention_map.py).
+    """
+
+    config: ModelSettings
+    window: int
+    causal: bool = True
+    placement: Placement = ONE_DEVICE
+
+    @nn.compact
+    def __call__(
+        self,
+        x_BTD: jax.Array,
+        *,
+        context_BSD: jax.Array | None = None,
+        context_cache: tuple[jax.Array, jax.Array] | None = None,
+        rotation: Any = None,
+        segments_BT: jax.Array | None = None,
+        key_segments_BS: jax.Array | None = None,
+        key_lengths_B: jax.Array | None = None,
+        branches: Branches | None = None,
+        cache: tuple[jax.Array, ...] | None = None,
+        dropout_keys_B: jax.Array | None = None,
+    ) -> tuple[jax.Array, tuple[jax.Array, jax.Array] | None]:
+        """Returns the output [B, T, D] and the keys and values that are worth keeping.
+
+        Args:
+          context_BSD: the other stream, for cross-attention.
+          context_cache: what a call with `context_BSD` returned, in place of the other stream.
+          cache: a layer's (keys_BKSH, values_BKSH, lengths_B), which x_BTD continues.
+          rotation: of positions, see `rotate`; the other arguments are those of `attention`.
+
+        Returns:
+          The output, and (keys_BKSH, values_BKSH): the cache with x_BTD in it, or for cross-attention those of the
+          other stream. None without either.
+        """
+        config = self.config
+        is_cross = context_BSD is not None or context_cache is not None
+        if is_cross and (self.causal or self.window or rotation is not None):
+            raise ValueError("attention to another stream cannot be causal or have a window or a rotation")
+        if cache is not None and not self.causal:
+            raise ValueError("only causal attention can continue from a cache")
+
+        q_BTNH = self._heads("query", x_BTD, rotation)
+        if context_cache is None:
+            stream_BSD = x_BTD if context_BSD is None else context_BSD
+            k_BSKH, v_BSKH = self._heads("key", stream_BSD, rotation), self._heads("value", stream_BSD)
+        scores, block = self._scores(is_cross), config.attention_block
+
+        kept = None
+        if context_cache is not None:
+            kept = context_cache
+            out_BTNH = cached_attention(
+                q_BTNH,
+                *kept,
+                positions_BT=jnp.zeros((1, x_BTD.shape[1]), jnp.int32),
+                causal=False,
+                key_lengths_B=key_lengths_B,
+                block=block,
+                scores=scores,
+            )
+        elif cache is not None:
+            keys_BKSH, values_BKSH, lengths_B = cache
+            kept = write(keys_BKSH, k_BSKH, lengths_B), write(values_BKSH, v_BSKH, lengths_B)
+            positions_BT = lengths_B[:, None] + jnp.arange(x_BTD.shape[1])
+            out_BTNH = cached_attention(
+                q_BTNH, *kept, positions_BT=positions_BT, window=self.window, block=block, scores=scores
+            )
+        else:
+            marks = {
+                "segments_BT": segments_BT,
+                "key_segments_BS": key_segments_BS,
+                "key_lengths_B": key_lengths_B,
+                "branches": branches,
+            }
+            out_BTNH = self._attend(q_BTNH, k_BSKH, v_BSKH, scores, marks, dropout_keys_B)
+            if is_cross:
+                kept = jnp.swapaxes(k_BSKH, 1, 2), jnp.swapaxes(v_BSKH, 1, 2)
+
+        out_BTNH = checkpoint_name(out_BTNH, "attention_output")  # remat policies keep it: see decoder
+        return self._output(out_BTNH), kept
+
+    def _heads(self, name: str, x_BTD: jax.Array, rotation: Any = None) -> jax.Array:
+        """The projection of a stream to its "query", "key" or "value" heads, [B, T, heads, H].
+
+        Queries and keys are also normalised (QK-norm) and rotated.
+        """
+        config = self.config
+        axes: Axes = {"kv_heads": config.num_kv_heads, "head": config.head_width}
+        if name == "query":
+            axes = self._query_heads
+        weight = matrix(self, name, {"embed": config.width}, axes, input_init(config))
+        bias = vector(self, f"{name}_bias", axes) if "qkv" in bias_parts(config.bias) else None
+        x_BTNH = project(x_BTD, weight, bias).reshape(*x_BTD.shape[:2], *axes.values())
+        if config.qk_norm and name != "value":
+            # Qwen3 normalises each head by itself, OLMo 2 all heads of a token together.
+            norm_axes = tuple(axes) if config.qk_norm_over == "projection" else ("head",)
+            x_BTNH = RMSNorm(config.norm_epsilon, norm_axes, name=f"{name}_norm")(x_BTNH)
+        return x_BTNH if rotation is None else rotate(x_BTNH, rotation)
+
+    def _scores(self, is_cross: bool) -> Scores:
+        config = self.config
+        sinks_N = vector(self, "sinks", {"heads": config.num_heads}) if config.attention_sinks else None
+        bias = None if is_cross else position_bias(self)  # the distance to another stream's token means nothing
+        return Scores(config.attention_scale, config.attention_softcap, bias, sinks_N)
+
+    def _attend(
+        self,
+        q_BTNH: jax.Array,
+        k_BSKH: jax.Array,
+        v_BSKH: jax.Array,
+        scores: Scores,
+        marks: dict[str, Any],
+        dropout_keys_B: jax.Array | None,
+    ) -> jax.Array:
+        """Attention without a cache, on the devices that the placement says.
+
+        marks: `attention`'s arguments that say which query sees which key.
+        """
+        config = self.config
+        if self.is_mutable_collection("intermediates"):
+            self._sow_weights(q_BTNH, k_BSKH, scores, marks)
+        return self.placement.attention(
+            attention,
+            q_BTNH,
+            k_BSKH,
+            v_BSKH,
+            backend=config.attention,
+            causal=self.causal,
+            window=self.window,
+            **marks,
+            block=config.attention_block,
+            dropout=config.attention_dropout,
+            dropout_keys_B=dropout_keys_B,
+            scores=scores,
+        )
+
+    def _sow_weights(self, q_BTNH: jax.Array, k_BSKH: jax.Array, scores: Scores, marks: dict[str, Any]) -> None:
+        segments_BT, key_segments_BS = marks["segments_BT"], marks["key_segments_BS"]
+        key_segments_BS = segments_BT if key_segments_BS is None else key_segments_BS
+        rows_1T, rows_1S = jnp.arange(q_BTNH.shape[1])[None], jnp.arange(k_BSKH.shape[1])[None]
+        mask_BTS, distance_BTS = visible(
+            *(rows_1T, rows_1S, self.window, segments_BT, key_segments_BS),
+            causal=self.causal,
+            key_lengths_B=marks["key_lengths_B"],
+        )
+        weights_BKTGS = attention_weights(q_BTNH, k_BSKH, mask_BTS, None, scores, distance_BTS)
+        weights_BKGTS = jnp.swapaxes(weights_BKTGS, 2, 3)
+        self.sow("intermediates", "weights", weights_BKGTS.reshape(-1, q_BTNH.shape[2], *mask_BTS.shape[1:]))
+
+    def _output(self, x_BTNH: jax.Array) -> jax.Array:
+        """The projection of the heads back to the model's width, [B, T, D]."""
+        config, width = self.config, {"embed": self.config.width}
+        weight = matrix(self, "output", self._query_heads, width, output_init(config))
+        bias = vector(self, "output_bias", width) if "output" in bias_parts(config.bias) else None
+        return project(x_BTNH.reshape(*x_BTNH.shape[:2], -1), weight, bias)
+
+    @property
+    def _query_heads(self) -> Axes:
+        return {"heads": self.config.num_heads, "head": self.config.head_width}
