@@ -277,8 +277,12 @@ OPTIMIZER = "import optax\ndef make(config):\n    return {made}\n"
 @pytest.mark.parametrize(
     "field, text, message",
     [
-        ("model.feedforward", "def make(x): return x[..., 0]", r"must turn float32 \[1, 2, 8\] into the same"),
-        ("model.feedforward", "def make(x): return 3", r"must turn float32 \[1, 2, 8\] into the same, and returns"),
+        ("model.feedforward", "def make(x): return x[..., 0]", r"must map float32 \[1, 2, 8\] to the same"),
+        (
+            "model.feedforward",
+            "def make(x): return 3",
+            r"to the same shape and type, but returns",
+        ),
         ("model.feedforward", "def make(x): return x.nothing", r"ideas\.py, line 1: AttributeError"),
         ("model.feedforward", "def make(x): return inner(x)\ndef inner(x): return x.no", r"ideas\.py, line 2: Attri"),
         ("model.feedforward", "def make(x, y, z): return x", r"make\(x, y, z\) must take 1 or 2 arguments"),

@@ -1,16 +1,19 @@
 """Attention: what each token takes from the tokens that it sees.
 
-In PyTorch's words, for one head of queries q [T, H], keys k and values v [S, H], and a mask [T, S] of what is seen:
+In PyTorch, for one head with queries q [T, H], keys k and values v [S, H], and a mask [T, S] that is true where a query
+sees a key, attention is
+
 
     weights = softmax((q @ k.T / sqrt(H)).masked_fill(~mask, -inf))
     out = weights @ v
 
-`attend` is just this for all rows and heads at once. Below it are which query sees which key (`visible`), attention by
-one of the backends (`attention`), and attention over a cache. The files beside this one: `attention_layer` has the
-layer with its projections, `attention_scores` the softmax, and `attention_backends` what takes less memory and time.
+`attend` is this formula for all rows and heads at once. Three functions follow it: `visible` says which query sees
+which key, `attention` runs one of the backends, and `cached_attention` reads keys and values from a cache. Three files
+stand beside this one: `attention_layer` has the layer with its projections, `attention_scores` has the softmax, and
+`attention_backends` has the forms that take less memory and time.
 
-Query head n reads key/value head n // G, where G = N / K query heads share one. Softmax and its logits are float32
-everywhere.
+N query heads share K key/value heads in groups of G = N / K: query head n reads key/value head n // G. The softmax and
+its logits are always float32.
 """
 
 from __future__ import annotations
@@ -38,9 +41,9 @@ def attend(
     scores: Scores = PLAIN,
     distance_BTS: jax.Array | None = None,
 ) -> jax.Array:
-    """softmax(q kᵀ / sqrt(H)) v, [B, T, N, H]: the definition.
+    """The definition of attention: softmax(q kᵀ / sqrt(H)) v, [B, T, N, H].
 
-    Queries may come from another sequence than keys and values: `mask_BTS` (bool) alone says which key each sees.
+    Queries may come from another sequence than keys and values. Only `mask_BTS` (bool) says which query sees which key.
     """
     weights_BKTGS = attention_weights(q_BTNH, k_BSKH, mask_BTS, kept, scores, distance_BTS).astype(v_BSKH.dtype)
     return einsum("BKTGS,BSKH->BTKGH", weights_BKTGS, v_BSKH).reshape(q_BTNH.shape)
@@ -57,17 +60,20 @@ def attention_weights(
     """softmax(q kᵀ / sqrt(H)), float32 [B, K, T, G, S]: the share of each value that a query takes."""
     B, T, _, H = q_BTNH.shape
     q_BTKGH = q_BTNH.reshape(B, T, k_BSKH.shape[2], -1, H)
-    # Axes in the order that the matrix product makes them: the logits, the largest array here, are never transposed.
+    # The axes stay in the order in which the matrix product makes them, so that the logits, the largest array here, are
+    # never transposed.
     logits_BKTGS = einsum_float32("BTKGH,BSKH->BKTGS", q_BTKGH, k_BSKH) * (scores.scale or H**-0.5)
     return softmax(logits_BKTGS, mask_BTS, kept, scores, distance_BTS)
 
 
 class Branches(NamedTuple):
-    """Rows in which texts branch: several go on from one beginning, which stands in the row once.
+    """Describes rows that hold several continuations of one beginning, which stands in the row once.
 
     Attributes:
-      numbers_BT: int32; within its segment, a token sees those of branch 0, the beginning, and those of its own branch.
-      positions_BT: int32; how far tokens are apart, since a branch does not stand directly behind the beginning.
+      numbers_BT: int32; the branch of each token. Branch 0 is the beginning. Within its segment, a token sees the
+        tokens of branch 0 and of its own branch.
+      positions_BT: int32; the position of each token in its text. Distances are computed from these, because a branch
+        need not stand directly after the beginning.
     """
 
     numbers_BT: jax.Array
@@ -88,11 +94,12 @@ def visible(
 ) -> tuple[jax.Array, jax.Array]:
     """Whether query t sees key s, [B, T, S] bool, and how far s lies before t, [B, T, S].
 
-    A query does not see keys that come later (if causal), keys that are `window` rows or more away (0: no limit), and
-    keys of another segment or branch (see `Branches`). B is 1 where the rows of the batch do not differ.
+    A query does not see keys that come later (if causal), keys that are `window` rows or more away (0: no limit), or
+    keys of another segment or branch (see `Branches`). B is 1 if the mask is the same for all rows of the batch.
 
     Args:
-      rows_BT: the queries' places in the sequence; rows_BS: the keys' places.
+      rows_BT: the queries' places in the sequence.
+      rows_BS: the keys' places.
     """
     distance_BTS = rows_BT[:, :, None] - rows_BS[:, None, :]
     mask_BTS = distance_BTS >= 0 if causal else jnp.ones_like(distance_BTS, bool)
@@ -124,23 +131,24 @@ def attention(
     dropout_keys_B: jax.Array | None = None,
     scores: Scores = PLAIN,
 ) -> jax.Array:
-    """Attention by one of the backends, [B, T, N, H]: of a sequence to itself, or (not causal) to another sequence.
+    """Attention [B, T, N, H], computed by one of the backends.
 
-    A query that sees no key, for example because its segment has none, gets the mean of the values.
+    The keys belong to the queries' own sequence or, if not causal, possibly to another one. A query that sees no key,
+    for example because its segment has none, gets the mean of the values.
 
     Args:
       backend: one of BACKENDS (see `select_backend` for `auto`).
-      causal: query t sees the keys up to t, and S = T; otherwise it sees all keys, and S may differ from T.
-      window: query t sees keys t - window + 1 … t, and as many after it where it is not causal; 0: all.
+      causal: if True, query t sees the keys up to t, and S = T; otherwise it sees all keys, and S may differ from T.
+      window: query t sees keys t - window + 1 … t and, if not causal, as many keys after t. 0: all.
       segments_BT: int32; a query sees only keys of its own segment.
       key_segments_BS: the segments of the keys; None: `segments_BT`.
-      key_lengths_B: int32, at least 1: the number of keys in each row, which padding follows. None: S.
-      branches: of the texts in each row, where they branch.
-      block: query rows that the xla backend handles at a time.
-      dropout: share of the weights that are zeroed; without `dropout_keys_B` no weight is.
+      key_lengths_B: int32, at least 1; the number of keys in each row, which padding follows. None: S.
+      branches: describes rows with several continuations of one beginning; None: no row has any.
+      block: the number of query rows that the xla backend handles at a time.
+      dropout: the share of the weights that are set to zero if `dropout_keys_B` is given.
 
     Raises:
-      ConfigError: the backend is unknown or cannot run these inputs. Another one never takes its place silently.
+      ConfigError: the backend is unknown or cannot run these inputs. No other backend silently replaces it.
     """
     T, S = q_BTNH.shape[1], k_BSKH.shape[1]
     if causal and (S != T or key_segments_BS is not None or key_lengths_B is not None):
@@ -173,7 +181,7 @@ def attention(
         return attend_rows((q_BTNH, jnp.arange(T), marks_BT), (k_BSKH, v_BSKH, jnp.arange(S), marks_BS), S)
     if backend == "xla":
         queries, keys = (q_BTNH, marks_BT), (k_BSKH, v_BSKH, marks_BS)
-        reach = 0 if branches is not None else window  # what is near in a branch may stand far from it in the row
+        reach = 0 if branches is not None else window  # tokens that are near in a branch may be far apart in the row
         return in_blocks(attend_rows, queries, keys, causal=causal, window=reach, block=block)
     raise ConfigError(f"model.attention = {backend!r}: expected one of {', '.join(BACKENDS)}")
 
@@ -186,8 +194,10 @@ def _attention_of_rows(
     dropout_keys_B: jax.Array | None,
     scores: Scores,
 ) -> Callable[[tuple[Any, ...], tuple[Any, ...], int], jax.Array]:
-    """Returns the definition for some rows of queries and of keys: a function with the arguments that `in_blocks`
-    describes, whose marks are (segments, branches), each of which may be None."""
+    """Returns a function that applies the definition to some rows of queries and keys.
+
+    It has the arguments that `in_blocks` describes. Its marks are (segments, branches), and both may be None.
+    """
 
     def attend_rows(queries: tuple[Any, ...], keys: tuple[Any, ...], num_keys: int) -> jax.Array:
         q_BtNH, rows_t, (segments_Bt, branches_Bt) = queries
@@ -224,12 +234,13 @@ def cached_attention(
     block: int = 64,
     scores: Scores = PLAIN,
 ) -> jax.Array:
-    """Attention of T new tokens over a cache that already holds their keys: slot s has the token at position s.
+    """Attention of T new tokens over a cache that already holds their keys.
 
-    If not causal, the cache is that of another stream, which has `key_lengths_B[b]` ≥ 1 tokens in row b.
+    Slot s of the cache has the token at position s. If not causal, the cache is that of another stream, which has
+    `key_lengths_B[b]` ≥ 1 tokens in row b.
 
-    The matrix products read the layout [B, K, S, H] without a copy of the cache. A long prompt runs in blocks of query
-    rows, so that its logits take block · S numbers per head instead of T · S.
+    The matrix products read the layout [B, K, S, H] without copying the cache. A long prompt is processed in blocks of
+    query rows, so that its logits take block · S numbers per head instead of T · S.
     """
     length = q_BTNH.shape[1]
     slots_1S = jnp.arange(k_BKSH.shape[2])[None]
@@ -240,7 +251,7 @@ def cached_attention(
         logits_BKtGS = einsum_float32("BTKGH,BKSH->BKTGS", q_BtKGH, k_BKSH) * (scores.scale or H**-0.5)
         mask_BtS, distance_BtS = visible(positions_Bt, slots_1S, window, causal=causal, key_lengths_B=key_lengths_B)
         weights_BKtGS = softmax(logits_BKtGS, mask_BtS, None, scores, distance_BtS).astype(v_BKSH.dtype)
-        # In any other order of the axes XLA:CPU multiplies the cache from the left, which is ten times slower.
+        # With any other order of the axes, XLA:CPU multiplies the cache from the left, which is ten times slower.
         return jnp.swapaxes(einsum("BKTGS,BKSH->BKTGH", weights_BKtGS, v_BKSH), 1, 2).reshape(q_BtNH.shape)
 
     if length <= block:

@@ -1,10 +1,11 @@
 """Attention in less memory and time than its definition takes: the backends, how one is chosen, and what each refuses.
 
-- `reference`: the definition, with all T·S logits at once. What the others are tested against.
-- `xla`: blocks of query rows, each against only the keys that it can see. Runs everywhere, on packed documents too.
-- `cudnn`: cuDNN's flash attention; NVIDIA GPUs, bfloat16, whole documents.
+- `reference` is the definition, with all T·S logits at once. The others are tested against it.
+- `xla` computes blocks of query rows, each with only the keys that it can see. It runs everywhere, on packed documents
+  too.
+- `cudnn` is cuDNN's flash attention, for NVIDIA GPUs and bfloat16. It does not support packed documents.
 
-`in_blocks` only decides which keys a query gets; what the query does with them is a function that it is given.
+`in_blocks` only decides which keys a query gets. Its argument `attend` computes attention with them.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from gptjax.model.position_bias import SCHEMES
 from gptjax.settings import ModelSettings
 
 BACKENDS = ("reference", "xla", "cudnn")
-MAX_PROGRAMS = 4  # programs of query blocks that the xla backend writes out; more blocks run in loops
+MAX_PROGRAMS = 4  # the most blocks that the xla backend compiles each by itself; more blocks run in loops
 KEPT_POSITIONS = 256  # for sequences up to this length the xla backend keeps the softmax for the backward pass
 
 
@@ -37,14 +38,15 @@ def select_backend(
     packed: bool,
     needs: Sequence[str] = (),
 ) -> str:
-    """The concrete backend for `requested`: `auto` is cudnn where it can run, else xla.
+    """Returns the backend that `requested` stands for: `auto` is cudnn if it can run, else xla.
 
     Args:
-      platform: jax.default_backend(), 'cpu' or 'gpu'. packed: batches carry segments.
-      needs: fields in use that act between the two products of attention (`needs_of`), which cudnn does not support.
+      platform: the value of jax.default_backend(), such as 'cpu' or 'gpu'.
+      packed: whether batches have segments.
+      needs: the fields in use that act between the two products of attention (see `needs_of`). cudnn supports none.
 
     Raises:
-      ConfigError: an unknown name, or an explicit `cudnn` that cannot run.
+      ConfigError: the name is unknown, or `cudnn` is requested and cannot run.
     """
     if requested not in ("auto", *BACKENDS):
         raise ConfigError(f"model.attention = {requested!r}: expected one of auto, {', '.join(BACKENDS)}")
@@ -59,7 +61,7 @@ def select_backend(
 
 
 def needs_of(config: ModelSettings | ConfigDict) -> list[str]:
-    """The fields in use of a model section that act between the two products of attention."""
+    """The fields of a model section that are in use and act between the two products of attention."""
     return _in_use(
         attention_dropout=config.attention_dropout,
         attention_softcap=config.attention_softcap,
@@ -77,7 +79,7 @@ def _unsupported(needs: Sequence[str]) -> str | None:
 
 
 def refuse_on_cudnn(**settings: bool | float) -> None:
-    """Raises ConfigError for fields in use that act between the two products."""
+    """Raises ConfigError if a field that acts between the two products of attention is in use."""
     if obstacle := _unsupported(_in_use(**settings)):
         raise ConfigError(f"model.attention = 'cudnn': {obstacle}; use xla")
 
@@ -85,19 +87,22 @@ def refuse_on_cudnn(**settings: bool | float) -> None:
 def in_blocks(
     attend: Callable, queries: tuple[Any, ...], keys: tuple[Any, ...], *, causal: bool, window: int, block: int
 ) -> jax.Array:
-    """Query rows in blocks: if causal, against the keys from the window's start to the block's end, else all keys.
+    """Computes attention for blocks of query rows, each with only the keys that it can see.
 
-    So only the lower triangle of causal attention is computed. Up to MAX_PROGRAMS blocks are written out, each with its
-    own static range of keys. If there are more, neighbours share a range and run in a loop: the program stays small,
-    and at most a quarter of the triangle is computed in addition. Beyond KEPT_POSITIONS the logits are recomputed in
-    the backward pass, and memory grows with T instead of T²; below, T² is small, and recomputing would cost a
-    twentieth of a step on a CPU.
+    If causal, a block gets the keys from the start of its window to its own end, otherwise all keys. So only the lower
+    triangle of causal attention is computed. Up to MAX_PROGRAMS blocks are compiled each by itself, with its own static
+    range of keys. If there are more blocks, neighbours share a range and run in a loop: the program stays small, and at
+    most a quarter of the triangle is computed in addition.
+
+    For sequences longer than KEPT_POSITIONS, the backward pass recomputes the logits, so that memory grows with T
+    instead of T². For shorter ones T² is small, and recomputing would cost a twentieth of a step on a CPU.
 
     Args:
-      queries: (q_BTNH, marks_BT); keys: (k_BSKH, v_BSKH, marks_BS). Marks are any tree of arrays [B, T] and [B, S].
-      attend: attend(queries, keys, num_keys), with queries = (q_BtNH, rows_t, marks_Bt) and
-        keys = (k_BsKH, v_BsKH, rows_s, marks_Bs): t and s neighbouring rows of the sequence, rows_t and rows_s their
-        numbers, and num_keys a static number that all of rows_s are below. Returns [B, t, N, H].
+      queries: (q_BTNH, marks_BT), where marks are any tree of arrays [B, T].
+      keys: (k_BSKH, v_BSKH, marks_BS), where marks are any tree of arrays [B, S].
+      attend: attend(queries, keys, num_keys) → [B, t, N, H], with queries = (q_BtNH, rows_t, marks_Bt) and
+        keys = (k_BsKH, v_BsKH, rows_s, marks_Bs). These are t and s neighbouring rows of the sequence, rows_t and
+        rows_s are their numbers, and num_keys is a static number that is greater than all of rows_s.
     """
     length, num_keys = queries[0].shape[1], keys[0].shape[1]
     whole = length // block * block
@@ -129,8 +134,10 @@ def _attend_rows(
     window: int,
     block: int,
 ) -> jax.Array:
-    """Rows start … end - 1, a whole number of blocks, against the keys low … high - 1, of which a block with a window
-    reads those that it needs."""
+    """Attention of the query rows start … end - 1, a whole number of blocks, to the keys low … high - 1.
+
+    With a window, each block reads only those of the keys that it needs.
+    """
     is_long = max(queries[0].shape[1], keys[0].shape[1]) > KEPT_POSITIONS
     width = min(high - low, block + window - 1) if window else high - low  # keys that one block reads
     queries, keys = jax.tree.map(lambda x: x[:, start:end], queries), jax.tree.map(lambda x: x[:, low:high], keys)
@@ -172,10 +179,11 @@ def cudnn(
     odd = length if length % 2 else num_keys
     obstacle = _cudnn_obstacle(q_BTNH.dtype.name, odd, head_width, packed)
     if window and not causal:
-        obstacle = "it does not support a window (model.window) that reaches to both sides"
+        obstacle = "it does not support a window (model.window) to both sides of a token"
     if obstacle:
         raise ConfigError(f"model.attention = 'cudnn': {obstacle}; use xla")
-    # Causality and window as options: a boolean mask would become an additive bias [B, N, T, S], 2.6 times slower.
+    # Causality and window are options of the kernel. A boolean mask would become an additive bias [B, N, T, S], which
+    # is 2.6 times slower.
     span = (window - 1, 0) if 0 < window < length else None
     try:
         return jax.nn.dot_product_attention(

@@ -26,12 +26,12 @@ from gptjax.settings import ModelSettings
 class Attention(nn.Module):
     """Projections to heads, QK-norm, rotation, attention, and the projection back to the model's width.
 
-    In a decoder it is causal, in an encoder it is not. Cross-attention takes queries from one stream, x_BTD, and keys
-    and values from another, context_BSD. It is not causal either, and since distances between two streams mean
-    nothing, it has no rotation and no window.
+    It is causal in a decoder, and not in an encoder. Cross-attention takes queries from one stream, x_BTD, and keys and
+    values from another, context_BSD. It is not causal, and since a distance between tokens of two streams has no
+    meaning, it has no rotation and no window.
 
-    If Flax's collection `intermediates` is mutable, a layer that reads no cache stores its weights there, [B, N, T, S],
-    under the name `weights` (see inference/attention_map.py).
+    If Flax's collection `intermediates` is mutable, a layer that reads no cache stores its attention weights
+    [B, N, T, S] there under the name `weights` (see inference/attention_map.py).
     """
 
     config: ModelSettings
@@ -54,17 +54,17 @@ class Attention(nn.Module):
         cache: tuple[jax.Array, ...] | None = None,
         dropout_keys_B: jax.Array | None = None,
     ) -> tuple[jax.Array, tuple[jax.Array, jax.Array] | None]:
-        """Returns the output [B, T, D] and the keys and values that are worth keeping.
+        """Applies the layer. The arguments that are not listed here are those of `attention`.
 
         Args:
-          context_BSD: the other stream, for cross-attention.
-          context_cache: what a call with `context_BSD` returned, in place of the other stream.
-          cache: a layer's (keys_BKSH, values_BKSH, lengths_B), which x_BTD continues.
-          rotation: of positions, see `rotate`; the other arguments are those of `attention`.
+          context_BSD: for cross-attention, the other stream.
+          context_cache: the keys and values that a call with `context_BSD` returned; replaces `context_BSD`.
+          cache: the layer's (keys_BKSH, values_BKSH, lengths_B), which x_BTD continues.
+          rotation: the rotation of the tokens' positions (see `rotate`).
 
         Returns:
-          The output, and (keys_BKSH, values_BKSH): the cache with x_BTD in it, or for cross-attention those of the
-          other stream. None without either.
+          The output [B, T, D], and (keys_BKSH, values_BKSH) to keep for the next call: with a cache, the cache with
+          x_BTD in it; for cross-attention, the keys and values of the other stream; otherwise None.
         """
         config = self.config
         is_cross = context_BSD is not None or context_cache is not None
@@ -113,9 +113,9 @@ class Attention(nn.Module):
         return self._output(out_BTNH), kept
 
     def _heads(self, name: str, x_BTD: jax.Array, rotation: Any = None) -> jax.Array:
-        """The projection of a stream to its "query", "key" or "value" heads, [B, T, heads, H].
+        """Projects a stream to its "query", "key" or "value" heads, [B, T, heads, H].
 
-        Queries and keys are also normalised (QK-norm) and rotated.
+        If the config says so, queries and keys are normalised (QK-norm); they are rotated if a rotation is given.
         """
         config = self.config
         axes: Axes = {"kv_heads": config.num_kv_heads, "head": config.head_width}
@@ -125,7 +125,7 @@ class Attention(nn.Module):
         bias = vector(self, f"{name}_bias", axes) if "qkv" in bias_parts(config.bias) else None
         x_BTNH = project(x_BTD, weight, bias).reshape(*x_BTD.shape[:2], *axes.values())
         if config.qk_norm and name != "value":
-            # Qwen3 normalises each head by itself, OLMo 2 all heads of a token together.
+            # Qwen3 normalises each head by itself; OLMo 2 normalises all heads of a token together.
             norm_axes = tuple(axes) if config.qk_norm_over == "projection" else ("head",)
             x_BTNH = RMSNorm(config.norm_epsilon, norm_axes, name=f"{name}_norm")(x_BTNH)
         return x_BTNH if rotation is None else rotate(x_BTNH, rotation)
@@ -133,7 +133,7 @@ class Attention(nn.Module):
     def _scores(self, is_cross: bool) -> Scores:
         config = self.config
         sinks_N = vector(self, "sinks", {"heads": config.num_heads}) if config.attention_sinks else None
-        bias = None if is_cross else position_bias(self)  # the distance to another stream's token means nothing
+        bias = None if is_cross else position_bias(self)  # distances between tokens of two streams have no meaning
         return Scores(config.attention_scale, config.attention_softcap, bias, sinks_N)
 
     def _attend(
@@ -145,9 +145,9 @@ class Attention(nn.Module):
         marks: dict[str, Any],
         dropout_keys_B: jax.Array | None,
     ) -> jax.Array:
-        """Attention without a cache, on the devices that the placement says.
+        """Attention without a cache, on the devices that the placement names.
 
-        marks: `attention`'s arguments that say which query sees which key.
+        marks: the arguments of `attention` that say which query sees which key.
         """
         config = self.config
         if self.is_mutable_collection("intermediates"):
@@ -181,7 +181,7 @@ class Attention(nn.Module):
         self.sow("intermediates", "weights", weights_BKGTS.reshape(-1, q_BTNH.shape[2], *mask_BTS.shape[1:]))
 
     def _output(self, x_BTNH: jax.Array) -> jax.Array:
-        """The projection of the heads back to the model's width, [B, T, D]."""
+        """Projects the heads back to the model's width, [B, T, D]."""
         config, width = self.config, {"embed": self.config.width}
         weight = matrix(self, "output", self._query_heads, width, output_init(config))
         bias = vector(self, "output_bias", width) if "output" in bias_parts(config.bias) else None

@@ -22,11 +22,11 @@ class Scores:
     """Changes to the logits between attention's two matrix products, besides the mask. The defaults change nothing.
 
     Attributes:
-      scale: the factor for products of queries and keys; 0: 1 / sqrt(H).
-      softcap: the logits are then squashed to between -this and +this (Gemma 2); 0: they are not.
-      bias: a function from how far each key lies before its query, [B, T, S], to what is added to the logits,
-        [B, N, T, S] (see `position_bias`).
-      sinks_N: per head, the logit of an additional key that every query sees and whose value is zero (gpt-oss).
+      scale: the factor on the products of queries and keys. 0: 1 / sqrt(H).
+      softcap: the bound, c, of the logits after squashing them with c · tanh(logits / c) (Gemma 2). 0: no bound.
+      bias: a function from the distances of keys before their queries, [B, T, S], to a term [B, N, T, S] that is added
+        to the logits (see `position_bias`).
+      sinks_N: for each head, the logit of an additional key that every query sees and whose value is zero (gpt-oss).
     """
 
     scale: float = 0.0
@@ -45,12 +45,11 @@ def softmax(
     scores: Scores = PLAIN,
     distance_BTS: Any = None,
 ) -> jax.Array:
-    """The weight of each value for each query. Every change between attention's two matrix products belongs here, so
-    that the definition, the blocks and the cache all have it.
+    """Returns the weight of each value for each query.
 
     Args:
-      kept: for dropout, which weights are kept (bool, [B, K, T, G, S]), and the factor for those.
-      distance_BTS: how far a key lies before its query, for `scores.bias`.
+      kept: for dropout, which weights are kept (bool, [B, K, T, G, S]) and the factor that scales them up.
+      distance_BTS: how far each key lies before its query, for `scores.bias`.
     """
     _, K, _, G, _ = logits_BKTGS.shape
     logits_BKTGS = softcap(logits_BKTGS, scores.softcap)

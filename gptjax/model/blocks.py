@@ -1,4 +1,4 @@
-"""A sequence in blocks, so that a loop over them holds one block's intermediate results at a time."""
+"""Splits a sequence into blocks, so that a loop over them holds the intermediate results of one block at a time."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ import jax.numpy as jnp
 
 
 def split_blocks(x_BT: jax.Array, num_blocks: int) -> jax.Array:
-    """[B, T, …] as [blocks, B, T / blocks, …]."""
+    """Returns an array [B, T, …] as [blocks, B, T / blocks, …]."""
     return jnp.moveaxis(x_BT.reshape(x_BT.shape[0], num_blocks, -1, *x_BT.shape[2:]), 1, 0)
 
 
 def join_blocks(blocks: jax.Array) -> jax.Array:
-    """The inverse: [blocks, B, T / blocks, …] as [B, T, …]."""
+    """The inverse of `split_blocks`: returns [blocks, B, T / blocks, …] as [B, T, …]."""
     joined = jnp.moveaxis(blocks, 0, 1)
     return joined.reshape(joined.shape[0], -1, *joined.shape[3:])

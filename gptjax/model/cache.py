@@ -1,18 +1,19 @@
 """The key/value cache: what the model has read of each row of a batch, so that a new token costs one step.
 
 Each layer has two arrays [B, K, S, H], its keys and its values. Row b has read `lengths_B[b]` tokens, which lie in
-slots 0 … lengths_B[b] - 1: a token's slot is its position in the row. What lies in later slots is never seen, and the
-row's next tokens overwrite it. Heads come before slots, so that attention reads the cache without a copy: with
-[B, S, K, H] every step would transpose all of it.
+slots 0 … lengths_B[b] - 1: a token's slot is its position in the row. The content of later slots is never seen, and the
+row's next tokens overwrite it. Heads come before slots, so that attention reads the cache without a copy. With the
+layout [B, S, K, H], every step would transpose the whole cache.
 
 Rows are independent, apart from their common shape. Serving builds on that:
 
-- Continuous batching. A row that is done leaves by not being stepped any more. A new prompt is read by a `prefill` of
-  one row and written over a free row of the running batch (`inference.decode.insert`), while the others go on where
-  they are. The batch's program stays the same.
-- Chunked prefill. Reading T tokens on from `lengths_B` is the same call as a step, for which T is 1.
-- Paging. A table of pages per row would take the place of "slot = position": `write` then looks up the page of a slot,
-  attention gathers the row's pages, and positions, lengths and masks stay as they are.
+- Continuous batching. A row that is done is not stepped any more. A new prompt is read by a `prefill` of one row and
+  written over a free row of the running batch (`inference.decode.insert`), while the other rows continue. The compiled
+  program of the batch stays the same.
+- Chunked prefill. Reading T further tokens is the same call as a step, which reads one.
+- Paging (not implemented). A table of pages per row would replace the rule that a token's slot is its position. `write`
+  would look up the page of a slot, attention would gather the row's pages, and positions, lengths and masks would not
+  change.
 """
 
 from __future__ import annotations
@@ -27,8 +28,10 @@ from flax import struct
 
 @struct.dataclass
 class KeyValueCache:
-    """Keys and values of L layers for B rows of S slots. It is immutable: writing returns a new cache, for which a
-    compiled program reuses the old one's memory if that is donated."""
+    """Keys and values of L layers for B rows of S slots.
+
+    It is immutable: writing returns a new cache. A compiled program reuses the old cache's memory if it is donated.
+    """
 
     keys: tuple[jax.Array, ...]  # [B, K, S, H] per layer
     values: tuple[jax.Array, ...]
@@ -39,14 +42,14 @@ class KeyValueCache:
         return self.keys[0].shape[2]
 
     def grown(self, more: int) -> KeyValueCache:
-        """The same rows with `more` further slots; for a moment both caches are in memory."""
+        """Returns the same rows with `more` further slots. For a moment both caches are in memory."""
         pad = ((0, 0), (0, 0), (0, more), (0, 0))
         keys, values = (tuple(jnp.pad(x_BKSH, pad) for x_BKSH in layers) for layers in (self.keys, self.values))
         return replace(self, keys=keys, values=values)
 
 
 def allocate(config_model: Any, batch: int, slots: int) -> KeyValueCache:
-    """A cache for `batch` rows that have read nothing.
+    """Returns a cache for `batch` rows that have read nothing.
 
     Args:
       config_model: the resolved `model` section.
@@ -57,8 +60,10 @@ def allocate(config_model: Any, batch: int, slots: int) -> KeyValueCache:
 
 
 def write(cache_BKSH: jax.Array, new_BTKH: jax.Array, first_slot_B: jax.Array) -> jax.Array:
-    """The array with T new tokens of row b at slots first_slot_B[b] … first_slot_B[b] + T - 1. These slots must exist:
-    a write beyond the last slot would overwrite the last slots instead."""
+    """Returns the array with T new tokens of row b in slots first_slot_B[b] … first_slot_B[b] + T - 1.
+
+    These slots must exist: a write beyond the last slot would overwrite the last slots instead.
+    """
     new_BKTH = jnp.swapaxes(new_BTKH, 1, 2).astype(cache_BKSH.dtype)
 
     def write_row(cache_KSH: jax.Array, new_KTH: jax.Array, first_slot: jax.Array) -> jax.Array:

@@ -1,6 +1,6 @@
-"""Checks of the `model` section that families share. A family calls those whose fields it reads.
+"""Checks of the `model` section that families share. A family calls the checks of the fields that it reads.
 
-They are made before anything is resolved, so that 0 may still stand for a derived size.
+They run before anything is resolved, so 0 may still stand for a size that is derived.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ def check_experts(model: ModelSettings) -> None:
     if not model.num_experts:
         for name in ("shared_experts", "router_bias"):
             if model[name]:
-                raise ConfigError(f"model.{name} = {model[name]}: needs experts, and model.num_experts is 0")
+                raise ConfigError(f"model.{name} = {model[name]}: needs experts, but model.num_experts is 0")
         return
     if model.experts_per_token > model.num_experts:
         raise ConfigError(
@@ -52,7 +52,7 @@ def check_heads(model: ModelSettings) -> None:
 
 
 def check_size(model: ModelSettings) -> None:
-    """Raises ConfigError for a model of more than MOST_PARAMETERS, whose shapes would overflow."""
+    """Raises ConfigError if the model has more than MOST_PARAMETERS, since its shapes would overflow."""
     num_kv_heads = model.num_kv_heads or model.num_heads
     head_width = model.head_width or model.width // model.num_heads
     width, heads = model.width, (2 * model.num_heads + 2 * num_kv_heads) * head_width
@@ -121,10 +121,10 @@ BIASES = ("qkv", "output", "feedforward", "norm")
 
 
 def bias_parts(text: str) -> frozenset[str]:
-    """The members of BIASES that `model.bias` names: {'qkv', 'output'} for 'qkv+output'.
+    """The members of BIASES that `model.bias` names, such as {'qkv', 'output'} for 'qkv+output'.
 
     Raises:
-      ConfigError: it names something else.
+      ConfigError: it names something that is not in BIASES.
     """
     parts = {"none": (), "all": BIASES}.get(text, text.split("+"))
     if set(parts) - set(BIASES):

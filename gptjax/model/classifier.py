@@ -4,7 +4,8 @@
     logits = pool(x) @ head + bias   [B, C]
 
 `model.pooling` says which vectors the head reads. In an encoder each vector has seen the whole text, so the mean of all
-is a good choice (`first` is the begin token's, as in BERT, arXiv:1810.04805). In a decoder only the last one has.
+vectors is a good choice (`first` is the vector of the begin token, as in BERT, arXiv:1810.04805). In a decoder only the
+last vector has seen the whole text.
 """
 
 from __future__ import annotations
@@ -27,11 +28,16 @@ from gptjax.model.placement import ONE_DEVICE, Placement
 from gptjax.model.precision import project_float32
 from gptjax.settings import ModelSettings
 
-BODY = "body"  # the name of its parameters among the classifier's
+BODY = "body"  # the key of the body's parameters in those of the classifier
 
 
 class Classifier(nn.Module):
-    """Attributes: config: the resolved `model` section; body: a module as `Family.module` makes it."""
+    """A model without its output layer, and a head.
+
+    Attributes:
+      config: the resolved `model` section.
+      body: the model, as `Family.module` makes it.
+    """
 
     config: ModelSettings
     body: nn.Module
@@ -42,7 +48,7 @@ class Classifier(nn.Module):
         self.head_bias = vector(self, "head_bias", classes)
 
     def declare(self) -> None:
-        """Visits every parameter without a forward pass: all that initialisation needs."""
+        """Visits every parameter without a forward pass, which is enough for initialisation."""
         self.body.declare()  # type: ignore[attr-defined]  # as every family's module
 
     def __call__(
@@ -51,8 +57,8 @@ class Classifier(nn.Module):
         """The logits [B, C] of each row in float32, and the statistics of the body's blocks.
 
         Args:
-          segments_BT: 1 for the text, which is not empty, 0 for the padding after it.
-          dropout_keys_B: see `Decoder`; also for dropout on the input of the head.
+          segments_BT: 1 for the text, which must not be empty, and 0 for the padding after it.
+          dropout_keys_B: see `Decoder`. The input of the head has dropout, too.
         """
         hidden: Any = self.body.hidden  # type: ignore[attr-defined]
         x_BTD, statistics = hidden(tokens_BT, segments_BT=segments_BT, dropout_keys_B=dropout_keys_B)
@@ -65,7 +71,7 @@ class Classifier(nn.Module):
 
 
 def pool(x_BTD: jax.Array, is_text_BT: jax.Array, pooling: str) -> jax.Array:
-    """[B, D]: the mean of the text's vectors, the first, or the last."""
+    """Returns the mean, the first or the last of the text's vectors, [B, D]."""
     if pooling == "mean":
         shares_BT = is_text_BT / jnp.maximum(is_text_BT.sum(axis=1, keepdims=True), 1)
         return jnp.einsum("BTD,BT->BD", x_BTD.astype(jnp.float32), shares_BT).astype(x_BTD.dtype)
@@ -86,15 +92,15 @@ class ClassifierFamily(ReadingFamily):
     def validate(cls, config_model: Any, sequence_length: int) -> None:
         _body_family(config_model).validate(config_model, sequence_length)
         if config_model.num_classes == 1:
-            raise ConfigError("model.num_classes = 1: must be at least 2, or 0 for as many as data.path has labels")
+            raise ConfigError("model.num_classes = 1: must be at least 2, or 0 for the number of labels of data.path")
 
     @classmethod
     def resolve(cls, config_model: Any, **facts: Any) -> ModelSettings:
         cls.validate(config_model, facts["sequence_length"])
         if config_model.num_classes < 2:
             raise ConfigError(
-                f"model.num_classes = {config_model.num_classes}: must be at least 2; 0 stands for as many as "
-                "the labels of data.path"
+                f"model.num_classes = {config_model.num_classes}: must be at least 2; 0 stands for the number of "
+                "labels of data.path"
             )
         body, pooling = _body_family(config_model), config_model.pooling
         if pooling == "auto":
@@ -114,7 +120,7 @@ class ClassifierFamily(ReadingFamily):
         return self.body.flop_formulas
 
     def flops_per_token(self, sequence_length: int, source_length: int = 0) -> dict[str, float]:
-        """The FLOPs of the body without its output layer, which is not computed. Those of the head are few."""
+        """The FLOPs of the body without its output layer, which is not computed. The head's few FLOPs are left out."""
         output_layer = sum(
             parameter.size
             for parameter in jax.tree.leaves(self.body.declarations)
@@ -128,5 +134,5 @@ def _body_family(config_model: Any) -> type[Family]:
     from gptjax.model.families import family_named  # imported late: it has a row for this family
 
     if config_model.body == "classifier":
-        raise ConfigError("model.body = 'classifier': a classifier stands on a model of another family")
+        raise ConfigError("model.body = 'classifier': the body must be a model of another family")
     return family_named(config_model.body, "model.body")

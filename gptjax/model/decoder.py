@@ -5,8 +5,9 @@
     logits = norm(x) @ head
 
 Parameters are a plain nested dict of float32 arrays, those of the layers stacked on a leading L axis under 'layers',
-whether the layers run in a `lax.scan` or unrolled (`stack`). A PyTorch module holds its parameters; this one is only
-told them: `Decoder(config).apply({'params': params}, tokens_BT)` is a function of its arguments alone.
+whether the layers run in a `lax.scan` or unrolled (see `stack`). A PyTorch module holds its parameters. This module is
+given them at each call: the result of `Decoder(config).apply({'params': params}, tokens_BT)` depends only on the
+arguments.
 """
 
 from __future__ import annotations
@@ -38,8 +39,8 @@ class Block(nn.Module):
     """One layer: attention, cross-attention if there is another stream, feed-forward.
 
     Attributes:
-      window: how many tokens its attention sees (0: all before, and if not causal all after).
-      causal: whether a token sees no later tokens.
+      window: the number of tokens that its attention sees. 0: all tokens before and, if not causal, all after.
+      causal: if True, a token does not see later tokens.
       cross: whether it also attends to another stream, the output of an encoder.
       placement: how its work is divided over devices.
     """
@@ -62,19 +63,21 @@ class Block(nn.Module):
         cache: tuple[jax.Array, ...] | None = None,
         context: dict[str, Any] | None = None,
     ) -> tuple[jax.Array, Any, dict[str, jax.Array]]:
-        """Returns x_BTD, the layer's new cache (None without one), and statistics: a dict of arrays [B, …] by name
-        that a layer reports, for example for an auxiliary loss (see `Stack.transform`): those of a mixture of experts.
+        """Returns x_BTD, the layer's new cache (None without a cache), and the layer's statistics.
 
-        Dropout is applied to each branch's output before it is added to the residual stream, and to attention
-        probabilities; without keys there is none.
+        Statistics are arrays [B, …] by name that a layer reports, for example for an auxiliary loss (see
+        `Stack.transform`). A mixture of experts has some; other layers have none.
+
+        If keys are given, dropout is applied to attention probabilities, and to the output of each branch before it is
+        added to the residual stream.
 
         Norms stand before the branches (`pre`), after them (`post`: OLMo 2, arXiv:2501.00656), on both sides
         (`sandwich`: Gemma 2), or after each sum of stream and branch (`post_residual`: the original Transformer,
         arXiv:1706.03762). With a parallel residual both branches read the block's input (GPT-J, GPT-NeoX).
 
         Args:
-          context: the other stream, as arguments of `Attention`: context_BSD, or context_cache with its keys and values
-            (these are then the last two arrays of the new cache); key_segments_BS, key_lengths_B.
+          context: the other stream, as arguments of `Attention`: context_BSD, or context_cache with its keys and
+            values, which then are the last two arrays of the new cache; and key_segments_BS or key_lengths_B.
         """
         config = self.config
         of_attention, of_feedforward, of_probabilities, of_cross, of_cross_probabilities = (
@@ -105,7 +108,7 @@ class Block(nn.Module):
         attended_BTD = added(x_BTD, h_BTD, "attention_post_norm", of_attention)
 
         if self.cross:
-            if context is None:  # only declares parameters: the content does not matter
+            if context is None:  # this call only declares parameters, so any content will do
                 context = {"context_BSD": x_BTD}
             h_BTD = read(attended_BTD, "cross_attention_norm")
             context_cache: Any
@@ -163,15 +166,16 @@ class Decoder(Stack):
         context: dict[str, Any] | None = None,
         branches_BT: jax.Array | None = None,
     ) -> tuple[jax.Array, dict[str, jax.Array]]:
-        """The final-normed residual stream [B, T, D] in the compute dtype, before the head; and the statistics of the
-        blocks, each [L, B, …].
+        """Returns the residual stream [B, T, D] after the final norm, and the statistics of the blocks, each [L, B, …].
+
+        The stream is in the compute dtype. The head has not been applied.
 
         Statistics have an entry per row of the batch, so that their sum over rows is the same for one batch, for
         micro-batches and on any mesh.
 
         Args:
-          branches_BT: int32 numbers of texts that go on from one beginning, as `attention.Branches` has them; then
-            segments and positions are given, too.
+          branches_BT: int32 branch of each token if a row holds several continuations of one beginning (see
+            `attention.Branches`). Segments and positions must then be given, too.
         """
         positions_BT = self.counted(tokens_BT) if positions_BT is None else positions_BT
         branches = None if branches_BT is None else Branches(branches_BT, positions_BT)
@@ -183,11 +187,15 @@ class Decoder(Stack):
     def read(
         self, tokens_BT: jax.Array, cache: KeyValueCache, num_new_B: jax.Array | None = None
     ) -> tuple[jax.Array, KeyValueCache]:
-        """Continues each row from the end of its cache: `hidden` of these tokens [B, T, D], and the cache with them.
+        """Continues each row from the end of its cache.
 
         Args:
-          num_new_B: how many of the T tokens are the row's own, from 0 to T; the rest is padding, whose output means
-            nothing. None: all T. The cache needs slots for all T.
+          cache: must have slots for all T tokens.
+          num_new_B: the number of tokens of each row that are not padding, from 0 to T; padding comes last, and its
+            output has no meaning. None: all T.
+
+        Returns:
+          `hidden` of these tokens, [B, T, D], and the cache with them.
         """
         x_BTD, new = self._read(tokens_BT, cache)
         keys, values = zip(*new)
@@ -203,7 +211,7 @@ class Decoder(Stack):
         return softcap(project_float32(x_BTD, self.output_matrix()), self.logit_softcap)
 
     def output_matrix(self) -> jax.Array:
-        """[D, V]: the head, or the embedding if they are tied."""
+        """The output matrix [D, V]: the head, or the embedding if they are tied."""
         return head_DV(self.variables["params"])
 
     def _read(
@@ -217,6 +225,6 @@ class Decoder(Stack):
         return self.transform_cached(x_BTD, positions_BT, caches, contexts)
 
     def _finish(self, x_BTD: jax.Array) -> jax.Array:
-        """The last norm. The factor on logits is applied here: since the head is linear, every loss sees it."""
+        """Applies the last norm and the factor on logits. Since the head is linear, every loss then sees the factor."""
         x_BTD, multiplier = super()._finish(x_BTD), self.config.logit_multiplier
         return x_BTD if multiplier == 1 else x_BTD * multiplier

@@ -1,4 +1,4 @@
-"""The family of the decoder: prompt and text are one sequence, read into one key/value cache."""
+"""The family of the decoder, which reads a prompt and the text that follows it into one key/value cache."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class DecoderFamily(Family):
     ) -> tuple[KeyValueCache, jax.Array]:
         model: Any = self.module(self.placement)
         B, T = prompt_BT.shape
-        # A long prompt is read piece by piece, or its attention logits [B, N, T, S] would be the largest array of all.
+        # A long prompt is read piece by piece, since its attention logits [B, N, T, S] would be the largest array.
         piece = min(T, piece)
         pieces = jnp.moveaxis(prompt_BT.reshape(B, T // piece, piece), 1, 0)
 
@@ -52,7 +52,7 @@ class DecoderFamily(Family):
             end_B = jnp.maximum(num_new_B - 1, 0)
             return (cache, jnp.where((num_new_B > 0)[:, None], x_BTD[jnp.arange(B), end_B], last_BD)), None
 
-        # The prompt attends to a cache that is just long enough for it; room for what follows is added after.
+        # The cache is just long enough for the prompt while it is read; slots for the following text are added then.
         start = allocate(self.config, B, T), jnp.zeros((B, self.config.width), self.config.dtype)
         (cache, last_BD), _ = jax.lax.scan(read_piece, start, (piece * jnp.arange(T // piece), pieces))
         logits_BTV = model.apply({"params": params}, last_BD[:, None], method="logits")

@@ -1,4 +1,4 @@
-"""Dropout as a function of a key per row: which elements are zero does not depend on how a batch is divided.
+"""Dropout with a random key per row, so that the zeroed elements do not depend on how a batch is divided.
 
 The key of a row comes from the seed, the step and the row's number in the whole batch, so it is the same for any
 accumulation, mesh and number of processes. The key of a layer comes from the row's key and the layer's number, so it is
@@ -25,7 +25,7 @@ def fold_in(keys: jax.Array, data: jax.typing.ArrayLike) -> jax.Array:
 
 
 def dropout(x: jax.Array, rate: float, keys_B: jax.Array | None) -> jax.Array:
-    """x [B, …] with a share `rate` of its elements zeroed and the rest scaled up; without keys x unchanged."""
+    """Returns x [B, …] with a share `rate` of its elements zeroed and the rest scaled up; without keys, x itself."""
     if keys_B is None or not rate:
         return x
     keep = jax.vmap(lambda key: jax.random.bernoulli(key, 1.0 - rate, x.shape[1:]))(keys_B)
@@ -35,10 +35,10 @@ def dropout(x: jax.Array, rate: float, keys_B: jax.Array | None) -> jax.Array:
 def keep_probabilities(
     keys_B: jax.Array, rate: float, rows_T: jax.Array, num_keys: int, num_kv_heads: int, group: int
 ) -> jax.Array:
-    """Which attention probabilities stay, bool [B, K, T, G, S].
+    """Which attention probabilities are kept, bool [B, K, T, G, S].
 
-    Each row of each head has its own random key, and attention's key s gets the random number s of it. So the numbers
-    are the same whether rows are computed together or in blocks, against all S keys or only the first ones.
+    Each row of each head has its own random key, and attention's key s gets its s-th random number. So the numbers are
+    the same whether rows are computed together or in blocks, and with all S keys or only the first ones.
     """
     heads_KG = jnp.arange(num_kv_heads * group).reshape(num_kv_heads, group)
     keys_BKTG = fold_in(fold_in(keys_B[:, None], rows_T)[:, None, :, None], heads_KG[:, None, :])

@@ -1,7 +1,7 @@
 """The encoder: tokens in, and for each token a vector that has seen the tokens on both sides (BERT, arXiv:1810.04805).
 
-It is the decoder's stack of blocks with attention that is not causal. Padding has segment 0, and no token of text sees
-it, since no token sees another segment.
+It is the decoder's stack of blocks with attention that is not causal. Padding has segment 0, so no token of the text
+sees it: tokens see only their own segment.
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ from gptjax.settings import ModelSettings
 
 @dataclass(frozen=True)
 class EncoderFamily(ReadingFamily):
-    """Models that read a text and do not write; the objective `masked` pretrains them.
+    """Models that read text and cannot write it. The objective `masked` pretrains them.
 
-    The vocabulary has one token more than the tokenizer: the mask, which no text contains.
+    The vocabulary has one token more than the tokenizer, the mask, which no text contains.
     """
 
     objectives: ClassVar[tuple[str, ...]] = ("masked",)

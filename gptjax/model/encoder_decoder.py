@@ -2,12 +2,12 @@
 
     encoded = encoder(source)                       each token sees the tokens on both sides
     for each layer of the decoder:
-        x = x + attention(norm(x))                  a token of the target sees no later tokens
-        x = x + cross_attention(norm(x), encoded)   and it sees all of the source
+        x = x + attention(norm(x))                  a token of the target does not see later tokens
+        x = x + cross_attention(norm(x), encoded)   it sees the whole source
         x = x + feedforward(norm(x))
 
-Both are `Stack`s of the decoder's own `Block`. A row may hold several packed pairs: a segment of the target then sees
-only the segment of the source with the same number.
+Encoder and decoder are both a `Stack` of the decoder's `Block`. A row may hold several packed pairs: a segment of the
+target then sees only the segment of the source with the same number.
 """
 
 from __future__ import annotations
@@ -38,8 +38,11 @@ from gptjax.settings import ModelSettings
 
 
 class EncoderDecoder(Decoder):
-    """An encoder and a decoder. Parameters: those of a decoder, whose layers also have cross-attention; `encoder`, a
-    stack; and `source_embedding`, if source and target do not share one table."""
+    """An encoder and a decoder.
+
+    Its parameters are those of a decoder whose layers also have cross-attention, `encoder`, which is a stack, and
+    `source_embedding`, if source and target do not share one table.
+    """
 
     block: Callable[..., nn.Module] | None = functools.partial(Block, cross=True)
 
@@ -57,7 +60,7 @@ class EncoderDecoder(Decoder):
         """Logits [B, T, V] in float32 of the token that follows each token of the target.
 
         Args:
-          source_lengths_B: int32; the number of tokens of the row's source, which padding follows. None: all.
+          source_lengths_B: int32; the number of tokens in each source, which padding follows. None: no padding.
         """
         segments_BS = segments_BT = None
         if source_lengths_B is not None:
@@ -78,7 +81,7 @@ class EncoderDecoder(Decoder):
         source_positions_BS: jax.Array | None = None,
         branches_BT: jax.Array | None = None,
     ) -> tuple[jax.Array, dict[str, jax.Array]]:
-        """As `Decoder.hidden`, for targets given sources. Segments are given for both or for neither."""
+        """Like `Decoder.hidden`, for targets that have sources. Give segments for both or for neither."""
         encoder_keys_B = None if dropout_keys_B is None else fold_in(dropout_keys_B, self.config.num_layers + 1)
         encoded_BSD, of_encoder = self.encode(source_BS, source_segments_BS, source_positions_BS, encoder_keys_B)
         context = {"context_BSD": encoded_BSD}
@@ -104,7 +107,7 @@ class EncoderDecoder(Decoder):
     def start(
         self, encoded_BSD: jax.Array, source_lengths_B: jax.Array, first_B: jax.Array, slots: int
     ) -> tuple[jax.Array, SourceCache]:
-        """Reads the first token of each target; the cache keeps the keys and values of the sources."""
+        """Reads the first token of each target. The returned cache also keeps the keys and values of the sources."""
         empty = allocate(self.config, first_B.shape[0], slots)
         context = {"context_BSD": encoded_BSD, "key_lengths_B": source_lengths_B}
         x_BTD, new = self._read(first_B[:, None], empty, [context] * self.config.num_layers)
@@ -115,7 +118,7 @@ class EncoderDecoder(Decoder):
     def read(  # type: ignore[override]
         self, tokens_BT: jax.Array, cache: SourceCache, num_new_B: jax.Array | None = None
     ) -> tuple[jax.Array, SourceCache]:
-        """As `Decoder.read`."""
+        """Like `Decoder.read`."""
         contexts = [
             {"context_cache": each, "key_lengths_B": cache.source_lengths_B}
             for each in zip(cache.source_keys, cache.source_values)
@@ -139,7 +142,7 @@ def encoder_settings(config: ModelSettings) -> ModelSettings:
 class SourceCache:
     """The cache of each target, and the keys and values of its source in each layer, which do not change.
 
-    Row b's source has `source_lengths_B[b]` ≥ 1 tokens; the slots behind them are never seen.
+    The source of row b has `source_lengths_B[b]` ≥ 1 tokens. The slots after them are never seen.
     """
 
     target: KeyValueCache
@@ -222,7 +225,7 @@ class EncoderDecoderFamily(Family):
     # --- Writing
 
     def framed(self, tokens: list[int], begin_id: int | None, eos_id: int | None) -> list[int]:
-        """The source with its EOS, then the token that the target starts after."""
+        """Returns the source with its EOS, and the token after which the target starts."""
         if begin_id is None:
             raise ConfigError("begin = False: an encoder–decoder starts each target after the begin token")
         return [*tokens, *([] if eos_id is None else [eos_id]), begin_id]
@@ -233,7 +236,7 @@ class EncoderDecoderFamily(Family):
     def prefill(
         self, params: Any, prompt_BT: jax.Array, lengths_B: jax.Array, *, room: int, piece: int
     ) -> tuple[SourceCache, jax.Array]:
-        """The last token of each row is the one that the target starts after; the tokens before it are the source."""
+        """Reads rows of a source and one more token, the one after which the target starts."""
         model: Any = self.module(self.placement)
         B = prompt_BT.shape[0]
         source_BS = prompt_BT[:, : self.config.max_source_positions]

@@ -1,6 +1,6 @@
-"""The kinds of model: one file each, and a row here that gives it its name in a config.
+"""The kinds of model. Each has a file, and a row here that gives it its name in a config.
 
-Code that trains, plans, counts, saves or writes gets the family of a config here, and knows no particular model.
+Code that trains, plans, counts, saves or writes gets the family of a config here, and depends on no particular model.
 """
 
 from __future__ import annotations

@@ -39,19 +39,20 @@ class Cache(Protocol):
 class Family(abc.ABC):
     """A kind of model: its parameters, how it is trained, how it writes, what it costs.
 
-    A new one is a file with a subclass, and a row of `families.FAMILIES`; one of your own, outside the package, is
-    named by `model.family = 'module:Class'`. Families are hashable: a compiled program is kept for each.
+    A new kind is a file with a subclass, and a row of `families.FAMILIES`. For a kind of your own, outside the package,
+    set `model.family = 'module:Class'`. Families are hashable, because a compiled program is kept for each.
 
     Attributes:
       config: the `model` section, resolved.
       placement: how the work of `prefill` and `step` is divided over devices.
       objectives: the built-in objectives that can train it.
       writes: whether it can write text.
-      continues: whether what it writes continues the prompt; otherwise the prompt is a source, and the text its target.
+      continues: whether the text that it writes continues the prompt; otherwise the prompt is a source and the text its
+        target.
       prompt_field: the field of `model` that limits the tokens of a prompt.
-      branches: whether `hidden` takes branches_BT, for several continuations of one context in a row; without it, the
-        context is read again for each of them.
-      warm_part: the part of its parameters that a run of another family can start (`training.init_from`); '': all.
+      branches: whether `hidden` takes branches_BT, for several continuations of one context in a row; otherwise the
+        context is read again for each continuation.
+      warm_part: the part of its parameters that a run of another family can provide (`training.init_from`); '': all.
     """
 
     objectives: ClassVar[tuple[str, ...]] = ("next_token", "completion")
@@ -92,7 +93,7 @@ class Family(abc.ABC):
     ) -> ModelSettings:
         """The `model` section with every `auto` and every 0 that stands for "derived" replaced.
 
-        The first arguments are those of `resolve_model`, which this method calls; a family may add to it.
+        The first arguments are those of `resolve_model`, which this method calls. A family may override this method.
 
         Args:
           source_vocab_size: the size of the sources' own vocabulary; 0: they have none.
@@ -114,15 +115,15 @@ class Family(abc.ABC):
 
             declare()                   visits every parameter without a forward pass; initialisation calls it
             hidden(tokens_BT, segments_BT=None, positions_BT=None, dropout_keys_B=None) → (x_BTD, statistics)
-                                        what the output matrix is multiplied with, and what the blocks report: a
-                                        dict of arrays [L, B, …], which may be empty
-            output_matrix() → head_DV   which turns it into logits, then squashed to within ±logit_softcap
+                                        the vectors that the output matrix turns into logits, and the statistics of
+                                        the blocks, a dict of arrays [L, B, …] that may be empty
+            output_matrix() → head_DV   the output matrix; logits are then squashed to within ±logit_softcap
 
         `hidden` and `output_matrix` are what the objective next_token calls; an objective that needs other inputs
         needs a family whose `hidden` takes them.
 
         Args:
-          placement: how the work is divided over devices; the module calls its methods at the places that they name.
+          placement: says how the work is divided over devices (see `Placement`).
         """
 
     @property
@@ -139,13 +140,15 @@ class Family(abc.ABC):
 
     @property
     def flop_formulas(self) -> Mapping[str, str]:
-        """How `flops_per_token` counts, for people: a formula for each of flops.CONVENTIONS."""
+        """The formulas of `flops_per_token`, for people to read: one for each of flops.CONVENTIONS."""
         return CAUSAL_LAYERS
 
     @abc.abstractmethod
     def flops_per_token(self, sequence_length: int, source_length: int = 0) -> dict[str, float]:
-        """FLOPs of training on one token for each of flops.CONVENTIONS; for pairs, on one token of a target together
-        with its share of the source."""
+        """FLOPs of training on one token, for each of flops.CONVENTIONS.
+
+        For pairs, this is one token of a target together with its share of the source.
+        """
 
     # --- Writing: read the prompts (`prefill`), then take token after token (`step`)
 
@@ -157,12 +160,12 @@ class Family(abc.ABC):
           eos_id: the token that ends a document; None: the tokenizer has none.
 
         Raises:
-          ConfigError: there can be no such prompt.
+          ConfigError: the family cannot start a text that way.
         """
         return tokens if begin_id is None else [begin_id, *tokens]
 
     def room(self, prompt_tokens: int) -> int:
-        """The largest number of new tokens after a prompt; the last one that is written is not read any more."""
+        """The largest number of new tokens after a prompt. The last new token is written, but not read."""
         return self.config.max_positions - prompt_tokens + 1
 
     @abc.abstractmethod
@@ -174,8 +177,8 @@ class Family(abc.ABC):
         Args:
           params: from `inference.decode.decoding_params`, where stacks of layers are lists.
           prompt_BT: int32; row b's prompt is its first lengths_B[b] ≥ 1 tokens, and what follows is ignored.
-          room: the number of tokens, at least, that every row can still read afterwards.
-          piece: the number of tokens, at most, that are read at a time; T is a multiple of it, or smaller.
+          room: the number of further tokens for which the cache of every row has room afterwards, at least.
+          piece: the largest number of tokens that are read at a time. T must be a multiple of it, or smaller.
 
         Returns:
           the cache, and the logits [B, V] of the token that follows each prompt.
@@ -186,12 +189,12 @@ class Family(abc.ABC):
         """Reads one more token in each row; returns the cache and the logits [B, V] of the next.
 
         Args:
-          going_B: bool; the other rows do not change, and their logits mean nothing.
+          going_B: bool; rows where it is False do not change, and their logits have no meaning.
         """
 
 
 class ReadingFamily(Family):
-    """A kind of model that reads text and writes none; check `writes` before calling these methods."""
+    """A kind of model that reads text and cannot write it. Check `writes` before calling these methods."""
 
     writes: ClassVar[bool] = False
 

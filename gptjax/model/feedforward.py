@@ -6,7 +6,7 @@ installed module:
     def squash(up_BTF): return jnp.tanh(up_BTF)                         # plain
     def gated(gate_BTF, up_BTF): return jax.nn.relu(gate_BTF) * up_BTF  # two arguments: a third matrix makes the gate
 
-It maps one or two arrays to an array of the same shape and type, position by position.
+The function maps one or two arrays to an array of the same shape and type, and treats every position alike.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ _gelu_exact = functools.partial(jax.nn.gelu, approximate=False)  # x Φ(x), Pyth
 
 
 def _swiglu_clamped(gate: jax.Array, up: jax.Array) -> jax.Array:
-    """gpt-oss's gated activation with its constants: large numbers are clamped, and the second factor is around one."""
+    """The gated activation of gpt-oss with its constants: inputs are clamped, and one is added to the second factor."""
     gate, up = jnp.minimum(gate, 7.0), jnp.clip(up, -7.0, 7.0)
     return gate * jax.nn.sigmoid(1.702 * gate) * (up + 1.0)
 
@@ -53,10 +53,10 @@ ACTIVATIONS = PLAIN | GATED
 
 
 def activation_of(name: str) -> tuple[Callable[..., jax.Array], bool]:
-    """The function between the matrices of `model.feedforward = name`, and whether it takes a gate before its argument.
+    """The activation that `model.feedforward = name` names, and whether its first argument is a gate.
 
     Raises:
-      ConfigError: there is no such function, or it does not do what an activation does.
+      ConfigError: there is no such function, or it does not return an array of its argument's shape and type.
     """
     if name in ACTIVATIONS:
         return ACTIVATIONS[name], name in GATED
@@ -65,18 +65,18 @@ def activation_of(name: str) -> tuple[Callable[..., jax.Array], bool]:
     made = called("model.feedforward", name, lambda: jax.eval_shape(function, *arguments))
     if getattr(made, "shape", None) != (1, 2, 8) or made.dtype != jnp.float32:
         raise ConfigError(
-            f"model.feedforward = {name!r}: must turn float32 [1, 2, 8] into the same, and returns {made}"
+            f"model.feedforward = {name!r}: must map float32 [1, 2, 8] to the same shape and type, but returns {made}"
         )
     return function, len(arguments) == 2
 
 
 def is_gated(name: str) -> bool:
-    """Whether a third matrix makes a gate; raises as `activation_of`."""
+    """Whether a third matrix makes a gate. Raises ConfigError as `activation_of` does."""
     return activation_of(name)[1]
 
 
 class FeedForward(nn.Module):
-    """down(activation(up x)), or if gated down(activation(gate x, up x)).
+    """down(activation(up x)) or, if gated, down(activation(gate x, up x)).
 
     GLU variants: Shazeer 2020, arXiv:2002.05202. ReLU²: So et al. 2021, arXiv:2109.08668.
     """

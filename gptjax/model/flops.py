@@ -1,7 +1,7 @@
 """FLOPs of training on one token, forward and backward, without recomputation.
 
-They are 6 N for the products with N parameters, plus attention's. Two conventions are in use for the latter, and a
-utilization means little without its name:
+They are 6 N for the products with N parameters, plus the FLOPs of attention. Two conventions are in use for attention,
+and a utilization means little without the name of its convention:
 
     full     12 · N_heads · H · keys per layer, keys = T: as if every query saw every key (PaLM,
              arXiv:2204.02311, appendix B)
@@ -36,8 +36,10 @@ def mean_keys_seen(sequence_length: int, window: int, convention: str) -> float:
 def flops_of_bidirectional_layers(
     declared: Mapping[str, Any], windows: Sequence[int], heads_width: int, sequence_length: int
 ) -> dict[str, float]:
-    """As `flops_of_causal_layers`, for attention that sees both sides: both conventions give 12 · N_heads · H per key.
-    A window reaches its width to each side of a token."""
+    """Like `flops_of_causal_layers`, for attention that sees both sides of a token.
+
+    Both conventions count 12 · N_heads · H per key. A window extends by its width to each side of a token.
+    """
     keys = (min(2 * window - 1 if window else sequence_length, sequence_length) for window in windows)
     total = 6.0 * count_parameters(declared).multiplied + 12.0 * heads_width * sum(keys)
     return dict.fromkeys(CONVENTIONS, total)
@@ -54,7 +56,7 @@ def flops_of_causal_layers(
       heads_width: N · H, the width of all query heads.
     """
     products = 6.0 * count_parameters(declared).multiplied
-    # Scores and weighted sum take 2 · H FLOPs each per head and key, three times that with the backward pass.
+    # Scores and weighted sum take 2 · H FLOPs each per head and key. The backward pass takes twice as many.
     # Grouped-query attention saves parameters and memory, but no FLOPs: every query head has its own scores.
     per_key = 12.0 * heads_width
     return {
@@ -71,7 +73,7 @@ def flops_of_pairs(
     target_length: int,
     source_length: int,
 ) -> dict[str, float]:
-    """As `flops_of_causal_layers`, for an encoder–decoder on pairs of this length, per token of the target.
+    """Like `flops_of_causal_layers`, for an encoder–decoder on pairs of these lengths, per token of the target.
 
     A token of the target comes with S / T tokens of the source, which the encoder reads and from which keys and values
     of cross-attention are made. In the encoder and in cross-attention a token sees all keys (or a window to each side).

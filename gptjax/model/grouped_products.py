@@ -1,11 +1,11 @@
-"""Products of each row with the matrix of its own expert, without any product that no row asked for.
+"""Products of each row with the matrix of its own expert, and of no row with another expert's matrix.
 
-Rows are sorted by expert and padded, so that every block of M rows belongs to one expert. How blocks are multiplied is
-`model.expert_products`:
+Rows are sorted by expert and padded, so that every block of M rows belongs to one expert. `model.expert_products` says
+how blocks are multiplied:
 
-    loop      one block after the other, and only as many as there are: what a CPU does best
+    loop      one block after the other, without the blocks that are all padding: the fastest form on a CPU
     gathered  all blocks at once, each with its own copy of its expert's matrix: for GPUs
-    ragged    `jax.lax.ragged_dot`: for TPUs. On CPUs and GPUs XLA multiplies every row with every expert instead
+    ragged    `jax.lax.ragged_dot`: for TPUs. On CPUs and GPUs, XLA would multiply every row with every expert
 """
 
 from __future__ import annotations
@@ -24,14 +24,14 @@ SMALLEST_BLOCK = 8
 
 
 class Blocks(NamedTuple):
-    """Where rows stand in blocks. R rows, S slots = blocks · M.
+    """Which rows are in which blocks. There are R rows and S = blocks · M slots.
 
     Attributes:
-      slots_R: the slot of each row; S for rows of no expert.
+      slots_R: the slot of each row; S for rows that belong to no expert.
       rows_S: the row in each slot; R where a slot is padding.
       expert_b: the expert of each block.
-      used: how many blocks hold rows; those after them are all padding.
-      blocks_E: how many blocks each expert has.
+      used: the number of blocks that hold rows. The blocks after them are all padding.
+      blocks_E: the number of blocks of each expert.
     """
 
     slots_R: jax.Array
@@ -48,7 +48,7 @@ class Blocks(NamedTuple):
 def blocks_of(expert_R: jax.Array, num_experts: int) -> Blocks:
     """Sorts rows into blocks by their expert; rows whose expert is `num_experts` or more are left out."""
     num_rows = expert_R.shape[0]
-    # A quarter of the rows that an expert gets on average: padding then costs about an eighth of the products.
+    # A block has a quarter of the rows that an expert gets on average. Padding then costs an eighth of the products.
     size = SMALLEST_BLOCK
     while size < min(LARGEST_BLOCK, num_rows // (4 * num_experts)):
         size *= 2
@@ -68,7 +68,7 @@ def blocks_of(expert_R: jax.Array, num_experts: int) -> Blocks:
 
 
 def grouped_product(x_SI: jax.Array, weight_EIO: jax.Array | Int8, blocks: Blocks, products: str) -> jax.Array:
-    """Each slot times the matrix of its block's expert, [S, O] in x's dtype.
+    """Multiplies each slot with the matrix of its block's expert, [S, O] in the dtype of x.
 
     Args:
       products: 'loop', 'gathered' or 'ragged'.
@@ -90,7 +90,8 @@ def grouped_product(x_SI: jax.Array, weight_EIO: jax.Array | Int8, blocks: Block
 
 @jax.custom_vjp
 def _loop(x_bMI: jax.Array, weight_EIO: jax.Array, expert_b: jax.Array, used: jax.Array) -> jax.Array:
-    """[b, M, O]; a loop of as many turns as blocks are used has no gradient of JAX's own."""
+    """The products [b, M, O]. Their gradient is defined here, because JAX cannot differentiate a loop whose number of
+    turns is not static."""
     return _multiplied(x_bMI, weight_EIO, expert_b, used)
 
 
@@ -135,7 +136,7 @@ def _sum_dtype(dtype: jax.typing.DTypeLike) -> Any:
 
 
 def _zeros(shape: tuple[int, ...], dtype: Any, like: jax.Array) -> jax.Array:
-    """Zeros that differ between the devices of a `shard_map` where `like` does, as the turns of a loop will."""
-    kind: Any = jax.typeof(like)  # which has the axes under another name in each version of JAX
+    """Zeros with the type of a loop's result: if `like` varies over the devices of a `shard_map`, so do they."""
+    kind: Any = jax.typeof(like)  # each version of JAX has another name for the axes
     axes = tuple(kind.manual_axis_type.varying if hasattr(kind, "manual_axis_type") else kind.vma)
     return jax.lax.pcast(jnp.zeros(shape, dtype), axes, to="varying") if axes else jnp.zeros(shape, dtype)

@@ -1,8 +1,8 @@
-"""Weights in eight bits, for generation: a quarter of float32's memory, and products in whole numbers.
+"""Eight-bit weights for generation, which take a quarter of float32's memory and are multiplied as integers.
 
-Weights are rounded to 255 steps, whose width is chosen for each output by its largest weight. Activations are rounded
-in the same way for each row when they are multiplied (as in LLM.int8(), arXiv:2208.07339, without its outliers in 16
-bits). There are no gradients.
+The weights of each output are rounded to 255 equidistant values, scaled by the largest of these weights. Activations
+are rounded in the same way, row by row, when they are multiplied. This is LLM.int8() (arXiv:2208.07339) without its
+16-bit outliers. Eight-bit weights have no gradients.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ class Int8:
 
 
 def quantize(x: jax.Array, summed_axes: tuple[int, ...]) -> Int8:
-    """Rounds x to the nearest step, with one width of steps along the axes that a product sums over."""
+    """Rounds x to eight bits. Numbers that a product sums over, those along `summed_axes`, share one scale."""
     largest = jnp.max(jnp.abs(x), axis=summed_axes, keepdims=True).astype(jnp.float32)
     scale = jnp.where(largest > 0, largest, 1.0) / _LARGEST
     return Int8(jnp.round(x / scale).astype(jnp.int8), scale)

@@ -144,7 +144,7 @@ def test_the_head_reads_the_text_and_not_its_padding(config_of, body, pooling):
         ({"data.path": "text"}, r"data.path = .*/text.* reads labelled"),
         ({"model.num_classes": 3}, r"model.num_classes = 3: must be 0 or 2, as many as the labels of .*ham, spam"),
         ({"model.num_classes": 1}, r"model.num_classes = 1: must be 0 or 2"),
-        ({"model.body": "classifier"}, r"model.body = 'classifier': expected one of|stands on a model of another"),
+        ({"model.body": "classifier"}, r"model.body = 'classifier': expected one of|must be a model of another"),
         ({"model.family": "encoder"}, r"'classification': a model of model.family = 'encoder' is trained by masked"),
         ({"training.objective": "masked"}, r"model.family = 'classifier' is trained by classification"),
     ],
