@@ -1,8 +1,8 @@
-"""Batches as a function of (seed, step): which windows, in which order, for which rows.
+"""Batches as a function of the seed and the step: which rows hold which windows, in which order.
 
-The order of windows is arithmetic on their places in the stream (`order.py`); a batch is then read from the files
-by runs of tokens. Every step can be computed directly and in any process, so only the step needs to be saved, and the
-stream does not depend on the number of training processes or of loader processes, which Grain runs.
+The order of windows is computed from their places in the stream (`order.py`), and a batch is read from the files
+directly. Any process can compute the batch of any step, so a checkpoint only needs to save the step, and the stream
+does not depend on the number of training processes or loader processes. Grain runs the loader processes.
 """
 
 from __future__ import annotations
@@ -34,8 +34,9 @@ class Windows(Protocol):
     """The rows that a split is cut into.
 
     Attributes:
-      LAYOUT: the content of a row, in words; it is part of a run's fingerprint.
-      FORMS: the forms of prepared folders that it reads. LENGTHS: the fields of `data` that its constructor takes.
+      LAYOUT: describes the content of a row; it is part of a run's fingerprint.
+      FORMS: the forms of prepared folders that it reads.
+      LENGTHS: the fields of the config's `data` section that its constructor takes.
       left_out: the number of documents or pairs that are in no row, because they are longer than a row.
     """
 
@@ -49,10 +50,10 @@ class Windows(Protocol):
     def spans(self, index: int) -> np.ndarray: ...
 
 
-# Classes of Windows, each made from a source and the lengths that it names.
+# Classes of Windows. Each is made from a source and the fields that its LENGTHS names.
 TEXT_WINDOWS: dict[str, Any] = {"contiguous": ContiguousWindows, "packed": PackedWindows}
 WINDOWS = TEXT_WINDOWS | {"pairs": PackedPairs, "completions": PackedCompletions, "labelled": LabelledRows}
-# The end of an error's sentence if a folder has another form than an objective reads.
+# For the error if a folder has another form than the objective reads: what the folder holds.
 OBJECTIVES_OF = {
     "text": "text, which next_token and masked read",
     "pairs": "pairs, which seq2seq and completion read",
@@ -64,12 +65,12 @@ Batch = dict[str, np.ndarray]
 
 
 class Rewriting(Protocol):
-    """Changes rows after they are read: a function of the rows and of their places in the order of rows."""
+    """Changes rows after they are read, depending on the rows and on their places in the order of rows."""
 
     def __call__(self, rows: Batch, places_B: np.ndarray) -> Batch: ...
 
     def facts(self) -> dict:
-        """Everything besides the old rows on which the new rows depend, as JSON values."""
+        """Everything that the new rows depend on besides the old rows, as JSON values."""
 
 
 def _leave_interrupts_to_the_parent(index: int, count: int) -> None:
@@ -87,15 +88,17 @@ def open_dataset(
     windows: str = "",
     rewriting: Callable[[TokenSource], Rewriting] | None = None,
 ) -> Dataset:
-    """The 'train', 'validation' or 'test' split of `config.data.path` as batches of `batch_size` rows.
+    """Opens the 'train', 'validation' or 'test' split of `config.data.path` as batches of `batch_size` rows.
 
-    'train' never ends: each epoch has all windows in a new order. The others have every window once, in one shuffled
-    order that does not depend on the seed, the batch size or the order of the folders.
+    'train' never ends: each epoch has all windows in a new order. The other splits have every window once, in one
+    shuffled order that does not depend on the seed, the batch size or the order of the folders.
 
-    tokens: size of the sample of a held-out split, rounded up to whole windows of `data.sequence_length` positions. A
-      sample is the beginning of every larger one. 0: the whole split.
-    windows: a key of WINDOWS, for data that are not running text; '': `data.windows`.
-    rewriting: what the rows are made into, given a source with the facts of the tokenizer; None: they stay.
+    Args:
+      tokens: the size of the sample of a held-out split, rounded up to whole windows of `data.sequence_length`
+        positions. A sample is the beginning of every larger one. 0: the whole split.
+      windows: a key of WINDOWS, for data that are not plain text; '': `data.windows`.
+      rewriting: makes what changes the rows, from a source, which has the facts of the tokenizer. None: rows do not
+        change.
 
     Raises:
       ConfigError: names the invalid field, or the file that differs from the manifest.
@@ -136,7 +139,7 @@ def open_dataset(
 
 
 def _check_fit(path: str, kind: Any, sources: Sequence[TokenSource]) -> None:
-    """Raises ConfigError unless the sources have the form that the windows read, and fit each other."""
+    """Raises ConfigError unless the sources have a form that the windows read, and fit each other."""
     for source in sources:
         if source.form not in kind.FORMS:
             raise ConfigError(
@@ -171,17 +174,18 @@ class Dataset:
     """A split, cut into windows and put in order. Made by `open_dataset`.
 
     Attributes:
-      num_tokens: tokens of the split, over all sources.
-      num_windows: windows of one epoch, over all sources, or of the sample from the validation split.
-      steps_per_epoch: batches that cover the windows once; the last one may be partial.
+      num_tokens: the number of tokens of the split, over all sources.
+      num_windows: the number of windows of one epoch or of the sample of a held-out split, over all sources.
+      steps_per_epoch: the number of batches that cover the windows once; the last one may be partial.
       vocab_size, eos_id, tokenizer_hash: facts about the tokenizer.
-      begin_id: the token that every document starts after.
-      form: that of the folders (prepared.py); labels: names of the labels of labelled texts; left_out: the number of
-        pairs that are longer than a row.
-      num_classes: the number of labels that a row may have; 0: rows have none; truncated: the number of labelled texts
-        that are longer than a row, which has only their beginning.
-      source_vocab_size, source_eos_id: those of the tokenizer for the sources of pairs; has_two_vocabularies: whether
-        it is their own.
+      begin_id: the token after which every document starts.
+      form: the form of the folders (see prepared.py).
+      labels: the names of the labels of labelled texts.
+      num_classes: the number of labels that a row may have; 0: rows have no labels.
+      left_out: the number of pairs that are in no row, because they are longer than a row.
+      truncated: the number of labelled texts that are longer than a row. The row has their beginning.
+      source_vocab_size, source_eos_id: facts about the tokenizer of the sources of pairs.
+      has_two_vocabularies: whether the sources of pairs have a tokenizer of their own.
     """
 
     def __init__(
@@ -224,9 +228,9 @@ class Dataset:
     def batch(self, step: int, rows: np.ndarray) -> Batch:
         """The rows (numbers from 0 to batch_size - 1) of the global batch of a step, as arrays of len(rows) × T.
 
-        tokens, targets int32; weights float32, 0 where there is nothing to learn; with packed windows also segments
-        (from 1, 0 is padding) and positions int32; of pairs, what data/pairs.py says. In the last batch of a held-out
-        split, rows beyond it are padding.
+        They are int32 tokens and targets, and float32 weights, 0 where there is nothing to learn. Packed windows also
+        have int32 segments (from 1; 0 is padding) and positions. For the arrays of pairs see data/pairs.py. In the last
+        batch of a held-out split, rows after its end are padding.
 
         Raises:
           IndexError: `step` lies beyond the validation split, or a row beyond the batch.
@@ -239,9 +243,10 @@ class Dataset:
         return batch if self._rewriting is None else self._rewriting(batch, places)
 
     def spans(self, step: int, row: int) -> tuple[TokenSource, np.ndarray]:
-        """Where one row of a training batch comes from: its source, and int64 [spans, 3]. A span has its first position
-        in the row, the place of that position's target in the source's stream, and its number of targets. The inputs
-        are the tokens before the targets. Raises IndexError as `batch` does.
+        """Says where one row of a training batch comes from: its source, and its spans, int64 [spans, 3].
+
+        A span is (its first position in the row, the place of that position's target in the source's stream, its number
+        of targets). The inputs are the tokens before the targets. Raises IndexError as `batch` does.
         """
         source_of, index = self._order(self._places(step, np.array([row])))
         return self._sources[source_of[0]], self._windows[source_of[0]].spans(int(index[0]))
@@ -249,15 +254,15 @@ class Dataset:
     def batches(
         self, start_step: int, rows: np.ndarray, workers: int = 0, num_steps: int | None = None
     ) -> Iterator[Batch]:
-        """`batch(step, rows)` for the steps from `start_step` on, prepared by `workers` processes if not 0.
+        """Yields `batch(step, rows)` for the steps from `start_step` on, prepared by `workers` processes if not 0.
 
-        Ends after `num_steps`, or with the validation split. Loader processes import this program's main module again,
+        Ends after `num_steps`, or with a held-out split. Loader processes import this program's main module again,
         so it must be guarded by `if __name__ == "__main__"`, and absl's flags must be parsed.
         """
         last_step = FOREVER if self._repeats else self.steps_per_epoch
         stop = last_step if num_steps is None else min(start_step + num_steps, last_step)
         steps = grain.MapDataset.range(start_step, stop).map(functools.partial(self.batch, rows=np.asarray(rows)))
-        # Grain's own threads only slow this down: reading is a copy from the page cache.
+        # Grain's own threads would only slow this down, since reading is a copy from the page cache.
         made = steps.to_iter_dataset(grain.ReadOptions(num_threads=0, prefetch_buffer_size=0))
         if workers:
             options = grain.MultiprocessingOptions(num_workers=workers, per_worker_buffer_size=4)

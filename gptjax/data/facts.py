@@ -13,11 +13,11 @@ from gptjax.settings import DataSettings, freeze_section
 
 @dataclasses.dataclass(frozen=True)
 class DataFacts:
-    """Facts about training data: from a `Dataset` (`facts_of`), from prepared folders (`read_facts`), or made up.
+    """Facts about training data. They come from a `Dataset` (`facts_of`) or prepared folders (`read_facts`).
 
     Attributes:
       vocab_size: number of tokens of the tokenizer.
-      windows_per_epoch: rows of data.sequence_length tokens in one pass over the data; None if unknown; then no
+      windows_per_epoch: rows of data.sequence_length tokens in one pass over the data. None if unknown: then no
         duration can be in epochs.
       source_vocab_size: number of tokens of the sources' tokenizer, if the sources of pairs have their own.
       num_classes: the number of labels that a row may have; 0: rows have none.

@@ -1,8 +1,8 @@
 """Masked tokens: which tokens of a row are hidden, and what replaces them (BERT, arXiv:1810.04805, 3.1).
 
-What is drawn depends only on a key and on the row's place in the order of rows. A training row has the place step ·
-batch size + its number in the batch; a row of the validation split has its place in the one order in which every run
-scores it. So a resumed run hides the same tokens, and a score is a function of the model and the set alone.
+The draws depend only on a key and on the row's place in the order of rows. A training row has the place step · batch
+size + its number in the batch. A row of the validation split has its place in the order in which every run scores the
+split. So a resumed run hides the same tokens, and a score depends only on the model and the set.
 """
 
 from __future__ import annotations
@@ -26,10 +26,10 @@ class Masking:
     """Hides tokens of contiguous or packed windows.
 
     Attributes:
-      fraction: share of the tokens of text that are hidden; every row with any has one hidden at least.
+      fraction: the share of the text's tokens that are hidden. At least one token of every row with text is hidden.
       kind: a key of KINDS.
       mask_id: the token that replaces them; text has only tokens below it.
-      never: tokens that are never hidden because they are not text: those that begin and end documents.
+      never: tokens that are never hidden, because they begin or end documents and are not text.
       key: the key of the random draws.
     """
 
@@ -40,7 +40,7 @@ class Masking:
     key: int
 
     def __call__(self, windows: dict[str, np.ndarray], places_B: np.ndarray) -> dict[str, np.ndarray]:
-        """Rows of windows as an encoder reads them.
+        """Returns rows of windows as an encoder reads them.
 
         A window is read from its begin token on, as by a decoder, so the token after its last input is not in the row.
 

@@ -38,7 +38,7 @@ def parse_mixture(path: str) -> list[tuple[str, float | None]]:
 def _parse_part(part: str, path: str) -> tuple[str, float | None]:
     folder, equals, text = part.rpartition("=") if "=" in part else (part, "", "")
     if not folder:
-        raise ConfigError(f"data.path = {path!r}: a part names no folder; allowed: {SYNTAX}")
+        raise ConfigError(f"data.path = {path!r}: a part does not name a folder; allowed: {SYNTAX}")
     folder = str(local_path(folder, "data.path"))
     if not equals:
         return folder, None

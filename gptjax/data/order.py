@@ -1,7 +1,7 @@
-"""Which window is at which place of a stream: computed for a batch of places at once, without storing an order.
+"""Computes which window is at which place of a stream, for a batch of places at once, without storing an order.
 
-Each epoch has the source's windows in a new order, by a keyed bijection on 0 … size - 1. Sources take turns, which
-repeat after a period. So place 10¹² is computed as fast as place 0, from the seed alone.
+A keyed bijection on 0 … size - 1 gives each epoch the source's windows in a new order. Sources take turns in a pattern
+that repeats after a period. So place 10¹² is computed as fast as place 0, and depends only on the seed.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _HALF_WORD = np.uint64(32)
 
 
 class TrainingOrder:
-    """Epochs of several sources, each shuffled anew each epoch, interleaved by weight.
+    """Epochs of several sources, interleaved by weight. Each source is shuffled again for each epoch.
 
     At every place the number of windows taken from a source is within one of its weight's share.
 

@@ -1,4 +1,4 @@
-"""Packed windows: whole documents side by side in a row, which do not see each other.
+"""Packed windows: whole documents stand side by side in a row and do not see each other.
 
 A document starts after a begin token, as in contiguous windows. Each of its tokens, EOS included, is a target once and
 takes one position. A document of more than T targets is cut into pieces of T. A later piece begins with the token

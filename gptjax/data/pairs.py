@@ -1,6 +1,6 @@
-"""Packed pairs: several pairs side by side in a row, which do not see each other.
+"""Packed pairs: several pairs stand side by side in a row and do not see each other.
 
-In both layouts a target starts after a begin token, and each of its tokens, EOS included, is to be learned once.
+In both layouts a target starts after a begin token, and each of its tokens, EOS included, is learned once.
 """
 
 from __future__ import annotations
@@ -17,10 +17,10 @@ SIDES = ((SOURCE, SOURCE_SEGMENTS, SOURCE_POSITIONS), (TARGETS, SEGMENTS, POSITI
 
 
 class PackedPairs:
-    """Rows of S positions for sources and T for targets: for a model with an encoder and a decoder.
+    """Rows of S positions for sources and T for targets, for a model with an encoder and a decoder.
 
     Attributes:
-      left_out: pairs of which a side is longer than a row; they are in no row.
+      left_out: the number of pairs with a side that is longer than a row. They are in no row.
     """
 
     LAYOUT = f"sources beside targets; best fit in blocks of {BLOCK} tokens"
@@ -71,12 +71,12 @@ class PackedPairs:
 
 
 class PackedCompletions:
-    """Rows of T positions with source, EOS, target, EOS of each pair: for a model that has a decoder alone.
+    """Rows of T positions with source, EOS, target and EOS of each pair, for a model that only has a decoder.
 
-    Only the target and its EOS have a weight. Where documents begin with BOS, one stands between source and target.
+    Only the target and its EOS have a weight. If documents begin with BOS, a BOS stands between source and target.
 
     Attributes:
-      left_out: pairs that are longer than a row; they are in no row.
+      left_out: the number of pairs that are longer than a row. They are in no row.
     """
 
     LAYOUT = f"begin token, source, target; best fit in blocks of {BLOCK} tokens"
@@ -87,8 +87,8 @@ class PackedCompletions:
         """Raises ConfigError if the sides have two vocabularies, no pair fits, or the index cannot be stored."""
         if source.has_two_vocabularies:
             raise ConfigError(
-                f"data.path = {str(source.folder)!r}: sources and targets have two vocabularies, and a decoder alone "
-                "has one: prepare the pairs without --source_tokenizer"
+                f"data.path = {str(source.folder)!r}: sources and targets have two vocabularies, but a decoder has "
+                "one: prepare the pairs without --source_tokenizer"
             )
         self._source, self._length = source, sequence_length
         self._index = PairIndex(source, 0, sequence_length)

@@ -4,13 +4,13 @@
     for completion in generator.generate(["def main(", "class "], max_new_tokens=64, temperature=0.8):
         print(completion.text)
 
-The host's part of generation is here: prompts become batches of bucketed shape, tokens become text, stop strings end
-rows. The device's part is `decode.generate`, one program. For streams and stop strings it is `decode.prefill` and,
-piece by piece, `decode.decode`. A generator itself never changes: what a call has written so far is in its rows and its
-`DecodeState`, and the time that it took is in the `Timing` that the caller passes.
+This file has the host's part of generation: it makes batches of bucketed shapes from prompts, makes text from tokens,
+and ends rows at stop strings. The device's part is one program, `decode.generate`. For streams and stop strings it is
+`decode.prefill` followed by calls of `decode.decode`, one per piece of the text. A generator never changes: the text of
+a call so far is in its rows and its `DecodeState`, and the time is in the `Timing` that the caller passes.
 
-A row ends with its EOS token, with a stop string, after `max_new_tokens`, or with the context: the model reads at most
-`model.max_positions` tokens, prompt and text together, so the last token that it can write is the one after them.
+A row ends with its EOS token, with a stop string, after `max_new_tokens`, or at the end of the context: the model reads
+at most `model.max_positions` tokens, prompt and text together, and can write one more.
 """
 
 from __future__ import annotations
@@ -66,7 +66,7 @@ class Completion:
 
 @dataclass
 class _Row:
-    """A completion in the making."""
+    """A completion that is being written."""
 
     prompt: str
     prompt_tokens: list[int]
@@ -122,7 +122,7 @@ class _Row:
 
 
 class Generator:
-    """A model ready to write. Calls do not change it, so they may be interleaved.
+    """Writes text with a model. Calls do not change it, so they may be interleaved.
 
     Args:
       params: as trained (stacked layers, float32); a copy for decoding is made.
@@ -131,8 +131,8 @@ class Generator:
       source_tokenizer: the tokenizer of prompts, if the sources of pairs have their own.
       begin_id: the token that every document started after in training (`Dataset.begin_id`, kept in the run's
         checkpoints); None: the tokenizer's EOS.
-      objective: the run's objective; for 'completion' a prompt is a source, which ends before its target begins.
-      batch_size: rows that are generated together; further rows follow in more batches.
+      objective: the run's objective; for 'completion', a prompt is a source, and the text is its target.
+      batch_size: the number of rows that are generated together; further rows follow in more batches.
       mesh: the devices over which `params` are split (`devices.decoding_mesh`); None: they are on one device.
       weights: the type of that copy's matrices, one of `decode.WEIGHTS`; None: the type of the activations. A narrower
         type saves memory; activations are rounded to it only where they are multiplied.
@@ -172,7 +172,7 @@ class Generator:
         if mesh is not None:
             self.family = replace(self.family, placement=MeshPlacement(MeshSettings()))
         if not self.family.writes:
-            raise ConfigError(f"model.family = {self.config.family!r}: such a model reads text and writes none")
+            raise ConfigError(f"model.family = {self.config.family!r}: such a model reads text and cannot write it")
         # Shown between a prompt and its text: nothing, or a newline between a source and its target.
         self.separator = "" if self.family.continues and not self.after_source else "\n"
         self.params = decoding_params(self.family, params, self.weights)
@@ -237,12 +237,15 @@ class Generator:
         begin: bool = True,
         timing: Timing | None = None,
     ) -> list[Completion]:
-        """The best `num_samples` continuations of every prompt that a beam search finds (see `beam`), best first; fewer
-        if the search finds fewer. There is no randomness. The other arguments are those of `generate`.
+        """Returns the best `num_samples` continuations of every prompt that a beam search finds, best first.
+
+        There are fewer if the search finds fewer. Nothing is random. See `beam` for the search, and `generate` for the
+        other arguments.
 
         Args:
-          num_beams: the number of beginnings of a text that are kept at a time; 1: greedy.
-          length_penalty: above 0, longer texts rank higher than by their probability alone.
+          num_beams: the number of beginnings of a text that are kept at each step; 1: greedy.
+          length_penalty: the exponent of a text's length, by which its log-probability is divided; a positive number
+            favours longer texts, 0 ranks by probability alone.
 
         Raises:
           ConfigError, RunError: as for `generate`.
@@ -384,7 +387,7 @@ class Generator:
             yield
 
     def _inputs(self, rows: list[_Row], sampling: dict, timing: Timing) -> tuple[dict, dict]:
-        """The arguments of `prefill` and `generate` for these rows, and the values compiled into both."""
+        """The arguments of `prefill` and `generate` for these rows, and the values that are compiled into both."""
         batch = 1 << (len(rows) - 1).bit_length()  # few batch shapes: filled up with rows that are done from the start
         most_tokens = self.config[self.family.prompt_field] + (not self.family.continues)
         T = shapes.prompt_slots(max(len(row.prompt_tokens) for row in rows), most_tokens)

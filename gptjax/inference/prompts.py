@@ -51,12 +51,12 @@ def decoded(name: str, raw: bytes) -> str:
 
 
 def check_sample_prompt(config: Settings, tokenizer: Tokenizer) -> None:
-    """Raises ConfigError for samples that could not be drawn, before the first step instead of at the first sample."""
+    """Raises ConfigError before training if the samples of `evaluation.sample_every` could not be drawn."""
     evaluation, context = config.evaluation, config.model.max_positions
     if not family_named(config.model.family).writes:
         raise ConfigError(
-            f"evaluation.sample_every = {evaluation.sample_every!r}: must be '' where model.family = "
-            f"{config.model.family!r}, which reads text and writes none"
+            f"evaluation.sample_every = {evaluation.sample_every!r}: must be '' with model.family = "
+            f"{config.model.family!r}, which cannot write text"
         )
     try:
         length = len(tokenizer.encode(evaluation.sample_prompt)) + 1  # the begin token
@@ -68,4 +68,4 @@ def check_sample_prompt(config: Settings, tokenizer: Tokenizer) -> None:
             f"must not exceed the context, model.max_positions = {context}"
         )
     if not evaluation.sample_tokens:
-        raise ConfigError("evaluation.sample_tokens = 0: must be at least 1 where evaluation.sample_every is set")
+        raise ConfigError("evaluation.sample_tokens = 0: must be at least 1 if evaluation.sample_every is set")

@@ -1,6 +1,6 @@
 """From next-token logits to a token: penalties and truncations, then one draw for each row.
 
-The processors are applied in the order of Hugging Face's `generate`, each to the result of the one before:
+The processors are applied in the order of Hugging Face's `generate`, each to the result of the previous one:
 
     repetition penalty → temperature → top-k → top-p → min-p → draw
 
@@ -108,7 +108,7 @@ def sample(
         return jax.random.categorical(jax.random.fold_in(jax.random.key(seed), step), logits_V)
 
     greedy_B = jnp.argmax(processed_BV, -1)
-    # A random number for each token of the vocabulary: only if some row needs it.
+    # Drawing needs a random number per token of the vocabulary, so it only runs if some row needs it.
     drawn_B = jax.lax.cond(
         jnp.any(sampling.temperature_B > 0),
         lambda: jax.vmap(draw)(sampling.seed_B, step_B, processed_BV),
@@ -120,12 +120,12 @@ def sample(
 
 
 def process_logits(logits_BV: jax.Array, seen_BV: jax.Array, sampling: Sampling) -> jax.Array:
-    """The logits that a row's token is drawn from: the processors in their order; a token that is left out has -inf."""
+    """Applies the processors in their order. Tokens that cannot be drawn get the logit -inf."""
     exists_V = jnp.arange(logits_BV.shape[-1]) < sampling.num_tokens
     logits_BV = jnp.where(exists_V, logits_BV, -jnp.inf)
     logits_BV = penalize_repetition(logits_BV, seen_BV, sampling.repetition_penalty_B)
     logits_BV = divide_by_temperature(logits_BV, sampling.temperature_B)
-    # Sorting the vocabulary costs as much as a small model's step: only if some row needs it.
+    # Sorting the vocabulary costs as much as a step of a small model, so it only runs if some row needs it.
     logits_BV = jax.lax.cond(
         jnp.any((sampling.top_k_B > 0) | (sampling.top_p_B < 1)),
         lambda logits_BV: keep_top(logits_BV, sampling.top_k_B, sampling.top_p_B),

@@ -1,7 +1,7 @@
 """The few shapes for which generation is compiled.
 
-Shapes decide what must be compiled, so lengths are rounded up to multiples of BUCKET: prompts of similar length share
-one program. A step reads the whole cache, filled or not; therefore it starts small and grows.
+Every new shape must be compiled, so lengths are rounded up to multiples of BUCKET: prompts of similar length share one
+program. A step reads the whole cache, including its empty slots, so the cache starts small and grows.
 """
 
 from __future__ import annotations

@@ -11,7 +11,7 @@ from gptjax.tokenizer import Tokenizer
 
 
 def check_text(name: str, text: str) -> None:
-    """Raises ConfigError, which begins with `name`, for text that no tokenizer accepts: bytes that were not UTF-8."""
+    """Raises ConfigError, which begins with `name`, if the text contains bytes that were not UTF-8."""
     try:
         text.encode()
     except UnicodeEncodeError as error:
@@ -38,8 +38,8 @@ def unknown_characters(tokenizer: Tokenizer, text: str) -> str:
 class TextStream:
     """The text of one row while it grows.
 
-    A character whose bytes are spread over several tokens waits until it is complete; text that may turn out to be the
-    beginning of a stop string waits until it is clear. So the pieces that `take` hands out, joined, are exactly `text`.
+    A character whose bytes are spread over several tokens is held back until it is complete. Text that may be the
+    beginning of a stop string is held back until that is clear. So the pieces that `take` returns, joined, are `text`.
     Bytes that are not UTF-8 become U+FFFD, as Python's decoder replaces them.
 
     begins: whether the text begins a document, where the tokenizer may add a space that is not part of the text.

@@ -1,4 +1,4 @@
-"""Where the time of generation goes: compiling, reading prompts, writing."""
+"""Measures the time that generation takes to compile, to read prompts and to write."""
 
 from __future__ import annotations
 

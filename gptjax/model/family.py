@@ -201,10 +201,10 @@ class ReadingFamily(Family):
     def prefill(
         self, params: Any, prompt_BT: jax.Array, lengths_B: jax.Array, *, room: int, piece: int
     ) -> tuple[Cache, jax.Array]:
-        raise ConfigError(f"model.family = {self.config.family!r}: such a model reads text and writes none")
+        raise ConfigError(f"model.family = {self.config.family!r}: such a model reads text and cannot write it")
 
     def step(self, params: Any, cache: Any, token_B: jax.Array, going_B: jax.Array) -> tuple[Any, jax.Array]:
-        raise ConfigError(f"model.family = {self.config.family!r}: such a model reads text and writes none")
+        raise ConfigError(f"model.family = {self.config.family!r}: such a model reads text and cannot write it")
 
 
 @functools.cache

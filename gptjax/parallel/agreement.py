@@ -1,4 +1,4 @@
-"""Facts that must be the same in all processes of a run, and a sentence on those that differ."""
+"""Facts that must be the same in all processes of a run, and a message that names those that differ."""
 
 from __future__ import annotations
 

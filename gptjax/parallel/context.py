@@ -1,16 +1,15 @@
 """Sequences divided over the mesh axis `context`: a device holds some neighbouring tokens of each row.
 
-Norms, projections and the feed-forward layer treat every token by itself and need nothing of the other devices. Only
-attention does, and it gets it in one of two ways.
+Norms, projections and the feed-forward layer treat every token by itself and need no data from other devices. Only
+attention needs other devices' tokens, and it gets them in one of two ways.
 
-`all_to_all` (DeepSpeed Ulysses, arXiv:2309.14509): before attention each device sends its tokens' queries, keys and
-values of most heads away, and gets those of all tokens for the heads that it keeps. It then holds whole sequences of a
-few heads, which the unchanged kernel attends to, whatever that does. After attention the outputs go back. The heads are
-divided over `context` and `tensor` together, so there must be enough of them. Key and value heads that are fewer are
-repeated, no more often than is needed for one on each device.
+`all_to_all` (DeepSpeed Ulysses, arXiv:2309.14509): before attention, devices exchange queries, keys and values, so that
+each device holds all tokens for some of the heads. The unchanged attention backend then runs on whole sequences. After
+attention, the outputs go back. The heads are divided over `context` and `tensor` together, so there must be enough
+heads. If there are fewer key/value heads than devices, they are repeated, as often as it takes to have one per device.
 
 `ring` (gptjax/parallel/ring.py): queries stay, and keys and values go round the devices. It works for any number of
-heads, and computes attention by itself, whatever `model.attention` names.
+heads. It has its own implementation of attention and ignores `model.attention`.
 """
 
 from __future__ import annotations
@@ -113,10 +112,10 @@ def in_ring(
     backend: str = "",
     **others: Any,
 ) -> jax.Array:
-    """`attention` of a sequence to itself, without dropout and by no backend."""
+    """Attention of a sequence to itself, without dropout. It uses none of the attention backends."""
     unknown = [name for name, value in others.items() if value is not None]
     if unknown or (dropout and dropout_keys_B is not None):
-        raise ValueError(f"ring attention knows no {', '.join(unknown) or 'dropout'}")
+        raise ValueError(f"ring attention does not support {', '.join(unknown) or 'dropout'}")
     size, rows, axes = jax.sharding.get_abstract_mesh().shape[AXIS], compiler_axes(BATCH_AXES), compiler_axes(AXES)
     ring = Ring(AXIS, size, q_BTNH.shape[1] // size, causal, window, block, scores.scale, scores.softcap, None)
     if scores.bias is not None:

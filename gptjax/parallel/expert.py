@@ -1,8 +1,8 @@
-"""Experts divided over the devices of a mesh axis: each has a few, and all rows pass by it.
+"""Experts divided over the devices of a mesh axis: each device has some of the experts and sees the tokens of all.
 
-A device's tokens are few, and which experts they choose is known only when they have. So every device gathers the
-tokens of its group (a ring of sends), multiplies those that chose its experts with them, and what all have made is
-summed and scattered back. Nothing is dropped, whatever the router does, and the shapes of arrays do not depend on it.
+Which experts a token chooses is known only while the program runs. So every device gathers the tokens of its group (in
+a ring of sends) and computes its experts' outputs for the tokens that chose them. The outputs of all devices are summed
+and scattered back. No token is dropped, whatever the router does, and the shapes of arrays do not depend on the router.
 The groups of the other axes that split a batch do the same side by side, each with a copy of the experts.
 """
 

@@ -40,7 +40,7 @@ RESUME_HINT = "the same command resumes from the last checkpoint"
 
 
 class Channel:
-    """JSON objects over a connected socket. Any thread may send, one receives.
+    """JSON objects over a connected socket. Any thread may send, but only one may receive.
 
     silence: seconds without a message after which `receive` raises TimeoutError.
     """
@@ -139,7 +139,7 @@ def hangs_at_start(progress: Mapping[str, ProcessProgress], limit: float) -> str
 
 
 def hangs_at_batch(progress: Mapping[str, ProcessProgress], limit: float) -> str:
-    """Names the processes that are behind the others, as far as their batches tell."""
+    """Names the processes that have put fewer batches on their devices than the others."""
     batches = {name: each.batches for name, each in progress.items()}
     least, most = min(batches.values()), max(batches.values())
     behind = ", ".join(name for name, count in batches.items() if count == least)

@@ -1,7 +1,7 @@
-"""Where the processes of one run meet: as the flags say, or as SLURM does.
+"""Where the processes of one run meet, according to the command's flags or to SLURM.
 
-Process 0 listens at an address that all know before they start. Flags name it, or it follows from the variables that
-srun sets in each process that it starts.
+Process 0 listens at an address that all processes know when they start. Flags name it, or it follows from the
+environment variables that srun sets in each process.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from collections.abc import Mapping
 
 from gptjax.config import ConfigError
 
-_FIRST_PORT = 61440  # for SLURM's jobs: above the ports that systems give to clients
+_FIRST_PORT = 61440  # for SLURM's jobs; operating systems give lower ports to clients
 
 
 @dataclasses.dataclass(frozen=True)
@@ -23,7 +23,7 @@ class Meeting:
     Attributes:
       host, port: the address of process 0.
       process: the number of this process, below num_processes.
-      devices: numbers of the GPUs that this process takes, among those that it sees; None: all.
+      devices: the indices of the GPUs that this process uses, among the GPUs that it sees; None: all.
     """
 
     host: str
@@ -45,7 +45,8 @@ class Timeouts:
       initialization: time for all processes to connect.
       heartbeat: silence after which a process counts as lost.
       batch: time without a new batch on any process's devices, after which the run counts as hanging; 0: no limit.
-      startup: the same for a new phase of a process's start, until all have put their first batch on their devices.
+      startup: time without a new phase of any process's start, after which the run counts as hanging, until all
+        processes have put their first batch on their devices; 0: no limit.
     """
 
     initialization: float = 300.0
@@ -60,8 +61,9 @@ def find_meeting(
     process_id: int | None,
     environment: Mapping[str, str] = os.environ,
 ) -> Meeting | None:
-    """The meeting that these flags describe, or SLURM's variables if srun started several processes; None for one
-    process.
+    """Returns the meeting that the flags or, if srun started several processes, SLURM's variables describe.
+
+    It is None for a single process.
 
     A script that sbatch runs without srun is a single process, whatever the number of tasks in the job.
 
@@ -97,8 +99,10 @@ def _slurm_meeting(environment: Mapping[str, str]) -> Meeting | None:
 
 
 def _slurm_devices(environment: Mapping[str, str]) -> tuple[int, ...] | None:
-    """The only task of a node takes all GPUs. Each of several tasks takes its own, unless SLURM shows it only that
-    one."""
+    """The indices of the GPUs of this task: all if the node has no other task, otherwise one.
+
+    If SLURM shows each task only its own GPU, that GPU has index 0.
+    """
     alone = "," not in environment.get("SLURM_GTIDS", "")
     bound = "," not in environment.get("CUDA_VISIBLE_DEVICES", ",")
     if alone:

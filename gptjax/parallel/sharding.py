@@ -1,7 +1,7 @@
-"""The one table: the axes of parameters → the axes of the mesh over which they are split.
+"""The table that says how parameters are split: names of their axes → axes of the mesh.
 
 A parameter's declaration names its axes (gptjax/model/parameters.py). Matrices are split twice: along the residual
-stream over `fsdp` (the compiler gathers them where they are used and scatters the gradients), along heads and
+stream over `fsdp` (the compiler gathers them where they are used and scatters the gradients), and along heads and
 feed-forward columns over `tensor` (one all-reduce per sub-layer). Vectors are replicated, except biases of split axes.
 Layers are split over `pipeline` (gptjax/parallel/pipeline.py), and what belongs to no layer is split over it as over
 `fsdp`.
@@ -193,9 +193,9 @@ def rows_spec(row_axes: int) -> PartitionSpec:
 def split_vocabulary(x_BTD: jax.Array, head_DV: jax.Array) -> tuple[jax.Array, jax.Array]:
     """Pins the two sides of the last product so that logits stay split over the vocabulary.
 
-    Then devices send each other sums and maxima of logits alone. Otherwise each would compute the logits of the whole
-    vocabulary where the head is a tied embedding, which lies elsewhere. A vocabulary that does not divide equally is
-    left as it is.
+    Devices then send each other only sums and maxima of logits. Otherwise, if the head is a tied embedding, each device
+    would compute the logits of the whole vocabulary, because the embedding is split along its width. A vocabulary that
+    does not divide equally is not split.
     """
     axes = compiler_axes(TABLE["vocab"].matrix)
     mesh = jax.sharding.get_abstract_mesh()

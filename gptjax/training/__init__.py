@@ -1,1 +1,1 @@
-"""State, step, loss, optimizers, schedules, checkpoints, and what a run tells of itself."""
+"""State, step, loss, optimizers, schedules, checkpoints, and what a run records and shows."""

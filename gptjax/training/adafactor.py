@@ -1,4 +1,4 @@
-"""Adafactor: a second moment kept as one number per row and one per column of a matrix.
+"""Adafactor: the second moment of a matrix is kept as one number per row and one per column.
 
     R ← β2 R + (1 - β2) mean over columns of G²        β2 = min(1 - t^-0.8, 0.999) at update t
     C ← β2 C + (1 - β2) mean over rows of G²
@@ -7,7 +7,7 @@
 
 The factors, the growing β2 and the clipping of each update are from Shazeer and Stern (arXiv:1804.04235). Zhai et al.
 (arXiv:2106.04560, section 3.3) changed the method for large models: β2 has a limit, steps are not scaled by the size of
-the parameter, so that learning rates mean what they mean to AdamW, and there is momentum, which is not debiased and may
+the parameter, so that learning rates mean the same as for AdamW, and there is momentum, which is not debiased and may
 be kept in bfloat16. Their released code (Big Vision) has the same constants and clips only on request; here updates are
 clipped, as in the first paper. Vectors, and matrices whose shorter side is below 32, keep the second moment of every
 entry.

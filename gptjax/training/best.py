@@ -12,16 +12,16 @@ from gptjax.training.writers import read_metrics
 
 
 class BestScore:
-    """The best value of a score on one set of validation windows, as the rows of metrics.jsonl have it.
+    """The best value of a score on one set of validation windows, according to metrics.jsonl.
 
     Args:
       score: the score that decides which of two checkpoints is better.
       windows: the `Dataset.identity` of the windows; None if the run is not evaluated.
-      step: rows of later steps do not count.
+      step: the step from which the run continues; rows of later steps do not count.
 
     Attributes:
-      value: the best one so far; the score's `worst` if there is none.
-      notes: to print where there are scores on other windows.
+      value: the best value so far; the score's `worst` before the first evaluation.
+      notes: sentences to print if earlier scores were measured on other windows.
     """
 
     def __init__(self, workdir: Path, score: Score, windows: str | None, step: int):
@@ -38,7 +38,7 @@ class BestScore:
             )
 
     def improved_by(self, scores: Mapping[str, float]) -> bool:
-        """Whether these scores of an evaluation have a better value, which then is the best."""
+        """Whether these scores of an evaluation are better than the best so far. If so, they become the best."""
         value = scores[self._score.name]
         improved = self._score.better(value, self.value)
         self.value = value if improved else self.value

@@ -1,4 +1,4 @@
-"""Checkpoints of a run: saved in the background, complete or absent, restored on any mesh.
+"""Checkpoints of a run. They are saved in the background, are complete or absent, and can be restored on any mesh.
 
 `workdir/checkpoints/<step>/` is one checkpoint. Orbax writes it into a temporary folder and renames that when it is
 complete. This module decides which checkpoints stay, and renames one before deleting it: Orbax's own manager deletes in
@@ -46,8 +46,8 @@ T = TypeVar("T")
 class Checkpoints:
     """The checkpoints of one run. All processes that train it must make the same calls.
 
-    These are kept: the latest `keep_latest`, the `keep_best` with the best score on each set of windows that was
-    scored, and every step that is a multiple of `keep_every`. Scores of different kinds or on different sets are never
+    It keeps the latest `keep_latest`, the `keep_best` with the best score on each set of windows that was scored, and
+    every step that is a multiple of `keep_every`. Scores of different kinds or on different sets are never
     compared. Opening removes the remains of killed saves and deletions.
 
     Args:
@@ -174,7 +174,7 @@ class Checkpoints:
         return state, metadata
 
     def _start_write(self, path: Path, state: TrainState, metadata: Mapping) -> Callable[[], None]:
-        """Starts the save. Returns the rest of it, which another thread runs after `state` may be donated."""
+        """Starts the save. Returns a function that finishes it, which another thread calls; `state` may be donated."""
         snapshot = self._snapshots.take(state)
         if snapshot is None:  # Orbax then copies to the host before it returns
             return files.start_save(path, state, metadata).result
@@ -322,8 +322,10 @@ def _steps(directory: Path) -> list[int]:
 
 
 def _best_first(directory: Path) -> dict[tuple, list[int]]:
-    """(score's name, scored set) → steps of the checkpoints with a finite score of that kind, the best first, and the
-    later first among equals. The kinds are in the order in which they were last measured."""
+    """(score's name, scored set) → steps of the checkpoints with a finite score of that kind, best first.
+
+    Of equal scores the later comes first. The kinds are in the order in which they were last measured.
+    """
     costs = {step: cost for step in _steps(directory) if math.isfinite((cost := _cost(directory / str(step)))[0])}
     in_turn = dict.fromkeys(costs[step][1] for step in sorted(costs, reverse=True))
     return {

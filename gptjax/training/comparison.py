@@ -1,4 +1,4 @@
-"""Runs side by side, read from their folders: figures, what they were evaluated on, and where their configs differ."""
+"""Compares runs, read from their folders: their figures, their validation sets, and how their configs differ."""
 
 from __future__ import annotations
 
@@ -80,7 +80,7 @@ class RecordedRun:
 
     @functools.cached_property
     def num_parameters(self) -> int | None:
-        """None if a user's own code decides it, since reading a run imports no user code."""
+        """None if a user's own code decides it, since reading a run does not import user code."""
         if any(is_named(get(self.config, field)) for field in MODEL_MAY_BE_OWN):
             return None
         model = dataclasses.replace(self.config.model, attention="auto", dtype="auto", layers="auto")  # made elsewhere
@@ -104,10 +104,10 @@ class RecordedRun:
 
 
 def run_folders(folders: Sequence[Path]) -> list[Path]:
-    """The folders of runs: each given folder is a run's, or holds those of several runs, as a sweep's does.
+    """Finds the folders of runs. Each given folder is a run's, or holds the folders of several runs, as a sweep's does.
 
     Raises:
-      ConfigError: a folder neither is a run's nor holds one.
+      ConfigError: a folder is not a run's and does not hold one.
     """
     found: list[Path] = []
     for folder in folders:

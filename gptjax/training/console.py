@@ -1,4 +1,4 @@
-"""What a training run shows: the settings table, a live view, the summary. This module computes no figures.
+"""What a training run shows: the table of settings, a live view, and the summary. No figures are computed here.
 
 On a terminal, one status line updates at the bottom and a permanent line is added each logging interval. Elsewhere (a
 file, a job's log) only the permanent lines are written. Only the first process shows anything.
@@ -47,7 +47,7 @@ ALWAYS_SHOWN = frozenset(
         *("training.batch_size", "training.gradient_accumulation_steps", "checkpoint.every", "evaluation.every"),
     }
 )
-# These follow in words among the facts: `compute` and `mesh`.
+# The facts `compute` and `mesh` show these fields.
 IN_FACTS = frozenset({"model.dtype", "model.layers", "model.attention", "model.remat", *(f"mesh.{a}" for a in AXES)})
 # Columns of an interval's line that are dropped, in this order, on a narrow terminal.
 DISPENSABLE = ("memory", "wait", "done", "grad", "ms/step", "MFU", "lr", "valid", "left", "tok/s")
@@ -112,7 +112,7 @@ def derived_facts(plan: Plan) -> dict[str, dict[str, str]]:
 
 
 def _pipeline_facts(plan: Plan) -> dict[str, str]:
-    """What a pipeline costs; nothing without one."""
+    """The idle time that a pipeline costs; empty without a pipeline."""
     schedule = schedule_of(plan.config.mesh, plan.mesh)
     if schedule.stages == 1:
         return {}

@@ -1,4 +1,4 @@
-"""Peak rates and memory of the devices: the denominators of a run's figures."""
+"""Peak rates and memory of the devices, by which a run's figures are divided."""
 
 from __future__ import annotations
 
@@ -66,7 +66,12 @@ UNSURE = 0.1  # from this spread of the fastest products on, a measured peak is 
 
 @dataclasses.dataclass(frozen=True)
 class Peak:
-    """The peak rate of a set of devices. flops: FLOP/s of all together, None if unknown. label: its source."""
+    """The peak rate of a set of devices.
+
+    Attributes:
+      flops: FLOP/s of all devices together; None if unknown.
+      label: where the figure comes from.
+    """
 
     flops: float | None
     label: str
@@ -123,9 +128,9 @@ def peak_of(device_kind: str, count: int, dtype: str) -> Peak:
 def measure_matmul_flops(seconds: float = 0.4, sizes: Sequence[int] = (512, 1024)) -> tuple[float, float]:
     """Measures float32 products [size, size]² on the default device, even if other programs keep it busy.
 
-    Some of many short products run without interruption, but no long ones do. So the sizes take turns, each for half of
-    the time, and the fastest product counts: a small one if other programs compute, a large one if a small one cannot
-    fill all cores.
+    If other programs compute, some short products still run without interruption, but long ones do not. If none do, a
+    short product may not fill all cores. So two sizes are measured, each for half of the time, and the fastest product
+    counts.
 
     Returns:
       FLOP/s of the fastest product, and the share by which the third fastest of its size was slower. If that is large,

@@ -32,10 +32,11 @@ def explained_memory(config: Settings) -> Iterator[None]:
 
 
 def check_fits(state: Any, batch: Any, limit: int | None = None) -> None:
-    """Refuses a run whose state and batch alone do not fit into the memory of its devices.
+    """Raises ConfigError if state and batch alone do not fit into the memory of the devices.
 
-    state, batch: arrays as shapes, with their shardings. limit: bytes per device; None: as the devices report. Raises
-    ConfigError.
+    Args:
+      state, batch: arrays as shapes, with their shardings.
+      limit: bytes per device; None: the memory that the devices report.
     """
     limit = bytes_per_device() if limit is None else limit
     of_state, of_batch = (

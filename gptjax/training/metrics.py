@@ -20,7 +20,7 @@ LARGEST_DEVIATION = 1e18  # its square fits a float32; an infinite variance woul
 
 
 def model_flop_utilization(tokens_per_second: float, token_flops: float, peak_flops: float | None) -> float | None:
-    """Share of the peak that the model's own FLOPs make up, or None where the peak is unknown."""
+    """The model's FLOP/s as a share of the peak; None if the peak is unknown."""
     return tokens_per_second * token_flops / peak_flops if peak_flops else None
 
 

@@ -1,15 +1,15 @@
-"""config.optimizer → an Optax transformation: which rule updates which parameter, how fast, and with what decay.
+"""From config.optimizer to an Optax transformation: which method updates which parameter, at what rate and decay.
 
 Every parameter has a `Treatment`, decided by its declaration and the config's rules (`treatments_of`), printed at the
 start of a run (`summarize`):
 
-    method          adamw | muon | lion | adafactor | sgd | frozen, or one of your own (below). With `muon`, matrices on
-                    a stack of layers are Muon's and everything else (embedding, positions, head, norms, biases)
-                    AdamW's.
+    method          adamw | muon | lion | adafactor | sgd | frozen, or one of your own (below). With `muon`, Muon
+                    updates the matrices on a stack of layers, and AdamW everything else (embedding, positions, head,
+                    norms, biases).
     learning_rate   factor on the method's rate: `muon_learning_rate` for Muon, `learning_rate` for all else; both
                     follow the same schedule.
-    weight_decay    decoupled (Loshchilov and Hutter, arXiv:1711.05101), times the learning rate: on matrices and
-                    lookups; never on vectors (norms and biases), stacked or not, unless a rule says so.
+    weight_decay    decoupled (Loshchilov and Hutter, arXiv:1711.05101) and multiplied by the learning rate. Matrices
+                    and lookups decay. Vectors (norms and biases) decay only if a rule says so.
 
 `optimizer.name='my_ideas:make'` names a method of your own: a function in my_ideas.py in the current folder, or in any
 installed module. It gets this section of the config and returns an Optax transformation from gradients to directions of
@@ -20,7 +20,7 @@ descent:
 This module adds decay, rules, schedule and sign, as for the other methods, and shards its state: statistics that have
 their parameter's shape are split like it.
 
-The gradient is already clipped here, by `clip_by_global_norm`, with the norm that the trainer computes anyway.
+Gradients are clipped before they reach the transformation, by `clip_by_global_norm`.
 """
 
 from __future__ import annotations
@@ -68,8 +68,9 @@ def treatments_of(
     that matches decides. learning_rate and weight_decay values are factors on the configured value, freeze's is a bool.
     A pattern may name one layer of a stack: 'layers/3/attention/query' is layer 3 of 'layers/attention/query'.
     A parameter for which `trains` is false, or that is declared as not trained, is frozen, whatever the rules say.
-    Raises ConfigError for an unknown method,
-    a malformed rule, a rule that matches nothing, and when all is frozen.
+
+    Raises:
+      ConfigError: the method is unknown, a rule is malformed or matches nothing, or everything is frozen.
     """
     if config_optimizer.name not in METHODS and not is_named(config_optimizer.name):
         raise ConfigError(f"optimizer.name = {config_optimizer.name!r}: expected one of {', '.join(METHODS)}")

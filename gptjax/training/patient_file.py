@@ -1,4 +1,4 @@
-"""A file that a run appends to: a full disk may cost figures, but never ends the run."""
+"""A file to which a run appends. A full disk may cost figures, but never ends the run."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from absl import logging
 
 
 class PatientFile:
-    """Appends to a file. Bytes that the system refuses wait in memory, in order.
+    """Appends to a file. Bytes that the system does not accept wait in memory, in order.
 
     The file is unbuffered, so that the number of bytes written before the disk was full is known. The next `append`
-    continues behind them, and once there is room again the file is complete. Each outage is logged once.
+    continues after them, so the file is complete once there is room again. Each outage is logged once.
     """
 
     def __init__(self, path: str | os.PathLike):

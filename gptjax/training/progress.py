@@ -1,4 +1,4 @@
-"""Reads metrics one step late, while the device works on the next step; then checks, sums, writes and shows them."""
+"""Reads the metrics of a step while the device works on the next one, and checks, sums, writes and shows them."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ from gptjax.training.writers import MetricsWriter
 
 SKIPS_IN_A_ROW = 100  # after this many dropped updates in a row, the run ends
 ZSCORES = ("train/loss_zscore", "train/gradient_norm_zscore")
-# What every step reports; any other train/NAME is a figure of the objective, a mean over supervised tokens.
+# The metrics of every step. Any other train/NAME is a figure of the objective, a mean over supervised tokens.
 STEP_METRICS = {"train/loss", "train/gradient_norm", "train/supervised_tokens", "train/skipped", *ZSCORES}
 
 
 @dataclasses.dataclass
 class Interval:
-    """Sums over the steps since the last row. A checkpoint saves these plain numbers, so that the next row of a resumed
-    run is that of an unbroken one.
+    """Sums over the steps since the last row of metrics.jsonl.
 
-    A step whose loss or gradient norm is not finite counts in `skipped` and `zscores` alone.
+    A checkpoint saves these numbers, so that a resumed run writes the same next row as an uninterrupted one. A step
+    whose loss or gradient norm is not finite only counts in `skipped` and `zscores`.
 
     Attributes:
       loss_sum, tokens: sums of the loss in nats times the step's supervised tokens, and of these tokens.
@@ -85,7 +85,7 @@ class Progress:
     """Takes the metrics of each step as it is dispatched, and reads those of the previous step.
 
     Args:
-      every: steps between two rows of metrics.jsonl (and lines on the console).
+      every: the number of steps between two rows of metrics.jsonl, and between two lines on the console.
       last_step: the last step of the run, which always has a row.
       flops_per_token: in the convention that the view names.
       interval: the `interval` of the Progress that wrote the checkpoint, if the run is resumed.

@@ -1,4 +1,4 @@
-"""What training makes of the statistics of routers (model/mixture_of_experts.py): losses, metrics and a bias.
+"""Losses, metrics and a bias from the statistics of routers (model/mixture_of_experts.py).
 
 Load balance (Switch Transformer, arXiv:2101.03961): E Σ_e f_e P_e, of the share of choices f and the mean probability P
 of each expert; 1 if balanced. `load_balance_over = 'sequence'` takes both over a row (DeepSeek-V2's), which makes the

@@ -1,4 +1,4 @@
-"""What a checkpoint says about its run, and whether another config may continue it."""
+"""The metadata that a checkpoint has about its run, and whether another config may continue the run."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Learning rate as a function of the step: a warm-up, then one of five shapes.
+"""The learning rate as a function of the step: a warm-up, then one of five shapes.
 
 The rate used by update number t = step + 1 (the first update is t = 1, the last is t = total_steps):
 

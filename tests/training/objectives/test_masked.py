@@ -71,7 +71,7 @@ def test_an_encoder_has_a_mask_and_does_not_write(config_of, tmp_path):
     assert params["embedding"].shape[0] == config.model.vocab_size == ByteTokenizer().vocab_size + 1
     assert metadata["fingerprint"]["rewriting"]["mask_id"] == ByteTokenizer().vocab_size
     assert json.dumps(metadata["judged_by"]) == '["validation/loss", false]'
-    with pytest.raises(ConfigError, match=r"model.family = 'encoder': such a model reads text and writes none"):
+    with pytest.raises(ConfigError, match=r"model.family = 'encoder': such a model reads text and cannot write it"):
         Generator(params, config, ByteTokenizer())
     assert load_params(tmp_path / "run", "best")[1]["step"] == 1
 
