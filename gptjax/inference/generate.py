@@ -244,8 +244,8 @@ class Generator:
 
         Args:
           num_beams: the number of beginnings of a text that are kept at each step; 1: greedy.
-          length_penalty: the exponent of a text's length, by which its log-probability is divided; a positive number
-            favours longer texts, 0 ranks by probability alone.
+          length_penalty: the exponent in the divisor of a text's log-probability, which grows with its length (see
+            `beam`): a positive number favours longer texts, and 0 ranks texts by probability alone.
 
         Raises:
           ConfigError, RunError: as for `generate`.
