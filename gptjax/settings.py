@@ -90,35 +90,35 @@ FEEDFORWARDS = ("swiglu", "swiglu_clamped", "geglu", "geglu_exact", "gelu", "gel
 class ModelSettings(Section):
     # the kind of model (model/families.py)
     family: Annotated[str, OneOrOwn(("decoder", "encoder", "encoder_decoder", "classifier"))] = "decoder"
-    body: Annotated[str, OneOrOwn(("encoder", "decoder"))] = "encoder"  # classifier: the family that its head stands on
-    num_classes: Natural = 0  # classifier: C, how many classes it tells apart; 0: as many as data.path has labels
-    # classifier: the vector that the head reads: the mean over the text, or that of its first or last token; auto: mean
-    # for an encoder, last for a decoder
+    body: Annotated[str, OneOrOwn(("encoder", "decoder"))] = "encoder"  # classifier: the family of the model below it
+    num_classes: Natural = 0  # classifier: C, the number of classes; 0: the number of labels of data.path
+    # classifier: the vector that the head reads: the mean over the text, or the vector of its first or last token;
+    # auto: mean for an encoder, last for a decoder
     pooling: Literal["auto", "mean", "first", "last"] = "auto"
-    vocab_size: Natural = 0  # 0: as large as the tokenizer's
-    num_layers: Annotated[Count, at_most(10_000)] = 6  # L, number of layers
+    vocab_size: Natural = 0  # V, the number of tokens that the model knows; 0: that of the tokenizer
+    num_layers: Annotated[Count, at_most(10_000)] = 6  # L, the number of layers
     num_encoder_layers: Natural = 0  # encoder_decoder: layers of the encoder; 0: num_layers
     source_vocab_size: Natural = 0  # encoder_decoder: size of the sources' vocabulary; 0: that of their tokenizer
-    max_source_positions: Natural = 0  # encoder_decoder: longest source; 0: data.source_length
+    max_source_positions: Natural = 0  # encoder_decoder: tokens of the longest source; 0: data.source_length
     shared_embeddings: bool = True  # encoder_decoder: sources and targets use one table
     width: Count = 384  # D, width of the residual stream; a multiple of num_heads unless head_width is set
     num_heads: Count = 6  # N, attention heads per layer
     num_kv_heads: Natural = 0  # K, heads of keys and values; 0: num_heads, 1: multi-query, between: grouped-query
     head_width: Natural = 0  # H, width of a head; 0: width / num_heads
-    # the hidden layer's function (model/feedforward.py)
+    # the activation of the feed-forward layer (model/feedforward.py); names with 'glu' are gated
     feedforward: Annotated[str, OneOrOwn(FEEDFORWARDS)] = "swiglu"
     feedforward_width: Natural = 0  # F, hidden width; 0: 4 D, or 8/3 D rounded up to a multiple of 64 if gated
-    num_experts: Natural = 0  # E, feed-forward layers of which each token uses a few; 0: one, used by all
-    experts_per_token: Count = 2  # k, how many of the experts a token uses
-    shared_experts: Natural = 0  # experts that every token uses besides
-    router_scores: Literal["softmax", "sigmoid"] = "softmax"  # of experts, from the router's logits
-    router_normalized: bool = False  # the scores of the experts that a token uses are scaled to sum to one
-    router_scale: Positive = 1.0  # by which they are multiplied then
-    router_bias: bool = False  # choices are balanced by a bias per expert that no gradient reaches (DeepSeek-V3)
+    num_experts: Natural = 0  # E, feed-forward layers of which each token uses some; 0: one layer for all tokens
+    experts_per_token: Count = 2  # k, the number of experts that a token uses
+    shared_experts: Natural = 0  # the number of further experts, which every token uses
+    router_scores: Literal["softmax", "sigmoid"] = "softmax"  # how the router's logits become scores of experts
+    router_normalized: bool = False  # scale the scores of the experts that a token uses so that they sum to one
+    router_scale: Positive = 1.0  # factor for the scores of the experts that a token uses
+    router_bias: bool = False  # balance the choices by a bias per expert that has no gradient (DeepSeek-V3)
     # how rows are multiplied with their experts' matrices (model/grouped_products.py)
     expert_products: Literal["auto", "loop", "gathered", "ragged"] = "auto"
     norm: Literal["rmsnorm", "layernorm"] = "rmsnorm"  # the kind of norm
-    norm_epsilon: Positive = 1e-5  # added to the variance
+    norm_epsilon: Positive = 1e-5  # added to the variance (rmsnorm: to the mean square)
     # what is normalized: the input of each sub-layer (pre), its output (post), both (sandwich), or the residual stream
     # after each sub-layer (post_residual: the original Transformer)
     norm_placement: Literal["pre", "post", "sandwich", "post_residual"] = "pre"
@@ -126,42 +126,44 @@ class ModelSettings(Section):
     embedding_multiplier: Positive = 1.0  # factor for token embeddings (Gemma: the square root of width)
     residual_multiplier: Positive = 1.0  # factor for what a sub-layer adds to the residual stream (Granite)
     logit_multiplier: Positive = 1.0  # factor for logits, before their soft cap (Granite)
-    position: Literal["rope", "learned", "sinusoidal", "alibi", "none"] = "rope"  # how a token knows its position
-    max_positions: Natural = 0  # longest context; 0: data.sequence_length
-    rope_theta: Positive = 10_000.0  # base of the wavelengths
+    position: Literal["rope", "learned", "sinusoidal", "alibi", "none"] = "rope"  # how positions enter the model
+    max_positions: Natural = 0  # tokens of the longest context; 0: data.sequence_length
+    rope_theta: Positive = 10_000.0  # base of the wavelengths of rotary positions
     rope_local_theta: NotNegative = 0.0  # rope_theta of layers marked S, which are not stretched; 0: rope_theta
     rope_fraction: Annotated[Positive, at_most(1)] = 1.0  # share of a head's features that is rotated
-    # how a trained context is stretched
+    # how rotary positions are stretched from the original context to a longer one
     rope_scaling: Literal["none", "linear", "llama3", "yarn", "longrope"] = "none"
     rope_factor: Positive = 1.0  # factor by which the original context is stretched
     rope_low_frequency_factor: Positive = 1.0  # llama3, yarn: wavelengths above (original context / this) are stretched
     rope_high_frequency_factor: Positive = 4.0  # wavelengths below (original context / this) are not; yarn: usually 32
     rope_original_positions: Count = 8192  # llama3, yarn, longrope: length of the original context, before stretching
     rope_feature_factors: tuple[float, ...] = ()  # longrope: divisors of the frequencies, one per rotated pair
-    rope_attention_factor: NotNegative = 0.0  # yarn, longrope: factor of cosines and sines; 0: as published
+    rope_attention_factor: NotNegative = 0.0  # yarn, longrope: factor for cosines and sines; 0: the published formula
     rope_truncate: bool = True  # yarn: round the bounds between kept and stretched features to whole numbers
     qk_norm: bool = False  # normalize queries and keys
-    qk_norm_over: Literal["head", "projection"] = "head"  # over each head, or over all heads of a token
+    qk_norm_over: Literal["head", "projection"] = "head"  # normalize each head by itself, or all heads together
     attention_scale: NotNegative = 0.0  # factor for products of queries and keys; 0: 1 / sqrt(head width)
     attention_softcap: NotNegative = 0.0  # squashes attention's logits to within ±this (not by cudnn); 0: off
     attention_sinks: bool = False  # an additional key per head, with a learned logit and no value (not by cudnn)
-    window: Natural = 0  # keys that a token sees in a sliding-window layer, its own included
+    window: Natural = 0  # keys that a token sees in a sliding-window layer, including its own; 0: no such layers
     window_pattern: str = "L"  # repeated over the layers; S: sliding window, L: full context, N: full, without rope
     bias: str = "none"  # none | all | where biases are added: qkv, output, feedforward, norm, joined by '+'
     tied_embeddings: bool = True  # the output layer uses the matrix of the token embedding
-    logit_softcap: NotNegative = 0.0  # logits are squashed to between -this and +this; 0: off
+    logit_softcap: NotNegative = 0.0  # squashes the logits to within ±this; 0: off
     dropout: BelowOne = 0.0  # fraction of embeddings and residual branches set to zero in training
     attention_dropout: BelowOne = 0.0  # fraction of attention probabilities set to zero in training (not by cudnn)
-    # for matrices; residual_scaled: smaller at the end of each residual branch; zero: zero there
+    # initial values of matrices; residual_scaled: smaller at the end of each residual branch; zero: zero there
     initialization: Literal["normal", "residual_scaled", "zero"] = "residual_scaled"
-    initialization_std: Positive = 0.02  # standard deviation of the weights
+    initialization_std: Positive = 0.02  # standard deviation of initial weights
     embedding_std: NotNegative = 0.0  # standard deviation of the embedding at the start; 0: initialization_std
     head_std: NotNegative = 0.0  # standard deviation of a head that is not tied; 0: initialization_std
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"  # compute dtype (parameters are float32)
-    layers: Literal["auto", "scan", "unroll"] = "auto"  # scan: one compiled loop over the layers
+    # scan: one compiled loop over the layers; unroll: each is compiled by itself; auto: unroll up to 32 layers
+    layers: Literal["auto", "scan", "unroll"] = "auto"
     # recompute activations to save memory; dots: all except matrix products, full: all
     remat: Literal["none", "dots", "full"] = "none"
-    attention: Literal["auto", "reference", "xla", "cudnn"] = "auto"  # the kernel (model/attention.py)
+    # how attention is computed (model/attention_backends.py); auto: cudnn if it can run, else xla
+    attention: Literal["auto", "reference", "xla", "cudnn"] = "auto"
     attention_block: Natural = 0  # query rows per block of the xla backend; 0: 64 on CPU, 512 on GPU
 
 
@@ -169,8 +171,9 @@ class ModelSettings(Section):
 class DataSettings(Section):
     path: str = ""  # prepared folder(s): "data/books" or "data/web=0.7,data/code=0.3"
     sequence_length: Count = 256  # T, tokens in a row of a batch
-    source_length: Natural = 0  # S, tokens in a row of sources, where a model reads pairs; 0: sequence_length
-    # packed: whole documents side by side in a row, which do not see each other
+    source_length: Natural = 0  # S, tokens in a row of sources, if the model reads pairs; 0: sequence_length
+    # contiguous: rows are cut from the stream of documents; packed: a row holds whole documents, which do not see each
+    # other
     windows: Literal["contiguous", "packed"] = "contiguous"
     workers: Annotated[Natural, at_most(1024)] = 0  # processes that load data; batches are the same for any number
     prefetch: Annotated[Natural, at_most(10_000)] = 2  # batches that are put on the device in advance
@@ -179,17 +182,17 @@ class DataSettings(Section):
 
 @dataclasses.dataclass(frozen=True)
 class OptimizerSettings(Section):
-    # which rule updates the parameters (training/optimizer.py)
+    # the method that updates the parameters (training/optimizer.py)
     name: Annotated[str, OneOrOwn(("adamw", "muon", "lion", "adafactor", "sgd"))] = "adamw"
     learning_rate: Positive = 1e-3  # the highest rate of the schedule
-    weight_decay: NotNegative = 0.1  # for matrices; norms and biases are not decayed
+    weight_decay: NotNegative = 0.1  # decoupled, for matrices and embeddings; norms and biases do not decay
     beta1: BelowOne = 0.9  # adamw: decay of the first moment; lion: weight of the momentum in an update
     beta2: BelowOne = 0.95  # adamw: decay of the second moment; lion: decay of the momentum
     epsilon: Positive = 1e-8  # adamw: added to the square root of the second moment
     momentum: BelowOne = 0.95  # muon, sgd: decay of the momentum
     muon_learning_rate: Positive = 0.02  # muon: the rate for its matrices; AdamW updates the rest with learning_rate
     gradient_clip: NotNegative = 1.0  # largest global norm of the gradient; 0: off
-    first_moment_dtype: Literal["float32", "bfloat16"] = "float32"  # type in which it is stored
+    first_moment_dtype: Literal["float32", "bfloat16"] = "float32"  # type in which the first moment is stored
     # (regex on the parameter path, learning_rate | weight_decay | freeze, factor or bool), …; 'layers/3/.*' is layer 3
     rules: tuple[Rule, ...] = ()
 
@@ -198,9 +201,9 @@ class OptimizerSettings(Section):
 class ScheduleSettings(Section):
     # the learning rate after the warm-up (training/schedule.py)
     name: Annotated[str, OneOrOwn(("cosine", "wsd", "linear", "constant", "inverse_sqrt"))] = "cosine"
-    warmup: Steps = "5%"  # share of the run, or a number of steps or tokens
+    warmup: Steps = "5%"  # length of the warm-up, as a share of the run or in steps or tokens
     decay: Steps = "20%"  # wsd: length of the final decay, as a share of the run or in steps or tokens
-    final_fraction: UpToOne = 0.1  # last learning rate, as a fraction of the highest
+    final_fraction: UpToOne = 0.1  # the last learning rate, as a fraction of the highest
 
 
 @dataclasses.dataclass(frozen=True)
@@ -210,23 +213,24 @@ class TrainingSettings(Section):
         "next_token"
     )
     mask_fraction: Annotated[Positive, at_most(1)] = 0.15  # masked: share of a text's tokens that are hidden
-    # masked: bert: 80 % of them are replaced by the mask, 10 % by any token, 10 % stay; plain: all by the mask
+    # masked: bert replaces 80 % of the hidden tokens by the mask, 10 % by any token, and keeps 10 %; plain replaces all
+    # by the mask
     mask_kind: Literal["bert", "plain"] = "bert"
-    duration: Interval = "2000 steps"  # "N steps", "300M tokens" or "2 epochs"
+    duration: Interval = "2000 steps"  # length of the run: "2000 steps", "300M tokens" or "2 epochs"
     batch_size: Count = 32  # sequences per optimizer step, over all devices
     gradient_accumulation_steps: Count = 1  # micro-batches per batch, computed one after the other
     loss_chunk: Natural = 0  # tokens per device whose logits are in memory at once; 0: all
     label_smoothing: BelowOne = 0.0  # share of each target's probability that is spread over all tokens, in training
     z_loss: NotNegative = 0.0  # weight of the squared log of the softmax denominator; 0: off
     load_balance_loss: NotNegative = 0.01  # with experts: weight of the loss that balances them (training/routing.py)
-    # it balances the choices of each row, or those of all rows together
+    # whether load_balance_loss balances the choices of each row, or those of all rows together
     load_balance_over: Literal["sequence", "batch"] = "sequence"
     router_z_loss: NotNegative = 0.001  # with experts: weight of the squared log of the router's softmax denominator
-    router_bias_rate: NotNegative = 0.001  # model.router_bias: by how much it moves in a step
-    ema_decay: BelowOne = 0.0  # decay of a moving average of the parameters, used to evaluate and sample; 0: off
+    router_bias_rate: NotNegative = 0.001  # model.router_bias: the change of the bias in a step
+    ema_decay: BelowOne = 0.0  # decay per step of a moving average of parameters, to evaluate and sample; 0: off
     # what to do if the loss or the gradient is not finite; skip: drop the update
     on_nonfinite: Literal["stop", "skip"] = "stop"
-    outlier_zscore: NotNegative = 0.0  # drop updates whose loss or gradient norm has a higher z-score; 0: off
+    outlier_zscore: NotNegative = 0.0  # drop updates whose loss or gradient norm has a higher z-score; 0: never
     init_from: str = ""  # another run's workdir: start from its newest parameters (their moving average, if kept)
     profile: OptionalSteps = ""  # "100 steps": after 100 steps, record a profile of ten steps; "": none
 
@@ -241,22 +245,23 @@ class MeshSettings(Section):
     expert: int = 1  # devices that a batch and the experts of a mixture are divided over
     pipeline: int = 1  # devices that the layers are divided over, and a batch before and after them
     pipeline_microbatches: Natural = 0  # parts of a batch that flow through the pipeline; 0: one for each of its stages
-    context_attention: Literal["auto", "all_to_all", "ring"] = "auto"  # how a divided sequence attends to itself
-    pipeline_repeats: Count = 1  # groups of layers on each stage, between which a micro-batch goes round all stages
+    # how attention works on divided sequences (parallel/context.py); auto: all_to_all if there are enough heads
+    context_attention: Literal["auto", "all_to_all", "ring"] = "auto"
+    pipeline_repeats: Count = 1  # groups of layers on each stage; a micro-batch goes round the stages this many times
 
 
 @dataclasses.dataclass(frozen=True)
 class CheckpointSettings(Section):
-    every: Interval = "500 steps"  # between two saves: steps, tokens, epochs or percent of the run
+    every: Interval = "500 steps"  # from one save to the next, in steps, tokens, epochs or percent of the run
     keep_latest: Count = 2  # how many of the newest checkpoints to keep
-    keep_best: Natural = 1  # how many checkpoints with the lowest validation loss to keep
+    keep_best: Natural = 1  # how many checkpoints with the best validation score to keep
     keep_every: OptionalInterval = ""  # "10000 steps": keep every 10,000th step's checkpoint forever; "": none
 
 
 @dataclasses.dataclass(frozen=True)
 class EvaluationSettings(Section):
-    every: OptionalInterval = "250 steps"  # between two evaluations; "": never evaluate
-    tokens: Natural = 163_840  # how much of the validation split to score, drawn by a fixed seed; 0: all of it
+    every: OptionalInterval = "250 steps"  # from one evaluation to the next; "": never evaluate
+    tokens: Natural = 163_840  # tokens of the validation split to score, chosen by a fixed seed; 0: all of it
     sample_every: OptionalInterval = ""  # "500 steps": how often to write a sample text into samples/; "": never
     sample_prompt: str = "\n"  # the text that a sample continues; "": start a new document
     sample_tokens: Natural = 128  # largest number of new tokens per sample
@@ -267,10 +272,10 @@ class EvaluationSettings(Section):
 
 @dataclasses.dataclass(frozen=True)
 class LoggingSettings(Section):
-    every: Interval = "10 steps"  # between two lines on the console, and two rows of metrics.jsonl
+    every: Interval = "10 steps"  # from one line on the console, and row of metrics.jsonl, to the next
     tensorboard: bool = True  # also write TensorBoard's files into the run's folder
     wandb: str = ""  # Weights & Biases project that also gets all metrics (needs 'gptjax[wandb]'); "": none
-    plots: bool = True  # draw the losses into the run's folder at the end
+    plots: bool = True  # draw the losses into the folder plots/ of the run at the end
 
 
 @dataclasses.dataclass(frozen=True)
