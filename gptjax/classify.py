@@ -27,7 +27,7 @@ from gptjax.files import write_aside
 from gptjax.formatting import counted
 from gptjax.inference.classify import classify
 from gptjax.inference.prompts import read_prompts
-from gptjax.model.families import family_of
+from gptjax.model.families import reading_family_of
 from gptjax.paths import existing_run, local_path, output_file
 from gptjax.runtime import use_compilation_cache
 from gptjax.settings import Settings
@@ -138,7 +138,7 @@ def score_folder(run: Run, output: Console) -> None:
             f"{where}: its labels are {', '.join(data.labels)}, and those of the run are {', '.join(run.labels)}"
             + (f"; the run does not know {', '.join(unknown)}" if unknown else "")
         )
-    step = jax.jit(objective.evaluation(family_of(run.config.model).module(), run.tokenizer))
+    step = jax.jit(objective.evaluation(reading_family_of(run.config.model).module(), run.tokenizer))
     sums = summed(step, run.params, data.batches(0, np.arange(BATCH_SIZE.value)))
     scores = {name.removeprefix("validation/"): value for name, value in scores_of_classes(sums).items()}
     show_scores(scores, sums["confusion"], run.labels, output)

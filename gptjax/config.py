@@ -298,7 +298,7 @@ NOT_COMPUTED = (
     *("logging.", "checkpoint.", "mesh.", "evaluation.every", "evaluation.sample_", "evaluation.task_"),
     *("evaluation.tasks", "data.workers", "data.prefetch", "data.verify", "model.layers", "model.remat"),
     *("model.attention", "model.attention_block", "training.loss_chunk", "training.profile"),
-    *("training.gradient_accumulation_steps",),
+    *("training.gradient_accumulation_steps", "optimizer.memory"),
 )
 
 

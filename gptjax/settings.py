@@ -158,10 +158,13 @@ class ModelSettings(Section):
     embedding_std: NotNegative = 0.0  # standard deviation of the embedding at the start; 0: initialization_std
     head_std: NotNegative = 0.0  # standard deviation of a head that is not tied; 0: initialization_std
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"  # compute dtype (parameters are float32)
+    # how blocks multiply matrices in training: numbers of that type, or rounded to 8-bit floats (model/float8.py)
+    matmul: Literal["dtype", "fp8"] = "dtype"
     # scan: one compiled loop over the layers; unroll: each is compiled by itself; auto: unroll up to 32 layers
     layers: Literal["auto", "scan", "unroll"] = "auto"
-    # recompute activations to save memory; dots: all except matrix products, full: all
-    remat: Literal["none", "dots", "full"] = "none"
+    # recompute activations to save memory: all except matrix products and attention (dots), except attention, or all
+    # (full); offload_dots, offload_inputs: as dots and full, with what is kept in the host's memory
+    remat: Literal["none", "dots", "attention", "full", "offload_dots", "offload_inputs"] = "none"
     # how attention is computed (model/attention_backends.py); auto: cudnn if it can run, else xla
     attention: Literal["auto", "reference", "xla", "cudnn"] = "auto"
     attention_block: Natural = 0  # query rows per block of the xla backend; 0: 64 on CPU, 512 on GPU
@@ -192,7 +195,10 @@ class OptimizerSettings(Section):
     momentum: BelowOne = 0.95  # muon, sgd: decay of the momentum
     muon_learning_rate: Positive = 0.02  # muon: the rate for its matrices; AdamW updates the rest with learning_rate
     gradient_clip: NotNegative = 1.0  # largest global norm of the gradient; 0: off
-    first_moment_dtype: Literal["float32", "bfloat16"] = "float32"  # type in which the first moment is stored
+    # how first moments (and momentum) and second moments are stored (training/moments.py)
+    first_moment_dtype: Literal["float32", "bfloat16", "int8"] = "float32"
+    second_moment_dtype: Literal["float32", "bfloat16", "int8"] = "float32"  # of AdamW
+    memory: Literal["device", "host"] = "device"  # where its state is between two updates
     # (regex on the parameter path, learning_rate | weight_decay | freeze, factor or bool), …; 'layers/3/.*' is layer 3
     rules: tuple[Rule, ...] = ()
 

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from gptjax.inference.text import check_text
-from gptjax.model.families import family_of
+from gptjax.model.families import reading_family_of
 from gptjax.model.family import Family
 from gptjax.settings import ModelSettings
 from gptjax.tokenizer import Tokenizer
@@ -49,7 +49,7 @@ def classify(
         for row, index in enumerate(chosen):
             read = rows[index][:length]
             tokens_BT[row, : len(read)], segments_BT[row, : len(read)] = read, 1
-        found_BC = _probabilities(family_of(config), params, tokens_BT, segments_BT)
+        found_BC = _probabilities(reading_family_of(config), params, tokens_BT, segments_BT)
         probabilities_NC[chosen] = np.asarray(found_BC)[: len(chosen)]
     return probabilities_NC, sum(len(row) > sequence_length for row in rows)
 

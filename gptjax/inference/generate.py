@@ -35,7 +35,7 @@ from gptjax.inference.decode import WEIGHTS, DecodeState, Written, decode, decod
 from gptjax.inference.sampling import make_sampling
 from gptjax.inference.text import TextStream, check_text, stop_strings, unknown_characters
 from gptjax.inference.timing import Timing, is_new, program_key, timed
-from gptjax.model.families import family_of
+from gptjax.model.families import reading_family_of
 from gptjax.parallel.distributed import fetch
 from gptjax.parallel.placement import MeshPlacement
 from gptjax.settings import MeshSettings, Settings
@@ -168,7 +168,7 @@ class Generator:
         self.weights = weights or self.config.dtype
         if self.weights not in WEIGHTS:
             raise ConfigError(f"weights = {weights!r}: expected one of {', '.join(WEIGHTS)}")
-        self.family, self.mesh = family_of(self.config), mesh
+        self.family, self.mesh = reading_family_of(self.config), mesh
         if mesh is not None:
             self.family = replace(self.family, placement=MeshPlacement(MeshSettings()))
         if not self.family.writes:

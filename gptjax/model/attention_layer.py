@@ -20,6 +20,7 @@ from gptjax.model.placement import ONE_DEVICE, Placement
 from gptjax.model.position import rotate
 from gptjax.model.position_bias import position_bias
 from gptjax.model.precision import project
+from gptjax.model.rematerialization import ATTENTION_OUTPUT
 from gptjax.settings import ModelSettings
 
 
@@ -109,7 +110,7 @@ class Attention(nn.Module):
             if is_cross:
                 kept = jnp.swapaxes(k_BSKH, 1, 2), jnp.swapaxes(v_BSKH, 1, 2)
 
-        out_BTNH = checkpoint_name(out_BTNH, "attention_output")  # remat policies keep it: see decoder
+        out_BTNH = checkpoint_name(out_BTNH, ATTENTION_OUTPUT)
         return self._output(out_BTNH), kept
 
     def _heads(self, name: str, x_BTD: jax.Array, rotation: Any = None) -> jax.Array:
@@ -123,7 +124,7 @@ class Attention(nn.Module):
             axes = self._query_heads
         weight = matrix(self, name, {"embed": config.width}, axes, input_init(config))
         bias = vector(self, f"{name}_bias", axes) if "qkv" in bias_parts(config.bias) else None
-        x_BTNH = project(x_BTD, weight, bias).reshape(*x_BTD.shape[:2], *axes.values())
+        x_BTNH = project(x_BTD, weight, bias, config.matmul).reshape(*x_BTD.shape[:2], *axes.values())
         if config.qk_norm and name != "value":
             # Qwen3 normalises each head by itself; OLMo 2 normalises all heads of a token together.
             norm_axes = tuple(axes) if config.qk_norm_over == "projection" else ("head",)
@@ -185,7 +186,7 @@ class Attention(nn.Module):
         config, width = self.config, {"embed": self.config.width}
         weight = matrix(self, "output", self._query_heads, width, output_init(config))
         bias = vector(self, "output_bias", width) if "output" in bias_parts(config.bias) else None
-        return project(x_BTNH.reshape(*x_BTNH.shape[:2], -1), weight, bias)
+        return project(x_BTNH.reshape(*x_BTNH.shape[:2], -1), weight, bias, config.matmul)
 
     @property
     def _query_heads(self) -> Axes:

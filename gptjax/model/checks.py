@@ -28,6 +28,11 @@ def check_experts(model: ModelSettings) -> None:
             if model[name]:
                 raise ConfigError(f"model.{name} = {model[name]}: needs experts, but model.num_experts is 0")
         return
+    if model.matmul != "dtype":
+        raise ConfigError(
+            f"model.matmul = {model.matmul!r}: must be dtype where model.num_experts is not 0; experts multiply in "
+            "model.dtype only"
+        )
     if model.experts_per_token > model.num_experts:
         raise ConfigError(
             f"model.experts_per_token = {model.experts_per_token}: must be at most "

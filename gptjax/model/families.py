@@ -5,6 +5,7 @@ Code that trains, plans, counts, saves or writes gets the family of a config her
 
 from __future__ import annotations
 
+import dataclasses
 import inspect
 from typing import Any
 
@@ -52,6 +53,15 @@ def family_of(config_model: ModelSettings) -> Family:
     name = config_model.family
     kind = family_named(name)
     return called(FIELD, name, lambda: kind(config_model)) if is_named(name) else kind(config_model)
+
+
+def reading_family_of(config_model: ModelSettings) -> Family:
+    """The family of a resolved `model` section, for texts that it is not trained on; raises as `family_named`.
+
+    It multiplies in `model.dtype`: 8-bit products share scales among rows, so a text's result would depend on the texts
+    beside it.
+    """
+    return family_of(dataclasses.replace(config_model, matmul="dtype"))
 
 
 def validate_model(config: Any) -> None:

@@ -94,7 +94,7 @@ class FeedForward(nn.Module):
         ) -> jax.Array:
             weight = matrix(self, name, inputs, outputs, init)
             bias = vector(self, f"{name}_bias", outputs) if "feedforward" in bias_parts(config.bias) else None
-            return project(x, weight, bias)
+            return project(x, weight, bias, config.matmul)
 
         up_BTF = linear("up", x_BTD, input_init(config), width, inner)
         gate = [linear("gate", x_BTD, input_init(config), width, inner)] if gated else []

@@ -51,7 +51,7 @@ class Placement:
     ) -> tuple[jax.Array, Any]:
         """`run(layers, x_BTD, seen, keys_LB)`, which runs any number of layers that follow each other.
 
-        keep: the policy of `jax.checkpoint` for several layers (`stack.kept_of_layers`).
+        keep: the policy of `jax.checkpoint` for several layers (`rematerialization.kept_of_layers`).
         """
         return run(layers, x_BTD, seen, keys_LB)
 

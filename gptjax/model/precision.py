@@ -16,6 +16,7 @@ import jax
 import jax.numpy as jnp
 from jax.ad_checkpoint import checkpoint_name
 
+from gptjax.model.float8 import GRADIENT, OPERAND, Float8, rounded
 from gptjax.model.int8 import Int8, int8_product
 
 PRODUCT = "product"  # the name under which remat policies find what `project` returns
@@ -62,19 +63,23 @@ def _einsum_backward(
 _einsum.defvjp(_einsum_forward, _einsum_backward)
 
 
-def project(x_BTI: jax.Array, weight: jax.Array | Int8, bias: jax.Array | None = None) -> jax.Array:
+def project(
+    x_BTI: jax.Array, weight: jax.Array | Int8, bias: jax.Array | None = None, matmul: str = "dtype"
+) -> jax.Array:
     """x · weight [+ bias], [B, T, O] in x's dtype.
 
     Args:
       weight: [I, O], where both may be several axes. If its type is wider than that of x, it is rounded to the type of
         x; if it is narrower, x is rounded to the weight's type, and the result is not rounded.
       bias: O numbers, in any shape.
+      matmul: `model.matmul`.
     """
     weight_IO = weight.reshape(x_BTI.shape[-1], -1)
     if isinstance(weight_IO, Int8) or weight_IO.dtype.itemsize < x_BTI.dtype.itemsize:
         y_BTO = project_float32(x_BTI, weight_IO).astype(x_BTI.dtype)
     else:
-        y_BTO = checkpoint_name(_project(x_BTI, weight_IO.astype(x_BTI.dtype)), PRODUCT)
+        multiply = float8_product if matmul == "fp8" else _project
+        y_BTO = checkpoint_name(multiply(x_BTI, weight_IO.astype(x_BTI.dtype)), PRODUCT)
     return y_BTO if bias is None else y_BTO + over_rows(bias.reshape(-1).astype(x_BTI.dtype), y_BTO.shape)
 
 
@@ -108,6 +113,27 @@ def _project_backward(operands: tuple[jax.Array, jax.Array], cotangent_BTO: jax.
 
 
 _project.defvjp(_project_forward, _project_backward)
+
+
+@jax.custom_vjp
+def float8_product(x_BTI: jax.Array, weight_IO: jax.Array) -> jax.Array:
+    """x · weight, of arrays of one dtype and in that dtype, each operand rounded to 8-bit floats (see float8.py)."""
+    return _float8_forward(x_BTI, weight_IO)[0]
+
+
+def _float8_forward(x_BTI: jax.Array, weight_IO: jax.Array) -> tuple[jax.Array, tuple[Float8, Float8]]:
+    dtype, operands = x_BTI.dtype, (rounded(x_BTI, OPERAND), rounded(weight_IO, OPERAND))
+    return einsum("BTI,IO->BTO", *(operand.widened(dtype) for operand in operands)), operands
+
+
+def _float8_backward(operands: tuple[Float8, Float8], cotangent_BTO: jax.Array) -> tuple[jax.Array, jax.Array]:
+    dtype = cotangent_BTO.dtype
+    x_BTI, weight_IO = (operand.widened(dtype) for operand in operands)
+    gradient_BTO = rounded(cotangent_BTO, GRADIENT).widened(dtype)
+    return einsum("BTO,IO->BTI", gradient_BTO, weight_IO), einsum("BTI,BTO->IO", x_BTI, gradient_BTO)
+
+
+float8_product.defvjp(_float8_forward, _float8_backward)
 
 
 def _two_rows(multiply: Callable, x_BTI: jax.Array, weight_IO: jax.Array | Int8) -> jax.Array:

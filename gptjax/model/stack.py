@@ -24,11 +24,8 @@ from gptjax.model.norm import make_norm
 from gptjax.model.parameters import lookup, stacked, unstack_layers
 from gptjax.model.placement import ONE_DEVICE, Placement
 from gptjax.model.position import rope_amplitude, rope_frequencies, rope_rotation, sinusoidal
-from gptjax.model.precision import PRODUCT
+from gptjax.model.rematerialization import LAYER_INPUT, kept_of_layers, rematerialized
 from gptjax.settings import ModelSettings
-
-LAYER_INPUT = "layer_input"  # the name of the residual stream before each layer, for remat policies
-DOTS = (PRODUCT, "attention_output")  # what `model.remat = 'dots'` keeps
 
 
 class Seen(NamedTuple):
@@ -283,45 +280,3 @@ def layer_windows(config: ModelSettings) -> tuple[int, ...]:
 def scan_period(config: ModelSettings) -> int:
     """How many layers one step of the scan holds: the pattern's length, or 1 where all layers are of one kind."""
     return 1 if len(set(layer_marks(config))) == 1 else len(config.window_pattern)
-
-
-def rematerialized(block: Callable, remat: str, in_scan: bool = False) -> Callable:
-    """`block`, whose backward pass recomputes nothing (none), all but the matrix products (dots), everything (full).
-
-    `jax.checkpoint` is PyTorch's `torch.utils.checkpoint`: what the block computes between its input and its output is
-    not kept for the backward pass but computed again there, except for what the policy names. It has nothing to do with
-    checkpoints on disk.
-
-    `dots` keeps the attention output by name: its products have batch axes, and a second flash attention would be the
-    dearest thing to recompute.
-    """
-    if remat == "none":
-        return block
-    if remat == "full":
-        policy = None
-    elif remat == "dots":
-        policy = jax.checkpoint_policies.save_only_these_names(*DOTS)
-    else:
-        raise ConfigError(f"model.remat = {remat!r}: expected one of none, dots, full")
-    # In a scan, forward and backward are two loops and cannot be merged; unrolled, XLA would undo the recomputation.
-    return jax.checkpoint(block, policy=policy, prevent_cse=not in_scan)
-
-
-def kept_of_layers(remat: str) -> Callable[..., bool]:
-    """The policy of a `jax.checkpoint` around several layers that keeps what `rematerialized` keeps of each of them.
-
-    (Within it, their own policies do not count.) Where nothing is to be recomputed, what costs no arithmetic is: a copy
-    of parameters, such as of those that one turn of a pipeline picks, need not be kept for the backward pass.
-    """
-    if remat == "none":
-        return lambda primitive, *_, **__: primitive.name not in COPIES
-    names = DOTS if remat == "dots" else (LAYER_INPUT,)
-    return jax.checkpoint_policies.save_only_these_names(*names)
-
-
-COPIES = frozenset(
-    {
-        *("dynamic_slice", "slice", "squeeze", "reshape", "transpose", "broadcast_in_dim", "convert_element_type"),
-        *("gather", "select_n", "pad"),
-    }
-)

@@ -97,6 +97,11 @@ def check_pipeline(config: Settings, mesh: Mesh | AbstractMesh, declared: Any) -
             if config.mesh[field] != default:
                 raise ConfigError(f"mesh.{field} = {config.mesh[field]}: must be {default} where mesh.pipeline is 1")
         return
+    if config.model.remat.startswith("offload"):
+        raise ConfigError(
+            f"model.remat = {config.model.remat!r}: must be none, dots, attention or full where mesh.pipeline > 1; "
+            "what a stage keeps stays on its device"
+        )
     if schedule.microbatches % stages:
         raise ConfigError(
             f"mesh.pipeline_microbatches = {schedule.microbatches}: must be a multiple of mesh.pipeline = {stages}, or "

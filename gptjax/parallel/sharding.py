@@ -25,6 +25,7 @@ from gptjax.parallel.mesh import BATCH_AXES, compiler_axes
 from gptjax.tree import map_with_path
 
 P = PartitionSpec
+TILE = 16  # rows and columns of a tile of a matrix that shares a scale (training/moments.py)
 
 
 class Split(NamedTuple):
@@ -144,15 +145,18 @@ def state_sharding(mesh: Mesh | AbstractMesh, abstract_state: Any, declared: Any
     zero1: all but the parameters is also split over `data` (`update_spec`).
 
     Optimizer statistics mirror the parameters inside Optax's own tuples, as nested dicts with the same keys; a leaf in
-    a parameter's place that has its shape is split like it. Everything else (counters, factored statistics) is
-    replicated.
+    a parameter's place that has its shape, or a number for each tile of it, is split like it. Everything else
+    (counters, factored statistics) is replicated.
+
+    Raises:
+      ConfigError: a device's part of a parameter would not be whole tiles.
     """
     own, shapes, copied = params_sharding(mesh, declared), abstract_params(declared), replicated(mesh)
 
     def place(tree: Any, shapes: Any, shardings: Any) -> Any:
         if isinstance(shapes, Mapping) and isinstance(tree, Mapping):
             return {key: place(tree[key], shapes[key], shardings[key]) for key in tree}
-        return jax.tree.map(lambda x: shardings if x.shape == getattr(shapes, "shape", None) else copied, tree)
+        return jax.tree.map(lambda x: _placed_like(x, shapes, shardings) or copied, tree)
 
     def placed(state: Any, shardings: Any) -> Any:
         def place_mirror(tree: Any) -> Any:
@@ -164,6 +168,30 @@ def state_sharding(mesh: Mesh | AbstractMesh, abstract_state: Any, declared: Any
         return placed(abstract_state, own)
     split = jax.tree.map(lambda parameter: NamedSharding(mesh, update_spec(parameter, mesh)), declared)
     return placed(abstract_state, split).replace(params=own)
+
+
+def _placed_like(x: Any, parameter: Any, sharding: Any) -> NamedSharding | None:
+    """The parameter's sharding, for an array that has a number for each of its numbers, or for each tile of a matrix.
+
+    Raises:
+      ConfigError: the devices' parts of the parameter are not whole tiles.
+    """
+    shape = getattr(parameter, "shape", None)
+    if x.shape == shape:
+        return sharding
+    if shape is None or len(shape) < 2 or len(x.shape) != len(shape):
+        return None
+    if any(number not in (size, -(-size // TILE)) for number, size in zip(x.shape, shape)):
+        return None
+    for number, size, entry in zip(x.shape, shape, sharding.spec):
+        ways = math.prod(sharding.mesh.shape[name] for name in _mesh_axes(entry))
+        if number != size and ways > 1 and size % (TILE * ways):
+            over = " x ".join(f"mesh.{name} = {sharding.mesh.shape[name]}" for name in _mesh_axes(entry))
+            raise ConfigError(
+                f"optimizer.first_moment_dtype and optimizer.second_moment_dtype = 'int8' share scales among {TILE} x "
+                f"{TILE} numbers: {over} must divide an axis of {size} numbers into multiples of {TILE}"
+            )
+    return sharding
 
 
 def _mirrors(tree: Any, params: Any) -> bool:

@@ -45,15 +45,8 @@ class FactoredState(NamedTuple):
     whole: optax.Updates
 
 
-def scale_by_adafactor(
-    parameters: Mapping[str, Parameter], momentum: float, momentum_dtype: jax.typing.DTypeLike
-) -> optax.GradientTransformation:
-    """Gradient → direction of descent.
-
-    Args:
-      parameters: path → declaration.
-      momentum: β1; 0 switches momentum off.
-    """
+def scale_by_adafactor(parameters: Mapping[str, Parameter]) -> optax.GradientTransformation:
+    """Gradient → update, without momentum. parameters: path → declaration."""
 
     def matrices(path: str, x: jax.Array) -> jax.Array | None:
         """[L, in, out], or None if it is not factored."""
@@ -99,10 +92,7 @@ def scale_by_adafactor(
         updates, *statistics = _unzip(made, gradients, 4)
         return updates, FactoredState(state.count + 1, *statistics)
 
-    factored = optax.GradientTransformation(init, update)
-    if not momentum:
-        return factored
-    return optax.chain(factored, optax.ema(momentum, debias=False, accumulator_dtype=momentum_dtype))
+    return optax.GradientTransformation(init, update)
 
 
 def decay_of(count: jax.Array) -> jax.Array:

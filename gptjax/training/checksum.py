@@ -34,6 +34,8 @@ def fetched(sums: Mapping[str, jax.Array]) -> dict[str, int]:
 
 
 def _checksum(array: jax.Array) -> jax.Array:
+    if jax.typeof(array).memory_space == jax.memory.Space.Host:  # there is nothing that could compute
+        array = jax.device_put(array, jax.memory.Space.Device)
     if array.dtype == jnp.bool_:
         array = array.astype(jnp.uint8)
     width = min(array.dtype.itemsize, 4)  # 64-bit elements become two 32-bit words

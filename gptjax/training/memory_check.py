@@ -40,7 +40,11 @@ def check_fits(state: Any, batch: Any, limit: int | None = None) -> None:
     """
     limit = bytes_per_device() if limit is None else limit
     of_state, of_batch = (
-        sum(math.prod(leaf.sharding.shard_shape(leaf.shape)) * leaf.dtype.itemsize for leaf in jax.tree.leaves(tree))
+        sum(
+            math.prod(leaf.sharding.shard_shape(leaf.shape)) * leaf.dtype.itemsize
+            for leaf in jax.tree.leaves(tree)
+            if leaf.sharding.memory_kind != "pinned_host"
+        )
         for tree in (state, batch)
     )
     if limit is not None and of_state + of_batch > limit:

@@ -38,6 +38,7 @@ from gptjax.config import ConfigError, check_rule
 from gptjax.model.parameters import Parameter, abstract_params
 from gptjax.settings import OptimizerSettings, Rule, allowed_values
 from gptjax.training.adafactor import scale_by_adafactor
+from gptjax.training.moments import stored
 from gptjax.training.muon import scale_by_orthogonalization
 from gptjax.tree import leaves_by_path, map_with_path
 from gptjax.user_code import called, is_named, named_function
@@ -74,6 +75,11 @@ def treatments_of(
     """
     if config_optimizer.name not in METHODS and not is_named(config_optimizer.name):
         raise ConfigError(f"optimizer.name = {config_optimizer.name!r}: expected one of {', '.join(METHODS)}")
+    if config_optimizer.second_moment_dtype != "float32" and config_optimizer.name in ("lion", "adafactor", "sgd"):
+        raise ConfigError(
+            f"optimizer.second_moment_dtype = {config_optimizer.second_moment_dtype!r}: must be float32 with "
+            f"optimizer.name = {config_optimizer.name!r}, which keeps no second moment of each number"
+        )
     parameters = leaves_by_path(declared)
     paths_of_layers = {path: _paths_of_layers(path, parameter) for path, parameter in parameters.items()}
     every = [*parameters, *(path for paths in paths_of_layers.values() for path in paths)]
@@ -223,19 +229,22 @@ def _direction(
     method: str, config: OptimizerSettings, parameters: Mapping[str, Parameter], platform: str
 ) -> optax.GradientTransformation:
     """Gradient → direction of descent, before decay and learning rate."""
-    dtype = jnp.dtype(config.first_moment_dtype)
+    first, second = config.first_moment_dtype, config.second_moment_dtype
     if method == "adamw":
-        return optax.scale_by_adam(config.beta1, config.beta2, config.epsilon, mu_dtype=dtype)
+        return stored(optax.scale_by_adam(config.beta1, config.beta2, config.epsilon), parameters, mu=first, nu=second)
     if method == "lion":  # Chen et al., arXiv:2302.06675
-        return optax.scale_by_lion(config.beta1, config.beta2, mu_dtype=dtype)
+        return stored(optax.scale_by_lion(config.beta1, config.beta2), parameters, mu=first)
     if method == "sgd":
-        return optax.trace(config.momentum, accumulator_dtype=dtype)
+        return stored(optax.trace(config.momentum), parameters, trace=first)
     if method == "muon":
         # The iteration is a chain of large products, so it uses bfloat16 except on CPUs, where float32 is faster.
         compute = jnp.float32 if platform == "cpu" else jnp.bfloat16
-        momentum = optax.trace(config.momentum, nesterov=True, accumulator_dtype=dtype)
+        momentum = stored(optax.trace(config.momentum, nesterov=True), parameters, trace=first)
         return optax.chain(momentum, scale_by_orthogonalization(parameters, compute))
-    return scale_by_adafactor(parameters, config.beta1, dtype)
+    factored = scale_by_adafactor(parameters)
+    if not config.beta1:
+        return factored
+    return optax.chain(factored, stored(optax.ema(config.beta1, debias=False), parameters, ema=first))
 
 
 def _own_direction(

@@ -20,12 +20,16 @@ from gptjax.user_code import code_hash, is_named
 MAY_BE_OWN = tuple(field for field, allowed in allowed_values().items() if allowed.own)
 MODEL_MAY_BE_OWN = tuple(field for field in MAY_BE_OWN if field.startswith("model."))
 # These say how a function is computed, not which one, so they may change when a run moves to another machine.
-_EXECUTION = {"model.dtype", "model.layers", "model.remat", "model.attention", "model.attention_block"}
+_EXECUTION = {
+    *("model.dtype", "model.matmul", "model.layers", "model.remat", "model.attention", "model.attention_block"),
+}
 # Other fields of the optimizer may change, unless they change its arrays, which restoring detects.
-_FIXED = {"seed", "optimizer.name", "optimizer.first_moment_dtype", "optimizer.rules"}
+_FIXED = {
+    *("seed", "optimizer.name", "optimizer.first_moment_dtype", "optimizer.second_moment_dtype", "optimizer.rules"),
+}
 _SWITCHES = {"training.ema_decay"}  # may change, but not from or to 0: an average of the earlier steps would be missing
 # These do not affect what is computed; data is compared by its fingerprint.
-_HARMLESS = ("checkpoint.", "data.", "evaluation.", "logging.", "mesh.")
+_HARMLESS = ("checkpoint.", "data.", "evaluation.", "logging.", "mesh.", "optimizer.memory")
 
 
 def run_metadata(config: Settings, fingerprint: Mapping, tokens: int) -> dict:

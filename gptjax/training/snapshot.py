@@ -28,12 +28,13 @@ class Snapshots:
     def take(self, state: Any) -> Any | None:
         """A copy of the tree with the same shardings; the state may be donated as soon as this returns.
 
-        None if a device has no room for it, or if other processes hold parts of the state: all processes would have to
-        start their programs in the same order, which a background thread cannot guarantee.
+        None if a device has no room for it, if a part is already on the host (`optimizer.memory`), or if other
+        processes hold parts of the state: all processes would have to start their programs in the same order, which a
+        background thread cannot guarantee.
         """
-        if jax.process_count() > 1:
-            return None
         leaves, structure = jax.tree.flatten(state)
+        if jax.process_count() > 1 or any(leaf.sharding.memory_kind == "pinned_host" for leaf in leaves):
+            return None
         if jax.default_backend() == "cpu":
             return jax.tree.unflatten(structure, self._on_host(leaves))
         if self._has_room is None:

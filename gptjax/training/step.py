@@ -59,6 +59,7 @@ def make_train_step(
         gradients = zero_frozen(gradients, treatments)
         gradient_norm = optax.tree.norm(gradients)
         gradients = clip_by_global_norm(gradients, gradient_norm, config.optimizer.gradient_clip)
+        state = state.replace(opt_state=on_device(state.opt_state))
         updates, opt_state = optimizer.update(gradients, state.opt_state, state.params)
         params = objective.adjusted(optax.apply_updates(state.params, updates), figures)
         monitor, zscores = update_monitor(state.monitor, loss, gradient_norm)
@@ -119,6 +120,15 @@ def _make_gradients(
     return gradients_of
 
 
+def on_device(tree: Any) -> Any:
+    """Brings to the devices' memory what waits in their hosts' (`optimizer.memory`)."""
+
+    def fetched(x: jax.Array) -> jax.Array:
+        return jax.device_put(x, jax.memory.Space.Device) if jax.typeof(x).memory_space == jax.memory.Space.Host else x
+
+    return jax.tree.map(fetched, tree)
+
+
 def update_average(average: Any, params: Any, steps: jax.typing.ArrayLike, decay: float) -> Any:
     """The exponential moving average after `steps` steps, from that after the previous step and the new `params`.
 
@@ -148,9 +158,10 @@ def _split_rows(array: jax.Array) -> jax.Array:
 
 
 def _unless_dropped(keep: jax.Array, new: jax.Array, old: jax.Array) -> jax.Array:
-    """Selects the new or the old values, which costs nothing since the update reads the old ones anyway. Integers count
-    steps, so they always advance."""
-    return jnp.where(keep, new, old) if jnp.issubdtype(new.dtype, jnp.inexact) else new
+    """Selects the new or the old values, which costs nothing since the update reads the old ones anyway. Single
+    integers count steps, so they always advance."""
+    counts = new.ndim == 0 and jnp.issubdtype(new.dtype, jnp.integer)
+    return new if counts else jnp.where(keep, new, old)
 
 
 def _is_sound(

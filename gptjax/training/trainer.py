@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import optax
 from jax.sharding import AbstractMesh, Mesh
 
-from gptjax.model.families import family_of
+from gptjax.model.families import family_of, reading_family_of
 from gptjax.model.parameters import abstract_params
 from gptjax.parallel.context import check_context
 from gptjax.parallel.expert import check_expert_axis
@@ -90,7 +90,8 @@ class Trainer:
 
     def evaluation_step(self, tokenizer: Tokenizer) -> Callable:
         """(params, batch) → sums over the batch; compiled at the first call."""
-        step = make_evaluation_step(self.model, self.objective, tokenizer)
+        model = reading_family_of(self.config.model).module(MeshPlacement(self.config.mesh))
+        step = make_evaluation_step(model, self.objective, tokenizer)
         return jax.jit(step, out_shardings=replicated(self.mesh))
 
     def abstract_batch(self) -> dict[str, jax.ShapeDtypeStruct]:
@@ -137,10 +138,17 @@ def make_trainer(
     learning_rates = {name: schedule_of_peak(config.optimizer[name]) for name in names}
     shapes = jax.eval_shape(functools.partial(_first_state, config, optimizer), abstract_params(declared))
     shardings = state_sharding(mesh, shapes, declared, config.mesh.zero1)
+    if config.optimizer.memory == "host":
+        shardings = shardings.replace(opt_state=_on_host(shardings.opt_state, shapes.opt_state))
     placed = jax.tree.map(
         lambda s, sharding: jax.ShapeDtypeStruct(s.shape, s.dtype, sharding=sharding), shapes, shardings
     )
     return Trainer(config, mesh, model, objective, optimizer, learning_rates, declared, placed)
+
+
+def _on_host(shardings: Any, shapes: Any) -> Any:
+    """The shardings, in the memory of the hosts; counters stay on the devices."""
+    return jax.tree.map(lambda s, shape: s.with_memory_kind("pinned_host") if shape.ndim else s, shardings, shapes)
 
 
 def _schedule_of_peak(

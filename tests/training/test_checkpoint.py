@@ -115,6 +115,25 @@ def test_a_state_comes_back_on_another_mesh(tmp_path, mesh, shape):
     toy.assert_equal(restored, toy.state(3, other))
 
 
+def test_a_state_that_waits_in_the_hosts_memory_comes_back_there(tmp_path, mesh):
+    def on_host(state):
+        placed = jax.tree.map(lambda x: x.sharding.with_memory_kind("pinned_host"), state.opt_state)
+        return jax.device_put(state.opt_state, placed), placed
+
+    saved, abstract = toy.state(7, mesh), toy.abstract(mesh)
+    arrays, placed = on_host(saved)
+    abstract_arrays = jax.tree.map(lambda x, sharding: x.update(sharding=sharding), abstract.opt_state, placed)
+    with open_checkpoints(tmp_path) as checkpoints:
+        checkpoints.save(7, saved.replace(opt_state=arrays), {})
+        checkpoints.wait()
+        restored, _ = checkpoints.restore(abstract.replace(opt_state=abstract_arrays))
+        on_device, _ = checkpoints.restore(abstract)
+    assert {leaf.sharding.memory_kind for leaf in jax.tree.leaves(restored.opt_state)} == {"pinned_host"}
+    toy.assert_equal(restored.replace(opt_state=on_device.opt_state), saved)
+    for mine, other in zip(jax.tree.leaves(restored.opt_state), jax.tree.leaves(saved.opt_state)):
+        np.testing.assert_array_equal(mine, other)
+
+
 def test_what_is_saved_is_the_state_at_the_call_although_its_arrays_are_donated_at_once(tmp_path, mesh):
     width = 2048
     overwrite = jax.jit(lambda state: jax.tree.map(lambda leaf: leaf * 0 - 1, state), donate_argnums=0)

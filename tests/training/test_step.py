@@ -303,6 +303,29 @@ def test_a_step_that_is_not_finite_is_skipped_on_request(tiny_config):
     assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(state))
 
 
+def test_a_skipped_step_changes_no_moment_however_it_is_stored(tiny_config):
+    """The codes of 8-bit moments are integers, as counters are, and must not go on with them."""
+    few_bits = dict(optimizer__first_moment_dtype="int8", optimizer__second_moment_dtype="int8")
+    config = tiny_config(training__on_nonfinite="skip", **few_bits)
+    before, _ = run(config, steps=1, batches=poisoned(config))
+    after, _ = run(config, steps=2, batches=poisoned(config))
+    arrays = [(a, b) for a, b in zip(jax.tree.leaves(before.opt_state), jax.tree.leaves(after.opt_state)) if a.ndim]
+    assert sum(a.dtype == np.int8 for a, _ in arrays) > 2
+    for a, b in arrays:
+        np.testing.assert_array_equal(a, b)
+
+
+def test_optimizer_state_in_the_hosts_memory_changes_nothing_else(tiny_config):
+    mesh = dict(mesh__data=2, mesh__fsdp=2, training__on_nonfinite="skip")
+    config = tiny_config(optimizer__memory="host", **mesh)
+    trainer, _ = compiled_step(config, 4)
+    kinds = {(bool(x.ndim), x.sharding.memory_kind) for x in jax.tree.leaves(trainer.abstract_state.opt_state)}
+    assert (True, "pinned_host") in kinds and (True, "device") not in kinds and (False, "pinned_host") not in kinds
+    (state, history), (on_device, expected) = run(config, 4), run(tiny_config(**mesh), 4)
+    jax.tree.map(np.testing.assert_array_equal, state, on_device)
+    jax.tree.map(np.testing.assert_array_equal, history, expected)
+
+
 def test_without_the_request_it_poisons_the_parameters(tiny_config):
     config = tiny_config()
     state, history = run(config, batches=poisoned(config))

@@ -1,0 +1,41 @@
+"""Does the loss stay with moments in bfloat16 or 8 bits, and with 8-bit matrix products? Three seeds each.
+
+python -m gptjax.sweep experiments/low_precision/sweep.py:moments --workdir=runs/low_precision/moments --jobs=2
+python -m gptjax.sweep experiments/low_precision/sweep.py:products --workdir=runs/low_precision/products --jobs=2
+"""
+
+from gptjax.config import ConfigError
+from gptjax.sweeping import Sweep, chain, grid, named, over, seeds
+
+FIRST, SECOND = "optimizer.first_moment_dtype", "optimizer.second_moment_dtype"
+# the best rates of experiments/adamw_against_muon
+ADAMW = {"optimizer.name": "adamw", "optimizer.learning_rate": 0.002}
+MUON = {"optimizer.name": "muon", "optimizer.learning_rate": 0.016, "optimizer.muon_learning_rate": 0.02}
+
+SETTINGS = {
+    "model.num_layers": 2,
+    "training.duration": "400 steps",
+    "training.batch_size": 8,
+    "evaluation.every": "400 steps",
+    "evaluation.tokens": 81_920,
+    "evaluation.sample_every": "",
+    "checkpoint.every": "400 steps",
+    "checkpoint.keep_latest": 1,
+    "logging.tensorboard": False,
+    "logging.plots": False,
+}
+
+
+def get_sweep(arg: str = "moments"):
+    adamw, muon = named({"adamw": ADAMW}), named({"muon": MUON})
+    if arg == "moments":
+        pairs = [("float32", "float32"), ("bfloat16", "float32"), ("bfloat16", "bfloat16"), ("int8", "float32")]
+        formats = {f"{first}, {second}": {FIRST: first, SECOND: second} for first, second in [*pairs, ("int8", "int8")]}
+        equal = named({name: fields for name, fields in formats.items() if len(set(fields.values())) == 1})
+        slow = grid(adamw, over("optimizer.beta2", [0.999]), equal)
+        points = chain(grid(adamw, named(formats)), slow, grid(muon, equal))
+    elif arg == "products":
+        points = grid(chain(adamw, muon), over("model.matmul", ["dtype", "fp8"]))
+    else:
+        raise ConfigError(f"sweep.py:{arg}: expected one of moments, products")
+    return Sweep("configs/stdlib_tiny.py", grid(points, seeds(3)), SETTINGS)
