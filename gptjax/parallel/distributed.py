@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import collections
+import json
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
@@ -81,3 +82,17 @@ def fetch(tree: Any) -> Any:
         return multihost_utils.process_allgather(x, tiled=True)
 
     return jax.device_get(jax.tree.map(whole, tree))
+
+
+def of_process_0(value: Any) -> Any:
+    """The value that process 0 passes; all processes must call this together. value: of JSON's types.
+
+    For what each process finds out by itself and all must act on alike: a network file system may show one of them a
+    file later than another.
+    """
+    if jax.process_count() == 1:
+        return value
+    data = np.frombuffer(json.dumps(value).encode(), np.uint8)
+    size = int(multihost_utils.broadcast_one_to_all(np.int32(data.size)))
+    whole = multihost_utils.broadcast_one_to_all(data if jax.process_index() == 0 else np.zeros(size, np.uint8))
+    return json.loads(np.asarray(whole).tobytes())

@@ -9,7 +9,7 @@ Its connections carry JSON, one object per line, both ways:
                            and how many batches it has put on its devices
   agree    process → hub   facts that must be equal; when all have sent theirs, the hub answers
   agreed   hub → process   how they differ, or '' when they do not
-  failed   process → hub   it ends because of its own error, which this names
+  failed   process → hub   it ends because of its own error, which this names; whether the user made a mistake
   ended    hub → process   the run is over for all, for this reason
   heard    process → hub   it knows that the run is over
   leave    process → hub   it has finished
@@ -292,7 +292,7 @@ class Hub:
                         facts, self._facts = self._facts, {}
                         self._broadcast("agreed", problem=difference(facts))
                 case "failed":
-                    self.end(f"{name} failed: {message['reason']}")
+                    self.end(f"{name} failed: {message['reason']}", message["refused"])
                 case "heard":
                     self._unaware.discard(process)
 

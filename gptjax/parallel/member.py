@@ -252,7 +252,7 @@ class Member:
         self._status = _exit_status(error)
         self._exit_after(GRACE + EXIT_TIMEOUT)
         if self._connected is not None:
-            self._channel.send("failed", reason=_reason(error))
+            self._channel.send("failed", reason=_reason(error), refused=isinstance(error, ConfigError))
             self._known.wait(GRACE)
         if self._hub is not None:
             self._hub.wait_until_heard(GRACE)
@@ -276,7 +276,7 @@ class Member:
             if message and os.isatty(1):
                 os.write(1, b"\x1b[?25h\n")  # progress bars hide the cursor
             os.write(2, visible(message).encode())
-            exit_at_once(1 if self._status is None else self._status)
+            exit_at_once(_exit_status(self._as_error()) if self._status is None else self._status)
 
         if self._timer is not None:
             self._timer.cancel()

@@ -26,6 +26,7 @@ from gptjax.config import ConfigError, from_json, get
 from gptjax.errors import setting_text
 from gptjax.evaluation.scores import LOSS, SET
 from gptjax.model.families import family_of
+from gptjax.parallel.distributed import of_process_0
 from gptjax.parallel.sharding import placed_params
 from gptjax.paths import CONFIG, existing_run, local_path, run_folder
 from gptjax.settings import Settings
@@ -72,6 +73,8 @@ class Checkpoints:
             for path in self.directory.iterdir():
                 if path.name.startswith(_DELETED) or files.TEMPORARY in path.name:
                     shutil.rmtree(path, ignore_errors=True)
+                elif path.name.isdecimal() and not (path / files.COMMITTED).exists():
+                    _set_aside(path)  # part of a copy; in its place, the run could not save that step
         _barrier("checkpoints opened")
 
     def __enter__(self) -> Checkpoints:
@@ -116,7 +119,7 @@ class Checkpoints:
         started = time.perf_counter()
         self._wait_for_save()
         path = self.directory / str(step)
-        if not path.exists():
+        if not of_process_0(path.exists()):
             scores = {name: v if isinstance(v, str) else float(v) for name, v in (metrics or {}).items()}
             try:
                 write = self._start_write(path, state, {**metadata, "step": step, "metrics": scores})
@@ -139,10 +142,13 @@ class Checkpoints:
     close = wait
 
     def metadata(self) -> dict | None:
-        """The metadata of the newest checkpoint that can be read, or None. Check it before compiling."""
-        if not self.all_steps():
-            return None
-        return _first_readable(self.directory, self.all_steps()[::-1], files.read_metadata)[0]
+        """The metadata of the newest checkpoint that all processes can read, or None. Check it before compiling."""
+        steps = of_process_0(self.all_steps()[::-1])
+
+        def read(path: Path) -> dict:
+            return files.agreed(path, lambda: files.read_metadata(path), together=jax.process_count() > 1)
+
+        return _first_readable(self.directory, steps, read)[0] if steps else None
 
     def restore(self, abstract_state: TrainState, step: int | None = None) -> tuple[TrainState, dict]:
         """Reads the newest state, or that of `step`, onto the devices of `abstract_state`.
@@ -160,15 +166,13 @@ class Checkpoints:
           ConfigError: there is no such checkpoint, or its arrays differ from `abstract_state`.
           CheckpointError: no checkpoint can be read.
         """
-        steps = _choose(self.directory, "latest" if step is None else step)
+        steps = _choose(self.directory, "latest" if step is None else step, steps=of_process_0(self.all_steps()))
         (state, metadata), unreadable = _first_readable(
             self.directory, steps, lambda path: files.read_state(path, abstract_state)
         )
         if jax.process_index() == 0:
             for path in unreadable:
-                aside = path.with_name(_UNREADABLE + path.name)
-                shutil.rmtree(aside, ignore_errors=True)
-                logging.warning("the unreadable checkpoint was renamed to %s", path.rename(aside))
+                _set_aside(path)
         _cost.cache_clear()
         _barrier("checkpoint restored")
         return state, metadata
@@ -251,9 +255,10 @@ def load_params(
       CheckpointError: no checkpoint can be read.
     """
     directory = _directory(workdir, setting)
-    loaded, _ = _first_readable(
-        directory, _choose(directory, which, setting), lambda path: files.read_params(path, ema, like, check)
-    )
+    steps = _choose(directory, which, setting)
+    if files.is_shared(like):  # the other run may go on, and save a checkpoint that some see and others do not
+        steps = of_process_0(steps)
+    loaded, _ = _first_readable(directory, steps, lambda path: files.read_params(path, ema, like, check))
     return loaded
 
 
@@ -346,9 +351,9 @@ def _cost(path: Path) -> tuple[float, tuple[str, str | None]]:
     return -score if higher_is_better else score, (name, metadata["metrics"].get(SET))
 
 
-def _choose(directory: Path, which: str | int, setting: str = "--workdir") -> list[int]:
-    """The steps to try, in order."""
-    steps = _steps(directory)
+def _choose(directory: Path, which: str | int, setting: str = "--workdir", steps: list[int] | None = None) -> list[int]:
+    """The steps to try, in order. steps: those that there are, if they are known."""
+    steps = _steps(directory) if steps is None else steps
     if not steps:
         problem = "it has none" if directory.parent.is_dir() else "it does not exist"
         given = setting_text(setting, directory.parent)
@@ -385,6 +390,13 @@ def _first_readable(directory: Path, steps: Iterable[int], read: Callable[[Path]
             logging.warning("CANNOT READ A CHECKPOINT: %s", error)
             unreadable[path] = error
     raise CheckpointError("no readable checkpoint: " + "; ".join(map(str, unreadable.values())))
+
+
+def _set_aside(path: Path) -> None:
+    """Renames an unreadable checkpoint, so that it can be looked into and the run can save its step again."""
+    aside = path.with_name(_UNREADABLE + path.name)
+    shutil.rmtree(aside, ignore_errors=True)
+    logging.warning("the unreadable checkpoint was renamed to %s", path.rename(aside))
 
 
 def _barrier(name: str) -> None:

@@ -15,6 +15,7 @@ import jax
 import numpy as np
 from jax.experimental import multihost_utils
 from orbax.checkpoint import v1 as ocp
+from orbax.checkpoint._src.futures.synchronization import OperationIdGenerator
 
 from gptjax.config import ConfigError, RunError
 from gptjax.training import checksum
@@ -45,6 +46,7 @@ def start_save(
     values = checksum.fetched(start_checksums(state) if sums is None else sums)
     arrays = _describe(leaves_by_path(state))
     described = {name: {**entry, "checksum": values[name]} for name, entry in arrays.items()}
+    _count_operations_alike()
     with _orbax():
         return ocp.save_checkpointables_async(
             path, _parts(state), custom_metadata={**metadata, "format_version": FORMAT_VERSION, "arrays": described}
@@ -84,11 +86,12 @@ def read_state(path: Path, abstract: TrainState) -> tuple[TrainState, dict]:
         _check_same(path, metadata["arrays"], leaves_by_path(abstract))
         return _load(path, _parts(abstract)), metadata
 
-    parts, metadata = _agree(path, abstract, read)
+    together = is_shared(abstract)
+    parts, metadata = agreed(path, read, together)
     arrays = parts["optimizer"]
     for part in ("params", "ema"):
         arrays |= {f"{part}/{name}": array for name, array in leaves_by_path(parts.get(part)).items()}
-    _check_sums(path, metadata["arrays"], arrays)
+    agreed(path, lambda: _check_sums(path, metadata["arrays"], arrays), together)
     return jax.tree.unflatten(
         jax.tree.structure(abstract), [arrays[name] for name in leaves_by_path(abstract)]
     ), metadata
@@ -124,8 +127,9 @@ def read_params(
         _check_same(path, saved, leaves_by_path(wanted))
         return _load(path, {part: wanted})[part], saved, metadata
 
-    params, saved, metadata = _agree(path, like, read)
-    _check_sums(path, saved, leaves_by_path(params))
+    together = is_shared(like)
+    params, saved, metadata = agreed(path, read, together)
+    agreed(path, lambda: _check_sums(path, saved, leaves_by_path(params)), together)
     return params, metadata
 
 
@@ -165,8 +169,26 @@ def _orbax(alone: bool = False) -> ocp.Context:
     return context
 
 
-def _agree(path: Path, abstract: Any, read: Callable[[], T]) -> T:
-    """The result of `read`. If it fails in any process that shares the arrays, all of them raise CheckpointError."""
+def _count_operations_alike() -> None:
+    """Orbax names the barriers of a save by how many operations a process has begun. After a load that failed early in
+    one process alone, the processes would wait at different barriers, in every save of the run."""
+    if jax.process_count() > 1:
+        most = multihost_utils.process_allgather(np.int32(OperationIdGenerator.get_current_operation_id())).max()
+        while int(OperationIdGenerator.get_current_operation_id()) < most:
+            OperationIdGenerator.next_operation_id()
+
+
+def is_shared(abstract: Any) -> bool:
+    """Whether other processes hold parts of these arrays, too, so that all of them read the arrays together."""
+    return not all(leaf.sharding.is_fully_addressable for leaf in jax.tree.leaves(abstract))
+
+
+def agreed(path: Path, read: Callable[[], T], together: bool) -> T:
+    """The result of `read`, which reads the checkpoint at `path`.
+
+    together: all processes call this, and if `read` fails in any of them, all raise CheckpointError. Without this, each
+      would go on with another checkpoint.
+    """
     error: Exception | None = None
     result: list[T] = []
     try:
@@ -176,13 +198,14 @@ def _agree(path: Path, abstract: Any, read: Callable[[], T]) -> T:
     except Exception as failure:
         error = failure
     good = error is None
-    if not all(leaf.sharding.is_fully_addressable for leaf in jax.tree.leaves(abstract)):
+    if together:
         good = bool(np.all(multihost_utils.process_allgather(np.array(good))))
-    if not good:
-        raise CheckpointError(
-            f"checkpoint {path} is unreadable: {'in another process' if error is None else reason(error)}"
-        ) from error
-    return result[0]
+    if good:
+        return result[0]
+    if isinstance(error, CheckpointError):
+        raise error
+    why = "it is damaged, or cannot be read, in another process" if error is None else reason(error)
+    raise CheckpointError(f"checkpoint {path} is unreadable: {why}") from error
 
 
 def _on_one_device(saved: Mapping[str, Mapping]) -> dict:

@@ -61,13 +61,13 @@ def test_facts_are_compared_anew_each_time():
 def test_only_the_first_reason_counts_and_all_hear_it():
     run = Run()
     first, second = (run.member(process) for process in range(2))
-    first.send("failed", reason="a\n  b")
-    ended = {"kind": "ended", "reason": "process 0 on h failed: a\n  b", "refused": False}
+    first.send("failed", reason="a\n  b", refused=True)
+    ended = {"kind": "ended", "reason": "process 0 on h failed: a\n  b", "refused": True}
     assert next_of(first) == next_of(second) == ended
     run.hub.end("another")
     run.hub._broadcast("what follows")
     assert next_of(first) == {"kind": "what follows"}
-    second.send("failed", reason="later")
+    second.send("failed", reason="later", refused=False)
     assert run.hub._unaware == {0, 1}
     first.send("heard"), second.send("heard")
     run.hub.wait_until_heard(PATIENCE)
@@ -82,7 +82,7 @@ def test_one_that_goes_without_leave_ends_the_run(leaves):
         goes.send("leave")
     goes._socket.shutdown(socket.SHUT_RDWR)
     if leaves:
-        stays.send("failed", reason="something else")
+        stays.send("failed", reason="something else", refused=False)
     said = next_of(stays)["reason"]
     assert said.startswith("process 0 on h failed: something" if leaves else "process 1 on h is gone: it was killed")
 

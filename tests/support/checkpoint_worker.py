@@ -15,7 +15,7 @@ from jax.sharding import AxisType, NamedSharding
 from jax.sharding import PartitionSpec as P
 from ml_collections import ConfigDict
 
-from gptjax.training import checkpoint_format
+from gptjax.training import checkpoint, checkpoint_format
 from gptjax.training.checkpoint import Checkpoints
 from gptjax.training.state import TrainState
 
@@ -91,15 +91,24 @@ def hammer(workdir: Path) -> None:
         checkpoints.save(step, state(step, one, HAMMER_WIDTH), {})
 
 
-def fail_to_read_step_5() -> None:
-    load = checkpoint_format._load
+def read_from_a_bad_disk() -> None:
+    """Makes this process see a folder as no other does: step 7 is not there, 6 is damaged, 5 cannot be read."""
+    load, steps, read_metadata = checkpoint_format._load, checkpoint._steps, checkpoint_format.read_metadata
 
-    def failing_load(path: Path, parts: dict):
+    def bad_load(path: Path, parts: dict) -> dict:
         if path.name == "5":
             raise OSError("a disk of this process only")
-        return load(path, parts)
+        loaded = load(path, parts)
+        if path.name == "6":
+            step = loaded["optimizer"]["step"]  # a number that each process reads for itself
+            loaded["optimizer"]["step"] = jax.make_array_from_callback((), step.sharding, lambda _: np.int32(60))
+        return loaded
 
-    checkpoint_format._load = failing_load
+    def read_bad_metadata(path: Path) -> dict:
+        return read_metadata(path.with_name("70") if path.name == "7" else path)
+
+    checkpoint_format._load, checkpoint_format.read_metadata = bad_load, read_bad_metadata
+    checkpoint._steps = lambda directory: [step for step in steps(directory) if step != 7]
 
 
 def one_of_several(workdir: Path, action: str) -> None:
@@ -109,11 +118,15 @@ def one_of_several(workdir: Path, action: str) -> None:
             for step in (1, 2):
                 checkpoints.save(step, state(step, several), {}, {"validation/loss": step})
         else:
+            before = checkpoints.all_steps()
             if jax.process_index() == 1:
-                fail_to_read_step_5()
+                read_from_a_bad_disk()
+            assert checkpoints.metadata()["step"] == 6
             found, metadata = checkpoints.restore(abstract(several))
             assert_equal(found, state(metadata["step"], several))
-            print("restored", metadata["step"], "kept", checkpoints.all_steps(), flush=True)
+            checkpoints.save(5, state(5, several), {})  # the run comes to that step again
+            checkpoints.wait()
+            print(f"restored {metadata['step']} of {before}, now {checkpoints.all_steps()}", flush=True)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Training runs that are killed and started again, for test_resume.py and soak.py."""
+"""Training runs that are killed and started again, for test_resume.py, test_faults.py and soak.py."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from prepared_folders import write_prepared
@@ -22,6 +22,8 @@ from gptjax.training.writers import read_metrics
 REPOSITORY = Path(__file__).parents[2]
 
 CONFIG = '''
+import injected_faults  # none, unless a test says so
+
 from gptjax.config import default
 
 
@@ -48,29 +50,59 @@ class Runs:
     def __init__(self, folder: Path, steps: int = 60, platforms: str = "cpu"):
         self.folder, self.steps = folder, steps
         (folder / "config.py").write_text(CONFIG.format(data=str(folder / "data"), steps=steps))
-        self._environment = os.environ | {"PYTHONPATH": str(REPOSITORY), "JAX_PLATFORMS": platforms}
+        paths = os.pathsep.join(map(str, (REPOSITORY, Path(__file__).parent)))
+        self._environment = os.environ | {"PYTHONPATH": paths, "JAX_PLATFORMS": platforms}
         texts = [path.read_text() for path in sorted((REPOSITORY / "gptjax").glob("*.py"))]
         documents = [[*ByteTokenizer().encode(text), ByteTokenizer().eos_id] for text in texts]
         write_prepared(folder / "data", train=documents[4:], validation=documents[:4], shard_tokens=100_000)
 
-    def start(self, workdir: Path, *overrides: str, devices: int = 1, console: int | None = None) -> subprocess.Popen:
-        """Starts, or goes on with, the run. console: of its output; None: workdir/output.txt."""
+    def start(
+        self,
+        workdir: Path,
+        *overrides: str,
+        devices: int = 1,
+        console: int | None = None,
+        member: int | None = None,
+        environment: Mapping[str, str] | None = None,
+    ) -> subprocess.Popen:
+        """Starts, or goes on with, the run.
+
+        console: of its output; None: a file in the workdir. member: the number of the process, if there are several.
+        environment: variables that this process has besides.
+        """
         command = [sys.executable, "-m", "gptjax.train", f"--config={self.folder / 'config.py'}"]
         workdir.mkdir(exist_ok=True)
-        with open(workdir / "output.txt", "ab") as output:
+        with open(workdir / f"output{'' if member is None else member}.txt", "ab") as output:
             return subprocess.Popen(
                 [*command, f"--workdir={workdir}", *overrides],
-                env=self._environment | {"JAX_NUM_CPU_DEVICES": str(devices)},
+                env=self._environment | {"JAX_NUM_CPU_DEVICES": str(devices)} | dict(environment or {}),
                 stdout=output if console is None else console,
                 stderr=output if console is None else console,
             )
 
-    def start_several(self, workdir: Path, *overrides: Sequence[str]) -> list[subprocess.Popen]:
-        """Members of one run, each with its own overrides."""
+    def start_several(
+        self,
+        workdir: Path,
+        *overrides: Sequence[str],
+        devices: int = 1,
+        environments: Mapping[int, Mapping[str, str]] | None = None,
+    ) -> list[subprocess.Popen]:
+        """Members of one run, each with its own overrides. environments: number of a member → its own variables."""
         with socket.socket() as s:
             s.bind(("127.0.0.1", 0))
             meeting = [f"--coordinator=127.0.0.1:{s.getsockname()[1]}", f"--num_processes={len(overrides)}"]
-        return [self.start(workdir, *meeting, f"--process_id={i}", *own) for i, own in enumerate(overrides)]
+        return [
+            self.start(
+                workdir,
+                *meeting,
+                f"--process_id={i}",
+                *own,
+                devices=devices,
+                member=i,
+                environment=(environments or {}).get(i),
+            )
+            for i, own in enumerate(overrides)
+        ]
 
     def finish(self, workdir: Path, *overrides: str, devices: int = 1) -> None:
         """Starts, or goes on with, the run in `workdir`, and waits for its end."""
@@ -109,8 +141,9 @@ def losses(workdir: Path) -> dict[int, dict[str, float]]:
     return found
 
 
-def output(workdir: Path) -> str:
-    return (workdir / "output.txt").read_text(errors="replace")
+def output(workdir: Path, member: int | str = "*") -> str:
+    """What the run has printed, or one of its processes."""
+    return "".join(path.read_text(errors="replace") for path in sorted(workdir.glob(f"output{member}.txt")))
 
 
 def remains(workdir: Path) -> list[str]:

@@ -148,7 +148,7 @@ def test_what_is_saved_is_the_state_at_the_call_although_its_arrays_are_donated_
             toy.assert_equal(restored, toy.state(step, mesh, width))
 
 
-def run_processes(workdir: Path, action: str, number: int) -> str:
+def run_processes(workdir: Path, action: str, number: int) -> list[str]:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
@@ -159,7 +159,7 @@ def run_processes(workdir: Path, action: str, number: int) -> str:
     ]
     outputs = [process.communicate(timeout=PATIENCE)[0] for process in processes]
     assert all(process.returncode == 0 for process in processes), "\n".join(outputs)
-    return outputs[0]
+    return outputs
 
 
 @pytest.mark.slow
@@ -171,8 +171,10 @@ def test_processes_save_together_and_any_number_restores(tmp_path, mesh):
         restored, _ = checkpoints.restore(toy.abstract(mesh))
         toy.assert_equal(restored, toy.state(2, mesh))
 
-    save_steps(tmp_path / "one", mesh, [4, 5])  # one process → two, of which one alone fails to read the newest
-    assert "restored 4 kept [4]" in run_processes(tmp_path / "one", "restore", 2)
+    # One process → two, of which one does not see the newest, finds the next one damaged, and cannot read a third.
+    save_steps(tmp_path / "one", mesh, [4, 5, 6, 7], keep_latest=4)
+    for output in run_processes(tmp_path / "one", "restore", 2):
+        assert "restored 4 of [4, 5, 6, 7], now [4, 5]" in output
 
 
 # --- Retention ------------------------------------------------------------------------------------------------------
@@ -312,7 +314,7 @@ def test_a_half_written_checkpoint_is_not_seen_and_goes_on_opening(tmp_path, mes
     assert (folder / "deleted-0").exists()
     with open_checkpoints(tmp_path) as checkpoints:
         assert checkpoints.all_steps() == [1, 2]
-    assert sorted(path.name for path in folder.iterdir()) == ["1", "2", "4"]
+    assert sorted(path.name for path in folder.iterdir()) == ["1", "2", "unreadable-4"]
 
 
 def test_a_save_that_fails_is_reported_and_the_earlier_one_stays(tmp_path, mesh, monkeypatch, caplog):

@@ -1,0 +1,68 @@
+"""What goes wrong inside one process of a run, which no signal from outside brings about.
+
+The config of killed_runs.py imports this module, and the environment of the process says what is to happen:
+INJECTED_FAULTS='nan 7', or several, with commas.
+"""
+
+import os
+from pathlib import Path
+
+import jax
+import numpy as np
+
+from gptjax.data import Dataset
+from gptjax.training import checkpoint, checkpoint_format
+
+
+def nan(step: str) -> None:
+    """One of the weights in this process's rows of the batch of this step (from 1) is not a number."""
+    batch = Dataset.batch
+
+    def bad_batch(self: Dataset, number: int, rows: np.ndarray) -> dict:
+        made = batch(self, number, rows)
+        if number == int(step) - 1:
+            made["weights"][0, 3] = np.nan
+        return made
+
+    Dataset.batch = bad_batch
+
+
+def flipped(step: str) -> None:
+    """Of this checkpoint, this process reads another number than the others, in an array that it reads whole."""
+    load = checkpoint_format._load
+
+    def bad_load(path: Path, parts: dict) -> dict:
+        loaded = load(path, parts)
+        if path.name == step:
+            right = loaded["optimizer"]["step"]
+            wrong = np.asarray(right.addressable_shards[0].data) + 1
+            loaded["optimizer"]["step"] = jax.make_array_from_callback((), right.sharding, lambda _: wrong)
+        return loaded
+
+    checkpoint_format._load = bad_load
+
+
+def unseen(step: str) -> None:
+    """A network file system does not show this checkpoint to this process."""
+    steps, read_metadata = checkpoint._steps, checkpoint_format.read_metadata
+    checkpoint._steps = lambda folder: [number for number in steps(folder) if number != int(step)]
+    checkpoint_format.read_metadata = lambda path: read_metadata(
+        path.with_name("not there") if path.name == step else path
+    )
+
+
+def unwritable(step: str) -> None:
+    """This process cannot write its part of this checkpoint."""
+    start_save = checkpoint_format.start_save
+
+    def bad_start(path: Path, *args: object) -> object:
+        if path.name == step:
+            raise OSError(28, "No space left on device")
+        return start_save(path, *args)
+
+    checkpoint_format.start_save = bad_start
+
+
+for fault in filter(None, os.environ.get("INJECTED_FAULTS", "").split(", ")):
+    name, argument = fault.split()
+    globals()[name](argument)

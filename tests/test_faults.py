@@ -1,0 +1,353 @@
+"""Faults in one of four processes of a run: what the others do, and that the same command then goes on exactly.
+
+All are real runs of `gptjax train`, so `make test-faults` has them. A few stand in test_resume.py, always.
+"""
+
+import os
+import random
+import re
+import shutil
+import signal
+import time
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+from killed_runs import Runs, losses, output, remains, saving, training, wait_for
+from prepared_folders import write_prepared
+from waiting import PATIENCE
+
+from gptjax.training.checkpoint import load_params
+from gptjax.training.checkpoint_format import TEMPORARY
+from gptjax.training.writers import read_metrics
+
+pytestmark = [pytest.mark.exhaustive, pytest.mark.xdist_group("faults")]  # one worker makes the unbroken run
+
+MINUTE = 60.0  # seconds
+FOUR = [["--config.mesh.data=2", "--config.mesh.fsdp=2"]] * 4
+ALL_STAY = "--config.checkpoint.keep_latest=99"
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory):
+    return Runs(tmp_path_factory.mktemp("runs"))
+
+
+@pytest.fixture(scope="module")
+def unbroken(runs):
+    workdir = runs.folder / "unbroken"
+    finish(runs, workdir, [[*each, ALL_STAY] for each in FOUR])
+    assert list(losses(workdir)) == list(range(1, runs.steps + 1))
+    return workdir
+
+
+def finish(runs, workdir, overrides=FOUR, **options):
+    """Starts, or goes on with, a run of several processes, and waits for its good end."""
+    processes = runs.start_several(workdir, *overrides, **options)
+    try:
+        assert [process.wait(PATIENCE) for process in processes] == [0] * len(overrides), output(workdir)
+    finally:
+        end(processes)
+
+
+def end(processes):
+    for process in processes:
+        process.kill()
+        process.wait()
+
+
+def assert_same_run(workdir, unbroken):
+    """Losses and parameters, bit for bit, and nothing left behind."""
+    assert losses(workdir) == losses(unbroken)
+    (params, metadata), (expected, _) = load_params(workdir), load_params(unbroken)
+    assert metadata["step"] == max(losses(unbroken))
+    jax.tree.map(np.testing.assert_array_equal, jax.device_get(params), jax.device_get(expected))
+    assert not [name for name in remains(workdir) if not name.startswith("unreadable-")]
+
+
+def assert_ended(workdir, processes, victim, sentence, status=1):
+    """All but one end within a minute, each with one sentence that names this one, and leave no process behind."""
+    others = [number for number in range(len(processes)) if number != victim]
+    started = time.monotonic()
+    assert [processes[number].wait(MINUTE) for number in others] == [status] * len(others), output(workdir)
+    print(f"\n{sentence}: all have ended after {time.monotonic() - started:.1f} s", flush=True)
+    for number in others:
+        said = re.findall("^error: .*", output(workdir, number), re.MULTILINE)
+        assert len(said) == 1 and re.search(f"process {victim}\\b.*{sentence}", said[0]), output(workdir, number)
+        assert "Traceback" not in output(workdir, number)
+    assert not left_behind(workdir, processes[victim])
+
+
+def left_behind(workdir, *known):
+    """Processes of the run that still live, such as data loaders, except for `known` ones and their children."""
+    known, living = {process.pid for process in known}, []
+    for folder in Path("/proc").glob("[0-9]*"):
+        try:
+            environment, status = (folder / "environ").read_bytes(), (folder / "status").read_text()
+        except OSError:
+            continue
+        parent = int(re.search(r"PPid:\s*(\d+)", status)[1])
+        if f"WORKDIR_OF_TEST={workdir}".encode() in environment.split(b"\0") and not {int(folder.name), parent} & known:
+            living.append((folder / "cmdline").read_text() if (folder / "cmdline").exists() else folder.name)
+    return living
+
+
+def start_four(runs, workdir, *more, environments=None):
+    marked = {
+        number: {"WORKDIR_OF_TEST": str(workdir)} | dict((environments or {}).get(number, {})) for number in range(4)
+    }
+    return runs.start_several(workdir, *([*each, *more] for each in FOUR), environments=marked)
+
+
+# --- Killed, stopped, hung, and a signal -----------------------------------------------------------------------------
+
+
+def killed(runs, workdir, victim, moment):
+    """In a step, or while its part of a checkpoint is written."""
+    for attempt in range(10):
+        processes = start_four(runs, workdir)
+        try:
+            moment(workdir, processes[victim], random.Random(attempt))
+            processes[victim].kill()
+            inside = any(TEMPORARY in name for name in remains(workdir))
+            assert processes[victim].wait() == -signal.SIGKILL, "the run came to its end first"
+            assert_ended(workdir, processes, victim, "is gone: it was killed")
+        finally:
+            end(processes)
+        if inside or moment is not saving:
+            return
+    pytest.fail("no kill came inside a save")
+
+
+def stopped(runs, workdir, victim):
+    processes = start_four(runs, workdir, "--heartbeat_timeout=8")
+    try:
+        wait_for_steps(2, workdir, processes)
+        processes[victim].send_signal(signal.SIGSTOP)
+        assert_ended(workdir, processes, victim, r"has been silent for 8 s \(--heartbeat_timeout\)")
+        processes[victim].send_signal(signal.SIGCONT)  # it wakes up alone, and must not go on
+        assert processes[victim].wait(MINUTE) == 1, output(workdir, victim)
+        assert "has been silent for 8 s" in output(workdir, victim)
+        assert not left_behind(workdir)
+    finally:
+        end(processes)
+
+
+def hung_in_its_data_worker(runs, workdir, victim):
+    processes = start_four(runs, workdir, "--config.data.workers=1", "--batch_timeout=20")
+    try:
+        wait_for_steps(1, workdir, processes)
+        (worker,) = data_workers(processes[victim])
+        os.kill(worker, signal.SIGSTOP)
+        assert_ended(workdir, processes, victim, r"at batch \d+, the others up to batch \d+")
+        assert processes[victim].wait(MINUTE) == 1
+        assert not left_behind(workdir)
+    finally:
+        end(processes)
+
+
+def signalled(runs, workdir, receiver, while_starting=False):
+    """A signal to one makes all save the same step, be it while the step is compiled."""
+    processes = start_four(runs, workdir)
+    try:
+        if while_starting:
+            wait_for(lambda: "waiting for" in output(workdir, receiver) and settings_shown(workdir), processes[0])
+        else:
+            wait_for_steps(2, workdir, processes)
+        processes[receiver].send_signal(signal.SIGTERM)
+        assert [process.wait(MINUTE) for process in processes] == [0] * 4, output(workdir)
+        assert not left_behind(workdir)
+    finally:
+        end(processes)
+    step = max(losses(workdir))
+    assert step < runs.steps and f"stopped by SIGTERM at step {step}, checkpoint saved" in output(workdir, 0)
+    assert load_params(workdir)[1]["step"] == step
+
+
+@pytest.mark.parametrize(
+    "faults",
+    [
+        [(killed, 0, training), (killed, 2, training), (killed, 0, saving), (killed, 3, saving)],
+        [(stopped, 0), (stopped, 3)],
+        [(hung_in_its_data_worker, 0), (hung_in_its_data_worker, 2)],
+        [(signalled, 1, True), (signalled, 2), (signalled, 0)],
+    ],
+    ids=["killed", "stopped", "hung", "signalled"],
+)
+def test_one_fault_after_the_other(runs, unbroken, faults):
+    workdir = runs.folder / faults[0][0].__name__
+    for fault, *arguments in faults:
+        fault(runs, workdir, *arguments)
+        for path in workdir.glob("output*.txt"):
+            path.unlink()
+    finish(runs, workdir)
+    assert "resumed from step" in output(workdir, 0)
+    assert_same_run(workdir, unbroken)
+
+
+def wait_for_steps(count, workdir, processes):
+    """Until this start has written the rows of so many steps."""
+    before = max(losses(workdir), default=0)
+    wait_for(lambda: max(losses(workdir), default=0) >= before + count, processes[0], pause=0.002)
+
+
+def settings_shown(workdir):
+    return "hash of all settings" in output(workdir, 0)
+
+
+def data_workers(process):
+    children = Path(f"/proc/{process.pid}/task").glob("*/children")
+    pids = [int(pid) for path in children for pid in path.read_text().split()]
+    return [pid for pid in pids if b"multiprocessing.spawn" in Path(f"/proc/{pid}/cmdline").read_bytes()]
+
+
+# --- Another number of processes -------------------------------------------------------------------------------------
+
+
+def test_a_run_goes_on_with_fewer_processes_and_with_more(runs, unbroken):
+    """One device each. Sums over four, two and one of them differ in the last bit, so losses are the same nearly."""
+    workdir = runs.folder / "fewer and more"
+    one, two = [["--config.mesh.data=1"]], [["--config.mesh.data=1", "--config.mesh.fsdp=2"]] * 2
+    for overrides, steps in ((FOUR, 5), (two, 11), (one, 18), (FOUR, None)):
+        if steps is None:
+            finish(runs, workdir, overrides)
+            continue
+        processes = runs.start_several(workdir, *overrides)
+        try:
+            wait_for(lambda steps=steps: len(losses(workdir)) >= steps, processes[0], pause=0.002)
+            processes[-1].send_signal(signal.SIGTERM)
+            assert [process.wait(MINUTE) for process in processes] == [0] * len(overrides), output(workdir)
+        finally:
+            end(processes)
+    assert output(workdir, 0).count("resumed from step") == 3
+    found, expected = losses(workdir), losses(unbroken)
+    assert list(found) == list(expected)
+    for step, row in found.items():
+        assert row == pytest.approx(expected[step], rel=2e-4), f"step {step}"
+
+
+# --- Bad numbers, damaged checkpoints --------------------------------------------------------------------------------
+
+
+def test_a_nan_in_the_rows_of_one_stops_all_at_its_step(runs):
+    workdir = runs.folder / "nan"
+    processes = start_four(runs, workdir, environments={2: {"INJECTED_FAULTS": "nan 7"}})
+    try:
+        assert [process.wait(PATIENCE) for process in processes] == [1] * 4, output(workdir)
+    finally:
+        end(processes)
+    for number in range(4):
+        assert re.search(r"error: .*step 7: loss \(nan\).* is not finite", output(workdir, number)), output(workdir)
+    assert load_params(workdir)[1]["step"] == 4 and max(losses(workdir)) == 6
+
+
+def test_a_nan_in_the_rows_of_one_is_skipped_by_all(runs, unbroken):
+    workdir, skip = runs.folder / "skipped", "--config.training.on_nonfinite=skip"
+    processes = start_four(runs, workdir, skip, environments={1: {"INJECTED_FAULTS": "nan 7"}})
+    try:
+        assert [process.wait(PATIENCE) for process in processes] == [0] * 4, output(workdir)
+    finally:
+        end(processes)
+    assert "step 7: update dropped (loss nan" in output(workdir, 0)
+    rows = read_metrics(workdir / "metrics.jsonl")
+    assert [row["step"] for row in rows if row["train/skipped"]] == [7] and rows[6]["train/skipped"] == 1
+    found, expected = losses(workdir), losses(unbroken)
+    assert list(found) == list(expected)
+    assert all(found[step] == expected[step] for step in range(1, 7)) and found[8] != expected[8]
+    assert all(np.isfinite(row["train/loss"]) for step, row in found.items() if step != 7)
+
+
+def truncate(checkpoint):
+    for path in (checkpoint / "optimizer").rglob("*"):
+        if path.is_file() and path.parent.name == "d":
+            os.truncate(path, path.stat().st_size // 2)
+
+
+def flip_bits(checkpoint):
+    for path in (checkpoint / "params").rglob("*"):
+        if path.is_file() and path.parent.name == "d":
+            data = bytearray(path.read_bytes())
+            data[len(data) // 2] ^= 1
+            path.write_bytes(data)
+
+
+@pytest.fixture(scope="module")
+def five_checkpoints(runs, unbroken):
+    """The unbroken run as if it had been killed after step 20. Three checkpoints are damaged, in three ways."""
+    workdir = shutil.copytree(unbroken, runs.folder / "five checkpoints")
+    for path in workdir.glob("output*"):
+        path.unlink()
+    for folder in (workdir / "checkpoints").iterdir():
+        if folder.name not in ("4", "8", "12", "16", "20"):
+            shutil.rmtree(folder)
+    truncate(workdir / "checkpoints/16")
+    flip_bits(workdir / "checkpoints/12")
+    return workdir
+
+
+@pytest.mark.parametrize("mesh", [dict(data=2, fsdp=2), dict(data=4)], ids=str)
+def test_a_damaged_checkpoint_gives_way_to_the_one_before_in_all_processes(runs, unbroken, five_checkpoints, mesh):
+    """One after the other: process 2 alone does not see the newest; one is cut off, one has other bits; and process 2
+    alone reads other bits."""
+    workdir = shutil.copytree(five_checkpoints, runs.folder / f"damaged {mesh}")
+    overrides = [[ALL_STAY, *(f"--config.mesh.{axis}={size}" for axis, size in mesh.items())]]
+    finish(runs, workdir, overrides * 4, environments={2: {"INJECTED_FAULTS": "unseen 20, flipped 8"}})
+    assert "resumed from step 4" in output(workdir, 0)
+    for number in range(4):
+        found = re.findall(r"CANNOT READ A CHECKPOINT: checkpoint \S+/checkpoints/(\d+) is", output(workdir, number))
+        assert set(found) == {"20", "16", "12", "8"}, output(workdir, number)
+    assert [f"unreadable-{step}" for step in (12, 16, 20, 8)] == remains(workdir)
+    if "fsdp" in mesh:
+        assert_same_run(workdir, unbroken)
+    else:
+        expected = losses(unbroken)
+        assert all(row == pytest.approx(expected[step], rel=2e-4) for step, row in losses(workdir).items())
+
+
+def test_a_save_that_one_cannot_write_is_not_one_and_the_run_goes_on(runs, unbroken):
+    workdir = runs.folder / "unwritable"
+    finish(runs, workdir, environments={2: {"INJECTED_FAULTS": "unwritable 8"}})
+    assert "the checkpoint of step 8 was not saved" in output(workdir, 2)
+    assert_same_run(workdir, unbroken)
+
+
+# --- Refused ---------------------------------------------------------------------------------------------------------
+
+
+def other_config(runs):
+    return (
+        "--config.optimizer.learning_rate=0.5",
+        r"config.optimizer.learning_rate = \S+ in process 0, 0.5 in process 2",
+    )
+
+
+def other_data(runs):
+    ids = list(range(200)) * 2
+    other = write_prepared(runs.folder / "other data", train=[ids], validation=[ids])
+    return f"--config.data.path={other}", r"data.sources.0.tokens = \d+ in process 0, 400 in process 2"
+
+
+@pytest.mark.parametrize("difference", [other_config, other_data])
+def test_what_differs_is_refused_by_all_with_both_values(runs, difference):
+    workdir = runs.folder / difference.__name__
+    override, sentence = difference(runs)
+    processes = runs.start_several(workdir, *([*each, *([override] * (i == 2))] for i, each in enumerate(FOUR)))
+    assert_refused(workdir, processes, f"^error: {sentence}")
+
+
+def test_a_mesh_that_does_not_divide_is_refused_by_all(runs):
+    workdir, mesh = runs.folder / "mesh", ["--config.mesh.fsdp=3", "--config.mesh.data=-1"]
+    sentence = r"mesh \(fsdp = 3\): the fixed axes need a multiple of 3 devices, and this run has 4"
+    assert_refused(workdir, runs.start_several(workdir, *[mesh] * 4), f"^error: .*{sentence}")
+
+
+def assert_refused(workdir, processes, sentence):
+    try:
+        assert [process.wait(PATIENCE) for process in processes] == [2] * 4, output(workdir)
+    finally:
+        end(processes)
+    for number in range(4):
+        said = output(workdir, number)
+        assert len(re.findall(sentence, said, re.MULTILINE)) == 1 and "Traceback" not in said, said
+    assert not losses(workdir)
