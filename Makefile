@@ -12,7 +12,7 @@ QUICK := tests/test_config.py tests/test_user_code.py tests/configs tests/data t
   $(addprefix tests/parallel/test_,mesh.py sharding.py) $(addprefix tests/inference/test_,sampling.py text.py) \
   $(patsubst %,tests/training/test_%.py,console hardware memory_check metrics progress schedule writers)
 
-.PHONY: help demo test quick test-meshes test-exhaustive test-parity test-pythons test-slurm soak lint format clean
+.PHONY: help demo test quick test-meshes test-faults test-exhaustive test-parity test-pythons test-slurm soak lint format clean
 
 help:            ## list all targets
 	@grep -E '^[a-z-]+: .*##|^[a-z-]+:  *##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -54,6 +54,9 @@ test-slurm: $(BIN)/.ready ## tests on a real Slurm of two nodes on this machine;
 
 test-meshes: $(BIN)/.ready ## loss and gradients on many drawn meshes of eight devices, against one device's
 	$(BIN)/python -m pytest -m exhaustive tests/parallel
+
+test-faults: $(BIN)/.ready ## real runs of four processes, one of which fails, and runs that move between meshes; half an hour
+	$(BIN)/python -m pytest -m exhaustive tests/test_faults.py tests/test_meshes.py
 
 test-parity:     ## tests against PyTorch and transformers, in a separate environment
 	$(PYTHON) -m venv .venv-parity

@@ -14,7 +14,7 @@ from pathlib import Path
 import jax
 import numpy as np
 import pytest
-from killed_runs import Runs, losses, output, remains, saving, training, wait_for
+from killed_runs import Runs, end, losses, output, remains, saving, training, wait_for
 from prepared_folders import write_prepared
 from waiting import PATIENCE
 
@@ -37,24 +37,9 @@ def runs(tmp_path_factory):
 @pytest.fixture(scope="module")
 def unbroken(runs):
     workdir = runs.folder / "unbroken"
-    finish(runs, workdir, [[*each, ALL_STAY] for each in FOUR])
+    runs.finish_several(workdir, *([*each, ALL_STAY] for each in FOUR))
     assert list(losses(workdir)) == list(range(1, runs.steps + 1))
     return workdir
-
-
-def finish(runs, workdir, overrides=FOUR, **options):
-    """Starts, or goes on with, a run of several processes, and waits for its good end."""
-    processes = runs.start_several(workdir, *overrides, **options)
-    try:
-        assert [process.wait(PATIENCE) for process in processes] == [0] * len(overrides), output(workdir)
-    finally:
-        end(processes)
-
-
-def end(processes):
-    for process in processes:
-        process.kill()
-        process.wait()
 
 
 def assert_same_run(workdir, unbroken):
@@ -181,7 +166,7 @@ def test_one_fault_after_the_other(runs, unbroken, faults):
         fault(runs, workdir, *arguments)
         for path in workdir.glob("output*.txt"):
             path.unlink()
-    finish(runs, workdir)
+    runs.finish_several(workdir, *FOUR)
     assert "resumed from step" in output(workdir, 0)
     assert_same_run(workdir, unbroken)
 
@@ -211,7 +196,7 @@ def test_a_run_goes_on_with_fewer_processes_and_with_more(runs, unbroken):
     one, two = [["--config.mesh.data=1"]], [["--config.mesh.data=1", "--config.mesh.fsdp=2"]] * 2
     for overrides, steps in ((FOUR, 5), (two, 11), (one, 18), (FOUR, None)):
         if steps is None:
-            finish(runs, workdir, overrides)
+            runs.finish_several(workdir, *overrides)
             continue
         processes = runs.start_several(workdir, *overrides)
         try:
@@ -290,12 +275,12 @@ def five_checkpoints(runs, unbroken):
 def test_a_damaged_checkpoint_gives_way_to_the_one_before_in_all_processes(runs, unbroken, five_checkpoints, mesh):
     """One after the other: process 2 alone does not see the newest; one is cut off, one has other bits; and process 2
     alone reads other bits."""
-    workdir = shutil.copytree(five_checkpoints, runs.folder / f"damaged {mesh}")
+    workdir = shutil.copytree(five_checkpoints, runs.folder / f"damaged {len(mesh)}")
     overrides = [[ALL_STAY, *(f"--config.mesh.{axis}={size}" for axis, size in mesh.items())]]
-    finish(runs, workdir, overrides * 4, environments={2: {"INJECTED_FAULTS": "unseen 20, flipped 8"}})
+    runs.finish_several(workdir, *overrides * 4, environments={2: {"INJECTED_FAULTS": "unseen 20, flipped 8"}})
     assert "resumed from step 4" in output(workdir, 0)
     for number in range(4):
-        found = re.findall(r"CANNOT READ A CHECKPOINT: checkpoint \S+/checkpoints/(\d+) is", output(workdir, number))
+        found = re.findall(r"CANNOT READ A CHECKPOINT: checkpoint .*?/checkpoints/(\d+) is", output(workdir, number))
         assert set(found) == {"20", "16", "12", "8"}, output(workdir, number)
     assert [f"unreadable-{step}" for step in (12, 16, 20, 8)] == remains(workdir)
     if "fsdp" in mesh:
@@ -307,7 +292,7 @@ def test_a_damaged_checkpoint_gives_way_to_the_one_before_in_all_processes(runs,
 
 def test_a_save_that_one_cannot_write_is_not_one_and_the_run_goes_on(runs, unbroken):
     workdir = runs.folder / "unwritable"
-    finish(runs, workdir, environments={2: {"INJECTED_FAULTS": "unwritable 8"}})
+    runs.finish_several(workdir, *FOUR, environments={2: {"INJECTED_FAULTS": "unwritable 8"}})
     assert "the checkpoint of step 8 was not saved" in output(workdir, 2)
     assert_same_run(workdir, unbroken)
 

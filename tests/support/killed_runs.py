@@ -11,6 +11,7 @@ import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from prepared_folders import write_prepared
 from waiting import PATIENCE
@@ -113,6 +114,14 @@ class Runs:
             process.kill()
         assert status == 0, f"exit status {status}:\n{output(workdir)[-4000:]}"
 
+    def finish_several(self, workdir: Path, *overrides: Sequence[str], **options: Any) -> None:
+        """Starts, or goes on with, a run of several processes, and waits for its end. options: of `start_several`."""
+        processes = self.start_several(workdir, *overrides, **options)
+        try:
+            assert [process.wait(PATIENCE) for process in processes] == [0] * len(processes), output(workdir)[-8000:]
+        finally:
+            end(processes)
+
     def kill(self, workdir: Path, moment: str, generator: random.Random) -> bool:
         """Starts, or goes on with, the run in `workdir` and kills it at a moment of that kind.
 
@@ -127,6 +136,13 @@ class Runs:
             status = process.wait()
         assert status in (0, -signal.SIGKILL), f"exit status {status}:\n{output(workdir)[-4000:]}"
         return status != 0
+
+
+def end(processes: Sequence[subprocess.Popen]) -> None:
+    """Kills those that still run."""
+    for process in processes:
+        process.kill()
+        process.wait()
 
 
 def losses(workdir: Path) -> dict[int, dict[str, float]]:
