@@ -290,10 +290,11 @@ def test_a_damaged_checkpoint_gives_way_to_the_one_before_in_all_processes(runs,
         assert all(row == pytest.approx(expected[step], rel=2e-4) for step, row in losses(workdir).items())
 
 
-def test_a_save_that_one_cannot_write_is_not_one_and_the_run_goes_on(runs, unbroken):
+def test_a_save_that_one_cannot_write_is_none_and_the_run_goes_on(runs, unbroken):
+    """The others wait five minutes for it."""
     workdir = runs.folder / "unwritable"
     runs.finish_several(workdir, *FOUR, environments={2: {"INJECTED_FAULTS": "unwritable 8"}})
-    assert "the checkpoint of step 8 was not saved" in output(workdir, 2)
+    assert "the checkpoint of step 8 was not saved" in output(workdir, 0)
     assert_same_run(workdir, unbroken)
 
 
