@@ -1,6 +1,6 @@
 """How well does a model do? python -m gptjax.evaluate --workdir=runs/mine --tasks=hellaswag,blimp --task_data=data/eval
 
-  … --tasks=core                                        the centred average of 22 tasks, over those that are at hand
+  … --tasks=core                                        the centred average of those of 22 tasks whose data are there
   … --tasks=cards/quiz.toml                             a task of your own: a card and a file of questions
   … --tasks=translation --task_data=data/fra_eng        the held-out pairs of a prepared folder
   … --tasks=blimp --average=3                           the mean of the parameters of the last 3 checkpoints
@@ -11,7 +11,7 @@
 
 The cards in configs/tasks say what each task asks and where people get its data; --task_data names folders that have
 them. Results are written into the run: evaluation/step-00002000/results.json, beside it the answers in items/TASK.jsonl
-and .eval_results/*.yaml for the Hugging Face hub. A killed evaluation goes on where it was.
+and .eval_results/*.yaml for the Hugging Face hub. A killed evaluation continues where it stopped.
 """
 
 from __future__ import annotations
@@ -133,7 +133,7 @@ def evaluate(run: Path, names: str, console: Console) -> None:
     texts = [local_path(path, "--text") for path in TEXT.value]
     for path in texts:
         if not path.exists():
-            raise ConfigError(f"--text={path}: must be a file or a folder; there is none of this name")
+            raise ConfigError(f"--text={path}: must be a file or a folder, but there is nothing of this name")
     tasks: list[Task] = []
     missing: list[str] = []
     loaded: harness.Loaded | None = None
@@ -148,7 +148,7 @@ def evaluate(run: Path, names: str, console: Console) -> None:
     elif names:
         tasks, missing = find_tasks(names, data, also=here, limit=LIMIT.value, few_shot=FEW_SHOT.value)
     for name in missing:
-        console.print(f"core: {name} is not at hand", style="yellow")
+        console.print(f"core: the data of {name} were not found", style="yellow")
     answerer, identity = load_model(run, params, config, metadata)
     folder, of = results.results_folder(run, metadata["step"], len(averaged)), f"step {metadata['step']:,}"
     if averaged:
@@ -255,7 +255,7 @@ def progress_bars(console: Console, unit: str, all_of: Mapping[str, int] | None 
     """
     began = time.monotonic()
     with Bars(console=console, transient=True, disable=not console.is_terminal) as bars:
-        told: set[str] = set()
+        announced: set[str] = set()
         bar = {name: bars.add_task(name, total=total, start=False) for name, total in (all_of or {}).items()}
 
         def progress(name: str, done: int, total: int) -> None:
@@ -263,8 +263,8 @@ def progress_bars(console: Console, unit: str, all_of: Mapping[str, int] | None 
                 bar[name] = bars.add_task(name, total=total, start=False)
             bars.start_task(bar[name])
             bars.update(bar[name], completed=done)
-            if done == total and name not in told and not console.is_terminal:
-                told.add(name)
+            if done == total and name not in announced and not console.is_terminal:
+                announced.add(name)
                 console.print(f"{name}: {total:,} {unit}, {time.monotonic() - began:.0f} s", style="dim")
 
         yield progress

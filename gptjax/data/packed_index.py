@@ -77,7 +77,7 @@ def _write(files: Mapping[str, IO[bytes]], source: TokenSource, sequence_length:
 
 
 def blocks(offsets: np.ndarray) -> Iterator[tuple[int, int]]:
-    """The first document of each block and the one behind its last: those that begin within BLOCK tokens."""
+    """The first document of each block and the one after its last. A block's documents begin within BLOCK tokens."""
     edges = np.arange(0, int(offsets[-1]) + BLOCK, BLOCK, dtype=np.uint64)
     documents = np.minimum(np.searchsorted(offsets, edges), len(offsets) - 1)
     yield from itertools.pairwise(documents.tolist())

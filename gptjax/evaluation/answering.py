@@ -1,9 +1,8 @@
-"""A trained model as an `Answerer`: log-likelihoods in batches of similar lengths, texts by the cached generator.
+"""A trained model as an `Answerer`: it computes log-likelihoods in batches, and writes texts with the generator.
 
-Context and continuation are tokenized together; the tokens after the context's own are the continuation's. White space
-at the end of a context belongs to the continuation, because tokenizers join a blank to the word that follows. Requests
-that are longer than the model's context lose tokens at their beginning. Contexts follow the token that documents begin
-after.
+Context and continuation are tokenized together, and the tokens after those of the context belong to the continuation.
+White space at the end of a context belongs to the continuation, because tokenizers join a space to the following word.
+Requests that are longer than the model's context lose tokens at their beginning. Contexts start after the begin token.
 
 A model of pairs (an encoder–decoder, or a decoder that has learned to complete pairs) takes context or prompt as its
 source, and continuation or text as its target. These are tokenized separately, and a source that is too long loses its
@@ -27,7 +26,7 @@ GENERATED_AT_ONCE = 8  # batches between two reports
 
 @dataclasses.dataclass(frozen=True)
 class _Row:
-    """Tokens of a request; those from `first` on are the continuation."""
+    """The tokens of a request. Those from `first` on are the continuation."""
 
     tokens: list[int]
     first: int
@@ -69,7 +68,7 @@ class ModelAnswerer:
         self.scorer = LogLikelihoods(self.generator.family, self.generator.params)
 
     def score(self, requests: Sequence[Scored]) -> Iterator[tuple[int, LogLikelihood]]:
-        """See `Answerer`. What requests share is read once (`loglikelihood`)."""
+        """See `Answerer`. A context that several requests share is read once (`loglikelihood`)."""
         rows = list(self._rows(requests))
         for index, score in self.scorer.score([Continued(row.tokens, row.first) for row in rows]):
             row = rows[index]

@@ -1,4 +1,4 @@
-"""How well texts are classified: accuracy, macro-F1 and loss, all from one confusion matrix."""
+"""Scores of a classifier: accuracy and macro-F1 from a confusion matrix, and the loss."""
 
 from __future__ import annotations
 
@@ -18,11 +18,12 @@ TEXT_LOSS = Score("validation/loss", "validation loss (nats per text)", "loss {:
 
 
 def f1_of_classes(confusion_CC: np.ndarray) -> np.ndarray:
-    """F1 of each class, [C]: 2 · right / (texts of the class + texts that were taken for it); NaN if there are none of
-    either.
+    """The F1 of each class, [C]: 2 · right / (texts of the class + texts that were classified as it).
+
+    It is NaN for a class without any of these texts.
 
     Args:
-      confusion_CC: row c, column d: texts of class c that were taken for class d.
+      confusion_CC: row c, column d: the number of texts of class c that were classified as d.
     """
     right_C = np.diagonal(confusion_CC)
     both_C = confusion_CC.sum(0) + confusion_CC.sum(1)

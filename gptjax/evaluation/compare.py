@@ -1,4 +1,4 @@
-"""Evaluated runs side by side: scores, paired differences and their p-values, as a table and a plot.
+"""Compares evaluated runs: scores, paired differences and their p-values, as a table and a plot.
 
 Runs that answered the same items are compared item by item, which finds smaller differences than the standard errors of
 the two scores suggest. If all values are 0 or 1, the p-value is that of McNemar's exact test; for other values, of the
@@ -53,8 +53,9 @@ class Difference:
     """How two runs differ in one metric of a task: the second minus the first.
 
     Attributes:
-      value: the difference; p: its p-value, NaN if there is none.
-      unlike: why the two cannot be compared, in words; "" if they can.
+      value: the difference.
+      p: its p-value; NaN if it has none.
+      unlike: the reason why the two cannot be compared; "" if they can.
     """
 
     value: float = math.nan

@@ -1,10 +1,11 @@
-"""Log-likelihoods of continuations: what several of them share is read once, in batches of few shapes, on all devices.
+"""Log-likelihoods of continuations, in batches of few shapes, on all devices. A shared context is read only once.
 
-The continuations of one context are a group. It takes one stretch of a row: the context, then each continuation but for
-its last token, which is predicted and not read. Continuations are branches of the context: each sees it and itself, as
-if it stood directly behind it (`attention.Branches`). Rows hold several groups, as rows of training hold several
-documents, so that one forward pass has work for all of a device and little padding; logits are made only of the places
-that predict a continuation. An encoder–decoder reads contexts as its sources, and continuations as branches of nothing.
+The continuations of one context are a group, which takes one stretch of a row: the context, then each continuation
+without its last token, which is predicted and not read. Continuations are branches of the context: each sees the
+context and itself, as if it followed the context directly (`attention.Branches`). A row holds several groups, as rows
+in training hold several documents, so that a forward pass uses the whole device and has little padding. Logits are
+computed only at places that predict a continuation. An encoder–decoder reads contexts as its sources, and continuations
+as branches without a common beginning.
 
 Each device reads rows of its own, with a copy of the parameters. A batch is sent before the one before it is fetched,
 so that the host prepares one while the devices compute another.
@@ -45,7 +46,12 @@ class Continued:
 
 @dataclasses.dataclass(frozen=True)
 class TokenScore:
-    """nats: log-likelihood of the scored tokens; hits: how many of them are the most likely one at their place."""
+    """The score of a sequence.
+
+    Attributes:
+      nats: the log-likelihood of the scored tokens.
+      hits: the number of scored tokens that are the most likely one at their place.
+    """
 
     nats: float
     hits: int
@@ -65,7 +71,7 @@ class _Group:
 
 @dataclasses.dataclass
 class _Row:
-    """Groups that are read in one row, and what is left of it."""
+    """Groups that are read in one row, and the room that is left in it."""
 
     groups: list[_Group]
     left: tuple[int, int]
@@ -80,7 +86,7 @@ class LogLikelihoods:
     """
 
     def __init__(self, family: Family, params: Any, devices: Sequence[jax.Device] | None = None):
-        # However the model was trained: rows in which texts branch need a mask, and nothing is kept for a gradient.
+        # The settings of training do not matter here: branches need a mask, and nothing is kept for a gradient.
         forward = dataclasses.replace(family.config, attention="xla", layers="unroll", remat="none")
         self.family = dataclasses.replace(family, config=forward)
         devices = jax.local_devices() if devices is None else devices

@@ -1,4 +1,4 @@
-"""What an evaluation asks a model, and what the model answers: log-likelihoods of continuations, and written texts."""
+"""The requests of an evaluation to a model and the model's answers: log-likelihoods of continuations, and texts."""
 
 from __future__ import annotations
 
@@ -30,9 +30,9 @@ class LogLikelihood:
 
     Attributes:
       nats: its natural logarithm, summed over the continuation's tokens.
-      tokens, bytes: the size of the continuation, with the white space that the context ended with.
+      tokens, bytes: the size of the continuation, including the white space at the end of the context.
       greedy: whether every token of the continuation is the most likely one at its place.
-      truncated: tokens of the context that did not fit, cut from the left.
+      truncated: the number of tokens that were cut from the beginning of the context, because they did not fit.
     """
 
     nats: float
@@ -44,7 +44,10 @@ class LogLikelihood:
 
 @dataclass(frozen=True)
 class Written:
-    """What the model wrote, without the stop text; truncated: tokens of the prompt that did not fit."""
+    """The text that the model wrote, without the stop text.
+
+    truncated: the number of tokens of the prompt that did not fit.
+    """
 
     text: str
     truncated: int

@@ -185,7 +185,7 @@ def notes(results: Mapping[str, Mapping[str, Any]], averages: Mapping[str, Any])
             )
     for name, average in averages.items():
         if average["missing"]:
-            found.append(f"{name.upper()} without {', '.join(average['missing'])}: their data are not at hand")
+            found.append(f"{name.upper()} without {', '.join(average['missing'])}: their data were not found")
     return found
 
 

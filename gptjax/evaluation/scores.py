@@ -1,4 +1,4 @@
-"""What a score is called, how it is shown, and which of two is the better one."""
+"""The name of a score, how it is shown, and which of two values is better."""
 
 from __future__ import annotations
 
@@ -38,11 +38,11 @@ class Score:
 
     @property
     def worst(self) -> float:
-        """The value that every other one is better than."""
+        """The value than which every other value is better."""
         return -math.inf if self.higher_is_better else math.inf
 
     def best(self, values: Iterable[float]) -> float:
-        """The best of the finite values; `worst` if there is none."""
+        """The best of the finite values; `worst` if no value is finite."""
         finite = [value for value in values if math.isfinite(value)]
         return (max if self.higher_is_better else min)(finite, default=self.worst)
 

@@ -1,4 +1,4 @@
-"""How well a model predicts whole texts: perplexity, bits per byte and the share of tokens that it would have written.
+"""Scores for whole texts: perplexity, bits per byte, and the share of tokens that are the model's most likely ones.
 
 A document is scored as in training: after the begin token, with the EOS token at its end. A document longer than the
 context is read in windows that overlap by half a context. Every token is scored once: in the first window from its

@@ -1,4 +1,4 @@
-"""One pass over a set of held-out batches: sums on the device, added up on the host, scored once at the end."""
+"""One pass over held-out batches: the device computes sums, the host adds them up, and they are scored at the end."""
 
 from __future__ import annotations
 

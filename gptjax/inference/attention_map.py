@@ -1,4 +1,4 @@
-"""Where an encoder–decoder looks while it writes: the cross-attention of a pair, as numbers and as a picture."""
+"""The cross-attention of an encoder–decoder for a pair of texts, as numbers and as a picture."""
 
 from __future__ import annotations
 
@@ -29,8 +29,9 @@ class _WatchedBlock(Block):
 
 
 def cross_attention(params: Any, config: ModelSettings, source: Sequence[int], target: Sequence[int]) -> np.ndarray:
-    """The cross-attention of each token of the target to each token of the source, float32 [L, N, T, S]; sums to 1
-    over S.
+    """The cross-attention of each token of the target to each token of the source, float32 [L, N, T, S].
+
+    The weights of a token of the target sum to 1 over S.
 
     Args:
       params: as trained, of a model with an encoder and a decoder.

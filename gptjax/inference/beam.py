@@ -27,7 +27,7 @@ from gptjax.model.family import Cache, Family
 
 @struct.dataclass
 class Texts:
-    """W texts for each of B prompts, with room for G tokens; the first `length_BW` of these are the text."""
+    """W texts for each of B prompts, with room for G tokens, of which the first `length_BW` are the text."""
 
     tokens_BWG: jax.Array  # int32
     logprobs_BWG: jax.Array  # float32, of each token

@@ -1,4 +1,4 @@
-"""The label of new texts, by a trained classifier."""
+"""Classifies new texts with a trained classifier."""
 
 from __future__ import annotations
 

@@ -83,7 +83,7 @@ def check_positions(model: ModelSettings) -> None:
         )
     factors = model.rope_feature_factors
     if (factors and model.rope_scaling != "longrope") or not all(isinstance(f, int | float) and f > 0 for f in factors):
-        raise ConfigError(f"model.rope_feature_factors = {factors}: must be positive numbers, and longrope's alone")
+        raise ConfigError(f"model.rope_feature_factors = {factors}: must be positive, and only for longrope")
     if model.rope_scaling == "longrope" and len(factors) != rotated // 2:
         raise ConfigError(
             f"model.rope_feature_factors has {len(factors)} numbers: model.rope_scaling = 'longrope' needs one for "

@@ -1,4 +1,4 @@
-"""A feed-forward layer of which each token uses a few parts: a mixture of experts (Shazeer et al., arXiv:1701.06538).
+"""A mixture of experts: a feed-forward layer whose experts each process a part of the tokens (arXiv:1701.06538).
 
     scores = softmax(x · router), or sigmoid            [E], one for each expert
     chosen = the k experts with the highest scores      (with `router_bias`, of scores + bias: DeepSeek-V3)
@@ -41,7 +41,7 @@ class Group:
         return x
 
     def summed(self, x: jax.Array) -> jax.Array:
-        """Of what each device has made of the rows of all, the sum; each gets its own rows of it."""
+        """Sums the outputs of all devices for the rows of all. Each device gets the sums for its own rows."""
         return x
 
 

@@ -246,7 +246,7 @@ def declarations_of(module: nn.Module, *inputs: Any, method: Any = None) -> dict
 
 
 def _place(module_type: type, name: str) -> str:
-    """The file and line in which a class speaks of the parameter `name`."""
+    """The file and line in which a class mentions the parameter `name`."""
     try:
         file, (lines, first) = inspect.getsourcefile(module_type), inspect.getsourcelines(module_type)
     except (OSError, TypeError):  # typed into an interpreter

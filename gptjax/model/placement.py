@@ -1,7 +1,7 @@
-"""The places in a model at which a mesh of devices has its say.
+"""The places in a model where its work can be divided over devices.
 
-A model knows nothing of devices. Where it matters how its work is divided, it calls a method of its `placement`. Here
-each method does what one device does; `gptjax/parallel/placement.py` has the methods of a mesh. They compute the same.
+A model does not depend on devices. Where the division of work matters, it calls a method of its `placement`. The
+methods in this file are for one device. Those in `gptjax/parallel/placement.py` compute the same on a mesh.
 """
 
 from __future__ import annotations

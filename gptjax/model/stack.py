@@ -34,8 +34,8 @@ class Seen(NamedTuple):
     Attributes:
       rotations: of queries and keys in each kind of layer, by its mark in the window pattern; None: not rotated.
       segments_BT: int32 document numbers; None: a row is one document.
-      branches: of texts that go on from one beginning; None: there are none.
-      context: what cross-attention reads (see `decoder.Block`); None: there is none.
+      branches: the branches of rows with several continuations of one beginning; None: no row has branches.
+      context: the other stream for cross-attention (see `decoder.Block`); None: there is no other stream.
     """
 
     rotations: dict[str, Any]
@@ -96,9 +96,9 @@ class Stack(nn.Module):
         caches: list[tuple[jax.Array, ...]],
         contexts: list[dict[str, Any]] | None = None,
     ) -> tuple[jax.Array, list[tuple[jax.Array, ...]]]:
-        """As `transform`, reading on from each layer's cache; returns the layers' new caches, too.
+        """Like `transform`, continuing from each layer's cache. It also returns the layers' new caches.
 
-        Always unrolled: a scan would copy each layer's slice of the cache and of the weights at every token.
+        The layers are always unrolled, since a scan would copy each layer's slice of cache and weights at every token.
         """
         assert self.block is not None
         made_by_layers = []
@@ -143,7 +143,7 @@ class Stack(nn.Module):
         return jnp.arange(length)[None]
 
     def dropout_keys(self, dropout_keys_B: jax.Array | None) -> tuple[jax.Array | None, jax.Array | None]:
-        """Of a key per row: keys of all layers [L, B], and of the embedding [B]; None where nothing is dropped out."""
+        """Makes a key per row into keys of all layers [L, B] and of the embedding [B]; None without dropout."""
         if dropout_keys_B is None or not (self.config.dropout or self.config.attention_dropout):
             return None, None
         keys = fold_in(dropout_keys_B, jnp.arange(self.config.num_layers + 1)[:, None])
@@ -159,7 +159,7 @@ class Stack(nn.Module):
         return self.placement.gathered(x_BTD if normed else self.final_norm(x_BTD))
 
     def _rotations(self, positions_BT: jax.Array) -> dict:
-        """Of queries and keys in each kind of layer, by its mark in the window pattern; None: they are not rotated."""
+        """The rotation of queries and keys in each kind of layer, by its mark in the window pattern; None: none."""
         config = self.config
         if config.position != "rope":
             return dict.fromkeys("SLN")

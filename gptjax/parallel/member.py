@@ -1,8 +1,8 @@
 """One process of a run: its connection to process 0, its part of JAX's runtime, and how it ends with the others.
 
-A member sends messages to the hub of process 0 (`hub.py`): first who it is, then signs of life, facts to compare, and
-last that it leaves or why it failed. Two threads do this beside the program: one listens, one beats. When the hub
-reports that the run is over, the program gets `GRACE` seconds to return by itself; then the process exits, even where
+A member sends messages to the hub of process 0 (`hub.py`): first who it is, then heartbeats and facts to compare, and
+at the end that it leaves or why it failed. It does so in two threads, one that listens and one that sends heartbeats.
+When the hub reports that the run is over, the program has `GRACE` seconds to return. Then the process exits, even if
 its main thread waits in JAX for a lost process forever.
 """
 

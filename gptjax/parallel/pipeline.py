@@ -9,14 +9,15 @@ micro-batches (GPipe, arXiv:1811.06965), with dots where a stage has nothing to 
 
 With R repeats a stage holds R groups of layers that do not follow each other, and a micro-batch goes R times round the
 ring of stages (circular or interleaved, arXiv:2104.04473, section 2.2). A tick is R times as short, and with it the
-bubble. The price: a micro-batch is sent R times as often, and since arrays of parameters keep the model's order of
-layers, each step starts with sending groups of layers to their stages, and ends with sending their gradients back.
+bubble. In return, a micro-batch is sent R times as often. And since arrays of parameters keep the model's order of
+layers, each step starts by sending groups of layers to their stages, and ends by sending their gradients back.
 
-Embedding, head and loss belong to no stage. There the axis splits the rows of a batch, as `data` does. A conveyor
-carries the rows from the device where they lie to the first stage, and the results from the last stage back.
+Embedding, head and loss belong to no stage. For them, the axis splits the rows of a batch, as `data` does. The rows are
+passed from device to device until they reach the first stage, and the results come back from the last stage in the same
+way; the code calls this the conveyor.
 
-All stages are one program: a `shard_map` over this axis alone, in which the compiler divides the work over the other
-axes of the mesh as it does everywhere else.
+All stages are one program, a `shard_map` over this axis only. Inside of it, the compiler divides the work over the
+other axes of the mesh as usual.
 """
 
 from __future__ import annotations
@@ -58,7 +59,7 @@ class Schedule:
 
     @property
     def turns(self) -> int:
-        """In how many ticks a stage has something to do."""
+        """The number of ticks in which a stage works."""
         return self.microbatches * self.repeats
 
     @property
@@ -68,7 +69,7 @@ class Schedule:
 
     @property
     def bubble(self) -> float:
-        """The share of its time for which a stage has nothing to do."""
+        """The share of its time for which a stage is idle."""
         return (self.stages - 1) / self.ticks
 
     def at(self, stage: Any, tick: Any) -> tuple[Any, Any, Any]:
@@ -143,14 +144,14 @@ def pipelined(
     schedule: Schedule,
     keep: Callable[..., bool],
 ) -> tuple[Array, Any]:
-    """What `run(layers, x_BTD, seen, keys_LB)` returns, computed by the stages of the mesh in force.
+    """Computes the result of `run(layers, x_BTD, seen, keys_LB)` by the stages of the current mesh.
 
     Args:
       run: runs any number of layers that follow each other in the model; returns x_BTD, and statistics [L, B, …].
       layers: parameters [L, …].
-      seen: what all layers see: arrays [B, …], or [1, …] if all rows see the same.
+      seen: the inputs that all layers share: arrays [B, …], or [1, …] if they are the same for all rows.
       keys_LB: keys for random numbers.
-      keep: the policy (`jax.checkpoint`) of what the forward pass keeps of several layers for the backward pass.
+      keep: the policy of `jax.checkpoint` that says what several layers keep for the backward pass.
     """
     stages, repeats = schedule.stages, schedule.repeats
     by_row = {"seen": seen, "keys": None}
@@ -297,7 +298,7 @@ def _divided_forward(function: Callable[..., Array], *operands: Array) -> tuple[
 
 
 def _divided_backward(function: Callable[..., Array], operands: tuple[Array, ...], cotangent: Array) -> Any:
-    """Runs the kernel forward again: JAX cannot hand what a `shard_map` keeps out of one that stands in another."""
+    """Runs the kernel's forward pass again, because JAX cannot pass residuals out of a nested `shard_map`."""
 
     def pull(cotangent: Array, *operands: Array) -> Any:
         return jax.vjp(function, *operands)[1](cotangent)

@@ -1,4 +1,4 @@
-"""How a mesh divides the work inside of a model: see `gptjax/model/placement.py`, of which this is the other form."""
+"""How a mesh divides the work of a model. `gptjax/model/placement.py` has the form for one device."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from gptjax.settings import MeshSettings
 
 @dataclasses.dataclass(frozen=True)
 class MeshPlacement(Placement):
-    """The mesh in force when the model is traced (`jax.set_mesh`); none: one device.
+    """Divides work over the mesh that is current when the model is traced (`jax.set_mesh`).
 
     Attributes:
       config: the `mesh` section. The sizes of the axes are read from the mesh itself.
@@ -46,8 +46,10 @@ class MeshPlacement(Placement):
         v_BSKH: jax.Array,
         **options: Any,
     ) -> jax.Array:
-        """Brings together what sequences that are divided need of each other; and gives a kernel that the compiler
-        cannot divide inside of a pipeline its part of rows and heads."""
+        """Lets tokens attend to tokens on other devices, if sequences are divided.
+
+        In a pipeline, it gives a kernel that the compiler cannot divide its part of rows and heads.
+        """
         mesh = jax.sharding.get_abstract_mesh()
         if options["backend"] == "cudnn" and mesh.manual_axes:
             function = functools.partial(divided, function)

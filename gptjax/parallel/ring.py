@@ -37,16 +37,16 @@ from gptjax.model.softcap import softcap
 
 @dataclasses.dataclass(frozen=True)
 class Ring:
-    """What devices compute in which step, and what bends attention.
+    """What devices compute in which step, and how attention is modified.
 
     Attributes:
       axis: the mesh axis over which the sequence is divided, of `size` devices.
       length: how many tokens of each row a device has.
       window, causal: as for `attention`.
-      block: queries whose logits exist at once, at most.
+      block: the largest number of queries whose logits exist at once.
       scale, softcap: see `attention_scores.Scores`.
-      bias: how far a key lies before its query, [B, T, S] → what is added to the logits of this device's heads; None:
-        nothing.
+      bias: a function from the distances of keys before their queries, [B, T, S], to a term that is added to the logits
+        of this device's heads; None: no term.
     """
 
     axis: str
@@ -253,7 +253,7 @@ def _sent(ring: Ring, tree: Any, shift: int = 1) -> Any:
 
 
 def _block(ring: Ring, starts: tuple[Array, Array], queries: Any, keys: Any) -> tuple[Any, Any]:
-    """A block of queries and the keys that it reads. What has one axis is a fact of rows, the rest [b, t, …]."""
+    """A block of queries and the keys that it reads. Arrays of one axis describe rows; the others are [b, t, …]."""
 
     def cut(start: Array, size: int, x: Array) -> Array:
         return _part(x, start, size, axis=min(1, x.ndim - 1))
@@ -296,7 +296,7 @@ def _add(x: Array, start: Any, part: Array) -> Array:
 
 
 def _to_zigzag(ring: Ring, x_bt: Array) -> Array:
-    """Of the parts 2 i and 2 i + 1, which device i has, to i and 2 C - 1 - i."""
+    """Exchanges parts of the sequence: device i has the parts 2 i and 2 i + 1, and gets i and 2 C - 1 - i."""
     is_even, parts = lax.axis_index(ring.axis) % 2 == 0, jnp.split(x_bt, 2, axis=1)
     even, odd = (lax.ppermute(x, ring.axis, _homes(ring, slot)) for slot, x in enumerate(parts))
     return jnp.concatenate([jnp.where(is_even, even, odd), jnp.where(is_even, odd, even)], axis=1)

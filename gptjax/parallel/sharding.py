@@ -98,7 +98,7 @@ def pinned_for_update(gradients: Any, declared: Any) -> Any:
 
 
 def _spec(entries: list[tuple[str, ...]]) -> PartitionSpec:
-    """Of the mesh axes of every axis of an array."""
+    """The partition specification from the mesh axes of every axis of an array."""
     while entries and not entries[-1]:
         entries.pop()
     return P(*(entry[0] if len(entry) == 1 else entry or None for entry in entries))

@@ -65,7 +65,7 @@ def load_tasks(
       continues: whether the model continues texts; otherwise it has no likelihood of a document.
 
     Raises:
-      ConfigError: there is no such task, its YAML is wrong, its data are not at hand, or it needs what is not allowed.
+      ConfigError: there is no such task, its YAML is wrong, its data were not found, or it needs what is not allowed.
     """
     library = lm_eval()
     wanted = [name.strip() for name in names.split(",") if name.strip()]
@@ -73,7 +73,7 @@ def load_tasks(
         raise ConfigError(f"{option}={names}: must name tasks of lm_eval, such as {option}=arc_easy,my/task.yaml")
     for folder in data:
         if not folder.is_dir():
-            raise ConfigError(f"--task_data={folder}: must be a folder; there is none of this name")
+            raise ConfigError(f"--task_data={folder}: must be a folder, but there is no folder of this name")
     found: dict[str, dict[str, Any]] = {"tasks": {}, "groups": {}, "group_map": {}}
     of_library: Any = None
     for name in wanted:
@@ -108,7 +108,7 @@ def _of_library(name: str, manager: Any, own_functions: bool, option: str) -> di
 
 
 def _loaded(name: str, manager: Any, specs: Sequence[str]) -> dict[str, dict[str, Any]]:
-    """Has lm_eval load tasks; whatever goes wrong in files and code of others becomes one sentence."""
+    """Lets lm_eval load tasks. Errors in other people's files and code become a ConfigError of one sentence."""
     try:
         made = manager.load(list(specs))
     except Exception as error:

@@ -1,11 +1,11 @@
-"""Tasks: questions with known answers, as data.
+"""Tasks: questions with known answers, described by data files.
 
   tasks, missing = find_tasks("hellaswag,blimp,my/card.toml", data=[Path("data/eval")])
   results = run_tasks(tasks, answerer, Subject(identity), folder)
   write_results(folder, results, …)
 
-A card (card.py) says what a task is; a reader (readers.py) turns its file into rows; a kind (kinds.py) turns a row into
-requests, and the answers into an item's record; metrics.py sums the records up.
+A card (card.py) describes a task. A reader (readers.py) turns its file into rows. A kind (kinds.py) turns a row into
+requests, and the answers into an item's record. metrics.py computes scores from the records.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ def find_tasks(
         raise ConfigError(f"{option}={names}: must name tasks, such as {option}=hellaswag,blimp")
     for folder in data:
         if not folder.is_dir():
-            raise ConfigError(f"--task_data={folder}: must be a folder; there is none of this name")
+            raise ConfigError(f"--task_data={folder}: must be a folder, but there is no folder of this name")
     data = [*data, *also]
     changes = {key: value for key, value in changes.items() if value is not None}
     cards: dict[str, card.Card] = {}
@@ -65,7 +65,7 @@ def find_tasks(
             missing += [each for each in core.TASKS if each not in cards]
             if len(missing) == len(core.TASKS):
                 where = ", ".join(map(str, data)) or f"no folder ({data_option} names one)"
-                raise ConfigError(f"{option}={name}: none of its tasks is at hand in {where}")
+                raise ConfigError(f"{option}={name}: the data of its tasks were not found in {where}")
             continue
         found = card.read(card.find(name, option), **changes)
         if cards.setdefault(found.name, found).folder != found.folder:

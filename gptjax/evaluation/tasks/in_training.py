@@ -1,4 +1,4 @@
-"""Tasks during training: the scores of a few items of each task, at every evaluation."""
+"""Tasks during training: every evaluation scores some items of each task."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ PREFIX = "tasks/"  # the metrics' names are tasks/TASK/METRIC
 def make_task_evaluation(
     config: Settings, tokenizer: Tokenizer, source_tokenizer: Tokenizer | None, begin_id: int | None
 ) -> Callable[[TrainState], dict[str, float]]:
-    """Reads the tasks of `evaluation.tasks`, and returns a function from state to their scores by the metrics' names.
+    """Reads the tasks of `evaluation.tasks`, and returns a function from the state to scores by name.
 
-    It takes the moving average of the parameters if there is one. Without tasks it returns no scores.
+    The function uses the moving average of the parameters if there is one. Without tasks it returns no scores.
 
     Args:
       config: the run's resolved config.
@@ -48,7 +48,7 @@ def make_task_evaluation(
     data = [Path(folder.strip()) for folder in evaluation.task_data.split(",") if folder.strip()]
     for folder in data:
         if not folder.is_dir():
-            raise ConfigError(f"evaluation.task_data = {str(folder)!r}: must be a folder; there is none of this name")
+            raise ConfigError(f"evaluation.task_data = {str(folder)!r}: there is no folder of this name")
     prepared = [folder for name, _ in parse_mixture(config.data.path) if (folder := Path(name)).is_dir()]
     tasks, _ = find_tasks(
         evaluation.tasks,

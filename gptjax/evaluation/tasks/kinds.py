@@ -5,8 +5,8 @@
   continuation     one prompt, one continuation: is it what the model itself would write, and how likely is it?
   generation       one prompt: what does the model write, compared with references?
 
-If several choices are equally likely, each counts as a fraction of the model's choice. So a model that knows nothing
-gets the score of guessing.
+If several choices are equally likely, each counts as a fraction of the model's choice. So a model that finds all
+choices equally likely gets the score of guessing.
 """
 
 from __future__ import annotations
@@ -98,7 +98,7 @@ def right_one(answer: str, labels: Sequence[str], count: int) -> int:
     """The number of the right one of `count` choices: `answer` is a number from 0, a letter from A, or a label.
 
     Raises:
-      WrongAnswer: it is none of them.
+      WrongAnswer: `answer` does not name a choice.
     """
     letters = [chr(ord("A") + k) for k in range(count)]
     names = list(labels) or [str(k) for k in range(count)]

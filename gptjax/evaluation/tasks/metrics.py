@@ -1,4 +1,4 @@
-"""From the records of items to the scores of a task, with standard errors.
+"""Computes the scores of a task, with standard errors, from the records of its items.
 
 A metric is the mean of its values over the items, and its standard error is the sample's standard deviation over √n.
 The perplexity is the exponential of a mean, and its standard error follows by the delta method. BLEU, chrF and macro-F1

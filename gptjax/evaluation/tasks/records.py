@@ -1,8 +1,8 @@
 """The records of a task's items, in a JSONL file: a header, then a line per item, written as soon as it is judged.
 
-A killed evaluation continues where it was: recorded items are not asked again. A line that the kill has cut is ignored.
-Records are valid for what they were made with (card, data, tokenizer, checkpoint …), which the header says; for
-anything else the file begins anew. Every line is JSON: a number that JSON lacks is stored as text (`json_ready`).
+A killed evaluation continues where it stopped: recorded items are not asked again, and a line that the kill has cut is
+ignored. The header says what the records were made with (card, data, tokenizer, checkpoint …). If any of that changes,
+the file starts again. Every line is JSON; numbers that JSON lacks are stored as text (`json_ready`).
 """
 
 from __future__ import annotations

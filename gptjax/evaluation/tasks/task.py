@@ -1,4 +1,4 @@
-"""A task with its items: read, checked and ready to ask, before anything is computed."""
+"""A task and its items, which are read and checked before anything is computed."""
 
 from __future__ import annotations
 
