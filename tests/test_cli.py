@@ -1,4 +1,4 @@
-"""A user's mistake ends in one line and exit code 2."""
+"""A user's mistake ends with one line and exit code 2."""
 
 import subprocess
 import sys
@@ -57,12 +57,12 @@ def test_a_config_file_that_fails_says_why(tmp_path):
     assert result.stderr == f"error: {broken}, line 2: ZeroDivisionError: division by zero\n"
 
 
-def test_a_flag_that_is_no_number_is_refused():
+def test_a_flag_that_is_not_a_number_is_refused():
     result = train("sweep.py", "--workdir=w", "--peak_tflops=nan", command="sweep")
     assert (result.returncode, result.stderr) == (2, "error: --peak_tflops=nan: must be a finite number\n")
 
 
-def test_help_tells_the_flags_and_exits_with_0():
+def test_help_lists_the_flags_and_exits_with_0():
     result = typed_command("train", "--help")
     assert result.returncode == 0
     assert all(flag in result.stdout for flag in ("--config", "--workdir", "--coordinator"))
@@ -81,7 +81,7 @@ def test_escapes_are_pythons(text, value):
 
 
 @pytest.mark.parametrize("text", ["\\", r"\d", r"\x4", r"\u12", r"\U00110000", r"\N{DASH}"])
-def test_what_is_no_escape_is_refused(text):
+def test_invalid_escapes_are_refused(text):
     with pytest.raises(ConfigError, match=r"--stop=.*is not an escape"):
         cli.unescaped("--stop", text)
 

@@ -1,4 +1,4 @@
-"""A plan says before a run what the run will be; devices that are only described give the same plan as present ones."""
+"""A plan has the facts of a run before it starts; described devices give the same plan as present ones."""
 
 import dataclasses
 import json

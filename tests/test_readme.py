@@ -1,4 +1,4 @@
-"""The README is the front door: its snippet runs as written, and its map shows the house as it is."""
+"""The README is true: its snippet runs as written, its links work, and its table of folders is complete."""
 
 import re
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Draws schedules of a pipeline, and tells how long its stages are idle.
+"""Draws schedules of a pipeline, and prints how long its stages are idle.
 
 python experiments/pipeline/draw.py           # writes schedules.png beside this file, prints the table of README.md
 python experiments/pipeline/draw.py 4 8 2     # prints one schedule: stages, micro-batches, repeats

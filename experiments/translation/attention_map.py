@@ -1,4 +1,4 @@
-"""Draws where a trained model looks while it translates a sentence.
+"""Draws the cross-attention of a trained model while it translates a sentence.
 
   python experiments/translation/attention_map.py --workdir=runs/translation --sentence='Il fait beau aujourd’hui.'
 

@@ -59,7 +59,7 @@ def test_sources_that_cannot_work(sources, message):
         validate(config(*(source(**{"name": "web", "kind": "text", "path": "x", **fields}) for fields in sources)))
 
 
-def test_a_source_that_is_none():
+def test_a_value_that_is_not_a_source_is_refused():
     with pytest.raises(ConfigError, match=r"sources: \{'name': 'web'\} is not allowed: make each with source\(…\)"):
         validate(config({"name": "web"}))
 

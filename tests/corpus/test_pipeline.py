@@ -126,7 +126,7 @@ def test_exact_copies_alone(folder, tmp_path):
 
 
 @pytest.mark.parametrize("weight, least, most", [(2.5, 2, 3), (0.5, 0, 1), (0.0, 0, 0)])
-def test_a_weight_repeats_or_thins_a_source_in_training_alone(folder, prepared, tmp_path, weight, least, most):
+def test_a_weight_repeats_or_thins_a_source_only_in_training(folder, prepared, tmp_path, weight, least, most):
     manifest = prepare(config(folder, weight=weight), tmp_path)
     once = Counter(text for text, *_ in documents(*prepared, "train"))
     times = Counter(text for text, *_ in documents(tmp_path, manifest, "train"))
@@ -140,7 +140,7 @@ def test_a_weight_repeats_or_thins_a_source_in_training_alone(folder, prepared, 
     assert manifest["splits"]["train"]["sources"]["books"]["documents"] == sum(counts)
 
 
-def test_another_config_does_again_only_what_it_changes(folder, tmp_path):
+def test_another_config_only_repeats_the_stages_that_it_changes(folder, tmp_path):
     def state():
         return {str(path.relative_to(tmp_path)): path.stat().st_ino for path in tmp_path.glob("work/*/*")}
 
@@ -154,14 +154,14 @@ def test_another_config_does_again_only_what_it_changes(folder, tmp_path):
     assert all(after[name] == inode for name, inode in before.items())
 
 
-def test_documents_may_begin_with_a_token_of_their_own(folder, tmp_path):
+def test_documents_may_begin_with_a_begin_token(folder, tmp_path):
     manifest = prepare(config(folder, tokens__bos=True), tmp_path)
     bos = tokenizer.load(tmp_path).bos_id
     assert all(ids[0] == bos and bos not in ids[1:] for *_, ids in documents(tmp_path, manifest, "train"))
 
 
 @pytest.mark.parametrize("name", ["bpe", "unigram", "char"])
-def test_a_vocabulary_is_learned_from_the_training_split_alone(folder, tmp_path, name):
+def test_a_vocabulary_is_learned_only_from_the_training_split(folder, tmp_path, name):
     fields = {"tokenizer__name": name, "tokenizer__vocab_size": 0 if name == "char" else 296}
     manifest = prepare(config(folder, **fields), tmp_path)
     assert manifest["tokenizer"]["kind"] == name
@@ -212,7 +212,7 @@ def test_an_empty_split_is_refused_before_hours_of_work(folder, tmp_path, fracti
 
 
 @pytest.mark.parametrize("count, by", [(1, "tail"), (3, "tail"), (400, "document")])
-def test_too_few_documents_are_split_by_their_tails_unless_asked_otherwise(tmp_path, count, by):
+def test_too_few_documents_are_split_by_their_tails_by_default(tmp_path, count, by):
     (tmp_path / "texts.jsonl").write_text("".join(json.dumps({"text": f"{i} " * 300}) + "\n" for i in range(count)))
 
     def prepared(**fields):
@@ -250,7 +250,7 @@ def test_unknown_characters_are_counted(folder, prepared, tmp_path):
         assert section["unknown_tokens"] == sum(letter not in known for text in texts for letter in text) > 0
 
 
-def test_text_that_a_given_tokenizer_changes_is_counted_and_told_once(tmp_path, capsys):
+def test_text_that_a_given_tokenizer_changes_is_counted_and_reported_once(tmp_path, capsys):
     (tmp_path / "folder").mkdir()
     kept = ["plain words", "and more", "  and again and more of it"]
     (tmp_path / "folder" / "a.jsonl").write_text(

@@ -44,7 +44,7 @@ def looked_at(config, count):
     return preview(config, list_sources(config.sources, 10_000), count)
 
 
-def test_about_so_many_documents_of_each_source_from_many_pieces(config):
+def test_a_sample_has_about_as_many_documents_of_each_source_from_many_pieces(config):
     web, notes = looked_at(config, 100)
     assert web.cleaned["documents"] == 50 and notes.cleaned["documents"] == 50
     assert web.cleaned["masked"]["email"] > 20 and notes.cleaned["languages"].keys() == {"de"}
@@ -61,7 +61,7 @@ def test_pieces_are_drawn_rather_than_taken_in_order(config):
     assert max(per_file.values()) == -(-50 // PIECES) and max(map(int, per_file)) > 100
 
 
-def test_all_there_is_where_that_is_less(config):
+def test_a_sample_larger_than_the_data_has_all_documents(config):
     web, notes = looked_at(config, 10_000)
     assert web.cleaned["documents"] == 400 and notes.cleaned["documents"] == 50
     assert web.skipped == {"unreadable: broken JSON line": 5} and web.copies == 39
@@ -76,7 +76,7 @@ def test_a_sample_of_nothing(config, tmp_path):
         looked_at(config, 10)
 
 
-def test_the_tables_tell_rules_shares_examples_and_languages(config):
+def test_the_tables_show_rules_shares_examples_and_languages(config):
     console = Console(file=io.StringIO(), width=100)
     show(console, config.cleaning, looked_at(config, 10_000))
     told = console.file.getvalue()

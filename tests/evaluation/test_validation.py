@@ -1,4 +1,4 @@
-"""The sums of all batches are added up on the host, none lost, none twice; and the scores say what was scored."""
+"""The host adds up the sums of every batch exactly once, and the scores name the set that was scored."""
 
 import jax.numpy as jnp
 import numpy as np

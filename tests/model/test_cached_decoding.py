@@ -1,4 +1,4 @@
-"""Decoding with a cache = the whole forward pass, for everything that depends on where a token stands."""
+"""Decoding with a cache equals the whole forward pass, for every option that depends on positions."""
 
 import functools
 

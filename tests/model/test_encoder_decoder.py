@@ -1,4 +1,4 @@
-"""The encoder–decoder: who sees whom, packed pairs are each pair alone, cached writing is the whole forward pass."""
+"""The encoder–decoder: which token sees which, packed pairs equal single ones, cached steps equal a whole pass."""
 
 import functools
 

@@ -1,4 +1,4 @@
-"""A family of one's own trains, resumes, is planned, is saved and writes, without a line changed anywhere."""
+"""A user's own family is planned, trained, saved, resumed and sampled without a change to the package."""
 
 import jax
 import numpy as np

@@ -1,4 +1,4 @@
-"""Weights in eight bits against the weights that they stand for."""
+"""Eight-bit weights compared with the weights that they approximate."""
 
 import jax.numpy as jnp
 import numpy as np

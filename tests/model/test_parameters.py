@@ -1,4 +1,4 @@
-"""A parameter is declared in one line, and everything that is said of it is true of the array."""
+"""A parameter is declared in one line, and its declaration is true of the array."""
 
 import inspect
 

@@ -1,4 +1,4 @@
-"""Positions beyond what test_decoder.py compares with NumPy: what they are for."""
+"""The purposes of positions. test_decoder.py compares their values with NumPy."""
 
 import jax.numpy as jnp
 import numpy as np

@@ -1,4 +1,4 @@
-"""Products with gradients of their own against JAX's."""
+"""Products whose gradients are written out, compared with JAX's own gradients."""
 
 import functools
 import re

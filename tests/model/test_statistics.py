@@ -1,4 +1,4 @@
-"""What blocks report reaches the objective, for each layer and each row, however the layers are run."""
+"""The statistics of blocks reach the objective, for each layer and each row, however the layers are run."""
 
 import itertools
 

@@ -1,4 +1,4 @@
-"""Attention over divided sequences is attention: values and gradients, and what devices send each other for it."""
+"""Attention over divided sequences equals attention, in values and gradients; the arrays that devices send for it."""
 
 import math
 import re

@@ -1,4 +1,4 @@
-"""What the table means: which axis of which parameter is split over what; statistics are split like their parameter."""
+"""The table of shardings splits the right axes of parameters, and statistics are split like their parameter."""
 
 import re
 

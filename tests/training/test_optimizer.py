@@ -1,4 +1,4 @@
-"""Each optimizer against a few lines of its own mathematics; who is decayed, frozen, scaled; where the state lives."""
+"""Each optimizer against a few lines of its mathematics; which parameters decay, are frozen or scaled; its sharding."""
 
 import jax
 import jax.numpy as jnp

@@ -1,4 +1,4 @@
-"""Loss curves exist, show what the rows hold, and survive single points, gaps and NaN."""
+"""Loss curves exist, show the values of the rows, and cope with single points, gaps and NaN."""
 
 import math
 

@@ -1,4 +1,4 @@
-"""Metrics a step late: what is read when, and which steps end a run."""
+"""Metrics are read one step late; some steps end a run."""
 
 import json
 

@@ -1,4 +1,4 @@
-"""One step is the same step however it is cut: micro-batches, padding, meshes; and bad steps are dropped."""
+"""A step does not depend on how it is divided into micro-batches, padding and meshes; bad steps are dropped."""
 
 import functools
 import re

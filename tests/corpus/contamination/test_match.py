@@ -104,7 +104,7 @@ def test_real_sizes_and_the_passage_that_is_shown():
     assert match.passage(built, documents[7], found) == planted.upper()[: match.EXAMPLE]
 
 
-def test_items_too_short_are_told():
+def test_items_that_are_too_short_are_reported():
     built = index.build([("one", [Item("a", ("w " * 8,)), Item("b", ("w " * 7,)), Item("c", ())])], 13, 8)
     assert built.too_short.tolist() == [2] and built.counts == (0, 1)
     assert not list(match.find(built, ["w " * 7, ""]))

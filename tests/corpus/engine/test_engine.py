@@ -117,7 +117,7 @@ def test_a_task_that_keeps_failing_is_set_aside_and_the_others_are_done(tmp_path
     assert contents(tmp_path / "work") == unbroken
 
 
-def test_what_is_done_is_not_done_again_but_for_other_inputs_options_or_version(tmp_path, processes):
+def test_finished_tasks_only_run_again_for_other_inputs_options_or_version(tmp_path, processes):
     def paths():
         return {path: path.stat().st_ino for path in tmp_path.glob("*/*")}
 
@@ -215,7 +215,7 @@ def test_on_ray_a_killed_worker_is_replaced(tmp_path, unbroken, importable):
             run_stage(bad(tmp_path, 1, "raises", times=9), INPUTS, tmp_path / "again", executor)
 
 
-def test_a_ray_that_does_not_start_is_a_sentence(monkeypatch):
+def test_a_ray_that_does_not_start_is_reported_in_one_sentence(monkeypatch):
     ray = pytest.importorskip("ray")
     from gptjax.cluster.ray_tasks import RayTasks
 
@@ -239,7 +239,7 @@ def test_as_jobs_of_submitit(tmp_path, unbroken, kind, monkeypatch, importable):
     assert contents(tmp_path / "work") == unbroken
 
 
-def test_slurm_that_is_not_here_is_a_sentence(tmp_path, monkeypatch):
+def test_a_missing_slurm_is_reported_in_one_sentence(tmp_path, monkeypatch):
     pytest.importorskip("submitit")
     monkeypatch.setenv("PATH", str(tmp_path))
     from gptjax.cluster.job_tasks import JobTasks

@@ -97,14 +97,14 @@ def test_without_detection_all_without_a_mark_is_utf8():
     assert decode("é".encode("utf-16"), detect=False).text == "é"
 
 
-def test_the_head_of_a_file_tells_its_encoding():
+def test_the_head_of_a_file_declares_its_encoding():
     unmarked = "one line\nand another\n".encode("utf-16-le")
     assert encoding.of_head(unmarked, detect=True) == ("utf-16-le", 0)
     assert encoding.of_head(unmarked, detect=False) == ("utf-8", 0)
     assert encoding.of_head(b"abc\xc3", detect=True) == ("utf-8", 0)  # a character that the head cuts in two
 
 
-def test_what_only_resembles_an_encoding_is_not_taken_for_it():
+def test_text_that_resembles_an_encoding_is_not_read_in_it():
     assert encoding.decode("a b\n".encode("utf-16-le") + b"\n").encoding == "utf-8"  # half a character too long
     assert encoding.decode(b"caf\xe9 \\n", ["unicode_escape"]).text == "café \\n"  # no encoding of text
     assert encoding.decode(rb"\usepackage[applemac]{inputenc}" + b" caf\x8e").text.endswith(" café")

@@ -18,7 +18,7 @@ from gptjax.corpus.formats import languages
         (".py", None),
     ],
 )
-def test_a_name_tells_the_language(name, language):
+def test_a_file_name_gives_the_language(name, language):
     assert next(iter(languages.of_name(name)), None) == language
 
 

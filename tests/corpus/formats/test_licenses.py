@@ -43,7 +43,7 @@ use the GNU Lesser General Public License instead of this License."""
         ("", ""),
     ],
 )  # fmt: skip
-def test_a_text_tells_its_licence(text, name):
+def test_a_text_gives_its_licence(text, name):
     assert licenses.of_text(text) == name
 
 
@@ -58,7 +58,7 @@ def test_a_text_tells_its_licence(text, name):
         ("import os\n", ""),
     ],
 )
-def test_the_head_of_a_file_tells_its_licence(head, name):
+def test_the_head_of_a_file_gives_its_licence(head, name):
     assert licenses.of_notice(head) == name
 
 

@@ -110,7 +110,7 @@ def test_the_folder_stays_a_prepared_one(prepared):
     assert finished(output, {"a": 1}, overwrite=False) == json.loads(json.dumps(manifest))
 
 
-def test_without_searches_there_is_less_to_tell(sources, tmp_path):
+def test_the_card_is_shorter_without_searches(sources, tmp_path):
     prepare(sources, tmp_path, duplicates__kind="none", contamination__sets=())
     card = (tmp_path / "card.md").read_text()
     assert "## Duplicates" not in card and "## Evaluation" not in card and "did not" not in card

@@ -207,7 +207,7 @@ def mutated(data, edits):
 
 @settings(max_examples=25, deadline=None, derandomize=True, database=None, suppress_health_check=list(HealthCheck))
 @given(edits=st.lists(EDITS, min_size=1, max_size=6))
-def test_nothing_is_raised_whatever_is_in_a_file(seed, edits):
+def test_no_content_of_a_file_raises(seed, edits):
     folder, kind, name, data = seed
     read(folder, kind, name, mutated(data, edits))
 
@@ -287,7 +287,7 @@ def test_a_bomb_in_a_zip_is_counted(tmp_path):
 
 
 @pytest.mark.parametrize("kind, name", [("text", "a.jsonl"), ("tables", "a.jsonl"), ("papers", "a.jsonl")])
-def test_a_record_that_is_too_long_is_passed_over(tmp_path, kind, name):
+def test_a_record_that_is_too_long_is_skipped(tmp_path, kind, name):
     line = SEEDS[kind, name].splitlines()[0]
     long = line.replace(PROSE[:30].encode(), b"x" * 300_000)
     found, skipped = read(tmp_path, kind, name, b"\n".join([line, long, line]), max_line_bytes=100_000)
@@ -318,7 +318,7 @@ def mixed(tmp_path):
     return folder
 
 
-def test_a_run_goes_on_until_too_much_has_failed(tmp_path, mixed):
+def test_a_run_continues_until_too_much_has_failed(tmp_path, mixed):
     listing = list_sources([source(name="mixed", kind="text", path=str(mixed))], 10**8)
     (inputs,) = listing.tasks
     output = tmp_path / "output"

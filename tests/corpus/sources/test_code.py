@@ -71,7 +71,7 @@ def record(*names):
     return buffer.getvalue()
 
 
-def test_an_installed_environment_tells_licences_by_its_metadata(tmp_path):
+def test_licences_of_an_installed_environment_come_from_its_metadata(tmp_path):
     metadata = "Metadata-Version: 2.4\nName: {}\nLicense-Expression: {}\n"
     write(
         tmp_path,

@@ -76,7 +76,7 @@ def test_a_folder_that_cannot_be_listed_is_not_passed_over(tmp_path, monkeypatch
         uris(tmp_path, ())
 
 
-def test_a_remote_piece_tells_its_size_and_when_it_changes(remote):
+def test_a_remote_piece_has_its_size_and_time_of_change(remote):
     remote.pipe("/a.txt", b"text")
     (before,) = opening.find_files("memory://a.txt", (".txt",))
     remote.pipe("/a.txt", b"news")
@@ -172,7 +172,7 @@ def test_members_one_after_another_are_one_stream(tmp_path, suffix, remote):
 
 
 @pytest.mark.parametrize("suffix", COMPRESS)
-def test_of_a_truncated_file_all_that_can_be_read_is_given(tmp_path, suffix):
+def test_all_that_can_be_read_of_a_truncated_file_is_given(tmp_path, suffix):
     whole = COMPRESS[suffix](TEXT)
     data = whole + whole[: len(whole) // 2]
     (tmp_path / f"a{suffix}").write_bytes(data)
@@ -184,13 +184,13 @@ def test_of_a_truncated_file_all_that_can_be_read_is_given(tmp_path, suffix):
 
 
 @pytest.mark.parametrize("suffix", COMPRESS)
-def test_of_a_corrupt_file_what_came_before_is_given(tmp_path, suffix):
+def test_what_comes_before_the_damage_in_a_corrupt_file_is_given(tmp_path, suffix):
     (tmp_path / f"a{suffix}").write_bytes(COMPRESS[suffix](TEXT) + b"no member " * 10)
     assert content(tmp_path / f"a{suffix}") == (TEXT, {f"unreadable: corrupt {CORRUPT[suffix]}": 1})
 
 
 @pytest.mark.parametrize("suffix", COMPRESS)
-def test_a_bomb_is_left_once_it_is_plain_that_it_is_one(tmp_path, suffix):
+def test_reading_a_decompression_bomb_stops_when_it_is_detected(tmp_path, suffix):
     (tmp_path / f"a{suffix}").write_bytes(COMPRESS[suffix](bytes(100_000_000)))
     given, skipped = content(tmp_path / f"a{suffix}")
     assert skipped == {"unreadable: decompresses to more than 100 times its size": 1}
@@ -198,7 +198,7 @@ def test_a_bomb_is_left_once_it_is_plain_that_it_is_one(tmp_path, suffix):
     assert len(content(tmp_path / f"a{suffix}", max_ratio=10**6)[0]) == 100_000_000
 
 
-def test_no_more_than_some_bytes_of_a_file(tmp_path):
+def test_a_limit_on_the_bytes_of_a_file(tmp_path):
     (tmp_path / "a.txt").write_bytes(TEXT)
     _, skipped = content(tmp_path / "a.txt", max_file_bytes=1000)
     assert skipped == {"unreadable: more than 1,000 bytes in a file": 1}
@@ -207,7 +207,7 @@ def test_no_more_than_some_bytes_of_a_file(tmp_path):
 
 
 @pytest.mark.parametrize("suffix", [".xz", ".zst"])
-def test_no_more_memory_than_some_for_looking_back(tmp_path, suffix):
+def test_a_limit_on_the_memory_for_looking_back(tmp_path, suffix):
     if suffix == ".xz":
         filters = [{"id": lzma.FILTER_LZMA2, "dict_size": 1 << 24}]
         data = lzma.compress(TEXT, filters=filters)

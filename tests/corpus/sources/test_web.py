@@ -57,7 +57,7 @@ def test_lines_of_code_and_cells_of_tables_stay_apart():
     assert re.search(r"Little Corran\W+9\W+0\.8", document.text)
 
 
-def test_language_as_the_page_tells_it():
+def test_the_language_that_a_page_declares_is_used():
     told = {Path(d.uri).stem: d.language for d in documents(PAGES)[0]}
     assert told == {
         **dict.fromkeys(told, "en"),
@@ -150,7 +150,7 @@ def test_half_a_surrogate_pair_in_an_entity_is_no_text(tmp_path):
 # --- Archives ---------------------------------------------------------------------------------------------------------
 
 
-def test_a_document_tells_its_address_and_record(tmp_path):
+def test_a_document_has_its_address_and_record(tmp_path):
     records = [response("https://a.org/1", page("bus")), response("https://b.org/2", page("train"))]
     path = write(tmp_path / "a.warc.gz", records)
     found, skipped = documents(path)
@@ -220,7 +220,7 @@ def test_archives_compressed_as_a_whole_or_otherwise_or_far_away(tmp_path):
 THREE = [response(f"https://a.org/{word}", page(word)) for word in ("bus", "tram", "boat")]
 
 
-def test_of_a_truncated_archive_whole_records_are_read(tmp_path):
+def test_whole_records_of_a_truncated_archive_are_read(tmp_path):
     path = write(tmp_path / "a.warc.gz", THREE)
     path.write_bytes(path.read_bytes()[:-40])
     assert words(path) == (["bus", "tram"], {"unreadable: truncated gzip": 1, "unreadable: truncated WARC record": 1})
@@ -239,7 +239,7 @@ def test_a_corrupt_member_costs_no_more_than_itself(tmp_path):
 
 
 @pytest.mark.parametrize("length", [3, 99_999, 10**17])
-def test_a_record_of_another_length_than_it_tells(tmp_path, length):
+def test_a_record_whose_declared_length_is_wrong(tmp_path, length):
     wrong = [THREE[0], response("https://a.org/tram", page("tram"), length=length), THREE[2]]
     path = write(tmp_path / "a.warc", wrong, bytes)
     assert words(path) == (["bus", "tram", "boat"], {"kept: WARC records whose stated length is wrong": 1})
@@ -288,7 +288,7 @@ def test_a_record_that_is_too_large_is_passed_over(tmp_path):
     assert words(path) == (["bus", "boat"], {"WARC record of more than 5,048,576 bytes": 1})
 
 
-def test_an_address_that_is_no_unicode(tmp_path):
+def test_an_address_that_is_not_unicode(tmp_path):
     path = write(tmp_path / "a.warc", [THREE[0].replace(b"a.org/bus", b"a.org/\xff\xfe")], bytes)
     (document,), _ = documents(path)
     document.uri.encode()

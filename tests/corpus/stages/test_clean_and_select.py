@@ -67,7 +67,7 @@ def test_clean_keeps_every_row_and_id(tmp_path):
     assert statistics[3]["max_line_length"] == 300 and statistics[0]["words"] == 15
 
 
-def test_clean_tells_what_it_did(tmp_path):
+def test_clean_reports_what_it_did(tmp_path):
     report = cleaned(tmp_path, TEXTS)[0]["report"]
     assert report["documents"] == len(TEXTS) and report["bytes"] == sum(size for _, size in report["lengths"].values())
     assert report["repaired"] == {"encoding": 2, "invisible characters": 1, "line ends": 1}
@@ -77,7 +77,7 @@ def test_clean_tells_what_it_did(tmp_path):
     assert report["lengths"]["256"] == [1, 300] and report["lengths"]["0"] == [1, 0]
 
 
-def test_clean_does_nothing_that_it_is_not_asked(tmp_path):
+def test_clean_only_applies_the_options_that_are_set(tmp_path):
     options = {"mend": False, "language": False, "personal": []}
     result, documents, statistics = cleaned(tmp_path, TEXTS, statistics=False, options=options)
     assert [each["text"] for each in documents] == TEXTS and result["report"]["masked"] == {}
@@ -85,7 +85,7 @@ def test_clean_does_nothing_that_it_is_not_asked(tmp_path):
     assert set(statistics[0]) == set(STATISTICS.names)
 
 
-def test_the_language_that_a_source_tells_is_believed_and_code_has_none(tmp_path):
+def test_the_language_that_a_source_states_is_used_and_code_has_no_language(tmp_path):
     _, documents, statistics = cleaned(tmp_path, TEXTS, language="nl")
     assert {each["language"] for each in documents} == {"nl"} and statistics[0]["language_confidence"] == 1
     _, documents, _ = cleaned(tmp_path / "code", TEXTS, code=True)
@@ -171,7 +171,7 @@ def stages(output):
     return sorted(path.name.split("-")[0] for path in output.glob("work/*-*"))
 
 
-def test_what_the_manifest_tells_of_it(folder, tmp_path):
+def test_the_manifest_describes_the_stage(folder, tmp_path):
     settings = made(folder, cleaning__personal=("email",))
     manifest = prepare(settings, tmp_path / "out")
     books, web = manifest["sources"]
@@ -211,7 +211,7 @@ def test_another_threshold_or_language_touches_no_text(folder, tmp_path):
     assert "select" in changed and not changed & {"extract", "clean"}
 
 
-def test_where_nothing_is_asked_nothing_is_run(folder, tmp_path):
+def test_stages_without_options_do_not_run(folder, tmp_path):
     settings = made(folder, recipe="")
     settings.cleaning.update(cleaning.off())
     manifest = prepare(settings, tmp_path / "out")
@@ -250,7 +250,7 @@ def test_cleaning_that_cannot_work(fields, message):
         validate(made)
 
 
-def test_a_recipe_that_there_is_not():
+def test_an_unknown_recipe_is_refused():
     made = default()
     made.sources = (source(name="a", kind="text", path="x", recipe="book"),)
     with pytest.raises(
@@ -259,7 +259,7 @@ def test_a_recipe_that_there_is_not():
         validate(made)
 
 
-def test_a_library_that_is_missing_is_told_at_once(monkeypatch):
+def test_a_missing_library_is_reported_at_once(monkeypatch):
     made = default()
     made.sources = (source(name="a", kind="text", path="x"),)
     monkeypatch.setattr(cleaning.importlib.util, "find_spec", lambda name: None if name == "py3langid" else True)

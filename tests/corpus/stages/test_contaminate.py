@@ -54,7 +54,7 @@ def prepare(made, output):
     return Pipeline(made, list_sources(made.sources, 10_000), output, Here(), watch).prepare({})
 
 
-def test_contaminated_documents_go_and_the_items_are_told(folder, tmp_path):
+def test_contaminated_documents_are_removed_and_the_items_reported(folder, tmp_path):
     manifest = prepare(config(folder), tmp_path)
     dropped = manifest["sources"][0]["dropped"]
     assert {reason: counts["documents"] for reason, counts in dropped.items()} == {
@@ -99,7 +99,7 @@ def test_without_sets_there_is_no_stage(folder, tmp_path):
     assert manifest["contamination"] is None and not list(tmp_path.glob("work/contaminate-*"))
 
 
-def test_a_changed_file_is_looked_for_anew(folder, tmp_path):
+def test_a_changed_file_is_searched_again(folder, tmp_path):
     sets = tmp_path / "quiz.jsonl"
     sets.write_bytes((folder / "quiz.jsonl").read_bytes())
     made = config(folder, sets=(evaluation(name="quiz", kind="jsonl", path=str(sets)),))

@@ -38,7 +38,7 @@ def folder(tmp_path_factory):
     return folder
 
 
-def test_copies_of_what_is_done_are_left_out(folder):
+def test_copies_of_documents_in_earlier_corpora_are_left_out(folder):
     february = json.loads((folder / "february" / "manifest.json").read_text())
     assert february["sources"][0]["dropped"]["near duplicate"]["documents"] == 1
     before = (folder / "january" / "manifest.json").read_bytes()
@@ -56,7 +56,7 @@ def test_nothing_but_copies(folder, tmp_path):
         prepare(tmp_path, "copies", [text(5)], earlier=(f"{folder}/january",))
 
 
-def test_within_their_sources_alone(folder):
+def test_copies_are_searched_only_within_their_sources(folder):
     march = prepare(folder, "sourcewise", [text(5), text(60), text(61)], earlier=(f"{folder}/january",), scope="source")
     assert march["sources"][0]["dropped"] == {}
 

@@ -160,7 +160,7 @@ def test_one_that_changes_nothing_writes_no_documents(module, tmp_path):
     assert not list((tmp_path / "out").glob("work/same-*/*documents*"))
 
 
-def test_an_object_with_files_and_sections_of_its_own(module, tmp_path):
+def test_a_stage_object_has_its_own_files_and_sections(module, tmp_path):
     import my_whole_stage
 
     def run(letters):
@@ -195,7 +195,7 @@ def test_what_cannot_work_is_refused_before_anything_is_read(module, tmp_path, f
         config(tmp_path, stages=(stage(**fields),))
 
 
-def test_what_is_no_stage_is_refused(module, tmp_path):
+def test_a_value_that_is_not_a_stage_is_refused(module, tmp_path):
     import my_whole_stage
 
     with pytest.raises(ConfigError, match=r"stages: 'my_stages:shorten' is not allowed: make each with stage\(…\)"):

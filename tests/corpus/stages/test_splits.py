@@ -14,7 +14,7 @@ def sides(count, **options):
     return [side for _, side, _ in split(["x"] * count, **options)]
 
 
-def test_draws_are_uniform_and_depend_on_key_and_seed_alone():
+def test_draws_are_uniform_and_depend_only_on_key_and_seed():
     keys = np.arange(20_000, dtype=np.uint64)
     drawn = draws(keys, 0)
     assert 0 <= drawn.min() and drawn.max() < 1
@@ -80,7 +80,7 @@ def test_no_document_is_much_of_what_is_held_out():
     assert max(shares) < 0.12 and min(whole_shares) > 0.4
 
 
-def test_of_a_long_document_that_is_held_out_the_rest_is_in_no_split():
+def test_the_rest_of_a_long_held_out_document_is_in_no_split():
     long = "".join(f"paragraph {i}\n\n" for i in range(1000))
     texts, keys = [long, "short\n", *["x"] * 50], [5, 5, *range(6, 56)]
     seed = next(seed for seed in range(1000) if draws(np.array([5], np.uint64), seed) < 0.2)
@@ -91,7 +91,7 @@ def test_of_a_long_document_that_is_held_out_the_rest_is_in_no_split():
     assert found[1:] == whole[1:], "no other document is touched, and none changes sides"
 
 
-def test_what_a_document_may_hold_out_changes_by_doublings_alone():
+def test_the_held_out_length_of_a_document_only_changes_by_doubling():
     limits = {most_held_out(size, 0.05, 0.05) for size in range(50_000_000, 100_000_000, 999_983)}
     assert len(limits) == 2 and max(limits) == 2 * min(limits) == 131_072 * 2 // 2
     assert 0.025 < min(limits) / (0.05 * 50_000_000) <= 0.05

@@ -1,4 +1,5 @@
-"""Pretraining by masked tokens: the same run on any mesh, in micro-batches, and after a kill; scored by one draw."""
+"""Masked-token pretraining is the same on any mesh, in micro-batches and after a kill; all runs hide the same tokens
+when they are scored."""
 
 import json
 

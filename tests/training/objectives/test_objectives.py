@@ -1,4 +1,4 @@
-"""An objective of one's own trains, is scored, and decides what is best, without a line changed in the loop."""
+"""A user's own objective trains, is scored, and decides what is best, without a change to the loop."""
 
 import json
 
