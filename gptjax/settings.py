@@ -115,6 +115,8 @@ class ModelSettings(Section):
     router_normalized: bool = False  # scale the scores of the experts that a token uses so that they sum to one
     router_scale: Positive = 1.0  # factor for the scores of the experts that a token uses
     router_bias: bool = False  # balance the choices by a bias per expert that has no gradient (DeepSeek-V3)
+    # the most tokens of a row that an expert takes, as a multiple of the mean; it drops later ones; 0: takes all
+    expert_capacity: NotNegative = 0.0
     # how rows are multiplied with their experts' matrices (model/grouped_products.py)
     expert_products: Literal["auto", "loop", "gathered", "ragged"] = "auto"
     norm: Literal["rmsnorm", "layernorm"] = "rmsnorm"  # the kind of norm
@@ -249,6 +251,8 @@ class MeshSettings(Section):
     tensor: int = 1  # devices that attention heads and feed-forward columns are divided over
     context: int = 1  # devices that each sequence is divided over
     expert: int = 1  # devices that a batch and the experts of a mixture are divided over
+    # how tokens and divided experts meet (parallel/expert.py); auto: by the way that sends fewer bytes
+    expert_exchange: Literal["auto", "ring", "all_to_all"] = "auto"
     pipeline: int = 1  # devices that the layers are divided over, and a batch before and after them
     pipeline_microbatches: Natural = 0  # parts of a batch that flow through the pipeline; 0: one for each of its stages
     # how attention works on divided sequences (parallel/context.py); auto: all_to_all if there are enough heads

@@ -24,7 +24,7 @@ def check_stack(model: ModelSettings) -> None:
 def check_experts(model: ModelSettings) -> None:
     """Raises ConfigError unless the fields of a mixture of experts fit each other."""
     if not model.num_experts:
-        for name in ("shared_experts", "router_bias"):
+        for name in ("shared_experts", "router_bias", "expert_capacity"):
             if model[name]:
                 raise ConfigError(f"model.{name} = {model[name]}: needs experts, but model.num_experts is 0")
         return
@@ -37,6 +37,10 @@ def check_experts(model: ModelSettings) -> None:
         raise ConfigError(
             f"model.experts_per_token = {model.experts_per_token}: must be at most "
             f"model.num_experts = {model.num_experts}"
+        )
+    if 0 < model.expert_capacity < 1:
+        raise ConfigError(
+            f"model.expert_capacity = {model.expert_capacity}: must be at least 1, or 0: experts take all tokens"
         )
     if "feedforward" in bias_parts(model.bias):
         raise ConfigError(f"model.bias = {model.bias!r}: experts have no biases; leave out feedforward")

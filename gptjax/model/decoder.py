@@ -122,7 +122,7 @@ class Block(nn.Module):
         statistics: dict[str, jax.Array] = {}
         if config.num_experts:
             experts = MixtureOfExperts(config, self.placement, name="feedforward")
-            h_BTD, statistics = experts(h_BTD, segments_BT)
+            h_BTD, statistics = experts(h_BTD, segments_BT, drops=cache is None)
         else:
             h_BTD = FeedForward(config, name="feedforward")(h_BTD)
         return added(attended_BTD, h_BTD, "feedforward_post_norm", of_feedforward), cache, statistics

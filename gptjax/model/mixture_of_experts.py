@@ -4,14 +4,21 @@
     chosen = the k experts with the highest scores      (with `router_bias`, of scores + bias: DeepSeek-V3)
     y      = Σ over chosen: weight · expert(x)  [+ shared(x), an expert that every token uses]
 
-No token is dropped, and so none depends on others: tokens are sorted by expert (`grouped_products`). What the router
-did is reported as statistics of the block, from which training/routing.py makes losses, metrics and the bias.
+Tokens are sorted by expert (`grouped_products`), so that none has to be dropped. With `expert_capacity` c > 0 an expert
+takes at most c · T k / E, rounded up, of the T tokens of a row: the earliest, so that no token depends on later ones. A
+token that comes too late gets nothing from this expert. Rows know nothing of each other, whatever devices they are on.
+Where a text is written token by token nothing is dropped.
+
+What the router did is reported as statistics of the block, from which training/routing.py makes losses, metrics and the
+bias.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import functools
+import math
+from collections.abc import Callable
 from typing import Any
 
 import flax.linen as nn
@@ -30,19 +37,22 @@ EXPERT_MATRICES = ("gate", "up", "down")
 
 
 class Group:
-    """The devices that share the experts: here one, which has them all (see parallel/expert.py for several)."""
+    """The devices that share rows and experts: here one, which has them all (see parallel/expert.py for several)."""
 
-    def place(self) -> jax.typing.ArrayLike:
-        """Which device of the group this is."""
+    def earlier(self, count_BE: jax.Array) -> jax.typing.ArrayLike:
+        """The sum of these counts over the devices that have earlier tokens of the same rows."""
         return 0
 
-    def gathered(self, x: jax.Array) -> jax.Array:
-        """The rows of all devices of the group."""
-        return x
+    def row_length(self, real_BT: jax.Array) -> int:
+        """T of a whole row."""
+        return real_BT.shape[1]
 
-    def summed(self, x: jax.Array) -> jax.Array:
-        """Sums the outputs of all devices for the rows of all. Each device gets the sums for its own rows."""
-        return x
+    def outputs(
+        self, config: ModelSettings, x_BTD: jax.Array, chosen_BTk: jax.Array, share_BTk: jax.Array, weights: dict
+    ) -> jax.Array:
+        """What all experts together make of this device's tokens; `chosen_BTk` is E where a choice is dropped."""
+        x_ND, chosen_Nk, share_Nk = (each.reshape(-1, each.shape[-1]) for each in (x_BTD, chosen_BTk, share_BTk))
+        return expert_outputs(config, x_ND, chosen_Nk, share_Nk, weights).reshape(x_BTD.shape)
 
 
 ALONE = Group()
@@ -56,14 +66,18 @@ class MixtureOfExperts(nn.Module):
 
     @nn.compact
     def __call__(
-        self, x_BTD: jax.Array, segments_BT: jax.Array | None = None
+        self, x_BTD: jax.Array, segments_BT: jax.Array | None = None, *, drops: bool = True
     ) -> tuple[jax.Array, dict[str, jax.Array]]:
         """[B, T, D], and statistics, each a sum over the tokens of a row that are not padding (segment 0):
 
         expert_tokens [B, E]: how many chose each expert. router_probability [B, E]: scores that sum to one.
         router_z [B]: squared log of the softmax denominator. router_entropy [B], in nats. router_tokens [B]: 1.
+        expert_drops [B], with a capacity: choices that found their expert full.
+
+        Args:
+          drops: False: without a capacity, whatever the config says.
         """
-        config = self.config
+        config = self.config if drops else dataclasses.replace(self.config, expert_capacity=0.0)
         width, inner = {"embed": config.width}, {"mlp": config.feedforward_width}
         experts, used = {"experts": config.num_experts}, config.experts_per_token
         into, out = input_init(config), output_init(config)
@@ -96,11 +110,9 @@ def mixture(
       weights: of the experts, those that this device has of the group's.
     """
     chosen_BTk, share_BTk, statistics = route(config, x_BTD, real_BT, weights)
-    x_ND, chosen_Nk, share_Nk = (
-        group.gathered(each.reshape(-1, each.shape[-1])) for each in (x_BTD, chosen_BTk, share_BTk)
-    )
-    y_ND = _expert_outputs(config, x_ND, chosen_Nk, share_Nk, weights, group)
-    return group.summed(y_ND).reshape(x_BTD.shape), statistics
+    if config.expert_capacity:
+        chosen_BTk, statistics["expert_drops"] = _within_capacity(config, chosen_BTk, real_BT, group)
+    return group.outputs(config, x_BTD, chosen_BTk, share_BTk, weights), statistics
 
 
 def route(
@@ -137,25 +149,65 @@ def route(
     return chosen_BTk, share_BTk, statistics
 
 
-def _expert_outputs(
+def capacity(config: ModelSettings, num_tokens: int) -> int:
+    """How many tokens of a row an expert takes."""
+    mean = num_tokens * config.experts_per_token / config.num_experts
+    return min(num_tokens, math.ceil(config.expert_capacity * mean))
+
+
+def _within_capacity(
+    config: ModelSettings, chosen_BTk: jax.Array, real_BT: jax.Array, group: Group
+) -> tuple[jax.Array, jax.Array]:
+    """The choices, with E in place of those that are dropped and of padding; and how many were dropped, [B]."""
+    num_experts = config.num_experts
+    chosen_BTk = jnp.where(real_BT[..., None], chosen_BTk, num_experts)
+    places_BTk, count_BE = places(chosen_BTk, num_experts)
+    before_BE = group.earlier(count_BE) + jnp.zeros_like(count_BE)
+    before_BTk = jnp.take_along_axis(before_BE[:, None], jnp.minimum(chosen_BTk, num_experts - 1), axis=-1)
+    late_BTk = (places_BTk + before_BTk >= capacity(config, group.row_length(real_BT))) & (chosen_BTk < num_experts)
+    return jnp.where(late_BTk, num_experts, chosen_BTk), jnp.sum(late_BTk, axis=(1, 2)).astype(jnp.float32)
+
+
+def places(chosen_BTk: jax.Array, num_experts: int) -> tuple[jax.Array, jax.Array]:
+    """How many earlier tokens of its row have made the same choice, [B, T, k]; and how many of a row make it, [B, E].
+
+    A choice of E is none, and its place means nothing.
+    """
+    is_chosen_BTE = jnp.sum(jax.nn.one_hot(chosen_BTk, num_experts, dtype=jnp.int32), axis=2)
+    until_BTE = jnp.cumsum(is_chosen_BTE, axis=1)
+    earlier_BTE = until_BTE - is_chosen_BTE
+    return jnp.take_along_axis(earlier_BTE, jnp.minimum(chosen_BTk, num_experts - 1), axis=-1), until_BTE[:, -1]
+
+
+def expert_outputs(
     config: ModelSettings,
     x_ND: jax.Array,
     chosen_Nk: jax.Array,
     share_Nk: jax.Array,
     weights: dict[str, Any],
-    group: Group,
+    first: jax.typing.ArrayLike = 0,
 ) -> jax.Array:
-    """What this device's experts add to each of the N tokens, [N, D]."""
+    """What these experts add to each of the N tokens, [N, D].
+
+    Args:
+      weights: of some experts.
+      first: the number of the first of them.
+    """
     num_mine, num_used = weights["up"].shape[0], config.experts_per_token
-    mine_R = chosen_Nk.reshape(-1) - group.place() * num_mine
+    mine_R = chosen_Nk.reshape(-1) - first
     mine_R = jnp.where((mine_R >= 0) & (mine_R < num_mine), mine_R, num_mine)
     blocks = blocks_of(mine_R, num_mine)
     x_SD = x_ND.at[blocks.rows_S // num_used].get(mode="fill", fill_value=0)  # row R = N · k is out of range
 
-    def product(x_SI: jax.Array, name: str) -> jax.Array:
-        return grouped_product(x_SI, weights[name], blocks, config.expert_products)
+    def product(x_SI: jax.Array, weight: Any) -> jax.Array:
+        return grouped_product(x_SI, weight, blocks, config.expert_products)
 
-    gate = [product(x_SD, "gate")] if "gate" in weights else []
-    hidden_SF = activation_of(config.feedforward)[0](*gate, product(x_SD, "up"))
-    y_RD = product(hidden_SF, "down").at[blocks.slots_R].get(mode="fill", fill_value=0)
+    y_SD = feedforward(config, x_SD, weights, product)
+    y_RD = y_SD.at[blocks.slots_R].get(mode="fill", fill_value=0)
     return jnp.einsum("NkD,Nk->ND", y_RD.reshape(*chosen_Nk.shape, -1), share_Nk)
+
+
+def feedforward(config: ModelSettings, x: jax.Array, weights: dict[str, Any], product: Callable) -> jax.Array:
+    """down(activation([gate x,] up x), by `product(x, weight)`."""
+    gate = [product(x, weights["gate"])] if "gate" in weights else []
+    return product(activation_of(config.feedforward)[0](*gate, product(x, weights["up"])), weights["down"])

@@ -1,28 +1,40 @@
-"""Experts divided over the devices of a mesh axis: each device has some of the experts and sees the tokens of all.
+"""Experts divided over the devices of a mesh axis: each device has some of the experts, and tokens must reach them.
 
-Which experts a token chooses is known only while the program runs. So every device gathers the tokens of its group (in
-a ring of sends) and computes its experts' outputs for the tokens that chose them. The outputs of all devices are summed
-and scattered back. No token is dropped, whatever the router does, and the shapes of arrays do not depend on the router.
+`ring`: every device gathers the tokens of its group (in a ring of sends) and computes its experts' outputs for the
+tokens that chose them. The outputs of all devices are summed and scattered back. No token is dropped, whatever the
+router does, and the shapes of arrays do not depend on the router.
+
+`all_to_all`: every device sends each token to the devices of the experts that it chose, and gets the results back.
+What a device sends to each of the others needs a fixed size: that of `model.expert_capacity`. (Without a capacity all
+tokens may choose the same device; there must then be room for all of them, and the ring sends no more than that.
+`jax.lax.ragged_all_to_all` sends what there is, but does not run on CPUs.)
+
+With n devices a token is sent n - 1 times by the ring, in each direction, and k · capacity · (n - 1) / n times by
+all_to_all: auto is all_to_all where k · capacity < n. Eight of 128 experts on eight devices are cheaper by the ring.
+
 The groups of the other axes that split a batch do the same side by side, each with a copy of the experts.
 """
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 from jax import lax
+from jax.ad_checkpoint import checkpoint_name
 from jax.sharding import AbstractMesh, Mesh
 from jax.sharding import PartitionSpec as P
 
 from gptjax.config import ConfigError
-from gptjax.model.mixture_of_experts import EXPERT_MATRICES, Group
+from gptjax.model.mixture_of_experts import EXPERT_MATRICES, Group, capacity, expert_outputs, feedforward, places
+from gptjax.model.precision import PRODUCT
 from gptjax.parallel.mesh import BATCH_AXES, compiler_axes
-from gptjax.settings import Settings
+from gptjax.settings import ModelSettings, Settings
 
-AXIS = "expert"
+AXIS, CONTEXT = "expert", "context"
 
 
 def check_expert_axis(config: Settings, mesh: Mesh | AbstractMesh) -> None:
@@ -34,29 +46,98 @@ def check_expert_axis(config: Settings, mesh: Mesh | AbstractMesh) -> None:
     if experts % size or size > max(experts, 1):
         allowed = "must divide it" if experts else "must be 1 without experts; use mesh.data or mesh.fsdp"
         raise ConfigError(f"mesh.expert = {size} with model.num_experts = {experts}: {allowed}")
+    exchange = config.mesh.expert_exchange
+    if size == 1 and exchange != "auto":
+        raise ConfigError(f"mesh.expert_exchange = {exchange!r}: must be 'auto' where mesh.expert is 1")
+    if exchange == "all_to_all" and not config.model.expert_capacity:
+        raise ConfigError(
+            "mesh.expert_exchange = 'all_to_all' with model.expert_capacity = 0: needs a capacity; or use 'ring'"
+        )
 
 
+def way_of(wanted: str, size: int, model: ModelSettings) -> str:
+    """'ring' or 'all_to_all': `mesh.expert_exchange`, where auto is the one that sends fewer bytes between `size`
+    devices."""
+    if wanted != "auto":
+        return wanted
+    sent = model.experts_per_token * model.expert_capacity
+    return "all_to_all" if 0 < sent < size else "ring"
+
+
+@dataclasses.dataclass(frozen=True)
 class ExpertGroup(Group):
-    """The devices along the axis, inside of a `shard_map`."""
+    """The devices along the axis, inside of a `shard_map`.
 
-    def place(self) -> jax.typing.ArrayLike:
-        return lax.axis_index(AXIS)
+    Attributes:
+      exchange: `mesh.expert_exchange`.
+    """
 
-    def gathered(self, x: jax.Array) -> jax.Array:
-        return lax.all_gather(x, AXIS, axis=0, tiled=True)
+    exchange: str
+    divides_rows: bool
 
-    def summed(self, x: jax.Array) -> jax.Array:
-        return lax.psum_scatter(x, AXIS, scatter_dimension=0, tiled=True)
+    def earlier(self, count_BE: jax.Array) -> jax.typing.ArrayLike:
+        if not self.divides_rows:
+            return 0
+        counts_cBE = lax.all_gather(count_BE, CONTEXT)
+        is_earlier_c = jnp.arange(counts_cBE.shape[0]) < lax.axis_index(CONTEXT)
+        return jnp.einsum("c,cBE->BE", is_earlier_c.astype(count_BE.dtype), counts_cBE)
+
+    def row_length(self, real_BT: jax.Array) -> int:
+        return real_BT.shape[1] * (lax.axis_size(CONTEXT) if self.divides_rows else 1)
+
+    def outputs(
+        self, config: ModelSettings, x_BTD: jax.Array, chosen_BTk: jax.Array, share_BTk: jax.Array, weights: dict
+    ) -> jax.Array:
+        if way_of(self.exchange, lax.axis_size(AXIS), config) == "all_to_all":
+            slots = min(capacity(config, self.row_length(chosen_BTk)), x_BTD.shape[1])
+            return _by_all_to_all(config, slots, x_BTD, chosen_BTk, share_BTk, weights)
+        x_ND, chosen_Nk, share_Nk = (
+            lax.all_gather(each.reshape(-1, each.shape[-1]), AXIS, axis=0, tiled=True)
+            for each in (x_BTD, chosen_BTk, share_BTk)
+        )
+        first = lax.axis_index(AXIS) * weights["up"].shape[0]
+        y_ND = expert_outputs(config, x_ND, chosen_Nk, share_Nk, weights, first)
+        return lax.psum_scatter(y_ND, AXIS, scatter_dimension=0, tiled=True).reshape(x_BTD.shape)
+
+
+def _by_all_to_all(
+    config: ModelSettings, slots: int, x_BTD: jax.Array, chosen_BTk: jax.Array, share_BTk: jax.Array, weights: dict
+) -> jax.Array:
+    """`Group.outputs`.
+
+    Args:
+      slots: C, the largest number of this device's tokens of a row that an expert takes.
+    """
+    num_experts, (rows, _, width) = config.num_experts, x_BTD.shape
+    row_B11 = jnp.arange(rows)[:, None, None]
+    places_BTk, _ = places(chosen_BTk, num_experts)
+    at = chosen_BTk, row_B11, places_BTk  # a choice that is dropped is of no expert, and so out of range
+    x_BTkD = jnp.broadcast_to(x_BTD[:, :, None], (*chosen_BTk.shape, width))
+    x_EBCD = jnp.zeros((num_experts, rows, slots, width), x_BTD.dtype).at[at].set(x_BTkD, mode="drop")
+
+    def exchanged(x: jax.Array, split: int, concatenate: int) -> jax.Array:
+        return lax.all_to_all(x, AXIS, split, concatenate, tiled=True)
+
+    def product(x_eSI: jax.Array, weight_eIO: jax.Array) -> jax.Array:
+        return checkpoint_name(jnp.einsum("esi,eio->eso", x_eSI, weight_eIO.astype(x_eSI.dtype)), PRODUCT)
+
+    x_eSD = exchanged(x_EBCD.reshape(num_experts, rows * slots, width), 0, 1)  # this device's experts, tokens of all
+    y_ESD = exchanged(feedforward(config, x_eSD, weights, product), 1, 0)
+    y_BTkD = y_ESD.reshape(x_EBCD.shape).at[at].get(mode="fill", fill_value=0)
+    return jnp.einsum("BTkD,BTk->BTD", y_BTkD, share_BTk)
 
 
 def divided(
-    function: Callable, x_BTD: jax.Array, real_BT: jax.Array, weights: dict[str, Any]
+    function: Callable, x_BTD: jax.Array, real_BT: jax.Array, weights: dict[str, Any], exchange: str
 ) -> tuple[jax.Array, dict[str, jax.Array]]:
     """`function`, which is `mixture` of model/mixture_of_experts.py, on each device's own tokens.
 
     The compiler alone would sort the tokens of all devices together.
+
+    Args:
+      exchange: `mesh.expert_exchange`.
     """
-    rows, tokens = compiler_axes(BATCH_AXES), compiler_axes(("context",))
+    rows, tokens = compiler_axes(BATCH_AXES), compiler_axes((CONTEXT,))
     mesh = jax.sharding.get_abstract_mesh()
     if all(mesh.shape[axis] == 1 for axis in (*rows, *tokens)):
         return function(x_BTD, real_BT, weights)
@@ -67,7 +148,7 @@ def divided(
             return lax.pcast(weight, shared, to="varying")
 
         weights = {name: of_each_device(name, weight) for name, weight in weights.items()}
-        y_BTD, statistics = function(x_BTD, real_BT, weights, ExpertGroup())
+        y_BTD, statistics = function(x_BTD, real_BT, weights, ExpertGroup(exchange, bool(tokens)))
         return y_BTD, lax.psum(statistics, tokens) if tokens else statistics
 
     specs = {name: P(AXIS) if name in EXPERT_MATRICES else P() for name in weights}

@@ -65,7 +65,7 @@ class MeshPlacement(Placement):
         """Lets each device route its own tokens, and divides the experts, if there are several of both."""
         if jax.sharding.get_abstract_mesh().empty:
             return function(x_BTD, real_BT, weights)
-        return expert.divided(function, x_BTD, real_BT, weights)
+        return expert.divided(function, x_BTD, real_BT, weights, self.config.expert_exchange)
 
     def layers(
         self, run: Callable, layers: Any, x_BTD: jax.Array, seen: Any, keys_LB: jax.Array | None, *, keep: Callable

@@ -43,6 +43,8 @@ WORDS = {  # labels of metrics, with their units
     "step_milliseconds": "milliseconds per step",
     "elapsed_seconds": "seconds since the start",
 }
+ROUTER_SHARES = {"expert_drops": "choices dropped", "experts_unused": "experts that no token chose"}
+MOST_LAYERS = 8  # whose experts are drawn
 FEW_POINTS = 20  # up to this many points are drawn without smoothing
 
 
@@ -76,7 +78,7 @@ def plot_run(workdir: str | os.PathLike) -> list[Path]:
             if rates:
                 _draw_rates(figure.axes[1], rates)
             paths.append(save_figure(figure, workdir / "plots" / f"loss_by_{x_name}.png"))
-    return paths + _plot_tasks(workdir, rows)
+    return paths + _plot_tasks(workdir, rows) + _plot_load(workdir, rows) + _plot_routers(workdir, rows)
 
 
 def _plot_tasks(workdir: Path, rows: list[dict]) -> list[Path]:
@@ -94,6 +96,54 @@ def _plot_tasks(workdir: Path, rows: list[dict]) -> list[Path]:
             file = "_".join(name.split("/")[1:])
             paths.append(save_figure(figure, workdir / "plots" / f"task_{file}.png"))
     return paths
+
+
+def _plot_load(workdir: Path, rows: list[dict]) -> list[Path]:
+    """Of a mixture of experts, how many tokens chose each expert of each layer: plots/expert_load.png."""
+    rows = [row for row in rows if row.get("train/expert_load")]
+    if not rows:
+        return []
+    load_SLE = np.array([row["train/expert_load"] for row in rows], np.float64)
+    layers = np.unique(np.linspace(0, load_SLE.shape[1] - 1, MOST_LAYERS).round().astype(int))
+    steps = np.array([row["step"] for row in rows], np.float64)
+    ends = np.concatenate([[2 * steps[0] - steps[min(1, len(steps) - 1)]], steps])  # a load is drawn before its step
+    with matplotlib.rc_context(STYLE | {"axes.grid": False}):
+        figure = Figure(figsize=(8, 1.2 + 1.1 * len(layers)), dpi=150, layout="constrained")
+        panels = figure.subplots(len(layers), 1, sharex=True, squeeze=False)[:, 0]
+        for axes, layer in zip(panels, layers):
+            edges = np.arange(load_SLE.shape[2] + 1)
+            image = axes.pcolormesh(ends, edges, load_SLE[:, layer].T, cmap="viridis", vmin=0, vmax=2)
+            axes.set_ylabel(f"layer {layer + 1}")
+            axes.set_yticks([])
+        panels[-1].set_xlabel(X_AXES["step"])
+        panels[0].set_title(
+            f"{workdir.resolve().name}: load of the experts".replace("$", "\\$"),
+            loc="left",
+            fontweight="bold",
+            fontsize=11,
+        )
+        figure.colorbar(image, ax=panels, extend="max", label="multiple of the mean", aspect=40)
+        note_below(figure, "one row of each panel for each expert")
+        return [save_figure(figure, workdir / "plots" / "expert_load.png")]
+
+
+def _plot_routers(workdir: Path, rows: list[dict]) -> list[Path]:
+    """Entropy and drops of the routers of a mixture of experts: plots/routers.png."""
+    entropy = _series(rows, "step", "train/router_entropy")
+    if not len(entropy[0]):
+        return []
+    shares = {label: _series(rows, "step", f"train/{name}") for name, label in ROUTER_SHARES.items()}
+    with matplotlib.rc_context(STYLE):
+        figure, axes = _new_figure(X_AXES["step"], f"{workdir.resolve().name}: routers".replace("$", "\\$"), below=True)
+        axes.plot(*entropy, color=TRAIN, linewidth=1.3)
+        axes.set_ylabel("entropy of a token's router (nats)")
+        for (label, series), color in zip(shares.items(), (VALIDATION, TRAIN)):
+            if len(series[0]):
+                figure.axes[1].plot(*series, color=color, linewidth=1.3, label=label)
+        figure.axes[1].set_ylabel("share")
+        figure.axes[1].set_ylim(bottom=0)
+        _legend_above(figure.axes[1])
+        return [save_figure(figure, workdir / "plots" / "routers.png")]
 
 
 def compare_runs(

@@ -44,8 +44,8 @@ class Interval:
     zscores: dict[str, float] = dataclasses.field(default_factory=dict)
     figures: dict[str, float] = dataclasses.field(default_factory=dict)
 
-    def add(self, values: Mapping[str, float]) -> None:
-        """values: the metrics of one step."""
+    def add(self, values: Mapping[str, Any]) -> None:
+        """values: the metrics of one step: numbers, and lists, of which only the last step's is reported."""
         loss, norm = values["train/loss"], values["train/gradient_norm"]
         if math.isfinite(loss) and math.isfinite(norm):
             self.loss_sum += loss * values["train/supervised_tokens"]
@@ -53,7 +53,8 @@ class Interval:
             self.norm_sum += norm
             self.steps += 1
             for name in values:
-                if name.startswith("train/") and name not in STEP_METRICS:
+                is_figure = name.startswith("train/") and name not in STEP_METRICS
+                if is_figure and not isinstance(values[name], list):
                     tokens = values["train/supervised_tokens"]
                     self.figures[name] = self.figures.get(name, 0.0) + values[name] * tokens
         self.skipped += int(values.get("train/skipped", 0))
@@ -66,7 +67,7 @@ class Interval:
         """Mean over tokens, in nats; NaN if there is no step."""
         return self.loss_sum / self.tokens if self.tokens else math.nan
 
-    def row(self, last: Mapping[str, float]) -> dict[str, float]:
+    def row(self, last: Mapping[str, Any]) -> dict[str, Any]:
         """The row to report: the metrics of the last step, where possible replaced by those of the interval."""
         figures = {
             "train/loss": self.loss,
@@ -146,7 +147,7 @@ class Progress:
         if self._pending is None:
             return
         (step, metrics), self._pending = self._pending, None
-        values = {name: value.item() for name, value in jax.device_get(metrics).items()}
+        values = {name: value.tolist() for name, value in jax.device_get(metrics).items()}
         self._check(step, values)
         self._interval.add(values)
         self._throughput.count()
@@ -178,7 +179,7 @@ class Progress:
             "elapsed_seconds": self._throughput.elapsed_seconds,
         }
 
-    def _check(self, step: int, values: Mapping[str, float]) -> None:
+    def _check(self, step: int, values: Mapping[str, Any]) -> None:
         loss, norm = values["train/loss"], values["train/gradient_norm"]
         if not values["train/supervised_tokens"]:
             raise RunError(f"step {step}: no token of the batch is supervised, so it has no loss; check the data")

@@ -25,7 +25,9 @@ from gptjax.settings import TrainingSettings
 from gptjax.tree import map_with_path
 
 LOAD = "expert_tokens"  # a figure, [L, E]: choices of each expert, divided by the weight of the batch
-STATISTICS = (LOAD, "router_probability", "router_z", "router_entropy", "router_tokens")
+STATISTICS = (LOAD, "router_probability", "router_z", "router_entropy", "router_tokens", "expert_drops")
+REPORTED_LOAD = "expert_load"
+MOST_LOADS = 1024  # loads in a row of metrics.jsonl: 16 layers of 64 experts
 PREFIXES = ("", "encoder_")  # of statistics: the model's own stack, and an encoder's before it
 
 
@@ -42,7 +44,7 @@ def router_losses(
     figures: dict[str, jax.Array] = {}
     for prefix in PREFIXES:
         if prefix + LOAD in statistics:
-            of_stack = {name: statistics[prefix + name] for name in STATISTICS}
+            of_stack = {name: statistics[prefix + name] for name in STATISTICS if prefix + name in statistics}
             loss, of_routers = _losses_of_stack(of_stack, weight_B, training)
             total = loss if total is None else total + loss
             figures |= {prefix + name: figure for name, figure in of_routers.items()}
@@ -67,6 +69,9 @@ def _losses_of_stack(
 
     z, entropy = mean("router_z"), mean("router_entropy")
     figures = {"load_balance_loss": balance, "router_z_loss": z, "router_entropy": entropy, LOAD: load_LBE.sum(1)}
+    if "expert_drops" in statistics:  # there is a capacity
+        choices = jnp.maximum(load_LBE.sum(-1), 1.0)
+        figures["expert_drops"] = jnp.sum((statistics["expert_drops"] / choices).mean(0) * weight_B)
     return training.load_balance_loss * balance + training.router_z_loss * z, figures
 
 
@@ -77,18 +82,21 @@ def _balance(load: jax.Array, probability: jax.Array, tokens: jax.Array) -> jax.
 
 
 def router_metrics(figures: Mapping[str, jax.Array]) -> dict[str, jax.Array]:
-    """Figures of a whole batch as scalars: in place of the load of each expert, the largest as a multiple of the mean
-    (the worst layer's), and the share of experts that no token chose."""
-    scalars = {}
+    """Figures of a whole batch to report: in place of the load of each expert, the largest as a multiple of the mean
+    (the worst layer's), and the share of experts that no token chose. 'expert_load' is an array [L, E], loads as
+    multiples of the mean, unless it is large."""
+    reported = {}
     for name, figure in figures.items():
         if not name.endswith(LOAD):
-            scalars[name] = figure
+            reported[name] = figure
             continue
         prefix = name.removesuffix(LOAD)
         mean_L = jnp.maximum(figure.mean(-1), jnp.finfo(figure.dtype).tiny)
-        scalars[f"{prefix}expert_load_max"] = jnp.max(figure.max(-1) / mean_L)
-        scalars[f"{prefix}experts_unused"] = jnp.mean(figure == 0)
-    return scalars
+        reported[f"{prefix}expert_load_max"] = jnp.max(figure.max(-1) / mean_L)
+        reported[f"{prefix}experts_unused"] = jnp.mean(figure == 0)
+        if figure.size <= MOST_LOADS:
+            reported[prefix + REPORTED_LOAD] = figure / mean_L[:, None]
+    return reported
 
 
 def balanced(params: Any, figures: Mapping[str, jax.Array], rate: float) -> Any:

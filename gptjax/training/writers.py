@@ -121,7 +121,8 @@ class MetricsWriter:
         self._rows += [JsonLinesWriter(workdir / FILE_NAME), *self._texts]
 
     def write(self, step: int, metrics: Mapping[str, Any]) -> None:
-        """Adds the row of `step`. Values: numbers, scalar arrays (fetched), strings, or None for "not available"."""
+        """Adds the row of `step`. Values: numbers, scalar arrays (fetched), strings, None for "not available", or
+        lists of numbers, which metrics.jsonl alone holds."""
         plain = {name: _plain(value) for name, value in metrics.items()}
         for writer in self._rows:
             writer.write(step, plain)

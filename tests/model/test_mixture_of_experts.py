@@ -1,6 +1,7 @@
 """A mixture of experts: what it computes, that no token depends on others, what it reports, counts and refuses."""
 
 import dataclasses
+import math
 
 import jax
 import jax.numpy as jnp
@@ -14,7 +15,7 @@ from gptjax.model.checks import check_experts
 from gptjax.model.families import family_named, family_of
 from gptjax.model.grouped_products import blocks_of, grouped_product
 from gptjax.model.int8 import quantize
-from gptjax.model.mixture_of_experts import route
+from gptjax.model.mixture_of_experts import mixture, route
 from gptjax.model.parameters import count_parameters
 from gptjax.settings import ModelSettings
 from gptjax.user_code import load_config
@@ -81,13 +82,65 @@ def test_tokens_choose_by_score_and_bias_and_share_by_score(scores, normalized, 
     np.testing.assert_allclose(share_BTk, shares_BTk * scale, rtol=1e-5)
 
 
-def test_reading_token_by_token_writes_what_whole_passes_do():
+@pytest.mark.parametrize("factor", [1.0, 1.25])
+@pytest.mark.parametrize("products", ["loop", "gathered"])
+def test_an_expert_takes_the_earliest_tokens_of_a_row_up_to_its_capacity(factor, products):
+    B, T, D, E, k = 3, 14, 8, 4, 2
+    rng = np.random.default_rng(0)
+    config = ModelSettings(
+        num_experts=E, experts_per_token=k, expert_capacity=factor, feedforward="relu", expert_products=products
+    )
+    x_BTD = np.float32(rng.standard_normal((B, T, D)) + 0.5)
+    weights = {"router": rng.standard_normal((D, E)), "up": rng.standard_normal((E, D, 5))}
+    weights = {name: np.float32(each) for name, each in (weights | {"down": rng.standard_normal((E, 5, D))}).items()}
+    weights["router"][:, 1] += 1  # most choose the second expert, where the sum of x is positive
+    real_BT = np.ones((B, T), bool)
+    real_BT[1, 3:6] = False
+    made_BTD, statistics = jax.jit(lambda *args: mixture(config, *args))(x_BTD, real_BT, weights)
+
+    chosen_BTk, share_BTk, of_all = route(config, jnp.asarray(x_BTD), jnp.asarray(real_BT), weights)
+    room, drops_B, expected_BTD = math.ceil(factor * T * k / E), np.zeros(B), np.zeros((B, T, D))
+    for b in range(B):
+        taken = np.zeros(E, int)
+        for t in range(T):
+            for expert, share in zip(np.asarray(chosen_BTk)[b, t] * real_BT[b, t], np.asarray(share_BTk)[b, t]):
+                if real_BT[b, t] and taken[expert] < room:
+                    hidden = np.maximum(x_BTD[b, t] @ weights["up"][expert], 0)
+                    expected_BTD[b, t] += share * (hidden @ weights["down"][expert])
+                    taken[expert] += 1
+                elif real_BT[b, t]:
+                    drops_B[b] += 1
+    assert drops_B.any()
+    np.testing.assert_allclose(made_BTD, expected_BTD, rtol=1e-4, atol=1e-4)
+    np.testing.assert_array_equal(statistics["expert_drops"], drops_B)
+    np.testing.assert_array_equal(statistics["expert_tokens"], of_all["expert_tokens"])  # those dropped, too
+
+
+def test_a_capacity_that_all_fit_in_drops_nothing_and_no_token_depends_on_later_ones():
+    params, config = make_model(**EXPERTS, experts_per_token=2)
+    tokens, other = (np.random.default_rng(seed).integers(0, 60, (2, 12)) for seed in (0, 1))
+    other[:, :7] = tokens[:, :7]
+
+    def logits(capacity, tokens):
+        model = dataclasses.replace(config.model, expert_capacity=capacity)
+        return family_of(model).module().apply({"params": params}, tokens)
+
+    np.testing.assert_allclose(logits(3.0, tokens), logits(0.0, tokens), rtol=1e-4, atol=1e-4)
+    assert not np.allclose(logits(1.0, tokens), logits(0.0, tokens), atol=1e-3)
+    np.testing.assert_allclose(logits(1.0, tokens)[:, :7], logits(1.0, other)[:, :7], rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("capacity", [0.0, 1.0])
+def test_reading_token_by_token_writes_what_whole_passes_do(capacity):
+    """Whole passes without a capacity: nothing is dropped in writing."""
     params, config = make_model(**EXPERTS)
+    without = config
+    config = dataclasses.replace(config, model=dataclasses.replace(config.model, expert_capacity=capacity))
     prompt = TOKENIZER.encode("experts ")
     prompts = [prompt, prompt[:3]]
     made = Generator(params, config, TOKENIZER).generate(prompts, max_new_tokens=8, temperature=0.0)
     for completion, start in zip(made, prompts, strict=True):
-        expected = greedy_reference(params, config, start, 8)
+        expected = greedy_reference(params, without, start, 8)
         assert len(completion.tokens) > 0 and list(completion.tokens) == expected[: len(completion.tokens)]
 
 
@@ -127,6 +180,8 @@ def test_published_models_have_the_published_numbers_of_parameters(name, total, 
         ("experts_per_token", 5, dict(num_experts=4)),
         ("shared_experts", 1, {}),
         ("router_bias", True, {}),
+        ("expert_capacity", 2.0, {}),
+        ("expert_capacity", 0.5, dict(num_experts=4)),
         ("bias", "all", dict(num_experts=4)),
     ],
 )

@@ -85,6 +85,36 @@ def test_context(tiny_config, mesh, options):
     check(tiny_config, mesh, options)
 
 
+EXPERTS = dict(
+    model__num_layers=2,
+    model__num_experts=4,
+    model__feedforward_width=16,
+    model__router_bias=True,
+    model__shared_experts=1,
+    training__load_balance_loss=0.5,
+    training__router_z_loss=0.1,
+)
+CAPACITY = EXPERTS | dict(model__expert_capacity=1.0)
+
+
+@pytest.mark.parametrize(
+    "mesh, options",
+    [
+        (dict(expert=2, context=2, fsdp=2, expert_exchange="all_to_all"), CAPACITY | PACKED),
+        further(dict(expert=4, data=2), CAPACITY | PACKED),
+        further(dict(expert=2, context=2, tensor=2, expert_exchange="all_to_all"), CAPACITY | PACKED),
+        further(dict(expert=2, context=2, tensor=2), EXPERTS | PACKED | dict(model__remat="dots")),
+        (dict(pipeline=2, expert=2, tensor=2), EXPERTS | PACKED),
+        further(dict(pipeline=2, expert=2, data=2, expert_exchange="all_to_all"), CAPACITY | dict(model__remat="full")),
+        further(dict(pipeline=2, expert=2, fsdp=2, pipeline_microbatches=4), EXPERTS | dict(training__loss_chunk=8)),
+        further(dict(pipeline=2, expert=2, context=2), CAPACITY | PACKED),
+    ],
+    ids=str,
+)
+def test_experts(tiny_config, mesh, options):
+    check(tiny_config, mesh, options)
+
+
 # --- drawn meshes: make test-meshes ----------------------------------------------------------------------------------
 
 

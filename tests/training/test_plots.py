@@ -141,6 +141,32 @@ def test_a_runs_figure_names_its_smoothing_and_shows_every_learning_rate(tmp_pat
             np.testing.assert_allclose(rates.lines[1].get_ydata(), 0.02 * np.arange(1, 101))
 
 
+@pytest.mark.parametrize("num_layers, drops", [(2, 0.1), (20, None)])
+def test_the_load_of_experts_and_the_routers_are_drawn(tmp_path, figures, num_layers, drops):
+    """Every layer and every expert of few; eight of many layers, the first and the last among them."""
+    load_LE = np.arange(num_layers * 4.0).reshape(num_layers, 4)
+    with MetricsWriter(tmp_path, tensorboard=False) as writer:
+        for step in (10, 20, 30):
+            row = {
+                "train/router_entropy": 1.0 + step,
+                "train/experts_unused": 0.2,
+                "train/expert_load": load_LE.tolist(),
+            }
+            writer.write(step, row | ({"train/expert_drops": drops} if drops else {}))
+    assert [path.name for path in plot_run(tmp_path)] == ["expert_load.png", "routers.png"]
+    load, routers = figures
+    panels = load.axes[:-1]  # the last is the scale of colours
+    assert len(panels) == min(num_layers, 8)
+    for panel, layer in ((panels[0], 0), (panels[-1], num_layers - 1)):
+        assert panel.get_ylabel() == f"layer {layer + 1}"
+        drawn_ES = panel.collections[0].get_array().reshape(4, 3)
+        np.testing.assert_array_equal(drawn_ES, np.repeat(load_LE[layer][:, None], 3, axis=1))
+    check_is_readable(routers)
+    np.testing.assert_array_equal(routers.axes[0].lines[0].get_ydata(), [11, 21, 31])
+    names = [line.get_label() for line in routers.axes[1].lines]
+    assert names == (["choices dropped"] if drops else []) + ["experts that no token chose"]
+
+
 @pytest.mark.parametrize("metric", ["train/loss", "validation/loss", "tokens_per_second"])
 def test_a_comparison_has_its_legend_beside_the_curves(tmp_path, figures, metric):
     for name in ("a", "b" * 60, "c $x$"):

@@ -36,11 +36,21 @@ def test_the_balance_of_rows_and_of_a_batch():
     assert (float(by_row) / 8, float(by_batch) / 8) == (2.0, 1.0)
 
 
+def test_drops_are_a_share_of_the_choices():
+    """Two rows of weights 3 and 1: two of four choices were dropped, and none of four."""
+    statistics = statistics_of([[4, 0], [0, 4]], [[4, 0], [0, 4]]) | {"expert_drops": jnp.array([[2.0, 0.0]])}
+    _, figures = router_losses(statistics, jnp.array([3.0, 1.0]), TRAINING)
+    assert float(figures["expert_drops"]) / 4 == 0.375
+
+
 def test_metrics_of_a_load():
     metrics = router_metrics({"loss": jnp.array(1.0), "expert_tokens": jnp.array([[1.0, 3.0, 0.0, 0.0]])})
+    assert metrics.pop("expert_load").tolist() == [[1.0, 3.0, 0.0, 0.0]]
     assert {name: float(each) for name, each in metrics.items()} == dict(
         loss=1.0, expert_load_max=3.0, experts_unused=0.5
     )
+    many = router_metrics({"expert_tokens": jnp.ones((48, 128))})
+    assert many.keys() == {"expert_load_max", "experts_unused"}
 
 
 def test_a_bias_moves_against_the_error_of_the_load():

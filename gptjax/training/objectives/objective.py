@@ -78,7 +78,7 @@ class Objective(abc.ABC):
         Returns:
           The sum to differentiate, auxiliary losses included (times the batch's weight where they are means); and
           figures to report: float32 by name, each a sum over the batch that the step divides by the weight. 'loss' is
-          the one that is shown as the training loss. `metrics` makes scalars of them: NAME becomes train/NAME.
+          the one that is shown as the training loss. `metrics` says what is shown: NAME becomes train/NAME.
         """
 
     def auxiliary(
@@ -105,7 +105,8 @@ class Objective(abc.ABC):
         return balanced(params, figures, self.config.training.router_bias_rate)
 
     def metrics(self, figures: Mapping[str, jax.Array]) -> dict[str, jax.Array]:
-        """The scalars to report, by name, from the figures of a whole batch."""
+        """What to report, by name, from the figures of a whole batch: scalars, of which means over several steps are
+        shown, and arrays, which metrics.jsonl has of single steps."""
         return router_metrics(figures)
 
     def trains(self, path: str) -> bool:
