@@ -32,7 +32,9 @@ def _tiny():
     config.model.feedforward_width = 96  # four of them are about as wide as one layer of 8/3 D
     config.model.num_experts = 16
     config.model.experts_per_token = 4
+    config.model.router_normalized = True
     config.model.qk_norm = True
+    config.model.layers = "scan"
 
     config.data.sequence_length = 128
 

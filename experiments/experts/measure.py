@@ -1,14 +1,14 @@
 """Does a mixture of experts learn more than a dense layer of the same active FLOPs? On a CPU, real text, three seeds.
 
-  python experiments/experts/measure.py DATA tune        # rates for each side, with a seed that the comparison does not use
-  python experiments/experts/measure.py DATA compare
-  python experiments/experts/measure.py DATA draw        # from results.csv
-
-A side's learning rate stands in RATES. One run at a time, each `python -m gptjax.train` in a process of its own, whose
+  python experiments/experts/measure.py DATA tune     # learning rates, with a seed that the comparison does not use
+  python experiments/experts/measure.py DATA compare  # with the best of them, which stand in RATES
+  python experiments/experts/measure.py DATA draw     # from results.csv
+ One run at a time, each `python -m gptjax.train` in a process of its own, whose
 processor seconds are read from /proc (Linux) whenever a row of metrics has been written.
 """
 
 import csv
+import itertools
 import os
 import statistics
 import subprocess
@@ -25,15 +25,16 @@ from gptjax.training.writers import FILE_NAME, read_metrics
 
 HERE = Path(__file__).parent
 SIDES = {
-    "16 experts, 4 used": {},  # configs/moe.py:tiny
+    "16 experts, 4 used": {"model.router_normalized": True},
+    "16 experts, 4 used, not normalized": {"model.router_normalized": False},
     # as wide as four experts, and 8 columns more for the FLOPs of the router
     "dense": {"model.num_experts": 0, "model.feedforward_width": 392},
 }
 COLORS = {"16 experts, 4 used": "#d1495b", "dense": "#3b6fb6"}
-RATES = {"16 experts, 4 used": 0.004, "dense": 0.004}
+RATES = {"16 experts, 4 used": 0.002, "dense": 0.002}
 TRIED = (0.001, 0.002, 0.004)
 TUNE = {"training.duration": "100 steps", "evaluation.every": "100 steps"}
-COMPARE = {"training.duration": "400 steps", "evaluation.every": "50 steps"}
+COMPARE = {"training.duration": "300 steps", "evaluation.every": "50 steps"}
 COMMON = {
     "model.layers": "scan",
     "evaluation.tokens": 20_480,
@@ -47,7 +48,7 @@ COMMON = {
 COLUMNS = ("side", "learning_rate", "seed", "step", "tokens", "validation_loss", "processor_seconds", "to_compile")
 
 
-def run(data: str, fields: dict) -> tuple[list[dict], float, float]:
+def run(fields: dict) -> tuple[list[dict], float, float]:
     """(rows of metrics, processor seconds per step, those before the first row) of one run.
 
     The seconds of a step are the median over the spans between two rows; those with an evaluation are left out.
@@ -57,8 +58,7 @@ def run(data: str, fields: dict) -> tuple[list[dict], float, float]:
         workdir, used = Path(folder) / "run", {}
         with (Path(folder) / "log").open("w") as log:
             process = subprocess.Popen(
-                [sys.executable, "-m", "gptjax.train", "--config=configs/moe.py:tiny", f"--workdir={workdir}"]
-                + [f"--config.data.path={data}", *flags],
+                [sys.executable, "-m", "gptjax.train", "--config=configs/moe.py:tiny", f"--workdir={workdir}", *flags],
                 stdout=log,
                 stderr=log,
             )
@@ -77,7 +77,7 @@ def run(data: str, fields: dict) -> tuple[list[dict], float, float]:
         rows = read_metrics(workdir / FILE_NAME)
     evaluated = {row["step"] for row in rows if "validation/loss" in row}
     steps = sorted(used)
-    spans = [(used[b] - used[a]) / (b - a) for a, b in zip(steps, steps[1:]) if a not in evaluated]
+    spans = [(used[b] - used[a]) / (b - a) for a, b in itertools.pairwise(steps) if a not in evaluated]
     return rows, statistics.median(spans), used[steps[0]] - steps[0] * statistics.median(spans)
 
 
@@ -88,13 +88,13 @@ def processor_seconds(pid: int) -> float:
 
 
 def measure(data: str, path: Path, runs: list[tuple[str, float, int]], fields: dict) -> None:
-    """Appends the validation losses of the runs (side, rate, seed) to a CSV file; those that it holds are not repeated."""
+    """Appends the validation losses of the runs (side, rate, seed) to a CSV file, unless it holds them."""
     done = {(row["side"], float(row["learning_rate"]), int(row["seed"])) for row in table(path)}
     for side, rate, seed in runs:
         if (side, rate, seed) in done:
             continue
         own = {"optimizer.learning_rate": rate, "seed": seed}
-        rows, seconds, to_compile = run(data, COMMON | fields | SIDES[side] | own)
+        rows, seconds, to_compile = run(COMMON | fields | SIDES[side] | own | {"data.path": data})
         is_new = not path.exists()
         with path.open("a", newline="") as file:
             writer = csv.writer(file)
@@ -146,7 +146,7 @@ def main() -> None:
     if what == "tune":
         measure(data, HERE / "tune.csv", [(side, rate, 100) for rate in TRIED for side in SIDES], TUNE)
     elif what == "compare":
-        measure(data, HERE / "results.csv", [(side, RATES[side], seed) for seed in range(3) for side in SIDES], COMPARE)
+        measure(data, HERE / "results.csv", [(side, RATES[side], seed) for seed in range(3) for side in RATES], COMPARE)
     if (HERE / "results.csv").exists():
         draw()
 

@@ -12,12 +12,14 @@ tokens may choose the same device; there must then be room for all of them, and 
 With n devices a token is sent n - 1 times by the ring, in each direction, and k · capacity · (n - 1) / n times by
 all_to_all: auto is all_to_all where k · capacity < n. Eight of 128 experts on eight devices are cheaper by the ring.
 
-The groups of the other axes that split a batch do the same side by side, each with a copy of the experts.
+The groups of the other axes that split a batch do the same side by side, each with a copy of the experts. Inside of a
+pipeline the backward pass computes the experts' forward pass again.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -157,9 +159,38 @@ def divided(
         name: weight.astype(jnp.result_type(x_BTD)) if name in EXPERT_MATRICES else weight
         for name, weight in weights.items()
     }
-    return jax.shard_map(
-        local,
-        in_specs=(P(rows, tokens), P(rows, tokens), specs),
-        out_specs=(P(rows, tokens), P(rows)),
-        axis_names={*rows, *tokens},
-    )(x_BTD, real_BT, weights)
+    rows_spec, of_statistics = P(rows, tokens), P(rows)
+    on_each_device = functools.partial(jax.shard_map, axis_names={*rows, *tokens})
+    arguments = (rows_spec, rows_spec, specs)
+    outputs = (rows_spec, of_statistics)
+    if not mesh.manual_axes:
+        return on_each_device(local, in_specs=arguments, out_specs=outputs)(x_BTD, real_BT, weights)
+
+    def pull(x_BTD: jax.Array, real_BT: jax.Array, weights: dict[str, Any], cotangents: Any) -> Any:
+        return jax.vjp(lambda x_BTD, weights: local(x_BTD, real_BT, weights), x_BTD, weights)[1](cotangents)
+
+    # `jax.checkpoint` for what does not change in the loop around: JAX would compute it before, and hand it in.
+    forward = on_each_device(jax.checkpoint(local), in_specs=arguments, out_specs=outputs)
+    backward = on_each_device(jax.checkpoint(pull), in_specs=(*arguments, outputs), out_specs=(rows_spec, specs))
+    return _recomputed(forward, backward, x_BTD, real_BT, weights)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1))
+def _recomputed(forward: Callable, backward: Callable, *arguments: Any) -> Any:
+    """`forward(x, real, weights)`, which `backward` does again.
+
+    JAX cannot hand what a `shard_map` keeps for its gradient out of one that stands in another, a pipeline's.
+    """
+    return forward(*arguments)
+
+
+def _recomputed_forward(forward: Callable, backward: Callable, *arguments: Any) -> tuple[Any, Any]:
+    return forward(*arguments), arguments
+
+
+def _recomputed_backward(forward: Callable, backward: Callable, arguments: Any, cotangents: Any) -> Any:
+    of_x_BTD, of_weights = backward(*arguments, cotangents)
+    return of_x_BTD, None, of_weights
+
+
+_recomputed.defvjp(_recomputed_forward, _recomputed_backward)
