@@ -1,13 +1,13 @@
 """Any small text: a decoder of half a million parameters and the vocabulary, trained within a minute on two CPU cores.
 
-Data: any prepared folder, from one line to some tens of megabytes. The model soon knows a small text by heart, and the
+Data: any prepared folder, from one line to some tens of megabytes. The model soon memorizes a small text, and the
 validation loss shows when. The book "Build a Large Language Model (From Scratch)" begins with such a text:
 
   python -m gptjax.prepare --input=the-verdict.txt --output=data/verdict
   python -m gptjax.train --config=configs/text_tiny.py --config.data.path=data/verdict --workdir=runs/verdict \\
     --config.training.duration='80 steps'
 
-300 steps of 1,024 tokens are 0.3 M tokens. A text of 20 kB (8,000 tokens) is known by heart long before that: 80 steps,
+300 steps of 1,024 tokens are 0.3 M tokens. A text of 20 kB (8,000 tokens) is memorized long before that: 80 steps,
 ten passes, are enough. A text of 1 MB needs more: --config.training.duration='2000 steps'. Warm-up and decay scale with
 the duration.
 """

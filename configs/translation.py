@@ -1,7 +1,7 @@
 """Translation, French to English: --config=configs/translation.py:encoder-decoder | decoder | tiny | tiny-decoder
 
 Data: Tatoeba's pairs of sentences, English first, as manythings.org/anki has them (fra-eng.zip: 142,787 pairs, CC BY).
-The split is by the French sentence, so that none stands on both sides:
+The split is by the French sentence, so that no sentence is in two splits:
 
   python -m gptjax.prepare --pairs=fra-eng.zip --swap --output=data/fra_eng --vocab_size=8000 \\
     --validation_documents=1000 --test_documents=3000

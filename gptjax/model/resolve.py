@@ -32,7 +32,7 @@ def resolve_model(
       packed: whether the windows come with segment ids.
 
     Raises:
-      ConfigError: the attention backend asked for cannot run here.
+      ConfigError: the attention backend that the config names cannot run on this platform.
     """
     model = ConfigDict(dict(config_model.items()))
     model.vocab_size = model.vocab_size or vocab_size

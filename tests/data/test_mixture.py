@@ -22,8 +22,8 @@ def test_folders_and_weights(tmp_path):
         ("a=x,b=1", "weight 'x' of 'a' is not a positive number"),
         ("a=0,b=1", "weight '0' of 'a' is not a positive number"),
         ("a=nan", "weight 'nan' of 'a' is not a positive number"),
-        ("a,,b", "a part names no folder"),
-        ("=1", "a part names no folder"),
+        ("a,,b", "a part does not name a folder"),
+        ("=1", "a part does not name a folder"),
         ("a=1,a=2", "names a folder twice"),
     ],
 )

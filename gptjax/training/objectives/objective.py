@@ -44,7 +44,7 @@ class Objective(abc.ABC):
 
     @property
     def is_packed(self) -> bool:
-        """Whether a row may hold several documents, or pairs, told apart by segments."""
+        """Whether a row may hold several documents or pairs, which segments distinguish."""
         return self.windows != "contiguous"
 
     @abc.abstractmethod
