@@ -141,6 +141,25 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_saves_nothing_of_it(tiny, t
     assert not list((tmp_path / "checkpoints").glob("[0-9]*"))
 
 
+def test_a_resumed_mixture_of_experts_is_exact_and_so_are_its_biases(tiny, tmp_path):
+    experts = dict(num_experts=4, feedforward_width=8, router_bias=True, expert_capacity=1.0)
+    fields = {f"model__{name}": value for name, value in experts.items()} | dict(schedule__name="constant")
+    fields |= dict(logging__every="2 steps", evaluation__every="", mesh__fsdp=4, mesh__data=2)
+    unbroken = go(tiny(**fields, logging__plots=True), tmp_path / "unbroken")
+    go(tiny(**fields, training__duration="6 steps"), tmp_path / "broken")
+    resumed = go(tiny(**fields), tmp_path / "broken")
+    computed = [
+        [{name: row[name] for name in row if name.startswith("train/")} for row in rows if "train/loss" in row]
+        for rows in (unbroken, resumed)
+    ]
+    assert computed[0] == computed[1] and computed[0][-1]["train/expert_drops"] > 0
+    assert np.shape(computed[0][-1]["train/expert_load"]) == (1, 4)
+    params = [load_params(tmp_path / name)[0] for name in ("unbroken", "broken")]
+    bias, other = (each["layers"]["feedforward"]["router_bias"] for each in params)
+    assert np.any(bias) and np.array_equal(bias, other)
+    assert (tmp_path / "unbroken/plots/expert_load.png").exists() and (tmp_path / "unbroken/plots/routers.png").exists()
+
+
 def test_a_resumed_run_must_be_the_same_run(tiny, plain, tmp_path):
     shutil.copytree(plain, tmp_path, dirs_exist_ok=True)
     for fields, message in [
