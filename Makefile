@@ -12,7 +12,7 @@ QUICK := tests/test_config.py tests/test_user_code.py tests/configs tests/data t
   $(addprefix tests/parallel/test_,mesh.py sharding.py) $(addprefix tests/inference/test_,sampling.py text.py) \
   $(patsubst %,tests/training/test_%.py,console hardware memory_check metrics progress schedule writers)
 
-.PHONY: help demo test quick test-meshes test-faults test-exhaustive test-parity test-pythons test-slurm soak lint format clean
+.PHONY: help demo test quick test-meshes test-faults test-exhaustive test-parity test-pythons test-slurm aot soak lint format clean
 
 help:            ## list all targets
 	@grep -E '^[a-z-]+: .*##|^[a-z-]+:  *##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -57,6 +57,13 @@ test-meshes: $(BIN)/.ready ## loss and gradients on many drawn meshes of eight d
 
 test-faults: $(BIN)/.ready ## real runs of four processes, one of which fails, and runs that move between meshes; half an hour
 	$(BIN)/python -m pytest -m exhaustive tests/test_faults.py tests/test_meshes.py
+
+aot:             ## contracts of training steps compiled for eight GPUs, without a GPU; installs their compiler (1.6 GB)
+	$(PYTHON) -m venv .venv-aot
+	.venv-aot/bin/pip install --quiet --disable-pip-version-check --editable '.[dev]'
+	version=$$(.venv-aot/bin/python -c 'import jax; print(jax.__version__)') && .venv-aot/bin/pip install --quiet \
+	  --disable-pip-version-check --no-deps jax-cuda12-plugin==$$version jax-cuda12-pjrt==$$version nvidia-cudnn-cu12
+	JAX_DISABLE_MOST_OPTIMIZATIONS=0 .venv-aot/bin/python -m pytest -m aot tests/experiments/ahead_of_time
 
 test-parity:     ## tests against PyTorch and transformers, in a separate environment
 	$(PYTHON) -m venv .venv-parity

@@ -3,6 +3,9 @@
   pip install --no-deps jax-cuda12-plugin==V jax-cuda12-pjrt==V nvidia-cudnn-cu12      (V: the version of jax)
   python experiments/ahead_of_time/compile_for_gpu.py             # each config on its own mesh
   python experiments/ahead_of_time/compile_for_gpu.py --savings   # one config, with each way of saving memory
+  python experiments/ahead_of_time/compile_for_gpu.py --sent      # what each of eight GPUs sends, by kind of collective
+
+`make aot` holds these programs to contracts (tests/experiments/ahead_of_time).
 
 It finds what only a GPU compilation shows: a kernel that refuses the shapes, a collective that should not be there, a
 step that does not fit. Nothing is timed and GEMMs are not autotuned.
@@ -15,6 +18,7 @@ import os
 os.environ["JAX_PLATFORMS"] = "cpu"
 os.environ["JAX_SKIP_CUDA_CONSTRAINTS_CHECK"] = "1"  # this machine has no driver
 
+import collections
 import re
 import sys
 import time
@@ -25,11 +29,11 @@ from jax.experimental import topologies
 
 from gptjax.config import validate
 from gptjax.data.facts import DataFacts
+from gptjax.parallel.traffic import KINDS, Collective, collectives_of
 from gptjax.planning import plan
 from gptjax.user_code import load_config
 
 CONFIGS = Path(__file__).parents[2] / "configs"
-COLLECTIVES = ("all-gather", "reduce-scatter", "all-reduce", "all-to-all")
 
 # XLA's description of an H200 SXM (compute capability 9.0, 132 multiprocessors, 4.8 TB/s), as a text proto.
 H200 = """
@@ -114,13 +118,13 @@ def gibibytes(compiled) -> tuple[float, float]:
 
 
 def cases() -> None:
-    names = " | ".join(COLLECTIVES)
+    names = " | ".join(KINDS)
     print(f"| config | GPUs, mesh | rows | attention | flash kernels | state GiB | work GiB | {names} | compiled in |")
-    print("|---" * (8 + len(COLLECTIVES)) + "|")
+    print("|---" * (8 + len(KINDS)) + "|")
     for name, num_gpus, rows, fields in CASES:
         compiled, config, seconds = compile_step(name, num_gpus, rows, fields)
         text, (state, work) = compiled.as_text(), gibibytes(compiled)
-        counts = " | ".join(str(len(re.findall(rf"\b{c}(?:-start)?\(", text))) for c in COLLECTIVES)
+        counts = " | ".join(str(len(re.findall(rf"\b{c}(?:-start)?\(", text))) for c in KINDS)
         sizes = {field.removeprefix("mesh."): size for field, size in fields.items()}
         axes = " x ".join(f"{axis} {size}" for axis, size in sizes.items() if size > 1) or "one"
         print(
@@ -140,5 +144,42 @@ def savings(name: str = "gpt2:350m", rows: int = 32) -> None:
         print(f"| {what} | {texts} | {state:.2f} | {work:.1f} | {state + work:.1f} |", flush=True)
 
 
+#       config, rows per step, fields that differ; each on eight GPUs, in one micro-batch
+SENT = (
+    ("gpt2:124m", 512, {"mesh.data": 1, "mesh.fsdp": 8}),
+    ("llama:8b", 16, {"mesh.data": 1, "mesh.fsdp": 8}),
+)
+
+
+def sent(cases=SENT) -> None:
+    """What a step's collectives move, in MiB: what gathers make, and what sums and all-to-alls take."""
+    print(f"| config | mesh | layers | peak GiB | {' | '.join(KINDS)} | largest gather of layers | transposes |")
+    print("|---" * (6 + len(KINDS)) + "|")
+    for name, rows, fields in cases:
+        compiled, config, _ = compile_step(name, 8, rows, fields)
+        text, total = compiled.as_text(), collections.Counter()
+        every = collectives_of(text, 8)
+        for each in every:
+            total[each.kind] += each.times * each.bytes
+        sizes = " | ".join(f"{total[kind] / 2**20:.0f}" for kind in KINDS)
+        axes = " x ".join(f"{field.removeprefix('mesh.')} {size}" for field, size in fields.items() if size != 1)
+        largest = largest_gather(every, 2 * config.model.vocab_size * config.model.width) / 2**20
+        print(
+            f"| {name} | {axes} | {config.model.layers} | {sum(gibibytes(compiled)):.1f} | {sizes} | {largest:.0f} "
+            f"| {transposes(text)} |",
+            flush=True,
+        )
+
+
+def largest_gather(every: list[Collective], head: int) -> int:
+    """The bytes of the largest all-gather other than that of a head of so many bytes."""
+    return max((each.bytes for each in every if each.kind == "all-gather" and each.bytes != head), default=0)
+
+
+def transposes(text: str) -> int:
+    """The number of kernels in a program that transpose."""
+    return len(re.findall(r"^ *%?\S*transpose\S* = .* fusion\(", text, re.MULTILINE))
+
+
 if __name__ == "__main__":
-    savings() if "--savings" in sys.argv[1:] else cases()
+    {"--savings": savings, "--sent": sent}.get(" ".join(sys.argv[1:]), cases)()

@@ -7,7 +7,7 @@ methods in this file are for one device. Those in `gptjax/parallel/placement.py`
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -28,6 +28,15 @@ class Placement:
     def scattered(self, x_BTD: jax.Array) -> jax.Array:
         """The output of attention or of the feed-forward layer, before it is added to the residual stream."""
         return x_BTD
+
+    def lookup(
+        self, function: Callable[..., jax.Array], tables: Sequence[jax.Array], indices: Sequence[jax.Array]
+    ) -> jax.Array:
+        """`function(tables, indices)`, [B, T, D], of tables [rows, D] and indices [B, T] or, alike in all rows, [1, T].
+
+        The function treats every column of the tables like all others, so that it may be given some of them.
+        """
+        return function(tables, indices)
 
     def attention(
         self,

@@ -8,7 +8,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import operator
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import flax.linen as nn
@@ -122,12 +122,20 @@ class Stack(nn.Module):
     ) -> jax.Array:
         """The input of the first layer [B, T, D]: rows of the table, with learned or sinusoidal positions added."""
         config = self.config
-        x_BTD = table_VD[tokens_BT]
-        if config.embedding_multiplier != 1:
-            x_BTD *= config.embedding_multiplier
+        tables, indices = [table_VD], [tokens_BT]
         if config.position == "learned":
-            x_BTD += self.positions[positions_BT]
-        elif config.position == "sinusoidal":  # sines have size 1: embeddings are scaled up to be heard beside them
+            tables, indices = [table_VD, self.positions], [tokens_BT, positions_BT]
+
+        def looked_up(tables: Sequence[jax.Array], indices: Sequence[jax.Array]) -> jax.Array:
+            x_BTd = tables[0][indices[0]]
+            if config.embedding_multiplier != 1:
+                x_BTd *= config.embedding_multiplier
+            for table, index in zip(tables[1:], indices[1:]):
+                x_BTd += table[index]
+            return x_BTd if config.position == "sinusoidal" else x_BTd.astype(config.dtype)
+
+        x_BTD = self.placement.lookup(looked_up, tables, indices)
+        if config.position == "sinusoidal":  # sines have size 1: embeddings are scaled up to be heard beside them
             x_BTD = x_BTD * config.width**0.5 + sinusoidal(positions_BT, config.width)
         x_BTD = dropout(x_BTD.astype(config.dtype), config.dropout, dropout_keys_B)
         return self.placement.residual(x_BTD)

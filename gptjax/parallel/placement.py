@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
 
 from gptjax.model.placement import Placement
-from gptjax.parallel import context, expert, sequence
+from gptjax.parallel import context, expert, sequence, vocabulary
+from gptjax.parallel.mesh import AXES, compiler_axes
 from gptjax.parallel.pipeline import AXIS, divided, pipelined, schedule_of
 from gptjax.settings import MeshSettings
 
@@ -38,6 +39,12 @@ class MeshPlacement(Placement):
         """Sums the parts of a sub-layer's output, and leaves each of these devices some of the tokens."""
         return sequence.scattered(x_BTD)
 
+    def lookup(
+        self, function: Callable[..., jax.Array], tables: Sequence[jax.Array], indices: Sequence[jax.Array]
+    ) -> jax.Array:
+        """Leaves the columns of tables where they are, and sends what is looked up in them."""
+        return vocabulary.looked_up(function, tables, indices)
+
     def attention(
         self,
         function: Callable[..., jax.Array],
@@ -51,7 +58,7 @@ class MeshPlacement(Placement):
         In a pipeline, it gives a kernel that the compiler cannot divide its part of rows and heads.
         """
         mesh = jax.sharding.get_abstract_mesh()
-        if options["backend"] == "cudnn" and mesh.manual_axes:
+        if options["backend"] == "cudnn" and mesh.manual_axes and compiler_axes(AXES):
             function = functools.partial(divided, function)
         if mesh.shape.get(context.AXIS, 1) == 1:
             return function(q_BTNH, k_BSKH, v_BSKH, **options)

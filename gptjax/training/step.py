@@ -14,6 +14,8 @@ import optax
 
 from gptjax.model.dropout import row_keys
 from gptjax.model.families import family_of
+from gptjax.parallel.accumulation import on_each_replica
+from gptjax.parallel.mesh import BATCH_AXES, compiler_axes
 from gptjax.parallel.sharding import pinned_for_update, rows_spec
 from gptjax.settings import Settings, TrainingSettings
 from gptjax.tokenizer import Tokenizer
@@ -106,16 +108,22 @@ def _make_gradients(
             (_, figures), gradients = differentiate(params, first, key, 0, total_weight)
             return figures, gradients
 
-        def add(carry: Any, numbered: tuple[jax.Array, Batch]) -> tuple[Any, None]:
-            i, micro = numbered
-            micro = jax.tree.map(_split_rows, micro)
-            (_, figures), gradients = differentiate(params, micro, key, i * num_rows(micro), total_weight)
-            return jax.tree.map(jnp.add, carry, (figures, gradients)), None
+        def of_replica(
+            replica: jax.typing.ArrayLike, params: Any, batch: Batch, key: jax.Array, total_weight: jax.Array
+        ) -> tuple[dict[str, jax.Array], Any]:
+            def add(carry: Any, numbered: tuple[jax.Array, Batch]) -> tuple[Any, None]:
+                i, micro = numbered
+                micro = jax.tree.map(_split_rows, micro)
+                first_row = i * num_rows(first) + replica * num_rows(micro)
+                (_, figures), gradients = differentiate(params, micro, key, first_row, total_weight)
+                return jax.tree.map(jnp.add, carry, (figures, gradients)), None
+
+            zeros = (figures, jax.tree.map(jnp.zeros_like, params))
+            return jax.lax.scan(add, zeros, (jnp.arange(num_micro), batch))[0]
 
         _, figures = jax.eval_shape(loss_share, params, first, key, 0, total_weight)
         figures = {name: jnp.zeros(figure.shape, figure.dtype) for name, figure in figures.items()}
-        zeros = (figures, jax.tree.map(jnp.zeros_like, params))
-        return jax.lax.scan(add, zeros, (jnp.arange(num_micro), batch))[0]
+        return on_each_replica(of_replica)(params, batch, key, total_weight)
 
     return gradients_of
 
@@ -152,7 +160,7 @@ def _split_rows(array: jax.Array) -> jax.Array:
     micro-batch axis of the scan: every device would compute every micro-batch, with the right loss at a fraction of the
     speed.
     """
-    if jax.sharding.get_abstract_mesh().empty:
+    if not compiler_axes(BATCH_AXES):
         return array
     return jax.lax.with_sharding_constraint(array, rows_spec(array.ndim - 1))
 

@@ -81,12 +81,14 @@ class Trainer:
 
     def compile_train_step(self, batch: Any) -> jax.stages.Compiled:
         """(state, batch) → (state, metrics) for batches shaped and sharded like `batch`; the old state is donated."""
+        return self.lower_train_step(batch).compile(compiler_options(self.mesh, self.config.model.dtype))
+
+    def lower_train_step(self, batch: Any) -> jax.stages.Lowered:
+        """The program of `compile_train_step` as the compiler is given it."""
         step = make_train_step(self.model, self.objective, self.optimizer, self.learning_rates, self.config)
         shardings = jax.tree.map(lambda leaf: leaf.sharding, self.abstract_state)
         jitted = jax.jit(step, donate_argnums=0, out_shardings=(shardings, replicated(self.mesh)))
-        return jitted.lower(self.abstract_state, abstract(batch)).compile(
-            compiler_options(self.mesh, self.config.model.dtype)
-        )
+        return jitted.lower(self.abstract_state, abstract(batch))
 
     def evaluation_step(self, tokenizer: Tokenizer) -> Callable:
         """(params, batch) → sums over the batch; compiled at the first call."""

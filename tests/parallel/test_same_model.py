@@ -46,6 +46,26 @@ def check(tiny_config, mesh, options):
 @pytest.mark.parametrize(
     "mesh, options",
     [
+        (dict(data=4), DROPOUT | dict(training__gradient_accumulation_steps=2)),
+        (
+            dict(data=2, fsdp=2),
+            PACKED | dict(model__position="learned", model__tied_embeddings=False, training__loss_chunk=8),
+        ),
+        further(
+            dict(data=4), REPORTING | DROPOUT | dict(training__gradient_accumulation_steps=2, training__loss_chunk=8)
+        ),
+        further(dict(fsdp=4), PAIRS | dict(training__gradient_accumulation_steps=2, training__loss_chunk=8)),
+        further(dict(fsdp=2, tensor=2), dict(model__position="sinusoidal", training__loss_chunk=8)),
+    ],
+    ids=str,
+)
+def test_data_and_fsdp(tiny_config, mesh, options):
+    check(tiny_config, mesh, dict(model__num_layers=2) | options)
+
+
+@pytest.mark.parametrize(
+    "mesh, options",
+    [
         (
             dict(pipeline=2, fsdp=2, tensor=2),
             PACKED | WINDOW | dict(model__remat="dots", training__gradient_accumulation_steps=2),

@@ -15,6 +15,7 @@ from gptjax.data.keys import SEGMENTS, TARGETS, WEIGHTS
 from gptjax.data.masking import Masking
 from gptjax.data.tokens import TokenSource
 from gptjax.evaluation.scores import ACCURACY, MASKED_LOSS
+from gptjax.parallel.vocabulary import on_own_tokens
 from gptjax.tokenizer import Tokenizer
 from gptjax.training.cross_entropy import right_sum
 from gptjax.training.objectives.next_token import NextToken
@@ -61,7 +62,8 @@ class Masked(NextToken):
             _, figures = self.loss(model, params, batch)
             x_BTD, _ = self.hidden(model, params, batch)  # the compiler computes it once
             head_DV = model.apply({"params": params}, method="output_matrix")
-            right = right_sum(x_BTD, head_DV, batch[TARGETS], batch[WEIGHTS], chunk=self.config.training.loss_chunk)
+            count: Callable[..., jax.Array] = functools.partial(right_sum, chunk=self.config.training.loss_chunk)
+            right = on_own_tokens(count)(x_BTD, head_DV, batch[TARGETS], batch[WEIGHTS])
             return {"nll": figures["loss"], "right": right, "tokens": batch[WEIGHTS].sum()}
 
         return sums

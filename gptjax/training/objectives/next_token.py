@@ -8,14 +8,13 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jax.sharding import PartitionSpec as P
 
 from gptjax.data import Dataset, open_dataset
 from gptjax.data.keys import POSITIONS, SEGMENTS, TARGETS, TOKENS, WEIGHTS
 from gptjax.evaluation.perplexity import scores_of_text
 from gptjax.evaluation.scores import BITS_PER_BYTE, LOSS, PERPLEXITY, Score
-from gptjax.parallel.mesh import BATCH_AXES
-from gptjax.parallel.sharding import rows_spec, split_vocabulary
+from gptjax.parallel.sharding import split_vocabulary
+from gptjax.parallel.vocabulary import on_own_tokens
 from gptjax.tokenizer import Tokenizer
 from gptjax.training.cross_entropy import cross_entropy
 from gptjax.training.objectives.objective import Batch, Objective, token_bytes
@@ -73,7 +72,7 @@ class NextToken(Objective):
             label_smoothing=training.label_smoothing,
         )
         if training.loss_chunk:
-            loss = _on_each_device(loss)
+            loss = on_own_tokens(loss)
         else:
             x_BTD, head_DV = split_vocabulary(x_BTD, head_DV)
         loss_sum, sums = loss(x_BTD, head_DV, batch[TARGETS], batch[WEIGHTS])
@@ -96,23 +95,3 @@ class NextToken(Objective):
 
     def scores_of(self, sums: Mapping[str, float]) -> dict[str, float]:
         return scores_of_text(sums)
-
-
-def _on_each_device(loss: Callable) -> Callable:
-    """Computes `loss` on each device's own tokens, and sums it over the axes of the current mesh that divide them.
-
-    The partitioner alone would gather the head and sum its gradient over the devices in every iteration of a loop over
-    chunks; here that happens once, outside of the loop.
-    """
-    mesh, axes = jax.sharding.get_abstract_mesh(), (*BATCH_AXES, "context")
-    if mesh.empty or all(mesh.shape[axis] == 1 for axis in axes):
-        return loss
-
-    def local(
-        x_BTD: jax.Array, head_DV: jax.Array, targets_BT: jax.Array, weights_BT: jax.Array
-    ) -> tuple[jax.Array, dict[str, jax.Array]]:
-        x_BTD, head_DV = split_vocabulary(x_BTD, jax.lax.pcast(head_DV, axes, to="varying"))
-        return jax.lax.psum(loss(x_BTD, head_DV, targets_BT, weights_BT), axes)
-
-    tokens = rows_spec(1)
-    return jax.shard_map(local, in_specs=(tokens, P(), tokens, tokens), out_specs=P(), axis_names=set(axes))

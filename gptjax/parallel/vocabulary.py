@@ -1,0 +1,138 @@
+"""The two ends of a model on a mesh: looking up the tokens that go in, and scoring those that come out.
+
+Both have a matrix with an axis as long as the vocabulary, often the largest of the model. Devices hold parts of its
+other axis, the residual stream, in float32.
+
+The first end never brings the parts together. Each device looks up its columns for the tokens of all devices, and an
+all-to-all makes of some columns of all rows all columns of its own rows. What is sent grows with the tokens and not
+with the vocabulary, and a device sums the gradient of its own columns over all tokens, in float32, as one device does.
+
+The other end needs the whole matrix on each device. It is rounded to the type of the product before it is sent, once,
+outside of the loop over chunks of tokens, and so is the gradient that comes back.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax.sharding import PartitionSpec as P
+
+from gptjax.parallel.mesh import AXES, BATCH_AXES, compiler_axes
+from gptjax.parallel.sharding import TABLE, rows_spec, split_vocabulary
+
+TOKEN_AXES = (*BATCH_AXES, "context")  # the axes over which the tokens of a batch are split
+TENSOR = "tensor"
+
+
+def looked_up(
+    function: Callable[..., jax.Array], tables: Sequence[jax.Array], indices: Sequence[jax.Array]
+) -> jax.Array:
+    """`function(tables, indices)`, see `Placement.lookup`, by columns where several devices hold columns."""
+    mesh, holding = jax.sharding.get_abstract_mesh(), _several(TABLE["embed"].lookup)
+    batch, length = max(index.shape[0] for index in indices), indices[0].shape[1]
+    # Inside of a `shard_map` the parts are the caller's. A batch may be too small where a model writes.
+    if not holding or mesh.manual_axes or not _divides(batch, BATCH_AXES) or not _divides(length, ("context", TENSOR)):
+        return function(tables, indices)
+    of_rows = tuple(axis for axis in holding if axis != TENSOR)
+    specs = [rows_spec(1) if index.shape[0] == batch else P(None, "context") for index in indices]
+
+    def local(tables: Sequence[jax.Array], indices: Sequence[jax.Array]) -> jax.Array:
+        if of_rows:
+            indices = [
+                jax.lax.all_gather(index, of_rows, tiled=True) if spec == rows_spec(1) else index
+                for index, spec in zip(indices, specs)
+            ]
+        x_btd = function(tables, indices)  # all rows of those that hold columns, some columns
+        if TENSOR in holding:  # these devices have the same rows, and leave with some of their tokens each
+            x_btd = jax.lax.all_to_all(x_btd, TENSOR, split_axis=1, concat_axis=2, tiled=True)
+        if of_rows:
+            x_btd = jax.lax.all_to_all(x_btd, of_rows, split_axis=0, concat_axis=2, tiled=True)
+        return x_btd
+
+    in_specs = ([P(None, holding)] * len(tables), specs)
+    return jax.shard_map(local, in_specs=in_specs, out_specs=P(BATCH_AXES, ("context", TENSOR)))(
+        list(tables), list(indices)
+    )
+
+
+def on_own_tokens(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Lets each device compute a function (x_BTD, head_DV, targets_BT, weights_BT) → sums of its own tokens, and adds
+    up the sums of all devices of the current mesh.
+
+    The partitioner alone would gather the head and sum its gradient over the devices in every iteration of a loop over
+    chunks; here that happens once, outside of the loop. The vocabulary stays split over `tensor`.
+    """
+    mesh, axes = jax.sharding.get_abstract_mesh(), compiler_axes(TOKEN_AXES)
+    if all(mesh.shape[axis] == 1 for axis in axes):
+        return function
+
+    def local(x_BTD: jax.Array, copy_1DV: jax.Array, targets_BT: jax.Array, weights_BT: jax.Array) -> Any:
+        x_BTD, head_DV = split_vocabulary(x_BTD, copy_1DV[0])
+        return jax.lax.psum(function(x_BTD, head_DV, targets_BT, weights_BT), axes)
+
+    def of_all(x_BTD: jax.Array, head_DV: jax.Array, targets_BT: jax.Array, weights_BT: jax.Array) -> Any:
+        tokens = P(compiler_axes(BATCH_AXES), compiler_axes(("context",)))
+        in_specs = (tokens, P(axes), tokens, tokens)
+        divided = jax.shard_map(local, in_specs=in_specs, out_specs=P(), axis_names=set(axes))
+        return divided(x_BTD, _copies(head_DV, x_BTD.dtype), targets_BT, weights_BT)
+
+    return of_all
+
+
+def _copies(head_DV: jax.Array, dtype: Any) -> jax.Array:
+    """A copy of the head for each device that has tokens of its own, [devices, D, V]: each device holds its own one.
+
+    A part moves by all axes of the mesh by hand, since the compiler would first bring the vocabulary together.
+    """
+    axes = compiler_axes(TOKEN_AXES)
+    holding = _several(axis for axis in TABLE["embed"].matrix if axis in axes)
+    copied = tuple(axis for axis in axes if axis not in holding)
+    vocabulary = compiler_axes((TENSOR,)) if _divides(head_DV.shape[1], (TENSOR,)) else ()
+
+    def local(part_dV: jax.Array) -> jax.Array:
+        # Typed as what differs between devices while it is float32, in which copies' gradients are added up.
+        part_dV = jax.lax.pcast(part_dV, copied, to="varying")
+        return (_gathered(part_dV, holding, dtype) if holding else part_dV)[None]
+
+    in_specs, out_specs = P(holding, vocabulary), P(axes, None, vocabulary)
+    return jax.shard_map(local, in_specs=in_specs, out_specs=out_specs, axis_names=set(compiler_axes(AXES)))(head_DV)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(1, 2))
+def _gathered(part: jax.Array, axes: tuple[str, ...], dtype: Any) -> jax.Array:
+    """All parts of a float32 head along its first axis, in `dtype`. Its gradient is summed over devices in `dtype`."""
+    return jax.lax.all_gather(part.astype(dtype), axes, tiled=True)
+
+
+def _gathered_forward(part: jax.Array, axes: tuple[str, ...], dtype: Any) -> tuple[jax.Array, None]:
+    return _gathered(part, axes, dtype), None
+
+
+def _gathered_backward(axes: tuple[str, ...], dtype: Any, _: None, cotangent: jax.Array) -> tuple[jax.Array]:
+    def scattered(cotangent: jax.Array) -> jax.Array:
+        return jax.lax.psum_scatter(cotangent, axes, tiled=True).astype(jnp.float32)
+
+    def widened(cotangent: jax.Array) -> jax.Array:  # XLA:CPU cannot sum bfloat16 over devices in a `shard_map`
+        return scattered(cotangent.astype(jnp.float32))
+
+    return (jax.lax.platform_dependent(cotangent, cpu=widened, default=scattered),)
+
+
+_gathered.defvjp(_gathered_forward, _gathered_backward)
+
+
+def _several(axes: Iterable[str]) -> tuple[str, ...]:
+    """Those of the axes along which the current mesh has several devices and the compiler divides work."""
+    mesh = jax.sharding.get_abstract_mesh()
+    return tuple(axis for axis in compiler_axes(tuple(axes)) if mesh.shape[axis] > 1)
+
+
+def _divides(size: int, axes: Sequence[str]) -> bool:
+    """Whether the devices along these axes of the current mesh get equal shares of a size."""
+    mesh = jax.sharding.get_abstract_mesh()
+    return size % math.prod(mesh.shape[axis] for axis in axes) == 0

@@ -1,0 +1,42 @@
+"""Contracts of training steps that are compiled for eight H200 GPUs (make aot): what they send, and in which type.
+
+The shapes are those of the named models, with fewer layers.
+"""
+
+import sys
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("jax_cuda12_plugin")
+sys.path.append(str(Path(__file__).parents[3] / "experiments" / "ahead_of_time"))
+
+from compile_for_gpu import compile_step, largest_gather, transposes
+
+from gptjax.parallel.traffic import collectives_of
+
+pytestmark = pytest.mark.aot
+FSDP = {"mesh.data": 1, "mesh.fsdp": 8}
+
+
+def test_an_untied_head_moves_once_in_bfloat16():
+    compiled, config, _ = compile_step("llama:8b", 8, 16, FSDP | {"model.num_layers": 2})
+    head = 2 * config.model.vocab_size * config.model.width
+    large = [each for each in collectives_of(compiled.as_text(), 8) if each.bytes >= head]
+    assert sorted((each.kind, each.bytes, each.times) for each in large) == [
+        ("all-gather", head, 1),
+        ("reduce-scatter", head, 1),
+    ]
+
+
+def test_no_step_moves_more_than_a_layer_at_once_or_transposes_the_stream():
+    """GPT-2, whose table of tokens is its head: gathered once in bfloat16. One GPU's step has 4 kernels that transpose;
+    a residual stream in another order than its matrices want would take 8 in every layer."""
+    layers, width = 4, 768
+    compiled, config, _ = compile_step("gpt2:124m", 8, 512, FSDP | {"model.num_layers": layers})
+    text = compiled.as_text()
+    every, head = collectives_of(text, 8), 2 * config.model.vocab_size * width
+    assert [each.kind for each in every if each.kind == "all-gather" and each.bytes >= head] == ["all-gather"]
+    layer = 2 * 12 * width**2
+    assert largest_gather(every, head) < 2.3 * layer
+    assert transposes(text) < 5 * layers
