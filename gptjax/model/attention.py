@@ -18,6 +18,7 @@ its logits are always float32.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -25,7 +26,8 @@ import jax
 import jax.numpy as jnp
 
 from gptjax.config import ConfigError
-from gptjax.model.attention_backends import BACKENDS, cudnn, in_blocks, refuse_on_cudnn
+from gptjax.model.attention_backends import BACKENDS, cudnn, in_blocks, is_long, refuse_on_cudnn
+from gptjax.model.attention_plain import attend_plain
 from gptjax.model.attention_scores import PLAIN, Scores, softmax
 from gptjax.model.blocks import join_blocks, split_blocks
 from gptjax.model.dropout import keep_probabilities
@@ -175,14 +177,20 @@ def attention(
             key_lengths_B=key_lengths_B,
         )
 
-    attend_rows = _attention_of_rows(causal, window, key_lengths_B, dropout, keys_B, scores)
+    is_plain = backend == "xla" and is_long(T, S) and keys_B is None and scores.only_scale
+    attend_rows = _attention_of_rows(causal, window, key_lengths_B, dropout, keys_B, scores, is_plain)
     marks_BT, marks_BS = (segments_BT, branches), (key_segments_BS, branches)
     if backend == "reference":
         return attend_rows((q_BTNH, jnp.arange(T), marks_BT), (k_BSKH, v_BSKH, jnp.arange(S), marks_BS), S)
     if backend == "xla":
-        queries, keys = (q_BTNH, marks_BT), (k_BSKH, v_BSKH, marks_BS)
         reach = 0 if branches is not None else window  # tokens that are near in a branch may be far apart in the row
-        return in_blocks(attend_rows, queries, keys, causal=causal, window=reach, block=block)
+        blocks = functools.partial(in_blocks, attend_rows, causal=causal, window=reach, block=block)
+        if not is_plain:
+            return blocks((q_BTNH, marks_BT), (k_BSKH, v_BSKH, marks_BS))
+        # Heads come first, once for all blocks: in each product a block of rows then lies in one piece.
+        q_BTKGH = q_BTNH.reshape(*q_BTNH.shape[:2], k_BSKH.shape[2], -1, q_BTNH.shape[3])
+        of_heads = jax.vmap(lambda q, k, v: blocks((q, marks_BT), (k, v, marks_BS)), in_axes=2, out_axes=2)
+        return of_heads(q_BTKGH, k_BSKH, v_BSKH).reshape(q_BTNH.shape)
     raise ConfigError(f"model.attention = {backend!r}: expected one of {', '.join(BACKENDS)}")
 
 
@@ -193,10 +201,12 @@ def _attention_of_rows(
     dropout: float,
     dropout_keys_B: jax.Array | None,
     scores: Scores,
+    is_plain: bool,
 ) -> Callable[[tuple[Any, ...], tuple[Any, ...], int], jax.Array]:
     """Returns a function that applies the definition to some rows of queries and keys.
 
-    It has the arguments that `in_blocks` describes. Its marks are (segments, branches), and both may be None.
+    It has the arguments that `in_blocks` describes. Its marks are (segments, branches), and both may be None. If
+    `is_plain`, the rows are those of one key/value head: q_BtGH, k_BsH and v_BsH.
     """
 
     def attend_rows(queries: tuple[Any, ...], keys: tuple[Any, ...], num_keys: int) -> jax.Array:
@@ -217,6 +227,8 @@ def _attention_of_rows(
             branches_BT=numbers_Bt,
             branches_BS=numbers_Bs,
         )
+        if is_plain:
+            return attend_plain(scores.scale or q_BtNH.shape[-1] ** -0.5, q_BtNH, k_BsKH, v_BsKH, mask_Bts)
         return attend(q_BtNH, k_BsKH, v_BsKH, mask_Bts, kept, scores, distance_Bts)
 
     return attend_rows

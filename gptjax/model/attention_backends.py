@@ -19,6 +19,7 @@ import jax.numpy as jnp
 from ml_collections import ConfigDict
 
 from gptjax.config import ConfigError
+from gptjax.model.attention_plain import KEPT
 from gptjax.model.blocks import join_blocks, split_blocks
 from gptjax.model.position_bias import SCHEMES
 from gptjax.settings import ModelSettings
@@ -84,6 +85,11 @@ def refuse_on_cudnn(**settings: bool | float) -> None:
         raise ConfigError(f"model.attention = 'cudnn': {obstacle}; use xla")
 
 
+def is_long(length: int, num_keys: int) -> bool:
+    """Whether the backward pass of the xla backend recomputes the weights."""
+    return max(length, num_keys) > KEPT_POSITIONS
+
+
 def in_blocks(
     attend: Callable, queries: tuple[Any, ...], keys: tuple[Any, ...], *, causal: bool, window: int, block: int
 ) -> jax.Array:
@@ -138,7 +144,7 @@ def _attend_rows(
 
     With a window, each block reads only those of the keys that it needs.
     """
-    is_long = max(queries[0].shape[1], keys[0].shape[1]) > KEPT_POSITIONS
+    recomputes = is_long(queries[0].shape[1], keys[0].shape[1])
     width = min(high - low, block + window - 1) if window else high - low  # keys that one block reads
     queries, keys = jax.tree.map(lambda x: x[:, start:end], queries), jax.tree.map(lambda x: x[:, low:high], keys)
     num_blocks = (end - start) // block
@@ -154,8 +160,9 @@ def _attend_rows(
         return attend((q_BtNH, rows_t, marks_Bt), (k_BsKH, v_BsKH, rows_s, marks_Bs), high)
 
     attend_block: Callable = attend_one
-    if is_long:  # in a loop the two computations are separate anyway
-        attend_block = jax.checkpoint(attend_one, prevent_cse=num_blocks == 1)
+    if recomputes:  # in a loop the two computations are separate anyway
+        policy = jax.checkpoint_policies.save_only_these_names(*KEPT)
+        attend_block = jax.checkpoint(attend_one, policy=policy, prevent_cse=num_blocks == 1)
     if num_blocks == 1:
         return attend_block(start, queries, keys)
     firsts = start + block * jnp.arange(num_blocks)

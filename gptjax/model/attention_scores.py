@@ -34,6 +34,11 @@ class Scores:
     bias: Callable[[jax.Array], jax.Array] | None = None
     sinks_N: jax.Array | None = None
 
+    @property
+    def only_scale(self) -> bool:
+        """Whether nothing but the mask changes the scaled logits."""
+        return not self.softcap and self.bias is None and self.sinks_N is None
+
 
 PLAIN = Scores()
 
