@@ -3,7 +3,8 @@
   python experiments/experts/measure.py DATA tune     # learning rates, with a seed that the comparison does not use
   python experiments/experts/measure.py DATA compare  # with the best of them, which stand in RATES
   python experiments/experts/measure.py DATA draw     # from results.csv
- One run at a time, each `python -m gptjax.train` in a process of its own, whose
+
+One run at a time, each `python -m gptjax.train` in a process of its own, whose
 processor seconds are read from /proc (Linux) whenever a row of metrics has been written.
 """
 

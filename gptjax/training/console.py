@@ -103,7 +103,7 @@ def derived_facts(plan: Plan) -> dict[str, dict[str, str]]:
     updates = {}
     for group in summarize(treatments_of(config.optimizer, plan.trainer.declared, plan.trainer.objective.trains)):
         name = f"{group['method']}, {count_text(group['num_parameters'])}"
-        details = "never change" if group["method"] == "frozen" else f"decay {group['weight_decay']:g}"
+        details = "no gradient changes them" if group["method"] == "frozen" else f"decay {group['weight_decay']:g}"
         if group["method"] != "frozen" and group["learning_rate"] != 1.0:
             details += f", rate × {group['learning_rate']:g}"
         shown = ", ".join(re.sub(r"(body/)?layers/(?!\d)", "", path) for path in group["paths"][:4])

@@ -194,7 +194,7 @@ def test_settings_show_what_a_run_is_and_what_follows():
     ):
         assert text in shown
     assert "6N + 6·L·N_heads·H·T" in shown and "6N + 12·L·N_heads·H·T" in shown and "of 8 × 989 TFLOP/s" in shown
-    assert "muon, 84.9M" in shown and "rate × 0.5" in shown and "never change: embedding" in shown
+    assert "muon, 84.9M" in shown and "rate × 0.5" in shown and "no gradient changes them: embedding" in shown
     assert max(map(len, lines_of(console))) <= 120 and len(lines_of(console)) <= 40
 
 
