@@ -120,11 +120,12 @@ def stopped(runs, workdir, victim):
 
 
 def hung_in_its_data_worker(runs, workdir, victim):
-    processes = start_four(runs, workdir, "--config.data.workers=1", "--batch_timeout=20")
+    processes = start_four(runs, workdir, "--config.data.workers=1", "--batch_timeout=60")
     try:
         wait_for_steps(1, workdir, processes)
         (worker,) = data_workers(processes[victim])
         os.kill(worker, signal.SIGSTOP)
+        wait_for(lambda: processes[1].poll() is not None, processes[1])  # once the batches made ahead are used up
         assert_ended(workdir, processes, victim, r"at batch \d+, the others up to batch \d+")
         assert processes[victim].wait(MINUTE) == 1
         assert not left_behind(workdir)
@@ -324,7 +325,7 @@ def test_what_differs_is_refused_by_all_with_both_values(runs, difference):
 
 def test_a_mesh_that_does_not_divide_is_refused_by_all(runs):
     workdir, mesh = runs.folder / "mesh", ["--config.mesh.fsdp=3", "--config.mesh.data=-1"]
-    sentence = r"mesh \(fsdp = 3\): the fixed axes need a multiple of 3 devices, and this run has 4"
+    sentence = r"mesh \(data = -1, fsdp = 3\): the fixed axes need a multiple of 3 devices, and this run has 4"
     assert_refused(workdir, runs.start_several(workdir, *[mesh] * 4), f"^error: .*{sentence}")
 
 

@@ -10,7 +10,10 @@ from __future__ import annotations
 import functools
 import hashlib
 import json
+import multiprocessing
+import os
 import signal
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Protocol
 
@@ -73,9 +76,19 @@ class Rewriting(Protocol):
         """Everything that the new rows depend on besides the old rows, as JSON values."""
 
 
-def _leave_interrupts_to_the_parent(index: int, count: int) -> None:
-    """Makes loader processes ignore Ctrl-C: it reaches all of a terminal's processes, and the trainer needs batches."""
+def depend_on_the_parent(index: int = 0, count: int = 1) -> None:
+    """Makes a loader process ignore Ctrl-C, which reaches all of a terminal's processes while the trainer still needs
+    batches, and end as soon as its parent has ended, however that came about: nobody would take its batches, and it
+    would wait for ever."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    parent = multiprocessing.parent_process()
+
+    def end_with_it() -> None:
+        if parent is not None:
+            parent.join()
+            os._exit(1)
+
+    threading.Thread(target=end_with_it, daemon=True).start()
 
 
 def open_dataset(
@@ -266,7 +279,7 @@ class Dataset:
         made = steps.to_iter_dataset(grain.ReadOptions(num_threads=0, prefetch_buffer_size=0))
         if workers:
             options = grain.MultiprocessingOptions(num_workers=workers, per_worker_buffer_size=4)
-            made = made.mp_prefetch(options, worker_init_fn=_leave_interrupts_to_the_parent)
+            made = made.mp_prefetch(options, worker_init_fn=depend_on_the_parent)
         return iter(made)
 
     def fingerprint(self) -> dict:

@@ -1,8 +1,13 @@
 import json
+import os
+import subprocess
+import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
 from prepared_folders import random_documents
+from waiting import until
 
 from gptjax.config import ConfigError, default, to_json
 from gptjax.data import open_dataset
@@ -83,6 +88,35 @@ def test_loader_processes_change_nothing(folder, prepared, open_, workers):
     assert len(made) == 9
     for step, batch in enumerate(made, start):
         assert same(batch, dataset.batch(step, rows))
+
+
+PARENT = """
+import multiprocessing, os, time
+from gptjax.data.dataset import depend_on_the_parent
+
+def load():
+    depend_on_the_parent()
+    print(os.getpid(), flush=True)
+    time.sleep(3600)
+
+if __name__ == "__main__":
+    multiprocessing.get_context("spawn").Process(target=load).start()
+    time.sleep(3600)
+"""
+
+
+def test_a_loader_process_ends_with_its_parent_although_that_is_killed(tmp_path):
+    (tmp_path / "parent.py").write_text(PARENT)
+    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[2])}
+    parent = subprocess.Popen(
+        [sys.executable, tmp_path / "parent.py"], env=environment, stdout=subprocess.PIPE, text=True
+    )
+    with parent.stdout:
+        loader = Path("/proc") / parent.stdout.readline().strip()
+        assert loader.exists()
+        parent.kill()
+        parent.wait()
+        until(lambda: not loader.exists())
 
 
 def test_validation_is_every_window_once_in_one_mixed_order(folder, open_):
