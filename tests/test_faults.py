@@ -142,7 +142,7 @@ def signalled(runs, workdir, receiver, while_starting=False):
         else:
             wait_for_steps(2, workdir, processes)
         processes[receiver].send_signal(signal.SIGTERM)
-        assert [process.wait(MINUTE) for process in processes] == [0] * 4, output(workdir)
+        assert [process.wait(PATIENCE) for process in processes] == [0] * 4, output(workdir)
         assert not left_behind(workdir)
     finally:
         end(processes)
@@ -203,7 +203,7 @@ def test_a_run_goes_on_with_fewer_processes_and_with_more(runs, unbroken):
         try:
             wait_for(lambda steps=steps: len(losses(workdir)) >= steps, processes[0], pause=0.002)
             processes[-1].send_signal(signal.SIGTERM)
-            assert [process.wait(MINUTE) for process in processes] == [0] * len(overrides), output(workdir)
+            assert [process.wait(PATIENCE) for process in processes] == [0] * len(overrides), output(workdir)
         finally:
             end(processes)
     assert output(workdir, 0).count("resumed from step") == 3
