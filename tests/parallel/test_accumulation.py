@@ -1,0 +1,43 @@
+"""Where gradients are added up over devices, and that no device computes what another computes, too."""
+
+import functools
+import math
+
+import jax
+import pytest
+from compiled_work import work_of
+
+from gptjax.data.facts import DataFacts
+from gptjax.parallel.traffic import collectives_of
+from gptjax.planning import plan
+
+
+def compiled_step(config, devices):
+    made = plan(config, DataFacts(vocab_size=32), jax.devices()[:devices])
+    with jax.set_mesh(made.mesh):
+        return made, made.trainer.compile_train_step(made.abstract_batch)
+
+
+def test_replicas_add_their_gradients_once_per_step(tiny_config):
+    """Not after each micro-batch, and not after each layer of one, which loops would repeat."""
+    fields = dict(mesh__data=4, training__gradient_accumulation_steps=2)
+    made, compiled = compiled_step(tiny_config(model__layers="scan", **fields), 4)
+    sent = collectives_of(compiled.as_text(), 4)
+    assert {(each.kind, each.times) for each in sent} == {("all-reduce", 1)}
+    gradients = 4 * sum(leaf.size for leaf in jax.tree.leaves(made.abstract_state.params))
+    assert gradients <= sum(each.bytes for each in sent) < 1.1 * gradients
+
+
+@functools.cache
+def products_of_one_device(config):
+    return work_of(compiled_step(config, 1)[1])["products"]
+
+
+@pytest.mark.parametrize("mesh", [dict(data=2, fsdp=2), dict(tensor=2), dict(context=2)], ids=str)
+def test_devices_divide_the_work_of_one(tiny_config, mesh):
+    """The FLOPs of matrix products; with rows, two micro-batches."""
+    fields = {f"mesh__{axis}": size for axis, size in (dict(data=1) | mesh).items()}
+    fields |= dict(training__gradient_accumulation_steps=2) if "data" in mesh else {}
+    devices = math.prod(mesh.values())
+    work = work_of(compiled_step(tiny_config(model__layers="scan", **fields), devices)[1])
+    assert work["products"] * devices == products_of_one_device(tiny_config(model__layers="scan", mesh__data=1))
