@@ -75,8 +75,15 @@ def of_reference(case, **options):
     return value_and_gradients("reference", 17, **options, **CASES[case])
 
 
-@pytest.mark.parametrize("kept_positions", [0, 17])
-@pytest.mark.parametrize("case", CASES)
+def cases_and_kept_positions():
+    """Each case without kept probabilities, and two with; exhaustively all."""
+    for case in CASES:
+        yield pytest.param(case, 0, id=f"{case}-0")
+        marks = [] if case in ("loops", "bent_window") else pytest.mark.exhaustive
+        yield pytest.param(case, 17, id=f"{case}-17", marks=marks)
+
+
+@pytest.mark.parametrize("case, kept_positions", list(cases_and_kept_positions()))
 def test_xla_equals_reference(case, kept_positions, monkeypatch):
     monkeypatch.setattr("gptjax.model.attention_backends.MAX_PROGRAMS", 2)
     monkeypatch.setattr("gptjax.model.attention_backends.KEPT_POSITIONS", kept_positions)
@@ -88,9 +95,8 @@ def test_xla_equals_reference(case, kept_positions, monkeypatch):
 @pytest.mark.parametrize(
     "case",
     [
-        *(pytest.param(case, marks=pytest.mark.exhaustive) for case in ("loops", "window_in_a_block")),
+        *(pytest.param(case, marks=pytest.mark.exhaustive) for case in ("loops", "window_in_a_block", "segments")),
         "window_over_blocks",
-        "segments",
     ],
 )
 def test_xla_drops_out_the_probabilities_that_the_reference_does(case, monkeypatch):
@@ -103,7 +109,7 @@ def test_xla_drops_out_the_probabilities_that_the_reference_does(case, monkeypat
     assert np.abs(of_reference(case)[0] - expected[0]).max() > 0.1
 
 
-@pytest.mark.parametrize("num_kv_heads", [4, 2])
+@pytest.mark.parametrize("num_kv_heads", [pytest.param(4, marks=pytest.mark.exhaustive), 2])
 def test_a_share_of_the_probabilities_is_dropped_out_and_the_rest_scaled_up(num_kv_heads):
     """Values of one at one key each: the output is the row of probabilities, zero where it is dropped out."""
     length, rate = 24, 0.3

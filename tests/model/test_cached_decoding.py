@@ -14,22 +14,31 @@ from gptjax.model.parameters import unstack_layers
 TOKENS = np.random.default_rng(2).integers(0, 29, (3, 11)).astype(np.int32)
 SLOTS, PROMPT = 16, 6  # the prompt is longer than one block of query rows (4), and not a multiple of it
 
+# Of one layer where nothing depends on the layer; options that do not meet stand in one model.
 CASES = {
     "rope": {},
-    "rope_scanned": dict(layers="scan"),
+    "rope_scanned": dict(layers="scan", num_layers=2),
     "learned": dict(position="learned"),
-    "sinusoidal": dict(position="sinusoidal"),
-    "no_positions": dict(position="none"),
-    "multi_head": dict(num_kv_heads=4),
-    "multi_query": dict(num_kv_heads=1),
-    "window": dict(window=3, window_pattern="SL"),
+    "window": dict(window=3, window_pattern="SL", num_layers=2),
     "rope_by_kind": dict(window=3, window_pattern="SLN", rope_local_theta=20.0, rope_fraction=0.5, num_layers=4),
     "alibi_and_sinks": dict(position="alibi", attention_sinks=True, attention_softcap=0.7, attention_scale=0.4),
-    "gemma": dict(norm_placement="sandwich", embedding_multiplier=4.0, logit_multiplier=0.5, residual_multiplier=0.5),
-    "olmo": dict(norm_placement="post", qk_norm=True, qk_norm_over="projection"),
-    "pythia": dict(parallel_residual=True, norm="layernorm", bias="all", feedforward="gelu_exact"),
-    "qk_norm": dict(qk_norm=True, logit_softcap=3.0, tied_embeddings=False),
+    "gemma_multi_head": dict(
+        norm_placement="sandwich",
+        embedding_multiplier=4.0,
+        logit_multiplier=0.5,
+        residual_multiplier=0.5,
+        num_kv_heads=4,
+    ),
+    "olmo_no_positions": dict(norm_placement="post", qk_norm=True, qk_norm_over="projection", position="none"),
+    "pythia_multi_query": dict(
+        parallel_residual=True, norm="layernorm", bias="all", feedforward="gelu_exact", num_kv_heads=1
+    ),
+    "qk_norm_sinusoidal": dict(qk_norm=True, logit_softcap=3.0, tied_embeddings=False, position="sinusoidal"),
 }
+
+
+def config_of(model_config, case, **changes):
+    return model_config(**dict(num_layers=1) | changes | CASES[case])
 
 
 def empty_cache(config, batch) -> KeyValueCache:
@@ -66,7 +75,7 @@ def unstacked(config, params):
 
 @pytest.mark.parametrize("case", CASES)
 def test_prefill_and_steps_equal_the_whole_forward_pass(case, model_config, random_params):
-    config = model_config(**CASES[case])
+    config = config_of(model_config, case)
     params = random_params(config)
     read = reader(config)
     logits, cache = read(params, TOKENS[:, :PROMPT], empty_cache(config, len(TOKENS)))
@@ -81,7 +90,7 @@ def test_prefill_and_steps_equal_the_whole_forward_pass(case, model_config, rand
 @pytest.mark.parametrize("case", ["rope", "learned", "window"])
 def test_rows_of_other_lengths_are_as_if_alone(case, model_config, random_params):
     """Each row has read another part of its tokens; then they go on by one, by up to three, and one not at all."""
-    config = model_config(**CASES[case])
+    config = config_of(model_config, case)
     params = random_params(config)
     read, whole = reader(config), forward(config, params, TOKENS)
     cache, done = empty_cache(config, 3), np.zeros(3, int)
@@ -108,7 +117,7 @@ def cases_and_pieces():
 
 @pytest.mark.parametrize("case, piece", list(cases_and_pieces()))
 def test_a_family_reads_prompts_of_all_lengths_at_once_and_goes_on(case, piece, model_config, random_params):
-    config = model_config(max_positions=11, **CASES[case])
+    config = config_of(model_config, case, max_positions=11)
     params, whole = random_params(config), forward(config, random_params(config), TOKENS)
     family, lengths = family_of(config), np.int32([8, 1, 5])
     prefill, step = jax.jit(family.prefill, static_argnames=("room", "piece")), jax.jit(family.step)

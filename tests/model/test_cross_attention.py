@@ -74,9 +74,22 @@ def of_reference(case):
     return value_and_gradients("reference", *inputs(num_keys), **options)
 
 
-@pytest.mark.parametrize("kept_positions", [0, 256])
+# Two cases that have most in them; the others follow in `make test-exhaustive`.
+FEW = ("cross_segments", "both_sides_segments_window")
+REST = [pytest.param(case, marks=pytest.mark.exhaustive) for case in CASES if case not in FEW]
+
+
 @pytest.mark.parametrize("case", CASES)
-def test_backends_equal_numpy_and_each_other(case, kept_positions, monkeypatch):
+def test_backends_equal_numpy_and_each_other(case, monkeypatch):
+    check_backends(case, 0, monkeypatch)
+
+
+@pytest.mark.parametrize("case", [*FEW, *REST])
+def test_backends_that_keep_what_the_backward_pass_needs(case, monkeypatch):
+    check_backends(case, 256, monkeypatch)
+
+
+def check_backends(case, kept_positions, monkeypatch):
     monkeypatch.setattr("gptjax.model.attention_backends.KEPT_POSITIONS", kept_positions)
     num_keys, options = CASES[case]
     arrays = inputs(num_keys)
@@ -87,7 +100,7 @@ def test_backends_equal_numpy_and_each_other(case, kept_positions, monkeypatch):
 
 
 @pytest.mark.parametrize("backend", ["reference", "xla"])
-@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize("case", [*FEW, *REST])
 def test_what_a_query_sees_by_gradient(case, backend):
     num_keys, options = CASES[case]
     q, k, v = inputs(num_keys)

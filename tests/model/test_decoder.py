@@ -199,8 +199,12 @@ def test_causal_by_gradient(backend, layers, model_config, random_params):
         pytest.param(dict(remat="dots"), marks=pytest.mark.exhaustive),
         pytest.param(dict(**WINDOWS, num_layers=4), marks=pytest.mark.exhaustive),
         pytest.param(dict(**WINDOWS, num_layers=5, remat="full", dropout=0.3), marks=pytest.mark.exhaustive),
-        dict(**WINDOWS, num_layers=5, remat="full"),  # the fifth layer runs after the scan
-        dict(window_pattern="LNN", norm_placement="sandwich", parallel_residual=True, num_layers=4),
+        pytest.param(dict(**WINDOWS, num_layers=5, remat="full"), marks=pytest.mark.exhaustive),
+        dict(**WINDOWS, num_layers=5),  # the fifth layer runs after the scan
+        pytest.param(
+            dict(window_pattern="LNN", norm_placement="sandwich", parallel_residual=True, num_layers=4),
+            marks=pytest.mark.exhaustive,
+        ),
     ],
     ids=str,
 )
@@ -241,7 +245,7 @@ def test_layer_windows(model_config):
         layer_windows(model_config(window=7, window_pattern="SX"))
 
 
-@pytest.mark.parametrize("layers", ["scan", "unroll"])
+@pytest.mark.parametrize("layers", ["scan", pytest.param("unroll", marks=pytest.mark.exhaustive)])
 def test_remat_changes_the_program_and_not_the_gradients(layers, model_config, random_params):
     programs, gradients, saved = {}, {}, {}
     for remat in ("none", "dots", "full"):
@@ -283,7 +287,7 @@ def test_bfloat16_computes_low_and_returns_float32(model_config, random_params):
 
 def test_hidden_times_head_is_logits(model_config, random_params):
     for tied in (True, False):
-        config = model_config(tied_embeddings=tied, logit_softcap=3.0)
+        config = model_config(tied_embeddings=tied, logit_softcap=3.0, num_layers=1)
         params = random_params(config)
         raw = logits_of(config, params, TOKENS, method="hidden")[0] @ head_DV(params)
         np.testing.assert_allclose(3 * np.tanh(raw / 3), logits_of(config, params, TOKENS), rtol=1e-4, atol=1e-5)

@@ -67,12 +67,12 @@ def test_data_and_fsdp(tiny_config, mesh, options):
     "mesh, options",
     [
         (
+            dict(pipeline=2, fsdp=2, pipeline_repeats=2, pipeline_microbatches=4),
+            REPORTING | DROPOUT | dict(training__loss_chunk=8),
+        ),
+        further(
             dict(pipeline=2, fsdp=2, tensor=2),
             PACKED | WINDOW | dict(model__remat="dots", training__gradient_accumulation_steps=2),
-        ),
-        (
-            dict(pipeline=2, data=2, pipeline_repeats=2, pipeline_microbatches=4),
-            REPORTING | DROPOUT | dict(training__loss_chunk=8),
         ),
         further(dict(pipeline=2, data=2, pipeline_microbatches=4), PAIRS | dict(model__num_layers=2)),
     ],
@@ -90,6 +90,10 @@ def test_pipeline(tiny_config, mesh, options):
             PACKED | WINDOW | DROPOUT | dict(model__num_layers=2, training__loss_chunk=8),
         ),
         (
+            dict(context=2, pipeline=2, tensor=2),
+            PACKED | WINDOW | dict(model__remat="dots", training__gradient_accumulation_steps=2),
+        ),
+        further(
             dict(context=2, pipeline=2, data=2),
             PACKED | dict(model__remat="full", training__gradient_accumulation_steps=2),
         ),

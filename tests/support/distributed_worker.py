@@ -28,7 +28,7 @@ from gptjax.planning import plan
 from gptjax.tokenizer import CharacterTokenizer
 
 config = default()
-config.model.update(num_layers=2, width=16, num_heads=4, num_kv_heads=2)
+config.model.update(num_layers=1, width=16, num_heads=4, num_kv_heads=2)
 config.data.update(path=sys.argv[5], sequence_length=8)
 config.training.update(batch_size=16, gradient_accumulation_steps=2, duration="20 steps")
 config.mesh.update(data=1, fsdp=2, tensor=2)
