@@ -4,6 +4,7 @@
 elsewhere; the others run on the CPU too, so that they are not found broken on the day.
 """
 
+import functools
 import os
 import random
 
@@ -69,6 +70,7 @@ def test_a_gpu_gets_bfloat16_and_cudnn_by_itself(gpu):
     assert (resolved.dtype, resolved.attention) == ("bfloat16", "cudnn")
 
 
+@functools.cache
 def trained(config, device, steps=10):
     """(losses, gradient norms, trainer, state) of `steps` steps on the same tokens."""
     trainer = plan(config, DataFacts(vocab_size=32), [device]).trainer
@@ -93,7 +95,7 @@ def trainable(tiny_config):
 
     def make(dtype="float32"):
         return tiny_config(
-            model__dtype=dtype, model__width=64, data__sequence_length=32, training__batch_size=8,
+            model__dtype=dtype, model__num_layers=1, model__width=64, data__sequence_length=32, training__batch_size=8,
             training__duration="10 steps", optimizer__learning_rate=3e-3,
         )  # fmt: skip
 
@@ -125,7 +127,7 @@ def test_greedy_text_is_what_the_whole_model_would_have_chosen(trainable):
 
     (completion,) = Generator(params, config, Tokens()).generate([prompt], max_new_tokens=24, temperature=0.0)
     tokens = prompt + completion.tokens
-    logits = Decoder(config.model).apply({"params": params}, jnp.asarray([tokens]))[0]
+    logits = jax.jit(Decoder(config.model).apply)({"params": params}, jnp.asarray([tokens]))[0]
     assert np.argmax(logits[len(prompt) - 1 : -1], axis=-1).tolist() == completion.tokens
 
 

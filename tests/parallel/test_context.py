@@ -83,7 +83,14 @@ CASES = {
 }
 
 
-@pytest.mark.parametrize("case", CASES)
+def always(cases, *names):
+    """The cases of these names always, and the others in `make test-exhaustive`."""
+    return [pytest.param(case, marks=[] if case in names else pytest.mark.exhaustive) for case in cases]
+
+
+@pytest.mark.parametrize(
+    "case", always(CASES, "fewer_kv_heads_packed_window", "heads_over_tensor_too", "another_sequence", "dropout")
+)
 def test_whole_sequences_of_some_heads(case):
     alone, divided = of_one_and_of_many(**CASES[case])
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=2e-5, rtol=2e-5), alone, divided)
@@ -102,7 +109,10 @@ RING = {
 }
 
 
-@pytest.mark.parametrize("case", RING)
+@pytest.mark.parametrize(
+    "case",
+    always(RING, "zigzag_on_three_packed_and_grouped", "bent", "window_over_devices", "both_sides", "odd_parts"),
+)
 def test_keys_that_go_round(case):
     alone, divided = of_one_and_of_many(**RING[case], context_attention="ring")
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=2e-5, rtol=2e-5), alone, divided)

@@ -70,10 +70,10 @@ def traced_layers(layers, x_BTD, seen, keys_LB):
 @pytest.mark.parametrize(
     "schedule, data",
     [
-        (Schedule(2, 2), 2),
         (Schedule(4, 8), 2),
         (Schedule(2, 2, 3), 4),
-        (Schedule(4, 8, 3), 2),
+        pytest.param(Schedule(2, 2), 2, marks=pytest.mark.exhaustive),
+        pytest.param(Schedule(4, 8, 3), 2, marks=pytest.mark.exhaustive),
         pytest.param(Schedule(4, 8, 2), 1, marks=pytest.mark.exhaustive),
         pytest.param(Schedule(6, 6, 4), 1, marks=pytest.mark.exhaustive),
     ],
@@ -185,7 +185,7 @@ def test_a_device_computes_its_share_and_the_bubble_and_sends_what_the_schedule_
     assert work["all-gather"] + work["all-reduce"] + work["all-to-all"] < schedule.ticks  # none of them in a tick
 
 
-@pytest.mark.parametrize("repeats", [1, 2])
+@pytest.mark.parametrize("repeats", [pytest.param(1, marks=pytest.mark.exhaustive), 2])
 def test_no_tick_keeps_parameters_of_its_own(tiny_config, repeats):
     """Eight micro-batches and more ticks: a copy of a stage's parameters in each would be most of the memory."""
     made = planned(

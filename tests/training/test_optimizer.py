@@ -147,7 +147,10 @@ def test_muon_takes_the_layers_matrices_slice_by_slice_and_adamw_the_rest():
         np.testing.assert_allclose(actual[path], expected, rtol=1e-3, atol=1e-4, err_msg=path)
 
 
-@pytest.mark.parametrize("name", METHODS)
+OTHERS = [pytest.param(name, marks=pytest.mark.exhaustive) for name in ("lion", "sgd")]  # the simplest
+
+
+@pytest.mark.parametrize("name", [*sorted(set(METHODS) - {"lion", "sgd"}), *OTHERS])
 def test_every_optimizer_reduces_a_quadratic(name):
     target = tree_of(7)
     config = optimizer_config(name, learning_rate=0.03, muon_learning_rate=0.1, weight_decay=0.0, momentum=0.5)
@@ -333,7 +336,7 @@ def test_first_moment_dtype_is_that_of_the_first_moment_alone(name):
     assert dtypes_after_an_update("float32").count(jnp.bfloat16) == 0
 
 
-@pytest.mark.parametrize("name", ["adamw", "muon", "lion", "sgd"])
+@pytest.mark.parametrize("name", ["adamw", "muon", *OTHERS])
 def test_state_is_sharded_like_its_parameters_and_updates_are_the_same(name):
     mesh = make_mesh(dict.fromkeys(AXES, 1) | dict(data=2, fsdp=2, tensor=2))
     config = optimizer_config(name)
@@ -359,6 +362,7 @@ def test_state_is_sharded_like_its_parameters_and_updates_are_the_same(name):
 
 def test_clipping_uses_the_norm_it_is_given():
     gradients = tree_of(1)
+    gradients = {name: gradients[name] for name in ("embedding", "head")}
     norm = optax.tree.norm(gradients)
     assert float(optax.tree.norm(clip_by_global_norm(gradients, norm, 1.0))) == pytest.approx(1.0, rel=1e-5)
     jax.tree.map(np.testing.assert_array_equal, clip_by_global_norm(gradients, norm, 1e6), gradients)

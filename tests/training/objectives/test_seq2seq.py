@@ -47,7 +47,7 @@ def test_a_run_on_pairs_learns_and_writes(tmp_path):
     assert list(run.workdir.glob("samples/*"))
 
     params = load_params(run.workdir)[0]
-    prompts = ["abc", "dcbadcba"]
+    prompts = ["abcd", "dcba"]  # of one length: one program for both
     written = Generator(params, run.config, tokenizer).generate(prompts, max_new_tokens=5, temperature=0.0)
     apply = jax.jit(family_of(run.config.model).module().apply)
     for prompt, completion in zip(prompts, written):
