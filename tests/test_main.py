@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from commands import run_command
 
 from gptjax.__main__ import COMMANDS
 
@@ -96,7 +97,7 @@ def test_ctrl_c_at_any_time_of_a_start_prints_no_traceback(typed, in_main, statu
 
 @pytest.mark.parametrize("name", sorted(COMMANDS))
 def test_each_command_tells_its_flags_with_the_run_first_and_no_path_of_this_machine(name):
-    done = gptjax(name, "--help")
+    done = run_command("__main__", name, "--help", imported=tuple(COMMANDS), COLUMNS="100")
     assert done.returncode == 0, done.stderr
     listed = re.findall(r"^  --(?:\[no\])?(\w+)", done.stdout.partition("Flags:")[2], re.MULTILINE)
     first = {"prepare": ["input", "output", "config"], "compare": ["plot"]}.get(name, ["workdir"])

@@ -79,7 +79,9 @@ def test_processes_read_their_rows_of_the_same_batch(folder, open_, windows, pro
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("workers", [1, 2, 4])
+@pytest.mark.parametrize(
+    "workers", [pytest.param(1, marks=pytest.mark.exhaustive), 2, pytest.param(4, marks=pytest.mark.exhaustive)]
+)
 def test_loader_processes_change_nothing(folder, prepared, open_, workers):
     other = prepared("other", train=random_documents(30, 20))
     dataset = open_(f"{folder}=0.6,{other}=0.4", windows="packed", seed=5)

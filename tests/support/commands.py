@@ -19,6 +19,8 @@ SERVER = """
 import ast, importlib, json, os, sys
 
 module = importlib.import_module(sys.argv[1])
+for further in sys.argv[2:]:
+    importlib.import_module(further)
 tree = ast.parse(open(module.__file__, encoding="utf-8").read())
 (main,) = [node for node in tree.body if ast.unparse(node).startswith("if __name__ == '__main__':")]
 main = compile(ast.Module(main.body, []), module.__file__, "exec")
@@ -47,10 +49,10 @@ for line in sys.stdin:
 
 
 @functools.cache
-def _server(command: str) -> subprocess.Popen:
-    """It ends with this process, which closes its input."""
+def _server(command: str, imported: tuple[str, ...] = ()) -> subprocess.Popen:
+    """It ends with this process, which closes its input. imported: further commands that it imports beforehand."""
     process = subprocess.Popen(
-        [sys.executable, "-c", SERVER, f"gptjax.{command}"],
+        [sys.executable, "-c", SERVER, *(f"gptjax.{name}" for name in (command, *imported))],
         cwd=REPOSITORY,
         env=os.environ
         | {"JAX_PLATFORMS": "cpu", "JAX_DEFAULT_MATMUL_PRECISION": "highest", "PYTHONPATH": str(REPOSITORY)},
@@ -62,9 +64,11 @@ def _server(command: str) -> subprocess.Popen:
     return process
 
 
-def run_command(command: str, *arguments: str | bytes, **environment: str) -> subprocess.CompletedProcess:
+def run_command(
+    command: str, *arguments: str | bytes, imported: tuple[str, ...] = (), **environment: str
+) -> subprocess.CompletedProcess:
     """`python -m gptjax.COMMAND ARGUMENTS` in the repository, without input. environment: what it has besides ours."""
-    server = _server(command)
+    server = _server(command, imported)
     with tempfile.TemporaryDirectory() as folder:
         request = {name: f"{folder}/{name}" for name in ("stdout", "stderr")}
         request["environment"] = environment
