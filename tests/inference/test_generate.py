@@ -231,13 +231,36 @@ def test_the_loop_ends_when_all_rows_are_done(generator):
     assert state.length_B.tolist() == [3, 1]
 
 
+def test_a_program_writes_as_many_tokens_as_it_is_asked_for(generator):
+    state = start(generator, limits=[9, 9])
+    assert state.length_B.tolist() == [1, 1]
+    state = device.decode(generator.family, generator.params, state, np.int32(2), np.zeros(2, bool))
+    assert state.length_B.tolist() == [3, 3]
+
+
+def test_what_was_seen_is_the_prompt_and_the_text(generator):
+    """Neither the padding behind a prompt nor what a row did not write counts for the repetition penalty."""
+    state = start(generator, limits=[9, 9])
+    state = device.decode(generator.family, generator.params, state, np.int32(2), np.zeros(2, bool))
+    for seen_V, tokens_G in zip(state.seen_BV, state.tokens_BG):
+        assert set(np.flatnonzero(seen_V)) == {70, *tokens_G[:3].tolist()}
+
+
+def test_every_token_is_drawn_anew(generator):
+    """Of a model for which all tokens are alike, a text has many."""
+    params, config = make_model()
+    alike = Generator(jax.tree.map(np.zeros_like, params), config, TOKENIZER)
+    tokens = alike.generate(["a"], max_new_tokens=16, seeds=1)[0].tokens
+    assert len(set(tokens)) > len(tokens) / 2
+
+
 def start(generator, limits, T=32, num_new=32):
     """A state after the prefill of arbitrary prompts."""
     batch = len(limits)
     return device.prefill(
         generator.family,
         generator.params,
-        np.full((batch, T), 70, np.int32),
+        np.where(np.arange(T) < 3, 70, 71) * np.ones((batch, 1), np.int32),
         np.full(batch, 3, np.int32),
         np.array(limits, np.int32),
         make_sampling([0] * batch, num_tokens=TOKENIZER.vocab_size),

@@ -1,8 +1,52 @@
-"""What the other processes are told about one that fails. `test_members` tests how members end together."""
+"""One member with a hub that says what a test wants: what it tells, what it takes from the hub, and how it ends.
+
+`test_members` tests how several real processes end together.
+"""
+
+import os
+import queue
+import socket
+import threading
+
+import jax
+import pytest
 
 from gptjax.config import ConfigError, RunError
 from gptjax.differences import with_lines
 from gptjax.parallel import member
+from gptjax.parallel.hub import Channel
+from gptjax.parallel.meeting import Meeting, Timeouts
+
+LONG = 60.0  # seconds
+
+
+class Connected(member.Member):
+    """Process 1 of 2, connected to `hub`, with what it would have done to its process in `ended`."""
+
+    def __init__(self, monkeypatch, heartbeat=LONG):
+        monkeypatch.setattr(member.atexit, "register", lambda work: None)  # this process is that of all tests
+        here, there = _over_tcp()
+        super().__init__(Meeting("127.0.0.1", 1, 2, 1), Timeouts(heartbeat=heartbeat))
+        self._connected, self.hub = Channel(here, heartbeat), Channel(there, LONG)
+        self.ended = queue.SimpleQueue()
+        monkeypatch.setattr(member, "exit_at_once", self.ended.put)
+
+    def listen(self):
+        thread = threading.Thread(target=self._listen, daemon=True)
+        thread.start()
+        return thread
+
+
+def _over_tcp():
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        one = socket.socket()
+        one.connect(server.getsockname())
+        return one, server.accept()[0]
+
+
+@pytest.fixture
+def process(monkeypatch):
+    return Connected(monkeypatch)
 
 
 def test_a_refusal_is_reported_whole_and_a_bug_by_its_first_line():
@@ -11,3 +55,152 @@ def test_a_refusal_is_reported_whole_and_a_bug_by_its_first_line():
     assert member._reason(ConfigError(refusal)) == member._reason(RunError(refusal)) == whole
     assert member._reason(ValueError("of XLA\n  deep inside")) == "ValueError: of XLA"
     assert member._reason(KeyboardInterrupt()) == "interrupted"
+
+
+@pytest.mark.parametrize(
+    "error, status",
+    [
+        (ConfigError("a"), 2),
+        (FileNotFoundError("a"), 2),
+        (KeyboardInterrupt(), 130),
+        (SystemExit(7), 7),
+        (SystemExit("a sentence"), 1),
+        (RunError("a"), 1),
+        (KeyError("a"), 1),
+    ],
+)
+def test_a_member_exits_as_the_commands_do(error, status):
+    assert member._exit_status(error) == status
+
+
+@pytest.mark.parametrize("refused, kind", [(True, ConfigError), (False, RunError)])
+def test_that_the_run_is_over_is_confirmed_and_ends_what_waits(process, monkeypatch, refused, kind):
+    monkeypatch.setattr(member, "GRACE", 0.0)
+    process.listen()
+    process.hub.send("beat"), process.hub.send("ended", reason="so \x1b]0;x\a it is", refused=refused)
+    assert process.hub.receive() == {"kind": "heard"}
+    with pytest.raises(kind, match=r"so .* it is"):
+        process._answer()
+    assert process.ended.get(timeout=LONG) == 1  # the main thread had its time
+
+
+def test_what_is_shown_at_the_end_is_filtered(process, capfd):
+    process._exit_after(LONG, "error: another\n")
+    process._exit_after(0.0, "error: \x1b]0;x\a\n")
+    assert process.ended.get(timeout=LONG) == 1 and process.ended.empty()
+    shown = capfd.readouterr().err
+    assert shown.startswith("error: ") and "\x1b" not in shown and "another" not in shown
+
+
+@pytest.mark.parametrize("said", [b"HTTP/1.1 400 Bad Request\r\n\r\n", b"[]\n", None])
+def test_a_hub_that_talks_nonsense_or_goes_is_gone(process, said):
+    listening = process.listen()
+    if said is None:
+        process.hub._socket.shutdown(socket.SHUT_RDWR)
+    else:
+        process.hub._socket.sendall(said)
+    listening.join(LONG)
+    process._timer.cancel()
+    assert process.reason.startswith("process 0 is gone: it was killed")
+    assert process._known.is_set() and process._over.is_set()
+
+
+def test_a_silent_hub_is_named_with_the_limit(monkeypatch):
+    process = Connected(monkeypatch, heartbeat=0.1)
+    process.listen().join(LONG)
+    process._timer.cancel()
+    assert process.reason.startswith("process 0 has been silent for 0.1 s (--heartbeat_timeout)")
+    assert not process._known.is_set()  # the hub may still have a reason of its own
+
+
+def test_one_that_leaves_no_longer_ends_with_the_others(process):
+    listening = process.listen()
+    process.hub.send("answer", problem="")
+    process.leave()
+    assert [process.hub.receive()["kind"] for _ in range(2)] == ["agree", "leave"]
+    process.hub.send("ended", reason="later", refused=False)
+    listening.join(LONG)
+    assert process.reason is None and process._timer is None and process.ended.empty()
+
+
+def test_beats_tell_the_phase_and_the_batches(process, monkeypatch):
+    monkeypatch.setattr(member, "beat_seconds", lambda timeout: 0.01)
+    process.begin("compiling"), process.begin("training")
+    process.batches = 3
+    beating = threading.Thread(target=process._beat, daemon=True)
+    beating.start()
+    assert process.hub.receive() == {"kind": "beat", "batches": 3, "phase": "training", "begun": 2}
+    process._leaving = True
+    beating.join(LONG)
+    assert not beating.is_alive()
+
+
+def test_an_error_that_a_lost_process_causes_gives_way_to_the_hubs_reason(process, monkeypatch):
+    """One of XLA waits as long as a loss may take to be noticed; another one hardly, and one's own not at all."""
+    monkeypatch.setattr(member, "CAUSE_TIMEOUT", 0.0)
+    process._known.set()
+    for own in (ConfigError("no folder"), KeyError("a bug")):
+        assert process.fail(own) is own
+    assert [process.hub.receive()["reason"] for _ in range(2)] == ["no folder", "KeyError: 'a bug'"]
+    later = threading.Timer(0.05, lambda: process._over.set())
+    process.reason = "process 2 is gone"
+    later.start()
+    raised = process.fail(jax.errors.JaxRuntimeError("connection reset"))
+    assert isinstance(raised, RunError) and str(raised) == "process 2 is gone"
+    assert process.hub.receive() == {"kind": "failed", "reason": "process 2 is gone"}
+    assert process.ended.empty() and process._status == 1
+    process._timer.cancel()
+    process._exit_in_time()
+    assert process.ended.get(timeout=LONG) == 1
+
+
+def test_a_program_that_does_not_return_after_its_error_is_ended_with_its_status(process, monkeypatch):
+    monkeypatch.setattr(member, "GRACE", 0.0), monkeypatch.setattr(member, "EXIT_TIMEOUT", 0.0)
+    process.fail(ConfigError("no folder"))
+    assert process.ended.get(timeout=LONG) == 2
+
+
+def test_process_0_connects_to_itself_where_its_name_may_not_lead(monkeypatch):
+    """The name of the host is for the others; and what does not answer at once is tried again, and told once."""
+    tried = []
+
+    def connect(address, timeout):
+        tried.append(address)
+        if len(tried) < 3:
+            raise socket.gaierror(socket.EAI_NONAME, "not known")
+        here, there = _over_tcp()
+        Channel(there, LONG).send("welcome")
+        kept.append(there)
+        return here
+
+    kept, said = [], []
+    monkeypatch.setattr(member.socket, "create_connection", connect)
+    monkeypatch.setattr(member, "_say", said.append), monkeypatch.setattr(member.time, "sleep", lambda seconds: None)
+    process = member.Member(Meeting("this.machine.invalid", 5, 2, 0), Timeouts())
+    process._connect(member.time.monotonic() + LONG)
+    assert tried == [("localhost", 5)] * 3 and said == ["localhost: not known; trying again"]
+    tried.clear()
+    other = member.Member(Meeting("this.machine.invalid", 5, 2, 1), Timeouts())
+    other._connect(member.time.monotonic() + LONG)
+    assert tried == [("this.machine.invalid", 5)] * 3
+
+
+def test_the_mark_in_a_shared_folder_is_taken_away_whatever_comes(process, tmp_path, monkeypatch):
+    process._token, process._meeting = "t", Meeting("127.0.0.1", 1, 2, 0)
+    monkeypatch.setattr(process, "agree", lambda facts: seen.append(os.listdir(tmp_path)))
+    seen = []
+    process.check_shared(tmp_path, "--workdir")
+    assert seen == [[".seen-t"]] * 2 and not os.listdir(tmp_path)
+    monkeypatch.setattr(process, "agree", lambda facts: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        process.check_shared(tmp_path, "--workdir")
+    assert not os.listdir(tmp_path)
+
+
+def test_answers_come_in_order_and_a_problem_is_refused(process):
+    process.listen()
+    process.hub.send("answer", problem=""), process.hub.send("answer", problem="seed = 1 in process 0, 2 in process 1")
+    process.agree({"seed": 2})
+    assert process.phase == ("waiting for the others", 1)
+    with pytest.raises(ConfigError, match="seed = 1 in process 0"):
+        process.agree({})
