@@ -42,7 +42,7 @@ def trained(tmp_path_factory):
 
 def test_labels_of_texts(trained):
     (trained / "texts.txt").write_text("abycd\nababx\n" + "ab" * 20 + "\n")
-    result = typed_command(
+    result = run_command(
         "classify",
         f"--workdir={trained}/run",
         "--text=x",
@@ -60,7 +60,7 @@ def test_labels_of_texts(trained):
 
 
 def test_scores_of_a_folder(trained):
-    result = typed_command("classify", f"--workdir={trained}/run", f"--data={trained}/data", "--split=validation")
+    result = run_command("classify", f"--workdir={trained}/run", f"--data={trained}/data", "--split=validation")
     assert "20 texts: accuracy 1.0000, macro-F1 1.0000" in result.stdout
     found = json.loads((trained / "run" / "classification" / "confusion.json").read_text())
     assert found["confusion"] == [[10, 0], [0, 10]] and found["labels"] == ["ham", "spam"]

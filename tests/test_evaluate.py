@@ -45,7 +45,7 @@ def runs(tmp_path_factory):
 def test_tasks_are_evaluated_and_runs_compared(runs):
     card = write_task(runs, CHOICES + "few_shot = 1\n", choice_rows(5))
     for name in "ab":
-        done = typed_command("evaluate", f"--workdir={runs}/{name}", f"--tasks={card}")
+        done = run_command("evaluate", f"--workdir={runs}/{name}", f"--tasks={card}")
         assert done.returncode == 0, done.stderr
         assert "quiz" in done.stdout and "step-00000007/results.json" in done.stdout
     folder = runs / "a" / "evaluation" / "step-00000007"

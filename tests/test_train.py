@@ -294,7 +294,9 @@ def second(tmp_path_factory):
     )
 
 
-@pytest.mark.parametrize("windows, mixed", [("contiguous", False), ("packed", True)])
+@pytest.mark.parametrize(
+    "windows, mixed", [pytest.param("contiguous", False, marks=pytest.mark.exhaustive), ("packed", True)]
+)
 def test_one_model_has_one_score(tiny, data, second, tmp_path, windows, mixed):
     path = f"{data}=0.7,{second}=0.3" if mixed else str(data)
     plain = dict(data__path=path, data__windows=windows, evaluation__tokens=300, model__initialization_std=0.5)
