@@ -1,5 +1,6 @@
 """Every test runs on eight CPU devices in one process, with absl's flags marked as parsed for Grain's workers."""
 
+import gc
 import os
 import signal
 import tempfile
@@ -27,6 +28,8 @@ from gptjax.planning import resolve
 jax.config.update("jax_num_cpu_devices", 8)
 jax.config.update("jax_default_matmul_precision", "highest")
 flags.FLAGS.mark_as_parsed()
+# Tracing makes many objects that stay, among which the collector would look for cycles a hundred times as often.
+gc.set_threshold(100_000, 20, 20)
 # Under `nohup` or in a shell's background these two are ignored, in every process that a test starts, too.
 signal.signal(signal.SIGHUP, signal.SIG_DFL)
 signal.signal(signal.SIGINT, signal.default_int_handler)
