@@ -118,7 +118,12 @@ BATCH_VARIANTS = {
 }
 
 
-@pytest.mark.parametrize("variant", BATCH_VARIANTS)
+def always(names, *chosen):
+    """The chosen ones always, and the others in `make test-exhaustive`: each has programs of its own to compile."""
+    return [pytest.param(name, marks=[] if name in chosen else pytest.mark.exhaustive) for name in names]
+
+
+@pytest.mark.parametrize("variant", always(BATCH_VARIANTS, "xla, grouped queries, windows, scanned"))
 def test_rows_that_come_and_go_are_as_if_alone(variant):
     """Two rows at a time, of eight requests of all lengths: whenever one is done, the next takes its place.
 
@@ -397,9 +402,9 @@ def test_a_second_generator_compiles_nothing_again():
     "model, options, is_other, stop, positions",  # what a second generator differs in; a shape that no test compiled
     [
         (dict(), dict(), False, "never there", 41),
-        (dict(), dict(weights="bfloat16"), True, (), 42),
+        pytest.param(dict(), dict(weights="bfloat16"), True, (), 42, marks=pytest.mark.exhaustive),
         (dict(), dict(weights="int8"), True, "never there", 43),
-        (dict(dtype="bfloat16"), dict(weights="float32"), True, (), 44),
+        pytest.param(*(dict(dtype="bfloat16"), dict(weights="float32"), True, (), 44), marks=pytest.mark.exhaustive),
     ],
 )
 def test_compiling_is_never_timed_as_generating(monkeypatch, model, options, is_other, stop, positions):
@@ -436,7 +441,7 @@ def test_a_sharded_copy_is_another_program(generator):
         assert bool(COMPILED) == (timing.compile_seconds > 0) == is_new
 
 
-@pytest.mark.parametrize("way", ["one program", "in pieces", "stream"])
+@pytest.mark.parametrize("way", always(("one program", "in pieces", "stream"), "one program", "stream"))
 def test_logits_that_are_no_numbers_end_generation_in_a_sentence(way):
     """A model that goes on from 'a' to 'b', where its numbers end; and from 'c' to 'c', for ever."""
     params, config = make_model(position="none", tied_embeddings=False)

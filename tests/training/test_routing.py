@@ -80,11 +80,16 @@ def on_one_device(config):
 @pytest.mark.parametrize(
     "devices, fields",
     [
-        (1, dict(training__gradient_accumulation_steps=4, model__layers="scan")),
+        pytest.param(
+            *(1, dict(training__gradient_accumulation_steps=4, model__layers="scan")), marks=pytest.mark.exhaustive
+        ),
         pytest.param(
             *(8, dict(mesh__data=2, mesh__expert=2, mesh__tensor=2, model__remat="dots")), marks=pytest.mark.exhaustive
         ),
-        (8, dict(mesh__data=1, mesh__fsdp=2, mesh__expert=2, mesh__context=2)),
+        (
+            8,
+            dict(mesh__data=1, mesh__fsdp=2, mesh__expert=2, mesh__context=2, training__gradient_accumulation_steps=2),
+        ),
     ],
     ids=str,
 )

@@ -115,7 +115,7 @@ def test_micro_batches_of_unequal_weight_equal_the_whole_batch(tiny_config, accu
         ("adamw", dict(mesh__data=1, mesh__fsdp=8)),
         ("adamw", dict(mesh__data=1, mesh__fsdp=4, mesh__tensor=2, training__gradient_accumulation_steps=2)),
         pytest.param("adamw", dict(mesh__data=4, mesh__tensor=2), marks=pytest.mark.exhaustive),
-        (
+        pytest.param(
             "muon",
             dict(
                 mesh__data=2,
@@ -124,6 +124,7 @@ def test_micro_batches_of_unequal_weight_equal_the_whole_batch(tiny_config, accu
                 model__layers="scan",
                 training__loss_chunk=8,
             ),
+            marks=pytest.mark.exhaustive,
         ),
     ],
     ids=str,
