@@ -85,7 +85,7 @@ def search_by_hand(logprobs_after, prompt, width, limit, penalty):
     return sorted(finished, reverse=True)[:width]
 
 
-WIDTHS = [pytest.param(1, marks=pytest.mark.exhaustive), 2, 3]  # each is a program of its own
+WIDTHS = [2, *(pytest.param(width, marks=pytest.mark.exhaustive) for width in (1, 3))]  # each is a program of its own
 
 
 @pytest.mark.parametrize("penalty", [0.0, 1.0])

@@ -52,7 +52,12 @@ VARIANTS = {
 }
 
 
-@pytest.mark.parametrize("variant", VARIANTS)
+def always(names, *chosen):
+    """The chosen ones always, and the others in `make test-exhaustive`: each has programs of its own to compile."""
+    return [pytest.param(name, marks=[] if name in chosen else pytest.mark.exhaustive) for name in names]
+
+
+@pytest.mark.parametrize("variant", always(VARIANTS, *list(VARIANTS)[:3]))
 def test_cached_greedy_equals_whole_forward_passes(variant):
     params, config = make_model(**VARIANTS[variant])
     completions = Generator(params, config, TOKENIZER).generate(PROMPTS, max_new_tokens=19, temperature=0.0)
@@ -116,11 +121,6 @@ BATCH_VARIANTS = {
     "reference, learned positions": dict(attention="reference", position="learned"),
     "bfloat16": dict(dtype="bfloat16", num_kv_heads=1),
 }
-
-
-def always(names, *chosen):
-    """The chosen ones always, and the others in `make test-exhaustive`: each has programs of its own to compile."""
-    return [pytest.param(name, marks=[] if name in chosen else pytest.mark.exhaustive) for name in names]
 
 
 @pytest.mark.parametrize("variant", always(BATCH_VARIANTS, "xla, grouped queries, windows, scanned"))

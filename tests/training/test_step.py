@@ -113,7 +113,10 @@ def test_micro_batches_of_unequal_weight_equal_the_whole_batch(tiny_config, accu
     [
         ("adamw", dict(mesh__data=8)),
         ("adamw", dict(mesh__data=1, mesh__fsdp=8)),
-        ("adamw", dict(mesh__data=1, mesh__fsdp=4, mesh__tensor=2, training__gradient_accumulation_steps=2)),
+        pytest.param(
+            *("adamw", dict(mesh__data=1, mesh__fsdp=4, mesh__tensor=2, training__gradient_accumulation_steps=2)),
+            marks=pytest.mark.exhaustive,
+        ),
         pytest.param("adamw", dict(mesh__data=4, mesh__tensor=2), marks=pytest.mark.exhaustive),
         pytest.param(
             "muon",
@@ -389,7 +392,7 @@ def test_dropout_differs_between_steps_and_repeats_with_the_seed(tiny_config):
     "fields",
     [
         pytest.param(dict(training__gradient_accumulation_steps=4), marks=pytest.mark.exhaustive),
-        dict(model__layers="scan", model__remat="full"),
+        pytest.param(dict(model__layers="scan", model__remat="full"), marks=pytest.mark.exhaustive),
         pytest.param(dict(model__attention="reference", model__remat="dots"), marks=pytest.mark.exhaustive),
         dict(mesh__data=2, mesh__fsdp=2, mesh__tensor=2, training__gradient_accumulation_steps=2),
     ],
