@@ -12,7 +12,7 @@ from gptjax.inference.attention_map import cross_attention, plot_attention
 from gptjax.model.attention_layer import Attention
 from gptjax.model.encoder_decoder import EncoderDecoder
 
-FIELDS = dict(family="encoder_decoder", num_layers=2, num_kv_heads=2, layers="unroll", scale=0.6)
+FIELDS = dict(family="encoder_decoder", num_kv_heads=2, layers="unroll", scale=0.6)
 SOURCE, TARGET = [5, 90, 17, 200, 1], [2, 33, 7, 64]
 
 

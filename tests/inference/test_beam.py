@@ -25,7 +25,7 @@ def small_buckets(monkeypatch):
 @pytest.fixture(scope="module")
 def few():
     """A model of FEW's vocabulary, and the log-probability of each next token after any tokens."""
-    params, config = make_model(FEW, scale=0.5, vocab_size=16, num_layers=2)
+    params, config = make_model(FEW, scale=0.5, vocab_size=16)
     forward = jax.jit(Decoder(config.model).apply)
 
     def logprobs_after(tokens):

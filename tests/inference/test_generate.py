@@ -42,12 +42,14 @@ def small_buckets(monkeypatch):
 
 
 VARIANTS = {
-    "rope": dict(),
+    "rope": dict(num_layers=1),
     "rope, grouped queries, windows, scanned": dict(
         num_layers=2, num_kv_heads=2, qk_norm=True, window=5, window_pattern="SL", layers="scan"
     ),
-    "learned, biases, scanned": dict(position="learned", bias="all", norm="layernorm", layers="scan", scale=0.1),
-    "sinusoidal, multi-query, untied": dict(position="sinusoidal", num_kv_heads=1, tied_embeddings=False),
+    "learned, biases, scanned": dict(
+        position="learned", bias="all", norm="layernorm", layers="scan", num_layers=1, scale=0.1
+    ),
+    "sinusoidal, multi-query, untied": dict(position="sinusoidal", num_layers=1, num_kv_heads=1, tied_embeddings=False),
     "none, windows, soft cap": dict(position="none", num_layers=2, window=5, window_pattern="SL", logit_softcap=5.0),
 }
 
@@ -84,14 +86,14 @@ def test_a_long_prompt_is_read_in_pieces_with_the_same_result(monkeypatch):
     texts = []
     for piece, max_positions in ((16, MAX_POSITIONS), (64, MAX_POSITIONS + 2)):  # other programs, compiled anew
         monkeypatch.setattr(shapes, "PIECE", piece)
-        params, config = make_model(max_positions=max_positions)
+        params, config = make_model(max_positions=max_positions, num_layers=1)
         (completion,) = Generator(params, config, TOKENIZER).generate([prompt], max_new_tokens=6, temperature=0.0)
         texts.append(completion.tokens)
     assert texts[0] == texts[1] == greedy_reference(params, config, [BEGIN, *TOKENIZER.encode(prompt)], 6)
 
 
 def test_the_cache_grows_without_changing_the_text(monkeypatch):
-    params, config = make_model(max_positions=128)
+    params, config = make_model(max_positions=128, num_layers=1)
     tokenizer = ByteTokenizer()
     tokenizer.eos_id = None
     whole = Generator(params, config, tokenizer).generate(["ab"], max_new_tokens=100, seeds=3)
@@ -118,8 +120,8 @@ BATCH_VARIANTS = {
     "xla, grouped queries, windows, scanned": dict(
         num_layers=2, num_kv_heads=2, window=5, window_pattern="SL", layers="scan", attention="xla"
     ),
-    "reference, learned positions": dict(attention="reference", position="learned"),
-    "bfloat16": dict(dtype="bfloat16", num_kv_heads=1),
+    "reference, learned positions": dict(attention="reference", position="learned", num_layers=1),
+    "bfloat16": dict(dtype="bfloat16", num_kv_heads=1, num_layers=1),
 }
 
 
@@ -265,7 +267,7 @@ def start(generator, limits, T=32, num_new=32):
     return device.prefill(
         generator.family,
         generator.params,
-        np.where(np.arange(T) < 3, 70, 71) * np.ones((batch, 1), np.int32),
+        np.int32(np.broadcast_to(np.where(np.arange(T) < 3, 70, 71), (batch, T))),
         np.full(batch, 3, np.int32),
         np.array(limits, np.int32),
         make_sampling([0] * batch, num_tokens=TOKENIZER.vocab_size),
@@ -319,7 +321,7 @@ def test_a_stream_is_the_text_of_generate_in_pieces(generator, stop, chunk):
 
 def test_a_character_that_spans_tokens_is_never_shown_in_parts():
     """A model that goes on from a first byte of 'é' to its second, and back: a piece a token, yet whole characters."""
-    params, config = make_model(position="none", tied_embeddings=False)
+    params, config = make_model(position="none", tied_embeddings=False, num_layers=1)
     first, second = TOKENIZER.encode("é")
     params = jax.tree.map(np.zeros_like, params)  # no layer adds anything
     params["final_norm"]["scale"] += 1.0
@@ -418,7 +420,7 @@ def test_compiling_is_never_timed_as_generating(monkeypatch, model, options, is_
 
     monkeypatch.setattr(G, "timed", watched)
     for other, is_new in (({}, True), (model, is_other)):
-        made = make_model(max_positions=positions, **other)
+        made = make_model(max_positions=positions, num_layers=1, **other)
         generator = Generator(*made, TOKENIZER, **(options if other is model else {}))
         phases.clear()
         timing = Timing()
@@ -444,7 +446,7 @@ def test_a_sharded_copy_is_another_program(generator):
 @pytest.mark.parametrize("way", always(("one program", "in pieces", "stream"), "one program", "stream"))
 def test_logits_that_are_no_numbers_end_generation_in_a_sentence(way):
     """A model that goes on from 'a' to 'b', where its numbers end; and from 'c' to 'c', for ever."""
-    params, config = make_model(position="none", tied_embeddings=False)
+    params, config = make_model(position="none", tied_embeddings=False, num_layers=1)
     a, b, c = TOKENIZER.encode("abc")
     params = jax.tree.map(np.zeros_like, params)
     params["final_norm"]["scale"] += 1.0
@@ -478,7 +480,7 @@ def test_a_tokenizer_of_another_model_is_refused():
     "dtype, weights, size", [("bfloat16", None, 2), ("float32", "bfloat16", 2), ("float32", "int8", 1)]
 )
 def test_narrow_weights_stay_close_to_float32(dtype, weights, size):
-    params, config = make_model(position="learned", dtype=dtype, scale=0.1)
+    params, config = make_model(position="learned", dtype=dtype, scale=0.1, num_layers=1)
     generator = Generator(params, config, TOKENIZER, weights=weights)
     (layer, *_) = generator.params["layers"]
     matrices = [layer["attention"]["query"], layer["feedforward"]["down"], generator.params["embedding"]]
@@ -486,7 +488,7 @@ def test_narrow_weights_stay_close_to_float32(dtype, weights, size):
     assert layer["attention_norm"]["scale"].dtype == generator.params["positions"].dtype == jnp.float32
     (completion,) = generator.generate(["abc"], max_new_tokens=10)
     tokens = [BEGIN, *TOKENIZER.encode("abc"), *completion.tokens]
-    logits_TV = logits_of(params, make_model(position="learned")[1], tokens)
+    logits_TV = logits_of(params, make_model(position="learned", num_layers=1)[1], tokens)
     expected = log_softmax(logits_TV, axis=-1)[np.arange(3, len(tokens) - 1), tokens[4:]]
     np.testing.assert_allclose(completion.logprobs, expected, atol=0.05)
 
@@ -582,9 +584,8 @@ def test_writing_leaves_nothing_behind_in_the_generator():
     assert vars(generator).keys() == before.keys()
 
 
-def test_the_loop_copies_neither_weights_nor_cache():
+def test_the_loop_copies_neither_weights_nor_cache(generator):
     """In the compiled loop only the update in place makes an array of the cache's shape, and no weights are stacked."""
-    generator = Generator(*make_model(num_layers=2), TOKENIZER)
     state = start(generator, limits=[8, 8])
     program = device.decode.lower(generator.family, generator.params, state, np.int32(8), np.zeros(2, bool)).compile()
     text = program.as_text()

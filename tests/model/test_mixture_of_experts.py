@@ -57,9 +57,7 @@ def test_eight_bit_experts_are_multiplied_as_what_they_stand_for(products):
     np.testing.assert_allclose(made, expected, rtol=1e-5, atol=1e-5)
 
 
-EXPERTS = dict(
-    num_layers=2, num_experts=6, feedforward_width=16, router_scores="sigmoid", router_bias=True, shared_experts=1
-)
+EXPERTS = dict(num_experts=6, feedforward_width=16, router_scores="sigmoid", router_bias=True, shared_experts=1)
 
 
 @pytest.mark.parametrize("scores", ["softmax", "sigmoid"])
