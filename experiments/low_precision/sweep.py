@@ -4,8 +4,7 @@ python -m gptjax.sweep experiments/low_precision/sweep.py:moments --workdir=runs
 python -m gptjax.sweep experiments/low_precision/sweep.py:products --workdir=runs/low_precision/products --jobs=2
 """
 
-from gptjax.config import ConfigError
-from gptjax.sweeping import Sweep, chain, grid, named, over, seeds
+from gptjax.sweeping import Sweep, chain, grid, named, seeds
 
 FIRST, SECOND = "optimizer.first_moment_dtype", "optimizer.second_moment_dtype"
 # the best rates of experiments/adamw_against_muon
@@ -26,16 +25,11 @@ SETTINGS = {
 }
 
 
-def get_sweep(arg: str = "moments"):
-    adamw, muon = named({"adamw": ADAMW}), named({"muon": MUON})
-    if arg == "moments":
-        pairs = [("float32", "float32"), ("bfloat16", "float32"), ("bfloat16", "bfloat16"), ("int8", "float32")]
-        formats = {f"{first}, {second}": {FIRST: first, SECOND: second} for first, second in [*pairs, ("int8", "int8")]}
-        equal = named({name: fields for name, fields in formats.items() if len(set(fields.values())) == 1})
-        slow = grid(adamw, over("optimizer.beta2", [0.999]), equal)
-        points = chain(grid(adamw, named(formats)), slow, grid(muon, equal))
-    elif arg == "products":
-        points = grid(chain(adamw, muon), over("model.matmul", ["dtype", "fp8"]))
-    else:
-        raise ConfigError(f"sweep.py:{arg}: expected one of moments, products")
-    return Sweep("configs/stdlib_tiny.py", grid(points, seeds(3)), SETTINGS)
+def get_sweep():
+    pairs = [("float32", "float32"), ("bfloat16", "float32"), ("bfloat16", "bfloat16"), ("int8", "int8")]
+    moments = {f"moments {first}, {second}": {FIRST: first, SECOND: second} for first, second in pairs}
+    fp8 = {"products fp8": {"model.matmul": "fp8"}}
+    adamw = grid(named({"adamw": ADAMW}), named(moments))
+    ends = {name: fields for name, fields in moments.items() if fields[SECOND] == fields[FIRST] != "bfloat16"}
+    muon = grid(named({"muon": MUON}), named(ends | fp8))
+    return Sweep("configs/stdlib_tiny.py", grid(chain(adamw, muon), seeds(3)), SETTINGS)

@@ -26,8 +26,9 @@ def explained_memory(config: Settings) -> Iterator[None]:
         raise RunError(
             f"out of device memory: {str(error).splitlines()[0]}. These need less memory: a larger "
             f"training.gradient_accumulation_steps (now {training.gradient_accumulation_steps}), "
-            f"training.loss_chunk=8192 (now {training.loss_chunk}), model.remat=dots or full (now "
-            f"{config.model.remat}), or more devices on mesh.fsdp"
+            f"training.loss_chunk=8192 (now {training.loss_chunk}), model.remat=dots, full or "
+            f"offload_inputs (now {config.model.remat}), optimizer.memory=host (now {config.optimizer.memory}), or "
+            "more devices on mesh.fsdp"
         ) from error
 
 
