@@ -1,7 +1,7 @@
 """Does the loss stay with moments in bfloat16 or 8 bits, and with 8-bit matrix products? Three seeds each.
 
-python -m gptjax.sweep experiments/low_precision/sweep.py:moments --workdir=runs/low_precision/moments --jobs=2
-python -m gptjax.sweep experiments/low_precision/sweep.py:products --workdir=runs/low_precision/products --jobs=2
+python -m gptjax.sweep experiments/low_precision/sweep.py --workdir=runs/low_precision --jobs=2
+python -m gptjax.sweep experiments/low_precision/sweep.py:400 --workdir=runs/low_precision_400 --jobs=2
 """
 
 from gptjax.sweeping import Sweep, chain, grid, named, seeds
@@ -13,23 +13,21 @@ MUON = {"optimizer.name": "muon", "optimizer.learning_rate": 0.016, "optimizer.m
 
 SETTINGS = {
     "model.num_layers": 2,
-    "training.duration": "400 steps",
     "training.batch_size": 8,
-    "evaluation.every": "400 steps",
     "evaluation.tokens": 81_920,
     "evaluation.sample_every": "",
-    "checkpoint.every": "400 steps",
     "checkpoint.keep_latest": 1,
     "logging.tensorboard": False,
     "logging.plots": False,
 }
 
 
-def get_sweep():
+def get_sweep(steps: str = "150"):
     pairs = [("float32", "float32"), ("bfloat16", "float32"), ("bfloat16", "bfloat16"), ("int8", "int8")]
     moments = {f"moments {first}, {second}": {FIRST: first, SECOND: second} for first, second in pairs}
     fp8 = {"products fp8": {"model.matmul": "fp8"}}
     adamw = grid(named({"adamw": ADAMW}), named(moments))
     ends = {name: fields for name, fields in moments.items() if fields[SECOND] == fields[FIRST] != "bfloat16"}
     muon = grid(named({"muon": MUON}), named(ends | fp8))
-    return Sweep("configs/stdlib_tiny.py", grid(chain(adamw, muon), seeds(3)), SETTINGS)
+    ends_at = dict.fromkeys(("training.duration", "evaluation.every", "checkpoint.every"), f"{int(steps)} steps")
+    return Sweep("configs/stdlib_tiny.py", grid(chain(adamw, muon), seeds(3)), SETTINGS | ends_at)
