@@ -81,7 +81,7 @@ def test_that_the_run_is_over_is_confirmed_and_ends_what_waits(process, monkeypa
     assert process.hub.receive() == {"kind": "heard"}
     with pytest.raises(kind, match=r"so .* it is"):
         process._answer()
-    assert process.ended.get(timeout=LONG) == 1  # the main thread had its time
+    assert process.ended.get(timeout=LONG) == (2 if refused else 1)  # the main thread had its time
 
 
 def test_what_is_shown_at_the_end_is_filtered(process, capfd):
@@ -147,7 +147,7 @@ def test_an_error_that_a_lost_process_causes_gives_way_to_the_hubs_reason(proces
     later.start()
     raised = process.fail(jax.errors.JaxRuntimeError("connection reset"))
     assert isinstance(raised, RunError) and str(raised) == "process 2 is gone"
-    assert process.hub.receive() == {"kind": "failed", "reason": "process 2 is gone"}
+    assert process.hub.receive() == {"kind": "failed", "reason": "process 2 is gone", "refused": False}
     assert process.ended.empty() and process._status == 1
     process._timer.cancel()
     process._exit_in_time()
