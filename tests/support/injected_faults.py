@@ -46,10 +46,14 @@ def flipped(step: str) -> None:
 def unseen(step: str) -> None:
     """A network file system does not show this checkpoint to this process."""
     steps, read_metadata = checkpoint._steps, checkpoint_format.read_metadata
+
+    def read_seen_metadata(path: Path) -> dict:
+        if path.name == step:
+            raise checkpoint_format.CheckpointError(f"checkpoint {path} is not there")
+        return read_metadata(path)
+
     checkpoint._steps = lambda folder: [number for number in steps(folder) if number != int(step)]
-    checkpoint_format.read_metadata = lambda path: read_metadata(
-        path.with_name("not there") if path.name == step else path
-    )
+    checkpoint_format.read_metadata = read_seen_metadata
 
 
 def unwritable(step: str) -> None:
