@@ -123,8 +123,8 @@ def _collective(line: str, found: re.Match, num_devices: int, times: int) -> Col
     kind, size = found["kind"], _bytes(found["type"])
     if kind == "collective-permute":
         first = re.search(r"source_target_pairs=\{\{(\d+),(\d+)\}", line)
-        group = (int(first[1]), int(first[2])) if first else (0,)
-        return Collective(kind, size // 2 if found["start"] else size, group, times)
+        pair = (int(first[1]), int(first[2])) if first else (0,)
+        return Collective(kind, size // 2 if found["start"] else size, pair, times)
     group = _first_group(line, num_devices)
     n = len(group)
     if found["start"] and kind in ("all-gather", "reduce-scatter"):  # its type names what goes in and what comes out
