@@ -2,6 +2,7 @@
 
 import gc
 import os
+import pathlib
 import signal
 import tempfile
 
@@ -33,6 +34,17 @@ gc.set_threshold(100_000, 20, 20)
 # Under `nohup` or in a shell's background these two are ignored, in every process that a test starts, too.
 signal.signal(signal.SIGHUP, signal.SIG_DFL)
 signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+@pytest.fixture(autouse=True, scope="module")
+def few_mappings():
+    """Forgets compiled programs when there are many: each is mapped into memory, and Linux allows 65,530 mappings in a
+    process, beyond which XLA crashes."""
+    yield
+    maps = pathlib.Path("/proc/self/maps")
+    if maps.exists() and maps.read_bytes().count(b"\n") > 20_000:
+        jax.clear_caches()
+        gc.collect()
 
 
 @pytest.fixture
