@@ -1,7 +1,6 @@
 """What a compiled program sends between devices: its collectives, their bytes, and how often loops repeat them.
 
-    for collective in collectives_of(compiled.as_text()):
-        print(collective.kind, collective.times * collective.bytes_sent())
+    sent = sum(each.times * each.bytes_sent() for each in collectives_of(compiled.as_text(), num_devices))
 
 The text is what XLA's compiler made of the program (HLO), so this counts what will run, including what the partitioner
 added, moved and merged.

@@ -22,6 +22,7 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import PartitionSpec as P
 
+from gptjax.model.int8 import Int8
 from gptjax.parallel.mesh import AXES, BATCH_AXES, compiler_axes
 from gptjax.parallel.sharding import TABLE, rows_spec, split_vocabulary
 
@@ -35,6 +36,8 @@ def looked_up(
     """`function(tables, indices)`, see `Placement.lookup`, by columns where several devices hold columns."""
     mesh, holding = jax.sharding.get_abstract_mesh(), _several(TABLE["embed"].lookup)
     batch, length = max(index.shape[0] for index in indices), indices[0].shape[1]
+    if any(isinstance(table, Int8) for table in tables):  # it has a scale for each row, which has no columns
+        return function(tables, indices)
     # Inside of a `shard_map` the parts are the caller's. A batch may be too small where a model writes.
     if not holding or mesh.manual_axes or not _divides(batch, BATCH_AXES) or not _divides(length, ("context", TENSOR)):
         return function(tables, indices)

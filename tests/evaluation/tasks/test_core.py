@@ -32,5 +32,5 @@ def test_core_finds_what_is_at_hand(tmp_path):
     (folder / "copa.jsonl").write_text(row * 3)
     tasks, missing = find_tasks("core", [tmp_path])
     assert [task.name for task in tasks] == ["copa"] and len(missing) == 21
-    with pytest.raises(ConfigError, match="none of its tasks"):
+    with pytest.raises(ConfigError, match="the data of its tasks were not found"):
         find_tasks("core", [folder])
