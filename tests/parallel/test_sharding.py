@@ -1,5 +1,6 @@
 """The table of shardings splits the right axes of parameters, and statistics are split like their parameter."""
 
+import math
 import re
 
 import jax
@@ -13,11 +14,12 @@ from gptjax.config import ConfigError
 from gptjax.data.facts import DataFacts
 from gptjax.model.families import family_of
 from gptjax.model.parameters import Parameter, abstract_params
-from gptjax.parallel.mesh import make_mesh
+from gptjax.parallel.mesh import AbstractDevices, make_mesh
 from gptjax.parallel.sharding import params_sharding, spec_of, state_sharding
 from gptjax.planning import plan
 from gptjax.training.state import TrainState
 from gptjax.tree import leaves_by_path
+from gptjax.user_code import load_config
 
 EVERYTHING = dict(
     model__bias="all",
@@ -170,3 +172,29 @@ def test_logits_stay_split_over_the_vocabulary(tiny_config, tied, chunk):
     assert re.search(r"f32\[8,\d+,48\]", text)  # rows of a device, tokens of all or of a chunk, half of the vocabulary
     assert not re.search(r"f32\[8,\d+,96\]", text)
     assert not re.search(r"= \(?f32\[8,\d+,48\][^=]* (?:all-\w+|collective-permute|reduce-scatter)\(", text)
+
+
+@pytest.mark.parametrize(
+    "count, sizes",
+    [
+        (8, dict(fsdp=8)),
+        (512, dict(fsdp=64, tensor=8)),
+        (4096, dict(pipeline=8, fsdp=64, tensor=8)),
+        (4096, dict(data=512, fsdp=8)),
+        (4096, dict(data=512, fsdp=8, zero1=True)),
+    ],
+)
+def test_the_state_of_70_billion_parameters_is_split_over_any_number_of_devices(count, sizes):
+    """Nothing is allocated, and no device is needed."""
+    config = load_config("configs/llama.py:70b")
+    config.mesh.update({"data": 1} | sizes)
+    config.training.update(batch_size=4096, gradient_accumulation_steps=1)
+    state = plan(config, DataFacts(128_256), AbstractDevices("gpu", count, "NVIDIA H200")).abstract_state
+    whole, parameters = (sum(leaf.size for leaf in jax.tree.leaves(part)) for part in (state, state.params))
+    held = sum(math.prod(leaf.sharding.shard_shape(leaf.shape)) for leaf in jax.tree.leaves(state))
+    copies = sizes.get("data", 1)
+    if "zero1" in sizes:  # of the parameters alone there are copies
+        expected = parameters * copies / count + (whole - parameters) / count
+    else:
+        expected = whole * copies / count
+    assert expected <= held < 1.01 * expected
