@@ -18,6 +18,7 @@ from gptjax.parallel.hub import Channel
 from gptjax.parallel.meeting import Meeting, Timeouts
 
 LONG = 60.0  # seconds
+MADE = []  # members of the running test
 
 
 class Connected(member.Member):
@@ -30,6 +31,7 @@ class Connected(member.Member):
         self._connected, self.hub = Channel(here, heartbeat), Channel(there, LONG)
         self.ended = queue.SimpleQueue()
         monkeypatch.setattr(member, "exit_at_once", self.ended.put)
+        MADE.append(self)
 
     def listen(self):
         thread = threading.Thread(target=self._listen, daemon=True)
@@ -42,6 +44,17 @@ def _over_tcp():
         one = socket.socket()
         one.connect(server.getsockname())
         return one, server.accept()[0]
+
+
+@pytest.fixture(autouse=True)
+def retired(monkeypatch):
+    """A timer that outlived its test would end the process of all tests."""
+    yield
+    while MADE:
+        process = MADE.pop()
+        process._leaving = True  # a listener that loses its hub from now on does nothing
+        if process._timer is not None:
+            process._timer.cancel()
 
 
 @pytest.fixture
