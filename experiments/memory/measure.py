@@ -16,8 +16,8 @@ from pathlib import Path
 os.environ["XLA_FLAGS"] = "--xla_gpu_enable_triton_gemm=false"  # Triton does not multiply 8-bit floats: cuBLAS for all
 sys.path.append(str(Path(__file__).parents[1] / "ahead_of_time"))
 import compile_for_gpu  # first: it sets what JAX reads at its import
-from program import products_of
 
+from gptjax.parallel.compiled import products_of
 from gptjax.parallel.traffic import collectives_of
 
 HERE = Path(__file__).parent

@@ -2,25 +2,24 @@
 
     sent = sum(each.times * each.bytes_sent() for each in collectives_of(compiled.as_text(), num_devices))
 
-The text is what XLA's compiler made of the program (HLO), so this counts what will run, including what the partitioner
-added, moved and merged.
+The text is what XLA made of the program (`parallel/compiled.py`), so this counts what the partitioner added, moved and
+merged.
 """
 
 from __future__ import annotations
 
 import math
 import re
-from collections import defaultdict
-from collections.abc import Iterator
 from typing import NamedTuple
 
 import numpy as np
+
+from gptjax.parallel.compiled import instructions, known
 
 KINDS = ("all-reduce", "all-gather", "reduce-scatter", "all-to-all", "collective-permute")
 _BITS = {"pred": 8, "s4": 4, "u4": 4, "s8": 8, "u8": 8, "s16": 16, "u16": 16, "bf16": 16, "f16": 16, "s32": 32}
 _BITS |= {"u32": 32, "f32": 32, "s64": 64, "u64": 64, "f64": 64, "f8e4m3fn": 8, "f8e5m2": 8}
 _INSTRUCTION = re.compile(rf" = (?P<type>.*?) (?P<kind>{'|'.join(KINDS)})(?P<start>-start)?\(")
-_CALLED = re.compile(r"\b(?:body|condition|calls|to_apply|called_computations|branch_computations)=\{?([^,}\s][^}\s]*)")
 
 
 class Collective(NamedTuple):
@@ -40,7 +39,7 @@ class Collective(NamedTuple):
     times: int
 
     def bytes_sent(self) -> float:
-        """By one device, each time, if the group is a ring."""
+        """The bytes that one device sends each time, if the group is a ring."""
         if self.kind == "collective-permute":
             return float(self.bytes)
         passes = 2 if self.kind == "all-reduce" else 1
@@ -52,70 +51,16 @@ class Collective(NamedTuple):
 
 
 def collectives_of(text: str, num_devices: int) -> list[Collective]:
-    """The collectives of a compiled program of `num_devices` devices, those of one device left out.
+    """The collectives of a program that was compiled for `num_devices` devices. Groups of one device are left out.
 
     Raises:
       ValueError: a loop around a collective does not say how often it runs, or the text has an unknown form.
     """
-    lines_of, entry = _computations(text)
-
-    def walk(name: str, times: int) -> Iterator[Collective]:
-        for line in lines_of[name]:
-            if found := _INSTRUCTION.search(line):
-                made = _collective(line, found, num_devices, times)
-                if len(made.group) > 1:
-                    yield made
-                continue
-            for called in _called(line):
-                if has_collectives[called]:
-                    yield from walk(called, times * _trips(line))
-
-    has_collectives = _where_collectives_are(lines_of)
-    return list(walk(entry, 1))
-
-
-def _computations(text: str) -> tuple[dict[str, list[str]], str]:
-    """Name → instructions, and the name of the computation that the program starts with."""
-    lines_of: dict[str, list[str]] = defaultdict(list)
-    name, entry = "", ""
-    for line in text.splitlines():
-        if found := re.match(r"(ENTRY )?%?([\w.-]+) .*\{$", line):
-            name = found[2]
-            lines_of[name] = []
-            entry = name if found[1] else entry
-        elif name and line.startswith(" "):
-            lines_of[name].append(line)
-    return lines_of, entry
-
-
-def _called(line: str) -> list[str]:
-    return [name.strip().lstrip("%") for names in _CALLED.findall(line) for name in names.split(",")]
-
-
-def _where_collectives_are(lines_of: dict[str, list[str]]) -> dict[str, bool]:
-    known: dict[str, bool] = {}
-
-    def has(name: str) -> bool:
-        if name not in known:
-            known[name] = False
-            known[name] = any(
-                _INSTRUCTION.search(line) or any(has(called) for called in _called(line) if called in lines_of)
-                for line in lines_of[name]
-            )
-        return known[name]
-
-    for name in lines_of:
-        has(name)
-    return defaultdict(bool, known)
-
-
-def _trips(line: str) -> int:
-    if " while(" not in line:
-        return 1
-    found = re.search(r'known_trip_count":\{"n":"(\d+)"', line)
-    if not found:
-        raise ValueError(f"a loop with collectives does not say how often it runs: {line.strip()[:200]}")
-    return int(found[1])
+    every = []
+    for line, times, _ in instructions(text):
+        if found := _INSTRUCTION.search(line):
+            every.append(_collective(line, found, num_devices, known(times, line)))
+    return [each for each in every if len(each.group) > 1]
 
 
 def _collective(line: str, found: re.Match, num_devices: int, times: int) -> Collective:
@@ -144,7 +89,7 @@ def _bytes(type_: str) -> int:
 
 
 def _first_group(line: str, num_devices: int) -> tuple[int, ...]:
-    """Of `replica_groups`: {{0,1},{2,3}}, or [2,2]<=[2,2]T(1,0), or mesh['a'=2,'b'=2] {'b'}."""
+    """The first group of `replica_groups`: {{0,1},{2,3}}, or [2,2]<=[2,2]T(1,0), or mesh['a'=2,'b'=2] {'b'}."""
     if found := re.search(r"replica_groups=\{\{([\d,]+)\}", line):
         return tuple(int(number) for number in found[1].split(","))
     if found := re.search(r"replica_groups=\[([\d,]+)\]<=\[([\d,]+)\](?:T\(([\d,]+)\))?", line):

@@ -1,0 +1,111 @@
+"""The text of a compiled program (HLO): its instructions, and how often loops repeat them.
+
+The text is what XLA made of a program, so what is read here is what will run, on GPUs that need not exist: their
+compiler works without them. `products_of` counts matrix products; `parallel/traffic.py` reads what is sent.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Iterator
+from typing import NamedTuple
+
+_CALLED = re.compile(r"\b(?:body|condition|calls|to_apply|called_computations|branch_computations)=\{?([^,}\s][^}\s]*)")
+_ARRAY = re.compile(r"\b(?:f|bf|s|u|c)\w+\[([\d,]*)\]")
+
+
+class Instruction(NamedTuple):
+    """A line of the text.
+
+    Attributes:
+      line: the text.
+      times: how often the program runs it; None: a loop around it does not say how often it runs.
+      types: the name of each instruction of the same computation → its type and the rest of its line.
+    """
+
+    line: str
+    times: int | None
+    types: dict[str, str]
+
+
+def instructions(text: str) -> Iterator[Instruction]:
+    """All instructions of a program, those inside of loops and fusions included."""
+    lines_of, entry = _computations(text)
+    types_of = {name: _types(lines) for name, lines in lines_of.items()}
+
+    def walk(name: str, times: int | None) -> Iterator[Instruction]:
+        for line in lines_of[name]:
+            yield Instruction(line, times, types_of[name])
+            trips = _trips(line)
+            for called in _called(line):
+                if called in lines_of:
+                    yield from walk(called, None if times is None or trips is None else times * trips)
+
+    return walk(entry, 1)
+
+
+def products_of(text: str) -> tuple[float, float]:
+    """FLOPs of the matrix products of a step on one device, and of those among them whose operands are 8-bit floats.
+
+    XLA's own products and cuBLAS's are counted, kernels of attention are not.
+
+    Raises:
+      ValueError: a loop around a product does not say how often it runs.
+    """
+    every = float8 = 0.0
+    for line, times, types in instructions(text):
+        found = re.search(r" = (.*?) (?:dot|custom-call)\(%([\w.-]+)", line)
+        summed = re.search(r'lhs_contracting_dim(?:ension)?s"?[=:][{\[]([\d,"]*)[}\]]', line)
+        if not found or not summed:
+            continue
+        left = _shape(types[found[2]])
+        axes = [int(number) for number in re.findall(r"\d+", summed[1])]
+        flops = 2.0 * math.prod(_shape(found[1])) * math.prod(left[axis] for axis in axes) * known(times, line)
+        every += flops
+        float8 += flops if types[found[2]].startswith("f8") else 0.0
+    return every, float8
+
+
+def known(times: int | None, line: str) -> int:
+    """Raises ValueError if it is not known how often an instruction runs."""
+    if times is None:
+        raise ValueError(f"a loop does not say how often it runs: {line.strip()[:200]}")
+    return times
+
+
+def _computations(text: str) -> tuple[dict[str, list[str]], str]:
+    """Name → lines, and the name of the computation that the program starts with."""
+    lines_of: dict[str, list[str]] = {}
+    name, entry = "", ""
+    for line in text.splitlines():
+        if found := re.match(r"(ENTRY )?%?([\w.-]+) .*\{$", line):
+            name = found[2]
+            lines_of[name] = []
+            entry = name if found[1] else entry
+        elif name and line.startswith(" "):
+            lines_of[name].append(line)
+    return lines_of, entry
+
+
+def _types(lines: list[str]) -> dict[str, str]:
+    made = (re.match(r"\s*(?:ROOT )?%([\w.-]+) = (.*)", line) for line in lines)
+    return {found[1]: found[2] for found in made if found}
+
+
+def _called(line: str) -> list[str]:
+    return [name.strip().lstrip("%") for names in _CALLED.findall(line) for name in names.split(",")]
+
+
+def _trips(line: str) -> int | None:
+    if " while(" not in line:
+        return 1
+    found = re.search(r'known_trip_count":\{"n":"(\d+)"', line)
+    return int(found[1]) if found else None
+
+
+def _shape(text: str) -> list[int]:
+    """The shape of the first array in a type such as (bf16[2,3]{1,0}, u8[7]{0})."""
+    found = _ARRAY.search(text)
+    assert found is not None, text
+    return [int(number) for number in found[1].split(",") if number]
