@@ -40,3 +40,11 @@ def test_no_step_moves_more_than_a_layer_at_once_or_transposes_the_stream():
     layer = 2 * 12 * width**2
     assert largest_gather(every, head) < 2.3 * layer
     assert transposes(text) < 5 * layers
+
+
+def test_with_zero1_each_gpu_gets_its_part_of_the_summed_gradients_alone():
+    """All parameters go out once, as gradients, and come back once."""
+    fields = {"mesh.data": 8, "mesh.zero1": True, "model.num_layers": 2, "training.gradient_accumulation_steps": 2}
+    compiled, _, _ = compile_step("gpt2:124m", 8, 512, fields)
+    large = [each for each in collectives_of(compiled.as_text(), 8) if each.bytes >= 2**20]
+    assert {(each.kind, each.times) for each in large} == {("reduce-scatter", 1), ("all-gather", 1)}
