@@ -26,7 +26,7 @@ CALLS = 3  # of a turn
 KINDS = {"processor_seconds": "processor seconds", "seconds": "seconds by the clock"}
 
 
-def gptjax_side() -> Callable[[tuple[int, ...]], Callable[[], object]]:
+def gptjax_side(block: int) -> Callable[[tuple[int, ...]], Callable[[], object]]:
     import jax
     import jax.numpy as jnp
     import numpy as np
@@ -42,7 +42,7 @@ def gptjax_side() -> Callable[[tuple[int, ...]], Callable[[], object]]:
         arrays = [jnp.asarray(np.random.default_rng(i).normal(size=shape), jnp.float32) for i in range(4)]
 
         def gradients(q: jax.Array, k: jax.Array, v: jax.Array, cotangent: jax.Array) -> object:
-            out, pull = jax.vjp(lambda *qkv: attention(*qkv, backend="xla"), q, k, v)
+            out, pull = jax.vjp(lambda *qkv: attention(*qkv, backend="xla", block=block), q, k, v)
             return out, pull(cotangent)
 
         compiled = jax.jit(gradients, compiler_options=compiler_options(mesh, "float32"))
@@ -51,7 +51,7 @@ def gptjax_side() -> Callable[[tuple[int, ...]], Callable[[], object]]:
     return prepared
 
 
-def torch_side() -> Callable[[tuple[int, ...]], Callable[[], object]]:
+def torch_side(block: int) -> Callable[[tuple[int, ...]], Callable[[], object]]:
     import torch
 
     def prepared(shape: tuple[int, ...]) -> Callable[[], object]:
@@ -69,9 +69,9 @@ def torch_side() -> Callable[[tuple[int, ...]], Callable[[], object]]:
     return prepared
 
 
-def serve(side: str) -> None:
+def serve(side: str, block: int) -> None:
     """Answers the number of a shape with what CALLS calls took, after two for warming up."""
-    prepared = {"gptjax": gptjax_side, "torch": torch_side}[side]()
+    prepared = {"gptjax": gptjax_side, "torch": torch_side}[side](block)
     ready: dict[int, Callable[[], object]] = {}
     for line in sys.stdin:
         number = int(line)
@@ -88,15 +88,17 @@ def serve(side: str) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--turns", type=int, default=7)
+    parser.add_argument("--block", type=int, default=64, help="model.attention_block, of gptjax alone")
     parser.add_argument("--torch_python", default=sys.executable, help="the interpreter that has PyTorch")
     parser.add_argument("--side", choices=("gptjax", "torch"), help="be one of the sides (internal)")
     options = parser.parse_args()
     if options.side:
-        return serve(options.side)
+        return serve(options.side, options.block)
     environment = {**os.environ, "OMP_WAIT_POLICY": "passive"}  # threads of PyTorch spin otherwise
     interpreters = {"gptjax": sys.executable, "torch": options.torch_python}
     sides = {
-        name: Side((interpreter, __file__, f"--side={name}"), environment) for name, interpreter in interpreters.items()
+        name: Side((interpreter, __file__, f"--side={name}", f"--block={options.block}"), environment)
+        for name, interpreter in interpreters.items()
     }
     print("| rows x tokens x heads x width | | gptjax | PyTorch | gptjax / PyTorch |\n|---|---|---|---|---|")
     for number, shape in enumerate(SHAPES):
