@@ -3,7 +3,7 @@
 Each operand is divided by a scale for the whole tensor and rounded: activations and weights to e4m3 (four significant
 bits, up to 448), gradients to e5m2 (three, up to 57,344), as in Micikevicius et al. (arXiv:2209.05433). The scale comes
 from the largest number of the very same tensor ("current" scaling), so nothing is carried from step to step. It is a
-power of two: dividing and multiplying by it is exact, and a float loses nothing by it.
+power of two, so that dividing and multiplying by it is exact.
 
     y = Q4(x) Q4(w)        dx = Q5(dy) Q4(w)ᵀ        dw = Q4(x)ᵀ Q5(dy)
 

@@ -171,7 +171,7 @@ def _within_capacity(
 def places(chosen_BTk: jax.Array, num_experts: int) -> tuple[jax.Array, jax.Array]:
     """How many earlier tokens of its row have made the same choice, [B, T, k]; and how many of a row make it, [B, E].
 
-    A choice of E is none, and its place means nothing.
+    E as a choice stands for no expert, and its place has no meaning.
     """
     is_chosen_BTE = jnp.sum(jax.nn.one_hot(chosen_BTk, num_experts, dtype=jnp.int32), axis=2)
     until_BTE = jnp.cumsum(is_chosen_BTE, axis=1)

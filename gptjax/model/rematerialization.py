@@ -1,4 +1,4 @@
-"""What the backward pass finds of a layer's intermediate results: kept on the device, kept on the host, or not at all.
+"""Which intermediate results of a layer are kept for the backward pass: on the device, on the host, or not at all.
 
 `jax.checkpoint` is PyTorch's `torch.utils.checkpoint`: what a block computes between its input and its output is not
 kept for the backward pass but computed again there, except for what a policy names. (It has nothing to do with
@@ -17,7 +17,7 @@ from gptjax.config import ConfigError
 from gptjax.model.precision import PRODUCT
 
 LAYER_INPUT = "layer_input"  # the residual stream before each layer
-ATTENTION_OUTPUT = "attention_output"  # before its projection. Its own products have no name
+ATTENTION_OUTPUT = "attention_output"  # before the output projection; the products inside of attention have no name
 
 
 class Policy(NamedTuple):

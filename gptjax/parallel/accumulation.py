@@ -4,7 +4,7 @@ Under `data` alone each device has all parameters. It adds up the gradients of i
 the devices add theirs once per step. The partitioner alone would do that after each micro-batch.
 
 Where parameters are split over `fsdp`, the gradients of each micro-batch are scattered as soon as they are there: to
-keep the devices' whole gradients until the end of the step would take the memory that the split saves.
+keep whole gradients on each device until the end of the step would take the memory that the split saves.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ AXIS = "data"
 
 
 def on_each_replica(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Makes of a function of (replica, params, batch [A, B, …], *others) one without the first argument.
+    """Turns `function(replica, params, batch [A, B, …], *others)` into a function without the first argument.
 
     Where all devices of the current mesh are replicas of the parameters, each calls the function with its own number
     and its own rows of each micro-batch, and the results are added up. Else the function is called once, as replica 0,

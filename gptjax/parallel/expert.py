@@ -113,7 +113,7 @@ def _by_all_to_all(
     num_experts, (rows, _, width) = config.num_experts, x_BTD.shape
     row_B11 = jnp.arange(rows)[:, None, None]
     places_BTk, _ = places(chosen_BTk, num_experts)
-    at = chosen_BTk, row_B11, places_BTk  # a choice that is dropped is of no expert, and so out of range
+    at = chosen_BTk, row_B11, places_BTk  # a dropped choice has the number E, which is out of range
     x_BTkD = jnp.broadcast_to(x_BTD[:, :, None], (*chosen_BTk.shape, width))
     x_EBCD = jnp.zeros((num_experts, rows, slots, width), x_BTD.dtype).at[at].set(x_BTkD, mode="drop")
 

@@ -4,8 +4,8 @@ Both have a matrix with an axis as long as the vocabulary, often the largest of 
 other axis, the residual stream, in float32.
 
 The first end never brings the parts together. Each device looks up its columns for the tokens of all devices, and an
-all-to-all makes of some columns of all rows all columns of its own rows. What is sent grows with the tokens and not
-with the vocabulary, and a device sums the gradient of its own columns over all tokens, in float32, as one device does.
+all-to-all then gives each device all columns of its own tokens. The bytes sent grow with the tokens and not with the
+vocabulary, and a device sums the gradient of its columns over all tokens, in float32, as one device does.
 
 The other end needs the whole matrix on each device. It is rounded to the type of the product before it is sent, once,
 outside of the loop over chunks of tokens, and so is the gradient that comes back.
@@ -64,8 +64,8 @@ def looked_up(
 
 
 def on_own_tokens(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Lets each device compute a function (x_BTD, head_DV, targets_BT, weights_BT) → sums of its own tokens, and adds
-    up the sums of all devices of the current mesh.
+    """Lets each device apply `function(x_BTD, head_DV, targets_BT, weights_BT)`, which returns sums, to its own tokens.
+    The sums of all devices of the current mesh are added up.
 
     The partitioner alone would gather the head and sum its gradient over the devices in every iteration of a loop over
     chunks; here that happens once, outside of the loop. The vocabulary stays split over `tensor`.
