@@ -1,0 +1,55 @@
+"""Repeated data: Muennighoff's released figures, and a penalty under which repeating raises the loss."""
+
+import pytest
+
+from gptjax.errors import ConfigError
+from gptjax.scaling.laws import LAWS
+from gptjax.scaling.repetition import REPETITION, DiminishingReturns, OverfittingPenalty, optimal
+
+LAW = LAWS["muennighoff"]
+UNIQUE = 25e9
+
+
+@pytest.mark.parametrize(
+    "parameters, tokens, loss", [(6.34e9, 242e9, 2.2256440889984477), (8.67e9, 178e9, 2.2269634075087867)]
+)
+def test_the_two_models_of_muennighoffs_figure_1(parameters, tokens, loss):
+    """As printed by github.com/huggingface/datablations."""
+    assert REPETITION.loss(LAW, parameters, tokens, UNIQUE) == pytest.approx(loss, rel=1e-9)
+
+
+def test_muennighoffs_best_split_of_a_budget_with_25_billion_unique_tokens():
+    parameters, tokens = optimal(LAW, REPETITION, 6 * 8.67e9 * 178e9, UNIQUE)
+    assert (parameters, tokens) == pytest.approx((6.8e9, 227e9), rel=0.01)
+
+
+def test_repeated_tokens_are_nearly_new_for_four_epochs_and_worth_15_times_the_text_at_most():
+    returns = DiminishingReturns()
+    assert returns.effective_tokens(UNIQUE, UNIQUE) == UNIQUE
+    assert returns.effective_tokens(UNIQUE / 2, UNIQUE) == UNIQUE / 2
+    assert returns.effective_tokens(4 * UNIQUE, UNIQUE) == pytest.approx(4 * UNIQUE, rel=0.08)
+    assert returns.effective_tokens(1e6 * UNIQUE, UNIQUE) == pytest.approx((1 + 15.387756) * UNIQUE)
+
+
+def test_enough_unique_text_leaves_the_law_as_it_is():
+    parameters, tokens = LAW.optimal(1e21)
+    assert REPETITION.loss(LAW, parameters, tokens, 10 * tokens) == pytest.approx(LAW.loss(parameters, tokens))
+    assert optimal(LAW, REPETITION, 1e21, 10 * tokens) == pytest.approx((parameters, tokens), rel=1e-3)
+
+
+def test_the_penalty_makes_repetition_harmful_beyond_a_point_which_diminishing_returns_cannot():
+    penalty = OverfittingPenalty(penalty=0.02, delta=1.0, kappa=0.5)
+
+    def course(law):
+        return [law.loss(LAW, 1e9, epochs * 1e9, 1e9) for epochs in (1, 4, 16, 64, 256)]
+
+    assert course(penalty)[0] == LAW.loss(1e9, 1e9)
+    assert course(penalty)[1] - LAW.loss(1e9, 4e9) == pytest.approx(0.02 * 3)
+    assert course(penalty) != sorted(course(penalty), reverse=True)
+    assert course(REPETITION) == sorted(course(REPETITION), reverse=True)
+
+
+@pytest.mark.parametrize("law", [REPETITION, OverfittingPenalty(1.0, 1.0, 1.0)], ids=["returns", "penalty"])
+def test_no_unique_text_is_refused(law):
+    with pytest.raises(ConfigError, match="0 unique tokens: must be more than 0"):
+        law.loss(LAW, 1e9, 1e9, 0)
