@@ -59,8 +59,8 @@ class DiminishingReturns:
         Raises:
           ConfigError: there are no unique tokens.
         """
-        seen = min(tokens, unique_tokens)
-        return law.loss(self.effective_parameters(law, parameters, seen), self.effective_tokens(tokens, unique_tokens))
+        data = self.effective_tokens(tokens, unique_tokens)
+        return law.loss(self.effective_parameters(law, parameters, min(tokens, unique_tokens)), data)
 
 
 @dataclasses.dataclass(frozen=True)

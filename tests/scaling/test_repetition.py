@@ -51,5 +51,5 @@ def test_the_penalty_makes_repetition_harmful_beyond_a_point_which_diminishing_r
 
 @pytest.mark.parametrize("law", [REPETITION, OverfittingPenalty(1.0, 1.0, 1.0)], ids=["returns", "penalty"])
 def test_no_unique_text_is_refused(law):
-    with pytest.raises(ConfigError, match="0 unique tokens: must be more than 0"):
+    with pytest.raises(ConfigError, match=r"0 unique tokens: must be more than 0"):
         law.loss(LAW, 1e9, 1e9, 0)
