@@ -1,8 +1,8 @@
-"""Programs that are compared take turns, each in a process of its own.
+"""Lets programs that are compared take turns, each in a separate process.
 
-`Side` is the end of whoever compares: a process that waits for its turn sleeps on its standard input, so that the
-threads of two sides never run at once. `take_turns` is the end of a side that trains. They exchange lines: facts in
-JSON once a side is warm, then a request and an answer in JSON per turn.
+The comparing program uses `Side`: a process that waits for its turn sleeps on its standard input, so the threads of two
+sides never run at once. A side that trains uses `take_turns`. They exchange lines: facts in JSON once a side is warm,
+then a request and an answer in JSON per turn.
 """
 
 from __future__ import annotations
@@ -17,10 +17,10 @@ from typing import Any
 
 
 class Side:
-    """A process that answers a line with a line of JSON."""
+    """A process that answers each line with a line of JSON."""
 
     def __init__(self, command: Sequence[str], environment: Mapping[str, str] | None = None):
-        """environment: None: that of this process."""
+        """environment: None means that of this process."""
         self._process = subprocess.Popen(
             command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment
         )
@@ -46,7 +46,7 @@ class Side:
 
 
 def take_turns(steps: Callable[[int], float], facts: dict[str, Any]) -> None:
-    """Warms up, prints the facts, and takes as many steps as each line of standard input says.
+    """Warms up, prints the facts, and then takes as many steps as each line of standard input says.
 
     steps: takes some steps and returns the last loss.
     """

@@ -1,7 +1,7 @@
-"""Is Muon better than AdamW in the same steps, when each has its own best learning rate? Five seeds each.
+"""Is Muon better than AdamW in the same number of steps, each at its own best learning rate? Five seeds each.
 
-First the rates, with as many trials for either and a seed that the comparison does not use; then the comparison with
-the best of them, which stand below in ADAMW and MUON.
+First the learning rates, with the same number of trials for each optimizer and a seed that the comparison does not use;
+then the comparison at the best rates, which are in ADAMW and MUON below.
 
   python -m gptjax.sweep experiments/adamw_against_muon/sweep.py:tune --workdir=runs/optimizers/tune --jobs=2
   python -m gptjax.sweep experiments/adamw_against_muon/sweep.py --workdir=runs/optimizers/compare --jobs=2

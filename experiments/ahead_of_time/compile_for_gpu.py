@@ -7,8 +7,8 @@
 
 `make aot` holds these programs to contracts (tests/experiments/ahead_of_time).
 
-It finds what only a GPU compilation shows: a kernel that refuses the shapes, a collective that should not be there, a
-step that does not fit. Nothing is timed and GEMMs are not autotuned.
+It finds what only a compilation for GPUs shows: a kernel that does not support the shapes, an unexpected collective, a
+step that does not fit into memory. Nothing is timed, and matrix products are not autotuned.
 """
 
 from __future__ import annotations
@@ -152,7 +152,7 @@ SENT = (
 
 
 def sent(cases=SENT) -> None:
-    """What a step's collectives move, in MiB: what gathers make, and what sums and all-to-alls take."""
+    """The MiB that a step's collectives move: outputs of all-gathers, inputs of reductions and all-to-alls."""
     print(f"| config | mesh | layers | peak GiB | {' | '.join(KINDS)} | largest gather of layers | transposes |")
     print("|---" * (6 + len(KINDS)) + "|")
     for name, rows, fields in cases:
@@ -172,12 +172,12 @@ def sent(cases=SENT) -> None:
 
 
 def largest_gather(every: list[Collective], head: int) -> int:
-    """The bytes of the largest all-gather other than that of a head of so many bytes."""
+    """The bytes of the largest all-gather, except that of the output head, which has `head` bytes."""
     return max((each.bytes for each in every if each.kind == "all-gather" and each.bytes != head), default=0)
 
 
 def transposes(text: str) -> int:
-    """The number of kernels in a program that transpose."""
+    """The number of kernels in a program that transpose an array."""
     return len(re.findall(r"^ *%?\S*transpose\S* = .* fusion\(", text, re.MULTILINE))
 
 

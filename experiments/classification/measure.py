@@ -1,11 +1,11 @@
-"""Spam or ham: encoders and decoders from plain and pretrained starts beside two baselines, on the same test split.
+"""Spam or ham: compares encoders and decoders from plain and pretrained starts with two baselines on one test split.
 
   python experiments/classification/measure.py --data=data/sms --pretrained=runs/encoder --runs=runs/spam --seeds=2
 
 --pretrained is a run of configs/encoder.py:pretrain, --pretrained_decoder one of :pretrain_decoder, --data what its
-docstring prepares. --starts chooses among plain, pretrained, last_block (pretrained, and the layers below the last one
-stay as they are), decoder and pretrained_decoder. Runs that are finished are not trained again. Writes results.csv and
-the confusion matrices of the encoder's two starts beside this file. Needs scikit-learn.
+docstring prepares. --starts chooses among plain, pretrained, last_block (pretrained, with all layers below the last one
+frozen), decoder and pretrained_decoder. Finished runs are not trained again. Writes results.csv and the confusion
+matrices of the encoder's two starts beside this file. Needs scikit-learn.
 """
 
 import argparse
@@ -76,7 +76,7 @@ def command(name: str, *flags: str) -> None:
 
 
 def baselines(data: str) -> list[dict]:
-    """Always ham, and multinomial naive Bayes on counts of words, as scikit-learn has both by default."""
+    """Always ham, and multinomial naive Bayes on counts of words, both with scikit-learn's defaults."""
     (train, labels), (test, truth) = texts(data, "train"), texts(data, "test")
     counts = CountVectorizer().fit(train)
     model = MultinomialNB().fit(counts.transform(train), labels)

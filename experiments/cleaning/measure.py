@@ -35,11 +35,11 @@ from gptjax.corpus.cleaning.statistics import statistics
 WIKIPEDIA = flags.DEFINE_string("wikipedia", None, "Folder of WikiExtractor's output.", required=True)
 WEB = flags.DEFINE_list("web", None, "Files of .jsonl(.gz) with a field `text`.", required=True)
 BOOKS = flags.DEFINE_string("books", None, "Folder of .md files.", required=True)
-MEGABYTES = flags.DEFINE_float("megabytes", 10, "Of each, for the speed.")
-PEER_MEGABYTES = flags.DEFINE_float("peer_megabytes", 2, "Of each, for datatrove's speed and the decisions.")
-TURNS = flags.DEFINE_integer("turns", 3, "Timed turns, after one that is not.")
+MEGABYTES = flags.DEFINE_float("megabytes", 10, "Megabytes of each kind of text, for the speed.")
+PEER_MEGABYTES = flags.DEFINE_float("peer_megabytes", 2, "Megabytes of each kind, for datatrove and the decisions.")
+TURNS = flags.DEFINE_integer("turns", 3, "Timed turns, after one that is not timed.")
 
-BOOK_CHARACTERS = 100_000  # only the first characters of each book, so that many books are judged
+BOOK_CHARACTERS = 100_000  # only this many first characters of each book, so that many books are judged
 ARTICLE = re.compile(r"<doc [^>]*>\n(.*?)</doc>", re.DOTALL)
 SENTENCE_END = re.compile(r"(?<=[.!?])\s+")
 GROUPS = {

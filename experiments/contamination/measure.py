@@ -1,4 +1,4 @@
-"""Searches Wikipedia for question sets made from it; checks every hit with Python's own sets, and measures the speed.
+"""Searches Wikipedia for question sets made from it, checks every hit with Python sets, and measures the speed.
 
 python experiments/contamination/measure.py --data=FOLDER [--repeats=3] [--oracle]: see README.md.
 """
@@ -27,8 +27,8 @@ from gptjax.corpus.stages.contaminate import contaminate, index_evaluations, ove
 from gptjax.files import file_entry
 
 DATA = flags.DEFINE_string("data", None, "The folder with text/, books/ and eval/.", required=True)
-REPEATS = flags.DEFINE_integer("repeats", 3, "Timed turns, after one that is not.")
-ORACLE = flags.DEFINE_bool("oracle", False, "Search by Python's own sets, too (minutes), and compare all hits.")
+REPEATS = flags.DEFINE_integer("repeats", 3, "Timed turns, after one that is not timed.")
+ORACLE = flags.DEFINE_bool("oracle", False, "Also search with Python sets (takes minutes), and compare all hits.")
 
 N, LEAST = 13, 8
 OPTIONS = {"action": "remove", "least_hits": 1}
@@ -126,7 +126,7 @@ def report(sets: list[dict], shards: list[dict], work: Path, executor, name: str
 
 
 def compare(sets: list[dict], shards: list[dict], work: Path, name: str) -> None:
-    """Compares all (document, set, n-grams) of the stage with those of a Python dict of tuples of words."""
+    """Compares all (document, set, n-grams) of the stage with those found by a Python dict of word tuples."""
     grams: dict[tuple[str, ...], set[str]] = {}
     for one in sets:
         for text in {text for item in read_items(one) for text in item.texts}:
@@ -150,9 +150,9 @@ def compare(sets: list[dict], shards: list[dict], work: Path, name: str) -> None
         found |= {(number, hit["row"], hit["set"], hit["ngrams"]) for hit in hits}
     pairs = [{each[:3] for each in both} for both in (expected, found)]
     print(
-        f"{name}: {len(grams)} grams by Python's sets; (document, set) there {len(pairs[0])}, found "
-        f"{len(pairs[0] & pairs[1])}, missed {len(pairs[0] - pairs[1])}, others {len(pairs[1] - pairs[0])}; "
-        f"of the same number of n-grams {len(expected & found)}",
+        f"{name}: {len(grams)} n-grams by Python sets, {len(pairs[0])} pairs (document, set); found "
+        f"{len(pairs[0] & pairs[1])}, missed {len(pairs[0] - pairs[1])}, false {len(pairs[1] - pairs[0])}; "
+        f"with the same number of n-grams {len(expected & found)}",
         sorted(expected ^ found)[:6],
     )
 

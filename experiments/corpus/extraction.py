@@ -1,9 +1,9 @@
-"""How well and how fast HTML becomes text: tokens kept and left out on pages of known text; MB/s on archives.
+"""Measures extractors of text from HTML: tokens kept and left out on pages with known text, and MB/s on archives.
 
   python experiments/corpus/extraction.py ARCHIVES [--repeats=3]
 
-ARCHIVES: a folder of .warc files. The known pages are those of tests/corpus/sources/pages. One process; pages are in
-memory, decoded; only extraction is timed, and beside it the parting of archives into pages.
+ARCHIVES: a folder of .warc files. The known pages are those of tests/corpus/sources/pages. One process; pages are
+decoded and in memory. Only extraction is timed, and, separately, splitting archives into pages.
 """
 
 from __future__ import annotations
@@ -74,9 +74,7 @@ def speed(path: str, repeats: int) -> None:
     seconds, pages = timed(lambda: read(pieces), repeats)
     megabytes = sum(len(page) for page in pages) / 1e6
     print(f"\n{len(pieces)} archives, {sum(piece.size for piece in pieces) / 1e6:.1f} MB: {len(pages)} pages of HTML")
-    print(
-        f"with {megabytes:.2f} M characters, decompressed, parted and decoded in {statistics.median(seconds):.2f} s\n"
-    )
+    print(f"with {megabytes:.2f} M characters, decompressed, split and decoded in {statistics.median(seconds):.2f} s\n")
     print("| | seconds (spread) | pages/s | MB of HTML/s | M characters of text |\n|---|---:|---:|---:|---:|")
     for name, options in VARIANTS.items():
         options = {**web.OPTIONS, **options}

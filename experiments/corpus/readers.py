@@ -1,9 +1,9 @@
-"""How fast one core reads documents of each kind of source: files in, documents out, nothing written.
+"""Measures how fast one core reads documents from each kind of source: files in, documents out, nothing written.
 
   python experiments/corpus/readers.py DATA [--repeats=3]
 
-DATA is laid out as configs/corpus/everything.py says. Code is this Python's installed packages; tables are made of the
-books, in a folder that is gone afterwards. Every reader reads once before it is timed.
+DATA has the layout that configs/corpus/everything.py describes. The code is this Python's installed packages; the
+tables are made from the books, in a temporary folder. Every reader reads once before it is timed.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ import pyarrow.parquet as pq
 from gptjax.corpus.sources import kind_named
 
 MEGABYTE = 1_000_000
-MOST_BYTES = 40 * MEGABYTE  # the most bytes to read of a source, spread over all its files
+MOST_BYTES = 40 * MEGABYTE  # read at most this many bytes of a source, spread over all its files
 
 
 def main() -> None:

@@ -20,7 +20,7 @@ from gptjax.formatting import MEGABYTE
 
 
 class Timed:
-    """A pipeline's `watch` that prints a row for every finished stage. spent: the time in stages, as `spent_by_all`."""
+    """A pipeline's `watch` that prints a row per finished stage. spent: the time in stages, like `spent_by_all`."""
 
     def __init__(self):
         self.spent = (0.0, 0.0)
@@ -36,7 +36,7 @@ class Timed:
 
 
 def spent_by_all() -> tuple[float, float]:
-    """Returns the seconds on the clock, and the processor seconds of this process and its live workers (Linux)."""
+    """Returns the wall-clock seconds, and the processor seconds of this process and its live workers (Linux)."""
     processors = time.process_time()
     for worker in multiprocessing.active_children():
         user, system = Path(f"/proc/{worker.pid}/stat").read_text().rpartition(")")[2].split()[11:13]

@@ -1,8 +1,9 @@
-"""Rates, recall and precision beside three peers: python experiments/duplicates/measure.py --work=FOLDER [--side=NAME]
+"""Speed, recall and precision of ours and three peers: python experiments/duplicates/measure.py --work=FOLDER
+[--side=NAME]
 
-With --side, measures one (`sides.py`) on the shards that planting.py wrote and adds it to FOLDER/results.jsonl.
-Without, judges the pairs that all of them found and prints the table. Wall time is from Parquet to pairs, start of the
-two processes included. The files are read once before, so that they come from memory.
+With --side, measures one (`sides.py`) on the shards that planting.py wrote and adds it to FOLDER/results.jsonl. Without
+it, judges the pairs that each side found and prints the table. Wall time is from Parquet to pairs, including the start
+of the two processes. The files are read once before, so that they are in the page cache.
 """
 
 from __future__ import annotations
@@ -25,10 +26,10 @@ from gptjax.corpus.duplicates.find import components
 from gptjax.corpus.duplicates.join import pack
 
 WORK = flags.DEFINE_string("work", None, "What planting.py wrote.", required=True)
-SIDE = flags.DEFINE_enum("side", None, list(SIDES), "The side to measure; none: print the table.")
+SIDE = flags.DEFINE_enum("side", None, list(SIDES), "The side to measure; without it, the table is printed.")
 BANDS = flags.DEFINE_integer("bands", 18, "Bands.")
-ROWS = flags.DEFINE_integer("rows", 7, "Rows of a band.")
-REPEATS = flags.DEFINE_integer("repeats", 1, "Times that the side runs.")
+ROWS = flags.DEFINE_integer("rows", 7, "Rows per band.")
+REPEATS = flags.DEFINE_integer("repeats", 1, "How often the side runs.")
 SHARDS = flags.DEFINE_integer("shards", 16, "How many of the shards: fewer for slow sides.")
 JUDGED = 4000  # dropped documents whose similarity to the kept one is computed exactly
 
@@ -88,7 +89,7 @@ def table() -> None:
 
 
 def judge(pairs: np.ndarray, texts: list[str], copies: np.ndarray) -> list[str]:
-    """Returns the recall of planted copies, the number of dropped documents, and the share similar to the kept one."""
+    """Returns the recall of planted pairs, the number of dropped documents, and the share similar to the kept one."""
     if not len(pairs):
         return ["", "", ""]
     # Longer texts get smaller numbers, so that every side keeps the longest text of a cluster.

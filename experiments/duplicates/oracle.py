@@ -1,4 +1,4 @@
-"""Jaccard similarity of sets of five words, computed with Python's sets; the searches are judged by it."""
+"""Jaccard similarity of sets of five-word shingles, computed with Python sets; the searches are judged by it."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """Measures the search for repeated passages: python experiments/duplicates/passages.py --work=PLANTED [--kind=window]
 
-Runs its three stages on the shards that planting.py wrote, by two processes, and prints their wall times and counts.
+Runs its three stages on the shards that planting.py wrote, with two processes, and prints their wall times and counts.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from gptjax.corpus.stages.passages import hash_passages, join_passages, mark_pas
 
 WORK = flags.DEFINE_string("work", None, "What planting.py wrote.", required=True)
 KIND = flags.DEFINE_enum("kind", "window", ["window", "paragraph", "line"], "Of passages.")
-WORDS = flags.DEFINE_integer("words", 50, "Of a passage, at least.")
+WORDS = flags.DEFINE_integer("words", 50, "The fewest words of a passage.")
 SHARDS = flags.DEFINE_integer("shards", 16, "How many.")
 
 

@@ -1,9 +1,9 @@
-"""A corpus with planted copies: python experiments/duplicates/planting.py --texts=FOLDER,FOLDER --work=FOLDER
+"""Makes a corpus with planted copies: python experiments/duplicates/planting.py --texts=FOLDER,FOLDER --work=FOLDER
 
-Texts are cut into documents of 300 to 3,000 words; to them are added near copies of 8,000 (words replaced, paragraphs
-left out, cut short, wrapped in other text), 1,000 exact copies and 300 near copies of one document. Writes 16 Parquet
-shards and truth.npz: the planted pairs with their Jaccard similarities over sets of five words, counted with Python's
-own sets and regular expressions.
+Texts are cut into documents of 300 to 3,000 words. Added to them are near duplicates of 8,000 (with words replaced,
+paragraphs left out, cut short, or wrapped in other text), 1,000 exact copies and 300 near duplicates of one document.
+Writes 16 Parquet shards and truth.npz: the planted pairs with their Jaccard similarities over sets of five-word
+shingles, computed with Python sets and regular expressions.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from oracle import WORD, similarity
 from gptjax.corpus.documents import DocumentWriter, document_id
 
 TEXTS = flags.DEFINE_list("texts", None, "Folders with text: books, articles, source code.", required=True)
-WORK = flags.DEFINE_string("work", None, "Where the corpus goes.", required=True)
+WORK = flags.DEFINE_string("work", None, "The folder to write the corpus to.", required=True)
 SUFFIXES = (".py", ".md", ".txt", ".rst", ".tex")
 SHARDS, NEAR, EXACT, HOT = 16, 8000, 1000, 300
 

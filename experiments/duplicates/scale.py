@@ -1,8 +1,9 @@
-"""Join and components of many documents: python experiments/duplicates/scale.py --work=FOLDER [--documents=10000000]
+"""Times join and components of many documents: python experiments/duplicates/scale.py --work=FOLDER
+[--documents=10000000]
 
-Sketches with made-up keys instead of documents: a tenth of them share a key with another one in every band, a
-twentieth in one band, and in each band one key is shared by 0.5 % of all (a hot bucket). Runs the search without
-verification in a process of its own and prints its wall time and peak memory.
+It uses sketches with synthetic keys instead of documents: a tenth of them share a key with another one in every band, a
+twentieth in one band, and in each band 0.5 % of all share one key (a hot bucket). Runs the search without verification
+in a separate process and prints its wall time and peak memory.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ from gptjax.splitmix import mix
 
 WORK = flags.DEFINE_string("work", None, "A folder for the sketches: 190 bytes per document.", required=True)
 DOCUMENTS = flags.DEFINE_integer("documents", 10_000_000, "How many.")
-MEMORY = flags.DEFINE_list("memory", ["512", "128"], "Megabytes allowed to the join; one run each.")
+MEMORY = flags.DEFINE_list("memory", ["512", "128"], "Megabytes that the join may use; one run each.")
 SHARD = 1_000_000
 SKETCH = Sketch(bands=18, rows=7)
 

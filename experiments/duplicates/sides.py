@@ -1,4 +1,4 @@
-"""Ways from Parquet shards to candidate pairs on two processes: ours and three peers', each by its own released code.
+"""Ways from Parquet shards to candidate pairs with two processes: ours and three peers', each with its released code.
 
 Every side reads the same shards and makes shingles of five words. A side returns pairs of document numbers (in the
 order of the shards); gptjax also writes its tables. The peers' sides follow their manuals.
@@ -93,7 +93,7 @@ def _rensa_sketches(path: Path, permutations: int) -> list:
 
 
 def datatrove(paths: list[Path], work: Path, bands: int, rows: int) -> np.ndarray:
-    """Runs its four steps with its own normalization and words; returns pairs (dropped, kept in its cluster)."""
+    """Runs datatrove's four steps, with its normalization and words; returns pairs (dropped, kept in its cluster)."""
     from datatrove.executor import LocalPipelineExecutor
     from datatrove.pipeline.dedup.minhash import (
         MinhashConfig,

@@ -1,8 +1,8 @@
-"""Two public sets whose copies are known: python experiments/duplicates/truth.py --data=FOLDER
+"""Searches two public sets whose copies are known: python experiments/duplicates/truth.py --data=FOLDER
 
-FOLDER/articles/data/articles_*.train has an article a line (its name first), .truth the pairs that are copies (the set
-of github.com/chrisjmccormick/MinHash). FOLDER/license_texts/licenses.jsonl has texts of licences in graded similarity:
-the truth is their similarity, counted pair by pair with Python's own sets.
+FOLDER/articles/data/articles_*.train has one article per line (its name first), .truth the pairs that are copies (the
+set of github.com/chrisjmccormick/MinHash). FOLDER/license_texts/licenses.jsonl has texts of licences of graded
+similarity: the truth is the similarity of each pair, computed with Python sets.
 """
 
 from __future__ import annotations

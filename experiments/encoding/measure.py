@@ -1,4 +1,4 @@
-"""Compares the encode stage with SentencePiece's own threads, in alternation: see README.md."""
+"""Compares the encode stage with SentencePiece's own threads, in alternating turns: see README.md."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ from gptjax.files import file_entry
 
 DATA = flags.DEFINE_string("data", None, "Folder of .md or .txt files.", required=True)
 TOKENIZER = flags.DEFINE_string("tokenizer", None, "A SentencePiece model.", required=True)
-MEGABYTES = flags.DEFINE_float("megabytes", 24, "How much of the folder.")
-TURNS = flags.DEFINE_integer("turns", 3, "Timed turns, after one that is not.")
+MEGABYTES = flags.DEFINE_float("megabytes", 24, "How many megabytes of the folder to read.")
+TURNS = flags.DEFINE_integer("turns", 3, "Timed turns, after one that is not timed.")
 
 PARTS = 4
 CHUNK = 4096  # characters; SentencePiece is fastest on short texts

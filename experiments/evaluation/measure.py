@@ -1,10 +1,10 @@
-"""How fast are the log-likelihoods of a multiple-choice task, beside lm_eval's own `hf` model of the same weights?
+"""Compares the speed of a multiple-choice task's log-likelihoods with lm_eval's own `hf` model of the same weights.
 
 python experiments/evaluation/measure.py --data=FOLDER_WITH_hellaswag --tokenizer=FOLDER_OR_FILE [--items=200]
 
-One process, the sides in turns: all choices by `LogLikelihoods`, one forward pass per choice, and lm_eval's `HFLM`
-around a transformers Llama in batches of several sizes. All get the same tokens, so tokenization is not part of the
-times; a first turn compiles and is not counted. Needs PyTorch, transformers and lm_eval beside gptjax.
+The sides take turns in one process: all choices by `LogLikelihoods`, one forward pass per choice, and lm_eval's `HFLM`
+around a transformers Llama in batches of several sizes. All get the same tokens, so tokenization is not timed; a first
+turn compiles and is not counted. Needs PyTorch, transformers and lm_eval besides gptjax.
 """
 
 from __future__ import annotations
@@ -43,14 +43,14 @@ CONTEXT = 1024
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", type=Path, required=True, help="where the task's files lie")
+    parser.add_argument("--data", type=Path, required=True, help="the folder of the task's files")
     parser.add_argument("--tokenizer", type=Path, required=True, help="a prepared folder, or a tokenizer's file")
     parser.add_argument("--task", default="hellaswag")
     parser.add_argument("--items", type=int, default=200)
     parser.add_argument("--turns", type=int, default=3)
     parser.add_argument("--layers", type=int, default=6)
     parser.add_argument("--width", type=int, default=384)
-    parser.add_argument("--batches", default="1,8", help="of lm_eval, in choices")
+    parser.add_argument("--batches", default="1,8", help="lm_eval's batch sizes, in choices")
     parser.add_argument("--output", type=Path, default=Path(__file__).with_name("results.csv"))
     arguments = parser.parse_args()
 
@@ -78,7 +78,7 @@ def main() -> None:
         found = []
         for request in requests:
             length = len(request.tokens) - 1
-            tokens = np.zeros(-(-length // 32) * 32 + 1, np.int32)  # few shapes, or each length would be compiled
+            tokens = np.zeros(-(-length // 32) * 32 + 1, np.int32)  # few shapes, since each one is compiled
             tokens[: length + 1] = request.tokens
             nats = np.asarray(forward(params, tokens[:-1], tokens[1:]))
             found.append(float(nats[request.first - 1 : length].sum()))

@@ -1,11 +1,11 @@
 """Does a mixture of experts learn more than a dense layer of the same active FLOPs? On a CPU, real text, three seeds.
 
   python experiments/experts/measure.py DATA tune     # learning rates, with a seed that the comparison does not use
-  python experiments/experts/measure.py DATA compare  # with the best of them, which stand in RATES
+  python experiments/experts/measure.py DATA compare  # at the best of them, which are in RATES
   python experiments/experts/measure.py DATA draw     # from results.csv
 
-One run at a time, each `python -m gptjax.train` in a process of its own, whose
-processor seconds are read from /proc (Linux) whenever a row of metrics has been written.
+One run at a time, each `python -m gptjax.train` in a separate process, whose processor seconds are read from /proc
+(Linux) whenever it has written a row of metrics.
 """
 
 import csv
@@ -28,7 +28,7 @@ HERE = Path(__file__).parent
 SIDES = {
     "16 experts, 4 used": {"model.router_normalized": True},
     "16 experts, 4 used, not normalized": {"model.router_normalized": False},
-    # as wide as four experts, and 8 columns more for the FLOPs of the router
+    # as wide as four experts, plus 8 columns for the FLOPs of the router
     "dense": {"model.num_experts": 0, "model.feedforward_width": 392},
 }
 COLORS = {"16 experts, 4 used": "#d1495b", "dense": "#3b6fb6"}
@@ -50,7 +50,7 @@ COLUMNS = ("side", "learning_rate", "seed", "step", "tokens", "validation_loss",
 
 
 def run(fields: dict) -> tuple[list[dict], float, float]:
-    """(rows of metrics, processor seconds per step, those before the first row) of one run.
+    """Returns (rows of metrics, processor seconds per step, processor seconds before the first row) of one run.
 
     The seconds of a step are the median over the spans between two rows; those with an evaluation are left out.
     """
@@ -83,13 +83,13 @@ def run(fields: dict) -> tuple[list[dict], float, float]:
 
 
 def processor_seconds(pid: int) -> float:
-    """Of all threads of a process, user and system."""
+    """The user and system time of all threads of a process."""
     fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 def measure(data: str, path: Path, runs: list[tuple[str, float, int]], fields: dict) -> None:
-    """Appends the validation losses of the runs (side, rate, seed) to a CSV file, unless it holds them."""
+    """Appends the validation losses of the runs (side, rate, seed) to a CSV file, unless they are in it."""
     done = {(row["side"], float(row["learning_rate"]), int(row["seed"])) for row in table(path)}
     for side, rate, seed in runs:
         if (side, rate, seed) in done:
@@ -106,7 +106,7 @@ def measure(data: str, path: Path, runs: list[tuple[str, float, int]], fields: d
                     spent = f"{row['step'] * seconds:.2f}", f"{to_compile:.1f}"
                     loss = f"{row['validation/loss']:.4f}"
                     writer.writerow([side, rate, seed, row["step"], row["tokens"], loss, *spent])
-        print(side, rate, seed, loss, f"{1000 * seconds:.0f} ms of a processor per step", flush=True)
+        print(side, rate, seed, loss, f"{1000 * seconds:.0f} processor ms per step", flush=True)
 
 
 def table(path: Path) -> list[dict[str, str]]:
@@ -117,7 +117,7 @@ def table(path: Path) -> list[dict[str, str]]:
 
 
 def draw() -> None:
-    """Mean and range over the seeds, by tokens and by processor seconds, from results.csv."""
+    """Draws mean and range over the seeds, by tokens and by processor seconds, from results.csv."""
     rows = table(HERE / "results.csv")
     with matplotlib.rc_context(STYLE):
         figure = matplotlib.figure.Figure(figsize=(10, 4.2), dpi=150, layout="constrained")

@@ -18,8 +18,9 @@ SHAPES = ((32, 1024, 12, 12, 64), (16, 2048, 32, 8, 64), (8, 2048, 24, 8, 128), 
 
 
 def measure(shapes: tuple[tuple[int, ...], ...] = SHAPES, window: int = 512) -> Iterator[dict]:
-    """FLOPs are those of the pairs that are seen, 4 · H each and head, thrice and a half that with the gradient (the
-    backward pass multiplies five times where the forward pass multiplies twice)."""
+    """FLOPs are those of the unmasked pairs, 4 · H per pair and head, and 3.5 times as many with the gradient (the
+    backward pass has five matrix products and the forward pass two).
+    """
     for shape, kind, backend in itertools.product(shapes, ("causal", "windowed", "packed"), ("cudnn", "xla")):
         rows, length, heads, kv_heads, width = shape
         keys = jax.random.split(jax.random.key(0), 3)

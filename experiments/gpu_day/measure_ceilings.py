@@ -12,7 +12,7 @@ from gptjax.training.hardware import peak_flops_per_device
 
 
 def measure(sizes: tuple[int, ...] = (4096, 8192, 16384), copied: int = 2**30) -> Iterator[dict]:
-    """copied: float32 numbers."""
+    """copied: the number of float32 values that the copy moves."""
     device = jax.devices()[0]
     for dtype in (jnp.bfloat16, jnp.float8_e4m3fn):
         for size in sizes:

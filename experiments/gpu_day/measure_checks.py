@@ -23,7 +23,7 @@ def measure(only: str = "") -> Iterator[dict]:
             "XLA_PYTHON_CLIENT_PREALLOCATE": "false",
         }  # for the processes that tests start
         status = subprocess.run([*command, *(["-k", only] if only else [])], cwd=ROOT, env=environment).returncode
-        if status > 1 or not report.exists():  # with status 1 tests failed, which the rows report
+        if status > 1 or not report.exists():  # status 1 means that tests failed, which the rows report
             raise RuntimeError(f"pytest ended with exit status {status}")
         for case in ElementTree.parse(report).iter("testcase"):
             row = {"test": case.get("name"), "outcome": "passed", "seconds": float(case.get("time"))}

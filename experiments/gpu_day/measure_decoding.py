@@ -35,7 +35,7 @@ class Tokenizer:
 def measure(
     config: str, batches: tuple[int, ...], prompt: int = 128, new: int = 128, model: dict | None = None
 ) -> Iterator[dict]:
-    """read: bytes per second of weights alone, were each read once per step; what the memory's rate bounds."""
+    """read: bytes of weights per second if each weight is read once per step; the memory bandwidth limits it."""
     section = named_config(config).model
     section.update(model or {})
     section.max_positions = max(512, prompt + new)
@@ -59,7 +59,7 @@ def measure(
 
 
 def timed(generator: Generator, rows: list[list[int]], new: int, size: int) -> dict:
-    """Times generation; the time includes reading the prompts."""
+    """Times generation, prefill included."""
     seconds, compile_seconds = [], 0.0
     for _ in range(TURNS + 1):
         timing = Timing()

@@ -1,4 +1,4 @@
-"""Trains character-level Shakespeare with the GPU setting by a user's commands; stops it when the time is up."""
+"""Trains character-level Shakespeare at the GPU setting with a user's commands; stops when the time is up."""
 
 from __future__ import annotations
 
@@ -17,18 +17,18 @@ from worker import NotSupported
 
 ROOT = Path(__file__).parents[2]
 TEXT = ROOT / ".gpu_day" / "input.txt"  # wheels.py puts it there
-SECONDS = 180  # of training, after which a signal makes it save and end
+SECONDS = 180  # seconds of training, after which a signal makes it save and end
 
 
 def measure(text: str = str(TEXT), settings: tuple[str, ...] = ()) -> Iterator[dict]:
-    """text: its path; 'written': words drawn by chance."""
+    """text: the path of the text, or 'written' for random words."""
     with tempfile.TemporaryDirectory() as folder:
         if text == "written":
             text = str(Path(folder) / "input.txt")
             words = random.Random(0).choices(["so", "much", "depends", "upon", "a", "red", "wheel", "barrow"], k=4000)
             Path(text).write_text("\n\n".join(" ".join(words[i : i + 20]) for i in range(0, 4000, 20)))
         if not Path(text).exists():
-            raise NotSupported(f"the text is not here: {text}")
+            raise NotSupported(f"the text is missing: {text}")
         prepared, workdir = Path(folder) / "data", Path(folder) / "run"
         run("gptjax.prepare", f"--input={text}", f"--output={prepared}", "--tokenizer=char",
             "--split_by=tail", "--validation_fraction=0.1")  # fmt: skip

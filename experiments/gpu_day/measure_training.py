@@ -1,4 +1,6 @@
-"""The real trainer's step, or compiled PyTorch's, on synthetic tokens: the first of some settings that fits."""
+"""Measures the trainer's step, or compiled PyTorch's, on synthetic tokens, with the first of several settings that
+fits.
+"""
 
 from __future__ import annotations
 
@@ -25,17 +27,17 @@ from gptjax.training.trainer import Trainer
 from gptjax.user_code import load_config
 
 CONFIGS = Path(__file__).parents[2] / "configs"
-LARGEST_SHARE = 0.98  # of the memory that JAX may take, by the compiler's own account, for a setting to be tried
+LARGEST_SHARE = 0.98  # a setting is tried if the compiler's estimate is below this share of the memory that JAX may use
 
 
 class TooLarge(Exception):
-    """The compiled step needs more memory than there is."""
+    """The compiled step needs more memory than the device has."""
 
 
 def measure(
     config: str, length: int, side: str, settings: tuple[dict, ...], model: dict | None = None
 ) -> Iterator[dict]:
-    """One row for every setting that did not fit, and one of figures for the first that did."""
+    """Yields a row for every setting that did not fit, and a row of figures for the first that did."""
     for setting in settings:
         row = {"config": config, "length": length, "side": side, **setting}
         try:
@@ -53,7 +55,7 @@ def measure(
 
 
 def free_memory() -> None:
-    """Frees the memory of a setting that failed: its arrays, and what PyTorch keeps of them."""
+    """Frees the memory of a setting that failed: its arrays and PyTorch's cached blocks."""
     jax.clear_caches()
     gc.collect()
     if "torch" in sys.modules and sys.modules["torch"].cuda.is_available():
@@ -94,7 +96,7 @@ def make_plan(
 ) -> Plan:
     """The config of that name with the setting's rows, layers, remat and chunk; `model`: fields that differ.
 
-    The vocabulary is a multiple of 128 on both sides: no token uses the rows more, and the tensor cores want them.
+    The vocabulary is rounded up to a multiple of 128 on both sides, for the tensor cores; no token uses the added rows.
     """
     made = named_config(config)
     made.model.update(layers=setting.get("layers", "unroll"), remat=setting.get("remat", "none"), **model)
@@ -127,7 +129,7 @@ def gptjax_side(trainer: Trainer) -> tuple[Callable[[int], float], dict]:
     limit = (device.memory_stats() or {}).get("bytes_limit")
     needed = facts["state_bytes"] + facts["work_bytes"]
     if limit and needed > LARGEST_SHARE * limit:
-        raise TooLarge(f"needs {needed / 2**30:.1f} GiB by the compiler's account; JAX may take {limit / 2**30:.1f}")
+        raise TooLarge(f"needs {needed / 2**30:.1f} GiB by the compiler's estimate; JAX may use {limit / 2**30:.1f}")
     shapes = trainer.abstract_batch()
     tokens = np.random.default_rng(0).integers(trainer.config.model.vocab_size, size=shapes["tokens"].shape)
     values = {"tokens": tokens, "targets": np.roll(tokens, -1, axis=-1), "weights": np.ones(tokens.shape)}
@@ -162,7 +164,7 @@ def torch_side(config: Settings, rows: int) -> tuple[Callable[[int], float], dic
         import pytorch_side
         import torch
     except ImportError as error:
-        raise NotSupported(f"PyTorch is not here: {error}") from error
+        raise NotSupported(f"PyTorch cannot be imported: {error}") from error
     steps, facts = pytorch_side.training_steps(config)
     device = torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu"
     return steps, facts | {"device": device}

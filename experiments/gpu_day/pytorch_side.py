@@ -11,7 +11,7 @@ from torch import nn
 
 
 class Attention(nn.Module):
-    """Causal, grouped-query, through PyTorch's fused attention; rotary where the model has no position embedding."""
+    """Causal grouped-query attention by PyTorch's fused kernel; rotary where the model has no position embedding."""
 
     def __init__(self, model: Any):
         super().__init__()
@@ -106,7 +106,7 @@ def initialize(module: nn.Module) -> None:
 
 
 def training_steps(config: Any) -> tuple[Any, dict]:
-    """(steps, facts): `steps(n)` takes n training steps and waits for them; it has been compiled and run once."""
+    """Returns (steps, facts): `steps(n)` takes n training steps and waits for them; it is compiled and has run once."""
     device = "cuda" if torch.cuda.is_available() else "cpu"
     torch.manual_seed(0)
     torch.set_float32_matmul_precision("high")

@@ -1,8 +1,7 @@
-"""The tables and the plot of a GPU day: python experiments/gpu_day/report.py FOLDER
+"""Writes the tables and the plot of a GPU day: python experiments/gpu_day/report.py FOLDER
 
-Reads FOLDER/results.jsonl and writes FOLDER/README.md and FOLDER/training.png. If a slice ran more
-than once, its last final result counts. A figure is a median over turns of about a second, with the least and the most
-in brackets.
+Reads FOLDER/results.jsonl and writes FOLDER/README.md and FOLDER/training.png. If a slice ran more than once, its last
+final result counts. A figure is a median over turns of about a second, with the smallest and the largest in brackets.
 """
 
 from __future__ import annotations
@@ -15,7 +14,7 @@ from run import FINAL, read_results
 
 
 def latest(results: Iterable[dict]) -> list[dict]:
-    """One result per slice and device, in the order in which they were first tried."""
+    """Returns one result per slice and device, in the order in which they were first tried."""
     chosen: dict[tuple[str, str], dict] = {}
     for result in results:
         key = result["device"], result["slice"]
@@ -127,8 +126,8 @@ def name_of(row: dict) -> str:
 
 
 def tables(results: list[dict]) -> str:
-    """Returns Markdown: a table for each device and part, followed by everything without figures and the reasons."""
-    text = ["# What was measured", "", "Written by `report.py`; medians, with the least and the most of the turns.", ""]
+    """Returns Markdown: a table for each device and part, followed by what has no figures, with the reasons."""
+    text = ["# What was measured", "", "Written by `report.py`; medians, with the smallest and the largest turn.", ""]
     for device in dict.fromkeys(result["device"] for result in results):
         here = [result for result in results if result["device"] == device]
         text += [f"## {device}", "", "; ".join(sorted({provenance(result) for result in here})), ""]

@@ -1,10 +1,11 @@
-"""A GPU day in one command: the next unfinished slices, the most valuable first, until the time is up.
+"""Runs a GPU day with one command: the next unfinished slices, the most valuable first, until the time is up.
 
   python experiments/gpu_day/run.py --output=FOLDER --minutes=9
 
-FOLDER/results.jsonl gets a line for every slice as soon as it has ended, FOLDER/log.txt what the slices printed. Slices
-that results.jsonl there, or in a folder named by --earlier, already finished on this kind of device are not repeated.
-One that crashes, hangs or runs out of memory costs itself alone. README.md beside this file says how to spend the day.
+FOLDER/results.jsonl gets a line for every slice as soon as it has ended, FOLDER/log.txt the slices' output. A slice is
+not repeated if results.jsonl there, or in a folder named by --earlier, has its final result on this kind of device. A
+slice that crashes, hangs or runs out of memory does not affect the others. README.md beside this file says how to spend
+the day.
 """
 
 from __future__ import annotations
@@ -29,17 +30,17 @@ HERE = Path(__file__).parent
 ROOT = HERE.parents[1]
 RESULTS = "results.jsonl"
 FINAL = ("done", "out of memory", "not supported")
-TRIES = 2  # how often to try a slice that crashes or hangs
-KILL_AHEAD = 5.0  # seconds before the end of the time, so that the last line is still written
+TRIES = 2  # how often a slice that crashes or hangs is tried
+KILL_AHEAD = 5.0  # seconds kept at the end, so that the last line is still written
 
 
 # --- What there is to do ---------------------------------------------------------------------------------------------
 
 
 def next_slice(slices: Iterable[Slice], results: Iterable[dict], facts: dict, seconds: float) -> Slice | None:
-    """The first slice without a final result on this device that takes no longer than that; failed ones come last.
+    """The first slice without a final result on this device that fits into the time left; failed ones come last.
 
-    facts: the device and the revision; what failed with another revision may have been mended.
+    facts: the device and the revision; what failed at another revision may have been fixed.
     """
     here = [result for result in results if result["device"] == facts["device"]]
     ended = {result["slice"] for result in here if result["status"] in FINAL}
@@ -67,7 +68,7 @@ def append_line(path: Path, result: dict) -> None:
         size = file.tell()
         if size:
             file.seek(size - 1)
-            if file.read() != b"\n":  # the writer before was killed within a line
+            if file.read() != b"\n":  # the previous writer was killed in the middle of a line
                 file.write(b"\n")
         file.write(json.dumps(result).encode() + b"\n")
 
@@ -88,13 +89,14 @@ def run_slice(todo: Slice, limit: float, log: Path, rehearse: bool) -> dict:
     if rehearse:
         environment |= {"GPU_DAY_REHEARSAL": "1", "JAX_PLATFORMS": "cpu", "JAX_DISABLE_MOST_OPTIMIZATIONS": "1"}
     elif todo.options.get("side") == "torch":
-        environment["JAX_PLATFORMS"] = "cpu"  # JAX only makes the config; PyTorch uses the GPU
+        environment["JAX_PLATFORMS"] = "cpu"  # JAX only builds the config; PyTorch uses the GPU
     else:
         environment["JAX_PLATFORMS"] = "cuda,cpu"  # without a GPU this is an error, instead of a measurement of the CPU
     started = time.monotonic()
     with tempfile.TemporaryDirectory() as folder:
         rows = Path(folder) / "rows.jsonl"
-        # PyTorch's compiler must not find files of a killed slice, or a cache that would make it skip what is timed.
+        # PyTorch's compiler must find neither files of a killed slice nor a cache that would make it skip what is
+        # timed.
         environment |= {"TORCHINDUCTOR_CACHE_DIR": str(Path(folder) / "inductor")}
         command = [sys.executable, str(HERE / "worker.py"), todo.part, json.dumps(todo.options), str(rows)]
         with open(log, "a+b") as output:
@@ -109,7 +111,7 @@ def run_slice(todo: Slice, limit: float, log: Path, rehearse: bool) -> dict:
     for line in lines:
         try:
             found.append(json.loads(line))
-        except json.JSONDecodeError:  # it died while it wrote
+        except json.JSONDecodeError:  # it ended in the middle of a line
             continue
     ended = {0: "done", OUT_OF_MEMORY: "out of memory", NOT_SUPPORTED: "not supported", None: "hung"}
     result = {"slice": todo.name, "part": todo.part, "status": ended.get(status, "crashed")}
@@ -152,7 +154,7 @@ def reason(printed: str, status: int) -> str:
 
 
 def device_name() -> str:
-    """Returns the driver's name of the GPU, without a library that would occupy the GPU."""
+    """Returns the driver's name of the GPU, without loading a library that would occupy the GPU."""
     try:
         query = ["nvidia-smi", "--query-gpu=name,driver_version", "--format=csv,noheader"]
         listed = subprocess.run(query, capture_output=True, text=True, timeout=60, check=True).stdout.splitlines()
@@ -173,12 +175,12 @@ def revision() -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--output", type=Path, required=True, help="a folder; made where it is missing")
-    parser.add_argument("--minutes", type=float, default=9.0, help="when to end, the running slice included")
+    parser.add_argument("--output", type=Path, required=True, help="the folder of results; created if missing")
+    parser.add_argument("--minutes", type=float, default=9.0, help="minutes until the end, including the last slice")
     parser.add_argument("--earlier", type=Path, nargs="*", default=[HERE / "results"], help="folders with results")
-    parser.add_argument("--only", default="", help="slices whose names hold this")
+    parser.add_argument("--only", default="", help="only slices whose names contain this")
     parser.add_argument("--list", action="store_true", help="show the slices in their order and end")
-    parser.add_argument("--rehearse", action="store_true", help="small models, on the CPU: no figure means anything")
+    parser.add_argument("--rehearse", action="store_true", help="run small models on the CPU (figures mean nothing)")
     arguments = parser.parse_args()
     deadline = time.monotonic() + 60 * arguments.minutes
     slices = [s for s in (REHEARSAL if arguments.rehearse else SLICES) if arguments.only in s.name]
@@ -187,7 +189,7 @@ def main() -> None:
         return
     device = "rehearsal" if arguments.rehearse else device_name()
     if device == "none":
-        sys.exit("no NVIDIA GPU answers here (nvidia-smi); --rehearse runs small models on the CPU")
+        sys.exit("nvidia-smi finds no NVIDIA GPU; --rehearse runs small models on the CPU")
     arguments.output.mkdir(parents=True, exist_ok=True)
     results = read_results([*arguments.earlier, arguments.output])
     facts = {"device": device, "revision": revision()}

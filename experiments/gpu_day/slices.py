@@ -1,7 +1,7 @@
 """The slices to measure on one GPU, the most valuable first; each slice runs in its own process.
 
-A training slice names settings in the order of their likely speed: the first that fits into the memory at hand is the
-one that is measured. Rows are sequences per step.
+A training slice names settings in the order of their likely speed; the first that fits into the memory is measured.
+Rows are sequences per step.
 """
 
 from __future__ import annotations
@@ -12,9 +12,10 @@ from typing import Any
 
 @dataclasses.dataclass(frozen=True)
 class Slice:
-    """part: the measure_*.py that does it. options: what its `measure` is given.
+    """part: the measure_*.py that runs it. options: the arguments of its `measure`.
 
-    seconds: what it should take, with its start: it is not begun when less is left. limit: after which it hangs.
+    seconds: its expected time, start included; it is not started if less is left. limit: seconds after which it counts
+    as hung.
     """
 
     name: str
@@ -89,7 +90,7 @@ SLICES: tuple[Slice, ...] = (
     *(training(shape, change=change) for shape, changes in CHANGES.items() for change in changes),
 )  # fmt: skip
 
-# For a machine without a GPU: every part and both sides, on models of one small layer. The last one breaks on purpose.
+# For a machine without a GPU: every part and both sides, on models of one small layer. The last one fails on purpose.
 SMALL = dict(num_layers=1, width=64, num_heads=4, num_kv_heads=2, head_width=16, feedforward_width=128, vocab_size=512)
 REHEARSAL: tuple[Slice, ...] = (
     Slice("checks", "checks", 1, 120, dict(only="causal-xla and 64")),

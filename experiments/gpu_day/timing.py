@@ -7,12 +7,12 @@ import statistics
 import time
 from collections.abc import Callable, Sequence
 
-REHEARSING = os.environ.get("GPU_DAY_REHEARSAL") == "1"  # a rehearsal only checks that figures appear
+REHEARSING = os.environ.get("GPU_DAY_REHEARSAL") == "1"  # a rehearsal only checks that there are figures
 TURNS, TURN_SECONDS = (2, 0.01) if REHEARSING else (7, 1.0)
 
 
 def time_turns(repeat: Callable[[int], None], turns: int = TURNS, target: float = TURN_SECONDS) -> list[float]:
-    """Seconds per repetition in each turn. `repeat(n)` does it n times and waits until the device has done so."""
+    """Returns the seconds per repetition in each turn. `repeat(n)` runs n repetitions and waits until they are done."""
     repeat(2)
     started = time.perf_counter()
     repeat(2)
@@ -38,6 +38,6 @@ def time_call(function: Callable, *arguments) -> list[float]:
 
 
 def spread(work: float, seconds: Sequence[float], name: str) -> dict[str, float]:
-    """Median, least and most of work per second over the turns: {name, name_least, name_most}."""
+    """Returns the median, smallest and largest work per second over the turns: {name, name_least, name_most}."""
     rates = [work / each for each in seconds]
     return {name: statistics.median(rates), f"{name}_least": min(rates), f"{name}_most": max(rates)}

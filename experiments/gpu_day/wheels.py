@@ -1,9 +1,9 @@
-"""Collects in .gpu_day/ (ignored by Git) what the machine with the GPU lacks and cannot download, to carry it there.
+"""Collects in .gpu_day/ (ignored by Git) what the machine with the GPU lacks and cannot download, to be carried there.
 
   python experiments/gpu_day/wheels.py --text=input.txt
 
-Wheels of the packages that gptjax needs beside JAX, Flax, Optax, Orbax and SentencePiece, the revision of this
-checkout, and the text of tinyshakespeare where --text names it.
+These are wheels of the packages that gptjax needs besides JAX, Flax, Optax, Orbax and SentencePiece, the revision of
+this checkout, and the text of tinyshakespeare if --text names it.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ from run import ROOT, revision
 FOLDER = ROOT / ".gpu_day"
 PACKAGES = ("grain>=0.2.18,<0.3", "array_record", "portpicker", "ml_collections>=1.1,<2", "tensorboardX>=2.6")
 PLATFORMS = ("manylinux_2_28", "manylinux_2_27", "manylinux_2_24", "manylinux_2_17", "manylinux2014", "manylinux1")
-LARGEST = 64 * 2**20  # the most bytes that can be carried
+LARGEST = 64 * 2**20  # at most this many bytes can be carried
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--python", default="3.12", help="of the machine with the GPU")
+    parser.add_argument("--python", default="3.12", help="Python version of the machine with the GPU")
     parser.add_argument("--packages", nargs="*", default=list(PACKAGES))
     parser.add_argument("--text", type=Path, help="tinyshakespeare's input.txt")
     arguments = parser.parse_args()

@@ -1,6 +1,6 @@
-"""One slice in a process of its own: python worker.py PART OPTIONS ROWS, both JSON but the last, a file to write.
+"""Runs one slice in a separate process: python worker.py PART OPTIONS ROWS, two values in JSON and a file to write.
 
-Every row is written as soon as it is measured. The first tells the device and the versions.
+Every row is written as soon as it is measured. The first row names the device and the versions.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ OUT_OF_MEMORY, NOT_SUPPORTED = 3, 4  # exit statuses
 
 
 class NotSupported(Exception):
-    """Something required does not exist here: a library, a kernel, a file. A second try would not find it either."""
+    """Something required is missing: a library, a kernel, a file. A second try would not find it either."""
 
 
 def versions() -> dict[str, str]:

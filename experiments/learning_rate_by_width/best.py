@@ -1,7 +1,7 @@
 """Finds each width's best learning rate in results.csv: python experiments/learning_rate_by_width/best.py RESULTS.csv
 
-Between the rates that were tried it is the lowest point of the parabola through the lowest mean and its neighbours,
-over the logarithm of the rate; its spread is that of the same done with each seed alone.
+Between the rates that were tried it is the minimum of the parabola through the lowest mean and its neighbours, over the
+logarithm of the rate; its spread comes from the same with each seed alone.
 """
 
 from __future__ import annotations

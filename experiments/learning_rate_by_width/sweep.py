@@ -1,7 +1,7 @@
 """Does AdamW's best learning rate move with the width? Widths and rates a factor of two apart, two seeds.
 
-Everything else is the same: two layers, 200 steps of 1,024 tokens, cosine. Heads are 24 wide, so that a wider model has
-more of them.
+Everything else is the same: two layers, 200 steps of 1,024 tokens, a cosine schedule. Heads are 24 wide, so a wider
+model has more of them.
 
   python -m gptjax.sweep experiments/learning_rate_by_width/sweep.py --workdir=runs/learning_rate_by_width --jobs=2
 """

@@ -1,7 +1,8 @@
 """Measures tokens per second of the loader alone: python experiments/loader/measure.py --data=data/stdlib
 
-One process, no workers, batches as the trainer takes them, beside plain NumPy slicing of the same memory map at random
-places (what nanoGPT's loader does: the least that any loader has to do). The sides take turns; medians and extremes.
+One process, no workers, batches as the trainer takes them, compared with plain NumPy slicing of the same memory map at
+random places (as nanoGPT's loader does: the least that any loader has to do). The sides take turns; medians and
+extremes.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from gptjax.config import default
 from gptjax.data import open_dataset
 
 DATA = flags.DEFINE_string("data", "data/stdlib", "A prepared folder.")
-REPEATS = flags.DEFINE_integer("repeats", 7, "Measurements of each side.")
+REPEATS = flags.DEFINE_integer("repeats", 7, "Measurements per side.")
 BATCH_SIZE = 32
 SECONDS = 0.5
 
@@ -33,7 +34,7 @@ def loader_rate(windows: str, sequence_length: int) -> float:
 
 
 def slicing_rate(sequence_length: int) -> float:
-    """Random windows of the first shard, copied one by one and stacked; a vocabulary of at most 65,536 tokens."""
+    """The rate of copying random windows of the first shard one by one and stacking them; ids must fit into 16 bits."""
     tokens = np.memmap(os.path.join(DATA.value, "train-00000.bin"), dtype="<u2", mode="r")
     rng = np.random.default_rng(0)
 

@@ -1,9 +1,9 @@
-"""Packing documents of 100 billion tokens into rows: python experiments/loader/packing_at_scale.py
+"""Measures packing documents of 100 billion tokens into rows: python experiments/loader/packing_at_scale.py
 
-Only lengths matter to packing, so no tokens are made: offsets of documents whose lengths are drawn (lognormal, median
-400 tokens, mean 1,000) lie in a file, as a prepared folder has them. Prints how long the index takes to make, how much
-memory the process has taken at most, how much travels to a loader process, and how full the rows are, beside a packing
-of all documents at once where that is possible.
+Packing depends only on lengths, so there are no tokens: a file holds the offsets of documents of random length
+(lognormal, median 400 tokens, mean 1,000), as in a prepared folder. Prints how long the index takes to make, the peak
+memory of the process, how many bytes are sent to a loader process, and the share of positions filled, compared with a
+packing of all documents at once where that is possible.
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ from absl import app, flags
 
 from gptjax.data import packed_index
 
-TOKENS = flags.DEFINE_multi_integer("tokens", [10**8, 10**9, 10**10, 10**11], "How many there are to pack.")
-SEQUENCE_LENGTH = flags.DEFINE_integer("sequence_length", 2048, "Positions of a row.")
+TOKENS = flags.DEFINE_multi_integer("tokens", [10**8, 10**9, 10**10, 10**11], "How many documents to pack.")
+SEQUENCE_LENGTH = flags.DEFINE_integer("sequence_length", 2048, "Positions per row.")
 MEAN = 1000
-AT_ONCE = 1 << 22  # documents whose lengths are drawn together
+AT_ONCE = 1 << 22  # documents whose lengths are drawn in one call
 
 
 class Documents:
@@ -51,7 +51,7 @@ class Documents:
 
 
 def main(_) -> None:
-    print("| tokens | documents | made in | opened again in | travels | peak memory | rows full | in one packing |")
+    print("| tokens | documents | made in | opened again in | sent | peak memory | positions filled | by one packing |")
     print("|---" * 8 + "|")
     length = SEQUENCE_LENGTH.value
     for tokens in TOKENS.value:
@@ -66,7 +66,7 @@ def main(_) -> None:
             again = time.perf_counter() - started
             memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
             whole = "not tried"
-            if tokens <= 10**9:  # the largest that this compares
+            if tokens <= 10**9:  # the largest corpus that is also packed at once
                 _, lengths = packed_index.pieces_of(source.document_offsets().astype(np.int64), 0, length)
                 _, num_rows = packed_index.best_fit(lengths, length)
                 whole = f"{source.num_tokens / num_rows / length:.2%}"

@@ -1,4 +1,4 @@
-"""Does the loss stay with moments in bfloat16 or 8 bits, and with 8-bit matrix products? Three seeds each.
+"""Does the loss stay the same with moments in bfloat16 or 8 bits, and with 8-bit matrix products? Three seeds each.
 
 python -m gptjax.sweep experiments/low_precision/sweep.py --workdir=runs/low_precision --jobs=2
 python -m gptjax.sweep experiments/low_precision/sweep.py:400 --workdir=runs/low_precision_400 --jobs=2

@@ -1,6 +1,6 @@
 """What each way of saving memory saves and costs, from the training step compiled ahead of time for H200 GPUs.
 
-  python experiments/memory/measure.py          # writes savings.csv row by row; rows that it has are not made again
+  python experiments/memory/measure.py          # writes savings.csv row by row; rows in it are not computed again
   python experiments/memory/measure.py --draw   # writes savings.png and prints the tables of README.md
 
 experiments/ahead_of_time/compile_for_gpu.py says what to install besides gptjax.
@@ -13,7 +13,7 @@ import os
 import sys
 from pathlib import Path
 
-os.environ["XLA_FLAGS"] = "--xla_gpu_enable_triton_gemm=false"  # Triton does not multiply 8-bit floats: cuBLAS for all
+os.environ["XLA_FLAGS"] = "--xla_gpu_enable_triton_gemm=false"  # not Triton, which has no 8-bit products
 sys.path.append(str(Path(__file__).parents[1] / "ahead_of_time"))
 import compile_for_gpu  # first: it sets what JAX reads at its import
 
@@ -63,7 +63,7 @@ def measure() -> None:
 
 
 def needs(compiled, num_gpus: int) -> dict[str, str]:
-    """GiB of a GPU's memory and of its host's, TFLOPs of products and GiB sent to other GPUs, per GPU and step."""
+    """GiB of a GPU's and its host's memory, TFLOPs of matrix products and GiB sent to other GPUs, per GPU and step."""
     memory, text = compiled.memory_analysis(), compiled.as_text()
     flops, float8 = products_of(text)
     sent = sum(each.times * each.bytes_sent() for each in collectives_of(text, num_gpus))
@@ -94,7 +94,7 @@ def draw() -> None:
         names = [row["saving"] for row in table]
         state, work = ([float(row[what]) for row in table] for what in ("state", "work"))
         panel.barh(names, state, label="state and batch")
-        panel.barh(names, work, left=state, label="what a step computes")
+        panel.barh(names, work, left=state, label="temporary buffers of a step")
         panel.axvline(139, color="black", linewidth=0.8, linestyle=":")
         panel.set_title(f"{model} (dotted: an H200)", fontsize=9, loc="left")
         panel.set_xlabel("GiB of one GPU's memory")

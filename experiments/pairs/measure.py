@@ -1,11 +1,11 @@
-"""Summaries and answers by an encoder and a decoder, and by a decoder alone of as many parameters.
+"""Summaries and answers by an encoder and a decoder, and by a decoder alone with the same number of parameters.
 
   python experiments/pairs/measure.py --summaries=data/scitldr --questions=data/squad --runs=runs/pairs
 
-The folders are what configs/summarization.py says how to prepare. Trains four models with that config, has them answer
-the test split, and writes results.csv and scores.png beside this file, baselines among them. What is finished is not
-done again. --only=questions:decoder trains and asks one model and writes nothing beside this file; --share=0.5 halves
-the epochs of all.
+configs/summarization.py says how to prepare the folders. Trains four models with that config, evaluates them on the
+test split, and writes results.csv and scores.png, which include baselines, beside this file. Finished work is not
+repeated. --only=questions:decoder trains and evaluates one model and writes nothing beside this file; --share=0.5
+halves the epochs of all models.
 """
 
 from __future__ import annotations
@@ -40,12 +40,12 @@ DRAWS = 20  # random answers to each question
 
 @dataclass(frozen=True)
 class Subject:
-    """What is asked.
+    """One of the two tasks.
 
     Attributes:
-      card: of configs/tasks. metrics: its own.
+      card: its name in configs/tasks. metrics: the card's metrics.
       epochs: of training, the same for both models, so that they see each pair equally often.
-      lengths: data.sequence_length of each of ARMS, where it is not the config's.
+      lengths: data.sequence_length of each of ARMS, if it differs from the config's.
     """
 
     card: str
@@ -92,7 +92,7 @@ def main() -> None:
 
 
 def trained(subject: Subject, arm: str, data: str, run: Path, share: float) -> dict[str, Any]:
-    """What a model scores, and what its training took."""
+    """A model's scores, and the time that its training took."""
     flags = ["--config.evaluation.every=50%", "--config.checkpoint.every=50%"]
     flags.append(f"--config.training.duration={subject.epochs * share:g} epochs")
     if arm in subject.lengths:
@@ -107,7 +107,7 @@ def trained(subject: Subject, arm: str, data: str, run: Path, share: float) -> d
 
 
 def command(name: str, run: Path, *flags: str) -> None:
-    """Runs a command of gptjax; what it took is recorded in the run's folder when it first succeeds."""
+    """Runs a command of gptjax; its time is recorded in the run's folder when it first succeeds."""
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
     subprocess.run([sys.executable, "-m", f"gptjax.{name}", f"--workdir={run}", *flags], check=True)
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
@@ -120,7 +120,7 @@ def command(name: str, run: Path, *flags: str) -> None:
 
 
 def baselines(name: str, subject: Subject, data: str) -> dict[str, dict[str, Any]]:
-    """Name → scores of what can be answered without a model."""
+    """Name → scores of answers that need no model."""
     (task,), _ = find_tasks(subject.card, [Path(data)])
     settings = task.card.settings
 
@@ -150,7 +150,7 @@ def sentences(text: str) -> list[str]:
 
 
 def span(source: str, length: int, draw: random.Random) -> str:
-    """So many neighbouring words of the passage, which stands before the line of the question."""
+    """`length` neighbouring words of the passage, which comes before the line of the question."""
     words = source.rpartition("\n")[0].split()
     first = draw.randrange(max(1, len(words) - length + 1))
     return " ".join(words[first : first + length])

@@ -1,4 +1,4 @@
-"""Draws schedules of a pipeline, and prints how long its stages are idle.
+"""Draws pipeline schedules, and prints for how long the stages are idle.
 
 python experiments/pipeline/draw.py           # writes schedules.png beside this file, prints the table of README.md
 python experiments/pipeline/draw.py 4 8 2     # prints one schedule: stages, micro-batches, repeats
@@ -17,7 +17,7 @@ DRAWN = (Schedule(4, 4), Schedule(4, 8), Schedule(4, 8, 2))
 
 
 def text(schedule: Schedule) -> str:
-    """A line for each stage: in each tick its micro-batch, with the letter of its group of layers if it has several."""
+    """A line per stage: each tick's micro-batch, with the letter of its group of layers if the stage has several."""
     width = len(str(schedule.microbatches - 1)) + (schedule.repeats > 1) + 1
     lines = []
     for stage in range(schedule.stages):
@@ -31,7 +31,7 @@ def text(schedule: Schedule) -> str:
 
 
 def draw(schedules: tuple[Schedule, ...], path: Path) -> None:
-    """Forward and backward pass, whose ticks are drawn twice as long; time is in turns of a stage with one group."""
+    """Draws the forward pass and, with ticks twice as long, the backward pass; the time unit is a tick without repeats."""
     figure, panels = plt.subplots(len(schedules), figsize=(11, 1.9 * len(schedules)), sharex=True)
     for schedule, panel in zip(schedules, panels):
         forward = 1 / schedule.repeats
@@ -53,7 +53,7 @@ def draw(schedules: tuple[Schedule, ...], path: Path) -> None:
         panel.set_yticks(range(schedule.stages), [f"stage {stage}" for stage in range(schedule.stages)])
         panel.set_title(f"{described(schedule)}: idle {schedule.bubble:.1%}", fontsize=9, loc="left")
         panel.spines[["top", "right", "left"]].set_visible(False)
-    panels[-1].set_xlabel("time, in turns of all of a stage's layers on one micro-batch; blue forward, orange backward")
+    panels[-1].set_xlabel("time, in forward passes of a micro-batch through a stage; blue forward, orange backward")
     figure.tight_layout()
     figure.savefig(path, dpi=110)
 

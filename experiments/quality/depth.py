@@ -1,12 +1,12 @@
-"""Depths 2, 4 and 6 with equal FLOPs.
+"""Compares depths 2, 4 and 6 at equal FLOPs.
 
   python -m gptjax.sweep experiments/quality/depth.py:data/books --workdir=runs/books
 
-Every depth is configs/depth.py's, which derives all else from it, but for what a budget of minutes on a CPU asks: a
-short context, a small batch, and as many tokens as the FLOPs allow.
+Every depth is that of configs/depth.py, which derives all else from it, except for what a budget of minutes on a CPU
+requires: a short context, a small batch, and as many tokens as the FLOPs allow.
 
     FLOPs per token = 6 · (12 L D² + V D) + 6 L D T       with D = 64 L, V = 2,048, T = 128
-    depth 2: 4.1 M a token, 1.2 M tokens     depth 4: 22.8 M, 219 k tokens     depth 6: 70.3 M, 71 k tokens
+    depth 2: 4.1 M per token, 1.2 M tokens     depth 4: 22.8 M, 219 k tokens     depth 6: 70.3 M, 71 k tokens
 """
 
 from gptjax.config import flatten

@@ -1,6 +1,7 @@
 """Draws and tabulates depth.py's runs: python experiments/quality/depth_curves.py runs/wikitext2 runs/books
 
-Bits a byte of the validation split against tokens and against FLOPs, one row of panels a data set, into depth.png.
+Plots bits per byte of the validation split against tokens and against FLOPs into depth.png, one row of panels per data
+set.
 """
 
 from __future__ import annotations

@@ -1,4 +1,5 @@
-"""The rules of configs/depth.py: how matrices start, and how fast the embedding learns. Each rule alone, and together.
+"""Compares rules for configs/depth.py: how matrices start, and how fast the embedding learns; each rule alone, and
+both.
 
   python -m gptjax.sweep experiments/quality/depth_rules.py:4,data/books --workdir=runs/rules/4
 
@@ -7,7 +8,7 @@
     embedding  the embedding starts with 1, and its rate is 100 times the head's, without decay
     both       matrices and embedding, as in nanochat (github.com/karpathy/nanochat, nanochat/gpt.py)
 
-Two seeds. All else is what `depth.py` beside this file takes for a CPU, but a run has a fixed number of steps.
+Two seeds. All else is as in `depth.py` beside this file, but a run has a fixed number of steps.
 """
 
 import runpy

@@ -1,8 +1,8 @@
 """The validation loss of a character model in two ways, the same for every model: `judge(nll, text, T)`.
 
-whole      every character of the split but the first is predicted once, in windows of T side by side.
-estimate   nanoGPT's: the mean over 20 batches of 12 windows at random places, here drawn 20 times over, so that the
-           spread of one such draw is known, too.
+whole      every character of the split but the first is predicted once, in windows of T side by side. estimate
+nanoGPT's: the mean over 20 batches of 12 windows at random places, here drawn 20 times, so that the spread of one such
+draw is known, too.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ CHUNK = 1 << 14  # tokens that a model processes at once
 
 
 def characters(folder: str | Path, split: str) -> tuple[np.ndarray, int]:
-    """Returns a prepared text as numbers from 0 (int64 [N]), without control tokens, and the id of number 0."""
+    """Returns a prepared text without control tokens as numbers from 0 (int64 [N]), and the token id of number 0."""
     manifest = read_manifest(folder)
     tokens = np.fromfile(Path(folder) / shard_name(split, 0), token_dtype(manifest["tokenizer"]["vocab_size"]))
     first = len(tokenizers.load(folder).control_ids)

@@ -21,7 +21,7 @@ from gptjax.training.checkpoint import load_for_inference
 
 DATA = flags.DEFINE_string("data", "data/shakespeare_char", "The prepared folder whose validation split is read.")
 LENGTHS = flags.DEFINE_list("lengths", [], "Window lengths; default: the run's own.")
-WEIGHTS = flags.DEFINE_enum("weights", "float32", WEIGHT_TYPES, "The type of the matrices, as generation reads them.")
+WEIGHTS = flags.DEFINE_enum("weights", "float32", WEIGHT_TYPES, "The type of the weight matrices, as in generation.")
 
 
 def main(argv: list[str]) -> None:

@@ -1,8 +1,8 @@
-"""nanoGPT's recipe on Hugging Face's GPT-2: python experiments/quality/peer.py --data=data/shakespeare_char
+"""Trains Hugging Face's GPT-2 with nanoGPT's recipe: python experiments/quality/peer.py --data=data/shakespeare_char
 
-The sizes of nanoGPT's CPU setting, its batches (windows at random places), learning rate, AdamW, clipping and
-initialisation, on `transformers.GPT2LMHeadModel` (which has biases, as GPT-2; nanoGPT leaves them out). Prints one JSON
-line a seed: the losses that judge.py finds, and the seconds of the steps alone.
+It takes the sizes of nanoGPT's CPU setting, its batches (windows at random places), learning rate, AdamW, clipping and
+initialization, on `transformers.GPT2LMHeadModel` (which has biases, as GPT-2; nanoGPT leaves them out). Prints one JSON
+line per seed: the losses that judge.py finds, and the seconds of the steps alone.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ from judge import characters, judge
 
 DATA = flags.DEFINE_string("data", "data/shakespeare_char", "A prepared folder.")
 STEPS = flags.DEFINE_integer("steps", 2000, "Optimizer steps.")
-SEEDS = flags.DEFINE_list("seeds", ["0", "1", "2"], "One run each.")
-COMPILE = flags.DEFINE_bool("compile", False, "torch.compile; its time is reported apart.")
+SEEDS = flags.DEFINE_list("seeds", ["0", "1", "2"], "Seeds; one run each.")
+COMPILE = flags.DEFINE_bool("compile", False, "Use torch.compile; the time of compilation is reported separately.")
 THREADS = flags.DEFINE_integer("threads", torch.get_num_threads(), "Of PyTorch.")
 
 LENGTH, BATCH, WIDTH, LAYERS, HEADS = 64, 12, 128, 4, 4

@@ -1,4 +1,5 @@
-"""Three seeds of a setting: python -m gptjax.sweep experiments/quality/shakespeare.py:cpu --workdir=runs/quality/cpu
+"""Trains three seeds of a setting: python -m gptjax.sweep experiments/quality/shakespeare.py:cpu
+--workdir=runs/quality/cpu
 
 The argument is one of configs/shakespeare_char.py's: cpu, cpu_same_steps, cpu_same_time, gpu.
 """

@@ -1,12 +1,12 @@
-"""Which mesh is best on 8 to 4,096 GPUs? From the programs that are compiled for them, on a machine without any.
+"""Which mesh is best on 8 to 4,096 GPUs? Estimated from the programs compiled for them, on a machine without GPUs.
 
   pip install --no-deps jax-cuda12-plugin==V jax-cuda12-pjrt==V nvidia-cudnn-cu12      (V: the version of jax)
   python experiments/scaling_out/measure.py             # compiles what results.csv does not have, then draws
   python experiments/scaling_out/measure.py --draw      # draws best.png and prints the tables of README.md
 
 Each program is the whole training step of a config, for H200 GPUs of which eight share a node. Its collectives are read
-from the compiled text, every loop counted as often as it runs. What they take is estimated: NVLINK inside of a node,
-INFINIBAND between nodes (of a group with k GPUs per node, k network cards work at once), LATENCY per node of a ring.
+from the compiled text, with every loop counted as often as it runs. Their time is estimated: NVLINK within a node,
+INFINIBAND between nodes (a group with k GPUs per node uses k network cards at once), LATENCY per node of a ring.
 """
 
 from __future__ import annotations
@@ -36,9 +36,9 @@ STAGES = 8
 
 PEAK = 989e12  # FLOP/s of an H200 in bfloat16
 REACHED = 0.6  # the share of it that matrix products reach
-NVLINK = 0.8 * 450e9  # bytes/s that a GPU sends to its node; 0.8: what large messages reach
+NVLINK = 0.8 * 450e9  # bytes/s that a GPU sends within its node; 0.8: the share that large messages reach
 INFINIBAND = 0.8 * 50e9  # bytes/s of each GPU's network card, 400 Gbit/s
-LATENCY = 2e-6  # seconds for each further node of a ring; a sum takes a tree, with as many levels as halvings
+LATENCY = 2e-6  # seconds for each further node of a ring; a sum runs along a binary tree
 MEMORY = 141e9 / 2**30 * 0.92  # GiB of an H200 that JAX uses
 
 
@@ -61,7 +61,7 @@ def meshes(gpus: int) -> dict[str, dict[str, int | bool]]:
 
 
 def fields_of(mesh: dict[str, int | bool]) -> dict[str, object] | None:
-    """The fields of a config, with as many micro-batches as leave a GPU few rows; None: there are too few rows."""
+    """The fields of a config, with as many micro-batches as leave each GPU few rows; None if there are too few rows."""
     fields: dict[str, object] = {f"mesh.{axis}": size for axis, size in mesh.items()}
     fields |= {"model.remat": "full", "model.layers": "scan"}
     groups = int(mesh.get("data", 1)) * int(mesh.get("fsdp", 1))  # of rows
@@ -80,14 +80,14 @@ def fields_of(mesh: dict[str, int | bool]) -> dict[str, object] | None:
 
 
 def seconds_of(collective: Collective) -> float:
-    """What one collective takes, by the slower of its two kinds of links."""
+    """The seconds of one collective, by the slower of its two kinds of links."""
     nodes, size = collective.nodes(PER_NODE), len(collective.group)
     sent = collective.bytes_sent()
     if nodes == 1:
         return sent / NVLINK
     if collective.kind == "collective-permute":
         return sent / INFINIBAND + LATENCY
-    between = sent * (nodes - 1) / nodes * size / (size - 1)  # of which size / nodes GPUs of a node send their share
+    between = sent * (nodes - 1) / nodes * size / (size - 1)  # each node's size / nodes GPUs send their share
     levels = nodes.bit_length() if collective.kind == "all-reduce" else nodes - 1
     return max(sent / NVLINK, between / (size / nodes) / INFINIBAND) + LATENCY * levels
 
@@ -165,7 +165,7 @@ def main() -> None:
 
 
 def shares(row: dict[str, str]) -> tuple[float, float]:
-    """Model FLOPs as a share of the peak: if nothing is sent while something is computed, and if all is."""
+    """Model FLOPs as a share of the peak: without any overlap of sending and computing, and with full overlap."""
     compute, sends = float(row["compute_seconds"]), float(row["communication_seconds"])
     ideal = float(row["model_tflop"]) * 1e12 / PEAK
     return ideal / (compute + sends), ideal / max(compute, sends)
@@ -205,7 +205,7 @@ def draw(rows: list[dict[str, str]]) -> None:
         ratio.set(xscale="log", yscale="log", xlabel="GPUs", xticks=COUNTS, xticklabels=[f"{n:,}" for n in COUNTS])
         ratio.minorticks_off()
         share.set(title=model)
-    panels[0, 0].set_ylabel("model FLOPs, % of the peak\n(line: nothing hidden; band: all hidden)")
+    panels[0, 0].set_ylabel("model FLOPs, % of the peak\n(line: no overlap; band: full overlap)")
     panels[1, 0].set_ylabel("seconds of sending\nper second of computing")
     figure.legend(*panels[0, 0].get_legend_handles_labels(), loc="lower center", ncols=4, frameon=False)
     figure.tight_layout(rect=(0, 0.08, 1, 1))

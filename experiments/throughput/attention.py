@@ -1,9 +1,9 @@
-"""Causal attention on a CPU beside PyTorch's: python experiments/throughput/attention.py
+"""Compares causal attention on a CPU with PyTorch's: python experiments/throughput/attention.py
 
 Forward and backward pass of `model/attention.py` with the backend xla, and of `scaled_dot_product_attention`, in
-float32. Each side is a process of its own, and they take turns (sides.py). Needs PyTorch and gptjax in one environment,
-or --torch_python=INTERPRETER. Prints the processor seconds and the seconds by the clock: medians of the turns, and the
-ratios of neighbouring turns with their extremes in brackets.
+float32. Each side is a separate process, and they take turns (sides.py). Needs PyTorch and gptjax in one environment,
+or --torch_python=INTERPRETER. Prints processor seconds and wall-clock seconds: medians of the turns, and the ratios of
+neighbouring turns with their extremes in brackets.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from sides import Side, processor_seconds
 #          rows, tokens, heads, width of a head
 SHAPES = ((4, 1024, 12, 64), (2, 4096, 4, 32), (8, 256, 6, 64))
 CALLS = 3  # of a turn
-KINDS = {"processor_seconds": "processor seconds", "seconds": "seconds by the clock"}
+KINDS = {"processor_seconds": "processor seconds", "seconds": "wall-clock seconds"}
 
 
 def gptjax_side(block: int) -> Callable[[tuple[int, ...]], Callable[[], object]]:
@@ -70,7 +70,7 @@ def torch_side(block: int) -> Callable[[tuple[int, ...]], Callable[[], object]]:
 
 
 def serve(side: str, block: int) -> None:
-    """Answers the number of a shape with what CALLS calls took, after two for warming up."""
+    """Answers the number of a shape with the time of CALLS calls, after two to warm up."""
     prepared = {"gptjax": gptjax_side, "torch": torch_side}[side](block)
     ready: dict[int, Callable[[], object]] = {}
     for line in sys.stdin:
@@ -94,7 +94,7 @@ def main() -> None:
     options = parser.parse_args()
     if options.side:
         return serve(options.side, options.block)
-    environment = {**os.environ, "OMP_WAIT_POLICY": "passive"}  # threads of PyTorch spin otherwise
+    environment = {**os.environ, "OMP_WAIT_POLICY": "passive"}  # otherwise PyTorch's threads spin
     interpreters = {"gptjax": sys.executable, "torch": options.torch_python}
     sides = {
         name: Side((interpreter, __file__, f"--side={name}", f"--block={options.block}"), environment)

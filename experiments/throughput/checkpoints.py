@@ -1,11 +1,11 @@
-"""Measures saving and restoring a training state: GB/s, and how long training stands still.
+"""Measures saving and restoring a training state: GB/s, and for how long training stops.
 
   python experiments/throughput/checkpoints.py --sizes=demo,30m,124m --folder=/a/disk
 
 The real trainer takes steps on synthetic tokens. A save is requested between two of them, by our `Checkpoints` and by
-Orbax's own `CheckpointManager` in turn, and steps are timed until it is on disk: the stall is the time of the call, the
-drag is what the steps took longer than their median, until then, because the two share the machine. `torch.save` and
-safetensors write and read the same bytes (where torch is installed), with no training beside them and synced to disk.
+Orbax's own `CheckpointManager` in turn, and steps are timed until it is on disk. The stall is the time of the call; the
+drag is the time until then that the steps took beyond their median, because the two share the machine. `torch.save` and
+safetensors write and read the same bytes (if torch is installed), without training at the same time and synced to disk.
 """
 
 from __future__ import annotations
@@ -40,11 +40,11 @@ SIZES = {
     "124m": (12, 768, 12, 50257, 128, 1),
 }
 flags.DEFINE_list("sizes", list(SIZES), f"Which of {', '.join(SIZES)}.")
-flags.DEFINE_list("sides", [], "Which of the sides; default all.")
-flags.DEFINE_integer("repeats", 5, "Saves of each side.")
-flags.DEFINE_string("folder", "checkpoints-measured", "Where to write; removed afterwards.")
+flags.DEFINE_list("sides", [], "Which of the sides; all by default.")
+flags.DEFINE_integer("repeats", 5, "Saves per side.")
+flags.DEFINE_string("folder", "checkpoints-measured", "Folder to write to; removed afterwards.")
 FLAGS = flags.FLAGS
-QUIET_STEPS = 5  # before each save; their median is the time of a step
+QUIET_STEPS = 5  # steps before each save; their median is the time of a step
 
 
 class Loop:

@@ -1,8 +1,8 @@
 """Compares generation with Hugging Face transformers: python experiments/throughput/generation.py --batches=1,8
 
-Each side lives in a process of its own (generation_sides.py) and they take turns; one that waits for its turn sleeps on
-its standard input. A further side reads as many bytes as the float32 weights have, once a token: no way of writing
-with them can be faster. Medians and extremes of the turns; the limit of a side is that of its own weights.
+Each side is a separate process (generation_sides.py), and they take turns; one that waits for its turn sleeps on its
+standard input. A further side reads as many bytes as the float32 weights have once per token, the lower limit for any
+generation with them. Medians and extremes of the turns; the limit of a side is that of its own weights.
 """
 
 from __future__ import annotations
@@ -30,8 +30,8 @@ SIDES = (
 )
 
 flags.DEFINE_list("sides", [side for side in SIDES if side != "transformers-compiled"], f"Of {', '.join(SIDES)}.")
-flags.DEFINE_list("batches", ["1", "8"], "Rows that are written together.")
-flags.DEFINE_integer("repeats", 5, "Turns of each side.")
+flags.DEFINE_list("batches", ["1", "8"], "Rows that are generated together.")
+flags.DEFINE_integer("repeats", 5, "Turns per side.")
 flags.DEFINE_float("pause", 0.3, "Seconds between turns, for the other side's threads to fall asleep.")
 flags.DEFINE_string("gptjax_python", sys.executable, "The interpreter that has gptjax and JAX.")
 flags.DEFINE_string("torch_python", sys.executable, "The interpreter that has PyTorch and transformers.")
@@ -39,7 +39,7 @@ FLAGS = flags.FLAGS
 
 
 class Writer(Side):
-    """A process of generation_sides.py: `read` gives its facts once it is warm."""
+    """A process of generation_sides.py: `read` returns its facts once it is warm."""
 
     def __init__(self, name: str, batch: int):
         self.seconds: list[float] = []
@@ -89,7 +89,8 @@ def main(argv: list[str]) -> None:
     print(f"{', '.join(f'{name} {version}' for name, version in versions.items())}, Python {platform.python_version()}")
     print(f"{os.cpu_count()} cores, {PROMPT} + {NEW} tokens, {FLAGS.repeats} turns each\n")
     print(
-        f"| batch | side | seconds | new tokens/s | {FLAGS.sides[-1]} / it | of the limit |\n|---|---|---|---|---|---|"
+        f"| batch | side | seconds | new tokens/s | times as fast as {FLAGS.sides[-1]} | of the limit |\n"
+        "|---|---|---|---|---|---|"
     )
     print("\n".join(rows))
 

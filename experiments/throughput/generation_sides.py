@@ -1,8 +1,8 @@
-"""One side of the measurement, in its own process: python generation_sides.py SIDE BATCH
+"""One side of the comparison, in a separate process: python generation_sides.py SIDE BATCH
 
-Compiles, warms up, prints a line of JSON with what it is, and then for each line that it reads writes NEW tokens after
-a prompt of PROMPT for each row, greedily, and prints the seconds. SIDE is gptjax, gptjax-bfloat16 and gptjax-int8 (the
-weights' type), transformers, transformers-bfloat16 (the whole model), transformers-compiled (static cache,
+Compiles, warms up, prints a line of JSON with its facts, and then, for each line that it reads, generates NEW tokens
+after a prompt of PROMPT for each row, greedily, and prints the seconds. SIDE is gptjax, gptjax-bfloat16 or gptjax-int8
+(the weights' type), transformers, transformers-bfloat16 (the whole model), transformers-compiled (static cache,
 torch.compile), or read: an array of the float32 weights' size, read NEW times with all cores.
 """
 
@@ -94,7 +94,7 @@ def transformers_side(variant: str, batch: int) -> tuple[Callable[[], None], dic
     options = dict(max_new_tokens=NEW, min_new_tokens=NEW, do_sample=False, use_cache=True)
     if (
         variant == "compiled"
-    ):  # on a GPU a static cache makes `generate` compile by itself; on a CPU its users do it like this
+    ):  # on a GPU a static cache makes `generate` compile by itself; on a CPU users compile it like this
         model.forward = torch.compile(model.forward, dynamic=None)
         options["cache_implementation"] = "static"
 
@@ -108,9 +108,10 @@ def transformers_side(variant: str, batch: int) -> tuple[Callable[[], None], dic
 
 
 def read_side() -> tuple[Callable[[], None], dict]:
-    """Reads PARAMETERS float32 numbers NEW times, each core a part of them: NumPy's dot product, a loop of loads.
+    """Reads PARAMETERS float32 numbers NEW times, a part on each core, by NumPy's dot product, which is a loop of
+    loads.
 
-    As often as writing reads the weights: a single pass is over before the cores have left their sleep.
+    Generation reads the weights as often; a single pass would end before the cores have woken up.
     """
     parts = np.array_split(np.ones(PARAMETERS, np.float32), len(os.sched_getaffinity(0)))
     pool = ThreadPoolExecutor(len(parts))

@@ -2,8 +2,8 @@
 
   python experiments/throughput/startup.py --data=data/stdlib
 
-Each start is a process of its own: the training command itself, with a clock around its stages, sent SIGTERM when its
-first step is done, so that it saves and exits as a preempted run does. The second finds the compiled programs and the
+Each start is a separate process: the training command itself, with its stages timed. It gets SIGTERM when its first
+step is done, so that it saves and exits as a preempted run does. The second start finds the compiled programs and the
 checkpoint of the first.
 """
 
@@ -98,7 +98,7 @@ def main() -> None:
         "--data", default="data/stdlib", help="a prepared folder with at most 50,257 tokens in its vocabulary"
     )
     parser.add_argument("--cases", nargs="*", default=list(CASES), choices=list(CASES))
-    parser.add_argument("--repeats", type=int, default=3, help="of the second start")
+    parser.add_argument("--repeats", type=int, default=3, help="how often the second start is measured")
     arguments = parser.parse_args()
 
     print(f"| seconds, {os.cpu_count()} cores | {' | '.join(STAGES)} | to the end of the first step |")

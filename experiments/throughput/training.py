@@ -1,7 +1,7 @@
 """Compares training speed with PyTorch in one run: python experiments/throughput/training.py --shapes=tiny,small
 
-Each side lives in a process of its own and they take turns, A B A B: a process that waits for its turn sleeps on its
-standard input, so their thread pools never run at once. Medians and extremes of the turns.
+Each side is a separate process, and they take turns, A B A B: a process that waits for its turn sleeps on its standard
+input, so their thread pools never run at once. Medians and extremes of the turns.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from sides import Side
 flags.DEFINE_list("shapes", list(SHAPES), f"Which of {', '.join(SHAPES)}.")
 flags.DEFINE_list("styles", list(STYLES), f"Which of {', '.join(STYLES)}.")
 flags.DEFINE_list("dtypes", ["float32"], f"Which of {', '.join(DTYPES)}.")
-flags.DEFINE_integer("repeats", 7, "Turns of each side.")
+flags.DEFINE_integer("repeats", 7, "Turns per side.")
 flags.DEFINE_float("pause", 0.3, "Seconds between turns, for the other side's threads to fall asleep.")
 flags.DEFINE_string("gptjax_python", sys.executable, "The interpreter that has gptjax and JAX.")
 flags.DEFINE_string("torch_python", sys.executable, "The interpreter that has PyTorch and transformers.")
@@ -29,7 +29,7 @@ FLAGS = flags.FLAGS
 
 
 class Steps(Side):
-    """A process of training_sides.py. `facts` are there once it is compiled and warm."""
+    """A process of training_sides.py. It has `facts` once it is compiled and warm."""
 
     def __init__(self, python: str, name: str, shape: str, style: str, dtype: str):
         self.seconds_per_step: list[float] = []

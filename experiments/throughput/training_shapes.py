@@ -37,8 +37,8 @@ class Shape:
         )
 
 
-# nanoGPT's two character models (the second with a batch that a laptop bears) and GPT-2 124M, one row at a time. The
-# last vocabulary is GPT-2's 50,257 rounded up to a multiple of 64, as nanoGPT has it.
+# nanoGPT's two character models (the second with a batch that suits a laptop) and GPT-2 124M, one row at a time. The
+# last vocabulary is GPT-2's 50,257 rounded up to a multiple of 64, as in nanoGPT.
 SHAPES = {
     "tiny": Shape(4, 4, 128, 64, 12, 65, steps=60),
     "small": Shape(6, 6, 384, 256, 16, 65, steps=2),

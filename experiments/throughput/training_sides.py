@@ -1,6 +1,6 @@
-"""One side of the measurement, in its own process: python training_sides.py (gptjax | torch) SHAPE STYLE DTYPE
+"""One side of the comparison, in a separate process: python training_sides.py (gptjax | torch) SHAPE STYLE DTYPE
 
-Compiles, warms up, prints a line of JSON with what it is, and then for each number that it reads takes that many
+Compiles, warms up, prints a line of JSON with its facts, and then, for each number that it reads, takes that many
 training steps and prints their seconds and the last loss.
 """
 
@@ -30,7 +30,7 @@ Steps = Callable[[int], float]  # takes that many steps, waits for them, returns
 
 
 def gptjax_side(shape: Shape, style: str, dtype: str) -> tuple[Steps, dict]:
-    """The trainer's compiled step, used as in training: batches are put ahead, metrics are read one call late."""
+    """The trainer's compiled step, used as in training: batches are prefetched, metrics are read one call late."""
     import jax
     import numpy as np
 

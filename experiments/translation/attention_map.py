@@ -2,8 +2,8 @@
 
   python experiments/translation/attention_map.py --workdir=runs/translation --sentence='Il fait beau aujourd’hui.'
 
-Writes attention.png beside this file, the mean over the heads of each layer of the decoder, and prints the translation,
-which is greedy.
+Writes attention.png beside this file, the mean over the heads of each layer of the decoder, and prints the greedy
+translation.
 """
 
 import argparse

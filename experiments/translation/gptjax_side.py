@@ -1,8 +1,8 @@
-"""The side of gptjax in speed.py: python experiments/translation/gptjax_side.py --data=data/fra_eng --steps=1500
+"""gptjax's side in speed.py: python experiments/translation/gptjax_side.py --data=data/fra_eng --steps=1500
 
-Compiles the training step of configs/translation.py, warms up, prints a line of JSON with what it is, and then for each
-number that it reads takes that many steps, as training does (batches are made ahead of the device's work, and metrics
-are read one step late), and prints their seconds and the last loss.
+Compiles the training step of configs/translation.py, warms up, prints a line of JSON with its facts, and then, for each
+number that it reads, takes that many steps as training does (batches are prefetched, and metrics are read one step
+late) and prints their seconds and the last loss.
 """
 
 from __future__ import annotations

@@ -1,10 +1,10 @@
-"""PyTorch's `nn.Transformer` on the batches, steps, schedule and rates of configs/translation.py.
+"""Trains PyTorch's `nn.Transformer` with the batches, steps, schedule and rates of configs/translation.py.
 
   python experiments/translation/pytorch_side.py --data=data/fra_eng --steps=400 --output=runs/pytorch
 
-Trains, writes a translation of each source of the test split greedily, and prints a line of JSON: parameters, seconds,
-validation loss, BLEU and chrF; --output gets the translations. With --turns it scores nothing: for each number
-that it reads it takes that many steps and prints their seconds (see speed.py). Needs PyTorch and sacrebleu.
+Trains, translates each source of the test split greedily, and prints a line of JSON: parameters, seconds, validation
+loss, BLEU and chrF. The translations are written to --output. With --turns nothing is scored: for each number that it
+reads it takes that many steps and prints their seconds (see speed.py). Needs PyTorch and sacrebleu.
 
 The batches are gptjax's own, packed pairs, so that both sides learn from the same tokens in the same order. The model
 is what `nn.Transformer` offers at this size: pre-norm, ReLU, LayerNorm, biases, sinusoidal positions, no dropout; one
@@ -45,7 +45,7 @@ MOST_TOKENS = 128  # of a translation
 
 
 def settings(data: str, steps: int) -> Settings:
-    """The config that the other side trains with."""
+    """The config with which the other side trains."""
     config = load_config("configs/translation.py")
     config.data.path, config.training.duration = data, f"{steps} steps"
     return freeze(config)
@@ -80,8 +80,9 @@ class Translator(nn.Module):
         return x_BTD @ self.embedding.weight.T
 
     def unseen(self, segments_BT: torch.Tensor, segments_BS: torch.Tensor, *, causal: bool = False) -> torch.Tensor:
-        """What a query must not see, bool [B·N, T, S], as `nn.Transformer` wants it: keys of another segment, and, if
-        causal, later ones. Padding sees everything, so that no softmax is empty; nothing is learned from it."""
+        """The mask of `nn.Transformer`, bool [B·N, T, S]: true for keys of another segment and, if causal, for later
+        keys. Padding sees all keys, so that no softmax is empty; its losses have no weight.
+        """
         unseen_BTS = (segments_BT[:, :, None] != segments_BS[:, None, :]) & (segments_BT[:, :, None] > 0)
         if causal:
             unseen_BTS = unseen_BTS | torch.ones(unseen_BTS.shape[1:], dtype=torch.bool).triu(1)
@@ -101,7 +102,7 @@ class Translator(nn.Module):
 
     @torch.no_grad()
     def write(self, sources: list[list[int]], begin_id: int, eos_id: int) -> list[list[int]]:
-        """The greedy translation of each source, without its EOS. Each new token reads all those before it again."""
+        """The greedy translation of each source, without its EOS. Without a cache, each step reads all tokens again."""
         length = max(map(len, sources))
         source_BS = torch.tensor([[*ids, *[0] * (length - len(ids))] for ids in sources])
         is_padding_BS = torch.arange(length) >= torch.tensor([[len(ids)] for ids in sources])
@@ -163,7 +164,7 @@ class Optimizers:
 
 
 class Training:
-    """A model on its way: `steps(n)` takes n steps and returns the last loss."""
+    """A model in training: `steps(n)` takes n steps and returns the last loss."""
 
     def __init__(self, config: Settings, total_steps: int, compiled: bool):
         torch.manual_seed(config.seed)
@@ -201,7 +202,7 @@ def tensors(batch: dict[str, np.ndarray]) -> dict[str, torch.Tensor]:
 
 
 def loss_of(logits_BTV: torch.Tensor, batch: dict[str, torch.Tensor], label_smoothing: float) -> torch.Tensor:
-    """The mean over the targets' tokens, in nats."""
+    """The mean loss over the target tokens, in nats."""
     losses = functional.cross_entropy(
         logits_BTV.flatten(0, 1), batch["targets"].flatten(), label_smoothing=label_smoothing, reduction="none"
     )
@@ -210,7 +211,7 @@ def loss_of(logits_BTV: torch.Tensor, batch: dict[str, torch.Tensor], label_smoo
 
 
 def translations(model: Translator, data: Dataset, folder: str) -> Iterator[dict[str, Any]]:
-    """The records of the held-out sources, those of similar length together."""
+    """The records of the held-out sources, translated in batches of similar length."""
     tokenizer = tokenizers.load(folder)
     items = [json.loads(line) for line in (Path(folder) / "test.pairs.jsonl").read_text().splitlines()]
     encoded = [[*tokenizer.encode(item["source"]), data.eos_id] for item in items]

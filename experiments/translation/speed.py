@@ -1,9 +1,9 @@
-"""Training speed beside PyTorch's `nn.Transformer`: python experiments/translation/speed.py --data=data/fra_eng
+"""Compares training speed with PyTorch's `nn.Transformer`: python experiments/translation/speed.py --data=data/fra_eng
 
-Each side lives in a process of its own, gptjax_side.py and pytorch_side.py, and they take turns: a process that waits
-sleeps on its standard input, so that their threads never run at once. Prints the seconds per step of each turn's side,
-by the clock and by the processors, and the ratio of each pair of turns: medians, and extremes in brackets. Where other
-programs use the same processors, seconds by the clock mean little and the ratios of neighbouring turns a little more.
+Each side is a separate process, gptjax_side.py and pytorch_side.py, and they take turns: a process that waits sleeps on
+its standard input, so their threads never run at once. Prints the wall-clock seconds and processor seconds per step of
+each side, and the ratio of each pair of turns: medians, with extremes in brackets. On a busy machine wall-clock seconds
+mean little, and the ratios of neighbouring turns somewhat more.
 """
 
 from __future__ import annotations
@@ -19,15 +19,15 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 from sides import Side
 
 HERE = Path(__file__).parent
-KINDS = {"seconds": "by the clock", "processor_seconds": "by the processors"}
+KINDS = {"seconds": "wall-clock seconds", "processor_seconds": "processor seconds"}
 
 
 class Steps(Side):
-    """A process that takes steps when it is told to. `facts` are there once it is compiled and warm."""
+    """A process that takes steps when it is told to. It has `facts` once it is compiled and warm."""
 
     def __init__(self, *command: str):
         self.turns: list[dict[str, float]] = []
-        super().__init__(command, {**os.environ, "OMP_WAIT_POLICY": "passive"})  # PyTorch's threads spin otherwise
+        super().__init__(command, {**os.environ, "OMP_WAIT_POLICY": "passive"})  # otherwise PyTorch's threads spin
         self.facts = self.read()
 
     def turn(self, steps: int) -> None:
@@ -42,10 +42,10 @@ def spread(values: list[float], digits: int = 2) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--data", required=True)
-    parser.add_argument("--steps", type=int, default=20, help="of a turn")
+    parser.add_argument("--steps", type=int, default=20, help="steps per turn")
     parser.add_argument("--turns", type=int, default=5)
     parser.add_argument("--torch_python", default=sys.executable, help="the interpreter that has PyTorch and gptjax")
-    parser.add_argument("--compile", action="store_true", help="PyTorch's side by torch.compile")
+    parser.add_argument("--compile", action="store_true", help="compile PyTorch's side with torch.compile")
     options = parser.parse_args()
     common = (f"--data={options.data}", "--steps=1500")
     theirs = Steps(
