@@ -31,7 +31,7 @@ def text(schedule: Schedule) -> str:
 
 
 def draw(schedules: tuple[Schedule, ...], path: Path) -> None:
-    """Draws the forward pass and, with ticks twice as long, the backward pass; the time unit is a tick without repeats."""
+    """Draws the forward pass and, with ticks twice as long, the backward pass, in units of a tick without repeats."""
     figure, panels = plt.subplots(len(schedules), figsize=(11, 1.9 * len(schedules)), sharex=True)
     for schedule, panel in zip(schedules, panels):
         forward = 1 / schedule.repeats
