@@ -1,1 +1,1 @@
-"""Devices on named axes, the table that splits parameters over them, and many processes as one."""
+"""Device meshes, the table that splits parameters over them, and runs of several processes."""

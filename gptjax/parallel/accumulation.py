@@ -1,10 +1,10 @@
-"""Where the gradients of micro-batches are added up over devices.
+"""When the gradients of micro-batches are summed over devices.
 
-Under `data` alone each device has all parameters. It adds up the gradients of its own rows of all micro-batches, and
-the devices add theirs once per step. The partitioner alone would do that after each micro-batch.
+With `data` alone, each device has all parameters. It adds up the gradients of its own rows over all micro-batches, and
+the devices sum their gradients once per step. The partitioner by itself would do that after each micro-batch.
 
-Where parameters are split over `fsdp`, the gradients of each micro-batch are scattered as soon as they are there: to
-keep whole gradients on each device until the end of the step would take the memory that the split saves.
+Where parameters are split over `fsdp`, the gradients of each micro-batch are scattered as soon as they are computed.
+Whole gradients, kept on each device until the end of the step, would take the memory that the split saves.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ AXIS = "data"
 def on_each_replica(function: Callable[..., Any]) -> Callable[..., Any]:
     """Turns `function(replica, params, batch [A, B, …], *others)` into a function without the first argument.
 
-    Where all devices of the current mesh are replicas of the parameters, each calls the function with its own number
-    and its own rows of each micro-batch, and the results are added up. Else the function is called once, as replica 0,
-    with the whole batch.
+    If every device of the current mesh has all parameters, each calls the function with its own number and its own rows
+    of each micro-batch, and the results are summed. Otherwise the function is called once, as replica 0, with the whole
+    batch.
     """
     mesh = jax.sharding.get_abstract_mesh()
     replicas = mesh.shape.get(AXIS, 1)
@@ -35,7 +35,7 @@ def on_each_replica(function: Callable[..., Any]) -> Callable[..., Any]:
 
     def on_all(params: Any, batch: Any, *others: Any) -> Any:
         in_specs = (P(), P(None, AXIS), *(P() for _ in others))
-        # What differs between devices is not tracked: no gradient passes through, and all that leaves is a sum.
+        # Varying types need not be checked: no gradient passes through this `shard_map`, and its only outputs are sums.
         return jax.shard_map(local, in_specs=in_specs, out_specs=P(), check_vma=False)(params, batch, *others)
 
     return on_all

@@ -15,7 +15,7 @@ from gptjax import __version__
 from gptjax.config import flatten
 from gptjax.settings import Settings
 
-# The path of the data may differ, as long as its fingerprint is the same, and so may how a process reads it.
+# The path of the data, and how a process reads it, may differ as long as the fingerprint is the same.
 _MAY_DIFFER = {"data.path", "data.workers", "data.prefetch", "data.verify"}
 _LIBRARIES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "numpy")
 _JAX_SETTINGS = (
@@ -29,7 +29,7 @@ _LONGEST_VALUE = 80  # characters
 
 
 def settings(config: Settings) -> dict[str, Any]:
-    """Name → JSON value of everything that a run's figures depend on before data is read: its config, and its code."""
+    """What a run's results depend on besides its data, namely its config and its code, as name → JSON value."""
     package = Path(__file__).parents[1]
     return {
         "gptjax": __version__,
@@ -45,7 +45,7 @@ def settings(config: Settings) -> dict[str, Any]:
 
 
 def named(name: str, tree: Any) -> dict[str, Any]:
-    """A JSON tree as dotted name → value, below `name`."""
+    """Flattens a JSON tree below `name` into dotted name → value."""
     items: Iterable[tuple[Any, Any]]
     if isinstance(tree, Mapping):
         items = tree.items()

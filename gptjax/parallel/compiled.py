@@ -1,7 +1,7 @@
 """The text of a compiled program (HLO): its instructions, and how often loops repeat them.
 
-The text is what XLA made of a program, so what is read here is what will run, on GPUs that need not exist: their
-compiler works without them. `products_of` counts matrix products; `parallel/traffic.py` reads what is sent.
+XLA writes this text after compilation, so it describes what will run. A program can be compiled for GPUs that this
+machine does not have. `products_of` counts matrix products; `parallel/traffic.py` reads what devices send.
 """
 
 from __future__ import annotations
@@ -16,12 +16,12 @@ _ARRAY = re.compile(r"\b(?:f|bf|s|u|c)\w+\[([\d,]*)\]")
 
 
 class Instruction(NamedTuple):
-    """A line of the text.
+    """One instruction of the program.
 
     Attributes:
-      line: the text.
+      line: its text.
       times: how often the program runs it; None: a loop around it does not say how often it runs.
-      types: the name of each instruction of the same computation → its type and the rest of its line.
+      types: for each instruction of the same computation, its name → its type and the rest of its line.
     """
 
     line: str
@@ -30,7 +30,7 @@ class Instruction(NamedTuple):
 
 
 def instructions(text: str) -> Iterator[Instruction]:
-    """All instructions of a program, those inside of loops and fusions included."""
+    """All instructions of a program, including those inside loops and fusions."""
     lines_of, entry = _computations(text)
     types_of = {name: _types(lines) for name, lines in lines_of.items()}
 
@@ -46,9 +46,9 @@ def instructions(text: str) -> Iterator[Instruction]:
 
 
 def products_of(text: str) -> tuple[float, float]:
-    """FLOPs of the matrix products of a step on one device, and of those among them whose operands are 8-bit floats.
+    """FLOPs of a step's matrix products on one device: of all of them, and of those whose operands are 8-bit floats.
 
-    XLA's own products and cuBLAS's are counted, kernels of attention are not.
+    Products of XLA and of cuBLAS are counted, but not those inside attention kernels.
 
     Raises:
       ValueError: a loop around a product does not say how often it runs.

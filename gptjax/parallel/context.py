@@ -1,15 +1,15 @@
-"""Sequences divided over the mesh axis `context`: a device holds some neighbouring tokens of each row.
+"""Sequences divided over the mesh axis `context`: each device holds a contiguous part of each row.
 
 Norms, projections and the feed-forward layer treat every token by itself and need no data from other devices. Only
-attention needs other devices' tokens, and it gets them in one of two ways.
+attention needs other devices' tokens. It gets them in one of two ways.
 
 `all_to_all` (DeepSpeed Ulysses, arXiv:2309.14509): before attention, devices exchange queries, keys and values, so that
 each device holds all tokens for some of the heads. The unchanged attention backend then runs on whole sequences. After
 attention, the outputs go back. The heads are divided over `context` and `tensor` together, so there must be enough
-heads. If there are fewer key/value heads than devices, they are repeated, as often as it takes to have one per device.
+heads. If there are fewer key/value heads than devices, they are repeated so that each device has one.
 
-`ring` (gptjax/parallel/ring.py): queries stay, and keys and values go round the devices. It works for any number of
-heads. It has its own implementation of attention and ignores `model.attention`.
+`ring` (gptjax/parallel/ring.py): queries stay where they are, and keys and values pass from device to device. It works
+for any number of heads. It has its own implementation of attention and ignores `model.attention`.
 """
 
 from __future__ import annotations
@@ -81,7 +81,7 @@ def way_of(config_mesh: MeshSettings, mesh: Mesh | AbstractMesh, num_heads: int)
 def over_heads(
     function: Callable[..., jax.Array], q_BTNH: jax.Array, k_BSKH: jax.Array, v_BSKH: jax.Array, **options: Any
 ) -> jax.Array:
-    """`function(q, k, v, **options)` of whole sequences, with the heads divided over HEAD_AXES."""
+    """`function(q, k, v, **options)` over whole sequences, with the heads divided over HEAD_AXES."""
     mesh = jax.sharding.get_abstract_mesh()
     rows, ways = compiler_axes(BATCH_AXES), math.prod(mesh.shape[axis] for axis in HEAD_AXES)
     tokens, heads = P(rows, AXIS, "tensor", None), P(rows, None, HEAD_AXES, None)
@@ -112,7 +112,7 @@ def in_ring(
     backend: str = "",
     **others: Any,
 ) -> jax.Array:
-    """Attention of a sequence to itself, without dropout. It uses none of the attention backends."""
+    """Self-attention without dropout. It uses none of the attention backends."""
     unknown = [name for name, value in others.items() if value is not None]
     if unknown or (dropout and dropout_keys_B is not None):
         raise ValueError(f"ring attention does not support {', '.join(unknown) or 'dropout'}")
@@ -129,7 +129,7 @@ def in_ring(
         axis_names=set(axes),
     )
     def of_device(q: Any, k: Any, v: Any, segments: Any, sinks: Any) -> jax.Array:
-        if sinks is not None:  # typed as what differs between devices, so that its gradient is summed over them
+        if sinks is not None:  # marked as varying over devices, so that its gradient is summed over them
             sinks = jax.lax.pcast(sinks, tuple(axis for axis in axes if axis != "tensor"), to="varying")
         return ring_attention(ring, q, k, v, segments, sinks)
 

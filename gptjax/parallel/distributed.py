@@ -1,4 +1,4 @@
-"""Batches onto the devices of many processes, and arrays back from them: each process moves only what it must."""
+"""Moves batches to the devices of several processes, and arrays back: each process moves only what its devices hold."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ from gptjax.parallel.sharding import batch_sharding
 
 
 def local_rows(mesh: Mesh, batch_size: int, accumulation_steps: int) -> np.ndarray:
-    """Numbers of the rows of a global batch that this process's devices hold, in the order of the global batch.
+    """Indices of the rows of a global batch that this process's devices hold, in the order of the global batch.
 
-    A batch of B rows is A micro-batches of B/A rows one after the other. Each micro-batch is split over the mesh's
-    batch axes; with tensor axes that cross processes, several processes read the same rows.
+    A batch of B rows consists of A micro-batches of B/A rows, one after the other. Each micro-batch is split over the
+    mesh's batch axes; if a tensor axis spans several processes, they read the same rows.
     """
     micro = batch_size // accumulation_steps
     sharding = batch_sharding(mesh, 1)
@@ -36,8 +36,8 @@ def put_batch(
     """This process's rows → global arrays [A, B/A, …] on the mesh, without waiting for the copies.
 
     Args:
-      batch: arrays whose first axis follows `rows`.
-      rows: as `local_rows` gave them.
+      batch: arrays with one row for each of `rows`.
+      rows: as returned by `local_rows`.
     """
     members.count_batch()
     micro = batch_size // accumulation_steps
@@ -64,7 +64,7 @@ def put_ahead(
     accumulation_steps: int,
     ahead: int,
 ) -> Iterator[dict[str, jax.Array]]:
-    """Puts each of `batches` on the mesh (`put_batch`) while the `ahead` batches before it are still waiting."""
+    """Puts each of `batches` on the mesh (`put_batch`), up to `ahead` batches before it is used."""
     waiting: collections.deque[dict[str, jax.Array]] = collections.deque()
     for batch in batches:
         waiting.append(put_batch(mesh, batch, rows, batch_size, accumulation_steps))
@@ -85,10 +85,10 @@ def fetch(tree: Any) -> Any:
 
 
 def of_process_0(value: Any) -> Any:
-    """The value that process 0 passes; all processes must call this together. value: of JSON's types.
+    """Returns the value that process 0 passes; all processes must call this together. value: of JSON's types.
 
-    For what each process finds out by itself and all must act on alike: a network file system may show one of them a
-    file later than another.
+    Use it where all processes must act on the same observation: a network file system may show a file to one process
+    later than to another.
     """
     if jax.process_count() == 1:
         return value

@@ -1,19 +1,20 @@
-"""Experts divided over the devices of a mesh axis: each device has some of the experts, and tokens must reach them.
+"""Experts divided over the mesh axis `expert`: each device has some of the experts, and tokens are sent to them.
 
 `ring`: every device gathers the tokens of its group (in a ring of sends) and computes its experts' outputs for the
 tokens that chose them. The outputs of all devices are summed and scattered back. No token is dropped, whatever the
-router does, and the shapes of arrays do not depend on the router.
+router chooses, and the shapes of arrays do not depend on its choice.
 
 `all_to_all`: every device sends each token to the devices of the experts that it chose, and gets the results back.
-What a device sends to each of the others needs a fixed size: that of `model.expert_capacity`. (Without a capacity all
-tokens may choose the same device; there must then be room for all of them, and the ring sends no more than that.
-`jax.lax.ragged_all_to_all` sends what there is, but does not run on CPUs.)
+The array that a device sends to each of the others needs a fixed size, which follows from `model.expert_capacity`.
+(Without a capacity, all tokens may choose the same device. There would have to be room for all of them, and the ring
+sends no more than that. `jax.lax.ragged_all_to_all` sends only the chosen tokens, but does not run on CPUs.)
 
-With n devices a token is sent n - 1 times by the ring, in each direction, and k · capacity · (n - 1) / n times by
-all_to_all: auto is all_to_all where k · capacity < n. Eight of 128 experts on eight devices are cheaper by the ring.
+With n devices, the ring sends a token n - 1 times in each direction, and all_to_all sends it k · capacity · (n - 1) / n
+times. `auto` is therefore all_to_all if k · capacity < n. With eight of 128 experts per token on eight devices, the
+ring is cheaper.
 
-The groups of the other axes that split a batch do the same side by side, each with a copy of the experts. Inside of a
-pipeline the backward pass computes the experts' forward pass again.
+Along the other axes that split a batch, each group of devices does the same with its own copy of the experts. Inside a
+pipeline, the backward pass computes the experts' forward pass again.
 """
 
 from __future__ import annotations
@@ -58,8 +59,8 @@ def check_expert_axis(config: Settings, mesh: Mesh | AbstractMesh) -> None:
 
 
 def way_of(wanted: str, size: int, model: ModelSettings) -> str:
-    """'ring' or 'all_to_all': `mesh.expert_exchange`, where auto is the one that sends fewer bytes between `size`
-    devices."""
+    """'ring' or 'all_to_all': `mesh.expert_exchange`, with auto resolved to the one that sends fewer bytes between
+    `size` devices."""
     if wanted != "auto":
         return wanted
     sent = model.experts_per_token * model.expert_capacity
@@ -68,7 +69,7 @@ def way_of(wanted: str, size: int, model: ModelSettings) -> str:
 
 @dataclasses.dataclass(frozen=True)
 class ExpertGroup(Group):
-    """The devices along the axis, inside of a `shard_map`.
+    """The devices along the axis `expert`, inside a `shard_map`.
 
     Attributes:
       exchange: `mesh.expert_exchange`.
@@ -108,12 +109,12 @@ def _by_all_to_all(
     """`Group.outputs`.
 
     Args:
-      slots: C, the largest number of this device's tokens of a row that an expert takes.
+      slots: C, the maximum number of tokens that an expert takes from one row of this device.
     """
     num_experts, (rows, _, width) = config.num_experts, x_BTD.shape
     row_B11 = jnp.arange(rows)[:, None, None]
     places_BTk, _ = places(chosen_BTk, num_experts)
-    at = chosen_BTk, row_B11, places_BTk  # a dropped choice has the number E, which is out of range
+    at = chosen_BTk, row_B11, places_BTk  # a dropped choice has the index E, which is out of range
     x_BTkD = jnp.broadcast_to(x_BTD[:, :, None], (*chosen_BTk.shape, width))
     x_EBCD = jnp.zeros((num_experts, rows, slots, width), x_BTD.dtype).at[at].set(x_BTkD, mode="drop")
 
@@ -123,7 +124,8 @@ def _by_all_to_all(
     def product(x_eSI: jax.Array, weight_eIO: jax.Array) -> jax.Array:
         return checkpoint_name(jnp.einsum("esi,eio->eso", x_eSI, weight_eIO.astype(x_eSI.dtype)), PRODUCT)
 
-    x_eSD = exchanged(x_EBCD.reshape(num_experts, rows * slots, width), 0, 1)  # this device's experts, tokens of all
+    # From here on, this device's experts and the tokens of all devices.
+    x_eSD = exchanged(x_EBCD.reshape(num_experts, rows * slots, width), 0, 1)
     y_ESD = exchanged(feedforward(config, x_eSD, weights, product), 1, 0)
     y_BTkD = y_ESD.reshape(x_EBCD.shape).at[at].get(mode="fill", fill_value=0)
     return jnp.einsum("BTkD,BTk->BTD", y_BTkD, share_BTk)
@@ -132,9 +134,9 @@ def _by_all_to_all(
 def divided(
     function: Callable, x_BTD: jax.Array, real_BT: jax.Array, weights: dict[str, Any], exchange: str
 ) -> tuple[jax.Array, dict[str, jax.Array]]:
-    """`function`, which is `mixture` of model/mixture_of_experts.py, on each device's own tokens.
+    """Calls `function`, which is `mixture` of model/mixture_of_experts.py, on each device's own tokens.
 
-    The compiler alone would sort the tokens of all devices together.
+    The compiler by itself would sort the tokens of all devices together.
 
     Args:
       exchange: `mesh.expert_exchange`.
@@ -154,7 +156,7 @@ def divided(
         return y_BTD, lax.psum(statistics, tokens) if tokens else statistics
 
     specs = {name: P(AXIS) if name in EXPERT_MATRICES else P() for name in weights}
-    # Matrices are gathered over the other axes here, and so in the type in which they are multiplied.
+    # Matrices are gathered over the other axes here, after the cast to the type in which they are multiplied.
     weights = {
         name: weight.astype(jnp.result_type(x_BTD)) if name in EXPERT_MATRICES else weight
         for name, weight in weights.items()
@@ -169,7 +171,7 @@ def divided(
     def pull(x_BTD: jax.Array, real_BT: jax.Array, weights: dict[str, Any], cotangents: Any) -> Any:
         return jax.vjp(lambda x_BTD, weights: local(x_BTD, real_BT, weights), x_BTD, weights)[1](cotangents)
 
-    # `jax.checkpoint` for what does not change in the loop around: JAX would compute it before, and hand it in.
+    # `jax.checkpoint` keeps JAX from computing what does not change in the surrounding loop before it, to pass it in.
     forward = on_each_device(jax.checkpoint(local), in_specs=arguments, out_specs=outputs)
     backward = on_each_device(jax.checkpoint(pull), in_specs=(*arguments, outputs), out_specs=(rows_spec, specs))
     return _recomputed(forward, backward, x_BTD, real_BT, weights)
@@ -177,9 +179,9 @@ def divided(
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1))
 def _recomputed(forward: Callable, backward: Callable, *arguments: Any) -> Any:
-    """`forward(x, real, weights)`, which `backward` does again.
+    """`forward(x, real, weights)`, which `backward` computes again.
 
-    JAX cannot hand what a `shard_map` keeps for its gradient out of one that stands in another, a pipeline's.
+    JAX cannot pass residuals out of a `shard_map` that is nested in another one, such as a pipeline's.
     """
     return forward(*arguments)
 

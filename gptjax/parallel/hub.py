@@ -1,21 +1,21 @@
-"""Where the processes of a run meet and watch over each other: a server in process 0, to which all of them connect.
+"""The server in process 0 to which all processes of a run connect: it compares facts and detects lost processes.
 
-Its connections carry JSON, one object per line, both ways:
+Its connections carry JSON in both directions, one object per line:
 
-  hello    process → hub   who it is; the first thing it says
-  welcome  hub → process   it belongs here
-  start    hub → process   all have connected; says where JAX's own service will be
+  hello    process → hub   who it is; the first message
+  welcome  hub → process   it is part of this run
+  start    hub → process   all have connected; the port of JAX's own service
   beat     both ways       "I am alive", every few seconds; a process adds its phase, how many phases it has begun,
                            and how many batches it has put on its devices
   agree    process → hub   facts that must be equal; when all have sent theirs, the hub answers
-  agreed   hub → process   how they differ, or '' when they do not
-  failed   process → hub   it ends because of its own error, which this names; whether the user made a mistake
+  agreed   hub → process   how they differ, or '' if they are equal
+  failed   process → hub   it ends because of its own error: the reason, and whether the user made a mistake
   ended    hub → process   the run is over for all, for this reason
   heard    process → hub   it knows that the run is over
   leave    process → hub   it has finished
 
-If a connection closes without `leave`, the process was killed; the kernel reports that at once. A process that is
-silent hangs, or has lost its network.
+If a connection closes without `leave`, the process was killed; the kernel reports that at once. If a process sends
+nothing, it hangs or has lost its network.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ from gptjax.config import ConfigError
 from gptjax.parallel.agreement import difference
 
 _LONGEST_MESSAGE = 1 << 28  # bytes
-_HELLO_TIMEOUT = 10.0  # to wait for a hello: a client that sends none is not part of the run
+_HELLO_TIMEOUT = 10.0  # seconds to wait for a hello: a client that sends none is not part of the run
 RESUME_HINT = "the same command resumes from the last checkpoint"
 
 
@@ -54,7 +54,7 @@ class Channel:
         self._socket.settimeout(seconds)
 
     def send(self, kind: str, **message: Any) -> None:
-        """Ignores a closed connection: the thread that receives from it notices that."""
+        """Ignores a closed connection: the receiving thread detects it."""
         data = json.dumps({"kind": kind, **message}).encode() + b"\n"
         try:
             with self._lock:
@@ -87,10 +87,10 @@ class Channel:
 
 
 def listen(host: str, port: int) -> socket.socket:
-    """Listens at the port; only to this machine if the host is a loopback name.
+    """Listens at the port; accepts connections only from this machine if the host is a loopback name.
 
     Raises:
-      ConfigError: the port is in use, or may not be used.
+      ConfigError: the port is in use or not permitted.
     """
     try:
         if is_loopback(host):
@@ -149,15 +149,15 @@ def hangs_at_batch(progress: Mapping[str, ProcessProgress], limit: float) -> str
 
 
 class Hub:
-    """The server, in threads of its own.
+    """The server, which runs in its own threads.
 
     Args:
       service_port: where process 0 will start JAX's coordination service.
       heartbeat_timeout: seconds of silence after which a process counts as lost.
-      startup_timeout: seconds without a new phase in any process, after which a run counts as hanging, until all
-        processes have put a batch on their devices; 0: never.
-      batch_timeout: seconds without a new batch in any process, after which a run counts as hanging from then on; 0:
-        never.
+      startup_timeout: seconds without a new phase in any process after which a run counts as hanging, until all
+        processes have put a batch on their devices; 0: no limit.
+      batch_timeout: seconds without a new batch in any process after which a run counts as hanging from then on; 0: no
+        limit.
     """
 
     def __init__(

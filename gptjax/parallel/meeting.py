@@ -1,4 +1,4 @@
-"""Where the processes of one run meet, according to the command's flags or to SLURM.
+"""The address at which the processes of a run meet, from the command's flags or from SLURM.
 
 Process 0 listens at an address that all processes know when they start. Flags name it, or it follows from the
 environment variables that srun sets in each process.
@@ -13,12 +13,12 @@ from collections.abc import Mapping
 
 from gptjax.config import ConfigError
 
-_FIRST_PORT = 61440  # for SLURM's jobs; operating systems give lower ports to clients
+_FIRST_PORT = 61440  # for SLURM's jobs; operating systems assign lower ports to clients
 
 
 @dataclasses.dataclass(frozen=True)
 class Meeting:
-    """Where the processes meet, and which one this is.
+    """The address at which the processes meet, and the number of this process.
 
     Attributes:
       host, port: the address of process 0.
@@ -99,7 +99,7 @@ def _slurm_meeting(environment: Mapping[str, str]) -> Meeting | None:
 
 
 def _slurm_devices(environment: Mapping[str, str]) -> tuple[int, ...] | None:
-    """The indices of the GPUs of this task: all if the node has no other task, otherwise one.
+    """The indices of this task's GPUs: all of them if the node has no other task, otherwise one.
 
     If SLURM shows each task only its own GPU, that GPU has index 0.
     """

@@ -1,9 +1,9 @@
 """One process of a run: its connection to process 0, its part of JAX's runtime, and how it ends with the others.
 
 A member sends messages to the hub of process 0 (`hub.py`): first who it is, then heartbeats and facts to compare, and
-at the end that it leaves or why it failed. It does so in two threads, one that listens and one that sends heartbeats.
-When the hub reports that the run is over, the program has `GRACE` seconds to return. Then the process exits, even if
-its main thread waits in JAX for a lost process forever.
+at the end that it leaves or why it failed. One thread listens to the hub, and one sends heartbeats. When the hub
+reports that the run is over, the program has `GRACE` seconds to return. Then the process exits, even if its main thread
+waits in JAX for a lost process forever.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from gptjax.parallel.hub import RESUME_HINT, Channel, Hub, beat_seconds, is_loop
 from gptjax.parallel.meeting import Meeting, Timeouts
 from gptjax.terminal import exit_at_once, visible
 
-GRACE = 5.0  # seconds for the main thread to return, once the run is over
+GRACE = 5.0  # seconds for the main thread to return after the end of the run
 EXIT_TIMEOUT = 10.0  # further seconds to print the reason and to exit in order
 CAUSE_TIMEOUT = 2.0  # seconds within which the hub reports a lost process, after the errors that the loss causes
 SHOWN_LATE = 10.0  # seconds that a network file system may take to show a new file
@@ -52,14 +52,15 @@ class Member:
         self.phase = ("starting", 0)
         self._refused = False
         self._over = threading.Event()
-        self._known = threading.Event()  # set when the hub has reported that the run is over, or is gone itself
+        self._known = threading.Event()  # set when the hub has reported the end of the run, or is gone itself
         self._leaving = False
         self._answers: queue.SimpleQueue[dict[str, Any]] = queue.SimpleQueue()
         self._hub: Hub | None = None
         self._connected: Channel | None = None
         self._relay: subprocess.Popen | None = None
         self._timer: threading.Timer | None = None
-        self._status: int | None = None  # to exit with at once, without JAX's shutdown, which waits for lost processes
+        # If set, the process exits at once with this status: JAX's shutdown would wait for lost processes.
+        self._status: int | None = None
         atexit.register(self._exit_in_time)
 
     # --- Joining -----------------------------------------------------------------------------------------------------
@@ -127,7 +128,8 @@ class Member:
 
     def _start_jax(self, service_port: int) -> None:
         meeting = self._meeting
-        # Python's resource tracker frees what data loaders leave in memory, but would warn after our last message.
+        # Python's resource tracker frees the shared memory of data loaders, but would print a warning after our last
+        # message.
         sys.warnoptions.append("ignore:resource_tracker:UserWarning")
         os.environ["no_grpc_proxy"] = "127.0.0.1,localhost"  # the only addresses that JAX's client connects to
         jax.config.update("jax_check_proxy_envs", False)
@@ -146,7 +148,7 @@ class Member:
             meeting.num_processes,
             meeting.process,
             local_device_ids=meeting.devices,
-            cluster_detection_method="deactivate",  # the arguments say all
+            cluster_detection_method="deactivate",  # the arguments are complete
             coordinator_bind_address=bind if meeting.process == 0 else None,
             heartbeat_timeout_seconds=int(max(600, 10 * self._timeouts.heartbeat)),  # the hub must notice first
         )
@@ -184,7 +186,7 @@ class Member:
                 mark.unlink(missing_ok=True)
 
     def _answer(self, deadline: float | None = None) -> dict[str, Any]:
-        """The hub's next answer, which comes once all processes have sent their part."""
+        """The hub's next answer, which arrives after all processes have sent their facts."""
         while True:
             try:
                 return self._answers.get(timeout=0.05)
@@ -244,7 +246,7 @@ class Member:
           The error to raise.
         """
         own = isinstance(error, ConfigError | OSError | KeyboardInterrupt | SystemExit)
-        if not own:  # a lost process causes errors in the others, in whatever waits for its data
+        if not own:  # a lost process causes errors in the others, wherever they wait for its data
             self._over.wait(self._timeouts.heartbeat if _is_of_xla(error) else CAUSE_TIMEOUT)
             if self._over.is_set():
                 error = self._as_error()
@@ -304,7 +306,7 @@ def _is_of_xla(error: BaseException) -> bool:
 
 
 def _reason(error: BaseException) -> str:
-    """Why this process ends, as the others report it: a refusal with all its lines, a bug with its first line only."""
+    """Why this process ends, as the others report it: all lines of a known error, but only the first line of a bug."""
     if isinstance(error, KeyboardInterrupt):
         return "interrupted"
     if isinstance(error, ConfigError | OSError | RunError):

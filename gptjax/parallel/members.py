@@ -1,13 +1,13 @@
-"""Several processes form one run: what a command calls to join the others, to compare facts, and to end with them.
+"""Several processes as one run: the functions with which a command joins the others, compares facts and ends with them.
 
     with joined(find_meeting(…)):   all have connected, JAX's distributed runtime is up
         agree(facts)                a difference is refused by all
         check_shared(folder)        all see the same folder
         begin("compiling")          what this process does, reported to all if it hangs there
-        …                           an error here, in any process, ends all within seconds, each with the reason
+        …                           an error in any process ends all within seconds; each reports the reason
 
-A single process does none of this. The processes send messages through the hub of process 0 (`hub.py`), beside JAX's
-own runtime, which aborts the others when a process is lost.
+A single process does none of this. The processes send messages through the hub of process 0 (`hub.py`) and not through
+JAX's runtime, which aborts the others when a process is lost.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ def joined(meeting: Meeting | None, timeouts: Timeouts) -> Iterator[None]:
       meeting: from `find_meeting`; None: this is the only process.
 
     Raises:
-      ConfigError: process 0 cannot be reached; or, in process 0, the port cannot be used.
+      ConfigError: process 0 cannot be reached; or in process 0, the port cannot be used.
       RunError: not all processes connected in time; or, while inside, another process failed or was lost.
     """
     global _member
@@ -77,21 +77,21 @@ def check_shared(folder: Path, option: str) -> None:
 
 
 def begin(phase: str) -> None:
-    """Reports what this process does next. phase: completes "no progress while …", such as 'opening the data'."""
+    """Reports what this process does next. phase: completes "no progress while …", for example 'opening the data'."""
     if _member is not None:
         _member.begin(phase)
 
 
 def wait_for_all() -> None:
-    """Waits until all processes have reached this line.
+    """Waits until all processes have called this.
 
-    Call it before a place where they wait for each other inside JAX, which waits only minutes for a late process.
+    Call it before operations in which JAX makes processes wait for each other: JAX waits only minutes for a late one.
     """
     agree({})
 
 
 def meet_devices() -> None:
-    """Makes all processes exchange their devices at the same time, since JAX does not wait long for a late one."""
+    """Makes all processes exchange their devices at the same time, since JAX does not wait long for a late process."""
     if _member is not None:
         _member.begin("looking for the devices of all processes")
         try:

@@ -3,10 +3,10 @@
 `data` splits the batch and keeps whole parameters; `fsdp` splits the batch *and* the parameters (gathered where they
 are used); `tensor` splits heads and feed-forward columns; `context` splits sequences; `expert` splits the batch and the
 experts of a mixture; `pipeline` splits the layers, and the batch before and after them. An axis of size 1 costs
-nothing, so all are always there.
+nothing, so the mesh always has all of them.
 
-Devices that stand next to each other, as those of one machine do, are neighbours on the last axes: those that send the
-most come last.
+Devices with consecutive numbers, such as those of one machine, are neighbours along the last axes. The axes along which
+devices send the most come last.
 """
 
 from __future__ import annotations
@@ -23,12 +23,12 @@ from gptjax.formatting import counted
 from gptjax.settings import MeshSettings
 
 AXES = ("pipeline", "data", "fsdp", "expert", "context", "tensor")
-BATCH_AXES = ("pipeline", "data", "fsdp", "expert")  # the axes over which rows of a batch are split
+BATCH_AXES = ("pipeline", "data", "fsdp", "expert")  # the axes over which the rows of a batch are split
 
 
 @dataclasses.dataclass(frozen=True)
 class AbstractDevices:
-    """Devices that this process does not have.
+    """A description of devices that this process does not have.
 
     Attributes:
       platform: 'cpu', 'gpu' or 'tpu'; '' if unknown.
@@ -97,8 +97,8 @@ def batch_devices(mesh: Mesh | AbstractMesh) -> int:
 
 
 def compiler_axes(axes: Sequence[str]) -> tuple[str, ...]:
-    """Those of `axes` over which the compiler divides the work at this place of a program: not those of a `shard_map`
-    around it. None without a mesh."""
+    """Those of `axes` over which the compiler divides the work at this point of a program, which excludes the axes of a
+    surrounding `shard_map`. Empty without a mesh."""
     mesh = jax.sharding.get_abstract_mesh()
     return tuple(axis for axis in axes if axis in mesh.axis_names and axis not in mesh.manual_axes)
 

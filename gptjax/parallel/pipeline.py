@@ -1,23 +1,23 @@
-"""Layers divided over the mesh axis `pipeline`: a stage holds some of them, and micro-batches flow through the stages.
+"""Layers divided over the mesh axis `pipeline`: each stage holds some, and micro-batches pass through the stages.
 
-In a tick every stage runs its layers on one micro-batch and hands the result to the next stage. Three stages and three
-micro-batches (GPipe, arXiv:1811.06965), with dots where a stage has nothing to do, which is the bubble:
+In each time step, called a tick, every stage runs its layers on one micro-batch and sends the result to the next one.
+Three stages and three micro-batches (GPipe, arXiv:1811.06965), with dots where a stage is idle, which is the bubble:
 
     stage 0   0 1 2 . .
     stage 1   . 0 1 2 .
     stage 2   . . 0 1 2
 
-With R repeats a stage holds R groups of layers that do not follow each other, and a micro-batch goes R times round the
-ring of stages (circular or interleaved, arXiv:2104.04473, section 2.2). A tick is R times as short, and with it the
-bubble. In return, a micro-batch is sent R times as often. And since arrays of parameters keep the model's order of
-layers, each step starts by sending groups of layers to their stages, and ends by sending their gradients back.
+With R repeats, a stage holds R groups of layers that do not follow each other, and a micro-batch passes R times through
+the ring of stages (the circular or interleaved schedule, arXiv:2104.04473, section 2.2). Ticks and bubble are R times
+as short, but a micro-batch is sent R times as often. Arrays of parameters keep the model's order of layers, so each
+step starts by sending groups of layers to their stages and ends by sending their gradients back.
 
-Embedding, head and loss belong to no stage. For them, the axis splits the rows of a batch, as `data` does. The rows are
+Embedding, head and loss belong to no stage. For them, the axis splits the rows of a batch as `data` does. The rows are
 passed from device to device until they reach the first stage, and the results come back from the last stage in the same
 way; the code calls this the conveyor.
 
-All stages are one program, a `shard_map` over this axis only. Inside of it, the compiler divides the work over the
-other axes of the mesh as usual.
+All stages are one program, a `shard_map` over this axis only. Inside it, the compiler divides the work over the other
+axes of the mesh as usual.
 """
 
 from __future__ import annotations
@@ -46,11 +46,11 @@ AXIS = "pipeline"
 
 @dataclasses.dataclass(frozen=True)
 class Schedule:
-    """Which stage runs what in which tick.
+    """What each stage runs in each tick.
 
     Attributes:
-      microbatches: into how many parts the rows of a batch are cut; a multiple of `stages`.
-      repeats: R, how many groups of layers a stage holds.
+      microbatches: number of micro-batches into which the rows of a batch are cut; a multiple of `stages`.
+      repeats: R, the number of groups of layers per stage.
     """
 
     stages: int
@@ -59,21 +59,21 @@ class Schedule:
 
     @property
     def turns(self) -> int:
-        """The number of ticks in which a stage works."""
+        """The number of ticks in which a stage is busy."""
         return self.microbatches * self.repeats
 
     @property
     def ticks(self) -> int:
-        """The length of a forward pass. The backward pass is its mirror image, and as long."""
+        """The number of ticks of a forward pass. The backward pass is its mirror image and takes as many."""
         return self.turns + self.stages - 1
 
     @property
     def bubble(self) -> float:
-        """The share of its time for which a stage is idle."""
+        """The fraction of time for which a stage is idle."""
         return (self.stages - 1) / self.ticks
 
     def at(self, stage: Any, tick: Any) -> tuple[Any, Any, Any]:
-        """(micro-batch, repeat, whether there is something to do) of a stage in a tick, as numbers or arrays."""
+        """(micro-batch, repeat, whether the stage is busy) of a stage in a tick, as numbers or arrays."""
         turn = tick - stage
         return turn % self.microbatches, turn // self.microbatches, (turn >= 0) & (turn < self.turns)
 
@@ -85,7 +85,8 @@ def schedule_of(config_mesh: MeshSettings, mesh: Mesh | AbstractMesh) -> Schedul
 
 
 def check_pipeline(config: Settings, mesh: Mesh | AbstractMesh, declared: Any) -> None:
-    """Raises ConfigError unless rows and layers divide into equal parts, and all parts of the layers are alike.
+    """Raises ConfigError unless rows and layers divide into equal parts and one program can run every part of the
+    layers.
 
     Args:
       config: resolved.
@@ -128,7 +129,7 @@ def check_pipeline(config: Settings, mesh: Mesh | AbstractMesh, declared: Any) -
 
 
 def _possible_groups(config: Settings, num_layers: int) -> list[int]:
-    """Into how many groups of neighbours the layers divide so that one program runs each of them."""
+    """The numbers of groups of consecutive layers for which one program can run every group."""
     marks = layer_marks(dataclasses.replace(config.model, num_layers=num_layers))
     divisors = [count for count in range(1, num_layers + 1) if num_layers % count == 0]
     return [count for count in divisors if marks[: num_layers // count] * count == marks]
@@ -144,14 +145,14 @@ def pipelined(
     schedule: Schedule,
     keep: Callable[..., bool],
 ) -> tuple[Array, Any]:
-    """Computes the result of `run(layers, x_BTD, seen, keys_LB)` by the stages of the current mesh.
+    """Computes `run(layers, x_BTD, seen, keys_LB)` with the stages of the current mesh.
 
     Args:
-      run: runs any number of layers that follow each other in the model; returns x_BTD, and statistics [L, B, …].
+      run: runs any number of consecutive layers; returns x_BTD and statistics [L, B, …].
       layers: parameters [L, …].
-      seen: the inputs that all layers share: arrays [B, …], or [1, …] if they are the same for all rows.
-      keys_LB: keys for random numbers.
-      keep: the policy of `jax.checkpoint` that says what several layers keep for the backward pass.
+      seen: the inputs that all layers share, as arrays [B, …], or [1, …] if they are the same for all rows.
+      keys_LB: keys of random numbers.
+      keep: the `jax.checkpoint` policy that selects what several layers save for the backward pass.
     """
     stages, repeats = schedule.stages, schedule.repeats
     by_row = {"seen": seen, "keys": None}
@@ -187,7 +188,7 @@ def pipelined(
             picked = functools.partial(_pick, index=repeat) if repeats > 1 else operator.itemgetter(0)
             return run(jax.tree.map(picked, groups), x_bTD, rows["seen"], keys_Lb)
 
-        if repeats > 1:  # without this, the parameters picked in each tick would all be kept for the backward pass
+        if repeats > 1:  # otherwise the parameters picked in each tick would all be saved for the backward pass
             turn = jax.checkpoint(turn, policy=keep)
         x_kbTD, statistics = _flow(turn, cut(x_BTD), schedule)
         statistics = jax.tree.map(functools.partial(_of_layers, schedule, stage), statistics)
@@ -198,11 +199,11 @@ def pipelined(
 
 
 def _flow(turn: Callable[..., tuple[Array, Any]], x_kbTD: Array, schedule: Schedule) -> tuple[Array, Any]:
-    """Lets the micro-batches flow through the stages.
+    """Passes the micro-batches through the stages.
 
     Args:
-      turn: (micro-batch, tick) → (the same after a stage's layers, statistics of them).
-      x_kbTD: the k = M/S micro-batches that lie on this device: numbers k · stage and those after it.
+      turn: (micro-batch, tick) → (the micro-batch after a stage's layers, the statistics of these layers).
+      x_kbTD: the k = M/S micro-batches on this device, whose numbers start at k · stage.
 
     Returns:
       The same micro-batches after all layers; and the statistics of all ticks, stacked.
@@ -225,22 +226,22 @@ def _flow(turn: Callable[..., tuple[Array, Any]], x_kbTD: Array, schedule: Sched
                 waiting = lax.dynamic_update_index_in_dim(waiting, handed, number % delay, 0)
             entering = jnp.where(number < schedule.microbatches, carried, returned)
         y_bTD, statistics = turn(jnp.where(stage == 0, entering, handed), number)
-        # A slot of the conveyor moves towards the first stage every k ticks; behind it come the results.
+        # Every k ticks, the conveyor moves by one device towards the first stage; the results follow behind the inputs.
         carried = jnp.where(stage == last, y_bTD, lax.ppermute(carried, AXIS, backward))
         conveyor = lax.dynamic_update_index_in_dim(conveyor, carried, slot, 0)
         return (conveyor, lax.ppermute(y_bTD, AXIS, forward), waiting), statistics
 
-    # Where a stage has nothing to do it computes with rows of its own: numbers as sound as any, which nobody reads.
+    # An idle stage computes with rows of its own: these are finite numbers, and nothing reads the result.
     waiting = jnp.broadcast_to(x_kbTD[0], (delay if schedule.repeats > 1 else 0, *x_kbTD.shape[1:]))
     (conveyor, _, _), statistics = lax.scan(tick, (x_kbTD, x_kbTD[0], waiting), jnp.arange(schedule.ticks))
     return jnp.roll(conveyor, -last, axis=0), statistics
 
 
 def _dealt(groups: Any, schedule: Schedule) -> Any:
-    """Arrays [R, …] of the R neighbouring groups of layers that lie on this device → those that its stage runs.
+    """Arrays [R, …] of the R consecutive groups of layers on this device → arrays of the groups that its stage runs.
 
-    The model's groups have numbers; stage s has numbers s R … s R + R - 1 and runs s, s + S, s + 2 S, …. In each of R
-    rounds every stage sends one group and gets one.
+    Groups are numbered in the model's order. Stage s holds groups s R … s R + R - 1 and runs groups s, s + S, s + 2 S,
+    …. In each of R rounds, every stage sends one group and receives one.
     """
     stages, repeats = schedule.stages, schedule.repeats
     if repeats == 1:
@@ -248,7 +249,7 @@ def _dealt(groups: Any, schedule: Schedule) -> Any:
     stage, alike = lax.axis_index(AXIS), stages // math.gcd(stages, repeats)
     dealt = groups
     for number in range(repeats):
-        sent = [(number + s // alike) % repeats for s in range(stages)]  # two stages never send to the same
+        sent = [(number + s // alike) % repeats for s in range(stages)]  # two stages never send to the same stage
         goals = [divmod(s * repeats + sent[s], stages) for s in range(stages)]
         places = dict((goal, place) for place, goal in goals)
         send = [(s, goal) for s, (_, goal) in enumerate(goals)]
@@ -262,8 +263,8 @@ def _dealt(groups: Any, schedule: Schedule) -> Any:
 
 
 def _cut(schedule: Schedule, x: Array) -> Array:
-    """The rows [B/S, …] of this device as micro-batches [k, b, …]. Every k-th row is one micro-batch's, so that none
-    of the rows leaves its device if they are split over other axes, too."""
+    """The rows [B/S, …] of this device as micro-batches [k, b, …]. A micro-batch takes every k-th row, so that no row
+    leaves its device if rows are split over other axes, too."""
     k = schedule.microbatches // schedule.stages
     cut = x.reshape(-1, k, *x.shape[1:]).swapaxes(0, 1)
     axes, others = compiler_axes(BATCH_AXES), [P.UNCONSTRAINED] * (cut.ndim - 2)
@@ -271,7 +272,8 @@ def _cut(schedule: Schedule, x: Array) -> Array:
 
 
 def _of_layers(schedule: Schedule, stage: Array, x: Array) -> Array:
-    """Statistics [ticks, layers of a group, b, …] of a stage → [R, layers of a group, B, …], rows as in the batch."""
+    """Statistics [ticks, layers of a group, b, …] of a stage → [R, layers of a group, B, …], with rows in the order of
+    the batch."""
     stages, k = schedule.stages, schedule.microbatches // schedule.stages
     x = lax.dynamic_slice_in_dim(x, stage, schedule.turns)
     x = x.reshape(schedule.repeats, stages, k, *x.shape[1:])  # [R, S, k, layers, b, …]
@@ -280,10 +282,10 @@ def _of_layers(schedule: Schedule, stage: Array, x: Array) -> Array:
 
 
 def divided(function: Callable[..., Array], q_BTNH: Array, k_BSKH: Array, v_BSKH: Array, **options: Any) -> Array:
-    """`function(q, k, v, **options)`, an attention without dropout, of each device's own rows and heads.
+    """Calls `function(q, k, v, **options)`, attention without dropout, on each device's own rows and heads.
 
-    cuDNN's kernel tells the compiler by itself how it is divided, which does not work in a `shard_map` over some of the
-    axes. In one over all of them there is nothing to divide.
+    cuDNN's kernel tells the compiler how to divide it, which fails in a `shard_map` over some of the axes. In a
+    `shard_map` over all of them, nothing is left to divide.
     """
     return _divided(functools.partial(function, **options | {"dropout_keys_B": None}), q_BTNH, k_BSKH, v_BSKH)
 
@@ -310,7 +312,7 @@ _divided.defvjp(_divided_forward, _divided_backward)
 
 
 def _on_each_device(function: Callable[..., Any], outputs: int) -> Callable[..., Any]:
-    """`function` of arrays [B, T, N, H], whose rows and heads are divided, with as many `outputs` of this kind."""
+    """`function` of arrays [B, T, N, H] with divided rows and heads, which returns `outputs` arrays of this kind."""
     part = P(compiler_axes(BATCH_AXES), None, compiler_axes(("tensor", "context")), None)
     out_specs = part if outputs == 1 else (part,) * outputs
     return jax.shard_map(function, in_specs=part, out_specs=out_specs, axis_names=set(compiler_axes(AXES)))

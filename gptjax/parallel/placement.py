@@ -18,7 +18,7 @@ from gptjax.settings import MeshSettings
 
 @dataclasses.dataclass(frozen=True)
 class MeshPlacement(Placement):
-    """Divides work over the mesh that is current when the model is traced (`jax.set_mesh`).
+    """Divides work over the current mesh of tracing (`jax.set_mesh`).
 
     Attributes:
       config: the `mesh` section. The sizes of the axes are read from the mesh itself.
@@ -32,17 +32,17 @@ class MeshPlacement(Placement):
         return x_BTD if spec is None else jax.lax.with_sharding_constraint(x_BTD, spec)
 
     def gathered(self, x_BTD: jax.Array) -> jax.Array:
-        """Brings all tokens to each of the devices that divide a sub-layer's matrices."""
+        """Gathers all tokens on each of the devices that divide a sub-layer's matrices."""
         return sequence.gathered(x_BTD)
 
     def scattered(self, x_BTD: jax.Array) -> jax.Array:
-        """Sums the parts of a sub-layer's output, and leaves each of these devices some of the tokens."""
+        """Sums the partial outputs of a sub-layer, and leaves each of these devices some of the tokens."""
         return sequence.scattered(x_BTD)
 
     def lookup(
         self, function: Callable[..., jax.Array], tables: Sequence[jax.Array], indices: Sequence[jax.Array]
     ) -> jax.Array:
-        """Leaves the columns of tables where they are, and sends what is looked up in them."""
+        """Leaves the columns of tables where they are, and sends the looked-up vectors."""
         return vocabulary.looked_up(function, tables, indices)
 
     def attention(
@@ -55,7 +55,7 @@ class MeshPlacement(Placement):
     ) -> jax.Array:
         """Lets tokens attend to tokens on other devices, if sequences are divided.
 
-        In a pipeline, it gives a kernel that the compiler cannot divide its part of rows and heads.
+        In a pipeline, a kernel that the compiler cannot divide is called on each device's own rows and heads.
         """
         mesh = jax.sharding.get_abstract_mesh()
         if options["backend"] == "cudnn" and mesh.manual_axes and compiler_axes(AXES):
@@ -69,7 +69,7 @@ class MeshPlacement(Placement):
     def experts(
         self, function: Callable, x_BTD: jax.Array, real_BT: jax.Array, weights: Any
     ) -> tuple[jax.Array, dict[str, jax.Array]]:
-        """Lets each device route its own tokens, and divides the experts, if there are several of both."""
+        """Lets each device route its own tokens, and divides the experts if several devices hold them."""
         if jax.sharding.get_abstract_mesh().empty:
             return function(x_BTD, real_BT, weights)
         return expert.divided(function, x_BTD, real_BT, weights, self.config.expert_exchange)

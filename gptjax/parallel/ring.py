@@ -1,21 +1,22 @@
-"""Ring attention: the keys and values of a divided sequence go round the devices (arXiv:2310.01889).
+"""Ring attention: the keys and values of a divided sequence pass from device to device (arXiv:2310.01889).
 
-Each device keeps its queries. In each step it attends to the keys and values that it holds, its own ones first, while
-it sends them to the next device and gets those of the device before. The parts are put together by the logarithms of
-their sums of exponentials, as in flash attention (arXiv:2205.14135). The backward pass keeps only the last of these and
-the outputs: keys and values travel once more, logits are recomputed, and the gradients of keys and values travel along.
+Each device keeps its queries. In each step it attends to the keys and values that it holds, starting with its own,
+while it sends them to the next device and receives those of the previous one. Partial outputs are merged by the
+logarithms of their sums of exponentials, as in flash attention (arXiv:2205.14135). For the backward pass, only the
+outputs and the final logarithms are saved: keys and values pass round the ring again together with their gradients, and
+logits are recomputed.
 
-Where attention is causal, a device with early tokens would see few keys and one with late tokens many. So each gets one
-part of the sequence from its start and one from its end ("zigzag"; Llama 3, arXiv:2407.21783, section 3.3.2). With C
-devices and 2 C parts, device i has the parts i and 2 C - 1 - i:
+With causal attention, a device with early tokens would see few keys and one with late tokens many. Each device
+therefore gets one part from the start of the sequence and one from its end ("zigzag"; Llama 3, arXiv:2407.21783,
+section 3.3.2). With C devices and 2 C parts, device i has the parts i and 2 C - 1 - i:
 
-    device 0   0 7        step 0, own keys:    part i sees itself, part 2 C - 1 - i both
+    device 0   0 7        step 0, own keys:    part i sees itself, part 2 C - 1 - i sees both
     device 1   1 6        keys of an earlier device: both parts see the first one of the keys
     device 2   2 5        keys of a later device: the last part sees both of the keys
     device 3   3 4
 
-After the first step every device computes two pairs of parts, and none that is masked as a whole. A layer with a window
-leaves tokens where they are: its work is equal already, and keys need to travel only as far as the window reaches.
+After the first step, every device computes two pairs of parts per step, and no pair is fully masked. A layer with a
+window leaves tokens where they are: its work is already equal, and keys travel only as far as the window reaches.
 """
 
 from __future__ import annotations
@@ -37,13 +38,13 @@ from gptjax.model.softcap import softcap
 
 @dataclasses.dataclass(frozen=True)
 class Ring:
-    """What devices compute in which step, and how attention is modified.
+    """What each device computes in each step, and how attention is modified.
 
     Attributes:
       axis: the mesh axis over which the sequence is divided, of `size` devices.
-      length: how many tokens of each row a device has.
+      length: number of tokens of each row per device.
       window, causal: as for `attention`.
-      block: the largest number of queries whose logits exist at once.
+      block: the maximum number of queries whose logits exist at once.
       scale, softcap: see `attention_scores.Scores`.
       bias: a function from the distances of keys before their queries, [B, T, S], to a term that is added to the logits
         of this device's heads; None: no term.
@@ -61,7 +62,7 @@ class Ring:
 
     @property
     def steps(self) -> int:
-        """How many devices' keys a device gets to see, with its own."""
+        """The number of devices whose keys a device sees, itself included."""
         if self.causal and self.window:
             return min(self.size, 1 - (1 - self.window) // self.length)
         return self.size
@@ -72,26 +73,26 @@ class Ring:
 
     @property
     def queries(self) -> int:
-        """Queries of a block: as many as go evenly into the part of a device."""
+        """Queries per block: the largest allowed number that divides a device's part evenly."""
         part = self.length // 2 if self.is_zigzag else self.length
         return max(size for size in range(1, min(part, self.block) + 1) if part % size == 0)
 
     @property
     def keys(self) -> int:
-        """Keys that a block of queries reads in a step."""
+        """Keys that a block of queries reads per step."""
         if self.is_zigzag:
             return self.length // 2
         return min(self.length, self.queries + self.window - 1) if self.causal and self.window else self.length
 
     def rows(self, device: Any) -> Array:
-        """Where the tokens of a device stand in the sequence, [length]."""
+        """Positions of a device's tokens in the sequence, [length]."""
         if not self.is_zigzag:
             return device * self.length + jnp.arange(self.length)
         half = self.length // 2
         return jnp.concatenate([start * half + jnp.arange(half) for start in (device, 2 * self.size - 1 - device)])
 
     def blocks(self, device: Any, step: Any) -> tuple[Array, Array]:
-        """Where the blocks of queries of a step start, and the keys that each reads, as numbers of local tokens.
+        """The first query of each block of a step, and the first key that the block reads, as indices of local tokens.
 
         step: 0, or an array that is not 0.
         """
@@ -116,7 +117,7 @@ class Ring:
 def ring_attention(
     ring: Ring, q_btnh: Array, k_btkh: Array, v_btkh: Array, segments_bt: Array | None, sinks_n: Array | None
 ) -> Array:
-    """Attention of a sequence to itself, of which each device of a `shard_map` has `ring.length` neighbouring tokens.
+    """Self-attention over a sequence of which each device of a `shard_map` has `ring.length` consecutive tokens.
 
     Args:
       sinks_n: see `attention_scores.Scores`.
@@ -145,7 +146,7 @@ def _forward(
     queries = q_btkgh, ring.rows(device), segments_bt
 
     def attend_step(state: Any, keys: Any, step: Any) -> Any:
-        """Adds the part of these keys to (outputs, logarithms of the sums of exponentials)."""
+        """Merges attention to these keys into (outputs, logarithms of the sums of exponentials)."""
         rows_t = ring.rows((device - step) % ring.size)
 
         def attend_block(state: tuple[Array, Array], starts: tuple[Array, Array]) -> tuple[tuple[Array, Array], None]:
@@ -183,7 +184,7 @@ def _backward(ring: Ring, kept: Any, gradient_btnh: Array) -> tuple[Any, ...]:
     queries = q_btkgh, ring.rows(device), segments_bt, gradient_btkgh, lse_btkg, mean_btkg
 
     def step_back(state: Any, keys: Any, step: Any) -> Any:
-        """Adds gradients of queries; those of the keys travel, and these are added where they are now."""
+        """Adds to the gradients of queries, and to the gradients of keys and values, which travel with their keys."""
         rows_t = ring.rows((device - step) % ring.size)
         of_queries, of_keys = state
         of_keys = _sent(ring, of_keys) if of_keys is not None else None
@@ -232,7 +233,7 @@ _attend.defvjp(_forward, _backward)
 
 
 def _around(ring: Ring, step: Callable[[Any, Any, Any], Any], state: Any, keys: Any) -> Any:
-    """step(state, keys, number) for the keys of one device after the other, which are sent on while it computes."""
+    """Calls step(state, keys, number) for the keys of one device after another, which are sent on while it computes."""
     following = _sent(ring, keys) if ring.steps > 1 else None
     state = step(state, keys, 0)
 
@@ -246,14 +247,15 @@ def _around(ring: Ring, step: Callable[[Any, Any, Any], Any], state: Any, keys: 
 
 
 def _sent(ring: Ring, tree: Any, shift: int = 1) -> Any:
-    """To the device that is `shift` places further along the ring."""
+    """Sends arrays to the device that is `shift` places further along the ring."""
     if shift % ring.size == 0:
         return tree
     return lax.ppermute(tree, ring.axis, [(i, (i + shift) % ring.size) for i in range(ring.size)])
 
 
 def _block(ring: Ring, starts: tuple[Array, Array], queries: Any, keys: Any) -> tuple[Any, Any]:
-    """A block of queries and the keys that it reads. Arrays of one axis describe rows; the others are [b, t, …]."""
+    """A block of queries and the keys that it reads. One-dimensional arrays belong to positions; the others are [b, t,
+    …]."""
 
     def cut(start: Array, size: int, x: Array) -> Array:
         return _part(x, start, size, axis=min(1, x.ndim - 1))
@@ -263,7 +265,7 @@ def _block(ring: Ring, starts: tuple[Array, Array], queries: Any, keys: Any) -> 
 
 
 def _logits(ring: Ring, q_bqkgh: Array, k_bskh: Array, facts_q: Any, facts_s: Any) -> tuple[Array, Array]:
-    """The logits [b, K, q, G, s] of a block in float32, and which of them count, [b, 1, q, 1, s]."""
+    """The logits [b, K, q, G, s] of a block in float32, and which of them are not masked, [b, 1, q, 1, s]."""
     (rows_q, segments_bq), (rows_s, segments_bs) = facts_q, facts_s
     mask_bqs, distance_bqs = visible(
         *(rows_q[None], rows_s[None], ring.window, segments_bq, segments_bs), causal=ring.causal
@@ -296,7 +298,7 @@ def _add(x: Array, start: Any, part: Array) -> Array:
 
 
 def _to_zigzag(ring: Ring, x_bt: Array) -> Array:
-    """Exchanges parts of the sequence: device i has the parts 2 i and 2 i + 1, and gets i and 2 C - 1 - i."""
+    """Exchanges parts of the sequence: device i has parts 2 i and 2 i + 1, and gets parts i and 2 C - 1 - i."""
     is_even, parts = lax.axis_index(ring.axis) % 2 == 0, jnp.split(x_bt, 2, axis=1)
     even, odd = (lax.ppermute(x, ring.axis, _homes(ring, slot)) for slot, x in enumerate(parts))
     return jnp.concatenate([jnp.where(is_even, even, odd), jnp.where(is_even, odd, even)], axis=1)
@@ -313,5 +315,5 @@ def _from_zigzag(ring: Ring, x_bt: Array) -> Array:
 
 
 def _homes(ring: Ring, slot: int) -> list[tuple[int, int]]:
-    """(device, device that has its part number `slot` of two in a zigzag)."""
+    """Pairs (device, device that has its part `slot`, 0 or 1, in zigzag order)."""
     return [(i, min(2 * i + slot, 2 * ring.size - 1 - (2 * i + slot))) for i in range(ring.size)]

@@ -1,10 +1,10 @@
 """The residual stream divided along the sequence over the mesh axis `tensor`: sequence parallelism.
 
-Tensor parallelism divides the matrices inside of attention and of the feed-forward layer. Between these sub-layers
-each of its devices would hold the same tokens, and all would normalize them alike. Here each holds some neighbouring
-tokens instead. Before a sub-layer it gets those of the others (`gathered`), and after it the sum, over all devices, of
-its own tokens (`scattered`). Together that sends as many bytes as the all-reduce in whose place it stands
-(Korthikanti et al. 2022, arXiv:2205.05198, section 4.2.2).
+Tensor parallelism divides the matrices of attention and of the feed-forward layer. Between these sub-layers, each of
+its devices would hold and normalize the same tokens. Here each holds a contiguous part of them instead. It gathers the
+other tokens before a sub-layer (`gathered`), and after it receives the sum of its own tokens over all devices
+(`scattered`). Together these send as many bytes as the all-reduce that they replace (Korthikanti et al. 2022,
+arXiv:2205.05198, section 4.2.2).
 
 A sequence whose length does not divide, such as the single token of a decoding step, stays whole on every device.
 """
@@ -50,11 +50,11 @@ def _whole(parts: P) -> P:
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1))
 def _moved(before: P, after: P, x_BTD: jax.Array) -> jax.Array:
-    """The same numbers, divided as `after`; their gradient is divided as `before`.
+    """The same array, divided as `after`; its gradient is divided as `before`.
 
-    (A plain constraint would divide the gradient as `after`, too: for `gathered` that is a sum over all devices of
-    every token, of which each then uses its own. Without the barrier, the compiler would send the float32 numbers from
-    which a norm rounds its output, twice as many bytes.)
+    (A plain constraint would divide the gradient as `after`, too. For `gathered`, every device would receive the sums
+    of all tokens and use only its own. Without the barrier, the compiler would send a norm's float32 output before it
+    is rounded, which takes twice as many bytes.)
     """
     return jax.lax.with_sharding_constraint(jax.lax.optimization_barrier(x_BTD), after)
 

@@ -3,11 +3,11 @@
 A parameter's declaration names its axes (gptjax/model/parameters.py). Matrices are split twice: along the residual
 stream over `fsdp` (the compiler gathers them where they are used and scatters the gradients), and along heads and
 feed-forward columns over `tensor` (one all-reduce per sub-layer). Vectors are replicated, except biases of split axes.
-Layers are split over `pipeline` (gptjax/parallel/pipeline.py), and what belongs to no layer is split over it as over
+Layers are split over `pipeline` (gptjax/parallel/pipeline.py). Parameters outside of layers are split over it as over
 `fsdp`.
 
-A lookup is split along its width, never along its rows: looking up in a table that is split by rows makes the compiler
-gather the whole of it.
+A lookup table is split along its width, never along its rows: for a table that is split by rows, the compiler would
+gather the whole table.
 """
 
 from __future__ import annotations
@@ -25,11 +25,11 @@ from gptjax.parallel.mesh import BATCH_AXES, compiler_axes
 from gptjax.tree import map_with_path
 
 P = PartitionSpec
-TILE = 16  # rows and columns of a tile of a matrix that shares a scale (training/moments.py)
+TILE = 16  # rows and columns of a matrix tile that shares one scale (training/moments.py)
 
 
 class Split(NamedTuple):
-    """The mesh axes over which an axis of a parameter is split, by the parameter's kind. Empty: it is not split."""
+    """The mesh axes over which an axis of a parameter is split, depending on the parameter's kind. Empty: not split."""
 
     matrix: tuple[str, ...] = ()
     lookup: tuple[str, ...] = ()
@@ -43,7 +43,7 @@ TABLE: dict[str, Split] = {
     "head": Split(),  # H, inside of a head
     "mlp": Split(matrix=("tensor",), vector=("tensor",)),  # F, feed-forward columns
     "experts": Split(matrix=("expert",)),  # E, of a mixture
-    "router": Split(),  # E again, of what chooses among them: few
+    "router": Split(),  # E, of the router: few
     "vocab": Split(matrix=("tensor",), vector=("tensor",)),  # V
     "class": Split(),  # C, of a classifier: few
     "position": Split(),
@@ -71,10 +71,10 @@ def spec_of(parameter: Parameter) -> PartitionSpec:
 
 
 def update_spec(parameter: Parameter, mesh: Mesh | AbstractMesh) -> PartitionSpec:
-    """How the optimizer's state of a parameter is split with `mesh.zero1`: like the parameter, and over `data`, too.
+    """How a parameter's optimizer state is split with `mesh.zero1`: like the parameter, and also over `data`.
 
-    Layers are split if their number divides, so that a device updates whole matrices; else the longest axis that
-    divides. If none does, the state is split as the parameter is.
+    Layers are split if their number divides, so that each device updates whole matrices; otherwise the longest axis
+    that divides is split. If none does, the state is split as the parameter is.
     """
     spec = spec_of(parameter)
     entries = [_mesh_axes(entry) for entry in (*spec, *(None,) * (len(parameter.shape) - len(spec)))]
@@ -88,7 +88,7 @@ def update_spec(parameter: Parameter, mesh: Mesh | AbstractMesh) -> PartitionSpe
 
 
 def pinned_for_update(gradients: Any, declared: Any) -> Any:
-    """Leaves each device the part of the gradients for which it has the optimizer's state (`mesh.zero1`)."""
+    """Pins the gradients to the split of the optimizer's state (`mesh.zero1`): each device keeps only its part."""
     mesh = jax.sharding.get_abstract_mesh()
     if mesh.empty:
         return gradients
@@ -140,13 +140,13 @@ def placed_params(mesh: Mesh | AbstractMesh, declared: Any) -> Any:
 
 
 def state_sharding(mesh: Mesh | AbstractMesh, abstract_state: Any, declared: Any, zero1: bool = False) -> Any:
-    """NamedShardings for a whole training state, of parameters with these declarations.
+    """NamedShardings for a whole training state whose parameters have these declarations.
 
-    zero1: all but the parameters is also split over `data` (`update_spec`).
+    zero1: everything except the parameters is also split over `data` (`update_spec`).
 
-    Optimizer statistics mirror the parameters inside Optax's own tuples, as nested dicts with the same keys; a leaf in
-    a parameter's place that has its shape, or a number for each tile of it, is split like it. Everything else
-    (counters, factored statistics) is replicated.
+    Optimizer statistics mirror the parameters inside Optax's tuples, as nested dicts with the same keys. A leaf in a
+    parameter's place is split like the parameter if it has its shape, or one number for each of its tiles. Everything
+    else (counters, factored statistics) is replicated.
 
     Raises:
       ConfigError: a device's part of a parameter would not be whole tiles.
@@ -171,7 +171,7 @@ def state_sharding(mesh: Mesh | AbstractMesh, abstract_state: Any, declared: Any
 
 
 def _placed_like(x: Any, parameter: Any, sharding: Any) -> NamedSharding | None:
-    """The parameter's sharding, for an array that has a number for each of its numbers, or for each tile of a matrix.
+    """The parameter's sharding, for an array with one number for each of its elements or for each tile of a matrix.
 
     Raises:
       ConfigError: the devices' parts of the parameter are not whole tiles.
@@ -195,7 +195,7 @@ def _placed_like(x: Any, parameter: Any, sharding: Any) -> NamedSharding | None:
 
 
 def _mirrors(tree: Any, params: Any) -> bool:
-    """Whether `tree` is a nested dict with the keys of `params`, except for parts that an optimizer has left out."""
+    """Whether `tree` is a nested dict with the keys of `params`; an optimizer may have left some out."""
     if not isinstance(tree, Mapping):
         return False
     return tree.keys() == params.keys() and all(
@@ -206,23 +206,23 @@ def _mirrors(tree: Any, params: Any) -> bool:
 
 
 def batch_sharding(mesh: Mesh | AbstractMesh, leading_axes: int = 0, row_axes: int = 0) -> NamedSharding:
-    """Rows over the batch axes, and the first axis of an array that has several in a row, its tokens, over `context`.
+    """Splits rows over the batch axes, and tokens, the first axis of a row that has several axes, over `context`.
 
-    leading_axes: such as that of the micro-batches of an accumulated step, which are not split.
+    leading_axes: number of axes before the rows that are not split, such as the micro-batches of an accumulated step.
     """
     return NamedSharding(mesh, P(*(None,) * leading_axes, *rows_spec(row_axes)))
 
 
 def rows_spec(row_axes: int) -> PartitionSpec:
-    """How a batch [B, …] is split, of which each row is an array with `row_axes` axes."""
+    """How a batch [B, …] is split whose rows are arrays with `row_axes` axes."""
     return P(BATCH_AXES, *("context",)[:row_axes])
 
 
 def split_vocabulary(x_BTD: jax.Array, head_DV: jax.Array) -> tuple[jax.Array, jax.Array]:
     """Pins the two sides of the last product so that logits stay split over the vocabulary.
 
-    Devices then send each other only sums and maxima of logits. Otherwise, if the head is a tied embedding, each device
-    would compute the logits of the whole vocabulary, because the embedding is split along its width. A vocabulary that
+    Devices then send only sums and maxima of logits. Without the pins, each device would compute the logits of the
+    whole vocabulary if the head is a tied embedding, because the embedding is split along its width. A vocabulary that
     does not divide equally is not split.
     """
     axes = compiler_axes(TABLE["vocab"].matrix)

@@ -2,8 +2,8 @@
 
     sent = sum(each.times * each.bytes_sent() for each in collectives_of(compiled.as_text(), num_devices))
 
-The text is what XLA made of the program (`parallel/compiled.py`), so this counts what the partitioner added, moved and
-merged.
+XLA writes the text after compilation (`parallel/compiled.py`), so collectives that the partitioner added, moved or
+merged are counted as they will run.
 """
 
 from __future__ import annotations
@@ -27,10 +27,10 @@ class Collective(NamedTuple):
 
     Attributes:
       kind: one of KINDS.
-      bytes: of the whole array that a group of devices has together: what an all-gather makes, what a reduce-scatter
-        or an all-reduce sums, what the device of an all-to-all or a permute gives away.
-      group: numbers of the devices of the first group; of a permute, a device and the one to which it sends.
-      times: how often a step runs it.
+      bytes: size of the whole array of a group of devices: the result of an all-gather, the operand of a reduce-scatter
+        or an all-reduce, or what one device of an all-to-all or a permute sends.
+      group: numbers of the devices in the first group; for a permute, a device and the one to which it sends.
+      times: runs per step.
     """
 
     kind: str
@@ -39,7 +39,7 @@ class Collective(NamedTuple):
     times: int
 
     def bytes_sent(self) -> float:
-        """The bytes that one device sends each time, if the group is a ring."""
+        """The bytes that one device sends per run, if the group forms a ring."""
         if self.kind == "collective-permute":
             return float(self.bytes)
         passes = 2 if self.kind == "all-reduce" else 1
@@ -71,7 +71,7 @@ def _collective(line: str, found: re.Match, num_devices: int, times: int) -> Col
         return Collective(kind, size // 2 if found["start"] else size, pair, times)
     group = _first_group(line, num_devices)
     n = len(group)
-    if found["start"] and kind in ("all-gather", "reduce-scatter"):  # its type names what goes in and what comes out
+    if found["start"] and kind in ("all-gather", "reduce-scatter"):  # its type names inputs and outputs
         size = size * n // (n + 1)
     elif found["start"] and kind == "all-to-all":
         size //= 2

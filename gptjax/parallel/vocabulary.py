@@ -1,14 +1,14 @@
-"""The two ends of a model on a mesh: looking up the tokens that go in, and scoring those that come out.
+"""Embedding and head of a model on a mesh: looking up input tokens, and scoring output tokens.
 
 Both have a matrix with an axis as long as the vocabulary, often the largest of the model. Devices hold parts of its
 other axis, the residual stream, in float32.
 
-The first end never brings the parts together. Each device looks up its columns for the tokens of all devices, and an
-all-to-all then gives each device all columns of its own tokens. The bytes sent grow with the tokens and not with the
-vocabulary, and a device sums the gradient of its columns over all tokens, in float32, as one device does.
+The embedding is never gathered. Each device looks up its columns for the tokens of all devices, and an all-to-all then
+gives each device all columns of its own tokens. The number of bytes sent grows with the tokens and not with the
+vocabulary. Each device sums the gradient of its columns over all tokens in float32, as a single device would.
 
-The other end needs the whole matrix on each device. It is rounded to the type of the product before it is sent, once,
-outside of the loop over chunks of tokens, and so is the gradient that comes back.
+The head needs the whole matrix on each device. The matrix is rounded to the type of the product and sent once, outside
+of the loop over chunks of tokens. The same holds for the gradient that is sent back.
 """
 
 from __future__ import annotations
@@ -33,12 +33,12 @@ TENSOR = "tensor"
 def looked_up(
     function: Callable[..., jax.Array], tables: Sequence[jax.Array], indices: Sequence[jax.Array]
 ) -> jax.Array:
-    """`function(tables, indices)`, see `Placement.lookup`, by columns where several devices hold columns."""
+    """`function(tables, indices)` (see `Placement.lookup`), computed by columns if several devices hold columns."""
     mesh, holding = jax.sharding.get_abstract_mesh(), _several(TABLE["embed"].lookup)
     batch, length = max(index.shape[0] for index in indices), indices[0].shape[1]
-    if any(isinstance(table, Int8) for table in tables):  # it has a scale for each row, which has no columns
+    if any(isinstance(table, Int8) for table in tables):  # its scales, one per row, have no columns to divide
         return function(tables, indices)
-    # Inside of a `shard_map` the parts are the caller's. A batch may be too small where a model writes.
+    # Inside a `shard_map`, the caller has divided the work. During generation, a batch may be too small to divide.
     if not holding or mesh.manual_axes or not _divides(batch, BATCH_AXES) or not _divides(length, ("context", TENSOR)):
         return function(tables, indices)
     of_rows = tuple(axis for axis in holding if axis != TENSOR)
@@ -50,8 +50,8 @@ def looked_up(
                 jax.lax.all_gather(index, of_rows, tiled=True) if spec == rows_spec(1) else index
                 for index, spec in zip(indices, specs)
             ]
-        x_btd = function(tables, indices)  # all rows of those that hold columns, some columns
-        if TENSOR in holding:  # these devices have the same rows, and leave with some of their tokens each
+        x_btd = function(tables, indices)  # all rows of the devices that hold columns, some columns
+        if TENSOR in holding:  # these devices have the same rows, and each keeps some of the tokens
             x_btd = jax.lax.all_to_all(x_btd, TENSOR, split_axis=1, concat_axis=2, tiled=True)
         if of_rows:
             x_btd = jax.lax.all_to_all(x_btd, of_rows, split_axis=0, concat_axis=2, tiled=True)
@@ -65,10 +65,10 @@ def looked_up(
 
 def on_own_tokens(function: Callable[..., Any]) -> Callable[..., Any]:
     """Lets each device apply `function(x_BTD, head_DV, targets_BT, weights_BT)`, which returns sums, to its own tokens.
-    The sums of all devices of the current mesh are added up.
+    These sums are added up over all devices of the current mesh.
 
-    The partitioner alone would gather the head and sum its gradient over the devices in every iteration of a loop over
-    chunks; here that happens once, outside of the loop. The vocabulary stays split over `tensor`.
+    The partitioner by itself would gather the head and sum its gradient over the devices in every iteration of a loop
+    over chunks. Here that happens once, outside of the loop. The vocabulary stays split over `tensor`.
     """
     mesh, axes = jax.sharding.get_abstract_mesh(), compiler_axes(TOKEN_AXES)
     if all(mesh.shape[axis] == 1 for axis in axes):
@@ -88,9 +88,9 @@ def on_own_tokens(function: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def _copies(head_DV: jax.Array, dtype: Any) -> jax.Array:
-    """A copy of the head for each device that has tokens of its own, [devices, D, V]: each device holds its own one.
+    """A copy of the head for each device that has its own tokens, [devices, D, V]: each device holds its own copy.
 
-    A part moves by all axes of the mesh by hand, since the compiler would first bring the vocabulary together.
+    Parts are gathered manually over all axes of the mesh, since the compiler would first gather the vocabulary.
     """
     axes = compiler_axes(TOKEN_AXES)
     holding = _several(axis for axis in TABLE["embed"].matrix if axis in axes)
@@ -98,7 +98,7 @@ def _copies(head_DV: jax.Array, dtype: Any) -> jax.Array:
     vocabulary = compiler_axes((TENSOR,)) if _divides(head_DV.shape[1], (TENSOR,)) else ()
 
     def local(part_dV: jax.Array) -> jax.Array:
-        # Typed as what differs between devices while it is float32, in which copies' gradients are added up.
+        # Marked as varying over devices while it is float32, so that the gradients of the copies are summed in float32.
         part_dV = jax.lax.pcast(part_dV, copied, to="varying")
         return (_gathered(part_dV, holding, dtype) if holding else part_dV)[None]
 
