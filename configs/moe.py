@@ -1,4 +1,4 @@
-"""Mixtures of experts: --config=configs/moe.py:tiny | olmoe | qwen3_30b_a3b
+"""Mixtures of experts: --config=configs/moe.py:tiny | olmoe | qwen3_30b_a3b | glm4.5_air | glm4.5
 
 tiny has 16 experts of which a token uses 4, and trains within minutes on two CPU cores on any small text:
 
@@ -6,21 +6,85 @@ tiny has 16 experts of which a token uses 4, and trains within minutes on two CP
   python -m gptjax.train --config=configs/moe.py:tiny --config.data.path=data/books --workdir=runs/moe
 
 olmoe is OLMoE-1B-7B's shape (arXiv:2409.02060; 6.92 B parameters, of which a token uses 1.28 B), qwen3_30b_a3b is
-Qwen3-30B-A3B's (arXiv:2505.09388; 30.53 B and 3.35 B). Their data: FineWeb-Edu or DCLM (both on the Hugging Face hub),
-prepared with a vocabulary of the model's size or smaller. --config.mesh.expert=8 divides the experts over 8 devices.
+Qwen3-30B-A3B's (arXiv:2505.09388; 30.53 B and 3.35 B). glm4.5_air is GLM-4.5-Air's (arXiv:2508.06471; 106.85 B and
+13.42 B) and glm4.5 is GLM-4.5's (352.80 B and 33.63 B), both without the layer that predicts a second token; their
+first layers, one and three, are dense. Data for all: FineWeb-Edu or DCLM (both on the Hugging Face hub), prepared with
+a vocabulary of the model's size or smaller. --config.mesh.expert=8 divides the experts over 8 devices.
 
 Budget at 20 tokens per active parameter (the published models saw thousands): olmoe 25 B tokens, 1.9e20 FLOPs;
-qwen3_30b_a3b 67 B, 1.4e21.
+qwen3_30b_a3b 67 B, 1.4e21; glm4.5_air 268 B, 2.1e22; glm4.5 673 B, 1.3e23.
 """
 
 from gptjax.config import ConfigError, default
 
-NAMES = ("tiny", "olmoe", "qwen3_30b_a3b")
+GLM = dict(
+    vocab_size=151_552,
+    num_heads=96,
+    num_kv_heads=8,
+    head_width=128,
+    bias="qkv",
+    rope_fraction=0.5,
+    rope_theta=1_000_000.0,
+    shared_experts=1,
+    router_scores="sigmoid",
+    router_normalized=True,
+    router_bias=True,
+    max_positions=131_072,
+)
+SHAPES = {
+    "olmoe": dict(
+        vocab_size=50_304,
+        num_layers=16,
+        width=2048,
+        num_heads=16,
+        feedforward_width=1024,
+        num_experts=64,
+        qk_norm=True,
+        qk_norm_over="projection",
+        max_positions=4096,
+    ),
+    "qwen3_30b_a3b": dict(
+        vocab_size=151_936,
+        num_layers=48,
+        width=2048,
+        num_heads=32,
+        num_kv_heads=4,
+        head_width=128,
+        feedforward_width=768,
+        num_experts=128,
+        router_normalized=True,
+        qk_norm=True,
+        norm_epsilon=1e-6,
+        rope_theta=1_000_000.0,
+        max_positions=40_960,
+    ),
+    "glm4.5_air": GLM
+    | dict(
+        num_layers=46,
+        width=4096,
+        feedforward_width=1408,
+        num_experts=128,
+        first_dense_layers=1,
+        first_dense_width=10_944,
+    ),
+    "glm4.5": GLM
+    | dict(
+        num_layers=92,
+        width=5120,
+        feedforward_width=1536,
+        num_experts=160,
+        router_scale=2.5,
+        qk_norm=True,
+        first_dense_layers=3,
+        first_dense_width=12_288,
+    ),
+}
+DURATIONS = {"olmoe": "25B tokens", "qwen3_30b_a3b": "67B tokens", "glm4.5_air": "268B tokens", "glm4.5": "673B tokens"}
 
 
 def get_config(arg: str = "tiny"):
-    if arg not in NAMES:
-        raise ConfigError(f"configs/moe.py:{arg}: expected one of {', '.join(NAMES)}")
+    if arg != "tiny" and arg not in SHAPES:
+        raise ConfigError(f"configs/moe.py:{arg}: expected one of tiny, {', '.join(SHAPES)}")
     return _tiny() if arg == "tiny" else _large(arg)
 
 
@@ -52,32 +116,10 @@ def _tiny():
 def _large(name):
     config = default()
     config.model.tied_embeddings = False
-    config.model.qk_norm = True
     config.model.experts_per_token = 8
     config.model.layers = "scan"
     config.model.remat = "dots"
-    if name == "olmoe":
-        config.model.vocab_size = 50_304
-        config.model.num_layers = 16
-        config.model.width = 2048
-        config.model.num_heads = 16
-        config.model.feedforward_width = 1024
-        config.model.num_experts = 64
-        config.model.qk_norm_over = "projection"
-        config.model.max_positions = 4096
-    else:
-        config.model.vocab_size = 151_936
-        config.model.num_layers = 48
-        config.model.width = 2048
-        config.model.num_heads = 32
-        config.model.num_kv_heads = 4
-        config.model.head_width = 128
-        config.model.feedforward_width = 768
-        config.model.num_experts = 128
-        config.model.router_normalized = True
-        config.model.norm_epsilon = 1e-6
-        config.model.rope_theta = 1_000_000.0
-        config.model.max_positions = 40_960
+    config.model.update(SHAPES[name])
 
     config.data.path = "data/fineweb"
     config.data.sequence_length = 4096
@@ -86,7 +128,7 @@ def _large(name):
     config.schedule.name = "wsd"
     config.schedule.warmup = "2%"
 
-    config.training.duration = "25B tokens" if name == "olmoe" else "67B tokens"
+    config.training.duration = DURATIONS[name]
     config.training.batch_size = 256
     config.training.gradient_accumulation_steps = 8
     config.training.loss_chunk = 8192

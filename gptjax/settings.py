@@ -109,6 +109,8 @@ class ModelSettings(Section):
     feedforward: Annotated[str, OneOrOwn(FEEDFORWARDS)] = "swiglu"
     feedforward_width: Natural = 0  # F, hidden width; 0: 4 D, or 8/3 D rounded up to a multiple of 64 if gated
     num_experts: Natural = 0  # E, feed-forward layers of which each token uses some; 0: one layer for all tokens
+    first_dense_layers: Natural = 0  # with experts: how many of the first layers have none (DeepSeek-V3: 3)
+    first_dense_width: Natural = 0  # F of these layers; 0: that of a model without experts
     experts_per_token: Count = 2  # k, the number of experts that a token uses
     shared_experts: Natural = 0  # the number of further experts, which every token uses
     router_scores: Literal["softmax", "sigmoid"] = "softmax"  # how the router's logits become scores of experts

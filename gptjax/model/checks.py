@@ -23,11 +23,21 @@ def check_stack(model: ModelSettings) -> None:
 
 def check_experts(model: ModelSettings) -> None:
     """Raises ConfigError unless the fields of a mixture of experts fit each other."""
+    if model.first_dense_width and not model.first_dense_layers:
+        raise ConfigError(
+            f"model.first_dense_width = {model.first_dense_width}: must be 0 where model.first_dense_layers is 0"
+        )
     if not model.num_experts:
-        for name in ("shared_experts", "router_bias", "expert_capacity"):
+        for name in ("shared_experts", "router_bias", "expert_capacity", "first_dense_layers"):
             if model[name]:
                 raise ConfigError(f"model.{name} = {model[name]}: needs experts, but model.num_experts is 0")
         return
+    for name in ("num_layers", "num_encoder_layers"):
+        if 0 < model[name] <= model.first_dense_layers:
+            raise ConfigError(
+                f"model.first_dense_layers = {model.first_dense_layers}: must be less than model.{name} = "
+                f"{model[name]}, since the layers after them have the experts"
+            )
     if model.matmul != "dtype":
         raise ConfigError(
             f"model.matmul = {model.matmul!r}: must be dtype where model.num_experts is not 0; experts multiply in "

@@ -16,7 +16,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from gptjax.model.parameters import count_parameters
+from gptjax.model.parameters import LAYERS, count_parameters
 
 CONVENTIONS = ("causal", "full")
 CAUSAL_LAYERS = {"causal": "6N + 6·L·N_heads·H·T", "full": "6N + 12·L·N_heads·H·T"}  # of `flops_of_causal_layers`
@@ -80,8 +80,8 @@ def flops_of_pairs(
     """
     per_target = source_length / target_length
     of_encoder = count_parameters(declared["encoder"]).multiplied
-    cross = declared["layers"]["cross_attention"]
-    of_source = of_encoder + sum(cross[name].size for name in ("key", "value"))
+    crosses = [declared[stack]["cross_attention"] for stack in LAYERS if stack in declared]
+    of_source = of_encoder + sum(cross[name].size for cross in crosses for name in ("key", "value"))
     of_target = count_parameters(declared).multiplied - of_source
     per_key = 12.0 * heads_width
     encoder_keys = sum(min(2 * window - 1 if window else source_length, source_length) for window in encoder_windows)

@@ -16,8 +16,8 @@ and its kind. Everything else in the project follows from it:
 `declarations_of(module, ...)` collects them into a nested dict like that of the parameters, without computing anything.
 
 The names of axes in use: `embed` (the residual stream, D), `heads` (N), `kv_heads` (K), `head` (H), `mlp` (F), `vocab`
-(V), `class` (C), `position`, and `layers` (L), which `stacked` puts in front. A new name needs a row in the table of
-parallel/sharding.py.
+(V), `class` (C), `position`, and those of LAYERS (L), which `stacked` puts in front. A new name needs a row in the
+table of parallel/sharding.py.
 """
 
 from __future__ import annotations
@@ -40,6 +40,7 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 from gptjax.config import ConfigError
 
 Axes = Mapping[str, int]  # name → size, in the order of the array's axes
+LAYERS = ("layers", "first_layers")  # axes along which a stack has layers that follow each other
 
 
 @dataclasses.dataclass(frozen=True)
@@ -80,6 +81,11 @@ class Parameter:
     def axes(self) -> tuple[str, ...]:
         """The name of each axis."""
         return (*self.stack, *self.inputs, *self.outputs)
+
+    @property
+    def num_layers(self) -> int:
+        """The number of layers on its stack; 0: it belongs to no layer."""
+        return next((self.stack[axis] for axis in LAYERS if axis in self.stack), 0)
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -300,7 +306,7 @@ def head_DV(params: Mapping[str, Any]) -> jax.Array:
 
 
 def unstack_layers(layers: Any, num_layers: int) -> list[Any]:
-    """Per-layer dicts of the stacked tree params['layers'].
+    """Per-layer dicts of a stacked tree such as params['layers'].
 
     A list is returned unchanged: a loop over tokens unstacks once before it starts, or every step would copy each
       slice.
@@ -317,10 +323,9 @@ def unstack(declared: dict[str, Any], params: dict[str, Any]) -> tuple[dict[str,
         if not isinstance(inner, dict):
             return inner, params[name]
         one = next(iter(jax.tree.leaves(inner)), None)
-        if one is None or one.stacked_as != name or next(iter(one.stack)) != "layers":
+        if one is None or one.stacked_as != name or not one.num_layers:
             return unstack(inner, params[name])
-        num_layers = one.stack["layers"]
-        return [inner] * num_layers, unstack_layers(params[name], num_layers)
+        return [inner] * one.num_layers, unstack_layers(params[name], one.num_layers)
 
     both = {name: unstacked(name, inner) for name, inner in declared.items()}
     return {name: one for name, (one, _) in both.items()}, {name: other for name, (_, other) in both.items()}

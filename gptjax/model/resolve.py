@@ -39,6 +39,8 @@ def resolve_model(
     model.num_kv_heads = model.num_kv_heads or model.num_heads
     model.head_width = model.head_width or model.width // model.num_heads
     model.feedforward_width = model.feedforward_width or _feedforward_width(model.feedforward, model.width)
+    if model.first_dense_layers:
+        model.first_dense_width = model.first_dense_width or _feedforward_width(model.feedforward, model.width)
     model.max_positions = model.max_positions or sequence_length
     if not platform:
         return freeze_section(ModelSettings, model)

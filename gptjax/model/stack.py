@@ -1,12 +1,14 @@
 """A stack of blocks: how the layers of every model run, unrolled or in a `lax.scan`, and how tokens become their input.
 
-Parameters of the layers are stacked on a leading L axis under 'layers', however they run.
+Parameters of the layers are stacked on a leading L axis under 'layers', however they run. In a mixture of experts the
+first layers may be dense (`model.first_dense_layers`); theirs are stacked under 'first_layers'.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import functools
+import itertools
 import operator
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
@@ -67,8 +69,10 @@ class Stack(nn.Module):
             # uses `jax.vmap`, which makes of a function of one key a function of L keys, here of one layer all layers:
             # whatever the function returned has one more axis, the first.
             assert self.block is not None
-            block = self.block(dataclasses.replace(config, attention="reference"), 0, parent=None)
-            stacked(self, "layers", config.num_layers, block, jnp.zeros((1, 1, config.width)))
+            for name, layers in layer_stacks(config).items():
+                of_layer = dataclasses.replace(settings_of_layer(config, layers[0]), attention="reference")
+                block = self.block(of_layer, 0, parent=None)
+                stacked(self, name, len(layers), block, jnp.zeros((1, 1, config.width)), axis=name)
         if config.norm_placement != "post_residual":  # there, the last layer's output is normalized already
             self.final_norm = make_norm(config)
 
@@ -77,17 +81,24 @@ class Stack(nn.Module):
     ) -> tuple[jax.Array, dict[str, jax.Array]]:
         """The final-normed residual stream [B, T, D] after all layers, and the statistics of the blocks, [L, B, …].
 
+        What the first dense layers do not report is [L - first_dense_layers, B, …].
+
         Args:
           x_BTD: from `embedded`.
           dropout_keys_LB: a key for each layer and row; None: nothing is dropped out.
           seen: segments_BT, branches and context of `Seen`.
         """
         run = self._run_scanned if self.config.layers == "scan" else self._run_unrolled
-        layers, by_all = self.variables["params"]["layers"], Seen(self._rotations(positions_BT), **seen)
-        x_BTD, statistics = self.placement.layers(
-            run, layers, x_BTD, by_all, dropout_keys_LB, keep=kept_of_layers(self.config.remat)
-        )
-        return self._finish(x_BTD), statistics
+        params, by_all = self.variables["params"], Seen(self._rotations(positions_BT), **seen)
+        first = self.config.first_dense_layers
+        before: dict[str, jax.Array] = {}
+        if first:  # no stage of a pipeline has them: they run where the embedding does
+            keys_LB = None if dropout_keys_LB is None else dropout_keys_LB[:first]
+            x_BTD, before = run(0, params["first_layers"], x_BTD, by_all, keys_LB)
+            dropout_keys_LB = None if dropout_keys_LB is None else dropout_keys_LB[first:]
+        run, keep = functools.partial(run, first), kept_of_layers(self.config.remat)
+        x_BTD, statistics = self.placement.layers(run, params["layers"], x_BTD, by_all, dropout_keys_LB, keep=keep)
+        return self._finish(x_BTD), before | _joined(before, statistics)
 
     def transform_cached(
         self,
@@ -100,14 +111,16 @@ class Stack(nn.Module):
 
         The layers are always unrolled, since a scan would copy each layer's slice of cache and weights at every token.
         """
-        assert self.block is not None
         made_by_layers = []
         rotations = self._rotations(positions_BT)
-        for index, params in enumerate(unstack_layers(self.variables["params"]["layers"], self.config.num_layers)):
-            block = self.block(self.config, layer_windows(self.config)[index], placement=self.placement, parent=None)
+        stacks = layer_stacks(self.config).items()
+        all_params = [unstack_layers(self.variables["params"][name], len(layers)) for name, layers in stacks]
+        for index, params in enumerate(itertools.chain.from_iterable(all_params)):
             rotation = rotations[layer_marks(self.config)[index]]
             context: dict[str, Any] = {} if contexts is None else {"context": contexts[index]}
-            made: Any = block.apply({"params": params}, x_BTD, rotation=rotation, cache=caches[index], **context)
+            made: Any = self._block_of(index).apply(
+                {"params": params}, x_BTD, rotation=rotation, cache=caches[index], **context
+            )
             x_BTD, new, _ = made
             x_BTD = self.placement.residual(x_BTD)
             made_by_layers.append(new)
@@ -175,7 +188,13 @@ class Stack(nn.Module):
         local = rope_rotation(positions_BT, rope_frequencies(config, local=True)) if config.rope_local_theta else full
         return {"S": local, "L": full, "N": None}
 
-    def _block(
+    def _block_of(self, layer: int) -> nn.Module:
+        """The module of a layer, without its parameters."""
+        assert self.block is not None
+        config, window = settings_of_layer(self.config, layer), layer_windows(self.config)[layer]
+        return self.block(config, window, placement=self.placement, parent=None)
+
+    def _run_one(
         self,
         layer: int,
         params: Any,
@@ -184,11 +203,9 @@ class Stack(nn.Module):
         dropout_keys_B: jax.Array | None,
     ) -> tuple[jax.Array, dict[str, jax.Array]]:
         """A layer of the kind of layer `layer`, with the given parameters."""
-        assert self.block is not None
         x_BTD = checkpoint_name(x_BTD, LAYER_INPUT)
-        block = self.block(self.config, layer_windows(self.config)[layer], placement=self.placement, parent=None)
         context: dict[str, Any] = {} if seen.context is None else {"context": seen.context}
-        made: Any = block.apply(
+        made: Any = self._block_of(layer).apply(
             {"params": params},
             x_BTD,
             rotation=seen.rotations[layer_marks(self.config)[layer]],
@@ -202,15 +219,16 @@ class Stack(nn.Module):
 
     def _run_unrolled(
         self,
+        first: int,
         layers: Any,
         x_BTD: jax.Array,
         seen: Seen,
         dropout_keys: jax.Array | None,
     ) -> tuple[jax.Array, dict[str, jax.Array]]:
-        """Layers [L, …] of any number L, of which the first is one of the kind that a model's first layer is."""
+        """Layers [L, …] of any number L, of the kinds that the model's layers from number `first` on are."""
         statistics: list[dict[str, jax.Array]] = []
         for index, params in enumerate(unstack_layers(layers, _length(layers))):
-            block = rematerialized(functools.partial(self._block, index), self.config.remat)
+            block = rematerialized(functools.partial(self._run_one, first + index), self.config.remat)
             dropout_keys_B = None if dropout_keys is None else dropout_keys[index]
             x_BTD, of_layer = block(params, x_BTD, seen, dropout_keys_B)
             statistics.append(of_layer)
@@ -218,6 +236,7 @@ class Stack(nn.Module):
 
     def _run_scanned(
         self,
+        first: int,
         layers: Any,
         x_BTD: jax.Array,
         seen: Seen,
@@ -230,14 +249,17 @@ class Stack(nn.Module):
         A turn runs one period of the window pattern, so that each kind of layer is static in the program; layers that
         do not fill a period run after the scan."""
         num_layers, period = _length(layers), scan_period(self.config)
+        if num_layers < period:
+            return self._run_unrolled(first, layers, x_BTD, seen, dropout_keys)
         scanned = num_layers // period * period
         stacked = (layers, dropout_keys)
 
-        def run(first: int, count: int, x_BTD: jax.Array, group: Any, in_scan: bool) -> tuple[jax.Array, Any]:
+        def run(start: int, count: int, x_BTD: jax.Array, group: Any, in_scan: bool) -> tuple[jax.Array, Any]:
             statistics: list[dict[str, jax.Array]] = []
             for index in range(count):
                 params, dropout_keys_B = jax.tree.map(operator.itemgetter(index), group)
-                block = rematerialized(functools.partial(self._block, first + index), self.config.remat, in_scan)
+                one = functools.partial(self._run_one, first + start + index)
+                block = rematerialized(one, self.config.remat, in_scan)
                 x_BTD, of_layer = block(params, x_BTD, seen, dropout_keys_B)
                 statistics.append(of_layer)
             return x_BTD, _stack(statistics)
@@ -263,6 +285,25 @@ def _length(layers: Any) -> int:
 def _stack(trees: list[dict[str, jax.Array]]) -> dict[str, jax.Array]:
     """One tree of equal trees: its arrays have a new first axis."""
     return jax.tree.map(lambda *leaves: jnp.stack(leaves), *trees)
+
+
+def _joined(before: dict[str, jax.Array], after: dict[str, jax.Array]) -> dict[str, jax.Array]:
+    """The statistics `after`, with those of the same names `before` them along their first axis."""
+    return {name: jnp.concatenate([before[name], x]) if name in before else x for name, x in after.items()}
+
+
+def layer_stacks(config: ModelSettings) -> dict[str, range]:
+    """The numbers of the layers in each stack of parameters, by its name, in the order of the model."""
+    first = config.first_dense_layers
+    stacks = {"first_layers": range(first), "layers": range(first, config.num_layers)}
+    return {name: layers for name, layers in stacks.items() if layers}
+
+
+def settings_of_layer(config: ModelSettings, layer: int) -> ModelSettings:
+    """The section that a layer is made of: the first dense layers have no experts and a width of their own."""
+    if layer >= config.first_dense_layers:
+        return config
+    return dataclasses.replace(config, num_experts=0, feedforward_width=config.first_dense_width)
 
 
 def layer_marks(config: ModelSettings) -> str:

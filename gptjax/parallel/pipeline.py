@@ -12,7 +12,8 @@ the ring of stages (the circular or interleaved schedule, arXiv:2104.04473, sect
 as short, but a micro-batch is sent R times as often. Arrays of parameters keep the model's order of layers, so each
 step starts by sending groups of layers to their stages and ends by sending their gradients back.
 
-Embedding, head and loss belong to no stage. For them, the axis splits the rows of a batch as `data` does. The rows are
+Embedding, head and loss belong to no stage, nor do the first dense layers of a model with experts, which are few and
+of another kind. For them, the axis splits the rows of a batch as `data` does. The rows are
 passed from device to device until they reach the first stage, and the results come back from the last stage in the same
 way; the code calls this the conveyor.
 
@@ -130,7 +131,8 @@ def check_pipeline(config: Settings, mesh: Mesh | AbstractMesh, declared: Any) -
 
 def _possible_groups(config: Settings, num_layers: int) -> list[int]:
     """The numbers of groups of consecutive layers for which one program can run every group."""
-    marks = layer_marks(dataclasses.replace(config.model, num_layers=num_layers))
+    before = config.model.first_dense_layers
+    marks = layer_marks(dataclasses.replace(config.model, num_layers=before + num_layers))[before:]
     divisors = [count for count in range(1, num_layers + 1) if num_layers % count == 0]
     return [count for count in divisors if marks[: num_layers // count] * count == marks]
 

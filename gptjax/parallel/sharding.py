@@ -4,7 +4,7 @@ A parameter's declaration names its axes (gptjax/model/parameters.py). Matrices 
 stream over `fsdp` (the compiler gathers them where they are used and scatters the gradients), and along heads and
 feed-forward columns over `tensor` (one all-reduce per sub-layer). Vectors are replicated, except biases of split axes.
 Layers are split over `pipeline` (gptjax/parallel/pipeline.py). Parameters outside of layers are split over it as over
-`fsdp`.
+`fsdp`, and so are those of first layers of another kind, which belong to no stage.
 
 A lookup table is split along its width, never along its rows: for a table that is split by rows, the compiler would
 gather the whole table.
@@ -20,7 +20,7 @@ import jax
 from jax.sharding import AbstractMesh, Mesh, NamedSharding, PartitionSpec
 
 from gptjax.config import ConfigError
-from gptjax.model.parameters import Parameter, abstract_params
+from gptjax.model.parameters import LAYERS, Parameter, abstract_params
 from gptjax.parallel.mesh import BATCH_AXES, compiler_axes
 from gptjax.tree import map_with_path
 
@@ -48,6 +48,7 @@ TABLE: dict[str, Split] = {
     "class": Split(),  # C, of a classifier: few
     "position": Split(),
     "layers": Split(matrix=("pipeline",), lookup=("pipeline",), vector=("pipeline",)),  # L
+    "first_layers": Split(),  # those before them that belong to no stage: few
 }
 
 
@@ -82,7 +83,7 @@ def update_spec(parameter: Parameter, mesh: Mesh | AbstractMesh) -> PartitionSpe
     divisible = [number for number, size in enumerate(parameter.shape) if size % ways[number] == 0]
     if not divisible:
         return spec
-    chosen = max(divisible, key=lambda number: (parameter.axes[number] == "layers", parameter.shape[number]))
+    chosen = max(divisible, key=lambda number: (parameter.axes[number] in LAYERS, parameter.shape[number]))
     entries[chosen] = (*entries[chosen], "data")
     return _spec(entries)
 

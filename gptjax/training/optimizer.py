@@ -35,7 +35,7 @@ import jax.numpy as jnp
 import optax
 
 from gptjax.config import ConfigError, check_rule
-from gptjax.model.parameters import Parameter, abstract_params
+from gptjax.model.parameters import LAYERS, Parameter, abstract_params
 from gptjax.settings import OptimizerSettings, Rule, allowed_values
 from gptjax.training.adafactor import scale_by_adafactor
 from gptjax.training.moments import stored
@@ -44,6 +44,7 @@ from gptjax.tree import leaves_by_path, map_with_path
 from gptjax.user_code import called, is_named, named_function
 
 METHODS = allowed_values()["optimizer.name"].names
+STACK = re.compile(rf"(?<![^/])({'|'.join(LAYERS)})/")  # in a path: the name of a stack of layers
 
 
 @dataclasses.dataclass(frozen=True)
@@ -101,7 +102,7 @@ def treatments_of(
             kind: value for pattern, kind, value in rules if pattern.fullmatch(path) or pattern.fullmatch(of_layer)
         }
         method = config_optimizer.name
-        if method == "muon" and not (parameter.kind == "matrix" and "layers" in parameter.stack):
+        if method == "muon" and not (parameter.kind == "matrix" and parameter.num_layers):
             method = "adamw"
         return Treatment(
             method="frozen" if chosen["freeze"] or not trains(path) or not parameter.trained else method,
@@ -120,14 +121,11 @@ def treatments_of(
 
 def _paths_of_layers(path: str, parameter: Parameter) -> list[str]:
     """'layers/3/attention/query' and so on for 'layers/attention/query'; none where it is on no stack of layers."""
-    if "layers" not in parameter.stack or "layers" not in path.split("/"):
-        return []
-    return [_path_of_layer(path, index) for index in range(parameter.stack["layers"])]
+    return [_path_of_layer(path, index) for index in range(parameter.num_layers) if STACK.search(path)]
 
 
 def _path_of_layer(path: str, index: int) -> str:
-    before, _, after = f"/{path}".partition("/layers/")
-    return f"{before}/layers/{index}/{after}".lstrip("/")
+    return STACK.sub(rf"\g<0>{index}/", path, count=1)
 
 
 def make_optimizer(

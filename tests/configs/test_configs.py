@@ -31,6 +31,7 @@ PARAMETERS = {
     "qwen3:0.6b": 596_049_920,
     "qwen3:1.7b": 1_720_574_976,
     "moe:olmoe": 6_919_161_856,
+    "moe:glm4.5_air": 110_468_824_832 - 3_616_573_568,  # without the layer that predicts a second token
     "gemma:2-2b": 2_614_341_888,
     "gemma:3-270m": 268_098_176,
     "gemma:3-4b": 3_880_263_168,
@@ -44,6 +45,7 @@ PARAMETERS = {
 LARGER = {  # of which nothing else is tested, as they differ in their sizes only
     "llama:70b": 70_553_706_496,
     "moe:qwen3_30b_a3b": 30_532_122_624,
+    "moe:glm4.5": 358_337_791_296 - 5_539_962_272,
     "gemma:2-9b": 9_241_705_984,
     "gemma:2-27b": 27_227_128_320,
     "gemma:3-1b": 999_885_952,

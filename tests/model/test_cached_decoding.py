@@ -9,7 +9,7 @@ import pytest
 from gptjax.model.cache import KeyValueCache, allocate
 from gptjax.model.decoder import Decoder
 from gptjax.model.families import family_of
-from gptjax.model.parameters import unstack_layers
+from gptjax.model.parameters import unstack
 
 TOKENS = np.random.default_rng(2).integers(0, 29, (3, 11)).astype(np.int32)
 SLOTS, PROMPT = 16, 6  # the prompt is longer than one block of query rows (4), and not a multiple of it
@@ -32,6 +32,9 @@ CASES = {
     "olmo_no_positions": dict(norm_placement="post", qk_norm=True, qk_norm_over="projection", position="none"),
     "pythia_multi_query": dict(
         parallel_residual=True, norm="layernorm", bias="all", feedforward="gelu_exact", num_kv_heads=1
+    ),
+    "first_dense": dict(
+        num_layers=3, num_experts=4, first_dense_layers=1, first_dense_width=20, window=3, window_pattern="SL"
     ),
     "qk_norm_sinusoidal": dict(qk_norm=True, logit_softcap=3.0, tied_embeddings=False, position="sinusoidal"),
 }
@@ -70,7 +73,7 @@ def reader(config):
 
 
 def unstacked(config, params):
-    return dict(params, layers=unstack_layers(params["layers"], config.num_layers))
+    return unstack(family_of(config).declarations, params)[1]
 
 
 @pytest.mark.parametrize("case", CASES)

@@ -8,10 +8,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from random_models import TOKENIZER, greedy_reference, make_model
+from reporting_blocks import Reporting
 
 from gptjax.config import ConfigError, default
 from gptjax.inference.generate import Generator
 from gptjax.model.checks import check_experts
+from gptjax.model.decoder import Decoder
 from gptjax.model.families import family_named, family_of
 from gptjax.model.grouped_products import blocks_of, grouped_product
 from gptjax.model.int8 import quantize
@@ -163,7 +165,12 @@ def test_statistics_leave_out_padding_and_count_every_choice():
 
 @pytest.mark.parametrize(
     "name, total, active",
-    [("olmoe", 6_919_161_856, 1_282_017_280), ("qwen3_30b_a3b", 30_532_122_624, 3_353_032_704)],
+    [
+        ("olmoe", 6_919_161_856, 1_282_017_280),
+        ("qwen3_30b_a3b", 30_532_122_624, 3_353_032_704),
+        ("glm4.5_air", 106_852_251_264, 13_424_129_664),
+        ("glm4.5", 352_797_829_024, 33_632_266_144),
+    ],
 )
 def test_published_models_have_the_published_numbers_of_parameters(name, total, active):
     """Those of transformers' modules of the published configs, and of them those that a token uses."""
@@ -183,6 +190,10 @@ def test_published_models_have_the_published_numbers_of_parameters(name, total, 
         ("expert_capacity", 2.0, {}),
         ("expert_capacity", 0.5, dict(num_experts=4)),
         ("bias", "all", dict(num_experts=4)),
+        ("first_dense_layers", 1, {}),
+        ("first_dense_layers", 3, dict(num_experts=4, num_layers=3)),
+        ("first_dense_layers", 2, dict(num_experts=4, num_layers=3, num_encoder_layers=2)),
+        ("first_dense_width", 16, dict(num_experts=4)),
     ],
 )
 def test_fields_that_do_not_fit_are_refused_by_name(field, value, others):
@@ -203,3 +214,25 @@ def test_an_expert_that_all_choose_alone_is_a_dense_layer():
     np.testing.assert_allclose(
         made, family_of(dense).module().apply({"params": of_dense}, tokens), rtol=1e-4, atol=1e-4
     )
+
+
+def test_first_dense_layers_are_layers_of_a_dense_model():
+    """With one expert, which all choose: three dense layers, whose parameters are in two stacks."""
+    params, config = make_model(num_layers=3, feedforward_width=16, window=3, window_pattern="SL", layers="scan")
+    experts = dict(num_experts=1, experts_per_token=1, first_dense_layers=1, first_dense_width=16)
+    of_experts = jax.tree.map(lambda x: x[1:], params["layers"])
+    of_experts["feedforward"] = {name: x[:, None] for name, x in of_experts["feedforward"].items()}
+    of_experts["feedforward"]["router"] = np.zeros((2, config.model.width, 1), np.float32)
+    in_two = params | {"first_layers": jax.tree.map(lambda x: x[:1], params["layers"]), "layers": of_experts}
+    tokens = np.random.default_rng(0).integers(0, 60, (2, 12))
+
+    def hidden(settings, params):
+        return jax.jit(
+            lambda params: Decoder(settings, block=Reporting).apply({"params": params}, tokens, method="hidden")
+        )(params)
+
+    x_BTD, statistics = hidden(config.model, params)
+    made_BTD, reported = hidden(dataclasses.replace(config.model, **experts), in_two)
+    np.testing.assert_allclose(made_BTD, x_BTD, rtol=1e-4, atol=1e-4)
+    np.testing.assert_allclose(reported["energy"], statistics["energy"], rtol=1e-4)  # [3, B]
+    assert reported["router_tokens"].tolist() == [[12.0, 12.0]] * 2  # only layers with experts have routers

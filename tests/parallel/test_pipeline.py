@@ -114,6 +114,7 @@ def planned(tiny_config, **fields):
 
 
 PIPELINE = dict(mesh__pipeline=4, mesh__data=1, model__num_layers=8)
+FIRST_DENSE = dict(model__num_layers=5, model__num_experts=2, model__first_dense_layers=1)
 
 
 @pytest.mark.parametrize(
@@ -122,6 +123,7 @@ PIPELINE = dict(mesh__pipeline=4, mesh__data=1, model__num_layers=8)
         (dict(model__num_layers=6), r"mesh.pipeline = 4 .* 6 layers of 'layers' .* may be 1, 2, 3, 6$"),
         (dict(mesh__pipeline_repeats=3), r"mesh.pipeline_repeats = 3: .* may be 1, 2, 4, 8$"),
         (dict(model__window=4, model__window_pattern="SSSL"), r"model.window_pattern = 'SSSL' .* may be 1, 2$"),
+        (dict(model__num_experts=2, model__first_dense_layers=2), r"6 layers of 'layers' .* may be 1, 2, 3, 6$"),
         (
             dict(mesh__pipeline_microbatches=6),
             r"mesh.pipeline_microbatches = 6: must be a multiple of mesh.pipeline = 4",
@@ -147,8 +149,9 @@ def test_what_does_not_divide_is_refused_before_compilation(tiny_config, fields,
         planned(tiny_config, **PIPELINE | fields)
 
 
-def test_a_pattern_that_repeats_in_each_stage_is_accepted(tiny_config):
-    planned(tiny_config, **PIPELINE | dict(model__window=4, model__window_pattern="SL"))
+@pytest.mark.parametrize("pattern, fields", [("SL", {}), ("SLLLL", FIRST_DENSE)])
+def test_a_pattern_that_repeats_in_each_stage_is_accepted(tiny_config, pattern, fields):
+    planned(tiny_config, **PIPELINE | dict(model__window=4, model__window_pattern=pattern) | fields)
 
 
 def test_the_settings_tell_the_share_of_idle_time(tiny_config):
@@ -158,8 +161,9 @@ def test_the_settings_tell_the_share_of_idle_time(tiny_config):
     assert "pipeline" not in derived_facts(planned(tiny_config, mesh__data=1))["run"]
 
 
-def test_a_stage_holds_its_layers_and_a_share_of_what_belongs_to_no_layer(tiny_config):
-    state = planned(tiny_config, **PIPELINE).abstract_state
+@pytest.mark.parametrize("fields", [{}, FIRST_DENSE], ids=str)
+def test_a_stage_holds_its_layers_and_a_share_of_what_belongs_to_none(tiny_config, fields):
+    state = planned(tiny_config, **PIPELINE | fields).abstract_state
     for tree in (state.params, state.opt_state):
         sizes = [(leaf.size, math.prod(leaf.sharding.shard_shape(leaf.shape))) for leaf in jax.tree.leaves(tree)]
         whole, held = (sum(column) for column in zip(*sizes))

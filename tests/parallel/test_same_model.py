@@ -7,10 +7,11 @@ import functools
 import math
 
 import pytest
-from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis import HealthCheck, Phase, event, given, reject, settings
 from hypothesis import strategies as st
-from one_step import PLAIN, assert_same, step_of
+from one_step import PLAIN, assert_same, planned, step_of
 
+from gptjax.config import ConfigError
 from gptjax.parallel.mesh import AXES
 
 PACKED = dict(data__windows="packed")
@@ -35,12 +36,17 @@ def on_one_device(config):
     return step_of(config, 1)
 
 
-def check(tiny_config, mesh, options):
-    """Compares a mesh, {axis or other field of the section: size}, with one device."""
+def configured(tiny_config, mesh, options):
+    """(config, number of devices) of a mesh, {axis or other field of the section: value}."""
     options = dict(model__num_layers=4, model__layers="scan") | options | PLAIN
     devices = math.prod(size for field, size in mesh.items() if field in AXES)
-    fields = {f"mesh__{field}": size for field, size in (dict(data=1) | mesh).items()}
-    assert_same(on_one_device(tiny_config(**options)), step_of(tiny_config(**options, **fields), devices))
+    return tiny_config(**options, **{f"mesh__{field}": value for field, value in mesh.items()}), devices
+
+
+def check(tiny_config, mesh, options):
+    """Compares a mesh with one device."""
+    of_mesh = configured(tiny_config, dict(data=1) | mesh, options)
+    assert_same(on_one_device(configured(tiny_config, {}, options)[0]), step_of(*of_mesh))
 
 
 @pytest.mark.parametrize(
@@ -110,7 +116,6 @@ def test_context(tiny_config, mesh, options):
 
 
 EXPERTS = dict(
-    model__num_layers=2,
     model__num_experts=4,
     model__feedforward_width=16,
     model__router_bias=True,
@@ -119,16 +124,18 @@ EXPERTS = dict(
     training__router_z_loss=0.1,
 )
 CAPACITY = EXPERTS | dict(model__expert_capacity=1.0)
+FIRST_DENSE = dict(model__num_layers=3, model__first_dense_layers=1, model__first_dense_width=24)
 
 
 @pytest.mark.parametrize(
     "mesh, options",
     [
-        (dict(expert=2, context=2, fsdp=2, expert_exchange="all_to_all"), CAPACITY | PACKED),
+        (dict(expert=2, context=2, data=2, zero1=True, expert_exchange="all_to_all"), CAPACITY | PACKED),
+        further(dict(expert=2, context=2, fsdp=2), CAPACITY | PACKED),
         further(dict(expert=4, data=2), CAPACITY | PACKED),
         further(dict(expert=2, context=2, tensor=2, expert_exchange="all_to_all"), CAPACITY | PACKED),
         further(dict(expert=2, context=2, tensor=2), EXPERTS | PACKED | dict(model__remat="dots")),
-        (dict(pipeline=2, expert=2, tensor=2), EXPERTS | PACKED),
+        (dict(pipeline=2, expert=2, tensor=2), EXPERTS | FIRST_DENSE | PACKED),
         further(dict(pipeline=2, expert=2, data=2, expert_exchange="all_to_all"), CAPACITY | dict(model__remat="full")),
         further(dict(pipeline=2, expert=2, fsdp=2, pipeline_microbatches=4), EXPERTS | dict(training__loss_chunk=8)),
         further(dict(pipeline=2, expert=2, context=2), CAPACITY | PACKED),
@@ -136,10 +143,12 @@ CAPACITY = EXPERTS | dict(model__expert_capacity=1.0)
     ids=str,
 )
 def test_experts(tiny_config, mesh, options):
-    check(tiny_config, mesh, options)
+    check(tiny_config, mesh, dict(model__num_layers=2) | options)
 
 
 # --- drawn meshes: make test-meshes ----------------------------------------------------------------------------------
+
+DRAWN = 40  # for each axis
 
 
 def one_of(*options):
@@ -150,85 +159,82 @@ MODELS = one_of(
     dict(),
     PACKED,
     WINDOW,
-    PACKED | WINDOW,
+    PACKED | WINDOW | dict(model__window_pattern="S"),
     DROPOUT | PACKED,
     REPORTING | DROPOUT,
     PAIRS,
-    PAIRS | dict(model__position="learned", model__norm="layernorm", model__bias="all", **DROPOUT),
+    PAIRS | dict(model__num_encoder_layers=4, model__position="learned", model__norm="layernorm", **DROPOUT),
     dict(model__family="encoder", training__objective="masked"),
     dict(model__family="classifier", training__objective="classification", model__num_classes=3, **DROPOUT),
     dict(model__position="alibi", model__attention_sinks=True, model__qk_norm=True, model__norm_placement="sandwich"),
-    dict(model__norm_placement="post_residual", model__position="learned", model__tied_embeddings=False),
+    dict(
+        model__norm_placement="post_residual",
+        model__position="learned",
+        model__tied_embeddings=False,
+        model__bias="qkv+output+norm",
+    ),
+)
+MIXTURES = one_of(
+    EXPERTS,
+    EXPERTS | dict(model__router_scores="sigmoid", training__load_balance_over="batch"),
+    EXPERTS | FIRST_DENSE | dict(model__num_layers=5),
+    CAPACITY,
+    CAPACITY | FIRST_DENSE | dict(model__num_layers=6, model__first_dense_layers=2),
 )
 WAYS = st.fixed_dictionaries(
     dict(
         model__layers=one_of("scan", "unroll"),
-        model__remat=one_of("none", "dots", "full"),
+        model__remat=one_of("none", "dots", "attention", "full"),
         model__attention=one_of("reference", "xla"),
         model__num_kv_heads=one_of(2, 4),
         training__gradient_accumulation_steps=one_of(1, 2),
         training__loss_chunk=one_of(0, 8),
     )
 )
+FIELDS = dict(  # of the section `mesh`, by the axis without which they have no meaning
+    data=dict(zero1=one_of(False, True)),
+    expert=dict(expert_exchange=one_of("auto", "ring", "all_to_all")),
+    context=dict(context_attention=one_of("auto", "all_to_all", "ring")),
+    pipeline=dict(pipeline_repeats=one_of(1, 1, 2), pipeline_microbatches=one_of(0, 4, 8)),
+)
 
 
 @st.composite
-def meshes_with_pipelines(draw):
-    """A mesh of at most eight devices, of which at least two are stages of four layers."""
-    stages = draw(one_of(2, 4))
-    rest = 8 // stages
-    data = draw(one_of(*(size for size in (1, 2, 4) if size <= rest)))
-    fsdp = draw(one_of(*(size for size in (1, 2, 4) if size <= rest // data)))
-    tensor = draw(one_of(*(size for size in (1, 2) if size <= rest // data // fsdp)))
-    repeats = draw(one_of(1, 2)) if stages == 2 else 1
-    parts = stages * draw(one_of(1, 2)) if stages * data * fsdp <= 4 else 0
-    return dict(
-        pipeline=stages, data=data, fsdp=fsdp, tensor=tensor, pipeline_repeats=repeats, pipeline_microbatches=parts
+def cases(draw, axis):
+    """A mesh of at most eight devices, of which at least two are along `axis`, and a model on it; it may be refused."""
+    mesh = {axis: draw(one_of(2, 4))}
+    for other in draw(st.permutations([other for other in AXES if other != axis])):
+        left = 8 // math.prod(mesh.values())
+        mesh[other] = draw(one_of(*(size for size in (1, 2, 4) if size <= left)))
+    several = [name for name, size in mesh.items() if size > 1]
+    fields = {name: draw(values) for each in several for name, values in FIELDS.get(each, {}).items()}
+    mixture = draw(MIXTURES if "expert" in several else one_of(*[dict()] * 3, EXPERTS, CAPACITY))
+    return mesh | fields, draw(WAYS) | draw(MODELS) | mixture
+
+
+@pytest.mark.exhaustive
+@pytest.mark.parametrize("axis", AXES)
+def test_any_mesh(tiny_config, axis):
+    """Of any product of the axes with any model: what the project itself refuses is drawn again."""
+    compared = []
+
+    @settings(
+        max_examples=DRAWN,
+        deadline=None,
+        database=None,
+        derandomize=True,
+        phases=[Phase.generate],
+        suppress_health_check=[HealthCheck.filter_too_much, HealthCheck.too_slow],
     )
+    @given(case=cases(axis))
+    def compare(case):
+        try:
+            planned(*configured(tiny_config, *case))
+        except ConfigError as error:
+            event(f"refused: {error}")
+            reject()
+        check(tiny_config, *case)
+        compared.append(case)
 
-
-def drawn(**strategies):
-    """Draws 40 cases, the same ones every time."""
-
-    def decorate(test):
-        test = settings(
-            max_examples=40,
-            deadline=None,
-            derandomize=True,
-            phases=[Phase.generate],
-            suppress_health_check=[HealthCheck.function_scoped_fixture],
-        )(given(**strategies)(test))
-        return pytest.mark.exhaustive(test)
-
-    return decorate
-
-
-@drawn(mesh=meshes_with_pipelines(), model=MODELS, way=WAYS)
-def test_any_mesh_with_a_pipeline(tiny_config, mesh, model, way):
-    if model.get("model__window") and mesh["pipeline"] * mesh["pipeline_repeats"] == 4:
-        model = model | dict(model__window_pattern="S")  # one layer on each stage
-    if model.get("model__num_encoder_layers") and mesh["pipeline"] * mesh["pipeline_repeats"] == 4:
-        model = model | dict(model__num_encoder_layers=4)
-    check(tiny_config, mesh, way | model)
-
-
-@st.composite
-def meshes_with_context(draw):
-    """A mesh of at most eight devices, of which at least two have parts of each sequence."""
-    context, way = draw(one_of(2, 4)), draw(one_of("auto", "ring"))
-    rest = 8 // context
-    tensor = draw(one_of(*(size for size in (1, 2) if size <= rest)))
-    others = ["data", "fsdp"]
-    if way == "auto" and context * tensor <= 4:  # four heads are enough
-        others.append("pipeline")
-    other = min(2, rest // tensor)
-    return {"context": context, "context_attention": way, "tensor": tensor, draw(one_of(*others)): other}
-
-
-@drawn(mesh=meshes_with_context(), model=MODELS, way=WAYS)
-def test_any_mesh_with_context(tiny_config, mesh, model, way):
-    if mesh["context_attention"] == "ring" or mesh["context"] * mesh["tensor"] > 4:  # what a ring does not know
-        if model.get("model__family") == "encoder_decoder":
-            model = PACKED
-        model = model | dict(model__attention_dropout=0.0)
-    check(tiny_config, mesh, way | model)
+    compare()
+    assert len(compared) >= DRAWN

@@ -214,13 +214,14 @@ def mixtral():
 
 
 def glm4_moe():
-    """Routed as DeepSeek-V3 is: sigmoid, bias, scale and a shared expert."""
-    rope = dict(rope_type="default", rope_theta=1e4, partial_rotary_factor=1.0)
+    """Routed as DeepSeek-V3 is: sigmoid, bias, scale and a shared expert, after a dense layer."""
+    rope = dict(rope_type="default", rope_theta=1e4, partial_rotary_factor=0.5)
     experts = dict(n_routed_experts=6, num_experts_per_tok=2, n_shared_experts=1, moe_intermediate_size=20)
-    experts |= dict(routed_scaling_factor=2.5, norm_topk_prob=True, n_group=1, topk_group=1, first_k_dense_replace=0)
+    experts |= dict(routed_scaling_factor=2.5, norm_topk_prob=True, n_group=1, topk_group=1, first_k_dense_replace=1)
     config = transformers.Glm4MoeConfig(**SIZES, **HEADS, **experts, rope_parameters=rope, use_qk_norm=True)
     ours = LLAMA | dict(qk_norm=True, num_experts=6, feedforward_width=20, shared_experts=1, router_scores="sigmoid")
-    ours |= dict(router_bias=True, router_scale=2.5, router_normalized=True)
+    ours |= dict(router_bias=True, router_scale=2.5, router_normalized=True, rope_fraction=0.5)
+    ours |= dict(first_dense_layers=1, first_dense_width=48)
     return transformers.Glm4MoeForCausalLM, config, moe_names, ours
 
 
@@ -415,3 +416,28 @@ def test_t5gemma_has_as_many_parameters_as_transformers(size):
     with torch.device("meta"):
         theirs = transformers.T5GemmaForConditionalGeneration(transformers.T5GemmaConfig(**stacks))
     assert count_parameters(family_of(config).declarations).total == theirs.num_parameters()
+
+
+@pytest.mark.parametrize("name", ["glm4.5_air", "glm4.5"])
+def test_glm_has_as_many_parameters_as_transformers(name):
+    section = load_config(f"configs/moe.py:{name}").model
+    config = family_named(section.family).resolve(section, platform="cpu", vocab_size=0, sequence_length=T)
+    theirs = transformers.Glm4MoeConfig(
+        vocab_size=config.vocab_size,
+        hidden_size=config.width,
+        num_hidden_layers=config.num_layers,
+        num_attention_heads=config.num_heads,
+        num_key_value_heads=config.num_kv_heads,
+        head_dim=config.head_width,
+        attention_bias=config.bias == "qkv",
+        use_qk_norm=config.qk_norm,
+        intermediate_size=config.first_dense_width,
+        first_k_dense_replace=config.first_dense_layers,
+        moe_intermediate_size=config.feedforward_width,
+        n_routed_experts=config.num_experts,
+        num_mtp_layers=0,
+    )
+    with torch.device("meta"):
+        model = transformers.Glm4MoeForCausalLM(theirs)
+    biases = sum(each.numel() for name, each in model.named_buffers() if name.endswith("e_score_correction_bias"))
+    assert count_parameters(family_of(config).declarations).total == model.num_parameters() + biases

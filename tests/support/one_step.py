@@ -14,9 +14,14 @@ PLAIN = dict(optimizer__name="sgd", optimizer__learning_rate=RATE, optimizer__we
 PLAIN |= dict(optimizer__gradient_clip=0.0, schedule__name="constant", schedule__warmup="0 steps")
 
 
+def planned(config, devices):
+    """The plan of a step on the first devices; raises ConfigError where that is refused."""
+    return plan(config, DataFacts(VOCABULARY, num_classes=3), jax.devices()[:devices])
+
+
 def step_of(config, devices, seed=0):
     """(loss, gradients) of a config with the fields PLAIN, of random parameters and a random batch."""
-    made = plan(config, DataFacts(VOCABULARY, num_classes=3), jax.devices()[:devices])
+    made = planned(config, devices)
     trainer, training, draw = made.trainer, config.training, np.random.default_rng(seed)
     params = jax.tree.map(lambda x: draw.normal(0, 0.3, x.shape).astype(x.dtype), made.abstract_state.params)
     batch = random_batch(trainer.objective.row_fields(), training.batch_size, draw)

@@ -42,16 +42,15 @@ def llama_names(params, norms=NORMS):
     Args:
       norms: what a block's norms are called there.
     """
-    layers = params["layers"]
     named = {"model.embed_tokens.weight": params["embedding"], "model.norm.weight": params["final_norm"]["scale"]}
     named["lm_head.weight"] = params["head"].T if "head" in params else params["embedding"]
-    for index in range(len(layers["attention"]["query"])):
-        attention, feedforward = _layer(layers["attention"], index), _layer(layers["feedforward"], index)
+    for index, layer in enumerate(_layers(params)):
+        attention, feedforward = layer["attention"], layer["feedforward"]
         width = attention["query"].shape[0]
         name = f"model.layers.{index}"
         for ours, theirs in norms.items():
-            if ours in layers:
-                named[f"{name}.{theirs}.weight"] = layers[ours]["scale"][index]
+            if ours in layer:
+                named[f"{name}.{theirs}.weight"] = layer[ours]["scale"]
         for part, ours in (("q", "query"), ("k", "key"), ("v", "value")):
             named[f"{name}.self_attn.{part}_proj.weight"] = attention[ours].reshape(width, -1).T
             if f"{ours}_bias" in attention:
@@ -69,16 +68,17 @@ def llama_names(params, norms=NORMS):
 def moe_names(params):
     """Likewise of OLMoE's, Qwen3-MoE's, Mixtral's and GLM-4.5's, whose experts are [E, out, in]."""
     named = llama_names(params)
-    layers = params["layers"]["feedforward"]
-    for index in range(len(layers["router"])):
-        feedforward, name = _layer(layers, index), f"model.layers.{index}.mlp"
+    for index, layer in enumerate(_layers(params)):
+        feedforward, name = layer["feedforward"], f"model.layers.{index}.mlp"
+        if "router" not in feedforward:
+            continue
         named[f"{name}.gate.weight"] = feedforward["router"].T
         both = np.concatenate([feedforward["gate"], feedforward["up"]], axis=2)
         named[f"{name}.experts.gate_up_proj"] = both.transpose(0, 2, 1)
         named[f"{name}.experts.down_proj"] = feedforward["down"].transpose(0, 2, 1)
         if "router_bias" in feedforward:
             named[f"{name}.gate.e_score_correction_bias"] = feedforward["router_bias"]
-        for part, matrix in _layer(layers.get("shared", {}), index).items():
+        for part, matrix in feedforward.get("shared", {}).items():
             named[f"{name}.shared_experts.{part}_proj.weight"] = matrix.T
     return named
 
@@ -230,6 +230,12 @@ def mpt_names(params):
         named[f"{name}.attn.out_proj.weight"] = attention["output"].reshape(-1, width).T
         named |= {f"{name}.ffn.{part}_proj.weight": feedforward[part].T for part in ("up", "down")}
     return named
+
+
+def _layers(params):
+    """The parameters of each layer, of first layers of another kind before the others."""
+    stacks = [params[name] for name in ("first_layers", "layers") if name in params]
+    return [_layer(stack, index) for stack in stacks for index in range(len(stack["attention"]["query"]))]
 
 
 def _norm(name, norm):

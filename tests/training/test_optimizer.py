@@ -270,6 +270,20 @@ def test_rules_scale_rates_and_decay_and_the_last_match_wins():
         np.testing.assert_allclose(partly - before, factor * (fully - before), rtol=1e-3, atol=1e-6)
 
 
+def test_first_layers_of_another_kind_are_treated_as_layers():
+    """Muon takes their matrices, and a rule can name one of them."""
+    model = default().model
+    model.update(dict(num_layers=3, width=D, num_heads=N, num_experts=2, first_dense_layers=2))
+    declared = family_of(resolve_model(model, platform="cpu", vocab_size=V, sequence_length=10)).declarations
+    rules = (("first_layers/1/.*", "learning_rate", 0.5),)
+    treatments = treatments_of(optimizer_config("muon", rules=rules), declared)
+    rates = {path: [layer.learning_rate for layer in t.per_layer] for path, t in treatments.items() if t.per_layer}
+    assert rates == {path: [1.0, 0.5] for path in treatments if path.startswith("first_layers/")}
+    of_muon = {path for path, treatment in treatments.items() if treatment.method == "muon"}
+    first = {f"first_{path}" for path in LAYER_MATRICES}
+    assert of_muon == LAYER_MATRICES | first | {"layers/feedforward/router"}
+
+
 @pytest.mark.parametrize("name", METHODS)
 def test_frozen_parameters_have_no_state_and_never_change(name):
     rules = (("layers/.*", "freeze", True), ("embedding", "freeze", True), ("layers/feedforward/.*", "freeze", False))
