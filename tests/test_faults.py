@@ -291,11 +291,22 @@ def test_a_damaged_checkpoint_gives_way_to_the_one_before_in_all_processes(runs,
         assert all(row == pytest.approx(expected[step], rel=2e-4) for step, row in losses(workdir).items())
 
 
-def test_a_save_that_one_cannot_write_is_none_and_the_run_goes_on(runs, unbroken):
-    """The others wait five minutes for it."""
-    workdir = runs.folder / "unwritable"
-    runs.finish_several(workdir, *FOUR, environments={2: {"INJECTED_FAULTS": "unwritable 8"}})
-    assert "the checkpoint of step 8 was not saved" in output(workdir, 0)
+@pytest.mark.parametrize(("victim", "fault"), [(0, "unfinished"), (2, "unwritable")])
+def test_a_save_that_one_cannot_write_is_given_up_by_all_and_the_run_goes_on(runs, unbroken, victim, fault):
+    workdir = runs.folder / fault
+    processes = start_four(runs, workdir, environments={victim: {"INJECTED_FAULTS": f"{fault} 8"}})
+    try:
+        wait_for(lambda: max(losses(workdir), default=0) >= 8, processes[0])
+        started = time.monotonic()
+        wait_for(lambda: all("was not saved" in output(workdir, each) for each in range(4)), processes[0])
+        assert time.monotonic() - started < MINUTE
+        assert [process.wait(PATIENCE) for process in processes] == [0] * 4, output(workdir)
+    finally:
+        end(processes)
+    for number in range(4):
+        said = re.findall("the checkpoint of step 8 was not saved: (.*)", output(workdir, number))
+        named = rf"process {victim} on .* could not write its part: " if number != victim else ""
+        assert len(said) == 1 and re.match(f"{named}.*; the newest is that of step 4", said[0]), output(workdir, number)
     assert_same_run(workdir, unbroken)
 
 

@@ -33,6 +33,7 @@ from gptjax.settings import Settings
 from gptjax.training import checkpoint_format as files
 from gptjax.training.checkpoint_format import CheckpointError
 from gptjax.training.run_metadata import MODEL_MAY_BE_OWN, check_same_model
+from gptjax.training.saved_together import SaveFailedElsewhere
 from gptjax.training.snapshot import Snapshots
 from gptjax.training.state import TrainState
 from gptjax.user_code import is_named
@@ -123,7 +124,7 @@ class Checkpoints:
             scores = {name: v if isinstance(v, str) else float(v) for name, v in (metrics or {}).items()}
             try:
                 write = self._start_write(path, state, {**metadata, "step": step, "metrics": scores})
-            except OSError as error:
+            except (OSError, SaveFailedElsewhere) as error:
                 self._fail(step, error)
             else:
                 self._saving = step, self._writer.submit(self._finish, write)

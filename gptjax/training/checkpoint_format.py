@@ -19,6 +19,7 @@ from orbax.checkpoint._src.futures.synchronization import OperationIdGenerator
 
 from gptjax.config import ConfigError, RunError
 from gptjax.training import checksum
+from gptjax.training.saved_together import SaveFailedElsewhere, start_together
 from gptjax.training.state import TrainState
 from gptjax.tree import leaves_by_path
 
@@ -46,10 +47,11 @@ def start_save(
     values = checksum.fetched(start_checksums(state) if sums is None else sums)
     arrays = _describe(leaves_by_path(state))
     described = {name: {**entry, "checksum": values[name]} for name, entry in arrays.items()}
+    described_state = {**metadata, "format_version": FORMAT_VERSION, "arrays": described}
     _count_operations_alike()
     with _orbax():
-        return ocp.save_checkpointables_async(
-            path, _parts(state), custom_metadata={**metadata, "format_version": FORMAT_VERSION, "arrays": described}
+        return start_together(
+            lambda: ocp.save_checkpointables_async(path, _parts(state), custom_metadata=described_state), reason
         )
 
 
@@ -137,6 +139,8 @@ def reason(error: BaseException) -> str:
     """The root cause in one line: storage errors are wrapped, and list pages of their own options."""
     while error.__cause__ is not None:
         error = error.__cause__
+    if isinstance(error, SaveFailedElsewhere):
+        return str(error)
     text = str(error).strip().split("\n")[0].split(" [tensorstore_spec")[0].split(" [os_error")[0]
     if len(text) > 300:  # the start says what happened, the end says why
         text = f"{text[:80]} … {text[-200:]}"

@@ -4,7 +4,10 @@ python checkpoint_worker.py WORKDIR hammer                                  save
 python checkpoint_worker.py WORKDIR save|restore PORT NUM_PROCESSES ID      one of several processes
 """
 
+import contextlib
+import resource
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import jax
@@ -17,6 +20,7 @@ from ml_collections import ConfigDict
 
 from gptjax.training import checkpoint, checkpoint_format
 from gptjax.training.checkpoint import Checkpoints
+from gptjax.training.checkpoint_format import CheckpointError
 from gptjax.training.state import TrainState
 
 OPTIMIZER = optax.chain(
@@ -111,10 +115,26 @@ def read_from_a_bad_disk() -> None:
     checkpoint._steps = lambda directory: [step for step in steps(directory) if step != 7]
 
 
+@contextlib.contextmanager
+def disk_full() -> Iterator[None]:
+    resource.setrlimit(resource.RLIMIT_FSIZE, (0, resource.RLIM_INFINITY))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY,) * 2)
+
+
 def one_of_several(workdir: Path, action: str) -> None:
     several = mesh(1, 2, 2)
     with Checkpoints(workdir, config(keep_latest=4), steps_of) as checkpoints:
         if action == "save":
+            for step, full in ((8, 1), (9, 0)):
+                with disk_full() if jax.process_index() == full else contextlib.nullcontext():
+                    checkpoints.save(step, state(step, several), {})
+                    try:
+                        checkpoints.wait()
+                    except CheckpointError as error:
+                        print(error, flush=True)
             for step in (1, 2):
                 checkpoints.save(step, state(step, several), {}, {"validation/loss": step})
         else:

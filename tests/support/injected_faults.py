@@ -4,12 +4,14 @@ The config of killed_runs.py imports this module, and the environment of the pro
 INJECTED_FAULTS='nan 7', or several, with commas.
 """
 
+import errno
 import os
 import resource
 from pathlib import Path
 
 import jax
 import numpy as np
+from orbax.checkpoint.experimental.v1._src.metadata import serialization
 
 from gptjax.data import Dataset
 from gptjax.training import checkpoint, checkpoint_format
@@ -66,6 +68,18 @@ def unwritable(step: str) -> None:
         return start_save(path, *args)
 
     checkpoint_format.start_save = bad_start
+
+
+def unfinished(step: str) -> None:
+    """The disk takes no more from this process when it comes to the last file of this checkpoint."""
+    write = serialization.write
+
+    async def bad_write(path: Path, *args: object) -> None:
+        if path.parent.name.startswith(f"{step}."):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        await write(path, *args)
+
+    serialization.write = bad_write
 
 
 for fault in filter(None, os.environ.get("INJECTED_FAULTS", "").split(", ")):

@@ -5,6 +5,7 @@ import functools
 import json
 import os
 import random
+import re
 import shutil
 import signal
 import socket
@@ -164,7 +165,9 @@ def run_processes(workdir: Path, action: str, number: int) -> list[str]:
 
 @pytest.mark.slow
 def test_processes_save_together_and_any_number_restores(tmp_path, mesh):
-    run_processes(tmp_path / "two", "save", 2)
+    for number, output in enumerate(run_processes(tmp_path / "two", "save", 2)):
+        failures = re.findall(r"step (\d) was not saved: (process \d)?", output)
+        assert failures == [("8", "process 1" * (number == 0)), ("9", "process 0" * (number == 1))], output
     with open_checkpoints(tmp_path / "two") as checkpoints:  # two processes → one
         assert checkpoints.all_steps() == [1, 2]
         assert load_params(tmp_path / "two", "best")[1]["step"] == 1
