@@ -69,6 +69,7 @@ class Checkpoints:
         self._writer = concurrent.futures.ThreadPoolExecutor(1, "checkpoint writer")
         self._saving: tuple[int, concurrent.futures.Future] | None = None
         self._failure: CheckpointError | None = None
+        self._failed_steps: list[int] = []  # whose remains are still there
         if jax.process_index() == 0:
             self.directory.mkdir(parents=True, exist_ok=True)
             for path in self.directory.iterdir():
@@ -120,7 +121,9 @@ class Checkpoints:
         started = time.perf_counter()
         self._wait_for_save()
         path = self.directory / str(step)
-        if not of_process_0(path.exists()):
+        exists = of_process_0(path.exists())
+        self._remove_remains()
+        if not exists:
             scores = {name: v if isinstance(v, str) else float(v) for name, v in (metrics or {}).items()}
             try:
                 write = self._start_write(path, state, {**metadata, "step": step, "metrics": scores})
@@ -137,6 +140,8 @@ class Checkpoints:
           CheckpointError: the last save failed.
         """
         self._wait_for_save()
+        _barrier("saved")
+        self._remove_remains()
         if self._failure is not None:
             raise self._failure
 
@@ -225,9 +230,17 @@ class Checkpoints:
         )
         self._failure.__cause__ = error
         logging.error("%s", self._failure)
-        if jax.process_index() == 0:  # remains would keep a full disk full
-            for path in self.directory.glob(f"{step}{files.TEMPORARY}*"):
-                shutil.rmtree(path, ignore_errors=True)
+        self._failed_steps.append(step)
+        if jax.process_count() == 1:
+            self._remove_remains()
+
+    def _remove_remains(self) -> None:
+        """Removes what failed saves have written, which would keep a full disk full. No process may be writing it."""
+        while self._failed_steps:
+            step = self._failed_steps.pop()
+            if jax.process_index() == 0:
+                for path in self.directory.glob(f"{step}{files.TEMPORARY}*"):
+                    shutil.rmtree(path, ignore_errors=True)
 
 
 def load_params(
