@@ -9,8 +9,8 @@ from __future__ import annotations
 import contextlib
 import functools
 import socket
-import threading
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -20,7 +20,7 @@ from orbax.checkpoint._src.futures.synchronization import OperationIdGenerator
 
 from gptjax.config import RunError
 
-_PAUSE = 0.5  # seconds between two looks for a note
+_PAUSE_MS = 500  # between two looks for a note
 
 
 class SaveFailedElsewhere(RunError):
@@ -30,7 +30,7 @@ class SaveFailedElsewhere(RunError):
 def start_together(
     start: Callable[[], ocp.AsyncResponse], describe: Callable[[BaseException], str]
 ) -> ocp.AsyncResponse:
-    """Calls `start`, which starts a save, in all processes; each calls this for its next save at the same time.
+    """Calls `start`, which starts a save. All processes must call this for the same save, and end it before the next.
 
     If the save fails in one process, the others' saves raise SaveFailedElsewhere.
 
@@ -40,7 +40,7 @@ def start_together(
     if jax.process_count() == 1:
         return start()
     client = _client()
-    client.begin(f"gptjax/failed_save/{int(OperationIdGenerator.get_current_operation_id()) + 1}")
+    client.begin(int(OperationIdGenerator.get_current_operation_id()) + 1)
     try:
         response = start()
     except BaseException as error:
@@ -51,53 +51,64 @@ def start_together(
         if not ended.cancelled() and (error := ended.exception()) is not None:
             client.leave_note(describe(error))
 
-    # Not after `response.result()`: it returns only when this process waits for the others no more, in any of its
-    # parts. Orbax calls a callback of its own only after a success.
+    # Not after `response.result()`, which returns only when all parts of the save have ended: those that this process
+    # could write wait for the others. Orbax itself calls back only after a success.
     response._thread_runner._future.add_done_callback(tell_others)
     return response
 
 
-class _WatchfulClient(signaling_client.JaxDistributedSignalingClient):
-    """Orbax's way to wait for other processes, until one of them leaves a note."""
+class _Client(signaling_client.JaxDistributedSignalingClient):
+    """Orbax's way to wait for other processes, until one of them leaves a note.
 
-    def begin(self, note: str) -> None:
-        """A save begins. note: the key at JAX's service for the reason why it failed, the same in all processes."""
-        self._note = note
+    JAX's own barriers cannot be left before their time, so these are made of values at its coordination service.
+    """
+
+    _folder = ""
+
+    def begin(self, save: int) -> None:
+        """A save begins. save: a number that is the same in all processes, and another for each save."""
+        if self._folder and jax.process_index() == 0:
+            self.key_value_delete(self._folder)
+        self._folder = f"gptjax/save/{save}"
+
+    @property
+    def _note(self) -> str:
+        return f"{self._folder}/note"
 
     def leave_note(self, reason: str) -> None:
         text = f"process {jax.process_index()} on {socket.gethostname()} could not write its part: {reason}"
-        with contextlib.suppress(jax.errors.JaxRuntimeError):  # another process has left one, or this one has
+        with contextlib.suppress(jax.errors.JaxRuntimeError):  # there is one
             self.key_value_set(self._note, text)
 
-    def wait_at_barrier(self, key: str, **options: Any) -> None:
-        self._wait(functools.partial(super().wait_at_barrier, key, **options))
+    def wait_at_barrier(self, key: str, *, timeout_secs: int, process_ids: Sequence[int] | None = None) -> None:
+        """Returns when all processes have called this, or all of `process_ids`; raises as `blocking_key_value_get`."""
+        all_here, expected = f"{self._folder}/{key}/all", len(process_ids or range(jax.process_count()))
+        if self._client.key_value_increment(f"{self._folder}/{key}/count", 1) == expected:
+            self.key_value_set(all_here, "")
+        self.blocking_key_value_get(all_here, timeout_secs)
 
     def blocking_key_value_get(self, key: str, timeout_secs: int) -> str:
-        return self._wait(functools.partial(super().blocking_key_value_get, key, timeout_secs))
+        """The value, as soon as a process has set it.
 
-    def _wait(self, wait: Callable[[], Any]) -> Any:
-        """The result of `wait`. Raises SaveFailedElsewhere if a note appears first."""
-        ended, results, errors = threading.Event(), [], []
-
-        def run() -> None:
-            try:
-                results.append(wait())
-            except BaseException as error:
-                errors.append(error)
-            ended.set()
-
-        threading.Thread(target=run, daemon=True).start()  # nothing can end it before its time, so nobody waits for it
-        while not ended.wait(_PAUSE):
+        Raises:
+          SaveFailedElsewhere: a process has left a note.
+          TimeoutError: neither has happened in time.
+        """
+        deadline = time.monotonic() + timeout_secs
+        while time.monotonic() < deadline:
             if (reason := self.key_value_try_get(self._note)) is not None:
                 raise SaveFailedElsewhere(reason)
-        if errors:
-            raise errors[0]
-        return results[0]
+            try:
+                return str(self._client.blocking_key_value_get(key, _PAUSE_MS))
+            except jax.errors.JaxRuntimeError as error:
+                if "DEADLINE_EXCEEDED" not in str(error):
+                    raise
+        raise TimeoutError(f"{key} has not been set within {timeout_secs} s")
 
 
 @functools.cache
-def _client() -> _WatchfulClient:
+def _client() -> _Client:
     """The client of this process, which Orbax uses from now on."""
-    client = _WatchfulClient()
+    client = _Client()
     signaling_client.get_signaling_client = lambda: client
     return client
