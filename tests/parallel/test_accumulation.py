@@ -1,4 +1,4 @@
-"""Where gradients are added up over devices, and that no device computes what another computes, too."""
+"""Gradients are summed over devices once per step, and no device repeats the work of another."""
 
 import functools
 import math
@@ -18,8 +18,8 @@ def compiled_step(config, devices):
         return made, made.trainer.compile_train_step(made.abstract_batch)
 
 
-def test_replicas_add_their_gradients_once_per_step(tiny_config):
-    """Not after each micro-batch, and not after each layer of one, which loops would repeat."""
+def test_replicas_sum_their_gradients_once_per_step(tiny_config):
+    """The all-reduce is neither in the loop over micro-batches nor in the loop over layers."""
     fields = dict(mesh__data=4, training__gradient_accumulation_steps=2)
     made, compiled = compiled_step(tiny_config(model__layers="scan", **fields), 4)
     sent = collectives_of(compiled.as_text(), 4)
@@ -34,8 +34,8 @@ def products_of_one_device(config):
 
 
 @pytest.mark.parametrize("mesh", [dict(data=2, fsdp=2), dict(tensor=2), dict(context=2)], ids=str)
-def test_devices_divide_the_work_of_one(tiny_config, mesh):
-    """The FLOPs of matrix products; with rows, two micro-batches."""
+def test_the_work_of_one_device_is_divided_equally(tiny_config, mesh):
+    """Compares FLOPs of matrix products; with `data`, two micro-batches per step."""
     fields = {f"mesh__{axis}": size for axis, size in (dict(data=1) | mesh).items()}
     fields |= dict(training__gradient_accumulation_steps=2) if "data" in mesh else {}
     devices = math.prod(mesh.values())

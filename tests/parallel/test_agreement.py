@@ -1,4 +1,4 @@
-"""What is compared between processes, and how a difference reads."""
+"""The facts that processes compare, and the message that names a difference."""
 
 import pytest
 
@@ -6,7 +6,7 @@ from gptjax.config import default
 from gptjax.parallel.agreement import difference, named, settings
 
 
-def test_settings_are_config_and_code_without_what_may_differ():
+def test_settings_include_config_and_code_but_not_what_may_differ():
     config = default()
     facts = settings(config)
     for name in (
@@ -50,6 +50,6 @@ def test_nested_values_have_dotted_names():
         ({0: {"a": "x" * 200}, 1: {"a": ""}}, 'xxx... in process 0, "" in process 1: must be'),
     ],
 )
-def test_a_difference_is_a_sentence_in_the_order_of_process_0(facts, sentence):
+def test_a_difference_is_reported_in_the_order_of_process_0(facts, sentence):
     found = difference(facts)
     assert sentence in found if sentence else found == ""

@@ -17,7 +17,7 @@ ENTRY %main (x: f8e4m3fn[16,32]) -> bf16[16,48] {
 """.replace(",\n    backend", ", backend")
 
 
-def test_products_count_as_often_as_their_loops_run():
+def test_a_product_in_a_loop_counts_once_per_iteration():
     def program(x, weights):
         x, _ = jax.lax.scan(lambda x, w: (jnp.sin(x @ w), None), x, weights)
         return x @ x.T
@@ -26,7 +26,7 @@ def test_products_count_as_often_as_their_loops_run():
     assert products_of(compiled.as_text()) == (5 * 2 * 8 * 16 * 16 + 2 * 8 * 16 * 8, 0)
 
 
-def test_those_of_cublas_count_and_those_of_8_bit_floats_apart():
+def test_cublas_products_count_and_8_bit_products_are_also_counted_separately():
     assert products_of(FLOAT8) == (2 * 16 * 32 * 48, 2 * 16 * 32 * 48)
 
 

@@ -1,4 +1,5 @@
-"""Attention over divided sequences equals attention, in values and gradients; the arrays that devices send for it."""
+"""Attention over divided sequences has the values and gradients of undivided attention, and sends only what it
+needs."""
 
 import math
 import re
@@ -53,7 +54,7 @@ def of_one_and_of_many(heads, kv_heads, scores=None, length=T, key_length=None, 
 
 
 def biased(sinks_N):
-    """Logits bent in every way at once; each head has its own."""
+    """Options that modify logits, all at once and different for each head."""
 
     def bias(distance_BTS):
         slopes_N11 = np.linspace(-0.2, 0.3, sinks_N.size, dtype=np.float32)[:, None, None]
@@ -84,14 +85,14 @@ CASES = {
 
 
 def always(cases, *names):
-    """The cases of these names always, and the others in `make test-exhaustive`."""
+    """Runs the named cases always, and the others only in `make test-exhaustive`."""
     return [pytest.param(case, marks=[] if case in names else pytest.mark.exhaustive) for case in cases]
 
 
 @pytest.mark.parametrize(
     "case", always(CASES, "fewer_kv_heads_packed_window", "heads_over_tensor_too", "another_sequence", "dropout")
 )
-def test_whole_sequences_of_some_heads(case):
+def test_all_to_all_equals_undivided_attention(case):
     alone, divided = of_one_and_of_many(**CASES[case])
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=2e-5, rtol=2e-5), alone, divided)
 
@@ -113,14 +114,14 @@ RING = {
     "case",
     always(RING, "zigzag_on_three_packed_and_grouped", "bent", "window_over_devices", "both_sides", "odd_parts"),
 )
-def test_keys_that_go_round(case):
+def test_ring_equals_undivided_attention(case):
     alone, divided = of_one_and_of_many(**RING[case], context_attention="ring")
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=2e-5, rtol=2e-5), alone, divided)
 
 
 @pytest.mark.parametrize("size", [2, 3, 4, 5])
-def test_zigzag_gives_every_device_the_same_work_and_all_of_it(size):
-    """By the blocks that devices compute: together they are the pairs that causal attention needs, each once."""
+def test_zigzag_gives_every_device_the_same_work_and_covers_every_pair_once(size):
+    """Together, the blocks of all devices are the pairs that causal attention needs, each exactly once."""
     ring = Ring("context", size, 8, True, 0, 2, 0.0, 0.0, None)
     seen = np.zeros((8 * size, 8 * size), int)
     work = np.zeros((size, ring.steps), int)
@@ -135,7 +136,7 @@ def test_zigzag_gives_every_device_the_same_work_and_all_of_it(size):
     assert seen.max() == 1 and (seen[needed] == 1).all()
 
 
-def test_keys_travel_as_far_as_the_window_reaches():
+def test_keys_travel_only_as_far_as_the_window_reaches():
     def steps(window, causal=True):
         return Ring("context", 8, 16, causal, window, 4, 0.0, 0.0, None).steps
 
@@ -144,7 +145,7 @@ def test_keys_travel_as_far_as_the_window_reaches():
 
 
 def sent(config, devices):
-    """How many collectives of each kind the compiled step has."""
+    """The number of collectives of each kind in the compiled step."""
     made = plan(config, DataFacts(32), jax.devices()[:devices])
     with jax.set_mesh(made.mesh):
         text = made.trainer.compile_train_step(made.abstract_batch).as_text()
@@ -152,13 +153,13 @@ def sent(config, devices):
 
 
 def test_only_attention_sends_activations(tiny_config):
-    """Of its layer queries, keys, values and outputs there and back, forward and backward. Nothing is gathered."""
+    """The one layer sends queries, keys, values and outputs once forward and once backward. Nothing is gathered."""
     counts = sent(tiny_config(mesh__data=1, mesh__context=4, model__num_layers=1), 4)
     assert counts["all-to-all"] == 4 * 2
     assert set(counts) == {"all-to-all", "all-reduce"}, counts
 
 
-def test_a_ring_sends_to_neighbours_alone(tiny_config):
+def test_a_ring_sends_only_to_neighbours(tiny_config):
     config = tiny_config(mesh__data=1, mesh__context=4, mesh__context_attention="ring", model__num_layers=1)
     assert set(sent(config, 4)) == {"collective-permute", "all-reduce"}
 

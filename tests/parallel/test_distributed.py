@@ -1,4 +1,5 @@
-"""Several processes are one: each reads only its rows, together they take the same steps and write the same text."""
+"""Several processes act as one: each reads only its rows, and together they take the same steps and write the same
+text."""
 
 import json
 import os
@@ -39,7 +40,7 @@ def run_workers(num_processes, data):
     return [json.loads(output.splitlines()[-1]) for output in outputs]
 
 
-def test_two_processes_take_the_steps_of_one_have_its_score_and_write_its_text(tmp_path):
+def test_two_processes_have_the_losses_score_and_text_of_one(tmp_path):
     ids = [np.arange(100) % 29, np.arange(60) % 31]
     data = write_prepared(tmp_path / "data", train=ids, validation=ids, tokenizer=CharacterTokenizer("abcdefgh"))
     (one,) = run_workers(1, data)

@@ -1,4 +1,4 @@
-"""Experts divided over devices: what is sent, by which way, and what is refused."""
+"""Experts divided over devices: what each exchange sends, and which configs are refused."""
 
 import functools
 import re
@@ -39,7 +39,7 @@ def program(exchange, **fields):
 
 
 def floats_sent(text):
-    """How many floats a device sends in arrays that have the width of the residual stream, by collective."""
+    """The number of floats that a device sends in arrays as wide as the residual stream, by collective."""
     sent = dict.fromkeys(("all-gather", "reduce-scatter", "all-to-all"), 0.0)
     for line in text.splitlines():
         found = re.search(r" (all-gather|reduce-scatter|all-to-all)(?:-start)?\(", line)
@@ -54,7 +54,7 @@ def floats_sent(text):
 
 
 def test_the_ring_sends_tokens_and_all_to_all_sends_choices():
-    """Forward and backward, each way once; auto takes the way that sends less."""
+    """Counts one forward and one backward pass; auto picks the exchange that sends less."""
     ring = floats_sent(program("ring", experts_per_token=4, expert_capacity=1.25))
     tokens = B * T * D * (DEVICES - 1) / DEVICES
     assert ring == {"all-gather": 2 * tokens, "reduce-scatter": 2 * tokens, "all-to-all": 0}

@@ -1,4 +1,4 @@
-"""The hub by itself, with connections that say what a test wants: who is named, and what ends a run."""
+"""The hub with scripted connections: which processes it names, and what ends a run."""
 
 import socket
 
@@ -9,7 +9,7 @@ from gptjax.parallel.hub import Channel, Hub, ProcessProgress, hangs_at_batch, h
 PATIENCE = 60.0  # seconds
 
 
-def test_those_furthest_behind_are_named():
+def test_the_processes_furthest_behind_are_named():
     progress = {"a": ProcessProgress(2, 0, "compiling"), "b": ProcessProgress(1, 0, "opening the data")}
     said = hangs_at_start(progress, 5.0)
     assert said.startswith("b: no progress for 5 s while opening the data, and the others wait (--startup_timeout")
@@ -58,7 +58,7 @@ def test_facts_are_compared_anew_each_time():
         assert said[0] == said[1] and said[0].startswith(problem) and bool(said[0]) == bool(problem)
 
 
-def test_only_the_first_reason_counts_and_all_hear_it():
+def test_only_the_first_reason_counts_and_all_processes_receive_it():
     run = Run()
     first, second = (run.member(process) for process in range(2))
     first.send("failed", reason="a\n  b", refused=True)
@@ -75,7 +75,7 @@ def test_only_the_first_reason_counts_and_all_hear_it():
 
 
 @pytest.mark.parametrize("leaves", [True, False])
-def test_one_that_goes_without_leave_ends_the_run(leaves):
+def test_a_connection_that_closes_without_leave_ends_the_run(leaves):
     run = Run()
     stays, goes = (run.member(process) for process in range(2))
     if leaves:
@@ -90,7 +90,7 @@ def test_one_that_goes_without_leave_ends_the_run(leaves):
 @pytest.mark.parametrize(
     "data", [b"GET / HTTP/1.1\r\n\r\n", b"[]\n", b"{}\n", b'{"kind": "hello", "process": "x", "of": 2}\n', b'{"kind"']
 )
-def test_a_stranger_is_turned_away_and_the_run_does_not_notice(data):
+def test_a_client_that_is_not_part_of_the_run_is_ignored(data):
     run = Run()
     stranger = run.connect(data)
     stranger._socket.shutdown(socket.SHUT_WR)
@@ -99,7 +99,7 @@ def test_a_stranger_is_turned_away_and_the_run_does_not_notice(data):
     assert [channel.receive()["kind"] for channel in both] == ["start", "start"] and not run.hub.missing()
 
 
-def test_of_silence_and_of_standstill():
+def test_a_silent_process_and_a_hanging_phase_end_the_run():
     run = Run(heartbeat=0.2)
     assert "process 0 on h has been silent for 0.2 s (--heartbeat_timeout)" in next_of(run.member(0))["reason"]
 
@@ -107,4 +107,4 @@ def test_of_silence_and_of_standstill():
     channels = [run.member(process) for process in range(2)]
     channels[0].send("beat", begun=3, batches=0, phase="compiling")
     channels[1].send("beat", begun=2, batches=1, phase="opening")
-    assert "h: no progress for 0.2 s while " in next_of(channels[0])["reason"], "until all have put a batch"
+    assert "h: no progress for 0.2 s while " in next_of(channels[0])["reason"], "until all processes have put a batch"

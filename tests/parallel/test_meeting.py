@@ -1,4 +1,4 @@
-"""The address of process 0 is found in flags or in SLURM's variables; what does not fit is refused."""
+"""The address of process 0 comes from flags or from SLURM's variables; contradictory flags are refused."""
 
 import pytest
 
@@ -6,7 +6,7 @@ from gptjax.config import ConfigError
 from gptjax.parallel.meeting import Meeting, find_meeting
 
 
-def test_the_flags_say_where_to_meet():
+def test_flags_give_the_address():
     assert find_meeting("node1:1234", 2, 1) == Meeting("node1", 1234, 2, 1)
     assert find_meeting("[::1]:1234", 2, 0).host == "::1"
     assert find_meeting("node1:1234", 1, 0) is None
@@ -22,7 +22,7 @@ def test_the_flags_say_where_to_meet():
         (("node1:70000", 2, 1), "--coordinator='node1:70000': expected HOST:PORT"),
     ],
 )
-def test_flags_that_do_not_fit_are_refused(flags, message):
+def test_incomplete_or_contradictory_flags_are_refused(flags, message):
     with pytest.raises(ConfigError, match=message):
         find_meeting(*flags)
 
@@ -37,7 +37,7 @@ def test_flags_that_do_not_fit_are_refused(flags, message):
         ("rack-2-n[3-4]-ib", "rack-2-n3-ib"),
     ],
 )
-def test_slurm_says_where_to_meet(nodes, host):
+def test_slurm_gives_the_address(nodes, host):
     environment = dict(SLURM_STEP_NODELIST=nodes, SLURM_STEP_NUM_TASKS="4", SLURM_JOB_ID="77", SLURM_PROCID="3")
     first = find_meeting(None, None, None, environment)
     assert (first.host, first.num_processes, first.process) == (host, 4, 3)
@@ -55,7 +55,7 @@ def test_slurm_says_where_to_meet(nodes, host):
         (dict(SLURM_GTIDS="2,3", CUDA_VISIBLE_DEVICES="0"), (0,)),  # --gpus-per-task: the others' are hidden
     ],
 )
-def test_tasks_of_a_node_share_its_gpus_and_a_single_one_has_them_all(environment, devices):
+def test_tasks_of_a_node_share_its_gpus_and_a_single_task_has_all(environment, devices):
     environment = (
         dict(SLURM_STEP_NODELIST="n1", SLURM_STEP_NUM_TASKS="4", SLURM_JOB_ID="1", SLURM_PROCID="3", SLURM_LOCALID="1")
         | environment

@@ -1,6 +1,6 @@
-"""One member with a hub that says what a test wants: what it tells, what it takes from the hub, and how it ends.
+"""One member with a scripted hub: what it sends, how it reacts to messages, and how it ends.
 
-`test_members` tests how several real processes end together.
+`test_members` tests with several real processes.
 """
 
 import os
@@ -22,10 +22,11 @@ MADE = []  # members of the running test
 
 
 class Connected(member.Member):
-    """Process 1 of 2, connected to `hub`, with what it would have done to its process in `ended`."""
+    """Process 1 of 2, connected to `hub`. `ended` collects the exit statuses with which it would have ended its
+    process."""
 
     def __init__(self, monkeypatch, heartbeat=LONG):
-        monkeypatch.setattr(member.atexit, "register", lambda work: None)  # this process is that of all tests
+        monkeypatch.setattr(member.atexit, "register", lambda work: None)  # the tests run in this process
         here, there = _over_tcp()
         super().__init__(Meeting("127.0.0.1", 1, 2, 1), Timeouts(heartbeat=heartbeat))
         self._connected, self.hub = Channel(here, heartbeat), Channel(there, LONG)
@@ -48,11 +49,11 @@ def _over_tcp():
 
 @pytest.fixture(autouse=True)
 def retired(monkeypatch):
-    """A timer that outlived its test would end the process of all tests."""
+    """Cancels the timer, which would otherwise end the process that runs the tests."""
     yield
     while MADE:
         process = MADE.pop()
-        process._leaving = True  # a listener that loses its hub from now on does nothing
+        process._leaving = True  # a listener that loses its hub from now on ignores it
         if process._timer is not None:
             process._timer.cancel()
 
@@ -62,7 +63,7 @@ def process(monkeypatch):
     return Connected(monkeypatch)
 
 
-def test_a_refusal_is_reported_whole_and_a_bug_by_its_first_line():
+def test_a_known_error_is_reported_whole_and_a_bug_by_its_first_line():
     refusal = with_lines("the data\nchanged", {"seed": (0, 1), "data: order": ("a", "b")})
     whole = "the data changed. What differs:\n  seed: was 0, is now 1\n  data: order: was a, is now b"
     assert member._reason(ConfigError(refusal)) == member._reason(RunError(refusal)) == whole
@@ -82,22 +83,22 @@ def test_a_refusal_is_reported_whole_and_a_bug_by_its_first_line():
         (KeyError("a"), 1),
     ],
 )
-def test_a_member_exits_as_the_commands_do(error, status):
+def test_a_member_exits_with_the_status_of_the_commands(error, status):
     assert member._exit_status(error) == status
 
 
 @pytest.mark.parametrize("refused, kind", [(True, ConfigError), (False, RunError)])
-def test_that_the_run_is_over_is_confirmed_and_ends_what_waits(process, monkeypatch, refused, kind):
+def test_the_end_of_the_run_is_confirmed_and_raises_where_the_program_waits(process, monkeypatch, refused, kind):
     monkeypatch.setattr(member, "GRACE", 0.0)
     process.listen()
     process.hub.send("beat"), process.hub.send("ended", reason="so \x1b]0;x\a it is", refused=refused)
     assert process.hub.receive() == {"kind": "heard"}
     with pytest.raises(kind, match=r"so .* it is"):
         process._answer()
-    assert process.ended.get(timeout=LONG) == (2 if refused else 1)  # the main thread had its time
+    assert process.ended.get(timeout=LONG) == (2 if refused else 1)  # after GRACE seconds
 
 
-def test_what_is_shown_at_the_end_is_filtered(process, capfd):
+def test_control_characters_are_removed_from_the_last_message(process, capfd):
     process._exit_after(LONG, "error: another\n")
     process._exit_after(0.0, "error: \x1b]0;x\a\n")
     assert process.ended.get(timeout=LONG) == 1 and process.ended.empty()
@@ -106,7 +107,7 @@ def test_what_is_shown_at_the_end_is_filtered(process, capfd):
 
 
 @pytest.mark.parametrize("said", [b"HTTP/1.1 400 Bad Request\r\n\r\n", b"[]\n", None])
-def test_a_hub_that_talks_nonsense_or_goes_is_gone(process, said):
+def test_a_hub_that_sends_invalid_data_or_disconnects_is_gone(process, said):
     listening = process.listen()
     if said is None:
         process.hub._socket.shutdown(socket.SHUT_RDWR)
@@ -118,7 +119,7 @@ def test_a_hub_that_talks_nonsense_or_goes_is_gone(process, said):
     assert process._known.is_set() and process._over.is_set()
 
 
-def test_a_silent_hub_is_named_with_the_limit(monkeypatch):
+def test_a_silent_hub_is_reported_with_the_timeout(monkeypatch):
     process = Connected(monkeypatch, heartbeat=0.1)
     process.listen().join(LONG)
     process._timer.cancel()
@@ -126,7 +127,7 @@ def test_a_silent_hub_is_named_with_the_limit(monkeypatch):
     assert not process._known.is_set()  # the hub may still have a reason of its own
 
 
-def test_one_that_leaves_no_longer_ends_with_the_others(process):
+def test_a_member_that_has_left_does_not_end_with_the_others(process):
     listening = process.listen()
     process.hub.send("answer", problem="")
     process.leave()
@@ -136,7 +137,7 @@ def test_one_that_leaves_no_longer_ends_with_the_others(process):
     assert process.reason is None and process._timer is None and process.ended.empty()
 
 
-def test_beats_tell_the_phase_and_the_batches(process, monkeypatch):
+def test_heartbeats_carry_the_phase_and_the_number_of_batches(process, monkeypatch):
     monkeypatch.setattr(member, "beat_seconds", lambda timeout: 0.01)
     process.begin("compiling"), process.begin("training")
     process.batches = 3
@@ -148,8 +149,9 @@ def test_beats_tell_the_phase_and_the_batches(process, monkeypatch):
     assert not beating.is_alive()
 
 
-def test_an_error_that_a_lost_process_causes_gives_way_to_the_hubs_reason(process, monkeypatch):
-    """One of XLA waits as long as a loss may take to be noticed; another one hardly, and one's own not at all."""
+def test_an_error_caused_by_a_lost_process_is_replaced_by_the_hubs_reason(process, monkeypatch):
+    """An error from XLA waits for the heartbeat timeout, another unexpected error only briefly, and a known error not
+    at all."""
     monkeypatch.setattr(member, "CAUSE_TIMEOUT", 0.0)
     process._known.set()
     for own in (ConfigError("no folder"), KeyError("a bug")):
@@ -167,14 +169,14 @@ def test_an_error_that_a_lost_process_causes_gives_way_to_the_hubs_reason(proces
     assert process.ended.get(timeout=LONG) == 1
 
 
-def test_a_program_that_does_not_return_after_its_error_is_ended_with_its_status(process, monkeypatch):
+def test_a_program_that_hangs_after_its_error_is_ended_with_the_errors_status(process, monkeypatch):
     monkeypatch.setattr(member, "GRACE", 0.0), monkeypatch.setattr(member, "EXIT_TIMEOUT", 0.0)
     process.fail(ConfigError("no folder"))
     assert process.ended.get(timeout=LONG) == 2
 
 
-def test_process_0_connects_to_itself_where_its_name_may_not_lead(monkeypatch):
-    """The name of the host is for the others; and what does not answer at once is tried again, and told once."""
+def test_process_0_connects_to_localhost_and_the_others_to_its_name(monkeypatch):
+    """A failed connection is retried, and reported only once."""
     tried = []
 
     def connect(address, timeout):
@@ -198,7 +200,7 @@ def test_process_0_connects_to_itself_where_its_name_may_not_lead(monkeypatch):
     assert tried == [("this.machine.invalid", 5)] * 3
 
 
-def test_the_mark_in_a_shared_folder_is_taken_away_whatever_comes(process, tmp_path, monkeypatch):
+def test_the_marker_file_in_a_shared_folder_is_always_removed(process, tmp_path, monkeypatch):
     process._token, process._meeting = "t", Meeting("127.0.0.1", 1, 2, 0)
     monkeypatch.setattr(process, "agree", lambda facts: seen.append(os.listdir(tmp_path)))
     seen = []
@@ -210,7 +212,7 @@ def test_the_mark_in_a_shared_folder_is_taken_away_whatever_comes(process, tmp_p
     assert not os.listdir(tmp_path)
 
 
-def test_answers_come_in_order_and_a_problem_is_refused(process):
+def test_answers_arrive_in_order_and_a_problem_raises(process):
     process.listen()
     process.hub.send("answer", problem=""), process.hub.send("answer", problem="seed = 1 in process 0, 2 in process 1")
     process.agree({"seed": 2})

@@ -1,4 +1,4 @@
-"""Several processes are one run, or none: whatever happens to one, all end, and each says what it was."""
+"""Several processes are one run: whatever happens to one, all of them end and report the reason."""
 
 import json
 import os
@@ -15,7 +15,7 @@ from gptjax.differences import with_lines
 
 SUPPORT = Path(__file__).parents[1] / "support"
 HOST = socket.gethostname()
-PATIENCE = 120  # seconds: no test waits so long, unless something hangs
+PATIENCE = 120  # seconds; no test waits this long unless something hangs
 FOREVER = ["sleep", 2 * PATIENCE]
 
 
@@ -26,7 +26,7 @@ def free_port():
 
 
 class Processes:
-    """Members of one run; each argument of `start` is one's actions. `with` kills what is left of them."""
+    """Members of one run. Each argument of `start` gives the actions of one member. `with` kills the remaining ones."""
 
     def __init__(self):
         self.port = free_port()
@@ -53,11 +53,11 @@ class Processes:
         return process
 
     def end(self, process):
-        """(exit status, stdout, what it says on stderr after the line that it waits)"""
+        """(exit status, stdout, stderr after the line that says that it waits)"""
         out, err = process.communicate(timeout=PATIENCE)
         waits, _, rest = err.partition("\n")
         assert waits.startswith("process ") and "--initialization_timeout" in waits, err
-        out = "".join(line for line in out.splitlines(True) if not line.startswith("[Gloo]"))  # the library's own news
+        out = "".join(line for line in out.splitlines(True) if not line.startswith("[Gloo]"))  # messages of the library
         return process.returncode, out, rest
 
 
@@ -68,7 +68,7 @@ def run(*actions, **timeouts):
         return [processes.end(process) for process in started]
 
 
-def test_members_that_agree_take_leave_of_each_other(tmp_path):
+def test_members_that_agree_end_with_status_0(tmp_path):
     facts = [["agree", {"config.seed": 1, "data": [1, 2]}], ["shared", str(tmp_path)], ["meet in a program"]]
     for status, out, err in run(facts, [["sleep", 0.5], *facts], [*facts, ["sleep", 0.5]]):
         assert (status, out, err) == (0, "left\n", "")
@@ -86,17 +86,17 @@ def test_members_that_differ_are_refused_with_both_values():
 
 
 @pytest.mark.parametrize("failing, waiting", [(0, ["agree", {}]), (0, FOREVER), (1, ["devices"])])
-def test_one_that_fails_ends_all(failing, waiting):
+def test_a_failing_process_ends_all(failing, waiting):
     actions = [[waiting], [waiting]]
     reason = with_lines("data.path = 'nowhere': no such folder", {"seed": (0, 1)})
     actions[failing] = [["fail", reason]]
     ended = run(*actions)
     assert ended[failing] == (2, "", f"error: {reason}\n")
     sentence = f"error: process {failing} on {HOST} failed: {reason}\n"
-    assert ended[1 - failing] == (2, "", sentence)  # trying again would not help
+    assert ended[1 - failing] == (2, "", sentence)  # a retry would not help
 
 
-def test_a_bug_has_its_traceback_where_it_is_and_a_sentence_elsewhere():
+def test_a_bug_has_a_traceback_in_its_process_and_one_line_in_the_others():
     (status, _, err), (other_status, _, other_err) = run([["break down"]], [FOREVER])
     assert status == other_status == 1
     assert "Traceback" in err and "KeyError" in err
@@ -110,8 +110,8 @@ def test_an_interrupt_ends_all():
 
 
 @pytest.mark.parametrize("killed", [0, 1])
-def test_a_killed_one_ends_all_in_one_sentence(killed):
-    """Also those that wait in XLA, which would end by abort, with a C++ stack, or not at all."""
+def test_a_killed_process_ends_all_with_one_line(killed):
+    """This includes processes that wait in XLA, which would otherwise abort with a C++ stack, or wait forever."""
     actions = [[["meet in a program"], ["meet in a program"]] for _ in range(3)]
     actions[killed] = [["meet in a program"], ["kill"]]
     ended = run(*actions)
@@ -123,7 +123,7 @@ def test_a_killed_one_ends_all_in_one_sentence(killed):
 
 
 @pytest.mark.parametrize("frozen", [0, 1])
-def test_a_frozen_one_ends_all_by_a_time_out(frozen):
+def test_a_frozen_process_ends_all_after_the_heartbeat_timeout(frozen):
     actions = [[["meet in a program"], ["meet in a program"]] for _ in range(2)]
     actions[frozen] = [["meet in a program"], ["freeze"]]
     with Processes() as processes:
@@ -134,7 +134,7 @@ def test_a_frozen_one_ends_all_by_a_time_out(frozen):
     assert err.count("\n") == 1
 
 
-def test_a_run_that_takes_no_batch_any_more_ends_by_a_time_out():
+def test_a_run_without_new_batches_ends_after_the_batch_timeout():
     ended = run([["batches", 5], FOREVER], [["batches", 3], FOREVER], batch=1.5)
     sentence = (
         f"for 1.5 s (--batch_timeout): process 1 on {HOST} at batch 3, the others up to batch 5; the same command"
@@ -142,8 +142,8 @@ def test_a_run_that_takes_no_batch_any_more_ends_by_a_time_out():
     assert all(status == 1 and sentence in err for status, _, err in ended)
 
 
-def test_one_that_hangs_before_its_first_batch_is_named_with_what_it_is_at():
-    """The others wait: in a comparison, or with batches of their own."""
+def test_a_process_that_hangs_before_its_first_batch_is_named_with_its_phase():
+    """The others wait in `agree`, or have already put batches on their devices."""
     at = ["begin", "opening the data"]
     ended = run([at, ["agree", {}]], [at, FOREVER], [at, ["begin", "compiling"], ["batches", 2], FOREVER], startup=4.0)
     sentence = (
@@ -154,12 +154,12 @@ def test_one_that_hangs_before_its_first_batch_is_named_with_what_it_is_at():
         assert (status, out) == (1, "") and err.startswith(sentence) and err.count("\n") == 1
 
 
-def test_all_may_hang_in_the_same_phase():
+def test_all_processes_that_hang_in_the_same_phase_are_named():
     for status, _, err in run(*[[["begin", "compiling"], FOREVER]] * 2, startup=4.0):
         assert status == 1 and f"process 0 on {HOST} and process 1 on {HOST}: no progress for 4 s while compi" in err
 
 
-def test_another_folder_of_the_same_name_is_noticed(tmp_path):
+def test_a_different_folder_with_the_same_name_is_refused(tmp_path):
     (tmp_path / "a").mkdir(), (tmp_path / "b").mkdir()
     (status, _, err), (other_status, _, other_err) = run(
         [["shared", str(tmp_path / "a")]], [["shared", str(tmp_path / "b")]]
@@ -181,7 +181,7 @@ def test_another_folder_of_the_same_name_is_noticed(tmp_path):
         ("127.0.0.1:{stranger}", "what answers there is not process 0 of a run"),
     ],
 )
-def test_a_coordinator_that_is_not_there_is_waited_for_and_named(coordinator, obstacle):
+def test_an_unreachable_coordinator_is_waited_for_and_named(coordinator, obstacle):
     with Processes() as processes, socket.create_server(("127.0.0.1", 0)) as server:
         coordinator = coordinator.format(port=processes.port, stranger=server.getsockname()[1])
         process = processes.start(1, 2, [], coordinator, initialization=0.5)
@@ -212,14 +212,14 @@ def test_a_port_in_use_is_named_at_once():
     assert "in use" in err
 
 
-def test_those_who_do_not_come_are_named():
+def test_missing_processes_are_named():
     with Processes() as processes:
         status, _, err = processes.end(processes.start(0, 3, [], initialization=0.5))
     place = f"127.0.0.1:{processes.port} within 0.5 s (--initialization_timeout)"
     assert (status, err) == (1, f"error: processes 1, 2 did not connect to {place}\n")
 
 
-def test_one_that_comes_twice_is_turned_away_and_the_others_go_on():
+def test_a_second_process_with_the_same_number_is_refused_and_the_others_go_on():
     with Processes() as processes:
         others = [processes.start(number, 3, [["agree", {}]]) for number in (0, 1)]
         while others[1].poll() is None and not is_there(others[1]):
@@ -231,12 +231,12 @@ def test_one_that_comes_twice_is_turned_away_and_the_others_go_on():
 
 
 def is_there(process):
-    """Whether a process holds a connection to another one."""
+    """Whether a process has an open connection to another one."""
     links = [os.readlink(link) for link in Path(f"/proc/{process.pid}/fd").iterdir() if link.exists()]
     return any(link.startswith("socket:") for link in links)
 
 
-def test_another_number_of_processes_is_refused_by_all():
+def test_a_different_number_of_processes_is_refused_by_all():
     with Processes() as processes:
         started = [processes.start(0, 2, []), processes.start(1, 3, [])]
         ended = [processes.end(process) for process in started]

@@ -1,4 +1,4 @@
-"""Mesh shapes, and the messages when they do not fit the devices."""
+"""Mesh shapes, and the errors for meshes that do not fit the devices."""
 
 import math
 
@@ -25,7 +25,7 @@ def mesh_config(**sizes):
         (dict(data=1, fsdp=4, tensor=2), (1, 4, 2)),
     ],
 )
-def test_the_free_axis_takes_what_is_left(sizes, shape):
+def test_the_free_axis_takes_the_remaining_devices(sizes, shape):
     found = mesh_shape(mesh_config(**sizes), 8)
     assert tuple(found[axis] for axis in ("data", "fsdp", "tensor")) == shape
     assert set(found.values()) <= {1, *shape} and math.prod(found.values()) == 8

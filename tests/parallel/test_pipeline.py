@@ -1,4 +1,4 @@
-"""Stages of a pipeline: the schedule that is predicted is the one that runs, and layers flow through it unchanged."""
+"""Pipeline stages: the predicted schedule is the one that runs, and results equal those of layers run in order."""
 
 import functools
 import math
@@ -20,8 +20,8 @@ SCHEDULES = [Schedule(2, 2), Schedule(4, 8), Schedule(4, 4, 2), Schedule(4, 8, 3
 
 
 @pytest.mark.parametrize("schedule", SCHEDULES, ids=str)
-def test_the_bubble_is_what_the_schedule_leaves_idle(schedule):
-    """Every stage runs every group of its layers on every micro-batch once, each after the group before it."""
+def test_the_bubble_is_the_idle_part_of_the_schedule(schedule):
+    """Every stage runs each of its groups of layers on each micro-batch once, after the preceding group."""
     stages, ticks = np.arange(schedule.stages), np.arange(schedule.ticks)
     microbatch, repeat, busy = schedule.at(stages[:, None], ticks)
     assert schedule.bubble == pytest.approx(1 - busy.mean(), abs=1e-12)
@@ -37,8 +37,8 @@ def test_the_bubble_is_what_the_schedule_leaves_idle(schedule):
 
 
 def test_the_bubble_of_published_schedules():
-    """GPipe, arXiv:1811.06965, section 2.3: (K - 1) / (M + K - 1); interleaved, arXiv:2104.04473, section 2.2: the
-    time lost is (p - 1) / (v m) of the ideal time."""
+    """GPipe, arXiv:1811.06965, section 2.3: (K - 1) / (M + K - 1); interleaved, arXiv:2104.04473, section 2.2: the idle
+    time is (p - 1) / (v m) of the ideal time."""
     assert Schedule(4, 16).bubble == pytest.approx(3 / 19)
     lost = Schedule(4, 16, 2).bubble
     assert lost / (1 - lost) == pytest.approx(3 / 32)
@@ -56,7 +56,7 @@ def mesh_of(stages, data, tensor=1):
 
 
 def traced_layers(layers, x_BTD, seen, keys_LB):
-    """Layers that do not commute, and report which layer saw which row: its scale, its input, and its key's draw."""
+    """Layers that do not commute and that report their scale, the input row and a number drawn from its key."""
     statistics = []
     for index in range(layers["scale"].shape[0]):
         scale, shift = layers["scale"][index], layers["shift"][index]
@@ -80,7 +80,7 @@ def traced_layers(layers, x_BTD, seen, keys_LB):
     ],
     ids=str,
 )
-def test_rows_pass_all_layers_in_order_with_their_own_keys(schedule, data):
+def test_rows_pass_through_all_layers_in_order_with_their_own_keys(schedule, data):
     """Values, gradients, statistics and random numbers are those of the layers run one after the other."""
     groups, rows = schedule.stages * schedule.repeats, 2 * schedule.microbatches * data
     num_layers = groups * (2 if groups < 8 else 1)
@@ -154,7 +154,7 @@ def test_a_pattern_that_repeats_in_each_stage_is_accepted(tiny_config, pattern, 
     planned(tiny_config, **PIPELINE | dict(model__window=4, model__window_pattern=pattern) | fields)
 
 
-def test_the_settings_tell_the_share_of_idle_time(tiny_config):
+def test_the_settings_show_the_bubble(tiny_config):
     made = planned(tiny_config, **PIPELINE | dict(mesh__pipeline_microbatches=8, mesh__pipeline_repeats=2))
     told = derived_facts(made)["run"]["pipeline"]
     assert "8 micro-batches through 4 stages, 2 times" in told and "15.8%" in told  # 3 of 19 ticks
@@ -162,7 +162,7 @@ def test_the_settings_tell_the_share_of_idle_time(tiny_config):
 
 
 @pytest.mark.parametrize("fields", [{}, FIRST_DENSE], ids=str)
-def test_a_stage_holds_its_layers_and_a_share_of_what_belongs_to_none(tiny_config, fields):
+def test_a_stage_holds_its_layers_and_a_part_of_the_other_parameters(tiny_config, fields):
     state = planned(tiny_config, **PIPELINE | fields).abstract_state
     for tree in (state.params, state.opt_state):
         sizes = [(leaf.size, math.prod(leaf.sharding.shard_shape(leaf.shape))) for leaf in jax.tree.leaves(tree)]
@@ -176,9 +176,9 @@ def compiled_step(tiny_config, **fields):
         return made.trainer.compile_train_step(made.abstract_batch), made
 
 
-def test_a_device_computes_its_share_and_the_bubble_and_sends_what_the_schedule_says(tiny_config):
-    """Products are counted in the compiled programs. Those of the embedding, the head and the loss are divided by the
-    stages, those of the layers too, and only these wait for each other."""
+def test_a_device_computes_its_part_and_the_bubble_and_sends_what_the_schedule_predicts(tiny_config):
+    """Products are counted in the compiled programs. All of them are divided by the stages, but only those of the
+    layers take additional ticks for the bubble."""
     four, eight = (work_of(compiled_step(tiny_config, model__num_layers=count)[0])["products"] for count in (4, 8))
     layers, rest = eight - four, 2 * four - eight
     schedule = Schedule(stages=2, microbatches=4, repeats=2)
@@ -186,15 +186,16 @@ def test_a_device_computes_its_share_and_the_bubble_and_sends_what_the_schedule_
     compiled, made = compiled_step(tiny_config, model__num_layers=4, **fields)
     work = work_of(compiled)
     assert work["products"] == pytest.approx(layers / 2 / (1 - schedule.bubble) + rest / 2, rel=1e-9)
-    dealt = 2 * len(jax.tree.leaves(made.abstract_state.params["layers"]))  # parameters, and their gradients back
+    # Parameters forward, and their gradients backward.
+    dealt = 2 * len(jax.tree.leaves(made.abstract_state.params["layers"]))
     assert work["collective-permute"] == 4 * schedule.ticks + schedule.repeats * dealt  # to both sides, and backward
     others = [each for each in collectives_of(compiled.as_text(), 2) if each.kind != "collective-permute"]
-    assert others and all(each.times == 1 for each in others)  # none of them in a tick
+    assert others and all(each.times == 1 for each in others)  # outside of the ticks
 
 
 @pytest.mark.parametrize("repeats", [pytest.param(1, marks=pytest.mark.exhaustive), 2])
 def test_no_tick_keeps_parameters_of_its_own(tiny_config, repeats):
-    """Eight micro-batches and more ticks: a copy of a stage's parameters in each would be most of the memory."""
+    """With this many ticks, a copy of a stage's parameters per tick would take most of the memory."""
     made = planned(
         tiny_config,
         mesh__data=1,
@@ -209,16 +210,16 @@ def test_no_tick_keeps_parameters_of_its_own(tiny_config, repeats):
     with jax.set_mesh(made.mesh):
         memory = made.trainer.compile_train_step(made.abstract_batch).memory_analysis()
     of_stage = sum(leaf.size for leaf in jax.tree.leaves(made.abstract_state.params["layers"])) * 4 / 2
-    assert memory.temp_size_in_bytes < 5 * of_stage  # gradients, those of a tick, and parameters that were dealt
+    assert memory.temp_size_in_bytes < 5 * of_stage  # gradients, gradients of one tick, and redistributed parameters
 
 
 def test_a_kernel_that_the_compiler_cannot_divide_gets_its_part():
-    """As cuDNN's, which only GPUs have; see experiments/ahead_of_time."""
+    """cuDNN's kernel is one, but it needs a GPU; see experiments/ahead_of_time."""
     rng = np.random.default_rng(0)
     q_BTNH, k_BSKH, v_BSKH = (jnp.array(rng.normal(size=(8, 4, heads, 2)), jnp.float32) for heads in (4, 2, 2))
     layers = {"scale": jnp.array(rng.normal(size=4), jnp.float32)}
 
-    def kernel(q_BTNH, k_BSKH, v_BSKH, **_):  # cuDNN's holds no numbers of its own either
+    def kernel(q_BTNH, k_BSKH, v_BSKH, **_):  # like cuDNN's, this kernel captures no arrays
         q_BTKGH = q_BTNH.reshape(*q_BTNH.shape[:2], k_BSKH.shape[2], -1, 2)
         return jnp.einsum("BTKGH,BSKH,BSKV->BTKGV", q_BTKGH, k_BSKH, v_BSKH).reshape(q_BTNH.shape)
 

@@ -1,4 +1,4 @@
-"""The relay: bytes both ways, and a connection that stays when the other end is gone."""
+"""The relay carries bytes both ways, and its connection stays open when the service is gone."""
 
 import signal
 import socket
@@ -15,7 +15,7 @@ PATIENCE = 60  # seconds
 
 @pytest.fixture
 def ends(monkeypatch):
-    """The client's end of a relayed connection, and the service's, which came up after the client."""
+    """The client's and the service's end of a relayed connection. The service starts after the client."""
     entrance, service = socket.create_server(("127.0.0.1", 0)), socket.create_server(("127.0.0.1", 0))
     place = service.getsockname()
     service.close()
@@ -35,7 +35,7 @@ def ends(monkeypatch):
     service.close()
 
 
-def test_bytes_go_both_ways_and_the_client_does_not_notice_that_the_service_ends(ends):
+def test_bytes_pass_both_ways_and_the_client_stays_connected_when_the_service_ends(ends):
     near, far = ends
     assert far.recv(5, socket.MSG_WAITALL) == b"early"
     far.sendall(b"answer")
@@ -46,7 +46,7 @@ def test_bytes_go_both_ways_and_the_client_does_not_notice_that_the_service_ends
         near.recv(1)
 
 
-def test_signals_are_left_to_the_parent_with_which_it_ends():
+def test_the_relay_ignores_signals_and_ends_with_its_parent():
     command = [sys.executable, "-I", "-S", relay.__file__, "127.0.0.1", "1"]
     process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
     port = int(process.stdout.readline())

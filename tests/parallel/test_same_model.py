@@ -1,6 +1,6 @@
-"""Every mesh is the same model: the loss and every gradient on eight devices are those of one device.
+"""Every mesh computes the same model: the loss and every gradient on eight devices equal those of one device.
 
-A few cells of each kind of parallelism are tested always. `make test-meshes` draws many more.
+A few meshes of each kind of parallelism are always tested. `make test-meshes` draws many more.
 """
 
 import functools
@@ -37,14 +37,14 @@ def on_one_device(config):
 
 
 def configured(tiny_config, mesh, options):
-    """(config, number of devices) of a mesh, {axis or other field of the section: value}."""
+    """(config, number of devices) for a mesh, given as fields of the `mesh` section."""
     options = dict(model__num_layers=4, model__layers="scan") | options | PLAIN
     devices = math.prod(size for field, size in mesh.items() if field in AXES)
     return tiny_config(**options, **{f"mesh__{field}": value for field, value in mesh.items()}), devices
 
 
 def check(tiny_config, mesh, options):
-    """Compares a mesh with one device."""
+    """Compares a step on a mesh with the same step on one device."""
     of_mesh = configured(tiny_config, dict(data=1) | mesh, options)
     assert_same(on_one_device(configured(tiny_config, {}, options)[0]), step_of(*of_mesh))
 
@@ -201,7 +201,8 @@ FIELDS = dict(  # of the section `mesh`, by the axis without which they have no 
 
 @st.composite
 def cases(draw, axis):
-    """A mesh of at most eight devices, of which at least two are along `axis`, and a model on it; it may be refused."""
+    """A mesh of at most eight devices, at least two of them along `axis`, and a model on it. The pair may be
+    refused."""
     mesh = {axis: draw(one_of(2, 4))}
     for other in draw(st.permutations([other for other in AXES if other != axis])):
         left = 8 // math.prod(mesh.values())
@@ -215,7 +216,7 @@ def cases(draw, axis):
 @pytest.mark.exhaustive
 @pytest.mark.parametrize("axis", AXES)
 def test_any_mesh(tiny_config, axis):
-    """Of any product of the axes with any model: what the project itself refuses is drawn again."""
+    """Draws any product of the axes with any model. Combinations that gptjax refuses are drawn again."""
     compared = []
 
     @settings(

@@ -17,11 +17,12 @@ def work(config, devices):
 
 
 @pytest.mark.parametrize("length, times", [(8, 4), (7, 0)])
-def test_every_sub_layer_gathers_its_input_and_the_gradient_of_its_output(tiny_config, length, times):
-    """Seven tokens do not divide over two devices: they stay whole, and their sums are all-reduced."""
+def test_each_sub_layer_gathers_its_input_and_the_gradient_of_its_output(tiny_config, length, times):
+    """Seven tokens do not divide over two devices, so they stay whole and their sums are all-reduced."""
     fields = dict(model__num_layers=LAYERS, model__layers="scan", data__sequence_length=length, training__batch_size=2)
     found = work(tiny_config(**fields, mesh__data=1, mesh__tensor=2), 2)
     beside = 3  # the embedding's table, the input of the head, its gradient
     assert times * LAYERS <= found["all-gather"] <= times * LAYERS + beside
-    assert found["all-reduce"] >= 4 * LAYERS  # on a GPU, those of which a device keeps a part are reduce-scatters
+    # On a GPU, an all-reduce of which each device keeps a part is a reduce-scatter.
+    assert found["all-reduce"] >= 4 * LAYERS
     assert found["products"] < 0.6 * work(tiny_config(**fields), 1)["products"]

@@ -1,4 +1,4 @@
-"""The table of shardings splits the right axes of parameters, and statistics are split like their parameter."""
+"""The sharding table splits the right axes of parameters, and optimizer statistics are split like their parameter."""
 
 import math
 import re
@@ -33,8 +33,8 @@ EVERYTHING = dict(
 )
 
 # Worked out by hand. The residual stream is split over fsdp in matrices, and heads, feed-forward columns and the
-# vocabulary over tensor; a table in which rows are looked up along its width alone; a bias like the outputs that it is
-# added to. Layers are split over pipeline, and where there are none the residual stream is.
+# vocabulary over tensor; a lookup table only along its width; a bias like the outputs that it is added to. Layers are
+# split over pipeline, and so is the residual stream of parameters outside of layers.
 SPECS = {
     "embedding": P(None, ("pipeline", "fsdp", "tensor")),
     "positions": P(None, ("pipeline", "fsdp", "tensor")),
@@ -45,7 +45,7 @@ SPECS = {
     "layers/attention/query": P("pipeline", "fsdp", "tensor"),
     "layers/attention/value": P("pipeline", "fsdp", "tensor"),
     "layers/attention/key_bias": P("pipeline", "tensor"),
-    "layers/attention/key_norm/scale": P("pipeline", "tensor"),  # one number for each of all heads' features
+    "layers/attention/key_norm/scale": P("pipeline", "tensor"),  # one number per feature of all heads
     "layers/attention/sinks": P("pipeline", "tensor"),
     "layers/attention_post_norm/scale": P("pipeline"),
     "layers/attention/output": P("pipeline", "tensor", None, "fsdp"),
@@ -57,7 +57,7 @@ SPECS = {
 }
 
 
-def test_the_decoders_parameters_are_split_as_written_here(tiny_config):
+def test_the_decoders_parameters_are_split_as_listed_here(tiny_config):
     declared = leaves_by_path(family_of(tiny_config(**EVERYTHING).model).declarations)
     assert {path: spec_of(declared[path]) for path in SPECS} == SPECS
 
@@ -78,7 +78,7 @@ SPECS_OF_PAIRS = {
 }
 
 
-def test_an_encoder_and_cross_attention_are_split_as_the_decoder_is(tiny_config):
+def test_an_encoder_and_cross_attention_are_split_like_the_decoder(tiny_config):
     options = EVERYTHING | dict(model__family="encoder_decoder", training__objective="seq2seq")
     config = tiny_config(**options, model__shared_embeddings=False)
     declared = leaves_by_path(family_of(config.model).declarations)
@@ -91,12 +91,12 @@ def parameter(kind="matrix", inputs=("embed",), outputs=("mlp",), size=4):
     return Parameter(kind, inputs, outputs, nn.initializers.zeros, {"layers": 2}, where="ideas.py, line 7")
 
 
-def test_a_mesh_axis_splits_one_axis_of_a_parameter():
+def test_a_mesh_axis_splits_only_one_axis_of_a_parameter():
     assert spec_of(parameter(outputs=("embed",))) == P("pipeline", "fsdp")  # from the residual stream to itself
     assert spec_of(parameter(inputs=("heads", "mlp"), outputs=("embed",))) == P("pipeline", "tensor", None, "fsdp")
 
 
-def test_an_axis_that_the_table_does_not_know_is_refused_with_the_line_that_names_it(tiny_config):
+def test_an_axis_without_a_row_in_the_table_is_refused_with_file_and_line(tiny_config):
     mesh = make_mesh(tiny_config().mesh)
     expected = r"^ideas\.py, line 7: the axis 'mood' .* TABLE of gptjax/parallel/sharding\.py.* embed, heads, kv_heads"
     with pytest.raises(ConfigError, match=expected):
@@ -111,8 +111,8 @@ def test_a_mesh_that_does_not_divide_a_parameter_is_refused(tiny_config):
         params_sharding(make_mesh(config.mesh), family_of(config.model).declarations)
 
 
-def test_statistics_follow_their_own_parameter_and_not_its_twin(tiny_config):
-    """Two stacks, whose matrices have one name and one shape and are split along different axes."""
+def test_statistics_are_split_like_their_own_parameter_and_not_like_its_namesake(tiny_config):
+    """The matrices of the two stacks have the same name and shape, but are split along different axes."""
     mesh = make_mesh(tiny_config(mesh__data=2, mesh__fsdp=2, mesh__tensor=2).mesh)
     up, down = parameter(), parameter(inputs=("mlp",), outputs=("embed",))
     declared = {"layers": {"mix": up}, "encoder": {"layers": {"mix": down}}}
@@ -127,9 +127,9 @@ def test_statistics_follow_their_own_parameter_and_not_its_twin(tiny_config):
     assert jax.tree.structure(state) == jax.tree.structure(state_sharding(mesh, state, declared))
 
 
-# Worked out by hand, for fsdp 2 and tensor 2: the shape of each array, and that of the part which one device holds.
-# The width of 16 is halved by fsdp, heads and feed-forward columns by tensor, the embedding by both; the stack of 2
-# layers and vectors are whole.
+# Worked out by hand, for fsdp 2 and tensor 2: the shape of each array, and the shape of the part that one device holds.
+# The width of 16 is halved by fsdp, heads and feed-forward columns by tensor, and the embedding by both; the stack of 2
+# layers and vectors are not split.
 PARTS = {
     "embedding": ((32, 16), (32, 4)),
     "final_norm/scale": ((16,), (16,)),
@@ -157,19 +157,21 @@ def test_a_device_holds_its_part_of_parameters_and_statistics(tiny_config, optim
         (name,) = (name for name in PARTS if path.endswith(f"/{name}"))
         assert (leaf.shape, leaf.sharding.shard_shape(leaf.shape)) == PARTS[name], path
         mirrors[name] += 1
-    assert min(mirrors.values()) >= copies  # nothing was overlooked
+    assert min(mirrors.values()) >= copies  # every array is listed
 
 
 @pytest.mark.parametrize("chunk", [0, 32])
 @pytest.mark.parametrize("tied", [True, False])
 def test_logits_stay_split_over_the_vocabulary(tiny_config, tied, chunk):
-    """No device has the logits of all 96 tokens, and what devices send each other has no axis of so many or half."""
+    """No device has the logits of the whole vocabulary of 96, and no array that devices send has an axis of 96 or
+    48."""
     shape = dict(model__vocab_size=96, model__tied_embeddings=tied, model__num_layers=1, training__loss_chunk=chunk)
     config = tiny_config(mesh__data=2, mesh__tensor=2, **shape)
     made = plan(config, DataFacts(vocab_size=32), jax.devices()[:4])
     with jax.set_mesh(made.mesh):
         text = made.trainer.compile_train_step(made.abstract_batch).as_text()
-    assert re.search(r"f32\[8,\d+,48\]", text)  # rows of a device, tokens of all or of a chunk, half of the vocabulary
+    # Rows of a device, all tokens or a chunk of them, half of the vocabulary.
+    assert re.search(r"f32\[8,\d+,48\]", text)
     assert not re.search(r"f32\[8,\d+,96\]", text)
     assert not re.search(r"= \(?f32\[8,\d+,48\][^=]* (?:all-\w+|collective-permute|reduce-scatter)\(", text)
 
@@ -193,7 +195,7 @@ def test_the_state_of_70_billion_parameters_is_split_over_any_number_of_devices(
     whole, parameters = (sum(leaf.size for leaf in jax.tree.leaves(part)) for part in (state, state.params))
     held = sum(math.prod(leaf.sharding.shard_shape(leaf.shape)) for leaf in jax.tree.leaves(state))
     copies = sizes.get("data", 1)
-    if "zero1" in sizes:  # of the parameters alone there are copies
+    if "zero1" in sizes:  # only parameters are replicated
         expected = parameters * copies / count + (whole - parameters) / count
     else:
         expected = whole * copies / count

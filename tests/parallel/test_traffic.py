@@ -1,4 +1,4 @@
-"""The collectives of compiled programs: their bytes, groups, and how often they run."""
+"""The collectives of compiled programs: their bytes, their groups, and how often they run."""
 
 import jax
 import jax.numpy as jnp
@@ -7,10 +7,10 @@ from jax.sharding import PartitionSpec as P
 
 from gptjax.parallel.traffic import Collective, collectives_of
 
-KIB = 1024  # of an array of 256 float32 numbers on each device
+KIB = 1024  # bytes of an array of 256 float32 numbers on each device
 
 
-def test_each_collective_of_a_compiled_program_is_counted_as_often_as_its_loops_run():
+def test_a_collective_in_a_loop_counts_once_per_iteration():
     mesh = jax.make_mesh((2, 4), ("data", "tensor"), axis_types=(jax.sharding.AxisType.Auto,) * 2)
 
     @jax.shard_map(mesh=mesh, in_specs=P(("data", "tensor")), out_specs=P(), check_vma=False)
@@ -37,7 +37,7 @@ def test_each_collective_of_a_compiled_program_is_counted_as_often_as_its_loops_
 
 
 def merged(collectives):
-    """Equal ones as one."""
+    """Merges equal collectives."""
     times = {}
     for each in collectives:
         times[each[:3]] = times.get(each[:3], 0) + each.times
@@ -73,7 +73,7 @@ def test_instructions_for_gpus(instruction, expected):
     assert collectives_of(text, 16) == [expected]
 
 
-def test_what_a_device_sends_and_to_how_many_nodes():
+def test_the_bytes_that_a_device_sends_and_the_number_of_nodes():
     gather, reduce = Collective("all-gather", 800, (0, 2, 4, 8), 1), Collective("all-reduce", 800, (0, 2, 4, 8), 1)
     assert (gather.bytes_sent(), reduce.bytes_sent()) == (600, 1200)
     assert (gather.nodes(8), gather.nodes(4), gather.nodes(2)) == (2, 3, 4)

@@ -18,7 +18,7 @@ from gptjax.tree import leaves_by_path
 
 
 def after_steps(config, steps=2):
-    """The state after some steps of random parameters on random batches."""
+    """The state after some steps on random batches, starting from random parameters."""
     made = plan(config, DataFacts(vocab_size=32), jax.devices()[: config.mesh.data])
     draw = np.random.default_rng(0)
     params = jax.tree.map(lambda x: draw.normal(0, 0.3, x.shape).astype(x.dtype), made.abstract_state.params)
@@ -31,7 +31,7 @@ def after_steps(config, steps=2):
     return state, compiled
 
 
-def test_the_update_is_that_of_one_device_and_its_state_is_divided(tiny_config):
+def test_the_update_equals_that_of_one_device_and_its_state_is_divided(tiny_config):
     fields = dict(optimizer__name="muon", training__ema_decay=0.9, training__batch_size=4, model__layers="scan")
     alone, _ = after_steps(tiny_config(**fields, mesh__data=1))
     divided, compiled = after_steps(tiny_config(**fields, mesh__data=4, mesh__zero1=True))
@@ -46,7 +46,7 @@ def test_the_update_is_that_of_one_device_and_its_state_is_divided(tiny_config):
     _, whole = after_steps(tiny_config(**fields, mesh__data=4), steps=0)
     size_of_parameters = sum(leaf.nbytes for leaf in jax.tree.leaves(divided.params))
     saved = whole.memory_analysis().argument_size_in_bytes - compiled.memory_analysis().argument_size_in_bytes
-    assert saved > 1.5 * size_of_parameters  # three quarters of the average, of momenta, and of second moments
+    assert saved > 1.5 * size_of_parameters  # three quarters of the averages, momenta and second moments
 
 
 @pytest.mark.parametrize(
@@ -71,7 +71,7 @@ def test_the_update_is_that_of_one_device_and_its_state_is_divided(tiny_config):
     ],
     ids=str,
 )
-def test_the_axis_that_is_divided_further(tiny_config, mesh, specs):
+def test_which_axis_is_divided_over_data(tiny_config, mesh, specs):
     fields = {f"mesh__{axis}": size for axis, size in mesh.items()}
     config = tiny_config(**fields)
     declared = leaves_by_path(family_of(config.model).declarations)
