@@ -1,1 +1,1 @@
-"""The decoder and its parts: attention, feed-forward, positions, norms. Knows no mesh, file or optimizer."""
+"""Models and their parts: attention, feed-forward, positions, norms. Independent of meshes, files and optimizers."""

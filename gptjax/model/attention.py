@@ -1,4 +1,4 @@
-"""Attention: what each token takes from the tokens that it sees.
+"""Attention: each token's weighted mean of the values of the tokens that it sees.
 
 In PyTorch, for one head with queries q [T, H], keys k and values v [S, H], and a mask [T, S] that is true where a query
 sees a key, attention is
@@ -8,9 +8,9 @@ sees a key, attention is
     out = weights @ v
 
 `attend` is this formula for all rows and heads at once. Three functions follow it: `visible` says which query sees
-which key, `attention` runs one of the backends, and `cached_attention` reads keys and values from a cache. Three files
-stand beside this one: `attention_layer` has the layer with its projections, `attention_scores` has the softmax, and
-`attention_backends` has the forms that take less memory and time.
+which key, `attention` runs one of the backends, and `cached_attention` reads keys and values from a cache. The layer
+with its projections is in `attention_layer`, the softmax in `attention_scores`, and the forms that take less memory and
+time are in `attention_backends`.
 
 N query heads share K key/value heads in groups of G = N / K: query head n reads key/value head n // G. The softmax and
 its logits are always float32.
@@ -59,17 +59,17 @@ def attention_weights(
     scores: Scores = PLAIN,
     distance_BTS: jax.Array | None = None,
 ) -> jax.Array:
-    """softmax(q kᵀ / sqrt(H)), float32 [B, K, T, G, S]: the share of each value that a query takes."""
+    """softmax(q kᵀ / sqrt(H)), float32 [B, K, T, G, S]: the weight of each value for each query."""
     B, T, _, H = q_BTNH.shape
     q_BTKGH = q_BTNH.reshape(B, T, k_BSKH.shape[2], -1, H)
-    # The axes stay in the order in which the matrix product makes them, so that the logits, the largest array here, are
-    # never transposed.
+    # The axes keep the order that the matrix product produces, so that the logits, the largest array here, are never
+    # transposed.
     logits_BKTGS = einsum_float32("BTKGH,BSKH->BKTGS", q_BTKGH, k_BSKH) * (scores.scale or H**-0.5)
     return softmax(logits_BKTGS, mask_BTS, kept, scores, distance_BTS)
 
 
 class Branches(NamedTuple):
-    """Describes rows that hold several continuations of one beginning, which stands in the row once.
+    """Describes rows that hold several continuations of one beginning, which the row contains only once.
 
     Attributes:
       numbers_BT: int32; the branch of each token. Branch 0 is the beginning. Within its segment, a token sees the
@@ -187,7 +187,7 @@ def attention(
         blocks = functools.partial(in_blocks, attend_rows, causal=causal, window=reach, block=block)
         if not is_plain:
             return blocks((q_BTNH, marks_BT), (k_BSKH, v_BSKH, marks_BS))
-        # Heads come first, once for all blocks: in each product a block of rows then lies in one piece.
+        # Heads are moved to the front once for all blocks, so that a block of rows is contiguous in each product.
         q_BTKGH = q_BTNH.reshape(*q_BTNH.shape[:2], k_BSKH.shape[2], -1, q_BTNH.shape[3])
         of_heads = jax.vmap(lambda q, k, v: blocks((q, marks_BT), (k, v, marks_BS)), in_axes=2, out_axes=2)
         return of_heads(q_BTKGH, k_BSKH, v_BSKH).reshape(q_BTNH.shape)
@@ -263,7 +263,7 @@ def cached_attention(
         logits_BKtGS = einsum_float32("BTKGH,BKSH->BKTGS", q_BtKGH, k_BKSH) * (scores.scale or H**-0.5)
         mask_BtS, distance_BtS = visible(positions_Bt, slots_1S, window, causal=causal, key_lengths_B=key_lengths_B)
         weights_BKtGS = softmax(logits_BKtGS, mask_BtS, None, scores, distance_BtS).astype(v_BKSH.dtype)
-        # With any other order of the axes, XLA:CPU multiplies the cache from the left, which is ten times slower.
+        # With any other order of the axes, the cache is the left operand on XLA:CPU, which is ten times slower.
         return jnp.swapaxes(einsum("BKTGS,BKSH->BKTGH", weights_BKtGS, v_BKSH), 1, 2).reshape(q_BtNH.shape)
 
     if length <= block:

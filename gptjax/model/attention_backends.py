@@ -1,11 +1,10 @@
-"""Attention in less memory and time than its definition takes: the backends, how one is chosen, and what each refuses.
+"""Attention with less memory and time than its definition takes: the backends, their selection, and what each refuses.
 
 - `reference` is the definition, with all T·S logits at once. The others are tested against it.
-- `xla` computes blocks of query rows, each with only the keys that it can see. It runs everywhere, on packed documents
-  too.
-- `cudnn` is cuDNN's flash attention, for NVIDIA GPUs and bfloat16. It does not support packed documents.
+- `xla` computes blocks of query rows, each with only the keys that it can see. It runs everywhere and supports packed
+documents. - `cudnn` is cuDNN's flash attention, for NVIDIA GPUs and bfloat16. It does not support packed documents.
 
-`in_blocks` only decides which keys a query gets. Its argument `attend` computes attention with them.
+`in_blocks` only decides which keys a query gets. Its argument `attend` computes attention to them.
 """
 
 from __future__ import annotations
@@ -25,8 +24,8 @@ from gptjax.model.position_bias import SCHEMES
 from gptjax.settings import ModelSettings
 
 BACKENDS = ("reference", "xla", "cudnn")
-MAX_PROGRAMS = 4  # the most blocks that the xla backend compiles each by itself; more blocks run in loops
-KEPT_POSITIONS = 256  # for sequences up to this length the xla backend keeps the softmax for the backward pass
+MAX_PROGRAMS = 4  # the maximum number of blocks that the xla backend compiles separately; more blocks run in loops
+KEPT_POSITIONS = 256  # up to this sequence length, the xla backend saves the softmax for the backward pass
 
 
 def select_backend(
@@ -95,10 +94,10 @@ def in_blocks(
 ) -> jax.Array:
     """Computes attention for blocks of query rows, each with only the keys that it can see.
 
-    If causal, a block gets the keys from the start of its window to its own end, otherwise all keys. So only the lower
-    triangle of causal attention is computed. Up to MAX_PROGRAMS blocks are compiled each by itself, with its own static
-    range of keys. If there are more blocks, neighbours share a range and run in a loop: the program stays small, and at
-    most a quarter of the triangle is computed in addition.
+    If causal, a block gets the keys from the start of its window to its own end, otherwise all keys. Only the lower
+    triangle of causal attention is therefore computed. Up to MAX_PROGRAMS blocks are compiled separately, each with its
+    own static range of keys. If there are more blocks, consecutive blocks share a range and run in a loop: the program
+    stays small, and at most a quarter of the triangle is computed in addition.
 
     For sequences longer than KEPT_POSITIONS, the backward pass recomputes the logits, so that memory grows with T
     instead of T². For shorter ones T² is small, and recomputing would cost a twentieth of a step on a CPU.
@@ -107,8 +106,8 @@ def in_blocks(
       queries: (q_BTNH, marks_BT), where marks are any tree of arrays [B, T].
       keys: (k_BSKH, v_BSKH, marks_BS), where marks are any tree of arrays [B, S].
       attend: attend(queries, keys, num_keys) → [B, t, N, H], with queries = (q_BtNH, rows_t, marks_Bt) and
-        keys = (k_BsKH, v_BsKH, rows_s, marks_Bs). These are t and s neighbouring rows of the sequence, rows_t and
-        rows_s are their numbers, and num_keys is a static number that is greater than all of rows_s.
+        keys = (k_BsKH, v_BsKH, rows_s, marks_Bs). These are t and s consecutive rows of the sequence, rows_t and rows_s
+        are their indices, and num_keys is a static number greater than all of rows_s.
     """
     length, num_keys = queries[0].shape[1], keys[0].shape[1]
     whole = length // block * block

@@ -27,9 +27,9 @@ from gptjax.settings import ModelSettings
 class Attention(nn.Module):
     """Projections to heads, QK-norm, rotation, attention, and the projection back to the model's width.
 
-    It is causal in a decoder, and not in an encoder. Cross-attention takes queries from one stream, x_BTD, and keys and
-    values from another, context_BSD. It is not causal, and since a distance between tokens of two streams has no
-    meaning, it has no rotation and no window.
+    It is causal in a decoder and bidirectional in an encoder. Cross-attention takes queries from one stream, x_BTD, and
+    keys and values from another, context_BSD. It is not causal, and since a distance between tokens of two streams has
+    no meaning, it has no rotation and no window.
 
     If Flax's collection `intermediates` is mutable, a layer that reads no cache stores its attention weights
     [B, N, T, S] there under the name `weights` (see inference/attention_map.py).
@@ -134,7 +134,7 @@ class Attention(nn.Module):
     def _scores(self, is_cross: bool) -> Scores:
         config = self.config
         sinks_N = vector(self, "sinks", {"heads": config.num_heads}) if config.attention_sinks else None
-        bias = None if is_cross else position_bias(self)  # distances between tokens of two streams have no meaning
+        bias = None if is_cross else position_bias(self)  # distances between tokens of two streams are meaningless
         return Scores(config.attention_scale, config.attention_softcap, bias, sinks_N)
 
     def _attend(
@@ -146,7 +146,7 @@ class Attention(nn.Module):
         marks: dict[str, Any],
         dropout_keys_B: jax.Array | None,
     ) -> jax.Array:
-        """Attention without a cache, on the devices that the placement names.
+        """Attention without a cache, divided over devices by the placement.
 
         marks: the arguments of `attention` that say which query sees which key.
         """

@@ -1,10 +1,10 @@
-"""Attention of some query rows of one key/value head, with a backward pass of its own.
+"""Attention of some query rows of one key/value head, with its own backward pass.
 
-It is the definition, `attention.attend`, for the case that nothing but the mask acts between the two matrix products.
-What JAX derives from the definition passes over the weights, the largest array, once for every operation of softmax and
-once more for each of their gradients. Here the forward pass divides by the sum after the second product, and the
-backward pass makes the weights again from the largest logit and the sum of each row, as flash attention does (Dao et
-al. 2022, arXiv:2205.14135, appendix B.4). Memory grows with T and not with T · S.
+It computes the definition, `attention.attend`, if only the mask acts between the two matrix products. JAX's gradient of
+the definition reads the weights, the largest array, once for each operation of the softmax and once more for each
+gradient. Here the forward pass divides by the sum after the second product, and the backward pass recomputes the
+weights from the largest logit and the sum of each row, as flash attention does (Dao et al. 2022, arXiv:2205.14135,
+appendix B.4). Memory grows with T and not with T · S.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ def _backward(
     weights_BTGS = jnp.exp(_logits(scale, q_BTGH, k_BSH, mask_BTS) - largest_BTG1) / total_BTG1
     v_gradient_BSH = einsum("BTGS,BTGH->BSH", weights_BTGS.astype(v_BSH.dtype), gradient_BTGH)
     of_weights_BTGS = einsum_float32("BTGH,BSH->BTGS", gradient_BTGH, v_BSH)
-    # What softmax takes away from each, the mean of them under the weights, is also that of the product's two sides.
+    # The gradient of softmax subtracts the weighted mean of these, which equals the sum of output · gradient over H.
     mean_BTG1 = (gradient_BTGH.astype(jnp.float32) * out_BTGH).sum(axis=-1, keepdims=True)
     of_logits_BTGS = jnp.where(mask_BTS[:, :, None, :], weights_BTGS * (of_weights_BTGS - mean_BTG1) * scale, 0.0)
     of_logits_BTGS = of_logits_BTGS.astype(q_BTGH.dtype)

@@ -1,13 +1,13 @@
-"""The key/value cache: what the model has read of each row of a batch, so that a new token costs one step.
+"""The key/value cache: keys and values of all tokens that the model has read, so that a new token costs one step.
 
-Each layer has two arrays [B, K, S, H], its keys and its values. Row b has read `lengths_B[b]` tokens, which lie in
-slots 0 … lengths_B[b] - 1: a token's slot is its position in the row. The content of later slots is never seen, and the
-row's next tokens overwrite it. Heads come before slots, so that attention reads the cache without a copy. With the
-layout [B, S, K, H], every step would transpose the whole cache.
+Each layer has two arrays [B, K, S, H], its keys and its values. Row b has read `lengths_B[b]` tokens, which are in
+slots 0 … lengths_B[b] - 1: a token's slot is its position in the row. Attention never sees the content of later slots,
+and the row's next tokens overwrite it. Heads come before slots, so that attention reads the cache without a copy. With
+the layout [B, S, K, H], every step would transpose the whole cache.
 
-Rows are independent, apart from their common shape. Serving builds on that:
+Rows are independent, apart from their common shape. Serving relies on that:
 
-- Continuous batching. A row that is done is not stepped any more. A new prompt is read by a `prefill` of one row and
+- Continuous batching. A finished row is no longer stepped. A `prefill` of one row reads a new prompt, which is then
   written over a free row of the running batch (`inference.decode.insert`), while the other rows continue. The compiled
   program of the batch stays the same.
 - Chunked prefill. Reading T further tokens is the same call as a step, which reads one.
@@ -42,7 +42,7 @@ class KeyValueCache:
         return self.keys[0].shape[2]
 
     def grown(self, more: int) -> KeyValueCache:
-        """Returns the same rows with `more` further slots. For a moment both caches are in memory."""
+        """Returns the same rows with `more` further slots. Both caches are briefly in memory."""
         pad = ((0, 0), (0, 0), (0, more), (0, 0))
         keys, values = (tuple(jnp.pad(x_BKSH, pad) for x_BKSH in layers) for layers in (self.keys, self.values))
         return replace(self, keys=keys, values=values)
@@ -62,7 +62,7 @@ def allocate(config_model: Any, batch: int, slots: int) -> KeyValueCache:
 def write(cache_BKSH: jax.Array, new_BTKH: jax.Array, first_slot_B: jax.Array) -> jax.Array:
     """Returns the array with T new tokens of row b in slots first_slot_B[b] … first_slot_B[b] + T - 1.
 
-    These slots must exist: a write beyond the last slot would overwrite the last slots instead.
+    These slots must exist: a write beyond the last slot would silently overwrite the last slots instead.
     """
     new_BKTH = jnp.swapaxes(new_BTKH, 1, 2).astype(cache_BKSH.dtype)
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 from gptjax.config import ConfigError
 from gptjax.settings import ModelSettings
 
-MOST_PARAMETERS = 10**13  # a larger model is certainly a typing error
+MOST_PARAMETERS = 10**13  # a larger model is certainly a typo
 
 
 def check_stack(model: ModelSettings) -> None:

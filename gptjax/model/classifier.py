@@ -1,4 +1,4 @@
-"""A classifier: any other model without its output layer, with a head on top that chooses among classes.
+"""A classifier: any other model without its output layer, with a head that chooses among classes.
 
     x = body(tokens)                 [B, T, D]
     logits = pool(x) @ head + bias   [B, C]
@@ -120,7 +120,8 @@ class ClassifierFamily(ReadingFamily):
         return self.body.flop_formulas
 
     def flops_per_token(self, sequence_length: int, source_length: int = 0) -> dict[str, float]:
-        """The FLOPs of the body without its output layer, which is not computed. The head's few FLOPs are left out."""
+        """The FLOPs of the body without its output layer, which is not computed. The few FLOPs of the head are not
+        counted."""
         output_layer = sum(
             parameter.size
             for parameter in jax.tree.leaves(self.body.declarations)
@@ -131,7 +132,7 @@ class ClassifierFamily(ReadingFamily):
 
 
 def _body_family(config_model: Any) -> type[Family]:
-    from gptjax.model.families import family_named  # imported late: it has a row for this family
+    from gptjax.model.families import family_named  # imported late, because `families` imports this file
 
     if config_model.body == "classifier":
         raise ConfigError("model.body = 'classifier': the body must be a model of another family")

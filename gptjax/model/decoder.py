@@ -5,8 +5,8 @@
     logits = norm(x) @ head
 
 Parameters are a plain nested dict of float32 arrays, those of the layers stacked on a leading L axis under 'layers',
-whether the layers run in a `lax.scan` or unrolled (see `stack`). A PyTorch module holds its parameters. This module is
-given them at each call: the result of `Decoder(config).apply({'params': params}, tokens_BT)` depends only on the
+whether the layers run in a `lax.scan` or unrolled (see `stack`). A PyTorch module holds its parameters. This module
+receives them in each call: the result of `Decoder(config).apply({'params': params}, tokens_BT)` depends only on the
 arguments.
 """
 
@@ -36,7 +36,7 @@ from gptjax.settings import ModelSettings
 
 
 class Block(nn.Module):
-    """One layer: attention, cross-attention if there is another stream, feed-forward.
+    """One layer: attention, cross-attention if there is another stream, and feed-forward.
 
     Attributes:
       window: the number of tokens that its attention sees. 0: all tokens before and, if not causal, all after.
@@ -71,9 +71,9 @@ class Block(nn.Module):
         If keys are given, dropout is applied to attention probabilities, and to the output of each branch before it is
         added to the residual stream.
 
-        Norms stand before the branches (`pre`), after them (`post`: OLMo 2, arXiv:2501.00656), on both sides
+        Norms are placed before the branches (`pre`), after them (`post`: OLMo 2, arXiv:2501.00656), on both sides
         (`sandwich`: Gemma 2), or after each sum of stream and branch (`post_residual`: the original Transformer,
-        arXiv:1706.03762). With a parallel residual both branches read the block's input (GPT-J, GPT-NeoX).
+        arXiv:1706.03762). With a parallel residual, both branches read the block's input (GPT-J, GPT-NeoX).
 
         Args:
           context: the other stream, as arguments of `Attention`: context_BSD, or context_cache with its keys and
@@ -108,7 +108,7 @@ class Block(nn.Module):
         attended_BTD = added(x_BTD, h_BTD, "attention_post_norm", of_attention)
 
         if self.cross:
-            if context is None:  # this call only declares parameters, so any content will do
+            if context is None:  # this call only declares parameters, so the content does not matter
                 context = {"context_BSD": x_BTD}
             h_BTD = read(attended_BTD, "cross_attention_norm")
             context_cache: Any
@@ -151,7 +151,7 @@ class Decoder(Stack):
         """Logits [B, T, V] in float32.
 
         Args:
-          segments_BT: int32 document numbers of a packed row, 0 for padding; documents do not see each other.
+          segments_BT: int32 document numbers of a packed row, 0 for padding. Tokens see only their own document.
           positions_BT: int32 positions within each document; None counts from 0 along the row.
           dropout_keys_B: a key for the dropout of each row (`dropout.row_keys`); None: no dropout.
         """
@@ -168,7 +168,7 @@ class Decoder(Stack):
     ) -> tuple[jax.Array, dict[str, jax.Array]]:
         """Returns the residual stream [B, T, D] after the final norm, and the statistics of the blocks, each [L, B, …].
 
-        The stream is in the compute dtype. The head has not been applied.
+        The stream is in the compute dtype, before the head is applied.
 
         Statistics have an entry per row of the batch, so that their sum over rows is the same for one batch, for
         micro-batches and on any mesh.

@@ -22,9 +22,9 @@ from gptjax.settings import ModelSettings
 
 @dataclass(frozen=True)
 class EncoderFamily(ReadingFamily):
-    """Models that read text and cannot write it. The objective `masked` pretrains them.
+    """Models that read text and cannot generate it. The objective `masked` pretrains them.
 
-    The vocabulary has one token more than the tokenizer, the mask, which no text contains.
+    The vocabulary has one more token than the tokenizer: the mask, which no text contains.
     """
 
     objectives: ClassVar[tuple[str, ...]] = ("masked",)

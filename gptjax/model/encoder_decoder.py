@@ -160,7 +160,7 @@ class SourceCache:
 
 @dataclass(frozen=True)
 class EncoderDecoderFamily(Family):
-    """Models that write a target for a source; the prompt is the source."""
+    """Models that generate a target for a source; the prompt is the source."""
 
     objectives: ClassVar[tuple[str, ...]] = ("seq2seq",)
     continues: ClassVar[bool] = False
@@ -222,7 +222,7 @@ class EncoderDecoderFamily(Family):
             source_length or config.max_source_positions,
         )
 
-    # --- Writing
+    # --- Generation
 
     def framed(self, tokens: list[int], begin_id: int | None, eos_id: int | None) -> list[int]:
         """Returns the source with its EOS, and the token after which the target starts."""
@@ -236,7 +236,7 @@ class EncoderDecoderFamily(Family):
     def prefill(
         self, params: Any, prompt_BT: jax.Array, lengths_B: jax.Array, *, room: int, piece: int
     ) -> tuple[SourceCache, jax.Array]:
-        """Reads rows of a source and one more token, the one after which the target starts."""
+        """Reads rows that consist of a source and one more token, after which the target starts."""
         model: Any = self.module(self.placement)
         B = prompt_BT.shape[0]
         source_BS = prompt_BT[:, : self.config.max_source_positions]

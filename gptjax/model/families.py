@@ -1,6 +1,6 @@
-"""The kinds of model. Each has a file, and a row here that gives it its name in a config.
+"""The model families. Each has a file, and a row here that gives its name in a config.
 
-Code that trains, plans, counts, saves or writes gets the family of a config here, and depends on no particular model.
+Code that trains, plans, counts, saves or generates gets a config's family from here and depends on no particular model.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ FIELD = "model.family"
 
 
 def family_named(name: str, field: str = FIELD) -> type[Family]:
-    """The family that `model.family`, or another field, names: a key of `FAMILIES`, or 'module:Class' of your own.
+    """The family that `model.family` or another field names: a key of `FAMILIES`, or your own 'module:Class'.
 
     Raises:
       ConfigError: there is no such family, or the class is not a Family or lacks a method.
@@ -58,8 +58,8 @@ def family_of(config_model: ModelSettings) -> Family:
 def reading_family_of(config_model: ModelSettings) -> Family:
     """The family of a resolved `model` section, for texts that it is not trained on; raises as `family_named`.
 
-    It multiplies in `model.dtype`: 8-bit products share scales among rows, so a text's result would depend on the texts
-    beside it.
+    It multiplies in `model.dtype`: 8-bit products share scales among rows, so a text's result would depend on the other
+    texts of its batch.
     """
     return family_of(dataclasses.replace(config_model, matmul="dtype"))
 

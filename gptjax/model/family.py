@@ -1,4 +1,4 @@
-"""The interface between a kind of model and everything that trains it, counts it or writes with it."""
+"""The interface of a model family for the code that trains it, counts its parameters or generates text with it."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ from gptjax.settings import ModelSettings
 class Cache(Protocol):
     """A pytree whose arrays have the batch as their first axis, so that a row of one can replace a row of another.
 
-    Each family has its own class. Code that writes text uses only what is declared here, so that it also works for a
-    model with a second, fixed cache (an encoder's output).
+    Each family has its own class. Generation uses only what is declared here, so that it also works for a model with a
+    second, fixed cache (an encoder's output).
     """
 
     @property
     def num_slots(self) -> int:
-        """Tokens that a row may have read."""
+        """The maximum number of tokens that a row can hold."""
 
     def grown(self, more: int) -> Cache:
         """The same rows with room for `more` further tokens."""
@@ -37,18 +37,17 @@ class Cache(Protocol):
 
 @dataclass(frozen=True)
 class Family(abc.ABC):
-    """A kind of model: its parameters, how it is trained, how it writes, what it costs.
+    """A kind of model: its parameters, its training, its generation and its cost.
 
-    A new kind is a file with a subclass, and a row of `families.FAMILIES`. For a kind of your own, outside the package,
-    set `model.family = 'module:Class'`. Families are hashable, because a compiled program is kept for each.
+    A new family is a file with a subclass and a row of `families.FAMILIES`. For a family outside of the package, set
+    `model.family = 'module:Class'`. Families are hashable, because a compiled program is kept for each.
 
     Attributes:
       config: the `model` section, resolved.
       placement: how the work of `prefill` and `step` is divided over devices.
       objectives: the built-in objectives that can train it.
-      writes: whether it can write text.
-      continues: whether the text that it writes continues the prompt; otherwise the prompt is a source and the text its
-        target.
+      writes: whether it can generate text.
+      continues: whether generated text continues the prompt; otherwise the prompt is a source and the text its target.
       prompt_field: the field of `model` that limits the tokens of a prompt.
       branches: whether `hidden` takes branches_BT, for several continuations of one context in a row; otherwise the
         context is read again for each continuation.
@@ -140,7 +139,7 @@ class Family(abc.ABC):
 
     @property
     def flop_formulas(self) -> Mapping[str, str]:
-        """The formulas of `flops_per_token`, for people to read: one for each of flops.CONVENTIONS."""
+        """The formulas of `flops_per_token` as text, one for each of flops.CONVENTIONS."""
         return CAUSAL_LAYERS
 
     @abc.abstractmethod
@@ -150,7 +149,7 @@ class Family(abc.ABC):
         For pairs, this is one token of a target together with its share of the source.
         """
 
-    # --- Writing: read the prompts (`prefill`), then take token after token (`step`)
+    # --- Generation: read the prompts (`prefill`), then one token after another (`step`)
 
     def framed(self, tokens: list[int], begin_id: int | None, eos_id: int | None) -> list[int]:
         """The prompt that `prefill` reads, from its text's tokens.
@@ -165,7 +164,7 @@ class Family(abc.ABC):
         return tokens if begin_id is None else [begin_id, *tokens]
 
     def room(self, prompt_tokens: int) -> int:
-        """The largest number of new tokens after a prompt. The last new token is written, but not read."""
+        """The maximum number of new tokens after a prompt. The last new token is generated, but not read."""
         return self.config.max_positions - prompt_tokens + 1
 
     @abc.abstractmethod
@@ -177,8 +176,8 @@ class Family(abc.ABC):
         Args:
           params: from `inference.decode.decoding_params`, where stacks of layers are lists.
           prompt_BT: int32; row b's prompt is its first lengths_B[b] ≥ 1 tokens, and what follows is ignored.
-          room: the number of further tokens for which the cache of every row has room afterwards, at least.
-          piece: the largest number of tokens that are read at a time. T must be a multiple of it, or smaller.
+          room: the minimum number of further tokens for which the cache of every row has room afterwards.
+          piece: the maximum number of tokens that are read at a time. T must be a multiple of it, or smaller.
 
         Returns:
           the cache, and the logits [B, V] of the token that follows each prompt.
@@ -186,7 +185,7 @@ class Family(abc.ABC):
 
     @abc.abstractmethod
     def step(self, params: Any, cache: Any, token_B: jax.Array, going_B: jax.Array) -> tuple[Any, jax.Array]:
-        """Reads one more token in each row; returns the cache and the logits [B, V] of the next.
+        """Reads one more token in each row; returns the cache and the logits [B, V] of the next token.
 
         Args:
           going_B: bool; rows where it is False do not change, and their logits have no meaning.
@@ -194,7 +193,7 @@ class Family(abc.ABC):
 
 
 class ReadingFamily(Family):
-    """A kind of model that reads text and cannot write it. Check `writes` before calling these methods."""
+    """A family that reads text and cannot generate it. Check `writes` before calling these methods."""
 
     writes: ClassVar[bool] = False
 

@@ -1,4 +1,4 @@
-"""The position-wise half of a block: gated (SwiGLU, GeGLU), plain (GELU, ReLU, ReLU²), or your own.
+"""The position-wise half of a block: gated (SwiGLU, GeGLU), plain (GELU, ReLU, ReLU²), or a user's function.
 
 `model.feedforward='my_ideas:squash'` takes the function `squash` of my_ideas.py in the current folder, or of any
 installed module:

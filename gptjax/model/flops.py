@@ -1,11 +1,11 @@
-"""FLOPs of training on one token, forward and backward, without recomputation.
+"""FLOPs of training per token, forward and backward, without recomputation.
 
-They are 6 N for the products with N parameters, plus the FLOPs of attention. Two conventions are in use for attention,
-and a utilization means little without the name of its convention:
+They are 6 N for the products with N parameters, plus the FLOPs of attention. Attention is counted by two conventions,
+and a utilization is meaningful only with the name of its convention:
 
     full     12 · N_heads · H · keys per layer, keys = T: as if every query saw every key (PaLM,
              arXiv:2204.02311, appendix B)
-    causal   the same with the keys that a query really sees: T / 2 on average, so 6 · N_heads · H · T
+    causal   the same with the keys that a query actually sees: T / 2 on average, so 6 · N_heads · H · T
 
 With a sliding window of W < T keys the averages are W and W (1 - W / 2T). N leaves out the input embedding and learned
 positions (they are looked up, not multiplied) and counts the head, tied or not.
@@ -20,7 +20,7 @@ from gptjax.model.parameters import LAYERS, count_parameters
 
 CONVENTIONS = ("causal", "full")
 CAUSAL_LAYERS = {"causal": "6N + 6·L·N_heads·H·T", "full": "6N + 12·L·N_heads·H·T"}  # of `flops_of_causal_layers`
-BIDIRECTIONAL_LAYERS = dict.fromkeys(CONVENTIONS, "6N + 12·L·N_heads·H·T")  # every token sees all
+BIDIRECTIONAL_LAYERS = dict.fromkeys(CONVENTIONS, "6N + 12·L·N_heads·H·T")  # every token sees all tokens
 PAIRS = {  # encoder N_e and L_e, cross-attention over S keys; per token of the target
     "causal": "6N + 6N_e·S/T + 12·N_heads·H·(L_e·S·S/T + L·S + L·T/2)",
     "full": "6N + 6N_e·S/T + 12·N_heads·H·(L_e·S·S/T + L·S + L·T)",

@@ -1,9 +1,9 @@
-"""Products of each row with the matrix of its own expert, and of no row with another expert's matrix.
+"""Multiplies each row with the matrix of its own expert, and with no other matrix.
 
 Rows are sorted by expert and padded, so that every block of M rows belongs to one expert. `model.expert_products` says
-how blocks are multiplied:
+how the blocks are multiplied:
 
-    loop      one block after the other, without the blocks that are all padding: the fastest form on a CPU
+    loop      one block after another, without blocks that are all padding: the fastest form on CPUs
     gathered  all blocks at once, each with its own copy of its expert's matrix: for GPUs
     ragged    `jax.lax.ragged_dot`: for TPUs. On CPUs and GPUs, XLA would multiply every row with every expert
 """
@@ -24,7 +24,7 @@ SMALLEST_BLOCK = 8
 
 
 class Blocks(NamedTuple):
-    """Which rows are in which blocks. There are R rows and S = blocks · M slots.
+    """The assignment of rows to blocks. There are R rows and S = blocks · M slots.
 
     Attributes:
       slots_R: the slot of each row; S for rows that belong to no expert.
@@ -52,10 +52,10 @@ def blocks_of(expert_R: jax.Array, num_experts: int) -> Blocks:
     size = SMALLEST_BLOCK
     while size < min(LARGEST_BLOCK, num_rows // (4 * num_experts)):
         size *= 2
-    num_blocks = min(num_rows, num_rows // size + num_experts)  # the most that rows can fill
+    num_blocks = min(num_rows, num_rows // size + num_experts)  # the maximum that rows can fill
     order_R = jnp.argsort(expert_R, stable=True)
     sorted_R = expert_R[order_R]
-    count_E = jnp.bincount(expert_R, length=num_experts + 1)[:num_experts]  # what is out of range is not counted
+    count_E = jnp.bincount(expert_R, length=num_experts + 1)[:num_experts]  # indices out of range are not counted
     blocks_E = -(-count_E // size)
     first_row_E, last_block_E = jnp.cumsum(count_E) - count_E, jnp.cumsum(blocks_E)
     of_R = jnp.minimum(sorted_R, num_experts - 1)
@@ -63,7 +63,8 @@ def blocks_of(expert_R: jax.Array, num_experts: int) -> Blocks:
     slot_R = jnp.where(sorted_R < num_experts, slot_R, num_blocks * size)
     slots_R = jnp.zeros_like(order_R).at[order_R].set(slot_R.astype(order_R.dtype))
     rows_S = jnp.full(num_blocks * size, num_rows, order_R.dtype).at[slot_R].set(order_R, mode="drop")
-    expert_b = jnp.sum(last_block_E <= jnp.arange(num_blocks)[:, None], axis=1)  # how many experts' blocks are before
+    # The number of experts whose blocks come before.
+    expert_b = jnp.sum(last_block_E <= jnp.arange(num_blocks)[:, None], axis=1)
     return Blocks(slots_R, rows_S, jnp.minimum(expert_b, num_experts - 1), last_block_E[-1], blocks_E)
 
 
@@ -91,7 +92,7 @@ def grouped_product(x_SI: jax.Array, weight_EIO: jax.Array | Int8, blocks: Block
 @jax.custom_vjp
 def _loop(x_bMI: jax.Array, weight_EIO: jax.Array, expert_b: jax.Array, used: jax.Array) -> jax.Array:
     """The products [b, M, O]. Their gradient is defined here, because JAX cannot differentiate a loop whose number of
-    turns is not static."""
+    iterations is not static."""
     return _multiplied(x_bMI, weight_EIO, expert_b, used)
 
 
@@ -137,6 +138,6 @@ def _sum_dtype(dtype: jax.typing.DTypeLike) -> Any:
 
 def _zeros(shape: tuple[int, ...], dtype: Any, like: jax.Array) -> jax.Array:
     """Zeros with the type of a loop's result: if `like` varies over the devices of a `shard_map`, so do they."""
-    kind: Any = jax.typeof(like)  # each version of JAX has another name for the axes
+    kind: Any = jax.typeof(like)  # JAX versions have different names for these axes
     axes = tuple(kind.manual_axis_type.varying if hasattr(kind, "manual_axis_type") else kind.vma)
     return jax.lax.pcast(jnp.zeros(shape, dtype), axes, to="varying") if axes else jnp.zeros(shape, dtype)

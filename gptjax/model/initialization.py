@@ -26,8 +26,8 @@ def input_init(config: ModelSettings) -> nn.initializers.Initializer:
 def output_init(config: ModelSettings) -> nn.initializers.Initializer:
     """Projections back into the residual stream (attention output, feed-forward down).
 
-    `residual_scaled` divides by sqrt(2 L), so that the sum of the 2 L writes keeps its variance at any depth (GPT-2);
-    `zero` makes every block the identity at the start.
+    `residual_scaled` divides by sqrt(2 L), so that the sum of the 2 L outputs has the same variance at any depth
+    (GPT-2); `zero` makes every block the identity at the start.
     """
     if config.initialization == "normal":
         return nn.initializers.normal(config.initialization_std)

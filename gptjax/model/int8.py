@@ -1,8 +1,8 @@
-"""Eight-bit weights for generation, which take a quarter of float32's memory and are multiplied as integers.
+"""8-bit weights for generation, which take a quarter of float32's memory and are multiplied as integers.
 
 The weights of each output are rounded to 255 equidistant values, scaled by the largest of these weights. Activations
 are rounded in the same way, row by row, when they are multiplied. This is LLM.int8() (arXiv:2208.07339) without its
-16-bit outliers. Eight-bit weights have no gradients.
+16-bit outliers. 8-bit weights have no gradients.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ class Int8:
 
 
 def quantize(x: jax.Array, summed_axes: tuple[int, ...]) -> Int8:
-    """Rounds x to eight bits. Numbers that a product sums over, those along `summed_axes`, share one scale."""
+    """Rounds x to 8 bits. Numbers along `summed_axes`, over which a product sums, share one scale."""
     largest = jnp.max(jnp.abs(x), axis=summed_axes, keepdims=True).astype(jnp.float32)
     scale = jnp.where(largest > 0, largest, 1.0) / _LARGEST
     return Int8(jnp.round(x / scale).astype(jnp.int8), scale)

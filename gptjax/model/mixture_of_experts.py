@@ -1,16 +1,16 @@
-"""A mixture of experts: a feed-forward layer whose experts each process a part of the tokens (arXiv:1701.06538).
+"""A mixture of experts: a feed-forward layer whose experts each process some of the tokens (arXiv:1701.06538).
 
     scores = softmax(x · router), or sigmoid            [E], one for each expert
     chosen = the k experts with the highest scores      (with `router_bias`, of scores + bias: DeepSeek-V3)
     y      = Σ over chosen: weight · expert(x)  [+ shared(x), an expert that every token uses]
 
-Tokens are sorted by expert (`grouped_products`), so that none has to be dropped. With `expert_capacity` c > 0 an expert
-takes at most c · T k / E, rounded up, of the T tokens of a row: the earliest, so that no token depends on later ones. A
-token that comes too late gets nothing from this expert. Rows know nothing of each other, whatever devices they are on.
-Where a text is written token by token nothing is dropped.
+Tokens are sorted by expert (`grouped_products`), so that no token has to be dropped. With `expert_capacity` c > 0, an
+expert takes at most c · T k / E, rounded up, of the T tokens of a row. It takes the earliest ones, so that no token
+depends on later tokens; the others get no output from this expert. Rows are independent of each other on any mesh.
+Nothing is dropped during generation.
 
-What the router did is reported as statistics of the block, from which training/routing.py makes losses, metrics and the
-bias.
+The router's choices are reported as statistics of the block, from which training/routing.py computes losses, metrics
+and the bias.
 """
 
 from __future__ import annotations
@@ -37,20 +37,21 @@ EXPERT_MATRICES = ("gate", "up", "down")
 
 
 class Group:
-    """The devices that share rows and experts: here one, which has them all (see parallel/expert.py for several)."""
+    """The devices that share rows and experts. This class is for one device, which has all (see parallel/expert.py for
+    several)."""
 
     def earlier(self, count_BE: jax.Array) -> jax.typing.ArrayLike:
-        """The sum of these counts over the devices that have earlier tokens of the same rows."""
+        """Sums these counts over the devices that have earlier tokens of the same rows."""
         return 0
 
     def row_length(self, real_BT: jax.Array) -> int:
-        """T of a whole row."""
+        """The length T of a whole row."""
         return real_BT.shape[1]
 
     def outputs(
         self, config: ModelSettings, x_BTD: jax.Array, chosen_BTk: jax.Array, share_BTk: jax.Array, weights: dict
     ) -> jax.Array:
-        """What all experts together make of this device's tokens; `chosen_BTk` is E where a choice is dropped."""
+        """The combined output of all experts for this device's tokens; `chosen_BTk` is E where a choice is dropped."""
         x_ND, chosen_Nk, share_Nk = (each.reshape(-1, each.shape[-1]) for each in (x_BTD, chosen_BTk, share_BTk))
         return expert_outputs(config, x_ND, chosen_Nk, share_Nk, weights).reshape(x_BTD.shape)
 
@@ -70,12 +71,12 @@ class MixtureOfExperts(nn.Module):
     ) -> tuple[jax.Array, dict[str, jax.Array]]:
         """[B, T, D], and statistics, each a sum over the tokens of a row that are not padding (segment 0):
 
-        expert_tokens [B, E]: how many chose each expert. router_probability [B, E]: scores that sum to one.
-        router_z [B]: squared log of the softmax denominator. router_entropy [B], in nats. router_tokens [B]: 1.
-        expert_drops [B], with a capacity: choices that found their expert full.
+        expert_tokens [B, E]: number of tokens that chose each expert. router_probability [B, E]: scores that sum to
+        one. router_z [B]: squared log of the softmax denominator. router_entropy [B], in nats. router_tokens [B]: 1.
+        expert_drops [B], with a capacity: number of choices whose expert was full.
 
         Args:
-          drops: False: without a capacity, whatever the config says.
+          drops: if False, no token is dropped, whatever capacity the config sets.
         """
         config = self.config if drops else dataclasses.replace(self.config, expert_capacity=0.0)
         width, inner = {"embed": config.width}, {"mlp": config.feedforward_width}
@@ -104,10 +105,10 @@ class MixtureOfExperts(nn.Module):
 def mixture(
     config: ModelSettings, x_BTD: jax.Array, real_BT: jax.Array, weights: dict[str, Any], group: Group = ALONE
 ) -> tuple[jax.Array, dict[str, jax.Array]]:
-    """The routed experts' output, and the statistics, of a device's own rows.
+    """The routed experts' output and the statistics for a device's own rows.
 
     Args:
-      weights: of the experts, those that this device has of the group's.
+      weights: the router's, and those of the experts that this device has.
     """
     chosen_BTk, share_BTk, statistics = route(config, x_BTD, real_BT, weights)
     if config.expert_capacity:
@@ -120,7 +121,7 @@ def route(
 ) -> tuple[jax.Array, jax.Array, dict[str, jax.Array]]:
     """The experts that each token uses, the share of each in its output, both [B, T, k], and the statistics.
 
-    Scores are computed in float32: in bfloat16 experts with close scores would change places.
+    Scores are computed in float32: in bfloat16, experts with close scores could swap ranks.
     """
     dtype = jnp.promote_types(x_BTD.dtype, jnp.float32)
     logits_BTE = jnp.einsum("BTD,DE->BTE", x_BTD.astype(dtype), weights["router"].astype(dtype))
@@ -150,7 +151,7 @@ def route(
 
 
 def capacity(config: ModelSettings, num_tokens: int) -> int:
-    """How many tokens of a row an expert takes."""
+    """The maximum number of tokens of a row that an expert takes."""
     mean = num_tokens * config.experts_per_token / config.num_experts
     return min(num_tokens, math.ceil(config.expert_capacity * mean))
 
@@ -158,7 +159,7 @@ def capacity(config: ModelSettings, num_tokens: int) -> int:
 def _within_capacity(
     config: ModelSettings, chosen_BTk: jax.Array, real_BT: jax.Array, group: Group
 ) -> tuple[jax.Array, jax.Array]:
-    """The choices, with E in place of those that are dropped and of padding; and how many were dropped, [B]."""
+    """The choices, with E in place of dropped choices and of padding; and the number of dropped choices, [B]."""
     num_experts = config.num_experts
     chosen_BTk = jnp.where(real_BT[..., None], chosen_BTk, num_experts)
     places_BTk, count_BE = places(chosen_BTk, num_experts)
@@ -169,7 +170,8 @@ def _within_capacity(
 
 
 def places(chosen_BTk: jax.Array, num_experts: int) -> tuple[jax.Array, jax.Array]:
-    """How many earlier tokens of its row have made the same choice, [B, T, k]; and how many of a row make it, [B, E].
+    """The number of earlier tokens of the row with the same choice, [B, T, k]; and the number of each choice in a row,
+    [B, E].
 
     E as a choice stands for no expert, and its place has no meaning.
     """
@@ -187,11 +189,11 @@ def expert_outputs(
     weights: dict[str, Any],
     first: jax.typing.ArrayLike = 0,
 ) -> jax.Array:
-    """What these experts add to each of the N tokens, [N, D].
+    """The combined output of these experts for each of the N tokens, [N, D].
 
     Args:
-      weights: of some experts.
-      first: the number of the first of them.
+      weights: the matrices of some experts.
+      first: the number of the first of these experts.
     """
     num_mine, num_used = weights["up"].shape[0], config.experts_per_token
     mine_R = chosen_Nk.reshape(-1) - first

@@ -19,7 +19,7 @@ class RMSNorm(nn.Module):
     """
 
     epsilon: float
-    axes: tuple[str, ...] = ("embed",)  # the names of the axes that are normalized together
+    axes: tuple[str, ...] = ("embed",)  # the names and sizes of the axes that are normalized together
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:

@@ -4,14 +4,14 @@
     bias = vector(self, "gate_bias", {"mlp": inner})
     table = lookup(self, "embedding", {"vocab": size}, {"embed": width}, input_init(config))
 
-Such a line returns the array, and is all that a new parameter needs: its shape, how it starts, the names of its axes,
-and its kind. Everything else in the project follows from it:
+Such a line returns the array. It gives the parameter's kind, shape, initializer and names of axes, and is all that a
+new parameter needs. The rest of the project reads these declarations:
 
-    parallel/sharding.py     over which devices it is split: one table from the names of axes to those of the mesh
+    parallel/sharding.py     over which devices it is split: one table from names of axes to axes of the mesh
     training/optimizer.py    what Muon orthogonalizes, and that vectors are not decayed
     training/adafactor.py    which matrices are factored
     training/metrics.py      parameter counts and FLOPs
-    inference/decode.py      along which axes eight-bit weights share a scale
+    inference/decode.py      along which axes 8-bit weights share a scale
 
 `declarations_of(module, ...)` collects them into a nested dict like that of the parameters, without computing anything.
 
@@ -40,22 +40,22 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 from gptjax.config import ConfigError
 
 Axes = Mapping[str, int]  # name → size, in the order of the array's axes
-LAYERS = ("layers", "first_layers")  # axes along which a stack has layers that follow each other
+LAYERS = ("layers", "first_layers")  # axes along which a stack has consecutive layers
 
 
 @dataclasses.dataclass(frozen=True)
 class Parameter:
-    """What is known about an array [*stack, *inputs, *outputs] of float32 numbers before it is made.
+    """The declaration of a float32 array [*stack, *inputs, *outputs].
 
     Attributes:
       kind: 'matrix': a product sums over its inputs. 'lookup': a table, whose inputs are indices of rows. 'vector':
         added to, or multiplied with, an array that has its axes (biases, scales of norms); it has only outputs.
       stack: axes along which there are several independent matrices, lookups or vectors.
-      active: of the experts on its stack, how many a token uses; 0: it is on no stack of experts.
+      active: for a stack of experts, the number that a token uses; 0: not a stack of experts.
       trained: whether the optimizer updates it.
       init: (key, shape, dtype) → array, for one member of the stack.
-      stacked_as: the name of the dict that is the stack; '' without one.
-      tied: whether a lookup is also the matrix of the output layer.
+      stacked_as: the name of the stack's dict; '' without a stack.
+      tied: whether a lookup is also the output matrix.
       where: the file and line of its declaration, for messages.
     """
 
@@ -84,7 +84,7 @@ class Parameter:
 
     @property
     def num_layers(self) -> int:
-        """The number of layers on its stack; 0: it belongs to no layer."""
+        """The number of layers of its stack; 0: it belongs to no layer."""
         return next((self.stack[axis] for axis in LAYERS if axis in self.stack), 0)
 
     @property
@@ -97,22 +97,22 @@ class Parameter:
 
     @property
     def active_size(self) -> int:
-        """The numbers that one token uses."""
+        """The number of elements that one token uses."""
         return self.size * self.active // self.stack["experts"] if self.active else self.size
 
     @property
     def shared_scale_axes(self) -> tuple[int, ...]:
         """The axes, counted from the end, along which rounded numbers may share a scale.
 
-        These are the axes that a product sums over: the inputs of a matrix; for a lookup the numbers of a row, over
-        which the output layer sums if the lookup is tied.
+        These are the axes that a product sums over: the inputs of a matrix, or the width of a lookup, over which the
+          output layer sums if the lookup is tied.
         """
         count = len(self.inputs) + len(self.outputs)
         summed = range(len(self.inputs)) if self.kind == "matrix" else range(len(self.inputs), count)
         return tuple(axis - count for axis in summed)
 
     def make(self, key: jax.Array) -> jax.Array:
-        """A fresh array."""
+        """A newly initialized array."""
         return self.init(key, self.shape, jnp.float32)
 
     def on_stack(self, axis: str, size: int, name: str) -> Parameter:
@@ -159,7 +159,7 @@ def vector(
 def lookup(
     module: nn.Module, name: str, rows: Axes, width: Axes, init: Callable[..., jax.Array], *, tied: bool = False
 ) -> jax.Array:
-    """Declares the table `name` of `module` and returns it, [*rows, *width]; `tied`: it is the output matrix, too."""
+    """Declares the table `name` of `module` and returns it, [*rows, *width]; `tied`: it is also the output matrix."""
     return _declare(module, name, Parameter("lookup", rows, width, init, tied=tied, where=_caller()))
 
 
@@ -201,7 +201,7 @@ def _caller() -> str:
 
 @dataclasses.dataclass
 class _Record:
-    """The declarations of an initialization, and the classes of the modules that it calls, by path."""
+    """The declarations that an initialization makes, and the classes of the modules that it calls, by path."""
 
     parameters: dict[tuple[str, ...], Parameter] = dataclasses.field(default_factory=dict)
     classes: dict[tuple[str, ...], type] = dataclasses.field(default_factory=dict)
@@ -227,7 +227,7 @@ def declarations_of(module: nn.Module, *inputs: Any, method: Any = None) -> dict
       inputs, method: what the module is initialized with.
 
     Raises:
-      ConfigError: a parameter that the module makes without declaring it.
+      ConfigError: the module makes a parameter without declaring it.
     """
 
     def note_class(call: Callable, args: Any, kwargs: Any, context: Any) -> Any:
@@ -269,8 +269,8 @@ def abstract_params(declared: Any) -> Any:
 @dataclasses.dataclass(frozen=True)
 class ParameterCounts:
     """total; non_embedding: without lookups (input embedding, positions); multiplied: N of the 6 N FLOPs per token,
-    which includes tied lookups; active: those that one token uses, lookups included. Of experts, `multiplied` and
-    `active` count those that a token uses."""
+    which includes tied lookups; active: those that one token uses, lookups included. For experts, `multiplied` and
+    `active` count only those that a token uses."""
 
     total: int
     non_embedding: int
@@ -279,7 +279,7 @@ class ParameterCounts:
 
 
 def count_parameters(declared: Any) -> ParameterCounts:
-    """Counts of a tree of declarations. Norms and biases are few, and count as multiplied."""
+    """Counts the parameters of a tree of declarations. The few parameters of norms and biases count as multiplied."""
     every = jax.tree.leaves(declared)
     non_embedding = sum(parameter.size for parameter in every if parameter.kind != "lookup")
     tied = sum(parameter.size for parameter in every if parameter.tied)
@@ -306,10 +306,9 @@ def head_DV(params: Mapping[str, Any]) -> jax.Array:
 
 
 def unstack_layers(layers: Any, num_layers: int) -> list[Any]:
-    """Per-layer dicts of a stacked tree such as params['layers'].
+    """Splits a stacked tree such as params['layers'] into a list with one dict per layer.
 
-    A list is returned unchanged: a loop over tokens unstacks once before it starts, or every step would copy each
-      slice.
+    A list is returned unchanged: generation unstacks the layers once, since every step would otherwise copy each slice.
     """
     if isinstance(layers, list | tuple):
         return list(layers)
@@ -317,7 +316,7 @@ def unstack_layers(layers: Any, num_layers: int) -> list[Any]:
 
 
 def unstack(declared: dict[str, Any], params: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Declarations and parameters, with a list of the trees of its layers for each stack of layers."""
+    """Returns declarations and parameters with each stack of layers replaced by a list of trees, one per layer."""
 
     def unstacked(name: str, inner: Any) -> tuple[Any, Any]:
         if not isinstance(inner, dict):

@@ -15,7 +15,7 @@ import jax
 
 @dataclasses.dataclass(frozen=True)
 class Placement:
-    """One device. Hashable, as all attributes of a Linen module are."""
+    """The form for one device. It is hashable, as attributes of a Linen module must be."""
 
     def residual(self, x_BTD: jax.Array) -> jax.Array:
         """The residual stream, after the embedding and after every block."""
@@ -32,9 +32,10 @@ class Placement:
     def lookup(
         self, function: Callable[..., jax.Array], tables: Sequence[jax.Array], indices: Sequence[jax.Array]
     ) -> jax.Array:
-        """`function(tables, indices)`, [B, T, D], of tables [rows, D] and indices [B, T] or, alike in all rows, [1, T].
+        """`function(tables, indices)`, [B, T, D], of tables [rows, D] and indices [B, T], or [1, T] if they are the
+        same in all rows.
 
-        The function treats every column of the tables like all others, so that it may be given some of them.
+        The function treats all columns of the tables alike, so that it can be called with some of them.
         """
         return function(tables, indices)
 
@@ -58,7 +59,7 @@ class Placement:
     def layers(
         self, run: Callable, layers: Any, x_BTD: jax.Array, seen: Any, keys_LB: jax.Array | None, *, keep: Callable
     ) -> tuple[jax.Array, Any]:
-        """`run(layers, x_BTD, seen, keys_LB)`, which runs any number of layers that follow each other.
+        """`run(layers, x_BTD, seen, keys_LB)`, which runs any number of consecutive layers.
 
         keep: the policy of `jax.checkpoint` for several layers (`rematerialization.kept_of_layers`).
         """

@@ -1,7 +1,7 @@
 """Positions of tokens: rotary, learned or sinusoidal.
 
-Rotary embeddings use the half-split layout (feature i is paired with feature i + H/2), that of the published Llama and
-Qwen weights; the interleaved layout of the paper is the same function after a permutation of the features.
+Rotary embeddings use the half-split layout of the published Llama and Qwen weights, in which feature i is paired with
+feature i + H/2. The interleaved layout of the paper is the same function after a permutation of the features.
 """
 
 from __future__ import annotations
@@ -25,10 +25,10 @@ def rope_frequencies(config: ModelSettings, *, local: bool = False) -> np.ndarra
         arXiv:2503.19786, section 2). A window is not longer than in training, so it is not scaled.
 
     `linear` divides every frequency by `rope_factor` (Chen et al. 2023, arXiv:2306.15595). `llama3` divides only those
-    with a wavelength that is long against the original context, and blends in between (Llama 3.1's reference code).
-    `yarn` does the same, but blends by the features' numbers (Peng et al. 2023, arXiv:2309.00071). `longrope` divides
-    each frequency by its own number (Ding et al. 2024, arXiv:2402.13753): published models have a list for contexts up
-    to `rope_original_positions` and one for longer ones; a config has the list that fits its context.
+    whose wavelength is long compared with the original context, and blends in between (Llama 3.1's reference code).
+    `yarn` does the same, but blends by feature index (Peng et al. 2023, arXiv:2309.00071). `longrope` divides each
+    frequency by its own factor (Ding et al. 2024, arXiv:2402.13753): published models have one list of factors for
+    contexts up to `rope_original_positions` and one for longer contexts; a config has the list that fits its context.
     """
     rotated = int(config.head_width * config.rope_fraction)
     if rotated % 2 or not rotated:
@@ -60,10 +60,10 @@ def rope_frequencies(config: ModelSettings, *, local: bool = False) -> np.ndarra
 
 
 def _yarn_ramp(config: ModelSettings, rotated: int) -> np.ndarray:
-    """How far each frequency is stretched, from 0 (a fast feature, not changed) to 1 (fully), [R/2]."""
+    """How much each frequency is scaled, from 0 (a fast feature, not changed) to 1 (fully), [R/2]."""
 
     def feature(turns: float) -> float:
-        """The (fractional) number of the feature that makes this many turns over the original context."""
+        """The (fractional) index of the feature that makes this many turns over the original context."""
         return (
             rotated / 2 * math.log(config.rope_original_positions / (2 * math.pi * turns)) / math.log(config.rope_theta)
         )
@@ -90,17 +90,17 @@ def rope_amplitude(config: ModelSettings) -> float:
 def rope_rotation(
     positions_BT: jax.Array, frequencies: np.ndarray, amplitude: float = 1.0
 ) -> tuple[jax.Array, jax.Array]:
-    """Cosine and sine of each position's angles, both [B, T, 1, R/2] float32; made once per kind of layer."""
+    """Cosine and sine of each position's angles, both [B, T, 1, R/2] float32; computed once per kind of layer."""
     angles_BTH = positions_BT[..., None].astype(jnp.float32) * frequencies
     cosine, sine = jnp.cos(angles_BTH)[:, :, None], jnp.sin(angles_BTH)[:, :, None]
     return (cosine, sine) if amplitude == 1 else (cosine * amplitude, sine * amplitude)
 
 
 def rotate(x_BTNH: jax.Array, rotation: tuple[jax.Array, jax.Array]) -> jax.Array:
-    """Turns each pair (i, i + R/2) of the first R features by its position's angle; the arithmetic is float32.
+    """Rotates each pair (i, i + R/2) of the first R features by its position's angle, in float32.
 
-    The two halves become an axis, [2, R/2], so that reversing this axis gives each feature's partner: x is neither cut
-    nor joined, forward or backward.
+    The two halves become an axis, [2, R/2], so that reversing this axis gives each feature's partner: x is neither
+    split nor concatenated, forward or backward.
     """
     width = 2 * rotation[0].shape[-1]
     if width < x_BTNH.shape[-1]:

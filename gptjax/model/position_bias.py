@@ -1,12 +1,12 @@
-"""Positions as a bias on the logits of attention: a function of how far a key lies before its query.
+"""Positions as a bias on the logits of attention, computed from the distance of a key before its query.
 
 A scheme takes the attention module, in which it may declare parameters (a table of T5's buckets, say), and returns
 
     bias(distance_BTS: int32) -> what is added to the logits before the mask, [B, N, T, S] float32
 
 It is called with the distances of any rows and keys, so that the reference, the blocks of the xla backend and the cache
-all use it. Distances within a packed document are those within the row. A new scheme is a
-function and a row of SCHEMES, and the row's name one more choice of `model.position`.
+all use it. Distances within a packed document are those within the row. A new scheme is a function and a row of
+SCHEMES, whose name becomes a choice of `model.position`.
 """
 
 from __future__ import annotations

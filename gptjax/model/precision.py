@@ -1,9 +1,9 @@
-"""Matrix products: operands of one type, sums in float32, gradients written out.
+"""Matrix products with operands of one type, sums in float32, and explicit gradients.
 
-JAX's own gradients would mix float32 cotangents with low-precision operands, or hide from the compiler what it does
-best. XLA:CPU uses the processor's bfloat16 units only for products of one form: a float32 result, a first operand that
-is not transposed, and more than one row. On a CPU every product of the model is brought into that form; elsewhere it is
-not changed, since GPU libraries round by themselves.
+JAX's own gradients would mix float32 cotangents with low-precision operands, or products that the compiler cannot map
+to fast instructions. XLA:CPU uses the processor's bfloat16 units only for products of one form: a float32 result, a
+first operand that is not transposed, and more than one row. On a CPU, every product of the model is brought into this
+form. On other platforms, products are not changed, since GPU libraries round by themselves.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from jax.ad_checkpoint import checkpoint_name
 from gptjax.model.float8 import GRADIENT, OPERAND, Float8, rounded
 from gptjax.model.int8 import Int8, int8_product
 
-PRODUCT = "product"  # the name under which remat policies find what `project` returns
+PRODUCT = "product"  # the name of `project`'s result in remat policies
 
 
 def einsum(subscripts: str, a: jax.Array, b: jax.Array) -> jax.Array:
@@ -29,7 +29,7 @@ def einsum(subscripts: str, a: jax.Array, b: jax.Array) -> jax.Array:
 
 def einsum_float32(subscripts: str, a: jax.Array, b: jax.Array) -> jax.Array:
     """einsum of two arrays of one dtype, in float32. A cotangent is rounded to the operands' dtype first: JAX's own
-    gradient would send two products of three down the float32 units."""
+    gradient would compute two of three products on the float32 units."""
     return _einsum(subscripts, jnp.dtype("float32"), a, b)
 
 
@@ -105,8 +105,8 @@ def _project_backward(operands: tuple[jax.Array, jax.Array], cotangent_BTO: jax.
     """The weight's gradient takes x first.
 
     In a product over rows, XLA:CPU transposes the first operand together with the operations that compute it, which
-    then run along columns. In JAX's own weight gradient this operand is the cotangent, at the end of a chain of
-    operations; here it is x, which is already computed.
+    then run along columns. In JAX's own weight gradient, this operand is the cotangent, which results from a chain of
+    operations. Here it is x, which is already computed.
     """
     x_BTI, weight_IO = operands
     return einsum("BTO,IO->BTI", cotangent_BTO, weight_IO), einsum("BTI,BTO->IO", x_BTI, cotangent_BTO)
@@ -158,7 +158,8 @@ def _over_rows_forward(vector_D: jax.Array, shape: tuple[int, ...]) -> tuple[jax
 
 
 def _over_rows_backward(shape: tuple[int, ...], _: Any, cotangent: jax.Array) -> tuple[jax.Array]:
-    """The sum of the rows. On a CPU it is a product with ones: XLA sums bfloat16 rows on one core, number by number."""
+    """The sum of the rows. On a CPU it is a product with ones: XLA sums bfloat16 rows on one core, element by
+    element."""
     rows = tuple(range(len(shape) - 1))
 
     def multiplied(cotangent: jax.Array) -> jax.Array:

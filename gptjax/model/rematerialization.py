@@ -1,9 +1,9 @@
-"""Which intermediate results of a layer are kept for the backward pass: on the device, on the host, or not at all.
+"""Which intermediate results of a layer are saved for the backward pass: on the device, on the host, or not at all.
 
 `jax.checkpoint` is PyTorch's `torch.utils.checkpoint`: what a block computes between its input and its output is not
-kept for the backward pass but computed again there, except for what a policy names. (It has nothing to do with
-checkpoints on disk.) POLICIES has a row for each value of `model.remat`; a new one is a row, of names that
-`checkpoint_name` gives in the model.
+saved for the backward pass but recomputed there, except for what a policy names. (It is unrelated to checkpoints on
+disk.) POLICIES has a row for each value of `model.remat`. A new policy is a row of names that the model gives by
+`checkpoint_name`.
 """
 
 from __future__ import annotations
@@ -17,13 +17,13 @@ from gptjax.config import ConfigError
 from gptjax.model.precision import PRODUCT
 
 LAYER_INPUT = "layer_input"  # the residual stream before each layer
-ATTENTION_OUTPUT = "attention_output"  # before the output projection; the products inside of attention have no name
+ATTENTION_OUTPUT = "attention_output"  # before the output projection; the products inside attention have no name
 
 
 class Policy(NamedTuple):
-    """The names of what is kept on the device, and of what waits on the host. All else is computed again.
+    """The names of the results saved on the device and on the host. Everything else is recomputed.
 
-    A layer's input is always kept: on the device, unless it is named here for the host.
+    A layer's input is always saved: on the device, unless it is named here for the host.
     """
 
     device: tuple[str, ...] = ()
@@ -32,7 +32,7 @@ class Policy(NamedTuple):
 
 POLICIES = {
     "dots": Policy(device=(PRODUCT, ATTENTION_OUTPUT)),
-    "attention": Policy(device=(ATTENTION_OUTPUT,)),  # a second flash attention would be the dearest to compute again
+    "attention": Policy(device=(ATTENTION_OUTPUT,)),  # flash attention would be the most expensive part to recompute
     "full": Policy(),
     "offload_dots": Policy(host=(PRODUCT, ATTENTION_OUTPUT)),
     "offload_inputs": Policy(host=(LAYER_INPUT,)),
@@ -40,7 +40,7 @@ POLICIES = {
 
 
 def rematerialized(block: Callable, remat: str, in_scan: bool = False) -> Callable:
-    """`block`, with the policy that `model.remat` names around it; none: nothing is computed again."""
+    """Wraps `block` in the policy that `model.remat` names; with none, nothing is recomputed."""
     if remat == "none":
         return block
     # In a scan, forward and backward are two loops and cannot be merged; unrolled, XLA would undo the recomputation.
@@ -66,10 +66,10 @@ def _jax_policy(policy: Policy) -> Callable | None:
 
 
 def kept_of_layers(remat: str) -> Callable[..., bool]:
-    """The policy of a `jax.checkpoint` around several layers that keeps what `rematerialized` keeps of each of them.
+    """The policy for a `jax.checkpoint` around several layers that saves what `rematerialized` saves for each of them.
 
-    (Within it, their own policies do not count.) Where nothing is to be recomputed, what costs no arithmetic is: a copy
-    of parameters, such as of those that one turn of a pipeline picks, need not be kept for the backward pass.
+    (Inside it, the layers' own policies have no effect.) With `none`, only results that need no arithmetic are
+    recomputed, such as the copy of the parameters that one tick of a pipeline uses.
     """
     if remat == "none":
         return lambda primitive, *_, **__: primitive.name not in COPIES

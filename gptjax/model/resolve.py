@@ -1,4 +1,4 @@
-"""`auto` → what a device will run: decided once, at start, so that it can be printed and saved."""
+"""Replaces every `auto` of a config once, at the start of a run, so that the choice can be printed and saved."""
 
 from __future__ import annotations
 
@@ -17,7 +17,8 @@ BY_PLATFORM = (
     "attention_block",
     "expert_products",
 )  # decided last, when the platform is known
-_UNROLLED_LAYERS = 32  # with more layers, an unrolled stack compiles too long for the few per cent that it saves
+# With more layers, compiling an unrolled stack takes too long for the few per cent of step time that it saves.
+_UNROLLED_LAYERS = 32
 
 
 def resolve_model(
@@ -26,8 +27,8 @@ def resolve_model(
     """The model section with every `auto` and every 0 that stands for "derived" replaced.
 
     Args:
-      platform: 'cpu', 'gpu' or 'tpu', as JAX names it; '': not known, and BY_PLATFORM stays as it is.
-      vocab_size: that of the tokenizer; used if the config gives none.
+      platform: 'cpu', 'gpu' or 'tpu', as JAX names it; '': unknown, and the fields of BY_PLATFORM stay unresolved.
+      vocab_size: the tokenizer's; used if the config gives none.
       sequence_length: T of the windows that the model will see.
       packed: whether the windows come with segment ids.
 
@@ -66,7 +67,8 @@ def resolve_model(
 
 
 def _feedforward_width(kind: str, width: int) -> int:
-    """4 D; with a gate, which adds a third matrix, 8/3 D rounded up to a multiple of 64: as many parameters."""
+    """4 D; with a gate, which adds a third matrix, 8/3 D rounded up to a multiple of 64: both have the same number of
+    parameters."""
     if is_gated(kind):
         return -(-8 * width // (3 * 64)) * 64
     return 4 * width

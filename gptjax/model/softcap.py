@@ -1,4 +1,4 @@
-"""Logits that stay within bounds."""
+"""Bounds on logits."""
 
 from __future__ import annotations
 

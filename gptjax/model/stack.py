@@ -1,7 +1,7 @@
-"""A stack of blocks: how the layers of every model run, unrolled or in a `lax.scan`, and how tokens become their input.
+"""A stack of blocks: runs the layers of every model, unrolled or in a `lax.scan`, and embeds their input.
 
-Parameters of the layers are stacked on a leading L axis under 'layers', however they run. In a mixture of experts the
-first layers may be dense (`model.first_dense_layers`); theirs are stacked under 'first_layers'.
+Parameters of the layers are stacked on a leading L axis under 'layers', however they run. In a mixture of experts, the
+first layers may be dense (`model.first_dense_layers`); these are stacked under 'first_layers'.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from gptjax.settings import ModelSettings
 
 
 class Seen(NamedTuple):
-    """What all layers see alike.
+    """The inputs that all layers share.
 
     Attributes:
       rotations: of queries and keys in each kind of layer, by its mark in the window pattern; None: not rotated.
@@ -47,12 +47,12 @@ class Seen(NamedTuple):
 
 
 class Stack(nn.Module):
-    """Layers one after the other, with the positions that their input is given and the norm of their output.
+    """Consecutive layers, with the positions added to their input and the norm of their output.
 
     Attributes:
       config: the resolved, frozen `model` section.
       placement: how its work is divided over devices.
-      block: what a layer is: a module that is made and called as `decoder.Block`.
+      block: the class of a layer, which is constructed and called like `decoder.Block`.
     """
 
     config: ModelSettings
@@ -66,14 +66,14 @@ class Stack(nn.Module):
             self.positions = lookup(self, "positions", rows, width, embedding_init(config))
         if self.is_initializing():
             # Parameters are the same for every backend; this one runs on any device, in any type and length. `stacked`
-            # uses `jax.vmap`, which makes of a function of one key a function of L keys, here of one layer all layers:
-            # whatever the function returned has one more axis, the first.
+            # uses `jax.vmap`, which turns a function of one key into a function of L keys. Here it turns the
+            # initialization of one layer into that of all layers: every array gets an additional first axis.
             assert self.block is not None
             for name, layers in layer_stacks(config).items():
                 of_layer = dataclasses.replace(settings_of_layer(config, layers[0]), attention="reference")
                 block = self.block(of_layer, 0, parent=None)
                 stacked(self, name, len(layers), block, jnp.zeros((1, 1, config.width)), axis=name)
-        if config.norm_placement != "post_residual":  # there, the last layer's output is normalized already
+        if config.norm_placement != "post_residual":  # there, the last layer's output is already normalized
             self.final_norm = make_norm(config)
 
     def transform(
@@ -81,7 +81,7 @@ class Stack(nn.Module):
     ) -> tuple[jax.Array, dict[str, jax.Array]]:
         """The final-normed residual stream [B, T, D] after all layers, and the statistics of the blocks, [L, B, …].
 
-        What the first dense layers do not report is [L - first_dense_layers, B, …].
+        Statistics that the first dense layers do not report are [L - first_dense_layers, B, …].
 
         Args:
           x_BTD: from `embedded`.
@@ -92,7 +92,7 @@ class Stack(nn.Module):
         params, by_all = self.variables["params"], Seen(self._rotations(positions_BT), **seen)
         first = self.config.first_dense_layers
         before: dict[str, jax.Array] = {}
-        if first:  # no stage of a pipeline has them: they run where the embedding does
+        if first:  # these belong to no pipeline stage: they run where the embedding does
             keys_LB = None if dropout_keys_LB is None else dropout_keys_LB[:first]
             x_BTD, before = run(0, params["first_layers"], x_BTD, by_all, keys_LB)
             dropout_keys_LB = None if dropout_keys_LB is None else dropout_keys_LB[first:]
@@ -148,7 +148,7 @@ class Stack(nn.Module):
             return x_BTd if config.position == "sinusoidal" else x_BTd.astype(config.dtype)
 
         x_BTD = self.placement.lookup(looked_up, tables, indices)
-        if config.position == "sinusoidal":  # sines have size 1: embeddings are scaled up to be heard beside them
+        if config.position == "sinusoidal":  # sines have magnitude 1, so embeddings are scaled up to a similar size
             x_BTD = x_BTD * config.width**0.5 + sinusoidal(positions_BT, config.width)
         x_BTD = dropout(x_BTD.astype(config.dtype), config.dropout, dropout_keys_B)
         return self.placement.residual(x_BTD)
@@ -164,14 +164,14 @@ class Stack(nn.Module):
         return jnp.arange(length)[None]
 
     def dropout_keys(self, dropout_keys_B: jax.Array | None) -> tuple[jax.Array | None, jax.Array | None]:
-        """Makes a key per row into keys of all layers [L, B] and of the embedding [B]; None without dropout."""
+        """Derives keys of all layers [L, B] and of the embedding [B] from a key per row; None without dropout."""
         if dropout_keys_B is None or not (self.config.dropout or self.config.attention_dropout):
             return None, None
         keys = fold_in(dropout_keys_B, jnp.arange(self.config.num_layers + 1)[:, None])
         return keys[:-1], keys[-1]
 
     def declare(self) -> None:
-        """Visits every parameter without a forward pass: all that initialisation needs."""
+        """Visits every parameter without a forward pass, which is enough for initialisation."""
         if self.config.norm_placement != "post_residual":
             self.final_norm(jnp.zeros((1, self.config.width)))  # the others are declared by `setup`
 
@@ -202,7 +202,7 @@ class Stack(nn.Module):
         seen: Seen,
         dropout_keys_B: jax.Array | None,
     ) -> tuple[jax.Array, dict[str, jax.Array]]:
-        """A layer of the kind of layer `layer`, with the given parameters."""
+        """Runs a layer of the same kind as layer `layer` with the given parameters."""
         x_BTD = checkpoint_name(x_BTD, LAYER_INPUT)
         context: dict[str, Any] = {} if seen.context is None else {"context": seen.context}
         made: Any = self._block_of(layer).apply(
@@ -225,7 +225,7 @@ class Stack(nn.Module):
         seen: Seen,
         dropout_keys: jax.Array | None,
     ) -> tuple[jax.Array, dict[str, jax.Array]]:
-        """Layers [L, …] of any number L, of the kinds that the model's layers from number `first` on are."""
+        """Runs any number L of layers, given as [L, …], whose kinds are those of the model's layers from `first` on."""
         statistics: list[dict[str, jax.Array]] = []
         for index, params in enumerate(unstack_layers(layers, _length(layers))):
             block = rematerialized(functools.partial(self._run_one, first + index), self.config.remat)
@@ -242,12 +242,12 @@ class Stack(nn.Module):
         seen: Seen,
         dropout_keys: jax.Array | None,
     ) -> tuple[jax.Array, dict[str, jax.Array]]:
-        """`lax.scan` is a for loop over the leading axis of its inputs that is compiled once, whatever the number of
-        turns: `run_group` gets the stream and one slice of the stacked parameters, and returns the stream. (A PyTorch
-        loop over modules is what `_run_unrolled` is: each layer is compiled by itself.)
+        """`lax.scan` is a for loop over the leading axis of its inputs whose body is compiled once, whatever the number
+        of iterations: `run_group` gets the stream and one slice of the stacked parameters, and returns the stream.
+        (`_run_unrolled` is like a PyTorch loop over modules: each layer is compiled separately.)
 
-        A turn runs one period of the window pattern, so that each kind of layer is static in the program; layers that
-        do not fill a period run after the scan."""
+        An iteration runs one period of the window pattern, so that each kind of layer is static in the program. Layers
+        that do not fill a period run after the scan."""
         num_layers, period = _length(layers), scan_period(self.config)
         if num_layers < period:
             return self._run_unrolled(first, layers, x_BTD, seen, dropout_keys)
@@ -283,24 +283,25 @@ def _length(layers: Any) -> int:
 
 
 def _stack(trees: list[dict[str, jax.Array]]) -> dict[str, jax.Array]:
-    """One tree of equal trees: its arrays have a new first axis."""
+    """Stacks trees of the same structure into one tree whose arrays have a new first axis."""
     return jax.tree.map(lambda *leaves: jnp.stack(leaves), *trees)
 
 
 def _joined(before: dict[str, jax.Array], after: dict[str, jax.Array]) -> dict[str, jax.Array]:
-    """The statistics `after`, with those of the same names `before` them along their first axis."""
+    """Concatenates statistics of the same name along their first axis, `before` first; other statistics come from
+    `after`."""
     return {name: jnp.concatenate([before[name], x]) if name in before else x for name, x in after.items()}
 
 
 def layer_stacks(config: ModelSettings) -> dict[str, range]:
-    """The numbers of the layers in each stack of parameters, by its name, in the order of the model."""
+    """The layer numbers in each stack of parameters, by the stack's name, in the order of the model."""
     first = config.first_dense_layers
     stacks = {"first_layers": range(first), "layers": range(first, config.num_layers)}
     return {name: layers for name, layers in stacks.items() if layers}
 
 
 def settings_of_layer(config: ModelSettings, layer: int) -> ModelSettings:
-    """The section that a layer is made of: the first dense layers have no experts and a width of their own."""
+    """The settings of a layer: the first dense layers have no experts and their own width."""
     if layer >= config.first_dense_layers:
         return config
     return dataclasses.replace(config, num_experts=0, feedforward_width=config.first_dense_width)
@@ -309,8 +310,8 @@ def settings_of_layer(config: ModelSettings, layer: int) -> ModelSettings:
 def layer_marks(config: ModelSettings) -> str:
     """The mark of each layer: `window_pattern`, repeated.
 
-    S: it sees the last `window` keys. L: the whole context. N: the whole context, without rotary positions (NoPE,
-    arXiv:2305.19466; SmolLM3). Without a window S is L.
+    S: the layer sees the last `window` keys. L: the whole context. N: the whole context, without rotary positions
+    (NoPE, arXiv:2305.19466; SmolLM3). Without a window S is L.
     """
     pattern = config.window_pattern if config.window else config.window_pattern.replace("S", "L")
     if not pattern or set(pattern) - set("SLN"):
@@ -327,5 +328,5 @@ def layer_windows(config: ModelSettings) -> tuple[int, ...]:
 
 
 def scan_period(config: ModelSettings) -> int:
-    """How many layers one step of the scan holds: the pattern's length, or 1 where all layers are of one kind."""
+    """The number of layers per iteration of the scan: the pattern's length, or 1 if all layers are of one kind."""
     return 1 if len(set(layer_marks(config))) == 1 else len(config.window_pattern)
