@@ -1,1 +1,1 @@
-"""State, step, loss, optimizers, schedules, checkpoints, and what a run records and shows."""
+"""State, step, loss, optimizers, schedules, checkpoints, and the records and console of a run."""

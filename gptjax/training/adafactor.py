@@ -1,19 +1,19 @@
-"""Adafactor: the second moment of a matrix is kept as one number per row and one per column.
+"""Adafactor: stores the second moment of a matrix as one number per row and one per column.
 
     R ← β2 R + (1 - β2) mean over columns of G²        β2 = min(1 - t^-0.8, 0.999) at update t
     C ← β2 C + (1 - β2) mean over rows of G²
     U = G / sqrt(R C / mean R)                          update = U / max(1, RMS(U))
-    M ← β1 M + (1 - β1) update                          the direction of descent, where beta1 > 0
+    M ← β1 M + (1 - β1) update                          the direction of descent if beta1 > 0
 
 The factors, the growing β2 and the clipping of each update are from Shazeer and Stern (arXiv:1804.04235). Zhai et al.
 (arXiv:2106.04560, section 3.3) changed the method for large models: β2 has a limit, steps are not scaled by the size of
-the parameter, so that learning rates mean the same as for AdamW, and there is momentum, which is not debiased and may
-be kept in bfloat16. Their released code (Big Vision) has the same constants and clips only on request; here updates are
-clipped, as in the first paper. Vectors, and matrices whose shorter side is below 32, keep the second moment of every
-entry.
+the parameter, so that learning rates mean the same as for AdamW, and there is momentum, which is not bias-corrected and
+may be stored in bfloat16. Their released code (Big Vision) has the same constants and clips only on request; here
+updates are always clipped, as in the first paper. For vectors, and matrices whose shorter side is below 32, the second
+moment of every entry is stored.
 
-Optax's own `scale_by_factored_rms` factors the two longest axes. In parameters stacked over many layers, one of them
-may be the layers; in attention's [L, D, N, H] they split a head. Here each layer is a matrix of its own, with the
+Optax's own `scale_by_factored_rms` factors the two longest axes. In parameters stacked over many layers, one of these
+axes may be the layers, and in attention's [L, D, N, H] they split a head. Here each layer is a separate matrix with the
 inputs and outputs that its declaration names.
 """
 
@@ -36,10 +36,10 @@ SMALLEST_SQUARE = 1e-30  # added to G², so that a zero gradient is not divided 
 
 
 class FactoredState(NamedTuple):
-    """count: updates so far. Each parameter has rows [L, in] and columns [L, out], or `whole`; the unused ones are
+    """count: updates so far. Each parameter has rows [L, in] and columns [L, out], or `whole`; unused arrays are
     [1]."""
 
-    count: jax.Array  # type: ignore[assignment]  # hides the tuple's method, which is not used
+    count: jax.Array  # type: ignore[assignment]  # hides the tuple's unused method
     rows: optax.Updates
     columns: optax.Updates
     whole: optax.Updates

@@ -1,4 +1,4 @@
-"""The best validation score of a run over all of its starts, and what to do when the last score is not the best."""
+"""The best validation score of a run over all of its starts, and advice if the last score is not the best."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
-"""Checkpoints of a run. They are saved in the background, are complete or absent, and can be restored on any mesh.
+"""Checkpoints of a run: saved in the background, either complete or absent, and restorable on any mesh.
 
-`workdir/checkpoints/<step>/` is one checkpoint. Orbax writes it into a temporary folder and renames that when it is
-complete. This module decides which checkpoints stay, and renames one before deleting it: Orbax's own manager deletes in
-place, so a kill would leave half a checkpoint under the name of a complete one.
+`workdir/checkpoints/<step>/` is one checkpoint. Orbax writes it into a temporary folder, which it renames when it is
+complete. This module decides which checkpoints to keep, and renames a checkpoint before deleting it. Orbax's own
+manager deletes in place, so a kill would leave half a checkpoint under the name of a complete one.
 """
 
 from __future__ import annotations
@@ -48,9 +48,9 @@ T = TypeVar("T")
 class Checkpoints:
     """The checkpoints of one run. All processes that train it must make the same calls.
 
-    It keeps the latest `keep_latest`, the `keep_best` with the best score on each set of windows that was scored, and
-    every step that is a multiple of `keep_every`. Scores of different kinds or on different sets are never
-    compared. Opening removes the remains of killed saves and deletions.
+    It keeps the latest `keep_latest`, the best `keep_best` by each score on each set of windows, and every step that is
+    a multiple of `keep_every`. Different scores, or scores on different sets, are never compared. Opening removes the
+    remains of interrupted saves and deletions.
 
     Args:
       workdir: the run's folder, seen by all processes.
@@ -76,7 +76,7 @@ class Checkpoints:
                 if path.name.startswith(_DELETED) or files.TEMPORARY in path.name:
                     shutil.rmtree(path, ignore_errors=True)
                 elif path.name.isdecimal() and not (path / files.COMMITTED).exists():
-                    _set_aside(path)  # part of a copy; in its place, the run could not save that step
+                    _set_aside(path)  # a partly copied checkpoint; as long as it exists, the run cannot save this step
         _barrier("checkpoints opened")
 
     def __enter__(self) -> Checkpoints:
@@ -87,7 +87,7 @@ class Checkpoints:
     ) -> None:
         if error is None:
             self.close()
-        else:  # the caller's error matters more; a failed save is in the log
+        else:  # the caller's error is more important; a failed save is logged
             self._wait_for_save()
 
     def all_steps(self) -> list[int]:
@@ -98,25 +98,25 @@ class Checkpoints:
         return max(self.all_steps(), default=None)
 
     def best(self, score: str, windows: str | None) -> tuple[int, float] | None:
-        """(step, value) of the checkpoint with the best value of a score on this set; None if no checkpoint has one."""
+        """(step, value) of the checkpoint with the best score on this set; None if no checkpoint has the score."""
         steps = _best_first(self.directory).get((score, windows), [])
         return (steps[0], files.read_metadata(self.directory / str(steps[0]))["metrics"][score]) if steps else None
 
     def save(self, step: int, state: TrainState, metadata: Mapping, metrics: Mapping | None = None) -> float:
-        """Waits for the previous save, then starts to save `state`. A step that is already saved is left alone.
+        """Waits for the previous save, then starts to save `state`. A step that is already saved is not saved again.
 
         The arrays may be donated as soon as this returns. A save that fails, now or later in the background (a full
-        disk), is logged as an error and its remains are removed; the earlier checkpoints stay, and training may go on.
+        disk), is logged as an error and its remains are removed. Earlier checkpoints stay, and training can continue.
         `wait` raises the error.
 
         Args:
           metadata: JSON values, as `run_metadata` makes them. Its JUDGED_BY names the score that decides which
             checkpoint is the best; the default is the validation loss.
-          metrics: the checkpoint can be the best only if these have that score, measured at this step on
+          metrics: the checkpoint can be the best only if these contain that score, measured at this step on
             `validation/set`.
 
         Returns:
-          The seconds for which training stood still.
+          The seconds for which training was blocked.
         """
         started = time.perf_counter()
         self._wait_for_save()
@@ -134,7 +134,7 @@ class Checkpoints:
         return time.perf_counter() - started
 
     def wait(self) -> None:
-        """Waits until all saves are on disk, and checkpoints that need not be kept are deleted.
+        """Waits until all saves are on disk and unneeded checkpoints are deleted.
 
         Raises:
           CheckpointError: the last save failed.
@@ -148,7 +148,8 @@ class Checkpoints:
     close = wait
 
     def metadata(self) -> dict | None:
-        """The metadata of the newest checkpoint that all processes can read, or None. Check it before compiling."""
+        """The metadata of the newest checkpoint that all processes can read, or None. Callers check it before they
+        compile."""
         steps = of_process_0(self.all_steps()[::-1])
 
         def read(path: Path) -> dict:
@@ -186,9 +187,9 @@ class Checkpoints:
     def _start_write(self, path: Path, state: TrainState, metadata: Mapping) -> Callable[[], None]:
         """Starts the save. Returns a function that finishes it, which another thread calls; `state` may be donated."""
         snapshot = self._snapshots.take(state)
-        if snapshot is None:  # Orbax then copies to the host before it returns
+        if snapshot is None:  # then Orbax copies to the host before it returns
             return files.start_save(path, state, metadata).result
-        # Programs of several devices, such as sums over shards and the next step, must be started by one thread.
+        # Programs on several devices, such as sums over shards and the next step, must be started by the same thread.
         sums = files.start_checksums(snapshot) if jax.device_count() > 1 else None
         return lambda: files.start_save(path, snapshot, metadata, sums).result()
 
@@ -205,7 +206,7 @@ class Checkpoints:
             self._failure = None
 
     def _finish(self, write: Callable[[], None]) -> None:
-        """Writes the checkpoint, then deletes those that need not be kept any more."""
+        """Writes the checkpoint, then deletes unneeded ones."""
         write()
         if jax.process_index() != 0:
             return
@@ -270,7 +271,7 @@ def load_params(
     """
     directory = _directory(workdir, setting)
     steps = _choose(directory, which, setting)
-    if files.is_shared(like):  # the other run may go on, and save a checkpoint that some see and others do not
+    if files.is_shared(like):  # the other run may save a checkpoint meanwhile, which only some processes would see
         steps = of_process_0(steps)
     loaded, _ = _first_readable(directory, steps, lambda path: files.read_params(path, ema, like, check))
     return loaded
@@ -290,7 +291,8 @@ def load_for_inference(
     made can bring the module with it, and importing a module runs it.
 
     Raises what `load_params` raises, and ConfigError if config.json cannot be read, names such a function without
-    consent, or describes another model than the trained one: an edited config may fit the arrays and compute nonsense.
+    permission, or describes a model other than the trained one: an edited config may fit the arrays and compute
+      nonsense.
     """
     config = saved_config(workdir)
     for field in MODEL_MAY_BE_OWN:
@@ -341,9 +343,9 @@ def _steps(directory: Path) -> list[int]:
 
 
 def _best_first(directory: Path) -> dict[tuple, list[int]]:
-    """(score's name, scored set) → steps of the checkpoints with a finite score of that kind, best first.
+    """(score's name, scored set) → steps of the checkpoints with a finite value of that score, best first.
 
-    Of equal scores the later comes first. The kinds are in the order in which they were last measured.
+    Among equal scores, the later step comes first. Keys are in the order in which their scores were last measured.
     """
     costs = {step: cost for step in _steps(directory) if math.isfinite((cost := _cost(directory / str(step)))[0])}
     in_turn = dict.fromkeys(costs[step][1] for step in sorted(costs, reverse=True))
@@ -353,7 +355,7 @@ def _best_first(directory: Path) -> dict[tuple, list[int]]:
     }
 
 
-@functools.cache  # a checkpoint does not change, and a run may keep hundreds
+@functools.cache  # a checkpoint does not change, and a run may have hundreds
 def _cost(path: Path) -> tuple[float, tuple[str, str | None]]:
     """Returns (cost, (score's name, scored set)). The cost is lower for a better score, and NaN without one."""
     try:
@@ -366,7 +368,7 @@ def _cost(path: Path) -> tuple[float, tuple[str, str | None]]:
 
 
 def _choose(directory: Path, which: str | int, setting: str = "--workdir", steps: list[int] | None = None) -> list[int]:
-    """The steps to try, in order. steps: those that there are, if they are known."""
+    """The steps to try, in order. steps: the available steps, if known."""
     steps = _steps(directory) if steps is None else steps
     if not steps:
         problem = "it has none" if directory.parent.is_dir() else "it does not exist"
@@ -394,7 +396,7 @@ def _choose(directory: Path, which: str | int, setting: str = "--workdir", steps
 
 
 def _first_readable(directory: Path, steps: Iterable[int], read: Callable[[Path], T]) -> tuple[T, list[Path]]:
-    """The result of `read` on the first of `steps` that it can read, and the paths of the unreadable ones before."""
+    """The result of `read` for the first readable one of `steps`, and the paths of the unreadable ones before it."""
     unreadable: dict[Path, CheckpointError] = {}
     for step in steps:
         path = directory / str(step)
@@ -407,7 +409,7 @@ def _first_readable(directory: Path, steps: Iterable[int], read: Callable[[Path]
 
 
 def _set_aside(path: Path) -> None:
-    """Renames an unreadable checkpoint, so that it can be looked into and the run can save its step again."""
+    """Renames an unreadable checkpoint, so that it can be inspected and the run can save its step again."""
     aside = path.with_name(_UNREADABLE + path.name)
     shutil.rmtree(aside, ignore_errors=True)
     logging.warning("the unreadable checkpoint was renamed to %s", path.rename(aside))

@@ -1,8 +1,8 @@
-"""One checkpoint on disk: its parts, its metadata, and reading back exactly what was written.
+"""One checkpoint on disk: its parts, its metadata, and checksums that verify what is read.
 
-A checkpoint is an Orbax folder with the parts `params`, `ema` (when there is one) and `optimizer` (everything else that
-the next step depends on), so that sampling reads the parameters and nothing else. Its metadata are JSON values: the
-caller's, and every array's shape, dtype and checksum.
+A checkpoint is an Orbax folder with the parts `params`, `ema` (if there is one) and `optimizer` (everything else that
+the next step depends on), so that sampling reads only the parameters. Its metadata are JSON values: the caller's, and
+the shape, dtype and checksum of every array.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ class CheckpointError(RunError):
 def start_save(
     path: Path, state: TrainState, metadata: Mapping, sums: Mapping[str, jax.Array] | None = None
 ) -> ocp.AsyncResponse:
-    """Copies `state` from the devices, then writes it in the background; `.result()` waits and raises what went wrong.
+    """Copies `state` from the devices, then writes it in the background; `.result()` waits and raises any error.
 
     The folder appears under `path` when it is complete. The arrays may be donated as soon as this returns.
 
@@ -76,10 +76,10 @@ def read_metadata(path: Path) -> dict:
 
 
 def read_state(path: Path, abstract: TrainState) -> tuple[TrainState, dict]:
-    """The state and the metadata at `path`, the arrays placed as `abstract` says.
+    """The state and the metadata at `path`, with arrays sharded like `abstract`.
 
     Raises:
-      ConfigError: the checkpoint has other arrays than `abstract`, or other shapes or dtypes.
+      ConfigError: the arrays of the checkpoint differ from `abstract` in names, shapes or dtypes.
       CheckpointError: it is damaged, or unreadable for at least one of the processes that share the arrays.
     """
 
@@ -107,7 +107,7 @@ def means_average(metadata: Mapping, ema: bool | None) -> bool:
 def read_params(
     path: Path, ema: bool | None = False, like: Any = None, check: Callable[[dict], Any] = lambda metadata: None
 ) -> tuple[dict, dict]:
-    """The parameters, or their moving average, and the metadata. Reads no file of the other parts.
+    """The parameters, or their moving average, and the metadata. Reads no files of the other parts.
 
     Args:
       ema: see `means_average`.
@@ -136,19 +136,20 @@ def read_params(
 
 
 def reason(error: BaseException) -> str:
-    """The root cause in one line: storage errors are wrapped, and list pages of their own options."""
+    """The root cause in one line: storage errors are wrapped, and print long lists of their options."""
     while error.__cause__ is not None:
         error = error.__cause__
     if isinstance(error, SaveFailedElsewhere):
         return str(error)
     text = str(error).strip().split("\n")[0].split(" [tensorstore_spec")[0].split(" [os_error")[0]
-    if len(text) > 300:  # the start says what happened, the end says why
+    if len(text) > 300:  # the start says what failed, the end says why
         text = f"{text[:80]} … {text[-200:]}"
     return f"{type(error).__name__}: {text}"
 
 
 def _parts(state: TrainState) -> dict[str, Any]:
-    """The parts as plain dicts: an optimizer's tuples and classes would tie the files to one version of Optax."""
+    """The parts as plain dicts: with an optimizer's tuples and classes, the files would depend on one version of
+    Optax."""
     trees = {
         "params": state.params,
         "ema": state.ema,
@@ -163,9 +164,10 @@ def _load(path: Path, parts: dict[str, Any]) -> dict[str, Any]:
 
 
 def _orbax(alone: bool = False) -> ocp.Context:
-    """Orbax's options. Processes write together, but each reads alone: otherwise one failure would hang the others."""
+    """Orbax's options. Processes write together, but each reads independently: otherwise one failure would hang the
+    others."""
     context = ocp.Context()
-    # Trained floats shrink by 8 % for 2.5 times the time.
+    # Compression makes trained floats 8 % smaller but takes 2.5 times as long.
     context.array.saving.use_compression = False
     if alone:
         context.multiprocessing_options.primary_host = jax.process_index()
@@ -174,8 +176,8 @@ def _orbax(alone: bool = False) -> ocp.Context:
 
 
 def _count_operations_alike() -> None:
-    """Orbax names the barriers of a save by how many operations a process has begun. After a load that failed early in
-    one process alone, the processes would wait at different barriers, in every save of the run."""
+    """Orbax names the barriers of a save by the number of operations that a process has begun. After a load that failed
+    early in only one process, the processes would wait at different barriers in every save of the run."""
     if jax.process_count() > 1:
         most = multihost_utils.process_allgather(np.int32(OperationIdGenerator.get_current_operation_id())).max()
         while int(OperationIdGenerator.get_current_operation_id()) < most:
@@ -183,15 +185,15 @@ def _count_operations_alike() -> None:
 
 
 def is_shared(abstract: Any) -> bool:
-    """Whether other processes hold parts of these arrays, too, so that all of them read the arrays together."""
+    """Whether other processes also hold parts of these arrays, so that all of them read the arrays together."""
     return not all(leaf.sharding.is_fully_addressable for leaf in jax.tree.leaves(abstract))
 
 
 def agreed(path: Path, read: Callable[[], T], together: bool) -> T:
     """The result of `read`, which reads the checkpoint at `path`.
 
-    together: all processes call this, and if `read` fails in any of them, all raise CheckpointError. Without this, each
-      would go on with another checkpoint.
+    together: all processes call this, and if `read` fails in any of them, all raise CheckpointError. Otherwise the
+      processes would continue with different checkpoints.
     """
     error: Exception | None = None
     result: list[T] = []

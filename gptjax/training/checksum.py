@@ -1,8 +1,8 @@
-"""One number per array, the same on any mesh. It shows that the restored array is the saved one.
+"""A checksum per array, the same on any mesh, which verifies that a restored array equals the saved one.
 
-Storage does not detect this: only the indices of a checkpoint's files carry checksums, so a flipped bit in the data
-would silently change a parameter, and a resharded restore could misplace a shard unnoticed. The sums are computed on
-the devices that hold the arrays, at the speed of reading them once.
+Orbax's storage does not verify this: only the indices of a checkpoint's files have checksums. A flipped bit in the data
+would silently change a parameter, and a resharded restore could misplace a shard. The sums are computed on the devices
+that hold the arrays, at the speed of reading them once.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ def checksums(arrays: Mapping[str, jax.Array]) -> dict[str, int]:
     """Name → sum modulo 2³² of the array's bits, each element weighted by an odd number drawn from its index.
 
     Addition modulo 2³² does not depend on order, so neither sharding nor the number of processes changes the value. A
-    single changed bit always changes it, since an odd weight has an inverse; swapped elements go unnoticed with a
+    single changed bit always changes it, since an odd weight has an inverse; swapped elements are missed with a
     probability of 1 in 2³².
     """
     return fetched(checksums_on_device(dict(arrays)))
@@ -34,7 +34,7 @@ def fetched(sums: Mapping[str, jax.Array]) -> dict[str, int]:
 
 
 def _checksum(array: jax.Array) -> jax.Array:
-    if jax.typeof(array).memory_space == jax.memory.Space.Host:  # there is nothing that could compute
+    if jax.typeof(array).memory_space == jax.memory.Space.Host:  # sums are computed in device memory
         array = jax.device_put(array, jax.memory.Space.Device)
     if array.dtype == jnp.bool_:
         array = array.astype(jnp.uint8)
@@ -44,5 +44,6 @@ def _checksum(array: jax.Array) -> jax.Array:
     for axis in reversed(range(bits.ndim)):
         index += jax.lax.broadcasted_iota(jnp.uint32, bits.shape, axis) * jnp.uint32(stride % 2**32)
         stride *= bits.shape[axis]
-    weight = (index * jnp.uint32(0x9E3779B1)) ^ (index >> 15) | 1  # the golden ratio's bits scatter neighbours
+    # Multiplying by bits of the golden ratio scatters neighbouring indices.
+    weight = (index * jnp.uint32(0x9E3779B1)) ^ (index >> 15) | 1
     return jnp.sum(bits * weight, dtype=jnp.uint32)

@@ -1,4 +1,4 @@
-"""Compares runs, read from their folders: their figures, their validation sets, and how their configs differ."""
+"""Compares runs by reading their folders: their metrics, their validation sets and the differences of their configs."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ from gptjax.user_code import is_named
 
 TOKENS = "validation/tokens"
 UNLIKE = "≠"
-FORMATS = (".png", ".svg", ".pdf")  # of a plot
+FORMATS = (".png", ".svg", ".pdf")  # file formats of a plot
 # EVALUATION decides which windows are scored, and with how much context. SHOWN_ONLY does not affect a run's result.
 EVALUATION = ("data.path", "data.sequence_length", "data.windows")
 SHOWN_ONLY = ("logging.", "checkpoint.", "evaluation.sample_")
@@ -40,7 +40,7 @@ SHOWN_ONLY = ("logging.", "checkpoint.", "evaluation.sample_")
 
 @dataclasses.dataclass(frozen=True)
 class RecordedRun:
-    """A run as its folder records it now. name: its path below the folder that all compared runs share."""
+    """A run as currently recorded in its folder. name: its path below the common parent folder of all compared runs."""
 
     folder: Path
     name: str
@@ -59,8 +59,8 @@ class RecordedRun:
 
     @property
     def judged_by(self) -> Score:
-        """The first score of its objective. It is the loss if the objective is a user's own class, since reading a run
-        imports no user code."""
+        """The first score of its objective. For a user's own objective it is the loss, since reading a run imports no
+        user code."""
         objective = OBJECTIVES.get(self.config.training.objective)
         return objective.scores[0] if objective else LOSS
 
@@ -80,10 +80,11 @@ class RecordedRun:
 
     @functools.cached_property
     def num_parameters(self) -> int | None:
-        """None if a user's own code decides it, since reading a run does not import user code."""
+        """None if it depends on user code, which reading a run does not import."""
         if any(is_named(get(self.config, field)) for field in MODEL_MAY_BE_OWN):
             return None
-        model = dataclasses.replace(self.config.model, attention="auto", dtype="auto", layers="auto")  # made elsewhere
+        # Prepared elsewhere.
+        model = dataclasses.replace(self.config.model, attention="auto", dtype="auto", layers="auto")
         facts = DataFacts(vocab_size=max(model.vocab_size, 1))
         model = resolve(dataclasses.replace(self.config, model=model), facts, platform="cpu", batch_devices=1).model
         return count_parameters(family_of(model).declarations).total
@@ -97,17 +98,18 @@ class RecordedRun:
 
     @functools.cached_property
     def evaluated_on(self) -> dict[str, Any]:
-        """What its validation loss was measured on. Losses can be compared only if this is equal."""
+        """The conditions under which its validation loss was measured. Losses can be compared only if these are
+        equal."""
         of_config = {} if self.last(SET) else {field: flatten(self.config)[field] for field in EVALUATION}
         scored = {"the set of windows": self.last(SET), "tokens scored": self.last(TOKENS)}
         return {**of_config, **scored, "the score": self.judged_by.name, "the tokenizer": self.tokenizer_hash}
 
 
 def run_folders(folders: Sequence[Path]) -> list[Path]:
-    """Finds the folders of runs. Each given folder is a run's, or holds the folders of several runs, as a sweep's does.
+    """Finds the folders of runs. Each given folder is a run's, or contains the folders of several runs, like a sweep's.
 
     Raises:
-      ConfigError: a folder is not a run's and does not hold one.
+      ConfigError: a folder is not a run's and does not contain one.
     """
     found: list[Path] = []
     for folder in folders:
@@ -141,7 +143,7 @@ def _read(folder: Path, name: str) -> RecordedRun:
 
 
 def table(runs: Sequence[RecordedRun]) -> Table:
-    """A row per run. UNLIKE marks losses that were measured on other text than the first run's."""
+    """A row per run. UNLIKE marks losses that were measured on different text than the first run's."""
     made = Table(box=None, pad_edge=False)
     made.add_column("run", overflow="fold")
     score = runs[0].judged_by.name.replace("/", " ").replace("_", " ")
@@ -214,13 +216,13 @@ def _shown(value: Any) -> str:
 
 
 def check_plot(path: Path, option: str) -> None:
-    """Raises ConfigError, which begins with `option`, unless a plot can be written to a file of that name."""
+    """Raises ConfigError, whose message begins with `option`, unless a plot can be written to a file of that name."""
     if path.suffix.lower() not in FORMATS:
         raise ConfigError(f"{option}={path}: must end in {', '.join(FORMATS[:-1])} or {FORMATS[-1]}")
 
 
 def check_metric(runs: Sequence[RecordedRun], metric: str, x: str) -> None:
-    """Raises ConfigError, which lists the available metrics, unless some run has finite values to draw."""
+    """Raises ConfigError, whose message lists the available metrics, unless a run has finite values to draw."""
 
     def is_drawn(row: dict[str, Any], name: str) -> bool:
         values = (row.get(name), row.get(x))

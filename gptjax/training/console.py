@@ -1,7 +1,7 @@
-"""What a training run shows: the table of settings, a live view, and the summary. No figures are computed here.
+"""The console output of a training run: the table of settings, a live view and the summary. Computes no metrics.
 
-On a terminal, one status line updates at the bottom and a permanent line is added each logging interval. Elsewhere (a
-file, a job's log) only the permanent lines are written. Only the first process shows anything.
+On a terminal, a status line at the bottom is updated and a permanent line is added per logging interval. Elsewhere (a
+file, a job's log), only the permanent lines are written. Only the first process prints.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ LOG_WIDTH = 120  # columns of a log that is not a terminal
 HEADER_EVERY = 25  # permanent lines
 MOST_COLUMNS, COLUMN_GAP = 3, 2  # of the settings
 MOST_VALUE_WIDTH = 28  # of a setting; longer values, such as paths, wrap
-# Settings that say what a run is, shown even at their defaults.
+# Settings that identify a run are shown even at their defaults.
 ALWAYS_SHOWN = frozenset(
     {
         *("seed", "model.family", "model.vocab_size", "model.num_layers", "model.width", "model.num_heads"),
@@ -47,18 +47,18 @@ ALWAYS_SHOWN = frozenset(
         *("training.batch_size", "training.gradient_accumulation_steps", "checkpoint.every", "evaluation.every"),
     }
 )
-# The facts `compute` and `mesh` show these fields.
+# These fields are shown in the facts `compute` and `mesh`.
 IN_FACTS = frozenset({"model.dtype", "model.layers", "model.attention", "model.remat", *(f"mesh.{a}" for a in AXES)})
-# Columns of an interval's line that are dropped, in this order, on a narrow terminal.
+# Columns of an interval's line that are dropped on a narrow terminal, in this order.
 DISPENSABLE = ("memory", "wait", "done", "grad", "ms/step", "MFU", "lr", "valid", "left", "tok/s")
-OUTLIER = 4.0  # z-scores from here on are shown
-GAP = "  "  # between two figures of a line
+OUTLIER = 4.0  # z-scores of at least this size are shown
+GAP = "  "  # between two columns of a line
 
-# --- numbers for people ----------------------------------------------------------------------------------------------
+# --- formatting numbers ----------------------------------------------------------------------------------------------
 
 
 def _number(value: float | None, form: str) -> str:
-    """The value in a format, or '–' if there is none; 'nan' and 'inf' stay readable."""
+    """Formats a value: '–' if it is None; 'nan' and 'inf' are kept."""
     return "–" if value is None else format(float(value), form)
 
 
@@ -70,7 +70,7 @@ def _percent(value: float | None) -> str:
 
 
 def make_console() -> Console:
-    """The console of a run: as wide as the terminal, LOG_WIDTH elsewhere, and quiet on all processes but the first."""
+    """The console of a run: as wide as the terminal, LOG_WIDTH elsewhere, and silent in all processes but the first."""
     console = Console(quiet=jax.process_index() != 0)
     return console if console.is_terminal else Console(quiet=console.quiet, width=LOG_WIDTH)
 
@@ -112,7 +112,7 @@ def derived_facts(plan: Plan) -> dict[str, dict[str, str]]:
 
 
 def _pipeline_facts(plan: Plan) -> dict[str, str]:
-    """The idle time that a pipeline costs; empty without a pipeline."""
+    """The idle time of a pipeline; empty without a pipeline."""
     schedule = schedule_of(plan.config.mesh, plan.mesh)
     if schedule.stages == 1:
         return {}
@@ -122,7 +122,7 @@ def _pipeline_facts(plan: Plan) -> dict[str, str]:
 
 
 def epochs_facts(data: Dataset, total_steps: int, validation: Dataset | None) -> dict[str, str]:
-    """How often a run reads its data, and whether batches are larger than the data; for `print_settings`."""
+    """The number of epochs of a run, and whether batches are larger than the data; for `print_settings`."""
     whole, each = data.epochs(total_steps), data.epochs(1)
     epochs = ", ".join(f"{_number(n, '.3g')}{f' of {folder}' if len(whole) > 1 else ''}" for folder, n in whole.items())
     facts = {
@@ -165,7 +165,7 @@ def print_settings(console: Console, config: Settings, facts: Mapping[str, Mappi
 
 
 def _side_by_side(sections: Mapping[str, Mapping[str, Any]], width: int) -> Table:
-    """Arranges the sections in as many columns as fit beside each other; each column is filled before the next."""
+    """Arranges the sections in as many columns as fit side by side; each column is filled before the next."""
     tables = {name: _section(name, fields, MOST_VALUE_WIDTH) for name, fields in sections.items()}
     for columns in range(MOST_COLUMNS, 0, -1):
         filled = _filled({name: len(fields) + 2 for name, fields in sections.items()}, columns)
@@ -203,7 +203,7 @@ def _section(title: str, fields: Mapping[str, Any], value_width: int | None = No
     table.add_column(overflow="fold", max_width=value_width)
     for name, value in fields.items():
         table.add_row(one_line(name), Text(_shown(value)))
-    return Group(Text(title, style="bold cyan"), table)  # a title within the table would widen its first column
+    return Group(Text(title, style="bold cyan"), table)  # a title inside the table would widen its first column
 
 
 def _shown(value: Any) -> str:
@@ -266,24 +266,25 @@ class TrainingView:
         print_notes(self._console, [text])
 
     def compiled(self, seconds: float) -> None:
-        """Says how long compiling took, and starts the clock for the time left, which excludes compiling."""
+        """Prints how long compiling took, and starts the clock of the remaining time, which excludes compiling."""
         self._started, self._start_step = self._clock(), self._step
         self.note(f"compiled in {seconds:.1f} s (not counted in the rates below)")
 
     @contextlib.contextmanager
     def busy(self, what: str) -> Iterator[None]:
-        """Shows in the status line what the run is doing instead of training: 'evaluating', 'saving', …"""
+        """Shows in the status line what the run does instead of training: 'evaluating', 'saving', …"""
         self._progress.update(self._task, status=what)
         yield
         self._progress.update(self._task, status=self._status())
 
     def advance(self, step: int) -> None:
-        """Moves the status line to `step` steps done. Cheap enough for every step."""
+        """Updates the status line after `step` steps. Cheap enough for every step."""
         self._step = step
         self._progress.update(self._task, completed=step, status=self._status())
 
     def log(self, step: int, metrics: Mapping[str, Any]) -> None:
-        """Adds the permanent line of an interval. metrics: named as in metrics.jsonl; missing ones show as '–'."""
+        """Adds the permanent line of an interval. metrics: named as in metrics.jsonl; missing metrics are shown as
+        '–'."""
         self.advance(step)
         columns = self._fitting(self._columns(step, metrics))
         names = [name for name, _ in columns]
@@ -304,7 +305,7 @@ class TrainingView:
         self._print(line)
 
     def _fitting(self, columns: Sequence[tuple[str, str]]) -> list[tuple[str, str]]:
-        """Drops the most dispensable columns until the rest fit the terminal."""
+        """Drops the least important columns until the rest fit the terminal."""
         kept = list(columns)
         for dispensable in DISPENSABLE:
             if sum(len(cell) for _, cell in kept) + len(GAP) * (len(kept) - 1) <= self._console.width:
@@ -316,7 +317,7 @@ class TrainingView:
         self._console.print(line, soft_wrap=True)
 
     def validated(self, step: int, metrics: Mapping[str, Any], best: bool = False) -> None:
-        """Adds the line of an evaluation; its loss stays in the interval lines that follow."""
+        """Adds the line of an evaluation; its loss is repeated in the following interval lines."""
         self._validation = metrics[self._scores[0].name]
         parts = [
             score.line.format(metrics[score.name]) for score in self._scores if metrics.get(score.name) is not None
@@ -330,7 +331,8 @@ class TrainingView:
         self._print(Text(line, "green"))
 
     def seconds_left(self) -> float | None:
-        """Estimated from the pace since compiling, evaluations and saves included; None before the first step."""
+        """Estimated from the average speed since compiling, evaluations and saves included; None before the first
+        step."""
         done = self._step - self._start_step
         return (self._clock() - self._started) / done * (self._total - self._step) if done > 0 else None
 
@@ -375,7 +377,7 @@ def run_summary(
     validation: Mapping[str, Any] | None = None,
     best: float | None = None,
 ) -> dict[str, str]:
-    """The figures of a finished (or stopped) run, for `print_summary`. `step` and `tokens` are those reached."""
+    """The results of a finished or stopped run, for `print_summary`. `step` and `tokens`: the numbers reached."""
     rates = throughput.overall()
     summary = {"steps": f"{step:,} ({count_text(tokens)} tokens)"}
     if train_loss is not None:
@@ -399,6 +401,6 @@ def run_summary(
 
 
 def print_summary(console: Console, title: str, summary: Mapping[str, str]) -> None:
-    """Prints the end of a run: `title` ('finished', 'stopped by SIGTERM', …) and its figures."""
+    """Prints the end of a run: `title` ('finished', 'stopped by SIGTERM', …) and its results."""
     console.print()
     console.print(_section(title, summary))

@@ -1,12 +1,12 @@
-"""Cross-entropy of a linear head, with the logits in memory as a whole or in chunks.
+"""Cross-entropy of a linear head, with all logits in memory at once or in chunks.
 
 The loss of one token with target y, hidden state x and weight w:
 
     logits = softcap(x · head)         lse = log Σ exp(logits)
     nll = lse - logits[y]              loss = w ((1 - s) nll + s (lse - mean(logits)) + z_loss · lse²)
 
-With label smoothing s, a target has 1 - s of the probability that is learned, and all V tokens share the rest
-(arXiv:1512.00567, section 7). The z-loss keeps the softmax normaliser near 1 (PaLM, arXiv:2204.02311, section 5).
+With label smoothing s, the target has probability 1 - s, and all V tokens share the rest equally (arXiv:1512.00567,
+section 7). The z-loss keeps the softmax normaliser near 1 (PaLM, arXiv:2204.02311, section 5).
 
 Matrix products take operands of x's dtype and accumulate in float32; everything between them is float32.
 """
@@ -39,13 +39,14 @@ def cross_entropy(
 
     Args:
       weights_BT: float32; tokens of weight 0 count neither in the loss nor in any gradient.
-      chunk: number of tokens whose logits exist at once; 0: all. Chunks cut the sequence, so that the batch stays
-        sharded: a chunk holds at least one position of every row. Gradients are computed in the forward pass and kept
-        in place of the logits. This takes three matrix products; recomputing the logits would take four.
+      chunk: number of tokens whose logits exist at once; 0: all. Chunks divide the sequence, so that the batch stays
+        sharded: a chunk has at least one position of every row. Gradients are computed in the forward pass and saved
+        instead of the logits. This takes three matrix products; recomputing the logits would take four.
 
-    A target outside of the vocabulary whose weight is not 0 makes both sums NaN: a run stops there, or drops the step.
+    A target outside of the vocabulary whose weight is not 0 makes both sums NaN, so that the run stops or drops the
+    step.
 
-    The loss is differentiable in x, head and weights; nll_sum is a figure to report and carries no gradient.
+    The loss is differentiable in x, head and weights; nll_sum is only reported and has no gradient.
     """
     batch, length = targets_BT.shape
     shape = z_loss, logit_softcap, label_smoothing
@@ -86,8 +87,8 @@ def _loss_of_logits(
     """(loss_sum, nll_sum) from logits before the soft-cap."""
     logits_BTV = softcap(logits_BTV, logit_softcap)
     lse_BT = _logsumexp(logits_BTV)
-    # A masked sum rather than a gather: it fuses, it stays local where the vocabulary is sharded, and its gradient is
-    # a select, not a scatter.
+    # A masked sum instead of a gather: it fuses, it needs no communication if the vocabulary is sharded, and its
+    # gradient is a select instead of a scatter.
     is_target_BTV = targets_BT[..., None] == jnp.arange(logits_BTV.shape[-1])
     nll_BT = lse_BT - jnp.sum(jnp.where(is_target_BTV, logits_BTV, 0.0), axis=-1)
     # Without this, a target outside of the vocabulary would cost lse, which looks valid. It must cost NaN.
@@ -103,8 +104,8 @@ def _loss_of_logits(
 
 @jax.custom_vjp
 def _logsumexp(logits_BTV: Array) -> Array:
-    """log Σ exp over the last axis. Its backward pass recomputes the probabilities from the logits, which are kept
-    anyway; JAX's own keeps a second array of the logits' size."""
+    """log Σ exp over the last axis. Its backward pass recomputes the probabilities from the logits, which are saved
+    anyway; JAX's own gradient saves a second array of the logits' size."""
     return jax.nn.logsumexp(logits_BTV, axis=-1)
 
 
@@ -154,7 +155,8 @@ def _chunked_forward(
     logit_softcap: float,
     label_smoothing: float,
 ) -> tuple[tuple[Array, Array], tuple[Array, Array, Array]]:
-    """The same sums and, as residuals, the gradients of loss_sum. The head's is summed in float32 over the chunks."""
+    """The same sums and, as residuals, the gradients of loss_sum. The head's gradient is summed in float32 over the
+    chunks."""
     low_DV, shape = head_DV.astype(x_BTD.dtype), (z_loss, logit_softcap, label_smoothing)
 
     def add(head_gradient_DV: Array, chunk: tuple[Array, ...]) -> tuple[Array, tuple[Array, ...]]:
@@ -192,7 +194,7 @@ def _chunked_backward(
     gradients: tuple[Array, Array, Array],
     cotangents: tuple[Array, Array],
 ) -> tuple[Array, Array, None, Array]:
-    loss_cotangent, _ = cotangents  # nll_sum carries no gradient
+    loss_cotangent, _ = cotangents  # nll_sum has no gradient
     x_BTD, head_DV, weights_BT = jax.tree.map(lambda g: (g * loss_cotangent).astype(g.dtype), gradients)
     return x_BTD, head_DV, None, weights_BT
 

@@ -1,4 +1,4 @@
-"""Peak rates and memory of the devices, by which a run's figures are divided."""
+"""Peak rates and memory of devices, to which a run's speed and memory are compared."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ import jax
 import jax.numpy as jnp
 
 # Dense matrix-product peaks in TFLOP/s per JAX device, no sparsity: (pattern on device_kind, bfloat16, float32). The
-# first match counts, so narrower patterns stand first. The float32 column is what XLA uses for float32 products by
+# first match counts, so narrower patterns come first. The float32 column is what XLA uses for float32 products by
 # default, TensorFloat-32, from Ampere on. Sources: NVIDIA's datasheets of each product (the sparse figure halved; for
 # GeForce and RTX cards the architecture's whitepaper, its rate with float32 accumulation), AMD's datasheets, and
-# Google's TPU system architecture pages. None: the device has no such unit, the makers give no figure, or it is not
-# known which unit XLA uses.
+# Google's TPU system architecture pages. None: the device has no such unit, the maker publishes no figure, or it is
+# unknown which unit XLA uses.
 PEAK_TFLOPS: tuple[tuple[str, float | None, float | None], ...] = (
     (r"H[18]00 PCIe", 756, 378),
     (r"H100 NVL|H200 NVL", 835, 418),
@@ -49,7 +49,7 @@ PEAK_TFLOPS: tuple[tuple[str, float | None, float | None], ...] = (
     (r"RTX 3090", 71, 35.6),
     (r"MI300X", 1307.4, None),  # float32: 163.4, or 653.7 as TensorFloat-32
     (r"TPU v2", 22.5, None),  # a device is one core, half a chip
-    (r"TPU v3", 61.5, None),  # likewise
+    (r"TPU v3", 61.5, None),  # a device is one core, half a chip
     (r"TPU v4 lite", 138, None),
     (r"TPU v4", 275, None),
     (r"TPU v5 lite|TPU v5e", 197, None),
@@ -57,12 +57,12 @@ PEAK_TFLOPS: tuple[tuple[str, float | None, float | None], ...] = (
     (r"TPU v6", 918, None),
     (r"TPU7x", 1153.5, None),  # a device is one of the two cores of a chip, which has 2,307
 )
-# Devices that are less than the card in their name: slices of a GPU, shares of a virtualized one, laptop and low-power
-# cards. No table lists their peaks.
+# Devices that are slower than the card in their name: slices of a GPU, shares of a virtualized GPU, laptop and
+# low-power cards. No table lists their peaks.
 NOT_THE_WHOLE = r"\bMIG\b|\bGRID\b|-\d+[ABCQ]\b|Laptop|Mobile|Max-Q"
 
 
-UNSURE = 0.1  # from this spread of the fastest products on, a measured peak is only a lower bound
+UNSURE = 0.1  # if the fastest products differ by at least this much, a measured peak is only a lower bound
 
 
 @dataclasses.dataclass(frozen=True)
@@ -80,7 +80,7 @@ class Peak:
 
 @dataclasses.dataclass(frozen=True)
 class Memory:
-    """Bytes in use, the most in use so far, and available; kind: 'device' (the fullest local one) or 'host' (the
+    """Bytes in use, maximum in use so far, and available; kind: 'device' (the fullest local device) or 'host' (the
     process)."""
 
     in_use: int
@@ -102,7 +102,7 @@ def peak_flops_per_device(device_kind: str, dtype: str) -> float | None:
 
 
 def peak_flops(devices: Sequence[jax.Device], dtype: str) -> Peak:
-    """The peak of all `devices` together. No table lists CPUs, so their rate is measured, and labelled so."""
+    """The peak of all `devices` together. No table lists CPUs, so their rate is measured and labelled as measured."""
     first = devices[0]
     if first.platform == "cpu":
         processes = len({device.process_index for device in devices})  # devices of one process share its cores
@@ -128,20 +128,20 @@ def peak_of(device_kind: str, count: int, dtype: str) -> Peak:
 
 @functools.cache
 def measured_peak() -> tuple[float, float]:
-    """What `measure_matmul_flops` finds when a process first asks."""
+    """The result of `measure_matmul_flops`, measured once per process."""
     return measure_matmul_flops()
 
 
 def measure_matmul_flops(seconds: float = 0.4, sizes: Sequence[int] = (512, 1024)) -> tuple[float, float]:
     """Measures float32 products [size, size]² on the default device, even if other programs keep it busy.
 
-    If other programs compute, some short products still run without interruption, but long ones do not. If none do, a
-    short product may not fill all cores. So two sizes are measured, each for half of the time, and the fastest product
-    counts.
+    If other programs compute, some short products still run without interruption, but long ones do not. If no other
+    program computes, a short product may not use all cores. Two sizes are therefore measured, each for half of the
+    time, and the fastest product counts.
 
     Returns:
-      FLOP/s of the fastest product, and the share by which the third fastest of its size was slower. If that is large,
-      uninterrupted products are rare, and even the fastest may have been interrupted.
+      FLOP/s of the fastest product, and the fraction by which the third fastest of the same size was slower. If this is
+      large, uninterrupted products are rare, and even the fastest may have been interrupted.
     """
     multiply = jax.jit(lambda a: jnp.matmul(a, a, preferred_element_type=jnp.float32))
     matrices = {size: jnp.full((size, size), 1.0 / size, jnp.float32) for size in sizes}

@@ -1,6 +1,6 @@
 """The history of a run: each start that trains adds a line to history.jsonl, which never changes afterwards.
 
-`config.json` has the current settings; history.jsonl has the step of each change, and the value before it.
+`config.json` has the current settings; history.jsonl has the step of each change and the previous value.
 """
 
 from __future__ import annotations
@@ -67,7 +67,7 @@ def _settings(path: Path) -> dict | None:
 
 
 def _append(path: Path, line: str) -> None:
-    """Appends a line, after completing one that a killed process may have left without a newline."""
+    """Appends a line, after ending a line that a killed process may have left without a newline."""
     with open(path, "ab+") as file:
         if file.seek(0, os.SEEK_END):
             file.seek(-1, os.SEEK_END)

@@ -14,9 +14,10 @@ from jax.experimental import multihost_utils
 class StopRequest:
     """Inside `with StopRequest() as stop:`, the first SIGTERM, SIGHUP or SIGINT only requests a stop.
 
-    SIGHUP is what a run gets when its terminal goes away, such as a closed ssh; under nohup it stays ignored.
-    The first Ctrl-C says what it does; a second one interrupts at once. With several processes a signal to any one
-    stops all at the same step: JAX's preemption service, which listens to SIGTERM, finds a step that none has passed.
+    A run gets SIGHUP when its terminal closes, for example with an ssh connection; under nohup it stays ignored. The
+    first Ctrl-C prints what it does; a second one interrupts at once. With several processes, a signal to any of them
+    stops all at the same step: JAX's preemption service, which listens to SIGTERM, finds a step that no process has
+    passed.
     """
 
     def __enter__(self) -> StopRequest:

@@ -1,4 +1,4 @@
-"""Errors for too little device memory: before anything is allocated, and when a device runs out of it."""
+"""Errors for too little device memory: before anything is allocated, and when a device runs out of memory."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from gptjax.training.hardware import bytes_per_device
 
 @contextlib.contextmanager
 def explained_memory(config: Settings) -> Iterator[None]:
-    """Turns an out-of-memory error into a sentence that names the settings that need less memory."""
+    """Turns an out-of-memory error into a message that names settings that need less memory."""
     try:
         yield
     except jax.errors.JaxRuntimeError as error:
@@ -33,7 +33,7 @@ def explained_memory(config: Settings) -> Iterator[None]:
 
 
 def check_fits(state: Any, batch: Any, limit: int | None = None) -> None:
-    """Raises ConfigError if state and batch alone do not fit into the memory of the devices.
+    """Raises ConfigError if the state and a batch alone do not fit into the memory of the devices.
 
     Args:
       state, batch: arrays as shapes, with their shardings.

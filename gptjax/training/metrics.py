@@ -1,4 +1,4 @@
-"""Figures of a run: model FLOP utilization, throughput, z-scores."""
+"""Metrics of a run: model FLOP utilization, throughput, z-scores."""
 
 from __future__ import annotations
 
@@ -11,16 +11,17 @@ from collections.abc import Callable, Iterator
 import jax
 import jax.numpy as jnp
 
-MONITOR_STEPS = 128  # steps before the first z-score, and the reach of the running statistics after that
-# A value changes the statistics by at most this many standard deviations; otherwise one spike would hide the next ones
-# for as long as the statistics reach back. The number is large on purpose: values beyond it widen the spread by a
-# third per step, sqrt(1 + 10² / 128), so that a lasting change by any factor f is accepted after log(f) / 0.28 steps.
+MONITOR_STEPS = 128  # steps before the first z-score, and the averaging length of the running statistics after that
+# A value changes the statistics by at most this many standard deviations; otherwise one spike would hide the following
+# ones until the statistics forget it. The number is large on purpose: values beyond it increase the standard deviation
+# by a third per step, sqrt(1 + 10² / 128), so that a lasting change by any factor f is accepted after log(f) / 0.28
+# steps.
 WINSORIZED_AT = 10.0
 LARGEST_DEVIATION = 1e18  # its square fits a float32; an infinite variance would never recover
 
 
 def model_flop_utilization(tokens_per_second: float, token_flops: float, peak_flops: float | None) -> float | None:
-    """The model's FLOP/s as a share of the peak; None if the peak is unknown."""
+    """The model's FLOP/s as a fraction of the peak; None if the peak is unknown."""
     return tokens_per_second * token_flops / peak_flops if peak_flops else None
 
 
@@ -36,7 +37,7 @@ def init_monitor() -> dict[str, jax.Array]:
 def update_monitor(
     monitor: dict[str, jax.Array], loss: jax.Array, gradient_norm: jax.Array, steps: int = MONITOR_STEPS
 ) -> tuple[dict[str, jax.Array], dict[str, jax.Array]]:
-    """Adds a step's loss and gradient norm to the running statistics and says how unusual they are.
+    """Adds a step's loss and gradient norm to the running statistics and computes their z-scores.
 
     Pure, for use inside jit. Mean and variance cover all values up to `steps`; later they are exponentially weighted
     (weight 1 / steps) and winsorized: a value changes them by at most `WINSORIZED_AT` standard deviations. Returns
@@ -53,8 +54,8 @@ def update_monitor(
     for name, value in values.items():
         mean, variance = monitor[f"{name}_mean"], monitor[f"{name}_variance"]
         deviation = value - mean
-        # A constant has no spread: deviations are then measured against rounding errors of the value itself. The square
-        # of the smallest spread must fit a float32 as well, since a variance of zero could not grow.
+        # A constant has no spread, so deviations are then compared with the rounding error of the value itself. The
+        # square of the smallest spread must fit a float32 as well, since a variance of zero could not grow.
         spread = jnp.maximum(jnp.sqrt(variance), 1e-6 * jnp.abs(mean) + 1e-15)
         zscore = jnp.clip(deviation / spread, -largest, largest)
         zscores[name] = jnp.where(jnp.isfinite(value), jnp.where(known, zscore, 0.0), jnp.inf)
@@ -80,10 +81,10 @@ class Rates:
 class Throughput:
     """Wall-clock accounting: training time excludes compiling, evaluating and saving.
 
-    with throughput.pause("compile" | "evaluation" | "checkpoint" | …): not training; `seconds` keeps each total
-    with throughput.waiting_for_data():                                 training, but the device may starve
+    with throughput.pause("compile" | "evaluation" | "checkpoint" | …): not training; `seconds` has each total
+    with throughput.waiting_for_data():                                 training, but the device may be idle
     throughput.count(steps)                                             steps done
-    throughput.lap() -> Rates since the last lap                        call when the results of these steps are here
+    throughput.lap() -> Rates since the last lap                        call it when the results have arrived
     """
 
     def __init__(self, tokens_per_step: int, clock: Callable[[], float] = time.perf_counter):
@@ -99,7 +100,7 @@ class Throughput:
 
     @contextlib.contextmanager
     def pause(self, what: str) -> Iterator[None]:
-        """Time that is not training. Wait for the device to finish its steps first, or they count here too."""
+        """Time that is not training. Wait first for the device to finish its steps; otherwise they are counted here."""
         start = self._clock()
         try:
             yield

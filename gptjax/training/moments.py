@@ -1,23 +1,25 @@
 """Running means of an optimizer stored in fewer bits: bfloat16, or int8 with a scale for each tile of 16 x 16 numbers.
 
-`stored(transformation, parameters, mu="int8")` wraps an Optax transformation: before an update the named fields of its
-state become float32, and after it they are rounded again. So every rule computes in float32, whatever it stores.
+`stored(transformation, parameters, mu="int8")` wraps an Optax transformation: before an update, the named fields of its
+state are converted to float32, and after it they are rounded again. Every optimizer therefore computes in float32,
+whatever it stores.
 
     float32    4 bytes per number
     bfloat16   2 bytes: eight significant bits
     int8       1 byte and 1/64 for the scale: the logarithm of the number relative to the largest of its tile, eight
                levels per factor of two and a sign for a first moment (down to 2^-15.75 of the largest, then zero),
-               twelve levels for a second moment (down to 2^-21, where the lowest level also keeps all smaller ones: a
-               second moment that became zero would make an infinite step)
+               twelve levels for a second moment (down to 2^-21; the lowest level also stands for all smaller numbers,
+               since a second moment of zero would make an infinite step)
 
-Blocks of numbers with their own scale are from Dettmers et al. (arXiv:2110.02861), who take 2,048 in a row of the
-flattened array. Here a block is a tile of one matrix, so that scales are split over a mesh as the parameter is, without
-communication, wherever a device has whole tiles. Vectors are few and stay in float32.
+Blocks of numbers with their own scale are from Dettmers et al. (arXiv:2110.02861), who take 2,048 consecutive numbers
+of the flattened array. Here a block is a tile of one matrix, so that scales are split over a mesh like the parameter,
+without communication, if each device has whole tiles. The few vectors stay in float32.
 
-Numbers are rounded up or down at random, with the probabilities that keep their mean. Rounded to the nearest bfloat16,
-a second moment that decays by a thousandth per step would never decay: each step is smaller than half of the distance
-between two numbers. (After gradients become ten times smaller, its root stays four times too large.) "Random" is a hash
-of the number and of the count of updates, so that a restored run draws what an unbroken one would.
+Numbers are rounded up or down at random, with the probabilities that keep their mean. If it were rounded to the nearest
+bfloat16, a second moment that decays by a thousandth per step would never decay: each change is smaller than half of
+the distance between two numbers. (After gradients become ten times smaller, its root stays four times too large.)
+The random bits are a hash of the number and of the count of updates, so that a restored run draws the same bits as an
+uninterrupted one.
 """
 
 from __future__ import annotations
@@ -34,12 +36,12 @@ from gptjax.model.parameters import Parameter
 from gptjax.parallel.sharding import TILE
 from gptjax.tree import map_with_path
 
-SIGNED = (127, 8)  # levels besides zero, and how many of them lie in a factor of two
+SIGNED = (127, 8)  # number of levels besides zero, and levels per factor of two
 UNSIGNED = (255, 12)
 
 
 class Tiles(NamedTuple):
-    """codes: int8, of the parameter's shape. scales: float32, the largest size of a number in each tile."""
+    """codes: int8, in the parameter's shape. scales: float32, the largest absolute value in each tile."""
 
     codes: jax.Array
     scales: jax.Array
@@ -48,7 +50,7 @@ class Tiles(NamedTuple):
 class Stored(NamedTuple):
     """count: updates so far. inner: the state of the wrapped transformation, with rounded fields."""
 
-    count: jax.Array  # type: ignore[assignment]  # hides the tuple's method, which is not used
+    count: jax.Array  # type: ignore[assignment]  # hides the tuple's unused method
     inner: Any
 
 
@@ -62,12 +64,12 @@ class Format(NamedTuple):
 def stored(
     transformation: optax.GradientTransformation, parameters: Mapping[str, Parameter], **formats: str
 ) -> optax.GradientTransformation:
-    """`transformation`, some fields of whose state are stored in another format.
+    """Wraps `transformation` so that some fields of its state are stored in another format.
 
     Args:
       parameters: path → declaration.
-      formats: the name of a field, which has a number for each number of the parameters → its format. Only a field
-        called `nu`, a mean of squares, has no negative numbers.
+      formats: name of a field with the shapes of the parameters → its format. Only the field `nu`, a mean of squares,
+        is stored without signs.
     """
     formats = {field: name for field, name in formats.items() if name != "float32"}
     if not formats:
@@ -121,9 +123,10 @@ def _write_int8(x: jax.Array, parameter: Parameter, signed: bool, count: jax.Arr
     scales = _largest_of_tiles(jnp.abs(x), _tiled_axes(parameter))
     whole = _over_tiles(jnp.where(scales > 0, scales, 1.0), x.shape, _tiled_axes(parameter))
     levels, per_octave = SIGNED if signed else UNSIGNED
-    level = levels + per_octave * jnp.log2(jnp.abs(x) / whole)  # of zero: -inf
+    level = levels + per_octave * jnp.log2(jnp.abs(x) / whole)  # -inf for zero
     below = jnp.floor(level)
-    chance = (jnp.exp2((level - below) / per_octave) - 1) / (2 ** (1 / per_octave) - 1)  # keeps the mean
+    # Random rounding keeps the mean.
+    chance = (jnp.exp2((level - below) / per_octave) - 1) / (2 ** (1 / per_octave) - 1)
     uniform = _random_bits(x, count).astype(jnp.float32) * 2.0**-32
     level = below + (uniform < chance)
     if signed:
@@ -145,7 +148,7 @@ def _read_int8(stored: Any, parameter: Parameter, signed: bool) -> jax.Array:
 
 
 def _tiled_axes(parameter: Parameter) -> tuple[int, int]:
-    """The last axis of a matrix's inputs, and of its outputs."""
+    """The last axis of a matrix's inputs and the last axis of its outputs."""
     first = len(parameter.stack) + len(parameter.inputs) - 1
     return first, len(parameter.shape) - 1
 
@@ -166,7 +169,7 @@ def _over_tiles(scales: jax.Array, shape: tuple[int, ...], axes: tuple[int, int]
 
 
 def _random_bits(x: jax.Array, count: jax.Array) -> jax.Array:
-    """32 bits for each float32 number, by the last steps of MurmurHash3."""
+    """32 bits for each float32 number, computed with the final steps of MurmurHash3."""
     bits = jax.lax.bitcast_convert_type(x, jnp.uint32) + count.astype(jnp.uint32) * jnp.uint32(0x9E3779B9)
     bits = (bits ^ (bits >> 16)) * jnp.uint32(0x85EBCA6B)
     bits = (bits ^ (bits >> 13)) * jnp.uint32(0xC2B2AE35)

@@ -3,14 +3,15 @@
     M ← μ M + G          update = − η · sqrt(max(1, out / in)) · orthogonalize(G + μ M)
 
 Orthogonalizing replaces every singular value by about one: all directions of a matrix move equally far, however small
-their share of the gradient. An orthogonal [in, out] matrix has an entry RMS of 1 / sqrt(max(in, out)); with the factor
-above it is 1 / sqrt(in) for *every* matrix. So η has one meaning over all shapes and widths: the RMS step relative to a
-variance-preserving weight (whose standard deviation is 1 / sqrt(in)). An AdamW step of learning rate a has an RMS of
-about 0.2 a (Liu et al., arXiv:2502.16982): the equal Muon step at width D is η = 0.2 a · sqrt(D).
+their part of the gradient is. An orthogonal [in, out] matrix has an entry RMS of 1 / sqrt(max(in, out)); with the
+factor above, it is 1 / sqrt(in) for *every* matrix. η therefore has the same meaning for all shapes and widths: the RMS
+step relative to a variance-preserving weight (whose standard deviation is 1 / sqrt(in)). An AdamW step of learning rate
+a has an RMS of about 0.2 a (Liu et al., arXiv:2502.16982): the corresponding Muon step at width D is η = 0.2 a ·
+sqrt(D).
 
 Stacked parameters are batches of matrices; attention's are merged to two axes first ([D, N, H] → [D, N·H]). The
-iteration multiplies matrices only, so it runs in bfloat16 on accelerators. On a mesh, each device takes whole matrices
-of the stack and works on them alone: the partitioner, left to itself, would gather every matrix on every device.
+iteration consists of matrix products, so it runs in bfloat16 on accelerators. On a mesh, each device processes whole
+matrices of the stack by itself: the partitioner by itself would gather every matrix on every device.
 """
 
 from __future__ import annotations
@@ -30,8 +31,8 @@ from gptjax.tree import map_with_path
 
 P = jax.sharding.PartitionSpec
 
-# A quintic whose slope at zero is as steep as can be: five rounds bring singular values from [0.01, 1] to about
-# [0.7, 1.2], which serves as well as exactly one (Jordan et al., https://kellerjordan.github.io/posts/muon).
+# A quintic polynomial with the largest possible slope at zero: five iterations bring singular values from [0.01, 1] to
+# about [0.7, 1.2], which works as well as exactly one (Jordan et al., https://kellerjordan.github.io/posts/muon).
 QUINTIC = (3.4445, -4.7750, 2.0315)
 ROUNDS = 5
 
@@ -43,7 +44,7 @@ def orthogonalize(x_LIO: jax.Array, pin: Callable[[jax.Array], jax.Array] = lamb
 
     Args:
       pin: keeps an array [L, _, _] on the devices of its matrices. The squares and their sums are pinned, so that each
-        device sums whole matrices: no partial sums are added over devices, where a partitioner could count one twice.
+        device sums whole matrices: no partial sums are added over devices, which a partitioner could count twice.
     """
     wide = x_LIO.shape[1] <= x_LIO.shape[2]
     x = x_LIO if wide else x_LIO.mT
@@ -55,7 +56,8 @@ def orthogonalize(x_LIO: jax.Array, pin: Callable[[jax.Array], jax.Array] = lamb
     return x if wide else x.mT
 
 
-@functools.partial(jax.jit, static_argnames="pin")  # alone: fused with other work, XLA sums in another order
+# Compiled separately: fused with other work, XLA would sum in a different order.
+@functools.partial(jax.jit, static_argnames="pin")
 def _norms(x_LIO: jax.Array, pin: Callable[[jax.Array], jax.Array]) -> jax.Array:
     """The Frobenius norm of each matrix, [L, 1, 1]."""
     return jnp.sqrt(pin(jnp.sum(pin(x_LIO * x_LIO), axis=(1, 2), keepdims=True)))
@@ -64,13 +66,13 @@ def _norms(x_LIO: jax.Array, pin: Callable[[jax.Array], jax.Array]) -> jax.Array
 def scale_by_orthogonalization(parameters: Mapping[str, Parameter], dtype: Any) -> optax.GradientTransformation:
     """Orthogonalizes every leaf in `dtype` and scales it to an entry RMS of about 1 / sqrt(in). Stateless.
 
-    parameters: path → declaration of a matrix; each matrix of its stack is orthogonalized by itself.
+    parameters: path → declaration of a matrix; each matrix of its stack is orthogonalized separately.
     """
 
     def update_leaf(path: str, x: jax.Array) -> jax.Array:
         matrices_LIO = parameters[path].as_matrices(x)
         _, fan_in, fan_out = matrices_LIO.shape
-        # Scaled to a largest entry of one first: gradients may be too small for the squares inside the norm.
+        # Scaled first so that the largest entry is one: squares of small gradients would underflow in the norm.
         largest = jnp.max(jnp.abs(matrices_LIO), axis=(1, 2), keepdims=True)
         matrices_LIO = (matrices_LIO / jnp.where(largest > 0, largest, 1.0)).astype(dtype)
         orthogonal_LIO = _on_whole_matrices(matrices_LIO)
@@ -83,9 +85,9 @@ def scale_by_orthogonalization(parameters: Mapping[str, Parameter], dtype: Any) 
 def _on_whole_matrices(x_LIO: jax.Array) -> jax.Array:
     """`orthogonalize`, with the stack spread over all devices of the current mesh (padded with zeros to divide).
 
-    The mesh's axes move onto the stack, and back, one at a time: each is one all-to-all (or, for an axis over which the
-    stack was copied, nothing on the way in and one all-gather on the way out). If all axes moved at once, the
-    partitioner would find no path and copy every matrix to every device.
+    The mesh's axes are moved to the stack axis and back one at a time. Each move is an all-to-all (or, for an axis over
+    which the stack was replicated, nothing on the way in and an all-gather on the way out). If all axes moved at once,
+    the partitioner would find no such path and copy every matrix to every device.
     """
     mesh = jax.sharding.get_abstract_mesh()
     axes = tuple(axis for axis, size in mesh.shape.items() if size > 1)

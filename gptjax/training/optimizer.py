@@ -1,17 +1,17 @@
-"""From config.optimizer to an Optax transformation: which method updates which parameter, at what rate and decay.
+"""Turns config.optimizer into an Optax transformation: the method, learning rate and weight decay of each parameter.
 
 Every parameter has a `Treatment`, decided by its declaration and the config's rules (`treatments_of`), printed at the
 start of a run (`summarize`):
 
-    method          adamw | muon | lion | adafactor | sgd | frozen, or one of your own (below). With `muon`, Muon
-                    updates the matrices on a stack of layers, and AdamW everything else (embedding, positions, head,
-                    norms, biases).
+    method          adamw | muon | lion | adafactor | sgd | frozen, or your own (below). With `muon`, Muon updates
+                    the matrices on a stack of layers, and AdamW everything else (embedding, positions, head, norms,
+                    biases).
     learning_rate   factor on the method's rate: `muon_learning_rate` for Muon, `learning_rate` for all else; both
                     follow the same schedule.
     weight_decay    decoupled (Loshchilov and Hutter, arXiv:1711.05101) and multiplied by the learning rate. Matrices
                     and lookups decay. Vectors (norms and biases) decay only if a rule says so.
 
-`optimizer.name='my_ideas:make'` names a method of your own: a function in my_ideas.py in the current folder, or in any
+`optimizer.name='my_ideas:make'` names your own method: a function in my_ideas.py in the current folder, or in any
 installed module. It gets this section of the config and returns an Optax transformation from gradients to directions of
 descent:
 
@@ -51,7 +51,7 @@ STACK = re.compile(rf"(?<![^/])({'|'.join(LAYERS)})/")  # in a path: the name of
 class Treatment:
     """How one parameter is updated; `learning_rate` is a factor, `weight_decay` the coefficient itself.
 
-    per_layer: of a parameter on the stack of layers, where its layers do not have the same: the treatment of each.
+    per_layer: for a stacked parameter whose layers are treated differently, the treatment of each layer.
     """
 
     method: str
@@ -66,10 +66,10 @@ def treatments_of(
 ) -> dict[str, Treatment]:
     """The treatment of every parameter of a tree of declarations, by path.
 
-    `rules` is a sequence of (pattern, kind, value): the pattern must match a whole path; for each kind, the last rule
-    that matches decides. learning_rate and weight_decay values are factors on the configured value, freeze's is a bool.
-    A pattern may name one layer of a stack: 'layers/3/attention/query' is layer 3 of 'layers/attention/query'.
-    A parameter for which `trains` is false, or that is declared as not trained, is frozen, whatever the rules say.
+    `rules` is a sequence of (pattern, kind, value). The pattern must match a whole path; for each kind, the last
+    matching rule decides. Values of learning_rate and weight_decay are factors on the configured value; freeze's is a
+    bool. A pattern may name one layer of a stack: 'layers/3/attention/query' is layer 3 of 'layers/attention/query'. A
+    parameter for which `trains` is false, or that is declared as not trained, is always frozen.
 
     Raises:
       ConfigError: the method is unknown, a rule is malformed or matches nothing, or everything is frozen.
@@ -120,7 +120,7 @@ def treatments_of(
 
 
 def _paths_of_layers(path: str, parameter: Parameter) -> list[str]:
-    """'layers/3/attention/query' and so on for 'layers/attention/query'; none where it is on no stack of layers."""
+    """'layers/3/attention/query' and so on for 'layers/attention/query'; empty if it is on no stack of layers."""
     return [_path_of_layer(path, index) for index in range(parameter.num_layers) if STACK.search(path)]
 
 
@@ -135,11 +135,11 @@ def make_optimizer(
     platform: str = "cpu",
     trains: Callable[[str], bool] = lambda path: True,
 ) -> optax.GradientTransformation:
-    """The transformation gradients → updates for parameters with these declarations.
+    """The transformation from gradients to updates for parameters with these declarations.
 
     schedule_of_peak: peak learning rate -> schedule of it. platform: the platform of the devices that will compute.
     Statistics keep their parameter's path and shape inside the state, so they can be sharded like it; frozen parameters
-    have none, and an update of exactly zero.
+    have no statistics, and updates of exactly zero.
     """
     treatments, parameters = treatments_of(config_optimizer, declared, trains), leaves_by_path(declared)
     labels = map_with_path(lambda path, _: treatments[path].method, declared)
@@ -162,8 +162,8 @@ def make_optimizer(
 def clip_by_global_norm(gradients: Any, norm: jax.typing.ArrayLike, limit: float) -> Any:
     """Gradients scaled so that their global norm, given as `norm`, is at most `limit` (0: no clipping).
 
-    The caller computes the norm once, since it is also a metric and the monitor's input. A norm that is not finite
-    makes every gradient not finite, rather than some.
+    The caller computes the norm once, since it is also a metric and the monitor's input. If the norm is not finite,
+    every gradient becomes non-finite, not just some.
     """
     if not limit:
         return gradients
@@ -172,7 +172,8 @@ def clip_by_global_norm(gradients: Any, norm: jax.typing.ArrayLike, limit: float
 
 
 def zero_frozen(gradients: Any, treatments: dict[str, Treatment]) -> Any:
-    """Zeroes the gradients of frozen parameters: they count in no norm, and the compiler need not compute them."""
+    """Zeroes the gradients of frozen parameters, so that no norm includes them and the compiler need not compute
+    them."""
 
     def unless_frozen(path: str, gradient: jax.Array) -> jax.Array:
         treatment = treatments[path]
@@ -184,7 +185,7 @@ def zero_frozen(gradients: Any, treatments: dict[str, Treatment]) -> Any:
 
 
 def _per_layer(x: jax.Array, numbers: list[float]) -> jax.Array:
-    """The numbers along the first axis of x, that of layers, so that they can be multiplied with it."""
+    """The numbers, one per layer, shaped so that they multiply x along its first axis."""
     return jnp.asarray(numbers, x.dtype).reshape(-1, *(1,) * (x.ndim - 1))
 
 
@@ -202,7 +203,7 @@ def summarize(treatments: dict[str, Treatment]) -> list[dict[str, Any]]:
 
 
 def _each(treatments: Mapping[str, Treatment]) -> Iterator[tuple[str, Treatment]]:
-    """(path, treatment); where layers of a stack do not have the same, those of each of its layers."""
+    """(path, treatment); if the layers of a stack are treated differently, one pair for each layer."""
     for path, treatment in treatments.items():
         if not treatment.per_layer:
             yield path, treatment
@@ -235,7 +236,7 @@ def _direction(
     if method == "sgd":
         return stored(optax.trace(config.momentum), parameters, trace=first)
     if method == "muon":
-        # The iteration is a chain of large products, so it uses bfloat16 except on CPUs, where float32 is faster.
+        # The iteration consists of large products, so it uses bfloat16, except on CPUs, where float32 is faster.
         compute = jnp.float32 if platform == "cpu" else jnp.bfloat16
         momentum = stored(optax.trace(config.momentum, nesterov=True), parameters, trace=first)
         return optax.chain(momentum, scale_by_orthogonalization(parameters, compute))
@@ -248,7 +249,7 @@ def _direction(
 def _own_direction(
     name: str, config: OptimizerSettings, parameters: Mapping[str, Parameter]
 ) -> optax.GradientTransformation:
-    """The transformation that the user's function makes from the config, checked on the parameters' shapes only.
+    """The transformation that the user's function makes from the config, checked on the shapes of the parameters.
 
     Raises:
       ConfigError: there is no such function, it fails, or its result does not transform these parameters.
@@ -270,13 +271,13 @@ def _own_direction(
         if (getattr(made, "shape", None), getattr(made, "dtype", None)) != (shape.shape, shape.dtype):
             raise ConfigError(f"{setting}: its update of {path} must be {shape.dtype}{list(shape.shape)}, got {made}")
     first = jax.eval_shape(transformation.init, params)
-    if jax.tree.structure(state) != jax.tree.structure(first):  # type: ignore[operator]  # JAX's stubs lack it
+    if jax.tree.structure(state) != jax.tree.structure(first):  # type: ignore[operator]  # missing in JAX's stubs
         raise ConfigError(f"{setting}: the structure of its state must not change between updates")
     return transformation
 
 
 def _decay_and_scale(treatments: dict[str, Treatment]) -> optax.GradientTransformation:
-    """u → factor · (u + decay · p), with each parameter's own numbers. Stateless."""
+    """u → factor · (u + decay · p), with each parameter's factor and decay. Stateless."""
 
     def update_leaf(path: str, update: jax.Array, param: jax.Array) -> jax.Array:
         treatment = treatments[path]

@@ -1,4 +1,4 @@
-"""A file to which a run appends. A full disk may cost figures, but never ends the run."""
+"""A file to which a run appends. On a full disk, rows may be lost, but the run continues."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class PatientFile:
         self._refused = False
 
     def append(self, record: bytes) -> None:
-        """Writes the waiting bytes, then `record`. On return they are in the file, or wait. Raises no OSError."""
+        """Writes the waiting bytes, then `record`. What cannot be written waits in memory. Raises no OSError."""
         self._waiting += record
         try:
             while self._waiting:
@@ -36,7 +36,7 @@ class PatientFile:
             self._refused = False
 
     def close(self) -> None:
-        """Tries once more to write the waiting bytes, and logs how many are lost."""
+        """Tries once more to write the waiting bytes, and logs how many bytes are lost."""
         self.append(b"")
         if self._waiting:
             logging.error("the last %d bytes of %s are lost", len(self._waiting), self._path)

@@ -1,4 +1,4 @@
-"""Loss curves of finished or running runs, drawn from their metrics.jsonl to PNG (no display needed)."""
+"""Draws loss curves of finished or running runs from their metrics.jsonl to PNG files (no display needed)."""
 
 from __future__ import annotations
 
@@ -44,12 +44,12 @@ WORDS = {  # labels of metrics, with their units
     "elapsed_seconds": "seconds since the start",
 }
 ROUTER_SHARES = {"expert_drops": "choices dropped", "experts_unused": "experts that no token chose"}
-MOST_LAYERS = 8  # whose experts are drawn
+MOST_LAYERS = 8  # layers whose experts are drawn
 FEW_POINTS = 20  # up to this many points are drawn without smoothing
 
 
 def plot_run(workdir: str | os.PathLike) -> list[Path]:
-    """Draws training and validation loss and learning rates, by step and by tokens, into `workdir`/plots.
+    """Draws training loss, validation loss and learning rates, by step and by tokens, into `workdir`/plots.
 
     Returns the paths written; an empty list if there is nothing to draw yet. Missing and non-finite values leave gaps.
     """
@@ -82,7 +82,7 @@ def plot_run(workdir: str | os.PathLike) -> list[Path]:
 
 
 def _plot_tasks(workdir: Path, rows: list[dict]) -> list[Path]:
-    """A figure for each metric of each task that was asked during training: plots/task_NAME_METRIC.png."""
+    """A figure for each metric of each task that is evaluated during training: plots/task_NAME_METRIC.png."""
     names = dict.fromkeys(name for row in rows for name in row if name.startswith("tasks/"))
     paths = []
     for name in names:
@@ -99,14 +99,14 @@ def _plot_tasks(workdir: Path, rows: list[dict]) -> list[Path]:
 
 
 def _plot_load(workdir: Path, rows: list[dict]) -> list[Path]:
-    """Of a mixture of experts, how many tokens chose each expert of each layer: plots/expert_load.png."""
+    """For a mixture of experts, the number of tokens per expert and layer: plots/expert_load.png."""
     rows = [row for row in rows if row.get("train/expert_load")]
     if not rows:
         return []
     load_SLE = np.array([row["train/expert_load"] for row in rows], np.float64)
     layers = np.unique(np.linspace(0, load_SLE.shape[1] - 1, MOST_LAYERS).round().astype(int))
     steps = np.array([row["step"] for row in rows], np.float64)
-    ends = np.concatenate([[2 * steps[0] - steps[min(1, len(steps) - 1)]], steps])  # a load is drawn before its step
+    ends = np.concatenate([[2 * steps[0] - steps[min(1, len(steps) - 1)]], steps])  # each load is drawn up to its step
     with matplotlib.rc_context(STYLE | {"axes.grid": False}):
         figure = Figure(figsize=(8, 1.2 + 1.1 * len(layers)), dpi=150, layout="constrained")
         panels = figure.subplots(len(layers), 1, sharex=True, squeeze=False)[:, 0]
@@ -155,7 +155,7 @@ def compare_runs(
     """Draws one metric of several groups of runs into one figure at `path`: label → workdirs.
 
     A group of several runs is drawn as its mean, with a band from lowest to highest; 'train/loss' is smoothed. Raises
-    ValueError when no run has the metric.
+    ValueError if no run has the metric.
     """
     courses = {
         label: _mean_course([_series(_rows(Path(w)), x_name, metric) for w in runs]) for label, runs in groups.items()
@@ -188,7 +188,7 @@ def in_words(metric: str) -> str:
 
 
 def legend_beside(figure: Figure, axes: Axes) -> None:
-    """A legend to the right of the axes, off the curves; long labels wrap."""
+    """A legend to the right of the axes, where it hides no curve; long labels wrap."""
     handles, labels = axes.get_legend_handles_labels()
     literal = [label.replace("$", "\\$") for label in labels]  # matplotlib would read $ as mathematics
     wrapped = ["\n".join(textwrap.wrap(label, 34, break_on_hyphens=False)) for label in literal]
@@ -196,18 +196,18 @@ def legend_beside(figure: Figure, axes: Axes) -> None:
 
 
 def note_below(figure: Figure, text: str) -> None:
-    """Adds an explanation in small letters below the figure."""
+    """Adds an explanation in small type below the figure."""
     if text:
         figure.supxlabel(text, fontsize="small", color="#4a4f55")
 
 
 def _legend_above(axes: Axes) -> None:
-    """A legend in one line between title and axes."""
+    """A one-line legend between title and axes."""
     axes.legend(loc="lower right", bbox_to_anchor=(1.0, 1.0), ncols=4, borderaxespad=0.2, fontsize="small")
 
 
 def _mean_course(series: Sequence[tuple[np.ndarray, np.ndarray]]) -> tuple[np.ndarray, ...]:
-    """(x, mean, lowest, highest) at each x that any run has, over the runs that have it."""
+    """(x, mean, lowest, highest) for each x of any run, over the runs that have this x."""
     places = np.unique(np.concatenate([x for x, _ in series]))
     values = np.full((len(series), len(places)), np.nan)
     for row, (x, y) in zip(values, series):
@@ -223,7 +223,7 @@ def _mean_course(series: Sequence[tuple[np.ndarray, np.ndarray]]) -> tuple[np.nd
 def smooth(y: np.ndarray, reach: int) -> np.ndarray:
     """Running median over `reach` points to each side; NaN at the ends, where the window is incomplete, and at gaps.
 
-    A median neither lags behind a falling loss nor smears a spike over its neighbours.
+    A median neither lags behind a falling loss nor spreads a spike over neighbouring points.
     """
     result = np.full(len(y), np.nan)
     finite = np.flatnonzero(np.isfinite(y))
@@ -258,7 +258,8 @@ def _new_figure(x_label: str, title: str, below: bool = False) -> tuple[Figure, 
 
 
 def _draw_loss(axes: Axes, x: np.ndarray, y: np.ndarray, color: str, label: str) -> str:
-    """Draws the logged values pale and their smoothed curve strong; few points are drawn unsmoothed, with markers.
+    """Draws logged values in a pale and their smoothed curve in a strong colour; few points are drawn unsmoothed, with
+    markers.
 
     Returns a description of the smoothing; '' if there is none.
     """
@@ -285,7 +286,7 @@ def _note_best(axes: Axes, x: np.ndarray, y: np.ndarray) -> None:
 
 
 def _draw_rates(axes: Axes, rates: Mapping[str, tuple[np.ndarray, np.ndarray]]) -> None:
-    """Draws the learning rates; if there are two, each is labelled with its optimizer's name."""
+    """Draws the learning rates; if there are two, each is labelled with the name of its optimizer."""
     for name, (x, y) in rates.items():
         label, color = RATES[name]
         axes.plot(x, y, color=color, linewidth=1.3, label=label)
@@ -298,7 +299,7 @@ def _draw_rates(axes: Axes, rates: Mapping[str, tuple[np.ndarray, np.ndarray]]) 
 
 
 def _fit_to_losses(axes: Axes, *losses: np.ndarray) -> None:
-    """Fits the axis to all but the highest 1 %: a spike or the first steps must not flatten the rest."""
+    """Fits the axis to all but the highest 1 %, so that a spike or the first steps do not flatten the rest."""
     values = np.concatenate(losses)
     values = values[np.isfinite(values)]
     low, high = values.min(), np.percentile(values, 99)
@@ -307,7 +308,7 @@ def _fit_to_losses(axes: Axes, *losses: np.ndarray) -> None:
 
 
 def save_figure(figure: Figure, path: Path) -> Path:
-    """Saves a figure in the format of its suffix, in one move, so that a viewer never opens half a picture."""
+    """Saves a figure in the format of its suffix, atomically, so that a viewer never opens an incomplete file."""
     path.parent.mkdir(parents=True, exist_ok=True)
     drawn = io.BytesIO()
     figure.savefig(drawn, format=path.suffix.removeprefix(".").lower())

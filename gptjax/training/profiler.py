@@ -1,4 +1,4 @@
-"""A trace of a few steps, on request."""
+"""Traces a few steps on request."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ class Profiler:
     """Traces ten steps from `training.profile` on into the run's profile/ folder, for TensorBoard or Perfetto."""
 
     def __init__(self, workdir: Path, first_step: int | None):
-        """first_step: the number of steps after which to begin; None: never."""
+        """first_step: the number of steps after which tracing begins; None: never."""
         self._folder = workdir / "profile"
         self._first = first_step
         self._running = False

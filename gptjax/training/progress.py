@@ -1,4 +1,4 @@
-"""Reads the metrics of a step while the device works on the next one, and checks, sums, writes and shows them."""
+"""Reads the metrics of a step while the device computes the next one, and checks, sums, writes and shows them."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from gptjax.training.writers import MetricsWriter
 
 SKIPS_IN_A_ROW = 100  # after this many dropped updates in a row, the run ends
 ZSCORES = ("train/loss_zscore", "train/gradient_norm_zscore")
-# The metrics of every step. Any other train/NAME is a figure of the objective, a mean over supervised tokens.
+# The metrics of every step. Any other train/NAME is a metric of the objective, a mean over supervised tokens.
 STEP_METRICS = {"train/loss", "train/gradient_norm", "train/supervised_tokens", "train/skipped", *ZSCORES}
 
 
@@ -25,15 +25,15 @@ STEP_METRICS = {"train/loss", "train/gradient_norm", "train/supervised_tokens", 
 class Interval:
     """Sums over the steps since the last row of metrics.jsonl.
 
-    A checkpoint saves these numbers, so that a resumed run writes the same next row as an uninterrupted one. A step
-    whose loss or gradient norm is not finite only counts in `skipped` and `zscores`.
+    A checkpoint saves these numbers, so that the next row of a resumed run equals that of an uninterrupted run. A step
+    whose loss or gradient norm is not finite is only counted in `skipped` and `zscores`.
 
     Attributes:
-      loss_sum, tokens: sums of the loss in nats times the step's supervised tokens, and of these tokens.
+      loss_sum, tokens: the sum of the loss in nats times the step's supervised tokens, and the sum of these tokens.
       norm_sum, steps: sum of the gradient norms, and the number of steps.
       skipped: number of dropped updates.
-      zscores: the highest of each kind.
-      figures: for each further figure of the objective, the sum of it times the step's supervised tokens.
+      zscores: the highest z-score of each kind.
+      figures: for each further metric of the objective, the sum of its value times the step's supervised tokens.
     """
 
     loss_sum: float = 0.0
@@ -45,7 +45,7 @@ class Interval:
     figures: dict[str, float] = dataclasses.field(default_factory=dict)
 
     def add(self, values: Mapping[str, Any]) -> None:
-        """values: the metrics of one step: numbers, and lists, of which only the last step's is reported."""
+        """values: the metrics of one step. Of lists, only the last step's are reported."""
         loss, norm = values["train/loss"], values["train/gradient_norm"]
         if math.isfinite(loss) and math.isfinite(norm):
             self.loss_sum += loss * values["train/supervised_tokens"]
@@ -64,11 +64,11 @@ class Interval:
 
     @property
     def loss(self) -> float:
-        """Mean over tokens, in nats; NaN if there is no step."""
+        """Mean over tokens, in nats; NaN without steps."""
         return self.loss_sum / self.tokens if self.tokens else math.nan
 
     def row(self, last: Mapping[str, Any]) -> dict[str, Any]:
-        """The row to report: the metrics of the last step, where possible replaced by those of the interval."""
+        """The row to report: metrics of the whole interval where possible, otherwise of the last step."""
         figures = {
             "train/loss": self.loss,
             "train/step_loss": last["train/loss"],
@@ -83,7 +83,7 @@ class Interval:
 
 
 class Progress:
-    """Takes the metrics of each step as it is dispatched, and reads those of the previous step.
+    """Receives the metrics of each step when it is dispatched, and reads those of the previous step.
 
     Args:
       every: the number of steps between two rows of metrics.jsonl, and between two lines on the console.
@@ -125,7 +125,7 @@ class Progress:
         return dataclasses.asdict(self._interval)
 
     def push(self, step: int, metrics: Mapping[str, jax.Array]) -> None:
-        """Takes the metrics of `step` (steps done, this one included), still on the device.
+        """Receives the metrics of `step` (the number of steps including this one), still on the device.
 
         Raises:
           RunError: the previous step's loss was not finite, its batch had no supervised token, or too many updates were
@@ -135,7 +135,7 @@ class Progress:
         self._pending = (step, metrics)
 
     def flush(self) -> None:
-        """Waits for the last step pushed and writes its row. Call it before anything that relies on it, such as a
+        """Waits for the last step pushed and writes its row. Call it before anything that depends on the row, such as a
         save."""
         self.read()
         if self._row is not None:
@@ -143,7 +143,8 @@ class Progress:
             self._row = None
 
     def read(self) -> None:
-        """Waits for the last step pushed and shows it; its row, if it has one, is kept back for `add`."""
+        """Waits for the last step pushed and shows it. Its row, if any, is not yet written, so that `add` can extend
+        it."""
         if self._pending is None:
             return
         (step, metrics), self._pending = self._pending, None

@@ -1,15 +1,15 @@
-"""Losses, metrics and a bias from the statistics of routers (model/mixture_of_experts.py).
+"""Computes losses, metrics and bias updates from the statistics of routers (model/mixture_of_experts.py).
 
-Load balance (Switch Transformer, arXiv:2101.03961): E Σ_e f_e P_e, of the share of choices f and the mean probability P
-of each expert; 1 if balanced. `load_balance_over = 'sequence'` takes both over a row (DeepSeek-V2's), which makes the
-loss of a batch the sum of its rows': micro-batches and meshes change nothing. 'batch' takes them over all rows, which
-lets experts specialize on some texts (arXiv:2501.11873); it is not a sum over micro-batches, of which there is then
-one. The router's z-loss is the mean squared log of its softmax denominator (ST-MoE, arXiv:2202.08906). Both are means
-over layers.
+The load balance loss (Switch Transformer, arXiv:2101.03961) is E Σ_e f_e P_e, with each expert's fraction f of the
+choices and mean probability P; it is 1 if balanced. With `load_balance_over = 'sequence'`, both are computed per row
+(as in DeepSeek-V2), so the loss of a batch is a sum over rows and does not depend on micro-batches or the mesh. With
+'batch', they are computed over all rows, which lets experts specialize on some texts (arXiv:2501.11873). That is not a
+sum over micro-batches, so it requires a single micro-batch. The router's z-loss is the mean squared log of its softmax
+denominator (ST-MoE, arXiv:2202.08906). Both are means over layers.
 
-The bias (`model.router_bias`; DeepSeek-V3, arXiv:2412.19437, section 2.1.2) is a parameter that no gradient reaches:
-after each step it rises by `training.router_bias_rate` for experts with fewer choices than the mean in the whole batch,
-and falls for those with more.
+The bias (`model.router_bias`; DeepSeek-V3, arXiv:2412.19437, section 2.1.2) is a parameter without a gradient: after
+each step it rises by `training.router_bias_rate` for experts with fewer choices than the mean in the whole batch, and
+falls for those with more.
 """
 
 from __future__ import annotations
@@ -24,11 +24,11 @@ from gptjax.model.mixture_of_experts import ROUTER_BIAS
 from gptjax.settings import TrainingSettings
 from gptjax.tree import map_with_path
 
-LOAD = "expert_tokens"  # a figure, [L, E]: choices of each expert, divided by the weight of the batch
+LOAD = "expert_tokens"  # [L, E]: number of choices of each expert, divided by the weight of the batch
 STATISTICS = (LOAD, "router_probability", "router_z", "router_entropy", "router_tokens", "expert_drops")
 REPORTED_LOAD = "expert_load"
-MOST_LOADS = 1024  # loads in a row of metrics.jsonl: 16 layers of 64 experts
-PREFIXES = ("", "encoder_")  # of statistics: the model's own stack, and an encoder's before it
+MOST_LOADS = 1024  # maximum number of loads in a row of metrics.jsonl: 16 layers of 64 experts
+PREFIXES = ("", "encoder_")  # prefixes of statistics: the model's own stack, and its encoder's
 
 
 def router_losses(
@@ -63,28 +63,28 @@ def _losses_of_stack(
         balance = of_all.mean() * weight_B.sum()
 
     def mean(name: str) -> jax.Array:
-        """Over layers and tokens, times the weight of the batch."""
+        """The mean over layers and tokens, times the weight of the batch."""
         mean_LB = statistics[name] / jnp.maximum(statistics["router_tokens"], 1.0)
         return jnp.sum(mean_LB.mean(0) * weight_B)
 
     z, entropy = mean("router_z"), mean("router_entropy")
     figures = {"load_balance_loss": balance, "router_z_loss": z, "router_entropy": entropy, LOAD: load_LBE.sum(1)}
-    if "expert_drops" in statistics:  # there is a capacity
+    if "expert_drops" in statistics:  # only with a capacity
         choices = jnp.maximum(load_LBE.sum(-1), 1.0)
         figures["expert_drops"] = jnp.sum((statistics["expert_drops"] / choices).mean(0) * weight_B)
     return training.load_balance_loss * balance + training.router_z_loss * z, figures
 
 
 def _balance(load: jax.Array, probability: jax.Array, tokens: jax.Array) -> jax.Array:
-    """E Σ f P over the last axis, of sums over `tokens` tokens; 0 without tokens."""
+    """E Σ f P over the last axis, from sums over `tokens` tokens; 0 without tokens."""
     share = load / jnp.maximum(load.sum(-1, keepdims=True), 1.0)
     return load.shape[-1] * jnp.sum(share * probability / jnp.maximum(tokens, 1.0), axis=-1)
 
 
 def router_metrics(figures: Mapping[str, jax.Array]) -> dict[str, jax.Array]:
-    """Figures of a whole batch to report: in place of the load of each expert, the largest as a multiple of the mean
-    (the worst layer's), and the share of experts that no token chose. 'expert_load' is an array [L, E], loads as
-    multiples of the mean, unless it is large."""
+    """Metrics of a whole batch: the largest load of an expert as a multiple of its layer's mean, and the fraction of
+    experts that no token chose. 'expert_load', the array [L, E] of loads as multiples of the mean, is included unless
+    it is large."""
     reported = {}
     for name, figure in figures.items():
         if not name.endswith(LOAD):
@@ -100,7 +100,7 @@ def router_metrics(figures: Mapping[str, jax.Array]) -> dict[str, jax.Array]:
 
 
 def balanced(params: Any, figures: Mapping[str, jax.Array], rate: float) -> Any:
-    """The parameters with the routers' biases moved against the error of the load of a whole batch."""
+    """The parameters with the routers' biases moved against the load imbalance of a whole batch."""
 
     if not any(prefix + LOAD in figures for prefix in PREFIXES):
         return params

@@ -1,4 +1,4 @@
-"""The metadata that a checkpoint has about its run, and whether another config may continue the run."""
+"""A checkpoint's metadata about its run, and checks whether another config may continue the run."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from gptjax.differences import differences, with_lines
 from gptjax.settings import Settings, allowed_values
 from gptjax.user_code import code_hash, is_named
 
-# These may name a function of the user's own.
+# These may name a user's function.
 MAY_BE_OWN = tuple(field for field, allowed in allowed_values().items() if allowed.own)
 MODEL_MAY_BE_OWN = tuple(field for field in MAY_BE_OWN if field.startswith("model."))
-# These say how a function is computed, not which one, so they may change when a run moves to another machine.
+# These change how the model is computed, but not its function, so they may change when a run moves to another machine.
 _EXECUTION = {
     *("model.dtype", "model.matmul", "model.layers", "model.remat", "model.attention", "model.attention_block"),
 }
@@ -27,13 +27,14 @@ _EXECUTION = {
 _FIXED = {
     *("seed", "optimizer.name", "optimizer.first_moment_dtype", "optimizer.second_moment_dtype", "optimizer.rules"),
 }
-_SWITCHES = {"training.ema_decay"}  # may change, but not from or to 0: an average of the earlier steps would be missing
+# May change, but not from or to 0: the average of the earlier steps would be missing.
+_SWITCHES = {"training.ema_decay"}
 # These do not affect what is computed; data is compared by its fingerprint.
 _HARMLESS = ("checkpoint.", "data.", "evaluation.", "logging.", "mesh.", "optimizer.memory")
 
 
 def run_metadata(config: Settings, fingerprint: Mapping, tokens: int) -> dict:
-    """The JSON values that are saved beside the arrays: enough to know their origin, and to make them again.
+    """The JSON values saved with the arrays, which suffice to identify their origin and to reproduce them.
 
     Args:
       config: the resolved config.
@@ -77,7 +78,8 @@ def check_compatible(saved: Mapping, config: Settings, fingerprint: Mapping) -> 
       changed function of the user is one of them, since it may have been fixed.
 
     Raises:
-      ConfigError: model, dataset, tokenizer, seed or the kind of optimizer changed; names each with both values.
+      ConfigError: model, dataset, tokenizer, seed or the kind of optimizer changed; the message names each with both
+        values.
     """
     refused = differences(saved["fingerprint"], _json_values(dict(fingerprint)), "data: ")
     noted = []
@@ -104,11 +106,11 @@ def check_warm_start(saved: Mapping, config: Settings, tokenizer_hash: str) -> l
       tokenizer_hash: the hash of the tokenizer of the new run's data.
 
     Returns:
-      The settings under which the same parameters compute something else, to be shown: "model.rope_theta: 10000.0 in
-      the checkpoint, 5.0 in this run". Shapes that do not fit are found when the arrays are read.
+      Changed settings under which the same parameters compute a different function, to be shown: "model.rope_theta:
+      10000.0 in the checkpoint, 5.0 in this run". Shapes that do not fit are found when the arrays are read.
 
     Raises:
-      ConfigError: the tokenizers differ; names both.
+      ConfigError: the tokenizers differ; the message names both.
     """
     source = f"training.init_from = {config.training.init_from}"
     check_tokenizer(saved, tokenizer_hash, source)
@@ -128,7 +130,7 @@ def check_warm_start(saved: Mapping, config: Settings, tokenizer_hash: str) -> l
 
 
 def starts_body(saved: Mapping, config: Settings) -> bool:
-    """Whether the parameters of the run of `saved` can only be those of a classifier's body, and not its head's."""
+    """Whether the parameters of the run of `saved` can only be used for a classifier's body, and not for its head."""
     return config.model.family == "classifier" != _family_of(saved)
 
 
@@ -137,7 +139,7 @@ def _family_of(saved: Mapping) -> str:
 
 
 def check_tokenizer(saved: Mapping, tokenizer_hash: str, source: str) -> None:
-    """Raises ConfigError, which begins with `source`, unless the tokenizer is that of the run of `saved`."""
+    """Raises ConfigError, whose message begins with `source`, unless the tokenizer is that of the run of `saved`."""
     expected = saved["fingerprint"]["tokenizer_hash"]
     if tokenizer_hash != expected:
         raise ConfigError(
@@ -147,7 +149,8 @@ def check_tokenizer(saved: Mapping, tokenizer_hash: str, source: str) -> None:
 
 
 def check_same_model(saved: Mapping, config: Settings, source: str) -> None:
-    """Raises ConfigError, which begins with `source`, unless the config's model is that of the run of `saved`."""
+    """Raises ConfigError, whose message begins with `source`, unless the config's model is that of the run of
+    `saved`."""
     lines = [
         f"{field} = {_show(now)}: must be {_show(before)}"
         for field, (before, now) in _config_differences(saved, config).items()
@@ -171,7 +174,7 @@ def _config_differences(saved: Mapping, config: Settings) -> dict[str, tuple[Any
 
 
 def _json_values(tree: Any) -> Any:
-    """The tree as it comes back from a JSON file: tuples become lists."""
+    """The tree as a JSON file stores it: tuples become lists."""
     return json.loads(json.dumps(tree))
 
 
@@ -180,7 +183,7 @@ def _show(value: Any) -> str:
     return text if len(text) <= 80 else text[:77] + "..."
 
 
-@functools.cache  # every save needs it
+@functools.cache  # cached, since every save needs it
 def version(package: str) -> str | None:
     try:
         return importlib.metadata.version(package)
@@ -206,7 +209,7 @@ def git_revision(package: Path = Path(__file__).parents[1]) -> str | None:
         )
         return done.stdout.strip()
 
-    # a git hook runs with variables that name its own repository
+    # git hooks set variables that name their own repository
     environment = {name: value for name, value in os.environ.items() if not name.startswith("GIT_")}
     try:
         git("ls-files", "--error-unmatch", "__init__.py")

@@ -1,4 +1,4 @@
-"""The learning rate as a function of the step: a warm-up, then one of five shapes.
+"""The learning rate as a function of the step: a warm-up followed by one of five shapes.
 
 The rate used by update number t = step + 1 (the first update is t = 1, the last is t = total_steps):
 
@@ -9,13 +9,13 @@ The rate used by update number t = step + 1 (the first update is t = 1, the last
     constant       peak to the end (`final_fraction` has no meaning here)
     inverse_sqrt   peak · sqrt(warmup / t), never below the floor      (Vaswani et al., arXiv:1706.03762)
 
-    module:function     your own, from my_ideas.py in the current folder or from any installed module:
+    module:function     your own function, from my_ideas.py in the current folder or from any installed module:
                         def triangle(update, run): return 1 - jnp.abs(2 * update / run.total_steps - 1)
-                        It returns the factor on the peak for update t (traced), given the run as a `Span`. It does
+                        It returns the factor on the peak for update t (traced), given the run as a `Span`. It handles
                         warm-up and floor itself. The factor must be finite and not negative.
 
-with floor = final_fraction · peak. Update `warmup` has exactly the peak; update `total_steps` has exactly the floor
-(cosine, linear, wsd), and later ones stay there.
+with floor = final_fraction · peak. Update `warmup` has exactly the peak. Update `total_steps` has exactly the floor
+(cosine, linear, wsd), and later updates stay there.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ Schedule = Callable[[jax.typing.ArrayLike], jax.Array]
 
 @dataclasses.dataclass(frozen=True)
 class Span:
-    """The facts about a run that a user's schedule gets: numbers of updates, and schedule.final_fraction."""
+    """What a user's schedule gets to know about a run: numbers of updates, and schedule.final_fraction."""
 
     warmup: int
     decay: int
@@ -55,9 +55,9 @@ def make_schedule(
 ) -> Schedule:
     """The function step -> learning rate (float32 scalar), for a Python int or a traced integer.
 
-    config_schedule: the config's `schedule` section. peak: highest rate. total_steps: updates in the whole run.
+    config_schedule: the config's `schedule` section. peak: the highest rate. total_steps: updates in the whole run.
     steps_of: turns a duration ('100 steps', '20%') into a number of steps.
-    Raises ConfigError for an unknown shape, or where warm-up and decay do not fit into the run.
+    Raises ConfigError for an unknown shape, or if warm-up and decay do not fit into the run.
     """
     name, final_fraction = config_schedule.name, float(config_schedule.final_fraction)
     if name not in NAMES and not is_named(name):
@@ -75,7 +75,7 @@ def make_schedule(
     if is_named(name):
         return _own_schedule(name, peak, Span(warmup, decay, total_steps, final_fraction))
     decay_start = total_steps - decay if name == "wsd" else warmup
-    peak_rate, floor = np.float32(peak), np.float32(peak * final_fraction)  # NumPy scalars need no device
+    peak_rate, floor = np.float32(peak), np.float32(peak * final_fraction)  # NumPy scalars do not need a device
 
     def schedule(step: jax.typing.ArrayLike) -> jax.Array:
         update = jnp.asarray(step, jnp.int32).astype(jnp.float32) + 1.0
@@ -87,7 +87,7 @@ def make_schedule(
         else:
             progress = jnp.clip((update - decay_start) / max(total_steps - decay_start, 1), 0.0, 1.0)
             height = 0.5 * (1.0 + jnp.cos(jnp.pi * progress)) if name == "cosine" else 1.0 - progress
-            # Interpolated so that heights of one and zero give the peak and the floor exactly, without rounding.
+            # Interpolated so that heights of one and zero give exactly the peak and the floor.
             after_warmup = height * peak_rate + (1.0 - height) * floor
         return jnp.where(update < warmup, peak_rate * (update / max(warmup, 1)), after_warmup).astype(jnp.float32)
 
@@ -121,7 +121,7 @@ def _own_schedule(name: str, peak: float, span: Span) -> Schedule:
 
 
 def rate_change(saved: Mapping[str, Any], config: Settings, units: Units, step: int) -> list[str]:
-    """Whether new settings make the learning rate jump: one sentence with both values, or nothing.
+    """A sentence with both values for each learning rate that jumps under new settings.
 
     Args:
       saved: the settings so far, as the nested dict of a config.json.
@@ -132,7 +132,8 @@ def rate_change(saved: Mapping[str, Any], config: Settings, units: Units, step: 
     for section in ("optimizer", "schedule", "training"):
         so_far[section].update({name: v for name, v in saved[section].items() if name in so_far[section]})
     name = so_far.schedule.name
-    if is_named(name) and name != config.schedule.name:  # only the checkpoint names it, so it is not imported
+    # Only the checkpoint names this function, so it is not imported.
+    if is_named(name) and name != config.schedule.name:
         return [f"THE LEARNING RATE MAY JUMP at step {step + 1}: until now {name} set it"]
     try:
         before, now = (_rate_of_next_update(c, units, step) for c in (freeze(so_far), config))

@@ -1,4 +1,4 @@
-"""Copies of the state for saves in the background, while the next step overwrites the original."""
+"""Copies of the state for background saves, while the next step overwrites the original."""
 
 from __future__ import annotations
 
@@ -8,22 +8,22 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-_ALIGNMENT = 64  # bytes; a CPU device adopts memory with this alignment without copying it
-# The memory of a device is fragmented: a copy is made there only if twice its size was never in use.
+_ALIGNMENT = 64  # bytes; a CPU device uses memory with this alignment without copying it
+# Since device memory is fragmented, a copy is made there only if twice its size was never in use.
 _ROOM = 2
 
 
 class Snapshots:
-    """Copies states of one shape. Each copy must no longer be in use when the next is taken.
+    """Copies states of one shape. A copy must no longer be in use when the next one is taken.
 
     On a CPU the copies reuse the same memory: filling fresh memory takes several times as long. Without a copy, XLA
-    would itself copy every donated array that is still being written, which is as slow. On other devices the copy is
-    made there, at the speed of their memory and without waiting for it.
+      would itself copy every donated array that is still being written to disk, which is as slow. On other devices, the
+      copy is made in device memory, at its speed and without blocking.
     """
 
     def __init__(self) -> None:
         self._buffers: list[dict[tuple, np.ndarray]] = []
-        self._has_room: bool | None = None  # decided once: later, copies are part of the peak that was in use
+        self._has_room: bool | None = None  # decided once, since later peaks include copies
 
     def take(self, state: Any) -> Any | None:
         """A copy of the tree with the same shardings; the state may be donated as soon as this returns.
@@ -58,7 +58,7 @@ def _copy(state: Any) -> Any:
 
 
 def _has_room(leaves: list[jax.Array]) -> bool:
-    """Whether each device had, at its peak, room for a copy of its part of the arrays."""
+    """Whether each device had room for a copy of its part of the arrays at its peak memory use."""
     needed: dict[jax.Device, int] = {}
     for leaf in leaves:
         for shard in leaf.addressable_shards:

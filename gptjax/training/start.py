@@ -1,4 +1,4 @@
-"""The state that a run starts from: its own last checkpoint, the parameters of another run, or fresh ones."""
+"""The state that a run starts from: its own last checkpoint, the parameters of another run, or new parameters."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ SETTING = "training.init_from"
 
 
 def check_start(plan: Plan, data: Dataset, checkpoints: Checkpoints) -> None:
-    """Makes the checks of `starting_state` early, before the settings are printed and arrays are read.
+    """Runs the checks of `starting_state` early, before settings are printed and arrays are read.
 
     Raises:
       ConfigError: the checkpoints in the workdir, or those of `training.init_from`, do not fit this run.
@@ -32,16 +32,16 @@ def check_start(plan: Plan, data: Dataset, checkpoints: Checkpoints) -> None:
 
 
 def starting_state(plan: Plan, data: Dataset, checkpoints: Checkpoints) -> tuple[TrainState, dict[str, Any], list[str]]:
-    """Restores or makes the state to train from.
+    """Restores or initializes the state to train from.
 
     The first of these that exists is used:
 
     1. the newest readable checkpoint of this workdir, if it belongs to the same run;
     2. the parameters of another run, if `training.init_from` names one;
-    3. fresh parameters.
+    3. newly initialized parameters.
 
     Returns:
-      The state, the metrics accumulated since the last row of metrics.jsonl, and notes to print.
+      The state, the metrics summed since the last row of metrics.jsonl, and notes to print.
     """
     saved = checkpoints.metadata()
     if saved is not None:
@@ -66,10 +66,10 @@ def _resume(
 
 
 def warm_start(trainer: Trainer, tokenizer_hash: str) -> tuple[TrainState, list[str]]:
-    """The state before step 0, and notes to print: where the parameters are from, and what differs.
+    """The state before step 0, and notes to print: the origin of the parameters, and what differs.
 
-    A run of the same family starts all parameters. A run of another family starts a classifier's body, and its head is
-    fresh.
+    A run of the same family provides all parameters. A run of another family provides a classifier's body, and the head
+    is newly initialized.
 
     Raises:
       ConfigError: there is no such run; tokenizer, family, names or shapes do not fit.

@@ -1,4 +1,4 @@
-"""What a training run carries from step to step: one pytree, saved and restored whole."""
+"""The state of a training run: one pytree, saved and restored as a whole."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ import jax
 class TrainState(flax.struct.PyTreeNode):
     """Everything the next step depends on, besides the config and the data.
 
-    There is no random state: keys are folded from the config's seed and `step`, so a restored run draws the numbers
-    that an unbroken one would have drawn.
+    There is no random state: keys are folded from the config's seed and `step`, so a restored run draws the same
+      numbers as an uninterrupted one.
 
     Attributes:
       step: int32 scalar, the optimizer steps taken.
       params: float32 tree, the layers stacked on their first axis.
-      opt_state: what the Optax chain keeps.
-      ema: bias-corrected exponential moving average of `params`, or None when it is off.
+      opt_state: the state of the Optax transformation.
+      ema: bias-corrected exponential moving average of `params`, or None if it is off.
       monitor: float32 scalars, the running statistics behind the z-scores of loss and gradient norm.
     """
 

@@ -1,4 +1,4 @@
-"""One optimizer step, and one validation step, as pure functions of (state, batch)."""
+"""One optimizer step and one validation step, as pure functions of (state, batch)."""
 
 from __future__ import annotations
 
@@ -32,16 +32,16 @@ def make_train_step(
     learning_rates: Mapping[str, Callable],
     config: Settings,
 ) -> Callable[[TrainState, Batch], tuple[TrainState, dict[str, jax.Array]]]:
-    """Makes the step of a run: batch [A, B/A, T] → gradients → update, with the scalars to report.
+    """Makes the training step: batch [A, B/A, T] → gradients → update, with the metrics to report.
 
     The loss of every micro-batch is divided by the weight of the *whole* batch, such as its supervised tokens, before
-    it is differentiated, so A micro-batches, any padding and any mesh give the gradient of one big batch.
+    differentiation. A micro-batches, any padding and any mesh therefore give the gradient of one big batch.
 
     Args:
       learning_rates: name of the metric → step → rate.
 
-    An update is dropped when the loss or the gradient is not finite and `training.on_nonfinite` is 'skip', or when a
-    z-score exceeds `training.outlier_zscore`: parameters and statistics of the optimizer do not change. Counters still
+    An update is dropped if the loss or the gradient is not finite and `training.on_nonfinite` is 'skip', or if a
+    z-score exceeds `training.outlier_zscore`: parameters and optimizer statistics do not change. Counters still
     advance, so that the schedule stays a function of the step. The monitor is still updated; otherwise a lasting change
     of the loss would drop every later update.
     """
@@ -100,7 +100,7 @@ def _make_gradients(
     def gradients_of(
         params: Any, batch: Batch, key: jax.Array, total_weight: jax.Array
     ) -> tuple[dict[str, jax.Array], Any]:
-        """(figures, gradients) of the whole batch. If there are several micro-batches, they run one after the other."""
+        """(figures, gradients) of the whole batch. Several micro-batches run one after another."""
         differentiate = jax.value_and_grad(loss_share, has_aux=True)
         num_micro = num_rows(batch)
         first = jax.tree.map(lambda a: a[0], batch)
@@ -129,7 +129,7 @@ def _make_gradients(
 
 
 def on_device(tree: Any) -> Any:
-    """Brings to the devices' memory what waits in their hosts' (`optimizer.memory`)."""
+    """Moves arrays from host memory to the devices (`optimizer.memory`)."""
 
     def fetched(x: jax.Array) -> jax.Array:
         return jax.device_put(x, jax.memory.Space.Device) if jax.typeof(x).memory_space == jax.memory.Space.Host else x
@@ -138,7 +138,7 @@ def on_device(tree: Any) -> Any:
 
 
 def update_average(average: Any, params: Any, steps: jax.typing.ArrayLike, decay: float) -> Any:
-    """The exponential moving average after `steps` steps, from that after the previous step and the new `params`.
+    """The exponential moving average after `steps` steps, from the previous average and the new `params`.
 
     It is Σ decay^(t-i) params_i / Σ decay^(t-i) over the steps i = 1 … t: the bias correction of Adam (Kingma and Ba,
     arXiv:1412.6980, section 3) is part of the weight of the newest parameters, which is 1 at the first step. The stored
@@ -166,8 +166,8 @@ def _split_rows(array: jax.Array) -> jax.Array:
 
 
 def _unless_dropped(keep: jax.Array, new: jax.Array, old: jax.Array) -> jax.Array:
-    """Selects the new or the old values, which costs nothing since the update reads the old ones anyway. Single
-    integers count steps, so they always advance."""
+    """Selects the new or the old values, which is free since the update reads the old values anyway. Integer scalars
+    count steps, so they always advance."""
     counts = new.ndim == 0 and jnp.issubdtype(new.dtype, jnp.integer)
     return new if counts else jnp.where(keep, new, old)
 
@@ -179,7 +179,7 @@ def _is_sound(
     if training.on_nonfinite == "skip":
         sound &= jnp.isfinite(loss) & jnp.isfinite(gradient_norm)
     if training.outlier_zscore:
-        # numbers that are not finite have z-scores that are not finite: on_nonfinite decides about those
+        # a non-finite value has a non-finite z-score, which on_nonfinite handles
         worst = jnp.maximum(zscores["loss"], zscores["gradient_norm"])
         sound &= ~(jnp.isfinite(worst) & (worst > training.outlier_zscore))
     return sound

@@ -1,4 +1,4 @@
-"""Writes a run's TensorBoard files: figures in groups, the config (also as hyperparameters), and samples as text."""
+"""Writes a run's TensorBoard files: metrics in groups, the config (also as hyperparameters), and samples as text."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import Any
 
 from gptjax.training.patient_file import PatientFile
 
-GROUPS = {  # groups of the figures whose names in metrics.jsonl have none
+GROUPS = {  # groups of metrics whose names in metrics.jsonl have no group
     "learning_rate": "optimizer",
     "muon_learning_rate": "optimizer",
     "tokens_per_second": "speed",
@@ -23,25 +23,25 @@ GROUPS = {  # groups of the figures whose names in metrics.jsonl have none
     "tokens": "progress",
     "elapsed_seconds": "progress",
 }
-COMPARED = ("validation/loss", "validation/bits_per_byte", "train/loss")  # shown beside the hyperparameters
+COMPARED = ("validation/loss", "validation/bits_per_byte", "train/loss")  # shown with the hyperparameters
 
 
 def grouped(name: str) -> str:
-    """'train/loss' as it is, 'mfu' → 'speed/mfu'."""
+    """'train/loss' unchanged, 'mfu' → 'speed/mfu'."""
     return name if "/" in name else f"{GROUPS.get(name, 'other')}/{name}"
 
 
 class TensorBoardWriter:
     """Writes every number as a scalar under its group, and texts, into a new event file of `folder`.
 
-    This class frames the records itself (TFRecord: length, its checksum, data, its checksum): tensorboardX writes from
-    a thread that dies when the disk is full, and then waits forever for room in that thread's queue.
+    This class writes the records itself (TFRecord: length, its checksum, data, its checksum). tensorboardX writes from
+    a thread that ends if the disk is full, and then blocks forever on the full queue of that thread.
 
-    purge_step: TensorBoard hides what older event files of `folder` hold from this step on.
+    purge_step: TensorBoard hides values of older event files of `folder` from this step on.
     """
 
     def __init__(self, folder: str | os.PathLike, purge_step: int | None = None):
-        # slow to import, and not every run wants it
+        # slow to import, and not every run needs it
         from tensorboardX.proto import event_pb2, summary_pb2
         from tensorboardX.record_writer import masked_crc32c
 

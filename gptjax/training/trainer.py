@@ -1,4 +1,4 @@
-"""The pieces of a run put together: model, optimizer, shardings, and the steps compiled for a mesh."""
+"""Combines the parts of a run: model, optimizer, shardings, and steps compiled for a mesh."""
 
 from __future__ import annotations
 
@@ -35,12 +35,12 @@ from gptjax.training.step import make_evaluation_step, make_train_step
 
 @dataclasses.dataclass(frozen=True)
 class Trainer:
-    """A resolved config on a mesh. Only `init` allocates anything; only the methods compile anything.
+    """A resolved config on a mesh. Only `init` allocates arrays, and only methods compile programs.
 
     Attributes:
       config: resolved and frozen.
-      mesh: must be the current mesh (`jax.set_mesh`) when a method is called. An abstract mesh gives only shapes and
-        shardings: nothing can be allocated or compiled for it.
+      mesh: must be the current mesh (`jax.set_mesh`) when a method is called. With an abstract mesh, only shapes and
+        shardings are available: nothing can be allocated or compiled for it.
       learning_rates: name of the field → step → its rate by the schedule: `learning_rate` and, with Muon, also
         `muon_learning_rate`.
       declared: the parameters' declarations, in a nested dict like theirs.
@@ -57,9 +57,9 @@ class Trainer:
     abstract_state: TrainState
 
     def init(self, params: Any = None, part: str = "") -> TrainState:
-        """The state before step 0, created with its shardings; from `params` (a warm start) when given.
+        """The state before step 0, created with its shardings; from `params` (a warm start) if given.
 
-        part: the params are only those under this name, and the others are fresh; '': they are all.
+        part: `params` has only the parameters under this name, and the others are newly initialized; '': it has all.
         """
         shardings = jax.tree.map(lambda leaf: leaf.sharding, self.abstract_state)
         if params is None:
@@ -84,7 +84,7 @@ class Trainer:
         return self.lower_train_step(batch).compile(compiler_options(self.mesh, self.config.model.dtype))
 
     def lower_train_step(self, batch: Any) -> jax.stages.Lowered:
-        """The program of `compile_train_step` as the compiler is given it."""
+        """The program of `compile_train_step` before compilation."""
         step = make_train_step(self.model, self.objective, self.optimizer, self.learning_rates, self.config)
         shardings = jax.tree.map(lambda leaf: leaf.sharding, self.abstract_state)
         jitted = jax.jit(step, donate_argnums=0, out_shardings=(shardings, replicated(self.mesh)))
@@ -117,11 +117,11 @@ def _first_state(config: Settings, optimizer: optax.GradientTransformation, para
 def make_trainer(
     config: Settings, mesh: Mesh | AbstractMesh, total_steps: int, steps_of: Callable[[str], int]
 ) -> Trainer:
-    """Puts a run together.
+    """Combines the parts of a run.
 
     Args:
       config: resolved.
-      total_steps: the length of the run, which the schedule needs.
+      total_steps: the length of the run, for the schedule.
       steps_of: turns a duration of the config into steps.
 
     Raises:
@@ -149,7 +149,7 @@ def make_trainer(
 
 
 def _on_host(shardings: Any, shapes: Any) -> Any:
-    """The shardings, in the memory of the hosts; counters stay on the devices."""
+    """The shardings in host memory; counters stay on the devices."""
     return jax.tree.map(lambda s, shape: s.with_memory_kind("pinned_host") if shape.ndim else s, shardings, shapes)
 
 
@@ -162,9 +162,9 @@ def _schedule_of_peak(
 def compiler_options(mesh: Mesh | AbstractMesh, dtype: str) -> dict[str, str | bool] | None:
     """The options of the compiler for the mesh's platform; None: its defaults.
 
-    On a CPU, XLA may merge operations with matrix products and reductions in its library YNNPACK. XLA's own choice
-    leaves element-wise work outside of them, much of it in copies. bfloat16 keeps the defaults, since a merged bfloat16
-    product becomes one of float32. A choice in XLA_FLAGS is kept.
+    On a CPU, XLA can merge operations with matrix products and reductions in its library YNNPACK. By default, it leaves
+    element-wise operations outside, with many copies. bfloat16 keeps the defaults, since a merged bfloat16 product
+    would be computed in float32. A choice in XLA_FLAGS has priority.
     """
     option = "xla_cpu_experimental_ynn_fusion_type"
     if platform_of(mesh) != "cpu" or dtype != "float32" or option in os.environ.get("XLA_FLAGS", ""):

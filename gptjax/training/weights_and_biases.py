@@ -1,8 +1,8 @@
-"""A run's figures, config and samples in Weights & Biases: `logging.wandb` names the project.
+"""Sends a run's metrics, config and samples to Weights & Biases: `logging.wandb` names the project.
 
-wandb's own environment says where they go (its server, or a local folder with WANDB_MODE=offline) and who sends them
-(WANDB_API_KEY, `wandb login`). Whatever wandb does, training goes on: its first failure is logged, and nothing more is
-sent.
+wandb's own environment variables give the destination (its server, or a local folder with WANDB_MODE=offline) and the
+account (WANDB_API_KEY, `wandb login`). Training continues whatever wandb does: its first failure is logged, and nothing
+more is sent.
 """
 
 from __future__ import annotations

@@ -1,12 +1,11 @@
-"""Where the figures of a run go: metrics.jsonl (one JSON object per line), TensorBoard, Weights & Biases (optional).
+"""Writers of a run's metrics: metrics.jsonl (one JSON object per line), TensorBoard, Weights & Biases (optional).
 
-metrics.jsonl is the record that plots and reports are made from. Floats are written so that they read back exactly
-(`repr`, float32 values included); JSON has no NaN or infinity, so these are the strings "NaN", "Infinity" and
-"-Infinity", which `read_metrics` turns back. A killed run leaves at most one half-written line, and the resumed run
-drops every row past the step that it restored, so that no step appears twice.
+Plots and reports are made from metrics.jsonl. Floats are written so that they are read back exactly (`repr`, also for
+float32 values). JSON has no NaN or infinity, so these are the strings "NaN", "Infinity" and "-Infinity", which
+`read_metrics` converts back. A killed run leaves at most one half-written line, and the resumed run drops every row
+past the step that it restored, so that no step appears twice.
 
-A full disk may cost figures, but never ends the run: rows that cannot be written wait for the next row
-(`patient_file.py`).
+A full disk never ends the run: rows that cannot be written are written together with the next row (`patient_file.py`).
 """
 
 from __future__ import annotations
@@ -34,7 +33,7 @@ _NONFINITE = {"NaN": math.nan, "Infinity": math.inf, "-Infinity": -math.inf}
 
 
 def read_metrics(path: str | os.PathLike) -> list[dict[str, Any]]:
-    """The rows of a metrics.jsonl in order; lines that are not whole JSON objects (a killed writer's) are left out."""
+    """The rows of a metrics.jsonl in order; incomplete lines (of a killed writer) are left out."""
     rows = []
     for line in Path(path).read_text(encoding="utf-8", errors="replace").splitlines():
         try:
@@ -47,9 +46,9 @@ def read_metrics(path: str | os.PathLike) -> list[dict[str, Any]]:
 
 
 def truncate_after(path: str | os.PathLike, step: int) -> int:
-    """Drops the rows past `step`, and half-written lines; returns how many rows were dropped.
+    """Drops the rows after `step`, and incomplete lines; returns the number of dropped rows.
 
-    The file is replaced in one move, so a kill at any moment leaves the old or the new one. A missing file is fine.
+    The file is replaced atomically, so a kill leaves either the old or the new file. A missing file is no error.
     """
     path = Path(path)
     if not path.exists():
@@ -63,7 +62,7 @@ def truncate_after(path: str | os.PathLike, step: int) -> int:
 
 
 def write_whole(path: Path, text: str) -> None:
-    """Writes a text to `path` in one move. If the disk refuses it, logs that, and the run goes on."""
+    """Writes a text to `path` atomically. A failure is only logged, and the run continues."""
     try:
         path.parent.mkdir(exist_ok=True)
         with write_aside(path) as file:
@@ -90,8 +89,8 @@ class MetricsWriter:
 
     tensorboard: whether TensorBoard's files are written. resume_step: the restored step; later rows are dropped. None:
     the run starts at step 0, and rows of an earlier attempt without a checkpoint are dropped. config: the run's config,
-    for the writers that show it; its `logging.wandb` names a project, or is ''. Only process 0 writes; on the others
-    every method does nothing.
+    for the writers that show it; its `logging.wandb` names a project, or is ''. Only process 0 writes; in other
+    processes, every method does nothing.
     """
 
     def __init__(
@@ -121,14 +120,14 @@ class MetricsWriter:
         self._rows += [JsonLinesWriter(workdir / FILE_NAME), *self._texts]
 
     def write(self, step: int, metrics: Mapping[str, Any]) -> None:
-        """Adds the row of `step`. Values: numbers, scalar arrays (fetched), strings, None for "not available", or
-        lists of numbers, which metrics.jsonl alone holds."""
+        """Adds the row of `step`. Values: numbers, scalar arrays (fetched), strings, None for "not available", or lists
+        of numbers, which only metrics.jsonl gets."""
         plain = {name: _plain(value) for name, value in metrics.items()}
         for writer in self._rows:
             writer.write(step, plain)
 
     def text(self, step: int, name: str, text: str) -> None:
-        """Writes a text, such as a sample, to the writers that can show it; metrics.jsonl holds only figures."""
+        """Writes a text, such as a sample, to the writers that can show it; metrics.jsonl has only metrics."""
         for writer in self._texts:
             writer.text(step, name, text)
 

@@ -1,4 +1,4 @@
-"""What a run can optimize: one file for each objective, and the row that gives it its name in a config."""
+"""Training objectives: one file for each, and a row here that gives its name in a config."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ FIELD = "training.objective"
 
 
 def make_objective(config: Settings) -> Objective:
-    """The objective that a resolved config names: a key of `OBJECTIVES`, or 'module:Class' of your own.
+    """The objective that a resolved config names: a key of `OBJECTIVES`, or your own 'module:Class'.
 
     Raises:
       ConfigError: there is no such objective, or the class is not an Objective or lacks a method.

@@ -1,4 +1,4 @@
-"""Tell the label of a text: how a classifier is trained on labelled texts."""
+"""Predict the label of a text: trains a classifier on labelled texts."""
 
 from __future__ import annotations
 
@@ -81,7 +81,7 @@ class Classification(Objective):
 
 
 def _sums(logits_BC: jax.Array, batch: Batch) -> tuple[jax.Array, jax.Array]:
-    """The loss of the texts in nats, and how many of them are right."""
+    """The summed loss of the texts in nats, and the number of texts that are classified correctly."""
     is_label_BC = batch[LABELS][:, None] == jnp.arange(logits_BC.shape[-1])
     nll_B = jax.nn.logsumexp(logits_BC, axis=-1) - jnp.sum(jnp.where(is_label_BC, logits_BC, 0.0), axis=-1)
     right_B = logits_BC.argmax(axis=-1) == batch[LABELS]

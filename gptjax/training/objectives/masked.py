@@ -1,4 +1,4 @@
-"""Predict hidden tokens from both sides: how encoders are pretrained (BERT, arXiv:1810.04805)."""
+"""Predict hidden tokens from both sides, to pretrain encoders (BERT, arXiv:1810.04805)."""
 
 from __future__ import annotations
 
@@ -21,21 +21,22 @@ from gptjax.training.cross_entropy import right_sum
 from gptjax.training.objectives.next_token import NextToken
 from gptjax.training.objectives.objective import Batch
 
-VALIDATION_KEY = 0  # runs with different seeds are judged on the same hidden tokens
+VALIDATION_KEY = 0  # runs with different seeds are evaluated on the same hidden tokens
 
 
 class Masked(NextToken):
-    """Cross-entropy of the tokens that were hidden in a row of text, in nats.
+    """Cross-entropy of hidden tokens, in nats.
 
     A batch has tokens, targets, segments int32 [B, T] and weights float32 [B, T], which are 1 at hidden tokens and 0
-    elsewhere (`Masking`); with packed windows also positions. The mask is a token of its own, the first after those of
-    the tokenizer, so that text of any prepared folder will do. The loss of such a batch is that of the next token.
+    elsewhere (`Masking`); with packed windows also positions. The mask is an additional token, the first after those of
+    the tokenizer, so that any prepared folder can be used. The loss of such a batch is computed like that of
+    `NextToken`.
     """
 
     scores = (MASKED_LOSS, ACCURACY)
 
     def open_data(self, split: str, batch_size: int) -> Dataset:
-        """Raises ConfigError also if `model.vocab_size` leaves no place for the mask."""
+        """Also raises ConfigError if `model.vocab_size` leaves no room for the mask."""
         config = self.config
         return open_dataset(
             config.data,
@@ -60,7 +61,7 @@ class Masked(NextToken):
 
         def sums(params: Any, batch: Batch) -> dict[str, jax.Array]:
             _, figures = self.loss(model, params, batch)
-            x_BTD, _ = self.hidden(model, params, batch)  # the compiler computes it once
+            x_BTD, _ = self.hidden(model, params, batch)  # the compiler merges the two computations
             head_DV = model.apply({"params": params}, method="output_matrix")
             count: Callable[..., jax.Array] = functools.partial(right_sum, chunk=self.config.training.loss_chunk)
             right = on_own_tokens(count)(x_BTD, head_DV, batch[TARGETS], batch[WEIGHTS])

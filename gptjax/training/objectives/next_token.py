@@ -1,4 +1,4 @@
-"""Predict the next token: how language models are pretrained."""
+"""Predict the next token, to pretrain language models."""
 
 from __future__ import annotations
 
@@ -23,8 +23,9 @@ from gptjax.training.objectives.objective import Batch, Objective, token_bytes
 class NextToken(Objective):
     """Cross-entropy of the next token, in nats, over windows of documents.
 
-    A batch has tokens and targets int32 [B, T], and weights float32 [B, T] that are 0 where nothing is to be predicted;
-    where windows are packed, also segments and positions int32 [B, T]. The weight of a batch is its supervised tokens.
+    A batch has tokens and targets int32 [B, T], and weights float32 [B, T] that are 0 where nothing is predicted; with
+    packed windows also segments and positions int32 [B, T]. The weight of a batch is the number of its supervised
+    tokens.
     """
 
     scores: tuple[Score, ...] = (LOSS, PERPLEXITY, BITS_PER_BYTE)
@@ -60,7 +61,8 @@ class NextToken(Objective):
     def loss(
         self, model: Any, params: Any, batch: Batch, dropout_keys_B: jax.Array | None = None
     ) -> tuple[jax.Array, dict[str, jax.Array]]:
-        """The summed loss with label smoothing and z-loss (see `cross_entropy`), and the figure 'loss' without them."""
+        """The summed loss with label smoothing and z-loss (see `cross_entropy`), and the reported 'loss' without
+        them."""
         training = self.config.training
         x_BTD, statistics = self.hidden(model, params, batch, dropout_keys_B)
         head_DV = model.apply({"params": params}, method="output_matrix")

@@ -1,4 +1,4 @@
-"""The interface between a training loop and what it optimizes."""
+"""The interface between the training loop and what it optimizes."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ Batch = Mapping[str, jax.Array]
 
 
 class Objective(abc.ABC):
-    """What a run optimizes, and how it is scored. The loop, the step, the trainer and "best" know only this interface.
+    """What a run optimizes and how it is scored. The loop, the step, the trainer and "best" use only this interface.
 
-    A new one is a file in this folder and a row of `OBJECTIVES`; one of your own, outside the package, is named by
-    `training.objective = 'module:Class'`. Objects hold the config and no state: an objective is a bundle of functions.
+    A new objective is a file in this folder and a row of `OBJECTIVES`. For an objective outside of the package, set
+    `training.objective = 'module:Class'`. Objects hold the config but no state.
 
     Attributes:
       config: the run's config, resolved.
@@ -39,7 +39,7 @@ class Objective(abc.ABC):
 
     @property
     def windows(self) -> str:
-        """How rows are made of the data: a key of gptjax.data.dataset.WINDOWS."""
+        """How rows are made from the data: a key of gptjax.data.dataset.WINDOWS."""
         return self.config.data.windows
 
     @property
@@ -52,7 +52,7 @@ class Objective(abc.ABC):
         """The 'train' or 'validation' split that this objective reads, as batches of `batch_size` rows.
 
         Raises:
-          ConfigError: names the field or the file that cannot work.
+          ConfigError: names the invalid field or file.
         """
 
     @abc.abstractmethod
@@ -63,7 +63,7 @@ class Objective(abc.ABC):
 
     @abc.abstractmethod
     def weight(self, batch: Batch) -> jax.Array:
-        """The divisor of the loss of a batch: a float32 scalar, such as the number of its supervised tokens."""
+        """The divisor of a batch's loss: a float32 scalar, such as the number of supervised tokens."""
 
     @abc.abstractmethod
     def loss(
@@ -73,31 +73,31 @@ class Objective(abc.ABC):
 
         Args:
           batch: the arrays of `row_fields`, each [B, …].
-          dropout_keys_B: a key per row (model/dropout.py); None switches dropout off.
+          dropout_keys_B: a key per row (model/dropout.py); None: no dropout.
 
         Returns:
-          The sum to differentiate, auxiliary losses included (times the batch's weight where they are means); and
-          figures to report: float32 by name, each a sum over the batch that the step divides by the weight. 'loss' is
-          the one that is shown as the training loss. `metrics` says what is shown: NAME becomes train/NAME.
+          The sum to differentiate, including auxiliary losses (means are multiplied by the batch's weight); and figures
+          to report: float32 by name, each a sum over the batch that the step divides by the weight. The figure 'loss'
+          is shown as the training loss. `metrics` decides what is shown: NAME becomes train/NAME.
         """
 
     def auxiliary(
         self, statistics: Mapping[str, jax.Array], batch: Batch
     ) -> tuple[jax.Array | None, dict[str, jax.Array]]:
-        """What `loss` makes of the statistics that the model's blocks report, such as a router's load.
+        """Auxiliary losses and figures from the statistics that the model's blocks report, such as a router's load.
 
         Args:
           statistics: name → [L, B, …], as `hidden` of the model returns them; empty for blocks that report nothing.
 
         Returns:
-          The sum to add to the loss, None for nothing; and figures to report. Both are sums over the batch, as `loss`
-          returns them: a mean over tokens or rows is multiplied by the weight of these.
+          The sum to add to the loss, or None; and figures to report. Both are sums over the batch, as `loss` returns
+          them: a mean over tokens or rows is multiplied by their weight.
         """
         weight_B = jax.vmap(lambda row: self.weight(jax.tree.map(lambda array: array[None], row)))(dict(batch))
         return router_losses(statistics, weight_B, self.config.training)
 
     def adjusted(self, params: Any, figures: Mapping[str, jax.Array]) -> Any:
-        """The parameters after an update, with those changed that no gradient changes: the biases of routers.
+        """The parameters after an update, with changes to parameters that have no gradient: the biases of routers.
 
         Args:
           figures: of the whole batch, as `loss` returns them, divided by its weight.
@@ -105,8 +105,8 @@ class Objective(abc.ABC):
         return balanced(params, figures, self.config.training.router_bias_rate)
 
     def metrics(self, figures: Mapping[str, jax.Array]) -> dict[str, jax.Array]:
-        """What to report, by name, from the figures of a whole batch: scalars, of which means over several steps are
-        shown, and arrays, which metrics.jsonl has of single steps."""
+        """What to report, by name, from the figures of a whole batch: scalars, which are averaged over several steps,
+        and arrays, which metrics.jsonl has for single steps."""
         return router_metrics(figures)
 
     def trains(self, path: str) -> bool:
@@ -117,7 +117,7 @@ class Objective(abc.ABC):
 
     @abc.abstractmethod
     def evaluation(self, model: Any, tokenizer: Tokenizer) -> Callable[[Any, Batch], dict[str, jax.Array]]:
-        """A pure function (params, batch) → float32 sums over the batch, which `scores_of` understands."""
+        """A pure function (params, batch) → float32 sums over the batch, which `scores_of` turns into scores."""
 
     @abc.abstractmethod
     def scores_of(self, sums: Mapping[str, float]) -> dict[str, float]:
@@ -133,7 +133,7 @@ def abstract_batch(
 ) -> dict[str, Any]:
     """A batch of `num_micro` micro-batches of `rows` rows as shapes: name → [A, B, …].
 
-    sharding_of: the number of axes of a row's array → how the batch is sharded.
+    sharding_of: number of axes of a row's array → sharding of the batch.
     """
 
     def of_batch(field: jax.ShapeDtypeStruct) -> jax.ShapeDtypeStruct:
@@ -144,7 +144,7 @@ def abstract_batch(
 
 
 def token_bytes(tokenizer: Tokenizer, vocab_size: int) -> np.ndarray:
-    """float32 [V]: UTF-8 bytes of text that each token stands for; 0 for those that the tokenizer does not have."""
+    """float32 [V]: UTF-8 bytes of each token's text; 0 for tokens that the tokenizer does not have."""
     token_bytes_V = np.zeros(vocab_size, np.float32)
     token_bytes_V[: tokenizer.vocab_size] = tokenizer.token_bytes()
     return token_bytes_V

@@ -15,9 +15,9 @@ from gptjax.training.objectives.objective import Batch
 class Seq2Seq(NextToken):
     """Cross-entropy of a target's next token, in nats, given its source and the target so far.
 
-    A row holds several pairs, which do not see each other (data/pairs.py): beside the arrays of a packed batch of
-    `NextToken`, which are of the targets, there are source, source_segments and source_positions int32 [B, S]. All
-    scores are of the targets' tokens.
+    A row holds several pairs, which do not see each other (data/pairs.py): besides the arrays of a packed batch of
+    `NextToken`, which describe the targets, there are source, source_segments and source_positions int32 [B, S]. All
+    scores are over the targets' tokens.
     """
 
     @property
