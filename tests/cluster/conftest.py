@@ -1,4 +1,4 @@
-"""Commands to launch: Python programs that the tests write."""
+"""Commands to launch, which are Python programs that the tests write."""
 
 import sys
 from dataclasses import dataclass
@@ -9,7 +9,7 @@ import pytest
 
 @dataclass
 class Scripted:
-    """A command with a folder of its own, which is its program's argument."""
+    """A command with its own folder, which is its program's argument."""
 
     name: str
     workdir: Path
@@ -22,5 +22,5 @@ class Scripted:
 
 @pytest.fixture
 def scripted(tmp_path):
-    """(program, number) → as many commands that execute the program."""
+    """(program, number) → that number of commands that execute the program."""
     return lambda script, count=1: [Scripted(f"seed={i}", tmp_path / f"seed={i}", script) for i in range(count)]

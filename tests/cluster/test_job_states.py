@@ -1,4 +1,4 @@
-"""Slurm's jobs without accounting: their states come from a squeue that prints a file."""
+"""Job states of Slurm without accounting, read from a squeue that prints a file."""
 
 import os
 import stat
@@ -24,7 +24,7 @@ def queue(tmp_path, monkeypatch):
     return tmp_path / "queue"
 
 
-def test_a_job_submitted_after_the_queue_was_read_is_not_taken_for_one_that_ended(queue):
+def test_a_job_submitted_after_the_queue_was_read_does_not_count_as_ended(queue):
     states = JobStates()
     queue.write_text("1 RUNNING\n")
     assert states.get_state("1") == "RUNNING"
@@ -33,14 +33,14 @@ def test_a_job_submitted_after_the_queue_was_read_is_not_taken_for_one_that_ende
     assert states.get_state("3") == GONE and states.is_done("3") and not states.is_done("2_1")
 
 
-def test_a_queue_that_cannot_be_read_ends_no_job(queue):
-    states = JobStates()  # there is no file to show
+def test_no_job_counts_as_ended_if_the_queue_cannot_be_read(queue):
+    states = JobStates()  # squeue fails, since there is no file to print
     assert states.get_state("1", mode="force") == "UNKNOWN" and not states.is_done("1")
 
 
 @pytest.fixture
 def failing_scancel(tmp_path, monkeypatch):
-    """Stand-ins for the Slurm commands that are searched for; scancel records its arguments and fails."""
+    """Fake Slurm commands on the path; scancel records its arguments and fails."""
     for name, script in (("srun", ""), ("scancel", f"echo $1 >> {tmp_path}/cancelled; exit 1")):
         (tmp_path / name).write_text(f"#!/bin/sh\n{script}\n")
         (tmp_path / name).chmod(stat.S_IRWXU)
@@ -48,14 +48,14 @@ def failing_scancel(tmp_path, monkeypatch):
     return tmp_path / "cancelled"
 
 
-def test_work_goes_on_where_a_lost_drivers_jobs_cannot_be_cancelled(failing_scancel, tmp_path, caplog):
+def test_work_continues_if_a_lost_drivers_jobs_cannot_be_cancelled(failing_scancel, tmp_path, caplog):
     (tmp_path / JOBS_FILE).write_text('["17_0", "17_1"]')
     JobTasks("slurm", tmp_path, 0, {})
     assert failing_scancel.read_text().split() == ["17_0", "17_1"]
     assert "job 17_1 cannot be cancelled" in caplog.text and "it has ended already, or it goes on" in caplog.text
 
 
-def test_a_sweep_stops_where_its_jobs_cannot_be_cancelled(failing_scancel, tmp_path, caplog, monkeypatch):
+def test_a_sweep_stops_if_its_jobs_cannot_be_cancelled(failing_scancel, tmp_path, caplog, monkeypatch):
     handle = JobHandle(submitit.SlurmJob(tmp_path, "18"), tmp_path)
     handle.stop()
     assert failing_scancel.read_text() == "18\n" and "job 18 cannot be cancelled" in caplog.text
@@ -64,7 +64,7 @@ def test_a_sweep_stops_where_its_jobs_cannot_be_cancelled(failing_scancel, tmp_p
     assert "No such file or directory: 'scancel'" in caplog.text
 
 
-def test_a_damaged_note_of_the_jobs_is_refused(failing_scancel, tmp_path):
+def test_a_truncated_jobs_json_is_refused(failing_scancel, tmp_path):
     (tmp_path / JOBS_FILE).write_text('["17_0", ')
     with pytest.raises(ConfigError, match=r"jobs\.json is cut off in line 1.*; cancel this command's jobs"):
         JobTasks("slurm", tmp_path, 0, {})
@@ -72,12 +72,12 @@ def test_a_damaged_note_of_the_jobs_is_refused(failing_scancel, tmp_path):
         TrainingJobs("slurm", tmp_path, 0, {}).start([])
 
 
-def test_the_queue_is_read_anew_when_it_is_old_or_must_be_fresh(queue, monkeypatch):
+def test_the_queue_is_read_again_when_outdated_or_forced(queue, monkeypatch):
     now = [100.0]
     monkeypatch.setattr(job_states, "time", types.SimpleNamespace(monotonic=lambda: now[0]))
     states = JobStates()
     queue.write_text("1 PENDING\n")
-    assert states.get_info("1", mode="cache") == {}  # which asks nobody
+    assert states.get_info("1", mode="cache") == {}  # a cached state, without a call of squeue
     assert states.get_state("1") == "PENDING"
     queue.write_text("1 RUNNING\n")
     now[0] += 5
@@ -95,7 +95,7 @@ def test_without_slurm_no_job_has_ended(queue, monkeypatch):
     assert JobStates().get_state("1", mode="force") == "UNKNOWN"
 
 
-def test_jobs_ask_one_watcher(monkeypatch):
+def test_jobs_share_one_watcher(monkeypatch):
     monkeypatch.setattr(submitit.SlurmJob, "watcher", submitit.SlurmJob.watcher)
     use_job_states()
     watcher = submitit.SlurmJob.watcher

@@ -1,4 +1,4 @@
-"""Runs as jobs: submitit's local and debug executors, requeuing after preemption, and the array that SLURM is given."""
+"""Runs as jobs: submitit's local and debug executors, requeuing after preemption, and the array submitted to Slurm."""
 
 import os
 import signal
@@ -36,7 +36,7 @@ printf 'JobID|State|NodeList\\n4711_[0-2]|PENDING|None\\n'
 
 
 @pytest.mark.parametrize("kind", ["debug", "local"])
-def test_jobs_run_the_command_and_leave_its_output_and_status_in_the_run(scripted, tmp_path, kind):
+def test_a_job_runs_the_command_and_stores_its_output_and_status_in_the_run(scripted, tmp_path, kind):
     good, bad = scripted("print('fine')", 2)
     bad.script = "raise SystemExit('it broke')"
     cluster = TrainingJobs(kind, tmp_path / "jobs", 2, {})
@@ -51,12 +51,12 @@ def test_jobs_run_the_command_and_leave_its_output_and_status_in_the_run(scripte
 @pytest.mark.parametrize(
     "sent, preempted, starts",
     [
-        (signal.SIGUSR2, "None", "xx"),  # the signal that submitit requests from SLURM
-        (signal.SIGTERM, "2026-11-27T20:11:12", "xx"),  # SLURM's own announcement
+        (signal.SIGUSR2, "None", "xx"),  # the signal that submitit requests from Slurm
+        (signal.SIGTERM, "2026-11-27T20:11:12", "xx"),  # Slurm's own signal before preemption
         (signal.SIGTERM, "None", "x"),  # the job is cancelled
     ],
 )
-def test_a_job_that_is_told_to_end_saves_and_a_preempted_one_is_started_again(
+def test_a_job_that_is_told_to_end_saves_and_a_preempted_one_is_requeued(
     scripted, tmp_path, monkeypatch, sent, preempted, starts
 ):
     (run,) = scripted(COUNTS)
@@ -81,7 +81,7 @@ def children(pid):
 
 @pytest.fixture
 def slurm(tmp_path, monkeypatch):
-    """A cluster whose jobs are for ever in the queue; returns the folder where the submitted scripts are."""
+    """A cluster whose jobs stay in the queue; returns the folder of the submitted scripts."""
     commands = tmp_path / "bin"
     commands.mkdir()
     put(commands, sbatch=SBATCH, sacct=SACCT, srun="#!/bin/sh\n")
@@ -89,7 +89,7 @@ def slurm(tmp_path, monkeypatch):
     return commands
 
 
-def test_slurm_is_given_one_array_with_its_limits_and_a_signal_before_the_end(scripted, tmp_path, slurm):
+def test_slurm_gets_one_array_with_its_limits_and_a_signal_before_the_end(scripted, tmp_path, slurm):
     runs = scripted("pass", 3)
     cluster = TrainingJobs(
         "slurm", tmp_path / "jobs", 2, {"timeout_min": 30, "gpus_per_node": 1, "slurm_partition": "big"}
@@ -104,7 +104,7 @@ def test_slurm_is_given_one_array_with_its_limits_and_a_signal_before_the_end(sc
 
     again = TrainingJobs("slurm", tmp_path / "jobs", 2, {}).start(
         runs
-    )  # the sweep was stopped; the jobs are in the queue
+    )  # the sweep was stopped while its jobs were in the queue
     assert [handle._job.job_id for handle in again] == ["4711_0", "4711_1", "4711_2"]
     assert len(list(slurm.glob("script_*"))) == 1
 
@@ -125,11 +125,11 @@ NO_SACCT = "#!/bin/sh\necho 'Slurm accounting storage is disabled' >&2; exit 1\n
     "queue, expected",
     [
         ("4711_0 PENDING\n4711_1 RUNNING\n4711_2 CONFIGURING", ["4711_0", "4711_1", "4711_2"]),
-        ("4711_0 RUNNING\n4711_1 NODE_FAIL\n9 PENDING", ["4711_0", "4712_0", "4712_1"]),  # failed, and gone
+        ("4711_0 RUNNING\n4711_1 NODE_FAIL\n9 PENDING", ["4711_0", "4712_0", "4712_1"]),  # no longer in the queue
         ("", ["4712_0", "4712_1", "4712_2"]),
     ],
 )
-def test_without_accounting_the_queue_tells_which_jobs_are_at_work(scripted, tmp_path, slurm, queue, expected):
+def test_without_accounting_the_queue_tells_which_jobs_are_active(scripted, tmp_path, slurm, queue, expected):
     runs = scripted("pass", 3)
     submitit.SlurmJob.watcher.clear()
     put(slurm, sacct=NO_SACCT, squeue="#!/bin/sh\nprintf '4711_0 PENDING\\n4711_1 PENDING\\n4711_2 PENDING\\n'\n")
@@ -142,11 +142,11 @@ def test_without_accounting_the_queue_tells_which_jobs_are_at_work(scripted, tmp
     assert len(list(slurm.glob("script_*"))) == 1 + ("4712_0" in expected)
     kept = [job in queue for job in ("4711_0", "4711_1", "4711_2")]
     lost = [handle.ended() for handle, there in zip(first, kept) if not there]
-    assert all(lost), "a job that left the queue without a word has ended"
+    assert all(lost), "a job that is no longer in the queue has ended"
 
 
 @pytest.mark.parametrize("squeue", ["#!/bin/sh\nexit 1\n", None])
-def test_where_nothing_tells_whether_jobs_are_at_work_none_is_submitted_twice(scripted, tmp_path, slurm, squeue):
+def test_no_job_is_submitted_again_if_job_states_are_unknown(scripted, tmp_path, slurm, squeue):
     runs = scripted("pass", 2)
     TrainingJobs("slurm", tmp_path / "jobs", 0, {}).start(runs)
     submitit.SlurmJob.watcher.clear()
@@ -157,13 +157,13 @@ def test_where_nothing_tells_whether_jobs_are_at_work_none_is_submitted_twice(sc
 
 
 def put(folder, **commands):
-    """Puts commands on the path, or others in their place."""
+    """Puts commands on the path, or replaces them."""
     for name, script in commands.items():
         (folder / name).write_text(script)
         (folder / name).chmod(stat.S_IRWXU)
 
 
-def test_mistakes_are_one_sentence(tmp_path):
+def test_invalid_options_are_reported_in_one_sentence(tmp_path):
     with pytest.raises(ConfigError, match=r"--executor=local: .*partitoin"):
         TrainingJobs("local", tmp_path, 1, {"slurm_partitoin": "big"})
     if not any(os.access(os.path.join(folder, "srun"), os.X_OK) for folder in os.environ["PATH"].split(":")):

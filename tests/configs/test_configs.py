@@ -38,11 +38,11 @@ PARAMETERS = {
     "olmo2:1b": 1_484_916_736,
     "pythia:70m": 70_426_624,
     "smollm3": 3_075_098_624,
-    # 37,000 rows, and PyTorch's nn.Transformer without its two last norms (tests/parity compares)
+    # 37,000 rows, and PyTorch's nn.Transformer without its two final norms (compared in tests/parity)
     "transformer:base": 37_000 * 512 + 44_140_544 - 4 * 512,
     "t5gemma:2b-2b": 5_596_853_760,
 }
-LARGER = {  # of which nothing else is tested, as they differ in their sizes only
+LARGER = {  # only the parameter counts of these are tested, since they differ only in size
     "llama:70b": 70_553_706_496,
     "moe:qwen3_30b_a3b": 30_532_122_624,
     "moe:glm4.5": 358_337_791_296 - 5_539_962_272,
@@ -93,7 +93,7 @@ def resolved(name: str, platform: str = "cpu"):
 
 
 @pytest.mark.parametrize("name", [*PARAMETERS, *OTHERS])
-def test_a_run_of_twenty_steps_needs_no_other_schedule(name):
+def test_every_schedule_fits_a_run_of_twenty_steps(name):
     config = load(name)
     config.training.duration = "20 steps"
     units = Units(config.training.batch_size * config.data.sequence_length, total_steps=20)
@@ -105,7 +105,7 @@ def test_a_config_is_valid_and_builds(name):
     config = load(name)
     validate(config)
     validate_model(config)
-    config.model.layers = "scan"  # each kind of layer is traced once
+    config.model.layers = "scan"  # so that each kind of layer is traced once
     sizes = dict(vocab_size=2048, sequence_length=config.data.sequence_length)
     model = family_named(config.model.family).resolve(config.model, platform="cpu", **sizes)
     shapes = abstract_params(family_of(model).declarations)
@@ -120,7 +120,7 @@ def test_a_config_is_valid_and_builds(name):
 @pytest.mark.parametrize("sizes", [dict(fsdp=8), dict(fsdp=2, tensor=2, data=2)], ids=str)
 @pytest.mark.parametrize("name", [*PARAMETERS, *OTHERS])
 def test_every_parameter_is_split_evenly(name, sizes):
-    """Each of eight devices has its part of each matrix; a mesh that would split a pair of heads is refused."""
+    """Each of eight devices holds an equal part of each matrix; a mesh that would split a pair of heads is refused."""
     model, mesh = resolved(name), make_mesh(dict.fromkeys(AXES, 1) | sizes)
     if model.num_kv_heads % mesh.shape["tensor"]:
         with pytest.raises(ConfigError, match=r"mesh\.tensor = 2"):
@@ -129,7 +129,7 @@ def test_every_parameter_is_split_evenly(name, sizes):
     shardings = jax.tree.leaves(params_sharding(mesh, family_of(model).declarations))
     for parameter, sharding in zip(jax.tree.leaves(family_of(model).declarations), shardings, strict=True):
         ways = 1 if parameter.kind == "vector" else sizes["fsdp"] * sizes.get("tensor", 1)
-        if "router" in parameter.outputs:  # few numbers, which each device of `tensor` has
+        if "router" in parameter.outputs:  # small arrays, which are replicated over `tensor`
             ways = sizes["fsdp"]
         held = math.prod(sharding.shard_shape(parameter.shape))
         assert held * ways == parameter.size or (parameter.kind == "vector" and held <= parameter.size)
@@ -163,13 +163,13 @@ def test_every_config_file_is_tested():
         "summarization:large",
     ],
 )
-def test_an_argument_that_is_none_is_refused_with_the_ones_there_are(name):
+def test_an_unknown_argument_is_refused_with_the_allowed_ones(name):
     with pytest.raises(ConfigError, match=r"expected (one of|a depth)"):
         load(name)
 
 
 @pytest.mark.parametrize("name", ["gpt2:124m", "llama:8b", "depth:4"])
-def test_parameters_for_a_gpu_are_made_on_any_machine(name):
+def test_parameters_of_a_gpu_config_can_be_made_without_a_gpu(name):
     on_gpu, on_cpu = (
         jax.eval_shape(family_of(resolved(name, platform)).init_params, jax.random.key(0))
         for platform in ("gpu", "cpu")
@@ -177,7 +177,7 @@ def test_parameters_for_a_gpu_are_made_on_any_machine(name):
     assert resolved(name, "gpu").attention == "cudnn" and on_gpu == on_cpu
 
 
-def test_the_gpu_resolves_to_bfloat16_and_cudnn():
+def test_automatic_settings_are_bfloat16_and_cudnn_on_a_gpu():
     model = resolved("gpt2:124m", "gpu")
     assert (model.dtype, model.attention, model.layers) == ("bfloat16", "cudnn", "unroll")
     assert (resolved("gpt2:124m").dtype, resolved("gpt2:124m").attention) == ("float32", "xla")

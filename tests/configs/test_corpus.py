@@ -50,7 +50,7 @@ def test_every_recipe_is_tested():
     assert {name.partition(":")[0] for name in NAMES} | {"everything"} == {file.stem for file in RECIPES.glob("*.py")}
 
 
-def test_everything_is_what_a_folder_has(tmp_path):
+def test_everything_has_a_source_for_each_subfolder(tmp_path):
     config = load(f"everything:{raw_data(tmp_path)}")
     validate(config)
     names = ["books", "papers", "wikipedia", "code", "tables", "text", "web_documents", "web"]
@@ -58,24 +58,24 @@ def test_everything_is_what_a_folder_has(tmp_path):
     assert list_sources(config.sources, 10**6).pieces == dict.fromkeys(names, 1)
 
 
-def test_of_what_is_not_there_there_is_no_source(tmp_path):
+def test_missing_subfolders_have_no_source(tmp_path):
     write(tmp_path, {"books/d.txt": "x", "notes.txt": "x"})
     assert [one.name for one in load(f"everything:{tmp_path}").sources] == ["books"]
 
 
 @pytest.mark.parametrize("name", ["everything:/nowhere", "books_and_code:a", "common_crawl_100b:raw"])
-def test_arguments_that_cannot_work(name):
+def test_invalid_arguments_are_refused(name):
     with pytest.raises(ConfigError, match=rf"{name}: (expected|must contain)"):
         load(name)
 
 
-def test_the_python_environment_is_at_hand():
+def test_the_python_environment_is_found():
     sources = load("python_environment").sources
     found = list_sources(sources, 10**8)
     assert found.pieces["packages"] > 1000 and found.pieces["stdlib"] > 500
 
 
-def test_common_crawl_is_a_part_of_a_crawl():
+def test_common_crawl_takes_a_part_of_a_crawl():
     path = load("common_crawl_100b").sources[-1].path
     assert path == "s3://commoncrawl/crawl-data/CC-MAIN-2024-51/segments/*/warc/*-00[0-3]??.warc.gz"
     assert load("common_crawl_100b:raw,warcs").sources[-1].path == "warcs"

@@ -1,6 +1,7 @@
-"""The recipes of pairs in miniature, from a file of pairs to a model that has learned them, stopped in between.
+"""Small versions of the configs for pairs, from a file of pairs to a model that has learned them, with a stop in
+between.
 
-The pairs are made here: numbers in words, and their digits.
+The pairs are synthetic: numbers in words, and their digits.
 """
 
 import shutil
@@ -39,7 +40,7 @@ def folder(tmp_path_factory):
 
 
 def trained(config, workdir):
-    """The rows of metrics.jsonl by their step, without what is measured of the time."""
+    """The rows of metrics.jsonl by their step, without measured times."""
     train_run(config, workdir)
     names = ("train/loss", "validation/loss", "validation/tokens")
     return {row["step"]: {name: row.get(name) for name in names} for row in read_metrics(workdir / "metrics.jsonl")}
@@ -53,7 +54,7 @@ def trained(config, workdir):
         pytest.param("tiny-decoder", True, marks=pytest.mark.exhaustive),
     ],
 )
-def test_a_miniature_is_prepared_trained_and_resumed(folder, tmp_path, setting, resumes):
+def test_a_small_version_is_prepared_trained_and_resumed(folder, tmp_path, setting, resumes):
     config = load_config(f"configs/translation.py:{setting}")
     config.data.path = str(folder)
     config.model.num_layers = 1  # compiles faster
@@ -63,7 +64,7 @@ def test_a_miniature_is_prepared_trained_and_resumed(folder, tmp_path, setting, 
     whole = trained(config, tmp_path / "whole")
     assert whole[STEPS]["validation/loss"] < min(0.8 * whole[STEPS // 2]["validation/loss"], 2)
     targets = sum(len(read) for read in targets_of(folder))
-    assert whole[STEPS]["validation/tokens"] == targets, "the target's tokens are scored, and no other"
+    assert whole[STEPS]["validation/tokens"] == targets, "only the target's tokens are scored"
 
     if resumes:
         shutil.copytree(tmp_path / "whole", tmp_path / "resumed")

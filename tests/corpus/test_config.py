@@ -18,7 +18,7 @@ def config(*sources, **fields):
     return made
 
 
-def test_the_defaults_are_fine_but_for_sources():
+def test_the_defaults_are_valid_except_for_sources():
     validate(config())
     with pytest.raises(ConfigError, match="sources: must not be empty"):
         validate(default())
@@ -38,7 +38,7 @@ def test_the_defaults_are_fine_but_for_sources():
         ({"seed": -1}, "seed = -1: must not be negative"),
     ],
 )
-def test_values_that_cannot_work(fields, message):
+def test_invalid_values_are_refused(fields, message):
     with pytest.raises(ConfigError, match=message):
         validate(config(**fields))
 
@@ -54,7 +54,7 @@ def test_values_that_cannot_work(fields, message):
         ([dict(text_fild="x")], "a source of kind 'text' has no option 'text_fild'; did you mean text_field"),
     ],
 )
-def test_sources_that_cannot_work(sources, message):
+def test_invalid_sources_are_refused(sources, message):
     with pytest.raises(ConfigError, match=message):
         validate(config(*(source(**{"name": "web", "kind": "text", "path": "x", **fields}) for fields in sources)))
 
@@ -64,14 +64,14 @@ def test_a_value_that_is_not_a_source_is_refused():
         validate(config({"name": "web"}))
 
 
-def test_a_config_as_plain_values():
+def test_a_config_becomes_plain_values():
     told = plain(config())
     (web,) = told["sources"]
     assert web == dict(name="web", kind="text", path="x", weight=2, license="", language="", recipe="", options={})
     assert told["duplicates"]["threshold"] == 0.8 and type(told["duplicates"]) is dict
 
 
-# Values of every kind that a user could give to a field, by mistake or on purpose.
+# Values of every kind that a user may give to a field, by mistake or on purpose.
 HOSTILE = (
     *(0, -1, 1, 3, 7, 2**31 - 1, 2**31, 2**32, 2**63 - 1, 2**63, 10**30),
     *(0.0, -0.0, 1e-300, 0.5, 1.0, 1.5, 1e38, 1e300, float("nan"), float("inf"), float("-inf")),
@@ -85,7 +85,7 @@ OF_SETS = [*evaluation(name="", kind="", path="")]
 
 @pytest.fixture(scope="module")
 def corpus(tmp_path_factory):
-    """A function that makes a config of real documents and a real evaluation set."""
+    """A function that makes a config with real documents and a real evaluation set."""
     folder = tmp_path_factory.mktemp("corpus")
     write(folder / "web", [text(number) for number in range(3)])
     (folder / "set.jsonl").write_text(json.dumps({"question": text(9)}) + "\n")
@@ -105,8 +105,8 @@ def corpus(tmp_path_factory):
     [*flatten(default()), *(f"sources/{name}" for name in OF_SOURCES), *(f"contamination.sets/{n}" for n in OF_SETS)],
 )
 def test_no_value_of_any_field_ends_in_a_traceback(field, corpus, tmp_path, monkeypatch):
-    """Each hostile value is refused in words before a document is read, or the pipeline takes it."""
-    here = tmp_path / "a" / "b"  # so that '../..' is a small folder, and not all of a disk
+    """Each hostile value is refused with a message before a document is read, or the pipeline accepts it."""
+    here = tmp_path / "a" / "b"  # so that '../..' is a small folder, not a whole disk
     here.mkdir(parents=True)
     monkeypatch.chdir(here)
     refused = 0
@@ -132,5 +132,5 @@ def test_no_value_of_any_field_ends_in_a_traceback(field, corpus, tmp_path, monk
     assert refused
 
 
-def test_lists_are_as_good_as_tuples():
+def test_lists_are_accepted_for_tuples():
     validate(config(source(name="code", kind="code", path="x", languages=["Python"])))

@@ -17,7 +17,7 @@ from gptjax.corpus.documents import (
 )
 
 
-def test_an_id_is_of_source_uri_and_content_and_of_nothing_else():
+def test_an_id_depends_only_on_source_uri_and_content():
     base = document_id("web", "http://a", "text")
     assert base == document_id("web", "http://a", "text") and 0 <= base < 2**64
     others = [
@@ -61,7 +61,7 @@ def test_parts_of_a_long_document_name_their_parent():
     }
     rows = list(rows_of("books", Document("same\n\n" * 8, "a.txt"), 12, Counter()))
     assert [row["uri"] for row in rows] == [f"a.txt#part={i}" for i in (1, 2, 3, 4)]
-    assert len({row["id"] for row in rows}) == 4, "parts of one text are told apart"
+    assert len({row["id"] for row in rows}) == 4, "parts of one text have different ids"
     assert {row["parent_id"] for row in rows} == {document_id("books", "a.txt", "same\n\n" * 8)}
 
 
@@ -69,7 +69,7 @@ BLANKS = ("", " ", "\n\n\t", "\ufeff", "\u200b\u2060\u00ad", "\u00a0\u3000\u2028
 
 
 @pytest.mark.parametrize("text", BLANKS)
-def test_where_nothing_is_seen_there_is_no_document(text):
+def test_text_without_visible_characters_is_no_document(text):
     skipped = Counter()
     assert is_blank(text) and not list(rows_of("s", Document(text, "a"), 100, skipped)) and skipped == {BLANK: 1}
     for visible in ("x", "。", "\U0001f600", "\u0301", "\ue000"):
@@ -80,10 +80,10 @@ def test_parts_that_are_blank_are_no_documents():
     skipped = Counter()
     rows = list(rows_of("s", Document("one\n" + "\n" * 40 + "two\n", "a"), 12, skipped))
     assert [row["text"].strip() for row in rows] == ["one", "two"] and skipped == {BLANK: 2}
-    assert [row["uri"] for row in rows] == ["a#part=1", "a#part=4"], "parts keep their places"
+    assert [row["uri"] for row in rows] == ["a#part=1", "a#part=4"], "parts keep their positions"
 
 
-def test_what_is_written_is_read_some_at_a_time(tmp_path, monkeypatch):
+def test_documents_are_written_and_read_in_batches(tmp_path, monkeypatch):
     monkeypatch.setattr(documents, "GROUP_BYTES", 5000)
     rng = np.random.default_rng(0)
     made = (Document("é" * int(rng.integers(1, 500)), str(i)) for i in range(100))
@@ -105,6 +105,6 @@ def test_what_is_written_is_read_some_at_a_time(tmp_path, monkeypatch):
     assert pq.read_table(tmp_path / "three").to_pylist() == rows and writer.bytes == sum(sizes)
 
 
-def test_a_file_without_documents(tmp_path):
+def test_a_file_without_documents_is_read(tmp_path):
     DocumentWriter(tmp_path / "none").close()
     assert list(read_documents(tmp_path / "none")) == []

@@ -1,4 +1,4 @@
-"""Which libraries decide what, and that an upgrade of one does again what it decides and nothing else."""
+"""Upgrading a library repeats the tasks whose results depend on it, and no others."""
 
 import itertools
 import json
@@ -19,7 +19,7 @@ PAGE = "<html><body><article>{}</article></body></html>"
 
 @pytest.fixture
 def upgrade(monkeypatch):
-    """Upgrades a library, as far as anybody can tell from its version."""
+    """A function that changes the version that a library reports."""
 
     def to(name, number="99.0"):
         monkeypatch.setattr(libraries, "installed", lambda each: number if each == name else true(each))
@@ -47,7 +47,7 @@ def corpus(folder, **fields):
 
 
 def remade(output, before):
-    """(stage, part) of the markers that are others now."""
+    """(stage, part) of the markers that were written again."""
     return {key for key, written in markers(output).items() if before[key] != written}
 
 
@@ -62,8 +62,8 @@ def markers(output):
     [
         ("trafilatura", {("extract", 1)}),
         ("lxml", {("extract", 1)}),
-        ("resiliparse", {("extract", 0), ("extract", 1)}),  # it may be asked for the encoding of either
-        ("py3langid", {("clean", 1)}),  # the books tell their language
+        ("resiliparse", {("extract", 0), ("extract", 1)}),  # it may detect the encoding of either file
+        ("py3langid", {("clean", 1)}),  # the books state their language
         ("ftfy", {("clean", 0), ("clean", 1)}),
         ("sentencepiece", {("tokenizer", 0), ("encode", 0), ("encode", 1)}),
         ("pypdf", set()),  # no PDF is read
@@ -71,7 +71,7 @@ def markers(output):
         ("pyarrow", set()),
     ],
 )
-def test_an_upgrade_does_again_what_the_library_decides(sources, tmp_path, upgrade, name, again):
+def test_an_upgrade_repeats_the_tasks_that_depend_on_the_library(sources, tmp_path, upgrade, name, again):
     made = corpus(sources)
     manifest = prepare(made, tmp_path, shard_bytes=1 << 20)
     before = markers(tmp_path)
@@ -84,9 +84,7 @@ def test_an_upgrade_does_again_what_the_library_decides(sources, tmp_path, upgra
     assert (name in json.dumps(upgraded["stages"])) == bool(again)
 
 
-def test_what_follows_is_done_again_where_the_new_version_writes_something_else(
-    sources, tmp_path, upgrade, monkeypatch
-):
+def test_later_stages_run_again_if_the_new_version_gives_other_results(sources, tmp_path, upgrade, monkeypatch):
     made = corpus(sources)
     prepare(made, tmp_path, shard_bytes=1 << 20)
     before = markers(tmp_path)
@@ -100,7 +98,7 @@ def test_what_follows_is_done_again_where_the_new_version_writes_something_else(
     assert not again & {(stage, 0) for stage in following[:-1]}
 
 
-def test_options_decide_which_libraries_do(sources):
+def test_options_decide_on_which_libraries_a_source_depends(sources):
     web = {**kind_named("web").OPTIONS, "extractor": "resiliparse"}
     assert set(kind_named("web").libraries("a.html", web)) == {"resiliparse"}
     assert set(kind_named("web").libraries("a.warc.gz", web)) == {"resiliparse", "fastwarc"}
@@ -119,7 +117,7 @@ def test_options_decide_which_libraries_do(sources):
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_what_is_named_is_installed_with_the_corpus_extra(kind):
+def test_named_libraries_are_installed_with_the_corpus_extra(kind):
     module = kind_named(kind)
     for uri in ("a.txt", "a.html", "a.parquet", "a.pdf", "a.warc.gz", "a.epub"):
         assert all(libraries.versions_of(module.libraries(uri, module.OPTIONS)).values())
@@ -130,7 +128,7 @@ def write_one(task, folder):
     return {}
 
 
-def test_a_worker_with_other_libraries_is_refused(tmp_path):
+def test_a_worker_with_other_library_versions_is_refused(tmp_path):
     inputs = [{"libraries": {"numpy": "0.1", "no-such-library": None}}]
     with pytest.raises(ConfigError, match=r"numpy 0\.1 \(here [1-9][^,]*\)$"):
         run_stage(Stage("write", write_one), inputs, tmp_path, Here())

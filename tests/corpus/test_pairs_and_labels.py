@@ -39,7 +39,7 @@ def config(path, kind="pairs", options=(), **fields):
 
 
 def documents(folder, split, source_tokenizer=None):
-    """The texts of a split's stream, one after the other."""
+    """The texts of a split's stream, in order."""
     found = TokenSource(folder, split)
     stream = found.take_runs(np.array([0]), np.array([found.num_tokens]))
     target = tokenizer.load(folder)
@@ -109,20 +109,20 @@ def in_zip(folder):
 @pytest.mark.parametrize(
     "made", [tsv, named_tsv, swapped_columns, quoted_csv, moses, jsonl, parquet, in_zip], ids=lambda made: made.__name__
 )
-def test_every_layout_gives_the_same_pairs(tmp_path, made):
+def test_every_file_layout_gives_the_same_pairs(tmp_path, made):
     path, options = made(tmp_path)
     found, skipped = read_all("pairs", path, **options)
     assert [tuple(one.text.split(SEPARATOR)) for one in found] == WANTED
     assert not skipped
 
 
-def test_lists_are_one_source_and_several_references(tmp_path):
+def test_a_list_of_targets_is_several_references(tmp_path):
     (tmp_path / "a.jsonl").write_text(json.dumps({"source": ["One.", "Two."], "target": ["1 2", "12", "1 2"]}))
     (found,), _ = read_all("pairs", tmp_path / "a.jsonl", prefix="sum: ")
     assert found.text.split(SEPARATOR) == ["sum: One. Two.", "1 2", "12"]
 
 
-def test_questions_of_squad_are_pairs(tmp_path):
+def test_squads_questions_are_pairs(tmp_path):
     answers = [{"text": "blue", "answer_start": 3}, {"text": "light blue", "answer_start": 1}]
     paragraph = {"context": "It is blue.", "qas": [{"id": "1", "question": "Which?", "answers": answers}]}
     (tmp_path / "dev.json").write_text(json.dumps({"version": 1, "data": [{"title": "T", "paragraphs": [paragraph]}]}))
@@ -144,7 +144,7 @@ def test_bad_rows_are_counted(tmp_path):
     }
 
 
-def test_mistakes_with_pairs_name_what_is_wrong(tmp_path):
+def test_invalid_pairs_are_refused_with_the_reason(tmp_path):
     (tmp_path / "a.fr").write_text("un\ndeux\n")
     (tmp_path / "a.en").write_text("one\n")
     path = f"{tmp_path}/a.fr+{tmp_path}/a.en"
@@ -168,7 +168,7 @@ def test_mistakes_with_pairs_name_what_is_wrong(tmp_path):
 
 @pytest.fixture(scope="module")
 def table(tmp_path_factory):
-    """300 pairs of 200 sources: every second source has two targets; ten rows stand there twice."""
+    """300 pairs of 200 sources: every second source has two targets; ten rows occur twice."""
     rows = [(f"source {i}", f"target {i} a") for i in range(200)] + [
         (f"source {i}", f"target {i} b") for i in range(0, 200, 2)
     ]
@@ -187,7 +187,7 @@ def test_a_folder_of_pairs_holds_every_pair_once(table, tmp_path, shard_bytes):
     found = {split: pairs_of(tmp_path / "out", split) for split in manifest["splits"]}
     assert sorted(pair for pairs in found.values() for pair in pairs) == sorted(rows)
     sources = [{source for source, _ in pairs} for pairs in found.values()]
-    assert not any(one & other for one, other in itertools.combinations(sources, 2)), "a source is on one side only"
+    assert not any(one & other for one, other in itertools.combinations(sources, 2)), "a source is in one split only"
     assert len(found["validation"]) in (20, 21) and len(found["test"]) in (30, 31)
     for split in ("validation", "test"):
         lines = [json.loads(line) for line in (tmp_path / "out" / f"{split}.pairs.jsonl").read_text().splitlines()]
@@ -198,7 +198,7 @@ def test_a_folder_of_pairs_holds_every_pair_once(table, tmp_path, shard_bytes):
 
 
 class Backwards(Here):
-    """Tasks in another order, and each task twice; from the third stage on the worker dies."""
+    """Runs tasks in reverse order and each one twice; stops after `stages` stages."""
 
     def __init__(self, stages):
         self.stages = stages
@@ -211,7 +211,7 @@ class Backwards(Here):
         return (each for each in found[: len(items)])
 
 
-def test_the_bytes_are_the_same_whoever_does_the_work_and_after_a_kill(table, tmp_path):
+def test_the_bytes_do_not_depend_on_the_executor_or_on_a_kill(table, tmp_path):
     path, _ = table
     for number in range(4):
         (tmp_path / f"{number}.tsv").write_text("".join(path.read_text().splitlines(True)[number::4]))
@@ -240,7 +240,7 @@ def test_the_first_reference_is_trained_on_and_all_are_kept(tmp_path):
     assert kept[0] == kept[1] and all(len(json.loads(line)["targets"]) == 2 for line in kept[0].splitlines())
 
 
-def test_the_sources_may_have_a_tokenizer_of_their_own(tmp_path):
+def test_sources_may_have_their_own_tokenizer(tmp_path):
     (tmp_path / "a.tsv").write_text("".join(f"{chr(97 + i % 20)}\t{'AB'[i % 2]}\n" for i in range(100)))
     fields = {"tokenizer__name": "char", "tokenizer__source_name": "byte", "split__validation_fraction": 0}
     manifest = prepare(config(tmp_path / "a.tsv", **fields), tmp_path / "out")
@@ -282,13 +282,13 @@ def test_a_labelled_folder_has_a_label_for_each_text(tmp_path):
         assert labels.dtype == np.int32
         found |= dict(zip(documents(tmp_path / "out", split), (manifest["labels"][i] for i in labels), strict=True))
     assert found == texts
-    assert SEPARATOR not in (tmp_path / "out" / "tokenizer.json").read_text(), "labels are no text to learn from"
+    assert SEPARATOR not in (tmp_path / "out" / "tokenizer.json").read_text(), "labels are not in the training text"
     np.save(tmp_path / "out" / "train.labels.npy", np.zeros(1, np.int32))
     with pytest.raises(ConfigError, match=r"train\.labels\.npy.*truncated or altered"):
         TokenSource(tmp_path / "out", "train")
 
 
-def test_forms_do_not_mix(tmp_path):
+def test_a_corpus_has_only_one_form(tmp_path):
     (tmp_path / "a.tsv").write_text("a\tb\n")
     made = default()
     made.sources = tuple(source(name=kind, kind=kind, path=str(tmp_path / "a.tsv")) for kind in ("pairs", "labelled"))

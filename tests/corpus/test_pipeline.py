@@ -1,4 +1,4 @@
-"""The whole pipeline on a corpus of some hundred documents with copies of every kind, in this process."""
+"""The whole pipeline in this process, on a corpus of more than a hundred documents with copies of every kind."""
 
 import itertools
 import json
@@ -28,7 +28,7 @@ LONG = "\n\n".join(text(i) for i in range(200, 220))
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    """books: 60 documents, five of them again; web: 60 others, ten copies, ten near copies, one long, one bad."""
+    """books: 60 documents, five of them twice; web: 60 others, ten copies, ten near duplicates, one long, one bad."""
     folder = tmp_path_factory.mktemp("sources")
     books = [text(i) for i in range(60)]
     write(folder / "books", [*books, *books[:5]])
@@ -57,10 +57,10 @@ def prepared(folder, tmp_path_factory):
     return output, prepare(config(folder), output)
 
 
-def test_copies_are_gone_and_everything_else_is_there(folder, prepared):
+def test_copies_are_dropped_and_everything_else_is_kept(folder, prepared):
     output, manifest = prepared
     found = Counter(text for split in ("train", "validation") for text, *_ in documents(output, manifest, split))
-    assert found.most_common(1)[0][1] == 1, "no document stands there twice"
+    assert found.most_common(1)[0][1] == 1, "no document occurs twice"
     singles = {text(i) for i in [*range(60), *range(100, 160)]}
     assert singles < found.keys()
     assert "".join(sorted(found.keys() - singles, key=LONG.find)) == LONG
@@ -79,7 +79,7 @@ def test_the_funnel_adds_up(prepared):
             left = sum(split[count] for split in found["splits"].values())
             assert left + sum(drop[count] for drop in found["dropped"].values()) == found["extracted"][count]
     for split, section in manifest["splits"].items():
-        assert section["tokens"] == section["bytes"] + section["documents"]  # a token a byte, and EOS
+        assert section["tokens"] == section["bytes"] + section["documents"]  # a token per byte, and EOS
         assert section["tokens"] == sum(of["tokens"] for of in section["sources"].values())
         assert section["documents"] == sum(found["splits"][split]["documents"] for found in (books, web))
     assert books["splits"]["train"]["bytes_per_token"] == pytest.approx(1, abs=0.01) and books["license"] == "CC0"
@@ -95,7 +95,7 @@ def test_every_document_of_the_stream_can_be_traced(prepared):
             assert row["id"] == document_id(row["source"], row["uri"], read)
 
 
-def test_neither_the_size_of_shards_nor_an_interruption_changes_the_stream(folder, prepared, tmp_path):
+def test_the_stream_does_not_depend_on_the_size_of_shards(folder, prepared, tmp_path):
     output, _ = prepared
     prepare(config(folder), tmp_path, shard_bytes=3000)
     assert len(list(tmp_path.glob("work/encode-*/*.json"))) > 10
@@ -103,7 +103,7 @@ def test_neither_the_size_of_shards_nor_an_interruption_changes_the_stream(folde
         assert (tmp_path / name).read_bytes() == (output / name).read_bytes()
 
 
-def test_copies_share_a_side_also_where_they_are_not_dropped(folder, tmp_path):
+def test_copies_that_are_not_dropped_are_in_the_same_split(folder, tmp_path):
     manifest = prepare(config(folder, duplicates__scope="source", split__validation_fraction=0.5), tmp_path)
     assert manifest["sources"][1]["dropped"] == {}
     sides = {
@@ -113,14 +113,14 @@ def test_copies_share_a_side_also_where_they_are_not_dropped(folder, tmp_path):
     assert {text(i) for i in range(20, 40)} <= sides["train"] | sides["validation"]
 
 
-def test_without_a_search_exact_copies_share_a_side_all_the_same(folder, tmp_path):
+def test_without_a_search_exact_copies_are_in_the_same_split(folder, tmp_path):
     manifest = prepare(config(folder, duplicates__kind="none", split__validation_fraction=0.5), tmp_path)
     sides = [[text for text, *_ in documents(tmp_path, manifest, split)] for split in ("train", "validation")]
     assert not set(sides[0]) & set(sides[1])
     assert Counter(sides[0] + sides[1])[text(20)] == 2 and not list(tmp_path.glob("work/sketch-*"))
 
 
-def test_exact_copies_alone(folder, tmp_path):
+def test_with_kind_exact_only_exact_copies_are_dropped(folder, tmp_path):
     manifest = prepare(config(folder, duplicates__kind="exact"), tmp_path)
     assert set(manifest["sources"][1]["dropped"]) == {"exact duplicate"}
 
@@ -134,13 +134,13 @@ def test_a_weight_repeats_or_thins_a_source_only_in_training(folder, prepared, t
     counts = [times[one] for one in books]
     assert min(counts) == least and max(counts) == most
     assert abs(sum(counts) / len(books) - weight) < 0.2
-    assert all(times[one] == 1 for one in once if one not in books), "other sources are as they were"
+    assert all(times[one] == 1 for one in once if one not in books), "other sources do not change"
     held_out = Counter(text for text, *_ in documents(tmp_path, manifest, "validation"))
     assert max(held_out.values()) == 1
     assert manifest["splits"]["train"]["sources"]["books"]["documents"] == sum(counts)
 
 
-def test_another_config_only_repeats_the_stages_that_it_changes(folder, tmp_path):
+def test_another_config_repeats_only_the_stages_that_it_changes(folder, tmp_path):
     def state():
         return {str(path.relative_to(tmp_path)): path.stat().st_ino for path in tmp_path.glob("work/*/*")}
 
@@ -183,7 +183,7 @@ def test_a_vocabulary_is_learned_only_from_the_training_split(folder, tmp_path, 
     assert all(one in training for one in drawn) and 0.1 < sum(map(len, drawn)) / len(training) < 0.45
 
 
-def test_a_reused_tokenizer_beside_others(folder, tmp_path):
+def test_a_tokenizer_is_reused(folder, tmp_path):
     for name, fields in {"bpe": {"tokenizer__name": "bpe", "tokenizer__vocab_size": 300}, "byte": {}}.items():
         (tmp_path / name).mkdir()
         prepare(config(folder, **fields), tmp_path / name)
@@ -205,7 +205,7 @@ def test_a_reused_tokenizer_beside_others(folder, tmp_path):
         (1 - 1e-9, "the train"),
     ],
 )
-def test_an_empty_split_is_refused_before_hours_of_work(folder, tmp_path, fraction, message):
+def test_an_empty_split_is_refused_early(folder, tmp_path, fraction, message):
     with pytest.raises(ConfigError, match=message):
         prepare(config(folder, split__validation_fraction=fraction, split__by="document"), tmp_path)
     assert not list(tmp_path.glob("work/tokenizer-*"))
@@ -233,7 +233,7 @@ def test_too_few_documents_are_split_by_their_tails_by_default(tmp_path, count, 
         assert sum(documents.values()) == count and documents["validation"]
 
 
-def test_a_corpus_without_a_document_says_why(tmp_path):
+def test_a_corpus_without_documents_is_refused_with_the_reason(tmp_path):
     (tmp_path / "a.txt").write_text("")
     made = default()
     made.sources = (source(name="one", kind="text", path=f"{tmp_path}/a.txt"),)
@@ -246,7 +246,9 @@ def test_unknown_characters_are_counted(folder, prepared, tmp_path):
     known = set(json.loads((tmp_path / "tokenizer.json").read_text())["characters"])
     for split, section in manifest["splits"].items():
         texts = [text for text, *_ in documents(*prepared, split)]
-        assert section["changed_documents"] == len(texts), "each names its number, by digits that are not known"
+        assert section["changed_documents"] == len(texts), (
+            "each contains its number, whose digits are unknown characters"
+        )
         assert section["unknown_tokens"] == sum(letter not in known for text in texts for letter in text) > 0
 
 
@@ -281,7 +283,7 @@ def test_text_that_a_given_tokenizer_changes_is_counted_and_reported_once(tmp_pa
     assert told in (tmp_path / "out" / "card.md").read_text()
 
 
-def test_held_out_text_is_of_every_source_in_proportion_and_of_no_document_much(tmp_path):
+def test_held_out_text_is_from_every_source_in_proportion_and_from_no_document_much(tmp_path):
     giant = "".join(f"line {i} of the longest\n" for i in range(20_000))
     write(tmp_path / "books", [giant, *(text(i, words=400) for i in range(100))])
     write(tmp_path / "web", [text(1000 + i, words=60) for i in range(700)])

@@ -23,7 +23,7 @@ def write(folder, texts, records=10):
 
 @pytest.fixture
 def config(tmp_path):
-    """web: 400 pages, each fifth too short, each tenth a copy; notes: one file, judged by nothing."""
+    """web: 400 pages, every fifth too short, every tenth a copy; notes: one file, without rules."""
     web = [GOOD.format(number) + f"{number} jane@web.de" for number in range(400)]
     web[::5] = [f"short page {number}" for number in range(80)]
     web[1::10] = [GOOD.format("the same")] * 40
@@ -44,7 +44,7 @@ def looked_at(config, count):
     return preview(config, list_sources(config.sources, 10_000), count)
 
 
-def test_a_sample_has_about_as_many_documents_of_each_source_from_many_pieces(config):
+def test_a_sample_has_equal_numbers_of_documents_per_source_from_many_pieces(config):
     web, notes = looked_at(config, 100)
     assert web.cleaned["documents"] == 50 and notes.cleaned["documents"] == 50
     assert web.cleaned["masked"]["email"] > 20 and notes.cleaned["languages"].keys() == {"de"}
@@ -54,7 +54,7 @@ def test_a_sample_has_about_as_many_documents_of_each_source_from_many_pieces(co
     assert looked_at(config, 100) == [web, notes], "the same documents each time"
 
 
-def test_pieces_are_drawn_rather_than_taken_in_order(config):
+def test_pieces_are_drawn_at_random(config):
     listing, skipped = list_sources(config.sources, 10_000), Counter()
     places = [document.uri for document in _some(listing, config.sources[0], 50, config.seed, skipped)]
     per_file = Counter(uri.split("/")[-1].split(".")[0] for uri in places)
@@ -68,7 +68,7 @@ def test_a_sample_larger_than_the_data_has_all_documents(config):
     assert web.selected["reasons"]["gopher_quality.min_words"] == [80, 80]
 
 
-def test_a_sample_of_nothing(config, tmp_path):
+def test_a_sample_without_documents_is_refused(config, tmp_path):
     (tmp_path / "empty").mkdir()
     (tmp_path / "empty" / "a.txt").write_text("")
     config.sources = (source(name="web", kind="text", path=f"{tmp_path}/empty"),)

@@ -1,4 +1,4 @@
-"""The values that a corpus's fields may have are declared once, beside their defaults."""
+"""The allowed values of a corpus's fields are declared once, beside their defaults."""
 
 from gptjax.corpus.config import allowed, default
 from gptjax.corpus.duplicates import find, passages, shingles
@@ -6,7 +6,7 @@ from gptjax.corpus.settings import Settings
 from gptjax.settings import allowed_values
 
 
-def test_what_is_declared_is_what_the_modules_have():
+def test_declared_values_equal_those_of_the_modules():
     declared = {field: found.names for field, found in allowed_values(Settings).items()}
     assert declared["passages.kind"] == ("none", *passages.KINDS)
     assert declared["duplicates.scope"] == find.SCOPES and declared["duplicates.unit"] == shingles.UNITS

@@ -6,14 +6,14 @@ from gptjax.config import default
 
 @pytest.fixture(autouse=True)
 def cache(tmp_path, monkeypatch):
-    """A cache folder of the test's own."""
+    """The test's own cache folder."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     return tmp_path / "cache" / "gptjax"
 
 
 @pytest.fixture
 def prepared(tmp_path):
-    """A function of (name, **what write_prepared takes) → folder."""
+    """A function (name, **arguments of write_prepared) → folder."""
     return lambda name="data", **content: write_prepared(tmp_path / name, **content)
 
 

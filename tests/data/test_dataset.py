@@ -21,7 +21,7 @@ BOTH = pytest.mark.parametrize("windows", ["contiguous", "packed"])
 
 @pytest.fixture
 def folder(prepared):
-    """Eleven contiguous windows (8·11 tokens) to train on and five and a half to validate with; three shards."""
+    """Eleven contiguous windows (8·11 tokens) for training and five and a half for validation, in three shards."""
     return prepared(
         train=[np.arange(40), np.arange(40, 88)], validation=[np.arange(100, 120), np.arange(120, 145)], shard_tokens=30
     )
@@ -41,14 +41,14 @@ def same(a, b):
 
 
 def first_tokens(dataset, steps, rows=ROWS):
-    """The first targets of rows, by which contiguous windows of these folders are known."""
+    """The first targets of rows, which identify the contiguous windows of these folders."""
     return np.concatenate([dataset.batch(step, rows)["targets"][:, 0] for step in range(steps)])
 
 
-def test_every_window_once_an_epoch_in_a_new_order(folder, open_):
+def test_an_epoch_has_every_window_once_in_a_new_order(folder, open_):
     dataset = open_(folder)
     assert (dataset.num_windows, dataset.num_tokens, dataset.steps_per_epoch) == (11, 88, 3)
-    stream = first_tokens(dataset, 11)  # 44 rows: four epochs, whose borders lie inside batches
+    stream = first_tokens(dataset, 11)  # 44 rows: four epochs, whose boundaries are inside batches
     epochs = stream.reshape(4, 11).tolist()
     assert all(sorted(epoch) == list(range(0, 88, T)) for epoch in epochs)
     assert len({tuple(epoch) for epoch in epochs}) == 4
@@ -69,7 +69,7 @@ def test_the_stream_is_a_function_of_seed_and_step(folder, open_, windows):
 
 @BOTH
 @pytest.mark.parametrize("processes", [1, 2, 4])
-def test_processes_read_their_rows_of_the_same_batch(folder, open_, windows, processes):
+def test_each_process_reads_its_rows_of_the_same_batch(folder, open_, windows, processes):
     dataset = open_(folder, windows=windows, seed=3)
     for rows in (np.array_split(ROWS, processes), [ROWS[p::processes] for p in range(processes)]):
         for step in range(5):
@@ -82,7 +82,7 @@ def test_processes_read_their_rows_of_the_same_batch(folder, open_, windows, pro
 @pytest.mark.parametrize(
     "workers", [pytest.param(1, marks=pytest.mark.exhaustive), 2, pytest.param(4, marks=pytest.mark.exhaustive)]
 )
-def test_loader_processes_change_nothing(folder, prepared, open_, workers):
+def test_loader_processes_do_not_change_batches(folder, prepared, open_, workers):
     other = prepared("other", train=random_documents(30, 20))
     dataset = open_(f"{folder}=0.6,{other}=0.4", windows="packed", seed=5)
     start, rows = 6, np.array([3, 1])
@@ -107,7 +107,7 @@ if __name__ == "__main__":
 """
 
 
-def test_a_loader_process_ends_with_its_parent_although_that_is_killed(tmp_path):
+def test_a_loader_process_ends_when_its_parent_is_killed(tmp_path):
     (tmp_path / "parent.py").write_text(PARENT)
     environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[2])}
     parent = subprocess.Popen(
@@ -121,7 +121,7 @@ def test_a_loader_process_ends_with_its_parent_although_that_is_killed(tmp_path)
         until(lambda: not loader.exists())
 
 
-def test_validation_is_every_window_once_in_one_mixed_order(folder, open_):
+def test_validation_has_every_window_once_in_one_shuffled_order(folder, open_):
     dataset = open_(folder, "validation", batch_size=4)
     assert (dataset.num_windows, dataset.steps_per_epoch) == (6, 2)
     batches = list(dataset.batches(0, ROWS, workers=0))
@@ -129,9 +129,9 @@ def test_validation_is_every_window_once_in_one_mixed_order(folder, open_):
     weights = np.concatenate([batch["weights"] for batch in batches])
     targets = np.concatenate([batch["targets"] for batch in batches])
     assert sorted(targets[weights == 1].tolist()) == list(range(100, 145)), "every token once"
-    assert targets[weights == 1].tolist() != list(range(100, 145)), "its first batches are not its first document"
+    assert targets[weights == 1].tolist() != list(range(100, 145)), "the first batches are not the first document"
     assert batches[1]["tokens"].shape == (4, T) and not batches[1]["tokens"][2:].any(), "padded, not dropped"
-    # Rows that are all padding, as a process may have them.
+    # A process may have only rows of padding.
     assert not dataset.batch(1, np.array([2, 3]))["weights"].any()
     with pytest.raises(IndexError, match="step 2: this split has steps 0 to 1"):
         dataset.batch(2, ROWS)
@@ -143,7 +143,7 @@ def supervised(dataset, batch_size=B):
 
 
 @BOTH
-def test_a_draw_from_the_validation_split_is_the_same_whatever_reads_it(prepared, open_, windows):
+def test_a_validation_sample_does_not_depend_on_seed_batch_size_or_order_of_folders(prepared, open_, windows):
     folders = [
         prepared(name, train=[[1, 2]], validation=random_documents(40, 30, seed)) for seed, name in enumerate("ab")
     ]
@@ -171,7 +171,7 @@ def test_packed_validation_pads_with_segment_0(folder, open_):
     assert dataset.batch(0, np.array([7]))["segments"].tolist() == [[0] * T]
 
 
-def test_rows_beyond_the_batch(folder, open_):
+def test_rows_beyond_the_batch_are_refused(folder, open_):
     with pytest.raises(IndexError, match="rows 0 to 4: a batch has rows 0 to 3"):
         open_(folder).batch(0, np.arange(5))
 
@@ -193,7 +193,7 @@ def test_mixture_without_weights_is_by_size(folder, prepared, open_):
     assert np.count_nonzero(stream >= 1000) == 88
 
 
-def test_validation_of_a_mixture_is_all_of_each(folder, prepared, open_):
+def test_validation_of_a_mixture_has_every_window_of_each_source(folder, prepared, open_):
     other = prepared("other", train=[np.arange(50)], validation=[np.arange(1000, 1000 + 2 * T)])
     dataset = open_(f"{folder}=0.9,{other}=0.1", "validation")
     batches = list(dataset.batches(0, ROWS, workers=0))
@@ -201,7 +201,7 @@ def test_validation_of_a_mixture_is_all_of_each(folder, prepared, open_):
     assert sorted(targets.tolist()) == [*range(100, 145), *range(1000, 1016)]
 
 
-def test_sources_of_one_size_are_not_shuffled_alike(folder, prepared, open_):
+def test_sources_of_equal_size_have_different_orders(folder, prepared, open_):
     twin = prepared("twin", train=[np.arange(1000, 1088)], shard_tokens=30)
     alone, other = (first_tokens(open_(path, seed=4), 3).tolist() for path in (folder, twin))
     assert alone == [token - 1000 for token in other]
@@ -232,12 +232,12 @@ def test_a_dataset_knows_its_vocabulary(folder, open_):
         ({"batch_size": 0}, r"training\.batch_size = 0: must be at least 1"),
     ],
 )
-def test_settings_that_cannot_work(folder, open_, fields, message):
+def test_invalid_settings_are_refused(folder, open_, fields, message):
     with pytest.raises(ConfigError, match=message):
         open_(folder, **fields)
 
 
-def test_equal_data_has_equal_fingerprints_wherever_it_lies(folder, open_):
+def test_equal_data_have_equal_fingerprints_in_any_folder(folder, open_):
     moved = folder.rename(folder.with_name("moved"))
     saved = json.loads(json.dumps(open_(moved).fingerprint()))
     assert open_(moved.rename(folder)).fingerprint() == saved
@@ -246,14 +246,14 @@ def test_equal_data_has_equal_fingerprints_wherever_it_lies(folder, open_):
 @pytest.mark.parametrize(
     "change", [{"seed": 1}, {"batch_size": 2}, {"sequence_length": 4}, {"windows": "packed"}, {"split": "validation"}]
 )
-def test_a_fingerprint_has_every_setting_of_the_stream(folder, open_, change):
+def test_a_fingerprint_contains_every_setting_of_the_stream(folder, open_, change):
     ((name, value),) = change.items()
     before, now = open_(folder).fingerprint(), open_(folder, **change).fingerprint()
     assert before[name] != now[name] == value
 
 
-def test_a_fingerprint_names_the_order(folder, open_, monkeypatch):
-    """Batches that would differ are refused, also when only this program has changed."""
+def test_a_fingerprint_contains_the_order(folder, open_, monkeypatch):
+    """If only the program's order of data has changed, the run is refused, too."""
     saved = {"step": 5, "config": json.loads(to_json(default())), "fingerprint": open_(folder).fingerprint()}
     check_compatible(saved, default(), open_(folder).fingerprint())
     monkeypatch.setattr("gptjax.data.order.VERSION", "another")
@@ -264,7 +264,7 @@ def test_a_fingerprint_names_the_order(folder, open_, monkeypatch):
         check_compatible(saved, default(), open_(folder).fingerprint())
 
 
-def test_a_fingerprint_has_the_data_the_tokenizer_and_the_mixture(folder, prepared, open_):
+def test_a_fingerprint_contains_the_data_the_tokenizer_and_the_mixture(folder, prepared, open_):
     saved = open_(folder).fingerprint()
     altered = prepared("altered", train=[np.arange(40), np.arange(41, 89)], shard_tokens=30)
     before, now = (found["sources"][0]["files"] for found in (saved, open_(altered).fingerprint()))
@@ -275,7 +275,7 @@ def test_a_fingerprint_has_the_data_the_tokenizer_and_the_mixture(folder, prepar
 
 
 @pytest.mark.parametrize("split", ["train", "validation"])
-def test_no_step_or_row_is_below_0(folder, open_, split):
+def test_negative_steps_and_rows_are_refused(folder, open_, split):
     dataset = open_(folder, split)
     with pytest.raises(IndexError, match="step -1"):
         dataset.batch(-1, ROWS)
@@ -290,12 +290,12 @@ def test_batches_of_the_validation_split_end_with_it(folder, open_):
     assert len(list(dataset.batches(1, ROWS, num_steps=9))) == 1
 
 
-def test_a_sample_is_of_the_validation_split_only(folder, open_):
+def test_only_the_validation_split_is_sampled(folder, open_):
     assert open_(folder, tokens=T).num_windows == 11
     assert open_(folder, "validation", tokens=T).num_windows == 1
 
 
-def test_how_often_each_folder_is_read(folder, prepared, open_):
+def test_epochs_are_counted_per_folder(folder, prepared, open_):
     other = prepared("other", train=[np.arange(1000, 1000 + 5 * T)])
     dataset = open_(f"{folder}=3,{other}=1", batch_size=4)
     assert dataset.epochs(55) == {str(folder): 165 / 11, str(other): 55 / 5}
@@ -312,8 +312,8 @@ def test_a_span_is_in_the_source_of_its_row(folder, prepared, open_):
         )
 
 
-def test_documents_of_a_mixture_start_alike(folder, prepared, open_):
-    """After BOS or after EOS; a run's fingerprint says after which."""
+def test_documents_of_a_mixture_begin_after_the_same_token(folder, prepared, open_):
+    """That is BOS or EOS; a run's fingerprint contains which."""
     other = prepared("other", train=[[1, *range(50, 90)]], bos=True)
     with pytest.raises(ConfigError, match=r"data start after token 2, those of .*other after 1: prepare both"):
         open_(f"{folder},{other}")

@@ -1,4 +1,4 @@
-"""Facts for a plan are those of the opened data, and no shard is hashed for them."""
+"""The data facts of a plan equal those of the opened data, and no shard is hashed for them."""
 
 import pytest
 
@@ -20,6 +20,6 @@ def test_facts_are_read_without_hashing(prepared, data_config, windows):
         open_dataset(config, "train", seed=3, batch_size=2)
     with open(path, "r+b") as shard:
         shard.truncate(10)
-    config.sequence_length = 4  # facts are kept for a config
+    config.sequence_length = 4  # facts are cached by config
     with pytest.raises(ConfigError, match=r"train-00000\.bin"):
         read_facts(config)

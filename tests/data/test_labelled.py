@@ -1,4 +1,4 @@
-"""Rows of labelled texts: one text each, from its beginning, with its own label, in any batch."""
+"""A row of labelled data is the beginning of one text with its label, in any batch."""
 
 import numpy as np
 import pytest
@@ -23,7 +23,7 @@ def folder(prepared):
 
 
 @pytest.mark.parametrize("bos", [False, True])
-def test_a_row_is_the_begin_token_and_the_beginning_of_one_text(folder, bos):
+def test_a_row_has_the_begin_token_and_the_beginning_of_one_text(folder, bos):
     path, tokenizer = folder(bos)
     rows = LabelledRows(TokenSource(path, "train"), 4)
     begin = tokenizer.bos_id if bos else tokenizer.eos_id
@@ -34,7 +34,7 @@ def test_a_row_is_the_begin_token_and_the_beginning_of_one_text(folder, bos):
     assert (len(rows), rows.truncated) == (4, 1)
 
 
-def test_batches_are_a_function_of_seed_and_step_and_fill_up_with_weightless_rows(folder, data_config):
+def test_batches_are_a_function_of_seed_and_step_and_padded_with_rows_without_weight(folder, data_config):
     path, _ = folder()
 
     def opened(split, seed=0, batch_size=3):
@@ -55,7 +55,7 @@ def test_batches_are_a_function_of_seed_and_step_and_fill_up_with_weightless_row
 
 
 def _text(path, data_config):
-    """The same folder as running text, which the other objectives read."""
+    """The same folder as plain text, which the other objectives read."""
     return open_dataset(data_config(path, sequence_length=8), "train", seed=0, batch_size=2)
 
 

@@ -1,4 +1,4 @@
-"""A manifest is checked before it is believed: each field edited, deleted and retyped, with and without its hash."""
+"""A manifest is checked before it is used: fields changed, deleted or of another type, with and without a new hash."""
 
 import copy
 import json
@@ -31,7 +31,7 @@ def manifest(folder):
 
 
 def places(value, path=()):
-    """The path of every field, inner ones too; of a long list or a long section, of its first entries."""
+    """The path of every field, nested ones too; of long lists and sections, only of the first entries."""
     for key in list(value)[:8] if isinstance(value, dict) else range(len(value[:2])):
         yield (*path, key)
         if isinstance(value[key], dict | list):
@@ -57,7 +57,7 @@ def edits(manifest):
 
 @pytest.fixture
 def edit_manifest(folder, manifest):
-    """Puts another text in the manifest's place, for the test."""
+    """Replaces the text of the manifest during the test."""
     yield (folder / MANIFEST).write_text
     (folder / MANIFEST).write_text(json.dumps(manifest))
 
@@ -73,13 +73,13 @@ def test_every_edit_is_refused(folder, manifest, edit_manifest):
     assert count > 1500
 
 
-# The sections that decide which tokens are read, and how. Others only describe how the corpus was made.
+# The sections that decide which tokens are read, and how. The others only describe how the corpus was made.
 DECIDES = {"format", "dtype", "splits", "tokenizer"}
 OF_THE_PAST = {"bytes", "sources", "unknown_tokens", "changed_documents", "origins", "lossless", "change", "kind"}
 
 
 def test_with_a_new_hash_an_edit_is_refused_or_changes_no_token(folder, manifest, edit_manifest):
-    """A faulty writer's manifest: never a traceback, and no other tokens than there are."""
+    """The manifest of a faulty writer never ends in a traceback or changes the tokens that are read."""
     for path, edited in edits(manifest):
         if path[0] in ("options", "stages", "parts", "sources", "skipped", "versions", "hash"):
             continue

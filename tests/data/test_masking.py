@@ -1,4 +1,4 @@
-"""Which tokens are hidden: the shares asked for, the same ones whenever and in whatever batches a row is read."""
+"""The requested shares of tokens are hidden, and the same ones whenever and in whichever batch a row is read."""
 
 import numpy as np
 import pytest
@@ -39,16 +39,16 @@ def test_shares_of_hidden_masked_random_and_kept_tokens(kind):
         others = shown[(shown != WORDS) & (shown != text[hidden])]
         assert abs(len(others) / count - any_token) < 0.025
         assert len(set(others.tolist())) > 0.9 * WORDS and others.max() < WORDS
-    assert hidden.any(1).all() and 0.1 < hidden.mean(1).min() < hidden.mean(1).max() < 0.2  # every row its own draw
+    assert hidden.any(1).all() and 0.1 < hidden.mean(1).min() < hidden.mean(1).max() < 0.2  # each row has its own draw
     assert abs(np.corrcoef(hidden[0], hidden[1])[0, 1]) < 0.15
 
 
-def test_a_row_is_never_without_a_hidden_token_and_padding_is_none():
+def test_every_row_has_a_hidden_token_and_padding_is_never_hidden():
     few = {name: value[:, :6] for name, value in windows().items()}
     few["tokens"][0] = [EOS, 7, 8, EOS, 0, 0]
     few["weights"][0] = [1, 1, 1, 1, 0, 0]
     few["weights"][1] = 0
-    few["weights"][2, 1] = 0  # the token that begins a document is no target, and no padding
+    few["weights"][2, 1] = 0  # the token that begins a document is neither a target nor padding
     rows = masking(fraction=1e-6)(few, np.arange(SHAPE[0]))
     assert rows["weights"].sum(1).tolist()[:2] == [1, 0] and (rows["weights"][2:].sum(1) == 1).all()
     assert rows["segments"][:3].tolist() == [[1, 1, 1, 1, 0, 0], [0] * 6, [1] * 6]
@@ -77,7 +77,7 @@ def opened(prepared, data_config):
 
 
 @pytest.mark.parametrize("kind", ["packed", "contiguous"])
-def test_training_rows_depend_on_seed_step_and_row_alone(opened, kind):
+def test_training_rows_depend_only_on_seed_step_and_row(opened, kind):
     data = opened(windows=kind)
     whole = data.batch(7, np.arange(4))
     for row in range(4):
@@ -88,7 +88,7 @@ def test_training_rows_depend_on_seed_step_and_row_alone(opened, kind):
         assert all(np.array_equal(again[name], whole[name]) for name in whole)
     assert not np.array_equal(opened(seed=6).batch(7, np.arange(4))["weights"], whole["weights"])
 
-    # Each time that a window comes again, other tokens of it are hidden.
+    # Each time that a window is read, other tokens of it are hidden.
     hidden = {}
     for step in range(3 * data.steps_per_epoch):
         batch = data.batch(step, np.arange(4))
@@ -98,7 +98,7 @@ def test_training_rows_depend_on_seed_step_and_row_alone(opened, kind):
 
 
 @pytest.mark.parametrize("kind", ["packed", "contiguous"])
-def test_the_validation_split_hides_the_same_tokens_for_every_run(opened, kind):
+def test_the_validation_split_hides_the_same_tokens_in_every_run(opened, kind):
     def rows(**options):
         data = opened("validation", windows=kind, **options)
         size = options.get("batch_size", 4)
@@ -117,7 +117,7 @@ def test_the_validation_split_hides_the_same_tokens_for_every_run(opened, kind):
     np.testing.assert_array_equal(sample["weights"], expected["weights"][: len(sample["weights"])])
 
 
-def test_the_fingerprint_tells_how_tokens_are_hidden(opened):
+def test_the_fingerprint_contains_how_tokens_are_hidden(opened):
     facts = opened().fingerprint()["rewriting"]
     assert {name: facts[name] for name in ("fraction", "kind", "mask_id")} == dict(
         fraction=0.15, kind="bert", mask_id=WORDS

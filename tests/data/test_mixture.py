@@ -4,7 +4,7 @@ from gptjax.config import ConfigError
 from gptjax.data.mixture import parse_mixture
 
 
-def test_folders_and_weights(tmp_path):
+def test_folders_and_weights_are_parsed(tmp_path):
     assert parse_mixture("data/books") == [("data/books", None)]
     assert parse_mixture("data/web=0.7, data/code=3e-1") == [("data/web", 0.7), ("data/code", 0.3)]
     assert parse_mixture("a,b") == [("a", None), ("b", None)]
@@ -27,6 +27,6 @@ def test_folders_and_weights(tmp_path):
         ("a=1,a=2", "names a folder twice"),
     ],
 )
-def test_mixtures_that_cannot_work(path, message):
+def test_invalid_mixtures_are_refused(path, message):
     with pytest.raises(ConfigError, match=rf"data\.path = '{path}': .*{message}" if path else message):
         parse_mixture(path)

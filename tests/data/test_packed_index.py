@@ -1,4 +1,4 @@
-"""The index of packed rows: made once in blocks, whole or not at all, and small where it travels."""
+"""The index of packed rows is built once, in blocks, stored completely or not at all, and small when pickled."""
 
 import errno
 import pickle
@@ -24,7 +24,7 @@ def targets(windows):
 
 
 @pytest.mark.parametrize("block", [1, 100, 5000])
-def test_blocks_lose_no_target_and_cost_little_room(source, block, monkeypatch):
+def test_blocks_lose_no_target_and_waste_little_space(source, block, monkeypatch):
     whole = PackedWindows(source, 64)
     monkeypatch.setattr(packed_index, "BLOCK", block)
     in_blocks = PackedWindows(source, 64)
@@ -33,30 +33,30 @@ def test_blocks_lose_no_target_and_cost_little_room(source, block, monkeypatch):
         assert len(whole) <= len(in_blocks) <= 1.02 * len(whole)
 
 
-def test_it_is_made_once(source, monkeypatch):
+def test_the_index_is_built_once(source, monkeypatch):
     first = PackedWindows(source, 64)
     monkeypatch.setattr(stored_index, "_make", None)
     assert targets(PackedWindows(source, 64)) == targets(first)
 
 
-def test_other_documents_have_another(source, prepared):
+def test_other_documents_have_another_index(source, prepared):
     PackedWindows(source, 64)
     other = TokenSource(prepared("other", train=random_documents(2000, 30, seed=1)), "train")
     assert targets(PackedWindows(other, 64)) == sorted(np.concatenate(random_documents(2000, 30, seed=1)).tolist())
 
 
-def test_rows_of_another_length_have_another(source):
+def test_rows_of_another_length_have_another_index(source):
     long, short = PackedWindows(source, 64), PackedWindows(source, 32)
     assert len(short) > len(long) and targets(short) == targets(long)
 
 
-def test_documents_with_a_begin_token_of_their_own_have_another(source, monkeypatch):
+def test_documents_with_their_own_begin_token_have_another_index(source, monkeypatch):
     after_the_end = targets(PackedWindows(source, 64))
     monkeypatch.setattr(source, "own_begin", 1 - source.own_begin)
     assert len(targets(PackedWindows(source, 64))) == len(after_the_end) - len(source.document_offsets()) + 1
 
 
-def test_no_piece_travels_with_it(source):
+def test_pickling_does_not_copy_the_index(source):
     windows = PackedWindows(source, 64)
     windows.gather(np.array([0]))
     packed = pickle.dumps(windows)
@@ -64,7 +64,7 @@ def test_no_piece_travels_with_it(source):
     assert targets(pickle.loads(packed)) == targets(windows)
 
 
-def test_a_full_disk_leaves_nothing_behind(source, cache, monkeypatch):
+def test_a_full_disk_leaves_no_files(source, cache, monkeypatch):
     def full(files, source, sequence_length):
         files["starts"].write(b"half")
         raise OSError(errno.ENOSPC, "No space left on device")
@@ -77,7 +77,7 @@ def test_a_full_disk_leaves_nothing_behind(source, cache, monkeypatch):
     assert len(PackedWindows(source, 64))
 
 
-def test_of_two_that_make_it_at_once_the_faster_wins_and_both_read_it(source, cache, monkeypatch):
+def test_two_processes_that_build_the_index_at_once_read_the_same_one(source, cache, monkeypatch):
     write, others = packed_index._write, []
 
     def overtaken(files, **facts):

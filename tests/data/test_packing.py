@@ -13,7 +13,7 @@ from gptjax.data.tokens import TokenSource
 
 
 def best_fit_one_by_one(lengths, capacity):
-    """The textbook algorithm: longest first, each to the fullest row that has room, else to a new one."""
+    """The textbook algorithm: longest piece first, each into the fullest row with enough room, else into a new row."""
     rooms, row_of = [], {}
     for piece in sorted(range(len(lengths)), key=lambda i: -lengths[i]):
         row = min((r for r in range(len(rooms)) if rooms[r] >= lengths[piece]), key=lambda r: rooms[r], default=None)
@@ -27,7 +27,7 @@ def best_fit_one_by_one(lengths, capacity):
 
 @settings(max_examples=300, deadline=None)
 @given(st.integers(1, 30).flatmap(lambda c: st.tuples(st.just(c), st.lists(st.integers(1, c), max_size=80))))
-def test_best_fit_by_groups_is_best_fit(case):
+def test_best_fit_by_groups_equals_best_fit(case):
     capacity, lengths = case
     row_of, num_rows = best_fit(np.array(lengths, int), capacity)
     used = np.bincount(row_of, weights=lengths, minlength=num_rows)
@@ -37,7 +37,7 @@ def test_best_fit_by_groups_is_best_fit(case):
 
 
 @pytest.mark.parametrize("length, shard_tokens", [(8, 10), (8, 10**6), (64, 10**6)])
-def test_every_token_of_every_document_once_and_nothing_across(prepared, length, shard_tokens):
+def test_every_token_occurs_once_and_no_segment_crosses_documents(prepared, length, shard_tokens):
     documents = random_documents(300, 40)
     source = TokenSource(prepared(train=documents, shard_tokens=shard_tokens), "train")
     rows = PackedWindows(source, length)
@@ -52,7 +52,7 @@ def test_every_token_of_every_document_once_and_nothing_across(prepared, length,
     stream = [source.begin_id, *np.concatenate(documents).tolist()]
     assert pairs == sorted(itertools.pairwise(stream))
 
-    # Inside a segment the stream goes on, positions count from 0, and a document is cut only when longer than T.
+    # In a segment the stream continues, positions count from 0, and a document is cut only if it is longer than T.
     starts = {int(ids[0]): len(ids) for ids in documents}
     for b in range(len(rows)):
         segments = batch["segments"][b]
@@ -71,7 +71,7 @@ def test_every_token_of_every_document_once_and_nothing_across(prepared, length,
 
 
 def test_documents_that_fit_are_not_cut(prepared):
-    """T tokens are exactly one row; a piece that begins inside a document begins with the token before it."""
+    """T tokens fill exactly one row; a piece from inside a document begins with the token before it."""
     source = TokenSource(prepared(train=[[*range(20, 27), 2], [*range(10, 18), 2]]), "train")
     rows = PackedWindows(source, 8)
     batch = rows.gather(np.arange(len(rows)))
@@ -79,7 +79,7 @@ def test_documents_that_fit_are_not_cut(prepared):
     assert batch["targets"].tolist() == [[*range(20, 27), 2], [*range(10, 18)], [2, *[0] * 7]]
 
 
-def test_rows_are_full_and_the_same_every_time(prepared):
+def test_rows_are_full_and_deterministic(prepared):
     source = TokenSource(prepared(train=random_documents(2000, 30)), "train")
     one, two = PackedWindows(source, 64), PackedWindows(source, 64)
     a, b = one.gather(np.arange(len(one))), two.gather(np.arange(len(two)))
@@ -89,7 +89,7 @@ def test_rows_are_full_and_the_same_every_time(prepared):
     assert all((some[name] == a[name][[7, 3]]).all() for name in a)
 
 
-def test_nothing_to_pack(prepared):
+def test_a_split_without_targets_is_refused(prepared):
     source = TokenSource(prepared(train=[[1], [1]], bos=True), "train")
     with pytest.raises(ConfigError, match="has no document with a token to learn"):
         PackedWindows(source, 8)

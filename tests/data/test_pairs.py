@@ -1,4 +1,4 @@
-"""Rows of pairs: every pair once, whole, apart from the others, and the same for any number of readers."""
+"""Rows of pairs: every pair occurs once, complete and separate from the others, with any number of readers."""
 
 import pickle
 
@@ -16,7 +16,7 @@ EOS, BOS = ByteTokenizer().eos_id, ByteTokenizer().bos_id
 
 
 def random_pairs(count, longest, seed=0):
-    """Pairs of which no two are alike: the first two tokens of each side are the pair's number."""
+    """Pairs of which no two are equal: the first two tokens of each side are the pair's number."""
     draw = np.random.default_rng(seed)
     lengths = draw.integers(0, longest - 2, (count, 2)).tolist()
     sides = [
@@ -47,7 +47,7 @@ def rows_of(dataset):
 
 @pytest.mark.parametrize("bos", [False, True])
 @pytest.mark.parametrize("lengths", [(40, 40), (20, 60), (0, 33)])
-def test_every_pair_stands_in_one_row_as_it_is(folder, data_config, lengths, bos):
+def test_every_pair_is_in_one_row_unchanged(folder, data_config, lengths, bos):
     pairs = random_pairs(300, 20)
     path = folder(pairs, bos=bos)
     config = data_config(path, source_length=lengths[0], sequence_length=lengths[1])
@@ -79,7 +79,7 @@ def test_every_pair_stands_in_one_row_as_it_is(folder, data_config, lengths, bos
 
 
 @pytest.mark.parametrize("bos", [False, True])
-def test_a_completion_is_learned_after_its_source(folder, data_config, bos):
+def test_a_completion_follows_its_source_and_only_it_is_learned(folder, data_config, bos):
     pairs = random_pairs(200, 20)
     config = data_config(folder(pairs, bos=bos), sequence_length=45)
     dataset = open_dataset(config, "train", seed=1, batch_size=1, windows="completions")
@@ -121,7 +121,7 @@ def test_batches_are_a_function_of_seed_and_step(folder, data_config, windows):
     dataset = open_dataset(config, "train", seed=3, batch_size=4, windows=windows)
     whole = [dataset.batch(step, np.arange(4)) for step in range(9)]
     again = pickle.loads(pickle.dumps(dataset))
-    for step in (7, 2):  # two processes, each with half of the rows; another order of steps
+    for step in (7, 2):  # two processes with half of the rows each, and another order of steps
         halves = [again.batch(step, rows) for rows in (np.array([0, 1]), np.array([2, 3]))]
         for name, values in whole[step].items():
             np.testing.assert_array_equal(np.concatenate([half[name] for half in halves]), values)
@@ -135,7 +135,7 @@ def test_batches_are_a_function_of_seed_and_step(folder, data_config, windows):
     assert open_dataset(config, "train", seed=3, batch_size=4, windows=windows).identity() != dataset.identity()
 
 
-def test_loader_processes_change_nothing(folder, data_config):
+def test_loader_processes_do_not_change_batches(folder, data_config):
     config = data_config(folder(random_pairs(100, 20)), sequence_length=64)
     dataset = open_dataset(config, "train", seed=3, batch_size=2, windows="pairs")
     alone, beside = (list(dataset.batches(0, np.arange(2), workers=n, num_steps=4)) for n in (0, 2))
@@ -143,7 +143,7 @@ def test_loader_processes_change_nothing(folder, data_config):
         assert one.keys() == other.keys() and all((one[name] == other[name]).all() for name in one)
 
 
-def test_spans_name_the_places_of_the_targets(folder, data_config):
+def test_spans_are_the_places_of_the_targets(folder, data_config):
     config = data_config(folder(random_pairs(50, 20)), sequence_length=64)
     for windows in ("pairs", "completions"):
         dataset = open_dataset(config, "train", seed=3, batch_size=1, windows=windows)
@@ -154,7 +154,7 @@ def test_spans_name_the_places_of_the_targets(folder, data_config):
             assert targets[first : first + length].tolist() == read.tolist()
 
 
-def test_each_form_is_refused_by_what_does_not_read_it(folder, prepared, data_config):
+def test_objectives_refuse_forms_that_they_do_not_read(folder, prepared, data_config):
     pairs, text = folder(random_pairs(9, 9)), prepared("text", train=[[9, 9, EOS]])
     with pytest.raises(ConfigError, match=r"data\.path = .*holds pairs, which seq2seq and completion read"):
         open_dataset(data_config(pairs), "train", seed=0, batch_size=1)
@@ -163,7 +163,7 @@ def test_each_form_is_refused_by_what_does_not_read_it(folder, prepared, data_co
             open_dataset(data_config(text), "train", seed=0, batch_size=1, windows=windows)
 
 
-def test_two_vocabularies_are_for_two_stacks(folder, data_config):
+def test_two_vocabularies_need_two_stacks(folder, data_config):
     own = CharacterTokenizer("".join(map(chr, range(60, 260))))
     path = folder([([20, 21], [30]), ([22], [31])], source_tokenizer=own)
     config = data_config(path, sequence_length=16)
@@ -173,7 +173,7 @@ def test_two_vocabularies_are_for_two_stacks(folder, data_config):
 
 
 @pytest.mark.parametrize("shape", [(64, 64), (64, 32), (300, 20)])
-def test_rows_are_well_filled_and_never_overfull(shape):
+def test_rows_are_well_filled_and_never_too_long(shape):
     S, T = shape
     draw = np.random.default_rng(0)
     targets = draw.integers(2, T // 2, 3000)

@@ -1,4 +1,4 @@
-"""Every byte of a prepared folder is hashed once; later its size and time tell whether that must be done again."""
+"""Every byte of a prepared folder is hashed once; later, sizes and modification times show whether to hash again."""
 
 import os
 
@@ -12,7 +12,7 @@ from gptjax.data.tokens import TokenSource
 
 @pytest.fixture
 def hashed(monkeypatch):
-    """The names of the files that were hashed."""
+    """The names of the files that are hashed."""
     names, whole = [], folders.file_hash
     monkeypatch.setattr(folders, "file_hash", lambda path: names.append(path.name) or whole(path))
     return names
@@ -39,7 +39,7 @@ def test_an_edit_of_the_same_size_is_found_by_its_time(folder, hashed):
     path.write_bytes(bytes(20))
     os.utime(path, ns=(1, 1))
     hashed.clear()
-    for _ in range(2):  # what was found wrong is not noted as right
+    for _ in range(2):  # a wrong file is not recorded as verified
         with pytest.raises(ConfigError, match=r"train-00001\.bin: hash"):
             TokenSource(folder, "train")
     assert hashed == ["train-00001.bin"] * 2
@@ -50,7 +50,7 @@ def test_without_verification_nothing_is_hashed(folder, hashed):
     assert hashed == []
 
 
-def test_a_cache_that_cannot_be_written_costs_only_time(folder, hashed, cache):
+def test_if_the_cache_cannot_be_written_files_are_hashed_again(folder, hashed, cache):
     cache.parent.mkdir()
     cache.write_text("a file")
     for _ in range(2):

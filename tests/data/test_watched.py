@@ -1,4 +1,4 @@
-"""Data that changes under a run ends it in a sentence, in the process itself and in a loader's."""
+"""Data that change during a run end it with one sentence, in the process itself and in a loader process."""
 
 import os
 import pickle
@@ -47,7 +47,7 @@ CHANGES = pytest.mark.parametrize(
 
 
 @CHANGES
-@pytest.mark.parametrize("elsewhere", [False, True], ids=["here", "in a loader's process"])
+@pytest.mark.parametrize("elsewhere", [False, True], ids=["here", "in a loader process"])
 def test_a_change_is_noticed(source, change, message, elsewhere):
     places = np.array([4000]), np.array([10])
     assert source.take_runs(*places).tolist() == list(range(4000, 4010))
@@ -57,8 +57,8 @@ def test_a_change_is_noticed(source, change, message, elsewhere):
         reader.take_runs(*places)
 
 
-def test_a_file_cut_short_between_two_checks_is_an_error_not_a_crash(source, monkeypatch):
-    """A memory map would end the process by SIGBUS."""
+def test_a_file_truncated_between_two_checks_is_an_error_not_a_crash(source, monkeypatch):
+    """A memory map would kill the process by SIGBUS."""
     monkeypatch.setattr(watched, "CHECK_EVERY", 1e9)
     source.take_runs(np.array([0]), np.array([10]))
     truncate(source.folder / "train-00000.bin")

@@ -27,7 +27,7 @@ def test_every_token_is_a_target_once(prepared, num_tokens, shard_tokens):
     assert not batch["targets"][~supervised].any()
 
 
-def test_any_windows_in_any_order(prepared):
+def test_windows_are_gathered_in_any_order(prepared):
     source = TokenSource(prepared(train=[np.arange(100)], shard_tokens=7), "train")
     batch = ContiguousWindows(source, 10).gather(np.array([5, 0, 5]))
     assert batch["tokens"][:, 0].tolist() == [49, source.begin_id, 49]
@@ -45,8 +45,8 @@ DOCUMENTS = [[70, 71, 72], [73], [], [*range(80, 95)], [96, 97]]
 
 @pytest.mark.parametrize("bos", [False, True])
 @pytest.mark.parametrize("length", [4, 32])
-def test_both_kinds_of_windows_score_the_same_tokens_and_begin_documents_alike(prepared, bos, length):
-    """All of the text and every EOS once, BOS never; what is first in a document is predicted from the begin token."""
+def test_both_kinds_of_windows_score_the_same_tokens_after_the_same_begin_token(prepared, bos, length):
+    """All text and every EOS are scored once, BOS never; a document's first token is predicted from the begin token."""
     begin = 1 if bos else 2
     folder = prepared(train=[[*[begin] * bos, *ids, 2] for ids in DOCUMENTS], bos=bos, shard_tokens=5)
     source = TokenSource(folder, "train")
@@ -61,7 +61,7 @@ def test_both_kinds_of_windows_score_the_same_tokens_and_begin_documents_alike(p
         assert all(before[ids[0]] == begin for ids in DOCUMENTS if ids)
 
 
-def test_of_one_text_that_fits_both_kinds_make_the_same_window(prepared):
+def test_both_kinds_make_the_same_window_of_a_text_that_fits(prepared):
     """So the loss and the bits per byte of such a text do not depend on the kind."""
     source = TokenSource(prepared(train=[[*range(10, 17), 2]]), "train")
     one, other = (kind(source, 12).gather(np.array([0])) for kind in (ContiguousWindows, PackedWindows))

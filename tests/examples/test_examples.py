@@ -1,4 +1,4 @@
-"""The files of examples/ pass their linters; the Slurm script saves and queues itself again, or passes a failure on."""
+"""The files of examples/ pass their linters; the Slurm script saves and requeues itself, or reports a failure."""
 
 import os
 import signal
@@ -21,13 +21,13 @@ def test_linters_find_nothing(command):
     assert (done.returncode, done.stdout) == (0, "")
 
 
-def test_the_container_copies_what_there_is():
+def test_the_container_copies_existing_files():
     lines = (EXAMPLES / "Containerfile").read_text().splitlines()
     copied = [name for line in lines if line.startswith("COPY ") for name in line.split()[1:-1]]
     assert copied and all((REPOSITORY / name).exists() for name in copied)
 
 
-# Slurm's commands, as far as the script needs them: srun starts the tasks, scancel signals them, scontrol notes a call.
+# Fakes of the Slurm commands that the script needs: srun starts the tasks, scancel signals them, scontrol logs a call.
 COMMANDS = {
     "srun": 'echo "$@" >"$NOTES/srun"; shift; exec "$@"',
     "scancel": 'echo "$@" >"$NOTES/scancel"; kill -TERM "$(cat "$NOTES/task")"',
@@ -36,7 +36,7 @@ COMMANDS = {
       *) echo "$@" >"$NOTES/scontrol";;
     esac""",
 }
-# In place of Python with gptjax: a training that saves on a signal to stop, and ends by itself if configured so.
+# A fake of Python with gptjax: training that saves on a signal to stop, and ends by itself if configured so.
 TASK = """
 echo $$ >"$NOTES/task"
 case "$*" in *fail*) exit 3;; *quick*) exit 0;; esac
@@ -48,7 +48,7 @@ while :; do sleep 0.05; done
 
 @pytest.fixture
 def slurm(tmp_path):
-    """Starts the script with the given arguments: (process, folder with notes of what was called)."""
+    """Starts the script with the given arguments: (process, folder with a log of the called commands)."""
     for name, body in (COMMANDS | {"task": TASK}).items():
         path = tmp_path / "bin" / name
         path.parent.mkdir(exist_ok=True)
@@ -76,25 +76,25 @@ def wait_for(path, process):
         signal.sigtimedwait([], 0.02)
 
 
-def test_before_the_time_limit_it_saves_and_queues_itself_again(slurm):
+def test_before_the_time_limit_the_script_saves_and_requeues_itself(slurm):
     script, notes = slurm("--workdir=runs/mine")
     wait_for(notes / "ready", script)
     script.send_signal(signal.SIGTERM)
     assert script.wait(60) == 0
-    assert (notes / "saved").exists(), "it waits for the tasks to save"
+    assert (notes / "saved").exists(), "the script waits for the tasks to save"
     assert (notes / "scancel").read_text().split() == ["--signal=TERM", "17"]
     assert (notes / "scontrol").read_text().split() == ["requeue", "17"]
     assert (notes / "srun").read_text().split()[-3:] == ["-m", "gptjax.train", "--workdir=runs/mine"]
 
 
 @pytest.mark.parametrize(("how", "status"), [("quick", 0), ("fail", 3)])
-def test_a_run_that_ends_by_itself_is_not_queued_again(slurm, how, status):
+def test_a_run_that_ends_by_itself_is_not_requeued(slurm, how, status):
     script, notes = slurm(how)
     assert script.wait(60) == status
     assert not (notes / "scontrol").exists()
 
 
-def test_a_run_whose_tasks_were_told_of_a_preemption_is_queued_again(slurm):
+def test_a_preempted_run_is_requeued(slurm):
     script, notes = slurm("quick", PREEMPTED="2026-11-27T20:11:12")
     assert script.wait(60) == 0
     assert (notes / "scontrol").read_text().split() == ["requeue", "17"]

@@ -1,4 +1,4 @@
-"""Scripts beside the package, which are seldom run, can still import what they need from it."""
+"""Scripts outside the package, which run seldom, can import what they need from it."""
 
 import ast
 import importlib
@@ -21,12 +21,12 @@ def exists(module: str, name: str) -> bool:
 
 
 @pytest.mark.parametrize("file", FILES)
-def test_what_is_imported_from_the_package_is_there(file):
+def test_imported_names_exist_in_the_package(file):
     nodes = ast.walk(ast.parse((ROOT / file).read_text(encoding="utf-8")))
     imports = [node for node in nodes if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("gptjax")]
     missing = [f"{node.module}.{a.name}" for node in imports for a in node.names if not exists(node.module, a.name)]
     assert not missing
 
 
-def test_there_are_such_files():
+def test_scripts_are_found():
     assert len(FILES) > 50

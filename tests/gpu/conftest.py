@@ -1,4 +1,4 @@
-"""These tests run on whatever device JAX finds; JAX_PLATFORMS=cuda,cpu makes it a GPU, and the CPU the reference."""
+"""These tests run on the device that JAX finds: with JAX_PLATFORMS=cuda,cpu a GPU, and the CPU is the reference."""
 
 import jax
 import pytest

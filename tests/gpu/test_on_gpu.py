@@ -1,7 +1,7 @@
 """A GPU computes the same as the CPU in float32: attention, losses, training, generation, checkpoints.
 
-`python experiments/gpu_day/run.py --only=checks` runs them where there is a GPU. Those that ask for one are skipped
-elsewhere; the others run on the CPU too, so that they are not found broken on the day.
+`python experiments/gpu_day/run.py --only=checks` runs them on a machine with a GPU. Those that need one are skipped
+elsewhere; the others run on the CPU, too, so that errors in them are found early.
 """
 
 import functools
@@ -43,7 +43,7 @@ def outputs_and_gradients(q, k, v, **options):
 @pytest.mark.parametrize("backend", ["cudnn", "xla"])
 @pytest.mark.parametrize("kind", ["causal", "windowed", "packed"])
 @pytest.mark.parametrize("heads, kv_heads, width", [(4, 4, 64), (4, 2, 128)])
-def test_attention_and_its_gradients_are_the_references(request, cpu, backend, kind, heads, kv_heads, width):
+def test_attention_and_its_gradients_equal_the_references(request, cpu, backend, kind, heads, kv_heads, width):
     if backend == "cudnn":
         request.getfixturevalue("gpu")
         if kind == "packed":
@@ -64,7 +64,7 @@ def test_attention_and_its_gradients_are_the_references(request, cpu, backend, k
     assert all(relative(mine, theirs) < 0.01 for mine, theirs in zip(found, truth))
 
 
-def test_a_gpu_gets_bfloat16_and_cudnn_by_itself(gpu):
+def test_automatic_settings_are_bfloat16_and_cudnn_on_a_gpu(gpu):
     section = default().model
     resolved = resolve_model(section, platform=gpu.platform, vocab_size=32, sequence_length=128)
     assert (resolved.dtype, resolved.attention) == ("bfloat16", "cudnn")
@@ -72,7 +72,7 @@ def test_a_gpu_gets_bfloat16_and_cudnn_by_itself(gpu):
 
 @functools.cache
 def trained(config, device, steps=10):
-    """(losses, gradient norms, trainer, state) of `steps` steps on the same tokens."""
+    """Returns (losses, gradient norms, trainer, state) after `steps` steps on the same tokens."""
     trainer = plan(config, DataFacts(vocab_size=32), [device]).trainer
     with jax.set_mesh(trainer.mesh):
         shapes = trainer.abstract_batch()
@@ -91,7 +91,7 @@ def trained(config, device, steps=10):
 
 @pytest.fixture
 def trainable(tiny_config):
-    """dtype → a config of a model that learns within ten steps."""
+    """dtype → the config of a model that learns within ten steps."""
 
     def make(dtype="float32"):
         return tiny_config(
@@ -102,7 +102,7 @@ def trainable(tiny_config):
     return make
 
 
-def test_ten_steps_in_bfloat16_are_those_in_float32_on_the_cpu(trainable, cpu):
+def test_ten_steps_in_bfloat16_are_close_to_those_in_float32_on_the_cpu(trainable, cpu):
     here = jax.devices()[0]
     loss, norm, _, _ = trained(trainable("bfloat16" if here.platform == "gpu" else "float32"), here)
     true_loss, true_norm, _, _ = trained(trainable(), cpu)
@@ -111,7 +111,7 @@ def test_ten_steps_in_bfloat16_are_those_in_float32_on_the_cpu(trainable, cpu):
     np.testing.assert_allclose(norm[:5], true_norm[:5], rtol=0.05)
 
 
-def test_greedy_text_is_what_the_whole_model_would_have_chosen(trainable):
+def test_greedy_text_equals_the_choice_of_a_whole_forward_pass(trainable):
     config = trainable()
     params = family_of(config.model).init_params(jax.random.key(1))
     prompt = list(range(3, 10))
@@ -131,7 +131,7 @@ def test_greedy_text_is_what_the_whole_model_would_have_chosen(trainable):
     assert np.argmax(logits[len(prompt) - 1 : -1], axis=-1).tolist() == completion.tokens
 
 
-def test_a_checkpoint_comes_back_to_the_bit(trainable, tmp_path):
+def test_a_checkpoint_is_restored_bit_for_bit(trainable, tmp_path):
     config = trainable()
     _, _, trainer, state = trained(config, jax.devices()[0], steps=3)
     with jax.set_mesh(trainer.mesh):
@@ -144,7 +144,7 @@ def test_a_checkpoint_comes_back_to_the_bit(trainable, tmp_path):
     jax.tree.map(np.testing.assert_array_equal, jax.tree.map(np.asarray, restored), saved)
 
 
-def test_a_killed_run_goes_on_to_the_bit(gpu, tmp_path):
+def test_a_killed_run_continues_bit_for_bit(gpu, tmp_path):
     runs = Runs(tmp_path, steps=40, platforms=os.environ["JAX_PLATFORMS"])
     runs.finish(tmp_path / "unbroken")
     assert runs.kill(tmp_path / "killed", "training", random.Random(0))

@@ -1,4 +1,4 @@
-"""Comparisons with PyTorch and transformers, which the project does not need: `make test-parity` installs them."""
+"""Comparisons with PyTorch and transformers, which gptjax itself does not need: `make test-parity` installs them."""
 
 import jax
 import numpy as np
@@ -9,7 +9,7 @@ from gptjax.model.families import family_of
 
 @pytest.fixture
 def random_params():
-    """random_params(config): every leaf random, so that biases and scales are heard; float32 numpy."""
+    """A function of a config: float32 NumPy parameters, every leaf random, so that biases and scales have an effect."""
 
     def make(config):
         rng = np.random.default_rng(0)

@@ -1,4 +1,4 @@
-"""Logits of small random models of many families: transformers' own code against ours, in float64 and in float32."""
+"""Logits of small random models of many families, compared with transformers' own code in float64 and float32."""
 
 import dataclasses
 import sys
@@ -30,7 +30,7 @@ torch = pytest.importorskip("torch", reason="needs pip install 'gptjax[parity]'"
 transformers = pytest.importorskip("transformers", reason="needs pip install 'gptjax[parity]'")
 
 V, D, L, T = 61, 32, 3, 40
-SOURCE_LENGTHS = (24, 17)  # of encoder–decoders: the second one is padded
+SOURCE_LENGTHS = (24, 17)  # of encoder–decoders; the second one is padded
 SIZES = dict(hidden_size=D, num_hidden_layers=L, vocab_size=V, intermediate_size=48, max_position_embeddings=64)
 HEADS = dict(num_attention_heads=4, num_key_value_heads=2, head_dim=8, rms_norm_eps=1e-6, attention_bias=False)
 LLAMA = dict(num_kv_heads=2, feedforward_width=48, tied_embeddings=False, norm_epsilon=1e-6)
@@ -168,7 +168,7 @@ def granite():
 
 
 def gpt_oss():
-    """With one expert, which is a dense model."""
+    """gpt-oss with one expert, which is a dense model."""
     yarn = dict(rope_type="yarn", rope_theta=50.0, factor=8.0, beta_fast=4.0, beta_slow=1.0, truncate=False)
     config = transformers.GptOssConfig(
         **SIZES,
@@ -214,7 +214,7 @@ def mixtral():
 
 
 def glm4_moe():
-    """Routed as DeepSeek-V3 is: sigmoid, bias, scale and a shared expert, after a dense layer."""
+    """A router like DeepSeek-V3's: sigmoid, bias, scale and a shared expert, after a dense layer."""
     rope = dict(rope_type="default", rope_theta=1e4, partial_rotary_factor=0.5)
     experts = dict(n_routed_experts=6, num_experts_per_tok=2, n_shared_experts=1, moe_intermediate_size=20)
     experts |= dict(routed_scaling_factor=2.5, norm_topk_prob=True, n_group=1, topk_group=1, first_k_dense_replace=1)
@@ -226,7 +226,7 @@ def glm4_moe():
 
 
 def phi3_128k():
-    """Beyond its original context, where transformers takes the long factors."""
+    """Phi-3 beyond its original context, where transformers uses the long factors."""
     heads = {name: value for name, value in HEADS.items() if name not in ("attention_bias", "head_dim")}
     factors = (1.0, 1.5, 2.5, 4.0)
     rope = dict(rope_type="longrope", rope_theta=1e4, long_factor=list(factors), short_factor=[1.0] * 4)
@@ -248,7 +248,9 @@ def mpt():
 
 
 def t5gemma():
-    """With Gemma 2's soft caps, and without windows: there an encoder's reach one token further to each side."""
+    """With Gemma 2's soft caps, and without windows, since an encoder's reach one token further on each side in
+    transformers.
+    """
     stack = dict(
         **SIZES,
         **HEADS,
@@ -297,7 +299,7 @@ FAMILIES += [olmoe, qwen3_moe, mixtral, glm4_moe]
 
 
 class StandIn:
-    """A module in which some names mean something else."""
+    """A module with some of its names replaced."""
 
     def __init__(self, module, **others):
         self.__dict__.update(others, _module=module)
@@ -308,9 +310,9 @@ class StandIn:
 
 @pytest.fixture
 def without_float32(monkeypatch):
-    """float64 wherever the models, ours and theirs, round to float32 on purpose: norms, rotations, softmax, logits.
+    """Uses float64 where both models round to float32 on purpose: norms, rotations, softmax, logits.
 
-    They ask for it by name, and the name is given to the wider type, in the modules that the models are written in."""
+    The models' modules name the type; here that name is bound to the wider type."""
 
     def double(dtype):
         return jnp.dtype("float64" if dtype == "float32" else dtype)
@@ -332,19 +334,19 @@ def without_float32(monkeypatch):
     for module in theirs:
         monkeypatch.setattr(module, "torch", StandIn(torch, float32=torch.float64, float=torch.float64))
     monkeypatch.setattr(torch.Tensor, "float", torch.Tensor.double)
-    torch.set_default_dtype(torch.float64)  # of numbers that become tensors, such as Gemma's embedding scale
+    torch.set_default_dtype(torch.float64)  # the type of numbers that become tensors, such as Gemma's embedding scale
     yield
     torch.set_default_dtype(torch.float32)
 
 
 def largest_difference(family, backend, random_params, dtype):
-    """Between our logits in `dtype` and transformers' in PyTorch's float64, as a share of the largest logit."""
+    """The difference of our logits in `dtype` from transformers' in float64, as a share of the largest logit."""
     kind, theirs, names, ours = family()
     section = default().model
     section.update(dict(num_layers=L, width=D, num_heads=4, attention=backend, max_positions=64) | ours)
     config = family_named(section.family).resolve(section, platform="cpu", vocab_size=V, sequence_length=T)
     params = random_params(config)
-    theirs._attn_implementation = theirs._experts_implementation = "eager"  # which computes in float64, too
+    theirs._attn_implementation = theirs._experts_implementation = "eager"  # it computes in float64, too
     model = kind(theirs).to(torch.float64).eval()
     given = {
         name: torch.tensor(np.ascontiguousarray(array), dtype=torch.float64) for name, array in names(params).items()
@@ -373,15 +375,16 @@ def largest_difference(family, backend, random_params, dtype):
 @pytest.mark.parametrize("family", FAMILIES)
 @pytest.mark.parametrize("backend", ["reference", "xla"])
 def test_the_model_is_the_same_function_as_transformers(family, backend, random_params, without_float32):
-    """Of two ways to compute one function in float64, with sums of at most 61 terms, nothing but the last digits
-    (2e-16) may differ, and three layers multiply that by less than a thousand."""
+    """If one function is computed in two ways in float64, with sums of at most 61 terms, only the last digits (2e-16)
+    may differ, and three layers multiply that by less than a thousand.
+    """
     with jax.enable_x64(True):
         assert largest_difference(family, backend, random_params, "float64") < 1e-12
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_float32_costs_no_more_than_its_rounding(family, random_params):
-    """What is left in float32, in which runs compute: 64 roundings (6e-8 of a number) in a row, at the worst.
+def test_float32_logits_differ_only_by_rounding(family, random_params):
+    """Training computes in float32: at worst 64 roundings (6e-8 of a number) in a row.
 
     PyTorch's own float32 is as far from its float64: 0.7e-6 to 1.3e-6 of the largest logit here, ours 0.7e-6 to 2.5e-6.
     """
@@ -390,7 +393,7 @@ def test_float32_costs_no_more_than_its_rounding(family, random_params):
 
 @pytest.mark.parametrize("size", ["base", "big"])
 def test_the_original_transformer_has_as_many_parameters_as_pytorchs(size):
-    """PyTorch's has no tables, and a norm behind each stack."""
+    """PyTorch's has no embeddings, and a norm after each stack."""
     section = load_config(f"configs/transformer.py:{size}").model
     config = family_named(section.family).resolve(section, platform="cpu", vocab_size=0, sequence_length=T)
     D = config.width

@@ -1,5 +1,6 @@
-"""Log-likelihoods of texts: a Llama of transformers with our weights and our tokenizer, asked directly and by lm_eval's
-own `hf` model, against ours."""
+"""Log-likelihoods of texts, compared with those of transformers' Llama with our weights and tokenizer, directly and
+through lm_eval's own `hf` model.
+"""
 
 import random
 
@@ -20,7 +21,7 @@ LLAMA = dict(num_kv_heads=2, feedforward_width=48, tied_embeddings=False, norm_e
 TOLERANCE = 1e-4  # nats of a whole continuation
 REQUESTS = [
     Scored("The cat sat on the", " mat."),
-    Scored("The cat sat on the ", "chair."),  # the blank belongs to the continuation
+    Scored("The cat sat on the ", "chair."),  # the space belongs to the continuation
     Scored("The cat sat on the", " mat and slept"),
     Scored("À la maison, 你好", " – ça va ?"),
     Scored("", "from nothing"),
@@ -81,7 +82,7 @@ def test_the_tokenizers_are_the_same(their_tokenizer):
         assert their_tokenizer.encode(text) == [TOKENIZER.eos_id, *TOKENIZER.encode(text)]
 
 
-def test_one_forward_pass_gives_the_same(ours, theirs, their_tokenizer):
+def test_log_likelihoods_equal_those_of_one_forward_pass(ours, theirs, their_tokenizer):
     found = dict(ours[1].score(REQUESTS))
     for index, request in enumerate(REQUESTS):
         tokens = their_tokenizer.encode(request.context + request.continuation)
@@ -96,7 +97,7 @@ def test_one_forward_pass_gives_the_same(ours, theirs, their_tokenizer):
         assert found[index].greedy == bool((logprobs.argmax(-1) == last).all())
 
 
-def test_lm_evals_own_model_gives_the_same_as_ours(ours, theirs, their_tokenizer):
+def test_log_likelihoods_equal_those_of_lm_evals_own_model(ours, theirs, their_tokenizer):
     pytest.importorskip("lm_eval", reason="needs pip install 'gptjax[eval]'")
     from lm_eval.api.instance import Instance
     from lm_eval.models.huggingface import HFLM
@@ -114,7 +115,7 @@ def test_lm_evals_own_model_gives_the_same_as_ours(ours, theirs, their_tokenizer
             assert nats == pytest.approx(expected, abs=TOLERANCE) and greedy == expected_greedy
         documents = [Instance("loglikelihood_rolling", {}, (text,), 0) for text in ("short", "À la maison")]
         whole = mine.loglikelihood_rolling(documents)
-        without = lm_evals(begin=False)  # with a begin token of its own, lm_eval would score that token as well
+        without = lm_evals(begin=False)  # if it added a begin token, lm_eval would score that token as well
         assert whole == pytest.approx(without.loglikelihood_rolling(documents, disable_tqdm=True), abs=TOLERANCE)
         draw = random.Random(0)
         prompts = ["".join(draw.choices("abc def", k=draw.randint(5, 20))) for _ in range(6)]

@@ -1,4 +1,4 @@
-"""The distribution of the next token, against transformers' logits processors in the order of its `generate`."""
+"""The distribution of the next token, compared with transformers' logits processors in the order of its `generate`."""
 
 import jax
 import numpy as np

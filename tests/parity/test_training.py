@@ -1,4 +1,4 @@
-"""Twenty-five training steps replayed by PyTorch in float64: its model, its AdamW, and a rewritten schedule."""
+"""Twenty-five training steps repeated by PyTorch in float64: its model, its AdamW, and a schedule written anew."""
 
 import math
 
@@ -71,7 +71,9 @@ def test_losses_norms_and_parameters_equal_pytorch(tiny_config, random_params):
     assert 0 < clipped
     final = {name: parameter.detach().numpy() for name, parameter in model.named_parameters()}
     for name, array in gpt2_names(jax.device_get(state.params)).items():
-        if name.endswith("c_attn.bias"):  # the keys' has no gradient but rounding, which AdamW makes steps of
+        if name.endswith(
+            "c_attn.bias"
+        ):  # the gradient of the keys' bias is only rounding, which AdamW turns into steps
             array, final[name] = (
                 np.delete(bias, np.s_[len(bias) // 3 : 2 * len(bias) // 3]) for bias in (array, final[name])
             )
@@ -79,7 +81,7 @@ def test_losses_norms_and_parameters_equal_pytorch(tiny_config, random_params):
 
 
 def rate(peak, update):
-    """A warm-up, then half a cosine down to a tenth."""
+    """A warm-up, then half a cosine that falls to a tenth."""
     if update < WARMUP:
         return peak * update / WARMUP
     return peak * (0.1 + 0.9 * (1 + math.cos(math.pi * (update - WARMUP) / (STEPS - WARMUP))) / 2)

@@ -1,4 +1,4 @@
-"""One Slurm for all tests of this folder, and the runs that are trained on it."""
+"""One Slurm cluster for all tests of this folder, and the runs that are trained on it."""
 
 import pytest
 from killed_runs import Runs

@@ -1,4 +1,4 @@
-"""States of waiting, running and ended jobs according to squeue, in a real Slurm without accounting."""
+"""The states of waiting, running and ended jobs as squeue reports them, in a real Slurm without accounting."""
 
 import ast
 import sys
@@ -16,7 +16,7 @@ print({job: (states.get_state(job, mode="force"), states.is_done(job)) for job i
 """
 
 
-def test_the_queue_tells_what_accounting_would(slurm, tmp_path):
+def test_the_queue_gives_the_states_that_accounting_would(slurm, tmp_path):
     submitted = slurm.output(
         *("sbatch", "--parsable", "--partition=low", "--array=0-2%2", "--cpus-per-task=1", f"--chdir={tmp_path}"),
         "--wrap=sleep 600",

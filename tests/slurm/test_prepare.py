@@ -10,7 +10,7 @@ from killed_runs import REPOSITORY
 pytestmark = pytest.mark.slurm
 
 
-def test_job_arrays_prepare_the_same_corpus_byte_by_byte(slurm, tmp_path):
+def test_job_arrays_prepare_the_same_bytes(slurm, tmp_path):
     def prepare(folder, *options):
         source = REPOSITORY / "gptjax/corpus"
         command = [sys.executable, "-m", "gptjax.prepare", f"--input={source}", f"--output={folder}"]

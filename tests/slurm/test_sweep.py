@@ -22,7 +22,7 @@ RATES = [1e-3, 2e-3, 3e-3]
 
 @pytest.fixture
 def sweep(slurm, runs, request):
-    """Starts a sweep in a folder of its own; the same again goes on."""
+    """Starts a sweep in its own folder; a second call continues it."""
     folder = runs.folder / request.node.name
     folder.mkdir()
     (folder / "sweep.py").write_text(SWEEP.format(config=str(runs.folder / "config.py"), rates=RATES))
@@ -53,7 +53,7 @@ def test_a_sweep_is_one_array_whose_runs_survive_preemption(slurm, runs, sweep):
         until(lambda: workdirs.extend(path.parent for path in folder.glob("*/metrics.jsonl")) or workdirs)
         until(lambda: len(losses(workdirs[0])) >= 5)
         slurm.run("srun", "--partition=high", "--nodes=2", "--exclusive", "true")
-        again = set()  # jobs that wait in the queue a second time
+        again = set()  # jobs that are in the queue for the second time
 
         def ended():
             for job in slurm.run("squeue", "--noheader", "--array", "--states=PENDING", "--format=%i").split():

@@ -1,4 +1,4 @@
-"""Training over two nodes of a real Slurm: whatever happens to the job, its results equal an uninterrupted one's."""
+"""Training on two nodes of a real Slurm: whatever happens to a job, its results equal an uninterrupted one's."""
 
 import os
 import re
@@ -29,7 +29,7 @@ def environment(runs):
 
 @pytest.fixture(scope="module")
 def srun(slurm, runs):
-    """Starts the training command over two nodes; its output goes into the run's folder."""
+    """Starts the training command on two nodes; its output goes into the run's folder."""
 
     def start(workdir):
         workdir.mkdir(exist_ok=True)
@@ -52,7 +52,7 @@ def unbroken(runs, srun):
 
 @pytest.fixture
 def batch(slurm, runs, request):
-    """Submits the example's script for two nodes; returns (job, workdir)."""
+    """Submits the script of examples/ for two nodes; returns (job, workdir)."""
     workdir = runs.folder / request.node.name
     workdir.mkdir()
     script = REPOSITORY / "examples/slurm.sbatch"
@@ -62,7 +62,7 @@ def batch(slurm, runs, request):
     slurm.run("scancel", job)
 
 
-def test_a_killed_task_ends_the_others_and_the_same_command_goes_on(slurm, runs, srun, unbroken):
+def test_a_killed_task_ends_the_others_and_the_same_command_continues(slurm, runs, srun, unbroken):
     workdir = runs.folder / "killed"
     step = srun(workdir)
     until(lambda: len(losses(workdir)) >= 13)
@@ -81,14 +81,14 @@ def finish(slurm, job, workdir, unbroken):
     assert "resumed from step" in output(workdir) and losses(workdir) == unbroken
 
 
-def test_a_job_that_is_requeued_goes_on(slurm, batch, unbroken):
+def test_a_requeued_job_continues(slurm, batch, unbroken):
     job, workdir = batch
     until(lambda: len(losses(workdir)) >= 13)
     slurm.run("scontrol", "requeue", job)
     finish(slurm, job, workdir, unbroken)
 
 
-def test_a_job_near_its_time_limit_saves_and_queues_itself_again(slurm, batch, unbroken):
+def test_a_job_near_its_time_limit_saves_and_requeues_itself(slurm, batch, unbroken):
     job, workdir = batch
     until(lambda: len(losses(workdir)) >= 13)
     slurm.run("scancel", "--batch", "--signal=TERM", job)  # as --signal=B:TERM@300 does
@@ -96,7 +96,7 @@ def test_a_job_near_its_time_limit_saves_and_queues_itself_again(slurm, batch, u
     assert "stopped by SIGTERM at step" in output(workdir)
 
 
-def test_a_preempted_job_saves_and_goes_on_when_there_is_room_again(slurm, batch, unbroken):
+def test_a_preempted_job_saves_and_continues_when_nodes_are_free_again(slurm, batch, unbroken):
     job, workdir = batch
     until(lambda: len(losses(workdir)) >= 13)
     slurm.run("srun", "--partition=high", "--nodes=2", "--exclusive", "true")

@@ -1,4 +1,4 @@
-"""A family of one's own, as small as one can be: the mean of the embeddings of all tokens so far predicts the next."""
+"""A minimal user-defined family: the mean of the embeddings of all tokens so far predicts the next one."""
 
 from dataclasses import replace
 
@@ -16,7 +16,7 @@ from gptjax.settings import ModelSettings
 
 
 class Bag(nn.Module):
-    logit_softcap = 0.0  # not a field: it has no annotation
+    logit_softcap = 0.0  # not a field, since it has no annotation
     config: ModelSettings
     placement: Placement = ONE_DEVICE
 

@@ -55,7 +55,7 @@ def _init(width: int, ema: bool) -> TrainState:
 
 
 def abstract(mesh: jax.sharding.Mesh, width: int = 64, ema: bool = True) -> TrainState:
-    """Parameters and what mirrors them over fsdp and tensor, the rest replicated."""
+    """The state's shapes: parameters and arrays of their shape divided over fsdp and tensor, the rest replicated."""
     specs = {(64, width): P("fsdp", "tensor"), (2, width, 4, 8): P(None, "fsdp", "tensor")}
     return jax.tree.map(
         lambda leaf: leaf.update(sharding=NamedSharding(mesh, specs.get(leaf.shape, P()))),
@@ -64,7 +64,7 @@ def abstract(mesh: jax.sharding.Mesh, width: int = 64, ema: bool = True) -> Trai
 
 
 def state(step: int, mesh: jax.sharding.Mesh, width: int = 64, ema: bool = True) -> TrainState:
-    """The state at `step`: other bits for every step, the same on every mesh."""
+    """The state at `step`: different bits for every step, the same on every mesh."""
     generator = np.random.default_rng(step)
 
     def array(leaf: jax.ShapeDtypeStruct) -> jax.Array:
@@ -75,7 +75,7 @@ def state(step: int, mesh: jax.sharding.Mesh, width: int = 64, ema: bool = True)
 
 
 def assert_equal(found: TrainState, expected: TrainState) -> None:
-    """Bit for bit, in every shard that this process holds."""
+    """Compares bit for bit every shard that this process holds."""
     assert jax.tree.structure(found) == jax.tree.structure(expected)
     for a, b in zip(jax.tree.leaves(found), jax.tree.leaves(expected), strict=True):
         assert a.dtype == b.dtype and a.sharding == b.sharding
@@ -84,7 +84,7 @@ def assert_equal(found: TrainState, expected: TrainState) -> None:
             assert np.asarray(mine.data).tobytes() == np.asarray(yours.data).tobytes()
 
 
-HAMMER_WIDTH = 4096  # a state of some megabytes, so that saving takes longer than starting to
+HAMMER_WIDTH = 4096  # a state of several megabytes, so that saving takes longer than starting a save
 
 
 def hammer(workdir: Path) -> None:
@@ -96,7 +96,7 @@ def hammer(workdir: Path) -> None:
 
 
 def read_from_a_bad_disk() -> None:
-    """Makes this process see a folder as no other does: step 7 is not there, 6 is damaged, 5 cannot be read."""
+    """Makes only this process see step 7 as missing, step 6 as damaged and step 5 as unreadable."""
     load, steps, read_metadata = checkpoint_format._load, checkpoint._steps, checkpoint_format.read_metadata
 
     def bad_load(path: Path, parts: dict) -> dict:
@@ -104,7 +104,7 @@ def read_from_a_bad_disk() -> None:
             raise OSError("a disk of this process only")
         loaded = load(path, parts)
         if path.name == "6":
-            step = loaded["optimizer"]["step"]  # a number that each process reads for itself
+            step = loaded["optimizer"]["step"]  # a number that each process reads separately
             loaded["optimizer"]["step"] = jax.make_array_from_callback((), step.sharding, lambda _: np.int32(60))
         return loaded
 
@@ -144,7 +144,7 @@ def one_of_several(workdir: Path, action: str) -> None:
             assert checkpoints.metadata()["step"] == 6
             found, metadata = checkpoints.restore(abstract(several))
             assert_equal(found, state(metadata["step"], several))
-            checkpoints.save(5, state(5, several), {})  # the run comes to that step again
+            checkpoints.save(5, state(5, several), {})  # the run reaches that step again
             checkpoints.wait()
             print(f"restored {metadata['step']} of {before}, now {checkpoints.all_steps()}", flush=True)
 

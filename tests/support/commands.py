@@ -1,8 +1,8 @@
-"""Commands run as they are typed, without starting Python and importing the libraries anew for each.
+"""Runs commands as they are typed, without starting Python and importing the libraries again for each call.
 
 One process per command imports it and then, for each call, forks and executes what `python -m gptjax.COMMAND` would.
-For the many calls that end before anything is computed; those that train or write text get a process of their own,
-and so does --help, which asks for the name of the program.
+This is for the many calls that end before anything is computed; those that train or generate text run in a separate
+process, and so does --help, which shows the name of the program.
 """
 
 import functools
@@ -50,7 +50,7 @@ for line in sys.stdin:
 
 @functools.cache
 def _server(command: str, imported: tuple[str, ...] = ()) -> subprocess.Popen:
-    """It ends with this process, which closes its input. imported: further commands that it imports beforehand."""
+    """A process that ends with this one, which closes its input. imported: further commands that it imports first."""
     process = subprocess.Popen(
         [sys.executable, "-c", SERVER, *(f"gptjax.{name}" for name in (command, *imported))],
         cwd=REPOSITORY,
@@ -67,7 +67,7 @@ def _server(command: str, imported: tuple[str, ...] = ()) -> subprocess.Popen:
 def run_command(
     command: str, *arguments: str | bytes, imported: tuple[str, ...] = (), **environment: str
 ) -> subprocess.CompletedProcess:
-    """`python -m gptjax.COMMAND ARGUMENTS` in the repository, without input. environment: what it has besides ours."""
+    """`python -m gptjax.COMMAND ARGUMENTS` in the repository, without input. environment: variables added to ours."""
     server = _server(command, imported)
     with tempfile.TemporaryDirectory() as folder:
         request = {name: f"{folder}/{name}" for name in ("stdout", "stderr")}
@@ -81,7 +81,7 @@ def run_command(
 
 
 def typed_command(command: str, *arguments: str) -> subprocess.CompletedProcess:
-    """The same in a process of its own."""
+    """The same in a separate process."""
     return subprocess.run(
         [sys.executable, "-m", f"gptjax.{command}", *arguments],
         cwd=REPOSITORY,

@@ -1,4 +1,4 @@
-"""Lists the matrix products that XLA:CPU computes by its library, read from a compiled program."""
+"""Lists the matrix products that XLA:CPU computes with its library, read from a compiled program."""
 
 import re
 
@@ -6,7 +6,7 @@ import jax
 
 
 def library_products(function, *operands) -> list[str]:
-    """Operand types and result type, 'bf16 bf16 -> f32', of the compiled program's products in XLA:CPU's library."""
+    """The types of the products, 'bf16 bf16 -> f32', that a compiled program computes with XLA:CPU's library."""
     text = jax.jit(function).lower(*operands).compile().as_text()
     types = dict(re.findall(r"%([\w.-]+) = (\w+)\[", text))
     called = re.findall(r"calls=%([\w.-]+),.*__ynn_fusion", text)

@@ -1,4 +1,4 @@
-"""What a compiled program does, with every loop counted as often as it runs."""
+"""Counts the work of a compiled program, with every loop counted as often as it runs."""
 
 import collections
 import re
@@ -8,7 +8,7 @@ from gptjax.parallel.traffic import collectives_of
 
 
 def work_of(compiled):
-    """Counts one device's work: 'products', the FLOPs of matrix products; and how often it does each collective."""
+    """Counts one device's work: 'products', the FLOPs of matrix products, and how often each collective runs."""
     text = compiled.as_text()
     found = re.search(r"num_partitions=(\d+)", text)
     count = collections.Counter(products=products_of(text)[0])

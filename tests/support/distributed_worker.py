@@ -1,7 +1,7 @@
 # ruff: noqa: E402 (the number of JAX devices must be set before JAX is used)
-"""One of several processes: trains a few steps on its share of random batches, is scored, then writes a text.
+"""One of several processes: trains a few steps on its share of random batches, is evaluated, then generates a text.
 
-Prints losses, a checksum of the parameters, the score, and the text's tokens.
+Prints the losses, a checksum of the parameters, the score, and the text's tokens.
 """
 
 import sys

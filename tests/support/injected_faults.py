@@ -1,7 +1,7 @@
-"""What goes wrong inside one process of a run, which no signal from outside brings about.
+"""Faults inside one process of a run that no signal from outside can cause.
 
-The config of killed_runs.py imports this module, and the environment of the process says what is to happen:
-INJECTED_FAULTS='nan 7', or several, with commas.
+The config of killed_runs.py imports this module, and a variable of the process's environment chooses the faults:
+INJECTED_FAULTS='nan 7', or several, separated by commas.
 """
 
 import errno
@@ -18,7 +18,7 @@ from gptjax.training import checkpoint, checkpoint_format
 
 
 def nan(step: str) -> None:
-    """One of the weights in this process's rows of the batch of this step (from 1) is not a number."""
+    """At this step (from 1), one of the weights in this process's rows of the batch is NaN."""
     batch = Dataset.batch
 
     def bad_batch(self: Dataset, number: int, rows: np.ndarray) -> dict:
@@ -31,7 +31,7 @@ def nan(step: str) -> None:
 
 
 def flipped(step: str) -> None:
-    """Of this checkpoint, this process reads another number than the others, in an array that it reads whole."""
+    """This process reads a number of this checkpoint differently from the others, in an array that it reads whole."""
     load = checkpoint_format._load
 
     def bad_load(path: Path, parts: dict) -> dict:
@@ -46,7 +46,7 @@ def flipped(step: str) -> None:
 
 
 def unseen(step: str) -> None:
-    """A network file system does not show this checkpoint to this process."""
+    """This process does not see this checkpoint, as on a slow network file system."""
     steps, read_metadata = checkpoint._steps, checkpoint_format.read_metadata
 
     def read_seen_metadata(path: Path) -> dict:
@@ -59,7 +59,7 @@ def unseen(step: str) -> None:
 
 
 def unwritable(step: str) -> None:
-    """The disk takes no more from this process while it writes its part of this checkpoint."""
+    """The disk is full while this process writes its part of this checkpoint."""
     start_save = checkpoint_format.start_save
 
     def bad_start(path: Path, *args: object) -> object:

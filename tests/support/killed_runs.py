@@ -1,4 +1,4 @@
-"""Training runs that are killed and started again, for test_resume.py, test_faults.py and soak.py."""
+"""Training runs that are killed and restarted, for test_resume.py, test_faults.py and soak.py."""
 
 from __future__ import annotations
 
@@ -41,12 +41,12 @@ def get_config():
     return config
 '''
 
-# These must not depend on when and how often a run was interrupted.
+# These must not depend on when or how often a run was interrupted.
 FIGURES = ("train/loss", "train/gradient_norm", "learning_rate", "validation/loss", "tokens")
 
 
 class Runs:
-    """A prepared corpus and a config in `folder`, and runs of the training command on them, each in its own workdir."""
+    """A prepared corpus and a config in `folder`, and training runs with them, each in its own workdir."""
 
     def __init__(self, folder: Path, steps: int = 60, platforms: str = "cpu"):
         self.folder, self.steps = folder, steps
@@ -66,10 +66,10 @@ class Runs:
         member: int | None = None,
         environment: Mapping[str, str] | None = None,
     ) -> subprocess.Popen:
-        """Starts, or goes on with, the run.
+        """Starts or resumes the run.
 
-        console: of its output; None: a file in the workdir. member: the number of the process, if there are several.
-        environment: variables that this process has besides.
+        console: where its output goes; None means a file in the workdir. member: the number of the process, if there
+        are several. environment: variables added to those of this process.
         """
         command = [sys.executable, "-m", "gptjax.train", f"--config={self.folder / 'config.py'}"]
         workdir.mkdir(exist_ok=True)
@@ -88,7 +88,7 @@ class Runs:
         devices: int = 1,
         environments: Mapping[int, Mapping[str, str]] | None = None,
     ) -> list[subprocess.Popen]:
-        """Members of one run, each with its own overrides. environments: number of a member → its own variables."""
+        """Starts the processes of a run, each with its overrides. environments: number of a process → its variables."""
         with socket.socket() as s:
             s.bind(("127.0.0.1", 0))
             meeting = [f"--coordinator=127.0.0.1:{s.getsockname()[1]}", f"--num_processes={len(overrides)}"]
@@ -106,7 +106,7 @@ class Runs:
         ]
 
     def finish(self, workdir: Path, *overrides: str, devices: int = 1) -> None:
-        """Starts, or goes on with, the run in `workdir`, and waits for its end."""
+        """Starts or resumes the run in `workdir`, and waits for its end."""
         process = self.start(workdir, *overrides, devices=devices)
         try:
             status = process.wait(timeout=PATIENCE)
@@ -115,7 +115,7 @@ class Runs:
         assert status == 0, f"exit status {status}:\n{output(workdir)[-4000:]}"
 
     def finish_several(self, workdir: Path, *overrides: Sequence[str], **options: Any) -> None:
-        """Starts, or goes on with, a run of several processes, and waits for its end. options: of `start_several`."""
+        """Starts or resumes a run of several processes, and waits for its end. options: those of `start_several`."""
         processes = self.start_several(workdir, *overrides, **options)
         try:
             assert [process.wait(PATIENCE) for process in processes] == [0] * len(processes), output(workdir)[-8000:]
@@ -123,10 +123,10 @@ class Runs:
             end(processes)
 
     def kill(self, workdir: Path, moment: str, generator: random.Random) -> bool:
-        """Starts, or goes on with, the run in `workdir` and kills it at a moment of that kind.
+        """Starts or resumes the run in `workdir` and kills it at a moment of the given kind.
 
         Returns:
-          False when the run came to its end first.
+          False if the run finished first.
         """
         process = self.start(workdir)
         try:
@@ -139,14 +139,14 @@ class Runs:
 
 
 def end(processes: Sequence[subprocess.Popen]) -> None:
-    """Kills those that still run."""
+    """Kills the processes that still run."""
     for process in processes:
         process.kill()
         process.wait()
 
 
 def losses(workdir: Path) -> dict[int, dict[str, float]]:
-    """Step → the figures that must be the same; a step that was written twice is an error."""
+    """Step → the figures that must be equal; a step that was written twice is an error."""
     path = workdir / "metrics.jsonl"
     found: dict[int, dict[str, float]] = {}
     for row in read_metrics(path) if path.exists() else []:
@@ -158,12 +158,12 @@ def losses(workdir: Path) -> dict[int, dict[str, float]]:
 
 
 def output(workdir: Path, member: int | str = "*") -> str:
-    """What the run has printed, or one of its processes."""
+    """The output of the run or of one of its processes."""
     return "".join(path.read_text(errors="replace") for path in sorted(workdir.glob(f"output{member}.txt")))
 
 
 def remains(workdir: Path) -> list[str]:
-    """The remains of saves and deletions that a kill has interrupted."""
+    """The temporary folders of saves and deletions that a kill interrupted."""
     folder = workdir / "checkpoints"
     return sorted(path.name for path in folder.glob("*") if not path.name.isdigit())
 
@@ -172,7 +172,7 @@ def remains(workdir: Path) -> list[str]:
 
 
 def wait_for(condition: Callable[[], bool], process: subprocess.Popen, pause: float = 0.05) -> None:
-    """Returns when `condition` holds or the process ended. pause: seconds between two looks."""
+    """Returns once `condition` holds or the process has ended. pause: seconds between two checks."""
     deadline = time.monotonic() + PATIENCE
     while process.poll() is None and not condition():
         assert time.monotonic() < deadline, "nothing happens"
@@ -180,37 +180,37 @@ def wait_for(condition: Callable[[], bool], process: subprocess.Popen, pause: fl
 
 
 def starting(workdir: Path, process: subprocess.Popen, generator: random.Random) -> None:
-    """Anywhere in start-up: importing, restoring, dropping rows of metrics, compiling."""
+    """Any time during start-up: importing, restoring, dropping rows of metrics, compiling."""
     deadline = time.monotonic() + generator.uniform(0.0, 8.0)
     wait_for(lambda: time.monotonic() > deadline, process)
 
 
 def training(workdir: Path, process: subprocess.Popen, generator: random.Random) -> None:
-    """Some milliseconds after one of the next rows of metrics: in a step, an evaluation, a save, or between them."""
+    """A few milliseconds after one of the next rows of metrics: in a step, an evaluation, a save, or between them."""
     path = workdir / "metrics.jsonl"
     before = path.stat() if path.exists() else None
 
-    def written() -> bool:  # this start's first row; what came before is importing and compiling
+    def written() -> bool:  # this start's first row, after importing and compiling
         if not path.exists():
             return False
         now = path.stat()
         return now.st_size > (before.st_size if before and before.st_ino == now.st_ino else 0)
 
     wait_for(written, process, pause=0.005)
-    enough = path.stat().st_size + generator.randrange(20) * 300  # bytes a row
+    enough = path.stat().st_size + generator.randrange(20) * 300  # bytes per row
     wait_for(lambda: path.stat().st_size >= enough, process, pause=0.002)
     time.sleep(generator.uniform(0.0, 0.03))
 
 
 def saving(workdir: Path, process: subprocess.Popen, generator: random.Random) -> None:
-    """While a checkpoint is written: its temporary folder is there."""
+    """While a checkpoint is written, which its temporary folder shows."""
     training(workdir, process, generator)
     wait_for(lambda: any(workdir.glob(f"checkpoints/*{TEMPORARY}")), process, pause=0.0005)
     time.sleep(generator.uniform(0.0, 0.01))
 
 
 def deleting(workdir: Path, process: subprocess.Popen, generator: random.Random) -> None:
-    """While a checkpoint that is not kept any more is deleted."""
+    """While an old checkpoint is deleted."""
     training(workdir, process, generator)
     wait_for(lambda: any(workdir.glob("checkpoints/deleted-*")), process, pause=0.0)
 

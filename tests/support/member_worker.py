@@ -1,6 +1,7 @@
-"""One of several processes, doing given actions: member_worker.py COORDINATOR NUM_PROCESSES ID TIMEOUTS ACTION…
+"""One of several processes, which runs the given actions: member_worker.py COORDINATOR NUM_PROCESSES ID TIMEOUTS
+ACTION…
 
-An action is a JSON list of a name of ACTIONS and its arguments. Ends as the commands do.
+An action is a JSON list of a name in ACTIONS and its arguments. The process ends as the commands do.
 """
 
 import json
@@ -71,5 +72,5 @@ def main(argv):
 
 if __name__ == "__main__":
     member.SHOWN_LATE = member.GRACE = 0.5
-    sys.argv.insert(1, "--")  # no flags: what follows are arguments
+    sys.argv.insert(1, "--")  # no flags follow, only arguments
     cli.run(main, arguments=100)

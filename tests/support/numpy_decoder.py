@@ -1,4 +1,4 @@
-"""The decoder in float64 NumPy loops over rows, heads and positions; the fast decoder must give equal results."""
+"""The decoder as float64 NumPy loops over rows, heads and positions; the fast decoder must give equal results."""
 
 import math
 
@@ -47,7 +47,7 @@ def _row(config, params, tokens, segments, positions):
 
 
 def _branch(config, layer, name, x, *where):
-    """What a branch adds to the stream; its norms are where the parameters are, and those where the config says."""
+    """What a branch adds to the stream; checks that norms have parameters exactly where the config places them."""
     placement = config.norm_placement
     assert (f"{name}_norm" in layer) == (placement != "post")
     assert (f"{name}_post_norm" in layer) == (placement != "pre")

@@ -8,19 +8,19 @@ from gptjax.parallel.distributed import local_rows, put_batch
 from gptjax.planning import plan
 
 VOCABULARY = 32  # of the data
-# The step takes the gradient away so many times that it can be read from the new parameters with few rounding errors.
+# The step subtracts a multiple of the gradient so large that the new parameters give it with small rounding errors.
 RATE = 100.0
 PLAIN = dict(optimizer__name="sgd", optimizer__learning_rate=RATE, optimizer__weight_decay=0.0, optimizer__momentum=0.0)
 PLAIN |= dict(optimizer__gradient_clip=0.0, schedule__name="constant", schedule__warmup="0 steps")
 
 
 def planned(config, devices):
-    """The plan of a step on the first devices; raises ConfigError where that is refused."""
+    """The plan of a step on the first devices; raises ConfigError if the config is refused."""
     return plan(config, DataFacts(VOCABULARY, num_classes=3), jax.devices()[:devices])
 
 
 def step_of(config, devices, seed=0):
-    """(loss, gradients) of a config with the fields PLAIN, of random parameters and a random batch."""
+    """(loss, gradients) of a config with the fields PLAIN, with random parameters and a random batch."""
     made = planned(config, devices)
     trainer, training, draw = made.trainer, config.training, np.random.default_rng(seed)
     params = jax.tree.map(lambda x: draw.normal(0, 0.3, x.shape).astype(x.dtype), made.abstract_state.params)
@@ -35,7 +35,7 @@ def step_of(config, devices, seed=0):
 
 
 def random_batch(row_fields, rows, draw):
-    """Rows of very different length; where they are packed, two documents or pairs in each, and padding."""
+    """Rows of very different lengths; packed rows have two documents or pairs each, and padding."""
     batch = {}
     for name, field in row_fields.items():
         shape = (rows, *field.shape)
@@ -56,7 +56,7 @@ def random_batch(row_fields, rows, draw):
 
 
 def assert_same(one, other, tolerance=1e-4):
-    """tolerance: of a gradient, as a share of its largest number."""
+    """tolerance: the largest difference in a gradient, as a share of its largest number."""
     np.testing.assert_allclose(one[0], other[0], rtol=tolerance / 10)
 
     def same(a, b):

@@ -1,4 +1,4 @@
-"""Runs a corpus pipeline within a test: in this process, without output."""
+"""Runs a corpus pipeline within a test, in this process and without output."""
 
 import json
 from contextlib import contextmanager
@@ -11,7 +11,7 @@ from gptjax.corpus.sources.listing import list_sources
 
 
 class Here:
-    """An executor that does the work itself."""
+    """An executor that runs all tasks in this process."""
 
     def run(self, function, items):
         return ((index, function(item)) for index, item in enumerate(items))
@@ -30,7 +30,7 @@ def text(seed, words=120):
 
 
 def write(folder, texts):
-    """Ten records a file."""
+    """Writes ten records per file."""
     folder.mkdir(parents=True)
     for start in range(0, len(texts), 10):
         lines = [json.dumps({"text": one}) + "\n" for one in texts[start : start + 10]]

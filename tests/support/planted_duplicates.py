@@ -1,4 +1,4 @@
-"""Documents with known near copies, their similarities by brute force, and shards of them: shared by tests."""
+"""Documents with known near duplicates, their similarities by brute force, and shards of them, for several tests."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import xxhash
 
 
 def words(text: str) -> list[str]:
-    """The words of a text, one character after the other: the slow way round."""
+    """The words of a text, found character by character: the slow reference."""
     found, inside = [], False
     for character in text:
         name = unicodedata.name(character, "")
@@ -52,7 +52,7 @@ def prose(rng: np.random.Generator, length: int) -> list[str]:
 
 
 def near_copy(rng: np.random.Generator, original: list[str], changes: int) -> list[str]:
-    """Some words replaced by new ones: each takes up to five shingles with it."""
+    """Replaces some words with new ones; each changes up to five shingles."""
     changed = list(original)
     for place in rng.choice(len(original), changes, replace=False):
         changed[place] = f"new{rng.integers(1 << 30)}"
@@ -60,7 +60,7 @@ def near_copy(rng: np.random.Generator, original: list[str], changes: int) -> li
 
 
 def planted(seed: int = 0, families: int = 25, alone: int = 50) -> list[str]:
-    """Families of an original, near copies from J = 0.95 down to 0.4, and an exact copy; and documents alone."""
+    """Families of an original, near duplicates from J = 0.95 down to 0.4 and an exact copy, and single documents."""
     rng = np.random.default_rng(seed)
     texts = [" ".join(prose(rng, rng.integers(100, 300))) for _ in range(alone)]
     for family in range(families):
@@ -78,7 +78,7 @@ def rows(texts: list[str], source: str = "web") -> list[dict]:
 
 
 def write_shards(folder: Path, documents: list[dict], sizes: list[int], row_group: int = 16) -> list[Path]:
-    """Parquet shards of the given numbers of documents; the last one takes the rest."""
+    """Writes Parquet shards of the given numbers of documents; the last one gets the rest."""
     folder.mkdir(parents=True, exist_ok=True)
     schema = pyarrow.schema([("id", pyarrow.uint64()), ("source", pyarrow.string()), ("text", pyarrow.large_string())])
     cuts = [0, *np.cumsum(sizes).tolist(), len(documents)]

@@ -21,10 +21,10 @@ def write_prepared(
     source_tokenizer=None,
     labels=None,
 ):
-    """A prepared folder with these documents, each a list of token ids (EOS, and BOS where `bos` says so, as given).
+    """A prepared folder with these documents, each a list of token ids that includes EOS and, with `bos`, BOS.
 
-    form: pairs: the documents are source, target, source, target …
-    labels: the names of the labels; document i then has the label i modulo their number, and the form is labelled.
+    form: with 'pairs', the documents are source, target, source, target … labels: the names of the labels; document i
+    then has the label i modulo their number, and the form is 'labelled'.
     """
     folder.mkdir()
     tokenizer = tokenizer or ByteTokenizer()
@@ -47,6 +47,6 @@ def write_prepared(
 
 
 def random_documents(count, longest, seed=0):
-    """Documents of 1 to `longest` tokens of which no two are alike: token values are their places, modulo 60,000."""
+    """Documents of 1 to `longest` tokens, of which no two are equal: tokens are their positions modulo 60,000."""
     lengths = np.random.default_rng(seed).integers(1, longest + 1, count)
     return np.split(np.arange(lengths.sum()) % 60_000, np.cumsum(lengths)[:-1])

@@ -1,4 +1,4 @@
-"""Tiny models with random parameters that write something, and what they write by the plainest of means."""
+"""Tiny random models that generate text, and a simple reference for what they generate."""
 
 import dataclasses
 
@@ -23,14 +23,16 @@ class Config:
 
 
 def make_model(tokenizer=TOKENIZER, scale=0.3, **model):
-    """A tiny model with random parameters, large enough ones that its texts are not one token repeated."""
+    """A tiny model with random parameters, so large that its texts do not repeat one token."""
     settings = dict(num_layers=2, width=32, num_heads=4, max_positions=MAX_POSITIONS, dtype="float32")
     section = configs.default().model
     section.update(settings | model)
     resolve = family_named(section.family).resolve
     section = resolve(section, platform="cpu", vocab_size=tokenizer.vocab_size, sequence_length=section.max_positions)
     shapes = jax.eval_shape(lambda: family_of(section).init_params(jax.random.key(0)))
-    draw = np.random.default_rng(1)  # NumPy's: compiling the initialization would take most of the tests' time
+    draw = np.random.default_rng(
+        1
+    )  # drawn by NumPy, since compiling the initialization would take most of the tests' time
     return jax.tree.map(lambda x: draw.normal(0, scale, x.shape).astype(x.dtype), shapes), Config(section)
 
 
@@ -38,14 +40,14 @@ FORWARD = jax.jit(lambda config, params, tokens: Decoder(config).apply({"params"
 
 
 def logits_of(params, config, tokens):
-    """Padding on the right cannot be seen from the left: one shape for all lengths."""
+    """Positions do not see padding on their right, so one shape serves all lengths."""
     padded = np.zeros((1, MAX_POSITIONS), np.int32)
     padded[0, : len(tokens)] = tokens
     return np.asarray(FORWARD(config.model, params, padded))[0, : len(tokens)]
 
 
 def greedy_reference(params, config, prompt, count):
-    """Greedy text by a whole forward pass for every token."""
+    """Greedy text with a whole forward pass per token."""
     tokens = list(prompt)
     for _ in range(count):
         tokens.append(int(logits_of(params, config, tokens)[-1].argmax()))
@@ -53,7 +55,7 @@ def greedy_reference(params, config, prompt, count):
 
 
 def reference(params, config, tokens, first):
-    """(nats, whether all are the likeliest) of tokens[first:], by a forward pass of its own."""
+    """(nats, whether all are the likeliest) of tokens[first:], by a separate forward pass."""
     logits = logits_of(params, config, tokens[:-1])
     chosen = np.arange(first - 1, len(tokens) - 1)
     logprobs = log_softmax(logits, axis=-1)[chosen, np.array(tokens[first:])]

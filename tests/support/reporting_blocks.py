@@ -1,4 +1,4 @@
-"""The decoder with blocks that report the size of their output, and an objective that keeps it small."""
+"""A decoder whose blocks report the size of their output, and an objective that keeps it small."""
 
 import jax.numpy as jnp
 

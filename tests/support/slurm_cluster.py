@@ -1,7 +1,7 @@
-"""A real Slurm of two nodes on this machine, for as long as the tests run.
+"""Starts a real Slurm cluster of two nodes on this machine while the tests run.
 
-Everything that it needs lies in one folder: its configuration, key, sockets and logs. The names of its nodes are known
-to its jobs alone, by a mount of /etc/hosts that only its daemons see. So the machine is left as it was; it takes root.
+Its configuration, key, sockets and logs are in one folder. Only its jobs know the names of its nodes, by a mount of
+/etc/hosts that only its daemons see. So nothing else on the machine changes; it needs root.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from pathlib import Path
 PROGRAMS = ("slurmctld", "slurmd", "munged", "mungekey", "srun", "sbatch", "unshare", "mount")
 NODES = ("n1", "n2")
 
-# Jobs of `low` are sent SIGTERM when one of `high` wants their place, and are queued again some seconds later.
+# Jobs of `low` are sent SIGTERM when one of `high` needs their nodes, and are requeued a few seconds later.
 CONFIGURATION = """
 ClusterName=tests
 SlurmctldHost={host}(127.0.0.1)
@@ -53,7 +53,7 @@ PartitionName=high Nodes=n1,n2 MaxTime=INFINITE State=UP PriorityTier=2 PreemptM
 
 
 def obstacle() -> str | None:
-    """Why there can be no Slurm here; None where there can be one."""
+    """The reason why Slurm cannot run here; None if it can."""
     path = f"{os.environ['PATH']}:/usr/sbin:/sbin"
     missing = [name for name in PROGRAMS if not shutil.which(name, path=path)]
     if missing:
@@ -66,7 +66,7 @@ def obstacle() -> str | None:
 
 
 class Cluster:
-    """A context manager. `run`, `popen`: commands that see this Slurm."""
+    """A context manager. `run` and `popen` run commands that use this Slurm."""
 
     def __init__(self, folder: Path):
         self._folder = folder
@@ -122,7 +122,7 @@ class Cluster:
                 daemon.kill()
 
     def _start(self, *command: str) -> None:
-        """A daemon for which /etc/hosts names the nodes, and so for the jobs that it starts."""
+        """Starts a daemon for which, and for whose jobs, /etc/hosts names the nodes."""
         inside = f'mount --bind "{self._folder}/hosts" /etc/hosts && exec "$0" "$@"'
         with open(self._folder / f"{command[0]}.out", "ab") as output:
             self._daemons.append(
@@ -146,7 +146,7 @@ class Cluster:
         )
 
     def run(self, *command: str | Path, timeout: float = 600, **environment: str) -> str:
-        """Its output; an AssertionError with it where the command fails."""
+        """Returns the output; raises an AssertionError with it if the command fails."""
         process = self.popen(*command, **environment)
         try:
             text = process.communicate(timeout=timeout)[0]
@@ -161,14 +161,14 @@ class Cluster:
         return self.run("squeue", "--noheader", "--states=all", f"--jobs={job}", "--format=%T").strip()
 
     def has_ended(self, job: str) -> bool:
-        """Whether a job is in the queue no more. One that was queued again is spared Slurm's pause of two minutes."""
+        """Whether a job has left the queue. A requeued job does not have to wait for Slurm's pause of two minutes."""
         state = self.state(job)
         if state == "PENDING":
             self.popen("scontrol", "update", f"JobId={job}", "StartTime=now").communicate()
         return state not in ("PENDING", "RUNNING", "COMPLETING", "REQUEUED", "PREEMPTED")
 
     def tasks(self, job: str) -> dict[int, int]:
-        """Task → process id, of a job's training commands that run now."""
+        """Task → process id of the running training commands of a job."""
         found = {}
         for folder in Path("/proc").glob("[0-9]*"):
             try:

@@ -1,7 +1,7 @@
 """Kills training runs at random times and checks that their results are unchanged: python tests/soak.py --kills=200
 
-Every round is one run, killed at random moments until it comes to its end in spite of it; its figures must then be
-those of an unbroken run, bit for bit. Moments are drawn from start-up, training, saving and deleting.
+Every round is one run, killed at random moments until it finishes; its figures must then equal those of an
+uninterrupted run bit for bit. Moments are drawn from start-up, training, saving and deleting.
 """
 
 import argparse
@@ -40,17 +40,19 @@ def main() -> int:
             if not ended:
                 left = remains(workdir)
                 counts.update(["kills", f"while {moment}"])
-                counts["leaving half a save"] += any(TEMPORARY in name for name in left)
-                counts["leaving half a deletion"] += any(TEMPORARY not in name for name in left)
+                counts["leaving an unfinished save"] += any(TEMPORARY in name for name in left)
+                counts["leaving an unfinished deletion"] += any(TEMPORARY not in name for name in left)
             print(f"\r{time.monotonic() - started:6.0f} s  {summary(counts)}", end="", flush=True)
         if not ended:
             runs.finish(workdir)
         if losses(workdir) != expected:
-            print(f"\nround {counts['rounds']} DIFFERS from the unbroken run: compare the metrics.jsonl in {folder}")
+            print(
+                f"\nround {counts['rounds']} DIFFERS from the uninterrupted run: compare the metrics.jsonl in {folder}"
+            )
             return 1
         counts["rounds"] += 1
         shutil.rmtree(workdir)
-    print(f"\n{summary(counts)}: all bit-equal to the unbroken run")
+    print(f"\n{summary(counts)}: all bit-equal to the uninterrupted run")
     shutil.rmtree(folder)
     return 0
 

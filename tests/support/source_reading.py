@@ -15,7 +15,7 @@ def documents(kind, *paths, **options):
 
 
 def write(folder, files):
-    """Files by their paths, from text or bytes."""
+    """Writes files, path → text or bytes."""
     for name, content in files.items():
         path = folder / name
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -24,7 +24,7 @@ def write(folder, files):
 
 
 def close_to_listing(monkeypatch, name: str) -> None:
-    """Folders of that name can no longer be listed."""
+    """Makes folders of that name impossible to list."""
     listed = os.scandir
 
     def scandir(path):

@@ -1,4 +1,4 @@
-"""A model that is a table, and tasks in a folder: evaluation without a network."""
+"""A fake model that answers from a table, and tasks in a folder: evaluation without a real model or a network."""
 
 import json
 import random
@@ -8,10 +8,11 @@ from gptjax.evaluation.requests import LogLikelihood, Written
 
 
 class TableAnswerer:
-    """Answers from tables: (context, continuation) → nats, by endings of the context; prompt's ending → text.
+    """Answers from tables: (ending of the context, continuation) → nats; ending of the prompt → text.
 
-    Requests in no table get a pseudo-random log-likelihood that depends only on the request. Answers come backwards,
-    as an engine may give them in any order. stop_after: raise KeyboardInterrupt after so many answers, as a kill would.
+    Requests in no table get a pseudo-random log-likelihood that depends only on the request. Answers come in reverse
+    order, since an engine may give them in any order. stop_after: raises KeyboardInterrupt after that many answers,
+    like a kill.
     """
 
     def __init__(self, nats=None, texts=None, greedy=(), stop_after=None, shift=0):
@@ -47,7 +48,7 @@ class TableAnswerer:
 
 
 def write_task(folder: Path, card: str, rows, name: str = "quiz") -> Path:
-    """Writes rows as NAME.jsonl, and a card about it; returns the card's path."""
+    """Writes rows as NAME.jsonl, and a card for it; returns the card's path."""
     (folder / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     path = folder / f"{name}.toml"
     path.write_text(f'file = "{name}.jsonl"\n{card}')

@@ -1,4 +1,4 @@
-"""A training run in this process: what `gptjax.train` does after its flags, and what the run has logged."""
+"""Training runs in this process, as `gptjax.train` runs after parsing its flags, and what they log."""
 
 import jax
 

@@ -1,10 +1,10 @@
-"""Our parameters under the names, and in the layouts, of the modules of transformers."""
+"""Converts our parameters to the names and layouts of transformers' modules."""
 
 import numpy as np
 
 
 def gpt2_names(params):
-    """Parameters of a decoder in GPT-2's manner → those of GPT2LMHeadModel, whose matrices are [in, out]."""
+    """Parameters of a decoder like GPT-2 → those of GPT2LMHeadModel, whose matrices are [in, out]."""
     layers = params["layers"]
     named = {
         "transformer.wte.weight": params["embedding"],
@@ -37,10 +37,11 @@ SANDWICH = {
 
 
 def llama_names(params, norms=NORMS):
-    """Parameters of a decoder in Llama's manner → those of Llama's, Mistral's, Qwen's … modules: [out, in].
+    """Parameters of a decoder like Llama → those of the modules of Llama, Mistral, Qwen …, whose matrices are [out,
+    in].
 
     Args:
-      norms: what a block's norms are called there.
+      norms: the names of a block's norms there.
     """
     named = {"model.embed_tokens.weight": params["embedding"], "model.norm.weight": params["final_norm"]["scale"]}
     named["lm_head.weight"] = params["head"].T if "head" in params else params["embedding"]
@@ -66,7 +67,7 @@ def llama_names(params, norms=NORMS):
 
 
 def moe_names(params):
-    """Likewise of OLMoE's, Qwen3-MoE's, Mixtral's and GLM-4.5's, whose experts are [E, out, in]."""
+    """The same for OLMoE, Qwen3-MoE, Mixtral and GLM-4.5, whose experts are [E, out, in]."""
     named = llama_names(params)
     for index, layer in enumerate(_layers(params)):
         feedforward, name = layer["feedforward"], f"model.layers.{index}.mlp"
@@ -84,12 +85,12 @@ def moe_names(params):
 
 
 def olmo2_names(params):
-    """Likewise of OLMo 2's, which has norms after the branches alone."""
+    """The same for OLMo 2, which has norms only after the branches."""
     return llama_names(params, SANDWICH)
 
 
 def gemma_names(params):
-    """Likewise of Gemma 2's and 3's, which have norms on both sides and store what the scales are more than one."""
+    """The same for Gemma 2 and 3, which have norms on both sides of a branch and store scales minus one."""
     named = llama_names(params, SANDWICH)
     return {name: array.astype(np.float64) - 1 if "norm" in name else array for name, array in named.items()}
 
@@ -105,7 +106,7 @@ T5GEMMA = {
 
 
 def t5gemma_names(params):
-    """Likewise of T5Gemma's encoder and decoder, whose tables are two."""
+    """The same for T5Gemma's encoder and decoder, which have two embeddings."""
     stacks = {"encoder": params["encoder"] | {"embedding": params["source_embedding"]}, "decoder": params}
     named = {"lm_head.out_proj.weight": params["embedding"]}
     for stack, of_stack in stacks.items():
@@ -123,7 +124,7 @@ def t5gemma_names(params):
 
 
 def marian_names(params):
-    """Likewise of Marian's encoder and decoder, with one table; what they keep of positions is a table of sines."""
+    """The same for Marian's encoder and decoder, with one embedding; their position embedding is a table of sines."""
     named = dict.fromkeys(("model.shared.weight", "lm_head.weight"), params["embedding"])
     width = params["embedding"].shape[1]
     angles = np.arange(64)[:, None] / 10_000.0 ** (np.arange(0, width, 2) / width)
@@ -152,7 +153,7 @@ def marian_names(params):
 
 
 def neox_names(params):
-    """Likewise of GPT-NeoX's (Pythia), in which a head's query, key and value are one block of rows."""
+    """The same for GPT-NeoX (Pythia), where the query, key and value of a head are one block of rows."""
     layers = params["layers"]
     named = {
         "gpt_neox.embed_in.weight": params["embedding"],
@@ -179,7 +180,7 @@ def neox_names(params):
 
 
 def phi3_names(params):
-    """Likewise of Phi-3's, in which three matrices of attention are one, and two of the feed-forward layer."""
+    """The same for Phi-3, where query, key and value are one matrix, and gate and up another."""
     named = llama_names(params)
     for index in range(len(params["layers"]["attention"]["query"])):
         name = f"model.layers.{index}"
@@ -191,7 +192,7 @@ def phi3_names(params):
 
 
 def gpt_oss_names(params):
-    """Likewise of gpt-oss's with a single expert, whose gate and up are interleaved; the router has no say."""
+    """The same for gpt-oss with a single expert, whose gate and up are interleaved; the router has no effect."""
     named = llama_names(params)
     layers = params["layers"]
     for index in range(len(layers["attention"]["query"])):
@@ -212,7 +213,7 @@ def gpt_oss_names(params):
 
 
 def mpt_names(params):
-    """Likewise of MPT's, which has no biases, not even in its norms."""
+    """The same for MPT, which has no biases, not even in its norms."""
     layers = params["layers"]
     named = {
         "transformer.wte.weight": params["embedding"],

@@ -1,6 +1,6 @@
 """Waits for other processes and threads by a condition, never for a fixed time.
 
-The one ceiling is for what hangs. It is so high that a machine busy with other things does not reach it.
+A limit ends what hangs. It is so high that a busy machine does not reach it.
 """
 
 import time
@@ -9,9 +9,9 @@ PATIENCE = 600.0  # seconds
 
 
 def until(condition, process=None, pause=0.01):
-    """Returns when `condition()` holds; fails when the process that should bring it about has ended before.
+    """Returns once `condition()` holds; fails if the process that should make it hold ends first.
 
-    pause: seconds between two looks; 0 for what lasts milliseconds.
+    pause: seconds between two checks; 0 for what lasts milliseconds.
     """
     deadline = time.monotonic() + PATIENCE
     while not condition():

@@ -1,4 +1,4 @@
-"""Makes web archives for tests: records are assembled byte by byte, so that they can also be invalid."""
+"""Makes web archives for tests; records are assembled byte by byte, so that they can also be invalid."""
 
 import gzip
 
@@ -23,7 +23,7 @@ def record(kind, uri, block, content_type, length=None, **headers):
 
 
 def response(uri, body=HTML, status="200 OK", content_type="text/html; charset=utf-8", length=None, **headers):
-    """What a server answered. body: text, or bytes as they were sent."""
+    """The response of a server. body: text, or bytes as they were sent."""
     body = body.encode() if isinstance(body, str) else body
     lines = [f"HTTP/1.1 {status}", f"Content-Type: {content_type}"]
     lines += [f"{name.replace('_', '-')}: {value}" for name, value in headers.items()]
@@ -42,13 +42,13 @@ def page(word):
 
 
 def chunked(body, sizes=lambda size: size):
-    """A body in HTTP chunks; sizes: what a chunk says that it is long."""
+    """A body in HTTP chunks. sizes: the sizes that the chunks state."""
     body = body.encode()
     parts = [body[i : i + 100] for i in range(0, len(body), 100)]
     return b"".join(b"%x\r\n%s\r\n" % (sizes(len(part)), part) for part in parts) + b"0\r\n\r\n"
 
 
 def write(path, records, compress=gzip.compress):
-    """One member a record, as archives have it."""
+    """Writes one member per record, as archives do."""
     path.write_bytes(b"".join(compress(record) for record in records))
     return path

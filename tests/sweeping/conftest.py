@@ -29,7 +29,7 @@ def get_config(arg=""):
 
 @pytest.fixture(scope="session")
 def config_file(tmp_path_factory):
-    """A config of a model that trains in a moment, and its data: 1,000 bytes of one sentence."""
+    """A config of a model that trains within a second, and its data: 1,000 bytes of one sentence."""
     folder = tmp_path_factory.mktemp("sweep")
     tokenizer = ByteTokenizer()
     ids = [*tokenizer.encode("so much depends upon a red wheel barrow; " * 25), tokenizer.eos_id]
@@ -40,7 +40,7 @@ def config_file(tmp_path_factory):
 
 
 class ScriptRun(SweepRun):
-    """A run whose command is a Python program of the test's, given its folder."""
+    """A run whose command is a Python program of the test, with its folder as the argument."""
 
     script = ""
 
@@ -62,7 +62,7 @@ def plan(config_file, tmp_path):
 
 @pytest.fixture
 def scripted(plan):
-    """(program, number) → as many runs that execute the program instead of training."""
+    """(program, number) → that number of runs that execute the program instead of training."""
 
     def make(script, count=1):
         runs = plan(over("seed", range(count)))

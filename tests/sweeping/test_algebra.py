@@ -1,4 +1,4 @@
-"""The algebra of sweeps keeps its laws, and names do not depend on the rest of the sweep."""
+"""The algebra of sweeps obeys its laws, and names do not depend on the rest of the sweep."""
 
 import math
 
@@ -17,7 +17,7 @@ some_seeds = st.integers(0, 4).map(seeds)
 
 @given(widths, rates, some_seeds)
 @settings(deadline=None)
-def test_a_grid_is_every_combination_once(a, b, c):
+def test_a_grid_has_every_combination_once(a, b, c):
     points = grid(a, b, c)
     assert len(points) == len(a) * len(b) * len(c)
     assert points == grid(grid(a, b), c) == grid(a, grid(b, c))
@@ -28,7 +28,7 @@ def test_a_grid_is_every_combination_once(a, b, c):
 
 @given(widths, widths, rates)
 @settings(deadline=None)
-def test_chains_drop_what_comes_again_and_grids_distribute_over_them(a, b, c):
+def test_chains_drop_repeated_points_and_grids_distribute_over_them(a, b, c):
     assert chain(a, b, a) == chain(a, b) == chain(chain(a), chain(b))
     assert chain(a) == a and chain() == []
     distributed = chain(grid(a, c), grid(b, c))
@@ -36,12 +36,12 @@ def test_chains_drop_what_comes_again_and_grids_distribute_over_them(a, b, c):
 
 
 @given(st.integers(0, 6))
-def test_zipped_joins_by_place(n):
+def test_zipped_joins_points_by_position(n):
     points = zipped(over(WIDTH, range(64, 64 + n)), seeds(n))
     assert [point.settings for point in points] == [{WIDTH: 64 + i, "seed": i} for i in range(n)]
 
 
-def test_zipped_wants_equal_lengths_and_a_point_sets_a_field_once():
+def test_zipped_needs_equal_lengths_and_a_point_sets_a_field_once():
     with pytest.raises(ConfigError, match="equally long, not 2, 3"):
         zipped(seeds(2), over(WIDTH, [1, 2, 3]))
     with pytest.raises(ConfigError, match="seed is set twice in one point, to 0 and 5"):
@@ -53,7 +53,7 @@ def test_the_empty_grid_is_one_point_without_settings():
 
 
 @given(st.integers(0, 30), st.integers(0, 10), st.integers(0, 100))
-def test_a_larger_sample_keeps_the_smaller_one(count, more, seed):
+def test_a_larger_sample_contains_the_smaller_one(count, more, seed):
     points = over(WIDTH, range(1, 21))
     drawn = random_subset(points, count, seed)
     assert len(drawn) == min(count, 20) and drawn == [point for point in points if point in drawn]
@@ -61,14 +61,14 @@ def test_a_larger_sample_keeps_the_smaller_one(count, more, seed):
 
 
 @given(st.floats(1e-8, 1.0), st.floats(1.01, 1e6), st.integers(0, 50), st.integers(0, 2**32 - 1))
-def test_log_uniform_stays_inside_and_grows_at_its_end(low, ratio, count, seed):
+def test_log_uniform_stays_in_its_range_and_grows_at_its_end(low, ratio, count, seed):
     high = low * ratio
     values = [point.settings[RATE] for point in log_uniform(RATE, low, high, count, seed)]
     assert len(values) == count and all(low <= value <= high for value in values)
     assert values == [point.settings[RATE] for point in log_uniform(RATE, low, high, count + 7, seed)][:count]
 
 
-def test_log_uniform_is_uniform_in_the_logarithm_and_short_to_read():
+def test_log_uniform_is_uniform_in_the_logarithm_with_few_digits():
     points = log_uniform(RATE, 1e-5, 1e-1, count=4000, seed=1)
     logarithms = [math.log10(point.settings[RATE]) for point in points]
     for decade in range(-5, -1):
@@ -98,6 +98,6 @@ def test_names_are_short_exact_and_in_order():
 @pytest.mark.parametrize(
     "make", [lambda f: over(f, [1]), lambda f: named({"a": {f: 1}}), lambda f: choice(f, [1], 1, 0)]
 )
-def test_an_unknown_field_is_refused_with_the_likeliest_one(make):
+def test_an_unknown_field_is_refused_with_the_closest_one(make):
     with pytest.raises(ConfigError, match=r"unknown field model.wdith; did you mean model.width\?"):
         make("model.wdith")

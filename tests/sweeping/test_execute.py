@@ -1,4 +1,4 @@
-"""Runs are executed a few at a time, failures do not stop the others, signals are passed on, and devices are shared."""
+"""Runs are executed a few at a time; failures do not stop the others, signals are passed on, and devices are shared."""
 
 import io
 import itertools
@@ -90,21 +90,21 @@ def test_as_many_at_a_time_as_there_are_slots_and_all_in_order(scripted, view, s
     assert executor.most == min(slots, 5)
 
 
-def test_a_stop_is_passed_on_once_and_nothing_more_is_started(scripted, view):
+def test_a_stop_is_passed_on_once_and_no_more_runs_are_started(scripted, view):
     runs, executor, polls = scripted(WORKS, 5), Recorded(2), itertools.count()
     execute(runs, executor, view, lambda: next(polls) >= 2)
     assert executor.stopped == executor.order == ["seed=0", "seed=1"]
     assert "2 runs are saving (a second Ctrl-C kills them), 3 not started" in view.text()
 
 
-def test_jobs_that_need_no_sweep_are_left_alone_by_a_stop(scripted, view):
+def test_a_stop_does_not_end_jobs_that_run_without_the_sweep(scripted, view):
     runs, executor, polls = scripted(WORKS, 5), Recorded(100, detaches=True), itertools.count()
     assert execute(runs, executor, view, lambda: next(polls) >= 2) == {}
     assert executor.stopped == [] and "5 jobs go on without this command" in view.text()
 
 
 @pytest.mark.parametrize("detaches, killed", [(False, ["seed=0", "seed=1"]), (True, [])])
-def test_an_interrupt_kills_what_needs_the_sweep(scripted, view, detaches, killed):
+def test_an_interrupt_kills_runs_that_need_the_sweep(scripted, view, detaches, killed):
     def interrupted():
         raise KeyboardInterrupt
 
@@ -119,7 +119,7 @@ def test_an_interrupt_kills_what_needs_the_sweep(scripted, view, detaches, kille
 
 @pytest.fixture(params=["", "1"], ids=["buffered", "unbuffered"])
 def surroundings(request, monkeypatch):
-    """Whoever starts a sweep may have Python keep its output back, which is its habit, or not."""
+    """Python's output may be buffered, which is its default, or not."""
     monkeypatch.setenv("PYTHONUNBUFFERED", request.param)
 
 
@@ -132,14 +132,14 @@ def test_a_failing_run_stops_no_other_and_shows_its_last_lines(scripted, view, s
     assert "it broke" in view.text() and "line 39" in view.text() and "line 20" not in view.text()
 
 
-def test_sigterm_reaches_a_run_which_saves_and_does_not_count_as_failed(scripted, view):
+def test_a_run_that_saves_on_sigterm_does_not_count_as_failed(scripted, view):
     runs, executor = scripted(WAITS, 2), Processes(1)
     outcomes = execute(runs, executor, view, lambda: (runs[0].workdir / "ready").exists())
     assert (runs[0].workdir / "saved").exists() and list(outcomes) == ["seed=0"]
     assert not runs[1].workdir.exists()
 
 
-def test_a_process_has_a_session_of_its_own_and_its_killer_leaves_nothing(scripted):
+def test_a_process_has_its_own_session_and_is_killed_with_its_children(scripted):
     (run,) = scripted(WAITS)
     launched = Launched(run.command, run.workdir, {})
     until((run.workdir / "ready").exists)
@@ -152,7 +152,7 @@ def test_a_process_has_a_session_of_its_own_and_its_killer_leaves_nothing(script
 
 
 def test_finish_in_a_handler_that_interrupts_a_wait(scripted):
-    """As submitit does on preemption; waiting with the process's own lock would never return."""
+    """submitit does this on preemption; waiting with the process's own lock would never return."""
     (run,) = scripted(WAITS)
     launched = Launched(run.command, run.workdir, {})
     until((run.workdir / "ready").exists)
@@ -163,10 +163,10 @@ def test_finish_in_a_handler_that_interrupts_a_wait(scripted):
     finally:
         signal.signal(signal.SIGALRM, before)
     assert (run.workdir / "saved").exists()
-    launched.finish()  # once more does nothing
+    launched.finish()  # a second call does nothing
 
 
-def test_a_start_forgets_the_failure_of_the_one_before(scripted, surroundings):
+def test_a_start_resets_an_earlier_failure(scripted, surroundings):
     (run,) = scripted(FAILS)
     assert Launched(run.command, run.workdir, {}).wait() == 3 == exit_status(run.workdir)
     assert last_lines(run.workdir, 1) == ["it broke"]
@@ -177,7 +177,7 @@ def test_a_start_forgets_the_failure_of_the_one_before(scripted, surroundings):
 # --- Shares ----------------------------------------------------------------------------------------------------------
 
 
-def test_cores_and_gpus_are_shared_out_equally():
+def test_cores_and_gpus_are_shared_equally():
     cores = [0, 1, 2, 3, 4]
     assert shares(1, cores, []) == [(cores, {})]
     assert shares(2, cores, []) == [([0, 1], {}), ([2, 3], {})]
@@ -188,14 +188,14 @@ def test_cores_and_gpus_are_shared_out_equally():
         shares(3, cores, ["0", "1"])
 
 
-def test_gpus_are_those_that_are_visible():
+def test_only_visible_gpus_are_used():
     assert available_gpus({"JAX_PLATFORMS": "cpu", "CUDA_VISIBLE_DEVICES": "0"}) == []
     assert available_gpus({"CUDA_VISIBLE_DEVICES": "3,5"}) == ["3", "5"]
     assert available_gpus({"CUDA_VISIBLE_DEVICES": ""}) == []
 
 
 @pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="no affinity on this system")
-def test_a_run_keeps_to_its_cores(scripted):
+def test_a_run_uses_only_its_cores(scripted):
     (run,) = scripted("import os; print(sorted(os.sched_getaffinity(0)))")
     mine = os.sched_getaffinity(0)
     with on_cores([min(mine)]):
@@ -221,5 +221,5 @@ def test_the_live_table_shows_each_run_and_the_time_left(scripted):
         view.ended(run, Status(State.FINISHED, 20, [{"step": 20, "validation/loss": 2.5}]))
     text = re.sub(r"\x1b\[[\d;?]*[a-zA-Z]", "", console.file.getvalue())
     assert "5/20" in text and "loss 3.2500" in text and "2/4 runs done, 1 active" in text
-    assert "about 0:40 left" in text  # 40 s of each, two at a time
+    assert "about 0:40 left" in text  # 40 s each, two at a time
     assert "3/4, step 20/20, loss 2.5000" in text

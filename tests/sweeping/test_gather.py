@@ -1,4 +1,4 @@
-"""Results are grouped by seed, ranked, compared by Welch's t-test, and drawn with their spread."""
+"""Results are averaged over seeds, ranked, compared by Welch's t-test, and plotted with their spread."""
 
 import csv
 import json
@@ -22,7 +22,7 @@ RATE = "optimizer.learning_rate"
 
 @pytest.fixture
 def found(plan):
-    """Three rates of three seeds: losses around 3, 2 and 4; one run of the last failed."""
+    """Three rates with three seeds each: losses around 3, 2 and 4; one run of the last rate failed."""
     runs = plan(grid(over(RATE, [0.1, 0.2, 0.4]), seeds(3)))
     statuses = {}
     for run in runs:
@@ -44,7 +44,7 @@ def text_of(table):
     return capture.get()
 
 
-def test_groups_differ_by_their_seed_alone_and_count_what_finished(found):
+def test_runs_of_a_group_differ_only_by_seed_and_finished_ones_are_counted(found):
     groups = group_by_seed(*found, LOSS)
     assert [group.name for group in groups] == ["learning_rate=0.1", "learning_rate=0.2", "learning_rate=0.4"]
     np.testing.assert_allclose(groups[1].values, [2.0, 2.1, 2.2])
@@ -52,7 +52,7 @@ def test_groups_differ_by_their_seed_alone_and_count_what_finished(found):
     assert len(groups[2].values) == 2 and len(groups[2].runs) == 3
 
 
-def test_a_sweep_over_seeds_alone_is_one_group(plan):
+def test_a_sweep_over_only_seeds_is_one_group(plan):
     runs = plan(seeds(3))
     (group,) = group_by_seed(runs, {run.name: Status(State.NOT_STARTED) for run in runs}, LOSS)
     assert (group.name, group.values, group.settings) == ("base", (), {}) and math.isnan(group.mean)
@@ -64,8 +64,8 @@ def test_named_points_keep_their_names_in_groups(plan):
     assert [(group.name, len(group.runs)) for group in groups] == [("a", 2), ("b", 2)]
 
 
-def test_the_p_value_is_welchs():
-    a, b = [2.1, 2.2, 2.15], [2.6, 2.0, 2.9, 2.3, 2.7]  # Student's test would say 0.15, not 0.09
+def test_the_p_value_is_that_of_welchs_test():
+    a, b = [2.1, 2.2, 2.15], [2.6, 2.0, 2.9, 2.3, 2.7]  # Student's test would give 0.15, not 0.09
     errors = [np.var(a, ddof=1) / 3, np.var(b, ddof=1) / 5]
     t = (np.mean(a) - np.mean(b)) / math.sqrt(sum(errors))
     freedom = sum(errors) ** 2 / (errors[0] ** 2 / 2 + errors[1] ** 2 / 4)
@@ -75,7 +75,7 @@ def test_the_p_value_is_welchs():
     assert math.isnan(p_value(a, [1.0]))
 
 
-def test_the_table_ranks_and_compares_with_the_best(found):
+def test_the_table_ranks_groups_and_compares_them_with_the_best(found):
     text = text_of(results_table(group_by_seed(*found, LOSS), LOSS))
     places = [text.index(f"learning_rate={rate}") for rate in (0.2, 0.1, 0.4)]
     assert places == sorted(places)
@@ -84,7 +84,7 @@ def test_the_table_ranks_and_compares_with_the_best(found):
     assert format(p_value(groups[0].values, groups[1].values), ".2g") in text
 
 
-def test_what_was_measured_on_other_windows_is_kept_apart(found, tmp_path):
+def test_losses_on_different_windows_are_not_compared(found, tmp_path):
     runs, statuses = found
     for run in runs[:6]:  # the rates 0.1 and 0.2: two seeds of each on one set, one on another
         data = "other" if run.point.settings["seed"] == 2 else "same"
@@ -104,7 +104,7 @@ def test_what_was_measured_on_other_windows_is_kept_apart(found, tmp_path):
     assert rows[0][f"best {LOSS}"] == "3.0"
 
 
-def test_training_losses_are_of_the_data_that_the_history_names(plan):
+def test_training_losses_are_compared_only_on_the_same_data(plan):
     runs = plan(seeds(2))
     for run, data in zip(runs, ("a", "b")):
         run.workdir.mkdir()
@@ -115,7 +115,7 @@ def test_training_losses_are_of_the_data_that_the_history_names(plan):
     assert len(group_by_seed(runs, statuses, "mfu")) == 1
 
 
-def test_the_csv_has_every_run_its_settings_and_its_figures(found, tmp_path):
+def test_the_csv_has_the_settings_and_figures_of_every_run(found, tmp_path):
     runs, statuses = found
     sizes = {run.name: size_of(run) for run in runs}
     write_results(tmp_path / "results.csv", runs, statuses, sizes, LOSS)
@@ -126,7 +126,7 @@ def test_the_csv_has_every_run_its_settings_and_its_figures(found, tmp_path):
     assert rows[-1]["state"] == "failed" and rows[-1][LOSS] == "" and rows[-1]["train/loss"] == "nan"
 
 
-def test_the_plan_adds_up_what_is_left(found):
+def test_the_plan_sums_the_remaining_time(found):
     runs, statuses = found
     sizes = {run.name: size_of(run) for run in runs}
     statuses[runs[0].name] = Status(State.PARTLY_DONE, 10)
@@ -139,7 +139,7 @@ def test_the_plan_adds_up_what_is_left(found):
 
 
 @pytest.mark.parametrize("x, pictures", [("", 1), (RATE, 2)])
-def test_pictures(found, tmp_path, x, pictures):
+def test_plots_are_written(found, tmp_path, x, pictures):
     paths = draw(group_by_seed(*found, LOSS), LOSS, x, tmp_path / "plots")
     assert len(paths) == pictures
     for path in paths:
@@ -147,6 +147,6 @@ def test_pictures(found, tmp_path, x, pictures):
         assert 0.005 < ink < 0.5 and path.stat().st_size < 100_000
 
 
-def test_nothing_finished_draws_nothing(plan, tmp_path):
+def test_without_finished_runs_there_are_no_plots(plan, tmp_path):
     runs = plan(seeds(2))
     assert draw(group_by_seed(runs, {run.name: Status(State.FAILED) for run in runs}, LOSS), LOSS, "", tmp_path) == []

@@ -12,7 +12,7 @@ from gptjax.sweeping.runs import State, Status
 from gptjax.user_code import load_config
 
 
-def test_a_size_is_that_of_the_run_that_training_would_make(plan, tmp_path):
+def test_the_predicted_size_equals_that_of_the_training_run(plan, tmp_path):
     run = plan(over("model.width", [48]))[0]
     trained = train.open_run(
         override(load_config(run.base), {**run.settings, "mesh.data": 1, "mesh.fsdp": 4, "mesh.tensor": 2}), tmp_path
@@ -33,7 +33,7 @@ def test_the_times_of_uninterrupted_finished_runs_are_learned(plan):
     run = plan()[0]
     forecast = Forecast({run.name: size_of(run)}, assumed_flops_per_second=size_of(run).flops / 99)
     unfinished = Status(State.PARTLY_DONE, 3, finished(100.0, [5, 10, 20]).rows)
-    started_again = finished(100.0, [5, 10, 3])  # its clock as well
+    started_again = finished(100.0, [5, 10, 3])  # its clock, too
     for status in (unfinished, started_again, Status(State.FINISHED)):
         forecast.learn(run, status)
         assert forecast.runs_known == 0 and forecast.seconds(run) == pytest.approx(99)
@@ -42,7 +42,7 @@ def test_the_times_of_uninterrupted_finished_runs_are_learned(plan):
     assert Forecast({run.name: size_of(run)}).seconds(run) is None
 
 
-def test_the_run_of_nearest_size_tells_rate_and_overhead(plan):
+def test_rate_and_overhead_come_from_the_run_of_nearest_size(plan):
     small, large, next_to_small = plan(over("model.width", [16, 256, 24]))
     sizes = {run.name: size_of(run) for run in (small, large, next_to_small)}
     forecast = Forecast(sizes)
@@ -52,12 +52,12 @@ def test_the_run_of_nearest_size_tells_rate_and_overhead(plan):
     assert forecast.seconds(large) == pytest.approx(tokens / 10 + 7)
     longer = sizes[next_to_small.name].flops / sizes[small.name].flops
     assert forecast.seconds(next_to_small) == pytest.approx(longer * tokens / 1000 + 5)
-    for _ in range(2):  # the middle of several
+    for _ in range(2):  # the median of several
         forecast.learn(small, finished(500.0, [tokens / 500 + 5]))
     assert forecast.seconds(small) == pytest.approx(tokens / 500 + 5)
 
 
 @pytest.mark.slow
-def test_the_devices_are_asked_in_another_process():
+def test_devices_are_listed_in_another_process():
     peak = probe_peak("auto")
     assert peak.flops > 1e8 and "measured" in peak.label

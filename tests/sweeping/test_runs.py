@@ -25,7 +25,7 @@ RATE = "optimizer.learning_rate"
 
 
 def write(run, steps, saved=()):
-    """Files that training leaves: rows up to a step, and complete checkpoints of other steps."""
+    """Writes the files of a training run: rows up to a step, and complete checkpoints of the given steps."""
     run.workdir.mkdir(exist_ok=True)
     (run.workdir / "config.json").write_text(configs.to_json(run.config))
     (run.workdir / "metrics.jsonl").unlink(missing_ok=True)
@@ -41,7 +41,7 @@ def write(run, steps, saved=()):
 # --- Planning --------------------------------------------------------------------------------------------------------
 
 
-def test_settings_come_from_the_file_the_sweep_the_command_line_and_the_point(plan, config_file, tmp_path):
+def test_settings_are_merged_from_file_sweep_command_line_and_point(plan, config_file, tmp_path):
     runs = plan(grid(over(RATE, [0.25]), seeds(2)), settings={"model.width": 32})
     assert [run.name for run in runs] == ["learning_rate=0.25,seed=0", "learning_rate=0.25,seed=1"]
     assert runs[1].workdir == tmp_path / "learning_rate=0.25,seed=1"
@@ -66,7 +66,7 @@ def test_points_do_not_see_each_others_settings(plan):
 
 
 @pytest.mark.parametrize("windows", ["contiguous", "packed"])
-def test_the_planned_config_is_what_training_resolves(plan, windows):
+def test_the_planned_config_equals_the_one_that_training_resolves(plan, windows):
     settings = {"data.windows": windows, "mesh.data": -1, "training.batch_size": 8}
     run = plan(over("model.num_kv_heads", [1]), settings=settings)[0]
     config = override(load_config(run.base), run.settings)
@@ -90,7 +90,7 @@ def test_the_planned_config_is_what_training_resolves(plan, windows):
         ([Point({"seed": 1}, ("a",)), Point({"seed": 2}, ("a",))], {}, "2 runs would have the name 'a'"),
     ],
 )
-def test_what_cannot_run_is_refused_before_anything_starts(plan, tmp_path, points, settings, message):
+def test_invalid_sweeps_are_refused_before_any_run_starts(plan, tmp_path, points, settings, message):
     with pytest.raises(ConfigError, match=message):
         plan(points, settings)
     assert not list(tmp_path.iterdir())
@@ -115,18 +115,18 @@ def test_states_follow_from_the_folder(plan):
     assert status_of(run).state == State.NOT_STARTED
     write(run, steps=7)
     assert (status_of(run).state, status_of(run).step) == (State.PARTLY_DONE, 7)
-    write(run, steps=20, saved=[10])  # killed inside the last save
+    write(run, steps=20, saved=[10])  # killed during the last save
     assert status_of(run).state == State.PARTLY_DONE
     (run.workdir / EXIT_STATUS).write_text("1\n")
     assert status_of(run).state == State.FAILED
-    (run.workdir / "checkpoints/20").mkdir()  # no commit mark: not whole
+    (run.workdir / "checkpoints/20").mkdir()  # without the commit mark, so not complete
     assert status_of(run).state == State.FAILED
     write(run, steps=20, saved=[10, 20])
     assert status_of(run).state == State.FINISHED
     assert status_of(run).last("train/loss") == 3.0 and status_of(run).last("validation/loss") is None
 
 
-def test_a_folder_that_is_being_trained_in_is_running(plan):
+def test_a_folder_with_an_active_training_is_running(plan):
     run = plan()[0]
     write(run, steps=20, saved=[20])
     with open(run.workdir / ".lock", "w") as lock:
@@ -146,7 +146,7 @@ def test_other_settings_under_the_same_name_are_refused_with_both_values(plan):
             status_of(plan(settings=settings)[0])
 
 
-def test_how_a_run_is_computed_and_shown_may_change(plan):
+def test_settings_of_computation_and_display_may_change(plan):
     run = plan()[0]
     write(run, steps=20, saved=[20])
     settled = json.loads(configs.to_json(run.config))
@@ -171,7 +171,7 @@ def test_a_sweep_file_takes_an_argument(tmp_path):
     assert len(load_sweep(str(path)).points) == 2 and len(load_sweep(f"{path}:5").points) == 5
 
 
-def test_settings_of_the_command_line_have_the_type_of_their_field():
+def test_command_line_settings_get_the_type_of_their_field():
     assert parse_setting("optimizer.learning_rate=3e-4") == ("optimizer.learning_rate", 3e-4)
     assert parse_setting("training.duration=5 steps") == ("training.duration", "5 steps")
     assert parse_setting("model.tied_embeddings=False") == ("model.tied_embeddings", False)
@@ -187,8 +187,8 @@ def test_named_points_reach_the_config(plan):
     assert (run.name, run.config.model.width, run.config.model.head_width) == ("wide", 64, 16)
 
 
-def test_the_experiments_sweeps_are_whole(tmp_path, config_file, monkeypatch):
-    """Every point of every sweep of the repository gives a valid config; their data are not needed here."""
+def test_the_sweeps_of_experiments_are_valid(tmp_path, config_file, monkeypatch):
+    """Every point of every sweep in the repository gives a valid config; the data are not needed."""
     monkeypatch.chdir(REPOSITORY)
     data = {"data.path": str(config_file.parent / "data"), "model.vocab_size": 2048}
     for text in ("learning_rate_by_width/sweep.py", "adamw_against_muon/sweep.py", "adamw_against_muon/sweep.py:tune"):

@@ -33,7 +33,7 @@ anything = st.text(st.characters(exclude_categories=["Cs"])) | st.text(
 
 @LOSSLESS
 @pytest.mark.parametrize("text", HOSTILE)
-def test_hostile_text_comes_back_as_it_was(tokenizer, text):
+def test_hostile_text_is_decoded_unchanged(tokenizer, text):
     ids = tokenizer.encode(text)
     assert tokenizer.decode(ids) == text
     assert not set(ids) & set(tokenizer.control_ids.values()), "text never encodes to a control token"
@@ -43,7 +43,7 @@ def test_hostile_text_comes_back_as_it_was(tokenizer, text):
 @settings(max_examples=300, deadline=None)
 @given(anything)
 @example("▁ ▁")
-def test_any_text_comes_back_as_it_was(tokenizer, text):
+def test_any_text_is_decoded_unchanged(tokenizer, text):
     ids = tokenizer.encode(text)
     assert tokenizer.decode_bytes(ids) == text.encode()
     assert tokenizer.token_bytes()[ids].sum() == len(text.encode())
@@ -60,7 +60,7 @@ def test_cutting_long_texts_changes_no_token(texts, size):
         tokenizers.SEGMENT = before
     whole = [BPE.encode(text) for text in texts]
     assert [ids.tolist() for ids in cut] == whole
-    for text, ids in zip(texts, whole):  # and SentencePiece itself agrees, where it is lossless
+    for text, ids in zip(texts, whole):  # SentencePiece itself agrees where it is lossless
         if "▁" not in text:
             assert ids == BPE._model.encode(text)
 
@@ -72,18 +72,18 @@ def test_long_texts_are_cut():
 
 
 @LOSSLESS
-def test_a_lone_surrogate_is_no_text(tokenizer):
+def test_a_lone_surrogate_is_refused(tokenizer):
     with pytest.raises(UnicodeEncodeError):
         tokenizer.encode("\ud800")
 
 
-def test_newlines_and_tabs_are_tokens_and_digits_stand_alone():
+def test_newlines_tabs_and_digits_are_tokens_of_one_character():
     assert [BPE.decode([i]) for i in BPE.encode("\n\n\t1234")] == ["\n", "\n", "\t", "1", "2", "3", "4"]
-    assert not any(BPE._model.is_byte(i) for i in BPE.encode("\n\t")), "symbols of their own, not byte fallback"
+    assert not any(BPE._model.is_byte(i) for i in BPE.encode("\n\t")), "they are symbols, not byte fallback"
     assert any(len(BPE.decode([i])) >= 8 for i in BPE.encode("            return"))  # indentation is one token
 
 
-def test_digits_join_by_option():
+def test_joining_digits_is_an_option():
     text = [TEXT[:2000], "in 1984 " * 200]
     assert len(train_sentencepiece(text, "bpe", 380, split_digits=True).encode("1984")) == 4
     assert len(train_sentencepiece(text, "bpe", 380, split_digits=False).encode("1984")) < 4
@@ -99,7 +99,7 @@ def test_control_tokens_are_the_same_in_every_kind(tokenizer):
     assert sizes[:9].tolist() == [1] + [0] * 8
 
 
-def test_character_tokenizer_has_one_token_a_character_and_counts_the_unknown():
+def test_the_character_tokenizer_has_one_token_per_character_and_counts_unknown_ones():
     tokenizer = CharacterTokenizer("\n abé😀")
     ids = tokenizer.encode("ab é😀\n")
     assert len(ids) == 6 and tokenizer.decode(ids) == "ab é😀\n"
@@ -111,12 +111,12 @@ def test_character_tokenizer_has_one_token_a_character_and_counts_the_unknown():
     assert set(ascii_only.encode("".join(map(chr, range(128, 1000))))) == {ascii_only.unk_id}
 
 
-def test_a_character_cut_in_two_is_replaced():
+def test_an_incomplete_character_is_replaced():
     assert BYTE.decode(BYTE.encode("é")[:1]) == "\ufffd"
 
 
 @pytest.mark.parametrize("tokenizer", [BPE, BYTE, CharacterTokenizer("\nab é")], ids=["bpe", "byte", "char"])
-def test_saved_and_loaded_it_is_the_same(tokenizer, tmp_path):
+def test_a_loaded_tokenizer_equals_the_saved_one(tokenizer, tmp_path):
     path = tokenizer.save(tmp_path)
     assert [file.name for file in tmp_path.iterdir()] == [path.name]
     for where in (tmp_path, path):
@@ -127,7 +127,7 @@ def test_saved_and_loaded_it_is_the_same(tokenizer, tmp_path):
 
 
 def sentencepiece_model(kind, **options):
-    """A SentencePiece model of another's making."""
+    """A SentencePiece model that was trained by others."""
     model = io.BytesIO()
     sentencepiece.SentencePieceTrainer.train(
         sentence_iterator=iter(TEXT.splitlines()),
@@ -163,7 +163,7 @@ FOREIGN = {  # name → (kind, options, whether it is lossless)
 
 
 def hostile_corpus(seed):
-    """2,000 texts of what breaks tokenizers, and some of them together as long documents."""
+    """2,000 texts with characters that break tokenizers, and long documents made of some of them."""
     draw = random.Random(seed)
     pieces = [
         *(
@@ -209,7 +209,9 @@ def hostile_corpus(seed):
 
 
 @pytest.mark.parametrize("kind, options, lossless", FOREIGN.values(), ids=FOREIGN)
-def test_a_given_model_encodes_as_it_does_itself_and_text_comes_back(kind, options, lossless, monkeypatch):
+def test_a_given_model_encodes_as_sentencepiece_does_and_text_is_decoded_unchanged(
+    kind, options, lossless, monkeypatch
+):
     tokenizer = sentencepiece_model(kind, **options)
     assert (tokenizer.kind, tokenizer.lossless) == (kind, lossless)
     monkeypatch.setattr(tokenizers, "SEGMENT", 50)
@@ -224,23 +226,23 @@ def test_a_given_model_encodes_as_it_does_itself_and_text_comes_back(kind, optio
     assert lossless or any(tokenizer.decode(tokenizer.encode(text)) == text for text in ("a b", "def"))
 
 
-def test_a_model_that_puts_a_space_before_every_text_keeps_the_mark_and_cuts():
+def test_a_model_that_adds_a_space_before_every_text_adds_it_once_to_cut_texts():
     llama = sentencepiece_model("bpe", **LLAMA)
     assert llama.decode(llama.encode("a▁b")) == "a▁b" and llama.decode(llama.encode("▁ b")) == "▁ b"
     text = "a line of text\n\n" * 10_000
-    assert len(llama._segments(text)) > 10, "long documents are shared by threads"
-    assert llama.decode_bytes(llama.encode(text)) == b" " + text.encode(), "one space for all of the document"
+    assert len(llama._segments(text)) > 10, "threads share a long document"
+    assert llama.decode_bytes(llama.encode(text)) == b" " + text.encode(), "one space for the whole document"
 
 
-def test_unigram_weighs_whole_texts_and_is_not_cut():
-    """Its sums are rounded: cut, a document of 300,000 characters would have other tokens here and there."""
+def test_texts_for_unigram_models_are_not_cut():
+    """Its sums are rounded: if a document of 300,000 characters were cut, some of its tokens would differ."""
     kind, options, _ = FOREIGN["unigram"]
     unigram = sentencepiece_model(kind, **{**options, "add_dummy_prefix": False})
     lines = random.Random(0).choices(TEXT.replace("▁", "").splitlines(keepends=True), k=8000)
     assert unigram.encode("".join(lines)) == unigram._model.encode("".join(lines))
 
 
-def test_newlines_within_tokens_are_no_place_to_cut(monkeypatch):
+def test_texts_are_not_cut_at_newlines_within_tokens(monkeypatch):
     monkeypatch.setattr(tokenizers, "SEGMENT", 1)
     kind, options, _ = FOREIGN["newlines within tokens"]
     assert len(sentencepiece_model(kind, **options)._segments("a\nb\nx")) == 1
@@ -257,17 +259,17 @@ def test_newlines_within_tokens_are_no_place_to_cut(monkeypatch):
         ("other.txt", b"", "holds neither tokenizer.model nor tokenizer.json"),
     ],
 )
-def test_a_tokenizer_that_cannot_be_loaded(tmp_path, name, content, message):
+def test_an_unreadable_tokenizer_is_refused(tmp_path, name, content, message):
     (tmp_path / name).write_bytes(content)
     with pytest.raises(ConfigError, match=message):
         load(tmp_path)
 
 
-def test_a_tokenizer_that_is_not_there(tmp_path):
+def test_a_missing_tokenizer_is_refused(tmp_path):
     with pytest.raises(ConfigError, match="no such file or folder"):
         load(tmp_path / "nowhere")
 
 
-def test_preparing_needs_no_jax():
+def test_prepare_does_not_import_jax():
     code = "import sys, gptjax.prepare; sys.exit('jax' in sys.modules or 'grain' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0

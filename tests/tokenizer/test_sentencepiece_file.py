@@ -33,10 +33,10 @@ def test_a_model_is_read_as_it_was_trained(option, expected):
 
 def test_an_empty_file_has_the_formats_defaults():
     assert vars(settings(b"")) == DEFAULTS | dict(kind="unigram", rewrites=False)
-    assert not settings(bytes([26, 2, 40, 0])).marks_spaces, "which no trainer of today makes"
+    assert not settings(bytes([26, 2, 40, 0])).marks_spaces, "no current trainer writes this"
 
 
-def test_without_its_prefix_a_model_is_the_same_but_for_that():
+def test_removing_the_prefix_changes_nothing_else():
     with_prefix = trained()
     without = without_dummy_prefix(with_prefix)
     assert vars(settings(without)) == vars(settings(with_prefix)) | dict(dummy_prefix=False)
@@ -48,14 +48,14 @@ def test_without_its_prefix_a_model_is_the_same_but_for_that():
 @pytest.mark.parametrize(
     "unknown", [bytes([49, *range(8)]), bytes([53, *range(4)]), bytes([48, 0x80, 0x01]), b"\x32\x02ab"]
 )
-def test_fields_that_it_does_not_know_are_passed_over(unknown):
-    """Unknown fields of every wire type: 64 bits, 32 bits, a number of two bytes whose first is empty, and bytes."""
+def test_unknown_fields_are_skipped(unknown):
+    """The fields have every wire type: 64 bits, 32 bits, a varint of two bytes whose first is empty, and bytes."""
     assert settings(unknown + bytes([26, 2, 40, 0]) + unknown) == settings(bytes([26, 2, 40, 0]))
     inside = bytes([26, len(unknown) + 2]) + unknown + bytes([40, 0])
     assert settings(inside) == settings(bytes([26, 2, 40, 0]))
 
 
-def test_of_a_setting_that_is_given_twice_the_last_one_holds():
+def test_the_last_value_of_a_repeated_setting_is_used():
     assert settings(bytes([26, 4, 24, 1, 24, 0])).dummy_prefix is False
     assert settings(bytes([26, 4, 24, 0, 24, 1])).dummy_prefix is True
 

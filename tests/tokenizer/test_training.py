@@ -18,7 +18,7 @@ VARIED = [f"{DOCUMENTS[i][:50]} {i * 7919 % 1000:b}ab{i % 7}cd" for i in range(3
 
 
 @pytest.mark.parametrize("kind", ["bpe", "unigram"])
-def test_a_vocabulary_is_deterministic_and_of_the_kind_and_size_asked_for(kind, monkeypatch):
+def test_training_is_deterministic_and_gives_the_requested_kind_and_size(kind, monkeypatch):
     def trained_with(cores):
         monkeypatch.setattr(os, "cpu_count", lambda: cores)
         monkeypatch.setattr(os, "sched_getaffinity", lambda pid: set(range(cores)), raising=False)
@@ -29,19 +29,19 @@ def test_a_vocabulary_is_deterministic_and_of_the_kind_and_size_asked_for(kind, 
 
 
 @pytest.mark.parametrize("kind", ["bpe", "unigram"])
-def test_what_a_vocabulary_never_saw_goes_through_it_unharmed(kind):
+def test_text_not_in_the_training_data_is_decoded_unchanged(kind):
     tokenizer = train_sentencepiece(VARIED, kind, 285)
     for text in ("\t tabs\r\n\n  spaces  ", "é中😀", "\u2581", "\0", "<s><|user|>", " 1984 "):
         assert tokenizer.decode(tokenizer.encode(text)) == text
 
 
 @pytest.mark.parametrize("size, message", [(5000, r"at most \d+ tokens are possible"), (270, r"at least \d+ tokens")])
-def test_a_vocabulary_that_the_corpus_cannot_give(size, message):
+def test_an_impossible_vocabulary_size_is_refused(size, message):
     with pytest.raises(ConfigError, match=rf"vocab_size = {size}: .*{message}"):
         train_sentencepiece(["the quick brown fox jumps over the lazy dog"], "bpe", size)
 
 
-def test_the_vocabulary_sizes_named_are_possible():
+def test_the_vocabulary_sizes_named_in_errors_are_possible():
     text = ["the quick brown fox jumps over the lazy dog"]
     for size, word in ((5000, "at most "), (270, "at least ")):
         with pytest.raises(ConfigError) as error:
@@ -63,18 +63,18 @@ WORDS = " ".join("".join(chr(97 + i * 57 // 26**k % 26) for k in range(4)) for i
         (WORDS, [len(WORDS) // BYTES_PER_TOKEN]),
     ],
 )
-def test_a_vocabulary_that_nobody_asked_a_size_for_fits_its_text(kind, text, sizes):
+def test_the_default_vocabulary_size_fits_the_text(kind, text, sizes):
     tokenizer = train_fitting(lambda: [text[i : i + CHUNK] for i in range(0, len(text), CHUNK)], kind)
     assert tokenizer.vocab_size in sizes
     assert tokenizer.decode(tokenizer.encode(text)) == text
 
 
-def test_no_text_at_all():
+def test_an_empty_text_is_refused():
     with pytest.raises(ConfigError, match="no text to learn a vocabulary from"):
         train_sentencepiece([], "bpe", 300)
 
 
-def test_characters_all_or_the_most_frequent():
+def test_a_character_vocabulary_has_all_or_the_most_frequent_characters():
     counts = Counter("aaabbc\n")
     everything = train_characters(counts)
     assert everything.vocab_size == 9 + 4 and everything.decode(everything.encode("abc\n")) == "abc\n"

@@ -16,23 +16,23 @@ TEXTS = {
 
 
 @pytest.mark.parametrize("code", TEXTS)
-def test_languages(code):
+def test_the_language_of_a_text_is_identified(code):
     found, confidence = identify(TEXTS[code])
     assert found == code and 0.65 < confidence <= 1
 
 
-def test_a_long_text_is_judged_by_parts_of_it():
+def test_a_long_text_is_identified_by_samples():
     menu = "Home | About | Contact | Login " * 8
     assert identify(menu + TEXTS["de"] * 1000 + menu)[0] == "de"
     assert len(language._sample("x" * 1_000_000)) < 2000
 
 
 @pytest.mark.parametrize("text", ["", "123 456 …", "— — —"])
-def test_without_letters_there_is_no_language(text):
+def test_text_without_letters_has_no_language(text):
     assert identify(text) == ("", 0.0)
 
 
-def test_without_the_library_a_sentence(monkeypatch):
+def test_a_missing_library_is_reported_in_one_sentence(monkeypatch):
     language._identifier.cache_clear()
     monkeypatch.setitem(sys.modules, "py3langid.langid", None)
     with pytest.raises(ConfigError, match="needs pip install 'gptjax\\[corpus\\]'"):

@@ -27,7 +27,7 @@ KEY = (
         ("secret", "⟦sk_live_" + "4eC39HqLyjWDarjtT1zdp7dc" + "⟧ ⟦AIza" + "Sy0123456789abcdefghijklmnopqrstuvw" + "⟧"),
     ],
 )
-def test_what_is_found(kind, text):
+def test_personal_data_is_found(kind, text):
     bare = text.replace("⟦", "").replace("⟧", "")
     masked, counts = mask(bare, [kind])
     pieces = text.split("⟦")
@@ -50,13 +50,13 @@ def test_what_is_found(kind, text):
         "AKIA is one; ghp_short; no private key: -----BEGIN PUBLIC KEY-----; eyJ.eyJ.x; sk-learn-pipeline-of-steps",
     ],
 )
-def test_what_only_looks_alike(text):
+def test_lookalikes_are_not_found(text):
     assert mask(text) == (text, dict.fromkeys(KINDS, 0))
 
 
 @settings(max_examples=100, deadline=None)
 @given(st.text(alphabet="ab1.@:+- ()/=4[]", max_size=60))
-def test_masking_is_done_at_once(text):
+def test_masking_twice_changes_nothing_more(text):
     masked, counts = mask(text)
     assert sum(counts.values()) == sum(masked.count(each) for each in PLACEHOLDERS.values())
     assert mask(masked)[1] == dict.fromkeys(KINDS, 0)

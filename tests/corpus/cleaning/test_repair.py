@@ -26,7 +26,7 @@ from gptjax.corpus.cleaning.repair import REPAIRS, repair
         ("\x00", "", ["invisible characters"]),
     ],
 )
-def test_what_is_mended(text, mended, names):
+def test_damage_is_repaired(text, mended, names):
     assert repair(text) == (mended, tuple(names)) and set(names) <= set(REPAIRS)
     assert repair(mended) == (mended, ())
 
@@ -37,22 +37,22 @@ def test_what_is_mended(text, mended, names):
         "plain ASCII\twith tabs\n",
         "“curly”, naïve, «é» – ¿qué? Ärger… à la carte",
         "С «словом», до—свидания: „цитата“ и «é»",
-        "全角，标点　ＡＢＣ",  # width is left alone
+        "全角，标点　ＡＢＣ",  # full-width characters are not changed
         "<p>&amp;&eacute;</p>",
-        "▁ is not a space",  # the tokenizer's affair
-        "می\u200cخواهم 👩\u200d👩\u200d👧",  # joiners mean something
+        "▁ is not a space",  # left to the tokenizer
+        "می\u200cخواهم 👩\u200d👩\u200d👧",  # joiners carry meaning
     ],
 )
-def test_what_is_left_alone(text):
+def test_correct_text_is_not_changed(text):
     assert repair(text) == (text, ())
 
 
-def test_code_keeps_what_may_be_there_on_purpose():
+def test_code_keeps_characters_that_may_be_intended():
     text = 'BROKEN = "cafÃ©\xa0e\u0301\x0c"\r\n'
     assert repair(text, code=True) == (text.replace("\r\n", "\n"), ("line ends",))
 
 
-def test_ftfy_sees_only_lines_that_look_broken(monkeypatch):
+def test_ftfy_gets_only_lines_that_look_broken(monkeypatch):
     seen = []
     monkeypatch.setattr(module, "_ftfy", lambda: lambda line: seen.append(line) or line)
     repair("naïve\ncafÃ©\n" + "plain line\n" * 100)
@@ -63,8 +63,8 @@ def test_ftfy_sees_only_lines_that_look_broken(monkeypatch):
 
 @settings(max_examples=200, deadline=None)
 @given(st.text(max_size=40))
-def test_any_text_is_mended_at_once_and_for_good(text):
+def test_a_second_repair_changes_at_most_the_encoding(text):
     mended, names = repair(text)
     assert unicodedata.is_normalized("NFC", mended) and "\r" not in mended and bool(names) == (mended != text)
     mended.encode()
-    assert set(repair(mended)[1]) <= {"encoding"}  # what stood between two letters may have parted them
+    assert set(repair(mended)[1]) <= {"encoding"}  # letters may look wrongly decoded once nothing separates them

@@ -17,7 +17,7 @@ def lines(count, *more):
 
 
 def repeated(ngram, share, length=1000):
-    """A text of about `length` characters, of which `share` are `ngram` again (after it came once)."""
+    """A text of about `length` characters, of which `share` are repetitions of `ngram` after its first occurrence."""
     times = round(share * length / len(ngram.replace(" ", "")))
     new = iter(NEW)
     parts = [ngram]
@@ -29,7 +29,7 @@ def repeated(ngram, share, length=1000):
 
 
 def top(n, share, times=8):
-    """1,000 characters, of which `share` are an n-gram that comes `times` times."""
+    """1,000 characters, of which `share` belong to an n-gram that occurs `times` times."""
     ngram = " ".join("abcdefghij"[:n])
     size = round(share * 1000 / times) - len(ngram)
     ngram = ngram + "a" * size
@@ -41,7 +41,7 @@ def top(n, share, times=8):
 
 
 SENTENCE = "Here are five words, {} more. "
-# rule: (just fine, just not)
+# rule: (text that just passes, text that just fails)
 EDGES = {
     "gopher_quality.min_words": (words(50), words(49)),
     "gopher_quality.max_words": (words(100_000), words(100_001)),
@@ -74,10 +74,10 @@ EDGES = {
         )
         for n, at in zip(range(5, 11), (0.15, 0.14, 0.13, 0.12, 0.11, 0.10))
     },
-    "c4.max_lorem_ipsum": ("Then Lorem ipsum", "Then Lorem ipsum."),  # a line without an end is not looked at
+    "c4.max_lorem_ipsum": ("Then Lorem ipsum", "Then Lorem ipsum."),  # a line without end punctuation is ignored
     "c4.max_curly_brackets": ("if (a) { and so on", "if (a) { and so on."),
     "c4.min_sentences": (SENTENCE * 5, SENTENCE * 4),
-    "c4_any_line.max_lorem_ipsum": ("lorem ipsum", "Then Lorem ipsum"),  # two words are not looked at
+    "c4_any_line.max_lorem_ipsum": ("lorem ipsum", "Then Lorem ipsum"),  # a line of two words is ignored
     "c4_any_line.max_curly_brackets": ("javascript: { and so on", "if (a) { and so on"),
     "c4_any_line.min_sentences": ("Five words are this line\n" * 5, "Five words are this line\n" * 4),
     "fineweb.min_punctuated_line_share": ("a\n" * 22 + "b.\n" * 3, "a\n" * 23 + "b.\n" * 3),
@@ -99,19 +99,19 @@ def objections(text, *names, language="en"):
     return [reason for reason, (against,) in found.items() if against]
 
 
-def test_every_rule_has_its_edge():
+def test_every_rule_has_an_edge_case():
     assert set(EDGES) == {str(rule) for group in rules.GROUPS.values() for rule in group}
     assert {rule.column for group in rules.GROUPS.values() for rule in group} <= set(COLUMNS)
 
 
 @pytest.mark.parametrize("name", EDGES)
-def test_what_is_just_fine_and_what_is_just_not(name):
+def test_rules_decide_edge_cases(name):
     fine, not_fine = EDGES[name]
     assert objections(fine, name) == []
     assert objections(not_fine, name) == [name]
 
 
-def test_the_first_objection_is_the_reason():
+def test_the_first_rule_that_fails_is_the_reason():
     columns = statistics(["", "short", words(60, "the", "of"), words(60)]) | {"language": np.array(["en"] * 4)}
     found = rules.decide(
         columns,
@@ -123,15 +123,15 @@ def test_the_first_objection_is_the_reason():
 
 
 @pytest.mark.parametrize("language, out", [("en", True), ("", True), ("de", False)])
-def test_english_stop_words_are_asked_of_english_alone(language, out):
+def test_english_stop_words_are_required_only_of_english(language, out):
     assert bool(objections("ein Haus", "gopher_quality.min_stop_words", language=language)) == out
 
 
-def test_no_rule_objects_to_what_is_not_a_number():
+def test_no_rule_drops_a_text_whose_statistic_is_nan():
     assert objections("我们在北京大学学习中文。", "gopher_quality.min_mean_word_length") == []
 
 
-def test_languages_that_may_stay():
+def test_only_texts_in_chosen_languages_are_kept():
     columns = statistics(["text"] * 4) | {
         "language": np.array(["en", "en", "de", "fr"]),
         "language_confidence": np.array([0.65, 0.64, 1.0, 1.0]),
@@ -140,7 +140,7 @@ def test_languages_that_may_stay():
     assert rules.first_objections(found).tolist() == ["", "other language", "", "other language"]
 
 
-def test_recipes_name_rules_that_there_are():
+def test_recipes_name_existing_rules():
     thresholds = rules.default_thresholds()
     web = rules.chosen(
         rules.RECIPES["web"], thresholds | {"fineweb": dict(thresholds["fineweb"], max_short_line_share=0.9)}

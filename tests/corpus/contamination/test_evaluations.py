@@ -1,4 +1,4 @@
-"""Files of evaluation sets as items."""
+"""Items are read from the files of evaluation sets."""
 
 import bz2
 import json
@@ -31,14 +31,14 @@ def items(path, kind, *fields):
     return list(read_items(json.loads(json.dumps(one))))
 
 
-def test_squad(tmp_path):
+def test_squad_files_are_read(tmp_path):
     (tmp_path / "a.json").write_text(json.dumps(SQUAD))
     first, second = items(tmp_path / "a.json", "squad")
     assert first == Item("q1", ("A paragraph.", "Which?")) and second == Item("2", ("A paragraph.", "What?"))
     assert items(tmp_path / "a.json", "squad", "answers")[0].texts == ("that",)
 
 
-def test_jsonl_in_several_files_compressed_or_not(tmp_path):
+def test_several_jsonl_files_are_read_compressed_or_not(tmp_path):
     (tmp_path / "a.jsonl").write_text('{"query": "one\u2028two", "choices": ["no", {"deep": "yes"}], "gold": 0}\n\n')
     (tmp_path / "b.jsonl.bz2").write_bytes(bz2.compress(b'{"id": 7, "query": "two", "choices": []}\n'))
     path = f"{tmp_path}/a.jsonl,{tmp_path}/b.*"
@@ -46,7 +46,7 @@ def test_jsonl_in_several_files_compressed_or_not(tmp_path):
     assert items(path, "jsonl", "query")[0].texts == ("one\u2028two",)
 
 
-def test_tables(tmp_path):
+def test_tables_are_read(tmp_path):
     (tmp_path / "a.csv").write_text('question,A\n"one, ""two""",x\n')
     (tmp_path / "b.tsv").write_text("ham\tGo on\n")
     assert items(tmp_path / "a.csv", "table") == [Item("a.csv:1", ('one, "two"', "x"))]
@@ -54,7 +54,7 @@ def test_tables(tmp_path):
     assert items(tmp_path / "b.tsv", "table", 1) == [Item("b.tsv:1", ("Go on",))]
 
 
-def test_lines_of_text(tmp_path):
+def test_lines_of_text_are_items(tmp_path):
     (tmp_path / "a.txt").write_text("\ufeffone\n\n two\n")
     assert items(tmp_path / "a.txt", "text") == [Item("a.txt:1", ("one",)), Item("a.txt:3", (" two",))]
 
@@ -69,13 +69,13 @@ def test_lines_of_text(tmp_path):
         ("a.txt.bz2", "no bzip2", "text", (), r"cannot be read as kind 'text' \(Unreadable"),
     ],
 )
-def test_a_file_that_is_something_else_is_refused(tmp_path, name, content, kind, fields, message):
+def test_a_file_of_another_kind_is_refused(tmp_path, name, content, kind, fields, message):
     (tmp_path / name).write_text(content)
     with pytest.raises(ConfigError, match=message):
         items(tmp_path / name, kind, *fields)
 
 
-def test_no_file(tmp_path):
+def test_a_missing_file_is_refused(tmp_path):
     with pytest.raises(ConfigError, match=r"contamination: it: .*no such file"):
         items(tmp_path / "none", "text")
     with pytest.raises(ConfigError, match=r"contamination: it: .*no file there"):

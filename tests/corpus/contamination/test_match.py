@@ -1,4 +1,4 @@
-"""What the index finds is what a search through every place of every text finds."""
+"""The index finds what a search at every position of every text finds."""
 
 import unicodedata
 
@@ -27,7 +27,7 @@ def grams_of(text, n, least):
 
 
 def oracle(sets, documents, n, least):
-    """{document: {(item, how many of its n-grams stand in the document)}}"""
+    """{document: {(item, how many of its n-grams are in the document)}}"""
     found = {}
     for number, document in enumerate(documents):
         inside = units(document)
@@ -73,12 +73,12 @@ def search(sets, documents, n, least, folder):
     st.integers(1, 3),
 )
 @example([["a b é a b"], ["A B e\u0301"]], ["x a-b, é! a b 字", "a b é"], 4, 2)
-def test_all_that_is_there_is_found_and_nothing_else(tmp_path_factory, collide, made, documents, n, least):
+def test_all_matches_are_found_and_no_others(tmp_path_factory, collide, made, documents, n, least):
     least = min(least, n)
     items = [Item(f"item{number}", tuple(some)) for number, some in enumerate(made)]
     sets = [items[::2], items[1::2]]
     with pytest.MonkeyPatch.context() as patch:
-        if collide:  # hashes of two bits, in the places that are looked at
+        if collide:  # hashes of two bits in the compared positions, so that many collide
 
             def few(values, offsets, n, real=index.window_hashes):
                 hashes, window_offsets = real(values, offsets, n)
@@ -90,7 +90,7 @@ def test_all_that_is_there_is_found_and_nothing_else(tmp_path_factory, collide, 
     assert found == oracle(sets, documents, n, least)
 
 
-def test_real_sizes_and_the_passage_that_is_shown():
+def test_real_sizes_and_the_passage_of_a_match():
     rng = np.random.default_rng(0)
     vocabulary = [f"word{i}" for i in range(300)]
     item = " ".join(rng.choice(vocabulary, 200))

@@ -17,7 +17,7 @@ SKETCH = Sketch(bands=18, rows=7)
 
 
 def sketched(folder, documents, sizes=(), sketch=SKETCH, **options):
-    """Shards of the documents, with their sketches beside them."""
+    """Shards of the documents and of their sketches."""
     shards = []
     for path in write_shards(folder, documents, list(sizes)):
         shards.append(SketchedShard(path, path.with_suffix(".npz")))
@@ -30,12 +30,12 @@ def find(folder, documents, sizes=(), earlier=None, parallel=map, **search):
     shards = sketched(folder, documents, sizes)
     report = find_duplicates(shards, folder, Search(**search), earlier, parallel)
     clusters, drops = (pyarrow.parquet.read_table(folder / f"{name}.parquet") for name in ("clusters", "drops"))
-    assert clusters["id"].to_pylist() == list({row["id"]: 0 for row in clusters.to_pylist()})  # each id once
+    assert clusters["id"].to_pylist() == list({row["id"]: 0 for row in clusters.to_pylist()})  # each id occurs once
     return report, {row["id"]: row for row in clusters.to_pylist()}, drops.to_pylist()
 
 
 def true_clusters(documents, threshold):
-    """Sets of ids joined by chains of similarities of at least `threshold`, of two and more: the slow way round."""
+    """Sets of two or more ids joined by chains of similarities of at least `threshold`, computed by brute force."""
     near = pair_similarities([row["text"] for row in documents]) >= threshold
     while not np.array_equal(wider := (near.astype(int) @ near) > 0, near):
         near = wider
@@ -50,7 +50,7 @@ def clusters_found(clusters):
     return {frozenset(ids) for ids in by_representative.values()}
 
 
-def test_planted_copies_are_found_and_nothing_else(tmp_path):
+def test_planted_copies_are_found_and_no_others(tmp_path):
     documents = rows(planted())
     by_id = {row["id"]: row["text"] for row in documents}
     report, clusters, drops = find(tmp_path, documents, [40, 0, 1])
@@ -76,7 +76,7 @@ def test_planted_copies_are_found_and_nothing_else(tmp_path):
 
 
 def test_similarities_counted_by_hand(tmp_path):
-    """30 different words make 26 shingles of five; a word changed within takes five with it, the last one only one."""
+    """30 different words make 26 shingles of five words; changing an inner word changes five, the last word one."""
     original = [f"word{number}" for number in range(30)]
     changes = {
         "last word": [*original[:-1], "x"],  # 25 of 27
@@ -104,7 +104,7 @@ def test_without_verification_candidates_are_duplicates(tmp_path):
     assert {row["jaccard"] for row in clusters.values()} == {None} and "near_pairs" not in report
 
 
-def test_order_shards_memory_and_processes_change_no_byte(tmp_path, monkeypatch):
+def test_results_do_not_depend_on_order_shards_memory_or_processes(tmp_path, monkeypatch):
     documents = rows(planted(1))
     some = rows(planted(2, families=5, alone=5), "books")
 
@@ -122,7 +122,7 @@ def test_order_shards_memory_and_processes_change_no_byte(tmp_path, monkeypatch)
     assert digest("spilled", shuffled, [20]) == expected
 
 
-def test_scope_and_order_of_sources(tmp_path):
+def test_scope_and_order_of_sources_decide_which_copy_is_kept(tmp_path):
     web, books = rows(["a b c d e f g", "alone in the web it stands"], "web"), rows(["A b c d, e f g"] * 2, "books")
     _, clusters, drops = find(tmp_path / "1", web + books, scope="source")
     assert {row["source"] for row in web + books if row["id"] in clusters} == {"books"} and len(drops) == 1
@@ -132,7 +132,7 @@ def test_scope_and_order_of_sources(tmp_path):
         assert {row["representative"] for row in clusters.values()} == {expected} and len(drops) == 2
 
 
-def test_short_documents_have_exact_copies_alone(tmp_path):
+def test_short_documents_have_only_exact_copies(tmp_path):
     documents = rows(["a b c d", "a  b c\nd", "a b c e", "漢字", "漢 字", "", " ", "a b c d."])
     report, clusters, _ = find(tmp_path, documents)
     ids = [row["id"] for row in documents]
@@ -144,7 +144,7 @@ def kept_ids(documents, drops):
     return {row["id"] for row in documents} - {row["id"] for row in drops}
 
 
-def test_day_by_day_keeps_what_all_at_once_keeps(tmp_path):
+def test_daily_searches_keep_what_one_search_keeps(tmp_path):
     """Each day's drops are those of one search over all days in which the days are sources in order."""
     documents = rows(planted(3, families=40))
     days = [[dict(row, source=f"day {day}") for row in documents[day::3]] for day in range(3)]
@@ -163,11 +163,11 @@ def test_day_by_day_keeps_what_all_at_once_keeps(tmp_path):
         ]
         clusters = [*clusters, folder / "clusters.parquet"]
     assert len(expected) < len(documents)
-    # A later document may show two kept ones of earlier days to be one cluster: what is kept stays kept.
+    # A later document may join two kept ones of earlier days into one cluster: what is kept stays kept.
     assert expected <= kept and len(kept - expected) <= 2
 
 
-def test_yesterdays_representative_wins_and_is_never_dropped(tmp_path):
+def test_a_kept_document_of_an_earlier_day_is_never_dropped(tmp_path):
     text = " ".join(f"word{number}" for number in range(60))
     old, new = rows([text], "z"), rows([f"{text} and more", text.replace(" ", ", ")], "a")
     _, first, _ = find(tmp_path / "old", old)
@@ -177,13 +177,13 @@ def test_yesterdays_representative_wins_and_is_never_dropped(tmp_path):
     _, clusters, drops = find(tmp_path / "new", new, earlier=earlier, sources=("a",))
     assert [row["representative"] for row in drops] == [old[0]["id"]] * 2
     assert {row["size"] for row in clusters.values()} == {3} and old[0]["id"] not in clusters
-    # The same document again is a drop: the id stands for the new one there.
+    # The same document again is dropped: the id in the table is that of the new one.
     report, _, drops = find(tmp_path / "again", old, earlier=earlier)
     assert [(row["id"], row["reason"]) for row in drops] == [(old[0]["id"], "exact duplicate")]
     assert report["repeated_ids"] == 0
 
 
-def test_an_id_that_stands_twice_is_no_drop(tmp_path):
+def test_an_id_that_occurs_twice_is_not_dropped(tmp_path):
     one = rows(["a b c d e f g h"])
     report, clusters, drops = find(tmp_path, one + one, [1])
     assert (report["repeated_ids"], drops) == (1, []) and report["documents"] == 2
@@ -207,26 +207,26 @@ def test_sketches_are_a_pure_function_of_the_shard(tmp_path):
         assert less.keys(band).tolist() == whole.keys(band)[1:].tolist()
 
 
-def test_without_bands_exact_copies_are_found_alone(tmp_path):
+def test_without_bands_only_exact_copies_are_found(tmp_path):
     documents = rows(["a b c d e f g h", "a b c d e, f g h", "a b  c d e f g h"])
     shards = sketched(tmp_path, documents, sketch=Sketch(bands=0))
     report = find_duplicates(shards, tmp_path, Search())
     assert (report["exact_dropped"], report["near_dropped"], report["candidate_pairs"]) == (1, 0, 0)
 
 
-def test_dropped_documents_take_no_part(tmp_path):
+def test_dropped_documents_are_not_searched(tmp_path):
     documents = rows(["a b c d e f", "a b c d e f"])
     dropped = np.array([documents[0]["id"]], np.uint64)
     shards = sketched(tmp_path, documents, dropped=dropped)
     assert find_duplicates(shards, tmp_path, Search())["clusters"] == 0
 
 
-def test_an_empty_corpus(tmp_path):
+def test_an_empty_corpus_has_no_copies(tmp_path):
     report, clusters, drops = find(tmp_path, [])
     assert report["documents"] == 0 and not clusters and not drops
 
 
-def test_sketches_made_differently_are_refused(tmp_path):
+def test_sketches_with_different_options_are_refused(tmp_path):
     documents = rows(["a b c d e f"])
     shards = sketched(tmp_path / "a", documents) + sketched(
         tmp_path / "b", documents, sketch=dataclasses.replace(SKETCH, ngram=4)
@@ -245,6 +245,6 @@ def test_sketches_made_differently_are_refused(tmp_path):
         (lambda: Sketch(rows=0), "duplicates.rows = 0: must be at least 1"),
     ],
 )
-def test_bad_options_are_refused(make, message):
+def test_invalid_options_are_refused(make, message):
     with pytest.raises(ConfigError, match=message):
         make()

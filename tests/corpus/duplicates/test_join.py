@@ -12,7 +12,7 @@ ALL_IN_MEMORY = 1 << 30
 
 
 def groups_of(chunks, total, folder, memory):
-    """{sorted members of each group}, and how many parts they came in."""
+    """{sorted members of each group}, and the number of parts."""
     found, parts = [], 0
     for members, starts in equal_keys(chunks, total, folder, memory):
         found += [tuple(group.tolist()) for group in np.split(members, starts[1:]) if len(group)]
@@ -22,7 +22,7 @@ def groups_of(chunks, total, folder, memory):
 
 @settings(max_examples=40, deadline=None)
 @given(st.lists(st.integers(0, 40), max_size=80), st.integers(1, 5), st.sampled_from([ALL_IN_MEMORY, 400]))
-def test_groups_are_those_of_a_dictionary(tmp_path_factory, values, chunk, memory):
+def test_groups_equal_those_of_a_dictionary(tmp_path_factory, values, chunk, memory):
     folder = tmp_path_factory.mktemp("spill")
     keys = mix(np.array(values, np.uint64))
     nodes = np.random.default_rng(0).permutation(len(values)).astype(np.uint32)
@@ -48,14 +48,14 @@ def test_a_hot_bucket_of_50000_makes_a_linear_number_of_edges(tmp_path):
         np.testing.assert_array_equal(cluster[nodes[50_000:]], nodes[50_000:])
 
 
-def test_edges_are_a_star_and_a_chain_once_each():
+def test_edges_are_a_star_and_a_chain_without_repetition():
     members, starts = np.array([1, 4, 9, 11, 0, 5], np.uint32), np.array([0, 4])
     edges = np.stack(unpack(linear_edges(members, starts)), axis=1).tolist()
     assert edges == [[0, 5], [1, 4], [1, 9], [1, 11], [4, 9], [9, 11]]
     assert linear_edges(np.zeros(0, np.uint32), np.zeros(0, np.int64)).tolist() == []
 
 
-def test_bands_are_united():
+def test_edges_of_all_bands_are_united():
     keys = np.array([1, 1, 2, 3], np.uint64)
     nodes = np.arange(4, dtype=np.uint32)
     edges = candidate_edges([[(keys, nodes)], [(keys[::-1], nodes)], [(keys, nodes)]], 4, None, ALL_IN_MEMORY)
@@ -64,9 +64,9 @@ def test_bands_are_united():
 
 @settings(deadline=None)
 @given(st.lists(st.tuples(st.integers(0, 19), st.integers(0, 19)), max_size=30))
-def test_components_are_named_by_their_smallest_node(pairs):
+def test_components_are_named_after_their_smallest_node(pairs):
     expected = list(range(20))
-    for _ in range(20):  # smallest number known to any neighbour, until nothing changes
+    for _ in range(20):  # the smallest number among neighbours, until nothing changes
         for i, j in pairs:
             expected[i] = expected[j] = min(expected[i], expected[j])
     pairs = np.array(pairs, np.uint32).reshape(-1, 2)
@@ -82,6 +82,6 @@ def test_components_are_named_by_their_smallest_node(pairs):
         ((1, 0, 5, 1), (1, 0, 5, 2)),  # smaller id
     ],
 )
-def test_precedence(better, worse):
+def test_precedence_within_a_cluster(better, worse):
     columns = [np.array(column) for column in zip(worse, better)]
     assert precedence(*columns).tolist() == [1, 0]

@@ -25,7 +25,7 @@ class Here:
 
 @settings(deadline=None)
 @given(st.lists(st.integers(0, 9), max_size=50), st.integers(1, 7), st.sampled_from([1 << 20, 200]))
-def test_later_copies_have_come_before(tmp_path_factory, values, chunk, memory):
+def test_later_copies_are_those_that_came_before(tmp_path_factory, values, chunk, memory):
     hashes = [np.array(values[i : i + chunk], np.uint64) << np.uint64(60) for i in range(0, len(values), chunk)]
     found = later_copies(hashes, len(values), tmp_path_factory.mktemp("spill"), memory)
     assert found.tolist() == [value in values[:i] for i, value in enumerate(values)]
@@ -33,7 +33,7 @@ def test_later_copies_have_come_before(tmp_path_factory, values, chunk, memory):
 
 @settings(deadline=None)
 @given(st.lists(st.booleans(), max_size=20), st.integers(1, 5))
-def test_covered_units_and_their_runs(windows, n):
+def test_covered_units_are_grouped_into_runs(windows, n):
     found = covered(np.array(windows, bool), n)
     inside = {unit for place, marked in enumerate(windows) if marked for unit in range(place, place + n)}
     assert found.tolist() == [unit in inside for unit in range(len(windows) + n - 1)]
@@ -43,7 +43,7 @@ def test_covered_units_and_their_runs(windows, n):
 
 
 def search(folder, texts, passages, sizes=()):
-    """(counts, each text without the later copies), by the stages, over shards of the given numbers of documents."""
+    """(counts, each text without later copies), computed by the stages over shards of the given sizes."""
     folder.mkdir(parents=True, exist_ok=True)
     cuts = [0, *np.cumsum(sizes, dtype=int).tolist(), len(texts)]
     inputs = []
@@ -79,8 +79,8 @@ def search(folder, texts, passages, sizes=()):
     return report, kept
 
 
-def test_windows_are_those_of_brute_force(tmp_path, monkeypatch):
-    """Runs of words that have stood before, found by looking at every window of every text."""
+def test_windows_equal_those_of_brute_force(tmp_path, monkeypatch):
+    """Runs of words that came before, found by comparing every window of every text."""
     rng = np.random.default_rng(0)
     repeated = " ".join(prose(rng, 30))
     texts = [" ".join(prose(rng, rng.integers(5, 60))) for _ in range(12)]
@@ -107,19 +107,19 @@ def test_windows_are_those_of_brute_force(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("kind, gap", [("paragraph", "\n\n"), ("line", "\n")])
-def test_paragraphs_and_lines(tmp_path, kind, gap):
+def test_repeated_paragraphs_and_lines_are_found(tmp_path, kind, gap):
     text = gap.join(["a first one", "short", "a  second one", "short", "a first one "])
     report, kept = search(tmp_path, [text, f"a second one{gap}a third one"], Passages(kind, words=3))
     assert kept == [gap.join(["a first one", "short", "a  second one", "short", ""]), f"{gap}a third one"]
     assert (report["passages"], report["later_copies"]) == (5, 2)
 
 
-def test_no_document_and_none_long_enough(tmp_path):
+def test_no_documents_or_none_long_enough(tmp_path):
     report, kept = search(tmp_path / "short", ["a b c", "a b c", "d"], Passages(words=4))
     assert kept == ["a b c", "a b c", "d"] and report["passages"] == 0
 
 
-def test_a_document_of_copies_alone_is_out(tmp_path):
+def test_a_document_of_only_copies_is_dropped(tmp_path):
     report, kept = search(tmp_path, ["a b c d", "new", "A b,  c d\n"], Passages("window", words=4))
     assert kept == ["a b c d", "new", ""] and report["documents_with_copies"] == 1
 
@@ -131,12 +131,12 @@ def test_a_document_of_copies_alone_is_out(tmp_path):
         (dict(words=0), "passages.words = 0: must be at least 1"),
     ],
 )
-def test_bad_options_are_refused(options, message):
+def test_invalid_options_are_refused(options, message):
     with pytest.raises(ConfigError, match=message):
         Passages(**options)
 
 
-def test_paragraphs():
+def test_paragraphs_are_separated_by_blank_lines():
     texts = ["one\n\n two \n \nthree", "", "two", "\n\n \n"]
     flat, offsets = paragraph_hashes(texts)
     assert offsets.tolist() == [0, 3, 3, 4, 4]

@@ -19,8 +19,8 @@ def by_text(flat, offsets):
 
 @settings(deadline=None)
 @given(texts_of_all_kinds)
-def test_words_are_those_found_character_by_character(texts):
-    """Equal words have equal hashes, different ones different hashes, wherever they stand."""
+def test_words_equal_those_found_character_by_character(texts):
+    """Equal words have equal hashes and different words have different hashes, at any position."""
     found = by_text(*word_hashes(texts))
     expected = [words(text) for text in texts]
     assert [len(hashes) for hashes in found] == [len(some) for some in expected]
@@ -45,8 +45,8 @@ def test_shingles_are_runs_of_words(texts, n):
 
 
 @pytest.mark.parametrize("end", ["", " é"])
-def test_batches_and_long_texts_change_nothing(monkeypatch, end):
-    """Cut into many batches, and a text into many segments, also where it has no space to be cut at."""
+def test_batches_and_segments_do_not_change_hashes(monkeypatch, end):
+    """Texts are split into many batches, and a text into many segments, also where it has no space to cut at."""
     texts = ["a short one", "", "some words of a longer text\n" * 50 + end, "x" * 300, "漢字" * 150, "end" + end]
     whole = by_text(*word_hashes(texts))
     monkeypatch.setattr(shingles, "BATCH_CHARACTERS", 64)
@@ -54,7 +54,7 @@ def test_batches_and_long_texts_change_nothing(monkeypatch, end):
     assert [len(hashes) for hashes in whole] == [len(words(text)) for text in texts]
 
 
-def test_a_text_hashes_alike_alone_and_beside_others_of_another_script():
+def test_hashes_do_not_depend_on_texts_of_other_scripts():
     (alone,) = by_text(*shingle_hashes(["The cat sat on the mat again"], 5))
     beside = by_text(*shingle_hashes(["é", "the CAT sat. On: the mat again!", "the cat sat on the mat again ß"], 5))
     assert beside[1] == alone and beside[2] == [*alone, beside[2][-1]]
@@ -66,7 +66,7 @@ def test_scripts_without_spaces_make_shingles_of_characters():
     assert flat[:3].tolist() == flat[3:6].tolist()
 
 
-def test_the_unit_character_counts_everything_but_space():
+def test_the_unit_character_counts_all_but_whitespace():
     flat, offsets = shingle_hashes(["a+b c", "A +bc", "a-bc"], 3, "character")
     plus, spaced, minus = by_text(flat, offsets)
     assert len(plus) == 2 and plus == spaced and not set(plus) & set(minus)
@@ -74,7 +74,7 @@ def test_the_unit_character_counts_everything_but_space():
 
 @settings(max_examples=50, deadline=None)
 @given(st.lists(st.lists(st.integers(0, 3), max_size=12), max_size=5), st.integers(1, 6))
-def test_window_hashes_are_equal_where_windows_are(documents, n):
+def test_window_hashes_are_equal_for_equal_windows(documents, n):
     flat = np.array([value for document in documents for value in document], np.uint64)
     offsets = np.cumsum([0, *map(len, documents)])
     hashes, window_offsets = window_hashes(flat, offsets, n)
@@ -84,7 +84,7 @@ def test_window_hashes_are_equal_where_windows_are(documents, n):
     assert len(set(zip(windows, hashes.tolist()))) == len(set(windows)) == len(set(hashes.tolist()))
 
 
-def test_window_hashes_over_many_chunks(monkeypatch):
+def test_window_hashes_do_not_depend_on_chunks(monkeypatch):
     values = np.random.default_rng(0).integers(0, 1 << 63, 5000).astype(np.uint64)
     offsets = np.array([0, 10, 1500, 1500, 5000])
     whole, _ = window_hashes(values, offsets, 50)

@@ -19,13 +19,13 @@ from gptjax.splitmix import mix
 
 
 def sets_of(*sizes_and_starts):
-    """Consecutive numbers, mixed: overlaps are known by counting."""
+    """Hashes of consecutive numbers, whose overlaps are known."""
     parts = [mix(np.arange(start, start + size, dtype=np.uint64)) for size, start in sizes_and_starts]
     return np.concatenate(parts), np.cumsum([0, *map(len, parts)])
 
 
 def test_agreement_estimates_jaccard():
-    """Unbiased, and with the spread of independent draws: √(J(1-J)/K)."""
+    """The estimate is unbiased and has the spread of independent draws: √(J(1-J)/K)."""
     jaccards, permutations = [], 256
     errors = []
     for trial in range(200):
@@ -50,12 +50,12 @@ def test_signatures_do_not_depend_on_chunks_repeats_or_order(monkeypatch):
     assert not np.array_equal(signatures(flat, offsets, 16, seed=1), whole)
 
 
-def test_no_document_at_all():
+def test_no_documents_have_no_sketches():
     assert signatures(np.zeros(0, np.uint64), np.zeros(1, np.int64), 8).shape == (0, 8)
     assert band_keys(np.zeros((0, 8), np.uint32), 2, 4).shape == (0, 2)
 
 
-def test_band_keys_are_equal_where_all_rows_of_a_band_are():
+def test_band_keys_are_equal_if_all_rows_of_a_band_are():
     values = np.random.default_rng(0).integers(0, 3, (300, 12)).astype(np.uint32)
     keys = band_keys(values, 4, 3)
     same = (values[:, None, :] == values[None, :, :]).reshape(300, 300, 4, 3).all(-1)
@@ -82,7 +82,7 @@ def test_parameters_reach_the_recall_with_the_most_rows(threshold):
     assert probability(threshold, 128 // (rows + 1), rows + 1) < 0.98
 
 
-def test_parameters_of_the_default_and_what_cannot_be():
+def test_default_parameters_and_impossible_ones():
     assert bands_and_rows(0.8) == (18, 7)
     with pytest.raises(ConfigError, match=r"permutations = 2: too few to find 98% of the pairs of similarity .* = 0.1"):
         bands_and_rows(0.1, 2)
@@ -90,12 +90,12 @@ def test_parameters_of_the_default_and_what_cannot_be():
 
 @settings(deadline=None)
 @given(st.lists(st.text(st.sampled_from("ab+ \n\t\u00a0\u3000\x1céÅ\u030a漢"), max_size=8), max_size=12))
-def test_hashes_are_equal_where_texts_are_but_for_space_and_composition(texts):
+def test_hashes_ignore_whitespace_and_unicode_composition(texts):
     plain = ["".join(unicodedata.normalize("NFC", text).split()) for text in texts]
     hashes = exact_hashes(texts)
     assert hashes.dtype == np.uint64
     assert (hashes[:, None] == hashes[None]).tolist() == [[a == b for b in plain] for a in plain]
 
 
-def test_punctuation_and_case_make_a_difference():
+def test_hashes_depend_on_punctuation_and_case():
     assert len(set(exact_hashes(["a + b", "a - b", "A + b", "a+b "]).tolist())) == 3

@@ -12,7 +12,7 @@ def sets_of(texts):
     return [flat[start:end] for start, end in itertools.pairwise(offsets)]
 
 
-def test_similarities_are_those_of_brute_force():
+def test_similarities_equal_those_of_brute_force():
     texts = ["", "too short", *planted(families=8, alone=5), "a b c d e a b c d e a b c d e f"]
     i, j = np.triu_indices(len(texts), 1)
     found = jaccard(pack(i, j), sets_of(texts))
@@ -20,7 +20,7 @@ def test_similarities_are_those_of_brute_force():
     assert np.count_nonzero(found) > 20
 
 
-def test_a_threshold_changes_nothing_above_it():
+def test_a_threshold_does_not_change_similarities_above_it():
     texts = planted(families=8, alone=5)
     i, j = np.triu_indices(len(texts), 1)
     all_of_them = jaccard(pack(i, j), sets_of(texts))
@@ -29,7 +29,7 @@ def test_a_threshold_changes_nothing_above_it():
     assert np.all((found == all_of_them) | (found == 0))
 
 
-def test_sets_in_files_are_those_in_memory(tmp_path):
+def test_sets_in_files_equal_those_in_memory(tmp_path):
     assert len(SetFolder(tmp_path).nodes) == 0
     texts = planted(families=3, alone=3)
     sets = sets_of(texts)

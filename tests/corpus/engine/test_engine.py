@@ -1,4 +1,4 @@
-"""The engine's promise: whatever is killed, with any number of workers, the same bytes, and none half-written."""
+"""The engine writes the same bytes with any number of workers and whatever is killed, and no file is half-written."""
 
 import json
 import os
@@ -21,7 +21,7 @@ INPUTS = [{"letter": letter, "count": 1000 + i} for i, letter in enumerate("abcd
 
 
 def write(task, folder):
-    """Two files; behaves badly at first where the options name a task and a way."""
+    """Writes two files; misbehaves at first if the options name a task and a way."""
     if task.number == task.options.get("bad_task", -1):
         strikes = Path(task.options["strikes"])
         with open(strikes, "a") as file:
@@ -39,7 +39,7 @@ def misbehave(way, folder):
     if way == "killed":
         os.kill(os.getpid(), signal.SIGKILL)
     if way == "raises":
-        raise ValueError("a shard that cannot be done")
+        raise ValueError("a shard that cannot be processed")
     if way == "mistake":
         raise ConfigError("sources: no such thing")
     if way == "slow":
@@ -59,7 +59,7 @@ def bad(tmp_path, task, way, times=1):
 
 
 def contents(work):
-    """File → bytes; in the markers the stage's key, which differs with the options, is left out."""
+    """File → bytes; in markers the stage's key, which differs with the options, is left out."""
     found = {}
     for path in sorted(work.glob("*/*")):
         if path.suffix == ".json":
@@ -85,7 +85,7 @@ def processes():
         yield executor
 
 
-def test_results_are_in_order_and_name_what_was_written(tmp_path, processes):
+def test_results_are_in_order_and_name_the_written_files(tmp_path, processes):
     told = []
     results = run_stage(Stage("write", write), INPUTS, tmp_path, processes, lambda i, result: told.append(i))
     assert [result["report"]["bytes"] for result in results] == [task["count"] for task in INPUTS]
@@ -100,13 +100,13 @@ def test_any_number_of_workers_gives_the_same_bytes(tmp_path, processes, unbroke
 
 
 @pytest.mark.parametrize("way", ["killed", "raises"])
-def test_a_task_that_fails_twice_is_done_the_third_time(tmp_path, processes, unbroken, way):
+def test_a_task_that_fails_twice_succeeds_at_the_third_attempt(tmp_path, processes, unbroken, way):
     run_stage(bad(tmp_path, 2, way, times=2), INPUTS, tmp_path / "work", processes)
     assert contents(tmp_path / "work") == unbroken
 
 
-@pytest.mark.parametrize("way, reason", [("killed", "its worker died"), ("raises", "ValueError: a shard that cannot")])
-def test_a_task_that_keeps_failing_is_set_aside_and_the_others_are_done(tmp_path, processes, unbroken, way, reason):
+@pytest.mark.parametrize("way, reason", [("killed", "its worker died"), ("raises", "ValueError: a shard")])
+def test_a_task_that_keeps_failing_does_not_stop_the_others(tmp_path, processes, unbroken, way, reason):
     stage = bad(tmp_path, 5, way, times=3)
     with pytest.raises(RunError, match=f"write: 1 of 8 tasks failed 3 times each, .*; task 5: {reason}"):
         run_stage(stage, INPUTS, tmp_path / "work", processes)
@@ -117,7 +117,7 @@ def test_a_task_that_keeps_failing_is_set_aside_and_the_others_are_done(tmp_path
     assert contents(tmp_path / "work") == unbroken
 
 
-def test_finished_tasks_only_run_again_for_other_inputs_options_or_version(tmp_path, processes):
+def test_finished_tasks_run_again_only_for_other_inputs_options_or_version(tmp_path, processes):
     def paths():
         return {path: path.stat().st_ino for path in tmp_path.glob("*/*")}
 
@@ -137,7 +137,7 @@ def test_finished_tasks_only_run_again_for_other_inputs_options_or_version(tmp_p
 
 
 @pytest.mark.parametrize("harm", ["missing", "truncated", "marker cut"])
-def test_files_that_are_not_as_the_marker_says_are_made_anew(tmp_path, processes, unbroken, harm):
+def test_files_that_differ_from_the_marker_are_made_again(tmp_path, processes, unbroken, harm):
     run_stage(Stage("write", write), INPUTS, tmp_path, processes)
     (text,) = tmp_path.glob("*/part-00004.text")
     if harm == "missing":
@@ -151,11 +151,11 @@ def test_files_that_are_not_as_the_marker_says_are_made_anew(tmp_path, processes
 
 
 @pytest.mark.parametrize("way, error", [("disk full", OSError), ("mistake", ConfigError)])
-def test_what_no_other_task_could_do_better_ends_the_run(tmp_path, processes, unbroken, way, error):
+def test_an_error_that_every_task_would_meet_ends_the_run(tmp_path, processes, unbroken, way, error):
     stage = bad(tmp_path, 1, way)
     with pytest.raises(error, match="write: .*File too large" if way == "disk full" else "sources: no such thing"):
         run_stage(stage, INPUTS, tmp_path / "work", processes)
-    assert (tmp_path / "strikes").read_text() == "x", "it is not tried again"
+    assert (tmp_path / "strikes").read_text() == "x", "it is tried only once"
     assert not list((tmp_path / "work").glob("*/part-00001*"))
     run_stage(stage, INPUTS, tmp_path / "work", processes)
     assert contents(tmp_path / "work") == unbroken
@@ -174,7 +174,7 @@ if __name__ == "__main__":
 
 
 @pytest.mark.parametrize("by", [signal.SIGKILL, signal.SIGINT])
-def test_a_killed_driver_takes_its_workers_along_and_the_same_call_goes_on(tmp_path, processes, unbroken, by):
+def test_workers_end_with_a_killed_driver_and_the_same_call_continues(tmp_path, processes, unbroken, by):
     script = tmp_path / "driver.py"
     script.write_text(DRIVER.format(repository=str(REPOSITORY), folder=str(tmp_path)))
     driver = subprocess.Popen([sys.executable, script], stderr=subprocess.DEVNULL)
@@ -184,7 +184,7 @@ def test_a_killed_driver_takes_its_workers_along_and_the_same_call_goes_on(tmp_p
     workers = {int(pid) for pid in os.listdir("/proc") if pid.isdigit() and parent_of(pid) == driver.pid}
     driver.send_signal(by)
     driver.wait()
-    assert attempt.is_dir(), "what the worker was doing is left in its own folder"
+    assert attempt.is_dir(), "the worker's unfinished files are in its own folder"
     until(lambda: not any(os.path.exists(f"/proc/{pid}") for pid in workers))
 
     run_stage(bad(tmp_path, 6, "slow"), INPUTS, work, processes)
@@ -200,11 +200,11 @@ def parent_of(pid):
 
 @pytest.fixture
 def importable(monkeypatch):
-    """Workers that are no children of this process find this file, and gptjax where it is not installed."""
+    """Workers that are not children of this process can import this file, and gptjax if it is not installed."""
     monkeypatch.setenv("PYTHONPATH", f"{REPOSITORY}{os.pathsep}{REPOSITORY / 'tests/support'}")
 
 
-def test_on_ray_a_killed_worker_is_replaced(tmp_path, unbroken, importable):
+def test_ray_replaces_a_killed_worker(tmp_path, unbroken, importable):
     pytest.importorskip("ray")
     from gptjax.cluster.ray_tasks import RayTasks
 
@@ -228,7 +228,7 @@ def test_a_ray_that_does_not_start_is_reported_in_one_sentence(monkeypatch):
 
 
 @pytest.mark.parametrize("kind", ["local", "debug"])
-def test_as_jobs_of_submitit(tmp_path, unbroken, kind, monkeypatch, importable):
+def test_tasks_run_as_submitit_jobs(tmp_path, unbroken, kind, monkeypatch, importable):
     pytest.importorskip("submitit")
     from gptjax.cluster import job_tasks
 
@@ -248,8 +248,8 @@ def test_a_missing_slurm_is_reported_in_one_sentence(tmp_path, monkeypatch):
         JobTasks("slurm", tmp_path, 0, {})
 
 
-def test_a_stage_is_known_by_its_name_version_options_and_inputs_wherever_its_code_is():
-    """These keys are on disk: folders that were prepared before keep what is done."""
+def test_the_key_of_a_stage_depends_on_name_version_options_and_inputs_alone():
+    """These keys are on disk: folders that were prepared earlier keep their finished tasks."""
     options = {"mend": True, "language": True, "personal": []}
     inputs = {"documents": {"name": "a", "size": 1, "hash": "b"}}
     for function in (write, misbehave):

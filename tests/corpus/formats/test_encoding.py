@@ -28,21 +28,21 @@ ENCODINGS = [
 
 
 @pytest.mark.parametrize("language, name", ENCODINGS)
-def test_text_is_read_in_the_encoding_that_it_is_in(language, name):
+def test_the_encoding_of_a_text_is_detected(language, name):
     pytest.importorskip("resiliparse")
     text = TEXTS[language]
     found = decode(text.encode(name))
     assert found.text == text and not found.damage
     assert (found.how == "mark") == (name in ("utf-8-sig", "utf-16", "utf-32"))
     assert (found.how == "utf-8") == (name == "utf-8")
-    if name not in ("utf-16-le", "utf-16-be"):  # a beginning with no more than a zero is not enough for them
+    if name not in ("utf-16-le", "utf-16-be"):  # a beginning with only one zero byte is not enough for them
         encoding, mark = of_head(text.encode(name)[:160], detect=True)
         rest = text.encode(name)[mark:]
         assert rest.decode(encoding) == text
 
 
 @pytest.mark.parametrize("language", ["zh", "ja", "ko", "ru", "fr"])
-def test_a_bad_byte_makes_no_other_encoding(language):
+def test_a_bad_byte_does_not_change_the_encoding(language):
     raw = bytearray((TEXTS[language] * 3).encode())
     raw[len(raw) // 2] = 0xFF
     found = decode(bytes(raw))
@@ -63,15 +63,15 @@ def test_a_bad_byte_makes_no_other_encoding(language):
         (b'<?xml version="1.0" encoding="koi8-r"?>' + "мир".encode("koi8-r"), "мир"),
         (b'<meta charset="shift_jis">' + "世界".encode("shift_jis"), "世界"),
         (b"\\usepackage[latin9]{inputenc}" + "1 €".encode("iso-8859-15"), "1 €"),
-        (b"# coding: punycode\nna\xefve", "naïve"),  # nothing to be tried
+        (b"# coding: punycode\nna\xefve", "naïve"),  # not an encoding to try
         (b"# coding: no-such-thing\nna\xefve", "naïve"),
-        (b"caf\xed\xa0\x80", "caf\ufffd\ufffd\ufffd"),  # half a surrogate pair
+        (b"caf\xed\xa0\x80", "caf\ufffd\ufffd\ufffd"),  # a lone surrogate
         (b"\x81", "\ufffd"),
-        (b"\x7fELF\0\1\0\2\0", "\x7fELF\0\1\0\2\0"),  # no UTF-16
+        (b"\x7fELF\0\1\0\2\0", "\x7fELF\0\1\0\2\0"),  # not UTF-16
         (b"", ""),
     ],
 )
-def test_decode(raw, text):
+def test_decode_finds_the_encoding_and_replaces_bad_bytes(raw, text):
     assert unix_lines(decode(raw).text).endswith(text)
 
 
@@ -88,11 +88,11 @@ def test_decode(raw, text):
         ("мир".encode("koi8-r"), "KOI8-R", "мир"),
     ],
 )
-def test_what_a_server_declares(raw, told, text):
+def test_the_encoding_that_a_server_declares_is_used(raw, told, text):
     assert decode(raw, [told]).text == text
 
 
-def test_without_detection_all_without_a_mark_is_utf8():
+def test_without_detection_text_without_a_byte_order_mark_is_utf8():
     assert decode("é".encode("latin-1"), ["latin-1"], detect=False).text == "\ufffd"
     assert decode("é".encode("utf-16"), detect=False).text == "é"
 
@@ -101,12 +101,12 @@ def test_the_head_of_a_file_declares_its_encoding():
     unmarked = "one line\nand another\n".encode("utf-16-le")
     assert encoding.of_head(unmarked, detect=True) == ("utf-16-le", 0)
     assert encoding.of_head(unmarked, detect=False) == ("utf-8", 0)
-    assert encoding.of_head(b"abc\xc3", detect=True) == ("utf-8", 0)  # a character that the head cuts in two
+    assert encoding.of_head(b"abc\xc3", detect=True) == ("utf-8", 0)  # a character that is cut at the end of the head
 
 
 def test_text_that_resembles_an_encoding_is_not_read_in_it():
-    assert encoding.decode("a b\n".encode("utf-16-le") + b"\n").encoding == "utf-8"  # half a character too long
-    assert encoding.decode(b"caf\xe9 \\n", ["unicode_escape"]).text == "café \\n"  # no encoding of text
+    assert encoding.decode("a b\n".encode("utf-16-le") + b"\n").encoding == "utf-8"  # an incomplete character
+    assert encoding.decode(b"caf\xe9 \\n", ["unicode_escape"]).text == "café \\n"  # not a text encoding
     assert encoding.decode(rb"\usepackage[applemac]{inputenc}" + b" caf\x8e").text.endswith(" café")
 
 
@@ -125,6 +125,6 @@ def test_text_that_resembles_an_encoding_is_not_read_in_it():
         ("big5", "嘅", "big5hkscs"),
     ],
 )
-def test_what_is_declared_as_an_encoding_may_be_a_larger_one_that_holds_it(declared, character, larger):
+def test_a_declared_encoding_may_stand_for_its_superset(declared, character, larger):
     found = decode(f"a {character} b".encode(larger), [declared])
     assert (found.text, found.how, found.damage) == (f"a {character} b", "declared", "")

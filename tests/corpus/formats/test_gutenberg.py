@@ -37,12 +37,12 @@ FOOTERS = {
 
 @pytest.mark.parametrize("header", HEADERS)
 @pytest.mark.parametrize("footer", FOOTERS)
-def test_the_book_is_left(header, footer):
+def test_only_the_book_is_left(header, footer):
     text = HEADERS[header] + BOOK + FOOTERS[footer]
     assert without_boilerplate(text).strip() == BOOK.strip()
 
 
-def test_words_about_the_project_in_the_book_stay():
+def test_words_about_the_project_within_the_book_stay():
     text = BOOK + "\nEnd of Project Gutenberg is what he feared.\n" + BOOK * 3
     assert without_boilerplate(text) == text
 
@@ -61,9 +61,9 @@ def test_lines_broken_to_a_width_become_paragraphs():
     told = unwrapped(wrapped)
     assert "at occasional intervals, when" in told and "wind, which" in told
     assert told.endswith("    A centred line\n\nRoses are red,\nViolets are blue,\n")
-    assert "lamps that strug-gled." in told  # a hyphen may be the word's own
+    assert "lamps that strug-gled." in told  # a hyphen may belong to the word
 
 
-def test_text_that_is_not_wrapped_stays():
+def test_text_without_wrapped_lines_is_not_changed():
     for text in ("", "one\n\ntwo\n", "word " * 500 + "\n\n" + "word " * 400):
         assert unwrapped(text).split() == text.split() and unwrapped(text).count("\n") == text.count("\n")

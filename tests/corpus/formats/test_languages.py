@@ -36,7 +36,7 @@ def test_a_file_name_gives_the_language(name, language):
         ("a.py", "namespace x", "python"),
     ],
 )
-def test_suffixes_of_several_languages(name, text, language):
+def test_the_text_decides_among_languages_with_the_same_suffix(name, text, language):
     assert languages.of_text(name, text) == language and language in languages.of_name(name)
 
 
@@ -53,10 +53,10 @@ def test_suffixes_of_several_languages(name, text, language):
         (b"\x7fELF", ""),
     ],
 )
-def test_scripts(start, language):
+def test_the_interpreter_line_of_a_script_gives_the_language(start, language):
     assert languages.of_shebang(start) == language
 
 
-def test_the_table():
+def test_the_table_has_sixty_languages_of_every_kind():
     assert len(languages.LANGUAGES) >= 60
     assert {languages.kind(language) for language in languages.LANGUAGES} == {"code", "prose", "data"}

@@ -13,13 +13,13 @@ def expanded(source):
     [
         ("a % comment\nb", "a \nb"),
         ("50\\% % yes", "50\\% "),
-        ("a\n% alone\nb", "a\nb"),  # no empty line, which would part paragraphs
+        ("a\n% alone\nb", "a\nb"),  # no empty line, which would separate paragraphs
         ("a\\\\% line break", "a\\\\"),
         ("\\begin{comment}x\\end{comment}y \\iffalse z \\fi w", "y  w"),
         ("\\begin{verbatim}\n% kept\n\\end{verbatim}\n% gone\nx", "\\begin{verbatim}\n% kept\n\\end{verbatim}\nx"),
     ],
 )
-def test_comments(source, text):
+def test_comments_are_removed(source, text):
     assert without_comments(source) == text
 
 
@@ -36,13 +36,13 @@ def test_comments(source, text):
         ("\\newcommand{\\a}{\\b}\\newcommand{\\b}{c}\\a", "c"),
         ("\\newcommand{\\la}{\\langle}\\la x, \\la", "\\langle x, \\langle"),
         ("\\newcommand{\\x}{1}\\newcommand{\\x}{2}\\x", "2"),
-        ("\\newcommand{\\x}{\\ifmmode a\\else b\\fi}\\x", "\\x"),  # computes
+        ("\\newcommand{\\x}{\\ifmmode a\\else b\\fi}\\x", "\\x"),  # a macro that computes
         ("\\newcommand{\\section}{x}\\section{a}", "\\section{a}"),
         ("\\newcommand{\\x}[1]{#1}\\x", "\\x"),  # without its argument
         ("\\newcommand{\\broken", "\\newcommand{\\broken"),
     ],
 )
-def test_macros(source, text):
+def test_macros_are_expanded(source, text):
     assert expanded(source) == text
 
 
@@ -55,7 +55,7 @@ def test_macros(source, text):
         "\\def\\a#1{\\a{#1#1}}\\a{b}",
     ],
 )
-def test_macros_that_grow_come_to_an_end(source):
+def test_the_expansion_of_macros_is_limited(source):
     assert len(expanded(source)) < 1_000_000
 
 
@@ -90,7 +90,7 @@ def test_macros_that_grow_come_to_an_end(source):
         ("", ""),
     ],
 )  # fmt: skip
-def test_text(source, text):
+def test_latex_becomes_text(source, text):
     assert to_text(source).split() == text.split()
     assert to_text(source).count("\n\n") == text.count("\n\n") or "equation" in source
 
@@ -106,7 +106,7 @@ def test_a_document_begins_with_its_title():
 FILES = {
     "main.tex": "\\documentclass{a}\\usepackage{mine,others}\\begin{document}\\input{parts/one}\\include{two}",
     "parts/one.tex": "ONE \\input three \\input{../../secret} \\input{/etc/passwd}",
-    "parts/three.tex": "THREE \\input{parts/one}",  # in a circle
+    "parts/three.tex": "THREE \\input{parts/one}",  # a cycle
     "two.tex": "TWO\\endinput NOT",
     "mine.sty": "\\newcommand{\\x}{y}",
     "other.tex": "OTHER",
@@ -122,14 +122,14 @@ def test_included_files_are_the_projects_own():
     assert flat.files == ["main.tex", "mine.sty", "parts/one.tex", "parts/three.tex", "two.tex"]
 
 
-def test_what_is_included_is_limited():
+def test_the_size_of_included_files_is_limited():
     files = {f"{c}.tex": f"\\input{{{d}}}\\input{{{d}}}" * 50 for c, d in zip("abcdefg", "bcdefgh")} | {
         "h.tex": "x" * 100
     }
     assert len(flatten("a.tex", files, files.__getitem__, 100_000).source) < 2_000_000
 
 
-def test_a_whole_document():
+def test_a_whole_document_becomes_text():
     assert is_document("\\documentclass[a4]{article}\n\\begin{document}x")
     assert not is_document("\\documentclass{x}") and not is_document("\\begin{document}x")
 
@@ -153,5 +153,5 @@ def test_a_whole_document():
     ],
 )
 def test_time_is_linear_in_length(unit):
-    """A time that grew with the square of the length would be minutes."""
+    """A time quadratic in the length would be minutes."""
     assert isinstance(to_text(expanded(unit * (300_000 // len(unit)))), str)

@@ -23,7 +23,7 @@ use the GNU Lesser General Public License instead of this License."""
     [
         (MIT, "MIT"),
         (MIT.replace("\n", "\n * "), "MIT"),  # as a comment
-        (MIT + GPL, "MIT"),  # the first one is the project's, what follows is of its parts
+        (MIT + GPL, "MIT"),  # the first licence is the project's, the following ones are those of its parts
         ("Permission is hereby granted, free of charge, to any person, without restriction", "MIT-0"),
         (BSD, "BSD-2-Clause"),
         (BSD + " … Neither the name … may be used to endorse or promote products", "BSD-3-Clause"),
@@ -43,7 +43,7 @@ use the GNU Lesser General Public License instead of this License."""
         ("", ""),
     ],
 )  # fmt: skip
-def test_a_text_gives_its_licence(text, name):
+def test_the_licence_of_a_text_is_recognized(text, name):
     assert licenses.of_text(text) == name
 
 
@@ -58,7 +58,7 @@ def test_a_text_gives_its_licence(text, name):
         ("import os\n", ""),
     ],
 )
-def test_the_head_of_a_file_gives_its_licence(head, name):
+def test_the_licence_in_the_head_of_a_file_is_recognized(head, name):
     assert licenses.of_notice(head) == name
 
 
@@ -71,7 +71,7 @@ def test_the_head_of_a_file_gives_its_licence(head, name):
         ("GPL-3.0-only OR MIT", True),
         ("MIT AND GPL-3.0-only", False),
         ("MIT AND (GPL-2.0+ OR BSD-3-Clause)", True),
-        ("MIT OR Apache-2.0 AND GPL-3.0", True),  # AND binds closer
+        ("MIT OR Apache-2.0 AND GPL-3.0", True),  # AND binds more tightly
         ("GPL-3.0 OR Apache-2.0 AND GPL-3.0", False),
         ("Apache-2.0 WITH LLVM-exception", True),
         ("MIT OR", False),
@@ -81,11 +81,11 @@ def test_the_head_of_a_file_gives_its_licence(head, name):
         ("(" * 10_000, False),
     ],
 )
-def test_whether_an_expression_can_be_met(expression, allowed):
+def test_an_expression_is_met_by_allowed_licences(expression, allowed):
     assert is_allowed(expression, PERMISSIVE) is allowed
 
 
-def test_a_later_version_is_of_the_same_name():
+def test_or_later_keeps_the_name_of_a_licence():
     assert is_allowed("GPL-2.0-or-later", ("GPL-2.0",)) and not is_allowed("GPL-3.0-or-later", ("GPL-2.0",))
 
 
@@ -108,7 +108,7 @@ def test_a_later_version_is_of_the_same_name():
         ("Summary: none", ""),
     ],
 )  # fmt: skip
-def test_metadata_of_a_package(fields, name):
+def test_the_metadata_of_a_package_give_its_licence(fields, name):
     assert licenses.of_metadata(f"Metadata-Version: 2.4\nName: x\n{fields}\n\nText\n") == name
 
 
@@ -120,5 +120,5 @@ def test_metadata_of_a_package(fields, name):
         ("http://arxiv.org/licenses/nonexclusive-distrib/1.0/", ""),
     ],
 )
-def test_addresses(address, name):
+def test_the_address_of_a_licence_gives_its_name(address, name):
     assert licenses.of_address(address) == name

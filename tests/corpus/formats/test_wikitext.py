@@ -37,13 +37,13 @@ def test_markup_becomes_text(markup, text):
     assert to_text(markup) == text
 
 
-def test_sections_to_leave_out_are_the_callers():
+def test_the_caller_chooses_which_sections_are_left_out():
     markup = "a\n== References ==\nb\n== Plot summary ==\nc"
     assert to_text(markup, ()) == "a\n\nReferences\n\nb\n\nPlot summary\n\nc"
     assert to_text(markup, ("plot_summary",)) == "a\n\nReferences\n\nb"
 
 
-def test_what_a_template_leaves_behind_is_tidied():
+def test_punctuation_left_by_templates_is_removed():
     assert tidy("A (, ; b) , c  d\n\n\n\n- \n,\ne") == "A (b), c d\n\ne"
 
 
@@ -69,5 +69,5 @@ def test_what_a_template_leaves_behind_is_tidied():
     ],
 )
 def test_time_is_linear_in_length(unit):
-    """A time that grew with the square of the length would be minutes."""
+    """A time quadratic in the length would be minutes."""
     assert isinstance(to_text(unit * (300_000 // len(unit))), str)

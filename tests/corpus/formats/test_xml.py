@@ -5,7 +5,7 @@ from gptjax.corpus.formats.xml import BrokenXML, parse, text_of
 BOMB = '<!DOCTYPE a [<!ENTITY x "ha"><!ENTITY y "&x;&x;">]><a>&y;</a>'
 
 
-def test_names_without_namespaces_and_entities_of_html():
+def test_namespaces_are_dropped_and_html_entities_are_known():
     root = parse(
         b'<!DOCTYPE a PUBLIC "x" "http://nowhere/x.dtd">'
         b'<a xmlns="u" xmlns:v="w" xml:lang="en"><v:b v:c="1">q &eacute;&amp;</v:b></a>'
@@ -27,12 +27,12 @@ def test_names_without_namespaces_and_entities_of_html():
         ('<?xml version="1.0" encoding="no-such"?><a/>', "unknown encoding"),
     ],
 )
-def test_what_is_refused(document, message):
+def test_invalid_or_dangerous_xml_is_refused(document, message):
     with pytest.raises(BrokenXML, match=message):
         parse(document.encode())
 
 
-def test_a_file_outside_is_never_read(tmp_path):
+def test_an_external_entity_is_never_read(tmp_path):
     (tmp_path / "secret").write_text("secret")
     root = parse(f'<!DOCTYPE a SYSTEM "file://{tmp_path}/secret"><a>&x;</a>'.encode())
     assert text_of(root) == "&x;"

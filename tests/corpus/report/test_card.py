@@ -1,4 +1,4 @@
-"""The data card says what the manifest says, and whatever a document holds stays in its place."""
+"""The data card agrees with the manifest, and no text of a document can break its layout."""
 
 import json
 import re
@@ -23,7 +23,9 @@ def text(seed, words=80):
 
 @pytest.fixture(scope="module")
 def sources(tmp_path_factory):
-    """a|b: 30 documents of which three are copies and one holds a question; web: 20, one of which would be a page."""
+    """a|b: 30 documents, three of them copies and one with a question; web: 20 documents, one of them with HTML and
+    Markdown.
+    """
     folder = tmp_path_factory.mktemp("sources")
     texts = [text(i) for i in range(27)] + [text(0), text(1), f"{text(2)} end"]
     texts[5] += " " + text(999, 20)
@@ -59,12 +61,12 @@ def prepared(sources, tmp_path_factory):
 
 
 def cells(card, first):
-    """The cells of the table rows that begin with a cell."""
+    """The cells of the table rows whose first cell is `first`."""
     rows = [line.strip("| ").split(" | ") for line in card.splitlines() if line.startswith(f"| {first} |")]
     return rows[0] if len(rows) == 1 else rows
 
 
-def test_figures_are_those_of_the_manifest(prepared):
+def test_figures_equal_those_of_the_manifest(prepared):
     output, manifest = prepared
     card = (output / "card.md").read_text()
     for split, of in manifest["splits"].items():
@@ -87,7 +89,7 @@ def test_figures_are_those_of_the_manifest(prepared):
     assert len(list(output.glob("card_*.png"))) == 3
 
 
-def test_samples_of_every_source_and_reason(prepared):
+def test_the_card_has_samples_of_every_source_and_reason(prepared):
     output, _ = prepared
     card = (output / "card.md").read_text()
     stayed, gone = card.split("## Documents that stayed")[1].split("## Documents that did not")
@@ -105,12 +107,12 @@ def test_the_same_corpus_gives_the_same_bytes(sources, prepared, tmp_path):
         assert (tmp_path / "again" / path.name).read_bytes() == path.read_bytes(), path.name
 
 
-def test_the_folder_stays_a_prepared_one(prepared):
+def test_the_folder_is_still_a_prepared_folder(prepared):
     output, manifest = prepared
     assert finished(output, {"a": 1}, overwrite=False) == json.loads(json.dumps(manifest))
 
 
-def test_the_card_is_shorter_without_searches(sources, tmp_path):
+def test_the_card_has_no_sections_of_searches_that_did_not_run(sources, tmp_path):
     prepare(sources, tmp_path, duplicates__kind="none", contamination__sets=())
     card = (tmp_path / "card.md").read_text()
     assert "## Duplicates" not in card and "## Evaluation" not in card and "did not" not in card
@@ -131,7 +133,7 @@ def test_options_that_differ_from_the_defaults_are_listed_and_the_others_counted
     assert f"The other {len(options) - 2} options have their default values; manifest.json has all." in told
 
 
-def test_nothing_breaks_out_of_its_place():
+def test_hostile_text_is_escaped():
     block = _fenced(HOSTILE)
     fence = block.split("text")[0]
     assert fence == "`" * 5 and block.endswith("\n" + fence) and block.count(fence) == 2

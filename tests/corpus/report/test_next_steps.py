@@ -1,4 +1,4 @@
-"""What is suggested for a prepared folder fits it: by size, by kind, by what it holds."""
+"""The next steps suggested for a prepared folder fit its size, kind and content."""
 
 import pytest
 from pipeline_running import config, prepare
@@ -35,12 +35,12 @@ def test_the_config_fits_the_size(folder, tokens, config_file):
     assert config_file in train and ("--config.training.duration=" in train) == (tokens < 30_720)
 
 
-def test_the_standard_library_has_a_config_of_its_own(folder):
+def test_the_standard_library_has_its_own_config(folder):
     train, sample = suggested(folder, tokens=5_000_000, path=PYTHON)
     assert "configs/stdlib_tiny.py" in train and "--prompt='def '" in sample
 
 
-def test_pairs_and_labelled_texts_have_configs_of_their_own(folder):
+def test_pairs_and_labelled_texts_have_their_own_configs(folder):
     for form, tokens, documents, config_file in [
         ("pairs", 10_000, 1000, "configs/translation.py:tiny "),
         ("pairs", 10**6, 10**5, "configs/translation.py "),
@@ -53,6 +53,6 @@ def test_pairs_and_labelled_texts_have_configs_of_their_own(folder):
         assert config_file in train and len(sample) == (form == "pairs")
 
 
-def test_without_a_validation_split_nothing_is_evaluated(folder):
+def test_without_a_validation_split_no_evaluation_is_suggested(folder):
     train, _ = suggested(folder, tokens=10**6, splits=("train",))
     assert "--config.evaluation.every=''" in train

@@ -1,10 +1,10 @@
-"""The card's figures for small values, and for many."""
+"""The card's plots with small values and with many bars."""
 
 from gptjax.corpus.report.plots import MOST, _draw_funnel
 
 
 class Axes:
-    """Takes what is drawn; of the bars' labels and lengths, keeps them."""
+    """Fake axes, which record the labels and lengths of bars."""
 
     def set_yticks(self, places, names):
         self.names = names

@@ -1,4 +1,4 @@
-"""Every reader, given what is broken: nothing is raised, what is lost is counted, what is given is valid Unicode."""
+"""Every reader with broken input: nothing is raised, what is lost is counted, and documents are valid Unicode."""
 
 import bz2
 import gzip
@@ -134,7 +134,7 @@ SEEDS = {
 
 
 def read(folder, kind, name, data, **options):
-    """(documents, what was skipped) of a folder with this file in it; they are what documents must be."""
+    """(documents, what was skipped) of a folder with this file; checks that the documents are valid."""
     (folder / name).write_bytes(data)
     found, skipped = documents(kind, folder, **options)
     for document in found:
@@ -157,7 +157,7 @@ def seed(request, tmp_path_factory):
     return tmp_path_factory.mktemp("seed"), *request.param, SEEDS[request.param]
 
 
-def test_what_is_not_broken_is_read(seed):
+def test_intact_input_is_read(seed):
     found, skipped = read(*seed)
     assert found and not failures(skipped)
 
@@ -219,7 +219,7 @@ def test_a_table_whose_lengths_are_wrong_is_not_read_beyond_its_end(tmp_path):
     assert read(tmp_path, "tables", "a.arrow", wrong) == ([], {"unreadable: corrupt arrow": 1})
 
 
-# --- What is known to happen ------------------------------------------------------------------------------------------
+# --- Known damage ----------------------------------------------------------------------------------------------------
 
 
 def test_an_empty_file_has_no_documents(seed):
@@ -239,7 +239,7 @@ def test_stray_bytes_are_counted_or_replaced(seed, bytes_):
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_an_empty_folder_and_one_inside_itself(tmp_path, kind):
+def test_an_empty_folder_and_a_folder_that_links_to_itself(tmp_path, kind):
     assert documents(kind, tmp_path) == ([], {})
     (tmp_path / "loop").symlink_to(tmp_path)
     name, data = next((name, data) for (one, name), data in SEEDS.items() if one == kind)
@@ -268,19 +268,19 @@ def bombs():
 
 @pytest.mark.parametrize("suffix", [".gz", ".xz", ".bz2"])
 @pytest.mark.parametrize("kind, name", COMPRESSED)
-def test_a_bomb_is_counted(tmp_path, bombs, kind, name, suffix):
+def test_a_decompression_bomb_is_counted(tmp_path, bombs, kind, name, suffix):
     found, skipped = read(tmp_path, kind, f"{name}{suffix}", bombs[suffix])
     assert failures(skipped), skipped
     assert sum(len(document.text) for document in found) < 20_000_000
 
 
 @pytest.mark.parametrize("kind", ["text", "books"])
-def test_nothing_of_a_bomb_is_a_document(tmp_path, kind):
+def test_no_document_comes_from_a_decompression_bomb(tmp_path, kind):
     found, skipped = read(tmp_path, kind, "a.txt.gz", gzip.compress(b"a" * 40_000_000, 1))
     assert not found and failures(skipped) == 1
 
 
-def test_a_bomb_in_a_zip_is_counted(tmp_path):
+def test_a_decompression_bomb_in_a_zip_is_counted(tmp_path):
     for name in ("a.zip", "b.epub"):
         found, skipped = read(tmp_path, "books", name, zipped(**{"a.txt": b" " * 40_000_000}))
         assert not found and failures(skipped)
@@ -295,18 +295,18 @@ def test_a_record_that_is_too_long_is_skipped(tmp_path, kind, name):
 
 
 @pytest.mark.parametrize("kind, name", [("text", "a.jsonl"), ("tables", "a.jsonl")])
-def test_half_a_surrogate_pair_in_json_becomes_a_character(tmp_path, kind, name):
+def test_a_lone_surrogate_in_json_is_replaced(tmp_path, kind, name):
     found, skipped = read(tmp_path, kind, name, SEEDS[kind, name].replace(b"late", b"la\\ud800te"))
     assert "la\ufffd" in found[0].text and "late" not in found[0].text
     assert any(reason.startswith(KEPT) for reason in skipped)
 
 
-# --- A run over it ----------------------------------------------------------------------------------------------------
+# --- In a whole run ---------------------------------------------------------------------------------------------------
 
 
 @pytest.fixture
 def mixed(tmp_path):
-    """A folder of good and broken files of text."""
+    """A folder of intact and broken text files."""
     folder = tmp_path / "mixed"
     folder.mkdir()
     for number in range(5):
@@ -318,7 +318,7 @@ def mixed(tmp_path):
     return folder
 
 
-def test_a_run_continues_until_too_much_has_failed(tmp_path, mixed):
+def test_a_run_continues_until_too_many_documents_have_failed(tmp_path, mixed):
     listing = list_sources([source(name="mixed", kind="text", path=str(mixed))], 10**8)
     (inputs,) = listing.tasks
     output = tmp_path / "output"

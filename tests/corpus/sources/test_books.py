@@ -13,7 +13,7 @@ PAGE = "<html><head><title>T</title></head><body><h1>One</h1><p>A&nbsp;<i>naïve
 
 
 def epub(chapters, spine=None, **members):
-    """An EPUB of the given chapters: name → XHTML."""
+    """An EPUB with the given chapters: name → XHTML."""
     items = "".join(f'<item id="{name}" href="{name}" media-type="application/xhtml+xml"/>' for name in chapters)
     references = "".join(f'<itemref idref="{name}"/>' for name in spine or chapters)
     package = (
@@ -38,7 +38,7 @@ def chapter(text):
     )
 
 
-def test_every_kind_of_file_in_sorted_order(tmp_path):
+def test_files_of_every_kind_are_read_in_sorted_order(tmp_path):
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w") as archive:
         archive.writestr("inner.txt", STORY)
@@ -76,7 +76,7 @@ def test_an_epub_is_read_in_the_order_of_its_spine(tmp_path):
     assert (book.license, book.language) == ("CC0-1.0", "en")
 
 
-def test_encodings(tmp_path):
+def test_books_are_read_in_their_encoding(tmp_path):
     write(
         tmp_path,
         {
@@ -89,7 +89,7 @@ def test_encodings(tmp_path):
     assert all("naïve" in one.text for one in documents("books", tmp_path)[0])
 
 
-def test_gutenberg_and_unwrap_are_options(tmp_path):
+def test_removing_gutenbergs_text_and_line_breaks_are_options(tmp_path):
     header = "*** START OF THIS PROJECT GUTENBERG EBOOK IT ***\n\n"
     write(tmp_path, {"a.txt": header + "A line of some length, and another\none.\n"})
     assert documents("books", tmp_path)[0][0].text == "A line of some length, and another\none.\n"
@@ -97,7 +97,7 @@ def test_gutenberg_and_unwrap_are_options(tmp_path):
     assert documents("books", tmp_path, gutenberg=False)[0][0].text.startswith("*** START")
 
 
-def test_bad_files_are_counted_and_the_rest_goes_on(tmp_path):
+def test_bad_files_are_counted_and_the_others_read(tmp_path):
     bomb = io.BytesIO()
     with zipfile.ZipFile(bomb, "w", zipfile.ZIP_DEFLATED) as archive:
         archive.writestr("a.txt", b"x" * 20_000_000)
@@ -131,14 +131,14 @@ def test_bad_files_are_counted_and_the_rest_goes_on(tmp_path):
     }
 
 
-def test_limits(tmp_path):
+def test_books_that_are_too_large_are_cut_or_skipped(tmp_path):
     write(tmp_path, {"a.txt": STORY * 3, "b.epub": epub({f"{i}.xhtml": chapter("word " * 300) for i in range(2)})})
     found, skipped = documents("books", tmp_path, max_document_bytes=2000)
     assert [one.text for one in found] == [(STORY * 3)[: 2000 // 53 * 53]]
     assert skipped == {"kept: books cut after 2,000 bytes": 1, "unreadable: EPUB of more than 2,000 bytes": 1}
 
 
-def test_a_file_of_another_kind(tmp_path):
+def test_a_file_of_another_kind_is_refused(tmp_path):
     write(tmp_path, {"a.pdf": b"%PDF"})
     with pytest.raises(ConfigError, match="a file must end in one of"):
         documents("books", tmp_path / "a.pdf")

@@ -13,7 +13,7 @@ GPL = "GNU GENERAL PUBLIC LICENSE\nVersion 3, 29 June 2007"
 LINES = "def f(x):\n    return x + 1\n"
 
 
-def test_files_that_somebody_wrote_with_language_licence_and_path(tmp_path):
+def test_source_files_are_read_with_language_licence_and_path(tmp_path):
     write(
         tmp_path, {"LICENSE": MIT, "a.py": LINES, "lib/b.rs": "fn main() {}\n", "README.md": "# Text\n", "c.json": "{}"}
     )
@@ -30,7 +30,7 @@ def test_files_that_somebody_wrote_with_language_licence_and_path(tmp_path):
     assert found[1].text == LINES and not skipped
 
 
-def test_languages_are_chosen_by_name_and_by_text(tmp_path):
+def test_languages_are_recognized_by_name_and_text(tmp_path):
     write(
         tmp_path,
         {"LICENSE": MIT, "a.py": LINES, "b.h": "class X {\npublic:\n};\n", "c.h": "int f(void);\n", "d.json": "[1]"},
@@ -40,7 +40,7 @@ def test_languages_are_chosen_by_name_and_by_text(tmp_path):
     assert skipped == {"language not asked for: c": 1}
 
 
-def test_the_nearest_licence_holds(tmp_path):
+def test_the_nearest_licence_applies(tmp_path):
     write(tmp_path, {"LICENSE.md": MIT, "a.py": LINES, "gpl/COPYING": GPL, "gpl/deep/b.py": LINES})
     write(
         tmp_path,
@@ -52,7 +52,7 @@ def test_the_nearest_licence_holds(tmp_path):
     assert names == {"a.py": "MIT", "gpl/c.py": "0BSD", "two/e.py": "GPL-3.0 OR MIT"}
     assert skipped == {"license not allowed: GPL-3.0": 2, "license unknown": 1}
 
-    assert len(documents("code", tmp_path, licenses=("GPL-3.0",))[0]) == 3  # two/e.py may be had under it, too
+    assert len(documents("code", tmp_path, licenses=("GPL-3.0",))[0]) == 3  # two/e.py is also available under it
     assert len(documents("code", tmp_path, unknown_license=True)[0]) == 4
     assert len(documents("code", tmp_path, licenses=())[0]) == 6
 
@@ -60,7 +60,7 @@ def test_the_nearest_licence_holds(tmp_path):
 def test_a_folder_within_a_git_working_tree_is_under_the_licence_above(tmp_path):
     write(tmp_path, {"LICENSE": MIT, "project/src/a.py": LINES})
     _, skipped = documents("code", tmp_path / "project" / "src")
-    assert skipped == {"license unknown": 1}, "what is above is another project's"
+    assert skipped == {"license unknown": 1}, "files above the working tree belong to another project"
     (tmp_path / ".git").mkdir()
     assert [one.license for one in documents("code", tmp_path / "project" / "src")[0]] == ["MIT"]
 
@@ -105,7 +105,7 @@ def test_licences_of_an_installed_environment_come_from_its_metadata(tmp_path):
     }
 
 
-def test_what_nobody_wrote_or_reads_is_left_out_and_counted(tmp_path):
+def test_vendored_generated_and_minified_files_are_left_out_and_counted(tmp_path):
     write(
         tmp_path,
         {
@@ -141,17 +141,17 @@ def test_what_nobody_wrote_or_reads_is_left_out_and_counted(tmp_path):
         BLANK: 1,
     }
     everything, skipped = documents("code", tmp_path, licenses=(), leave_out=())
-    assert len(everything) == 13 and skipped == {BLANK: 1}  # JSON is data, whatever its name
+    assert len(everything) == 13 and skipped == {BLANK: 1}  # JSON counts as data, whatever its name
 
 
-def test_limits_of_the_minified_are_options(tmp_path):
+def test_limits_for_minified_files_are_options(tmp_path):
     write(tmp_path, {"a.js": "x" * 60 + "\n" + "y\n" * 50, "b.js": "{}();\n" * 20, "c.js": "z = 1;\n" * 300})
     assert len(documents("code", tmp_path, licenses=(), longest_line=50, alphanumeric=0.0)[0]) == 2
     assert len(documents("code", tmp_path, licenses=(), mean_line=5.5, alphanumeric=0.0)[0]) == 1
     assert documents("code", tmp_path, licenses=(), max_file_kilobytes=2)[1]["more than 2 kB: data"] == 1
 
 
-def test_encodings_and_bad_files(tmp_path):
+def test_encodings_are_read_and_bad_files_counted(tmp_path):
     write(tmp_path, {"latin.py": "# naïve\n".encode("latin-1"), "b.py": b"\0\1", "gone.py": LINES})
     pieces = code.find(str(tmp_path), {**code.OPTIONS, "licenses": ()})
     found, skipped = documents("code", tmp_path, licenses=())
@@ -165,7 +165,7 @@ def test_encodings_and_bad_files(tmp_path):
     assert len(read) == 1 and skipped["unreadable: FileNotFoundError"] == 1
 
 
-def test_links_are_followed_but_not_in_circles(tmp_path):
+def test_links_are_followed_but_not_in_cycles(tmp_path):
     write(tmp_path, {"tree/a.py": LINES, "else/b.py": LINES})
     (tmp_path / "tree" / "linked").symlink_to(tmp_path / "else")
     (tmp_path / "tree" / "loop").symlink_to(tmp_path / "tree")
@@ -175,7 +175,7 @@ def test_links_are_followed_but_not_in_circles(tmp_path):
     assert len(found) == 2 and not skipped
 
 
-def test_a_new_licence_is_a_new_version_of_its_files(tmp_path):
+def test_a_new_licence_changes_the_version_of_its_files(tmp_path):
     write(tmp_path, {"a.py": LINES})
     before = code.find(str(tmp_path), code.OPTIONS)[0].version
     write(tmp_path, {"LICENSE": MIT})
@@ -192,12 +192,12 @@ def test_a_new_licence_is_a_new_version_of_its_files(tmp_path):
         ({"longest_line": 0}, "longest_line, mean_line and max_file_kilobytes must be positive"),
     ],
 )
-def test_options_that_cannot_work(tmp_path, options, message):
+def test_invalid_options_are_refused(tmp_path, options, message):
     with pytest.raises(ConfigError, match=message):
         documents("code", tmp_path, **options)
 
 
-def test_a_folder_that_is_not_there(tmp_path):
+def test_a_missing_folder_is_refused(tmp_path):
     with pytest.raises(ConfigError, match="no such folder"):
         documents("code", tmp_path / "nowhere")
 

@@ -17,13 +17,13 @@ class Tidy:
 
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
-def test_a_limit_met_where_exceptions_are_lost_is_told_again():
+def test_a_time_limit_is_raised_again_if_the_exception_is_swallowed():
     with pytest.raises(TimeIsUp), time_limit(0.02):
         Tidy()
         work(5)
 
 
-def test_what_is_in_time_is_left_alone_and_so_is_what_comes_after():
+def test_work_within_the_time_limit_and_later_work_are_not_interrupted():
     with time_limit(0.2):
         work(0.01)
     work(0.3)

@@ -17,7 +17,7 @@ def sources(tmp_path):
     )
 
 
-def test_pieces_come_together_up_to_a_shards_size_and_never_of_two_sources(sources):
+def test_tasks_join_pieces_of_one_source_up_to_a_shards_size(sources):
     listing = list_sources(sources, 100)
     names = [[piece["uri"][-5:] for piece in task["pieces"]] for task in listing.tasks]
     assert names == [["0.txt", "1.txt"], ["2.txt", "3.txt"], ["4.txt"], ["5.txt"], ["0.txt"]]
@@ -28,7 +28,7 @@ def test_pieces_come_together_up_to_a_shards_size_and_never_of_two_sources(sourc
     assert first["license"] == "CC0" and first["options"]["separator"] == "" and last["options"]["separator"] == "|"
 
 
-def test_a_source_that_is_not_there_or_empty(tmp_path):
+def test_a_missing_or_empty_source_is_refused(tmp_path):
     (tmp_path / "empty").mkdir()
     for path, message in (("empty", "web: path = .*: no file that a 'text' source"), ("none", "web: .*no such file")):
         with pytest.raises(ConfigError, match=message):
@@ -42,7 +42,7 @@ def report(documents, **skipped):
 def test_a_source_that_is_mostly_unreadable_stops_the_run(sources):
     limit = FailureLimit(list_sources(sources, 100), 0.5)
     limit.count(0, report(10, unreadable_gzip=9, empty=1000))
-    limit.count(4, report(0, unreadable_gzip=FEW - 1))  # too few to tell
+    limit.count(4, report(0, unreadable_gzip=FEW - 1))  # too few to judge
     limit.count(1, report(10, unreadable_gzip=9))
     with pytest.raises(RunError, match=r"second: 99 of 99 documents failed, more than max_failure_share = 0.5: unread"):
         limit.check()
@@ -50,7 +50,7 @@ def test_a_source_that_is_mostly_unreadable_stops_the_run(sources):
         limit.count(4, report(0, unreadable_json=1))
 
 
-def test_what_is_left_out_on_purpose_is_no_failure(sources):
+def test_documents_left_out_on_purpose_do_not_count_as_failures(sources):
     limit = FailureLimit(list_sources(sources, 100), 0.0)
     limit.count(0, report(1, generated=10**6, kept_replaced=7))
     limit.check()

@@ -29,7 +29,7 @@ TEXT = b"".join(b"%d lines and lines\n" % i for i in range(50_000))
 
 
 def content(path, **options):
-    """(all that could be read, why no more)."""
+    """(all that could be read, the reason why there is no more)."""
     blocks, skipped = [], Counter()
     with counted(skipped), opening.open_stream(str(path), {**READING, **options}) as stream:
         while block := stream.read(1 << 20):
@@ -49,10 +49,10 @@ def uris(path, suffixes=("",), **more):
     return [piece.uri for piece in opening.find_files(str(path), suffixes, **more)]
 
 
-# --- What there is ----------------------------------------------------------------------------------------------------
+# --- Finding files ----------------------------------------------------------------------------------------------------
 
 
-def test_files_are_found_in_one_order_wherever_they_are(tmp_path, remote):
+def test_files_are_found_in_the_same_order_on_every_file_system(tmp_path, remote):
     for name in ("b.txt", "a.txt.zst", "a/z.txt", "a/b/c.txt", ".hidden/x.txt", "a/.x.txt", "out/x.txt", "c.csv"):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_text("x")
@@ -68,7 +68,7 @@ def test_files_are_found_in_one_order_wherever_they_are(tmp_path, remote):
     ]
 
 
-def test_a_folder_that_cannot_be_listed_is_not_passed_over(tmp_path, monkeypatch):
+def test_a_folder_that_cannot_be_listed_is_an_error(tmp_path, monkeypatch):
     (tmp_path / "open").mkdir()
     (tmp_path / "closed").mkdir()
     close_to_listing(monkeypatch, "closed")
@@ -76,7 +76,7 @@ def test_a_folder_that_cannot_be_listed_is_not_passed_over(tmp_path, monkeypatch
         uris(tmp_path, ())
 
 
-def test_a_remote_piece_has_its_size_and_time_of_change(remote):
+def test_a_remote_piece_has_its_size_and_modification_time(remote):
     remote.pipe("/a.txt", b"text")
     (before,) = opening.find_files("memory://a.txt", (".txt",))
     remote.pipe("/a.txt", b"news")
@@ -93,7 +93,7 @@ def test_a_remote_piece_has_its_size_and_time_of_change(remote):
         ("memory://a.csv", "'memory://a.csv': a file must end in one of .txt"),
     ],
 )
-def test_places_that_cannot_be_read(remote, path, message):
+def test_paths_that_cannot_be_read_are_refused(remote, path, message):
     remote.pipe("/a.csv", b"x")
     with pytest.raises(ConfigError, match=message):
         uris(path, (".txt",))
@@ -121,7 +121,7 @@ PARTS |= {"books": "{} text", "papers": PAPER, "wikipedia": '<doc id="1" url="u"
 
 @pytest.mark.parametrize("pattern", ["", "*", "**/*"])
 @pytest.mark.parametrize("kind", LINKED)
-def test_links_that_lead_out_of_a_source_are_counted_and_not_read(tmp_path, kind, pattern):
+def test_links_that_leave_a_source_are_counted_and_not_read(tmp_path, kind, pattern):
     name = LINKED[kind]
     secret, good = PARTS[kind].format("secret"), PARTS[kind].format("good " * 15)
     corpus = (
@@ -138,12 +138,14 @@ def test_links_that_lead_out_of_a_source_are_counted_and_not_read(tmp_path, kind
     assert not any("secret" in document.text for document in found)
     assert skipped[opening.OUTSIDE] >= 2
     if not pattern:
-        assert [" good" in f" {document.text}" for document in found] == [True] or kind == "web"  # too short a page
+        assert [" good" in f" {document.text}" for document in found] == [
+            True
+        ] or kind == "web"  # its page is too short
         found, skipped = documents(kind, corpus, links="all", **options)
         assert any("secret" in document.text for document in found) or kind == "web", skipped
 
 
-def test_a_link_that_is_asked_for_by_name_is_read(tmp_path):
+def test_a_link_that_is_named_in_the_path_is_read(tmp_path):
     write(tmp_path, {"real/a.txt": "text"})
     (tmp_path / "folder").symlink_to(tmp_path / "real")
     (tmp_path / "file.txt").symlink_to(tmp_path / "real" / "a.txt")
@@ -152,16 +154,16 @@ def test_a_link_that_is_asked_for_by_name_is_read(tmp_path):
     assert uris(f"file://{tmp_path}/folder") == [f"{tmp_path}/folder/a.txt"]
 
 
-def test_an_unknown_value_of_links(tmp_path):
+def test_an_unknown_value_of_links_is_refused(tmp_path):
     with pytest.raises(ConfigError, match="links = 'none': expected one of inside, all"):
         opening.find_files(str(tmp_path), ("",), links="none")
 
 
-# --- Its bytes --------------------------------------------------------------------------------------------------------
+# --- Bytes ------------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("suffix", COMPRESS)
-def test_members_one_after_another_are_one_stream(tmp_path, suffix, remote):
+def test_concatenated_members_are_one_stream(tmp_path, suffix, remote):
     compress = COMPRESS[suffix]
     data = b"".join(compress(TEXT[i : i + 100_000]) for i in range(0, len(TEXT), 100_000)) + bytes(700)
     (tmp_path / f"a{suffix}").write_bytes(data)
@@ -172,7 +174,7 @@ def test_members_one_after_another_are_one_stream(tmp_path, suffix, remote):
 
 
 @pytest.mark.parametrize("suffix", COMPRESS)
-def test_all_that_can_be_read_of_a_truncated_file_is_given(tmp_path, suffix):
+def test_all_readable_bytes_of_a_truncated_file_are_returned(tmp_path, suffix):
     whole = COMPRESS[suffix](TEXT)
     data = whole + whole[: len(whole) // 2]
     (tmp_path / f"a{suffix}").write_bytes(data)
@@ -184,7 +186,7 @@ def test_all_that_can_be_read_of_a_truncated_file_is_given(tmp_path, suffix):
 
 
 @pytest.mark.parametrize("suffix", COMPRESS)
-def test_what_comes_before_the_damage_in_a_corrupt_file_is_given(tmp_path, suffix):
+def test_the_bytes_before_the_damage_of_a_corrupt_file_are_returned(tmp_path, suffix):
     (tmp_path / f"a{suffix}").write_bytes(COMPRESS[suffix](TEXT) + b"no member " * 10)
     assert content(tmp_path / f"a{suffix}") == (TEXT, {f"unreadable: corrupt {CORRUPT[suffix]}": 1})
 
@@ -198,7 +200,7 @@ def test_reading_a_decompression_bomb_stops_when_it_is_detected(tmp_path, suffix
     assert len(content(tmp_path / f"a{suffix}", max_ratio=10**6)[0]) == 100_000_000
 
 
-def test_a_limit_on_the_bytes_of_a_file(tmp_path):
+def test_the_bytes_of_a_file_are_limited(tmp_path):
     (tmp_path / "a.txt").write_bytes(TEXT)
     _, skipped = content(tmp_path / "a.txt", max_file_bytes=1000)
     assert skipped == {"unreadable: more than 1,000 bytes in a file": 1}
@@ -207,7 +209,7 @@ def test_a_limit_on_the_bytes_of_a_file(tmp_path):
 
 
 @pytest.mark.parametrize("suffix", [".xz", ".zst"])
-def test_a_limit_on_the_memory_for_looking_back(tmp_path, suffix):
+def test_the_decompression_window_is_limited(tmp_path, suffix):
     if suffix == ".xz":
         filters = [{"id": lzma.FILTER_LZMA2, "dict_size": 1 << 24}]
         data = lzma.compress(TEXT, filters=filters)
@@ -221,7 +223,7 @@ def test_a_limit_on_the_memory_for_looking_back(tmp_path, suffix):
     }
 
 
-def test_a_file_that_is_gone_is_counted_and_a_network_that_fails_is_raised(tmp_path, remote, monkeypatch):
+def test_a_missing_file_is_counted_and_a_network_failure_is_raised(tmp_path, remote, monkeypatch):
     assert content(tmp_path / "gone.txt") == (b"", {"unreadable: FileNotFoundError": 1})
     with pytest.raises(FileNotFoundError):
         content("memory://gone.txt")
@@ -244,7 +246,7 @@ class _Server(http.server.SimpleHTTPRequestHandler):
         pass
 
 
-def test_files_behind_a_web_address(tmp_path):
+def test_files_are_read_from_a_web_address(tmp_path):
     (tmp_path / "a.jsonl.gz").write_bytes(gzip.compress(TEXT))
     handler = functools.partial(_Server, directory=str(tmp_path))
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
@@ -261,10 +263,10 @@ def test_files_behind_a_web_address(tmp_path):
         opening.find_files(piece.uri, (".jsonl",))
 
 
-# --- Its records ------------------------------------------------------------------------------------------------------
+# --- Records ----------------------------------------------------------------------------------------------------------
 
 
-def test_lines_that_are_too_long_are_counted_and_the_others_given(tmp_path):
+def test_lines_that_are_too_long_are_counted_and_the_others_returned(tmp_path):
     path, options, skipped = tmp_path / "a.txt", {**READING, "max_line_bytes": 100_000}, Counter()
     path.write_bytes(b"one\n" + b"x" * 300_000 + b"\ntwo\n\n" + b"y" * 100_000 + b"\n" + b"z" * 200_000)
     with opening.open_stream(str(path), options) as stream:
@@ -274,7 +276,7 @@ def test_lines_that_are_too_long_are_counted_and_the_others_given(tmp_path):
 
 
 @pytest.mark.parametrize("separator", [b"|", b"<|end|>"])
-def test_a_separator_is_found_wherever_blocks_end(tmp_path, monkeypatch, separator):
+def test_a_separator_across_blocks_is_found(tmp_path, monkeypatch, separator):
     pieces = [b"a" * 5, b"<|en", b"b" * 40, b"", b"c"]
     (tmp_path / "a.txt").write_bytes(separator.join(pieces))
     for block in range(1, 60):
@@ -286,7 +288,7 @@ def test_a_separator_is_found_wherever_blocks_end(tmp_path, monkeypatch, separat
         assert given == expected and skipped.total() == 1, block
 
 
-def test_a_long_document_is_cut_after_lines_and_nothing_is_lost(tmp_path):
+def test_a_long_document_is_cut_after_lines_without_loss(tmp_path):
     def parts(text, most):
         (tmp_path / "a.txt").write_bytes(text)
         with opening.open_stream(str(tmp_path / "a.txt"), READING) as stream:
@@ -302,7 +304,7 @@ def test_a_long_document_is_cut_after_lines_and_nothing_is_lost(tmp_path):
 # --- Members of zip archives ------------------------------------------------------------------------------------------
 
 
-def test_members_of_a_zip_within_their_limits(tmp_path):
+def test_members_of_a_zip_are_read_within_limits(tmp_path):
     path = str(tmp_path / "a.zip")
     with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
         archive.writestr("text", TEXT)

@@ -24,7 +24,7 @@ def tar(files, mode="w:gz"):
     return buffer.getvalue()
 
 
-def test_a_folder_of_latex_is_a_project(tmp_path):
+def test_a_folder_of_latex_files_is_a_project(tmp_path):
     parts = {
         "p/paper.tex": "\\documentclass{a}\\begin{document}\\input{authors/x}\\end{document}",
         "p/authors/x.tex": PROSE,
@@ -47,7 +47,7 @@ def test_a_folder_of_latex_is_a_project(tmp_path):
     assert len(documents("papers", tmp_path, least_characters=1)[0]) == 3
 
 
-def test_archives_as_arxiv_gives_them(tmp_path):
+def test_archives_of_arxiv_are_read(tmp_path):
     project = {"ms.tex": LATEX, "fig.png": b"\0", "intro.tex": "unused"}
     bulk = {"2212/2212.00001.gz": tar(project), "2212/2212.00002.gz": gzip.compress(LATEX.encode()), "2212/x.gz": b"no"}
     write(tmp_path, {"a.tar.gz": tar(project), "b.tgz": tar(project), "2301.00003.gz": gzip.compress(LATEX.encode())})
@@ -84,14 +84,14 @@ JATS = """<!DOCTYPE article PUBLIC "-//NLM//DTD JATS (Z39.96)//EN" "JATS-archive
 <back><ref-list><ref>Somebody</ref></ref-list></back></article>"""
 
 
-def test_jats(tmp_path):
+def test_jats_is_read(tmp_path):
     write(tmp_path, {"a.nxml": JATS})
     ((paper,), skipped) = documents("papers", tmp_path)
     assert paper.text == ("On it\n\nAbstract\n\nShort.\n\nIntro\n\nAs known, see Fig. 1: $x^2$.\n\n- one\n\nA table.\n")
     assert (paper.uri, paper.license, paper.language) == ("doi:10.1/x", "CC-BY-4.0", "en") and not skipped
 
 
-def test_the_acl_anthology(tmp_path):
+def test_the_acl_anthology_is_read(tmp_path):
     text = (
         '<collection id="2022.acl"><volume id="long"><paper id="1"><title><fixed-case>A</fixed-case>dap: it</title>'
         "<abstract>We <tex-math>x</tex-math>\n do.</abstract><url>2022.acl-long.1</url></paper>"
@@ -102,7 +102,7 @@ def test_the_acl_anthology(tmp_path):
     assert (paper.uri, paper.text) == ("https://aclanthology.org/2022.acl-long.1", "Adap: it\n\nWe $x$ do.\n")
 
 
-def test_unarxive(tmp_path):
+def test_unarxive_is_read(tmp_path):
     key = "61dfc976-7f58-49bc-bc57-8612b6edd0ec"
     record = {
         "paper_id": "2212.1",
@@ -130,7 +130,7 @@ def test_unarxive(tmp_path):
 
 
 def pdf(lines, encrypt=None):
-    """A page with these lines."""
+    """A PDF of one page with these lines."""
     pypdf = pytest.importorskip("pypdf")
     from pypdf.generic import DecodedStreamObject, DictionaryObject, NameObject
 
@@ -150,7 +150,7 @@ def pdf(lines, encrypt=None):
     return buffer.getvalue()
 
 
-def test_pdf(tmp_path):
+def test_pdf_is_read(tmp_path):
     lines = ["This is a line of text that goes", "on in the next one, and is at", "its end."]
     write(tmp_path, {"a.pdf": pdf(lines), "b.pdf": pdf(lines, "secret"), "c.pdf": b"%PDF-1.4 broken", "d.pdf": pdf([])})
     ((paper,), skipped) = documents("papers", tmp_path)
@@ -182,13 +182,13 @@ def test_bad_files_are_counted(tmp_path):
         },
     )
     found, skipped = documents("papers", tmp_path, max_project_bytes=1_000_000)
-    assert [one.text for one in found] == [TEXT], "a name that leads out is only a name"
+    assert [one.text for one in found] == [TEXT], "a member's name that leaves the archive is only a name"
     assert skipped["unreadable: NUL bytes: not a text"] == 1 and skipped["XML without a paper"] == 1
     assert skipped["unreadable: broken XML: declares entities"] == skipped["unreadable: broken XML: truncated"] == 1
     assert skipped["unreadable: LaTeX project of more than 1,000,000 bytes"] == 1
     assert sum(skipped.values()) == 7
 
 
-def test_a_folder_that_is_not_there(tmp_path):
+def test_a_missing_folder_is_refused(tmp_path):
     with pytest.raises(ConfigError, match="no such file or folder"):
         documents("papers", tmp_path / "nowhere")

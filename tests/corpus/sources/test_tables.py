@@ -26,7 +26,7 @@ def write_arrow(path, open_writer=pa.ipc.new_stream):
 @pytest.mark.parametrize(
     "name", ["a.parquet", "a.arrow", "file.arrow", "a.jsonl", "a.jsonl.gz", "a.json", "a.csv", "a.tsv.gz"]
 )
-def test_every_kind_of_table(tmp_path, name):
+def test_every_kind_of_table_is_read(tmp_path, name):
     if name.endswith(".parquet"):
         pq.write_table(TABLE, tmp_path / name, row_group_size=2)
     elif name.endswith(".arrow"):
@@ -49,7 +49,7 @@ def test_every_kind_of_table(tmp_path, name):
     assert (found[2].uri, found[2].license, found[2].language) == ("http://x/2", "MIT", "en")
 
 
-def test_a_folder_of_a_dataset(tmp_path):
+def test_the_folder_of_a_dataset_is_read(tmp_path):
     card = {
         "README.md": "---\nlicense: mit\n---\n",
         "dataset_infos.json": "{}",
@@ -66,12 +66,12 @@ def test_a_folder_of_a_dataset(tmp_path):
     assert len(documents("tables", tmp_path, split="train")[0]) == 3 * 3
     assert len(documents("tables", tmp_path, split="t*")[0]) == 4 * 3
     assert len(documents("tables", tmp_path, split="validation")[0]) == 3
-    assert len(documents("tables", tmp_path / "validation.parquet", split="train")[0]) == 3  # asked for by name
+    assert len(documents("tables", tmp_path / "validation.parquet", split="train")[0]) == 3  # named in the path
     with pytest.raises(ConfigError, match="no such file"):
         documents("tables", tmp_path / "nowhere")
 
 
-def test_a_large_parquet_file_is_several_pieces(tmp_path, monkeypatch):
+def test_a_large_parquet_file_is_divided_into_pieces(tmp_path, monkeypatch):
     monkeypatch.setattr(tables, "PIECE_BYTES", 3000)
     table = pa.table({"text": [f"{i} " + "x" * 100 for i in range(100)]})
     pq.write_table(table, tmp_path / "a.parquet", row_group_size=10, compression="none", use_dictionary=False)
@@ -83,7 +83,7 @@ def test_a_large_parquet_file_is_several_pieces(tmp_path, monkeypatch):
     assert len({one.uri for one in pieces}) == 5
 
 
-def test_rows_without_text_and_columns_that_are_not_there(tmp_path):
+def test_rows_without_text_and_missing_columns_are_counted(tmp_path):
     rows = [{"a": "x", "b": None}, {"a": None, "b": None}, {"a": "", "b": "y"}]
     pq.write_table(pa.Table.from_pylist(rows, pa.schema({"a": pa.string(), "b": pa.string()})), tmp_path / "a.parquet")
     found, skipped = documents("tables", tmp_path, text="{a}\n\n{b}")
@@ -92,7 +92,7 @@ def test_rows_without_text_and_columns_that_are_not_there(tmp_path):
     assert documents("tables", tmp_path, text="body")[1] == {"no text in 'body'": 3}
 
 
-def test_unusual_columns(tmp_path):
+def test_unusual_columns_are_read(tmp_path):
     bad = pa.Array.from_buffers(pa.string(), 1, pa.array([b"caf\xe9"]).buffers())
     columns = {
         "bad.parquet": bad,
@@ -113,7 +113,7 @@ def test_unusual_columns(tmp_path):
     }
 
 
-def test_csv_with_line_breaks_in_cells(tmp_path):
+def test_csv_cells_may_contain_line_breaks(tmp_path):
     write(
         tmp_path,
         {"a.csv": '\ufefftext,n\n"one\ntwo, ""three""",1\nfour,2\n', "b.csv": 'text\n"never ' + "closed " * 200},
@@ -123,7 +123,7 @@ def test_csv_with_line_breaks_in_cells(tmp_path):
     assert sum(skipped.values()) == 1
 
 
-def test_bad_files_are_counted_and_the_rest_goes_on(tmp_path):
+def test_bad_files_are_counted_and_the_others_read(tmp_path):
     write(tmp_path, {"a.parquet": b"PAR1 no PAR1", "b.arrow": b"no", "c.jsonl": "{broken\n", "d.jsonl.gz": b"no"})
     write_arrow(tmp_path / "e.arrow")
     whole = (tmp_path / "e.arrow").read_bytes()
@@ -136,6 +136,6 @@ def test_bad_files_are_counted_and_the_rest_goes_on(tmp_path):
 
 
 @pytest.mark.parametrize("text", ["{", "{}", "{a!r}", "{a:>9}", "no {braces"])
-def test_texts_that_name_no_columns(tmp_path, text):
+def test_a_text_option_without_columns_is_refused(tmp_path, text):
     with pytest.raises(ConfigError, match="text = "):
         documents("tables", tmp_path, text=text)

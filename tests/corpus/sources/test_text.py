@@ -13,7 +13,7 @@ from gptjax.corpus.sources import opening, read_piece, text
 
 
 def documents(*inputs, **options):
-    """(documents, what was skipped) of a source of text."""
+    """(documents, what was skipped) of a text source."""
     options, skipped = {**text.OPTIONS, **options}, Counter()
     pieces = text.find(",".join(map(str, inputs)), options)
     return [document for piece in pieces for document in read_piece("text", piece, options, skipped)], skipped
@@ -28,10 +28,10 @@ def write_parquet(path, values, name="text"):
     pq.write_table(pa.table({name: values}), path)
 
 
-def test_every_kind_of_file_in_sorted_order(tmp_path):
+def test_files_of_every_kind_are_read_in_sorted_order(tmp_path):
     (tmp_path / "sub").mkdir()
     (tmp_path / "sub" / "a.md").write_text("# é\r\n", newline="")
-    (tmp_path / "b.txt").write_bytes(b"\xef\xbb\xbftext")  # a byte order mark is no text
+    (tmp_path / "b.txt").write_bytes(b"\xef\xbb\xbftext")  # a byte order mark is not text
     (tmp_path / "c.py").write_text("x = 1\n")
     (tmp_path / "d.jsonl").write_text('{"text": "one"}\n\n{"text": "two"}')
     with gzip.open(tmp_path / "e.jsonl.gz", "wt") as file:
@@ -44,7 +44,7 @@ def test_every_kind_of_file_in_sorted_order(tmp_path):
     assert not skipped
 
 
-def test_a_piece_tells_its_size_and_when_it_changes(tmp_path):
+def test_a_piece_has_its_size_and_its_version_follows_changes(tmp_path):
     (tmp_path / "a.txt").write_text("text")
     (piece,) = text.find(str(tmp_path), text.OPTIONS)
     assert piece.uri == f"{tmp_path}/a.txt" and piece.size == 4
@@ -52,20 +52,20 @@ def test_a_piece_tells_its_size_and_when_it_changes(tmp_path):
     assert text.find(str(tmp_path), text.OPTIONS)[0].version != piece.version
 
 
-def test_a_document_tells_where_it_was(tmp_path):
+def test_a_document_has_its_position_in_its_file(tmp_path):
     (tmp_path / "a.txt").write_text("whole")
     (tmp_path / "d.jsonl").write_text('\n{"text": "one"}\n')
     assert [document.uri for document in documents(tmp_path)[0]] == [f"{tmp_path}/a.txt", f"{tmp_path}/d.jsonl:2"]
 
 
-def test_several_inputs_keep_their_order_and_no_file_comes_twice(tmp_path):
+def test_several_inputs_keep_their_order_and_no_file_is_read_twice(tmp_path):
     for name in "ab":
         (tmp_path / name).mkdir()
         (tmp_path / name / "x.txt").write_text(name)
     assert texts(tmp_path / "b", tmp_path / "a", tmp_path / "b" / "x.txt")[0] == ["b", "a"]
 
 
-def test_separator_cuts_text_files_also_across_blocks(tmp_path, monkeypatch):
+def test_a_separator_divides_text_files_also_across_blocks(tmp_path, monkeypatch):
     monkeypatch.setattr("gptjax.corpus.sources.records.BLOCK", 3)
     (tmp_path / "a.txt").write_text("one<|end|>two<|end|><|end|>three")
     found, skipped = texts(tmp_path, separator="<|end|>")
@@ -74,14 +74,14 @@ def test_separator_cuts_text_files_also_across_blocks(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("kind", ["txt", "jsonl", "jsonl text", "parquet"])
-def test_text_that_is_not_utf8(tmp_path, kind):
+def test_text_that_is_not_utf8_is_replaced_skipped_or_an_error(tmp_path, kind):
     latin = "é".encode("latin-1")
     if kind == "txt":
         (tmp_path / "a.txt").write_bytes(b"caf" + latin)
     elif kind == "jsonl":
         (tmp_path / "a.jsonl").write_bytes(b'{"text": "caf' + latin + b'"}\n')
     elif kind == "jsonl text":
-        (tmp_path / "a.jsonl").write_text('{"text": "caf\\ud800"}\n')  # half a surrogate pair
+        (tmp_path / "a.jsonl").write_text('{"text": "caf\\ud800"}\n')  # a lone surrogate
     else:
         strings = pa.Array.from_buffers(pa.string(), 1, pa.array([b"caf" + latin]).buffers())
         pq.write_table(pa.table({"text": strings}), tmp_path / "a.parquet")
@@ -99,7 +99,7 @@ def test_text_that_is_not_utf8(tmp_path, kind):
         texts(tmp_path, encoding_errors="error")
 
 
-def test_what_cannot_be_read_is_counted_and_the_rest_goes_on(tmp_path):
+def test_unreadable_files_and_records_are_counted_and_the_others_read(tmp_path):
     (tmp_path / "a_empty.txt").write_bytes(b"")
     (tmp_path / "a_mark.txt").write_bytes(b"\xef\xbb\xbf")
     (tmp_path / "b_binary.txt").write_bytes(b"ELF\0\1\2")
@@ -118,7 +118,7 @@ def test_what_cannot_be_read_is_counted_and_the_rest_goes_on(tmp_path):
 
     found, skipped = texts(tmp_path)
     assert found[:2] == ["kept", "also kept"] and found[-1] == "last"
-    assert len(found) > 10, "documents before the place where the gzip file ends are kept"
+    assert len(found) > 10, "documents before the end of the truncated gzip file are kept"
     assert skipped == {
         BLANK: 2,
         "unreadable: NUL bytes: not a text": 1,
@@ -140,7 +140,7 @@ def test_a_damaged_parquet_page_is_counted(tmp_path):
     assert found == ["fine"] and skipped == {"unreadable: corrupt parquet": 1}
 
 
-def test_links_are_followed_but_not_in_circles(tmp_path):
+def test_links_are_followed_but_not_in_cycles(tmp_path):
     corpus, elsewhere = tmp_path / "corpus", tmp_path / "elsewhere"
     corpus.mkdir()
     elsewhere.mkdir()
@@ -175,19 +175,19 @@ def test_a_file_that_may_not_be_read_is_counted(tmp_path, monkeypatch):
         ("a.csv", r"'.*a\.csv': a file must end in one of \.txt"),
     ],
 )
-def test_inputs_that_cannot_work(tmp_path, name, message):
+def test_invalid_inputs_are_refused(tmp_path, name, message):
     (tmp_path / "a.csv").write_text("x")
     (tmp_path / "folder").mkdir()
     with pytest.raises(ConfigError, match=message):
         texts(tmp_path / name)
 
 
-def test_unknown_encoding_option(tmp_path):
+def test_an_unknown_encoding_option_is_refused(tmp_path):
     with pytest.raises(ConfigError, match="encoding_errors = 'ignore': expected one of detect, replace, skip, error"):
         texts(tmp_path, encoding_errors="ignore")
 
 
-def test_the_standard_library_is_at_hand():
+def test_the_standard_library_is_found():
     pieces = text.find("python-stdlib", text.OPTIONS)
     names = [piece.uri for piece in pieces]
     assert "python-stdlib/argparse.py" in names and names == sorted(names, key=lambda name: name.split("/"))
@@ -195,7 +195,7 @@ def test_the_standard_library_is_at_hand():
     assert sum(piece.size for piece in pieces) > 5_000_000
 
 
-KINDS = {  # how a file of each kind holds a text
+KINDS = {  # how a file of each kind contains a text
     "a.txt": lambda text: text,
     "a.md": lambda text: text,
     "a.jsonl": lambda text: "".join(
@@ -208,7 +208,7 @@ RUSSIAN = "Был холодный ясный апрельский день, и 
 
 @pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16", "utf-16-be", "cp1251", "koi8-r"])
 @pytest.mark.parametrize("name", KINDS)
-def test_every_kind_of_file_is_read_in_its_encoding_and_loses_no_record(tmp_path, name, encoding):
+def test_every_kind_of_file_is_read_in_its_encoding_without_loss(tmp_path, name, encoding):
     (tmp_path / name).write_bytes(KINDS[name](RUSSIAN).encode(encoding))
     found, skipped = texts(tmp_path)
     assert found == (["first", RUSSIAN, "last"] if "json" in name else [RUSSIAN])
@@ -216,8 +216,8 @@ def test_every_kind_of_file_is_read_in_its_encoding_and_loses_no_record(tmp_path
     assert len(told) == (encoding != "utf-8-sig") and set(skipped) == set(told)
 
 
-def test_a_file_of_lines_in_one_encoding_is_read_in_it_to_its_end(tmp_path):
-    """Its lines alone would tell nothing: short ones, and ASCII that ends after the beginning that is looked at."""
+def test_the_encoding_of_a_file_of_lines_is_detected_once_for_all_lines(tmp_path):
+    """Single lines would not show it: they are short, or ASCII beyond the part that is examined."""
     lines = ["四月的第一天，天气晴朗而寒冷，时钟敲了十三下。"] * 20 + ["ok"] * 20_000 + ["智"]
     (tmp_path / "a.jsonl").write_bytes(
         "".join(json.dumps({"text": one}, ensure_ascii=False) + "\n" for one in lines).encode("gbk")
@@ -226,13 +226,13 @@ def test_a_file_of_lines_in_one_encoding_is_read_in_it_to_its_end(tmp_path):
     assert found == lines and skipped == {"kept: files read as gb18030": 1}
 
 
-def test_with_a_separator_a_mark_is_no_text_and_other_encodings_are_read(tmp_path):
+def test_with_a_separator_byte_order_marks_and_encodings_are_recognized(tmp_path):
     for encoding in ("utf-8-sig", "utf-16", "cp1251"):
         (tmp_path / "a.txt").write_bytes(f"{RUSSIAN}<|end|>{RUSSIAN}".encode(encoding))
         assert texts(tmp_path, separator="<|end|>")[0] == [RUSSIAN] * 2
 
 
-def test_damage_in_utf8_is_replaced_and_the_rest_stays(tmp_path):
+def test_bad_bytes_in_utf8_are_replaced_and_the_rest_is_kept(tmp_path):
     raw = RUSSIAN.encode()
     (tmp_path / "a.txt").write_bytes(raw[:60] + b"\xff" + raw[60:])
     found, skipped = texts(tmp_path)

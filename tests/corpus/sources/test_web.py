@@ -28,21 +28,21 @@ def words(path, **options):
     return [re.search(r"The (\w+) leaves", document.text)[1] for document in found], skipped
 
 
-# --- Pages: what is text in them --------------------------------------------------------------------------------------
+# --- Text of pages ----------------------------------------------------------------------------------------------------
 
 
 def tokens(text):
-    """Words; of scripts that do not part them, characters."""
+    """Words, or characters in scripts that do not separate words."""
     return Counter(part for word in re.findall(r"\w+", text) for part in (word if word[0] > "\u2e80" else [word]))
 
 
 @pytest.mark.parametrize("name", sorted(path.stem for path in PAGES.glob("*.html")))
 @pytest.mark.parametrize("extractor", pages.EXTRACTORS)
-def test_the_main_text_of_pages(name, extractor):
+def test_the_main_text_of_pages_is_extracted(name, extractor):
     (document,), skipped = documents(PAGES / f"{name}.html", extractor=extractor)
     expected, found = tokens((PAGES / f"{name}.txt").read_text()), tokens(document.text)
     common = (expected & found).total()
-    # They are known to lose lists among paragraphs.
+    # Extractors are known to lose lists among paragraphs.
     least = {("trafilatura", "recipe"): 0.78, ("resiliparse", "recipe"): 0.84, ("resiliparse", "list"): 0.64}
     assert common / expected.total() >= least.get((extractor, name), 0.95)
     assert common / found.total() >= (0.99 if extractor == "trafilatura" else 0.9)
@@ -50,7 +50,7 @@ def test_the_main_text_of_pages(name, extractor):
     assert skipped == ({f"kept: read as {charsets[name]}": 1} if name in charsets else {})
 
 
-def test_lines_of_code_and_cells_of_tables_stay_apart():
+def test_lines_of_code_and_cells_of_tables_stay_separate():
     (document,), _ = documents(PAGES / "code.html")
     assert "    for word in words:\n        seen[word] = seen.get(word, 0) + 1\n" in document.text
     (document,), _ = documents(PAGES / "table.html")
@@ -68,13 +68,13 @@ def test_the_language_that_a_page_declares_is_used():
     }
 
 
-def test_comments_are_a_choice():
+def test_comments_are_an_option():
     assert "Linseed oil" in documents(PAGES / "blog.html")[0][0].text
     assert "Linseed oil" not in documents(PAGES / "blog.html", comments=False)[0][0].text
 
 
 @pytest.mark.parametrize("declared", [True, False])
-def test_a_page_is_read_in_the_charset_that_it_is_in_and_that_is_counted(tmp_path, declared):
+def test_the_charset_of_a_page_is_detected_and_counted(tmp_path, declared):
     text = "Был холодный ясный апрельский день, и часы пробили тринадцать. " * 10
     meta = '<meta charset="windows-1251">' if declared else ""
     page = f"<html><head>{meta}<title>x</title></head><body><article><p>{text}</p></article></body></html>"
@@ -98,7 +98,7 @@ def test_a_page_that_is_too_large_or_too_deep_is_left_out(tmp_path, extractor):
     assert documents(tmp_path / "b.html", max_html_bytes=1000) == ([], {"page of more than 1,000 bytes": 1})
 
 
-def test_depth_is_counted_as_far_as_needed():
+def test_depth_is_counted_up_to_the_limit():
     assert pages.depth("<div><p>a<p>b<br><ul><li>c<li>d</ul></div><div></div>", 9) == 2
     assert pages.depth("</div></div><div>", 9) == 1
     assert pages.depth("<b>" * 50, 9) == 10
@@ -109,7 +109,7 @@ def test_a_page_on_which_an_extractor_hangs_is_left_out(tmp_path, monkeypatch):
         while "ferry" in html:
             try:
                 html.lower()
-            except Exception:  # libraries that go on whatever happens
+            except Exception:  # a library that catches every exception
                 pass
         return html
 
@@ -121,7 +121,7 @@ def test_a_page_on_which_an_extractor_hangs_is_left_out(tmp_path, monkeypatch):
     assert skipped == {"unreadable: page of more than 0.1 seconds": 1}
 
 
-def test_pages_are_read_in_other_threads_too(tmp_path):
+def test_pages_can_be_read_in_other_threads(tmp_path):
     (tmp_path / "a.html").write_text(HTML)
     given = []
     thread = threading.Thread(target=lambda: given.append(words(tmp_path)))
@@ -130,7 +130,7 @@ def test_pages_are_read_in_other_threads_too(tmp_path):
     assert given == [(["ferry"], {})]
 
 
-def test_what_a_library_raises_is_counted(tmp_path, monkeypatch):
+def test_exceptions_of_a_library_are_counted(tmp_path, monkeypatch):
     def fail(html, options):
         raise RecursionError
 
@@ -139,7 +139,7 @@ def test_what_a_library_raises_is_counted(tmp_path, monkeypatch):
     assert documents(tmp_path) == ([], {"unreadable: page without extraction (RecursionError)": 1})
 
 
-def test_half_a_surrogate_pair_in_an_entity_is_no_text(tmp_path):
+def test_a_lone_surrogate_in_an_entity_is_dropped(tmp_path):
     (tmp_path / "a.html").write_text(HTML.replace("ferry", "ferry&#xD800;&#0;"))
     for extractor in pages.EXTRACTORS:
         (document,), _ = documents(tmp_path, extractor=extractor)
@@ -178,7 +178,7 @@ def test_only_pages_are_read(tmp_path):
     assert documents(path)[0][1].uri == f"https://a.org/saved {path}:7"
 
 
-def test_texts_of_wet_files_are_taken_as_they_are(tmp_path):
+def test_texts_of_wet_files_are_not_changed(tmp_path):
     records = [
         conversion("https://a.org/", "One line\n\n  and another\n", "deu,eng"),
         conversion("https://b.org/", " "),
@@ -191,7 +191,7 @@ def test_texts_of_wet_files_are_taken_as_they_are(tmp_path):
 
 
 @pytest.mark.parametrize("coding", ["chunked", "gzip", "both"])
-def test_what_the_server_encoded_is_decoded(tmp_path, coding):
+def test_http_encodings_are_decoded(tmp_path, coding):
     headers, body = {}, page("tram")
     if coding != "chunked":
         body, headers = gzip.compress(body.encode()), {"Content_Encoding": "gzip"}
@@ -202,10 +202,10 @@ def test_what_the_server_encoded_is_decoded(tmp_path, coding):
     assert words(path) == (["tram"], {})
 
 
-def test_archives_compressed_as_a_whole_or_otherwise_or_far_away(tmp_path):
+def test_archives_are_read_with_any_compression_and_from_remote_storage(tmp_path):
     records = [response(f"https://a.org/{word}", page(word)) for word in ("bus", "tram")]
     write(tmp_path / "a.warc.zst", records, zstandard.ZstdCompressor().compress)
-    write(tmp_path / "b.warc.gz", [b"".join(records)])  # one member for all
+    write(tmp_path / "b.warc.gz", [b"".join(records)])  # one member for all records
     system = fsspec.filesystem("memory")
     system.pipe("/c.warc.gz", (tmp_path / "b.warc.gz").read_bytes())
     try:
@@ -215,12 +215,12 @@ def test_archives_compressed_as_a_whole_or_otherwise_or_far_away(tmp_path):
         system.rm("/", recursive=True)
 
 
-# --- Archives that are wrong ------------------------------------------------------------------------------------------
+# --- Broken archives --------------------------------------------------------------------------------------------------
 
 THREE = [response(f"https://a.org/{word}", page(word)) for word in ("bus", "tram", "boat")]
 
 
-def test_whole_records_of_a_truncated_archive_are_read(tmp_path):
+def test_complete_records_of_a_truncated_archive_are_read(tmp_path):
     path = write(tmp_path / "a.warc.gz", THREE)
     path.write_bytes(path.read_bytes()[:-40])
     assert words(path) == (["bus", "tram"], {"unreadable: truncated gzip": 1, "unreadable: truncated WARC record": 1})
@@ -229,7 +229,7 @@ def test_whole_records_of_a_truncated_archive_are_read(tmp_path):
     assert words(path) == (["bus", "tram"], {"unreadable: truncated WARC record": 1})
 
 
-def test_a_corrupt_member_costs_no_more_than_itself(tmp_path):
+def test_only_the_corrupt_member_is_lost(tmp_path):
     members = [gzip.compress(record) for record in THREE]
     members[1] = members[1][:60] + b"\xff" * 60 + members[1][120:]
     (tmp_path / "a.warc.gz").write_bytes(b"".join(members))
@@ -239,13 +239,13 @@ def test_a_corrupt_member_costs_no_more_than_itself(tmp_path):
 
 
 @pytest.mark.parametrize("length", [3, 99_999, 10**17])
-def test_a_record_whose_declared_length_is_wrong(tmp_path, length):
+def test_a_record_with_a_wrong_length_is_kept_and_counted(tmp_path, length):
     wrong = [THREE[0], response("https://a.org/tram", page("tram"), length=length), THREE[2]]
     path = write(tmp_path / "a.warc", wrong, bytes)
     assert words(path) == (["bus", "tram", "boat"], {"kept: WARC records whose stated length is wrong": 1})
 
 
-def test_headers_that_are_wrong(tmp_path):
+def test_wrong_headers_are_counted(tmp_path):
     headless = THREE[1].replace(b"Content-Length", b"Content-Size")
     endless = b"WARC/1.0\r\n" + b"x" * 100_000 + b"\r\n\r\n"
     path = write(
@@ -256,14 +256,14 @@ def test_headers_that_are_wrong(tmp_path):
     assert skipped == {"unreadable: bytes between WARC records": 1, "unreadable: corrupt WARC header": 2}
 
 
-def test_chunks_of_wrong_sizes(tmp_path):
+def test_a_page_with_wrong_chunk_sizes_is_cut_and_counted(tmp_path):
     body = chunked(page("tram"), sizes=lambda size: size + 2 if size < 100 else size)
     unchunked = response("https://a.org/cart", page("cart"), Transfer_Encoding="chunked")
     path = write(tmp_path / "a.warc.gz", [response("https://a.org/", body, Transfer_Encoding="chunked"), unchunked])
     assert words(path) == (["tram", "cart"], {"kept: pages cut where their HTTP encoding is broken": 2})
 
 
-def test_compression_that_ends_early(tmp_path):
+def test_a_page_whose_compression_ends_early_is_cut_and_counted(tmp_path):
     body = gzip.compress("".join(f"<p>{i} {page('tram')}</p>" for i in range(1000)).encode())
     for wrong, reasons in (
         (body[:-100], {}),
@@ -276,19 +276,19 @@ def test_compression_that_ends_early(tmp_path):
     assert documents(path) == ([], {"unreadable: corrupt WARC record": 1})
 
 
-def test_a_page_that_is_a_bomb(tmp_path):
+def test_a_page_that_is_a_decompression_bomb_is_skipped(tmp_path):
     bomb = gzip.compress(b"<p>" + b" " * 100_000_000)
     path = write(tmp_path / "a.warc", [response("https://a.org/", bomb, Content_Encoding="gzip"), THREE[0]], bytes)
     assert words(path) == (["bus"], {"page of more than 4,000,000 bytes": 1})
 
 
-def test_a_record_that_is_too_large_is_passed_over(tmp_path):
+def test_a_record_that_is_too_large_is_skipped(tmp_path):
     large = response("https://a.org/film", b"\0" * 6_000_000, content_type="video/mp4")
     path = write(tmp_path / "a.warc", [THREE[0], large, THREE[2]], bytes)
     assert words(path) == (["bus", "boat"], {"WARC record of more than 5,048,576 bytes": 1})
 
 
-def test_an_address_that_is_not_unicode(tmp_path):
+def test_an_address_that_is_not_unicode_is_replaced(tmp_path):
     path = write(tmp_path / "a.warc", [THREE[0].replace(b"a.org/bus", b"a.org/\xff\xfe")], bytes)
     (document,), _ = documents(path)
     document.uri.encode()
@@ -297,7 +297,7 @@ def test_an_address_that_is_not_unicode(tmp_path):
 # --- Options ----------------------------------------------------------------------------------------------------------
 
 
-def test_hosts_that_are_not_wanted(tmp_path):
+def test_pages_of_blocked_hosts_are_skipped(tmp_path):
     hosts = ["spam.example", "news.example", "notspam.example", "sub.spam.example:8080", "[broken"]
     path = write(tmp_path / "a.warc.gz", [response(f"https://{host}/", page(f"h{i}")) for i, host in enumerate(hosts)])
     (tmp_path / "hosts.txt").write_text("# not these\nSpam.example\n\n")
@@ -306,7 +306,7 @@ def test_hosts_that_are_not_wanted(tmp_path):
 
     (piece,) = web.find(str(path), web.OPTIONS)
     (blocking,) = web.find(str(path), {**web.OPTIONS, "blocked_hosts": str(tmp_path / "hosts.txt")})
-    assert piece.version != blocking.version, "another list is another corpus"
+    assert piece.version != blocking.version, "another list makes another corpus"
 
 
 @pytest.mark.parametrize(
@@ -317,13 +317,13 @@ def test_hosts_that_are_not_wanted(tmp_path):
         ({"blocked_hosts": "nowhere"}, "blocked_hosts = 'nowhere': FileNotFoundError"),
     ],
 )
-def test_options_that_cannot_work(tmp_path, options, message):
+def test_invalid_options_are_refused(tmp_path, options, message):
     (tmp_path / "a.html").write_text(HTML)
     with pytest.raises(ConfigError, match=message):
         documents(tmp_path, **options)
 
 
-def test_what_is_not_installed_is_named(tmp_path, monkeypatch):
+def test_a_missing_library_is_named(tmp_path, monkeypatch):
     monkeypatch.setitem(__import__("sys").modules, "trafilatura", None)
     with pytest.raises(ConfigError, match=r"pages of the web need pip install 'gptjax\[corpus\]'"):
         documents(tmp_path)

@@ -22,7 +22,7 @@ def dump(*pages):
     return head + "<base>https://de.wikipedia.org/wiki/Hauptseite</base></siteinfo>\n" + "".join(pages) + "</mediawiki>"
 
 
-def test_a_dump_gives_its_articles(tmp_path):
+def test_the_articles_of_a_dump_are_read(tmp_path):
     pages = [
         page("Tom &amp; Jerry", SENTENCE),
         page("Moved", "#REDIRECT [[Tom]]", more='<redirect title="Tom"/>'),
@@ -46,7 +46,7 @@ def test_a_dump_gives_its_articles(tmp_path):
     }
 
 
-def test_options(tmp_path):
+def test_stubs_and_sections_are_options(tmp_path):
     write(tmp_path, {"a.xml": dump(page("A", "Short.\n== Notes ==\nA note."))})
     ((article,), _) = documents(
         "wikipedia", tmp_path, least_characters=1, sections_left_out=(), wiki_license="CC-BY-SA-3.0"
@@ -54,7 +54,7 @@ def test_options(tmp_path):
     assert article.text == "A\n\nShort.\n\nNotes\n\nA note.\n" and article.license == "CC-BY-SA-3.0"
 
 
-def test_names_of_dumps_and_of_wikiextractors_files(tmp_path):
+def test_dumps_and_wikiextractors_files_are_recognized_by_name(tmp_path):
     whole = dump(page("A", SENTENCE))
     extracted = f'<doc id="1" url="https://en.wikipedia.org/wiki?curid=1" title="B">\nB\n\n{TEXT}\n</doc>\n'
     write(tmp_path, {"enwiki-pages-articles1.xml-p10p30302.bz2": bz2.compress(whole.encode()), "AA/wiki_00": extracted})
@@ -63,7 +63,7 @@ def test_names_of_dumps_and_of_wikiextractors_files(tmp_path):
     assert len(documents("wikipedia", tmp_path / "named-as-you-like")[0]) == 1
 
 
-def test_of_a_truncated_dump_what_is_whole_is_kept(tmp_path):
+def test_complete_articles_of_a_truncated_dump_are_kept(tmp_path):
     whole = dump(*(page(f"Title {i}", f"{SENTENCE} {i} {zlib.crc32(bytes(i))}") for i in range(5000))).encode()
     write(tmp_path, {"a.xml": whole[: len(whole) // 2], "b.xml.bz2": bz2.compress(whole, 1)[:-2000]})
     found, skipped = documents("wikipedia", tmp_path)
@@ -71,7 +71,7 @@ def test_of_a_truncated_dump_what_is_whole_is_kept(tmp_path):
     assert skipped == {"unreadable: broken XML: truncated": 1, "unreadable: truncated bzip2": 1}
 
 
-def test_wikiextractors_output(tmp_path):
+def test_wikiextractors_output_is_read(tmp_path):
     text = (
         '<doc id="1" url="http://en.wikipedia.org/wiki?curid=1" title="A &amp; B">\nA & B\n\n'
         f"A (; born 1942) &lt;x&gt; {TEXT}<br>\nReferences.\n\n</doc>\n"
@@ -85,7 +85,7 @@ def test_wikiextractors_output(tmp_path):
     assert skipped == {BLANK: 1, "unreadable: article without an end": 1}
 
 
-def test_wikiextractors_json(tmp_path):
+def test_wikiextractors_json_is_read(tmp_path):
     good = {"id": "1", "url": "https://fr.wikipedia.org/wiki?curid=1", "title": "A", "text": f"A\n\n{TEXT} \ud800"}
     write(tmp_path, {"wiki_00": json.dumps(good) + "\n" + '{"title": 3}\n{broken\n'})
     ((article,), skipped) = documents("wikipedia", tmp_path)
@@ -93,7 +93,7 @@ def test_wikiextractors_json(tmp_path):
     assert skipped == {"unreadable: broken JSON line": 2}
 
 
-def test_bad_files(tmp_path):
+def test_bad_files_are_counted(tmp_path):
     entities = '<!DOCTYPE m [<!ENTITY x "y">]>' + dump(page("A", SENTENCE))
     write(
         tmp_path, {"a.xml": "", "b.xml": b"\0\1\2", "c.xml": entities, "d.xml.bz2": b"BZh9 not", "e.xml": "plain text"}

@@ -1,4 +1,4 @@
-"""Documents through clean and select, alone and within the pipeline."""
+"""The stages clean and select, alone and within the pipeline."""
 
 import json
 import math
@@ -77,7 +77,7 @@ def test_clean_reports_what_it_did(tmp_path):
     assert report["lengths"]["256"] == [1, 300] and report["lengths"]["0"] == [1, 0]
 
 
-def test_clean_only_applies_the_options_that_are_set(tmp_path):
+def test_clean_applies_only_the_options_that_are_set(tmp_path):
     options = {"mend": False, "language": False, "personal": []}
     result, documents, statistics = cleaned(tmp_path, TEXTS, statistics=False, options=options)
     assert [each["text"] for each in documents] == TEXTS and result["report"]["masked"] == {}
@@ -90,10 +90,10 @@ def test_the_language_that_a_source_states_is_used_and_code_has_no_language(tmp_
     assert {each["language"] for each in documents} == {"nl"} and statistics[0]["language_confidence"] == 1
     _, documents, _ = cleaned(tmp_path / "code", TEXTS, code=True)
     assert {each["language"] for each in documents} == {""}
-    assert documents[1]["text"] == "cafÃ© of <EMAIL>\n", "of code only the line ends"
+    assert documents[1]["text"] == "cafÃ© of <EMAIL>\n", "in code only the line ends are repaired"
 
 
-def test_clean_gives_the_same_bytes_again(tmp_path):
+def test_clean_writes_the_same_bytes_again(tmp_path):
     for name in ("one", "two"):
         cleaned(tmp_path / name, TEXTS * 50)
     for name in ("documents.parquet", "statistics.parquet"):
@@ -129,7 +129,7 @@ def test_select_by_language(tmp_path):
     assert report["reasons"] == {"other language": [1, 1]} and [each["row"] for each in verdicts] == [1]
 
 
-def test_examples_come_from_whichever_row_group(tmp_path, monkeypatch):
+def test_examples_come_from_every_row_group(tmp_path, monkeypatch):
     monkeypatch.setattr("gptjax.corpus.documents.GROUP_BYTES", 100)
     texts = [f"{ENGLISH} {number}" for number in range(40)] + ["short"]
     report, verdicts = selected(tmp_path, texts, [Rule("g", "min_words", "words", 10)])
@@ -150,7 +150,7 @@ def test_histograms_are_merged_key_by_key():
 
 @pytest.fixture
 def folder(tmp_path):
-    """40 good documents, five of them too short and one of them empty when repaired, in the source of books."""
+    """The source books: 40 documents, of which five are too short and one is empty once repaired."""
     texts = [text(i) for i in range(34)] + [f"short {i}" for i in range(5)] + ["â€‹"]
     write(
         tmp_path / "in" / "books", [one + " naïve cafÃ© jane@web.de" if i < 3 else one for i, one in enumerate(texts)]
@@ -188,11 +188,11 @@ def test_the_manifest_describes_the_stage(folder, tmp_path):
             assert sum(count for count, _ in found[name].values()) == left
             assert sum(count for count, _ in found["cleaned"][name].values()) == found["extracted"]["documents"]
     part = pq.read_table(tmp_path / "out" / "work" / manifest["parts"][0]["name"])
-    assert "naïve café <EMAIL>" in part["text"][0].as_py(), "what is trained on is what the parts hold"
+    assert "naïve café <EMAIL>" in part["text"][0].as_py(), "the token stream is the text of the parts"
     json.dumps(manifest)
 
 
-def test_another_threshold_or_language_touches_no_text(folder, tmp_path):
+def test_another_threshold_or_language_rewrites_no_text(folder, tmp_path):
     def state():
         return {path: path.stat().st_ino for path in tmp_path.glob("out/work/*/*")}
 
@@ -219,11 +219,11 @@ def test_stages_without_options_do_not_run(folder, tmp_path):
     assert [found["cleaned"] for found in manifest["sources"]] == [None, None]
     settings.sources[0].recipe = "books"
     manifest = prepare(settings, tmp_path / "again", shard_bytes=1_000_000)
-    assert len(list(tmp_path.glob("again/work/clean-*/*.json"))) == 1, "one source alone asks for it"
+    assert len(list(tmp_path.glob("again/work/clean-*/*.json"))) == 1, "only one source needs the stage"
     assert [bool(found["cleaned"]) for found in manifest["sources"]] == [True, False]
 
 
-def test_a_recipe_goes_with_the_kind_unless_it_is_given():
+def test_the_default_recipe_follows_the_kind():
     kinds = {
         kind: source(name="a", kind=kind, path="x").recipe for kind in ("text", "web", "code", "books", "wikipedia")
     }
@@ -240,7 +240,7 @@ def test_a_recipe_goes_with_the_kind_unless_it_is_given():
         ({"recipes.web": ("gopher",)}, "cleaning.recipes.web: 'gopher': there is no such rule or group"),
     ],
 )
-def test_cleaning_that_cannot_work(fields, message):
+def test_invalid_cleaning_options_are_refused(fields, message):
     made = default()
     made.sources = (source(name="a", kind="text", path="x"),)
     for name, value in fields.items():
@@ -269,13 +269,13 @@ def test_a_missing_library_is_reported_at_once(monkeypatch):
     validate(made)
 
 
-def test_without_documents_there_is_nothing_to_clean(folder, tmp_path):
+def test_a_corpus_without_documents_is_not_cleaned(folder, tmp_path):
     settings = made(folder)
     corpus = Pipeline(settings, list_sources(settings.sources, 20_000), tmp_path / "out", Here(), watch).corpus
     assert not Clean().is_wanted(corpus) and not Select().is_wanted(corpus)
 
 
-def test_a_rule_of_ones_own_leaves_documents_out_in_other_processes(tmp_path, monkeypatch):
+def test_a_users_rule_drops_documents_in_other_processes(tmp_path, monkeypatch):
     (tmp_path / "my_rules.py").write_text("def shouts(text): return text.isupper()\n")
     monkeypatch.chdir(tmp_path)
     asked = default().cleaning
@@ -291,5 +291,5 @@ def test_a_rule_of_ones_own_leaves_documents_out_in_other_processes(tmp_path, mo
     stale = Stage("select", select, version=2, options={})
     with LocalProcesses(1) as processes, pytest.raises(ConfigError, match=r"my_rules:shouts.* start it again"):
         run_stage(stale, [inputs], work, processes)
-    sys.modules.pop("my_rules")  # as in the next command
-    assert cleaning.verdict(asked, source(name="a", kind="text", path="x", recipe="text")) != told  # judged anew
+    sys.modules.pop("my_rules")  # as in a new command
+    assert cleaning.verdict(asked, source(name="a", kind="text", path="x", recipe="text")) != told  # judged again

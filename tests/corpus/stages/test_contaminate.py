@@ -1,4 +1,4 @@
-"""Evaluation text in a whole pipeline: left out or reported, and told by item."""
+"""Evaluation text in a whole pipeline: removed or only reported, and counted by item."""
 
 import json
 
@@ -21,7 +21,7 @@ def text(seed, words=200):
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    """30 documents: 3 holds all of question 0 (and 17 is its copy), 5 thirteen words of question 1, 7 twelve."""
+    """30 documents: 3 contains all of question 0 (and 17 is its copy), 5 thirteen words of question 1, 7 twelve."""
     folder = tmp_path_factory.mktemp("sources")
     questions = [text(1000 + number, 40) for number in range(10)]
     texts = [text(number) for number in range(30)]
@@ -82,19 +82,19 @@ def test_contaminated_documents_are_removed_and_the_items_reported(folder, tmp_p
     ]
 
 
-def test_a_report_leaves_everything_in(folder, tmp_path):
+def test_the_action_report_removes_nothing(folder, tmp_path):
     manifest = prepare(config(folder, action="report"), tmp_path)
     assert set(manifest["sources"][0]["dropped"]) == {"exact duplicate"}
     assert manifest["contamination"]["sets"]["quiz"]["left"] == 2
 
 
-def test_some_hits_may_be_allowed(folder, tmp_path):
+def test_documents_with_fewer_than_least_hits_are_kept(folder, tmp_path):
     manifest = prepare(config(folder, least_hits=2), tmp_path)
     assert manifest["sources"][0]["dropped"]["holds evaluation text: quiz"]["documents"] == 1
     assert manifest["contamination"]["sets"]["quiz"]["left"] == 1
 
 
-def test_without_sets_there_is_no_stage(folder, tmp_path):
+def test_without_sets_the_stage_does_not_run(folder, tmp_path):
     manifest = prepare(config(folder, sets=()), tmp_path)
     assert manifest["contamination"] is None and not list(tmp_path.glob("work/contaminate-*"))
 
@@ -121,6 +121,6 @@ def test_a_changed_file_is_searched_again(folder, tmp_path):
         ),
     ],
 )
-def test_bad_fields_are_refused(folder, fields, message):
+def test_invalid_fields_are_refused(folder, fields, message):
     with pytest.raises(ConfigError, match=message):
         config(folder, **fields)

@@ -1,4 +1,4 @@
-"""A new corpus beside one that is done: copies of what is there are left out here, and only here."""
+"""A new corpus beside an earlier one: copies of the earlier one's documents are dropped from the new one only."""
 
 import json
 import shutil
@@ -38,7 +38,7 @@ def folder(tmp_path_factory):
     return folder
 
 
-def test_copies_of_documents_in_earlier_corpora_are_left_out(folder):
+def test_copies_of_documents_in_earlier_corpora_are_dropped(folder):
     february = json.loads((folder / "february" / "manifest.json").read_text())
     assert february["sources"][0]["dropped"]["near duplicate"]["documents"] == 1
     before = (folder / "january" / "manifest.json").read_bytes()
@@ -51,12 +51,12 @@ def test_copies_of_documents_in_earlier_corpora_are_left_out(folder):
     assert (folder / "january" / "manifest.json").read_bytes() == before
 
 
-def test_nothing_but_copies(folder, tmp_path):
+def test_a_corpus_of_only_copies_is_refused(folder, tmp_path):
     with pytest.raises(ConfigError, match="no document is left of 1: exact duplicate"):
         prepare(tmp_path, "copies", [text(5)], earlier=(f"{folder}/january",))
 
 
-def test_copies_are_searched_only_within_their_sources(folder):
+def test_with_scope_source_copies_are_searched_only_within_a_source(folder):
     march = prepare(folder, "sourcewise", [text(5), text(60), text(61)], earlier=(f"{folder}/january",), scope="source")
     assert march["sources"][0]["dropped"] == {}
 

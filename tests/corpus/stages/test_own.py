@@ -1,4 +1,4 @@
-"""Stages of the user's: named in a config, they run where they are wanted, are counted, and go on after a stop."""
+"""A user's own stages: named in a config, they run at the given place, are counted, and continue after a stop."""
 
 import json
 import sys
@@ -55,7 +55,7 @@ class Count(CorpusStage):
 
 @pytest.fixture
 def module(tmp_path, monkeypatch):
-    """A folder to work in, with modules that only this test has imported."""
+    """A working folder, with modules that only this test has imported."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(str(tmp_path))
     write(tmp_path / "books", [text(i) for i in range(40)])
@@ -83,7 +83,7 @@ def state(output):
 
 
 def redone(before, after):
-    """The stages that have done a task since."""
+    """The stages that have run a task since `before`."""
     return {key[0].rpartition("-")[0] for key, written in after.items() if before.get(key) != written}
 
 
@@ -93,12 +93,12 @@ def texts(output, manifest):
     ]
 
 
-def test_the_list_has_the_names_that_a_config_is_checked_by():
+def test_the_list_of_stages_has_the_names_that_configs_are_checked_against():
     assert tuple(each.name for each in STAGES) == BUILT_IN and set(PLACES) < set(BUILT_IN)
     assert len(set(BUILT_IN)) == len(BUILT_IN)
 
 
-def test_stages_stand_behind_the_ones_that_they_name_in_the_order_given():
+def test_stages_follow_the_ones_that_they_name_in_the_given_order():
     own = [
         stage(name=name, function="m:f", after=after)
         for name, after in (("a", "select"), ("b", "extract"), ("c", "select"), ("d", "copies"))
@@ -108,7 +108,7 @@ def test_stages_stand_behind_the_ones_that_they_name_in_the_order_given():
     assert names[9] == "d" and len(names) == len(BUILT_IN) + 4
 
 
-def test_it_changes_and_drops_documents_and_is_counted(module, tmp_path):
+def test_an_own_stage_changes_and_drops_documents_and_is_counted(module, tmp_path):
     starts = [text(i).split()[0] for i in [*range(40), *range(100, 130)]]
     expected = starts.count("return")
     made = config(tmp_path, stages=(stage(name="shorten", function="my_stages:shorten", words=20),))
@@ -129,7 +129,7 @@ def test_it_changes_and_drops_documents_and_is_counted(module, tmp_path):
     assert list(manifest["stages"])[:5] == ["extract", "clean", "select", "shorten", "sketch"]
 
 
-def test_it_goes_on_and_is_done_again_only_when_its_options_version_or_code_change(module, tmp_path):
+def test_an_own_stage_continues_and_runs_again_only_for_other_options_version_or_code(module, tmp_path):
     def run(**fields):
         made = config(
             tmp_path, stages=(stage(**{"name": "own", "function": "my_stages:shorten", "words": 25, **fields}),)
@@ -139,7 +139,7 @@ def test_it_goes_on_and_is_done_again_only_when_its_options_version_or_code_chan
 
     _, before = run()
     (marker,) = (tmp_path / "out").glob("work/own-*/part-00001.json")
-    marker.unlink()  # as if it had been killed before the second task was done
+    marker.unlink()  # as if killed before the second task was done
     _, resumed = run()
     assert {key for key in resumed if resumed[key] != before[key]} == {(marker.parent.name, 1)}
     for fields in ({"words": 24}, {"version": 2}):
@@ -153,14 +153,14 @@ def test_it_goes_on_and_is_done_again_only_when_its_options_version_or_code_chan
     assert {len(one.split()) for one in texts(tmp_path / "out", manifest)} == {24, 122}  # changed; dropped before
 
 
-def test_one_that_changes_nothing_writes_no_documents(module, tmp_path):
+def test_an_own_stage_that_changes_nothing_writes_no_documents(module, tmp_path):
     made = config(tmp_path, stages=(stage(name="same", function="my_stages:same", after="copies"),))
     manifest = prepare(made, tmp_path / "out")
     assert manifest["own_stages"]["same"]["changed"] == manifest["own_stages"]["same"]["dropped"] == 0
     assert not list((tmp_path / "out").glob("work/same-*/*documents*"))
 
 
-def test_a_stage_object_has_its_own_files_and_sections(module, tmp_path):
+def test_a_stage_object_writes_its_own_files_and_sections(module, tmp_path):
     import my_whole_stage
 
     def run(letters):
@@ -189,7 +189,7 @@ def test_a_stage_object_has_its_own_files_and_sections(module, tmp_path):
         ({"libraries": (3,)}, "stages: own: libraries = .*: must be names of packages"),
     ],
 )
-def test_what_cannot_work_is_refused_before_anything_is_read(module, tmp_path, fields, message):
+def test_invalid_stages_are_refused_before_anything_is_read(module, tmp_path, fields, message):
     fields = {"name": "own", "function": "my_stages:shorten", **fields}
     with pytest.raises(ConfigError, match=message):
         config(tmp_path, stages=(stage(**fields),))

@@ -1,4 +1,4 @@
-"""Lines that stand in many documents, in a whole pipeline: left out of all but the first, or only counted."""
+"""Lines that occur in many documents, in a whole pipeline: removed from all but the first, or only counted."""
 
 import json
 
@@ -41,10 +41,10 @@ def stream(folder):
     return tokenizer.load(folder / "out").decode(found.take_runs(np.array([0]), np.array([found.num_tokens])))
 
 
-def test_later_copies_are_left_out_of_the_stream(tmp_path):
+def test_later_copies_are_removed_from_the_stream(tmp_path):
     manifest = prepare(tmp_path, action="remove")
     said = stream(tmp_path)
-    assert said.count(NOTICE) == 1 and said.count(NOTICE.upper()) == 1, "lines are the same but for white space alone"
+    assert said.count(NOTICE) == 1 and said.count(NOTICE.upper()) == 1, "lines are equal apart from whitespace"
     assert all(text(i) in said for i in [*range(12), 99])
     (source_,) = manifest["sources"]
     assert source_["dropped"]["nothing but repeated passages"]["documents"] == 1
@@ -58,13 +58,13 @@ def test_later_copies_are_left_out_of_the_stream(tmp_path):
     assert "every line of at least 5 words" in (tmp_path / "out" / "card.md").read_text()
 
 
-def test_a_report_leaves_the_text_as_it_is(tmp_path):
+def test_the_action_report_does_not_change_the_text(tmp_path):
     manifest = prepare(tmp_path)
     assert manifest["passages"]["later_copies"] == 11 and manifest["sources"][0]["dropped"] == {}
     assert stream(tmp_path) == "".join(TEXTS)
 
 
-def test_bad_fields_are_refused(tmp_path):
+def test_invalid_fields_are_refused(tmp_path):
     with pytest.raises(ConfigError, match=r"passages.kind = 'lines': expected one of none, window, paragraph, line"):
         prepare(tmp_path, kind="lines")
     with pytest.raises(ConfigError, match=r"passages.words = 0: must be at least 1"):

@@ -24,7 +24,7 @@ def test_draws_are_uniform_and_depend_only_on_key_and_seed():
         assert abs(np.corrcoef(drawn, other)[0, 1]) < 0.03 and not np.isin(drawn, other).any()
 
 
-def test_the_share_held_out_is_as_asked_and_grows_without_exchange():
+def test_the_held_out_share_is_the_requested_one_and_grows_by_adding_documents():
     few, more = sides(5000), sides(5000, fraction=0.3)
     assert 0.18 < few.count("validation") / 5000 < 0.22
     assert all(b == "validation" for a, b in zip(few, more) if a == "validation")
@@ -32,7 +32,7 @@ def test_the_share_held_out_is_as_asked_and_grows_without_exchange():
     assert set(sides(100, fraction=0.0)) == {"train"}
 
 
-def test_documents_of_one_key_are_on_one_side():
+def test_documents_with_the_same_key_are_in_the_same_split():
     parts = split([f"text {i}" for i in range(3000)], keys=np.arange(3000) // 3)
     assert [text for _, _, text in parts] == [f"text {i}" for i in range(3000)]
     of = [side for _, side, _ in parts]
@@ -45,11 +45,11 @@ def test_tails_are_held_out_after_a_line():
     assert (train, validation, number) == ("train", "validation", 1) and head + tail == text
     assert head.endswith("\n") and 0.09 < len(tail) / len(text) < 0.11
     text = "title\n" + "x" * 5000
-    assert 490 < len(text) - tail_start(text, 0.1) < 510, "no line is near: cut where the share says"
+    assert 490 < len(text) - tail_start(text, 0.1) < 510, "no line end is near, so the cut is at the share"
 
 
 @pytest.mark.parametrize("fraction", [0.0, 0.1])
-def test_nothing_empty_is_split_off(fraction):
+def test_no_part_is_empty(fraction):
     assert split(["x", "yz"], fraction=fraction, by="tail") == [(0, "train", "x"), (1, "train", "yz")]
 
 
@@ -59,13 +59,13 @@ def test_neither_part_of_a_document_is_blank(text):
     assert "".join(part for *_, part in parts) == text and not any(is_blank(part) for *_, part in parts)
 
 
-def test_empty_lines_at_the_end_are_not_all_that_is_held_out():
+def test_the_held_out_part_is_not_only_the_empty_lines_at_the_end():
     (_, _, train), (_, _, held_out) = split(["".join(f"line {i}\n" for i in range(40)) + "\n" * 100], by="tail")
     assert train.endswith("line 31\n") and held_out.startswith("line 32\n")
 
 
-def test_no_document_is_much_of_what_is_held_out():
-    """Sizes as of real corpora: most documents small, most text in few, and one of a twentieth of it all."""
+def test_no_document_is_a_large_share_of_the_held_out_text():
+    """Sizes as in real corpora: most documents are small, most text is in a few, and one has a twentieth of it."""
     sizes = np.random.default_rng(0).lognormal(8, 1.5, 3000).astype(int) + 1
     sizes = np.append(sizes, sizes.sum() // 20)
     texts = ["line\n\n" * (size // 6 + 1) for size in sizes.tolist()]
@@ -85,13 +85,13 @@ def test_the_rest_of_a_long_held_out_document_is_in_no_split():
     texts, keys = [long, "short\n", *["x"] * 50], [5, 5, *range(6, 56)]
     seed = next(seed for seed in range(1000) if draws(np.array([5], np.uint64), seed) < 0.2)
     found = list(split_texts(texts, np.array(keys, np.uint64), 0.2, "document", seed, 1000))
-    assert found[0][1] == found[1][1] == "validation", "copies stay together"
+    assert found[0][1] == found[1][1] == "validation", "copies are in the same split"
     assert long.startswith(found[0][2]) and found[0][2].endswith("\n\n") and 500 < len(found[0][2]) <= 1000
     whole = list(split_texts(texts, np.array(keys, np.uint64), 0.2, "document", seed))
-    assert found[1:] == whole[1:], "no other document is touched, and none changes sides"
+    assert found[1:] == whole[1:], "no other document is cut, and none changes its split"
 
 
-def test_the_held_out_length_of_a_document_only_changes_by_doubling():
+def test_the_held_out_length_of_a_document_changes_only_by_doubling():
     limits = {most_held_out(size, 0.05, 0.05) for size in range(50_000_000, 100_000_000, 999_983)}
     assert len(limits) == 2 and max(limits) == 2 * min(limits) == 131_072 * 2 // 2
     assert 0.025 < min(limits) / (0.05 * 50_000_000) <= 0.05

@@ -33,16 +33,16 @@ def test_shards_hold_the_stream_in_order(tmp_path, vocab_size, dtype):
         assert entry["size"] == (tmp_path / entry["name"]).stat().st_size
         assert entry["hash"] == file_hash(tmp_path / entry["name"])
     assert json.loads(json.dumps(section)) == section
-    assert len(list(tmp_path.iterdir())) == len(parts) + 1, "nothing is left aside"
+    assert len(list(tmp_path.iterdir())) == len(parts) + 1, "no temporary file is left"
 
 
-def test_a_shard_takes_its_name_only_when_whole(tmp_path):
+def test_a_shard_gets_its_name_only_when_complete(tmp_path):
     writer = ShardWriter(tmp_path, "train", 256, shard_tokens=100)
     writer.append([np.arange(150)])
     assert {path.name for path in tmp_path.iterdir()} == {"train-00000.bin", "train-00001.bin.tmp"}
 
 
-def test_what_fails_while_written_does_not_replace(tmp_path):
+def test_a_failed_write_does_not_replace_the_file(tmp_path):
     path = tmp_path / "manifest.json"
     path.write_text("old")
     with pytest.raises(OSError), write_aside(path) as file:
@@ -51,7 +51,7 @@ def test_what_fails_while_written_does_not_replace(tmp_path):
     assert path.read_text() == "old"
 
 
-def test_data_is_on_disk_before_it_is_named(tmp_path, monkeypatch):
+def test_data_is_flushed_to_disk_before_it_is_renamed(tmp_path, monkeypatch):
     calls = []
     fsync, replace = os.fsync, os.replace
     monkeypatch.setattr(os, "fsync", lambda fd: (calls.append("fsync"), fsync(fd)))
@@ -61,7 +61,7 @@ def test_data_is_on_disk_before_it_is_named(tmp_path, monkeypatch):
     assert calls == ["fsync", "replace"]
 
 
-def test_origins_stand_beside_the_offsets(tmp_path):
+def test_origins_are_written_beside_the_offsets(tmp_path):
     writer = ShardWriter(tmp_path, "train", 256, shard_tokens=4)
     origins = np.array([(7, 0, 3), (8, 1, 0), (9, 1, 5)], ORIGIN)
     writer.extend(np.arange(5), np.array([2, 3]), origins[:2])

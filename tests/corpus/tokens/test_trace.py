@@ -1,4 +1,4 @@
-"""From rows of training batches back to documents: the tokens, the text, and where both come from."""
+"""Rows of training batches are traced to their documents: tokens, text and origin."""
 
 import json
 import shutil
@@ -25,7 +25,7 @@ LENGTH, BATCH = 32, 4
 
 
 def prepare(folder, name, texts, tokens, **options):
-    """A prepared folder of one source, in shards of some documents."""
+    """A prepared folder of one source, in shards of a few documents."""
     lines = [json.dumps({"text": text, "url": f"https://{name}/{i}"}) + "\n" for i, text in enumerate(texts)]
     (folder / f"{name}.jsonl").write_text("".join(lines))
     made = default()
@@ -43,7 +43,7 @@ def prepare(folder, name, texts, tokens, **options):
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    """books in BPE with byte fallback; web with the same tokens, the ends held out; marked: with BOS."""
+    """books: BPE with byte fallback; web: the same tokens, with tails held out; marked: with BOS."""
     folder = tmp_path_factory.mktemp("traced")
     rng = np.random.default_rng(0)
     texts = [" ".join(rng.choice(WORDS, rng.integers(2, 80))) for _ in range(80)]
@@ -93,17 +93,17 @@ def test_the_documents_of_a_row_encoded_again_are_its_tokens(folder, windows, al
                 assert part.id == document["id"] and part.license == f"licence of {part.source}"
                 assert part.uri == document["uri"] and part.language == "en"
                 assert tokens.decode(part.ids).strip("\N{REPLACEMENT CHARACTER}") in part.text
-        assert covered[batch["weights"] == 1].all(), "every position with a target is a document's"
+        assert covered[batch["weights"] == 1].all(), "every position with a target belongs to a document"
     assert seen == ({alone} if alone else {"books", "web"})
 
 
 @pytest.mark.parametrize("start, stop, middle", [(0, 1, "é"), (1, 3, "é字"), (2, 9, "字𝄞"), (3, 4, "字"), (9, 9, "")])
-def test_no_character_is_cut(start, stop, middle):
+def test_shown_text_cuts_no_character(start, stop, middle):
     found = whole_characters("é字𝄞".encode(), start, stop)
     assert found[1] == middle and "".join(found) == "é字𝄞"
 
 
-def test_without_the_stages_folders_less_is_known_and_said(folder, tmp_path):
+def test_without_the_stages_folders_the_trace_names_what_is_unknown(folder, tmp_path):
     copy = tmp_path / "books"
     shutil.copytree(folder / "books", copy)
     shutil.rmtree(copy / "work")
@@ -117,7 +117,7 @@ def test_without_the_stages_folders_less_is_known_and_said(folder, tmp_path):
     assert "has changed since" in next(Tracer(copy).parts(7, 8)).where
 
 
-def test_a_folder_that_does_not_say_where_it_comes_from(tmp_path):
+def test_a_folder_without_origins_is_refused(tmp_path):
     write_prepared(tmp_path / "data", train=[[80, 2], [2], [81, 82, 2]])
     parts = list(Tracer(tmp_path / "data").parts(1, 5))
     assert [part.ids.tolist() for part in parts] == [[2], [2], [81, 82]]
@@ -134,7 +134,7 @@ def run(folder):
     return freeze(made)
 
 
-def test_the_row_of_the_step_that_metrics_count_is_told(folder, run, capsys):
+def test_steps_are_counted_as_in_metrics(folder, run, capsys):
     from gptjax.terminal import Console
 
     show_row(Console(width=1000), traced_row(run, None, 7, 2), whole=True)
@@ -156,12 +156,12 @@ def test_the_row_of_the_step_that_metrics_count_is_told(folder, run, capsys):
         (1, -1, "--row=-1: a batch has rows 0 to 3"),
     ],
 )
-def test_what_is_not_there_is_refused(run, step, row, message):
+def test_missing_steps_and_rows_are_refused(run, step, row, message):
     with pytest.raises(ConfigError, match=message):
         traced_row(run, None, step, row)
 
 
-def test_other_data_than_was_trained_on_is_refused(run):
+def test_data_other_than_the_training_data_are_refused(run):
     saved = json.loads(json.dumps(dataset(None, "contiguous", run.data.path).fingerprint()))
     traced_row(run, saved, 1, 0)
     saved["sources"][0]["tokens"] += 1

@@ -1,4 +1,4 @@
-"""Contracts of training steps that are compiled for eight H200 GPUs (make aot): what they send, and in which type.
+"""Contracts of training steps compiled for eight H200 GPUs (make aot): how much they send, and in which type.
 
 The shapes are those of the named models, with fewer layers.
 """
@@ -30,8 +30,9 @@ def test_an_untied_head_moves_once_in_bfloat16():
 
 
 def test_no_step_moves_more_than_a_layer_at_once_or_transposes_the_stream():
-    """GPT-2, whose table of tokens is its head: gathered once in bfloat16. One GPU's step has 4 kernels that transpose;
-    a residual stream in another order than its matrices want would take 8 in every layer."""
+    """GPT-2's embedding, which is also its head, is gathered once in bfloat16. One GPU's step has 4 kernels that
+    transpose; a residual stream in another layout than its matrix products need would take 8 in every layer.
+    """
     layers, width = 4, 768
     compiled, config, _ = compile_step("gpt2:124m", 8, 512, FSDP | {"model.num_layers": layers})
     text = compiled.as_text()
@@ -42,8 +43,8 @@ def test_no_step_moves_more_than_a_layer_at_once_or_transposes_the_stream():
     assert transposes(text) < 5 * layers
 
 
-def test_with_zero1_each_gpu_gets_its_part_of_the_summed_gradients_alone():
-    """All parameters go out once, as gradients, and come back once."""
+def test_with_zero1_each_gpu_gets_only_its_part_of_the_summed_gradients():
+    """As many bytes as all parameters are sent once, as gradients, and gathered once."""
     fields = {"mesh.data": 8, "mesh.zero1": True, "model.num_layers": 2, "training.gradient_accumulation_steps": 2}
     compiled, _, _ = compile_step("gpt2:124m", 8, 512, fields)
     large = [each for each in collectives_of(compiled.as_text(), 8) if each.bytes >= 2**20]

@@ -1,4 +1,4 @@
-"""The experiment's scripts import one another by name, as they do when they run."""
+"""The experiment's scripts can import each other by name, as when they run."""
 
 import sys
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""experiments/gpu_day, rehearsed because it must not fail in its half hour on a machine with a GPU."""
+"""A rehearsal of experiments/gpu_day, which must not fail in its half hour on a machine with a GPU."""
 
 import json
 import os
@@ -48,13 +48,13 @@ def measure(how):
         ("hangs", 600, "cut", None),
     ],
 )
-def test_a_slice_that_breaks_says_how_and_keeps_its_rows(tmp_path, monkeypatch, how, limit, status, reason):
+def test_a_slice_that_fails_reports_the_reason_and_keeps_its_rows(tmp_path, monkeypatch, how, limit, status, reason):
     (tmp_path / "measure_trouble.py").write_text(PART)
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
     waited = run.wait
 
     def until_the_row(command, environment, output, seconds):
-        """A clock that runs out when the row is there, and not before, however busy the machine."""
+        """A clock that reaches the limit once the row is written, however busy the machine is."""
         if how != "hangs":
             return waited(command, environment, output, 120)
         process = subprocess.Popen(command, env=environment, start_new_session=True)
@@ -81,7 +81,7 @@ def result_of(name, status="done", **changes):
     "results, seconds, expected",
     [
         ([], 100, "a"),
-        ([], 50, "b"),  # what takes no longer than what is left
+        ([], 50, "b"),  # one that fits into the time left
         ([], 5, None),
         ([result_of("a")], 100, "b"),
         ([result_of("a", device="another")], 100, "a"),
@@ -89,7 +89,11 @@ def result_of(name, status="done", **changes):
         ([result_of("a", "crashed")], 100, "b"),  # again, but last
         ([result_of("a", "hung"), result_of("b")], 100, "a"),
         ([result_of("a", "crashed"), result_of("a", "hung"), result_of("b", "out of memory")], 100, None),
-        ([*2 * [result_of("a", "crashed", revision="0")], result_of("b", "not supported")], 100, "a"),  # mended?
+        (
+            [*2 * [result_of("a", "crashed", revision="0")], result_of("b", "not supported")],
+            100,
+            "a",
+        ),  # fixed?
     ],
 )
 def test_the_next_slice_is_the_most_valuable_open_one(results, seconds, expected):
@@ -97,7 +101,7 @@ def test_the_next_slice_is_the_most_valuable_open_one(results, seconds, expected
     assert (found and found.name) == expected
 
 
-def test_a_line_that_a_killed_run_left_unfinished_costs_itself_alone(tmp_path):
+def test_an_unfinished_line_of_a_killed_run_is_ignored(tmp_path):
     path = tmp_path / run.RESULTS
     run.append_line(path, result_of("a"))
     with open(path, "a") as file:
@@ -109,7 +113,7 @@ def test_a_line_that_a_killed_run_left_unfinished_costs_itself_alone(tmp_path):
 # --- The slices ------------------------------------------------------------------------------------------------------
 
 
-def test_slices_have_names_of_their_own_and_end_within_a_call():
+def test_slices_have_unique_names_and_end_within_a_call():
     for listed in (slices.SLICES, slices.REHEARSAL):
         assert len({each.name for each in listed}) == len(listed)
         assert all(each.seconds < each.limit <= 300 for each in listed)
@@ -151,7 +155,7 @@ EVERY = {each.name for each in slices.REHEARSAL}
     ids=len,
 )
 def test_a_rehearsal_and_its_report(tmp_path, monkeypatch, rehearsed):
-    """Of slices that an earlier day has not done; of every other one in `make test-exhaustive`."""
+    """Runs two slices that an earlier day has not done; `make test-exhaustive` runs nearly all."""
     earlier, output = tmp_path / "earlier", tmp_path / "day"
     for folder in (earlier, output):
         folder.mkdir()
@@ -175,7 +179,7 @@ def test_a_rehearsal_and_its_report(tmp_path, monkeypatch, rehearsed):
     assert "training.batch_size = -1" in results["broken"]["reason"]
 
     before = (output / run.RESULTS).read_text()
-    rehearse(output, f"--earlier={earlier}")  # nothing is left to do: not even the broken one, after two tries
+    rehearse(output, f"--earlier={earlier}")  # nothing is left to do, not even the broken one, after two tries
     assert (output / run.RESULTS).read_text() == before and before.count('"broken"') == 2
 
     monkeypatch.setattr(sys, "argv", ["report.py", str(output)])
@@ -188,7 +192,7 @@ def test_a_rehearsal_and_its_report(tmp_path, monkeypatch, rehearsed):
     assert rehearsed < EVERY - {"fp8"} or "cuDNN" in text
 
 
-def test_the_reports_figures_are_the_medians_and_extremes():
+def test_the_report_shows_medians_and_extremes():
     row = {"config": "gpt2:124m", "length": 1024, "side": "gptjax", "rows": 64, "peak_bytes": 3 * 2**30}
     row |= {"tokens_per_second": 400_000.4, "tokens_per_second_least": 390_000.0, "tokens_per_second_most": 410_000.0}
     row |= {"flops_per_second": {"causal": 3.2e14, "full": 3.4e14}, "mfu": {"causal": 0.3236, "full": None}}
