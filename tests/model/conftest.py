@@ -24,7 +24,7 @@ def model_config():
 
 @pytest.fixture
 def random_params():
-    """random_params(config): every leaf random, so that biases and scales are heard; float32 numpy."""
+    """random_params(config): every leaf random, so that biases and scales have an effect; float32 NumPy arrays."""
 
     def make(config) -> dict:
         rng = np.random.default_rng(0)

@@ -1,4 +1,4 @@
-"""The backends against the reference, in value and in gradient; what they cost; what they refuse."""
+"""The backends against the reference, in values and gradients; their cost; what they refuse."""
 
 import functools
 import itertools
@@ -56,8 +56,8 @@ CASES = {
 }
 
 
-def test_the_definition_head_by_head_with_keys_of_another_sequence():
-    """In NumPy and float64, with queries of one sequence and keys and values of a longer one under any mask."""
+def test_the_definition_equals_numpy_with_keys_of_another_sequence():
+    """Computed head by head in float64, with queries of one sequence, keys and values of a longer one, and any mask."""
     q, _, _ = inputs(5)
     _, k, v = inputs(9)
     mask = np.random.default_rng(3).random((2, 5, 9)) < 0.5
@@ -76,7 +76,7 @@ def of_reference(case, **options):
 
 
 def cases_and_kept_positions():
-    """Each case without kept probabilities, and two with; exhaustively all."""
+    """Each case without saved probabilities, and two cases with them; all combinations if exhaustive."""
     for case in CASES:
         yield pytest.param(case, 0, id=f"{case}-0")
         marks = [] if case in ("loops", "bent_window") else pytest.mark.exhaustive
@@ -99,7 +99,7 @@ def test_xla_equals_reference(case, kept_positions, monkeypatch):
         "window_over_blocks",
     ],
 )
-def test_xla_drops_out_the_probabilities_that_the_reference_does(case, monkeypatch):
+def test_xla_drops_out_the_same_probabilities_as_the_reference(case, monkeypatch):
     monkeypatch.setattr("gptjax.model.attention_backends.MAX_PROGRAMS", 2)
     monkeypatch.setattr("gptjax.model.attention_backends.KEPT_POSITIONS", 0)
     options = {"block": 4, "dropout": 0.4, "dropout_keys_B": row_keys(jax.random.key(1), 0, 2), **CASES[case]}
@@ -110,8 +110,8 @@ def test_xla_drops_out_the_probabilities_that_the_reference_does(case, monkeypat
 
 
 @pytest.mark.parametrize("num_kv_heads", [pytest.param(4, marks=pytest.mark.exhaustive), 2])
-def test_a_share_of_the_probabilities_is_dropped_out_and_the_rest_scaled_up(num_kv_heads):
-    """Values of one at one key each: the output is the row of probabilities, zero where it is dropped out."""
+def test_dropout_zeroes_a_fraction_of_the_probabilities_and_scales_up_the_rest(num_kv_heads):
+    """With one-hot values, the output is the row of probabilities, with zeros where they are dropped out."""
     length, rate = 24, 0.3
     q, k, _ = inputs(length, num_kv_heads=num_kv_heads, head_width=length)
     one_hot = jnp.broadcast_to(jnp.eye(length)[None, :, None], k.shape)
@@ -136,7 +136,7 @@ def test_a_share_of_the_probabilities_is_dropped_out_and_the_rest_scaled_up(num_
         ("attention_sinks", Scores(sinks_N=jnp.zeros(4))),
     ],
 )
-def test_cudnn_lets_nothing_in_between_its_products(field, scores):
+def test_cudnn_refuses_options_that_act_between_its_products(field, scores):
     values = dict(attention_softcap=2.0, position="alibi", attention_sinks=True)
     section = default().model
     section.update({field: values[field], "attention": "auto"})
@@ -151,7 +151,7 @@ def test_cudnn_lets_nothing_in_between_its_products(field, scores):
             refused()
 
 
-def test_cudnn_does_not_drop_out_and_auto_takes_a_backend_that_does():
+def test_cudnn_refuses_dropout_and_auto_selects_a_backend_with_it():
     facts = dict(platform="gpu", dtype="bfloat16", sequence_length=256, head_width=64, packed=False)
     assert (select_backend("auto", **facts), select_backend("auto", **facts, needs=["model.attention_dropout"])) == (
         "cudnn",
@@ -167,8 +167,8 @@ def test_cudnn_does_not_drop_out_and_auto_takes_a_backend_that_does():
 
 @pytest.mark.parametrize("window, segments", [(0, None), (3, None), (0, SEGMENTS[:1, :11])])
 @pytest.mark.parametrize("backend", ["reference", "xla"])
-def test_what_a_query_sees_by_gradient(backend, window, segments):
-    """Exactly the keys of its window and its segment, up to itself."""
+def test_gradients_show_which_keys_a_query_sees(backend, window, segments):
+    """A query sees exactly the keys of its window and segment up to itself."""
     q, k, v = inputs(11, batch=1)
 
     def outputs(v):
@@ -184,7 +184,7 @@ def test_what_a_query_sees_by_gradient(backend, window, segments):
 
 @pytest.mark.parametrize("backend", ["reference", "xla"])
 def test_softmax_is_float32_under_bfloat16(backend):
-    """Logits of a few hundred, 1/4 apart, are the same number in bfloat16; the softmax must still tell them apart."""
+    """Logits of a few hundred that differ by 1/4 are equal in bfloat16; the softmax must still distinguish them."""
     q = jnp.full((1, 2, 1, 4), 16.0, jnp.bfloat16)
     k = jnp.array([[16.0, 16.0, 16.0, 16.0], [16.0, 16.0, 16.0, 15.9375]], jnp.bfloat16)[None, :, None]
     v = jnp.array([1.0, 0.0], jnp.bfloat16)[None, :, None, None] * jnp.ones(4, jnp.bfloat16)
@@ -211,11 +211,11 @@ def test_xla_memory_grows_with_t_and_not_its_square():
     assert memory["xla", 1024] < 0.1 * memory["reference", 1024]
 
 
-def test_xla_computes_the_lower_triangle_only():
-    """In FLOPs of the compiled program, where nothing is in a loop (XLA counts a loop's body once)."""
+def test_xla_computes_only_the_lower_triangle():
+    """Compares FLOPs of compiled programs without loops (XLA counts the body of a loop once)."""
     whole = compiled("reference", 128).cost_analysis()["flops"]
     assert compiled("xla", 128).cost_analysis()["flops"] < 0.66 * whole  # 10 of 16 blocks, nothing recomputed
-    assert compiled("xla", 128, window=32).cost_analysis()["flops"] < 0.65 * whole  # at most 2 blocks a row
+    assert compiled("xla", 128, window=32).cost_analysis()["flops"] < 0.65 * whole  # at most 2 blocks per row
 
 
 @pytest.mark.parametrize("num_kv_heads", [2, 4])
@@ -295,8 +295,9 @@ def test_cudnn_is_refused_on_a_machine_without_it():
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
-def test_both_products_of_a_new_token_over_the_cache_are_the_librarys(dtype):
-    """In another order of axes XLA:CPU takes the second one out of its library: ten times slower."""
+def test_both_products_of_a_new_token_with_the_cache_use_the_library(dtype):
+    """With another order of axes, XLA:CPU does not use its library for the second product, which is ten times
+    slower."""
     q, k = jnp.ones((8, 1, 6, 64), dtype), jnp.ones((8, 2, 128, 64), dtype)
     attend = functools.partial(cached_attention, positions_BT=jnp.full((8, 1), 100))
     operand = {"float32": "f32", "bfloat16": "bf16"}[dtype]

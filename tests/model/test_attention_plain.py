@@ -1,4 +1,4 @@
-"""Attention with a backward pass of its own, against the definition and JAX's gradients of it."""
+"""Attention with its own backward pass, against the definition and JAX's gradients of it."""
 
 import jax
 import jax.numpy as jnp
@@ -12,7 +12,7 @@ B, T, S, G, H = 2, 5, 7, 3, 4
 
 
 @pytest.mark.parametrize("mask_rows", [1, B])
-def test_values_and_gradients_are_those_of_the_definition_also_of_a_query_that_sees_no_key(mask_rows):
+def test_values_and_gradients_equal_the_definition_even_if_a_query_sees_no_key(mask_rows):
     draw = np.random.default_rng(0)
     q_BTGH, k_BSH, v_BSH, weight_BTGH = (
         jnp.asarray(draw.normal(size=shape), jnp.float32)

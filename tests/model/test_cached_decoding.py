@@ -1,4 +1,4 @@
-"""Decoding with a cache equals the whole forward pass, for every option that depends on positions."""
+"""Decoding with a cache equals the forward pass over the whole sequence, for every option that depends on positions."""
 
 import functools
 
@@ -14,7 +14,7 @@ from gptjax.model.parameters import unstack
 TOKENS = np.random.default_rng(2).integers(0, 29, (3, 11)).astype(np.int32)
 SLOTS, PROMPT = 16, 6  # the prompt is longer than one block of query rows (4), and not a multiple of it
 
-# Of one layer where nothing depends on the layer; options that do not meet stand in one model.
+# Models have one layer if nothing depends on the layer. Independent options are combined in one model.
 CASES = {
     "rope": {},
     "rope_scanned": dict(layers="scan", num_layers=2),
@@ -46,7 +46,7 @@ def config_of(model_config, case, **changes):
 
 def empty_cache(config, batch) -> KeyValueCache:
     cache = jax.eval_shape(lambda: allocate(config, batch, SLOTS))
-    # slots that nothing was written to must not be heard
+    # slots that were never written must have no effect
     keys, values = (tuple(np.full(x.shape, 1e4, x.dtype) for x in layers) for layers in (cache.keys, cache.values))
     return cache.replace(keys=keys, values=values, lengths_B=np.zeros(batch, np.int32))
 
@@ -62,7 +62,8 @@ def forward(config, params, tokens):
 
 @functools.cache
 def reader(config):
-    """read(params, tokens, cache, num_new_B=None): logits [B, T, V] of tokens read on from a cache, and the cache."""
+    """read(params, tokens, cache, num_new_B=None): logits [B, T, V] of tokens that continue a cache, and the new
+    cache."""
     model = Decoder(config)
 
     def read(params, tokens, cache, num_new_B=None):
@@ -91,8 +92,9 @@ def test_prefill_and_steps_equal_the_whole_forward_pass(case, model_config, rand
 
 
 @pytest.mark.parametrize("case", ["rope", "learned", "window"])
-def test_rows_of_other_lengths_are_as_if_alone(case, model_config, random_params):
-    """Each row has read another part of its tokens; then they go on by one, by up to three, and one not at all."""
+def test_rows_of_different_lengths_do_not_affect_each_other(case, model_config, random_params):
+    """Each row has read a different number of tokens. Then rows continue by one token, by up to three, and one not at
+    all."""
     config = config_of(model_config, case)
     params = random_params(config)
     read, whole = reader(config), forward(config, params, TOKENS)
@@ -111,7 +113,7 @@ def test_rows_of_other_lengths_are_as_if_alone(case, model_config, random_params
 
 
 def cases_and_pieces():
-    """Each case with one length of piece, and exhaustively with all."""
+    """Each case with one piece length; with all of them if exhaustive."""
     for case, chosen in {"rope": 8, "learned": 4, "window": 2}.items():
         for piece in (8, 4, 2):
             marks = [] if piece == chosen else pytest.mark.exhaustive
@@ -119,7 +121,7 @@ def cases_and_pieces():
 
 
 @pytest.mark.parametrize("case, piece", list(cases_and_pieces()))
-def test_a_family_reads_prompts_of_all_lengths_at_once_and_goes_on(case, piece, model_config, random_params):
+def test_a_family_reads_prompts_of_different_lengths_at_once_and_continues(case, piece, model_config, random_params):
     config = config_of(model_config, case, max_positions=11)
     params, whole = random_params(config), forward(config, random_params(config), TOKENS)
     family, lengths = family_of(config), np.int32([8, 1, 5])
@@ -136,4 +138,4 @@ def test_a_family_reads_prompts_of_all_lengths_at_once_and_goes_on(case, piece, 
     _, logits = step(params, cache, TOKENS[rows, lengths % 11], np.array([False, True, True]))
     np.testing.assert_allclose(
         logits[1:], whole[rows, lengths % 11][1:], rtol=1e-4, atol=1e-4
-    )  # as if no step had been
+    )  # as if there had been no step

@@ -1,4 +1,4 @@
-"""Combinations of a model's fields that its family refuses."""
+"""Combinations of model fields that a family refuses."""
 
 import pytest
 
@@ -45,9 +45,9 @@ def changed(fields):
         ),
     ],
 )
-def test_fields_that_do_not_fit_are_refused_at_once_and_in_a_plan(fields, message):
+def test_fields_that_contradict_each_other_are_refused_at_once_and_in_a_plan(fields, message):
     config = changed(fields)
-    configs.validate(config)  # each value is allowed by itself
+    configs.validate(config)  # each value is valid on its own
     with pytest.raises(ConfigError, match=message):
         validate_model(config)
     with pytest.raises(ConfigError, match=message):
@@ -55,7 +55,7 @@ def test_fields_that_do_not_fit_are_refused_at_once_and_in_a_plan(fields, messag
 
 
 def test_a_family_has_its_own_rules(monkeypatch):
-    """A family whose model has no heads and no windows does not know their fields."""
+    """A family whose model has no heads and no windows does not check their fields."""
     config = changed(dict(model__family="bag_of_tokens:BagFamily", model__num_heads=5, model__window=8))
     validate_model(config)
     config.model.dropout = 0.1

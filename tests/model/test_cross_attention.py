@@ -1,4 +1,4 @@
-"""Attention to another sequence and to both sides: by every backend as NumPy says, in value and in gradient."""
+"""Attention to another sequence and to both sides: every backend has NumPy's values and JAX's gradients."""
 
 import functools
 
@@ -74,7 +74,7 @@ def of_reference(case):
     return value_and_gradients("reference", *inputs(num_keys), **options)
 
 
-# Two cases that have most in them; the others follow in `make test-exhaustive`.
+# Two cases that cover most options; the others run in `make test-exhaustive`.
 FEW = ("cross_segments", "both_sides_segments_window")
 REST = [pytest.param(case, marks=pytest.mark.exhaustive) for case in CASES if case not in FEW]
 
@@ -85,7 +85,7 @@ def test_backends_equal_numpy_and_each_other(case, monkeypatch):
 
 
 @pytest.mark.parametrize("case", [*FEW, *REST])
-def test_backends_that_keep_what_the_backward_pass_needs(case, monkeypatch):
+def test_backends_that_save_probabilities_for_the_backward_pass(case, monkeypatch):
     check_backends(case, 256, monkeypatch)
 
 
@@ -101,7 +101,7 @@ def check_backends(case, kept_positions, monkeypatch):
 
 @pytest.mark.parametrize("backend", ["reference", "xla"])
 @pytest.mark.parametrize("case", [*FEW, *REST])
-def test_what_a_query_sees_by_gradient(case, backend):
+def test_gradients_show_which_keys_a_query_sees(case, backend):
     num_keys, options = CASES[case]
     q, k, v = inputs(num_keys)
 
@@ -115,7 +115,7 @@ def test_what_a_query_sees_by_gradient(case, backend):
         assert not influence[row, :, 1 - row].any()
 
 
-def test_dropout_of_both_backends_is_the_same():
+def test_both_backends_drop_out_the_same_probabilities():
     q, k, v = inputs(S)
     options = dict(dropout=0.4, dropout_keys_B=jax.random.split(jax.random.key(1), 2), key_lengths_B=LENGTHS_B)
     expected = value_and_gradients("reference", q, k, v, **options)
@@ -124,8 +124,8 @@ def test_dropout_of_both_backends_is_the_same():
     assert np.abs(expected[0] - of_reference("cross_lengths")[0]).max() > 0.1
 
 
-def test_a_layer_asks_one_stream_about_another(model_config):
-    """With the products of its own weights in NumPy; each stream has segments of its own."""
+def test_a_layer_attends_from_one_stream_to_another(model_config):
+    """Compared with NumPy products of the layer's weights; each stream has its own segments."""
     config = model_config(bias="qkv", attention="xla")
     x, context = RNG.standard_normal((2, T, 16)), RNG.standard_normal((2, S, 16))
     layer = Attention(config, 0, causal=False)
@@ -143,8 +143,9 @@ def test_a_layer_asks_one_stream_about_another(model_config):
 
 
 @pytest.mark.parametrize("case", ["causal_window", "cross_lengths", "cross_segments", "both_sides_segments_window"])
-def test_the_attention_that_a_layer_shows_is_what_it_computes_with(case, model_config):
-    """For a backend that never has the whole matrix: the weights times the layer's values are the layer's output."""
+def test_the_attention_weights_that_a_layer_stores_reproduce_its_output(case, model_config):
+    """Tested with a backend that never computes the whole matrix: the weights times the values are the layer's
+    output."""
     num_keys, options = (T, dict(window=4)) if case == "causal_window" else CASES[case]
     window, facts = options.get("window", 0), {name: value for name, value in options.items() if name != "window"}
     x, context = (jnp.asarray(RNG.standard_normal((2, length, 16)), jnp.float32) for length in (T, num_keys))
@@ -182,7 +183,7 @@ def test_an_encoder_layer_sees_both_sides_and_a_decoder_layer_does_not(model_con
         np.testing.assert_array_equal(influence, np.tri(T) if causal else np.ones((T, T)))
 
 
-def test_what_does_not_go_together_is_refused(model_config):
+def test_contradictory_arguments_are_refused(model_config):
     q, k, v = inputs(S)
     with pytest.raises(ValueError, match="as many keys as queries"):
         attention(q, k, v, backend="reference")

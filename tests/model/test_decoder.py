@@ -1,4 +1,4 @@
-"""The decoder: every option against NumPy, and the ways to run it against each other."""
+"""The decoder: every option against NumPy, and the ways of running it against each other."""
 
 import functools
 
@@ -89,7 +89,7 @@ OPTIONS = {
 }
 
 
-# Options that can stand in one model, so that a few models have them all; each alone is exhaustive.
+# Options that can be combined in one model, so that a few models cover all. Each option alone is exhaustive.
 TOGETHER = (
     "layernorm_bias geglu multi_query qk_norm_with_layernorm window theta",
     "epsilon gelu wide_heads learned residual_multiplier untied",
@@ -121,11 +121,11 @@ def compiled(config, **kwargs):
 
 
 def logits_of(config, params, *args, dropout_keys_B=None, **kwargs):
-    """What the model returns, compiled once for each shape of the arguments."""
+    """The model's logits, compiled once per shape of the arguments."""
     return compiled(config, **kwargs)(params, args, dict(dropout_keys_B=dropout_keys_B))
 
 
-def test_every_option_is_tried():
+def test_every_option_is_covered():
     assert set(" ".join(TOGETHER).split()) == set(OPTIONS)
 
 
@@ -142,7 +142,7 @@ def test_option_equals_numpy(names, model_config, random_params):
 
 
 def test_every_option_changes_the_function(model_config, random_params):
-    """Guards the test above: a reference that ignored an option would agree with a model that does too."""
+    """Guards the test above: a reference that ignores an option would agree with a model that also ignores it."""
     base = decode(config := model_config(), random_params(config), TOKENS[:1])
     for name, option in OPTIONS.items():
         if name != "default":
@@ -166,7 +166,7 @@ BENT = dict(position="alibi", attention_sinks=True, attention_softcap=0.7, atten
 
 @pytest.mark.parametrize("changes", [{}, BENT], ids=["plain", "bent"])
 @pytest.mark.parametrize("backend", ["reference", "xla"])
-def test_packed_documents_are_as_if_alone(backend, changes, model_config, random_params):
+def test_packed_documents_do_not_affect_each_other(backend, changes, model_config, random_params):
     config = model_config(attention=backend, num_layers=1, **changes)
     params = random_params(config)
     lengths = [5, 4, 3]
@@ -178,11 +178,11 @@ def test_packed_documents_are_as_if_alone(backend, changes, model_config, random
 
 
 @pytest.mark.parametrize("backend, layers", [("reference", "scan"), ("xla", "unroll")])
-def test_causal_by_gradient(backend, layers, model_config, random_params):
-    """Position t depends on every embedding up to t and on none after, for each t."""
+def test_gradients_show_that_attention_is_causal(backend, layers, model_config, random_params):
+    """Each position t depends on all embeddings up to t and on no later one."""
     config = model_config(attention=backend, layers=layers, tied_embeddings=False)
     params = random_params(config)
-    tokens = np.arange(12)[None]  # each position its own row of the embedding
+    tokens = np.arange(12)[None]  # each position has its own row of the embedding
 
     def per_position(embedding):
         x = Decoder(config).apply({"params": dict(params, embedding=embedding)}, tokens)
@@ -229,7 +229,7 @@ def test_initialisation_runs_no_forward_pass(model_config):
     assert "gather" not in text  # no token is looked up
 
 
-def test_every_layer_is_drawn_by_itself_and_alike_for_scan_and_unroll(model_config):
+def test_each_layer_is_initialized_separately_and_equally_for_scan_and_unroll(model_config):
     configs = [model_config(layers=kind, num_layers=3) for kind in ("scan", "unroll")]
     scan, unroll = (family_of(config).init_params(jax.random.key(3)) for config in configs)
     jax.tree.map(np.testing.assert_array_equal, scan, unroll)
@@ -246,7 +246,7 @@ def test_layer_windows(model_config):
 
 
 @pytest.mark.parametrize("layers", ["scan", pytest.param("unroll", marks=pytest.mark.exhaustive)])
-def test_remat_changes_the_program_and_not_the_gradients(layers, model_config, random_params):
+def test_remat_changes_the_program_but_not_the_gradients(layers, model_config, random_params):
     programs, gradients, saved = {}, {}, {}
     for remat in ("none", "dots", "full"):
         config = model_config(layers=layers, remat=remat, width=32, num_layers=4 if layers == "scan" else 1)
@@ -257,8 +257,8 @@ def test_remat_changes_the_program_and_not_the_gradients(layers, model_config, r
         programs[remat], gradients[remat] = lowered.as_text(), compiled(params)
         saved[remat] = compiled.memory_analysis().temp_size_in_bytes
     dots = {remat: text.count("dot_general") for remat, text in programs.items()}
-    assert dots["dots"] == dots["none"] + 1  # a layer's attention logits again
-    assert dots["full"] >= dots["none"] + 7  # and its projections
+    assert dots["dots"] == dots["none"] + 1  # recomputes a layer's attention logits
+    assert dots["full"] >= dots["none"] + 7  # and the layer's projections
     if layers == "scan":  # (outside of loops XLA:CPU may merge the recomputation with the forward pass)
         assert saved["none"] > saved["dots"] > saved["full"]
     for remat in ("dots", "full"):
@@ -338,7 +338,7 @@ class TestDropout:
 
     @pytest.mark.parametrize("layers", ["scan", "unroll"])
     def test_layers_differ(self, layers, model_config, random_params):
-        """Two layers that add a constant wherever it is not dropped: the sum tells whose masks were equal."""
+        """Two layers add a constant wherever it is not dropped, so the sum shows where their masks are equal."""
         config = model_config(dropout=0.5, layers=layers, bias="all", position="none", norm="layernorm")
         params = jax.tree.map(np.zeros_like, random_params(config))
         params["layers"]["attention"]["output_bias"] += 0.5  # kept elements arrive doubled
@@ -373,14 +373,14 @@ class TestInitialization:
         for matrix in (layers["attention"]["query"], layers["feedforward"]["gate"], params["embedding"]):
             assert float(matrix.std()) == pytest.approx(0.02, rel=0.05)
 
-    def test_embedding_and_head_may_have_their_own(self, model_config):
+    def test_embedding_and_head_may_have_their_own_standard_deviations(self, model_config):
         for fields, embedding, head in ((dict(embedding_std=1.0), 1.0, 0.02), (dict(head_std=0.1), 0.02, 0.1)):
             params = self.params(model_config, tied_embeddings=False, **fields)
             assert float(params["embedding"].std()) == pytest.approx(embedding, rel=0.08)
             assert float(params["head"].std()) == pytest.approx(head, rel=0.08)
             assert float(params["layers"]["attention"]["query"].std()) == pytest.approx(0.02, rel=0.05)
 
-    def test_zero_starts_as_the_identity_and_scales_at_one(self, model_config):
+    def test_zero_makes_every_block_the_identity_with_scales_of_one(self, model_config):
         config = model_config(initialization="zero", norm="layernorm", bias="all")
         params = family_of(config).init_params(jax.random.key(0))
         x, _ = logits_of(config, params, TOKENS, method="hidden")

@@ -1,4 +1,4 @@
-"""The encoder sees both sides of a token, nothing of padding or of another document, by every backend alike."""
+"""With every backend, the encoder sees both sides of a token, but neither padding nor other documents."""
 
 import functools
 
@@ -48,17 +48,17 @@ def test_every_token_sees_both_sides(position, seen):
     assert seen(encoder(position=position)).all()
 
 
-def test_documents_and_padding_are_apart(seen):
+def test_documents_do_not_see_each_other_or_padding(seen):
     expected = np.asarray(SEGMENTS[0][:, None] == SEGMENTS[0][None])
     np.testing.assert_array_equal(seen(encoder(), segments_BT=SEGMENTS), expected)
 
 
-def test_a_window_reaches_both_ways(seen):
+def test_a_window_extends_to_both_sides(seen):
     distance = np.abs(np.arange(8)[:, None] - np.arange(8)[None])
     np.testing.assert_array_equal(seen(encoder(window=3, window_pattern="S", num_layers=1)), distance < 3)
 
 
-def test_alibi_counts_distance_alike_on_both_sides(random_params):
+def test_alibi_is_symmetric(random_params):
     family = encoder(position="alibi")
     apply, params = jax.jit(family.module().apply), {"params": random_params(family.config)}
     there, back = apply(params, TOKENS[:, :6]), apply(params, TOKENS[:, 5::-1])
@@ -75,7 +75,7 @@ def loss_and_gradients(family):
 
 
 @pytest.mark.parametrize("fields", [dict(attention="xla", attention_block=3), dict(layers="scan"), dict(remat="full")])
-def test_ways_of_computing_give_the_same(fields, random_params):
+def test_all_ways_of_running_give_the_same_result(fields, random_params):
     base, other = encoder(attention="reference", layers="unroll"), encoder(**fields)
     params = random_params(base.config)
     expected, found = (loss_and_gradients(family)(params) for family in (base, other))

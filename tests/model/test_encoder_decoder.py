@@ -1,4 +1,5 @@
-"""The encoder–decoder: which token sees which, packed pairs equal single ones, cached steps equal a whole pass."""
+"""The encoder–decoder: which token sees which; packed pairs equal single pairs; cached steps equal a whole forward
+pass."""
 
 import functools
 
@@ -45,8 +46,8 @@ def family(request):
     return encoder_decoder(**VARIANTS[request.param])
 
 
-def test_cached_writing_is_the_whole_forward_pass(family, random_params):
-    """Rows with sources of unequal length; logits after each token of the target."""
+def test_cached_generation_equals_the_whole_forward_pass(family, random_params):
+    """Rows have sources of different lengths; compares the logits after each token of the target."""
     params = random_params(family.config)
     sources, targets = pairs(family)
     lengths = np.array([S, 4], np.int32)
@@ -70,7 +71,7 @@ def test_cached_writing_is_the_whole_forward_pass(family, random_params):
 
 
 def variants_and_layers():
-    """Each variant in one way of running its layers, and exhaustively in both."""
+    """Each variant with one way of running its layers; with both if exhaustive."""
     for number, name in enumerate(VARIANTS):
         ways = ("scan", "unroll")
         yield pytest.param(name, ways[number % 2], id=f"{name}-{ways[number % 2]}")
@@ -79,11 +80,11 @@ def variants_and_layers():
 
 
 @pytest.mark.parametrize("name, layers", list(variants_and_layers()))
-def test_packed_pairs_are_each_pair_alone(name, layers, random_params):
+def test_packed_pairs_do_not_affect_each_other(name, layers, random_params):
     family = encoder_decoder(**VARIANTS[name], layers=layers)
     params = random_params(family.config)
     sources, targets = pairs(family)
-    cuts = [((0, 4), (0, 2)), ((4, 7), (2, 6))]  # of each pair: its places in the source's row, and in the target's
+    cuts = [((0, 4), (0, 2)), ((4, 7), (2, 6))]  # for each pair, its slices of the source's row and of the target's row
     batch = {name: np.zeros((1, length), np.int32) for name, length in (("s", S), ("sp", S), ("t", T), ("tp", T))}
     for number, (of_source, of_target) in enumerate(cuts, 1):
         for segments, positions, (first, last) in (("s", "sp", of_source), ("t", "tp", of_target)):
@@ -109,7 +110,7 @@ def test_packed_pairs_are_each_pair_alone(name, layers, random_params):
         np.testing.assert_allclose(together[:, t0:t1], of_pair, atol=1e-5)
 
 
-def test_a_target_sees_its_source_and_no_later_target(random_params):
+def test_a_target_sees_its_source_but_no_later_target(random_params):
     family = encoder_decoder(shared_embeddings=False)
     params = random_params(family.config)
     lengths = jnp.array([6])
@@ -136,7 +137,7 @@ def test_a_target_sees_its_source_and_no_later_target(random_params):
     np.testing.assert_array_equal(seen, np.broadcast_to(np.arange(S) < 6, (T, S)))
 
 
-def test_dropout_differs_between_the_two_stacks_and_is_a_function_of_its_keys(random_params):
+def test_dropout_differs_between_the_stacks_and_depends_only_on_its_keys(random_params):
     family = encoder_decoder(dropout=0.5, attention_dropout=0.5)
     params = random_params(family.config)
     sources, targets = pairs(family)
@@ -160,7 +161,8 @@ def test_counts_and_flops():
     of_encoder, of_decoder = 3 * (4 * D * D + layer), 2 * (8 * D * D + layer)
     norms = (3 * 2 + 1 + 2 * 3 + 1) * D
     assert count_parameters(family.declarations).total == of_encoder + of_decoder + norms + V * D
-    # Per token of the target S / T tokens pass the encoder and the keys and values of two cross-attentions.
+    # Per token of the target, S / T tokens pass through the encoder and the key and value projections of two
+    # cross-attentions.
     norms_of_encoder = (3 * 2 + 1) * D
     of_source = of_encoder + norms_of_encoder + 2 * 2 * D * D
     of_target = of_encoder + of_decoder + norms + V * D - of_source
@@ -178,16 +180,16 @@ def test_two_vocabularies_cannot_share_one_table():
 @pytest.mark.parametrize(
     ("data", "model", "message"),
     [
-        ((8, 64), (8, 64), None),  # only sources are long
-        ((64, 8), (64, 8), None),  # only targets are long
+        ((8, 64), (8, 64), None),  # only sources are too long
+        ((64, 8), (64, 8), None),  # only targets are too long
         ((64, 0), (64, 64), None),
         ((64, 64), (8, 64), "data.sequence_length = 64: rows of targets .* model.max_positions = 8 .*for sources"),
         ((64, 64), (64, 8), "data.source_length = 64: rows of sources .* model.max_source_positions = 8 "),
         ((64, 0), (64, 8), "data.source_length = 64: .*data.source_length = 0 stands for data.sequence_length"),
     ],
 )
-def test_sources_and_targets_have_lengths_of_their_own(data, model, message):
-    """data: rows of targets and of sources; model: positions of the decoder and of the encoder."""
+def test_sources_and_targets_have_separate_lengths(data, model, message):
+    """data: lengths of target and source rows; model: positions of decoder and encoder."""
     config = default()
     config.model.update(family="encoder_decoder", max_positions=model[0], max_source_positions=model[1])
     config.data.update(sequence_length=data[0], source_length=data[1])

@@ -51,7 +51,7 @@ def train(tmp_path):
     return make
 
 
-def test_a_family_of_ones_own_is_the_whole_run(train):
+def test_a_users_own_family_works_in_every_command(train):
     whole = train("whole", "8 steps")
     losses = [
         row["validation/loss"] for row in read_metrics(whole.workdir / "metrics.jsonl") if "validation/loss" in row
@@ -64,7 +64,8 @@ def test_a_family_of_ones_own_is_the_whole_run(train):
     params, metadata = load_params(halves.workdir)
     assert metadata["step"] == 8 and set(params) == {"words", "guess"}
     jax.tree.map(np.testing.assert_array_equal, params, load_params(whole.workdir)[0])
-    assert {run.num_parameters for run in read_runs([whole.workdir])} == {None}  # reading a run imports nothing of it
+    # Reading a run does not import the family.
+    assert {run.num_parameters for run in read_runs([whole.workdir])} == {None}
 
     with pytest.raises(ConfigError, match=r"model.family = .*--own_functions"):
         load_for_inference(whole.workdir)
@@ -73,7 +74,8 @@ def test_a_family_of_ones_own_is_the_whole_run(train):
 
 
 def check_writing(params, config, tokenizer):
-    """Greedy, of several prompts at once, and in pieces: the likeliest token after the mean of all before it."""
+    """Generates greedily for several prompts at once and in pieces: each token is the likeliest one given the mean of
+    all before."""
     prompts = ["a ban", "nana; a b", "x"]
     generator = Generator(params, config, tokenizer, weights="float32")
     texts = generator.generate(prompts, max_new_tokens=12, temperature=0.0)
@@ -91,7 +93,7 @@ def check_writing(params, config, tokenizer):
 
 
 @pytest.mark.parametrize("optimizer", ["adamw", "muon", "adafactor"])
-def test_it_is_planned_for_devices_that_are_elsewhere(optimizer):
+def test_it_can_be_planned_for_described_devices(optimizer):
     config = bag_config(duration="8 steps")
     config.optimizer.name = optimizer
     made = plan(config, DataFacts(100), AbstractDevices("gpu", 8, "NVIDIA H200"))
@@ -121,7 +123,7 @@ def function(config): pass
         ("own_family:Partial", r"must define flops_per_token, module, step"),
     ],
 )
-def test_what_is_no_family_is_refused(name, message, tmp_path, monkeypatch):
+def test_invalid_families_are_refused(name, message, tmp_path, monkeypatch):
     (tmp_path / "own_family.py").write_text(OWN)
     monkeypatch.syspath_prepend(tmp_path)
     with pytest.raises(ConfigError, match=message):

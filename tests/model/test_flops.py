@@ -23,7 +23,7 @@ def counts(**overrides):
     return count_parameters(family_of(model_config(**overrides)).declarations)
 
 
-def test_embedding_counts_as_the_head_when_tied_and_lookups_never():
+def test_a_tied_embedding_counts_as_the_head_and_lookups_never_count():
     layers = L * (D * (2 * N + 2 * K) * H + 2 * D * F + 2 * D) + D
     tied, untied = counts(), counts(tied_embeddings=False)
     assert (tied.total, tied.non_embedding, tied.multiplied) == (layers + V * D, layers, layers + V * D)
@@ -38,13 +38,13 @@ def test_flops_by_both_conventions():
     assert flops == {"causal": 6 * n + 6 * L * N * H * T, "full": 6 * n + 12 * L * N * H * T}
 
 
-def test_grouped_query_attention_saves_parameters_only():
+def test_grouped_query_attention_saves_parameters_but_no_flops():
     many, few = (family_of(model_config(num_kv_heads=k)).flops_per_token(T) for k in (4, 1))
     assert many["causal"] - few["causal"] == 6 * (2 * L * D * 3 * H)
 
 
 def test_gpt2_small_has_its_published_figure():
-    # 124M at T = 1024: 6 · 123.65M (positions left out) + 12 · 12 · 768 · 1024
+    # 124M at T = 1024: 6 · 123.65M (without positions) + 12 · 12 · 768 · 1024
     gpt2 = dict(num_layers=12, width=768, num_heads=12, num_kv_heads=12, head_width=64, feedforward_width=3072)
     gpt2 |= dict(vocab_size=50257, position="learned", max_positions=1024, norm="layernorm", bias="all")
     flops = family_of(model_config(**gpt2)).flops_per_token(1024)

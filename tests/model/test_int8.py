@@ -1,4 +1,4 @@
-"""Eight-bit weights compared with the weights that they approximate."""
+"""8-bit weights compared with the weights that they approximate."""
 
 import jax.numpy as jnp
 import numpy as np
@@ -20,13 +20,13 @@ def widened(weight: Int8) -> np.ndarray:
 @pytest.mark.parametrize(
     "shape, summed_axes", [((16, 9), (0,)), ((16, 3, 4), (0,)), ((3, 4, 16), (0, 1)), ((9, 16), (1,))]
 )
-def test_no_weight_is_further_than_half_a_step_from_what_it_was(shape, summed_axes):
+def test_no_weight_changes_by_more_than_half_a_step(shape, summed_axes):
     weight = weight_of(*shape)
     low = quantize(weight, summed_axes)
     assert low.values.dtype == jnp.int8
     assert np.all(np.abs(widened(low) - weight) <= low.scale * 0.5001)
     largest = np.max(np.abs(low.values), axis=summed_axes)
-    assert np.all(largest == 127)  # each output uses all of its range
+    assert np.all(largest == 127)  # each output uses the whole range
 
 
 def test_an_output_of_zeros_stays_zero():
@@ -34,13 +34,13 @@ def test_an_output_of_zeros_stays_zero():
     assert not np.any(widened(low))
 
 
-def test_a_product_is_that_of_the_rounded_numbers():
+def test_a_product_multiplies_the_rounded_numbers():
     x, weight = weight_of(2, 3, 16), quantize(weight_of(16, 9), (0,))
     rows = quantize(x, (-1,))
     np.testing.assert_allclose(int8_product(x, weight), widened(rows) @ widened(weight), rtol=1e-5, atol=1e-5)
 
 
-def test_one_row_that_is_large_does_not_coarsen_the_others():
+def test_a_row_of_large_numbers_does_not_make_the_others_less_precise():
     x = weight_of(1, 2, 64).at[0, 0].mul(1e4)
     weight = weight_of(64, 9)
     error = np.abs(int8_product(x, quantize(weight, (0,)))[0, 1] - x[0, 1] @ weight)

@@ -1,4 +1,4 @@
-"""A mixture of experts: what it computes, that no token depends on others, what it reports, counts and refuses."""
+"""A mixture of experts: its output, the independence of tokens, its statistics, its counts and what it refuses."""
 
 import dataclasses
 import math
@@ -49,7 +49,7 @@ def test_each_row_is_multiplied_with_the_matrix_of_its_expert(products, load):
 
 
 @pytest.mark.parametrize("products", ["loop", "gathered"])
-def test_eight_bit_experts_are_multiplied_as_what_they_stand_for(products):
+def test_8_bit_experts_are_multiplied_as_the_numbers_that_they_represent(products):
     rng = np.random.default_rng(0)
     weight_EIO = quantize(jnp.float32(rng.standard_normal((3, 8, 4))), (-2,))
     blocks = blocks_of(jnp.asarray(rng.integers(0, 3, 40)), 3)
@@ -64,7 +64,7 @@ EXPERTS = dict(num_experts=6, feedforward_width=16, router_scores="sigmoid", rou
 
 @pytest.mark.parametrize("scores", ["softmax", "sigmoid"])
 @pytest.mark.parametrize("normalized, scale, bias", [(False, 1.0, False), (True, 2.5, False), (True, 2.5, True)])
-def test_tokens_choose_by_score_and_bias_and_share_by_score(scores, normalized, scale, bias):
+def test_tokens_choose_by_score_plus_bias_and_weight_by_score(scores, normalized, scale, bias):
     rng = np.random.default_rng(0)
     x_BTD, router_DE, bias_E = (np.float32(rng.standard_normal(shape)) for shape in ((2, 5, 8), (8, 6), 6))
     fields = dict(num_experts=6, experts_per_token=2, router_scores=scores, router_normalized=normalized)
@@ -115,10 +115,10 @@ def test_an_expert_takes_the_earliest_tokens_of_a_row_up_to_its_capacity(factor,
     assert drops_B.any()
     np.testing.assert_allclose(made_BTD, expected_BTD, rtol=1e-4, atol=1e-4)
     np.testing.assert_array_equal(statistics["expert_drops"], drops_B)
-    np.testing.assert_array_equal(statistics["expert_tokens"], of_all["expert_tokens"])  # those dropped, too
+    np.testing.assert_array_equal(statistics["expert_tokens"], of_all["expert_tokens"])  # including dropped choices
 
 
-def test_a_capacity_that_all_fit_in_drops_nothing_and_no_token_depends_on_later_ones():
+def test_a_sufficient_capacity_drops_nothing_and_no_token_depends_on_later_ones():
     params, config = make_model(**EXPERTS, experts_per_token=2)
     tokens, other = (np.random.default_rng(seed).integers(0, 60, (2, 12)) for seed in (0, 1))
     other[:, :7] = tokens[:, :7]
@@ -133,8 +133,8 @@ def test_a_capacity_that_all_fit_in_drops_nothing_and_no_token_depends_on_later_
 
 
 @pytest.mark.parametrize("capacity", [0.0, 1.0])
-def test_reading_token_by_token_writes_what_whole_passes_do(capacity):
-    """Whole passes without a capacity: nothing is dropped in writing."""
+def test_generation_token_by_token_equals_whole_forward_passes(capacity):
+    """Whole passes without a capacity, since nothing is dropped during generation."""
     params, config = make_model(**EXPERTS)
     without = config
     config = dataclasses.replace(config, model=dataclasses.replace(config.model, expert_capacity=capacity))
@@ -146,7 +146,7 @@ def test_reading_token_by_token_writes_what_whole_passes_do(capacity):
         assert len(completion.tokens) > 0 and list(completion.tokens) == expected[: len(completion.tokens)]
 
 
-def test_experts_write_in_eight_bits():
+def test_experts_generate_with_8_bit_weights():
     params, config = make_model(**EXPERTS)
     (made,) = Generator(params, config, TOKENIZER, weights="int8").generate(["ex"], max_new_tokens=4, temperature=0.0)
     (exact,) = Generator(params, config, TOKENIZER).generate(["ex"], max_new_tokens=4, temperature=0.0)
@@ -172,8 +172,8 @@ def test_statistics_leave_out_padding_and_count_every_choice():
         ("glm4.5", 352_797_829_024, 33_632_266_144),
     ],
 )
-def test_published_models_have_the_published_numbers_of_parameters(name, total, active):
-    """Those of transformers' modules of the published configs, and of them those that a token uses."""
+def test_published_configs_have_the_published_numbers_of_parameters(name, total, active):
+    """Compared with transformers' modules of the published configs: all parameters, and those that a token uses."""
     section = load_config(f"configs/moe.py:{name}").model
     config = family_named("decoder").resolve(section, platform="cpu", vocab_size=0, sequence_length=16)
     counts = count_parameters(family_of(config).declarations)
@@ -196,14 +196,14 @@ def test_published_models_have_the_published_numbers_of_parameters(name, total, 
         ("first_dense_width", 16, dict(num_experts=4)),
     ],
 )
-def test_fields_that_do_not_fit_are_refused_by_name(field, value, others):
+def test_fields_that_contradict_each_other_are_refused_by_name(field, value, others):
     section = default().model
     section.update(others | {field: value})
     with pytest.raises(ConfigError, match=rf"model\.{field} = {value!r}"):
         check_experts(section)
 
 
-def test_an_expert_that_all_choose_alone_is_a_dense_layer():
+def test_one_expert_that_all_tokens_choose_is_a_dense_layer():
     params, config = make_model(num_experts=1, experts_per_token=1, feedforward_width=16)
     dense = dataclasses.replace(config.model, num_experts=0)
     layer = params["layers"]["feedforward"]

@@ -1,4 +1,4 @@
-"""A parameter is declared in one line, and its declaration is true of the array."""
+"""A parameter is declared in one line, and its declaration matches the array."""
 
 import inspect
 
@@ -32,7 +32,7 @@ ONES = nn.initializers.ones
 
 
 @pytest.mark.parametrize("changes", [EVERYTHING, {}, dict(feedforward="relu2", layers="scan", bias="qkv")])
-def test_what_is_declared_is_what_is_made(changes, model_config):
+def test_declarations_match_the_arrays(changes, model_config):
     config = model_config(**changes)
     made = jax.eval_shape(lambda: family_of(config).init_params(jax.random.key(0)))
     assert abstract_params(family_of(config).declarations) == made
@@ -41,7 +41,7 @@ def test_what_is_declared_is_what_is_made(changes, model_config):
         assert parameter.size == np.prod(parameter.shape) and len(parameter.axes) == len(parameter.shape)
 
 
-def test_the_decoders_parameters_in_words(model_config):
+def test_the_decoders_parameters_are_declared_as_listed_here(model_config):
     declared = leaves_by_path(family_of(model_config(**EVERYTHING)).declarations)
     kinds = {kind: {path for path, p in declared.items() if p.kind == kind} for kind in ("matrix", "lookup", "vector")}
     attention = {f"layers/attention/{name}" for name in ("query", "key", "value", "output")}
@@ -65,7 +65,7 @@ def test_a_declaration_knows_its_file_and_line(model_config):
     assert "matrix(" in open(file).read().splitlines()[int(line) - 1]
 
 
-def test_axes_that_share_a_scale_are_those_of_one_output():
+def test_axes_that_share_a_scale_belong_to_one_output():
     assert Parameter("matrix", {"heads": 3, "head": 4}, {"embed": 8}, ONES, {"layers": 2}).shared_scale_axes == (-3, -2)
     assert Parameter("matrix", {"embed": 8}, {"heads": 3, "head": 4}, ONES).shared_scale_axes == (-3,)
     assert Parameter("lookup", {"vocab": 9}, {"embed": 8}, ONES).shared_scale_axes == (-1,)
@@ -80,7 +80,7 @@ def test_matrices_of_any_stack():
 
 
 class Twin(nn.Module):
-    """Two stacks of different depth with the same module inside, experts among its matrices, and a number."""
+    """Two stacks of different depth with the same module inside, which has experts, and a single number."""
 
     def setup(self):
         if self.is_initializing():
@@ -154,7 +154,7 @@ def test_a_parameter_without_axes_is_refused_with_its_file_and_line(module, line
 
 @pytest.fixture
 def forget():
-    """Forgets what is kept by config, here and at the end: a test that calls it changes the code of the model."""
+    """Clears results cached by config, now and at the end. Tests that change the model's code call it."""
 
     def clear():
         family._declarations.cache_clear()
@@ -166,7 +166,7 @@ def forget():
 
 
 class Gated(feedforward.FeedForward):
-    """A researcher's idea: the feed-forward block, and two lines more."""
+    """A researcher's idea: the feed-forward block with two more lines."""
 
     @nn.compact
     def __call__(self, x_BTD):
@@ -175,7 +175,7 @@ class Gated(feedforward.FeedForward):
 
 
 @pytest.mark.parametrize("optimizer", METHODS)
-def test_a_line_more_in_the_decoder_is_all_that_a_run_needs(optimizer, tiny_config, monkeypatch, forget):
+def test_one_more_line_in_the_decoder_is_all_that_a_run_needs(optimizer, tiny_config, monkeypatch, forget):
     config = tiny_config(model__num_layers=3, mesh__fsdp=2, mesh__tensor=2, optimizer__name=optimizer)
     plain = count_parameters(family_of(config.model).declarations)
     monkeypatch.setattr(decoder, "FeedForward", Gated)
@@ -199,12 +199,12 @@ class Stack(nn.Module):
         stacked(self, "blocks", 2, Inner(parent=None), jnp.zeros(4))
 
 
-def test_an_undeclared_parameter_within_a_stack_is_found_where_it_is():
+def test_an_undeclared_parameter_inside_a_stack_is_reported_with_its_line():
     with pytest.raises(ConfigError) as error:
         declarations_of(Stack())
     assert str(error.value).startswith(f"{line_of(Inner, 'self.param')}: the parameter 'blocks/temperature' ")
 
 
-def test_an_initialization_by_itself_makes_arrays_and_nothing_else(model_config):
+def test_initialization_without_recording_makes_only_arrays(model_config):
     variables = jax.jit(lambda key: Twin().init(key))(jax.random.key(0))
     assert set(variables) == {"params"} and declarations_of(Twin()).keys() == variables["params"].keys()

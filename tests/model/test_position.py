@@ -1,4 +1,4 @@
-"""The purposes of positions. test_decoder.py compares their values with NumPy."""
+"""Properties of position schemes. test_decoder.py compares their values with NumPy."""
 
 import jax.numpy as jnp
 import numpy as np
@@ -16,7 +16,7 @@ def product(config, query_position, key_position):
 
 
 @pytest.mark.parametrize("scaling", ["none", "linear", "llama3", "yarn"])
-def test_rotary_products_depend_on_the_distance_alone(scaling, model_config):
+def test_rotary_products_depend_only_on_the_distance(scaling, model_config):
     config = model_config(head_width=16, rope_scaling=scaling, rope_factor=4.0, rope_original_positions=64)
     assert product(config, 9, 5) == pytest.approx(product(config, 104, 100), abs=1e-4)
     assert abs(product(config, 9, 5) - product(config, 9, 6)) > 1e-3
@@ -32,7 +32,7 @@ def test_rotation_keeps_lengths_dtype_and_position_zero(model_config):
     assert rotate(x.astype(jnp.bfloat16), rotation).dtype == jnp.bfloat16
 
 
-def test_llama3_scaling_keeps_fast_features_and_slows_the_slow_ones(model_config):
+def test_llama3_scaling_keeps_high_frequencies_and_lowers_low_ones(model_config):
     """The published values of Llama 3.1: factor 8, original context 8192, theta 500,000, head width 128."""
     settings = dict(head_width=128, rope_theta=500_000.0)
     plain = rope_frequencies(model_config(**settings))
@@ -55,7 +55,7 @@ def test_llama3_scaling_keeps_fast_features_and_slows_the_slow_ones(model_config
 
 
 def test_sinusoids_of_shifted_positions_are_a_rotation():
-    """A shift is linear in the encoding: products depend on the distance alone."""
+    """A shift of position is a linear map of the encoding, so products depend only on the distance."""
     encoded = np.asarray(sinusoidal(jnp.array([[3, 7, 50, 54]]), 32)[0])
     assert encoded[0] @ encoded[1] == pytest.approx(encoded[2] @ encoded[3], abs=1e-3)
 

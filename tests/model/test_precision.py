@@ -1,4 +1,4 @@
-"""Products whose gradients are written out, compared with JAX's own gradients."""
+"""Products with explicit gradients, compared with JAX's own gradients."""
 
 import functools
 import re
@@ -20,10 +20,10 @@ def normal(*shape, dtype="float32"):
     return jnp.asarray(RNG.standard_normal(shape), dtype)
 
 
-# The cotangent of the output is wider than x, narrower, and as wide; inputs and outputs lie in one axis or two.
+# The cotangent of the output is wider than x, narrower or equally wide; inputs and outputs have one axis or two.
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("inputs, weight", [(4, (4, 7)), (7, (7, 4)), (6, (6, 2, 3)), (8, (2, 4, 5))])
-def test_project_is_a_product_with_its_gradients(inputs, weight, dtype):
+def test_project_has_the_values_and_gradients_of_a_product(inputs, weight, dtype):
     def reference(x, weight, bias):
         return jnp.einsum("BTI,IO->BTO", x, weight.reshape(inputs, -1)) + bias.reshape(-1)
 
@@ -48,7 +48,7 @@ def test_the_weight_gradient_takes_the_activations_first():
     assert first == "1x2x8"
 
 
-def test_einsum_float32_gives_gradients_of_its_operands_type():
+def test_einsum_float32_has_gradients_in_the_type_of_its_operands():
     x, weight = normal(2, 3, 4, dtype="bfloat16"), normal(4, 5, dtype="bfloat16")
     value, pullback = jax.vjp(lambda x, w: einsum_float32("BTD,DV->BTV", x, w), x, weight)
     assert value.dtype == jnp.float32
@@ -56,7 +56,7 @@ def test_einsum_float32_gives_gradients_of_its_operands_type():
 
 
 @pytest.mark.parametrize("product", [einsum, einsum_float32])
-def test_attentions_products_have_einsums_gradients(product):
+def test_the_products_of_attention_have_the_gradients_of_einsum(product):
     q, k = normal(2, 5, 2, 3, 4), normal(2, 7, 2, 4)
     subscripts = "BTKGH,BSKH->BKTGS"
     _, pullback = jax.vjp(functools.partial(product, subscripts), q, k)
@@ -65,8 +65,8 @@ def test_attentions_products_have_einsums_gradients(product):
         np.testing.assert_allclose(gradient, wanted, rtol=1e-5, atol=1e-5)
 
 
-def test_on_a_cpu_bfloat16_operands_are_multiplied_as_they_are():
-    """Operands widened to float32 first would be in the program: that is two to ten times slower."""
+def test_on_a_cpu_bfloat16_operands_are_not_converted_before_products():
+    """The program must not widen operands to float32 first, which is two to ten times slower."""
     x, weight, bias = normal(4, 32, 64, dtype="bfloat16"), normal(64, 128), normal(128)
 
     def loss(x, weight, bias):
@@ -81,7 +81,7 @@ def test_on_a_cpu_bfloat16_operands_are_multiplied_as_they_are():
 
 
 @pytest.mark.parametrize("shape", [(1, 1, 16), (2, 5, 16)])
-def test_a_narrower_weight_rounds_what_it_multiplies_and_nothing_else(shape):
+def test_a_narrower_weight_rounds_only_its_operand(shape):
     x, weight = normal(*shape), normal(16, 9)
     narrow = weight.astype(jnp.bfloat16)
     expected = x.astype(jnp.bfloat16).astype(jnp.float32) @ narrow.astype(jnp.float32)

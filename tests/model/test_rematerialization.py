@@ -1,4 +1,4 @@
-"""Every policy gives the gradients of none; what it keeps is what it names, where it says."""
+"""Every policy has the gradients of `none`, and saves the named results in the named memory."""
 
 import functools
 
@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from jax._src.ad_checkpoint import saved_residuals  # jax.ad_checkpoint has its printed form alone
+from jax._src.ad_checkpoint import saved_residuals  # jax.ad_checkpoint only prints its result
 from jax.ad_checkpoint import checkpoint_name
 
 from gptjax.config import ConfigError
@@ -18,7 +18,7 @@ NAMES = (LAYER_INPUT, PRODUCT, ATTENTION_OUTPUT)
 
 
 def block(weight, x):
-    """Each name has a width of its own; what has none has the width of the product."""
+    """Each named result has its own width; unnamed results have the width of the product."""
     x = checkpoint_name(x, LAYER_INPUT)
     product = checkpoint_name(jnp.sin(x) @ weight["up"], PRODUCT)
     attention = checkpoint_name(jnp.sin(product) @ weight["over"], ATTENTION_OUTPUT)
@@ -43,7 +43,7 @@ def inputs():
 
 @pytest.mark.parametrize("in_scan", [True, False])
 @pytest.mark.parametrize("remat", POLICIES)
-def test_gradients_are_those_without_recomputation(remat, in_scan):
+def test_gradients_equal_those_without_recomputation(remat, in_scan):
     mine, plain = (
         jax.jit(jax.grad(functools.partial(loss, name, in_scan), (0, 1)))(*inputs()) for name in (remat, "none")
     )
@@ -51,7 +51,7 @@ def test_gradients_are_those_without_recomputation(remat, in_scan):
 
 
 @pytest.mark.parametrize("remat", POLICIES)
-def test_a_policy_keeps_what_it_names_where_it_says(remat):
+def test_a_policy_saves_the_named_results_in_the_named_memory(remat):
     weights, x = inputs()
     one = rematerialized(block, remat)
     first = jax.tree.map(lambda w: w[0], weights)
@@ -67,7 +67,7 @@ def test_a_policy_keeps_what_it_names_where_it_says(remat):
     assert on_device == {widths[name] for name in {*policy.device, *always}}
 
 
-def test_the_table_is_what_the_config_allows():
+def test_the_config_allows_exactly_the_policies_of_the_table():
     assert allowed_values()["model.remat"].names == ("none", *POLICIES)
     with pytest.raises(ConfigError, match=r"model\.remat = 'half': expected one of none, dots"):
         rematerialized(block, "half")

@@ -1,4 +1,4 @@
-"""The statistics of blocks reach the objective, for each layer and each row, however the layers are run."""
+"""The statistics of blocks reach the objective for each layer and row, whichever way the layers run."""
 
 import itertools
 
@@ -18,7 +18,7 @@ WEIGHTS_L = np.array([1.0, -2.0, 0.5, 3.0])
 
 
 def value_and_gradient(energies, params):
-    """Value and gradient of a sum in which every layer and row has another weight."""
+    """Value and gradient of a sum in which every layer and row has a different weight."""
 
     def loss(params):
         energy_LB = energies(params)
@@ -28,7 +28,8 @@ def value_and_gradient(energies, params):
 
 
 def ways_of_running():
-    """Every option a time or two, exhaustively all together. Of SSL one of the four layers is left after the scan."""
+    """Every option once or twice; all combinations if exhaustive. With SSL, one of the four layers runs after the
+    scan."""
     few = [("SL", "scan", "none"), ("SSL", "scan", "full"), ("SSL", "unroll", "dots"), ("SL", "unroll", "full")]
     for way in itertools.product(["SL", "SSL"], ["scan", "unroll"], ["none", "dots", "full"]):
         yield pytest.param(*way, id="-".join(way), marks=[] if way in few else pytest.mark.exhaustive)
@@ -44,7 +45,7 @@ def test_each_layer_reports_what_it_computes(layers, remat, pattern, model_confi
         assert statistics["first"].shape == (4, 3, 16)
         return statistics["energy"]
 
-    def plain(params):  # from the residual stream that is seen between the blocks of the decoder as it is
+    def plain(params):  # computed from the residual stream between the blocks of an unmodified decoder
         spy = Spy()
         Decoder(model_config(num_layers=4, window=3, window_pattern=pattern, layers="unroll"), spy).apply(
             {"params": params}, TOKENS, method="hidden"
@@ -59,7 +60,7 @@ def test_each_layer_reports_what_it_computes(layers, remat, pattern, model_confi
 
 
 class Spy(Placement):
-    """One device's, which keeps the residual stream after the embedding and after every block."""
+    """The placement of one device, which records the residual stream after the embedding and after every block."""
 
     def __init__(self):
         self.seen = []
@@ -70,7 +71,7 @@ class Spy(Placement):
 
 
 def stepped(tiny_config, objective, devices, **fields):
-    """The metrics of one step on the same rows; some targets of some rows do not count."""
+    """The metrics of one step on the same rows; some targets of some rows have no weight."""
     config = tiny_config(
         model__family="reporting_blocks:ReportingFamily",
         training__objective=f"reporting_blocks:{objective}",
@@ -92,7 +93,7 @@ def stepped(tiny_config, objective, devices, **fields):
         return jax.device_get(made.trainer.compile_train_step(batch)(made.trainer.init(), batch)[1])
 
 
-@pytest.mark.exhaustive  # with a pipeline always: tests/parallel/test_same_model.py
+@pytest.mark.exhaustive  # tests/parallel/test_same_model.py always tests a pipeline
 def test_a_loss_of_statistics_is_the_same_for_any_batch_and_mesh(tiny_config):
     whole = stepped(tiny_config, "Small", 1)
     accumulated = stepped(tiny_config, "Small", 1, training__gradient_accumulation_steps=4, model__layers="scan")
