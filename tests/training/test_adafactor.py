@@ -1,4 +1,4 @@
-"""Adafactor against the formulas of its papers, written down once more in NumPy."""
+"""Adafactor against a NumPy implementation of the formulas in its papers."""
 
 import jax
 import jax.numpy as jnp
@@ -11,17 +11,17 @@ from gptjax.training.adafactor import LARGEST_DECAY, decay_of
 from gptjax.training.optimizer import make_optimizer
 from gptjax.tree import leaves_by_path
 
-# path → its declaration, and its matrices' [layers, rows, columns]; None: each entry has a second moment of its own
+# path → its declaration and its matrices' [layers, rows, columns]; None: each entry has its own second moment
 PARAMETERS = {
     "embedding": (("lookup", {}, {"vocab": 70}, {"embed": 40}), (1, 70, 40)),
     "head": (("matrix", {}, {"embed": 31}, {"vocab": 40}), None),
-    "other": (("matrix", {}, {"embed": 32}, {"mlp": 33}), (1, 32, 33)),  # the smallest that is factored
-    # more layers than rows, and a head is no matrix
+    "other": (("matrix", {}, {"embed": 32}, {"mlp": 33}), (1, 32, 33)),  # the smallest matrix that is factored
+    # more layers than rows, and heads are not separate matrices
     "layers/query": (("matrix", {"layers": 50}, {"embed": 36}, {"heads": 4, "head": 10}), (50, 36, 40)),
     "layers/output": (("matrix", {"layers": 50}, {"heads": 4, "head": 10}, {"embed": 36}), (50, 40, 36)),
     "layers/experts": (("matrix", {"layers": 2, "experts": 3}, {"embed": 36}, {"mlp": 33}), (6, 36, 33)),
     "layers/query_bias": (("vector", {"layers": 50}, {}, {"heads": 33, "head": 35}), None),
-    "layers/scale": (("vector", {"layers": 50}, {}, {"embed": 64}), None),  # nor are fifty vectors
+    "layers/scale": (("vector", {"layers": 50}, {}, {"embed": 64}), None),  # fifty vectors are not a matrix
     "final_scale": (("vector", {}, {}, {"embed": 64}), None),
 }
 
@@ -43,7 +43,7 @@ def tree(generator):
 
 
 def replay(path, gradients, momentum):
-    """Directions of descent, by Shazeer and Stern's algorithm 4 with Zhai et al.'s changes, in float64."""
+    """Directions of descent by Shazeer and Stern's algorithm 4 with Zhai et al.'s changes, in float64."""
     (_, stack, inputs, outputs), matrices = PARAMETERS[path]
     shape = (*stack.values(), *inputs.values(), *outputs.values())
     rows = columns = whole = moment = 0.0
@@ -55,7 +55,7 @@ def replay(path, gradients, momentum):
             whole = decay * whole + (1 - decay) * (gradient**2 + 1e-30)
             update = gradient / np.sqrt(whole)
         else:
-            g = gradient.reshape(matrices)  # of each layer and each expert
+            g = gradient.reshape(matrices)  # per layer and expert
             rows = decay * rows + (1 - decay) * np.mean(g**2 + 1e-30, axis=2, keepdims=True)
             columns = decay * columns + (1 - decay) * np.mean(g**2 + 1e-30, axis=1, keepdims=True)
             update = (g / np.sqrt(rows * columns / rows.mean(axis=1, keepdims=True))).reshape(shape)
@@ -80,7 +80,7 @@ def test_equals_the_papers_formulas(momentum):
             np.testing.assert_allclose(-update, replay(path, past, momentum)[-1], rtol=2e-5, atol=1e-7, err_msg=path)
 
 
-def test_a_gradient_of_zero_moves_nothing():
+def test_a_zero_gradient_changes_nothing():
     params = tree(np.random.default_rng(0))
     config = default().optimizer
     config.update(name="adafactor", weight_decay=0.0)
@@ -90,7 +90,7 @@ def test_a_gradient_of_zero_moves_nothing():
     assert all(not np.asarray(update).any() for update in jax.tree.leaves(updates))
 
 
-def test_the_second_moments_decay_has_a_limit():
+def test_the_decay_of_second_moments_is_limited():
     decays = [float(decay_of(jnp.int32(count))) for count in (0, 1, 9, 999, 10**6)]
     np.testing.assert_allclose(decays[:3], [0.0, 1 - 2**-0.8, 1 - 10**-0.8], rtol=1e-6)
     assert LARGEST_DECAY == 0.999 and decays[3:] == pytest.approx([1 - 1000**-0.8, 0.999], rel=1e-6)

@@ -1,4 +1,4 @@
-"""The best validation score of a run: what counts, and the note when the last is not the best."""
+"""The best validation score of a run: which scores count, and the note if the last score is not the best."""
 
 import json
 import math
@@ -21,7 +21,7 @@ def risen(workdir, step, best_saved, windows="w"):
     return BestScore(workdir, LOSS, windows, step).risen(step, best_saved)
 
 
-def test_the_best_is_that_of_the_same_windows_up_to_the_step(tmp_path):
+def test_the_best_score_is_that_of_the_same_windows_up_to_the_step(tmp_path):
     rows(tmp_path, {10: 3.0, 20: 2.31, 30: math.nan, 40: 1.0})
     best = BestScore(tmp_path, LOSS, "w", 30)
     assert (best.value, best.notes) == (2.31, [])
@@ -31,7 +31,7 @@ def test_the_best_is_that_of_the_same_windows_up_to_the_step(tmp_path):
     assert other.value == LOSS.worst and other.notes[0].startswith("3 earlier validation scores")
 
 
-def test_a_loss_that_has_risen_is_reported_with_the_checkpoint_to_sample(tmp_path):
+def test_a_rising_loss_is_reported_with_the_checkpoint_to_sample_from(tmp_path):
     rows(tmp_path, {10: 3.0, 20: 2.31, 30: 2.4, 40: 2.52})
     assert risen(tmp_path, 40, (20, 2.31)) == [
         "validation loss is lowest at step 20 (2.3100); the last is 2.5200: sample with --checkpoint=best"
@@ -40,7 +40,7 @@ def test_a_loss_that_has_risen_is_reported_with_the_checkpoint_to_sample(tmp_pat
     assert "the last is 2.4000" in note, "as it was at the step that a run goes on from"
 
 
-def test_if_the_lowest_is_not_saved_the_note_names_fields_that_keep_it(tmp_path):
+def test_if_the_best_step_is_not_saved_the_note_names_fields_that_would_keep_it(tmp_path):
     rows(tmp_path, {10: 3.0, 20: 2.31, 30: 2.4, 40: 2.52})
     (note,) = risen(tmp_path, 40, (30, 2.4))
     assert "lowest at step 20 (2.3100), which is not saved" in note and "of step 30 (2.4000)" in note
@@ -53,13 +53,13 @@ def test_if_the_lowest_is_not_saved_the_note_names_fields_that_keep_it(tmp_path)
     "losses, windows",
     [
         ({10: 3.0, 20: 2.31}, "w"),  # falls
-        ({10: 2.31001, 20: 2.31002}, "w"),  # the same, as it is shown
+        ({10: 2.31001, 20: 2.31002}, "w"),  # equal when formatted
         ({10: 2.0, 20: 2.31}, "other"),  # measured on other windows
         ({10: 2.31, 20: math.nan}, "w"),  # nothing to compare
         ({10: 2.0, 20: 2.31}, None),  # not evaluated
     ],
 )
-def test_there_is_nothing_to_say_otherwise(tmp_path, losses, windows):
+def test_otherwise_there_is_no_note(tmp_path, losses, windows):
     rows(tmp_path, losses)
     assert risen(tmp_path, 20, (10, 2.0), windows) == []
     assert risen(tmp_path / "new", 20, None) == []

@@ -56,7 +56,7 @@ def test_losses_on_different_windows_are_not_compared(tmp_path, mesh, caplog):
     with open_checkpoints(tmp_path, keep_latest=1, keep_best=1) as checkpoints:
         for step, (loss, windows) in losses.items():
             checkpoints.save(step, toy.state(step, mesh), {}, {"validation/loss": loss, "validation/set": windows})
-    assert open_checkpoints(tmp_path).all_steps() == [1, 4, 6]  # the best of either set, and the latest
+    assert open_checkpoints(tmp_path).all_steps() == [1, 4, 6]  # the best of each set, and the latest
     assert load_params(tmp_path, "best")[1]["step"] == 4
     assert "steps 1 are not compared" in caplog.text
 
@@ -76,7 +76,7 @@ def flip_a_bit(path: Path) -> None:
 
 
 @pytest.mark.parametrize("ema", [True, False])
-def test_a_state_comes_back_bit_for_bit(tmp_path, mesh, ema):
+def test_a_state_is_restored_bit_for_bit(tmp_path, mesh, ema):
     saved = toy.state(7, mesh, ema=ema)
     with open_checkpoints(tmp_path) as checkpoints:
         checkpoints.save(7, saved, {"tokens": 123, "config": {"seed": 0}})
@@ -87,8 +87,9 @@ def test_a_state_comes_back_bit_for_bit(tmp_path, mesh, ema):
     assert (restored.ema is None) != ema
 
 
-def test_training_goes_on_while_a_checkpoint_is_written(tmp_path, mesh, monkeypatch):
-    """`save` returns although nothing can be written yet; the next one waits until the first is whole."""
+def test_training_continues_while_a_checkpoint_is_written(tmp_path, mesh, monkeypatch):
+    """`save` returns although nothing can be written yet; the next `save` waits until the first checkpoint is
+    complete."""
     may_write, begun = threading.Event(), time.perf_counter()
     start_save = checkpoint_format.start_save
 
@@ -108,7 +109,7 @@ def test_training_goes_on_while_a_checkpoint_is_written(tmp_path, mesh, monkeypa
 
 
 @pytest.mark.parametrize("shape", [(1, 4, 1), (2, 2, 2), (1, 2, 4), (1, 1, 1)])
-def test_a_state_comes_back_on_another_mesh(tmp_path, mesh, shape):
+def test_a_state_is_restored_on_another_mesh(tmp_path, mesh, shape):
     save_steps(tmp_path, mesh, [3])
     other = toy.mesh(*shape)
     with open_checkpoints(tmp_path) as checkpoints:
@@ -116,7 +117,7 @@ def test_a_state_comes_back_on_another_mesh(tmp_path, mesh, shape):
     toy.assert_equal(restored, toy.state(3, other))
 
 
-def test_a_state_that_waits_in_the_hosts_memory_comes_back_there(tmp_path, mesh):
+def test_a_state_in_host_memory_is_restored_there(tmp_path, mesh):
     def on_host(state):
         placed = jax.tree.map(lambda x: x.sharding.with_memory_kind("pinned_host"), state.opt_state)
         return jax.device_put(state.opt_state, placed), placed
@@ -135,7 +136,7 @@ def test_a_state_that_waits_in_the_hosts_memory_comes_back_there(tmp_path, mesh)
         np.testing.assert_array_equal(mine, other)
 
 
-def test_what_is_saved_is_the_state_at_the_call_although_its_arrays_are_donated_at_once(tmp_path, mesh):
+def test_the_saved_state_is_that_of_the_call_even_if_its_arrays_are_donated_at_once(tmp_path, mesh):
     width = 2048
     overwrite = jax.jit(lambda state: jax.tree.map(lambda leaf: leaf * 0 - 1, state), donate_argnums=0)
     with open_checkpoints(tmp_path, keep_latest=3) as checkpoints:
@@ -174,7 +175,7 @@ def test_processes_save_together_and_any_number_restores(tmp_path, mesh):
         restored, _ = checkpoints.restore(toy.abstract(mesh))
         toy.assert_equal(restored, toy.state(2, mesh))
 
-    # One process → two, of which one does not see the newest, finds the next one damaged, and cannot read a third.
+    # One process → two. One of them does not see the newest, finds the next one damaged, and cannot read a third.
     save_steps(tmp_path / "one", mesh, [4, 5, 6, 7], keep_latest=4)
     for output in run_processes(tmp_path / "one", "restore", 2):
         assert "restored 4 of [4, 5, 6, 7], now [4, 5]" in output
@@ -183,7 +184,7 @@ def test_processes_save_together_and_any_number_restores(tmp_path, mesh):
 # --- Retention ------------------------------------------------------------------------------------------------------
 
 
-def test_the_latest_the_best_and_the_milestones_stay(tmp_path, mesh):
+def test_the_latest_the_best_and_multiples_of_keep_every_are_kept(tmp_path, mesh):
     losses = {1: 5.0, 2: 2.0, 3: float("nan"), 5: 4.0, 6: 1.0, 7: 3.0}
     save_steps(tmp_path, mesh, range(1, 10), losses, keep_latest=2, keep_best=2, keep_every="4 steps")
     with open_checkpoints(tmp_path) as checkpoints:
@@ -192,20 +193,20 @@ def test_the_latest_the_best_and_the_milestones_stay(tmp_path, mesh):
     assert sorted(path.name for path in (tmp_path / "checkpoints").iterdir()) == ["2", "4", "6", "8", "9"]
 
 
-def test_only_the_latest_stay_without_validation(tmp_path, mesh):
+def test_without_validation_only_the_latest_are_kept(tmp_path, mesh):
     save_steps(tmp_path, mesh, [1, 2, 3], keep_latest=1, keep_best=3)
     with open_checkpoints(tmp_path) as checkpoints:
         assert checkpoints.all_steps() == [3]
 
 
-def test_a_step_that_is_there_is_not_saved_again(tmp_path, mesh):
+def test_a_saved_step_is_not_saved_again(tmp_path, mesh):
     save_steps(tmp_path, mesh, [1])
     before = (tmp_path / "checkpoints/1").stat().st_ino
     save_steps(tmp_path, mesh, [1])
     assert (tmp_path / "checkpoints/1").stat().st_ino == before
 
 
-def test_a_folder_that_orbax_takes_for_a_pattern_is_refused(tmp_path):
+def test_a_folder_that_orbax_would_read_as_a_pattern_is_refused(tmp_path):
     with pytest.raises(ConfigError, match=r"--workdir=.*\[a\]: must not contain"):
         open_checkpoints(tmp_path / "[a]")
     assert not (tmp_path / "[a]").exists()
@@ -220,8 +221,8 @@ def test_keeping_none_is_refused(tmp_path):
 
 
 @pytest.mark.slow
-def test_killed_anywhere_the_newest_checkpoint_is_whole(tmp_path):
-    """Three kills: at a random moment, inside a save, and while old checkpoints are deleted or a save begins."""
+def test_after_a_kill_at_any_moment_the_newest_checkpoint_is_complete(tmp_path):
+    """Kills three times: at a random moment, during a save, and while old checkpoints are deleted or a save begins."""
     generator, one = random.Random(0), toy.mesh(1, 1, 1)
     folder, last, caught_inside = tmp_path / "checkpoints", 0, 0
     for kill in range(3):
@@ -238,14 +239,14 @@ def test_killed_anywhere_the_newest_checkpoint_is_whole(tmp_path):
             worker.wait()
         caught_inside += any(folder.glob(f"*{checkpoint_format.TEMPORARY}"))
         with open_checkpoints(tmp_path) as checkpoints:
-            assert all(path.name.isdigit() for path in folder.iterdir()), "opening removes what the kill left"
+            assert all(path.name.isdigit() for path in folder.iterdir()), "opening removes the remains of the kill"
             step = checkpoints.latest_step()
             assert step > last
             for each in checkpoints.all_steps():
                 restored, _ = checkpoints.restore(toy.abstract(one, toy.HAMMER_WIDTH), each)
                 toy.assert_equal(restored, toy.state(each, one, toy.HAMMER_WIDTH))
         last = step
-    assert caught_inside, "no kill came inside a save"
+    assert caught_inside, "no kill happened during a save"
 
 
 def newest(folder: Path) -> int:
@@ -278,7 +279,7 @@ def garble_metadata(checkpoint: Path) -> None:
     ],
     ids=["truncated", "bit flipped", "no index", "part missing", "no metadata", "garbled metadata"],
 )
-def test_a_damaged_newest_checkpoint_gives_way_to_the_one_before(tmp_path, mesh, damage, caplog):
+def test_if_the_newest_checkpoint_is_damaged_the_previous_one_is_restored(tmp_path, mesh, damage, caplog):
     save_steps(tmp_path, mesh, [1, 2])
     damage(tmp_path / "checkpoints/2")
     with open_checkpoints(tmp_path, keep_best=1) as checkpoints:
@@ -287,14 +288,14 @@ def test_a_damaged_newest_checkpoint_gives_way_to_the_one_before(tmp_path, mesh,
         assert metadata["step"] == 1
         assert f"CANNOT READ A CHECKPOINT: checkpoint {tmp_path}/checkpoints/2" in caplog.text
         assert (tmp_path / "checkpoints/unreadable-2").is_dir()  # kept, so that it can be inspected
-        checkpoints.save(2, toy.state(2, mesh), {})  # the run comes to that step again
+        checkpoints.save(2, toy.state(2, mesh), {})  # the run reaches that step again
         checkpoints.wait()
         assert checkpoints.all_steps() == [1, 2]
         restored, _ = checkpoints.restore(toy.abstract(mesh))
     toy.assert_equal(restored, toy.state(2, mesh))
 
 
-def test_nothing_readable_is_an_error_that_moves_nothing(tmp_path, mesh):
+def test_if_no_checkpoint_is_readable_nothing_is_renamed(tmp_path, mesh):
     save_steps(tmp_path, mesh, [1, 2])
     for step in "12":
         flip_a_bit(data_file(tmp_path / "checkpoints" / step, "params"))
@@ -306,21 +307,21 @@ def test_nothing_readable_is_an_error_that_moves_nothing(tmp_path, mesh):
         assert checkpoints.all_steps() == [1, 2]
 
 
-def test_a_half_written_checkpoint_is_not_seen_and_goes_on_opening(tmp_path, mesh):
+def test_an_incomplete_checkpoint_is_ignored_and_removed_on_opening(tmp_path, mesh):
     save_steps(tmp_path, mesh, [1, 2])
     folder = tmp_path / "checkpoints"
     shutil.copytree(folder / "2", folder / f"3{checkpoint_format.TEMPORARY}")
     shutil.copytree(folder / "2", folder / "deleted-0")
     shutil.copytree(folder / "2", folder / "4")
     (folder / "4" / checkpoint_format.COMMITTED).unlink()
-    assert load_params(tmp_path)[1]["step"] == 2  # a reader sees whole ones, and touches nothing
+    assert load_params(tmp_path)[1]["step"] == 2  # a reader sees only complete checkpoints and changes nothing
     assert (folder / "deleted-0").exists()
     with open_checkpoints(tmp_path) as checkpoints:
         assert checkpoints.all_steps() == [1, 2]
     assert sorted(path.name for path in folder.iterdir()) == ["1", "2", "unreadable-4"]
 
 
-def test_a_save_that_fails_is_reported_and_the_earlier_one_stays(tmp_path, mesh, monkeypatch, caplog):
+def test_a_failed_save_is_reported_and_the_earlier_checkpoint_stays(tmp_path, mesh, monkeypatch, caplog):
     class Failing:
         def result(self):
             raise OSError(errno.ENOSPC, "No space left on device")
@@ -331,7 +332,7 @@ def test_a_save_that_fails_is_reported_and_the_earlier_one_stays(tmp_path, mesh,
         with monkeypatch.context() as patch:
             patch.setattr(ocp, "save_checkpointables_async", lambda *args, **kwargs: Failing())
             checkpoints.save(2, toy.state(2, mesh), {})
-            checkpoints.save(3, toy.state(3, mesh), {})  # training goes on
+            checkpoints.save(3, toy.state(3, mesh), {})  # training continues
             assert "step 2 was not saved: OSError: [Errno 28] No space left on device" in caplog.text
             with pytest.raises(CheckpointError, match=r"step 3 was not saved.*No space left.*newest is that of step 1"):
                 checkpoints.wait()
@@ -351,7 +352,7 @@ def small_disk(tmp_path):
     subprocess.run(["umount", disk], check=True)
 
 
-@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # Orbax's tasks, abandoned
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # Orbax's abandoned tasks
 def test_on_a_full_disk_the_earlier_checkpoint_stays_readable(small_disk, mesh, caplog):
     with open_checkpoints(small_disk) as checkpoints:
         checkpoints.save(1, toy.state(1, mesh), {})
@@ -369,7 +370,7 @@ def test_on_a_full_disk_the_earlier_checkpoint_stays_readable(small_disk, mesh, 
         assert checkpoints.latest_step() == 2
 
 
-# --- Parameters alone -----------------------------------------------------------------------------------------------
+# --- Only parameters -----------------------------------------------------------------------------------------------
 
 
 def test_parameters_load_without_the_optimizer(tmp_path, mesh):
@@ -385,7 +386,7 @@ def test_parameters_load_without_the_optimizer(tmp_path, mesh):
     jax.tree.map(np.testing.assert_array_equal, load_params(tmp_path, ema=True)[0], toy.state(3, mesh).ema)
 
 
-def test_inference_takes_the_average_where_there_is_one(tmp_path, mesh):
+def test_inference_uses_the_moving_average_if_there_is_one(tmp_path, mesh):
     config = changed(model__width=64)
     for name, kept in (("with", True), ("without", False)):
         save_steps(tmp_path / name, mesh, [3], metadata=run_metadata(config, FINGERPRINT, tokens=1), ema=kept)
@@ -416,7 +417,7 @@ def test_inference_takes_the_average_where_there_is_one(tmp_path, mesh):
     ],
     ids=["layers", "qk_norm", "not UTF-8", "not JSON"],
 )
-def test_a_config_of_another_model_than_the_checkpoints_is_refused(tmp_path, mesh, content, message):
+def test_a_config_that_describes_another_model_than_the_checkpoint_is_refused(tmp_path, mesh, content, message):
     save_steps(tmp_path, mesh, [1], metadata=run_metadata(default(), FINGERPRINT, tokens=1))
     text = content()
     (tmp_path / "config.json").write_bytes(text if isinstance(text, bytes) else text.encode())
@@ -424,7 +425,7 @@ def test_a_config_of_another_model_than_the_checkpoints_is_refused(tmp_path, mes
         load_for_inference(tmp_path)
 
 
-def test_inference_may_compute_the_same_function_in_another_way(tmp_path, mesh):
+def test_settings_that_keep_the_function_may_differ_at_inference(tmp_path, mesh):
     save_steps(tmp_path, mesh, [1], metadata=run_metadata(default(), FINGERPRINT, tokens=1))
     execution = dict(dtype="float32", layers="unroll", remat="full", attention="reference", attention_block=8)
     config = changed(**{f"model__{name}": value for name, value in execution.items()}, training__batch_size=7)
@@ -432,13 +433,13 @@ def test_inference_may_compute_the_same_function_in_another_way(tmp_path, mesh):
     assert load_for_inference(tmp_path)[1].model.remat == "full"
 
 
-def test_a_folder_in_place_of_the_config_is_named(tmp_path):
+def test_a_folder_in_place_of_config_json_is_named(tmp_path):
     (tmp_path / "config.json").mkdir()
     with pytest.raises(ConfigError, match=r"config\.json: cannot be read \(Is a directory"):
         load_for_inference(tmp_path)
 
 
-def test_what_the_check_refuses_is_not_read(tmp_path, mesh):
+def test_a_checkpoint_that_the_check_refuses_is_not_read(tmp_path, mesh):
     save_steps(tmp_path, mesh, [1, 2])
     shutil.rmtree(tmp_path / "checkpoints/2/params")
 
@@ -449,7 +450,7 @@ def test_what_the_check_refuses_is_not_read(tmp_path, mesh):
         load_params(tmp_path, check=check)
 
 
-def test_parameters_load_onto_a_mesh_that_they_must_fit(tmp_path, mesh):
+def test_parameters_load_onto_a_mesh_and_must_fit_it(tmp_path, mesh):
     save_steps(tmp_path, mesh, [1])
     other = toy.mesh(2, 2, 1)
     params, _ = load_params(tmp_path, like=toy.abstract(other).params)
@@ -462,7 +463,7 @@ def test_parameters_load_onto_a_mesh_that_they_must_fit(tmp_path, mesh):
         load_params(tmp_path, like=toy.abstract(other, width=32).params)
 
 
-def test_missing_checkpoints_are_named(tmp_path, mesh):
+def test_missing_checkpoints_are_reported(tmp_path, mesh):
     with pytest.raises(ConfigError, match=r"--workdir=.*nowhere: must be .*; it does not exist"):
         load_params(tmp_path / "nowhere")
     with pytest.raises(ConfigError, match=r"--workdir=.*: must be the folder of a run with a checkpoint; it has none"):
@@ -487,7 +488,7 @@ def test_missing_checkpoints_are_named(tmp_path, mesh):
         load_params(tmp_path, ema=True)
 
 
-def test_a_state_of_another_structure_is_refused_and_nothing_is_set_aside(tmp_path, mesh):
+def test_a_state_of_another_structure_is_refused_and_nothing_is_renamed(tmp_path, mesh):
     save_steps(tmp_path, mesh, [1])
     with open_checkpoints(tmp_path) as checkpoints:
         with pytest.raises(
@@ -507,11 +508,11 @@ def test_another_format_is_refused(tmp_path, mesh, monkeypatch):
         load_params(tmp_path)
 
 
-# --- What may change between two starts of a run --------------------------------------------------------------------
+# --- Changes between two starts of a run --------------------------------------------------------------------
 
 
 def fingerprint(tokenizer_hash="aa", file_hash="f00"):
-    """In the shape of `Dataset.fingerprint`."""
+    """Has the structure of `Dataset.fingerprint`."""
     files = [{"name": name, "size": 10, "hash": "f99"} for name in ("train-00000.bin", "train.documents.npy")]
     files[0]["hash"] = file_hash
     return {"seed": 0, "tokenizer_hash": tokenizer_hash, "sources": [{"weight": 1.0, "tokens": 5, "files": files}]}
@@ -534,18 +535,18 @@ def saved():
     return metadata
 
 
-def test_an_unchanged_run_goes_on_without_a_note(saved):
+def test_an_unchanged_run_resumes_without_a_note(saved):
     assert check_compatible(saved, default(), FINGERPRINT) == []
 
 
-def test_changes_that_do_not_touch_the_training_pass(saved):
+def test_changes_that_do_not_affect_training_need_no_note(saved):
     config = changed(
         logging__every="1 steps", evaluation__batches=3, checkpoint__keep_latest=9, mesh__fsdp=8, data__workers=4
     )
     assert check_compatible(saved, config, FINGERPRINT) == []
 
 
-def test_changes_of_what_follows_are_noted(saved):
+def test_changes_that_affect_later_steps_are_noted(saved):
     config = changed(training__duration="9000 steps", optimizer__learning_rate=1e-4, model__attention="cudnn")
     assert check_compatible(saved, config, FINGERPRINT) == [
         "model.attention: auto → cudnn",
@@ -570,7 +571,7 @@ def test_another_model_or_optimizer_is_refused(saved, change, message):
 
 
 def test_a_field_newer_than_the_checkpoint_counts_as_its_default(saved):
-    """Any field may be one that the checkpoint's version did not have."""
+    """The version that wrote the checkpoint may lack any field."""
     for field in flatten(default()):
         older = json.loads(json.dumps(saved))
         *sections, name = field.split(".")
@@ -603,7 +604,7 @@ def test_another_dataset_or_tokenizer_is_refused_with_both_values(saved):
         ({"optimizer__name": "lion", "seed": 3, "training__batch_size": 9}, []),
     ],
 )
-def test_a_warm_start_notes_what_else_of_the_model_differs(saved, change, notes):
+def test_a_warm_start_notes_other_differences_of_the_model(saved, change, notes):
     found = check_warm_start(saved, changed(**change), "aa")
     assert len(found) == len(notes)
     assert all(note.startswith(start) for note, start in zip(found, notes))
@@ -624,7 +625,7 @@ def test_a_warm_start_needs_the_same_tokenizer(saved):
 
 
 @pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16, jnp.int32, jnp.uint8, jnp.bool_])
-def test_a_checksum_depends_on_every_bit_and_place_but_not_on_the_mesh(dtype, mesh):
+def test_a_checksum_depends_on_every_bit_and_position_but_not_on_the_mesh(dtype, mesh):
     def checksum(array) -> int:
         return checksums({"a": array})["a"]
 

@@ -1,4 +1,4 @@
-"""What one mesh has written, any other reads, bit for bit."""
+"""A checkpoint written on one mesh is read bit for bit on any other."""
 
 import math
 import zlib
@@ -28,7 +28,7 @@ OTHERS = [(a, b) for a in range(len(MESHES)) for b in range(len(MESHES)) if a !=
 
 
 def abstract_state(tiny_config, mesh):
-    """That of a model whose parameters have all logical axes that meshes divide."""
+    """The state of a model whose parameters have all logical axes that meshes divide."""
     fields = {f"mesh__{field}": value for field, value in mesh.items()}
     config = tiny_config(
         model__num_layers=4, model__num_experts=4, model__num_kv_heads=4, training__ema_decay=0.9, **fields
@@ -38,13 +38,13 @@ def abstract_state(tiny_config, mesh):
 
 
 def random_values(path, leaf):
-    """Other numbers in each array, the same on any mesh."""
+    """Different numbers in each array, the same on any mesh."""
     draw = np.random.default_rng(zlib.crc32(path.encode()))
     return np.asarray(draw.normal(size=leaf.shape) * 1000).astype(leaf.dtype)
 
 
 @pytest.mark.parametrize("there, here", [*FEW, *(pytest.param(*pair, marks=pytest.mark.exhaustive) for pair in OTHERS)])
-def test_a_state_crosses_to_any_mesh(tiny_config, tmp_path, there, here):
+def test_a_state_moves_between_any_two_meshes(tiny_config, tmp_path, there, here):
     saved, wanted = (abstract_state(tiny_config, MESHES[number]) for number in (there, here))
     values = {path: random_values(path, leaf) for path, leaf in leaves_by_path(saved).items()}
     arrays = [

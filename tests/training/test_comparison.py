@@ -1,4 +1,4 @@
-"""Runs side by side: their figures, their differences, and a mark where losses are of other text."""
+"""Comparison of runs: metrics, differences, and a mark on losses that were measured on different text."""
 
 from pathlib import Path
 
@@ -37,16 +37,16 @@ def shown(made, width=120):
     return [line.split() for line in capture.get().splitlines()]
 
 
-def test_a_row_tells_how_far_a_run_is_and_how_good(make_run):
+def test_a_row_shows_the_progress_and_the_losses_of_a_run(make_run):
     durations = {"a": "20 steps", "b": "1 epoch"}
     runs = comparison.read_runs([make_run(name, training__duration=text) for name, text in durations.items()])
     _, a, b = shown(comparison.table(runs))
     parameters = 32 * 16 + 4 * 16 * 16 + 3 * 16 * 64 + 3 * 16
     assert a == ["a", "20", "20k", f"{parameters / 1000:.3g}k", "2.7500", "2.5000", "1.3750", "5k"]
-    assert b[1] == "20"  # how long an epoch is, is not known without data
+    assert b[1] == "20"  # the length of an epoch is unknown without data
 
 
-def test_a_run_may_be_unfinished_at_work_or_without_any_figure(make_run):
+def test_runs_may_be_unfinished_running_or_without_metrics(make_run):
     begun = make_run("begun", losses=(), training__duration="40 steps")
     half = make_run("half", training__duration="40 steps")
     with alone_in(half, "--workdir"):
@@ -54,7 +54,7 @@ def test_a_run_may_be_unfinished_at_work_or_without_any_figure(make_run):
     assert lines[1][:5] == ["begun", "0", "of", "40", "n/a"] and lines[2][:5] == ["half", "20", "of", "40,", "running"]
 
 
-def test_what_differs_is_shown_and_what_only_shows_is_not(make_run):
+def test_differing_fields_are_shown_except_those_of_display(make_run):
     runs = comparison.read_runs([make_run("a"), make_run("b", optimizer__learning_rate=0.5, logging__every="1 step")])
     assert comparison.differences(runs) == {"optimizer.learning_rate": [1e-3, 0.5]}
     assert shown(comparison.differences_table(runs, comparison.differences(runs)))[1:] == [["a", "0.001"], ["b", "0.5"]]
@@ -65,7 +65,7 @@ def test_what_differs_is_shown_and_what_only_shows_is_not(make_run):
 
 
 @pytest.mark.parametrize("field, value", [("sequence_length", 8), ("windows", "packed"), ("path", "x")])
-def test_losses_of_other_text_are_marked(make_run, field, value):
+def test_losses_measured_on_different_text_are_marked(make_run, field, value):
     runs = comparison.read_runs([make_run("a"), make_run("b", **{f"data__{field}": value}), make_run("c")])
     rows = shown(comparison.table(runs))
     assert [row[-4].endswith(comparison.UNLIKE) for row in rows[1:]] == [False, True, False]
@@ -73,7 +73,7 @@ def test_losses_of_other_text_are_marked(make_run, field, value):
     assert note.startswith("≠ b: ") and f"data.{field}" in note
 
 
-def test_the_best_loss_is_a_number_and_of_the_windows_scored_last():
+def test_the_best_loss_is_finite_and_of_the_windows_scored_last():
     losses = [("old", 0.5), ("new", 3.0), ("new", 2.0), ("new", float("inf")), ("new", 2.5)]
     rows = [{"step": 1, comparison.LOSS.name: loss, comparison.SET: windows} for windows, loss in losses]
     run = comparison.RecordedRun(Path("a"), "a", default(), rows)
@@ -81,7 +81,7 @@ def test_the_best_loss_is_a_number_and_of_the_windows_scored_last():
     assert comparison.RecordedRun(Path("a"), "a", default(), rows[3:4]).best(comparison.LOSS) is None
 
 
-def test_losses_of_another_tokenizer_are_marked_and_a_run_without_a_loss_is_not(make_run):
+def test_losses_with_another_tokenizer_are_marked_but_a_run_without_a_loss_is_not(make_run):
     folders = [make_run("a"), make_run("b"), make_run("c", losses=(), data__windows="packed")]
     ByteTokenizer().save(folders[1])
     (note,) = comparison.unlike_evaluations(comparison.read_runs(folders))
@@ -106,7 +106,7 @@ def test_the_plot_has_every_run_that_has_the_metric(make_run, tmp_path):
         comparison.plot(runs, tmp_path / "no.png", "accuracy", "step")
 
 
-def test_a_folder_that_is_not_a_run_is_refused_in_a_sentence(make_run, tmp_path):
+def test_a_folder_that_is_not_a_run_is_refused(make_run, tmp_path):
     broken = make_run("broken")
     (broken / "config.json").write_bytes(b"\xff{")
     (tmp_path / "empty").mkdir()

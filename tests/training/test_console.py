@@ -1,5 +1,5 @@
-"""The console shows every setting, aligned lines within 120 columns, gaps for missing values, and the time left without
-compiling."""
+"""The console shows every setting, aligned lines within 120 columns, dashes for missing values, and the remaining time
+without compiling."""
 
 import contextlib
 import io
@@ -64,7 +64,7 @@ def make_view(console, clock=None, **options):
     return TrainingView(console, **(dict(total_steps=2000, clock=clock or Clock()) | options))
 
 
-def test_line_holds_every_figure_under_its_name():
+def test_a_line_has_every_metric_under_its_name():
     console = log_console()
     with make_view(console) as view:
         view.log(250, METRICS)
@@ -87,14 +87,14 @@ def test_wide_values_stay_within_120_columns():
     assert max(map(len, lines_of(console))) <= 120
 
 
-def test_unknown_figures_say_so():
+def test_unknown_metrics_are_shown_as_dashes():
     console = log_console()
     with make_view(console) as view:
         view.log(10, METRICS | {"mfu": None, "train/loss": math.nan, "device_memory_bytes": None})
     assert "nan" in lines_of(console)[1] and lines_of(console)[1].count("n/a") == 2
 
 
-def test_validation_stays_in_the_lines_that_follow():
+def test_the_validation_loss_is_repeated_in_following_lines():
     console = log_console()
     with make_view(console) as view:
         view.validated(
@@ -106,7 +106,7 @@ def test_validation_stays_in_the_lines_that_follow():
     assert " 3.1250 " in line
 
 
-def test_outliers_and_dropped_updates_are_named_and_ordinary_steps_are_not():
+def test_only_outliers_and_dropped_updates_are_named():
     console = log_console()
     with make_view(console) as view:
         view.log(10, METRICS | {"train/loss_zscore": 5.25, "train/gradient_norm_zscore": 0.3, "train/skipped": 1.0})
@@ -114,7 +114,7 @@ def test_outliers_and_dropped_updates_are_named_and_ordinary_steps_are_not():
     assert lines_of(console)[2] == "  loss +5.2σ  skipped" and "σ" not in lines_of(console)[3]
 
 
-def test_header_returns_and_nothing_but_lines_reaches_a_log():
+def test_the_header_is_repeated_and_a_log_gets_only_lines():
     console = log_console()
     with make_view(console) as view:
         for step in range(1, 2 * HEADER_EVERY + 1):
@@ -128,7 +128,7 @@ def test_header_returns_and_nothing_but_lines_reaches_a_log():
     assert "\x1b" not in console.file.getvalue()
 
 
-def test_time_left_is_by_the_pace_since_compiling_and_since_resuming():
+def test_the_remaining_time_follows_the_speed_since_compiling_and_resuming():
     clock = Clock()
     with make_view(log_console(), clock, total_steps=1000, start_step=400) as view:
         assert view.seconds_left() is None
@@ -152,7 +152,7 @@ def test_terminal_shows_a_status_line_and_clears_it():
     assert "\x1b[2K" in written  # the status line is erased
 
 
-def test_consoles_of_other_processes_are_quiet_and_logs_are_wide(monkeypatch):
+def test_consoles_of_other_processes_are_silent_and_logs_are_wide(monkeypatch):
     assert not make_console().quiet
     monkeypatch.setattr(jax, "process_index", lambda: 1)
     assert make_console().quiet
@@ -173,7 +173,7 @@ def facts():
     return derived_facts(planned())
 
 
-def test_settings_show_what_a_run_is_and_what_follows():
+def test_settings_show_the_config_and_derived_facts():
     console, made = log_console(), planned()
     print_settings(console, made.config, derived_facts(made))
     shown = console.file.getvalue()
@@ -198,7 +198,7 @@ def test_settings_show_what_a_run_is_and_what_follows():
     assert max(map(len, lines_of(console))) <= 120 and len(lines_of(console)) <= 40
 
 
-def test_a_family_says_how_its_flops_are_counted():
+def test_the_formula_of_the_flops_of_a_family_is_shown():
     config = default()
     config.model.update(family="bag_of_tokens:BagFamily", width=16, num_heads=2)
     shown = derived_facts(plan(config, DataFacts(100), AbstractDevices("gpu", 1, "NVIDIA H200")))
@@ -211,7 +211,7 @@ SCORES = {"validation/loss": 1234.5678, "validation/bits_per_byte": 412.3456, "v
 
 @pytest.mark.parametrize("is_terminal", [True, False])
 @pytest.mark.parametrize("width", [80, 100, 140])
-def test_whatever_the_width_no_line_wraps_and_no_value_stands_upright(width, is_terminal):
+def test_at_any_width_no_line_wraps_and_no_value_is_split_into_letters(width, is_terminal):
     console = Console(
         file=io.StringIO(), width=width, force_terminal=is_terminal, color_system=None, legacy_windows=False
     )
@@ -227,7 +227,7 @@ def test_whatever_the_width_no_line_wraps_and_no_value_stands_upright(width, is_
         r"devices +8 × NVIDIA",
     ):
         assert any(re.search(rf"\b{setting}\b", line) for line in settings), setting
-    assert len(settings) < {80: 75, 100: 55, 140: 45}[width]  # upright values take hundreds of lines
+    assert len(settings) < {80: 75, 100: 55, 140: 45}[width]  # values split into letters take hundreds of lines
 
     lines = Console(file=io.StringIO(), width=width, color_system=None)
     with make_view(lines, total_steps=1_000_000) as view:
@@ -271,7 +271,7 @@ def summed_up(steps, clock):
 
 @pytest.mark.parametrize("steps", [0, 1, 123])
 @pytest.mark.parametrize("width", [80, 100, 140, None])
-def test_however_early_a_run_ends_its_summary_has_a_line_for_each_figure(width, steps):
+def test_the_summary_has_a_line_for_each_result_however_early_a_run_ends(width, steps):
     console = log_console() if width is None else Console(file=io.StringIO(), width=width, color_system=None)
     summary = summed_up(steps, Clock())
     print_summary(console, f"stopped by SIGINT at step {steps}, checkpoint saved", summary)

@@ -1,4 +1,4 @@
-"""The loss against NumPy; chunked against whole, in value, gradients and memory."""
+"""The loss against NumPy; chunked against whole logits in value, gradients and memory."""
 
 import functools
 
@@ -55,8 +55,8 @@ def test_equals_numpy(chunk, z_loss, softcap):
 
 
 @pytest.mark.parametrize("chunk", [0, 9])
-def test_label_smoothing_spreads_a_share_of_each_target_over_all_tokens(chunk):
-    """As defined: cross-entropy against a distribution; the reported figure is that of the target alone."""
+def test_label_smoothing_spreads_part_of_each_target_over_all_tokens(chunk):
+    """The loss is the cross-entropy with the smoothed distribution; the reported nll is that of the target alone."""
     x, head, targets, weights = inputs()
     wanted = 0.9 * np.eye(V)[targets] + 0.1 / V
     nll = -np.take_along_axis(log_softmax(x @ head, axis=-1), targets[..., None], -1)[..., 0]
@@ -76,7 +76,7 @@ def test_label_smoothing_spreads_a_share_of_each_target_over_all_tokens(chunk):
 @pytest.mark.parametrize("target", [-1, V, 2**31 - 1])
 def test_a_target_outside_the_vocabulary_is_not_a_number(chunk, target):
     x, head, targets, weights = inputs()
-    targets[1, 5] = target  # of weight 0: padding may hold anything
+    targets[1, 5] = target  # of weight 0: padding may contain any token
     loss_sum, aux = compiled(x, head, targets, weights, chunk=chunk, z_loss=0.01)
     assert np.isfinite(loss_sum) and np.isfinite(aux["nll_sum"])
     targets[1, 3] = target
@@ -86,7 +86,8 @@ def test_a_target_outside_the_vocabulary_is_not_a_number(chunk, target):
 
 @pytest.mark.parametrize("z_loss, softcap", [(0.0, 0.0), (0.01, 2.0)])
 def test_gradients_equal_those_of_jax(z_loss, softcap):
-    """Those of the whole-logits path, which has its own logsumexp backward, against plain autodiff."""
+    """Compares the path with whole logits, which has its own logsumexp gradient, with plain automatic
+    differentiation."""
     x, head, targets, weights = inputs()
 
     def plain(x, head, weights):
@@ -111,7 +112,7 @@ def test_chunked_equals_whole(chunk, z_loss, softcap):
 
 
 @pytest.mark.parametrize("chunk", [0, 6])
-def test_tokens_of_weight_zero_count_nowhere(chunk):
+def test_tokens_of_weight_zero_have_no_effect(chunk):
     x, head, targets, weights = inputs()
     (_, _), (x_gradient, head_gradient, _) = value_and_gradients(x, head, targets, weights, chunk=chunk, z_loss=0.01)
     assert not np.any(x_gradient[:, 4:7])
@@ -122,7 +123,7 @@ def test_tokens_of_weight_zero_count_nowhere(chunk):
 
 
 @pytest.mark.parametrize("chunk", [0, 6])
-def test_nll_carries_no_gradient(chunk):
+def test_nll_has_no_gradient(chunk):
     x, head, targets, weights = inputs()
     gradient = jax.jit(jax.grad(lambda x: cross_entropy(x, head, targets, weights, chunk=chunk)[1]["nll_sum"]))(x)
     assert not np.any(gradient)
@@ -130,7 +131,7 @@ def test_nll_carries_no_gradient(chunk):
 
 @pytest.mark.parametrize("chunk", [0, 6])
 def test_bfloat16_hidden_states_with_a_float32_head(chunk):
-    """The loss is that of the rounded operands, exactly summed; the head's gradient stays float32."""
+    """The loss is the exact sum for rounded operands, and the head's gradient stays float32."""
     x, head, targets, weights = inputs()
     low, low_head = jnp.asarray(x, jnp.bfloat16), jnp.asarray(head, jnp.bfloat16).astype(jnp.float32)
     (loss, _), (x_gradient, head_gradient, _) = value_and_gradients(low, head, targets, weights, chunk=chunk)
@@ -156,7 +157,7 @@ def test_every_product_of_bfloat16_operands_is_bfloat16(chunk):
 
 @pytest.mark.parametrize("wrap", [lambda f: f, jax.checkpoint])
 def test_under_scan_and_remat(wrap):
-    """As in gradient accumulation: two micro-batches in a scan give the sum."""
+    """As in gradient accumulation, two micro-batches in a scan give the sum."""
     x, head, targets, weights = inputs()
 
     def total(head):

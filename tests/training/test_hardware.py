@@ -1,4 +1,4 @@
-"""Peaks by the name that JAX gives a device, and memory."""
+"""Peak rates by JAX's name of a device, and memory."""
 
 import functools
 import itertools
@@ -62,7 +62,7 @@ def test_dense_bfloat16_peak(kind, bfloat16):
     [
         *((kind, "bfloat16") for kind in ("NVIDIA Q9000", "Tesla V100-SXM2-16GB", "TPU8i", "AMD Instinct MI355X")),
         *((kind, "float32") for kind in ("TPU v4", "cpu", "AMD Instinct MI300X")),
-        # less than the card of that name
+        # slower than the card of that name
         ("NVIDIA H100 80GB HBM3 MIG 1g.10gb", "bfloat16"),
         ("NVIDIA A100-SXM4-40GB MIG 3g.20gb", "float32"),
         ("GRID A100D-40C", "bfloat16"),
@@ -73,11 +73,11 @@ def test_dense_bfloat16_peak(kind, bfloat16):
         ("NVIDIA GeForce RTX 5090 D", "bfloat16"),
     ],
 )
-def test_unknown_is_none_never_a_guess(kind, dtype):
+def test_the_peak_of_an_unknown_device_is_none(kind, dtype):
     assert peak_flops_per_device(kind, dtype) is None
 
 
-def test_float32_is_its_own_column():
+def test_float32_has_its_own_column():
     assert peak_flops_per_device("NVIDIA H200", "float32") == 495e12
     assert all(float32 is None or bfloat16 is None or float32 < bfloat16 for _, bfloat16, float32 in PEAK_TFLOPS)
 
@@ -111,8 +111,9 @@ def test_cpu_peak_is_measured_once_for_all_devices_of_a_process(monkeypatch):
     assert peak_flops(jax.devices(), "float32") == Peak(5e9, unsure)
 
 
-def test_a_measured_peak_is_that_of_the_products_that_nothing_interrupts(monkeypatch):
-    """A clock of our own: a product of 512 takes 1 ms and one of 1024 8 ms, unless others compute: then thrice that."""
+def test_a_measured_peak_is_that_of_uninterrupted_products(monkeypatch):
+    """With a simulated clock, a product of size 512 takes 1 ms and one of size 1024 takes 8 ms, or three times as long
+    if interrupted."""
     now, interrupted = [0.0], itertools.cycle([True, True, False])
 
     class Product:
@@ -129,10 +130,10 @@ def test_a_measured_peak_is_that_of_the_products_that_nothing_interrupts(monkeyp
     assert math.isclose(flops, 2 * 512**3 / 1e-3) and spread < 1e-6
     interrupted = itertools.chain([True, True], [False], itertools.repeat(True))
     flops, spread = measure_matmul_flops()
-    assert math.isclose(flops, 2 * 512**3 / 1e-3) and spread > hardware.UNSURE, "one of many is no sure figure"
+    assert math.isclose(flops, 2 * 512**3 / 1e-3) and spread > hardware.UNSURE, "a single fast product is not reliable"
 
 
-def test_memory_of_the_process_where_devices_keep_no_count():
+def test_memory_of_the_process_if_devices_do_not_report_it():
     held = memory()
     assert held.kind == "host" and held.limit is None
     assert 50e6 < held.in_use <= 1.05 * held.peak < 1e12

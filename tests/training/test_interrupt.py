@@ -1,4 +1,4 @@
-"""Signals that ask a run to stop are remembered until the next step."""
+"""Signals request a stop at the next step."""
 
 import os
 import signal
@@ -9,7 +9,7 @@ from gptjax.training.interrupt import StopRequest
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP, signal.SIGINT])
-def test_a_signal_is_a_wish(number):
+def test_a_signal_requests_a_stop(number):
     before = signal.getsignal(number)
     with StopRequest() as stop:
         assert not stop.reached(1)
@@ -18,7 +18,7 @@ def test_a_signal_is_a_wish(number):
     assert signal.getsignal(number) == before
 
 
-def test_the_first_ctrl_c_says_what_it_does_and_the_second_interrupts(capfd):
+def test_the_first_ctrl_c_prints_what_it_does_and_the_second_interrupts(capfd):
     with StopRequest():
         os.kill(os.getpid(), signal.SIGINT)
         assert "then saving" in capfd.readouterr().err

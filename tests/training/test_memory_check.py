@@ -1,4 +1,4 @@
-"""Errors name what would need less device memory; a trace is written on request."""
+"""Errors name settings that need less device memory; a profile is written on request."""
 
 import jax
 import jax.numpy as jnp
@@ -11,7 +11,7 @@ from gptjax.training.profiler import TRACED_STEPS, Profiler
 from gptjax.training.state import TrainState
 
 
-def test_out_of_memory_says_what_needs_less():
+def test_an_out_of_memory_error_names_settings_that_need_less():
     with pytest.raises(RunError, match=r"out of device memory.*gradient_accumulation_steps \(now 1\).*model\.remat"):
         with explained_memory(default()):
             raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory allocating 8 bytes")
@@ -20,7 +20,7 @@ def test_out_of_memory_says_what_needs_less():
             raise jax.errors.JaxRuntimeError("INTERNAL: something else")
 
 
-def test_a_state_larger_than_a_device_is_refused_before_it_is_made():
+def test_a_state_larger_than_a_device_is_refused_before_allocation():
     mesh = jax.make_mesh((4,), ("fsdp",), devices=jax.devices()[:4])
     split = jax.sharding.NamedSharding(mesh, jax.P("fsdp"))
     state = {"w": jax.ShapeDtypeStruct((2**30, 4), jnp.float32, sharding=split)}  # 4 GiB on each of four devices

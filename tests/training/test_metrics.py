@@ -47,7 +47,7 @@ def test_statistics_of_the_first_steps_are_exact():
         assert float(monitor[f"{name}_variance"]) == pytest.approx(values.var(), rel=1e-3)
 
 
-def test_zscores_are_standard_and_an_outlier_stands_out():
+def test_zscores_have_unit_variance_and_an_outlier_has_a_large_one():
     losses, norms = normal(3, 0.5, 2000), normal(1, 0.1, 2000, seed=1)
     losses[1000] = 3 + 0.5 * 10
     _, (loss_z, norm_z) = feed(losses, norms)
@@ -56,7 +56,7 @@ def test_zscores_are_standard_and_an_outlier_stands_out():
     assert 7 < loss_z[1000] < 14 and abs(norm_z[1000]) < 5
 
 
-def test_follows_a_drift_and_spikes_are_measured_against_the_past():
+def test_statistics_follow_a_drift_and_spikes_are_compared_with_the_past():
     losses = np.linspace(10, 2, 3000, dtype=np.float32)
     monitor, (loss_z, _) = feed(losses, np.ones_like(losses))
     assert float(monitor["loss_mean"]) == pytest.approx(losses[-1], abs=0.2)
@@ -64,7 +64,7 @@ def test_follows_a_drift_and_spikes_are_measured_against_the_past():
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf])
-def test_a_value_that_is_not_finite_has_an_infinite_zscore_and_is_forgotten(bad):
+def test_a_non_finite_value_has_an_infinite_zscore_and_leaves_the_statistics_unchanged(bad):
     losses = normal(3, 0.5, 100)
     spoiled = np.insert(losses, 60, bad)
     monitor, zscores = feed(spoiled, np.ones_like(spoiled))
@@ -75,7 +75,7 @@ def test_a_value_that_is_not_finite_has_an_infinite_zscore_and_is_forgotten(bad)
 
 
 @pytest.mark.parametrize("spike", [1e20, 3e38, 1000.0])
-def test_one_spike_hides_neither_itself_nor_the_next(spike):
+def test_a_spike_hides_neither_itself_nor_the_next_one(spike):
     losses, norms = normal(3, 0.5, 400), normal(1, 0.1, 400, seed=1)
     norms[200], norms[210] = spike, 1 + 0.1 * 1000
     monitor, (_, norm_z) = feed(losses, norms)
@@ -117,7 +117,7 @@ class Clock:
         return self.now
 
 
-def test_rates_leave_out_pauses_and_count_waiting():
+def test_rates_exclude_pauses_and_include_waiting_for_data():
     clock = Clock()
     throughput = Throughput(tokens_per_step=1000, clock=clock)
     with throughput.pause("compile"):
@@ -147,7 +147,7 @@ def test_a_lap_without_steps_has_no_rates():
     assert math.isnan(Throughput(1000, clock=Clock()).lap().tokens_per_second)
 
 
-def test_a_pause_that_fails_is_still_a_pause():
+def test_a_pause_that_raises_still_counts_as_a_pause():
     clock = Clock()
     throughput = Throughput(1, clock=clock)
     with pytest.raises(RuntimeError), throughput.pause("checkpoint"):

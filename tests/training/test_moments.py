@@ -1,4 +1,4 @@
-"""Moments in bfloat16 and int8: how far they are off, that their means are kept, and that nothing else changes."""
+"""Moments in bfloat16 and int8: their errors are bounded, their means are preserved, and nothing else changes."""
 
 import jax
 import jax.numpy as jnp
@@ -15,7 +15,7 @@ from gptjax.training.moments import FORMATS, stored
 from gptjax.training.optimizer import make_optimizer
 from gptjax.tree import leaves_by_path
 
-# 30 rows and 20 columns of a head are no whole tiles.
+# 30 rows and 20 columns of a head are not whole tiles.
 QUERY = Parameter("matrix", {"embed": 30}, {"heads": 2, "head": 20}, None, {"layers": 2})
 UP = Parameter("matrix", {"embed": 64}, {"mlp": 96}, None, {"layers": 2})
 SCALE = Parameter("vector", {}, {"embed": 64}, None, {"layers": 2})
@@ -28,7 +28,7 @@ def normal(seed, shape):
 
 
 def round_trips(x, parameter, signed, name, counts):
-    """What is read after x was written by the first, second … update."""
+    """The values read after x was written by the first, second, … update."""
     write, read = FORMATS[name]
 
     @jax.jit
@@ -40,7 +40,7 @@ def round_trips(x, parameter, signed, name, counts):
 
 @pytest.mark.parametrize("signed", [True, False])
 @pytest.mark.parametrize("name, steps_per_octave", [("bfloat16", 128), ("int8", None)])
-def test_a_number_becomes_one_of_its_two_neighbours_and_its_mean_is_kept(name, steps_per_octave, signed):
+def test_a_number_is_rounded_to_one_of_its_two_neighbours_and_its_mean_is_preserved(name, steps_per_octave, signed):
     x = normal(0, QUERY.shape)
     x = x if signed else np.square(x)
     ratio = 2.0 ** (1 / (8 if signed else 12)) if name == "int8" else 1 + 1 / steps_per_octave
@@ -54,7 +54,7 @@ def test_a_number_becomes_one_of_its_two_neighbours_and_its_mean_is_kept(name, s
     assert abs(off.mean()) < (ratio - 1) / 100 and np.abs(off).max() < (ratio - 1) / 4
 
 
-def test_int8_keeps_the_largest_number_of_each_tile_zeros_and_no_second_moment_becomes_zero():
+def test_int8_preserves_the_largest_number_of_each_tile_and_zeros_but_no_second_moment_becomes_zero():
     square = np.square(normal(1, UP.shape)) * np.float32(1e-3)
     square[0, :TILE, :TILE] = 0
     square[0, TILE, 0] = 1e-30
@@ -64,11 +64,11 @@ def test_int8_keeps_the_largest_number_of_each_tile_zeros_and_no_second_moment_b
     assert not seen[0, :TILE, :TILE].any()
     assert ((seen > 0) == (square > 0)).all()
     (signed,) = round_trips(square, UP, True, "int8", [3])
-    assert signed[0, TILE, 0] == 0  # a first moment may
+    assert signed[0, TILE, 0] == 0  # a first moment may become zero
 
 
 @pytest.mark.parametrize("name", FEW_BITS)
-def test_what_is_not_finite_stays_so(name):
+def test_non_finite_numbers_stay_non_finite(name):
     for number in (np.nan, np.inf):
         x = normal(2, UP.shape)
         x[1, 2, 3] = number
@@ -77,7 +77,7 @@ def test_what_is_not_finite_stays_so(name):
 
 @pytest.mark.parametrize("name", FEW_BITS)
 def test_a_second_moment_that_decays_slowly_decays(name):
-    """Rounded to the nearest bfloat16 its root would stay four times too large, in int8 1.24 times."""
+    """If rounded to the nearest number, its root would stay 4 times too large in bfloat16 and 1.24 times in int8."""
     write, read = FORMATS[name]
     square = Parameter("matrix", {"embed": TILE}, {"mlp": TILE}, None)
 
@@ -96,7 +96,7 @@ def test_a_second_moment_that_decays_slowly_decays(name):
 
 @pytest.mark.parametrize("name", FEW_BITS)
 @pytest.mark.parametrize("method", ["adamw", "muon", "lion", "sgd", "adafactor"])
-def test_updates_stay_near_those_of_float32(method, name):
+def test_updates_are_close_to_those_of_float32(method, name):
     def direction(fields):
         config = OptimizerSettings(name=method, learning_rate=1.0, muon_learning_rate=1.0, weight_decay=0.0, **fields)
         optimizer = make_optimizer(config, lambda peak: lambda step: jnp.float32(peak), DECLARED)
@@ -124,7 +124,7 @@ def test_float32_changes_neither_the_state_nor_its_names():
 
 
 @pytest.mark.parametrize("name", ["lion", "adafactor", "sgd"])
-def test_a_second_moment_that_is_not_kept_cannot_be_stored_in_few_bits(name):
+def test_a_format_for_a_second_moment_that_the_optimizer_lacks_is_refused(name):
     with pytest.raises(ConfigError, match="second_moment_dtype = 'int8': must be float32"):
         make_optimizer(OptimizerSettings(name=name, second_moment_dtype="int8"), None, DECLARED)
 
@@ -134,7 +134,7 @@ def int8_adamw():
     return make_optimizer(config, lambda peak: lambda step: jnp.float32(peak), DECLARED)
 
 
-def test_codes_and_scales_are_split_like_their_parameter_and_mean_the_same():
+def test_codes_and_scales_are_split_like_their_parameter_with_equal_values():
     mesh, optimizer = make_mesh(dict.fromkeys(AXES, 1) | dict(data=2, fsdp=2, tensor=2)), int8_adamw()
     params, gradients = (jax.tree.map(lambda p, seed=seed: normal(seed, p.shape), DECLARED) for seed in (0, 1))
     update = jax.jit(lambda g, p: optimizer.update(g, optimizer.init(p), p))
@@ -149,7 +149,8 @@ def test_codes_and_scales_are_split_like_their_parameter_and_mean_the_same():
             assert leaf.sharding.shard_shape(leaf.shape) == (2, leaf.shape[1] // 2, leaf.shape[2] // 2), path
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6), alone, on_mesh)
     for mine, other in zip(jax.tree.leaves(state_alone), jax.tree.leaves(state)):
-        assert np.mean(np.asarray(mine) != np.asarray(other)) < 0.01  # a sum in another order may draw otherwise
+        # A sum in another order may be rounded differently.
+        assert np.mean(np.asarray(mine) != np.asarray(other)) < 0.01
 
 
 def test_parts_that_are_not_whole_tiles_are_refused():

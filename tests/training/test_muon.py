@@ -1,4 +1,4 @@
-"""Newton–Schulz against the singular value decomposition, per slice of the stack, and whole matrices on a mesh."""
+"""Newton–Schulz against the singular value decomposition for each matrix of a stack, and whole matrices on a mesh."""
 
 import functools
 import re
@@ -31,13 +31,13 @@ def first_update(parameters, gradients):
 
 
 def core(matrix, orthogonalized):
-    """Uᵀ O V for matrix = U S Vᵀ: diagonal, with entries near one, where O has the same singular vectors."""
+    """Uᵀ O V for matrix = U S Vᵀ, which is diagonal with entries near one if O has the same singular vectors."""
     u, _, vt = np.linalg.svd(np.asarray(matrix, np.float64), full_matrices=False)
     return u.T @ np.asarray(orthogonalized, np.float64) @ vt.T
 
 
 @pytest.mark.parametrize("shape", [(3, 12, 20), (3, 20, 12), (2, 16, 16)])
-def test_keeps_singular_vectors_and_levels_singular_values_of_every_slice(shape):
+def test_singular_vectors_are_kept_and_singular_values_become_about_one(shape):
     stack = gaussian(0, *shape) * np.float32([1e-4, 1.0, 1e4][: shape[0]])[:, None, None]
     for matrix, result in zip(stack, orthogonalize(stack)):
         middle = core(matrix, result)
@@ -54,7 +54,7 @@ def test_bfloat16_agrees_with_float32():
     assert np.linalg.norm(difference) / np.linalg.norm(orthogonalize(stack)) < 0.1
 
 
-def test_attention_is_orthogonalized_as_one_matrix_a_layer():
+def test_attention_is_orthogonalized_as_one_matrix_per_layer():
     query_LDNH, output_LNHD = gaussian(2, 2, 8, 3, 4), gaussian(3, 2, 3, 4, 8)
     gradients = {"layers": {"query": query_LDNH, "output": output_LNHD}}
     result = first_update({"layers/query": QUERY, "layers/output": OUTPUT}, gradients)["layers"]
@@ -68,7 +68,7 @@ def test_attention_is_orthogonalized_as_one_matrix_a_layer():
 
 
 @pytest.mark.parametrize("fan_in, fan_out", [(16, 64), (64, 16), (32, 32)])
-def test_update_rms_is_one_over_root_fan_in_for_every_shape(fan_in, fan_out):
+def test_the_update_rms_is_one_over_the_root_of_fan_in_for_every_shape(fan_in, fan_out):
     up = of_layers({"embed": fan_in}, {"mlp": fan_out}, stack={"layers": 3})
     update = first_update({"up": up}, {"up": np.float32(1e-9) * gaussian(4, 3, fan_in, fan_out)})["up"]
     rms = np.sqrt(np.mean(np.square(update), axis=(1, 2)))
@@ -106,9 +106,9 @@ def compile_on_mesh(shape, num_layers):
 
 @pytest.mark.parametrize("num_layers", [8, 6])  # six matrices on eight devices are padded
 @pytest.mark.parametrize("mesh_shape", [(1, 8, 1), (8, 1, 1), (1, 4, 2), (2, 2, 2)])
-def test_on_a_mesh_equal_values_and_each_device_multiplies_whole_matrices_of_its_own(mesh_shape, num_layers):
+def test_on_a_mesh_values_are_equal_and_each_device_multiplies_its_own_whole_matrices(mesh_shape, num_layers):
     program = compile_on_mesh(mesh_shape, num_layers)
-    # One matrix a device: [1, 8, 8] Gram matrices (the compiler may drop the one), nowhere the stack's six or eight.
+    # One matrix per device: Gram matrices are [1, 8, 8] (the compiler may drop the one), never a stack of six or eight.
     products = set(re.findall(r"f32\[([\d,]+)\]\S* dot\(", program))
     assert products and all(shape.split(",")[0] == "1" or shape.count(",") == 1 for shape in products), products
 
@@ -122,7 +122,7 @@ def test_matrices_move_by_all_to_all_and_only_data_replicas_are_gathered(mesh_sh
 
 @pytest.mark.parametrize("mesh_shape", [(1, 8, 1), (2, 4, 1), (1, 4, 2), (2, 2, 2)])
 def test_squares_are_summed_within_a_device(mesh_shape):
-    """There is no sum over devices for a stack in pieces: counting a piece twice would make all updates too small."""
+    """No sum over devices is needed: counting a part twice would make all updates too small."""
     program = compile_on_mesh(mesh_shape, 8)
     reduced = re.findall(r" all-reduce(?:-start)?\(.*to_apply=%?([\w.\-]+)", program)
     assert reduced  # the largest entries

@@ -1,4 +1,4 @@
-"""Each optimizer against a few lines of its mathematics; which parameters decay, are frozen or scaled; its sharding."""
+"""Each optimizer against its formulas; which parameters decay, are frozen or scaled; the sharding of states."""
 
 import jax
 import jax.numpy as jnp
@@ -131,7 +131,7 @@ def test_three_updates_equal_the_definition(name, reference):
         np.testing.assert_allclose(actual[path], expected, rtol=2e-5, atol=2e-6, err_msg=path)
 
 
-def test_muon_takes_the_layers_matrices_slice_by_slice_and_adamw_the_rest():
+def test_muon_updates_each_matrix_of_the_layers_and_adamw_the_rest():
     config = optimizer_config("muon", learning_rate=0.01, muon_learning_rate=0.03)
     gradients = [tree_of(seed) for seed in (1, 2)]
     actual = leaves_by_path(run(config, gradients)[0])
@@ -169,7 +169,7 @@ def test_every_optimizer_reduces_a_quadratic(name):
 
 
 class Mixer(nn.Module):
-    """A researcher's idea: a line for each new parameter."""
+    """A researcher's idea, with a line for each new parameter."""
 
     @nn.compact
     def __call__(self, x_BD):
@@ -226,11 +226,11 @@ def test_each_group_follows_the_schedule_of_its_own_peak():
     assert rms["layers/attention/query"] == pytest.approx(2.0 / np.sqrt(D), rel=0.2)
 
 
-# --- who gets what ---------------------------------------------------------------------------------------------------
+# --- treatments ---------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("name", METHODS)
-def test_decay_is_on_matrices_only(name):
+def test_only_matrices_decay(name):
     treatments = treatments_of(optimizer_config(name), DECLARED)
     assert {path for path, treatment in treatments.items() if treatment.weight_decay} == MATRICES
     assert {treatment.weight_decay for treatment in treatments.values()} == {0.0, 0.1}
@@ -242,7 +242,7 @@ def test_muon_gets_exactly_the_layers_matrices():
     assert {treatment.method for treatment in treatments.values()} == {"muon", "adamw"}
 
 
-def test_decay_does_not_pass_through_the_moments():
+def test_decay_does_not_affect_the_moments():
     config = optimizer_config("adamw", learning_rate=0.1, weight_decay=0.5)
     after = run(config, [jax.tree.map(np.zeros_like, PARAMS)])[0]
     np.testing.assert_allclose(after["head"], 0.95 * PARAMS["head"], rtol=1e-6)
@@ -251,7 +251,7 @@ def test_decay_does_not_pass_through_the_moments():
     )
 
 
-def test_rules_scale_rates_and_decay_and_the_last_match_wins():
+def test_rules_scale_rates_and_decay_and_the_last_match_decides():
     rules = (
         ("layers/.*", "learning_rate", 0.5),
         ("layers/attention/.*", "learning_rate", 0.25),
@@ -297,7 +297,7 @@ def test_frozen_parameters_have_no_state_and_never_change(name):
     assert not [path for path in leaves_by_path(state) if path.endswith(tuple(frozen))]
 
 
-def test_frozen_gradients_count_in_no_norm():
+def test_no_norm_includes_frozen_gradients():
     treatments = treatments_of(optimizer_config(rules=(("layers/.*", "freeze", True),)), DECLARED)
     gradients = leaves_by_path(zero_frozen(tree_of(1), treatments))
     assert all(bool(g.any()) != path.startswith("layers/") for path, g in gradients.items())
@@ -323,7 +323,7 @@ def test_an_unfrozen_run_is_the_same_with_and_without_a_rule_that_unfreezes():
         (dict(rules=((".*", "freeze", True),)), "nothing left to train"),
     ],
 )
-def test_bad_settings_are_refused_by_name(config, message):
+def test_invalid_settings_are_refused_by_name(config, message):
     with pytest.raises(ConfigError, match=message):
         make_optimizer(optimizer_config(**config), constant, DECLARED)
 
@@ -340,7 +340,7 @@ def test_summary_covers_every_parameter_once():
 
 
 @pytest.mark.parametrize("name", METHODS)
-def test_first_moment_dtype_is_that_of_the_first_moment_alone(name):
+def test_first_moment_dtype_affects_only_the_first_moment(name):
     def dtypes_after_an_update(dtype):
         optimizer = make_optimizer(optimizer_config(name, first_moment_dtype=dtype), constant, DECLARED)
         state = jax.eval_shape(lambda p: optimizer.update(p, optimizer.init(p), p)[1], PARAMS)
@@ -374,7 +374,7 @@ def test_state_is_sharded_like_its_parameters_and_updates_are_the_same(name):
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5), on_mesh, alone)
 
 
-def test_clipping_uses_the_norm_it_is_given():
+def test_clipping_uses_the_given_norm():
     gradients = tree_of(1)
     gradients = {name: gradients[name] for name in ("embedding", "head")}
     norm = optax.tree.norm(gradients)
@@ -385,15 +385,15 @@ def test_clipping_uses_the_norm_it_is_given():
     jax.tree.map(np.testing.assert_array_equal, clip_by_global_norm(gradients, 16.0, 2.0), expected)
 
 
-def test_clipping_a_nonfinite_gradient_spoils_it_all():
+def test_clipping_with_a_non_finite_norm_makes_every_gradient_non_finite():
     gradients = map_with_path(lambda path, g: g * (jnp.nan if path == "head" else 1.0), tree_of(1))
     clipped = clip_by_global_norm(gradients, optax.tree.norm(gradients), 1.0)
     assert all(np.isnan(leaf).all() for leaf in jax.tree.leaves(clipped))
 
 
 @pytest.mark.parametrize("platform, low", [("cpu", False), ("gpu", True), ("tpu", True)])
-def test_muon_computes_in_the_type_of_the_platform_that_it_is_made_for(platform, low):
-    """The platform need not be that of this machine: steps are compiled for GPUs on machines without one."""
+def test_muon_computes_in_the_type_for_the_planned_platform(platform, low):
+    """The platform may differ from this machine's: steps can be compiled for GPUs on machines without GPUs."""
     optimizer = make_optimizer(optimizer_config("muon"), constant, DECLARED, platform)
     program = jax.make_jaxpr(lambda params: optimizer.update(params, optimizer.init(params), params))(PARAMS)
     assert ("bf16" in str(program)) == low
@@ -429,6 +429,6 @@ def test_a_rule_may_name_one_layer_of_a_stack(name):
     assert any("layers/0/attention/query" in group["paths"] for group in shown if group["method"] == "frozen")
 
 
-def test_a_layer_that_is_not_there_is_refused():
+def test_a_rule_for_a_missing_layer_is_refused():
     with pytest.raises(ConfigError, match="matches no parameter"):
         treatments_of(optimizer_config(rules=(("layers/7/.*", "freeze", True),)), DECLARED)

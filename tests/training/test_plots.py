@@ -1,4 +1,4 @@
-"""Loss curves exist, show the values of the rows, and cope with single points, gaps and NaN."""
+"""Loss curves are drawn, show the values of the rows, and handle single points, gaps and NaN."""
 
 import math
 
@@ -24,7 +24,7 @@ def make_run(workdir, num_steps=200, loss_of=lambda step: 2 + 3 * math.exp(-step
     return workdir
 
 
-def test_one_picture_by_step_and_one_by_tokens(tmp_path):
+def test_one_figure_by_step_and_one_by_tokens(tmp_path):
     paths = plot_run(make_run(tmp_path / "run"))
     assert [path.name for path in paths] == ["loss_by_step.png", "loss_by_tokens.png"]
     assert all(path.read_bytes().startswith(PNG) for path in paths)
@@ -37,7 +37,7 @@ def test_one_picture_by_step_and_one_by_tokens(tmp_path):
 
 @pytest.fixture
 def drawn(monkeypatch):
-    """A function of a run's folder → for each of its figures the y values of every line beside the learning rate."""
+    """A function from a run's folder to the y values of every line, except learning rates, of each of its figures."""
     figures, save_figure = [], plots.save_figure
     monkeypatch.setattr(
         plots, "save_figure", lambda figure, path: (figures.append(figure), save_figure(figure, path))[1]
@@ -52,13 +52,13 @@ def drawn(monkeypatch):
 
 
 @pytest.mark.parametrize("num_steps", [1, 3, 60])
-def test_few_points_are_drawn_where_they_are(tmp_path, drawn, num_steps):
+def test_few_points_are_drawn_unsmoothed(tmp_path, drawn, num_steps):
     for lines in drawn(make_run(tmp_path, num_steps, lambda step: 10.0 - step / 100)):
         expected = 10.0 - np.arange(1, num_steps + 1) / 100
         assert any(len(line) == num_steps and np.allclose(line, expected) for line in lines)
 
 
-def test_values_that_are_not_finite_are_gaps(tmp_path, drawn):
+def test_non_finite_values_are_gaps(tmp_path, drawn):
     spoiled = {5: math.nan, 6: math.inf, 50: math.nan}
     expected = [math.nan if step in spoiled else 3.0 for step in range(1, 101)]
     by_step, by_tokens = drawn(make_run(tmp_path, 100, lambda step: spoiled.get(step, 3.0)))
@@ -66,20 +66,20 @@ def test_values_that_are_not_finite_are_gaps(tmp_path, drawn):
         assert any(np.array_equal(line, expected, equal_nan=True) for line in lines)
 
 
-def test_nothing_to_draw_draws_nothing(tmp_path):
+def test_without_data_nothing_is_drawn(tmp_path):
     assert plot_run(tmp_path) == []
     assert plot_run(make_run(tmp_path, 30, lambda step: math.nan)) == []
     assert [p.name for p in plot_run(make_run(tmp_path, 10, tokens=False))] == ["loss_by_step.png"]
 
 
-def test_series_keep_rows_that_have_both_and_turn_infinities_into_gaps():
+def test_series_have_the_rows_with_both_values_and_infinities_become_gaps():
     rows = [{"step": 1, "a": 2.0}, {"step": 2}, {"step": 3, "a": math.inf}, {"step": 4, "a": None}, {"step": 5, "a": 1}]
     x, y = _series(rows, "step", "a")
     np.testing.assert_array_equal(x, [1, 3, 5])
     np.testing.assert_array_equal(y, [2.0, math.nan, 1.0])
 
 
-def test_smoothing_follows_a_slope_ignores_a_spike_and_ends_where_its_window_is_whole():
+def test_smoothing_follows_a_slope_ignores_a_spike_and_needs_complete_windows():
     slope = np.linspace(5, 2, 60)
     np.testing.assert_allclose(smooth(slope, reach=5)[5:-5], slope[5:-5])
     assert np.isnan(smooth(slope, reach=5)[[*range(5), *range(-5, 0)]]).all()
@@ -94,7 +94,7 @@ def test_smoothing_follows_a_slope_ignores_a_spike_and_ends_where_its_window_is_
 
 @pytest.fixture
 def figures(monkeypatch):
-    """The figures that are saved, laid out as in their files."""
+    """The saved figures, with the layout of their files."""
     kept, save_figure = [], plots.save_figure
 
     def save(figure, path):
@@ -112,7 +112,7 @@ def legend_boxes(figure):
 
 
 def check_is_readable(figure):
-    """Title and axes in words, legends off the axes and off the titles, all within the picture."""
+    """Title and axes have words; legends cover neither axes nor titles; everything is inside the figure."""
     upper, lower = figure.axes[0], figure.axes[-1]
     assert upper.get_title(loc="left") and upper.get_ylabel() and lower.get_xlabel()
     assert not any("/" in text or "_" in text for text in (upper.get_ylabel(), lower.get_xlabel()))
@@ -143,7 +143,7 @@ def test_a_runs_figure_names_its_smoothing_and_shows_every_learning_rate(tmp_pat
 
 @pytest.mark.parametrize("num_layers, drops", [(2, 0.1), (20, None)])
 def test_the_load_of_experts_and_the_routers_are_drawn(tmp_path, figures, num_layers, drops):
-    """Every layer and every expert of few; eight of many layers, the first and the last among them."""
+    """All layers and experts if there are few; eight of many layers, including the first and the last."""
     load_LE = np.arange(num_layers * 4.0).reshape(num_layers, 4)
     with MetricsWriter(tmp_path, tensorboard=False) as writer:
         for step in (10, 20, 30):
@@ -155,7 +155,7 @@ def test_the_load_of_experts_and_the_routers_are_drawn(tmp_path, figures, num_la
             writer.write(step, row | ({"train/expert_drops": drops} if drops else {}))
     assert [path.name for path in plot_run(tmp_path)] == ["expert_load.png", "routers.png"]
     load, routers = figures
-    panels = load.axes[:-1]  # the last is the scale of colours
+    panels = load.axes[:-1]  # the last axes are the colour scale
     assert len(panels) == min(num_layers, 8)
     for panel, layer in ((panels[0], 0), (panels[-1], num_layers - 1)):
         assert panel.get_ylabel() == f"layer {layer + 1}"
@@ -179,7 +179,7 @@ def test_a_comparison_has_its_legend_beside_the_curves(tmp_path, figures, metric
     assert (figure._supxlabel is not None) == (metric == "train/loss")
 
 
-def test_a_sweeps_figure_has_its_error_bars_inside_and_leaves_out_what_diverged(tmp_path, figures):
+def test_a_figure_of_a_sweep_contains_its_error_bars_and_leaves_out_diverged_runs(tmp_path, figures):
     settings = [
         {"model.width": width, "optimizer.learning_rate": rate} for width in (8, 16) for rate in (0.1, 0.2, 0.4)
     ]
@@ -205,7 +205,7 @@ def test_comparing_runs(tmp_path):
         compare_runs({"first": runs}, tmp_path / "x.png", metric="validation/accuracy")
 
 
-def test_the_mean_of_runs_is_of_those_that_have_a_point_and_the_band_reaches_to_the_extremes():
+def test_the_mean_is_over_runs_that_have_the_point_and_the_band_reaches_the_extremes():
     long = (np.array([1.0, 2, 3]), np.array([5.0, 4, 3]))
     short = (np.array([1.0, 3]), np.array([7.0, math.nan]))
     x, mean, low, high = _mean_course([long, short])

@@ -1,4 +1,4 @@
-"""Metrics are read one step late; some steps end a run."""
+"""Metrics are read one step later, and some of them end a run."""
 
 import json
 
@@ -12,7 +12,7 @@ from gptjax.training.progress import SKIPS_IN_A_ROW, Progress
 
 
 class Recorder:
-    """Stands for view and writer, and keeps all calls."""
+    """Replaces view and writer, and records all calls."""
 
     def __init__(self):
         self.advanced, self.notes, self.rows = [], [], {}
@@ -57,7 +57,7 @@ def test_a_step_is_read_when_the_next_is_pushed_or_on_request(progress, recorder
     assert (row["train/loss"], row["train/step_loss"], row["tokens"]) == (3.5, 4.0, 40)
 
 
-def test_a_row_speaks_of_all_steps_since_the_one_before(progress, recorder):
+def test_a_row_covers_all_steps_since_the_previous_row(progress, recorder):
     zscore, skipped = "train/loss_zscore", "train/skipped"
     progress.push(1, metrics(loss=5.0, norm=3.0, tokens=30.0, **{zscore: 7.0, skipped: 0.0}))
     progress.push(2, metrics(loss=1.0, norm=1.0, tokens=10.0, **{zscore: -1.0, skipped: 1.0}))
@@ -82,7 +82,7 @@ def test_a_row_speaks_of_all_steps_since_the_one_before(progress, recorder):
 
 
 @pytest.mark.parametrize("bad", [dict(loss=float("nan")), dict(norm=float("inf"))])
-def test_a_step_that_is_not_finite_ends_the_run_with_advice(progress, bad):
+def test_a_non_finite_step_ends_the_run_with_advice(progress, bad):
     progress.push(1, metrics(**bad))
     with pytest.raises(RunError, match=r"step 1: .*on_nonfinite=skip"):
         progress.push(2, metrics())
@@ -98,7 +98,7 @@ def test_dropped_updates_are_reported_and_too_many_in_a_row_end_the_run(progress
     dropped, sound = metrics(loss=float("nan"), **{"train/skipped": 1.0}), metrics(**{"train/skipped": 0.0})
     for step in range(1, SKIPS_IN_A_ROW):
         progress.push(step, dropped)
-    progress.push(SKIPS_IN_A_ROW, sound)  # the row is broken
+    progress.push(SKIPS_IN_A_ROW, sound)  # the series of dropped updates is interrupted
     for step in range(SKIPS_IN_A_ROW + 1, 2 * SKIPS_IN_A_ROW + 1):
         progress.push(step, dropped)
     assert len(recorder.notes) == 2 * SKIPS_IN_A_ROW - 2 and "update dropped" in recorder.notes[0]

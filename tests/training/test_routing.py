@@ -1,4 +1,4 @@
-"""Losses, metrics and biases of routers: by hand, and the same from one batch, from micro-batches and on meshes."""
+"""Losses, metrics and biases of routers equal hand computations, and agree for one batch, micro-batches and meshes."""
 
 import dataclasses
 import functools
@@ -27,8 +27,8 @@ def statistics_of(load_BE, probability_BE):
     }
 
 
-def test_the_balance_of_rows_and_of_a_batch():
-    """Each row asks one expert alone, which is the worst for a row and balanced for the batch."""
+def test_load_balance_over_rows_and_over_a_batch():
+    """Each row chooses a single expert, which is the worst case for a row but balanced for the batch."""
     statistics = statistics_of([[4, 0], [0, 4]], [[4, 0], [0, 4]])
     by_row, _ = router_losses(statistics, jnp.array([4.0, 4.0]), TRAINING)
     by_batch, _ = router_losses(
@@ -37,8 +37,8 @@ def test_the_balance_of_rows_and_of_a_batch():
     assert (float(by_row) / 8, float(by_batch) / 8) == (2.0, 1.0)
 
 
-def test_drops_are_a_share_of_the_choices():
-    """Two rows of weights 3 and 1: two of four choices were dropped, and none of four."""
+def test_drops_are_reported_as_a_fraction_of_the_choices():
+    """Two rows with weights 3 and 1: two of four choices were dropped in the first, none in the second."""
     statistics = statistics_of([[4, 0], [0, 4]], [[4, 0], [0, 4]]) | {"expert_drops": jnp.array([[2.0, 0.0]])}
     _, figures = router_losses(statistics, jnp.array([3.0, 1.0]), TRAINING)
     assert float(figures["expert_drops"]) / 4 == 0.375
@@ -54,7 +54,7 @@ def test_metrics_of_a_load():
     assert many.keys() == {"expert_load_max", "experts_unused"}
 
 
-def test_a_bias_moves_against_the_error_of_the_load():
+def test_a_bias_moves_against_the_load_imbalance():
     params = {"layers": {"feedforward": {"router_bias": jnp.zeros((1, 3)), "up": jnp.zeros((1, 3))}}}
     moved = balanced(params, {"expert_tokens": jnp.array([[5.0, 3.0, 1.0]])}, 0.5)["layers"]["feedforward"]
     assert moved["router_bias"].tolist() == [[-0.5, 0.0, 0.5]] and not moved["up"].any()
@@ -93,5 +93,5 @@ def on_one_device(config):
     ],
     ids=str,
 )
-def test_micro_batches_and_meshes_are_one_batch_on_one_device(tiny_config, devices, fields):
+def test_micro_batches_and_meshes_equal_one_batch_on_one_device(tiny_config, devices, fields):
     assert_same(on_one_device(tiny_config(**EXPERTS)), step_of(tiny_config(**EXPERTS | fields), devices))

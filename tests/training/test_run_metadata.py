@@ -1,4 +1,4 @@
-"""The record of code in a checkpoint."""
+"""The code version recorded in a checkpoint."""
 
 import subprocess
 
@@ -9,14 +9,14 @@ from gptjax.training.run_metadata import git_revision
 
 @pytest.fixture
 def package(tmp_path, monkeypatch):
-    """A package inside a repository that may or may not be its own."""
+    """A package inside a repository that may or may not track it."""
     folder = tmp_path / "repository" / "lib" / "package"
     folder.mkdir(parents=True)
     (folder / "__init__.py").write_text("")
     (tmp_path / "repository" / "other.txt").write_text("")
     git(tmp_path, "init", "-q", "repository")
     commit(tmp_path / "repository", "other.txt")
-    monkeypatch.setenv("GIT_DIR", str(tmp_path / "nowhere"))  # as inside a hook of another repository
+    monkeypatch.setenv("GIT_DIR", str(tmp_path / "nowhere"))  # as in a git hook of another repository
     git_revision.cache_clear()
     yield folder
     git_revision.cache_clear()
@@ -36,11 +36,11 @@ def commit(repository, *paths):
     git(repository, "commit", "-q", "-m", "m")
 
 
-def test_a_package_inside_somebodys_repository_has_no_revision(package):
+def test_a_package_in_a_repository_that_does_not_track_it_has_no_revision(package):
     assert git_revision(package) is None
 
 
-def test_the_revision_is_that_of_the_packages_files_and_says_when_they_differ(package):
+def test_the_revision_is_that_of_the_packages_files_and_marks_changes(package):
     repository = package.parents[1]
     commit(repository, "lib")
     revision = git(repository, "rev-parse", "HEAD")
@@ -51,5 +51,5 @@ def test_the_revision_is_that_of_the_packages_files_and_says_when_they_differ(pa
     assert git_revision(package) == f"{revision}-dirty"
 
 
-def test_no_repository_is_no_revision(tmp_path):
+def test_without_a_repository_there_is_no_revision(tmp_path):
     assert git_revision(tmp_path) is None

@@ -1,4 +1,5 @@
-"""Learning-rate schedules: exact at their boundaries, right in between, jit-able, and refused when they cannot fit."""
+"""Learning-rate schedules: exact at their boundaries, correct in between, usable in jit, and refused if they do not
+fit."""
 
 import json
 import math
@@ -35,7 +36,7 @@ def test_warmup_rises_in_equal_steps_to_exactly_the_peak(name):
 
 @pytest.mark.parametrize("name", ["cosine", "linear", "wsd"])
 @pytest.mark.parametrize("final_fraction", [0.0, 0.1, 1.0])
-def test_last_update_has_exactly_the_floor_and_stays_there(name, final_fraction):
+def test_the_last_update_has_exactly_the_floor_and_later_ones_stay_there(name, final_fraction):
     schedule = make(name, final_fraction=final_fraction)
     for step in (TOTAL - 1, TOTAL, 10 * TOTAL):
         assert schedule(step) == np.float32(PEAK * final_fraction)
@@ -67,7 +68,7 @@ def test_no_warmup_starts_at_or_just_below_the_peak(name):
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_same_under_jit_and_always_float32(name):
+def test_values_are_the_same_under_jit_and_always_float32(name):
     schedule = make(name)
     steps = jnp.arange(TOTAL + 5)
     traced = jax.jit(jax.vmap(schedule))(steps)
@@ -96,7 +97,7 @@ def test_impossible_schedules_are_refused(overrides, named):
 @pytest.mark.parametrize(
     "changes, before, now",
     [
-        ({"training.duration": "200 steps"}, 1e-4, 5.5e-4),  # the end of a cosine becomes its middle
+        ({"training.duration": "200 steps"}, 1e-4, 5.5e-4),  # the end of the cosine becomes its middle
         ({"schedule.warmup": "10%", "training.duration": "1000 steps"}, 1e-4, 1e-3),
         ({"optimizer.learning_rate": 2e-3}, 1e-4, 2e-4),
         ({"schedule.name": "constant"}, 1e-4, 1e-3),
@@ -119,14 +120,14 @@ def test_a_rate_that_jumps_at_a_resume_is_reported_with_both_values(changes, bef
         assert found == pytest.approx([before, now], rel=0.02) and "step 100:" in notes[0]
 
 
-def test_a_schedule_that_a_checkpoint_names_is_imported_only_where_the_user_names_it_too(tmp_path, monkeypatch):
+def test_a_schedule_that_a_checkpoint_names_is_imported_only_if_the_user_also_names_it(tmp_path, monkeypatch):
     (tmp_path / "brought_along.py").write_text("raise SystemExit('it was imported')")
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(tmp_path)
     saved = default()
     saved.schedule.name, saved.training.duration = "brought_along:shape", "100 steps"
     assert "brought_along:shape" in rate_change(json.loads(to_json(saved)), changed(saved, "cosine"), Units(1), 9)[0]
-    assert rate_change(json.loads(to_json(saved)), saved, Units(1), 9) == []  # imported, and it fails
+    assert rate_change(json.loads(to_json(saved)), saved, Units(1), 9) == []  # it is imported and fails
 
 
 def changed(config, schedule):

@@ -1,4 +1,4 @@
-"""A snapshot is the state as it was, whatever the next step does with the state's own arrays."""
+"""A snapshot keeps the state, whatever the next step does with the state's arrays."""
 
 import checkpoint_worker as toy
 import jax
@@ -28,8 +28,8 @@ def test_a_snapshot_outlives_the_state(mesh):
     toy.assert_equal(taken, toy.state(3, mesh))
 
 
-def test_the_next_step_writes_where_the_state_was(mesh):
-    """Whatever still looked at the state's arrays would have the step copy them first."""
+def test_the_next_step_reuses_the_memory_of_the_state(mesh):
+    """If anything still referred to the state's arrays, the step would copy them first."""
     state = jax.block_until_ready(step(toy.state(3, mesh)))
     before = addresses(state)
     taken = Snapshots().take(state)
@@ -37,7 +37,7 @@ def test_the_next_step_writes_where_the_state_was(mesh):
     toy.assert_equal(taken, step(toy.state(3, mesh)))
 
 
-def test_memory_is_kept_from_one_snapshot_to_the_next(mesh):
+def test_the_next_snapshot_reuses_the_memory_of_the_previous_one(mesh):
     snapshots = Snapshots()
     first = snapshots.take(toy.state(1, mesh))
     taken = snapshots.take(toy.state(2, mesh))
@@ -46,7 +46,7 @@ def test_memory_is_kept_from_one_snapshot_to_the_next(mesh):
 
 
 @pytest.mark.parametrize("free, taken", [(250, True), (150, False)])
-def test_a_device_takes_a_copy_only_where_there_is_ample_room(monkeypatch, mesh, free, taken):
+def test_a_copy_is_made_on_a_device_only_if_it_has_ample_memory(monkeypatch, mesh, free, taken):
     state = toy.state(3, mesh)
     held = sum(leaf.addressable_shards[0].data.nbytes for leaf in jax.tree.leaves(state))
     stats = {"bytes_limit": 10 * held, "peak_bytes_in_use": 10 * held - free * held // 100}

@@ -1,4 +1,4 @@
-"""A step does not depend on how it is divided into micro-batches, padding and meshes; bad steps are dropped."""
+"""A step does not depend on micro-batches, padding or the mesh; non-finite steps and outliers are dropped."""
 
 import functools
 import re
@@ -21,12 +21,12 @@ EIGHT = 8  # devices
 
 @pytest.fixture
 def tiny_config(tiny_config):
-    """With one layer, unless a test says how many."""
+    """With one layer, unless a test sets another number."""
     return lambda **fields: tiny_config(**{"model__num_layers": 1} | fields)
 
 
 def random_batch(config, seed=0):
-    """Rows of very different supervised length, one of them with none at all."""
+    """Rows with very different numbers of supervised tokens; one row has none."""
     rng = np.random.default_rng(seed)
     shape = (config.training.batch_size, config.data.sequence_length)
     lengths = rng.integers(1, shape[1] + 1, shape[0])
@@ -41,7 +41,7 @@ def random_batch(config, seed=0):
 
 
 def random_pairs(config, rng, lengths):
-    """Two pairs in each row, with their targets cut at half of the row's length, and padding on both sides."""
+    """Two pairs per row, with targets cut at half of the row's length, and padding in sources and targets."""
     rows, (S, T) = len(lengths), (config.data.source_length, config.data.sequence_length)
     places = {"": (np.arange(T), lengths[:, None]), "source_": (np.arange(S), rng.integers(2, S + 1, (rows, 1)))}
     batch = {name: rng.integers(0, config.model.vocab_size, (rows, T)) for name in ("tokens", "targets")}
@@ -98,7 +98,7 @@ def assert_same(run_a, run_b, tolerance=2e-5):
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=tolerance), state_a.params, state_b.params)
 
 
-SGD = dict(optimizer__name="sgd", optimizer__learning_rate=0.5)  # an update that shows the gradient as it is
+SGD = dict(optimizer__name="sgd", optimizer__learning_rate=0.5)  # an update that equals the gradient
 
 
 @pytest.mark.parametrize("accumulation", [pytest.param(4, marks=pytest.mark.exhaustive), 16])
@@ -137,7 +137,7 @@ def test_every_mesh_is_the_same_model(tiny_config, optimizer, mesh):
     assert_same(one_device_run(tiny_config(**config)), run(tiny_config(**config, **mesh), EIGHT))
 
 
-def test_options_that_have_parameters_or_act_over_heads_are_the_same_model_on_a_mesh(tiny_config):
+def test_options_with_parameters_or_effects_over_heads_are_the_same_model_on_a_mesh(tiny_config):
     config = dict(
         model__norm_placement="sandwich",
         model__qk_norm=True,
@@ -200,7 +200,7 @@ def test_an_encoder_decoder_is_the_same_model_on_a_mesh(tiny_config, options, me
     assert_same(one, run(tiny_config(**ENCODER_DECODER, **options, **mesh), EIGHT))
 
 
-def test_in_bfloat16_too(tiny_config):
+def test_a_mesh_is_the_same_model_in_bfloat16(tiny_config):
     config = dict(model__dtype="bfloat16", **SGD)
     one = run(tiny_config(**config))
     assert_same(one, run(tiny_config(mesh__data=2, mesh__fsdp=2, mesh__tensor=2, **config), EIGHT), tolerance=5e-3)
@@ -222,7 +222,7 @@ def flops(config, num_devices):
     ],
 )
 def test_eight_devices_share_the_work(tiny_config, axis, accumulation):
-    """Silent replication gives the right loss at an eighth of the speed: only the work itself shows it."""
+    """Silent replication gives the correct loss at an eighth of the speed, so the FLOPs are compared."""
     shape = dict(
         model__width=64,
         data__sequence_length=64,
@@ -259,13 +259,13 @@ def collectives_in_loops(compiled):
     return sum(len(re.findall(r"(?:all-reduce|all-gather|reduce-scatter)(?:-start)?\(", loop)) for loop in loops)
 
 
-def test_a_chunked_loss_gathers_the_head_once_and_not_at_every_chunk(tiny_config):
+def test_a_chunked_loss_gathers_the_head_once_instead_of_once_per_chunk(tiny_config):
     config = tiny_config(mesh__data=2, mesh__fsdp=4, training__loss_chunk=4)
     _, compiled = compiled_step(config, EIGHT)
     assert "while" in compiled.as_text() and collectives_in_loops(compiled) == 0
 
 
-def test_fsdp_splits_parameters_and_optimizer_state_eightfold(tiny_config):
+def test_fsdp_splits_parameters_and_optimizer_state_into_eight_parts(tiny_config):
     trainer, _ = compiled_step(tiny_config(mesh__data=1, mesh__fsdp=8), EIGHT)
     state = trainer.abstract_state
     query = state.params["layers"]["attention"]["query"]
@@ -278,8 +278,9 @@ def test_fsdp_splits_parameters_and_optimizer_state_eightfold(tiny_config):
 def test_a_cpu_gets_fusion_options_unless_the_user_sets_them(tiny_config, monkeypatch):
     mesh = build(tiny_config()).mesh
     (option,) = compiler_options(mesh, "float32")
-    jax.jit(jnp.sin).lower(1.0).compile(compiler_options(mesh, "float32"))  # every supported JAX knows the option
-    assert compiler_options(mesh, "bfloat16") is None  # merged with something, such a product becomes one of float32
+    # Every supported version of JAX has the option.
+    jax.jit(jnp.sin).lower(1.0).compile(compiler_options(mesh, "float32"))
+    assert compiler_options(mesh, "bfloat16") is None  # if merged, such a product would be computed in float32
     monkeypatch.setenv("XLA_FLAGS", f"--{option}=LIBRARY_FUSION_TYPE_DOT")
     assert compiler_options(mesh, "float32") is None
 
@@ -300,7 +301,7 @@ def poisoned(config):
     return batches
 
 
-def test_a_step_that_is_not_finite_is_skipped_on_request(tiny_config):
+def test_a_non_finite_step_is_skipped_on_request(tiny_config):
     config = tiny_config(training__on_nonfinite="skip", training__ema_decay=0.9)
     batches = poisoned(config)
     state, history = run(config, batches=batches)
@@ -311,8 +312,8 @@ def test_a_step_that_is_not_finite_is_skipped_on_request(tiny_config):
     assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(state))
 
 
-def test_a_skipped_step_changes_no_moment_however_it_is_stored(tiny_config):
-    """The codes of 8-bit moments are integers, as counters are, and must not go on with them."""
+def test_a_skipped_step_changes_no_moment_in_any_format(tiny_config):
+    """The codes of 8-bit moments are integers like counters, but must not advance with them."""
     few_bits = dict(optimizer__first_moment_dtype="int8", optimizer__second_moment_dtype="int8")
     config = tiny_config(training__on_nonfinite="skip", **few_bits)
     before, _ = run(config, steps=1, batches=poisoned(config))
@@ -323,7 +324,7 @@ def test_a_skipped_step_changes_no_moment_however_it_is_stored(tiny_config):
         np.testing.assert_array_equal(a, b)
 
 
-def test_optimizer_state_in_the_hosts_memory_changes_nothing_else(tiny_config):
+def test_optimizer_state_in_host_memory_changes_no_value(tiny_config):
     mesh = dict(mesh__data=2, mesh__fsdp=2, training__on_nonfinite="skip")
     config = tiny_config(optimizer__memory="host", **mesh)
     trainer, _ = compiled_step(config, 4)
@@ -334,7 +335,7 @@ def test_optimizer_state_in_the_hosts_memory_changes_nothing_else(tiny_config):
     jax.tree.map(np.testing.assert_array_equal, history, expected)
 
 
-def test_without_the_request_it_poisons_the_parameters(tiny_config):
+def test_otherwise_a_non_finite_step_makes_parameters_non_finite(tiny_config):
     config = tiny_config()
     state, history = run(config, batches=poisoned(config))
     assert not np.isfinite(history[1]["train/loss"])
@@ -368,7 +369,7 @@ def test_the_moving_average_is_the_weighted_mean_of_the_parameters_after_each_st
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-6), mean, jax.device_get(state.ema))
 
 
-def test_the_moving_average_is_right_after_a_million_steps():
+def test_the_moving_average_is_correct_after_a_million_steps():
     decay, average = 0.9999, jnp.float32(5.0)
     assert update_average(average, jnp.float32(3.0), 1, decay) == pytest.approx(3.0, abs=1e-6)
     assert update_average(average, jnp.float32(3.0), 10**6, decay) == pytest.approx(5.0 - 2 * 1e-4, abs=1e-6)
@@ -398,13 +399,13 @@ def test_dropout_differs_between_steps_and_repeats_with_the_seed(tiny_config):
     ],
     ids=lambda fields: ",".join(f"{field.partition('__')[2]}={value}" for field, value in fields.items()),
 )
-def test_dropout_is_the_same_however_a_step_is_computed(tiny_config, fields):
+def test_dropout_does_not_depend_on_how_a_step_is_computed(tiny_config, fields):
     config = SGD | DROPOUT | dict(model__num_layers=2)
     whole = one_device_run(tiny_config(**config))
     assert_same(whole, run(tiny_config(**config, **fields), EIGHT if "mesh__data" in fields else 1))
 
 
-def test_a_batch_without_supervised_tokens_gives_no_number(tiny_config):
+def test_the_loss_of_a_batch_without_supervised_tokens_is_nan(tiny_config):
     config = tiny_config()
     empty = random_batch(config)
     empty["weights"] = np.zeros_like(empty["weights"])
@@ -412,7 +413,7 @@ def test_a_batch_without_supervised_tokens_gives_no_number(tiny_config):
     assert metrics["train/supervised_tokens"] == 0 and not np.isfinite(metrics["train/loss"])
 
 
-def test_frozen_parameters_do_not_count_in_the_norm(tiny_config):
+def test_the_norm_excludes_frozen_parameters(tiny_config):
     frozen = tiny_config(optimizer__rules=((r"layers/.*", "freeze", True),))
     (state, norms), (initial, _) = run(frozen, steps=1), run(frozen, steps=0)
     _, all_norms = one_device_run(tiny_config())

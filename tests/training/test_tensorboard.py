@@ -1,4 +1,4 @@
-"""TensorBoard's own reader finds figures in groups, the config as text and as hyperparameters, and samples."""
+"""TensorBoard's own reader finds metrics in groups, the config as text and as hyperparameters, and samples."""
 
 import math
 
@@ -27,15 +27,15 @@ def reader(tmp_path):
     return reader
 
 
-def test_figures_stand_in_groups(reader):
+def test_metrics_are_in_groups(reader):
     tags = ["train/loss", "speed/mfu", "optimizer/learning_rate", "optimizer/muon_learning_rate", "validation/loss"]
     assert sorted(reader.Tags()["scalars"]) == sorted(tags)
     assert [(event.step, event.value) for event in reader.Scalars("speed/mfu")] == [(3, 0.25), (4, 0.25)]
 
 
 @pytest.mark.parametrize("resume_step, shown", [(2, [(1, 1.0), (2, 1.0), (3, 9.0)]), (None, [(3, 9.0)])])
-def test_what_a_resumed_run_does_again_is_shown_once(tmp_path, resume_step, shown):
-    """None: the first start was killed before it had saved anything."""
+def test_steps_that_a_resumed_run_repeats_are_shown_once(tmp_path, resume_step, shown):
+    """None: the first start was killed before its first checkpoint."""
     accumulators = pytest.importorskip(
         "tensorboard.backend.event_processing.event_accumulator", reason="needs 'gptjax[tensorboard]'"
     )
@@ -43,7 +43,7 @@ def test_what_a_resumed_run_does_again_is_shown_once(tmp_path, resume_step, show
         for step in range(1, 5):
             writer.write(step, {"train/loss": 1.0})
     (older,) = (tmp_path / "tensorboard").iterdir()
-    older.rename(older.with_name(older.name.replace("tfevents.", "tfevents.0")))  # made in another second
+    older.rename(older.with_name(older.name.replace("tfevents.", "tfevents.0")))  # created in another second
     with MetricsWriter(tmp_path, resume_step=resume_step) as writer:
         writer.write(3, {"train/loss": 9.0})
     reader = accumulators.EventAccumulator(str(tmp_path / "tensorboard"))
@@ -51,7 +51,7 @@ def test_what_a_resumed_run_does_again_is_shown_once(tmp_path, resume_step, show
     assert [(event.step, event.value) for event in reader.Scalars("train/loss")] == shown
 
 
-def test_samples_and_the_config_are_texts_shown_as_they_are(reader):
+def test_samples_and_the_config_are_shown_as_unformatted_text(reader):
     (sample,) = reader.Tensors("sample/text_summary")
     lines = sample.tensor_proto.string_val[0].decode().splitlines()
     assert sample.step == 4 and lines[:2] == ["    def f(x):", "        **not bold**"]
@@ -61,7 +61,7 @@ def test_samples_and_the_config_are_texts_shown_as_they_are(reader):
     assert all(f"    {field} = {value!r}\n" in shown for field, value in flatten(default()).items())
 
 
-def test_the_config_is_hyperparameters(reader):
+def test_the_config_is_shown_as_hyperparameters(reader):
     plugin_data = pytest.importorskip("tensorboard.plugins.hparams.plugin_data_pb2")
     content = {
         name: plugin_data.HParamsPluginData.FromString(reader.SummaryMetadata(f"_hparams_/{name}").plugin_data.content)

@@ -1,4 +1,4 @@
-"""Weights & Biases gets rows, config and samples under one id over all starts, and its failures end no run."""
+"""Weights & Biases gets rows, config and samples under one id for all starts, and its failures end no run."""
 
 import struct
 import sys
@@ -29,7 +29,8 @@ BLOCK = 32768
 
 
 def records(file):
-    """The records of an offline run's file: protobufs in a log like LevelDB's (a header, then pieces within blocks)."""
+    """The records of an offline run's file: protobufs in a log in LevelDB's format (a header, then pieces within
+    blocks)."""
     from wandb.proto.wandb_internal_pb2 import Record
 
     data, place, pieces = file.read_bytes(), 7, b""
@@ -39,17 +40,17 @@ def records(file):
         _, length, kind = struct.unpack_from("<IHB", data, place)
         pieces += data[place + 7 : place + 7 + length]
         place += 7 + length
-        if kind in (1, 4):  # a whole record, or its last piece
+        if kind in (1, 4):  # a complete record, or its last piece
             record, pieces = Record.FromString(pieces), b""
             yield record
 
 
-def test_offline_runs_hold_everything_and_a_resumed_one_goes_on_under_its_id(tmp_path, monkeypatch):
+def test_offline_runs_contain_everything_and_a_resumed_run_keeps_its_id(tmp_path, monkeypatch):
     wandb = pytest.importorskip("wandb", reason="needs 'gptjax[wandb]'")
     monkeypatch.setenv("WANDB_MODE", "offline")
     write_run(tmp_path)
     write_run(tmp_path, resume_step=2)
-    wandb.teardown()  # its process writes behind ours
+    wandb.teardown()  # its process writes asynchronously
     first, second = sorted(tmp_path.glob("wandb/offline-run-*/run-*.wandb"), key=lambda file: len(str(file)))
     run_id = (tmp_path / weights_and_biases.RUN_ID).read_text()
     assert first.name == second.name == f"run-{run_id}.wandb"
@@ -81,8 +82,8 @@ def test_its_failure_is_logged_once_and_the_run_continues(tmp_path, monkeypatch,
     assert [row["step"] for row in read_metrics(tmp_path / FILE_NAME)] == [1, 2, 3]
 
 
-def test_every_start_goes_on_under_one_id_and_texts_are_no_markup(tmp_path, monkeypatch):
-    """Also where the package is not installed."""
+def test_every_start_uses_one_id_and_texts_are_escaped(tmp_path, monkeypatch):
+    """Also runs if the package is not installed."""
     started, shown = [], []
     run = types.SimpleNamespace(log=lambda *_, **__: None, finish=lambda: None)
     module = types.SimpleNamespace(
@@ -98,7 +99,7 @@ def test_every_start_goes_on_under_one_id_and_texts_are_no_markup(tmp_path, monk
     assert shown == ["<pre>a &lt;b&gt;</pre>"] * 2
 
 
-def test_requested_but_not_installed_is_refused_before_anything_is_written(tmp_path, monkeypatch):
+def test_a_missing_package_is_reported_before_anything_is_written(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "wandb", None)
     with pytest.raises(ConfigError, match=r"logging.wandb = 'demo': needs the package wandb"):
         open_writer(tmp_path)

@@ -1,4 +1,4 @@
-"""metrics.jsonl reads back exactly; TensorBoard gets the same numbers; both survive kills and full disks."""
+"""metrics.jsonl is read back exactly; TensorBoard gets the same numbers; both survive kills and full disks."""
 
 import errno
 import io
@@ -35,7 +35,7 @@ def write_steps(path, steps):
     writer.close()
 
 
-def test_floats_read_back_exactly_and_every_line_is_json(tmp_path):
+def test_floats_are_read_back_exactly_and_every_line_is_json(tmp_path):
     row = {
         "python": 0.1 + 0.2,
         "tiny": 5e-324,
@@ -50,7 +50,7 @@ def test_floats_read_back_exactly_and_every_line_is_json(tmp_path):
     }
     writer = JsonLinesWriter(tmp_path / FILE_NAME)
     writer.write(7, row)
-    line = (tmp_path / FILE_NAME).read_text()  # not closed: flushed already
+    line = (tmp_path / FILE_NAME).read_text()  # not closed, but already flushed
     assert line.endswith("\n") and line.count("\n") == 1
     reject = lambda name: pytest.fail(f"{name} is not JSON")  # noqa: E731
     assert json.loads(line, parse_constant=reject)["nan"] == "NaN"
@@ -70,7 +70,7 @@ def test_floats_read_back_exactly_and_every_line_is_json(tmp_path):
     }
 
 
-def test_truncate_drops_later_rows_and_a_half_written_line(tmp_path):
+def test_truncate_drops_later_rows_and_an_incomplete_line(tmp_path):
     path = tmp_path / FILE_NAME
     write_steps(path, range(10))
     before = path.read_text().splitlines(keepends=True)
@@ -106,7 +106,7 @@ def test_truncate_killed_before_the_move_leaves_the_old_file(tmp_path, monkeypat
 
 
 def tensorboard_events(folder):
-    """All events of all event files: records of length, checksum, event, checksum."""
+    """All events of all event files. A record has length, checksum, event and checksum."""
     events = []
     for file in sorted(folder.iterdir()):
         data, offset = file.read_bytes(), 0
@@ -129,7 +129,7 @@ def tensorboard_scalars(folder):
     }
 
 
-def test_both_get_the_row_and_tensorboard_skips_values_that_are_not_numbers(tmp_path):
+def test_both_get_the_row_but_tensorboard_only_numbers(tmp_path):
     with MetricsWriter(tmp_path) as writer:
         writer.write(3, {"train/loss": jnp.float32(2.5), "mfu": None, "note": "text"})
         writer.write(4, {"train/loss": 2.25})
@@ -150,7 +150,7 @@ def test_tensorboard_is_optional(tmp_path):
     assert sorted(os.listdir(tmp_path)) == [FILE_NAME]
 
 
-def test_resuming_goes_on_after_the_restored_step_and_starting_over_begins_empty(tmp_path):
+def test_resuming_continues_after_the_restored_step_and_starting_over_begins_empty(tmp_path):
     for resume_step, steps in [(None, range(1, 9)), (5, range(6, 8))]:
         with MetricsWriter(tmp_path, tensorboard=False, resume_step=resume_step) as writer:
             for step in steps:
@@ -172,7 +172,8 @@ def test_only_process_zero_writes(tmp_path, monkeypatch):
 
 @pytest.fixture
 def disk(monkeypatch):
-    """A disk that takes `room` more bytes and then, like a real one, part of a write before it refuses the next."""
+    """A disk that takes `room` more bytes. Like a real disk, it accepts part of a write before it refuses the next
+    one."""
 
     class Disk(io.FileIO):
         room = 10**9
@@ -194,14 +195,14 @@ def disk(monkeypatch):
 
 @pytest.fixture
 def errors(monkeypatch):
-    """The errors that are logged."""
+    """The logged errors."""
     messages = []
     monkeypatch.setattr(patient_file.logging, "error", lambda message, *values: messages.append(message % values))
     return messages
 
 
 def contents(path):
-    """Rows of a metrics.jsonl, or scalars of the event files of a folder."""
+    """Rows of a metrics.jsonl, or scalars of the event files in a folder."""
     return tensorboard_scalars(path) if path.is_dir() else read_metrics(path)
 
 
@@ -211,7 +212,7 @@ def row_of(step):
 
 @pytest.mark.parametrize(("make", "name"), [(JsonLinesWriter, FILE_NAME), (TensorBoardWriter, "tensorboard")])
 @pytest.mark.parametrize("room", [0, 1, 17, 60])
-def test_rows_wait_for_room_and_none_is_lost_or_torn(tmp_path, disk, errors, make, name, room):
+def test_rows_wait_for_disk_space_and_none_is_lost_or_cut(tmp_path, disk, errors, make, name, room):
     writer, undisturbed = make(tmp_path / name), make(tmp_path / f"undisturbed-{name}")
     for step in range(10):
         undisturbed.write(step, row_of(step))
@@ -221,14 +222,14 @@ def test_rows_wait_for_room_and_none_is_lost_or_torn(tmp_path, disk, errors, mak
         if step == 5:
             disk.room = 10**9
         writer.write(step, row_of(step))
-    assert len(errors) == 2 and name in errors[0] and "No space left" in errors[0]  # one for each outage
+    assert len(errors) == 2 and name in errors[0] and "No space left" in errors[0]  # one per outage
     disk.room = 10**9
     writer.close()
     assert contents(tmp_path / name) == contents(tmp_path / f"undisturbed-{name}")
     assert len(errors) == 2
 
 
-def test_a_row_broken_off_by_a_full_disk_is_not_read(tmp_path, disk, errors):
+def test_a_row_cut_off_by_a_full_disk_is_not_read(tmp_path, disk, errors):
     writer = JsonLinesWriter(tmp_path / FILE_NAME)
     writer.write(0, row_of(0))
     disk.room = 12
@@ -255,7 +256,7 @@ with MetricsWriter(sys.argv[1]) as writer:
 
 
 @pytest.mark.parametrize("ending", ["room again", "still full"])
-def test_a_real_limit_neither_freezes_nor_ends_the_run(tmp_path, ending):
+def test_a_real_file_size_limit_neither_hangs_nor_ends_the_run(tmp_path, ending):
     done = subprocess.run(
         [sys.executable, "-c", LIMITED, str(tmp_path), ending], capture_output=True, text=True, timeout=PATIENCE
     )

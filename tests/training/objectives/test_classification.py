@@ -1,4 +1,5 @@
-"""A head on an encoder or a decoder: what it reads, how it starts, that it learns, and that any mesh gives the same."""
+"""A classification head on an encoder or a decoder: its input, its initialization, learning, and equality on any
+mesh."""
 
 import shutil
 from collections import Counter
@@ -25,7 +26,7 @@ LABELS = ("ham", "spam")
 
 
 def texts(count, first=0):
-    """Label 0, label 1, …: what tells them apart is one character somewhere in a text of its own length."""
+    """Texts of labels 0, 1, …, which differ in one character somewhere in texts of various lengths."""
     return [f"{'ab' * (i % 7)}{'xy'[i % 2]}{'cd' * (i % 5)}" for i in range(first, first + count)]
 
 
@@ -71,7 +72,7 @@ def train(config, workdir, only_start=False):
     return *losses_and_scores(workdir), before, notes
 
 
-def test_a_run_learns_and_is_the_same_on_a_mesh_and_resumed(config_of, folders):
+def test_a_run_learns_and_is_the_same_on_a_mesh_and_after_a_resume(config_of, folders):
     shallow = {"model.num_layers": 1}
     losses, scores, *_ = train(config_of(**shallow), folders / "one")
     assert scores[-1]["validation/accuracy"] == scores[-1]["validation/macro_f1"] == 1.0
@@ -97,7 +98,7 @@ def test_a_run_learns_and_is_the_same_on_a_mesh_and_resumed(config_of, folders):
 @pytest.mark.parametrize(
     "body, objective", [("encoder", "masked"), pytest.param("decoder", "next_token", marks=pytest.mark.exhaustive)]
 )
-def test_a_pretrained_run_starts_the_body_and_the_head_is_new(config_of, folders, body, objective):
+def test_a_pretrained_run_initializes_the_body_and_the_head_is_new(config_of, folders, body, objective):
     pretraining = {"model.family": body, "training.objective": objective, "data.path": str(folders / "text")}
     pretraining["evaluation.every"] = ""
     train(config_of(**pretraining, **{"training.duration": "1 steps"}), folders / "pretrained")
@@ -109,7 +110,7 @@ def test_a_pretrained_run_starts_the_body_and_the_head_is_new(config_of, folders
     assert before["head"].shape == (16, 2) and before["head"].any()
     assert notes[0].endswith("pretrained, step 1 for the body; the rest is new") and len(notes) == 1
 
-    # Only the last block, the last norm and the head have learned.
+    # Only the last block, the last norm and the head are trained.
     after, _ = load_params(folders / "run")
     changed = jax.tree.map(lambda a, b: np.abs(a - b).reshape(len(a), -1).max(1) > 0, before, after)
     assert not changed["body"]["embedding"].any() and changed["head"].all() and changed["head_bias"].all()
@@ -119,14 +120,14 @@ def test_a_pretrained_run_starts_the_body_and_the_head_is_new(config_of, folders
 
     if body == "decoder":
         return
-    # A classifier starts another one as a whole, head included.
+    # A classifier initializes all of another one, including the head.
     again = config_of(**{"model.body": body, "training.init_from": str(folders / "run")})
     *_, whole, _ = train(again, folders / "again", only_start=True)
     jax.tree.map(np.testing.assert_array_equal, whole, after)
 
 
 @pytest.mark.parametrize("body, pooling", [("encoder", "auto"), ("encoder", "first"), ("decoder", "auto")])
-def test_the_head_reads_the_text_and_not_its_padding(config_of, body, pooling):
+def test_the_head_reads_the_text_but_not_its_padding(config_of, body, pooling):
     model = config_of(**{"model.body": body, "model.pooling": pooling, "model.num_classes": 2}).model
     family = family_of(
         type(family_of(freeze(config_of()).model)).resolve(model, platform="cpu", vocab_size=20, sequence_length=8)
@@ -152,13 +153,13 @@ def test_the_head_reads_the_text_and_not_its_padding(config_of, body, pooling):
         ({"training.objective": "masked"}, r"model.family = 'classifier' is trained by classification"),
     ],
 )
-def test_what_does_not_fit_is_refused(config_of, folders, fields, message):
+def test_contradictory_settings_are_refused(config_of, folders, fields, message):
     fields = {name: str(folders / value) if name == "data.path" else value for name, value in fields.items()}
     with pytest.raises(ConfigError, match=message):
         command.open_run(freeze(config_of(**fields)), folders / "run")
 
 
-def test_runs_that_cannot_start_a_body_are_refused(config_of, folders):
+def test_runs_that_cannot_initialize_a_body_are_refused(config_of, folders):
     pretraining = {"model.family": "decoder", "training.objective": "next_token", "data.path": str(folders / "text")}
     train(config_of(**pretraining, **{"training.duration": "1 steps"}), folders / "pretrained")
     start = {"training.init_from": str(folders / "pretrained")}

@@ -1,5 +1,5 @@
-"""Masked-token pretraining is the same on any mesh, in micro-batches and after a kill; all runs hide the same tokens
-when they are scored."""
+"""Masked-token pretraining is the same on any mesh, in micro-batches and after a kill. All runs are evaluated on the
+same hidden tokens."""
 
 import json
 import shutil
@@ -50,7 +50,7 @@ def train(config, workdir):
     return losses_and_scores(workdir)
 
 
-def test_a_run_is_the_same_on_a_mesh_in_micro_batches_and_resumed(config_of, tmp_path):
+def test_a_run_is_the_same_on_a_mesh_in_micro_batches_and_after_a_resume(config_of, tmp_path):
     losses, scores = train(config_of(), tmp_path / "one")
     assert losses[-1] < losses[0] - 0.2
     assert scores[1]["validation/loss"] < scores[0]["validation/loss"]
@@ -68,7 +68,7 @@ def test_a_run_is_the_same_on_a_mesh_in_micro_batches_and_resumed(config_of, tmp
     assert resumed_scores == scores
 
 
-def test_an_encoder_has_a_mask_and_does_not_write(config_of, tmp_path):
+def test_an_encoder_has_a_mask_token_and_does_not_generate(config_of, tmp_path):
     train(config_of(**{"training.duration": "1 steps"}), tmp_path / "run")
     params, config, metadata = load_for_inference(tmp_path / "run")
     assert params["embedding"].shape[0] == config.model.vocab_size == ByteTokenizer().vocab_size + 1
@@ -91,13 +91,13 @@ def test_an_encoder_has_a_mask_and_does_not_write(config_of, tmp_path):
         ({"evaluation.sample_every": "2 steps"}, r"evaluation.sample_every = '2 steps': must be ''"),
     ],
 )
-def test_what_cannot_be_is_refused_before_anything_is_compiled(config_of, tmp_path, fields, message):
+def test_impossible_settings_are_refused_before_compiling(config_of, tmp_path, fields, message):
     with pytest.raises(ConfigError, match=message):
         command.open_run(freeze(config_of(**fields)), tmp_path / "run")
 
 
 @pytest.mark.parametrize("fraction", [0.0, 1.5])
-def test_the_share_of_hidden_tokens_has_limits(config_of, fraction):
+def test_the_fraction_of_hidden_tokens_has_limits(config_of, fraction):
     with pytest.raises(ConfigError, match=rf"training.mask_fraction = {fraction}: must be"):
         config_of(**{"training.mask_fraction": fraction})
 

@@ -1,4 +1,5 @@
-"""A user's own objective trains, is scored, and decides what is best, without a change to the loop."""
+"""A user's own objective trains, is evaluated and selects the best checkpoint, without a change to the training
+loop."""
 
 import json
 
@@ -20,7 +21,8 @@ from gptjax.training.writers import read_metrics
 
 
 class Fading(NextToken):
-    """Next token, with an auxiliary loss, a figure of its own, parameters that stay, and a score that is to be high.
+    """Next token with an auxiliary loss, an additional metric, frozen parameters, and a score for which higher is
+    better.
 
     The score falls from evaluation to evaluation, so the first checkpoint is the best one.
     """
@@ -65,7 +67,7 @@ def run_of(tmp_path):
     return make
 
 
-def test_an_own_objective_is_the_whole_run(run_of, monkeypatch):
+def test_a_users_own_objective_works_in_a_whole_run(run_of, monkeypatch):
     monkeypatch.setitem(OBJECTIVES, "fading", Fading)
     run = run_of(objective="fading", gradient_accumulation_steps=2)
     with jax.set_mesh(run.plan.trainer.mesh):
@@ -73,20 +75,20 @@ def test_an_own_objective_is_the_whole_run(run_of, monkeypatch):
     train_opened(run)
     rows = read_metrics(run.workdir / "metrics.jsonl")
     logged = [row for row in rows if "train/loss" in row]
-    # Figures are means over the interval's supervised tokens, exactly as the loss.
+    # Metrics are means over the interval's supervised tokens, like the loss.
     assert [row["step"] for row in logged] == [4, 8]
     assert all(0 < row["train/odd"] < 1 and row["train/penalty"] > 0 for row in logged)
     scores = [row["validation/freshness"] for row in rows if "validation/freshness" in row]
     assert scores == sorted(scores, reverse=True) and len(scores) == 4
-    # Higher is better: the first checkpoint stays as the best, beside the latest.
+    # Higher is better: the first checkpoint stays as the best, besides the latest.
     _, best = load_params(run.workdir, "best")
     assert best["step"] == 2 and best["judged_by"] == ["validation/freshness", True]
     latest, _ = load_params(run.workdir)
-    np.testing.assert_array_equal(latest["embedding"], start["embedding"])  # `trains` says so
+    np.testing.assert_array_equal(latest["embedding"], start["embedding"])  # because of `trains`
     assert not np.array_equal(latest["final_norm"]["scale"], start["final_norm"]["scale"])
 
 
-def test_figures_do_not_depend_on_micro_batches(run_of, monkeypatch):
+def test_metrics_do_not_depend_on_micro_batches(run_of, monkeypatch):
     monkeypatch.setitem(OBJECTIVES, "fading", Fading)
     found = []
     for accumulation in (1, 2):
@@ -124,7 +126,7 @@ def function(config): pass
         ("own_objective:Broken", r"own_objective.py, line 12: RuntimeError: not today"),
     ],
 )
-def test_something_other_than_an_objective_is_refused(name, message, tmp_path, monkeypatch):
+def test_invalid_objectives_are_refused(name, message, tmp_path, monkeypatch):
     (tmp_path / "own_objective.py").write_text(OWN)
     monkeypatch.syspath_prepend(tmp_path)
     config = default()
@@ -133,7 +135,7 @@ def test_something_other_than_an_objective_is_refused(name, message, tmp_path, m
         make_objective(config)
 
 
-def test_an_objective_is_named_in_a_config(tmp_path, monkeypatch):
+def test_a_config_can_name_an_objective(tmp_path, monkeypatch):
     (tmp_path / "own_objective_two.py").write_text(OWN)
     monkeypatch.syspath_prepend(tmp_path)
     config = ConfigDict(default())

@@ -1,4 +1,4 @@
-"""A run on pairs learns to answer a source with its target, and writes what the whole forward pass says."""
+"""A run on pairs learns to predict targets from sources, and generates what whole forward passes predict."""
 
 import jax
 import numpy as np
@@ -32,7 +32,7 @@ def config_of(**fields):
     return config
 
 
-def test_a_run_on_pairs_learns_and_writes(tmp_path):
+def test_a_run_on_pairs_learns_and_generates(tmp_path):
     tokenizer = ByteTokenizer()
     rng = np.random.default_rng(0)
     sources = ["".join(rng.choice(list("abcd"), rng.integers(2, 10))) for _ in range(200)]
@@ -47,7 +47,7 @@ def test_a_run_on_pairs_learns_and_writes(tmp_path):
     assert list(run.workdir.glob("samples/*"))
 
     params = load_params(run.workdir)[0]
-    prompts = ["abcd", "dcba"]  # of one length: one program for both
+    prompts = ["abcd", "dcba"]  # of equal length, so one program serves both
     written = Generator(params, run.config, tokenizer).generate(prompts, max_new_tokens=5, temperature=0.0)
     apply = jax.jit(family_of(run.config.model).module().apply)
     for prompt, completion in zip(prompts, written):
