@@ -5,7 +5,7 @@ Data: any prepared folder, named with --config.data.path=…; bits per byte comp
 The shape has width = 64 x depth, and heads are 64 wide. N is the number of parameters: 12 D² per layer, and V x D in
 the output layer for an assumed vocabulary of 32,768. Then
   tokens = 20 N (Hoffmann et al. 2022, arXiv:2203.15556)
-  batch  = 2^19 tokens x (tokens / 2.2e9)^0.383, to the nearest power of two (larger runs want larger batches)
+  batch  = 2^19 tokens x (tokens / 2.2e9)^0.383, to the nearest power of two (larger runs need larger batches)
   AdamW's learning rate ∝ width^-1/2; Muon's is the same at every width; weight decay ∝ 1 / depth
   the embedding starts with a standard deviation of 1 and has 100 times the head's rate, without decay, as in nanochat:
   better than 0.02 and one rate for both (experiments/quality/README.md has the table)

@@ -1,4 +1,4 @@
-"""An encoder by itself: pretrained by masked tokens, then a classifier of SMS as spam or ham.
+"""An encoder alone: pretrained by masked tokens, then trained to classify SMS messages as spam or ham.
 
   python -m gptjax.prepare --input=wikitext2 --vocab_size=2048 --output=data/wiki
   python -m gptjax.prepare --labelled=SMSSpamCollection --tokenizer=data/wiki --output=data/sms \\
@@ -10,8 +10,8 @@
   python -m gptjax.classify --workdir=runs/spam --checkpoint=best --data=data/sms --split=test
   python -m gptjax.classify --workdir=runs/spam --checkpoint=best --text='You have won a prize! Call now'
 
-SMSSpamCollection has 5,574 messages, a label and a text on each line (Almeida et al. 2011; the UCI repository has it).
-Without training.init_from the classifier starts from fresh parameters.
+SMSSpamCollection has 5,574 messages, a label and a text on each line (Almeida et al. 2011; available from UCI).
+Without training.init_from the classifier starts from random parameters.
 
 pretrain    1.12 M parameters, of which 0.26 M are the embedding; 1,500 steps of 32 rows of 64 tokens are 3.1 M tokens,
             of which 15 % are hidden: 12 minutes on two busy CPU cores.

@@ -1,12 +1,12 @@
-"""Gemma 2 and 3 as published, text models: --config=configs/gemma.py:2-2b | 2-9b | 2-27b | 3-270m | 3-1b | 3-4b | …
+"""Gemma 2 and 3 as published, without vision: --config=configs/gemma.py:2-2b | 2-9b | 2-27b | 3-270m | 3-1b | 3-4b | …
 
-Both normalize on both sides of every sub-layer, scale embeddings by sqrt(width), and let most layers see a window only.
-Gemma 2 (arXiv:2408.00118) caps the logits of attention and of the vocabulary, which cuDNN's attention cannot: on a GPU
-it runs on the xla backend. Gemma 3 (arXiv:2503.19786) normalizes queries and keys instead, and has five windowed
-layers, rotated with a base of their own, before each that sees the whole context.
+Both normalize on both sides of every sub-layer, scale embeddings by sqrt(width), and let most layers see only a window.
+Gemma 2 (arXiv:2408.00118) caps the logits of attention and of the vocabulary, which cuDNN's attention cannot do: on a
+GPU it runs on the xla backend. Gemma 3 (arXiv:2503.19786) normalizes queries and keys instead, and has five windowed
+layers, with their own rotary base, before each layer that sees the whole context.
 
-Data: FineWeb-Edu, DCLM or any text of yours. Most of a small Gemma's
-parameters are in its embedding, so a smaller vocabulary saves much:
+Data: FineWeb-Edu, DCLM or your own text. Most of a small Gemma's parameters are in its embedding, so a smaller
+vocabulary saves much:
 
   python -m gptjax.prepare --input=DOWNLOADED_FOLDER --output=data/fineweb --vocab_size=65536
 

@@ -1,6 +1,6 @@
 """Mixtures of experts: --config=configs/moe.py:tiny | olmoe | qwen3_30b_a3b | glm4.5_air | glm4.5
 
-tiny has 16 experts of which a token uses 4, and trains within minutes on two CPU cores on any small text:
+tiny has 16 experts, of which a token uses 4, and trains within minutes on two CPU cores on any small text:
 
   python -m gptjax.prepare --input=FOLDER --output=data/books
   python -m gptjax.train --config=configs/moe.py:tiny --config.data.path=data/books --workdir=runs/moe

@@ -1,9 +1,9 @@
 """OLMo 2 as published (arXiv:2501.00656): --config=configs/olmo2.py:1b | 7b | 13b | 32b
 
-It differs from Llama's shape by norms after the sub-layers instead of before them, and by queries and keys that are
+It differs from Llama's shape in norms after the sub-layers instead of before them, and in queries and keys that are
 normalized over all heads together; both were chosen for stability.
 
-Data: OLMo-mix, FineWeb-Edu or any text of yours, prepared with a vocabulary of the model's size or smaller:
+Data: OLMo-mix, FineWeb-Edu or your own text, prepared with a vocabulary of the model's size or smaller:
 
   python -m gptjax.prepare --input=DOWNLOADED_FOLDER --output=data/fineweb --vocab_size=100352
 

@@ -1,10 +1,10 @@
 """Pythia as published (arXiv:2304.01373): --config=configs/pythia.py:70m | 160m | 410m | 1b | 1.4b | 2.8b | 6.9b | 12b
 
 GPT-NeoX's architecture: attention and feed-forward read the same input, a quarter of each head is rotated, the GELU is
-the exact one, and the output layer has a matrix of its own. The suite exists to study training: all sizes saw the same
-300 B tokens in the same order, in batches of 2 M tokens, and 154 checkpoints of each are published.
+the exact one, and the output layer has its own matrix. The suite exists to study training: all sizes saw the same 300 B
+tokens in the same order, in batches of 2 M tokens, and 154 checkpoints of each are published.
 
-Data: the Pile is no longer distributed whole; FineWeb-Edu or any text of yours will do:
+Data: the Pile is no longer distributed as a whole; FineWeb-Edu or your own text can replace it:
 
   python -m gptjax.prepare --input=DOWNLOADED_FOLDER --output=data/fineweb --vocab_size=50304
 

@@ -2,11 +2,11 @@
 
 `cpu` and `gpu` are nanoGPT's two settings: same model, batch, steps and schedule as in its README (validation loss
 1.88 and 1.4697), so that the results can be compared. `cpu_same_steps` keeps the sizes, batch and steps of `cpu` and
-changes architecture and optimizer; `cpu_same_time` may change everything but the time it takes. They are measured in
+changes architecture and optimizer; `cpu_same_time` changes anything but the training time. They are measured in
 experiments/quality.
 
 Data: tinyshakespeare, one file of 1,115,394 bytes (md5 6fb458f1232090904fb40fe944165e91), in nanoGPT's and char-rnn's
-repositories. Its first 90 % are for training, so the split is by position, not by document:
+repositories. Its first 90 % are for training, so it is split by position, not by document:
 
   python -m gptjax.prepare --input=input.txt --output=data/shakespeare_char --tokenizer=char \\
     --split_by=tail --validation_fraction=0.1
@@ -55,7 +55,7 @@ def get_config(arg: str = "cpu"):
     if arg == "cpu":
         return config
 
-    # Improvements since GPT-2, with as many parameters.
+    # Improvements since GPT-2, with the same number of parameters.
     config.model.feedforward = "relu2"
     config.model.norm = "rmsnorm"
     config.model.position = "rope"

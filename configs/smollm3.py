@@ -2,12 +2,12 @@
 
 It is Llama's shape, except that every fourth layer has no rotary positions (https://huggingface.co/blog/smollm3).
 
-Data: FineWeb-Edu, DCLM or any text of yours, prepared with a vocabulary of the model's size or smaller:
+Data: FineWeb-Edu, DCLM or your own text, prepared with a vocabulary of the model's size or smaller:
 
   python -m gptjax.prepare --input=DOWNLOADED_FOLDER --output=data/fineweb --vocab_size=65536
 
 Budget, 20 tokens per parameter: 3.1 B parameters, 62 B tokens, 1.1e21 FLOPs (the published model saw 11 T tokens). To
-learn the architecture's difference from Llama, 62 B tokens are more than enough.
+compare its architecture with Llama's, 62 B tokens are more than enough.
 """
 
 from gptjax.config import default

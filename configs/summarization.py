@@ -8,10 +8,10 @@ summaries; Apache 2.0). Sentences of an abstract are joined, and each summary ma
   python -m gptjax.train --config=configs/summarization.py --workdir=runs/summarization
 
 The 2,941 pairs to train on have 0.67 M tokens of abstracts and 0.09 M of summaries, of a vocabulary of 4,000: far too
-few to write well, and enough to compare models.
+few to write well, but enough to compare models.
 
-Questions about a passage are such pairs, too: the source is the passage, a new line and the question (files of SQuAD's
-form; answers are short, so that rows of 64 tokens of targets do, or of 576 for the decoder):
+Questions about a passage are such pairs, too: the source is the passage, a new line and the question (files in SQuAD's
+form; answers are short, so rows of 64 target tokens are enough, or of 576 for the decoder):
 
   python -m gptjax.prepare --pairs=new_wiki_v1.0.json,xquad.en.json --output=data/squad --vocab_size=4000 \\
     --test_fraction=0.05 --references=first
@@ -21,8 +21,8 @@ form; answers are short, so that rows of 64 tokens of targets do, or of 576 for 
 encoder-decoder: 3 layers of the encoder (12 D² parameters each, D = 128) and 3 of the decoder (16 D²), 1.9 M parameters
 with the embedding. A row holds about two abstracts; the 9 pairs of more than 512 tokens are left out. 2 epochs of
 SciTLDR are 334 steps of 8 rows and 1.2e13 FLOPs. Measured: 0.8 epochs in 2 processor minutes (experiments/pairs).
-decoder: 7 layers of 12 D², as many parameters: abstract, end, summary, end in one row.
-tiny, tiny-decoder: the same in miniature, for a folder of some hundred pairs.
+decoder: 7 layers of 12 D², the same number of parameters; a row has abstract, end, summary, end.
+tiny, tiny-decoder: small versions, for a folder of a few hundred pairs.
 """
 
 from gptjax.config import ConfigError, default

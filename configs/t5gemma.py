@@ -1,15 +1,15 @@
 """T5Gemma as published (arXiv:2504.06225): --config=configs/t5gemma.py:2b-2b | 9b-9b
 
-Encoder and decoder have Gemma 2's layers (configs/gemma.py). Those of the decoder also have cross-attention, between
-norms of its own and without rotary positions. Source and target have one table each. A window of the encoder reaches
-4,095 tokens to each side, and 4,096 in the published code.
+Encoder and decoder have Gemma 2's layers (configs/gemma.py). Those of the decoder also have cross-attention, with its
+own norms and without rotary positions. Source and target have one embedding each. A window of the encoder reaches 4,095
+tokens to each side; in the published code it reaches 4,096.
 
 Data: pairs of any kind, such as instructions and answers, translations, or documents and summaries:
 
   python -m gptjax.prepare --pairs=DOWNLOADED_FILE --output=data/pairs --vocab_size=65536
 
-Budget, 20 tokens of targets per parameter, with as many of sources: 2b-2b 112 B tokens, 3.7e21 FLOPs; 9b-9b 407 B,
-5.2e22. (The published models started from Gemma 2's parameters, and then saw 2,000 B tokens.)
+Budget, 20 tokens of targets per parameter, with the same number of source tokens: 2b-2b 112 B tokens, 3.7e21 FLOPs;
+9b-9b 407 B, 5.2e22. (The published models started from Gemma 2's parameters, and then saw 2,000 B tokens.)
 """
 
 from gptjax.config import ConfigError, default

@@ -1,6 +1,6 @@
-"""Any small text: a decoder of half a million parameters and the vocabulary, trained within a minute on two CPU cores.
+"""Any small text: half a million parameters besides those of the vocabulary, a minute of training on two CPU cores.
 
-Data: any prepared folder, from one line to some tens of megabytes. The model soon memorizes a small text, and the
+Data: any prepared folder, from one line to tens of megabytes. The model soon memorizes a small text, and the
 validation loss shows when. The book "Build a Large Language Model (From Scratch)" begins with such a text:
 
   python -m gptjax.prepare --input=the-verdict.txt --output=data/verdict

@@ -1,8 +1,8 @@
 """The original Transformer (arXiv:1706.03762): --config=configs/transformer.py:base | big
 
-An encoder and a decoder of six layers, normalized after each addition, with sinusoidal positions and one table for the
-tokens of sources, targets and logits. Like most later code it adds biases in attention, too, which are 36,864 of base's
-63,082,496 parameters (the paper says 65 million); big has 214,245,376 (213 million).
+An encoder and a decoder of six layers, normalized after each addition, with sinusoidal positions and one embedding for
+the tokens of sources, targets and logits. Like most later code it adds biases in attention, too, which are 36,864 of
+base's 63,082,496 parameters (the paper says 65 million); big has 214,245,376 (213 million).
 
 Data: pairs, such as WMT 2014's English and German sentences, with one vocabulary of 37,000 tokens:
 

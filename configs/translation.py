@@ -1,6 +1,6 @@
 """Translation, French to English: --config=configs/translation.py:encoder-decoder | decoder | tiny | tiny-decoder
 
-Data: Tatoeba's pairs of sentences, English first, as manythings.org/anki has them (fra-eng.zip: 142,787 pairs, CC BY).
+Data: Tatoeba's pairs of sentences, English first, from manythings.org/anki (fra-eng.zip: 142,787 pairs, CC BY).
 The split is by the French sentence, so that no sentence is in two splits:
 
   python -m gptjax.prepare --pairs=fra-eng.zip --swap --output=data/fra_eng --vocab_size=8000 \\
@@ -11,13 +11,13 @@ The split is by the French sentence, so that no sentence is in two splits:
 The 138,642 pairs to train on have 1.31 M tokens of French and 1.15 M of English, of one vocabulary of 8,000.
 
 encoder-decoder: 3 layers of the encoder (12 D² parameters each, D = 256) and 3 of the decoder (16 D²), which share the
-embedding: 7.6 M parameters. A step has 16 rows of 144 + 128 positions, about 230 pairs: 608 steps are an epoch, and the
-2,000 steps three. With 6 x 2.4 MFLOPs per position of a source and 6 x 5.2 per position of a target that is 1.9e14
+embedding: 7.6 M parameters. A step has 16 rows of 144 + 128 positions, about 230 pairs: 608 steps are an epoch, and
+2,000 steps are three. With 6 x 2.4 MFLOPs per position of a source and 6 x 5.2 per position of a target that is 1.9e14
 FLOPs: 20 minutes on two CPU cores that reach 160 GFLOP/s. Measured: 1.1 processor seconds per step, BLEU 38 after 400
 steps and 55 after 1,500 (experiments/translation).
-decoder: 7 layers of 12 D², as many parameters: French, end, English, end stand in one row of 272 positions of
-6 x 7.6 MFLOPs. As many steps take 3.9e14 FLOPs, twice as long.
-tiny, tiny-decoder: the same in miniature, for a folder of some hundred pairs.
+decoder: 7 layers of 12 D², the same number of parameters; a row of 272 positions of 6 x 7.6 MFLOPs has French, end,
+English, end. The same number of steps takes 3.9e14 FLOPs, twice as long.
+tiny, tiny-decoder: small versions, for a folder of a few hundred pairs.
 """
 
 from gptjax.config import ConfigError, default

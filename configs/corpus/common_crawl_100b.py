@@ -11,7 +11,7 @@ RAW is a folder that all machines see, with code/, books/, papers/ and wikipedia
 as CC-MAIN-2024-51, which is read from s3://commoncrawl with any AWS account, or a folder or pattern of WARC files. Use
 --sample first: it shows what the rules would drop. After a kill or preemption, give the same command again to continue.
 
-The plan, at about 4 bytes per token:
+The planned sizes, at about 4 bytes per token:
 
   source      to read                                     tokens   weight   share
   web         40,000 WARC files of about 1 GB each          70 B        1    70 %
@@ -28,7 +28,7 @@ except for the single task of `copies`, which may need 29 GB: stop there and con
 The web's yield is FineWeb's: 15 T tokens of 96 crawls of 80 to 90 thousand files each, 1.8 M per file (Penedo et al.,
 2024). Books have weight 2 because text that is read up to about four times is worth nearly as much as new text
 (Muennighoff et al., "Scaling Data-Constrained Language Models", 2023). Copies are removed across all sources, and the
-source that comes first below keeps its document: a book or article stays, and a web page that repeats it goes.
+source that comes first below keeps its document: a book or article is kept, and a web page that repeats it is dropped.
 """
 
 from gptjax.config import ConfigError

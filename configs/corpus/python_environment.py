@@ -1,4 +1,4 @@
-"""The code of the packages installed in this Python environment, and of Python's own library; nothing is downloaded.
+"""The code of the packages installed in this Python environment, and of the standard library; nothing is downloaded.
 
   python -m gptjax.prepare --config=configs/corpus/python_environment.py --output=data/python_environment
 

@@ -1,8 +1,8 @@
 """The validation loss of a character model in two ways, the same for every model: `judge(nll, text, T)`.
 
-whole      every character of the split but the first is predicted once, in windows of T side by side. estimate
-nanoGPT's: the mean over 20 batches of 12 windows at random places, here drawn 20 times, so that the spread of one such
-draw is known, too.
+whole      every character of the split but the first is predicted once, in windows of T side by side.
+estimate   nanoGPT's: the mean over 20 batches of 12 windows at random places, here drawn 20 times, so that the spread
+           of one such draw is known, too.
 """
 
 from __future__ import annotations

@@ -30,7 +30,7 @@ BUILT_IN = (  # the names of all other stages, in their order (pipeline.py)
     *("contaminate", "overlap", "survey", "sample", "tokenizer"),
     *("source_sample", "source_tokenizer", "encode"),
 )
-PLACES = ("extract", "select", "copies")  # the stages that one of the user's may follow
+PLACES = ("extract", "select", "copies")  # the stages that a user's stage may follow
 SOURCE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 
 
@@ -64,7 +64,7 @@ def source(
 
 
 def evaluation(*, name: str, kind: str, path: str, fields: tuple[str | int, ...] = ()) -> ConfigDict:
-    """An evaluation set that should not stand in the training text.
+    """An evaluation set whose text should not be in the training text.
 
     Args:
       name: any name; it appears in verdicts, the manifest and the data card.
@@ -84,7 +84,7 @@ def stage(
     libraries: tuple[str, ...] = (),
     **options: Any,
 ) -> ConfigDict:
-    """A stage of your own, which is given one document after the other.
+    """Your own stage, which is given one document at a time.
 
     Args:
       name: any name that no other stage has; also the reason that tables give for the documents that it drops.
@@ -93,9 +93,9 @@ def stage(
         not, or None to drop the document. It must return the same for the same document, in whatever process it runs.
       after: the stage that it follows: extract (before cleaning), select (after cleaning), copies (after copies of
         documents are dropped). Several that follow the same stage run in the order given.
-      version: raise it to do the stage again, where that does not follow from its options or from the function's file,
-        such as when a module that the file imports has changed.
-      libraries: packages whose versions decide what the function returns: an upgrade does the stage again.
+      version: raise it to run the stage again if neither its options nor the function's file has changed, for example
+        when a module that the file imports has changed.
+      libraries: packages whose versions decide what the function returns: after an upgrade the stage runs again.
       options: keyword arguments of the function (numbers, texts, lists, True, False, None).
     """
     fields = dict(name=name, function=function, after=after, version=version, libraries=tuple(libraries))
@@ -103,14 +103,14 @@ def stage(
 
 
 def default() -> ConfigDict:
-    """Every field there is (settings.py, and cleaning/config.py), with values that make a corpus of good text."""
+    """Every field (settings.py and cleaning/config.py), with values that make a corpus of good text."""
     config = thaw(Settings())
     config.cleaning = cleaning.default()
     return config.lock()
 
 
 def allowed(field: str) -> str:
-    """What a field may be beyond its type, in a few words; '' where its comment says all."""
+    """What a field allows besides its type, in a few words; '' if its comment says it."""
     found = allowed_values(Settings).get(field)
     return found.text() if found else ""
 
@@ -119,10 +119,10 @@ _WORDS = ("cleaning.languages", "cleaning.personal", "duplicates.earlier", "toke
 
 
 def validate(config: Any) -> None:
-    """Checks all that can be known without reading a source.
+    """Checks everything that can be checked without reading a source.
 
     Raises:
-      ConfigError: the first thing that cannot work, with the field, the value and what is allowed.
+      ConfigError: the first invalid setting, with the field, the value and what is allowed.
     """
     if "training" in config:
         raise ConfigError("this config describes a training run: give it to gptjax train")
@@ -149,7 +149,7 @@ def validate(config: Any) -> None:
 
 
 def _check_members(field: str, given: Any, kind: Any) -> None:
-    """kind: a type, or several as in str | int, of which what a tuple holds must be."""
+    """kind: the type of the members of a tuple, or several types as in str | int."""
     for one in given:
         if not isinstance(one, kind) or isinstance(one, bool):
             raise ConfigError(
@@ -159,7 +159,7 @@ def _check_members(field: str, given: Any, kind: Any) -> None:
 
 
 def _validate_parts(field: str, given: Any, made_by: Callable[..., ConfigDict]) -> None:
-    """What is common to sources and evaluation sets."""
+    """Checks what sources and evaluation sets have in common."""
     reference = made_by(name="", kind="", path="")
     for number, one in enumerate(given, 1):
         if not isinstance(one, ConfigDict | FrozenConfigDict):
@@ -266,7 +266,7 @@ def _validate_sources(given: Any) -> None:
 
 
 def plain(value: Any) -> Any:
-    """A config as JSON's own types."""
+    """A config as JSON types."""
     if isinstance(value, ConfigDict | FrozenConfigDict):
         return {name: plain(inner) for name, inner in sorted(value.items())}
     if isinstance(value, CorpusStage):

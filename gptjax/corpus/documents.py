@@ -47,7 +47,7 @@ def is_blank(text: str) -> bool:
 
 
 def document_id(source: str, uri: str, text: str) -> int:
-    """A hash of 64 bits of source, uri and content: it does not depend on the document's position."""
+    """A 64-bit hash of source, uri and content; it does not depend on the document's position."""
     digest = xxhash.xxh3_64()
     for part in (source, uri, text):
         encoded = part.encode()

@@ -1,4 +1,4 @@
-"""Forms of a corpus: running text, pairs of a source and its targets, or texts with a label each.
+"""Forms of a corpus: running text, pairs of a source and its targets, or labelled texts.
 
 All sources of a corpus have one form; their kind decides which (gptjax/corpus/sources). A pair goes through the stages
 as one document: its sides are joined by U+001F, ASCII's unit separator. So the search for copies and for
@@ -26,7 +26,7 @@ def form_of(sources: Iterable) -> str:
     """The common form of these sources, each a config.source(…).
 
     Raises:
-      ConfigError: they do not all have the same.
+      ConfigError: they do not all have the same form.
     """
     forms = {source.name: getattr(kind_named(source.kind), "FORM", TEXT) for source in sources}
     (first, form), *others = forms.items()

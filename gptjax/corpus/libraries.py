@@ -39,7 +39,7 @@ def changes(made_by: Mapping[str, str | None]) -> str:
 
 
 def check_same_here(inputs: Any) -> None:
-    """Raises ConfigError on a worker that has other libraries than its task was planned with, such as a node's own."""
+    """Raises ConfigError on a worker whose library versions differ from those that its task was planned with."""
     made_by = inputs.get("libraries", {}) if isinstance(inputs, Mapping) else {}
     if different := changes(made_by):
         raise ConfigError(f"a worker has other libraries than the command that it works for: there {different}")

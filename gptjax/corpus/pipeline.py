@@ -1,9 +1,9 @@
 """From sources to a prepared folder: a list of stages, each applied shard by shard; finished work is not repeated.
 
- evaluations evaluation sets → the index of their text (one task, where there are any)
+ evaluations evaluation sets → the index of their text (one task, if there are any)
  extract     pieces of sources → documents, in shards
  clean       documents → the same, repaired and masked, and figures of them (for sources with cleaning)
- select      figures and rules → verdicts on documents that a rule objects to
+ select      figures and rules → verdicts on documents that a rule drops
  sketch      documents → the hashes by which copies are found
  copies      all hashes → verdicts on documents that have copies (one task, in bounded memory)
  passages    documents → passages that also occur elsewhere: hashed, joined, marked (if the config asks for it)
@@ -94,10 +94,10 @@ class Pipeline:
             stage.check(self.corpus)
 
     def prepare(self, options: dict) -> dict:
-        """Does everything that is not done yet and returns the manifest, which is written last.
+        """Runs everything that is not done yet and returns the manifest, which is written last.
 
         Args:
-          options: stored in the manifest, to recognise a finished folder.
+          options: stored in the manifest, to recognize a finished folder.
 
         Raises:
           ConfigError: the corpus cannot give what the config asks for.

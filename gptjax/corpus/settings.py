@@ -12,13 +12,13 @@ Share = Annotated[float, Limit(lambda v: 0 < v <= 1, "must be in (0, 1]")]
 
 @dataclasses.dataclass(frozen=True)
 class DuplicateSettings(Section):
-    # copies to drop; exact: equal except for white space, near: also similar texts
+    # copies to drop; exact: equal except for whitespace, near: also similar texts
     kind: Literal["none", "exact", "near"] = "near"
     threshold: Share = 0.8  # near: smallest Jaccard similarity of two copies, by their sets of shingles
     # near: what a shingle is made of; character: for scripts without spaces between words
     unit: Literal["word", "character"] = "word"
     ngram: Count = 5  # near: words or characters per shingle
-    # near: number of hash functions of MinHash; more take longer to choose bands for than to hash with
+    # near: number of MinHash's hash functions; beyond the limit, choosing bands would take longer than hashing
     permutations: Annotated[Count, at_most(1 << 16)] = 128
     verify: bool = True  # near: compare candidates exactly, by all their shingles
     scope: Literal["global", "source"] = "global"  # source: compare only documents of the same source
@@ -28,9 +28,9 @@ class DuplicateSettings(Section):
 
 @dataclasses.dataclass(frozen=True)
 class PassageSettings(Section):
-    # repeated text to look for; window: any run of words
+    # repeated text to search for; window: any run of words
     kind: Literal["none", "window", "paragraph", "line"] = "none"
-    words: Count = 50  # shortest passage to look for
+    words: Count = 50  # words of the shortest passage to search for
     # only count later copies, or cut them out (window may break code)
     action: Literal["report", "remove"] = "report"
     memory_megabytes: Count = 512  # for finding equal hashes; the rest goes to disk

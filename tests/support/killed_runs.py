@@ -168,7 +168,7 @@ def remains(workdir: Path) -> list[str]:
     return sorted(path.name for path in folder.glob("*") if not path.name.isdigit())
 
 
-# --- When to kill ----------------------------------------------------------------------------------------------------
+# --- When to kill -----------------------------------------------------------------------------------------------------
 
 
 def wait_for(condition: Callable[[], bool], process: subprocess.Popen, pause: float = 0.05) -> None:

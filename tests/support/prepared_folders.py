@@ -23,8 +23,8 @@ def write_prepared(
 ):
     """A prepared folder with these documents, each a list of token ids that includes EOS and, with `bos`, BOS.
 
-    form: with 'pairs', the documents are source, target, source, target … labels: the names of the labels; document i
-    then has the label i modulo their number, and the form is 'labelled'.
+    form: with 'pairs', the documents are source, target, source, target …
+    labels: the names of the labels; document i then has the label i modulo their number, and the form is 'labelled'.
     """
     folder.mkdir()
     tokenizer = tokenizer or ByteTokenizer()

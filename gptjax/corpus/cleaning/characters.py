@@ -1,6 +1,6 @@
 """Many texts as one array of code points, with their words and lines as arrays of places.
 
-A word is what stands between spaces, as published rules count words. In scripts that are written without spaces
+A word is what is between spaces, as published rules count words. In scripts that are written without spaces
 (Chinese, Japanese, Thai, Lao, Khmer, Burmese) every letter is a word, so that lengths in words mean something there.
 """
 
@@ -16,7 +16,7 @@ import numpy as np
 from gptjax.corpus.duplicates.shingles import UNICODE, WITHOUT_SPACES, powers
 from gptjax.splitmix import mix
 
-BATCH_CHARACTERS = 1 << 17  # handled together: enough to be worth a call of numpy, few enough for the cache
+BATCH_CHARACTERS = 1 << 17  # per batch: enough to outweigh a call of NumPy, few enough for the cache
 
 # What a character is, as bits. WORD: a letter, mark or digit; ALONE: a letter that is a word; TERMINAL: may end a
 # sentence; CLOSING: may stand between that and the space after it.
@@ -34,7 +34,7 @@ class Texts:
     """Some texts with a newline before each and after the last.
 
     Attributes:
-      joined: the string of all; codes: uint8 or uint32 [C], its code points; flags: uint8 [C], what they are.
+      joined: the string of all; codes: uint8 or uint32 [C], its code points; flags: uint8 [C], their kinds.
       bounds: int64 [texts + 1]; text i is codes[bounds[i]:bounds[i + 1] - 1].
     """
 
@@ -69,7 +69,7 @@ class Texts:
         return self.count_places(np.flatnonzero(marks))
 
     def count_places(self, places: np.ndarray) -> np.ndarray:
-        """int64 [texts]: how many of the given ascending places lie in each text."""
+        """int64 [texts]: how many of the given ascending places are in each text."""
         return np.diff(np.searchsorted(places, self.bounds))
 
     def words(self) -> Spans:
@@ -99,7 +99,7 @@ class Texts:
         return np.cumsum(self.codes * rising)
 
     def hashes(self, starts: np.ndarray, ends: np.ndarray) -> np.ndarray:
-        """uint64 [spans]: hashes of the characters from `starts` up to `ends`, wherever they stand."""
+        """uint64 [spans]: hashes of the characters from `starts` up to `ends`, equal at any place."""
         _, falling = powers(len(self.codes))
         return mix((self._sums[ends - 1] - self._sums[starts - 1]) * falling[starts])
 
@@ -131,7 +131,7 @@ class Spans:
 
     @functools.cached_property
     def owners(self) -> np.ndarray:
-        """int64 [spans]: the text that each lies in."""
+        """int64 [spans]: the text that contains each."""
         return np.repeat(np.arange(len(self.bounds) - 1), self.counts)
 
     def total(self, values: np.ndarray) -> np.ndarray:

@@ -18,7 +18,7 @@ def default() -> ConfigDict:
     """Every field, with published thresholds; a rule's name is its field: cleaning.gopher_quality.min_words."""
     return ConfigDict(
         dict(
-            repair=True,  # mend broken encodings, line ends, invisible characters and odd spaces; less so in code
+            repair=True,  # repair encodings, line ends, invisible characters, unusual spaces; in code only line ends
             language=True,  # detect the language of documents whose source does not state it (never of code)
             languages=(),  # languages to keep, as ISO 639-1 codes; none: keep all
             language_confidence=0.65,  # drop documents whose language is less certain than this (FineWeb's value)
@@ -35,7 +35,7 @@ def off() -> dict[str, Any]:
 
 
 def validate(config: Any) -> None:
-    """Raises ConfigError for what cannot work, before anything is read."""
+    """Raises ConfigError for invalid settings, before anything is read."""
     for kind in config.personal:
         if kind not in personal.KINDS:
             raise ConfigError(
@@ -65,7 +65,7 @@ def validate_recipe(recipe: Any) -> None:
 
 
 def is_asked(config: Any, source: Any) -> bool:
-    """Whether the config wants any cleaning of a source."""
+    """Whether the config asks for any cleaning of a source."""
     return bool(config.repair or config.language or config.personal or source.recipe)
 
 

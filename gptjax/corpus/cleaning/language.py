@@ -10,7 +10,7 @@ from gptjax.config import ConfigError
 PARTS, PART_CHARACTERS = (
     3,
     400,
-)  # characters read: parts of the text are enough, and menus are at its ends
+)  # characters read: parts of the text are enough, and its ends are often menus
 
 
 def identify(text: str) -> tuple[str, float]:
@@ -23,7 +23,7 @@ def identify(text: str) -> tuple[str, float]:
     if not any(map(str.isalpha, sample)):
         return "", 0.0
     code, confidence = _identifier().classify(sample)
-    return code, round(float(confidence), 3)  # the last digits are the processor's
+    return code, round(float(confidence), 3)  # the last digits depend on the processor
 
 
 def _sample(text: str) -> str:

@@ -1,8 +1,9 @@
 """Masks personal data and secrets by fixed placeholders. In doubt it masks nothing.
 
 Numbers are checked where they can be (public addresses, IBAN and card checksums); what is made up for documentation
-(example.com, 192.0.2.1) and what only looks alike (versions, section numbers) stays. Names and postal addresses of
-people are not looked for: that takes a model. The placeholders are those of StarCoder (arXiv:2305.06161) or similar.
+(example.com, 192.0.2.1) and numbers that only look similar (versions, section numbers) are not masked. Names and postal
+addresses of people are not searched for: that needs a model. The placeholders are those of StarCoder (arXiv:2305.06161)
+or similar.
 """
 
 from __future__ import annotations

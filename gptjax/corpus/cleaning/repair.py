@@ -42,7 +42,7 @@ def _read_as(encoding: str, first: int, last: int) -> str:
 
 
 _LATIN = _read_as("cp1252", 0xC2, 0xF4) + _read_as("cp1252", 0x80, 0xBF)
-# Cyrillic letters do stand before quotes and dashes, so two pairs are needed here.
+# Cyrillic letters may precede quotes and dashes, so two pairs are needed here.
 _CYRILLIC = 2 * (_read_as("cp1251", 0xC2, 0xF4) + _read_as("cp1251", 0x80, 0xBF))
 _MOJIBAKE = tuple(map(re.compile, (_LATIN, _CYRILLIC, "[\x80-\x84\x86-\x9f]")))
 

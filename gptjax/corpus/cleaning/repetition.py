@@ -14,7 +14,7 @@ from gptjax.splitmix import STEP, mix
 
 
 def later_copies(texts: Texts, spans: Spans) -> np.ndarray:
-    """bool [spans]: whether an equal span stands before it in the same text."""
+    """bool [spans]: whether an equal span comes before it in the same text."""
     order, starts, _ = _groups(_keys(texts.hashes(spans.starts, spans.ends), spans.owners))
     later = np.ones(len(spans), bool)
     later[order[starts]] = False
@@ -29,7 +29,7 @@ def ngram_characters(
     Returns:
       n → float64 [texts], for each n of `top`: characters in all occurrences of the most frequent n-gram (the first of
       equally frequent ones), with single spaces between its words.
-      n → float64 [texts], for each n of `duplicate`: characters in n-grams that also stand earlier, taken from the left
+      n → float64 [texts], for each n of `duplicate`: characters in n-grams that also occur earlier, taken from the left
       so that none overlaps another; without spaces.
     """
     hashes = texts.hashes(words.starts, words.ends)
@@ -78,7 +78,7 @@ def _groups(keys: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 
 
 def _most_frequent(words: Spans, before: np.ndarray, n: int, firsts: np.ndarray, sizes: np.ndarray) -> np.ndarray:
-    """Where no n-gram comes twice, the first is the most frequent. firsts, sizes: those of n-grams that come twice."""
+    """If no n-gram occurs twice, the first is the most frequent. firsts, sizes: those of n-grams that occur twice."""
     chosen, times = words.bounds[:-1].copy(), (words.counts >= n).astype(np.int64)
     order = np.lexsort((firsts, -sizes, words.owners[firsts]))
     owners = words.owners[firsts[order]]

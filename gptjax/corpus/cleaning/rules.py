@@ -154,7 +154,7 @@ GROUPS: dict[str, tuple[Rule, ...]] = {
         ("max_curly_brackets", "any_line_curly_brackets", 0),
         ("min_sentences", "any_line_sentences", 5),
     ),
-    # arXiv:2406.17557, section 3.6; the last two as its released code has them
+    # arXiv:2406.17557, section 3.6; the last two as in its released code
     "fineweb": _group(
         "fineweb",
         ("min_punctuated_line_share", "punctuated_line_share", 0.12),

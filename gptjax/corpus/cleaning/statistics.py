@@ -51,7 +51,7 @@ def statistics(texts: Sequence[str]) -> dict[str, np.ndarray]:
       bullet_line_share, ellipsis_line_share: shares of all lines; punctuated_line_share: the share that end a
       sentence; short_line_share; mean_line_length, max_line_length: over all lines.
     Repetition (shares of characters, unless the name says of what):
-      duplicate_…: the share in lines, paragraphs and n-grams of words that also stand earlier in the text; top_…: the
+      duplicate_…: the share in lines, paragraphs and n-grams of words that also occur earlier in the text; top_…: the
       share of the most frequent n-gram. Newlines count only among the characters of paragraphs.
     Lines that C4 would keep (they end in punctuation, have enough words and name neither scripts nor policies); with
     any_line_… also lines without punctuation at their end:
@@ -160,7 +160,7 @@ def _subset(spans: Spans, chosen: np.ndarray) -> Spans:
 
 
 def _three_dots(texts: Texts, lasts: np.ndarray) -> np.ndarray:
-    """bool [lines]: whether lines with these places of their last characters end so."""
+    """bool [lines]: whether lines with these places of their last characters end in three dots."""
     dots = [texts.codes[np.maximum(lasts - back, 0)] == ord(".") for back in range(3)]
     return dots[0] & dots[1] & dots[2]
 
@@ -218,7 +218,7 @@ def _before_citations(texts: Texts, lines: Spans, lasts: np.ndarray) -> np.ndarr
 
 
 def _places(text: str, phrase: str) -> np.ndarray:
-    """int64, ascending: where `phrase` stands in `text`."""
+    """int64, ascending: where `phrase` occurs in `text`."""
     places, place = [], text.find(phrase)
     while place >= 0:
         places.append(place)
@@ -227,7 +227,7 @@ def _places(text: str, phrase: str) -> np.ndarray:
 
 
 def _marked(lines: Spans, places: np.ndarray) -> np.ndarray:
-    """bool [lines]: whether one of the given ascending places lies in each."""
+    """bool [lines]: whether one of the given ascending places is in each."""
     return np.searchsorted(places, lines.starts) < np.searchsorted(places, lines.ends)
 
 

@@ -1,9 +1,9 @@
-"""Evaluation sets: items, each with the texts by which it is recognised. The kinds of files:
+"""Evaluation sets: items, each with the texts that identify it. The kinds of files:
 
   squad   SQuAD 1.1's JSON       an item is a question      fields: context, question, answers (the first two)
   jsonl   JSON, one per line     an item is a record        fields: names (every string, also those in lists)
   table   .csv, or tabs          an item is a row           fields: names in the header, or numbers of columns from 0
-                                                            where there is no header (every column, with a header)
+                                                            if there is no header (every column, with a header)
   text    plain text             an item is a line          no fields
 
 In brackets: the fields used if a config names none. Files may be compressed or remote, like those of sources.
@@ -59,7 +59,7 @@ def read_items(evaluation: dict) -> Iterator[Item]:
     """The items of a set that `listed` gave, in its order.
 
     Raises:
-      ConfigError: a file is not of its kind, lacks a field, or there is no item.
+      ConfigError: a file is not of its kind, lacks a field, or has no item.
     """
     read = {"squad": _squad, "jsonl": _jsonl, "table": _table, "text": _text}[evaluation["kind"]]
     count = 0

@@ -1,10 +1,10 @@
 """The n-grams of evaluation texts, found by their hashes and compared by their words.
 
-Both sides are normalised alike: composed (NFC), then words as in duplicates/shingles.py, so that case, punctuation and
-spaces make no difference, and a character of a script without spaces is a word. Every n-gram of a text of n words or
-more is searched for. A shorter text of at least `least_words` words is searched for as a whole, by its first
-`least_words` words. The rest is too short to say anything (Brown et al., 2020, appendix C, take n from 8 to 13 for the
-same reason).
+Both sides are normalized in the same way: composed (NFC), then words as in duplicates/shingles.py, so that case,
+punctuation and spaces make no difference, and a character of a script without spaces is a word. Every n-gram of a text
+of n words or more is searched for. A shorter text of at least `least_words` words is searched for as a whole, by its
+first `least_words` words. Shorter texts prove nothing (Brown et al., 2020, appendix C, take n from 8 to 13
+for the same reason).
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from gptjax.corpus.contamination.evaluations import Item
 from gptjax.corpus.duplicates.join import distinct, pack, unpack
 from gptjax.corpus.duplicates.shingles import window_hashes, word_hashes, words
 
-SLOTS = 16  # bits of the filter per n-gram: the more, the fewer hashes pass that are not in it
+SLOTS = 16  # bits of the filter per n-gram: the more bits, the fewer hashes pass that are not in it
 AT_ONCE = 1 << 16  # n-grams compared at once
 
 
@@ -81,7 +81,7 @@ class Index:
         return found
 
     def pairs_of(self, grams: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """(place in `grams`, item) of every item that each gram stands in."""
+        """(place in `grams`, item) of every item that contains each gram."""
         first = np.searchsorted(self.gram_of_pair, grams, "left")
         count = np.searchsorted(self.gram_of_pair, grams, "right") - first
         place = np.repeat(np.arange(len(grams)), count)
@@ -107,7 +107,7 @@ def load(path: Path) -> Index:
 def build(sets: Iterable[tuple[str, Iterable[Item]]], n: int, least_words: int) -> Index:
     """The index of sets, each (name, items); least_words ≤ n."""
     names, items, set_of_item = [], [], []
-    texts: dict[str, int] = {}  # a gram that several items share is there once
+    texts: dict[str, int] = {}  # a gram that several items share is stored once
     texts_of_item: list[list[int]] = []
     for name, of_set in sets:
         names.append(name)

@@ -15,7 +15,7 @@ EXAMPLE = 300  # characters of a shared passage that are kept
 
 @dataclass(frozen=True)
 class Match:
-    """A document that holds grams.
+    """A document that contains grams.
 
     Attributes:
       text: its number among those that were searched.

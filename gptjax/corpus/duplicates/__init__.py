@@ -1,1 +1,1 @@
-"""Duplicate documents: exact copies, near copies (MinHash, banding, exact verification), repeated passages."""
+"""Duplicate documents: exact copies, near duplicates (MinHash, banding, exact verification), repeated passages."""

@@ -29,8 +29,8 @@ CLUSTERS_SCHEMA = pyarrow.schema(
         ("id", pyarrow.uint64()),
         ("representative", pyarrow.uint64()),
         ("kind", pyarrow.string()),  # one of KINDS
-        ("size", pyarrow.int64()),  # documents in the cluster, the one kept among them
-        ("jaccard", pyarrow.float32()),  # similarity to the representative; null where nothing was verified
+        ("size", pyarrow.int64()),  # documents in the cluster, including the one kept
+        ("jaccard", pyarrow.float32()),  # similarity to the representative; null if not verified
     ]
 )
 DROPS_SCHEMA = pyarrow.schema(
@@ -40,10 +40,10 @@ DROPS_SCHEMA = pyarrow.schema(
 
 @dataclass(frozen=True)
 class Search:
-    """What counts as a duplicate, and who stays.
+    """What counts as a duplicate, and which document is kept.
 
     Attributes:
-      threshold: the least Jaccard similarity of near copies.
+      threshold: the smallest Jaccard similarity of near duplicates.
       scope: 'global', or 'source': only documents of one source are compared.
       sources: names in order of precedence; those not named come after them, by name.
       verify: candidates are compared exactly, by all their shingles; otherwise one shared band key is enough.
@@ -89,7 +89,7 @@ def find_duplicates(
       have the id of a kept one: they are not dropped, since a drop by this id would remove both.
 
     Raises:
-      ConfigError: the sketches were made differently.
+      ConfigError: the sketches were made with different options.
     """
     nodes = Nodes(shards, search.scope, search.sources, earlier)
     memory = search.memory_megabytes << 20

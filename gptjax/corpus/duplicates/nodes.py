@@ -1,7 +1,7 @@
 """The documents of all shards as numbered nodes, with their keys: what the search holds in memory.
 
-Documents are numbered in the order in which they may stay, so that the representative of a cluster has its smallest
-number, and nothing depends on the order in which documents were read.
+Documents are numbered by precedence, so that the representative of a cluster has its smallest number, and nothing
+depends on the order in which documents were read.
 """
 
 from __future__ import annotations
@@ -136,7 +136,7 @@ class Nodes:
 
 
 def precedence(earlier: np.ndarray, source_ranks: np.ndarray, lengths: np.ndarray, ids: np.ndarray) -> np.ndarray:
-    """int64 [documents]: documents in the order in which they may stay.
+    """int64 [documents]: documents by precedence.
 
     What an earlier corpus has kept comes first, then the sources in their order, then the longest, then the smallest
     id. All arguments are [documents]; `earlier` is 0 for documents kept earlier, 1 for new ones, 2 for those dropped

@@ -1,4 +1,4 @@
-"""Hashes the words and n-gram shingles of texts; vectorised over characters, for all of Unicode.
+"""Hashes the words and n-gram shingles of texts; vectorized over characters, for all of Unicode.
 
 A word is a run of letters, digits, marks and underscores, without regard to case. In scripts that are written without
 spaces (Chinese, Japanese, Thai, Lao, Khmer, Burmese) every character counts as a word, so that n words are n
@@ -95,10 +95,10 @@ def _powers(bits: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 def window_hashes(values: np.ndarray, offsets: np.ndarray, n: int) -> tuple[np.ndarray, np.ndarray]:
-    """Hashes of all windows of n neighbours that lie inside one document.
+    """Hashes of all windows of n neighbours within one document.
 
     Args:
-      values: uint64 [values]; documents one after the other. Their bits should be mixed.
+      values: uint64 [values], the documents in order. Their bits should be mixed.
       offsets: int64 [documents + 1]; document d is values[offsets[d]:offsets[d + 1]].
 
     Returns:

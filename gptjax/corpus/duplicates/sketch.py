@@ -1,8 +1,8 @@
 """Sketches: what the search for duplicates needs to know of each document, without its text; one file per shard.
 
-Exact copies have equal hashes of their text. Near copies have similar sets of shingles. MinHash (Broder, 1997) makes a
-short signature of a set: the share of places in which two signatures agree estimates the Jaccard similarity of the
-sets. Signatures are cut into bands of some rows, and documents that agree in a whole band get the same key for it
+Exact copies have equal hashes of their text. Near duplicates have similar sets of shingles. MinHash (Broder, 1997)
+makes a short signature of a set: the share of places in which two signatures agree estimates the Jaccard similarity of
+the sets. Signatures are cut into bands of some rows, and documents that agree in a whole band get the same key for it
 (locality-sensitive hashing). So similar documents share some key, with a probability that is an S-curve of their
 similarity.
 """
@@ -70,7 +70,7 @@ class Sketches:
 
     Columns, each [documents]:
       ids, exact: uint64. lengths: int64, characters. rows: int64, the document's row in its shard.
-      source_codes: int32, places in `sources`. shingled: bool, False where there are too few units for a shingle.
+      source_codes: int32, places in `sources`. shingled: bool, False if there are too few units for a shingle.
 
     Attributes:
       sketch: how they were made; sources: names; documents: how many.

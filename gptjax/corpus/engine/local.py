@@ -53,19 +53,19 @@ class LocalProcesses:
 
 
 class _Worker:
-    """A process that takes (function, item) after (function, item) from a pipe; started again when it has died."""
+    """A process that runs calls (function, item) from a pipe; a new process replaces one that died."""
 
     def __init__(self):
         self._process: BaseProcess | None = None
         self._connection: Connection
 
     def give(self, call: tuple[Callable, Any]) -> Connection:
-        """Starts on a call; returns what becomes readable when it has ended, or the process has."""
+        """Starts a call; returns the connection that becomes readable when the call or the process has ended."""
         if self._process is not None:
             try:
                 self._connection.send(call)
                 return self._connection
-            except OSError:  # it died while idle
+            except OSError:  # the process died while idle
                 self.stop()
         self._connection, theirs = SPAWN.Pipe()
         self._process = process = SPAWN.Process(target=_serve, args=(theirs,))
@@ -75,7 +75,7 @@ class _Worker:
         return self._connection
 
     def take(self) -> Any:
-        """What the call gave, None where the process died."""
+        """The result of the call; None if the process died."""
         try:
             return self._connection.recv()
         except (EOFError, OSError):

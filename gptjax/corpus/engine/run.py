@@ -28,7 +28,7 @@ class Failure:
 
 
 class TaskExecutor(Protocol):
-    """Where tasks run: processes here (local.py), Ray or SLURM (gptjax/cluster)."""
+    """Where tasks run: processes here (local.py), Ray or Slurm (gptjax/cluster)."""
 
     def run(self, function: Callable[[Any], Any], items: Sequence[Any]) -> Generator[tuple[int, Any]]:
         """Yields (index of an item, `function(item)`, or None if its worker was lost) as each ends, in any order.
@@ -44,7 +44,7 @@ def run_stage(
     executor: TaskExecutor,
     progress: Callable[[int, dict], None] = lambda number, result: None,
 ) -> list[dict]:
-    """Does one task for each of `inputs` and returns the results in the order of `inputs`.
+    """Runs one task for each of `inputs` and returns the results in the order of `inputs`.
 
     Args:
       inputs: JSON each; task i is number i.
@@ -53,7 +53,7 @@ def run_stage(
 
     Raises:
       RunError: some tasks failed three times each; the others are done, and the same call tries those again.
-      ConfigError: a task found a mistake of the user's.
+      ConfigError: a task found an invalid setting.
       OSError: the disk is full.
     """
     folder = work / stage.folder

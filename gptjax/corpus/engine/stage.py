@@ -2,7 +2,7 @@
 
 <work>/<stage>-<key>/part-00012.documents.parquet   what task 12 wrote
 <work>/<stage>-<key>/part-00012.json                its marker, written last: key, files with size and hash, report
-<work>/<stage>-<key>/part-00012.failed              why it was given up, if it was
+<work>/<stage>-<key>/part-00012.failed              the reason, if it was given up
 
 Each attempt writes into its own folder, so that two attempts (such as those of a lost driver's worker and of its
 successor) do not collide. Its files are then flushed, renamed into place and named in the marker. Since a stage is a
@@ -114,7 +114,7 @@ def perform(stage: Stage, work: Path, number: int, inputs: Any) -> dict:
         report = stage.run(Task(number, inputs, stage.options, work), attempt)
         names = sorted(path.name for path in attempt.iterdir())
         marker = folder / f"{part_name(number)}.json"
-        marker.unlink(missing_ok=True)  # a marker for other inputs must not stand beside these files
+        marker.unlink(missing_ok=True)  # a marker for other inputs must not be beside these files
         files = {name: _publish(attempt / name, folder / f"{part_name(number)}.{name}") for name in names}
         result = {"files": files, "report": report}
         (attempt / "marker").write_text(json.dumps({"key": stage.task_key(inputs), **result}, indent=1) + "\n")
@@ -127,8 +127,9 @@ def perform(stage: Stage, work: Path, number: int, inputs: Any) -> dict:
 
 
 def is_of_use(work: Path) -> bool:
-    """Whether a folder of stages has something that another start would use, or that tells why this one failed: the
-    published file of a task, a note of a failure, or the log of a job."""
+    """Whether a folder of stages has something that another start would use, or that shows why this one failed: the
+    published file of a task, a note of a failure, or the log of a job.
+    """
     return any(
         path.is_file() and path.name != LOCK and not _MARKER.fullmatch(path.name)
         for path in work.rglob("*")

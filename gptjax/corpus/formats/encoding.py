@@ -1,6 +1,6 @@
 """Decodes text of uncertain encoding, for all kinds of source.
 
-It tries in this order: a byte order mark; UTF-16 without a mark, recognised by its zeros; UTF-8, whatever is declared,
+It tries in this order: a byte order mark; UTF-16 without a mark, recognized by its zeros; UTF-8, whatever is declared,
 since text in another encoding is hardly ever valid UTF-8; damaged UTF-8; the encoding that the text or its sender
 declares; the encoding that the bytes look like.
 """
@@ -95,7 +95,7 @@ def of_head(head: bytes, detect: bool) -> tuple[str, int]:
         return "utf-8", 0
     if encoding := _unmarked_utf16(head):
         return encoding, 0
-    whole = head[: head.rfind(b"\n") + 1] or head  # a character may be cut in two at the end
+    whole = head[: head.rfind(b"\n") + 1] or head  # the last character may be incomplete
     try:
         whole.decode("utf-8")
         return "utf-8", 0
@@ -108,7 +108,7 @@ def of_head(head: bytes, detect: bool) -> tuple[str, int]:
 def is_damaged_utf8(raw: bytes) -> bool:
     """Whether most of the bytes that are not ASCII are valid UTF-8: one bad byte does not make a book Latin-1.
 
-    Halves of surrogate pairs, which JSON can escape, count as damage.
+    Lone surrogates, which JSON can escape, count as damage.
     """
     try:
         raw.decode("utf-8", "surrogatepass")
@@ -132,7 +132,7 @@ def detected(raw: bytes) -> str:
     except ImportError:  # pip install 'gptjax[corpus]'
         return "cp1252"
     encoding = codecs.lookup(detect_encoding(seen) or "cp1252").name
-    if encoding == "utf-8":  # it is not: nothing fits, or it is Korean, which the library does not name
+    if encoding == "utf-8":  # a wrong answer: nothing fits, or it is Korean, which the library does not name
         encoding = "euc_kr"
     encoding = _LARGER.get(encoding, encoding)
     text = seen.decode(encoding, "replace")

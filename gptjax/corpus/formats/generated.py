@@ -1,10 +1,10 @@
-"""Recognises source files that nobody wrote or reads: generated, minified, vendored, lock files."""
+"""Recognizes source files that no person wrote or reads: generated, minified, vendored, lock files."""
 
 from __future__ import annotations
 
 import re
 
-# Folders of other people's code, of what tools build, and of data for tests.
+# Folders of other people's code, of build output, and of test data.
 VENDORED = frozenset(
     "node_modules bower_components jspm_packages vendor vendors vendored _vendor _vendored third_party third-party "
     "thirdparty 3rdparty 3rd_party externals Pods Carthage Godeps site-packages dist-packages".split()

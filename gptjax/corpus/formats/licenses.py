@@ -1,7 +1,7 @@
-"""Licences of source code: recognised in texts, notices and package metadata, as SPDX expressions.
+"""Licences of source code: recognized in texts, notices and package metadata, as SPDX expressions.
 
-Names are those of the SPDX licence list (spdx.org/licenses). Only what a text states is recognised; whether it holds
-for a whole project, one file cannot say.
+Names are those of the SPDX licence list (spdx.org/licenses). Only what a text states is recognized; one file cannot say
+whether it applies to a whole project.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _MIT_GRANT = "permission is hereby granted, free of charge"
 _ISC_GRANT = "permission to use, copy, modify, and"
 _NEAR, _FAR = 160, 4000  # the other phrases must follow within this many characters: for a title, for a text
 
-# (name, phrase, further phrases after it), the more special before the more general. Text is compared in lower case,
+# (name, phrase, further phrases after it), the more specific before the more general. Text is compared in lower case,
 # with one space for every run of white space, quotes and comment marks.
 _TITLES = (
     ("AGPL-3.0", "gnu affero general public license", ()),
@@ -166,7 +166,7 @@ def of_address(address: str) -> str:
 
 
 def of_metadata(metadata: str) -> str:
-    """The licence of an installed Python package, by its METADATA; several classifiers all hold."""
+    """The licence of an installed Python package, by its METADATA; several classifiers all apply."""
     fields = email.parser.HeaderParser().parsestr(metadata)
     if expression := fields.get("License-Expression", "").strip():
         return expression

@@ -70,7 +70,7 @@ def _without_brackets(markup: str) -> str:
     never: set[str] = set()  # ends that do not occur any more
     place = 0
     for found in _TOKEN.finditer(markup):
-        if found.start() < place:  # inside of what was removed with a tag
+        if found.start() < place:  # inside something that was removed with a tag
             continue
         stack[-1].texts.append(markup[place : found.start()])
         place = found.end()
@@ -173,7 +173,7 @@ def _fraction(values: list[str]) -> str:
     return values[0] + " " * (len(values) > 2) + "/".join(values[-2:]) if len(values) > 2 else "/".join(values)
 
 
-# Templates inside of sentences: name → text. Others are boxes, notes and navigation.
+# Templates within sentences: name → text. Others are boxes, notes and navigation.
 _TEMPLATES: dict[str, Callable[[list[str]], str]] = {
     **dict.fromkeys("lang transl transliteration nihongo2 script".split(), _last),
     **dict.fromkeys(

@@ -21,7 +21,7 @@ MAX_DEPTH = 200  # nested elements
 
 
 class BrokenXML(Exception):
-    """The XML is not well-formed, too deep, or has entities of its own."""
+    """The XML is not well-formed, too deep, or declares entities."""
 
 
 class Target(Protocol):

@@ -1,4 +1,4 @@
-"""The data card in Markdown, from a manifest. No document or name can break out of its place in the page."""
+"""The data card in Markdown, from a manifest. No text of a document or name can break the layout of the page."""
 
 from __future__ import annotations
 

@@ -18,14 +18,14 @@ PYTHON = "python-stdlib"  # a path of a source of text: this Python's standard l
 TINY = "configs/text_tiny.py"
 TRANSLATION, SUMMARIZATION = "configs/translation.py", "configs/summarization.py"  # of pairs
 LONG_PAIR_TOKENS = 100  # tokens of a pair: from here on its source counts as a text, below as a sentence
-LEAST_PAIR_TOKENS = 500_000  # tokens of all pairs; for fewer, a config's miniature is suggested
+LEAST_PAIR_TOKENS = 500_000  # tokens of all pairs; for fewer, the config's tiny version is suggested
 CLASSIFICATION = "configs/encoder.py"
 TINY_STEPS, TINY_TOKENS = 300, 1024  # the config's duration, and its tokens per step
 PASSES, LEAST_STEPS = 10, 30  # passes through a small text; more would only memorize it
 # (tokens of training text from here on, config): depth.py:N is for a certain number of tokens, and four passes through
 # the same text are nearly as good as four times the text (Muennighoff et al. 2023, arXiv:2305.16264).
 BY_SIZE = ((550_000_000, "configs/depth.py:12"), (58_000_000, "configs/depth.py:4"), (0, TINY))
-PROMPT_TOKENS = 40  # of the text's beginning, in which the first words are looked for
+PROMPT_TOKENS = 40  # tokens of the text's beginning in which the first words are searched
 PROMPT_WORDS, PROMPT_CHARACTERS = 3, 24  # at most
 
 

@@ -32,7 +32,7 @@ def read_member(archive: zipfile.ZipFile, name: str, options: Mapping[str, Any])
     """One member of at most max_document_bytes.
 
     Raises:
-      Unreadable: it is corrupt, encrypted, too large, or compressed too strongly.
+      Unreadable: it is corrupt, encrypted, too large, or beyond the allowed compression ratio.
     """
     with _zip_errors():
         entry = archive.getinfo(name)  # no more bytes come out than the header says

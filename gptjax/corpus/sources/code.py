@@ -35,7 +35,7 @@ OPTIONS = {
     # Minified, by the limits of The Stack (BigCode, 2022).
     "longest_line": 1000,  # characters; not applied to prose and data
     "mean_line": 100.0,  # characters
-    "alphanumeric": 0.25,  # least share of letters and digits
+    "alphanumeric": 0.25,  # smallest share of letters and digits
     "max_file_kilobytes": 1000,  # longer files are data, mostly
 }
 HEAD = 4000  # characters of a file's head that are searched for its licence
@@ -49,7 +49,7 @@ _LICENSE_FILE = re.compile(r"(?i)(?:.*[-_.])?(?:licen[cs]e|copying|unlicense)(?:
 _PLAIN_LICENSE_FILE = re.compile(r"(?i)(?:licen[cs]es?|copying|unlicense)(?:\.(?:md|txt|rst))?")
 
 
-# --- What there is ----------------------------------------------------------------------------------------------------
+# --- Finding files ----------------------------------------------------------------------------------------------------
 
 
 def find(path: str, options: Mapping[str, Any]) -> list[Piece]:
@@ -58,7 +58,7 @@ def find(path: str, options: Mapping[str, Any]) -> list[Piece]:
     A folder that is left out as a whole is one piece, so that it is counted.
 
     Raises:
-      ConfigError: a folder does not exist; an option cannot work.
+      ConfigError: a folder does not exist; an option is invalid.
     """
     _check(options)
     pieces: list[Piece] = []
@@ -107,7 +107,7 @@ class _Licensing:
 
 @dataclass(frozen=True)
 class _Criteria:
-    """What to read of a folder: files of these languages, except what is left out and links that lead out of bounds."""
+    """What to read of a folder: files of these languages, but nothing that is left out, and no links out of bounds."""
 
     languages: frozenset[str]
     leave_out: frozenset[str]
@@ -174,7 +174,7 @@ def _time_of(path: str) -> int:
 
 
 def _of_shebang(entry: os.DirEntry) -> tuple[str, ...]:
-    """The language of a file whose name does not tell it; only files without a dot in their name are opened."""
+    """The language of a file whose name does not show it; only files without a dot in their name are opened."""
     if "." in entry.name:
         return ()
     with open(entry.path, "rb") as file:
@@ -224,7 +224,7 @@ def _installed(folder: str, entries: list[os.DirEntry]) -> dict[str, str]:
     return owners
 
 
-# --- Its documents ----------------------------------------------------------------------------------------------------
+# --- Documents --------------------------------------------------------------------------------------------------------
 
 
 def libraries(uri: str, options: Mapping[str, Any]) -> tuple[str, ...]:

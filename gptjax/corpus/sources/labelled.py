@@ -1,4 +1,4 @@
-"""Texts with a label each, from the rows of tables or records (rows.py): for classification."""
+"""Labelled texts for classification, from the rows of tables or records (rows.py)."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ EMPTY = "an empty text or label"
 
 
 def find(path: str, options: Mapping[str, Any]) -> list[Piece]:
-    """Raises ConfigError: a file is missing or of another kind; the columns are not named as they can be."""
+    """Raises ConfigError: a file is missing or of another kind; the columns are not named in an allowed way."""
     named = [rows.columns_of(side, options[side]) for side in ("label", "text")]
     if any(named) and not all(named):
         raise ConfigError("label and text: name the columns of both, or of none")

@@ -1,7 +1,8 @@
-"""Limits of what one file may cost. Each limit is an option of the kinds of source that it concerns.
+"""Limits on the memory and time that one file may take. Each limit is an option of the kinds of source that it
+concerns.
 
-A file that exceeds a limit is counted and skipped (or cut, if that loses nothing), so that a bomb is harmless. These
-numbers bound the memory of a reader, whatever a file contains.
+A file that exceeds a limit is counted and skipped (or cut, if that loses nothing), so that a decompression bomb is
+harmless. These numbers bound the memory of a reader, whatever a file contains.
 """
 
 from __future__ import annotations

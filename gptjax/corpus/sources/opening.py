@@ -33,7 +33,7 @@ VERSIONS = (
 )
 
 
-# --- What there is ----------------------------------------------------------------------------------------------------
+# --- Finding files ----------------------------------------------------------------------------------------------------
 
 
 LOCAL = ("file://", "local://")  # addresses of local files
@@ -44,7 +44,7 @@ def find_files(
 ) -> list[Piece]:
     """The files of `path`, each once, sorted by name within a folder.
 
-    Folders are walked through symbolic links, but not in circles; hidden names are skipped. A link that leads out of
+    Folders are walked through symbolic links, but not in cycles; hidden names are skipped. A link that leads out of
     the given folder (for a pattern: out of the folder before its first * or ?) becomes a piece that is left out and
     counted, since in a corpus from somebody else it may lead to private files of the reader. A path that is itself a
     link is followed.
@@ -225,7 +225,7 @@ def _file_system(uri: str) -> tuple[Any, str]:
         raise ConfigError(f"{uri!r}: {error}") from None
 
 
-# --- Its bytes --------------------------------------------------------------------------------------------------------
+# --- Bytes ------------------------------------------------------------------------------------------------------------
 
 
 def open_file(uri: str) -> BinaryIO:

@@ -32,7 +32,7 @@ _FLAT = frozenset(
 
 
 def check_options(options: Mapping[str, Any]) -> None:
-    """Raises ConfigError if the extractor is not installed or does not have the options asked for."""
+    """Raises ConfigError if the extractor is not installed or does not have the chosen options."""
     for name, allowed in (("extractor", EXTRACTORS), ("favor", FAVORS)):
         if options[name] not in allowed:
             raise ConfigError(f"{name} = {options[name]!r}: expected one of {', '.join(allowed)}")
@@ -67,7 +67,7 @@ def page_text(html: str, options: Mapping[str, Any], skipped: Counter[str]) -> s
     except Exception as error:  # whatever a library raises counts as an unreadable page
         skipped[f"{UNREADABLE}page without extraction ({type(error).__name__})"] += 1
         return None
-    # Entities may name half a surrogate pair, or no character at all.
+    # Entities may name a lone surrogate, or no character at all.
     text = text.encode("utf-8", "surrogatepass").decode("utf-8", "replace").replace("\0", "").strip()
     if not text:
         skipped["page without text"] += 1

@@ -34,7 +34,7 @@ EMPTY = "an empty side"
 
 
 def find(path: str, options: Mapping[str, Any]) -> list[Piece]:
-    """Raises ConfigError: a file is missing or of another kind; the columns are not named as they can be."""
+    """Raises ConfigError: a file is missing or of another kind; the columns are not named in an allowed way."""
     if options["references"] not in REFERENCES:
         raise ConfigError(f"references = {options['references']!r}: expected one of {', '.join(REFERENCES)}")
     named = [rows.columns_of(side, options[side]) for side in ("source", "target")]

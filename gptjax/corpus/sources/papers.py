@@ -1,4 +1,4 @@
-"""Scholarly papers: LaTeX projects (folders, .tar.gz as arXiv gives them), JATS XML, unarXive, the ACL Anthology, PDF.
+"""Scholarly papers: LaTeX projects (folders, arXiv's .tar.gz files), JATS XML, unarXive, the ACL Anthology, PDF.
 
 Maths is kept as TeX source. In a LaTeX project, every whole document that is not a variant of another is read; its
 included files are looked up among the project's own files.
@@ -37,7 +37,7 @@ _NAMES = re.compile(r".*\.(?:tex|ltx|latex|sty|tar|tgz|xml|nxml|jsonl|pdf)|(?:\d
 SAME_DOCUMENT = 0.5  # a document is a variant if another has this share of its source
 
 
-# --- What there is ----------------------------------------------------------------------------------------------------
+# --- Finding files ----------------------------------------------------------------------------------------------------
 
 
 def find(path: str, options: Mapping[str, Any]) -> list[Piece]:
@@ -75,7 +75,7 @@ def _project(folder: str, sources: list[Piece]) -> Piece:
     return Piece(folder, sum(source.size for source in sources), version, {"sources": names})
 
 
-# --- Their text -------------------------------------------------------------------------------------------------------
+# --- Text -------------------------------------------------------------------------------------------------------------
 
 
 def libraries(uri: str, options: Mapping[str, Any]) -> tuple[str, ...]:
@@ -224,7 +224,7 @@ def _unarxive(uri: str, options: Mapping[str, Any], skipped: Counter[str]) -> It
         if paper is None:
             skipped[f"{UNREADABLE}not a record of unarXive"] += 1
         else:
-            text = paper.text.encode("utf-8", "replace").decode()  # JSON can escape half a surrogate pair
+            text = paper.text.encode("utf-8", "replace").decode()  # JSON can escape a lone surrogate
             yield Document(text, paper.name, paper.license)
 
 

@@ -38,7 +38,7 @@ USUAL = ("source", "target", "text", "label", *SQUAD)  # columns that are read i
 Row = Mapping[str, Any]
 
 
-# --- What there is ----------------------------------------------------------------------------------------------------
+# --- Finding files ----------------------------------------------------------------------------------------------------
 
 
 def find(path: str, options: Mapping[str, Any]) -> list[Piece]:
@@ -67,7 +67,7 @@ def libraries(uri: str, options: Mapping[str, Any]) -> tuple[str, ...]:
     return (*encoding.DETECTORS, *(("pyarrow",) if bare_name(uri).endswith(COLUMNS) else ()))
 
 
-# --- Its rows ---------------------------------------------------------------------------------------------------------
+# --- Rows -------------------------------------------------------------------------------------------------------------
 
 
 def read(
@@ -199,7 +199,7 @@ def _table(
         raise Unreadable("broken CSV") from None
 
 
-# --- Its cells --------------------------------------------------------------------------------------------------------
+# --- Cells ------------------------------------------------------------------------------------------------------------
 
 
 def columns_of(option: str, field: str) -> list[str]:

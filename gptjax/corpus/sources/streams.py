@@ -40,7 +40,7 @@ class Stream(io.RawIOBase):
     """The content of a plain or compressed file within its limits; several members are read as if they were one.
 
     `read(n)` returns at most n bytes, often fewer, and none only at the end. So no readable data are lost when a later
-    call raises Unreadable: the file is truncated, corrupt, too long, or compressed too strongly.
+    call raises Unreadable: the file is truncated, corrupt, too long, or beyond the allowed compression ratio.
     """
 
     def __init__(self, file: BinaryIO, compression: str | None, options: Mapping[str, Any], remote: bool = False):
@@ -54,7 +54,7 @@ class Stream(io.RawIOBase):
         return True
 
     def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
-        """Only accepts the current place: some readers ask for their place in this way."""
+        """Accepts only the current place, since some readers call `seek` to learn it."""
         if (whence, offset) not in ((io.SEEK_CUR, 0), (io.SEEK_SET, self._produced)):
             raise io.UnsupportedOperation("seek")
         return self._produced

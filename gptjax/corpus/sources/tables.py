@@ -37,7 +37,7 @@ PIECE_BYTES = 256 * MEGABYTE  # bytes of the row groups of a Parquet file that f
 _DESCRIPTIONS = ("dataset_infos.json", "dataset_info.json", "dataset_dict.json", "state.json", "metadata.json")
 
 
-# --- What there is ----------------------------------------------------------------------------------------------------
+# --- Finding files ----------------------------------------------------------------------------------------------------
 
 
 def find(path: str, options: Mapping[str, Any]) -> list[Piece]:
@@ -95,7 +95,7 @@ def _row_groups(piece: Piece) -> list[Piece]:
     ]
 
 
-# --- Its documents ----------------------------------------------------------------------------------------------------
+# --- Documents --------------------------------------------------------------------------------------------------------
 
 
 def libraries(uri: str, options: Mapping[str, Any]) -> tuple[str, ...]:

@@ -36,7 +36,7 @@ def find(path: str, options: Mapping[str, Any]) -> list[Piece]:
     """The files of `path`, as opening.find_files finds them; 'python-stdlib' is allowed, too.
 
     Raises:
-      ConfigError: one does not exist, or is a file of another kind; an option cannot work.
+      ConfigError: one does not exist, or is a file of another kind; an option is invalid.
     """
     if options["encoding_errors"] not in ENCODING_ERRORS:
         raise ConfigError(
@@ -68,7 +68,7 @@ def read(piece: Piece, options: Mapping[str, Any], skipped: Counter[str]) -> Ite
     A .txt, .md or .py file is one document, or several if there is a separator; a record is one document.
 
     Raises:
-      ConfigError: text that is not UTF-8, where `encoding_errors` is 'error'.
+      ConfigError: text that is not UTF-8, if `encoding_errors` is 'error'.
     """
     with counted(skipped):
         for place, raw in _records(piece.options.get("path", piece.uri), options, skipped):
@@ -104,7 +104,7 @@ def _json_records(path: str, options: Mapping[str, Any], skipped: Counter[str]) 
     for number, value in json_values(path, options, skipped):
         text = value.get(options["text_field"]) if isinstance(value, dict) else None
         if isinstance(text, str):
-            # JSON can escape half a surrogate pair, which is not valid UTF-8 either.
+            # JSON can escape a lone surrogate, which is not valid UTF-8 either.
             yield number, text.encode("utf-8", "surrogatepass")
         else:
             skipped[f"no text in field {options['text_field']!r}"] += 1

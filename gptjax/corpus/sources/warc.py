@@ -1,4 +1,4 @@
-"""Records of web archives (WARC and WET), also of those that are truncated, corrupt or written wrongly.
+"""Records of web archives (WARC and WET), also of truncated, corrupt or invalid ones.
 
 Records are separated here, so that a bad one does not affect the others; fastwarc reads what is in a record.
 
@@ -163,7 +163,7 @@ def _capture(number: int, raw: bytes, most: int, skipped: Counter[str]) -> Captu
 
     record = WarcRecord.from_bytes(raw)
     if record.record_type not in (Type.response, Type.resource, Type.conversion):
-        return None  # about a page, not a page
+        return None  # a record about a page, without the page
     fields = record.headers
     uri = _valid(fields.get("WARC-Target-URI") or "").strip("<>")
     content_type, charset = (fields.get("Content-Type") or "").partition(";")[0].strip().lower(), ""

@@ -32,7 +32,7 @@ OPTIONS = {
     **READING,
     **PAGES,
 }
-# ISO 639-3, as Common Crawl's WET files have it → ISO 639-1.
+# ISO 639-3, as in Common Crawl's WET files → ISO 639-1.
 _TWO_LETTERS = dict(
     zip(
         "eng rus deu jpn zho spa fra ita por nld pol ces tur vie ind fas ara ell swe hun ron kor ukr dan fin nor slk"
@@ -48,7 +48,7 @@ def find(path: str, options: Mapping[str, Any]) -> list[Piece]:
     """The archives and pages of `path` (opening.find_files).
 
     Raises:
-      ConfigError: one does not exist; an option cannot work.
+      ConfigError: one does not exist; an option is invalid.
     """
     check_options(options)
     pieces = find_files(path, SUFFIXES, links=options["links"])
@@ -104,7 +104,7 @@ def _language(stated: str) -> str:
     return _TWO_LETTERS.get(first, first)
 
 
-# --- Hosts that are not wanted ----------------------------------------------------------------------------------------
+# --- Blocked hosts ----------------------------------------------------------------------------------------------------
 
 
 @functools.lru_cache(maxsize=8)

@@ -1,7 +1,7 @@
 """Wikipedia and other wikis: XML dumps of MediaWiki, and WikiExtractor's output; one document per article.
 
-A document begins with the article's title. Redirects, pages that list meanings, other namespaces and stubs without text
-are left out. The whole articles of a truncated dump are kept.
+A document begins with the article's title. Redirects, disambiguation pages, other namespaces and stubs without text are
+left out. The complete articles of a truncated dump are kept.
 """
 
 from __future__ import annotations
@@ -107,7 +107,7 @@ def _dumped(stream: _Rest, options: Mapping[str, Any], skipped: Counter[str]) ->
 
 def _left_out(page: dict[str, str]) -> str:
     if "too long" in page:
-        return f"{UNREADABLE}a page out of proportion"
+        return f"{UNREADABLE}a page that is too long"
     if page.get("ns", "0") != "0":
         return "not in the namespace of articles"
     if "redirect" in page or _REDIRECT.match(page.get("text", "")):

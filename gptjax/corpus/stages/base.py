@@ -35,8 +35,8 @@ class CorpusStage:
       name: the name of its folder in work/, and its name in messages and the manifest. Name, `version`, options and
         inputs decide whether a task is already done; the place of the code does not matter.
       version: raise it when a change of the code changes the output.
-      function: (task, folder) → report, at the top of a module: writes files into the folder, the same bytes whenever
-        and wherever it runs, and returns JSON (engine/stage.py).
+      function: (task, folder) → report, at the top level of a module: writes files into the folder, the same bytes
+        whenever and wherever it runs, and returns JSON (engine/stage.py).
       after: only for a user's stage: the name of the stage that it follows, one of `config.PLACES`.
     """
 
@@ -68,7 +68,7 @@ class CorpusStage:
         """Adds the results to the corpus: for each task {'files': {name: entry}, 'report': …}, in the tasks' order."""
 
     def run(self, corpus: Corpus) -> None:
-        """Does the tasks that are not done yet."""
+        """Runs the tasks that are not done yet."""
         self.finish(corpus, corpus.run(self, *self.tasks(corpus)))
 
 
@@ -85,7 +85,7 @@ def importable_name(field: str, function: Callable) -> str:
         found = None
     if found is not function:
         raise ConfigError(
-            f"{field}: its function must stand at the top of a module that other processes can import, "
+            f"{field}: its function must be at the top level of a module that other processes can import, "
             "not in the config file itself"
         )
     return name

@@ -45,8 +45,8 @@ STATISTICS = pa.schema(
 def clean(task: Task, folder: Path) -> dict:
     """Writes documents.parquet, and statistics.parquet (STATISTICS) with a row for each of its rows.
 
-    inputs: documents; code: whether they are code, which is hardly repaired and has no language; statistics: whether
-    rules need them. options: mend, language (whether to do these), personal (kinds to mask).
+    inputs: documents; code: whether they are code, where only line ends are repaired and no language is detected;
+    statistics: whether rules need them. options: mend, language (whether to do these), personal (kinds to mask).
 
     Reports documents and bytes after cleaning; the number of repaired documents, by repair; the number of masked
     places, by kind; languages and lengths (histogram.py).

@@ -31,7 +31,7 @@ HITS = pa.schema(
         "row": pa.uint32(),
         "id": pa.uint64(),  # of the document
         "set": pa.string(),
-        "item": pa.string(),  # the item that shares most with it
+        "item": pa.string(),  # the item that shares most n-grams with it
         "ngrams": pa.uint32(),  # different n-grams of the set in the document
         "text": pa.string(),  # the first shared passage
     }
@@ -48,7 +48,7 @@ def index_evaluations(task: Task, folder: Path) -> dict:
 
 
 def contaminate(task: Task, folder: Path) -> dict:
-    """Writes hits.parquet, a row for each document and set that share something; verdicts.parquet, on documents that
+    """Writes hits.parquet, a row for each document and set that share n-grams; verdicts.parquet, on documents that
     share least_hits n-grams with a set; grams.npz: the grams that were found, and those in documents that stay.
 
     inputs: documents, verdicts, index. options: action, least_hits.

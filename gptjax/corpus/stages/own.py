@@ -1,4 +1,4 @@
-"""The user's own stage: a function that is given one document at a time, and keeps, changes or drops it."""
+"""The user's own stage: a function that gets one document at a time, and keeps, changes or drops it."""
 
 from __future__ import annotations
 

@@ -130,7 +130,7 @@ def _shortened(
 def _split_keys(texts: list[str], parents: np.ndarray, representatives: np.ndarray) -> np.ndarray:
     keys = np.where(representatives, representatives, parents)
     for place in np.flatnonzero(keys == 0):
-        keys[place] = xxhash.xxh3_64_intdigest(texts[place].encode())  # exact copies at least share a side
+        keys[place] = xxhash.xxh3_64_intdigest(texts[place].encode())  # at least exact copies are in the same split
     return keys
 
 

@@ -39,7 +39,7 @@ SAMPLE_SCHEMA = pa.schema({"text": pa.large_string()})  # of files of chunks
 
 
 def sample(task: Task, folder: Path) -> dict:
-    """Draws chunks of running text, each with the same probability, whatever its document.
+    """Draws chunks of running text, each with the same probability in every document.
 
     inputs: documents, verdicts, rate (the probability). options: split, seed; for pairs and labelled texts also form
     and sides: whether to learn from the sources (or texts), the targets, or both.

@@ -1,6 +1,6 @@
 """Traces places in a prepared folder's token stream back to their documents.
 
-The stream's files say which document each token belongs to, and the document's place in the corpus
+The stream's files record which document each token belongs to, and the document's place in the corpus
 (train.documents.npy, train.origins.npy). FOLDER/work, as long as it is kept, has the document with its origin and
 licence.
 """

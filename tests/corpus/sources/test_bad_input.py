@@ -219,7 +219,7 @@ def test_a_table_whose_lengths_are_wrong_is_not_read_beyond_its_end(tmp_path):
     assert read(tmp_path, "tables", "a.arrow", wrong) == ([], {"unreadable: corrupt arrow": 1})
 
 
-# --- Known damage ----------------------------------------------------------------------------------------------------
+# --- Known damage -----------------------------------------------------------------------------------------------------
 
 
 def test_an_empty_file_has_no_documents(seed):

@@ -202,7 +202,7 @@ def test_a_value_that_is_not_a_stage_is_refused(module, tmp_path):
         config(tmp_path, stages=("my_stages:shorten",))
     local = my_whole_stage.Count("a")
     local.function = lambda task, folder: {}
-    with pytest.raises(ConfigError, match="stages: count: its function must stand at the top of a module"):
+    with pytest.raises(ConfigError, match="stages: count: its function must be at the top level of a module"):
         validate(config(tmp_path, stages=(local,)))
 
 

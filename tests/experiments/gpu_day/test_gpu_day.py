@@ -34,7 +34,7 @@ def measure(how):
 """
 
 
-# --- One slice -------------------------------------------------------------------------------------------------------
+# --- One slice --------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -70,7 +70,7 @@ def test_a_slice_that_fails_reports_the_reason_and_keeps_its_rows(tmp_path, monk
     assert result["reason"] == (reason or "not finished after 60 s")
 
 
-# --- Which slice is next ---------------------------------------------------------------------------------------------
+# --- Which slice is next ----------------------------------------------------------------------------------------------
 
 
 def result_of(name, status="done", **changes):
@@ -110,7 +110,7 @@ def test_an_unfinished_line_of_a_killed_run_is_ignored(tmp_path):
     assert [result["slice"] for result in run.read_results([tmp_path, tmp_path / "missing"])] == ["a", "c"]
 
 
-# --- The slices ------------------------------------------------------------------------------------------------------
+# --- The slices -------------------------------------------------------------------------------------------------------
 
 
 def test_slices_have_unique_names_and_end_within_a_call():
@@ -135,7 +135,7 @@ def test_every_setting_of_training_is_a_valid_config_with_flash_attention():
             assert config.training.batch_size == setting["rows"]
 
 
-# --- The whole day ---------------------------------------------------------------------------------------------------
+# --- The whole day ----------------------------------------------------------------------------------------------------
 
 
 def rehearse(output, *flags):
