@@ -35,7 +35,7 @@ COLORS = {"16 experts, 4 used": "#d1495b", "dense": "#3b6fb6"}
 RATES = {"16 experts, 4 used": 0.002, "dense": 0.002}
 TRIED = (0.001, 0.002, 0.004)
 TUNE = {"training.duration": "100 steps", "evaluation.every": "100 steps"}
-COMPARE = {"training.duration": "300 steps", "evaluation.every": "50 steps"}
+COMPARE = {"training.duration": "600 steps", "evaluation.every": "100 steps"}
 COMMON = {
     "model.layers": "scan",
     "evaluation.tokens": 20_480,
