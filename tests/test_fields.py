@@ -24,7 +24,7 @@ def test_the_comment_beside_a_field_is_its_meaning_and_the_checks_say_what_is_al
     assert fields["model.width"].meaning.startswith("D") and fields["model.width"].allowed.startswith("at least 1")
     assert fields["model.norm"].allowed == "rmsnorm | layernorm" and fields["model.dropout"].allowed == "in [0, 1)"
     corpus = {field.name: field for field in described(gptjax.corpus.config.default)}
-    assert corpus["cleaning.repair"].meaning.startswith("mend broken encodings")  # of a section that is made elsewhere
+    assert corpus["cleaning.repair"].meaning.startswith("repair encodings")  # of a section that is made elsewhere
     assert (
         corpus["cleaning.c4.min_sentences"].meaning == "a document exactly at this threshold is kept"
     )  # of a group with one comment
