@@ -30,7 +30,7 @@ def versions_of(names: Iterable[str]) -> dict[str, str | None]:
 
 
 def changes(made_by: Mapping[str, str | None]) -> str:
-    """The libraries that have another version here, with both versions, in words; '' if there are none."""
+    """A text on the libraries that have another version here, with both versions; '' if there are none."""
     return ", ".join(
         f"{name} {_version_text(there)} (here {_version_text(here)})"
         for name, there in made_by.items()

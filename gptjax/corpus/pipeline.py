@@ -72,7 +72,7 @@ class Pipeline:
       folder: the folder to prepare.
 
     Raises:
-      ConfigError: it is known before anything is read that a stage cannot do what the config asks for.
+      ConfigError: a stage refuses the config, before anything is read.
     """
 
     def __init__(self, config: Any, listing: Listing, folder: Path, executor: TaskExecutor, watch: Watch):

@@ -90,7 +90,7 @@ def test_the_queue_is_read_again_when_outdated_or_forced(queue, monkeypatch):
     assert states.get_state("1") == "FAILED"
 
 
-def test_without_slurm_no_job_has_ended(queue, monkeypatch):
+def test_without_slurm_no_job_counts_as_ended(queue, monkeypatch):
     monkeypatch.setenv("PATH", "")
     assert JobStates().get_state("1", mode="force") == "UNKNOWN"
 

@@ -212,7 +212,7 @@ def test_an_empty_split_is_refused_early(folder, tmp_path, fraction, message):
 
 
 @pytest.mark.parametrize("count, by", [(1, "tail"), (3, "tail"), (400, "document")])
-def test_too_few_documents_are_split_by_their_tails_by_default(tmp_path, count, by):
+def test_a_corpus_of_few_documents_is_split_by_tails_by_default(tmp_path, count, by):
     (tmp_path / "texts.jsonl").write_text("".join(json.dumps({"text": f"{i} " * 300}) + "\n" for i in range(count)))
 
     def prepared(**fields):

@@ -163,7 +163,7 @@ def test_a_validation_sample_does_not_depend_on_seed_batch_size_or_order_of_fold
     assert everything.identity() == open_(path, "validation", windows=windows).identity()
 
 
-def test_packed_validation_pads_with_segment_0(folder, open_):
+def test_packed_validation_is_padded_with_segment_0(folder, open_):
     dataset = open_(folder, "validation", windows="packed", batch_size=8)
     batch = dataset.batch(0, np.arange(8))
     assert batch["weights"].sum() == 45
@@ -176,7 +176,7 @@ def test_rows_beyond_the_batch_are_refused(folder, open_):
         open_(folder).batch(0, np.arange(5))
 
 
-def test_mixture_draws_by_weight_and_each_source_keeps_its_epochs(folder, prepared, open_):
+def test_a_mixture_draws_by_weight_and_each_source_keeps_its_epochs(folder, prepared, open_):
     other = prepared("other", train=[np.arange(1000, 1000 + 5 * T)])
     dataset = open_(f"{folder}=3,{other}=1", batch_size=4)
     stream = first_tokens(dataset, 55)
@@ -187,7 +187,7 @@ def test_mixture_draws_by_weight_and_each_source_keeps_its_epochs(folder, prepar
     assert dataset.num_tokens == 88 + 40 and dataset.num_windows == 16
 
 
-def test_mixture_without_weights_is_by_size(folder, prepared, open_):
+def test_a_mixture_without_weights_draws_by_size(folder, prepared, open_):
     other = prepared("other", train=[np.arange(1000, 1000 + 22 * T)])
     stream = first_tokens(open_(f"{folder},{other}"), 33)  # 132 rows: four epochs of 11 + 22 windows
     assert np.count_nonzero(stream >= 1000) == 88

@@ -22,7 +22,7 @@ def masking(fraction=0.15, kind="bert", key=3):
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_shares_of_hidden_masked_random_and_kept_tokens(kind):
+def test_shares_of_hidden_masked_random_and_kept_tokens_are_the_requested_ones(kind):
     text = windows()["tokens"]
     rows = masking(kind=kind)(windows(), np.arange(SHAPE[0]))
     hidden = rows["weights"] == 1

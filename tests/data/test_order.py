@@ -126,7 +126,7 @@ def test_turns_keep_every_source_within_one_of_its_share(counts):
         assert rank[order == source].tolist() == list(range(count))
 
 
-def test_turns_of_one_large_and_many_small_shares():
+def test_one_large_and_many_small_sources_keep_their_shares():
     """If the source furthest behind always went first, the large one would fall behind."""
     assert np.abs(share_left([900] + [10] * 10)).max() < 1
 

@@ -13,7 +13,7 @@ REPOSITORY = EXAMPLES.parent
 
 
 @pytest.mark.parametrize("command", [["hadolint", "Containerfile"], ["shellcheck", "slurm.sbatch"]], ids=lambda c: c[0])
-def test_linters_find_nothing(command):
+def test_linters_report_no_errors(command):
     linter = Path(sys.executable).parent / command[0]
     if not linter.exists():
         pytest.skip(f"{command[0]} is not installed beside this Python (extra dev)")

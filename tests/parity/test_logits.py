@@ -374,7 +374,7 @@ def largest_difference(family, backend, random_params, dtype):
 
 @pytest.mark.parametrize("family", FAMILIES)
 @pytest.mark.parametrize("backend", ["reference", "xla"])
-def test_the_model_is_the_same_function_as_transformers(family, backend, random_params, without_float32):
+def test_the_model_computes_the_same_function_as_transformers(family, backend, random_params, without_float32):
     """If one function is computed in two ways in float64, with sums of at most 61 terms, only the last digits (2e-16)
     may differ, and three layers multiply that by less than a thousand.
     """

@@ -29,7 +29,7 @@ from gptjax.config import default
 
 
 def get_config():
-    """A model of two layers that lives for a second, saves all the time, and uses what could make a resume inexact."""
+    """A model of two layers that trains for a second, saves often, and uses all that could make a resume inexact."""
     config = default()
     config.model.update(num_layers=2, width=32, num_heads=2, dropout=0.1)
     config.data.update(path={data!r}, sequence_length=32)

@@ -84,7 +84,7 @@ class RecordedHandle:
 
 
 @pytest.mark.parametrize("slots", [1, 2, 100])
-def test_as_many_at_a_time_as_there_are_slots_and_all_in_order(scripted, view, slots):
+def test_runs_fill_all_slots_in_order(scripted, view, slots):
     runs, executor = scripted(WORKS, 5), Recorded(slots)
     assert list(execute(runs, executor, view, lambda: False)) == [run.name for run in runs] == executor.order
     assert executor.most == min(slots, 5)
@@ -151,7 +151,7 @@ def test_a_process_has_its_own_session_and_is_killed_with_its_children(scripted)
     assert not (run.workdir / "saved").exists() and exit_status(run.workdir) == 0
 
 
-def test_finish_in_a_handler_that_interrupts_a_wait(scripted):
+def test_finish_works_in_a_handler_that_interrupts_a_wait(scripted):
     """submitit does this on preemption; waiting with the process's own lock would never return."""
     (run,) = scripted(WAITS)
     launched = Launched(run.command, run.workdir, {})

@@ -226,7 +226,7 @@ def test_a_given_model_encodes_as_sentencepiece_does_and_text_is_decoded_unchang
     assert lossless or any(tokenizer.decode(tokenizer.encode(text)) == text for text in ("a b", "def"))
 
 
-def test_a_model_that_adds_a_space_before_every_text_adds_it_once_to_cut_texts():
+def test_a_space_before_every_text_is_added_once_to_a_text_in_segments():
     llama = sentencepiece_model("bpe", **LLAMA)
     assert llama.decode(llama.encode("a▁b")) == "a▁b" and llama.decode(llama.encode("▁ b")) == "▁ b"
     text = "a line of text\n\n" * 10_000

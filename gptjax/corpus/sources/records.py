@@ -190,7 +190,9 @@ def decode(
             skipped[f"{KEPT}read as {name}, {_HOW[found.how]}"] += 1
         return found.text
     if encoding_errors == "error":
-        raise ConfigError(f"{uri}: not {name} {found.damage}; encoding_errors = detect, replace or skip goes on")
+        raise ConfigError(
+            f"{uri}: not {name} {found.damage}; set encoding_errors to detect, replace or skip to continue"
+        )
     if encoding_errors == "skip":
         skipped[f"{UNREADABLE}not {name}"] += 1
         return None

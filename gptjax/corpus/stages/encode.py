@@ -86,7 +86,7 @@ def encode(task: Task, folder: Path) -> dict:
 
 
 def _batches(task: Task) -> Iterator[tuple[str, list[tuple[int, int]], list[str]]]:
-    """Yields (split, (id, row) of documents, their texts), some megabytes at a time."""
+    """Yields (split, (id, row) of documents, their texts), a few megabytes at a time."""
     held: dict[str, tuple[list, list, int]] = {}
     for some in remaining(task):
         most = task.inputs["most_held_out"]

@@ -66,7 +66,7 @@ class _Files:
 
     def _finish(self) -> None:
         writer, self._writer = self._writer, None
-        assert writer is not None  # whoever calls has one
+        assert writer is not None  # the caller has opened one
         writer.close()
         self._files[self._name] = {"documents": writer.documents, "bytes": writer.bytes}
 

@@ -201,7 +201,7 @@ def check_tokenizer(config: Any, of_sources: bool = False) -> None:
     if not os.path.exists(local_path(name, f"{prefix}name")):
         raise ConfigError(
             f"{prefix}name = {name!r}: expected one of {', '.join(MADE)}{suggestion(name, MADE)}, "
-            "or a prepared folder or tokenizer file, and there is none of that name"
+            "or an existing prepared folder or tokenizer file"
         )
     made = _load(f"{prefix}name", name)
     if vocab_size not in (0, made.vocab_size):

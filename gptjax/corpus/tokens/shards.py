@@ -70,5 +70,5 @@ class ShardWriter:
 
     def _finish_shard(self) -> None:
         shard, self._open_shard = self._open_shard, None
-        assert shard is not None  # whoever calls has one
+        assert shard is not None  # the caller has opened one
         self._shards.append({**shard.finish(), "tokens": shard.size // self._dtype.itemsize})

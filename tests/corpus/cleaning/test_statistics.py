@@ -35,7 +35,7 @@ BY_HAND = {
         "punctuated_line_share": 2 / 4, "short_line_share": 1, "newlines_per_word": 5 / 18, "mean_line_length": 70 / 5,
         "max_line_length": 23, "alphanumeric_share": 49 / 75,
     },
-    # "a b c d e" comes again at once and once more after x; no six words come twice, since x separates them.
+    # "a b c d e" occurs three times, the third time after x; no six words occur twice, since x separates them.
     "a b c d e a b c d e x a b c d e": {
         "characters": 31, "words": 16, "mean_word_length": 1, "alphabetic_word_share": 1,
         "top_2gram_share": 3 * len("a b") / 31, "top_3gram_share": 3 * len("a b c") / 31,

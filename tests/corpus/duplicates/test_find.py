@@ -75,7 +75,7 @@ def test_planted_copies_are_found_and_no_others(tmp_path):
     assert not [path for path in tmp_path.iterdir() if path.is_dir()]
 
 
-def test_similarities_counted_by_hand(tmp_path):
+def test_similarities_equal_those_counted_by_hand(tmp_path):
     """30 different words make 26 shingles of five words; changing an inner word changes five, the last word one."""
     original = [f"word{number}" for number in range(30)]
     changes = {
@@ -94,7 +94,7 @@ def test_similarities_counted_by_hand(tmp_path):
     assert {row["representative"] for row in drops} == {documents[0]["id"]}
 
 
-def test_without_verification_candidates_are_duplicates(tmp_path):
+def test_without_verification_all_candidates_count_as_duplicates(tmp_path):
     documents = rows(planted())
     report, clusters, _ = find(tmp_path, documents, threshold=0.8, verify=False)
     found, verified = clusters_found(clusters), true_clusters(documents, 0.8)

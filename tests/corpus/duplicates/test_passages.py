@@ -114,7 +114,7 @@ def test_repeated_paragraphs_and_lines_are_found(tmp_path, kind, gap):
     assert (report["passages"], report["later_copies"]) == (5, 2)
 
 
-def test_no_documents_or_none_long_enough(tmp_path):
+def test_without_long_enough_documents_no_passage_is_found(tmp_path):
     report, kept = search(tmp_path / "short", ["a b c", "a b c", "d"], Passages(words=4))
     assert kept == ["a b c", "a b c", "d"] and report["passages"] == 0
 

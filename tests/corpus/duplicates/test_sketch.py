@@ -24,7 +24,7 @@ def sets_of(*sizes_and_starts):
     return np.concatenate(parts), np.cumsum([0, *map(len, parts)])
 
 
-def test_agreement_estimates_jaccard():
+def test_signature_agreement_estimates_jaccard():
     """The estimate is unbiased and has the spread of independent draws: √(J(1-J)/K)."""
     jaccards, permutations = [], 256
     errors = []

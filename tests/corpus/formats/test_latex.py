@@ -113,7 +113,7 @@ FILES = {
 }
 
 
-def test_included_files_are_the_projects_own():
+def test_only_the_projects_own_files_are_included():
     flat = flatten("main.tex", FILES, FILES.__getitem__, 10**6)
     assert (
         "ONE" in flat.source and "THREE" in flat.source and "TWO" in flat.source and "\\newcommand{\\x}" in flat.source

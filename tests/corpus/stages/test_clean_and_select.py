@@ -67,7 +67,7 @@ def test_clean_keeps_every_row_and_id(tmp_path):
     assert statistics[3]["max_line_length"] == 300 and statistics[0]["words"] == 15
 
 
-def test_clean_reports_what_it_did(tmp_path):
+def test_clean_reports_its_changes(tmp_path):
     report = cleaned(tmp_path, TEXTS)[0]["report"]
     assert report["documents"] == len(TEXTS) and report["bytes"] == sum(size for _, size in report["lengths"].values())
     assert report["repaired"] == {"encoding": 2, "invisible characters": 1, "line ends": 1}
@@ -124,7 +124,7 @@ def test_select_writes_verdicts_counts_and_examples(tmp_path):
     assert examples["empty"][0]["uri"] == "u4" and int(examples["empty"][0]["id"], 16) == verdicts[2]["id"]
 
 
-def test_select_by_language(tmp_path):
+def test_select_drops_other_languages(tmp_path):
     report, verdicts = selected(tmp_path, [ENGLISH, GERMAN], [], languages=["en"])
     assert report["reasons"] == {"other language": [1, 1]} and [each["row"] for each in verdicts] == [1]
 

@@ -61,7 +61,7 @@ def dataset(folder, windows, path=None):
 
 @pytest.mark.parametrize("alone", ["", "marked"])
 @pytest.mark.parametrize("windows", ["contiguous", "packed"])
-def test_the_documents_of_a_row_encoded_again_are_its_tokens(folder, windows, alone):
+def test_encoding_the_documents_of_a_row_gives_its_tokens(folder, windows, alone):
     found = dataset(folder, windows, alone and str(folder / alone))
     tracers = {name: Tracer(folder / name) for name in ("books", "web", "marked")}
     tokens = tokenizer.load(folder / "books")

@@ -154,7 +154,7 @@ EVERY = {each.name for each in slices.REHEARSAL}
     [{"training llama:1b, gptjax", "broken"}, pytest.param(EVERY - {"fp8"}, marks=pytest.mark.exhaustive)],
     ids=len,
 )
-def test_a_rehearsal_and_its_report(tmp_path, monkeypatch, rehearsed):
+def test_a_rehearsal_runs_every_slice_and_reports_it(tmp_path, monkeypatch, rehearsed):
     """Runs two slices that an earlier day has not done; `make test-exhaustive` runs nearly all."""
     earlier, output = tmp_path / "earlier", tmp_path / "day"
     for folder in (earlier, output):
