@@ -14,7 +14,7 @@ COMMANDS = {
     "prepare": "turns text, web pages, code, books or papers into tokens",
     "train": "trains a model; resumes after a stop or a crash",
     "sample": "writes text with a trained model",
-    "evaluate": "asks a trained model the questions of tasks, and compares runs by their answers",
+    "evaluate": "evaluates a trained model on tasks and texts, and compares runs by their scores",
     "classify": "labels texts with a trained classifier, or scores it",
     "compare": "compares runs: a table, a plot, and the differences of their configs",
     "sweep": "trains many runs and shows which settings are best",
@@ -54,7 +54,7 @@ def overview() -> str:
         [
             "Build a GPT-style language model from scratch on JAX: prepare text, train, evaluate and sample.",
             "",
-            "gptjax COMMAND [--flag=value …]; every command has --help; those with --config have --help_config, too.",
+            "gptjax COMMAND [--flag=value …]; every command has --help; those with --config also have --help_config.",
             "",
             *lines,
         ]

@@ -42,7 +42,7 @@ TEXT = flags.DEFINE_multi_string("text", [], "A text to classify; may be given s
 TEXTS_FILE = flags.DEFINE_string("texts_file", None, "A file of texts, one per line; in a .jsonl file, JSON strings.")
 DATA = flags.DEFINE_string("data", None, "A prepared folder of labelled texts to score instead.")
 SPLIT = flags.DEFINE_enum("split", "test", SPLITS, "Which split of --data to score.")
-BATCH_SIZE = flags.DEFINE_integer("batch_size", 32, "How many texts to read at the same time.", 1)
+BATCH_SIZE = flags.DEFINE_integer("batch_size", 32, "Number of texts to read at the same time.", 1)
 JSON = flags.DEFINE_string("json", None, "Write the labels, with all probabilities, to this file.")
 
 
@@ -74,7 +74,7 @@ def main(argv: list[str]) -> None:
 
 
 def load_run() -> Run:
-    """Raises ConfigError: the run is not that of a classifier, or its files do not belong together."""
+    """Raises ConfigError: the run is not a classifier's, or its files do not belong together."""
     params, config, metadata = load_for_inference(WORKDIR.value, CHECKPOINT.value, EMA.value, OWN_FUNCTIONS.value)
     labels = metadata["fingerprint"].get("labels")
     if config.model.family != "classifier" or not labels:

@@ -104,13 +104,13 @@ def run(
 
     Args:
       flags: the command's flags.
-      arguments: the largest number of arguments besides the flags.
-      outlives_console: whether the command goes on when nobody reads its stdout any more, because its product is
-        files. Other commands then end quietly, as `| head` expects.
+      arguments: the maximum number of arguments besides the flags.
+      outlives_console: whether the command continues when its stdout is closed, because it produces files. Other
+        commands then end without a message, as `| head` expects.
 
     Mistakes of the user (`ConfigError`, bad flags, stray arguments) and failures of the machine (`OSError`: no space
-    left, no permission) end in one line on stderr and exit code 2; a run that cannot go on (`RunError`) in one line and
-    exit code 1; Ctrl-C in 130. Anything else is a bug and keeps its traceback.
+    left, no permission) end in one line on stderr and exit code 2; a run that cannot continue (`RunError`) ends in one
+    line and exit code 1, and Ctrl-C in exit code 130. Anything else is a bug and keeps its traceback.
     """
 
     def guarded(argv: list[str]) -> int | None:
@@ -141,7 +141,7 @@ def run(
             sys.exit(PIPE_CLOSED)
         except KeyboardInterrupt:
             print("interrupted", file=sys.stderr)
-            if is_own_process:  # shutting down waits for libraries' threads, or crashes while one of them compiles
+            if is_own_process:  # Python's shutdown waits for libraries' threads, or crashes while one of them compiles
                 exit_at_once(INTERRUPTED)
             sys.exit(INTERRUPTED)
 
@@ -162,7 +162,7 @@ def _interrupts_raised() -> Iterator[bool]:
 
 
 def _set_up_logs() -> None:
-    """Makes log messages sentences on the current stderr, without libraries' tracebacks and terminal escapes.
+    """Prints log messages on the current stderr in one line each, without tracebacks and terminal escapes.
 
     `run` reports errors of the main thread. An error in a library's thread, or while Python shuts down, is logged here
     if the machine caused it (a full disk); otherwise it keeps its traceback. Orbax logs errors that it also raises, so

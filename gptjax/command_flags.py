@@ -1,4 +1,4 @@
-"""The flags of a command: absl's flags in a set of their own, so that one process can import several commands."""
+"""The flags of a command, in a separate set of absl flags, so that one process can import several commands."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from gptjax.user_code import load_config
 class Flags:
     """absl's DEFINE_ functions for the flags of one command, which `cli.run` parses when the command starts.
 
-    By default absl keeps the flags of all modules together and refuses a name that two of them define.
+    By default, absl keeps the flags of all modules in one set and refuses a name that two modules define.
 
     Attributes:
       values: absl's values of these flags.
@@ -79,36 +79,34 @@ class Flags:
         coordinator = self.DEFINE_string(
             "coordinator", None, "Several processes: the address of process 0, as HOST:PORT."
         )
-        num_processes = self.DEFINE_integer(
-            "num_processes", None, "Several processes: how many there are.", lower_bound=1
-        )
+        num_processes = self.DEFINE_integer("num_processes", None, "Several processes: their number.", lower_bound=1)
         process_id = self.DEFINE_integer(
             "process_id", None, "Several processes: the number of this one, from 0.", lower_bound=0
         )
         initialization = self.DEFINE_float(
             "initialization_timeout",
             Timeouts.initialization,
-            "Several processes: seconds to wait for all of them to start.",
+            "Several processes: seconds to wait until all have started.",
             0.0,
         )
         heartbeat = self.DEFINE_float(
             "heartbeat_timeout",
             Timeouts.heartbeat,
-            "Several processes: seconds without a sign of life after which a process counts as lost.",
+            "Several processes: seconds without a heartbeat after which a process counts as lost.",
             1.0,
         )
         startup = self.DEFINE_float(
             "startup_timeout",
             Timeouts.startup,
             "Several processes: seconds without progress in opening data, restoring and compiling after which the run "
-            "counts as hung and ends; from the first batch on, --batch_timeout counts. 0: no limit.",
+            "counts as hung and ends; from the first batch on, --batch_timeout applies. 0: no limit.",
             0.0,
         )
         batch = self.DEFINE_float(
             "batch_timeout",
             Timeouts.batch,
             "Several processes: seconds without a new batch after which the run counts as hung and ends; compiling, "
-            "evaluating and saving count, too. 0: no limit.",
+            "evaluating and saving count as well. 0: no limit.",
             0.0,
         )
 

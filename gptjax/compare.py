@@ -1,4 +1,4 @@
-"""Runs side by side: python -m gptjax.compare RUN RUN … [--plot=compared.png]
+"""Compares runs: python -m gptjax.compare RUN RUN … [--plot=compared.png]
 
   python -m gptjax.compare runs/first runs/second               a table, and the differences of their configs
   python -m gptjax.compare runs/widths/*/ --plot=widths.png     every run of a sweep, with a plot

@@ -130,7 +130,7 @@ def check_fields(config: ConfigDict | Section, reference: ConfigDict | None = No
     """Checks that the config has exactly the fields of `reference` (by default `default()`), with their types.
 
     Raises:
-      ConfigError: it has not.
+      ConfigError: a field is unknown, is missing, or has another type.
     """
     known, given = flatten(default() if reference is None else reference), flatten(config)
     for field, value in given.items():
@@ -162,8 +162,8 @@ def _check_storable(field: str, value: Any, kind: type) -> None:
 
 
 def validate(config: ConfigDict | Settings) -> None:
-    """Checks all that can be checked without data, devices and models. A family checks its own fields of the `model`
-    section (model/families.py: `validate_model`).
+    """Checks everything that can be checked without data, devices and models. A family checks its own fields of the
+    `model` section (model/families.py: `validate_model`).
 
     Raises:
       ConfigError: the first invalid field, with its value and what is allowed.
@@ -308,7 +308,7 @@ def is_computed(field: str) -> bool:
 
 
 def hash_of(config: ConfigDict | Section) -> str:
-    """Returns twelve hexadecimal digits that change when a resolved config computes something else.
+    """Returns twelve hexadecimal digits that identify what a resolved config computes.
 
     Fields of NOT_COMPUTED are ignored, and so are the parent folders of data and of another run's parameters: for
     'data/web=0.7,data/code=0.3', only 'web=0.7,code=0.3' counts. A run that is moved to another machine or mesh keeps

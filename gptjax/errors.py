@@ -6,7 +6,7 @@ class ConfigError(ValueError):
 
 
 class RunError(RuntimeError):
-    """A run with valid settings cannot continue. The message says what happened and what helps."""
+    """A run with valid settings cannot continue. The message says what happened and what to do."""
 
 
 def setting_text(name: str, value: object) -> str:

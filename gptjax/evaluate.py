@@ -1,7 +1,7 @@
-"""How well does a model do? python -m gptjax.evaluate --workdir=runs/mine --tasks=hellaswag,blimp --task_data=data/eval
+"""Evaluates a model: python -m gptjax.evaluate --workdir=runs/mine --tasks=hellaswag,blimp --task_data=data/eval
 
-  … --tasks=core                                        the centred average of those of 22 tasks whose data are there
-  … --tasks=cards/quiz.toml                             a task of your own: a card and a file of questions
+  … --tasks=core                                        the centred average of 22 tasks (those with data)
+  … --tasks=cards/quiz.toml                             your own task: a card and a file of questions
   … --tasks=translation --task_data=data/fra_eng        the held-out pairs of a prepared folder
   … --tasks=blimp --average=3                           the mean of the parameters of the last 3 checkpoints
   … --text=books,data/mine                              perplexity, bits per byte, token accuracy, by domain
@@ -9,9 +9,9 @@
   … --harness --tasks=my/quiz.yaml                      tasks of the library lm_eval, from local files
   python -m gptjax.evaluate compare runs/a runs/b --plot=compared.png       differences in pairs, with p-values
 
-The cards in configs/tasks say what each task asks and where people get its data; --task_data names folders that have
-them. Results are written into the run: evaluation/step-00002000/results.json, beside it the answers in items/TASK.jsonl
-and .eval_results/*.yaml for the Hugging Face hub. A killed evaluation continues where it stopped.
+The cards in configs/tasks say what each task asks and where its data are available; --task_data names folders with the
+data. Results are written into the run's folder: evaluation/step-00002000/results.json, beside it the answers in
+items/TASK.jsonl and .eval_results/*.yaml for the Hugging Face hub. A killed evaluation continues where it stopped.
 """
 
 from __future__ import annotations
@@ -59,12 +59,12 @@ AVERAGE = flags.DEFINE_integer(
 )
 TASKS = flags.DEFINE_string("tasks", None, "Cards of configs/tasks, paths of cards, or core, separated by commas.")
 TASK_DATA = flags.DEFINE_list(
-    "task_data", [], "Folders that hold the tasks' data. The run's own prepared folder is looked into as well."
+    "task_data", [], "Folders with the tasks' data. The run's own prepared folder is searched as well."
 )
 HARNESS = flags.DEFINE_bool(
     "harness",
     False,
-    "The tasks are lm_eval's: names of its own tasks whose data are on this machine, or paths of its YAML files.",
+    "Use lm_eval's tasks: names of its tasks whose data are on this machine, or paths of its YAML files.",
 )
 TEXT = flags.DEFINE_list(
     "text",
@@ -74,17 +74,17 @@ TEXT = flags.DEFINE_list(
 LIMIT = flags.DEFINE_integer(
     "limit",
     0,
-    "The largest number of items per task, drawn by the card's seed (--harness: the first); 0: all.",
+    "The maximum number of items per task, drawn by the card's seed (--harness: the first items); 0: all.",
     0,
 )
 FEW_SHOT = flags.DEFINE_integer("few_shot", None, "Solved examples before each prompt. Default: as the card says.", 0)
 NUM_BEAMS = flags.DEFINE_integer(
-    "num_beams", 0, "The number of beams with which texts are searched for, as in sample --num_beams; 0: greedy.", 0
+    "num_beams", 0, "The number of beams of a beam search for texts, as in sample --num_beams; 0: greedy.", 0
 )
 PLOT = flags.DEFINE_string("plot", None, "compare: draw the scores of all runs into this file: .png, .svg or .pdf.")
 
 COMPARE = "compare"
-TABLE_WIDTH = 160  # columns, where no terminal says how many there are
+TABLE_WIDTH = 160  # columns, if there is no terminal
 
 
 def main(argv: list[str]) -> None:
@@ -119,7 +119,7 @@ def compare(runs: list[str], console: Console) -> None:
 
 
 def evaluate(run: Path, names: str, console: Console) -> None:
-    """Reads the tasks, then the model, asks, and writes and prints the results."""
+    """Reads the tasks and the model, evaluates, and writes and prints the results."""
     data = [local_path(folder, "--task_data") for folder in TASK_DATA.value]
     use_compilation_cache()
     averaged: list[dict] = []
@@ -186,7 +186,7 @@ def read_text(
     folder: Path,
     progress: Progress = lambda name, done, total: None,
 ) -> dict[str, Any]:
-    """Domain → scores; what the documents add to them is recorded, and not computed again.
+    """Domain → scores. The sums of each document are recorded and not computed again.
 
     Raises:
       ConfigError: the model does not continue texts, and as `score_texts`.
@@ -210,14 +210,14 @@ def read_text(
 
 
 def load_model(run: Path, params: Any, config: Any, metadata: dict) -> tuple[ModelAnswerer, dict[str, Any]]:
-    """The model, ready to answer, and all that its answers depend on.
+    """The model that answers, and everything that its answers depend on.
 
     Raises:
       ConfigError: config, tokenizer and checkpoint in the folder do not belong together.
     """
     run_tokenizer = tokenizer.load(run)
     check_tokenizer(metadata, run_tokenizer.hash, f"--workdir={run}")
-    if jax.default_backend() == "cpu":  # on a CPU only matrix products gain from bfloat16
+    if jax.default_backend() == "cpu":  # on a CPU, only matrix products are faster in bfloat16
         config = dataclasses.replace(config, model=dataclasses.replace(config.model, dtype="float32"))
     answerer = ModelAnswerer(
         params,
@@ -248,10 +248,10 @@ def ask(tasks: list[Task], answerer: ModelAnswerer, subject: Subject, folder: Pa
 
 @contextlib.contextmanager
 def progress_bars(console: Console, unit: str, all_of: Mapping[str, int] | None = None) -> Iterator[Progress]:
-    """A function of (name, how many are done, how many there are), which draws bars on a terminal, and elsewhere prints
-    a line when all of a name are done.
+    """A function of (name, number done, total), which draws bars on a terminal. Elsewhere it prints a line when all
+    items of a name are done.
 
-    all_of: names of which the bars stand there from the beginning.
+    all_of: names whose bars are shown from the beginning.
     """
     began = time.monotonic()
     with Bars(console=console, transient=True, disable=not console.is_terminal) as bars:

@@ -40,7 +40,7 @@ class Field:
 
 def described(make: Callable[[], ConfigDict]) -> list[Field]:
     """Returns the fields of `make()` in their order. The module of `make` may have a dataclass `Settings` that declares
-    all or most of them, and a function `allowed` from a field's name to its allowed values."""
+    all or most of the fields, and a function `allowed` from a field's name to its allowed values."""
     module = sys.modules[make.__module__]
     meanings = dict(_meanings(make))
     if hasattr(module, "Settings"):
@@ -87,7 +87,7 @@ def _meanings(make: Callable) -> Iterator[tuple[str, str]]:
 def _of(name: str, value: ast.expr, line: int, comments: dict[int, str], make: Callable) -> Iterator[tuple[str, str]]:
     if isinstance(value, ast.Call):
         inner = ast.unparse(value.func)
-        if inner.endswith(".default"):  # the section is made elsewhere
+        if inner.endswith(".default"):  # the section is defined elsewhere
             module = make.__globals__[inner.partition(".")[0]]
             yield from ((f"{name}.{key}" if key else name, text) for key, text in _meanings(module.default))
             return

@@ -1,7 +1,7 @@
 """Explains wrong flags in one sentence: the flag as it was typed, its value, and what is allowed.
 
   check_arguments(arguments, command)   before parsing: finds what absl would ignore or answer with a traceback
-  explained(error, command)             puts an error that absl raised into a sentence
+  explained(error, command)             explains an error that absl raised in one sentence
   check_numbers(command)                after parsing: finds numbers that are not valid for any flag
 
 `command` is the flags of the command.

@@ -30,7 +30,7 @@ def parsed(data: bytes | str, file: str, remedy: str, kind: type = dict) -> Any:
         problem = f"is not UTF-8 text (byte {error.start + 1:,} is 0x{error.object[error.start]:02x})"
     except json.JSONDecodeError as error:
         rest = text[error.pos :].rstrip()
-        is_part = _PART_OF_A_VALUE.fullmatch(rest) is not None  # also where nothing is left
+        is_part = _PART_OF_A_VALUE.fullmatch(rest) is not None  # also if nothing is left
         is_cut = is_part or error.msg.startswith("Unterminated string")
         if not text.strip():
             problem = "is empty"

@@ -69,7 +69,8 @@ class Plan:
 
     @property
     def rows_at_once(self) -> int:
-        """Sequences in a micro-batch, over all devices. Evaluation uses as many, so that it fits if training fits."""
+        """Sequences per micro-batch, over all devices. Evaluation uses the same number, so that it fits in memory if
+        training fits."""
         return self.config.training.batch_size // self.config.training.gradient_accumulation_steps
 
     @functools.cached_property
@@ -89,7 +90,8 @@ class Plan:
 
     @functools.cached_property
     def peak(self) -> Peak:
-        """The peak speed of all devices together. No table has a CPU's, so it is measured when this is first read."""
+        """The peak speed of all devices together. For CPUs, no table has it, so it is measured when this is first
+        read."""
         if isinstance(self.devices, AbstractDevices):
             return peak_of(self.devices.kind, self.mesh.size, self.config.model.dtype)
         return peak_flops(self.devices, self.config.model.dtype)
@@ -135,7 +137,7 @@ def plan(config: ConfigDict | Settings, data: DataFacts, devices: Sequence[jax.D
 def resolve(config: ConfigDict | Settings, data: DataFacts, platform: str, batch_devices: int) -> Settings:
     """Returns the config with every `auto` resolved for these devices and this tokenizer.
 
-    platform: the devices' platform, or '' if it is unknown; what depends on it then stays `auto`.
+    platform: the devices' platform, or '' if it is unknown; fields that depend on it then stay `auto`.
     batch_devices: the number of devices over which the rows of a batch are split.
 
     Raises:

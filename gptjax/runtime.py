@@ -1,4 +1,4 @@
-"""Settings of the process that make it faster: a cache of compiled programs, and freed memory that is kept."""
+"""Process settings for speed: a cache of compiled programs, and reuse of freed memory."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def use_compilation_cache() -> None:
     """Keeps compiled programs between runs, so that the second start of a command does not compile again.
 
     The cache is in JAX_COMPILATION_CACHE_DIR, or else in the user's cache folder. Only the user should be able to write
-    there. JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS, where it is set, says what is worth keeping.
+    there. JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS, if set, gives the compilation time from which programs are kept.
     """
     if not jax.config.jax_compilation_cache_dir:  # type: ignore[attr-defined]  # JAX defines its settings at run time
         jax.config.update("jax_compilation_cache_dir", str(cache_folder() / "xla"))
@@ -35,9 +35,9 @@ def keep_freed_memory() -> bool:
 
     XLA:CPU allocates its temporaries anew in every step. By default, blocks of this size come from mmap and return to
     the system when the step ends, so every step maps and zeroes all pages again: on a CPU, page faults can take a third
-    of a training step. After this call the blocks come from one heap that only grows, so the process holds the most
-    memory that it ever needed. Call this function before JAX starts its threads, because their own heaps cannot hold
-    large blocks. Without glibc it changes nothing.
+    of a training step. After this call the blocks come from one heap that only grows, so the process keeps its peak
+    memory. Call this function before JAX starts its threads, because their own heaps cannot hold large blocks. Without
+    glibc, it has no effect.
     """
     if not sys.platform.startswith("linux"):
         return False

@@ -3,13 +3,13 @@
   … --num_samples=3 --temperature=1.0 --top_k=50            three continuations, from seeds 0, 1 and 2
   … --prompts_file=prompts.txt --json=samples.json          one prompt per line; results with log-probabilities
   … --checkpoint=best --stop='\\n\\n' --escapes --stream      the best checkpoint; up to an empty line; shown live
-  … --num_beams=4 --num_samples=2                            the two best texts of a beam search, without drawing
+  … --num_beams=4 --num_samples=2                            the two best texts of a beam search, without sampling
   … --prompt=-                                              the prompt from standard input
 
 A prompt is the beginning of a document, as in training; with --nobegin it is a piece from inside a document. Without a
-prompt, in a terminal, you type prompts and read the answers; Ctrl-D ends. The text goes to stdout, all messages go to
-stderr. A continuation depends only on its prompt and seed. It ends at the end-of-text token, at a stop string, after
---max_new_tokens, or when the model's context is full; a message says which.
+prompt, in a terminal, you type prompts and read the continuations; Ctrl-D ends. The text goes to stdout, all messages
+go to stderr. A continuation depends only on its prompt and seed. It ends at the end-of-text token, at a stop string,
+after --max_new_tokens, or when the model's context is full; a message says which.
 """
 
 from __future__ import annotations
@@ -55,8 +55,8 @@ BEGIN = flags.DEFINE_bool(
 PROMPTS_FILE = flags.DEFINE_string(
     "prompts_file", None, "A file of prompts, one per line; in a .jsonl file, one JSON string per line."
 )
-NUM_SAMPLES = flags.DEFINE_integer("num_samples", 1, "How many continuations to write for each prompt.", 1)
-MAX_NEW_TOKENS = flags.DEFINE_integer("max_new_tokens", 256, "Largest number of tokens in a continuation.", 1)
+NUM_SAMPLES = flags.DEFINE_integer("num_samples", 1, "Number of continuations per prompt.", 1)
+MAX_NEW_TOKENS = flags.DEFINE_integer("max_new_tokens", 256, "Maximum number of tokens in a continuation.", 1)
 TEMPERATURE = flags.DEFINE_float(
     "temperature", 0.8, "Higher values give more varied text; 0: always take the most probable token."
 )
@@ -88,7 +88,7 @@ ESCAPES = flags.DEFINE_bool(
 SEED = flags.DEFINE_integer(
     "seed", 0, "Seed of the first continuation of each prompt; the others use the next numbers."
 )
-BATCH_SIZE = flags.DEFINE_integer("batch_size", 32, "How many continuations to compute at the same time.", 1)
+BATCH_SIZE = flags.DEFINE_integer("batch_size", 32, "Number of continuations to compute at the same time.", 1)
 WEIGHTS = flags.DEFINE_enum(
     "weights",
     None,
@@ -105,7 +105,7 @@ MESH = flags.DEFINE_string(
 SEARCH_FLAGS = (NUM_BEAMS, LENGTH_PENALTY)
 DRAWING_FLAGS = (TEMPERATURE, TOP_K, TOP_P, MIN_P, REPETITION_PENALTY, STOP, SEED)
 GENERATION_FLAGS = (MAX_NEW_TOKENS, *DRAWING_FLAGS, *SEARCH_FLAGS)
-STREAM = flags.DEFINE_bool("stream", False, "Show the text while it is written, one continuation after the other.")
+STREAM = flags.DEFINE_bool("stream", False, "Show the text while it is generated, one continuation after another.")
 JSON = flags.DEFINE_string("json", None, "Write the completions, with tokens and log-probabilities, to this file.")
 
 
@@ -120,7 +120,7 @@ def write_text() -> None:
     if WORKDIR.value is None:
         raise ConfigError("--workdir is missing: must be the folder of a training run (see --help)")
     json_path = output_file(JSON.value, "--json") if JSON.value is not None else None
-    if json_path:  # the file must be written even if nobody reads stdout to its end
+    if json_path:  # the file must be written even if stdout is closed early
         set_up_streams(outlive=True)
     check_values()
     prompts = chosen_prompts()
@@ -228,7 +228,7 @@ def load_generator(notes: Console) -> tuple[Generator, bool]:
     is_average = means_average(metadata, EMA.value)
     count = sum(x.size for x in jax.tree.leaves(params))
     platform = jax.default_backend() if mesh is None else f"{mesh.size} x {jax.default_backend()}"
-    # On a CPU only matrix products gain from bfloat16.
+    # On a CPU, only matrix products are faster in bfloat16.
     if jax.default_backend() == "cpu" and config.model.dtype == "bfloat16":
         config = dataclasses.replace(config, model=dataclasses.replace(config.model, dtype="float32"))
     generator = Generator(
@@ -284,7 +284,7 @@ def typed_lines(output: Console) -> Iterator[str]:
 
 
 def show_stream(generator: Generator, prompt: str, seed: int, output: Console, timing: Timing) -> Completion:
-    """Prints a continuation while it is written."""
+    """Prints a continuation while it is generated."""
     stream = generator.stream(prompt, seed=seed, timing=timing, **options())
     while True:
         try:

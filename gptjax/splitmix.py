@@ -1,7 +1,7 @@
 """SplitMix64 (Steele, Lea & Flood, OOPSLA 2014): scrambles 64 bits so that every output bit depends on every input bit.
 
-The n-th number of the generator with state s is mix(s + n · STEP). It is used wherever a random number must depend only
-on what it is drawn for: the order of training windows, the split and samples of a corpus, hashes of words.
+The n-th number of the generator with state s is mix(s + n · STEP). It is used where a random number must depend only on
+its purpose: the order of training windows, the split and samples of a corpus, hashes of words.
 """
 
 from __future__ import annotations

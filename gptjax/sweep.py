@@ -2,7 +2,7 @@
 
 The sweep file is Python: its get_sweep() names a config file and the points to run (gptjax/sweeping/algebra.py). Each
 run is a folder in DIR, the same as python -m gptjax.train would make. Give the same command again to continue a sweep:
-finished runs are skipped. If a run fails, the others go on; its last lines are shown, and the sweep ends with exit
+finished runs are skipped. If a run fails, the others continue; its last lines are shown, and the sweep ends with exit
 status 1. Ctrl-C and SIGTERM save the active runs first. The results are in DIR/results.csv and DIR/plots.
 
   python -m gptjax.sweep experiments/learning_rate_by_width/sweep.py --workdir=runs/widths --dry_run
@@ -65,7 +65,7 @@ def main(argv: list[str]) -> int:
         raise ConfigError("a sweep file is missing: python -m gptjax.sweep FILE.py --workdir=DIR (see --help)")
     if WORKDIR.value is None:
         raise ConfigError("--workdir is missing (see --help)")
-    jax.config.update("jax_platforms", "cpu")  # the devices are for the runs
+    jax.config.update("jax_platforms", "cpu")  # the devices are reserved for the runs
     console = Console()
     console = console if console.is_terminal else Console(width=LOG_WIDTH)
 

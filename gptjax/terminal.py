@@ -1,4 +1,4 @@
-"""Safe output of commands: foreign text cannot control the terminal, and a closed terminal does not end a run.
+"""Safe output of commands: untrusted text cannot control the terminal, and a closed terminal does not end a run.
 
 Run folders from other people, documents, tokenizer pieces and generated text may contain control codes, with which a
 terminal changes its title, writes to the clipboard or moves the cursor.
@@ -10,8 +10,8 @@ terminal changes its title, writes to the clipboard or moves the cursor.
   write_raw(console, text)     writes a command's product (a sample): filtered on a terminal, byte for byte to a file
                                or a pipe
 
-Every command calls `set_up_streams` once (cli.py): characters that stdout cannot encode are escaped, and a command
-whose product is files goes on when its console closes (`| head`, a closed ssh).
+Every command calls `set_up_streams` once (cli.py): characters that stdout cannot encode are escaped, and a command that
+produces files continues when its console closes (`| head`, a closed ssh).
 """
 
 from __future__ import annotations
@@ -33,11 +33,12 @@ from rich.text import Text
 
 # Control characters except newline and tab (C0, DEL, C1), line separators, and marks that change the text direction.
 _CODES = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069]")
-_GONE = {errno.EPIPE, errno.EIO, errno.ENXIO, errno.EBADF}  # the console is closed; a full disk may have room again
+# The console is closed; unlike these, a full disk may have room again.
+_GONE = {errno.EPIPE, errno.EIO, errno.ENXIO, errno.EBADF}
 
 
 def visible(text: str) -> str:
-    """Replaces every character that controls a terminal by a picture: ␛ for escape, � if there is no picture."""
+    """Replaces every character that controls a terminal by a symbol: ␛ for escape, � if there is no symbol."""
     return _CODES.sub(lambda code: _picture(code[0]), text.replace("\r\n", "\n"))
 
 
@@ -88,13 +89,13 @@ def write_raw(console: Console, text: str | Text, style: str = "") -> None:
 
 
 class ConsoleGone(Exception):
-    """The reader of stdout has gone."""
+    """The reader has closed stdout."""
 
 
 class _Outlet(io.FileIO):
-    """stdout or stderr. When its reader goes away, later writes are discarded.
+    """stdout or stderr. After its reader has closed it, writes are discarded.
 
-    outlived: whether to go on silently then; otherwise the first write that fails raises ConsoleGone.
+    outlived: whether to continue silently then; otherwise the first failed write raises ConsoleGone.
     """
 
     def __init__(self, descriptor: int, outlived: bool):
@@ -140,8 +141,8 @@ def exit_at_once(status: int) -> NoReturn:
 def set_up_streams(outlive: bool) -> None:
     """Makes stdout and stderr open and able to take any text.
 
-    outlive: whether the command goes on when the reader of its stdout goes away; otherwise ConsoleGone is raised. The
-      reader of stderr may always go away.
+    outlive: whether the command continues when its stdout is closed; otherwise ConsoleGone is raised. A closed stderr
+      is always ignored.
     """
     with contextlib.suppress(OSError):  # otherwise a file opened later could get the number of stdout
         while (lowest := os.open(os.devnull, os.O_RDWR)) < 3:

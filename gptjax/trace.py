@@ -1,8 +1,8 @@
-"""Which documents a training step read: python -m gptjax.trace --workdir=runs/mine --step=1200 --row=3
+"""Shows which documents a training step read: python -m gptjax.trace --workdir=runs/mine --step=1200 --row=3
 
 For one row of one training batch, the command shows each document that the row reads: which of its tokens, where it
 comes from, under which license, and its text. The prepared folder must be the one that the run was trained on; with its
-work/ folder the documents' own addresses and licenses are known, too.
+work/ folder, the addresses and licenses of single documents are known, too.
 """
 
 from __future__ import annotations

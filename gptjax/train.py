@@ -65,7 +65,7 @@ _CONFIG = flags.define_config()
 _WORKDIR = flags.DEFINE_string("workdir", None, "The run's folder. If it exists, the run in it is resumed.")
 _processes = flags.define_processes()
 
-CONVENTION = "causal"  # how the FLOPs behind every MFU are counted
+CONVENTION = "causal"  # how the FLOPs of every MFU are counted
 
 
 def main(argv: list[str]) -> int:
@@ -106,12 +106,12 @@ def main(argv: list[str]) -> int:
 
 @dataclasses.dataclass(frozen=True)
 class TrainingRun:
-    """A plan, together with the opened data, tokenizer and console that carry it out.
+    """A plan with the opened data, tokenizer and console.
 
     Attributes:
       validation: the windows that every evaluation scores, or None when evaluation is off.
       ask_tasks: from state to the scores of `evaluation.tasks`.
-      source_tokenizer: that of the sources of pairs, if they have one to themselves.
+      source_tokenizer: the tokenizer of the sources of pairs, if they have their own.
     """
 
     plan: Plan
@@ -172,7 +172,7 @@ def open_checkpoints(run: TrainingRun) -> Checkpoints:
 
 
 def start(run: TrainingRun, checkpoints: Checkpoints) -> tuple[TrainState, dict[str, Any], list[str]]:
-    """Returns what `starting_state` does, and writes to the workdir what must be there before a step is trained."""
+    """Returns the result of `starting_state`, and writes to the workdir what must exist before the first step."""
     state, interval, notes = starting_state(run.plan, run.data, checkpoints)
     step = int(state.step)
     if jax.process_index() == 0 and step < run.plan.total_steps:
@@ -190,7 +190,7 @@ def start(run: TrainingRun, checkpoints: Checkpoints) -> tuple[TrainState, dict[
 def train(
     run: TrainingRun, checkpoints: Checkpoints, state: TrainState, interval: dict[str, Any], notes: list[str]
 ) -> None:
-    """Trains from the state's step to the last one or until a signal; either way the run is then saved and plotted."""
+    """Trains from the state's step to the last step or until a signal, then saves and plots the run."""
     config, plan, start_step = run.config, run.plan, int(state.step)
     score = plan.trainer.objective.scores[0]
     best = BestScore(run.workdir, score, run.windows_scored, start_step)
@@ -310,7 +310,7 @@ def device_batches(run: TrainingRun, start_step: int) -> Iterator[dict[str, jax.
 
 
 def make_evaluation(run: TrainingRun) -> Callable[[TrainState], dict[str, Any]]:
-    """Returns a function from state to validation metrics; it uses the moving average of the parameters if kept."""
+    """Returns a function from state to validation metrics; it uses the moving average of the parameters, if any."""
     trainer, scores_of = run.plan.trainer, run.plan.trainer.objective.scores_of
     step, rows = trainer.evaluation_step(run.tokenizer), run.plan.rows_at_once
     return lambda state: validate(step, scores_of, state.best_params, run.validation, run.mesh, rows)
@@ -359,7 +359,7 @@ def show_end(
     scores: dict[str, float],
     best: float,
 ) -> None:
-    """Prints why the run ended and its figures. scores: of the last evaluation, if there was one."""
+    """Prints why the run ended, and its results. scores: of the last evaluation, if there was one."""
     plan = run.plan
     summary = consoles.run_summary(
         throughput,

@@ -77,7 +77,8 @@ def call_in_file(text: str, function: str, returns: type, fields: Callable[[], C
 
 
 def _no_such_file(path: str, argument: str | None) -> str:
-    """Says that the Python file does not exist, and suggests a similar one beside it or in the project's configs."""
+    """Reports that the Python file does not exist, and suggests a similar one in its folder or in the project's
+    configs."""
     if not path.strip():
         return f"{path!r} is not a file: give a Python file, such as configs/gpt2.py:124m"
     if argument is None and ":" in Path(path).name:  # gpt2:124m without .py
@@ -85,7 +86,7 @@ def _no_such_file(path: str, argument: str | None) -> str:
     here, configs = Path(path), Path(gptjax.__file__).parents[1] / "configs"
     beside = sorted(here.glob("*.py")) if here.is_dir() else sorted(here.parent.glob("*.py"))
     project = sorted((Path("configs") if Path("configs").is_dir() else configs).rglob("*.py"))
-    by_name = {file.stem: file for file in [*project, *beside]}  # files beside it take precedence
+    by_name = {file.stem: file for file in [*project, *beside]}  # files in the same folder take precedence
     close = difflib.get_close_matches(here.name.removesuffix(".py"), by_name, n=1, cutoff=0.6)
     like = [os.path.relpath(by_name[name]) for name in close]
     like = [f"{file}:{argument}" if argument else file for file in like]
@@ -119,7 +120,7 @@ def _what_went_wrong(error: BaseException, path: str, argument: str | None, fiel
     place = path if line is None else f"{path}, line {line}"
     if isinstance(error, ConfigError):
         own = line is None or _is_same(frames[-1][0].f_code.co_filename, path)
-        return str(error) if own else f"{place}: {error}"  # an error that the file raised needs no place
+        return str(error) if own else f"{place}: {error}"  # an error that the file itself raised needs no line
     if isinstance(error, SystemExit):
         return f"{place}: it ends the program with exit status {error.code!r}, but should return"
     of_field = _wrong_field(error.__traceback__, fields)
@@ -195,7 +196,7 @@ def named_function(field: str, text: str, takes: int | tuple[int, ...] | None = 
     module_name, _, name = text.partition(":")
     if not (all(part.isidentifier() for part in module_name.split(".")) and name.isidentifier()):
         raise ConfigError(f"{setting}: expected 'module:function', such as 'my_ideas:make'")
-    if (current := str(Path.cwd())) not in sys.path:  # an installed command does not look there by itself
+    if (current := str(Path.cwd())) not in sys.path:  # an installed command does not search it by default
         sys.path.append(current)
     try:
         module = importlib.import_module(module_name)
@@ -209,7 +210,7 @@ def named_function(field: str, text: str, takes: int | tuple[int, ...] | None = 
         raise ConfigError(f"{setting}: {error.filename}, line {error.lineno}: {error.msg}") from error
     except (Exception, SystemExit) as error:
         raise ConfigError(f"{setting}: {_place(error, module_name)}: {type(error).__name__}: {error}") from error
-    _hash_of(module)  # cached now, while the file is still the one that was imported
+    _hash_of(module)  # cached now, while the file is still as imported
     function = getattr(module, name, None)
     its_own = [key for key, value in vars(module).items() if getattr(value, "__module__", None) == module_name]
     if not callable(function) or getattr(function, "__module__", None) != module_name:
@@ -242,7 +243,7 @@ def code_hash(text: str) -> str | None:
 def _hash_of(module: ModuleType) -> str:
     try:
         loader: Any = module.__loader__
-        return hashlib.sha256(loader.get_data(module.__file__)).hexdigest()[:16]  # also out of a zip archive
+        return hashlib.sha256(loader.get_data(module.__file__)).hexdigest()[:16]  # also from a zip archive
     except (AttributeError, OSError, TypeError):
         if module.__name__ in sys.builtin_module_names:
             return f"Python {platform.python_version()}"

@@ -1,4 +1,4 @@
-"""Every test runs on eight CPU devices in one process, with absl's flags marked as parsed for Grain's workers."""
+"""All tests run on eight CPU devices in one process, with absl's flags marked as parsed for Grain's workers."""
 
 import gc
 import os
@@ -7,12 +7,13 @@ import signal
 import tempfile
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
-# Of the tests and of the processes that they start, most programs run once, and many are compiled by several tests. So
-# machine code is of the least effort (XLA's own passes, which tests look at, all stay; a GPU gets what users get), and
-# all processes of a session share what they have compiled. A JAX_COMPILATION_CACHE_DIR of one's own outlasts it.
+# Most programs of the tests and of the processes that they start run once, and many are compiled by several tests. XLA
+# therefore spends little effort on machine code (its own passes, which tests inspect, all run, and GPUs get the same
+# code as for users), and all processes of a session share compiled programs. A JAX_COMPILATION_CACHE_DIR that you set
+# is kept after the session.
 if os.environ["JAX_PLATFORMS"] == "cpu":
     os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
-if "JAX_COMPILATION_CACHE_DIR" not in os.environ:  # set by this line in what pytest-xdist starts
+if "JAX_COMPILATION_CACHE_DIR" not in os.environ:  # set by this line in the processes that pytest-xdist starts
     COMPILED = tempfile.TemporaryDirectory(prefix="gptjax-tests-")  # deleted when this process ends
     os.environ["JAX_COMPILATION_CACHE_DIR"] = COMPILED.name
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.05")
@@ -29,9 +30,10 @@ from gptjax.planning import resolve
 jax.config.update("jax_num_cpu_devices", 8)
 jax.config.update("jax_default_matmul_precision", "highest")
 flags.FLAGS.mark_as_parsed()
-# Tracing makes many objects that stay, among which the collector would look for cycles a hundred times as often.
+# Tracing makes many long-lived objects, which the garbage collector would otherwise search for cycles a hundred times
+# as often.
 gc.set_threshold(100_000, 20, 20)
-# Under `nohup` or in a shell's background these two are ignored, in every process that a test starts, too.
+# Under `nohup` or in the background of a shell, these two are ignored, also in every process that a test starts.
 signal.signal(signal.SIGHUP, signal.SIG_DFL)
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
@@ -49,7 +51,8 @@ def few_mappings():
 
 @pytest.fixture
 def tiny_config():
-    """A function of {section__field: value} → resolved config of a two-layer model, 16 wide, for eight devices."""
+    """A function from {section__field: value} to the resolved config of a two-layer model of width 16 for eight
+    devices."""
 
     def make(**fields):
         config = default()

@@ -1,4 +1,4 @@
-"""python -m gptjax.classify: labels of new texts, scores of a folder, and what it refuses."""
+"""The classify command: labels of new texts, scores of a folder, and errors."""
 
 import json
 
@@ -67,7 +67,7 @@ def test_scores_of_a_folder(trained):
     assert (trained / "run" / "classification" / "confusion.png").exists()
 
 
-def test_what_does_not_fit_is_refused(trained, tmp_path):
+def test_mismatched_labels_and_splits_are_refused(trained, tmp_path):
     write_folder(tmp_path / "other", labels=("ham", "egg"))
     run = f"--workdir={trained}/run"
     for flags, message in (

@@ -17,7 +17,7 @@ def train(*arguments, command="train"):
     return run_command(command, *arguments)
 
 
-def test_run_command_is_the_command_as_it_is_typed():
+def test_run_command_equals_the_command_as_typed():
     """The command line that tests use for `python -m gptjax.train`."""
     arguments = ["--config=configs/nothing.py", "--workdir=w"]
     typed, found = typed_command("train", *arguments), run_command("train", *arguments)
@@ -42,14 +42,14 @@ TINY = "--config=configs/stdlib_tiny.py"
         ([TINY, "--workdir=w", "--num_processes=2"], "missing: --coordinator, --process_id"),
     ],
 )
-def test_mistakes_end_in_one_line(arguments, message):
+def test_user_errors_end_in_one_line(arguments, message):
     result = train(*arguments)
     assert result.returncode == 2, result.stderr
     assert result.stderr.startswith("error: ") and result.stderr.count("\n") == 1
     assert message in result.stderr
 
 
-def test_a_config_file_that_fails_says_why(tmp_path):
+def test_an_error_in_a_config_file_is_reported(tmp_path):
     broken = tmp_path / "broken.py"
     broken.write_text("def get_config():\n    return 1 / 0\n")
     result = train(f"--config={broken}", "--workdir=w")
@@ -76,7 +76,7 @@ def test_help_lists_the_flags_and_exits_with_0():
         ("plain – text\n", "plain – text\n"),
     ],
 )
-def test_escapes_are_pythons(text, value):
+def test_escapes_are_those_of_python(text, value):
     assert cli.unescaped("--stop", text) == value
 
 
@@ -102,8 +102,8 @@ for line in sys.stdin.read().splitlines():
 """
 
 
-def test_commands_run_after_each_other_in_one_python(tmp_path):
-    """Each with its own flags: what an earlier start was given is forgotten."""
+def test_commands_run_one_after_another_in_one_process(tmp_path):
+    """Each has its own flags: values from an earlier start are forgotten."""
     starts = [
         f"train {TINY} --config.model.width=96 --workdir={tmp_path}/w --config.data.path=x",
         f"train {TINY} --config.model.num_heads=7",

@@ -1,4 +1,4 @@
-"""The compare command: which arguments it refuses before it shows anything, and which folders it leaves out."""
+"""The compare command: invalid arguments are refused before any output, and repeated folders are left out."""
 
 import json
 
@@ -41,13 +41,13 @@ def runs(tmp_path):
         (["RUNS", "--plot=p.png", "--metric=train/odd"], "--metric=train/odd: no run has this metric with --x=step"),
     ],
 )
-def test_mistakes_are_told_before_anything_is_shown(runs, arguments, sentence):
+def test_user_errors_are_reported_before_any_output(runs, arguments, sentence):
     result = run_command("compare", *(argument.replace("RUNS", str(runs)) for argument in arguments))
     assert (result.returncode, result.stdout) == (2, ""), result.stderr
     assert result.stderr.startswith(f"error: {sentence}") and result.stderr.count("\n") == 1
 
 
-def test_a_run_that_is_named_twice_is_shown_once_and_that_is_said(runs):
+def test_a_run_that_is_named_twice_is_shown_once_with_a_note(runs):
     result = run_command("compare", str(runs), str(runs / "a"), f"{runs}/b/../a/")
     lines = result.stdout.splitlines()
     assert [line.split()[0] for line in lines[1:3]] == ["a", "b"]
@@ -56,7 +56,7 @@ def test_a_run_that_is_named_twice_is_shown_once_and_that_is_said(runs):
 
 
 @pytest.mark.parametrize("suffix, begins", [("png", b"\x89PNG"), ("PDF", b"%PDF"), ("svg", b"<?xml")])
-def test_a_plot_is_of_the_format_that_its_name_says(runs, tmp_path, suffix, begins):
+def test_a_plot_has_the_format_of_its_file_name(runs, tmp_path, suffix, begins):
     plot = tmp_path / f"plot.{suffix}"
     result = run_command("compare", str(runs), f"--plot={plot}", "--metric=train/loss")
     assert result.returncode == 0, result.stderr

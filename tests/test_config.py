@@ -39,7 +39,7 @@ def test_durations_in_every_unit(text, steps):
 
 
 @pytest.mark.parametrize("text", ["", "soon", "5 minutes", "-3 steps", "3 steps 4", "% 5"])
-def test_a_duration_that_is_none_is_refused_with_its_field(text):
+def test_an_invalid_duration_is_refused_with_its_field(text):
     with pytest.raises(ConfigError, match=r"training\.duration"):
         UNITS.steps(text, "training.duration")
 
@@ -53,7 +53,7 @@ def test_units_without_meaning_are_refused():
 
 
 @given(st.integers(1, 10**9))
-def test_steps_survive_any_multiple(n):
+def test_durations_are_exact_for_any_number_of_steps(n):
     assert UNITS.steps(f"{n} steps", "f") == n
     assert UNITS.steps(f"{n * 1000} tokens", "f") == n
 
@@ -115,12 +115,12 @@ def test_the_default_is_valid():
         (dict(optimizer__learning_rate=float("inf")), r"optimizer\.learning_rate = inf: must be finite"),
     ],
 )
-def test_what_cannot_work_is_refused_with_field_and_value(fields, message):
+def test_invalid_values_are_refused_with_field_and_value(fields, message):
     with pytest.raises(ConfigError, match=message):
         validate(changed(**fields))
 
 
-# Values of every kind that a field could be given, by mistake or on purpose.
+# Values of every kind that a user could give to a field, by mistake or on purpose.
 HOSTILE = (
     *(0, -1, 1, 3, 7, 2**31 - 1, 2**31, 2**32, 2**63 - 1, 2**63, 10**30),
     *(0.0, -0.0, 1e-300, 0.5, 1.0, 1.5, 1e38, 1e300, float("nan"), float("inf"), float("-inf")),
@@ -141,7 +141,7 @@ HOSTILE = (
 @pytest.mark.parametrize("values", [HOSTILE[::3], pytest.param(HOSTILE, marks=pytest.mark.exhaustive)], ids=len)
 @pytest.mark.parametrize("field", list(flatten(default())))
 def test_no_value_of_any_field_ends_in_a_traceback(field, values, tiny_run):
-    """Each hostile value is refused in words, or the run that it describes can be arranged without being allocated."""
+    """Each hostile value is refused with a message, or the run that it describes can be planned without allocation."""
     base = tiny_run
     refused = 0
     for value in values:
@@ -176,7 +176,7 @@ def arrange(config):
     check_fits(plan.abstract_state, plan.abstract_batch, limit=2**33)
 
 
-def test_a_seed_that_jax_would_cut_is_refused():
+def test_a_seed_that_jax_would_truncate_is_refused():
     config = default()
     config.seed = 2**32
     with pytest.raises(ConfigError, match=r"seed = 4294967296: must be below"):
@@ -196,10 +196,10 @@ def test_a_saved_config_is_the_same_config():
     assert flatten(restored) == flatten(config)
     assert hash_of(restored) == hash_of(config)
     assert get(restored, "optimizer.rules") == (("head", "learning_rate", 0.3),)
-    hash(restored.model)  # a module may hold it
+    hash(restored.model)  # Linen modules can have it as an attribute
 
 
-def test_the_hash_sees_what_is_computed_and_nothing_else():
+def test_the_hash_depends_only_on_fields_that_affect_results():
     base, blind = hash_of(default()), set()
     for field, value in flatten(default()).items():
         change = {bool: lambda v: not v, str: lambda v: v + "x", tuple: lambda v: (*v, 1)}
@@ -217,7 +217,7 @@ def test_the_hash_sees_what_is_computed_and_nothing_else():
     assert not blind & {"data.path", "data.windows", "training.batch_size", "training.init_from", "model.dtype"}
 
 
-def test_the_hash_survives_a_move_but_not_other_weights():
+def test_the_hash_changes_with_the_weights_of_data_but_not_with_their_folder():
     here, moved, other = (
         changed(data__path=path) for path in ("d/web=0.7,d/code", "/x/web=0.7,/y/code/", "d/web,d/code")
     )
@@ -239,7 +239,7 @@ def test_unreadable_configs_are_refused():
         from_json('{"model": 3}')
 
 
-def test_a_config_of_the_other_kind_is_named_as_that():
+def test_a_config_of_the_other_kind_is_recognised():
     with pytest.raises(ConfigError, match="describes a corpus: give it to gptjax prepare"):
         validate(corpus_config.default())
     with pytest.raises(ConfigError, match="describes a training run: give it to gptjax train"):

@@ -14,7 +14,7 @@ from gptjax.differences import (
 )
 
 
-def test_only_what_differs_is_told_by_its_name():
+def test_only_differing_fields_are_listed():
     there = {"a": 1, "files": [{"name": "x", "size": 3}, {"name": "y", "size": 4}], "list": [1, 2]}
     here = {"a": 1, "files": [{"name": "y", "size": 5}, {"name": "x", "size": 3}], "list": [1, 3], "new": True}
     assert differences(there, here) == {"files.y.size": (4, 5), "list": ([1, 2], [1, 3]), "new": (None, True)}
@@ -26,7 +26,7 @@ def test_only_what_differs_is_told_by_its_name():
     assert differences({"n": [{"name": "x"}] * 2}, {"n": [{"name": "x"}]}) == {"n.1": ({"name": "x"}, None)}
 
 
-def test_of_long_values_the_part_that_differs_is_shown():
+def test_long_values_are_cut_to_the_part_that_differs():
     path = "/data/" + "x" * 200
     assert parts_that_differ(f"{path}/one/{path}", f"{path}/two/{path}") == (
         "…xxxxxxxxxxx/one//data/xxxxx…",
@@ -36,13 +36,13 @@ def test_of_long_values_the_part_that_differs_is_shown():
 
 
 @given(st.text("ab", max_size=200), st.text("ab", max_size=200), st.text("ab", max_size=200))
-def test_both_are_short_and_show_the_difference(start, one, two):
+def test_both_texts_are_short_and_show_the_difference(start, one, two):
     a, b = start + one + start, start + two + start
     shown = parts_that_differ(a, b)
     assert max(map(len, shown)) <= MOST_CHARACTERS + 2 and (shown[0] != shown[1]) == (a != b)
 
 
-def test_many_differences_end_in_how_many_more():
+def test_a_long_list_ends_with_the_number_of_further_differences():
     shown = lines({str(number): (number, None) for number in range(MOST_LINES + 5)})
     assert len(shown) == MOST_LINES + 1 and shown[-1] == "  … and 5 more"
 

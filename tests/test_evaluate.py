@@ -1,4 +1,4 @@
-"""The evaluate command, on a tiny run whose checkpoint is made here."""
+"""The evaluate command, tested on a tiny run whose checkpoint is made here."""
 
 import functools
 import json
@@ -104,7 +104,7 @@ def test_tasks_of_lm_eval_are_evaluated(runs, monkeypatch):
         (["compare", "{a}", "{a}", "--plot=x.txt"], "must end in .png"),
     ],
 )
-def test_mistakes_are_told_in_one_sentence(arguments, told, runs):
+def test_user_errors_are_reported_in_one_sentence(arguments, told, runs):
     folder = runs / "none" if "compare" in arguments else runs / "a"
     done = run_command("evaluate", *[each.format(a=folder) for each in arguments])
     assert done.returncode == 2 and told in done.stderr, done.stderr
@@ -112,7 +112,8 @@ def test_mistakes_are_told_in_one_sentence(arguments, told, runs):
 
 
 def test_the_mean_of_the_last_checkpoints_is_a_model(tmp_path):
-    """Parameters times 1, 2, 4 and 6, of which the last three have a mean of 4: the third checkpoint itself."""
+    """Checkpoints have parameters times 1, 2, 4 and 6. The mean of the last three is 4, which is the third
+    checkpoint."""
     run = tmp_path / "run"
     save_run(run, 0)
     config = configs.freeze(configs.from_json((run / "config.json").read_bytes(), "config.json"))

@@ -1,6 +1,6 @@
-"""Faults in one of four processes of a run: what the others do, and that the same command then goes on exactly.
+"""Faults in one of four processes of a run: what the others do, and that the same command then continues exactly.
 
-All are real runs of `gptjax train`, so `make test-faults` has them. A few stand in test_resume.py, always.
+All are real runs of `gptjax train` and run in `make test-faults`. test_resume.py has a few that always run.
 """
 
 import os
@@ -22,7 +22,7 @@ from gptjax.training.checkpoint import load_params
 from gptjax.training.checkpoint_format import TEMPORARY
 from gptjax.training.writers import read_metrics
 
-pytestmark = [pytest.mark.exhaustive, pytest.mark.xdist_group("faults")]  # one worker makes the unbroken run
+pytestmark = [pytest.mark.exhaustive, pytest.mark.xdist_group("faults")]  # one worker trains the uninterrupted run
 
 MINUTE = 60.0  # seconds
 FOUR = [["--config.mesh.data=2", "--config.mesh.fsdp=2"]] * 4
@@ -43,7 +43,7 @@ def unbroken(runs):
 
 
 def assert_same_run(workdir, unbroken):
-    """Losses and parameters, bit for bit, and nothing left behind."""
+    """Compares losses and parameters bit for bit, and checks that no processes or temporary files remain."""
     assert losses(workdir) == losses(unbroken)
     (params, metadata), (expected, _) = load_params(workdir), load_params(unbroken)
     assert metadata["step"] == max(losses(unbroken))
@@ -52,7 +52,7 @@ def assert_same_run(workdir, unbroken):
 
 
 def assert_ended(workdir, processes, victim, sentence, status=1):
-    """All but one end within a minute, each with one sentence that names this one, and leave no process behind."""
+    """All processes but the victim end within a minute with one sentence that names it, and leave no process behind."""
     others = [number for number in range(len(processes)) if number != victim]
     started = time.monotonic()
     assert [processes[number].wait(MINUTE) for number in others] == [status] * len(others), output(workdir)
@@ -65,7 +65,7 @@ def assert_ended(workdir, processes, victim, sentence, status=1):
 
 
 def left_behind(workdir, *known):
-    """Processes of the run that still live, such as data loaders, except for `known` ones and their children."""
+    """Processes of the run that are still alive, such as data loaders, except `known` ones and their children."""
     known, living = {process.pid for process in known}, []
     for folder in Path("/proc").glob("[0-9]*"):
         try:
@@ -85,24 +85,25 @@ def start_four(runs, workdir, *more, environments=None):
     return runs.start_several(workdir, *([*each, *more] for each in FOUR), environments=marked)
 
 
-# --- Killed, stopped, hung, and a signal -----------------------------------------------------------------------------
+# --- Killed, stopped and hanging processes, and signals
+# -----------------------------------------------------------------------------
 
 
 def killed(runs, workdir, victim, moment):
-    """In a step, or while its part of a checkpoint is written."""
+    """Kills the process during a step, or while it writes its part of a checkpoint."""
     for attempt in range(10):
         processes = start_four(runs, workdir)
         try:
             moment(workdir, processes[victim], random.Random(attempt))
             processes[victim].kill()
             inside = any(TEMPORARY in name for name in remains(workdir))
-            assert processes[victim].wait() == -signal.SIGKILL, "the run came to its end first"
+            assert processes[victim].wait() == -signal.SIGKILL, "the run ended first"
             assert_ended(workdir, processes, victim, "is gone: it was killed")
         finally:
             end(processes)
         if inside or moment is not saving:
             return
-    pytest.fail("no kill came inside a save")
+    pytest.fail("no kill happened during a save")
 
 
 def stopped(runs, workdir, victim):
@@ -111,7 +112,7 @@ def stopped(runs, workdir, victim):
         wait_for_steps(2, workdir, processes)
         processes[victim].send_signal(signal.SIGSTOP)
         assert_ended(workdir, processes, victim, r"has been silent for 8 s \(--heartbeat_timeout\)")
-        processes[victim].send_signal(signal.SIGCONT)  # it wakes up alone, and must not go on
+        processes[victim].send_signal(signal.SIGCONT)  # it wakes up after the others have ended, and must not continue
         assert processes[victim].wait(MINUTE) == 1, output(workdir, victim)
         assert "has been silent for 8 s" in output(workdir, victim)
         assert not left_behind(workdir)
@@ -125,7 +126,8 @@ def hung_in_its_data_worker(runs, workdir, victim):
         wait_for_steps(1, workdir, processes)
         (worker,) = data_workers(processes[victim])
         os.kill(worker, signal.SIGSTOP)
-        wait_for(lambda: processes[1].poll() is not None, processes[1])  # once the batches made ahead are used up
+        # After the batches loaded in advance have been used.
+        wait_for(lambda: processes[1].poll() is not None, processes[1])
         assert_ended(workdir, processes, victim, r"at batch \d+, the others up to batch \d+")
         assert processes[victim].wait(MINUTE) == 1
         assert not left_behind(workdir)
@@ -134,7 +136,7 @@ def hung_in_its_data_worker(runs, workdir, victim):
 
 
 def signalled(runs, workdir, receiver, while_starting=False):
-    """A signal to one makes all save the same step, be it while the step is compiled."""
+    """A signal to one process makes all of them save the same step, even while the step is compiled."""
     processes = start_four(runs, workdir)
     try:
         if while_starting:
@@ -161,7 +163,7 @@ def signalled(runs, workdir, receiver, while_starting=False):
     ],
     ids=["killed", "stopped", "hung", "signalled"],
 )
-def test_one_fault_after_the_other(runs, unbroken, faults):
+def test_one_fault_after_another(runs, unbroken, faults):
     workdir = runs.folder / faults[0][0].__name__
     for fault, *arguments in faults:
         fault(runs, workdir, *arguments)
@@ -173,7 +175,7 @@ def test_one_fault_after_the_other(runs, unbroken, faults):
 
 
 def wait_for_steps(count, workdir, processes):
-    """Until this start has written the rows of so many steps."""
+    """Waits until this start has written rows for this many steps."""
     before = max(losses(workdir), default=0)
     wait_for(lambda: max(losses(workdir), default=0) >= before + count, processes[0], pause=0.002)
 
@@ -191,8 +193,9 @@ def data_workers(process):
 # --- Another number of processes -------------------------------------------------------------------------------------
 
 
-def test_a_run_goes_on_with_fewer_processes_and_with_more(runs, unbroken):
-    """One device each. Sums over four, two and one of them differ in the last bit, so losses are the same nearly."""
+def test_a_run_continues_with_fewer_and_with_more_processes(runs, unbroken):
+    """Each process has one device. Sums over four, two and one devices differ in the last bit, so losses are only
+    nearly equal."""
     workdir = runs.folder / "fewer and more"
     one, two = [["--config.mesh.data=1"]], [["--config.mesh.data=1", "--config.mesh.fsdp=2"]] * 2
     for overrides, steps in ((FOUR, 5), (two, 11), (one, 18), (FOUR, None)):
@@ -216,7 +219,7 @@ def test_a_run_goes_on_with_fewer_processes_and_with_more(runs, unbroken):
 # --- Bad numbers, damaged checkpoints --------------------------------------------------------------------------------
 
 
-def test_a_nan_in_the_rows_of_one_stops_all_at_its_step(runs):
+def test_a_nan_in_the_rows_of_one_process_stops_all_at_that_step(runs):
     workdir = runs.folder / "nan"
     processes = start_four(runs, workdir, environments={2: {"INJECTED_FAULTS": "nan 7"}})
     try:
@@ -228,7 +231,7 @@ def test_a_nan_in_the_rows_of_one_stops_all_at_its_step(runs):
     assert load_params(workdir)[1]["step"] == 4 and max(losses(workdir)) == 6
 
 
-def test_a_nan_in_the_rows_of_one_is_skipped_by_all(runs, unbroken):
+def test_a_nan_in_the_rows_of_one_process_is_skipped_by_all(runs, unbroken):
     workdir, skip = runs.folder / "skipped", "--config.training.on_nonfinite=skip"
     processes = start_four(runs, workdir, skip, environments={1: {"INJECTED_FAULTS": "nan 7"}})
     try:
@@ -260,7 +263,8 @@ def flip_bits(checkpoint):
 
 @pytest.fixture(scope="module")
 def five_checkpoints(runs, unbroken):
-    """The unbroken run as if it had been killed after step 20. Three checkpoints are damaged, in three ways."""
+    """The uninterrupted run as if it had been killed after step 20, with three checkpoints damaged in different
+    ways."""
     workdir = shutil.copytree(unbroken, runs.folder / "five checkpoints")
     for path in workdir.glob("output*"):
         path.unlink()
@@ -273,9 +277,9 @@ def five_checkpoints(runs, unbroken):
 
 
 @pytest.mark.parametrize("mesh", [dict(data=2, fsdp=2), dict(data=4)], ids=str)
-def test_a_damaged_checkpoint_gives_way_to_the_one_before_in_all_processes(runs, unbroken, five_checkpoints, mesh):
-    """One after the other: process 2 alone does not see the newest; one is cut off, one has other bits; and process 2
-    alone reads other bits."""
+def test_all_processes_skip_damaged_checkpoints_together(runs, unbroken, five_checkpoints, mesh):
+    """In this order: only process 2 does not see the newest checkpoint; one is cut off; one has flipped bits; and only
+    process 2 reads flipped bits."""
     workdir = shutil.copytree(five_checkpoints, runs.folder / f"damaged {len(mesh)}")
     overrides = [[ALL_STAY, *(f"--config.mesh.{axis}={size}" for axis, size in mesh.items())]]
     runs.finish_several(workdir, *overrides * 4, environments={2: {"INJECTED_FAULTS": "unseen 20, flipped 8"}})
@@ -292,7 +296,7 @@ def test_a_damaged_checkpoint_gives_way_to_the_one_before_in_all_processes(runs,
 
 
 @pytest.mark.parametrize(("victim", "fault"), [(0, "unfinished"), (2, "unwritable")])
-def test_a_save_that_one_cannot_write_is_given_up_by_all_and_the_run_goes_on(runs, unbroken, victim, fault):
+def test_a_save_that_one_process_cannot_write_is_given_up_by_all_and_the_run_continues(runs, unbroken, victim, fault):
     workdir = runs.folder / fault
     processes = start_four(runs, workdir, environments={victim: {"INJECTED_FAULTS": f"{fault} 8"}})
     try:
@@ -327,7 +331,7 @@ def other_data(runs):
 
 
 @pytest.mark.parametrize("difference", [other_config, other_data])
-def test_what_differs_is_refused_by_all_with_both_values(runs, difference):
+def test_differing_settings_are_refused_by_all_with_both_values(runs, difference):
     workdir = runs.folder / difference.__name__
     override, sentence = difference(runs)
     processes = runs.start_several(workdir, *([*each, *([override] * (i == 2))] for i, each in enumerate(FOUR)))

@@ -1,4 +1,4 @@
-"""Every field of both configs has a meaning, read from its declaration."""
+"""Every field of both configs has a meaning, which is read from its declaration."""
 
 import pytest
 from ml_collections import ConfigDict
@@ -19,15 +19,15 @@ def test_every_field_has_a_meaning(make):
     assert [name for name, field in fields.items() if not field.meaning] == []
 
 
-def test_the_comment_beside_a_field_is_its_meaning_and_the_checks_say_what_is_allowed():
+def test_comments_give_the_meaning_of_fields_and_checks_the_allowed_values():
     fields = {field.name: field for field in described(gptjax.config.default)}
     assert fields["model.width"].meaning.startswith("D") and fields["model.width"].allowed.startswith("at least 1")
     assert fields["model.norm"].allowed == "rmsnorm | layernorm" and fields["model.dropout"].allowed == "in [0, 1)"
     corpus = {field.name: field for field in described(gptjax.corpus.config.default)}
-    assert corpus["cleaning.repair"].meaning.startswith("repair encodings")  # of a section that is made elsewhere
+    assert corpus["cleaning.repair"].meaning.startswith("repair encodings")  # of a section that is defined elsewhere
     assert (
         corpus["cleaning.c4.min_sentences"].meaning == "a document exactly at this threshold is kept"
-    )  # of a group with one comment
+    )  # of a group that has one comment
 
 
 def made_here():
@@ -41,14 +41,14 @@ def made_here():
     )
 
 
-def test_comments_above_a_field_are_of_that_field_alone():
+def test_comments_above_a_field_belong_only_to_that_field():
     assert [field.meaning for field in described(made_here)] == [
         "stands above, in two lines and beside",
         "of two alone",
     ]
 
 
-def test_help_lists_a_section_or_a_field_and_says_what_there_is_for_another_name(monkeypatch):
+def test_help_lists_a_section_or_a_field_and_the_sections_for_an_unknown_name(monkeypatch):
     monkeypatch.setenv("COLUMNS", "60")
     text = config_help(gptjax.config.default, "optimizer")
     assert "--config.optimizer.learning_rate=0.001\n      the highest rate of the schedule (positive)" in text

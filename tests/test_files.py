@@ -11,7 +11,7 @@ import pytest
 from gptjax.files import write_aside
 
 
-def test_a_block_that_raises_leaves_the_old_file_alone(tmp_path):
+def test_a_block_that_raises_leaves_the_old_file_unchanged(tmp_path):
     path = tmp_path / "a"
     path.write_text("old")
     with warnings.catch_warnings():
@@ -24,7 +24,7 @@ def test_a_block_that_raises_leaves_the_old_file_alone(tmp_path):
     assert os.listdir(tmp_path) == ["a"] and path.read_text() == "old"
 
 
-def test_a_full_disk_leaves_the_old_file_alone(tmp_path):
+def test_a_full_disk_leaves_the_old_file_unchanged(tmp_path):
     path = tmp_path / "a"
     path.write_text("old")
     limits, handler = resource.getrlimit(resource.RLIMIT_FSIZE), signal.signal(signal.SIGXFSZ, signal.SIG_IGN)

@@ -1,4 +1,4 @@
-"""A wrong flag ends in one sentence: the flag as it is typed, its value, and what is allowed."""
+"""An invalid flag ends in one sentence: the flag as typed, its value, and what is allowed."""
 
 import ast
 from pathlib import Path
@@ -21,7 +21,7 @@ WRONG = {  # kind of flag → values that it cannot have
 
 
 def refused(command, *arguments):
-    """The sentence in which a command ends."""
+    """The error with which a command ends."""
     result = run_command(command, *arguments)
     assert (result.returncode, result.stdout) == (2, ""), result.stderr
     assert result.stderr.startswith("error: ") and result.stderr.count("\n") == 1, result.stderr
@@ -29,7 +29,7 @@ def refused(command, *arguments):
 
 
 def flags_of(command):
-    """(kind, name) of every flag that the source of a command defines."""
+    """(kind, name) of every flag that a command's source defines."""
     source = (Path(gptjax.__file__).parent / f"{command}.py").read_text(encoding="utf-8")
     for node in ast.walk(ast.parse(source)):
         if isinstance(node, ast.Call) and ast.unparse(node.func).startswith("flags.DEFINE_"):
@@ -40,15 +40,15 @@ ALL_FLAGS = [(command, kind, name) for command in COMMANDS for kind, name in fla
 
 
 @pytest.mark.parametrize("command, kind, name", [each for each in ALL_FLAGS if each[1] in WRONG])
-def test_every_flag_of_every_command_refuses_what_is_not_of_its_kind(command, kind, name):
+def test_every_flag_of_every_command_refuses_values_of_another_kind(command, kind, name):
     for value in WRONG[kind]:
         sentence = refused(command, f"--{name}={value}")
         assert sentence.startswith(f"--{name}={value}: must be "), sentence
         assert not any(word in sentence for word in ("literal", "convert", "flag ", "(see", "('")), sentence
 
 
-def test_every_kind_of_flag_is_tried():
-    assert {kind for _, kind, _ in ALL_FLAGS} == {*WRONG, "string", "multi_string"}  # of these, any text is one
+def test_every_kind_of_flag_is_covered():
+    assert {kind for _, kind, _ in ALL_FLAGS} == {*WRONG, "string", "multi_string"}  # these accept any text
     assert len(ALL_FLAGS) > 50
 
 
@@ -74,7 +74,7 @@ def test_every_kind_of_flag_is_tried():
         ("sample", ["--nostream=1"], "--nostream=1: --nostream takes no value; write --nostream or --stream=1"),
     ],
 )
-def test_what_is_allowed_is_said(command, arguments, sentence):
+def test_the_message_says_what_is_allowed(command, arguments, sentence):
     assert refused(command, *arguments) == sentence
 
 
@@ -89,7 +89,7 @@ def test_what_is_allowed_is_said(command, arguments, sentence):
         (tuple, "(1,", "a tuple as Python writes it"),
     ],
 )
-def test_fields_of_a_config_likewise(kind, value, allowed):
+def test_the_message_for_a_config_field_says_what_is_allowed(kind, value, allowed):
     fields = [field for field, default_value in flatten(default()).items() if type(default_value) is kind]
     assert fields
     for field in fields:
@@ -118,7 +118,7 @@ def test_fields_of_a_config_likewise(kind, value, allowed):
         ("prepare", "--tokenizer.name=bpe", "--tokenizer.name: unknown flag; did you mean --config.tokenizer.name?"),
     ],
 )
-def test_a_misspelt_flag_or_field_brings_up_the_likeliest(command, argument, sentence):
+def test_the_most_similar_flag_or_field_is_suggested(command, argument, sentence):
     config = [TINY, "--workdir=w"] if command == "train" else []
     assert refused(command, *config, argument).startswith(sentence)
 

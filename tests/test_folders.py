@@ -21,14 +21,14 @@ def test_two_processes_do_not_share_a_folder(tmp_path):
         pass
 
 
-def test_a_file_in_the_folders_place_is_refused(tmp_path):
+def test_a_file_in_place_of_the_folder_is_refused(tmp_path):
     (tmp_path / "file").write_text("")
     for path in (tmp_path / "file", tmp_path / "file" / "below"):
         with pytest.raises(ConfigError, match="must be a folder"), alone_in(path, "--workdir"):
             pass
 
 
-def test_a_file_system_without_locks_is_told(tmp_path, monkeypatch, caplog):
+def test_a_file_system_without_locks_is_reported(tmp_path, monkeypatch, caplog):
     def refuse(file, operation):
         raise OSError(errno.ENOLCK, "No locks available")
 
@@ -37,7 +37,7 @@ def test_a_file_system_without_locks_is_told(tmp_path, monkeypatch, caplog):
         assert "has no locks (No locks available)" in caplog.text
 
 
-def test_a_lock_that_is_a_link_empties_nothing(tmp_path):
+def test_the_target_of_a_linked_lock_file_is_not_emptied(tmp_path):
     (tmp_path / "precious").write_text("all of it")
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / ".lock").symlink_to(tmp_path / "precious")
@@ -45,7 +45,7 @@ def test_a_lock_that_is_a_link_empties_nothing(tmp_path):
         assert (tmp_path / "precious").read_text() == "all of it"
 
 
-def test_what_a_failure_left_is_removed_if_it_is_of_no_use(tmp_path):
+def test_a_folder_of_a_failed_command_is_removed_if_useless(tmp_path):
     def fail(folder, *files):
         with pytest.raises(KeyboardInterrupt), removed_if_useless(folder, lambda made: (made / "useful").exists()):
             with alone_in(folder, "--output"):
@@ -64,7 +64,7 @@ def test_what_a_failure_left_is_removed_if_it_is_of_no_use(tmp_path):
     assert (tmp_path / "mine" / "report").exists(), "a folder that was there is not touched"
 
 
-def test_what_another_process_works_in_is_not_removed(tmp_path):
+def test_a_folder_in_use_by_another_process_is_not_removed(tmp_path):
     with contextlib.ExitStack() as other:
         with pytest.raises(OSError), removed_if_useless(tmp_path / "out", lambda made: False):
             other.enter_context(alone_in(tmp_path / "out", "--output"))

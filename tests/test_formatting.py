@@ -25,14 +25,14 @@ def test_bytes_and_durations():
     assert [duration_text(s) for s in seconds] == expected
 
 
-def test_a_noun_follows_its_number():
+def test_the_noun_agrees_with_its_number():
     assert [counted(n, "document") for n in (0, 1, 2, 1234)] == [
         *("0 documents", "1 document", "2 documents", "1,234 documents")
     ]
     assert (counted(1, "loss", "losses"), counted(3, "loss", "losses")) == ("1 loss", "3 losses")
 
 
-def test_sizes_are_told_in_the_unit_that_suits_them():
+def test_sizes_have_a_suitable_unit():
     expected = {
         **{0: "0 B", 999: "999 B", 999.4: "999 B", 1000: "1.00 KB", 20_486: "20.5 KB", 99_951: "100 KB"},
         **{999_499: "999 KB", 999_500: "1.00 MB", 1_115_394: "1.12 MB", 1_234_567_890: "1.23 GB", 5e15: "5,000 TB"},

@@ -1,4 +1,4 @@
-"""A damaged file of JSON is reported in one sentence: the file, what is wrong with it, what to do."""
+"""A damaged JSON file is reported in one sentence: the file, the problem, and what to do."""
 
 import json
 
@@ -31,7 +31,7 @@ WHOLE = json.dumps({"a": {"b": [1, -2.5, 1e-30, "text", None]}, "c": True, "d": 
         ),
     ],
 )
-def test_what_is_wrong_is_said(data, problem):
+def test_the_problem_is_named(data, problem):
     with pytest.raises(ConfigError) as caught:
         parsed(data, "f.json", "do this")
     message = str(caught.value)
@@ -39,14 +39,14 @@ def test_what_is_wrong_is_said(data, problem):
     assert "Error" not in message and "\n" not in message
 
 
-def test_wherever_a_file_is_cut_off_it_is_refused():
+def test_a_file_that_is_cut_off_anywhere_is_refused():
     assert parsed(WHOLE, "f.json", "") == parsed(WHOLE.encode(), "f.json", "") == json.loads(WHOLE)
     for length in range(len(WHOLE)):
         with pytest.raises(ConfigError, match=r"^f\.json is cut off" if length else r"^f\.json is empty"):
             parsed(WHOLE[:length], "f.json", "")
 
 
-def test_a_runs_config_that_is_cut_off_says_how_to_get_it_back():
+def test_for_a_cut_off_config_the_message_says_how_to_restore_it():
     text = to_json(default())
     with pytest.raises(ConfigError, match=r"^here/config\.json is cut off in line \d+.*; delete it and give the run's"):
         from_json(text[: len(text) // 2].encode(), "here/config.json")

@@ -1,4 +1,4 @@
-"""gptjax COMMAND: the list of commands, their help, and mistakes reported in one sentence."""
+"""gptjax COMMAND: the list of commands, their help, and user errors in one sentence."""
 
 import os
 import re
@@ -26,7 +26,7 @@ def gptjax(*arguments):
     )
 
 
-def test_every_command_is_listed_and_no_other():
+def test_exactly_the_commands_are_listed():
     files = {path.stem for path in PACKAGE.glob("*.py") if "cli.run(main, flags" in path.read_text()}
     assert files == set(COMMANDS)
     done = gptjax()
@@ -35,7 +35,7 @@ def test_every_command_is_listed_and_no_other():
 
 
 @pytest.mark.parametrize("arguments", [[], ["--version"]])
-def test_what_nobody_reads_is_no_error(arguments):
+def test_closed_output_is_no_error(arguments):
     reader, unread = os.pipe()
     os.close(reader)
     command = [sys.executable, "-m", "gptjax", *arguments]
@@ -44,7 +44,7 @@ def test_what_nobody_reads_is_no_error(arguments):
     assert (done.returncode, done.stderr) == (0, b"")
 
 
-def test_versions_and_mistakes():
+def test_versions_and_user_errors():
     assert re.match(r"gptjax \S+.*, jax \d+\.\d+.*, Python 3\.\d+", gptjax("--version").stdout)
     done = gptjax("trian", "--workdir=w")
     assert (done.returncode, done.stdout) == (2, "")
@@ -88,7 +88,7 @@ os.kill(os.getpid(), signal.SIGINT)
         (["-m", "mine"], False, -signal.SIGINT, "KeyboardInterrupt"),  # another program that imports gptjax
     ],
 )
-def test_ctrl_c_at_any_time_of_a_start_prints_no_traceback(typed, in_main, status, said):
+def test_ctrl_c_at_any_moment_of_the_start_prints_no_traceback(typed, in_main, status, said):
     code = STARTS.format(typed=typed, in_main=in_main)
     done = subprocess.run([sys.executable, "-c", code], cwd=PACKAGE.parent, capture_output=True, text=True, timeout=120)
     assert done.returncode == status
@@ -96,7 +96,7 @@ def test_ctrl_c_at_any_time_of_a_start_prints_no_traceback(typed, in_main, statu
 
 
 @pytest.mark.parametrize("name", sorted(COMMANDS))
-def test_each_command_tells_its_flags_with_the_run_first_and_no_path_of_this_machine(name):
+def test_each_help_lists_the_flag_of_the_run_first_and_no_path_of_this_machine(name):
     done = run_command("__main__", name, "--help", imported=tuple(COMMANDS), COLUMNS="100")
     assert done.returncode == 0, done.stderr
     listed = re.findall(r"^  --(?:\[no\])?(\w+)", done.stdout.partition("Flags:")[2], re.MULTILINE)
@@ -106,7 +106,7 @@ def test_each_command_tells_its_flags_with_the_run_first_and_no_path_of_this_mac
     assert max(map(len, done.stdout.partition("Flags:")[2].splitlines())) <= 100
 
 
-def test_a_command_behaves_as_its_module_does():
+def test_a_command_behaves_like_its_module():
     done = gptjax("train", "--config=configs/text_tiny.py", "--workdir=w", "--config.data.path=nowhere")
     assert done.returncode == 2
     assert done.stderr.startswith("error: --config.data.path='nowhere': no such folder ("), done.stderr

@@ -1,7 +1,7 @@
-"""A run on any mesh of any number of processes is the run of one device, and moves from one to the other.
+"""A run on any mesh of any number of processes equals the run on one device, and can move between meshes.
 
-Real runs of `gptjax train` with a mixture of experts, for `make test-faults`. That each step is the same on any mesh is
-tested in parallel/test_same_model.py; that a state comes back on any mesh, in training/test_checkpoint.py.
+Real runs of `gptjax train` with a mixture of experts, for `make test-faults`. parallel/test_same_model.py tests that
+each step is the same on any mesh, and training/test_checkpoint.py that a state can be restored on any mesh.
 """
 
 import shutil
@@ -9,7 +9,7 @@ import shutil
 import pytest
 from killed_runs import Runs, losses, output
 
-pytestmark = [pytest.mark.exhaustive, pytest.mark.xdist_group("meshes")]  # one worker makes the run of one device
+pytestmark = [pytest.mark.exhaustive, pytest.mark.xdist_group("meshes")]  # one worker trains the run of one device
 
 STEPS = 20
 MODEL = [
@@ -17,14 +17,14 @@ MODEL = [
     "--config.model.num_heads=4",
     "--config.model.num_experts=4",
     "--config.model.layers=scan",
-    "--config.training.outlier_zscore=0.0",  # a step's loss must decide nothing
+    "--config.training.outlier_zscore=0.0",  # no decision may depend on the loss of a step
     "--config.schedule.warmup=2 steps",
-    "--config.schedule.name=constant",  # so that a run may end early, and go on
+    "--config.schedule.name=constant",  # so that a run can stop early and continue
 ]
-# Float32 sums over devices have another order than those of one, and a router's choice between nearly equal experts may
-# turn out otherwise; in 20 steps of a rate of 1e-3 this grows to some 1e-5 of the loss.
+# Float32 sums over devices have a different order than on one device, which may change a router's choice between nearly
+# equal experts. In 20 steps at a rate of 1e-3, the difference grows to about 1e-5 of the loss.
 TOLERANCE = 1e-4
-MESHES = {  # of eight devices; the first axis that is not 1 crosses the processes
+MESHES = {  # of eight devices; the first axis that is not 1 spans the processes
     "data": dict(data=8),
     "fsdp": dict(data=1, fsdp=8),
     "tensor": dict(data=2, tensor=4),
@@ -43,7 +43,7 @@ def runs(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def of_one_device(runs):
-    """A run of one process with one device; its start, to step 4, is in a folder of its own."""
+    """A run of one process with one device. Its first four steps are in a separate folder."""
     for name, steps in (("start", 4), ("one device", STEPS)):
         go_to(runs, runs.folder / name, steps, processes=1, mesh=dict(data=1))
     expected = losses(runs.folder / "one device")

@@ -1,4 +1,4 @@
-"""Paths as people type them; what cannot be saved to is refused before anything is computed."""
+"""Paths as users type them. A path that cannot be written to is refused before anything is computed."""
 
 import os
 
@@ -34,7 +34,7 @@ def test_home_is_expanded_wherever_a_path_is_read(home):
 
 
 @pytest.mark.parametrize("file, kind", [("manifest.json", "prepared data"), (".git", "a git working tree")])
-def test_a_run_spoils_no_other_folder(home, file, kind):
+def test_a_run_is_refused_in_a_folder_with_another_purpose(home, file, kind):
     (home / "other").mkdir()
     (home / "other" / file).write_text("")
     with pytest.raises(ConfigError, match=rf"--workdir=other: is .*{kind} \(it holds {file}\)"):
@@ -59,7 +59,7 @@ REFUSED_TO_RUNS = {"a[b": r"'\['", "a*": "'\\*'", "gs:/b": "ends in ':'", "a\udc
 
 
 @pytest.mark.parametrize("text", [*REFUSED, *REFUSED_TO_RUNS], ids=ascii)
-def test_what_cannot_be_saved_to_is_refused(home, text):
+def test_a_path_that_cannot_be_written_to_is_refused(home, text):
     (home / "file").write_text("")
     (home / "gone").symlink_to("nowhere")
     (home / "circle").symlink_to("circle")
@@ -68,21 +68,21 @@ def test_what_cannot_be_saved_to_is_refused(home, text):
     if text in REFUSED:
         with pytest.raises(ConfigError, match=REFUSED[text]):
             output_folder(text, "--output")
-    assert sorted(os.listdir(home)) == ["circle", "file", "gone"]  # nothing was made
+    assert sorted(os.listdir(home)) == ["circle", "file", "gone"]  # nothing was created
 
 
 @pytest.mark.parametrize("text", ["runs/new", "é ü", "a:b", "a%20b", "~name", "."])
-def test_other_names_are_taken(home, text):
+def test_other_names_are_accepted(home, text):
     (home / "~name").mkdir()
     assert run_folder(text, "--workdir") == local_path(text, "--workdir")
 
 
-def test_folders_that_may_not_be_written_are_refused(home, monkeypatch):
+def test_folders_without_write_permission_are_refused(home, monkeypatch):
     monkeypatch.setattr(os, "access", lambda path, mode: False)  # permissions do not bind a superuser
     for check in (run_folder, output_folder, output_file):
         with pytest.raises(ConfigError, match="no permission to write in"):
             check("a", "--flag")
-    monkeypatch.setattr(os, "access", lambda path, mode: not mode & os.X_OK)  # nor may it be entered
+    monkeypatch.setattr(os, "access", lambda path, mode: not mode & os.X_OK)  # nor may it be opened
     with pytest.raises(ConfigError, match="no permission to write in"):
         run_folder("a", "--flag")
 
@@ -97,6 +97,6 @@ def test_an_output_file_needs_a_folder(home):
 
 
 @pytest.mark.parametrize("read", [parse_mixture, load, saved_config, saved_steps], ids=lambda f: f.__name__)
-def test_what_is_read_is_here(read):
+def test_paths_to_read_must_be_local(read):
     with pytest.raises(ConfigError, match="gs://bucket/x: must be a path on this machine"):
         read("gs://bucket/x")

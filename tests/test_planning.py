@@ -44,7 +44,7 @@ except RuntimeError:
 
 
 def test_a_plan_needs_no_device():
-    """Where JAX finds none at all, every use of one would be an error."""
+    """JAX finds no devices here, so any use of one would be an error."""
     done = subprocess.run(
         [sys.executable, "-c", WITHOUT_A_DEVICE],
         cwd=REPOSITORY,
@@ -92,7 +92,7 @@ def test_described_devices_give_the_same_plan_as_present_ones(tiny_config, mesh)
     assert placed(present) == placed(described)
 
 
-def test_what_the_platform_decides_is_left_open_where_it_is_not_known():
+def test_fields_that_depend_on_an_unknown_platform_stay_auto():
     config = default()
     config.model.update(vocab_size=32, num_layers=2)
     unknown = plan(config, FACTS, AbstractDevices())
@@ -103,7 +103,7 @@ def test_what_the_platform_decides_is_left_open_where_it_is_not_known():
         left = {field for field, value in flatten(known.config).items() if flatten(unknown.config)[field] != value}
         assert left == {"model.dtype", "model.layers", "model.attention", "model.attention_block"}
         assert known.config.model.dtype == dtype
-        assert plan(known.config, FACTS, devices).config == known.config  # nothing is left to decide
+        assert plan(known.config, FACTS, devices).config == known.config  # everything is resolved
 
 
 @pytest.mark.parametrize(
@@ -125,7 +125,7 @@ def test_what_the_platform_decides_is_left_open_where_it_is_not_known():
         ({"optimizer.rules": (("nothing", "freeze", True),)}, H200, "matches no parameter"),
     ],
 )
-def test_what_does_not_go_together_is_refused_before_anything_is_opened(fields, devices, message):
+def test_contradictory_settings_are_refused_before_data_are_opened(fields, devices, message):
     config = default()
     config.model.update(num_layers=1, width=96, num_heads=6)
     config.update_from_flattened_dict(fields)
@@ -133,7 +133,7 @@ def test_what_does_not_go_together_is_refused_before_anything_is_opened(fields, 
         plan(config, FACTS, devices)
 
 
-def test_without_data_all_but_epochs_can_be_planned():
+def test_without_data_everything_but_epochs_can_be_planned():
     config = load_config("configs/gpt2.py:124m")
     made = plan(config, DataFacts(vocab_size=50257), AbstractDevices())
     assert made.parameters.total == 124_439_808 and made.total_tokens >= 1e9
@@ -144,7 +144,7 @@ def test_without_data_all_but_epochs_can_be_planned():
     assert made.total_steps == 2 * 51_200 / config.training.batch_size
 
 
-def test_what_is_due_when(tiny_config):
+def test_intervals_of_evaluations_and_saves(tiny_config):
     made = plan(
         tiny_config(checkpoint__every="6 steps", evaluation__every="5 steps", evaluation__sample_every=""),
         FACTS,

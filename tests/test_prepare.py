@@ -1,4 +1,4 @@
-"""The prepare command, tested by what a user sees."""
+"""The prepare command, tested by its output and files."""
 
 import importlib.metadata
 import json
@@ -20,7 +20,8 @@ from gptjax.tokenizer import load
 
 
 def prepare(*flags, check=True, cwd=None):
-    """cwd: a folder where it runs, in a process of its own; else it is forked from one that has imported everything."""
+    """cwd: runs the command there in a new process; otherwise it is forked from a process that has imported
+    everything."""
     if cwd is None:
         done = run_command("prepare", *flags, COLUMNS="200")
     else:
@@ -32,7 +33,7 @@ def prepare(*flags, check=True, cwd=None):
 
 
 def refused(*flags):
-    """The one line that a mistake ends in."""
+    """The one line with which a user error ends."""
     done = prepare(*flags, check=False)
     assert done.returncode == 2
     (line,) = done.stderr.splitlines()
@@ -40,7 +41,7 @@ def refused(*flags):
     return line
 
 
-def test_a_sample_tells_what_would_be_dropped_and_writes_nothing(corpus, tmp_path):
+def test_a_sample_shows_what_would_be_dropped_and_writes_nothing(corpus, tmp_path):
     (tmp_path / "config.py").write_text(
         "from gptjax.corpus.config import default, source\n"
         "def get_config():\n"
@@ -93,7 +94,7 @@ def test_text_becomes_batches(corpus, tmp_path):
     assert "already prepared" in prepare(*flags).stdout
     assert {path: path.stat().st_mtime_ns for path in output.iterdir()} == before
     for stage in ("tokenizer", "encode"):
-        manifest["stages"][stage]["libraries"]["sentencepiece"] = "0.0.1"  # an older one
+        manifest["stages"][stage]["libraries"]["sentencepiece"] = "0.0.1"  # an older version
     write_manifest(output, manifest)
     made = f"made with sentencepiece 0.0.1 (here {importlib.metadata.version('sentencepiece')}); --overwrite"
     assert made in prepare(*flags).stdout
@@ -112,7 +113,7 @@ def test_text_becomes_batches(corpus, tmp_path):
 
 
 @pytest.mark.slow
-def test_what_it_says_comes_next_works_as_it_is_printed(tmp_path):
+def test_the_printed_next_command_works(tmp_path):
     (tmp_path / "my text.txt").write_text("It was a dark and stormy night; the rain's torrents fell.\n")
     said = prepare("--input=my text.txt", "--output=data/my text", cwd=tmp_path).stdout
     assert "held out for validation: the last" in said and "of the document" in said
@@ -162,8 +163,8 @@ def tree(folder):
     }
 
 
-def test_ended_at_any_stage_the_same_command_goes_on_to_the_same_bytes(tmp_path):
-    """A kill, SIGTERM, a closed terminal and Ctrl-C end it; output that nobody reads does not."""
+def test_after_an_interruption_at_any_stage_the_same_command_gives_the_same_bytes(tmp_path):
+    """A kill, SIGTERM, a closed terminal and Ctrl-C end the command; closed output does not."""
     words = np.random.default_rng(0).choice(["alpha", "beta", "gamma", "delta", "return", "self"], (600, 1000))
     texts = [" ".join(row) + f" {i}" for i, row in enumerate(words)]
     for name, part in {"one": texts[:400], "two": texts[300:]}.items():
@@ -201,18 +202,18 @@ def test_ended_at_any_stage_the_same_command_goes_on_to_the_same_bytes(tmp_path)
 
 
 def heed_all_signals():
-    """Those that are ignored where pytest itself is in the background, or under nohup."""
+    """Restores the signals that are ignored if pytest itself runs in the background or under nohup."""
     for number in (signal.SIGINT, signal.SIGHUP):
         signal.signal(number, signal.SIG_DFL)
 
 
-def test_help_tells_what_there_is():
+def test_help_lists_the_options():
     done = typed_command("prepare", "--help")
     assert "python -m gptjax.prepare --input=python-stdlib" in done.stdout
     assert "--validation_fraction" in done.stdout and "Share of the text held out" in done.stdout
 
 
-def test_mistakes_end_in_one_line(corpus, tmp_path):
+def test_user_errors_end_in_one_line(corpus, tmp_path):
     output = f"--output={tmp_path / 'out'}"
     (tmp_path / "one.txt").write_text("a single document\n" * 100)
     (tmp_path / "mine").mkdir()
@@ -241,7 +242,7 @@ def test_mistakes_end_in_one_line(corpus, tmp_path):
     assert (tmp_path / "mine" / "thesis.doc").read_text() == "precious"
 
 
-def test_where_all_is_blank_it_is_said_and_nothing_is_left(tmp_path):
+def test_if_all_documents_are_blank_this_is_reported_and_nothing_remains(tmp_path):
     (tmp_path / "in").mkdir()
     for name, text in {"a": " \n\t\n", "b": "\u200b\ufeff\n", "c": ""}.items():
         (tmp_path / "in" / f"{name}.txt").write_text(text)
@@ -259,7 +260,7 @@ def test_where_all_is_blank_it_is_said_and_nothing_is_left(tmp_path):
 
 
 @pytest.mark.parametrize("by", ["tail", "document"])
-def test_documents_are_counted_alike_wherever_they_are_counted(corpus, tmp_path, by):
+def test_all_counts_of_documents_agree(corpus, tmp_path, by):
     output = tmp_path / "out"
     flags = ["--tokenizer=char", f"--split_by={by}", "--validation_fraction=0.2", "--workers=1"]
     said = prepare(f"--input={corpus}", f"--output={output}", *flags).stdout
@@ -275,7 +276,7 @@ def test_documents_are_counted_alike_wherever_they_are_counted(corpus, tmp_path,
     assert shared == (by == "tail",) * 3 and (both == 61) == (by == "document")
 
 
-def test_a_reused_tokenizer_may_lie_in_the_folder_that_is_overwritten(corpus, tmp_path):
+def test_a_reused_tokenizer_may_be_in_the_folder_that_is_overwritten(corpus, tmp_path):
     flags = [f"--input={corpus}", f"--output={tmp_path / 'out'}", "--validation_fraction=0.2"]
     prepare(*flags, "--tokenizer=char")
     before = load(tmp_path / "out").hash

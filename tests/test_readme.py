@@ -1,4 +1,4 @@
-"""The README is true: its snippet runs as written, its links work, and its table of folders is complete."""
+"""The README is correct: its snippet runs as written, its links work, and its table of folders is complete."""
 
 import re
 from pathlib import Path
@@ -16,20 +16,20 @@ def rooms() -> list[str]:
     return [name for row in text.splitlines()[2:] for name in re.findall(r"`([^`]+)`", row.split("|")[1])]
 
 
-def test_the_model_is_the_function_that_the_readme_shows():
+def test_the_snippet_of_the_readme_runs_as_written():
     (snippet,) = re.findall(r"^   ```python\n(.*?)^   ```", README.read_text(encoding="utf-8"), re.M | re.S)
     names: dict = {}
-    exec("\n".join(line.removeprefix("   ") for line in snippet.splitlines()), names)  # our own text
+    exec("\n".join(line.removeprefix("   ") for line in snippet.splitlines()), names)  # trusted text
     assert names["logits"].shape == (1, 32, 256) and names["logits"].dtype == "float32"
 
 
-def test_every_room_is_on_the_map_and_every_place_on_the_map_exists():
+def test_the_table_of_rooms_is_complete_and_every_entry_exists():
     named = rooms()
     assert not [name for name in named if not list((ROOT / "gptjax").glob(name))]
     folders = {f"{path.name}/" for path in (ROOT / "gptjax").iterdir() if (path / "__init__.py").exists()}
     assert folders <= set(named)
 
 
-def test_links_lead_somewhere():
+def test_links_have_targets():
     links = re.findall(r"\]\(([^)#]+)\)", README.read_text(encoding="utf-8"))
     assert len(links) > 20 and not [link for link in links if "://" not in link and not (ROOT / link).exists()]

@@ -1,4 +1,4 @@
-"""However a run is interrupted, the same command continues it to the same results as an uninterrupted run."""
+"""After any interruption, the same command continues the run to the results of an uninterrupted run."""
 
 import json
 import os
@@ -16,7 +16,7 @@ from waiting import PATIENCE
 
 from gptjax.training.checkpoint_format import TEMPORARY
 
-pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("resume")]  # one worker trains the unbroken run
+pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("resume")]  # one worker trains the uninterrupted run
 
 
 @pytest.fixture(scope="module")
@@ -41,25 +41,25 @@ def unbroken(runs):
     ],
     ids=len,
 )
-def test_killed_again_and_again_the_losses_are_bit_equal(runs, unbroken, moments):
+def test_after_repeated_kills_the_losses_are_bit_equal(runs, unbroken, moments):
     generator, inside, moments = random.Random(0), 0, [*moments]
     workdir = runs.folder / f"killed {len(moments)} times"
     while moments:
         if runs.kill(workdir, moments[0], generator):
             moments.pop(0)
             inside += any(TEMPORARY in name for name in remains(workdir))
-        else:  # it came to its end first
+        else:  # the run ended first
             assert losses(workdir) == unbroken
             workdir = workdir.with_name(f"{workdir.name}, then {len(moments)}")
-    assert inside, "no kill came inside a save"
+    assert inside, "no kill happened during a save"
     runs.finish(workdir)
     assert "resumed from step" in output(workdir)
     assert losses(workdir) == unbroken
     assert not remains(workdir)
 
 
-def test_a_console_may_go_away_and_the_run_goes_on_also_on_another_mesh(runs, unbroken):
-    """A terminal that closes makes the run save; a pipe that nobody reads any more leaves it alone as it goes on."""
+def test_a_run_continues_after_its_console_closes_also_on_another_mesh(runs, unbroken):
+    """A closing terminal makes the run save and stop; a closed pipe does not affect the run."""
     workdir = runs.folder / "hung up"
     leader, terminal = pty.openpty()
     process = runs.start(workdir, console=terminal)
@@ -68,8 +68,8 @@ def test_a_console_may_go_away_and_the_run_goes_on_also_on_another_mesh(runs, un
         while len(losses(workdir)) < 13 and process.poll() is None:
             if select.select([leader], [], [], 0.05)[0]:
                 os.read(leader, 1 << 16)
-        os.close(leader)  # from now on writing fails
-        process.send_signal(signal.SIGHUP)  # as the system would, were it the terminal of the process's session
+        os.close(leader)  # from now on, writing fails
+        process.send_signal(signal.SIGHUP)  # as the system would if this were the terminal of the process's session
         assert process.wait(PATIENCE) == 0, losses(workdir)
     finally:
         process.kill()
@@ -96,8 +96,8 @@ def test_a_console_may_go_away_and_the_run_goes_on_also_on_another_mesh(runs, un
         assert row == pytest.approx(unbroken[number], rel=2e-4), f"step {number}"
 
 
-def test_a_member_is_killed_and_the_run_of_several_goes_on(runs, unbroken):
-    """The others end by themselves; the same command again comes to the figures of one process that was never ended."""
+def test_a_run_of_several_processes_continues_after_one_is_killed(runs, unbroken):
+    """The others end by themselves. The same command then reaches the results of one uninterrupted process."""
     elsewhere = [f"--config.data.path={shutil.copytree(runs.folder / 'data', runs.folder / 'same data')}"]
     workdir = runs.folder / "several"
     processes = runs.start_several(workdir, [], elsewhere)
@@ -114,10 +114,10 @@ def test_a_member_is_killed_and_the_run_of_several_goes_on(runs, unbroken):
         assert row == pytest.approx(unbroken[number], rel=2e-4), f"step {number}"
 
 
-def test_a_member_whose_file_system_is_dead_is_named_by_all(runs):
+def test_all_name_a_process_whose_file_system_hangs(runs):
     dead = shutil.copytree(runs.folder / "data", runs.folder / "dead")
     (dead / "manifest.json").unlink()
-    os.mkfifo(dead / "manifest.json")  # opening it waits for ever
+    os.mkfifo(dead / "manifest.json")  # opening it waits forever
     workdir, limit = runs.folder / "never begun", "--startup_timeout=6"
     processes = runs.start_several(workdir, [limit], [limit, f"--config.data.path={dead}"])
     assert [process.wait(PATIENCE) for process in processes] == [1, 1], output(workdir)
@@ -125,7 +125,7 @@ def test_a_member_whose_file_system_is_dead_is_named_by_all(runs):
     assert len(re.findall(sentence, output(workdir))) == 2 and "Traceback" not in output(workdir)
 
 
-def test_members_with_other_data_never_train(runs):
+def test_processes_with_different_data_never_train(runs):
     manifest = json.loads((runs.folder / "data/manifest.json").read_text())
     ids = list(range(200)) * 2
     other = write_prepared(runs.folder / "other data", train=[ids], validation=[ids])

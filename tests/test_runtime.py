@@ -22,7 +22,7 @@ print(faults())
 
 
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="mallopt is glibc's")
-def test_a_block_of_memory_is_mapped_only_once():
+def test_a_freed_block_of_memory_is_reused():
     def faults_of_a_second_block(mode):
         done = subprocess.run([sys.executable, "-c", PROGRAM, mode], capture_output=True, text=True, check=True)
         return int(done.stdout)

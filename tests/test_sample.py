@@ -1,4 +1,4 @@
-"""The sample command, on a tiny run whose checkpoints are made here."""
+"""The sample command, tested on a tiny run whose checkpoints are made here."""
 
 import functools
 import json
@@ -33,8 +33,8 @@ def params_of(config, step):
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory, module_tiny_config):
-    """A workdir with three checkpoints, which have a moving average, and its config."""
-    workdir = tmp_path_factory.mktemp("run") / ("long" * 50)  # to be shown in one line
+    """A workdir with a config and three checkpoints that have a moving average."""
+    workdir = tmp_path_factory.mktemp("run") / ("long" * 50)  # must be shown in one line
     workdir.mkdir(parents=True)
     save_run(workdir, module_tiny_config)
     return workdir, module_tiny_config
@@ -67,7 +67,7 @@ def module_tiny_config():
 
 
 def sample(*arguments, check=True, **options):
-    """options: of a process of its own; without any, it is forked from one that has imported everything."""
+    """options: of a new process; without options, it is forked from a process that has imported everything."""
     if options:
         command = [sys.executable, "-m", "gptjax.sample", *arguments]
         options = dict(stdin=subprocess.DEVNULL, env=os.environ | {"COLUMNS": "200"}) | options
@@ -89,7 +89,7 @@ def expected(config, step, prompts, ema=True, weights=None, **options):
     return generator_of(config, step, ema, weights).generate(prompts, **options)
 
 
-def test_weights_in_eight_bits(run):
+def test_weights_in_8_bits(run):
     workdir, config = run
     options = dict(max_new_tokens=20, temperature=0.0)
     done = sample(f"--workdir={workdir}", "--prompt=def ", "--max_new_tokens=20", "--temperature=0", "--weights=int8")
@@ -107,13 +107,14 @@ def test_the_latest_checkpoint_continues_a_prompt_on_stdout(run):
     assert "9 prompt tokens, 20 new · " in done.stderr and " new tokens/s, prompts included" in done.stderr
 
 
-def test_the_function_that_a_run_names_is_imported_with_consent_alone(run, tmp_path, monkeypatch):
+def test_a_function_that_a_run_names_is_imported_only_with_permission(run, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(tmp_path)
-    named = configs.to_json(run[1]).replace('"swiglu"', '"brought_along:make"')  # the folder of the run has that
+    # The folder of the run brings its own module.
+    named = configs.to_json(run[1]).replace('"swiglu"', '"brought_along:make"')
     (tmp_path / "brought_along.py").write_text("open('mark', 'w').close()\ndef make(gate, up): return gate * up\n")
     save_run(tmp_path, configs.from_json(named))
-    (tmp_path / "mark").unlink()  # of its training, here
+    (tmp_path / "mark").unlink()  # the module of its training, in the current folder
     command = ["--workdir=.", "--prompt=a", "--max_new_tokens=1"]
     refused = sample(*command, check=False, cwd=tmp_path)
     assert refused.returncode == 2 and len(refused.stderr.splitlines()) == 1
@@ -124,7 +125,7 @@ def test_the_function_that_a_run_names_is_imported_with_consent_alone(run, tmp_p
     assert (tmp_path / "mark").exists()
 
 
-def test_json_holds_what_generate_returns(run, tmp_path):
+def test_json_contains_what_generate_returns(run, tmp_path):
     workdir, config = run
     (tmp_path / "prompts.jsonl").write_text('"a\\nb"\n"é"\n')
     done = sample(
@@ -145,7 +146,7 @@ def test_json_holds_what_generate_returns(run, tmp_path):
     assert content["ema"] is True
 
 
-def test_a_beam_search_writes_its_best_texts(run, tmp_path):
+def test_a_beam_search_prints_its_best_texts(run, tmp_path):
     workdir, config = run
     options = ["--num_beams=3", "--num_samples=2", "--length_penalty=1", "--max_new_tokens=6"]
     done = sample(f"--workdir={workdir}", "--prompt=def ", *options, f"--json={tmp_path}/texts.json")
@@ -156,7 +157,7 @@ def test_a_beam_search_writes_its_best_texts(run, tmp_path):
     assert written["options"] == dict(begin=True, max_new_tokens=6, num_beams=3, length_penalty=1.0)
 
 
-def test_a_text_is_taken_as_it_is_typed_and_what_ended_it_is_told(run):
+def test_a_prompt_is_used_as_typed_and_the_reason_of_the_end_is_printed(run):
     workdir, config = run
     prompt, stop = r"\newcommand{\x41}", r"\nq"
     options = dict(max_new_tokens=60, temperature=0.0)
@@ -168,7 +169,7 @@ def test_a_text_is_taken_as_it_is_typed_and_what_ended_it_is_told(run):
     assert completion.finish_reason == "context" and "ended by the end of the context\n" in done.stderr
 
 
-def test_characters_that_the_model_does_not_know_are_told(run, tmp_path):
+def test_characters_without_a_token_are_reported(run, tmp_path):
     workdir = shutil.copytree(run[0], tmp_path / "characters", symlinks=True)
     tokens = CharacterTokenizer("".join(map(chr, range(32, 127))))
     tokens.save(workdir)
@@ -180,7 +181,7 @@ def test_characters_that_the_model_does_not_know_are_told(run, tmp_path):
     assert "prompt 'héllo ø é': the tokenizer has no token for 'éø', so the model reads <unk> instead" in done.stderr
 
 
-def test_a_stream_prints_the_same_text_here_of_the_raw_parameters_and_from_stdin(run):
+def test_a_stream_prints_the_same_text(run):
     workdir, config = run
     options = [f"--workdir={workdir}", "--checkpoint=10", "--noema", "--max_new_tokens=30", "--num_samples=2"]
     done = sample(*options, "--prompt=-", "--top_p=1", "--stream", stdin=None, input="x\t= ")
@@ -190,7 +191,7 @@ def test_a_stream_prints_the_same_text_here_of_the_raw_parameters_and_from_stdin
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="pseudo-terminals are POSIX")
-def test_in_a_terminal_prompts_are_typed(run):
+def test_prompts_can_be_typed_in_a_terminal(run):
     import pty
 
     workdir, _ = run
@@ -237,7 +238,7 @@ def test_in_a_terminal_prompts_are_typed(run):
         (["--workdir=configs", "--prompt=a"], "--workdir=configs: .*this folder has no config.json"),
     ],
 )
-def test_mistakes_end_in_one_line(run, arguments, message):
+def test_user_errors_end_in_one_line(run, arguments, message):
     refuses(message, *(arg.replace("RUN", str(run[0])) if isinstance(arg, str) else arg for arg in arguments))
 
 
@@ -258,14 +259,14 @@ def test_mistakes_end_in_one_line(run, arguments, message):
         ("batch_size=0", "a positive integer"),
     ],
 )
-def test_values_are_checked_before_the_run_is_looked_at(flag, allowed):
+def test_values_are_checked_before_the_run_is_read(flag, allowed):
     done = run_command("sample", "--workdir=nowhere", "--prompt=a", f"--{flag}")
     name, _, value = flag.partition("=")
     assert done.returncode == 2 and done.stderr.startswith(f"error: --{name}=")
     assert value in done.stderr and allowed in done.stderr
 
 
-def test_the_last_seed_must_be_one():
+def test_the_last_seed_must_be_valid():
     done = run_command("sample", "--workdir=nowhere", "--prompt=a", "--seed=4294967295", "--num_samples=2")
     assert done.stderr == "error: --num_samples=2: the last seed would be 4294967296: must be below 2^32\n"
 
@@ -286,18 +287,18 @@ def refuses(message, *arguments, **options):
         ("prompts.jsonl", b"7\n", r"prompts\.jsonl: must hold .* nothing but strings"),
     ],
 )
-def test_a_file_that_holds_no_text_is_refused(run, tmp_path, name, content, message):
+def test_a_file_that_is_not_text_is_refused(run, tmp_path, name, content, message):
     (tmp_path / name).write_bytes(content)
     refuses(message, f"--workdir={run[0]}", f"--prompts_file={tmp_path / name}")
 
 
-def test_standard_input_that_is_no_text_is_refused(run, tmp_path):
+def test_standard_input_that_is_not_text_is_refused(run, tmp_path):
     (tmp_path / "input").write_bytes(b"a\xff")
     with open(tmp_path / "input", "rb") as file:
         refuses("--prompt=-: standard input must be UTF-8", f"--workdir={run[0]}", "--prompt=-", stdin=file)
 
 
-def test_a_folder_whose_parts_do_not_belong_together_is_refused(run, tmp_path):
+def test_a_folder_with_mismatched_parts_is_refused(run, tmp_path):
     workdir, config = run
     other = shutil.copytree(workdir, tmp_path / "other")
     ByteTokenizer(("<bos>", "<eos>", "<unk>", "<pad>")).save(other)

@@ -14,7 +14,7 @@ from gptjax.settings import ModelSettings, Settings, allowed_values, freeze, tha
 from gptjax.training import optimizer, schedule
 
 
-def test_a_config_and_its_settings_are_the_same():
+def test_settings_equal_the_config_that_they_freeze():
     config = default()
     config.model.update(width=96, dropout=0.5)
     config.optimizer.rules = (("head", "learning_rate", 0.3),)
@@ -53,8 +53,8 @@ def test_every_default_has_its_fields_type_and_is_allowed():
         assert type(value) is (typing.get_origin(kind) or kind) and type(value) in (int, float, str, bool, tuple), field
 
 
-def test_what_is_allowed_stands_beside_the_field_alone(monkeypatch):
-    """A field that is added to a section has default, flag, check and help."""
+def test_allowed_values_are_declared_only_beside_the_field(monkeypatch):
+    """A field that is added to a section gets a default, a flag, a check and help."""
 
     @dataclasses.dataclass(frozen=True)
     class Wider(ModelSettings):
@@ -80,7 +80,7 @@ def test_what_is_allowed_stands_beside_the_field_alone(monkeypatch):
         allowed_values.cache_clear()
 
 
-def test_what_is_declared_is_what_there_is():
+def test_the_config_has_exactly_the_declared_fields():
     names = {field: set(allowed.names) for field, allowed in allowed_values().items() if allowed.names}
     assert names["data.windows"] == set(TEXT_WINDOWS)
     assert names["model.feedforward"] == set(ACTIVATIONS)

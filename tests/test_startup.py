@@ -8,7 +8,7 @@ from pathlib import Path
 REPOSITORY = Path(__file__).parents[1]
 
 
-def test_training_starts_without_what_only_its_end_needs():
+def test_training_starts_without_modules_that_only_its_end_needs():
     code = "import sys, gptjax.train; print([name for name in ('matplotlib', 'tensorboardX') if name in sys.modules])"
     environment = os.environ | {"JAX_PLATFORMS": "cpu"}
     found = subprocess.run(

@@ -1,4 +1,4 @@
-"""The sweep command from end to end: failing, finished and interrupted runs, what it writes, and what it refuses."""
+"""The sweep command from end to end: failing, finished and interrupted runs, its output, and errors."""
 
 import csv
 import functools
@@ -76,7 +76,7 @@ def sweep(*arguments):
 
 
 @pytest.mark.slow
-def test_a_sweep_goes_on_past_a_failure_and_later_passes_over_what_is_finished(folder):
+def test_a_sweep_continues_after_a_failure_and_later_skips_finished_runs(folder):
     workdir = folder / "three"
     arguments = (f"{folder / 'sweep.py'}", f"--workdir={workdir}", "--jobs=2")
     code, output, errors = sweep(*arguments)
@@ -100,8 +100,8 @@ def grown(path, size):
 
 
 @pytest.mark.slow
-def test_a_signal_saves_the_run_and_the_same_command_goes_on(folder):
-    """SIGTERM, and the SIGHUP of a terminal that closes after its first line; the runs are not left behind."""
+def test_a_signal_saves_the_run_and_the_same_command_continues(folder):
+    """Tests SIGTERM and the SIGHUP of a terminal that closes after the first line. No run is left behind."""
     workdir = folder / "long"
     arguments = (f"{folder / 'sweep.py'}:long", f"--workdir={workdir}")
     saved = []
@@ -149,7 +149,7 @@ def test_a_dry_run_starts_nothing(folder):
         (["{sweep}", "--workdir=w", "--executor=local", "--submitit=gpus"], "expected NAME=VALUE"),
     ],
 )
-def test_mistakes_end_in_one_line_and_start_nothing(folder, arguments, message):
+def test_user_errors_end_in_one_line_and_start_nothing(folder, arguments, message):
     done = run_command("sweep", *(argument.format(sweep=folder / "sweep.py") for argument in arguments))
     code, errors = done.returncode, done.stderr
     assert code == 2, errors
@@ -157,7 +157,7 @@ def test_mistakes_end_in_one_line_and_start_nothing(folder, arguments, message):
     assert not (REPOSITORY / "w").exists()
 
 
-def test_help_tells_what_to_do():
+def test_help_shows_the_usage():
     result = typed_command("sweep", "--help")
     assert result.returncode == 0
     assert all(word in result.stdout for word in ("--jobs", "--workdir", "--dry_run", "--executor", "results.csv"))

@@ -1,4 +1,4 @@
-"""Output cannot control a terminal, and a console that closes does not end a command whose product is files."""
+"""Output cannot control a terminal, and a closed console does not end a command that produces files."""
 
 import io
 import os
@@ -21,7 +21,7 @@ HOSTILE = "\x1b]0;title\x07\x1b]52;c;ZXZpbA==\x1b\\\x1b[2J\x9b31m\x08\x7f\r\u202
 PACKAGE = Path(__file__).parent.parent / "gptjax"
 
 
-def test_codes_are_pictures_and_text_stays():
+def test_control_codes_become_symbols_and_text_is_unchanged():
     assert visible("é\tß\n\x1b[31m\r\n\x7f\x85\u202e\u2067") == "é\tß\n␛[31m\n␡\ufffd\ufffd\ufffd"
     assert one_line("a\n\tb") == "a␊␉b"
 
@@ -43,14 +43,15 @@ def as_progress(text):
 
 
 @pytest.mark.parametrize("made", [str, Text, as_table, as_progress], ids=lambda f: f.__name__)
-def test_whatever_a_console_prints_is_harmless(made):
+def test_no_output_of_a_console_controls_the_terminal(made):
     console = terminal(width=400)
     console.print(made(HOSTILE))
     shown = console.file.getvalue()
     assert not re.search(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u202e]", shown)
-    assert "␛]0;title␇" in shown or made in (Text, as_progress)  # rich drops BEL of its own texts
+    assert "␛]0;title␇" in shown or made in (Text, as_progress)  # rich drops BEL in its own texts
     assert "␛[2J" in shown
-    assert "[bold]:smile:" in shown or made is as_progress  # whose texts are markup: never give it one that is not ours
+    # Its texts are markup, so untrusted text must not be given to it.
+    assert "[bold]:smile:" in shown or made is as_progress
 
 
 def test_consoles_still_move_the_cursor_themselves():
@@ -59,7 +60,7 @@ def test_consoles_still_move_the_cursor_themselves():
     assert "\x1b[2J" in console.file.getvalue()
 
 
-def test_a_product_is_raw_but_on_a_terminal():
+def test_generated_text_is_raw_except_on_a_terminal():
     pipe = Console(file=io.StringIO())
     write_raw(pipe, HOSTILE)
     assert pipe.file.getvalue() == HOSTILE
@@ -68,8 +69,8 @@ def test_a_product_is_raw_but_on_a_terminal():
     assert "\x1b" not in shown.file.getvalue() and "␛[2J" in shown.file.getvalue()
 
 
-def test_nothing_prints_past_the_filter():
-    """No module makes rich's own console, and the few bare prints are of texts of ours."""
+def test_no_module_prints_without_the_filter():
+    """No module makes rich's own console, and the few bare prints are of trusted texts."""
     consoles, prints = [], []
     for path in PACKAGE.rglob("*.py"):
         text = path.read_text(encoding="utf-8")
@@ -115,7 +116,7 @@ cli.run(main)
 """
 
 
-def test_failures_of_the_machine_are_told_in_sentences(tmp_path):
+def test_failures_of_the_machine_are_reported_in_sentences(tmp_path):
     (tmp_path / "command.py").write_text(LOGS)
     result = subprocess.run(
         [sys.executable, str(tmp_path / "command.py")],
@@ -131,7 +132,7 @@ def test_failures_of_the_machine_are_told_in_sentences(tmp_path):
     assert "from ␛[2J" in lines[0] and lines[-1].startswith("error: ")
 
 
-# --- Consoles that go away -------------------------------------------------------------------------------------------
+# --- Closed consoles -------------------------------------------------------------------------------------------------
 
 COMMAND = """
 import sys, time
@@ -169,12 +170,12 @@ def run_command(tmp_path, outlives, shell, **environment):
         (False, "{command} 2>err | head -1; echo ${{PIPESTATUS[0]}}", 141, False),
         (True, "{command} 2>&1 | head -1; echo ${{PIPESTATUS[0]}}", 0, True),
         (True, "{command} >/dev/full 2>&1; echo $?", 0, True),
-        (False, "{command} >/dev/full 2>err; echo $?", 2, False),  # a full disk is no reader who has gone
+        (False, "{command} >/dev/full 2>err; echo $?", 2, False),  # a full disk is not a closed reader
         (True, "{command} >&- 2>&-; echo $?", 0, True),
         (True, "{command} <&- >&- 2>&-; echo $?", 0, True),
     ],
 )
-def test_a_closed_pipe_ends_only_what_has_nothing_else_to_do(tmp_path, monkeypatch, outlives, shell, status, finishes):
+def test_a_closed_pipe_ends_only_commands_that_just_print(tmp_path, monkeypatch, outlives, shell, status, finishes):
     monkeypatch.chdir(tmp_path)
     result, finished = run_command(tmp_path, outlives, shell)
     assert result.stdout.split()[-1] == str(status), result
@@ -182,7 +183,7 @@ def test_a_closed_pipe_ends_only_what_has_nothing_else_to_do(tmp_path, monkeypat
     assert "Error" not in result.stderr and "Exception" not in result.stderr
 
 
-def test_a_stream_writes_all_into_a_pipe_that_does_not_block():
+def test_a_stream_writes_everything_to_a_non_blocking_pipe():
     read, write = os.pipe()
     os.set_blocking(write, False)
     outlet, received = _Outlet(write, outlived=False), bytearray()
@@ -193,7 +194,7 @@ def test_a_stream_writes_all_into_a_pipe_that_does_not_block():
 
     reader = threading.Thread(target=receive)
     reader.start()
-    data = os.urandom(1 << 18)  # more than a pipe holds
+    data = os.urandom(1 << 18)  # more than fits into a pipe
     assert outlet.write(data) == len(data)
     os.close(write)
     reader.join(PATIENCE)
@@ -202,8 +203,8 @@ def test_a_stream_writes_all_into_a_pipe_that_does_not_block():
 
 
 @pytest.mark.parametrize("make", [os.pipe, pty.openpty])
-def test_after_a_console_has_gone_libraries_write_into_nothing(make):
-    """A pipe that nobody reads says EPIPE, a terminal that was closed EIO."""
+def test_after_a_console_closes_the_output_of_libraries_is_discarded(make):
+    """A closed pipe gives EPIPE, a closed terminal EIO."""
     reader, console = make()
     outlet = _Outlet(console, outlived=True)
     os.close(reader)
@@ -218,13 +219,13 @@ def test_help_may_be_cut_short(tmp_path):
 
 
 @pytest.mark.parametrize("encoding", ["ascii", "latin-1"])
-def test_what_cannot_be_encoded_is_escaped(tmp_path, encoding):
+def test_characters_that_cannot_be_encoded_are_escaped(tmp_path, encoding):
     result, finished = run_command(tmp_path, True, "{command} 2>/dev/null", PYTHONIOENCODING=encoding)
     assert finished and result.returncode == 0, result.stderr
     assert "\\u2603" in result.stdout
 
 
-def test_a_table_leaves_no_blanks_at_the_ends_of_lines_in_a_file():
+def test_a_table_in_a_file_has_no_trailing_blanks():
     file = io.StringIO()
     console = Console(file=file, width=60)
     grid = Table.grid(padding=(0, 2))
@@ -239,7 +240,7 @@ def test_a_table_leaves_no_blanks_at_the_ends_of_lines_in_a_file():
 
 
 @pytest.mark.parametrize("is_terminal", [True, False])
-def test_a_note_is_wrapped_at_words_on_a_terminal_and_stays_a_line_in_a_file(is_terminal):
+def test_a_note_is_wrapped_on_a_terminal_and_stays_one_line_in_a_file(is_terminal):
     file = io.StringIO()
     words = "› the best checkpoint is chosen only among those that were scored on the same windows".split()
     print_note(Console(file=file, width=20, force_terminal=is_terminal, color_system=None), " ".join(words))
@@ -248,7 +249,7 @@ def test_a_note_is_wrapped_at_words_on_a_terminal_and_stays_a_line_in_a_file(is_
     assert max(map(len, lines)) <= 20 if is_terminal else len(lines) == 1
 
 
-def test_no_file_gets_the_number_of_a_stream_that_was_closed_at_the_start(tmp_path):
+def test_no_file_gets_the_descriptor_of_a_stream_that_was_closed_at_the_start(tmp_path):
     code = f"""
 from gptjax.terminal import set_up_streams
 set_up_streams(outlive=True)

@@ -1,4 +1,4 @@
-"""The training command from end to end in one process: a run's folder, its figures, and what it refuses."""
+"""The training command from end to end in one process: a run's folder, its metrics, and errors."""
 
 import itertools
 import json
@@ -24,14 +24,14 @@ from gptjax.training.comparison import differences, read_runs
 from gptjax.training.run_metadata import check_warm_start, code_changes
 from gptjax.training.writers import read_metrics
 
-pytestmark = pytest.mark.xdist_group("train")  # one worker makes the run that most tests compare with
+pytestmark = pytest.mark.xdist_group("train")  # one worker trains the run that most tests compare with
 
 TEXT = "the quick brown fox jumps over the lazy dog; "
 
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory):
-    """A prepared folder of one sentence, over and over, in bytes."""
+    """A prepared folder of one repeated sentence with a byte tokenizer."""
     tokenizer = ByteTokenizer()
     ids = [*tokenizer.encode(TEXT * 40), tokenizer.eos_id]
     return write_prepared(
@@ -61,7 +61,7 @@ def tiny(data):
 
 
 def go(config: ConfigDict, workdir):
-    """What `main` does after the flags."""
+    """Does what `main` does after parsing flags."""
     run = command.open_run(config, workdir)
     command.show_settings(run)
     train_opened(run)
@@ -74,7 +74,7 @@ def losses(rows):
 
 @pytest.fixture(scope="module")
 def plain(tiny, tmp_path_factory):
-    """A run of twelve steps at a constant rate, to compare with and to start from: its folder, which stays as it is."""
+    """The folder of a run of twelve steps at a constant rate, to compare with and to start from. No test changes it."""
     folder = tmp_path_factory.mktemp("plain") / "run"
     go(tiny(schedule__name="constant"), folder)
     return folder
@@ -89,7 +89,7 @@ def test_a_run_learns_and_leaves_a_complete_folder(tiny, tmp_path, capsys):
     assert found[12] < found[1] - 1
     validation = [row for row in rows if "validation/loss" in row]
     assert [row["step"] for row in validation] == [6, 12]
-    # a byte tokenizer has one byte a token: bits per byte are the loss in bits
+    # with one byte per token, bits per byte are the loss in bits
     np.testing.assert_allclose(
         validation[-1]["validation/bits_per_byte"], validation[-1]["validation/loss"] / np.log(2)
     )
@@ -104,7 +104,7 @@ def test_a_run_learns_and_leaves_a_complete_folder(tiny, tmp_path, capsys):
     assert "validation at step 12" in printed and "causal MFU" in printed and "finished" in printed
 
 
-def test_the_same_command_goes_on_and_then_has_nothing_to_do(tiny, plain, tmp_path, capsys):
+def test_the_same_command_continues_and_then_has_nothing_to_do(tiny, plain, tmp_path, capsys):
     go(tiny(training__duration="6 steps", schedule__name="constant"), tmp_path / "b")
     resumed = go(tiny(training__duration="12 steps", schedule__name="constant"), tmp_path / "b")
     assert losses(resumed) == losses(read_metrics(plain / "metrics.jsonl"))
@@ -123,7 +123,7 @@ def test_a_warm_start_takes_the_other_runs_parameters(tiny, plain, tmp_path):
     assert state.step == 0 and "step 12" in notes[0] and len(notes) == 1
 
 
-def test_a_warm_start_wants_the_same_tokenizer_and_tells_of_another_model(tiny, plain, tmp_path):
+def test_a_warm_start_needs_the_same_tokenizer_and_reports_differences_of_the_model(tiny, plain, tmp_path):
     config = tiny(training__init_from=str(plain), model__rope_theta=5.0)
     run = command.open_run(config, tmp_path / "second")
     with jax.set_mesh(run.plan.mesh), command.open_checkpoints(run) as checkpoints:
@@ -134,7 +134,7 @@ def test_a_warm_start_wants_the_same_tokenizer_and_tells_of_another_model(tiny, 
             command.start(run, checkpoints)
 
 
-def test_a_loss_that_is_not_finite_stops_the_run_and_saves_nothing_of_it(tiny, tmp_path):
+def test_a_non_finite_loss_stops_the_run_and_is_not_saved(tiny, tmp_path):
     config = tiny(optimizer__name="sgd", optimizer__learning_rate=1e30, optimizer__gradient_clip=0.0)
     with pytest.raises(RunError, match=r"step \d+: loss .*on_nonfinite=skip"):
         go(config, tmp_path)
@@ -192,7 +192,7 @@ def test_a_resumed_run_must_be_the_same_run(tiny, plain, tmp_path):
         (dict(evaluation__tasks="blimp", evaluation__task_data="no/folder"), r"evaluation\.task_data = 'no/folder'"),
     ],
 )
-def test_what_does_not_go_together_fails_before_anything_is_compiled(tiny, tmp_path, fields, message):
+def test_contradictory_settings_fail_before_compiling(tiny, tmp_path, fields, message):
     with pytest.raises(ConfigError, match=message):
         command.open_run(tiny(**fields), tmp_path)
     assert not list(tmp_path.iterdir())
@@ -208,7 +208,7 @@ class Broken(Exception):
 
 
 def break_after(monkeypatch, steps):
-    """Makes training fail when it asks for the batch after this many steps of a start."""
+    """Makes training fail when it requests the batch after this many steps of a start."""
     batches = command.device_batches
 
     def breaking(*arguments):
@@ -218,7 +218,7 @@ def break_after(monkeypatch, steps):
     monkeypatch.setattr(command, "device_batches", breaking)
 
 
-def test_rows_are_means_of_their_intervals_also_where_a_run_was_broken(tiny, plain, tmp_path, monkeypatch):
+def test_rows_are_means_of_their_intervals_also_after_an_interruption(tiny, plain, tmp_path, monkeypatch):
     rough = dict(checkpoint__every="3 steps", evaluation__every="4 steps", logging__every="5 steps")
     rough |= dict(schedule__name="constant")
     each = losses(read_metrics(plain / "metrics.jsonl"))
@@ -227,7 +227,7 @@ def test_rows_are_means_of_their_intervals_also_where_a_run_was_broken(tiny, pla
     means[12] = np.mean([each[11], each[12]])
     assert losses(unbroken) == pytest.approx(means, rel=1e-6)
     assert [row["train/step_loss"] for row in unbroken if "train/loss" in row] == [each[5], each[10], each[12]]
-    # one row per step, which holds training and evaluation metrics
+    # one row per step with training and evaluation metrics
     assert [row["step"] for row in unbroken] == [3, 4, 5, 6, 8, 9, 10, 12]
     assert {"train/loss", "validation/loss", "tokens", "learning_rate"} <= unbroken[-1].keys()
     with monkeypatch.context() as patch, pytest.raises(Broken):
@@ -237,7 +237,7 @@ def test_rows_are_means_of_their_intervals_also_where_a_run_was_broken(tiny, pla
     assert losses(again) == losses(unbroken) and [row["step"] for row in again] == [row["step"] for row in unbroken]
 
 
-def test_what_was_done_is_kept_with_its_step(tiny, tmp_path, capsys):
+def test_the_history_records_changes_with_their_steps(tiny, tmp_path, capsys):
     first = tiny(training__duration="6 steps")
     go(first, tmp_path)
     before = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")}
@@ -246,7 +246,7 @@ def test_what_was_done_is_kept_with_its_step(tiny, tmp_path, capsys):
     )  # no step left
     assert before == {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")}
     with open(tmp_path / "history.jsonl", "ab") as file:
-        file.write(b'{"step": 6, "ti')  # a start that was killed
+        file.write(b'{"step": 6, "ti')  # of a start that was killed
     go(tiny(evaluation__tokens=64), tmp_path)
     rows = read_metrics(tmp_path / "history.jsonl")
     assert [(row["step"], row["changes"]) for row in rows] == [
@@ -260,7 +260,7 @@ def test_what_was_done_is_kept_with_its_step(tiny, tmp_path, capsys):
     assert "1 earlier validation scores were measured on other windows" in printed and printed.count("best so far") == 2
 
 
-def test_a_moving_average_cannot_be_switched_on_or_off_on_the_way(tiny, plain, tmp_path):
+def test_a_moving_average_cannot_be_switched_on_or_off_during_a_run(tiny, plain, tmp_path):
     shutil.copytree(plain, tmp_path / "0.0")
     constant = dict(schedule__name="constant")
     go(tiny(**constant, training__duration="6 steps", training__ema_decay=0.99), tmp_path / "0.99")
@@ -273,7 +273,7 @@ def test_a_moving_average_cannot_be_switched_on_or_off_on_the_way(tiny, plain, t
 
 
 @pytest.mark.parametrize("batch_size, note", [(8, None), (1024, "it reads each window of {data} 2.27 times")])
-def test_the_settings_say_how_often_the_data_are_read(tiny, data, tmp_path, capsys, batch_size, note):
+def test_the_settings_show_the_number_of_epochs(tiny, data, tmp_path, capsys, batch_size, note):
     command.show_settings(command.open_run(tiny(training__batch_size=batch_size), tmp_path))
     printed = " ".join(capsys.readouterr().out.split())
     windows = -(-(4 * (len(TEXT) * 40 + 1) - 1) // 16)
@@ -286,7 +286,7 @@ def test_the_settings_say_how_often_the_data_are_read(tiny, data, tmp_path, caps
 
 @pytest.fixture(scope="module")
 def second(tmp_path_factory):
-    """Another prepared folder, of documents of different lengths."""
+    """Another prepared folder with documents of different lengths."""
     tokenizer = ByteTokenizer()
     documents = [[*tokenizer.encode("waltz, bad nymph, for quick jigs vex " * n)[: 61 * n], 256] for n in range(1, 5)]
     return write_prepared(
@@ -305,7 +305,7 @@ def test_one_model_has_one_score(tiny, data, second, tmp_path, windows, mixed):
         {},
         dict(training__batch_size=16, training__gradient_accumulation_steps=2),
         dict(training__batch_size=64, training__gradient_accumulation_steps=8),
-        dict(training__batch_size=40),  # of which windows are left over
+        dict(training__batch_size=40),  # which does not divide the number of windows
         dict(training__batch_size=4, mesh__data=1, mesh__fsdp=2, mesh__context=2, mesh__tensor=2),
         dict(training__loss_chunk=8, data__workers=1),
     ):
@@ -322,16 +322,16 @@ def test_one_model_has_one_score(tiny, data, second, tmp_path, windows, mixed):
         np.testing.assert_allclose(score["validation/loss"], scores[0]["validation/loss"], rtol=2e-6)
 
 
-def test_the_moving_average_is_what_is_evaluated(tiny, plain, tmp_path):
+def test_the_moving_average_is_evaluated(tiny, plain, tmp_path):
     fast = read_metrics(plain / "metrics.jsonl")
     slow = go(tiny(schedule__name="constant", training__ema_decay=0.99), tmp_path / "ema")
     assert losses(fast) == losses(slow)
     lag = slow[-1]["validation/loss"] - fast[-1]["validation/loss"]
-    assert 0.05 < lag < 1  # behind the parameters, but far from the first ones, which had 5.6
+    assert 0.05 < lag < 1  # it lags behind the parameters, but is far from the initial ones, which had 5.6
     assert json.loads((tmp_path / "ema" / "config.json").read_text())["training"]["ema_decay"] == 0.99
 
 
-def test_a_run_to_start_from_that_is_not_there_is_told_by_its_field(tiny, tmp_path):
+def test_a_missing_run_to_start_from_is_reported_with_the_field(tiny, tmp_path):
     run = command.open_run(tiny(training__init_from=str(tmp_path / "nowhere")), tmp_path / "run")
     with jax.set_mesh(run.plan.mesh), command.open_checkpoints(run) as checkpoints:
         with pytest.raises(ConfigError, match=r"^training\.init_from = .*nowhere: must be the folder of a run"):
@@ -364,8 +364,8 @@ def get_config():
 """
 
 
-def test_ones_own_optimizer_schedule_and_activation(tiny, tmp_path, monkeypatch):
-    """A researcher's file in the current folder: trained with, gone on with after a break, sampled from, swept over."""
+def test_a_users_own_optimizer_schedule_and_activation(tiny, tmp_path, monkeypatch):
+    """A researcher's file in the current folder works for training, resuming, sampling and sweeps."""
     (tmp_path / "my_ideas.py").write_text(IDEAS)
     monkeypatch.chdir(tmp_path)
     names = {"model.feedforward": "my_ideas:smooth", "schedule.name": "my_ideas:triangle"}
@@ -383,7 +383,7 @@ def test_ones_own_optimizer_schedule_and_activation(tiny, tmp_path, monkeypatch)
     shutil.rmtree(workdir / "checkpoints" / "12")
     again = {row["step"]: row for row in go(config, workdir) if "train/loss" in row}
     assert again[12]["train/loss"] == rows[12]["train/loss"]
-    monkeypatch.delitem(sys.modules, "my_ideas")  # as in another process
+    monkeypatch.delitem(sys.modules, "my_ideas")  # as in a new process
     (tmp_path / "my_ideas.py").write_text(IDEAS + "# mended\n")
     shutil.rmtree(workdir / "checkpoints" / "12")
     run = command.open_run(config, workdir)
@@ -412,7 +412,7 @@ def test_ones_own_optimizer_schedule_and_activation(tiny, tmp_path, monkeypatch)
     assert all(":" not in run.workdir.name for run in runs)
 
 
-def test_tasks_are_asked_at_each_evaluation(tiny, plain, tmp_path):
+def test_tasks_run_at_each_evaluation(tiny, plain, tmp_path):
     card = write_task(tmp_path, CHOICES, choice_rows(4))
     asked = dict(evaluation__tasks=str(card), evaluation__task_items=2, logging__plots=True, schedule__name="constant")
     rows = go(tiny(**asked), tmp_path / "asked")

@@ -1,4 +1,4 @@
-"""Mistakes in the user's own Python end in one sentence with the user's file and line."""
+"""Errors in the user's own Python end in one sentence with the user's file and line."""
 
 import platform
 import re
@@ -56,7 +56,7 @@ def load_corpus(text):
         ("return get_config", "get_config() must return a ConfigDict, not a function"),
     ],
 )
-def test_a_mistake_in_a_config_file_names_file_and_line(tmp_path, line, message):
+def test_an_error_in_a_config_file_names_file_and_line(tmp_path, line, message):
     path = tmp_path / "mine.py"
     path.write_text(CONFIG.format(line=line))
     with pytest.raises(ConfigError) as caught:
@@ -77,7 +77,7 @@ def test_a_mistake_in_a_config_file_names_file_and_line(tmp_path, line, message)
         ("'\udcff'", "line 1"),
     ],
 )
-def test_a_mistake_outside_of_get_config(tmp_path, text, message):
+def test_an_error_outside_of_get_config(tmp_path, text, message):
     path = tmp_path / "mine.py"
     path.write_bytes(text.encode("utf-8", "surrogateescape"))
     with pytest.raises(ConfigError) as caught:
@@ -85,7 +85,7 @@ def test_a_mistake_outside_of_get_config(tmp_path, text, message):
     assert message in str(caught.value) and str(path) in str(caught.value)
 
 
-def test_what_stands_after_the_colon(tmp_path):
+def test_the_argument_after_the_colon(tmp_path):
     with_argument, without = tmp_path / "a:b.py", tmp_path / "none.py"
     with_argument.write_text(CONFIG.format(line="config.model.width = {'a': 384, 'b:c': 12}[arg]"))
     without.write_text("from gptjax.config import default\nget_config = lambda: default()\n")
@@ -100,7 +100,7 @@ def test_what_stands_after_the_colon(tmp_path):
 @pytest.mark.parametrize(
     "typed, like",
     [
-        ("mine/stdlib_tinny.py", "mine/stdlib_tiny.py"),  # beside it
+        ("mine/stdlib_tinny.py", "mine/stdlib_tiny.py"),  # in the same folder
         ("mine/stdlib_tiny", "mine/stdlib_tiny.py"),
         ("configs/stdlib_tinny.py", "configs/stdlib_tiny.py"),
         ("stdlib_tiny.py", "configs/stdlib_tiny.py"),  # without its folder
@@ -115,7 +115,7 @@ def test_what_stands_after_the_colon(tmp_path):
     ],
 )
 @pytest.mark.parametrize("has_configs", [True, False])
-def test_a_file_that_is_not_there_brings_up_the_likeliest_that_is(tmp_path, monkeypatch, typed, like, has_configs):
+def test_for_a_missing_file_the_most_similar_one_is_suggested(tmp_path, monkeypatch, typed, like, has_configs):
     """Suggests from the configs of the current folder, or else from those of the package."""
     monkeypatch.chdir(tmp_path)
     made = ["mine/stdlib_tiny.py", "configs/stdlib_tiny.py", "configs/gpt2.py", "configs/corpus/books_and_code.py"]
@@ -134,7 +134,7 @@ def test_a_file_that_is_not_there_brings_up_the_likeliest_that_is(tmp_path, monk
     assert problem.startswith(f"there is no file {typed.partition(':')[0]}") or not typed
 
 
-def test_a_folder_is_no_config_file(tmp_path):
+def test_a_folder_is_not_a_config_file(tmp_path):
     with pytest.raises(ConfigError, match=f"^{tmp_path} is a folder, not a Python file$"):
         load_config(str(tmp_path))
 
@@ -151,7 +151,7 @@ def test_a_folder_is_no_config_file(tmp_path):
         ("config.sources = (source(kind='text', path='x'),)", "line 4: TypeError: source() missing 1 required"),
     ],
 )
-def test_a_corpus_config_likewise(tmp_path, line, message):
+def test_an_error_in_a_corpus_config(tmp_path, line, message):
     path = tmp_path / "mine.py"
     path.write_text(
         CONFIG.format(line=line).replace("gptjax.config import default", "gptjax.corpus.config import default, source")
@@ -174,7 +174,7 @@ def test_a_corpus_config_likewise(tmp_path, line, message):
         ("return Sweep(", "line 3: '(' was never closed"),
     ],
 )
-def test_a_sweep_file_likewise(tmp_path, line, message):
+def test_an_error_in_a_sweep_file(tmp_path, line, message):
     path = tmp_path / "sweep.py"
     path.write_text(SWEEP.format(line=line))
     with pytest.raises(ConfigError) as caught:
@@ -182,14 +182,14 @@ def test_a_sweep_file_likewise(tmp_path, line, message):
     assert message in str(caught.value) and str(path) in str(caught.value)
 
 
-def test_a_files_own_words_are_not_changed(tmp_path):
+def test_a_config_error_that_a_file_raises_is_unchanged(tmp_path):
     path = tmp_path / "mine.py"
     path.write_text("from gptjax.config import ConfigError\ndef get_config(): raise ConfigError('expected a or b')\n")
     with pytest.raises(ConfigError, match=r"^expected a or b$"):
         load_config(str(path))
 
 
-def test_a_call_gives_what_the_function_returns(tmp_path):
+def test_the_result_of_the_function_is_returned(tmp_path):
     path = tmp_path / "mine.py"
     path.write_text(CONFIG.format(line="config.model.width = 12"))
     config = call_in_file(str(path), "get_config", type(default()))
@@ -198,7 +198,7 @@ def test_a_call_gives_what_the_function_returns(tmp_path):
 
 @pytest.fixture
 def module_here(tmp_path, monkeypatch):
-    """Writes a module of a name that no other test has into the current folder."""
+    """Writes a module with a unique name into the current folder."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", [entry for entry in sys.path if entry])
 
@@ -223,12 +223,12 @@ def test_the_hash_is_that_of_the_code_that_was_imported(module_here):
         name = module_here("ideas_hashed", text)
         named_function("model.feedforward", f"{name}:one")
         hashes.append(code_hash(f"{name}:one"))
-        Path(f"{name}.py").write_text("# not what runs\n")
+        Path(f"{name}.py").write_text("# not the imported code\n")
         assert code_hash(f"{name}:one") == hashes[-1]
     assert hashes[0] != hashes[1]
 
 
-def test_what_is_no_python_has_a_hash_or_a_version(tmp_path, monkeypatch):
+def test_code_that_is_not_python_has_a_hash_or_a_version(tmp_path, monkeypatch):
     with zipfile.ZipFile(tmp_path / "wheel.zip", "w") as archive:
         archive.writestr("ideas_zipped.py", "def one(x): return x\n")
     monkeypatch.syspath_prepend(str(tmp_path / "wheel.zip"))
@@ -248,7 +248,7 @@ def test_what_is_no_python_has_a_hash_or_a_version(tmp_path, monkeypatch):
     [
         ("no_such_ideas:make", "there is no module no_such_ideas in "),
         ("ideas_bad:mkae", "ideas_bad defines no function mkae; did you mean make?"),
-        ("ideas_bad:path", "ideas_bad defines no function path"),  # imported there, not its own
+        ("ideas_bad:path", "ideas_bad defines no function path"),  # imported there, not defined there
         ("ideas_bad:number", "ideas_bad defines no function number"),
         ("ideas_bad:make", r"make(a, b) must take 1 argument"),
         ("ideas_bad:", "expected 'module:function'"),
@@ -261,7 +261,7 @@ def test_what_is_no_python_has_a_hash_or_a_version(tmp_path, monkeypatch):
         ("os:system", "os defines no function system"),
     ],
 )
-def test_a_name_that_leads_nowhere_says_why(module_here, text, message):
+def test_an_invalid_name_is_refused_with_the_reason(module_here, text, message):
     module_here("ideas_bad", "from os import path\nnumber = 3\ndef make(a, b): pass\n")
     module_here("ideas_broken", "\n1 / 0\n")
     module_here("ideas_syntax", "def make(:\n")
@@ -306,7 +306,7 @@ OPTIMIZER = "import optax\ndef make(config):\n    return {made}\n"
         ("cleaning.recipes", "def make(text): return text[0] == 'A'", r"line 1: IndexError: string index out of range"),
     ],
 )
-def test_a_function_that_does_something_else_is_refused_with_its_field(module_here, field, text, message):
+def test_a_function_with_a_wrong_result_is_refused_with_its_field(module_here, field, text, message):
     name = f"{module_here('ideas', text)}:make"
     with pytest.raises(ConfigError, match=rf"^{field} = 'ideas:make': .*{message}"):
         if field == "model.feedforward":

@@ -370,7 +370,7 @@ def test_on_a_full_disk_the_earlier_checkpoint_stays_readable(small_disk, mesh, 
         assert checkpoints.latest_step() == 2
 
 
-# --- Only parameters -----------------------------------------------------------------------------------------------
+# --- Only parameters ------------------------------------------------------------------------------------------------
 
 
 def test_parameters_load_without_the_optimizer(tmp_path, mesh):
@@ -508,7 +508,7 @@ def test_another_format_is_refused(tmp_path, mesh, monkeypatch):
         load_params(tmp_path)
 
 
-# --- Changes between two starts of a run --------------------------------------------------------------------
+# --- Changes between two starts of a run ----------------------------------------------------------------------------
 
 
 def fingerprint(tokenizer_hash="aa", file_hash="f00"):

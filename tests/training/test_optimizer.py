@@ -226,7 +226,7 @@ def test_each_group_follows_the_schedule_of_its_own_peak():
     assert rms["layers/attention/query"] == pytest.approx(2.0 / np.sqrt(D), rel=0.2)
 
 
-# --- treatments ---------------------------------------------------------------------------------------------------
+# --- treatments ------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("name", METHODS)
