@@ -1,1 +1,1 @@
-"""How good a model is: held-out loss, perplexity and bits per byte."""
+"""Evaluation of models: held-out loss, perplexity, bits per byte, and tasks."""

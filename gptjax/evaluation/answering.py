@@ -1,12 +1,11 @@
-"""A trained model as an `Answerer`: it computes log-likelihoods in batches, and writes texts with the generator.
+"""A trained model as an `Answerer`: it computes log-likelihoods in batches, and generates texts with the generator.
 
-Context and continuation are tokenized together, and the tokens after those of the context belong to the continuation.
-White space at the end of a context belongs to the continuation, because tokenizers join a space to the following word.
+Context and continuation are tokenized together; the tokens after those of the context belong to the continuation. White
+space at the end of a context belongs to the continuation, because tokenizers join a space to the following word.
 Requests that are longer than the model's context lose tokens at their beginning. Contexts start after the begin token.
 
-A model of pairs (an encoder–decoder, or a decoder that has learned to complete pairs) takes context or prompt as its
-source, and continuation or text as its target. These are tokenized separately, and a source that is too long loses its
-end.
+A model of pairs (an encoder–decoder, or a decoder trained to complete pairs) takes the context or prompt as its source,
+and the continuation or text as its target. These are tokenized separately, and a source that is too long loses its end.
 """
 
 from __future__ import annotations
@@ -21,7 +20,7 @@ from gptjax.inference.generate import Completion, Generator
 from gptjax.settings import Settings
 from gptjax.tokenizer import Tokenizer
 
-GENERATED_AT_ONCE = 8  # batches between two reports
+GENERATED_AT_ONCE = 8  # batches between two progress reports
 
 
 @dataclasses.dataclass(frozen=True)
@@ -42,10 +41,10 @@ class ModelAnswerer:
       config: the run's config, resolved.
       begin_id: the token that documents start after; None: the tokenizer's EOS.
       source_tokenizer: the tokenizer of the sources of pairs, if they have their own.
-      num_beams: texts are found by beam search with this many beams (`Generator.search`); 0: greedily.
+      num_beams: the number of beams of a search for texts (`Generator.search`); 0: greedy decoding.
 
     Raises:
-      ConfigError: the model does not write.
+      ConfigError: the model cannot generate text.
     """
 
     def __init__(
@@ -103,7 +102,8 @@ class ModelAnswerer:
         return [dataclasses.replace(each, text=before_first(each.text, stop)) for each in found]
 
     def _source(self, text: str, room: int) -> tuple[list[int], int]:
-        """A source's tokens as the generator takes them, and how many were cut off to leave `room` for a target."""
+        """A source's tokens as the generator takes them, and the number of tokens cut off to leave `room` for a
+        target."""
         generator = self.generator
         tokens = [int(token) for token in generator.source_tokenizer.encode(text)]
         if generator.family.continues:

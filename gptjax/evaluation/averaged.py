@@ -17,13 +17,13 @@ from gptjax.training.checkpoint import load_for_inference, saved_steps
 def load_average(
     run: Path, count: int, ema: bool | None = None, own_functions: bool = False
 ) -> tuple[Any, Settings, list[dict]]:
-    """Reads the last `count` checkpoints that the run keeps, one after the other.
+    """Reads the last `count` checkpoints of the run, one after another.
 
     Returns:
-      the mean of their parameters, the run's config, and the metadata of each, ascending by step.
+      the mean of their parameters, the run's config, and the metadata of each checkpoint, ascending by step.
 
     Raises:
-      ConfigError: fewer checkpoints are kept; also all that `load_for_inference` raises.
+      ConfigError: the run has fewer checkpoints, or as `load_for_inference` raises.
     """
     steps = saved_steps(run)
     if len(steps) < count:

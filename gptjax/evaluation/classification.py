@@ -18,12 +18,12 @@ TEXT_LOSS = Score("validation/loss", "validation loss (nats per text)", "loss {:
 
 
 def f1_of_classes(confusion_CC: np.ndarray) -> np.ndarray:
-    """The F1 of each class, [C]: 2 · right / (texts of the class + texts that were classified as it).
+    """The F1 of each class, [C]: 2 · correct / (texts of the class + texts classified as the class).
 
-    It is NaN for a class without any of these texts.
+    It is NaN for a class without such texts.
 
     Args:
-      confusion_CC: row c, column d: the number of texts of class c that were classified as d.
+      confusion_CC: row c, column d has the number of texts of class c that were classified as d.
     """
     right_C = np.diagonal(confusion_CC)
     both_C = confusion_CC.sum(0) + confusion_CC.sum(1)
@@ -33,8 +33,7 @@ def f1_of_classes(confusion_CC: np.ndarray) -> np.ndarray:
 def scores_of_classes(sums: Mapping[str, Any]) -> dict[str, float]:
     """Scores from sums over all texts: confusion [C, C] and nll (nats).
 
-    Macro-F1 is the mean of the classes' F1, each class counting the same, however rare it is; classes that neither
-    occur nor are ever predicted do not count.
+    Macro-F1 is the unweighted mean of the F1 of all classes, except classes that neither occur nor are predicted.
 
     Raises:
       ConfigError: there is no text.
@@ -60,7 +59,7 @@ def write_confusion(folder: Path, confusion_CC: np.ndarray, labels: Sequence[str
 
 
 def plot_confusion(path: Path, confusion_CC: np.ndarray, labels: Sequence[str]) -> None:
-    """Draws the matrix: a row for each label, its colours the shares of the row, in each cell the texts."""
+    """Draws the matrix with a row for each label. Colours show fractions of the row, and cells the number of texts."""
     from matplotlib.figure import Figure  # imported late because matplotlib is slow to import
 
     shares_CC = confusion_CC / np.maximum(confusion_CC.sum(1, keepdims=True), 1)

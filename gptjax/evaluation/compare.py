@@ -1,10 +1,10 @@
 """Compares evaluated runs: scores, paired differences and their p-values, as a table and a plot.
 
 Runs that answered the same items are compared item by item, which finds smaller differences than the standard errors of
-the two scores suggest. If all values are 0 or 1, the p-value is that of McNemar's exact test; for other values, of the
-paired t-test; if members of unequal size count the same, of the normal distribution; for BLEU and chrF, of the paired
-bootstrap of `sacrebleu`. All p-values are two-sided and for a single comparison: among many tasks, some are small by
-chance.
+the two scores suggest. The p-value is that of McNemar's exact test if all values are 0 or 1, of the paired t-test for
+other values, of the normal distribution if members of unequal size have equal weight, and of the paired bootstrap of
+`sacrebleu` for BLEU and chrF. All p-values are two-sided and for a single comparison: among many tasks, some are small
+by chance.
 """
 
 from __future__ import annotations
@@ -50,12 +50,12 @@ class Evaluated:
 
 @dataclass(frozen=True)
 class Difference:
-    """How two runs differ in one metric of a task: the second minus the first.
+    """The difference of two runs in one metric of a task: the second minus the first.
 
     Attributes:
       value: the difference.
       p: its p-value; NaN if it has none.
-      unlike: the reason why the two cannot be compared; "" if they can.
+      unlike: why the two cannot be compared; "" if they can.
     """
 
     value: float = math.nan
@@ -67,10 +67,10 @@ class Difference:
 def compare_runs(folders: Sequence[Path], console: Any, plot: Path | None = None) -> None:
     """Prints a table of evaluated runs, each compared with the first, and draws a plot.
 
-    folders: folders of runs, whose newest evaluation is used, or of evaluations.
+    folders: folders of evaluations, or of runs, whose newest evaluation is used.
 
     Raises:
-      ConfigError: a folder has no results, or no task is in all of them.
+      ConfigError: a folder has no results, or no task has results in all folders.
     """
     runs = read_runs(folders)
     tasks = [task for task in runs[0].tasks if all(task in run.tasks for run in runs[1:])]
@@ -104,7 +104,8 @@ def read_runs(folders: Sequence[Path]) -> list[Evaluated]:
 
 
 def _newest(folder: Path) -> Path:
-    """The newest results in a run's folder: those of the highest step, and at this step those of an average."""
+    """The newest results in a run's folder: those of the highest step; among these, results of an average come
+    first."""
     if (folder / FILE).is_file():
         return folder
     found = sorted(path.parent for path in folder.glob(f"{FOLDER}/*/{FILE}"))
@@ -116,9 +117,9 @@ def _newest(folder: Path) -> Path:
 
 
 def difference(first: Evaluated, second: Evaluated, task: str, metric: str) -> Difference:
-    """How the second run differs from the first in a metric of a task, over the same items.
+    """The difference between the second and the first run in a metric of a task, over the same items.
 
-    For a perplexity it is the difference of the logarithms, the nats of a continuation.
+    For a perplexity, it is the difference of the logarithms, in nats per continuation.
     """
     ours, theirs = first.tasks[task], second.tasks[task]
     if unlike := _unlike(ours, theirs):
@@ -144,7 +145,7 @@ def _weights(records: Mapping[str, Mapping[str, Any]], items: Sequence[str]) -> 
 
 
 def _unlike(ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> str:
-    """Why two results do not answer the same questions; '' if they do."""
+    """Why two results do not belong to the same questions; '' if they do."""
     if list(ours["scores"]) != list(theirs["scores"]):
         return f"metrics {', '.join(ours['scores'])} and {', '.join(theirs['scores'])}"
     for key, words in (("few_shot", "few-shot examples"), ("items", "items")):
@@ -159,7 +160,7 @@ def _unlike(ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> str:
 def paired(a: np.ndarray, b: np.ndarray, weights: np.ndarray | None = None) -> Difference:
     """The mean of b − a over items, its standard error, and its p-value.
 
-    weights: the weights of the items, which sum to 1; None: equal ones. With unequal weights the p-value is that of
+    weights: the weights of the items, which sum to 1; None: equal weights. With unequal weights, the p-value is that of
       the normal distribution.
     """
     differences = b - a
@@ -189,7 +190,7 @@ def _paired_bootstrap(metric: str, a: Sequence[Mapping], b: Sequence[Mapping]) -
         references,
         test_type="bs",
     )
-    scores: Any = test()[1]  # 'System' → names, and the metric's name → a result of each
+    scores: Any = test()[1]  # 'System' → names, and the metric's name → results
     first, second = next(found for name, found in scores.items() if name != "System")
     return Difference(float(second.score - first.score), math.nan, float(second.p_value))
 
@@ -197,8 +198,8 @@ def _paired_bootstrap(metric: str, a: Sequence[Mapping], b: Sequence[Mapping]) -
 def comparison_table(
     runs: Sequence[Evaluated], metrics: Sequence[tuple[str, str]], found: Mapping[tuple, Difference]
 ) -> Table:
-    """A row per task and metric, and a column per run: its score, and below it the difference to the first run with
-    its p-value."""
+    """A row per task and metric, and a column per run with its score and, below it, the difference from the first run
+    and its p-value."""
     table = Table(box=None, pad_edge=False)
     table.add_column("task", overflow="fold")
     table.add_column("metric")

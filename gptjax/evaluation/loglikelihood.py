@@ -1,14 +1,14 @@
-"""Log-likelihoods of continuations, in batches of few shapes, on all devices. A shared context is read only once.
+"""Log-likelihoods of continuations in batches of few shapes, on all devices. A shared context is read only once.
 
-The continuations of one context are a group, which takes one stretch of a row: the context, then each continuation
-without its last token, which is predicted and not read. Continuations are branches of the context: each sees the
+The continuations of one context form a group, which takes a contiguous part of a row: the context, then each
+continuation without its last token, which is only predicted. Continuations are branches of the context: each sees the
 context and itself, as if it followed the context directly (`attention.Branches`). A row holds several groups, as rows
 in training hold several documents, so that a forward pass uses the whole device and has little padding. Logits are
-computed only at places that predict a continuation. An encoder–decoder reads contexts as its sources, and continuations
-as branches without a common beginning.
+computed only at positions that predict a continuation. An encoder–decoder reads contexts as its sources, and
+continuations as branches without a common beginning.
 
-Each device reads rows of its own, with a copy of the parameters. A batch is sent before the one before it is fetched,
-so that the host prepares one while the devices compute another.
+Each device reads its own rows with a copy of the parameters. A batch is sent before the results of the previous one are
+fetched, so that the host prepares a batch while the devices compute.
 """
 
 from __future__ import annotations
@@ -29,16 +29,16 @@ from gptjax.model.family import Family
 from gptjax.model.precision import project_float32
 from gptjax.model.softcap import softcap
 
-TOKENS = {"cpu": 1 << 10}  # that a device reads together, by platform: on a CPU more does not make it faster
-MOST_TOKENS = 1 << 14  # on any other
-LOGITS = 1 << 25  # float32 numbers that a device's logits may be
-SHORTEST = 256  # tokens of the shortest row; of a source, a quarter
+TOKENS = {"cpu": 1 << 10}  # tokens that a device reads together, by platform: on a CPU, more tokens are not faster
+MOST_TOKENS = 1 << 14  # on any other platform
+LOGITS = 1 << 25  # maximum number of a device's float32 logits
+SHORTEST = 256  # tokens of the shortest row; a quarter of that for a source
 AXIS = "data"
 
 
 @dataclasses.dataclass(frozen=True)
 class Continued:
-    """Tokens, of which those from `first` ≥ 1 on are scored, each given all before it."""
+    """A sequence of tokens. Those from `first` ≥ 1 on are scored, each given all tokens before it."""
 
     tokens: Sequence[int]
     first: int
@@ -50,7 +50,7 @@ class TokenScore:
 
     Attributes:
       nats: the log-likelihood of the scored tokens.
-      hits: the number of scored tokens that are the most likely one at their place.
+      hits: the number of scored tokens that are the most likely one at their position.
     """
 
     nats: float
@@ -59,9 +59,9 @@ class TokenScore:
 
 @dataclasses.dataclass(frozen=True)
 class _Group:
-    """One context, and continuations of it by the index of their request.
+    """One context and its continuations, by the index of their requests.
 
-    size: the tokens that it takes in a row, and in a row's source.
+    size: the number of tokens that it takes in a row, and in a row's source.
     """
 
     context: tuple[int, ...]
@@ -71,7 +71,7 @@ class _Group:
 
 @dataclasses.dataclass
 class _Row:
-    """Groups that are read in one row, and the room that is left in it."""
+    """Groups that are read in one row, and the remaining room."""
 
     groups: list[_Group]
     left: tuple[int, int]
@@ -82,11 +82,11 @@ class LogLikelihoods:
 
     Args:
       params: from `inference.decode.decoding_params`.
-      devices: which read the rows; None: all of this process.
+      devices: the devices that read the rows; None: all devices of this process.
     """
 
     def __init__(self, family: Family, params: Any, devices: Sequence[jax.Device] | None = None):
-        # The settings of training do not matter here: branches need a mask, and nothing is kept for a gradient.
+        # Some training settings are replaced: branches need a mask, and nothing is saved for a gradient.
         forward = dataclasses.replace(family.config, attention="xla", layers="unroll", remat="none")
         self.family = dataclasses.replace(family, config=forward)
         devices = jax.local_devices() if devices is None else devices
@@ -95,8 +95,8 @@ class LogLikelihoods:
         self.tokens = TOKENS.get(devices[0].platform, MOST_TOKENS)
 
     def score(self, requests: Sequence[Continued]) -> Iterator[tuple[int, TokenScore]]:
-        """The index of each request and its score, in the order in which they are computed, longest first, so that
-        memory that does not suffice is missed at once."""
+        """Yields the index of each request and its score in the order of computation: longest first, so that too little
+        memory is detected at once."""
         pending: Any = None
         for shape, rows in self._batches(requests):
             sent = rows, self._send(shape, rows)
@@ -107,7 +107,7 @@ class LogLikelihoods:
             yield from self._fetched(*pending)
 
     def _batches(self, requests: Sequence[Continued]) -> Iterator[tuple[tuple[int, int], list[_Row]]]:
-        """Rows of one shape, at most as many as all devices read together."""
+        """Batches of rows of one shape, with at most as many rows as all devices read together."""
         waiting = sorted(self._groups(requests), key=lambda group: group.size)  # the longest are taken from the end
         shape, rows = (0, 0), list[_Row]()
         while waiting:
@@ -125,8 +125,8 @@ class LogLikelihoods:
         return self.mesh.size * max(1, self.tokens // sum(shape))
 
     def _groups(self, requests: Sequence[Continued]) -> Iterator[_Group]:
-        """The continuations of each context as one group; as several, which each read the context again, where one
-        would take more than a batch and more than twice the context."""
+        """The continuations of each context as one group, or as several groups, which each read the context again, if
+        one would take more than a batch and more than twice the context."""
         by_context: dict[tuple[int, ...], list[tuple[int, tuple[int, ...]]]] = {}
         for index, request in enumerate(requests):
             if not 1 <= request.first < len(request.tokens):
@@ -149,14 +149,14 @@ class LogLikelihoods:
             yield _Group(context, some, (size, source))
 
     def _send(self, shape: tuple[int, int], rows: list[_Row]) -> Any:
-        """Divides the rows over the devices and starts the program; returns arrays that may not be there yet."""
+        """Divides the rows over the devices and starts the program; does not wait for the returned arrays."""
         length, source_length = shape
         n = self.mesh.size
         B = 1 << (-(-len(rows) // n) - 1).bit_length()
         names = ("tokens", "segments", "branches", "positions")
         arrays = {name: np.zeros((n * B, length), np.int32) for name in names}
         sources = {name: np.zeros((n * B, source_length), np.int32) for name in ("tokens", "segments", "positions")}
-        scored: list[list[tuple[int, int]]] = [[] for _ in range(n)]  # of each device: place in its rows, token
+        scored: list[list[tuple[int, int]]] = [[] for _ in range(n)]  # per device: position in its rows, token
         for number, row in enumerate(rows):
             laid = _laid_out(row.groups, self.family.continues)
             for name, values in zip(names, laid.row):
@@ -192,7 +192,7 @@ def mesh_of(devices: Sequence[jax.Device]) -> Mesh:
 
 
 def rounded(length: int, shortest: int) -> int:
-    """A length rounded up to that of a shape: 0, or `shortest` times a power of two or one and a half of one."""
+    """Rounds a length up to 0, or to `shortest` times a power of two or 1.5 times a power of two."""
     if length == 0:
         return 0
     shape = shortest
@@ -202,12 +202,12 @@ def rounded(length: int, shortest: int) -> int:
 
 
 def _filled(waiting: list[_Group], shape: tuple[int, int], one: bool) -> _Row:
-    """A row with the last group, and with the longest others that it has room for, unless it is to have only `one`."""
+    """A row with the last group and, unless `one` is true, the longest others that fit."""
     row = _Row([waiting.pop()], (0, 0))
     row.left = shape[0] - row.groups[0].size[0], shape[1] - row.groups[0].size[1]
     while not one:
         place = bisect.bisect_right(waiting, row.left[0], key=lambda group: group.size[0]) - 1
-        tried = range(place, max(place - 16, -1), -1)  # a source that is too long is seldom
+        tried = range(place, max(place - 16, -1), -1)  # a source that is too long is rare
         fitting = next((place for place in tried if waiting[place].size[1] <= row.left[1]), None)
         if fitting is None:
             break
@@ -219,15 +219,15 @@ def _filled(waiting: list[_Group], shape: tuple[int, int], one: bool) -> _Row:
 
 @dataclasses.dataclass
 class _Layout:
-    """Groups in a row: its tokens, segments, branches and positions; the same of its sources, without branches; and the
-    places that predict a continuation, each with the token that is right there."""
+    """The layout of groups in a row: tokens, segments, branches and positions; the same for sources, without branches;
+    and the positions that predict a continuation, each with its target token."""
 
     row: tuple[list[int], ...] = dataclasses.field(default_factory=lambda: ([], [], [], []))
     source: tuple[list[int], ...] = dataclasses.field(default_factory=lambda: ([], [], []))
     scored: list[tuple[int, int]] = dataclasses.field(default_factory=list)
 
     def add(self, tokens: Sequence[int], segment: int, branch: int, first: int) -> int:
-        """Returns the place of the first one."""
+        """Returns the position of the first token."""
         place, count = len(self.row[0]), len(tokens)
         for values, more in zip(self.row, (tokens, [segment] * count, [branch] * count, range(first, first + count))):
             values.extend(more)
@@ -274,8 +274,8 @@ def _score_places(
     source_positions_BS: jax.Array,
     asked_Q2: jax.Array,
 ) -> tuple[jax.Array, jax.Array]:
-    """For each q the log-likelihood of token asked_Q2[q, 1] at place asked_Q2[q, 0], and whether it is the most likely
-    one there. Places count through all rows, one after the other."""
+    """For each q, the log-likelihood of token asked_Q2[q, 1] at position asked_Q2[q, 0], and whether it is the most
+    likely token there. Positions are numbered through all rows."""
     seen: dict[str, jax.Array] = {}
     if family.branches:
         seen |= dict(segments_BT=segments_BT, branches_BT=branches_BT, positions_BT=positions_BT)

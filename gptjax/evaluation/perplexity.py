@@ -1,13 +1,12 @@
-"""Held-out loss, perplexity and bits per byte: figures of a model and a set of windows, however they are computed.
+"""Held-out loss, perplexity and bits per byte of a model on a set of windows.
 
-Contiguous and packed windows score the same tokens and the same bytes, whatever their length. They differ only in how
-much of a text a token is predicted from.
+Contiguous and packed windows score the same tokens and the same bytes, whatever their length. They differ only in the
+context from which a token is predicted.
 
-- Every token of a document's text is scored, also the first one, which is predicted from the begin token.
-- EOS is scored. It has no bytes, so bits per byte include the cost of ending each text.
-- If documents begin with BOS, it is given and never scored.
-- `<unk>`, which only character tokenizers have, counts as one byte and costs what `<unk>` costs, although the character
-  cannot be read back from it. The figures of a text with many such characters are too good.
+- Every token of a document's text is scored, including the first one, which is predicted from the begin token. - EOS is
+scored. It has no bytes, so bits per byte include the cost of ending each text. - If documents begin with BOS, it is
+given and never scored. - `<unk>`, which only character tokenizers have, counts as one byte with the loss of `<unk>`,
+although the character cannot be recovered from it. Scores of a text with many such characters are too good.
 """
 
 from __future__ import annotations
@@ -30,7 +29,8 @@ def bits_per_byte(nll_sum: float, num_bytes: float) -> float:
 
 
 def scores_of_text(sums: Mapping[str, float]) -> dict[str, float]:
-    """The scores of a text from sums over all of its tokens. Dividing only once weights batches by their tokens.
+    """The scores of a text from sums over all of its tokens. A single division at the end weights batches by their
+    tokens.
 
     Args:
       sums: nll (nats), tokens, and bytes of UTF-8 that the tokens stand for.

@@ -9,7 +9,7 @@ from typing import Protocol
 
 @dataclass(frozen=True)
 class Scored:
-    """How likely is a continuation after a context: log p(continuation | context)?"""
+    """Asks for log p(continuation | context)."""
 
     context: str
     continuation: str
@@ -17,7 +17,7 @@ class Scored:
 
 @dataclass(frozen=True)
 class Generated:
-    """What does the model write after a prompt, greedily, until one of the stop texts?"""
+    """Asks for the text that the model generates greedily after a prompt, up to one of the stop texts."""
 
     prompt: str
     max_new_tokens: int
@@ -31,8 +31,8 @@ class LogLikelihood:
     Attributes:
       nats: its natural logarithm, summed over the continuation's tokens.
       tokens, bytes: the size of the continuation, including the white space at the end of the context.
-      greedy: whether every token of the continuation is the most likely one at its place.
-      truncated: the number of tokens that were cut from the beginning of the context, because they did not fit.
+      greedy: whether every token of the continuation is the most likely one at its position.
+      truncated: the number of tokens that were cut from the beginning of the context because they did not fit.
     """
 
     nats: float
@@ -44,7 +44,7 @@ class LogLikelihood:
 
 @dataclass(frozen=True)
 class Written:
-    """The text that the model wrote, without the stop text.
+    """The text that the model generated, without the stop text.
 
     truncated: the number of tokens of the prompt that did not fit.
     """
@@ -55,7 +55,8 @@ class Written:
 
 
 class Answerer(Protocol):
-    """A model that answers; each answer comes with the index of its request, in any order, as soon as it is known."""
+    """A model that answers requests. Answers are yielded with the index of their request as soon as they are known, in
+    any order."""
 
     def score(self, requests: Sequence[Scored]) -> Iterator[tuple[int, LogLikelihood]]: ...
 

@@ -1,6 +1,6 @@
 """Results of an evaluation: results.json, a table, and files that the Hugging Face hub reads.
 
-RUN/evaluation/step-00002000/results.json          scores, standard errors, counts, hashes; all for one checkpoint
+RUN/evaluation/step-00002000/results.json          scores, standard errors, counts and hashes for one checkpoint
 RUN/evaluation/step-00002000-average-3/results.json  the same for the mean of the last three checkpoints
 RUN/evaluation/step-00002000/items/TASK.jsonl      the answers, item by item
 RUN/evaluation/step-00002000/.eval_results/*.yaml  files for a model's repository on the hub
@@ -69,7 +69,7 @@ def read_results(path: Path) -> dict[str, Any]:
 
 
 def _finite(value: Any) -> Any:
-    """JSON with None for numbers that JSON does not have, such as an infinite perplexity."""
+    """JSON with None for numbers that JSON lacks, such as an infinite perplexity."""
     if isinstance(value, float):
         return value if math.isfinite(value) else None
     if isinstance(value, Mapping):
@@ -82,7 +82,7 @@ def _write_for_hub(folder: Path, tasks: Mapping[str, Mapping[str, Any]], now: da
     for name, result in tasks.items():
         value = result["scores"][result["metric"]]["value"]
         if "hub" not in result or value is None or result["items"] < result["of"]:
-            continue  # a part of the items is not a result of the benchmark
+            continue  # a score on part of the items is not a result of the benchmark
         metric = METRICS[result["metric"]]
         notes = f"{metric.words}, {result['few_shot']}-shot, prompts {result['hashes']['prompts']}, by gptjax"
         lines = (
@@ -98,7 +98,8 @@ def _write_for_hub(folder: Path, tasks: Mapping[str, Mapping[str, Any]], now: da
             file.write(("\n".join(lines) + "\n").encode())
 
 
-# --- For people -------------------------------------------------------------------------------------------------------
+# --- Tables and notes
+# -------------------------------------------------------------------------------------------------------
 
 
 def score_text(score: Mapping[str, Any] | None, metric: str) -> str:
@@ -148,7 +149,7 @@ def task_table(results: Mapping[str, Mapping[str, Any]], averages: Mapping[str, 
 
 
 def shown_metrics(result: Mapping[str, Any]) -> list[str]:
-    """The metrics that a table shows: for tasks with choices only the first one and bits per byte."""
+    """The metrics that a table shows: for tasks with choices, only the first metric and bits per byte."""
     names = [name for name in result["scores"] if name != "bits_per_byte"]
     shown = names[:1] if result["kind"] in ("multiple_choice", "schema") else names
     return shown + ["bits_per_byte"] * ("bits_per_byte" in result["scores"])
@@ -168,7 +169,7 @@ def _contamination_cells(result: Mapping[str, Any], metric: str, first: bool) ->
 
 
 def notes(results: Mapping[str, Mapping[str, Any]], averages: Mapping[str, Any]) -> list[str]:
-    """Sentences on what the table does not show: items that were left out or cut, and tasks that CORE lacks."""
+    """Sentences about items that were left out or truncated, and about missing tasks of CORE."""
     found = []
     for name, result in results.items():
         if "members" in result:
@@ -190,5 +191,5 @@ def notes(results: Mapping[str, Mapping[str, Any]], averages: Mapping[str, Any])
 
 
 def averages_of(names: Sequence[str], results: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
-    """The averages that --tasks asks for, over the tasks that have results."""
+    """The averages that --tasks names, over the tasks that have results."""
     return {core.NAME: core.average(results)} if core.NAME in names else {}

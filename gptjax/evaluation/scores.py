@@ -11,12 +11,12 @@ SET = "validation/set"  # stored beside the scores of an evaluation: the `Datase
 
 @dataclasses.dataclass(frozen=True)
 class Score:
-    """One figure of an evaluation.
+    """A score of an evaluation.
 
     Attributes:
       name: its key in metrics.jsonl, such as 'validation/loss'.
       words: the label of an axis, with the unit in parentheses.
-      line: how the console writes it, with a place for the number: 'loss {:.4f}'.
+      line: its format on the console: 'loss {:.4f}'.
       higher_is_better: True for an accuracy, False for a loss.
     """
 

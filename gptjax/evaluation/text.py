@@ -1,9 +1,9 @@
-"""Scores for whole texts: perplexity, bits per byte, and the share of tokens that are the model's most likely ones.
+"""Scores of whole texts: perplexity, bits per byte, and the fraction of tokens that are the model's most likely ones.
 
 A document is scored as in training: after the begin token, with the EOS token at its end. A document longer than the
 context is read in windows that overlap by half a context. Every token is scored once: in the first window from its
-beginning on, in later ones after at least half a context. Documents belong to domains: the domain of a file is its
-folder, that of a document in a prepared folder is its source.
+beginning on, in later windows after at least half a context. Documents belong to domains: the domain of a file is its
+folder, and the domain of a document in a prepared folder is its source.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ def documents_of(path: Path, tokenizer: Tokenizer) -> Iterator[TextDocument]:
     text, or the `text` of each line of a .jsonl file.
 
     Raises:
-      ConfigError: there is nothing to read, it cannot be read, or it was prepared with another tokenizer.
+      ConfigError: there are no texts, they cannot be read, or they were prepared with another tokenizer.
     """
     if (path / MANIFEST).exists():
         yield from _of_prepared(path, tokenizer)
@@ -100,7 +100,7 @@ def _of_prepared(folder: Path, tokenizer: Tokenizer) -> Iterator[TextDocument]:
 def windows(tokens: Sequence[int], context: int) -> list[Continued]:
     """Cuts a document into parts that fit; each token except the first is scored in exactly one part.
 
-    context: the largest number of tokens that the model reads; one more is predicted.
+    context: the maximum number of tokens that the model reads; one more is predicted.
     """
     stride = max(1, context // 2)
     made: list[Continued] = []
@@ -122,14 +122,14 @@ def score_texts(
     records: Records,
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> dict[str, dict[str, Any]]:
-    """Domain → its scores; 'all' has those of all documents, if there are several domains.
+    """Domain → its scores; 'all' has the scores of all documents if there are several domains.
 
     Args:
       records: the records of documents by their hash; a recorded document is not scored again.
-      progress: called with the number of tokens that are scored, now or earlier, and the number of all.
+      progress: called with the number of tokens scored so far and the total number.
 
     Raises:
-      ConfigError: as for `documents_of`, or there is no token.
+      ConfigError: as for `documents_of`, or there are no tokens.
     """
     token_bytes_V = tokenizer.token_bytes()
     sums: dict[str, dict[str, float]] = {}

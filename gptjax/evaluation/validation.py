@@ -1,4 +1,5 @@
-"""One pass over held-out batches: the device computes sums, the host adds them up, and they are scored at the end."""
+"""One pass over held-out batches: the device computes sums, the host adds them up and computes the scores at the
+end."""
 
 from __future__ import annotations
 
@@ -24,13 +25,13 @@ def validate(
     mesh: Mesh,
     batch_size: int,
 ) -> dict[str, Any]:
-    """The scores of all rows of a validation split, and which rows these were (SET).
+    """The scores of all rows of a validation split, and the identity of these rows (SET).
 
     Rows go through the model `batch_size` at a time, over all devices and processes; the last batch is padded with rows
-    of weight 0, so the scores depend on `batch_size` only by rounding. All processes call this together.
+    of weight 0, so the scores depend on `batch_size` only through rounding. All processes call this together.
 
     Args:
-      evaluation_step: (params, batch) → sums over the batch, as `Trainer.evaluation_step` compiles it.
+      evaluation_step: (params, batch) → sums over the batch, as compiled by `Trainer.evaluation_step`.
       scores_of: sums over the whole set → scores by name, as `Objective.scores_of`. Its errors are not caught.
     """
     rows = local_rows(mesh, batch_size, 1)

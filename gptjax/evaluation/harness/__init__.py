@@ -1,10 +1,10 @@
-"""lm_eval's tasks, answered by a model of this project (extra `eval`).
+"""Evaluates a model on tasks of the library lm_eval (extra `eval`).
 
   loaded = load_tasks("arc_easy,my/quiz.yaml", data=[Path("data/eval")])
   results = run_harness(loaded, answerer, identity, folder)
 
-tasks.py finds, checks and loads tasks, without a network; model.py is the model that lm_eval asks; run.py has lm_eval
-ask it, and turns what it finds into results and a table.
+tasks.py finds, checks and loads tasks without a network; model.py implements lm_eval's interface of a model; run.py
+runs lm_eval, and turns its output into results and a table.
 """
 
 from gptjax.evaluation.harness.run import harness_table, run_harness

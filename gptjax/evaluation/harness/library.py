@@ -1,4 +1,4 @@
-"""The library lm_eval, imported such that it uses no network, prints no bars and starts no processes."""
+"""Imports the library lm_eval so that it uses no network, prints no progress bars and starts no processes."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from gptjax.errors import ConfigError
 
 OPTION = "--harness"
 OFFLINE = "HF_HUB_OFFLINE"  # "0", set by the user, allows the network
-# Both are read when the libraries are imported. Bars are the command's own; a process forked beside JAX's threads, as
-# lm_eval's bootstrap would start them, may hang.
+# Both are read when the libraries are imported. The command prints its own progress bars. lm_eval's bootstrap would
+# fork processes, which may hang because of JAX's threads.
 SETTINGS = {"TQDM_DISABLE": "1", "DISABLE_MULTIPROC": "1"}
 
 
@@ -34,19 +34,19 @@ def lm_eval() -> ModuleType:
     except ImportError as error:
         raise ConfigError(f"{OPTION}: needs the library lm_eval ({error}): pip install 'gptjax[eval]'") from None
     datasets.disable_progress_bars()
-    lm_eval.api.metrics.print = lambda *words: None  # which bootstrap begins
+    lm_eval.api.metrics.print = lambda *words: None  # messages of the bootstrap
     logging.getLogger("lm_eval.api.task").addFilter(_is_news)
     lm_eval.utils.env = _sandboxed(lm_eval.utils.env)
     return lm_eval
 
 
 def _is_news(record: logging.LogRecord) -> bool:
-    """Whether a warning of lm_eval says more than that a metric of a task has its usual aggregation and direction."""
+    """Whether a warning of lm_eval is about more than a metric's default aggregation and direction."""
     return "using default" not in record.getMessage()
 
 
 def _sandboxed(templates: Any) -> Any:
-    """lm_eval's Jinja environment, whose templates, parts of task files, can then reach no more than their values."""
+    """lm_eval's Jinja environment, sandboxed so that the templates of task files can only read their values."""
     from jinja2.sandbox import SandboxedEnvironment
 
     if isinstance(templates, SandboxedEnvironment):

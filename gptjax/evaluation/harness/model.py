@@ -1,7 +1,7 @@
-"""A model as lm_eval asks it: log-likelihoods, texts, and log-likelihoods of whole documents.
+"""The model for lm_eval: log-likelihoods of continuations, texts, and log-likelihoods of whole documents.
 
-lm_eval asks for everything of a kind at once and judges at the end, so each answer is recorded as soon as it is known:
-an evaluation that was killed asks only what is not recorded. Equal requests, of one task or of several, are asked once.
+lm_eval sends all requests of a kind at once and computes scores at the end. Each answer is recorded as soon as it is
+known, so a killed evaluation computes only the missing answers when it resumes. Equal requests are computed once.
 """
 
 from __future__ import annotations
@@ -20,16 +20,16 @@ from gptjax.evaluation.requests import Generated, Scored
 from gptjax.evaluation.tasks.records import Records
 from gptjax.evaluation.text import windows
 
-DEFAULT_NEW_TOKENS = 256  # as lm_eval's own models have it
+DEFAULT_NEW_TOKENS = 256  # the default of lm_eval's own models
 NEW_TOKENS = ("max_gen_toks", "max_new_tokens", "max_tokens", "max_completion_tokens")
-# Of greedy texts these have no other value; several names are of samplers, which greedy texts do not use.
+# Greedy generation requires these values; several names are options of samplers, which it does not use.
 GREEDY = {"do_sample": False, "temperature": 0, "num_beams": 1}
 UNUSED = ("top_p", "top_k", "min_p")
-Progress = Callable[[str, int, int], None]  # (kind of request, answers that are known, all of them)
+Progress = Callable[[str, int, int], None]  # (kind of request, number of known answers, number of requests)
 
 
 def make_model(answerer: ModelAnswerer, records: Records, progress: Progress = lambda kind, done, total: None) -> Any:
-    """An `lm_eval.api.model.LM`. Its class is made here, since the library it derives from is an extra."""
+    """An `lm_eval.api.model.LM`. The class is defined here, since the library with its base class is an extra."""
     asked = _Asked(answerer, records, progress)
 
     class HarnessModel(lm_eval().api.model.LM):  # type: ignore[name-defined,misc]
@@ -49,10 +49,10 @@ def make_model(answerer: ModelAnswerer, records: Records, progress: Progress = l
 
 
 def generated(prompt: str, given: Mapping[str, Any]) -> Generated:
-    """What a task's generation_kwargs ask for after a prompt.
+    """The request for a text after a prompt, from a task's generation_kwargs.
 
     Raises:
-      ConfigError: they ask for anything but greedy text.
+      ConfigError: they do not describe greedy generation.
     """
     settings = dict(given)
     until = settings.pop("until", None) or ()
@@ -60,7 +60,7 @@ def generated(prompt: str, given: Mapping[str, Any]) -> Generated:
     for name in UNUSED:
         settings.pop(name, None)
     if settings.get("do_sample") is False:
-        settings.pop("temperature", None)  # is not looked at
+        settings.pop("temperature", None)  # ignored
     for name, value in settings.items():
         if name in NEW_TOKENS:
             continue
@@ -84,7 +84,7 @@ class _Asked:
     def answers(
         self, kind: str, requests: Sequence[tuple], ask: Callable[[list[tuple]], Iterator[tuple[int, dict[str, Any]]]]
     ) -> list[dict[str, Any]]:
-        """The record of each request; those that are not recorded yet are asked."""
+        """The record of each request; requests without a record are computed."""
         keys = [xxhash.xxh3_128_hexdigest(json.dumps([kind, *request]).encode()) for request in requests]
         by_key = dict(zip(keys, requests))
         left = [key for key in by_key if key not in self.records.found]
@@ -105,7 +105,7 @@ class _Asked:
             yield index, {"text": answer.text, "truncated": answer.truncated}
 
     def read(self, requests: list[tuple]) -> Iterator[tuple[int, dict[str, Any]]]:
-        """Documents after the begin token, in windows of half a context's stride (`evaluation/text.py`)."""
+        """Documents after the begin token, in windows with a stride of half a context (`evaluation/text.py`)."""
         begin_id = self.answerer.generator.begin_id
         begin = [] if begin_id is None else [begin_id]
         parts: list[Continued] = []

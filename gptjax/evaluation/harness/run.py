@@ -1,4 +1,4 @@
-"""Has lm_eval ask a model, and turns what it finds into results, records of the items, and a table."""
+"""Runs lm_eval with a model, and turns its output into results, records of the items, and a table."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ from gptjax.evaluation.tasks.run import ITEMS
 from gptjax.files import write_aside
 
 FOLDER, ANSWERS = "harness", "answers.jsonl"
-NO_FILTER, NO_VERSION = "none", "Yaml"  # what lm_eval says where a task has none
+NO_FILTER, NO_VERSION = "none", "Yaml"  # lm_eval's value if there is none
 ERROR = "_stderr"
-SEEDS = (0, 1234)  # of Python's and NumPy's generators, which some tasks draw from; lm_eval's defaults
+SEEDS = (0, 1234)  # seeds of Python's and NumPy's generators, which some tasks use; lm_eval's defaults
 
 
 def run_harness(
@@ -41,17 +41,17 @@ def run_harness(
     """Evaluates a model on tasks of lm_eval.
 
     Args:
-      identity: all that the answers depend on; recorded ones of another model are not taken.
-      folder: answers are recorded in harness/answers.jsonl and not asked again; what lm_eval says of each item is
+      identity: everything that the answers depend on; answers recorded for another model are not used.
+      folder: answers are recorded in harness/answers.jsonl and not computed again; lm_eval's output for each item is
         written into harness/items/TASK.jsonl.
-      limit: how many items of each task are asked, from the first one on; 0: all.
+      limit: the number of items per task, from the first one on; 0: all.
       progress: called after every answer.
 
     Returns:
       task or group → its result: kind, scores with standard errors, counts, version, and lm_eval's hash of the items.
 
     Raises:
-      ConfigError: a template of a task does not fit its data.
+      ConfigError: a template of a task does not match its data.
     """
     from jinja2 import TemplateError  # comes with lm_eval
 
@@ -73,7 +73,7 @@ def run_harness(
 
 
 def _result(name: str, found: Mapping[str, Any], loaded: Loaded) -> dict[str, Any]:
-    """The result of a task, or that of a group with its members' names."""
+    """The result of a task, or of a group with its members' names."""
     metrics, version = found["results"][name], found["versions"].get(name)
     result: dict[str, Any] = {
         "scores": _scores(metrics),
@@ -95,8 +95,8 @@ def _result(name: str, found: Mapping[str, Any], loaded: Loaded) -> dict[str, An
 
 
 def _scores(metrics: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
-    """{'acc,none': .5, 'acc_stderr,none': .1, …} → {'acc': {'value': .5, 'standard_error': .1}}; of texts that a filter
-    has passed, 'exact_match,strict-match' stays as it is."""
+    """{'acc,none': .5, 'acc_stderr,none': .1, …} → {'acc': {'value': .5, 'standard_error': .1}}; for filtered texts,
+    'exact_match,strict-match' is unchanged."""
     scores: dict[str, dict[str, Any]] = {}
     for key, value in metrics.items():
         metric, comma, by = key.partition(",")
@@ -111,7 +111,8 @@ def _scores(metrics: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
 
 
 def _samples_hash(samples: list[dict[str, Any]]) -> str:
-    """lm_eval's hash of a task's items, prompts and answers: equal where two evaluations have asked the same."""
+    """lm_eval's hash of a task's items, prompts and answers, which is equal if two evaluations asked the same
+    questions."""
     parts = (sample["doc_hash"] + sample["prompt_hash"] + sample["target_hash"] for sample in samples)
     return hashlib.sha256("".join(parts).encode()).hexdigest()
 
@@ -131,7 +132,7 @@ def _write_samples(path: Path, samples: list[dict[str, Any]]) -> None:
 
 
 def harness_table(results: Mapping[str, Mapping[str, Any]]) -> Table:
-    """A row per task and metric, as lm_eval prints them: shares from 0 to 1."""
+    """A row per task and metric, as lm_eval prints them, with fractions from 0 to 1."""
     table = Table(box=None, pad_edge=False)
     for name in ("task of lm_eval", "version", "shots", "items", "metric", "value ± standard error"):
         table.add_column(name, justify="left" if name in ("task of lm_eval", "metric") else "right", no_wrap=True)

@@ -1,8 +1,8 @@
-"""Finds, checks and loads tasks of lm_eval: its own by name, other people's by the path of a YAML file.
+"""Finds, checks and loads tasks of lm_eval: its own tasks by name, others by the path of a YAML file.
 
-The data files that a YAML names are looked for in the current folder, in those of --task_data, and beside the YAML.
-Whatever would use the network or run somebody's code is refused first: Python functions that a YAML names (!function),
-metrics that the library `evaluate` would load as code, and tasks that run what the model writes.
+The data files that a YAML file names are searched in the current folder, in those of --task_data, and beside the YAML
+file. Anything that would use the network or run untrusted code is refused first: Python functions that a YAML names
+(!function), metrics that the library `evaluate` would load as code, and tasks that run what the model writes.
 """
 
 from __future__ import annotations
@@ -20,17 +20,17 @@ from gptjax.evaluation.harness.library import OFFLINE, OPTION, lm_eval
 from gptjax.evaluation.harness.model import generated
 
 SUFFIXES = (".yaml", ".yml")
-PICKLES = "pandas"  # the name of the library `datasets` for pickles
-TEXTS, DOCUMENTS = "generate_until", "loglikelihood_rolling"  # lm_eval's names of kinds of tasks
+PICKLES = "pandas"  # the name of pickles in the library `datasets`
+TEXTS, DOCUMENTS = "generate_until", "loglikelihood_rolling"  # lm_eval's names of the kinds of tasks
 
 
 @dataclass
 class Loaded:
-    """Tasks that are ready to be asked.
+    """Tasks that are ready to run.
 
     Attributes:
       tasks: as lm_eval's `evaluate` takes them: 'tasks' and 'groups' by name, and 'group_map'.
-      notes: sentences for people.
+      notes: sentences to print.
     """
 
     tasks: dict[str, dict[str, Any]]
@@ -39,7 +39,7 @@ class Loaded:
 
 @dataclass(frozen=True)
 class _Function:
-    """What stands after !function in a YAML file."""
+    """The value after !function in a YAML file."""
 
     name: str
     file: Path
@@ -57,15 +57,16 @@ def load_tasks(
     """Loads tasks with their data.
 
     Args:
-      names: of lm_eval's tasks, groups and tags, or patterns of them (mmlu_*), and paths of YAML files, separated by
+      names: names or patterns (mmlu_*) of lm_eval's tasks, groups and tags, and paths of YAML files, separated by
         commas.
       data: folders of data files, which --task_data names.
-      own_functions: allows the code that YAML files name.
-      few_shot: the number of examples, where a YAML does not fix it at 0; None: as the YAML says.
-      continues: whether the model continues texts; otherwise it has no likelihood of a document.
+      own_functions: whether the code that YAML files name is allowed.
+      few_shot: the number of examples, unless a YAML file fixes it at 0; None: as in the YAML file.
+      continues: whether the model continues texts; otherwise it cannot compute the likelihood of a document.
 
     Raises:
-      ConfigError: there is no such task, its YAML is wrong, its data were not found, or it needs what is not allowed.
+      ConfigError: there is no such task, its YAML file is invalid, its data were not found, or it needs something that
+        is not allowed.
     """
     library = lm_eval()
     wanted = [name.strip() for name in names.split(",") if name.strip()]
@@ -108,7 +109,7 @@ def _of_library(name: str, manager: Any, own_functions: bool, option: str) -> di
 
 
 def _loaded(name: str, manager: Any, specs: Sequence[str]) -> dict[str, dict[str, Any]]:
-    """Lets lm_eval load tasks. Errors in other people's files and code become a ConfigError of one sentence."""
+    """Loads tasks with lm_eval. Errors in the files and code of tasks become a ConfigError of one sentence."""
     try:
         made = manager.load(list(specs))
     except Exception as error:
@@ -117,7 +118,7 @@ def _loaded(name: str, manager: Any, specs: Sequence[str]) -> dict[str, dict[str
 
 
 def _why(error: Exception) -> str:
-    """In words, why a task cannot be loaded: it needs a network, or its files are wrong."""
+    """Why a task cannot be loaded: it needs a network, or its files are invalid."""
     from datasets.exceptions import DatasetNotFoundError
     from huggingface_hub.errors import OfflineModeIsEnabled
 
@@ -129,7 +130,7 @@ def _why(error: Exception) -> str:
     return f"lm_eval cannot load it ({type(error).__name__}: {first})"
 
 
-# --- YAML files of others ---------------------------------------------------------------------------------------------
+# --- YAML files ---------------------------------------------------------------------------------------------
 
 
 def _of_file(path: Path, data: Sequence[Path], own_functions: bool, option: str) -> dict[str, dict[str, Any]]:
@@ -141,7 +142,7 @@ def _of_file(path: Path, data: Sequence[Path], own_functions: bool, option: str)
     if not ({"task", "group", "class"} & settings.keys()):
         raise ConfigError(f"{path}: has no key 'task', which names the task of lm_eval that it describes")
     manager, files = lm_eval().tasks.TaskManager, {path: settings}
-    if "group" in settings:  # its members are the tasks of other files in its folder
+    if "group" in settings:  # its members are tasks of other files in its folder
         files |= {other: _read(other) for other in sorted(path.parent.rglob("*.yaml")) if other != path}
         made = manager(include_path=path.parent, include_defaults=False)
     else:
@@ -155,7 +156,7 @@ def _of_file(path: Path, data: Sequence[Path], own_functions: bool, option: str)
 
 
 def _read(path: Path, within: tuple[Path, ...] = ()) -> dict[str, Any]:
-    """The settings of a YAML file with those that it includes; functions are named, not imported.
+    """The settings of a YAML file and of the files that it includes. Functions are only named, not imported.
 
     Raises:
       ConfigError: a file cannot be read.
@@ -219,10 +220,10 @@ def _data_files(settings: Mapping[str, Any]) -> list[str]:
 
 
 def _place(path: Path, files: Sequence[str], data: Sequence[Path]) -> Path:
-    """The folder from which all these files are found.
+    """The folder below which all these files exist.
 
     Raises:
-      ConfigError: there is none.
+      ConfigError: there is no such folder.
     """
     looked = [Path.cwd(), *(folder.resolve() for folder in data), path.parent]
     for folder in looked:
@@ -241,11 +242,11 @@ def _is_there(folder: Path, name: str) -> bool:
     return (folder / name).exists() or any(folder.glob(name))
 
 
-# --- What has been loaded ---------------------------------------------------------------------------------------------
+# --- Loaded tasks ---------------------------------------------------------------------------------------------
 
 
 def _check(name: str, task: Any, continues: bool) -> None:
-    """Raises ConfigError for what a task asks and this model cannot answer."""
+    """Raises ConfigError if a task needs answers that this model cannot give."""
     if getattr(task, "MULTIMODAL", False):
         raise ConfigError(f"{name}: asks about images or sound, and the model reads text")
     if getattr(task, "UNSAFE_CODE", False):
@@ -263,7 +264,8 @@ def _check(name: str, task: Any, continues: bool) -> None:
 
 
 def _set_few_shot(name: str, task: Any, few_shot: int | None, notes: list[str]) -> None:
-    """The number of examples by lm_eval's rule: a 0 in the YAML, where examples may be part of the prompt, stays."""
+    """Sets the number of examples by lm_eval's rule: a 0 in the YAML file is kept, since examples may be part of the
+    prompt."""
     fixed = task.get_config("num_fewshot")
     if fixed is None or few_shot is not None:
         if fixed == 0 and few_shot:
@@ -273,4 +275,4 @@ def _set_few_shot(name: str, task: Any, few_shot: int | None, notes: list[str]) 
     task.set_fewshot_seed(seed=SEED)
 
 
-SEED = 1234  # of few-shot examples; lm_eval's default
+SEED = 1234  # seed of few-shot examples; lm_eval's default

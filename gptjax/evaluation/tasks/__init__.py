@@ -38,15 +38,15 @@ def find_tasks(
       names: names of cards in configs/tasks, paths of cards, and `core`, separated by commas.
       data: folders of data files, which --task_data names.
       also: folders to search after those.
-      limit: the largest number of items per task, chosen by the card's seed; 0: all.
-      option, data_option: what names the tasks and the folders of their data, for messages.
+      limit: the maximum number of items per task, chosen by the card's seed; 0: all.
+      option, data_option: the flags or fields that name the tasks and the folders of their data, for messages.
       changes: settings that replace those of all cards, such as few_shot=0; None: no change.
 
     Returns:
       the tasks, and the names of tasks of `core` without data.
 
     Raises:
-      ConfigError: there is no such task, a card is wrong, or data are missing or wrong.
+      ConfigError: there is no such task, a card is invalid, or data are missing or invalid.
     """
     wanted = [name.strip() for name in names.split(",") if name.strip()]
     if not wanted:

@@ -1,8 +1,8 @@
-"""Scores of a written answer: exact match, SQuAD's exact match and token F1, the final number, ROUGE.
+"""Scores of a generated answer: exact match, SQuAD's exact match and token F1, the final number, ROUGE.
 
 SQuAD's rule (Rajpurkar et al., 2016; the published script of version 1.1): both texts are lower-cased, ASCII
 punctuation and then the words a, an and the are removed, and white space is collapsed. The best of several references
-counts. If nothing is left of both texts, F1 is 1, as in the script of version 2.0, and like exact match in both; the
+counts. If nothing is left of both texts, F1 is 1 as in the script of version 2.0, which agrees with exact match; the
 script of version 1.1 gives 0.
 """
 
@@ -26,7 +26,7 @@ def squad_normalized(text: str) -> str:
 
 
 def squad_f1(answer: str, reference: str) -> float:
-    """The harmonic mean of precision and recall, by the tokens that both texts share."""
+    """The harmonic mean of precision and recall of the tokens that both texts share."""
     ours, theirs = squad_normalized(answer).split(), squad_normalized(reference).split()
     if not ours or not theirs:
         return float(ours == theirs)
@@ -35,7 +35,7 @@ def squad_f1(answer: str, reference: str) -> float:
 
 
 def final_number(text: str) -> Decimal | None:
-    """The number after the last ####, otherwise the last number of the text; None if it has none. 1,200 is 1200."""
+    """The number after the last ####, otherwise the last number of the text; None without a number. 1,200 is 1200."""
     _, mark, after = text.rpartition(_MARK)
     numbers = _NUMBER.findall(after)
     if not numbers:

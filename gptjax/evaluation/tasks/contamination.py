@@ -29,7 +29,7 @@ class TrainingText:
       sets: the evaluation sets that it was compared with.
       shared: set → item's id → number of its n-grams that the training text contains.
       ngram: the number of words in an n-gram.
-      notes: what could not be read.
+      notes: files that could not be read.
     """
 
     sets: frozenset[str] = frozenset()
@@ -38,13 +38,13 @@ class TrainingText:
     notes: tuple[str, ...] = ()
 
     def shared_by(self, name: str, item: Item) -> int:
-        """How many n-grams of the item the training text contains."""
+        """The number of n-grams of the item that the training text contains."""
         known = (self.shared or {}).get(name, {})
         return max((known.get(each, 0) for each in item.known_as), default=0)
 
 
 def of_folders(folders: Sequence[str | Path]) -> TrainingText:
-    """What the manifests of prepared folders say. A set counts as compared if every folder was compared with it.
+    """Reads the manifests of prepared folders. A set counts as compared if every folder was compared with it.
 
     Folders that no longer exist are named in the notes.
     """

@@ -1,6 +1,6 @@
-"""CORE: the mean of 22 accuracies, each centred so that guessing scores 0 and a perfect model 1.
+"""CORE: the mean of 22 accuracies, each centred so that guessing scores 0 and a perfect model scores 1.
 
-It is the score of DataComp-LM (Li et al., 2024, arXiv:2406.11794): 22 tasks of low variance. The numbers of few-shot
+It is the score of DataComp-LM (Li et al., 2024, arXiv:2406.11794) on 22 tasks of low variance. The numbers of few-shot
 examples and the accuracies of guessing are those of its repository (mlfoundations/dclm,
 eval/additional_aggregation.json, heavy.yaml and eval_meta_data_v1.csv). The model chooses the option with the highest
 log-likelihood per token. A continuation is right if each of its tokens is the most likely one.
@@ -46,7 +46,7 @@ def centred(accuracy: float, guessing: float) -> float:
 
 def average(results: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
     """The centred average over the tasks that have results, with the centred accuracy of each, and the names of missing
-    tasks. The standard error comes from the tasks' items; it is None if that of one task is not known."""
+    tasks. The standard error comes from the tasks' items; it is None if that of a task is unknown."""
     tasks: dict[str, float] = {}
     errors: list[float | None] = []
     for name, (_, metric, guessing) in TASKS.items():

@@ -32,8 +32,8 @@ def make_task_evaluation(
       begin_id: the token that documents start after.
 
     Raises:
-      ConfigError: a card or data are missing or wrong, there are no evaluations, the model does not write, or there
-        are several processes.
+      ConfigError: a card or data are missing or invalid, there are no evaluations, the model cannot generate text, or
+        there are several processes.
     """
     evaluation, objective = config.evaluation, config.training.objective
     if not evaluation.tasks:
@@ -61,7 +61,7 @@ def make_task_evaluation(
 
     def ask(state: TrainState) -> dict[str, float]:
         params = jax.device_get(state.best_params)
-        with jax.set_mesh(mesh_of(jax.local_devices())):  # in place of the mesh that trains
+        with jax.set_mesh(mesh_of(jax.local_devices())):  # replaces the mesh of training
             answerer = ModelAnswerer(params, config, tokenizer, begin_id, source_tokenizer=source_tokenizer)
             results = run_tasks(tasks, answerer, Subject({}), None)
         return {

@@ -1,12 +1,12 @@
-"""The four kinds of tasks: how a row becomes an item, what the model is asked, and how its answers are judged.
+"""The four kinds of tasks: how a row becomes an item, the requests to the model, and how its answers are scored.
 
   multiple_choice  one prompt, several continuations: which one does the model find most likely?
   schema           several prompts, one continuation: after which one does the model find it most likely?
-  continuation     one prompt, one continuation: is it what the model itself would write, and how likely is it?
-  generation       one prompt: what does the model write, compared with references?
+  continuation     one prompt, one continuation: is it the model's own greedy continuation, and how likely is it?
+  generation       one prompt: how does the generated text compare with references?
 
-If several choices are equally likely, each counts as a fraction of the model's choice. So a model that finds all
-choices equally likely gets the score of guessing.
+If several choices are equally likely, each counts as a fraction of the model's choice, so a model for which all choices
+are equally likely gets the score of guessing.
 """
 
 from __future__ import annotations
@@ -25,7 +25,8 @@ CORPUS_METRICS = ("bleu", "chrf")  # computed from all answers together
 
 
 class Unusable(Exception):
-    """A row cannot become an item: it is left out and counted. The message is the reason, equal for all such rows."""
+    """A row cannot become an item: it is left out and counted. The message is the reason, in the same words for all
+    such rows."""
 
 
 class WrongAnswer(Exception):
@@ -63,7 +64,7 @@ class Kind(abc.ABC):
 
     Attributes:
       needs: the card's keys that must be given.
-      metrics: reported if the card does not choose.
+      metrics: the metrics to report by default.
       allowed: all metrics that it can report.
     """
 
@@ -85,7 +86,7 @@ class Kind(abc.ABC):
 
     @abc.abstractmethod
     def judged(self, card: Any, item: Item, answers: Sequence[Any]) -> dict[str, Any]:
-        """The record of an item: the model's answers, and the item's value of each metric."""
+        """The record of an item: the model's answers and the item's value of each metric."""
 
 
 def _filled(text: str, what: str) -> str:
@@ -95,7 +96,7 @@ def _filled(text: str, what: str) -> str:
 
 
 def right_one(answer: str, labels: Sequence[str], count: int) -> int:
-    """The number of the right one of `count` choices: `answer` is a number from 0, a letter from A, or a label.
+    """The number of the right choice among `count`: `answer` is a number from 0, a letter from A, or a label.
 
     Raises:
       WrongAnswer: `answer` does not name a choice.
@@ -111,7 +112,8 @@ def right_one(answer: str, labels: Sequence[str], count: int) -> int:
 
 
 def _choice(scores: Sequence[float], right: int) -> tuple[int, float]:
-    """The number of the first highest score, and 1 / ties if the right choice is among the highest ones, else 0."""
+    """The number of the first highest score, and 1 / ties if the right choice is among the highest scores, otherwise
+    0."""
     highest = [number for number, score in enumerate(scores) if score == max(scores)]
     if not highest:  # a score is NaN
         return 0, 0.0
@@ -127,7 +129,7 @@ def _truncated(answers: Sequence[Any]) -> int:
 
 
 def _judged_choice(item: Item, answers: Sequence[LogLikelihood]) -> dict[str, Any]:
-    """The part of a record that both kinds with a choice have."""
+    """The part of a record that both kinds with choices share."""
     nats = [answer.nats for answer in answers]
     by_token = [answer.nats / max(answer.tokens, 1) for answer in answers]
     chosen, accuracy = _choice(nats, item.right)
@@ -235,7 +237,7 @@ class Generation(Kind):
         return dict(prompts=(prompt,), references=references, example=solved)
 
     def requests(self, card: Any, item: Item, before: str) -> list[Generated]:
-        prompt = (before + item.prompts[0] + card.delimiter).rstrip(" ")  # a blank belongs to the word that follows
+        prompt = (before + item.prompts[0] + card.delimiter).rstrip(" ")  # a blank belongs to the following word
         return [Generated(prompt, card.max_new_tokens, tuple(card.stop))]
 
     def judged(self, card: Any, item: Item, answers: Sequence[Any]) -> dict[str, Any]:

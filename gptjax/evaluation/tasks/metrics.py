@@ -19,7 +19,7 @@ from gptjax.evaluation.tasks.answers import ROUGE_KINDS
 
 BOOTSTRAP = 1000  # samples
 BOOTSTRAP_SEED = 12345
-NORMAL_95 = 1.959964  # this many standard errors on both sides of a mean cover 95 %
+NORMAL_95 = 1.959964  # this many standard errors to each side of a mean cover 95 %
 
 
 @dataclass(frozen=True)
@@ -27,7 +27,7 @@ class Metric:
     """How a metric is shown, and whether higher is better.
 
     Attributes:
-      words: its name for people.
+      words: its name in tables.
       scale: the factor for its value in tables.
     """
 
@@ -100,7 +100,7 @@ def sacrebleu_metric(name: str) -> Any:
 
 
 def columns_of(references: Sequence[Sequence[str]]) -> list[list[str | None]]:
-    """References by item, as `sacrebleu` wants them: a list of the first reference of each item, one of the second …"""
+    """References in `sacrebleu`'s layout: a list of the first reference of each item, a list of the second ones, …"""
     most = max(map(len, references))
     return [[each[k] if k < len(each) else None for each in references] for k in range(most)]
 

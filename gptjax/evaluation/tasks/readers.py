@@ -62,7 +62,7 @@ def read_rows(place: str, reader: str, columns: Sequence[str]) -> tuple[list[Row
       columns: names of a tsv's columns, if it has no header.
 
     Raises:
-      ConfigError: the file cannot be read as the reader expects.
+      ConfigError: the file does not have the reader's format.
     """
     data = _content(place)
     try:
@@ -79,7 +79,7 @@ def read_rows(place: str, reader: str, columns: Sequence[str]) -> tuple[list[Row
 
 
 def members_in(place: str) -> dict[str, str]:
-    """The text that * stands for → the place of that file, in the order of names; {'': place} if there is no *."""
+    """The text that * matches → the place of that file, in the order of names; {'': place} without a *."""
     if "*" not in place:
         return {"": place}
     before, _, after = place.partition("*")

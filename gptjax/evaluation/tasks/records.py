@@ -1,8 +1,8 @@
-"""The records of a task's items, in a JSONL file: a header, then a line per item, written as soon as it is judged.
+"""The records of a task's items in a JSONL file: a header, then a line per item, written as soon as the item is scored.
 
-A killed evaluation continues where it stopped: recorded items are not asked again, and a line that the kill has cut is
-ignored. The header says what the records were made with (card, data, tokenizer, checkpoint …). If any of that changes,
-the file starts again. Every line is JSON; numbers that JSON lacks are stored as text (`json_ready`).
+A killed evaluation continues where it stopped: recorded items are not computed again, and an incomplete line is
+ignored. The header says what the records depend on (card, data, tokenizer, checkpoint …). If any of that changes, the
+file is started anew. Every line is JSON; numbers that JSON lacks are stored as text (`json_ready`).
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ class Records:
 
     path: the file; None: records are only kept in memory.
     writes: False: the file is only read. If several processes evaluate together, one writes and all read, so that all
-      ask for the same items.
+      compute the same items.
     """
 
     def __init__(self, path: Path | None, made_with: Mapping[str, Any], writes: bool = True):
@@ -37,7 +37,7 @@ class Records:
     def __enter__(self) -> Records:
         if self.path is not None:
             self.path.parent.mkdir(parents=True, exist_ok=True)
-            self._write(list(self.found.values()))  # removes what a kill has cut
+            self._write(list(self.found.values()))  # removes an incomplete line
             self._file = open(self.path, "ab")
         return self
 
@@ -52,7 +52,7 @@ class Records:
             self._file.flush()
 
     def finish(self, order: Sequence[str]) -> list[dict[str, Any]]:
-        """The records of these items in this order, in which the file is rewritten, too."""
+        """Returns the records of these items in this order, and rewrites the file in the same order."""
         chosen = [self.found[item] for item in order]
         if self._file is not None:
             self._file.close()
@@ -70,10 +70,10 @@ class Records:
 
 
 def read(path: Path) -> tuple[dict[str, Any], dict[str, dict[str, Any]]]:
-    """What the records were made with, and item id → record. Incomplete lines are ignored."""
+    """What the records depend on, and item id → record. Incomplete lines are ignored."""
     header: dict[str, Any] = {}
     found: dict[str, dict[str, Any]] = {}
-    for number, line in enumerate(path.read_bytes().split(b"\n")[:-1]):  # a last line without a newline is cut
+    for number, line in enumerate(path.read_bytes().split(b"\n")[:-1]):  # a last line without a newline is incomplete
         try:
             value = json.loads(line)
         except ValueError:
@@ -87,7 +87,7 @@ def read(path: Path) -> tuple[dict[str, Any], dict[str, dict[str, Any]]]:
 
 def json_ready(value: Any) -> Any:
     """JSON with the texts Infinity, -Infinity and NaN in place of numbers that JSON lacks, such as the log-likelihood
-    of what is impossible. `float` takes them."""
+    of an impossible text. `float` parses them."""
     if isinstance(value, float):
         return value if math.isfinite(value) else str(value).replace("inf", "Infinity").replace("nan", "NaN")
     if isinstance(value, Mapping):

@@ -1,4 +1,4 @@
-"""Runs tasks: asks the model about every item, records the answers, and sums them up."""
+"""Runs tasks: computes the model's answers for every item, records them, and computes the scores."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from gptjax.evaluation.tasks.records import Records
 from gptjax.evaluation.tasks.task import Task
 
 ITEMS = "items"  # the folder of the records
-Progress = Callable[[str, int, int], None]  # (task, number of items done, number of all items)
+Progress = Callable[[str, int, int], None]  # (task, number of items done, total number of items)
 
 
 @dataclass(frozen=True)
@@ -44,11 +44,11 @@ def run_tasks(
     """Evaluates a model on tasks.
 
     Args:
-      tasks: as `find_tasks` gives them.
-      folder: for the records, in items/TASK.jsonl; items that are recorded there are not asked again. None: nothing is
+      tasks: as returned by `find_tasks`.
+      folder: where records are written, in items/TASK.jsonl; recorded items are not computed again. None: nothing is
         recorded.
       progress: called after every item.
-      writes: whether this process writes the records; of several processes the first writes, and all read.
+      writes: whether this process writes the records; of several processes, the first one writes and all read.
 
     Returns:
       task → its result (`result_of`).
@@ -78,7 +78,7 @@ def _judged(task: Task, items: Sequence[Item], answerer: Answerer) -> Iterator[d
     """Yields the record of each item as soon as the last of its requests is answered."""
     kind, card = KINDS[task.card.settings.kind], task.card.settings
     requests: list[Any] = []
-    owner: list[tuple[int, int]] = []  # request → its item, and which of the item's requests it is
+    owner: list[tuple[int, int]] = []  # request → its item, and its number among the item's requests
     answers: list[list[Any]] = []
     for number, item in enumerate(items):
         asked = task.requests(item)
@@ -135,7 +135,8 @@ def result_of(task: Task, records: Sequence[Mapping[str, Any]], subject: Subject
 
 
 def _contamination(task: Task, records: Sequence[Mapping[str, Any]], text: TrainingText) -> dict[str, Any] | None:
-    """How many items the training text contains, and the scores of the others; None if they were never compared."""
+    """The number of items that the training text contains, and the scores of the others; None if they were not
+    compared."""
     name = task.card.settings.contamination or task.name
     if name not in text.sets:
         return None

@@ -1,4 +1,4 @@
-"""A task and its items, which are read and checked before anything is computed."""
+"""A task and its items, read and checked before anything is computed."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class Task:
     """A card and its items.
 
     Attributes:
-      items: the items to ask, in the order of the files.
+      items: the items to evaluate, in the order of the files.
       total: the number of items before --limit.
       skipped: reason → number of rows left out.
       examples: member → the few-shot examples to draw from. If these are the items themselves, they are in the same
@@ -57,7 +57,8 @@ class Task:
         return KINDS[card.kind].requests(card, item, before)
 
     def few_shot(self, item: Item) -> list[Item]:
-        """The examples of an item, a function of the card's seed and the item; an item is never its own example."""
+        """The examples of an item, which depend only on the card's seed and the item; an item is never its own
+        example."""
         card, pool = self.card.settings, self.examples.get(item.member, [])
         if not card.few_shot or card.few_shot_order == "first":
             return pool[: card.few_shot]
@@ -66,7 +67,7 @@ class Task:
         return [pool[number] for number in chosen if pool[number].id != item.id][: card.few_shot]
 
     def prompts_hash(self) -> str:
-        """A hash of everything that the model is asked, in order."""
+        """A hash of all requests to the model, in order."""
         digest = xxhash.xxh3_64()
         for item in self.items:
             for request in self.requests(item):
@@ -79,9 +80,8 @@ def load(card: Card, data: Sequence[Path], limit: int = 0, data_option: str = DA
 
     Args:
       data: the folders of --task_data.
-      limit: the number of items to ask, chosen by the card's seed; a larger number includes the items of a smaller one.
-        0: all.
-      data_option: what names the folders of data, for messages.
+      limit: the number of items, chosen by the card's seed; a larger limit includes the items of a smaller one. 0: all.
+      data_option: the flag or field that names the folders of data, for messages.
 
     Raises:
       ConfigError: a file is missing or cannot be read, a row lacks a field or its answer is wrong, or too few rows are
@@ -119,7 +119,7 @@ def load(card: Card, data: Sequence[Path], limit: int = 0, data_option: str = DA
 
 
 def _examples_needed(card: CardSettings) -> int:
-    """How many rows a draw of few-shot examples needs: one more if the item itself may be among them."""
+    """The number of rows that a draw of few-shot examples needs: one more if the item itself may be among them."""
     return card.few_shot + (card.few_shot > 0 and not card.few_shot_file)
 
 
@@ -168,7 +168,7 @@ def _folders_in(folder: Path) -> list[Path]:
 def _items(
     card: Card, place: str, member: str, skipped: Counter[str], digest: xxhash.xxh3_64, id_prefix: str = ""
 ) -> Iterator[Item]:
-    """The items of one file; counts the rows that are left out, and adds the file to the hash."""
+    """The items of one file. Also counts the rows that are left out, and adds the file to the hash."""
     settings = card.settings
     rows, file_hash = read_rows(place, settings.reader, settings.columns)
     digest.update(file_hash.encode())
@@ -188,7 +188,7 @@ def _items(
 
 
 def _check_unicode(parts: dict[str, Any]) -> None:
-    """Raises Unusable for halves of surrogate pairs, which JSON can hold and no tokenizer accepts."""
+    """Raises Unusable for unpaired surrogates, which JSON can contain but no tokenizer accepts."""
     try:
         for text in (
             *parts["prompts"],

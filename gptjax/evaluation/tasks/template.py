@@ -1,4 +1,4 @@
-"""Templates of prompts: text with {field}, {field[0]} or {field[name]} in place of a row's values; {{ is {."""
+"""Templates of prompts: text with {field}, {field[0]} or {field[name]} for the values of a row; {{ stands for {."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ _ALONE = re.compile(r"\{([^{}]*)\}")
 
 
 class MissingField(Exception):
-    """A row has no such field. The message names the field and those that the row has."""
+    """A row has no such field. The message names the field and the fields of the row."""
 
 
 def check(template: str) -> str:
-    """Says what is wrong with a template, as the end of a sentence; '' if nothing is."""
+    """Says what is wrong with a template, as the end of a sentence; '' if it is valid."""
     for place in _PLACE.finditer(template):
         name = place[1]
         if name is not None and not _FIELD.fullmatch(name):
@@ -41,7 +41,7 @@ def fill(template: str, values: Mapping[str, Any]) -> str:
 
 
 def fill_all(templates: tuple[str, ...], values: Mapping[str, Any]) -> tuple[str, ...]:
-    """Fills every template. A template that is only a place gives one text per element of a list.
+    """Fills every template. A template that is only a field gives one text per element of a list.
 
     Raises:
       MissingField: the row lacks a field.
