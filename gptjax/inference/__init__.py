@@ -1,1 +1,1 @@
-"""Trained parameters to text: the cache, sampling, and generation in one compiled loop."""
+"""Generates text from trained parameters: sampling, beam search, and generation in one compiled loop."""

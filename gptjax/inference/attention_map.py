@@ -1,4 +1,4 @@
-"""The cross-attention of an encoder–decoder for a pair of texts, as numbers and as a picture."""
+"""The cross-attention of an encoder–decoder for a pair of texts, as numbers and as a figure."""
 
 from __future__ import annotations
 
@@ -34,13 +34,13 @@ def cross_attention(params: Any, config: ModelSettings, source: Sequence[int], t
     The weights of a token of the target sum to 1 over S.
 
     Args:
-      params: as trained, of a model with an encoder and a decoder.
-      source: what the encoder reads, its EOS included (`Family.framed` without its last token).
-      target: what the decoder reads: the begin token, then the target. Row t belongs to the step that reads token t and
-        predicts token t + 1.
+      params: trained parameters of a model with an encoder and a decoder.
+      source: the tokens that the encoder reads, including EOS (`Family.framed` without its last token).
+      target: the tokens that the decoder reads: the begin token, then the target. Row t belongs to the step that reads
+        token t and predicts token t + 1.
 
     Raises:
-      ConfigError: the model is of another family, or a side is empty or longer than the model's positions.
+      ConfigError: the model is of another family, or one side is empty or longer than the model's positions.
     """
     if config.family != "encoder_decoder":
         raise ConfigError(
@@ -64,11 +64,11 @@ def _statistics(config: ModelSettings, params: Any, source_BS: jax.Array, target
 
 
 def plot_attention(path: Path, weights_LTS: np.ndarray, source: Sequence[str], written: Sequence[str]) -> None:
-    """Draws a panel for each layer: a row for each written token, a column for each token of the source.
+    """Draws a panel for each layer, with a row for each generated token and a column for each token of the source.
 
     Args:
       weights_LTS: for example the mean over the heads of `cross_attention`.
-      source: S names of tokens; written: T names, each of the token that a row's step predicts.
+      source: S names of tokens; written: T names of the tokens that the rows' steps predict.
     """
     from matplotlib.figure import Figure  # imported late because matplotlib is slow to import
 

@@ -1,15 +1,16 @@
-"""Beam search: the most probable texts that can be found by keeping the best few beginnings at each token.
+"""Beam search: finds probable texts by keeping the best few beginnings at each token.
 
-Sampling draws one token after the other. A beam search keeps, for each prompt, the W most probable beginnings (beams),
+Sampling draws one token after another. A beam search keeps, for each prompt, the W most probable beginnings (beams),
 extends each by every token of the vocabulary, and keeps the best W of these. A text that ends in EOS leaves the beams
-and is kept aside among the W best finished ones. With W = 1 this is greedy decoding; with W of the order of V^(G - 1)
-nothing is ever dropped, and the result is the most probable text of all.
+and is kept among the W best finished texts. With W = 1 this is greedy decoding; with W of the order of V^(G - 1),
+nothing is dropped, and the result is the most probable text.
 
 Texts of different lengths are compared by log p(text) / ((5 + length) / 6)^penalty (Wu et al. 2016, arXiv:1609.08144,
 equation 14, without its coverage term): each token lowers the log-probability, so that without a penalty (0) the
-shortest text would win too often. `length` counts tokens, EOS included.
+shortest text would win too often. `length` counts tokens including EOS.
 
-A batch of B prompts is B · W rows of the model; row b W + w is beam w of prompt b. All is one compiled program.
+A batch of B prompts is B · W rows of the model; row b W + w is beam w of prompt b. The whole search is one compiled
+program.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ class Texts:
 
     tokens_BWG: jax.Array  # int32
     logprobs_BWG: jax.Array  # float32, of each token
-    score_BW: jax.Array  # float32, best first; -inf: there is no such text
+    score_BW: jax.Array  # float32, best first; -inf: no text
     length_BW: jax.Array  # int32
 
 
@@ -39,7 +40,7 @@ class Texts:
 class SearchState:
     cache: Cache
     token_BW: jax.Array  # int32: the latest token of each beam, which the model has not read yet
-    logprob_BW: jax.Array  # float32: log-probability of each beam; -inf: it is not a beam
+    logprob_BW: jax.Array  # float32: log-probability of each beam; -inf: not a beam
     tokens_BWG: jax.Array  # int32: the beams' tokens
     logprobs_BWG: jax.Array  # float32
     length: jax.Array  # int32 scalar: tokens of each beam
@@ -65,12 +66,12 @@ def beam_search(
 ) -> Texts:
     """The best `num_beams` texts that a search finds after each prompt, best first.
 
-    A row whose logits are not all numbers ends at once, with a text whose last log-probability is NaN.
+    A row with non-finite logits ends at once with a text whose last log-probability is NaN.
 
     Args:
       family, params, prompt_BT, prompt_length_B, rooms, num_new, piece: as `decode.generate` takes them.
-      limit_B: the largest number of tokens of a text; a beam that reaches it is finished without EOS. 0: a row that
-        only fills up the batch.
+      limit_B: the maximum number of tokens of a text; a beam that reaches it is finished without EOS. 0: a row that
+        only fills the batch.
       penalty: float32 scalar, the exponent of the length.
       eos_id: int32 scalar; -1: no token ends a text.
       num_beams: W.
@@ -84,7 +85,7 @@ def beam_search(
     state = SearchState(
         cache=cache,
         token_BW=jnp.zeros((B, W), jnp.int32),
-        logprob_BW=unlikely_BW.at[:, 0].set(0.0),  # all beams are equal to the prompt, so only one takes part
+        logprob_BW=unlikely_BW.at[:, 0].set(0.0),  # all beams equal the prompt, so only one takes part
         tokens_BWG=nothing,
         logprobs_BWG=nothing.astype(jnp.float32),
         length=jnp.int32(0),
@@ -100,7 +101,7 @@ def beam_search(
         return extend(replace(state, cache=cache), logits_RV)
 
     for before, room in zip((0, *rooms), rooms):
-        # The last written token is not read, so the beams may have one token more than the cache has room for.
+        # The last token is not read, so beams may have one more token than the cache has room for.
         state = replace(state, cache=state.cache.grown(room - before))
         state = jax.lax.while_loop(partial(_goes_on, room), one_token, state)
     return state.finished
@@ -122,9 +123,9 @@ def _extend(
     """Extends every beam by every token: keeps the best W to extend further, and the best W finished texts."""
     (B, W, _), V = state.tokens_BWG.shape, num_tokens
     logprob_BWV = jax.nn.log_softmax(logits_RV.astype(jnp.float32)).reshape(B, W, -1)[..., :V]
-    length = state.length + 1  # the length of the beams made here
+    length = state.length + 1  # the length of the new beams
     total_BWV = state.logprob_BW[..., None] + logprob_BWV
-    # At most one extension of each beam is finished, so at least W of the best 2 W are not.
+    # At most one extension of each beam is finished, so at least W of the best 2 W are unfinished.
     total_BC, index_BC = jax.lax.top_k(total_BWV.reshape(B, W * V), 2 * W)
     beam_BC, token_BC = index_BC // V, index_BC % V
 
@@ -172,7 +173,7 @@ def _extend(
 
 
 def _unless(done_B: jax.Array, old: Any, new: Any) -> SearchState:
-    """The new state, except that prompts that are done keep their old values. Their rows of the cache are not read."""
+    """The new state, except that finished prompts keep their old values. Their rows of the cache are not read."""
 
     def choose(x: jax.Array, y: jax.Array) -> jax.Array:
         return jnp.where(done_B.reshape(-1, *[1] * (x.ndim - 1)), x, y) if x.ndim else y

@@ -27,7 +27,7 @@ def classify(
     sequence_length: int,
     batch_size: int = 32,
 ) -> tuple[np.ndarray, int]:
-    """The probability of each class for each text, float32 [texts, C]; and how many texts were truncated.
+    """The probability of each class for each text, float32 [texts, C], and the number of truncated texts.
 
     A text is read as in training: after the begin token, at most `sequence_length` tokens including it.
 
@@ -39,7 +39,7 @@ def classify(
         check_text(f"text {number}", text)
         rows.append([begin_id, *tokenizer.encode(text)])
     probabilities_NC = np.zeros((len(rows), config.num_classes), np.float32)
-    # Texts of about the same length are read together, in rows of few lengths: each is compiled once.
+    # Texts of similar length are read together, in rows of few lengths, each of which is compiled once.
     by_length = sorted(range(len(rows)), key=lambda index: len(rows[index]))
     for first in range(0, len(rows), batch_size):
         chosen = by_length[first : first + batch_size]
@@ -55,7 +55,7 @@ def classify(
 
 
 def _padded(length: int, longest: int) -> int:
-    """The next power of two from 16 on, and not above the longest."""
+    """The next power of two, at least 16 and at most the maximum length."""
     return min(max(16, 1 << (length - 1).bit_length()), longest)
 
 

@@ -1,12 +1,12 @@
-"""The compiled programs of generation: `prefill` reads the prompts, `decode` writes tokens until it may stop.
+"""The compiled programs of generation: `prefill` reads the prompts, and `decode` generates tokens.
 
-`generate` is both in one program, for callers who need only the result. `prefill` and `decode` are for callers who
-show text while it grows. All state is one pytree, `DecodeState`, which is donated to `decode` and updated in place. The
-loop over tokens is inside the program, a `lax.while_loop`. Only shapes are compiled in: two generations of the same
+`generate` is both in one program, for callers who need only the result. `prefill` and `decode` are for callers who show
+text while it is generated. All state is one pytree, `DecodeState`, which is donated to `decode` and updated in place.
+The loop over tokens is inside the program, a `lax.while_loop`. Only shapes are compiled in: two generations of the same
 shape share one program.
 
-Rows are independent: `insert` replaces a finished row by one that was just prefilled, while the others continue. What a
-row writes depends only on its prompt and its seed.
+Rows are independent: `insert` replaces a finished row by one that was just prefilled, while the others continue. The
+text of a row depends only on its prompt and its seed.
 """
 
 from __future__ import annotations
@@ -35,14 +35,14 @@ class Written(NamedTuple):
 
 @struct.dataclass
 class DecodeState:
-    """The state of a batch of rows while they are written."""
+    """The state of a batch of rows during generation."""
 
     cache: Cache
     token_B: jax.Array  # int32: the latest token of each row, which the model has not read yet
     tokens_BG: jax.Array  # int32
     logprobs_BG: jax.Array  # float32, of the tokens under the unmodified model
-    length_B: jax.Array  # int32: tokens of the row, its EOS included
-    limit_B: jax.Array  # int32: the largest length; 0 for a row that only fills up the batch
+    length_B: jax.Array  # int32: tokens of the row, including EOS
+    limit_B: jax.Array  # int32: the maximum length; 0 for a row that only fills the batch
     done_B: jax.Array  # bool
     seen_BV: jax.Array  # bool: tokens of the prompt and of the text so far
     sampling: Sampling
@@ -70,7 +70,7 @@ def prefill(
     """Runs the prompts through the model and draws the first token of each row.
 
     Args:
-      family: the kind of model, with its config.
+      family: the model family, with its config.
       params: from `decoding_params`.
       prompt_BT: int32, row b's prompt in its first prompt_length_B[b] ≥ 1 places, T as `prompt_slots` rounds it.
       room: new tokens that the cache has room for.
@@ -98,7 +98,7 @@ def prefill(
 
 @partial(jax.jit, static_argnames=("family",), donate_argnames=("state",))
 def decode(family: Family, params: Any, state: DecodeState, num_steps: jax.Array, stop_B: jax.Array) -> DecodeState:
-    """Writes `num_steps` more tokens, or until every row is done; rows in `stop_B` are done from now on.
+    """Generates `num_steps` more tokens, or fewer if all rows are done; rows in `stop_B` are done from now on.
 
     The caller must ensure that the cache has room for these tokens in every row that is not done.
     """
@@ -120,11 +120,11 @@ def decode(family: Family, params: Any, state: DecodeState, num_steps: jax.Array
 def insert(state: DecodeState, new: DecodeState, row: jax.Array) -> DecodeState:
     """The state with row `row` replaced by the only row of `new`, which has the same room or less.
 
-    The whole row is overwritten, up to the last slot of its cache, so nothing of the earlier row is left.
+    The whole row is overwritten, up to the last slot of its cache, so nothing of the earlier row remains.
     """
 
     def place(x: jax.Array, new_1: jax.Array) -> jax.Array:
-        if x.ndim == 0:  # these belong to the batch, not to a row
+        if x.ndim == 0:  # these belong to the whole batch
             return x
         padded = jnp.pad(new_1, [(0, size - length) for size, length in zip((1, *x.shape[1:]), new_1.shape)])
         return jax.lax.dynamic_update_slice_in_dim(x, padded.astype(x.dtype), row, axis=0)
@@ -149,14 +149,14 @@ def generate(
     """`prefill`, then `decode` until every row is done.
 
     Args:
-      rooms: the numbers of new tokens for which the cache has room, one growth after the other, the last at least
-        num_new; each has a loop of its own.
+      rooms: the numbers of new tokens for which the cache has room after each growth, the last at least num_new; each
+        has its own loop.
     """
     inputs = (prompt_BT, prompt_length_B, limit_B, sampling, eos_id)
     state = prefill(family, params, *inputs, room=0, num_new=num_new, piece=piece)
     for before, room in zip((0, *rooms), rooms):
         state = replace(state, cache=state.cache.grown(room - before))
-        # The first new token of a row came from the prefill, and the last one is not read.
+        # The first new token of a row comes from the prefill, and the last one is not read.
         state = decode(family, params, state, jnp.int32(room - max(before, 1)), jnp.zeros_like(state.done_B))
     return state.written
 
@@ -164,13 +164,13 @@ def generate(
 def _draw(state: DecodeState, logits_BV: jax.Array) -> DecodeState:
     """Adds one token to every row that is not done.
 
-    Logits that are not finite give a log-probability of NaN: all rows end there, and the host reports it.
+    Non-finite logits give a log-probability of NaN: all rows end there, and the host reports it.
     """
     rows = jnp.arange(state.length_B.shape[0])
     token_B, logprob_B = sample(logits_BV, state.seen_BV, state.length_B, state.sampling)
     length_B = state.length_B + ~state.done_B
     is_broken = jnp.any(jnp.isnan(logprob_B) & ~state.done_B)
-    # Rows that are done also draw, but the token is written behind their text, or dropped if there is no room.
+    # Finished rows also draw a token, but it is written after their text, or dropped if there is no room.
     return replace(
         state,
         token_B=token_B,
@@ -187,10 +187,10 @@ WEIGHTS = ("float32", "bfloat16", "int8")
 
 @partial(jax.jit, static_argnames=("family", "weights"))
 def decoding_params(family: Family, params: Any, weights: str) -> dict[str, Any]:
-    """The parameters as decoding reads them: one tree per layer, and matrices in the type `weights`.
+    """The parameters for decoding: one tree per layer, and matrices in the type `weights`.
 
-    With stacked float32 parameters, every token would pay for slicing and casting each layer's weights. What the model
-    itself uses in float32 stays float32: the norms, the learned positions (added before the cast), and routers.
+    With stacked float32 parameters, every token would pay for slicing and casting each layer's weights. Parameters that
+    the model uses in float32 stay float32: the norms, the learned positions (added before the cast), and routers.
     """
 
     def convert(parameter: Parameter, x: jax.Array) -> Any:

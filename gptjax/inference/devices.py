@@ -1,4 +1,4 @@
-"""The devices that write a text together: each has some heads, feed-forward columns and rows of the vocabulary."""
+"""The devices that generate a text together: each has some heads, feed-forward columns and vocabulary entries."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from gptjax.settings import MeshSettings
 
 
 def decoding_mesh(text: str) -> Mesh | None:
-    """The mesh that `--mesh=tensor=2` names; None: one device, for ''.
+    """The mesh for `--mesh=tensor=2`; None for '', which is one device.
 
-    A CPU becomes as many devices as are needed, if JAX has not started yet.
+    A CPU is divided into the required number of devices if JAX has not started yet.
 
     Raises:
-      ConfigError: the text is something else, or there are not so many devices.
+      ConfigError: the text has another form, or there are not enough devices.
     """
     if not text:
         return None

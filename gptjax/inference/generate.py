@@ -1,16 +1,16 @@
-"""Text from a trained model: prompts in, completions out, all at once or piece by piece.
+"""Generates completions of prompts with a trained model, all at once or piece by piece.
 
     generator = Generator(params, config, tokenizer)
     for completion in generator.generate(["def main(", "class "], max_new_tokens=64, temperature=0.8):
         print(completion.text)
 
-This file has the host's part of generation: it makes batches of bucketed shapes from prompts, makes text from tokens,
-and ends rows at stop strings. The device's part is one program, `decode.generate`. For streams and stop strings it is
-`decode.prefill` followed by calls of `decode.decode`, one per piece of the text. A generator never changes: the text of
-a call so far is in its rows and its `DecodeState`, and the time is in the `Timing` that the caller passes.
+This file has the host's part of generation: it makes batches of bucketed shapes from prompts, turns tokens into text,
+and ends rows at stop strings. The device's part is one program, `decode.generate`. For streams and stop strings, it is
+`decode.prefill` followed by calls of `decode.decode`, one per piece of the text. A generator has no mutable state: the
+text of a call so far is in its rows and its `DecodeState`, and the time is in the `Timing` that the caller passes.
 
 A row ends with its EOS token, with a stop string, after `max_new_tokens`, or at the end of the context: the model reads
-at most `model.max_positions` tokens, prompt and text together, and can write one more.
+at most `model.max_positions` tokens, prompt and text together, and can generate one more.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ from gptjax.settings import MeshSettings, Settings
 from gptjax.tokenizer import Tokenizer
 
 STOP_CHUNK = 16  # tokens between two searches for a stop string
-FINISH_REASONS = {  # the limit that a text met first
+FINISH_REASONS = {  # the limit that a text reached first
     "eos": "the end-of-text token",
     "stop": "a stop string",
     "max_new_tokens": "max_new_tokens",
@@ -57,7 +57,8 @@ class Completion:
     prompt: str
     text: str  # without the prompt, cut before a stop string; a cut-off last character is U+FFFD
     tokens: list[int]  # all tokens drawn for the text, including EOS or the stop string
-    logprobs: list[float]  # the tokens' under the model's own distribution, before temperature and truncation
+    # Log-probabilities of the tokens under the model's own distribution, before temperature and truncation.
+    logprobs: list[float]
     finish_reason: str  # one of FINISH_REASONS
     seed: int
     unknown_characters: str = ""  # characters of the prompt for which the tokenizer only has <unk>
@@ -66,7 +67,7 @@ class Completion:
 
 @dataclass
 class _Row:
-    """A completion that is being written."""
+    """A completion in progress."""
 
     prompt: str
     prompt_tokens: list[int]
@@ -82,7 +83,7 @@ class _Row:
     score: float | None = None
 
     def add(self, tokens: np.ndarray, logprobs: np.ndarray) -> None:
-        """Takes the row's next tokens, until one of them ends it.
+        """Adds the row's next tokens until one of them ends it.
 
         Raises:
           RunError: a token was drawn from logits that are not all finite.
@@ -122,10 +123,10 @@ class _Row:
 
 
 class Generator:
-    """Writes text with a model. Calls do not change it, so they may be interleaved.
+    """Generates text with a model. Calls do not change it, so they may be interleaved.
 
     Args:
-      params: as trained (stacked layers, float32); a copy for decoding is made.
+      params: trained parameters (stacked layers, float32); a copy for decoding is made.
       config: the run's resolved config.
       tokenizer: the run's tokenizer.
       source_tokenizer: the tokenizer of prompts, if the sources of pairs have their own.
@@ -159,10 +160,10 @@ class Generator:
         self.config = config.model
         self.tokenizer, self.source_tokenizer = tokenizer, source_tokenizer or tokenizer
         self.begin_id = tokenizer.eos_id if begin_id is None else begin_id
-        # The tokens between source and target of a pair, if a decoder has learned to complete pairs.
+        # The tokens between source and target of a pair, if a decoder was trained to complete pairs.
         self.after_source: list[int] = []
         if objective == "completion":
-            between = dict.fromkeys((tokenizer.eos_id, self.begin_id))  # one token may be both
+            between = dict.fromkeys((tokenizer.eos_id, self.begin_id))  # both may be the same token
             self.after_source = [token for token in between if token is not None]
         self.batch_size = batch_size
         self.weights = weights or self.config.dtype
@@ -173,7 +174,7 @@ class Generator:
             self.family = replace(self.family, placement=MeshPlacement(MeshSettings()))
         if not self.family.writes:
             raise ConfigError(f"model.family = {self.config.family!r}: such a model reads text and cannot write it")
-        # Shown between a prompt and its text: nothing, or a newline between a source and its target.
+        # The separator of a prompt and its text: none, or a newline between a source and its target.
         self.separator = "" if self.family.continues and not self.after_source else "\n"
         self.params = decoding_params(self.family, params, self.weights)
         self._params_key = program_key(self.params)
@@ -193,13 +194,13 @@ class Generator:
         """Continues every prompt `num_samples` times: all samples of the first prompt, then of the second, …
 
         Args:
-          prompts: texts, or token ids, which are used unchanged unless there are none.
+          prompts: texts, or lists of token ids, which are used unchanged unless they are empty.
           stop: the text ends before the first of these strings.
-          seeds: one integer s gives the samples of each prompt the seeds s, s + 1, …; a sequence gives one to each
-            completion. A completion depends on its prompt and seed alone, up to the rounding of float arithmetic.
+          seeds: an integer s gives the samples of each prompt the seeds s, s + 1, …; a sequence has one seed per
+            completion. A completion depends only on its prompt and seed, up to rounding.
           begin: True: a text is the beginning of a document, and follows the begin token, as in training. False: it is
             from inside a document.
-          timing: the time that this call takes is added to it.
+          timing: the time of this call is added to it.
           sampling: temperature, top_k, top_p, min_p, repetition_penalty (see `sampling.make_sampling`).
 
         Raises:
@@ -237,7 +238,7 @@ class Generator:
         begin: bool = True,
         timing: Timing | None = None,
     ) -> list[Completion]:
-        """Returns the best `num_samples` continuations of every prompt that a beam search finds, best first.
+        """Returns the best `num_samples` continuations that a beam search finds for every prompt, best first.
 
         There are fewer if the search finds fewer. Nothing is random. See `beam` for the search, and `generate` for the
         other arguments.
@@ -269,7 +270,7 @@ class Generator:
                     length, row.score = int(found.length_BW[place, rank]), float(found.score_BW[place, rank])
                     row.add(found.tokens_BWG[place, rank, :length], found.logprobs_BWG[place, rank, :length])
                 timing.new_tokens += len(texts[0].tokens)
-        return [row.completion() for texts in texts_of for row in texts if row.tokens]  # no tokens: no text
+        return [row.completion() for texts in texts_of for row in texts if row.tokens]  # no tokens, no text
 
     def stream(
         self,
@@ -285,7 +286,7 @@ class Generator:
     ) -> abc.Generator[str, None, Completion]:
         """Yields the text that `generate` would return, in pieces, `chunk` tokens at a time; returns the Completion.
 
-        A piece holds whole characters and no part of a stop string. Take the Completion with `yield from`.
+        A piece has whole characters and no part of a stop string. Take the Completion with `yield from`.
         """
         row = self._row(prompt, seed, max_new_tokens, stop_strings(stop), begin)
         for _ in self._write_in_pieces([row], chunk, sampling, Timing() if timing is None else timing):
@@ -341,7 +342,7 @@ class Generator:
                 return generate(self.family, self.params, **(inputs | changed), rooms=rooms, **compiled_in)
 
         if is_new("generate", self.family, self._params_key, program_key(inputs), rooms, *compiled_in.values()):
-            idle = dict(limit_B=np.zeros_like(inputs["limit_B"]))  # compiles, and writes one token per row
+            idle = dict(limit_B=np.zeros_like(inputs["limit_B"]))  # compiles, and generates one token per row
             timing.compile_seconds += timed(lambda: run(**idle))[1]
         written, seconds = timed(run)
         timing.add(seconds, prefill_seconds=None)
@@ -367,13 +368,13 @@ class Generator:
         return fetch(texts)
 
     def _write_in_pieces(self, rows: list[_Row], chunk: int, sampling: dict, timing: Timing) -> Iterator[None]:
-        """Completes the rows together; yields each time that they have grown by up to `chunk` tokens."""
+        """Completes the rows together; yields after every `chunk` or fewer new tokens."""
         inputs, compiled_in = self._inputs(rows, sampling, timing)
         padding = [True] * (len(inputs["limit_B"]) - len(rows))
         longest = max(row.limit for row in rows)
         rooms = shapes.rooms(compiled_in["num_new"])
         state = self._prefill(inputs, timing, room=rooms[0], **compiled_in)
-        slots = state.cache.num_slots - rooms[0]  # those of the prompts
+        slots = state.cache.num_slots - rooms[0]  # tokens of the prompts
         drawn = self._collect(rows, state.written, timing)
         yield
         while any(row.finish_reason is None for row in rows):
@@ -387,8 +388,9 @@ class Generator:
             yield
 
     def _inputs(self, rows: list[_Row], sampling: dict, timing: Timing) -> tuple[dict, dict]:
-        """The arguments of `prefill` and `generate` for these rows, and the values that are compiled into both."""
-        batch = 1 << (len(rows) - 1).bit_length()  # few batch shapes: filled up with rows that are done from the start
+        """The arguments of `prefill` and `generate` for these rows, and the static values of both programs."""
+        # To have few batch shapes, filled with rows that are done from the start.
+        batch = 1 << (len(rows) - 1).bit_length()
         most_tokens = self.config[self.family.prompt_field] + (not self.family.continues)
         T = shapes.prompt_slots(max(len(row.prompt_tokens) for row in rows), most_tokens)
         prompt_BT, prompt_length_B = np.zeros((batch, T), np.int32), np.ones(batch, np.int32)
@@ -412,7 +414,7 @@ class Generator:
         return contextlib.nullcontext() if self.mesh is None else jax.set_mesh(self.mesh)
 
     def _collect(self, rows: list[_Row], written: Written, timing: Timing) -> int:
-        """Gives the rows their new tokens; returns how many tokens the unfinished rows have."""
+        """Adds the new tokens to the rows; returns the number of tokens of the unfinished rows."""
         tokens_BG, logprobs_BG, length_B = fetch(tuple(written))
         for row, tokens, logprobs, length in zip(rows, tokens_BG, logprobs_BG, length_B):
             before = len(row.tokens)

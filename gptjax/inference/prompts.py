@@ -15,10 +15,10 @@ from gptjax.tokenizer import Tokenizer
 def read_prompts(path: Path, what: str = "prompt") -> list[str]:
     """One prompt per line; only \\n ends a line. A .jsonl file has one JSON string per line.
 
-    what: the word for one of them; the flag in messages is --prompts_file.
+    what: the word for a prompt in messages; their flag is --prompts_file.
 
     Raises:
-      ConfigError: the file cannot be read, is not UTF-8, is empty, or holds anything else than such lines.
+      ConfigError: the file cannot be read, is not UTF-8, is empty, or has other lines.
     """
     name = f"--{what}s_file={path}"
     try:
@@ -39,7 +39,7 @@ def read_prompts(path: Path, what: str = "prompt") -> list[str]:
 
 
 def decoded(name: str, raw: bytes) -> str:
-    """`raw` as text. name: what the error begins with.
+    """Decodes `raw` as UTF-8 text. name: the beginning of the error message.
 
     Raises:
       ConfigError: it is not UTF-8.
@@ -51,7 +51,7 @@ def decoded(name: str, raw: bytes) -> str:
 
 
 def check_sample_prompt(config: Settings, tokenizer: Tokenizer) -> None:
-    """Raises ConfigError before training if the samples of `evaluation.sample_every` could not be drawn."""
+    """Raises ConfigError before training if the samples of `evaluation.sample_every` could not be generated."""
     evaluation, context = config.evaluation, config.model.max_positions
     if not family_named(config.model.family).writes:
         raise ConfigError(

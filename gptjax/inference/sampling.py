@@ -1,12 +1,12 @@
-"""From next-token logits to a token: penalties and truncations, then one draw for each row.
+"""Draws tokens from next-token logits: penalties and truncations, then one draw for each row.
 
 The processors are applied in the order of Hugging Face's `generate`, each to the result of the previous one:
 
     repetition penalty → temperature → top-k → top-p → min-p → draw
 
 Every setting is an array `[B]` with one value per row, so that no setting ever recompiles a program and the rows of a
-batch may differ. Row b at step i draws with `fold_in(key(seed_b), i)`: its tokens depend on its own seed and its
-own prompt, not on its neighbours or on its place in the batch.
+batch may differ. Row b at step i draws with `fold_in(key(seed_b), i)`: its tokens depend on its own seed and prompt,
+but not on other rows or its position in the batch.
 """
 
 from __future__ import annotations
@@ -24,15 +24,15 @@ from gptjax.config import ConfigError
 
 @struct.dataclass
 class Sampling:
-    """How each row of a batch draws its tokens; made, and its values checked, by `make_sampling`."""
+    """The sampling settings of each row of a batch; `make_sampling` checks the values and makes it."""
 
     seed_B: jax.Array  # uint32
-    temperature_B: jax.Array  # 0: the most probable token
+    temperature_B: jax.Array  # 0: always the most probable token
     top_k_B: jax.Array  # 0: off
     top_p_B: jax.Array  # 1: off
     min_p_B: jax.Array  # 0: off
     repetition_penalty_B: jax.Array  # 1: off
-    num_tokens: jax.Array  # int32 scalar: ids from here on are padding of the vocabulary and are never drawn
+    num_tokens: jax.Array  # int32 scalar: ids from this one on are padding of the vocabulary and are never drawn
 
 
 def make_sampling(
@@ -64,7 +64,7 @@ def make_sampling(
     temperature_B: Any = rows(
         "temperature", temperature, np.float64, "0 (greedy) or a positive number up to 1e30", lambda x: 0 <= x <= most
     )
-    # Below float32's normal numbers, devices disagree on what is 0.
+    # Devices disagree on which numbers below float32's normal range are 0.
     temperature_B = np.where(temperature_B > 0, np.maximum(temperature_B, np.finfo(np.float32).tiny), 0)
     vocabulary: Any = np.int32(num_tokens)
     return Sampling(
@@ -96,11 +96,11 @@ def sample(
     Args:
       logits_BV: float32, as the model gives them.
       seen_BV: bool, the tokens of the row's prompt and of its text so far.
-      step_B: int32, how many tokens each row has drawn before this one.
+      step_B: int32, number of tokens that each row has already drawn.
 
     Returns:
       token_B int32, and logprob_B float32: the token's log-probability under the model's own distribution, before any
-      penalty, temperature or truncation (so that it means the same whatever the settings).
+      penalty, temperature or truncation so that it does not depend on the settings.
     """
     processed_BV = process_logits(logits_BV, seen_BV, sampling)
 
@@ -108,7 +108,7 @@ def sample(
         return jax.random.categorical(jax.random.fold_in(jax.random.key(seed), step), logits_V)
 
     greedy_B = jnp.argmax(processed_BV, -1)
-    # Drawing needs a random number per token of the vocabulary, so it only runs if some row needs it.
+    # Drawing needs a random number per token of the vocabulary, so it is skipped if no row needs it.
     drawn_B = jax.lax.cond(
         jnp.any(sampling.temperature_B > 0),
         lambda: jax.vmap(draw)(sampling.seed_B, step_B, processed_BV),
@@ -125,7 +125,7 @@ def process_logits(logits_BV: jax.Array, seen_BV: jax.Array, sampling: Sampling)
     logits_BV = jnp.where(exists_V, logits_BV, -jnp.inf)
     logits_BV = penalize_repetition(logits_BV, seen_BV, sampling.repetition_penalty_B)
     logits_BV = divide_by_temperature(logits_BV, sampling.temperature_B)
-    # Sorting the vocabulary costs as much as a step of a small model, so it only runs if some row needs it.
+    # Sorting the vocabulary costs as much as a step of a small model, so it is skipped if no row needs it.
     logits_BV = jax.lax.cond(
         jnp.any((sampling.top_k_B > 0) | (sampling.top_p_B < 1)),
         lambda logits_BV: keep_top(logits_BV, sampling.top_k_B, sampling.top_p_B),
@@ -145,18 +145,18 @@ def penalize_repetition(logits_BV: jax.Array, seen_BV: jax.Array, penalty_B: jax
 def divide_by_temperature(logits_BV: jax.Array, temperature_B: jax.Array) -> jax.Array:
     """Logits divided by temperature; rows of temperature 0, which take the maximum anyway, are unchanged.
 
-    Below 1, the largest logit becomes 0, which changes no probability: however low the temperature, the quotients can
-    only overflow to -inf, and the draw becomes the maximum.
+    Below 1, logits are shifted so that the largest is 0, which changes no probability: at any temperature, the
+      quotients can only overflow to -inf, and the draw becomes the maximum.
     """
     peak_B = jnp.where((temperature_B > 0) & (temperature_B < 1), jnp.max(logits_BV, -1), 0.0)
     return (logits_BV - peak_B[:, None]) / jnp.where(temperature_B > 0, temperature_B, 1.0)[:, None]
 
 
 def keep_top(logits_BV: jax.Array, top_k_B: jax.Array, top_p_B: jax.Array) -> jax.Array:
-    """Top-k, then top-p (nucleus, arXiv:1904.09751) of what is left: one sort for both.
+    """Top-k, then top-p (nucleus, arXiv:1904.09751) of the remaining tokens, with one sort for both.
 
     Top-k keeps the k most probable tokens (0: all). Top-p keeps the smallest set of most probable tokens whose mass
-    reaches p, at least one. Tokens that tie with the last one kept are kept too.
+    reaches p, at least one. Tokens that tie with the last kept token are also kept.
     """
     V = logits_BV.shape[-1]
     descending_BV = -jnp.sort(-logits_BV, axis=-1)
@@ -170,7 +170,7 @@ def keep_top(logits_BV: jax.Array, top_k_B: jax.Array, top_p_B: jax.Array) -> ja
     in_nucleus_BV = (mass_before_BV < top_p_B[:, None]) | (top_p_B >= 1)[:, None]
     in_nucleus_BV = in_nucleus_BV.at[:, 0].set(True)
     last_kept_B1 = jnp.min(jnp.where(in_nucleus_BV, descending_BV, jnp.inf), -1, keepdims=True)
-    # With p = 1 the tail that top-k has cut is in the "nucleus" with -inf, which must not become the threshold.
+    # With p = 1, the tail that top-k has removed is in the "nucleus" with -inf, which must not become the threshold.
     return jnp.where(logits_BV >= jnp.maximum(last_kept_B1, kth_B1), logits_BV, -jnp.inf)
 
 

@@ -1,4 +1,4 @@
-"""Turns tokens, one at a time, into text that may be shown: whole characters only, and no part of a stop string."""
+"""Turns tokens, one at a time, into text to show: only whole characters, and no part of a stop string."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from gptjax.tokenizer import Tokenizer
 
 
 def check_text(name: str, text: str) -> None:
-    """Raises ConfigError, which begins with `name`, if the text contains bytes that were not UTF-8."""
+    """Raises ConfigError, whose message begins with `name`, if the text contains bytes that were not UTF-8."""
     try:
         text.encode()
     except UnicodeEncodeError as error:
@@ -29,25 +29,25 @@ def stop_strings(stop: str | Sequence[str]) -> tuple[str, ...]:
 
 
 def unknown_characters(tokenizer: Tokenizer, text: str) -> str:
-    """The characters, each once, for which the tokenizer has only <unk>."""
+    """The distinct characters for which the tokenizer has only <unk>."""
     if tokenizer.unk_id is None or tokenizer.unk_id not in tokenizer.encode(text):
         return ""
     return "".join(each for each in dict.fromkeys(text) if tokenizer.unk_id in tokenizer.encode(each))
 
 
 class TextStream:
-    """The text of one row while it grows.
+    """The growing text of one row.
 
     A character whose bytes are spread over several tokens is held back until it is complete. Text that may be the
-    beginning of a stop string is held back until that is clear. So the pieces that `take` returns, joined, are `text`.
-    Bytes that are not UTF-8 become U+FFFD, as Python's decoder replaces them.
+    beginning of a stop string is held back until that is decided. The pieces that `take` returns are therefore `text`
+    when joined. Bytes that are not UTF-8 become U+FFFD, as Python's decoder replaces them.
 
     begins: whether the text begins a document, where the tokenizer may add a space that is not part of the text.
     """
 
     def __init__(self, tokenizer: Tokenizer, stop: Sequence[str] = (), begins: bool = False):
         self.text = ""  # all decoded text, cut before a stop string
-        self.stopped = False  # a stop string is complete
+        self.stopped = False  # whether a stop string is complete
         self._tokenizer = tokenizer
         self._stop = tuple(stop)
         self._decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
@@ -55,7 +55,7 @@ class TextStream:
         self._taken = 0
 
     def push(self, token: int) -> bool:
-        """Adds a token; True when it completes a stop string (pushing then ends)."""
+        """Adds a token; returns True if it completes a stop string, after which no token may be added."""
         piece = self._tokenizer.decode_bytes([token])
         if piece:
             piece, self._first = piece.removeprefix(self._first), b""
@@ -63,20 +63,20 @@ class TextStream:
         return self.stopped
 
     def close(self) -> None:
-        """Ends the row: an unfinished character is replaced, and no text waits any more."""
+        """Ends the row: an incomplete character is replaced, and no text is held back."""
         if not self.stopped:
             self._append(self._decoder.decode(b"", final=True))
             self._stop = ()
 
     def take(self) -> str:
-        """The text since the last call, as far as it is final."""
-        settled = len(self.text) - self._pending()  # never less than before: a beginning grows with its text
+        """The final text since the last call."""
+        settled = len(self.text) - self._pending()  # never decreases: held-back text only grows with the text
         piece = self.text[self._taken : settled]
         self._taken = settled
         return piece
 
     def _append(self, new: str) -> None:
-        reach = max(map(len, self._stop), default=1) - 1  # a stop string may begin this far back
+        reach = max(map(len, self._stop), default=1) - 1  # a stop string may begin this far before the end
         search_from = max(0, len(self.text) - reach)
         self.text += new
         found = [at for at in (self.text.find(stop, search_from) for stop in self._stop) if at >= 0]

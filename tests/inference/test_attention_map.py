@@ -1,4 +1,4 @@
-"""The map of cross-attention shows what the model's own layers took from the source, in every layer and head."""
+"""The map of cross-attention has the weights of the model's own layers, for every layer and head."""
 
 import flax.linen as nn
 import jax
@@ -18,7 +18,7 @@ SOURCE, TARGET = [5, 90, 17, 200, 1], [2, 33, 7, 64]
 
 @pytest.fixture(scope="module")
 def recomputed():
-    """softmax(q kᵀ / sqrt(H)) from what each layer's cross-attention was handed in a plain forward pass."""
+    """softmax(q kᵀ / sqrt(H)) from the inputs of each layer's cross-attention in a plain forward pass."""
     params, config = make_model(**FIELDS)
     found = []
 
@@ -43,7 +43,7 @@ def recomputed():
 
 
 @pytest.mark.parametrize("layers", ["unroll", "scan"])
-def test_it_is_the_attention_of_the_model(layers, recomputed):
+def test_the_map_equals_the_attention_of_the_model(layers, recomputed):
     params, config = make_model(**FIELDS | dict(layers=layers))
     weights_LNTS = cross_attention(params, config.model, SOURCE, TARGET)
     assert weights_LNTS.shape == (2, 4, len(TARGET), len(SOURCE))
@@ -60,7 +60,7 @@ def test_it_is_the_attention_of_the_model(layers, recomputed):
         ("encoder_decoder", SOURCE, [], "target = 0 tokens"),
     ],
 )
-def test_what_it_cannot_show_is_refused(family, source, target, message):
+def test_invalid_inputs_are_refused(family, source, target, message):
     params, config = make_model(family=family)
     with pytest.raises(ConfigError, match=message):
         cross_attention(params, config.model, source, target)

@@ -1,4 +1,4 @@
-"""Beam search finds what an exhaustive search finds, is greedy with one beam, and keeps prompts apart."""
+"""Beam search equals an exhaustive search, is greedy with one beam, and treats prompts independently."""
 
 import math
 
@@ -13,7 +13,7 @@ from gptjax.inference.generate import Generator
 from gptjax.model.decoder import Decoder
 from gptjax.tokenizer import CharacterTokenizer
 
-FEW = CharacterTokenizer("abc")  # few enough tokens to try all texts
+FEW = CharacterTokenizer("abc")  # few enough tokens for trying all texts
 
 
 @pytest.fixture(autouse=True)
@@ -24,7 +24,7 @@ def small_buckets(monkeypatch):
 
 @pytest.fixture(scope="module")
 def few():
-    """A model of FEW's vocabulary, and the log-probability of each next token after any tokens."""
+    """A model with FEW's vocabulary, and a function for the log-probability of each next token after given tokens."""
     params, config = make_model(FEW, scale=0.5, vocab_size=16)
     forward = jax.jit(Decoder(config.model).apply)
 
@@ -54,7 +54,7 @@ def all_texts(logprobs_after, prompt, limit, penalty):
 
 
 @pytest.mark.parametrize("penalty", [0.0, 0.6, 2.0, -1.0])
-def test_as_good_as_an_exhaustive_search(few, penalty):
+def test_a_wide_search_equals_an_exhaustive_search(few, penalty):
     params, config, logprobs_after = few
     generator = Generator(params, config, FEW)
     width = FEW.vocab_size
@@ -70,7 +70,7 @@ def test_as_good_as_an_exhaustive_search(few, penalty):
 
 
 def search_by_hand(logprobs_after, prompt, width, limit, penalty):
-    """The textbook's loop, with lists and no early end."""
+    """The textbook loop, with lists and without stopping early."""
     beams, finished = [((), 0.0)], []
     for length in range(1, limit + 1):
         longer = [
@@ -85,13 +85,13 @@ def search_by_hand(logprobs_after, prompt, width, limit, penalty):
     return sorted(finished, reverse=True)[:width]
 
 
-WIDTHS = [2, *(pytest.param(width, marks=pytest.mark.exhaustive) for width in (1, 3))]  # each is a program of its own
+WIDTHS = [2, *(pytest.param(width, marks=pytest.mark.exhaustive) for width in (1, 3))]  # each is a separate program
 
 
 @pytest.mark.parametrize("penalty", [0.0, 1.0])
 @pytest.mark.parametrize("width", WIDTHS)
 def test_long_texts_and_several_prompts(few, width, penalty):
-    """Prompts of unequal length and limits by the context, searched together, are searched as each alone is."""
+    """A joint search for prompts with different lengths and limits by the context equals separate searches."""
     params, config, logprobs_after = few
     generator = Generator(params, config, FEW, batch_size=3 * width)
     prompts = [[FEW.eos_id, *FEW.encode(text)] for text in ("a", "bccab", "", "cc")]
@@ -115,7 +115,7 @@ def test_a_text_may_fill_the_context():
     assert found.finish_reason in ("context", "eos") and len(found.tokens) <= 2
 
 
-def test_logits_that_are_no_numbers_are_an_error():
+def test_non_finite_logits_are_an_error():
     params, config = make_model(FEW)
     params["embedding"][:] = math.nan
     with pytest.raises(RunError, match="not finite"):
@@ -131,7 +131,7 @@ def test_logits_that_are_no_numbers_are_an_error():
         (dict(length_penalty=math.inf), "length_penalty = inf"),
     ],
 )
-def test_wrong_values(few, wrong, message):
+def test_invalid_values_are_refused(few, wrong, message):
     params, config, _ = few
     with pytest.raises(ConfigError, match=message):
         Generator(params, config, FEW).search(["a"], **wrong)

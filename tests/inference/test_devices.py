@@ -1,4 +1,4 @@
-"""Several devices write the text that one device writes."""
+"""Several devices generate the same text as one device."""
 
 import re
 
@@ -61,8 +61,8 @@ def test_a_token_costs_one_sum_over_devices_per_sub_layer():
         state = device.prefill(two.family, two.params, **inputs, room=8, **compiled_in)
         lowered = device.decode.lower(two.family, two.params, state, np.int32(1), np.zeros(1, bool))
         text = lowered.compile().as_text()
-    assert len(re.findall(r" all-reduce\(", text)) == 2 * LAYERS + 1  # and that of the logits
-    assert len(re.findall(r" all-gather\(", text)) <= 1  # the token's row of the embedding
+    assert len(re.findall(r" all-reduce\(", text)) == 2 * LAYERS + 1  # and the sum of the logits
+    assert len(re.findall(r" all-gather\(", text)) <= 1  # for the token's row of the embedding
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,5 @@
-"""Generation: the cache changes nothing, rows are independent, nothing recompiles, text is cut and streamed exactly."""
+"""Generation: the cache does not change the text, rows are independent, nothing recompiles, stops and streams are
+exact."""
 
 import math
 import re
@@ -20,11 +21,11 @@ from gptjax.inference.timing import Timing
 from gptjax.model.int8 import Int8
 from gptjax.tokenizer import ByteTokenizer
 
-BEGIN = TOKENIZER.eos_id  # what a text starts after, unless a generator is told otherwise
+BEGIN = TOKENIZER.eos_id  # the default begin token
 PROMPTS = ["def f(x):", "a", "héllo wörld, this is longer"]
 
 
-COMPILED = []  # an entry for every program that XLA has compiled
+COMPILED = []  # one entry per program that XLA has compiled
 jax.monitoring.register_event_duration_secs_listener(
     lambda event, duration, **_: COMPILED.append(event) if "backend_compile" in event else None
 )
@@ -55,7 +56,7 @@ VARIANTS = {
 
 
 def always(names, *chosen):
-    """The chosen ones always, and the others in `make test-exhaustive`: each has programs of its own to compile."""
+    """Runs the chosen cases always, and the others in `make test-exhaustive`, since each compiles its own programs."""
     return [pytest.param(name, marks=[] if name in chosen else pytest.mark.exhaustive) for name in names]
 
 
@@ -84,7 +85,7 @@ def test_logprobs_are_the_models_own(generator):
 def test_a_long_prompt_is_read_in_pieces_with_the_same_result(monkeypatch):
     prompt = "0123456789" * 4
     texts = []
-    for piece, max_positions in ((16, MAX_POSITIONS), (64, MAX_POSITIONS + 2)):  # other programs, compiled anew
+    for piece, max_positions in ((16, MAX_POSITIONS), (64, MAX_POSITIONS + 2)):  # other programs, which are compiled
         monkeypatch.setattr(shapes, "PIECE", piece)
         params, config = make_model(max_positions=max_positions, num_layers=1)
         (completion,) = Generator(params, config, TOKENIZER).generate([prompt], max_new_tokens=6, temperature=0.0)
@@ -126,10 +127,10 @@ BATCH_VARIANTS = {
 
 
 @pytest.mark.parametrize("variant", always(BATCH_VARIANTS, "xla, grouped queries, windows, scanned"))
-def test_rows_that_come_and_go_are_as_if_alone(variant):
-    """Two rows at a time, of eight requests of all lengths: whenever one is done, the next takes its place.
+def test_rows_are_replaced_without_affecting_each_other(variant):
+    """Eight requests of different lengths run in two rows: whenever a row is done, the next request takes its place.
 
-    Greedy and drawn rows in turn; the prompt of a new row is read while the other is in the middle of its text.
+    Greedy and sampled rows alternate; the prompt of a new row is read while the other row is in the middle of its text.
     """
     params, config = make_model(**BATCH_VARIANTS[variant])
     generator = Generator(params, config, TOKENIZER)
@@ -171,7 +172,7 @@ def test_rows_that_come_and_go_are_as_if_alone(variant):
             running[row] = None
             if waiting:
                 running[row] = waiting.pop(0)
-                # Nothing of the row before may be heard, whatever it left there.
+                # The previous row must have no effect, whatever it left there.
                 spoilt = jax.tree.map(lambda x, row=row: x.at[row].set(np.nan) if x.ndim > 1 else x, state.cache)
                 state = state.replace(cache=spoilt)
                 state = device.insert(state, prefilled([requests[running[row]]], T=32, room=16), np.int32(row))
@@ -181,7 +182,7 @@ def test_rows_that_come_and_go_are_as_if_alone(variant):
         np.testing.assert_allclose(logprobs, completion.logprobs, atol=0.05 if variant == "bfloat16" else 1e-4)
 
 
-def test_samples_have_their_own_seeds_whatever_the_prompt(generator):
+def test_samples_have_the_same_seeds_for_every_prompt(generator):
     completions = generator.generate(["a", "bcd"], num_samples=2, max_new_tokens=12, seeds=40)
     assert [c.seed for c in completions] == [40, 41] * 2
     assert [c.prompt for c in completions] == ["a"] * 2 + ["bcd"] * 2
@@ -214,7 +215,7 @@ def test_another_generator_of_the_same_shape_does_not_recompile(generator):
     assert not COMPILED
 
 
-def test_eos_ends_a_row_and_is_no_text():
+def test_eos_ends_a_row_and_is_not_part_of_the_text():
     params, config = make_model()
     free = Generator(params, config, TOKENIZER).generate(["a", "bc"], max_new_tokens=20, temperature=0.0)
     tokenizer = ByteTokenizer()
@@ -232,29 +233,29 @@ def test_the_loop_ends_when_all_rows_are_done(generator):
     state = start(generator, limits=[3, 5])
     state = device.decode(generator.family, generator.params, state, np.int32(16), np.zeros(2, bool))
     assert state.length_B.tolist() == [3, 5]
-    assert state.cache.lengths_B.tolist() == [3 + 2, 3 + 4]  # the latest token has not been read
+    assert state.cache.lengths_B.tolist() == [3 + 2, 3 + 4]  # the latest token has not been read yet
     state = start(generator, limits=[3, 9])
     state = device.decode(generator.family, generator.params, state, np.int32(16), np.array([False, True]))
     assert state.length_B.tolist() == [3, 1]
 
 
-def test_a_program_writes_as_many_tokens_as_it_is_asked_for(generator):
+def test_a_program_generates_the_requested_number_of_tokens(generator):
     state = start(generator, limits=[9, 9])
     assert state.length_B.tolist() == [1, 1]
     state = device.decode(generator.family, generator.params, state, np.int32(2), np.zeros(2, bool))
     assert state.length_B.tolist() == [3, 3]
 
 
-def test_what_was_seen_is_the_prompt_and_the_text(generator):
-    """Neither the padding behind a prompt nor what a row did not write counts for the repetition penalty."""
+def test_seen_tokens_are_those_of_the_prompt_and_the_text(generator):
+    """Neither padding after a prompt nor tokens that a row did not generate count for the repetition penalty."""
     state = start(generator, limits=[9, 9])
     state = device.decode(generator.family, generator.params, state, np.int32(2), np.zeros(2, bool))
     for seen_V, tokens_G in zip(state.seen_BV, state.tokens_BG):
         assert set(np.flatnonzero(seen_V)) == {70, *tokens_G[:3].tolist()}
 
 
-def test_every_token_is_drawn_anew(generator):
-    """Of a model for which all tokens are alike, a text has many."""
+def test_every_token_is_drawn_separately(generator):
+    """If all tokens are equally likely, a text has many different tokens."""
     params, config = make_model()
     alike = Generator(jax.tree.map(np.zeros_like, params), config, TOKENIZER)
     tokens = alike.generate(["a"], max_new_tokens=16, seeds=1)[0].tokens
@@ -279,7 +280,7 @@ def start(generator, limits, T=32, num_new=32):
 
 
 def test_a_whole_generation_is_one_program(generator, monkeypatch):
-    """Nothing but `decode.generate` is called, and its tokens are those of the two programs."""
+    """Only `decode.generate` is called, and its tokens equal those of the two programs."""
     options = dict(max_new_tokens=24, temperature=1.1, top_k=50, repetition_penalty=1.2)
     pieces = generator.generate(PROMPTS, seeds=[1, 2, 3], stop="never there", **options)
     monkeypatch.setattr(G, "prefill", None)
@@ -294,7 +295,7 @@ def test_text_ends_exactly_before_a_stop_string(generator):
     options = dict(max_new_tokens=40, seeds=11, temperature=1.0)
     free = generator.generate(["seed"], **options)[0]
     ends = [i for i in range(8, len(free.text) - 3) if free.text.find(free.text[i : i + 3]) == i]
-    for i in ends[:4]:  # three characters: several tokens, and wherever the chunks of the loop end
+    for i in ends[:4]:  # three characters, which are several tokens and may span chunks of the loop
         stop = free.text[i : i + 3]
         stopped = generator.generate(["seed", "other"], stop=[stop, "never there"], **options)[0]
         assert (stopped.text, stopped.finish_reason) == (free.text[:i], "stop")
@@ -320,10 +321,11 @@ def test_a_stream_is_the_text_of_generate_in_pieces(generator, stop, chunk):
 
 
 def test_a_character_that_spans_tokens_is_never_shown_in_parts():
-    """A model that goes on from a first byte of 'é' to its second, and back: a piece a token, yet whole characters."""
+    """The model alternates between the first and the second byte of 'é'. With one token per piece, pieces are still
+    whole characters."""
     params, config = make_model(position="none", tied_embeddings=False, num_layers=1)
     first, second = TOKENIZER.encode("é")
-    params = jax.tree.map(np.zeros_like, params)  # no layer adds anything
+    params = jax.tree.map(np.zeros_like, params)  # layers add nothing
     params["final_norm"]["scale"] += 1.0
     params["embedding"][first, 0] = params["embedding"][second, 1] = 1.0
     params["head"][0, second] = params["head"][1, first] = 1.0
@@ -331,13 +333,13 @@ def test_a_character_that_spans_tokens_is_never_shown_in_parts():
     assert pieces == ["é"] * 4 + ["\ufffd"]  # the ninth byte never gets its second
 
 
-def test_generation_ends_with_the_context(generator):
+def test_generation_ends_at_the_end_of_the_context(generator):
     prompt = "x" * (MAX_POSITIONS - 5)
     full = generator.generate([prompt, "y", "x" * (MAX_POSITIONS - 1)], max_new_tokens=1000, temperature=0.0)
     assert [c.finish_reason for c in full] == ["context"] * 3
     assert [len(c.tokens) for c in full] == [5, MAX_POSITIONS - 1, 1]
     exact, one_less = (generator.generate([prompt], max_new_tokens=n, temperature=0.0)[0] for n in (5, 4))
-    assert (exact.finish_reason, one_less.finish_reason) == ("max_new_tokens",) * 2, "what was asked for was written"
+    assert (exact.finish_reason, one_less.finish_reason) == ("max_new_tokens",) * 2, "all requested tokens are there"
     with pytest.raises(
         ConfigError, match=rf"{MAX_POSITIONS + 1} tokens with the begin token.*max_positions = {MAX_POSITIONS}"
     ):
@@ -345,7 +347,7 @@ def test_generation_ends_with_the_context(generator):
     assert generator.generate(["x" * MAX_POSITIONS], max_new_tokens=1, begin=False)
 
 
-def test_learned_positions_reach_to_the_end_of_the_context():
+def test_learned_positions_extend_to_the_end_of_the_context():
     params, config = make_model(position="learned")
     prompt = "x" * (MAX_POSITIONS - 7)
     (completion,) = Generator(params, config, TOKENIZER).generate([prompt], max_new_tokens=100, temperature=0.0)
@@ -355,7 +357,7 @@ def test_learned_positions_reach_to_the_end_of_the_context():
 
 @pytest.mark.parametrize("begin_id", [None, TOKENIZER.bos_id])
 @pytest.mark.parametrize("prompt", ["", "abc"])
-def test_a_text_starts_after_the_token_that_documents_did(prompt, begin_id):
+def test_a_text_starts_after_the_begin_token_of_training(prompt, begin_id):
     generator = Generator(*make_model(), TOKENIZER, begin_id=begin_id)
     (completion,) = generator.generate([prompt], max_new_tokens=10)
     ids = [begin_id or TOKENIZER.eos_id, *TOKENIZER.encode(prompt)]
@@ -370,7 +372,7 @@ def test_a_text_starts_after_the_token_that_documents_did(prompt, begin_id):
             generator.generate([prompt], begin=False)
 
 
-def test_padding_of_the_vocabulary_is_never_written():
+def test_padding_of_the_vocabulary_is_never_generated():
     params, config = make_model(vocab_size=512)
     params["embedding"][TOKENIZER.vocab_size :] *= 10.0
     completions = Generator(params, config, TOKENIZER).generate(["a", "b", "c"], max_new_tokens=20, temperature=1.5)
@@ -387,7 +389,7 @@ def test_padding_of_the_vocabulary_is_never_written():
         (dict(seeds=-1), "seed = -1"),
     ],
 )
-def test_values_that_cannot_work_are_named(generator, options, message):
+def test_invalid_values_are_named(generator, options, message):
     with pytest.raises(ConfigError, match=message):
         generator.generate(["a"], **options)
 
@@ -401,7 +403,8 @@ def test_a_second_generator_compiles_nothing_again():
 
 
 @pytest.mark.parametrize(
-    "model, options, is_other, stop, positions",  # what a second generator differs in; a shape that no test compiled
+    # The difference of the second generator; a shape that no other test compiles.
+    "model, options, is_other, stop, positions",
     [
         (dict(), dict(), False, "never there", 41),
         pytest.param(dict(), dict(weights="bfloat16"), True, (), 42, marks=pytest.mark.exhaustive),
@@ -426,11 +429,11 @@ def test_compiling_is_never_timed_as_generating(monkeypatch, model, options, is_
         timing = Timing()
         generator.generate(["a"], max_new_tokens=3, stop=stop, timing=timing)
         assert any(phases) == (timing.compile_seconds > 0) == is_new
-        assert sum(phases) <= len(phases) // 2, "a program that compiles is called once for that, and then to be timed"
+        assert sum(phases) <= len(phases) // 2, "a new program is called once to compile it, and once more to time it"
         assert not phases[-1]
 
 
-def test_a_sharded_copy_is_another_program(generator):
+def test_a_sharded_copy_needs_another_program(generator):
     generator.generate(["a"], max_new_tokens=3)
     params, config = make_model()
     mesh = jax.make_mesh((2,), ("data",), axis_types=(jax.sharding.AxisType.Auto,))
@@ -444,8 +447,8 @@ def test_a_sharded_copy_is_another_program(generator):
 
 
 @pytest.mark.parametrize("way", always(("one program", "in pieces", "stream"), "one program", "stream"))
-def test_logits_that_are_no_numbers_end_generation_in_a_sentence(way):
-    """A model that goes on from 'a' to 'b', where its numbers end; and from 'c' to 'c', for ever."""
+def test_non_finite_logits_end_generation_with_an_error(way):
+    """The model continues 'a' with 'b', after which logits are NaN, and 'c' with 'c' forever."""
     params, config = make_model(position="none", tied_embeddings=False, num_layers=1)
     a, b, c = TOKENIZER.encode("abc")
     params = jax.tree.map(np.zeros_like, params)
@@ -465,7 +468,7 @@ def test_logits_that_are_no_numbers_end_generation_in_a_sentence(way):
     assert timing.new_tokens <= 4, "the other rows end with it"
 
 
-def test_a_prompt_that_is_no_text_is_refused(generator):
+def test_a_prompt_that_is_not_text_is_refused(generator):
     with pytest.raises(ConfigError, match=r"prompt = 'a\\udcff': must be UTF-8 text"):
         generator.generate(["a\udcff"])
 
@@ -493,8 +496,8 @@ def test_narrow_weights_stay_close_to_float32(dtype, weights, size):
     np.testing.assert_allclose(completion.logprobs, expected, atol=0.05)
 
 
-def test_int8_weights_of_every_kind_of_model_are_those_of_its_rounded_weights():
-    """Untied, with biases and gates: each matrix is rounded along the axes that its product sums over."""
+def test_int8_generation_equals_generation_with_rounded_weights_for_every_kind_of_model():
+    """With an untied head, biases and gates. Each matrix is rounded along the axes that its product sums over."""
     params, config = make_model(tied_embeddings=False, bias="all", feedforward="swiglu", scale=0.1)
     generator = Generator(params, config, TOKENIZER, weights="int8")
     for path, low in jax.tree_util.tree_leaves_with_path(generator.params, is_leaf=lambda x: isinstance(x, Int8)):
@@ -535,11 +538,11 @@ def test_timing_counts_every_token_once(generator):
     completions = generator.generate(["abc", "defgh"], num_samples=2, max_new_tokens=10, timing=timing)
     assert (timing.prompt_tokens, timing.completions) == (2 * (4 + 6), 4)
     assert timing.new_tokens == sum(len(c.tokens) for c in completions)
-    assert timing.prefill_seconds is None  # one program: nobody can tell
+    assert timing.prefill_seconds is None  # one program does both, so the parts are unknown
     assert timing.tokens_per_second == pytest.approx(timing.new_tokens / timing.seconds)
 
 
-def test_a_stream_tells_prefill_from_decoding(generator):
+def test_a_stream_times_prefill_and_decoding_separately(generator):
     timing = Timing()
     text = "".join(generator.stream("abc", max_new_tokens=10, timing=timing))
     (completion,) = generator.generate(["abc"], max_new_tokens=10)
@@ -553,7 +556,7 @@ def test_a_stream_tells_prefill_from_decoding(generator):
     )
 
 
-def test_a_timing_adds_up_the_calls_that_it_is_given_to(generator):
+def test_a_timing_adds_up_calls(generator):
     one, all_calls = Timing(), Timing()
     list(generator.stream("abc", max_new_tokens=10, timing=one))
     for _ in range(2):
@@ -564,11 +567,11 @@ def test_a_timing_adds_up_the_calls_that_it_is_given_to(generator):
         call(["abc"], max_new_tokens=10, timing=all_calls)
     list(generator.stream("abc", max_new_tokens=10, timing=all_calls))
     assert (all_calls.new_tokens, all_calls.completions) == (5 * one.new_tokens, 5)
-    assert all_calls.prefill_seconds is None, "of some calls nobody can tell"
+    assert all_calls.prefill_seconds is None, "unknown for some calls"
 
 
-def test_writing_leaves_nothing_behind_in_the_generator():
-    """Streams that are written in turns are what each is alone; and no attribute of the generator is another one."""
+def test_generation_does_not_change_the_generator():
+    """Interleaved streams equal separate ones, and no attribute of the generator changes."""
     generator = Generator(*make_model(), TOKENIZER)
     before = dict(vars(generator))
     options = dict(max_new_tokens=20, chunk=3)
@@ -585,23 +588,24 @@ def test_writing_leaves_nothing_behind_in_the_generator():
 
 
 def test_the_loop_copies_neither_weights_nor_cache(generator):
-    """In the compiled loop only the update in place makes an array of the cache's shape, and no weights are stacked."""
+    """In the compiled loop, only the in-place update creates an array of the cache's shape, and no weights are
+    stacked."""
     state = start(generator, limits=[8, 8])
     program = device.decode.lower(generator.family, generator.params, state, np.int32(8), np.zeros(2, bool)).compile()
     text = program.as_text()
     shape = ",".join(map(str, state.cache.keys[0].shape))
     copies = re.findall(rf"= f32\[{shape}\]\S* (?:copy|transpose|convert|pad|concatenate)\(", text)
     assert not copies
-    assert f"f32[{shape}]" in text  # the pattern is that of the cache
+    assert f"f32[{shape}]" in text  # the pattern matches the cache
     query = generator.params["layers"][0]["attention"]["query"].shape
-    assert f"f32[{','.join(map(str, query))}]" in text  # weights go in layer by layer
+    assert f"f32[{','.join(map(str, query))}]" in text  # weights are passed layer by layer
     assert f"f32[{','.join(map(str, (2, *query)))}]" not in text
     cache_bytes = sum(x.nbytes for x in jax.tree.leaves(state.cache))
-    assert program.memory_analysis().alias_size_in_bytes >= cache_bytes  # donated, not copied on the way in
+    assert program.memory_analysis().alias_size_in_bytes >= cache_bytes  # donated, not copied
     assert program.memory_analysis().temp_size_in_bytes < cache_bytes
 
 
-def test_a_new_row_is_put_in_its_place_without_a_copy_of_the_others(generator):
+def test_a_new_row_is_inserted_without_a_copy_of_the_others(generator):
     state, new = (jax.eval_shape(lambda limits=limits: start(generator, limits)) for limits in ([8] * 16, [8]))
     memory = device.insert.lower(state, new, np.int32(3)).compile().memory_analysis()
     cache_bytes = sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(state.cache))
@@ -616,7 +620,7 @@ def test_lengths_become_few_shapes(monkeypatch):
     assert [shapes.rooms(new) for new in (10, 512, 513, 1500)] == [[10], [512], [512, 513], [512, 1024, 1500]]
 
 
-def test_rates_are_of_the_tokens_and_the_time_that_they_name():
+def test_rates_use_the_tokens_and_times_that_they_name():
     timing = Timing(prompt_tokens=60, new_tokens=22, completions=2)
     timing.add(3.0, prefill_seconds=3.0)
     timing.add(2.0)

@@ -3,7 +3,7 @@ import pytest
 from gptjax.config import ConfigError
 from gptjax.inference.prompts import read_prompts
 
-ODD = "a\x85b\u2028c\x0cd\x0be\x1cf\rg"  # what str.splitlines takes for the ends of lines
+ODD = "a\x85b\u2028c\x0cd\x0be\x1cf\rg"  # line ends of str.splitlines
 
 
 @pytest.mark.parametrize(
@@ -18,7 +18,7 @@ ODD = "a\x85b\u2028c\x0cd\x0be\x1cf\rg"  # what str.splitlines takes for the end
         ("p.txt", "\n", [""]),
     ],
 )
-def test_a_prompt_is_what_stands_between_newlines(tmp_path, name, content, prompts):
+def test_only_newlines_separate_prompts(tmp_path, name, content, prompts):
     (tmp_path / name).write_bytes(content.encode())
     assert read_prompts(tmp_path / name) == prompts
 
@@ -40,7 +40,7 @@ def test_a_file_without_a_prompt_is_refused(tmp_path, name):
         ("nowhere.txt", None, "must be a file that can be read"),
     ],
 )
-def test_what_holds_no_prompts_is_refused(tmp_path, name, content, message):
+def test_invalid_files_are_refused(tmp_path, name, content, message):
     if content is not None:
         (tmp_path / name).write_bytes(content)
     with pytest.raises(ConfigError, match=f"^--prompts_file=.*{name}: .*{message}"):

@@ -1,4 +1,4 @@
-"""Sampling against independent NumPy references, and against the distributions that it must draw from."""
+"""Sampling against independent NumPy references and against the distributions to draw from."""
 
 import jax
 import jax.numpy as jnp
@@ -44,7 +44,7 @@ def kept(processed_V):
 @pytest.mark.parametrize("top_k", [0, 1, 7, V, 1000])
 @pytest.mark.parametrize("top_p", [1.0, 0.9, 0.5, 1e-6])
 @pytest.mark.parametrize("min_p", [0.0, 0.05, 1.0])
-def test_truncations_keep_what_the_reference_keeps(logits_BV, top_k, top_p, min_p):
+def test_truncations_keep_the_same_tokens_as_the_reference(logits_BV, top_k, top_p, min_p):
     settings = S.make_sampling([0] * 4, num_tokens=V, top_k=top_k, top_p=top_p, min_p=min_p)
     processed_BV = process_logits(logits_BV, jnp.zeros((4, V), bool), settings)
     for logits_V, processed_V in zip(logits_BV, np.asarray(processed_BV)):
@@ -80,7 +80,7 @@ def test_repetition_penalty_lowers_seen_tokens_of_either_sign(logits_BV):
 
 
 def test_processors_compose_in_the_documented_order():
-    # After the penalty token 0 falls behind; at temperature 2 the nucleus of 0.6 needs both of the top-2 tokens.
+    # The penalty makes token 0 less probable; at temperature 2, the nucleus of 0.6 needs both of the top-2 tokens.
     logits_BV = jnp.asarray([[4.0, 3.0, 2.5, 1.0]])
     settings = S.make_sampling([0], num_tokens=4, repetition_penalty=4.0, temperature=2.0, top_k=2, top_p=0.6)
     processed_V = np.asarray(process_logits(logits_BV, jnp.asarray([[True, False, False, False]]), settings))[0]
@@ -116,7 +116,7 @@ def test_draws_follow_the_distribution(options, expected):
     possible = expected > 0
     chi_square = ((observed - count * expected)[possible] ** 2 / (count * expected[possible])).sum()
     assert chi_square < 16.3, (observed / count, expected)  # 0.1 % for three degrees of freedom
-    # Whatever the settings, the log-probability is the unmodified distribution's.
+    # The log-probability is always that of the unmodified distribution.
     np.testing.assert_allclose(logprob_B, np.log([0.5, 0.25, 0.15, 0.1])[np.asarray(token_B)], rtol=1e-5)
 
 
@@ -141,11 +141,11 @@ def test_temperature_zero_takes_the_maximum_after_the_penalty(logits_BV):
 
 @pytest.mark.parametrize("temperature", [1e-2, 1e-6, 1e-20, 1e-37, 1e-38, 1e-45, 1e-60])
 @pytest.mark.parametrize("scale", [1.0, 1e5])
-def test_the_lower_the_temperature_the_surer_the_maximum(logits_BV, temperature, scale):
+def test_a_lower_temperature_makes_the_maximum_more_probable(logits_BV, temperature, scale):
     options = dict(temperature=temperature, top_p=0.95, min_p=0.01, repetition_penalty=1.2)
     settings = S.make_sampling([0] * 4, num_tokens=V, **options)
     seen_BV = np.random.default_rng(1).random((4, V)) < 0.3
-    logits_BV = np.float32(scale) * np.sign(logits_BV) * (5 + np.abs(logits_BV).argsort().argsort())  # 1 apart at least
+    logits_BV = np.float32(scale) * np.sign(logits_BV) * (5 + np.abs(logits_BV).argsort().argsort())  # at least 1 apart
     processed_BV = process_logits(logits_BV, seen_BV, settings)
     assert not np.isnan(processed_BV).any() and not np.isposinf(processed_BV).any()
     token_B, logprob_B = sample(logits_BV, seen_BV, jnp.full(len(logits_BV), 3), settings)
@@ -157,7 +157,7 @@ def test_the_lower_the_temperature_the_surer_the_maximum(logits_BV, temperature,
 
 
 @pytest.mark.parametrize("penalty", [1e-30, 1e30])
-def test_extreme_penalties_make_no_infinity(logits_BV, penalty):
+def test_extreme_penalties_give_finite_logits(logits_BV, penalty):
     settings = S.make_sampling([0] * 4, num_tokens=V, repetition_penalty=penalty, temperature=1e-38)
     processed_BV = process_logits(logits_BV, np.ones((4, V), bool), settings)
     assert not np.isnan(processed_BV).any() and (processed_BV.max(-1) == 0).all()
@@ -172,7 +172,7 @@ def test_ids_without_a_token_are_never_drawn():
     assert np.asarray(token_B).max() <= 1
 
 
-def test_a_row_does_not_depend_on_its_place_or_neighbours(logits_BV):
+def test_a_row_does_not_depend_on_its_position_or_neighbours(logits_BV):
     def tokens(rows):
         settings = S.make_sampling([10 + row for row in rows], num_tokens=V, temperature=1.3, top_k=20)
         seen_BV = jnp.zeros((len(rows), V), bool)
@@ -217,8 +217,8 @@ def test_seeds_out_of_range_are_refused(seed):
         S.make_sampling([seed], num_tokens=V)
 
 
-def test_a_top_p_of_1_keeps_all_whatever_the_sum_is_rounded_to():
-    """Mass before the last tokens is 1 in float32. Top-k of another row makes the batch be sorted."""
+def test_a_top_p_of_1_keeps_all_tokens_despite_rounding():
+    """In float32, the mass before the last tokens is 1. Another row uses top-k, so that the batch is sorted."""
     logits_BV = jnp.asarray([[0.0, -30.0, -60.0, -80.0]] * 2)
     settings = S.make_sampling([0, 0], num_tokens=4, top_k=[0, 2], top_p=1.0)
     processed_BV = np.asarray(process_logits(logits_BV, jnp.zeros((2, 4), bool), settings))
@@ -226,7 +226,7 @@ def test_a_top_p_of_1_keeps_all_whatever_the_sum_is_rounded_to():
 
 
 def test_a_nucleus_is_never_empty():
-    """A top-p that float32 rounds to 0 would hold no token at all: the best one stays."""
+    """With a top-p that float32 rounds to 0, the most probable token stays."""
     settings = S.make_sampling([0], num_tokens=4, top_p=1e-60)
     assert settings.top_p_B[0] == 0
     logits_BV = jnp.asarray([[1.0, 3.0, 2.0, 0.0]])

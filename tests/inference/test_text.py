@@ -1,4 +1,4 @@
-"""Text comes out in whole characters, and is cut exactly before a stop string, wherever the tokens split it."""
+"""Text is returned in whole characters and cut exactly before a stop string, wherever tokens split it."""
 
 import pytest
 from hypothesis import given
@@ -9,9 +9,9 @@ from gptjax.tokenizer import ByteTokenizer, CharacterTokenizer
 
 
 class Bytes:
-    """A tokenizer whose tokens are bytes: every character outside ASCII spans several."""
+    """A tokenizer whose tokens are bytes, so that every character outside of ASCII spans several tokens."""
 
-    first_bytes = b" "  # as of models that put a space before every text
+    first_bytes = b" "  # like models that put a space before every text
 
     def decode_bytes(self, ids):
         return bytes(ids)
@@ -30,7 +30,7 @@ def pieces_of(data: bytes, stop=()):
 
 
 @given(st.text(max_size=30))
-def test_any_text_comes_back_in_whole_characters(text):
+def test_any_text_is_returned_in_whole_characters(text):
     pieces, stream = pieces_of(text.encode())
     assert stream.text == text
     assert not any("\ufffd" in piece for piece in pieces) or "\ufffd" in text
@@ -41,7 +41,7 @@ def test_any_bytes_decode_as_python_replaces_them(data):
     assert pieces_of(data)[1].text == data.decode("utf-8", "replace")
 
 
-def test_an_unfinished_character_waits_and_is_replaced_at_the_end():
+def test_an_incomplete_character_is_held_back_and_replaced_at_the_end():
     pieces, _ = pieces_of("é😀".encode()[:-1])
     assert pieces == ["", "é", "", "", "", "\ufffd"]
 
@@ -59,13 +59,13 @@ def test_an_unfinished_character_waits_and_is_replaced_at_the_end():
         ("no stop", [], "no stop"),
     ],
 )
-def test_text_is_cut_before_the_stop_string_and_never_shows_a_part_of_it(text, stop, expected):
+def test_text_is_cut_before_the_stop_string_and_no_part_of_it_is_shown(text, stop, expected):
     stream = pieces_of(text.encode(), stop)[1]
     assert stream.text == expected
     assert stream.stopped == (expected != text)
 
 
-def test_what_might_begin_a_stop_string_waits():
+def test_a_possible_beginning_of_a_stop_string_is_held_back():
     stream = TextStream(Bytes(), ["STOP"])
     shown = []
     for byte in b"aSTx":
@@ -75,8 +75,8 @@ def test_what_might_begin_a_stop_string_waits():
 
 
 @given(st.text("ab", max_size=40), st.lists(st.text("ab", min_size=1, max_size=4), max_size=3), st.randoms())
-def test_cut_does_not_depend_on_where_tokens_end(text, stop, random):
-    """With several bytes a token the text is cut at the earliest stop string that is complete by then."""
+def test_the_cut_does_not_depend_on_where_tokens_end(text, stop, random):
+    """With several bytes per token, the text is cut at the earliest stop string that is complete by then."""
 
     class Pieces:
         def decode_bytes(self, ids):
@@ -101,19 +101,19 @@ def test_cut_does_not_depend_on_where_tokens_end(text, stop, random):
         assert len(stream.text) == text.find(stop[0])
 
 
-def test_without_stop_strings_nothing_waits():
+def test_without_stop_strings_nothing_is_held_back():
     assert pieces_of(b"abc")[0] == ["a", "b", "c", ""]
 
 
 @pytest.mark.parametrize("begins, text", [(False, "  a b"), (True, " a b")])
-def test_the_space_that_a_model_puts_before_a_document_is_no_text(begins, text):
+def test_the_space_that_a_model_puts_before_a_document_is_not_part_of_the_text(begins, text):
     stream = TextStream(Bytes(), begins=begins)
     for byte in b"  a b":
         stream.push(byte)
     assert stream.text == text
 
 
-def test_a_control_token_before_it_leaves_the_space_of_a_model():
+def test_the_space_of_a_model_is_also_removed_after_a_control_token():
     class Pieces:
         first_bytes = b" "
 
@@ -126,7 +126,7 @@ def test_a_control_token_before_it_leaves_the_space_of_a_model():
     assert stream.text == "a b"
 
 
-def test_of_several_stop_strings_in_one_token_the_earliest_cuts():
+def test_the_earliest_of_several_stop_strings_in_one_token_cuts():
     class Pieces:
         def decode_bytes(self, ids):
             return b"text A and B"
@@ -143,7 +143,7 @@ def test_characters_without_a_token():
     assert unknown_characters(ByteTokenizer(), "é") == ""
 
 
-def test_nothing_follows_a_stop_string_not_even_an_unfinished_character():
+def test_nothing_follows_a_stop_string_not_even_an_incomplete_character():
     class Pieces:
         def decode_bytes(self, ids):
             return b"a" if ids == [0] else "STOPé".encode()[:-1]
