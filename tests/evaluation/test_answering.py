@@ -1,4 +1,4 @@
-"""Log-likelihoods against whole forward passes of one request each, and texts against the generator's."""
+"""Log-likelihoods against one whole forward pass per request, and texts against the generator's."""
 
 import dataclasses
 
@@ -31,7 +31,7 @@ def model():
     return make_model()
 
 
-def test_log_likelihoods_are_those_of_single_forward_passes(model):
+def test_log_likelihoods_equal_those_of_single_forward_passes(model):
     params, config = model
     answers = dict(ModelAnswerer(params, config, TOKENIZER).score(REQUESTS))
     assert sorted(answers) == list(range(len(REQUESTS)))
@@ -47,11 +47,11 @@ def test_log_likelihoods_are_those_of_single_forward_passes(model):
     one, other = answers[0], answers[1]
     assert other == dataclasses.replace(
         one, nats=pytest.approx(one.nats, abs=1e-4)
-    )  # the blank belongs to the continuation wherever it is written
+    )  # the blank belongs to the continuation, whether it ends the context or begins the continuation
     assert answers[0].bytes == len(" sat on the mat") and answers[5].truncated > MAX_POSITIONS
 
 
-def test_texts_are_the_generator_s_and_long_prompts_lose_their_beginning(model):
+def test_texts_equal_the_generators_and_long_prompts_lose_their_beginning(model):
     params, config = model
     long = "z" * 2 * MAX_POSITIONS
     requests = [Generated("The cat", 5, ()), Generated(long + "The cat", 5, ())]
@@ -66,7 +66,7 @@ def test_texts_are_the_generator_s_and_long_prompts_lose_their_beginning(model):
     assert answers[1].truncated == 2 * MAX_POSITIONS + 8 - len(kept)
 
 
-def test_models_that_write_nothing_are_refused(model):
+def test_models_that_cannot_generate_are_refused(model):
     params, config = model
     encoder = dataclasses.replace(config, model=dataclasses.replace(config.model, family="encoder"))
     with pytest.raises(ConfigError, match="family = 'encoder'"):
@@ -82,11 +82,11 @@ def translator():
 
 
 @pytest.mark.parametrize("num_beams", [0, 3])
-def test_to_an_encoder_decoder_a_prompt_is_the_source(translator, num_beams):
+def test_for_an_encoder_decoder_the_prompt_is_the_source(translator, num_beams):
     params, config = translator
     answerer = ModelAnswerer(params, config, TOKENIZER, num_beams=num_beams)
     answers = dict(answerer.generate([Generated(source, 6, ()) for source in SOURCES]))
-    kept = [*SOURCES[:2], SOURCES[2][: MAX_POSITIONS - 1]]  # and the EOS of the source
+    kept = [*SOURCES[:2], SOURCES[2][: MAX_POSITIONS - 1]]  # including the EOS of the source
     options = dict(num_beams=num_beams) if num_beams else dict(temperature=0.0)
     write = answerer.generator.search if num_beams else answerer.generator.generate
     for index, expected in enumerate(write(kept, max_new_tokens=6, **options)):
@@ -101,13 +101,13 @@ def test_texts_have_no_likelihood_under_a_model_of_pairs(translator, tmp_path):
         read_text(tmp_path / "a.txt", ModelAnswerer(params, config, TOKENIZER), {}, tmp_path)
 
 
-def test_a_target_is_shown_below_its_source_and_a_continuation_goes_on(model, translator):
+def test_a_target_is_shown_below_its_source_and_a_continuation_on_the_same_line(model, translator):
     assert Generator(*translator, TOKENIZER).separator == "\n"
     assert Generator(*model, TOKENIZER, objective="completion").separator == "\n"
     assert Generator(*model, TOKENIZER).separator == ""
 
 
-def test_log_likelihoods_of_targets_are_those_of_single_forward_passes(translator):
+def test_log_likelihoods_of_targets_equal_those_of_single_forward_passes(translator):
     params, config = translator
     apply = jax.jit(family_of(config.model).module().apply)
     requests = [Scored("Il dort.", "He"), Scored("Il dort.", " she sleeps"), Scored("Bonjour", "He")]

@@ -1,4 +1,4 @@
-"""Accuracy and macro-F1 are scikit-learn's; the confusion matrix is written as it is."""
+"""Accuracy and macro-F1 equal scikit-learn's; the confusion matrix is written unchanged."""
 
 import json
 
@@ -12,7 +12,7 @@ CONFUSION = np.array([[50, 3, 2], [4, 20, 0], [1, 0, 0]])
 
 
 def test_scores_by_hand():
-    # right: 50, 20, 0; of the class: 55, 24, 1; taken for it: 55, 23, 2
+    # correct: 50, 20, 0; of the class: 55, 24, 1; classified as it: 55, 23, 2
     f1 = [100 / 110, 40 / 47, 0 / 3]
     np.testing.assert_allclose(f1_of_classes(CONFUSION), f1)
     scores = scores_of_classes({"confusion": CONFUSION, "nll": 40.0})
@@ -27,12 +27,12 @@ def test_scores_by_hand():
 
 
 @pytest.mark.parametrize("seed", range(5))
-def test_scores_are_those_of_scikit_learn(seed):
+def test_scores_equal_those_of_scikit_learn(seed):
     metrics = pytest.importorskip("sklearn.metrics")
     rng = np.random.default_rng(seed)
     truth, predicted = rng.integers(0, 4, (2, 30))
-    truth[truth == 3] = 2  # a class that does not occur, and may be predicted
-    predicted[predicted == 3] = 3 if seed % 2 else 0  # or is neither
+    truth[truth == 3] = 2  # a class that does not occur but may be predicted
+    predicted[predicted == 3] = 3 if seed % 2 else 0  # or neither occurs nor is predicted
     confusion = np.zeros((4, 4))
     np.add.at(confusion, (truth, predicted), 1)
     scores = scores_of_classes({"confusion": confusion, "nll": 0.0})

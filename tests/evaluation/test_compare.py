@@ -17,7 +17,7 @@ GENERATION = (
 
 @pytest.fixture
 def evaluate(tmp_path):
-    """A function that evaluates a table as the run of a name, and returns its folder."""
+    """A function that writes the evaluation of a table for a run of the given name, and returns its folder."""
 
     def made(name, answerer, cards=None, rows=40, **options):
         folder = results.results_folder(tmp_path / name, 100)
@@ -57,7 +57,8 @@ def test_p_values_are_uniform_without_a_difference_and_small_with_one():
     drawn = [compare.paired(*generator.normal(size=(2, 50))).p for _ in range(400)]
     assert 0.02 < np.mean(np.array(drawn) < 0.05) < 0.09
     a = generator.normal(size=200)
-    assert compare.paired(a, a + generator.normal(0.1, 0.2, 200)).p < 1e-6  # though the runs' own errors are 0.07
+    # Although the standard errors of the runs are 0.07.
+    assert compare.paired(a, a + generator.normal(0.1, 0.2, 200)).p < 1e-6
     right = (generator.random(300) < 0.5).astype(float)
     better = np.where(generator.random(300) < 0.1, 1.0, right)
     assert compare.paired(right, better).p < 0.01
@@ -65,8 +66,8 @@ def test_p_values_are_uniform_without_a_difference_and_small_with_one():
     assert compare.paired(a, a).p == 1
 
 
-def test_members_of_unequal_size_count_alike(tmp_path):
-    """The difference is that of the scores which are shown."""
+def test_members_of_unequal_size_have_equal_weight(tmp_path):
+    """The difference equals that of the shown scores."""
     rows = [{**row, "subject": "a" if k < 4 else "b"} for k, row in enumerate(choice_rows(40))]
     tasks, _ = find_tasks(str(write_task(tmp_path, CHOICES + 'group = "subject"\naverage = "members"\n', rows)))
     for name, shift in (("a", 0), ("b", 1)):
@@ -83,7 +84,7 @@ def test_members_of_unequal_size_count_alike(tmp_path):
     assert 0.02 < np.mean(np.array(drawn) < 0.05) < 0.1
 
 
-def test_bleu_is_compared_by_the_library_s_paired_bootstrap(evaluate):
+def test_bleu_is_compared_with_the_paired_bootstrap_of_the_library(evaluate):
     good = {row["question"]: f"{row['question']} {row['choices'][0]}" for row in choice_rows(40)}
     a = evaluate("a", TableAnswerer(texts=good), {"written": GENERATION})
     b = evaluate("b", TableAnswerer(texts={k: v for k, v in list(good.items())[:20]}), {"written": GENERATION})
@@ -101,7 +102,7 @@ def test_bleu_is_compared_by_the_library_s_paired_bootstrap(evaluate):
         ({"rows": 41, "limit": 40}, "their data files differ"),
     ],
 )
-def test_what_is_not_of_the_same_questions_is_not_compared(options, told, evaluate):
+def test_results_for_different_questions_are_not_compared(options, told, evaluate):
     a, b = evaluate("a", TableAnswerer()), evaluate("b", TableAnswerer(shift=1), **options)
     drawn = shown([a, b])
     assert told in drawn and "≠ quiz: b cannot be compared with a" in drawn and ", p " not in drawn
@@ -113,7 +114,7 @@ def test_without_records_of_items_there_is_no_difference(evaluate):
     assert "records of items are missing" in shown([a, b])
 
 
-def test_tasks_that_not_all_runs_have_are_named(evaluate):
+def test_tasks_that_some_runs_lack_are_named(evaluate):
     a = evaluate("a", TableAnswerer(), {"quiz": CHOICES, "other": CHOICES})
     b, c = evaluate("b", TableAnswerer(shift=1)), evaluate("c", TableAnswerer(), {"third": CHOICES})
     assert "not in all runs: other of a" in shown([a, b])
@@ -121,7 +122,7 @@ def test_tasks_that_not_all_runs_have_are_named(evaluate):
         shown([a, c])
 
 
-def test_the_newest_checkpoint_of_a_run_counts(evaluate, tmp_path):
+def test_the_newest_checkpoint_of_a_run_is_used(evaluate, tmp_path):
     a, b = evaluate("a", TableAnswerer()), evaluate("b", TableAnswerer(shift=1))
     (a / "evaluation" / "step-00000100").rename(a / "evaluation" / "step-00000200")
     (b / "evaluation" / "step-00000100").rename(a / "evaluation" / "step-00000100")

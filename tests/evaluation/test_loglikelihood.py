@@ -1,4 +1,4 @@
-"""Log-likelihoods in batches are those of one sequence at a time, on any number of devices, in few programs."""
+"""Log-likelihoods in batches equal those of single sequences, on any number of devices, with few programs."""
 
 import dataclasses
 
@@ -28,7 +28,7 @@ def model():
 
 
 def drawn(seed, count):
-    """Requests of all lengths that fit, most of which share a context with others."""
+    """Requests of all valid lengths, most of which share a context with others."""
     draw = np.random.default_rng(seed)
     ids = np.arange(4, TOKENIZER.vocab_size)
     contexts = [draw.choice(ids, draw.integers(1, MAX_POSITIONS)) for _ in range(max(1, count // 3))]
@@ -41,7 +41,7 @@ def drawn(seed, count):
 
 
 def alone(params, config, request):
-    """(nats, hits) by a whole forward pass; padding on the right cannot be seen from the left."""
+    """(nats, hits) by a whole forward pass; tokens do not see the padding after them."""
     padded = np.zeros((1, MAX_POSITIONS), np.int32)
     padded[0, : len(request.tokens) - 1] = request.tokens[:-1]
     logits = np.asarray(FORWARD(config, params, padded)[0], np.float64)
@@ -90,7 +90,7 @@ def test_hits_are_counted(model):
     assert (right.hits, missed.hits) == (3, 2)
 
 
-def test_a_family_without_branches_gives_the_same(model):
+def test_a_family_without_branches_gives_the_same_result(model):
     params, config = model
     requests = drawn(3, 8)
     one, other = (answers(kind(config), params, requests) for kind in (DecoderFamily, WithoutBranches))
@@ -99,7 +99,7 @@ def test_a_family_without_branches_gives_the_same(model):
 
 @pytest.fixture
 def sent(monkeypatch):
-    """What is sent to the program, which is not run."""
+    """The inputs of the program, which is not run."""
     batches = []
 
     def instead(family, mesh, params, *inputs):
@@ -114,13 +114,13 @@ def test_a_shared_context_is_read_once(model, sent):
     params, config = model
     answers(family_of(config), params, [Continued([*range(10, 30), token, 5], 20) for token in range(4, 8)])
     ((tokens, segments, branches, positions, *_),) = sent
-    assert (segments > 0).sum() == 20 + 4  # the last token of each continuation is not read
+    assert (segments > 0).sum() == 20 + 4  # the last token of each continuation is only predicted
     assert branches[segments > 0].tolist() == [0] * 20 + [1, 2, 3, 4]
     assert positions[segments > 0].tolist() == [*range(20), 20, 20, 20, 20]
     assert tokens[0, 20:24].tolist() == [4, 5, 6, 7]
 
 
-def test_a_context_longer_than_a_batch_is_read_once_too(model, sent):
+def test_a_context_longer_than_a_batch_is_also_read_once(model, sent):
     params, config = model
     context = [5] * 3000
     answers(family_of(config), params, [Continued([*context, *[token] * 50], 3000) for token in range(4, 8)])
@@ -136,7 +136,7 @@ def test_rows_are_full(model, sent):
     assert read == sum(lengths - 1) and read > 0.93 * sum(batch[1].size for batch in sent)
 
 
-def test_programs_are_few_whatever_the_lengths(model, sent):
+def test_any_lengths_need_few_programs(model, sent):
     params, config = model
     draw = np.random.default_rng(0)
     requests = [

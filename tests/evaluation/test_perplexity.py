@@ -1,4 +1,4 @@
-"""Sums before division: batches of unequal weight count by their tokens."""
+"""Sums are added before division, so batches of unequal size are weighted by their tokens."""
 
 import math
 

@@ -37,14 +37,14 @@ def test_results_of_one_checkpoint_are_kept_together(tmp_path):
     assert list(results.read_results(tmp_path / "results.json")["tasks"]) == ["other"]
 
 
-def test_a_result_tells_what_it_is_of(tmp_path):
+def test_a_result_says_what_was_evaluated(tmp_path):
     quiz = evaluated(tmp_path, rows=[*choice_rows(6), {"question": "?", "choices": ["a"], "gold": 0}])["quiz"]
     assert quiz["items"] == quiz["of"] == 6 and quiz["skipped"] == {"a single choice": 1}
     assert all(len(quiz["hashes"][name]) == 16 for name in ("card", "file", "prompts"))
     assert set(quiz["scores"]) == {"accuracy", "accuracy_per_token", "accuracy_per_byte", "bits_per_byte"}
 
 
-def test_numbers_that_json_has_not_are_left_out(tmp_path):
+def test_numbers_that_json_lacks_are_left_out(tmp_path):
     results.write_results(tmp_path, {}, {"text": {"a": {"loss": math.inf, "all": [math.nan, 1.0]}}})
     assert json.loads((tmp_path / "results.json").read_text())["text"]["a"] == {"loss": None, "all": [None, 1.0]}
 
@@ -55,8 +55,8 @@ def test_a_damaged_file_is_refused(tmp_path):
         results.write_results(tmp_path, {}, {"tasks": {}})
 
 
-def test_the_hub_s_files(tmp_path):
-    """As the hub's specification has them: a list with dataset.id, dataset.task_id, value, date and notes."""
+def test_the_files_for_the_hub(tmp_path):
+    """They follow the hub's specification: a list with dataset.id, dataset.task_id, value, date and notes."""
     quiz = evaluated(tmp_path, CHOICES + HUB)
     results.write_results(tmp_path, {}, {"tasks": quiz})
     (entry,) = yaml.safe_load((tmp_path / ".eval_results" / "quiz.yaml").read_text())
@@ -66,7 +66,7 @@ def test_the_hub_s_files(tmp_path):
 
 
 @pytest.mark.parametrize(("card", "limit"), [(CHOICES, 0), (CHOICES + HUB, 3)])
-def test_no_file_for_the_hub_without_its_id_or_with_a_part_of_the_items(card, limit, tmp_path):
+def test_there_is_no_file_for_the_hub_without_its_id_or_for_part_of_the_items(card, limit, tmp_path):
     results.write_results(tmp_path, {}, {"tasks": evaluated(tmp_path, card, limit=limit)})
     assert not (tmp_path / ".eval_results").exists()
 
@@ -82,7 +82,7 @@ def test_the_table(tmp_path):
     assert "contaminated" not in shown(results.task_table(evaluated(tmp_path)))
 
 
-def test_notes_tell_what_the_table_does_not(tmp_path):
+def test_notes_report_what_the_table_does_not_show(tmp_path):
     rows = [*choice_rows(3), {"question": "?", "choices": ["a"], "gold": 0}]
     quiz = evaluated(tmp_path, rows=rows)
     quiz["quiz"] |= {"truncated": 2, "empty": 1}

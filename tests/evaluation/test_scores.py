@@ -1,4 +1,4 @@
-"""Which of two scores is better depends on the score, and a number that is not finite is never the better one."""
+"""The direction of a comparison depends on the score, and a non-finite number is never better."""
 
 import math
 

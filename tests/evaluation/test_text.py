@@ -1,4 +1,4 @@
-"""Whole texts: every token is scored once, with as much context as fits; what is recorded is not scored again."""
+"""Whole texts: every token is scored once, with as much context as fits; recorded documents are not scored again."""
 
 import json
 import math
@@ -41,7 +41,7 @@ def test_windows_score_each_token_once_with_the_context_that_fits(length, contex
     assert all(each.first >= min(each.tokens[each.first], context - context // 2) for each in made)
 
 
-def test_scores_by_domain_are_those_of_forward_passes(model, answerer, tmp_path):
+def test_scores_by_domain_equal_those_of_forward_passes(model, answerer, tmp_path):
     texts = {"short": "a text", "long": "a text that is rather longer than the context of so small a model: " * 2}
     for domain, text in texts.items():
         (tmp_path / domain).mkdir()
@@ -57,7 +57,7 @@ def test_scores_by_domain_are_those_of_forward_passes(model, answerer, tmp_path)
     assert found["all"]["tokens"] == found["short"]["tokens"] + found["long"]["tokens"]
 
 
-def test_a_prepared_folder_and_a_file_of_the_same_texts_are_scored_alike(answerer, tmp_path):
+def test_a_prepared_folder_and_a_file_of_the_same_texts_have_the_same_scores(answerer, tmp_path):
     texts = ["one text", "and another"]
     ids = [[*TOKENIZER.encode(text), TOKENIZER.eos_id] for text in texts]
     folder = write_prepared(tmp_path / "prepared", train=ids, validation=ids)
@@ -65,7 +65,7 @@ def test_a_prepared_folder_and_a_file_of_the_same_texts_are_scored_alike(answere
     assert scores(folder, answerer) == scores(tmp_path / "texts.jsonl", answerer)
 
 
-def test_what_is_recorded_is_not_scored_again(answerer, tmp_path, monkeypatch):
+def test_recorded_documents_are_not_scored_again(answerer, tmp_path, monkeypatch):
     file, path = tmp_path / "texts.jsonl", tmp_path / "records.jsonl"
     file.write_text("".join(json.dumps({"text": text}) + "\n" for text in ("one text", "and another", "and a third")))
     with Records(path, {}) as records:
@@ -94,7 +94,7 @@ def test_what_is_recorded_is_not_scored_again(answerer, tmp_path, monkeypatch):
         ("missing.txt", None, "No such file"),
     ],
 )
-def test_what_cannot_be_read_is_said(answerer, tmp_path, name, content, told):
+def test_unreadable_texts_are_reported(answerer, tmp_path, name, content, told):
     if content is not None:
         (tmp_path / name).write_bytes(content)
     with pytest.raises(ConfigError, match=told):

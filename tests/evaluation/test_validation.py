@@ -29,7 +29,7 @@ class TwoBatches:
         return "0123456789ab"
 
 
-def test_scores_say_what_was_scored():
+def test_scores_name_the_set_that_was_scored():
     def step(params, batch):
         return {"nll": batch["nll"].sum(), "tokens": jnp.float32(batch["nll"].size), "bytes": jnp.float32(0)}
 

@@ -1,4 +1,4 @@
-"""lm_eval's scores of a random model equal ours, item by item, on a task of each kind."""
+"""lm_eval's scores of a random model equal those of the project's tasks, item by item, for each kind of task."""
 
 import json
 import math
@@ -22,7 +22,7 @@ draw = random.Random(0)
 
 
 def words(count):
-    """ASCII, so that characters, which lm_eval divides by, are bytes, which we divide by."""
+    """ASCII words, so that lm_eval's division by characters equals the division by bytes."""
     letters = string.ascii_lowercase
     return " ".join("".join(draw.choices(letters, k=draw.randint(1, 5))) for _ in range(count))
 
@@ -35,7 +35,7 @@ def answerer():
 
 @pytest.fixture(scope="module", autouse=True)
 def own_cache(tmp_path_factory):
-    """The library `datasets` keeps its copies of files below the home folder otherwise."""
+    """By default, the library `datasets` would keep copies of files in the home folder."""
     from gptjax.evaluation.harness.library import lm_eval
 
     lm_eval()
@@ -73,7 +73,7 @@ metric_list:
 
 
 def continuation(folder, answerer):
-    """Half of the continuations are what the model would write, so that some answers are right."""
+    """Half of the continuations are the model's own, so that some answers are correct."""
     rows = [{"before": words(4)[:9] + "x", "last": words(1)} for _ in range(ITEMS)]
     asked = [Generated(row["before"], 3, ()) for row in rows]
     for index, written in answerer.generate(asked):
@@ -98,7 +98,7 @@ metric_list:
 
 
 def generation(folder, answerer):
-    """Half of the references are what the model writes."""
+    """Half of the references are the model's own texts."""
     rows = [{"q": words(4)[:9] + "x", "answer": words(1)} for _ in range(ITEMS)]
     for index, written in answerer.generate([Generated(row["q"] + ":", 3, ("e", "\n")) for row in rows]):
         if index % 2:
@@ -124,7 +124,7 @@ metric_list:
 
 
 @pytest.mark.parametrize("kind", [multiple_choice, continuation, generation])
-def test_scores_equal_ours(kind, answerer, tmp_path):
+def test_scores_equal_those_of_the_projects_tasks(kind, answerer, tmp_path):
     rows, card, text, metrics = kind(tmp_path, answerer)
     path = write_task(tmp_path, card, rows)
     tasks, _ = find_tasks(str(path))
@@ -134,7 +134,7 @@ def test_scores_equal_ours(kind, answerer, tmp_path):
     assert theirs["items"] == ours["items"] == ITEMS
     for name, own in metrics.items():
         for key in ("value", "standard_error"):
-            if (name, key) != ("perplexity", "standard_error"):  # lm_eval's is a bootstrap
+            if (name, key) != ("perplexity", "standard_error"):  # lm_eval uses a bootstrap
                 assert theirs["scores"][name][key] == pytest.approx(ours["scores"][own][key], rel=1e-12), name
     samples = [json.loads(line) for line in (tmp_path / "harness" / "items" / "quiz.jsonl").read_text().splitlines()]
     records = [json.loads(line) for line in (tmp_path / "items" / "quiz.jsonl").read_text().splitlines()][1:]
@@ -142,11 +142,11 @@ def test_scores_equal_ours(kind, answerer, tmp_path):
         for name, own in metrics.items():
             assert sample[name] == (record["nats"] if own == "perplexity" else record[own])
     values = [record[own] for record in records for own in metrics.values() if own != "perplexity"]
-    assert 0 < np.mean(values) < 1, "a test in which all items are alike would show little"
+    assert 0 < np.mean(values) < 1, "items must differ for a meaningful test"
 
 
-def test_documents_are_read_in_windows_and_told_by_byte(answerer, tmp_path):
-    """A document that is longer than the context: every token once, after at least half a context (text.py)."""
+def test_documents_are_read_in_windows_and_scored_per_byte(answerer, tmp_path):
+    """In a document longer than the context, every token is scored once, after at least half a context (text.py)."""
     (tmp_path / "page.jsonl").write_text("".join(json.dumps({"page": words(count)}) + "\n" for count in (3, 25, 0)))
     text = "output_type: loglikelihood_rolling\ndoc_to_text: ''\ndoc_to_target: '{{page}}'\n"
     loaded = harness.load_tasks(str(write_yaml(tmp_path, "page", text + "metric_list: [{metric: bits_per_byte}]\n")))
@@ -166,7 +166,7 @@ def test_documents_are_read_in_windows_and_told_by_byte(answerer, tmp_path):
     assert found["scores"]["bits_per_byte"]["value"] == pytest.approx(expected, rel=1e-4)
 
 
-def test_a_killed_evaluation_asks_only_for_the_rest(tmp_path):
+def test_a_resumed_evaluation_computes_only_missing_answers(tmp_path):
     rows, _, text, _ = multiple_choice(tmp_path, None)
     (tmp_path / "quiz.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     path = str(write_yaml(tmp_path, "quiz", text))
@@ -179,11 +179,11 @@ def test_a_killed_evaluation_asks_only_for_the_rest(tmp_path):
     assert found == whole and len(rest.asked) == 4 * ITEMS - 31
     other = TableAnswerer()
     harness.run_harness(harness.load_tasks(path), other, {"step": 2}, tmp_path / "killed")
-    assert len(other.asked) == 4 * ITEMS, "answers of another model were taken"
+    assert len(other.asked) == 4 * ITEMS, "answers of another model were used"
 
 
-def test_what_is_impossible_is_read_back_as_such(tmp_path):
-    """No number of JSON is infinite; a log-likelihood may be."""
+def test_infinite_log_likelihoods_are_read_back(tmp_path):
+    """JSON has no infinite numbers, but a log-likelihood may be infinite."""
     rows, _, text, _ = multiple_choice(tmp_path, None)
     rows = [row | {"choices": ["yes", "no"], "gold": 0} for row in rows[:2]]
     (tmp_path / "quiz.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))

@@ -1,4 +1,4 @@
-"""What is refused before a task of lm_eval is loaded, each in one sentence, and where its data are found."""
+"""Errors before a task of lm_eval is loaded, each in one sentence, and the search for its data."""
 
 import pytest
 
@@ -25,7 +25,8 @@ def own_cache(tmp_path, monkeypatch):
 
 @pytest.fixture
 def quiz(tmp_path):
-    """quiz(text): the path of a YAML file beside its data and a module that would leave a mark."""
+    """quiz(text): the path of a YAML file, beside its data and a module that leaves a marker file when it is
+    imported."""
     (tmp_path / "quiz.jsonl").write_text('{"q": "is it?", "gold": 0}\n')
     (tmp_path / "mine.py").write_text(
         f"open({str(tmp_path / 'has_run')!r}, 'w').close()\ndef text(doc):\n    return doc['q'] + ' (mine)'\n"
@@ -59,7 +60,7 @@ def quiz(tmp_path):
         (QUIZ.replace("json\n", "someone/hub_data\n", 1).replace("dataset_kwargs", "metadata"), "no network is used"),
     ],
 )
-def test_what_cannot_be_asked_is_refused_in_one_sentence(text, told, quiz, tmp_path):
+def test_invalid_tasks_are_refused_in_one_sentence(text, told, quiz, tmp_path):
     with pytest.raises(ConfigError) as error:
         harness.load_tasks(quiz(text))
     assert told in str(error.value) and "\n" not in str(error.value)
@@ -71,7 +72,7 @@ def test_own_functions_are_allowed_by_a_flag(quiz):
     assert loaded.tasks["tasks"]["quiz"].doc_to_text({"q": "is it?"}) == "is it? (mine)"
 
 
-def test_data_are_found_in_a_folder_that_is_named(quiz, tmp_path):
+def test_data_are_found_in_the_given_folder(quiz, tmp_path):
     path = quiz(f"{QUIZ}doc_to_text: q\n")
     (tmp_path / "data").mkdir()
     (tmp_path / "quiz.jsonl").rename(tmp_path / "data" / "quiz.jsonl")

@@ -1,4 +1,4 @@
-"""SQuAD's rule on hard cases, worked out by hand from the published script of version 1.1."""
+"""SQuAD's rule for hard cases, derived by hand from the published script of version 1.1."""
 
 from decimal import Decimal
 
@@ -12,11 +12,11 @@ from gptjax.evaluation.tasks.answers import SCORES, final_number, rouge_scores, 
     [
         ("The  Eiffel\tTower.", "eiffel tower"),
         ("an apple a day", "apple day"),
-        ("U.S.A.", "usa"),  # punctuation goes before articles do: no "a" is left alone
+        ("U.S.A.", "usa"),  # punctuation is removed before articles, so no separate "a" remains
         ("the-end", "theend"),
         ("Theatre", "theatre"),
         ("A", ""),
-        ("—", "—"),  # not ASCII: stays, as in the script
+        ("—", "—"),  # not ASCII, so it stays, as in the script
         ("L'été, «the» sun", "lété « » sun"),
     ],
 )
@@ -30,12 +30,12 @@ def test_normalization_follows_the_script(text, normal):
         ("the Denver Broncos", ["Denver Broncos"], 1.0, 1.0),
         ("Broncos of Denver", ["Denver Broncos"], 0.8, 0.0),  # 2 of 3 and 2 of 2
         ("Denver, Denver", ["Denver Broncos"], 0.5, 0.0),  # a repeated token counts once
-        ("no, no, no", ["no no"], 0.8, 0.0),  # and twice where both repeat it
-        ("in 1984.", ["1985", "the year 1984", "1984!"], 2 / 3, 0.0),  # the best of several
+        ("no, no, no", ["no no"], 0.8, 0.0),  # and twice if both repeat it
+        ("in 1984.", ["1985", "the year 1984", "1984!"], 2 / 3, 0.0),  # the best of several references
         ("in 1984.", ["1985", "In 1984"], 1.0, 1.0),
         ("", ["Denver"], 0.0, 0.0),
         ("Denver", ["the"], 0.0, 0.0),  # nothing is left of the reference
-        ("the", ["A"], 1.0, 1.0),  # nothing is left of both: equal
+        ("the", ["A"], 1.0, 1.0),  # nothing is left of both, so they are equal
     ],
 )
 def test_f1_and_exact_match(answer, references, f1, exact):
@@ -57,7 +57,7 @@ def test_f1_is_symmetric():
         ("$18.", 18),
         ("none", None),
         ("####", None),
-        ("1,2,3", 123),  # as commas of thousands
+        ("1,2,3", 123),  # commas between thousands
     ],
 )
 def test_the_final_number(text, number):
@@ -69,12 +69,12 @@ def test_numbers_are_equal_by_value():
     assert SCORES["final_number"]("nothing", ["nothing"]) == 0  # no number is no answer
 
 
-def test_exact_match_is_strict_but_for_white_space_around():
+def test_exact_match_ignores_only_surrounding_white_space():
     assert SCORES["exact_match"](" Paris\n", ["Rome", "Paris"]) == 1
     assert SCORES["exact_match"]("paris", ["Paris"]) == 0
 
 
-def test_rouge_is_the_library_s_with_the_best_reference():
+def test_rouge_equals_the_library_with_the_best_reference():
     from rouge_score import rouge_scorer
 
     scorer = rouge_scorer.RougeScorer(["rouge1", "rougeL"], use_stemmer=True)

@@ -15,7 +15,7 @@ def write(folder, text):
 
 
 @pytest.mark.parametrize("name", card.shipped())
-def test_cards_of_the_project_are_valid_and_say_where_their_data_come_from(name):
+def test_cards_of_the_project_are_valid_and_name_the_source_of_their_data(name):
     settings = card.read(card.shipped()[name]).settings
     assert settings.about.endswith((".", "?", ")")) and settings.source
     assert settings.kind == "generation" or settings.baseline or settings.kind == "continuation"
@@ -25,8 +25,8 @@ def test_all_metrics_can_be_shown():
     assert {metric for kind in KINDS.values() for metric in kind.allowed} == set(METRICS)
 
 
-def test_core_is_made_of_cards():
-    """With the numbers of examples and the guessing accuracies of the published list."""
+def test_core_consists_of_cards():
+    """Numbers of examples and guessing accuracies are those of the published list."""
     assert len(core.TASKS) == 22
     for name, (few_shot, metric, guessing) in core.TASKS.items():
         found = card.read(card.shipped()[name])
@@ -62,7 +62,7 @@ BASE = 'file = "data.jsonl"\n' + CHOICES
         ('kind = "generation"\nfile = "x"\nprompt = "p"\nreferences = ["{a}"]\n', "metrics: is missing"),
     ],
 )
-def test_a_wrong_card_is_refused_in_one_sentence(text, told, tmp_path):
+def test_an_invalid_card_is_refused_in_one_sentence(text, told, tmp_path):
     with pytest.raises(ConfigError, match=told) as error:
         card.read(write(tmp_path, text))
     assert "mine.toml" in str(error.value) and "\n" not in str(error.value).strip()

@@ -1,4 +1,4 @@
-"""The whole way: a corpus is prepared beside an evaluation set, and the evaluation knows which items it holds."""
+"""A corpus is prepared with an evaluation set, and the evaluation finds the items that the corpus contains."""
 
 import json
 import random
@@ -20,7 +20,7 @@ def words(seed, count):
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory):
-    """Six questions; the corpus holds the 2nd and the 5th."""
+    """Six questions, of which the corpus contains the 2nd and the 5th."""
     folder = tmp_path_factory.mktemp("corpus")
     rows = [{"question": words(100 + k, 30), "choices": ["a", "b", "c"], "gold": 0} for k in range(6)]
     card = write_task(folder, CHOICES, rows)
@@ -51,7 +51,7 @@ def test_items_in_the_training_text_are_found(made):
     assert [item.number for item in tasks[0].items if text.shared_by("quiz", item)] == [2, 5]
 
 
-def test_of_several_folders_all_must_have_been_compared(made, tmp_path):
+def test_all_of_several_folders_must_have_been_compared(made, tmp_path):
     assert result_of(made, made[0], made[0])["contaminated"] == 2
     text = of_folders([made[0], tmp_path / "gone"])
     assert not text.sets and "gone" in text.notes[0]
@@ -59,7 +59,7 @@ def test_of_several_folders_all_must_have_been_compared(made, tmp_path):
     assert of_folders([]) == TrainingText(shared={})
 
 
-def test_a_list_of_items_that_was_changed_is_not_believed(made, tmp_path):
+def test_a_changed_list_of_items_is_not_used(made, tmp_path):
     import shutil
 
     shutil.copytree(made[0], tmp_path / "copy")

@@ -15,7 +15,7 @@ def test_guessing_scores_zero_and_a_perfect_model_one():
     assert core.average(perfect)["value"] == 1 and core.average(perfect)["missing"] == []
 
 
-def test_the_average_is_over_the_tasks_at_hand():
+def test_the_average_is_over_the_available_tasks():
     found = core.average(
         {"boolq": result(0.81, core.PER_TOKEN), "lambada": result(0.1, core.EXACT), "blimp": result(1, "x")}
     )
@@ -25,7 +25,7 @@ def test_the_average_is_over_the_tasks_at_hand():
     assert len(found["missing"]) == 20 and "squad" in found["missing"]
 
 
-def test_core_finds_what_is_at_hand(tmp_path):
+def test_core_finds_the_available_tasks(tmp_path):
     folder = tmp_path / "eval_data" / "commonsense_reasoning"
     folder.mkdir(parents=True)
     row = '{"query": "q", "choices": ["a", "b"], "gold": 0}\n'

@@ -20,7 +20,7 @@ CHOICE = 'kind = "multiple_choice"\nprompt = "{q}"\nchoices = ["{c}"]\nanswer = 
 
 
 def test_choices_are_normalized_by_tokens_and_by_bytes(tmp_path):
-    """Three measures, three different winners."""
+    """Three measures choose three different answers."""
     rows = [{"q": "Which?", "c": ["no", "incomprehensibilities", "a b c d e f g"], "gold": 0}]
     nats = {("Which?", "no"): -3.0, ("Which?", "incomprehensibilities"): -4.0, ("Which?", "a b c d e f g"): -7.7}
     path = write_task(tmp_path, CHOICE, rows)
@@ -37,21 +37,21 @@ def test_choices_are_normalized_by_tokens_and_by_bytes(tmp_path):
 
 
 def test_bytes_are_not_characters(tmp_path):
-    """Per byte the first is likelier (-4 / 6 and -3.2 / 4), per character the second."""
+    """Per byte, the first is more likely (-4 / 6 and -3.2 / 4); per character, the second."""
     nats = {("?", "ééé"): -4.0, ("?", "abcd"): -3.2}
     path = write_task(tmp_path, CHOICE, [{"q": "?", "c": ["ééé", "abcd"], "gold": 0}])
     (record,) = records_of(path, TableAnswerer(nats), tmp_path / "out")
     assert record["accuracy_per_byte"] == 1 and record["accuracy"] == 0
 
 
-def test_of_equal_choices_each_is_chosen_in_equal_shares(tmp_path):
+def test_equally_likely_choices_count_as_equal_fractions(tmp_path):
     rows = [{"q": "?", "c": ["a", "b", "c", "d"], "gold": 2}]
     nats = {("?", "a"): -9.0, ("?", "b"): -1.0, ("?", "c"): -1.0, ("?", "d"): -9.0}
     (record,) = records_of(write_task(tmp_path, CHOICE, rows), TableAnswerer(nats), tmp_path / "out")
     assert record["accuracy"] == 0.5 and record["chosen"] == 1
 
 
-def test_a_score_that_is_no_number_is_no_right_answer(tmp_path):
+def test_a_nan_score_is_not_a_right_answer(tmp_path):
     rows = [{"q": "?", "c": ["a", "b"], "gold": 0}]
     nats = {("?", "a"): math.nan, ("?", "b"): math.nan}
     (record,) = records_of(write_task(tmp_path, CHOICE, rows), TableAnswerer(nats), tmp_path / "out")
@@ -68,14 +68,14 @@ def test_a_schema_compares_contexts_by_the_same_continuation(tmp_path):
     assert record["bits_per_byte"] == pytest.approx(2 / math.log(2) / len("is too small."))
 
 
-def test_a_continuation_is_right_if_every_token_is_the_likeliest(tmp_path):
+def test_a_continuation_is_right_if_every_token_is_the_most_likely_one(tmp_path):
     card = 'kind = "continuation"\nprompt = "{context}"\ncontinuation = "{end}"\n'
     rows = [{"context": "one", "end": "two"}, {"context": "three", "end": "four"}]
     answerer = TableAnswerer({("one", "two"): -1.0, ("three", "four"): -3.0}, greedy=["two"])
     tasks, _ = find_tasks(str(write_task(tmp_path, card, rows)))
     scores = run_tasks(tasks, answerer, Subject({}), None)["quiz"]["scores"]
     assert scores["accuracy"] == {"value": 0.5, "standard_error": 0.5}
-    assert scores["perplexity"]["value"] == pytest.approx(math.exp(2))  # per continuation, as LAMBADA's per word
+    assert scores["perplexity"]["value"] == pytest.approx(math.exp(2))  # per continuation, like LAMBADA's per word
     assert scores["perplexity"]["standard_error"] == pytest.approx(math.exp(2))
 
 
@@ -94,12 +94,12 @@ def test_a_generation_is_compared_with_all_references(tmp_path):
     ("answer", "labels", "number"),
     [("2", (), 2), ("C", (), 2), ("ham", ("spam", "ham", "eggs"), 1), ("0", ("1", "0", "2"), 1)],
 )
-def test_the_right_one_is_told_by_number_letter_or_label(answer, labels, number):
+def test_the_right_choice_is_a_number_a_letter_or_a_label(answer, labels, number):
     assert right_one(answer, labels, 3) == number
 
 
 @pytest.mark.parametrize(("answer", "labels"), [("3", ()), ("-1", ()), ("D", ()), ("", ()), ("0", ("a", "b", "c"))])
-def test_what_is_none_of_the_choices_is_refused(answer, labels):
+def test_an_answer_outside_of_the_choices_is_refused(answer, labels):
     with pytest.raises(WrongAnswer):
         right_one(answer, labels, 3)
 
@@ -111,7 +111,7 @@ def test_what_is_none_of_the_choices_is_refused(answer, labels):
         ({"q": "x", "gold": 0}, "row 2: has no field 'c'"),
     ],
 )
-def test_a_bad_row_is_refused_by_its_number(row, told, tmp_path):
+def test_an_invalid_row_is_refused_with_its_number(row, told, tmp_path):
     good = {"q": "x", "c": ["a", "b"], "gold": 0}
     with pytest.raises(ConfigError, match=told):
         find_tasks(str(write_task(tmp_path, CHOICE, [good, row])))
@@ -132,7 +132,7 @@ def test_a_bad_row_is_refused_by_its_number(row, told, tmp_path):
         (CHOICE, {"q": "\ud83d", "c": ["a", "b"], "gold": 0}, "text that is not Unicode"),
     ],
 )
-def test_what_cannot_be_asked_is_left_out_and_counted(card, row, reason, tmp_path):
+def test_unusable_rows_are_left_out_and_counted(card, row, reason, tmp_path):
     good = {"q": "x", "c": ["a", "b"], "gold": 0}
     ((task,), _) = find_tasks(str(write_task(tmp_path, card, [row, good, row])))
     assert task.skipped == {reason: 2} and len(task.items) == 1

@@ -14,7 +14,7 @@ def test_mean_and_standard_error_of_the_sample():
     assert scores([{"accuracy": 1}], ["accuracy"])["accuracy"] == {"value": 1, "standard_error": None}
 
 
-def test_the_perplexity_s_error_agrees_with_resampling():
+def test_the_standard_error_of_perplexity_agrees_with_resampling():
     nats = np.random.default_rng(0).gamma(4, 1, 400)
     found = scores([{"nats": -value} for value in nats], ["perplexity"])["perplexity"]
     assert found["value"] == pytest.approx(math.exp(nats.mean()))
@@ -34,7 +34,7 @@ TEXTS = [
 
 
 @pytest.mark.parametrize(("name", "signature"), [("bleu", "tok:13a|smooth:exp"), ("chrf", "nc:6|nw:0")])
-def test_bleu_and_chrf_are_the_library_s(name, signature):
+def test_bleu_and_chrf_equal_the_library(name, signature):
     records = [{"text": text, "references": references} for text, references in TEXTS]
     found = scores(records, [name])[name]
     library = {"bleu": sacrebleu.corpus_bleu, "chrf": sacrebleu.corpus_chrf}[name]
@@ -46,11 +46,11 @@ def test_bleu_and_chrf_are_the_library_s(name, signature):
     assert 0 < found["standard_error"] < 40
 
 
-def test_of_no_shared_word_bleu_is_zero():
+def test_without_a_shared_word_bleu_is_zero():
     assert scores([{"text": "x", "references": ["y"]}] * 2, ["bleu"])["bleu"]["value"] == 0
 
 
-def test_macro_f1_counts_classes_alike():
+def test_macro_f1_weights_classes_equally():
     right = [0] * 90 + [1] * 10
     always = scores([{"chosen": 0, "right": each} for each in right], ["macro_f1"])["macro_f1"]
     assert always["value"] == pytest.approx((2 * 90 / 190 + 0) / 2)
@@ -58,7 +58,7 @@ def test_macro_f1_counts_classes_alike():
     assert perfect == {"value": 1.0, "standard_error": 0.0}
 
 
-def test_members_are_combined_without_weights():
+def test_members_are_combined_with_equal_weights():
     members = [
         {"accuracy": {"value": 0.2, "standard_error": 0.03}},
         {"accuracy": {"value": 0.6, "standard_error": 0.04}},

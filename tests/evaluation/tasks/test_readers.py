@@ -69,15 +69,15 @@ def test_compressed_files_and_archives(tmp_path):
 
 
 @pytest.mark.parametrize(("kind", "reader", "name"), [("squad", "squad", "a.json"), ("jsonl", "jsonl", "a.jsonl")])
-def test_rows_are_known_by_the_ids_of_the_contamination_report(kind, reader, name, tmp_path):
-    """The corpus's preparation and the evaluation number the same items alike."""
+def test_rows_have_the_ids_of_the_contamination_report(kind, reader, name, tmp_path):
+    """Preparation of a corpus and evaluation give the same items the same numbers."""
     (tmp_path / name).write_text(FILES[reader][0].replace('"a"', '"text"').replace("1}", '"one"}'))
     (evaluation,) = listed([_Set(kind, str(tmp_path / name))])
     rows, _ = read_rows(str(tmp_path / name), reader, ())
     assert [item.id for item in read_items(evaluation)] == [row.known_as[0] for row in rows]
 
 
-def test_lines_of_hellaswag_are_known_by_the_contamination_report(tmp_path):
+def test_lines_of_hellaswag_have_the_ids_of_the_contamination_report(tmp_path):
     (tmp_path / "h.txt").write_text(FILES["hellaswag"][0] * 2)
     (evaluation,) = listed([_Set("text", str(tmp_path / "h.txt"))])
     rows, _ = read_rows(str(tmp_path / "h.txt"), "hellaswag", ())
@@ -101,7 +101,7 @@ class _Set:
         ("jsonl", "", "no rows"),
     ],
 )
-def test_bad_files_are_refused_with_the_row(reader, text, told, tmp_path):
+def test_invalid_files_are_refused_with_the_row(reader, text, told, tmp_path):
     (tmp_path / "bad").write_text(text)
     with pytest.raises(ConfigError, match=told):
         read_rows(str(tmp_path / "bad"), reader, ())

@@ -23,7 +23,7 @@ def lines(folder):
     return (folder / "items" / "quiz.jsonl").read_text().splitlines()
 
 
-def test_a_killed_evaluation_goes_on_where_it_was(tasks, tmp_path):
+def test_a_killed_evaluation_continues_where_it_stopped(tasks, tmp_path):
     whole = run_tasks(tasks, TableAnswerer(), Subject({"step": 1}), tmp_path / "whole")
     killed = TableAnswerer(stop_after=17)
     with pytest.raises(KeyboardInterrupt):
@@ -37,7 +37,7 @@ def test_a_killed_evaluation_goes_on_where_it_was(tasks, tmp_path):
 
 
 @pytest.mark.parametrize("cut", [1, 40, -1])
-def test_a_line_that_the_kill_has_cut_is_asked_again(cut, tasks, tmp_path):
+def test_the_item_of_an_incomplete_line_is_computed_again(cut, tasks, tmp_path):
     whole = run_tasks(tasks, TableAnswerer(), Subject({}), tmp_path)
     before = lines(tmp_path)
     path = tmp_path / "items" / "quiz.jsonl"
@@ -49,7 +49,7 @@ def test_a_line_that_the_kill_has_cut_is_asked_again(cut, tasks, tmp_path):
 
 
 @pytest.mark.parametrize("change", ["checkpoint", "card", "data"])
-def test_records_of_anything_else_are_not_used(change, tasks, tmp_path):
+def test_records_with_other_dependencies_are_not_used(change, tasks, tmp_path):
     run_tasks(tasks, TableAnswerer(), Subject({"step": 1}), tmp_path)
     path = tmp_path / "quiz.toml"
     if change == "card":
@@ -62,7 +62,7 @@ def test_records_of_anything_else_are_not_used(change, tasks, tmp_path):
     assert len(answerer.asked) == 3 * ROWS
 
 
-def test_a_larger_limit_asks_only_what_is_new(tasks, tmp_path):
+def test_a_larger_limit_computes_only_new_items(tasks, tmp_path):
     few, _ = find_tasks(str(tmp_path / "quiz.toml"), limit=4)
     run_tasks(few, TableAnswerer(), Subject({}), tmp_path)
     answerer = TableAnswerer()
@@ -71,10 +71,10 @@ def test_a_larger_limit_asks_only_what_is_new(tasks, tmp_path):
     answerer = TableAnswerer()
     again = run_tasks(few, answerer, Subject({}), tmp_path)["quiz"]
     assert not answerer.asked and (again["items"], again["of"]) == (4, ROWS)
-    assert len(lines(tmp_path)) == 1 + ROWS  # nothing is forgotten
+    assert len(lines(tmp_path)) == 1 + ROWS  # no record is lost
 
 
-def test_a_process_that_does_not_write_asks_for_what_the_writing_one_does(tasks, tmp_path):
+def test_all_processes_compute_the_same_items_although_one_writes(tasks, tmp_path):
     few, _ = find_tasks(str(tmp_path / "quiz.toml"), limit=4)
     run_tasks(few, TableAnswerer(), Subject({}), tmp_path)
     before = lines(tmp_path)
@@ -85,7 +85,7 @@ def test_a_process_that_does_not_write_asks_for_what_the_writing_one_does(tasks,
     assert reader.asked == writer.asked
 
 
-def test_a_record_tells_what_was_asked_and_answered(tmp_path):
+def test_a_record_has_requests_and_answers(tmp_path):
     path = write_task(tmp_path, CHOICES + "few_shot = 2\n", choice_rows(ROWS))
     run_tasks(find_tasks(str(path))[0], TableAnswerer(), Subject({"step": 1}), tmp_path)
     header, first, *rest = map(json.loads, lines(tmp_path))
@@ -107,7 +107,7 @@ def test_nothing_is_written_without_a_folder(tasks, tmp_path):
 
 
 @pytest.mark.parametrize("average", ["items", "members"])
-def test_a_task_of_members_is_one_row_with_its_members(average, tmp_path):
+def test_a_task_with_members_is_one_row_and_lists_its_members(average, tmp_path):
     rows = [{**row, "subject": "a" if k < 2 else "b"} for k, row in enumerate(choice_rows(6))]
     right = {(f"what is {k}?\nAnswer:", row["choices"][row["gold"]]): 0.0 for k, row in enumerate(rows) if k >= 2}
     wrong = {(f"what is {k}?\nAnswer:", rows[k]["choices"][2]): 0.0 for k in (0, 1)}
@@ -134,12 +134,12 @@ def test_contaminated_items_are_counted_and_the_clean_ones_scored(tasks):
     assert found["clean_scores"]["accuracy"]["value"] == pytest.approx(1 / (ROWS - 2))
 
 
-def test_a_set_that_nobody_compared_has_no_contamination(tasks):
+def test_a_set_without_comparison_has_no_contamination_result(tasks):
     assert run_tasks(tasks, TableAnswerer(), Subject({}), None)["quiz"]["contamination"] is None
 
 
-@pytest.mark.filterwarnings("ignore:invalid value:RuntimeWarning")  # the standard error of what is infinite
-def test_records_of_what_is_impossible_are_json_and_read_back(tmp_path):
+@pytest.mark.filterwarnings("ignore:invalid value:RuntimeWarning")  # the standard error of infinite values
+def test_records_of_infinite_values_are_json_and_read_back(tmp_path):
     card = 'kind = "continuation"\nprompt = "{question}"\ncontinuation = "{choices[0]}"\n'
     tasks, _ = find_tasks(str(write_task(tmp_path, card, choice_rows(3))))
     impossible = TableAnswerer(nats={("what is 0?", "it is 0"): -math.inf})

@@ -12,13 +12,13 @@ def loaded(path, **options):
     return task
 
 
-def test_examples_are_a_function_of_seed_and_item(tmp_path):
+def test_examples_depend_only_on_seed_and_item(tmp_path):
     path = write_task(tmp_path, CHOICES + "few_shot = 3\n", choice_rows(20))
     task, again = loaded(path), loaded(path)
     examples = {item.id: [one.id for one in task.few_shot(item)] for item in task.items}
     assert examples == {item.id: [one.id for one in again.few_shot(item)] for item in again.items}
     assert all(len(set(ids)) == 3 and item not in ids for item, ids in examples.items())
-    assert len({tuple(ids) for ids in examples.values()}) > 10  # each item draws its own
+    assert len({tuple(ids) for ids in examples.values()}) > 10  # each item draws its own examples
     few = loaded(path, limit=5)
     assert {item.id: [one.id for one in few.few_shot(item)] for item in few.items} == {
         item.id: examples[item.id] for item in few.items
@@ -27,8 +27,8 @@ def test_examples_are_a_function_of_seed_and_item(tmp_path):
     assert examples != {item.id: [one.id for one in other.few_shot(item)] for item in other.items}
 
 
-def test_the_examples_of_an_item_stay_the_same_for_ever(tmp_path):
-    """In any version of Python: a published score must be found again."""
+def test_the_examples_of_an_item_never_change(tmp_path):
+    """They are the same in any version of Python, so that a published score can be reproduced."""
     task = loaded(write_task(tmp_path, CHOICES + "few_shot = 3\n", choice_rows(20)))
     assert [one.number for one in task.few_shot(task.items[0])] == [15, 4, 17]
 
@@ -40,7 +40,7 @@ def test_a_prompt_shows_solved_examples_and_then_the_question(tmp_path):
     assert (first.continuation, third.continuation) == ("it is 0", "a number such as 0")
 
 
-def test_examples_of_a_file_of_their_own(tmp_path):
+def test_examples_from_a_separate_file(tmp_path):
     rows = choice_rows(4)
     (tmp_path / "dev.jsonl").write_text("".join(json.dumps(row | {"question": "solved?"}) + "\n" for row in rows))
     card = CHOICES + 'few_shot = 2\nfew_shot_file = "dev.jsonl"\n'
@@ -69,7 +69,7 @@ def test_a_limit_chooses_by_seed_and_a_larger_one_adds(tmp_path):
     assert [item.number for item in few.items] != [1, 2, 3, 4, 5]
 
 
-def test_files_are_members_and_draw_their_own_examples(tmp_path):
+def test_members_from_files_draw_their_own_examples(tmp_path):
     for member in ("art", "law"):
         for split in ("test", "dev"):
             rows = [{**row, "question": f"{member} {split} {row['question']}"} for row in choice_rows(3)]
@@ -94,7 +94,7 @@ def test_members_by_a_field(tmp_path):
         assert {one.member for one in task.few_shot(item)} == {item.member}
 
 
-def test_data_are_found_in_the_given_folder_one_below_it_or_beside_the_card(tmp_path):
+def test_data_are_found_in_the_given_folder_its_subfolders_or_beside_the_card(tmp_path):
     data, cards = tmp_path / "data", tmp_path / "cards"
     (data / "inner").mkdir(parents=True)
     cards.mkdir()
@@ -106,14 +106,14 @@ def test_data_are_found_in_the_given_folder_one_below_it_or_beside_the_card(tmp_
     assert len(loaded(path, data=[data]).items) == 5
 
 
-def test_missing_data_are_told_with_the_folders_and_where_people_get_them(tmp_path):
+def test_missing_data_are_reported_with_the_searched_folders_and_the_source(tmp_path):
     with pytest.raises(ConfigError, match=r"there is no hellaswag/.*--task_data=FOLDER.*rowanz/hellaswag"):
         find_tasks("hellaswag")
     with pytest.raises(ConfigError, match="must be a folder"):
         find_tasks("hellaswag", [tmp_path / "nowhere"])
 
 
-def test_every_part_of_a_prompt_is_in_its_hash(tmp_path):
+def test_the_hash_covers_every_part_of_a_prompt(tmp_path):
     rows = choice_rows(6)
     path = write_task(tmp_path, CHOICES, rows)
     hashes = {

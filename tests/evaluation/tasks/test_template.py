@@ -15,7 +15,7 @@ ROW = {"question": "Why?", "choices": ["a", "b"], "nested": {"text": ["x"]}, "co
         ("{nothing}", ""),
     ],
 )
-def test_fields_stand_in_their_places(template, text):
+def test_fields_are_replaced_by_values(template, text):
     assert not check(template)
     assert fill(template, ROW) == text
 
@@ -31,11 +31,11 @@ def test_a_missing_field_is_named(template):
 
 
 @pytest.mark.parametrize("template", ["{", "a } b", "{}", "{question!r}", "{question:>9}", "{question.__class__}{!}"])
-def test_what_is_no_template_is_refused(template):
+def test_invalid_templates_are_refused(template):
     assert check(template)
 
 
-def test_attributes_of_values_are_out_of_reach():
+def test_attributes_of_values_cannot_be_read():
     with pytest.raises(MissingField):
         fill("{question[__class__]}", ROW)
     with pytest.raises(MissingField):
