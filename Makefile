@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 EXTRAS := dev$(shell nvidia-smi -L >/dev/null 2>&1 && echo ,cuda12)
 RUN ?= runs/demo
 DATA ?= data/stdlib
-# The tests that cover most per second: they compile little and start no runs. The step, decoder and runs are left out.
+# Fast tests with much coverage: they compile little and start no runs, and leave out the step and the decoder.
 QUICK := tests/test_config.py tests/test_user_code.py tests/configs tests/data tests/tokenizer \
   $(addprefix tests/corpus/,cleaning contamination duplicates formats report sources stages tokens) \
   $(addprefix tests/parallel/test_,mesh.py sharding.py) $(addprefix tests/inference/test_,sampling.py text.py) \
@@ -39,10 +39,10 @@ test: $(BIN)/.ready ## run all tests
 quick: $(BIN)/.ready ## most tests in under a minute, without those of the step, the decoder and whole runs
 	$(BIN)/python -m pytest -n 2 --dist=loadgroup -m 'not slow and not exhaustive' $(QUICK)
 
-test-exhaustive: $(BIN)/.ready ## more cases of what `make test` holds for a few of each kind
+test-exhaustive: $(BIN)/.ready ## many more cases than `make test`, which has a few of each kind
 	$(BIN)/python -m pytest -n 2 --dist=loadgroup -m exhaustive
 
-test-pythons:    ## the whole suite on every supported python that is installed, each with its newest jax
+test-pythons:    ## the whole suite on every installed Python version that is supported, each with its newest jax
 	@for version in 3.11 3.12 3.13; do \
 	  python=python$$version; \
 	  $$python -c '' 2>/dev/null || python=$$(ls $${PYENV_ROOT:-$$HOME/.pyenv}/versions/$$version*/bin/python 2>/dev/null | tail -1); \
@@ -52,13 +52,13 @@ test-pythons:    ## the whole suite on every supported python that is installed,
 test-slurm: $(BIN)/.ready ## tests on a real Slurm of two nodes on this machine; needs root, Debian's slurm-wlm and munge
 	$(BIN)/python -m pytest -m slurm -rs tests/slurm
 
-test-meshes: $(BIN)/.ready ## loss and gradients on many drawn meshes of eight devices, against one device's
+test-meshes: $(BIN)/.ready ## compare loss and gradients on many random meshes of eight devices with those of one device
 	$(BIN)/python -m pytest -m exhaustive tests/parallel
 
-test-faults: $(BIN)/.ready ## real runs of four processes, one of which fails, and runs that move between meshes; half an hour
+test-faults: $(BIN)/.ready ## real runs in which one of four processes fails, and runs that move between meshes; half an hour
 	$(BIN)/python -m pytest -m exhaustive tests/test_faults.py tests/test_meshes.py
 
-aot:             ## contracts of training steps compiled for eight GPUs, without a GPU; installs their compiler (1.6 GB)
+aot:             ## check training steps compiled for eight GPUs, without a GPU; installs their compiler (1.6 GB)
 	$(PYTHON) -m venv .venv-aot
 	.venv-aot/bin/pip install --quiet --disable-pip-version-check --editable '.[dev]'
 	version=$$(.venv-aot/bin/python -c 'import jax; print(jax.__version__)') && .venv-aot/bin/pip install --quiet \

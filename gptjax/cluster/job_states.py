@@ -19,7 +19,7 @@ GONE = "GONE"  # there are no accounts and the job is not in the queue: it has e
 _ENDED = frozenset(
     "BOOT_FAIL CANCELLED COMPLETED DEADLINE FAILED LAUNCH_FAILED NODE_FAIL OUT_OF_MEMORY REVOKED TIMEOUT".split()
 )
-_FRESH_SECONDS = 10.0  # how long the queue is not read again
+_FRESH_SECONDS = 10.0  # seconds for which the queue is not read again
 
 
 class JobStates(SlurmInfoWatcher):
@@ -71,8 +71,8 @@ def read_queue() -> dict[str, str] | None:
 
 
 def cancel(job: submitit.Job) -> None:
-    """Cancels a job. If that fails, the job has ended already or goes on; this is only a warning because no other work
-    depends on it."""
+    """Cancels a job. If that fails, the job has already ended or continues; this is only a warning because no other
+    work depends on it."""
     try:
         job.cancel()
     except (OSError, subprocess.SubprocessError) as error:

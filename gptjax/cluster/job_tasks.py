@@ -8,11 +8,11 @@ from typing import Any
 
 from gptjax.cluster.submission import Submission
 
-MOST_JOBS = 1000  # in one array, SLURM's default limit; if there are more tasks, several share a job
+MOST_JOBS = 1000  # jobs in one array, SLURM's default limit; if there are more tasks, several share a job
 
 
 class TasksOfJob:
-    """The function that a job runs: it does some tasks, one after the other.
+    """The function that a job runs: it does some tasks, one after another.
 
     Tasks that were done before a preemption or the time limit are not done again, because their outcomes are kept.
     """

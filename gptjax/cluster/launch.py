@@ -84,7 +84,7 @@ class Launched:
             self._process.wait()
 
     def _seen(self, status: int | None) -> int | None:
-        # A negative status means that a signal ended the run: it did not fail, and can go on later.
+        # A negative status means that a signal ended the run: it did not fail, and can continue later.
         if status is not None:
             with write_aside(self._workdir / EXIT_STATUS) as file:
                 file.write(f"{max(status, 0)}\n".encode())

@@ -14,7 +14,7 @@ from typing import Any
 
 from gptjax.config import ConfigError, RunError
 
-AHEAD = 1000  # the most tasks in Ray's own queue
+AHEAD = 1000  # maximum number of tasks in Ray's own queue
 
 
 class RayTasks:

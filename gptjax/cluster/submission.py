@@ -11,7 +11,7 @@ from gptjax.config import ConfigError, RunError
 from gptjax.files import write_aside
 from gptjax.json_files import parsed
 
-JOBS_FILE = "jobs.json"  # the submitted jobs, for a later start of the same command
+JOBS_FILE = "jobs.json"  # lists the submitted jobs, for a later start of the same command
 
 
 class Submission:
@@ -22,7 +22,8 @@ class Submission:
       folder: the folder for submitit's scripts, pickles and logs; all SLURM nodes must see it under the same path.
       name: the name of the jobs.
       parameters: parameters of submitit, such as timeout_min, gpus_per_node, slurm_partition.
-      most_timeouts: how often a job may be queued again after its time limit; None: submitit's default.
+      most_timeouts: the maximum number of times that a job is queued again after its time limit; None: submitit's
+        default.
 
     Raises:
       ConfigError: submitit is not installed, there is no SLURM here, or a parameter is unknown.

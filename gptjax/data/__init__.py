@@ -1,4 +1,4 @@
-"""From prepared folders to batches: `open_dataset`. It is imported lazily, because it imports Grain and JAX."""
+"""Reads batches from prepared folders: `open_dataset`. It is imported lazily, because it imports Grain and JAX."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
-"""Batches as a function of the seed and the step: which rows hold which windows, in which order.
+"""Batches as a function of the seed and the step: the windows of each row and their order.
 
-The order of windows is computed from their places in the stream (`order.py`), and a batch is read from the files
-directly. Any process can compute the batch of any step, so a checkpoint only needs to save the step, and the stream
-does not depend on the number of training processes or loader processes. Grain runs the loader processes.
+The order of windows is computed from their places in the stream (`order.py`), and a batch is read directly from the
+files. Any process can compute the batch of any step, so a checkpoint only needs to save the step, and the stream does
+not depend on the number of training processes or loader processes. Grain runs the loader processes.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ class Windows(Protocol):
       LAYOUT: describes the content of a row; it is part of a run's fingerprint.
       FORMS: the forms of prepared folders that it reads.
       LENGTHS: the fields of the config's `data` section that its constructor takes.
-      left_out: the number of documents or pairs that are in no row, because they are longer than a row.
+      left_out: the number of documents or pairs that are left out because they are longer than a row.
     """
 
     LAYOUT: str
@@ -53,10 +53,10 @@ class Windows(Protocol):
     def spans(self, index: int) -> np.ndarray: ...
 
 
-# Classes of Windows. Each is made from a source and the fields that its LENGTHS names.
+# Classes of Windows. Each is constructed from a source and the fields that its LENGTHS names.
 TEXT_WINDOWS: dict[str, Any] = {"contiguous": ContiguousWindows, "packed": PackedWindows}
 WINDOWS = TEXT_WINDOWS | {"pairs": PackedPairs, "completions": PackedCompletions, "labelled": LabelledRows}
-# For the error if a folder has another form than the objective reads: what the folder holds.
+# The content of a folder by its form, for the error if the objective reads another form.
 OBJECTIVES_OF = {
     "text": "text, which next_token and masked read",
     "pairs": "pairs, which seq2seq and completion read",
@@ -68,18 +68,17 @@ Batch = dict[str, np.ndarray]
 
 
 class Rewriting(Protocol):
-    """Changes rows after they are read, depending on the rows and on their places in the order of rows."""
+    """Changes rows after they are read. The result depends only on the rows and their places in the order of rows."""
 
     def __call__(self, rows: Batch, places_B: np.ndarray) -> Batch: ...
 
     def facts(self) -> dict:
-        """Everything that the new rows depend on besides the old rows, as JSON values."""
+        """Everything besides the old rows on which the new rows depend, as JSON values."""
 
 
 def depend_on_the_parent(index: int = 0, count: int = 1) -> None:
-    """Makes a loader process ignore Ctrl-C, which reaches all of a terminal's processes while the trainer still needs
-    batches, and end as soon as its parent has ended, however that came about: nobody would take its batches, and it
-    would wait for ever."""
+    """Makes a loader process ignore Ctrl-C and end with its parent. Ctrl-C reaches all processes of a terminal while
+    the trainer still needs batches. Without its parent, the process would wait forever."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     parent = multiprocessing.parent_process()
 
@@ -110,8 +109,7 @@ def open_dataset(
       tokens: the size of the sample of a held-out split, rounded up to whole windows of `data.sequence_length`
         positions. A sample is the beginning of every larger one. 0: the whole split.
       windows: a key of WINDOWS, for data that are not plain text; '': `data.windows`.
-      rewriting: makes what changes the rows, from a source, which has the facts of the tokenizer. None: rows do not
-        change.
+      rewriting: makes a `Rewriting` from a source, which has the facts about the tokenizer. None: rows do not change.
 
     Raises:
       ConfigError: names the invalid field, or the file that differs from the manifest.
@@ -152,7 +150,7 @@ def open_dataset(
 
 
 def _check_fit(path: str, kind: Any, sources: Sequence[TokenSource]) -> None:
-    """Raises ConfigError unless the sources have a form that the windows read, and fit each other."""
+    """Raises ConfigError unless the sources have a form that the windows read, and agree with each other."""
     for source in sources:
         if source.form not in kind.FORMS:
             raise ConfigError(
@@ -184,7 +182,7 @@ def _check_fit(path: str, kind: Any, sources: Sequence[TokenSource]) -> None:
 
 
 class Dataset:
-    """A split, cut into windows and put in order. Made by `open_dataset`.
+    """A split, cut into windows in a defined order. Made by `open_dataset`.
 
     Attributes:
       num_tokens: the number of tokens of the split, over all sources.
@@ -195,10 +193,10 @@ class Dataset:
       form: the form of the folders (see prepared.py).
       labels: the names of the labels of labelled texts.
       num_classes: the number of labels that a row may have; 0: rows have no labels.
-      left_out: the number of pairs that are in no row, because they are longer than a row.
-      truncated: the number of labelled texts that are longer than a row. The row has their beginning.
+      left_out: the number of pairs that are left out because they are longer than a row.
+      truncated: the number of labelled texts that are longer than a row, which has only their beginning.
       source_vocab_size, source_eos_id: facts about the tokenizer of the sources of pairs.
-      has_two_vocabularies: whether the sources of pairs have a tokenizer of their own.
+      has_two_vocabularies: whether the sources of pairs have their own tokenizer.
     """
 
     def __init__(
@@ -241,12 +239,12 @@ class Dataset:
     def batch(self, step: int, rows: np.ndarray) -> Batch:
         """The rows (numbers from 0 to batch_size - 1) of the global batch of a step, as arrays of len(rows) × T.
 
-        They are int32 tokens and targets, and float32 weights, 0 where there is nothing to learn. Packed windows also
-        have int32 segments (from 1; 0 is padding) and positions. For the arrays of pairs see data/pairs.py. In the last
-        batch of a held-out split, rows after its end are padding.
+        They are int32 tokens and targets, and float32 weights, which are 0 where nothing is predicted. Packed windows
+        also have int32 segments (from 1; 0 is padding) and positions. For the arrays of pairs see data/pairs.py. In the
+        last batch of a held-out split, rows after the end of the split are padding.
 
         Raises:
-          IndexError: `step` lies beyond the validation split, or a row beyond the batch.
+          IndexError: `step` is beyond the validation split, or a row is beyond the batch.
         """
         rows = np.asarray(rows)
         places = self._places(step, rows)
@@ -256,7 +254,7 @@ class Dataset:
         return batch if self._rewriting is None else self._rewriting(batch, places)
 
     def spans(self, step: int, row: int) -> tuple[TokenSource, np.ndarray]:
-        """Says where one row of a training batch comes from: its source, and its spans, int64 [spans, 3].
+        """Returns the origin of one row of a training batch: its source, and its spans, int64 [spans, 3].
 
         A span is (its first position in the row, the place of that position's target in the source's stream, its number
         of targets). The inputs are the tokens before the targets. Raises IndexError as `batch` does.
@@ -269,13 +267,13 @@ class Dataset:
     ) -> Iterator[Batch]:
         """Yields `batch(step, rows)` for the steps from `start_step` on, prepared by `workers` processes if not 0.
 
-        Ends after `num_steps`, or with a held-out split. Loader processes import this program's main module again,
-        so it must be guarded by `if __name__ == "__main__"`, and absl's flags must be parsed.
+        Ends after `num_steps`, or at the end of a held-out split. Loader processes import this program's main module
+        again, so it must be guarded by `if __name__ == "__main__"`, and absl's flags must be parsed.
         """
         last_step = FOREVER if self._repeats else self.steps_per_epoch
         stop = last_step if num_steps is None else min(start_step + num_steps, last_step)
         steps = grain.MapDataset.range(start_step, stop).map(functools.partial(self.batch, rows=np.asarray(rows)))
-        # Grain's own threads would only slow this down, since reading is a copy from the page cache.
+        # Grain's own threads would be slower, since reading is a copy from the page cache.
         made = steps.to_iter_dataset(grain.ReadOptions(num_threads=0, prefetch_buffer_size=0))
         if workers:
             options = grain.MultiprocessingOptions(num_workers=workers, per_worker_buffer_size=4)
@@ -283,7 +281,7 @@ class Dataset:
         return iter(made)
 
     def fingerprint(self) -> dict:
-        """Everything that the stream of batches depends on, as JSON values. The folders' paths are not part of it."""
+        """Everything that the stream of batches depends on, as JSON values, without the paths of folders."""
         return {
             **self._description,
             "order": order.VERSION,
@@ -299,7 +297,7 @@ class Dataset:
         }
 
     def epochs(self, num_steps: int) -> dict[str, float]:
-        """Folder → how often each of its windows is read in `num_steps` batches, on average."""
+        """Folder → the average number of times that each of its windows is read in `num_steps` batches."""
         reads = num_steps * self._batch_size
         return {
             str(source.folder): reads * weight / len(windows)
@@ -307,8 +305,8 @@ class Dataset:
         }
 
     def identity(self) -> str:
-        """Twelve hexadecimal digits that are equal if the same windows of the same tokens are read, in whatever order
-        and batches. Losses of two runs can be compared if these digits are equal."""
+        """Twelve hexadecimal digits that identify the windows and their tokens, whatever the order and the batches.
+        Losses of two runs can be compared if these digits are equal."""
         facts = {name: value for name, value in self.fingerprint().items() if name not in ("seed", "batch_size")}
         facts["num_windows"] = self.num_windows
         return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:12]

@@ -17,8 +17,8 @@ class DataFacts:
 
     Attributes:
       vocab_size: number of tokens of the tokenizer.
-      windows_per_epoch: rows of data.sequence_length tokens in one pass over the data. None if unknown: then no
-        duration can be in epochs.
+      windows_per_epoch: rows of data.sequence_length tokens in one pass over the data. None if unknown, in which case
+        no duration can be in epochs.
       source_vocab_size: number of tokens of the sources' tokenizer, if the sources of pairs have their own.
       num_classes: the number of labels that a row may have; 0: rows have none.
     """
@@ -45,6 +45,6 @@ def read_facts(config_data: ConfigDict | DataSettings, windows: str = "") -> Dat
     return _read_once(dataclasses.replace(freeze_section(DataSettings, config_data), verify=False), windows)
 
 
-@functools.cache  # most runs of a sweep read the same data
+@functools.cache  # cached, since most runs of a sweep read the same data
 def _read_once(config_data: DataSettings, windows: str) -> DataFacts:
     return facts_of(open_dataset(config_data, "train", seed=0, batch_size=1, windows=windows))

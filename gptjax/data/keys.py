@@ -2,7 +2,7 @@
 
 TOKENS = "tokens"  # int32 [B, T]: the tokens that the model reads
 TARGETS = "targets"  # int32 [B, T]: the token to predict at each position
-WEIGHTS = "weights"  # float32 [B, T], or [B] for labelled texts: 0 where there is nothing to learn
+WEIGHTS = "weights"  # float32 [B, T], or [B] for labelled texts: 0 where nothing is predicted
 LABELS = "labels"  # int32 [B]: the number of a text's label
 SEGMENTS = "segments"  # int32 [B, T]: documents of a packed row, from 1; 0 is padding
 POSITIONS = "positions"  # int32 [B, T]: from 0 within each segment

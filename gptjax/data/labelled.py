@@ -1,4 +1,4 @@
-"""Labelled texts: a row is one text and the number of its label."""
+"""Labelled texts: a row has one text and the number of its label."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from gptjax.data.tokens import TokenSource
 
 
 class LabelledRows:
-    """Row i has the begin token and text i, at most T tokens together; the end of a longer text is cut off.
+    """Row i has the begin token and text i, with at most T tokens in total; the end of a longer text is cut off.
 
     Attributes:
       truncated: the number of texts that are longer than a row.
@@ -46,7 +46,8 @@ class LabelledRows:
         return np.stack([np.ones(1, np.int64), starts + 1, np.minimum(lengths, self._length) - 1], axis=1)
 
     def _places(self, index_B: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """int64 [B]: the place of each text's begin token, and the tokens from it to the text's last."""
+        """int64 [B]: the place of each text's begin token, and the number of tokens from there to the end of the
+        text."""
         offsets, own_begin = self._source.document_offsets(), self._source.own_begin
         starts_B = offsets[index_B].astype(np.int64) - 1 + own_begin
         return starts_B, offsets[index_B + 1].astype(np.int64) - 1 - starts_B

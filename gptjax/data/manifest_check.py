@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import xxhash
 
-_ONE_NAME = re.compile(r"[\w.-]+")  # no folder: a manifest names files beside itself
+_ONE_NAME = re.compile(r"[\w.-]+")  # no folders: a manifest names files in its own folder
 _INSIDE = re.compile(r"[\w.-]+(/[\w.-]+)*")
 
 
@@ -28,7 +28,7 @@ def check_manifest(manifest: Any, file: str) -> None:
     """Checks one manifest. file: its path, for messages.
 
     Raises:
-      ValueError: names the field, its value and what it must be.
+      ValueError: names the field, its value and what is allowed.
     """
     _check(manifest, _MANIFEST, file)
     if manifest["hash"] != (found := hash_of_manifest(manifest)):
@@ -59,7 +59,7 @@ def _agree(what: str, value: Any, wanted: Any) -> None:
 
 
 # --- Fields ---------------------------------------------------------------------------------------------------------
-# A dict must have these fields and may have others. A list of one form may have any length. DictOf is a dict by name.
+# A dict must have these fields and may have others. A list with one form may have any length.
 
 
 class DictOf:

@@ -1,8 +1,8 @@
 """Masked tokens: which tokens of a row are hidden, and what replaces them (BERT, arXiv:1810.04805, 3.1).
 
-The draws depend only on a key and on the row's place in the order of rows. A training row has the place step · batch
-size + its number in the batch. A row of the validation split has its place in the order in which every run scores the
-split. So a resumed run hides the same tokens, and a score depends only on the model and the set.
+The draws depend only on a key and on the row's place in the order of rows. The place of a training row is step · batch
+size + its number in the batch. The place of a row of the validation split is that in the order in which every run
+scores the split. A resumed run therefore hides the same tokens, and a score depends only on the model and the set.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ from gptjax.data.keys import POSITIONS, SEGMENTS, TARGETS, TOKENS, WEIGHTS
 from gptjax.splitmix import STEP, mix
 
 VERSION = "splitmix-1"  # version of the draws: change it whenever other tokens would be hidden
-KINDS: dict[str, tuple[float, float]] = {  # shares of the hidden tokens that become the mask, and a random token
-    "bert": (0.8, 0.1),  # the rest are not changed, but predicted too
+KINDS: dict[str, tuple[float, float]] = {  # fractions of the hidden tokens that become the mask, and a random token
+    "bert": (0.8, 0.1),  # the rest is not changed, but also predicted
     "plain": (1.0, 0.0),
 }
 
@@ -42,22 +42,22 @@ class Masking:
     def __call__(self, windows: dict[str, np.ndarray], places_B: np.ndarray) -> dict[str, np.ndarray]:
         """Returns rows of windows as an encoder reads them.
 
-        A window is read from its begin token on, as by a decoder, so the token after its last input is not in the row.
+        A window is read from its begin token on, as in a decoder, so the token after its last input is not in the row.
 
         Args:
           windows: tokens, targets int32 and weights float32 [B, T]; segments and positions if they are packed.
           places_B: the place of each row.
 
         Returns:
-          tokens int32 [B, T] with some hidden, targets: the tokens themselves, weights: 1 where one is hidden,
-          segments: 0 in padding; and positions, if they were given.
+          tokens int32 [B, T] with some hidden, targets: the original tokens; weights: 1 at hidden tokens; segments: 0
+          in padding; and positions, if they were given.
         """
         text_BT, weights_BT = windows[TOKENS], windows[WEIGHTS]
-        # A token without weight is either padding, which comes last, or the beginning of a document.
+        # A token without weight is either padding, which comes last, or the begin token of a document.
         inside_BT = np.maximum.accumulate(weights_BT[:, ::-1] > 0, axis=1)[:, ::-1]
         is_text_BT = inside_BT & ~np.isin(text_BT, self.never)
         draw_BT = self._draw(places_B, text_BT.shape[1])
-        # The token with the lowest number of a row is always hidden, so that every row has a token to predict.
+        # The token with the lowest random number of a row is always hidden, so that every row has a token to predict.
         lowest_B1 = np.where(is_text_BT, draw_BT, np.uint64(2**64 - 1)).min(axis=1, keepdims=True)
         hidden_BT = is_text_BT & ((_share(draw_BT) < self.fraction) | (draw_BT == lowest_B1))
 
@@ -76,7 +76,7 @@ class Masking:
         return rows | {name: windows[name] for name in (POSITIONS,) if name in windows}
 
     def facts(self) -> dict:
-        """What the rows depend on besides the key, which follows from the data's seed."""
+        """Everything besides the key that the rows depend on. The key follows from the data's seed."""
         known = {name: value for name, value in dataclasses.asdict(self).items() if name != "key"}
         return {**known, "never": list(self.never), "version": VERSION}
 

@@ -13,7 +13,8 @@ SYNTAX = "a folder, 'folder,folder' or 'folder=weight,folder=weight'"
 
 
 def parse_mixture(path: str) -> list[tuple[str, float | None]]:
-    """(folder, weight) of each part of `data.path`. Without weights, folders count by size, as if they were one.
+    """(folder, weight) of each part of `data.path`. Without weights, folders are weighted by size, as if they were one
+    folder.
 
     Weights are relative shares of the windows drawn. A path that names an existing folder is that folder.
 

@@ -1,7 +1,7 @@
-"""Computes which window is at which place of a stream, for a batch of places at once, without storing an order.
+"""Computes the windows at given places of a stream, without storing an order.
 
-A keyed bijection on 0 … size - 1 gives each epoch the source's windows in a new order. Sources take turns in a pattern
-that repeats after a period. So place 10¹² is computed as fast as place 0, and depends only on the seed.
+A keyed bijection on 0 … size - 1 gives the source's windows a new order in each epoch. Sources take turns in a pattern
+that repeats after a period. Place 10¹² is therefore computed as fast as place 0, and depends only on the seed.
 """
 
 from __future__ import annotations
@@ -15,10 +15,10 @@ import numpy as np
 from gptjax.splitmix import MULTIPLIER_1, MULTIPLIER_2, STEP, mix
 
 VERSION = "feistel-10"  # version of the orders, saved with a run: change it whenever an order changes
-VALIDATION_KEY = np.uint64(0)  # runs with different seeds are judged on the same windows
+VALIDATION_KEY = np.uint64(0)  # runs with different seeds are evaluated on the same windows
 
-_ROUNDS = 10  # with 6, pairs of places among 65 windows differ from chance, see tests
-_SORTED_SIZE = 64  # up to here a Feistel network's halves are too small to mix
+_ROUNDS = 10  # with 6 rounds, pairs of places among 65 windows are not random (see the tests)
+_SORTED_SIZE = 64  # up to this size, a Feistel network's halves are too small to mix
 _SHARES = 100_000  # weights are rounded to multiples of 1 / _SHARES
 
 _HALF_WORD = np.uint64(32)
@@ -27,10 +27,10 @@ _HALF_WORD = np.uint64(32)
 class TrainingOrder:
     """Epochs of several sources, interleaved by weight. Each source is shuffled again for each epoch.
 
-    At every place the number of windows taken from a source is within one of its weight's share.
+    At every place, the number of windows taken from a source differs from its weight's share by less than one.
 
     Attributes:
-      weights: the share of each source, the given one rounded to 1/100,000 (and not to 0).
+      weights: the share of each source, rounded to a positive multiple of 1/100,000.
     """
 
     def __init__(self, sizes: Sequence[int], weights: Sequence[float], seed: int):
@@ -56,7 +56,7 @@ class TrainingOrder:
 
 
 class ValidationOrder:
-    """All windows of all sources once, in one mixed order.
+    """All windows of all sources once, in one shuffled order.
 
     Attributes:
       weights: the share of each source.
@@ -74,11 +74,12 @@ class ValidationOrder:
 
 
 def shuffled(places_B: np.ndarray, size: int, key: np.uint64) -> np.ndarray:
-    """The int64 numbers at some places of an endless sequence of epochs, each 0 … size - 1 in its own order.
+    """The int64 numbers at given places of an endless sequence of epochs, each of which has 0 … size - 1 in its own
+    order.
 
     This is a Feistel network over pairs (left, right) of the mixed radix a · b ≥ size with a ≈ b ≈ √size, which hardly
-    exceeds the size. A number beyond the size goes through the network again until it is below (Black & Rogaway 2002,
-    "Ciphers with Arbitrary Finite Domains"). If there are few windows, they are sorted by random numbers.
+    exceeds the size. A number beyond the size passes through the network again until it is below (Black & Rogaway 2002,
+    "Ciphers with Arbitrary Finite Domains"). A small number of windows is sorted by random numbers instead.
     """
     epoch_B, place_B = np.divmod(np.asarray(places_B, np.int64).astype(np.uint64), np.uint64(size))
     draws = size if size <= _SORTED_SIZE else _ROUNDS
@@ -108,15 +109,16 @@ def _feistel(number_B: np.ndarray, size: int, keys_RB: np.ndarray) -> np.ndarray
         drawn_B %= radix
         half_B, other_half_B = other_half_B, drawn_B
         radix, other_radix = other_radix, radix
-    return half_B * np.uint64(b) + other_half_B  # an even number of rounds: the halves are back in their places
+    return half_B * np.uint64(b) + other_half_B  # after an even number of rounds, the halves are back in their places
 
 
 def turns(counts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """A period of sum(counts) turns, of which source s has counts[s]: (source of each turn, its turns before that).
 
-    After any p turns a source has had its share p · counts[s] / period to within less than one: its k-th turn may not
-    come before place ⌊k · period / counts[s]⌋ and is due before ⌈(k + 1) · period / counts[s]⌉; among the sources that
-    may come, the one due first does, which meets all dates (Tijdeman 1980, "The chairman assignment problem").
+    After any p turns, a source has had its share p · counts[s] / period to within less than one: its k-th turn may not
+    come before place ⌊k · period / counts[s]⌋ and is due before ⌈(k + 1) · period / counts[s]⌉. Among the sources that
+    may come, the one that is due first takes the turn, which meets all due dates (Tijdeman 1980, "The chairman
+    assignment problem").
     """
     period = int(counts.sum())
     source = np.repeat(np.arange(len(counts)), counts)

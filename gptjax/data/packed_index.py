@@ -1,6 +1,6 @@
 """The pieces of documents in each packed row: computed once per split and row length, then read from files.
 
-Blocks of consecutive documents are packed separately, so that a large split takes no more memory than a small one. The
+Blocks of consecutive documents are packed separately, so that a large split needs no more memory than a small one. The
 files are kept in the user's cache folder (stored_index.py).
 
 starts.bin   uint64: for each piece, in the order of the rows, the place of its first target in the stream
@@ -27,10 +27,10 @@ _FILES: dict[str, np.dtype] = {"starts": np.dtype("<u8"), "lengths": np.dtype("<
 
 
 def open_index(source: TokenSource, sequence_length: int) -> PackedIndex:
-    """The index of a split for rows of `sequence_length`, made now if it has not been made before.
+    """The index of a split for rows of `sequence_length`; it is made if it does not exist.
 
     Raises:
-      ConfigError: no document has a token to learn, or there is no room for the index.
+      ConfigError: no document has a target, or there is no room for the index.
     """
     made_from = (source.offsets_hash, source.own_begin, source.num_tokens, sequence_length, BLOCK)
     write = functools.partial(_write, source=source, sequence_length=sequence_length)
@@ -56,7 +56,7 @@ class PackedIndex:
 
 
 def members(first: np.ndarray, rows_B: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """int64: how many members each row has, and the numbers of all of them; row r has first[r] to first[r + 1]."""
+    """int64: the number of members of each row, and the numbers of all members; row r has first[r] to first[r + 1]."""
     first_B = first[rows_B].astype(np.int64)
     counts_B = first[rows_B + 1].astype(np.int64) - first_B
     return counts_B, np.repeat(first_B, counts_B) + count_up(counts_B)
@@ -68,7 +68,8 @@ def _write(files: Mapping[str, IO[bytes]], source: TokenSource, sequence_length:
     for begin, end in blocks(offsets):
         starts, lengths = pieces_of(offsets[begin : end + 1].astype(np.int64), source.own_begin, sequence_length)
         row_of, num_rows = best_fit(lengths, sequence_length)
-        order = np.argsort(row_of, kind="stable")  # in a row the longest piece comes first, as placed
+        # Within a row, pieces are in the order of placement, the longest first.
+        order = np.argsort(row_of, kind="stable")
         first = num_pieces + np.searchsorted(row_of[order], np.arange(num_rows))
         for name, values in (("starts", starts[order]), ("lengths", lengths[order]), ("first", first)):
             files[name].write(values.astype(_FILES[name]).tobytes())
@@ -77,20 +78,21 @@ def _write(files: Mapping[str, IO[bytes]], source: TokenSource, sequence_length:
 
 
 def blocks(offsets: np.ndarray) -> Iterator[tuple[int, int]]:
-    """The first document of each block and the one after its last. A block's documents begin within BLOCK tokens."""
+    """The first document of each block and the document after its last. A block's documents begin within BLOCK
+    tokens."""
     edges = np.arange(0, int(offsets[-1]) + BLOCK, BLOCK, dtype=np.uint64)
     documents = np.minimum(np.searchsorted(offsets, edges), len(offsets) - 1)
     yield from itertools.pairwise(documents.tolist())
 
 
 def count_up(lengths: np.ndarray) -> np.ndarray:
-    """0 … n-1 for each n of `lengths`, one after the other: [2, 3] → [0, 1, 0, 1, 2]."""
+    """Concatenates 0 … n-1 for each n of `lengths`: [2, 3] → [0, 1, 0, 1, 2]."""
     ends = np.cumsum(lengths)
     return np.arange(ends[-1] if len(ends) else 0) - np.repeat(ends - lengths, lengths)
 
 
 def pieces_of(offsets: np.ndarray, own_begin: int, sequence_length: int) -> tuple[np.ndarray, np.ndarray]:
-    """The place of each piece's first target in the stream, and its number of targets (1 … T), in document order."""
+    """The place of each piece's first target in the stream and its number of targets (1 … T), in document order."""
     targets = np.diff(offsets) - own_begin
     counts = -(-targets // sequence_length)
     within = count_up(counts) * sequence_length
@@ -99,11 +101,11 @@ def pieces_of(offsets: np.ndarray, own_begin: int, sequence_length: int) -> tupl
 
 
 def best_fit(lengths: np.ndarray, capacity: int) -> tuple[np.ndarray, int]:
-    """Best-fit decreasing bin packing (as arXiv:2404.10830): (row of each piece, number of rows).
+    """Best-fit decreasing bin packing (as in arXiv:2404.10830): (row of each piece, number of rows).
 
-    Longest first, a piece goes to the fullest row that still has room for it. Pieces of equal length and rows with
-    equal room are interchangeable, so they are placed in groups: the work grows with the capacity, and hardly with the
-    number of pieces.
+    In order of decreasing length, each piece goes to the fullest row that has room for it. Pieces of equal length and
+    rows with equal room are interchangeable, so they are placed in groups: the work grows with the capacity and hardly
+    with the number of pieces.
     """
     order = np.argsort(-lengths, kind="stable")
     sizes, group_starts = np.unique(-lengths[order], return_index=True)
@@ -122,7 +124,7 @@ def best_fit(lengths: np.ndarray, capacity: int) -> tuple[np.ndarray, int]:
                 room = capacity
                 rows = np.arange(num_rows, num_rows - (-len(group) // (capacity // size)))
                 num_rows += len(rows)
-            # A row that was the best fit for one piece stays the best fit until it is too full for another.
+            # A row that was the best fit for one piece stays the best fit until it has no room for another one.
             each = room // size
             filled = np.repeat(rows, each)[: len(group)]
             row_of[group[: len(filled)]] = filled

@@ -1,8 +1,8 @@
-"""Packed windows: whole documents stand side by side in a row and do not see each other.
+"""Packed windows: a row has several whole documents, which do not see each other.
 
-A document starts after a begin token, as in contiguous windows. Each of its tokens, EOS included, is a target once and
-takes one position. A document of more than T targets is cut into pieces of T. A later piece begins with the token
-before its first target, at position 0: it is not the beginning of a document, and sees nothing of the piece before.
+A document starts after a begin token, as in contiguous windows. Each of its tokens, including EOS, is a target once and
+takes one position. A document with more than T targets is cut into pieces of T. A later piece begins with the token
+before its first target, at position 0. It does not see the previous piece.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ class PackedWindows:
     """Rows of T positions, filled best-fit with the pieces of a split's documents.
 
     The pieces of each row are read from files (`packed_index.py`), so that neither memory use nor the data sent to
-    loader processes grows with the split.
+    loader processes grow with the split.
     """
 
     LAYOUT = f"begin token, then each document; best fit in blocks of {BLOCK} tokens"
@@ -27,7 +27,7 @@ class PackedWindows:
     left_out = 0
 
     def __init__(self, source: TokenSource, sequence_length: int):
-        """Raises ConfigError if no document has a token to learn, or the index cannot be stored."""
+        """Raises ConfigError if no document has a target, or the index cannot be stored."""
         self._source = source
         self._length = sequence_length
         self._index = open_index(source, sequence_length)

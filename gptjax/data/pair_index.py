@@ -1,11 +1,11 @@
-"""Which pairs share a row: computed once per split and lengths, then read from files (stored_index.py).
+"""The pairs in each row: computed once per split and lengths, then read from files (stored_index.py).
 
 Blocks of consecutive pairs are packed separately, like documents (packed_index.py). A pair that is longer than a row is
 left out and counted, never cut.
 
 pairs.bin     uint64: the pairs, in the order of the rows
 first.bin     uint64 [rows + 1]: row r has the pairs first[r] to first[r + 1]
-left_out.bin  uint64 [1]: how many pairs are longer than a row
+left_out.bin  uint64 [1]: the number of pairs that are longer than a row
 """
 
 from __future__ import annotations
@@ -22,14 +22,14 @@ from gptjax.data.stored_index import StoredIndex
 from gptjax.data.tokens import TokenSource
 
 _FILES = {name: np.dtype("<u8") for name in ("pairs", "first", "left_out")}
-MOST_OPEN = 1024  # rows considered for a pair; more would take longer and hardly fill rows better
+MOST_OPEN = 1024  # rows considered for a pair; more would take longer and hardly improve the packing
 
 
 class PairIndex:
     """The pairs of each row.
 
     Args:
-      source_length: S, positions for sources; 0: both sides of a pair stand one after the other in one row.
+      source_length: S, positions for sources; 0: both sides of a pair follow each other in one row.
       sequence_length: T, positions for targets, or for both sides.
 
     Attributes:
@@ -53,7 +53,7 @@ class PairIndex:
             raise ConfigError(f"{lengths}: none of the {self.left_out:,} pairs of {source.folder} fits into a row")
 
     def pairs(self, rows_B: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """int64: how many pairs each row has, and the numbers of all of them."""
+        """int64: the number of pairs of each row, and the numbers of all pairs."""
         counts_B, places = members(self._stored.arrays["first"], rows_B)
         return counts_B, self._stored.arrays["pairs"][places].astype(np.int64)
 
@@ -93,15 +93,15 @@ def best_fit_of_two(
 ) -> tuple[np.ndarray, int]:
     """Best-fit decreasing packing into rows with room for both sides: (row of each pair, number of rows).
 
-    The pair that takes the largest share of a row comes first. It goes to the row that it leaves with the least room,
-    as the sum of both sides' shares, among the last MOST_OPEN rows opened that still have some.
+    Pairs are placed in decreasing order of their share of a row. Each goes to the row that it leaves with the least
+    room (the sum of both sides' shares) among the last MOST_OPEN opened rows that have room.
     """
     share = sources / source_length + targets / sequence_length
     order = np.argsort(-share, kind="stable")
     row_of = np.empty(len(order), np.int64)
     least = np.array([sources.min(initial=source_length), targets.min(initial=sequence_length)])
     rows = np.zeros(MOST_OPEN, np.int64)
-    rooms = np.zeros((2, MOST_OPEN), np.int64)  # of sources and of targets; a full row has no room for anything
+    rooms = np.zeros((2, MOST_OPEN), np.int64)  # room for sources and for targets; a full row has no room for any pair
     left = np.full(MOST_OPEN, np.inf)  # the sum of both free shares
     num_rows = 0
     for pair in order.tolist():
@@ -114,7 +114,7 @@ def best_fit_of_two(
             num_rows += 1
         row_of[pair] = rows[place]
         rooms[:, place] -= size
-        if (rooms[:, place] < least).any():  # nothing fits any more
+        if (rooms[:, place] < least).any():  # nothing more fits
             rooms[:, place], left[place] = -1, np.inf
         else:
             left[place] = rooms[0, place] / source_length + rooms[1, place] / sequence_length

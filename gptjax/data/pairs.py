@@ -1,6 +1,6 @@
-"""Packed pairs: several pairs stand side by side in a row and do not see each other.
+"""Packed pairs: a row has several pairs, which do not see each other.
 
-In both layouts a target starts after a begin token, and each of its tokens, EOS included, is learned once.
+In both layouts, a target starts after a begin token, and each of its tokens, including EOS, is predicted once.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ class PackedPairs:
     """Rows of S positions for sources and T for targets, for a model with an encoder and a decoder.
 
     Attributes:
-      left_out: the number of pairs with a side that is longer than a row. They are in no row.
+      left_out: the number of pairs that are left out because one side is longer than a row.
     """
 
     LAYOUT = f"sources beside targets; best fit in blocks of {BLOCK} tokens"
@@ -41,8 +41,8 @@ class PackedPairs:
         """Returns some rows, int32: source, source_segments and source_positions [B, S]; tokens, targets, segments and
         positions [B, T]; and weights float32 [B, T].
 
-        Segments count from 1 within a row, a pair's two sides have the same number, and 0 is padding, which comes last.
-        Positions start at 0 in each segment.
+        Segments are numbered from 1 within a row, both sides of a pair have the same number, and 0 is padding, which
+        comes last. Positions start at 0 in each segment.
         """
         counts_B, pairs = self._index.pairs(index_B)
         rows_of = np.repeat(np.arange(len(index_B)), counts_B)
@@ -73,10 +73,10 @@ class PackedPairs:
 class PackedCompletions:
     """Rows of T positions with source, EOS, target and EOS of each pair, for a model that only has a decoder.
 
-    Only the target and its EOS have a weight. If documents begin with BOS, a BOS stands between source and target.
+    Only the target and its EOS have a weight. If documents begin with BOS, there is a BOS between source and target.
 
     Attributes:
-      left_out: the number of pairs that are longer than a row. They are in no row.
+      left_out: the number of pairs that are left out because they are longer than a row.
     """
 
     LAYOUT = f"begin token, source, target; best fit in blocks of {BLOCK} tokens"
@@ -125,20 +125,20 @@ class PackedCompletions:
         return np.stack([np.cumsum(lengths) - lengths, starts, lengths], axis=1)
 
     def _places(self, pairs: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """int64 [pairs]: place of a pair's first token, its tokens, and how many of them are given."""
+        """int64 [pairs]: place of a pair's first token, number of its tokens, and number of given tokens."""
         starts, sources = _places(self._source, pairs, 0)
         given = sources + self._source.own_begin
         return starts, given + _places(self._source, pairs, 1)[1], given
 
 
 def _places(source: TokenSource, pairs: np.ndarray, side: int) -> tuple[np.ndarray, np.ndarray]:
-    """int64 [pairs]: place of the first token, and number of tokens, of one side of some pairs."""
+    """int64 [pairs]: place of the first token and number of tokens of one side of some pairs."""
     starts = source.document_offsets()[2 * pairs + side].astype(np.int64) + source.own_begin
     return starts, side_lengths(source, pairs)[side]
 
 
 def _after_begin(targets: np.ndarray, lengths: np.ndarray, begin_id: int) -> np.ndarray:
-    """The inputs from which runs of targets are predicted: the begin token, and all but the last of each."""
+    """The inputs for runs of targets: the begin token, and all but the last target of each run."""
     inputs = np.empty_like(targets)
     inputs[1:] = targets[:-1]
     inputs[np.cumsum(lengths) - lengths] = begin_id

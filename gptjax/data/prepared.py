@@ -1,4 +1,5 @@
-"""The prepared folder, as data/ reads it and corpus/ writes it: file names, token type, hashes, manifest, checks.
+"""The format of a prepared folder, which corpus/ writes and data/ reads: file names, token type, hashes, manifest,
+checks.
 
 manifest.json             written last: a folder without it is unfinished
 tokenizer.model | .json
@@ -30,7 +31,7 @@ from gptjax.json_files import parsed
 FORMAT = 2
 MANIFEST = "manifest.json"
 SPLITS = ("train", "validation", "test")
-FORMS = ("text", "pairs", "labelled")  # the form in a manifest; without the field it is text
+FORMS = ("text", "pairs", "labelled")  # the form in a manifest; text if the field is missing
 SOURCE_PREFIX = "source_"  # prefix of the file of a second tokenizer, for the sources of pairs
 
 
@@ -95,10 +96,10 @@ def split_files(manifest: dict, split: str) -> list[dict]:
 
 
 def check_files(folder: str | Path, files: list[dict], verify: bool) -> None:
-    """Compares files with their manifest entries: always the size, and with `verify` the hash of every byte, once.
+    """Compares files with their manifest entries: always their sizes, and with `verify` also their hashes, once.
 
     Raises:
-      ConfigError: a file is missing, truncated or altered; names the file and both values.
+      ConfigError: a file is missing, truncated or altered; the message names the file and both values.
     """
     for entry in files:
         path = Path(folder) / entry["name"]

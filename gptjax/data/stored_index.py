@@ -1,7 +1,7 @@
 """Arrays that are computed once per split, kept in the user's cache folder, and read as memory maps.
 
 The folder of an index is named by the hash of everything that it depends on. It is not in the prepared folder, which
-never changes once it is made. Deleted files are made again.
+never changes after it has been made. Deleted files are computed again.
 """
 
 from __future__ import annotations
@@ -26,9 +26,9 @@ class StoredIndex:
     """Named arrays in the cache folder. Pickling keeps only their path.
 
     Args:
-      made_from: everything that the arrays depend on.
+      made_from: everything on which the arrays depend.
       dtypes: name of an array → its type.
-      write: writes all arrays to the opened files, if the index was not made before.
+      write: writes all arrays to the opened files if the index does not exist.
       what: the field that needs the index, for messages.
 
     Raises:
@@ -58,7 +58,7 @@ class StoredIndex:
 
     @cached_property
     def arrays(self) -> dict[str, np.ndarray]:
-        """Memory maps; empty files cannot be mapped, and give empty arrays."""
+        """Memory maps; empty files cannot be mapped and give empty arrays."""
         paths = {name: self._path / f"{name}.bin" for name in self._dtypes}
         return {
             name: np.asarray(np.memmap(path, self._dtypes[name], mode="r"))
@@ -69,7 +69,7 @@ class StoredIndex:
 
 
 def _make(path: Path, dtypes: Mapping[str, np.dtype], write: Callable[[Mapping[str, IO[bytes]]], None]) -> None:
-    """Writes the index to a temporary folder and renames that; another process may have been faster."""
+    """Writes the index to a temporary folder and renames it; another process may have been faster."""
     path.parent.mkdir(parents=True, exist_ok=True)
     beside = Path(tempfile.mkdtemp(prefix=f"{path.name}.", suffix=".tmp", dir=path.parent))
     try:

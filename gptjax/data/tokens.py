@@ -1,4 +1,4 @@
-"""The tokens of one split of a prepared folder: shards that read like one long stream."""
+"""The tokens of one split of a prepared folder, whose shards are read as one stream."""
 
 from __future__ import annotations
 
@@ -14,23 +14,24 @@ from gptjax.data.watched import WatchedFiles
 
 
 class TokenSource:
-    """One split's token stream and where its documents end; checked on opening, and watched while it is read.
+    """The token stream of a split and the ends of its documents, checked on opening and watched while it is read.
 
-    Every document starts after a begin token. If that is EOS, it is the EOS of the previous document; for the first
-    document it is at place -1, which is in no file. If it is BOS, it is the document's own first token.
+    Every document starts after a begin token. If the begin token is EOS, it is the EOS of the previous document; for
+    the first document, it is at place -1, which is in no file. If the begin token is BOS, it is the document's own
+    first token.
 
     Pickling keeps only file names: each loader process opens the files itself.
 
     Attributes:
       split: 'train' or 'validation'.
-      num_tokens: tokens in the stream, over all shards and documents, EOS included.
-      num_targets: tokens to learn: all but BOS, which is never predicted.
+      num_tokens: tokens in the stream, over all shards and documents, including EOS.
+      num_targets: tokens to predict: all but BOS, which is never predicted.
       vocab_size, eos_id, tokenizer_hash: those of the tokenizer that made the tokens.
       form: that of the documents: text | pairs | labelled (prepared.py); labels: names of the labels of labelled texts.
       source_vocab_size, source_eos_id: those of the tokenizer for the sources of pairs; has_two_vocabularies: whether
         it is their own.
       begin_id: the token before the first of a document's text: EOS or BOS.
-      own_begin: 1 if each document begins with a BOS of its own, which is not part of its text; else 0.
+      own_begin: 1 if each document begins with its own BOS, which is not part of its text; otherwise 0.
       files: the split's entries (name, size, hash) in the manifest.
     """
 
@@ -70,8 +71,8 @@ class TokenSource:
         self._check_documents(section["documents"])
 
     def _check_documents(self, documents: int) -> None:
-        """Raises ConfigError if the offsets do not fit this stream, or it does not begin with BOS although it
-        should."""
+        """Raises ConfigError if the offsets do not match the stream, or if the stream does not begin with BOS although
+        it should."""
         path = self.folder / self._offsets_name
         try:
             offsets = self.document_offsets()
@@ -108,10 +109,10 @@ class TokenSource:
         return np.load(self.folder / self._labels_name, mmap_mode="r")
 
     def take_runs(self, starts: np.ndarray, lengths: np.ndarray) -> np.ndarray:
-        """int32 [sum of lengths]: the runs of the stream that begin at `starts`; place -1 is the begin token.
+        """int32 [sum of lengths]: the parts of the stream that begin at `starts`; place -1 is the begin token.
 
         Raises:
-          IndexError: a run leaves the stream.
+          IndexError: a part exceeds the stream.
           RunError: a shard has changed since it was opened.
         """
         tokens = np.empty(int(lengths.sum()), self._dtype)

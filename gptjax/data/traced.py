@@ -19,9 +19,9 @@ class TracedRow:
     """A row of the batch of a training step.
 
     Attributes:
-      folder: the prepared folder that it was read from.
+      folder: the prepared folder from which it was read.
       spans: as `Dataset.spans`: (first position in the row, place of that position's target in the stream, targets).
-      title: what the row is, in a sentence.
+      title: a sentence that describes the row.
     """
 
     folder: Path

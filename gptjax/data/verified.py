@@ -1,8 +1,8 @@
 """Hashes files once: they are hashed again only if their size, modification time or inode changes.
 
 The results are stored in the user's cache folder, so that a prepared folder may be read-only. If several processes
-start on one machine, the first one hashes; the others wait and read its results. An edit that keeps size and time goes
-unnoticed; delete `verified` in the cache folder to hash everything again.
+start on one machine, the first one hashes; the others wait and read its results. An edit that keeps size and time is
+not detected; delete `verified` in the cache folder to hash everything again.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from gptjax.folders import cache_folder
 def hash_once(folder: Path, entries: Sequence[dict], check: Callable[[dict], None]) -> None:
     """Calls `check(entry)` for each file (name, size, hash) that was not yet verified in its current state.
 
-    Raises what `check` raises; files that were verified before it are recorded all the same.
+    Raises what `check` raises; files that were verified before are still recorded.
     """
     note = cache_folder() / "verified" / f"{xxhash.xxh3_64_hexdigest(os.path.realpath(folder).encode())}.json"
     with _held(note):
@@ -41,7 +41,7 @@ def hash_once(folder: Path, entries: Sequence[dict], check: Callable[[dict], Non
 
 @contextlib.contextmanager
 def _held(note: Path) -> Iterator[None]:
-    """Admits one process at a time. If no file can be locked, each process does the work itself."""
+    """Lets one process at a time enter. If no file can be locked, each process does the work itself."""
     with contextlib.ExitStack() as stack:
         with contextlib.suppress(OSError):
             note.parent.mkdir(parents=True, exist_ok=True)

@@ -1,7 +1,7 @@
-"""Files that must not change, once checked, for as long as a run reads them.
+"""Files that must not change after they have been checked, as long as a run reads them.
 
-They are read by `pread`, not by a memory map: a truncated file or a failing disk then raises an error in Python, where
-a memory map would end the process by SIGBUS.
+They are read with `pread` and not through a memory map: a truncated file or a failing disk then raises an error in
+Python, whereas a memory map would end the process by SIGBUS.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ CHECK_EVERY = 1.0  # seconds between two checks of a file's size and time: netwo
 
 
 class FileState(NamedTuple):
-    """Facts about a file that change when it is overwritten or replaced."""
+    """Properties of a file that change when it is overwritten or replaced."""
 
     size: int
     modified_ns: int
@@ -34,7 +34,7 @@ def file_state(path: Path) -> FileState:
 
 
 class WatchedFiles:
-    """Files of a folder. Their state is recorded now, and every read compares with it. Pickling leaves out open
+    """Files of a folder. Their state is recorded on creation and compared at every read. Pickling leaves out open
     files."""
 
     def __init__(self, folder: Path, names: Iterable[str]):

@@ -1,4 +1,4 @@
-"""Contiguous windows: documents follow one another, and every token of the stream is a target once."""
+"""Contiguous windows: documents follow each other, and every token of the stream is a target once."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from gptjax.data.tokens import TokenSource
 class ContiguousWindows:
     """Window i has the targets i·T to i·T + T - 1, and the token before each as its input; the first is a begin token.
 
-    The last window is padded where the stream ends, with weight 0. A target that is BOS has weight 0 too: it is not
-    part of any text, and packed windows do not score it either.
+    The last window is padded after the end of the stream, with weight 0. A BOS target also has weight 0: it is not part
+    of any text, and packed windows do not score it either.
     """
 
     LAYOUT = "begin token, then the stream"

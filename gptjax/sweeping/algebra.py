@@ -6,7 +6,7 @@
   log_uniform("optimizer.learning_rate", 1e-4, 1e-1, count=8, seed=0), choice(…)       values drawn at random
   grid(a, b, …)     joins every point of a with every point of b; the last sweep changes fastest
   zipped(a, b, …)   joins the first point of each sweep, then the second, and so on
-  chain(a, b, …)    one sweep after the other; repeated points are left out
+  chain(a, b, …)    one sweep after another; repeated points are left out
   random_subset(a, count=20, seed=0)   some points of a, without repetition
 
 These functions read no files and start no runs. A point's name depends only on its own settings, so a sweep that grows
@@ -28,7 +28,7 @@ import numpy as np
 
 from gptjax.config import ConfigError, default, flatten, suggestion
 
-SIGNIFICANT_DIGITS = 3  # random values are rounded, so that the name shows the exact value
+SIGNIFICANT_DIGITS = 3  # digits of random values, which are rounded so that the name shows the exact value
 
 
 @dataclasses.dataclass(frozen=True)
@@ -124,7 +124,7 @@ def zipped(*sweeps: Sequence[Point]) -> Points:
 
 
 def chain(*sweeps: Sequence[Point]) -> Points:
-    """Returns one sweep after the other; only the first of equal points is kept."""
+    """Returns one sweep after another; only the first of equal points is kept."""
     points: Points = []
     for point in itertools.chain(*sweeps):
         if point not in points:

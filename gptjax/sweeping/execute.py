@@ -33,8 +33,8 @@ class RunExecutor(Protocol):
     """Starts runs.
 
     Attributes:
-      slots: the largest number of runs at a time.
-      detaches: whether its jobs go on when the sweep ends.
+      slots: the maximum number of runs at a time.
+      detaches: whether its jobs continue when the sweep ends.
     """
 
     slots: int
@@ -50,7 +50,7 @@ def execute(
     """Executes the runs and returns name → status of each run that ended.
 
     When `stopped()` becomes true, the active runs save and the function returns early. An exception kills the active
-    runs. If the executor detaches, active runs go on in both cases.
+    runs. If the executor detaches, active runs continue in both cases.
     """
     waiting = collections.deque(runs)
     active: dict[str, tuple[SweepRun, Handle]] = {}

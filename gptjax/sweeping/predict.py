@@ -1,7 +1,7 @@
 """Predicts the cost of a run before it starts: parameters, tokens, FLOPs and time.
 
 The first three follow from shapes; nothing is allocated. The time is predicted from finished runs of the same sweep:
-from their speed, and from the time they needed beside training (start-up, compilation, evaluation). Until a run has
+from their speed, and from the time they needed besides training (start-up, compilation, evaluation). Until a run has
 finished, an assumed fraction of the device's peak is used; this is a guess and is labelled as one.
 """
 
@@ -46,7 +46,7 @@ class Size:
 
 @dataclasses.dataclass(frozen=True)
 class Pace:
-    """The speed of a finished run: FLOP/s of its training, and the seconds spent beside training."""
+    """The speed of a finished run: FLOP/s of its training, and the seconds spent besides training."""
 
     flops_per_token: float
     flops_per_second: float

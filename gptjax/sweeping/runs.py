@@ -62,7 +62,7 @@ class SweepRun:
 
     @property
     def config(self) -> Settings:
-        """The config, in which only what depends on the device may still be `auto`."""
+        """The config, in which only fields that depend on the device may still be `auto`."""
         return self.plan.config
 
     @property
@@ -71,7 +71,7 @@ class SweepRun:
 
     @property
     def command(self) -> list[str]:
-        """The command that trains this run alone."""
+        """The command that trains only this run."""
         overrides = [f"--config.{field}={value}" for field, value in self.settings.items()]
         flags = [f"--config={self.base}", f"--workdir={self.workdir}", *overrides]
         return [sys.executable, "-m", "gptjax.train", *flags]
@@ -79,7 +79,7 @@ class SweepRun:
 
 @dataclasses.dataclass(frozen=True)
 class Status:
-    """How far a run has come.
+    """The progress of a run.
 
     Attributes:
       step: the newest step in metrics.jsonl, or 0.
@@ -140,11 +140,11 @@ def folder_name(point: Point) -> str:
     return f"{plain}-{hashlib.sha256(point.name.encode()).hexdigest()[:6]}"
 
 
-# --- What is on disk -------------------------------------------------------------------------------------------------
+# --- State on disk ---------------------------------------------------------------------------------------------------
 
 
 def status_of(run: SweepRun) -> Status:
-    """Reads from the run's folder how far the run has come.
+    """Reads the progress of a run from its folder.
 
     Raises:
       ConfigError: the folder holds a run with other settings.

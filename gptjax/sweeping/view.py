@@ -27,8 +27,8 @@ class SweepView:
 
     Args:
       total: the number of runs in the sweep.
-      done: how many of them were finished before.
-      jobs: how many runs are active at a time.
+      done: the number of runs that had already finished.
+      jobs: the number of runs that are active at a time.
       forecast: predicts the time of a run; it learns from the runs that end.
     """
 

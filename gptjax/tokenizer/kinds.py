@@ -97,7 +97,7 @@ class Tokenizer(abc.ABC):
 class SentencePieceTokenizer(Tokenizer):
     """A SentencePiece model: one made by training.py, or any other that has an end-of-text token.
 
-    The ids are those that the model gives for the whole text, however long. There is one exception, if the model is
+    The ids are those that the model gives for the whole text, of any length. There is one exception, if the model is
     lossless otherwise: a literal '▁', which SentencePiece would turn into a space, is encoded as its three bytes.
     """
 
@@ -199,7 +199,8 @@ class CharacterTokenizer(Tokenizer):
             {name: i for i, name in enumerate(control_tokens)},
         )
         code_points = np.array([ord(c) for c in characters], np.int64)
-        self._id_of = np.full(code_points.max(initial=0) + 2, self.unk_id, np.int32)  # the last: all higher code points
+        # The last entry stands for all higher code points.
+        self._id_of = np.full(code_points.max(initial=0) + 2, self.unk_id, np.int32)
         self._id_of[code_points] = np.arange(len(code_points)) + len(control_tokens)
 
     def encode_batch(self, texts: Sequence[str]) -> list[np.ndarray]:
@@ -230,7 +231,7 @@ def load(path: str | Path) -> Tokenizer:
 
 
 def load_of_sources(folder: str | Path) -> Tokenizer | None:
-    """Loads the tokenizer that the sources of pairs have to themselves, from a prepared folder or a run; None: none.
+    """Loads the separate tokenizer of the sources of pairs from a prepared folder or a run; None if there is none.
 
     Raises:
       ConfigError: its file cannot be read.
@@ -241,7 +242,7 @@ def load_of_sources(folder: str | Path) -> Tokenizer | None:
 
 
 def _check_manifest_is_of(made: Tokenizer, folder: Path) -> None:
-    """Raises ConfigError if the manifest of a prepared folder describes another tokenizer than the folder holds."""
+    """Raises ConfigError if the manifest of a prepared folder describes a tokenizer other than the folder's."""
     saved = read_manifest(folder)["tokenizer"]
     facts = {"kind": made.kind, "vocab_size": made.vocab_size, "hash": made.hash, "eos_id": made.eos_id}
     for field, value in facts.items():

@@ -1,6 +1,6 @@
 """Learns a vocabulary from a sample of the corpus: SentencePiece's BPE or unigram, or the characters that occur.
 
-SentencePiece is made for one sentence per line. Used that way it never sees a newline and needs a byte token for each.
+SentencePiece is made for one sentence per line. Used that way, it never sees a newline and needs a byte token for each.
 Here it gets chunks of running text, newline and tab are symbols, and scripts are not split apart; texts then need about
 a fifth fewer tokens.
 """
@@ -92,7 +92,7 @@ def _impossible(vocab_size: int, why: str, nearest: int) -> ImpossibleSize:
 
 def train_fitting(chunks: Callable[[], Iterable[str]], kind: str, split_digits: bool = True) -> SentencePieceTokenizer:
     """Learns a vocabulary whose size fits the text: DEFAULT_SIZE tokens if there is enough text to see each token a few
-    times, fewer for a small text, and at least what its characters need.
+    times, fewer for a small text, and at least the number that its characters need.
 
     chunks: returns the text, each time from its beginning.
 

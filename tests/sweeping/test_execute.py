@@ -114,7 +114,7 @@ def test_an_interrupt_kills_runs_that_need_the_sweep(scripted, view, detaches, k
     assert executor.stopped == killed
 
 
-# --- Processes --------------------------------------------------------------------------------------------------------
+# --- Processes -------------------------------------------------------------------------------------------------------
 
 
 @pytest.fixture(params=["", "1"], ids=["buffered", "unbuffered"])
@@ -174,7 +174,7 @@ def test_a_start_resets_an_earlier_failure(scripted, surroundings):
     assert Launched(run.command, run.workdir, {}).wait() == 0 == exit_status(run.workdir)
 
 
-# --- Shares -----------------------------------------------------------------------------------------------------------
+# --- Shares ----------------------------------------------------------------------------------------------------------
 
 
 def test_cores_and_gpus_are_shared_equally():
@@ -204,7 +204,7 @@ def test_a_run_uses_only_its_cores(scripted):
     assert last_lines(run.workdir) == [str([min(mine)])] and os.sched_getaffinity(0) == mine
 
 
-# --- The live view ----------------------------------------------------------------------------------------------------
+# --- The live view ---------------------------------------------------------------------------------------------------
 
 
 def test_the_live_table_shows_each_run_and_the_time_left(scripted):

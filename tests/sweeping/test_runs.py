@@ -38,7 +38,7 @@ def write(run, steps, saved=()):
         (run.workdir / f"checkpoints/{step}/{COMMITTED}").touch()
 
 
-# --- Planning ---------------------------------------------------------------------------------------------------------
+# --- Planning --------------------------------------------------------------------------------------------------------
 
 
 def test_settings_are_merged_from_file_sweep_command_line_and_point(plan, config_file, tmp_path):
@@ -105,7 +105,7 @@ def test_folder_names_are_plain_and_distinct():
     assert folder_name(Point()) == "base"
 
 
-# --- States -----------------------------------------------------------------------------------------------------------
+# --- States ----------------------------------------------------------------------------------------------------------
 
 
 def test_states_follow_from_the_folder(plan):
@@ -158,7 +158,7 @@ def test_settings_of_computation_and_display_may_change(plan):
         status_of(plan(settings={"model.dtype": "float32"})[0])
 
 
-# --- Files ------------------------------------------------------------------------------------------------------------
+# --- Files -----------------------------------------------------------------------------------------------------------
 
 
 def test_a_sweep_file_takes_an_argument(tmp_path):

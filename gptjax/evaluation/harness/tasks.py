@@ -130,7 +130,7 @@ def _why(error: Exception) -> str:
     return f"lm_eval cannot load it ({type(error).__name__}: {first})"
 
 
-# --- YAML files ---------------------------------------------------------------------------------------------
+# --- YAML files -------------------------------------------------------------------------------------------------------
 
 
 def _of_file(path: Path, data: Sequence[Path], own_functions: bool, option: str) -> dict[str, dict[str, Any]]:
@@ -242,7 +242,7 @@ def _is_there(folder: Path, name: str) -> bool:
     return (folder / name).exists() or any(folder.glob(name))
 
 
-# --- Loaded tasks ---------------------------------------------------------------------------------------------
+# --- Loaded tasks -----------------------------------------------------------------------------------------------------
 
 
 def _check(name: str, task: Any, continues: bool) -> None:
