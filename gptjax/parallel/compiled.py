@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 _CALLED = re.compile(r"\b(?:body|condition|calls|to_apply|called_computations|branch_computations)=\{?([^,}\s][^}\s]*)")
+_PRODUCT = re.compile(r" = (.*?) (?:dot|custom-call)\(%([\w.-]+)")
 _ARRAY = re.compile(r"\b(?:f|bf|s|u|c)\w+\[([\d,]*)\]")
 
 
@@ -31,14 +32,14 @@ class Instruction(NamedTuple):
 
 def instructions(text: str) -> Iterator[Instruction]:
     """All instructions of a program, including those inside loops and fusions."""
-    lines_of, entry = _computations(text)
+    lines_of, entry = computations(text)
     types_of = {name: _types(lines) for name, lines in lines_of.items()}
 
     def walk(name: str, times: int | None) -> Iterator[Instruction]:
         for line in lines_of[name]:
             yield Instruction(line, times, types_of[name])
-            trips = _trips(line)
-            for called in _called(line):
+            trips = trips_of(line)
+            for called in called_in(line):
                 if called in lines_of:
                     yield from walk(called, None if times is None or trips is None else times * trips)
 
@@ -55,16 +56,24 @@ def products_of(text: str) -> tuple[float, float]:
     """
     every = float8 = 0.0
     for line, times, types in instructions(text):
-        found = re.search(r" = (.*?) (?:dot|custom-call)\(%([\w.-]+)", line)
-        summed = re.search(r'lhs_contracting_dim(?:ension)?s"?[=:][{\[]([\d,"]*)[}\]]', line)
-        if not found or not summed:
+        found = _PRODUCT.search(line)
+        if not found or found[2] not in types:
             continue
-        left = _shape(types[found[2]])
-        axes = [int(number) for number in re.findall(r"\d+", summed[1])]
-        flops = 2.0 * math.prod(_shape(found[1])) * math.prod(left[axis] for axis in axes) * known(times, line)
+        flops = product_flops(line, _shape(found[1]), _shape(types[found[2]])) * known(times, line)
         every += flops
         float8 += flops if types[found[2]].startswith("f8") else 0.0
     return every, float8
+
+
+def product_flops(line: str, result: Sequence[int], left: Sequence[int]) -> float:
+    """FLOPs of an instruction if it is a matrix product; of others 0.
+
+    result, left: the shapes of what it makes and of its first operand.
+    """
+    summed = re.search(r'lhs_contracting_dim(?:ension)?s"?[=:][{\[]([\d,"]*)[}\]]', line)
+    if not summed or not _PRODUCT.search(line):
+        return 0.0
+    return 2.0 * math.prod(result) * math.prod(left[int(axis)] for axis in re.findall(r"\d+", summed[1]))
 
 
 def known(times: int | None, line: str) -> int:
@@ -74,7 +83,7 @@ def known(times: int | None, line: str) -> int:
     return times
 
 
-def _computations(text: str) -> tuple[dict[str, list[str]], str]:
+def computations(text: str) -> tuple[dict[str, list[str]], str]:
     """Name → lines, and the name of the computation that the program starts with."""
     lines_of: dict[str, list[str]] = {}
     name, entry = "", ""
@@ -93,11 +102,11 @@ def _types(lines: list[str]) -> dict[str, str]:
     return {found[1]: found[2] for found in made if found}
 
 
-def _called(line: str) -> list[str]:
+def called_in(line: str) -> list[str]:
     return [name.strip().lstrip("%") for names in _CALLED.findall(line) for name in names.split(",")]
 
 
-def _trips(line: str) -> int | None:
+def trips_of(line: str) -> int | None:
     if " while(" not in line:
         return 1
     found = re.search(r'known_trip_count":\{"n":"(\d+)"', line)

@@ -1,0 +1,205 @@
+"""The devices that a run can be planned for: their memory, links and power, and how XLA's compiler is told of them.
+
+  hardware, count = parse_hardware("8xH100")
+
+Peak rates stand in training/hardware.py, by the device's kind.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+
+from gptjax.config import ConfigError, suggestion
+from gptjax.training.hardware import peak_flops_per_device
+
+GB = 1e9  # bytes per second
+MOST_DEVICES = 65_536
+NVLINK = {3: 300 * GB, 4: 450 * GB, 5: 900 * GB}  # generation → bytes/s that a GPU sends; half of what both ways add to
+PCIE = {4: 32 * GB, 5: 64 * GB}  # generation → bytes/s one way, 16 lanes
+
+
+@dataclasses.dataclass(frozen=True)
+class Target:
+    """What XLA's GPU compiler must know of a GPU to compile for it where there is none.
+
+    Attributes:
+      capability: compute capability (major, minor).
+      cores: streaming multiprocessors.
+      units: float32 units of each of them.
+      clock: GHz.
+      cache: bytes of the second-level cache.
+      shared: KiB of shared memory of a multiprocessor; a block may use 1 KiB less.
+      threads: the most threads of a multiprocessor.
+    """
+
+    capability: tuple[int, int]
+    cores: int
+    units: int
+    clock: float
+    cache: int
+    shared: int
+    threads: int
+
+
+@dataclasses.dataclass(frozen=True)
+class Hardware:
+    """One kind of device.
+
+    Attributes:
+      name: as users write it.
+      kind: JAX's name of the kind, by which the table of peaks is read.
+      platform: 'gpu', 'tpu' or 'cpu'.
+      memory: bytes, as the device reports them.
+      bandwidth: bytes per second of its memory.
+      link: bytes per second that it sends to devices of its node.
+      network: bytes per second that it sends to other nodes.
+      per_node: devices of a node.
+      watts: of one device under load; None: the maker gives no figure.
+      source: where the figures come from.
+      target: for XLA's compiler; None: it cannot compile for it here.
+    """
+
+    name: str
+    kind: str
+    platform: str
+    memory: float
+    bandwidth: float
+    link: float
+    network: float
+    per_node: int
+    watts: float | None
+    source: str
+    target: Target | None = None
+
+    def peak(self, dtype: str) -> float | None:
+        """FLOP/s of one device; None if unknown."""
+        return peak_flops_per_device(self.kind, dtype)
+
+
+def _gpu(name: str, kind: str, *figures: float, per_node: int, watts: float, source: str, target: Target) -> Hardware:
+    memory, bandwidth, link, network = figures
+    return Hardware(name, kind, "gpu", memory, bandwidth, link, network, per_node, watts, source, target)
+
+
+def _tpu(name: str, kind: str, *figures: float, per_node: int, source: str) -> Hardware:
+    memory, bandwidth, link = figures
+    return Hardware(name, kind, "tpu", memory, bandwidth, link, 3.125 * GB, per_node, None, source)
+
+
+MIB, GIB = 2**20, 2**30
+_A100 = dict(capability=(8, 0), cores=108, units=64, clock=1.41, cache=40 * MIB, shared=164, threads=2048)
+_H100 = dict(capability=(9, 0), cores=132, units=128, clock=1.98, cache=50 * MIB, shared=228, threads=2048)
+_NODE = "NVIDIA's datasheet; nodes as DGX, one network card per GPU"
+_CARD = "NVIDIA's datasheet; memory as nvidia-smi reports it; PCIe alone, 100 Gbit/s of network per node"
+_POD = "Google's TPU system architecture pages; 25 Gbit/s of network per chip between slices is assumed"
+
+# Memory of A100, H100, H200 and B200 is what the devices report to XLA. Network: 200 (A100) or 400 Gbit/s per GPU.
+DEVICES: tuple[Hardware, ...] = (
+    _gpu(
+        *("A100-40", "NVIDIA A100-SXM4-40GB", 42_331_013_120, 1555 * GB, NVLINK[3], 25 * GB),
+        **dict(per_node=8, watts=400, source=_NODE, target=Target(**_A100)),
+    ),
+    _gpu(
+        *("A100-80", "NVIDIA A100-SXM4-80GB", 84_987_740_160, 2039 * GB, NVLINK[3], 25 * GB),
+        **dict(per_node=8, watts=400, source=_NODE, target=Target(**_A100)),
+    ),
+    _gpu(
+        *("H100", "NVIDIA H100 80GB HBM3", 84_942_979_072, 3352 * GB, NVLINK[4], 50 * GB),
+        **dict(per_node=8, watts=700, source=_NODE, target=Target(**_H100)),
+    ),
+    _gpu(
+        *("H200", "NVIDIA H200", 151_397_597_184, 4800 * GB, NVLINK[4], 50 * GB),
+        **dict(per_node=8, watts=700, source=_NODE, target=Target(**_H100)),
+    ),
+    _gpu(
+        *("B200", "NVIDIA B200", 191_514_411_008, 7672 * GB, NVLINK[5], 50 * GB),
+        **dict(per_node=8, watts=1000, source=_NODE, target=Target((10, 0), 148, 128, 1.965, 126 * MIB, 228, 2048)),
+    ),
+    _gpu(
+        *("L40S", "NVIDIA L40S", 46_068 * MIB, 864 * GB, PCIE[4], 12.5 / 8 * GB),
+        **dict(per_node=8, watts=350, source=_CARD, target=Target((8, 9), 142, 128, 2.52, 96 * MIB, 100, 1536)),
+    ),
+    _gpu(
+        *("A10", "NVIDIA A10", 23_028 * MIB, 600 * GB, PCIE[4], 12.5 / 4 * GB),
+        **dict(per_node=4, watts=150, source=_CARD, target=Target((8, 6), 72, 128, 1.695, 6 * MIB, 100, 1536)),
+    ),
+    _gpu(
+        *("RTX4090", "NVIDIA GeForce RTX 4090", 24_564 * MIB, 1008 * GB, PCIE[4], 12.5 / 4 * GB),
+        **dict(per_node=4, watts=450, source=_CARD, target=Target((8, 9), 128, 128, 2.52, 72 * MIB, 100, 1536)),
+    ),
+    _gpu(
+        *("RTX5090", "NVIDIA GeForce RTX 5090", 32_607 * MIB, 1792 * GB, PCIE[5], 12.5 / 4 * GB),
+        **dict(per_node=4, watts=575, source=_CARD, target=Target((12, 0), 170, 128, 2.407, 96 * MIB, 100, 1536)),
+    ),
+    _tpu("v5e", "TPU v5 lite", 16 * GIB, 819 * GB, 100 * GB, per_node=256, source=_POD),
+    _tpu("v5p", "TPU v5", 95 * GIB, 2765 * GB, 300 * GB, per_node=8960, source=_POD),
+    _tpu("v6e", "TPU v6 lite", 32 * GIB, 1640 * GB, 200 * GB, per_node=256, source=_POD),
+)
+BY_NAME = {device.name: device for device in DEVICES}
+HERE = ("cpu", "this")  # the devices of this machine
+_WORDS = re.compile(r"(?:(\d+)\s*[x×*]\s*)?(\S.*?)\s*", re.IGNORECASE)
+
+
+def parse_hardware(text: str) -> tuple[str, int | None]:
+    """'8xH100' → ('H100', 8); without a number None. Names in any case, with or without '-', ' ' and 'TPU' or 'RTX'.
+
+    Raises:
+      ConfigError: the name is not known, or the number is not one of devices.
+    """
+    found = _WORDS.fullmatch(text)
+    wanted = _plain(found[2]) if found else ""
+    names = [name for name in (*BY_NAME, *HERE) if _plain(name) == wanted]
+    if not found or not names:
+        raise ConfigError(
+            f"--hardware={text!r}: expected a device, with a number before it for several (8xH100): "
+            f"{', '.join((*BY_NAME, *HERE))}{suggestion(found[2] if found else text, (*BY_NAME, *HERE))}"
+        )
+    if found[1] is None:
+        return names[0], None
+    if not 1 <= int(found[1]) <= MOST_DEVICES:
+        raise ConfigError(f"--hardware={text!r}: must have 1 to {MOST_DEVICES:,} devices")
+    return names[0], int(found[1])
+
+
+def _plain(name: str) -> str:
+    """'RTX 4090' → '4090', 'TPU v5e' → 'v5e', 'A100-80GB' → 'a10080'."""
+    return re.sub(r"^(nvidia|geforce|rtx|tpu)+|gb$", "", re.sub(r"[\s_-]", "", name.lower()))
+
+
+def target_config(hardware: Hardware) -> str:
+    """The device as XLA's GpuTargetConfigProto, in text form.
+
+    Raises:
+      ValueError: the hardware has no target.
+    """
+    target = hardware.target
+    if target is None:
+        raise ValueError(f"{hardware.name} has no target of XLA's GPU compiler")
+    (major, minor), blocks = target.capability, 65_535
+    return f"""
+platform_name: "CUDA"
+device_description_str: "{hardware.kind}"
+dnn_version_info {{ major: 9 minor: 12 }}
+runtime_version {{ major: 13 minor: 0 patch: 0 }}
+gpu_device_info {{
+  cuda_compute_capability {{ major: {major} minor: {minor} }}
+  core_count: {target.cores}
+  fpus_per_core: {target.units}
+  clock_rate_ghz: {target.clock}
+  device_memory_size: {int(hardware.memory)}
+  memory_bandwidth: {int(hardware.bandwidth)}
+  l2_cache_size: {target.cache}
+  threads_per_warp: 32
+  threads_per_block_limit: 1024
+  threads_per_core_limit: {target.threads}
+  registers_per_block_limit: 65536
+  registers_per_core_limit: 65536
+  shared_memory_per_block: 49152
+  shared_memory_per_block_optin: {(target.shared - 1) * 1024}
+  shared_memory_per_core: {target.shared * 1024}
+  block_dim_limit_x: 2147483647
+  block_dim_limit_y: {blocks}
+  block_dim_limit_z: {blocks}
+}}
+"""
