@@ -11,7 +11,9 @@ import re
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
-_CALLED = re.compile(r"\b(?:body|condition|calls|to_apply|called_computations|branch_computations)=\{?([^,}\s][^}\s]*)")
+_CALLED = re.compile(
+    r"\b(?:body|condition|calls|to_apply|called_computations|branch_computations)=(\{[^}]*\}|[^,\s]+)"
+)
 _PRODUCT = re.compile(r" = (.*?) (?:dot|custom-call)\(%([\w.-]+)")
 _ARRAY = re.compile(r"\b(?:f|bf|s|u|c)\w+\[([\d,]*)\]")
 
@@ -103,7 +105,8 @@ def _types(lines: list[str]) -> dict[str, str]:
 
 
 def called_in(line: str) -> list[str]:
-    return [name.strip().lstrip("%") for names in _CALLED.findall(line) for name in names.split(",")]
+    """The computations that an instruction runs: the body of a loop, all branches of a condition, …"""
+    return [name for names in _CALLED.findall(line) for name in re.findall(r"[\w.-]+", names)]
 
 
 def trips_of(line: str) -> int | None:

@@ -1,0 +1,84 @@
+"""The devices that a run is planned for: those of this machine, or of a topology for which its compiler works."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from collections.abc import Sequence
+
+import jax
+from jax.experimental import topologies
+
+from gptjax.config import ConfigError
+from gptjax.forecast.hardware import BY_NAME, DEVICES, GB, Hardware, target_config
+from gptjax.formatting import counted
+from gptjax.parallel.mesh import AbstractDevices
+from gptjax.training.hardware import bytes_per_device
+
+WITHOUT_DRIVER = "JAX_SKIP_CUDA_CONSTRAINTS_CHECK"  # tells JAX's CUDA plug-in not to look for a GPU
+INSTALL = "pip install --no-deps jax-cuda12-plugin=={0} jax-cuda12-pjrt=={0} nvidia-cudnn-cu12"
+CPU_BANDWIDTH = 25 * GB  # bytes per second that a machine's processors read, where nothing else is known
+
+
+@dataclasses.dataclass(frozen=True)
+class Place:
+    """Where a run is planned to train.
+
+    Attributes:
+      devices: for which the step can be compiled; without a compiler for them, AbstractDevices.
+      why_not: why the step is not compiled; '' if it is.
+    """
+
+    hardware: Hardware
+    count: int
+    devices: Sequence[jax.Device] | AbstractDevices
+    why_not: str = ""
+
+
+def find_place(name: str, count: int | None) -> Place:
+    """The place of a name of hardware.py; `count` None: one device, or all of this machine.
+
+    Raises:
+      ConfigError: this machine has not so many devices, or they are of no known kind.
+    """
+    if name == "this":
+        return _here(count)
+    jax.config.update("jax_platforms", "cpu")  # also on a machine that has GPUs, which may be training
+    if name == "cpu":
+        jax.config.update("jax_num_cpu_devices", count or 1)
+        devices = jax.devices()
+        return Place(_processor(len(devices)), len(devices), devices)
+    hardware, count = BY_NAME[name], count or 1
+    abstract = AbstractDevices(hardware.platform, count, hardware.kind)
+    if hardware.target is None:
+        return Place(hardware, count, abstract, f"XLA does not compile for {hardware.kind} on this machine")
+    os.environ.setdefault(WITHOUT_DRIVER, "1")
+    try:
+        topology = topologies.get_topology_desc(
+            platform="cuda", target_config=target_config(hardware), topology=f"1x1x{count}"
+        )
+    except (RuntimeError, NotImplementedError, ValueError, KeyError):
+        why = f"the compiler for NVIDIA GPUs is not installed: {INSTALL.format(jax.__version__)}"
+        return Place(hardware, count, abstract, why)
+    return Place(hardware, count, topology.devices)
+
+
+def _here(count: int | None) -> Place:
+    devices = jax.devices()
+    if count is not None and count != len(devices):
+        raise ConfigError(f"--hardware={count}xthis: this machine has {counted(len(devices), 'device')}")
+    if devices[0].platform == "cpu":
+        return Place(_processor(len(devices)), len(devices), devices)
+    kind = devices[0].device_kind
+    for hardware in DEVICES:
+        if kind == hardware.kind or hardware.kind.split()[1] in kind.split() and hardware.platform == "gpu":
+            return Place(dataclasses.replace(hardware, kind=kind), len(devices), devices)
+    raise ConfigError(f"--hardware=this: {kind!r} is in no table; name the nearest of {', '.join(BY_NAME)} instead")
+
+
+def _processor(count: int) -> Hardware:
+    """This machine's processors, divided into `count` devices."""
+    memory = float(bytes_per_device() or 0)
+    source = "this machine"
+    bandwidth = CPU_BANDWIDTH / count
+    return Hardware("cpu", "cpu", "cpu", memory, bandwidth, bandwidth, bandwidth, count, None, source)

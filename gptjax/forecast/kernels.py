@@ -1,0 +1,157 @@
+"""What each kernel of a compiled program computes, reads and writes, with every loop counted as often as it runs."""
+
+from __future__ import annotations
+
+import collections
+import math
+import re
+from collections.abc import Iterator, Mapping
+from typing import NamedTuple
+
+from gptjax.forecast.program import Array, Operation, Program, arrays_of, bytes_of
+from gptjax.parallel.compiled import known, product_flops
+from gptjax.parallel.traffic import KINDS
+
+# Instructions that run no kernel of their own: names of what is there, control flow, the network, and ends of transfers.
+_FREE = {"parameter", "constant", "tuple", "get-tuple-element", "bitcast", "after-all", "partition-id", "replica-id"}
+_FREE |= {"optimization-barrier", "while", "conditional", "call", *KINDS, *(f"{kind}-start" for kind in KINDS)}
+_SLICES = {"dynamic-slice", "slice", "gather"}
+BACKWARD_ATTENTION = 2.5  # products of flash attention's backward pass per product of its forward pass
+
+
+class Kernel(NamedTuple):
+    """Kernels alike.
+
+    Attributes:
+      kind: 'product' (of matrices), 'attention' (a library's fused attention) or 'other'.
+      flops: of products, each time it runs.
+      float8: whether its operands are 8-bit floats.
+      bytes: that it reads from and writes to the device's memory, each time it runs.
+      times: how often it runs in a step.
+    """
+
+    kind: str
+    flops: float
+    float8: bool
+    bytes: float
+    times: int
+
+
+def kernels_of(program: Program) -> list[Kernel]:
+    """All kernels of a step on one device.
+
+    Raises:
+      ValueError: a loop does not say how often it runs.
+    """
+    every: collections.Counter[tuple] = collections.Counter()
+    for operation, peers, times in _run(program, program.entry, 1):
+        flops, float8 = _products(program, operation, peers)
+        attention = _attention(operation, peers)
+        kind = "attention" if attention else "product" if flops else "other"
+        moved = _bytes(program, operation, peers)
+        if flops or attention or moved:
+            every[kind, flops + attention, float8, moved] += times
+    return [Kernel(*figures, times) for figures, times in every.items()]
+
+
+def _run(program: Program, name: str, times: int) -> Iterator[tuple[Operation, Mapping[str, Operation], int]]:
+    """The operations that run kernels, with all of their computation by name, and how often they run."""
+    operations = program.computations[name]
+    peers = {operation.name: operation for operation in operations}
+    for operation in operations:
+        if operation.kind in ("while", "conditional", "call"):
+            inner = times * known(operation.trips, operation.line)
+            for called in operation.called:
+                yield from _run(program, called, inner)
+        elif operation.kind not in _FREE and not operation.kind.endswith("-done"):
+            yield operation, peers, times
+
+
+def _products(program: Program, operation: Operation, peers: Mapping[str, Operation]) -> tuple[float, bool]:
+    """FLOPs of the matrix products of an operation, those inside of a fusion included, and whether they are of fp8."""
+    flops = _product(operation, peers)
+    float8 = flops > 0 and _is_float8(operation, peers)
+    for name in operation.called:
+        inner = {each.name: each for each in program.computations.get(name, ())}
+        for each in inner.values():
+            more, eight = _products(program, each, inner)
+            flops, float8 = flops + more, float8 or eight
+    return flops, float8
+
+
+def _product(operation: Operation, peers: Mapping[str, Operation]) -> float:
+    left = peers.get(operation.operands[0]) if operation.operands else None
+    if operation.kind not in ("dot", "custom-call") or left is None or not isinstance(left.shape, Array):
+        return 0.0
+    return product_flops(operation.line, next(arrays_of(operation.shape)).shape, left.shape.shape)
+
+
+def _is_float8(operation: Operation, peers: Mapping[str, Operation]) -> bool:
+    return any(array.dtype.startswith("f8") for array in arrays_of(peers[operation.operands[0]].shape))
+
+
+def _attention(operation: Operation, peers: Mapping[str, Operation]) -> float:
+    """FLOPs of cuDNN's attention; of other operations 0. Masked scores are not computed and not counted."""
+    if "__cudnn$fmha" not in operation.line:
+        return 0.0
+    scores = re.search(r'"intermediate_tensor_shape":.*?"dimensions": ?\[([^\]]*)\]', operation.line)
+    assert scores is not None, operation.line[:200]
+    width = next(arrays_of(peers[operation.operands[0]].shape)).shape[-1]
+    size = math.prod(int(number) for number in re.findall(r"\d+", scores[1]))
+    seen = 0.5 if "CAUSAL" in operation.line else 1.0
+    passes = BACKWARD_ATTENTION if "Backward" in operation.line else 1.0
+    return 4.0 * size * width * seen * passes
+
+
+def _bytes(program: Program, operation: Operation, peers: Mapping[str, Operation]) -> int:
+    """What an operation reads and writes. A slice is read and written alone, not the array around it."""
+    kind = operation.kind
+    operands = [bytes_of(peers[name].shape) for name in operation.operands if name in peers]
+    result = bytes_of(operation.shape)
+    if kind in _SLICES:
+        return 2 * result
+    if kind == "dynamic-update-slice":
+        return 2 * operands[1]
+    if kind == "scatter":
+        return 3 * operands[-1]
+    if kind != "fusion":
+        return sum(operands) + result
+    return sum(_read(program, operation, operands)) + _written(program, operation)
+
+
+def _read(program: Program, fusion: Operation, operands: list[int]) -> Iterator[int]:
+    inner = program.computations[fusion.called[0]]
+    users: dict[str, list[Operation]] = collections.defaultdict(list)
+    for operation in inner:
+        for name in operation.operands:
+            users[name].append(operation)
+    for parameter in (each for each in inner if each.kind == "parameter"):
+        whole = operands[parameter.index()]
+        yield min(whole, sum(_used(parameter, user, users, whole) for user in users[parameter.name]))
+
+
+def _used(made: Operation, user: Operation, users: Mapping[str, list[Operation]], whole: int) -> int:
+    """The bytes of an array that an operation inside of a fusion reads."""
+    if user.kind == "bitcast":
+        return sum(_used(user, each, users, whole) for each in users[user.name])
+    if user.kind in _SLICES and user.operands[0] == made.name:
+        return bytes_of(user.shape)
+    if user.kind == "dynamic-update-slice" and user.operands[0] == made.name:
+        return 0  # its result takes the same place
+    return whole
+
+
+def _written(program: Program, fusion: Operation) -> int:
+    inner = program.computations[fusion.called[0]]
+    named = {operation.name: operation for operation in inner}
+
+    def written(operation: Operation) -> int:
+        if operation.kind == "tuple":
+            return sum(written(named[name]) for name in operation.operands)
+        if operation.kind == "bitcast":
+            return written(named[operation.operands[0]])
+        if operation.kind == "dynamic-update-slice":
+            return bytes_of(named[operation.operands[1]].shape)
+        return bytes_of(operation.shape)
+
+    return written(inner[-1])

@@ -1,0 +1,120 @@
+"""The memory of one device in a training step, by what it holds.
+
+Parameters and optimizer are exact: the bytes of their arrays by their shardings. The total is the compiler's: arguments,
+results that take no argument's place, and temporary arrays. The temporary ones are divided by what is alive when they
+are the most (liveness.py), each array by these rules, in this order:
+
+  logits       it has an axis as long as the vocabulary, and is not shaped like a parameter
+  gradients    it is shaped like a parameter, its layer's part or its matrix, and either the backward pass sums it, or it
+               is an array in which sums over layers, chunks or micro-batches are collected
+  activations  it is not shaped like a parameter, and the forward pass made it, or its repetition in the backward pass
+  workspace    all else: parameters gathered or rounded, what the backward pass hands from layer to layer, the batch, what
+               is sent, and what the compiler adds to place and align
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import re
+from collections.abc import Iterable
+from typing import Any
+
+import jax
+
+from gptjax.forecast.liveness import Live
+from gptjax.planning import Plan
+
+_COLLECTS = re.compile(r"(?:broadcast_in_dim|while|add_any|add|zeros|pjit|psum|reduce_scatter)$")
+
+
+@dataclasses.dataclass(frozen=True)
+class Memory:
+    """Bytes of one device. host: bytes that wait in its host's memory instead, not part of the total."""
+
+    parameters: int
+    gradients: int
+    optimizer: int
+    activations: int
+    logits: int
+    workspace: int
+    host: int = 0
+
+    @property
+    def total(self) -> int:
+        return sum(getattr(self, name) for name in PARTS)
+
+
+PARTS = ("parameters", "gradients", "optimizer", "activations", "logits", "workspace")
+
+
+def memory_of(plan: Plan, statistics: Any, live: Iterable[Live]) -> Memory:
+    """The memory of a compiled step.
+
+    Args:
+      statistics: `compiled.memory_analysis()`.
+      live: the temporary arrays at the instant of their peak.
+    """
+    parameters, optimizer = state_bytes(plan)
+    total = statistics.argument_size_in_bytes + statistics.temp_size_in_bytes
+    total += statistics.output_size_in_bytes - statistics.alias_size_in_bytes
+    parts = dict.fromkeys(("gradients", "activations", "logits"), 0)
+    part_of = _Rules(plan)
+    for each in live:
+        part = part_of(each)
+        if part in parts:
+            parts[part] += each.array.bytes
+    workspace = total - parameters - optimizer - sum(parts.values())
+    host = statistics.host_argument_size_in_bytes + statistics.host_temp_size_in_bytes
+    return Memory(parameters, parts["gradients"], optimizer, parts["activations"], parts["logits"], workspace, host)
+
+
+def state_bytes(plan: Plan) -> tuple[int, int]:
+    """(bytes of parameters and their moving average, of all other state) on one device, by their shardings."""
+    state = plan.abstract_state
+    parameters = bytes_on_device(state.params) + bytes_on_device(state.ema)
+    return parameters, bytes_on_device(state) - parameters
+
+
+def bytes_on_device(tree: Any) -> int:
+    """The bytes of arrays on one device; those in the host's memory do not count."""
+    return sum(
+        math.prod(leaf.sharding.shard_shape(leaf.shape)) * leaf.dtype.itemsize
+        for leaf in jax.tree.leaves(tree)
+        if leaf.sharding.memory_kind != "pinned_host"
+    )
+
+
+class _Rules:
+    """The part of memory that an array belongs to."""
+
+    def __init__(self, plan: Plan):
+        self.of_parameters: set[tuple[int, ...]] = set()
+        declared = jax.tree.leaves(plan.trainer.declared)
+        for leaf, parameter in zip(jax.tree.leaves(plan.abstract_state.params), declared, strict=True):
+            for shape in (leaf.shape, leaf.sharding.shard_shape(leaf.shape)):
+                stack = shape[: len(parameter.stack)]
+                one, inputs = shape[len(stack) :], len(parameter.inputs)
+                flat = (math.prod(one[:inputs]), math.prod(one[inputs:]))
+                self.of_parameters |= {_key(each) for each in (shape, one, flat, (*stack, *flat))}
+        self.of_parameters -= {(), (1,)}
+        size, tensor = plan.config.model.vocab_size, plan.mesh.shape["tensor"]
+        self.vocabulary = {size, -(-size // tensor)}
+
+    def __call__(self, live: Live) -> str:
+        scope, like_parameter = live.scope, _key(live.array.shape) in self.of_parameters
+        backward = "transpose(" in scope
+        if like_parameter:
+            summed = backward and "dot_general" in scope
+            collected = live.array.dtype == "f32" and (_COLLECTS.search(scope) or not scope.startswith("jit("))
+            is_sent = live.kind.startswith("all-gather")
+            return "gradients" if (summed or collected) and not is_sent else "workspace"
+        if self.vocabulary & set(live.array.shape):
+            return "logits"
+        repeated = "rematted_computation" in scope or "checkpoint" in scope
+        return "activations" if "jvp(" in scope and (repeated or not backward) else "workspace"
+
+
+def _key(shape: Iterable[int]) -> tuple[int, ...]:
+    """The axes of a shape in any order, without those of size 1."""
+    return tuple(sorted(size for size in shape if size > 1))
