@@ -1,0 +1,164 @@
+"""How long a step takes: a roofline for each kernel, and what it waits for other devices.
+
+A kernel takes as long as its products or as its bytes, whichever takes longer, at the share of the device's peak rates
+that such kernels reach, and a few microseconds to start. What is sent takes bytes over the links' rate, by the slower
+of a node's own links and the network, and a latency per hop. How much of it happens while something is computed is not
+known before the program runs: none of it in the slow case, all in the fast one, half in the likely one.
+
+The shares are data, each with its source, in three cases: slow, likely, fast.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterable, Mapping
+from typing import NamedTuple
+
+from gptjax.forecast.hardware import Hardware
+from gptjax.forecast.kernels import Kernel
+from gptjax.forecast.step import Needs
+from gptjax.parallel.traffic import Collective
+
+CASES = ("slow", "likely", "fast")
+FLOAT8 = 2.0  # peak of 8-bit products per peak of bfloat16 ones
+
+
+class Cases(NamedTuple):
+    """A number in three cases."""
+
+    slow: float
+    likely: float
+    fast: float
+
+
+@dataclasses.dataclass(frozen=True)
+class Efficiency:
+    """What kernels reach of a device's peaks.
+
+    Attributes:
+      products, attention: share of the peak of matrix products.
+      memory, links: share of the rate of the memory, and of links and network.
+      hidden: share of the sending that happens while something is computed.
+      start: seconds to start a kernel.
+      hop: seconds for each further device or node of a ring.
+      sources: of each of them.
+    """
+
+    products: Cases
+    attention: Cases
+    memory: Cases
+    links: Cases
+    hidden: Cases
+    start: Cases
+    hop: Cases
+    sources: Mapping[str, str]
+
+
+_HIDDEN, _HOP = Cases(0.0, 0.5, 1.0), Cases(4e-6, 2e-6, 1e-6)
+EFFICIENCIES: Mapping[str, Efficiency] = {
+    "gpu": Efficiency(
+        products=Cases(0.55, 0.65, 0.80),
+        attention=Cases(0.30, 0.45, 0.65),
+        memory=Cases(0.70, 0.80, 0.92),
+        links=Cases(0.60, 0.80, 0.90),
+        hidden=_HIDDEN,
+        start=Cases(4e-6, 2e-6, 1e-6),
+        hop=_HOP,
+        sources={
+            "products": "square bfloat16 products reach 788 of 989 TFLOP/s on an H200, XLA's output layers 600 to 700",
+            "attention": "cuDNN's causal attention reaches 300 to 650 of 989 TFLOP/s on an H100",
+            "memory": "copies reach 0.9 of the datasheet's rate, element-wise kernels less",
+            "links": "rings of large messages reach 0.8 of NVLink's and InfiniBand's rates",
+        },
+    ),
+    "tpu": Efficiency(
+        products=Cases(0.50, 0.65, 0.80),
+        attention=Cases(0.25, 0.40, 0.55),
+        memory=Cases(0.70, 0.80, 0.90),
+        links=Cases(0.60, 0.80, 0.90),
+        hidden=_HIDDEN,
+        start=Cases(2e-6, 1e-6, 1e-6),
+        hop=_HOP,
+        sources={"products": "published model FLOPs of MaxText on v5p and v6e are 55 to 68 % of the peak"},
+    ),
+    "cpu": Efficiency(
+        products=Cases(0.45, 0.65, 0.90),
+        attention=Cases(0.45, 0.65, 0.90),
+        memory=Cases(0.35, 0.50, 0.80),
+        links=Cases(0.30, 0.50, 0.80),
+        hidden=Cases(0.0, 0.0, 0.0),
+        start=Cases(2e-5, 1e-5, 5e-6),
+        hop=Cases(1e-4, 5e-5, 2e-5),
+        sources={"products": "experiments/throughput: 60 to 213 GFLOP/s where the fastest product reaches 213"},
+    ),
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class StepTime:
+    """Seconds of a step and of its parts, each in three cases.
+
+    Attributes:
+      products: kernels that multiply matrices, those of attention included.
+      other: kernels that only move data.
+      sending: all that is sent, hidden or not.
+      step: all together.
+    """
+
+    products: Cases
+    other: Cases
+    sending: Cases
+    step: Cases
+
+
+def step_time(needs: Needs, hardware: Hardware, peak: float) -> StepTime:
+    """The time of a step on devices like `hardware`.
+
+    Args:
+      peak: FLOP/s of matrix products of one device in the compute dtype.
+    """
+    reached = EFFICIENCIES[hardware.platform]
+    found: dict[str, list[float]] = {field.name: [] for field in dataclasses.fields(StepTime)}
+    for case in range(len(CASES)):
+        products, other = (
+            sum(each.times * _kernel(each, reached, case, hardware, peak) for each in kernels)
+            for kernels in _divided(needs.kernels)
+        )
+        sending = sum(
+            each.times * send_seconds(each, hardware, reached.links[case], reached.hop[case])
+            for each in needs.collectives
+        )
+        hidden = min(reached.hidden[case] * sending, products + other)
+        parts = {"products": products, "other": other, "sending": sending}
+        for name, seconds in (parts | {"step": products + other + sending - hidden}).items():
+            found[name].append(seconds)
+    return StepTime(**{name: Cases(*seconds) for name, seconds in found.items()})
+
+
+def _divided(kernels: Iterable[Kernel]) -> tuple[list[Kernel], list[Kernel]]:
+    multiply = [kernel for kernel in kernels if kernel.flops]
+    return multiply, [kernel for kernel in kernels if not kernel.flops]
+
+
+def _kernel(kernel: Kernel, reached: Efficiency, case: int, hardware: Hardware, peak: float) -> float:
+    share = (reached.attention if kernel.kind == "attention" else reached.products)[case]
+    rate = peak * share * (FLOAT8 if kernel.float8 else 1.0)
+    moved = kernel.bytes / (hardware.bandwidth * reached.memory[case])
+    return max(kernel.flops / rate, moved) + reached.start[case]
+
+
+def send_seconds(collective: Collective, hardware: Hardware, share: float, hop: float) -> float:
+    """What one collective takes, by the slower of its two kinds of links.
+
+    Devices that are neighbours in the numbering share a node. Of a group with k devices in each node, k network cards
+    work at once. A sum over nodes takes a tree, all else a ring.
+    """
+    nodes, size = collective.nodes(hardware.per_node), len(collective.group)
+    sent, link, network = collective.bytes_sent(), hardware.link * share, hardware.network * share
+    if nodes == 1:
+        return sent / link + hop
+    if collective.kind == "collective-permute":
+        return sent / network + hop
+    between = sent * (nodes - 1) / nodes * size / (size - 1)
+    levels = nodes.bit_length() if collective.kind == "all-reduce" else nodes - 1
+    return max(sent / link, between / (size / nodes) / network) + hop * levels

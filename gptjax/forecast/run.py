@@ -1,0 +1,265 @@
+"""What a whole run will be: its size, memory, time, energy, price, checkpoints, data and loss.
+
+  forecast = forecast_run(plan, place, needs, price)
+
+`table.py` prints it, `picture.py` draws it, `to_json` gives it to programs.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import os
+from typing import Any
+
+import jax
+
+from gptjax.forecast.devices import Place
+from gptjax.forecast.duration import Cases, StepTime, step_time
+from gptjax.forecast.memory import Memory
+from gptjax.forecast.price import Price
+from gptjax.forecast.step import Needs
+from gptjax.planning import Plan
+from gptjax.scaling.laws import DEFAULT, LAWS
+from gptjax.scaling.repetition import REPETITION
+from gptjax.training.hardware import measured_peak
+
+FRACTION = "XLA_PYTHON_CLIENT_MEM_FRACTION"  # the share of a GPU's memory that JAX takes
+DEFAULT_FRACTION, MOST_FRACTION = 0.75, 0.94  # JAX's own; what drivers and libraries leave
+FORWARD = 1 / 3  # of a step's time: what evaluation takes per token
+SAVE_RATE = 0.21e9  # bytes per second and node to disk, checksums included (experiments/throughput, two CPU cores)
+COPY_RATE = 6e9  # bytes per second and node of the copy for which training stands still (the same)
+LAW_OBJECTIVE = "next_token"
+
+
+@dataclasses.dataclass(frozen=True)
+class Size:
+    """Parameters, and FLOPs per token by convention."""
+
+    parameters: int
+    without_embeddings: int
+    active: int
+    flops_per_token: dict[str, float]
+
+
+@dataclasses.dataclass(frozen=True)
+class Tokens:
+    """Tokens of the run, and what they mean.
+
+    Attributes:
+      at_hand: in one pass over the data; None: no data were found.
+      epochs: passes over the data; None likewise.
+      optimal: for which a model of this size is the best that its budget buys, by the law of `Loss`.
+    """
+
+    per_step: int
+    run: int
+    steps: int
+    at_hand: int | None
+    epochs: float | None
+    optimal: float
+
+
+@dataclasses.dataclass(frozen=True)
+class Fit:
+    """Whether the step fits.
+
+    Attributes:
+      device: bytes of a device; 0: unknown.
+      available: of them, those that JAX takes as it is set up here.
+      most: those that it can be given.
+    """
+
+    device: int
+    available: int
+    most: int
+    fits: bool
+
+
+@dataclasses.dataclass(frozen=True)
+class Speed:
+    """Of all devices together. mfu: by convention, of the peak; None: no peak is known."""
+
+    tokens_per_second: Cases
+    mfu: dict[str, Cases]
+    peak_flops: float
+
+
+@dataclasses.dataclass(frozen=True)
+class RunTime:
+    """Seconds of the whole run, in three cases, and of its parts in the likely one."""
+
+    training: Cases
+    evaluation: Cases
+    checkpoints: Cases
+    total: Cases
+
+
+@dataclasses.dataclass(frozen=True)
+class Checkpoint:
+    """bytes: of one; kept: the most on disk at a time; save_seconds: until one is on disk, while training goes on."""
+
+    bytes: int
+    kept: int
+    saves: int
+    save_seconds: float
+
+
+@dataclasses.dataclass(frozen=True)
+class Loss:
+    """Nats per token by a published law, and the lowest and highest of all laws. why_not: '' if there is one."""
+
+    law: str
+    source: str
+    loss: float | None
+    lowest: float | None
+    highest: float | None
+    repeated: bool = False
+    why_not: str = ""
+
+
+@dataclasses.dataclass(frozen=True)
+class Forecast:
+    """All that is known of a run before it starts."""
+
+    hardware: str
+    count: int
+    mesh: dict[str, int]
+    compute: dict[str, str]
+    source: str
+    why_not_compiled: str
+    size: Size
+    tokens: Tokens
+    memory: Memory
+    fit: Fit
+    step: StepTime | None
+    speed: Speed | None
+    time: RunTime | None
+    energy_kwh: Cases | None
+    cost: Cases | None
+    currency: str
+    checkpoint: Checkpoint
+    loss: Loss
+    notes: tuple[str, ...]
+
+    def to_json(self) -> dict[str, Any]:
+        return dataclasses.asdict(self)
+
+
+def forecast_run(plan: Plan, place: Place, needs: Needs, price: Price | None, notes: tuple[str, ...] = ()) -> Forecast:
+    """Puts everything together. notes: what was assumed."""
+    config, count = plan.config, place.count
+    peak = peak_of_device(place, config.model.dtype)
+    step = speed = time = energy = cost = None
+    checkpoint = _checkpoint(plan, place)
+    if peak is not None:
+        step = step_time(needs, place.hardware, peak)
+        speed = _speed(plan, step, peak * count)
+        time = _run_time(plan, step, checkpoint, place)
+        if place.hardware.watts is not None:
+            energy = Cases(*(place.hardware.watts * count * seconds / 3.6e6 for seconds in time.total))
+        if price is not None:
+            cost = Cases(*(price.of(count, seconds) for seconds in time.total))
+    tokens = _tokens(plan)
+    return Forecast(
+        hardware=place.hardware.name,
+        count=count,
+        mesh={axis: size for axis, size in plan.mesh.shape.items() if size > 1},
+        compute={name: str(config.model[name]) for name in ("dtype", "matmul", "attention", "layers", "remat")},
+        source=needs.source,
+        why_not_compiled=place.why_not,
+        size=_size(plan),
+        tokens=tokens,
+        memory=needs.memory,
+        fit=fit_of(needs.memory, place),
+        step=step,
+        speed=speed,
+        time=time,
+        energy_kwh=energy,
+        cost=cost,
+        currency=price.currency if price else "",
+        checkpoint=checkpoint,
+        loss=_loss(plan, tokens),
+        notes=notes,
+    )
+
+
+def peak_of_device(place: Place, dtype: str) -> float | None:
+    """FLOP/s of one device; that of processors is measured."""
+    if place.hardware.platform != "cpu":
+        return place.hardware.peak(dtype)
+    return measured_peak()[0] / place.count
+
+
+def fit_of(memory: Memory, place: Place) -> Fit:
+    """Compares a step's memory with the device's."""
+    device = int(place.hardware.memory)
+    if place.hardware.platform != "gpu":
+        return Fit(device, device, device, not device or memory.total <= device)
+    try:
+        fraction = float(os.environ.get(FRACTION, DEFAULT_FRACTION))
+    except ValueError:
+        fraction = DEFAULT_FRACTION
+    most = int(MOST_FRACTION * device)
+    return Fit(device, int(fraction * device), most, memory.total <= most)
+
+
+def _size(plan: Plan) -> Size:
+    counts = plan.parameters
+    return Size(counts.total, counts.non_embedding, counts.active, dict(plan.flops_per_token))
+
+
+def _tokens(plan: Plan) -> Tokens:
+    windows, run = plan.data.windows_per_epoch, plan.total_tokens
+    at_hand = None if windows is None else windows * plan.config.data.sequence_length
+    optimal = LAWS[DEFAULT].optimal_tokens(float(plan.parameters.total))
+    epochs = None if at_hand is None else run / max(at_hand, 1)
+    return Tokens(plan.tokens_per_step, run, plan.total_steps, at_hand, epochs, optimal)
+
+
+def _speed(plan: Plan, step: StepTime, peak: float) -> Speed:
+    rate = Cases(*(plan.tokens_per_step / seconds for seconds in step.step))
+    mfu = {name: Cases(*(flops * each / peak for each in rate)) for name, flops in plan.flops_per_token.items()}
+    return Speed(rate, mfu, peak)
+
+
+def _run_time(plan: Plan, step: StepTime, checkpoint: Checkpoint, place: Place) -> RunTime:
+    training = Cases(*(plan.total_steps * seconds for seconds in step.step))
+    per_token = [seconds * FORWARD / plan.tokens_per_step for seconds in step.step]
+    evaluated = _times(plan, "evaluation.every") * plan.config.evaluation.tokens
+    evaluation = Cases(*(evaluated * seconds for seconds in per_token))
+    stall = checkpoint.saves * checkpoint.bytes / _nodes(place) / COPY_RATE
+    checkpoints = Cases(2 * stall, stall, stall / 2)
+    total = Cases(*(sum(parts) for parts in zip(training, evaluation, checkpoints)))
+    return RunTime(training, evaluation, checkpoints, total)
+
+
+def _times(plan: Plan, field: str) -> int:
+    """How often an interval of the config ends in the run, its end included."""
+    section, name = field.split(".")
+    duration = plan.config[section][name]
+    return math.ceil(plan.total_steps / plan.units.steps(duration, field)) if duration else 0
+
+
+def _nodes(place: Place) -> int:
+    return -(-place.count // place.hardware.per_node)
+
+
+def _checkpoint(plan: Plan, place: Place) -> Checkpoint:
+    size = sum(math.prod(leaf.shape) * leaf.dtype.itemsize for leaf in jax.tree.leaves(plan.abstract_state))
+    settings, saves = plan.config.checkpoint, _times(plan, "checkpoint.every")
+    kept = settings.keep_latest + settings.keep_best + _times(plan, "checkpoint.keep_every")
+    return Checkpoint(size, min(kept, saves), saves, size / _nodes(place) / SAVE_RATE)
+
+
+def _loss(plan: Plan, tokens: Tokens) -> Loss:
+    law = LAWS[DEFAULT]
+    if plan.config.training.objective != LAW_OBJECTIVE:
+        why = f"the laws are of next-token prediction, and training.objective = {plan.config.training.objective!r}"
+        return Loss(DEFAULT, law.source, None, None, None, why_not=why)
+    unique = min(tokens.at_hand or tokens.run, tokens.run)
+    found = {
+        name: float(REPETITION.loss(each, float(plan.parameters.total), float(tokens.run), float(unique)))
+        for name, each in LAWS.items()
+    }
+    return Loss(DEFAULT, law.source, found[DEFAULT], min(found.values()), max(found.values()), unique < tokens.run)

@@ -1,0 +1,95 @@
+"""What will a run need? python -m gptjax.plan --config=configs/NAME.py[:arg] --hardware=8xH100 --price='2.50 USD'
+
+The real training step is compiled for the devices, which this machine need not have: NVIDIA GPUs need their compiler
+(pip install --no-deps jax-cuda12-plugin jax-cuda12-pjrt nvidia-cudnn-cu12, of JAX's version). Without it, and for TPUs,
+memory and time are estimated by formula, and the output says so. Nothing is trained.
+
+  … --hardware=cpu                      this machine's processors
+  … --hardware=this                     this machine's GPUs
+  … --json=plan.json --plot=plan.png    the same for programs, and as a page
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from gptjax import cli, planning
+from gptjax import config as configs
+from gptjax.command_flags import Flags
+from gptjax.config import ConfigError
+from gptjax.data.facts import DataFacts, read_facts
+from gptjax.data.mixture import parse_mixture
+from gptjax.files import write_aside
+from gptjax.forecast.devices import Place, find_place
+from gptjax.forecast.hardware import parse_hardware
+from gptjax.forecast.price import parse_price
+from gptjax.forecast.run import Forecast, forecast_run
+from gptjax.forecast.step import compiled_needs
+from gptjax.forecast.table import forecast_table
+from gptjax.model.families import validate_model
+from gptjax.paths import output_file
+from gptjax.runtime import use_compilation_cache
+from gptjax.settings import Settings, freeze
+from gptjax.terminal import Console
+from gptjax.training.comparison import check_plot
+from gptjax.training.console import LOG_WIDTH
+from gptjax.training.objectives import make_objective
+
+flags = Flags()
+CONFIG = flags.define_config()
+HARDWARE = flags.DEFINE_string("hardware", None, "The devices, such as H200, 8xH100, 512xv5p, cpu or this.")
+PRICE = flags.DEFINE_string("price", None, "Per device and hour, with its currency, such as '2.50 USD'.")
+JSON = flags.DEFINE_string("json", None, "Write the plan into this file, for programs.")
+PLOT = flags.DEFINE_string("plot", None, "Draw the plan on one page: .png, .svg or .pdf.")
+
+VOCABULARY = 32_768  # assumed where neither config nor data say how large it is
+
+
+def main(argv: list[str]) -> None:
+    for flag in (CONFIG, HARDWARE):
+        if flag.value is None:
+            raise ConfigError(f"--{flag.name} is missing (see --help)")
+    name, count = parse_hardware(HARDWARE.value)
+    price = parse_price(PRICE.value, "--price") if PRICE.value is not None else None
+    files = {flag.name: output_file(flag.value, f"--{flag.name}") for flag in (JSON, PLOT) if flag.value is not None}
+    if "plot" in files:
+        check_plot(files["plot"], "--plot")
+    configs.validate(CONFIG.value)
+    validate_model(CONFIG.value)
+    console = Console()
+    console = console if console.is_terminal else Console(width=LOG_WIDTH)
+
+    place = find_place(name, count)
+    use_compilation_cache()
+    config = freeze(CONFIG.value)
+    data, notes = facts_at_hand(config)
+    plan = planning.plan(config, data, place.devices)
+    with console.status("compiling the step …"):
+        needs = compiled_needs(plan, place.hardware)
+    forecast = forecast_run(plan, place, needs, price, notes)
+    console.print(forecast_table(forecast))
+    write(forecast, files, console)
+
+
+def facts_at_hand(config: Settings) -> tuple[DataFacts, tuple[str, ...]]:
+    """Facts about the config's data, or what is assumed where they are not on this machine, and notes that say so."""
+    path = config.data.path
+    if path and all(Path(folder).is_dir() for folder, _ in parse_mixture(path)):
+        return read_facts(config.data, make_objective(config).windows), ()
+    if config.model.vocab_size:
+        return DataFacts(config.model.vocab_size), ()
+    note = f"a vocabulary of {VOCABULARY:,} is assumed, since data.path = {path!r} is not here (or set model.vocab_size)"
+    return DataFacts(VOCABULARY), (note,)
+
+
+def write(forecast: Forecast, files: dict[str, Path], console: Console) -> None:
+    if "json" in files:
+        with write_aside(files["json"]) as out:
+            out.write((json.dumps(forecast.to_json(), indent=2) + "\n").encode())
+    for path in files.values():
+        console.print(f"written: {path}", soft_wrap=True)
+
+
+if __name__ == "__main__":
+    cli.run(main, flags, outlives_console=True)
