@@ -11,8 +11,11 @@ memory and time are estimated by formula, and the output says so. Nothing is tra
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from pathlib import Path
+
+import jax
 
 from gptjax import cli, planning
 from gptjax import config as configs
@@ -22,13 +25,16 @@ from gptjax.data.facts import DataFacts, read_facts
 from gptjax.data.mixture import parse_mixture
 from gptjax.files import write_aside
 from gptjax.forecast.devices import Place, find_place
+from gptjax.forecast.formula import formula_needs
 from gptjax.forecast.hardware import parse_hardware
 from gptjax.forecast.price import parse_price
 from gptjax.forecast.run import Forecast, forecast_run
-from gptjax.forecast.step import compiled_needs
+from gptjax.forecast.step import Needs, compiled_needs
 from gptjax.forecast.table import forecast_table
 from gptjax.model.families import validate_model
+from gptjax.parallel.mesh import AbstractDevices
 from gptjax.paths import output_file
+from gptjax.planning import Plan
 from gptjax.runtime import use_compilation_cache
 from gptjax.settings import Settings, freeze
 from gptjax.terminal import Console
@@ -65,8 +71,7 @@ def main(argv: list[str]) -> None:
     config = freeze(CONFIG.value)
     data, notes = facts_at_hand(config)
     plan = planning.plan(config, data, place.devices)
-    with console.status("compiling the step …"):
-        needs = compiled_needs(plan, place.hardware)
+    place, needs = needs_at(place, plan, console)
     forecast = forecast_run(plan, place, needs, price, notes)
     console.print(forecast_table(forecast))
     write(forecast, files, console)
@@ -81,6 +86,18 @@ def facts_at_hand(config: Settings) -> tuple[DataFacts, tuple[str, ...]]:
         return DataFacts(config.model.vocab_size), ()
     note = f"a vocabulary of {VOCABULARY:,} is assumed, since data.path = {path!r} is not here (or set model.vocab_size)"
     return DataFacts(VOCABULARY), (note,)
+
+
+def needs_at(place: Place, plan: Plan, console: Console) -> tuple[Place, Needs]:
+    """What a step needs there: of the compiled step where its compiler works, otherwise by formula, and why."""
+    if isinstance(place.devices, AbstractDevices):
+        return place, formula_needs(plan)
+    try:
+        with console.status("compiling the step …"):
+            return place, compiled_needs(plan, place.hardware)
+    except jax.errors.JaxRuntimeError as error:
+        why = f"the compiler refused the step ({' '.join(str(error).split())[:160]})"
+        return dataclasses.replace(place, why_not=why), formula_needs(plan)
 
 
 def write(forecast: Forecast, files: dict[str, Path], console: Console) -> None:

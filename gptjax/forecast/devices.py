@@ -53,6 +53,7 @@ def find_place(name: str, count: int | None) -> Place:
     if hardware.target is None:
         return Place(hardware, count, abstract, f"XLA does not compile for {hardware.kind} on this machine")
     os.environ.setdefault(WITHOUT_DRIVER, "1")
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # the plug-in says that there is no driver
     try:
         topology = topologies.get_topology_desc(
             platform="cuda", target_config=target_config(hardware), topology=f"1x1x{count}"
