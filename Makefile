@@ -63,7 +63,7 @@ aot:             ## check training steps compiled for eight GPUs, without a GPU;
 	.venv-aot/bin/pip install --quiet --disable-pip-version-check --editable '.[dev]'
 	version=$$(.venv-aot/bin/python -c 'import jax; print(jax.__version__)') && .venv-aot/bin/pip install --quiet \
 	  --disable-pip-version-check --no-deps jax-cuda12-plugin==$$version jax-cuda12-pjrt==$$version nvidia-cudnn-cu12
-	JAX_DISABLE_MOST_OPTIMIZATIONS=0 .venv-aot/bin/python -m pytest -m aot tests/experiments/ahead_of_time
+	JAX_DISABLE_MOST_OPTIMIZATIONS=0 .venv-aot/bin/python -m pytest -m aot tests/experiments/ahead_of_time tests/forecast
 
 test-parity:     ## tests against PyTorch and transformers, in a separate environment
 	$(PYTHON) -m venv .venv-parity

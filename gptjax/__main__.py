@@ -12,6 +12,7 @@ from gptjax.terminal import set_up_streams
 
 COMMANDS = {
     "prepare": "turns text, web pages, code, books or papers into tokens",
+    "plan": "says what a run needs before it starts: memory, time, price, loss",
     "train": "trains a model; resumes after a stop or a crash",
     "sample": "writes text with a trained model",
     "evaluate": "evaluates a trained model on tasks and texts, and compares runs by their scores",

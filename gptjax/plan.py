@@ -84,7 +84,9 @@ def facts_at_hand(config: Settings) -> tuple[DataFacts, tuple[str, ...]]:
         return read_facts(config.data, make_objective(config).windows), ()
     if config.model.vocab_size:
         return DataFacts(config.model.vocab_size), ()
-    note = f"a vocabulary of {VOCABULARY:,} is assumed, since data.path = {path!r} is not here (or set model.vocab_size)"
+    note = (
+        f"a vocabulary of {VOCABULARY:,} is assumed, since data.path = {path!r} is not here (or set model.vocab_size)"
+    )
     return DataFacts(VOCABULARY), (note,)
 
 
@@ -104,6 +106,10 @@ def write(forecast: Forecast, files: dict[str, Path], console: Console) -> None:
     if "json" in files:
         with write_aside(files["json"]) as out:
             out.write((json.dumps(forecast.to_json(), indent=2) + "\n").encode())
+    if "plot" in files:
+        from gptjax.forecast.picture import draw  # imported late because matplotlib is slow to import
+
+        draw(forecast, files["plot"])
     for path in files.values():
         console.print(f"written: {path}", soft_wrap=True)
 

@@ -72,7 +72,7 @@ def _here(count: int | None) -> Place:
         return Place(_processor(len(devices)), len(devices), devices)
     kind = devices[0].device_kind
     for hardware in DEVICES:
-        if kind == hardware.kind or hardware.kind.split()[1] in kind.split() and hardware.platform == "gpu":
+        if kind == hardware.kind or (hardware.platform == "gpu" and hardware.kind.split()[1] in kind.split()):
             return Place(dataclasses.replace(hardware, kind=kind), len(devices), devices)
     raise ConfigError(f"--hardware=this: {kind!r} is in no table; name the nearest of {', '.join(BY_NAME)} instead")
 

@@ -21,7 +21,7 @@ from gptjax.forecast.kernels import Kernel
 from gptjax.forecast.memory import Memory, bytes_on_device, state_bytes
 from gptjax.forecast.step import Needs
 from gptjax.model.feedforward import is_gated
-from gptjax.model.parameters import Parameter, stack_sizes
+from gptjax.model.parameters import stack_sizes
 from gptjax.parallel.mesh import AXES, batch_devices
 from gptjax.parallel.pipeline import schedule_of
 from gptjax.parallel.traffic import Collective
@@ -120,7 +120,7 @@ def _kept(remat: str, layers: str, shape: _Shape) -> tuple[float, float]:
     """(elements per token and layer that wait for the backward pass on the device, on the host)."""
     products = shape.of_products
     everything = products + 2 * shape.stream + (ALL_KEPT - (2 if shape.gated else 1)) * shape.feedforward
-    everything += (IN_LOOP * shape.stream if layers == "scan" else shape.gated * shape.feedforward)
+    everything += IN_LOOP * shape.stream if layers == "scan" else shape.gated * shape.feedforward
     return {
         "none": (everything, 0.0),
         "dots": (products, 0.0),
@@ -134,7 +134,7 @@ def _kept(remat: str, layers: str, shape: _Shape) -> tuple[float, float]:
 def _gathered(plan: Plan) -> int:
     """Bytes of parameters that are gathered or rounded at a time: the output layer, and two layers."""
     total = 0
-    for parameter, leaf in _leaves(plan):
+    for parameter in jax.tree.leaves(plan.trainer.declared):
         size = B * parameter.size / plan.mesh.shape["tensor"] / parameter.stack.get("experts", 1)
         layers = parameter.stack.get("layers", 0)
         if layers:
@@ -144,10 +144,6 @@ def _gathered(plan: Plan) -> int:
     return total
 
 
-def _leaves(plan: Plan) -> Iterator[tuple[Parameter, jax.ShapeDtypeStruct]]:
-    return zip(jax.tree.leaves(plan.trainer.declared), jax.tree.leaves(plan.abstract_state.params), strict=True)
-
-
 # --- work ------------------------------------------------------------------------------------------------------------
 
 
@@ -155,7 +151,7 @@ def _kernels(plan: Plan, shape: _Shape) -> Iterator[Kernel]:
     model, tokens, times = plan.config.model, shape.tokens, shape.micro_batches
     idle = 1 / (1 - schedule_of(plan.config.mesh, plan.mesh).bubble)  # a pipeline's stages compute then, too
     eight = model.matmul == "fp8"
-    for parameter, leaf in _leaves(plan):
+    for parameter in jax.tree.leaves(plan.trainer.declared):
         if parameter.kind != "matrix" and not parameter.tied:
             continue
         inputs, outputs = (math.prod(side.values()) for side in (parameter.inputs, parameter.outputs))
@@ -164,16 +160,20 @@ def _kernels(plan: Plan, shape: _Shape) -> Iterator[Kernel]:
         active = parameter.active or 1
         of_layer = "layers" in parameter.stack
         members = members / plan.mesh.shape["pipeline"] if of_layer else members
-        again = shape.again if of_layer and "mlp" not in parameter.inputs else 1  # a layer's last product is not repeated
+        again = (
+            shape.again if of_layer and "mlp" not in parameter.inputs else 1
+        )  # a layer's last product is not repeated
         passes = (2 + again) * times * members * (idle if of_layer else 1)
         moved = B * (tokens * active * (inputs + outputs / tensor) + inputs * outputs / tensor)
         flops = 2.0 * tokens * active * inputs * outputs / tensor
         yield Kernel("product", flops, eight and of_layer, moved, round(passes))
     counted = plan.flops_per_token["causal"] - 6.0 * plan.parameters.multiplied
-    per_layer = counted * tokens 
+    per_layer = counted * tokens
     per_layer /= plan.mesh.shape["tensor"] * shape.layers * plan.mesh.shape["pipeline"]
     attention = per_layer * (ATTENTION + (shape.again - 1) / 3)
-    yield Kernel("attention", attention / 3, False, 4 * B * tokens * shape.heads, round(3 * shape.layers * times * idle))
+    yield Kernel(
+        "attention", attention / 3, False, 4 * B * tokens * shape.heads, round(3 * shape.layers * times * idle)
+    )
     moved = MOVED * tokens * shape.of_products / 8
     yield Kernel("other", 0.0, False, moved, round(8 * shape.layers * times * idle))
     yield Kernel("other", 0.0, False, MOVED * tokens * shape.vocabulary / 4, 4 * times)
@@ -185,7 +185,11 @@ def _collectives(plan: Plan, shape: _Shape) -> Iterator[Collective]:
     """What the mesh's axes send, by the forms that XLA gives it: bfloat16 parts of parameters and activations."""
     mesh, times = plan.mesh.shape, shape.micro_batches
     layers = shape.layers
-    local = sum(B * parameter.size for parameter, _ in _leaves(plan)) / mesh["tensor"] / mesh["pipeline"]
+    local = (
+        sum(B * parameter.size for parameter in jax.tree.leaves(plan.trainer.declared))
+        / mesh["tensor"]
+        / mesh["pipeline"]
+    )
     if mesh["fsdp"] > 1:
         group = _group(plan, "fsdp")
         part = round(local / max(layers, 1))
@@ -206,11 +210,16 @@ def _collectives(plan: Plan, shape: _Shape) -> Iterator[Collective]:
         yield Collective("all-to-all", moved, _group(plan, "context"), round((1 + shape.again) * layers * times))
     if mesh["expert"] > 1:
         used = plan.config.model.experts_per_token
-        yield Collective("all-to-all", stream * used, _group(plan, "expert"), round(2 * (1 + shape.again) * layers * times))
+        yield Collective(
+            "all-to-all", stream * used, _group(plan, "expert"), round(2 * (1 + shape.again) * layers * times)
+        )
     if mesh["pipeline"] > 1:
         schedule = schedule_of(plan.config.mesh, plan.mesh)
         yield Collective(
-            "collective-permute", stream // schedule.microbatches, _group(plan, "pipeline")[:2], 2 * schedule.ticks * times
+            "collective-permute",
+            stream // schedule.microbatches,
+            _group(plan, "pipeline")[:2],
+            2 * schedule.ticks * times,
         )
 
 

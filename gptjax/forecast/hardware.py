@@ -15,8 +15,8 @@ from gptjax.training.hardware import peak_flops_per_device
 
 GB = 1e9  # bytes per second
 MOST_DEVICES = 65_536
-NVLINK = {3: 300 * GB, 4: 450 * GB, 5: 900 * GB}  # generation → bytes/s that a GPU sends; half of what both ways add to
-PCIE = {4: 32 * GB, 5: 64 * GB}  # generation → bytes/s one way, 16 lanes
+NVLINK = {3: 300, 4: 450, 5: 900}  # generation → GB/s that a GPU sends; datasheets add both ways
+PCIE = {4: 32, 5: 64}  # generation → GB/s one way, 16 lanes
 
 
 @dataclasses.dataclass(frozen=True)
@@ -77,65 +77,55 @@ class Hardware:
         return peak_flops_per_device(self.kind, dtype)
 
 
-def _gpu(name: str, kind: str, *figures: float, per_node: int, watts: float, source: str, target: Target) -> Hardware:
-    memory, bandwidth, link, network = figures
-    return Hardware(name, kind, "gpu", memory, bandwidth, link, network, per_node, watts, source, target)
-
-
-def _tpu(name: str, kind: str, *figures: float, per_node: int, source: str) -> Hardware:
-    memory, bandwidth, link = figures
-    return Hardware(name, kind, "tpu", memory, bandwidth, link, 3.125 * GB, per_node, None, source)
-
-
 MIB, GIB = 2**20, 2**30
-_A100 = dict(capability=(8, 0), cores=108, units=64, clock=1.41, cache=40 * MIB, shared=164, threads=2048)
-_H100 = dict(capability=(9, 0), cores=132, units=128, clock=1.98, cache=50 * MIB, shared=228, threads=2048)
-_NODE = "NVIDIA's datasheet; nodes as DGX, one network card per GPU"
-_CARD = "NVIDIA's datasheet; memory as nvidia-smi reports it; PCIe alone, 100 Gbit/s of network per node"
+_A100 = Target((8, 0), cores=108, units=64, clock=1.41, cache=40 * MIB, shared=164, threads=2048)
+_HOPPER = Target((9, 0), cores=132, units=128, clock=1.98, cache=50 * MIB, shared=228, threads=2048)
+_B200 = Target((10, 0), cores=148, units=128, clock=1.965, cache=126 * MIB, shared=228, threads=2048)
+_L40S = Target((8, 9), cores=142, units=128, clock=2.52, cache=96 * MIB, shared=100, threads=1536)
+_A10 = Target((8, 6), cores=72, units=128, clock=1.695, cache=6 * MIB, shared=100, threads=1536)
+_RTX4090 = Target((8, 9), cores=128, units=128, clock=2.52, cache=72 * MIB, shared=100, threads=1536)
+_RTX5090 = Target((12, 0), cores=170, units=128, clock=2.407, cache=96 * MIB, shared=100, threads=1536)
+
+_NODE = "NVIDIA's datasheet, memory as the device reports it; nodes as DGX, one network card per GPU"
+_CARD = "NVIDIA's datasheet, memory as nvidia-smi reports it; PCIe alone, 100 Gbit/s of network per node is assumed"
 _POD = "Google's TPU system architecture pages; 25 Gbit/s of network per chip between slices is assumed"
 
-# Memory of A100, H100, H200 and B200 is what the devices report to XLA. Network: 200 (A100) or 400 Gbit/s per GPU.
-DEVICES: tuple[Hardware, ...] = (
-    _gpu(
-        *("A100-40", "NVIDIA A100-SXM4-40GB", 42_331_013_120, 1555 * GB, NVLINK[3], 25 * GB),
-        **dict(per_node=8, watts=400, source=_NODE, target=Target(**_A100)),
-    ),
-    _gpu(
-        *("A100-80", "NVIDIA A100-SXM4-80GB", 84_987_740_160, 2039 * GB, NVLINK[3], 25 * GB),
-        **dict(per_node=8, watts=400, source=_NODE, target=Target(**_A100)),
-    ),
-    _gpu(
-        *("H100", "NVIDIA H100 80GB HBM3", 84_942_979_072, 3352 * GB, NVLINK[4], 50 * GB),
-        **dict(per_node=8, watts=700, source=_NODE, target=Target(**_H100)),
-    ),
-    _gpu(
-        *("H200", "NVIDIA H200", 151_397_597_184, 4800 * GB, NVLINK[4], 50 * GB),
-        **dict(per_node=8, watts=700, source=_NODE, target=Target(**_H100)),
-    ),
-    _gpu(
-        *("B200", "NVIDIA B200", 191_514_411_008, 7672 * GB, NVLINK[5], 50 * GB),
-        **dict(per_node=8, watts=1000, source=_NODE, target=Target((10, 0), 148, 128, 1.965, 126 * MIB, 228, 2048)),
-    ),
-    _gpu(
-        *("L40S", "NVIDIA L40S", 46_068 * MIB, 864 * GB, PCIE[4], 12.5 / 8 * GB),
-        **dict(per_node=8, watts=350, source=_CARD, target=Target((8, 9), 142, 128, 2.52, 96 * MIB, 100, 1536)),
-    ),
-    _gpu(
-        *("A10", "NVIDIA A10", 23_028 * MIB, 600 * GB, PCIE[4], 12.5 / 4 * GB),
-        **dict(per_node=4, watts=150, source=_CARD, target=Target((8, 6), 72, 128, 1.695, 6 * MIB, 100, 1536)),
-    ),
-    _gpu(
-        *("RTX4090", "NVIDIA GeForce RTX 4090", 24_564 * MIB, 1008 * GB, PCIE[4], 12.5 / 4 * GB),
-        **dict(per_node=4, watts=450, source=_CARD, target=Target((8, 9), 128, 128, 2.52, 72 * MIB, 100, 1536)),
-    ),
-    _gpu(
-        *("RTX5090", "NVIDIA GeForce RTX 5090", 32_607 * MIB, 1792 * GB, PCIE[5], 12.5 / 4 * GB),
-        **dict(per_node=4, watts=575, source=_CARD, target=Target((12, 0), 170, 128, 2.407, 96 * MIB, 100, 1536)),
-    ),
-    _tpu("v5e", "TPU v5 lite", 16 * GIB, 819 * GB, 100 * GB, per_node=256, source=_POD),
-    _tpu("v5p", "TPU v5", 95 * GIB, 2765 * GB, 300 * GB, per_node=8960, source=_POD),
-    _tpu("v6e", "TPU v6 lite", 32 * GIB, 1640 * GB, 200 * GB, per_node=256, source=_POD),
+# name, kind, platform, memory, bandwidth, link, network, devices per node, watts, source
+_ROWS: tuple[tuple, ...] = (
+    ("A100-40", "NVIDIA A100-SXM4-40GB", "gpu", 42_331_013_120, 1555, NVLINK[3], 25, 8, 400, _NODE, _A100),
+    ("A100-80", "NVIDIA A100-SXM4-80GB", "gpu", 84_987_740_160, 2039, NVLINK[3], 25, 8, 400, _NODE, _A100),
+    ("H100", "NVIDIA H100 80GB HBM3", "gpu", 84_942_979_072, 3352, NVLINK[4], 50, 8, 700, _NODE, _HOPPER),
+    ("H200", "NVIDIA H200", "gpu", 151_397_597_184, 4800, NVLINK[4], 50, 8, 700, _NODE, _HOPPER),
+    ("B200", "NVIDIA B200", "gpu", 191_514_411_008, 7672, NVLINK[5], 50, 8, 1000, _NODE, _B200),
+    ("L40S", "NVIDIA L40S", "gpu", 46_068 * MIB, 864, PCIE[4], 12.5 / 8, 8, 350, _CARD, _L40S),
+    ("A10", "NVIDIA A10", "gpu", 23_028 * MIB, 600, PCIE[4], 12.5 / 4, 4, 150, _CARD, _A10),
+    ("RTX4090", "NVIDIA GeForce RTX 4090", "gpu", 24_564 * MIB, 1008, PCIE[4], 12.5 / 4, 4, 450, _CARD, _RTX4090),
+    ("RTX5090", "NVIDIA GeForce RTX 5090", "gpu", 32_607 * MIB, 1792, PCIE[5], 12.5 / 4, 4, 575, _CARD, _RTX5090),
+    ("v5e", "TPU v5 lite", "tpu", 16 * GIB, 819, 100, 3.125, 256, None, _POD, None),
+    ("v5p", "TPU v5", "tpu", 95 * GIB, 2765, 300, 3.125, 8960, None, _POD, None),
+    ("v6e", "TPU v6 lite", "tpu", 32 * GIB, 1640, 200, 3.125, 256, None, _POD, None),
 )
+
+
+def _hardware(
+    name: str,
+    kind: str,
+    platform: str,
+    memory: float,
+    bandwidth: float,
+    link: float,
+    network: float,
+    per_node: int,
+    watts: float | None,
+    source: str,
+    target: Target | None,
+) -> Hardware:
+    """bandwidth, link, network: in GB per second."""
+    rates = (GB * bandwidth, GB * link, GB * network)
+    return Hardware(name, kind, platform, memory, *rates, per_node, watts, source, target)
+
+
+DEVICES: tuple[Hardware, ...] = tuple(_hardware(*row) for row in _ROWS)
 BY_NAME = {device.name: device for device in DEVICES}
 HERE = ("cpu", "this")  # the devices of this machine
 _WORDS = re.compile(r"(?:(\d+)\s*[x×*]\s*)?(\S.*?)\s*", re.IGNORECASE)

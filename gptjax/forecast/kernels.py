@@ -12,7 +12,7 @@ from gptjax.forecast.program import Array, Operation, Program, arrays_of, bytes_
 from gptjax.parallel.compiled import known, product_flops
 from gptjax.parallel.traffic import KINDS
 
-# Instructions that run no kernel of their own: names of what is there, control flow, the network, and ends of transfers.
+# Instructions without a kernel of their own: names of what is there, control flow, transfers between devices.
 _FREE = {"parameter", "constant", "tuple", "get-tuple-element", "bitcast", "after-all", "partition-id", "replica-id"}
 _FREE |= {"optimization-barrier", "while", "conditional", "call", *KINDS, *(f"{kind}-start" for kind in KINDS)}
 _SLICES = {"dynamic-slice", "slice", "gather"}
@@ -43,7 +43,7 @@ def kernels_of(program: Program) -> list[Kernel]:
     Raises:
       ValueError: a loop does not say how often it runs.
     """
-    every: collections.Counter[tuple] = collections.Counter()
+    every: collections.Counter[tuple[str, float, bool, float]] = collections.Counter()
     for operation, peers, times in _run(program, program.entry, 1):
         flops, float8 = _products(program, operation, peers)
         attention = _attention(operation, peers)
@@ -51,7 +51,7 @@ def kernels_of(program: Program) -> list[Kernel]:
         moved = _bytes(program, operation, peers)
         if flops or attention or moved:
             every[kind, flops + attention, float8, moved] += times
-    return [Kernel(*figures, times) for figures, times in every.items()]
+    return [Kernel(*alike, times=times) for alike, times in every.items()]
 
 
 def _run(program: Program, name: str, times: int) -> Iterator[tuple[Operation, Mapping[str, Operation], int]]:

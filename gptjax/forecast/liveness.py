@@ -53,7 +53,7 @@ def _peak(
     """
     operations = program.computations[name]
     values: dict[str, object] = {}
-    for number, operation in enumerate(operations):
+    for operation in operations:
         values[operation.name] = _value(operation, values, arguments)
     last = _last_uses(operations, values)
     root = values[operations[-1].name]

@@ -1,15 +1,15 @@
 """The memory of one device in a training step, by what it holds.
 
-Parameters and optimizer are exact: the bytes of their arrays by their shardings. The total is the compiler's: arguments,
-results that take no argument's place, and temporary arrays. The temporary ones are divided by what is alive when they
-are the most (liveness.py), each array by these rules, in this order:
+Parameters and optimizer are exact: the bytes of their arrays by their shardings. The total is the compiler's:
+arguments, results that take no argument's place, and temporary arrays. The temporary ones are divided by what is alive
+when they are the most (liveness.py), each array by these rules, in this order:
 
-  logits       it has an axis as long as the vocabulary, and is not shaped like a parameter
-  gradients    it is shaped like a parameter, its layer's part or its matrix, and either the backward pass sums it, or it
-               is an array in which sums over layers, chunks or micro-batches are collected
-  activations  it is not shaped like a parameter, and the forward pass made it, or its repetition in the backward pass
-  workspace    all else: parameters gathered or rounded, what the backward pass hands from layer to layer, the batch, what
-               is sent, and what the compiler adds to place and align
+  gradients    it is shaped like a parameter, its layer's part or its matrix, and either the backward pass sums it, or
+               sums over layers, chunks or micro-batches are collected in it
+  logits       it is not shaped like a parameter and has an axis as long as the vocabulary
+  activations  neither, and the forward pass made it, or its repetition in the backward pass
+  workspace    all else: parameters gathered or rounded, what the backward pass hands from layer to layer, the batch,
+               what is sent, and what the compiler adds to place and align
 """
 
 from __future__ import annotations

@@ -106,6 +106,7 @@ def _operation(line: str) -> Operation | None:
     found = re.match(r"\s*(?:ROOT )?%([\w.-]+) = ", line)
     if not found:
         return None
+    shape: Shape
     if line[found.end()] == "(":
         end = _closing(line, found.end())
         shape, rest = _tuple(line[found.end() + 1 : end]), line[end + 1 :]

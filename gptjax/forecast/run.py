@@ -28,7 +28,9 @@ FRACTION = "XLA_PYTHON_CLIENT_MEM_FRACTION"  # the share of a GPU's memory that 
 DEFAULT_FRACTION, MOST_FRACTION = 0.75, 0.94  # JAX's own; what drivers and libraries leave
 FORWARD = 1 / 3  # of a step's time: what evaluation takes per token
 SAVE_RATE = 0.21e9  # bytes per second and node to disk, checksums included (experiments/throughput, two CPU cores)
-COPY_RATE = 6e9  # bytes per second and node of the copy for which training stands still (the same)
+# Bytes per second of the copy for which training stands still: of one accelerator to its host, half of what PCIe 4.0
+# has; of a CPU's node from memory to memory (experiments/throughput).
+COPY_RATE = {"gpu": 16e9, "tpu": 16e9, "cpu": 6e9}
 LAW_OBJECTIVE = "next_token"
 
 
@@ -228,7 +230,9 @@ def _run_time(plan: Plan, step: StepTime, checkpoint: Checkpoint, place: Place) 
     per_token = [seconds * FORWARD / plan.tokens_per_step for seconds in step.step]
     evaluated = _times(plan, "evaluation.every") * plan.config.evaluation.tokens
     evaluation = Cases(*(evaluated * seconds for seconds in per_token))
-    stall = checkpoint.saves * checkpoint.bytes / _nodes(place) / COPY_RATE
+    hardware = place.hardware
+    copies = _nodes(place) if hardware.platform == "cpu" else place.count
+    stall = checkpoint.saves * checkpoint.bytes / copies / COPY_RATE[hardware.platform]
     checkpoints = Cases(2 * stall, stall, stall / 2)
     total = Cases(*(sum(parts) for parts in zip(training, evaluation, checkpoints)))
     return RunTime(training, evaluation, checkpoints, total)

@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import jax
+from jax.sharding import Mesh
 
 import gptjax
 from gptjax.config import flatten
@@ -100,6 +101,7 @@ def compiled_needs(plan: Plan, hardware: Hardware) -> Needs:
     if (kept := _read(file)) is not None:
         return kept
     started = time.perf_counter()
+    assert isinstance(plan.mesh, Mesh)
     with jax.set_mesh(plan.mesh):
         compiled = plan.trainer.compile_train_step(plan.abstract_batch)
     seconds = time.perf_counter() - started
@@ -115,7 +117,7 @@ def compiled_needs(plan: Plan, hardware: Hardware) -> Needs:
 
 def read_needs(plan: Plan, compiled: jax.stages.Compiled, seconds: float = 0.0) -> Needs:
     """The figures of a compiled step."""
-    text = compiled.as_text()
+    text = compiled.as_text() or ""
     program = parse_program(text)
     sent = _merged(collectives_of(text, plan.mesh.size))
     memory = memory_of(plan, compiled.memory_analysis(), live_at_peak(program))

@@ -16,7 +16,7 @@ BAR = 24  # columns of the widest bar
 
 
 def forecast_table(forecast: Forecast) -> RenderableType:
-    parts: list[RenderableType] = [Text(_headline(forecast), style="bold"), ""]
+    parts: list[RenderableType] = [Text(headline(forecast), style="bold"), ""]
     for title, rows in (
         ("run", _run_rows(forecast)),
         ("time and price", _time_rows(forecast)),
@@ -27,7 +27,7 @@ def forecast_table(forecast: Forecast) -> RenderableType:
     return Group(*parts)
 
 
-def _headline(forecast: Forecast) -> str:
+def headline(forecast: Forecast) -> str:
     """The answer in a sentence: does it fit, how long does it take, what does it cost."""
     where = f"{forecast.count} × {forecast.hardware}"
     if not forecast.fit.fits:
@@ -37,7 +37,7 @@ def _headline(forecast: Forecast) -> str:
         return f"Fits on {where}."
     time, price = forecast.time.total, ""
     if forecast.cost is not None:
-        price = f" and costs about {forecast.cost.likely:,.2f} {forecast.currency}"
+        price = f", for about {forecast.cost.likely:,.2f} {forecast.currency}"
     return f"Fits on {where} and takes about {duration_text(time.likely)}{price}."
 
 
@@ -91,9 +91,13 @@ def _time_rows(forecast: Forecast) -> dict[str, str]:
     for name, mfu in speed.mfu.items():
         rows[f"MFU, {name}"] = f"{_range(mfu, '{:.1%}'.format)} of {speed.peak_flops / 1e12:,.4g} TFLOP/s"
     beside = [("evaluation", time.evaluation.likely), ("saving", time.checkpoints.likely)]
-    rows["whole run"] = f"{_range(time.total, duration_text)} (" + ", ".join(
-        f"{name} {duration_text(seconds)}" for name, seconds in [("training", time.training.likely), *beside]
-    ) + ")"
+    rows["whole run"] = (
+        f"{_range(time.total, duration_text)} ("
+        + ", ".join(
+            f"{name} {duration_text(seconds)}" for name, seconds in [("training", time.training.likely), *beside]
+        )
+        + ")"
+    )
     if forecast.energy_kwh is not None:
         rows["energy"] = f"{_range(forecast.energy_kwh, '{:,.3g}'.format)} kWh, at the devices' full power"
     if forecast.cost is not None:
@@ -130,7 +134,9 @@ def _memory(forecast: Forecast) -> Group:
         table.add_row("on the host", bytes_text(memory.host), "")
     if fit.device:
         given = bytes_text(fit.available)
-        table.add_row("a device has", bytes_text(fit.device), f"JAX takes {given}" if fit.available < fit.device else "")
+        table.add_row(
+            "a device has", bytes_text(fit.device), f"JAX takes {given}" if fit.available < fit.device else ""
+        )
     lines: list[RenderableType] = [Text("memory per device", style="bold cyan"), table]
     if fit.fits and memory.total > fit.available:
         lines.append(Text(f"it fits with {FRACTION}={_fraction(memory.total / fit.device)}", style="yellow"))

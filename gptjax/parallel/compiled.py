@@ -11,9 +11,7 @@ import re
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
-_CALLED = re.compile(
-    r"\b(?:body|condition|calls|to_apply|called_computations|branch_computations)=(\{[^}]*\}|[^,\s]+)"
-)
+_CALLED = re.compile(r"\b(?:body|condition|calls|to_apply|called_computations|branch_computations)=(\{[^}]*\}|[^,\s]+)")
 _PRODUCT = re.compile(r" = (.*?) (?:dot|custom-call)\(%([\w.-]+)")
 _ARRAY = re.compile(r"\b(?:f|bf|s|u|c)\w+\[([\d,]*)\]")
 

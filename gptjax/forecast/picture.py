@@ -1,0 +1,110 @@
+"""A forecast on one page: memory, a step's time, the run's loss and price."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+
+import matplotlib
+
+matplotlib.use("Agg")
+
+import matplotlib.pyplot as plt
+import numpy as np
+from matplotlib.axes import Axes
+
+from gptjax.files import write_aside
+from gptjax.forecast.memory import PARTS
+from gptjax.forecast.run import Forecast
+from gptjax.forecast.table import headline
+from gptjax.formatting import count_text, duration_text
+from gptjax.scaling.laws import LAWS
+
+GIB = 2**30
+
+
+def draw(forecast: Forecast, path: Path) -> None:
+    """Writes the page as .png, .svg or .pdf, by the name's ending."""
+    figure, ((memory, step), (loss, money)) = plt.subplots(2, 2, figsize=(11.7, 8.3))
+    _memory(memory, forecast)
+    _step(step, forecast)
+    _loss(loss, forecast)
+    _money(money, forecast)
+    for panel in (memory, step, loss, money):
+        panel.spines[["top", "right"]].set_visible(False)
+        panel.tick_params(labelsize=8)
+    how = "from the compiled step" if forecast.source == "compiled" else "by formula"
+    figure.suptitle(f"{headline(forecast)}\n{count_text(forecast.size.parameters)} parameters, {how}", fontsize=11)
+    figure.tight_layout()
+    drawn = io.BytesIO()
+    figure.savefig(drawn, format=path.suffix[1:].lower(), dpi=120)
+    with write_aside(path) as out:
+        out.write(drawn.getvalue())
+    plt.close(figure)
+
+
+def _memory(panel: Axes, forecast: Forecast) -> None:
+    sizes = [getattr(forecast.memory, part) / GIB for part in PARTS]
+    left = 0.0
+    for part, size in zip(PARTS, sizes):
+        panel.barh([0], [size], left=left, label=f"{part}, {size:.2f}")
+        left += size
+    for limit, name in ((forecast.fit.available, "JAX takes"), (forecast.fit.device, "device")):
+        if limit:
+            panel.axvline(limit / GIB, color="black", linewidth=0.8, linestyle=":")
+            panel.text(limit / GIB, 0.42, name, fontsize=7, rotation=90, ha="right", va="top")
+    panel.set(yticks=[], xlabel="GiB per device", title="memory", ylim=(-1.6, 0.5))
+    panel.legend(fontsize=8, loc="lower left", ncols=2, frameon=False)
+
+
+def _step(panel: Axes, forecast: Forecast) -> None:
+    panel.set(title="time of a step", xlabel="milliseconds (line: from fast to slow)")
+    if forecast.step is None:
+        panel.text(0.5, 0.5, "the device's peak is not known", ha="center", transform=panel.transAxes)
+        return
+    names = ("step", "sending", "other", "products")
+    labels = ("whole step", "sending", "memory traffic", "products")
+    for row, name in enumerate(names):
+        cases = getattr(forecast.step, name)
+        panel.barh([row], [1000 * cases.likely], color=f"C{row}")
+        panel.plot([1000 * cases.fast, 1000 * cases.slow], [row, row], color="black", linewidth=1)
+    panel.set_yticks(range(len(names)), labels)
+
+
+def _loss(panel: Axes, forecast: Forecast) -> None:
+    size, tokens = forecast.size.parameters, forecast.tokens
+    ends = sorted((tokens.run, tokens.optimal))
+    every: np.ndarray = np.geomspace(ends[0] / 10, 3 * ends[1], 100)
+    for name, law in LAWS.items():
+        panel.plot(every, law.loss(np.full_like(every, size), every), linewidth=1, label=name)
+    if forecast.loss.loss is not None:
+        panel.plot([tokens.run], [forecast.loss.loss], "ko", label="this run")
+    panel.axvline(tokens.optimal, color="grey", linewidth=0.8, linestyle=":")
+    panel.set(xscale="log", xlabel="tokens (dotted: optimal for this size)", ylabel="nats per token")
+    panel.set_title("loss by published laws, unique tokens")
+    panel.legend(fontsize=8, frameon=False)
+
+
+def _money(panel: Axes, forecast: Forecast) -> None:
+    """Where the time goes, and the price of the run as it proceeds."""
+    panel.axis("off")
+    rows = [("devices", f"{forecast.count} × {forecast.hardware}")]
+    rows += [("mesh", " × ".join(f"{axis} {size}" for axis, size in forecast.mesh.items()) or "one device")]
+    rows += [("tokens", count_text(forecast.tokens.run))]
+    if forecast.speed is not None and forecast.time is not None:
+        rows += [("tokens per second", count_text(forecast.speed.tokens_per_second.likely))]
+        rows += [(f"MFU, {name}", f"{cases.likely:.1%}") for name, cases in forecast.speed.mfu.items()]
+        slow, likely, fast = map(duration_text, forecast.time.total)
+        rows += [("whole run", f"{likely} ({fast} to {slow})")]
+    if forecast.energy_kwh is not None:
+        rows += [("energy", f"{forecast.energy_kwh.likely:,.3g} kWh")]
+    if forecast.cost is not None:
+        slow, likely, fast = (f"{amount:,.2f}" for amount in forecast.cost)
+        rows += [("price", f"{likely} ({fast} to {slow}) {forecast.currency}")]
+    rows += [("checkpoint", f"{forecast.checkpoint.bytes / 1e9:,.2f} GB")]
+    if forecast.loss.loss is not None:
+        rows += [("predicted loss", f"{forecast.loss.loss:.3f} nats per token")]
+    for row, (name, value) in enumerate(rows):
+        height = 0.95 - 0.085 * row
+        panel.text(0.0, height, name, fontsize=9, color="grey", transform=panel.transAxes)
+        panel.text(0.35, height, value, fontsize=9, transform=panel.transAxes)

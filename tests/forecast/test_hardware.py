@@ -1,0 +1,48 @@
+"""The table of devices: what users write, and what XLA's compiler is told."""
+
+import pytest
+
+from gptjax.config import ConfigError
+from gptjax.forecast.hardware import DEVICES, parse_hardware, target_config
+from gptjax.training.hardware import peak_flops_per_device
+
+
+@pytest.mark.parametrize(
+    ("text", "wanted"),
+    [
+        *(
+            ("8xH100", ("H100", 8)),
+            ("h200", ("H200", None)),
+            ("2 x RTX 4090", ("RTX4090", 2)),
+            ("4090", ("RTX4090", None)),
+        ),
+        *(
+            ("A100-80GB", ("A100-80", None)),
+            ("512xTPU v5p", ("v5p", 512)),
+            ("cpu", ("cpu", None)),
+            ("this", ("this", None)),
+        ),
+    ],
+)
+def test_names_are_read_as_users_write_them(text, wanted):
+    assert parse_hardware(text) == wanted
+
+
+@pytest.mark.parametrize("text", ["H300", "8x", "", "0xH100", "99999xH100", "A100"])
+def test_an_unknown_device_is_refused_with_those_that_are_known(text):
+    with pytest.raises(ConfigError, match="--hardware="):
+        parse_hardware(text)
+
+
+@pytest.mark.parametrize("hardware", DEVICES, ids=lambda device: device.name)
+def test_every_device_has_a_peak_and_figures_of_its_size(hardware):
+    peak = peak_flops_per_device(hardware.kind, "bfloat16")
+    assert peak is not None and hardware.peak("bfloat16") == peak
+    assert 1e14 < peak < 3e15 and 1e10 < hardware.memory < 3e11 and 5e11 < hardware.bandwidth < 1e13
+    assert hardware.network < hardware.link < hardware.bandwidth and hardware.source
+    if hardware.platform == "gpu":
+        text = target_config(hardware)
+        assert f'"{hardware.kind}"' in text and f"core_count: {hardware.target.cores}" in text
+    else:
+        with pytest.raises(ValueError, match="no target"):
+            target_config(hardware)
