@@ -227,7 +227,7 @@ def _check_no_command(argument: str) -> None:
     is_flag = argument.startswith("-")  # --sample is a flag of prepare
     if not is_flag and (close := difflib.get_close_matches(argument, COMMANDS, n=1, cutoff=0.75)):
         raise ConfigError(
-            f"unexpected argument {argument!r}: {close[0]} is a command of its own; did you mean {command(close[0])}?"
+            f"unexpected argument {argument!r}: {close[0]} is a separate command; did you mean {command(close[0])}?"
         )
 
 

@@ -254,7 +254,7 @@ RULE_KINDS = ("learning_rate", "weight_decay", "freeze")
 
 # --- Saving, loading, identity --------------------------------------------------------------------
 
-REMEDY = "delete it and give the run's training command again, which writes it anew"
+REMEDY = "delete it and give the run's training command again, which writes a new one"
 
 
 def to_json(config: ConfigDict | Section) -> str:

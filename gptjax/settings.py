@@ -117,7 +117,8 @@ class ModelSettings(Section):
     router_normalized: bool = False  # scale the scores of the experts that a token uses so that they sum to one
     router_scale: Positive = 1.0  # factor for the scores of the experts that a token uses
     router_bias: bool = False  # balance the choices by a bias per expert that has no gradient (DeepSeek-V3)
-    # the most tokens of a row that an expert takes, as a multiple of the mean; it drops later ones; 0: takes all
+    # maximum number of tokens of a row that an expert takes, as a multiple of the mean; later ones are dropped; 0: no
+    # limit
     expert_capacity: NotNegative = 0.0
     # how rows are multiplied with their experts' matrices (model/grouped_products.py)
     expert_products: Literal["auto", "loop", "gathered", "ragged"] = "auto"
@@ -145,17 +146,17 @@ class ModelSettings(Section):
     rope_attention_factor: NotNegative = 0.0  # yarn, longrope: factor for cosines and sines; 0: the published formula
     rope_truncate: bool = True  # yarn: round the bounds between kept and stretched features to whole numbers
     qk_norm: bool = False  # normalize queries and keys
-    qk_norm_over: Literal["head", "projection"] = "head"  # normalize each head by itself, or all heads together
+    qk_norm_over: Literal["head", "projection"] = "head"  # normalize each head separately, or all heads together
     attention_scale: NotNegative = 0.0  # factor for products of queries and keys; 0: 1 / sqrt(head width)
-    attention_softcap: NotNegative = 0.0  # squashes attention's logits to within ±this (not by cudnn); 0: off
-    attention_sinks: bool = False  # an additional key per head, with a learned logit and no value (not by cudnn)
+    attention_softcap: NotNegative = 0.0  # squashes attention's logits to within ±this (not with cudnn); 0: off
+    attention_sinks: bool = False  # an additional key per head, with a learned logit and no value (not with cudnn)
     window: Natural = 0  # keys that a token sees in a sliding-window layer, including its own; 0: no such layers
     window_pattern: str = "L"  # repeated over the layers; S: sliding window, L: full context, N: full, without rope
     bias: str = "none"  # none | all | where biases are added: qkv, output, feedforward, norm, joined by '+'
     tied_embeddings: bool = True  # the output layer uses the matrix of the token embedding
     logit_softcap: NotNegative = 0.0  # squashes the logits to within ±this; 0: off
     dropout: BelowOne = 0.0  # fraction of embeddings and residual branches set to zero in training
-    attention_dropout: BelowOne = 0.0  # fraction of attention probabilities set to zero in training (not by cudnn)
+    attention_dropout: BelowOne = 0.0  # fraction of attention probabilities set to zero in training (not with cudnn)
     # initial values of matrices; residual_scaled: smaller at the end of each residual branch; zero: zero there
     initialization: Literal["normal", "residual_scaled", "zero"] = "residual_scaled"
     initialization_std: Positive = 0.02  # standard deviation of initial weights
@@ -164,7 +165,7 @@ class ModelSettings(Section):
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"  # compute dtype (parameters are float32)
     # how blocks multiply matrices in training: numbers of that type, or rounded to 8-bit floats (model/float8.py)
     matmul: Literal["dtype", "fp8"] = "dtype"
-    # scan: one compiled loop over the layers; unroll: each is compiled by itself; auto: unroll up to 32 layers
+    # scan: one compiled loop over the layers; unroll: each is compiled separately; auto: unroll up to 32 layers
     layers: Literal["auto", "scan", "unroll"] = "auto"
     # recompute activations to save memory: all except matrix products and attention (dots), except attention, or all
     # (full); offload_dots, offload_inputs: as dots and full, with what is kept in the host's memory
@@ -202,7 +203,7 @@ class OptimizerSettings(Section):
     # how first moments (and momentum) and second moments are stored (training/moments.py)
     first_moment_dtype: Literal["float32", "bfloat16", "int8"] = "float32"
     second_moment_dtype: Literal["float32", "bfloat16", "int8"] = "float32"  # of AdamW
-    memory: Literal["device", "host"] = "device"  # where its state is between two updates
+    memory: Literal["device", "host"] = "device"  # where the optimizer's state is kept between two updates
     # (regex on the parameter path, learning_rate | weight_decay | freeze, factor or bool), …; 'layers/3/.*' is layer 3
     rules: tuple[Rule, ...] = ()
 
@@ -228,7 +229,7 @@ class TrainingSettings(Section):
     mask_kind: Literal["bert", "plain"] = "bert"
     duration: Interval = "2000 steps"  # length of the run: "2000 steps", "300M tokens" or "2 epochs"
     batch_size: Count = 32  # sequences per optimizer step, over all devices
-    gradient_accumulation_steps: Count = 1  # micro-batches per batch, computed one after the other
+    gradient_accumulation_steps: Count = 1  # micro-batches per batch, computed one after another
     loss_chunk: Natural = 0  # tokens per device whose logits are in memory at once; 0: all
     label_smoothing: BelowOne = 0.0  # share of each target's probability that is spread over all tokens, in training
     z_loss: NotNegative = 0.0  # weight of the squared log of the softmax denominator; 0: off
@@ -253,18 +254,19 @@ class MeshSettings(Section):
     tensor: int = 1  # devices that attention heads and feed-forward columns are divided over
     context: int = 1  # devices that each sequence is divided over
     expert: int = 1  # devices that a batch and the experts of a mixture are divided over
-    # how tokens and divided experts meet (parallel/expert.py); auto: by the way that sends fewer bytes
+    # how tokens are sent to divided experts (parallel/expert.py); auto: the way that sends fewer bytes
     expert_exchange: Literal["auto", "ring", "all_to_all"] = "auto"
     pipeline: int = 1  # devices that the layers are divided over, and a batch before and after them
-    pipeline_microbatches: Natural = 0  # parts of a batch that flow through the pipeline; 0: one for each of its stages
+    pipeline_microbatches: Natural = 0  # micro-batches that pass through the pipeline; 0: one for each of its stages
     # how attention works on divided sequences (parallel/context.py); auto: all_to_all if there are enough heads
     context_attention: Literal["auto", "all_to_all", "ring"] = "auto"
-    pipeline_repeats: Count = 1  # groups of layers on each stage; a micro-batch goes round the stages this many times
+    # Groups of layers on each stage; a micro-batch passes through the stages this many times.
+    pipeline_repeats: Count = 1
 
 
 @dataclasses.dataclass(frozen=True)
 class CheckpointSettings(Section):
-    every: Interval = "500 steps"  # from one save to the next, in steps, tokens, epochs or percent of the run
+    every: Interval = "500 steps"  # interval between saves, in steps, tokens, epochs or percent of the run
     keep_latest: Count = 2  # how many of the newest checkpoints to keep
     keep_best: Natural = 1  # how many checkpoints with the best validation score to keep
     keep_every: OptionalInterval = ""  # "10000 steps": keep every 10,000th step's checkpoint forever; "": none
@@ -272,7 +274,7 @@ class CheckpointSettings(Section):
 
 @dataclasses.dataclass(frozen=True)
 class EvaluationSettings(Section):
-    every: OptionalInterval = "250 steps"  # from one evaluation to the next; "": never evaluate
+    every: OptionalInterval = "250 steps"  # interval between evaluations; "": never evaluate
     tokens: Natural = 163_840  # tokens of the validation split to score, chosen by a fixed seed; 0: all of it
     sample_every: OptionalInterval = ""  # "500 steps": how often to write a sample text into samples/; "": never
     sample_prompt: str = "\n"  # the text that a sample continues; "": start a new document
@@ -284,7 +286,7 @@ class EvaluationSettings(Section):
 
 @dataclasses.dataclass(frozen=True)
 class LoggingSettings(Section):
-    every: Interval = "10 steps"  # from one line on the console, and row of metrics.jsonl, to the next
+    every: Interval = "10 steps"  # interval between lines on the console and rows of metrics.jsonl
     tensorboard: bool = True  # also write TensorBoard's files into the run's folder
     wandb: str = ""  # Weights & Biases project that also gets all metrics (needs 'gptjax[wandb]'); "": none
     plots: bool = True  # draw the losses into the folder plots/ of the run at the end

@@ -54,8 +54,8 @@ def test_versions_and_user_errors():
 @pytest.mark.parametrize(
     "arguments, said",
     [
-        (["prepare", "trace", "--workdir=w"], "'trace': trace is a command of its own; did you mean "),
-        (["train", "smaple"], "'smaple': sample is a command of its own; did you mean "),
+        (["prepare", "trace", "--workdir=w"], "'trace': trace is a separate command; did you mean "),
+        (["train", "smaple"], "'smaple': sample is a separate command; did you mean "),
         (["--workdir=w", "train"], "error: --workdir=w: options follow the command; did you mean gptjax train --work"),
     ],
 )

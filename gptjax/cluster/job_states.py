@@ -76,7 +76,7 @@ def cancel(job: submitit.Job) -> None:
     try:
         job.cancel()
     except (OSError, subprocess.SubprocessError) as error:
-        logging.warning("job %s cannot be cancelled (%s): it has ended already, or it goes on", job.job_id, error)
+        logging.warning("job %s cannot be cancelled (%s): it has already ended, or it continues", job.job_id, error)
 
 
 def use_job_states() -> None:

@@ -105,7 +105,7 @@ class ClassifierFamily(ReadingFamily):
         body, pooling = _body_family(config_model), config_model.pooling
         if pooling == "auto":
             pooling = "mean" if "masked" in body.objectives else "last"
-        settings = body.resolve(config_model, **{**facts, "packed": True})  # padding is a segment of its own
+        settings = body.resolve(config_model, **{**facts, "packed": True})  # padding is a separate segment
         return dataclasses.replace(settings, pooling=pooling)
 
     @property

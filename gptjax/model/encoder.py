@@ -36,7 +36,7 @@ class EncoderFamily(ReadingFamily):
 
     @classmethod
     def resolve(cls, config_model: Any, *, vocab_size: int, packed: bool = False, **facts: Any) -> ModelSettings:
-        # Padding is a segment of its own, so batches always carry segments.
+        # Padding is a separate segment, so batches always have segments.
         return super().resolve(config_model, vocab_size=vocab_size + 1, packed=True, **facts)
 
     def module(self, placement: Placement = ONE_DEVICE) -> Decoder:

@@ -233,7 +233,7 @@ def _flow(turn: Callable[..., tuple[Array, Any]], x_kbTD: Array, schedule: Sched
         conveyor = lax.dynamic_update_index_in_dim(conveyor, carried, slot, 0)
         return (conveyor, lax.ppermute(y_bTD, AXIS, forward), waiting), statistics
 
-    # An idle stage computes with rows of its own: these are finite numbers, and nothing reads the result.
+    # An idle stage computes with its own rows: these are finite numbers, and nothing reads the result.
     waiting = jnp.broadcast_to(x_kbTD[0], (delay if schedule.repeats > 1 else 0, *x_kbTD.shape[1:]))
     (conveyor, _, _), statistics = lax.scan(tick, (x_kbTD, x_kbTD[0], waiting), jnp.arange(schedule.ticks))
     return jnp.roll(conveyor, -last, axis=0), statistics

@@ -2,7 +2,7 @@
 
 JAX's client aborts its process, with a C++ stack, as soon as the connection to the service breaks, and no Python code
 can prevent that. With this relay in between, the connection does not break, and `member.py` detects and reports that
-process 0 is gone. The relay is a process of its own, since the client may hold Python's lock while it waits for an
+process 0 is gone. The relay is a separate process, since the client may hold Python's lock while it waits for an
 answer.
 
 It prints the port on 127.0.0.1 where it waits for the client. It ends when its standard input closes, which is when its

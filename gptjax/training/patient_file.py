@@ -29,7 +29,9 @@ class PatientFile:
         except OSError as error:
             if not self._refused:
                 logging.error(
-                    "cannot write %s (%s): its rows are kept in memory, the run goes on", self._path, error.strerror
+                    "cannot write %s (%s): its rows are kept in memory, the run continues",
+                    self._path,
+                    error.strerror,
                 )
             self._refused = True
         else:

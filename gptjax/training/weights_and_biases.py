@@ -74,4 +74,4 @@ class WandbWriter:
             act(*arguments, **named)
         except Exception as error:  # any error: a failed upload must not end the run
             self._run = None
-            logging.error("Weights & Biases gets no more data, the run goes on: cannot %s (%s)", what, error)
+            logging.error("Weights & Biases gets no more data, and the run continues: cannot %s (%s)", what, error)

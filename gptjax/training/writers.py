@@ -68,7 +68,7 @@ def write_whole(path: Path, text: str) -> None:
         with write_aside(path) as file:
             file.write(text.encode())
     except OSError as error:
-        logging.error("cannot write %s (%s): the run goes on without it", path, error.strerror)
+        logging.error("cannot write %s (%s): the run continues without it", path, error.strerror)
 
 
 class JsonLinesWriter:

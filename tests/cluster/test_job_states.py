@@ -52,7 +52,7 @@ def test_work_continues_if_a_lost_drivers_jobs_cannot_be_cancelled(failing_scanc
     (tmp_path / JOBS_FILE).write_text('["17_0", "17_1"]')
     JobTasks("slurm", tmp_path, 0, {})
     assert failing_scancel.read_text().split() == ["17_0", "17_1"]
-    assert "job 17_1 cannot be cancelled" in caplog.text and "it has ended already, or it goes on" in caplog.text
+    assert "job 17_1 cannot be cancelled" in caplog.text and "it has already ended, or it continues" in caplog.text
 
 
 def test_a_sweep_stops_if_its_jobs_cannot_be_cancelled(failing_scancel, tmp_path, caplog, monkeypatch):

@@ -78,7 +78,7 @@ def test_its_failure_is_logged_once_and_the_run_continues(tmp_path, monkeypatch,
     said = []
     monkeypatch.setattr(weights_and_biases.logging, "error", lambda message, *values: said.append(message % values))
     write_run(tmp_path)
-    assert len(said) == 1 and "the run goes on" in said[0] and "no network" in said[0]
+    assert len(said) == 1 and "the run continues" in said[0] and "no network" in said[0]
     assert [row["step"] for row in read_metrics(tmp_path / FILE_NAME)] == [1, 2, 3]
 
 

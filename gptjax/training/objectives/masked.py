@@ -83,5 +83,5 @@ def _check_room_for_mask(vocab_size: int, tokens_of_text: int) -> None:
     if vocab_size <= tokens_of_text:
         raise ConfigError(
             f"model.vocab_size = {vocab_size}: must be 0 or at least {tokens_of_text + 1}: the tokenizer of data.path "
-            "has one fewer, and the mask is a token of its own"
+            "has one fewer, and the mask is an additional token"
         )
