@@ -1,12 +1,12 @@
-"""What will a run need? python -m gptjax.plan --config=configs/NAME.py[:arg] --hardware=8xH100 --price='2.50 USD'
+"""Plans a run: python -m gptjax.plan --config=configs/NAME.py[:arg] --hardware=8xH100 --price='2.50 USD'
 
-The real training step is compiled for the devices, which this machine need not have: NVIDIA GPUs need their compiler
+The actual training step is compiled for the devices, which this machine need not have. NVIDIA GPUs need their compiler
 (pip install --no-deps jax-cuda12-plugin jax-cuda12-pjrt nvidia-cudnn-cu12, of JAX's version). Without it, and for TPUs,
-memory and time are estimated by formula, and the output says so. Nothing is trained.
+memory and time are estimated by formula, and the output says so. The command does not train.
 
   … --hardware=cpu                      this machine's processors
   … --hardware=this                     this machine's GPUs
-  … --json=plan.json --plot=plan.png    the same for programs, and as a page
+  … --json=plan.json --plot=plan.png    also writes the plan as JSON, and draws it on one page
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ PRICE = flags.DEFINE_string("price", None, "Per device and hour, with its curren
 JSON = flags.DEFINE_string("json", None, "Write the plan into this file, for programs.")
 PLOT = flags.DEFINE_string("plot", None, "Draw the plan on one page: .png, .svg or .pdf.")
 
-VOCABULARY = 32_768  # assumed where neither config nor data say how large it is
+VOCABULARY = 32_768  # assumed if neither the config nor the data give its size
 
 
 def main(argv: list[str]) -> None:
@@ -78,7 +78,8 @@ def main(argv: list[str]) -> None:
 
 
 def facts_at_hand(config: Settings) -> tuple[DataFacts, tuple[str, ...]]:
-    """Facts about the config's data, or what is assumed where they are not on this machine, and notes that say so."""
+    """Facts about the config's data, or assumptions if they are not on this machine, and notes about the
+    assumptions."""
     path = config.data.path
     if path and all(Path(folder).is_dir() for folder, _ in parse_mixture(path)):
         return read_facts(config.data, make_objective(config).windows), ()
@@ -91,7 +92,7 @@ def facts_at_hand(config: Settings) -> tuple[DataFacts, tuple[str, ...]]:
 
 
 def needs_at(place: Place, plan: Plan, console: Console) -> tuple[Place, Needs]:
-    """What a step needs there: of the compiled step where its compiler works, otherwise by formula, and why."""
+    """The needs of a step: from the compiled step if its compiler works, otherwise by formula, with the reason."""
     if isinstance(place.devices, AbstractDevices):
         return place, formula_needs(plan)
     try:

@@ -1,1 +1,1 @@
-"""What a run needs and how long it takes on devices that need not exist, from the program that would run there."""
+"""Forecasts the needs and the duration of a run on devices that this machine need not have, from its compiled step."""

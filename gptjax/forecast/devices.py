@@ -17,7 +17,7 @@ from gptjax.training.hardware import bytes_per_device
 
 WITHOUT_DRIVER = "JAX_SKIP_CUDA_CONSTRAINTS_CHECK"  # tells JAX's CUDA plug-in not to look for a GPU
 INSTALL = "pip install --no-deps jax-cuda12-plugin=={0} jax-cuda12-pjrt=={0} nvidia-cudnn-cu12"
-CPU_BANDWIDTH = 25 * GB  # bytes per second that a machine's processors read, where nothing else is known
+CPU_BANDWIDTH = 25 * GB  # bytes per second that a machine's processors read, if nothing else is known
 
 
 @dataclasses.dataclass(frozen=True)
@@ -25,7 +25,7 @@ class Place:
     """Where a run is planned to train.
 
     Attributes:
-      devices: for which the step can be compiled; without a compiler for them, AbstractDevices.
+      devices: the devices for which the step is compiled, or AbstractDevices without a compiler for them.
       why_not: why the step is not compiled; '' if it is.
     """
 
@@ -36,14 +36,14 @@ class Place:
 
 
 def find_place(name: str, count: int | None) -> Place:
-    """The place of a name of hardware.py; `count` None: one device, or all of this machine.
+    """The place for a name in hardware.py. `count` None: one device, or all devices of this machine.
 
     Raises:
-      ConfigError: this machine has not so many devices, or they are of no known kind.
+      ConfigError: this machine has fewer devices, or their kind is unknown.
     """
     if name == "this":
         return _here(count)
-    jax.config.update("jax_platforms", "cpu")  # also on a machine that has GPUs, which may be training
+    jax.config.update("jax_platforms", "cpu")  # even on a machine with GPUs, since these may be training
     if name == "cpu":
         jax.config.update("jax_num_cpu_devices", count or 1)
         devices = jax.devices()
@@ -53,7 +53,7 @@ def find_place(name: str, count: int | None) -> Place:
     if hardware.target is None:
         return Place(hardware, count, abstract, f"XLA does not compile for {hardware.kind} on this machine")
     os.environ.setdefault(WITHOUT_DRIVER, "1")
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # the plug-in says that there is no driver
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # hides the plug-in's message that there is no driver
     try:
         topology = topologies.get_topology_desc(
             platform="cuda", target_config=target_config(hardware), topology=f"1x1x{count}"

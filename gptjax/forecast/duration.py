@@ -1,11 +1,11 @@
-"""How long a step takes: a roofline for each kernel, and what it waits for other devices.
+"""The time of a step: a roofline for each kernel, and the time for communication.
 
-A kernel takes as long as its products or as its bytes, whichever takes longer, at the share of the device's peak rates
-that such kernels reach, and a few microseconds to start. What is sent takes bytes over the links' rate, by the slower
-of a node's own links and the network, and a latency per hop. How much of it happens while something is computed is not
-known before the program runs: none of it in the slow case, all in the fast one, half in the likely one.
+A kernel takes the time of its products or of its bytes, whichever is longer, at the fraction of the device's peak rates
+that such kernels reach, and a few microseconds to start. Communication takes its bytes divided by the rate of the
+slower of a node's own links and the network, and a latency per hop. How much communication overlaps with computation is
+unknown before the program runs: none in the slow case, all in the fast case, half in the likely case.
 
-The shares are data, each with its source, in three cases: slow, likely, fast.
+The fractions are data with their sources, in three cases: slow, likely, fast.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ from gptjax.forecast.step import Needs
 from gptjax.parallel.traffic import Collective
 
 CASES = ("slow", "likely", "fast")
-FLOAT8 = 2.0  # peak of 8-bit products per peak of bfloat16 ones
+FLOAT8 = 2.0  # peak of 8-bit products divided by the peak of bfloat16 products
 
 
 class Cases(NamedTuple):
-    """A number in three cases."""
+    """A number in the three cases."""
 
     slow: float
     likely: float
@@ -33,15 +33,15 @@ class Cases(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class Efficiency:
-    """What kernels reach of a device's peaks.
+    """The fractions of a device's peak rates that kernels reach.
 
     Attributes:
-      products, attention: share of the peak of matrix products.
-      memory, links: share of the rate of the memory, and of links and network.
-      hidden: share of the sending that happens while something is computed.
+      products, attention: fraction of the peak of matrix products.
+      memory, links: fraction of the rate of the memory, and of links and network.
+      hidden: fraction of the communication that overlaps with computation.
       start: seconds to start a kernel.
       hop: seconds for each further device or node of a ring.
-      sources: of each of them.
+      sources: the source of each fraction.
     """
 
     products: Cases
@@ -96,13 +96,13 @@ EFFICIENCIES: Mapping[str, Efficiency] = {
 
 @dataclasses.dataclass(frozen=True)
 class StepTime:
-    """Seconds of a step and of its parts, each in three cases.
+    """Seconds of a step and of its parts, each in the three cases.
 
     Attributes:
-      products: kernels that multiply matrices, those of attention included.
+      products: kernels that multiply matrices, including attention.
       other: kernels that only move data.
-      sending: all that is sent, hidden or not.
-      step: all together.
+      sending: all communication, hidden or not.
+      step: the whole step.
     """
 
     products: Cases
@@ -148,10 +148,10 @@ def _kernel(kernel: Kernel, reached: Efficiency, case: int, hardware: Hardware, 
 
 
 def send_seconds(collective: Collective, hardware: Hardware, share: float, hop: float) -> float:
-    """What one collective takes, by the slower of its two kinds of links.
+    """The time of one collective, by the slower of its two kinds of links.
 
-    Devices that are neighbours in the numbering share a node. Of a group with k devices in each node, k network cards
-    work at once. A sum over nodes takes a tree, all else a ring.
+    Devices with consecutive numbers share a node. A group with k devices in each node uses k network cards at once. A
+    sum over nodes is a tree; everything else is a ring.
     """
     nodes, size = collective.nodes(hardware.per_node), len(collective.group)
     sent, link, network = collective.bytes_sent(), hardware.link * share, hardware.network * share

@@ -1,11 +1,11 @@
-"""What a step needs where no compiler says it: for TPUs, and for NVIDIA GPUs without their compiler.
+"""Estimates the needs of a step without a compiler: for TPUs, and for NVIDIA GPUs if their compiler is not installed.
 
-Parameters and optimizer are exact, as everywhere. The rest follows from shapes, with numbers fitted to compiled steps
-of 124M, 1B and 8B parameters (experiments/memory): which arrays of a layer wait for the backward pass under each
-`model.remat`, what else is in memory at the peak, and what element-wise kernels move. Against those steps memory is
-off by up to a fifth where layers run in a loop and nothing is recomputed, and by a tenth otherwise.
+Parameters and optimizer state are exact. The rest follows from shapes, with constants fitted to compiled steps of 124M,
+1B and 8B parameters (experiments/memory): the arrays of a layer that are saved for the backward pass under each
+`model.remat`, what else is in memory at the peak, and the bytes that element-wise kernels move. Compared with those
+steps, memory is off by up to a fifth if layers run in a loop and nothing is recomputed, and by a tenth otherwise.
 
-Tokens are those that one device computes at once, widths those of its part of the tensor axis, and B is 2 bytes:
+Tokens are those that one device computes at once, and widths those of its part of the tensor axis. B is 2 bytes, since
 activations are bfloat16.
 """
 
@@ -29,16 +29,16 @@ from gptjax.planning import Plan
 
 B = 2
 LOGITS = 4 + B  # bytes per logit: float32, and its gradient for the products
-MOVED = 18  # bytes that element-wise kernels move per element of what a layer's products make, and per logit
+MOVED = 18  # bytes that element-wise kernels move per element of the results of a layer's products, and per logit
 UPDATED = 28  # bytes that the optimizer moves per parameter
-IN_LOOP = 25  # arrays as wide as the stream that a loop over layers keeps besides, if nothing is recomputed
-ALL_KEPT = 3  # arrays as wide as the feed-forward layer that are kept if nothing is recomputed
-ATTENTION = (1 + 2.5) / 3  # work of flash attention, forward and backward, per FLOP of the convention (three passes)
+IN_LOOP = 25  # further arrays as wide as the stream that a loop over layers saves if nothing is recomputed
+ALL_KEPT = 3  # arrays as wide as the feed-forward layer that are saved if nothing is recomputed
+ATTENTION = (1 + 2.5) / 3  # FLOPs of flash attention, forward and backward, per FLOP of the convention (three passes)
 
 
 @dataclasses.dataclass(frozen=True)
 class _Shape:
-    """What a device computes at once."""
+    """The shapes of what a device computes at once."""
 
     tokens: int
     layers: int  # of this device
@@ -49,16 +49,16 @@ class _Shape:
     gated: bool
     vocabulary: float
     micro_batches: int
-    again: float  # forward passes of layers in a step: 1, or 2 where they are repeated
+    again: float  # forward passes of layers per step: 1, or 2 if they are recomputed
 
     @property
     def of_products(self) -> float:
-        """Elements per token of what the products of a layer make, and its inputs."""
+        """Elements per token of a layer's inputs and of the results of its products."""
         return 2 * self.stream + 2 * self.heads + 2 * self.keys + (2 if self.gated else 1) * self.feedforward
 
 
 def formula_needs(plan: Plan) -> Needs:
-    """The needs of a step by formula."""
+    """The estimated needs of a step."""
     shape = _shape(plan)
     kernels = tuple(kernel for kernel in _kernels(plan, shape) if kernel.times)
     return Needs("formula", _memory(plan, shape), kernels, tuple(_collectives(plan, shape)))
@@ -89,8 +89,8 @@ def _shape(plan: Plan) -> _Shape:
 
 
 def _memory(plan: Plan, shape: _Shape) -> Memory:
-    """The larger of two instants: at the loss, when all activations and the logits are there, and at the end of the
-    backward pass, when all gradients are."""
+    """The larger memory of two moments: at the loss, with all activations and the logits, and at the end of the
+    backward pass, with all gradients."""
     model, training, tokens = plan.config.model, plan.config.training, shape.tokens
     parameters, optimizer = state_bytes(plan)
     gradients = bytes_on_device(plan.abstract_state.params)
@@ -99,12 +99,12 @@ def _memory(plan: Plan, shape: _Shape) -> Memory:
     chunk = min(training.loss_chunk or tokens, tokens)
     logits = round(LOGITS * chunk * shape.vocabulary)
     accumulated, in_loop = shape.micro_batches > 1, model.layers == "scan"
-    collected = gradients * (accumulated + in_loop)  # loops over micro-batches and layers add them up in place
-    if chunk < tokens:  # the loop over chunks adds up the output layer's, and keeps the gradient of its input
+    collected = gradients * (accumulated + in_loop)  # loops over micro-batches and layers add gradients up in place
+    if chunk < tokens:  # the loop over chunks adds up the output layer's gradient, and keeps the gradient of its input
         collected += round(4 * shape.vocabulary * shape.stream)
         activations += round(2 * B * tokens * shape.stream)
     gathered = _gathered(plan)
-    one_layer = round(B * tokens * 2 * shape.of_products)  # what the backward pass of a layer holds besides
+    one_layer = round(B * tokens * 2 * shape.of_products)  # further arrays in the backward pass of a layer
     at_loss = collected + activations + logits
     at_end = gradients * (1 + accumulated) + one_layer + (activations // max(shape.layers, 1))
     batch = 2 * bytes_on_device(plan.abstract_batch)
@@ -117,7 +117,7 @@ def _memory(plan: Plan, shape: _Shape) -> Memory:
 
 
 def _kept(remat: str, layers: str, shape: _Shape) -> tuple[float, float]:
-    """(elements per token and layer that wait for the backward pass on the device, on the host)."""
+    """(elements per token and layer saved for the backward pass on the device, on the host)."""
     products = shape.of_products
     everything = products + 2 * shape.stream + (ALL_KEPT - (2 if shape.gated else 1)) * shape.feedforward
     everything += IN_LOOP * shape.stream if layers == "scan" else shape.gated * shape.feedforward
@@ -132,7 +132,7 @@ def _kept(remat: str, layers: str, shape: _Shape) -> tuple[float, float]:
 
 
 def _gathered(plan: Plan) -> int:
-    """Bytes of parameters that are gathered or rounded at a time: the output layer, and two layers."""
+    """Bytes of parameters that are gathered or rounded at the same time: the output layer and two layers."""
     total = 0
     for parameter in jax.tree.leaves(plan.trainer.declared):
         size = B * parameter.size / plan.mesh.shape["tensor"] / parameter.stack.get("experts", 1)
@@ -149,7 +149,8 @@ def _gathered(plan: Plan) -> int:
 
 def _kernels(plan: Plan, shape: _Shape) -> Iterator[Kernel]:
     model, tokens, times = plan.config.model, shape.tokens, shape.micro_batches
-    idle = 1 / (1 - schedule_of(plan.config.mesh, plan.mesh).bubble)  # a pipeline's stages compute then, too
+    # A pipeline's stages also compute when they are idle.
+    idle = 1 / (1 - schedule_of(plan.config.mesh, plan.mesh).bubble)
     eight = model.matmul == "fp8"
     for parameter in jax.tree.leaves(plan.trainer.declared):
         if parameter.kind != "matrix" and not parameter.tied:
@@ -162,7 +163,7 @@ def _kernels(plan: Plan, shape: _Shape) -> Iterator[Kernel]:
         members = members / plan.mesh.shape["pipeline"] if of_layer else members
         again = (
             shape.again if of_layer and "mlp" not in parameter.inputs else 1
-        )  # a layer's last product is not repeated
+        )  # a layer's last product is not recomputed
         passes = (2 + again) * times * members * (idle if of_layer else 1)
         moved = B * (tokens * active * (inputs + outputs / tensor) + inputs * outputs / tensor)
         flops = 2.0 * tokens * active * inputs * outputs / tensor
@@ -182,7 +183,8 @@ def _kernels(plan: Plan, shape: _Shape) -> Iterator[Kernel]:
 
 
 def _collectives(plan: Plan, shape: _Shape) -> Iterator[Collective]:
-    """What the mesh's axes send, by the forms that XLA gives it: bfloat16 parts of parameters and activations."""
+    """The collectives of the mesh's axes in the forms that XLA chooses: bfloat16 parts of parameters and
+    activations."""
     mesh, times = plan.mesh.shape, shape.micro_batches
     layers = shape.layers
     local = (
@@ -224,7 +226,7 @@ def _collectives(plan: Plan, shape: _Shape) -> Iterator[Collective]:
 
 
 def _group(plan: Plan, axis: str) -> tuple[int, ...]:
-    """The numbers of the devices along an axis: neighbours are on the last axes."""
+    """The numbers of the devices along an axis; consecutive numbers are on the last axes."""
     after = AXES[AXES.index(axis) + 1 :]
     stride = math.prod(plan.mesh.shape[each] for each in after)
     return tuple(range(0, stride * plan.mesh.shape[axis], stride))

@@ -1,8 +1,8 @@
-"""The devices that a run can be planned for: their memory, links and power, and how XLA's compiler is told of them.
+"""The devices for which a run can be planned: their memory, links and power, and their descriptions for XLA's compiler.
 
   hardware, count = parse_hardware("8xH100")
 
-Peak rates stand in training/hardware.py, by the device's kind.
+Peak rates are in training/hardware.py, by the device's kind.
 """
 
 from __future__ import annotations
@@ -15,22 +15,22 @@ from gptjax.training.hardware import peak_flops_per_device
 
 GB = 1e9  # bytes per second
 MOST_DEVICES = 65_536
-NVLINK = {3: 300, 4: 450, 5: 900}  # generation → GB/s that a GPU sends; datasheets add both ways
-PCIE = {4: 32, 5: 64}  # generation → GB/s one way, 16 lanes
+NVLINK = {3: 300, 4: 450, 5: 900}  # generation → GB/s that a GPU sends; datasheets add up both directions
+PCIE = {4: 32, 5: 64}  # generation → GB/s in one direction, 16 lanes
 
 
 @dataclasses.dataclass(frozen=True)
 class Target:
-    """What XLA's GPU compiler must know of a GPU to compile for it where there is none.
+    """What XLA's GPU compiler must know about a GPU to compile for it on a machine without one.
 
     Attributes:
       capability: compute capability (major, minor).
       cores: streaming multiprocessors.
-      units: float32 units of each of them.
+      units: float32 units of each multiprocessor.
       clock: GHz.
       cache: bytes of the second-level cache.
       shared: KiB of shared memory of a multiprocessor; a block may use 1 KiB less.
-      threads: the most threads of a multiprocessor.
+      threads: the maximum number of threads of a multiprocessor.
     """
 
     capability: tuple[int, int]
@@ -47,17 +47,17 @@ class Hardware:
     """One kind of device.
 
     Attributes:
-      name: as users write it.
-      kind: JAX's name of the kind, by which the table of peaks is read.
+      name: the name that users write.
+      kind: JAX's name of the kind, which is looked up in the table of peaks.
       platform: 'gpu', 'tpu' or 'cpu'.
-      memory: bytes, as the device reports them.
+      memory: bytes that the device reports.
       bandwidth: bytes per second of its memory.
-      link: bytes per second that it sends to devices of its node.
-      network: bytes per second that it sends to other nodes.
-      per_node: devices of a node.
-      watts: of one device under load; None: the maker gives no figure.
+      link: bytes per second that it can send to devices of its node.
+      network: bytes per second that it can send to other nodes.
+      per_node: devices per node.
+      watts: power of one device under load; None: the maker publishes no figure.
       source: where the figures come from.
-      target: for XLA's compiler; None: it cannot compile for it here.
+      target: the description for XLA's compiler; None: it cannot compile for this device here.
     """
 
     name: str
@@ -132,10 +132,11 @@ _WORDS = re.compile(r"(?:(\d+)\s*[x×*]\s*)?(\S.*?)\s*", re.IGNORECASE)
 
 
 def parse_hardware(text: str) -> tuple[str, int | None]:
-    """'8xH100' → ('H100', 8); without a number None. Names in any case, with or without '-', ' ' and 'TPU' or 'RTX'.
+    """'8xH100' → ('H100', 8), or None without a number. Names may have any case, with or without '-', ' ' and 'TPU' or
+    'RTX'.
 
     Raises:
-      ConfigError: the name is not known, or the number is not one of devices.
+      ConfigError: the name is unknown, or the number of devices is invalid.
     """
     found = _WORDS.fullmatch(text)
     wanted = _plain(found[2]) if found else ""

@@ -1,4 +1,5 @@
-"""What each kernel of a compiled program computes, reads and writes, with every loop counted as often as it runs."""
+"""The work, reads and writes of each kernel of a compiled program, counted once per iteration of the loops around
+it."""
 
 from __future__ import annotations
 
@@ -12,7 +13,7 @@ from gptjax.forecast.program import Array, Operation, Program, arrays_of, bytes_
 from gptjax.parallel.compiled import known, product_flops
 from gptjax.parallel.traffic import KINDS
 
-# Instructions without a kernel of their own: names of what is there, control flow, transfers between devices.
+# Instructions without their own kernel: views of arrays, control flow, transfers between devices.
 _FREE = {"parameter", "constant", "tuple", "get-tuple-element", "bitcast", "after-all", "partition-id", "replica-id"}
 _FREE |= {"optimization-barrier", "while", "conditional", "call", *KINDS, *(f"{kind}-start" for kind in KINDS)}
 _SLICES = {"dynamic-slice", "slice", "gather"}
@@ -20,14 +21,14 @@ BACKWARD_ATTENTION = 2.5  # products of flash attention's backward pass per prod
 
 
 class Kernel(NamedTuple):
-    """Kernels alike.
+    """Equal kernels.
 
     Attributes:
       kind: 'product' (of matrices), 'attention' (a library's fused attention) or 'other'.
-      flops: of products, each time it runs.
+      flops: FLOPs of its products per run.
       float8: whether its operands are 8-bit floats.
-      bytes: that it reads from and writes to the device's memory, each time it runs.
-      times: how often it runs in a step.
+      bytes: bytes that it reads from and writes to the device's memory per run.
+      times: runs per step.
     """
 
     kind: str
@@ -55,7 +56,7 @@ def kernels_of(program: Program) -> list[Kernel]:
 
 
 def _run(program: Program, name: str, times: int) -> Iterator[tuple[Operation, Mapping[str, Operation], int]]:
-    """The operations that run kernels, with all of their computation by name, and how often they run."""
+    """The operations that run kernels, with the operations of their computation by name, and their number of runs."""
     operations = program.computations[name]
     peers = {operation.name: operation for operation in operations}
     for operation in operations:
@@ -68,7 +69,7 @@ def _run(program: Program, name: str, times: int) -> Iterator[tuple[Operation, M
 
 
 def _products(program: Program, operation: Operation, peers: Mapping[str, Operation]) -> tuple[float, bool]:
-    """FLOPs of the matrix products of an operation, those inside of a fusion included, and whether they are of fp8."""
+    """FLOPs of an operation's matrix products, including those inside a fusion, and whether their operands are fp8."""
     flops = _product(operation, peers)
     float8 = flops > 0 and _is_float8(operation, peers)
     for name in operation.called:
@@ -91,7 +92,7 @@ def _is_float8(operation: Operation, peers: Mapping[str, Operation]) -> bool:
 
 
 def _attention(operation: Operation, peers: Mapping[str, Operation]) -> float:
-    """FLOPs of cuDNN's attention; of other operations 0. Masked scores are not computed and not counted."""
+    """FLOPs of cuDNN's attention, or 0 for other operations. Masked scores are neither computed nor counted."""
     if "__cudnn$fmha" not in operation.line:
         return 0.0
     scores = re.search(r'"intermediate_tensor_shape":.*?"dimensions": ?\[([^\]]*)\]', operation.line)
@@ -104,7 +105,7 @@ def _attention(operation: Operation, peers: Mapping[str, Operation]) -> float:
 
 
 def _bytes(program: Program, operation: Operation, peers: Mapping[str, Operation]) -> int:
-    """What an operation reads and writes. A slice is read and written alone, not the array around it."""
+    """The bytes that an operation reads and writes. For a slice, only its bytes count, not those of the whole array."""
     kind = operation.kind
     operands = [bytes_of(peers[name].shape) for name in operation.operands if name in peers]
     result = bytes_of(operation.shape)
@@ -131,13 +132,13 @@ def _read(program: Program, fusion: Operation, operands: list[int]) -> Iterator[
 
 
 def _used(made: Operation, user: Operation, users: Mapping[str, list[Operation]], whole: int) -> int:
-    """The bytes of an array that an operation inside of a fusion reads."""
+    """The bytes of an array that an operation inside a fusion reads."""
     if user.kind == "bitcast":
         return sum(_used(user, each, users, whole) for each in users[user.name])
     if user.kind in _SLICES and user.operands[0] == made.name:
         return bytes_of(user.shape)
     if user.kind == "dynamic-update-slice" and user.operands[0] == made.name:
-        return 0  # its result takes the same place
+        return 0  # its result uses the same memory
     return whole
 
 

@@ -1,9 +1,9 @@
-"""Which arrays of a compiled program are in memory when it needs the most.
+"""The arrays of a compiled program that are in memory at its peak.
 
-The program's text is in the order in which it runs, so an array lives from the instruction that makes it to the last
-one that reads it. Arrays that share memory are followed as one: tuples and bitcasts, what a loop carries, results that
-take a donated argument's place, and results of element-wise kernels that overwrite an operand which nothing reads
-later. The compiler also pads and packs what it places, so its own total is a little different: see `memory.py`.
+The program's text is in the order of execution, so an array is live from the instruction that makes it to the last one
+that reads it. Arrays that share memory are treated as one: tuples and bitcasts, what a loop carries, results that use
+the memory of a donated argument, and results of element-wise kernels that overwrite an operand that is not read later.
+The compiler also pads and packs arrays, so its own total differs slightly (see `memory.py`).
 """
 
 from __future__ import annotations
@@ -22,7 +22,8 @@ _SMALL = 1024  # bytes; constants and counters below this are left out
 
 @dataclasses.dataclass(eq=False)
 class Buffer:
-    """Memory of an array. size: its bytes, 0 if it is not the program's own; maker: what wrote it first."""
+    """The memory of an array. size: its bytes, 0 if it is not the program's own; maker: the operation that wrote it
+    first."""
 
     size: int
     array: Array
@@ -31,7 +32,7 @@ class Buffer:
 
 @dataclasses.dataclass(frozen=True)
 class Live:
-    """An array at the instant at which the program needs the most memory; how its maker is described."""
+    """An array that is live at the peak, and the description of its maker."""
 
     array: Array
     kind: str
@@ -39,7 +40,7 @@ class Live:
 
 
 def live_at_peak(program: Program) -> list[Live]:
-    """The arrays that are in memory at once when their bytes are the most; arguments and results are not among them."""
+    """The arrays that are live at the peak, without arguments and results."""
     _, buffers = _peak(program, program.entry, (), program.donated)
     return [Live(each.array, each.maker.kind, each.maker.scope) for each in buffers if each.size > _SMALL]
 
@@ -47,9 +48,10 @@ def live_at_peak(program: Program) -> list[Live]:
 def _peak(
     program: Program, name: str, arguments: tuple, free_results: frozenset[int] | None
 ) -> tuple[int, list[Buffer]]:
-    """The most bytes of a computation, and the buffers that hold them.
+    """The peak bytes of a computation, and the buffers that are live then.
 
-    arguments: what its parameters are; free_results: numbers of the results whose memory is not its own; None: of all.
+    arguments: the values of its parameters; free_results: numbers of the results whose memory is not its own; None:
+      all.
     """
     operations = program.computations[name]
     values: dict[str, object] = {}
@@ -82,7 +84,7 @@ def _peak(
 
 
 def _inside(program: Program, operation: Operation, values: Mapping) -> tuple[int, list[Buffer]]:
-    """The most bytes of the computations that a loop or a branch runs, beside those that it is given."""
+    """The peak bytes of the computations that a loop or a branch runs, without those of its arguments."""
     if operation.kind not in ("while", "conditional", "call"):
         return 0, []
     given = values[operation.operands[0]] if operation.kind == "while" else None
@@ -95,7 +97,7 @@ def _inside(program: Program, operation: Operation, values: Mapping) -> tuple[in
 
 
 def _value(operation: Operation, values: Mapping, arguments: tuple) -> object:
-    """The buffers of an operation's result, in tuples like its type."""
+    """The buffers of an operation's result, in tuples of the same structure as its type."""
     kind, operands = operation.kind, [values[name] for name in operation.operands if name in values]
     if kind == "parameter":
         number = operation.index()

@@ -1,8 +1,8 @@
-"""The memory of one device in a training step, by what it holds.
+"""The memory of one device in a training step, by its content.
 
-Parameters and optimizer are exact: the bytes of their arrays by their shardings. The total is the compiler's:
-arguments, results that take no argument's place, and temporary arrays. The temporary ones are divided by what is alive
-when they are the most (liveness.py), each array by these rules, in this order:
+Parameters and optimizer state are exact: the bytes of their arrays by their shardings. The total is the compiler's:
+arguments, results that do not use an argument's memory, and temporary arrays. Temporary memory is divided among the
+arrays that are live at the peak (liveness.py), which are classified by these rules, in this order:
 
   gradients    it is shaped like a parameter, its layer's part or its matrix, and either the backward pass sums it, or
                sums over layers, chunks or micro-batches are collected in it
@@ -30,7 +30,7 @@ _COLLECTS = re.compile(r"(?:broadcast_in_dim|while|add_any|add|zeros|pjit|psum|r
 
 @dataclasses.dataclass(frozen=True)
 class Memory:
-    """Bytes of one device. host: bytes that wait in its host's memory instead, not part of the total."""
+    """Bytes on one device. host: bytes in its host's memory, which are not part of the total."""
 
     parameters: int
     gradients: int
@@ -53,7 +53,7 @@ def memory_of(plan: Plan, statistics: Any, live: Iterable[Live]) -> Memory:
 
     Args:
       statistics: `compiled.memory_analysis()`.
-      live: the temporary arrays at the instant of their peak.
+      live: the temporary arrays that are live at the peak.
     """
     parameters, optimizer = state_bytes(plan)
     total = statistics.argument_size_in_bytes + statistics.temp_size_in_bytes
@@ -77,7 +77,7 @@ def state_bytes(plan: Plan) -> tuple[int, int]:
 
 
 def bytes_on_device(tree: Any) -> int:
-    """The bytes of arrays on one device; those in the host's memory do not count."""
+    """The bytes of arrays on one device, without those in host memory."""
     return sum(
         math.prod(leaf.sharding.shard_shape(leaf.shape)) * leaf.dtype.itemsize
         for leaf in jax.tree.leaves(tree)
@@ -86,7 +86,7 @@ def bytes_on_device(tree: Any) -> int:
 
 
 class _Rules:
-    """The part of memory that an array belongs to."""
+    """Classifies arrays by the part of memory to which they belong."""
 
     def __init__(self, plan: Plan):
         self.of_parameters: set[tuple[int, ...]] = set()
@@ -116,5 +116,5 @@ class _Rules:
 
 
 def _key(shape: Iterable[int]) -> tuple[int, ...]:
-    """The axes of a shape in any order, without those of size 1."""
+    """The sorted axes of a shape, without axes of size 1."""
     return tuple(sorted(size for size in shape if size > 1))

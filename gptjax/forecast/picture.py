@@ -24,7 +24,7 @@ GIB = 2**30
 
 
 def draw(forecast: Forecast, path: Path) -> None:
-    """Writes the page as .png, .svg or .pdf, by the name's ending."""
+    """Writes the page as .png, .svg or .pdf, by the suffix of the file."""
     figure, ((memory, step), (loss, money)) = plt.subplots(2, 2, figsize=(11.7, 8.3))
     _memory(memory, forecast)
     _step(step, forecast)
@@ -86,7 +86,7 @@ def _loss(panel: Axes, forecast: Forecast) -> None:
 
 
 def _money(panel: Axes, forecast: Forecast) -> None:
-    """Where the time goes, and the price of the run as it proceeds."""
+    """Lists mesh, speed, time, energy, price, checkpoints and loss."""
     panel.axis("off")
     rows = [("devices", f"{forecast.count} × {forecast.hardware}")]
     rows += [("mesh", " × ".join(f"{axis} {size}" for axis, size in forecast.mesh.items()) or "one device")]

@@ -1,4 +1,4 @@
-"""What devices cost: a price as users write it, and the energy that they take."""
+"""The cost of devices: parses prices as users write them."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _PRICE = re.compile(
 
 @dataclasses.dataclass(frozen=True)
 class Price:
-    """Per device and hour. currency: three letters."""
+    """A price per device and hour. currency: three letters."""
 
     amount: float
     currency: str
@@ -30,7 +30,7 @@ def parse_price(text: str, name: str) -> Price:
     """'2.5 USD', '$2.50', '2 EUR per GPU hour' → the price. name: the flag, for messages.
 
     Raises:
-      ConfigError: it is not a number with a currency, or not above 0.
+      ConfigError: the text is not a number with a currency, or not above 0.
     """
     found = _PRICE.fullmatch(text)
     code = found and (_SYMBOLS.get(found["symbol"] or "") or (found["code"] or "").upper())

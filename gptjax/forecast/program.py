@@ -1,7 +1,7 @@
-"""A compiled program's text (HLO) as instructions with shapes and operands, in the order in which they run.
+"""Parses a compiled program's text (HLO) into instructions with shapes and operands, in the order of execution.
 
-`parallel/compiled.py` reads single lines of the same text; what follows data from one instruction to the next needs
-what is here: which arrays are in memory at once (liveness.py) and what each kernel reads and writes (kernels.py).
+`parallel/compiled.py` reads single lines of the same text. Following data between instructions needs this form: to find
+the arrays that are live at once (liveness.py), and what each kernel reads and writes (kernels.py).
 """
 
 from __future__ import annotations
@@ -31,12 +31,13 @@ class Array:
         return math.prod(self.shape) * BITS.get(self.dtype, 32) // 8
 
 
-Shape = Array | tuple["Shape", ...]  # of a value: an array, or a tuple of values
+Shape = Array | tuple["Shape", ...]  # the type of a value: an array, or a tuple of values
 
 
 @dataclasses.dataclass(frozen=True)
 class Operation:
-    """An instruction: `name = shape kind(operands)`. line: its whole text. scope: the JAX operation that it is of."""
+    """An instruction: `name = shape kind(operands)`. line: its whole text. scope: the JAX operation to which it
+    belongs."""
 
     name: str
     shape: Shape
@@ -55,11 +56,11 @@ class Operation:
 
     @property
     def trips(self) -> int | None:
-        """How often a loop runs its body; 1 for other instructions; None: the program does not say."""
+        """The number of iterations of a loop, or 1 for other instructions; None: the program does not say."""
         return trips_of(self.line)
 
     def index(self) -> int:
-        """Of a get-tuple-element or a parameter."""
+        """The index of a get-tuple-element or a parameter."""
         found = re.search(r"(?:index=| parameter\()(\d+)", self.line)
         assert found is not None, self.line
         return int(found[1])
@@ -67,11 +68,11 @@ class Operation:
 
 @dataclasses.dataclass(frozen=True)
 class Program:
-    """Name of a computation → its operations, of which the last gives its result; and the one that is run."""
+    """Name of a computation → its operations, the last of which gives its result; and the entry computation."""
 
     computations: Mapping[str, list[Operation]]
     entry: str
-    donated: frozenset[int]  # numbers of the results that take an argument's place
+    donated: frozenset[int]  # numbers of the results that use an argument's memory
 
     def inner(self, operation: Operation) -> Iterator[Operation]:
         """The operations of all computations that an operation calls, such as those of a fusion."""
@@ -120,7 +121,7 @@ def _operation(line: str) -> Operation | None:
 
 
 def _closing(text: str, start: int) -> int:
-    """The place of the parenthesis that closes the one at `start`."""
+    """The index of the parenthesis that closes the one at `start`."""
     depth = 0
     for found in re.finditer(r"[()]", text[start:]):
         depth += 1 if found[0] == "(" else -1

@@ -1,8 +1,8 @@
-"""What a whole run will be: its size, memory, time, energy, price, checkpoints, data and loss.
+"""The forecast of a whole run: size, memory, time, energy, price, checkpoints, data and loss.
 
   forecast = forecast_run(plan, place, needs, price)
 
-`table.py` prints it, `picture.py` draws it, `to_json` gives it to programs.
+`table.py` prints it, `picture.py` draws it, and `to_json` is for programs.
 """
 
 from __future__ import annotations
@@ -24,19 +24,19 @@ from gptjax.scaling.laws import DEFAULT, LAWS
 from gptjax.scaling.repetition import REPETITION
 from gptjax.training.hardware import measured_peak
 
-FRACTION = "XLA_PYTHON_CLIENT_MEM_FRACTION"  # the share of a GPU's memory that JAX takes
-DEFAULT_FRACTION, MOST_FRACTION = 0.75, 0.94  # JAX's own; what drivers and libraries leave
-FORWARD = 1 / 3  # of a step's time: what evaluation takes per token
+FRACTION = "XLA_PYTHON_CLIENT_MEM_FRACTION"  # the fraction of a GPU's memory that JAX allocates
+DEFAULT_FRACTION, MOST_FRACTION = 0.75, 0.94  # JAX's default; the rest is for drivers and libraries
+FORWARD = 1 / 3  # time of evaluation per token, as a fraction of a training step's
 SAVE_RATE = 0.21e9  # bytes per second and node to disk, checksums included (experiments/throughput, two CPU cores)
-# Bytes per second of the copy for which training stands still: of one accelerator to its host, half of what PCIe 4.0
-# has; of a CPU's node from memory to memory (experiments/throughput).
+# Bytes per second of the copy that blocks training: from one accelerator to its host, half of the rate of PCIe 4.0; for
+# a node of CPUs, from memory to memory (experiments/throughput).
 COPY_RATE = {"gpu": 16e9, "tpu": 16e9, "cpu": 6e9}
 LAW_OBJECTIVE = "next_token"
 
 
 @dataclasses.dataclass(frozen=True)
 class Size:
-    """Parameters, and FLOPs per token by convention."""
+    """The number of parameters, and FLOPs per token by convention."""
 
     parameters: int
     without_embeddings: int
@@ -46,12 +46,12 @@ class Size:
 
 @dataclasses.dataclass(frozen=True)
 class Tokens:
-    """Tokens of the run, and what they mean.
+    """The tokens of the run.
 
     Attributes:
-      at_hand: in one pass over the data; None: no data were found.
-      epochs: passes over the data; None likewise.
-      optimal: for which a model of this size is the best that its budget buys, by the law of `Loss`.
+      at_hand: tokens in one pass over the data; None: no data were found.
+      epochs: passes over the data; None: no data were found.
+      optimal: the number of tokens for which this size is compute-optimal by the law of `Loss`.
     """
 
     per_step: int
@@ -67,9 +67,9 @@ class Fit:
     """Whether the step fits.
 
     Attributes:
-      device: bytes of a device; 0: unknown.
-      available: of them, those that JAX takes as it is set up here.
-      most: those that it can be given.
+      device: bytes of memory of a device; 0: unknown.
+      available: the bytes that JAX allocates with the current settings.
+      most: the maximum that JAX can allocate.
     """
 
     device: int
@@ -80,7 +80,7 @@ class Fit:
 
 @dataclasses.dataclass(frozen=True)
 class Speed:
-    """Of all devices together. mfu: by convention, of the peak; None: no peak is known."""
+    """The speed of all devices together. mfu: fraction of the peak, by convention; None: the peak is unknown."""
 
     tokens_per_second: Cases
     mfu: dict[str, Cases]
@@ -89,7 +89,7 @@ class Speed:
 
 @dataclasses.dataclass(frozen=True)
 class RunTime:
-    """Seconds of the whole run, in three cases, and of its parts in the likely one."""
+    """Seconds of the whole run and of its parts."""
 
     training: Cases
     evaluation: Cases
@@ -99,7 +99,8 @@ class RunTime:
 
 @dataclasses.dataclass(frozen=True)
 class Checkpoint:
-    """bytes: of one; kept: the most on disk at a time; save_seconds: until one is on disk, while training goes on."""
+    """bytes: size of one checkpoint; kept: the maximum number on disk; save_seconds: time of a save, during which
+    training continues."""
 
     bytes: int
     kept: int
@@ -109,7 +110,8 @@ class Checkpoint:
 
 @dataclasses.dataclass(frozen=True)
 class Loss:
-    """Nats per token by a published law, and the lowest and highest of all laws. why_not: '' if there is one."""
+    """The loss in nats per token by a published law, and the lowest and highest of all laws. why_not: why there is
+    none, or ''."""
 
     law: str
     source: str
@@ -122,7 +124,7 @@ class Loss:
 
 @dataclasses.dataclass(frozen=True)
 class Forecast:
-    """All that is known of a run before it starts."""
+    """Everything that is known about a run before it starts."""
 
     hardware: str
     count: int
@@ -149,7 +151,7 @@ class Forecast:
 
 
 def forecast_run(plan: Plan, place: Place, needs: Needs, price: Price | None, notes: tuple[str, ...] = ()) -> Forecast:
-    """Puts everything together. notes: what was assumed."""
+    """Combines all parts of a forecast. notes: the assumptions."""
     config, count = plan.config, place.count
     peak = peak_of_device(place, config.model.dtype)
     step = speed = time = energy = cost = None
@@ -187,7 +189,7 @@ def forecast_run(plan: Plan, place: Place, needs: Needs, price: Price | None, no
 
 
 def peak_of_device(place: Place, dtype: str) -> float | None:
-    """FLOP/s of one device; that of processors is measured."""
+    """FLOP/s of one device; the peak of processors is measured."""
     if place.hardware.platform != "cpu":
         return place.hardware.peak(dtype)
     return measured_peak()[0] / place.count
@@ -239,7 +241,7 @@ def _run_time(plan: Plan, step: StepTime, checkpoint: Checkpoint, place: Place) 
 
 
 def _times(plan: Plan, field: str) -> int:
-    """How often an interval of the config ends in the run, its end included."""
+    """The number of times that an interval of the config ends during the run, including the end of the run."""
     section, name = field.split(".")
     duration = plan.config[section][name]
     return math.ceil(plan.total_steps / plan.units.steps(duration, field)) if duration else 0

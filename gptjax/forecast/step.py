@@ -1,9 +1,9 @@
-"""What one training step needs of each device: its memory, its kernels and what it sends.
+"""The needs of one training step on each device: memory, kernels and collectives.
 
-  needs = needs_of(plan, hardware)      compiled ahead of time, or kept from an earlier time, or by formula
+  needs = needs_of(plan, hardware)      compiled ahead of time, cached from an earlier compilation, or by formula
 
-Compiled steps are kept as figures in the user's cache folder, by all that the program depends on: the config, the
-devices, this code and the compiler. So a shape is compiled once.
+The figures of compiled steps are cached in the user's cache folder by everything on which the program depends: the
+config, the devices, this code and the compiler. Each shape is therefore compiled once.
 """
 
 from __future__ import annotations
@@ -43,17 +43,17 @@ _NOT_COMPILED = (
     *("optimizer.muon_learning_rate", "schedule.", "training.duration", "training.init_from", "training.profile"),
     *("checkpoint.", "evaluation.", "logging."),
 )
-_FORM = 1  # of the kept files
+_FORM = 1  # format of the cached files
 
 
 @dataclasses.dataclass(frozen=True)
 class Needs:
-    """What one step needs of each device.
+    """The needs of one step on each device.
 
     Attributes:
       source: 'compiled' or 'formula'.
-      compile_seconds: that its compilation took, when it was compiled.
-      versions: of the libraries that compiled it.
+      compile_seconds: the seconds that its compilation took.
+      versions: versions of the libraries that compiled it.
     """
 
     source: str
@@ -75,7 +75,7 @@ class Needs:
 
     @classmethod
     def from_json(cls, saved: Mapping[str, Any]) -> Needs:
-        """Raises KeyError, TypeError or ValueError for anything that `to_json` did not write."""
+        """Raises KeyError, TypeError or ValueError for a text that `to_json` did not write."""
         return cls(
             str(saved["source"]),
             Memory(**{name: int(size) for name, size in saved["memory"].items()}),
@@ -93,7 +93,7 @@ class Needs:
 
 
 def compiled_needs(plan: Plan, hardware: Hardware) -> Needs:
-    """Compiles the step of a plan for its devices, or reads what an earlier compilation found.
+    """Compiles the step of a plan for its devices, or reads the cached result of an earlier compilation.
 
     The plan's devices are those of `devices.py`.
     """
@@ -110,7 +110,7 @@ def compiled_needs(plan: Plan, hardware: Hardware) -> Needs:
         file.parent.mkdir(parents=True, exist_ok=True)
         with write_aside(file) as out:
             out.write(json.dumps(needs.to_json()).encode())
-    except OSError:  # a folder that cannot be written to keeps nothing
+    except OSError:  # without write permission, nothing is cached
         pass
     return needs
 
@@ -125,7 +125,7 @@ def read_needs(plan: Plan, compiled: jax.stages.Compiled, seconds: float = 0.0) 
 
 
 def _merged(collectives: list[Collective]) -> tuple[Collective, ...]:
-    """Equal collectives as one that runs more often."""
+    """Merges equal collectives into one with more runs."""
     times: dict[Collective, int] = {}
     for each in collectives:
         alike = each._replace(times=0)
@@ -134,7 +134,7 @@ def _merged(collectives: list[Collective]) -> tuple[Collective, ...]:
 
 
 def _read(file: Path) -> Needs | None:
-    """What was kept; None if there is nothing, or nothing that can be read."""
+    """The cached needs; None if there are none, or they cannot be read."""
     try:
         return Needs.from_json(parsed(file.read_bytes(), str(file), "delete it"))
     except (OSError, ConfigError, KeyError, TypeError, ValueError, AttributeError):
@@ -142,7 +142,7 @@ def _read(file: Path) -> Needs | None:
 
 
 def _identity(plan: Plan, hardware: Hardware) -> str:
-    """A hash of all that the compiled program depends on."""
+    """A hash of everything on which the compiled program depends."""
     fields = {
         field: value
         for field, value in flatten(plan.config).items()
@@ -165,7 +165,7 @@ def _versions() -> dict[str, str]:
 
 @functools.cache
 def _own_files() -> str:
-    """A hash of the files that a step is made by, so that a change to the model is compiled anew."""
+    """A hash of the files that define a step, so that a changed model is compiled again."""
     root, digest = Path(gptjax.__file__).parent, hashlib.sha256()
     for folder in ("model", "parallel", "training", "forecast"):
         for file in sorted((root / folder).rglob("*.py")):

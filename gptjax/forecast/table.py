@@ -1,4 +1,4 @@
-"""A forecast as a table for the terminal: first what decides whether to start, then what it rests on."""
+"""A forecast as a table for the terminal: first the result, then the details."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def forecast_table(forecast: Forecast) -> RenderableType:
 
 
 def headline(forecast: Forecast) -> str:
-    """The answer in a sentence: does it fit, how long does it take, what does it cost."""
+    """One sentence that says whether the run fits, how long it takes and what it costs."""
     where = f"{forecast.count} × {forecast.hardware}"
     if not forecast.fit.fits:
         need, most = bytes_text(forecast.memory.total), bytes_text(forecast.fit.most)

@@ -1,7 +1,7 @@
-"""A save that several processes make together: when one of them cannot go on, all give it up within a second.
+"""A save by several processes: if one of them cannot continue, all of them abandon the save within a second.
 
-Orbax's processes wait for each other several times in every save, for minutes, and one whose disk is full does not tell
-the others. Here it leaves a note at JAX's coordination service, and whoever waits looks for that note.
+Orbax's processes wait for each other several times per save, for minutes, and a process whose disk is full does not
+notify the others. Here it writes a note to JAX's coordination service, and waiting processes check for such a note.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from orbax.checkpoint._src.futures.synchronization import OperationIdGenerator
 
 from gptjax.config import RunError
 
-_PAUSE_MS = 500  # between two looks for a note
+_PAUSE_MS = 500  # milliseconds between two checks for a note
 
 
 class SaveFailedElsewhere(RunError):
@@ -30,12 +30,13 @@ class SaveFailedElsewhere(RunError):
 def start_together(
     start: Callable[[], ocp.AsyncResponse], describe: Callable[[BaseException], str]
 ) -> ocp.AsyncResponse:
-    """Calls `start`, which starts a save. All processes must call this for the same save, and end it before the next.
+    """Calls `start`, which starts a save. All processes must call this for the same save, and finish it before the next
+    one.
 
-    If the save fails in one process, the others' saves raise SaveFailedElsewhere.
+    If the save fails in one process, the saves of the others raise SaveFailedElsewhere.
 
     Args:
-      describe: why a save failed, in one line.
+      describe: turns an error into one line that says why a save failed.
     """
     if jax.process_count() == 1:
         return start()
@@ -58,15 +59,15 @@ def start_together(
 
 
 class _Client(signaling_client.JaxDistributedSignalingClient):
-    """Orbax's way to wait for other processes, until one of them leaves a note.
+    """Orbax's client for waiting for other processes, which stops waiting if one of them writes a note.
 
-    JAX's own barriers cannot be left before their time, so these are made of values at its coordination service.
+    JAX's own barriers cannot be left early, so these barriers use values at its coordination service.
     """
 
     _folder = ""
 
     def begin(self, save: int) -> None:
-        """A save begins. save: a number that is the same in all processes, and another for each save."""
+        """Begins a save. save: a number that is the same in all processes and different for each save."""
         if self._folder and jax.process_index() == 0:
             self.key_value_delete(self._folder)
         self._folder = f"gptjax/save/{save}"
@@ -77,7 +78,7 @@ class _Client(signaling_client.JaxDistributedSignalingClient):
 
     def leave_note(self, reason: str) -> None:
         text = f"process {jax.process_index()} on {socket.gethostname()} could not write its part: {reason}"
-        with contextlib.suppress(jax.errors.JaxRuntimeError):  # there is one
+        with contextlib.suppress(jax.errors.JaxRuntimeError):  # there already is a note
             self.key_value_set(self._note, text)
 
     def wait_at_barrier(self, key: str, *, timeout_secs: int, process_ids: Sequence[int] | None = None) -> None:
@@ -91,8 +92,8 @@ class _Client(signaling_client.JaxDistributedSignalingClient):
         """The value, as soon as a process has set it.
 
         Raises:
-          SaveFailedElsewhere: a process has left a note.
-          TimeoutError: neither has happened in time.
+          SaveFailedElsewhere: a process has written a note.
+          TimeoutError: neither happened in time.
         """
         deadline = time.monotonic() + timeout_secs
         while time.monotonic() < deadline:
@@ -108,7 +109,7 @@ class _Client(signaling_client.JaxDistributedSignalingClient):
 
 @functools.cache
 def _client() -> _Client:
-    """The client of this process, which Orbax uses from now on."""
+    """The client of this process, which Orbax uses from then on."""
     client = _Client()
     signaling_client.get_signaling_client = lambda: client
     return client
