@@ -8,7 +8,7 @@ from commands import run_command
 CONFIG = "--config=configs/llama.py:135m"
 
 
-def test_a_run_on_devices_that_no_compiler_knows_here_is_planned_by_formula(tmp_path):
+def test_without_a_compiler_for_its_devices_a_run_is_planned_by_formula(tmp_path):
     done = run_command(
         "plan",
         CONFIG,
@@ -39,7 +39,7 @@ def test_a_run_on_devices_that_no_compiler_knows_here_is_planned_by_formula(tmp_
         ((CONFIG, "--hardware=v5e", "--plot=plan.doc"), ("--plot", ".png")),
     ],
 )
-def test_a_mistake_is_one_sentence(arguments, words):
+def test_a_user_error_is_one_sentence(arguments, words):
     done = run_command("plan", *arguments)
     assert done.returncode == 2 and len(done.stderr.splitlines()) == 1 and not done.stdout
     for word in words:

@@ -73,7 +73,7 @@ def _run_rows(forecast: Forecast) -> dict[str, str]:
     checkpoint = forecast.checkpoint
     rows["checkpoint"] = (
         f"{size_text(checkpoint.bytes)} each, up to {checkpoint.kept} kept; written in about "
-        f"{duration_text(checkpoint.save_seconds)} while training goes on"
+        f"{duration_text(checkpoint.save_seconds)} while training continues"
     )
     return rows
 

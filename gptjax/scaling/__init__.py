@@ -1,1 +1,1 @@
-"""Scaling laws: published ones as data (`laws`), repeated data (`repetition`), and fits to one's own runs (`fit`)."""
+"""Scaling laws: published ones as data (`laws`), repeated data (`repetition`), and fits to your own runs (`fit`)."""

@@ -5,8 +5,8 @@
     TUNING        the best learning rate and batch
 
 A budget of C FLOPs trains N parameters on D = C / (6 N) tokens. Each law says in `counts` which parameters its N means,
-by the names of `gptjax.model.parameters.ParameterCounts`. A loss depends on the tokenizer and the text: that of a
-published law compares sizes and budgets, it does not forecast a run on other text (`gptjax.scaling.fit` does).
+by the names of `gptjax.model.parameters.ParameterCounts`. A loss depends on the tokenizer and the text: a published law
+compares sizes and budgets, but does not forecast a run on other text (`gptjax.scaling.fit` does).
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ class Law:
     """L(N, D) = E + A / N^alpha + B / D^beta, in nats per token.
 
     Attributes:
-      E: the loss that no model and no amount of data falls below.
+      E: the lower limit of the loss, for any model and any amount of data.
       A, alpha: the term of the parameters. B, beta: the term of the tokens.
       source: the paper, with its arXiv number.
       counts: 'total' or 'non_embedding': which parameters N counts.
@@ -44,7 +44,7 @@ class Law:
     counts: str = "total"
 
     def loss(self, parameters: Number, tokens: Number) -> Number:
-        """The loss of a model of this size after this many tokens, none of them seen twice."""
+        """The loss of a model of this size after this many unique tokens."""
         return self.E + self.A * parameters**-self.alpha + self.B * tokens**-self.beta
 
     @property
@@ -63,11 +63,11 @@ class Law:
         return parameters, flops / (FLOPS_PER_PARAMETER_AND_TOKEN * parameters)
 
     def optimal_tokens(self, parameters: Number) -> Number:
-        """The tokens for which a model of this size is the best that its budget buys."""
+        """The number of tokens for which a model of this size is the best for its budget."""
         return (parameters / self._size) ** (1 / self.exponent) / parameters
 
     def optimal_parameters(self, tokens: Number) -> Number:
-        """The size for which this many tokens are the best that the budget buys."""
+        """The size for which this number of tokens is the best for the budget."""
         return (tokens * self._size) ** (1 / (1 - self.exponent)) / tokens
 
     def flops_for(self, loss: float) -> float:

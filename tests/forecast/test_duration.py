@@ -1,4 +1,4 @@
-"""The time of kernels and transfers, by hand."""
+"""The time of kernels and transfers, compared with hand computations."""
 
 import dataclasses
 
@@ -20,7 +20,7 @@ def needs(*kernels, sent=()):
     return Needs("formula", NOTHING, kernels, sent)
 
 
-def test_a_kernel_takes_as_long_as_its_products_or_its_bytes():
+def test_a_kernel_takes_the_longer_time_of_its_products_and_its_bytes():
     shares = EFFICIENCIES["gpu"]
     large = step_time(needs(Kernel("product", 1e15, False, 1e9, 2)), H100, PEAK)
     assert large.step.likely == pytest.approx(2e15 / PEAK / shares.products.likely, rel=1e-3)
@@ -31,7 +31,7 @@ def test_a_kernel_takes_as_long_as_its_products_or_its_bytes():
     assert large.step.fast < large.step.likely < large.step.slow
 
 
-def test_sending_is_hidden_by_none_half_or_all():
+def test_none_half_or_all_of_the_communication_is_hidden():
     sent = (Collective("all-gather", 10**10, tuple(range(8)), 1),)
     time = step_time(needs(Kernel("product", 1e15, False, 1e9, 1), sent=sent), H100, PEAK)
     assert time.sending.likely > 0
@@ -46,10 +46,10 @@ def test_a_group_of_several_nodes_waits_for_the_network():
     both = within._replace(group=tuple(range(64)))
     assert send_seconds(within, H100, 1.0, 0.0) == pytest.approx(7e9 / H100.link)
     assert send_seconds(across, H100, 1.0, 0.0) == pytest.approx(7e9 / H100.network)
-    assert send_seconds(both, H100, 1.0, 0.0) < send_seconds(across, H100, 1.0, 0.0) / 7  # eight cards at once
+    assert send_seconds(both, H100, 1.0, 0.0) < send_seconds(across, H100, 1.0, 0.0) / 7  # eight network cards at once
 
 
-def test_shares_are_shares():
+def test_fractions_are_between_0_and_1():
     for efficiency in EFFICIENCIES.values():
         for name in ("products", "attention", "memory", "links", "hidden"):
             cases = getattr(efficiency, name)

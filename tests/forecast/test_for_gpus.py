@@ -1,4 +1,4 @@
-"""Steps compiled for GPUs that are not there (make aot), and what is read from them."""
+"""Steps compiled for GPUs that this machine lacks (make aot), and the needs read from them."""
 
 import jax
 import pytest
@@ -30,7 +30,7 @@ def compiled_for(hardware, fields):
 
 
 @pytest.mark.parametrize("name", GPUS)
-def test_each_gpu_of_the_table_is_compiled_for(name):
+def test_a_step_compiles_for_each_gpu_of_the_table(name):
     made, compiled = compiled_for(name, {"model.num_layers": 1})
     needs = read_needs(made, compiled)
     assert made.config.model.attention == "cudnn" and "__cudnn$fmha" in compiled.as_text()
@@ -47,8 +47,8 @@ def test_each_gpu_of_the_table_is_compiled_for(name):
     ],
     ids=lambda fields: ", ".join(f"{field}={value}" for field, value in fields.items()),
 )
-def test_the_followed_arrays_are_what_the_compiler_reserves(fields):
-    """Within 3 %, and the formula's products within 3 %."""
+def test_the_live_arrays_take_the_memory_that_the_compiler_reserves(fields):
+    """Both they and the formula's products agree within 3 %."""
     made, compiled = compiled_for("8xH200", fields | {"model.num_layers": 4})
     found = sum(each.array.bytes for each in live_at_peak(parse_program(compiled.as_text())))
     assert found == pytest.approx(compiled.memory_analysis().temp_size_in_bytes, rel=0.03)

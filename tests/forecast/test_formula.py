@@ -1,4 +1,4 @@
-"""The formula against steps that were compiled for H200s (experiments/memory/savings.csv)."""
+"""The formula against steps compiled for H200s (experiments/memory/savings.csv)."""
 
 import csv
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""The table of devices: what users write, and what XLA's compiler is told."""
+"""The table of devices: the names that users write, and the descriptions for XLA's compiler."""
 
 import pytest
 
@@ -29,13 +29,13 @@ def test_names_are_read_as_users_write_them(text, wanted):
 
 
 @pytest.mark.parametrize("text", ["H300", "8x", "", "0xH100", "99999xH100", "A100"])
-def test_an_unknown_device_is_refused_with_those_that_are_known(text):
+def test_an_unknown_device_is_refused_with_the_known_ones(text):
     with pytest.raises(ConfigError, match="--hardware="):
         parse_hardware(text)
 
 
 @pytest.mark.parametrize("hardware", DEVICES, ids=lambda device: device.name)
-def test_every_device_has_a_peak_and_figures_of_its_size(hardware):
+def test_every_device_has_a_peak_and_plausible_figures(hardware):
     peak = peak_flops_per_device(hardware.kind, "bfloat16")
     assert peak is not None and hardware.peak("bfloat16") == peak
     assert 1e14 < peak < 3e15 and 1e10 < hardware.memory < 3e11 and 5e11 < hardware.bandwidth < 1e13

@@ -51,32 +51,32 @@ metadata={op_name="jit(step)/jvp()/while"}, backend_config={"known_trip_count":{
 """
 
 
-def test_types_are_read_with_tuples_within_tuples():
+def test_types_with_nested_tuples_are_parsed():
     text = LOOP.replace("%total = f32[]", "%total = ((bf16[2,3]{1,0:T(8,128)}, s4[4]), /*index=1*/pred[5])")
     (total,) = [each for each in parse_program(text).computations["main"] if each.name == "total"]
     assert [array.shape for array in arrays_of(total.shape)] == [(2, 3), (4,), (5,)]
     assert bytes_of(total.shape) == 12 + 2 + 5
 
 
-def test_the_peak_is_what_the_loop_carries_and_its_own_arrays():
-    """[8, 256] and [256] are carried, [2, 256] is made inside; what the loop returns needs no further memory, and the
-    product takes the place of the donated argument."""
-    live = live_at_peak(parse_program(LOOP.replace("256", "4096")))  # above what counts as small
+def test_the_peak_has_the_carry_of_the_loop_and_its_own_arrays():
+    """[8, 256] and [256] are carried, and [2, 256] is made inside. The results of the loop need no further memory, and
+    the product uses the memory of the donated argument."""
+    live = live_at_peak(parse_program(LOOP.replace("256", "4096")))  # larger than arrays that are ignored
     assert sorted(each.array.shape for each in live) == [(2, 4096), (8, 4096), (4096,)]
     (stack,) = [each for each in live if each.array.shape == (8, 4096)]
     assert stack.scope == "jit(step)/jvp()/while"  # it was an empty array before
 
 
-def test_a_result_that_takes_no_arguments_place_counts():
+def test_a_result_without_a_donated_argument_needs_memory():
     text = LOOP.replace("256", "4096").replace("input_output_alias={ {0}: (0, {}, may-alias) }", "unlike={ }")
     assert max(each.array.bytes for each in live_at_peak(parse_program(text))) == 4096**2 * 4
 
 
-def test_kernels_are_counted_with_loops_and_slices_alone():
+def test_kernels_in_loops_count_per_iteration_and_slices_by_their_own_bytes():
     kernels = {(each.kind, each.bytes): each for each in kernels_of(parse_program(LOOP))}
     product = kernels["product", 3 * 256 * 256 * 4]
     assert (product.flops, product.times) == (2.0 * 256**3, 1)
-    filled = kernels["other", 256 * 4 + 4 + 256 * 4]  # the row is read and written, the other seven are not
+    filled = kernels["other", 256 * 4 + 4 + 256 * 4]  # one row is read and written, but not the other seven
     assert filled.times == 8
 
 

@@ -1,4 +1,4 @@
-"""A small step, compiled for this machine's CPU, and what is read from it and kept."""
+"""A small step compiled for this machine's CPU: the needs read from it, and their cache."""
 
 import dataclasses
 import json
@@ -45,7 +45,7 @@ def needs(made, compiled):
     return read_needs(made, compiled)
 
 
-def test_memory_is_the_compilers_and_its_parts_are_what_they_are_named(made, compiled, needs):
+def test_the_total_memory_is_the_compilers_and_its_parts_are_plausible(made, compiled, needs):
     memory, statistics = needs.memory, compiled.memory_analysis()
     temporary = statistics.temp_size_in_bytes
     total = statistics.argument_size_in_bytes + temporary + statistics.output_size_in_bytes
@@ -61,16 +61,16 @@ def test_memory_is_the_compilers_and_its_parts_are_what_they_are_named(made, com
     assert memory.workspace < 0.25 * temporary + 3 * 4 * ROWS * LENGTH  # little is left over
 
 
-def test_products_are_those_of_the_program(compiled, needs):
+def test_products_equal_those_of_the_program(compiled, needs):
     flops = sum(kernel.flops * kernel.times for kernel in needs.kernels)
     assert flops == products_of(compiled.as_text())[0] > 0
 
 
-def test_figures_come_back_from_json(needs):
+def test_needs_are_read_back_from_json(needs):
     assert Needs.from_json(json.loads(json.dumps(needs.to_json()))) == needs
 
 
-def test_a_shape_is_compiled_once_and_damage_is_compiled_anew(made, compiled, needs, monkeypatch, tmp_path):
+def test_a_shape_is_compiled_once_and_again_if_the_cache_is_damaged(made, compiled, needs, monkeypatch, tmp_path):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     calls = []
     monkeypatch.setattr(Trainer, "compile_train_step", lambda *_: calls.append(1) or compiled)
@@ -90,7 +90,7 @@ def test_a_shape_is_compiled_once_and_damage_is_compiled_anew(made, compiled, ne
     assert len(calls) == 6
 
 
-def test_a_run_is_its_steps_evaluations_and_saves(made, needs, monkeypatch):
+def test_the_time_of_a_run_is_that_of_steps_evaluations_and_saves(made, needs, monkeypatch):
     monkeypatch.setattr("gptjax.forecast.run.measured_peak", lambda: (1e11, 0.0))
     place = Place(_processor(1), 1, jax.devices()[:1])
     forecast = forecast_run(made, place, needs, None)
