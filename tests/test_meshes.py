@@ -79,7 +79,7 @@ def test_a_run_moves_to_two_processes_of_four_devices_and_back(runs, of_one_devi
     assert_same(losses(workdir), of_one_device)
 
 
-def test_twenty_steps_of_two_processes_with_four_devices_are_those_of_one_device(runs, of_one_device):
+def test_twenty_steps_of_two_processes_with_four_devices_equal_those_of_one_device(runs, of_one_device):
     workdir = runs.folder / "from the start"
     go_to(runs, workdir, STEPS, processes=2, mesh=MESHES["pipeline and experts"], devices=4)
     assert list(losses(workdir)) == list(of_one_device)

@@ -217,7 +217,7 @@ class Generator:
         repeated = [prompt for prompt in prompts for _ in range(num_samples)]
         rows = [self._row(prompt, seed, max_new_tokens, stop, begin) for prompt, seed in zip(repeated, seeds)]
         timing = Timing() if timing is None else timing
-        by_length = sorted(rows, key=lambda row: len(row.prompt_tokens))  # alike together: less padding
+        by_length = sorted(rows, key=lambda row: len(row.prompt_tokens))  # less padding
         for first in range(0, len(rows), self.batch_size):
             batch = by_length[first : first + self.batch_size]
             if stop:
@@ -260,7 +260,7 @@ class Generator:
             raise ConfigError(f"length_penalty = {length_penalty}: must be finite")
         timing = Timing() if timing is None else timing
         texts_of = [[self._row(prompt, 0, max_new_tokens, (), begin) for _ in range(num_samples)] for prompt in prompts]
-        by_length = sorted(texts_of, key=lambda texts: len(texts[0].prompt_tokens))  # alike together: less padding
+        by_length = sorted(texts_of, key=lambda texts: len(texts[0].prompt_tokens))  # less padding
         at_once = max(1, self.batch_size // num_beams)
         for first in range(0, len(by_length), at_once):
             batch = by_length[first : first + at_once]

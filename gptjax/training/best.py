@@ -34,7 +34,7 @@ class BestScore:
             self.notes.append(
                 f"{len(scored) - len(alike)} earlier validation scores were measured on other windows "
                 "(evaluation.tokens, the window or the data has changed): they are not compared with new ones, and the "
-                "best starts anew"
+                "best score is reset"
             )
 
     def improved_by(self, scores: Mapping[str, float]) -> bool:

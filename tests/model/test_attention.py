@@ -282,7 +282,7 @@ class TestSelectBackend:
         ("bfloat16", 8, 8, np.ones((2, 8), np.int32), "packed"),
     ],
 )
-def test_cudnn_refuses_what_it_cannot_do(dtype, length, head_width, segments, said):
+def test_cudnn_refuses_unsupported_inputs(dtype, length, head_width, segments, said):
     arrays = inputs(length, head_width=head_width, dtype=dtype)
     with pytest.raises(ConfigError, match=rf"model.attention = 'cudnn'.*{said}.*use xla"):
         attention(*arrays, backend="cudnn", segments_BT=segments)

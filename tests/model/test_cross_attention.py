@@ -203,7 +203,7 @@ def test_contradictory_arguments_are_refused(model_config):
         (12, dict(window=4), "to both sides"),
     ],
 )
-def test_cudnn_refuses_what_it_cannot_do(num_keys, options, message):
+def test_cudnn_refuses_unsupported_inputs(num_keys, options, message):
     q, k, v = inputs(num_keys, dtype=jnp.bfloat16)
     with pytest.raises(ConfigError, match=message):
         attention(q[:, :12], k, v, backend="cudnn", causal=False, **options)

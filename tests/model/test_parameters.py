@@ -101,7 +101,7 @@ class Mixing(nn.Module):
         return jnp.einsum("BD,EDF->BEF", x_BD * scale, up_EDF)
 
 
-def test_stacks_experts_and_numbers_are_declared_alike():
+def test_stacks_experts_and_single_numbers_are_declared_in_the_same_way():
     declared = leaves_by_path(declarations_of(Twin()))
     made = leaves_by_path(Twin().init(jax.random.key(0))["params"])
     assert {path: p.shape for path, p in declared.items()} == {path: x.shape for path, x in made.items()}

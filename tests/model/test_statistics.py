@@ -36,7 +36,7 @@ def ways_of_running():
 
 
 @pytest.mark.parametrize("pattern, layers, remat", list(ways_of_running()))
-def test_each_layer_reports_what_it_computes(layers, remat, pattern, model_config, random_params):
+def test_each_layer_reports_its_own_statistics(layers, remat, pattern, model_config, random_params):
     config = model_config(num_layers=4, window=3, window_pattern=pattern, layers=layers, remat=remat)
     params = random_params(config)
 

@@ -190,7 +190,7 @@ PAIRS = dict(model__family="encoder_decoder", training__objective="seq2seq")
         (dict(mesh__context_attention="ring"), r"^mesh\.context_attention = 'ring': must be 'auto' where"),
     ],
 )
-def test_what_does_not_divide_is_refused(tiny_config, fields, message):
+def test_configs_that_do_not_divide_are_refused(tiny_config, fields, message):
     config = tiny_config(**dict(mesh__data=1) | fields)
     devices = config.mesh.context * config.mesh.tensor * config.mesh.pipeline
     with pytest.raises(ConfigError, match=message):

@@ -74,7 +74,7 @@ def test_the_ring_sends_tokens_and_all_to_all_sends_choices():
     ],
     ids=str,
 )
-def test_what_does_not_divide_is_refused(tiny_config, fields, message):
+def test_configs_that_do_not_divide_are_refused(tiny_config, fields, message):
     config = tiny_config(**dict(model__num_experts=4, mesh__data=1, training__batch_size=6) | fields)
     with pytest.raises(ConfigError, match=re.escape(message)):
         plan(config, DataFacts(vocab_size=32), jax.devices()[: config.mesh.expert])

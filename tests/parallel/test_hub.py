@@ -48,7 +48,7 @@ def next_of(channel):
     return message
 
 
-def test_facts_are_compared_anew_each_time():
+def test_facts_are_compared_in_every_round():
     run = Run()
     both = [run.member(process) for process in range(2)]
     for facts, problem in (([1, 1], ""), ([2, 3], "seed = 2 in process 0, 3 in process 1"), ([4, 4], "")):

@@ -144,7 +144,7 @@ FIRST_DENSE = dict(model__num_layers=5, model__num_experts=2, model__first_dense
     ],
     ids=str,
 )
-def test_what_does_not_divide_is_refused_before_compilation(tiny_config, fields, message):
+def test_configs_that_do_not_divide_are_refused_before_compilation(tiny_config, fields, message):
     with pytest.raises(ConfigError, match=message):
         planned(tiny_config, **PIPELINE | fields)
 

@@ -88,7 +88,7 @@ def test_losses_with_another_tokenizer_are_marked_but_a_run_without_a_loss_is_no
     assert note.startswith("≠ b: ") and note.endswith("these differ: the tokenizer")
 
 
-def test_a_sweeps_folder_stands_for_its_runs(make_run, tmp_path):
+def test_the_folder_of_a_sweep_includes_its_runs(make_run, tmp_path):
     make_run("sweep/lr=1")
     make_run("sweep/lr=2")
     runs = comparison.read_runs([tmp_path / "sweep", make_run("alone")])

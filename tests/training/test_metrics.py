@@ -102,7 +102,7 @@ def test_a_lasting_shift_is_accepted(before, after):
     assert (np.abs(loss_z[300 + 2 * steps :]) < 3).all()
 
 
-def test_monitor_is_float32_scalars_whatever_comes_in():
+def test_the_monitor_has_float32_scalars_for_any_input_type():
     monitor, zscores = update_monitor(init_monitor(), jnp.bfloat16(2.0), 1.0)
     assert {(leaf.shape, leaf.dtype.name) for leaf in jax.tree.leaves((monitor, zscores))} == {((), "float32")}
 

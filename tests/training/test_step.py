@@ -242,7 +242,7 @@ def collectives(compiled):
     return {name: len(re.findall(rf"\b{name}(?:-start)?\(", text)) for name in names}
 
 
-def test_collectives_are_those_of_the_parallelism(tiny_config):
+def test_each_kind_of_parallelism_has_its_collectives(tiny_config):
     data = collectives(compiled_step(tiny_config(mesh__data=8), EIGHT)[1])
     assert data["all-reduce"] >= 1 and data["all-gather"] == data["all-to-all"] == 0
     fsdp = collectives(compiled_step(tiny_config(mesh__data=1, mesh__fsdp=8), EIGHT)[1])

@@ -33,7 +33,7 @@ metrics = ["exact_match", "chrf"]
         (GENERATION, "encoder_decoder", "seq2seq"),
     ],
 )
-def test_scores_are_those_of_the_moving_average(card, family, objective, tmp_path):
+def test_scores_use_the_moving_average(card, family, objective, tmp_path):
     params, small = make_model(family=family, num_layers=1)
     config = configs.default()
     config.model.update(dict(small.model.items()))

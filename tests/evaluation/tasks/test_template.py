@@ -20,7 +20,7 @@ def test_fields_are_replaced_by_values(template, text):
     assert fill(template, ROW) == text
 
 
-def test_a_list_alone_gives_each_of_its_elements():
+def test_a_template_of_one_list_gives_each_of_its_elements():
     assert fill_all(("{choices}", "or {question}"), ROW) == ("a", "b", "or Why?")
 
 
