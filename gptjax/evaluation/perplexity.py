@@ -3,10 +3,11 @@
 Contiguous and packed windows score the same tokens and the same bytes, whatever their length. They differ only in the
 context from which a token is predicted.
 
-- Every token of a document's text is scored, including the first one, which is predicted from the begin token. - EOS is
-scored. It has no bytes, so bits per byte include the cost of ending each text. - If documents begin with BOS, it is
-given and never scored. - `<unk>`, which only character tokenizers have, counts as one byte with the loss of `<unk>`,
-although the character cannot be recovered from it. Scores of a text with many such characters are too good.
+- Every token of a document's text is scored, including the first one, which is predicted from the begin token.
+- EOS is scored. It has no bytes, so bits per byte include the cost of ending each text.
+- If documents begin with BOS, it is given and never scored.
+- `<unk>`, which only character tokenizers have, counts as one byte with the loss of `<unk>`, although the character
+  cannot be recovered from it. Scores of a text with many such characters are too good.
 """
 
 from __future__ import annotations

@@ -100,7 +100,7 @@ def sample(
 
     Returns:
       token_B int32, and logprob_B float32: the token's log-probability under the model's own distribution, before any
-      penalty, temperature or truncation so that it does not depend on the settings.
+      penalty, temperature or truncation, so that it does not depend on the settings.
     """
     processed_BV = process_logits(logits_BV, seen_BV, sampling)
 
@@ -146,7 +146,7 @@ def divide_by_temperature(logits_BV: jax.Array, temperature_B: jax.Array) -> jax
     """Logits divided by temperature; rows of temperature 0, which take the maximum anyway, are unchanged.
 
     Below 1, logits are shifted so that the largest is 0, which changes no probability: at any temperature, the
-      quotients can only overflow to -inf, and the draw becomes the maximum.
+    quotients can only overflow to -inf, and the draw becomes the maximum.
     """
     peak_B = jnp.where((temperature_B > 0) & (temperature_B < 1), jnp.max(logits_BV, -1), 0.0)
     return (logits_BV - peak_B[:, None]) / jnp.where(temperature_B > 0, temperature_B, 1.0)[:, None]

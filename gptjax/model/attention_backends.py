@@ -2,7 +2,8 @@
 
 - `reference` is the definition, with all T·S logits at once. The others are tested against it.
 - `xla` computes blocks of query rows, each with only the keys that it can see. It runs everywhere and supports packed
-documents. - `cudnn` is cuDNN's flash attention, for NVIDIA GPUs and bfloat16. It does not support packed documents.
+  documents.
+- `cudnn` is cuDNN's flash attention, for NVIDIA GPUs and bfloat16. It does not support packed documents.
 
 `in_blocks` only decides which keys a query gets. Its argument `attend` computes attention to them.
 """

@@ -105,7 +105,7 @@ class Parameter:
         """The axes, counted from the end, along which rounded numbers may share a scale.
 
         These are the axes that a product sums over: the inputs of a matrix, or the width of a lookup, over which the
-          output layer sums if the lookup is tied.
+        output layer sums if the lookup is tied.
         """
         count = len(self.inputs) + len(self.outputs)
         summed = range(len(self.inputs)) if self.kind == "matrix" else range(len(self.inputs), count)

@@ -292,7 +292,7 @@ def load_for_inference(
 
     Raises what `load_params` raises, and ConfigError if config.json cannot be read, names such a function without
     permission, or describes a model other than the trained one: an edited config may fit the arrays and compute
-      nonsense.
+    nonsense.
     """
     config = saved_config(workdir)
     for field in MODEL_MAY_BE_OWN:

@@ -17,8 +17,8 @@ class Snapshots:
     """Copies states of one shape. A copy must no longer be in use when the next one is taken.
 
     On a CPU the copies reuse the same memory: filling fresh memory takes several times as long. Without a copy, XLA
-      would itself copy every donated array that is still being written to disk, which is as slow. On other devices, the
-      copy is made in device memory, at its speed and without blocking.
+    would itself copy every donated array that is still being written to disk, which is as slow. On other devices, the
+    copy is made in device memory, at its speed and without blocking.
     """
 
     def __init__(self) -> None:

@@ -12,7 +12,7 @@ class TrainState(flax.struct.PyTreeNode):
     """Everything the next step depends on, besides the config and the data.
 
     There is no random state: keys are folded from the config's seed and `step`, so a restored run draws the same
-      numbers as an uninterrupted one.
+    numbers as an uninterrupted one.
 
     Attributes:
       step: int32 scalar, the optimizer steps taken.
