@@ -260,7 +260,7 @@ class MeshSettings(Section):
     pipeline_microbatches: Natural = 0  # micro-batches that pass through the pipeline; 0: one for each of its stages
     # how attention works on divided sequences (parallel/context.py); auto: all_to_all if there are enough heads
     context_attention: Literal["auto", "all_to_all", "ring"] = "auto"
-    # Groups of layers on each stage; a micro-batch passes through the stages this many times.
+    # groups of layers on each stage; a micro-batch passes through the stages this many times
     pipeline_repeats: Count = 1
 
 

@@ -85,8 +85,7 @@ def start_four(runs, workdir, *more, environments=None):
     return runs.start_several(workdir, *([*each, *more] for each in FOUR), environments=marked)
 
 
-# --- Killed, stopped and hanging processes, and signals
-# -----------------------------------------------------------------------------
+# --- Killed, stopped and hanging processes, and signals --------------------------------------------------------------
 
 
 def killed(runs, workdir, victim, moment):

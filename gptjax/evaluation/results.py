@@ -98,8 +98,7 @@ def _write_for_hub(folder: Path, tasks: Mapping[str, Mapping[str, Any]], now: da
             file.write(("\n".join(lines) + "\n").encode())
 
 
-# --- Tables and notes
-# -------------------------------------------------------------------------------------------------------
+# --- Tables and notes ------------------------------------------------------------------------------------------------
 
 
 def score_text(score: Mapping[str, Any] | None, metric: str) -> str:
