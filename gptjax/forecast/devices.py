@@ -64,6 +64,14 @@ def find_place(name: str, count: int | None) -> Place:
     return Place(hardware, count, topology.devices)
 
 
+def described_place(name: str, count: int) -> Place:
+    """Devices of a name of the table that are only described: a search compares them by formula."""
+    hardware = BY_NAME[name]
+    return Place(
+        hardware, count, AbstractDevices(hardware.platform, count, hardware.kind), "nothing is compiled for it"
+    )
+
+
 def _here(count: int | None) -> Place:
     devices = jax.devices()
     if count is not None and count != len(devices):

@@ -5,8 +5,7 @@ Parameters and optimizer state are exact. The rest follows from shapes, with con
 `model.remat`, what else is in memory at the peak, and the bytes that element-wise kernels move. Compared with those
 steps, memory is off by up to a fifth if layers run in a loop and nothing is recomputed, and by a tenth otherwise.
 
-Tokens are those that one device computes at once, and widths those of its part of the tensor axis. B is 2 bytes, since
-activations are bfloat16.
+Tokens are those that one device computes at once, and widths those of its part of the tensor axis.
 """
 
 from __future__ import annotations
@@ -27,9 +26,8 @@ from gptjax.parallel.pipeline import schedule_of
 from gptjax.parallel.traffic import Collective
 from gptjax.planning import Plan
 
-B = 2
-LOGITS = 4 + B  # bytes per logit: float32, and its gradient for the products
-MOVED = 18  # bytes that element-wise kernels move per element of the results of a layer's products, and per logit
+LOGIT = 4  # bytes of one, float32; its gradient is in the compute dtype
+MOVED = 9  # times that element-wise kernels read or write the results of a layer's products, and the logits
 UPDATED = 28  # bytes that the optimizer moves per parameter
 IN_LOOP = 25  # further arrays as wide as the stream that a loop over layers saves if nothing is recomputed
 ALL_KEPT = 3  # arrays as wide as the feed-forward layer that are saved if nothing is recomputed
@@ -49,6 +47,7 @@ class _Shape:
     gated: bool
     vocabulary: float
     micro_batches: int
+    width: int  # bytes of an activation
     again: float  # forward passes of layers per step: 1, or 2 if they are recomputed
 
     @property
@@ -81,6 +80,7 @@ def _shape(plan: Plan) -> _Shape:
         gated=is_gated(model.feedforward),
         vocabulary=model.vocab_size / tensor,
         micro_batches=plan.config.training.gradient_accumulation_steps,
+        width=4 if model.dtype == "float32" else 2,
         again=2.0 if repeats else 1.0,
     )
 
@@ -95,16 +95,16 @@ def _memory(plan: Plan, shape: _Shape) -> Memory:
     parameters, optimizer = state_bytes(plan)
     gradients = bytes_on_device(plan.abstract_state.params)
     per_layer, on_host = _kept(model.remat, model.layers, shape)
-    activations = round(B * tokens * shape.layers * per_layer)
+    activations = round(shape.width * tokens * shape.layers * per_layer)
     chunk = min(training.loss_chunk or tokens, tokens)
-    logits = round(LOGITS * chunk * shape.vocabulary)
+    logits = round((LOGIT + shape.width) * chunk * shape.vocabulary)
     accumulated, in_loop = shape.micro_batches > 1, model.layers == "scan"
     collected = gradients * (accumulated + in_loop)  # loops over micro-batches and layers add gradients up in place
     if chunk < tokens:  # the loop over chunks adds up the output layer's gradient, and keeps the gradient of its input
         collected += round(4 * shape.vocabulary * shape.stream)
-        activations += round(2 * B * tokens * shape.stream)
-    gathered = _gathered(plan)
-    one_layer = round(B * tokens * 2 * shape.of_products)  # further arrays in the backward pass of a layer
+        activations += round(2 * shape.width * tokens * shape.stream)
+    gathered = _gathered(plan, shape)
+    one_layer = round(shape.width * tokens * 2 * shape.of_products)  # further arrays in the backward pass of a layer
     at_loss = collected + activations + logits
     at_end = gradients * (1 + accumulated) + one_layer + (activations // max(shape.layers, 1))
     batch = 2 * bytes_on_device(plan.abstract_batch)
@@ -112,7 +112,7 @@ def _memory(plan: Plan, shape: _Shape) -> Memory:
         found = (collected, activations, logits, gathered + batch)
     else:
         found = (gradients * (1 + accumulated), activations // max(shape.layers, 1), 0, one_layer + gathered)
-    host = round(B * tokens * shape.layers * on_host)
+    host = round(shape.width * tokens * shape.layers * on_host)
     return Memory(parameters, found[0], optimizer, found[1], found[2], found[3], host)
 
 
@@ -131,11 +131,11 @@ def _kept(remat: str, layers: str, shape: _Shape) -> tuple[float, float]:
     }[remat]
 
 
-def _gathered(plan: Plan) -> int:
+def _gathered(plan: Plan, shape: _Shape) -> int:
     """Bytes of parameters that are gathered or rounded at the same time: the output layer and two layers."""
     total = 0
     for parameter in jax.tree.leaves(plan.trainer.declared):
-        size = B * parameter.size / plan.mesh.shape["tensor"] / parameter.stack.get("experts", 1)
+        size = shape.width * parameter.size / plan.mesh.shape["tensor"] / parameter.stack.get("experts", 1)
         layers = parameter.stack.get("layers", 0)
         if layers:
             total += round(size / layers * 2)
@@ -165,7 +165,7 @@ def _kernels(plan: Plan, shape: _Shape) -> Iterator[Kernel]:
             shape.again if of_layer and "mlp" not in parameter.inputs else 1
         )  # a layer's last product is not recomputed
         passes = (2 + again) * times * members * (idle if of_layer else 1)
-        moved = B * (tokens * active * (inputs + outputs / tensor) + inputs * outputs / tensor)
+        moved = shape.width * (tokens * active * (inputs + outputs / tensor) + inputs * outputs / tensor)
         flops = 2.0 * tokens * active * inputs * outputs / tensor
         yield Kernel("product", flops, eight and of_layer, moved, round(passes))
     counted = plan.flops_per_token["causal"] - 6.0 * plan.parameters.multiplied
@@ -173,11 +173,15 @@ def _kernels(plan: Plan, shape: _Shape) -> Iterator[Kernel]:
     per_layer /= plan.mesh.shape["tensor"] * shape.layers * plan.mesh.shape["pipeline"]
     attention = per_layer * (ATTENTION + (shape.again - 1) / 3)
     yield Kernel(
-        "attention", attention / 3, False, 4 * B * tokens * shape.heads, round(3 * shape.layers * times * idle)
+        "attention",
+        attention / 3,
+        False,
+        4 * shape.width * tokens * shape.heads,
+        round(3 * shape.layers * times * idle),
     )
-    moved = MOVED * tokens * shape.of_products / 8
+    moved = MOVED * shape.width * tokens * shape.of_products / 8
     yield Kernel("other", 0.0, False, moved, round(8 * shape.layers * times * idle))
-    yield Kernel("other", 0.0, False, MOVED * tokens * shape.vocabulary / 4, 4 * times)
+    yield Kernel("other", 0.0, False, MOVED * shape.width * tokens * shape.vocabulary / 4, 4 * times)
     of_state = bytes_on_device(plan.abstract_state.params) / 4
     yield Kernel("other", 0.0, False, UPDATED * of_state / 4, 4)
 
@@ -188,7 +192,7 @@ def _collectives(plan: Plan, shape: _Shape) -> Iterator[Collective]:
     mesh, times = plan.mesh.shape, shape.micro_batches
     layers = shape.layers
     local = (
-        sum(B * parameter.size for parameter in jax.tree.leaves(plan.trainer.declared))
+        sum(shape.width * parameter.size for parameter in jax.tree.leaves(plan.trainer.declared))
         / mesh["tensor"]
         / mesh["pipeline"]
     )
@@ -198,17 +202,17 @@ def _collectives(plan: Plan, shape: _Shape) -> Iterator[Collective]:
         yield Collective("all-gather", part, group, 2 * layers * times)
         yield Collective("reduce-scatter", part, group, layers * times)
     if mesh["data"] > 1:
-        size = round(2 * local / mesh["fsdp"])  # float32 sums
+        size = round(4 / shape.width * local / mesh["fsdp"])  # float32 sums
         if plan.config.mesh.zero1:
             yield Collective("reduce-scatter", size, _group(plan, "data"), 1)
             yield Collective("all-gather", size, _group(plan, "data"), 1)
         else:
             yield Collective("all-reduce", size, _group(plan, "data"), 1)
-    stream = round(B * shape.tokens * shape.stream)
+    stream = round(shape.width * shape.tokens * shape.stream)
     if mesh["tensor"] > 1:
         yield Collective("all-reduce", stream, _group(plan, "tensor"), round((3 + shape.again) * layers * times))
     if mesh["context"] > 1:
-        moved = round(B * shape.tokens * (2 * shape.heads + 2 * shape.keys))
+        moved = round(shape.width * shape.tokens * (2 * shape.heads + 2 * shape.keys))
         yield Collective("all-to-all", moved, _group(plan, "context"), round((1 + shape.again) * layers * times))
     if mesh["expert"] > 1:
         used = plan.config.model.experts_per_token

@@ -12,6 +12,7 @@ matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.ticker import NullFormatter
 
 from gptjax.files import write_aside
 from gptjax.forecast.memory import PARTS
@@ -49,7 +50,8 @@ def _memory(panel: Axes, forecast: Forecast) -> None:
     for part, size in zip(PARTS, sizes):
         panel.barh([0], [size], left=left, label=f"{part}, {size:.2f}")
         left += size
-    for limit, name in ((forecast.fit.available, "JAX takes"), (forecast.fit.device, "device")):
+    limits = {forecast.fit.available: "JAX takes", forecast.fit.device: "device"}
+    for limit, name in limits.items():
         if limit:
             panel.axvline(limit / GIB, color="black", linewidth=0.8, linestyle=":")
             panel.text(limit / GIB, 0.42, name, fontsize=7, rotation=90, ha="right", va="top")
@@ -81,6 +83,7 @@ def _loss(panel: Axes, forecast: Forecast) -> None:
         panel.plot([tokens.run], [forecast.loss.loss], "ko", label="this run")
     panel.axvline(tokens.optimal, color="grey", linewidth=0.8, linestyle=":")
     panel.set(xscale="log", xlabel="tokens (dotted: optimal for this size)", ylabel="nats per token")
+    panel.xaxis.set_minor_formatter(NullFormatter())
     panel.set_title("loss by published laws, unique tokens")
     panel.legend(fontsize=8, frameon=False)
 

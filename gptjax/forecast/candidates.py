@@ -1,0 +1,72 @@
+"""What a search may choose from: sizes of config files, numbers of devices, and the text at hand."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from ml_collections import ConfigDict
+
+from gptjax.config import ConfigError
+from gptjax.data.facts import DataFacts
+from gptjax.data.prepared import MANIFEST
+from gptjax.forecast.devices import Place
+from gptjax.forecast.search import Candidate
+from gptjax.paths import local_path
+from gptjax.user_code import load_config
+
+DIAL = "configs/depth.py"
+DEPTHS = (*range(1, 17), *range(18, 33, 2), *range(36, 65, 4))
+COUNTS = tuple(2**power for power in range(11))
+BYTES_PER_TOKEN = 4.4  # of English text in a vocabulary of some 32,768 tokens, where no tokenizer has seen the text
+_BYTES = re.compile(r"\s*(\d+(?:\.\d+)?)\s*([kKMGT])?B\s*")
+_UNITS = {"": 1.0, "K": 1e3, "M": 1e6, "G": 1e9, "T": 1e12}
+
+
+def sizes(
+    names: Sequence[str], place: Place, facts: Callable[[ConfigDict], DataFacts], fields: dict | None = None
+) -> list[Candidate]:
+    """A candidate of each config that is named, or of the dial's depths if none is.
+
+    facts: what is known of a config's data. fields: set in each config.
+
+    Raises:
+      ConfigError: a config cannot be loaded.
+    """
+    found = []
+    for name in names or [f"{DIAL}:{depth}" for depth in DEPTHS]:
+        config = load_config(name)
+        config.unlock()
+        config.update_from_flattened_dict(fields or {})
+        found.append(Candidate(name, config, facts(config), place))
+    return found
+
+
+def counts(config: ConfigDict, data: DataFacts, place: Callable[[int], Place]) -> list[Candidate]:
+    """One model on each number of devices that is a power of two."""
+    return [Candidate(f"{count} devices" if count > 1 else "1 device", config, data, place(count)) for count in COUNTS]
+
+
+def text_tokens(text: str) -> float:
+    """'2GB' of text, a file or folder of texts → the tokens that it has, roughly. (Prepared folders know exactly.)
+
+    Raises:
+      ConfigError: it is neither a size nor something that exists, or it is empty.
+    """
+    if found := _BYTES.fullmatch(text):
+        size = float(found[1]) * _UNITS[(found[2] or "").upper()]
+    else:
+        path = local_path(text, "--text")
+        if not path.exists():
+            raise ConfigError(f"--text={text!r}: must be a size such as 2GB, or a file or folder of text that exists")
+        files = [path] if path.is_file() else [file for file in path.rglob("*") if file.is_file()]
+        size = float(sum(file.stat().st_size for file in files))
+    if not size:
+        raise ConfigError(f"--text={text!r}: has no text")
+    return size / BYTES_PER_TOKEN
+
+
+def is_prepared(text: str) -> bool:
+    """Whether the text is a folder that gptjax prepare wrote."""
+    return not _BYTES.fullmatch(text) and (Path(text).expanduser() / MANIFEST).is_file()

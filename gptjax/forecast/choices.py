@@ -1,0 +1,108 @@
+"""A search's result: a table of what was tried with the reasons, and a config file that gptjax train takes as it is."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from ml_collections import ConfigDict
+from rich.console import Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from gptjax.config import default, flatten, validate
+from gptjax.files import write_aside
+from gptjax.forecast.layouts import Layout, with_fields
+from gptjax.forecast.price import Price
+from gptjax.forecast.search import LAW, Choice
+from gptjax.formatting import bytes_text, count_text, duration_text
+from gptjax.model.families import validate_model
+
+SHOWN = 12  # rows of a table
+
+
+def choices_table(choices: Sequence[Choice], price: Price | None) -> RenderableType:
+    """The candidates, the best first, and the ways to train the best."""
+    table = Table(box=None, padding=(0, 1, 0, 0), header_style="dim")
+    for name in ("", "parameters", "tokens", "loss", "time", *([price.currency] if price else []), "why not"):
+        table.add_column(name, justify="left" if name in ("", "why not") else "right", overflow="fold")
+    for choice in choices[:SHOWN]:
+        known = choice.tokens is not None
+        cells = [choice.name, count_text(choice.parameters), count_text(choice.tokens) if known else "–"]
+        cells += [f"{choice.loss:.3f}" if choice.loss is not None else "–"]
+        cells += [duration_text(choice.seconds) if known else "–"]
+        cells += [f"{choice.cost:,.2f}" if choice.cost is not None else "–"] if price else []
+        best = choice is choices[0]
+        table.add_row(*cells, choice.reason or "the best", style="bold" if best else "")
+    parts: list[RenderableType] = [Text("sizes", style="bold cyan"), table]
+    if len(choices) > SHOWN:
+        parts.append(Text(f"and {len(choices) - SHOWN} that are worse", style="dim"))
+    if (passes := choices[0].passes) > 1:
+        parts.append(Text(f"with {passes:.2g} passes over the text at hand, repeated tokens discounted", style="dim"))
+    parts.append(Text(f"losses by {LAW.source}: they rank sizes, on text and tokens like the paper's", style="dim"))
+    return Group(*parts, "", _layouts(choices[0]))
+
+
+def _layouts(choice: Choice) -> RenderableType:
+    table = Table(box=None, padding=(0, 1, 0, 0), header_style="dim")
+    for name in ("mesh", "micro-batches", "remat", "memory", "tokens/s", "why not"):
+        table.add_column(name, justify="right" if name in ("micro-batches", "memory", "tokens/s") else "left")
+    for layout in choice.layouts:
+        table.add_row(*_layout_cells(layout), style="" if layout.reason else "bold")
+    return Group(Text(f"ways to train {choice.name}", style="bold cyan"), table)
+
+
+def _layout_cells(layout: Layout) -> tuple[str, ...]:
+    fields = layout.fields
+    axes = [f"{name} {size}" for name in ("data", "fsdp", "tensor") if (size := fields[f"mesh.{name}"]) > 1]
+    mesh = " × ".join(axes) or "one device"
+    mesh += ", zero1" if fields.get("mesh.zero1") else ""
+    mesh += ", fp8" if fields.get("model.matmul") == "fp8" else ""
+    if layout.needs is None:
+        return mesh, "–", "–", "–", "–", layout.reason
+    steps, remat = fields["training.gradient_accumulation_steps"], fields["model.remat"]
+    rate = count_text(layout.tokens_per_second) if layout.fits else "–"
+    return mesh, f"{steps}", f"{remat}", bytes_text(layout.needs.memory.total), rate, layout.reason or "the best"
+
+
+def chosen_config(choice: Choice) -> ConfigDict:
+    """The config that trains the choice."""
+    fields = dict(choice.layout.fields)
+    if choice.tokens is not None:
+        fields["training.duration"] = f"{round(choice.tokens)} tokens"
+    config = with_fields(choice.config, fields)
+    validate(config)
+    validate_model(config)
+    return config
+
+
+def choices_json(choices: Sequence[Choice]) -> list[dict[str, Any]]:
+    """The candidates with their layouts, the best first, for programs."""
+    return [
+        {
+            **{name: getattr(choice, name) for name in ("name", "parameters", "tokens", "seconds", "loss", "cost")},
+            "devices": choice.place.count,
+            "reason": choice.reason,
+            "layouts": [
+                {
+                    "fields": dict(layout.fields),
+                    "bytes": layout.needs.memory.total if layout.needs else None,
+                    "tokens_per_second": layout.tokens_per_second,
+                    "reason": layout.reason,
+                }
+                for layout in choice.layouts
+            ],
+        }
+        for choice in choices
+    ]
+
+
+def write_config(config: ConfigDict, why: str, file: Path) -> None:
+    """Writes a config file with the fields that are not at their defaults."""
+    defaults, flat = flatten(default()), flatten(config)
+    lines = [repr(why), "", "from gptjax.config import default", "", "", "def get_config():"]
+    lines += ["    config = default()"]
+    lines += [f"    config.{field} = {value!r}" for field, value in flat.items() if value != defaults[field]]
+    with write_aside(file) as out:
+        out.write(("\n".join([*lines, "    return config"]) + "\n").encode())

@@ -1,0 +1,180 @@
+"""How one model can be trained on given devices: the mesh, the micro-batch and what is computed again.
+
+  ranked = layouts_of(config, data, place)
+
+All ways that are tried are compared by formula, the fastest first; each of the others says why it is not.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Iterator, Mapping
+from typing import Any, cast
+
+from ml_collections import ConfigDict
+
+from gptjax.config import ConfigError
+from gptjax.data.facts import DataFacts
+from gptjax.forecast.devices import Place
+from gptjax.forecast.duration import StepTime, step_time
+from gptjax.forecast.formula import formula_needs
+from gptjax.forecast.run import fit_of, peak_of_device
+from gptjax.forecast.step import Needs
+from gptjax.formatting import bytes_text
+from gptjax.model.families import validate_model
+from gptjax.parallel.mesh import AbstractDevices
+from gptjax.planning import Plan, plan
+from gptjax.settings import Settings
+
+REMATS = ("none", "dots", "full")
+MOST_TENSOR = 8
+ALIKE = 0.01  # times that differ by less are not told apart
+WITH_FLOAT8 = (8, 9)  # compute capability of the first GPUs that multiply 8-bit floats
+
+
+@dataclasses.dataclass(frozen=True)
+class Layout:
+    """One way to train.
+
+    Attributes:
+      fields: what it sets in the config.
+      plan, needs, time: of it; None if the config refuses it.
+      fits: whether its memory fits into what JAX takes of a device.
+      reason: why it is not the best; '' for the best.
+    """
+
+    fields: Mapping[str, Any]
+    plan: Plan | None = None
+    needs: Needs | None = None
+    time: StepTime | None = None
+    fits: bool = False
+    reason: str = ""
+
+    @property
+    def tokens_per_second(self) -> float:
+        """0 if it cannot train."""
+        if self.plan is None or self.time is None or not self.fits:
+            return 0.0
+        return self.plan.tokens_per_step / self.time.step.likely
+
+
+def layouts_of(config: ConfigDict, data: DataFacts, place: Place) -> list[Layout]:
+    """All ways that are tried, the best one first. It can train if its tokens_per_second are above 0."""
+    peak = peak_of_device(place, "float32" if place.hardware.platform == "cpu" else "bfloat16")
+    if peak is None:
+        raise ConfigError(f"--hardware={place.hardware.name}: its peak is in no table, so no times can be compared")
+    ranked = sorted(_tried(config, data, place, peak), key=_rank)
+    best = ranked[0]
+    others = [_with_reason(layout, best, place) for layout in ranked[1:]]
+    return [best, *others, *_in_eight_bits(best, place, peak)]
+
+
+def with_fields(config: ConfigDict, fields: Mapping[str, Any]) -> ConfigDict:
+    """A copy of the config with these fields set."""
+    changed = config.copy_and_resolve_references()
+    changed.unlock()
+    changed.update_from_flattened_dict(dict(fields))
+    return changed
+
+
+def _rank(layout: Layout) -> tuple[float, int]:
+    """The fastest first; of those that differ by less than about ALIKE, that with the least memory."""
+    rate = layout.tokens_per_second
+    return (-round(math.log(rate) / ALIKE) if rate else math.inf, _bytes(layout))
+
+
+def _tried(config: ConfigDict, data: DataFacts, place: Place, peak: float) -> Iterator[Layout]:
+    rows = max(1, round(config.training.batch_size / place.count)) * place.count
+    devices = AbstractDevices(place.hardware.platform, place.count, place.hardware.kind)
+    for mesh in _meshes(place):
+        fields = {f"mesh.{axis}": size for axis, size in mesh.items()}
+        fields |= {"training.batch_size": rows, "training.gradient_accumulation_steps": 1}
+        try:
+            changed = with_fields(config, fields)
+            validate_model(changed)
+            made = plan(changed, data, devices)
+        except ConfigError as error:
+            yield Layout(fields, reason=str(error))
+            continue
+        for remat in REMATS:
+            yield _largest_micro_batch(made, fields, remat, place, peak)
+
+
+def _meshes(place: Place) -> Iterator[dict[str, int | bool]]:
+    """Meshes of all devices: rows and parameters over them, alone and together, and matrices inside of a node."""
+    count, per_node = place.count, min(place.hardware.per_node, 8)
+    yield {"data": count, "fsdp": 1, "tensor": 1}
+    if count == 1:
+        return
+    yield {"data": 1, "fsdp": count, "tensor": 1}
+    yield {"data": count, "fsdp": 1, "tensor": 1, "zero1": True}
+    if count > per_node and count % per_node == 0:
+        yield {"data": count // per_node, "fsdp": per_node, "tensor": 1}
+    tensor = 2
+    while tensor <= min(MOST_TENSOR, per_node, count) and count % tensor == 0:
+        yield {"data": 1, "fsdp": count // tensor, "tensor": tensor}
+        tensor *= 2
+
+
+def _largest_micro_batch(made: Plan, fields: Mapping[str, Any], remat: str, place: Place, peak: float) -> Layout:
+    """The layout with the fewest micro-batches that fits; if none does, that with the most."""
+    groups = made.config.training.batch_size // made.rows_at_once
+    rows = made.rows_at_once // groups
+    steps = 1
+    while True:
+        changed = _replaced(made, remat, steps)
+        needs = formula_needs(changed)
+        fits = needs.memory.total <= fit_of(needs.memory, place).available
+        smaller = 2 * steps
+        if fits or rows % (smaller * place.count):
+            time = step_time(needs, place.hardware, peak)
+            chosen = {**fields, "model.remat": remat, "training.gradient_accumulation_steps": steps}
+            return Layout(chosen, changed, needs, time, fits)
+        steps = smaller
+
+
+def _replaced(made: Plan, remat: str, steps: int) -> Plan:
+    settings: Settings = made.config
+    model = dataclasses.replace(settings.model, remat=cast(Any, remat))
+    training = dataclasses.replace(settings.training, gradient_accumulation_steps=steps)
+    return dataclasses.replace(made, config=dataclasses.replace(settings, model=model, training=training))
+
+
+def _in_eight_bits(best: Layout, place: Place, peak: float) -> Iterator[Layout]:
+    """The best layout with 8-bit products, where the device has them: never chosen, since it changes the loss."""
+    target = place.hardware.target
+    if best.plan is None or not best.fits or target is None or target.capability < WITH_FLOAT8:
+        return
+    model = dataclasses.replace(best.plan.config.model, matmul="fp8")
+    changed = dataclasses.replace(best.plan, config=dataclasses.replace(best.plan.config, model=model))
+    needs = formula_needs(changed)
+    time = step_time(needs, place.hardware, peak)
+    layout = Layout({**best.fields, "model.matmul": "fp8"}, changed, needs, time, True)
+    faster = layout.tokens_per_second / best.tokens_per_second - 1
+    yield dataclasses.replace(layout, reason=f"{faster:.0%} faster, but changes the loss, by how much no law says")
+
+
+def _bytes(layout: Layout) -> int:
+    return layout.needs.memory.total if layout.needs else 2**62
+
+
+def _with_reason(layout: Layout, best: Layout, place: Place) -> Layout:
+    if layout.needs is None or layout.time is None:
+        return layout
+    if not layout.fits:
+        limit = fit_of(layout.needs.memory, place).available
+        return dataclasses.replace(
+            layout, reason=f"does not fit: {bytes_text(layout.needs.memory.total)} of {bytes_text(limit)}"
+        )
+    slower = best.tokens_per_second / layout.tokens_per_second - 1
+    assert best.time is not None
+    parts = {
+        "computes more": layout.time.products.likely - best.time.products.likely,
+        "sends more": layout.time.sending.likely - best.time.sending.likely,
+        "moves more in memory": layout.time.other.likely - best.time.other.likely,
+    }
+    why = max(parts, key=lambda name: parts[name])
+    if slower < ALIKE:
+        return dataclasses.replace(layout, reason="about as fast")
+    return dataclasses.replace(layout, reason=f"{slower:.0%} slower: {why}")

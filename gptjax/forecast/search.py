@@ -1,0 +1,268 @@
+"""From a budget to what to train: sizes, tokens and layouts, ranked, each with the reason why it is not the best.
+
+  ranked = choose(Goal("hours", 24), candidates, place, price)
+
+Losses are those of a published law, so they rank sizes and do not forecast a run on other text.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
+
+from ml_collections import ConfigDict
+
+from gptjax.config import ConfigError
+from gptjax.data.facts import DataFacts
+from gptjax.forecast.devices import Place
+from gptjax.forecast.layouts import Layout, layouts_of
+from gptjax.forecast.price import Price
+from gptjax.forecast.run import peak_of_device
+from gptjax.formatting import bytes_text, count_text, counted, duration_text
+from gptjax.model.families import family_of
+from gptjax.model.parameters import count_parameters
+from gptjax.planning import resolve
+from gptjax.scaling.laws import DEFAULT, LAWS
+from gptjax.scaling.repetition import REPETITION
+
+LAW = LAWS[DEFAULT]
+EPOCHS = 4  # up to so many passes over text it is worth nearly as much as new text (arXiv:2305.16264)
+AROUND = 5.0  # sizes up to so many times smaller and larger than the law's are tried
+LEAST_TOKENS = 1.0  # per parameter, below which training is no use
+MOST_TOKENS = 1e16
+BESIDE = 0.01  # share of a budget that evaluations and saves take
+
+
+@dataclasses.dataclass(frozen=True)
+class Goal:
+    """What is wanted.
+
+    Attributes:
+      kind: 'seconds': the lowest loss in so much time; 'loss': the least time to this loss; 'text': the size that suits
+        the text; 'fit': the largest size, or the fewest devices, that fit.
+      amount: seconds or nats per token; 0 for the others.
+      flag: how the user gave it, for messages: '--hours=24'.
+      unique: tokens of text at hand; infinite if there are always new ones.
+    """
+
+    kind: str
+    amount: float = 0.0
+    flag: str = ""
+    unique: float = math.inf
+
+
+@dataclasses.dataclass(frozen=True)
+class Candidate:
+    """A config that can be trained, by the name under which it is loaded."""
+
+    name: str
+    config: ConfigDict
+    data: DataFacts
+    place: Place
+
+    @property
+    def parameters(self) -> int:
+        settings = resolve(self.config, self.data, platform="", batch_devices=1)
+        return count_parameters(family_of(settings.model).declarations).total
+
+
+@dataclasses.dataclass(frozen=True)
+class Choice:
+    """A candidate, what it reaches and why it is not the best ('' for the best).
+
+    Attributes:
+      tokens, seconds, loss, cost: None if it cannot be trained.
+      passes: over the text at hand; 0 if there is always new text.
+      layouts: all that were tried, the best first.
+    """
+
+    name: str
+    config: ConfigDict
+    place: Place
+    parameters: int
+    layouts: Sequence[Layout]
+    tokens: float | None = None
+    seconds: float | None = None
+    loss: float | None = None
+    cost: float | None = None
+    passes: float = 0.0
+    reason: str = ""
+
+    @property
+    def layout(self) -> Layout:
+        return self.layouts[0]
+
+    @property
+    def can_train(self) -> bool:
+        return self.layout.tokens_per_second > 0
+
+
+def choose(goal: Goal, candidates: Iterable[Candidate], price: Price | None) -> list[Choice]:
+    """All candidates that the goal makes worth trying, the best first.
+
+    Raises:
+      ConfigError: the budget buys nothing, or nothing fits.
+    """
+    kept = list(candidates)
+    if goal.kind == "fit":
+        choices = _around_the_limit(goal, kept, price)
+    else:
+        choices = [_choice(goal, candidate, price) for candidate in _worth_trying(goal, kept)]
+    able = [choice for choice in choices if choice.can_train and choice.tokens is not None]
+    if not able:
+        raise ConfigError(_nothing(goal, choices))
+    ranked = sorted(able, key=_ORDER[goal.kind])
+    best = ranked[0]
+    if goal.kind == "seconds" and (best.tokens or 0) < LEAST_TOKENS * best.parameters:
+        _refuse_least(goal, able)
+    rest = [choice for choice in choices if choice not in able]
+    others = [dataclasses.replace(choice, reason=_REASONS[goal.kind](choice, best)) for choice in ranked[1:]]
+    return [best, *others, *(dataclasses.replace(choice, reason=_unable(choice)) for choice in rest)]
+
+
+# --- what is tried ---------------------------------------------------------------------------------------------------
+
+
+def _worth_trying(goal: Goal, candidates: list[Candidate]) -> list[Candidate]:
+    """Those near the size that the law asks for."""
+    if len(candidates) < 3:
+        return candidates
+    wanted = _wanted_size(goal, candidates[0].place)
+    sizes = {candidate.name: candidate.parameters for candidate in candidates}
+    near = [each for each in candidates if wanted / AROUND <= sizes[each.name] <= wanted * AROUND]
+    nearest = min(candidates, key=lambda each: abs(math.log(sizes[each.name] / wanted)))
+    return near or [nearest]
+
+
+def _around_the_limit(goal: Goal, candidates: list[Candidate], price: Price | None) -> list[Choice]:
+    """Those that halve what is left of the candidates, the easiest first, until the last one that fits is found."""
+    easiest = sorted(candidates, key=lambda each: (-each.place.count, each.parameters))
+    found: dict[int, Choice] = {}
+    low, high = -1, len(easiest)
+    while high - low > 1:
+        middle = (low + high) // 2
+        found[middle] = _choice(goal, easiest[middle], price)
+        low, high = (middle, high) if found[middle].can_train else (low, middle)
+    return list(found.values())
+
+
+def _wanted_size(goal: Goal, place: Place) -> float:
+    if goal.kind == "loss":
+        return LAW.optimal(LAW.flops_for(goal.amount))[0]
+    if goal.kind == "text":
+        return LAW.optimal_parameters(EPOCHS * goal.unique)
+    platform = place.hardware.platform
+    peak = peak_of_device(place, "float32" if platform == "cpu" else "bfloat16") or 1e14
+    return LAW.optimal(0.4 * peak * place.count * goal.amount)[0]
+
+
+def _choice(goal: Goal, candidate: Candidate, price: Price | None) -> Choice:
+    layouts = layouts_of(candidate.config, candidate.data, candidate.place)
+    made = layouts[0].plan
+    parameters = made.parameters.total if made else candidate.parameters
+    found = Choice(candidate.name, candidate.config, candidate.place, parameters, layouts)
+    rate = layouts[0].tokens_per_second
+    if not rate or made is None:
+        return found
+    tokens = _tokens(goal, parameters, rate, float(made.total_tokens))
+    if tokens is None:
+        return found
+    tokens = math.ceil(tokens / made.tokens_per_step) * made.tokens_per_step
+    seconds = tokens / rate
+    cost = price.of(candidate.place.count, seconds) if price else None
+    loss = _loss(parameters, tokens, goal.unique)
+    return dataclasses.replace(found, tokens=tokens, seconds=seconds, loss=loss, cost=cost, passes=tokens / goal.unique)
+
+
+def _tokens(goal: Goal, parameters: int, rate: float, planned: float) -> float | None:
+    """The tokens that the goal lets a size train on; None: the size cannot reach it."""
+    if goal.kind == "seconds":
+        return goal.amount * (1 - BESIDE) * rate
+    if goal.kind == "text":
+        return EPOCHS * goal.unique
+    if goal.kind == "fit":
+        return planned
+    low, high = 1e3, MOST_TOKENS
+    if _loss(parameters, high, goal.unique) > goal.amount:
+        return None
+    for _ in range(100):
+        middle = math.sqrt(low * high)
+        low, high = (low, middle) if _loss(parameters, middle, goal.unique) <= goal.amount else (middle, high)
+    return high
+
+
+def _loss(parameters: float, tokens: float, unique: float) -> float:
+    return float(REPETITION.loss(LAW, float(parameters), float(tokens), float(min(tokens, unique))))
+
+
+# --- why the others lost ---------------------------------------------------------------------------------------------
+
+
+def _by_seconds(choice: Choice, best: Choice) -> str:
+    more = (choice.loss or 0) - (best.loss or 0)
+    each = (choice.tokens or 0) / choice.parameters
+    if choice.parameters > best.parameters:
+        return f"loss {more:+.3f}: too large for the budget, {each:.3g} tokens per parameter"
+    return f"loss {more:+.3f}: small, and {each:.3g} tokens per parameter do not make up for it"
+
+
+def _by_loss(choice: Choice, best: Choice) -> str:
+    longer = (choice.seconds or 0) / (best.seconds or 1)
+    each = (choice.tokens or 0) / choice.parameters
+    size = "large" if choice.parameters > best.parameters else "small"
+    return f"too {size}: {longer:.2f} times the time, for {each:.3g} tokens per parameter"
+
+
+def _by_text(choice: Choice, best: Choice) -> str:
+    longer, more = (choice.seconds or 0) / (best.seconds or 1), (choice.loss or 0) - (best.loss or 0)
+    if choice.parameters > best.parameters:
+        return f"larger than the text feeds: {longer:.2f} times the time, loss {more:+.3f}"
+    return f"smaller than the text feeds: loss {more:+.3f}"
+
+
+def _by_fit(choice: Choice, best: Choice) -> str:
+    if choice.place.count != best.place.count:
+        return f"fits too, but {counted(best.place.count, 'device')} are enough"
+    return f"fits too, but has {choice.parameters / best.parameters:.0%} of the parameters"
+
+
+def _unable(choice: Choice) -> str:
+    if choice.can_train:
+        return f"cannot reach it: its loss stays above {_loss(choice.parameters, MOST_TOKENS, math.inf):.3f}"
+    needs = [layout for layout in choice.layouts if layout.needs is not None]
+    if not needs:
+        return choice.layouts[0].reason
+    least = min(layout.needs.memory.total for layout in needs if layout.needs)
+    return f"does not fit: at least {bytes_text(least)} per device"
+
+
+_ORDER: Mapping[str, Callable[[Choice], tuple]] = {
+    "seconds": lambda choice: (choice.loss,),
+    "loss": lambda choice: (choice.seconds,),
+    "text": lambda choice: (abs(math.log((choice.tokens or 1) / LAW.optimal_tokens(float(choice.parameters)))),),
+    "fit": lambda choice: (choice.place.count, -choice.parameters),
+}
+_REASONS: Mapping[str, Callable[[Choice, Choice], str]] = {
+    "seconds": _by_seconds,
+    "loss": _by_loss,
+    "text": _by_text,
+    "fit": _by_fit,
+}
+
+
+def _nothing(goal: Goal, choices: list[Choice]) -> str:
+    smallest = min(choices, key=lambda choice: choice.parameters)
+    where = f"{smallest.place.count} × {smallest.place.hardware.name}"
+    return f"{goal.flag}: no size can do it on {where}; {smallest.name}: {_unable(smallest)}"
+
+
+def _refuse_least(goal: Goal, able: list[Choice]) -> None:
+    """Raises ConfigError with the least time that trains the size that learns soonest."""
+    least = min(able, key=lambda choice: choice.parameters / choice.layout.tokens_per_second)
+    seconds = LEAST_TOKENS * least.parameters / least.layout.tokens_per_second
+    raise ConfigError(
+        f"{goal.flag}: buys nothing useful, {count_text((least.tokens or 0) / least.parameters)} tokens per parameter "
+        f"of {least.name}; the least that does is {duration_text(seconds)} on {least.place.count} × "
+        f"{least.place.hardware.name}, one token per parameter"
+    )
