@@ -44,7 +44,7 @@ from gptjax.forecast.formula import formula_needs
 from gptjax.forecast.hardware import BY_NAME, parse_hardware
 from gptjax.forecast.price import Price, parse_price
 from gptjax.forecast.run import Forecast, forecast_run
-from gptjax.forecast.search import Candidate, Choice, Goal, choose
+from gptjax.forecast.search import LAW, Candidate, Choice, Goal, choose
 from gptjax.forecast.step import Needs, compiled_needs
 from gptjax.forecast.table import forecast_table
 from gptjax.model.families import validate_model
@@ -111,7 +111,7 @@ def main(argv: list[str]) -> None:
 def needed(
     config: ConfigDict, place: Place, price: Price | None, console: Console, unique: float = math.inf
 ) -> Forecast:
-    """Plans the run, asks the compiler or the formula, and prints what the run needs. unique: as for `facts_at_hand`."""
+    """Plans the run, asks the compiler or the formula, and prints what it needs. unique: as for `facts_at_hand`."""
     settings = freeze(config)
     data, notes = facts_at_hand(settings, unique)
     plan = planning.plan(settings, data, place.devices)
@@ -166,6 +166,8 @@ def wanted(price: Price | None) -> Goal | None:
     for flag in budgets:
         if not (math.isfinite(flag.value) and flag.value > 0):
             raise ConfigError(f"--{flag.name}={flag.value:g}: must be above 0")
+    if LOSS.value is not None and LOSS.value <= LAW.E:
+        raise ConfigError(f"--loss={LOSS.value:g}: out of reach; must be above {LAW.E:.3f}, the floor of {LAW.source}")
     if FIT.value and TEXT.value is not None:
         raise ConfigError("--fit and --text: only one of them can be given")
     if CONFIG.value is not None and SIZES.value:

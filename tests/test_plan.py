@@ -4,6 +4,7 @@ import json
 
 import pytest
 from commands import run_command
+from prepared_folders import random_documents, write_prepared
 
 CONFIG = "--config=configs/llama.py:135m"
 
@@ -42,5 +43,63 @@ def test_without_a_compiler_for_its_devices_a_run_is_planned_by_formula(tmp_path
 def test_a_user_error_is_one_sentence(arguments, words):
     done = run_command("plan", *arguments)
     assert done.returncode == 2 and len(done.stderr.splitlines()) == 1 and not done.stdout
+    for word in words:
+        assert word in done.stderr
+
+
+TINY = """
+from gptjax.config import default
+
+def get_config(arg="32"):
+    config = default()
+    config.model.num_layers, config.model.width, config.model.num_heads = 1, int(arg), 2
+    config.data.sequence_length, config.training.batch_size = 16, 4
+    config.evaluation.every = ""
+    return config
+"""
+
+
+def test_a_budget_becomes_a_config_that_train_takes_as_it_is(tmp_path):
+    """The best of two sizes on prepared text; the file that is written starts a run, which is as the plan said."""
+    write_prepared(tmp_path / "text", train=[ids % 250 for ids in random_documents(40, 60)])
+    (tmp_path / "tiny.py").write_text(TINY)
+    tiny, best, run = tmp_path / "tiny.py", tmp_path / "best.py", tmp_path / "run"
+    done = run_command(
+        "plan",
+        *("--hardware=v5e", "--hours=0.002", f"--sizes={tiny}:32,{tiny}:64", f"--text={tmp_path / 'text'}"),
+        *(f"--write={best}", f"--json={tmp_path / 'plan.json'}"),
+    )
+    assert done.returncode == 0, done.stderr
+    assert f"--config={best}" in done.stdout and "the best" in done.stdout
+    plan = json.loads((tmp_path / "plan.json").read_text())
+    chosen, other = plan["choices"]
+    assert chosen["loss"] < other["loss"] and other["reason"]
+    assert plan["tokens"]["run"] == chosen["tokens"] and plan["tokens"]["at_hand"] > 0
+    short = "--config.training.duration=1 steps"
+    trained = run_command("train", f"--config={best}", f"--workdir={run}", short, "--config.checkpoint.every=1 steps")
+    assert trained.returncode == 0, trained.stderr
+    config = json.loads((run / "config.json").read_text())
+    assert config["data"]["path"] == str(tmp_path / "text") and f"width {config['model']['width']}"
+    assert f"{tiny}:{config['model']['width']}" == chosen["name"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (("--hardware=8xH100", "--hours=0"), ("--hours=0", "above 0")),
+        (("--hardware=8xH100", "--dollars=50"), ("--dollars=50", "--price")),
+        (("--hardware=8xH100", "--dollars=50", "--price=2 EUR"), ("--dollars=50", "in dollars")),
+        (("--hardware=8xH100", "--hours=1", "--fit"), ("--hours and --fit", "only one")),
+        (("--hardware=8xH100", "--loss=1.5"), ("--loss=1.5", "1.817")),
+        (("--hardware=A10", "--fit", "--sizes=configs/llama.py:70b"), ("--fit", "A10", "does not fit")),
+        (("--hardware=A10", "--hours=1e-6", "--sizes=configs/llama.py:135m"), ("--hours=1e-06", "the least")),
+        (("--hardware=A10", "--text=3 books"), ("--text", "2GB")),
+        (("--hardware=A10", "--sizes=configs/llama.py:135m"), ("--config",)),
+        ((CONFIG, "--hardware=A10", "--write=best.py"), ("--write", "search")),
+    ],
+)
+def test_a_budget_that_makes_no_sense_is_one_sentence(arguments, words):
+    done = run_command("plan", *arguments)
+    assert done.returncode == 2 and len(done.stderr.splitlines()) == 1
     for word in words:
         assert word in done.stderr

@@ -20,8 +20,8 @@ from gptjax.forecast.memory import Memory
 from gptjax.forecast.price import Price
 from gptjax.forecast.step import Needs
 from gptjax.planning import Plan
-from gptjax.scaling.laws import DEFAULT, LAWS
-from gptjax.scaling.repetition import REPETITION
+from gptjax.scaling.laws import DEFAULT, LAWS, Law
+from gptjax.scaling.repetition import DiminishingReturns
 from gptjax.training.hardware import measured_peak
 
 FRACTION = "XLA_PYTHON_CLIENT_MEM_FRACTION"  # the fraction of a GPU's memory that JAX allocates
@@ -31,6 +31,7 @@ SAVE_RATE = 0.21e9  # bytes per second and node to disk, checksums included (exp
 # Bytes per second of the copy that blocks training: from one accelerator to its host, half of the rate of PCIe 4.0; for
 # a node of CPUs, from memory to memory (experiments/throughput).
 COPY_RATE = {"gpu": 16e9, "tpu": 16e9, "cpu": 6e9}
+REPEATED = DiminishingReturns()
 LAW_OBJECTIVE = "next_token"
 
 
@@ -258,14 +259,19 @@ def _checkpoint(plan: Plan, place: Place) -> Checkpoint:
     return Checkpoint(size, min(kept, saves), saves, size / _nodes(place) / SAVE_RATE)
 
 
+def law_loss(law: Law, parameters: float, tokens: float, unique: float) -> float:
+    """The loss by a law, where tokens beyond the unique ones count for less and less.
+
+    Parameters are not discounted: with unique tokens alone the law must stay what it is.
+    """
+    return float(law.loss(float(parameters), REPEATED.effective_tokens(float(tokens), float(min(unique, tokens)))))
+
+
 def _loss(plan: Plan, tokens: Tokens) -> Loss:
     law = LAWS[DEFAULT]
     if plan.config.training.objective != LAW_OBJECTIVE:
         why = f"the laws are of next-token prediction, and training.objective = {plan.config.training.objective!r}"
         return Loss(DEFAULT, law.source, None, None, None, why_not=why)
     unique = min(tokens.at_hand or tokens.run, tokens.run)
-    found = {
-        name: float(REPETITION.loss(each, float(plan.parameters.total), float(tokens.run), float(unique)))
-        for name, each in LAWS.items()
-    }
+    found = {name: law_loss(each, plan.parameters.total, tokens.run, unique) for name, each in LAWS.items()}
     return Loss(DEFAULT, law.source, found[DEFAULT], min(found.values()), max(found.values()), unique < tokens.run)

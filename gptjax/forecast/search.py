@@ -18,18 +18,17 @@ from gptjax.data.facts import DataFacts
 from gptjax.forecast.devices import Place
 from gptjax.forecast.layouts import Layout, layouts_of
 from gptjax.forecast.price import Price
-from gptjax.forecast.run import peak_of_device
-from gptjax.formatting import bytes_text, count_text, counted, duration_text
+from gptjax.forecast.run import law_loss, peak_of_device
+from gptjax.formatting import bytes_text, count_text, counted
 from gptjax.model.families import family_of
 from gptjax.model.parameters import count_parameters
 from gptjax.planning import resolve
 from gptjax.scaling.laws import DEFAULT, LAWS
-from gptjax.scaling.repetition import REPETITION
 
 LAW = LAWS[DEFAULT]
 EPOCHS = 4  # up to so many passes over text it is worth nearly as much as new text (arXiv:2305.16264)
 AROUND = 5.0  # sizes up to so many times smaller and larger than the law's are tried
-LEAST_TOKENS = 1.0  # per parameter, below which training is no use
+LEAST_TOKENS, LEAST_STEPS = 1.0, 100  # per parameter and in all, below which training is no use
 MOST_TOKENS = 1e16
 BESIDE = 0.01  # share of a budget that evaluations and saves take
 
@@ -114,11 +113,11 @@ def choose(goal: Goal, candidates: Iterable[Candidate], price: Price | None) -> 
         raise ConfigError(_nothing(goal, choices))
     ranked = sorted(able, key=_ORDER[goal.kind])
     best = ranked[0]
-    if goal.kind == "seconds" and (best.tokens or 0) < LEAST_TOKENS * best.parameters:
+    if goal.kind == "seconds" and (best.tokens or 0) < _least_tokens(best):
         _refuse_least(goal, able)
     rest = [choice for choice in choices if choice not in able]
     others = [dataclasses.replace(choice, reason=_REASONS[goal.kind](choice, best)) for choice in ranked[1:]]
-    return [best, *others, *(dataclasses.replace(choice, reason=_unable(choice)) for choice in rest)]
+    return [best, *others, *(dataclasses.replace(choice, reason=_unable(choice, goal)) for choice in rest)]
 
 
 # --- what is tried ---------------------------------------------------------------------------------------------------
@@ -168,10 +167,11 @@ def _choice(goal: Goal, candidate: Candidate, price: Price | None) -> Choice:
     tokens = _tokens(goal, parameters, rate, float(made.total_tokens))
     if tokens is None:
         return found
-    tokens = math.ceil(tokens / made.tokens_per_step) * made.tokens_per_step
+    whole = math.floor if goal.kind == "seconds" else math.ceil
+    tokens = max(whole(tokens / made.tokens_per_step), 1) * made.tokens_per_step
     seconds = tokens / rate
     cost = price.of(candidate.place.count, seconds) if price else None
-    loss = _loss(parameters, tokens, goal.unique)
+    loss = law_loss(LAW, parameters, tokens, goal.unique)
     return dataclasses.replace(found, tokens=tokens, seconds=seconds, loss=loss, cost=cost, passes=tokens / goal.unique)
 
 
@@ -184,16 +184,12 @@ def _tokens(goal: Goal, parameters: int, rate: float, planned: float) -> float |
     if goal.kind == "fit":
         return planned
     low, high = 1e3, MOST_TOKENS
-    if _loss(parameters, high, goal.unique) > goal.amount:
+    if law_loss(LAW, parameters, high, goal.unique) > goal.amount:
         return None
     for _ in range(100):
         middle = math.sqrt(low * high)
-        low, high = (low, middle) if _loss(parameters, middle, goal.unique) <= goal.amount else (middle, high)
+        low, high = (low, middle) if law_loss(LAW, parameters, middle, goal.unique) <= goal.amount else (middle, high)
     return high
-
-
-def _loss(parameters: float, tokens: float, unique: float) -> float:
-    return float(REPETITION.loss(LAW, float(parameters), float(tokens), float(min(tokens, unique))))
 
 
 # --- why the others lost ---------------------------------------------------------------------------------------------
@@ -227,9 +223,9 @@ def _by_fit(choice: Choice, best: Choice) -> str:
     return f"fits too, but has {choice.parameters / best.parameters:.0%} of the parameters"
 
 
-def _unable(choice: Choice) -> str:
+def _unable(choice: Choice, goal: Goal) -> str:
     if choice.can_train:
-        return f"cannot reach it: its loss stays above {_loss(choice.parameters, MOST_TOKENS, math.inf):.3f}"
+        return f"cannot reach it: its loss stays above {law_loss(LAW, choice.parameters, MOST_TOKENS, goal.unique):.3f}"
     needs = [layout for layout in choice.layouts if layout.needs is not None]
     if not needs:
         return choice.layouts[0].reason
@@ -254,15 +250,21 @@ _REASONS: Mapping[str, Callable[[Choice, Choice], str]] = {
 def _nothing(goal: Goal, choices: list[Choice]) -> str:
     smallest = min(choices, key=lambda choice: choice.parameters)
     where = f"{smallest.place.count} × {smallest.place.hardware.name}"
-    return f"{goal.flag}: no size can do it on {where}; {smallest.name}: {_unable(smallest)}"
+    return f"{goal.flag}: no size can do it on {where}; {smallest.name}: {_unable(smallest, goal)}"
+
+
+def _least_tokens(choice: Choice) -> float:
+    assert choice.layout.plan is not None
+    return max(LEAST_TOKENS * choice.parameters, LEAST_STEPS * choice.layout.plan.tokens_per_step)
 
 
 def _refuse_least(goal: Goal, able: list[Choice]) -> None:
-    """Raises ConfigError with the least time that trains the size that learns soonest."""
-    least = min(able, key=lambda choice: choice.parameters / choice.layout.tokens_per_second)
-    seconds = LEAST_TOKENS * least.parameters / least.layout.tokens_per_second
+    """Raises ConfigError with the least time that trains the size that is trained soonest."""
+    seconds, least = min(
+        ((_least_tokens(choice) / choice.layout.tokens_per_second, choice) for choice in able), key=lambda each: each[0]
+    )
+    where, tokens = f"{least.place.count} × {least.place.hardware.name}", count_text(_least_tokens(least))
     raise ConfigError(
-        f"{goal.flag}: buys nothing useful, {count_text((least.tokens or 0) / least.parameters)} tokens per parameter "
-        f"of {least.name}; the least that does is {duration_text(seconds)} on {least.place.count} × "
-        f"{least.place.hardware.name}, one token per parameter"
+        f"{goal.flag}: buys nothing useful; the least that does is {math.ceil(seconds):,} seconds on {where}, for "
+        f"{least.name} on {tokens} tokens"
     )

@@ -1,0 +1,125 @@
+"""Searches on sizes of a small family, for devices of the table, by formula."""
+
+import math
+
+import pytest
+
+from gptjax.config import ConfigError, default
+from gptjax.data.facts import DataFacts
+from gptjax.forecast.candidates import counts, text_tokens
+from gptjax.forecast.choices import chosen_config, write_config
+from gptjax.forecast.devices import described_place
+from gptjax.forecast.layouts import layouts_of
+from gptjax.forecast.price import Price
+from gptjax.forecast.search import LAW, Candidate, Goal, choose
+from gptjax.planning import plan
+from gptjax.user_code import load_config
+
+DATA = DataFacts(512)
+
+
+def config_of(layers, width):
+    config = default()
+    config.update_from_flattened_dict(
+        {
+            **{"model.num_layers": layers, "model.width": width, "model.num_heads": width // 64},
+            **{"data.sequence_length": 1024, "training.batch_size": 64, "training.duration": "1B tokens"},
+        }
+    )
+    return config
+
+
+@pytest.fixture(scope="module")
+def family():
+    return {width: config_of(width // 64, width) for width in (256, 512, 1024, 2048)}
+
+
+def candidates(family, name, count=1):
+    place = described_place(name, count)
+    return [Candidate(f"width {width}", config, DATA, place) for width, config in family.items()]
+
+
+def test_the_lowest_loss_in_a_time_is_of_the_size_between_the_extremes(family):
+    seconds = 3600.0
+    choices = choose(Goal("seconds", seconds, "--hours=1"), candidates(family, "H100"), Price(2.0, "USD"))
+    best = choices[0]
+    assert best.loss == min(choice.loss for choice in choices) and not best.reason
+    assert all(choice.reason.startswith("loss +") for choice in choices[1:])
+    for choice in choices:
+        assert choice.seconds <= seconds and choice.seconds > 0.95 * seconds
+        assert choice.tokens == pytest.approx(choice.layout.tokens_per_second * choice.seconds)
+        assert choice.loss == pytest.approx(LAW.loss(float(choice.parameters), float(choice.tokens)))
+        assert choice.cost == pytest.approx(2.0 * choice.seconds / 3600)
+    longer = choose(Goal("seconds", 100 * seconds, "--hours=100"), candidates(family, "H100"), None)[0]
+    assert longer.parameters > best.parameters and longer.loss < best.loss
+
+
+def test_the_cheapest_way_to_a_loss_reaches_it_and_says_which_size_cannot(family):
+    wanted = 3.2
+    choices = choose(Goal("loss", wanted, "--loss=3.2"), candidates(family, "H100", 8), None)
+    able = [choice for choice in choices if choice.loss is not None]
+    assert [choice.seconds for choice in able] == sorted(choice.seconds for choice in able)
+    for choice in able:
+        assert choice.loss == pytest.approx(wanted, abs=0.002)
+    repeated = choose(Goal("loss", wanted, "--loss=3.2", unique=2e8), candidates(family, "H100"), None)
+    assert repeated[0].tokens > 2e8 and repeated[0].passes > 1
+    assert "stays above" in next(choice.reason for choice in repeated if choice.loss is None)
+
+
+def test_text_at_hand_asks_for_the_size_that_it_feeds(family):
+    choices = choose(Goal("text", 0.0, "--text", unique=5e9), candidates(family, "H100"), None)
+    ratios = [abs(math.log(choice.tokens / LAW.optimal_tokens(float(choice.parameters)))) for choice in choices]
+    assert ratios[0] == min(ratios) and choices[0].passes == pytest.approx(4.0, rel=1e-3)
+
+
+def test_the_largest_size_that_fits_and_the_fewest_devices(family):
+    large = family | {4096: config_of(32, 4096)}
+    choices = choose(Goal("fit", 0.0, "--fit"), candidates(large, "RTX4090"), None)
+    assert choices[0].layout.fits and "does not fit" in choices[-1].reason
+    able = [choice.parameters for choice in choices if choice.can_train]
+    assert choices[0].parameters == max(able)
+    many = choose(
+        Goal("fit", 0.0, "--fit"), counts(large[4096], DATA, lambda count: described_place("H100", count)), None
+    )
+    fewer = next(choice for choice in many if choice.place.count == many[0].place.count // 2)
+    assert not fewer.can_train and "does not fit" in fewer.reason
+
+
+def test_each_way_to_train_says_why_it_is_not_the_best(family):
+    layouts = layouts_of(family[1024], DATA, described_place("H100", 8))
+    best, *others = layouts
+    assert not best.reason and all(layout.reason for layout in others)
+    assert best.tokens_per_second >= 0.985 * max(layout.tokens_per_second for layout in others[:-1])
+    assert any("computes more" in layout.reason for layout in others if layout.fields["model.remat"] == "full")
+    assert "fp8" in str(others[-1].fields) and "changes the loss" in others[-1].reason
+    meshes = {tuple(size for field, size in layout.fields.items() if "mesh" in field) for layout in layouts}
+    assert len(meshes) == 6
+
+
+@pytest.mark.parametrize(
+    ("goal", "words"),
+    [(Goal("seconds", 1e-3, "--hours=3e-7"), "the least that does"), (Goal("fit", 0.0, "--fit"), "does not fit")],
+)
+def test_a_budget_that_buys_nothing_is_refused(goal, words):
+    sizes = {8192: config_of(96, 8192)} if goal.kind == "fit" else {64: config_of(1, 64)}
+    with pytest.raises(ConfigError, match=f"{goal.flag}.*{words}"):
+        choose(goal, candidates(sizes, "A10"), None)
+
+
+def test_the_written_config_is_the_one_that_was_chosen(family, tmp_path):
+    best = choose(Goal("seconds", 3600.0, "--hours=1"), candidates(family, "H100", 8), None)[0]
+    config = chosen_config(best)
+    write_config(config, 'why "so"', tmp_path / "best.py")
+    read = load_config(str(tmp_path / "best.py"))
+    assert read.to_dict() == config.to_dict()
+    made = plan(read, DATA, best.place.devices)
+    assert made.total_tokens == best.tokens and made.parameters.total == best.parameters
+
+
+def test_text_is_a_size_or_files(tmp_path):
+    assert text_tokens("2GB") == pytest.approx(1000 * text_tokens("2 MB"))
+    (tmp_path / "a.txt").write_bytes(b"a" * 4400)
+    assert text_tokens(str(tmp_path)) == text_tokens(str(tmp_path / "a.txt")) == pytest.approx(1000)
+    for text in ("nothing here", "0GB"):
+        with pytest.raises(ConfigError, match="--text"):
+            text_tokens(text)
