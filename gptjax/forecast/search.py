@@ -129,7 +129,8 @@ def _worth_trying(goal: Goal, candidates: list[Candidate]) -> list[Candidate]:
         return candidates
     wanted = _wanted_size(goal, candidates[0].place)
     sizes = {candidate.name: candidate.parameters for candidate in candidates}
-    near = [each for each in candidates if wanted / AROUND <= sizes[each.name] <= wanted * AROUND]
+    largest = wanted * AROUND * (1 if math.isinf(goal.unique) else 4)  # more parameters make up for too little text
+    near = [each for each in candidates if wanted / AROUND <= sizes[each.name] <= largest]
     nearest = min(candidates, key=lambda each: abs(math.log(sizes[each.name] / wanted)))
     return near or [nearest]
 
