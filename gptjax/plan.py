@@ -39,7 +39,7 @@ from gptjax.data.mixture import parse_mixture
 from gptjax.files import write_aside
 from gptjax.forecast.candidates import counts, is_prepared, sizes, text_tokens
 from gptjax.forecast.choices import choices_json, choices_table, chosen_config, write_config
-from gptjax.forecast.devices import Place, described_place, find_place
+from gptjax.forecast.devices import Place, described_place, find_place, without_driver_messages
 from gptjax.forecast.formula import formula_needs
 from gptjax.forecast.hardware import BY_NAME, parse_hardware
 from gptjax.forecast.price import Price, parse_price
@@ -143,7 +143,7 @@ def needs_at(place: Place, plan: Plan, console: Console) -> tuple[Place, Needs]:
     if isinstance(place.devices, AbstractDevices):
         return place, formula_needs(plan)
     try:
-        with console.status("compiling the step …"):
+        with console.status("compiling the step …"), without_driver_messages():
             return place, compiled_needs(plan, place.hardware)
     except jax.errors.JaxRuntimeError as error:
         why = f"the compiler refused the step ({' '.join(str(error).split())[:160]})"

@@ -25,43 +25,18 @@ import time
 from pathlib import Path
 
 import jax
-from jax.experimental import topologies
 
 from gptjax.config import validate
 from gptjax.data.facts import DataFacts
+from gptjax.forecast.devices import gpus_of
+from gptjax.forecast.hardware import BY_NAME
 from gptjax.parallel.traffic import KINDS, Collective, collectives_of
 from gptjax.planning import plan
 from gptjax.user_code import load_config
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 
-# XLA's description of an H200 SXM (compute capability 9.0, 132 multiprocessors, 4.8 TB/s), as a text proto.
-H200 = """
-platform_name: "CUDA"
-device_description_str: "NVIDIA H200"
-dnn_version_info { major: 9 minor: 12 }
-runtime_version { major: 13 minor: 0 patch: 0 }
-gpu_device_info {
-  cuda_compute_capability { major: 9 }
-  core_count: 132
-  fpus_per_core: 128
-  clock_rate_ghz: 1.98
-  device_memory_size: 150000000000
-  memory_bandwidth: 4800000000000
-  l2_cache_size: 62914560
-  threads_per_warp: 32
-  threads_per_block_limit: 1024
-  threads_per_core_limit: 2048
-  registers_per_block_limit: 65536
-  registers_per_core_limit: 65536
-  shared_memory_per_block: 49152
-  shared_memory_per_block_optin: 232448
-  shared_memory_per_core: 233472
-  block_dim_limit_x: 2147483647
-  block_dim_limit_y: 65535
-  block_dim_limit_z: 65535
-}
-"""
+H200 = BY_NAME["H200"]
 
 #       config, GPUs, rows per step, fields that differ
 CASES = (
@@ -103,8 +78,7 @@ def compile_step(name: str, num_gpus: int, rows: int, fields: dict[str, object])
         | fields
     )
     validate(config)
-    topology = topologies.get_topology_desc(platform="cuda", target_config=H200, topology=f"1x1x{num_gpus}")
-    made = plan(config, DataFacts(vocab_size=config.model.vocab_size or 32768), topology.devices)
+    made = plan(config, DataFacts(vocab_size=config.model.vocab_size or 32768), gpus_of(H200, num_gpus))
     started = time.perf_counter()
     with jax.set_mesh(made.mesh):
         compiled = made.trainer.compile_train_step(made.abstract_batch)

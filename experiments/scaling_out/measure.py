@@ -5,8 +5,8 @@
   python experiments/scaling_out/measure.py --draw      # draws best.png and prints the tables of README.md
 
 Each program is the whole training step of a config, for H200 GPUs of which eight share a node. Its collectives are read
-from the compiled text, with every loop counted as often as it runs. Their time is estimated: NVLINK within a node,
-INFINIBAND between nodes (a group with k GPUs per node uses k network cards at once), LATENCY per node of a ring.
+from the compiled text, with every loop counted as often as it runs. Their time is
+estimated by gptjax/forecast/duration.py: NVLink within a node, InfiniBand between nodes, LATENCY per node of a ring.
 """
 
 from __future__ import annotations
@@ -18,12 +18,13 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from gptjax.errors import ConfigError
+from gptjax.forecast.duration import send_seconds
 from gptjax.model.families import family_of
 from gptjax.parallel.pipeline import Schedule
-from gptjax.parallel.traffic import Collective, collectives_of
+from gptjax.parallel.traffic import collectives_of
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "ahead_of_time"))
-from compile_for_gpu import compile_step, gibibytes  # also tells JAX that this machine has no driver
+from compile_for_gpu import H200, compile_step, gibibytes  # also tells JAX that this machine has no driver
 
 HERE = Path(__file__).parent
 
@@ -34,10 +35,9 @@ ROWS, LENGTH = 2048, 2048  # of a step: 4.2 M tokens, however many GPUs share th
 PER_NODE = 8
 STAGES = 8
 
-PEAK = 989e12  # FLOP/s of an H200 in bfloat16
+PEAK = H200.peak("bfloat16") or 0.0  # FLOP/s
 REACHED = 0.6  # the share of it that matrix products reach
-NVLINK = 0.8 * 450e9  # bytes/s that a GPU sends within its node; 0.8: the share that large messages reach
-INFINIBAND = 0.8 * 50e9  # bytes/s of each GPU's network card, 400 Gbit/s
+LINKS = 0.8  # the share of NVLink's and the network's rates that large messages reach
 LATENCY = 2e-6  # seconds for each further node of a ring; a sum runs along a binary tree
 MEMORY = 141e9 / 2**30 * 0.92  # GiB of an H200 that JAX uses
 
@@ -79,19 +79,6 @@ def fields_of(mesh: dict[str, int | bool]) -> dict[str, object] | None:
     return fields | {"training.gradient_accumulation_steps": rows // at_once}
 
 
-def seconds_of(collective: Collective) -> float:
-    """The seconds of one collective, by the slower of its two kinds of links."""
-    nodes, size = collective.nodes(PER_NODE), len(collective.group)
-    sent = collective.bytes_sent()
-    if nodes == 1:
-        return sent / NVLINK
-    if collective.kind == "collective-permute":
-        return sent / INFINIBAND + LATENCY
-    between = sent * (nodes - 1) / nodes * size / (size - 1)  # each node's size / nodes GPUs send their share
-    levels = nodes.bit_length() if collective.kind == "all-reduce" else nodes - 1
-    return max(sent / NVLINK, between / (size / nodes) / INFINIBAND) + LATENCY * levels
-
-
 def measured(model: str, gpus: int, name: str, mesh: dict[str, int | bool]) -> dict[str, object]:
     row: dict[str, object] = {"model": model, "gpus": gpus, "mesh": name}
     fields = fields_of(mesh)
@@ -120,7 +107,9 @@ def measured(model: str, gpus: int, name: str, mesh: dict[str, int | bool]) -> d
         "collectives": sum(each.times for each in collectives),
         "bubble": round(bubble, 4),
         "compute_seconds": round(flops * 4 / 3 / PEAK / REACHED / (1 - bubble), 5),  # 4/3: layers are recomputed
-        "communication_seconds": round(sum(each.times * seconds_of(each) for each in collectives), 5),
+        "communication_seconds": round(
+            sum(each.times * send_seconds(each, H200, LINKS, LATENCY) for each in collectives), 5
+        ),
         "compiled_in": round(seconds),
     }
 

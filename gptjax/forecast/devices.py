@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import os
-from collections.abc import Sequence
+import sys
+import tempfile
+from collections.abc import Iterator, Sequence
 
 import jax
 from jax.experimental import topologies
@@ -17,6 +20,7 @@ from gptjax.training.hardware import bytes_per_device
 
 WITHOUT_DRIVER = "JAX_SKIP_CUDA_CONSTRAINTS_CHECK"  # tells JAX's CUDA plug-in not to look for a GPU
 INSTALL = "pip install --no-deps jax-cuda12-plugin=={0} jax-cuda12-pjrt=={0} nvidia-cudnn-cu12"
+_DRIVER_MESSAGES = (b"Could not find cuda drivers", b"All log messages before absl::InitializeLog")
 CPU_BANDWIDTH = 25 * GB  # bytes per second that a machine's processors read, if nothing else is known
 
 
@@ -53,15 +57,43 @@ def find_place(name: str, count: int | None) -> Place:
     if hardware.target is None:
         return Place(hardware, count, abstract, f"XLA does not compile for {hardware.kind} on this machine")
     os.environ.setdefault(WITHOUT_DRIVER, "1")
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # hides the plug-in's message that there is no driver
     try:
-        topology = topologies.get_topology_desc(
-            platform="cuda", target_config=target_config(hardware), topology=f"1x1x{count}"
-        )
+        with without_driver_messages():
+            devices = gpus_of(hardware, count)
     except (RuntimeError, NotImplementedError, ValueError, KeyError):
         why = f"the compiler for NVIDIA GPUs is not installed: {INSTALL.format(jax.__version__)}"
         return Place(hardware, count, abstract, why)
-    return Place(hardware, count, topology.devices)
+    return Place(hardware, count, devices)
+
+
+def gpus_of(hardware: Hardware, count: int) -> Sequence[jax.Device]:
+    """Devices for which a step can be compiled, if the plug-in of JAX for CUDA is installed."""
+    topology = topologies.get_topology_desc(
+        platform="cuda", target_config=target_config(hardware), topology=f"1x1x{count}"
+    )
+    return topology.devices
+
+
+@contextlib.contextmanager
+def without_driver_messages() -> Iterator[None]:
+    """In the block, the plug-in's messages that there is no driver are left out of stderr; all others come at its end.
+
+    They come from C++, so the stream's descriptor is replaced for a while.
+    """
+    sys.stderr.flush()
+    kept = os.dup(2)
+    with tempfile.TemporaryFile() as messages:
+        os.dup2(messages.fileno(), 2)
+        try:
+            yield
+        finally:
+            sys.stderr.flush()
+            os.dup2(kept, 2)
+            os.close(kept)
+            messages.seek(0)
+            for line in messages:
+                if not any(part in line for part in _DRIVER_MESSAGES):
+                    os.write(2, line)
 
 
 def described_place(name: str, count: int) -> Place:

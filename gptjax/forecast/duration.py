@@ -156,7 +156,7 @@ def send_seconds(collective: Collective, hardware: Hardware, share: float, hop: 
     nodes, size = collective.nodes(hardware.per_node), len(collective.group)
     sent, link, network = collective.bytes_sent(), hardware.link * share, hardware.network * share
     if nodes == 1:
-        return sent / link + hop
+        return sent / link
     if collective.kind == "collective-permute":
         return sent / network + hop
     between = sent * (nodes - 1) / nodes * size / (size - 1)
