@@ -13,19 +13,20 @@ from pathlib import Path
 sys.path.append(str(Path(__file__).parents[1] / "ahead_of_time"))
 import compile_for_gpu  # first: it sets what JAX reads at its import
 import jax
-from jax.experimental import topologies
 from measure_training import compile_step, make_plan
 from slices import SLICES
+
+from gptjax.forecast.devices import gpus_of
 
 
 def main() -> None:
     names = sys.argv[1:] or [each.name for each in SLICES if each.options.get("side") == "gptjax"]
-    topology = topologies.get_topology_desc(platform="cuda", target_config=compile_for_gpu.H200, topology="1x1x1")
+    devices = gpus_of(compile_for_gpu.H200, 1)
     print("| slice | setting | attention | state GiB | work GiB | both GiB | compiled in |")
     print("|---|---|---|---|---|---|---|")
     for each in (each for each in SLICES if each.name in names):
         for setting in (setting for setting in each.options["settings"] if "xla_flags" not in setting):
-            made = make_plan(each.options["config"], each.options["length"], setting, topology.devices[:1], {})
+            made = make_plan(each.options["config"], each.options["length"], setting, devices, {})
             with jax.set_mesh(made.mesh):
                 _, facts = compile_step(made.trainer)
             state, work = facts["state_bytes"] / 2**30, facts["work_bytes"] / 2**30

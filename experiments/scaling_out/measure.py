@@ -5,8 +5,8 @@
   python experiments/scaling_out/measure.py --draw      # draws best.png and prints the tables of README.md
 
 Each program is the whole training step of a config, for H200 GPUs of which eight share a node. Its collectives are read
-from the compiled text, with every loop counted as often as it runs. Their time is
-estimated by gptjax/forecast/duration.py: NVLink within a node, InfiniBand between nodes, LATENCY per node of a ring.
+from the compiled text, with every loop counted as often as it runs. Their time is estimated as gptjax plan does
+(gptjax/forecast/duration.py): NVLink within a node, InfiniBand between nodes, LATENCY per further node of a ring.
 """
 
 from __future__ import annotations
@@ -93,6 +93,7 @@ def measured(model: str, gpus: int, name: str, mesh: dict[str, int | bool]) -> d
     stages = int(mesh.get("pipeline", 1))
     bubble = Schedule(stages, int(str(fields["mesh.pipeline_microbatches"]))).bubble if stages > 1 else 0.0
     within = [each for each in collectives if each.nodes(PER_NODE) == 1]
+    sending = sum(each.times * send_seconds(each, H200, LINKS, LATENCY) for each in collectives)
     state, work = gibibytes(compiled)
     return row | {
         "micro_batches": fields["training.gradient_accumulation_steps"],
@@ -107,9 +108,7 @@ def measured(model: str, gpus: int, name: str, mesh: dict[str, int | bool]) -> d
         "collectives": sum(each.times for each in collectives),
         "bubble": round(bubble, 4),
         "compute_seconds": round(flops * 4 / 3 / PEAK / REACHED / (1 - bubble), 5),  # 4/3: layers are recomputed
-        "communication_seconds": round(
-            sum(each.times * send_seconds(each, H200, LINKS, LATENCY) for each in collectives), 5
-        ),
+        "communication_seconds": round(sending, 5),
         "compiled_in": round(seconds),
     }
 

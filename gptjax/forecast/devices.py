@@ -59,11 +59,11 @@ def find_place(name: str, count: int | None) -> Place:
     os.environ.setdefault(WITHOUT_DRIVER, "1")
     try:
         with without_driver_messages():
-            devices = gpus_of(hardware, count)
+            gpus = gpus_of(hardware, count)
     except (RuntimeError, NotImplementedError, ValueError, KeyError):
         why = f"the compiler for NVIDIA GPUs is not installed: {INSTALL.format(jax.__version__)}"
         return Place(hardware, count, abstract, why)
-    return Place(hardware, count, devices)
+    return Place(hardware, count, gpus)
 
 
 def gpus_of(hardware: Hardware, count: int) -> Sequence[jax.Device]:
