@@ -37,7 +37,7 @@ from gptjax.model.precision import PRODUCT
 from gptjax.parallel.mesh import BATCH_AXES, compiler_axes
 from gptjax.settings import ModelSettings, Settings
 
-AXIS, CONTEXT = "expert", "context"
+AXIS, CONTEXT, PIPELINE = "expert", "context", "pipeline"
 
 
 def check_expert_axis(config: Settings, mesh: Mesh | AbstractMesh) -> None:
@@ -165,7 +165,7 @@ def divided(
     on_each_device = functools.partial(jax.shard_map, axis_names={*rows, *tokens})
     arguments = (rows_spec, rows_spec, specs)
     outputs = (rows_spec, of_statistics)
-    if not mesh.manual_axes:
+    if PIPELINE not in mesh.manual_axes:
         return on_each_device(local, in_specs=arguments, out_specs=outputs)(x_BTD, real_BT, weights)
 
     def pull(x_BTD: jax.Array, real_BT: jax.Array, weights: dict[str, Any], cotangents: Any) -> Any:

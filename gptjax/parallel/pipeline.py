@@ -289,12 +289,18 @@ def divided(function: Callable[..., Array], q_BTNH: Array, k_BSKH: Array, v_BSKH
     cuDNN's kernel tells the compiler how to divide it, which fails in a `shard_map` over some of the axes. In a
     `shard_map` over all of them, nothing is left to divide.
     """
-    return _divided(functools.partial(function, **options | {"dropout_keys_B": None}), q_BTNH, k_BSKH, v_BSKH)
+    function = functools.partial(function, **options | {"dropout_keys_B": None})
+    in_pipeline = AXIS in jax.sharding.get_abstract_mesh().manual_axes
+    return (_divided if in_pipeline else _of_each_device)(function, q_BTNH, k_BSKH, v_BSKH)
+
+
+def _of_each_device(function: Callable[..., Array], *operands: Array) -> Array:
+    return _on_each_device(function, 1)(*operands)
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
 def _divided(function: Callable[..., Array], *operands: Array) -> Array:
-    return _on_each_device(function, 1)(*operands)
+    return _of_each_device(function, *operands)
 
 
 def _divided_forward(function: Callable[..., Array], *operands: Array) -> tuple[Array, tuple[Array, ...]]:
@@ -302,7 +308,8 @@ def _divided_forward(function: Callable[..., Array], *operands: Array) -> tuple[
 
 
 def _divided_backward(function: Callable[..., Array], operands: tuple[Array, ...], cotangent: Array) -> Any:
-    """Runs the kernel's forward pass again, because JAX cannot pass residuals out of a nested `shard_map`."""
+    """Runs the kernel's forward pass again, because JAX cannot pass residuals out of a `shard_map` nested in one that
+    tracks what varies between its devices."""
 
     def pull(cotangent: Array, *operands: Array) -> Any:
         return jax.vjp(function, *operands)[1](cotangent)

@@ -55,7 +55,7 @@ class MeshPlacement(Placement):
     ) -> jax.Array:
         """Lets tokens attend to tokens on other devices, if sequences are divided.
 
-        In a pipeline, a kernel that the compiler cannot divide is called on each device's own rows and heads.
+        Inside a `shard_map`, a kernel that the compiler cannot divide is called on each device's own rows and heads.
         """
         mesh = jax.sharding.get_abstract_mesh()
         if options["backend"] == "cudnn" and mesh.manual_axes and compiler_axes(AXES):

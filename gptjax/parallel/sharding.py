@@ -6,6 +6,10 @@ feed-forward columns over `tensor` (one all-reduce per sub-layer). Vectors are r
 Layers are split over `pipeline` (gptjax/parallel/pipeline.py). Parameters outside of layers are split over it as over
 `fsdp`, and so are those of first layers of another kind, which belong to no stage.
 
+Devices along `expert` and `context` multiply different tokens by the same matrices. Where `fsdp` splits matrices, they
+are therefore split over these axes, too (`joined`). Otherwise every device of such a group would gather the same numbers
+by itself, often from other nodes.
+
 A lookup table is split along its width, never along its rows: for a table that is split by rows, the compiler would
 gather the whole table.
 """
@@ -25,6 +29,7 @@ from gptjax.parallel.mesh import BATCH_AXES, compiler_axes
 from gptjax.tree import map_with_path
 
 P = PartitionSpec
+JOINING = ("expert", "context")  # axes that split parameters only together with `fsdp`
 TILE = 16  # rows and columns of a matrix tile that shares one scale (training/moments.py)
 
 
@@ -37,7 +42,8 @@ class Split(NamedTuple):
 
 
 TABLE: dict[str, Split] = {
-    "embed": Split(matrix=("pipeline", "fsdp"), lookup=("pipeline", "fsdp", "tensor")),  # D, the residual stream
+    # D, the residual stream
+    "embed": Split(matrix=("pipeline", "fsdp", *JOINING), lookup=("pipeline", "fsdp", "tensor")),
     "heads": Split(matrix=("tensor",), vector=("tensor",)),  # N, of queries
     "kv_heads": Split(matrix=("tensor",), vector=("tensor",)),  # K, of keys and values
     "head": Split(),  # H, inside of a head
@@ -52,14 +58,27 @@ TABLE: dict[str, Split] = {
 }
 
 
-def spec_of(parameter: Parameter) -> PartitionSpec:
+def joined(axes: tuple[str, ...], size: int, mesh: Mesh | AbstractMesh) -> tuple[str, ...]:
+    """Those of a table entry's axes that split an axis of `size` numbers on this mesh.
+
+    All but JOINING always do. Those do if there is `fsdp`, except for the last ones that do not divide the size.
+    """
+    if mesh.shape.get("fsdp", 1) == 1:
+        return tuple(axis for axis in axes if axis not in JOINING)
+    axes = tuple(axis for axis in axes if axis not in JOINING or mesh.shape[axis] > 1)
+    while axes and axes[-1] in JOINING and size % math.prod(mesh.shape[axis] for axis in axes):
+        axes = axes[:-1]
+    return axes
+
+
+def spec_of(parameter: Parameter, mesh: Mesh | AbstractMesh) -> PartitionSpec:
     """How a parameter is split. If two of its axes need the same axis of the mesh, the first one gets it.
 
     Raises:
       ConfigError: an axis of the parameter is not in the table.
     """
     entries: list[tuple[str, ...]] = []
-    for axis in parameter.axes:
+    for axis, size in zip(parameter.axes, parameter.shape):
         if axis not in TABLE:
             raise ConfigError(
                 f"{parameter.where}: the axis {axis!r} of this parameter has no row in TABLE of "
@@ -67,7 +86,8 @@ def spec_of(parameter: Parameter) -> PartitionSpec:
                 f"{', '.join(TABLE)}"
             )
         taken = {name for entry in entries for name in entry}
-        entries.append(tuple(name for name in getattr(TABLE[axis], parameter.kind) if name not in taken))
+        free = tuple(name for name in getattr(TABLE[axis], parameter.kind) if name not in taken)
+        entries.append(joined(free, size, mesh))
     return _spec(entries)
 
 
@@ -77,7 +97,7 @@ def update_spec(parameter: Parameter, mesh: Mesh | AbstractMesh) -> PartitionSpe
     Layers are split if their number divides, so that each device updates whole matrices; otherwise the longest axis
     that divides is split. If none does, the state is split as the parameter is.
     """
-    spec = spec_of(parameter)
+    spec = spec_of(parameter, mesh)
     entries = [_mesh_axes(entry) for entry in (*spec, *(None,) * (len(parameter.shape) - len(spec)))]
     ways = [math.prod(mesh.shape[name] for name in (*entry, "data")) for entry in entries]
     divisible = [number for number, size in enumerate(parameter.shape) if size % ways[number] == 0]
@@ -119,7 +139,7 @@ def params_sharding(mesh: Mesh | AbstractMesh, declared: Any) -> Any:
     """
 
     def leaf(path: str, parameter: Parameter) -> NamedSharding:
-        spec = spec_of(parameter)
+        spec = spec_of(parameter, mesh)
         for axis, size, entry in zip(parameter.axes, parameter.shape, spec):
             names = _mesh_axes(entry)
             if size % math.prod(mesh.shape[name] for name in names):
@@ -214,9 +234,9 @@ def batch_sharding(mesh: Mesh | AbstractMesh, leading_axes: int = 0, row_axes: i
     return NamedSharding(mesh, P(*(None,) * leading_axes, *rows_spec(row_axes)))
 
 
-def rows_spec(row_axes: int) -> PartitionSpec:
-    """How a batch [B, …] is split whose rows are arrays with `row_axes` axes."""
-    return P(BATCH_AXES, *("context",)[:row_axes])
+def rows_spec(row_axes: int, axes: tuple[str, ...] = BATCH_AXES) -> PartitionSpec:
+    """How a batch [B, …] is split whose rows are arrays with `row_axes` axes. Its rows are split over `axes`."""
+    return P(axes, *("context",)[:row_axes])
 
 
 def split_vocabulary(x_BTD: jax.Array, head_DV: jax.Array) -> tuple[jax.Array, jax.Array]:
@@ -233,7 +253,8 @@ def split_vocabulary(x_BTD: jax.Array, head_DV: jax.Array) -> tuple[jax.Array, j
         return x_BTD, head_DV
     pin = jax.lax.with_sharding_constraint
     tokens = P(compiler_axes(BATCH_AXES), compiler_axes(("context",)), None)
-    return pin(x_BTD, tokens), pin(head_DV, P(compiler_axes(TABLE["embed"].matrix), axes))
+    splitting = joined(TABLE["embed"].matrix, head_DV.shape[0], mesh)
+    return pin(x_BTD, tokens), pin(head_DV, P(compiler_axes(splitting), axes))
 
 
 def replicated(mesh: Mesh | AbstractMesh) -> NamedSharding:

@@ -89,17 +89,29 @@ def _bytes(type_: str) -> int:
 
 
 def _first_group(line: str, num_devices: int) -> tuple[int, ...]:
-    """The first group of `replica_groups`: {{0,1},{2,3}}, or [2,2]<=[2,2]T(1,0), or mesh['a'=2,'b'=2] {'b'}."""
+    """The first group of `replica_groups`: {{0,1},{2,3}}, or [2,2]<=[2,2]T(1,0), or mesh['a'=2,'b'=2] {'b'}.
+
+    A mesh may say how devices are arranged on it: mesh['a'=2,'b'=2], device_ids=([2,2]T(1,0)) {'b'}.
+    """
     if found := re.search(r"replica_groups=\{\{([\d,]+)\}", line):
         return tuple(int(number) for number in found[1].split(","))
     if found := re.search(r"replica_groups=\[([\d,]+)\]<=\[([\d,]+)\](?:T\(([\d,]+)\))?", line):
-        shape, source, order = (([int(n) for n in part.split(",")] if part else None) for part in found.groups())
-        return tuple(np.arange(num_devices).reshape(source).transpose(order).reshape(shape)[0].tolist())
-    if found := re.search(r"replica_groups=mesh\[([^\]]*)\](?:, device_ids=\S+)? ?\{([^}]*)\}", line):
+        return tuple(_numbered(num_devices, found[2], found[3]).reshape(_integers(found[1]))[0].tolist())
+    arranged = r"(?:, device_ids=\(\[([\d,]+)\](?:T\(([\d,]+)\))?\))?"
+    if found := re.search(rf"replica_groups=mesh\[([^\]]*)\]{arranged} ?\{{('\w+'(?:,'\w+')*)\}}", line):
         axes = dict((name, int(size)) for name, size in re.findall(r"'(\w+)'=(\d+)", found[1]))
-        along = re.findall(r"'(\w+)'", found[2])
-        numbers = np.arange(num_devices).reshape(tuple(axes.values()))
+        along = re.findall(r"'(\w+)'", found[4])
+        numbers = _numbered(num_devices, found[2] or str(num_devices), found[3]).reshape(tuple(axes.values()))
         return tuple(numbers[tuple(slice(None) if name in along else 0 for name in axes)].reshape(-1).tolist())
     if re.search(r"replica_groups=\{\}", line):
         return tuple(range(num_devices))
     raise ValueError(f"replica_groups of an unknown form: {line.strip()[:200]}")
+
+
+def _numbered(num_devices: int, shape: str, order: str | None) -> np.ndarray:
+    """The numbers of all devices, arranged in a shape whose axes are then put in another order."""
+    return np.arange(num_devices).reshape(_integers(shape)).transpose(_integers(order) if order else None)
+
+
+def _integers(text: str) -> list[int]:
+    return [int(number) for number in text.split(",")]

@@ -24,7 +24,7 @@ from jax.sharding import PartitionSpec as P
 
 from gptjax.model.int8 import Int8
 from gptjax.parallel.mesh import AXES, BATCH_AXES, compiler_axes
-from gptjax.parallel.sharding import TABLE, rows_spec, split_vocabulary
+from gptjax.parallel.sharding import TABLE, joined, rows_spec, split_vocabulary
 
 TOKEN_AXES = (*BATCH_AXES, "context")  # the axes over which the tokens of a batch are split
 TENSOR = "tensor"
@@ -38,16 +38,17 @@ def looked_up(
     batch, length = max(index.shape[0] for index in indices), indices[0].shape[1]
     if any(isinstance(table, Int8) for table in tables):  # its scales, one per row, have no columns to divide
         return function(tables, indices)
-    # Inside a `shard_map`, the caller has divided the work. During generation, a batch may be too small to divide.
-    if not holding or mesh.manual_axes or not _divides(batch, BATCH_AXES) or not _divides(length, ("context", TENSOR)):
+    rows, tokens = compiler_axes(BATCH_AXES), compiler_axes(("context", TENSOR))
+    if not holding or not _divides(batch, rows) or not _divides(length, tokens):  # generation may have few rows
         return function(tables, indices)
+    by_rows, by_row = rows_spec(1, rows), P(None, "context")
     of_rows = tuple(axis for axis in holding if axis != TENSOR)
-    specs = [rows_spec(1) if index.shape[0] == batch else P(None, "context") for index in indices]
+    specs = [by_rows if index.shape[0] == batch else by_row for index in indices]
 
     def local(tables: Sequence[jax.Array], indices: Sequence[jax.Array]) -> jax.Array:
         if of_rows:
             indices = [
-                jax.lax.all_gather(index, of_rows, tiled=True) if spec == rows_spec(1) else index
+                jax.lax.all_gather(index, of_rows, tiled=True) if spec == by_rows else index
                 for index, spec in zip(indices, specs)
             ]
         x_btd = function(tables, indices)  # all rows of the devices that hold columns, some columns
@@ -58,9 +59,8 @@ def looked_up(
         return x_btd
 
     in_specs = ([P(None, holding)] * len(tables), specs)
-    return jax.shard_map(local, in_specs=in_specs, out_specs=P(BATCH_AXES, ("context", TENSOR)))(
-        list(tables), list(indices)
-    )
+    divided = jax.shard_map(local, in_specs=in_specs, out_specs=P(rows, tokens), axis_names=set(compiler_axes(AXES)))
+    return divided(list(tables), list(indices))
 
 
 def on_own_tokens(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -93,7 +93,8 @@ def _copies(head_DV: jax.Array, dtype: Any) -> jax.Array:
     Parts are gathered manually over all axes of the mesh, since the compiler would first gather the vocabulary.
     """
     axes = compiler_axes(TOKEN_AXES)
-    holding = _several(axis for axis in TABLE["embed"].matrix if axis in axes)
+    splitting = joined(TABLE["embed"].matrix, head_DV.shape[0], jax.sharding.get_abstract_mesh())
+    holding = _several(axis for axis in splitting if axis in axes)
     copied = tuple(axis for axis in axes if axis not in holding)
     vocabulary = compiler_axes((TENSOR,)) if _divides(head_DV.shape[1], (TENSOR,)) else ()
 

@@ -110,6 +110,5 @@ def _on_whole_matrices(x_LIO: jax.Array) -> jax.Array:
 
 def _back_to_its_own_sharding(update: jax.Array, parameter: Parameter) -> jax.Array:
     """Moves the update to its parameter's sharding while it is still in the narrow dtype."""
-    if jax.sharding.get_abstract_mesh().empty:
-        return update
-    return jax.lax.with_sharding_constraint(update, spec_of(parameter))
+    mesh = jax.sharding.get_abstract_mesh()
+    return update if mesh.empty else jax.lax.with_sharding_constraint(update, spec_of(parameter, mesh))

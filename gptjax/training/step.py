@@ -160,9 +160,8 @@ def _split_rows(array: jax.Array) -> jax.Array:
     micro-batch axis of the scan: every device would compute every micro-batch, with the right loss at a fraction of the
     speed.
     """
-    if not compiler_axes(BATCH_AXES):
-        return array
-    return jax.lax.with_sharding_constraint(array, rows_spec(array.ndim - 1))
+    axes = compiler_axes(BATCH_AXES)
+    return jax.lax.with_sharding_constraint(array, rows_spec(array.ndim - 1, axes)) if axes else array
 
 
 def _unless_dropped(keep: jax.Array, new: jax.Array, old: jax.Array) -> jax.Array:

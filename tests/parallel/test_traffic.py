@@ -53,6 +53,10 @@ def merged(collectives):
             Collective("all-gather", 8 * 2048 * 2, tuple(range(8)), 1),
         ),
         (
+            "f32[64]{0} all-reduce(%x), replica_groups=mesh['a'=8,'b'=1,'c'=2], device_ids=([2,8]T(1,0)) {'c'}, ",
+            Collective("all-reduce", 256, (0, 8), 1),
+        ),
+        (
             "((f32[64]{0}, f32[32]{0}), (f32[8]{0}, f32[4]{0})) reduce-scatter-start(%x, %y), "
             "replica_groups=[2,8]<=[8,2]T(1,0), dimensions={0}",
             Collective("reduce-scatter", 96 * 4, tuple(range(0, 16, 2)), 1),
