@@ -1,8 +1,8 @@
 """When the gradients of micro-batches are summed over devices.
 
-The devices with one number along `data` hold one replica of the parameters, together if there are other axes. Each replica
-adds up the gradients of its own rows over all micro-batches, and the replicas sum their gradients once per step. The
-partitioner by itself would do that after each micro-batch.
+Devices with the same number along `data` hold one replica of the parameters together. Each replica adds up the
+gradients of its own rows over all micro-batches, and the replicas sum their gradients once per step. The partitioner by
+itself would do that after each micro-batch.
 
 Where parameters are split over `fsdp`, the devices of a replica scatter the gradients of each micro-batch as soon as
 they are computed. Whole gradients, kept on each device until the end of the step, would take the memory that the split

@@ -6,9 +6,9 @@ feed-forward columns over `tensor` (one all-reduce per sub-layer). Vectors are r
 Layers are split over `pipeline` (gptjax/parallel/pipeline.py). Parameters outside of layers are split over it as over
 `fsdp`, and so are those of first layers of another kind, which belong to no stage.
 
-Devices along `expert` and `context` multiply different tokens by the same matrices. Where `fsdp` splits matrices, they
-are therefore split over these axes, too (`joined`). Otherwise every device of such a group would gather the same numbers
-by itself, often from other nodes.
+Devices along `expert` and `context` multiply different tokens by the same matrices. If `fsdp` splits matrices, they are
+therefore also split over these axes (`joined`). Otherwise each device of such a group would gather the same numbers by
+itself, often from other nodes.
 
 A lookup table is split along its width, never along its rows: for a table that is split by rows, the compiler would
 gather the whole table.
@@ -63,12 +63,11 @@ def joined(axes: tuple[str, ...], size: int, mesh: Mesh | AbstractMesh) -> tuple
 
     All but JOINING always do. Those do if there is `fsdp`, except for the last ones that do not divide the size.
     """
-    if mesh.shape.get("fsdp", 1) == 1:
-        return tuple(axis for axis in axes if axis not in JOINING)
-    axes = tuple(axis for axis in axes if axis not in JOINING or mesh.shape[axis] > 1)
-    while axes and axes[-1] in JOINING and size % math.prod(mesh.shape[axis] for axis in axes):
-        axes = axes[:-1]
-    return axes
+    always = tuple(axis for axis in axes if axis not in JOINING)
+    joining = [axis for axis in axes if axis in JOINING and mesh.shape["fsdp"] > 1 and mesh.shape[axis] > 1]
+    while joining and size % math.prod(mesh.shape[axis] for axis in (*always, *joining)):
+        joining.pop()
+    return (*always, *joining)
 
 
 def spec_of(parameter: Parameter, mesh: Mesh | AbstractMesh) -> PartitionSpec:

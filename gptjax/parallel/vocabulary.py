@@ -34,7 +34,7 @@ def looked_up(
     function: Callable[..., jax.Array], tables: Sequence[jax.Array], indices: Sequence[jax.Array]
 ) -> jax.Array:
     """`function(tables, indices)` (see `Placement.lookup`), computed by columns if several devices hold columns."""
-    mesh, holding = jax.sharding.get_abstract_mesh(), _several(TABLE["embed"].lookup)
+    holding = _several(TABLE["embed"].lookup)
     batch, length = max(index.shape[0] for index in indices), indices[0].shape[1]
     if any(isinstance(table, Int8) for table in tables):  # its scales, one per row, have no columns to divide
         return function(tables, indices)

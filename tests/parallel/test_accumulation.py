@@ -18,13 +18,18 @@ def compiled_step(config, devices):
         return made, made.trainer.compile_train_step(made.abstract_batch)
 
 
-def test_replicas_sum_their_gradients_once_per_step(tiny_config):
-    """The all-reduce is neither in the loop over micro-batches nor in the loop over layers."""
-    fields = dict(mesh__data=4, training__gradient_accumulation_steps=2)
+@pytest.mark.parametrize("mesh", [dict(data=4), dict(data=2, fsdp=2)], ids=str)
+def test_replicas_sum_their_gradients_once_per_step(tiny_config, mesh):
+    """The all-reduce is neither in the loop over micro-batches nor in the loop over layers, and each device sends only
+    its part of the gradients.
+    """
+    fields = {f"mesh__{axis}": size for axis, size in mesh.items()} | dict(training__gradient_accumulation_steps=2)
     made, compiled = compiled_step(tiny_config(model__layers="scan", **fields), 4)
-    sent = collectives_of(compiled.as_text(), 4)
+    replica = set(range(mesh.get("fsdp", 1)))
+    sent = [each for each in collectives_of(compiled.as_text(), 4) if not set(each.group) <= replica]
     assert {(each.kind, each.times) for each in sent} == {("all-reduce", 1)}
-    gradients = 4 * sum(leaf.size for leaf in jax.tree.leaves(made.abstract_state.params))
+    parts = [leaf.sharding.shard_shape(leaf.shape) for leaf in jax.tree.leaves(made.abstract_state.params)]
+    gradients = 4 * sum(map(math.prod, parts))
     assert gradients <= sum(each.bytes for each in sent) < 1.1 * gradients
 
 

@@ -17,6 +17,7 @@ from gptjax.model.attention_scores import Scores
 from gptjax.parallel.mesh import AXES, make_mesh
 from gptjax.parallel.placement import MeshPlacement
 from gptjax.parallel.ring import Ring
+from gptjax.parallel.traffic import collectives_of
 from gptjax.planning import plan
 from gptjax.settings import MeshSettings
 
@@ -157,6 +158,16 @@ def test_only_attention_sends_activations(tiny_config):
     counts = sent(tiny_config(mesh__data=1, mesh__context=4, model__num_layers=1), 4)
     assert counts["all-to-all"] == 4 * 2
     assert set(counts) == {"all-to-all", "all-reduce"}, counts
+
+
+def test_devices_of_one_sequence_gather_matrices_together(tiny_config):
+    """Each of them sends its part of a matrix to all of the others, whatever their place in fsdp and context."""
+    made = plan(tiny_config(mesh__data=1, mesh__fsdp=2, mesh__context=2), DataFacts(32), jax.devices()[:4])
+    with jax.set_mesh(made.mesh):
+        every = collectives_of(made.trainer.compile_train_step(made.abstract_batch).as_text(), 4)
+    smallest = 4 * math.prod(made.abstract_state.params["layers"]["attention"]["key"].shape[1:])
+    gathered = [each.group for each in every if each.kind == "all-gather" and each.bytes >= smallest]
+    assert gathered and set(gathered) == {(0, 1, 2, 3)}
 
 
 def test_a_ring_sends_only_to_neighbours(tiny_config):

@@ -55,8 +55,12 @@ def check(tiny_config, mesh, options):
         (dict(data=4), DROPOUT | dict(training__gradient_accumulation_steps=2)),
         (
             dict(data=2, fsdp=2),
-            PACKED | dict(model__position="learned", model__tied_embeddings=False, training__loss_chunk=8),
+            PACKED
+            | DROPOUT
+            | dict(model__position="learned", model__tied_embeddings=False)
+            | dict(training__loss_chunk=8, training__gradient_accumulation_steps=2),
         ),
+        further(dict(data=2, fsdp=2, tensor=2, zero1=True), dict(training__gradient_accumulation_steps=2)),
         further(
             dict(data=4), REPORTING | DROPOUT | dict(training__gradient_accumulation_steps=2, training__loss_chunk=8)
         ),
@@ -81,6 +85,7 @@ def test_data_and_fsdp(tiny_config, mesh, options):
             PACKED | WINDOW | dict(model__remat="dots", training__gradient_accumulation_steps=2),
         ),
         further(dict(pipeline=2, data=2, pipeline_microbatches=4), PAIRS | dict(model__num_layers=2)),
+        further(dict(pipeline=2, data=2, fsdp=2), DROPOUT | PACKED | dict(training__gradient_accumulation_steps=2)),
     ],
     ids=str,
 )

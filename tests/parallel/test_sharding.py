@@ -14,13 +14,20 @@ from gptjax.config import ConfigError
 from gptjax.data.facts import DataFacts
 from gptjax.model.families import family_of
 from gptjax.model.parameters import Parameter, abstract_params
-from gptjax.parallel.mesh import AbstractDevices, make_mesh
+from gptjax.parallel.mesh import AbstractDevices, abstract_mesh, make_mesh
 from gptjax.parallel.sharding import params_sharding, spec_of, state_sharding
 from gptjax.planning import plan
+from gptjax.settings import MeshSettings
 from gptjax.training.state import TrainState
 from gptjax.tree import leaves_by_path
 from gptjax.user_code import load_config
 
+
+def mesh_of(**sizes):
+    return abstract_mesh(MeshSettings(**{"data": 1} | sizes), AbstractDevices())
+
+
+ONE = mesh_of()
 EVERYTHING = dict(
     model__bias="all",
     model__norm="layernorm",
@@ -59,7 +66,7 @@ SPECS = {
 
 def test_the_decoders_parameters_are_split_as_listed_here(tiny_config):
     declared = leaves_by_path(family_of(tiny_config(**EVERYTHING).model).declarations)
-    assert {path: spec_of(declared[path]) for path in SPECS} == SPECS
+    assert {path: spec_of(declared[path], ONE) for path in SPECS} == SPECS
 
 
 SPECS_OF_PAIRS = {
@@ -82,8 +89,8 @@ def test_an_encoder_and_cross_attention_are_split_like_the_decoder(tiny_config):
     options = EVERYTHING | dict(model__family="encoder_decoder", training__objective="seq2seq")
     config = tiny_config(**options, model__shared_embeddings=False)
     declared = leaves_by_path(family_of(config.model).declarations)
-    assert {path: spec_of(declared[path]) for path in SPECS_OF_PAIRS} == SPECS_OF_PAIRS
-    assert all(isinstance(spec_of(each), P) for each in declared.values())  # every axis has a row in the table
+    assert {path: spec_of(declared[path], ONE) for path in SPECS_OF_PAIRS} == SPECS_OF_PAIRS
+    assert all(isinstance(spec_of(each, ONE), P) for each in declared.values())  # every axis has a row in the table
 
 
 def parameter(kind="matrix", inputs=("embed",), outputs=("mlp",), size=4):
@@ -92,8 +99,31 @@ def parameter(kind="matrix", inputs=("embed",), outputs=("mlp",), size=4):
 
 
 def test_a_mesh_axis_splits_only_one_axis_of_a_parameter():
-    assert spec_of(parameter(outputs=("embed",))) == P("pipeline", "fsdp")  # from the residual stream to itself
-    assert spec_of(parameter(inputs=("heads", "mlp"), outputs=("embed",))) == P("pipeline", "tensor", None, "fsdp")
+    assert spec_of(parameter(outputs=("embed",)), ONE) == P("pipeline", "fsdp")  # from the residual stream to itself
+    down = parameter(inputs=("heads", "mlp"), outputs=("embed",))
+    assert spec_of(down, ONE) == P("pipeline", "tensor", None, "fsdp")
+
+
+@pytest.mark.parametrize(
+    "sizes, axes",
+    [
+        (dict(fsdp=2, context=4), ("fsdp", "context")),
+        (dict(fsdp=2, expert=2, context=2), ("fsdp", "expert", "context")),
+        (dict(fsdp=2, expert=2, context=3), ("fsdp", "expert")),
+        (dict(fsdp=2, context=3), "fsdp"),
+        (dict(expert=2, context=4), "fsdp"),
+    ],
+    ids=str,
+)
+def test_experts_and_context_join_fsdp_if_they_divide(sizes, axes):
+    assert spec_of(parameter(size=8), mesh_of(**sizes)) == P("pipeline", axes, "tensor")
+
+
+def test_the_matrices_of_experts_are_split_over_all_axes():
+    matrix = parameter(inputs=("experts", "embed"))
+    assert spec_of(matrix, mesh_of(fsdp=2, expert=2, context=2)) == P(
+        "pipeline", "expert", ("fsdp", "context"), "tensor"
+    )
 
 
 def test_an_axis_without_a_row_in_the_table_is_refused_with_file_and_line(tiny_config):

@@ -96,7 +96,7 @@ def compile_on_mesh(shape, num_layers):
         return transform.update({"query": query_LDNH}, transform.init({}))[0]["query"]
 
     alone = jax.jit(update)(query_LDNH)
-    sharding = NamedSharding(mesh, spec_of(query))
+    sharding = NamedSharding(mesh, spec_of(query, mesh))
     with jax.set_mesh(mesh):
         sharded = jax.device_put(query_LDNH, sharding)
         compiled = jax.jit(update, out_shardings=sharding).lower(sharded).compile()

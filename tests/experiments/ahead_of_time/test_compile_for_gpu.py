@@ -13,6 +13,8 @@ sys.path.append(str(Path(__file__).parents[3] / "experiments" / "ahead_of_time")
 
 from compile_for_gpu import compile_step, largest_gather, transposes
 
+from gptjax.model.families import family_of
+from gptjax.model.parameters import count_parameters
 from gptjax.parallel.traffic import collectives_of
 
 pytestmark = pytest.mark.aot
@@ -49,3 +51,33 @@ def test_with_zero1_each_gpu_gets_only_its_part_of_the_summed_gradients():
     compiled, _, _ = compile_step("gpt2:124m", 8, 512, fields)
     large = [each for each in collectives_of(compiled.as_text(), 8) if each.bytes >= 2**20]
     assert {(each.kind, each.times) for each in large} == {("reduce-scatter", 1), ("all-gather", 1)}
+
+
+LARGE = 2**20
+TWO_NODES = [{"mesh.data": 2, "mesh.fsdp": 8}, {"mesh.data": 2, "mesh.fsdp": 8, "mesh.zero1": True}]
+
+
+@pytest.mark.parametrize("mesh", TWO_NODES, ids=str)
+def test_between_nodes_hybrid_sharding_sends_each_gpus_part_of_the_gradients_once(mesh):
+    """Twice as many bytes as a part in an all-reduce; with ZeRO-1, one half as gradients and one half as parameters."""
+    fields = {"model.num_layers": 2, "training.gradient_accumulation_steps": 2} | mesh
+    compiled, config, _ = compile_step("llama:1b", 16, 64, fields)
+    part = 4 * count_parameters(family_of(config.model).declarations).total / mesh["mesh.fsdp"]
+    between = [each for each in collectives_of(compiled.as_text(), 16) if each.nodes(8) > 1 and each.bytes > LARGE]
+    kinds = {"reduce-scatter", "all-gather"} if "mesh.zero1" in mesh else {"all-reduce"}
+    assert {(each.kind, each.times) for each in between} == {(kind, 1) for kind in kinds}
+    assert sum(each.bytes_sent() for each in between) == pytest.approx(part, rel=0.02)
+
+
+def test_gpus_of_one_sequence_gather_and_scatter_matrices_together():
+    """With fsdp across nodes and context inside of a node, each GPU receives its own share of a matrix from the other
+    node. Only what is looked up in the embedding also goes to the other node.
+    """
+    fields = {"model.num_layers": 2, "mesh.data": 1, "mesh.fsdp": 2, "mesh.context": 8}
+    compiled, _, _ = compile_step("llama:1b", 16, 16, fields)
+    between = [each for each in collectives_of(compiled.as_text(), 16) if each.nodes(8) > 1 and each.bytes > LARGE]
+    assert {(each.kind, len(each.group)) for each in between} == {
+        ("all-gather", 16),
+        ("reduce-scatter", 16),
+        ("all-to-all", 2),
+    }
