@@ -252,7 +252,7 @@ class MeshSettings(Section):
     fsdp: int = 1  # devices that a batch, the parameters and the optimizer state are divided over
     zero1: bool = False  # also divide the optimizer's state and its work over `data`, but not the parameters (ZeRO-1)
     tensor: int = 1  # devices that attention heads and feed-forward columns are divided over
-    context: int = 1  # devices that each sequence is divided over
+    context: int = 1  # devices that each sequence is divided over; with fsdp, parameters are, too
     expert: int = 1  # devices that a batch and the experts of a mixture are divided over
     # how tokens are sent to divided experts (parallel/expert.py); auto: the way that sends fewer bytes
     expert_exchange: Literal["auto", "ring", "all_to_all"] = "auto"

@@ -2,8 +2,8 @@
 
 `data` splits the batch and keeps whole parameters; `fsdp` splits the batch *and* the parameters (gathered where they
 are used); `tensor` splits heads and feed-forward columns; `context` splits sequences; `expert` splits the batch and the
-experts of a mixture; `pipeline` splits the layers, and the batch before and after them. An axis of size 1 costs
-nothing, so the mesh always has all of them.
+experts of a mixture; `pipeline` splits the layers, and the batch before and after them. Parameters that are split over
+`fsdp` are also split over `context` and `expert`. An axis of size 1 costs nothing, so the mesh always has all of them.
 
 Devices with consecutive numbers, such as those of one machine, are neighbours along the last axes. The axes along which
 devices send the most come last.

@@ -58,13 +58,15 @@ TABLE: dict[str, Split] = {
 }
 
 
-def joined(axes: tuple[str, ...], size: int, mesh: Mesh | AbstractMesh) -> tuple[str, ...]:
-    """Those of a table entry's axes that split an axis of `size` numbers on this mesh.
+def joined(row: tuple[str, ...], size: int, mesh: Mesh | AbstractMesh) -> tuple[str, ...]:
+    """Those mesh axes of a table entry that split an axis of `size` numbers on this mesh.
 
-    All but JOINING always do. Those do if there is `fsdp`, except for the last ones that do not divide the size.
+    JOINING split it only if `fsdp` does, and the last ones only if they divide the size.
     """
-    always = tuple(axis for axis in axes if axis not in JOINING)
-    joining = [axis for axis in axes if axis in JOINING and mesh.shape["fsdp"] > 1 and mesh.shape[axis] > 1]
+    if "fsdp" not in row:
+        return row
+    always = tuple(axis for axis in row if axis not in JOINING)
+    joining = [axis for axis in row if axis in JOINING and mesh.shape["fsdp"] > 1 and mesh.shape[axis] > 1]
     while joining and size % math.prod(mesh.shape[axis] for axis in (*always, *joining)):
         joining.pop()
     return (*always, *joining)
@@ -85,8 +87,8 @@ def spec_of(parameter: Parameter, mesh: Mesh | AbstractMesh) -> PartitionSpec:
                 f"{', '.join(TABLE)}"
             )
         taken = {name for entry in entries for name in entry}
-        free = tuple(name for name in getattr(TABLE[axis], parameter.kind) if name not in taken)
-        entries.append(joined(free, size, mesh))
+        names = joined(getattr(TABLE[axis], parameter.kind), size, mesh)
+        entries.append(tuple(name for name in names if name not in taken))
     return _spec(entries)
 
 

@@ -2,6 +2,7 @@
 
 import functools
 import re
+from collections import Counter
 
 import jax
 import jax.numpy as jnp
@@ -14,6 +15,7 @@ from gptjax.data.facts import DataFacts
 from gptjax.model.mixture_of_experts import mixture
 from gptjax.parallel import expert
 from gptjax.parallel.mesh import BATCH_AXES, make_mesh
+from gptjax.parallel.traffic import collectives_of
 from gptjax.planning import plan
 from gptjax.settings import MeshSettings, ModelSettings
 
@@ -78,3 +80,32 @@ def test_configs_that_do_not_divide_are_refused(tiny_config, fields, message):
     config = tiny_config(**dict(model__num_experts=4, mesh__data=1, training__batch_size=6) | fields)
     with pytest.raises(ConfigError, match=re.escape(message)):
         plan(config, DataFacts(vocab_size=32), jax.devices()[: config.mesh.expert])
+
+
+@pytest.mark.parametrize(
+    "exchange, expected",
+    [
+        (
+            "ring",
+            {("all-gather", 1): 2, ("all-gather", 1 / 8): 2, ("reduce-scatter", 1): 2, ("reduce-scatter", 1 / 8): 1},
+        ),
+        ("all_to_all", {("all-to-all", 1 / 4 * 2): 4}),
+    ],
+)
+def test_each_layer_sends_its_tokens_and_no_expert_is_ever_sent(tiny_config, exchange, expected):
+    """By kind, and bytes as a multiple of those of the tokens of a micro-batch. A ring also gathers the numbers of each
+    token's two experts and their shares: 2 numbers for 16. With a capacity of 1, a device sends both choices of its
+    quarter of the tokens. Gradients of what all devices hold are all-reduced, those of experts are not sent.
+    """
+    layers, micro_batches, rows = 3, 2, 16
+    fields = dict(model__num_experts=4, model__feedforward_width=12, model__num_layers=layers, model__layers="scan")
+    fields |= dict(mesh__data=1, mesh__expert=DEVICES, mesh__expert_exchange=exchange, optimizer__name="adamw")
+    fields |= dict(model__expert_capacity=1.0 if exchange == "all_to_all" else 0.0)
+    config = tiny_config(**fields, training__gradient_accumulation_steps=micro_batches)
+    made = plan(config, DataFacts(vocab_size=32), jax.devices()[:DEVICES])
+    with jax.set_mesh(made.mesh):
+        every = collectives_of(made.trainer.compile_train_step(made.abstract_batch).as_text(), DEVICES)
+    tokens = 4 * rows // micro_batches * config.data.sequence_length * config.model.width
+    others = [each for each in every if each.kind != "all-reduce"]
+    assert Counter((each.kind, each.bytes / tokens) for each in others) == expected
+    assert {each.times for each in others} == {layers * micro_batches}

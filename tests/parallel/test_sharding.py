@@ -119,11 +119,10 @@ def test_experts_and_context_join_fsdp_if_they_divide(sizes, axes):
     assert spec_of(parameter(size=8), mesh_of(**sizes)) == P("pipeline", axes, "tensor")
 
 
-def test_the_matrices_of_experts_are_split_over_all_axes():
-    matrix = parameter(inputs=("experts", "embed"))
-    assert spec_of(matrix, mesh_of(fsdp=2, expert=2, context=2)) == P(
-        "pipeline", "expert", ("fsdp", "context"), "tensor"
-    )
+@pytest.mark.parametrize("sizes, embed", [(dict(fsdp=2), ("fsdp", "context")), ({}, "fsdp")], ids=str)
+def test_the_matrices_of_experts_are_always_split_over_experts(sizes, embed):
+    matrix = parameter(inputs=("experts", "embed"), size=8)
+    assert spec_of(matrix, mesh_of(expert=2, context=2, **sizes)) == P("pipeline", "expert", embed, "tensor")
 
 
 def test_an_axis_without_a_row_in_the_table_is_refused_with_file_and_line(tiny_config):
