@@ -31,6 +31,7 @@ SAVE_RATE = 0.21e9  # bytes per second and node to disk, checksums included (exp
 # Bytes per second of the copy that blocks training: from one accelerator to its host, half of the rate of PCIe 4.0; for
 # a node of CPUs, from memory to memory (experiments/throughput).
 COPY_RATE = {"gpu": 16e9, "tpu": 16e9, "cpu": 6e9}
+FITTED_SIZES, FITTED_TOKENS = (70e6, 16e9), (5e9, 500e9)  # of Chinchilla, to whose runs the default law is fitted
 REPEATED = DiminishingReturns()
 LAW_OBJECTIVE = "next_token"
 
@@ -111,8 +112,13 @@ class Checkpoint:
 
 @dataclasses.dataclass(frozen=True)
 class Loss:
-    """The loss in nats per token by a published law, and the lowest and highest of all laws. why_not: why there is
-    none, or ''."""
+    """The loss in nats per token by a published law, and the lowest and highest of all laws.
+
+    Attributes:
+      repeated: whether text is read more than once.
+      extrapolated: whether size or tokens are outside those of the runs that the law was fitted to.
+      why_not: why there is none, or ''.
+    """
 
     law: str
     source: str
@@ -120,6 +126,7 @@ class Loss:
     lowest: float | None
     highest: float | None
     repeated: bool = False
+    extrapolated: bool = False
     why_not: str = ""
 
 
@@ -217,7 +224,7 @@ def _size(plan: Plan) -> Size:
 def _tokens(plan: Plan) -> Tokens:
     windows, run = plan.data.windows_per_epoch, plan.total_tokens
     at_hand = None if windows is None else windows * plan.config.data.sequence_length
-    optimal = LAWS[DEFAULT].optimal_tokens(float(plan.parameters.total))
+    optimal = LAWS[DEFAULT].optimal_tokens(_dense_size(plan))
     epochs = None if at_hand is None else run / max(at_hand, 1)
     return Tokens(plan.tokens_per_step, run, plan.total_steps, at_hand, epochs, optimal)
 
@@ -272,6 +279,16 @@ def _loss(plan: Plan, tokens: Tokens) -> Loss:
     if plan.config.training.objective != LAW_OBJECTIVE:
         why = f"the laws are of next-token prediction, and training.objective = {plan.config.training.objective!r}"
         return Loss(DEFAULT, law.source, None, None, None, why_not=why)
-    unique = min(tokens.at_hand or tokens.run, tokens.run)
-    found = {name: law_loss(each, plan.parameters.total, tokens.run, unique) for name, each in LAWS.items()}
-    return Loss(DEFAULT, law.source, found[DEFAULT], min(found.values()), max(found.values()), unique < tokens.run)
+    size, unique = _dense_size(plan), min(tokens.at_hand or tokens.run, tokens.run)
+    found = {name: law_loss(each, size, tokens.run, unique) for name, each in LAWS.items()}
+    if found[DEFAULT] >= math.log(plan.config.model.vocab_size):  # what guessing scores
+        why = f"{size:,.0f} parameters and {tokens.run:,} tokens are far below what the laws were fitted to"
+        return Loss(DEFAULT, law.source, None, None, None, why_not=why)
+    within = FITTED_SIZES[0] <= size <= FITTED_SIZES[1] and FITTED_TOKENS[0] <= tokens.run <= FITTED_TOKENS[1]
+    lowest, highest = min(found.values()), max(found.values())
+    return Loss(DEFAULT, law.source, found[DEFAULT], lowest, highest, unique < tokens.run, not within)
+
+
+def _dense_size(plan: Plan) -> float:
+    """The N of a law, which is of dense models: of a mixture of experts, the parameters that a token uses."""
+    return float(plan.parameters.active if plan.config.model.num_experts else plan.parameters.total)

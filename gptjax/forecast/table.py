@@ -111,10 +111,11 @@ def _loss_rows(forecast: Forecast) -> dict[str, str]:
         return {"predicted": f"none: {loss.why_not}"}
     ratio = tokens.run / tokens.optimal
     where = "about as many as" if 0.8 < ratio < 1.25 else f"{ratio:.2g} times"
+    outside = ", outside of the sizes and tokens that it was fitted to" if loss.extrapolated else ""
     rows = {
         "predicted": f"{loss.loss:.3f} nats per token (published laws: {loss.lowest:.3f} to {loss.highest:.3f}), "
         "on text and tokens like theirs",
-        "by": loss.source + (", repeated tokens discounted" if loss.repeated else ""),
+        "by": loss.source + (", repeated tokens discounted" if loss.repeated else "") + outside,
         "optimal tokens": f"{count_text(tokens.optimal)} for this size; this run has {where} that",
     }
     return rows

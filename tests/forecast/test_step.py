@@ -102,5 +102,5 @@ def test_the_time_of_a_run_is_that_of_steps_evaluations_and_saves(made, needs, m
     rate = forecast.speed.tokens_per_second.likely
     assert forecast.speed.mfu["causal"].likely == pytest.approx(made.flops_per_token["causal"] * rate / 1e11)
     assert forecast.checkpoint.bytes == sum(state_bytes(made))
-    assert forecast.loss.lowest <= forecast.loss.loss <= forecast.loss.highest
+    assert forecast.loss.loss is None and "far below" in forecast.loss.why_not
     assert json.loads(json.dumps(forecast.to_json()))["memory"]["logits"] == needs.memory.logits

@@ -1,0 +1,68 @@
+"""What a run will be, from its plan, by formula."""
+
+import dataclasses
+
+import pytest
+
+from gptjax.config import default
+from gptjax.data.facts import DataFacts
+from gptjax.forecast.devices import described_place
+from gptjax.forecast.formula import formula_needs
+from gptjax.forecast.price import Price
+from gptjax.forecast.run import FRACTION, fit_of, forecast_run
+from gptjax.planning import plan
+from gptjax.scaling.laws import LAWS
+
+H100 = described_place("H100", 8)
+FIELDS = {
+    **{"model.num_layers": 12, "model.width": 768, "model.num_heads": 12, "model.vocab_size": 32768},
+    **{"data.sequence_length": 1024, "training.batch_size": 64, "training.duration": "10B tokens"},
+}
+
+
+def forecast_of(data=None, place=H100, **fields):
+    config = default()
+    config.update_from_flattened_dict(FIELDS | {name.replace("__", "."): value for name, value in fields.items()})
+    made = plan(config, data or DataFacts(32768), place.devices)
+    return made, forecast_run(made, place, formula_needs(made), Price(2.0, "USD"))
+
+
+def test_the_loss_is_the_laws_with_all_laws_around_it():
+    made, forecast = forecast_of()
+    size, tokens, loss = float(made.parameters.total), float(made.total_tokens), forecast.loss
+    assert loss.loss == pytest.approx(LAWS["besiroglu"].loss(size, tokens)) and not loss.extrapolated
+    assert loss.lowest == min(law.loss(size, tokens) for law in LAWS.values()) <= loss.loss <= loss.highest
+    assert forecast.tokens.optimal == pytest.approx(LAWS["besiroglu"].optimal_tokens(size))
+    assert forecast_of(training__duration="1B tokens")[1].loss.extrapolated
+
+
+def test_repeated_text_is_worth_less():
+    new, old = forecast_of()[1], forecast_of(DataFacts(32768, windows_per_epoch=10**6))[1]
+    assert old.tokens.epochs == pytest.approx(10e9 / 1.024e9, rel=1e-4) and old.loss.repeated
+    assert new.tokens.epochs is None and old.loss.loss > new.loss.loss
+
+
+def test_a_mixture_of_experts_counts_by_what_a_token_uses():
+    made, forecast = forecast_of(model__num_experts=8)
+    assert forecast.loss.loss == pytest.approx(
+        LAWS["besiroglu"].loss(float(made.parameters.active), float(made.total_tokens))
+    )
+
+
+def test_price_and_energy_are_of_all_devices_for_the_whole_run():
+    forecast = forecast_of()[1]
+    hours = forecast.time.total.likely / 3600
+    assert forecast.cost.likely == pytest.approx(8 * 2.0 * hours)
+    assert forecast.energy_kwh.likely == pytest.approx(8 * 0.7 * hours)
+    assert forecast_of(place=described_place("v5p", 8))[1].energy_kwh is None  # no figure is published
+
+
+def test_a_step_fits_into_what_jax_can_be_given(monkeypatch):
+    memory = forecast_of()[1].memory
+    device = H100.hardware.memory
+    monkeypatch.delenv(FRACTION, raising=False)
+    large = dataclasses.replace(memory, workspace=memory.workspace + int(0.9 * device) - memory.total)
+    assert fit_of(large, H100).fits and large.total > fit_of(large, H100).available == int(0.75 * device)
+    monkeypatch.setenv(FRACTION, "0.92")
+    assert large.total < fit_of(large, H100).available
+    assert not fit_of(dataclasses.replace(large, workspace=int(device)), H100).fits
