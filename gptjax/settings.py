@@ -172,7 +172,8 @@ class ModelSettings(Section):
     remat: Literal["none", "dots", "attention", "full", "offload_dots", "offload_inputs"] = "none"
     # how attention is computed (model/attention_backends.py); auto: cudnn if it can run, else xla
     attention: Literal["auto", "reference", "xla", "cudnn"] = "auto"
-    attention_block: Natural = 0  # query rows per block of the xla backend; 0: 64 on CPU, 512 on GPU
+    # query rows per block of the xla backend; 0: 512 on GPU; on CPU 64, and 32 for more than 2,048 tokens
+    attention_block: Natural = 0
 
 
 @dataclasses.dataclass(frozen=True)

@@ -21,7 +21,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 from sides import Side, processor_seconds
 
 #          rows, tokens, heads, width of a head
-SHAPES = ((4, 1024, 12, 64), (2, 4096, 4, 32), (8, 256, 6, 64))
+SHAPES = ((8, 256, 6, 64), (4, 1024, 12, 64), (2, 2048, 8, 64), (2, 4096, 4, 32), (1, 8192, 4, 32))
 CALLS = 3  # of a turn
 KINDS = {"processor_seconds": "processor seconds", "seconds": "wall-clock seconds"}
 
@@ -32,6 +32,7 @@ def gptjax_side(block: int) -> Callable[[tuple[int, ...]], Callable[[], object]]
     import numpy as np
 
     from gptjax.model.attention import attention
+    from gptjax.model.resolve import attention_block
     from gptjax.runtime import keep_freed_memory
     from gptjax.training.trainer import compiler_options
 
@@ -41,8 +42,10 @@ def gptjax_side(block: int) -> Callable[[tuple[int, ...]], Callable[[], object]]
     def prepared(shape: tuple[int, ...]) -> Callable[[], object]:
         arrays = [jnp.asarray(np.random.default_rng(i).normal(size=shape), jnp.float32) for i in range(4)]
 
+        rows = block or attention_block("cpu", shape[1])
+
         def gradients(q: jax.Array, k: jax.Array, v: jax.Array, cotangent: jax.Array) -> object:
-            out, pull = jax.vjp(lambda *qkv: attention(*qkv, backend="xla", block=block), q, k, v)
+            out, pull = jax.vjp(lambda *qkv: attention(*qkv, backend="xla", block=rows), q, k, v)
             return out, pull(cotangent)
 
         compiled = jax.jit(gradients, compiler_options=compiler_options(mesh, "float32"))
@@ -88,7 +91,7 @@ def serve(side: str, block: int) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--turns", type=int, default=7)
-    parser.add_argument("--block", type=int, default=64, help="model.attention_block, of gptjax alone")
+    parser.add_argument("--block", type=int, default=0, help="model.attention_block, of gptjax alone")
     parser.add_argument("--torch_python", default=sys.executable, help="the interpreter that has PyTorch")
     parser.add_argument("--side", choices=("gptjax", "torch"), help="be one of the sides (internal)")
     options = parser.parse_args()

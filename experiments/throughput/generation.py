@@ -24,12 +24,16 @@ SIDES = (
     "gptjax",
     "gptjax-bfloat16",
     "gptjax-int8",
+    "gptjax-tensor=2",
+    "gptjax-tensor=1",
     "transformers-compiled",
     "transformers-bfloat16",
     "transformers",
 )
 
-flags.DEFINE_list("sides", [side for side in SIDES if side != "transformers-compiled"], f"Of {', '.join(SIDES)}.")
+NOT_BY_DEFAULT = {"gptjax-tensor=2", "gptjax-tensor=1", "transformers-compiled"}
+
+flags.DEFINE_list("sides", [side for side in SIDES if side not in NOT_BY_DEFAULT], f"Of {', '.join(SIDES)}.")
 flags.DEFINE_list("batches", ["1", "8"], "Rows that are generated together.")
 flags.DEFINE_integer("repeats", 5, "Turns per side.")
 flags.DEFINE_float("pause", 0.3, "Seconds between turns, for the other side's threads to fall asleep.")

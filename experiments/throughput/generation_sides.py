@@ -2,8 +2,10 @@
 
 Compiles, warms up, prints a line of JSON with its facts, and then, for each line that it reads, generates NEW tokens
 after a prompt of PROMPT for each row, greedily, and prints the seconds. SIDE is gptjax, gptjax-bfloat16 or gptjax-int8
-(the weights' type), transformers, transformers-bfloat16 (the whole model), transformers-compiled (static cache,
-torch.compile), or read: an array of the float32 weights' size, read NEW times with all cores.
+(the weights' type), gptjax-tensor=2 (two devices of one process share the model; fewer and wider heads, as many
+parameters), gptjax-tensor=1 (one device with the same heads), transformers, transformers-bfloat16 (the whole model),
+transformers-compiled (static cache, torch.compile), or read: an array of the float32 weights' size, read NEW times with
+all cores.
 """
 
 from __future__ import annotations
@@ -21,6 +23,7 @@ import numpy as np
 PROMPT, NEW = 128, 128
 VOCAB_SIZE, WIDTH, LAYERS, HEADS, KV_HEADS, FEEDFORWARD = 49_152, 576, 30, 9, 3, 1_536  # SmolLM2-135M
 PARAMETERS = 134_515_008
+EVEN_HEADS, EVEN_KV_HEADS = 6, 2  # for two devices: wider heads in matrices of the same shapes
 
 
 class Tokenizer:
@@ -44,21 +47,29 @@ def prompts(batch: int) -> np.ndarray:
     return np.random.default_rng(1).integers(0, VOCAB_SIZE, (batch, PROMPT))
 
 
-def gptjax_side(weights: str, batch: int) -> tuple[Callable[[], None], dict]:
+def gptjax_side(variant: str, batch: int) -> tuple[Callable[[], None], dict]:
     import jax
 
     from gptjax.config import default
+    from gptjax.inference.devices import decoding_mesh
     from gptjax.inference.generate import Generator
     from gptjax.model.families import family_of
     from gptjax.model.resolve import resolve_model
+    from gptjax.parallel.sharding import params_sharding
 
+    is_split = variant.startswith("tensor")
+    mesh, weights = decoding_mesh(variant if is_split else ""), None if is_split else variant or None
+    heads, kv_heads = (EVEN_HEADS, EVEN_KV_HEADS) if is_split else (HEADS, KV_HEADS)
     section = default().model
-    section.update(vocab_size=VOCAB_SIZE, num_layers=LAYERS, width=WIDTH, num_heads=HEADS, num_kv_heads=KV_HEADS)
-    section.update(head_width=WIDTH // HEADS, feedforward_width=FEEDFORWARD, tied_embeddings=True)
+    section.update(vocab_size=VOCAB_SIZE, num_layers=LAYERS, width=WIDTH, num_heads=heads, num_kv_heads=kv_heads)
+    section.update(head_width=WIDTH // heads, feedforward_width=FEEDFORWARD, tied_embeddings=True)
     section.update(rope_theta=100_000.0, max_positions=8_192, dtype="float32")
     section = resolve_model(section, platform="cpu", vocab_size=VOCAB_SIZE, sequence_length=8_192)
-    params = family_of(section).init_params(jax.random.key(0))
-    generator = Generator(params, Config(section), Tokenizer(), weights=weights or None)
+    family = family_of(section)
+    params = family.init_params(jax.random.key(0))
+    if mesh is not None:
+        params = jax.device_put(params, params_sharding(mesh, family.declarations))
+    generator = Generator(params, Config(section), Tokenizer(), weights=weights, mesh=mesh)
     rows = prompts(batch).tolist()
 
     def run() -> None:

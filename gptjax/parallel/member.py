@@ -207,10 +207,13 @@ class Member:
             try:
                 message = self._channel.receive()
             except TimeoutError:
-                return self._end(
+                reason = (
                     f"process 0 has been silent for {self._timeouts.heartbeat:g} s (--heartbeat_timeout): it, "
                     f"its machine or the network hangs; {RESUME_HINT}"
                 )
+                if not self._leaving:  # if it was only stopped, it learns the reason, and does not blame this process
+                    self._channel.send("failed", reason=reason, refused=False)
+                return self._end(reason)
             except ValueError:
                 message = None
             if message is None:

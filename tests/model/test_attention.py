@@ -92,6 +92,12 @@ def test_xla_equals_reference(case, kept_positions, monkeypatch):
         np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.parametrize("platform, length, block", [("cpu", 2048, 64), ("cpu", 2049, 32), ("gpu", 4096, 512)])
+def test_blocks_are_smaller_for_long_sequences_on_a_cpu(platform, length, block):
+    made = resolve_model(default().model, platform=platform, vocab_size=32, sequence_length=length)
+    assert made.attention_block == block
+
+
 @pytest.mark.parametrize(
     "case",
     [

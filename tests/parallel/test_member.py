@@ -125,6 +125,7 @@ def test_a_silent_hub_is_reported_with_the_timeout(monkeypatch):
     process._timer.cancel()
     assert process.reason.startswith("process 0 has been silent for 0.1 s (--heartbeat_timeout)")
     assert not process._known.is_set()  # the hub may still have a reason of its own
+    assert process.hub.receive() == {"kind": "failed", "reason": process.reason, "refused": False}  # if it wakes up
 
 
 def test_a_member_that_has_left_does_not_end_with_the_others(process):
