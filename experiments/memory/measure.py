@@ -42,6 +42,7 @@ SAVINGS = {
     "remat offload_dots": {"model.remat": "offload_dots"},
     "bfloat16 moments": BFLOAT16,
     "int8 moments": INT8,
+    "optimizer.memory=host": {"optimizer.memory": "host"},
     "fp8 products": {"model.matmul": "fp8"},
     "loss in chunks": {"training.loss_chunk": 8192},
     "offload_inputs, loss in chunks": {"model.remat": "offload_inputs", "training.loss_chunk": 8192},

@@ -61,7 +61,8 @@ def make_train_step(
         gradients = zero_frozen(gradients, treatments)
         gradient_norm = optax.tree.norm(gradients)
         gradients = clip_by_global_norm(gradients, gradient_norm, config.optimizer.gradient_clip)
-        state = state.replace(opt_state=on_device(state.opt_state))
+        if config.optimizer.memory == "host":
+            state = state.replace(opt_state=moved(state.opt_state, jax.memory.Space.Device))
         updates, opt_state = optimizer.update(gradients, state.opt_state, state.params)
         params = objective.adjusted(optax.apply_updates(state.params, updates), figures)
         monitor, zscores = update_monitor(state.monitor, loss, gradient_norm)
@@ -80,6 +81,8 @@ def make_train_step(
             new = jax.tree.map(functools.partial(_unless_dropped, keep), new, state).replace(monitor=monitor)
         if state.ema is not None:  # averages the current parameters, even if the update was dropped
             new = new.replace(ema=update_average(state.ema, new.params, new.step, training.ema_decay))
+        if config.optimizer.memory == "host":  # also for a compiler without devices, which ignores shardings' memories
+            new = new.replace(opt_state=moved(new.opt_state, jax.memory.Space.Host))
         return new, metrics
 
     return train_step
@@ -128,13 +131,9 @@ def _make_gradients(
     return gradients_of
 
 
-def on_device(tree: Any) -> Any:
-    """Moves arrays from host memory to the devices (`optimizer.memory`)."""
-
-    def fetched(x: jax.Array) -> jax.Array:
-        return jax.device_put(x, jax.memory.Space.Device) if jax.typeof(x).memory_space == jax.memory.Space.Host else x
-
-    return jax.tree.map(fetched, tree)
+def moved(opt_state: Any, space: jax.memory.Space) -> Any:
+    """Moves the arrays of an optimizer's state to a memory (`optimizer.memory`). Counters are always on the devices."""
+    return jax.tree.map(lambda x: jax.device_put(x, space) if x.ndim else x, opt_state)
 
 
 def update_average(average: Any, params: Any, steps: jax.typing.ArrayLike, decay: float) -> Any:
