@@ -47,6 +47,7 @@ class Writer(Side):
 
     def __init__(self, name: str, batch: int):
         self.seconds: list[float] = []
+        self.processor_seconds: list[float] = []
         python = FLAGS.torch_python if name.startswith("transformers") else FLAGS.gptjax_python
         script = str(Path(__file__).with_name("generation_sides.py"))
         # NumPy's threads: the reading side has its own
@@ -54,7 +55,9 @@ class Writer(Side):
 
     def turn(self) -> None:
         time.sleep(FLAGS.pause)
-        self.seconds.append(self.ask("go")["seconds"])
+        answer = self.ask("go")
+        self.seconds.append(answer["seconds"])
+        self.processor_seconds.append(answer["processor_seconds"])
 
 
 def compare(batch: int) -> tuple[dict[str, Writer], dict[str, str]]:
@@ -81,21 +84,20 @@ def main(argv: list[str]) -> None:
         versions |= found
         reading = statistics.median(sides["read"].seconds)
         for name in FLAGS.sides:
-            median = statistics.median(sides[name].seconds)
+            median, used = (statistics.median(of) for of in (sides[name].seconds, sides[name].processor_seconds))
             size = 1 if name.endswith("int8") else 2 if name.endswith("bfloat16") else 4
+            compared = statistics.median(sides[FLAGS.sides[-1]].seconds) / median
             rows.append(
                 f"| {batch} | {name} | {median:.2f} ({min(sides[name].seconds):.2f} to {max(sides[name].seconds):.2f}) "
-                f"| {batch * NEW / median:.1f} | {statistics.median(sides[FLAGS.sides[-1]].seconds) / median:.2f} "
+                f"| {used:.2f} | {batch * NEW / median:.1f} | {compared:.2f} "
                 f"| {reading * size / 4 / median:.0%} |"
             )
         rate = 4 * PARAMETERS * NEW / reading / 1e9
-        rows.append(f"| {batch} | limit: {rate:.0f} GB/s read | {reading:.2f} | {batch * NEW / reading:.1f} | | |")
+        rows.append(f"| {batch} | limit: {rate:.0f} GB/s read | {reading:.2f} | | {batch * NEW / reading:.1f} | | |")
     print(f"{', '.join(f'{name} {version}' for name, version in versions.items())}, Python {platform.python_version()}")
     print(f"{os.cpu_count()} cores, {PROMPT} + {NEW} tokens, {FLAGS.repeats} turns each\n")
-    print(
-        f"| batch | side | seconds | new tokens/s | times as fast as {FLAGS.sides[-1]} | of the limit |\n"
-        "|---|---|---|---|---|---|"
-    )
+    columns = ("batch", "side", "seconds", "processor seconds", "new tokens/s", f"times as fast as {FLAGS.sides[-1]}")
+    print(f"| {' | '.join(columns)} | of the limit |\n|---|---|---|---|---|---|---|")
     print("\n".join(rows))
 
 

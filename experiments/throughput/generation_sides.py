@@ -17,8 +17,12 @@ import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+from sides import processor_seconds
 
 PROMPT, NEW = 128, 128
 VOCAB_SIZE, WIDTH, LAYERS, HEADS, KV_HEADS, FEEDFORWARD = 49_152, 576, 30, 9, 3, 1_536  # SmolLM2-135M
@@ -144,9 +148,10 @@ def main(side: str, batch: int) -> None:
     run()
     print(json.dumps(facts | {"seconds_to_first": time.perf_counter() - began}), flush=True)
     for _ in sys.stdin:
-        began = time.perf_counter()
+        began, used = time.perf_counter(), processor_seconds()
         run()
-        print(json.dumps({"seconds": time.perf_counter() - began}), flush=True)
+        seconds = {"seconds": time.perf_counter() - began, "processor_seconds": processor_seconds() - used}
+        print(json.dumps(seconds), flush=True)
 
 
 if __name__ == "__main__":

@@ -131,7 +131,7 @@ def _make_gradients(
     return gradients_of
 
 
-def moved(opt_state: Any, space: jax.memory.Space) -> Any:
+def moved(opt_state: Any, space: Any) -> Any:
     """Moves the arrays of an optimizer's state to a memory (`optimizer.memory`). Counters are always on the devices."""
     return jax.tree.map(lambda x: jax.device_put(x, space) if x.ndim else x, opt_state)
 
