@@ -28,7 +28,7 @@ from jax.sharding import PartitionSpec as P
 from gptjax.config import ConfigError
 from gptjax.model.attention_scores import PLAIN, Scores
 from gptjax.parallel.mesh import AXES, BATCH_AXES, compiler_axes
-from gptjax.parallel.ring import Ring, ring_attention
+from gptjax.parallel.ring import Ring, attended, gradients
 from gptjax.settings import MeshSettings, Settings
 
 AXIS = "context"
@@ -61,8 +61,6 @@ def check_context(config: Settings, mesh: Mesh | AbstractMesh) -> None:
             why += (
                 f", which is 'ring': model.num_heads = {heads} is not divisible by mesh.context x mesh.tensor = {ways}"
             )
-        if mesh.shape["pipeline"] > 1:
-            raise ConfigError(f"mesh.pipeline = {mesh.shape['pipeline']}: must be 1 with {why}")
         if config.model.attention_dropout:
             raise ConfigError(f"model.attention_dropout = {config.model.attention_dropout}: must be 0 with {why}")
         if config.model.family == "encoder_decoder":
@@ -116,24 +114,56 @@ def in_ring(
     unknown = [name for name, value in others.items() if value is not None]
     if unknown or (dropout and dropout_keys_B is not None):
         raise ValueError(f"ring attention does not support {', '.join(unknown) or 'dropout'}")
-    size, rows, axes = jax.sharding.get_abstract_mesh().shape[AXIS], compiler_axes(BATCH_AXES), compiler_axes(AXES)
+    size = jax.sharding.get_abstract_mesh().shape[AXIS]
     ring = Ring(AXIS, size, q_BTNH.shape[1] // size, causal, window, block, scores.scale, scores.softcap, None)
     if scores.bias is not None:
         ring = dataclasses.replace(ring, bias=functools.partial(_bias_of_local_heads, scores.bias, q_BTNH.shape[2]))
-    tokens = P(rows, AXIS, "tensor", None)
+    return _ringed(ring, q_BTNH, k_BTKH, v_BTKH, segments_BT, scores.sinks_N)
 
-    @functools.partial(
-        jax.shard_map,
-        in_specs=(tokens, tokens, tokens, P(rows, AXIS), P("tensor")),
-        out_specs=tokens,
-        axis_names=set(axes),
-    )
-    def of_device(q: Any, k: Any, v: Any, segments: Any, sinks: Any) -> jax.Array:
-        if sinks is not None:  # marked as varying over devices, so that its gradient is summed over them
-            sinks = jax.lax.pcast(sinks, tuple(axis for axis in axes if axis != "tensor"), to="varying")
-        return ring_attention(ring, q, k, v, segments, sinks)
 
-    return of_device(q_BTNH, k_BTKH, v_BTKH, segments_BT, scores.sinks_N)
+@functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
+def _ringed(ring: Ring, *arrays: Any) -> jax.Array:
+    """Attention by a `shard_map` for the values and another one for the gradients.
+
+    (JAX can derive the second from the first, except in a pipeline's `shard_map`: there, what the values leave for the
+    gradients must be results of the first.)
+    """
+    return _ringed_forward(ring, *arrays)[0]
+
+
+def _ringed_forward(ring: Ring, *arrays: Any) -> tuple[jax.Array, Any]:
+    tokens, segments, sinks = _specs()
+    inputs, kept = (tokens, tokens, tokens, segments, sinks), (tokens, tokens, tokens, segments, tokens, tokens)
+    out_BTNH, kept = _on_each_device(functools.partial(attended, ring), inputs, (tokens, kept))(*arrays)
+    return out_BTNH, (kept, arrays[-1])
+
+
+def _ringed_backward(ring: Ring, residuals: Any, gradient_BTNH: jax.Array) -> tuple[Any, ...]:
+    tokens, segments, sinks = _specs()
+    copied = tuple(axis for axis in compiler_axes(AXES) if axis not in sinks)
+
+    def of_device(kept: Any, sinks_n: Any, gradient_btnh: jax.Array) -> tuple[Any, ...]:
+        *of_sequence, of_sinks = gradients(ring, kept, sinks_n, gradient_btnh)
+        return (*of_sequence, jax.lax.psum(of_sinks, copied))
+
+    inputs = ((tokens, tokens, tokens, segments, tokens, tokens), sinks, tokens)
+    made = _on_each_device(of_device, inputs, (tokens, tokens, tokens, sinks))(*residuals, gradient_BTNH)
+    return (*made[:3], None, made[3])
+
+
+_ringed.defvjp(_ringed_forward, _ringed_backward)
+
+
+def _on_each_device(function: Callable, inputs: Any, outputs: Any) -> Callable:
+    # `jax.checkpoint` for what does not change in the loop around: JAX would compute it before, and hand it in.
+    function, axes = jax.checkpoint(function), set(compiler_axes(AXES))
+    return jax.shard_map(function, in_specs=inputs, out_specs=outputs, axis_names=axes)
+
+
+def _specs() -> tuple[P, P, P]:
+    """How arrays [B, T, N, H], the segments and the sinks are divided."""
+    rows = compiler_axes(BATCH_AXES)
+    return P(rows, AXIS, "tensor", None), P(rows, AXIS), P("tensor")
 
 
 def _bias_of_local_heads(bias: Callable, num_heads: int, distance_BTS: jax.Array) -> jax.Array:

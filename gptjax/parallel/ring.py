@@ -114,31 +114,40 @@ class Ring:
         return starts, jnp.clip(first_seen, 0, self.length - self.keys)
 
 
-def ring_attention(
+def attended(
     ring: Ring, q_btnh: Array, k_btkh: Array, v_btkh: Array, segments_bt: Array | None, sinks_n: Array | None
-) -> Array:
+) -> tuple[Array, tuple[Any, ...]]:
     """Self-attention over a sequence of which each device of a `shard_map` has `ring.length` consecutive tokens.
 
     Args:
       sinks_n: see `attention_scores.Scores`.
+
+    Returns:
+      the output, and what `gradients` needs besides the sinks: queries, keys, values, segments, outputs, and the
+      logarithms of the sums of exponentials [b, t, K, G].
     """
     sequence = (q_btnh, k_btkh, v_btkh, segments_bt)
     if ring.is_zigzag:
         sequence = jax.tree.map(functools.partial(_to_zigzag, ring), sequence)
-    out_btnh = _attend(ring, *sequence, sinks_n)
-    return _from_zigzag(ring, out_btnh) if ring.is_zigzag else out_btnh
+    out_btnh, lse_btkg = _forward(ring, *sequence, sinks_n)
+    return _from_zigzag(ring, out_btnh) if ring.is_zigzag else out_btnh, (*sequence, out_btnh, lse_btkg)
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
-def _attend(
-    ring: Ring, q_btnh: Array, k_btkh: Array, v_btkh: Array, segments_bt: Array | None, sinks_n: Array | None
-) -> Array:
-    return _forward(ring, q_btnh, k_btkh, v_btkh, segments_bt, sinks_n)[0]
+def gradients(
+    ring: Ring, kept: tuple[Any, ...], sinks_n: Array | None, gradient_btnh: Array
+) -> tuple[Array, Array, Array, Array | None]:
+    """The gradients of queries, keys and values, and this device's part of that of the sinks."""
+    if ring.is_zigzag:
+        gradient_btnh = _to_zigzag(ring, gradient_btnh)
+    *of_sequence, of_sinks = _backward(ring, kept, sinks_n, gradient_btnh)
+    if ring.is_zigzag:
+        of_sequence = [_from_zigzag(ring, x) for x in of_sequence]
+    return (*of_sequence, of_sinks)
 
 
 def _forward(
     ring: Ring, q_btnh: Array, k_btkh: Array, v_btkh: Array, segments_bt: Array | None, sinks_n: Array | None
-) -> tuple[Array, Any]:
+) -> tuple[Array, Array]:
     b, t, n, h = q_btnh.shape
     K = k_btkh.shape[2]
     device = lax.axis_index(ring.axis)
@@ -171,12 +180,11 @@ def _forward(
         jnp.zeros_like(q_btkgh[..., 0], jnp.float32) + (MASKED if sinks_n is None else sinks_n.reshape(K, -1)),
     )
     out, lse_btkg = _around(ring, attend_step, start, (k_btkh, v_btkh, segments_bt))
-    out_btnh = out.astype(q_btnh.dtype).reshape(b, t, n, h)
-    return out_btnh, (q_btnh, k_btkh, v_btkh, segments_bt, sinks_n, out_btnh, lse_btkg)
+    return out.astype(q_btnh.dtype).reshape(b, t, n, h), lse_btkg
 
 
-def _backward(ring: Ring, kept: Any, gradient_btnh: Array) -> tuple[Any, ...]:
-    q_btnh, k_btkh, v_btkh, segments_bt, sinks_n, out_btnh, lse_btkg = kept
+def _backward(ring: Ring, kept: tuple[Any, ...], sinks_n: Array | None, gradient_btnh: Array) -> tuple[Any, ...]:
+    q_btnh, k_btkh, v_btkh, segments_bt, out_btnh, lse_btkg = kept
     device = lax.axis_index(ring.axis)
     by_group = (*q_btnh.shape[:2], k_btkh.shape[2], -1, q_btnh.shape[3])
     q_btkgh, out_btkgh, gradient_btkgh = (x.reshape(by_group) for x in (q_btnh, out_btnh, gradient_btnh))
@@ -224,12 +232,8 @@ def _backward(ring: Ring, kept: Any, gradient_btnh: Array) -> tuple[Any, ...]:
         dq.astype(q_btnh.dtype).reshape(q_btnh.shape),
         dk.astype(k_btkh.dtype),
         dv.astype(v_btkh.dtype),
-        None,
         d_sinks,
     )
-
-
-_attend.defvjp(_forward, _backward)
 
 
 def _around(ring: Ring, step: Callable[[Any, Any, Any], Any], state: Any, keys: Any) -> Any:

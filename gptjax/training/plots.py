@@ -113,7 +113,7 @@ def _plot_load(workdir: Path, rows: list[dict]) -> list[Path]:
         for axes, layer in zip(panels, layers):
             edges = np.arange(load_SLE.shape[2] + 1)
             image = axes.pcolormesh(ends, edges, load_SLE[:, layer].T, cmap="viridis", vmin=0, vmax=2)
-            axes.set_ylabel(f"layer {layer + 1}")
+            axes.set_ylabel(f"router {layer + 1}")
             axes.set_yticks([])
         panels[-1].set_xlabel(X_AXES["step"])
         panels[0].set_title(

@@ -172,6 +172,15 @@ def test_counts_and_flops():
     assert family.flops_per_token(T, S)["causal"] == pytest.approx(expected - 12 * D * T)
 
 
+def test_first_dense_layers_cost_as_much_as_those_of_a_dense_model():
+    """With one expert, which all use, a layer costs a column for the router more: two in the encoder, one after it."""
+    D, sizes = 16, dict(width=16, feedforward_width=40)
+    experts = dict(num_experts=1, experts_per_token=1, first_dense_layers=1, first_dense_width=40)
+    dense, both = (encoder_decoder(**sizes | more).flops_per_token(T, S) for more in ({}, experts))
+    for convention, flops in dense.items():
+        assert both[convention] - flops == pytest.approx(6 * D * (1 + 2 * S / T))
+
+
 def test_two_vocabularies_cannot_share_one_table():
     with pytest.raises(ConfigError, match=r"model.shared_embeddings = True: .* two vocabularies"):
         encoder_decoder(two_vocabularies=31)

@@ -194,15 +194,11 @@ PAIRS = dict(model__family="encoder_decoder", training__objective="seq2seq")
             dict(mesh__context=2, mesh__context_attention="ring", **PAIRS),
             r"^model\.family = 'encoder_decoder'.*with mesh\.context_attention = 'ring'$",
         ),
-        (
-            dict(mesh__context=2, mesh__pipeline=2, mesh__context_attention="ring"),
-            r"^mesh\.pipeline = 2: must be 1 with mesh\.context_attention = 'ring'$",
-        ),
         (dict(mesh__context_attention="ring"), r"^mesh\.context_attention = 'ring': must be 'auto' where"),
     ],
 )
 def test_configs_that_do_not_divide_are_refused(tiny_config, fields, message):
     config = tiny_config(**dict(mesh__data=1) | fields)
-    devices = config.mesh.context * config.mesh.tensor * config.mesh.pipeline
+    devices = config.mesh.context * config.mesh.tensor
     with pytest.raises(ConfigError, match=message):
         plan(config, DataFacts(32), jax.devices()[:devices])

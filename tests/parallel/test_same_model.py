@@ -109,6 +109,10 @@ def test_pipeline(tiny_config, mesh, options):
             PACKED | dict(model__remat="full", training__gradient_accumulation_steps=2),
         ),
         (
+            dict(context=2, pipeline=2, fsdp=2, context_attention="ring"),
+            PACKED | dict(model__remat="full", model__num_layers=2, model__attention_sinks=True),
+        ),
+        further(
             dict(context=4, fsdp=2, context_attention="ring"),
             PACKED | WINDOW | dict(model__remat="full", model__num_layers=2, training__loss_chunk=8),
         ),

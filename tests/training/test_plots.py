@@ -158,7 +158,7 @@ def test_the_load_of_experts_and_the_routers_are_drawn(tmp_path, figures, num_la
     panels = load.axes[:-1]  # the last axes are the colour scale
     assert len(panels) == min(num_layers, 8)
     for panel, layer in ((panels[0], 0), (panels[-1], num_layers - 1)):
-        assert panel.get_ylabel() == f"layer {layer + 1}"
+        assert panel.get_ylabel() == f"router {layer + 1}"
         drawn_ES = panel.collections[0].get_array().reshape(4, 3)
         np.testing.assert_array_equal(drawn_ES, np.repeat(load_LE[layer][:, None], 3, axis=1))
     check_is_readable(routers)
