@@ -28,6 +28,7 @@ from jax.sharding import PartitionSpec as P
 from gptjax.config import ConfigError
 from gptjax.model.attention_scores import PLAIN, Scores
 from gptjax.parallel.mesh import AXES, BATCH_AXES, compiler_axes
+from gptjax.parallel.nested import as_one
 from gptjax.parallel.ring import Ring, attended, gradients
 from gptjax.settings import MeshSettings, Settings
 
@@ -123,11 +124,7 @@ def in_ring(
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
 def _ringed(ring: Ring, *arrays: Any) -> jax.Array:
-    """Attention by a `shard_map` for the values and another one for the gradients.
-
-    (JAX can derive the second from the first, except in a pipeline's `shard_map`: there, what the values leave for the
-    gradients must be results of the first.)
-    """
+    """Attention by a `shard_map` for the values and another one for the gradients (see nested.py)."""
     return _ringed_forward(ring, *arrays)[0]
 
 
@@ -155,9 +152,8 @@ _ringed.defvjp(_ringed_forward, _ringed_backward)
 
 
 def _on_each_device(function: Callable, inputs: Any, outputs: Any) -> Callable:
-    # `jax.checkpoint` for what does not change in the loop around: JAX would compute it before, and hand it in.
-    function, axes = jax.checkpoint(function), set(compiler_axes(AXES))
-    return jax.shard_map(function, in_specs=inputs, out_specs=outputs, axis_names=axes)
+    axes = set(compiler_axes(AXES))
+    return jax.shard_map(as_one(function), in_specs=inputs, out_specs=outputs, axis_names=axes)
 
 
 def _specs() -> tuple[P, P, P]:

@@ -35,6 +35,7 @@ from gptjax.config import ConfigError
 from gptjax.model.mixture_of_experts import EXPERT_MATRICES, Group, capacity, expert_outputs, feedforward, places
 from gptjax.model.precision import PRODUCT
 from gptjax.parallel.mesh import BATCH_AXES, compiler_axes
+from gptjax.parallel.nested import as_one
 from gptjax.settings import ModelSettings, Settings
 
 AXIS, CONTEXT, PIPELINE = "expert", "context", "pipeline"
@@ -171,9 +172,8 @@ def divided(
     def pull(x_BTD: jax.Array, real_BT: jax.Array, weights: dict[str, Any], cotangents: Any) -> Any:
         return jax.vjp(lambda x_BTD, weights: local(x_BTD, real_BT, weights), x_BTD, weights)[1](cotangents)
 
-    # `jax.checkpoint` keeps JAX from computing what does not change in the surrounding loop before it, to pass it in.
-    forward = on_each_device(jax.checkpoint(local), in_specs=arguments, out_specs=outputs)
-    backward = on_each_device(jax.checkpoint(pull), in_specs=(*arguments, outputs), out_specs=(rows_spec, specs))
+    forward = on_each_device(as_one(local), in_specs=arguments, out_specs=outputs)
+    backward = on_each_device(as_one(pull), in_specs=(*arguments, outputs), out_specs=(rows_spec, specs))
     return _recomputed(forward, backward, x_BTD, real_BT, weights)
 
 

@@ -144,7 +144,10 @@ FIRST_DENSE = dict(model__num_layers=3, model__first_dense_layers=1, model__firs
         further(dict(expert=4, data=2), CAPACITY | PACKED),
         further(dict(expert=2, context=2, tensor=2, expert_exchange="all_to_all"), CAPACITY | PACKED),
         further(dict(expert=2, context=2, tensor=2), EXPERTS | PACKED | dict(model__remat="dots")),
-        (dict(pipeline=2, expert=2, tensor=2), EXPERTS | FIRST_DENSE | PACKED),
+        (
+            dict(pipeline=2, expert=2, tensor=2),
+            EXPERTS | FIRST_DENSE | PACKED | dict(model__remat="dots", model__norm_placement="sandwich"),
+        ),
         further(dict(pipeline=2, expert=2, data=2, expert_exchange="all_to_all"), CAPACITY | dict(model__remat="full")),
         further(dict(pipeline=2, expert=2, fsdp=2, pipeline_microbatches=4), EXPERTS | dict(training__loss_chunk=8)),
         further(dict(pipeline=2, expert=2, context=2), CAPACITY | PACKED),
