@@ -140,12 +140,13 @@ FIRST_DENSE = dict(model__num_layers=3, model__first_dense_layers=1, model__firs
     "mesh, options",
     [
         (dict(expert=2, context=2, data=2, zero1=True, expert_exchange="all_to_all"), CAPACITY | PACKED),
+        further(dict(pipeline=2, expert=2, tensor=2), EXPERTS | PACKED),
         further(dict(expert=2, context=2, fsdp=2), CAPACITY | PACKED),
         further(dict(expert=4, data=2), CAPACITY | PACKED),
         further(dict(expert=2, context=2, tensor=2, expert_exchange="all_to_all"), CAPACITY | PACKED),
         further(dict(expert=2, context=2, tensor=2), EXPERTS | PACKED | dict(model__remat="dots")),
         (
-            dict(pipeline=2, expert=2, tensor=2),
+            dict(pipeline=2, expert=2),
             EXPERTS | FIRST_DENSE | PACKED | dict(model__remat="dots", model__norm_placement="sandwich"),
         ),
         further(dict(pipeline=2, expert=2, data=2, expert_exchange="all_to_all"), CAPACITY | dict(model__remat="full")),
