@@ -15,6 +15,7 @@ from gptjax.config import default, flatten, validate
 from gptjax.files import write_aside
 from gptjax.forecast.layouts import Layout, with_fields
 from gptjax.forecast.price import Price
+from gptjax.forecast.run import extrapolated
 from gptjax.forecast.search import LAW, Choice
 from gptjax.formatting import bytes_text, count_text, duration_text
 from gptjax.model.families import validate_model
@@ -41,6 +42,8 @@ def choices_table(choices: Sequence[Choice], price: Price | None) -> RenderableT
     if (passes := choices[0].passes) > 1:
         parts.append(Text(f"with {passes:.2g} passes over the text at hand, repeated tokens discounted", style="dim"))
     parts.append(Text(f"losses by {LAW.source}: they rank sizes, on text and tokens like the paper's", style="dim"))
+    if extrapolated(choices[0].parameters, choices[0].tokens or 0.0):
+        parts.append(Text("the best is outside of the sizes and tokens that the law was fitted to", style="yellow"))
     return Group(*parts, "", _layouts(choices[0]))
 
 

@@ -284,9 +284,16 @@ def _loss(plan: Plan, tokens: Tokens) -> Loss:
     if found[DEFAULT] >= math.log(plan.config.model.vocab_size):  # what guessing scores
         why = f"{size:,.0f} parameters and {tokens.run:,} tokens are far below what the laws were fitted to"
         return Loss(DEFAULT, law.source, None, None, None, why_not=why)
-    within = FITTED_SIZES[0] <= size <= FITTED_SIZES[1] and FITTED_TOKENS[0] <= tokens.run <= FITTED_TOKENS[1]
     lowest, highest = min(found.values()), max(found.values())
-    return Loss(DEFAULT, law.source, found[DEFAULT], lowest, highest, unique < tokens.run, not within)
+    return Loss(
+        DEFAULT, law.source, found[DEFAULT], lowest, highest, unique < tokens.run, extrapolated(size, tokens.run)
+    )
+
+
+def extrapolated(parameters: float, tokens: float) -> bool:
+    """Whether a run is outside of the sizes and tokens that the default law was fitted to."""
+    (smallest, largest), (fewest, most) = FITTED_SIZES, FITTED_TOKENS
+    return not (smallest <= parameters <= largest and fewest <= tokens <= most)
 
 
 def _dense_size(plan: Plan) -> float:
