@@ -48,10 +48,10 @@ def test_a_step_compiles_for_each_gpu_of_the_table(name):
     ids=lambda fields: ", ".join(f"{field}={value}" for field, value in fields.items()),
 )
 def test_the_live_arrays_take_the_memory_that_the_compiler_reserves(fields):
-    """Both they and the formula's products agree within 3 %."""
+    """Within 5 %, since the compiler also pads what it places; and the formula's products within 3 %."""
     made, compiled = compiled_for("8xH200", fields | {"model.num_layers": 4})
     found = sum(each.array.bytes for each in live_at_peak(parse_program(compiled.as_text())))
-    assert found == pytest.approx(compiled.memory_analysis().temp_size_in_bytes, rel=0.03)
+    assert found == pytest.approx(compiled.memory_analysis().temp_size_in_bytes, rel=0.05)
     needs, formula = read_needs(made, compiled), formula_needs(made)
     products = [
         sum(kernel.flops * kernel.times for kernel in each.kernels if kernel.kind == "product")
