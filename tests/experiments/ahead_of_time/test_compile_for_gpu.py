@@ -81,3 +81,24 @@ def test_gpus_of_one_sequence_gather_and_scatter_matrices_together():
         ("reduce-scatter", 16),
         ("all-to-all", 2),
     }
+
+
+@pytest.mark.parametrize(
+    "exchange, capacity, kinds", [("ring", 0.0, {"all-gather", "reduce-scatter"}), ("all_to_all", 1.25, {"all-to-all"})]
+)
+def test_tokens_go_to_the_gpus_of_their_experts_and_experts_stay(exchange, capacity, kinds):
+    """In each layer of each micro-batch, and at no other time; a GPU has eight of OLMoE's 64 experts."""
+    layers, micro_batches, rows, length = 2, 2, 32, 1024
+    fields = {"model.num_layers": layers, "model.layers": "scan", "data.sequence_length": length, "mesh.data": 1}
+    fields |= {"mesh.expert": 8, "mesh.expert_exchange": exchange, "model.expert_capacity": capacity}
+    fields |= {"training.gradient_accumulation_steps": micro_batches}
+    compiled, config, _ = compile_step("moe:olmoe", 8, rows, fields)
+    model, every = config.model, collectives_of(compiled.as_text(), 8)
+    tokens = 2 * rows // micro_batches * length * model.width  # bytes in bfloat16
+    of_tokens = [each for each in every if each.kind != "all-reduce"]
+    assert {(each.kind, each.times) for each in of_tokens} == {(kind, layers * micro_batches) for kind in kinds}
+    most = tokens * (model.experts_per_token * capacity / 8 or 1)
+    assert most <= max(each.bytes for each in of_tokens) < 1.01 * most
+    experts = 2 * 3 * model.num_experts * model.width * model.feedforward_width  # bytes of a layer
+    summed = [each.bytes for each in every if each.kind == "all-reduce" and each.times == layers * micro_batches]
+    assert sum(summed) < experts / 8
