@@ -21,10 +21,11 @@ WIDTHS = {  # by budget in FLOPs
 }
 HELD_OUT = 8e12
 RATES = (0.25, 0.5, 1.0, 2.0, 4.0)  # times the rates of configs/depth.py
+BEST_RATE = 2.0  # of those, found by `learning_rate` at each of its depths
 RATE_WIDTHS, RATE_STEPS = (32, 64, 128), 256  # depths 1, 2 and 4
 
 
-def shape(width: int, rate: float = 1.0) -> dict:
+def shape(width: int, rate: float = BEST_RATE) -> dict:
     """The settings that follow from the width. rate: multiplies every learning rate."""
     depth = max(1, width // 32)
     return {
@@ -43,9 +44,9 @@ def flops_per_token(width: int) -> float:
     return 6.0 * (12 * depth * width**2 + VOCABULARY * width) + 6.0 * depth * width * SEQUENCE_LENGTH
 
 
-def run(width: int, flops: float, rate: float = 1.0) -> dict:
+def run(width: int, flops: float) -> dict:
     """The settings of a model of this width that trains for so many FLOPs."""
-    return shape(width, rate) | {"training.duration": f"{round(flops / flops_per_token(width))} tokens"}
+    return shape(width) | {"training.duration": f"{round(flops / flops_per_token(width))} tokens"}
 
 
 COMMON = {
