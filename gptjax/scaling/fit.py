@@ -125,11 +125,10 @@ class Profile:
 
     @property
     def inside(self) -> bool:
-        """Whether the lowest point is a minimum between the smallest and the largest size tried."""
-        return self.curvature > 0 and self.parameters[0] < self.best < self.parameters[-1]
-
-    def parabola(self, parameters: np.ndarray) -> np.ndarray:
-        return self.loss + self.curvature * np.log(parameters / self.best) ** 2
+        """Whether the lowest loss, and the lowest point, lie between the smallest and the largest size tried."""
+        lowest = self.parameters[np.argmin(self.losses)]
+        smallest, largest = self.parameters[0], self.parameters[-1]
+        return self.curvature > 0 and smallest < self.best < largest and smallest < lowest < largest
 
 
 def profiles(points: Points) -> list[Profile]:
@@ -152,7 +151,7 @@ def _profile(points: Points) -> Profile:
     near = np.isin(points.parameters, sizes[first : first + NEAREST])
     center = np.log(sizes[lowest])
     curvature, slope, height = np.polyfit(np.log(points.parameters[near]) - center, points.losses[near], 2)
-    shift = -slope / (2 * curvature) if curvature > 0 else np.sign(-slope) * np.inf
+    shift = -slope / (2 * curvature) if curvature > 0 else 0.0
     shift = float(np.clip(shift, *(np.log(sizes[[0, -1]]) - center)))
     best, loss = float(np.exp(center + shift)), height + slope * shift + curvature * shift**2
     return Profile(flops, points.parameters, points.losses, best, float(loss), float(curvature))
@@ -196,6 +195,7 @@ STARTS = np.array(
 )
 POLISHED = 30  # the starts of the lowest loss, from which the search goes on
 LARGEST_EXPONENT = 4.0
+LEAST_TERM = 1e-4  # nats per token: a term that adds less, in the middle of the runs, cannot be told from none
 
 
 def parametric(points: Points, near: Law | None = None) -> Law:
@@ -226,11 +226,11 @@ def parametric(points: Points, near: Law | None = None) -> Law:
         for start in starts
     ]
     a, b, e, alpha, beta = min(tried, key=lambda result: result.fun).x
-    for name, value in (("alpha", alpha), ("beta", beta)):
-        if not 1e-3 < value < LARGEST_EXPONENT:
+    for name, value, height in (("alpha", alpha, a), ("beta", beta, b)):
+        if not 1e-3 < value < LARGEST_EXPONENT or height < np.log(LEAST_TERM):
             raise ConfigError(
-                f"scaling law: {name} = {value:.3g}: these runs do not determine it (it should lie between 0 and "
-                f"{LARGEST_EXPONENT:g}); more sizes and more budgets are needed"
+                f"scaling law: these runs do not determine {name} ({value:.3g}, with a term of {np.exp(height):.3g} in "
+                "the loss): more sizes and more budgets are needed"
             )
     E, A, B = np.exp([e, a + alpha * middle_n, b + beta * middle_d]).tolist()
     return Law(E, A, B, float(alpha), float(beta), OWN, points.counts)

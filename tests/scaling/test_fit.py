@@ -78,15 +78,13 @@ def test_the_split_of_a_budget_without_noise(method, points, off):
     assert found.optimal(1e20)[0] == pytest.approx(TRUE.optimal(1e20)[0], rel=0.1)
 
 
-@pytest.mark.parametrize(
-    "fit",
-    [
-        fits.with_intervals(fits.isoflop, isoflop_runs(1e-3), samples=40),
-        fits.parametric_with_intervals(isoflop_runs(1e-3), samples=40),
-    ],
-    ids=["isoflop", "parametric"],
-)
-def test_the_interval_holds_the_law_that_made_noisy_losses(fit):
+def of_profiles(points, samples):
+    return fits.with_intervals(fits.isoflop, points, samples)
+
+
+@pytest.mark.parametrize("method", [of_profiles, fits.parametric_with_intervals])
+def test_the_interval_holds_the_law_that_made_noisy_losses(method):
+    fit = method(isoflop_runs(1e-3), samples=40)
     low, high = fit.interval(lambda law: law.exponent)
     assert low < TRUE.exponent < high and high - low < 0.1
     assert low < fit.law.exponent < high
@@ -128,11 +126,15 @@ def uphill(points):
     "method, points, words",
     [
         (fits.parametric, isoflop_runs(sizes=1), "4 runs.*5 constants"),
-        (fits.parametric, uphill(isoflop_runs()), "alpha = 0"),
+        (fits.parametric, uphill(isoflop_runs()), "do not determine alpha"),
         (fits.isoflop, isoflop_runs(sizes=2), "0 budgets"),
-        (fits.isoflop, uphill(isoflop_runs()), "0 budgets.*1e\\+18 FLOPs at 2"),
+        (fits.isoflop, uphill(isoflop_runs()), "0 budgets.*1e.18 FLOPs at 2"),
         (fits.envelope, curves()[curves().runs < 3], "3 sizes, fewer than two"),
-        (lambda points: fits.with_intervals(fits.isoflop, points, 5), isoflop_runs(sizes=3), "most draws"),
+        (
+            lambda points: fits.with_intervals(fits.isoflop, points, 5),
+            isoflop_runs(sizes=3)[np.arange(6)],
+            "most draws",
+        ),
     ],
 )
 def test_runs_that_determine_no_law_are_refused(method, points, words):
