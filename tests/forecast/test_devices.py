@@ -1,0 +1,36 @@
+"""Where a run is planned: with and without a compiler for the devices."""
+
+import os
+
+import jax
+import pytest
+
+from gptjax.config import ConfigError
+from gptjax.forecast import devices
+from gptjax.forecast.devices import find_place, without_driver_messages
+from gptjax.parallel.mesh import AbstractDevices
+
+
+def test_without_the_plug_in_the_place_says_how_to_install_it(monkeypatch):
+    def missing(*_):
+        raise RuntimeError("no PJRT plug-in")
+
+    monkeypatch.setattr(devices, "gpus_of", missing)
+    place = find_place("H100", 8)
+    assert place.devices == AbstractDevices("gpu", 8, "NVIDIA H100 80GB HBM3") and place.count == 8
+    assert f"jax-cuda12-plugin=={jax.__version__}" in place.why_not and "pip install" in place.why_not
+
+
+def test_devices_of_this_machine_are_all_of_them():
+    count = len(jax.devices())
+    place = find_place("this", None)
+    assert place.count == count and not place.why_not and place.hardware.memory > 2**30
+    with pytest.raises(ConfigError, match="this machine has"):
+        find_place("this", count + 1)
+
+
+def test_only_the_messages_about_the_driver_are_left_out(capfd):
+    with without_driver_messages():
+        os.write(2, b"I0000 cudart_stub.cc:31] Could not find cuda drivers on your machine\nE0000 something else\n")
+        assert not capfd.readouterr().err
+    assert capfd.readouterr().err == "E0000 something else\n"
