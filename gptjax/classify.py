@@ -15,13 +15,12 @@ from typing import Any
 
 import jax
 import numpy as np
-from rich.table import Table
 
 from gptjax import cli, tokenizer
 from gptjax.command_flags import Flags
 from gptjax.config import ConfigError
 from gptjax.data.prepared import SPLITS
-from gptjax.evaluation.classification import f1_of_classes, scores_of_classes, write_confusion
+from gptjax.evaluation.classification import confusion_table, scores_of_classes, write_confusion
 from gptjax.evaluation.validation import summed
 from gptjax.files import write_aside
 from gptjax.formatting import counted
@@ -150,10 +149,7 @@ def score_folder(run: Run, output: Console) -> None:
 
 
 def show_scores(scores: dict[str, float], confusion_CC: np.ndarray, labels: list[str], output: Console) -> None:
-    table = Table("label", *(f"→ {label}" for label in labels), "F1", title="labels, and what was predicted")
-    for label, row_C, f1 in zip(labels, confusion_CC, f1_of_classes(confusion_CC)):
-        table.add_row(label, *(f"{int(count):,}" for count in row_C), f"{f1:.4f}")
-    output.print(table)
+    output.print(confusion_table(confusion_CC, labels))
     output.print(
         f"{counted(int(scores['texts']), 'text')}: accuracy {scores['accuracy']:.4f}, macro-F1 "
         f"{scores['macro_f1']:.4f}, loss {scores['loss']:.4f} nats per text"

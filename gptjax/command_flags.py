@@ -70,6 +70,15 @@ class Flags:
             ),
         )
 
+    def define_mesh(self) -> flags.FlagHolder:
+        """Defines --mesh of a command whose model may be split over devices (`inference.devices.decoding_mesh`)."""
+        return self.DEFINE_string(
+            "mesh",
+            "",
+            "tensor=2: divide heads, feed-forward columns and vocabulary over two devices, or over two parts of a CPU; "
+            "'': each device has the whole model.",
+        )
+
     def define_processes(self) -> Callable[[], tuple[Meeting | None, Timeouts]]:
         """Defines the flags of a command that several processes run together.
 

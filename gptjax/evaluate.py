@@ -4,6 +4,7 @@
   … --tasks=cards/quiz.toml                             your own task: a card and a file of questions
   … --tasks=translation --task_data=data/fra_eng        the held-out pairs of a prepared folder
   … --tasks=blimp --average=3                           the mean of the parameters of the last 3 checkpoints
+  … --tasks=core --mesh=tensor=2                        a model too large for one device: it is split over two
   … --text=books,data/mine                              perplexity, bits per byte, token accuracy, by domain
   … --tasks=gsm8k --limit=200 --few_shot=3              fewer items, chosen by a seed; another number of examples
   … --harness --tasks=my/quiz.yaml                      tasks of the library lm_eval, from local files
@@ -25,7 +26,9 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import numpy as np
 import xxhash
+from jax.sharding import Mesh
 from rich.progress import Progress as Bars
 
 from gptjax import cli, tokenizer
@@ -35,12 +38,14 @@ from gptjax.data.mixture import parse_mixture
 from gptjax.evaluation import harness, results
 from gptjax.evaluation.answering import ModelAnswerer
 from gptjax.evaluation.averaged import load_average
+from gptjax.evaluation.classification import confusion_table
 from gptjax.evaluation.compare import compare_runs
 from gptjax.evaluation.tasks import Subject, Task, find_tasks, run_tasks
 from gptjax.evaluation.tasks.contamination import of_folders
 from gptjax.evaluation.tasks.records import Records
 from gptjax.evaluation.tasks.run import Progress
 from gptjax.evaluation.text import score_texts, text_table
+from gptjax.inference.devices import decoding_mesh
 from gptjax.model.families import family_of
 from gptjax.paths import existing_run, local_path, output_file
 from gptjax.runtime import use_compilation_cache
@@ -81,6 +86,7 @@ FEW_SHOT = flags.DEFINE_integer("few_shot", None, "Solved examples before each p
 NUM_BEAMS = flags.DEFINE_integer(
     "num_beams", 0, "The number of beams of a beam search for texts, as in sample --num_beams; 0: greedy.", 0
 )
+MESH = flags.define_mesh()
 PLOT = flags.DEFINE_string("plot", None, "compare: draw the scores of all runs into this file: .png, .svg or .pdf.")
 
 COMPARE = "compare"
@@ -121,13 +127,19 @@ def compare(runs: list[str], console: Console) -> None:
 def evaluate(run: Path, names: str, console: Console) -> None:
     """Reads the tasks and the model, evaluates, and writes and prints the results."""
     data = [local_path(folder, "--task_data") for folder in TASK_DATA.value]
+    mesh = decoding_mesh(MESH.value)  # before JAX starts
     use_compilation_cache()
     averaged: list[dict] = []
     if AVERAGE.value:
-        params, config, averaged = load_average(run, AVERAGE.value, EMA.value, OWN_FUNCTIONS.value)
+        params, config, averaged = load_average(run, AVERAGE.value, EMA.value, OWN_FUNCTIONS.value, mesh)
         metadata = averaged[-1]
     else:
-        params, config, metadata = load_for_inference(run, CHECKPOINT.value, EMA.value, OWN_FUNCTIONS.value)
+        params, config, metadata = load_for_inference(run, CHECKPOINT.value, EMA.value, OWN_FUNCTIONS.value, mesh)
+    if config.model.family == "classifier":
+        raise ConfigError(
+            f"--workdir={run}: is the run of a classifier, which does not write; python -m gptjax.classify "
+            f"--workdir={run} --data=FOLDER gives accuracy, macro-F1 and the confusion matrix on labelled texts"
+        )
     prepared = [Path(folder) for folder, _ in parse_mixture(config.data.path)]
     here = [folder for folder in prepared if folder.is_dir()]
     texts = [local_path(path, "--text") for path in TEXT.value]
@@ -149,7 +161,7 @@ def evaluate(run: Path, names: str, console: Console) -> None:
         tasks, missing = find_tasks(names, data, also=here, limit=LIMIT.value, few_shot=FEW_SHOT.value)
     for name in missing:
         console.print(f"core: the data of {name} were not found", style="yellow")
-    answerer, identity = load_model(run, params, config, metadata)
+    answerer, identity = load_model(run, params, config, metadata, mesh)
     folder, of = results.results_folder(run, metadata["step"], len(averaged)), f"step {metadata['step']:,}"
     if averaged:
         identity["averaged"] = {each["step"]: results.checkpoint_hash(each) for each in averaged}
@@ -167,6 +179,9 @@ def evaluate(run: Path, names: str, console: Console) -> None:
         averages = results.averages_of([name.strip() for name in names.split(",")], found)
         results.write_results(folder, identity, {"tasks": found, "averages": averages})
         console.print(results.task_table(found, averages))
+        for name, result in found.items():
+            if confusion := result.get("confusion"):
+                console.print(f"{name}:", confusion_table(np.array(confusion["counts"]), confusion["labels"]))
         for note in (*subject.training_text.notes, *results.notes(found, averages)):
             console.print(note, soft_wrap=True)
     if loaded:
@@ -209,7 +224,9 @@ def read_text(
         )
 
 
-def load_model(run: Path, params: Any, config: Any, metadata: dict) -> tuple[ModelAnswerer, dict[str, Any]]:
+def load_model(
+    run: Path, params: Any, config: Any, metadata: dict, mesh: Mesh | None
+) -> tuple[ModelAnswerer, dict[str, Any]]:
     """The model that answers, and everything that its answers depend on.
 
     Raises:
@@ -226,6 +243,7 @@ def load_model(run: Path, params: Any, config: Any, metadata: dict) -> tuple[Mod
         metadata["fingerprint"].get("begin_id"),
         source_tokenizer=tokenizer.load_of_sources(run),
         num_beams=NUM_BEAMS.value,
+        mesh=mesh,
     )
     identity = {
         "run": run.name,

@@ -22,6 +22,7 @@ texts with a label each: tables with columns by number or name, records, Parquet
   python -m gptjax.prepare --pairs=fra-eng.zip --swap --output=data/fra_eng --validation_documents=1000
   python -m gptjax.prepare --pairs=corpus.fr+corpus.en --output=data/corpus --test_fraction=0.01   # two files of lines
   python -m gptjax.prepare --labelled=SMSSpamCollection --output=data/spam
+  python -m gptjax.prepare --pairs=train.tsv --validation_input=valid.tsv --test_input=test.tsv --output=data/own_splits
 
 To see what the rules of a config would drop and keep, try them on a few documents:
 
@@ -123,6 +124,14 @@ VALIDATION_DOCUMENTS = flags.DEFINE_integer(
 )
 TEST_FRACTION = flags.DEFINE_float("test_fraction", 0, "Share of the text for a third split, test; 0: none.")
 TEST_DOCUMENTS = flags.DEFINE_integer("test_documents", 0, "The same as a number of documents, pairs or texts.", 0)
+VALIDATION_INPUT = flags.DEFINE_list(
+    "validation_input", [], "All of the validation split, in files as those of --input, --pairs or --labelled."
+)
+TEST_INPUT = flags.DEFINE_list("test_input", [], "The same for the third split, test.")
+GIVEN_SPLITS = {  # split → what gives it, and what draws it
+    "validation": (VALIDATION_INPUT, (VALIDATION_FRACTION, VALIDATION_DOCUMENTS)),
+    "test": (TEST_INPUT, (TEST_FRACTION, TEST_DOCUMENTS)),
+}
 SPLIT_BY = flags.DEFINE_enum(
     "split_by",
     "auto",
@@ -214,7 +223,7 @@ def chosen_config() -> ConfigDict:
     if bool(CONFIG.value) + len(given) != 1:
         raise ConfigError("give one of --input, --pairs, --labelled and --config (see --help)")
     if CONFIG.value:
-        for flag in (*FIELD_FLAGS.values(), *(flag for flag, _ in SOURCE_FLAGS)):
+        for flag in (*FIELD_FLAGS.values(), *(flag for flag, _ in SOURCE_FLAGS), VALIDATION_INPUT, TEST_INPUT):
             if flag.present:
                 raise ConfigError(f"--{flag.name} is only for --input; set fields of a config by --config.FIELD=VALUE")
         return CONFIG.value
@@ -225,7 +234,7 @@ def chosen_config() -> ConfigDict:
     if SAMPLE.value:
         raise ConfigError("--sample is only for --config: it shows what cleaning does, and --input does none")
     config = default()
-    config.sources = (source_of(form, ",".join(SHORT_FORMS[form].value)),)
+    config.sources = (source_of(form, ",".join(SHORT_FORMS[form].value)), *given_splits(form))
     config.shard_megabytes = INPUT_SHARD_MEGABYTES
     config.cleaning.update(cleaning.off())
     config.duplicates.kind = "exact" if form == "pairs" else "none"
@@ -233,20 +242,32 @@ def chosen_config() -> ConfigDict:
     return config
 
 
-def source_of(form: str, path: str) -> ConfigDict:
-    options: dict[str, Any] = {}
+def given_splits(form: str) -> list[ConfigDict]:
+    """Returns a source for each split that has files of its own."""
+    given = []
+    for split, (files, draws) in GIVEN_SPLITS.items():
+        if files.value:
+            for flag in draws:
+                if flag.present:
+                    raise ConfigError(f"--{flag.name}={flag.value}: must not be given together with --{files.name}")
+            given.append(source_of(form, ",".join(files.value), split))
+    return given
+
+
+def source_of(form: str, path: str, split: str = "") -> ConfigDict:
+    options: dict[str, Any] = {"given_split": split} if split else {}
     if form == "input":
         separator = SEPARATOR.value
-        options = {"encoding_errors": ENCODING.value, "text_field": TEXT_FIELD.value}
+        options |= {"encoding_errors": ENCODING.value, "text_field": TEXT_FIELD.value}
         options["separator"] = cli.unescaped("--document_separator", separator) if ESCAPES.value else separator
     elif form == "pairs":
-        options = {"source": SOURCE_FIELD.value, "target": TARGET_FIELD.value, "swap": SWAP.value}
+        options |= {"source": SOURCE_FIELD.value, "target": TARGET_FIELD.value, "swap": SWAP.value}
         options |= {"prefix": PREFIX.value, "references": REFERENCES.value}
     else:
-        options = {"label": LABEL_FIELD.value, "text": TEXT_FIELD.value if TEXT_FIELD.present else ""}
+        options |= {"label": LABEL_FIELD.value, "text": TEXT_FIELD.value if TEXT_FIELD.present else ""}
     if FOLLOW.value != LINKS[0]:
         options["links"] = FOLLOW.value
-    return source(name=form, kind="text" if form == "input" else form, path=path, **options)
+    return source(name=split or form, kind="text" if form == "input" else form, path=path, **options)
 
 
 def output_options(config: ConfigDict, listing: Listing) -> dict:

@@ -96,12 +96,7 @@ WEIGHTS = flags.DEFINE_enum(
     "The type in which matrices are stored and multiplied. bfloat16 and int8 need half and a quarter of the memory of "
     "float32 and are faster on a CPU. Default: the type in which the model computes.",
 )
-MESH = flags.DEFINE_string(
-    "mesh",
-    "",
-    "tensor=2: divide heads, feed-forward columns and vocabulary over two devices, or over two parts of a CPU; '': one "
-    "device.",
-)
+MESH = flags.define_mesh()
 SEARCH_FLAGS = (NUM_BEAMS, LENGTH_PENALTY)
 DRAWING_FLAGS = (TEMPERATURE, TOP_K, TOP_P, MIN_P, REPETITION_PENALTY, STOP, SEED)
 GENERATION_FLAGS = (MAX_NEW_TOKENS, *DRAWING_FLAGS, *SEARCH_FLAGS)

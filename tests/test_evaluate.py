@@ -17,6 +17,8 @@ from gptjax.training.checkpoint import Checkpoints, load_for_inference
 from gptjax.training.run_metadata import run_metadata
 from gptjax.training.state import TrainState
 
+LETTERED = [{**row, "letters": ["A", "B", "C"]} for row in choice_rows(5)]
+
 
 def save_run(workdir, seed):
     params, small = make_model()
@@ -43,10 +45,13 @@ def runs(tmp_path_factory):
 
 
 def test_tasks_are_evaluated_and_runs_compared(runs):
-    card = write_task(runs, CHOICES + "few_shot = 1\n", choice_rows(5))
+    card = write_task(
+        runs, CHOICES.replace("{choices}", "{letters}") + 'few_shot = 1\nmetrics = ["accuracy", "macro_f1"]\n', LETTERED
+    )
     for name in "ab":
         done = run_command("evaluate", f"--workdir={runs}/{name}", f"--tasks={card}")
         assert done.returncode == 0, done.stderr
+        assert "→ B" in done.stdout, "the confusion matrix"
         assert "quiz" in done.stdout and "step-00000007/results.json" in done.stdout
     folder = runs / "a" / "evaluation" / "step-00000007"
     result = json.loads((folder / "results.json").read_text())
@@ -98,6 +103,7 @@ def test_tasks_of_lm_eval_are_evaluated(runs, monkeypatch):
         (["--workdir={a}", "--tasks=copa"], "there is no commonsense_reasoning/copa.jsonl"),
         (["--workdir={a}", "--tasks=copa", "--task_data=nowhere"], "--task_data=nowhere: must be a folder"),
         (["--workdir={a}", "--tasks=copa", "--plot=x.png"], "--plot=x.png: is an option of compare"),
+        (["--workdir={a}", "--tasks=copa", "--mesh=data=2"], "--mesh=data=2: expected tensor=N"),
         (["comparison", "{a}"], "unexpected argument 'comparison'"),
         (["compare", "{a}"], "two or more runs"),
         (["compare", "{a}", "{a}/.."], "has no results"),
@@ -131,8 +137,8 @@ def test_the_mean_of_the_last_checkpoints_is_a_model(tmp_path):
     assert [metadata["step"] for metadata in all_metadata] == [8, 9, 10]
 
     card = write_task(tmp_path, CHOICES + "few_shot = 1\n", choice_rows(5))
-    for choice in ("--average=3", "--checkpoint=9"):
-        done = run_command("evaluate", f"--workdir={run}", f"--tasks={card}", choice)
+    for choice in (["--average=3", "--mesh=tensor=2"], ["--checkpoint=9"]):  # split over devices, and on one
+        done = run_command("evaluate", f"--workdir={run}", f"--tasks={card}", *choice)
         assert done.returncode == 0, done.stderr
     mean, third = (
         json.loads((run / "evaluation" / folder / "results.json").read_text())

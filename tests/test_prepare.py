@@ -233,6 +233,10 @@ def test_user_errors_end_in_one_line(corpus, tmp_path):
         ([f"--input={corpus}", output, "--tokenizer=byte", "--vocab_size=999"], "has 265 tokens"),
         ([single, f"--output={tmp_path / 'mine'}", "--overwrite"], "holds 'thesis.doc'; choose a new folder"),
         ([single, f"--output={tmp_path / 'one.txt'}"], "must be a folder, there is a file of that name"),
+        (
+            [single, output, f"--test_input={tmp_path / 'one.txt'}", "--test_documents=3"],
+            "--test_documents=3: must not be given together with --test_input",
+        ),
         ([single, output, "--vocab_sise=3"], "--vocab_sise: unknown flag; did you mean --vocab_size?"),
         ([single, output, "--split_by=line"], "split_by"),
         ([single, output, "stray"], "unexpected argument 'stray'"),

@@ -9,7 +9,7 @@ from __future__ import annotations
 import inspect
 import json
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from ml_collections import ConfigDict, FrozenConfigDict
@@ -22,6 +22,7 @@ from gptjax.corpus.duplicates.sketch import bands_and_rows
 from gptjax.corpus.forms import TEXT, form_of
 from gptjax.corpus.settings import Settings
 from gptjax.corpus.stages.base import CorpusStage, importable_name
+from gptjax.data.prepared import SPLITS
 from gptjax.settings import allowed_values, thaw
 from gptjax.user_code import named_function
 
@@ -43,6 +44,7 @@ def source(
     license: str = "",
     language: str = "",
     recipe: str | None = None,
+    given_split: str = "",
     **options: Any,
 ) -> ConfigDict:
     """A source of documents.
@@ -55,11 +57,14 @@ def source(
       license, language: for documents that do not state their own.
       recipe: the cleaning rules for its documents: web | code | books | papers | text, or '' for none. Default: the
         recipe of its kind (gptjax/corpus/cleaning/config.py); kind text has none.
+      given_split: the split of all of its documents, where others have divided them: train | validation | test. Such a
+        split is not drawn from the other sources, and none of its held-out documents is dropped as a copy. '': no such.
       options: the kind's own options (OPTIONS in its module).
     """
     recipe = cleaning.RECIPE_OF_KIND.get(kind, "") if recipe is None else recipe
     described = dict(name=name, kind=kind, path=path, weight=weight, license=license, language=language, recipe=recipe)
     options = {option: tuple(value) if isinstance(value, list) else value for option, value in options.items()}
+    described |= {"given_split": given_split} if given_split else {}  # so that older folders are still recognised
     return ConfigDict({**described, "options": options})
 
 
@@ -158,12 +163,15 @@ def _check_members(field: str, given: Any, kind: Any) -> None:
         check_fields({field: one}, {field: one})
 
 
-def _validate_parts(field: str, given: Any, made_by: Callable[..., ConfigDict]) -> None:
-    """Checks what sources and evaluation sets have in common."""
-    reference = made_by(name="", kind="", path="")
+def _validate_parts(field: str, given: Any, made_by: Callable[..., ConfigDict], optional: Sequence[str] = ()) -> None:
+    """Checks what sources and evaluation sets have in common.
+
+    optional: the names of fields that may be missing.
+    """
     for number, one in enumerate(given, 1):
         if not isinstance(one, ConfigDict | FrozenConfigDict):
             raise ConfigError(f"{field}: {one!r} is not allowed: make each with {made_by.__name__}(…)")
+        reference = made_by(name="", kind="", path="", **{name: " " for name in optional if name in one})
         try:
             check_fields(*({name: part[name] for name in part if name != "options"} for part in (one, reference)))
         except ConfigError as error:
@@ -231,8 +239,13 @@ def _validate_stages(given: Any) -> None:
 def _validate_sources(given: Any) -> None:
     if not given:
         raise ConfigError("sources: must not be empty; set config.sources = (source(name=…, kind=…, path=…), …)")
-    _validate_parts("sources", given, source)
+    _validate_parts("sources", given, source, optional=("given_split",))
     for one in given:
+        if one.get("given_split", "") not in ("", *SPLITS):
+            raise ConfigError(
+                f"sources: {one.name}: given_split = {one.given_split!r}: expected one of {', '.join(SPLITS)}, or '' "
+                "where the split is drawn"
+            )
         if not 0 <= one.weight < 1000:
             raise ConfigError(f"sources: {one.name}: weight = {one.weight!r}: must be in [0, 1000)")
         try:

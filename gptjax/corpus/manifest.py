@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from gptjax.config import ConfigError
-from gptjax.corpus.forms import TEXT
+from gptjax.corpus.forms import PAIRS, TEXT
 from gptjax.corpus.libraries import changes, installed
 from gptjax.data.manifest_check import hash_of_manifest
 from gptjax.data.prepared import (
@@ -95,6 +95,19 @@ def change_text(manifest: dict) -> str:
         return ""
     was, becomes = manifest["tokenizer"]["change"]
     return f"the tokenizer changes the text of {counted(count, 'document')}, for example {was!r} to {becomes!r}"
+
+
+def shared_texts(manifest: dict) -> list[str]:
+    """A sentence on each held-out split that shares sources or documents with training, as the given files do."""
+    sides, what, shared = 1, "document", "which is also"
+    if manifest.get("form") == PAIRS:
+        sides, what, shared = 2, "pair", "with a source that is also"
+    return [
+        f"{split}: {count:,} of {counted(manifest['splits'][split]['documents'] // sides, what)}, {shared} in the "
+        "training split; they stay where the given files have them"
+        for split, count in manifest.get("shared_with_training", {}).items()
+        if count
+    ]
 
 
 def versions() -> dict[str, str]:

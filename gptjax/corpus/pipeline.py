@@ -88,7 +88,7 @@ class Pipeline:
             folder / WORK,
             self._run,
             form,
-            *split_of(config.split, config.seed, form),
+            *split_of(config.split, config.seed, form, {one.get("given_split", "") for one in config.sources} - {""}),
         )
         for stage in self.stages:
             stage.check(self.corpus)

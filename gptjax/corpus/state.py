@@ -43,7 +43,13 @@ class DocumentShard:
     def inputs(self, **more: Any) -> dict[str, Any]:
         """The inputs of a stage that reads the documents that are left."""
         spans = {"spans": self.spans} if self.spans else {}
-        return {"documents": self.documents, "verdicts": self.verdicts, **spans, **more}
+        given = {"given": self.given_split} if self.given_split else {}
+        return {"documents": self.documents, "verdicts": self.verdicts, **spans, **given, **more}
+
+    @property
+    def given_split(self) -> str:
+        """The split that the source gives for all of its documents; '': it is drawn."""
+        return self.source.get("given_split", "")
 
     def bytes_of(self, split: str) -> int:
         """The bytes of text left in a split."""
@@ -96,6 +102,11 @@ class Corpus:
         settings = self.config.split
         asked = settings.validation_documents or settings.test_documents or settings.test_fraction
         return settings.by == "auto" and self.form == TEXT and not asked
+
+    @property
+    def gives_splits(self) -> bool:
+        """Whether a source says in which split its documents are, so that splits may share some."""
+        return any(shard.given_split for shard in self.shards)
 
     def form_option(self) -> dict[str, str]:
         """The form for a stage's options, if it is not running text."""

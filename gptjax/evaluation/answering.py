@@ -14,7 +14,10 @@ import dataclasses
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from gptjax.evaluation.loglikelihood import Continued, LogLikelihoods
+import jax
+from jax.sharding import Mesh
+
+from gptjax.evaluation.loglikelihood import Continued, LogLikelihoods, mesh_of
 from gptjax.evaluation.requests import Generated, LogLikelihood, Scored, Written
 from gptjax.inference.generate import Completion, Generator
 from gptjax.settings import Settings
@@ -34,7 +37,7 @@ class _Row:
 
 
 class ModelAnswerer:
-    """Answers with a model: log-likelihoods on all devices of this process, texts on one.
+    """Answers with a model: log-likelihoods on all devices of this process, texts on one, or on those of a mesh.
 
     Args:
       params: as trained.
@@ -42,6 +45,7 @@ class ModelAnswerer:
       begin_id: the token that documents start after; None: the tokenizer's EOS.
       source_tokenizer: the tokenizer of the sources of pairs, if they have their own.
       num_beams: the number of beams of a search for texts (`Generator.search`); 0: greedy decoding.
+      mesh: the devices over which `params` are split (`devices.decoding_mesh`); None: one device has them.
 
     Raises:
       ConfigError: the model cannot generate text.
@@ -56,15 +60,23 @@ class ModelAnswerer:
         *,
         source_tokenizer: Tokenizer | None = None,
         num_beams: int = 0,
+        mesh: Mesh | None = None,
     ):
         self.context = config.model.max_positions
         self.tokenizer, self.num_beams = tokenizer, num_beams
         objective = config.training.objective
         self.generator = Generator(
-            params, config, tokenizer, source_tokenizer=source_tokenizer, begin_id=begin_id, objective=objective
+            params,
+            config,
+            tokenizer,
+            source_tokenizer=source_tokenizer,
+            begin_id=begin_id,
+            objective=objective,
+            mesh=mesh,
         )
         self.reads_pairs = not self.generator.family.continues or bool(self.generator.after_source)
-        self.scorer = LogLikelihoods(self.generator.family, self.generator.params)
+        readers = mesh_of(jax.local_devices(), 1 if mesh is None else mesh.size)
+        self.scorer = LogLikelihoods(self.generator.family, self.generator.params, readers)
 
     def score(self, requests: Sequence[Scored]) -> Iterator[tuple[int, LogLikelihood]]:
         """See `Answerer`. A context that several requests share is read once (`loglikelihood`)."""

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import jax
+from jax.sharding import Mesh
 
 from gptjax.errors import ConfigError
 from gptjax.settings import Settings
@@ -15,9 +16,11 @@ from gptjax.training.checkpoint import load_for_inference, saved_steps
 
 
 def load_average(
-    run: Path, count: int, ema: bool | None = None, own_functions: bool = False
+    run: Path, count: int, ema: bool | None = None, own_functions: bool = False, mesh: Mesh | None = None
 ) -> tuple[Any, Settings, list[dict]]:
     """Reads the last `count` checkpoints of the run, one after another.
+
+    mesh: see `load_for_inference`.
 
     Returns:
       the mean of their parameters, the run's config, and the metadata of each checkpoint, ascending by step.
@@ -30,7 +33,7 @@ def load_average(
         raise ConfigError(f"--average={count}: must be at most the number of checkpoints in {run}, {len(steps)}")
     total, all_metadata = None, []
     for step in steps[-count:]:
-        params, config, metadata = load_for_inference(run, step, ema, own_functions)
+        params, config, metadata = load_for_inference(run, step, ema, own_functions, mesh)
         total = params if total is None else jax.tree.map(operator.add, total, params)
         all_metadata.append(metadata)
     return jax.tree.map(functools.partial(operator.mul, 1 / count), total), config, all_metadata

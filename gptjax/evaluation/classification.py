@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from rich.table import Table
 
 from gptjax.config import ConfigError
 from gptjax.evaluation.scores import ACCURACY, Score
@@ -48,6 +49,14 @@ def scores_of_classes(sums: Mapping[str, Any]) -> dict[str, float]:
         TEXT_LOSS.name: float(sums["nll"]) / texts,
         "validation/texts": texts,
     }
+
+
+def confusion_table(confusion_CC: np.ndarray, labels: Sequence[str]) -> Table:
+    """A row for each label: how many of its texts were classified as each label, and its F1."""
+    table = Table("label", *(f"→ {label}" for label in labels), "F1", title="labels, and what was predicted")
+    for label, row_C, f1 in zip(labels, confusion_CC, f1_of_classes(confusion_CC)):
+        table.add_row(label, *(f"{int(count):,}" for count in row_C), f"{f1:.4f}")
+    return table
 
 
 def write_confusion(folder: Path, confusion_CC: np.ndarray, labels: Sequence[str], facts: Mapping[str, Any]) -> None:

@@ -7,8 +7,9 @@ in training hold several documents, so that a forward pass uses the whole device
 computed only at positions that predict a continuation. An encoder–decoder reads contexts as its sources, and
 continuations as branches without a common beginning.
 
-Each device reads its own rows with a copy of the parameters. A batch is sent before the results of the previous one are
-fetched, so that the host prepares a batch while the devices compute.
+Each device reads its own rows with a copy of the parameters. If the parameters are split over several devices, these
+read the same rows together. A batch is sent before the results of the previous one are fetched, so that the host
+prepares a batch while the devices compute.
 """
 
 from __future__ import annotations
@@ -22,12 +23,15 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.sharding import AxisType, Mesh, NamedSharding
+from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from gptjax.model.family import Family
 from gptjax.model.precision import project_float32
 from gptjax.model.softcap import softcap
+from gptjax.parallel.mesh import make_mesh
+from gptjax.parallel.sharding import split_vocabulary
+from gptjax.settings import MeshSettings
 
 TOKENS = {"cpu": 1 << 10}  # tokens that a device reads together, by platform: on a CPU, more tokens are not faster
 MOST_TOKENS = 1 << 14  # on any other platform
@@ -81,18 +85,19 @@ class LogLikelihoods:
     """Scores token sequences with a model.
 
     Args:
+      family: if its placement is for one device, each device has a copy of the parameters.
       params: from `inference.decode.decoding_params`.
-      devices: the devices that read the rows; None: all devices of this process.
+      mesh: from `mesh_of`; None: all devices of this process.
     """
 
-    def __init__(self, family: Family, params: Any, devices: Sequence[jax.Device] | None = None):
+    def __init__(self, family: Family, params: Any, mesh: Mesh | None = None):
         # Some training settings are replaced: branches need a mask, and nothing is saved for a gradient.
         forward = dataclasses.replace(family.config, attention="xla", layers="unroll", remat="none")
         self.family = dataclasses.replace(family, config=forward)
-        devices = jax.local_devices() if devices is None else devices
-        self.mesh = mesh_of(devices)
-        self.params = jax.device_put(params, NamedSharding(self.mesh, P()))
-        self.tokens = TOKENS.get(devices[0].platform, MOST_TOKENS)
+        self.mesh = mesh_of(jax.local_devices()) if mesh is None else mesh
+        self.params = jax.tree.map(functools.partial(_copied, mesh=self.mesh), params)
+        self.readers = self.mesh.shape[AXIS]  # devices, or groups of devices, that read their own rows
+        self.tokens = TOKENS.get(self.mesh.devices.flat[0].platform, MOST_TOKENS)
 
     def score(self, requests: Sequence[Continued]) -> Iterator[tuple[int, TokenScore]]:
         """Yields the index of each request and its score in the order of computation: longest first, so that too little
@@ -122,7 +127,7 @@ class LogLikelihoods:
             yield shape, rows
 
     def _num_rows(self, shape: tuple[int, int]) -> int:
-        return self.mesh.size * max(1, self.tokens // sum(shape))
+        return self.readers * max(1, self.tokens // sum(shape))
 
     def _groups(self, requests: Sequence[Continued]) -> Iterator[_Group]:
         """The continuations of each context as one group, or as several groups, which each read the context again, if
@@ -151,8 +156,8 @@ class LogLikelihoods:
     def _send(self, shape: tuple[int, int], rows: list[_Row]) -> Any:
         """Divides the rows over the devices and starts the program; does not wait for the returned arrays."""
         length, source_length = shape
-        n = self.mesh.size
-        B = 1 << (-(-len(rows) // n) - 1).bit_length()
+        n = self.readers
+        B = min(1 << (-(-len(rows) // n) - 1).bit_length(), self._num_rows(shape) // n)
         names = ("tokens", "segments", "branches", "positions")
         arrays = {name: np.zeros((n * B, length), np.int32) for name in names}
         sources = {name: np.zeros((n * B, source_length), np.int32) for name in ("tokens", "segments", "positions")}
@@ -170,12 +175,13 @@ class LogLikelihoods:
             asked[device, : len(pairs)] = np.array(pairs, np.int32).reshape(-1, 2)
         inputs = [*arrays.values(), *sources.values(), asked.reshape(n * Q, 2)]
         placed = jax.device_put(inputs, NamedSharding(self.mesh, P(AXIS)))
-        return B, _score(self.family, self.mesh, self.params, *placed)
+        with jax.set_mesh(self.mesh):
+            return B, _score(self.family, self.mesh, self.params, *placed)
 
     def _fetched(self, rows: list[_Row], sent: Any) -> Iterator[tuple[int, TokenScore]]:
         B, made = sent
-        nats, hits = (np.asarray(x).reshape(self.mesh.size, -1) for x in made)
-        first = [0] * self.mesh.size
+        nats, hits = (np.asarray(x).reshape(self.readers, -1) for x in made)
+        first = [0] * self.readers
         for number, row in enumerate(rows):
             device = number // B
             for group in row.groups:
@@ -186,19 +192,31 @@ class LogLikelihoods:
                     yield index, TokenScore(float(total), int(hits[device, places].sum()))
 
 
-def mesh_of(devices: Sequence[jax.Device]) -> Mesh:
-    """The mesh over which rows are divided."""
-    return jax.make_mesh((len(devices),), (AXIS,), axis_types=(AxisType.Auto,), devices=devices)
+def mesh_of(devices: Sequence[jax.Device], together: int = 1) -> Mesh:
+    """The mesh over which rows are divided (its axis `data`).
+
+    together: the number of devices that read the same rows, each with a part of the model (the axis `tensor`). Devices
+      that are left over do nothing.
+    """
+    readers = len(devices) // together
+    return make_mesh(MeshSettings(data=readers, tensor=together), devices[: readers * together])
+
+
+def _copied(x: jax.Array, mesh: Mesh) -> jax.Array:
+    """A copy of a parameter for each of the readers, split as the parameter is."""
+    sharding = getattr(x, "sharding", None)
+    return jax.device_put(x, NamedSharding(mesh, sharding.spec if isinstance(sharding, NamedSharding) else P()))
 
 
 def rounded(length: int, shortest: int) -> int:
-    """Rounds a length up to 0, or to `shortest` times a power of two or 1.5 times a power of two."""
-    if length == 0:
-        return 0
-    shape = shortest
-    while shape < length:
-        shape = shape * 3 // 2 if shape & (shape - 1) == 0 else shape * 4 // 3
-    return shape
+    """Rounds a length up to 0, to `shortest`, or to a multiple of a quarter of `shortest` times a power of two, of which
+    there are four up to each doubling."""
+    if length <= shortest:
+        return shortest if length else 0
+    step = shortest // 4
+    while length > 8 * step:
+        step *= 2
+    return -(-length // step) * step
 
 
 def _filled(waiting: list[_Group], shape: tuple[int, int], one: bool) -> _Row:
@@ -256,10 +274,11 @@ def _laid_out(groups: Sequence[_Group], continues: bool) -> _Layout:
 
 @functools.partial(jax.jit, static_argnums=(0, 1))
 def _score(family: Family, mesh: Mesh, params: Any, *inputs: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """`_score_places` on each device's part of the inputs."""
+    """`_score_places` on each reader's part of the inputs."""
     program = functools.partial(_score_places, family)
     specs = (P(), *(P(AXIS),) * len(inputs))
-    return jax.shard_map(program, mesh=mesh, in_specs=specs, out_specs=P(AXIS), check_vma=False)(params, *inputs)
+    by_reader = jax.shard_map(program, mesh=mesh, in_specs=specs, out_specs=P(AXIS), axis_names={AXIS}, check_vma=False)
+    return by_reader(params, *inputs)
 
 
 def _score_places(
@@ -282,16 +301,21 @@ def _score_places(
     if not family.continues:
         seen |= dict(source_BS=source_BS, source_segments_BS=source_segments_BS)
         seen |= dict(source_positions_BS=source_positions_BS)
-    model: Any = family.module()
+    model: Any = family.module(family.placement)
     x_BTD, _ = model.apply({"params": params}, tokens_BT, **seen, method="hidden")
     x_PD = x_BTD.reshape(-1, x_BTD.shape[-1])
 
     def score_some(asked_q2: jax.Array) -> tuple[jax.Array, jax.Array]:
         tokens_q = asked_q2[:, 1]
         head_DV = model.apply({"params": params}, method="output_matrix")
-        logits_qV = softcap(project_float32(x_PD[asked_q2[:, 0]][None], head_DV)[0], model.logit_softcap)
-        at_tokens_q = jnp.take_along_axis(logits_qV, tokens_q[:, None], axis=-1)[:, 0]
-        return at_tokens_q - jax.nn.logsumexp(logits_qV, axis=-1), jnp.argmax(logits_qV, axis=-1) == tokens_q
+        x_1qD, head_DV = split_vocabulary(x_PD[asked_q2[:, 0]][None], head_DV)
+        logits_qV = softcap(project_float32(x_1qD, head_DV)[0], model.logit_softcap)
+        at_tokens_q1 = jnp.take_along_axis(logits_qV, tokens_q[:, None], axis=-1)
+        nats_q = at_tokens_q1[:, 0] - jax.nn.logsumexp(logits_qV, axis=-1)
+        # Whether argmax is the token, in plain arithmetic: XLA:CPU's argmax takes longer than the head's product.
+        is_earlier_qV = jnp.arange(logits_qV.shape[1]) < tokens_q[:, None]
+        loses_qV = jnp.where(is_earlier_qV, logits_qV < at_tokens_q1, logits_qV <= at_tokens_q1)
+        return nats_q, loses_qV.all(axis=-1)
 
     pieces = 1  # the logits of one piece must fit into LOGITS
     while asked_Q2.shape[0] // pieces * family.config.vocab_size > LOGITS and asked_Q2.shape[0] % (2 * pieces) == 0:

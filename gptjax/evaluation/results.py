@@ -20,7 +20,7 @@ from rich.table import Table
 
 from gptjax.corpus.libraries import versions_of
 from gptjax.evaluation.tasks import core
-from gptjax.evaluation.tasks.metrics import METRICS
+from gptjax.evaluation.tasks.metrics import METRICS, Metric
 from gptjax.files import write_aside
 from gptjax.formatting import counted
 from gptjax.json_files import parsed
@@ -101,11 +101,11 @@ def _write_for_hub(folder: Path, tasks: Mapping[str, Mapping[str, Any]], now: da
 # --- Tables and notes ------------------------------------------------------------------------------------------------
 
 
-def score_text(score: Mapping[str, Any] | None, metric: str) -> str:
+def score_text(score: Mapping[str, Any] | None, how: Metric) -> str:
     """'25.31 % ± 0.43', or without an error if it is not known."""
-    if score is None or score["value"] is None or not math.isfinite(score["value"]):
+    if score is None or not isinstance(score["value"], int | float) or not math.isfinite(score["value"]):
         return "–"
-    how, error = METRICS[metric], score["standard_error"]
+    error = score["standard_error"]
     unit = f" {how.unit}" if how.unit else ""
     return f"{how.scale * score['value']:.4g}{unit}" + (f" ± {how.scale * error:.2g}" if error is not None else "")
 
@@ -129,13 +129,13 @@ def task_table(results: Mapping[str, Mapping[str, Any]], averages: Mapping[str, 
             first = number == 0
             of = f"{result['items']:,}" + (f" of {result['of']:,}" if result["items"] < result["of"] else "")
             guessed = f"{100 * result['baseline']:g} %" if first and shows_guessing(result) else ""
-            bits = score_text(result["scores"].get("bits_per_byte"), "bits_per_byte") if first else ""
+            bits = score_text(result["scores"].get("bits_per_byte"), METRICS["bits_per_byte"]) if first else ""
             row = [
                 name if first else "",
                 str(result["few_shot"]) if first else "",
                 of if first else "",
                 METRICS[metric].words,
-                score_text(result["scores"][metric], metric),
+                score_text(result["scores"][metric], METRICS[metric]),
                 guessed,
                 "" if bits == "–" else bits,
             ]
@@ -164,7 +164,7 @@ def _contamination_cells(result: Mapping[str, Any], metric: str, first: bool) ->
     if not found:
         return ("not compared" if first else "", "")
     count = f"{found['contaminated']:,} ({100 * found['contaminated'] / max(result['items'], 1):.1f} %)"
-    return (count if first else "", score_text(found["clean_scores"].get(metric), metric))
+    return (count if first else "", score_text(found["clean_scores"].get(metric), METRICS[metric]))
 
 
 def notes(results: Mapping[str, Mapping[str, Any]], averages: Mapping[str, Any]) -> list[str]:

@@ -135,6 +135,7 @@ def score_texts(
     sums: dict[str, dict[str, float]] = {}
     found: list[tuple[str, str]] = []  # domain and record of each document
     waiting: dict[str, list[Continued]] = {}
+    waiting_tokens = 0
     documents = list(documents_of(path, tokenizer))
     end = [] if tokenizer.eos_id is None else [tokenizer.eos_id]
     done, everything = 0, sum(len(document.ids) + len(end) for document in documents)
@@ -165,10 +166,12 @@ def score_texts(
         found.append((document.domain, item))
         if item not in records.found and item not in waiting:
             waiting[item] = windows(tokens, context)
+            waiting_tokens += sum(len(part.tokens) for part in waiting[item])
         else:
             done += len(tokens) - 1
-        if sum(len(part.tokens) for some in waiting.values() for part in some) >= AT_ONCE:
+        if waiting_tokens >= AT_ONCE:
             settle()
+            waiting_tokens = 0
     settle()
     progress(everything, everything)
     for domain, item in found:

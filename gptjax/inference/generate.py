@@ -176,7 +176,8 @@ class Generator:
             raise ConfigError(f"model.family = {self.config.family!r}: such a model reads text and cannot write it")
         # The separator of a prompt and its text: none, or a newline between a source and its target.
         self.separator = "" if self.family.continues and not self.after_source else "\n"
-        self.params = decoding_params(self.family, params, self.weights)
+        with self._devices():
+            self.params = decoding_params(self.family, params, self.weights)
         self._params_key = program_key(self.params)
 
     def generate(

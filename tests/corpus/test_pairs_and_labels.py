@@ -197,6 +197,69 @@ def test_a_folder_of_pairs_holds_every_pair_once(table, tmp_path, shard_bytes):
     assert read_manifest(tmp_path / "out") == json.loads(json.dumps(manifest))
 
 
+GIVEN = {
+    "train": [("a", "A"), ("b", "B"), ("a", "A"), ("c", "C")],
+    "validation": [("d", "D"), ("a", "other")],
+    "test": [("e", "E"), ("b", "B"), ("e", "E"), ("c", "C")],
+}
+
+
+def given_splits(folder, kind, reverse=False, **fields):
+    """A config of three files, one for each split."""
+    made = config(folder / "train.tsv", kind, **fields)
+    sources = []
+    for split, rows in GIVEN.items():
+        (folder / f"{split}.tsv").write_text("".join("\t".join(row) + "\n" for row in rows))
+        sources.append(source(name=f"my_{split}", kind=kind, path=str(folder / f"{split}.tsv"), given_split=split))
+    made.sources = tuple(reversed(sources) if reverse else sources)
+    validate(made)
+    return made
+
+
+@pytest.mark.parametrize("reverse", [False, True])
+def test_splits_that_others_have_made_stay_and_what_they_share_is_counted(reverse, tmp_path):
+    """Copies are dropped from the training split alone, whichever source comes first."""
+    manifest = prepare(given_splits(tmp_path, "pairs", reverse), tmp_path / "out")
+    found = {split: sorted(pairs_of(tmp_path / "out", split)) for split in GIVEN}
+    assert found == {split: sorted(set(rows) if split == "train" else rows) for split, rows in GIVEN.items()}
+    assert manifest["shared_with_training"] == {"validation": 1, "test": 2}
+    card = (tmp_path / "out" / "card.md").read_text()
+    assert "Test: 2 of 4 pairs, with a source that is also in the training split" in card
+
+
+def test_given_splits_of_labelled_texts(tmp_path):
+    manifest = prepare(given_splits(tmp_path, "labelled"), tmp_path / "out")
+    assert {split: sorted(documents(tmp_path / "out", split)) for split in GIVEN} == {
+        split: sorted(text for _, text in rows) for split, rows in GIVEN.items()
+    }
+    assert manifest["shared_with_training"] == {"validation": 0, "test": 2}
+
+
+def test_a_given_split_is_not_drawn_and_the_others_are(tmp_path):
+    made = given_splits(tmp_path, "pairs", split__validation_documents=1)
+    made.sources = (source(name="rest", kind="pairs", path=str(tmp_path / "train.tsv")), made.sources[2])
+    prepare(made, tmp_path / "out")
+    found = {split: set(pairs_of(tmp_path / "out", split)) for split in GIVEN}
+    assert found["test"] == set(GIVEN["test"]) and len(found["validation"]) == 1
+    assert found["train"] | found["validation"] == set(GIVEN["train"])
+
+
+@pytest.mark.parametrize(
+    ("fields", "told"),
+    [
+        ({"split__validation_documents": 1}, "split.validation_documents = 1: must be 0 where a source gives"),
+        ({"split__test_fraction": 0.1}, "split.test_fraction = 0.1: must be 0 where a source gives"),
+    ],
+)
+def test_a_split_is_given_or_drawn(fields, told, tmp_path):
+    with pytest.raises(ConfigError, match=told):
+        prepare(given_splits(tmp_path, "pairs", **fields), tmp_path / "out")
+    made = config(tmp_path / "train.tsv")
+    made.sources = (source(name="a", kind="pairs", path="a", given_split="valid"),)
+    with pytest.raises(ConfigError, match="given_split = 'valid': expected one of train, validation, test"):
+        validate(made)
+
+
 class Backwards(Here):
     """Runs tasks in reverse order and each one twice; stops after `stages` stages."""
 

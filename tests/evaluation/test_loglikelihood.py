@@ -5,16 +5,23 @@ import dataclasses
 import jax
 import numpy as np
 import pytest
+from compiled_work import work_of
 from random_models import MAX_POSITIONS, TOKENIZER, make_model
 
 from gptjax.evaluation import loglikelihood
-from gptjax.evaluation.loglikelihood import Continued, LogLikelihoods, rounded
+from gptjax.evaluation.loglikelihood import Continued, LogLikelihoods, mesh_of, rounded
 from gptjax.inference.decode import decoding_params
 from gptjax.model.decoder import Decoder
 from gptjax.model.decoder_family import DecoderFamily
 from gptjax.model.families import family_of
+from gptjax.parallel.placement import MeshPlacement
+from gptjax.parallel.sharding import params_sharding
+from gptjax.parallel.traffic import collectives_of
+from gptjax.settings import MeshSettings
 
 FORWARD = jax.jit(lambda config, params, tokens: Decoder(config).apply({"params": params}, tokens), static_argnums=0)
+
+SCORE = loglikelihood._score
 
 
 class WithoutBranches(DecoderFamily):
@@ -50,32 +57,63 @@ def alone(params, config, request):
     return nats[places, targets].sum(), int((logits.argmax(-1)[places] == targets).sum())
 
 
-def answers(family, params, requests, devices=1):
-    scorer = LogLikelihoods(family, decoding_params(family, params, "float32"), jax.devices()[:devices])
+def make_scorer(family, params, devices=1, together=1):
+    """Scores with `devices`, of which `together` share the parameters."""
+    mesh = mesh_of(jax.devices()[:devices], together)
+    if together > 1:
+        family = dataclasses.replace(family, placement=MeshPlacement(MeshSettings()))
+        params = jax.device_put(
+            params, params_sharding(mesh_of(jax.devices()[:together], together), family.declarations)
+        )
+    return LogLikelihoods(family, decoding_params(family, params, "float32"), mesh)
+
+
+def answers(family, params, requests, devices=1, together=1):
+    scorer = make_scorer(family, params, devices, together)
     found = list(scorer.score(requests))
     assert sorted(index for index, _ in found) == list(range(len(requests)))
     return [score for _, score in sorted(found, key=lambda each: each[0])]
 
 
 @pytest.mark.parametrize(
-    "seed, count, devices, fields",
+    "seed, count, devices, together, fields",
     [
-        (0, 1, 1, {}),
-        (1, 24, 1, {}),
-        (2, 40, 8, {}),
-        (3, 24, 1, dict(window=5, window_pattern="SL", logit_softcap=3.0)),
-        (4, 24, 1, dict(position="alibi")),
-        (5, 24, 1, dict(position="learned", layers="scan", remat="dots")),
+        (0, 1, 1, 1, {}),
+        (1, 24, 1, 1, {}),
+        (2, 40, 8, 1, {}),
+        (3, 24, 1, 1, dict(window=5, window_pattern="SL", logit_softcap=3.0)),
+        (4, 24, 1, 1, dict(position="alibi")),
+        (5, 24, 1, 1, dict(position="learned", layers="scan", remat="dots")),
+        (6, 40, 5, 2, dict(num_kv_heads=2, vocab_size=288, tied_embeddings=False)),
+        (7, 8, 2, 2, dict(num_experts=4, experts_per_token=2, num_layers=1, position="learned")),
     ],
-    ids=["one", "many", "devices", "window", "alibi", "learned"],
+    ids=["one", "many", "devices", "window", "alibi", "learned", "split", "split_experts"],
 )
-def test_batches_and_devices_change_nothing(seed, count, devices, fields):
+def test_batches_and_devices_change_nothing(seed, count, devices, together, fields):
     params, config = make_model(**fields)
     config = config.model
     requests = drawn(seed, count)
-    for request, score in zip(requests, answers(family_of(config), params, requests, devices), strict=True):
+    for request, score in zip(requests, answers(family_of(config), params, requests, devices, together), strict=True):
         nats, hits = alone(params, config, request)
         assert score.nats == pytest.approx(nats, abs=1e-4) and score.hits == hits
+
+
+def test_devices_that_share_a_model_have_parts_of_it_and_of_the_work(sent):
+    """What they send each other is activations: no matrix, and no logits of a whole vocabulary."""
+    params, config = make_model(feedforward_width=1024, vocab_size=4096, tied_embeddings=False)
+    family, requests = family_of(config.model), drawn(0, 40)
+    products = {}
+    for together in (1, 2):
+        scorer = make_scorer(family, params, together, together)
+        list(scorer.score(requests))
+        program = SCORE.lower(scorer.family, scorer.mesh, scorer.params, *sent.pop()).compile()
+        products[together] = work_of(program)["products"]
+    assert products[2] == pytest.approx(products[1] / 2, rel=0.01)
+    held = sum(x.addressable_shards[0].data.nbytes for x in jax.tree.leaves(scorer.params))
+    whole = sum(x.nbytes for x in jax.tree.leaves(params))
+    assert held == pytest.approx(whole / 2, rel=0.01)
+    activations = loglikelihood.TOKENS["cpu"] * config.model.width * 4
+    assert max(each.bytes for each in collectives_of(program.as_text(), 2)) <= activations
 
 
 def test_hits_are_counted(model):
@@ -88,6 +126,12 @@ def test_hits_are_counted(model):
     wrong = [*tokens[:-1], (tokens[-1] + 1) % config.vocab_size]
     right, missed = answers(family_of(config), params, [Continued(tokens, 3), Continued(wrong, 3)])
     assert (right.hits, missed.hits) == (3, 2)
+    for twin, hits in ((0, [0, 1]), (config.vocab_size - 1, [1, 0])):  # of two as likely ones the first counts
+        embedding = params["embedding"].copy()
+        embedding[twin] = embedding[tokens[-1]]
+        asked = [Continued([*tokens[:-1], last], len(tokens) - 1) for last in (tokens[-1], twin)]
+        found = answers(family_of(config), params | {"embedding": embedding}, asked)
+        assert [score.hits for score in found] == hits
 
 
 def test_a_family_without_branches_gives_the_same_result(model):
@@ -143,8 +187,8 @@ def test_any_lengths_need_few_programs(model, sent):
         Continued([*[*range(4)], *draw.integers(4, 99, length)], draw.integers(1, length)) for length in range(2, 600)
     ]
     answers(family_of(config), params, requests * 2)
-    assert len({str([x.shape for x in batch]) for batch in sent}) <= 14
-    assert [rounded(length, 256) for length in (0, 1, 256, 257, 385, 513)] == [0, 256, 256, 384, 512, 768]
+    assert len({str([x.shape for x in batch]) for batch in sent}) <= 20
+    assert [rounded(length, 256) for length in (0, 1, 256, 257, 385, 512, 513)] == [0, 256, 256, 320, 448, 512, 640]
 
 
 @pytest.mark.parametrize("request_", [Continued([1, 2], 0), Continued([1, 2], 2)], ids=["no context", "no token"])

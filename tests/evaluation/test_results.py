@@ -10,6 +10,7 @@ from gptjax.errors import ConfigError
 from gptjax.evaluation import results
 from gptjax.evaluation.tasks import Subject, find_tasks, run_tasks
 from gptjax.evaluation.tasks.contamination import TrainingText
+from gptjax.evaluation.tasks.metrics import METRICS
 from gptjax.terminal import Console
 
 HUB = 'baseline = 0.33\nhub = {dataset = "me/quiz", task_id = "main"}\n'
@@ -102,4 +103,4 @@ def test_notes_report_what_the_table_does_not_show(tmp_path):
     ],
 )
 def test_scores_as_text(score, metric, text):
-    assert results.score_text(score, metric) == text
+    assert results.score_text(score, METRICS[metric]) == text

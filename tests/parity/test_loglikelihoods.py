@@ -28,6 +28,8 @@ REQUESTS = [
     Scored("a context that is longer than what the model reads, which loses its beginning", " and ends"),
     *(Scored("same " * n, "x" * (n + 1)) for n in range(6)),
 ]
+LONG = "more than what the model reads at once, " * 4
+DOCUMENTS = ("short", "À la maison", LONG, LONG[: 2 * MAX_POSITIONS], LONG[: 2 * MAX_POSITIONS + 1])
 
 
 @pytest.fixture(scope="module")
@@ -113,7 +115,7 @@ def test_log_likelihoods_equal_those_of_lm_evals_own_model(ours, theirs, their_t
         pairs = list(zip(mine.loglikelihood(asked), other.loglikelihood(asked, disable_tqdm=True), strict=True))
         for (nats, greedy), (expected, expected_greedy) in pairs:
             assert nats == pytest.approx(expected, abs=TOLERANCE) and greedy == expected_greedy
-        documents = [Instance("loglikelihood_rolling", {}, (text,), 0) for text in ("short", "À la maison")]
+        documents = [Instance("loglikelihood_rolling", {}, (text,), 0) for text in DOCUMENTS]
         whole = mine.loglikelihood_rolling(documents)
         without = lm_evals(begin=False)  # if it added a begin token, lm_eval would score that token as well
         assert whole == pytest.approx(without.loglikelihood_rolling(documents, disable_tqdm=True), abs=TOLERANCE)

@@ -11,7 +11,7 @@ from typing import Any
 from gptjax.config import flatten
 from gptjax.corpus.config import default, plain
 from gptjax.corpus.forms import PAIRS
-from gptjax.corpus.manifest import change_text
+from gptjax.corpus.manifest import change_text, shared_texts
 from gptjax.corpus.report.funnel import left_documents
 from gptjax.corpus.report.samples import Sample
 from gptjax.formatting import counted, size_text
@@ -50,6 +50,7 @@ def _summary(manifest: dict) -> str:
         "repeats it; all other tables count it once.",
         _table(["split", "pairs" if sides == 2 else "documents", "size", "tokens", "bytes per token"], rows),
         f"Labels: {_inline(', '.join(labels))}." if (labels := manifest.get("labels")) else "",
+        *(f"{note[0].upper()}{note[1:]}." for note in shared_texts(manifest)),
     )
 
 

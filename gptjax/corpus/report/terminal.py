@@ -10,7 +10,7 @@ from rich.progress import BarColumn, Progress, ProgressColumn, Task, TextColumn,
 from rich.table import Column, Table
 
 from gptjax.corpus.forms import PAIRS
-from gptjax.corpus.manifest import change_text
+from gptjax.corpus.manifest import change_text, shared_texts
 from gptjax.corpus.report import CARD
 from gptjax.corpus.report.funnel import left_documents
 from gptjax.corpus.sources import KEPT
@@ -68,6 +68,8 @@ def summary(console: Console, folder: Path, manifest: dict) -> None:
         console.print("each split counts a document as often as the weight of its source repeats it", soft_wrap=True)
     if held_out := _held_out(manifest):
         console.print(held_out, soft_wrap=True)
+    for note in shared_texts(manifest):
+        console.print(note, style="yellow", soft_wrap=True)
     made = manifest["tokenizer"]
     console.print(f"tokenizer {made['kind']}, {made['vocab_size']:,} tokens; {manifest['dtype']} shards in {folder}")
     if own := manifest.get("source_tokenizer"):

@@ -23,7 +23,7 @@ from gptjax.data.prepared import MANIFEST, read_manifest
 from gptjax.paths import local_path
 
 if TYPE_CHECKING:
-    from gptjax.corpus.state import Corpus
+    from gptjax.corpus.state import Corpus, DocumentShard
 
 REPEATED = "exact duplicate"  # the same document from the same place, a second time
 
@@ -152,15 +152,20 @@ class FindCopies(CorpusStage):
 
     def finish(self, corpus: Corpus, results: list[dict]) -> None:
         (found,) = results
-        for shard in corpus.shards:
-            shard.verdicts.append(found["files"][f"verdicts-{shard.number:05d}.parquet"])
+        for number, shard in enumerate(_compared(corpus)):
+            shard.verdicts.append(found["files"][f"verdicts-{number:05d}.parquet"])
         file = found["files"]["clusters.parquet"]
         corpus.sections["copies"] = {**found["report"], "file": file, "sketched": _sketched(corpus)}
 
 
 def _sketched(corpus: Corpus) -> list[list[dict]]:
     """[documents, sketches] of each shard: entries of files."""
-    return [[shard.files["sketch"][name] for name in ("documents", "sketches.npz")] for shard in corpus.shards]
+    return [[shard.files["sketch"][name] for name in ("documents", "sketches.npz")] for shard in _compared(corpus)]
+
+
+def _compared(corpus: Corpus) -> list[DocumentShard]:
+    """All shards but those that are held out as others have divided them, of which no document may be missing."""
+    return [shard for shard in corpus.shards if shard.given_split in ("", "train")]
 
 
 def earlier_inputs(folders: Sequence[str], sketch: dict) -> dict[str, list]:

@@ -89,8 +89,8 @@ def _batches(task: Task) -> Iterator[tuple[str, list[tuple[int, int]], list[str]
     """Yields (split, (id, row) of documents, their texts), a few megabytes at a time."""
     held: dict[str, tuple[list, list, int]] = {}
     for some in remaining(task):
-        most = task.inputs["most_held_out"]
-        for number, split, text in split_texts(some.texts, some.split_keys, **task.options["split"], most_bytes=most):
+        cut = {"most_bytes": task.inputs["most_held_out"], "given": task.inputs.get("given", "")}
+        for number, split, text in split_texts(some.texts, some.split_keys, **task.options["split"], **cut):
             keys, texts, characters = held.pop(split, ([], [], 0))
             keys.append((int(some.ids[number]), int(some.rows[number])))
             texts.append(text)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -36,6 +36,7 @@ def split_texts(
     seed: int,
     most_bytes: int | None = None,
     test_below: float = 0,
+    given: str = "",
 ) -> Iterator[tuple[int, str, str]]:
     """(number of the text, split, text) for some documents; no text is empty, or blank unless its document is.
 
@@ -44,7 +45,12 @@ def split_texts(
     `most_bytes`, its beginning is held out and the rest is in no split. By 'source', the draw for its source decides
     (forms.py), and nothing is cut. By 'tail', the end of every document is held out, cut after a line if possible: for
     corpora of one or a few long documents. (A config's 'auto' was replaced by one of these before.)
+
+    given: the split of all these texts, which then are not divided; '': none is given.
     """
+    if given:
+        yield from ((number, given, text) for number, text in enumerate(texts))
+        return
     if by == "tail" and fraction:
         for number, text in enumerate(texts):
             cut = tail_start(text, fraction)
@@ -64,14 +70,24 @@ def split_texts(
         yield number, split, text
 
 
-def split_of(settings: Any, seed: int, form: str) -> tuple[dict[str, Any], tuple[str, ...]]:
+def split_of(
+    settings: Any, seed: int, form: str, given: Collection[str] = ()
+) -> tuple[dict[str, Any], tuple[str, ...]]:
     """The arguments of `split_texts` for a config, and the names of the splits.
+
+    given: splits that sources give, which therefore are not drawn.
 
     Raises:
       ConfigError: the fields contradict each other.
     """
+    for name in sorted(set(given) - {"train"}):  # a share of validation text has a default, and then does not count
+        for field in (f"{name}_documents", "test_fraction")[: 1 + (name == "test")]:
+            if settings[field]:
+                raise ConfigError(
+                    f"split.{field} = {settings[field]:g}: must be 0 where a source gives the split {name}"
+                )
     documents, test = settings.validation_documents, settings.test_documents or settings.test_fraction
-    fraction = 0.0 if documents else settings.validation_fraction
+    fraction = 0.0 if documents or "validation" in given else settings.validation_fraction
     if settings.by == "tail" and (form != TEXT or documents or test):
         raise ConfigError(
             "split.by = 'tail': holds out the share split.validation_fraction of each running text; pairs and labelled "
@@ -88,7 +104,7 @@ def split_of(settings: Any, seed: int, form: str) -> tuple[dict[str, Any], tuple
     split = {"fraction": fraction, "by": by, "seed": seed}
     if settings.test_fraction:
         split["test_below"] = fraction + settings.test_fraction
-    held_out = {"validation": documents or fraction, "test": test}
+    held_out = {"validation": documents or fraction or "validation" in given, "test": test or "test" in given}
     return split, ("train", *(name for name, wanted in held_out.items() if wanted))
 
 

@@ -15,7 +15,7 @@ import numpy as np
 
 from gptjax.config import ConfigError
 from gptjax.corpus.engine import Task
-from gptjax.corpus.forms import LABELLED, MOST_LABELS, SEPARATOR, sides_of
+from gptjax.corpus.forms import LABELLED, MOST_LABELS, SEPARATOR, sides_of, source_keys
 from gptjax.corpus.stages.base import CorpusStage
 from gptjax.corpus.stages.histogram import Histogram, reach
 from gptjax.corpus.stages.splits import CUT, document_draws, limit_of, split_texts
@@ -26,8 +26,9 @@ if TYPE_CHECKING:
 
 
 def survey(task: Task, folder: Path) -> dict:
-    """inputs: documents, verdicts, most_held_out (bytes of a document). options: split (as `split_texts` takes it),
-    characters (whether to count them); optional: lowest (how many draws to report) and form.
+    """inputs: documents, verdicts, most_held_out (bytes of a document); given, if the source gives the split. options:
+    split (as `split_texts` takes it), characters (whether to count them); optional: lowest (how many draws to report),
+    form, and sources: whether to write the hashes of all sources or texts, SPLIT.sources.npy.
 
     Reports documents and bytes that are left, the same by split (a document whose tail is held out is in both, with a
     part of its bytes in each), languages, licenses and lengths of the documents (histogram.py), and dropped: reason →
@@ -42,7 +43,9 @@ def survey(task: Task, folder: Path) -> dict:
     languages, licenses, lengths = Histogram(), Histogram(), Histogram()
     labels: Counter[str] = Counter()
     split, form = task.options["split"], task.options.get("form")
-    most_draws = task.options.get("lowest", 0)
+    given = task.inputs.get("given", "")
+    most_draws = 0 if given else task.options.get("lowest", 0)
+    sources: dict[str, list[np.uint64]] = {}
     lowest = np.zeros(0)
     for some in remaining(task):
         count += len(some.texts)
@@ -52,11 +55,14 @@ def survey(task: Task, folder: Path) -> dict:
         lengths.add(map(reach, sizes), sizes)
         cut = sum(sizes)
         most = task.inputs["most_held_out"]
-        for _, name, text in split_texts(some.texts, some.split_keys, **split, most_bytes=most):
+        hashes = source_keys(some.texts) if task.options.get("sources") else ()
+        for number, name, text in split_texts(some.texts, some.split_keys, **split, most_bytes=most, given=given):
             length = len(text.encode())
             documents[name] += 1
             size[name] += length
             cut -= length
+            if len(hashes):
+                sources.setdefault(name, []).append(hashes[number])
             if name == "train" and task.options["characters"]:
                 characters.update(text.replace(SEPARATOR, "") if form else text)
         if most_draws:
@@ -67,6 +73,8 @@ def survey(task: Task, folder: Path) -> dict:
         for reason, (number, bytes_) in {**some.dropped, **({CUT: (0, cut)} if cut else {})}.items():
             before = dropped.get(reason, [0, 0])
             dropped[reason] = [before[0] + number, before[1] + bytes_]
+    for name, found in sources.items():
+        np.save(folder / f"{name}.sources.npy", np.array(found, np.uint64))
     if task.options["characters"]:
         (folder / "characters.json").write_text(json.dumps(dict(sorted(characters.items()))))
     return {
@@ -77,7 +85,7 @@ def survey(task: Task, folder: Path) -> dict:
         "licenses": licenses.counts,
         "lengths": lengths.counts,
         "dropped": dict(sorted(dropped.items())),
-        **({"lowest": lowest.tolist()} if most_draws else {}),
+        **({"lowest": lowest.tolist()} if task.options.get("lowest") else {}),
         **({"labels": dict(sorted(labels.items()))} if labels else {}),
     }
 
@@ -96,6 +104,7 @@ class Survey(CorpusStage):
             "split": {**corpus.split, "fraction": corpus.split["fraction"] or 0},
             "characters": "char" in names,
             **({"lowest": counted} if counted else {}),
+            **({"sources": True} if corpus.gives_splits else {}),
             **corpus.form_option(),
         }
 
@@ -128,6 +137,8 @@ class Survey(CorpusStage):
                 f"{len(labels):,} different labels: at most {MOST_LABELS:,}; is it the column of the label?"
             )
         corpus.labels = sorted(labels)
+        if corpus.gives_splits:
+            corpus.sections["shared_with_training"] = _shared(corpus)
         for split in _empty_splits(corpus):
             raise ConfigError(
                 f"the {split} split would be empty: {count} document{'s' * (count > 1)} in all; split.by = 'tail' "
@@ -142,6 +153,17 @@ class Survey(CorpusStage):
 def _wanted(corpus: Corpus) -> int:
     """How many documents to hold out, if the config gives their number."""
     return corpus.config.split.validation_documents + corpus.config.split.test_documents
+
+
+def _shared(corpus: Corpus) -> dict[str, int]:
+    """Held-out split → how many of its documents have a source, or a text, that also stands in the training split."""
+    found: dict[str, list[np.ndarray]] = {split: [] for split in corpus.splits}
+    for shard in corpus.shards:
+        for split, some in found.items():
+            if entry := shard.files["survey"].get(f"{split}.sources.npy"):
+                some.append(np.load(corpus.work / entry["name"]))
+    train, *held_out = (np.concatenate([*some, np.zeros(0, np.uint64)]) for some in found.values())
+    return {split: int(np.isin(keys, train).sum()) for split, keys in zip(corpus.splits[1:], held_out)}
 
 
 def _empty_splits(corpus: Corpus) -> list[str]:

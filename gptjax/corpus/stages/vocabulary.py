@@ -44,10 +44,11 @@ def sample(task: Task, folder: Path) -> dict:
     inputs: documents, verdicts, rate (the probability). options: split, seed; for pairs and labelled texts also form
     and sides: whether to learn from the sources (or texts), the targets, or both.
     """
+    given = task.inputs.get("given", "")
     sides = slice(*SIDES[task.options["sides"]]) if "sides" in task.options else None
     with DocumentWriter(folder / "sample.parquet", SAMPLE_SCHEMA) as writer:
         for some in remaining(task):
-            for number, split, text in split_texts(some.texts, some.split_keys, **task.options["split"]):
+            for number, split, text in split_texts(some.texts, some.split_keys, **task.options["split"], given=given):
                 if split != "train":
                     continue
                 texts = [text] if sides is None else sides_of(text)[sides]

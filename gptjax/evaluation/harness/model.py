@@ -18,7 +18,6 @@ from gptjax.evaluation.harness.library import OPTION, lm_eval
 from gptjax.evaluation.loglikelihood import Continued
 from gptjax.evaluation.requests import Generated, Scored
 from gptjax.evaluation.tasks.records import Records
-from gptjax.evaluation.text import windows
 
 DEFAULT_NEW_TOKENS = 256  # the default of lm_eval's own models
 NEW_TOKENS = ("max_gen_toks", "max_new_tokens", "max_tokens", "max_completion_tokens")
@@ -38,7 +37,7 @@ def make_model(answerer: ModelAnswerer, records: Records, progress: Progress = l
             return [(float(each["nats"]), each["greedy"]) for each in found]
 
         def loglikelihood_rolling(self, requests: Sequence[Any]) -> list[float]:
-            found = asked.answers("documents", [each.args for each in requests], asked.read)
+            found = asked.answers("documents in windows", [each.args for each in requests], asked.read)
             return [float(each["nats"]) for each in found]
 
         def generate_until(self, requests: Sequence[Any]) -> list[str]:
@@ -105,14 +104,18 @@ class _Asked:
             yield index, {"text": answer.text, "truncated": answer.truncated}
 
     def read(self, requests: list[tuple]) -> Iterator[tuple[int, dict[str, Any]]]:
-        """Documents after the begin token, in windows with a stride of half a context (`evaluation/text.py`)."""
+        """Documents after the begin token, in the windows of lm_eval's `hf` model, so that scores are comparable.
+
+        These do not overlap: each window except the last starts after a single token of context. `evaluation/text.py`
+        gives every token at least half a context.
+        """
         begin_id = self.answerer.generator.begin_id
-        begin = [] if begin_id is None else [begin_id]
         parts: list[Continued] = []
         owner: list[int] = []
         nats, left = [0.0] * len(requests), [0] * len(requests)
         for index, (text,) in enumerate(requests):
-            some = windows([*begin, *self.answerer.tokenizer.encode(text)], self.answerer.context)
+            ids = [int(token) for token in self.answerer.tokenizer.encode(text)]
+            some = _windows([*([] if begin_id is None else [begin_id]), *ids], self.answerer.context)
             parts += some
             owner += [index] * len(some)
             left[index] = len(some)
@@ -124,3 +127,10 @@ class _Asked:
             left[index] -= 1
             if not left[index]:
                 yield index, {"nats": nats[index]}
+
+
+def _windows(tokens: list[int], context: int) -> list[Continued]:
+    """A document's tokens, of which the first is not scored, in windows that do not overlap."""
+    utils = lm_eval().utils
+    cut = utils.get_rolling_token_windows(tokens[1:], tokens[0] if tokens else None, context, context_len=1)
+    return [Continued([*before, *scored], len(before)) for before, scored in map(utils.make_disjoint_window, cut)]

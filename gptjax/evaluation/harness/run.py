@@ -68,7 +68,7 @@ def run_harness(
                 f"a template of {', '.join(loaded.tasks['tasks'])} does not fit its data: {error}"
             ) from None
     for name, samples in found["samples"].items():
-        _write_samples(folder / FOLDER / ITEMS / f"{_file_name(name)}.jsonl", samples)
+        _write_samples(samples_path(folder, name), samples)
     return {name: _result(name, found, loaded) for name in found["results"]}
 
 
@@ -117,8 +117,9 @@ def _samples_hash(samples: list[dict[str, Any]]) -> str:
     return hashlib.sha256("".join(parts).encode()).hexdigest()
 
 
-def _file_name(task: str) -> str:
-    return re.sub(r"[^\w.:-]", "_", task)
+def samples_path(folder: Path, task: str) -> Path:
+    """The file of what lm_eval says of each item of a task."""
+    return folder / FOLDER / ITEMS / (re.sub(r"[^\w.:-]", "_", task) + ".jsonl")
 
 
 def _write_samples(path: Path, samples: list[dict[str, Any]]) -> None:

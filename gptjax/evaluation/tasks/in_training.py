@@ -12,7 +12,9 @@ from gptjax.errors import ConfigError
 from gptjax.evaluation.answering import ModelAnswerer
 from gptjax.evaluation.loglikelihood import mesh_of
 from gptjax.evaluation.tasks import Subject, find_tasks, run_tasks
+from gptjax.inference.devices import decoding_mesh
 from gptjax.model.families import family_of
+from gptjax.parallel.sharding import params_sharding
 from gptjax.settings import Settings
 from gptjax.tokenizer import Tokenizer
 from gptjax.training.state import TrainState
@@ -61,8 +63,12 @@ def make_task_evaluation(
 
     def ask(state: TrainState) -> dict[str, float]:
         params = jax.device_get(state.best_params)
-        with jax.set_mesh(mesh_of(jax.local_devices())):  # replaces the mesh of training
-            answerer = ModelAnswerer(params, config, tokenizer, begin_id, source_tokenizer=source_tokenizer)
+        together = config.mesh.tensor  # a model that trains in parts is asked in parts
+        mesh = decoding_mesh(f"tensor={together}") if together > 1 else None
+        if mesh is not None:
+            params = jax.device_put(params, params_sharding(mesh, family_of(config.model).declarations))
+        with jax.set_mesh(mesh_of(jax.local_devices(), together)):  # replaces the mesh of training
+            answerer = ModelAnswerer(params, config, tokenizer, begin_id, source_tokenizer=source_tokenizer, mesh=mesh)
             results = run_tasks(tasks, answerer, Subject({}), None)
         return {
             f"{PREFIX}{task}/{metric}": score["value"]

@@ -57,7 +57,8 @@ class Records:
         if self._file is not None:
             self._file.close()
             self._file = None
-            rest = [record for item, record in self.found.items() if item not in set(order)]
+            wanted = set(order)
+            rest = [record for item, record in self.found.items() if item not in wanted]
             self._write([*chosen, *rest])
         return chosen
 

@@ -8,6 +8,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from gptjax.evaluation.requests import Answerer
 from gptjax.evaluation.tasks.contamination import TrainingText
 from gptjax.evaluation.tasks.kinds import KINDS, Item
@@ -127,11 +129,27 @@ def result_of(task: Task, records: Sequence[Mapping[str, Any]], subject: Subject
         "contamination": _contamination(task, records, subject.training_text),
         "hashes": {"card": task.card.hash, "file": task.file_hash, "prompts": task.prompts_hash()},
     }
+    if "macro_f1" in metrics and (labels := _labels(task)):
+        result["confusion"] = {"labels": labels, "counts": _confusion(records, len(labels)).tolist()}
     if len(members) > 1:
         result |= {"average": card.average, "members": of_members}
     if card.hub.dataset:
         result["hub"] = {"dataset": card.hub.dataset, "task_id": card.hub.task_id}
     return result
+
+
+def _labels(task: Task) -> list[str]:
+    """The names of the classes, where all items have the same choices; otherwise none."""
+    choices = {item.continuations for item in task.items}
+    return (list(task.card.settings.labels) or list(*choices)) if len(choices) == 1 else []
+
+
+def _confusion(records: Sequence[Mapping[str, Any]], num_classes: int) -> np.ndarray:
+    """int [C, C]: row c, column d: the number of items of class c for which the model chose d."""
+    confusion_CC = np.zeros((num_classes, num_classes), int)
+    for record in records:
+        confusion_CC[record["right"], record["chosen"]] += 1
+    return confusion_CC
 
 
 def _contamination(task: Task, records: Sequence[Mapping[str, Any]], text: TrainingText) -> dict[str, Any] | None:

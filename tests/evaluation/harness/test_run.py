@@ -145,9 +145,10 @@ def test_scores_equal_those_of_the_projects_tasks(kind, answerer, tmp_path):
     assert 0 < np.mean(values) < 1, "items must differ for a meaningful test"
 
 
-def test_documents_are_read_in_windows_and_scored_per_byte(answerer, tmp_path):
-    """In a document longer than the context, every token is scored once, after at least half a context (text.py)."""
-    (tmp_path / "page.jsonl").write_text("".join(json.dumps({"page": words(count)}) + "\n" for count in (3, 25, 0)))
+def test_documents_are_read_in_the_windows_of_lm_eval_and_scored_per_byte(answerer, tmp_path):
+    """In a document longer than the context, every token is scored once: a whole context of tokens after a single
+    token, and the last tokens after as many as fit."""
+    (tmp_path / "page.jsonl").write_text("".join(json.dumps({"page": words(count)}) + "\n" for count in (3, 45, 0)))
     text = "output_type: loglikelihood_rolling\ndoc_to_text: ''\ndoc_to_target: '{{page}}'\n"
     loaded = harness.load_tasks(str(write_yaml(tmp_path, "page", text + "metric_list: [{metric: bits_per_byte}]\n")))
     found = harness.run_harness(loaded, answerer, {}, tmp_path)["page"]
@@ -156,7 +157,7 @@ def test_documents_are_read_in_windows_and_scored_per_byte(answerer, tmp_path):
     for page in pages:
         tokens, done = [TOKENIZER.eos_id, *TOKENIZER.encode(page)], 1
         while done < len(tokens):
-            end = min(len(tokens), MAX_POSITIONS + 1 if done == 1 else done + MAX_POSITIONS // 2)
+            end = min(len(tokens), done + MAX_POSITIONS)
             start = max(0, end - MAX_POSITIONS - 1)
             logits = np.asarray(logits_of(params, config, tokens[start : end - 1]))[done - start - 1 :]
             logprobs = logits - np.log(np.exp(logits).sum(-1, keepdims=True))

@@ -13,6 +13,12 @@ from gptjax.evaluation.tasks import Subject, find_tasks, run_tasks
 from gptjax.evaluation.tasks.in_training import make_task_evaluation
 from gptjax.training.state import TrainState
 
+SCHEMA = """
+kind = "schema"
+contexts = ["{choices}"]
+continuation = "so it is"
+answer = "{gold}"
+"""
 CONTINUATION = 'kind = "continuation"\nprompt = "{question}"\ncontinuation = "{choices[0]}"\n'
 GENERATION = """
 kind = "generation"
@@ -24,16 +30,17 @@ metrics = ["exact_match", "chrf"]
 
 
 @pytest.mark.parametrize(
-    ("card", "family", "objective"),
+    ("card", "family", "objective", "tensor"),
     [
-        (CHOICES, "decoder", "next_token"),
-        (CONTINUATION, "decoder", "next_token"),
-        (GENERATION, "decoder", "next_token"),
-        (GENERATION, "decoder", "completion"),
-        (GENERATION, "encoder_decoder", "seq2seq"),
+        (CHOICES, "decoder", "next_token", 1),
+        (SCHEMA, "decoder", "next_token", 1),
+        (CONTINUATION, "decoder", "next_token", 2),
+        (GENERATION, "decoder", "next_token", 2),
+        (GENERATION, "decoder", "completion", 1),
+        (GENERATION, "encoder_decoder", "seq2seq", 1),
     ],
 )
-def test_scores_use_the_moving_average(card, family, objective, tmp_path):
+def test_scores_use_the_moving_average(card, family, objective, tensor, tmp_path):
     params, small = make_model(family=family, num_layers=1)
     config = configs.default()
     config.model.update(dict(small.model.items()))
@@ -46,6 +53,7 @@ def test_scores_use_the_moving_average(card, family, objective, tmp_path):
             rows[index]["choices"][0] = written.text
     path = str(write_task(tmp_path, card, rows))
     config.evaluation.update(tasks=path, task_items=3)
+    config.mesh.tensor = tensor
     config = configs.freeze(config)
     ask = make_task_evaluation(config, TOKENIZER, None, TOKENIZER.eos_id)
     nothing = jax.tree.map(jnp.zeros_like, params)
@@ -54,5 +62,7 @@ def test_scores_use_the_moving_average(card, family, objective, tmp_path):
         found = ask(state)
     tasks, _ = find_tasks(path, limit=3)
     scores = run_tasks(tasks, answerer, Subject({}), None)["quiz"]["scores"]
-    assert found == {f"tasks/quiz/{metric}": pytest.approx(score["value"]) for metric, score in scores.items()}
+    assert found == {
+        f"tasks/quiz/{metric}": pytest.approx(score["value"], rel=1e-4) for metric, score in scores.items()
+    }
     assert any(found.values())

@@ -149,3 +149,13 @@ def test_records_of_infinite_values_are_json_and_read_back(tmp_path):
         assert found[metric]["value"] == again[metric]["value"] == math.inf
     records = [json.loads(line, parse_constant=pytest.fail) for line in lines(tmp_path)[1:]]
     assert [record["nats"] == "-Infinity" for record in records] == [True, False, False]
+
+
+def test_classes_have_a_confusion_matrix(tmp_path):
+    card = CHOICES.replace('choices = ["{choices}"]', 'choices = ["no", "yes"]\nlabels = ["ham", "spam"]')
+    card += 'metrics = ["macro_f1", "accuracy"]\n'
+    rows = [{"question": f"what is {k}?", "gold": ["ham", "spam"][k % 2]} for k in range(6)]
+    nats = {(f"what is {k}?\nAnswer:", "yes"): 0.0 if k > 2 else -99.0 for k in range(6)}
+    result = run_tasks(find_tasks(str(write_task(tmp_path, card, rows)))[0], TableAnswerer(nats), Subject({}), None)
+    assert result["quiz"]["confusion"] == {"labels": ["ham", "spam"], "counts": [[2, 1], [1, 2]]}
+    assert result["quiz"]["scores"]["accuracy"]["value"] == pytest.approx(4 / 6)
