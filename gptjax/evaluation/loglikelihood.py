@@ -209,8 +209,7 @@ def _copied(x: jax.Array, mesh: Mesh) -> jax.Array:
 
 
 def rounded(length: int, shortest: int) -> int:
-    """Rounds a length up to 0, to `shortest`, or to a multiple of a quarter of `shortest` times a power of two, of which
-    there are four up to each doubling."""
+    """Rounds a length up to 0, to `shortest`, or to one of four equally spaced lengths up to each of its doublings."""
     if length <= shortest:
         return shortest if length else 0
     step = shortest // 4
