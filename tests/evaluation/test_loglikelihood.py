@@ -187,7 +187,7 @@ def test_any_lengths_need_few_programs(model, sent):
         Continued([*[*range(4)], *draw.integers(4, 99, length)], draw.integers(1, length)) for length in range(2, 600)
     ]
     answers(family_of(config), params, requests * 2)
-    assert len({str([x.shape for x in batch]) for batch in sent}) <= 20
+    assert len({str([x.shape for x in batch]) for batch in sent}) <= 32
     assert [rounded(length, 256) for length in (0, 1, 256, 257, 385, 512, 513)] == [0, 256, 256, 320, 448, 512, 640]
 
 
