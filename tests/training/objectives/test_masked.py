@@ -50,6 +50,7 @@ def train(config, workdir):
     return losses_and_scores(workdir)
 
 
+@pytest.mark.exhaustive  # test_classification.py always compares runs of an encoder
 def test_a_run_is_the_same_on_a_mesh_in_micro_batches_and_after_a_resume(config_of, tmp_path):
     losses, scores = train(config_of(), tmp_path / "one")
     assert losses[-1] < losses[0] - 0.2

@@ -32,6 +32,7 @@ def config_of(**fields):
     return config
 
 
+@pytest.mark.exhaustive  # tests/configs/test_translation.py always trains on pairs, with its config
 def test_a_run_on_pairs_learns_and_generates(tmp_path):
     tokenizer = ByteTokenizer()
     rng = np.random.default_rng(0)
