@@ -81,7 +81,7 @@ def main() -> None:
             tokens = np.zeros(-(-length // 32) * 32 + 1, np.int32)  # few shapes, since each one is compiled
             tokens[: length + 1] = request.tokens
             nats = np.asarray(forward(params, tokens[:-1], tokens[1:]))
-            found.append(float(nats[request.first - 1 : length].sum()))
+            found.append(float(nats[request.first - 1 : length].sum(dtype=np.float64)))
         return found
 
     def of_lm_eval(batch: int) -> Callable[[], list[float]]:
