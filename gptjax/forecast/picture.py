@@ -17,7 +17,7 @@ from matplotlib.ticker import NullFormatter
 from gptjax.files import write_aside
 from gptjax.forecast.memory import PARTS
 from gptjax.forecast.run import Forecast
-from gptjax.forecast.table import headline
+from gptjax.forecast.table import energy_text, headline
 from gptjax.formatting import count_text, duration_text
 from gptjax.scaling.laws import LAWS
 
@@ -100,7 +100,7 @@ def _money(panel: Axes, forecast: Forecast) -> None:
         slow, likely, fast = map(duration_text, forecast.time.total)
         rows += [("whole run", f"{likely} ({fast} to {slow})")]
     if forecast.energy_kwh is not None:
-        rows += [("energy", f"{forecast.energy_kwh.likely:,.3g} kWh")]
+        rows += [("energy", f"{energy_text(forecast.energy_kwh.likely)} kWh")]
     if forecast.cost is not None:
         slow, likely, fast = (f"{amount:,.2f}" for amount in forecast.cost)
         rows += [("price", f"{likely} ({fast} to {slow}) {forecast.currency}")]

@@ -99,7 +99,7 @@ def _time_rows(forecast: Forecast) -> dict[str, str]:
         + ")"
     )
     if forecast.energy_kwh is not None:
-        rows["energy"] = f"{_range(forecast.energy_kwh, '{:,.3g}'.format)} kWh, at the devices' full power"
+        rows["energy"] = f"{_range(forecast.energy_kwh, energy_text)} kWh, at the devices' full power"
     if forecast.cost is not None:
         rows["price"] = f"{_range(forecast.cost, '{:,.2f}'.format)} {forecast.currency}"
     return rows
@@ -147,6 +147,10 @@ def _memory(forecast: Forecast) -> Group:
         lines.append(Text(f"by formula, since {forecast.why_not_compiled}", style="yellow"))
     lines += [Text(note, style="yellow") for note in forecast.notes]
     return Group(*lines)
+
+
+def energy_text(kwh: float) -> str:
+    return f"{kwh:,.0f}" if kwh >= 100 else f"{kwh:.3g}"
 
 
 def _fraction(share: float) -> str:
