@@ -48,7 +48,7 @@ def test_the_text_is_the_same(variant):
 
 
 def test_streams_beams_and_int8_are_the_same():
-    one, two = both(weights="int8")
+    one, two = both(weights="int8", num_layers=1)
     streams = [generator.stream("abc", max_new_tokens=8, chunk=5) for generator in (one, two)]
     assert list(streams[0]) == list(streams[1])
     assert_equal(*(each.search(["abc"], num_beams=2, max_new_tokens=8) for each in (one, two)))

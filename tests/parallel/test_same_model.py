@@ -100,7 +100,7 @@ def test_pipeline(tiny_config, mesh, options):
             dict(context=2, fsdp=2, tensor=2),
             PACKED | WINDOW | DROPOUT | dict(model__num_layers=2, training__loss_chunk=8),
         ),
-        (
+        further(
             dict(context=2, pipeline=2, tensor=2),
             PACKED | WINDOW | dict(model__remat="dots", training__gradient_accumulation_steps=2),
         ),
