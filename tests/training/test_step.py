@@ -111,7 +111,7 @@ def test_micro_batches_of_unequal_weight_equal_the_whole_batch(tiny_config, accu
 @pytest.mark.parametrize(
     "optimizer, mesh",
     [
-        ("adamw", dict(mesh__data=8)),
+        pytest.param("adamw", dict(mesh__data=8), marks=pytest.mark.exhaustive),
         ("adamw", dict(mesh__data=1, mesh__fsdp=8)),
         pytest.param(
             *("adamw", dict(mesh__data=1, mesh__fsdp=4, mesh__tensor=2, training__gradient_accumulation_steps=2)),
