@@ -1,6 +1,7 @@
-"""A `shard_map` inside of another one, a pipeline's: JAX cannot hand intermediate results out of it.
+"""One `shard_map` inside another, that of a pipeline.
 
-So its values and its gradients are a `shard_map` each, and what the first leaves for the second is among its results.
+JAX cannot pass intermediate results of the inner `shard_map` on to its backward pass. Values and gradients are
+therefore computed by separate functions, each with its own `shard_map`, and the first returns what the second needs.
 """
 
 from __future__ import annotations
@@ -12,10 +13,10 @@ import jax
 
 
 def as_one(function: Callable) -> Callable:
-    """`function` as one operation, which JAX does not take apart and which has no gradient.
+    """Makes `function` a single operation, which JAX does not split and which has no gradient.
 
-    JAX would take it apart to compute before a loop what does not change in it (`jax.checkpoint` prevents that), and
-    to keep what the policy of a `jax.checkpoint` around it names (the rule for gradients, never called, prevents that).
+    Without `jax.checkpoint`, JAX would compute parts that do not change in a loop before the loop. Without the rule for
+    gradients, which is never called, the policy of a surrounding `jax.checkpoint` could save values from inside.
     """
     whole = jax.custom_jvp(function)
     whole.defjvp(_no_gradient)
