@@ -97,14 +97,14 @@ def test_the_cache_grows_without_changing_the_text(monkeypatch):
     params, config = make_model(max_positions=128, num_layers=1)
     tokenizer = ByteTokenizer()
     tokenizer.eos_id = None
-    whole = Generator(params, config, tokenizer).generate(["ab"], max_new_tokens=100, seeds=3)
-    monkeypatch.setattr(shapes, "FIRST_ROOM", 32)
-    assert shapes.rooms(100) == [32, 64, 100]
+    whole = Generator(params, config, tokenizer).generate(["ab"], max_new_tokens=40, seeds=3)
+    monkeypatch.setattr(shapes, "FIRST_ROOM", 16)
+    assert shapes.rooms(40) == [16, 32, 40]
     generator = Generator(params, config, tokenizer)
-    grown = generator.generate(["ab"], max_new_tokens=100, seeds=3)
-    assert len(whole[0].tokens) == 100
+    grown = generator.generate(["ab"], max_new_tokens=40, seeds=3)
+    assert len(whole[0].tokens) == 40
     assert grown[0].tokens == whole[0].tokens
-    in_pieces = generator.stream("ab", max_new_tokens=100, seed=3, chunk=7)
+    in_pieces = generator.stream("ab", max_new_tokens=40, seed=3, chunk=7)
     assert "".join(in_pieces) == whole[0].text
 
 

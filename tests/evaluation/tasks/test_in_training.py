@@ -35,7 +35,7 @@ metrics = ["exact_match", "chrf"]
         (CHOICES, "decoder", "next_token", 1),
         (SCHEMA, "decoder", "next_token", 1),
         (CONTINUATION, "decoder", "next_token", 2),
-        (GENERATION, "decoder", "next_token", 2),
+        pytest.param(GENERATION, "decoder", "next_token", 2, marks=pytest.mark.exhaustive),
         (GENERATION, "decoder", "completion", 1),
         (GENERATION, "encoder_decoder", "seq2seq", 1),
     ],
