@@ -1,4 +1,4 @@
-"""What a search may choose from: sizes of config files, numbers of devices, and the text at hand."""
+"""The candidates of a search: sizes from config files, and numbers of devices; and the amount of text at hand."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from gptjax.user_code import load_config
 DIAL = "configs/depth.py"
 DEPTHS = (*range(1, 17), *range(18, 33, 2), *range(36, 65, 4))
 COUNTS = tuple(2**power for power in range(11))
-BYTES_PER_TOKEN = 4.4  # of English text in a vocabulary of some 32,768 tokens, where no tokenizer has seen the text
+BYTES_PER_TOKEN = 4.4  # of English text with a vocabulary of about 32,768 tokens, for text that is not tokenized yet
 _BYTES = re.compile(r"\s*(\d+(?:\.\d+)?)\s*([kKMGT])?B\s*")
 _UNITS = {"": 1.0, "K": 1e3, "M": 1e6, "G": 1e9, "T": 1e12}
 
@@ -27,9 +27,9 @@ _UNITS = {"": 1.0, "K": 1e3, "M": 1e6, "G": 1e9, "T": 1e12}
 def sizes(
     names: Sequence[str], place: Place, facts: Callable[[ConfigDict], DataFacts], fields: dict | None = None
 ) -> list[Candidate]:
-    """A candidate of each config that is named, or of the dial's depths if none is.
+    """A candidate for each config that is named; if none is, for each depth of configs/depth.py.
 
-    facts: what is known of a config's data. fields: set in each config.
+    facts: returns the facts about a config's data. fields: fields to set in each config.
 
     Raises:
       ConfigError: a config cannot be loaded.
@@ -44,15 +44,15 @@ def sizes(
 
 
 def counts(config: ConfigDict, data: DataFacts, place: Callable[[int], Place]) -> list[Candidate]:
-    """One model on each number of devices that is a power of two."""
+    """One model on 1, 2, 4, … devices."""
     return [Candidate(f"{count} devices" if count > 1 else "1 device", config, data, place(count)) for count in COUNTS]
 
 
 def text_tokens(text: str) -> float:
-    """'2GB' of text, a file or folder of texts → the tokens that it has, roughly. (Prepared folders know exactly.)
+    """The approximate number of tokens in '2GB' of text, or in a file or folder of texts that are not prepared.
 
     Raises:
-      ConfigError: it is neither a size nor something that exists, or it is empty.
+      ConfigError: it is neither a size nor an existing path, or it is empty.
     """
     if found := _BYTES.fullmatch(text):
         size = float(found[1]) * _UNITS[(found[2] or "").upper()]

@@ -1,4 +1,4 @@
-"""A search's result: a table of what was tried with the reasons, and a config file that gptjax train takes as it is."""
+"""The result of a search: a table of the candidates with reasons, and a config file that gptjax train accepts."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ SHOWN = 12  # rows of a table
 
 
 def choices_table(choices: Sequence[Choice], price: Price | None) -> RenderableType:
-    """The candidates, the best first, and the ways to train the best."""
+    """The candidates, the best first, and the layouts of the best."""
     table = Table(box=None, padding=(0, 1, 0, 0), header_style="dim")
     for name in ("", "parameters", "tokens", "loss", "time", *([price.currency] if price else []), "why not"):
         table.add_column(name, justify="left" if name in ("", "why not") else "right", overflow="fold")
@@ -38,12 +38,12 @@ def choices_table(choices: Sequence[Choice], price: Price | None) -> RenderableT
         table.add_row(*cells, choice.reason or "the best", style="bold" if best else "")
     parts: list[RenderableType] = [Text("sizes", style="bold cyan"), table]
     if len(choices) > SHOWN:
-        parts.append(Text(f"and {len(choices) - SHOWN} that are worse", style="dim"))
+        parts.append(Text(f"and {len(choices) - SHOWN} worse ones", style="dim"))
     if (passes := choices[0].passes) > 1:
         parts.append(Text(f"with {passes:.2g} passes over the text at hand, repeated tokens discounted", style="dim"))
-    parts.append(Text(f"losses by {LAW.source}: they rank sizes, on text and tokens like the paper's", style="dim"))
+    parts.append(Text(f"losses by {LAW.source}, for text like the paper's; they only rank sizes", style="dim"))
     if extrapolated(choices[0].parameters, choices[0].tokens or 0.0):
-        parts.append(Text("the best is outside of the sizes and tokens that the law was fitted to", style="yellow"))
+        parts.append(Text("the best is outside the sizes and tokens to which the law was fitted", style="yellow"))
     return Group(*parts, "", _layouts(choices[0]))
 
 

@@ -2,8 +2,8 @@
 
 Parameters and optimizer state are exact. The rest follows from shapes, with constants fitted to compiled steps of 124M,
 1B and 8B parameters (experiments/memory): the arrays of a layer that are saved for the backward pass under each
-`model.remat`, what else is in memory at the peak, and the bytes that element-wise kernels move. Compared with those
-steps, memory is off by up to a fifth if layers run in a loop and nothing is recomputed, and by a tenth otherwise.
+`model.remat`, what else is in memory at the peak, and the bytes that element-wise kernels move. The estimated memory of
+42 of the 43 steps there is within 5 % of the compiler's (experiments/plan).
 
 Tokens are those that one device computes at once, and widths those of its part of the tensor axis.
 """

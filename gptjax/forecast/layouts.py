@@ -1,8 +1,8 @@
-"""How one model can be trained on given devices: the mesh, the micro-batch and what is computed again.
+"""How one model can be trained on given devices: the mesh, the micro-batch and the rematerialization.
 
   ranked = layouts_of(config, data, place)
 
-All ways that are tried are compared by formula, the fastest first; each of the others says why it is not.
+All layouts are compared by formula and ranked by speed; each but the fastest has the reason why it is not the best.
 """
 
 from __future__ import annotations
@@ -29,18 +29,18 @@ from gptjax.settings import Settings
 
 REMATS = ("none", "dots", "full")
 MOST_TENSOR = 8
-ALIKE = 0.01  # times that differ by less are not told apart
+ALIKE = 0.01  # times that differ by a smaller fraction count as equal
 WITH_FLOAT8 = (8, 9)  # compute capability of the first GPUs that multiply 8-bit floats
 
 
 @dataclasses.dataclass(frozen=True)
 class Layout:
-    """One way to train.
+    """One way to train a model.
 
     Attributes:
-      fields: what it sets in the config.
-      plan, needs, time: of it; None if the config refuses it.
-      fits: whether its memory fits into what JAX takes of a device.
+      fields: the config's fields that it sets.
+      plan, needs, time: its plan, needs and step time; None if the config cannot be trained on this mesh.
+      fits: whether its memory fits into what JAX allocates of a device.
       reason: why it is not the best; '' for the best.
     """
 
@@ -60,10 +60,10 @@ class Layout:
 
 
 def layouts_of(config: ConfigDict, data: DataFacts, place: Place) -> list[Layout]:
-    """All ways that are tried, the best one first. It can train if its tokens_per_second are above 0."""
+    """All layouts that are tried, the best one first. A layout can train if its tokens_per_second are above 0."""
     peak = peak_of_device(place, "float32" if place.hardware.platform == "cpu" else "bfloat16")
     if peak is None:
-        raise ConfigError(f"--hardware={place.hardware.name}: its peak is in no table, so no times can be compared")
+        raise ConfigError(f"--hardware={place.hardware.name}: the table of peaks lacks it, so times cannot be compared")
     ranked = sorted(_tried(config, data, place, peak), key=_rank)
     best = ranked[0]
     others = [_with_reason(layout, best, place) for layout in ranked[1:]]
@@ -79,7 +79,7 @@ def with_fields(config: ConfigDict, fields: Mapping[str, Any]) -> ConfigDict:
 
 
 def _rank(layout: Layout) -> tuple[float, int]:
-    """The fastest first; of those that differ by less than about ALIKE, that with the least memory."""
+    """Sorts by speed; among layouts of about equal speed (ALIKE), by memory."""
     rate = layout.tokens_per_second
     return (-round(math.log(rate) / ALIKE) if rate else math.inf, _bytes(layout))
 
@@ -102,7 +102,7 @@ def _tried(config: ConfigDict, data: DataFacts, place: Place, peak: float) -> It
 
 
 def _meshes(place: Place) -> Iterator[dict[str, int | bool]]:
-    """Meshes of all devices: rows and parameters over them, alone and together, and matrices inside of a node."""
+    """Meshes of all devices: data, fsdp, ZeRO-1, hybrid sharding, and tensor parallelism within a node."""
     count, per_node = place.count, min(place.hardware.per_node, 8)
     yield {"data": count, "fsdp": 1, "tensor": 1}
     if count == 1:
@@ -118,7 +118,7 @@ def _meshes(place: Place) -> Iterator[dict[str, int | bool]]:
 
 
 def _largest_micro_batch(made: Plan, fields: Mapping[str, Any], remat: str, place: Place, peak: float) -> Layout:
-    """The layout with the fewest micro-batches that fits; if none does, that with the most."""
+    """The layout with the fewest micro-batches that fits; if none fits, the one with the most."""
     groups = made.config.training.batch_size // made.rows_at_once
     rows = made.rows_at_once // groups
     steps = 1
@@ -142,7 +142,7 @@ def _replaced(made: Plan, remat: str, steps: int) -> Plan:
 
 
 def _in_eight_bits(best: Layout, place: Place, peak: float) -> Iterator[Layout]:
-    """The best layout with 8-bit products, where the device has them: never chosen, since it changes the loss."""
+    """The best layout with 8-bit products, if the device supports them. Never chosen: it changes the loss."""
     target = place.hardware.target
     if best.plan is None or not best.fits or target is None or target.capability < WITH_FLOAT8:
         return
@@ -152,7 +152,7 @@ def _in_eight_bits(best: Layout, place: Place, peak: float) -> Iterator[Layout]:
     time = step_time(needs, place.hardware, peak)
     layout = Layout({**best.fields, "model.matmul": "fp8"}, changed, needs, time, True)
     faster = layout.tokens_per_second / best.tokens_per_second - 1
-    yield dataclasses.replace(layout, reason=f"{faster:.0%} faster, but changes the loss, by how much no law says")
+    yield dataclasses.replace(layout, reason=f"{faster:.0%} faster, but changes the loss by an unknown amount")
 
 
 def _bytes(layout: Layout) -> int:

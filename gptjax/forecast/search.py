@@ -1,8 +1,8 @@
-"""From a budget to what to train: sizes, tokens and layouts, ranked, each with the reason why it is not the best.
+"""Finds what a budget can train: sizes, tokens and layouts, ranked, each with the reason why it is not the best.
 
   ranked = choose(Goal("hours", 24), candidates, place, price)
 
-Losses are those of a published law, so they rank sizes and do not forecast a run on other text.
+Losses are those of a published law, so they rank sizes but do not predict the loss on other text.
 """
 
 from __future__ import annotations
@@ -26,23 +26,23 @@ from gptjax.planning import resolve
 from gptjax.scaling.laws import DEFAULT, LAWS
 
 LAW = LAWS[DEFAULT]
-EPOCHS = 4  # up to so many passes over text it is worth nearly as much as new text (arXiv:2305.16264)
-AROUND = 5.0  # sizes up to so many times smaller and larger than the law's are tried
-LEAST_TOKENS, LEAST_STEPS = 1.0, 100  # per parameter and in all, below which training is no use
+EPOCHS = 4  # up to this many passes over a text are nearly as useful as new text (arXiv:2305.16264)
+AROUND = 5.0  # sizes up to this factor below and above the law's optimum are tried
+LEAST_TOKENS, LEAST_STEPS = 1.0, 100  # tokens per parameter, and steps, below which training is useless
 MOST_TOKENS = 1e16
-BESIDE = 0.01  # share of a budget that evaluations and saves take
+BESIDE = 0.01  # fraction of a budget for evaluations and saves
 
 
 @dataclasses.dataclass(frozen=True)
 class Goal:
-    """What is wanted.
+    """What the search looks for.
 
     Attributes:
-      kind: 'seconds': the lowest loss in so much time; 'loss': the least time to this loss; 'text': the size that suits
-        the text; 'fit': the largest size, or the fewest devices, that fit.
+      kind: 'seconds': the lowest loss within a time; 'loss': the shortest time to a loss; 'text': the size that suits
+        the text; 'fit': the largest size that fits, or the fewest devices.
       amount: seconds or nats per token; 0 for the others.
-      flag: how the user gave it, for messages: '--hours=24'.
-      unique: tokens of text at hand; infinite if there are always new ones.
+      flag: the user's flag, for messages: '--hours=24'.
+      unique: tokens of the text at hand; infinite if the text never repeats.
     """
 
     kind: str
@@ -53,7 +53,7 @@ class Goal:
 
 @dataclasses.dataclass(frozen=True)
 class Candidate:
-    """A config that can be trained, by the name under which it is loaded."""
+    """A config that can be trained, and the name by which it was loaded."""
 
     name: str
     config: ConfigDict
@@ -68,12 +68,13 @@ class Candidate:
 
 @dataclasses.dataclass(frozen=True)
 class Choice:
-    """A candidate, what it reaches and why it is not the best ('' for the best).
+    """A candidate with its results.
 
     Attributes:
-      tokens, seconds, loss, cost: None if it cannot be trained.
-      passes: over the text at hand; 0 if there is always new text.
-      layouts: all that were tried, the best first.
+      tokens, seconds, loss, cost: None if it cannot be trained, or cannot reach the goal.
+      passes: passes over the text at hand; 0 if the text never repeats.
+      layouts: all layouts that were tried, the best first.
+      reason: why it is not the best; '' for the best.
     """
 
     name: str
@@ -98,7 +99,7 @@ class Choice:
 
 
 def choose(goal: Goal, candidates: Iterable[Candidate], price: Price | None) -> list[Choice]:
-    """All candidates that the goal makes worth trying, the best first.
+    """The candidates that are worth trying for this goal, the best first.
 
     Raises:
       ConfigError: the budget buys nothing, or nothing fits.
@@ -124,7 +125,7 @@ def choose(goal: Goal, candidates: Iterable[Candidate], price: Price | None) -> 
 
 
 def _worth_trying(goal: Goal, candidates: list[Candidate]) -> list[Candidate]:
-    """Those near the size that the law asks for."""
+    """The candidates near the size that the law recommends."""
     if len(candidates) < 3:
         return candidates
     wanted = _wanted_size(goal, candidates[0].place)
@@ -136,7 +137,7 @@ def _worth_trying(goal: Goal, candidates: list[Candidate]) -> list[Candidate]:
 
 
 def _around_the_limit(goal: Goal, candidates: list[Candidate], price: Price | None) -> list[Choice]:
-    """Those that halve what is left of the candidates, the easiest first, until the last one that fits is found."""
+    """A binary search for the largest candidate that fits, or that with the fewest devices: all that it tried."""
     easiest = sorted(candidates, key=lambda each: (-each.place.count, each.parameters))
     found: dict[int, Choice] = {}
     low, high = -1, len(easiest)
@@ -177,7 +178,7 @@ def _choice(goal: Goal, candidate: Candidate, price: Price | None) -> Choice:
 
 
 def _tokens(goal: Goal, parameters: int, rate: float, planned: float) -> float | None:
-    """The tokens that the goal lets a size train on; None: the size cannot reach it."""
+    """The tokens on which a size trains for this goal; None: it cannot reach the goal."""
     if goal.kind == "seconds":
         return goal.amount * (1 - BESIDE) * rate
     if goal.kind == "text":
@@ -214,19 +215,21 @@ def _by_loss(choice: Choice, best: Choice) -> str:
 def _by_text(choice: Choice, best: Choice) -> str:
     longer, more = (choice.seconds or 0) / (best.seconds or 1), (choice.loss or 0) - (best.loss or 0)
     if choice.parameters > best.parameters:
-        return f"larger than the text feeds: {longer:.2f} times the time, loss {more:+.3f}"
-    return f"smaller than the text feeds: loss {more:+.3f}"
+        return f"too large for the text: {longer:.2f} times the time, loss {more:+.3f}"
+    return f"too small for the text: loss {more:+.3f}"
 
 
 def _by_fit(choice: Choice, best: Choice) -> str:
     if choice.place.count != best.place.count:
-        return f"fits too, but {counted(best.place.count, 'device')} are enough"
-    return f"fits too, but has {choice.parameters / best.parameters:.0%} of the parameters"
+        return f"also fits, but {counted(best.place.count, 'device')} suffice"
+    return f"also fits, but has {choice.parameters / best.parameters:.0%} of the parameters"
 
 
 def _unable(choice: Choice, goal: Goal) -> str:
     if choice.can_train:
-        return f"cannot reach it: its loss stays above {law_loss(LAW, choice.parameters, MOST_TOKENS, goal.unique):.3f}"
+        return (
+            f"cannot reach this: the loss stays above {law_loss(LAW, choice.parameters, MOST_TOKENS, goal.unique):.3f}"
+        )
     needs = [layout for layout in choice.layouts if layout.needs is not None]
     if not needs:
         return choice.layouts[0].reason
@@ -251,7 +254,7 @@ _REASONS: Mapping[str, Callable[[Choice, Choice], str]] = {
 def _nothing(goal: Goal, choices: list[Choice]) -> str:
     smallest = min(choices, key=lambda choice: choice.parameters)
     where = f"{smallest.place.count} × {smallest.place.hardware.name}"
-    return f"{goal.flag}: no size can do it on {where}; {smallest.name}: {_unable(smallest, goal)}"
+    return f"{goal.flag}: no size reaches this on {where}; {smallest.name}: {_unable(smallest, goal)}"
 
 
 def _least_tokens(choice: Choice) -> float:
@@ -260,7 +263,7 @@ def _least_tokens(choice: Choice) -> float:
 
 
 def _refuse_least(goal: Goal, able: list[Choice]) -> None:
-    """Raises ConfigError with the least time that trains the size that is trained soonest."""
+    """Raises ConfigError, which names the shortest useful run."""
     seconds, least = min(
         ((_least_tokens(choice) / choice.layout.tokens_per_second, choice) for choice in able), key=lambda each: each[0]
     )

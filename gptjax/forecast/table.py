@@ -81,7 +81,7 @@ def _run_rows(forecast: Forecast) -> dict[str, str]:
 def _time_rows(forecast: Forecast) -> dict[str, str]:
     step, speed, time = forecast.step, forecast.speed, forecast.time
     if step is None or speed is None or time is None:
-        return {"step": "not known: the peak of this device in this dtype is in no table"}
+        return {"step": "unknown: the table of peaks lacks this device in this dtype"}
     likely = {"products": step.products.likely, "memory traffic": step.other.likely, "sending": step.sending.likely}
     shares = ", ".join(f"{name} {_seconds(seconds)}" for name, seconds in likely.items() if seconds)
     rows = {
@@ -111,10 +111,10 @@ def _loss_rows(forecast: Forecast) -> dict[str, str]:
         return {"predicted": f"none: {loss.why_not}"}
     ratio = tokens.run / tokens.optimal
     where = "about as many as" if 0.8 < ratio < 1.25 else f"{ratio:.2g} times"
-    outside = ", outside of the sizes and tokens that it was fitted to" if loss.extrapolated else ""
+    outside = ", outside the sizes and tokens to which it was fitted" if loss.extrapolated else ""
     rows = {
         "predicted": f"{loss.loss:.3f} nats per token (published laws: {loss.lowest:.3f} to {loss.highest:.3f}), "
-        "on text and tokens like theirs",
+        "for text and tokens like theirs",
         "by": loss.source + (", repeated tokens discounted" if loss.repeated else "") + outside,
         "optimal tokens": f"{count_text(tokens.optimal)} for this size; this run has {where} that",
     }

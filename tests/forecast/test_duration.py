@@ -29,6 +29,9 @@ def test_a_kernel_takes_the_longer_time_of_its_products_and_its_bytes():
     eight = step_time(needs(Kernel("product", 1e15, True, 1e9, 2)), H100, PEAK)
     assert eight.step.likely == pytest.approx(large.step.likely / 1.5, rel=1e-3)
     assert large.step.fast < large.step.likely < large.step.slow
+    moved = 1e12 / PEAK / shares.products.likely * H100.bandwidth * shares.memory.likely
+    balanced = step_time(needs(Kernel("product", 1e12, False, moved, 1)), H100, PEAK)
+    assert balanced.step.likely == pytest.approx(1e12 / PEAK / shares.products.likely, rel=0.01)  # not the sum
 
 
 def test_none_half_or_all_of_the_communication_is_hidden():
@@ -38,6 +41,8 @@ def test_none_half_or_all_of_the_communication_is_hidden():
     for case, share in zip(Cases._fields, (1.0, 0.5, 0.0)):
         seconds = getattr(time.products, case) + share * getattr(time.sending, case)
         assert getattr(time.step, case) == pytest.approx(seconds)
+    little = step_time(needs(Kernel("product", 1e12, False, 1e6, 1), sent=sent), H100, PEAK)
+    assert little.step.fast == pytest.approx(little.sending.fast)  # no more is hidden than there is to compute
 
 
 def test_a_group_of_several_nodes_waits_for_the_network():

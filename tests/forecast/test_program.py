@@ -80,6 +80,31 @@ def test_kernels_in_loops_count_per_iteration_and_slices_by_their_own_bytes():
     assert filled.times == 8
 
 
+def test_a_slice_reads_and_writes_its_own_bytes():
+    sliced = "%part = f32[16]{0} dynamic-slice(%x, %start), dynamic_slice_sizes={16}\n  %copied"
+    kernels = kernels_of(parse_program(LOOP.replace("%copied", sliced, 1)))
+    assert 2 * 16 * 4 in {each.bytes for each in kernels}
+
+
+@pytest.mark.parametrize(("target", "products"), [("Softmax", 2), ("SoftmaxBackward", 5)])
+@pytest.mark.parametrize("mask", ["CAUSAL", "NO_MASK"])
+def test_fused_attention_counts_its_products_half_of_them_if_causal(target, products, mask):
+    """Forward: queries by keys, and weights by values. Backward: the weights again, and four gradients."""
+    rows, heads, length, width = 2, 4, 64, 32
+    shape, scores = f"bf16[{rows},{heads},{length},{width}]{{3,2,1,0}}", (rows, heads, length, length)
+    size = ",".join(f'"{number}"' for number in scores)
+    call = (
+        f'%fused = {shape} custom-call(%q, %q, %q), custom_call_target="__cudnn$fmha{target}", backend_config='
+        f'{{"mask_type":"{mask}","intermediate_tensor_shape":{{"element_type":"BF16","dimensions":[{size}]}}}}'
+    )
+    program = (
+        f"HloModule one, is_scheduled=true\n\nENTRY %main (q: bf16[2]) -> bf16[2] {{\n  %q = {shape} parameter(0)\n"
+    )
+    (kernel,) = kernels_of(parse_program(f"{program}  ROOT {call}\n}}\n"))
+    every = products * 2 * rows * heads * length * length * width
+    assert kernel.kind == "attention" and kernel.flops == (every / 2 if mask == "CAUSAL" else every)
+
+
 def test_a_loop_of_unknown_length_is_refused():
     with pytest.raises(ValueError, match="how often"):
         kernels_of(parse_program(LOOP.replace("known_trip_count", "unknown")))

@@ -9,7 +9,7 @@ from gptjax.data.facts import DataFacts
 from gptjax.forecast.devices import described_place
 from gptjax.forecast.formula import formula_needs
 from gptjax.forecast.price import Price
-from gptjax.forecast.run import FRACTION, fit_of, forecast_run
+from gptjax.forecast.run import COPY_RATE, FRACTION, fit_of, forecast_run
 from gptjax.planning import plan
 from gptjax.scaling.laws import LAWS
 
@@ -54,6 +54,11 @@ def test_price_and_energy_are_of_all_devices_for_the_whole_run():
     hours = forecast.time.total.likely / 3600
     assert forecast.cost.likely == pytest.approx(8 * 2.0 * hours)
     assert forecast.energy_kwh.likely == pytest.approx(8 * 0.7 * hours)
+    copied = forecast.checkpoint.saves * forecast.checkpoint.bytes / 8 / COPY_RATE["gpu"]  # by eight GPUs at once
+    assert forecast.time.checkpoints.likely == pytest.approx(copied) and copied > 0
+    assert forecast.time.total.likely == pytest.approx(
+        forecast.time.training.likely + forecast.time.evaluation.likely + copied
+    )
     assert forecast_of(place=described_place("v5p", 8))[1].energy_kwh is None  # no figure is published
 
 

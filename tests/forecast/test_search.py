@@ -46,7 +46,7 @@ def test_the_lowest_loss_in_a_time_is_of_the_size_between_the_extremes(family):
     assert best.loss == min(choice.loss for choice in choices) and not best.reason
     assert all(choice.reason.startswith("loss +") for choice in choices[1:])
     for choice in choices:
-        assert choice.seconds <= seconds and choice.seconds > 0.95 * seconds
+        assert 0.95 * seconds < choice.seconds < 0.995 * seconds  # the rest is for evaluations and saves
         assert choice.tokens == pytest.approx(choice.layout.tokens_per_second * choice.seconds)
         assert choice.loss == pytest.approx(LAW.loss(float(choice.parameters), float(choice.tokens)))
         assert choice.cost == pytest.approx(2.0 * choice.seconds / 3600)

@@ -90,6 +90,15 @@ def test_a_shape_is_compiled_once_and_again_if_the_cache_is_damaged(made, compil
     assert len(calls) == 6
 
 
+def test_the_cache_distinguishes_meshes_and_versions_of_the_code(made, monkeypatch):
+    all_devices = dataclasses.replace(made.config, mesh=dataclasses.replace(made.config.mesh, data=-1))
+    one, two = (plan(all_devices, DataFacts(VOCABULARY), jax.devices()[:count]) for count in (1, 2))
+    before = step._identity(one, _processor(1))
+    assert step._identity(two, _processor(1)) != before
+    monkeypatch.setattr(step, "_own_files", lambda: "another model")
+    assert step._identity(one, _processor(1)) != before
+
+
 def test_the_time_of_a_run_is_that_of_steps_evaluations_and_saves(made, needs, monkeypatch):
     monkeypatch.setattr("gptjax.forecast.run.measured_peak", lambda: (1e11, 0.0))
     place = Place(_processor(1), 1, jax.devices()[:1])

@@ -73,6 +73,20 @@ def test_the_first_note_ends_whoever_waits(one_and_other):
             wait()
 
 
+def test_a_save_that_cannot_start_ends_whoever_waits(one_and_other, monkeypatch):
+    one, other = one_and_other
+    monkeypatch.setattr(saved_together, "_client", lambda: one)
+
+    def start():
+        other.begin(int(one._folder.rpartition("/")[2]))  # the other process is in the same save
+        raise OSError("No space left on device")
+
+    with pytest.raises(OSError, match="No space"):
+        saved_together.start_together(start, str)
+    with pytest.raises(SaveFailedElsewhere, match="No space"):
+        other.wait_at_barrier("written", timeout_secs=10)
+
+
 def test_a_service_that_is_gone_is_no_reason_to_wait(one_and_other, service):
     service.late = "UNAVAILABLE: connection refused"
     with pytest.raises(jax.errors.JaxRuntimeError, match="UNAVAILABLE"):
