@@ -244,6 +244,16 @@ def test_a_given_split_is_not_drawn_and_the_others_are(tmp_path):
     assert found["train"] | found["validation"] == set(GIVEN["train"])
 
 
+def test_the_default_fraction_is_not_drawn_beside_a_given_validation_split(tmp_path):
+    made = given_splits(tmp_path, "pairs")
+    (tmp_path / "many.tsv").write_text("".join(f"word {number}\tWORD {number}\n" for number in range(60)))
+    made.sources = (source(name="many", kind="pairs", path=str(tmp_path / "many.tsv")), made.sources[1])
+    assert made.split.validation_fraction == 0.2
+    prepare(made, tmp_path / "out")
+    assert len(pairs_of(tmp_path / "out", "train")) == 60
+    assert sorted(pairs_of(tmp_path / "out", "validation")) == sorted(GIVEN["validation"])
+
+
 @pytest.mark.parametrize(
     ("fields", "told"),
     [
