@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
@@ -157,7 +159,7 @@ def _fraction(share: float) -> str:
     return f"{min(share + 0.02, 0.94):.2f}"
 
 
-def _range(cases: Cases, text) -> str:
+def _range(cases: Cases, text: Callable[[float], str]) -> str:
     """'12.1 s (10.9 s to 14.2 s)'."""
     low, high = sorted((cases.slow, cases.fast))
     return f"{text(cases.likely)} ({text(low)} to {text(high)})"
