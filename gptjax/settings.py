@@ -235,7 +235,7 @@ class TrainingSettings(Section):
     label_smoothing: BelowOne = 0.0  # share of each target's probability that is spread over all tokens, in training
     z_loss: NotNegative = 0.0  # weight of the squared log of the softmax denominator; 0: off
     load_balance_loss: NotNegative = 0.01  # with experts: weight of the loss that balances them (training/routing.py)
-    # whether load_balance_loss balances the choices of each row, or those of all rows together
+    # whether load_balance_loss balances the choices of each row, or those of all rows together (one micro-batch only)
     load_balance_over: Literal["sequence", "batch"] = "sequence"
     router_z_loss: NotNegative = 0.001  # with experts: weight of the squared log of the router's softmax denominator
     router_bias_rate: NotNegative = 0.001  # model.router_bias: the change of the bias in a step

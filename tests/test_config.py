@@ -109,6 +109,10 @@ def test_the_default_is_valid():
         (dict(schedule__final_fraction=1.5), r"must be in \[0, 1\]"),
         (dict(schedule__warmup="a while"), r"schedule\.warmup = 'a while'"),
         (dict(training__batch_size=9, training__gradient_accumulation_steps=2), r"batch_size = 9: must be divisible"),
+        (
+            dict(model__num_experts=4, training__load_balance_over="batch", training__gradient_accumulation_steps=2),
+            r"load_balance_over = 'batch': must be 'sequence' if training.gradient_accumulation_steps = 2",
+        ),
         (dict(training__duration="0 steps"), r"training\.duration = '0 steps': must be at least one step"),
         (dict(evaluation__every="0 steps"), r"evaluation\.every"),
         (dict(training__duration="1e400 steps"), r"training\.duration = '1e400 steps': the number is too large"),
