@@ -223,7 +223,7 @@ def _validate_training(config: ConfigDict | Settings) -> None:
     if config.model.num_experts and training.load_balance_over == "batch" and training.gradient_accumulation_steps > 1:
         raise ConfigError(
             "training.load_balance_over = 'batch': must be 'sequence' if training.gradient_accumulation_steps = "
-            f"{training.gradient_accumulation_steps}, since the balance of a whole batch is not a sum over micro-batches"
+            f"{training.gradient_accumulation_steps}, since the balance of a batch is not a sum over micro-batches"
         )
     units = Units(training.batch_size * config.data.sequence_length, steps_per_epoch=1.0, total_steps=100)
     for field, allowed in allowed_values().items():
