@@ -13,7 +13,8 @@ pytestmark = [pytest.mark.exhaustive, pytest.mark.xdist_group("meshes")]  # one 
 
 STEPS = 20
 MODEL = [
-    "--config.model.num_layers=4",
+    "--config.model.num_layers=5",
+    "--config.model.first_dense_layers=1",
     "--config.model.num_heads=4",
     "--config.model.num_experts=4",
     "--config.model.layers=scan",
