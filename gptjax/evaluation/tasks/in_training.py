@@ -14,12 +14,16 @@ from gptjax.evaluation.loglikelihood import mesh_of
 from gptjax.evaluation.tasks import Subject, find_tasks, run_tasks
 from gptjax.inference.devices import decoding_mesh
 from gptjax.model.families import family_of
+from gptjax.model.parameters import count_parameters
+from gptjax.parallel.mesh import AbstractDevices, abstract_mesh, mesh_shape
 from gptjax.parallel.sharding import params_sharding
-from gptjax.settings import Settings
+from gptjax.settings import MeshSettings, Settings
 from gptjax.tokenizer import Tokenizer
+from gptjax.training.hardware import bytes_per_device
 from gptjax.training.state import TrainState
 
 PREFIX = "tasks/"  # the metrics' names are tasks/TASK/METRIC
+SHARE = 1 / 8  # the largest share of a device's memory for a copy of the parameters beside the training state
 
 
 def make_task_evaluation(
@@ -63,7 +67,7 @@ def make_task_evaluation(
 
     def ask(state: TrainState) -> dict[str, float]:
         params = jax.device_get(state.best_params)
-        together = config.mesh.tensor  # a model that trains in parts is asked in parts
+        together = devices_together(config, jax.device_count(), bytes_per_device())
         mesh = decoding_mesh(f"tensor={together}") if together > 1 else None
         if mesh is not None:
             params = jax.device_put(params, params_sharding(mesh, family_of(config.model).declarations))
@@ -78,3 +82,32 @@ def make_task_evaluation(
         }
 
     return ask
+
+
+def devices_together(config: Settings, num_devices: int, bytes_of_device: int | None) -> int:
+    """The number of devices over which the model is split to be asked.
+
+    A model that trains on `mesh.tensor` devices is asked on at least as many. If `mesh.fsdp` or `mesh.pipeline` splits
+    the training state, a copy of all parameters may not fit beside it: more of these devices then share the copy, so
+    that it takes at most SHARE of the memory of each, or as little as the heads and the widths of the model allow.
+
+    Args:
+      num_devices: of the run.
+      bytes_of_device: None: not known, then no more devices than `mesh.tensor`.
+    """
+    declared, shape = family_of(config.model).declarations, mesh_shape(config.mesh, num_devices)
+    least = shape["tensor"]
+    if bytes_of_device is None:
+        return least
+    chosen, splitting = least, shape["fsdp"] * shape["pipeline"]
+    for share in (each for each in range(1, splitting + 1) if splitting % each == 0):
+        together = share * least
+        devices = AbstractDevices("", together)
+        try:
+            params_sharding(abstract_mesh(MeshSettings(data=1, tensor=together), devices), declared)
+        except ConfigError:  # it divides no heads, or no columns
+            continue
+        chosen = together
+        if 4 * count_parameters(declared).total <= SHARE * bytes_of_device * together:
+            break
+    return chosen

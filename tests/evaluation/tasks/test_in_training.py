@@ -10,7 +10,7 @@ from gptjax import config as configs
 from gptjax.evaluation.answering import ModelAnswerer
 from gptjax.evaluation.requests import Generated
 from gptjax.evaluation.tasks import Subject, find_tasks, run_tasks
-from gptjax.evaluation.tasks.in_training import make_task_evaluation
+from gptjax.evaluation.tasks.in_training import devices_together, make_task_evaluation
 from gptjax.training.state import TrainState
 
 SCHEMA = """
@@ -66,3 +66,24 @@ def test_scores_use_the_moving_average(card, family, objective, tensor, tmp_path
         f"tasks/quiz/{metric}": pytest.approx(score["value"], rel=1e-4) for metric, score in scores.items()
     }
     assert any(found.values())
+
+
+@pytest.mark.parametrize(
+    ("mesh", "share_of_parameters", "together"),
+    [
+        (dict(data=-1, fsdp=4), 100, 1),  # a copy takes a hundredth of a device's memory
+        (dict(data=-1, fsdp=4), 4, 2),  # half of a copy takes an eighth
+        (dict(data=-1, fsdp=2, pipeline=2), 2, 4),
+        (dict(data=1, fsdp=-1), 0.5, 4),  # four heads are not divided among eight devices
+        (dict(data=-1, fsdp=2, tensor=2), 2, 4),
+        (dict(data=-1, tensor=2), 0.5, 2),
+        (dict(data=-1, fsdp=4), None, 1),
+    ],
+)
+def test_a_model_too_large_to_be_copied_is_divided(mesh, share_of_parameters, together):
+    params, small = make_model(num_heads=4, width=32)
+    config = configs.default()
+    config.model.update(dict(small.model.items()))
+    config.mesh.update(mesh)
+    limit = share_of_parameters and int(share_of_parameters * sum(leaf.nbytes for leaf in jax.tree.leaves(params)))
+    assert devices_together(configs.freeze(config), 8, limit) == together
