@@ -33,6 +33,7 @@ from gptjax.parallel.ring import Ring, attended, gradients
 from gptjax.settings import MeshSettings, Settings
 
 AXIS = "context"
+PADDING = -1  # the segment of keys beyond their number
 HEAD_AXES = ("tensor", AXIS)  # the axes over which heads are divided during attention
 
 
@@ -64,10 +65,6 @@ def check_context(config: Settings, mesh: Mesh | AbstractMesh) -> None:
             )
         if config.model.attention_dropout:
             raise ConfigError(f"model.attention_dropout = {config.model.attention_dropout}: must be 0 with {why}")
-        if config.model.family == "encoder_decoder":
-            raise ConfigError(
-                f"model.family = 'encoder_decoder': its attention to another sequence is not possible with {why}"
-            )
 
 
 def way_of(config_mesh: MeshSettings, mesh: Mesh | AbstractMesh, num_heads: int) -> str:
@@ -98,12 +95,14 @@ def over_heads(
 
 def in_ring(
     q_BTNH: jax.Array,
-    k_BTKH: jax.Array,
-    v_BTKH: jax.Array,
+    k_BSKH: jax.Array,
+    v_BSKH: jax.Array,
     *,
     causal: bool = True,
     window: int = 0,
     segments_BT: jax.Array | None = None,
+    key_segments_BS: jax.Array | None = None,
+    key_lengths_B: jax.Array | None = None,
     block: int = 64,
     scores: Scores = PLAIN,
     dropout_keys_B: jax.Array | None = None,
@@ -111,15 +110,24 @@ def in_ring(
     backend: str = "",
     **others: Any,
 ) -> jax.Array:
-    """Self-attention without dropout. It uses none of the attention backends."""
+    """Attention without dropout. It uses none of the attention backends."""
     unknown = [name for name, value in others.items() if value is not None]
     if unknown or (dropout and dropout_keys_B is not None):
         raise ValueError(f"ring attention does not support {', '.join(unknown) or 'dropout'}")
     size = jax.sharding.get_abstract_mesh().shape[AXIS]
     ring = Ring(AXIS, size, q_BTNH.shape[1] // size, causal, window, block, scores.scale, scores.softcap, None)
+    if k_BSKH.shape[1] != q_BTNH.shape[1]:
+        ring = dataclasses.replace(ring, of_keys=k_BSKH.shape[1] // size)
+    segments = segments_BT, key_segments_BS
+    if key_lengths_B is not None:  # padding is one more segment, which no query has
+        of_queries = jnp.zeros(q_BTNH.shape[:2], jnp.int32) if segments_BT is None else segments_BT
+        of_keys = of_queries if key_segments_BS is None else key_segments_BS
+        if segments_BT is None:
+            of_keys = jnp.zeros(k_BSKH.shape[:2], jnp.int32)
+        segments = of_queries, jnp.where(jnp.arange(k_BSKH.shape[1]) < key_lengths_B[:, None], of_keys, PADDING)
     if scores.bias is not None:
         ring = dataclasses.replace(ring, bias=functools.partial(_bias_of_local_heads, scores.bias, q_BTNH.shape[2]))
-    return _ringed(ring, q_BTNH, k_BTKH, v_BTKH, segments_BT, scores.sinks_N)
+    return _ringed(ring, q_BTNH, k_BSKH, v_BSKH, segments, scores.sinks_N)
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0,))

@@ -16,7 +16,8 @@ section 3.3.2). With C devices and 2 C parts, device i has the parts i and 2 C -
     device 3   3 4
 
 After the first step, every device computes two pairs of parts per step, and no pair is fully masked. A layer with a
-window leaves tokens where they are: its work is already equal, and keys travel only as far as the window reaches.
+window leaves tokens where they are: its work is already equal, and keys travel only as far as the window reaches. So
+does attention that is not causal, such as that of a decoder to an encoder's output, a sequence with its own length.
 """
 
 from __future__ import annotations
@@ -48,6 +49,8 @@ class Ring:
       scale, softcap: see `attention_scores.Scores`.
       bias: a function from the distances of keys before their queries, [B, T, S], to a term that is added to the logits
         of this device's heads; None: no term.
+      of_keys: number of keys of each row per device, if they belong to another sequence; None: they are the queries'
+        own sequence.
     """
 
     axis: str
@@ -59,6 +62,11 @@ class Ring:
     scale: float
     softcap: float
     bias: Callable[..., Array] | None
+    of_keys: int | None = None
+
+    @property
+    def key_length(self) -> int:
+        return self.length if self.of_keys is None else self.of_keys
 
     @property
     def steps(self) -> int:
@@ -82,10 +90,15 @@ class Ring:
         """Keys that a block of queries reads per step."""
         if self.is_zigzag:
             return self.length // 2
-        return min(self.length, self.queries + self.window - 1) if self.causal and self.window else self.length
+        windowed = self.causal and self.window
+        return min(self.length, self.queries + self.window - 1) if windowed else self.key_length
+
+    def key_rows(self, device: Any) -> Array:
+        """Positions of a device's keys in their sequence, [key_length]."""
+        return self.rows(device) if self.of_keys is None else device * self.of_keys + jnp.arange(self.of_keys)
 
     def rows(self, device: Any) -> Array:
-        """Positions of a device's tokens in the sequence, [length]."""
+        """Positions of a device's queries in the sequence, [length]."""
         if not self.is_zigzag:
             return device * self.length + jnp.arange(self.length)
         half = self.length // 2
@@ -108,16 +121,20 @@ class Ring:
             of_queries = jnp.concatenate([queries + starts for queries, _ in pairs])
             return of_queries, jnp.concatenate([keys + jnp.zeros_like(starts) for _, keys in pairs])
         starts = jnp.arange(0, self.length, self.queries)
-        if self.keys == self.length:
+        if self.keys == self.key_length:
             return starts, jnp.zeros_like(starts)
         first_seen = starts + (device - source) * self.length - self.window + 1
         return starts, jnp.clip(first_seen, 0, self.length - self.keys)
 
 
+Segments = tuple[Array | None, Array | None]  # of the queries, and of the keys; None: as those of the queries
+
+
 def attended(
-    ring: Ring, q_btnh: Array, k_btkh: Array, v_btkh: Array, segments_bt: Array | None, sinks_n: Array | None
+    ring: Ring, q_btnh: Array, k_bskh: Array, v_bskh: Array, segments: Segments, sinks_n: Array | None
 ) -> tuple[Array, tuple[Any, ...]]:
-    """Self-attention over a sequence of which each device of a `shard_map` has `ring.length` consecutive tokens.
+    """Attention over sequences of which each device of a `shard_map` has consecutive tokens: `ring.length` of the
+    queries' sequence, `ring.key_length` of the keys'.
 
     Args:
       sinks_n: see `attention_scores.Scores`.
@@ -126,7 +143,7 @@ def attended(
       the output, and what `gradients` needs besides the sinks: queries, keys, values, segments, outputs, and the
       logarithms of the sums of exponentials [b, t, K, G].
     """
-    sequence = (q_btnh, k_btkh, v_btkh, segments_bt)
+    sequence = (q_btnh, k_bskh, v_bskh, segments)
     if ring.is_zigzag:
         sequence = jax.tree.map(functools.partial(_to_zigzag, ring), sequence)
     out_btnh, lse_btkg = _forward(ring, *sequence, sinks_n)
@@ -146,21 +163,21 @@ def gradients(
 
 
 def _forward(
-    ring: Ring, q_btnh: Array, k_btkh: Array, v_btkh: Array, segments_bt: Array | None, sinks_n: Array | None
+    ring: Ring, q_btnh: Array, k_bskh: Array, v_bskh: Array, segments: Segments, sinks_n: Array | None
 ) -> tuple[Array, Array]:
     b, t, n, h = q_btnh.shape
-    K = k_btkh.shape[2]
+    K = k_bskh.shape[2]
     device = lax.axis_index(ring.axis)
     q_btkgh = q_btnh.reshape(b, t, K, -1, h)
-    queries = q_btkgh, ring.rows(device), segments_bt
+    queries = q_btkgh, ring.rows(device), segments[0]
 
     def attend_step(state: Any, keys: Any, step: Any) -> Any:
         """Merges attention to these keys into (outputs, logarithms of the sums of exponentials)."""
-        rows_t = ring.rows((device - step) % ring.size)
+        rows_s = ring.key_rows((device - step) % ring.size)
 
         def attend_block(state: tuple[Array, Array], starts: tuple[Array, Array]) -> tuple[tuple[Array, Array], None]:
             (q_bqkgh, *facts_q), (k_bskh, v_bskh, *facts_s) = _block(
-                ring, starts, queries, (*keys[:2], rows_t, keys[2])
+                ring, starts, queries, (*keys[:2], rows_s, keys[2])
             )
             logits_bkqgs, mask_b1q1s = _logits(ring, q_bqkgh, k_bskh, facts_q, facts_s)
             out_bqkgh, lse_bqkg = (_part(x, starts[0], ring.queries) for x in state)
@@ -179,28 +196,28 @@ def _forward(
         jnp.zeros_like(q_btkgh, jnp.float32),
         jnp.zeros_like(q_btkgh[..., 0], jnp.float32) + (MASKED if sinks_n is None else sinks_n.reshape(K, -1)),
     )
-    out, lse_btkg = _around(ring, attend_step, start, (k_btkh, v_btkh, segments_bt))
+    out, lse_btkg = _around(ring, attend_step, start, (k_bskh, v_bskh, _of_keys(segments)))
     return out.astype(q_btnh.dtype).reshape(b, t, n, h), lse_btkg
 
 
 def _backward(ring: Ring, kept: tuple[Any, ...], sinks_n: Array | None, gradient_btnh: Array) -> tuple[Any, ...]:
-    q_btnh, k_btkh, v_btkh, segments_bt, out_btnh, lse_btkg = kept
+    q_btnh, k_bskh, v_bskh, segments, out_btnh, lse_btkg = kept
     device = lax.axis_index(ring.axis)
-    by_group = (*q_btnh.shape[:2], k_btkh.shape[2], -1, q_btnh.shape[3])
+    by_group = (*q_btnh.shape[:2], k_bskh.shape[2], -1, q_btnh.shape[3])
     q_btkgh, out_btkgh, gradient_btkgh = (x.reshape(by_group) for x in (q_btnh, out_btnh, gradient_btnh))
     mean_btkg = einsum_float32("BTKGH,BTKGH->BTKG", gradient_btkgh, out_btkgh.astype(gradient_btkgh.dtype))
-    queries = q_btkgh, ring.rows(device), segments_bt, gradient_btkgh, lse_btkg, mean_btkg
+    queries = q_btkgh, ring.rows(device), segments[0], gradient_btkgh, lse_btkg, mean_btkg
 
     def step_back(state: Any, keys: Any, step: Any) -> Any:
         """Adds to the gradients of queries, and to the gradients of keys and values, which travel with their keys."""
-        rows_t = ring.rows((device - step) % ring.size)
+        rows_s = ring.key_rows((device - step) % ring.size)
         of_queries, of_keys = state
         of_keys = _sent(ring, of_keys) if of_keys is not None else None
 
         def block_back(sums: Any, starts: tuple[Array, Array]) -> tuple[Any, None]:
             of_queries, of_k, of_v = sums
             (q_bqkgh, *facts_q), (k_bskh, v_bskh, *facts_s) = _block(
-                ring, starts, queries, (*keys[:2], rows_t, keys[2])
+                ring, starts, queries, (*keys[:2], rows_s, keys[2])
             )
             *facts_q, gradient_bqkgh, lse_bqkg, mean_bqkg = facts_q
 
@@ -216,13 +233,13 @@ def _backward(ring: Ring, kept: tuple[Any, ...], sinks_n: Array | None, gradient
             of_queries = _add(of_queries, starts[0], dq_bqkgh)
             return (of_queries, _add(of_k, starts[1], dk_bskh), _add(of_v, starts[1], dv_bskh)), None
 
-        zeros = [jnp.zeros_like(x, jnp.float32) for x in (k_btkh, v_btkh)]
+        zeros = [jnp.zeros_like(x, jnp.float32) for x in (k_bskh, v_bskh)]
         sums, _ = lax.scan(block_back, (of_queries, *zeros), ring.blocks(device, step))
         of_queries, *added = sums
         return of_queries, added if of_keys is None else jax.tree.map(jnp.add, of_keys, added)
 
     start = jnp.zeros_like(q_btkgh, jnp.float32), None
-    dq, of_keys = _around(ring, step_back, start, (k_btkh, v_btkh, segments_bt))
+    dq, of_keys = _around(ring, step_back, start, (k_bskh, v_bskh, _of_keys(segments)))
     dk, dv = _sent(ring, of_keys, 1 - ring.steps)
     d_sinks = None
     if sinks_n is not None:
@@ -230,10 +247,14 @@ def _backward(ring: Ring, kept: tuple[Any, ...], sinks_n: Array | None, gradient
         d_sinks = -jnp.sum(jnp.exp(sinks_kg - lse_btkg) * mean_btkg, axis=(0, 1)).reshape(-1).astype(sinks_n.dtype)
     return (
         dq.astype(q_btnh.dtype).reshape(q_btnh.shape),
-        dk.astype(k_btkh.dtype),
-        dv.astype(v_btkh.dtype),
+        dk.astype(k_bskh.dtype),
+        dv.astype(v_bskh.dtype),
         d_sinks,
     )
+
+
+def _of_keys(segments: Segments) -> Array | None:
+    return segments[0] if segments[1] is None else segments[1]
 
 
 def _around(ring: Ring, step: Callable[[Any, Any, Any], Any], state: Any, keys: Any) -> Any:

@@ -117,6 +117,7 @@ def test_pipeline(tiny_config, mesh, options):
             PACKED | WINDOW | dict(model__remat="full", model__num_layers=2, training__loss_chunk=8),
         ),
         further(dict(context=4, data=2), PAIRS | dict(model__num_layers=2)),
+        further(dict(context=4, tensor=2, context_attention="ring"), PAIRS | dict(model__num_layers=2)),
     ],
     ids=str,
 )
