@@ -17,6 +17,9 @@ from gptjax.parallel.traffic import KINDS
 _FREE = {"parameter", "constant", "tuple", "get-tuple-element", "bitcast", "after-all", "partition-id", "replica-id"}
 _FREE |= {"optimization-barrier", "while", "conditional", "call", *KINDS, *(f"{kind}-start" for kind in KINDS)}
 _SLICES = {"dynamic-slice", "slice", "gather"}
+# The data decide how often a loop over the rows' experts runs. It skips the blocks that are all padding, which are a
+# tenth of all: four blocks per expert are full, and the last one is there or not (model/grouped_products.py).
+FILLED = 0.9
 BACKWARD_ATTENTION = 2.5  # products of flash attention's backward pass per product of its forward pass
 
 
@@ -42,7 +45,7 @@ def kernels_of(program: Program) -> list[Kernel]:
     """All kernels of a step on one device.
 
     Raises:
-      ValueError: a loop does not say how often it runs.
+      ValueError: a loop neither says how often it runs, nor writes rows one after another.
     """
     every: collections.Counter[tuple[str, float, bool, float]] = collections.Counter()
     for operation, peers, times in _run(program, program.entry, 1):
@@ -61,11 +64,32 @@ def _run(program: Program, name: str, times: int) -> Iterator[tuple[Operation, M
     peers = {operation.name: operation for operation in operations}
     for operation in operations:
         if operation.kind in ("while", "conditional", "call"):
-            inner = times * known(operation.trips, operation.line)
+            inner = times * known(_trips(program, operation), operation.line)
             for called in operation.called:
                 yield from _run(program, called, inner)
         elif operation.kind not in _FREE and not operation.kind.endswith("-done"):
             yield operation, peers, times
+
+
+def _trips(program: Program, operation: Operation) -> int | None:
+    """The number of iterations; where the data decide it, a share of the rows that the loop can write."""
+    if operation.trips is not None:
+        return operation.trips
+    rows = max((_rows_written(program, name) for name in operation.called), default=0)
+    return max(round(FILLED * rows), 1) if rows else None
+
+
+def _rows_written(program: Program, name: str) -> int:
+    """How many updates fit into an array that a computation writes row by row, of the longest; 0: it writes none."""
+    operations = program.computations.get(name, ())
+    shapes = {each.name: each.shape for each in operations}
+    most = 0
+    for each in operations:
+        if each.kind == "dynamic-update-slice":
+            whole, part = (next(arrays_of(shape)).shape for shape in (each.shape, shapes[each.operands[1]]))
+            most = max(most, whole[0] // part[0] if whole else 0)
+        most = max([most, *(_rows_written(program, called) for called in each.called)])
+    return most
 
 
 def _products(program: Program, operation: Operation, peers: Mapping[str, Operation]) -> tuple[float, bool]:

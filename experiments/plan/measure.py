@@ -1,0 +1,118 @@
+"""What plans say beside what real steps take on this machine's processors.
+
+  python experiments/plan/measure.py          # measures all configs, about ten minutes; writes measured.jsonl
+  python experiments/plan/measure.py --show   # prints the tables of README.md from it
+
+Each config is trained for a few steps in processes of its own (one_run.py). One config, which is not scored, sets the
+speed of the machine.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from configs_measured import CALIBRATION, CONFIGS
+
+from gptjax.forecast.devices import CPU_BANDWIDTH
+from gptjax.forecast.duration import Cases, step_time
+from gptjax.forecast.hardware import Hardware
+from gptjax.forecast.step import Needs
+
+HERE = Path(__file__).parent
+FILE = HERE / "measured.jsonl"
+MEMORY_GOAL, TIME_GOAL = 0.05, 0.15
+
+
+def measure() -> None:
+    FILE.unlink(missing_ok=True)
+    for name in CONFIGS:
+        found: dict[str, Any] = {}
+        for what in ("memory", "time"):
+            command = [sys.executable, str(HERE / "one_run.py"), name, what]
+            done = subprocess.run(command, capture_output=True, text=True)
+            if done.returncode:
+                raise RuntimeError(f"{name}: {done.stderr[-2000:]}")
+            found |= json.loads(done.stdout.splitlines()[-1])
+        with FILE.open("a") as file:
+            file.write(json.dumps(found) + "\n")
+        print(f"{name}: {found['bytes'] / 2**20:,.0f} MiB, {1e3 * found['clock']:,.0f} ms per step", flush=True)
+
+
+def rows() -> list[dict[str, Any]]:
+    return [json.loads(line) for line in FILE.read_text().splitlines()]
+
+
+def total(needs: dict[str, Any]) -> int:
+    return Needs.from_json(needs).memory.total
+
+
+def predicted(row: dict[str, Any], peak: float) -> Cases:
+    """Seconds of a step on processors whose fastest product has this rate."""
+    bandwidth = CPU_BANDWIDTH
+    here = Hardware("cpu", "cpu", "cpu", 0.0, bandwidth, bandwidth, bandwidth, 1, None, "this machine")
+    return step_time(Needs.from_json(row["needs"]), here, peak).step
+
+
+def head(*columns: str) -> None:
+    print(f"| {' | '.join(columns)} |\n|{'---|' * len(columns)}")
+
+
+def show_memory(found: list[dict[str, Any]]) -> None:
+    head(
+        *("config", "parameters, plan / counted", "FLOPs, plan / compiled", "memory, MiB"),
+        *("compiled / measured", "formula / measured"),
+    )
+    near = []
+    for row in found:
+        compiled, formula = (total(row[each]) / row["bytes"] for each in ("needs", "formula"))
+        near.append(abs(compiled - 1) <= MEMORY_GOAL)
+        print(
+            f"| {row['config']} | {row['parameters'] / row['counted_parameters']:.4f} | "
+            f"{row['convention_flops'] / row['plain_flops']:.4f} | {row['bytes'] / 2**20:,.0f} | {compiled:.3f} | "
+            f"{formula:.2f} |"
+        )
+    print(f"\n{sum(near)} of {len(near)} compiled plans are within {MEMORY_GOAL:.0%} of the measured memory")
+
+
+def show_times(found: list[dict[str, Any]]) -> None:
+    peak = max(row["peak"] for row in found)
+    known = next(row for row in found if row["config"] == CALIBRATION)
+    print(f"fastest product: {peak / 1e9:.0f} GFLOP/s\n")
+    head(
+        *("config", "clock, ms", "processors, ms", "predicted, ms (slow to fast)", "predicted / clock"),
+        *("calibrated / clock", "calibrated / processors"),
+    )
+    near: dict[str, list[bool]] = {"clock": [], "processor": []}
+    for row in found:
+        seconds = predicted(row, peak)
+        ratios = []
+        for of in near:
+            scale = known[of] / predicted(known, peak).likely
+            ratio = scale * seconds.likely / row[of]
+            ratios.append(f"{ratio:.2f}" if row is not known else "")
+            if row is not known:
+                near[of].append(abs(ratio - 1) <= TIME_GOAL)
+        print(
+            f"| {row['config']} | {1e3 * row['clock']:,.0f} | {1e3 * row['processor']:,.0f} | "
+            f"{1e3 * seconds.likely:,.0f} ({1e3 * seconds.slow:,.0f} to {1e3 * seconds.fast:,.0f}) | "
+            f"{seconds.likely / row['clock']:.2f} | {' | '.join(ratios)} |"
+        )
+    print(f"\nwithin {TIME_GOAL:.0%} after calibration: {', '.join(_scores(near))}")
+
+
+def _scores(near: dict[str, list[bool]]) -> Iterator[str]:
+    for of, each in near.items():
+        yield f"{sum(each)} of {len(each)} by the {of}"
+
+
+if __name__ == "__main__":
+    if "--show" not in sys.argv[1:]:
+        measure()
+    show_memory(rows())
+    print()
+    show_times(rows())
