@@ -138,16 +138,14 @@ def make_optimizer(
     """The transformation from gradients to updates for parameters with these declarations.
 
     schedule_of_peak: peak learning rate -> schedule of it. platform: the platform of the devices that will compute.
-    Statistics keep their parameter's path and shape inside the state, so they can be sharded like it; frozen parameters
-    have no statistics, and updates of exactly zero.
+    Gradients, parameters and updates are trees with None in place of frozen parameters (`trained.trained_only`).
+    Statistics keep their parameter's path and shape inside the state, so they can be sharded like it.
     """
     treatments, parameters = treatments_of(config_optimizer, declared, trains), leaves_by_path(declared)
-    labels = map_with_path(lambda path, _: treatments[path].method, declared)
+    methods = {path: treatment.method for path, treatment in treatments.items() if treatment.method != "frozen"}
+    labels = map_with_path(lambda path, _: methods.get(path), declared)
     transforms: dict[str, optax.GradientTransformation] = {}
-    for method in sorted({treatment.method for treatment in treatments.values()}):
-        if method == "frozen":
-            transforms[method] = optax.set_to_zero()
-            continue
+    for method in sorted(set(methods.values())):
         rate = config_optimizer.muon_learning_rate if method == "muon" else config_optimizer.learning_rate
         transforms[method] = optax.chain(
             _own_direction(method, config_optimizer, parameters)
@@ -171,19 +169,6 @@ def clip_by_global_norm(gradients: Any, norm: jax.typing.ArrayLike, limit: float
     return jax.tree.map(lambda gradient: gradient * scale, gradients)
 
 
-def zero_frozen(gradients: Any, treatments: dict[str, Treatment]) -> Any:
-    """Zeroes the gradients of frozen parameters, so that no norm includes them and the compiler need not compute
-    them."""
-
-    def unless_frozen(path: str, gradient: jax.Array) -> jax.Array:
-        treatment = treatments[path]
-        if treatment.per_layer:
-            return gradient * _per_layer(gradient, [float(layer.method != "frozen") for layer in treatment.per_layer])
-        return jnp.zeros_like(gradient) if treatment.method == "frozen" else gradient
-
-    return map_with_path(unless_frozen, gradients)
-
-
 def _per_layer(x: jax.Array, numbers: list[float]) -> jax.Array:
     """The numbers, one per layer, shaped so that they multiply x along its first axis."""
     return jnp.asarray(numbers, x.dtype).reshape(-1, *(1,) * (x.ndim - 1))
@@ -193,7 +178,7 @@ def summarize(treatments: dict[str, Treatment]) -> list[dict[str, Any]]:
     """Parameters grouped by equal treatment, largest group first: method, learning_rate (factor), weight_decay,
     num_parameters, and the paths."""
     groups: dict[tuple, dict[str, Any]] = {}
-    for path, treatment in _each(treatments):
+    for path, treatment in each_treatment(treatments):
         fields = {name: getattr(treatment, name) for name in ("method", "learning_rate", "weight_decay")}
         size = treatment.size
         group = groups.setdefault(tuple(fields.values()), {**fields, "num_parameters": 0, "paths": []})
@@ -202,7 +187,7 @@ def summarize(treatments: dict[str, Treatment]) -> list[dict[str, Any]]:
     return sorted(groups.values(), key=lambda group: -group["num_parameters"])
 
 
-def _each(treatments: Mapping[str, Treatment]) -> Iterator[tuple[str, Treatment]]:
+def each_treatment(treatments: Mapping[str, Treatment]) -> Iterator[tuple[str, Treatment]]:
     """(path, treatment); if the layers of a stack are treated differently, one pair for each layer."""
     for path, treatment in treatments.items():
         if not treatment.per_layer:

@@ -21,8 +21,9 @@ from gptjax.settings import Settings, TrainingSettings
 from gptjax.tokenizer import Tokenizer
 from gptjax.training.metrics import update_monitor
 from gptjax.training.objectives.objective import Batch, Objective
-from gptjax.training.optimizer import clip_by_global_norm, treatments_of, zero_frozen
+from gptjax.training.optimizer import clip_by_global_norm, treatments_of
 from gptjax.training.state import TrainState
+from gptjax.training.trained import completed, stop_at_frozen_layers, trained_only, zero_in_frozen_layers
 
 
 def make_train_step(
@@ -49,22 +50,25 @@ def make_train_step(
     declared = family_of(config.model).declarations
     treatments = treatments_of(config.optimizer, declared, objective.trains)
     dropout = config.model.dropout > 0 or config.model.attention_dropout > 0
-    gradients_of = _make_gradients(model, objective, dropout)
+    as_read = stop_at_frozen_layers(config, declared, treatments)
+    gradients_of = _make_gradients(model, objective, dropout, as_read)
 
     def train_step(state: TrainState, batch: Batch) -> tuple[TrainState, dict[str, jax.Array]]:
         key = jax.random.fold_in(jax.random.key(config.seed), state.step)
         total_weight = objective.weight(batch)
-        figures, gradients = gradients_of(state.params, batch, key, total_weight)
+        trained = trained_only(state.params, treatments)
+        figures, gradients = gradients_of(trained, state.params, batch, key, total_weight)
         loss = figures["loss"]
         if config.mesh.zero1:
-            gradients = pinned_for_update(gradients, declared)
-        gradients = zero_frozen(gradients, treatments)
+            gradients = pinned_for_update(gradients, trained_only(declared, treatments))
+        gradients = zero_in_frozen_layers(gradients, treatments)
         gradient_norm = optax.tree.norm(gradients)
         gradients = clip_by_global_norm(gradients, gradient_norm, config.optimizer.gradient_clip)
         if config.optimizer.memory == "host":
             state = state.replace(opt_state=moved(state.opt_state, jax.memory.Space.Device))
-        updates, opt_state = optimizer.update(gradients, state.opt_state, state.params)
-        params = objective.adjusted(optax.apply_updates(state.params, updates), figures)
+        updates, opt_state = optimizer.update(gradients, state.opt_state, trained)
+        params = completed(optax.apply_updates(trained, updates), state.params)
+        params = objective.adjusted(params, figures)
         monitor, zscores = update_monitor(state.monitor, loss, gradient_norm)
         metrics = {
             **{f"train/{name}": figure for name, figure in objective.metrics(figures).items()},
@@ -89,44 +93,53 @@ def make_train_step(
 
 
 def _make_gradients(
-    model: nn.Module, objective: Objective, dropout: bool
-) -> Callable[[Any, Batch, jax.Array, jax.Array], tuple[dict[str, jax.Array], Any]]:
-    """Makes the function (parameters, batch, key, total weight) → (figures, gradients) of a whole batch."""
+    model: nn.Module, objective: Objective, dropout: bool, as_read: Callable[[Any], Any]
+) -> Callable[[Any, Any, Batch, jax.Array, jax.Array], tuple[dict[str, jax.Array], Any]]:
+    """Makes the function (trained parameters, all parameters, batch, key, total weight) → (figures, gradients).
+
+    Args:
+      as_read: from all parameters to those that the model is applied to.
+    """
 
     def loss_share(
-        params: Any, micro: Batch, key: jax.Array, first_row: jax.typing.ArrayLike, total_weight: jax.Array
+        trained: Any,
+        params: Any,
+        micro: Batch,
+        key: jax.Array,
+        first_row: jax.typing.ArrayLike,
+        total_weight: jax.Array,
     ) -> tuple[jax.Array, dict[str, jax.Array]]:
         dropout_keys_B = row_keys(key, first_row, num_rows(micro)) if dropout else None
-        loss_sum, figures = objective.loss(model, params, micro, dropout_keys_B)
+        loss_sum, figures = objective.loss(model, as_read(completed(trained, params)), micro, dropout_keys_B)
         return loss_sum / total_weight, {name: figure / total_weight for name, figure in figures.items()}
 
     def gradients_of(
-        params: Any, batch: Batch, key: jax.Array, total_weight: jax.Array
+        trained: Any, params: Any, batch: Batch, key: jax.Array, total_weight: jax.Array
     ) -> tuple[dict[str, jax.Array], Any]:
         """(figures, gradients) of the whole batch. Several micro-batches run one after another."""
         differentiate = jax.value_and_grad(loss_share, has_aux=True)
         num_micro = num_rows(batch)
         first = jax.tree.map(lambda a: a[0], batch)
         if num_micro == 1:
-            (_, figures), gradients = differentiate(params, first, key, 0, total_weight)
+            (_, figures), gradients = differentiate(trained, params, first, key, 0, total_weight)
             return figures, gradients
 
         def of_replica(
-            replica: jax.typing.ArrayLike, params: Any, batch: Batch, key: jax.Array, total_weight: jax.Array
+            replica: jax.typing.ArrayLike, both: tuple[Any, Any], batch: Batch, key: jax.Array, total_weight: jax.Array
         ) -> tuple[dict[str, jax.Array], Any]:
             def add(carry: Any, numbered: tuple[jax.Array, Batch]) -> tuple[Any, None]:
                 i, micro = numbered
                 micro = jax.tree.map(_split_rows, micro)
                 first_row = i * num_rows(first) + replica * num_rows(micro)
-                (_, figures), gradients = differentiate(params, micro, key, first_row, total_weight)
+                (_, figures), gradients = differentiate(*both, micro, key, first_row, total_weight)
                 return jax.tree.map(jnp.add, carry, (figures, gradients)), None
 
-            zeros = (figures, jax.tree.map(jnp.zeros_like, params))
+            zeros = (figures, jax.tree.map(jnp.zeros_like, both[0]))
             return jax.lax.scan(add, zeros, (jnp.arange(num_micro), batch))[0]
 
-        _, figures = jax.eval_shape(loss_share, params, first, key, 0, total_weight)
+        _, figures = jax.eval_shape(loss_share, trained, params, first, key, 0, total_weight)
         figures = {name: jnp.zeros(figure.shape, figure.dtype) for name, figure in figures.items()}
-        return on_each_replica(of_replica)(params, batch, key, total_weight)
+        return on_each_replica(of_replica)((trained, params), batch, key, total_weight)
 
     return gradients_of
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import flax.linen as nn
@@ -27,10 +27,11 @@ from gptjax.tokenizer import Tokenizer
 from gptjax.training.metrics import init_monitor
 from gptjax.training.objectives import make_objective
 from gptjax.training.objectives.objective import Objective, abstract_batch
-from gptjax.training.optimizer import make_optimizer
+from gptjax.training.optimizer import Treatment, make_optimizer, treatments_of
 from gptjax.training.schedule import make_schedule
 from gptjax.training.state import TrainState
 from gptjax.training.step import make_evaluation_step, make_train_step
+from gptjax.training.trained import trained_only
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,6 +42,7 @@ class Trainer:
       config: resolved and frozen.
       mesh: must be the current mesh (`jax.set_mesh`) when a method is called. With an abstract mesh, only shapes and
         shardings are available: nothing can be allocated or compiled for it.
+      treatments: path of a parameter → how the optimizer updates it.
       learning_rates: name of the field → step → its rate by the schedule: `learning_rate` and, with Muon, also
         `muon_learning_rate`.
       declared: the parameters' declarations, in a nested dict like theirs.
@@ -52,6 +54,7 @@ class Trainer:
     model: nn.Module
     objective: Objective
     optimizer: optax.GradientTransformation
+    treatments: dict[str, Treatment]
     learning_rates: dict[str, Callable]
     declared: dict[str, Any]
     abstract_state: TrainState
@@ -77,7 +80,7 @@ class Trainer:
         return family_of(self.config.model).init_params(jax.random.key(self.config.seed))
 
     def _init_from(self, params: Any) -> TrainState:
-        return _first_state(self.config, self.optimizer, params)
+        return _first_state(self.config, self.optimizer, self.treatments, params)
 
     def compile_train_step(self, batch: Any) -> jax.stages.Compiled:
         """(state, batch) → (state, metrics) for batches shaped and sharded like `batch`; the old state is donated."""
@@ -104,11 +107,13 @@ class Trainer:
         return abstract_batch(self.objective, accumulation, rows, functools.partial(batch_sharding, self.mesh, 1))
 
 
-def _first_state(config: Settings, optimizer: optax.GradientTransformation, params: Any) -> TrainState:
+def _first_state(
+    config: Settings, optimizer: optax.GradientTransformation, treatments: Mapping[str, Treatment], params: Any
+) -> TrainState:
     return TrainState(
         step=jnp.zeros((), jnp.int32),
         params=params,
-        opt_state=optimizer.init(params),
+        opt_state=optimizer.init(trained_only(params, treatments)),
         ema=jax.tree.map(jnp.copy, params) if config.training.ema_decay else None,
         monitor=init_monitor(),
     )
@@ -136,16 +141,17 @@ def make_trainer(
     schedule_of_peak = functools.partial(_schedule_of_peak, config.schedule, total_steps, steps_of)
     objective = make_objective(config)
     optimizer = make_optimizer(config.optimizer, schedule_of_peak, declared, platform_of(mesh), objective.trains)
+    treatments = treatments_of(config.optimizer, declared, objective.trains)
     names = ("learning_rate", "muon_learning_rate") if config.optimizer.name == "muon" else ("learning_rate",)
     learning_rates = {name: schedule_of_peak(config.optimizer[name]) for name in names}
-    shapes = jax.eval_shape(functools.partial(_first_state, config, optimizer), abstract_params(declared))
+    shapes = jax.eval_shape(functools.partial(_first_state, config, optimizer, treatments), abstract_params(declared))
     shardings = state_sharding(mesh, shapes, declared, config.mesh.zero1)
     if config.optimizer.memory == "host":
         shardings = shardings.replace(opt_state=_on_host(shardings.opt_state, shapes.opt_state))
     placed = jax.tree.map(
         lambda s, sharding: jax.ShapeDtypeStruct(s.shape, s.dtype, sharding=sharding), shapes, shardings
     )
-    return Trainer(config, mesh, model, objective, optimizer, learning_rates, declared, placed)
+    return Trainer(config, mesh, model, objective, optimizer, treatments, learning_rates, declared, placed)
 
 
 def _on_host(shardings: Any, shapes: Any) -> Any:
