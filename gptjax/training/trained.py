@@ -42,9 +42,7 @@ def zero_in_frozen_layers(gradients: Any, treatments: Mapping[str, Treatment]) -
     return map_with_path(unless_frozen, gradients)
 
 
-def stop_at_frozen_layers(
-    config: Settings, declared: Any, treatments: Mapping[str, Treatment]
-) -> Callable[[Any], Any]:
+def stop_at_frozen_layers(config: Settings, declared: Any, treatments: Mapping[str, Treatment]) -> Callable[[Any], Any]:
     """Makes the function from parameters to those that the model is applied to while its loss is differentiated.
 
     If some layers of a stack are frozen, and layers run unrolled, the stack becomes a list of layers, and the frozen
