@@ -22,7 +22,7 @@ from gptjax.config import ConfigError
 from gptjax.data.prepared import MANIFEST, SOURCE_PREFIX, read_manifest
 from gptjax.files import write_aside
 from gptjax.paths import local_path
-from gptjax.tokenizer.sentencepiece_file import settings, without_dummy_prefix
+from gptjax.tokenizer.sentencepiece_file import settings, with_control_tokens, without_dummy_prefix
 
 CONTROL_TOKENS = (
     *("<unk>", "<s>", "</s>", "<pad>"),
@@ -66,6 +66,29 @@ class Tokenizer(abc.ABC):
     @abc.abstractmethod
     def encode_batch(self, texts: Sequence[str]) -> list[np.ndarray]:
         """Returns one array of ids per text, in order; in parallel if that helps this kind of tokenizer."""
+
+    @abc.abstractmethod
+    def with_controls(self, names: Sequence[str]) -> Tokenizer:
+        """Returns the tokenizer with these control tokens after all of its own; see `extended`."""
+
+    def extended(self, names: Iterable[str]) -> Tokenizer:
+        """Returns a tokenizer that has these control tokens, too; the ids of all others and of every text stay.
+
+        Raises:
+          ConfigError: a name is that of a token of text, which a text could contain.
+        """
+        missing = [name for name in dict.fromkeys(names) if name not in self.control_ids]
+        for name in missing:
+            if name.encode() in self._token_values:
+                raise ConfigError(f"tokenizer: {name!r} is a token of text, so it cannot be a control token")
+        return self.with_controls(missing) if missing else self
+
+    def extends(self, other: Tokenizer) -> bool:
+        """Whether this is the other tokenizer, or that one with further control tokens."""
+        added = [
+            name for name, i in sorted(self.control_ids.items(), key=lambda item: item[1]) if i >= other.vocab_size
+        ]
+        return self.hash == (other.with_controls(added) if added else other).hash
 
     def encode(self, text: str) -> list[int]:
         """Returns the ids of one text, without BOS or EOS. Raises UnicodeEncodeError for a lone surrogate."""
@@ -130,6 +153,9 @@ class SentencePieceTokenizer(Tokenizer):
         if self._prefix:
             self._continued = sentencepiece.SentencePieceProcessor(model_proto=without_dummy_prefix(file_bytes))
 
+    def with_controls(self, names: Sequence[str]) -> SentencePieceTokenizer:
+        return SentencePieceTokenizer(with_control_tokens(self._file_bytes, names))
+
     def _value(self, i: int, piece: str) -> bytes:
         if self._model.is_control(i):
             return b""
@@ -173,13 +199,17 @@ class ByteTokenizer(Tokenizer):
     kind = "byte"
     file_name = "tokenizer.json"
 
-    def __init__(self, control_tokens: Sequence[str] = CONTROL_TOKENS):
+    def __init__(self, control_tokens: Sequence[str] = CONTROL_TOKENS, more_control_tokens: Sequence[str] = ()):
+        self._controls, self._more = tuple(control_tokens), tuple(more_control_tokens)
         self._first = len(control_tokens)
         super().__init__(
-            _json_bytes(kind=self.kind, control_tokens=control_tokens),
-            [b"" for _ in control_tokens] + [bytes([byte]) for byte in range(256)],
-            {name: i for i, name in enumerate(control_tokens)},
+            _json_bytes(kind=self.kind, control_tokens=control_tokens, **_more(more_control_tokens)),
+            [b"" for _ in control_tokens] + [bytes([byte]) for byte in range(256)] + [b"" for _ in more_control_tokens],
+            _control_ids(control_tokens, 256, more_control_tokens),
         )
+
+    def with_controls(self, names: Sequence[str]) -> ByteTokenizer:
+        return ByteTokenizer(self._controls, (*self._more, *names))
 
     def encode_batch(self, texts: Sequence[str]) -> list[np.ndarray]:
         return [np.frombuffer(text.encode(), np.uint8).astype(np.int32) + self._first for text in texts]
@@ -192,16 +222,28 @@ class CharacterTokenizer(Tokenizer):
     file_name = "tokenizer.json"
     lossless = False
 
-    def __init__(self, characters: str, control_tokens: Sequence[str] = CONTROL_TOKENS):
+    def __init__(
+        self,
+        characters: str,
+        control_tokens: Sequence[str] = CONTROL_TOKENS,
+        more_control_tokens: Sequence[str] = (),
+    ):
+        self._characters, self._controls, self._more = characters, tuple(control_tokens), tuple(more_control_tokens)
+        values = [REPLACEMENT if name == "<unk>" else b"" for name in control_tokens]
         super().__init__(
-            _json_bytes(kind=self.kind, control_tokens=control_tokens, characters=characters),
-            [REPLACEMENT if name == "<unk>" else b"" for name in control_tokens] + [c.encode() for c in characters],
-            {name: i for i, name in enumerate(control_tokens)},
+            _json_bytes(
+                kind=self.kind, control_tokens=control_tokens, characters=characters, **_more(more_control_tokens)
+            ),
+            values + [c.encode() for c in characters] + [b"" for _ in more_control_tokens],
+            _control_ids(control_tokens, len(characters), more_control_tokens),
         )
         code_points = np.array([ord(c) for c in characters], np.int64)
         # The last entry stands for all higher code points.
         self._id_of = np.full(code_points.max(initial=0) + 2, self.unk_id, np.int32)
         self._id_of[code_points] = np.arange(len(code_points)) + len(control_tokens)
+
+    def with_controls(self, names: Sequence[str]) -> CharacterTokenizer:
+        return CharacterTokenizer(self._characters, self._controls, (*self._more, *names))
 
     def encode_batch(self, texts: Sequence[str]) -> list[np.ndarray]:
         last = len(self._id_of) - 1
@@ -272,6 +314,16 @@ def _load_file(path: Path) -> Tokenizer:
         raise
     except (ValueError, KeyError, TypeError, AttributeError, RuntimeError) as error:
         raise ConfigError(f"tokenizer: {path} is not a readable tokenizer ({type(error).__name__})") from error
+
+
+def _control_ids(first: Sequence[str], texts: int, more: Sequence[str]) -> dict[str, int]:
+    """name → id: some control tokens come before the tokens of text, and further ones after them."""
+    return {name: i for i, name in enumerate([*first, *(None for _ in range(texts)), *more]) if name is not None}
+
+
+def _more(names: Sequence[str]) -> dict[str, list[str]]:
+    """A field of the file, which only a tokenizer with further control tokens has."""
+    return {"more_control_tokens": list(names)} if names else {}
 
 
 def _json_bytes(**fields: Any) -> bytes:

@@ -7,12 +7,14 @@ protobuf, which other packages of an environment may not allow.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
 KINDS = {1: "unigram", 2: "bpe", 3: "word", 4: "char"}
 _TRAINER, _NORMALIZER = 2, 3  # fields of ModelProto
+_PIECES = 1  # field of ModelProto; its fields: the piece, its score, its type
+_CONTROL = bytes([3 << 3, 3])  # type = CONTROL
 _WITHOUT_PREFIX = bytes([_NORMALIZER << 3 | 2, 2, 3 << 3, 0])  # a normalizer_spec that holds add_dummy_prefix = false
 
 
@@ -46,6 +48,21 @@ def settings(file_bytes: bytes) -> Settings:
 def without_dummy_prefix(file_bytes: bytes) -> bytes:
     """Returns the model without the space before a text. If a setting is given twice, the last one holds."""
     return file_bytes + _WITHOUT_PREFIX
+
+
+def with_control_tokens(file_bytes: bytes, names: Iterable[str]) -> bytes:
+    """Returns the model with further control tokens, whose ids follow those of all other pieces."""
+    pieces = (_field(1, name.encode()) + _CONTROL for name in names)
+    return file_bytes + b"".join(_field(_PIECES, piece) for piece in pieces)
+
+
+def _field(number: int, value: bytes) -> bytes:
+    """A field of bytes: its key, its length and its value."""
+    size, length = len(value), bytearray()
+    while size >= 0x80:
+        length.append(size & 0x7F | 0x80)
+        size >>= 7
+    return bytes([number << 3 | 2, *length, size]) + value
 
 
 def _fields(message: bytes) -> Iterator[tuple[int, Any]]:
