@@ -16,7 +16,7 @@ def as_rows(*messages):
     [
         {"messages": as_rows(ASKED, ANSWERED)},
         {"messages": [{"role": "system", "content": " "}, *as_rows(ASKED, ANSWERED)]},
-        {"messages": as_rows(ASKED) + [{"role": "assistant", "content": [{"type": "text", "text": "Hello!"}]}]},
+        {"messages": [*as_rows(ASKED), {"role": "assistant", "content": [{"type": "text", "text": "Hello!"}]}]},
         {"prompt": "Hi", "completion": "Hello!"},
         {"prompt": as_rows(ASKED), "completion": as_rows(ANSWERED), "messages": None},
         {"instruction": "Hi", "input": "", "output": "Hello!"},

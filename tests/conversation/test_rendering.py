@@ -97,7 +97,7 @@ def test_what_is_supervised_is_what_a_model_generates():
     rendered = renderer.render(messages)
     prompt = renderer.prompt(messages[:-1])
     assert rendered.ids[: len(prompt)].tolist() == prompt.tolist()
-    answer = renderer.tokenizer.encode("4") + [renderer.end_id]
+    answer = [*renderer.tokenizer.encode("4"), renderer.end_id]
     assert rendered.ids[len(prompt) : len(prompt) + 2].tolist() == answer
     ends = np.flatnonzero(rendered.supervised & (rendered.ids == renderer.end_id))
     assert rendered.supervised.sum() == 4 and len(ends) == 2
