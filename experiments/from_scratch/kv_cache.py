@@ -30,7 +30,7 @@ def model_settings(vocab: int, context: int, layers: int, width: int) -> Setting
     config.model.update(vocab_size=vocab, max_positions=context, num_layers=layers, width=width)
     config.model.num_heads = width // 64
     model = resolve_model(config.model, platform="cpu", vocab_size=vocab, sequence_length=context)
-    config.model.update(model.items())
+    config.model.update(dict(model.items()))
     return freeze(config)
 
 
