@@ -12,7 +12,7 @@ QUICK := tests/test_config.py tests/test_user_code.py tests/configs tests/data t
   $(addprefix tests/parallel/test_,mesh.py sharding.py) $(addprefix tests/inference/test_,sampling.py text.py) \
   $(patsubst %,tests/training/test_%.py,console hardware memory_check metrics progress schedule writers)
 
-.PHONY: help demo test quick test-meshes test-faults test-exhaustive test-parity test-pythons test-slurm aot soak lint format clean
+.PHONY: help demo test quick test-meshes test-faults test-exhaustive test-book test-parity test-pythons test-slurm aot soak lint format clean
 
 help:            ## list all targets
 	@grep -E '^[a-z-]+: .*##|^[a-z-]+:  *##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -41,6 +41,9 @@ quick: $(BIN)/.ready ## most tests in under a minute, without those of the step,
 
 test-exhaustive: $(BIN)/.ready ## many more cases than `make test`, which has a few of each kind
 	$(BIN)/python -m pytest -n 2 --dist=loadgroup -m exhaustive
+
+test-book: $(BIN)/.ready ## run every command of the pages in experiments/from_scratch, shortened
+	$(BIN)/python -m pytest -m 'exhaustive or not exhaustive' tests/experiments/from_scratch
 
 test-pythons:    ## the whole suite on every installed Python version that is supported, each with its newest jax
 	@for version in 3.11 3.12 3.13; do \

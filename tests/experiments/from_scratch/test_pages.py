@@ -3,9 +3,12 @@
 import argparse
 import ast
 import importlib
+import os
 import re
 import runpy
 import shlex
+import shutil
+import subprocess
 import sys
 from pathlib import Path
 
@@ -145,3 +148,47 @@ def test_snippets_run_as_written(page):
     names: dict = {}
     for snippet in blocks(page, "python"):
         exec(snippet, names)  # trusted text
+
+
+@pytest.fixture
+def workplace(tmp_path, monkeypatch):
+    """A folder in which the commands of the pages can be typed, with a text in place of The Verdict."""
+    shutil.copytree(FOLDER, tmp_path / "experiments/from_scratch", ignore=shutil.ignore_patterns("__pycache__"))
+    (tmp_path / "configs").symlink_to(ROOT / "configs")
+    shutil.copy(ROOT / "LICENSE", tmp_path / "the-verdict.txt")
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.mark.parametrize("script", ["tokenizer.py", "windows.py", "gpt.py"])
+def test_cheap_commands_run(script, workplace, monkeypatch, capsys):
+    every = [words for page in PAGES for words in commands(page) if words[1].endswith(f"/{script}")]
+    assert every
+    monkeypatch.setattr(sys, "argv", every[0][1:])
+    runpy.run_path(every[0][1], run_name="__main__")
+    wanted = {"tokenizer.py": "'Jack gave it up'", "windows.py": "windows of 4 tokens", "gpt.py": "124,439,808"}
+    assert wanted[script] in capsys.readouterr().out
+
+
+SHORT = {  # flags that make a command short
+    "gptjax.train": ("--config.training.duration=6 steps", "--config.checkpoint.every=3 steps"),
+    "gptjax.sweep": ("--dry_run",),
+    "gptjax.sample": ("--max_new_tokens=8",),
+    "kv_cache.py": ("--layers=1", "--width=64", "--new=8"),
+    "pretraining.py": ("--epochs=1", "--width=64", "--layers=1", "--length=64"),
+}
+EVERY = (  # of training, where a config evaluates and samples once per epoch
+    "--config.evaluation.every=3 steps",
+    "--config.evaluation.sample_every=",
+)
+
+
+@pytest.mark.exhaustive
+def test_every_command_of_the_pages_runs_in_order(workplace):
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    for page in PAGES:
+        for _, *words in commands(page):
+            name = words[1] if words[0] == "-m" else Path(words[0]).name
+            more = SHORT.get(name, ()) + (EVERY if name == "gptjax.train" else ())
+            done = subprocess.run([sys.executable, *words, *more], env=environment, capture_output=True, text=True)
+            assert done.returncode == 0, f"{page.name}: {shlex.join([*words, *more])}\n{done.stdout}\n{done.stderr}"
