@@ -221,9 +221,9 @@ class ScheduleSettings(Section):
 @dataclasses.dataclass(frozen=True)
 class TrainingSettings(Section):
     # what is optimized (training/objectives)
-    objective: Annotated[str, OneOrOwn(("next_token", "completion", "seq2seq", "masked", "classification"))] = (
-        "next_token"
-    )
+    objective: Annotated[
+        str, OneOrOwn(("next_token", "completion", "seq2seq", "masked", "classification", "distillation"))
+    ] = "next_token"
     mask_fraction: Annotated[Positive, at_most(1)] = 0.15  # masked: share of a text's tokens that are hidden
     # masked: bert replaces 80 % of the hidden tokens by the mask, 10 % by any token, and keeps 10 %; plain replaces all
     # by the mask
@@ -244,6 +244,10 @@ class TrainingSettings(Section):
     on_nonfinite: Literal["stop", "skip"] = "stop"
     outlier_zscore: NotNegative = 0.0  # drop updates whose loss or gradient norm has a higher z-score; 0: never
     init_from: str = ""  # another run's workdir: start from its newest parameters (their moving average, if kept)
+    teacher: str = ""  # distillation: the workdir of the run whose newest model is the teacher
+    distillation_weight: UpToOne = 0.9  # distillation: weight of the divergence; the text's own loss has the rest
+    distillation_temperature: Positive = 1.0  # distillation: divides the logits of teacher and student
+    distillation_top_k: Natural = 0  # distillation: the teacher's likeliest tokens, and all others as one; 0: all
     profile: OptionalSteps = ""  # "100 steps": after 100 steps, record a profile of ten steps; "": none
 
 

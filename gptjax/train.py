@@ -47,6 +47,7 @@ from gptjax.tokenizer import Tokenizer
 from gptjax.training import console as consoles
 from gptjax.training.best import BestScore
 from gptjax.training.checkpoint import JUDGED_BY, Checkpoints
+from gptjax.training.companions import COMPANIONS, NO_COMPANIONS, Companions, load_companions
 from gptjax.training.hardware import memory
 from gptjax.training.history import record_start
 from gptjax.training.interrupt import StopRequest
@@ -96,6 +97,7 @@ def main(argv: list[str]) -> int:
                 check_start(run.plan, run.data, checkpoints)
                 show_settings(run)
                 members.begin("restoring or making the state")
+                run = run.accompanied(checkpoints)
                 state, interval, notes = start(run, checkpoints)
                 train(run, checkpoints, state, interval, notes)
     return 0
@@ -112,6 +114,7 @@ class TrainingRun:
       validation: the windows that every evaluation scores, or None when evaluation is off.
       ask_tasks: from state to the scores of `evaluation.tasks`.
       source_tokenizer: the tokenizer of the sources of pairs, if they have their own.
+      companions: the models that the objective reads but does not train.
     """
 
     plan: Plan
@@ -122,6 +125,7 @@ class TrainingRun:
     source_tokenizer: Tokenizer | None
     ask_tasks: Callable[[TrainState], dict[str, float]]
     console: Console
+    companions: Companions = NO_COMPANIONS
 
     @property
     def mesh(self) -> Mesh:
@@ -137,6 +141,12 @@ class TrainingRun:
         """Identifies the windows that this start evaluates on; None when evaluation is off."""
         return None if self.validation is None else self.validation.identity()
 
+    def accompanied(self, checkpoints: Checkpoints) -> TrainingRun:
+        """The run with the parameters of its companions on the devices."""
+        return dataclasses.replace(
+            self, companions=load_companions(self.plan.trainer, checkpoints.metadata(), self.data.tokenizer_hash)
+        )
+
 
 def open_run(config: Settings, workdir: Path) -> TrainingRun:
     """Opens the data and plans the run on all devices.
@@ -151,7 +161,7 @@ def open_run(config: Settings, workdir: Path) -> TrainingRun:
     folder = parse_mixture(config.data.path)[0][0]
     tokenizer, source_tokenizer = tokenizers.load(folder), tokenizers.load_of_sources(folder)
     plan = planning.plan(config, facts_of(data), jax.devices())
-    check_fits(plan.abstract_state, plan.abstract_batch)
+    check_fits((plan.abstract_state, plan.trainer.companions), plan.abstract_batch)
     if config.evaluation.sample_every:
         check_sample_prompt(plan.config, tokenizer)
     ask_tasks = make_task_evaluation(plan.config, tokenizer, source_tokenizer, data.begin_id)
@@ -179,7 +189,7 @@ def start(run: TrainingRun, checkpoints: Checkpoints) -> tuple[TrainState, dict[
         run.tokenizer.save(run.workdir)
         if run.source_tokenizer is not None:
             run.source_tokenizer.save(run.workdir, SOURCE_PREFIX)
-        sets = {"data": run.data.identity(), "validation": run.windows_scored}
+        sets = {"data": run.data.identity(), "validation": run.windows_scored, COMPANIONS: run.companions.identities}
         record_start(run.workdir, run.config, step, **sets)
     return state, interval, notes
 
@@ -208,7 +218,7 @@ def train(
         consoles.print_notes(run.console, notes + best.notes)
         progress = make_progress(run, view, writer, throughput, interval)
         with throughput.pause("compile"):
-            train_step = compile_step(run.plan, view)
+            train_step = functools.partial(compile_step(run.plan, view), **run.companions.models)
             evaluate = make_evaluation(run)
         batches = device_batches(run, start_step)
         profile = config.training.profile
@@ -312,15 +322,19 @@ def device_batches(run: TrainingRun, start_step: int) -> Iterator[dict[str, jax.
 def make_evaluation(run: TrainingRun) -> Callable[[TrainState], dict[str, Any]]:
     """Returns a function from state to validation metrics; it uses the moving average of the parameters, if any."""
     trainer, scores_of = run.plan.trainer, run.plan.trainer.objective.scores_of
-    step, rows = trainer.evaluation_step(run.tokenizer), run.plan.rows_at_once
-    return lambda state: validate(step, scores_of, state.best_params, run.validation, run.mesh, rows)
+    step = functools.partial(trainer.evaluation_step(run.tokenizer), **run.companions.models)
+    return lambda state: validate(step, scores_of, state.best_params, run.validation, run.mesh, run.plan.rows_at_once)
 
 
 def save(run: TrainingRun, checkpoints: Checkpoints, state: TrainState, scores: dict[str, Any], interval: dict) -> None:
     step = int(state.step)
     score = run.plan.trainer.objective.scores[0]
     metadata = run_metadata(run.config, run.data.fingerprint(), step * run.plan.tokens_per_step)
-    metadata |= {"interval": interval, JUDGED_BY: [score.name, score.higher_is_better]}
+    metadata |= {
+        "interval": interval,
+        JUDGED_BY: [score.name, score.higher_is_better],
+        COMPANIONS: run.companions.identities,
+    }
     checkpoints.save(step, state, metadata, scores)
 
 

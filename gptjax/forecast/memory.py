@@ -70,10 +70,11 @@ def memory_of(plan: Plan, statistics: Any, live: Iterable[Live]) -> Memory:
 
 
 def state_bytes(plan: Plan) -> tuple[int, int]:
-    """(bytes of parameters and their moving average, of all other state) on one device, by their shardings."""
+    """(bytes of parameters, their moving average and models that the objective reads, of all other state) on one
+    device, by their shardings."""
     state = plan.abstract_state
-    parameters = bytes_on_device(state.params) + bytes_on_device(state.ema)
-    return parameters, bytes_on_device(state) - parameters
+    own = bytes_on_device(state.params) + bytes_on_device(state.ema)
+    return own + bytes_on_device(plan.trainer.companions), bytes_on_device(state) - own
 
 
 def bytes_on_device(tree: Any) -> int:

@@ -307,29 +307,32 @@ def load_for_inference(
     return params, config, metadata
 
 
-def saved_config(workdir: str | Path) -> Settings:
-    """The config of a run.
+def saved_config(workdir: str | Path, setting: str = "--workdir") -> Settings:
+    """The config of a run. setting: see `load_params`.
 
     Raises:
       ConfigError: there is no run, or its config.json cannot be read.
     """
-    path = existing_run(workdir, "--workdir") / CONFIG
+    path = existing_run(workdir, setting) / CONFIG
     try:
         return from_json(path.read_bytes(), str(path))
     except OSError as error:
         raise ConfigError(f"{path}: cannot be read ({error.strerror})") from None
 
 
-def saved_metadata(workdir: str | Path, setting: str = "--workdir") -> dict | None:
-    """The metadata of a run's newest readable checkpoint; None if there is none yet. setting: see `load_params`."""
+def saved_metadata(workdir: str | Path, setting: str = "--workdir", which: str | int = "latest") -> dict | None:
+    """The metadata of a run's newest readable checkpoint, or of step `which`; None if there is no checkpoint yet.
+    setting: see `load_params`."""
     directory = _directory(workdir, setting)
     steps = _steps(directory)[::-1]
+    if steps and which != "latest":
+        steps = _choose(directory, which, setting, steps)
     return _first_readable(directory, steps, files.read_metadata)[0] if steps else None
 
 
-def saved_steps(workdir: str | Path) -> list[int]:
+def saved_steps(workdir: str | Path, setting: str = "--workdir") -> list[int]:
     """The steps of a run's complete checkpoints, ascending. Only reads, so it is safe while the run is training."""
-    return _steps(_directory(workdir))
+    return _steps(_directory(workdir, setting))
 
 
 def _directory(workdir: str | Path, setting: str = "--workdir") -> Path:

@@ -55,7 +55,7 @@ def cross_entropy(
         loss_sum, nll_sum = _chunked(x_BTD, head_DV, targets_BT, weights_BT, positions, *shape)
     else:
         logits_BTV = einsum_float32("BTD,DV->BTV", x_BTD, head_DV.astype(x_BTD.dtype))
-        loss_sum, nll_sum = _loss_of_logits(logits_BTV, weights_BT, targets_BT, *shape)
+        loss_sum, nll_sum = loss_of_logits(logits_BTV, weights_BT, targets_BT, *shape)
     return loss_sum, {"nll_sum": jax.lax.stop_gradient(nll_sum)}
 
 
@@ -73,10 +73,10 @@ def right_sum(
     positions = max(1, chunk // targets_BT.shape[0])
     if not chunk or positions >= targets_BT.shape[1]:
         return right((x_BTD, targets_BT, weights_BT))
-    return jax.lax.map(right, _cut(positions, x_BTD, targets_BT, weights_BT)).sum()
+    return jax.lax.map(right, in_chunks(positions, x_BTD, targets_BT, weights_BT)).sum()
 
 
-def _loss_of_logits(
+def loss_of_logits(
     logits_BTV: Array,
     weights_BT: Array,
     targets_BT: Array,
@@ -139,9 +139,9 @@ def _chunked(
     def sums(chunk: tuple[Array, ...]) -> tuple[Array, Array]:
         x_BCD, targets_BC, weights_BC = chunk
         logits_BCV = einsum_float32("BTD,DV->BTV", x_BCD, head_DV)
-        return _loss_of_logits(logits_BCV, weights_BC, targets_BC, z_loss, logit_softcap, label_smoothing)
+        return loss_of_logits(logits_BCV, weights_BC, targets_BC, z_loss, logit_softcap, label_smoothing)
 
-    losses, nlls = jax.lax.map(sums, _cut(positions, x_BTD, targets_BT, weights_BT))
+    losses, nlls = jax.lax.map(sums, in_chunks(positions, x_BTD, targets_BT, weights_BT))
     return losses.sum(), nlls.sum()
 
 
@@ -163,7 +163,7 @@ def _chunked_forward(
         x_BCD, targets_BC, weights_BC = chunk
         logits_BCV = einsum_float32("BTD,DV->BTV", x_BCD, low_DV)
         loss, pullback, nll = jax.vjp(
-            lambda logits, weights: _loss_of_logits(logits, weights, targets_BC, *shape),
+            lambda logits, weights: loss_of_logits(logits, weights, targets_BC, *shape),
             logits_BCV,
             weights_BC,
             has_aux=True,
@@ -175,7 +175,7 @@ def _chunked_forward(
         return head_gradient_DV, (loss, nll, x_gradient_BCD, weights_gradient_BC)
 
     head_gradient_DV, (losses, nlls, x_gradient, weights_gradient) = jax.lax.scan(
-        add, jnp.zeros_like(low_DV, jnp.float32), _cut(positions, x_BTD, targets_BT, weights_BT)
+        add, jnp.zeros_like(low_DV, jnp.float32), in_chunks(positions, x_BTD, targets_BT, weights_BT)
     )
     length = targets_BT.shape[1]
     gradients = (
@@ -202,8 +202,8 @@ def _chunked_backward(
 _chunked.defvjp(_chunked_forward, _chunked_backward)
 
 
-def _cut(positions: int, *arrays: Array) -> tuple[Array, ...]:
-    """Each [B, T, …] as [chunks, B, positions, …], the sequence padded with zeros (tokens of weight 0)."""
+def in_chunks(positions: int, *arrays: Array) -> tuple[Array, ...]:
+    """Each [B, T, …] as [chunks, B, at most positions, …], the sequence padded with zeros (tokens of weight 0)."""
     length = arrays[0].shape[1]
     chunks = -(-length // positions)
     positions = -(-length // chunks)  # chunks of equal size need the least padding

@@ -10,6 +10,7 @@ from gptjax.data import Dataset
 from gptjax.model.families import family_of
 from gptjax.planning import Plan
 from gptjax.training.checkpoint import Checkpoints, load_params, saved_metadata
+from gptjax.training.companions import identities
 from gptjax.training.run_metadata import check_compatible, check_warm_start, starts_body
 from gptjax.training.schedule import rate_change
 from gptjax.training.state import TrainState
@@ -22,13 +23,15 @@ def check_start(plan: Plan, data: Dataset, checkpoints: Checkpoints) -> None:
     """Runs the checks of `starting_state` early, before settings are printed and arrays are read.
 
     Raises:
-      ConfigError: the checkpoints in the workdir, or those of `training.init_from`, do not fit this run.
+      ConfigError: the checkpoints in the workdir, or those of `training.init_from` or of a model that the objective
+        reads, do not fit this run.
     """
     saved, other = checkpoints.metadata(), plan.config.training.init_from
     if saved is not None:
         check_compatible(saved, plan.config, data.fingerprint())
     elif other and (source := saved_metadata(other, SETTING)) is not None:
         check_warm_start(source, plan.config, data.tokenizer_hash)
+    identities(plan.config, plan.trainer.objective.companions, saved)
 
 
 def starting_state(plan: Plan, data: Dataset, checkpoints: Checkpoints) -> tuple[TrainState, dict[str, Any], list[str]]:

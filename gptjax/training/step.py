@@ -25,6 +25,8 @@ from gptjax.training.optimizer import clip_by_global_norm, treatments_of
 from gptjax.training.state import TrainState
 from gptjax.training.trained import completed, stop_at_frozen_layers, trained_only, zero_in_frozen_layers
 
+Companions = Mapping[str, Any]  # name → `Companion` of the objective
+
 
 def make_train_step(
     model: nn.Module,
@@ -32,8 +34,9 @@ def make_train_step(
     optimizer: optax.GradientTransformation,
     learning_rates: Mapping[str, Callable],
     config: Settings,
-) -> Callable[[TrainState, Batch], tuple[TrainState, dict[str, jax.Array]]]:
-    """Makes the training step: batch [A, B/A, T] → gradients → update, with the metrics to report.
+) -> Callable[..., tuple[TrainState, dict[str, jax.Array]]]:
+    """Makes the training step (state, batch, **companions) → (state, metrics): the gradients of a batch [A, B/A, T],
+    the update, and the metrics to report. The companions are those of the objective.
 
     The loss of every micro-batch is divided by the weight of the *whole* batch, such as its supervised tokens, before
     differentiation. A micro-batches, any padding and any mesh therefore give the gradient of one big batch.
@@ -53,11 +56,11 @@ def make_train_step(
     as_read = stop_at_frozen_layers(config, declared, treatments)
     gradients_of = _make_gradients(model, objective, dropout, as_read)
 
-    def train_step(state: TrainState, batch: Batch) -> tuple[TrainState, dict[str, jax.Array]]:
+    def train_step(state: TrainState, batch: Batch, **companions: Any) -> tuple[TrainState, dict[str, jax.Array]]:
         key = jax.random.fold_in(jax.random.key(config.seed), state.step)
         total_weight = objective.weight(batch)
         trained = trained_only(state.params, treatments)
-        figures, gradients = gradients_of(trained, state.params, batch, key, total_weight)
+        figures, gradients = gradients_of(trained, (state.params, companions), batch, key, total_weight)
         loss = figures["loss"]
         if config.mesh.zero1:
             gradients = pinned_for_update(gradients, trained_only(declared, treatments))
@@ -95,7 +98,9 @@ def make_train_step(
 def _make_gradients(
     model: nn.Module, objective: Objective, dropout: bool, as_read: Callable[[Any], Any]
 ) -> Callable[[Any, Any, Batch, jax.Array, jax.Array], tuple[dict[str, jax.Array], Any]]:
-    """Makes the function (trained parameters, all parameters, batch, key, total weight) → (figures, gradients).
+    """Makes the function (trained parameters, what is read, batch, key, total weight) → (figures, gradients).
+
+    What is read are all parameters of the model, and the companions of the objective.
 
     Args:
       as_read: from all parameters to those that the model is applied to.
@@ -103,25 +108,27 @@ def _make_gradients(
 
     def loss_share(
         trained: Any,
-        params: Any,
+        read: tuple[Any, Companions],
         micro: Batch,
         key: jax.Array,
         first_row: jax.typing.ArrayLike,
         total_weight: jax.Array,
     ) -> tuple[jax.Array, dict[str, jax.Array]]:
         dropout_keys_B = row_keys(key, first_row, num_rows(micro)) if dropout else None
-        loss_sum, figures = objective.loss(model, as_read(completed(trained, params)), micro, dropout_keys_B)
+        params, companions = read
+        params = as_read(completed(trained, params))
+        loss_sum, figures = objective.loss(model, params, micro, dropout_keys_B, **companions)
         return loss_sum / total_weight, {name: figure / total_weight for name, figure in figures.items()}
 
     def gradients_of(
-        trained: Any, params: Any, batch: Batch, key: jax.Array, total_weight: jax.Array
+        trained: Any, read: tuple[Any, Companions], batch: Batch, key: jax.Array, total_weight: jax.Array
     ) -> tuple[dict[str, jax.Array], Any]:
         """(figures, gradients) of the whole batch. Several micro-batches run one after another."""
         differentiate = jax.value_and_grad(loss_share, has_aux=True)
         num_micro = num_rows(batch)
         first = jax.tree.map(lambda a: a[0], batch)
         if num_micro == 1:
-            (_, figures), gradients = differentiate(trained, params, first, key, 0, total_weight)
+            (_, figures), gradients = differentiate(trained, read, first, key, 0, total_weight)
             return figures, gradients
 
         def of_replica(
@@ -137,9 +144,9 @@ def _make_gradients(
             zeros = (figures, jax.tree.map(jnp.zeros_like, both[0]))
             return jax.lax.scan(add, zeros, (jnp.arange(num_micro), batch))[0]
 
-        _, figures = jax.eval_shape(loss_share, trained, params, first, key, 0, total_weight)
+        _, figures = jax.eval_shape(loss_share, trained, read, first, key, 0, total_weight)
         figures = {name: jnp.zeros(figure.shape, figure.dtype) for name, figure in figures.items()}
-        return on_each_replica(of_replica)((trained, params), batch, key, total_weight)
+        return on_each_replica(of_replica)((trained, read), batch, key, total_weight)
 
     return gradients_of
 
@@ -197,10 +204,10 @@ def _is_sound(
 
 
 def make_evaluation_step(model: nn.Module, objective: Objective, tokenizer: Tokenizer) -> Callable:
-    """(params, batch [1, B, …]) → the objective's float32 sums over the batch."""
+    """(params, batch [1, B, …], **companions) → the objective's float32 sums over the batch."""
     sums = objective.evaluation(model, tokenizer)
 
-    def evaluation_step(params: Any, batch: Batch) -> dict[str, jax.Array]:
-        return sums(params, jax.tree.map(lambda a: a[0], batch))
+    def evaluation_step(params: Any, batch: Batch, **companions: Any) -> dict[str, jax.Array]:
+        return sums(params, jax.tree.map(lambda a: a[0], batch), **companions)
 
     return evaluation_step

@@ -24,6 +24,7 @@ from gptjax.parallel.placement import MeshPlacement
 from gptjax.parallel.sharding import batch_sharding, replicated, state_sharding
 from gptjax.settings import ScheduleSettings, Settings
 from gptjax.tokenizer import Tokenizer
+from gptjax.training.companions import Companion, abstract_companions
 from gptjax.training.metrics import init_monitor
 from gptjax.training.objectives import make_objective
 from gptjax.training.objectives.objective import Objective, abstract_batch
@@ -47,6 +48,7 @@ class Trainer:
         `muon_learning_rate`.
       declared: the parameters' declarations, in a nested dict like theirs.
       abstract_state: the training state as shapes, each with its sharding.
+      companions: name → a model that the objective reads, its parameters as shapes with shardings.
     """
 
     config: Settings
@@ -58,6 +60,7 @@ class Trainer:
     learning_rates: dict[str, Callable]
     declared: dict[str, Any]
     abstract_state: TrainState
+    companions: dict[str, Companion]
 
     def init(self, params: Any = None, part: str = "") -> TrainState:
         """The state before step 0, created with its shardings; from `params` (a warm start) if given.
@@ -83,7 +86,8 @@ class Trainer:
         return _first_state(self.config, self.optimizer, self.treatments, params)
 
     def compile_train_step(self, batch: Any) -> jax.stages.Compiled:
-        """(state, batch) → (state, metrics) for batches shaped and sharded like `batch`; the old state is donated."""
+        """(state, batch, **companions) → (state, metrics) for batches shaped and sharded like `batch`; the old state is
+        donated."""
         return self.lower_train_step(batch).compile(compiler_options(self.mesh, self.config.model.dtype))
 
     def lower_train_step(self, batch: Any) -> jax.stages.Lowered:
@@ -91,10 +95,10 @@ class Trainer:
         step = make_train_step(self.model, self.objective, self.optimizer, self.learning_rates, self.config)
         shardings = jax.tree.map(lambda leaf: leaf.sharding, self.abstract_state)
         jitted = jax.jit(step, donate_argnums=0, out_shardings=(shardings, replicated(self.mesh)))
-        return jitted.lower(self.abstract_state, abstract(batch))
+        return jitted.lower(self.abstract_state, abstract(batch), **self.companions)
 
     def evaluation_step(self, tokenizer: Tokenizer) -> Callable:
-        """(params, batch) → sums over the batch; compiled at the first call."""
+        """(params, batch, **companions) → sums over the batch; compiled at the first call."""
         model = reading_family_of(self.config.model).module(MeshPlacement(self.config.mesh))
         step = make_evaluation_step(model, self.objective, tokenizer)
         return jax.jit(step, out_shardings=replicated(self.mesh))
@@ -130,8 +134,8 @@ def make_trainer(
       steps_of: turns a duration of the config into steps.
 
     Raises:
-      ConfigError: the objective, an optimizer rule or the schedule is invalid, or the mesh does not divide the
-        parameters.
+      ConfigError: the objective, an optimizer rule or the schedule is invalid, the mesh does not divide the
+        parameters, or there is no run that the objective reads a model of.
     """
     family = family_of(config.model)
     check_context(config, mesh)
@@ -151,7 +155,8 @@ def make_trainer(
     placed = jax.tree.map(
         lambda s, sharding: jax.ShapeDtypeStruct(s.shape, s.dtype, sharding=sharding), shapes, shardings
     )
-    return Trainer(config, mesh, model, objective, optimizer, treatments, learning_rates, declared, placed)
+    companions = abstract_companions(config, objective.companions, mesh)
+    return Trainer(config, mesh, model, objective, optimizer, treatments, learning_rates, declared, placed, companions)
 
 
 def _on_host(shardings: Any, shapes: Any) -> Any:

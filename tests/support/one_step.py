@@ -23,13 +23,18 @@ def step_of(config, devices, seed=0):
     """(loss, gradients) of a config with the fields PLAIN, with random parameters and a random batch."""
     made = planned(config, devices)
     trainer, training, draw = made.trainer, config.training, np.random.default_rng(seed)
-    params = jax.tree.map(lambda x: draw.normal(0, 0.3, x.shape).astype(x.dtype), made.abstract_state.params)
+
+    def drawn(x):
+        return draw.normal(0, 0.3, x.shape).astype(x.dtype)
+
+    params = jax.tree.map(drawn, made.abstract_state.params)
+    companions = jax.tree.map(lambda x: jax.device_put(drawn(x), x.sharding), trainer.companions)
     batch = random_batch(trainer.objective.row_fields(), training.batch_size, draw)
     rows = local_rows(made.mesh, training.batch_size, training.gradient_accumulation_steps)
     with jax.set_mesh(made.mesh):
         compiled = trainer.compile_train_step(made.abstract_batch)
         placed = put_batch(made.mesh, batch, rows, training.batch_size, training.gradient_accumulation_steps)
-        state, metrics = compiled(trainer.init(params), placed)
+        state, metrics = compiled(trainer.init(params), placed, **companions)
         gradients = jax.tree.map(lambda old, new: (old - new) / RATE, params, jax.device_get(state.params))
     return float(metrics["train/loss"]), gradients
 

@@ -15,6 +15,7 @@ def train_run(config, workdir):
 
 def train_opened(run):
     with jax.set_mesh(run.mesh), command.open_checkpoints(run) as checkpoints:
+        run = run.accompanied(checkpoints)
         command.train(run, checkpoints, *command.start(run, checkpoints))
 
 

@@ -9,6 +9,7 @@ from gptjax.model.families import FAMILIES, family_named
 from gptjax.settings import Settings
 from gptjax.training.objectives.classification import Classification
 from gptjax.training.objectives.completion import Completion
+from gptjax.training.objectives.distillation import Distillation
 from gptjax.training.objectives.masked import Masked
 from gptjax.training.objectives.next_token import NextToken
 from gptjax.training.objectives.objective import Objective
@@ -21,6 +22,7 @@ OBJECTIVES: dict[str, type[Objective]] = {
     "masked": Masked,
     "seq2seq": Seq2Seq,
     "classification": Classification,
+    "distillation": Distillation,
 }
 
 __all__ = ["OBJECTIVES", "NextToken", "Objective", "make_objective"]

@@ -59,7 +59,7 @@ class NextToken(Objective):
         return batch[WEIGHTS].sum()
 
     def loss(
-        self, model: Any, params: Any, batch: Batch, dropout_keys_B: jax.Array | None = None
+        self, model: Any, params: Any, batch: Batch, dropout_keys_B: jax.Array | None = None, **companions: Any
     ) -> tuple[jax.Array, dict[str, jax.Array]]:
         """The summed loss with label smoothing and z-loss (see `cross_entropy`), and the reported 'loss' without
         them."""
@@ -81,11 +81,11 @@ class NextToken(Objective):
         auxiliary, figures = self.auxiliary(statistics, batch)
         return loss_sum if auxiliary is None else loss_sum + auxiliary, {"loss": sums["nll_sum"]} | figures
 
-    def evaluation(self, model: Any, tokenizer: Tokenizer) -> Callable[[Any, Batch], dict[str, jax.Array]]:
+    def evaluation(self, model: Any, tokenizer: Tokenizer) -> Callable[..., dict[str, jax.Array]]:
         token_bytes_V = jnp.asarray(token_bytes(tokenizer, model.config.vocab_size))
 
-        def sums(params: Any, batch: Batch) -> dict[str, jax.Array]:
-            _, figures = self.loss(model, params, batch)
+        def sums(params: Any, batch: Batch, **companions: Any) -> dict[str, jax.Array]:
+            _, figures = self.loss(model, params, batch, **companions)
             weights_BT = batch[WEIGHTS]
             return {
                 "nll": figures["loss"],

@@ -61,6 +61,15 @@ class Objective(abc.ABC):
 
     # --- Training
 
+    @property
+    def companions(self) -> Mapping[str, str]:
+        """The models that the loss reads but does not train: name → field of the config that names the model's run.
+
+        `loss`, and the function that `evaluation` returns, get each of them as a keyword argument of that name
+        (training/companions.py).
+        """
+        return {}
+
     @abc.abstractmethod
     def weight(self, batch: Batch) -> jax.Array:
         """The divisor of a batch's loss: a float32 scalar, such as the number of supervised tokens."""
@@ -116,8 +125,9 @@ class Objective(abc.ABC):
     # --- Evaluation
 
     @abc.abstractmethod
-    def evaluation(self, model: Any, tokenizer: Tokenizer) -> Callable[[Any, Batch], dict[str, jax.Array]]:
-        """A pure function (params, batch) → float32 sums over the batch, which `scores_of` turns into scores."""
+    def evaluation(self, model: Any, tokenizer: Tokenizer) -> Callable[..., dict[str, jax.Array]]:
+        """A pure function (params, batch, **companions) → float32 sums over the batch, which `scores_of` turns into
+        scores."""
 
     @abc.abstractmethod
     def scores_of(self, sums: Mapping[str, float]) -> dict[str, float]:
