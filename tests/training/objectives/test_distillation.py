@@ -42,7 +42,7 @@ def config_of(folder, **fields):
 
 
 def student_of(folder, teacher, **fields):
-    return config_of(folder, training__objective="distillation", training__teacher=str(teacher), **fields)
+    return config_of(folder, **dict(training__objective="distillation", training__teacher=str(teacher)) | fields)
 
 
 def test_a_student_that_starts_as_its_teacher_has_nothing_to_learn_from_it(folders, tmp_path):
