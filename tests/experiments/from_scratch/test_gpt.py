@@ -40,36 +40,30 @@ def tokens_BT():
     return np.random.default_rng(1).integers(0, SIZES["vocab"], (2, 8), np.int32)
 
 
-def shapes(tree):
-    return jax.tree.map(lambda leaf: leaf.shape, tree)
-
-
-def test_logits_are_those_of_the_decoder(params, tokens_BT):
-    params = params | {"head": params["embedding"][::-1].T}
-    family = decoder(SIZES, tied_embeddings=False)
-    assert shapes(params) == shapes(jax.eval_shape(family.init_params, jax.random.key(0)))
+@pytest.mark.parametrize("tied", [True, pytest.param(False, marks=pytest.mark.exhaustive)])
+def test_logits_loss_and_gradients_are_those_of_the_decoder_and_its_training(params, tokens_BT, tied):
+    family = decoder(SIZES, tied_embeddings=tied)
     model = family.module()
-    mine, theirs = jax.jit(lambda p, t: (own.gpt(p, t), model.apply({"params": p}, t)))(params, tokens_BT)
-    np.testing.assert_allclose(mine, theirs, rtol=2e-5, atol=2e-5)
-
-
-def test_loss_and_gradients_are_those_of_training(params, tokens_BT):
-    params = params | {"layers": jax.tree.map(lambda stacked: stacked[:1], params["layers"])}  # compiles faster
-    model = decoder(SIZES | {"layers": 1}).module()
+    if not tied:
+        params = params | {"head": params["embedding"][::-1].T}
+    made = jax.eval_shape(family.init_params, jax.random.key(0))
+    assert jax.tree.map(np.shape, params) == jax.tree.map(np.shape, made)
     targets_BT = np.roll(tokens_BT, -1, axis=1)
 
-    def loss(params):
+    def loss_and_logits(params):
         x_BTD = model.apply({"params": params}, tokens_BT, method="hidden")[0]
-        return cross_entropy(x_BTD, params["embedding"].T, targets_BT, jnp.ones((2, 8)))[0] / 16
+        head_DV = model.apply({"params": params}, method="output_matrix")
+        loss = cross_entropy(x_BTD, head_DV, targets_BT, jnp.ones((2, 8)))[0] / 16
+        return loss, model.apply({"params": params}, x_BTD, method="logits")
 
+    def own_loss_and_logits(params):
+        return pretraining.loss_of(params, tokens_BT, targets_BT), own.gpt(params, tokens_BT)
+
+    @jax.jit
     def both(params):
-        return (
-            jax.value_and_grad(pretraining.loss_of)(params, tokens_BT, targets_BT),
-            jax.value_and_grad(loss)(params),
-        )
+        return [jax.value_and_grad(f, has_aux=True)(params) for f in (own_loss_and_logits, loss_and_logits)]
 
-    close = functools.partial(np.testing.assert_allclose, rtol=1e-4, atol=1e-4)
-    jax.tree.map(close, *jax.jit(both)(params))
+    jax.tree.map(functools.partial(np.testing.assert_allclose, rtol=1e-4, atol=1e-4), *both(params))
 
 
 def test_the_parameters_are_as_many_as_published():
@@ -81,6 +75,7 @@ def test_the_parameters_are_as_many_as_published():
     assert own.count(books) == 163_009_536 and own.count(books) - 50257 * 768 == 124_412_160
 
 
+@pytest.mark.exhaustive  # its loss and gradients are compared above
 def test_the_plain_loop_learns_a_text_by_heart_and_writes_it(tmp_path, monkeypatch, capsys):
     (tmp_path / "text.txt").write_text("the cat sat on the mat. " * 40)
     sizes = ["--pieces=10", "--length=16", "--width=32", "--layers=1", "--epochs=40", "--prompt=the cat"]

@@ -23,7 +23,7 @@ def sentencepiece_of(text: str, num_pieces: int):
     ("text", "num_pieces"),
     [
         (LICENCE, 400),
-        (PYTHON[:60_000], 250),
+        (PYTHON[:30_000], 200),
         pytest.param(PYTHON[:300_000], 2000, marks=pytest.mark.exhaustive),
     ],
     ids=["licence", "python", "much"],
