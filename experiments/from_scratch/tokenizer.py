@@ -68,11 +68,7 @@ def learn(text: str, num_pieces: int) -> tuple[set[str], list[str]]:
         pair = min(counts, key=lambda pair: (-counts[pair], len("".join(pair)), "".join(pair)), default=None)
         if pair is None or counts[pair] < 1:
             raise ValueError(f"this text gives only {len(pieces)} pieces")
-        piece = "".join(pair)
-        if piece in pieces:  # the same string from two other halves, such as th + e and t + he
-            del counts[pair]
-            continue
-        pieces.append(piece)
+        pieces.append("".join(pair))
         for word in list(found_in.pop(pair)):  # only words with this pair change
             count(word, -1)
             spelled[word] = joined_everywhere(spelled[word], pair)

@@ -32,7 +32,7 @@ def params():
     """Parameters of which none has its neutral initial value."""
     random = np.random.default_rng(0)
     made = jax.eval_shape(functools.partial(own.init, **SIZES), jax.random.key(0))
-    return jax.tree.map(lambda x: random.normal(1.0, 0.2, x.shape).astype(np.float32), made)
+    return jax.tree.map(lambda x: random.normal(0.0, 0.5, x.shape).astype(np.float32), made)
 
 
 @pytest.fixture(scope="module")
