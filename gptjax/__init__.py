@@ -5,6 +5,8 @@ import signal
 import sys
 import threading
 
+from gptjax.driver_messages import import_jax_without_them
+
 __version__ = "0.1.0"
 
 
@@ -26,3 +28,5 @@ def _end_quietly_by_ctrl_c() -> None:
 
 
 _end_quietly_by_ctrl_c()
+if _is_a_command(sys.orig_argv):
+    import_jax_without_them()

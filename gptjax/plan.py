@@ -24,6 +24,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -36,17 +37,19 @@ from gptjax.command_flags import Flags
 from gptjax.config import ConfigError
 from gptjax.data.facts import DataFacts, read_facts
 from gptjax.data.mixture import parse_mixture
+from gptjax.driver_messages import without_driver_messages
 from gptjax.files import write_aside
 from gptjax.forecast.candidates import counts, is_prepared, sizes, text_tokens
 from gptjax.forecast.choices import choices_json, choices_table, chosen_config, write_config
-from gptjax.forecast.devices import Place, described_place, find_place, without_driver_messages
+from gptjax.forecast.devices import Place, described_place, find_place
 from gptjax.forecast.formula import formula_needs
 from gptjax.forecast.hardware import BY_NAME, parse_hardware
 from gptjax.forecast.price import Price, parse_price
 from gptjax.forecast.run import Forecast, forecast_run
-from gptjax.forecast.search import LAW, Candidate, Choice, Goal, choose
+from gptjax.forecast.search import LAW, Candidate, Choice, Goal, choose, without_best
 from gptjax.forecast.step import Needs, compiled_needs
 from gptjax.forecast.table import forecast_table
+from gptjax.formatting import bytes_text
 from gptjax.model.families import validate_model
 from gptjax.parallel.mesh import AbstractDevices
 from gptjax.paths import output_file
@@ -74,6 +77,7 @@ WRITE = flags.DEFINE_string("write", None, "Search: write the config of the best
 JSON = flags.DEFINE_string("json", None, "Write the plan into this file, for programs.")
 PLOT = flags.DEFINE_string("plot", None, "Draw the plan on one page: .png, .svg or .pdf.")
 
+TRIES = 4  # ways to train that a search compiles, if the best ones do not fit
 VOCABULARY = 32_768  # assumed if neither the config nor the data give its size
 
 
@@ -207,12 +211,14 @@ def search(
         candidates = chosen_from(place, text)
     with console.status("comparing …"):
         choices = choose(goal, candidates, price)
-    console.print(choices_table(choices, price))
+
+    def compiled(best: Choice) -> Forecast:
+        place = find_place(name, best.place.count) if isinstance(best.place.devices, AbstractDevices) else best.place
+        return needed(chosen_config(best), place, price, console, goal.unique)
+
+    choices, forecast = until_it_fits(goal, choices, price, console, compiled)
     best = choices[0]
     config = chosen_config(best)
-    place = find_place(name, best.place.count) if isinstance(best.place.devices, AbstractDevices) else best.place
-    console.print(f"\n{best.name}:", style="bold")
-    forecast = needed(config, place, price, console, goal.unique)
     if "write" in files:
         why = f"Written by gptjax plan --hardware={HARDWARE.value} {goal.flag}: {reached(best)}"
         write_config(config, why, files["write"])
@@ -220,6 +226,26 @@ def search(
         command = f"{cli.command('train')} --config={files['write']}{data} --workdir=RUN"
         console.print(f"train it: {command}", soft_wrap=True)
     write(forecast, forecast.to_json() | {"choices": choices_json(choices)}, files, console)
+
+
+def until_it_fits(
+    goal: Goal, choices: list[Choice], price: Price | None, console: Console, compiled: Callable[[Choice], Forecast]
+) -> tuple[list[Choice], Forecast]:
+    """Prints the choices and what the best needs as compiled; if that does not fit, the same with the next best.
+
+    Returns:
+      The choices, the best one first, and its forecast, which does not fit if TRIES compilations did not.
+    """
+    for left in reversed(range(TRIES)):
+        console.print(choices_table(choices, price))
+        console.print(f"\n{choices[0].name}:", style="bold")
+        forecast = compiled(choices[0])
+        if forecast.fit.fits or not left:
+            break
+        needs, most = bytes_text(forecast.memory.total), bytes_text(forecast.fit.most)
+        console.print(f"\nas compiled it needs {needs} of {most}, so the next best follows\n", style="yellow")
+        choices = without_best(goal, choices, forecast.memory, price)
+    return choices, forecast
 
 
 def in_seconds(goal: Goal, place: Place, price: Price | None) -> Goal:

@@ -1,10 +1,20 @@
 """The command that plans a run."""
 
+import dataclasses
+import io
 import json
 
 import pytest
 from commands import run_command
 from prepared_folders import random_documents, write_prepared
+
+from gptjax.data.facts import DataFacts
+from gptjax.forecast.devices import described_place
+from gptjax.forecast.run import forecast_run
+from gptjax.forecast.search import Candidate, Goal, choose
+from gptjax.plan import until_it_fits
+from gptjax.terminal import Console
+from gptjax.user_code import load_config
 
 CONFIG = "--config=configs/llama.py:135m"
 
@@ -103,3 +113,28 @@ def test_a_budget_that_makes_no_sense_is_one_sentence(arguments, words):
     assert done.returncode == 2 and len(done.stderr.splitlines()) == 1
     for word in words:
         assert word in done.stderr
+
+
+def test_a_search_goes_on_with_the_next_best_until_the_compiled_step_fits():
+    """The compiler needs twice the memory that the formula estimated, for the first two layouts."""
+    config = load_config("configs/llama.py:135m")
+    place, printed = described_place("H100", 8), io.StringIO()
+    goal = Goal("fit", 0.0, "--fit")
+    choices = choose(goal, [Candidate("135m", config, DataFacts(49152), place)], None)
+    tried = []
+
+    def compiled(best):
+        tried.append(best.layout)
+        needs, plan = best.layout.needs, best.layout.plan
+        if len(tried) < 3:
+            memory = dataclasses.replace(needs.memory, workspace=int(place.hardware.memory))
+            needs = dataclasses.replace(needs, memory=memory)
+        return forecast_run(plan, place, needs, None)
+
+    found, forecast = until_it_fits(goal, choices, None, Console(file=printed, width=120), compiled)
+    assert tried[-1] is found[0].layout and forecast.fit.fits
+    assert [layout.fields for layout in tried] == [layout.fields for layout in choices[0].layouts[:3]]
+    assert not found[0].layout.reason and found[0].tokens == choices[0].tokens
+    failed = [layout.reason for layout in found[0].layouts if layout.fields in [each.fields for each in tried[:2]]]
+    assert len(failed) == 2 and all(reason.startswith("does not fit: 12") for reason in failed)
+    assert printed.getvalue().count("so the next best follows") == 2

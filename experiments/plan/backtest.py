@@ -16,6 +16,15 @@ from gptjax.planning import plan
 from gptjax.user_code import load_config
 
 CONFIGS = Path(__file__).parents[2] / "configs"
+NANOCHAT = {"mesh.data": 8, "mesh.zero1": True, "model.num_heads": 12, "model.vocab_size": 32_768}
+NANOCHAT |= {"data.sequence_length": 2048, "model.window": 1024, "model.window_pattern": "SSSL"}
+NANOCHAT |= {"training.loss_chunk": 0, "model.layers": "unroll"}
+# 671 B parameters, of which a token uses 37 B. Attention has no latent vectors here: 96 heads with 6 of keys and values
+# have as many parameters as theirs. The layer that predicts a second token is left out.
+DEEPSEEK = {"model.vocab_size": 129_280, "model.num_layers": 61, "model.width": 7168, "model.num_heads": 96}
+DEEPSEEK |= {"model.num_kv_heads": 6, "model.feedforward_width": 2048, "model.num_experts": 256}
+DEEPSEEK |= {"model.first_dense_layers": 3, "model.first_dense_width": 18_432, "model.bias": "none"}
+DEEPSEEK |= {"model.remat": "full"}
 ONE_PASS = {"training.gradient_accumulation_steps": 1, "mesh.data": 1}
 
 
@@ -71,6 +80,41 @@ RUNS = (
         "llama.py:70b",
         ONE_PASS | {"mesh.fsdp": 256, "data.sequence_length": 8192, "training.batch_size": 512, "model.remat": "full"},
         *("H200", 256, 1056.0),
+    ),
+    Published(
+        "nanochat d24, bfloat16, T = 2,048",
+        "depth.py:24",
+        NANOCHAT | {"training.batch_size": 256, "training.gradient_accumulation_steps": 2},
+        *("H100", 8, 16_704 * 2**19 / 10_949.47 / 8),
+    ),
+    Published(
+        "nanochat d24, float8, T = 2,048",
+        "depth.py:24",
+        NANOCHAT | {"training.batch_size": 512, "training.gradient_accumulation_steps": 4, "model.matmul": "fp8"},
+        *("H100", 8, 9.5 * 729.8e6 / (2.02 * 3600) / 8),
+    ),
+    Published(
+        "OLMo 1B, OLMo-core, T = 4,096",
+        "llama.py:1b",
+        {"mesh.data": 1, "mesh.fsdp": 64, "model.num_heads": 16, "model.num_kv_heads": 16, "model.head_width": 128}
+        | {"model.vocab_size": 50304, "model.tied_embeddings": False, "data.sequence_length": 4096}
+        | {"training.batch_size": 1024, "training.gradient_accumulation_steps": 4, "model.remat": "none"}
+        | {"model.layers": "unroll"},
+        *("H100", 64, 46e3),
+    ),
+    Published(
+        "OLMoE 1B-7B, T = 4,096",
+        "moe.py:olmoe",
+        {"mesh.data": 1, "mesh.fsdp": 256, "training.batch_size": 1024, "training.gradient_accumulation_steps": 1},
+        *("H100", 256, 5.133e12 / (256 * 10 * 86_400)),
+    ),
+    Published(
+        "DeepSeek-V3's size, float8, T = 4,096",
+        "moe.py:glm4.5",
+        DEEPSEEK
+        | {"mesh.data": 1, "mesh.fsdp": 32, "mesh.expert": 64}
+        | {"training.batch_size": 16_384, "training.gradient_accumulation_steps": 4, "model.matmul": "fp8"},
+        *("H100", 2048, 14.8e12 / (2.664e6 * 3600)),
     ),
 )
 

@@ -1,7 +1,7 @@
 """What plans say beside what real steps take on this machine's processors.
 
-  python experiments/plan/measure.py          # measures all configs, about ten minutes; writes measured.jsonl
-  python experiments/plan/measure.py --show   # prints the tables of README.md from it
+  python experiments/plan/measure.py [memory | time]   # measures all configs, ten minutes; writes measured.jsonl
+  python experiments/plan/measure.py show              # prints the tables of README.md from it
 
 Each config is trained for a few steps in processes of its own (one_run.py). One config, which is not scored, sets the
 speed of the machine.
@@ -12,7 +12,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,22 +25,23 @@ from gptjax.forecast.step import Needs
 
 HERE = Path(__file__).parent
 FILE = HERE / "measured.jsonl"
+NUMBER = {"memory": "bytes", "time": "clock"}  # what one_run.py measures, and its first number
 MEMORY_GOAL, TIME_GOAL = 0.05, 0.15
 
 
-def measure() -> None:
-    FILE.unlink(missing_ok=True)
+def measure(kinds: Sequence[str]) -> None:
+    """Measures all configs, and keeps what is in the file of the other kind."""
+    kept = {row["config"]: row for row in rows()} if FILE.exists() else {}
     for name in CONFIGS:
-        found: dict[str, Any] = {}
-        for what in ("memory", "time"):
+        found = kept.setdefault(name, {})
+        for what in kinds:
             command = [sys.executable, str(HERE / "one_run.py"), name, what]
             done = subprocess.run(command, capture_output=True, text=True)
             if done.returncode:
                 raise RuntimeError(f"{name}: {done.stderr[-2000:]}")
             found |= json.loads(done.stdout.splitlines()[-1])
-        with FILE.open("a") as file:
-            file.write(json.dumps(found) + "\n")
-        print(f"{name}: {found['bytes'] / 2**20:,.0f} MiB, {1e3 * found['clock']:,.0f} ms per step", flush=True)
+        FILE.write_text("".join(json.dumps(row) + "\n" for row in kept.values()))
+        print(name, *(f"{what} {found[NUMBER[what]]:.4g}" for what in kinds), flush=True)
 
 
 def rows() -> list[dict[str, Any]]:
@@ -111,8 +112,8 @@ def _scores(near: dict[str, list[bool]]) -> Iterator[str]:
 
 
 if __name__ == "__main__":
-    if "--show" not in sys.argv[1:]:
-        measure()
+    if sys.argv[1:] != ["show"]:
+        measure(sys.argv[1:] or list(NUMBER))
     show_memory(rows())
     print()
     show_times(rows())

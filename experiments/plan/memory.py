@@ -9,7 +9,7 @@ import csv
 import sys
 from pathlib import Path
 
-sys.path.append(str(Path(__file__).parents[1] / "memory"))
+sys.path.insert(0, str(Path(__file__).parents[1] / "memory"))  # before this folder, which has a measure.py, too
 import measure
 
 from gptjax.data.facts import DataFacts

@@ -13,12 +13,13 @@ from rich.text import Text
 
 from gptjax.config import default, flatten, validate
 from gptjax.files import write_aside
-from gptjax.forecast.layouts import Layout, with_fields
+from gptjax.forecast.layouts import EIGHT_BITS, Layout, with_fields
 from gptjax.forecast.price import Price
 from gptjax.forecast.run import extrapolated
 from gptjax.forecast.search import LAW, Choice
 from gptjax.formatting import bytes_text, count_text, duration_text
 from gptjax.model.families import validate_model
+from gptjax.parallel.mesh import AXES
 
 SHOWN = 12  # rows of a table
 
@@ -51,17 +52,23 @@ def _layouts(choice: Choice) -> RenderableType:
     table = Table(box=None, padding=(0, 1, 0, 0), header_style="dim")
     for name in ("mesh", "micro-batches", "remat", "memory", "tokens/s", "why not"):
         table.add_column(name, justify="right" if name in ("micro-batches", "memory", "tokens/s") else "left")
-    for layout in choice.layouts:
+    changing = [layout for layout in choice.layouts if EIGHT_BITS in layout.fields]
+    others = [layout for layout in choice.layouts if layout not in changing]
+    for layout in (*others[:SHOWN], *changing):
         table.add_row(*_layout_cells(layout), style="" if layout.reason else "bold")
-    return Group(Text(f"ways to train {choice.name}", style="bold cyan"), table)
+    rest = len(others) - SHOWN
+    more = [Text(f"and {rest} that are slower or do not fit", style="dim")] if rest > 0 else []
+    return Group(Text(f"ways to train {choice.name}", style="bold cyan"), table, *more)
 
 
 def _layout_cells(layout: Layout) -> tuple[str, ...]:
     fields = layout.fields
-    axes = [f"{name} {size}" for name in ("data", "fsdp", "tensor") if (size := fields[f"mesh.{name}"]) > 1]
+    axes = [f"{axis} {size}" for axis in AXES if (size := fields[f"mesh.{axis}"]) > 1]
     mesh = " × ".join(axes) or "one device"
     mesh += ", zero1" if fields.get("mesh.zero1") else ""
-    mesh += ", fp8" if fields.get("model.matmul") == "fp8" else ""
+    mesh += f", {way}" if (way := fields.get("mesh.expert_exchange", "auto")) != "auto" else ""
+    mesh += f", {parts} micro-batches" if (parts := fields.get("mesh.pipeline_microbatches")) else ""
+    mesh += ", fp8" if EIGHT_BITS in fields else ""
     if layout.needs is None:
         return mesh, "–", "–", "–", "–", layout.reason
     steps, remat = fields["training.gradient_accumulation_steps"], fields["model.remat"]

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import os
-import sys
-import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 import jax
 from jax.experimental import topologies
 
 from gptjax.config import ConfigError
+from gptjax.driver_messages import without_driver_messages
 from gptjax.forecast.hardware import BY_NAME, DEVICES, GB, Hardware, target_config
 from gptjax.formatting import counted
 from gptjax.parallel.mesh import AbstractDevices
@@ -20,7 +18,6 @@ from gptjax.training.hardware import bytes_per_device
 
 WITHOUT_DRIVER = "JAX_SKIP_CUDA_CONSTRAINTS_CHECK"  # tells JAX's CUDA plug-in not to look for a GPU
 INSTALL = "pip install --no-deps jax-cuda12-plugin=={0} jax-cuda12-pjrt=={0} nvidia-cudnn-cu12"
-_DRIVER_MESSAGES = (b"Could not find cuda drivers", b"All log messages before absl::InitializeLog")
 CPU_BANDWIDTH = 25 * GB  # bytes per second that a machine's processors read, if nothing else is known
 
 
@@ -50,7 +47,8 @@ def find_place(name: str, count: int | None) -> Place:
     jax.config.update("jax_platforms", "cpu")  # even on a machine with GPUs, since these may be training
     if name == "cpu":
         jax.config.update("jax_num_cpu_devices", count or 1)
-        devices = jax.devices()
+        with without_driver_messages():
+            devices = jax.devices()
         return Place(_processor(len(devices)), len(devices), devices)
     hardware, count = BY_NAME[name], count or 1
     abstract = AbstractDevices(hardware.platform, count, hardware.kind)
@@ -74,28 +72,6 @@ def gpus_of(hardware: Hardware, count: int) -> Sequence[jax.Device]:
     return topology.devices
 
 
-@contextlib.contextmanager
-def without_driver_messages() -> Iterator[None]:
-    """In the block, the plug-in's messages that there is no driver are left out of stderr; all others come at its end.
-
-    They come from C++, so the stream's descriptor is replaced for a while.
-    """
-    sys.stderr.flush()
-    kept = os.dup(2)
-    with tempfile.TemporaryFile() as messages:
-        os.dup2(messages.fileno(), 2)
-        try:
-            yield
-        finally:
-            sys.stderr.flush()
-            os.dup2(kept, 2)
-            os.close(kept)
-            messages.seek(0)
-            for line in messages:
-                if not any(part in line for part in _DRIVER_MESSAGES):
-                    os.write(2, line)
-
-
 def described_place(name: str, count: int) -> Place:
     """Devices of a name of the table that are only described: a search compares them by formula."""
     hardware = BY_NAME[name]
@@ -105,7 +81,8 @@ def described_place(name: str, count: int) -> Place:
 
 
 def _here(count: int | None) -> Place:
-    devices = jax.devices()
+    with without_driver_messages():
+        devices = jax.devices()
     if count is not None and count != len(devices):
         raise ConfigError(f"--hardware={count}xthis: this machine has {counted(len(devices), 'device')}")
     if devices[0].platform == "cpu":

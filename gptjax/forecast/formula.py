@@ -5,7 +5,9 @@ Parameters and optimizer state are exact. The rest follows from shapes, with con
 `model.remat`, what else is in memory at the peak, and the bytes that element-wise kernels move. The estimated memory of
 42 of the 43 steps there is within 5 % of the compiler's (experiments/plan).
 
-Tokens are those that one device computes at once, and widths those of its part of the tensor axis.
+Tokens are those that one device computes at once, and widths those of its part of the tensor axis. More tokens pass
+through the layers of a pipeline's stage, which are fewer. The rows of experts are padded into blocks, and where all
+blocks are multiplied at once, each has a copy of its expert's matrices (model/grouped_products.py).
 """
 
 from __future__ import annotations
@@ -20,7 +22,10 @@ from gptjax.forecast.kernels import Kernel
 from gptjax.forecast.memory import Memory, bytes_on_device, state_bytes
 from gptjax.forecast.step import Needs
 from gptjax.model.feedforward import is_gated
+from gptjax.model.grouped_products import shape_of_blocks
+from gptjax.model.mixture_of_experts import capacity
 from gptjax.model.parameters import stack_sizes
+from gptjax.parallel.expert import way_of
 from gptjax.parallel.mesh import AXES, batch_devices
 from gptjax.parallel.pipeline import schedule_of
 from gptjax.parallel.traffic import Collective
@@ -30,6 +35,9 @@ LOGIT = 4  # bytes of one, float32; its gradient is in the compute dtype
 MOVED = 9  # times that element-wise kernels read or write the results of a layer's products, and the logits
 UPDATED = 28  # bytes that the optimizer moves per parameter
 IN_LOOP = 25  # further arrays as wide as the stream that a loop over layers saves if nothing is recomputed
+COPIED = 5  # times that kernels read or write the copies of experts' matrices
+EXCHANGED = 2.8  # factor of what element-wise kernels move in layers that sort tokens for experts on other devices
+TICKED = 1.75  # factor of what element-wise kernels move in a pipeline, which cuts and joins arrays in each tick
 ALL_KEPT = 3  # arrays as wide as the feed-forward layer that are saved if nothing is recomputed
 ATTENTION = (1 + 2.5) / 3  # FLOPs of flash attention, forward and backward, per FLOP of the convention (three passes)
 
@@ -38,12 +46,18 @@ ATTENTION = (1 + 2.5) / 3  # FLOPs of flash attention, forward and backward, per
 class _Shape:
     """The shapes of what a device computes at once."""
 
-    tokens: int
+    tokens: int  # in the embedding, the output layer and the loss
+    in_layers: int  # tokens that pass through its layers
+    microbatches: int  # parts of them that pass through a pipeline one after another; 1 without
+    passes: float  # how often each of its layers runs for them, idle ticks included; 1 without a pipeline
     layers: int  # of this device
     stream: float  # D
     heads: float  # width of all queries
     keys: float  # width of all keys, and of all values
-    feedforward: float  # F, of all experts that a token uses
+    feedforward: float  # F, of all experts that a token uses, with padding
+    slots: float  # rows of experts per token, with padding; 0 without experts
+    copies: int  # copies of experts' matrices in a layer
+    exchanged: bool  # whether tokens are sent to the devices of the experts that they chose
     gated: bool
     vocabulary: float
     micro_batches: int
@@ -53,7 +67,14 @@ class _Shape:
     @property
     def of_products(self) -> float:
         """Elements per token of a layer's inputs and of the results of its products."""
-        return 2 * self.stream + 2 * self.heads + 2 * self.keys + (2 if self.gated else 1) * self.feedforward
+        attention = (2 if not self.slots else 1) * self.stream + 2 * self.heads + 2 * self.keys
+        experts = (2 if self.exchanged else 1) * self.slots * self.stream
+        return attention + experts + (2 if self.gated else 1) * self.feedforward
+
+    @property
+    def runs(self) -> float:
+        """How often a layer does the work for its tokens in a step. A pipeline's stages also work in idle ticks."""
+        return self.micro_batches * self.passes / self.microbatches
 
 
 def formula_needs(plan: Plan) -> Needs:
@@ -67,22 +88,49 @@ def _shape(plan: Plan) -> _Shape:
     model, mesh = plan.config.model, plan.mesh.shape
     rows = max(1, plan.rows_at_once // batch_devices(plan.mesh))
     tensor = mesh["tensor"]
-    used = model.experts_per_token + model.shared_experts if model.num_experts else 1
+    schedule = schedule_of(plan.config.mesh, plan.mesh)
+    tokens = math.ceil(rows * plan.config.data.sequence_length / mesh["context"])
+    in_layers = tokens * schedule.stages
+    exchanged = mesh["expert"] > 1 and way_of(plan.config.mesh.expert_exchange, mesh["expert"], model) == "all_to_all"
+    slots, copies = _blocks(plan, in_layers // schedule.microbatches, exchanged)
+    used = slots + model.shared_experts if model.num_experts else 1
     layers = sum(stack_sizes(plan.trainer.declared).values())
     repeats = model.remat in ("full", "offload_inputs", "attention")
     return _Shape(
-        tokens=math.ceil(rows * plan.config.data.sequence_length / mesh["context"]),
+        tokens=tokens,
+        in_layers=in_layers,
+        microbatches=schedule.microbatches,
+        passes=schedule.ticks / schedule.repeats,
         layers=math.ceil(layers / mesh["pipeline"]),
         stream=model.width,
         heads=model.num_heads * model.head_width / tensor,
         keys=model.num_kv_heads * model.head_width / tensor,
         feedforward=model.feedforward_width * used / tensor,
+        slots=slots,
+        copies=copies,
+        exchanged=exchanged,
         gated=is_gated(model.feedforward),
         vocabulary=model.vocab_size / tensor,
         micro_batches=plan.config.training.gradient_accumulation_steps,
         width=4 if model.dtype == "float32" else 2,
         again=2.0 if repeats else 1.0,
     )
+
+
+def _blocks(plan: Plan, tokens: int, exchanged: bool) -> tuple[float, int]:
+    """(rows of experts per token, with padding; copies of experts' matrices) in a layer that has so many tokens."""
+    model, size = plan.config.model, plan.mesh.shape["expert"]
+    if not model.num_experts:
+        return 0.0, 0
+    used, mine = model.experts_per_token, model.num_experts // size
+    if exchanged:
+        length = plan.config.data.sequence_length
+        return model.num_experts * capacity(model, length) / length, 0
+    chosen = tokens * size * used  # in a ring, a device has room for the tokens of all
+    if model.expert_products != "gathered":
+        return float(used), 0
+    blocks, rows = shape_of_blocks(chosen, mine)
+    return blocks * rows / tokens, blocks
 
 
 # --- memory ----------------------------------------------------------------------------------------------------------
@@ -95,7 +143,7 @@ def _memory(plan: Plan, shape: _Shape) -> Memory:
     parameters, optimizer = state_bytes(plan)
     gradients = bytes_on_device(plan.abstract_state.params)
     per_layer, on_host = _kept(model.remat, model.layers, shape)
-    activations = round(shape.width * tokens * shape.layers * per_layer)
+    activations = round(shape.width * shape.in_layers * shape.passes / shape.microbatches * shape.layers * per_layer)
     chunk = min(training.loss_chunk or tokens, tokens)
     logits = round((LOGIT + shape.width) * chunk * shape.vocabulary)
     accumulated, in_loop = shape.micro_batches > 1, model.layers == "scan"
@@ -103,16 +151,21 @@ def _memory(plan: Plan, shape: _Shape) -> Memory:
     if chunk < tokens:  # the loop over chunks adds up the output layer's gradient, and keeps the gradient of its input
         collected += round(4 * shape.vocabulary * shape.stream)
         activations += round(2 * shape.width * tokens * shape.stream)
-    gathered = _gathered(plan, shape)
-    one_layer = round(shape.width * tokens * 2 * shape.of_products)  # further arrays in the backward pass of a layer
+    gathered, copied = _gathered(plan, shape), _copied(plan, shape)
+    at_once = shape.in_layers // shape.microbatches
+    one_layer = round(shape.width * at_once * 2 * shape.of_products)  # further arrays in the backward pass of a layer
+    again = round(shape.width * at_once * shape.of_products) if shape.again > 1 else 0
     at_loss = collected + activations + logits
+    in_experts = collected + activations + again + 2 * copied if copied else 0  # the copies and their gradients
     at_end = gradients * (1 + accumulated) + one_layer + (activations // max(shape.layers, 1))
     batch = 2 * bytes_on_device(plan.abstract_batch)
-    if at_loss >= at_end:
+    if in_experts >= max(at_loss, at_end):
+        found = (collected + copied, activations + again + copied, 0, batch)
+    elif at_loss >= at_end:
         found = (collected, activations, logits, gathered + batch)
     else:
         found = (gradients * (1 + accumulated), activations // max(shape.layers, 1), 0, one_layer + gathered)
-    host = round(shape.width * tokens * shape.layers * on_host)
+    host = round(shape.width * shape.in_layers * shape.layers * on_host)
     return Memory(parameters, found[0], optimizer, found[1], found[2], found[3], host)
 
 
@@ -144,93 +197,137 @@ def _gathered(plan: Plan, shape: _Shape) -> int:
     return total
 
 
+def _copied(plan: Plan, shape: _Shape) -> int:
+    """Bytes of the copies of experts' matrices in a layer."""
+    total = 0.0
+    for parameter in jax.tree.leaves(plan.trainer.declared):
+        if "experts" in parameter.stack:
+            size = parameter.size / math.prod(parameter.stack.values())
+            total += shape.width * shape.copies * size / plan.mesh.shape["tensor"]
+    return round(total)
+
+
 # --- work ------------------------------------------------------------------------------------------------------------
 
 
 def _kernels(plan: Plan, shape: _Shape) -> Iterator[Kernel]:
-    model, tokens, times = plan.config.model, shape.tokens, shape.micro_batches
-    # A pipeline's stages also compute when they are idle.
-    idle = 1 / (1 - schedule_of(plan.config.mesh, plan.mesh).bubble)
+    model, tensor = plan.config.model, plan.mesh.shape["tensor"]
     eight = model.matmul == "fp8"
     for parameter in jax.tree.leaves(plan.trainer.declared):
         if parameter.kind != "matrix" and not parameter.tied:
             continue
         inputs, outputs = (math.prod(side.values()) for side in (parameter.inputs, parameter.outputs))
-        tensor = plan.mesh.shape["tensor"]
+        of_layer, of_experts = "layers" in parameter.stack, "experts" in parameter.stack
         members = math.prod(size for axis, size in parameter.stack.items() if axis != "experts")
-        active = parameter.active or 1
-        of_layer = "layers" in parameter.stack
-        members = members / plan.mesh.shape["pipeline"] if of_layer else members
+        runs, rows = float(shape.micro_batches), float(shape.tokens)
+        if of_layer:
+            members, runs, rows = members / plan.mesh.shape["pipeline"], shape.runs, float(shape.in_layers)
+        rows *= shape.slots if of_experts else (parameter.active or 1)
         again = (
             shape.again if of_layer and "mlp" not in parameter.inputs else 1
         )  # a layer's last product is not recomputed
-        passes = (2 + again) * times * members * (idle if of_layer else 1)
-        moved = shape.width * (tokens * active * (inputs + outputs / tensor) + inputs * outputs / tensor)
-        flops = 2.0 * tokens * active * inputs * outputs / tensor
-        yield Kernel("product", flops, eight and of_layer, moved, round(passes))
+        matrices = max(shape.copies, 1) if of_experts else 1
+        moved = shape.width * (rows * (inputs + outputs / tensor) + matrices * inputs * outputs / tensor)
+        flops = 2.0 * rows * inputs * outputs / tensor
+        yield Kernel("product", flops, eight and of_layer, moved, round((2 + again) * runs * members))
+    yield from _attention(plan, shape)
+    yield from _moves(plan, shape)
+
+
+def _attention(plan: Plan, shape: _Shape) -> Iterator[Kernel]:
+    mesh, tokens = plan.mesh.shape, shape.in_layers
     counted = plan.flops_per_token["causal"] - 6.0 * plan.parameters.multiplied
-    per_layer = counted * tokens
-    per_layer /= plan.mesh.shape["tensor"] * shape.layers * plan.mesh.shape["pipeline"]
-    attention = per_layer * (ATTENTION + (shape.again - 1) / 3)
-    yield Kernel(
-        "attention",
-        attention / 3,
-        False,
-        4 * shape.width * tokens * shape.heads,
-        round(3 * shape.layers * times * idle),
-    )
-    moved = MOVED * shape.width * tokens * shape.of_products / 8
-    yield Kernel("other", 0.0, False, moved, round(8 * shape.layers * times * idle))
-    yield Kernel("other", 0.0, False, MOVED * shape.width * tokens * shape.vocabulary / 4, 4 * times)
+    per_layer = counted * tokens / mesh["tensor"] / shape.layers / mesh["pipeline"]
+    again = plan.config.model.remat != "none"  # flash attention keeps sums that no policy names
+    flops = per_layer * (ATTENTION + again / 3)
+    moved = 4 * shape.width * tokens * shape.heads
+    yield Kernel("attention", flops / 3, False, moved, round(3 * shape.layers * shape.runs))
+
+
+def _moves(plan: Plan, shape: _Shape) -> Iterator[Kernel]:
+    """Kernels that only read and write: of layers, of logits, of the optimizer."""
+    factor = (TICKED if shape.passes > 1 else 1.0) * (EXCHANGED if shape.exchanged else 1.0)
+    moved = factor * MOVED * shape.width * shape.in_layers * shape.of_products
+    copied = COPIED * _copied(plan, shape) * shape.microbatches
+    yield Kernel("other", 0.0, False, (moved + copied) / 8, round(8 * shape.layers * shape.runs))
+    logits = MOVED * shape.width * shape.tokens * shape.vocabulary
+    yield Kernel("other", 0.0, False, logits / 4, 4 * shape.micro_batches)
     of_state = bytes_on_device(plan.abstract_state.params) / 4
     yield Kernel("other", 0.0, False, UPDATED * of_state / 4, 4)
 
 
 def _collectives(plan: Plan, shape: _Shape) -> Iterator[Collective]:
-    """The collectives of the mesh's axes in the forms that XLA chooses: bfloat16 parts of parameters and
-    activations."""
-    mesh, times = plan.mesh.shape, shape.micro_batches
-    layers = shape.layers
-    local = (
-        sum(shape.width * parameter.size for parameter in jax.tree.leaves(plan.trainer.declared))
-        / mesh["tensor"]
-        / mesh["pipeline"]
-    )
+    """The collectives of the mesh's axes in the forms that XLA chooses: bfloat16 parts of parameters and activations.
+
+    A pipeline gathers its layers' parameters again in each tick.
+    """
+    mesh, times, layers = plan.mesh.shape, shape.micro_batches, shape.layers
+    inside, experts, outside = _local(plan, shape)
+    everything = inside + experts + outside
     if mesh["fsdp"] > 1:
-        group = _group(plan, "fsdp")
-        part = round(local / max(layers, 1))
-        yield Collective("all-gather", part, group, 2 * layers * times)
-        yield Collective("reduce-scatter", part, group, layers * times)
+        group, part = _group(plan, "fsdp", "context"), round((inside + experts) / max(layers, 1))
+        yield Collective("all-gather", part, group, round(2 * layers * times * shape.passes))
+        yield Collective("reduce-scatter", part, group, round(layers * times * shape.passes))
+        yield Collective("all-gather", round(outside), group, 2 * times)
+        yield Collective("reduce-scatter", round(outside), group, times)
+    summed = 4 / shape.width / mesh["fsdp"]  # float32 sums
     if mesh["data"] > 1:
-        size = round(4 / shape.width * local / mesh["fsdp"])  # float32 sums
+        size = round(summed * everything)
         if plan.config.mesh.zero1:
             yield Collective("reduce-scatter", size, _group(plan, "data"), 1)
             yield Collective("all-gather", size, _group(plan, "data"), 1)
         else:
             yield Collective("all-reduce", size, _group(plan, "data"), 1)
-    stream = round(shape.width * shape.tokens * shape.stream)
+    if mesh["context"] > 1 and mesh["fsdp"] == 1:
+        yield Collective("all-reduce", round(summed * everything), _group(plan, "context"), 1)
+    stream = round(shape.width * shape.in_layers * shape.stream)
     if mesh["tensor"] > 1:
-        yield Collective("all-reduce", stream, _group(plan, "tensor"), round((3 + shape.again) * layers * times))
+        runs = round((3 + shape.again) * layers * shape.runs)
+        yield Collective("all-reduce", stream, _group(plan, "tensor"), runs)
     if mesh["context"] > 1:
-        moved = round(shape.width * shape.tokens * (2 * shape.heads + 2 * shape.keys))
-        yield Collective("all-to-all", moved, _group(plan, "context"), round((1 + shape.again) * layers * times))
+        moved = round(shape.width * shape.in_layers * (2 * shape.heads + 2 * shape.keys))
+        yield Collective("all-to-all", moved, _group(plan, "context"), round((1 + shape.again) * layers * shape.runs))
     if mesh["expert"] > 1:
-        used = plan.config.model.experts_per_token
-        yield Collective(
-            "all-to-all", stream * used, _group(plan, "expert"), round(2 * (1 + shape.again) * layers * times)
-        )
+        yield Collective("all-reduce", round(summed * (inside + outside)), _group(plan, "expert"), 1)
+        yield from _exchanges(plan, shape, stream)
     if mesh["pipeline"] > 1:
-        schedule = schedule_of(plan.config.mesh, plan.mesh)
-        yield Collective(
-            "collective-permute",
-            stream // schedule.microbatches,
-            _group(plan, "pipeline")[:2],
-            2 * schedule.ticks * times,
-        )
+        # To the next stage and on the conveyor, forward and backward.
+        ticks = schedule_of(plan.config.mesh, plan.mesh).ticks
+        size = stream // shape.microbatches
+        yield Collective("collective-permute", size, _group(plan, "pipeline")[:2], 4 * ticks * times)
 
 
-def _group(plan: Plan, axis: str) -> tuple[int, ...]:
-    """The numbers of the devices along an axis; consecutive numbers are on the last axes."""
-    after = AXES[AXES.index(axis) + 1 :]
-    stride = math.prod(plan.mesh.shape[each] for each in after)
-    return tuple(range(0, stride * plan.mesh.shape[axis], stride))
+def _exchanges(plan: Plan, shape: _Shape, stream: int) -> Iterator[Collective]:
+    """Tokens to divided experts and back, in each layer."""
+    model, size, runs = plan.config.model, plan.mesh.shape["expert"], shape.layers * shape.runs
+    group = _group(plan, "expert")
+    repeats = model.remat != "none"
+    if shape.exchanged:
+        yield Collective("all-to-all", round(stream * shape.slots), group, round((4 + repeats) * runs))
+        return
+    yield Collective("all-gather", stream * size, group, round((2 + repeats) * runs))
+    yield Collective("reduce-scatter", stream * size, group, round(2 * runs))
+
+
+def _local(plan: Plan, shape: _Shape) -> tuple[float, float, float]:
+    """Bytes in the compute dtype that a device has of the layers, of their experts, and of all else, after gathering
+    what fsdp divides."""
+    mesh, sizes = plan.mesh.shape, [0.0, 0.0, 0.0]
+    for parameter in jax.tree.leaves(plan.trainer.declared):
+        size = shape.width * parameter.size / mesh["tensor"]
+        if "experts" in parameter.stack:
+            sizes[1] += size / mesh["pipeline"] / mesh["expert"]
+        elif "layers" in parameter.stack:
+            sizes[0] += size / mesh["pipeline"]
+        else:
+            sizes[2] += size
+    return sizes[0], sizes[1], sizes[2]
+
+
+def _group(plan: Plan, *axes: str) -> tuple[int, ...]:
+    """The numbers of the devices along axes; consecutive numbers are on the last axes."""
+    numbers = [0]
+    for axis in axes:
+        stride = math.prod(plan.mesh.shape[each] for each in AXES[AXES.index(axis) + 1 :])
+        numbers = [first + stride * step for first in numbers for step in range(plan.mesh.shape[axis])]
+    return tuple(numbers)

@@ -8,8 +8,9 @@ All layouts are compared by formula and ranked by speed; each but the fastest ha
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, cast
 
 from ml_collections import ConfigDict
@@ -19,17 +20,22 @@ from gptjax.data.facts import DataFacts
 from gptjax.forecast.devices import Place
 from gptjax.forecast.duration import StepTime, step_time
 from gptjax.forecast.formula import formula_needs
+from gptjax.forecast.memory import Memory
 from gptjax.forecast.run import fit_of, peak_of_device
 from gptjax.forecast.step import Needs
 from gptjax.formatting import bytes_text
 from gptjax.model.families import validate_model
-from gptjax.parallel.mesh import AbstractDevices
+from gptjax.parallel.mesh import AXES, AbstractDevices, batch_devices
+from gptjax.parallel.pipeline import schedule_of
 from gptjax.planning import Plan, plan
 from gptjax.settings import Settings
 
 REMATS = ("none", "dots", "full")
 MOST_TENSOR = 8
+STAGES, PASSES = (2, 4, 8), (1, 4)  # stages of a pipeline, and micro-batches per stage
+LONG = 8192  # tokens of a sequence from which it may be divided, too
 ALIKE = 0.01  # times that differ by a smaller fraction count as equal
+EIGHT_BITS = "model.matmul"  # the field that only layouts with 8-bit products set
 WITH_FLOAT8 = (8, 9)  # compute capability of the first GPUs that multiply 8-bit floats
 
 
@@ -61,11 +67,28 @@ class Layout:
 
 def layouts_of(config: ConfigDict, data: DataFacts, place: Place) -> list[Layout]:
     """All layouts that are tried, the best one first. A layout can train if its tokens_per_second are above 0."""
+    peak = _peak(place)
+    return _explained(sorted(_tried(config, data, place, peak), key=_rank), place, peak)
+
+
+def without_best(layouts: Sequence[Layout], compiled: Memory, place: Place) -> list[Layout]:
+    """The layouts again, the next best first, since the compiled step of the best needs more memory than there is."""
+    best, *others = layouts
+    assert best.needs is not None
+    failed = dataclasses.replace(best, needs=dataclasses.replace(best.needs, memory=compiled), fits=False)
+    return _explained([*(each for each in others if EIGHT_BITS not in each.fields), failed], place, _peak(place))
+
+
+def _peak(place: Place) -> float:
     peak = peak_of_device(place, "float32" if place.hardware.platform == "cpu" else "bfloat16")
     if peak is None:
         raise ConfigError(f"--hardware={place.hardware.name}: the table of peaks lacks it, so times cannot be compared")
-    ranked = sorted(_tried(config, data, place, peak), key=_rank)
-    best = ranked[0]
+    return peak
+
+
+def _explained(ranked: Sequence[Layout], place: Place, peak: float) -> list[Layout]:
+    """Says of each layout but the first why it is not the best, and adds the first with 8-bit products."""
+    best = dataclasses.replace(ranked[0], reason=ranked[0].reason if ranked[0].needs is None else "")
     others = [_with_reason(layout, best, place) for layout in ranked[1:]]
     return [best, *others, *_in_eight_bits(best, place, peak)]
 
@@ -87,8 +110,8 @@ def _rank(layout: Layout) -> tuple[float, int]:
 def _tried(config: ConfigDict, data: DataFacts, place: Place, peak: float) -> Iterator[Layout]:
     rows = max(1, round(config.training.batch_size / place.count)) * place.count
     devices = AbstractDevices(place.hardware.platform, place.count, place.hardware.kind)
-    for mesh in _meshes(place):
-        fields = {f"mesh.{axis}": size for axis, size in mesh.items()}
+    for mesh in _meshes(config, place, rows):
+        fields = {f"mesh.{name}": value for name, value in (_ONE_DEVICE | mesh).items()}
         fields |= {"training.batch_size": rows, "training.gradient_accumulation_steps": 1}
         try:
             changed = with_fields(config, fields)
@@ -101,33 +124,59 @@ def _tried(config: ConfigDict, data: DataFacts, place: Place, peak: float) -> It
             yield _largest_micro_batch(made, fields, remat, place, peak)
 
 
-def _meshes(place: Place) -> Iterator[dict[str, int | bool]]:
-    """Meshes of all devices: data, fsdp, ZeRO-1, hybrid sharding, and tensor parallelism within a node."""
+_ONE_DEVICE: Mapping[str, Any] = dict.fromkeys(AXES, 1) | {
+    **{"zero1": False, "pipeline_microbatches": 0, "pipeline_repeats": 1},
+    **{"context_attention": "auto", "expert_exchange": "auto"},
+}
+
+
+def _meshes(config: ConfigDict, place: Place, rows: int) -> Iterator[dict[str, Any]]:
+    """Meshes of all devices: data, fsdp, ZeRO-1, hybrid sharding; tensor, and for long sequences context, within a
+    node; experts; and stages of a pipeline, if there are several nodes."""
     count, per_node = place.count, min(place.hardware.per_node, 8)
-    yield {"data": count, "fsdp": 1, "tensor": 1}
+    yield {"data": count}
     if count == 1:
         return
-    yield {"data": 1, "fsdp": count, "tensor": 1}
-    yield {"data": count, "fsdp": 1, "tensor": 1, "zero1": True}
+    yield {"fsdp": count}
+    yield {"data": count, "zero1": True}
     if count > per_node and count % per_node == 0:
-        yield {"data": count // per_node, "fsdp": per_node, "tensor": 1}
-    tensor = 2
-    while tensor <= min(MOST_TENSOR, per_node, count) and count % tensor == 0:
-        yield {"data": 1, "fsdp": count // tensor, "tensor": tensor}
-        tensor *= 2
+        yield {"data": count // per_node, "fsdp": per_node}
+    within = [size for size in (2, 4, 8) if size <= min(per_node, count) and count % size == 0]
+    yield from ({"fsdp": count // size, "tensor": size} for size in within if size <= MOST_TENSOR)
+    if config.data.sequence_length >= LONG:
+        yield from ({"fsdp": count // size, "context": size} for size in within)
+    if config.model.num_experts:
+        ways = ("auto", "all_to_all") if config.model.expert_capacity else ("auto",)
+        for size, way in itertools.product(within, ways):
+            yield {"fsdp": count // size, "expert": size, "expert_exchange": way}
+    if count > per_node:
+        yield from _pipelines(count, per_node, rows)
+
+
+def _pipelines(count: int, per_node: int, rows: int) -> Iterator[dict[str, Any]]:
+    for stages, passes in itertools.product(STAGES, PASSES):
+        each = count // stages
+        if count % stages or rows % (passes * stages * each):
+            continue
+        fields = {"pipeline": stages, "pipeline_microbatches": passes * stages}
+        yield fields | {"fsdp": each}
+        if each > 1:
+            yield fields | {"data": each, "zero1": True}
+        if each > per_node and each % per_node == 0:
+            yield fields | {"data": each // per_node, "fsdp": per_node}
 
 
 def _largest_micro_batch(made: Plan, fields: Mapping[str, Any], remat: str, place: Place, peak: float) -> Layout:
     """The layout with the fewest micro-batches that fits; if none fits, the one with the most."""
-    groups = made.config.training.batch_size // made.rows_at_once
-    rows = made.rows_at_once // groups
-    steps = 1
+    rows, steps = made.rows_at_once, 1
+    schedule = schedule_of(made.config.mesh, made.mesh)
+    parts = batch_devices(made.mesh) * (schedule.microbatches if schedule.stages > 1 else 1)
     while True:
         changed = _replaced(made, remat, steps)
         needs = formula_needs(changed)
         fits = needs.memory.total <= fit_of(needs.memory, place).available
         smaller = 2 * steps
-        if fits or rows % (smaller * place.count):
+        if fits or rows % (smaller * parts):
             time = step_time(needs, place.hardware, peak)
             chosen = {**fields, "model.remat": remat, "training.gradient_accumulation_steps": steps}
             return Layout(chosen, changed, needs, time, fits)
@@ -146,11 +195,13 @@ def _in_eight_bits(best: Layout, place: Place, peak: float) -> Iterator[Layout]:
     target = place.hardware.target
     if best.plan is None or not best.fits or target is None or target.capability < WITH_FLOAT8:
         return
+    if best.plan.config.model.num_experts:  # they multiply in the compute dtype only
+        return
     model = dataclasses.replace(best.plan.config.model, matmul="fp8")
     changed = dataclasses.replace(best.plan, config=dataclasses.replace(best.plan.config, model=model))
     needs = formula_needs(changed)
     time = step_time(needs, place.hardware, peak)
-    layout = Layout({**best.fields, "model.matmul": "fp8"}, changed, needs, time, True)
+    layout = Layout({**best.fields, EIGHT_BITS: "fp8"}, changed, needs, time, True)
     faster = layout.tokens_per_second / best.tokens_per_second - 1
     yield dataclasses.replace(layout, reason=f"{faster:.0%} faster, but changes the loss by an unknown amount")
 

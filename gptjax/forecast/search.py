@@ -15,8 +15,10 @@ from ml_collections import ConfigDict
 
 from gptjax.config import ConfigError
 from gptjax.data.facts import DataFacts
+from gptjax.forecast import layouts as ways
 from gptjax.forecast.devices import Place
 from gptjax.forecast.layouts import Layout, layouts_of
+from gptjax.forecast.memory import Memory
 from gptjax.forecast.price import Price
 from gptjax.forecast.run import law_loss, peak_of_device
 from gptjax.formatting import bytes_text, count_text, counted
@@ -109,11 +111,28 @@ def choose(goal: Goal, candidates: Iterable[Candidate], price: Price | None) -> 
         choices = _around_the_limit(goal, kept, price)
     else:
         choices = [_choice(goal, candidate, price) for candidate in _worth_trying(goal, kept)]
+    return _ranked(goal, choices)
+
+
+def without_best(goal: Goal, choices: Sequence[Choice], compiled: Memory, price: Price | None) -> list[Choice]:
+    """The choices again, since the compiled step of the best needs more memory than there is.
+
+    Raises:
+      ConfigError: nothing else fits.
+    """
+    best, *others = choices
+    layouts = ways.without_best(best.layouts, compiled, best.place)
+    again = Choice(best.name, best.config, best.place, best.parameters, layouts)
+    return _ranked(goal, [_trained(goal, again, price), *others])
+
+
+def _ranked(goal: Goal, choices: list[Choice]) -> list[Choice]:
+    """The best first, and the others with the reasons why they lost."""
     able = [choice for choice in choices if choice.can_train and choice.tokens is not None]
     if not able:
         raise ConfigError(_nothing(goal, choices))
     ranked = sorted(able, key=_ORDER[goal.kind])
-    best = ranked[0]
+    best = dataclasses.replace(ranked[0], reason="")
     if goal.kind == "seconds" and (best.tokens or 0) < _least_tokens(best):
         _refuse_least(goal, able)
     rest = [choice for choice in choices if choice not in able]
@@ -162,8 +181,12 @@ def _choice(goal: Goal, candidate: Candidate, price: Price | None) -> Choice:
     layouts = layouts_of(candidate.config, candidate.data, candidate.place)
     made = layouts[0].plan
     parameters = made.parameters.total if made else candidate.parameters
-    found = Choice(candidate.name, candidate.config, candidate.place, parameters, layouts)
-    rate = layouts[0].tokens_per_second
+    return _trained(goal, Choice(candidate.name, candidate.config, candidate.place, parameters, layouts), price)
+
+
+def _trained(goal: Goal, found: Choice, price: Price | None) -> Choice:
+    """The choice with what its best layout reaches."""
+    made, rate, parameters = found.layout.plan, found.layout.tokens_per_second, found.parameters
     if not rate or made is None:
         return found
     tokens = _tokens(goal, parameters, rate, float(made.total_tokens))
@@ -172,7 +195,7 @@ def _choice(goal: Goal, candidate: Candidate, price: Price | None) -> Choice:
     whole = math.floor if goal.kind == "seconds" else math.ceil
     tokens = max(whole(tokens / made.tokens_per_step), 1) * made.tokens_per_step
     seconds = tokens / rate
-    cost = price.of(candidate.place.count, seconds) if price else None
+    cost = price.of(found.place.count, seconds) if price else None
     loss = law_loss(LAW, parameters, tokens, goal.unique)
     return dataclasses.replace(found, tokens=tokens, seconds=seconds, loss=loss, cost=cost, passes=tokens / goal.unique)
 

@@ -48,11 +48,7 @@ class Blocks(NamedTuple):
 def blocks_of(expert_R: jax.Array, num_experts: int) -> Blocks:
     """Sorts rows into blocks by their expert; rows whose expert is `num_experts` or more are left out."""
     num_rows = expert_R.shape[0]
-    # A block has a quarter of the rows that an expert gets on average. Padding then costs an eighth of the products.
-    size = SMALLEST_BLOCK
-    while size < min(LARGEST_BLOCK, num_rows // (4 * num_experts)):
-        size *= 2
-    num_blocks = min(num_rows, num_rows // size + num_experts)  # the maximum that rows can fill
+    num_blocks, size = shape_of_blocks(num_rows, num_experts)
     order_R = jnp.argsort(expert_R, stable=True)
     sorted_R = expert_R[order_R]
     count_E = jnp.bincount(expert_R, length=num_experts + 1)[:num_experts]  # indices out of range are not counted
@@ -66,6 +62,15 @@ def blocks_of(expert_R: jax.Array, num_experts: int) -> Blocks:
     # The number of experts whose blocks come before.
     expert_b = jnp.sum(last_block_E <= jnp.arange(num_blocks)[:, None], axis=1)
     return Blocks(slots_R, rows_S, jnp.minimum(expert_b, num_experts - 1), last_block_E[-1], blocks_E)
+
+
+def shape_of_blocks(num_rows: int, num_experts: int) -> tuple[int, int]:
+    """(the maximum number of blocks that rows can fill, rows per block)."""
+    # A block has a quarter of the rows that an expert gets on average. Padding then costs an eighth of the products.
+    size = SMALLEST_BLOCK
+    while size < min(LARGEST_BLOCK, num_rows // (4 * num_experts)):
+        size *= 2
+    return min(num_rows, num_rows // size + num_experts), size
 
 
 def grouped_product(x_SI: jax.Array, weight_EIO: jax.Array | Int8, blocks: Blocks, products: str) -> jax.Array:

@@ -2,6 +2,7 @@
 
 import jax
 import pytest
+from commands import run_command
 
 pytest.importorskip("jax_cuda12_plugin")
 
@@ -59,3 +60,9 @@ def test_the_live_arrays_take_the_memory_that_the_compiler_reserves(fields):
     ]
     assert products[1] == pytest.approx(products[0], rel=0.03)
     assert {each.kind for each in needs.collectives}
+
+
+def test_the_command_writes_nothing_about_a_missing_driver():
+    small = [f"--config.{field}={value}" for field, value in (SMALL | {"model.num_layers": 1}).items()]
+    done = run_command("plan", "--config=configs/llama.py:135m", "--hardware=H100", *small)
+    assert done.returncode == 0 and not done.stderr

@@ -1,4 +1,4 @@
-"""The formula against steps compiled for H200s (experiments/memory/savings.csv)."""
+"""The formula against steps compiled for H200s (experiments/memory/savings.csv); tests/experiments/plan has others."""
 
 import csv
 from pathlib import Path

@@ -97,6 +97,26 @@ def test_each_way_to_train_says_why_it_is_not_the_best(family):
 
 
 @pytest.mark.parametrize(
+    ("config", "hardware", "count", "fields", "axis"),
+    [
+        ("llama.py:8b", "H100", 8, {"training.batch_size": 8, "data.sequence_length": 131_072}, "context"),
+        ("moe.py:glm4.5_air", "H100", 64, {"model.expert_capacity": 1.25}, "expert"),
+        ("llama.py:8b", "L40S", 64, {"training.batch_size": 256}, "pipeline"),
+    ],
+)
+def test_long_sequences_experts_and_layers_are_divided_where_that_is_fastest(config, hardware, count, fields, axis):
+    """Each is the fastest or about as fast, and without it the first model would not train with fsdp alone."""
+    made = load_config(f"configs/{config}")
+    made.update_from_flattened_dict(fields)
+    layouts = layouts_of(made, DataFacts(made.model.vocab_size), described_place(hardware, count))
+    divided = next(layout for layout in layouts if layout.fields[f"mesh.{axis}"] > 1)
+    assert divided.tokens_per_second > 0.97 * layouts[0].tokens_per_second > 0
+    if axis == "context":
+        plain = [layout for layout in layouts if layout.fields["mesh.fsdp"] == count]
+        assert plain and not any(layout.fits for layout in plain)
+
+
+@pytest.mark.parametrize(
     ("goal", "words"),
     [(Goal("seconds", 1e-3, "--hours=3e-7"), "the least that does"), (Goal("fit", 0.0, "--fit"), "does not fit")],
 )
