@@ -2,8 +2,8 @@
 
   python experiments/plan/peers.py
 
-Needs PyTorch and transformers, and those of accelerate, deepspeed, llm-analysis, torchinfo, calflops and fvcore that
-shall be compared, in an environment of their own. No weights are allocated. The memory of processors is that of
+Needs gptjax, PyTorch, transformers, and those of accelerate, deepspeed, llm-analysis, torchinfo, calflops and fvcore
+that shall be compared, in an environment of their own. No weights are allocated. The memory of processors is that of
 measured.jsonl, and the memory of GPUs is what XLA's compiler reserves (experiments/memory/savings.csv).
 """
 
@@ -12,11 +12,13 @@ from __future__ import annotations
 import csv
 import importlib.metadata
 import json
+import sys
 import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import memory
 import torch
 import transformers
 
@@ -37,9 +39,9 @@ class Case(NamedTuple):
     devices: int
     width: int
     bytes: float
+    ours: float
     flops: float | None = None
     parameters: int | None = None
-    ours: float | None = None
 
     @property
     def gated(self) -> bool:
@@ -75,7 +77,7 @@ def cases() -> Iterator[Case]:
         row = measured[name]
         ours = sum(row["needs"]["memory"][part] for part in row["needs"]["memory"] if part != "host")
         yield Case(
-            f"{short}, CPU", config, rows, length, 1, 4, row["bytes"], row["plain_flops"], row["parameters"], ours
+            f"{short}, CPU", config, rows, length, 1, 4, row["bytes"], ours, row["plain_flops"], row["parameters"]
         )
     with (HERE.parent / "memory" / "savings.csv").open(newline="") as file:
         compiled = {(row["model"], row["saving"]): row for row in csv.DictReader(file)}
@@ -85,7 +87,9 @@ def cases() -> Iterator[Case]:
         ("8B, 8 GPUs", llama(128256, 32, 4096, 32, 8, 14336, False, 4096), 16, 4096, 8),
     ):
         row = compiled[name, "nothing"]
-        yield Case(name, config, rows, length, devices, 2, GIB * (float(row["state"]) + float(row["work"])))
+        compiled_bytes = GIB * (float(row["state"]) + float(row["work"]))
+        ours = GIB * memory.estimate(name, "nothing")
+        yield Case(name, config, rows, length, devices, 2, compiled_bytes, ours)
 
 
 def model_of(case: Case) -> torch.nn.Module:
@@ -127,6 +131,8 @@ def deepspeed_memory(case: Case) -> float:
 
 
 def llm_analysis_memory(case: Case) -> float:
+    if case.width > 2:
+        raise ValueError("its numbers have at most 16 bits")
     return _analysed(case)["memory"]
 
 
@@ -134,7 +140,7 @@ def _analysed(case: Case) -> dict[str, float]:
     from llm_analysis import analysis
     from llm_analysis.config import DtypeConfig, GPUConfig, ModelConfig, ParallelismConfig
 
-    config, bits = case.config, 8 * case.width
+    config, bits = case.config, 16
     heads = config.num_attention_heads
     inner = getattr(config, "intermediate_size", None) or 4 * config.hidden_size
     model = ModelConfig(
@@ -181,8 +187,9 @@ def _torchinfo(case: Case) -> Any:
 
 
 def transformers_counts(case: Case) -> tuple[float, float]:
+    """num_parameters, and the 6 N D that floating_point_ops was until version 5 removed it, without embeddings."""
     model = model_of(case)
-    return model.num_parameters(), model.floating_point_ops({"input_ids": tokens_of(case, case.rows)})
+    return model.num_parameters(), 6 * model.num_parameters(exclude_embeddings=True) * case.rows * case.length
 
 
 def pytorch_counts(case: Case) -> tuple[float, float]:
@@ -220,7 +227,17 @@ def fvcore_counts(case: Case) -> tuple[float, float]:
     """It counts a multiplication and an addition as one, and forward alone: 3 times 2."""
     from fvcore.nn import FlopCountAnalysis, parameter_count
 
-    model = model_of(case)
+    class Logits(torch.nn.Module):
+        """The model with an array as its result."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.model = model_of(case)
+
+        def forward(self, tokens: torch.Tensor) -> torch.Tensor:
+            return self.model(input_ids=tokens, use_cache=False).logits
+
+    model = Logits()
     analysis = FlopCountAnalysis(model, tokens_of(case, case.rows)).unsupported_ops_warnings(False)
     return parameter_count(model)[""], 3 * 2 * analysis.uncalled_modules_warnings(False).total()
 
@@ -247,11 +264,12 @@ COUNTS: dict[str, Callable[[Case], tuple[float, float]]] = {
 
 
 def tried(function: Callable[[Case], Any], case: Case) -> Any:
-    """The result, or the kind of the error."""
+    """The result, or an error's kind and message for the reader of stderr, and '–'."""
     try:
         return function(case)
     except Exception as error:
-        return f"{type(error).__name__}"
+        print(f"{function.__name__}, {case.name}: {type(error).__name__}: {str(error)[:200]}", file=sys.stderr)
+        return "–"
 
 
 def named(package: str) -> str:
@@ -266,8 +284,8 @@ def main() -> None:
     transformers.logging.set_verbosity_error()
     every = list(cases())
     print(f"| memory | {' | '.join(case.name for case in every)} |\n|{'---|' * (len(every) + 1)}")
-    ours = [f"{case.ours / case.bytes:.2f}" if case.ours else "1.00" for case in every]
-    print(f"| gptjax, compiled | {' | '.join(ours)} |")
+    ours = [f"{case.ours / case.bytes:.2f}" for case in every]
+    print(f"| gptjax: compiled on processors, formula for GPUs | {' | '.join(ours)} |")
     for package, function in MEMORY.items():
         found = [tried(function, case) for case in every]
         cells = (each if isinstance(each, str) else f"{each / case.bytes:.2f}" for case, each in zip(every, found))

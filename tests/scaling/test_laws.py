@@ -38,8 +38,8 @@ def test_the_constants_as_chinchilla_prints_them_would_ask_for_half_as_much_agai
         ("chinchilla_isoflop", 1.20e20, 1e9, 20.0e9),
         ("chinchilla_isoflop", 1.32e22, 10e9, 219.5e9),
         ("chinchilla_isoflop", 1.59e26, 1e12, 26.5e12),
-        ("chinchilla_envelope", GOPHER, 67e9, 1.43e12),
-        ("chinchilla_isoflop", GOPHER, 63e9, 1.5e12),
+        ("chinchilla_envelope", GOPHER, 67e9, 1.5e12),
+        ("chinchilla_isoflop", 6.88e23, 67e9, 1.7e12),
         ("llama3", 3.8e25, 605e9, 10.46e12),  # the paper says 402 B and 16.55 T: see its comment
     ],
 )
