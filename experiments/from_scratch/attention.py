@@ -29,11 +29,16 @@ def scaled(q_TH: jax.Array, k_SH: jax.Array, v_SH: jax.Array) -> jax.Array:
     return jax.nn.softmax(logits_TS, axis=-1) @ v_SH
 
 
-def causal(q_TH: jax.Array, k_TH: jax.Array, v_TH: jax.Array) -> jax.Array:
-    """Step 3: a token does not see later tokens, so that all positions can be trained at once to predict the next."""
+def causal_weights(q_TH: jax.Array, k_TH: jax.Array) -> jax.Array:
+    """How much each token takes of each token [T, T]: nothing of later ones, and 1 in all."""
     logits_TT = q_TH @ k_TH.T / jnp.sqrt(q_TH.shape[-1])
     is_seen_TT = jnp.tril(jnp.ones_like(logits_TT, bool))
-    return jax.nn.softmax(jnp.where(is_seen_TT, logits_TT, -jnp.inf), axis=-1) @ v_TH
+    return jax.nn.softmax(jnp.where(is_seen_TT, logits_TT, -jnp.inf), axis=-1)
+
+
+def causal(q_TH: jax.Array, k_TH: jax.Array, v_TH: jax.Array) -> jax.Array:
+    """Step 3: a token does not see later tokens, so that all positions can be trained at once to predict the next."""
+    return causal_weights(q_TH, k_TH) @ v_TH
 
 
 def multi_head(q_BTNH: jax.Array, k_BTNH: jax.Array, v_BTNH: jax.Array) -> jax.Array:
