@@ -15,6 +15,7 @@ COMMANDS = {
     "plan": "says what a run needs before it starts: memory, time, price, loss",
     "train": "trains a model; resumes after a stop or a crash",
     "sample": "writes text with a trained model",
+    "chat": "talks with a model that was trained on conversations",
     "evaluate": "evaluates a trained model on tasks and texts, and compares runs by their scores",
     "classify": "labels texts with a trained classifier, or scores it",
     "compare": "compares runs: a table, a plot, and the differences of their configs",

@@ -16,12 +16,14 @@ and the result is the same, byte for byte.
   python -m gptjax.prepare --input=input.txt --output=data/shakespeare --tokenizer=char --split_by=tail
   python -m gptjax.prepare --input=more --output=data/more --tokenizer=data/books      # another corpus, same tokens
 
---pairs is that of sources and targets, for translation, summarization or question answering, and --labelled that of
-texts with a label each: tables with columns by number or name, records, Parquet, SQuAD's layout, zip archives.
+--pairs is that of sources and targets, for translation, summarization or question answering, --labelled that of texts
+with a label each, and --conversations that of instructions and chats: tables with columns by number or name, records,
+Parquet, SQuAD's layout, zip archives.
 
   python -m gptjax.prepare --pairs=fra-eng.zip --swap --output=data/fra_eng --validation_documents=1000
   python -m gptjax.prepare --pairs=corpus.fr+corpus.en --output=data/corpus --test_fraction=0.01   # two files of lines
   python -m gptjax.prepare --labelled=SMSSpamCollection --output=data/spam
+  python -m gptjax.prepare --conversations=chats.jsonl --tokenizer=runs/base --output=data/chats
   python -m gptjax.prepare --pairs=train.tsv --validation_input=valid.tsv --test_input=test.tsv --output=data/own_splits
 
 To see what the rules of a config would drop and keep, try them on a few documents:
@@ -41,6 +43,7 @@ from ml_collections import ConfigDict
 from gptjax import cli
 from gptjax.command_flags import Flags
 from gptjax.config import ConfigError, flatten, get
+from gptjax.conversation import TEMPLATES
 from gptjax.corpus.cleaning import config as cleaning
 from gptjax.corpus.config import default, plain, source, validate
 from gptjax.corpus.engine import TaskExecutor
@@ -90,6 +93,18 @@ PAIRS = flags.DEFINE_list(
     f"Instead of --input: files of pairs ({' '.join(PAIR_SUFFIXES)}), or two of lines, as corpus.fr+corpus.en.",
 )
 LABELLED = flags.DEFINE_list("labelled", [], "Instead of --input: files of texts with a label each, such as .tsv.")
+CONVERSATIONS = flags.DEFINE_list(
+    "conversations",
+    [],
+    "Instead of --input: files of conversations, with columns messages; prompt and completion; or instruction, input "
+    "and output.",
+)
+TEMPLATE = flags.DEFINE_string(
+    "template",
+    "chatml",
+    f"conversations: what is written around messages: {' | '.join(TEMPLATES)} | a JSON file of your own. Its control "
+    "tokens are added to the tokenizer.",
+)
 SOURCE_FIELD = flags.DEFINE_string(
     "source_field", "", "pairs: the column of the source, or several: '{question} {context}'; '': the first, or source."
 )
@@ -125,7 +140,9 @@ VALIDATION_DOCUMENTS = flags.DEFINE_integer(
 TEST_FRACTION = flags.DEFINE_float("test_fraction", 0, "Share of the text for a third split, test; 0: none.")
 TEST_DOCUMENTS = flags.DEFINE_integer("test_documents", 0, "The same as a number of documents, pairs or texts.", 0)
 VALIDATION_INPUT = flags.DEFINE_list(
-    "validation_input", [], "All of the validation split, in files as those of --input, --pairs or --labelled."
+    "validation_input",
+    [],
+    "All of the validation split, in files as those of --input, --pairs, --labelled or --conversations.",
 )
 TEST_INPUT = flags.DEFINE_list("test_input", [], "The same for the third split, test.")
 GIVEN_SPLITS = {  # split → what gives it, and what draws it
@@ -161,6 +178,7 @@ FIELD_FLAGS = {  # config field → its flag; a message about such a field names
     "split.test_documents": TEST_DOCUMENTS,
     "split.by": SPLIT_BY,
     "tokens.shard_tokens": SHARD_TOKENS,
+    "template": TEMPLATE,
     "seed": SEED,
 }
 FOLLOW = flags.DEFINE_enum(
@@ -171,13 +189,14 @@ SOURCE_FLAGS = (  # a flag of the source, and the short forms that have it
     *((flag, ("pairs",)) for flag in (SOURCE_FIELD, TARGET_FIELD, SWAP, PREFIX, REFERENCES)),
     (LABEL_FIELD, ("labelled",)),
     (TEXT_FIELD, ("input", "labelled")),
-    (FOLLOW, ("input", "pairs", "labelled")),
+    (TEMPLATE, ("conversations",)),
+    (FOLLOW, ("input", "pairs", "labelled", "conversations")),
 )
-SHORT_FORMS = {"input": INPUT, "pairs": PAIRS, "labelled": LABELLED}
+SHORT_FORMS = {"input": INPUT, "pairs": PAIRS, "labelled": LABELLED, "conversations": CONVERSATIONS}
 
 LATER_FIELDS = (
     *("stages", "tokenizer.source_name", "tokenizer.source_vocab_size", "split.validation_documents"),
-    *("split.test_fraction", "split.test_documents"),
+    *("split.test_fraction", "split.test_documents", "template"),
 )
 
 INPUT_SHARD_MEGABYTES = 8  # small, so that even a small corpus keeps every core busy
@@ -218,10 +237,10 @@ def make_corpus(console: Console) -> None:
 
 
 def chosen_config() -> ConfigDict:
-    """Returns the config of --config, or builds one of a single source from --input, --pairs or --labelled."""
+    """Returns the config of --config, or builds one of a single source from the short form that is given."""
     given = [name for name, flag in SHORT_FORMS.items() if flag.value]
     if bool(CONFIG.value) + len(given) != 1:
-        raise ConfigError("give one of --input, --pairs, --labelled and --config (see --help)")
+        raise ConfigError("give one of --input, --pairs, --labelled, --conversations and --config (see --help)")
     if CONFIG.value:
         for flag in (*FIELD_FLAGS.values(), *(flag for flag, _ in SOURCE_FLAGS), VALIDATION_INPUT, TEST_INPUT):
             if flag.present:
@@ -237,7 +256,7 @@ def chosen_config() -> ConfigDict:
     config.sources = (source_of(form, ",".join(SHORT_FORMS[form].value)), *given_splits(form))
     config.shard_megabytes = INPUT_SHARD_MEGABYTES
     config.cleaning.update(cleaning.off())
-    config.duplicates.kind = "exact" if form == "pairs" else "none"
+    config.duplicates.kind = "exact" if form in ("pairs", "conversations") else "none"
     config.update_from_flattened_dict({field: flag.value for field, flag in FIELD_FLAGS.items()})
     return config
 
@@ -263,7 +282,7 @@ def source_of(form: str, path: str, split: str = "") -> ConfigDict:
     elif form == "pairs":
         options |= {"source": SOURCE_FIELD.value, "target": TARGET_FIELD.value, "swap": SWAP.value}
         options |= {"prefix": PREFIX.value, "references": REFERENCES.value}
-    else:
+    elif form == "labelled":
         options |= {"label": LABEL_FIELD.value, "text": TEXT_FIELD.value if TEXT_FIELD.present else ""}
     if FOLLOW.value != LINKS[0]:
         options["links"] = FOLLOW.value

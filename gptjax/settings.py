@@ -184,6 +184,10 @@ class DataSettings(Section):
     # contiguous: rows are cut from the stream of documents; packed: a row holds whole documents, which do not see each
     # other
     windows: Literal["contiguous", "packed"] = "contiguous"
+    # conversations: predict what the assistant wrote, or every token
+    loss_on: Literal["assistant", "all"] = "assistant"
+    # conversations of more than sequence_length tokens: truncate (leave out the end) or skip
+    too_long: Literal["truncate", "skip"] = "truncate"
     workers: Annotated[Natural, at_most(1024)] = 0  # processes that load data; batches are the same for any number
     prefetch: Annotated[Natural, at_most(10_000)] = 2  # batches that are put on the device in advance
     verify: bool = True  # check the hash of each token file, once per machine until its size or time changes
@@ -222,7 +226,8 @@ class ScheduleSettings(Section):
 class TrainingSettings(Section):
     # what is optimized (training/objectives)
     objective: Annotated[
-        str, OneOrOwn(("next_token", "completion", "seq2seq", "masked", "classification", "distillation"))
+        str,
+        OneOrOwn(("next_token", "completion", "seq2seq", "masked", "classification", "instruction", "distillation")),
     ] = "next_token"
     mask_fraction: Annotated[Positive, at_most(1)] = 0.15  # masked: share of a text's tokens that are hidden
     # masked: bert replaces 80 % of the hidden tokens by the mask, 10 % by any token, and keeps 10 %; plain replaces all

@@ -174,6 +174,7 @@ def show_settings(run: TrainingRun) -> None:
     facts["run"] |= consoles.epochs_facts(run.data, plan.total_steps, run.validation)
     facts["run"]["config"] = f"{configs.hash_of(plan.config)} (hash of all settings that affect the results)"
     consoles.print_settings(run.console, plan.config, facts)
+    consoles.print_row(run.console, plan.trainer.objective.shown_row(run.data, run.tokenizer))
 
 
 def open_checkpoints(run: TrainingRun) -> Checkpoints:

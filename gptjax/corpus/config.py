@@ -15,11 +15,12 @@ from typing import Any
 from ml_collections import ConfigDict, FrozenConfigDict
 
 from gptjax.config import ConfigError, check_fields, check_values, get, suggestion
+from gptjax.conversation import load_template
 from gptjax.corpus import sources
 from gptjax.corpus.cleaning import config as cleaning
 from gptjax.corpus.contamination import evaluations
 from gptjax.corpus.duplicates.sketch import bands_and_rows
-from gptjax.corpus.forms import TEXT, form_of
+from gptjax.corpus.forms import CONVERSATIONS, TEXT, form_of
 from gptjax.corpus.settings import Settings
 from gptjax.corpus.stages.base import CorpusStage, importable_name
 from gptjax.data.prepared import SPLITS
@@ -141,10 +142,13 @@ def validate(config: Any) -> None:
         bands_and_rows(config.duplicates.threshold, config.duplicates.permutations)
     cleaning.validate(config.cleaning)
     _validate_sources(config.sources)
-    if form_of(config.sources) != TEXT:
+    form = form_of(config.sources)
+    if form == CONVERSATIONS:
+        load_template(config.template)
+    if form != TEXT:
         if config.cleaning.repair or config.cleaning.language or config.cleaning.personal:
             raise ConfigError(
-                "cleaning: pairs and labelled texts are not cleaned: set config.cleaning.repair = False, "
+                "cleaning: only running text is cleaned: set config.cleaning.repair = False, "
                 "config.cleaning.language = False and config.cleaning.personal = ()"
             )
         if config.passages.kind != "none":

@@ -1,9 +1,9 @@
-"""Forms of a corpus: running text, pairs of a source and its targets, or labelled texts.
+"""Forms of a corpus: running text, pairs of a source and its targets, labelled texts, or conversations.
 
 All sources of a corpus have one form; their kind decides which (gptjax/corpus/sources). A pair goes through the stages
 as one document: its sides are joined by U+001F, ASCII's unit separator. So the search for copies and for
 evaluation text, and stages of the user, work for pairs too; only code that splits or encodes knows the sides. In a
-labelled text, the label is the second side.
+labelled text, the label is the second side. The sides of a conversation are role, content, role, content …
 """
 
 from __future__ import annotations
@@ -15,9 +15,10 @@ import numpy as np
 import xxhash
 
 from gptjax.config import ConfigError
+from gptjax.conversation.messages import ASSISTANT, BadConversation, Message, checked
 from gptjax.corpus.sources import KEPT, kind_named
 
-TEXT, PAIRS, LABELLED = "text", "pairs", "labelled"
+TEXT, PAIRS, LABELLED, CONVERSATIONS = "text", "pairs", "labelled", "conversations"
 SEPARATOR = "\x1f"
 MOST_LABELS = 10_000
 
@@ -61,11 +62,31 @@ def sides_of(text: str) -> list[str]:
     return sides
 
 
-def source_keys(texts: Sequence[str]) -> np.ndarray:
-    """uint64 [texts]: equal for documents that have the same source."""
-    return np.array([xxhash.xxh3_64_intdigest(text.partition(SEPARATOR)[0].encode()) for text in texts], np.uint64)
+def messages_in(text: str) -> list[Message]:
+    """The messages of a conversation.
+
+    Raises:
+      ConfigError: a stage of the user has made something else of it.
+    """
+    sides = text.split(SEPARATOR)
+    try:
+        return checked([Message(*pair) for pair in zip(sides[::2], sides[1::2])])
+    except BadConversation as error:
+        raise ConfigError(
+            f"stages: the text {text[:60]!r} is no conversation any more ({error}): a stage of conversations must "
+            "return role, U+001F, content, U+001F, role …"
+        ) from None
 
 
-def shown(text: str) -> str:
-    """A document for people to read: each side on its own line."""
+def source_keys(texts: Sequence[str], by: str = "source") -> np.ndarray:
+    """uint64 [texts]: equal for documents that have the same source, or, by 'prompt', for conversations that are equal
+    up to the first answer."""
+    end = f"{SEPARATOR}{ASSISTANT}{SEPARATOR}" if by == "prompt" else SEPARATOR
+    return np.array([xxhash.xxh3_64_intdigest(text.partition(end)[0].encode()) for text in texts], np.uint64)
+
+
+def shown(text: str, form: str = PAIRS) -> str:
+    """A document for people to read: each side, or each message, on its own line."""
+    if form == CONVERSATIONS:
+        return "\n".join(f"{role}: {content}" for role, content in messages_in(text))
     return text.replace(SEPARATOR, "\n→ ")

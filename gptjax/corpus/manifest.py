@@ -33,7 +33,7 @@ PACKAGES = (  # their versions affect what is made
     *("trafilatura", "lxml", "resiliparse", "fastwarc", "pypdf"),
 )
 OURS = re.compile(
-    r"(manifest\.json|card\.md|card_\w+\.png|(source_)?tokenizer\.(model|json)|\w+-\d{5,}\.bin|\w+\.(documents|origins|labels)\.npy|\w+\.pairs\.jsonl)(\.tmp)?|"
+    r"(manifest\.json|card\.md|card_\w+\.png|(source_)?tokenizer\.(model|json)|\w+-\d{5,}\.bin|\w+\.(documents|origins|labels)\.npy|\w+\.pairs\.jsonl|\w+\.supervised\.bin)(\.tmp)?|"
     + WORK
 )
 
@@ -95,6 +95,17 @@ def change_text(manifest: dict) -> str:
         return ""
     was, becomes = manifest["tokenizer"]["change"]
     return f"the tokenizer changes the text of {counted(count, 'document')}, for example {was!r} to {becomes!r}"
+
+
+def supervised_text(manifest: dict) -> str:
+    """A sentence on the share of tokens that the assistant wrote; '' if the corpus has no conversations."""
+    if "template" not in manifest:
+        return ""
+    shares = (
+        f"{split} {section['supervised']['tokens']:,} of {section['tokens']:,}"
+        for split, section in manifest["splits"].items()
+    )
+    return f"template {manifest['template']['name']}; tokens that the assistant wrote: {', '.join(shares)}"
 
 
 def shared_texts(manifest: dict) -> list[str]:

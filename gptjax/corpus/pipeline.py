@@ -127,6 +127,7 @@ class Pipeline:
             sources=funnel.by_source(self.config, corpus.listing, corpus.shards, skipped),
             **corpus.sections,
             **({"labels": corpus.labels} if corpus.form == LABELLED else {}),
+            **corpus.template_option(),
             parts=[{"source": shard.source.name, **shard.documents} for shard in corpus.shards],
             stages=self.records,
         )
@@ -146,6 +147,7 @@ class Pipeline:
                 index=corpus.work / shard.files["encode"][f"{split}.index.npy"]["name"],
                 pairs=_place(corpus, shard, f"{split}.pairs.jsonl"),
                 labels=_place(corpus, shard, f"{split}.labels.npy"),
+                supervised=_place(corpus, shard, f"{split}.supervised"),
             )
             for shard in corpus.shards
             if f"{split}.tokens" in shard.files["encode"]

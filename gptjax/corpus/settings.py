@@ -87,6 +87,9 @@ class Settings(Section):
     shard_megabytes: Count = 128  # of text per task; limits memory, and the work lost when a worker is killed
     max_document_megabytes: Positive = 4.0  # longer documents are cut between paragraphs
     max_failure_share: UpToOne = 0.5  # share of a source's documents and files that may be unreadable
+    # conversations: what is written around messages: chatml | turns | alpaca | a JSON file of your own
+    # (gptjax/conversation/template.py); its control tokens are added to the tokenizer
+    template: str = "chatml"
     stages: tuple[Any, ...] = ()  # your own stages, in addition to the built-in ones: (stage(…), …)
     duplicates: DuplicateSettings = DuplicateSettings()
     passages: PassageSettings = PassageSettings()

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import functools
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from gptjax.corpus.forms import TEXT
+from gptjax.conversation import Template, load_template
+from gptjax.corpus.forms import CONVERSATIONS, TEXT
 from gptjax.corpus.sources.listing import Listing
 from gptjax.corpus.stages.splits import most_held_out
 from gptjax.tokenizer import Tokenizer
@@ -63,7 +65,8 @@ class Corpus:
     Attributes:
       config: checked (config.py). listing: the pieces of its sources. work: the folder of the stages' folders.
       run: runs a stage (stages/base.py) on (inputs, bytes) of its tasks, and returns their results.
-      form: that of the documents (forms.py): text | pairs | labelled. labels: names of the labels of labelled texts.
+      form: that of the documents (forms.py): text | pairs | labelled | conversations. labels: names of the labels of
+        labelled texts.
       split: the arguments for splitting (stages/splits.py). splits: the names of the splits.
       shards: the shards, in the order of the sources; skipped: source → reason → count of what reading left out.
       earlier: shards and clusters of finished corpora to compare with.
@@ -111,6 +114,15 @@ class Corpus:
     def form_option(self) -> dict[str, str]:
         """The form for a stage's options, if it is not running text."""
         return {} if self.form == TEXT else {"form": self.form}
+
+    @functools.cached_property
+    def template(self) -> Template | None:
+        """The chat template of conversations; None for other forms."""
+        return load_template(self.config.template) if self.form == CONVERSATIONS else None
+
+    def template_option(self) -> dict[str, Any]:
+        """The template for a stage's options, and for the manifest, if there is one."""
+        return {} if self.template is None else {"template": self.template.to_json()}
 
     def inputs(
         self, more: Callable[[DocumentShard], dict] = lambda shard: {}, shards: list[DocumentShard] | None = None

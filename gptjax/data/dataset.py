@@ -23,6 +23,7 @@ from ml_collections import ConfigDict
 
 from gptjax.config import ConfigError
 from gptjax.data import order
+from gptjax.data.conversations import PackedConversations
 from gptjax.data.labelled import LabelledRows
 from gptjax.data.mixture import parse_mixture
 from gptjax.data.packing import PackedWindows
@@ -40,6 +41,7 @@ class Windows(Protocol):
       LAYOUT: describes the content of a row; it is part of a run's fingerprint.
       FORMS: the forms of prepared folders that it reads.
       LENGTHS: the fields of the config's `data` section that its constructor takes.
+      OPTIONS: further fields that it takes, if it has this attribute.
       left_out: the number of documents or pairs that are left out because they are longer than a row.
     """
 
@@ -53,14 +55,20 @@ class Windows(Protocol):
     def spans(self, index: int) -> np.ndarray: ...
 
 
-# Classes of Windows. Each is constructed from a source and the fields that its LENGTHS names.
+# Classes of Windows. Each is constructed from a source and the fields that its LENGTHS and OPTIONS name.
 TEXT_WINDOWS: dict[str, Any] = {"contiguous": ContiguousWindows, "packed": PackedWindows}
-WINDOWS = TEXT_WINDOWS | {"pairs": PackedPairs, "completions": PackedCompletions, "labelled": LabelledRows}
+WINDOWS = TEXT_WINDOWS | {
+    "pairs": PackedPairs,
+    "completions": PackedCompletions,
+    "labelled": LabelledRows,
+    "conversations": PackedConversations,
+}
 # The content of a folder by its form, for the error if the objective reads another form.
 OBJECTIVES_OF = {
     "text": "text, which next_token and masked read",
     "pairs": "pairs, which seq2seq and completion read",
     "labelled": "labelled texts, which classification, next_token and masked read",
+    "conversations": "conversations, which instruction reads",
 }
 FOREVER = 1 << 62
 
@@ -130,7 +138,8 @@ def open_dataset(
     if split != "train":  # every window has the same weight
         sources, weights = sorted(sources, key=lambda source: json.dumps(source.files)), [None] * len(sources)
     lengths = {name: config_data[name] or config_data.sequence_length for name in kind.LENGTHS}
-    parts = [kind(source, **lengths) for source in sources]
+    options = {name: config_data[name] for name in getattr(kind, "OPTIONS", ())}
+    parts = [kind(source, **lengths, **options) for source in sources]
     return Dataset(
         sources,
         parts,
@@ -143,6 +152,7 @@ def open_dataset(
             "split": split,
             "windows": windows or config_data.windows,
             **lengths,
+            **options,
             "layout": kind.LAYOUT,
         },
         rewriting=rewriting(sources[0]) if rewriting else None,
@@ -179,6 +189,11 @@ def _check_fit(path: str, kind: Any, sources: Sequence[TokenSource]) -> None:
             raise ConfigError(
                 f"data.path = {path!r}: {first.folder} and {other.folder} have different labels: prepare them together"
             )
+        if other.template != first.template:
+            raise ConfigError(
+                f"data.path = {path!r}: the conversations of {first.folder} and {other.folder} are written by "
+                "different templates: prepare both with the same --template"
+            )
 
 
 class Dataset:
@@ -193,8 +208,10 @@ class Dataset:
       form: the form of the folders (see prepared.py).
       labels: the names of the labels of labelled texts.
       num_classes: the number of labels that a row may have; 0: rows have no labels.
-      left_out: the number of pairs that are left out because they are longer than a row.
-      truncated: the number of labelled texts that are longer than a row, which has only their beginning.
+      template: the fields of the chat template of conversations; empty for other forms.
+      left_out: the number of pairs or conversations that are left out because they are longer than a row.
+      truncated: the number of labelled texts or conversations that are longer than a row, which has only their
+        beginning.
       source_vocab_size, source_eos_id: facts about the tokenizer of the sources of pairs.
       has_two_vocabularies: whether the sources of pairs have their own tokenizer.
     """
@@ -229,7 +246,7 @@ class Dataset:
         self.eos_id = sources[0].eos_id
         self.begin_id = sources[0].begin_id
         self.tokenizer_hash = sources[0].tokenizer_hash
-        self.form, self.labels = sources[0].form, sources[0].labels
+        self.form, self.labels, self.template = sources[0].form, sources[0].labels, sources[0].template
         self.source_vocab_size, self.source_eos_id = sources[0].source_vocab_size, sources[0].source_eos_id
         self.has_two_vocabularies = sources[0].has_two_vocabularies
         self.num_classes = len(self.labels) if all(isinstance(part, LabelledRows) for part in windows) else 0
@@ -290,6 +307,7 @@ class Dataset:
             "tokenizer_hash": self.tokenizer_hash,
             "begin_id": self.begin_id,
             **({"labels": self.labels} if self.num_classes else {}),
+            **({"template": self.template} if self.template else {}),
             "sources": [
                 {"weight": weight, "tokens": source.num_tokens, "files": source.files}
                 for source, weight in zip(self._sources, self._order.weights)

@@ -47,6 +47,8 @@ def check_manifest(manifest: Any, file: str) -> None:
         _agree(f"{name}.tokens", section["tokens"], sum(shard["tokens"] for shard in section["shards"]))
         for shard in section["shards"]:
             _agree(f"{name}: the size of {shard['name']}", shard["size"], shard["tokens"] * itemsize)
+        if bits := section.get("supervised"):
+            _agree(f"{name}: the size of {bits['name']}", bits["size"], -(-section["tokens"] // 8))
         for count in ("documents", "bytes", "tokens"):
             if section.get("sources"):
                 in_sources = sum(source[count] for source in section["sources"].values())
@@ -101,7 +103,7 @@ def _is_dtype(value: Any) -> str | None:
 
 
 def _is_form(value: Any) -> str | None:
-    return None if value in ("text", "pairs", "labelled") else "text, pairs or labelled"
+    return None if value in ("text", "pairs", "labelled", "conversations") else "text, pairs, labelled or conversations"
 
 
 def _is_name(value: Any) -> str | None:
@@ -144,6 +146,7 @@ _MANIFEST = {
             "sources": Optional(DictOf(_COUNTS)),
             "pairs": Optional(_FILE),
             "labels": Optional(_FILE),
+            "supervised": Optional({**_FILE, "tokens": _is_count}),
             "unknown_tokens": _is_count,
             "changed_documents": Optional(_is_count),
         },
@@ -151,6 +154,7 @@ _MANIFEST = {
     ),
     "form": Optional(_is_form),
     "labels": Optional([_is_text]),
+    "template": Optional(_is_dict),
     "tokenizer": _TOKENIZER,
     "source_tokenizer": Optional(_TOKENIZER),
     "sources": Optional([{"name": _is_text, "kind": _is_text}]),

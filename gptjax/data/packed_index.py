@@ -12,8 +12,8 @@ from __future__ import annotations
 
 import functools
 import itertools
-from collections.abc import Iterator, Mapping
-from typing import IO
+from collections.abc import Callable, Iterator, Mapping
+from typing import IO, Any
 
 import numpy as np
 
@@ -26,6 +26,10 @@ BLOCK = 1 << 24  # tokens of the stream whose documents are packed together
 _FILES: dict[str, np.dtype] = {"starts": np.dtype("<u8"), "lengths": np.dtype("<u4"), "first": np.dtype("<u8")}
 
 
+# (offsets int64 [documents + 1] of a block) → int64 [pieces]: place of the first target and number of targets of each.
+Pieces = Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]]
+
+
 def open_index(source: TokenSource, sequence_length: int) -> PackedIndex:
     """The index of a split for rows of `sequence_length`; it is made if it does not exist.
 
@@ -33,11 +37,17 @@ def open_index(source: TokenSource, sequence_length: int) -> PackedIndex:
       ConfigError: no document has a target, or there is no room for the index.
     """
     made_from = (source.offsets_hash, source.own_begin, source.num_tokens, sequence_length, BLOCK)
-    write = functools.partial(_write, source=source, sequence_length=sequence_length)
-    index = PackedIndex(StoredIndex(made_from, _FILES, write, FIELD))
+    pieces = functools.partial(pieces_of, own_begin=source.own_begin, sequence_length=sequence_length)
+    index = stored_pieces(made_from, source, sequence_length, pieces, FIELD)
     if not index.num_rows:
         raise ConfigError(f"{FIELD}: {source.folder} has no document with a token to learn")
     return index
+
+
+def stored_pieces(made_from: Any, source: TokenSource, sequence_length: int, pieces: Pieces, what: str) -> PackedIndex:
+    """The index of the pieces that a function gives for each block; made_from and what: as `StoredIndex` takes them."""
+    write = functools.partial(_write, source=source, sequence_length=sequence_length, pieces=pieces)
+    return PackedIndex(StoredIndex(made_from, _FILES, write, what))
 
 
 class PackedIndex:
@@ -46,6 +56,7 @@ class PackedIndex:
     def __init__(self, stored: StoredIndex):
         self._stored = stored
         self.num_rows = len(stored.arrays["first"]) - 1
+        self.num_pieces = len(stored.arrays["starts"])
 
     def pieces(self, rows_B: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """int64: the number of pieces of each row; the place of each piece's first target; its number of targets."""
@@ -62,11 +73,11 @@ def members(first: np.ndarray, rows_B: np.ndarray) -> tuple[np.ndarray, np.ndarr
     return counts_B, np.repeat(first_B, counts_B) + count_up(counts_B)
 
 
-def _write(files: Mapping[str, IO[bytes]], source: TokenSource, sequence_length: int) -> None:
+def _write(files: Mapping[str, IO[bytes]], source: TokenSource, sequence_length: int, pieces: Pieces) -> None:
     offsets = source.document_offsets()
     num_pieces = 0
     for begin, end in blocks(offsets):
-        starts, lengths = pieces_of(offsets[begin : end + 1].astype(np.int64), source.own_begin, sequence_length)
+        starts, lengths = pieces(offsets[begin : end + 1].astype(np.int64))
         row_of, num_rows = best_fit(lengths, sequence_length)
         # Within a row, pieces are in the order of placement, the longest first.
         order = np.argsort(row_of, kind="stable")

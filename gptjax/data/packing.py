@@ -22,9 +22,9 @@ class PackedWindows:
     """
 
     LAYOUT = f"begin token, then each document; best fit in blocks of {BLOCK} tokens"
-    FORMS = ("text", "labelled")
+    FORMS: tuple[str, ...] = ("text", "labelled")
     LENGTHS = ("sequence_length",)
-    left_out = 0
+    left_out: int = 0
 
     def __init__(self, source: TokenSource, sequence_length: int):
         """Raises ConfigError if no document has a target, or the index cannot be stored."""

@@ -8,6 +8,8 @@ train.documents.npy       uint64 offsets [num_documents + 1] into the split's to
                           with tokens.bos begins with BOS
 train.labels.npy          int32 [num_documents] (form "labelled"): the number of each document's label in the manifest
 validation.pairs.jsonl    (form "pairs") the held-out pairs as text: source, and targets, which are all its references
+train.supervised.bin      (form "conversations") a bit per token, eight to a byte, the first in the lowest place: 1
+                          if the assistant wrote the token
 train.origins.npy         [num_documents] which document of which part of the corpus each one is, if known
 validation-00000.bin …    the same for validation; and test-00000.bin …, if there is a test split
 
@@ -31,7 +33,7 @@ from gptjax.json_files import parsed
 FORMAT = 2
 MANIFEST = "manifest.json"
 SPLITS = ("train", "validation", "test")
-FORMS = ("text", "pairs", "labelled")  # the form in a manifest; text if the field is missing
+FORMS = ("text", "pairs", "labelled", "conversations")  # the form in a manifest; text if the field is missing
 SOURCE_PREFIX = "source_"  # prefix of the file of a second tokenizer, for the sources of pairs
 
 
@@ -54,6 +56,10 @@ def origins_name(split: str) -> str:
 
 def labels_name(split: str) -> str:
     return f"{split}.labels.npy"
+
+
+def supervised_name(split: str) -> str:
+    return f"{split}.supervised.bin"
 
 
 def pairs_name(split: str) -> str:
@@ -90,7 +96,7 @@ def read_manifest(folder: str | Path) -> dict:
 def split_files(manifest: dict, split: str) -> list[dict]:
     """The entries (name, size, hash) of a split's shards and document offsets, and of the tokenizer's file."""
     section = manifest["splits"][split]
-    more = [section[name] for name in ("pairs", "labels") if name in section]
+    more = [section[name] for name in ("pairs", "labels", "supervised") if name in section]
     tokenizers = [manifest[name]["file"] for name in ("tokenizer", "source_tokenizer") if name in manifest]
     return [*section["shards"], section["offsets"], *more, *tokenizers]
 

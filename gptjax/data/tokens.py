@@ -27,7 +27,9 @@ class TokenSource:
       num_tokens: tokens in the stream, over all shards and documents, including EOS.
       num_targets: tokens to predict: all but BOS, which is never predicted.
       vocab_size, eos_id, tokenizer_hash: those of the tokenizer that made the tokens.
-      form: that of the documents: text | pairs | labelled (prepared.py); labels: names of the labels of labelled texts.
+      form: that of the documents: text | pairs | labelled | conversations (prepared.py).
+      labels: names of the labels of labelled texts.
+      template: the fields of the chat template of conversations; empty for other forms.
       source_vocab_size, source_eos_id: those of the tokenizer for the sources of pairs; has_two_vocabularies: whether
         it is their own.
       begin_id: the token before the first of a document's text: EOS or BOS.
@@ -66,7 +68,11 @@ class TokenSource:
         self._bounds = list(itertools.accumulate((shard["tokens"] for shard in section["shards"]), initial=0))
         self._offsets_name = section["offsets"]["name"]
         self.offsets_hash: str = section["offsets"]["hash"]
-        self._watched = WatchedFiles(self.folder, self._shards)
+        self.template: dict = manifest.get("template", {})
+        bits = section["supervised"] if self.form == "conversations" else {"name": "", "hash": ""}
+        self._supervised_name: str = bits["name"]
+        self.supervised_hash: str = bits["hash"]
+        self._watched = WatchedFiles(self.folder, [*self._shards, *filter(None, [self._supervised_name])])
         self._labels_name = section["labels"]["name"] if self.form == "labelled" else ""
         self._check_documents(section["documents"])
 
@@ -133,6 +139,21 @@ class TokenSource:
                 self._watched.read_into(self._shards[shard], offset, where)
                 start, done, shard = start + part, done + part, shard + 1
         return tokens.astype(np.int32)
+
+    def take_supervised(self, starts: np.ndarray, lengths: np.ndarray) -> np.ndarray:
+        """bool [sum of lengths]: whether the assistant wrote each token of these parts; only of conversations.
+
+        Raises:
+          RunError: the file has changed since it was opened.
+        """
+        parts = [np.zeros(0, bool)]
+        for start, length in zip(starts.tolist(), lengths.tolist()):
+            first, last = start // 8, -(-(start + length) // 8)
+            read = np.empty(last - first, np.uint8)
+            self._watched.read_into(self._supervised_name, first, read.data)
+            bits = np.unpackbits(read, bitorder="little").astype(bool)
+            parts.append(bits[start - 8 * first : start - 8 * first + length])
+        return np.concatenate(parts)
 
     def document_offsets(self) -> np.ndarray:
         """uint64 [num_documents + 1], memory-mapped: document i is the tokens offsets[i] to offsets[i + 1], its EOS

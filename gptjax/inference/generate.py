@@ -130,6 +130,7 @@ class Generator:
       config: the run's resolved config.
       tokenizer: the run's tokenizer.
       source_tokenizer: the tokenizer of prompts, if the sources of pairs have their own.
+      end_id: the token that ends a text; None: the tokenizer's EOS.
       begin_id: the token that every document started after in training (`Dataset.begin_id`, kept in the run's
         checkpoints); None: the tokenizer's EOS.
       objective: the run's objective; for 'completion', a prompt is a source, and the text is its target.
@@ -147,6 +148,7 @@ class Generator:
         *,
         source_tokenizer: Tokenizer | None = None,
         begin_id: int | None = None,
+        end_id: int | None = None,
         objective: str = "next_token",
         batch_size: int = 32,
         weights: str | None = None,
@@ -160,6 +162,7 @@ class Generator:
         self.config = config.model
         self.tokenizer, self.source_tokenizer = tokenizer, source_tokenizer or tokenizer
         self.begin_id = tokenizer.eos_id if begin_id is None else begin_id
+        self.end_id = tokenizer.eos_id if end_id is None else end_id
         # The tokens between source and target of a pair, if a decoder was trained to complete pairs.
         self.after_source: list[int] = []
         if objective == "completion":
@@ -326,7 +329,7 @@ class Generator:
             seed=seed,
             limit=min(max_new_tokens, room),
             limited_by="max_new_tokens" if max_new_tokens <= room else "context",
-            eos_id=self.tokenizer.eos_id,
+            eos_id=self.end_id,
             text=TextStream(
                 self.tokenizer, stop, begins=begin and (own_tokens == 0 or not continues or bool(self.after_source))
             ),
@@ -407,7 +410,7 @@ class Generator:
             prompt_length_B=prompt_length_B,
             limit_B=limit_B,
             sampling=make_sampling(seeds, num_tokens=self.tokenizer.vocab_size, **sampling),
-            eos_id=np.int32(-1 if self.tokenizer.eos_id is None else self.tokenizer.eos_id),
+            eos_id=np.int32(-1 if self.end_id is None else self.end_id),
         )
         return inputs, dict(num_new=shapes.bucketed(max(row.limit for row in rows)), piece=shapes.PIECE)
 

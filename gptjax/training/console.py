@@ -52,6 +52,7 @@ IN_FACTS = frozenset({"model.dtype", "model.layers", "model.attention", "model.r
 # Columns of an interval's line that are dropped on a narrow terminal, in this order.
 DISPENSABLE = ("memory", "wait", "done", "grad", "ms/step", "MFU", "lr", "valid", "left", "tok/s")
 OUTLIER = 4.0  # z-scores of at least this size are shown
+ROW_CHARACTERS = 2000  # of a row that is shown before the run
 GAP = "  "  # between two columns of a line
 
 # --- formatting numbers ----------------------------------------------------------------------------------------------
@@ -128,10 +129,14 @@ def epochs_facts(data: Dataset, total_steps: int, validation: Dataset | None) ->
     facts = {
         "epochs": f"{epochs} ({counted(data.num_tokens, 'token')}, {counted(data.num_windows, 'window')} available)"
     }
+    what = {"conversations": "conversation", "pairs": "pair"}.get(data.form, "text")
     if data.truncated:
-        facts["TRUNCATED"] = f"{counted(data.truncated, 'text')} to data.sequence_length; the beginning is read"
+        facts["TRUNCATED"] = f"{counted(data.truncated, what)} to data.sequence_length; the beginning is read"
     if data.left_out:
-        facts["LEFT OUT"] = f"{counted(data.left_out, 'pair')} longer than data.source_length or data.sequence_length"
+        longer = "longer than data.sequence_length, or with no answer in a row of this length"
+        if data.form == "pairs":
+            longer = "longer than data.source_length or data.sequence_length"
+        facts["LEFT OUT"] = f"{counted(data.left_out, what)} {longer}"
     if repeated := [f"{folder} {_number(n, '.3g')} times" for folder, n in each.items() if n > 1]:
         facts["REPEATED"] = (
             f"a batch has more rows than the data has windows: it reads each window of {', '.join(repeated)}"
@@ -162,6 +167,14 @@ def print_settings(console: Console, config: Settings, facts: Mapping[str, Mappi
     for name, fields in facts.items():
         console.print(_section(name, fields))
     console.print()
+
+
+def print_row(console: Console, row: Text | None) -> None:
+    """Prints a row that an objective shows before the run, cut to ROW_CHARACTERS."""
+    if row is not None:
+        row.truncate(ROW_CHARACTERS, overflow="ellipsis")
+        console.print(Text("the first row: the loss is on ⟦what is in brackets⟧", "bold"), soft_wrap=True)
+        console.print(row, "", sep="\n", soft_wrap=True)
 
 
 def _side_by_side(sections: Mapping[str, Mapping[str, Any]], width: int) -> Table:

@@ -14,6 +14,7 @@ from typing import Any
 from gptjax.config import ConfigError, default, flatten, get, to_json
 from gptjax.differences import differences, with_lines
 from gptjax.settings import Settings, allowed_values
+from gptjax.training.vocabulary_growth import Growth
 from gptjax.user_code import code_hash, is_named
 
 # These may name a user's function.
@@ -99,21 +100,24 @@ def check_compatible(saved: Mapping, config: Settings, fingerprint: Mapping) -> 
     return noted
 
 
-def check_warm_start(saved: Mapping, config: Settings, tokenizer_hash: str) -> list[str]:
+def check_warm_start(saved: Mapping, config: Settings, tokenizer_hash: str, growth: Growth | None = None) -> list[str]:
     """Checks that a run may begin with the parameters of `saved` (`training.init_from`).
 
     Args:
       tokenizer_hash: the hash of the tokenizer of the new run's data.
+      growth: the control tokens that this tokenizer has in addition to the other's, if they differ only in these.
 
     Returns:
-      Changed settings under which the same parameters compute a different function, to be shown: "model.rope_theta:
-      10000.0 in the checkpoint, 5.0 in this run". Shapes that do not fit are found when the arrays are read.
+      New control tokens, and changed settings under which the same parameters compute a different function, to be
+      shown: "model.rope_theta: 10000.0 in the checkpoint, 5.0 in this run". Shapes that do not fit are found when the
+      arrays are read.
 
     Raises:
       ConfigError: the tokenizers differ; the message names both.
     """
     source = f"training.init_from = {config.training.init_from}"
-    check_tokenizer(saved, tokenizer_hash, source)
+    if growth is None:
+        check_tokenizer(saved, tokenizer_hash, source)
     of_head: tuple[str, ...] = ()
     if starts_body(saved, config):
         if (family := _family_of(saved)) != config.model.body:
@@ -122,11 +126,12 @@ def check_warm_start(saved: Mapping, config: Settings, tokenizer_hash: str) -> l
                 f"{config.model.body!r}"
             )
         of_head = ("model.family", "model.body", "model.num_classes", "model.pooling")
-    return [
-        f"{field}: {_show(before)} in the checkpoint, {_show(now)} in this run"
-        for field, (before, now) in _config_differences(saved, config).items()
-        if _is_of_model(field) and field not in of_head
-    ] + code_changes(saved, config, MODEL_MAY_BE_OWN)
+    told = (*of_head, "model.vocab_size") if growth else of_head
+    notes = [growth.note()] if growth else []
+    for field, (before, now) in _config_differences(saved, config).items():
+        if _is_of_model(field) and field not in told:
+            notes.append(f"{field}: {_show(before)} in the checkpoint, {_show(now)} in this run")
+    return notes + code_changes(saved, config, MODEL_MAY_BE_OWN)
 
 
 def starts_body(saved: Mapping, config: Settings) -> bool:

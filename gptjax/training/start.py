@@ -15,6 +15,7 @@ from gptjax.training.run_metadata import check_compatible, check_warm_start, sta
 from gptjax.training.schedule import rate_change
 from gptjax.training.state import TrainState
 from gptjax.training.trainer import Trainer
+from gptjax.training.vocabulary_growth import growth_of
 
 SETTING = "training.init_from"
 
@@ -30,7 +31,7 @@ def check_start(plan: Plan, data: Dataset, checkpoints: Checkpoints) -> None:
     if saved is not None:
         check_compatible(saved, plan.config, data.fingerprint())
     elif other and (source := saved_metadata(other, SETTING)) is not None:
-        check_warm_start(source, plan.config, data.tokenizer_hash)
+        check_warm_start(source, plan.config, data.tokenizer_hash, growth_of(plan.config, source))
     identities(plan.config, plan.trainer.objective.companions, saved)
 
 
@@ -72,18 +73,21 @@ def warm_start(trainer: Trainer, tokenizer_hash: str) -> tuple[TrainState, list[
     """The state before step 0, and notes to print: the origin of the parameters, and what differs.
 
     A run of the same family provides all parameters. A run of another family provides a classifier's body, and the head
-    is newly initialized.
+    is newly initialized. If the tokenizer has further control tokens, the tables of tokens grow.
 
     Raises:
       ConfigError: there is no such run; tokenizer, family, names or shapes do not fit.
     """
     config, family = trainer.config, family_of(trainer.config.model)
     other = config.training.init_from
-    check = functools.partial(check_warm_start, config=config, tokenizer_hash=tokenizer_hash)
     saved = saved_metadata(other, SETTING)
+    growth = None if saved is None else growth_of(config, saved)
+    check = functools.partial(check_warm_start, config=config, tokenizer_hash=tokenizer_hash, growth=growth)
     part = family.warm_part if saved is not None and starts_body(saved, config) else ""
-    like = trainer.abstract_state.params[part] if part else trainer.abstract_state.params
+    grows = growth is not None and growth.is_of_rows
+    like = trainer.smaller_params(growth.before) if growth and grows else trainer.abstract_state.params
+    like = like[part] if part else like
     params, source = load_params(other, like=like, ema=None, check=check, setting=SETTING)
     of_part = f" for the {part}; the rest is new" if part else ""
     notes = [f"starting from the parameters of {other}, step {source['step']}{of_part}", *check(source)]
-    return trainer.init(params, part), notes
+    return trainer.init(params, part, grows), notes

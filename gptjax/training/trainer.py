@@ -33,6 +33,7 @@ from gptjax.training.schedule import make_schedule
 from gptjax.training.state import TrainState
 from gptjax.training.step import make_evaluation_step, make_train_step
 from gptjax.training.trained import trained_only
+from gptjax.training.vocabulary_growth import grown
 
 
 @dataclasses.dataclass(frozen=True)
@@ -62,22 +63,37 @@ class Trainer:
     abstract_state: TrainState
     companions: dict[str, Companion]
 
-    def init(self, params: Any = None, part: str = "") -> TrainState:
+    def init(self, params: Any = None, part: str = "", grows: bool = False) -> TrainState:
         """The state before step 0, created with its shardings; from `params` (a warm start) if given.
 
-        part: `params` has only the parameters under this name, and the others are newly initialized; '': it has all.
+        Args:
+          part: `params` has only the parameters under this name, and the others are newly initialized; '': it has all.
+          grows: `params` are those of a smaller vocabulary (vocabulary_growth.py).
         """
         shardings = jax.tree.map(lambda leaf: leaf.sharding, self.abstract_state)
         if params is None:
             return jax.jit(self._init, out_shardings=shardings)()
-        start = functools.partial(self._init_around, part) if part else self._init_from
+        start = functools.partial(self._init_with, part, grows)
         return jax.jit(start, out_shardings=shardings)(params)
+
+    def smaller_params(self, vocab_size: int) -> Any:
+        """The parameters of a model that knows fewer tokens, as shapes. Those whose shapes differ are on every device
+        whole: a smaller vocabulary may not be divisible by the mesh."""
+        model = dataclasses.replace(self.config.model, vocab_size=vocab_size)
+        smaller, whole = abstract_params(family_of(model).declarations), replicated(self.mesh)
+        return jax.tree.map(
+            lambda a, b: b if a.shape == b.shape else jax.ShapeDtypeStruct(a.shape, b.dtype, sharding=whole),
+            smaller,
+            self.abstract_state.params,
+        )
 
     def _init(self) -> TrainState:
         return self._init_from(self._fresh())
 
-    def _init_around(self, part: str, params: Any) -> TrainState:
-        return self._init_from(self._fresh() | {part: params})
+    def _init_with(self, part: str, grows: bool, params: Any) -> TrainState:
+        if grows:
+            params = grown(params, self._fresh()[part] if part else self._fresh())
+        return self._init_from(self._fresh() | {part: params} if part else params)
 
     def _fresh(self) -> dict[str, Any]:
         return family_of(self.config.model).init_params(jax.random.key(self.config.seed))

@@ -75,6 +75,7 @@ OTHERS = [
         for setting in ("encoder-decoder", "decoder", "tiny", "tiny-decoder")
     ),
     *(f"depth:{n}" for n in (1, 2, 4, 6, 12, 20)),
+    "instructions",
     "encoder:pretrain",
     "encoder:pretrain_decoder",
 ]

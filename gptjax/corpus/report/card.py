@@ -11,7 +11,7 @@ from typing import Any
 from gptjax.config import flatten
 from gptjax.corpus.config import default, plain
 from gptjax.corpus.forms import PAIRS
-from gptjax.corpus.manifest import change_text, shared_texts
+from gptjax.corpus.manifest import change_text, shared_texts, supervised_text
 from gptjax.corpus.report.funnel import left_documents
 from gptjax.corpus.report.samples import Sample
 from gptjax.formatting import counted, size_text
@@ -213,6 +213,7 @@ def _tokens(manifest: dict) -> str:
         "## Tokens",
         f"{made['kind']}, {made['vocab_size']:,} tokens, hash {made['hash']}; stored as {manifest['dtype']}.",
         f"{_inline(change)}." if (change := change_text(manifest)) else "",
+        f"{_inline(note[0].upper() + note[1:])}." if (note := supervised_text(manifest)) else "",
         _table(["source", "split", "tokens", "bytes per token", *(f"by {name}" for name in others)], rows),
     )
 
@@ -245,7 +246,7 @@ def _making(manifest: dict) -> str:
     for section in manifest["splits"].values():
         entries += [
             *section["shards"],
-            *(section[name] for name in ("offsets", "origins", "pairs", "labels") if name in section),
+            *(section[name] for name in ("offsets", "origins", "pairs", "labels", "supervised") if name in section),
         ]
     files = [[entry["name"], entry["size"], entry["hash"]] for entry in entries]
     stages = ", ".join(f"{name} (version {of['version']})" for name, of in manifest["stages"].items())

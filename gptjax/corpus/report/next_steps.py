@@ -11,7 +11,7 @@ import numpy as np
 
 import gptjax
 from gptjax import tokenizer as tokenizers
-from gptjax.corpus.forms import LABELLED, PAIRS, TEXT
+from gptjax.corpus.forms import CONVERSATIONS, LABELLED, PAIRS, TEXT
 from gptjax.data.tokens import TokenSource
 
 PYTHON = "python-stdlib"  # a path of a source of text: this Python's standard library
@@ -20,6 +20,7 @@ TRANSLATION, SUMMARIZATION = "configs/translation.py", "configs/summarization.py
 LONG_PAIR_TOKENS = 100  # tokens of a pair: from here on its source counts as a text, below as a sentence
 LEAST_PAIR_TOKENS = 500_000  # tokens of all pairs; for fewer, the config's tiny version is suggested
 CLASSIFICATION = "configs/encoder.py"
+INSTRUCTIONS = "configs/instructions.py"
 TINY_STEPS, TINY_TOKENS = 300, 1024  # the config's duration, and its tokens per step
 PASSES, LEAST_STEPS = 10, 30  # passes through a small text; more would only memorize it
 # (tokens of training text from here on, config): depth.py:N is for a certain number of tokens, and four passes through
@@ -43,6 +44,9 @@ def next_steps(folder: Path, manifest: dict, command: Callable[[str], str]) -> l
         config, prompt = config + ":tiny" * (tokens < LEAST_PAIR_TOKENS), first_words(folder)
     elif manifest.get("form") == LABELLED:
         config, prompt = CLASSIFICATION, first_words(folder)
+    elif manifest.get("form") == CONVERSATIONS:
+        base = Path(manifest["options"]["tokenizer.name"])  # a run whose tokenizer was extended, or a kind of tokenizer
+        config, prompt = f"{INSTRUCTIONS}:{base}" if (base / "checkpoints").is_dir() else INSTRUCTIONS, ""
     elif paths == [PYTHON]:
         config, prompt = "configs/stdlib_tiny.py", "def "
     else:
@@ -55,7 +59,9 @@ def next_steps(folder: Path, manifest: dict, command: Callable[[str], str]) -> l
     if "validation" not in splits:
         train["config.evaluation.every"] = ""  # nothing to evaluate on
     lines = [_typed(command("train"), train)]
-    if config != CLASSIFICATION:
+    if manifest.get("form") == CONVERSATIONS:
+        lines.append(_typed(command("chat"), {"workdir": workdir}))
+    elif config != CLASSIFICATION:
         lines.append(_typed(command("sample"), {"workdir": workdir, "prompt": prompt}))
     return lines
 

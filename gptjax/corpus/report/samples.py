@@ -81,7 +81,7 @@ def _read(shard: DocumentShard, work: Path, form: str, reasons: np.ndarray, rows
                 group += 1
             table = file.read_row_group(group, columns=["id", "uri", "text"], use_threads=False)
             row = table.slice(wanted - first, 1).to_pylist()[0]
-            whole = row["text"] if form == TEXT else shown(row["text"])
+            whole = row["text"] if form == TEXT else shown(row["text"], form)
             text = whole[:CHARACTERS]
             found.append(Sample(reasons[wanted], shard.source.name, row["uri"], row["id"], text, text == whole))
     return found

@@ -10,7 +10,7 @@ from rich.progress import BarColumn, Progress, ProgressColumn, Task, TextColumn,
 from rich.table import Column, Table
 
 from gptjax.corpus.forms import PAIRS
-from gptjax.corpus.manifest import change_text, shared_texts
+from gptjax.corpus.manifest import change_text, shared_texts, supervised_text
 from gptjax.corpus.report import CARD
 from gptjax.corpus.report.funnel import left_documents
 from gptjax.corpus.sources import KEPT
@@ -77,6 +77,8 @@ def summary(console: Console, folder: Path, manifest: dict) -> None:
     if labels := manifest.get("labels"):
         names = ", ".join(labels[:SHOWN_LABELS]) + ", …" * (len(labels) > SHOWN_LABELS)
         console.print(f"{counted(len(labels), 'label')}: {names}", markup=False)
+    if note := supervised_text(manifest):
+        console.print(note)
     if change := change_text(manifest):
         console.print(change, markup=False)
     for reason, count in manifest["skipped"].items():

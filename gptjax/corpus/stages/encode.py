@@ -11,8 +11,9 @@ from typing import IO, TYPE_CHECKING, Any
 import numpy as np
 
 from gptjax import tokenizer
+from gptjax.conversation import Message, Renderer, template_of
 from gptjax.corpus.engine import Task
-from gptjax.corpus.forms import LABELLED, PAIRS, TEXT, sides_of
+from gptjax.corpus.forms import CONVERSATIONS, LABELLED, PAIRS, TEXT, messages_in, sides_of
 from gptjax.corpus.libraries import versions_of
 from gptjax.corpus.stages.base import CorpusStage
 from gptjax.corpus.stages.splits import split_texts
@@ -35,15 +36,17 @@ def encode(task: Task, folder: Path) -> dict:
 
     inputs: documents, verdicts, tokenizer, most_held_out (bytes of a document); for pairs source_tokenizer, if there is
     one, and references (which of several targets to encode); for labelled texts labels, their names in order.
-    options: split, bos, compare: path of another tokenizer → its hash; form, if it is not running text.
+    options: split, bos, compare: path of another tokenizer → its hash; form, if it is not running text; template, for
+    conversations.
 
     A pair becomes two documents, its source and its target, whose entries in the index differ only in their lengths.
     Held-out pairs are also written as text to SPLIT.pairs.jsonl: id, source, targets. The labels of labelled texts are
-    in SPLIT.labels.npy, a number for each document.
+    in SPLIT.labels.npy, a number for each document. For conversations, SPLIT.supervised has a byte for each token: 1 if
+    the assistant wrote it.
 
     Reports documents and bytes; by split documents (a document whose tail is held out is in both), bytes, tokens,
-    unknown_tokens and changed_documents (which decode to another text); change: where the first of these changes; and
-    how many tokens the compared tokenizers need for the validation split.
+    unknown_tokens and changed_documents (documents or messages that decode to another text); change: where the first of
+    these changes; and how many tokens the compared tokenizers need for the validation split.
     """
     tokens = tokenizer.load(task.path(task.inputs["tokenizer"]))
     form = task.options.get("form", TEXT)
@@ -53,6 +56,8 @@ def encode(task: Task, folder: Path) -> dict:
     for each in (tokens, source, *others.values()):
         each.threads = 1  # the other cores have their own shards
     in_turns = [source, tokens] if form == PAIRS else [tokens]
+    if form == CONVERSATIONS:
+        renderer = Renderer(template_of(task.options["template"], "template"), tokens)
     outputs: dict[str, _SplitOutput] = {}
     compared: Counter[str] = Counter()
     rows: set[int] = set()
@@ -71,7 +76,12 @@ def encode(task: Task, folder: Path) -> dict:
             sides = [sides_of(text) for text in texts]
             outputs[split].keep_labels([numbers[label] for _, label in sides])
             texts = [text for text, _ in sides]
-        outputs[split].append(keys, texts)
+        if form == CONVERSATIONS:
+            conversations = [messages_in(text) for text in texts]
+            outputs[split].append_conversations(keys, conversations, renderer)
+            texts = [message.content for messages in conversations for message in messages]
+        else:
+            outputs[split].append(keys, texts)
         if split == "validation":
             for name, other in others.items():
                 compared[name] += sum(map(len, other.encode_batch(texts)))
@@ -112,26 +122,51 @@ class _SplitOutput:
         self._index: list[np.ndarray] = []
         self._labels: list[np.ndarray] = []
         self._pairs: IO[str] | None = None
+        self._supervised: IO[bytes] | None = None
         self._counts = Counter(documents=0, bytes=0, tokens=0, unknown_tokens=0, changed_documents=0)
         self.change: tuple[str, str] | None = None  # the first change: a piece of text, and what it becomes
 
     def append(self, keys: list[tuple[int, int]], texts: list[str]) -> None:
         encoded = [np.zeros(0, self._dtype)] * len(texts)
         for turn, tokens in enumerate(self._in_turns):
-            encoded[turn :: len(self._in_turns)] = self._encoded(tokens, texts[turn :: len(self._in_turns)])
+            ids = self._encoded(tokens, texts[turn :: len(self._in_turns)])
+            encoded[turn :: len(self._in_turns)] = [self._framed(tokens, each) for each in ids]
+        self._write(keys, [len(text.encode()) for text in texts], encoded)
+
+    def append_conversations(
+        self, keys: list[tuple[int, int]], conversations: list[list[Message]], renderer: Renderer
+    ) -> None:
+        (tokens,) = self._in_turns
+        contents = iter(self._encoded(tokens, [message.content for each in conversations for message in each]))
+        rendered = [
+            renderer.joined([message.role for message in each], [next(contents) for _ in each])
+            for each in conversations
+        ]
+        sizes = [sum(len(message.content.encode()) for message in each) for each in conversations]
+        self._write(keys, sizes, [self._framed(tokens, each.ids) for each in rendered])
+        if self._supervised is None:
+            self._supervised = open(self._path / f"{self._split}.supervised", "wb")
+        for each in rendered:
+            self._supervised.write(np.pad(each.supervised, (int(self._bos), 1)).tobytes())
+
+    def _write(self, keys: list[tuple[int, int]], sizes: list[int], encoded: list[np.ndarray]) -> None:
+        """Adds documents of these sizes in bytes and these tokens."""
         flat = np.concatenate(encoded)
         self._file.write(flat.tobytes())
-        index = np.zeros(len(texts), INDEX)
+        index = np.zeros(len(encoded), INDEX)
         index["id"], index["row"] = np.array(keys, np.uint64).T
         index["length"] = [len(ids) for ids in encoded]
-        index["bytes"] = [len(text.encode()) for text in texts]
+        index["bytes"] = sizes
         self._index.append(index)
-        self._counts.update(documents=len(texts), bytes=int(index["bytes"].sum(dtype=np.int64)), tokens=len(flat))
+        self._counts.update(documents=len(encoded), bytes=sum(sizes), tokens=len(flat))
+
+    def _framed(self, tokens: Tokenizer, ids: np.ndarray) -> np.ndarray:
+        """The ids of a document, with the tokens around them."""
+        before = [tokens.bos_id] if self._bos else []
+        return np.concatenate([before, ids, [tokens.eos_id]]).astype(self._dtype)
 
     def _encoded(self, tokens: Tokenizer, texts: list[str]) -> list[np.ndarray]:
-        """The ids of each text, with the tokens around it; losses are counted."""
-        before = np.array([tokens.bos_id] if self._bos else [], np.int32)
-        after = np.array([tokens.eos_id], np.int32)
+        """The ids of each text; losses are counted."""
         encoded = tokens.encode_batch(texts)
         if tokens.unk_id is not None:
             self._counts["unknown_tokens"] += sum(int(np.count_nonzero(ids == tokens.unk_id)) for ids in encoded)
@@ -140,7 +175,7 @@ class _SplitOutput:
                 if text != decoded:
                     self._counts["changed_documents"] += 1
                     self.change = self.change or first_change(text, decoded)
-        return [np.concatenate([before, ids, after]).astype(self._dtype) for ids in encoded]
+        return encoded
 
     def keep_pairs(self, keys: list[tuple[int, int]], sides: list[list[str]]) -> None:
         if self._pairs is None:
@@ -156,6 +191,8 @@ class _SplitOutput:
         self._file.close()
         if self._pairs is not None:
             self._pairs.close()
+        if self._supervised is not None:
+            self._supervised.close()
         if self._labels:
             np.save(self._path / f"{self._split}.labels.npy", np.concatenate(self._labels))
         np.save(self._path / f"{self._split}.index.npy", np.concatenate(self._index))
@@ -176,7 +213,8 @@ class Encode(CorpusStage):
 
     def options(self, corpus: Corpus) -> dict[str, Any]:
         compare = {path: other.hash for path, other in self._others(corpus).items()}
-        return {"split": corpus.split, "bos": corpus.config.tokens.bos, "compare": compare} | corpus.form_option()
+        options = {"split": corpus.split, "bos": corpus.config.tokens.bos, "compare": compare}
+        return options | corpus.form_option() | corpus.template_option()
 
     def tasks(self, corpus: Corpus) -> tuple[Sequence[Any], Sequence[int]]:
         tokenizers = [corpus.tokenizer, *self._others(corpus).values()]

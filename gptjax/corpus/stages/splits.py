@@ -9,10 +9,11 @@ import numpy as np
 
 from gptjax.config import ConfigError
 from gptjax.corpus.documents import cut_at_paragraphs, is_blank
-from gptjax.corpus.forms import TEXT, source_keys
+from gptjax.corpus.forms import CONVERSATIONS, TEXT, source_keys
 from gptjax.splitmix import STEP, mix
 
 CUT = "the rest of long documents that are held out"  # the reason why it is in no split
+BY_KEY = ("source", "prompt")  # the first part of a document decides its split
 LEAST_HELD_OUT = 1 << 13  # bytes: a few windows of text
 
 
@@ -42,9 +43,10 @@ def split_texts(
 
     By 'document', a random draw for the document's key decides, so that documents with one key are in one split: below
     `fraction` it is validation text, from there to below `test_below` test text. If a held-out document is longer than
-    `most_bytes`, its beginning is held out and the rest is in no split. By 'source', the draw for its source decides
-    (forms.py), and nothing is cut. By 'tail', the end of every document is held out, cut after a line if possible: for
-    corpora of one or a few long documents. (A config's 'auto' was replaced by one of these before.)
+    `most_bytes`, its beginning is held out and the rest is in no split. By 'source' or 'prompt', the draw for
+    that part of it decides (forms.py), and nothing is cut. By 'tail', the end of every document is held out, cut after
+    a line if possible: for corpora of one or a few long documents. (A config's 'auto' was replaced by one of these
+    before.)
 
     given: the split of all these texts, which then are not divided; '': none is given.
     """
@@ -61,7 +63,7 @@ def split_texts(
             else:
                 yield from ((number, "train", text[:cut]), (number, "validation", text[cut:]))
         return
-    if by == "source":
+    if by in BY_KEY:
         most_bytes = None
     for number, (text, draw) in enumerate(zip(texts, document_draws(texts, keys, by, seed))):
         split = "validation" if draw < fraction else "test" if draw < test_below else "train"
@@ -90,8 +92,8 @@ def split_of(
     fraction = 0.0 if documents or "validation" in given else settings.validation_fraction
     if settings.by == "tail" and (form != TEXT or documents or test):
         raise ConfigError(
-            "split.by = 'tail': holds out the share split.validation_fraction of each running text; pairs and labelled "
-            "texts, numbers of documents and a test split need 'document'"
+            "split.by = 'tail': holds out the share split.validation_fraction of each running text; pairs, labelled "
+            "texts, conversations, numbers of documents and a test split need 'document'"
         )
     if (settings.test_documents and fraction) or (settings.test_fraction and documents):
         raise ConfigError(
@@ -100,7 +102,9 @@ def split_of(
         )
     if fraction + settings.test_fraction >= 1:
         raise ConfigError(f"split: the shares {fraction:g} and {settings.test_fraction:g} leave nothing to train on")
-    by = "source" if form != TEXT else "document" if settings.by == "auto" else settings.by
+    by = "document" if settings.by == "auto" else settings.by
+    if form != TEXT:
+        by = "prompt" if form == CONVERSATIONS else "source"
     split = {"fraction": fraction, "by": by, "seed": seed}
     if settings.test_fraction:
         split["test_below"] = fraction + settings.test_fraction
@@ -109,8 +113,8 @@ def split_of(
 
 
 def document_draws(texts: Sequence[str], keys: np.ndarray, by: str, seed: int) -> np.ndarray:
-    """float64 [texts]: the draw that decides the split of each document, by 'document' or by 'source'."""
-    return draws(source_keys(texts) if by == "source" else keys, seed)
+    """float64 [texts]: the draw that decides the split of each document, by 'document', 'source' or 'prompt'."""
+    return draws(source_keys(texts, by) if by in BY_KEY else keys, seed)
 
 
 def limit_of(count: int, above: float, lowest: np.ndarray) -> float:

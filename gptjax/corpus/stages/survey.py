@@ -55,7 +55,7 @@ def survey(task: Task, folder: Path) -> dict:
         lengths.add(map(reach, sizes), sizes)
         cut = sum(sizes)
         most = task.inputs["most_held_out"]
-        hashes = source_keys(some.texts) if task.options.get("sources") else ()
+        hashes = source_keys(some.texts, split["by"]) if task.options.get("sources") else ()
         for number, name, text in split_texts(some.texts, some.split_keys, **split, most_bytes=most, given=given):
             length = len(text.encode())
             documents[name] += 1

@@ -14,16 +14,17 @@ import pyarrow as pa
 
 from gptjax import tokenizer
 from gptjax.config import ConfigError, suggestion
+from gptjax.conversation import template_of
 from gptjax.corpus.documents import DocumentWriter, read_documents
 from gptjax.corpus.engine import Task
-from gptjax.corpus.forms import LABELLED, PAIRS, sides_of
+from gptjax.corpus.forms import CONVERSATIONS, LABELLED, PAIRS, sides_of
 from gptjax.corpus.libraries import versions_of
 from gptjax.corpus.stages.base import CorpusStage
 from gptjax.corpus.stages.splits import draws, numbered, split_texts
 from gptjax.corpus.stages.verdicts import remaining
 from gptjax.formatting import MEGABYTE
 from gptjax.paths import local_path
-from gptjax.tokenizer import SentencePieceTokenizer, Tokenizer
+from gptjax.tokenizer import CONTROL_TOKENS, SentencePieceTokenizer, Tokenizer
 from gptjax.tokenizer import training as tokenizer_training
 from gptjax.tokenizer.training import CHUNK
 
@@ -33,7 +34,7 @@ if TYPE_CHECKING:
 LEARNED_FROM_TEXT = ("bpe", "unigram")
 MADE = (*LEARNED_FROM_TEXT, "byte", "char")
 
-SIDES = {"source": (0, 1), "target": (1, None), "both": (None,)}  # of a document of two sides
+SIDES = {"source": (0, 1), "target": (1, None), "both": (None,), "contents": (1, None, 2)}  # of a document
 
 SAMPLE_SCHEMA = pa.schema({"text": pa.large_string()})  # of files of chunks
 
@@ -42,7 +43,8 @@ def sample(task: Task, folder: Path) -> dict:
     """Draws chunks of running text, each with the same probability in every document.
 
     inputs: documents, verdicts, rate (the probability). options: split, seed; for pairs and labelled texts also form
-    and sides: whether to learn from the sources (or texts), the targets, or both.
+    and sides: whether to learn from the sources (or texts), the targets, both, or the
+    contents of messages.
     """
     given = task.inputs.get("given", "")
     sides = slice(*SIDES[task.options["sides"]]) if "sides" in task.options else None
@@ -63,7 +65,8 @@ def make_tokenizer(task: Task, folder: Path) -> dict:
     """Makes the tokenizer.
 
     inputs: samples, or characters (files of survey), or hash (that of a tokenizer to reuse). options: those of the
-    config; prefix: that of its fields for the sources' tokenizer.
+    config; prefix: that of its fields for the sources' tokenizer; template, for conversations: its control tokens are
+    added to the tokenizer, and are among the tokens of a vocabulary that is learned.
     """
     try:
         made = _made(task)
@@ -76,6 +79,10 @@ def make_tokenizer(task: Task, folder: Path) -> dict:
 
 def _made(task: Task) -> Tokenizer:
     name, size = task.options["name"], task.options["vocab_size"]
+    template = template_of(task.options["template"], "template") if "template" in task.options else None
+    controls = () if template is None else template.controls
+    if size and name in (*LEARNED_FROM_TEXT, "char"):
+        size -= len(set(controls) - set(CONTROL_TOKENS))
     made: tokenizer.Tokenizer
     if name in ("bpe", "unigram"):
 
@@ -93,10 +100,11 @@ def _made(task: Task) -> Tokenizer:
         counts: Counter[str] = Counter()
         for entry in task.inputs["characters"]:
             counts.update(json.loads(task.path(entry).read_text()))
+        counts.update("" if template is None else template.text())
         made = tokenizer_training.train_characters(counts, size)
     else:
         made = tokenizer.ByteTokenizer() if name == "byte" else tokenizer.load(name)
-    return made
+    return made.extended(controls)
 
 
 class SampleText(CorpusStage):
@@ -112,8 +120,8 @@ class SampleText(CorpusStage):
 
     def options(self, corpus: Corpus) -> dict[str, Any]:
         options = {"split": corpus.split, "seed": corpus.config.seed}
-        if corpus.form == LABELLED:
-            options["sides"] = "source"
+        if corpus.form in (LABELLED, CONVERSATIONS):
+            options["sides"] = "source" if corpus.form == LABELLED else "contents"
         elif corpus.form == PAIRS:
             apart = corpus.config.tokenizer.source_name
             options["sides"] = "source" if self._of_sources else "target" if apart else "both"
@@ -152,7 +160,7 @@ class MakeTokenizer(CorpusStage):
 
     def options(self, corpus: Corpus) -> dict[str, Any]:
         prefix = {"prefix": "source_"} if self._of_sources else {}
-        return tokenizer_settings(corpus.config, self._of_sources) | prefix
+        return tokenizer_settings(corpus.config, self._of_sources) | prefix | corpus.template_option()
 
     def tasks(self, corpus: Corpus) -> tuple[Sequence[Any], Sequence[int]]:
         name = tokenizer_settings(corpus.config, self._of_sources)["name"]

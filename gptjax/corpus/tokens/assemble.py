@@ -12,7 +12,7 @@ import numpy as np
 
 from gptjax.corpus.stages.splits import draws
 from gptjax.corpus.tokens.shards import ORIGIN, ShardWriter
-from gptjax.data.prepared import labels_name, pairs_name, token_dtype
+from gptjax.data.prepared import labels_name, pairs_name, supervised_name, token_dtype
 from gptjax.files import file_entry, write_aside
 
 TOKENS_AT_ONCE = 1 << 24
@@ -20,7 +20,7 @@ TOKENS_AT_ONCE = 1 << 24
 
 @dataclass(frozen=True)
 class Encoded:
-    """One shard's documents of one split: tokens, index, pairs and labels are files of stages/encode.py."""
+    """One shard's documents of one split: tokens, index, the others are files of stages/encode.py."""
 
     part: int
     source: str
@@ -29,6 +29,7 @@ class Encoded:
     index: Path
     pairs: Path | None = None
     labels: Path | None = None
+    supervised: Path | None = None
 
 
 def assemble(
@@ -42,6 +43,7 @@ def assemble(
     writer = ShardWriter(folder, split, vocab_size, shard_tokens)
     sources: dict[str, Counter[str]] = {}
     labels: list[np.ndarray] = []
+    supervised = _Bits()
     most = max((each.weight for each in encoded), default=0) if split == "train" else 1
     for copy in range(int(np.ceil(most))):
         for each in encoded:
@@ -49,6 +51,9 @@ def assemble(
             chosen = draws(index["id"], seed) < each.weight - copy
             if each.labels:
                 labels.append(np.load(each.labels)[chosen])
+            if each.supervised:
+                for bits, _ in _runs(each.supervised, index, chosen, np.dtype(bool)):
+                    supervised.extend(bits)
             counts = sources.setdefault(each.source, Counter(documents=0, bytes=0, tokens=0))
             for tokens, some in _runs(each.tokens, index, chosen, token_dtype(vocab_size)):
                 origins = np.zeros(len(some), ORIGIN)
@@ -61,7 +66,28 @@ def assemble(
         with write_aside(folder / labels_name(split)) as file:
             np.save(file, np.concatenate(labels))
         section["labels"] = file_entry(folder / labels_name(split))
+    if any(each.supervised for each in encoded):
+        with write_aside(folder / supervised_name(split)) as file:
+            file.write(supervised.packed())
+        section["supervised"] = {**file_entry(folder / supervised_name(split)), "tokens": supervised.ones}
     return section
+
+
+class _Bits:
+    """Bits that are packed as they come, eight to a byte, the first in the lowest place."""
+
+    def __init__(self) -> None:
+        self._bytes, self._rest, self.ones = bytearray(), np.zeros(0, bool), 0
+
+    def extend(self, bits: np.ndarray) -> None:
+        self.ones += int(np.count_nonzero(bits))
+        bits = np.concatenate([self._rest, bits])
+        whole = len(bits) // 8 * 8
+        self._bytes += np.packbits(bits[:whole], bitorder="little").tobytes()
+        self._rest = bits[whole:]
+
+    def packed(self) -> bytes:
+        return bytes(self._bytes) + np.packbits(self._rest, bitorder="little").tobytes()
 
 
 def assemble_pairs(encoded: Sequence[Encoded], folder: Path, split: str, seed: int) -> dict:

@@ -10,6 +10,7 @@ from gptjax.settings import Settings
 from gptjax.training.objectives.classification import Classification
 from gptjax.training.objectives.completion import Completion
 from gptjax.training.objectives.distillation import Distillation
+from gptjax.training.objectives.instruction import Instruction
 from gptjax.training.objectives.masked import Masked
 from gptjax.training.objectives.next_token import NextToken
 from gptjax.training.objectives.objective import Objective
@@ -23,6 +24,7 @@ OBJECTIVES: dict[str, type[Objective]] = {
     "seq2seq": Seq2Seq,
     "classification": Classification,
     "distillation": Distillation,
+    "instruction": Instruction,
 }
 
 __all__ = ["OBJECTIVES", "NextToken", "Objective", "make_objective"]

@@ -8,6 +8,7 @@ from typing import Any
 
 import jax
 import numpy as np
+from rich.text import Text
 
 from gptjax.data import Dataset
 from gptjax.evaluation.scores import Score
@@ -54,6 +55,10 @@ class Objective(abc.ABC):
         Raises:
           ConfigError: names the invalid field or file.
         """
+
+    def shown_row(self, data: Dataset, tokenizer: Tokenizer) -> Text | None:
+        """A row of the first batch of `data` for people to check before the run, such as where its loss is."""
+        return None
 
     @abc.abstractmethod
     def row_fields(self) -> dict[str, jax.ShapeDtypeStruct]:

@@ -1,0 +1,141 @@
+"""The chat command: a trained run answers the lines of a pipe; commands change what the next answer depends on."""
+
+import json
+import os
+import subprocess
+import sys
+from types import SimpleNamespace
+
+import pytest
+from commands import REPOSITORY, run_command
+from conversation_folder import random_conversations, write_conversations
+from training_runs import train_run
+
+from gptjax.chat import CHANGED, Terminal
+from gptjax.config import default
+from gptjax.conversation import Renderer, load_template, messages_of
+from gptjax.inference.chat import Chat
+from gptjax.settings import freeze
+from gptjax.tokenizer import ByteTokenizer
+
+
+class Screen:
+    def __init__(self):
+        self.text = ""
+
+    def print(self, text, end="\n", **options):
+        self.text += f"{text}{end}"
+
+
+@pytest.fixture
+def terminal():
+    """A Terminal whose model answers with the options that it was given, and its two screens."""
+
+    class Model:
+        config, begin_id = SimpleNamespace(max_positions=400), 2
+
+        def stream(self, prompt, **options):
+            yield f"{options['seed']} {options['temperature']}"
+            return SimpleNamespace(finish_reason=self.reason)
+
+    model, output, notes = Model(), Screen(), Screen()
+    model.reason = "eos"
+    chat = Chat(model, Renderer(load_template("turns"), ByteTokenizer()))
+    settings = {"temperature": 0.5, "top_p": 1.0, "top_k": 0, "min_p": 0.0, "repetition_penalty": 1.0}
+    settings |= {"max_new_tokens": 20, "seed": 7}
+    assert list(settings) == list(CHANGED)
+    made = Terminal(chat, settings, "title", output, notes)
+    made.model = model
+    return made, output, notes
+
+
+def test_commands(terminal, tmp_path):
+    made, output, notes = terminal
+    for line in ("Hi", "//slash", "  ", "/temperature 0.9", "/seed 1", "/retry", "/undo"):
+        made.take(line)
+    assert output.text == "7 0.5\n8 0.5\n3 0.9\n"  # the third answer of seed 1 + 2
+    assert [message.content for message in made.chat.messages] == ["Hi", "7 0.5"]
+    assert notes.text == "temperature 0.9\nseed 1\ntaken back: /slash\n"
+
+    notes.text = ""
+    made.take(f"/save {tmp_path}/chat.jsonl")
+    assert messages_of(json.loads((tmp_path / "chat.jsonl").read_text())) == made.chat.messages
+    made.take("/history")
+    assert "user: Hi\nassistant: 7 0.5\n" in notes.text and "tokens of 400" in notes.text
+    made.take("/system Be brief.")
+    assert made.chat.system == "Be brief." and made.chat.messages == []
+    for line in ("Hi", "/clear", "/undo", "/settings", "/help"):
+        made.take(line)
+    assert made.chat.messages == [] and "there is nothing to take back" in notes.text
+    assert "title, context 400 tokens" in notes.text and "max_new_tokens 20" in notes.text
+    assert all(f"/{name}" in notes.text for name in made.commands)
+    made.take("/exit")
+    assert made.ended
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("/tempature 1", "did you mean"),
+        ("/temperature -1", "temperature = -1.0: must be"),
+        ("/top_k many", "/top_k many: must be a number"),
+        ("/max_new_tokens 0", "max_new_tokens = 0"),
+        ("/save", "/save needs"),
+        ("/save nowhere/chat.jsonl", "/save"),
+        ("/retry", "no message yet"),
+        ("x" * 400, "must be at most"),
+        ("\udcff", "must be UTF-8"),
+    ],
+)
+def test_mistakes_are_said_and_change_nothing(terminal, line, message):
+    made, output, notes = terminal
+    before = dict(made.settings)
+    made.take(line)
+    assert message in notes.text and output.text == "" and made.settings == before and made.chat.messages == []
+
+
+def test_an_answer_that_was_cut_off_says_why(terminal):
+    made, _, notes = terminal
+    made.model.reason = "max_new_tokens"
+    made.take("Hi")
+    assert "cut off by the limit of 20 tokens" in notes.text
+    for _ in range(40):
+        made.take("Hi")
+    assert "the context is full: the model did not read the first" in notes.text
+
+
+def test_a_run_answers_the_lines_of_a_pipe(tmp_path):
+    folder, _ = write_conversations(tmp_path / "data", random_conversations(30, words=3), template="turns")
+    config = default()
+    config.model.update(num_layers=1, width=16, num_heads=2)
+    config.data.update(path=str(folder), sequence_length=128)
+    config.training.update(objective="instruction", duration="1 steps", batch_size=8)
+    config.evaluation.every = ""
+    config.logging.update(tensorboard=False, plots=False)
+    train_run(freeze(config), tmp_path / "run")
+    typed = "Hello \\\nyou\n/temperature 0\nAgain\n/tempature\n/quit\nnever\n"
+    done = subprocess.run(
+        [sys.executable, "-m", "gptjax.chat", f"--workdir={tmp_path}/run", "--max_new_tokens=3"],
+        cwd=REPOSITORY,
+        env=os.environ | {"JAX_PLATFORMS": "cpu"},
+        input=typed,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("\n") >= 2 and "never" not in done.stdout
+    assert "template turns, context 128 tokens" in done.stderr and "no such command" in done.stderr
+    assert done.stderr.count("cut off by the limit of 3 tokens") + done.stdout.count("\n") >= 2
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ((), "--workdir is missing"),
+        (("--workdir=nowhere",), "--workdir=nowhere"),
+        (("--workdir=nowhere", "--top_p=3"), "--top_p=3"),
+    ],
+)
+def test_what_cannot_be_is_refused(arguments, message):
+    done = run_command("chat", *arguments)
+    assert done.returncode == 2 and message in done.stderr and "Traceback" not in done.stderr
