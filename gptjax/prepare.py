@@ -240,7 +240,8 @@ def chosen_config() -> ConfigDict:
     """Returns the config of --config, or builds one of a single source from the short form that is given."""
     given = [name for name, flag in SHORT_FORMS.items() if flag.value]
     if bool(CONFIG.value) + len(given) != 1:
-        raise ConfigError("give one of --input, --pairs, --labelled, --conversations and --config (see --help)")
+        forms = ", ".join(f"--{name}" for name in SHORT_FORMS)
+        raise ConfigError(f"give one of {forms} and --config (see --help)")
     if CONFIG.value:
         for flag in (*FIELD_FLAGS.values(), *(flag for flag, _ in SOURCE_FLAGS), VALIDATION_INPUT, TEST_INPUT):
             if flag.present:

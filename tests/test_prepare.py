@@ -41,6 +41,23 @@ def refused(*flags):
     return line
 
 
+def test_conversations_have_the_tokenizer_of_a_run_and_the_tokens_of_their_template(tmp_path):
+    rows = [{"instruction": f"Add 1 to {n}.", "output": str(n + 1)} for n in range(40)] + [{"instruction": "Why?"}]
+    (tmp_path / "rows.json").write_text(json.dumps(rows))
+    flags = (f"--conversations={tmp_path / 'rows.json'}", "--tokenizer=byte")
+    done = prepare(*flags, f"--output={tmp_path / 'byte'}", "--template=turns")
+    assert "instruction and output (first: row 41 of rows.json)" in done.stdout
+    assert "template turns; tokens that the assistant wrote: train" in done.stdout
+    assert "--config=configs/instructions.py --" in done.stdout and "gptjax.chat --workdir=" in done.stdout
+    (tmp_path / "base" / "checkpoints").mkdir(parents=True)
+    load(tmp_path / "byte").save(tmp_path / "base")
+    done = prepare(flags[0], f"--tokenizer={tmp_path / 'base'}", f"--output={tmp_path / 'more'}")
+    assert f"--config=configs/instructions.py:{tmp_path / 'base'} --" in done.stdout
+    assert load(tmp_path / "more").vocab_size == load(tmp_path / "base").vocab_size + 2
+    assert "--template is only for --conversations" in refused(f"--input={tmp_path}", "--template=turns")
+    assert "--template=chatm: expected one of" in refused(*flags, "--template=chatm", f"--output={tmp_path / 'no'}")
+
+
 def test_a_sample_shows_what_would_be_dropped_and_writes_nothing(corpus, tmp_path):
     (tmp_path / "config.py").write_text(
         "from gptjax.corpus.config import default, source\n"
@@ -220,7 +237,7 @@ def test_user_errors_end_in_one_line(corpus, tmp_path):
     (tmp_path / "mine" / "thesis.doc").write_text("precious")
     single = f"--input={tmp_path / 'one.txt'}"
     for flags, message in [
-        ([], "give one of --input, --pairs, --labelled and --config"),
+        ([], "give one of --input, --pairs, --labelled, --conversations and --config"),
         ([f"--input={tmp_path / 'nowhere'}", output], "no such file or folder"),
         ([f"--input={corpus}", output, "--vocab_size=8192"], "--vocab_size=8192: larger than this corpus can give, at"),
         ([single, output, "--split_by=document"], "1 document in all; --split_by='tail' holds out"),

@@ -78,7 +78,7 @@ def summary(console: Console, folder: Path, manifest: dict) -> None:
         names = ", ".join(labels[:SHOWN_LABELS]) + ", …" * (len(labels) > SHOWN_LABELS)
         console.print(f"{counted(len(labels), 'label')}: {names}", markup=False)
     if note := supervised_text(manifest):
-        console.print(note)
+        console.print(note, soft_wrap=True)
     if change := change_text(manifest):
         console.print(change, markup=False)
     for reason, count in manifest["skipped"].items():
