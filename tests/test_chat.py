@@ -1,5 +1,6 @@
 """The chat command: a trained run answers the lines of a pipe; commands change what the next answer depends on."""
 
+import io
 import json
 import os
 import subprocess
@@ -16,15 +17,19 @@ from gptjax.config import default
 from gptjax.conversation import Renderer, load_template, messages_of
 from gptjax.inference.chat import Chat
 from gptjax.settings import freeze
+from gptjax.terminal import Console
 from gptjax.tokenizer import ByteTokenizer
 
 
-class Screen:
+class Screen(Console):
     def __init__(self):
-        self.text = ""
+        super().__init__(file=io.StringIO(), width=1000)
 
-    def print(self, text, end="\n", **options):
-        self.text += f"{text}{end}"
+    def shown(self):
+        """What was printed since the last call."""
+        text = self.file.getvalue()
+        self.file.truncate(self.file.seek(0))
+        return text
 
 
 @pytest.fixture
@@ -53,22 +58,22 @@ def test_commands(terminal, tmp_path):
     made, output, notes = terminal
     for line in ("Hi", "//slash", "  ", "/temperature 0.9", "/seed 1", "/retry", "/undo"):
         made.take(line)
-    assert output.text == "7 0.5\n8 0.5\n3 0.9\n"  # the third answer of seed 1 + 2
+    assert output.shown() == "7 0.5\n8 0.5\n3 0.9\n"  # the third answer of seed 1 + 2
     assert [message.content for message in made.chat.messages] == ["Hi", "7 0.5"]
-    assert notes.text == "temperature 0.9\nseed 1\ntaken back: /slash\n"
-
-    notes.text = ""
+    assert notes.shown() == "temperature 0.9\nseed 1\ntaken back: /slash\n"
     made.take(f"/save {tmp_path}/chat.jsonl")
     assert messages_of(json.loads((tmp_path / "chat.jsonl").read_text())) == made.chat.messages
     made.take("/history")
-    assert "user: Hi\nassistant: 7 0.5\n" in notes.text and "tokens of 400" in notes.text
+    shown = notes.shown()
+    assert "user: Hi\nassistant: 7 0.5\n" in shown and "tokens of 400" in shown
     made.take("/system Be brief.")
     assert made.chat.system == "Be brief." and made.chat.messages == []
     for line in ("Hi", "/clear", "/undo", "/settings", "/help"):
         made.take(line)
-    assert made.chat.messages == [] and "there is nothing to take back" in notes.text
-    assert "title, context 400 tokens" in notes.text and "max_new_tokens 20" in notes.text
-    assert all(f"/{name}" in notes.text for name in made.commands)
+    shown = notes.shown()
+    assert made.chat.messages == [] and "there is nothing to take back" in shown
+    assert "title, context 400 tokens" in shown and "max_new_tokens 20" in shown
+    assert all(f"/{name}" in shown for name in made.commands)
     made.take("/exit")
     assert made.ended
 
@@ -91,17 +96,17 @@ def test_mistakes_are_said_and_change_nothing(terminal, line, message):
     made, output, notes = terminal
     before = dict(made.settings)
     made.take(line)
-    assert message in notes.text and output.text == "" and made.settings == before and made.chat.messages == []
+    assert message in notes.shown() and output.shown() == "" and made.settings == before and made.chat.messages == []
 
 
 def test_an_answer_that_was_cut_off_says_why(terminal):
     made, _, notes = terminal
     made.model.reason = "max_new_tokens"
     made.take("Hi")
-    assert "cut off by the limit of 20 tokens" in notes.text
+    assert "cut off by the limit of 20 tokens" in notes.shown()
     for _ in range(40):
         made.take("Hi")
-    assert "the context is full: the model did not read the first" in notes.text
+    assert "the context is full: the model did not read the first" in notes.shown()
 
 
 def test_a_run_answers_the_lines_of_a_pipe(tmp_path):

@@ -1,7 +1,5 @@
 """Training on conversations: the loss of each is its own, on any mesh, and a base run gains control tokens."""
 
-import shutil
-
 import jax
 import numpy as np
 import pytest
@@ -63,7 +61,7 @@ def test_the_loss_of_a_conversation_does_not_depend_on_its_row(chats, tmp_path):
     loss = jax.jit(lambda batch: objective.loss(model, params, batch)[1]["loss"])
     packed, alone = {}, {}
     with jax.set_mesh(run.mesh):
-        for step in range(2):
+        for step in range(3):
             row = run.data.batch(step, np.array([0]))
             for segment in range(1, row["segments"].max() + 1):
                 here = row["segments"] == segment
@@ -74,11 +72,11 @@ def test_the_loss_of_a_conversation_does_not_depend_on_its_row(chats, tmp_path):
                     single[name][0, : here.sum()] = row[name][here]
                 single["segments"] = np.minimum(single["segments"], 1)
                 alone[key] = float(loss(eight_times(single)))
-    assert len(packed) > 4
+    assert len(packed) > 3
     np.testing.assert_allclose([packed[key] for key in alone], list(alone.values()), rtol=1e-5)
 
 
-def test_a_run_learns_and_is_the_same_on_a_mesh_and_after_a_resume(chats, tmp_path, capsys):
+def test_a_run_learns_and_is_the_same_on_a_mesh(chats, tmp_path, capsys):
     run = train_run(freeze(config_of(chats[0])), tmp_path / "one")
     command.show_settings(run)
     assert "the loss is on" in (shown := capsys.readouterr().out) and "⟦" in shown
@@ -91,11 +89,6 @@ def test_a_run_learns_and_is_the_same_on_a_mesh_and_after_a_resume(chats, tmp_pa
     np.testing.assert_allclose(mesh_losses, losses[:3], rtol=2e-5)
     np.testing.assert_allclose(mesh_scores[0]["validation/loss"], scores[0]["validation/loss"], rtol=1e-4)
 
-    shutil.copytree(tmp_path / "one", tmp_path / "halves")
-    shutil.rmtree(tmp_path / "halves/checkpoints/6")
-    train_run(freeze(config_of(chats[0])), tmp_path / "halves")
-    assert losses_and_scores(tmp_path / "halves") == (losses, scores)
-
 
 def test_the_mask_is_shown(chats):
     _, renderer = chats
@@ -106,7 +99,7 @@ def test_the_mask_is_shown(chats):
     assert [str(span.style) for span in text.spans] == ["dim", "green", "dim"]
 
 
-@pytest.mark.parametrize("tied", [True, False])
+@pytest.mark.parametrize("tied", [pytest.param(True, marks=pytest.mark.exhaustive), False])
 def test_a_base_run_gains_the_control_tokens_of_the_template(tmp_path, tied):
     documents = [[*BYTES.encode(f"Text {n}."), BYTES.eos_id] for n in range(40)]
     write_prepared(tmp_path / "text", train=documents, tokenizer=BYTES)
