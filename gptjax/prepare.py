@@ -240,8 +240,8 @@ def chosen_config() -> ConfigDict:
     """Returns the config of --config, or builds one of a single source from the short form that is given."""
     given = [name for name, flag in SHORT_FORMS.items() if flag.value]
     if bool(CONFIG.value) + len(given) != 1:
-        forms = ", ".join(f"--{name}" for name in SHORT_FORMS)
-        raise ConfigError(f"give one of {forms} and --config (see --help)")
+        flags_of_forms = ", ".join(f"--{name}" for name in SHORT_FORMS)
+        raise ConfigError(f"give one of {flags_of_forms} and --config (see --help)")
     if CONFIG.value:
         for flag in (*FIELD_FLAGS.values(), *(flag for flag, _ in SOURCE_FLAGS), VALIDATION_INPUT, TEST_INPUT):
             if flag.present:

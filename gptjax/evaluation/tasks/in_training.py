@@ -49,7 +49,10 @@ def make_task_evaluation(
         raise ConfigError(f"{here}: must be '' where evaluation.every = '', as every evaluation asks the tasks")
     if jax.process_count() > 1:
         raise ConfigError(f"{here}: must be '' in a run over several processes; evaluate its checkpoints instead")
-    if objective not in ("next_token", "completion", "seq2seq", "instruction", "distillation") or not family_of(config.model).writes:
+    if (
+        objective not in ("next_token", "completion", "seq2seq", "instruction", "distillation")
+        or not family_of(config.model).writes
+    ):
         raise ConfigError(f"{here}: must be '' for training.objective = {objective!r}, whose models write no text")
     data = [Path(folder.strip()) for folder in evaluation.task_data.split(",") if folder.strip()]
     for folder in data:
