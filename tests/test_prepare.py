@@ -55,7 +55,7 @@ def test_conversations_have_the_tokenizer_of_a_run_and_the_tokens_of_their_templ
     assert f"--config=configs/instructions.py:{tmp_path / 'base'} --" in done.stdout
     assert load(tmp_path / "more").vocab_size == load(tmp_path / "base").vocab_size + 2
     assert "--template is only for --conversations" in refused(f"--input={tmp_path}", "--template=turns")
-    assert "--template=chatm: expected one of" in refused(*flags, "--template=chatm", f"--output={tmp_path / 'no'}")
+    assert "--template='chatm': expected one of" in refused(*flags, "--template=chatm", f"--output={tmp_path / 'no'}")
 
 
 def test_a_sample_shows_what_would_be_dropped_and_writes_nothing(corpus, tmp_path):

@@ -8,8 +8,8 @@
 tasks of Natural Instructions: every sixth is held out. Finished runs are not trained again. Prints the tables and
 examples of the README, and writes results.csv and all answers beside the runs.
 
-Before: the base run, asked with the text of the instruction alone; its answer ends with the line. The loss before is
-that of the grown model before its first step, which knows no template. After: asked by the template, until the end of
+Before: the base run, asked with the text of the instruction alone; its answer is the first line with any text. The loss
+before is that of the grown model before its first step, which knows no template. After: asked by the template, until the end of
 the turn. Answers take the most probable token; ROUGE-L and exact match as gptjax evaluate computes them.
 """
 
@@ -193,7 +193,8 @@ def ask_base(base: Path):
         most = config.model.max_positions - ANSWER_TOKENS - 1
         prompts = [words.encode(messages[0].content + "\n")[-most:] for messages in conversations]
         prompts = [[generator.begin_id, *prompt] for prompt in prompts]
-        return texts(generator.generate(prompts, stop="\n", **DRAWING))
+        answers = texts(generator.generate(prompts, **DRAWING))
+        return [answer.partition("\n")[0] for answer in answers]
 
     return ask
 

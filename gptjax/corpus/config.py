@@ -148,7 +148,8 @@ def validate(config: Any) -> None:
     if form != TEXT:
         if config.cleaning.repair or config.cleaning.language or config.cleaning.personal:
             raise ConfigError(
-                "cleaning: only running text is cleaned: set config.cleaning.repair = False, "
+                "cleaning: pairs, labelled texts and conversations are not cleaned: set "
+                "config.cleaning.repair = False, "
                 "config.cleaning.language = False and config.cleaning.personal = ()"
             )
         if config.passages.kind != "none":

@@ -65,7 +65,7 @@ def test_pickling_does_not_copy_the_index(source):
 
 
 def test_a_full_disk_leaves_no_files(source, cache, monkeypatch):
-    def full(files, source, sequence_length):
+    def full(files, **given):
         files["starts"].write(b"half")
         raise OSError(errno.ENOSPC, "No space left on device")
 
