@@ -9,8 +9,8 @@ tasks of Natural Instructions: every sixth is held out. Finished runs are not tr
 examples of the README, and writes results.csv and all answers beside the runs.
 
 Before: the base run, asked with the text of the instruction alone; its answer is the first line with any text. The loss
-before is that of the grown model before its first step, which knows no template. After: asked by the template, until the end of
-the turn. Answers take the most probable token; ROUGE-L and exact match as gptjax evaluate computes them.
+before is that of the grown model before its first step, which knows no template. After: asked by the template, until
+the end of the turn. Answers take the most probable token; ROUGE-L and exact match are those of gptjax evaluate.
 """
 
 import argparse
