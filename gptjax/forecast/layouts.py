@@ -31,7 +31,7 @@ from gptjax.planning import Plan, plan
 from gptjax.settings import Settings
 
 REMATS = ("none", "dots", "full")
-MOST_TENSOR = 8
+WITHIN = (2, 4, 8)  # devices of a node over which heads, sequences or experts are divided
 STAGES, PASSES = (2, 4, 8), (1, 4)  # stages of a pipeline, and micro-batches per stage
 LONG = 8192  # tokens of a sequence from which it may be divided, too
 ALIKE = 0.01  # times that differ by a smaller fraction count as equal
@@ -141,8 +141,8 @@ def _meshes(config: ConfigDict, place: Place, rows: int) -> Iterator[dict[str, A
     yield {"data": count, "zero1": True}
     if count > per_node and count % per_node == 0:
         yield {"data": count // per_node, "fsdp": per_node}
-    within = [size for size in (2, 4, 8) if size <= min(per_node, count) and count % size == 0]
-    yield from ({"fsdp": count // size, "tensor": size} for size in within if size <= MOST_TENSOR)
+    within = [size for size in WITHIN if size <= min(per_node, count) and count % size == 0]
+    yield from ({"fsdp": count // size, "tensor": size} for size in within)
     if config.data.sequence_length >= LONG:
         yield from ({"fsdp": count // size, "context": size} for size in within)
     if config.model.num_experts:

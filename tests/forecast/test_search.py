@@ -111,6 +111,7 @@ def test_long_sequences_experts_and_layers_are_divided_where_that_is_fastest(con
     layouts = layouts_of(made, DataFacts(made.model.vocab_size), described_place(hardware, count))
     divided = next(layout for layout in layouts if layout.fields[f"mesh.{axis}"] > 1)
     assert divided.tokens_per_second > 0.97 * layouts[0].tokens_per_second > 0
+    assert any("model.matmul" in layout.fields for layout in layouts) == (axis != "expert")  # 8 bits, not for experts
     if axis == "context":
         plain = [layout for layout in layouts if layout.fields["mesh.fsdp"] == count]
         assert plain and not any(layout.fits for layout in plain)
