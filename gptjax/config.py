@@ -84,6 +84,7 @@ class Units:
 
 # --- Validation -----------------------------------------------------------------------------------
 
+AUTO = "auto"
 FLOAT32_MAX = 3.4028234e38
 MOST_STEPS = 2**31 - 1  # steps are counted in int32
 
@@ -214,6 +215,27 @@ def _in_float32(value: int | float) -> int | float:
 
 
 def _validate_training(config: ConfigDict | Settings) -> None:
+    training, at_once = config.training, config.training.batch_per_device
+    if at_once not in ("", AUTO) and not (at_once.isdecimal() and 1 <= int(at_once) <= training.batch_size):
+        raise ConfigError(
+            f"training.batch_per_device = {at_once!r}: must be {AUTO}, '', or a number from 1 to training.batch_size = "
+            f"{training.batch_size}"
+        )
+    if not at_once:  # otherwise it decides the number of micro-batches
+        check_micro_batches(config)
+    units = Units(training.batch_size * config.data.sequence_length, steps_per_epoch=1.0, total_steps=100)
+    for field, allowed in allowed_values().items():
+        duration, text = allowed.duration, get(config, field)
+        if duration is None or (duration.optional and not text):
+            continue
+        if units.steps(text, field) < duration.least:
+            raise ConfigError(f"{field} = {text!r}: must be at least one step")
+    for rule in config.optimizer.rules:
+        check_rule(rule)
+
+
+def check_micro_batches(config: ConfigDict | Settings) -> None:
+    """Raises ConfigError if a batch cannot be computed in `training.gradient_accumulation_steps` micro-batches."""
     training = config.training
     if training.batch_size % training.gradient_accumulation_steps:
         raise ConfigError(
@@ -225,15 +247,6 @@ def _validate_training(config: ConfigDict | Settings) -> None:
             "training.load_balance_over = 'batch': must be 'sequence' if training.gradient_accumulation_steps = "
             f"{training.gradient_accumulation_steps}, since the balance of a batch is not a sum over micro-batches"
         )
-    units = Units(training.batch_size * config.data.sequence_length, steps_per_epoch=1.0, total_steps=100)
-    for field, allowed in allowed_values().items():
-        duration, text = allowed.duration, get(config, field)
-        if duration is None or (duration.optional and not text):
-            continue
-        if units.steps(text, field) < duration.least:
-            raise ConfigError(f"{field} = {text!r}: must be at least one step")
-    for rule in config.optimizer.rules:
-        check_rule(rule)
 
 
 def check_rule(rule: Any) -> None:
@@ -303,7 +316,7 @@ NOT_COMPUTED = (
     *("logging.", "checkpoint.", "mesh.", "evaluation.every", "evaluation.sample_", "evaluation.task_"),
     *("evaluation.tasks", "data.workers", "data.prefetch", "data.verify", "model.layers", "model.remat"),
     *("model.attention", "model.attention_block", "training.loss_chunk", "training.profile"),
-    *("training.gradient_accumulation_steps", "optimizer.memory"),
+    *("training.gradient_accumulation_steps", "training.batch_per_device", "optimizer.memory"),
 )
 
 

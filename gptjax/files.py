@@ -54,6 +54,17 @@ def write_aside(path: Path) -> Iterator[AsideFile]:
         raise
 
 
+def append_line(path: Path, line: str) -> None:
+    """Appends a line as a whole, also while other processes append to the file, after ending a line that a killed
+    process may have left without a newline."""
+    with open(path, "ab+", buffering=0) as file:  # in one write, which the system does not mix with others
+        if file.seek(0, os.SEEK_END):
+            file.seek(-1, os.SEEK_END)
+            line = line if file.read(1) == b"\n" else "\n" + line
+        file.write(f"{line}\n".encode())
+        os.fsync(file.fileno())
+
+
 def file_hash(path: Path) -> str:
     """Returns the xxh3_64 hash of a file's bytes in hexadecimal."""
     digest = xxhash.xxh3_64()

@@ -73,6 +73,11 @@ def cache_folder() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "gptjax"
 
 
+def state_folder() -> Path:
+    """The folder for files that grow over many runs and cannot be made again, but whose loss does no harm."""
+    return Path(os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state") / "gptjax"
+
+
 def is_held(folder: Path) -> bool:
     """Whether a process is working in the folder, on this or any machine whose locks are visible here."""
     try:

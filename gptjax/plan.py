@@ -42,8 +42,10 @@ from gptjax.files import write_aside
 from gptjax.forecast.candidates import counts, is_prepared, sizes, text_tokens
 from gptjax.forecast.choices import choices_json, choices_table, chosen_config, write_config
 from gptjax.forecast.devices import Place, described_place, find_place
+from gptjax.forecast.fits import advice
 from gptjax.forecast.formula import formula_needs
 from gptjax.forecast.hardware import BY_NAME, parse_hardware
+from gptjax.forecast.micro_batch import fitted_at
 from gptjax.forecast.price import Price, parse_price
 from gptjax.forecast.run import Forecast, forecast_run
 from gptjax.forecast.search import LAW, Candidate, Choice, Goal, choose, without_best
@@ -51,6 +53,7 @@ from gptjax.forecast.step import Needs, compiled_needs
 from gptjax.forecast.table import forecast_table
 from gptjax.formatting import bytes_text
 from gptjax.model.families import validate_model
+from gptjax.parallel.compiled import UncountedLoop
 from gptjax.parallel.mesh import AbstractDevices
 from gptjax.paths import output_file
 from gptjax.planning import Plan
@@ -118,9 +121,11 @@ def needed(
     """Plans the run, asks the compiler or the formula, and prints what it needs. unique: as for `facts_at_hand`."""
     settings = freeze(config)
     data, notes = facts_at_hand(settings, unique)
-    plan = planning.plan(settings, data, place.devices)
+    plan, of_batch = fitted_at(place, planning.plan(settings, data, place.devices))
     place, needs = needs_at(place, plan, console)
-    forecast = forecast_run(plan, place, needs, price, notes)
+    forecast = forecast_run(plan, place, needs, price, (*notes, *of_batch))
+    if not forecast.fit.fits:
+        forecast = dataclasses.replace(forecast, notes=(*forecast.notes, advice(plan, forecast.fit.available)))
     console.print(forecast_table(forecast))
     return forecast
 
@@ -151,6 +156,9 @@ def needs_at(place: Place, plan: Plan, console: Console) -> tuple[Place, Needs]:
             return place, compiled_needs(plan, place.hardware)
     except jax.errors.JaxRuntimeError as error:
         why = f"the compiler refused the step ({' '.join(str(error).split())[:160]})"
+        return dataclasses.replace(place, why_not=why), formula_needs(plan)
+    except UncountedLoop:
+        why = "the compiled step has a loop whose length depends on the data"
         return dataclasses.replace(place, why_not=why), formula_needs(plan)
 
 

@@ -1,21 +1,23 @@
 """Plans a run from its config, facts about the data, and devices, without allocating or compiling anything.
 
-A plan is made at the start of every run, for every run of a sweep, and for devices that this machine does not have:
-those of `jax.experimental.topologies`, for which the step can be compiled, and `AbstractDevices`, which only have a
-kind and a number.
+Only `compiled_step` compiles. A plan is made at the start of every run, for every run of a sweep, and for devices that
+this machine does not have: those of `jax.experimental.topologies`, for which the step can be compiled, and
+`AbstractDevices`, which only have a kind and a number.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import functools
+import time
 from collections.abc import Mapping, Sequence
+from typing import NamedTuple
 
 import jax
 from jax.sharding import AbstractMesh, Mesh
 from ml_collections import ConfigDict
 
-from gptjax.config import ConfigError, Units, get
+from gptjax.config import AUTO, ConfigError, Units, check_micro_batches, get
 from gptjax.data.facts import DataFacts
 from gptjax.formatting import counted
 from gptjax.model.families import family_named, family_of
@@ -28,12 +30,20 @@ from gptjax.training.state import TrainState
 from gptjax.training.trainer import Trainer, make_trainer
 
 
+class CompiledStep(NamedTuple):
+    """(state, batch) → (state, metrics), and the seconds that its compilation took."""
+
+    run: jax.stages.Compiled
+    seconds: float
+
+
 @dataclasses.dataclass(frozen=True)
 class Plan:
     """A run before it starts.
 
     Attributes:
-      config: the resolved config, without any `auto` unless the platform is unknown.
+      config: the resolved config, without any `auto`, except for those that depend on an unknown platform and for
+        `training.batch_per_device` (forecast/micro_batch.py).
       devices: the devices that the plan was made for.
       units: converts durations to steps.
       total_steps: the length of the run in steps.
@@ -96,6 +106,14 @@ class Plan:
             return peak_of(self.devices.kind, self.mesh.size, self.config.model.dtype)
         return peak_flops(self.devices, self.config.model.dtype)
 
+    @functools.cached_property
+    def compiled_step(self) -> CompiledStep:
+        """The training step, compiled when this is first read."""
+        started = time.perf_counter()
+        with jax.set_mesh(self.mesh):
+            compiled = self.trainer.compile_train_step(self.abstract_batch)
+        return CompiledStep(compiled, time.perf_counter() - started)
+
     def every(self, field: str, done: int) -> bool:
         """Whether the interval of a field such as 'checkpoint.every' ends after `done` steps, or the run does. An empty
         interval never ends."""
@@ -149,7 +167,9 @@ def resolve(config: ConfigDict | Settings, data: DataFacts, platform: str, batch
             f"model.vocab_size = {config.model.vocab_size}: must be at least {data.vocab_size}, the size of the "
             "tokenizer of data.path"
         )
-    rows = config.training.batch_size // config.training.gradient_accumulation_steps
+    settings = with_micro_batches(settings, batch_devices)
+    training = settings.training
+    rows = training.batch_size // training.gradient_accumulation_steps
     if rows % batch_devices:
         raise ConfigError(
             f"training.batch_size / training.gradient_accumulation_steps = {counted(rows, 'row')}: must be "
@@ -166,3 +186,26 @@ def resolve(config: ConfigDict | Settings, data: DataFacts, platform: str, batch
         source_length=settings.data.source_length or settings.data.sequence_length,
     )
     return dataclasses.replace(settings, model=model)
+
+
+def with_micro_batches(settings: Settings, batch_devices: int) -> Settings:
+    """Sets `training.gradient_accumulation_steps` as `training.batch_per_device` decides it. With `auto`, which
+    forecast/micro_batch.py replaces, there is one micro-batch.
+
+    Raises:
+      ConfigError: a batch cannot be divided like this.
+    """
+    training, steps = settings.training, 1
+    if not training.batch_per_device:
+        return settings
+    if training.batch_per_device != AUTO:
+        rows = int(training.batch_per_device) * batch_devices
+        if training.batch_size % rows:
+            raise ConfigError(
+                f"training.batch_per_device = {training.batch_per_device}: {counted(rows, 'row')} at once on "
+                f"{counted(batch_devices, 'device')} must divide training.batch_size = {training.batch_size}"
+            )
+        steps = training.batch_size // rows
+    settings = dataclasses.replace(settings, training=dataclasses.replace(training, gradient_accumulation_steps=steps))
+    check_micro_batches(settings)
+    return settings

@@ -236,6 +236,9 @@ class TrainingSettings(Section):
     duration: Interval = "2000 steps"  # length of the run: "2000 steps", "300M tokens" or "2 epochs"
     batch_size: Count = 32  # sequences per optimizer step, over all devices
     gradient_accumulation_steps: Count = 1  # micro-batches per batch, computed one after another
+    # sequences that each device computes at once, which decides gradient_accumulation_steps; auto: as many as fit, with
+    # more of model.remat where that is faster than fewer sequences; "": batch_size / gradient_accumulation_steps
+    batch_per_device: str = ""
     loss_chunk: Natural = 0  # tokens per device whose logits are in memory at once; 0: all
     label_smoothing: BelowOne = 0.0  # share of each target's probability that is spread over all tokens, in training
     z_loss: NotNegative = 0.0  # weight of the squared log of the softmax denominator; 0: off

@@ -7,6 +7,7 @@ status 1. Ctrl-C and SIGTERM save the active runs first. The results are in DIR/
 
   python -m gptjax.sweep experiments/learning_rate_by_width/sweep.py --workdir=runs/widths --dry_run
   python -m gptjax.sweep experiments/learning_rate_by_width/sweep.py --workdir=runs/widths --jobs=2
+  python -m gptjax.sweep my_sweep.py --workdir=runs/mine --dry_run --hardware=8xH100 --price='2.50 USD'
   python -m gptjax.sweep my_sweep.py --workdir=runs/mine --set=data.path=data/mine
   python -m gptjax.sweep my_sweep.py --workdir=/shared/mine --executor=slurm \\
     --submitit=slurm_partition=gpu,gpus_per_node=1,timeout_min=240
@@ -27,11 +28,14 @@ from gptjax import cli
 from gptjax.command_flags import Flags
 from gptjax.config import ConfigError
 from gptjax.folders import alone_in
+from gptjax.forecast.devices import Place, described_place, find_place
+from gptjax.forecast.hardware import parse_hardware
+from gptjax.forecast.price import Price, parse_price
 from gptjax.formatting import counted
 from gptjax.paths import run_folder
 from gptjax.sweeping import figures, gather, predict
 from gptjax.sweeping.definition import Sweep, load_sweep, parse_setting
-from gptjax.sweeping.execute import Processes, RunExecutor, execute
+from gptjax.sweeping.execute import Processes, RunExecutor, available_gpus, execute
 from gptjax.sweeping.runs import State, Status, SweepRun, plan_runs, status_of
 from gptjax.sweeping.view import SweepView
 from gptjax.terminal import Console, print_note
@@ -42,6 +46,12 @@ flags = Flags()
 WORKDIR = flags.DEFINE_string("workdir", None, "The folder of the sweep. If it exists, the sweep in it is continued.")
 JOBS = flags.DEFINE_integer("jobs", 1, "Runs at a time; on this machine they share cores and GPUs equally.", 1)
 DRY_RUN = flags.DEFINE_bool("dry_run", False, "Only print the runs, with size, state and predicted time.")
+HARDWARE = flags.DEFINE_string(
+    "hardware", None, "Predict times for these devices of one run, such as 8xH100, as gptjax plan does by formula."
+)
+PRICE = flags.DEFINE_string(
+    "price", None, "With --hardware: price per device and hour with its currency, such as '2.50 USD', to show costs."
+)
 SET = flags.DEFINE_multi_string("set", [], "FIELD=VALUE of the config, for all runs; may be given several times.")
 EXECUTOR = flags.DEFINE_enum(
     "executor",
@@ -70,13 +80,15 @@ def main(argv: list[str]) -> int:
     console = console if console.is_terminal else Console(width=LOG_WIDTH)
 
     # Plan: everything is checked before any run starts.
+    place, price = named_hardware()
     workdir = run_folder(WORKDIR.value, "--workdir")
     sweep = load_sweep(argv[1])
     runs = plan_runs(sweep, workdir, dict(parse_setting(text) for text in SET.value))
     statuses = {run.name: status_of(run) for run in runs}
     sizes = {run.name: predict.size_of(run) for run in runs}
-    forecast = make_forecast(console, runs, statuses, sizes)
-    console.print(gather.plan_table(runs, statuses, sizes, forecast, JOBS.value))
+    forecast = make_forecast(console, runs, statuses, sizes, place)
+    cost = None if place is None or price is None else functools.partial(price.text, place.count)
+    console.print(gather.plan_table(runs, statuses, sizes, forecast, JOBS.value, cost))
     if DRY_RUN.value:
         return 0
 
@@ -93,10 +105,40 @@ def main(argv: list[str]) -> int:
     return 0
 
 
+def named_hardware() -> tuple[Place | None, Price | None]:
+    """The devices of --hardware and the price of --price; None if they are not given."""
+    if HARDWARE.value is None:
+        if PRICE.value is not None:
+            raise ConfigError(f"--price={PRICE.value!r}: needs --hardware, the devices of one run, such as 8xH100")
+        return None, None
+    if PEAK_TFLOPS.value:
+        raise ConfigError("--hardware and --peak_tflops: only one of them can be given")
+    price = None if PRICE.value is None else parse_price(PRICE.value, "--price")
+    name, count = parse_hardware(HARDWARE.value)
+    if name == "this":
+        if available_gpus():
+            raise ConfigError(
+                "--hardware=this: name the devices, such as 8xH100, since a sweep leaves them to its runs"
+            )
+        name = "cpu"
+    return (find_place("cpu", count) if name == "cpu" else described_place(name, count or 1)), price
+
+
 def make_forecast(
-    console: Console, runs: list[SweepRun], statuses: dict[str, Status], sizes: dict[str, predict.Size]
+    console: Console,
+    runs: list[SweepRun],
+    statuses: dict[str, Status],
+    sizes: dict[str, predict.Size],
+    place: Place | None = None,
 ) -> predict.Forecast:
-    """Predicts times from the finished runs, or from an assumed speed, which is printed, if no run has finished."""
+    """Predicts times for the named hardware, or from the finished runs, or from an assumed speed, which is printed."""
+    if place is not None:
+        planned = {run.name: predict.planned_on(run, place) for run in runs}
+        console.print(f"times planned by formula for {place.count} × {place.hardware.name} per run, without start-up")
+        for name, each in planned.items():
+            if each.problem:
+                print_note(console, Text(f"› {name}: {each.problem}", "yellow"))
+        return predict.Forecast(sizes, planned=planned)
     forecast = predict.Forecast(sizes)
     for run in runs:
         forecast.learn(run, statuses[run.name])

@@ -13,7 +13,6 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import functools
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -33,6 +32,8 @@ from gptjax.data.prepared import SOURCE_PREFIX
 from gptjax.evaluation.tasks.in_training import make_task_evaluation
 from gptjax.evaluation.validation import validate
 from gptjax.folders import alone_in
+from gptjax.forecast.micro_batch import fitted
+from gptjax.forecast.review import review
 from gptjax.inference.generate import Generator
 from gptjax.inference.prompts import check_sample_prompt
 from gptjax.model.families import validate_model
@@ -51,7 +52,7 @@ from gptjax.training.companions import COMPANIONS, NO_COMPANIONS, Companions, lo
 from gptjax.training.hardware import memory
 from gptjax.training.history import record_start
 from gptjax.training.interrupt import StopRequest
-from gptjax.training.memory_check import check_fits, explained_memory
+from gptjax.training.memory_check import explained_memory
 from gptjax.training.metrics import Throughput
 from gptjax.training.objectives import make_objective
 from gptjax.training.profiler import Profiler
@@ -114,6 +115,7 @@ class TrainingRun:
       validation: the windows that every evaluation scores, or None when evaluation is off.
       ask_tasks: from state to the scores of `evaluation.tasks`.
       source_tokenizer: the tokenizer of the sources of pairs, if they have their own.
+      notes: how the run fits into the memory of the devices, where that is worth saying.
       companions: the models that the objective reads but does not train.
     """
 
@@ -125,6 +127,7 @@ class TrainingRun:
     source_tokenizer: Tokenizer | None
     ask_tasks: Callable[[TrainState], dict[str, float]]
     console: Console
+    notes: list[str]
     companions: Companions = NO_COMPANIONS
 
     @property
@@ -154,18 +157,19 @@ def open_run(config: Settings, workdir: Path) -> TrainingRun:
     Raises:
       ConfigError: data, devices and config do not fit each other.
     """
-    training, objective, validation = config.training, make_objective(config), None
-    data = objective.open_data("train", training.batch_size)
-    if config.evaluation.every:
-        validation = objective.open_data("validation", training.batch_size // training.gradient_accumulation_steps)
+    objective, validation = make_objective(config), None
+    data = objective.open_data("train", config.training.batch_size)
     folder = parse_mixture(config.data.path)[0][0]
     tokenizer, source_tokenizer = tokenizers.load(folder), tokenizers.load_of_sources(folder)
     plan = planning.plan(config, facts_of(data), jax.devices())
-    check_fits((plan.abstract_state, plan.trainer.companions), plan.abstract_batch)
     if config.evaluation.sample_every:
         check_sample_prompt(plan.config, tokenizer)
+    plan, notes = fitted(plan, workdir)
+    if config.evaluation.every:
+        validation = objective.open_data("validation", plan.rows_at_once)
     ask_tasks = make_task_evaluation(plan.config, tokenizer, source_tokenizer, data.begin_id)
-    return TrainingRun(plan, workdir, data, validation, tokenizer, source_tokenizer, ask_tasks, consoles.make_console())
+    console = consoles.make_console()
+    return TrainingRun(plan, workdir, data, validation, tokenizer, source_tokenizer, ask_tasks, console, notes)
 
 
 def show_settings(run: TrainingRun) -> None:
@@ -175,6 +179,7 @@ def show_settings(run: TrainingRun) -> None:
     facts["run"]["config"] = f"{configs.hash_of(plan.config)} (hash of all settings that affect the results)"
     consoles.print_settings(run.console, plan.config, facts)
     consoles.print_row(run.console, plan.trainer.objective.shown_row(run.data, run.tokenizer))
+    consoles.print_notes(run.console, run.notes)
 
 
 def open_checkpoints(run: TrainingRun) -> Checkpoints:
@@ -262,6 +267,7 @@ def train(
             checkpoints.wait()
     stopped_by = stop.name if done < plan.total_steps else None
     show_end(run, done, stopped_by, progress, throughput, scores, best.value)
+    show_review(run, done - start_step, done, progress.train_loss, throughput)
     consoles.print_notes(run.console, best.risen(done, checkpoints.best(score.name, run.windows_scored)))
     plot(run)
 
@@ -294,13 +300,12 @@ def make_progress(
 
 def compile_step(plan: Plan, view: consoles.TrainingView) -> Callable:
     """Compiles the training step before the first batch is read, so that its time and memory are known separately."""
-    started = time.perf_counter()
     members.begin("compiling")
     with view.busy("compiling"):
-        compiled = plan.trainer.compile_train_step(plan.abstract_batch)
+        compiled, seconds = plan.compiled_step
         members.wait_for_all()
     members.begin("reading the first batch")
-    view.compiled(time.perf_counter() - started)
+    view.compiled(seconds)
     analysis = compiled.memory_analysis()
     if analysis is not None:
         state, work = analysis.argument_size_in_bytes, analysis.temp_size_in_bytes
@@ -391,6 +396,15 @@ def show_end(
     )
     title = f"stopped by {stopped_by} at step {step}, checkpoint saved" if stopped_by else "finished"
     consoles.print_summary(run.console, title, summary)
+
+
+def show_review(run: TrainingRun, steps: int, done: int, loss: float | None, throughput: Throughput) -> None:
+    """Prints what was predicted of these steps beside what came, and records both for later predictions."""
+    loss = loss if done == run.plan.total_steps else None
+    rows, notes = review(run.plan, throughput, steps, memory(), loss)
+    if rows:
+        consoles.print_summary(run.console, "predicted and measured", rows)
+    consoles.print_notes(run.console, notes)
 
 
 def plot(run: TrainingRun) -> None:

@@ -16,6 +16,7 @@ if os.environ["JAX_PLATFORMS"] == "cpu":
 if "JAX_COMPILATION_CACHE_DIR" not in os.environ:  # set by this line in the processes that pytest-xdist starts
     COMPILED = tempfile.TemporaryDirectory(prefix="gptjax-tests-")  # deleted when this process ends
     os.environ["JAX_COMPILATION_CACHE_DIR"] = COMPILED.name
+os.environ["GPTJAX_HISTORY"] = ""  # the runs of tests are not recorded among the user's
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.05")
 
 import jax

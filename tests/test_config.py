@@ -9,7 +9,7 @@ from gptjax import planning
 from gptjax.config import ConfigError, Units, default, flatten, from_json, get, hash_of, to_json, validate
 from gptjax.corpus import config as corpus_config
 from gptjax.data.facts import DataFacts
-from gptjax.training.memory_check import check_fits
+from gptjax.forecast.fits import check_fits
 
 UNITS = Units(tokens_per_step=1000, steps_per_epoch=50.5, total_steps=2000)
 
@@ -177,7 +177,7 @@ def tiny_run():
 
 def arrange(config):
     plan = planning.plan(config, DataFacts(vocab_size=32, windows_per_epoch=80), jax.devices())
-    check_fits(plan.abstract_state, plan.abstract_batch, limit=2**33)
+    check_fits(plan, limit=2**33)
 
 
 def test_a_seed_that_jax_would_truncate_is_refused():

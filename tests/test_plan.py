@@ -57,6 +57,21 @@ def test_a_user_error_is_one_sentence(arguments, words):
         assert word in done.stderr
 
 
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (("--config.training.batch_per_device=auto",), ("Fits", "auto:", "sequences at once on each device")),
+        (
+            ("--config.training.gradient_accumulation_steps=1",),
+            ("Does not fit on 1 × v5e", "gradient_accumulation_steps=128 (about", "would fit"),
+        ),
+    ],
+)
+def test_a_micro_batch_that_fits_is_chosen_or_named(arguments, words):
+    done = run_command("plan", CONFIG, "--hardware=v5e", *arguments)
+    assert done.returncode == 0 and all(word in done.stdout for word in words), done.stdout + done.stderr
+
+
 TINY = """
 from gptjax.config import default
 
@@ -103,6 +118,10 @@ def test_a_budget_becomes_a_config_that_train_takes_as_it_is(tmp_path):
         (("--hardware=8xH100", "--loss=1.5"), ("--loss=1.5", "1.817")),
         (("--hardware=A10", "--fit", "--sizes=configs/llama.py:70b"), ("--fit", "A10", "does not fit")),
         (("--hardware=A10", "--hours=1e-6", "--sizes=configs/llama.py:135m"), ("--hours=1e-06", "the least")),
+        (
+            ("--hardware=A10", "--dollars=1e-6", "--price=2 USD", "--sizes=configs/llama.py:135m"),
+            ("--dollars=1e-06", "the least that does is", "USD)"),
+        ),
         (("--hardware=A10", "--text=3 books"), ("--text", "2GB")),
         (("--hardware=A10", "--sizes=configs/llama.py:135m"), ("--config",)),
         ((CONFIG, "--hardware=A10", "--write=best.py"), ("--write", "search")),

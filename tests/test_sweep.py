@@ -146,6 +146,10 @@ def test_a_dry_run_starts_nothing(folder):
         (["{sweep}", "--workdir=w", "--set=model.widht=3"], "did you mean model.width?"),
         (["{sweep}", "--workdir=w", "--jobs=0"], "--jobs"),
         (["{sweep}", "--workdir=w", "--executor=lokal"], "--executor"),
+        (["{sweep}", "--workdir=w", "--price=2 USD"], "--price='2 USD': needs --hardware"),
+        (["{sweep}", "--workdir=w", "--hardware=A10", "--price=2"], "--price='2': expected a price"),
+        (["{sweep}", "--workdir=w", "--hardware=H300"], "did you mean H"),
+        (["{sweep}", "--workdir=w", "--hardware=A10", "--peak_tflops=1"], "only one of them"),
         (["{sweep}", "--workdir=w", "--executor=local", "--submitit=gpus"], "expected NAME=VALUE"),
     ],
 )

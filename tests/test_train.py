@@ -15,6 +15,7 @@ from training_runs import train_opened
 
 from gptjax import train as command
 from gptjax.config import ConfigError, RunError, default, from_json, get
+from gptjax.forecast import micro_batch
 from gptjax.inference.generate import Generator
 from gptjax.sweeping import Sweep, over
 from gptjax.sweeping.runs import plan_runs
@@ -111,6 +112,44 @@ def test_the_same_command_continues_and_then_has_nothing_to_do(tiny, plain, tmp_
     assert "resumed from step 6" in capsys.readouterr().out
     go(tiny(training__duration="12 steps", schedule__name="constant"), tmp_path / "b")
     assert "nothing to do" in capsys.readouterr().out
+
+
+def test_the_micro_batch_that_fits_is_kept_when_the_run_is_resumed(tiny, tmp_path, monkeypatch, capsys):
+    """The batch stays, so the run equals one with that number of micro-batches; what came is recorded."""
+    fields = dict(training__batch_size=32, schedule__name="constant", evaluation__every="")
+    by_hand = go(tiny(training__gradient_accumulation_steps=2, **fields), tmp_path / "by_hand")
+    sizes = []
+
+    def bytes_of(made):
+        sizes.append(made.rows_at_once)
+        return made.rows_at_once << 20
+
+    monkeypatch.setattr(micro_batch, "_compiled_bytes", bytes_of)
+    monkeypatch.setattr(micro_batch, "free_bytes_per_device", lambda: 24 << 20)
+    auto = tiny(training__batch_per_device="auto", **fields)
+    short = tiny(training__batch_per_device="auto", training__duration="6 steps", **fields)
+    go(short, tmp_path / "run")
+    assert "auto: 2 sequences at once on each device, gradient_accumulation_steps=2; a step" in capsys.readouterr().out
+    assert sizes == [32, 16]
+    monkeypatch.setattr(micro_batch, "free_bytes_per_device", lambda: 1 << 40)  # another machine
+    monkeypatch.setenv("GPTJAX_HISTORY", str(tmp_path / "runs.jsonl"))
+    resumed = go(auto, tmp_path / "run")
+    printed = capsys.readouterr().out
+    assert "gradient_accumulation_steps=2, as before" in printed and len(sizes) == 2
+    assert losses(resumed) == losses(by_hand)
+    saved = from_json((tmp_path / "run" / "config.json").read_text())
+    assert saved.training.batch_per_device == "2" and saved.training.gradient_accumulation_steps == 2
+    assert not (tmp_path / "runs.jsonl").exists()  # six steps are too few
+    go(tiny(training__duration="30 steps", **fields), tmp_path / "by_hand")
+    (row,) = map(json.loads, (tmp_path / "runs.jsonl").read_text().splitlines())
+    assert row["steps"] == 18 and row["measured"]["step_seconds"] > 0 and "predicted" in capsys.readouterr().out
+
+
+def test_a_run_that_cannot_fit_is_refused_before_it_is_compiled(tiny, tmp_path, monkeypatch):
+    monkeypatch.setattr(micro_batch, "bytes_per_device", lambda: 10_000)
+    for at_once in ("", "auto"):
+        with pytest.raises(ConfigError, match=r"the training state takes .* but a device has 0\.0 GiB"):
+            command.open_run(tiny(training__batch_per_device=at_once), tmp_path)
 
 
 def test_a_warm_start_takes_the_other_runs_parameters(tiny, plain, tmp_path):

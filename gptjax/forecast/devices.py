@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 import os
+import platform
+import re
 from collections.abc import Sequence
+from pathlib import Path
 
 import jax
 from jax.experimental import topologies
@@ -78,6 +81,25 @@ def described_place(name: str, count: int) -> Place:
     return Place(
         hardware, count, AbstractDevices(hardware.platform, count, hardware.kind), "nothing is compiled for it"
     )
+
+
+def kind_of(hardware: Hardware) -> str:
+    """The kind of device whose runs are comparable: for processors, their model and the number of usable cores."""
+    if hardware.platform != "cpu":
+        return hardware.kind
+    return f"{_processor_name()}, {counted(_cores(), 'core')}"
+
+
+def _processor_name() -> str:
+    try:
+        found = re.search(r"^model name\s*: (.*)$", Path("/proc/cpuinfo").read_text(), re.MULTILINE)
+    except OSError:  # not Linux
+        found = None
+    return found[1].strip() if found else platform.processor() or platform.machine()
+
+
+def _cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _here(count: int | None) -> Place:

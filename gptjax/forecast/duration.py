@@ -115,6 +115,11 @@ class StepTime:
     sending: Cases
     step: Cases
 
+    def times(self, factor: float) -> StepTime:
+        """All times multiplied by a factor."""
+        parts = {name: Cases(*(factor * each for each in cases)) for name, cases in vars(self).items()}
+        return StepTime(**parts)
+
 
 def step_time(needs: Needs, hardware: Hardware, peak: float) -> StepTime:
     """The time of a step on devices like `hardware`.

@@ -30,6 +30,7 @@ from gptjax.parallel.mesh import AXES, batch_devices
 from gptjax.parallel.pipeline import schedule_of
 from gptjax.parallel.traffic import Collective
 from gptjax.planning import Plan
+from gptjax.training.trained import trained_only
 
 LOGIT = 4  # bytes of one, float32; its gradient is in the compute dtype
 MOVED = 9  # times that element-wise kernels read or write the results of a layer's products, and the logits
@@ -82,6 +83,11 @@ def formula_needs(plan: Plan) -> Needs:
     shape = _shape(plan)
     kernels = tuple(kernel for kernel in _kernels(plan, shape) if kernel.times)
     return Needs("formula", _memory(plan, shape), kernels, tuple(_collectives(plan, shape)))
+
+
+def formula_memory(plan: Plan) -> Memory:
+    """The estimated memory of a step."""
+    return _memory(plan, _shape(plan))
 
 
 def _shape(plan: Plan) -> _Shape:
@@ -141,7 +147,7 @@ def _memory(plan: Plan, shape: _Shape) -> Memory:
     backward pass, with all gradients."""
     model, training, tokens = plan.config.model, plan.config.training, shape.tokens
     parameters, optimizer = state_bytes(plan)
-    gradients = bytes_on_device(plan.abstract_state.params)
+    gradients = bytes_on_device(trained_only(plan.abstract_state.params, plan.trainer.treatments))
     per_layer, on_host = _kept(model.remat, model.layers, shape)
     activations = round(shape.width * shape.in_layers * shape.passes / shape.microbatches * shape.layers * per_layer)
     chunk = min(training.loss_chunk or tokens, tokens)

@@ -11,16 +11,18 @@ import dataclasses
 import itertools
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, cast
+from typing import Any
 
 from ml_collections import ConfigDict
 
 from gptjax.config import ConfigError
 from gptjax.data.facts import DataFacts
-from gptjax.forecast.devices import Place
+from gptjax.forecast.devices import Place, kind_of
 from gptjax.forecast.duration import StepTime, step_time
+from gptjax.forecast.fits import replaced
 from gptjax.forecast.formula import formula_needs
 from gptjax.forecast.memory import Memory
+from gptjax.forecast.outcomes import calibrate
 from gptjax.forecast.run import fit_of, peak_of_device
 from gptjax.forecast.step import Needs
 from gptjax.formatting import bytes_text
@@ -28,7 +30,6 @@ from gptjax.model.families import validate_model
 from gptjax.parallel.mesh import AXES, AbstractDevices, batch_devices
 from gptjax.parallel.pipeline import schedule_of
 from gptjax.planning import Plan, plan
-from gptjax.settings import Settings
 
 REMATS = ("none", "dots", "full")
 WITHIN = (2, 4, 8)  # devices of a node over which heads, sequences or experts are divided
@@ -79,8 +80,12 @@ def without_best(layouts: Sequence[Layout], compiled: Memory, place: Place) -> l
     return _explained([*(each for each in others if EIGHT_BITS not in each.fields), failed], place, _peak(place))
 
 
+def _dtype(place: Place) -> str:
+    return "float32" if place.hardware.platform == "cpu" else "bfloat16"
+
+
 def _peak(place: Place) -> float:
-    peak = peak_of_device(place, "float32" if place.hardware.platform == "cpu" else "bfloat16")
+    peak = peak_of_device(place, _dtype(place))
     if peak is None:
         raise ConfigError(f"--hardware={place.hardware.name}: the table of peaks lacks it, so times cannot be compared")
     return peak
@@ -112,7 +117,11 @@ def _tried(config: ConfigDict, data: DataFacts, place: Place, peak: float) -> It
     devices = AbstractDevices(place.hardware.platform, place.count, place.hardware.kind)
     for mesh in _meshes(config, place, rows):
         fields = {f"mesh.{name}": value for name, value in (_ONE_DEVICE | mesh).items()}
-        fields |= {"training.batch_size": rows, "training.gradient_accumulation_steps": 1}
+        fields |= {
+            "training.batch_size": rows,
+            "training.gradient_accumulation_steps": 1,
+            "training.batch_per_device": "",
+        }
         try:
             changed = with_fields(config, fields)
             validate_model(changed)
@@ -172,22 +181,21 @@ def _largest_micro_batch(made: Plan, fields: Mapping[str, Any], remat: str, plac
     schedule = schedule_of(made.config.mesh, made.mesh)
     parts = batch_devices(made.mesh) * (schedule.microbatches if schedule.stages > 1 else 1)
     while True:
-        changed = _replaced(made, remat, steps)
+        changed = replaced(made, steps, remat)
         needs = formula_needs(changed)
         fits = needs.memory.total <= fit_of(needs.memory, place).available
         smaller = 2 * steps
         if fits or rows % (smaller * parts):
-            time = step_time(needs, place.hardware, peak)
+            time = _time(needs, place, peak)
             chosen = {**fields, "model.remat": remat, "training.gradient_accumulation_steps": steps}
             return Layout(chosen, changed, needs, time, fits)
         steps = smaller
 
 
-def _replaced(made: Plan, remat: str, steps: int) -> Plan:
-    settings: Settings = made.config
-    model = dataclasses.replace(settings.model, remat=cast(Any, remat))
-    training = dataclasses.replace(settings.training, gradient_accumulation_steps=steps)
-    return dataclasses.replace(made, config=dataclasses.replace(settings, model=model, training=training))
+def _time(needs: Needs, place: Place, peak: float) -> StepTime:
+    """The time of a step, as in this user's earlier runs on such devices."""
+    factor = calibrate(kind_of(place.hardware), _dtype(place)).factor
+    return step_time(needs, place.hardware, peak).times(factor)
 
 
 def _in_eight_bits(best: Layout, place: Place, peak: float) -> Iterator[Layout]:
@@ -200,7 +208,7 @@ def _in_eight_bits(best: Layout, place: Place, peak: float) -> Iterator[Layout]:
     model = dataclasses.replace(best.plan.config.model, matmul="fp8")
     changed = dataclasses.replace(best.plan, config=dataclasses.replace(best.plan.config, model=model))
     needs = formula_needs(changed)
-    time = step_time(needs, place.hardware, peak)
+    time = _time(needs, place, peak)
     layout = Layout({**best.fields, EIGHT_BITS: "fp8"}, changed, needs, time, True)
     faster = layout.tokens_per_second / best.tokens_per_second - 1
     yield dataclasses.replace(layout, reason=f"{faster:.0%} faster, but changes the loss by an unknown amount")

@@ -56,8 +56,7 @@ def memory_of(plan: Plan, statistics: Any, live: Iterable[Live]) -> Memory:
       live: the temporary arrays that are live at the peak.
     """
     parameters, optimizer = state_bytes(plan)
-    total = statistics.argument_size_in_bytes + statistics.temp_size_in_bytes
-    total += statistics.output_size_in_bytes - statistics.alias_size_in_bytes
+    total = step_bytes(statistics)
     parts = dict.fromkeys(("gradients", "activations", "logits"), 0)
     part_of = _Rules(plan)
     for each in live:
@@ -67,6 +66,13 @@ def memory_of(plan: Plan, statistics: Any, live: Iterable[Live]) -> Memory:
     workspace = total - parameters - optimizer - sum(parts.values())
     host = statistics.host_argument_size_in_bytes + statistics.host_temp_size_in_bytes
     return Memory(parameters, parts["gradients"], optimizer, parts["activations"], parts["logits"], workspace, host)
+
+
+def step_bytes(statistics: Any) -> int:
+    """The bytes of a compiled step on one device: arguments, results that do not use an argument's memory, and
+    temporary arrays. statistics: `compiled.memory_analysis()`."""
+    own_results = statistics.output_size_in_bytes - statistics.alias_size_in_bytes
+    return statistics.argument_size_in_bytes + statistics.temp_size_in_bytes + own_results
 
 
 def state_bytes(plan: Plan) -> tuple[int, int]:

@@ -25,6 +25,10 @@ class Price:
     def of(self, devices: int, seconds: float) -> float:
         return self.amount * devices * seconds / 3600
 
+    def text(self, devices: int, seconds: float) -> str:
+        """'12.50 USD'"""
+        return f"{self.of(devices, seconds):,.2f} {self.currency}"
+
 
 def parse_price(text: str, name: str) -> Price:
     """'2.5 USD', '$2.50', '2 EUR per GPU hour' → the price. name: the flag, for messages.

@@ -14,9 +14,10 @@ from typing import Any
 
 import jax
 
-from gptjax.forecast.devices import Place
+from gptjax.forecast.devices import Place, kind_of
 from gptjax.forecast.duration import Cases, StepTime, step_time
 from gptjax.forecast.memory import Memory
+from gptjax.forecast.outcomes import Calibration, calibrate
 from gptjax.forecast.price import Price
 from gptjax.forecast.step import Needs
 from gptjax.planning import Plan
@@ -153,19 +154,21 @@ class Forecast:
     checkpoint: Checkpoint
     loss: Loss
     notes: tuple[str, ...]
+    calibration: Calibration
 
     def to_json(self) -> dict[str, Any]:
         return dataclasses.asdict(self)
 
 
 def forecast_run(plan: Plan, place: Place, needs: Needs, price: Price | None, notes: tuple[str, ...] = ()) -> Forecast:
-    """Combines all parts of a forecast. notes: the assumptions."""
+    """Combines all parts of a forecast, with times as in this user's earlier runs. notes: the assumptions."""
     config, count = plan.config, place.count
+    calibration = calibrate(kind_of(place.hardware), config.model.dtype)
     peak = peak_of_device(place, config.model.dtype)
     step = speed = time = energy = cost = None
     checkpoint = _checkpoint(plan, place)
     if peak is not None:
-        step = step_time(needs, place.hardware, peak)
+        step = step_time(needs, place.hardware, peak).times(calibration.factor)
         speed = _speed(plan, step, peak * count)
         time = _run_time(plan, step, checkpoint, place)
         if place.hardware.watts is not None:
@@ -193,6 +196,7 @@ def forecast_run(plan: Plan, place: Place, needs: Needs, price: Price | None, no
         checkpoint=checkpoint,
         loss=_loss(plan, tokens),
         notes=notes,
+        calibration=calibration,
     )
 
 
@@ -208,12 +212,17 @@ def fit_of(memory: Memory, place: Place) -> Fit:
     device = int(place.hardware.memory)
     if place.hardware.platform != "gpu":
         return Fit(device, device, device, not device or memory.total <= device)
+    most = int(MOST_FRACTION * device)
+    return Fit(device, int(memory_fraction() * device), most, memory.total <= most)
+
+
+def memory_fraction() -> float:
+    """The fraction of a GPU's memory that JAX allocates with the current settings."""
     try:
         fraction = float(os.environ.get(FRACTION, DEFAULT_FRACTION))
     except ValueError:
-        fraction = DEFAULT_FRACTION
-    most = int(MOST_FRACTION * device)
-    return Fit(device, int(fraction * device), most, memory.total <= most)
+        return DEFAULT_FRACTION
+    return fraction if fraction > 0 else DEFAULT_FRACTION
 
 
 def _size(plan: Plan) -> Size:

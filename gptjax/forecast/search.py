@@ -134,7 +134,7 @@ def _ranked(goal: Goal, choices: list[Choice]) -> list[Choice]:
     ranked = sorted(able, key=_ORDER[goal.kind])
     best = dataclasses.replace(ranked[0], reason="")
     if goal.kind == "seconds" and (best.tokens or 0) < _least_tokens(best):
-        _refuse_least(goal, able)
+        _refuse_least(goal, able, price)
     rest = [choice for choice in choices if choice not in able]
     others = [dataclasses.replace(choice, reason=_REASONS[goal.kind](choice, best)) for choice in ranked[1:]]
     return [best, *others, *(dataclasses.replace(choice, reason=_unable(choice, goal)) for choice in rest)]
@@ -285,13 +285,14 @@ def _least_tokens(choice: Choice) -> float:
     return max(LEAST_TOKENS * choice.parameters, LEAST_STEPS * choice.layout.plan.tokens_per_step)
 
 
-def _refuse_least(goal: Goal, able: list[Choice]) -> None:
-    """Raises ConfigError, which names the shortest useful run."""
+def _refuse_least(goal: Goal, able: list[Choice], price: Price | None) -> None:
+    """Raises ConfigError, which names the shortest useful run, and what it costs."""
     seconds, least = min(
         ((_least_tokens(choice) / choice.layout.tokens_per_second, choice) for choice in able), key=lambda each: each[0]
     )
     where, tokens = f"{least.place.count} × {least.place.hardware.name}", count_text(_least_tokens(least))
+    costs = f" ({price.text(least.place.count, seconds)})" if price else ""
     raise ConfigError(
-        f"{goal.flag}: buys nothing useful; the least that does is {math.ceil(seconds):,} seconds on {where}, for "
-        f"{least.name} on {tokens} tokens"
+        f"{goal.flag}: buys nothing useful; the least that does is {math.ceil(seconds):,} seconds on {where}{costs}, "
+        f"for {least.name} on {tokens} tokens"
     )

@@ -10,6 +10,7 @@ from rich.text import Text
 
 from gptjax.forecast.duration import Cases
 from gptjax.forecast.memory import PARTS
+from gptjax.forecast.outcomes import history_file
 from gptjax.forecast.run import FRACTION, Forecast
 from gptjax.formatting import bytes_text, count_text, counted, duration_text, size_text
 
@@ -90,6 +91,15 @@ def _time_rows(forecast: Forecast) -> dict[str, str]:
         "step": f"{_range(step.step, _seconds)} ({shares})",
         "speed": f"{_range(speed.tokens_per_second, count_text)} tokens per second",
     }
+    calibration = forecast.calibration
+    if calibration.runs:
+        rows["calibrated"] = (
+            f"{calibration.factor:.2f} times the calculated time, the median of "
+            f"{counted(calibration.runs, 'earlier run')} on such devices"
+        )
+    if calibration.damaged:
+        lines = counted(calibration.damaged, "damaged line")
+        rows["left out"] = f"{lines} of {history_file()}, where earlier runs are recorded"
     for name, mfu in speed.mfu.items():
         rows[f"MFU, {name}"] = f"{_range(mfu, '{:.1%}'.format)} of {speed.peak_flops / 1e12:,.4g} TFLOP/s"
     beside = [("evaluation", time.evaluation.likely), ("saving", time.checkpoints.likely)]

@@ -76,10 +76,14 @@ def product_flops(line: str, result: Sequence[int], left: Sequence[int]) -> floa
     return 2.0 * math.prod(result) * math.prod(left[int(axis)] for axis in re.findall(r"\d+", summed[1]))
 
 
+class UncountedLoop(ValueError):
+    """A loop of a program does not say how often it runs, since that depends on the data."""
+
+
 def known(times: int | None, line: str) -> int:
-    """Raises ValueError if it is not known how often an instruction runs."""
+    """Raises UncountedLoop if it is not known how often an instruction runs."""
     if times is None:
-        raise ValueError(f"a loop does not say how often it runs: {line.strip()[:200]}")
+        raise UncountedLoop(f"a loop does not say how often it runs: {line.strip()[:200]}")
     return times
 
 

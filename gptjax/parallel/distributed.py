@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import collections
 import json
+import socket
+import zlib
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
@@ -96,3 +98,18 @@ def of_process_0(value: Any) -> Any:
     size = int(multihost_utils.broadcast_one_to_all(np.int32(data.size)))
     whole = multihost_utils.broadcast_one_to_all(data if jax.process_index() == 0 else np.zeros(size, np.uint8))
     return json.loads(np.asarray(whole).tobytes())
+
+
+def smallest(size: int) -> int:
+    """The smallest of the sizes in bytes that the processes pass, rounded down to MiB; all must call this together."""
+    if jax.process_count() == 1:
+        return size
+    return int(np.min(multihost_utils.process_allgather(np.int32(size >> 20)))) << 20
+
+
+def processes_on_this_host() -> int:
+    """The number of the run's processes on hosts of this name; all must call this together."""
+    if jax.process_count() == 1:
+        return 1
+    host = np.int32(zlib.crc32(socket.gethostname().encode()) >> 1)
+    return int(np.sum(multihost_utils.process_allgather(host) == host))

@@ -6,7 +6,7 @@ import csv
 import dataclasses
 import io
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -192,15 +192,23 @@ def plan_table(
     sizes: Mapping[str, Size],
     forecast: Forecast,
     jobs: int,
+    cost: Callable[[float], str] | None = None,
 ) -> Table:
-    """Returns a table of the runs with state, size and predicted time; the last row sums up the unfinished work, for
-    `jobs` runs at a time."""
+    """Returns a table of the runs with state, size and predicted time.
+
+    The last rows sum up the unfinished work and, if a part is done, all of it. Their times are for `jobs` runs at a
+    time. cost: from seconds of one run to its price as text; None: there is no column of prices.
+    """
     table = Table(title=f"{counted(len(runs), 'run')} of {runs[0].base}: {_fields_text(runs)}", title_justify="left")
     table.add_column("run", overflow="fold")
-    for head in ("state", "steps", "parameters", "tokens", "FLOPs", "time"):
+    for head in ("state", "steps", "parameters", "tokens", "FLOPs", "time", *(["price"] if cost else [])):
         table.add_column(head, justify="right", no_wrap=True)
+
+    def priced(seconds: float | None) -> list[str]:
+        return [] if cost is None else ["–" if seconds is None else cost(seconds)]
+
     for run in runs:
-        status, size = statuses[run.name], sizes[run.name]
+        status, size, seconds = statuses[run.name], sizes[run.name], forecast.seconds(run)
         part = f" {100 * status.step // run.total_steps}%" if status.state == State.PARTLY_DONE else ""
         table.add_row(
             run.name,
@@ -209,16 +217,28 @@ def plan_table(
             count_text(size.parameters),
             count_text(size.tokens),
             f"{size.flops:.2e}",
-            duration_text(forecast.seconds(run)),
+            duration_text(seconds),
+            *priced(seconds),
         )
+
+    def add_sum(name: str, shares: Mapping[str, float]) -> None:
+        """shares: fraction of each run that counts."""
+        counting = [run for run in runs if shares.get(run.name)]
+        tokens, flops = (
+            sum(shares[run.name] * getattr(sizes[run.name], of) for run in counting) for of in ("tokens", "flops")
+        )
+        each = [(shares[run.name], forecast.seconds(run)) for run in counting]
+        known = [share * seconds for share, seconds in each if seconds is not None]
+        total = sum(known) if len(known) == len(each) else None
+        time = duration_text(None if total is None else total / jobs)
+        table.add_row(name, "", "", "", count_text(tokens), f"{flops:.2e}", time, *priced(total))
+
     left = [run for run in runs if statuses[run.name].state != State.FINISHED]
-    shares = [1 - statuses[run.name].step / run.total_steps for run in left]
-    tokens = sum(share * sizes[run.name].tokens for run, share in zip(left, shares))
-    flops = sum(share * sizes[run.name].flops for run, share in zip(left, shares))
-    seconds = [each for run in left if (each := forecast.seconds(run)) is not None]
-    time = sum(share * each for share, each in zip(shares, seconds)) / jobs if len(seconds) == len(left) else None
+    shares = {run.name: 1 - statuses[run.name].step / run.total_steps for run in left}
     table.add_section()
-    table.add_row(f"{len(left)} left", "", "", "", count_text(tokens), f"{flops:.2e}", duration_text(time))
+    add_sum(f"{len(left)} left", shares)
+    if any(shares.get(run.name) != 1 for run in runs):
+        add_sum("in all", {run.name: 1.0 for run in runs})
     return table
 
 

@@ -1,8 +1,9 @@
-"""Predicts the cost of a run before it starts: parameters, tokens, FLOPs and time.
+"""Predicts the cost of a run before it starts: parameters, tokens, FLOPs, time and price.
 
-The first three follow from shapes; nothing is allocated. The time is predicted from finished runs of the same sweep:
-from their speed, and from the time they needed besides training (start-up, compilation, evaluation). Until a run has
-finished, an assumed fraction of the device's peak is used; this is a guess and is labelled as one.
+The first three follow from shapes; nothing is allocated. For hardware that is named, time and price are those of
+gptjax plan by formula. Otherwise, the time is predicted from finished runs of the same sweep: from their speed, and
+from the time they needed besides training (start-up, compilation, evaluation). Until a run has finished, an assumed
+fraction of the device's peak is used; this is a guess and is labelled as one.
 """
 
 from __future__ import annotations
@@ -15,7 +16,12 @@ import subprocess
 import sys
 from collections.abc import Mapping
 
-from gptjax.config import RunError
+from gptjax.config import ConfigError, RunError
+from gptjax.forecast.devices import Place
+from gptjax.forecast.formula import formula_needs
+from gptjax.forecast.run import forecast_run
+from gptjax.forecast.table import headline
+from gptjax.planning import plan
 from gptjax.sweeping.runs import State, Status, SweepRun
 from gptjax.training.hardware import Peak
 
@@ -60,16 +66,45 @@ def size_of(run: SweepRun) -> Size:
     return Size(plan.parameters.total, plan.total_tokens, flops)
 
 
+@dataclasses.dataclass(frozen=True)
+class Planned:
+    """A run on hardware that the user names. seconds: from start to end; None: the device's peak is unknown.
+
+    problem: why it cannot be trained there, or ''.
+    """
+
+    seconds: float | None
+    problem: str = ""
+
+
+def planned_on(run: SweepRun, place: Place) -> Planned:
+    """Plans a run by formula."""
+    try:
+        made = plan(run.config, run.plan.data, place.devices)
+    except ConfigError as error:
+        return Planned(None, str(error))
+    forecast = forecast_run(made, place, formula_needs(made), None)
+    seconds = None if forecast.time is None else forecast.time.total.likely
+    return Planned(seconds, "" if forecast.fit.fits else headline(forecast))
+
+
 class Forecast:
     """Predicts how long each run takes from start to end, and improves with every finished run.
 
     Args:
       sizes: the size of each run, by name.
       assumed_flops_per_second: the speed to assume until a run has finished; None: unknown.
+      planned: each run on hardware that the user names, which then decides all times.
     """
 
-    def __init__(self, sizes: Mapping[str, Size], assumed_flops_per_second: float | None = None):
+    def __init__(
+        self,
+        sizes: Mapping[str, Size],
+        assumed_flops_per_second: float | None = None,
+        planned: Mapping[str, Planned] | None = None,
+    ):
         self._sizes, self.assumed_flops_per_second = sizes, assumed_flops_per_second
+        self._planned = planned
         self._paces: list[Pace] = []
 
     @property
@@ -87,6 +122,8 @@ class Forecast:
 
     def seconds(self, run: SweepRun) -> float | None:
         """Predicts from the finished runs of the nearest size, or from the assumed speed; None if neither exists."""
+        if self._planned is not None:
+            return self._planned[run.name].seconds
         size = self._sizes[run.name]
         if not self._paces:
             return size.flops / self.assumed_flops_per_second if self.assumed_flops_per_second else None

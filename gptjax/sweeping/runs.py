@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from gptjax.cluster.launch import exit_status
-from gptjax.config import ConfigError, flatten, from_json
+from gptjax.config import AUTO, ConfigError, flatten, from_json
 from gptjax.data.facts import read_facts
 from gptjax.folders import is_held
 from gptjax.model.resolve import BY_PLATFORM
@@ -31,6 +31,7 @@ from gptjax.training.objectives import make_objective
 from gptjax.training.writers import FILE_NAME, read_metrics
 from gptjax.user_code import load_config
 
+MICRO_BATCH = ("training.batch_per_device", "training.gradient_accumulation_steps", "model.remat")
 LONGEST_NAME = 160  # file systems allow 255 bytes
 # Settings that affect how results are computed and shown, but not the results: they may change between two starts.
 _FREE = ("checkpoint.", "logging.", "mesh.", "evaluation.sample_", "data.workers", "data.prefetch", "data.verify")
@@ -172,7 +173,7 @@ def check_same_settings(run: SweepRun) -> None:
     different = [
         f"{field} was {saved[field]!r}, is now {value!r}"
         for field, value in planned.items()
-        if saved[field] != value and not field.startswith(_FREE) and not _left_to_device(field, value)
+        if saved[field] != value and not field.startswith(_FREE) and not _left_to_device(run.config, field, value)
     ]
     if different:
         raise ConfigError(
@@ -180,6 +181,9 @@ def check_same_settings(run: SweepRun) -> None:
         )
 
 
-def _left_to_device(field: str, value: Any) -> bool:
+def _left_to_device(config: Settings, field: str, value: Any) -> bool:
+    """Whether a run decides the field itself when it starts, by its devices."""
     section, _, name = field.partition(".")
+    if config.training.batch_per_device == AUTO and field in MICRO_BATCH:
+        return True
     return section == "model" and name in BY_PLATFORM and value in ("auto", 0)

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import os
 import re
 import resource
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import jax
 import jax.numpy as jnp
+
+from gptjax.training.host_memory import host_free, host_limit
 
 # Dense matrix-product peaks in TFLOP/s per JAX device, no sparsity: (pattern on device_kind, bfloat16, float32). The
 # first match counts, so narrower patterns come first. The float32 column is what XLA uses for float32 products by
@@ -173,27 +174,25 @@ def memory() -> Memory:
 
 def bytes_per_device() -> int | None:
     """The memory of each local device; None if unknown. CPU devices share the memory that the process may use."""
+    return _per_device("bytes_limit", host_limit)
+
+
+def free_bytes_per_device() -> int | None:
+    """The memory that can still be allocated on each local device; None if unknown."""
+    if (limit := _per_device("bytes_limit", host_free)) is None:
+        return None
+    stats = [device.memory_stats() for device in jax.local_devices()]
+    return limit - max(each["bytes_in_use"] for each in stats) if all(stats) else limit
+
+
+def _per_device(name: str, of_host: Callable[[], int | None]) -> int | None:
     devices = jax.local_devices()
     stats = [device.memory_stats() for device in devices]
     if all(stats):
-        return min((each["bytes_limit"] for each in stats if "bytes_limit" in each), default=None)
-    if devices[0].platform != "cpu":
+        return min((each[name] for each in stats if name in each), default=None)
+    if devices[0].platform != "cpu" or (whole := of_host()) is None:
         return None
-    texts = map(_contents, ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"))
-    limits = [int(text) for text in texts if text and text.strip().isdecimal()]
-    try:
-        limits.append(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"))
-    except (AttributeError, ValueError, OSError):  # not on this system
-        pass
-    return min(limits) // len(devices) if limits else None
-
-
-def _contents(path: str) -> str | None:
-    try:
-        with open(path) as file:
-            return file.read()
-    except OSError:
-        return None
+    return whole // len(devices)
 
 
 def _resident_bytes() -> int | None:

@@ -7,13 +7,12 @@ from __future__ import annotations
 
 import datetime
 import json
-import os
 from pathlib import Path
 from typing import Any
 
 from gptjax.config import hash_of, to_json
 from gptjax.differences import differences
-from gptjax.files import write_aside
+from gptjax.files import append_line, write_aside
 from gptjax.settings import Settings
 from gptjax.training.run_metadata import git_revision, own_code, version
 from gptjax.training.writers import read_metrics
@@ -40,7 +39,7 @@ def record_start(workdir: Path, config: Settings, step: int, **facts: Any) -> No
         **facts,
         "changes": {field: list(values) for field, values in changes.items()},
     }
-    _append(workdir / FILE_NAME, json.dumps(row, ensure_ascii=False))
+    append_line(workdir / FILE_NAME, json.dumps(row, ensure_ascii=False))
     with write_aside(workdir / CONFIG) as file:
         file.write(to_json(config).encode())
 
@@ -64,14 +63,3 @@ def _settings(path: Path) -> dict | None:
     except (OSError, ValueError):
         return None
     return saved if isinstance(saved, dict) else None
-
-
-def _append(path: Path, line: str) -> None:
-    """Appends a line, after ending a line that a killed process may have left without a newline."""
-    with open(path, "ab+") as file:
-        if file.seek(0, os.SEEK_END):
-            file.seek(-1, os.SEEK_END)
-            line = line if file.read(1) == b"\n" else "\n" + line
-        file.write(f"{line}\n".encode())
-        file.flush()
-        os.fsync(file.fileno())

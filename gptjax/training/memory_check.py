@@ -1,17 +1,14 @@
-"""Errors for too little device memory: before anything is allocated, and when a device runs out of memory."""
+"""The error for a device that runs out of memory. Before that, forecast/fits.py refuses a run that cannot fit."""
 
 from __future__ import annotations
 
 import contextlib
-import math
 from collections.abc import Iterator
-from typing import Any
 
 import jax
 
-from gptjax.config import ConfigError, RunError
+from gptjax.config import RunError
 from gptjax.settings import Settings
-from gptjax.training.hardware import bytes_per_device
 
 
 @contextlib.contextmanager
@@ -22,39 +19,21 @@ def explained_memory(config: Settings) -> Iterator[None]:
     except jax.errors.JaxRuntimeError as error:
         if "RESOURCE_EXHAUSTED" not in str(error):
             raise
-        training = config.training
+        training, model = config.training, config.model
         raise RunError(
-            f"out of device memory: {str(error).splitlines()[0]}. These need less memory: a larger "
-            f"training.gradient_accumulation_steps (now {training.gradient_accumulation_steps}), "
+            f"out of device memory: {str(error).splitlines()[0]}. These need less memory: {_smaller(config)}, "
             f"training.loss_chunk=8192 (now {training.loss_chunk}), model.remat=dots, full or "
-            f"offload_inputs (now {config.model.remat}), optimizer.memory=host (now {config.optimizer.memory}), or "
+            f"offload_inputs (now {model.remat}), optimizer.memory=host (now {config.optimizer.memory}), or "
             "more devices on mesh.fsdp"
         ) from error
 
 
-def check_fits(state: Any, batch: Any, limit: int | None = None) -> None:
-    """Raises ConfigError if the state and a batch alone do not fit into the memory of the devices.
-
-    Args:
-      state, batch: arrays as shapes, with their shardings.
-      limit: bytes per device; None: the memory that the devices report.
-    """
-    limit = bytes_per_device() if limit is None else limit
-    of_state, of_batch = (
-        sum(
-            math.prod(leaf.sharding.shard_shape(leaf.shape)) * leaf.dtype.itemsize
-            for leaf in jax.tree.leaves(tree)
-            if leaf.sharding.memory_kind != "pinned_host"
-        )
-        for tree in (state, batch)
-    )
-    if limit is not None and of_state + of_batch > limit:
-        raise ConfigError(
-            f"the training state takes {_gigabytes(of_state)} per device and a batch {_gigabytes(of_batch)}, but a "
-            f"device has {_gigabytes(limit)}: choose a smaller model.width, model.num_layers, model.vocab_size or "
-            "training.batch_size, or more devices on mesh.fsdp"
-        )
-
-
-def _gigabytes(count: int) -> str:
-    return f"{count / 2**30:,.1f} GiB"
+def _smaller(config: Settings) -> str:
+    """How a micro-batch becomes smaller: the next number of sequences per device, if it is set, or more of them."""
+    training = config.training
+    now = int(training.batch_per_device or 1)
+    if now > 1:
+        following = max(rows for rows in range(1, now) if now % rows == 0)
+        return f"training.batch_per_device={following} (now {now})"
+    steps = training.gradient_accumulation_steps
+    return f"a larger training.gradient_accumulation_steps (now {steps}; training.batch_per_device=auto chooses it)"

@@ -6,12 +6,16 @@ import pytest
 
 from gptjax.config import default
 from gptjax.data.facts import DataFacts
+from gptjax.forecast import layouts, outcomes
 from gptjax.forecast.devices import described_place
 from gptjax.forecast.formula import formula_needs
 from gptjax.forecast.price import Price
 from gptjax.forecast.run import COPY_RATE, FRACTION, fit_of, forecast_run
+from gptjax.forecast.table import forecast_table
 from gptjax.planning import plan
 from gptjax.scaling.laws import LAWS
+from gptjax.settings import thaw
+from gptjax.terminal import Console
 
 H100 = described_place("H100", 8)
 FIELDS = {
@@ -71,3 +75,34 @@ def test_a_step_fits_into_what_jax_can_be_given(monkeypatch):
     monkeypatch.setenv(FRACTION, "0.92")
     assert large.total < fit_of(large, H100).available
     assert not fit_of(dataclasses.replace(large, workspace=int(device)), H100).fits
+
+
+def test_times_and_price_are_calibrated_by_earlier_runs_and_the_table_says_so(monkeypatch, tmp_path):
+    before = forecast_of()[1]
+    file = tmp_path / "runs.jsonl"
+    monkeypatch.setenv(outcomes.VARIABLE, str(file))
+    for ratio in (1.5, 1.4, 7.0):
+        figures = outcomes.Figures(1.0, 1, 1.0), outcomes.Figures(ratio, 1, 1.0)
+        of_kind = (H100.hardware.kind, "bfloat16", 8, 1, 1, 10, "compiled", 1.0, 0.0)
+        outcomes.record(outcomes.Outcome("2026", *of_kind, *figures))
+    file.write_text(file.read_text() + "{\n")
+    after = forecast_of()[1]
+    assert after.calibration == outcomes.Calibration(1.5, 3, 1) and before.calibration.runs == 0
+    for name in ("products", "other", "sending", "step"):
+        old, new = getattr(before.step, name), getattr(after.step, name)
+        assert new == pytest.approx([1.5 * seconds for seconds in old])
+    assert after.speed.tokens_per_second.likely == pytest.approx(before.speed.tokens_per_second.likely / 1.5)
+    assert after.time.training.likely == pytest.approx(1.5 * before.time.training.likely)
+    console = Console(width=200, record=True, quiet=True)
+    console.print(forecast_table(after))
+    text = console.export_text()
+    assert "1.50 times the calculated time, the median of 3 earlier runs" in text and "1 damaged line" in text
+
+
+def test_a_searchs_layouts_are_calibrated_like_its_forecast(monkeypatch, tmp_path):
+    made, _ = forecast_of()
+    monkeypatch.setattr(layouts, "calibrate", lambda kind, dtype: outcomes.Calibration(2.0, 1))
+    slow = layouts.layouts_of(thaw(made.config), made.data, H100)[0]
+    monkeypatch.undo()
+    plain = layouts.layouts_of(thaw(made.config), made.data, H100)[0]
+    assert slow.fields == plain.fields and slow.tokens_per_second == pytest.approx(plain.tokens_per_second / 2)

@@ -1,13 +1,18 @@
 """Predicted sizes equal those of the trained model; times follow the finished runs of the nearest size."""
 
+import functools
+
 import jax
 import pytest
 
 from gptjax import train
+from gptjax.forecast.devices import described_place
+from gptjax.forecast.price import Price
 from gptjax.model.parameters import count_parameters
 from gptjax.sweeping.algebra import over
 from gptjax.sweeping.definition import override
-from gptjax.sweeping.predict import Forecast, probe_peak, size_of
+from gptjax.sweeping.gather import plan_table
+from gptjax.sweeping.predict import Forecast, planned_on, probe_peak, size_of
 from gptjax.sweeping.runs import State, Status
 from gptjax.user_code import load_config
 
@@ -55,6 +60,31 @@ def test_rate_and_overhead_come_from_the_run_of_nearest_size(plan):
     for _ in range(2):  # the median of several
         forecast.learn(small, finished(500.0, [tokens / 500 + 5]))
     assert forecast.seconds(small) == pytest.approx(tokens / 500 + 5)
+
+
+def test_named_hardware_gives_time_price_and_what_does_not_fit(plan):
+    """The sum of the prices is that of the runs; a finished run costs nothing more, but is part of the whole."""
+    runs = plan(over("model.width", [48, 64, 2**15]), settings={"mesh.data": 1, "mesh.fsdp": 8})
+    place, sizes = described_place("A10", 8), {run.name: size_of(run) for run in runs}
+    planned = {run.name: planned_on(run, place) for run in runs}
+    assert all("divisible by the 8 devices" in each.problem and each.seconds is None for each in planned.values())
+    runs = plan(over("model.width", [48, 64, 2**15]))
+    planned = {run.name: planned_on(run, described_place("A10", 1)) for run in runs}
+    assert [bool(planned[run.name].problem) for run in runs] == [False, False, True]
+    assert "Does not fit on 1 × A10" in planned[runs[2].name].problem
+    forecast = Forecast(sizes, planned=planned)
+    forecast.learn(runs[0], finished(1000.0, [9e9]))  # elsewhere
+    seconds = [forecast.seconds(run) for run in runs]
+    assert seconds == [planned[run.name].seconds for run in runs] and seconds[0] < seconds[2]
+    statuses = dict.fromkeys(sizes, Status(State.NOT_STARTED)) | {runs[0].name: Status(State.FINISHED, 20)}
+    price = Price(3600.0, "EUR")
+    table = plan_table(runs, statuses, sizes, forecast, 2, functools.partial(price.text, 1))
+    shown = [list(column.cells) for column in table.columns]
+    assert table.columns[-1].header == "price" and shown[0][3:] == ["2 left", "in all"]
+    expected = [*seconds, seconds[1] + seconds[2], sum(seconds)]
+    assert [float(cell.removesuffix(" EUR").replace(",", "")) for cell in shown[-1]] == pytest.approx(
+        expected, abs=0.01
+    )
 
 
 @pytest.mark.slow
