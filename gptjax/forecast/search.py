@@ -111,7 +111,7 @@ def choose(goal: Goal, candidates: Iterable[Candidate], price: Price | None) -> 
         choices = _around_the_limit(goal, kept, price)
     else:
         choices = [_choice(goal, candidate, price) for candidate in _worth_trying(goal, kept)]
-    return _ranked(goal, choices)
+    return _ranked(goal, choices, price)
 
 
 def without_best(goal: Goal, choices: Sequence[Choice], compiled: Memory, price: Price | None) -> list[Choice]:
@@ -123,10 +123,10 @@ def without_best(goal: Goal, choices: Sequence[Choice], compiled: Memory, price:
     best, *others = choices
     layouts = ways.without_best(best.layouts, compiled, best.place)
     again = Choice(best.name, best.config, best.place, best.parameters, layouts)
-    return _ranked(goal, [_trained(goal, again, price), *others])
+    return _ranked(goal, [_trained(goal, again, price), *others], price)
 
 
-def _ranked(goal: Goal, choices: list[Choice]) -> list[Choice]:
+def _ranked(goal: Goal, choices: list[Choice], price: Price | None) -> list[Choice]:
     """The best first, and the others with the reasons why they lost."""
     able = [choice for choice in choices if choice.can_train and choice.tokens is not None]
     if not able:
