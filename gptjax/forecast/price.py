@@ -26,8 +26,9 @@ class Price:
         return self.amount * devices * seconds / 3600
 
     def text(self, devices: int, seconds: float) -> str:
-        """'12.50 USD'"""
-        return f"{self.of(devices, seconds):,.2f} {self.currency}"
+        """'12.50 USD'; small amounts have two digits that are not zero"""
+        amount = self.of(devices, seconds)
+        return f"{amount:,.2f} {self.currency}" if amount >= 0.1 else f"{amount:.2g} {self.currency}"
 
 
 def parse_price(text: str, name: str) -> Price:
