@@ -110,6 +110,7 @@ class Plan:
     def compiled_step(self) -> CompiledStep:
         """The training step, compiled when this is first read."""
         started = time.perf_counter()
+        assert isinstance(self.mesh, Mesh)  # nothing can be compiled for devices that are only described
         with jax.set_mesh(self.mesh):
             compiled = self.trainer.compile_train_step(self.abstract_batch)
         return CompiledStep(compiled, time.perf_counter() - started)

@@ -125,7 +125,7 @@ def test_the_micro_batch_that_fits_is_kept_when_the_run_is_resumed(tiny, tmp_pat
         return made.rows_at_once << 20
 
     monkeypatch.setattr(micro_batch, "_compiled_bytes", bytes_of)
-    monkeypatch.setattr(micro_batch, "free_bytes_per_device", lambda: 24 << 20)
+    monkeypatch.setattr(micro_batch, "free_bytes_per_device", lambda: (64 + 27) << 20)  # 64 MiB are kept
     auto = tiny(training__batch_per_device="auto", **fields)
     short = tiny(training__batch_per_device="auto", training__duration="6 steps", **fields)
     go(short, tmp_path / "run")

@@ -29,7 +29,10 @@ ROOM = {"gpu": 0.95, "tpu": 0.95, "cpu": 0.9}  # the fraction of the memory that
 # What XLA:CPU keeps besides parameters, gradients and optimizer, per byte of the formula's figure without
 # rematerialization, which frees nothing there: 1.3 to 2.0 in compiled steps of 5M to 30M parameters.
 ON_CPU = 1.8
-IN_FLIGHT = {"gpu": 1, "tpu": 1, "cpu": 2}  # steps whose temporary arrays are in memory at once: a CPU allocates early
+# How often a step's temporary arrays are in memory at once. A CPU allocates those of a step when it is dispatched,
+# while another step runs; and the heap, which keeps what is freed, has gaps.
+IN_FLIGHT = {"gpu": 1, "tpu": 1, "cpu": 3}
+PROCESS = 2**29  # bytes of the host that a process needs further, to compile, evaluate and save
 REMATS = ("none", "dots", "attention", "full")
 MOST_DEVICES = 1024
 _SMALLER = "choose a smaller model.width, model.num_layers, model.vocab_size or data.sequence_length"
@@ -60,6 +63,15 @@ def check_fits(made: Plan, limit: int | None) -> str:
     return f"this may not fit: a step needs about {_gigabytes(likely)} per device, {has}; {advice(made, limit)}"
 
 
+def refuse_compiled(made: Plan, limit: int | None) -> None:
+    """Raises ConfigError if a single step, which is compiled by this, needs more than `limit` bytes per device."""
+    if limit is None or (statistics := made.compiled_step.run.memory_analysis()) is None:
+        return
+    if (needs := step_bytes(statistics)) > limit:
+        has = f"but a device has {_gigabytes(limit)}"
+        raise ConfigError(f"a step needs {_gigabytes(needs)} per device, {has}: {advice(made, limit)}")
+
+
 def likely_bytes(made: Plan) -> int:
     """The bytes that training needs on each device, by formula."""
     kind, config, factor = platform_of(made), made.config, 1.0
@@ -72,8 +84,9 @@ def likely_bytes(made: Plan) -> int:
 
 
 def compiled_bytes(made: Plan) -> int:
-    """The bytes that training needs on each device, by the compiler."""
-    statistics = made.compiled_step.run.memory_analysis()
+    """The bytes that training needs on each device, by the compiler; by formula if it does not say."""
+    if (statistics := made.compiled_step.run.memory_analysis()) is None:  # this compiler does not say
+        return likely_bytes(made)
     return step_bytes(statistics) + (IN_FLIGHT[platform_of(made)] - 1) * statistics.temp_size_in_bytes
 
 

@@ -21,12 +21,14 @@ from gptjax.config import AUTO, ConfigError
 from gptjax.forecast.devices import Place, find_place
 from gptjax.forecast.duration import step_time
 from gptjax.forecast.fits import (
+    PROCESS,
     ROOM,
     check_fits,
     compiled_bytes,
     likely_bytes,
     micro_batches,
     platform_of,
+    refuse_compiled,
     remats,
     replaced,
 )
@@ -77,6 +79,8 @@ def fitted(made: Plan, workdir: Path) -> tuple[Plan, list[str]]:
     chosen, size = decide(made, room, _seconds_of(made), _compiled_bytes)
     if size > room:
         check_fits(chosen, limit)
+        size = _compiled_bytes(chosen)
+        refuse_compiled(chosen, limit)
     of = f"a step needs {bytes_text(size)} of {bytes_text(room)} per device"
     tight = "" if size <= room else ": this may not fit"
     return chosen, [f"training.batch_per_device={AUTO}: {_described(chosen, made)}; {of}{tight}"]
@@ -204,12 +208,13 @@ def _planned(made: Plan, candidate: Candidate) -> Plan:
 
 def _room(made: Plan) -> int | None:
     """The bytes that a step may need on each device of any process; None if a device does not report its memory."""
-    free = free_bytes_per_device()
-    if platform_of(made) == "cpu" and free is not None:
-        free //= processes_on_this_host()
+    if (free := free_bytes_per_device()) is None:
+        return None
+    if platform_of(made) == "cpu":
+        free = free // processes_on_this_host() - PROCESS // jax.local_device_count()
         if jax.process_count() == 1:  # a save copies the state (training/snapshot.py)
             free -= bytes_on_device(made.abstract_state)
-    return smallest(round(ROOM[platform_of(made)] * max(free, 0))) if free is not None else None
+    return smallest(round(ROOM[platform_of(made)] * max(free, 0)))
 
 
 def _earlier(made: Plan, workdir: Path) -> Candidate | None:

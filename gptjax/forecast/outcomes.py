@@ -134,13 +134,13 @@ def _read(path: Path, changed: int, size: int) -> tuple[tuple[Outcome, ...], int
     for line in filter(str.strip, path.read_text(encoding="utf-8", errors="replace").split("\n")):
         try:
             found.append(_parsed(json.loads(line)))
-        except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
+        except (ValueError, TypeError, KeyError, AttributeError, ArithmeticError, RecursionError):
             damaged += 1
     return tuple(found), damaged
 
 
 def _parsed(row: Any) -> Outcome:
-    """Raises ValueError, TypeError or KeyError for anything that `record` did not write."""
+    """Raises ValueError, TypeError, KeyError or ArithmeticError for anything that `record` did not write."""
     outcome = Outcome(**{**row, "predicted": Figures(**row["predicted"]), "measured": Figures(**row["measured"])})
     kinds: Mapping[str, type | tuple[type, ...]] = {"kind": str, "dtype": str, "waiting": (int, float)}
     for name, kind in kinds.items():

@@ -1,8 +1,5 @@
 """A run that cannot fit is refused with the nearest that does; one that may fit is not."""
 
-import dataclasses
-
-import jax
 import pytest
 from abstract_runs import planned
 
@@ -13,6 +10,7 @@ from gptjax.forecast.memory import bytes_on_device
 from gptjax.forecast.run import FRACTION
 
 GIB = 2**30
+LONG = {"data__sequence_length": 8192}  # one row then needs more memory than parameters and optimizer
 
 
 def texts(made, limit):
@@ -22,7 +20,7 @@ def texts(made, limit):
 def test_the_state_alone_can_be_too_large_and_is_exact():
     made = planned()
     known = bytes_on_device(made.abstract_state) + bytes_on_device(made.abstract_batch)
-    with pytest.raises(ConfigError, match=r"the training state takes 1\.3 GiB per device and a batch 0\.0 GiB, but a"):
+    with pytest.raises(ConfigError, match=r"state takes \d\.\d GiB per device and a batch 0\.0 GiB, but a"):
         check_fits(made, known - 1)
     with pytest.raises(ConfigError, match="a step needs about"):
         check_fits(made, known)
@@ -54,11 +52,10 @@ def test_the_nearest_that_fits_is_named_and_is_the_smallest_change(monkeypatch):
 
 
 def test_jax_takes_only_a_part_of_a_gpu(monkeypatch):
+    monkeypatch.setenv(FRACTION, "0.75")
     made = planned()
-    for fraction, named in (("0.75", True), ("0.94", False)):
-        monkeypatch.setenv(FRACTION, fraction)
-        limit = round(likely_bytes(made) / 0.95 / 0.9 * float(fraction))
-        assert any(FRACTION in text for text in texts(made, limit)) == named
+    for device, named in ((likely_bytes(made) / 0.95 / 0.9, True), (likely_bytes(made) / 0.95, False)):
+        assert any(f"{FRACTION}=0.90" in text for text in texts(made, round(0.75 * device))) == named
 
 
 def test_both_changes_the_host_the_mesh_and_more_devices_come_one_after_the_other(monkeypatch):
@@ -67,12 +64,13 @@ def test_both_changes_the_host_the_mesh_and_more_devices_come_one_after_the_othe
     def least(made):
         return likely_bytes(replaced(made, 64 // made.mesh.size, "full"))
 
-    one = planned()
+    one = planned(**LONG)
     (both,) = texts(one, round(1.02 * least(one) / 0.95))
     assert both == "training.gradient_accumulation_steps=64, model.remat=full"
     (host,) = texts(one, round(0.9 * least(one)))
     assert host.startswith("optimizer.memory=host")
-    (more,) = texts(planned(optimizer__memory="host"), round(0.7 * least(planned(optimizer__memory="host"))))
+    hosted = planned(optimizer__memory="host")
+    (more,) = texts(hosted, round(0.7 * least(hosted)))
     assert more.startswith("mesh.fsdp=") and more.endswith(" such devices")
     four = planned(4, optimizer__memory="host")
     (divided,) = texts(four, round(0.7 * least(four)))
@@ -84,8 +82,3 @@ def test_on_a_cpu_recomputing_is_not_promised_to_help():
     made = planned(platform="cpu")
     assert likely_bytes(made) > formula_memory(made).total
     assert likely_bytes(replaced(made, 1, "full")) == likely_bytes(made)
-
-
-def test_an_estimate_for_this_machine_is_between_its_limits():
-    made = dataclasses.replace(planned(platform="cpu"), devices=jax.devices())
-    assert bytes_on_device(made.abstract_state) < likely_bytes(made) < 100 * GIB

@@ -51,10 +51,9 @@ def trained(clock, made, steps):
 def test_both_are_printed_and_recorded(made, clock, tmp_path, monkeypatch):
     file = tmp_path / "runs.jsonl"
     monkeypatch.setenv(outcomes.VARIABLE, str(file))
-    throughput = trained(clock, made, 20)
-    shown, notes = review.review(made, throughput, 20, Memory(1, 4 * 2**30, None, "host"), loss=None)
-    place = find_place("this", None)
+    place, throughput = find_place("this", None), trained(clock, made, 20)
     expected = forecast_run(made, place, formula_needs(made), None)
+    shown, notes = review.review(made, throughput, 20, Memory(1, 4 * 2**30, None, "host"), loss=None)
     assert f"predicted {1e3 * expected.step.step.likely:.4g} ms, measured 1000 ms" in shown["step"]
     assert shown["memory"] == "predicted 3.0 GiB, measured 4.0 GiB for the whole process"
     assert shown["whole run"].endswith("measured 0:20") and "loss" not in shown

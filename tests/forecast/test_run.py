@@ -1,6 +1,7 @@
 """What a run will be, from its plan, by formula."""
 
 import dataclasses
+import io
 
 import pytest
 
@@ -93,7 +94,7 @@ def test_times_and_price_are_calibrated_by_earlier_runs_and_the_table_says_so(mo
         assert new == pytest.approx([1.5 * seconds for seconds in old])
     assert after.speed.tokens_per_second.likely == pytest.approx(before.speed.tokens_per_second.likely / 1.5)
     assert after.time.training.likely == pytest.approx(1.5 * before.time.training.likely)
-    console = Console(width=200, record=True, quiet=True)
+    console = Console(width=200, record=True, file=io.StringIO())
     console.print(forecast_table(after))
     text = console.export_text()
     assert "1.50 times the calculated time, the median of 3 earlier runs" in text and "1 damaged line" in text

@@ -64,11 +64,10 @@ def test_rate_and_overhead_come_from_the_run_of_nearest_size(plan):
 
 def test_named_hardware_gives_time_price_and_what_does_not_fit(plan):
     """The sum of the prices is that of the runs; a finished run costs nothing more, but is part of the whole."""
-    runs = plan(over("model.width", [48, 64, 2**15]), settings={"mesh.data": 1, "mesh.fsdp": 8})
+    runs = plan(over("model.width", [48, 64, 2**15]))
     place, sizes = described_place("A10", 8), {run.name: size_of(run) for run in runs}
     planned = {run.name: planned_on(run, place) for run in runs}
     assert all("divisible by the 8 devices" in each.problem and each.seconds is None for each in planned.values())
-    runs = plan(over("model.width", [48, 64, 2**15]))
     planned = {run.name: planned_on(run, described_place("A10", 1)) for run in runs}
     assert [bool(planned[run.name].problem) for run in runs] == [False, False, True]
     assert "Does not fit on 1 × A10" in planned[runs[2].name].problem
