@@ -7,6 +7,7 @@
   … --tasks=core --mesh=tensor=2                        a model too large for one device: it is split over two
   … --text=books,data/mine                              perplexity, bits per byte, token accuracy, by domain
   … --tasks=gsm8k --limit=200 --few_shot=3              fewer items, chosen by a seed; another number of examples
+  … --tasks=gsm8k --few_shot=0 --chat                   asked as a user, by the template of a run on conversations
   … --harness --tasks=my/quiz.yaml                      tasks of the library lm_eval, from local files
   python -m gptjax.evaluate compare runs/a runs/b --plot=compared.png       differences in pairs, with p-values
 
@@ -34,6 +35,7 @@ from rich.progress import Progress as Bars
 from gptjax import cli, tokenizer
 from gptjax.command_flags import Flags
 from gptjax.config import ConfigError
+from gptjax.conversation import Renderer, template_of
 from gptjax.data.mixture import parse_mixture
 from gptjax.evaluation import harness, results
 from gptjax.evaluation.answering import ModelAnswerer
@@ -85,6 +87,9 @@ LIMIT = flags.DEFINE_integer(
 FEW_SHOT = flags.DEFINE_integer("few_shot", None, "Solved examples before each prompt. Default: as the card says.", 0)
 NUM_BEAMS = flags.DEFINE_integer(
     "num_beams", 0, "The number of beams of a beam search for texts, as in sample --num_beams; 0: greedy.", 0
+)
+CHAT = flags.DEFINE_bool(
+    "chat", False, "Ask for texts as a user of a conversation, by the template that the run was trained with."
 )
 MESH = flags.define_mesh()
 PLOT = flags.DEFINE_string("plot", None, "compare: draw the scores of all runs into this file: .png, .svg or .pdf.")
@@ -236,12 +241,18 @@ def load_model(
     check_tokenizer(metadata, run_tokenizer.hash, f"--workdir={run}")
     if jax.default_backend() == "cpu":  # on a CPU, only matrix products are faster in bfloat16
         config = dataclasses.replace(config, model=dataclasses.replace(config.model, dtype="float32"))
+    renderer = None
+    if CHAT.value:
+        if not metadata["fingerprint"].get("template"):
+            raise ConfigError(f"--chat: the run of --workdir={run} was not trained on conversations")
+        renderer = Renderer(template_of(metadata["fingerprint"]["template"], "template"), run_tokenizer)
     answerer = ModelAnswerer(
         params,
         config,
         run_tokenizer,
         metadata["fingerprint"].get("begin_id"),
         source_tokenizer=tokenizer.load_of_sources(run),
+        renderer=renderer,
         num_beams=NUM_BEAMS.value,
         mesh=mesh,
     )
@@ -255,6 +266,7 @@ def load_model(
         "num_beams": answerer.num_beams,
         "dtype": config.model.dtype,
         "platform": jax.default_backend(),
+        **({} if renderer is None else {"template": renderer.template.name}),
     }
     return answerer, identity
 

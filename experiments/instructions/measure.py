@@ -34,7 +34,7 @@ from gptjax.training.checkpoint import load_for_inference, saved_config, saved_s
 from gptjax.training.start import starting_state
 
 HERE = Path(__file__).parent
-OF_TASK, OF_HELD_OUT = 60, 15  # instances to train on and to ask, per task of Natural Instructions
+OF_TASK, OF_HELD_OUT = 40, 15  # instances to train on and to ask, per task of Natural Instructions
 EVERY = 6  # of these tasks is held out
 ANSWER_TOKENS = 64
 EXAMPLES = 3  # shown of each set

@@ -6,6 +6,9 @@ Requests that are longer than the model's context lose tokens at their beginning
 
 A model of pairs (an encoder–decoder, or a decoder trained to complete pairs) takes the context or prompt as its source,
 and the continuation or text as its target. These are tokenized separately, and a source that is too long loses its end.
+
+A model of conversations can be asked by its template: then a prompt is the user's message, and the text is the answer.
+Log-likelihoods are those of plain texts.
 """
 
 from __future__ import annotations
@@ -17,6 +20,8 @@ from typing import Any
 import jax
 from jax.sharding import Mesh
 
+from gptjax.conversation import Message, Renderer
+from gptjax.conversation.messages import USER
 from gptjax.evaluation.loglikelihood import Continued, LogLikelihoods, mesh_of
 from gptjax.evaluation.requests import Generated, LogLikelihood, Scored, Written
 from gptjax.inference.generate import Completion, Generator
@@ -44,6 +49,7 @@ class ModelAnswerer:
       config: the run's config, resolved.
       begin_id: the token that documents start after; None: the tokenizer's EOS.
       source_tokenizer: the tokenizer of the sources of pairs, if they have their own.
+      renderer: writes prompts as messages of a user; None: they are plain text.
       num_beams: the number of beams of a search for texts (`Generator.search`); 0: greedy decoding.
       mesh: the devices over which `params` are split (`devices.decoding_mesh`); None: one device has them.
 
@@ -59,11 +65,12 @@ class ModelAnswerer:
         begin_id: int | None = None,
         *,
         source_tokenizer: Tokenizer | None = None,
+        renderer: Renderer | None = None,
         num_beams: int = 0,
         mesh: Mesh | None = None,
     ):
         self.context = config.model.max_positions
-        self.tokenizer, self.num_beams = tokenizer, num_beams
+        self.tokenizer, self.num_beams, self.renderer = tokenizer, num_beams, renderer
         objective = config.training.objective
         self.generator = Generator(
             params,
@@ -71,6 +78,7 @@ class ModelAnswerer:
             tokenizer,
             source_tokenizer=source_tokenizer,
             begin_id=begin_id,
+            end_id=None if renderer is None else renderer.end_id,
             objective=objective,
             mesh=mesh,
         )
@@ -92,12 +100,10 @@ class ModelAnswerer:
             yield from self._targets(requests)
             return
         by_limits: dict[tuple[int, tuple[str, ...]], list[tuple[int, list[int], int]]] = {}
-        begin = [] if self.generator.begin_id is None else [self.generator.begin_id]
         for index, request in enumerate(requests):
             new = min(request.max_new_tokens, max(self.context // 2, 1))
-            tokens = [*begin, *self.tokenizer.encode(request.prompt)]
-            cut = max(0, len(tokens) - (self.context - new + 1))
-            by_limits.setdefault((new, request.stop), []).append((index, tokens[cut:], cut))
+            tokens, cut = self._prompt(request.prompt, self.context - new + 1)
+            by_limits.setdefault((new, request.stop), []).append((index, tokens, cut))
         step = GENERATED_AT_ONCE * self.generator.batch_size
         for (new, stop), prompts in by_limits.items():
             prompts.sort(key=lambda prompt: -len(prompt[1]))
@@ -106,6 +112,19 @@ class ModelAnswerer:
                 texts = self._write([tokens for _, tokens, _ in some], new, stop)
                 for (index, _, cut), text in zip(some, texts):
                     yield index, Written(text.text, cut, text.finish_reason)
+
+    def _prompt(self, text: str, room: int) -> tuple[list[int], int]:
+        """A prompt's tokens, at most `room`, and the number of tokens cut off at the beginning of its text."""
+        begin = [] if self.generator.begin_id is None else [self.generator.begin_id]
+        ids = self.tokenizer.encode(text)
+        if self.renderer is None:
+            tokens = [*begin, *ids]
+            cut = max(0, len(tokens) - room)
+            return tokens[cut:], cut
+        around = len(begin) + len(self.renderer.prompt([Message(USER, "")]))
+        cut = max(0, len(ids) - max(room - around, 1))
+        message = Message(USER, self.tokenizer.decode(ids[cut:]) if cut else text)
+        return [*begin, *self.renderer.prompt([message]).tolist()], cut
 
     def _write(self, prompts: list[list[int]], max_new_tokens: int, stop: tuple[str, ...]) -> list[Completion]:
         if not self.num_beams:

@@ -8,6 +8,7 @@ import pytest
 from random_models import MAX_POSITIONS, TOKENIZER, make_model, reference
 from scipy.special import log_softmax
 
+from gptjax.conversation import Message, Renderer, load_template
 from gptjax.errors import ConfigError
 from gptjax.evaluate import read_text
 from gptjax.evaluation.answering import ModelAnswerer, before_first
@@ -64,6 +65,22 @@ def test_texts_equal_the_generators_and_long_prompts_lose_their_beginning(model)
     (second,) = generator.generate([kept], max_new_tokens=5, temperature=0.0)
     assert (answers[1].text, answers[1].finish_reason) == (second.text, second.finish_reason)
     assert answers[1].truncated == 2 * MAX_POSITIONS + 8 - len(kept)
+
+
+def test_a_model_of_conversations_reads_a_prompt_as_the_users_message(model):
+    params, config = model
+    renderer = Renderer(load_template("turns"), TOKENIZER)
+    long = "z" * 2 * MAX_POSITIONS
+    answerer = ModelAnswerer(params, config, TOKENIZER, renderer=renderer)
+    answers = dict(answerer.generate([Generated("The cat", 5, ()), Generated(long + "The cat", 5, ())]))
+    room = MAX_POSITIONS - 5 + 1
+    kept = long[: room - 4 - len("The cat")] + "The cat"  # besides the begin token and three control tokens
+    prompts = [[BEGIN, *renderer.prompt([Message("user", text)])] for text in ("The cat", kept)]
+    assert len(prompts[1]) == room
+    generator = Generator(params, config, TOKENIZER, end_id=renderer.end_id)
+    for index, wanted in enumerate(generator.generate(prompts, max_new_tokens=5, temperature=0.0)):
+        assert (answers[index].text, answers[index].finish_reason) == (wanted.text, wanted.finish_reason)
+    assert (answers[0].truncated, answers[1].truncated) == (0, len(long) - len(kept) + len("The cat"))
 
 
 def test_models_that_cannot_generate_are_refused(model):
