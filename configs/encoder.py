@@ -64,9 +64,5 @@ def get_config(arg="spam"):
     config.evaluation.every = "1 epochs"
     config.checkpoint.every = "1 epochs"
     if arg == "last_block":  # the last of two rules that match decides
-        last = config.model.num_layers - 1
-        config.optimizer.rules = (
-            ("body/.*", "freeze", True),
-            (rf"body/layers/{last}/.*|body/final_norm/.*", "freeze", False),
-        )
+        config.optimizer.rules = (("body/.*", "freeze", True), ("body/(layers/-1|final_norm)/.*", "freeze", False))
     return config

@@ -20,7 +20,7 @@ from gptjax import cli, tokenizer
 from gptjax.command_flags import Flags
 from gptjax.config import ConfigError
 from gptjax.data.prepared import SPLITS
-from gptjax.evaluation.classification import confusion_table, scores_of_classes, write_confusion
+from gptjax.evaluation.classification import confusion_table, scores_of_classes, wilson_interval, write_confusion
 from gptjax.evaluation.validation import summed
 from gptjax.files import write_aside
 from gptjax.formatting import counted
@@ -144,15 +144,21 @@ def score_folder(run: Run, output: Console) -> None:
     folder = existing_run(WORKDIR.value, "--workdir") / "classification"
     folder.mkdir(exist_ok=True)
     facts = {"data": DATA.value, "split": SPLIT.value, "set": data.identity(), "step": run.metadata["step"]}
-    write_confusion(folder, sums["confusion"], run.labels, {**facts, **scores, "truncated": data.truncated})
+    interval = {"accuracy_95": wilson_interval(scores["accuracy"], scores["texts"])}
+    write_confusion(folder, sums["confusion"], run.labels, {**facts, **scores, **interval, "truncated": data.truncated})
+    if data.truncated:
+        longest = run.config.data.sequence_length
+        output.print(f"{counted(data.truncated, 'text')} truncated to {longest} tokens", style="yellow")
     output.print(f"written: {folder}/confusion.json, confusion.png", soft_wrap=True)
 
 
 def show_scores(scores: dict[str, float], confusion_CC: np.ndarray, labels: list[str], output: Console) -> None:
     output.print(confusion_table(confusion_CC, labels))
+    low, high = wilson_interval(scores["accuracy"], scores["texts"])
     output.print(
-        f"{counted(int(scores['texts']), 'text')}: accuracy {scores['accuracy']:.4f}, macro-F1 "
-        f"{scores['macro_f1']:.4f}, loss {scores['loss']:.4f} nats per text"
+        f"{counted(int(scores['texts']), 'text')}: accuracy {scores['accuracy']:.4f} (95% interval {low:.3f} to "
+        f"{high:.3f}), macro-F1 {scores['macro_f1']:.4f}, loss {scores['loss']:.4f} nats per text",
+        soft_wrap=True,
     )
 
 

@@ -223,6 +223,11 @@ def _validate_training(config: ConfigDict | Settings) -> None:
         )
     if not at_once:  # otherwise it decides the number of micro-batches
         check_micro_batches(config)
+    if training.class_weights and training.objective != "classification" and ":" not in training.objective:
+        raise ConfigError(
+            f"training.class_weights = {training.class_weights!r}: must be empty with training.objective = "
+            f"{training.objective!r}, whose data have no labels"
+        )
     units = Units(training.batch_size * config.data.sequence_length, steps_per_epoch=1.0, total_steps=100)
     for field, allowed in allowed_values().items():
         duration, text = allowed.duration, get(config, field)

@@ -22,7 +22,8 @@ Parquet, SQuAD's layout, zip archives.
 
   python -m gptjax.prepare --pairs=fra-eng.zip --swap --output=data/fra_eng --validation_documents=1000
   python -m gptjax.prepare --pairs=corpus.fr+corpus.en --output=data/corpus --test_fraction=0.01   # two files of lines
-  python -m gptjax.prepare --labelled=SMSSpamCollection --output=data/spam
+  python -m gptjax.prepare --labelled=reviews.csv --output=data/reviews         # columns text and label, in any order
+  python -m gptjax.prepare --labelled=SMSSpamCollection --output=data/spam      # no names: label, then text
   python -m gptjax.prepare --conversations=chats.jsonl --tokenizer=runs/base --output=data/chats
   python -m gptjax.prepare --pairs=train.tsv --validation_input=valid.tsv --test_input=test.tsv --output=data/own_splits
 
@@ -109,7 +110,12 @@ SOURCE_FIELD = flags.DEFINE_string(
     "source_field", "", "pairs: the column of the source, or several: '{question} {context}'; '': the first, or source."
 )
 TARGET_FIELD = flags.DEFINE_string("target_field", "", "pairs: the same for the target; '': the second, or target.")
-LABEL_FIELD = flags.DEFINE_string("label_field", "", "labelled: the column of the label; '': the first, or label.")
+LABEL_FIELD = flags.DEFINE_string(
+    "label_field", "", "labelled: the column of the label; '': label, or the first of a table that names no columns."
+)
+LABELS = flags.DEFINE_string(
+    "labels", "", "labelled: the labels to keep, separated by commas; texts with another label are skipped; '': all."
+)
 SWAP = flags.DEFINE_bool("swap", False, "pairs: exchange source and target.")
 PREFIX = flags.DEFINE_string("source_prefix", "", "pairs: a text to put before every source.")
 REFERENCES = flags.DEFINE_enum(
@@ -156,7 +162,9 @@ SPLIT_BY = flags.DEFINE_enum(
     "What to hold out: some documents, or the tail (end) of every document; auto: the tail if documents are few.",
 )
 ENCODING = flags.DEFINE_enum("encoding_errors", "detect", ENCODING_ERRORS, "What to do with text that is not UTF-8.")
-TEXT_FIELD = flags.DEFINE_string("text_field", "text", "The field of .jsonl and .parquet records that holds the text.")
+TEXT_FIELD = flags.DEFINE_string(
+    "text_field", "text", "The field of .jsonl and .parquet records that holds the text; labelled: or a table's column."
+)
 SEPARATOR = flags.DEFINE_string(
     "document_separator", "", "The string between two documents in a text file; '': a file is one document."
 )
@@ -187,7 +195,7 @@ FOLLOW = flags.DEFINE_enum(
 SOURCE_FLAGS = (  # a flag of the source, and the short forms that have it
     *((flag, ("input",)) for flag in (ENCODING, SEPARATOR, ESCAPES)),
     *((flag, ("pairs",)) for flag in (SOURCE_FIELD, TARGET_FIELD, SWAP, PREFIX, REFERENCES)),
-    (LABEL_FIELD, ("labelled",)),
+    *((flag, ("labelled",)) for flag in (LABEL_FIELD, LABELS)),
     (TEXT_FIELD, ("input", "labelled")),
     (TEMPLATE, ("conversations",)),
     (FOLLOW, ("input", "pairs", "labelled", "conversations")),
@@ -284,7 +292,11 @@ def source_of(form: str, path: str, split: str = "") -> ConfigDict:
         options |= {"source": SOURCE_FIELD.value, "target": TARGET_FIELD.value, "swap": SWAP.value}
         options |= {"prefix": PREFIX.value, "references": REFERENCES.value}
     elif form == "labelled":
-        options |= {"label": LABEL_FIELD.value, "text": TEXT_FIELD.value if TEXT_FIELD.present else ""}
+        if LABEL_FIELD.value or TEXT_FIELD.present:
+            options |= {"label": LABEL_FIELD.value or "label", "text": TEXT_FIELD.value}
+        else:
+            options |= {"label": "", "text": ""}
+        options |= {"labels": LABELS.value} if LABELS.value else {}
     if FOLLOW.value != LINKS[0]:
         options["links"] = FOLLOW.value
     return source(name=split or form, kind="text" if form == "input" else form, path=path, **options)

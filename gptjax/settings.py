@@ -209,7 +209,8 @@ class OptimizerSettings(Section):
     first_moment_dtype: Literal["float32", "bfloat16", "int8"] = "float32"
     second_moment_dtype: Literal["float32", "bfloat16", "int8"] = "float32"  # of AdamW
     memory: Literal["device", "host"] = "device"  # where the optimizer's state is kept between two updates
-    # (regex on the parameter path, learning_rate | weight_decay | freeze, factor or bool), …; 'layers/3/.*' is layer 3
+    # (regex on the parameter path, learning_rate | weight_decay | freeze, factor or bool), …; 'layers/3/.*' is layer 3,
+    # 'layers/-1/.*' the last one
     rules: tuple[Rule, ...] = ()
 
 
@@ -240,7 +241,11 @@ class TrainingSettings(Section):
     # more of model.remat where that is faster than fewer sequences; "": batch_size / gradient_accumulation_steps
     batch_per_device: str = ""
     loss_chunk: Natural = 0  # tokens per device whose logits are in memory at once; 0: all
-    label_smoothing: BelowOne = 0.0  # share of each target's probability that is spread over all tokens, in training
+    # share of each target's probability that is spread over all tokens, or over all labels, in training
+    label_smoothing: BelowOne = 0.0
+    # classification: the weights of labels in the training loss: 'spam=6.5,ham=1' (others have 1), or balanced:
+    # inversely proportional to their numbers of texts; "": all 1
+    class_weights: str = ""
     z_loss: NotNegative = 0.0  # weight of the squared log of the softmax denominator; 0: off
     load_balance_loss: NotNegative = 0.01  # with experts: weight of the loss that balances them (training/routing.py)
     # whether load_balance_loss balances the choices of each row, or those of all rows together (one micro-batch only)

@@ -46,7 +46,7 @@ def test_conversations_have_the_tokenizer_of_a_run_and_the_tokens_of_their_templ
     (tmp_path / "rows.json").write_text(json.dumps(rows))
     flags = (f"--conversations={tmp_path / 'rows.json'}", "--tokenizer=byte")
     done = prepare(*flags, f"--output={tmp_path / 'byte'}", "--template=turns")
-    assert "instruction and output (first: row 41 of rows.json)" in done.stdout
+    assert f"instruction and output ({tmp_path}/rows.json:41)" in done.stdout
     assert "template turns; tokens that the assistant wrote: train" in done.stdout
     assert "--config=configs/instructions.py --" in done.stdout and "gptjax.chat --workdir=" in done.stdout
     (tmp_path / "base" / "checkpoints").mkdir(parents=True)

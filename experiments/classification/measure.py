@@ -1,21 +1,24 @@
-"""Spam or ham: compares encoders and decoders from plain and pretrained starts with two baselines on one test split.
+"""Spam or ham: trains a classifier for every row of the tables in README.md, and scores it on the test split.
 
-  python experiments/classification/measure.py --data=data/sms --pretrained=runs/encoder --runs=runs/spam --seeds=2
+  python experiments/classification/measure.py --folders book=data/book all=data/all --starts base=runs/base \
+    --runs=runs/spam --rows last_block whole scratch --seeds=2
 
---pretrained is a run of configs/encoder.py:pretrain, --pretrained_decoder one of :pretrain_decoder, --data what its
-docstring prepares. --starts chooses among plain, pretrained, last_block (pretrained, with all layers below the last one
-frozen), decoder and pretrained_decoder. Finished runs are not trained again. Writes results.csv and the confusion
-matrices of the encoder's two starts beside this file. Needs scikit-learn.
+--folders names the prepared folders and --starts the pretrained runs that the rows (ROWS below) need; README.md says
+how they are made. A finished run is not trained again. Each result goes into results.csv beside this file, in place of
+an earlier one of the same row and seed; the table of all results is printed. Needs scikit-learn.
 """
 
 import argparse
 import csv
 import itertools
 import json
-import shutil
+import math
 import subprocess
 import sys
+from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
+from typing import NamedTuple
 
 import numpy as np
 from sklearn.feature_extraction.text import CountVectorizer
@@ -26,74 +29,101 @@ from gptjax.data.tokens import TokenSource
 from gptjax.evaluation.classification import scores_of_classes
 
 HERE = Path(__file__).parent
-FIELDS = ("start", "seed", "step", "accuracy", "macro_f1", "loss", "truncated", "ham_as_spam", "spam_as_ham")
+RESULTS = HERE / "results.csv"
+FIELDS = ("data", "row", "seed", "step", "accuracy", "macro_f1", "loss", "truncated", "ham_as_spam", "spam_as_ham")
 
-STARTS = {  # name: the argument of the config, and the option that names the run whose parameters it starts with
-    "plain": ("spam", None),
-    "pretrained": ("spam", "pretrained"),
-    "last_block": ("last_block", "pretrained"),
-    "decoder": ("decoder", None),
-    "pretrained_decoder": ("decoder", "pretrained_decoder"),
+
+class Row(NamedTuple):
+    """config: a file in configs. start: the pretrained run; '': random parameters. flags: field → value."""
+
+    config: str
+    data: str
+    start: str = ""
+    flags: Mapping[str, object] = MappingProxyType({})
+
+
+FROZEN = ("body/.*", "freeze", True)
+FIRST_BLOCK = (FROZEN, ("body/(layers/0|final_norm)/.*", "freeze", False))
+STEPS = {"training.duration": "197 steps"}  # three epochs of the book's split
+ROWS = {
+    "last_block": Row("classifier.py:{start},last_block", "book", "base", STEPS),
+    "first_block": Row("classifier.py:{start}", "book", "base", STEPS | {"optimizer.rules": FIRST_BLOCK}),
+    "head": Row("classifier.py:{start}", "book", "base", STEPS | {"optimizer.rules": (FROZEN,)}),
+    "whole": Row("classifier.py:{start}", "book", "base", STEPS),
+    "first_token": Row("classifier.py:{start},last_block", "book", "base", STEPS | {"model.pooling": "first"}),
+    "mean": Row("classifier.py:{start},last_block", "book", "base", STEPS | {"model.pooling": "mean"}),
+    "longest": Row("classifier.py:{start},last_block", "book", "base", STEPS | {"data.sequence_length": 256}),
+    "scratch": Row("classifier.py", "book", "", STEPS),
+    "scratch_no_mask": Row("classifier.py", "book", "", STEPS | {"model.body": "encoder"}),
+    "all": Row("classifier.py:{start}", "all", "base", STEPS),
+    "all_weighted": Row("classifier.py:{start}", "all", "base", STEPS | {"training.class_weights": "balanced"}),
+    "encoder": Row("encoder.py:spam", "sms"),
+    "encoder_pretrained": Row("encoder.py:spam", "sms", "encoder"),
+    "encoder_last_block": Row("encoder.py:last_block", "sms", "encoder"),
+    "decoder": Row("encoder.py:decoder", "sms"),
 }
+BOOK_LENGTH = 120  # tokens that the book reads of a message
+SCRATCH = {"model.width": 256}  # as the pretrained run
 
 
 def main() -> None:
     parser = argparse.ArgumentParser()
-    parser.add_argument("--data", required=True)
-    parser.add_argument("--pretrained", required=True)
-    parser.add_argument("--pretrained_decoder")
+    parser.add_argument("--folders", nargs="+", required=True, help="NAME=FOLDER: book, all, sms")
+    parser.add_argument("--starts", nargs="*", default=[], help="NAME=RUN: base, encoder")
     parser.add_argument("--runs", type=Path, required=True)
-    parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--starts", default="pretrained,plain")
+    parser.add_argument("--rows", nargs="*", default=list(ROWS), choices=list(ROWS))
+    parser.add_argument("--seeds", type=int, default=1)
     options = parser.parse_args()
-    rows = baselines(options.data)
-    for seed in range(options.seeds):
-        for start in options.starts.split(","):
-            rows.append(trained(start, seed, options))
-            print(rows[-1], flush=True)
-            with open(HERE / "results.csv", "w", newline="") as file:
-                writer = csv.DictWriter(file, FIELDS)
-                writer.writeheader()
-                writer.writerows(rows)
+    folders, starts = (dict(pair.split("=", 1) for pair in pairs) for pairs in (options.folders, options.starts))
+    for name, folder in folders.items():
+        for result in baselines(name, folder):
+            store(result)
+    for seed, name in itertools.product(range(options.seeds), options.rows):
+        store(trained(name, seed, folders, starts, options.runs / f"{name}_{seed}"))
+    print(table())
 
 
-def trained(start: str, seed: int, options: argparse.Namespace) -> dict:
-    run = options.runs / f"{start}_{seed}"
-    arm, begun_by = STARTS[start]
-    flags = [f"--config=configs/encoder.py:{arm}", f"--config.data.path={options.data}", f"--config.seed={seed}"]
-    if begun_by:
-        flags.append(f"--config.training.init_from={getattr(options, begun_by)}")
-    command("train", f"--workdir={run}", *flags)
-    command("classify", f"--workdir={run}", "--checkpoint=best", f"--data={options.data}", "--split=test")
-    if seed == 0 and start in ("plain", "pretrained"):
-        shutil.copy(run / "classification" / "confusion.png", HERE / f"confusion_{start}.png")
-    found = json.loads((run / "classification" / "confusion.json").read_text())
-    return row(start, seed, np.array(found["confusion"]), found)
+def trained(name: str, seed: int, folders: dict[str, str], starts: dict[str, str], run: Path) -> dict:
+    row = ROWS[name]
+    found = run / "classification" / "confusion.json"
+    if not found.exists():
+        fields = {"data.path": folders[row.data], "seed": seed, "logging.tensorboard": False, "logging.plots": False}
+        if row.config.startswith("classifier.py"):
+            fields |= {"data.sequence_length": BOOK_LENGTH} | ({} if row.start else SCRATCH)
+        elif row.start:
+            fields["training.init_from"] = starts[row.start]
+        config = row.config.format(start=starts.get(row.start))
+        flags = [f"--config.{field}={value}" for field, value in (fields | dict(row.flags)).items()]
+        command("train", f"--config=configs/{config}", f"--workdir={run}", *flags)
+        command("classify", f"--workdir={run}", "--checkpoint=best", f"--data={folders[row.data]}", "--split=test")
+    scores = json.loads(found.read_text())
+    return result(row.data, name, seed, np.array(scores["confusion"]), scores)
 
 
 def command(name: str, *flags: str) -> None:
     subprocess.run([sys.executable, "-m", f"gptjax.{name}", *flags], check=True, stdout=subprocess.DEVNULL)
 
 
-def baselines(data: str) -> list[dict]:
+def baselines(data: str, folder: str) -> list[dict]:
     """Always ham, and multinomial naive Bayes on counts of words, both with scikit-learn's defaults."""
-    (train, labels), (test, truth) = texts(data, "train"), texts(data, "test")
+    (train, labels), (test, truth) = texts(folder, "train"), texts(folder, "test")
     counts = CountVectorizer().fit(train)
     model = MultinomialNB().fit(counts.transform(train), labels)
     log_probabilities = model.predict_log_proba(counts.transform(test))
     predictions = {"always ham": np.zeros_like(truth), "naive Bayes": log_probabilities.argmax(1)}
     nll = {"always ham": np.nan, "naive Bayes": -log_probabilities[np.arange(len(truth)), truth].sum()}
-    rows = []
+    results = []
     for name, predicted in predictions.items():
         confusion = np.zeros((2, 2))
         np.add.at(confusion, (truth, predicted), 1)
         scores = scores_of_classes({"confusion": confusion, "nll": nll[name]})
-        rows.append(row(name, "", confusion, {key.removeprefix("validation/"): v for key, v in scores.items()}))
-    return rows
+        scores = {key.removeprefix("validation/"): value for key, value in scores.items()}
+        results.append(result(data, name, 0, confusion, scores))
+    return results
 
 
-def texts(data: str, split: str) -> tuple[list[str], np.ndarray]:
-    source, tokenizer = TokenSource(data, split), tokenizers.load(data)
+def texts(folder: str, split: str) -> tuple[list[str], np.ndarray]:
+    source, tokenizer = TokenSource(folder, split), tokenizers.load(folder)
     assert source.labels == ["ham", "spam"]
     offsets = source.document_offsets().astype(np.int64)
     ids = source.take_runs(np.array([0]), np.array([source.num_tokens]))
@@ -101,10 +131,48 @@ def texts(data: str, split: str) -> tuple[list[str], np.ndarray]:
     return documents, np.asarray(source.document_labels())
 
 
-def row(start: str, seed: int | str, confusion: np.ndarray, scores: dict) -> dict:
+# --- Results ----------------------------------------------------------------------------------------------------------
+
+
+def result(data: str, row: str, seed: int, confusion: np.ndarray, scores: dict) -> dict:
     wrong = {"ham_as_spam": int(confusion[0, 1]), "spam_as_ham": int(confusion[1, 0])}
     kept = {name: scores.get(name, "") for name in ("step", "accuracy", "macro_f1", "loss", "truncated")}
-    return {"start": start, "seed": seed, **kept, **wrong}
+    return {"data": data, "row": row, "seed": str(seed), **kept, **wrong}
+
+
+def stored() -> list[dict]:
+    if not RESULTS.exists():
+        return []
+    with open(RESULTS, newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def store(new: dict) -> None:
+    def key(each: dict) -> tuple:
+        return each["data"], each["row"], each["seed"]
+
+    kept = [each for each in stored() if key(each) != key(new)]
+    with open(RESULTS, "w", newline="") as file:
+        writer = csv.DictWriter(file, FIELDS)
+        writer.writeheader()
+        writer.writerows(sorted([*kept, new], key=key))
+
+
+def table() -> str:
+    """All results in Markdown. The standard error is that of a share of the test messages, averaged over the seeds."""
+    lines = ["| data | row | seeds | accuracy | macro-F1 | loss | ham → spam | spam → ham |", "|---" * 8 + "|"]
+    for (data, row), group in itertools.groupby(stored(), lambda each: (each["data"], each["row"])):
+        results = list(group)
+        accuracy, f1, loss = (
+            float(np.mean([float(each[name]) for each in results])) for name in ("accuracy", "macro_f1", "loss")
+        )
+        wrong = [sum(int(each[name]) for name in ("ham_as_spam", "spam_as_ham")) for each in results]
+        messages = wrong[0] / max(1 - float(results[0]["accuracy"]), 1e-9) if wrong[0] else math.nan
+        error = math.sqrt(accuracy * (1 - accuracy) / messages)
+        errors = [", ".join(each[name] for each in results) for name in ("ham_as_spam", "spam_as_ham")]
+        cells = [data, row, str(len(results)), f"{accuracy:.4f} ± {error:.4f}", f"{f1:.4f}", f"{loss:.4f}", *errors]
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines)
 
 
 if __name__ == "__main__":

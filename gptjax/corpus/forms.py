@@ -21,6 +21,7 @@ from gptjax.corpus.sources import KEPT, kind_named
 TEXT, PAIRS, LABELLED, CONVERSATIONS = "text", "pairs", "labelled", "conversations"
 SEPARATOR = "\x1f"
 MOST_LABELS = 10_000
+FEW_LABELS = 50  # more labels than this must be at most half as many as the texts
 
 
 def form_of(sources: Iterable) -> str:

@@ -110,7 +110,7 @@ def supervised_text(manifest: dict) -> str:
 
 def shared_texts(manifest: dict) -> list[str]:
     """A sentence on each held-out split that shares sources or documents with training, as the given files do."""
-    sides, what, shared = 1, "document", "which is also"
+    sides, what, shared = 1, "document", "with a text that is also"
     if manifest.get("form") == PAIRS:
         sides, what, shared = 2, "pair", "with a source that is also"
     return [
@@ -119,6 +119,12 @@ def shared_texts(manifest: dict) -> list[str]:
         for split, count in manifest.get("shared_with_training", {}).items()
         if count
     ]
+
+
+def places_text(manifest: dict, reason: str) -> str:
+    """'reviews.csv:17, reviews.csv:90, …': the first rows that were skipped for a reason; '' if they are unknown."""
+    places = manifest.get("skipped_at", {}).get(reason, [])
+    return ", ".join([*places, *(["…"] if 0 < len(places) < manifest["skipped"][reason] else [])])
 
 
 def versions() -> dict[str, str]:

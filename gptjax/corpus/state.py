@@ -71,8 +71,8 @@ class Corpus:
       shards: the shards, in the order of the sources; skipped: source → reason → count of what reading left out.
       earlier: shards and clusters of finished corpora to compare with.
       evaluations: the evaluation sets and their files; index: the entry of the index of all of them.
-      sections: the results of the searches, for the manifest: name → counts, None without the search; own_stages, if
-        there are any: name → counts.
+      sections: for the manifest: the results of the searches, name → counts, None without the search; and others that a
+        corpus may have: own_stages, skipped_at, texts_of_labels, shared_with_training.
       samples: entries of the files from which a tokenizer is learned.
       tokenizer: set when its stage is done; tokenizer_file: the entry of its file. source_samples, source_tokenizer
         (None: they share one) and its file: the same for the sources of pairs that have their own tokenizer.

@@ -106,7 +106,7 @@ def open_dataset(
     batch_size: int,
     tokens: int = 0,
     windows: str = "",
-    rewriting: Callable[[TokenSource], Rewriting] | None = None,
+    rewriting: Callable[[Sequence[TokenSource], Sequence[float]], Rewriting] | None = None,
 ) -> Dataset:
     """Opens the 'train', 'validation' or 'test' split of `config.data.path` as batches of `batch_size` rows.
 
@@ -117,7 +117,8 @@ def open_dataset(
       tokens: the size of the sample of a held-out split, rounded up to whole windows of `data.sequence_length`
         positions. A sample is the beginning of every larger one. 0: the whole split.
       windows: a key of WINDOWS, for data that are not plain text; '': `data.windows`.
-      rewriting: makes a `Rewriting` from a source, which has the facts about the tokenizer. None: rows do not change.
+      rewriting: makes a `Rewriting` from the sources, which have the facts about tokenizer and labels, and their
+        weights in the mixture. None: rows do not change.
 
     Raises:
       ConfigError: names the invalid field, or the file that differs from the manifest.
@@ -140,10 +141,11 @@ def open_dataset(
     lengths = {name: config_data[name] or config_data.sequence_length for name in kind.LENGTHS}
     options = {name: config_data[name] for name in getattr(kind, "OPTIONS", ())}
     parts = [kind(source, **lengths, **options) for source in sources]
+    shares = [len(part) if weight is None else weight for part, weight in zip(parts, weights)]
     return Dataset(
         sources,
         parts,
-        [len(part) if weight is None else weight for part, weight in zip(parts, weights)],
+        shares,
         repeats=split == "train",
         limit=-(-tokens // config_data.sequence_length) if split != "train" else 0,
         seed=seed,
@@ -155,7 +157,7 @@ def open_dataset(
             **options,
             "layout": kind.LAYOUT,
         },
-        rewriting=rewriting(sources[0]) if rewriting else None,
+        rewriting=rewriting(sources, shares) if rewriting else None,
     )
 
 

@@ -1,9 +1,15 @@
-"""Labelled texts: a row has one text and the number of its label."""
+"""Labelled texts: a row has one text and the number of its label; and weights of labels."""
 
 from __future__ import annotations
 
+import dataclasses
+import math
+import re
+from collections.abc import Sequence
+
 import numpy as np
 
+from gptjax.config import ConfigError
 from gptjax.data.keys import LABELS, SEGMENTS, TOKENS, WEIGHTS
 from gptjax.data.tokens import TokenSource
 
@@ -51,3 +57,58 @@ class LabelledRows:
         offsets, own_begin = self._source.document_offsets(), self._source.own_begin
         starts_B = offsets[index_B].astype(np.int64) - 1 + own_begin
         return starts_B, offsets[index_B + 1].astype(np.int64) - 1 - starts_B
+
+
+BALANCED = "balanced"
+_WEIGHT = re.compile(r"\s*(.+?)\s*=\s*([^=,]+?)\s*(?:,|$)")  # 'spam=6.5,'; the label may have commas
+
+
+@dataclasses.dataclass(frozen=True)
+class ClassWeights:
+    """Gives each row the weight of its label (a `Rewriting`). weights: one per label, in their order."""
+
+    weights: tuple[float, ...]
+
+    def __call__(self, rows: dict[str, np.ndarray], places_B: np.ndarray) -> dict[str, np.ndarray]:
+        return {**rows, WEIGHTS: rows[WEIGHTS] * np.array(self.weights, np.float32)[rows[LABELS]]}
+
+    def facts(self) -> dict:
+        return {"class_weights": list(self.weights)}
+
+
+def class_weights(setting: str, sources: Sequence[TokenSource], shares: Sequence[float]) -> ClassWeights:
+    """The weights that `training.class_weights` stands for: 'balanced', or 'LABEL=WEIGHT,…' (1 for the other labels).
+
+    Balanced weights are 1 / (C · share of the label's texts), where C is the number of labels, so that all labels weigh
+    the same, and a text weighs 1 on average (scikit-learn's convention).
+
+    Args:
+      shares: the weight of each source in the mixture.
+
+    Raises:
+      ConfigError: a weight is not a positive number, or no text can have its label.
+    """
+    labels = sources[0].labels
+    if setting == BALANCED:
+        counts = [np.bincount(source.document_labels(), minlength=len(labels)) for source in sources]
+        shares_C = sum(share * count_C / count_C.sum() for share, count_C in zip(shares, counts)) / sum(shares)
+        present = np.count_nonzero(shares_C)
+        return ClassWeights(tuple(float(1 / (present * share)) if share else 1.0 for share in shares_C))
+    field, weights, end = f"training.class_weights = {setting!r}", dict.fromkeys(labels, 1.0), 0
+    for found in _WEIGHT.finditer(setting):
+        label, text, begin, end = found[1], found[2], end, found.end()
+        if found.start() != begin:
+            break
+        if label not in weights:
+            raise ConfigError(f"{field}: {label!r} is not a label of data.path, which has {', '.join(labels[:10])}")
+        try:
+            weights[label] = float(text)
+        except ValueError:
+            weights[label] = math.nan
+        if not 0 < weights[label] < math.inf:
+            raise ConfigError(f"{field}: the weight of {label!r} must be a positive number, not {text!r}")
+    if end != len(setting):
+        raise ConfigError(
+            f"{field}: expected {BALANCED}, or weights of labels such as '{labels[0]}=2,{labels[-1]}=0.5'"
+        )
+    return ClassWeights(tuple(weights.values()))

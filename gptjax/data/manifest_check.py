@@ -161,6 +161,8 @@ _MANIFEST = {
     "parts": Optional([{"source": _is_text, "name": _is_inside, "size": _is_count, "hash": _is_hash}]),
     "stages": Optional(DictOf({"version": _is_count, "options": _is_dict})),
     "skipped": Optional(DictOf(_is_count)),
+    "skipped_at": Optional(DictOf([_is_text])),
+    "texts_of_labels": Optional(DictOf(DictOf(_is_count))),
     "options": _is_dict,
     "versions": DictOf(_is_text),
 }

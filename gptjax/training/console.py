@@ -37,6 +37,7 @@ LOG_WIDTH = 120  # columns of a log that is not a terminal
 HEADER_EVERY = 25  # permanent lines
 MOST_COLUMNS, COLUMN_GAP = 3, 2  # of the settings
 MOST_VALUE_WIDTH = 28  # of a setting; longer values, such as paths, wrap
+MOST_WEIGHTS = 10  # weights of labels that are shown
 # Settings that identify a run are shown even at their defaults.
 ALWAYS_SHOWN = frozenset(
     {
@@ -130,6 +131,9 @@ def epochs_facts(data: Dataset, total_steps: int, validation: Dataset | None) ->
         "epochs": f"{epochs} ({counted(data.num_tokens, 'token')}, {counted(data.num_windows, 'window')} available)"
     }
     what = {"conversations": "conversation", "pairs": "pair"}.get(data.form, "text")
+    if weights := data.fingerprint().get("rewriting", {}).get("class_weights"):
+        pairs = ", ".join(f"{label} {weight:.3g}" for label, weight in list(zip(data.labels, weights))[:MOST_WEIGHTS])
+        facts["class weights"] = pairs + ", …" * (len(weights) > MOST_WEIGHTS)
     if data.truncated:
         facts["TRUNCATED"] = f"{counted(data.truncated, what)} to data.sequence_length; the beginning is read"
     if data.left_out:

@@ -68,8 +68,9 @@ def treatments_of(
 
     `rules` is a sequence of (pattern, kind, value). The pattern must match a whole path; for each kind, the last
     matching rule decides. Values of learning_rate and weight_decay are factors on the configured value; freeze's is a
-    bool. A pattern may name one layer of a stack: 'layers/3/attention/query' is layer 3 of 'layers/attention/query'. A
-    parameter for which `trains` is false, or that is declared as not trained, is always frozen.
+    bool. A pattern may name one layer of a stack: 'layers/3/attention/query' is layer 3 of 'layers/attention/query',
+    and 'layers/-1/attention/query' its last layer. A parameter for which `trains` is false, or that is declared as not
+    trained, is always frozen.
 
     Raises:
       ConfigError: the method is unknown, a rule is malformed or matches nothing, or everything is frozen.
@@ -82,30 +83,28 @@ def treatments_of(
             f"optimizer.name = {config_optimizer.name!r}, which keeps no second moment of each number"
         )
     parameters = leaves_by_path(declared)
-    paths_of_layers = {path: _paths_of_layers(path, parameter) for path, parameter in parameters.items()}
-    every = [*parameters, *(path for paths in paths_of_layers.values() for path in paths)]
+    names_of_layers = {path: _names_of_layers(path, parameter) for path, parameter in parameters.items()}
+    every = [*parameters, *(name for layers in names_of_layers.values() for names in layers for name in names)]
     rules = [_checked_rule(rule, every) for rule in config_optimizer.rules]
 
     def treat(path: str, parameter: Parameter) -> Treatment:
-        if not (of_layers := paths_of_layers[path]):
-            return treat_one(path, path, parameter)
-        layers = tuple(treat_one(path, of_layer, parameter) for of_layer in of_layers)
+        if not (of_layers := names_of_layers[path]):
+            return treat_one((path,), parameter)
+        layers = tuple(treat_one((path, *names), parameter) for names in of_layers)
         if len(set(layers)) == 1:
             return layers[0]
         method = next(layer.method for layer in layers if layer.method != "frozen")
         return Treatment(method, 1.0, 0.0, parameter.size, layers)
 
-    def treat_one(path: str, of_layer: str, parameter: Parameter) -> Treatment:
+    def treat_one(names: tuple[str, ...], parameter: Parameter) -> Treatment:
         decay = 0.0 if parameter.kind == "vector" else 1.0
         chosen = {"learning_rate": 1.0, "weight_decay": decay, "freeze": False}
-        chosen |= {
-            kind: value for pattern, kind, value in rules if pattern.fullmatch(path) or pattern.fullmatch(of_layer)
-        }
+        chosen |= {kind: value for pattern, kind, value in rules if any(map(pattern.fullmatch, names))}
         method = config_optimizer.name
         if method == "muon" and not (parameter.kind == "matrix" and parameter.num_layers):
             method = "adamw"
         return Treatment(
-            method="frozen" if chosen["freeze"] or not trains(path) or not parameter.trained else method,
+            method="frozen" if chosen["freeze"] or not trains(names[0]) or not parameter.trained else method,
             learning_rate=chosen["learning_rate"],
             weight_decay=chosen["weight_decay"] * config_optimizer.weight_decay,
             size=parameter.size,
@@ -119,9 +118,11 @@ def treatments_of(
     return treatments
 
 
-def _paths_of_layers(path: str, parameter: Parameter) -> list[str]:
-    """'layers/3/attention/query' and so on for 'layers/attention/query'; empty if it is on no stack of layers."""
-    return [_path_of_layer(path, index) for index in range(parameter.num_layers) if STACK.search(path)]
+def _names_of_layers(path: str, parameter: Parameter) -> list[tuple[str, str]]:
+    """The names of each layer of 'layers/attention/query', counted from the first and from the last one, as in Python:
+    'layers/3/attention/query' and 'layers/-1/attention/query'; empty if it is on no stack of layers."""
+    layers = range(parameter.num_layers if STACK.search(path) else 0)
+    return [(_path_of_layer(path, index), _path_of_layer(path, index - len(layers))) for index in layers]
 
 
 def _path_of_layer(path: str, index: int) -> str:

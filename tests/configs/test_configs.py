@@ -1,5 +1,6 @@
 """Every config file loads, is valid, builds a model, and has the published number of parameters."""
 
+import dataclasses
 import functools
 import math
 from pathlib import Path
@@ -7,11 +8,13 @@ from pathlib import Path
 import jax
 import pytest
 
-from gptjax.config import ConfigError, Units, validate
+from gptjax.config import ConfigError, Units, to_json, validate
 from gptjax.model.families import family_named, family_of, validate_model
 from gptjax.model.parameters import abstract_params, count_parameters
 from gptjax.parallel.mesh import AXES, make_mesh
 from gptjax.parallel.sharding import params_sharding
+from gptjax.settings import freeze
+from gptjax.training.optimizer import summarize, treatments_of
 from gptjax.training.schedule import make_schedule
 from gptjax.user_code import load_config
 
@@ -141,8 +144,30 @@ def test_published_shapes_have_the_published_number_of_parameters(name):
     assert count_parameters(family_of(resolved(name)).declarations).total == (PARAMETERS | LARGER)[name]
 
 
+@pytest.mark.parametrize("base, rows", [("encoder:pretrain", "mean"), ("text_tiny", "last")])
+def test_a_classifier_has_the_body_of_the_run_that_it_starts_from(tmp_path, base, rows):
+    model = resolved(base)
+    (tmp_path / "config.json").write_text(to_json(dataclasses.replace(freeze(load(base)), model=model)))
+    config = freeze(load(f"classifier:{tmp_path},last_block"))
+    validate(config)
+    sizes = dict(platform="cpu", vocab_size=2048, sequence_length=config.data.sequence_length)
+    made = family_named("classifier").resolve(dataclasses.replace(config.model, num_classes=3), **sizes)
+    declared = family_of(made).declarations
+    assert abstract_params(declared)["body"] == abstract_params(family_of(model).declarations)
+    assert (made.pooling, declared["head"].shape) == (rows, (model.width, 3))
+    assert config.training.init_from == str(tmp_path)
+    assert {
+        path
+        for group in summarize(treatments_of(config.optimizer, declared))
+        for path in group["paths"]
+        if group["method"] != "frozen" and not path.startswith(f"body/layers/{model.num_layers - 1}/")
+    } == {"head", "head_bias", "body/final_norm/scale"}
+    with pytest.raises(ConfigError, match=r"training.init_from = .*there is no such folder"):
+        load(f"classifier:{tmp_path}/none")
+
+
 def test_every_config_file_is_tested():
-    tested = {name.partition(":")[0] for name in [*PARAMETERS, *OTHERS]}
+    tested = {name.partition(":")[0] for name in [*PARAMETERS, *OTHERS]} | {"classifier"}
     assert tested == {file.stem for file in CONFIGS.glob("*.py")}
 
 

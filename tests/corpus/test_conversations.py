@@ -59,16 +59,20 @@ def test_every_file_layout_gives_the_same_conversations(tmp_path, made):
     assert [messages_in(one.text) for one in found] == READ and not skipped
 
 
-def test_faults_are_counted_with_the_number_of_the_first_row(tmp_path):
+def test_faults_are_counted_with_the_numbers_of_the_rows(tmp_path):
     rows = [*ROWS, {"prompt": "Hi", "completion": " "}, {"text": "Hi"}, {"prompt": "a", "completion": ""}, ROWS[1]]
     rows += [{"messages": [ROWS[0]["messages"][0]] * 2}]
     (tmp_path / "a.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     found, skipped = read_all("conversations", tmp_path / "a.jsonl")
     assert len(found) == 3
-    assert skipped == {
-        "an empty completion (first: row 3 of a.jsonl)": 2,
-        "none of messages; prompt and completion; instruction and output (first: row 4 of a.jsonl)": 1,
-        "roles out of order: user after user (first: row 7 of a.jsonl)": 1,
+    faults = {
+        "an empty completion": [3, 5],
+        "none of messages; prompt and completion; instruction and output": [4],
+        "roles out of order: user after user": [7],
+    }
+    assert skipped == {reason: len(places) for reason, places in faults.items()}
+    assert skipped.places == {
+        reason: [f"{tmp_path}/a.jsonl:{place}" for place in places] for reason, places in faults.items()
     }
 
 

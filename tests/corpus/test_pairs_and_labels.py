@@ -3,13 +3,16 @@
 import gzip
 import itertools
 import json
+import re
 import zipfile
+from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from pipeline_running import Here, prepare, watch
+from rich.console import Console
 from source_reading import documents as read_all
 
 from gptjax import tokenizer
@@ -17,6 +20,7 @@ from gptjax.config import ConfigError
 from gptjax.corpus.config import default, source, validate
 from gptjax.corpus.forms import SEPARATOR
 from gptjax.corpus.pipeline import Pipeline
+from gptjax.corpus.report.terminal import summary
 from gptjax.corpus.sources.listing import list_sources
 from gptjax.data.prepared import check_files, read_manifest, split_files
 from gptjax.data.tokens import TokenSource
@@ -65,6 +69,11 @@ def tsv(folder):
     return folder / "a.tsv", {}
 
 
+def usual_names(folder):
+    (folder / "a.tsv").write_text("Target\tid\tsource\n" + "".join(f"{en}\t7\t{fr}\n" for fr, en in WANTED))
+    return folder / "a.tsv", {}
+
+
 def named_tsv(folder):
     (folder / "a.tsv").write_text("id\ten\tfr\n" + "".join(f"7\t{en}\t{fr}\n" for fr, en in WANTED))
     return folder / "a.tsv", {"source": "fr", "target": "en"}
@@ -107,13 +116,96 @@ def in_zip(folder):
 
 
 @pytest.mark.parametrize(
-    "made", [tsv, named_tsv, swapped_columns, quoted_csv, moses, jsonl, parquet, in_zip], ids=lambda made: made.__name__
+    "made",
+    [tsv, usual_names, named_tsv, swapped_columns, quoted_csv, moses, jsonl, parquet, in_zip],
+    ids=lambda made: made.__name__,
 )
 def test_every_file_layout_gives_the_same_pairs(tmp_path, made):
     path, options = made(tmp_path)
     found, skipped = read_all("pairs", path, **options)
     assert [tuple(one.text.split(SEPARATOR)) for one in found] == WANTED
     assert not skipped
+
+
+LABELLED = [("One, or two?", "ham"), ('A "prize"\nto win', "spam"), ("Three", "ham")]
+AS_JSON = [{"id": number, "label": label, "text": text} for number, (text, label) in enumerate(LABELLED)]
+CSV = ['"One, or two?",ham,1\n', '"A ""prize""\nto win",spam,2\n', "Three,ham,3\n"]
+LINES = [text.replace("\n", " ") + f"\t{label}\n" for text, label in LABELLED]
+TABLES = {  # name of the file, content, options
+    "the book's CSV": ("a.csv", "\N{ZERO WIDTH NO-BREAK SPACE}Text,Label,\n" + "".join(CSV), {}),
+    "TSV, named": ("a.tsv", "text\tlabel\n" + "".join(LINES), {}),
+    "TSV, other names": ("a.tsv", "v2\tv1\n" + "".join(LINES), {"text": "v2", "label": "v1"}),
+    "TSV, no names": ("a.tsv", "".join(LINES), {"text": "1", "label": "2"}),
+    "JSON lines": ("a.jsonl", "".join(json.dumps(row) + "\n" for row in AS_JSON), {}),
+    "JSON": ("a.json", json.dumps(AS_JSON), {}),
+    "Parquet": ("a.parquet", pa.Table.from_pylist(AS_JSON), {}),
+}
+
+
+@pytest.mark.parametrize("name, content, options", TABLES.values(), ids=TABLES)
+def test_every_file_layout_gives_the_same_labelled_texts(tmp_path, name, content, options):
+    if isinstance(content, str):
+        (tmp_path / name).write_text(content)
+    else:
+        pq.write_table(content, tmp_path / name)
+    found, skipped = read_all("labelled", tmp_path / name, **options)
+    expected = [[text.replace("\n", " ") if name == "a.tsv" else text, label] for text, label in LABELLED]
+    assert [one.text.split(SEPARATOR) for one in found] == expected and not skipped
+
+
+def test_labels_may_be_numbers_and_booleans(tmp_path):
+    rows = [{"text": "a", "label": 3}, {"text": "b", "label": True}, {"text": "c", "label": -1.5}]
+    (tmp_path / "a.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    found, _ = read_all("labelled", tmp_path / "a.jsonl")
+    assert [one.text.split(SEPARATOR) for one in found] == [["a", "3"], ["b", "true"], ["c", "-1.5"]]
+
+
+def test_skipped_rows_are_counted_with_the_places_of_the_first(tmp_path, capsys):
+    rows = ["text,label", "good,a", ",b", "other,eggs", " ,a", "alone", "fine,b", ",", '"",a']
+    (tmp_path / "a.csv").write_text("\n".join(rows) + "\n")
+    made = config(tmp_path / "a.csv", "labelled", split__validation_fraction=0, options={"labels": "a, b"})
+    manifest = prepare(made, tmp_path / "out")
+    assert manifest["skipped"] == {
+        "a label that is not one of the given ones": 1,
+        "an empty text or label": 4,
+        "no column 'label'": 1,
+    }
+    places = {reason: [Path(place).name for place in some] for reason, some in manifest["skipped_at"].items()}
+    assert places == {
+        "a label that is not one of the given ones": ["a.csv:4"],
+        "an empty text or label": ["a.csv:3", "a.csv:5", "a.csv:8"],
+        "no column 'label'": ["a.csv:6"],
+    }
+    card = (tmp_path / "out" / "card.md").read_text()
+    assert re.search(r"an empty text or label \| 4 \| .*a\.csv:3, .*a\.csv:5, .*a\.csv:8, … \|", card)
+    assert sorted(documents(tmp_path / "out", "train")) == ["fine", "good"]
+    assert manifest["texts_of_labels"] == {"train": {"a": 1, "b": 1}}
+    summary(Console(width=200), tmp_path / "out", manifest)
+    told = capsys.readouterr().out
+    assert f"skipped 1: no column 'label' ({tmp_path}/a.csv:6)" in told
+    assert "one text only has the label a, b; if that is the name of a column" in told
+
+
+def test_labels_that_cannot_be_learned_are_refused(tmp_path):
+    for rows, message in [
+        ([("a", "one"), ("a", "two")], "all 2 texts have the label 'a': a classifier needs at least 2 labels"),
+        ([(f"text {i}", "ham") for i in range(60)], "60 different labels of 60 texts: at most half as many; is it the"),
+    ]:
+        (tmp_path / "a.tsv").write_text("".join("\t".join(row) + "\n" for row in rows))
+        with pytest.raises(ConfigError, match=message):
+            prepare(config(tmp_path / "a.tsv", "labelled", split__validation_fraction=0), tmp_path / "out")
+    (tmp_path / "train.tsv").write_text("a\tone\nb\ttwo\n")
+    (tmp_path / "test.tsv").write_text("a\tthree\nc\tfour\n")
+    given = (("train.tsv", ""), ("test.tsv", "test"))
+    made = config(tmp_path / "train.tsv", "labelled", split__validation_fraction=0)
+    made.sources = tuple(
+        source(name=f"x_{split}", kind="labelled", path=str(tmp_path / file), given_split=split)
+        for file, split in given
+    )
+    with pytest.raises(
+        ConfigError, match=r"the test split has labels that no text of the training split has: 'c' \(1\)"
+    ):
+        prepare(made, tmp_path / "out")
 
 
 def test_a_list_of_targets_is_several_references(tmp_path):
@@ -228,11 +320,16 @@ def test_splits_that_others_have_made_stay_and_what_they_share_is_counted(revers
 
 
 def test_given_splits_of_labelled_texts(tmp_path):
-    manifest = prepare(given_splits(tmp_path, "labelled"), tmp_path / "out")
-    assert {split: sorted(documents(tmp_path / "out", split)) for split in GIVEN} == {
-        split: sorted(text for _, text in rows) for split, rows in GIVEN.items()
-    }
+    made = given_splits(tmp_path, "labelled")
+    for one in made.sources:
+        one.options.update(label="2", text="1")
+    (tmp_path / "validation.tsv").write_text("d\tA\nf\tB\n")
+    (tmp_path / "test.tsv").write_text("e\tC\nb\tB\ne\tC\nc\tC\n")
+    manifest = prepare(made, tmp_path / "out")
+    found = {split: sorted(documents(tmp_path / "out", split)) for split in GIVEN}
+    assert found == {"train": list("aabc"), "validation": list("df"), "test": list("bcee")}
     assert manifest["shared_with_training"] == {"validation": 0, "test": 2}
+    assert manifest["texts_of_labels"]["test"] == {"B": 1, "C": 3}
 
 
 def test_a_given_split_is_not_drawn_and_the_others_are(tmp_path):

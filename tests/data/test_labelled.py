@@ -1,11 +1,13 @@
 """A row of labelled data is the beginning of one text with its label, in any batch."""
 
+import functools
+
 import numpy as np
 import pytest
 
 from gptjax.config import ConfigError
 from gptjax.data import open_dataset
-from gptjax.data.labelled import LabelledRows
+from gptjax.data.labelled import LabelledRows, class_weights
 from gptjax.data.tokens import TokenSource
 from gptjax.tokenizer import ByteTokenizer
 
@@ -52,6 +54,22 @@ def test_batches_are_a_function_of_seed_and_step_and_padded_with_rows_without_we
     assert validation.batch(1, np.arange(3))["weights"].tolist() == [1, 0, 0]
     assert opened("validation", seed=7, batch_size=2).identity() == validation.identity()
     assert data.fingerprint()["labels"] == ["a", "b"] and "labels" not in _text(path, data_config).fingerprint()
+
+
+def test_balanced_weights_give_every_label_the_same_weight_in_a_mixture(folder, prepared, data_config):
+    """2 of 4 texts of one folder have label b, and 1 of 3 of another, which is read three times as often."""
+    path, tokenizer = folder()
+    other = prepared("more", train=[[7, tokenizer.eos_id]] * 3, labels=("a", "b"), tokenizer=tokenizer)
+    for paths, share_of_b in ((path, 1 / 2), (f"{path}=0.25,{other}=0.75", 0.25 / 2 + 0.75 / 3)):
+        balanced = functools.partial(class_weights, "balanced")
+        config = data_config(paths, sequence_length=8)
+        data = open_dataset(config, "train", seed=0, batch_size=400, windows="labelled", rewriting=balanced)
+        expected = [0.5 / (1 - share_of_b), 0.5 / share_of_b]
+        np.testing.assert_allclose(data.fingerprint()["rewriting"]["class_weights"], expected)
+        rows = data.batch(0, np.arange(400))
+        np.testing.assert_allclose(rows["weights"], np.array(expected, np.float32)[rows["labels"]])
+        weight_of_b = rows["weights"][rows["labels"] == 1].sum() / rows["weights"].sum()
+        assert abs(weight_of_b - 0.5) < 0.01
 
 
 def _text(path, data_config):

@@ -70,7 +70,7 @@ def opened(prepared, data_config):
             seed=seed,
             batch_size=batch_size,
             tokens=tokens,
-            rewriting=lambda source: masking(key=seed if split == "train" else 0),
+            rewriting=lambda sources, weights: masking(key=seed if split == "train" else 0),
         )
 
     return make

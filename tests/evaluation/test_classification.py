@@ -6,7 +6,13 @@ import numpy as np
 import pytest
 
 from gptjax.config import ConfigError
-from gptjax.evaluation.classification import f1_of_classes, scores_of_classes, write_confusion
+from gptjax.evaluation.classification import (
+    confusion_table,
+    f1_of_classes,
+    scores_of_classes,
+    wilson_interval,
+    write_confusion,
+)
 
 CONFUSION = np.array([[50, 3, 2], [4, 20, 0], [1, 0, 0]])
 
@@ -51,3 +57,26 @@ def test_the_matrix_is_written_and_drawn(tmp_path):
     content = json.loads((tmp_path / "confusion.json").read_text())
     assert content == {"accuracy": 0.875, "labels": ["ham", "spam", "other"], "confusion": CONFUSION.tolist()}
     assert (tmp_path / "confusion.png").read_bytes()[:4] == b"\x89PNG"
+
+
+def test_the_matrix_of_many_labels_is_a_list_of_confusions_and_a_picture_of_bounded_size(tmp_path):
+    labels = [f"label {number}" for number in range(300)]
+    confusion = np.diag(np.full(300, 5))
+    confusion[[7, 250], [250, 3]] = 4, 5
+    write_confusion(tmp_path, confusion, labels, {})
+    width = int.from_bytes((tmp_path / "confusion.png").read_bytes()[16:20])
+    assert width < 4000
+    table = confusion_table(confusion, labels)
+    assert [list(map(str, column.cells)) for column in table.columns[:4]] == [
+        ["label 250", "label 7"],
+        ["label 3", "label 250"],
+        ["5", "4"],
+        ["50.0%", "44.4%"],
+    ]
+
+
+@pytest.mark.parametrize("right, count", [(287, 300), (20, 20), (0, 7)])
+def test_the_interval_of_an_accuracy_is_that_of_scipy(right, count):
+    stats = pytest.importorskip("scipy.stats")
+    expected = stats.binomtest(right, count).proportion_ci(method="wilson")
+    assert wilson_interval(right / count, count) == pytest.approx((expected.low, expected.high), abs=1e-6)

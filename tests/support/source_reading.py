@@ -1,14 +1,13 @@
 """Reads the documents of a source, for tests of readers."""
 
 import os
-from collections import Counter
 
-from gptjax.corpus.sources import kind_named, read_piece
+from gptjax.corpus.sources import Skipped, kind_named, read_piece
 
 
 def documents(kind, *paths, **options):
     """(documents, what was skipped)."""
-    module, skipped = kind_named(kind), Counter()
+    module, skipped = kind_named(kind), Skipped()
     options = {**module.OPTIONS, **options}
     pieces = module.find(",".join(map(str, paths)), options)
     return [document for piece in pieces for document in read_piece(kind, piece, options, skipped)], skipped

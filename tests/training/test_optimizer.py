@@ -399,7 +399,7 @@ def test_a_rule_may_name_one_layer_of_a_stack(name):
     rules = (
         (".*", "freeze", True),
         ("layers/1/.*", "freeze", False),
-        ("layers/1/feedforward/.*", "learning_rate", 0.5),
+        ("layers/-2/feedforward/.*", "learning_rate", 0.5),  # of three, the same layer, counted from the last
         ("head", "freeze", False),
     )
     config = optimizer_config(name, rules=rules)

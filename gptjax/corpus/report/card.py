@@ -11,7 +11,7 @@ from typing import Any
 from gptjax.config import flatten
 from gptjax.corpus.config import default, plain
 from gptjax.corpus.forms import PAIRS
-from gptjax.corpus.manifest import change_text, shared_texts, supervised_text
+from gptjax.corpus.manifest import change_text, places_text, shared_texts, supervised_text
 from gptjax.corpus.report.funnel import left_documents
 from gptjax.corpus.report.samples import Sample
 from gptjax.formatting import counted, size_text
@@ -86,13 +86,13 @@ def _funnel(manifest: dict, pictures: dict[str, str]) -> str:
         sum(counts["documents"] for counts in one["splits"].values()) > left_documents(one)
         for one in manifest["sources"]
     )
-    skipped = [[reason, count] for reason, count in manifest["skipped"].items()]
+    skipped = [[reason, count, places_text(manifest, reason)] for reason, count in manifest["skipped"].items()]
     return _section(
         "## From documents read to documents left",
         _picture("documents by stage", pictures.get("funnel")),
         _table(["source", "", "documents", "size"], rows),
         "A document whose end is held out is counted in both splits, with a part of its size in each." * shared,
-        _table(["skipped by the readers, or noted", "times"], skipped),
+        _table(["skipped by the readers, or noted", "times", "first at"], skipped),
     )
 
 

@@ -1,4 +1,4 @@
-"""The commands to give when a folder is prepared: training, then sampling with a prompt, suited to its content."""
+"""The commands to give when a folder is prepared: training, then sampling with a prompt or classifying a text."""
 
 from __future__ import annotations
 
@@ -13,13 +13,14 @@ import gptjax
 from gptjax import tokenizer as tokenizers
 from gptjax.corpus.forms import CONVERSATIONS, LABELLED, PAIRS, TEXT
 from gptjax.data.tokens import TokenSource
+from gptjax.paths import CONFIG
 
 PYTHON = "python-stdlib"  # a path of a source of text: this Python's standard library
 TINY = "configs/text_tiny.py"
 TRANSLATION, SUMMARIZATION = "configs/translation.py", "configs/summarization.py"  # of pairs
 LONG_PAIR_TOKENS = 100  # tokens of a pair: from here on its source counts as a text, below as a sentence
 LEAST_PAIR_TOKENS = 500_000  # tokens of all pairs; for fewer, the config's tiny version is suggested
-CLASSIFICATION = "configs/encoder.py"
+CLASSIFICATION = "configs/classifier.py"  # of labelled texts; its argument is a run, whose tokenizer the folder has
 INSTRUCTIONS = "configs/instructions.py"
 TINY_STEPS, TINY_TOKENS = 300, 1024  # the config's duration, and its tokens per step
 PASSES, LEAST_STEPS = 10, 30  # passes through a small text; more would only memorize it
@@ -31,7 +32,7 @@ PROMPT_WORDS, PROMPT_CHARACTERS = 3, 24  # at most
 
 
 def next_steps(folder: Path, manifest: dict, command: Callable[[str], str]) -> list[str]:
-    """Lines for a shell in the current folder: train, then sample, if the model writes text.
+    """Lines for a shell in the current folder: train, then sample or classify.
 
     Args:
       command: 'train' → how that command is started here.
@@ -43,7 +44,8 @@ def next_steps(folder: Path, manifest: dict, command: Callable[[str], str]) -> l
         config = SUMMARIZATION if 2 * tokens > LONG_PAIR_TOKENS * documents else TRANSLATION
         config, prompt = config + ":tiny" * (tokens < LEAST_PAIR_TOKENS), first_words(folder)
     elif manifest.get("form") == LABELLED:
-        config, prompt = CLASSIFICATION, first_words(folder)
+        run = manifest["options"].get("tokenizer.name", "")
+        config, prompt = CLASSIFICATION + f":{run}" * Path(run, CONFIG).exists(), first_words(folder)
     elif manifest.get("form") == CONVERSATIONS:
         base = Path(manifest["options"]["tokenizer.name"])  # a run whose tokenizer was extended, or a kind of tokenizer
         config, prompt = f"{INSTRUCTIONS}:{base}" if (base / "checkpoints").is_dir() else INSTRUCTIONS, ""
@@ -58,12 +60,13 @@ def next_steps(folder: Path, manifest: dict, command: Callable[[str], str]) -> l
         train["config.training.duration"] = f"{max(steps, LEAST_STEPS)} steps"
     if "validation" not in splits:
         train["config.evaluation.every"] = ""  # nothing to evaluate on
-    lines = [_typed(command("train"), train)]
     if manifest.get("form") == CONVERSATIONS:
-        lines.append(_typed(command("chat"), {"workdir": workdir}))
-    elif config != CLASSIFICATION:
-        lines.append(_typed(command("sample"), {"workdir": workdir, "prompt": prompt}))
-    return lines
+        later, flags = "chat", {}
+    elif manifest.get("form") == LABELLED:
+        later, flags = "classify", {"text": prompt}
+    else:
+        later, flags = "sample", {"prompt": prompt}
+    return [_typed(command("train"), train), _typed(command(later), {"workdir": workdir, **flags})]
 
 
 def _typed(command: str, flags: Mapping[str, object]) -> str:

@@ -8,9 +8,10 @@ from pathlib import Path
 
 from rich.progress import BarColumn, Progress, ProgressColumn, Task, TextColumn, TimeRemainingColumn
 from rich.table import Column, Table
+from rich.text import Text
 
 from gptjax.corpus.forms import PAIRS
-from gptjax.corpus.manifest import change_text, shared_texts, supervised_text
+from gptjax.corpus.manifest import change_text, places_text, shared_texts, supervised_text
 from gptjax.corpus.report import CARD
 from gptjax.corpus.report.funnel import left_documents
 from gptjax.corpus.sources import KEPT
@@ -76,16 +77,19 @@ def summary(console: Console, folder: Path, manifest: dict) -> None:
         console.print(f"tokenizer of the sources: {own['kind']}, {own['vocab_size']:,} tokens")
     if labels := manifest.get("labels"):
         names = ", ".join(labels[:SHOWN_LABELS]) + ", …" * (len(labels) > SHOWN_LABELS)
-        console.print(f"{counted(len(labels), 'label')}: {names}", markup=False)
+        console.print(f"{counted(len(labels), 'label')}: {names}", markup=False, soft_wrap=True)
+    if "texts_of_labels" in manifest:  # folders of earlier versions have no counts
+        console.print(_labels(manifest))
+        for note in _notes_on_labels(manifest):
+            console.print(note, style="yellow", soft_wrap=True, markup=False)
     if note := supervised_text(manifest):
         console.print(note, soft_wrap=True)
     if change := change_text(manifest):
         console.print(change, markup=False)
     for reason, count in manifest["skipped"].items():
-        if reason.startswith(KEPT):
-            console.print(f"kept {count:,}: {reason.removeprefix(KEPT)}")
-        else:
-            console.print(f"skipped {count:,}: {reason}")
+        what, reason_text = ("kept", reason.removeprefix(KEPT)) if reason.startswith(KEPT) else ("skipped", reason)
+        places = f" ({places})" if (places := places_text(manifest, reason)) else ""
+        console.print(f"{what} {count:,}: {reason_text}{places}", soft_wrap=True, markup=False)
     console.print(f"data card: {folder / CARD}", soft_wrap=True)
 
 
@@ -118,6 +122,30 @@ def _funnel(manifest: dict) -> Table:
             f"{size / max(sum(split['tokens'] for split in splits), 1):.2f}",
         )
     return table
+
+
+def _labels(manifest: dict) -> Table:
+    """How many texts of each split have each label, for the most frequent labels."""
+    counts = manifest["texts_of_labels"]
+    table = Table("label", *counts)
+    for column in table.columns[1:]:
+        column.justify = "right"
+    for label in sorted(manifest["labels"], key=lambda label: -counts["train"].get(label, 0))[:SHOWN_LABELS]:
+        table.add_row(Text(label), *(f"{of.get(label, 0):,}" for of in counts.values()))
+    return table
+
+
+def _notes_on_labels(manifest: dict) -> list[str]:
+    """What is suspicious about the labels."""
+    counts, notes = manifest["texts_of_labels"], []
+    if unseen := [label for label in manifest["labels"] if label not in counts["train"]]:
+        notes.append(f"no text of the training split has the label {', '.join(unseen[:SHOWN_LABELS])}")
+    if alone := [label for label in manifest["labels"] if sum(of.get(label, 0) for of in counts.values()) == 1]:
+        notes.append(
+            f"one text only has the label {', '.join(alone[:SHOWN_LABELS])}; if that is the name of a column, give "
+            "--label_field and --text_field"
+        )
+    return notes
 
 
 def _splits(manifest: dict) -> Table:

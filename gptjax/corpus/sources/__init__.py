@@ -5,16 +5,16 @@
   libraries(uri, options) -> tuple[str, ...]               the libraries that decide its documents (libraries.py)
   read(piece, options, skipped) -> Iterator[Document]      the documents; bad ones are counted and skipped
 
-`read` counts in `skipped`, by reason. A reason that begins with UNREADABLE is a failure; the share of failures in a
-source is limited. A reason that begins with KEPT counts documents that were kept nevertheless. For any other reason,
-documents were left out on purpose.
+`read` counts in `skipped`, by reason; `skip` also keeps the places of the first rows. A reason that begins with
+UNREADABLE is a failure; the share of failures in a source is limited. A reason that begins with KEPT counts documents
+that were kept nevertheless. For any other reason, documents were left out on purpose.
 """
 
 from __future__ import annotations
 
 import importlib
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any, Protocol
 
@@ -36,6 +36,31 @@ KINDS = {
     "labelled": "gptjax.corpus.sources.labelled",
     "conversations": "gptjax.corpus.sources.conversations",
 }
+
+
+class Skipped(Counter[str]):
+    """What reading left out or changed: reason → how often.
+
+    Attributes:
+      places: reason → the first few rows that it concerns, as 'FILE:number', where `skip` was told them.
+    """
+
+    MOST_PLACES = 3
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.places: dict[str, list[str]] = {}
+
+    def add_places(self, places: Mapping[str, Sequence[str]]) -> None:
+        for reason, some in places.items():
+            self.places[reason] = [*self.places.get(reason, ()), *some][: self.MOST_PLACES]
+
+
+def skip(skipped: Counter[str], reason: str, place: str) -> None:
+    """Counts a reason that concerns the row at this place; a `Skipped` also keeps the place."""
+    skipped[reason] += 1
+    if isinstance(skipped, Skipped):
+        skipped.add_places({reason: [place]})
 
 
 @dataclass(frozen=True)

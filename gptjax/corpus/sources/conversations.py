@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -11,7 +10,7 @@ from gptjax.conversation.messages import COLUMNS, BadConversation, messages_of
 from gptjax.corpus import forms
 from gptjax.corpus.documents import Document
 from gptjax.corpus.formats import encoding
-from gptjax.corpus.sources import Piece, rows
+from gptjax.corpus.sources import Piece, rows, skip
 from gptjax.corpus.sources.limits import READING
 from gptjax.corpus.sources.rows import libraries as libraries
 from gptjax.corpus.sources.streams import counted
@@ -28,14 +27,14 @@ def find(path: str, options: Mapping[str, Any]) -> list[Piece]:
 def read(piece: Piece, options: Mapping[str, Any], skipped: Counter[str]) -> Iterator[Document]:
     """The conversations of a piece, as far as it can be read; messages joined (forms.py).
 
-    A row that is no conversation is counted with its reason and the place of the first such row.
+    A row that is no conversation is counted with its reason and its place.
     """
     with counted(skipped):
         for place, row in rows.read(piece, COLUMNS, options, skipped):
             try:
                 messages = messages_of({name: _as_text(cell) for name, cell in row.items()})
             except BadConversation as error:
-                _count(skipped, str(error), place)
+                skip(skipped, str(error), place)
             else:
                 yield Document(forms.joined([side for message in messages for side in message], skipped), place)
 
@@ -43,11 +42,3 @@ def read(piece: Piece, options: Mapping[str, Any], skipped: Counter[str]) -> Ite
 def _as_text(cell: Any) -> Any:
     """The cell of a Parquet file's column of strings, which columns.py gives as bytes; others stay."""
     return encoding.decode(cell).text if isinstance(cell, bytes) else cell
-
-
-def _count(skipped: Counter[str], reason: str, place: str) -> None:
-    """Counts a row under its reason, with the file and the number of the first row that has it."""
-    file, _, number = os.path.basename(place).rpartition(":")
-    first = f"{reason} (first: row {number} of {file})"
-    known = next((one for one in skipped if one.startswith(f"{reason} (first: ")), first)
-    skipped[known] += 1

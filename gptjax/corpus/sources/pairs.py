@@ -12,7 +12,7 @@ from typing import Any
 from gptjax.config import ConfigError
 from gptjax.corpus import forms
 from gptjax.corpus.documents import Document, is_blank
-from gptjax.corpus.sources import UNREADABLE, Piece, rows
+from gptjax.corpus.sources import UNREADABLE, Piece, rows, skip
 from gptjax.corpus.sources.limits import READING
 from gptjax.corpus.sources.rows import libraries as libraries
 from gptjax.corpus.sources.streams import counted
@@ -20,9 +20,9 @@ from gptjax.corpus.sources.streams import counted
 FORM = forms.PAIRS
 REFERENCES = ("each", "first")
 OPTIONS = {
-    # The column of the source and of the target, or a template: "{context}\n{question}". '': columns 1 and 2
-    # of a table, source and target of records; context, then question, and the answers, of SQuAD's layout: a
-    # source that is too long loses its beginning, and the question must stay.
+    # The column of the source and of the target, or a template: "{context}\n{question}". '': source and target of
+    # records, and of a table whose first line names them; columns 1 and 2 of other tables; context, then question, and
+    # the answers, of SQuAD's layout: a source that is too long loses its beginning, and the question must stay.
     "source": "",
     "target": "",
     "swap": False,  # exchange source and target
@@ -30,6 +30,7 @@ OPTIONS = {
     "references": "each",  # which of several targets to train on: each | first; all are kept for scoring
     **READING,
 }
+USUAL = ("source", "target")
 EMPTY = "an empty side"
 
 
@@ -52,16 +53,16 @@ def read(piece: Piece, options: Mapping[str, Any], skipped: Counter[str]) -> Ite
     fields = options["source"], options["target"]
     names = [name for side in fields for name in rows.columns_of("", side)]
     with counted(skipped):
-        for uri, row in rows.read(piece, names, options, skipped):
-            sides = [rows.texts_of(row, field, skipped) for field in (fields if names else usual_fields(row))]
+        for uri, row in rows.read(piece, names, options, skipped, USUAL):
+            sides = [rows.texts_of(uri, row, field, skipped) for field in (fields if names else usual_fields(row))]
             source, targets = reversed(sides) if options["swap"] else sides
             if source is None or targets is None:
                 continue
             text = " ".join(source)
             if is_blank(text) or not targets or any(map(is_blank, targets)):
-                skipped[EMPTY] += 1
+                skip(skipped, EMPTY, uri)
             elif any("\0" in side for side in (text, *targets)):
-                skipped[f"{UNREADABLE}NUL bytes: not a text"] += 1
+                skip(skipped, f"{UNREADABLE}NUL bytes: not a text", uri)
             else:
                 yield Document(forms.joined([options["prefix"] + text, *dict.fromkeys(targets)], skipped), uri)
 
@@ -70,4 +71,4 @@ def usual_fields(row: rows.Row) -> tuple[str, str]:
     """The columns of source and target if none are named."""
     if "1" in row:
         return "1", "2"
-    return ("{context}\n{question}", "answers") if all(name in row for name in rows.SQUAD) else ("source", "target")
+    return ("{context}\n{question}", "answers") if all(name in row for name in rows.SQUAD) else USUAL

@@ -10,7 +10,7 @@ from typing import Any, Literal, Protocol, overload
 
 from gptjax.config import ConfigError
 from gptjax.corpus.formats import encoding
-from gptjax.corpus.sources import KEPT, UNREADABLE
+from gptjax.corpus.sources import KEPT, UNREADABLE, skip
 from gptjax.corpus.sources.opening import bare_name, open_stream
 from gptjax.corpus.sources.streams import BLOCK, Bomb, Stream, Unreadable
 
@@ -144,7 +144,7 @@ def json_values(uri: str, options: Mapping[str, Any], skipped: Counter[str]) -> 
                 if text is not None:
                     yield number, json.loads(text)
             except (ValueError, RecursionError):
-                skipped[f"{UNREADABLE}broken JSON line"] += 1
+                skip(skipped, f"{UNREADABLE}broken JSON line", f"{uri}:{number}")
 
 
 def _one_json(uri: str, options: Mapping[str, Any], skipped: Counter[str]) -> list[Any] | None:

@@ -1,6 +1,7 @@
 """Rows of tables, JSON, Parquet and two files of lines, plain, compressed or in a zip archive; a cell may be a list.
 
-  corpus.tsv            columns by their names in the first line; or by their numbers from 1, if it has no such line
+  corpus.tsv            columns by their names in the first line; or by their numbers from 1, if it has no such line.
+                        If no column is named, a first line with the usual names (label and text) is such a line
   corpus.jsonl          fields by their names; translation.fr is a field within a field
   corpus.fr+corpus.en   two files, line by line, as columns 1 and 2 (the layout of Moses)
   dev-v1.1.json         SQuAD's layout: each question is a row of question, context, title, id and answers
@@ -23,7 +24,7 @@ from typing import Any
 
 from gptjax.config import ConfigError
 from gptjax.corpus.formats import encoding
-from gptjax.corpus.sources import UNREADABLE, Piece
+from gptjax.corpus.sources import UNREADABLE, Piece, skip
 from gptjax.corpus.sources.archives import open_zip, read_member
 from gptjax.corpus.sources.columns import arrow_batches, arrow_errors, parquet_batches, rows
 from gptjax.corpus.sources.opening import bare_name, find_files, open_file, open_stream
@@ -71,14 +72,15 @@ def libraries(uri: str, options: Mapping[str, Any]) -> tuple[str, ...]:
 
 
 def read(
-    piece: Piece, names: Sequence[str], options: Mapping[str, Any], skipped: Counter[str]
+    piece: Piece, names: Sequence[str], options: Mapping[str, Any], skipped: Counter[str], usual: Sequence[str] = ()
 ) -> Iterator[tuple[str, Row]]:
     """(place, row) of every row of a piece.
 
     Args:
-      names: the columns to read; none: the usual ones. If all are numbers, or none is named, the first line of a table
-        is a row.
+      names: the columns to read; none: the usual ones. If all are numbers, the first line of a table is a row.
       options: limits.READING.
+      usual: the usual names of the columns, for a table of which no column is named: its first line is a row unless it
+        has all of these names, in upper or lower case.
 
     Raises:
       Unreadable: the rest of the piece cannot be read.
@@ -95,10 +97,10 @@ def read(
         with open_zip(path) as archive:
             for name in archive.namelist():
                 if name.lower().endswith((*TABLES, *RECORDS)) and not name.startswith("__MACOSX/"):
-                    yield from _member(archive, path, name, names, options, skipped)
+                    yield from _member(archive, path, name, names, options, skipped, usual)
     else:
         with open_stream(path, options) as stream:
-            yield from _table(path, stream, names, options, skipped)
+            yield from _table(path, stream, names, options, skipped, usual)
 
 
 def _two_files(first: str, second: str, options: Mapping[str, Any], skipped: Counter[str]) -> Iterator[tuple[str, Row]]:
@@ -125,7 +127,7 @@ def _columns(path: str, names: Sequence[str]) -> Iterator[tuple[str, Row]]:
 def _records(path: str, values: Iterator[tuple[int, Any]], skipped: Counter[str]) -> Iterator[tuple[str, Row]]:
     for number, value in values:
         if not isinstance(value, dict):
-            skipped[f"{UNREADABLE}a line that is not a record"] += 1
+            skip(skipped, f"{UNREADABLE}a line that is not a record", f"{path}:{number}")
         elif _is_squad(value):
             yield from _questions(path, value["data"])
         else:
@@ -154,6 +156,7 @@ def _member(
     names: Sequence[str],
     options: Mapping[str, Any],
     skipped: Counter[str],
+    usual: Sequence[str],
 ) -> Iterator[tuple[str, Row]]:
     content = read_member(archive, name, options)
     place = f"{path}/{name}"
@@ -164,22 +167,29 @@ def _member(
             raise Unreadable("broken JSON") from None
         yield from _records(place, enumerate(value if isinstance(value, list) else [value], 1), skipped)
     elif name.lower().endswith(".jsonl"):
-        yield from _records(place, _json_lines(content, options, skipped), skipped)
+        yield from _records(place, _json_lines(place, content, options, skipped), skipped)
     else:
-        yield from _table(place, io.BytesIO(content), names, options, skipped)
+        yield from _table(place, io.BytesIO(content), names, options, skipped, usual)
 
 
-def _json_lines(content: bytes, options: Mapping[str, Any], skipped: Counter[str]) -> Iterator[tuple[int, Any]]:
+def _json_lines(
+    place: str, content: bytes, options: Mapping[str, Any], skipped: Counter[str]
+) -> Iterator[tuple[int, Any]]:
     for number, line in lines(io.BytesIO(content), options, skipped):
         try:
             if line.strip():
                 yield number, json.loads(line)
         except (ValueError, RecursionError):
-            skipped[f"{UNREADABLE}broken JSON line"] += 1
+            skip(skipped, f"{UNREADABLE}broken JSON line", f"{place}:{number}")
 
 
 def _table(
-    path: str, stream: Readable, names: Sequence[str], options: Mapping[str, Any], skipped: Counter[str]
+    path: str,
+    stream: Readable,
+    names: Sequence[str],
+    options: Mapping[str, Any],
+    skipped: Counter[str],
+    usual: Sequence[str],
 ) -> Iterator[tuple[str, Row]]:
     csv.field_size_limit(options["max_line_bytes"])
     text = (
@@ -192,11 +202,21 @@ def _table(
     else:
         table = ((number, line.split("\t")) for number, line in text if line)
     try:
-        header = None if all(name.isdecimal() for name in names) else next(table, (0, []))[1]
-        for number, cells in table:
-            yield f"{path}:{number}", dict(zip(header or map(str, range(1, len(cells) + 1)), cells))
+        for first in itertools.islice(table, 1):
+            header = _header(first[1], names, usual)
+            for number, cells in table if header else itertools.chain([first], table):
+                yield f"{path}:{number}", dict(zip(header or map(str, range(1, len(cells) + 1)), cells))
     except csv.Error:
         raise Unreadable("broken CSV") from None
+
+
+def _header(cells: Sequence[str], names: Sequence[str], usual: Sequence[str]) -> list[str] | None:
+    """The names of a table's columns if these are the cells of its first line; None if that is a row (see `read`)."""
+    cells = [cell.strip() for cell in cells]
+    if names:
+        return None if all(name.isdecimal() for name in names) else cells
+    lower = [cell.lower() for cell in cells]
+    return lower if usual and set(usual) <= set(lower) else None
 
 
 # --- Cells ------------------------------------------------------------------------------------------------------------
@@ -219,16 +239,16 @@ def columns_of(option: str, field: str) -> list[str]:
     return [name for _, name, _, _ in parts if name is not None]
 
 
-def texts_of(row: Row, field: str, skipped: Counter[str]) -> list[str] | None:
+def texts_of(place: str, row: Row, field: str, skipped: Counter[str]) -> list[str] | None:
     """The texts of a field of a row, without white space around them: several for a list, one for a template.
 
-    None, which is counted, if the row lacks a column.
+    None, which is counted with the row's place, if the row lacks a column.
     """
     found: dict[str, list[str]] = {}
     for name in columns_of("", field):
         texts = _texts(_cell(row, name))
         if texts is None:
-            skipped[f"no column {name!r}"] += 1
+            skip(skipped, f"no column {name!r}", place)
             return None
         found[name] = texts
     if "{" not in field:
@@ -256,4 +276,6 @@ def _texts(value: Any) -> list[str] | None:
     if isinstance(value, list | tuple):
         each = [_texts(one) for one in value]
         return None if None in each else [text for texts in each for text in texts or ()]
-    return None if value is None or isinstance(value, bool) else [str(value)]
+    if isinstance(value, bool):
+        return ["true" if value else "false"]
+    return None if value is None else [str(value)]

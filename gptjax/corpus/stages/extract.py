@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import sys
-from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -12,7 +11,7 @@ from typing import Any
 from gptjax.config import ConfigError
 from gptjax.corpus.documents import DocumentWriter, rows_of
 from gptjax.corpus.engine import Task
-from gptjax.corpus.sources import Piece, read_piece
+from gptjax.corpus.sources import Piece, Skipped, read_piece
 from gptjax.corpus.sources.listing import FailureLimit
 from gptjax.corpus.stages.base import CorpusStage
 from gptjax.corpus.state import Corpus, DocumentShard
@@ -26,7 +25,7 @@ def extract(task: Task, folder: Path) -> dict:
     that later stages always have shards.
     """
     source = task.inputs["source"]
-    skipped: Counter[str] = Counter()
+    skipped = Skipped()
     output = _Files(folder, task.options["shard_bytes"])
     # Pairs and labelled texts are not cut; as records, they are limited by max_line_bytes.
     most_bytes = sys.maxsize if "form" in task.options else task.options["most_document_bytes"]
@@ -38,7 +37,7 @@ def extract(task: Task, folder: Path) -> dict:
                 language=document.language or source["language"],
             )
             output.append(rows_of(source["name"], document, most_bytes, skipped))
-    return {"skipped": dict(sorted(skipped.items())), **output.close()}
+    return {"skipped": dict(sorted(skipped.items())), "places": skipped.places, **output.close()}
 
 
 class _Files:
@@ -74,7 +73,7 @@ class _Files:
 class Extract(CorpusStage):
     """The documents of all sources, in shards."""
 
-    name, version, function = "extract", 4, staticmethod(extract)
+    name, version, function = "extract", 5, staticmethod(extract)
 
     def options(self, corpus: Corpus) -> dict[str, Any]:
         return {
@@ -93,13 +92,17 @@ class Extract(CorpusStage):
         self.finish(corpus, results)
 
     def finish(self, corpus: Corpus, results: list[dict]) -> None:
-        corpus.skipped = {source.name: Counter() for source in corpus.listing.sources}
+        corpus.skipped = {source.name: Skipped() for source in corpus.listing.sources}
+        of_all = Skipped()
         for source, result in zip(corpus.listing.sources, results):
             corpus.skipped[source.name].update(result["report"]["skipped"])
+            of_all.update(result["report"]["skipped"])
+            of_all.add_places(result["report"]["places"])
             for name, held in result["report"]["files"].items():
                 entry = result["files"][name]
                 corpus.shards.append(DocumentShard(len(corpus.shards), source, entry, held["documents"], held["bytes"]))
+        if of_all.places:
+            corpus.sections["skipped_at"] = dict(sorted(of_all.places.items()))
         if not corpus.shards:
-            reasons = sum(corpus.skipped.values(), Counter())
-            counts = ", ".join(f"{reason}: {count}" for reason, count in sorted(reasons.items()))
+            counts = ", ".join(f"{reason}: {count}" for reason, count in sorted(of_all.items()))
             raise ConfigError(f"no document in {counted(corpus.listing.pieces.total(), 'file')} ({counts})")

@@ -15,7 +15,7 @@ import numpy as np
 
 from gptjax.config import ConfigError
 from gptjax.corpus.engine import Task
-from gptjax.corpus.forms import LABELLED, MOST_LABELS, SEPARATOR, sides_of, source_keys
+from gptjax.corpus.forms import FEW_LABELS, LABELLED, MOST_LABELS, SEPARATOR, sides_of, source_keys
 from gptjax.corpus.stages.base import CorpusStage
 from gptjax.corpus.stages.histogram import Histogram, reach
 from gptjax.corpus.stages.splits import CUT, document_draws, limit_of, split_texts
@@ -32,8 +32,8 @@ def survey(task: Task, folder: Path) -> dict:
 
     Reports documents and bytes that are left, the same by split (a document whose tail is held out is in both, with a
     part of its bytes in each), languages, licenses and lengths of the documents (histogram.py), and dropped: reason →
-    [documents, bytes]; lowest: the lowest draws of the documents, ascending; labels: label → documents, for labelled
-    texts.
+    [documents, bytes]; lowest: the lowest draws of the documents, ascending; labels: split → label → documents, for
+    labelled texts.
     """
     count = 0
     dropped: dict[str, list[int]] = {}
@@ -41,7 +41,7 @@ def survey(task: Task, folder: Path) -> dict:
     size: Counter[str] = Counter()
     characters: Counter[str] = Counter()
     languages, licenses, lengths = Histogram(), Histogram(), Histogram()
-    labels: Counter[str] = Counter()
+    labels: dict[str, Counter[str]] = {}
     split, form = task.options["split"], task.options.get("form")
     given = task.inputs.get("given", "")
     most_draws = 0 if given else task.options.get("lowest", 0)
@@ -61,6 +61,8 @@ def survey(task: Task, folder: Path) -> dict:
             documents[name] += 1
             size[name] += length
             cut -= length
+            if form == LABELLED:
+                labels.setdefault(name, Counter())[sides_of(text)[1]] += 1
             if len(hashes):
                 sources.setdefault(name, []).append(hashes[number])
             if name == "train" and task.options["characters"]:
@@ -68,8 +70,6 @@ def survey(task: Task, folder: Path) -> dict:
         if most_draws:
             drawn = document_draws(some.texts, some.split_keys, split["by"], split["seed"])
             lowest = np.sort(np.concatenate([lowest, drawn]))[:most_draws]
-        if form == LABELLED:
-            labels.update(sides_of(text)[1] for text in some.texts)
         for reason, (number, bytes_) in {**some.dropped, **({CUT: (0, cut)} if cut else {})}.items():
             before = dropped.get(reason, [0, 0])
             dropped[reason] = [before[0] + number, before[1] + bytes_]
@@ -86,14 +86,14 @@ def survey(task: Task, folder: Path) -> dict:
         "lengths": lengths.counts,
         "dropped": dict(sorted(dropped.items())),
         **({"lowest": lowest.tolist()} if task.options.get("lowest") else {}),
-        **({"labels": dict(sorted(labels.items()))} if labels else {}),
+        **({"labels": {name: dict(sorted(of.items())) for name, of in sorted(labels.items())}} if labels else {}),
     }
 
 
 class Survey(CorpusStage):
     """Counts what is left of every shard. With split.by = 'auto', tails are held out if there are too few documents."""
 
-    name, version, function = "survey", 4, staticmethod(survey)
+    name, version, function = "survey", 5, staticmethod(survey)
 
     def options(self, corpus: Corpus) -> dict[str, Any]:
         names = (corpus.config.tokenizer.name, corpus.config.tokenizer.source_name)
@@ -131,12 +131,6 @@ class Survey(CorpusStage):
         if corpus.splits_by_tail_if_few and fraction and (count * fraction < 1 or _empty_splits(corpus)):
             corpus.split = {**corpus.split, "by": "tail"}
             super().run(corpus)
-        labels: Counter[str] = sum((Counter(shard.left.get("labels", {})) for shard in corpus.shards), Counter())
-        if len(labels) > MOST_LABELS:
-            raise ConfigError(
-                f"{len(labels):,} different labels: at most {MOST_LABELS:,}; is it the column of the label?"
-            )
-        corpus.labels = sorted(labels)
         if corpus.gives_splits:
             corpus.sections["shared_with_training"] = _shared(corpus)
         for split in _empty_splits(corpus):
@@ -144,6 +138,11 @@ class Survey(CorpusStage):
                 f"the {split} split would be empty: {count} document{'s' * (count > 1)} in all; split.by = 'tail' "
                 "holds out the end of every document, split.validation_fraction sets the share, 0 holds out nothing"
             )
+        if corpus.form == LABELLED:
+            counts = {split: _label_counts(corpus, split) for split in corpus.splits}
+            corpus.labels = sorted(set().union(*counts.values()))
+            _check_labels(counts, count, corpus.gives_splits)
+            corpus.sections["texts_of_labels"] = {split: dict(sorted(of.items())) for split, of in counts.items()}
 
     def finish(self, corpus: Corpus, results: list[dict]) -> None:
         for shard, result in zip(corpus.shards, results):
@@ -164,6 +163,37 @@ def _shared(corpus: Corpus) -> dict[str, int]:
                 some.append(np.load(corpus.work / entry["name"]))
     train, *held_out = (np.concatenate([*some, np.zeros(0, np.uint64)]) for some in found.values())
     return {split: int(np.isin(keys, train).sum()) for split, keys in zip(corpus.splits[1:], held_out)}
+
+
+def _label_counts(corpus: Corpus, split: str) -> Counter[str]:
+    """label → texts of a split that have it."""
+    of_shards = (Counter(shard.left.get("labels", {}).get(split, {})) for shard in corpus.shards)
+    return sum(of_shards, Counter())
+
+
+def _check_labels(counts: dict[str, Counter[str]], texts: int, are_given: bool) -> None:
+    """Raises ConfigError unless the labels of these texts can be learned.
+
+    Args:
+      counts: split → label → texts. are_given: whether the splits are given; a drawn one may lack a rare label.
+    """
+    labels = set().union(*counts.values())
+    column = (
+        "is it the column of the label? --label_field and --text_field (a source's label and text) name the columns"
+    )
+    if len(labels) == 1:
+        raise ConfigError(f"all {texts:,} texts have the label {labels.pop()!r}: a classifier needs at least 2 labels")
+    if len(labels) > MOST_LABELS:
+        raise ConfigError(f"{len(labels):,} different labels: at most {MOST_LABELS:,}; {column}")
+    if len(labels) > max(FEW_LABELS, texts / 2):
+        raise ConfigError(f"{len(labels):,} different labels of {texts:,} texts: at most half as many; {column}")
+    for split in counts if are_given else ():
+        if unknown := sorted(set(counts[split]) - set(counts["train"])):
+            some = ", ".join(f"{label!r} ({counts[split][label]:,})" for label in unknown[:5])
+            raise ConfigError(
+                f"the {split} split has labels that no text of the training split has: {some}; --labels "
+                "(a source's labels) names the labels to keep"
+            )
 
 
 def _empty_splits(corpus: Corpus) -> list[str]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -47,7 +47,8 @@ class Masked(NextToken):
             rewriting=functools.partial(self._masking, key=config.seed if split == "train" else VALIDATION_KEY),
         )
 
-    def _masking(self, source: TokenSource, key: int) -> Masking:
+    def _masking(self, sources: Sequence[TokenSource], weights: Sequence[float], key: int) -> Masking:
+        source = sources[0]  # all have the same tokenizer
         _check_room_for_mask(self.config.model.vocab_size or source.vocab_size + 1, source.vocab_size)
         training, never = self.config.training, tuple(sorted({source.eos_id, source.begin_id}))
         return Masking(training.mask_fraction, training.mask_kind, source.vocab_size, never, key)

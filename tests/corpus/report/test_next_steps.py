@@ -45,12 +45,26 @@ def test_pairs_and_labelled_texts_have_their_own_configs(folder):
         ("pairs", 10_000, 1000, "configs/translation.py:tiny "),
         ("pairs", 10**6, 10**5, "configs/translation.py "),
         ("pairs", 10**6, 10**4, "configs/summarization.py "),
-        ("labelled", 10**6, 10**5, "configs/encoder.py "),
+        ("labelled", 10**6, 10**5, "configs/classifier.py "),
     ]:
         manifest = manifest_of(tokens) | {"form": form}
         manifest["splits"]["train"]["documents"] = documents
-        train, *sample = next_steps(folder, manifest, lambda name: f"gptjax {name}")
-        assert config_file in train and len(sample) == (form == "pairs")
+        train, then = next_steps(folder, manifest, lambda name: f"gptjax {name}")
+        assert config_file in train and then.startswith("gptjax classify" if form == "labelled" else "gptjax sample")
+
+
+def test_texts_with_the_tokens_of_a_run_are_classified_by_a_model_that_starts_from_it(folder):
+    (folder.parent / "run").mkdir()
+    manifest = manifest_of(10**6) | {"form": "labelled"}
+    for files, expected in (
+        ((), "configs/classifier.py "),
+        (("config.json",), f"configs/classifier.py:{folder.parent}/run "),
+    ):
+        for file in files:
+            (folder.parent / "run" / file).write_text("{}")
+        manifest["options"]["tokenizer.name"] = f"{folder.parent}/run"
+        train, _ = next_steps(folder, manifest, lambda name: f"gptjax {name}")
+        assert expected in train
 
 
 def test_without_a_validation_split_no_evaluation_is_suggested(folder):

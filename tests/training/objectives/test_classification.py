@@ -1,8 +1,10 @@
 """A classification head on an encoder or a decoder: its input, its initialization, learning, and equality on any
 mesh."""
 
+import runpy
 import shutil
 from collections import Counter
+from types import SimpleNamespace
 
 import jax
 import jax.numpy as jnp
@@ -19,6 +21,7 @@ from gptjax.settings import freeze
 from gptjax.tokenizer import ByteTokenizer
 from gptjax.tokenizer.training import train_characters
 from gptjax.training.checkpoint import load_params
+from gptjax.training.objectives import make_objective
 from gptjax.training.start import check_start
 
 TOKENIZER = ByteTokenizer()
@@ -73,7 +76,7 @@ def train(config, workdir, only_start=False):
 
 
 def test_a_run_learns_and_is_the_same_on_a_mesh_and_after_a_resume(config_of, folders):
-    shallow = {"model.num_layers": 1}
+    shallow = {"model.num_layers": 1, "training.class_weights": "spam=3"}
     losses, scores, *_ = train(config_of(**shallow), folders / "one")
     assert scores[-1]["validation/accuracy"] == scores[-1]["validation/macro_f1"] == 1.0
     assert scores[-1]["validation/texts"] == 16 and losses[-1] < 0.5 < losses[0]
@@ -103,8 +106,8 @@ def test_a_pretrained_run_initializes_the_body_and_the_head_is_new(config_of, fo
     pretraining["evaluation.every"] = ""
     train(config_of(**pretraining, **{"training.duration": "1 steps"}), folders / "pretrained")
     classifier = {"model.body": body, "training.init_from": str(folders / "pretrained"), "evaluation.every": ""}
-    last = (("body/.*", "freeze", True), ("body/layers/1/.*|body/final_norm/.*", "freeze", False))
-    config = config_of(**classifier, **{"optimizer.rules": last, "training.duration": "2 steps"})
+    last_block = runpy.run_path("configs/classifier.py")["LAST_BLOCK"]
+    config = config_of(**classifier, **{"optimizer.rules": last_block, "training.duration": "2 steps"})
     *_, before, notes = train(config, folders / "run")
     jax.tree.map(np.testing.assert_array_equal, before["body"], load_params(folders / "pretrained")[0])
     assert before["head"].shape == (16, 2) and before["head"].any()
@@ -126,6 +129,35 @@ def test_a_pretrained_run_initializes_the_body_and_the_head_is_new(config_of, fo
     jax.tree.map(np.testing.assert_array_equal, whole, after)
 
 
+LOGITS = jnp.array([[1.0, -2.0, 0.5], [0.25, 0.75, -1.0], [-3.0, 2.0, 0.0], [0.5, 0.5, 2.5], [9.0, 9.0, 9.0]])
+PYTORCH = {  # what torch.nn.functional.cross_entropy gives for the first four rows
+    "unweighted": ({}, [1.0, 1.0, 1.0], 0.8009428381919861),
+    "weighted": ({}, [0.5, 2.0, 3.0], 0.9667031764984131),
+    "smoothed": ({"training.label_smoothing": 0.1}, [1.0, 1.0, 1.0], 0.8967761993408203),
+}
+
+
+@pytest.mark.parametrize("fields, weights_C, expected", PYTORCH.values(), ids=PYTORCH)
+def test_the_loss_is_that_of_pytorch_and_the_scores_have_no_weights(config_of, fields, weights_C, expected):
+    objective = make_objective(freeze(config_of(**fields)))
+    model = SimpleNamespace(apply=lambda *_: (LOGITS, {}))
+    labels = np.array([0, 2, 1, 2, 0])
+    weights = np.array(weights_C)[labels] * [1, 1, 1, 1, 0]  # the last row is padding
+    batch = {"tokens": None, "segments": None, "labels": jnp.array(labels), "weights": jnp.array(weights, jnp.float32)}
+    loss, figures = objective.loss(model, None, batch)
+    np.testing.assert_allclose(loss / objective.weight(batch), expected, rtol=1e-6)
+    assert objective.metrics(figures)["accuracy"] == 0.75
+    confusion = objective.evaluation(model, None)(None, batch)["confusion"]
+    np.testing.assert_array_equal(confusion, [[1, 0, 0], [0, 1, 0], [0, 1, 1]])
+
+
+def test_only_training_rows_have_the_weights_of_their_labels(config_of):
+    objective = make_objective(freeze(config_of(**{"training.class_weights": "spam=3"})))
+    train, held_out = (objective.open_data(split, 16).batch(0, np.arange(16)) for split in ("train", "validation"))
+    np.testing.assert_array_equal(train["weights"], 1 + 2 * train["labels"])
+    assert 0 < train["labels"].sum() < 16 and (held_out["weights"] == 1).all()
+
+
 @pytest.mark.parametrize("body, pooling", [("encoder", "auto"), ("encoder", "first"), ("decoder", "auto")])
 def test_the_head_reads_the_text_but_not_its_padding(config_of, body, pooling):
     model = config_of(**{"model.body": body, "model.pooling": pooling, "model.num_classes": 2}).model
@@ -142,12 +174,30 @@ def test_the_head_reads_the_text_but_not_its_padding(config_of, body, pooling):
         assert np.abs(apply(tokens.at[0, place].set(9), segments) - expected).max() > 1e-6
 
 
+def test_weights_without_labels_and_a_single_label_are_refused(config_of, folders):
+    with pytest.raises(ConfigError, match=r"training.class_weights = 'balanced': must be empty with training.objectiv"):
+        config_of(**{"training.objective": "masked", "training.class_weights": "balanced"})
+    write_prepared(folders / "one", train=[[1, 2], [3]], labels=["ham"], tokenizer=TOKENIZER)
+    with pytest.raises(ConfigError, match="all texts have the label 'ham': a classifier needs at least 2"):
+        command.open_run(freeze(config_of(**{"data.path": str(folders / "one")})), folders / "run")
+
+
 @pytest.mark.parametrize(
     "fields, message",
     [
         ({"data.path": "text"}, r"data.path = .*/text.* reads labelled"),
         ({"model.num_classes": 3}, r"model.num_classes = 3: must be 0 or 2, as many as the labels of .*ham, spam"),
         ({"model.num_classes": 1}, r"model.num_classes = 1: must be 0 or 2"),
+        (
+            {"training.class_weights": "eggs=2"},
+            r"training.class_weights = 'eggs=2': 'eggs' is not a label of .*ham, spam",
+        ),
+        ({"training.class_weights": "spam=0"}, r"the weight of 'spam' must be a positive number, not '0'"),
+        ({"training.class_weights": "spam=2,ham"}, r"training.class_weights = 'spam=2,ham': expected balanced, or"),
+        (
+            {"training.class_weights": "even"},
+            r"training.class_weights = 'even': expected balanced, or weights of labels",
+        ),
         ({"model.body": "classifier"}, r"model.body = 'classifier': expected one of|must be a model of another"),
         ({"model.family": "encoder"}, r"'classification': a model of model.family = 'encoder' is trained by masked"),
         ({"training.objective": "masked"}, r"model.family = 'classifier' is trained by classification"),
