@@ -3,6 +3,7 @@
 import argparse
 import ast
 import importlib
+import json
 import os
 import re
 import runpy
@@ -10,13 +11,15 @@ import shlex
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from absl import flags as absl_flags
 
-from gptjax.config import ConfigError, validate
+from gptjax.config import ConfigError, to_json, validate
 from gptjax.model.families import validate_model
+from gptjax.settings import Settings
 from gptjax.sweeping import Sweep
 from gptjax.user_code import call_in_file
 
@@ -118,9 +121,20 @@ def check_flags(module, arguments: list[str], monkeypatch) -> None:
         assert rest == []
 
 
+@pytest.fixture
+def started_runs(tmp_path, monkeypatch):
+    """The project's files, and a folder for each run that a config of the pages goes on from."""
+    for folder in ("configs", "experiments"):
+        (tmp_path / folder).symlink_to(ROOT / folder)
+    settings = replace(Settings().model, num_kv_heads=6, head_width=64, vocab_size=300, max_positions=256)
+    for name in {name for page in PAGES for name in re.findall(r"\.py:(runs/\w+)", page.read_text(encoding="utf-8"))}:
+        (tmp_path / name).mkdir(parents=True)
+        (tmp_path / name / "config.json").write_text(to_json(replace(Settings(), model=settings)))
+    monkeypatch.chdir(tmp_path)
+
+
 @pytest.mark.parametrize("words", COMMANDS)
-def test_commands_exist_and_take_their_flags(words, monkeypatch):
-    monkeypatch.chdir(ROOT)
+def test_commands_exist_and_take_their_flags(words, monkeypatch, started_runs):
     assert words[0] == "python"
     if words[1] == "-m":
         check_flags(importlib.import_module(words[2]), words[3:], monkeypatch)
@@ -152,10 +166,27 @@ def test_snippets_run_as_written(page):
 
 @pytest.fixture
 def workplace(tmp_path, monkeypatch):
-    """A folder in which the commands of the pages can be typed, with a text in place of The Verdict."""
-    shutil.copytree(FOLDER, tmp_path / "experiments/from_scratch", ignore=shutil.ignore_patterns("__pycache__"))
+    """A folder in which the commands of the pages can be typed, with small files in place of the book's data."""
+    for name in ("from_scratch", "classification"):
+        ignored = shutil.ignore_patterns("__pycache__")
+        shutil.copytree(FOLDER.with_name(name), tmp_path / "experiments" / name, ignore=ignored)
     (tmp_path / "configs").symlink_to(ROOT / "configs")
-    shutil.copy(ROOT / "LICENSE", tmp_path / "the-verdict.txt")
+    for name in ("the-verdict.txt", "stories.txt"):
+        shutil.copy(ROOT / "LICENSE", tmp_path / name)
+    messages = [f"ham\tsee you at {i}\nspam\twin {i} pounds now\n" for i in range(60)]
+    (tmp_path / "SMSSpamCollection").write_text("".join(messages))
+    rows = [
+        {
+            "instruction": f"Add one to {i}.",
+            "input": "",
+            "output": f"{i + 1}.",
+            "chosen": f"{i + 1}.",
+            "rejected": "I do not know.",
+        }
+        for i in range(60)
+    ]
+    for name in ("instruction-data.json", "instruction-data-with-preference.json"):
+        (tmp_path / name).write_text(json.dumps(rows))
     monkeypatch.chdir(tmp_path)
     return tmp_path
 
@@ -181,6 +212,7 @@ EVERY = (  # of training, where a config evaluates and samples once per epoch
     "--config.evaluation.every=3 steps",
     "--config.evaluation.sample_every=",
 )
+SMALL = ("--config.model.num_layers=2", "--config.model.width=64", "--config.model.num_heads=2")
 
 
 @pytest.mark.exhaustive
@@ -190,5 +222,6 @@ def test_every_command_of_the_pages_runs_in_order(workplace):
         for _, *words in commands(page):
             name = words[1] if words[0] == "-m" else Path(words[0]).name
             more = SHORT.get(name, ()) + (EVERY if name == "gptjax.train" else ())
+            more += SMALL if any(word.endswith(":124m") for word in words) and name == "gptjax.train" else ()
             done = subprocess.run([sys.executable, *words, *more], env=environment, capture_output=True, text=True)
             assert done.returncode == 0, f"{page.name}: {shlex.join([*words, *more])}\n{done.stdout}\n{done.stderr}"
