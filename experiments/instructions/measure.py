@@ -10,7 +10,8 @@ examples of the README, and writes results.csv and all answers beside the runs.
 
 Before: the base run, asked with the text of the instruction alone; its answer is the first line with any text. The loss
 before is that of the grown model before its first step, which knows no template. After: asked by the template, until
-the end of the turn. Answers take the most probable token; ROUGE-L and exact match are those of gptjax evaluate.
+the end of the turn. Echo: an answer that repeats the question. Answers take the most probable token; ROUGE-L and exact
+match are those of gptjax evaluate.
 """
 
 import argparse
@@ -123,20 +124,21 @@ def measure(name: str, data: Path, workdir: Path, test: list[dict], options: arg
             *options.more,
         )
     questions = [(messages_of(row), [row.get("completion") or row["output"], *row.get("others", [])]) for row in test]
-    rows, answers = [], {}
-    for training in ("none", options.name):
-        losses = loss_before(workdir) if training == "none" else loss_after(workdir)
-        ask = ask_base(options.base) if training == "none" else ask_chat(workdir)
-        answers[training] = ask([messages for messages, _ in questions])
+    rows, answers = [], {"echo": [messages[0].content for messages, _ in questions]}
+    asked = {"none": (loss_before, ask_base, options.base), options.name: (loss_after, ask_chat, workdir)}
+    for training in ("echo", *asked):
+        loss = ""
+        if training != "echo":
+            loss_of, ask, of = asked[training]
+            loss = f"{loss_of(workdir):.3f}"
+            answers[training] = ask(of)([messages for messages, _ in questions])
         scores = [
             (rouge_scores(text, references, ["rougeL"])["rougeL"], SCORES["exact_match"](text, references))
             for text, (_, references) in zip(answers[training], questions)
         ]
         rouge, exact = np.mean(scores, axis=0)
-        seconds = "" if training == "none" else f"{trained_seconds(workdir):.0f}"
-        rows.append(
-            dict(zip(FIELDS, (name, training, f"{losses:.3f}", f"{rouge:.3f}", f"{exact:.3f}", len(test), seconds)))
-        )
+        seconds = f"{trained_seconds(workdir):.0f}" if training == options.name else ""
+        rows.append(dict(zip(FIELDS, (name, training, loss, f"{rouge:.3f}", f"{exact:.3f}", len(test), seconds))))
     all_answers = [
         {"question": messages[-2].content, "references": references, **{kind: answers[kind][i] for kind in answers}}
         for i, (messages, references) in enumerate(questions)

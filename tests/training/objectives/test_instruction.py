@@ -84,10 +84,9 @@ def test_a_run_learns_and_is_the_same_on_a_mesh(chats, tmp_path, capsys):
     assert losses[-1] < losses[0] - 0.3 and scores[-1]["validation/loss"] < scores[0]["validation/loss"]
 
     other = {"mesh.data": 2, "mesh.fsdp": 2, "mesh.tensor": 2, "training.gradient_accumulation_steps": 2}
-    train_run(freeze(config_of(chats[0], **other, **{"training.duration": "3 steps"})), tmp_path / "mesh")
-    mesh_losses, mesh_scores = losses_and_scores(tmp_path / "mesh")
-    np.testing.assert_allclose(mesh_losses, losses[:3], rtol=2e-5)
-    np.testing.assert_allclose(mesh_scores[0]["validation/loss"], scores[0]["validation/loss"], rtol=1e-4)
+    other |= {"training.duration": "3 steps", "evaluation.every": ""}
+    train_run(freeze(config_of(chats[0], **other)), tmp_path / "mesh")
+    np.testing.assert_allclose(losses_and_scores(tmp_path / "mesh")[0], losses[:3], rtol=2e-5)
 
 
 def test_the_mask_is_shown(chats):
