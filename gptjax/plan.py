@@ -2,7 +2,8 @@
 
 The actual training step is compiled for the devices, which this machine need not have. NVIDIA GPUs need their compiler
 (pip install --no-deps jax-cuda12-plugin jax-cuda12-pjrt nvidia-cudnn-cu12, of JAX's version). Without it, and for TPUs,
-memory and time are estimated by formula, and the output says so. The command does not train.
+memory and time are estimated by formula, and the output says so. The command does not train. Times are calibrated on
+this user's earlier runs on such devices, which gptjax train records (in the file that GPTJAX_HISTORY names; '': none).
 
   … --hardware=cpu                      this machine's processors
   … --hardware=this                     this machine's GPUs
