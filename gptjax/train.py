@@ -5,7 +5,7 @@ continues exactly, because data, dropout and schedule depend only on the step, w
 Ctrl-C save a checkpoint first and exit cleanly.
 
 --config.training.batch_per_device=auto computes as many sequences at once as fit into memory. A run that cannot fit is
-refused before it is compiled, with the nearest one that does. At the end, what was predicted is printed beside what came.
+refused before it is compiled, with the nearest that does. At the end, predictions are printed beside what came.
 
 --help_config lists every field of a config with its default, its meaning and what is allowed. The settings of the run
 are printed at the start and saved as config.json.

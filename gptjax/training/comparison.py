@@ -86,7 +86,9 @@ class RecordedRun:
         # Prepared elsewhere.
         model = dataclasses.replace(self.config.model, attention="auto", dtype="auto", layers="auto")
         facts = DataFacts(vocab_size=max(model.vocab_size, 1))
-        model = resolve(dataclasses.replace(self.config, model=model), facts, platform="cpu", batch_devices=1).model
+        training = dataclasses.replace(self.config.training, batch_per_device="")  # decided for other devices
+        config = dataclasses.replace(self.config, model=model, training=training)
+        model = resolve(config, facts, platform="cpu", batch_devices=1).model
         return count_parameters(family_of(model).declarations).total
 
     @functools.cached_property
