@@ -53,6 +53,7 @@ def test_two_processes_have_the_losses_score_and_text_of_one(tmp_path):
         assert [*result["score"].values()] == pytest.approx([one["score"][name] for name in result["score"]], rel=1e-6)
         assert result["written"] == one["written"]
     assert one["score"]["validation/tokens"] > 70
+    assert [result["room"] for result in (one, *two)] == [[5 << 33, 1], [4 << 33, 2], [4 << 33, 2]]
 
 
 @pytest.mark.parametrize("accumulation", [1, 4])

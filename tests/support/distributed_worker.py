@@ -1,7 +1,7 @@
 # ruff: noqa: E402 (the number of JAX devices must be set before JAX is used)
 """One of several processes: trains a few steps on its share of random batches, is evaluated, then generates a text.
 
-Prints the losses, a checksum of the parameters, the score, and the text's tokens.
+Prints the losses, a checksum of the parameters, the score, the text's tokens, and what the processes agree on.
 """
 
 import sys
@@ -23,7 +23,7 @@ from gptjax.data import open_dataset
 from gptjax.data.facts import DataFacts
 from gptjax.evaluation.validation import validate
 from gptjax.inference.generate import Generator
-from gptjax.parallel.distributed import fetch, local_rows, put_batch
+from gptjax.parallel.distributed import fetch, local_rows, processes_on_this_host, put_batch, smallest
 from gptjax.planning import plan
 from gptjax.tokenizer import CharacterTokenizer
 
@@ -55,4 +55,5 @@ evaluation_step = trainer.evaluation_step(tokenizer)
 scored = validate(evaluation_step, trainer.objective.scores_of, state.params, validation, mesh, 4)
 generator = Generator(state.params, config, tokenizer)
 written = [completion.tokens for completion in generator.generate(["ab", "cdef"], max_new_tokens=4, num_samples=2)]
-print(json.dumps(dict(losses=losses, total=total, rows=rows.tolist(), score=scored, written=written)))
+room = [smallest((5 - process_id) << 33), processes_on_this_host()]  # bytes do not fit into 32 bits
+print(json.dumps(dict(losses=losses, total=total, rows=rows.tolist(), score=scored, written=written, room=room)))
