@@ -20,7 +20,7 @@ from typing import Any
 from gptjax.files import append_line
 from gptjax.folders import state_folder
 
-VARIABLE = "GPTJAX_HISTORY"  # names the file; empty: no file is read or written
+VARIABLE = "GPTJAX_HISTORY"  # names the file; empty: runs are not compared with predictions, and no file is used
 RECENT = 30  # the number of newest runs of a kind that count
 LEAST_STEPS = 10  # of a run that is recorded
 MOST_WAITING = 0.2  # fraction of a run's time: if it waited longer for data, its speed says little of the device

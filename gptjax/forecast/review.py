@@ -10,7 +10,7 @@ from gptjax.config import ConfigError
 from gptjax.forecast.devices import Place, find_place, kind_of
 from gptjax.forecast.fits import compiled_bytes
 from gptjax.forecast.formula import formula_needs
-from gptjax.forecast.outcomes import LEAST_STEPS, Figures, Outcome, record
+from gptjax.forecast.outcomes import LEAST_STEPS, Figures, Outcome, history_file, record
 from gptjax.forecast.run import Forecast, forecast_run
 from gptjax.forecast.step import read_needs
 from gptjax.formatting import bytes_text, counted, duration_text
@@ -30,9 +30,10 @@ def review(
       loss: at the end of the run, in nats per token; None: it is not at its end.
 
     Returns:
-      Rows to print, and notes. Both are empty if the run is too short, or its devices are in no table.
+      Rows to print, and notes. Both are empty if the run is too short, its devices are in no table, or GPTJAX_HISTORY
+      is empty.
     """
-    if jax.process_index() or steps < LEAST_STEPS or not throughput.training_seconds:
+    if jax.process_index() or steps < LEAST_STEPS or not throughput.training_seconds or history_file() is None:
         return {}, []
     try:
         place = find_place("this", None)
@@ -47,7 +48,7 @@ def review(
     except OSError as error:
         return rows(outcome, memory.kind), [f"this is not recorded for later predictions ({error.strerror})"]
     earlier = counted(forecast.calibration.runs, "earlier run")
-    return rows(outcome, memory.kind), [f"recorded in {file}; predicted from {earlier} there"] if file else []
+    return rows(outcome, memory.kind), [f"recorded in {file}; predicted from {earlier} there"]
 
 
 def predicted(made: Plan, place: Place) -> Forecast:

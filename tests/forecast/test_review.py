@@ -66,8 +66,11 @@ def test_both_are_printed_and_recorded(made, clock, tmp_path, monkeypatch):
     assert calibrated.step.step.likely == pytest.approx(1.0)
 
 
-def test_a_short_run_says_nothing(made, clock):
-    assert review.review(made, trained(clock, made, 9), 9, Memory(1, 1, None, "host"), None) == ({}, [])
+@pytest.mark.parametrize(("steps", "name"), [(9, "runs.jsonl"), (20, "")])
+def test_a_short_run_says_nothing_and_neither_does_one_without_a_file(made, clock, tmp_path, monkeypatch, steps, name):
+    monkeypatch.setenv(outcomes.VARIABLE, str(tmp_path / name) if name else "")
+    assert review.review(made, trained(clock, made, steps), steps, Memory(1, 1, None, "host"), None) == ({}, [])
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_file_that_cannot_be_written_is_a_note(made, clock, tmp_path, monkeypatch):
