@@ -14,7 +14,6 @@ from gptjax.forecast.outcomes import LEAST_STEPS, Figures, Outcome, history_file
 from gptjax.forecast.run import Forecast, forecast_run
 from gptjax.forecast.step import read_needs
 from gptjax.formatting import bytes_text, counted, duration_text
-from gptjax.parallel.compiled import UncountedLoop
 from gptjax.planning import Plan
 from gptjax.training.hardware import Memory
 from gptjax.training.metrics import Throughput
@@ -52,10 +51,11 @@ def review(
 
 
 def predicted(made: Plan, place: Place) -> Forecast:
-    """The forecast of a run from its compiled step, or by formula if the text of the program does not suffice."""
+    """The forecast of a run from its compiled step, or by formula if the text of the program cannot be read: a report
+    must not end a run that has finished."""
     try:
         needs = read_needs(made, made.compiled_step.run)
-    except UncountedLoop:
+    except (ValueError, LookupError, AttributeError, AssertionError):
         needs = formula_needs(made)
     return forecast_run(made, place, needs, None)
 
