@@ -4,16 +4,15 @@ import json
 import os
 import signal
 import socket
-import subprocess
-import sys
 import time
 from pathlib import Path
 
 import pytest
+from forked import ForkedProcess
 
 from gptjax.differences import with_lines
 
-SUPPORT = Path(__file__).parents[1] / "support"
+WORKER = Path(__file__).parents[1] / "support" / "member_worker.py"
 HOST = socket.gethostname()
 PATIENCE = 120  # seconds; no test waits this long unless something hangs
 FOREVER = ["sleep", 2 * PATIENCE]
@@ -38,17 +37,11 @@ class Processes:
     def __exit__(self, *error):
         for process in self.started:
             process.kill()
-            process.communicate()
+            process.communicate(PATIENCE)
 
     def start(self, number, of, actions, coordinator=None, **timeouts):
-        command = [sys.executable, str(SUPPORT / "member_worker.py"), coordinator or f"127.0.0.1:{self.port}"]
-        process = subprocess.Popen(
-            [*command, str(of), str(number), json.dumps(timeouts), *map(json.dumps, actions)],
-            env=os.environ | {"JAX_PLATFORMS": "cpu", "PYTHONPATH": str(SUPPORT.parent.parent)},
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
+        place = [coordinator or f"127.0.0.1:{self.port}", str(of), str(number)]
+        process = ForkedProcess(WORKER, [*place, json.dumps(timeouts), *map(json.dumps, actions)])
         self.started.append(process)
         return process
 

@@ -12,6 +12,7 @@ import time
 from pathlib import Path
 
 import jax
+from forked import serve
 from jax.experimental import multihost_utils
 
 from gptjax import cli
@@ -71,6 +72,7 @@ def main(argv):
 
 
 if __name__ == "__main__":
+    serve()
     member.SHOWN_LATE = member.GRACE = 0.5
     sys.argv.insert(1, "--")  # no flags follow, only arguments
     cli.run(main, arguments=100)
