@@ -285,6 +285,19 @@ def test_a_cpu_gets_fusion_options_unless_the_user_sets_them(tiny_config, monkey
     assert compiler_options(mesh, "float32") is None
 
 
+def test_the_machine_code_that_users_get_takes_the_same_steps(tiny_config, monkeypatch):
+    """All other tests compile with little effort (conftest.py)."""
+    config = tiny_config(**SGD)
+    of_users = dict(xla_cpu_use_fusion_emitters=True, xla_backend_optimization_level=3)
+    of_users |= dict(xla_llvm_disable_expensive_passes=False)
+    expected = one_device_run(config)
+    monkeypatch.setattr(
+        "gptjax.training.trainer.compiler_options", lambda *of: (compiler_options(*of) or {}) | of_users
+    )
+    monkeypatch.setitem(globals(), "compiled_step", compiled_step.__wrapped__)
+    assert_same(expected, run(config))
+
+
 def test_the_state_is_donated(tiny_config):
     config = tiny_config()
     trainer = build(config)
