@@ -7,6 +7,8 @@ import signal
 import tempfile
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
+# NumPy's products in tests are small. With more threads, these would wait for each other on cores that other tests use.
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 # Most programs of the tests and of the processes that they start run once, and many are compiled by several tests. XLA
 # therefore spends little effort on machine code (its own passes, which tests inspect, all run, and GPUs get the same
 # code as for users): little optimization, and one emitter for all operations of a program, since the other one sets
