@@ -44,6 +44,8 @@ SPLIT = flags.DEFINE_enum("split", "test", SPLITS, "Which split of --data to sco
 BATCH_SIZE = flags.DEFINE_integer("batch_size", 32, "Number of texts to read at the same time.", 1)
 JSON = flags.DEFINE_string("json", None, "Write the labels, with all probabilities, to this file.")
 
+TABLES = (".csv", ".tsv", ".parquet", ".arrow")  # endings of files whose lines are not texts
+
 
 @dataclasses.dataclass(frozen=True)
 class Run:
@@ -92,7 +94,13 @@ def label_texts(run: Run, output: Console, notes: Console) -> None:
     path = output_file(JSON.value, "--json") if JSON.value is not None else None
     texts = list(TEXT.value)
     if TEXTS_FILE.value:
-        texts += read_prompts(local_path(TEXTS_FILE.value, "--texts_file"), "text")
+        file = local_path(TEXTS_FILE.value, "--texts_file")
+        if file.suffix in TABLES:
+            raise ConfigError(
+                f"--texts_file={file}: is a table, and must have one text per line; with labels, prepare it by gptjax "
+                "prepare --labelled and give the folder as --data"
+            )
+        texts += read_prompts(file, "text")
     begin_id = run.metadata["fingerprint"]["begin_id"]
     probabilities_NC, truncated = classify(
         run.params,

@@ -92,8 +92,8 @@ class ModelSettings(Section):
     family: Annotated[str, OneOrOwn(("decoder", "encoder", "encoder_decoder", "classifier"))] = "decoder"
     body: Annotated[str, OneOrOwn(("encoder", "decoder"))] = "encoder"  # classifier: the family of the model below it
     num_classes: Natural = 0  # classifier: C, the number of classes; 0: the number of labels of data.path
-    # classifier: the vector that the head reads: the mean over the text, or the vector of its first or last token;
-    # auto: mean for an encoder, last for a decoder
+    # classifier: the vector that the head reads: the mean over the text, or the vector of its last or first token (the
+    # begin token, whose vector has seen no text in a decoder); auto: mean for an encoder, last for a decoder
     pooling: Literal["auto", "mean", "first", "last"] = "auto"
     vocab_size: Natural = 0  # V, the number of tokens that the model knows; 0: that of the tokenizer
     num_layers: Annotated[Count, at_most(10_000)] = 6  # L, the number of layers

@@ -74,6 +74,8 @@ def test_mismatched_labels_and_splits_are_refused(trained, tmp_path):
     for flags, message in (
         ((run,), "give texts"),
         ((run, "--text=x", "--data=d"), "give texts"),
+        ((run, "--text=x", "--text= "), "text 2 is empty: there is nothing to classify"),
+        ((run, "--texts_file=texts.csv"), "--texts_file=texts.csv: is a table, and must have one text per line"),
         ((run, f"--data={tmp_path}/other", "--split=validation"), "the run does not know egg"),
         ((run, f"--data={trained}/data"), "has no test split"),
     ):

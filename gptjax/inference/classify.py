@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from gptjax.config import ConfigError
 from gptjax.inference.text import check_text
 from gptjax.model.families import reading_family_of
 from gptjax.model.family import Family
@@ -37,6 +38,8 @@ def classify(
     rows = []
     for number, text in enumerate(texts, 1):
         check_text(f"text {number}", text)
+        if not text.strip():
+            raise ConfigError(f"text {number} is empty: there is nothing to classify")
         rows.append([begin_id, *tokenizer.encode(text)])
     probabilities_NC = np.zeros((len(rows), config.num_classes), np.float32)
     # Texts of similar length are read together, in rows of few lengths, each of which is compiled once.
