@@ -366,7 +366,7 @@ def test_one_model_has_one_score(tiny, data, second, tmp_path, windows, mixed):
 def test_the_moving_average_is_evaluated(tiny, plain, tmp_path):
     fast = read_metrics(plain / "metrics.jsonl")
     slow = go(tiny(schedule__name="constant", training__ema_decay=0.99), tmp_path / "ema")
-    assert losses(fast) == losses(slow)
+    assert losses(fast) == pytest.approx(losses(slow), rel=1e-6)  # two programs, which may be rounded differently
     lag = slow[-1]["validation/loss"] - fast[-1]["validation/loss"]
     assert 0.05 < lag < 1  # it lags behind the parameters, but is far from the initial ones, which had 5.6
     assert json.loads((tmp_path / "ema" / "config.json").read_text())["training"]["ema_decay"] == 0.99
