@@ -338,7 +338,7 @@ def hash_of(config: ConfigDict | Section) -> str:
     its hash. Equal hashes mean equal results, provided that folders with the same name have the same content.
     """
     computed = {field: value for field, value in flatten(config).items() if is_computed(field)}
-    for field in ("data.path", "training.init_from", "training.teacher"):
+    for field in ("data.path", "training.init_from", "training.teacher", "training.reference"):
         computed[field] = ",".join(part.rstrip("/").rpartition("/")[2] for part in computed[field].split(","))
     text = json.dumps(computed, sort_keys=True, ensure_ascii=False)
     return hashlib.sha256(text.encode()).hexdigest()[:12]

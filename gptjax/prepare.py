@@ -17,13 +17,14 @@ and the result is the same, byte for byte.
   python -m gptjax.prepare --input=more --output=data/more --tokenizer=data/books      # another corpus, same tokens
 
 --pairs is that of sources and targets, for translation, summarization or question answering, --labelled that of texts
-with a label each, and --conversations that of instructions and chats: tables with columns by number or name, records,
-Parquet, SQuAD's layout, zip archives.
+with a label each, --preferences that of prompts with a chosen and a rejected answer, and --conversations that of
+instructions and chats: tables with columns by number or name, records, Parquet, SQuAD's layout, zip archives.
 
   python -m gptjax.prepare --pairs=fra-eng.zip --swap --output=data/fra_eng --validation_documents=1000
   python -m gptjax.prepare --pairs=corpus.fr+corpus.en --output=data/corpus --test_fraction=0.01   # two files of lines
   python -m gptjax.prepare --labelled=reviews.csv --output=data/reviews         # columns text and label, in any order
   python -m gptjax.prepare --labelled=SMSSpamCollection --output=data/spam      # no names: label, then text
+  python -m gptjax.prepare --preferences=pairs.jsonl --prompt_field='{instruction} {input}' --output=data/preferences
   python -m gptjax.prepare --conversations=chats.jsonl --tokenizer=runs/base --output=data/chats
   python -m gptjax.prepare --pairs=train.tsv --validation_input=valid.tsv --test_input=test.tsv --output=data/own_splits
 
@@ -50,13 +51,14 @@ from gptjax.corpus.config import default, plain, source, validate
 from gptjax.corpus.engine import TaskExecutor
 from gptjax.corpus.engine.local import LocalProcesses
 from gptjax.corpus.engine.stage import is_of_use
+from gptjax.corpus.forms import SIDED
 from gptjax.corpus.manifest import WORK, finished, other_versions
 from gptjax.corpus.pipeline import Pipeline
 from gptjax.corpus.preview import preview
 from gptjax.corpus.report.next_steps import next_steps
 from gptjax.corpus.report.preview_tables import show
 from gptjax.corpus.report.terminal import StageLines, summary
-from gptjax.corpus.sources import pairs
+from gptjax.corpus.sources import pairs, preferences
 from gptjax.corpus.sources.listing import Listing, list_sources
 from gptjax.corpus.sources.opening import LINKS
 from gptjax.corpus.sources.rows import SUFFIXES as PAIR_SUFFIXES
@@ -94,6 +96,9 @@ PAIRS = flags.DEFINE_list(
     f"Instead of --input: files of pairs ({' '.join(PAIR_SUFFIXES)}), or two of lines, as corpus.fr+corpus.en.",
 )
 LABELLED = flags.DEFINE_list("labelled", [], "Instead of --input: files of texts with a label each, such as .tsv.")
+PREFERENCES = flags.DEFINE_list(
+    "preferences", [], "Instead of --input: files of prompts with a chosen and a rejected answer, such as .jsonl."
+)
 CONVERSATIONS = flags.DEFINE_list(
     "conversations",
     [],
@@ -116,6 +121,12 @@ LABEL_FIELD = flags.DEFINE_string(
 LABELS = flags.DEFINE_string(
     "labels", "", "labelled: the labels to keep, separated by commas; texts with another label are skipped; '': all."
 )
+PREFERENCE_FIELDS = [
+    flags.DEFINE_string(
+        f"{side}_field", "", f"preferences: the column of the {side}, or several, as for --source_field; '': {side}."
+    )
+    for side in preferences.SIDES
+]
 SWAP = flags.DEFINE_bool("swap", False, "pairs: exchange source and target.")
 PREFIX = flags.DEFINE_string("source_prefix", "", "pairs: a text to put before every source.")
 REFERENCES = flags.DEFINE_enum(
@@ -195,12 +206,19 @@ FOLLOW = flags.DEFINE_enum(
 SOURCE_FLAGS = (  # a flag of the source, and the short forms that have it
     *((flag, ("input",)) for flag in (ENCODING, SEPARATOR, ESCAPES)),
     *((flag, ("pairs",)) for flag in (SOURCE_FIELD, TARGET_FIELD, SWAP, PREFIX, REFERENCES)),
+    *((flag, ("preferences",)) for flag in PREFERENCE_FIELDS),
     *((flag, ("labelled",)) for flag in (LABEL_FIELD, LABELS)),
     (TEXT_FIELD, ("input", "labelled")),
     (TEMPLATE, ("conversations",)),
-    (FOLLOW, ("input", "pairs", "labelled", "conversations")),
+    (FOLLOW, ("input", "pairs", "labelled", "preferences", "conversations")),
 )
-SHORT_FORMS = {"input": INPUT, "pairs": PAIRS, "labelled": LABELLED, "conversations": CONVERSATIONS}
+SHORT_FORMS = {
+    "input": INPUT,
+    "pairs": PAIRS,
+    "labelled": LABELLED,
+    "preferences": PREFERENCES,
+    "conversations": CONVERSATIONS,
+}
 
 LATER_FIELDS = (
     *("stages", "tokenizer.source_name", "tokenizer.source_vocab_size", "split.validation_documents"),
@@ -265,7 +283,7 @@ def chosen_config() -> ConfigDict:
     config.sources = (source_of(form, ",".join(SHORT_FORMS[form].value)), *given_splits(form))
     config.shard_megabytes = INPUT_SHARD_MEGABYTES
     config.cleaning.update(cleaning.off())
-    config.duplicates.kind = "exact" if form in ("pairs", "conversations") else "none"
+    config.duplicates.kind = "exact" if form in (*SIDED, "conversations") else "none"
     config.update_from_flattened_dict({field: flag.value for field, flag in FIELD_FLAGS.items()})
     return config
 
@@ -291,6 +309,8 @@ def source_of(form: str, path: str, split: str = "") -> ConfigDict:
     elif form == "pairs":
         options |= {"source": SOURCE_FIELD.value, "target": TARGET_FIELD.value, "swap": SWAP.value}
         options |= {"prefix": PREFIX.value, "references": REFERENCES.value}
+    elif form == "preferences":
+        options |= {side: flag.value for side, flag in zip(preferences.SIDES, PREFERENCE_FIELDS)}
     elif form == "labelled":
         if LABEL_FIELD.value or TEXT_FIELD.present:
             options |= {"label": LABEL_FIELD.value or "label", "text": TEXT_FIELD.value}

@@ -228,7 +228,12 @@ class TrainingSettings(Section):
     # what is optimized (training/objectives)
     objective: Annotated[
         str,
-        OneOrOwn(("next_token", "completion", "seq2seq", "masked", "classification", "instruction", "distillation")),
+        OneOrOwn(
+            (
+                *("next_token", "completion", "seq2seq", "masked", "classification", "instruction", "distillation"),
+                "preference",
+            )
+        ),
     ] = "next_token"
     mask_fraction: Annotated[Positive, at_most(1)] = 0.15  # masked: share of a text's tokens that are hidden
     # masked: bert replaces 80 % of the hidden tokens by the mask, 10 % by any token, and keeps 10 %; plain replaces all
@@ -241,7 +246,8 @@ class TrainingSettings(Section):
     # more of model.remat where that is faster than fewer sequences; "": batch_size / gradient_accumulation_steps
     batch_per_device: str = ""
     loss_chunk: Natural = 0  # tokens per device whose logits are in memory at once; 0: all
-    # share of each target's probability that is spread over all tokens, or over all labels, in training
+    # share of each target's probability that is spread over all tokens, or over all labels, in training; preference:
+    # assumed share of preferences that are the wrong way round
     label_smoothing: BelowOne = 0.0
     # classification: the weights of labels in the training loss: 'spam=6.5,ham=1' (others have 1), or balanced:
     # inversely proportional to their numbers of texts; "": all 1
@@ -258,6 +264,9 @@ class TrainingSettings(Section):
     outlier_zscore: NotNegative = 0.0  # drop updates whose loss or gradient norm has a higher z-score; 0: never
     init_from: str = ""  # another run's workdir: start from its newest parameters (their moving average, if kept)
     teacher: str = ""  # distillation: the workdir of the run whose newest model is the teacher
+    reference: str = ""  # preference: the workdir of the run whose model is the reference; "": that of init_from
+    preference_loss: Literal["sigmoid", "ipo"] = "sigmoid"  # preference: the loss (training/objectives/preference.py)
+    preference_beta: Positive = 0.1  # preference: how strongly the model is held to the reference
     distillation_weight: UpToOne = 0.9  # distillation: weight of the divergence; the text's own loss has the rest
     distillation_temperature: Positive = 1.0  # distillation: divides the logits of teacher and student
     distillation_top_k: Natural = 0  # distillation: the teacher's likeliest tokens, and all others as one; 0: all

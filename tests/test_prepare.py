@@ -237,7 +237,7 @@ def test_user_errors_end_in_one_line(corpus, tmp_path):
     (tmp_path / "mine" / "thesis.doc").write_text("precious")
     single = f"--input={tmp_path / 'one.txt'}"
     for flags, message in [
-        ([], "give one of --input, --pairs, --labelled, --conversations and --config"),
+        ([], "give one of --input, --pairs, --labelled, --preferences, --conversations and --config"),
         ([f"--input={tmp_path / 'nowhere'}", output], "no such file or folder"),
         ([f"--input={corpus}", output, "--vocab_size=8192"], "--vocab_size=8192: larger than this corpus can give, at"),
         ([single, output, "--split_by=document"], "1 document in all; --split_by='tail' holds out"),

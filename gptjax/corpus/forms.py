@@ -1,9 +1,10 @@
-"""Forms of a corpus: running text, pairs of a source and its targets, labelled texts, or conversations.
+"""Forms of a corpus: running text, pairs of a source and its targets, labelled texts, preferences, or conversations.
 
 All sources of a corpus have one form; their kind decides which (gptjax/corpus/sources). A pair goes through the stages
 as one document: its sides are joined by U+001F, ASCII's unit separator. So the search for copies and for
 evaluation text, and stages of the user, work for pairs too; only code that splits or encodes knows the sides. In a
-labelled text, the label is the second side. The sides of a conversation are role, content, role, content …
+labelled text, the label is the second side. A preference is a pair of a prompt and two answers: the chosen one, then
+the rejected one. The sides of a conversation are role, content, role, content …
 """
 
 from __future__ import annotations
@@ -19,6 +20,8 @@ from gptjax.conversation.messages import ASSISTANT, BadConversation, Message, ch
 from gptjax.corpus.sources import KEPT, kind_named
 
 TEXT, PAIRS, LABELLED, CONVERSATIONS = "text", "pairs", "labelled", "conversations"
+PREFERENCES = "preferences"
+SIDED = (PAIRS, PREFERENCES)  # documents are sources and targets in turn
 SEPARATOR = "\x1f"
 MOST_LABELS = 10_000
 FEW_LABELS = 50  # more labels than this must be at most half as many as the texts

@@ -28,6 +28,7 @@ from gptjax.data.labelled import LabelledRows
 from gptjax.data.mixture import parse_mixture
 from gptjax.data.packing import PackedWindows
 from gptjax.data.pairs import PackedCompletions, PackedPairs
+from gptjax.data.preferences import PreferenceRows
 from gptjax.data.prepared import SPLITS
 from gptjax.data.tokens import TokenSource
 from gptjax.data.windows import ContiguousWindows
@@ -60,6 +61,7 @@ TEXT_WINDOWS: dict[str, Any] = {"contiguous": ContiguousWindows, "packed": Packe
 WINDOWS = TEXT_WINDOWS | {
     "pairs": PackedPairs,
     "completions": PackedCompletions,
+    "preferences": PreferenceRows,
     "labelled": LabelledRows,
     "conversations": PackedConversations,
 }
@@ -68,6 +70,7 @@ OBJECTIVES_OF = {
     "text": "text, which next_token and masked read",
     "pairs": "pairs, which seq2seq and completion read",
     "labelled": "labelled texts, which classification, next_token and masked read",
+    "preferences": "preferences, which preference reads",
     "conversations": "conversations, which instruction reads",
 }
 FOREVER = 1 << 62

@@ -103,7 +103,8 @@ def _is_dtype(value: Any) -> str | None:
 
 
 def _is_form(value: Any) -> str | None:
-    return None if value in ("text", "pairs", "labelled", "conversations") else "text, pairs, labelled or conversations"
+    forms = ("text", "pairs", "labelled", "preferences", "conversations")
+    return None if value in forms else f"one of {', '.join(forms)}"
 
 
 def _is_name(value: Any) -> str | None:

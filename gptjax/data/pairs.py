@@ -102,33 +102,38 @@ class PackedCompletions:
 
         Segments count from 1 within a row and are 0 in padding, which comes last; positions start at 0 in each segment.
         """
-        counts_B, pairs = self._index.pairs(index_B)
-        starts, lengths, given = self._places(pairs)
-        tokens = self._source.take_runs(starts, lengths)
-        rows_of = np.repeat(np.arange(len(index_B)), counts_B)
-        inside_BT = np.arange(self._length) < np.bincount(rows_of, lengths, len(index_B))[:, None]
-        within = count_up(lengths)
-        values = {
-            TOKENS: _after_begin(tokens, lengths, self._source.begin_id),
-            TARGETS: tokens,
-            SEGMENTS: np.repeat(count_up(counts_B) + 1, lengths),
-            POSITIONS: within,
-        }
-        batch = {name: _placed(inside_BT, inside) for name, inside in values.items()}
-        batch[WEIGHTS] = _placed(inside_BT, within >= np.repeat(given, lengths)).astype(np.float32)
-        return batch
+        return completions(self._source, *self._index.pairs(index_B), self._length)
 
     def spans(self, index: int) -> np.ndarray:
         """int64 [pairs, 3]: (first position in the row, place of its target in the stream, targets) of each pair."""
         _, pairs = self._index.pairs(np.array([index]))
-        starts, lengths, _ = self._places(pairs)
+        starts, lengths, _ = completion_places(self._source, pairs)
         return np.stack([np.cumsum(lengths) - lengths, starts, lengths], axis=1)
 
-    def _places(self, pairs: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """int64 [pairs]: place of a pair's first token, number of its tokens, and number of given tokens."""
-        starts, sources = _places(self._source, pairs, 0)
-        given = sources + self._source.own_begin
-        return starts, given + _places(self._source, pairs, 1)[1], given
+
+def completions(source: TokenSource, counts_B: np.ndarray, pairs: np.ndarray, length: int) -> dict[str, np.ndarray]:
+    """Rows of a decoder that hold these numbers of pairs, as `PackedCompletions.gather` returns them."""
+    starts, lengths, given = completion_places(source, pairs)
+    tokens = source.take_runs(starts, lengths)
+    rows_of = np.repeat(np.arange(len(counts_B)), counts_B)
+    inside_BT = np.arange(length) < np.bincount(rows_of, lengths, len(counts_B))[:, None]
+    within = count_up(lengths)
+    values = {
+        TOKENS: _after_begin(tokens, lengths, source.begin_id),
+        TARGETS: tokens,
+        SEGMENTS: np.repeat(count_up(counts_B) + 1, lengths),
+        POSITIONS: within,
+    }
+    batch = {name: _placed(inside_BT, inside) for name, inside in values.items()}
+    batch[WEIGHTS] = _placed(inside_BT, within >= np.repeat(given, lengths)).astype(np.float32)
+    return batch
+
+
+def completion_places(source: TokenSource, pairs: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """int64 [pairs]: place of a pair's first token, number of its tokens, and number of given tokens."""
+    starts, sources = _places(source, pairs, 0)
+    given = sources + source.own_begin
+    return starts, given + _places(source, pairs, 1)[1], given
 
 
 def _places(source: TokenSource, pairs: np.ndarray, side: int) -> tuple[np.ndarray, np.ndarray]:

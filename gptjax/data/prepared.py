@@ -14,7 +14,8 @@ train.origins.npy         [num_documents] which document of which part of the co
 validation-00000.bin …    the same for validation; and test-00000.bin …, if there is a test split
 
 In a folder of pairs (form "pairs") the documents are source, target, source, target …, and there is a
-source_tokenizer.model if the sources have their own tokenizer.
+source_tokenizer.model if the sources have their own tokenizer. In a folder of preferences they are prompt, chosen
+answer, prompt, rejected answer, prompt …
 """
 
 from __future__ import annotations
@@ -33,7 +34,8 @@ from gptjax.json_files import parsed
 FORMAT = 2
 MANIFEST = "manifest.json"
 SPLITS = ("train", "validation", "test")
-FORMS = ("text", "pairs", "labelled", "conversations")  # the form in a manifest; text if the field is missing
+# The form in a manifest; text if the field is missing.
+FORMS = ("text", "pairs", "labelled", "preferences", "conversations")
 SOURCE_PREFIX = "source_"  # prefix of the file of a second tokenizer, for the sources of pairs
 
 

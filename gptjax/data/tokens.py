@@ -27,7 +27,7 @@ class TokenSource:
       num_tokens: tokens in the stream, over all shards and documents, including EOS.
       num_targets: tokens to predict: all but BOS, which is never predicted.
       vocab_size, eos_id, tokenizer_hash: those of the tokenizer that made the tokens.
-      form: that of the documents: text | pairs | labelled | conversations (prepared.py).
+      form: that of the documents, one of prepared.FORMS.
       labels: names of the labels of labelled texts.
       template: the fields of the chat template of conversations; empty for other forms.
       source_vocab_size, source_eos_id: those of the tokenizer for the sources of pairs; has_two_vocabularies: whether
@@ -91,8 +91,8 @@ class TokenSource:
                 f"{path}: must hold {documents + 1} offsets from 0 to {self.num_tokens}, as the manifest says: prepare "
                 "the folder again"
             )
-        if self.form == "pairs" and documents % 2:
-            raise ConfigError(f"{self.folder}: {documents} documents are no pairs: prepare the folder again")
+        if documents % {"pairs": 2, "preferences": 4}.get(self.form, 1):
+            raise ConfigError(f"{self.folder}: {documents} documents are no {self.form}: prepare the folder again")
         if self.form == "labelled":
             self._check_labels(documents)
         if self.own_begin and documents and self.take_runs(np.array([0]), np.array([1]))[0] != self.begin_id:

@@ -165,7 +165,7 @@ class Generator:
         self.end_id = tokenizer.eos_id if end_id is None else end_id
         # The tokens between source and target of a pair, if a decoder was trained to complete pairs.
         self.after_source: list[int] = []
-        if objective == "completion":
+        if objective in ("completion", "preference"):
             between = dict.fromkeys((tokenizer.eos_id, self.begin_id))  # both may be the same token
             self.after_source = [token for token in between if token is not None]
         self.batch_size = batch_size

@@ -54,7 +54,7 @@ class Family(abc.ABC):
       warm_part: the part of its parameters that a run of another family can provide (`training.init_from`); '': all.
     """
 
-    objectives: ClassVar[tuple[str, ...]] = ("next_token", "completion", "instruction", "distillation")
+    objectives: ClassVar[tuple[str, ...]] = ("next_token", "completion", "instruction", "distillation", "preference")
     writes: ClassVar[bool] = True
     continues: ClassVar[bool] = True
     prompt_field: ClassVar[str] = "max_positions"

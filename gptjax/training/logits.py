@@ -11,6 +11,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from gptjax.model.blocks import join_blocks
 from gptjax.model.precision import einsum_float32
 from gptjax.model.softcap import softcap
 from gptjax.parallel.sharding import split_vocabulary
@@ -39,4 +40,22 @@ def summed_over_chunks(sums: Callable[[tuple[jax.Array, ...]], Any], arrays: Seq
     if not chunk or positions >= length:
         return sums(tuple(arrays))
     of_chunks = jax.lax.map(jax.checkpoint(sums), in_chunks(positions, *arrays))
-    return jax.tree.map(jnp.sum, of_chunks)
+    return jax.tree.map(lambda x: jnp.sum(x, axis=0), of_chunks)
+
+
+def log_probabilities(model: Any, params: Any, x_BTD: jax.Array, targets_BT: jax.Array, chunk: int = 0) -> jax.Array:
+    """The log-probability of each target given its hidden vector, float32 [B, T]. chunk: see `summed_over_chunks`."""
+    logits_of = logits_function(model, params, x_BTD)
+
+    def of_some(tokens: tuple[jax.Array, ...]) -> jax.Array:
+        x_BCD, targets_BC = tokens
+        logits_BCV = logits_of(x_BCD)
+        is_target_BCV = targets_BC[..., None] == jnp.arange(logits_BCV.shape[-1])  # a mask, as in cross_entropy.py
+        target_BC = jnp.sum(jnp.where(is_target_BCV, logits_BCV, 0.0), axis=-1)
+        return target_BC - jax.nn.logsumexp(logits_BCV, axis=-1)
+
+    positions = max(1, chunk // targets_BT.shape[0])
+    if not chunk or positions >= targets_BT.shape[1]:
+        return of_some((x_BTD, targets_BT))
+    of_chunks = jax.lax.map(jax.checkpoint(of_some), in_chunks(positions, x_BTD, targets_BT))
+    return join_blocks(of_chunks)[:, : targets_BT.shape[1]]

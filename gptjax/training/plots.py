@@ -78,7 +78,13 @@ def plot_run(workdir: str | os.PathLike) -> list[Path]:
             if rates:
                 _draw_rates(figure.axes[1], rates)
             paths.append(save_figure(figure, workdir / "plots" / f"loss_by_{x_name}.png"))
-    return paths + _plot_tasks(workdir, rows) + _plot_load(workdir, rows) + _plot_routers(workdir, rows)
+    return (
+        paths
+        + _plot_tasks(workdir, rows)
+        + _plot_load(workdir, rows)
+        + _plot_routers(workdir, rows)
+        + _plot_preferences(workdir, rows)
+    )
 
 
 def _plot_tasks(workdir: Path, rows: list[dict]) -> list[Path]:
@@ -96,6 +102,27 @@ def _plot_tasks(workdir: Path, rows: list[dict]) -> list[Path]:
             file = "_".join(name.split("/")[1:])
             paths.append(save_figure(figure, workdir / "plots" / f"task_{file}.png"))
     return paths
+
+
+def _plot_preferences(workdir: Path, rows: list[dict]) -> list[Path]:
+    """The margins of rewards and the rewards of both answers, of a run that learns preferences:
+    plots/preferences.png."""
+    margin, chosen, rejected = (
+        _series(rows, "step", f"train/{name}") for name in ("margin", "chosen_reward", "rejected_reward")
+    )
+    if not len(margin[0]):
+        return []
+    with matplotlib.rc_context(STYLE):
+        figure, axes = _new_figure(X_AXES["step"], f"{workdir.resolve().name}: rewards".replace("$", "\\$"), below=True)
+        axes.plot(*margin, color=TRAIN, linewidth=1.3, label="training")
+        axes.plot(*_series(rows, "step", "validation/margin"), "o-", color=VALIDATION, markersize=4, label="validation")
+        axes.set_ylabel("margin of the rewards")
+        _legend_above(axes)
+        for series, label, color in ((chosen, "chosen", TRAIN), (rejected, "rejected", VALIDATION)):
+            figure.axes[1].plot(*series, color=color, linewidth=1.2, label=label)
+        figure.axes[1].set_ylabel("reward in training")
+        figure.axes[1].legend(fontsize=8)
+        return [save_figure(figure, workdir / "plots" / "preferences.png")]
 
 
 def _plot_load(workdir: Path, rows: list[dict]) -> list[Path]:

@@ -1,4 +1,4 @@
-"""Pairs and labelled texts, from raw files to a prepared folder."""
+"""Pairs, preferences and labelled texts, from raw files to a prepared folder."""
 
 import gzip
 import itertools
@@ -439,6 +439,23 @@ def test_each_side_trains_its_own_vocabulary(tmp_path):
     prepare(config(tmp_path / "a.tsv", **fields), tmp_path / "one")
     shared = tokenizer.load(tmp_path / "one")
     assert len(shared.encode("HELLO")) < 5 and len(shared.encode("bonjour")) < 7
+
+
+def test_a_folder_of_preferences_has_both_answers_after_the_prompt(tmp_path):
+    rows = [{"task": f"t{i}", "input": f"i{i}", "chosen": f"good{i}", "rejected": f"bad{i}"} for i in range(60)]
+    bad = [rows[0] | {"rejected": "good0"}, rows[1] | {"chosen": " "}, {"task": "no answers", "input": ""}]
+    (tmp_path / "a.json").write_text(json.dumps([*rows, *bad]))
+    options = {"prompt": "{task}: {input}"}
+    manifest = prepare(config(tmp_path / "a.json", "preferences", options), tmp_path / "out", 1000)
+    assert manifest["form"] == "preferences" and "source_tokenizer" not in manifest
+    assert manifest["skipped"]["two equal answers"] == manifest["skipped"]["an empty prompt or answer"] == 1
+    found = set()
+    for split in ("train", "validation"):
+        texts = documents(tmp_path / "out", split)
+        for prompt, chosen, again, rejected in zip(*(texts[i::4] for i in range(4)), strict=True):
+            assert prompt == again
+            found.add((prompt, chosen, rejected))
+    assert found == {(f"t{i}: i{i}", f"good{i}", f"bad{i}") for i in range(60)}
 
 
 def test_a_labelled_folder_has_a_label_for_each_text(tmp_path):

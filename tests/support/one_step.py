@@ -44,7 +44,7 @@ def random_batch(row_fields, rows, draw):
     batch = {}
     for name, field in row_fields.items():
         shape = (rows, *field.shape)
-        if name == "weights":
+        if name.endswith("weights"):
             batch[name] = draw.integers(0, 2, shape)
         elif name == "labels":
             batch[name] = draw.integers(0, 3, shape)

@@ -10,7 +10,7 @@ from typing import Any
 
 from gptjax.config import flatten
 from gptjax.corpus.config import default, plain
-from gptjax.corpus.forms import PAIRS
+from gptjax.corpus.forms import PAIRS, PREFERENCES
 from gptjax.corpus.manifest import change_text, places_text, shared_texts, supervised_text
 from gptjax.corpus.report.funnel import left_documents
 from gptjax.corpus.report.samples import Sample
@@ -39,7 +39,7 @@ def page(manifest: dict, samples: Sequence[Sample], pictures: dict[str, str]) ->
 
 
 def _summary(manifest: dict) -> str:
-    sides = 2 if manifest.get("form") == PAIRS else 1
+    sides = {PAIRS: 2, PREFERENCES: 4}.get(manifest.get("form", ""), 1)
     rows = [
         [split, of["documents"] // sides, size_text(of["bytes"]), of["tokens"], f"{of['bytes'] / of['tokens']:.2f}"]
         for split, of in manifest["splits"].items()
@@ -48,7 +48,9 @@ def _summary(manifest: dict) -> str:
         "# Data card",
         "Written by `python -m gptjax.prepare`. This table counts a document as often as the weight of its source "
         "repeats it; all other tables count it once.",
-        _table(["split", "pairs" if sides == 2 else "documents", "size", "tokens", "bytes per token"], rows),
+        _table(
+            ["split", {1: "documents", 2: "pairs", 4: "preferences"}[sides], "size", "tokens", "bytes per token"], rows
+        ),
         f"Labels: {_inline(', '.join(labels))}." if (labels := manifest.get("labels")) else "",
         *(f"{note[0].upper()}{note[1:]}." for note in shared_texts(manifest)),
     )

@@ -11,7 +11,7 @@ import numpy as np
 
 import gptjax
 from gptjax import tokenizer as tokenizers
-from gptjax.corpus.forms import CONVERSATIONS, LABELLED, PAIRS, TEXT
+from gptjax.corpus.forms import CONVERSATIONS, LABELLED, PAIRS, PREFERENCES, TEXT
 from gptjax.data.tokens import TokenSource
 from gptjax.paths import CONFIG
 
@@ -43,6 +43,8 @@ def next_steps(folder: Path, manifest: dict, command: Callable[[str], str]) -> l
         tokens, documents = (splits["train"][name] for name in ("tokens", "documents"))
         config = SUMMARIZATION if 2 * tokens > LONG_PAIR_TOKENS * documents else TRANSLATION
         config, prompt = config + ":tiny" * (tokens < LEAST_PAIR_TOKENS), first_words(folder)
+    elif manifest.get("form") == PREFERENCES:
+        config, prompt = "configs/preferences.py:RUN", first_words(folder)  # RUN: that of the base
     elif manifest.get("form") == LABELLED:
         run = manifest["options"].get("tokenizer.name", "")
         config, prompt = CLASSIFICATION + f":{run}" * Path(run, CONFIG).exists(), first_words(folder)

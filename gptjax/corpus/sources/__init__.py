@@ -34,6 +34,7 @@ KINDS = {
     "tables": "gptjax.corpus.sources.tables",
     "pairs": "gptjax.corpus.sources.pairs",
     "labelled": "gptjax.corpus.sources.labelled",
+    "preferences": "gptjax.corpus.sources.preferences",
     "conversations": "gptjax.corpus.sources.conversations",
 }
 

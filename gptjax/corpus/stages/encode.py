@@ -13,7 +13,7 @@ import numpy as np
 from gptjax import tokenizer
 from gptjax.conversation import Message, Renderer, template_of
 from gptjax.corpus.engine import Task
-from gptjax.corpus.forms import CONVERSATIONS, LABELLED, PAIRS, TEXT, messages_in, sides_of
+from gptjax.corpus.forms import CONVERSATIONS, LABELLED, PAIRS, SIDED, TEXT, messages_in, sides_of
 from gptjax.corpus.libraries import versions_of
 from gptjax.corpus.stages.base import CorpusStage
 from gptjax.corpus.stages.splits import split_texts
@@ -39,7 +39,8 @@ def encode(task: Task, folder: Path) -> dict:
     options: split, bos, compare: path of another tokenizer → its hash; form, if it is not running text; template, for
     conversations.
 
-    A pair becomes two documents, its source and its target, whose entries in the index differ only in their lengths.
+    A pair becomes two documents, its source and its target, whose entries in the index differ only in their lengths. A
+    preference becomes two pairs, that of its prompt and the chosen answer and that of its prompt and the rejected one.
     Held-out pairs are also written as text to SPLIT.pairs.jsonl: id, source, targets. The labels of labelled texts are
     in SPLIT.labels.npy, a number for each document. For conversations, SPLIT.supervised has a byte for each token: 1 if
     the assistant wrote it.
@@ -55,7 +56,7 @@ def encode(task: Task, folder: Path) -> dict:
     others = {path: tokenizer.load(path) for path in task.options["compare"]}
     for each in (tokens, source, *others.values()):
         each.threads = 1  # the other cores have their own shards
-    in_turns = [source, tokens] if form == PAIRS else [tokens]
+    in_turns = [source, tokens] if form in SIDED else [tokens]
     if form == CONVERSATIONS:
         renderer = Renderer(template_of(task.options["template"], "template"), tokens)
     outputs: dict[str, _SplitOutput] = {}
@@ -65,11 +66,11 @@ def encode(task: Task, folder: Path) -> dict:
         rows.update(row for _, row in keys)
         if split not in outputs:
             outputs[split] = _SplitOutput(folder, split, in_turns, task.options["bos"])
-        if form == PAIRS:
+        if form in SIDED:
             sides = [sides_of(text) for text in texts]
-            if split != "train":
+            if form == PAIRS and split != "train":
                 outputs[split].keep_pairs(keys, sides)
-            chosen = [side[: 2 if task.inputs["references"] == "first" else None] for side in sides]
+            chosen = [side[: 2 if task.inputs.get("references") == "first" else None] for side in sides]
             keys = [key for key, side in zip(keys, chosen) for _ in range(2 * len(side) - 2)]
             texts = [text for first, *rest in chosen for one in rest for text in (first, one)]
         elif form == LABELLED:

@@ -17,7 +17,7 @@ from gptjax.config import ConfigError, suggestion
 from gptjax.conversation import template_of
 from gptjax.corpus.documents import DocumentWriter, read_documents
 from gptjax.corpus.engine import Task
-from gptjax.corpus.forms import CONVERSATIONS, LABELLED, PAIRS, sides_of
+from gptjax.corpus.forms import CONVERSATIONS, LABELLED, PAIRS, SIDED, sides_of
 from gptjax.corpus.libraries import versions_of
 from gptjax.corpus.stages.base import CorpusStage
 from gptjax.corpus.stages.splits import draws, numbered, split_texts
@@ -122,7 +122,7 @@ class SampleText(CorpusStage):
         options = {"split": corpus.split, "seed": corpus.config.seed}
         if corpus.form in (LABELLED, CONVERSATIONS):
             options["sides"] = "source" if corpus.form == LABELLED else "contents"
-        elif corpus.form == PAIRS:
+        elif corpus.form in SIDED:
             apart = corpus.config.tokenizer.source_name
             options["sides"] = "source" if self._of_sources else "target" if apart else "both"
         return options

@@ -14,6 +14,7 @@ from gptjax.training.objectives.instruction import Instruction
 from gptjax.training.objectives.masked import Masked
 from gptjax.training.objectives.next_token import NextToken
 from gptjax.training.objectives.objective import Objective
+from gptjax.training.objectives.preference import Preference
 from gptjax.training.objectives.seq2seq import Seq2Seq
 from gptjax.user_code import called, is_named, named_function
 
@@ -25,6 +26,7 @@ OBJECTIVES: dict[str, type[Objective]] = {
     "classification": Classification,
     "distillation": Distillation,
     "instruction": Instruction,
+    "preference": Preference,
 }
 
 __all__ = ["OBJECTIVES", "NextToken", "Objective", "make_objective"]

@@ -1,0 +1,54 @@
+"""Preferences between two answers to a prompt, from the rows of tables or records (rows.py)."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from gptjax.config import ConfigError
+from gptjax.corpus import forms
+from gptjax.corpus.documents import Document, is_blank
+from gptjax.corpus.sources import UNREADABLE, Piece, rows
+from gptjax.corpus.sources.limits import READING
+from gptjax.corpus.sources.rows import libraries as libraries
+from gptjax.corpus.sources.streams import counted
+
+FORM = forms.PREFERENCES
+SIDES = ("prompt", "chosen", "rejected")
+OPTIONS = {
+    # The column of each side, or a template of several: "{instruction}\\n{input}". '': the column of that name.
+    **dict.fromkeys(SIDES, ""),
+    **READING,
+}
+EMPTY = "an empty prompt or answer"
+EQUAL = "two equal answers"
+
+
+def find(path: str, options: Mapping[str, Any]) -> list[Piece]:
+    """Raises ConfigError: a file is missing or of another kind; the columns are not named in an allowed way."""
+    for side in SIDES:
+        rows.columns_of(side, options[side])
+    return rows.find(path, options)
+
+
+def read(piece: Piece, options: Mapping[str, Any], skipped: Counter[str]) -> Iterator[Document]:
+    """The preferences of a piece, as far as it can be read: prompt, chosen and rejected answer, joined (forms.py)."""
+    fields = [options[side] or side for side in SIDES]
+    names = [name for side, field in zip(SIDES, fields) for name in rows.columns_of(side, field)]
+    if any(name.isdecimal() for name in names) and not all(name.isdecimal() for name in names):
+        raise ConfigError(f"{', '.join(SIDES)}: name all columns, or give the numbers of all")
+    with counted(skipped):
+        for uri, row in rows.read(piece, names, options, skipped):
+            sides = [rows.texts_of(row, field, skipped) for field in fields]
+            if any(side is None for side in sides):
+                continue
+            texts = [" ".join(side or ()) for side in sides]
+            if any(map(is_blank, texts)):
+                skipped[EMPTY] += 1
+            elif texts[1] == texts[2]:
+                skipped[EQUAL] += 1
+            elif any("\0" in text for text in texts):
+                skipped[f"{UNREADABLE}NUL bytes: not a text"] += 1
+            else:
+                yield Document(forms.joined(texts, skipped), uri)

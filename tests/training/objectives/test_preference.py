@@ -1,0 +1,143 @@
+"""DPO learns preferences: its losses are TRL's, its figures NumPy's, and every mesh computes the same."""
+
+import shutil
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from one_step import PLAIN, assert_same, random_batch, step_of
+from prepared_folders import write_prepared
+from scipy.special import log_softmax
+from training_runs import losses_and_scores, train_run
+
+from gptjax.config import default, to_json
+from gptjax.model.families import family_of
+from gptjax.settings import TrainingSettings
+from gptjax.tokenizer import ByteTokenizer
+from gptjax.training.companions import Companion
+from gptjax.training.objectives import make_objective
+from gptjax.training.objectives.preference import preference_loss
+from gptjax.training.writers import read_metrics
+
+CHOSEN, CHOSEN_REFERENCE = np.array([-3.5, -20.25, -7.0, -1.0]), np.array([-4.0, -18.0, -7.0, -3.0])
+REJECTED, REJECTED_REFERENCE = np.array([-5.0, -16.5, -9.25, -30.0]), np.array([-4.5, -19.0, -9.25, -2.0])
+
+
+@pytest.mark.parametrize("beta", [0.1, 0.5])
+@pytest.mark.parametrize("kind, smoothing", [("sigmoid", 0.0), ("sigmoid", 0.2), ("ipo", 0.0)])
+def test_losses_are_those_of_trl(kind, smoothing, beta):
+    """The formulas of TRL's DPOTrainer, written out in NumPy: `logits` are differences of log-ratios."""
+    logits = (CHOSEN - REJECTED) - (CHOSEN_REFERENCE - REJECTED_REFERENCE)
+    if kind == "sigmoid":
+        expected = np.log1p(np.exp(-beta * logits)) * (1 - smoothing) + np.log1p(np.exp(beta * logits)) * smoothing
+    else:
+        expected = (logits - 1 / (2 * beta)) ** 2
+    training = TrainingSettings(preference_loss=kind, preference_beta=beta, label_smoothing=smoothing)
+    rewards = [beta * (own - other) for own, other in ((CHOSEN, CHOSEN_REFERENCE), (REJECTED, REJECTED_REFERENCE))]
+    np.testing.assert_allclose(preference_loss(jnp.float32(rewards[0] - rewards[1]), training), expected, rtol=1e-5)
+
+
+@pytest.mark.parametrize("kind, chunk", [("sigmoid", 0), ("ipo", 24)])
+def test_figures_are_those_of_two_separate_models(tiny_config, kind, chunk):
+    config = tiny_config(
+        training__objective="preference",
+        training__preference_loss=kind,
+        training__preference_beta=0.3,
+        training__loss_chunk=chunk,
+    )
+    objective, family, draw = make_objective(config), family_of(config.model), np.random.default_rng(0)
+    model = family.module()
+    shapes = jax.eval_shape(lambda: family.init_params(jax.random.key(0)))
+    own, other = (jax.tree.map(lambda x: jnp.float32(draw.normal(0, 0.3, x.shape)), shapes) for _ in range(2))
+    batch = random_batch(objective.row_fields(), 5, draw)
+    for prefix in ("", "rejected_"):
+        batch[f"{prefix}weights"][:, -1] = 1
+        batch[f"{prefix}weights"][4] = 0  # a row that only fills up the batch
+
+    def log_probabilities(params, prefix):
+        logits = np.float64(model.apply({"params": params}, batch[f"{prefix}tokens"]))
+        logs = np.take_along_axis(log_softmax(logits, -1), batch[f"{prefix}targets"][..., None], -1)[..., 0]
+        weights = batch[f"{prefix}weights"]
+        return (logs * weights).sum(1)[:4] / (weights.sum(1)[:4] if kind == "ipo" else 1)
+
+    chosen, rejected = (0.3 * (log_probabilities(own, p) - log_probabilities(other, p)) for p in ("", "rejected_"))
+    expected = {"chosen_reward": chosen, "rejected_reward": rejected, "margin": chosen - rejected}
+    expected |= {
+        "accuracy": chosen > rejected,
+        "loss": preference_loss(jnp.float32(chosen - rejected), config.training),
+    }
+    _, figures = objective.loss(model, own, batch, reference=Companion(other, model))
+    assert float(objective.weight(batch)) == 4
+    for name, values in expected.items():
+        np.testing.assert_allclose(figures[name], values.sum(), rtol=2e-4, err_msg=name)
+
+
+def config_of(folder, **fields):
+    config = default()
+    config.model.update(num_layers=1, width=16, num_heads=2)
+    config.data.update(path=str(folder / "data"), sequence_length=16)
+    config.training.update(duration="6 steps", batch_size=16, objective="preference", init_from=str(folder / "base"))
+    config.optimizer.learning_rate = 1e-2
+    config.checkpoint.update(every="3 steps", keep_latest=5)
+    config.evaluation.update(every="3 steps", tokens=0)
+    config.logging.update(every="1 step", tensorboard=False)
+    for field, value in fields.items():
+        section, name = field.split("__")
+        config[section][name] = value
+    return config
+
+
+def test_a_model_learns_what_is_preferred_and_continues_exactly(tmp_path):
+    eos, draw = ByteTokenizer().eos_id, np.random.default_rng(0)
+    sides = []
+    for _ in range(40):  # the chosen answer repeats the prompt's letter
+        letter, other = draw.choice(np.arange(100, 126), 2, replace=False)
+        sides += [[letter] * 3, [letter] * 2, [letter] * 3, [other] * 2]
+    documents = [[*map(int, side), eos] for side in sides]
+    write_prepared(tmp_path / "data", train=documents, validation=documents[:16], form="preferences")
+    write_prepared(tmp_path / "pairs", train=documents, form="pairs")
+    base = config_of(
+        tmp_path,
+        data__path=str(tmp_path / "pairs"),
+        training__objective="completion",
+        training__init_from="",
+        training__duration="2 steps",
+        evaluation__every="",
+        logging__plots=False,
+    )
+    train_run(base, tmp_path / "base")
+
+    config = config_of(tmp_path, mesh__data=2, mesh__fsdp=2, mesh__tensor=2, training__gradient_accumulation_steps=2)
+    train_run(config, tmp_path / "run")
+    rows = [row for row in read_metrics(tmp_path / "run" / "metrics.jsonl") if "train/loss" in row]
+    # A model that is still the reference has no margin.
+    assert rows[0]["train/loss"] == pytest.approx(np.log(2), abs=1e-5) and abs(rows[0]["train/margin"]) < 1e-5
+    assert rows[-1]["train/margin"] > 0.1 and rows[-1]["train/accuracy"] > 0.8
+    assert rows[-1]["train/margin"] == pytest.approx(
+        rows[-1]["train/chosen_reward"] - rows[-1]["train/rejected_reward"], abs=1e-5
+    )
+    assert (tmp_path / "run" / "plots" / "preferences.png").stat().st_size > 10_000
+    whole = losses_and_scores(tmp_path / "run")
+    last = whole[1][-1]
+    assert last["validation/margin"] > 0.1 and last["validation/accuracy"] > 0.8
+    shutil.rmtree(tmp_path / "run" / "checkpoints" / "6")
+    train_run(config, tmp_path / "run")
+    assert losses_and_scores(tmp_path / "run") == whole
+
+
+@pytest.mark.parametrize(
+    "mesh",
+    [
+        dict(data=2, fsdp=2, tensor=2),
+        pytest.param(dict(context=2, pipeline=2), marks=pytest.mark.exhaustive),
+    ],
+    ids=str,
+)
+def test_every_mesh_computes_the_same(tiny_config, tmp_path, mesh):
+    (tmp_path / "config.json").write_text(to_json(tiny_config()))
+    fields = PLAIN | dict(training__objective="preference", training__reference=str(tmp_path))
+    one = step_of(tiny_config(**fields), 1)
+    divided = dict(training__gradient_accumulation_steps=2, training__loss_chunk=16)
+    mesh = {f"mesh__{axis}": size for axis, size in (dict(data=1) | mesh).items()}
+    assert_same(one, step_of(tiny_config(**fields, **divided, **mesh), int(np.prod(list(mesh.values())))))
