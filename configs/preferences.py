@@ -1,7 +1,7 @@
 """Preferences between two answers (DPO): --config=configs/preferences.py:RUN, where RUN is the folder of the base run.
 
-The base run has learned to answer prompts, by the objective `completion` on pairs of prompts and answers. With the 1,100
-instructions of "Build a Large Language Model (From Scratch)", which have a chosen and a rejected answer each:
+The base run has learned to answer prompts, by the objective `completion` on pairs of prompts and answers. With the
+1,100 instructions of "Build a Large Language Model (From Scratch)", which have a chosen and a rejected answer each:
 
   python -m gptjax.prepare --pairs=instruction-data-with-preference.json --source_field='{instruction}\\n{input}' \\
     --target_field=output --tokenizer=data/text --output=data/instructions
