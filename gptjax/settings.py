@@ -223,18 +223,16 @@ class ScheduleSettings(Section):
     final_fraction: UpToOne = 0.1  # the last learning rate, as a fraction of the highest
 
 
+OBJECTIVES = (
+    *("next_token", "completion", "seq2seq", "masked", "classification", "instruction", "distillation"),
+    *("preference", "grpo", "on_policy_distillation"),
+)
+
+
 @dataclasses.dataclass(frozen=True)
 class TrainingSettings(Section):
     # what is optimized (training/objectives)
-    objective: Annotated[
-        str,
-        OneOrOwn(
-            (
-                *("next_token", "completion", "seq2seq", "masked", "classification", "instruction", "distillation"),
-                "preference",
-            )
-        ),
-    ] = "next_token"
+    objective: Annotated[str, OneOrOwn(OBJECTIVES)] = "next_token"
     mask_fraction: Annotated[Positive, at_most(1)] = 0.15  # masked: share of a text's tokens that are hidden
     # masked: bert replaces 80 % of the hidden tokens by the mask, 10 % by any token, and keeps 10 %; plain replaces all
     # by the mask
@@ -263,12 +261,19 @@ class TrainingSettings(Section):
     on_nonfinite: Literal["stop", "skip"] = "stop"
     outlier_zscore: NotNegative = 0.0  # drop updates whose loss or gradient norm has a higher z-score; 0: never
     init_from: str = ""  # another run's workdir: start from its newest parameters (their moving average, if kept)
-    teacher: str = ""  # distillation: the workdir of the run whose newest model is the teacher
-    reference: str = ""  # preference: the workdir of the run whose model is the reference; "": that of init_from
+    group_size: Count = 8  # grpo, on_policy_distillation: G, texts that the model writes after each prompt
+    # grpo, on_policy_distillation: the reward of a text (training/rewards.py)
+    reward: Annotated[str, OneOrOwn(("exact", "final_number"))] = "exact"
+    updates_per_rollout: Count = 1  # grpo: steps whose texts are written together, before the first of them
+    clip_low: UpToOne = 0.2  # grpo: how far below 1 the ratio of a token's probabilities counts
+    clip_high: NotNegative = 0.28  # grpo: how far above 1 it counts
+    kl_weight: NotNegative = 0.0  # grpo: weight of the divergence from the reference; 0: off, without a reference
+    teacher: str = ""  # both distillations: the workdir of the run whose newest model is the teacher
+    reference: str = ""  # preference, grpo: the workdir of the run whose model is the reference; "": that of init_from
     preference_loss: Literal["sigmoid", "ipo"] = "sigmoid"  # preference: the loss (training/objectives/preference.py)
     preference_beta: Positive = 0.1  # preference: how strongly the model is held to the reference
     distillation_weight: UpToOne = 0.9  # distillation: weight of the divergence; the text's own loss has the rest
-    distillation_temperature: Positive = 1.0  # distillation: divides the logits of teacher and student
+    distillation_temperature: Positive = 1.0  # both distillations: divides the logits of teacher and student
     distillation_top_k: Natural = 0  # distillation: the teacher's likeliest tokens, and all others as one; 0: all
     profile: OptionalSteps = ""  # "100 steps": after 100 steps, record a profile of ten steps; "": none
 

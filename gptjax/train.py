@@ -16,7 +16,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import functools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -60,6 +60,7 @@ from gptjax.training.metrics import Throughput
 from gptjax.training.objectives import make_objective
 from gptjax.training.profiler import Profiler
 from gptjax.training.progress import Progress
+from gptjax.training.rollout import batches_of
 from gptjax.training.run_metadata import own_code, run_metadata
 from gptjax.training.start import check_start, starting_state
 from gptjax.training.state import TrainState
@@ -222,14 +223,14 @@ def train(
     with (
         MetricsWriter(run.workdir, config.logging.tensorboard, start_step or None, config) as writer,
         make_view(run, start_step) as view,
-        StopRequest() as stop,
+        StopRequest(plan.trainer.objective.updates_per_rollout) as stop,
     ):
         consoles.print_notes(run.console, notes + best.notes)
         progress = make_progress(run, view, writer, throughput, interval)
         with throughput.pause("compile"):
             train_step = functools.partial(compile_step(run.plan, view), **run.companions.models)
             evaluate = make_evaluation(run)
-        batches = device_batches(run, start_step)
+        next_batch = make_batches(run, start_step)
         profile = config.training.profile
         profiler = Profiler(run.workdir, plan.units.steps(profile, "training.profile") if profile else None)
         scores: dict[str, float] = {}
@@ -238,7 +239,7 @@ def train(
         while done < plan.total_steps and not stop.reached(done):
             profiler.before(done)
             with throughput.waiting_for_data():
-                batch = next(batches)
+                batch = next_batch(state.params, done)
             state, metrics = train_step(state, batch)
             done += 1
             progress.push(done, metrics)
@@ -326,6 +327,13 @@ def device_batches(run: TrainingRun, start_step: int) -> Iterator[dict[str, jax.
     rows = distributed.local_rows(run.mesh, training.batch_size, accumulation)
     batches = run.data.batches(start_step, rows, data.workers, run.plan.total_steps - start_step)
     return distributed.put_ahead(run.mesh, batches, rows, training.batch_size, accumulation, data.prefetch)
+
+
+def make_batches(run: TrainingRun, start_step: int) -> Callable[[Any, int], Mapping[str, jax.Array]]:
+    """Returns the function (params, step) → batch of the objective, which may hold what the model writes."""
+    objective, mesh = run.plan.trainer.objective, run.mesh
+    batches = device_batches(run, start_step)
+    return batches_of(objective.rollout(mesh, run.tokenizer), batches, objective.updates_per_rollout)
 
 
 def make_evaluation(run: TrainingRun) -> Callable[[TrainState], dict[str, Any]]:

@@ -30,6 +30,7 @@ from gptjax.data.packing import PackedWindows
 from gptjax.data.pairs import PackedCompletions, PackedPairs
 from gptjax.data.preferences import PreferenceRows
 from gptjax.data.prepared import SPLITS
+from gptjax.data.prompts import PromptRows
 from gptjax.data.tokens import TokenSource
 from gptjax.data.windows import ContiguousWindows
 from gptjax.settings import DataSettings
@@ -61,6 +62,7 @@ TEXT_WINDOWS: dict[str, Any] = {"contiguous": ContiguousWindows, "packed": Packe
 WINDOWS = TEXT_WINDOWS | {
     "pairs": PackedPairs,
     "completions": PackedCompletions,
+    "prompts": PromptRows,
     "preferences": PreferenceRows,
     "labelled": LabelledRows,
     "conversations": PackedConversations,
@@ -68,7 +70,7 @@ WINDOWS = TEXT_WINDOWS | {
 # The content of a folder by its form, for the error if the objective reads another form.
 OBJECTIVES_OF = {
     "text": "text, which next_token and masked read",
-    "pairs": "pairs, which seq2seq and completion read",
+    "pairs": "pairs, which seq2seq, completion, grpo and on_policy_distillation read",
     "labelled": "labelled texts, which classification, next_token and masked read",
     "preferences": "preferences, which preference reads",
     "conversations": "conversations, which instruction reads",

@@ -149,7 +149,8 @@ def _identity(plan: Plan, hardware: Hardware) -> str:
         if not any(field == name or (name[-1] == "." and field.startswith(name)) for name in _NOT_COMPILED)
     }
     device = target_config(hardware) if hardware.target else f"{hardware.kind} {platform.machine()}"
-    facts = [_FORM, fields, dict(plan.mesh.shape), device, _versions(), _own_files(), own_code(plan.config)]
+    beside = {name: str(companion.model) for name, companion in plan.trainer.companions.items()}
+    facts = [_FORM, fields, dict(plan.mesh.shape), device, _versions(), _own_files(), own_code(plan.config), beside]
     return hashlib.sha256(json.dumps(facts, sort_keys=True, default=str).encode()).hexdigest()[:24]
 
 

@@ -41,6 +41,8 @@ from gptjax.parallel.placement import MeshPlacement
 from gptjax.settings import MeshSettings, Settings
 from gptjax.tokenizer import Tokenizer
 
+# Objectives whose prompts are sources of pairs, for a decoder.
+COMPLETING = ("completion", "preference", "grpo", "on_policy_distillation")
 STOP_CHUNK = 16  # tokens between two searches for a stop string
 FINISH_REASONS = {  # the limit that a text reached first
     "eos": "the end-of-text token",
@@ -165,7 +167,7 @@ class Generator:
         self.end_id = tokenizer.eos_id if end_id is None else end_id
         # The tokens between source and target of a pair, if a decoder was trained to complete pairs.
         self.after_source: list[int] = []
-        if objective in ("completion", "preference"):
+        if objective in COMPLETING:
             between = dict.fromkeys((tokenizer.eos_id, self.begin_id))  # both may be the same token
             self.after_source = [token for token in between if token is not None]
         self.batch_size = batch_size

@@ -54,7 +54,9 @@ class Family(abc.ABC):
       warm_part: the part of its parameters that a run of another family can provide (`training.init_from`); '': all.
     """
 
-    objectives: ClassVar[tuple[str, ...]] = ("next_token", "completion", "instruction", "distillation", "preference")
+    objectives: ClassVar[tuple[str, ...]] = (
+        *("next_token", "completion", "instruction", "distillation", "preference", "grpo", "on_policy_distillation"),
+    )
     writes: ClassVar[bool] = True
     continues: ClassVar[bool] = True
     prompt_field: ClassVar[str] = "max_positions"

@@ -20,6 +20,10 @@ class StopRequest:
     passed.
     """
 
+    def __init__(self, every: int = 1):
+        """every: the run can only stop before a step that is a multiple of this number."""
+        self._every, self._asked = every, False
+
     def __enter__(self) -> StopRequest:
         self._received: int | None = None
         self._several = jax.process_count() > 1
@@ -46,8 +50,10 @@ class StopRequest:
     def reached(self, step: int) -> bool:
         """Whether to stop before `step`; every process must call this at every step."""
         if self._several:
-            return multihost_utils.reached_preemption_sync_point(step)
-        return self._received is not None
+            self._asked |= multihost_utils.reached_preemption_sync_point(step)
+        else:
+            self._asked = self._received is not None
+        return self._asked and step % self._every == 0
 
     @property
     def name(self) -> str:

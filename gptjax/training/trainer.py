@@ -29,6 +29,7 @@ from gptjax.training.metrics import init_monitor
 from gptjax.training.objectives import make_objective
 from gptjax.training.objectives.objective import Objective, abstract_batch
 from gptjax.training.optimizer import Treatment, make_optimizer, treatments_of
+from gptjax.training.rollout import EVALUATION
 from gptjax.training.schedule import make_schedule
 from gptjax.training.state import TrainState
 from gptjax.training.step import make_evaluation_step, make_train_step
@@ -116,8 +117,10 @@ class Trainer:
     def evaluation_step(self, tokenizer: Tokenizer) -> Callable:
         """(params, batch, **companions) → sums over the batch; compiled at the first call."""
         model = reading_family_of(self.config.model).module(MeshPlacement(self.config.mesh))
-        step = make_evaluation_step(model, self.objective, tokenizer)
-        return jax.jit(step, out_shardings=replicated(self.mesh))
+        step = jax.jit(make_evaluation_step(model, self.objective, tokenizer), out_shardings=replicated(self.mesh))
+        assert isinstance(self.mesh, Mesh)
+        rollout = self.objective.rollout(self.mesh, tokenizer)
+        return lambda params, batch, **companions: step(params, rollout(params, batch, EVALUATION), **companions)
 
     def abstract_batch(self) -> dict[str, jax.ShapeDtypeStruct]:
         """A global training batch [A, B/A, …] as shapes."""

@@ -46,6 +46,10 @@ def random_batch(row_fields, rows, draw):
         shape = (rows, *field.shape)
         if name.endswith("weights"):
             batch[name] = draw.integers(0, 2, shape)
+        elif name == "logprobs":
+            batch[name] = draw.normal(-3.5, 0.3, shape)
+        elif name == "rewards":
+            batch[name] = draw.integers(0, 2, shape)
         elif name == "labels":
             batch[name] = draw.integers(0, 3, shape)
         elif name.endswith(("segments", "positions")):

@@ -22,6 +22,11 @@ from gptjax.tokenizer import Tokenizer
 from gptjax.training.hardware import bytes_per_device
 from gptjax.training.state import TrainState
 
+# Objectives whose models write text.
+WRITING = (
+    *("next_token", "completion", "seq2seq", "instruction", "distillation", "preference", "grpo"),
+    "on_policy_distillation",
+)
 PREFIX = "tasks/"  # the metrics' names are tasks/TASK/METRIC
 SHARE = 1 / 8  # the largest share of a device's memory for a copy of the parameters beside the training state
 
@@ -49,10 +54,7 @@ def make_task_evaluation(
         raise ConfigError(f"{here}: must be '' where evaluation.every = '', as every evaluation asks the tasks")
     if jax.process_count() > 1:
         raise ConfigError(f"{here}: must be '' in a run over several processes; evaluate its checkpoints instead")
-    if (
-        objective not in ("next_token", "completion", "seq2seq", "instruction", "distillation")
-        or not family_of(config.model).writes
-    ):
+    if objective not in WRITING or not family_of(config.model).writes:
         raise ConfigError(f"{here}: must be '' for training.objective = {objective!r}, whose models write no text")
     data = [Path(folder.strip()) for folder in evaluation.task_data.split(",") if folder.strip()]
     for folder in data:

@@ -10,10 +10,12 @@ from gptjax.settings import Settings
 from gptjax.training.objectives.classification import Classification
 from gptjax.training.objectives.completion import Completion
 from gptjax.training.objectives.distillation import Distillation
+from gptjax.training.objectives.grpo import GRPO
 from gptjax.training.objectives.instruction import Instruction
 from gptjax.training.objectives.masked import Masked
 from gptjax.training.objectives.next_token import NextToken
 from gptjax.training.objectives.objective import Objective
+from gptjax.training.objectives.on_policy_distillation import OnPolicyDistillation
 from gptjax.training.objectives.preference import Preference
 from gptjax.training.objectives.seq2seq import Seq2Seq
 from gptjax.user_code import called, is_named, named_function
@@ -27,6 +29,8 @@ OBJECTIVES: dict[str, type[Objective]] = {
     "distillation": Distillation,
     "instruction": Instruction,
     "preference": Preference,
+    "grpo": GRPO,
+    "on_policy_distillation": OnPolicyDistillation,
 }
 
 __all__ = ["OBJECTIVES", "NextToken", "Objective", "make_objective"]

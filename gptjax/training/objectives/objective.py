@@ -8,6 +8,7 @@ from typing import Any
 
 import jax
 import numpy as np
+from jax.sharding import Mesh
 from rich.text import Text
 
 from gptjax.data import Dataset
@@ -63,6 +64,19 @@ class Objective(abc.ABC):
     @abc.abstractmethod
     def row_fields(self) -> dict[str, jax.ShapeDtypeStruct]:
         """The arrays of one row of a batch: name → shape without the leading batch axis, and dtype."""
+
+    def rollout(self, mesh: Mesh, tokenizer: Tokenizer) -> Callable[[Any, Batch, int], Batch]:
+        """The function (params, batch of the data, step) → batch of `row_fields`: by default the batch itself.
+
+        An objective that learns from what its model writes makes its batch here (training/rollout.py). The result must
+        depend on the arguments and the config alone, so that a run continues exactly. All processes call it together.
+        """
+        return lambda params, batch, step: batch
+
+    @property
+    def updates_per_rollout(self) -> int:
+        """The number of steps whose batches are made together. A run can be saved only between such groups of steps."""
+        return 1
 
     # --- Training
 
