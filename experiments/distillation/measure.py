@@ -29,7 +29,7 @@ def main() -> None:
     parser.add_argument("--teacher", required=True)
     parser.add_argument("--runs", type=Path, required=True)
     parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--steps", type=int, default=200)
+    parser.add_argument("--steps", type=int, default=150)
     options = parser.parse_args()
     folders: dict[str, list[Path]] = {arm: [] for arm in ARMS}
     rows = []

@@ -27,8 +27,8 @@ def main() -> None:
     parser.add_argument("--folder", type=Path, required=True)
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--base_steps", type=int, default=400)
-    parser.add_argument("--teacher_steps", type=int, default=2500)
-    parser.add_argument("--steps", type=int, default=300)
+    parser.add_argument("--teacher_steps", type=int, default=2000)
+    parser.add_argument("--steps", type=int, default=200)
     options = parser.parse_args()
     data = prepared(options.folder)
     base, teacher = (

@@ -156,7 +156,7 @@ def test_spans_are_the_places_of_the_targets(folder, data_config):
 
 def test_objectives_refuse_forms_that_they_do_not_read(folder, prepared, data_config):
     pairs, text = folder(random_pairs(9, 9)), prepared("text", train=[[9, 9, EOS]])
-    with pytest.raises(ConfigError, match=r"data\.path = .*holds pairs, which seq2seq and completion read"):
+    with pytest.raises(ConfigError, match=r"data\.path = .*holds pairs, which seq2seq, completion, grpo and on"):
         open_dataset(data_config(pairs), "train", seed=0, batch_size=1)
     for windows in ("pairs", "completions"):
         with pytest.raises(ConfigError, match=r"data\.path = .*holds text, which next_token and masked read"):

