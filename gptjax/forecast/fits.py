@@ -55,7 +55,7 @@ def check_fits(made: Plan, limit: int | None) -> str:
     if of_state + of_batch > limit:
         needs = f"the training state takes {_gigabytes(of_state)} per device and a batch {_gigabytes(of_batch)}"
         raise ConfigError(f"{needs}, {has}: {advice(made, limit)}")
-    estimate = formula_memory(made).total + bytes_on_device(made.trainer.companions)
+    estimate = formula_memory(made).total
     if estimate > _sure(made) * limit:
         raise ConfigError(f"a step needs about {_gigabytes(estimate)} per device, {has}: {advice(made, limit)}")
     if (likely := likely_bytes(made)) <= ROOM[platform_of(made)] * limit:

@@ -9,7 +9,7 @@ from typing import Any
 from gptjax.config import ConfigError
 from gptjax.corpus import forms
 from gptjax.corpus.documents import Document, is_blank
-from gptjax.corpus.sources import UNREADABLE, Piece, rows
+from gptjax.corpus.sources import UNREADABLE, Piece, rows, skip
 from gptjax.corpus.sources.limits import READING
 from gptjax.corpus.sources.rows import libraries as libraries
 from gptjax.corpus.sources.streams import counted
@@ -40,15 +40,15 @@ def read(piece: Piece, options: Mapping[str, Any], skipped: Counter[str]) -> Ite
         raise ConfigError(f"{', '.join(SIDES)}: name all columns, or give the numbers of all")
     with counted(skipped):
         for uri, row in rows.read(piece, names, options, skipped):
-            sides = [rows.texts_of(row, field, skipped) for field in fields]
+            sides = [rows.texts_of(uri, row, field, skipped) for field in fields]
             if any(side is None for side in sides):
                 continue
             texts = [" ".join(side or ()) for side in sides]
             if any(map(is_blank, texts)):
-                skipped[EMPTY] += 1
+                skip(skipped, EMPTY, uri)
             elif texts[1] == texts[2]:
-                skipped[EQUAL] += 1
+                skip(skipped, EQUAL, uri)
             elif any("\0" in text for text in texts):
-                skipped[f"{UNREADABLE}NUL bytes: not a text"] += 1
+                skip(skipped, f"{UNREADABLE}NUL bytes: not a text", uri)
             else:
                 yield Document(forms.joined(texts, skipped), uri)
