@@ -58,7 +58,7 @@ from gptjax.corpus.preview import preview
 from gptjax.corpus.report.next_steps import next_steps
 from gptjax.corpus.report.preview_tables import show
 from gptjax.corpus.report.terminal import StageLines, summary
-from gptjax.corpus.sources import pairs, preferences
+from gptjax.corpus.sources import pairs
 from gptjax.corpus.sources.listing import Listing, list_sources
 from gptjax.corpus.sources.opening import LINKS
 from gptjax.corpus.sources.rows import SUFFIXES as PAIR_SUFFIXES
@@ -121,12 +121,11 @@ LABEL_FIELD = flags.DEFINE_string(
 LABELS = flags.DEFINE_string(
     "labels", "", "labelled: the labels to keep, separated by commas; texts with another label are skipped; '': all."
 )
-PREFERENCE_FIELDS = [
-    flags.DEFINE_string(
-        f"{side}_field", "", f"preferences: the column of the {side}, or several, as for --source_field; '': {side}."
-    )
-    for side in preferences.SIDES
-]
+PROMPT_FIELD = flags.DEFINE_string(
+    "prompt_field", "", "preferences: the column of the prompt, or several, as for --source_field; '': prompt."
+)
+CHOSEN_FIELD = flags.DEFINE_string("chosen_field", "", "preferences: the same for the chosen answer; '': chosen.")
+REJECTED_FIELD = flags.DEFINE_string("rejected_field", "", "preferences: the same for the other; '': rejected.")
 SWAP = flags.DEFINE_bool("swap", False, "pairs: exchange source and target.")
 PREFIX = flags.DEFINE_string("source_prefix", "", "pairs: a text to put before every source.")
 REFERENCES = flags.DEFINE_enum(
@@ -206,7 +205,7 @@ FOLLOW = flags.DEFINE_enum(
 SOURCE_FLAGS = (  # a flag of the source, and the short forms that have it
     *((flag, ("input",)) for flag in (ENCODING, SEPARATOR, ESCAPES)),
     *((flag, ("pairs",)) for flag in (SOURCE_FIELD, TARGET_FIELD, SWAP, PREFIX, REFERENCES)),
-    *((flag, ("preferences",)) for flag in PREFERENCE_FIELDS),
+    *((flag, ("preferences",)) for flag in (PROMPT_FIELD, CHOSEN_FIELD, REJECTED_FIELD)),
     *((flag, ("labelled",)) for flag in (LABEL_FIELD, LABELS)),
     (TEXT_FIELD, ("input", "labelled")),
     (TEMPLATE, ("conversations",)),
@@ -310,7 +309,7 @@ def source_of(form: str, path: str, split: str = "") -> ConfigDict:
         options |= {"source": SOURCE_FIELD.value, "target": TARGET_FIELD.value, "swap": SWAP.value}
         options |= {"prefix": PREFIX.value, "references": REFERENCES.value}
     elif form == "preferences":
-        options |= {side: flag.value for side, flag in zip(preferences.SIDES, PREFERENCE_FIELDS)}
+        options |= {"prompt": PROMPT_FIELD.value, "chosen": CHOSEN_FIELD.value, "rejected": REJECTED_FIELD.value}
     elif form == "labelled":
         if LABEL_FIELD.value or TEXT_FIELD.present:
             options |= {"label": LABEL_FIELD.value or "label", "text": TEXT_FIELD.value}
