@@ -233,7 +233,7 @@ def _size(plan: Plan) -> Size:
 def _tokens(plan: Plan) -> Tokens:
     windows, run = plan.data.windows_per_epoch, plan.total_tokens
     at_hand = None if windows is None else windows * plan.config.data.sequence_length
-    optimal = LAWS[DEFAULT].optimal_tokens(_dense_size(plan))
+    optimal = LAWS[DEFAULT].optimal_tokens(dense_size(plan))
     epochs = None if at_hand is None else run / max(at_hand, 1)
     return Tokens(plan.tokens_per_step, run, plan.total_steps, at_hand, epochs, optimal)
 
@@ -288,7 +288,7 @@ def _loss(plan: Plan, tokens: Tokens) -> Loss:
     if plan.config.training.objective != LAW_OBJECTIVE:
         why = f"the laws are of next-token prediction, and training.objective = {plan.config.training.objective!r}"
         return Loss(DEFAULT, law.source, None, None, None, why_not=why)
-    size, unique = _dense_size(plan), min(tokens.at_hand or tokens.run, tokens.run)
+    size, unique = dense_size(plan), min(tokens.at_hand or tokens.run, tokens.run)
     found = {name: law_loss(each, size, tokens.run, unique) for name, each in LAWS.items()}
     if found[DEFAULT] >= math.log(plan.config.model.vocab_size):  # what guessing scores
         why = f"{size:,.0f} parameters and {tokens.run:,} tokens are far below what the laws were fitted to"
@@ -305,6 +305,6 @@ def extrapolated(parameters: float, tokens: float) -> bool:
     return not (smallest <= parameters <= largest and fewest <= tokens <= most)
 
 
-def _dense_size(plan: Plan) -> float:
+def dense_size(plan: Plan) -> float:
     """The N of a law, which is of dense models: of a mixture of experts, the parameters that a token uses."""
     return float(plan.parameters.active if plan.config.model.num_experts else plan.parameters.total)

@@ -20,7 +20,7 @@ from gptjax.forecast.devices import Place
 from gptjax.forecast.layouts import Layout, layouts_of
 from gptjax.forecast.memory import Memory
 from gptjax.forecast.price import Price
-from gptjax.forecast.run import law_loss, peak_of_device
+from gptjax.forecast.run import dense_size, law_loss, peak_of_device
 from gptjax.formatting import bytes_text, count_text, counted
 from gptjax.model.families import family_of
 from gptjax.model.parameters import count_parameters
@@ -55,7 +55,7 @@ class Goal:
 
 @dataclasses.dataclass(frozen=True)
 class Candidate:
-    """A config that can be trained, and the name by which it was loaded."""
+    """A config that can be trained, and the name by which it was loaded. parameters: those that a token uses."""
 
     name: str
     config: ConfigDict
@@ -65,7 +65,8 @@ class Candidate:
     @property
     def parameters(self) -> int:
         settings = resolve(self.config, self.data, platform="", batch_devices=1)
-        return count_parameters(family_of(settings.model).declarations).total
+        counts = count_parameters(family_of(settings.model).declarations)
+        return counts.active if settings.model.num_experts else counts.total
 
 
 @dataclasses.dataclass(frozen=True)
@@ -94,6 +95,11 @@ class Choice:
     @property
     def layout(self) -> Layout:
         return self.layouts[0]
+
+    @property
+    def size(self) -> float:
+        """The N of a law: of a mixture of experts, the parameters that a token uses."""
+        return dense_size(self.layout.plan) if self.layout.plan else float(self.parameters)
 
     @property
     def can_train(self) -> bool:
@@ -186,21 +192,21 @@ def _choice(goal: Goal, candidate: Candidate, price: Price | None) -> Choice:
 
 def _trained(goal: Goal, found: Choice, price: Price | None) -> Choice:
     """The choice with what its best layout reaches."""
-    made, rate, parameters = found.layout.plan, found.layout.tokens_per_second, found.parameters
+    made, rate = found.layout.plan, found.layout.tokens_per_second
     if not rate or made is None:
         return found
-    tokens = _tokens(goal, parameters, rate, float(made.total_tokens))
+    tokens = _tokens(goal, found.size, rate, float(made.total_tokens))
     if tokens is None:
         return found
     whole = math.floor if goal.kind == "seconds" else math.ceil
     tokens = max(whole(tokens / made.tokens_per_step), 1) * made.tokens_per_step
     seconds = tokens / rate
     cost = price.of(found.place.count, seconds) if price else None
-    loss = law_loss(LAW, parameters, tokens, goal.unique)
+    loss = law_loss(LAW, found.size, tokens, goal.unique)
     return dataclasses.replace(found, tokens=tokens, seconds=seconds, loss=loss, cost=cost, passes=tokens / goal.unique)
 
 
-def _tokens(goal: Goal, parameters: int, rate: float, planned: float) -> float | None:
+def _tokens(goal: Goal, parameters: float, rate: float, planned: float) -> float | None:
     """The tokens on which a size trains for this goal; None: it cannot reach the goal."""
     if goal.kind == "seconds":
         return goal.amount * (1 - BESIDE) * rate
@@ -250,9 +256,7 @@ def _by_fit(choice: Choice, best: Choice) -> str:
 
 def _unable(choice: Choice, goal: Goal) -> str:
     if choice.can_train:
-        return (
-            f"cannot reach this: the loss stays above {law_loss(LAW, choice.parameters, MOST_TOKENS, goal.unique):.3f}"
-        )
+        return f"cannot reach this: the loss stays above {law_loss(LAW, choice.size, MOST_TOKENS, goal.unique):.3f}"
     needs = [layout for layout in choice.layouts if layout.needs is not None]
     if not needs:
         return choice.layouts[0].reason
@@ -263,7 +267,7 @@ def _unable(choice: Choice, goal: Goal) -> str:
 _ORDER: Mapping[str, Callable[[Choice], tuple]] = {
     "seconds": lambda choice: (choice.loss,),
     "loss": lambda choice: (choice.seconds,),
-    "text": lambda choice: (abs(math.log((choice.tokens or 1) / LAW.optimal_tokens(float(choice.parameters)))),),
+    "text": lambda choice: (abs(math.log((choice.tokens or 1) / LAW.optimal_tokens(choice.size))),),
     "fit": lambda choice: (choice.place.count, -choice.parameters),
 }
 _REASONS: Mapping[str, Callable[[Choice, Choice], str]] = {

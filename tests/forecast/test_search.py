@@ -96,6 +96,14 @@ def test_each_way_to_train_says_why_it_is_not_the_best(family):
     assert len(meshes) == 6
 
 
+def test_a_law_counts_the_parameters_that_a_token_uses():
+    config, place = load_config("configs/moe.py:olmoe"), described_place("H100", 8)
+    candidate = Candidate("olmoe", config, DataFacts(config.model.vocab_size), place)
+    (choice,) = choose(Goal("seconds", 1e6, "--hours=278"), [candidate], None)
+    assert choice.parameters == 6_919_161_856 and candidate.parameters == choice.size < 1.3e9
+    assert choice.loss == pytest.approx(LAW.loss(choice.size, float(choice.tokens)))
+
+
 @pytest.mark.parametrize(
     ("config", "hardware", "count", "fields", "axis"),
     [
