@@ -116,7 +116,7 @@ def _tried(config: ConfigDict, data: DataFacts, place: Place, peak: float) -> It
     rows = max(1, round(config.training.batch_size / place.count)) * place.count
     devices = AbstractDevices(place.hardware.platform, place.count, place.hardware.kind)
     for mesh in _meshes(config, place, rows):
-        fields = {f"mesh.{name}": value for name, value in (_ONE_DEVICE | mesh).items()}
+        fields = {f"mesh.{name}": value for name, value in {**_ONE_DEVICE, **mesh}.items()}
         fields |= {
             "training.batch_size": rows,
             "training.gradient_accumulation_steps": 1,
