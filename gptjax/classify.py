@@ -94,13 +94,13 @@ def label_texts(run: Run, output: Console, notes: Console) -> None:
     path = output_file(JSON.value, "--json") if JSON.value is not None else None
     texts = list(TEXT.value)
     if TEXTS_FILE.value:
-        file = local_path(TEXTS_FILE.value, "--texts_file")
-        if file.suffix in TABLES:
+        source = local_path(TEXTS_FILE.value, "--texts_file")
+        if source.suffix in TABLES:
             raise ConfigError(
-                f"--texts_file={file}: is a table, and must have one text per line; with labels, prepare it by gptjax "
+                f"--texts_file={source}: is a table, and must have one text per line; with labels, prepare it by gptjax "
                 "prepare --labelled and give the folder as --data"
             )
-        texts += read_prompts(file, "text")
+        texts += read_prompts(source, "text")
     begin_id = run.metadata["fingerprint"]["begin_id"]
     probabilities_NC, truncated = classify(
         run.params,
