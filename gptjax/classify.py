@@ -97,8 +97,8 @@ def label_texts(run: Run, output: Console, notes: Console) -> None:
         source = local_path(TEXTS_FILE.value, "--texts_file")
         if source.suffix in TABLES:
             raise ConfigError(
-                f"--texts_file={source}: is a table, and must have one text per line; with labels, prepare it by gptjax "
-                "prepare --labelled and give the folder as --data"
+                f"--texts_file={source}: is a table, and must have one text per line; with labels, prepare it by "
+                "gptjax prepare --labelled and give the folder as --data"
             )
         texts += read_prompts(source, "text")
     begin_id = run.metadata["fingerprint"]["begin_id"]
