@@ -228,6 +228,11 @@ def _validate_training(config: ConfigDict | Settings) -> None:
             f"training.class_weights = {training.class_weights!r}: must be empty with training.objective = "
             f"{training.objective!r}, whose data have no labels"
         )
+    if config.model.lora_rank and training.ema_decay:
+        raise ConfigError(
+            f"training.ema_decay = {training.ema_decay}: must be 0 where model.lora_rank is not 0: adapters have no "
+            "moving average"
+        )
     units = Units(training.batch_size * config.data.sequence_length, steps_per_epoch=1.0, total_steps=100)
     for field, allowed in allowed_values().items():
         duration, text = allowed.duration, get(config, field)

@@ -96,7 +96,8 @@ class Plan:
     @property
     def flop_formulas(self) -> Mapping[str, str]:
         """How the FLOPs are counted, by convention."""
-        return family_of(self.config.model).flop_formulas
+        frozen = " - 2·N_frozen" if self.parameters.frozen else ""
+        return {name: text + frozen for name, text in family_of(self.config.model).flop_formulas.items()}
 
     @functools.cached_property
     def peak(self) -> Peak:

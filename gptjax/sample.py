@@ -5,6 +5,7 @@
   … --checkpoint=best --stop='\\n\\n' --escapes --stream      the best checkpoint; up to an empty line; shown live
   … --num_beams=4 --num_samples=2                            the two best texts of a beam search, without sampling
   … --prompt=-                                              the prompt from standard input
+  … --adapter=poems --adapter=runs/letters                  with one adapter over the model, then with another
 
 A prompt is the beginning of a document, as in training; with --nobegin it is a piece from inside a document. Without a
 prompt, in a terminal, you type prompts and read the continuations; Ctrl-D ends. The text goes to stdout, all messages
@@ -23,8 +24,10 @@ import time
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import jax
+from jax.sharding import Mesh
 from rich.text import Text
 
 from gptjax import cli, tokenizer
@@ -39,11 +42,13 @@ from gptjax.inference.prompts import decoded, read_prompts
 from gptjax.inference.sampling import make_sampling
 from gptjax.inference.text import check_text, stop_strings
 from gptjax.inference.timing import Timing
+from gptjax.interop.adapters import load_adapter
 from gptjax.paths import existing_run, local_path, output_file
 from gptjax.runtime import use_compilation_cache
+from gptjax.settings import Settings
 from gptjax.terminal import Console, set_up_streams, write_raw
-from gptjax.training.checkpoint import load_for_inference
-from gptjax.training.checkpoint_format import means_average
+from gptjax.training.checkpoint import load_for_inference, saved_config
+from gptjax.training.checkpoint_format import hash_of_params, means_average
 from gptjax.training.run_metadata import check_tokenizer, code_changes
 
 flags = Flags()
@@ -100,6 +105,12 @@ MESH = flags.define_mesh()
 SEARCH_FLAGS = (NUM_BEAMS, LENGTH_PENALTY)
 DRAWING_FLAGS = (TEMPERATURE, TOP_K, TOP_P, MIN_P, REPETITION_PENALTY, STOP, SEED)
 GENERATION_FLAGS = (MAX_NEW_TOKENS, *DRAWING_FLAGS, *SEARCH_FLAGS)
+ADAPTER = flags.DEFINE_multi_string(
+    "adapter",
+    [],
+    "An adapter over the model (see gptjax adapter): a folder in PEFT's layout, a run that trains adapters, or the "
+    "name of one of these in the folder adapters of --workdir. May be given several times: each continues the prompts.",
+)
 STREAM = flags.DEFINE_bool("stream", False, "Show the text while it is generated, one continuation after another.")
 JSON = flags.DEFINE_string("json", None, "Write the completions, with tokens and log-probabilities, to this file.")
 
@@ -121,11 +132,24 @@ def write_text() -> None:
     prompts = chosen_prompts()
     existing_run(WORKDIR.value, "--workdir")
     use_compilation_cache()
-    generator, is_average = load_generator(notes)
-    if prompts is None:
-        return converse(generator, output, notes)
+    run = load_run(notes)
+    timing, completions = Timing(), []
+    for name in ADAPTER.value or [None]:
+        generator = make_generator(run, name, notes)
+        if prompts is None:
+            return converse(generator, output, notes)
+        if name is not None and len(ADAPTER.value) > 1:
+            write_raw(output, f"═══ {name}\n", "dim")
+        of_adapter = continue_prompts(generator, prompts, output, timing)
+        completions += [(name, completion) for completion in of_adapter]
+    say(notes, [completion for _, completion in completions], timing)
+    if json_path:
+        write_json(json_path, completions, timing, run.is_average, generator.weights)
+        notes.print(f"{counted(len(completions), 'completion')} in {JSON.value}", style="dim")
 
-    timing = Timing()
+
+def continue_prompts(generator: Generator, prompts: list[str], output: Console, timing: Timing) -> list[Completion]:
+    """Continues all prompts, and prints the completions."""
     completions: list[Completion]
     if NUM_BEAMS.value:
         completions = generator.search(prompts, num_samples=NUM_SAMPLES.value, timing=timing, **search_options())
@@ -139,10 +163,7 @@ def write_text() -> None:
         settings = dict(num_samples=NUM_SAMPLES.value, seeds=SEED.value, **options())
         completions = generator.generate(prompts, timing=timing, **settings)
         show(output, completions, generator.separator)
-    say(notes, completions, timing)
-    if json_path:
-        write_json(json_path, completions, timing, is_average, generator.weights)
-        notes.print(f"{counted(len(completions), 'completion')} in {JSON.value}", style="dim")
+    return completions
 
 
 def check_values() -> None:
@@ -156,6 +177,8 @@ def check_values() -> None:
         if flag.present:
             why = "must not be given together with" if NUM_BEAMS.value else "must not be given without"
             raise ConfigError(f"--{flag.name}={flag.value}: {why} --num_beams, which searches instead of drawing")
+    if len(ADAPTER.value) > 1 and PROMPT.value is None and not PROMPTS_FILE.value:
+        raise ConfigError(f"--adapter={ADAPTER.value[1]}: a conversation has one adapter; give --prompt for several")
     given = options()
     stop_strings(given["stop"])
     drawing = {name: given[name] for name in ("temperature", "top_k", "top_p", "min_p", "repetition_penalty")}
@@ -206,11 +229,20 @@ def as_typed(flag: str, text: str) -> str:
     return cli.unescaped(flag, text) if ESCAPES.value else text
 
 
-def load_generator(notes: Console) -> tuple[Generator, bool]:
-    """Loads the run's model and tokenizer, and prints which checkpoint was loaded.
+@dataclasses.dataclass(frozen=True)
+class Run:
+    """A trained model; is_average: whether its parameters are the moving average."""
 
-    Returns:
-      The generator, and whether its parameters are the moving average.
+    params: Any
+    config: Settings
+    metadata: dict
+    tokenizer: tokenizer.Tokenizer
+    mesh: Mesh | None
+    is_average: bool
+
+
+def load_run(notes: Console) -> Run:
+    """Loads the run's model and tokenizer, and prints which checkpoint was loaded.
 
     Raises:
       ConfigError: config, tokenizer and checkpoint in the folder do not belong together.
@@ -226,27 +258,40 @@ def load_generator(notes: Console) -> tuple[Generator, bool]:
     # On a CPU, only matrix products are faster in bfloat16.
     if jax.default_backend() == "cpu" and config.model.dtype == "bfloat16":
         config = dataclasses.replace(config, model=dataclasses.replace(config.model, dtype="float32"))
-    generator = Generator(
-        params,
-        config,
-        run_tokenizer,
-        source_tokenizer=tokenizer.load_of_sources(WORKDIR.value),
-        begin_id=metadata["fingerprint"].get("begin_id"),
-        objective=config.training.objective,
-        batch_size=BATCH_SIZE.value,
-        weights=WEIGHTS.value,
-        mesh=mesh,
-    )
     for change in code_changes(metadata, config):
         notes.print(f"changed: {change}", style="yellow")
     which = f"{CHECKPOINT.value}, " if CHECKPOINT.value in ("latest", "best") else ""
     kind = f"moving average of {count:,} parameters" if is_average else f"{count:,} raw parameters"
     notes.print(
-        f"{WORKDIR.value}: step {metadata['step']:,} ({which}{kind}), {generator.weights} on "
+        f"{WORKDIR.value}: step {metadata['step']:,} ({which}{kind}), {WEIGHTS.value or config.model.dtype} on "
         f"{platform}, loaded in {time.perf_counter() - began:.1f} s",
         style="dim",
     )
-    return generator, is_average
+    return Run(params, config, metadata, run_tokenizer, mesh, is_average)
+
+
+def make_generator(run: Run, adapter: str | None, notes: Console) -> Generator:
+    """The generator of the run's model, or of the model with an adapter."""
+    params, config = run.params, run.config
+    if adapter is not None:
+        if saved_config(WORKDIR.value).model.lora_rank:
+            raise ConfigError(f"--adapter={adapter}: must not be given for a run that has an adapter itself")
+        loaded = load_adapter(adapter, WORKDIR.value, config.model, hash_of_params(run.metadata, EMA.value))
+        params, model = loaded.over(params)
+        config = dataclasses.replace(config, model=model)
+        origin = "" if loaded.base else "; it does not say which model it was trained on"
+        notes.print(f"--adapter={adapter}: rank {loaded.config.lora_rank}{origin}", style="dim")
+    return Generator(
+        params,
+        config,
+        run.tokenizer,
+        source_tokenizer=tokenizer.load_of_sources(WORKDIR.value),
+        begin_id=run.metadata["fingerprint"].get("begin_id"),
+        objective=config.training.objective,
+        batch_size=BATCH_SIZE.value,
+        weights=WEIGHTS.value,
+        mesh=run.mesh,
+    )
 
 
 def converse(generator: Generator, output: Console, notes: Console) -> None:
@@ -334,7 +379,9 @@ def speed(timing: Timing) -> str:
     return f"{tokens} · {rate} · compilation {timing.compile_seconds:.1f} s"
 
 
-def write_json(path: Path, completions: list[Completion], timing: Timing, is_average: bool, weights: str) -> None:
+def write_json(
+    path: Path, completions: list[tuple[str | None, Completion]], timing: Timing, is_average: bool, weights: str
+) -> None:
     """Writes the completions and everything needed to reproduce them; floats are written exactly."""
     content = dict(
         workdir=WORKDIR.value,
@@ -343,7 +390,10 @@ def write_json(path: Path, completions: list[Completion], timing: Timing, is_ave
         weights=weights,
         options=search_options() if NUM_BEAMS.value else options(),
         timing=dataclasses.asdict(timing),
-        completions=[dataclasses.asdict(completion) for completion in completions],
+        completions=[
+            dataclasses.asdict(completion) | ({} if adapter is None else {"adapter": adapter})
+            for adapter, completion in completions
+        ],
     )
     text = json.dumps(content, indent=1, ensure_ascii=False) + "\n"
     data = text.encode("utf-8", "backslashreplace")  # --workdir may not be UTF-8; this writes JSON's escapes

@@ -172,6 +172,16 @@ class ModelSettings(Section):
     remat: Literal["none", "dots", "attention", "full", "offload_dots", "offload_inputs"] = "none"
     # how attention is computed (model/attention_backends.py); auto: cudnn if it can run, else xla
     attention: Literal["auto", "reference", "xla", "cudnn"] = "auto"
+    # low-rank adapters that are trained while the model is frozen (model/lora.py): r, their rank; 0: none
+    lora_rank: Natural = 0
+    lora_alpha: Positive = 16.0  # an adapter's output is multiplied by this / lora_rank
+    lora_rslora: bool = False  # by this / sqrt(lora_rank) instead
+    lora_dora: bool = False  # also train the length of each column of the adapted matrices (DoRA)
+    lora_dropout: BelowOne = 0.0  # fraction of an adapter's inputs set to zero in training
+    lora_target: str = ""  # regex on the paths of the adapted matrices; "": all linear layers of blocks
+    lora_also: str = ""  # regex on the paths of parameters that are trained whole; a classifier's head always is
+    # how frozen matrices are stored; with int8, embedding and head are bfloat16; experts are always float32
+    lora_base: Literal["float32", "bfloat16", "int8"] = "float32"
     # query rows per block of the xla backend; 0: 512 on GPU; on CPU 64, and 32 for more than 2,048 tokens
     attention_block: Natural = 0
 

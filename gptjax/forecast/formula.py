@@ -24,6 +24,7 @@ from gptjax.forecast.step import Needs
 from gptjax.model.feedforward import is_gated
 from gptjax.model.grouped_products import shape_of_blocks
 from gptjax.model.mixture_of_experts import capacity
+from gptjax.model.flops import product_flops
 from gptjax.model.parameters import stack_sizes
 from gptjax.parallel.expert import way_of
 from gptjax.parallel.mesh import AXES, batch_devices
@@ -242,7 +243,7 @@ def _kernels(plan: Plan, shape: _Shape) -> Iterator[Kernel]:
 
 def _attention(plan: Plan, shape: _Shape) -> Iterator[Kernel]:
     mesh, tokens = plan.mesh.shape, shape.in_layers
-    counted = plan.flops_per_token["causal"] - 6.0 * plan.parameters.multiplied
+    counted = plan.flops_per_token["causal"] - product_flops(plan.trainer.declared)
     per_layer = counted * tokens / mesh["tensor"] / shape.layers / mesh["pipeline"]
     again = plan.config.model.remat != "none"  # flash attention keeps sums that no policy names
     flops = per_layer * (ATTENTION + again / 3)

@@ -35,7 +35,7 @@ from gptjax.inference.decode import WEIGHTS, DecodeState, Written, decode, decod
 from gptjax.inference.sampling import make_sampling
 from gptjax.inference.text import TextStream, check_text, stop_strings, unknown_characters
 from gptjax.inference.timing import Timing, is_new, program_key, timed
-from gptjax.model.families import reading_family_of
+from gptjax.model.families import merged_model, reading_family_of
 from gptjax.parallel.distributed import fetch
 from gptjax.parallel.placement import MeshPlacement
 from gptjax.settings import MeshSettings, Settings
@@ -128,7 +128,7 @@ class Generator:
     """Generates text with a model. Calls do not change it, so they may be interleaved.
 
     Args:
-      params: trained parameters (stacked layers, float32); a copy for decoding is made.
+      params: trained parameters (stacked layers, float32, or with adapters); a copy for decoding is made.
       config: the run's resolved config.
       tokenizer: the run's tokenizer.
       source_tokenizer: the tokenizer of prompts, if the sources of pairs have their own.
@@ -161,7 +161,7 @@ class Generator:
                 f"tokenizer = {tokenizer.vocab_size} tokens: must be at most model.vocab_size = "
                 f"{config.model.vocab_size}; it is not the tokenizer that the model was trained with"
             )
-        self.config = config.model
+        params, self.config = merged_model(config.model, params)
         self.tokenizer, self.source_tokenizer = tokenizer, source_tokenizer or tokenizer
         self.begin_id = tokenizer.eos_id if begin_id is None else begin_id
         self.end_id = tokenizer.eos_id if end_id is None else end_id

@@ -14,12 +14,12 @@ from gptjax.model.attention_scores import Scores
 from gptjax.model.cache import write
 from gptjax.model.checks import bias_parts
 from gptjax.model.initialization import input_init, output_init
+from gptjax.model.lora import linear
 from gptjax.model.norm import RMSNorm
-from gptjax.model.parameters import Axes, matrix, vector
+from gptjax.model.parameters import Axes, vector
 from gptjax.model.placement import ONE_DEVICE, Placement
 from gptjax.model.position import rotate
 from gptjax.model.position_bias import position_bias
-from gptjax.model.precision import project
 from gptjax.model.rematerialization import ATTENTION_OUTPUT
 from gptjax.settings import ModelSettings
 
@@ -74,10 +74,11 @@ class Attention(nn.Module):
         if cache is not None and not self.causal:
             raise ValueError("only causal attention can continue from a cache")
 
-        q_BTNH = self._heads("query", x_BTD, rotation)
+        keys_B = dropout_keys_B
+        q_BTNH = self._heads("query", x_BTD, keys_B, rotation)
         if context_cache is None:
             stream_BSD = x_BTD if context_BSD is None else context_BSD
-            k_BSKH, v_BSKH = self._heads("key", stream_BSD, rotation), self._heads("value", stream_BSD)
+            k_BSKH, v_BSKH = self._heads("key", stream_BSD, keys_B, rotation), self._heads("value", stream_BSD, keys_B)
         scores, block = self._scores(is_cross), config.attention_block
 
         kept = None
@@ -111,9 +112,9 @@ class Attention(nn.Module):
                 kept = jnp.swapaxes(k_BSKH, 1, 2), jnp.swapaxes(v_BSKH, 1, 2)
 
         out_BTNH = checkpoint_name(out_BTNH, ATTENTION_OUTPUT)
-        return self._output(out_BTNH), kept
+        return self._output(out_BTNH, keys_B), kept
 
-    def _heads(self, name: str, x_BTD: jax.Array, rotation: Any = None) -> jax.Array:
+    def _heads(self, name: str, x_BTD: jax.Array, dropout_keys_B: jax.Array | None, rotation: Any = None) -> jax.Array:
         """Projects a stream to its "query", "key" or "value" heads, [B, T, heads, H].
 
         If the config says so, queries and keys are normalised (QK-norm); they are rotated if a rotation is given.
@@ -122,9 +123,11 @@ class Attention(nn.Module):
         axes: Axes = {"kv_heads": config.num_kv_heads, "head": config.head_width}
         if name == "query":
             axes = self._query_heads
-        weight = matrix(self, name, {"embed": config.width}, axes, input_init(config))
-        bias = vector(self, f"{name}_bias", axes) if "qkv" in bias_parts(config.bias) else None
-        x_BTNH = project(x_BTD, weight, bias, config.matmul).reshape(*x_BTD.shape[:2], *axes.values())
+        has_bias, inputs = "qkv" in bias_parts(config.bias), {"embed": config.width}
+        x_BTO = linear(
+            *(self, name, x_BTD, inputs, axes, input_init(config)), has_bias=has_bias, dropout_keys_B=dropout_keys_B
+        )
+        x_BTNH = x_BTO.reshape(*x_BTD.shape[:2], *axes.values())
         if config.qk_norm and name != "value":
             # Qwen3 normalises each head by itself; OLMo 2 normalises all heads of a token together.
             norm_axes = tuple(axes) if config.qk_norm_over == "projection" else ("head",)
@@ -181,12 +184,15 @@ class Attention(nn.Module):
         weights_BKGTS = jnp.swapaxes(weights_BKTGS, 2, 3)
         self.sow("intermediates", "weights", weights_BKGTS.reshape(-1, q_BTNH.shape[2], *mask_BTS.shape[1:]))
 
-    def _output(self, x_BTNH: jax.Array) -> jax.Array:
+    def _output(self, x_BTNH: jax.Array, dropout_keys_B: jax.Array | None) -> jax.Array:
         """Projects the heads back to the model's width, [B, T, D]."""
         config, width = self.config, {"embed": self.config.width}
-        weight = matrix(self, "output", self._query_heads, width, output_init(config))
-        bias = vector(self, "output_bias", width) if "output" in bias_parts(config.bias) else None
-        return project(x_BTNH.reshape(*x_BTNH.shape[:2], -1), weight, bias, config.matmul)
+        x_BTI, has_bias = x_BTNH.reshape(*x_BTNH.shape[:2], -1), "output" in bias_parts(config.bias)
+        return linear(
+            *(self, "output", x_BTI, self._query_heads, width, output_init(config)),
+            has_bias=has_bias,
+            dropout_keys_B=dropout_keys_B,
+        )
 
     @property
     def _query_heads(self) -> Axes:

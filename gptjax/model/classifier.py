@@ -22,6 +22,7 @@ import jax.numpy as jnp
 from gptjax.config import ConfigError
 from gptjax.model.dropout import dropout, fold_in
 from gptjax.model.family import Family, ReadingFamily
+from gptjax.model.flops import product_flops
 from gptjax.model.initialization import input_init
 from gptjax.model.parameters import matrix, vector
 from gptjax.model.placement import ONE_DEVICE, Placement
@@ -122,13 +123,11 @@ class ClassifierFamily(ReadingFamily):
     def flops_per_token(self, sequence_length: int, source_length: int = 0) -> dict[str, float]:
         """The FLOPs of the body without its output layer, which is not computed. The few FLOPs of the head are not
         counted."""
-        output_layer = sum(
-            parameter.size
-            for parameter in jax.tree.leaves(self.body.declarations)
-            if parameter.tied or (parameter.kind == "matrix" and "vocab" in parameter.outputs)
-        )
+        every = jax.tree.leaves(self.body.declarations)
+        is_output = (each.tied or (each.kind == "matrix" and "vocab" in each.outputs) for each in every)
+        output_layer = product_flops([each for each, found in zip(every, is_output) if found])
         of_body = self.body.flops_per_token(sequence_length)
-        return {convention: flops - 6.0 * output_layer for convention, flops in of_body.items()}
+        return {convention: flops - output_layer for convention, flops in of_body.items()}
 
 
 def _body_family(config_model: Any) -> type[Family]:

@@ -68,8 +68,8 @@ class Block(nn.Module):
         Statistics are arrays [B, …] by name that a layer reports, for example for an auxiliary loss (see
         `Stack.transform`). A mixture of experts has some; other layers have none.
 
-        If keys are given, dropout is applied to attention probabilities, and to the output of each branch before it is
-        added to the residual stream.
+        If keys are given, dropout is applied to attention probabilities, to the inputs of adapters, and to the output
+        of each branch before it is added to the residual stream.
 
         Norms are placed before the branches (`pre`), after them (`post`: OLMo 2, arXiv:2501.00656), on both sides
         (`sandwich`: Gemma 2), or after each sum of stream and branch (`post_residual`: the original Transformer,
@@ -80,8 +80,8 @@ class Block(nn.Module):
             values, which then are the last two arrays of the new cache; and key_segments_BS or key_lengths_B.
         """
         config = self.config
-        of_attention, of_feedforward, of_probabilities, of_cross, of_cross_probabilities = (
-            (None,) * 5 if dropout_keys_B is None else (fold_in(dropout_keys_B, use) for use in range(5))
+        of_attention, of_feedforward, in_attention, of_cross, in_cross, in_feedforward = (
+            (None,) * 6 if dropout_keys_B is None else (fold_in(dropout_keys_B, use) for use in range(6))
         )
 
         def normed(h_BTD: jax.Array, name: str, side: str) -> jax.Array:
@@ -103,7 +103,7 @@ class Block(nn.Module):
             segments_BT=segments_BT,
             branches=branches,
             cache=cache,
-            dropout_keys_B=of_probabilities,
+            dropout_keys_B=in_attention,
         )
         attended_BTD = added(x_BTD, h_BTD, "attention_post_norm", of_attention)
 
@@ -113,7 +113,7 @@ class Block(nn.Module):
             h_BTD = read(attended_BTD, "cross_attention_norm")
             context_cache: Any
             h_BTD, context_cache = Attention(config, 0, False, self.placement, name="cross_attention")(
-                h_BTD, segments_BT=segments_BT, dropout_keys_B=of_cross_probabilities, **context
+                h_BTD, segments_BT=segments_BT, dropout_keys_B=in_cross, **context
             )
             cache = None if cache is None else (*cache, *context_cache)
             attended_BTD = added(attended_BTD, h_BTD, "cross_attention_post_norm", of_cross)
@@ -122,9 +122,9 @@ class Block(nn.Module):
         statistics: dict[str, jax.Array] = {}
         if config.num_experts:
             experts = MixtureOfExperts(config, self.placement, name="feedforward")
-            h_BTD, statistics = experts(h_BTD, segments_BT, drops=cache is None)
+            h_BTD, statistics = experts(h_BTD, segments_BT, drops=cache is None, dropout_keys_B=in_feedforward)
         else:
-            h_BTD = FeedForward(config, name="feedforward")(h_BTD)
+            h_BTD = FeedForward(config, name="feedforward")(h_BTD, in_feedforward)
         return added(attended_BTD, h_BTD, "feedforward_post_norm", of_feedforward), cache, statistics
 
 

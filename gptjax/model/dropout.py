@@ -12,6 +12,13 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 
+from gptjax.settings import ModelSettings
+
+
+def has_dropout(config: ModelSettings) -> bool:
+    """Whether any rate of dropout is positive."""
+    return bool(config.dropout or config.attention_dropout or config.lora_dropout)
+
 
 def row_keys(key: jax.Array, first_row: jax.typing.ArrayLike, num_rows: int) -> jax.Array:
     """The keys [B] of rows first_row … first_row + B - 1 of a batch."""

@@ -6,10 +6,14 @@ Code that trains, plans, counts, saves or generates gets a config's family from 
 from __future__ import annotations
 
 import dataclasses
+import functools
 import inspect
 from typing import Any
 
+import jax
+
 from gptjax.config import ConfigError, suggestion
+from gptjax.model import lora
 from gptjax.model.classifier import ClassifierFamily
 from gptjax.model.decoder_family import DecoderFamily
 from gptjax.model.encoder import EncoderFamily
@@ -53,6 +57,14 @@ def family_of(config_model: ModelSettings) -> Family:
     name = config_model.family
     kind = family_named(name)
     return called(FIELD, name, lambda: kind(config_model)) if is_named(name) else kind(config_model)
+
+
+def merged_model(config_model: ModelSettings, params: Any) -> tuple[Any, ModelSettings]:
+    """The parameters and settings of the same function without adapters (model/lora.py)."""
+    if not config_model.lora_rank:
+        return params, config_model
+    merge = functools.partial(lora.merged, config_model, family_of(config_model).declarations)
+    return jax.jit(merge)(params), lora.without_adapters(config_model)
 
 
 def reading_family_of(config_model: ModelSettings) -> Family:

@@ -12,8 +12,10 @@ import flax.linen as nn
 import jax
 
 from gptjax.config import ConfigError
+from gptjax.model import lora
 from gptjax.model.checks import check_length
 from gptjax.model.flops import CAUSAL_LAYERS
+from gptjax.model.lora import check_adapters
 from gptjax.model.parameters import declarations_of
 from gptjax.model.placement import ONE_DEVICE, Placement
 from gptjax.model.resolve import resolve_model
@@ -72,13 +74,14 @@ class Family(abc.ABC):
     def validate(cls, config_model: Any, sequence_length: int) -> None:
         """Checks the family's own fields of the `model` section, where 0 and `auto` may still stand for "derived".
 
-        This method only compares `max_positions` with the length of a row. model/checks.py has the checks that families
-        share.
+        This method only compares `max_positions` with the length of a row, and checks the fields of adapters.
+        model/checks.py has the checks that families share.
 
         Raises:
           ConfigError: names the field, its value and what is allowed.
         """
         check_length(config_model, sequence_length)
+        check_adapters(config_model)
 
     @classmethod
     def resolve(
@@ -131,12 +134,12 @@ class Family(abc.ABC):
     def declarations(self) -> dict[str, Any]:
         """The `Parameter` of each array, in a nested dict like that of the parameters; nothing is allocated.
 
-        Raises as `declarations_of` does.
+        Raises as `declarations_of` and, if the model has adapters, as `lora.with_adapters` does.
         """
         return _declarations(self)
 
     def init_params(self, key: jax.Array) -> dict[str, Any]:
-        """Fresh float32 parameters, a nested dict."""
+        """Fresh parameters, a nested dict."""
         return _init_params(self, key)
 
     @property
@@ -210,9 +213,11 @@ class ReadingFamily(Family):
 
 @functools.cache
 def _declarations(family: Family) -> dict[str, Any]:
-    return declarations_of(family.module(), method="declare")
+    declared = declarations_of(family.module(), method="declare")
+    return lora.with_adapters(declared, family.config, family.warm_part) if family.config.lora_rank else declared
 
 
 @functools.partial(jax.jit, static_argnums=0)
 def _init_params(family: Family, key: jax.Array) -> dict[str, Any]:
-    return family.module().init(key, method="declare")["params"]
+    params = family.module().init(key, method="declare")["params"]
+    return lora.completed(family.declarations, params, key) if family.config.lora_rank else params

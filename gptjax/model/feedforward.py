@@ -21,8 +21,8 @@ import jax.numpy as jnp
 from gptjax.config import ConfigError
 from gptjax.model.checks import bias_parts
 from gptjax.model.initialization import input_init, output_init
-from gptjax.model.parameters import Axes, matrix, vector
-from gptjax.model.precision import project
+from gptjax.model.lora import linear
+from gptjax.model.parameters import Axes
 from gptjax.settings import ModelSettings
 from gptjax.user_code import called, named_function, num_arguments
 
@@ -84,19 +84,20 @@ class FeedForward(nn.Module):
     config: ModelSettings
 
     @nn.compact
-    def __call__(self, x_BTD: jax.Array) -> jax.Array:
+    def __call__(self, x_BTD: jax.Array, dropout_keys_B: jax.Array | None = None) -> jax.Array:
+        """Returns [B, T, D]. dropout_keys_B: for the dropout of adapters."""
         config = self.config
         width, inner = {"embed": config.width}, {"mlp": config.feedforward_width}
         activation, gated = activation_of(config.feedforward)
 
-        def linear(
+        has_bias = "feedforward" in bias_parts(config.bias)
+
+        def multiplied(
             name: str, x: jax.Array, init: nn.initializers.Initializer, inputs: Axes, outputs: Axes
         ) -> jax.Array:
-            weight = matrix(self, name, inputs, outputs, init)
-            bias = vector(self, f"{name}_bias", outputs) if "feedforward" in bias_parts(config.bias) else None
-            return project(x, weight, bias, config.matmul)
+            return linear(self, name, x, inputs, outputs, init, has_bias=has_bias, dropout_keys_B=dropout_keys_B)
 
-        up_BTF = linear("up", x_BTD, input_init(config), width, inner)
-        gate = [linear("gate", x_BTD, input_init(config), width, inner)] if gated else []
+        up_BTF = multiplied("up", x_BTD, input_init(config), width, inner)
+        gate = [multiplied("gate", x_BTD, input_init(config), width, inner)] if gated else []
         hidden_BTF = activation(*gate, up_BTF)
-        return linear("down", hidden_BTF, output_init(config), inner, width)
+        return multiplied("down", hidden_BTF, output_init(config), inner, width)

@@ -7,6 +7,8 @@ and a utilization is meaningful only with the name of its convention:
              arXiv:2204.02311, appendix B)
     causal   the same with the keys that a query actually sees: T / 2 on average, so 6 · N_heads · H · T
 
+Under adapters (model/lora.py), most parameters are frozen: their products take 4 N.
+
 With a sliding window of W < T keys the averages are W and W (1 - W / 2T). N leaves out the input embedding and learned
 positions (they are looked up, not multiplied) and counts the head, tied or not.
 """
@@ -16,6 +18,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from gptjax.model.lora import SUFFIX
 from gptjax.model.parameters import LAYERS, count_parameters
 
 CONVENTIONS = ("causal", "full")
@@ -25,6 +28,12 @@ PAIRS = {  # encoder N_e and L_e, cross-attention over S keys; per token of the 
     "causal": "6N + 6N_e·S/T + 12·N_heads·H·(L_e·S·S/T + L·S + L·T/2)",
     "full": "6N + 6N_e·S/T + 12·N_heads·H·(L_e·S·S/T + L·S + L·T)",
 }
+
+
+def product_flops(declared: Any) -> float:
+    """The FLOPs of the products with these parameters: 6 for each. For a frozen one 4, as it has no gradient."""
+    counts = count_parameters(declared)
+    return 6.0 * counts.multiplied - 2.0 * counts.frozen
 
 
 def mean_keys_seen(sequence_length: int, window: int, convention: str) -> float:
@@ -41,7 +50,7 @@ def flops_of_bidirectional_layers(
     Both conventions count 12 · N_heads · H per key. A window extends by its width to each side of a token.
     """
     keys = (min(2 * window - 1 if window else sequence_length, sequence_length) for window in windows)
-    total = 6.0 * count_parameters(declared).multiplied + 12.0 * heads_width * sum(keys)
+    total = product_flops(declared) + 12.0 * heads_width * sum(keys)
     return dict.fromkeys(CONVENTIONS, total)
 
 
@@ -55,7 +64,7 @@ def flops_of_causal_layers(
       windows: the window of each attention layer, 0: the whole context.
       heads_width: N · H, the width of all query heads.
     """
-    products = 6.0 * count_parameters(declared).multiplied
+    products = product_flops(declared)
     # Scores and weighted sum take 2 · H FLOPs each per head and key. The backward pass takes twice as many.
     # Grouped-query attention saves parameters and memory, but no FLOPs: every query head has its own scores.
     per_key = 12.0 * heads_width
@@ -79,13 +88,14 @@ def flops_of_pairs(
     of cross-attention are made. In the encoder and in cross-attention a token sees all keys (or a window to each side).
     """
     per_target = source_length / target_length
-    of_encoder = count_parameters(declared["encoder"]).multiplied
     crosses = [declared[stack]["cross_attention"] for stack in LAYERS if stack in declared]
-    of_source = of_encoder + sum(cross[name].size for cross in crosses for name in ("key", "value"))
-    of_target = count_parameters(declared).multiplied - of_source
+    read_once = ("key", "value", f"key{SUFFIX}", f"value{SUFFIX}")
+    of_source = product_flops(declared["encoder"])
+    of_source += sum(product_flops(cross[name]) for cross in crosses for name in read_once if name in cross)
+    of_target = product_flops(declared) - of_source
     per_key = 12.0 * heads_width
     encoder_keys = sum(min(2 * window - 1 if window else source_length, source_length) for window in encoder_windows)
-    both = 6.0 * (of_target + per_target * of_source)
+    both = of_target + per_target * of_source
     both += per_key * (per_target * encoder_keys + len(windows) * source_length)
     return {
         convention: both + per_key * sum(mean_keys_seen(target_length, window, convention) for window in windows)

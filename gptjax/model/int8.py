@@ -1,8 +1,8 @@
-"""8-bit weights for generation, which take a quarter of float32's memory and are multiplied as integers.
+"""8-bit weights, which take a quarter of float32's memory: for generation, and frozen under adapters.
 
 The weights of each output are rounded to 255 equidistant values, scaled by the largest of these weights. Activations
-are rounded in the same way, row by row, when they are multiplied. This is LLM.int8() (arXiv:2208.07339) without its
-16-bit outliers. 8-bit weights have no gradients.
+are rounded in the same way, row by row, when they are multiplied: as integers. This is LLM.int8() (arXiv:2208.07339)
+without its 16-bit outliers. 8-bit weights have no gradients.
 """
 
 from __future__ import annotations
@@ -33,15 +33,26 @@ class Int8:
 
     @property
     def T(self) -> Int8:
-        return Int8(self.values.T, self.scale.T)
+        return type(self)(self.values.T, self.scale.T)
 
     def reshape(self, num_inputs: int, num_outputs: int) -> Int8:
         """The weight as [inputs, outputs]; its outputs must come last."""
-        return Int8(self.values.reshape(num_inputs, num_outputs), self.scale.reshape(1, num_outputs))
+        return type(self)(self.values.reshape(num_inputs, num_outputs), self.scale.reshape(1, num_outputs))
 
     def __getitem__(self, rows: jax.Array) -> jax.Array:
         """Rows in float32."""
         return self.values[rows] * self.scale[rows]
+
+
+@struct.dataclass
+class WidenedInt8(Int8):
+    """The same numbers, which are multiplied in the type of the other factor, as the frozen weights under adapters are.
+    A product has a gradient for the other factor."""
+
+
+def widened(x: jax.Array | Int8, dtype: jax.typing.DTypeLike) -> jax.Array:
+    """The numbers of an array in this type."""
+    return (x.values * x.scale).astype(dtype) if isinstance(x, Int8) else x.astype(dtype)
 
 
 def quantize(x: jax.Array, summed_axes: tuple[int, ...]) -> Int8:

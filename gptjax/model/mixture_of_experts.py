@@ -67,7 +67,12 @@ class MixtureOfExperts(nn.Module):
 
     @nn.compact
     def __call__(
-        self, x_BTD: jax.Array, segments_BT: jax.Array | None = None, *, drops: bool = True
+        self,
+        x_BTD: jax.Array,
+        segments_BT: jax.Array | None = None,
+        *,
+        drops: bool = True,
+        dropout_keys_B: jax.Array | None = None,
     ) -> tuple[jax.Array, dict[str, jax.Array]]:
         """[B, T, D], and statistics, each a sum over the tokens of a row that are not padding (segment 0):
 
@@ -77,6 +82,7 @@ class MixtureOfExperts(nn.Module):
 
         Args:
           drops: if False, no token is dropped, whatever capacity the config sets.
+          dropout_keys_B: for the dropout of the shared experts' adapters.
         """
         config = self.config if drops else dataclasses.replace(self.config, expert_capacity=0.0)
         width, inner = {"embed": config.width}, {"mlp": config.feedforward_width}
@@ -94,7 +100,7 @@ class MixtureOfExperts(nn.Module):
         shared_BTD: Any = 0
         if config.shared_experts:
             wider = dataclasses.replace(config, feedforward_width=config.shared_experts * config.feedforward_width)
-            shared_BTD = FeedForward(wider, name="shared")(x_BTD)
+            shared_BTD = FeedForward(wider, name="shared")(x_BTD, dropout_keys_B)
         if self.is_initializing():
             return x_BTD, {}
         real_BT = jnp.ones(x_BTD.shape[:2], bool) if segments_BT is None else segments_BT != 0

@@ -38,6 +38,7 @@ import jax.numpy as jnp
 from flax.traverse_util import flatten_dict, unflatten_dict
 
 from gptjax.config import ConfigError
+from gptjax.model.int8 import WidenedInt8, quantize
 
 Axes = Mapping[str, int]  # name → size, in the order of the array's axes
 LAYERS = ("layers", "first_layers")  # axes along which a stack has consecutive layers
@@ -45,7 +46,7 @@ LAYERS = ("layers", "first_layers")  # axes along which a stack has consecutive 
 
 @dataclasses.dataclass(frozen=True)
 class Parameter:
-    """The declaration of a float32 array [*stack, *inputs, *outputs].
+    """The declaration of an array [*stack, *inputs, *outputs].
 
     Attributes:
       kind: 'matrix': a product sums over its inputs. 'lookup': a table, whose inputs are indices of rows. 'vector':
@@ -53,6 +54,8 @@ class Parameter:
       stack: axes along which there are several independent matrices, lookups or vectors.
       active: for a stack of experts, the number that a token uses; 0: not a stack of experts.
       trained: whether the optimizer updates it.
+      adaptable: whether a low-rank adapter can be added to it (model/lora.py).
+      stored: float32, or, for a parameter that is not trained, bfloat16 or int8.
       init: (key, shape, dtype) → array, for one member of the stack.
       stacked_as: the name of the stack's dict; '' without a stack.
       tied: whether a lookup is also the output matrix.
@@ -66,6 +69,8 @@ class Parameter:
     stack: Axes = dataclasses.field(default_factory=dict)
     active: int = 0
     trained: bool = True
+    adaptable: bool = False
+    stored: str = "float32"
     tied: bool = False
     stacked_as: str = ""
     where: str = "?"
@@ -115,6 +120,19 @@ class Parameter:
         """A newly initialized array."""
         return self.init(key, self.shape, jnp.float32)
 
+    def as_stored(self, x: jax.Array) -> Any:
+        """The float32 array x as it is stored."""
+        if self.stored != "int8":
+            return x.astype(self.stored)
+        rounded = quantize(x, self.shared_scale_axes)
+        return WidenedInt8(rounded.values, rounded.scale)
+
+    @property
+    def abstract(self) -> Any:
+        """What is stored, as shapes."""
+        array = jax.ShapeDtypeStruct(self.shape, jnp.float32)
+        return array if self.stored == "float32" else jax.eval_shape(self.as_stored, array)
+
     def on_stack(self, axis: str, size: int, name: str) -> Parameter:
         """`size` such parameters along a new first axis, in the stack `name`."""
         return dataclasses.replace(self, stack={axis: size, **self.stack}, stacked_as=name)
@@ -137,11 +155,13 @@ def matrix(
     *,
     stack: Axes | None = None,
     active: int = 0,
+    adaptable: bool = False,
 ) -> jax.Array:
     """Declares the matrix `name` of `module` and returns it, [*stack, *inputs, *outputs]."""
-    return _declare(
-        module, name, Parameter("matrix", inputs, outputs, init, stack=stack or {}, active=active, where=_caller())
+    declared = Parameter(
+        "matrix", inputs, outputs, init, stack=stack or {}, active=active, adaptable=adaptable, where=_caller(adaptable)
     )
+    return _declare(module, name, declared)
 
 
 def vector(
@@ -191,8 +211,9 @@ def _declare(module: nn.Module, name: str, parameter: Parameter) -> jax.Array:
     return module.param(name, parameter.make)
 
 
-def _caller() -> str:
-    frame = sys._getframe(2)
+def _caller(by_linear: bool = False) -> str:
+    """Where the caller of this module's function was called; by_linear: that caller is `lora.linear`."""
+    frame = sys._getframe(3 if by_linear else 2)
     return f"{frame.f_code.co_filename}, line {frame.f_lineno}"
 
 
@@ -263,19 +284,20 @@ def _place(module_type: type, name: str) -> str:
 
 def abstract_params(declared: Any) -> Any:
     """The parameters as shapes."""
-    return jax.tree.map(lambda parameter: jax.ShapeDtypeStruct(parameter.shape, jnp.float32), declared)
+    return jax.tree.map(lambda parameter: parameter.abstract, declared)
 
 
 @dataclasses.dataclass(frozen=True)
 class ParameterCounts:
     """total; non_embedding: without lookups (input embedding, positions); multiplied: N of the 6 N FLOPs per token,
-    which includes tied lookups; active: those that one token uses, lookups included. For experts, `multiplied` and
-    `active` count only those that a token uses."""
+    which includes tied lookups; active: those that one token uses, lookups included; frozen: those of `multiplied`
+    that are declared as not trained. For experts, the last three count only those that a token uses."""
 
     total: int
     non_embedding: int
     multiplied: int
     active: int
+    frozen: int
 
 
 def count_parameters(declared: Any) -> ParameterCounts:
@@ -285,7 +307,9 @@ def count_parameters(declared: Any) -> ParameterCounts:
     tied = sum(parameter.size for parameter in every if parameter.tied)
     total = sum(parameter.size for parameter in every)
     unused = sum(parameter.size - parameter.active_size for parameter in every)
-    return ParameterCounts(total, non_embedding, non_embedding + tied - unused, total - unused)
+    multiplied = (parameter for parameter in every if parameter.kind == "matrix" or parameter.tied)
+    frozen = sum(parameter.active_size for parameter in multiplied if not parameter.trained)
+    return ParameterCounts(total, non_embedding, non_embedding + tied - unused, total - unused, frozen)
 
 
 def stack_sizes(declared: Any, axis: str = "layers") -> dict[str, int]:

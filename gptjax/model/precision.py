@@ -17,7 +17,7 @@ import jax.numpy as jnp
 from jax.ad_checkpoint import checkpoint_name
 
 from gptjax.model.float8 import GRADIENT, OPERAND, Float8, rounded
-from gptjax.model.int8 import Int8, int8_product
+from gptjax.model.int8 import Int8, WidenedInt8, int8_product, widened
 
 PRODUCT = "product"  # the name of `project`'s result in remat policies
 
@@ -75,7 +75,9 @@ def project(
       matmul: `model.matmul`.
     """
     weight_IO = weight.reshape(x_BTI.shape[-1], -1)
-    if isinstance(weight_IO, Int8) or weight_IO.dtype.itemsize < x_BTI.dtype.itemsize:
+    if isinstance(weight_IO, WidenedInt8):
+        y_BTO = checkpoint_name(_project_widened(x_BTI, weight_IO), PRODUCT)
+    elif isinstance(weight_IO, Int8) or weight_IO.dtype.itemsize < x_BTI.dtype.itemsize:
         y_BTO = project_float32(x_BTI, weight_IO).astype(x_BTI.dtype)
     else:
         multiply = float8_product if matmul == "fp8" else _project
@@ -113,6 +115,23 @@ def _project_backward(operands: tuple[jax.Array, jax.Array], cotangent_BTO: jax.
 
 
 _project.defvjp(_project_forward, _project_backward)
+
+
+@jax.custom_vjp
+def _project_widened(x_BTI: jax.Array, weight_IO: WidenedInt8) -> jax.Array:
+    """x · weight for a frozen weight. The narrow weight is kept for the backward pass, not the widened one."""
+    return _two_rows(functools.partial(einsum, "BTI,IO->BTO"), x_BTI, widened(weight_IO, x_BTI.dtype))
+
+
+def _project_widened_forward(x_BTI: jax.Array, weight_IO: WidenedInt8) -> tuple[jax.Array, WidenedInt8]:
+    return _project_widened(x_BTI, weight_IO), weight_IO
+
+
+def _project_widened_backward(weight_IO: WidenedInt8, cotangent_BTO: jax.Array) -> tuple[jax.Array, None]:
+    return einsum("BTO,IO->BTI", cotangent_BTO, widened(weight_IO, cotangent_BTO.dtype)), None
+
+
+_project_widened.defvjp(_project_widened_forward, _project_widened_backward)
 
 
 @jax.custom_vjp

@@ -20,7 +20,7 @@ from jax.ad_checkpoint import checkpoint_name
 
 from gptjax.config import ConfigError
 from gptjax.model.attention import Branches
-from gptjax.model.dropout import dropout, fold_in
+from gptjax.model.dropout import dropout, fold_in, has_dropout
 from gptjax.model.initialization import embedding_init
 from gptjax.model.norm import make_norm
 from gptjax.model.parameters import lookup, stacked, unstack_layers
@@ -165,7 +165,7 @@ class Stack(nn.Module):
 
     def dropout_keys(self, dropout_keys_B: jax.Array | None) -> tuple[jax.Array | None, jax.Array | None]:
         """Derives keys of all layers [L, B] and of the embedding [B] from a key per row; None without dropout."""
-        if dropout_keys_B is None or not (self.config.dropout or self.config.attention_dropout):
+        if dropout_keys_B is None or not has_dropout(self.config):
             return None, None
         keys = fold_in(dropout_keys_B, jnp.arange(self.config.num_layers + 1)[:, None])
         return keys[:-1], keys[-1]

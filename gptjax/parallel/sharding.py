@@ -24,6 +24,7 @@ import jax
 from jax.sharding import AbstractMesh, Mesh, NamedSharding, PartitionSpec
 
 from gptjax.config import ConfigError
+from gptjax.model.int8 import Int8
 from gptjax.model.parameters import LAYERS, Parameter, abstract_params
 from gptjax.parallel.mesh import BATCH_AXES, compiler_axes
 from gptjax.tree import map_with_path
@@ -53,6 +54,7 @@ TABLE: dict[str, Split] = {
     "vocab": Split(matrix=("tensor",), vector=("tensor",)),  # V
     "class": Split(),  # C, of a classifier: few
     "position": Split(),
+    "rank": Split(),  # r, of an adapter: few
     "layers": Split(matrix=("pipeline",), lookup=("pipeline",), vector=("pipeline",)),  # L
     "first_layers": Split(),  # those before them that belong to no stage: few
 }
@@ -155,10 +157,24 @@ def params_sharding(mesh: Mesh | AbstractMesh, declared: Any) -> Any:
 
 def placed_params(mesh: Mesh | AbstractMesh, declared: Any) -> Any:
     """The declared parameters as shapes, each with its sharding; raises as `params_sharding`."""
+    own = jax.tree.map(_of_stored, params_sharding(mesh, declared), abstract_params(declared))
     return jax.tree.map(
         lambda shape, sharding: jax.ShapeDtypeStruct(shape.shape, shape.dtype, sharding=sharding),
-        *(abstract_params(declared), params_sharding(mesh, declared)),
+        *(abstract_params(declared), own),
     )
+
+
+def _of_stored(sharding: NamedSharding, shapes: Any) -> Any:
+    """The shardings of what is stored of a parameter: an array, or 8-bit numbers and their scales."""
+    return jax.tree.map(lambda x: _over_longer_axes(sharding, x.shape), shapes)
+
+
+def _over_longer_axes(sharding: NamedSharding, shape: tuple[int, ...]) -> NamedSharding:
+    """The sharding without the split of axes of length 1, along which numbers share a scale."""
+    if 1 not in shape:
+        return sharding
+    entries = [() if size == 1 else _mesh_axes(entry) for size, entry in zip(shape, sharding.spec)]
+    return NamedSharding(sharding.mesh, _spec(entries))
 
 
 def state_sharding(mesh: Mesh | AbstractMesh, abstract_state: Any, declared: Any, zero1: bool = False) -> Any:
@@ -178,6 +194,8 @@ def state_sharding(mesh: Mesh | AbstractMesh, abstract_state: Any, declared: Any
     def place(tree: Any, shapes: Any, shardings: Any) -> Any:
         if isinstance(shapes, Mapping) and isinstance(tree, Mapping):
             return {key: place(tree[key], shapes[key], shardings[key]) for key in tree}
+        if isinstance(tree, Int8):
+            return _of_stored(shardings, tree)
         return jax.tree.map(lambda x: _placed_like(x, shapes, shardings) or copied, tree)
 
     def placed(state: Any, shardings: Any) -> Any:

@@ -8,6 +8,7 @@ manager deletes in place, so a kill would leave half a checkpoint under the name
 from __future__ import annotations
 
 import concurrent.futures
+import dataclasses
 import functools
 import math
 import shutil
@@ -25,7 +26,8 @@ from jax.sharding import Mesh
 from gptjax.config import ConfigError, from_json, get
 from gptjax.errors import setting_text
 from gptjax.evaluation.scores import LOSS, SET
-from gptjax.model.families import family_of
+from gptjax.model.families import family_of, merged_model
+from gptjax.model.parameters import abstract_params
 from gptjax.parallel.distributed import of_process_0
 from gptjax.parallel.sharding import placed_params
 from gptjax.paths import CONFIG, existing_run, local_path, run_folder
@@ -286,6 +288,8 @@ def load_for_inference(
 ) -> tuple[dict, Settings, dict]:
     """Reads what a model needs to run: parameters on one device, the run's config, the checkpoint's metadata.
 
+    Adapters are merged, and the config is then that of a model without adapters.
+
     mesh: the parameters are split over its devices instead.
     own_functions: whether the model may import what config.json names as 'module:function'. A run that somebody else
     made can bring the module with it, and importing a module runs it.
@@ -302,9 +306,14 @@ def load_for_inference(
                 "importing it runs its module; give --own_functions if you trust it"
             )
     check = functools.partial(check_same_model, config=config, source=str(local_path(workdir, "--workdir") / CONFIG))
-    like = None if mesh is None else placed_params(mesh, family_of(config.model).declarations)
+    like = None
+    if mesh is not None:
+        like = placed_params(mesh, family_of(config.model).declarations)
+    elif config.model.lora_rank:  # 8-bit weights are not plain arrays
+        like = files.on_one_device(abstract_params(family_of(config.model).declarations))
     params, metadata = load_params(workdir, which, like, ema, check)
-    return params, config, metadata
+    params, model = merged_model(config.model, params)
+    return params, dataclasses.replace(config, model=model), metadata
 
 
 def saved_config(workdir: str | Path, setting: str = "--workdir") -> Settings:

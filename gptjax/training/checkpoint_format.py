@@ -7,6 +7,8 @@ the shape, dtype and checksum of every array.
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
@@ -104,6 +106,14 @@ def means_average(metadata: Mapping, ema: bool | None) -> bool:
     return any(name.startswith("ema/") for name in metadata["arrays"]) if ema is None else ema
 
 
+def hash_of_params(metadata: Mapping, ema: bool | None = None) -> str:
+    """Sixteen hexadecimal digits that identify the parameters of a checkpoint, or their moving average (see
+    `means_average`), from the checksums in its metadata."""
+    prefix = "ema/" if means_average(metadata, ema) else "params/"
+    arrays = {name.removeprefix(prefix): v for name, v in metadata["arrays"].items() if name.startswith(prefix)}
+    return hashlib.sha256(json.dumps(arrays, sort_keys=True).encode()).hexdigest()[:16]
+
+
 def read_params(
     path: Path, ema: bool | None = False, like: Any = None, check: Callable[[dict], Any] = lambda metadata: None
 ) -> tuple[dict, dict]:
@@ -125,7 +135,7 @@ def read_params(
         saved = {name.removeprefix(prefix): v for name, v in metadata["arrays"].items() if name.startswith(prefix)}
         if not saved:
             raise ConfigError(f"checkpoint {path} has no {part}: training.ema_decay was 0")
-        wanted = _on_one_device(saved) if like is None else like
+        wanted = _as_saved(saved) if like is None else like
         _check_same(path, saved, leaves_by_path(wanted))
         return _load(path, {part: wanted})[part], saved, metadata
 
@@ -214,17 +224,22 @@ def agreed(path: Path, read: Callable[[], T], together: bool) -> T:
     raise CheckpointError(f"checkpoint {path} is unreadable: {why}") from error
 
 
-def _on_one_device(saved: Mapping[str, Mapping]) -> dict:
-    """The named arrays as an abstract nested tree, on one device."""
+def on_one_device(shapes: Any) -> Any:
+    """The shapes with the sharding of an array on this process's first device."""
     sharding = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
+    return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding), shapes)
+
+
+def _as_saved(saved: Mapping[str, Mapping]) -> dict:
+    """The named arrays as an abstract nested tree, on one device."""
     tree: dict = {}
     for name, entry in saved.items():
         *parents, last = name.split("/")
         node = tree
         for parent in parents:
             node = node.setdefault(parent, {})
-        node[last] = jax.ShapeDtypeStruct(entry["shape"], entry["dtype"], sharding=sharding)
-    return tree
+        node[last] = jax.ShapeDtypeStruct(entry["shape"], entry["dtype"])
+    return on_one_device(tree)
 
 
 def _describe(arrays: Mapping[str, Any]) -> dict[str, dict]:

@@ -246,7 +246,7 @@ def _own_direction(
         raise ConfigError(
             f"{setting}: must return an optax.GradientTransformation, not {type(transformation).__name__}"
         )
-    params = abstract_params(parameters)
+    params = abstract_params({path: parameter for path, parameter in parameters.items() if parameter.trained})
 
     def one_update(params: Any) -> tuple[Any, Any]:
         return transformation.update(params, transformation.init(params), params)

@@ -13,6 +13,7 @@ from typing import Any
 
 from gptjax.config import ConfigError, default, flatten, get, to_json
 from gptjax.differences import differences, with_lines
+from gptjax.model.lora import FIELDS as ADAPTER_FIELDS
 from gptjax.settings import Settings, allowed_values
 from gptjax.training.vocabulary_growth import Growth
 from gptjax.user_code import code_hash, is_named
@@ -30,6 +31,7 @@ _FIXED = {
 }
 # May change, but not from or to 0: the average of the earlier steps would be missing.
 _SWITCHES = {"training.ema_decay"}
+_ADAPTERS = tuple(f"model.lora_{field}" for field in ADAPTER_FIELDS)
 # These do not affect what is computed; data is compared by its fingerprint.
 _HARMLESS = ("checkpoint.", "data.", "evaluation.", "logging.", "mesh.", "optimizer.memory")
 
@@ -118,6 +120,13 @@ def check_warm_start(saved: Mapping, config: Settings, tokenizer_hash: str, grow
     source = f"training.init_from = {config.training.init_from}"
     if growth is None:
         check_tokenizer(saved, tokenizer_hash, source)
+    adapters = {field: both for field, both in _config_differences(saved, config).items() if field in _ADAPTERS}
+    if has_adapters_of(saved) and adapters:
+        sentence = (
+            f"{source}: that run has adapters, so it can only start a run with the same adapters; `gptjax adapter "
+            "--merge` makes a run without adapters of it"
+        )
+        raise ConfigError(with_lines(sentence, adapters))
     of_head: tuple[str, ...] = ()
     if starts_body(saved, config):
         if (family := _family_of(saved)) != config.model.body:
@@ -126,7 +135,7 @@ def check_warm_start(saved: Mapping, config: Settings, tokenizer_hash: str, grow
                 f"{config.model.body!r}"
             )
         of_head = ("model.family", "model.body", "model.num_classes", "model.pooling")
-    told = (*of_head, "model.vocab_size") if growth else of_head
+    told = (*of_head, *_ADAPTERS, "model.vocab_size") if growth else (*of_head, *_ADAPTERS)
     notes = [growth.note()] if growth else []
     for field, (before, now) in _config_differences(saved, config).items():
         if _is_of_model(field) and field not in told:
@@ -137,6 +146,11 @@ def check_warm_start(saved: Mapping, config: Settings, tokenizer_hash: str, grow
 def starts_body(saved: Mapping, config: Settings) -> bool:
     """Whether the parameters of the run of `saved` can only be used for a classifier's body, and not for its head."""
     return config.model.family == "classifier" != _family_of(saved)
+
+
+def has_adapters_of(saved: Mapping) -> bool:
+    """Whether the run of `saved` has adapters (model/lora.py)."""
+    return bool(saved["config"]["model"].get("lora_rank", 0))
 
 
 def _family_of(saved: Mapping) -> str:

@@ -3,21 +3,32 @@
 from __future__ import annotations
 
 import functools
+import json
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
+import jax
+
+from gptjax.config import ConfigError
 from gptjax.data import Dataset
+from gptjax.json_files import parsed
+from gptjax.model import lora
 from gptjax.model.families import family_of
+from gptjax.parallel.sharding import placed_params
 from gptjax.planning import Plan
 from gptjax.training.checkpoint import Checkpoints, load_params, saved_metadata
+from gptjax.training.checkpoint_format import hash_of_params
 from gptjax.training.companions import identities
-from gptjax.training.run_metadata import check_compatible, check_warm_start, starts_body
+from gptjax.training.run_metadata import check_compatible, check_warm_start, has_adapters_of, starts_body
 from gptjax.training.schedule import rate_change
 from gptjax.training.state import TrainState
 from gptjax.training.trainer import Trainer
 from gptjax.training.vocabulary_growth import growth_of
+from gptjax.training.writers import write_whole
 
 SETTING = "training.init_from"
+BASE = "base.json"  # in the folder of a run with adapters: the model that they adapt
 
 
 def check_start(plan: Plan, data: Dataset, checkpoints: Checkpoints) -> None:
@@ -30,6 +41,11 @@ def check_start(plan: Plan, data: Dataset, checkpoints: Checkpoints) -> None:
     saved, other = checkpoints.metadata(), plan.config.training.init_from
     if saved is not None:
         check_compatible(saved, plan.config, data.fingerprint())
+    elif plan.config.model.lora_rank and not other:
+        raise ConfigError(
+            f"model.lora_rank = {plan.config.model.lora_rank}: needs {SETTING}, the run whose parameters the adapters "
+            "adapt"
+        )
     elif other and (source := saved_metadata(other, SETTING)) is not None:
         check_warm_start(source, plan.config, data.tokenizer_hash, growth_of(plan.config, source))
     identities(plan.config, plan.trainer.objective.companions, saved)
@@ -51,7 +67,9 @@ def starting_state(plan: Plan, data: Dataset, checkpoints: Checkpoints) -> tuple
     if saved is not None:
         return _resume(plan, saved, data, checkpoints)
     if plan.config.training.init_from:
-        state, notes = warm_start(plan.trainer, data.tokenizer_hash)
+        state, notes, base = warm_start(plan.trainer, data.tokenizer_hash)
+        if plan.config.model.lora_rank and jax.process_index() == 0:
+            write_whole(checkpoints.directory.parent / BASE, json.dumps(base, indent=2) + "\n")
         return state, {}, notes
     return plan.trainer.init(), {}, []
 
@@ -69,11 +87,13 @@ def _resume(
     return state, saved.get("interval", {}), notes
 
 
-def warm_start(trainer: Trainer, tokenizer_hash: str) -> tuple[TrainState, list[str]]:
-    """The state before step 0, and notes to print: the origin of the parameters, and what differs.
+def warm_start(trainer: Trainer, tokenizer_hash: str) -> tuple[TrainState, list[str], dict[str, Any]]:
+    """The state before step 0; notes to print: the origin of the parameters, and what differs; and the model that
+    adapters adapt, as BASE records it.
 
     A run of the same family provides all parameters. A run of another family provides a classifier's body, and the head
-    is newly initialized. If the tokenizer has further control tokens, the tables of tokens grow.
+    is newly initialized, as adapters are if the other run has none. If the tokenizer has further control tokens, the
+    tables of tokens grow.
 
     Raises:
       ConfigError: there is no such run; tokenizer, family, names or shapes do not fit.
@@ -84,10 +104,21 @@ def warm_start(trainer: Trainer, tokenizer_hash: str) -> tuple[TrainState, list[
     growth = None if saved is None else growth_of(config, saved)
     check = functools.partial(check_warm_start, config=config, tokenizer_hash=tokenizer_hash, growth=growth)
     part = family.warm_part if saved is not None and starts_body(saved, config) else ""
+    like, adapted = trainer.abstract_state.params, saved is not None and has_adapters_of(saved)
+    if config.model.lora_rank and not adapted:
+        like = placed_params(trainer.mesh, lora.unadapted(trainer.declared))
     grows = growth is not None and growth.is_of_rows
-    like = trainer.smaller_params(growth.before) if growth and grows else trainer.abstract_state.params
+    like = trainer.smaller_params(growth.before, like) if growth and grows else like
     like = like[part] if part else like
     params, source = load_params(other, like=like, ema=None, check=check, setting=SETTING)
     of_part = f" for the {part}; the rest is new" if part else ""
     notes = [f"starting from the parameters of {other}, step {source['step']}{of_part}", *check(source)]
-    return trainer.init(params, part, grows), notes
+    base = {"run": str(other), "step": source["step"], "hash": hash_of_params(source)}
+    return trainer.init(params, part, grows), notes, base_of_run(other) if adapted else base
+
+
+def base_of_run(workdir: str | Path) -> dict[str, Any]:
+    """What a run with adapters recorded of the model that they adapt: the folder of its run, its step, and its hash
+    (`hash_of_params`); empty if it recorded nothing."""
+    path = Path(workdir) / BASE
+    return parsed(path.read_bytes(), str(path), "delete it") if path.exists() else {}

@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from gptjax.model.dropout import row_keys
+from gptjax.model.dropout import has_dropout, row_keys
 from gptjax.model.families import family_of
 from gptjax.parallel.accumulation import on_each_replica
 from gptjax.parallel.mesh import BATCH_AXES, compiler_axes
@@ -52,7 +52,7 @@ def make_train_step(
     training = config.training
     declared = family_of(config.model).declarations
     treatments = treatments_of(config.optimizer, declared, objective.trains)
-    dropout = config.model.dropout > 0 or config.model.attention_dropout > 0
+    dropout = has_dropout(config.model)
     as_read = stop_at_frozen_layers(config, declared, treatments)
     gradients_of = _make_gradients(model, objective, dropout, as_read)
 

@@ -12,6 +12,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+from flax.traverse_util import unflatten_dict
 
 from gptjax.model.parameters import unstack
 from gptjax.settings import Settings
@@ -21,7 +22,8 @@ from gptjax.tree import map_with_path
 
 def trained_only(tree: Any, treatments: Mapping[str, Treatment]) -> Any:
     """The tree with None in place of every parameter that is frozen in all layers of its stack."""
-    return map_with_path(lambda path, leaf: None if treatments[path].method == "frozen" else leaf, tree)
+    frozen = {tuple(path.split("/")): treatment.method == "frozen" for path, treatment in treatments.items()}
+    return jax.tree.map(lambda still, leaf: None if still else leaf, unflatten_dict(frozen), tree)
 
 
 def completed(trained: Any, params: Any) -> Any:

@@ -14,6 +14,7 @@ import jax.numpy as jnp
 import optax
 from jax.sharding import AbstractMesh, Mesh
 
+from gptjax.model import lora
 from gptjax.model.families import family_of, reading_family_of
 from gptjax.model.parameters import abstract_params
 from gptjax.parallel.context import check_context
@@ -67,6 +68,8 @@ class Trainer:
     def init(self, params: Any = None, part: str = "", grows: bool = False) -> TrainState:
         """The state before step 0, created with its shardings; from `params` (a warm start) if given.
 
+        Adapters are newly initialized unless `params` has some.
+
         Args:
           part: `params` has only the parameters under this name, and the others are newly initialized; '': it has all.
           grows: `params` are those of a smaller vocabulary (vocabulary_growth.py).
@@ -77,27 +80,39 @@ class Trainer:
         start = functools.partial(self._init_with, part, grows)
         return jax.jit(start, out_shardings=shardings)(params)
 
-    def smaller_params(self, vocab_size: int) -> Any:
+    def smaller_params(self, vocab_size: int, params: Any) -> Any:
         """The parameters of a model that knows fewer tokens, as shapes. Those whose shapes differ are on every device
-        whole: a smaller vocabulary may not be divisible by the mesh."""
-        model = dataclasses.replace(self.config.model, vocab_size=vocab_size)
-        smaller, whole = abstract_params(family_of(model).declarations), replicated(self.mesh)
+        whole: a smaller vocabulary may not be divisible by the mesh.
+
+        params: those of this model as shapes, with or without adapters.
+        """
+        declared = family_of(dataclasses.replace(self.config.model, vocab_size=vocab_size)).declarations
+        declared = declared if lora.has_adapters(params) else lora.unadapted(declared)
+        smaller, whole = abstract_params(declared), replicated(self.mesh)
         return jax.tree.map(
             lambda a, b: b if a.shape == b.shape else jax.ShapeDtypeStruct(a.shape, b.dtype, sharding=whole),
             smaller,
-            self.abstract_state.params,
+            params,
         )
 
     def _init(self) -> TrainState:
         return self._init_from(self._fresh())
 
     def _init_with(self, part: str, grows: bool, params: Any) -> TrainState:
+        fresh = self._fresh()
         if grows:
-            params = grown(params, self._fresh()[part] if part else self._fresh())
-        return self._init_from(self._fresh() | {part: params} if part else params)
+            like = fresh if lora.has_adapters(params) else lora.base_of(fresh)
+            params = grown(params, like[part] if part else like)
+        given = {part: params} if part else params
+        if self.config.model.lora_rank:
+            return self._init_from(lora.completed(self.declared, lora.base_of(fresh) | given, self._key()))
+        return self._init_from(fresh | given)
 
     def _fresh(self) -> dict[str, Any]:
-        return family_of(self.config.model).init_params(jax.random.key(self.config.seed))
+        return family_of(self.config.model).init_params(self._key())
+
+    def _key(self) -> jax.Array:
+        return jax.random.key(self.config.seed)
 
     def _init_from(self, params: Any) -> TrainState:
         return _first_state(self.config, self.optimizer, self.treatments, params)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 from pathlib import Path
 
@@ -13,7 +14,7 @@ from gptjax.evaluation.answering import ModelAnswerer
 from gptjax.evaluation.loglikelihood import mesh_of
 from gptjax.evaluation.tasks import Subject, find_tasks, run_tasks
 from gptjax.inference.devices import decoding_mesh
-from gptjax.model.families import family_of
+from gptjax.model.families import family_of, merged_model
 from gptjax.model.parameters import count_parameters
 from gptjax.parallel.mesh import AbstractDevices, abstract_mesh, mesh_shape
 from gptjax.parallel.sharding import params_sharding
@@ -71,13 +72,14 @@ def make_task_evaluation(
     )
 
     def ask(state: TrainState) -> dict[str, float]:
-        params = jax.device_get(state.best_params)
+        params, model = merged_model(config.model, state.best_params)
+        params, plain = jax.device_get(params), dataclasses.replace(config, model=model)
         together = devices_together(config, jax.device_count(), bytes_per_device())
         mesh = decoding_mesh(f"tensor={together}") if together > 1 else None
         if mesh is not None:
-            params = jax.device_put(params, params_sharding(mesh, family_of(config.model).declarations))
+            params = jax.device_put(params, params_sharding(mesh, family_of(model).declarations))
         with jax.set_mesh(mesh_of(jax.local_devices(), together)):  # replaces the mesh of training
-            answerer = ModelAnswerer(params, config, tokenizer, begin_id, source_tokenizer=source_tokenizer, mesh=mesh)
+            answerer = ModelAnswerer(params, plain, tokenizer, begin_id, source_tokenizer=source_tokenizer, mesh=mesh)
             results = run_tasks(tasks, answerer, Subject({}), None)
         return {
             f"{PREFIX}{task}/{metric}": score["value"]

@@ -1,0 +1,84 @@
+"""Takes the adapter out of a run that trains one, or merges it: python -m gptjax.adapter --workdir=RUN --output=FOLDER
+
+  … --output=runs/base/adapters/poems           the adapter alone, in the layout of Hugging Face's PEFT
+  … --output=runs/merged --merge                a run of the whole model, which needs no adapter
+
+The first is what `gptjax sample --workdir=runs/base --adapter=poems` reads, and PEFT, for models that are like Llama or
+Qwen3. The second is a run like any other: it can be sampled and evaluated, and can start another run
+(training.init_from).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+
+import jax
+
+from gptjax import cli, tokenizer
+from gptjax.command_flags import Flags
+from gptjax.config import ConfigError, to_json
+from gptjax.data.prepared import SOURCE_PREFIX
+from gptjax.interop.adapters import adapted_run
+from gptjax.interop.peft import WEIGHTS, write_adapter
+from gptjax.paths import CONFIG, existing_run, output_folder, run_folder
+from gptjax.terminal import Console
+from gptjax.training.checkpoint import load_for_inference, saved_config
+from gptjax.training.checkpoint_format import start_save
+from gptjax.training.metrics import init_monitor
+from gptjax.training.state import TrainState
+from gptjax.training.writers import write_whole
+
+flags = Flags()
+WORKDIR, CHECKPOINT, EMA, OWN_FUNCTIONS = flags.define_run()
+OUTPUT = flags.DEFINE_string("output", None, "The folder to write, new or empty.")
+MERGE = flags.DEFINE_bool("merge", False, "Write a run with the adapter merged into the model, not the adapter alone.")
+
+
+def main(argv: list[str]) -> None:
+    del argv
+    for flag in (WORKDIR, OUTPUT):
+        if flag.value is None:
+            raise ConfigError(f"--{flag.name} is missing: must be a folder (see --help)")
+    existing_run(WORKDIR.value, "--workdir")
+    folder = (run_folder if MERGE.value else output_folder)(OUTPUT.value, "--output")
+    if folder.is_dir() and any(folder.iterdir()):
+        raise ConfigError(f"--output={OUTPUT.value}: must be a new or an empty folder")
+    if not saved_config(WORKDIR.value).model.lora_rank:
+        raise ConfigError(f"--workdir={WORKDIR.value}: must be a run that trains adapters; model.lora_rank is 0 there")
+    what = merge(folder) if MERGE.value else take_out(folder)
+    Console(soft_wrap=True).print(f"{what} in {folder}")
+
+
+def take_out(folder: Path) -> str:
+    """Writes the adapter into the folder, and returns what it wrote."""
+    config, params, base = adapted_run(WORKDIR.value, "--workdir", CHECKPOINT.value)
+    folder.mkdir(parents=True, exist_ok=True)
+    write_adapter(folder, config, jax.device_get(params), base["hash"], base["run"])
+    return f"an adapter of rank {config.lora_rank}, {(folder / WEIGHTS).stat().st_size:,} bytes, of {base['run']}"
+
+
+def merge(folder: Path) -> str:
+    """Writes a run with the merged parameters into the folder, and returns what it wrote."""
+    params, config, metadata = load_for_inference(WORKDIR.value, CHECKPOINT.value, EMA.value, OWN_FUNCTIONS.value)
+    of_merged = dataclasses.replace(
+        config, training=dataclasses.replace(config.training, init_from=""), optimizer=type(config.optimizer)()
+    )
+    folder.mkdir(parents=True, exist_ok=True)
+    tokenizer.load(WORKDIR.value).save(folder)
+    if (source := tokenizer.load_of_sources(WORKDIR.value)) is not None:
+        source.save(folder, SOURCE_PREFIX)
+    write_whole(folder / CONFIG, to_json(of_merged))
+    # The optimizer's state is that of other parameters, so the run cannot be continued.
+    state = TrainState(jax.numpy.int32(metadata["step"]), params, (), None, init_monitor())
+    of_run = {name: value for name, value in metadata.items() if name not in ("arrays", "format_version", "metrics")}
+    of_run |= {"config": json.loads(to_json(of_merged)), "metrics": {}, "merged_from": WORKDIR.value}
+    path = (folder / "checkpoints" / str(metadata["step"])).absolute()
+    path.parent.mkdir()
+    start_save(path, state, of_run).result()
+    return f"step {metadata['step']:,} with its adapter merged"
+
+
+if __name__ == "__main__":
+    cli.run(main, flags)

@@ -1,0 +1,110 @@
+"""A run that trains adapters over another run: it resumes exactly, and its adapter is taken out, merged and sampled."""
+
+import json
+import shutil
+
+import jax
+import numpy as np
+import pytest
+from prepared_folders import write_prepared
+from training_runs import losses_and_scores, train_run
+
+from gptjax import adapter, sample
+from gptjax.config import ConfigError, default, validate
+from gptjax.settings import freeze
+from gptjax.tokenizer import ByteTokenizer
+from gptjax.training.checkpoint import load_for_inference
+from gptjax.training.start import BASE
+
+TEXT = "the cat sat on the mat and looked at the other cat. "
+TOKENIZER = ByteTokenizer()
+
+
+def config_of(folder, **fields):
+    config = default()
+    config.model.update(num_layers=2, layers="scan", width=16, num_heads=2, max_positions=32)
+    config.data.update(path=str(folder / "text"), sequence_length=32)
+    config.schedule.update(name="constant", warmup="0 steps")
+    config.training.update(duration="2 steps", batch_size=8)
+    config.mesh.update(data=1, fsdp=8)
+    config.checkpoint.update(every="2 steps", keep_latest=9)
+    config.evaluation.update(every="2 steps", tokens=0)
+    config.logging.update(every="1 steps", tensorboard=False, plots=False)
+    config.update_from_flattened_dict({"optimizer.learning_rate": 0.01} | fields)
+    validate(config)
+    return freeze(config)
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory):
+    """Folders: base, another base, and a run that trains adapters over the 8-bit base."""
+    folder = tmp_path_factory.mktemp("runs")
+    ids = [[*TOKENIZER.encode(TEXT * 2), TOKENIZER.eos_id]] * 16
+    write_prepared(folder / "text", train=ids, validation=ids[:2], tokenizer=TOKENIZER)
+    for name, seed in (("base", 0), ("other", 1)):
+        train_run(config_of(folder, seed=seed), folder / name)
+    train_run(lora_config(folder), folder / "lora")
+    return folder
+
+
+def lora_config(folder, **fields):
+    settings = {"model.lora_rank": 2, "model.lora_base": "int8", "model.lora_dora": True, "model.lora_dropout": 0.1}
+    settings |= {"training.init_from": str(folder / "base"), "training.duration": "4 steps"}
+    settings |= {"optimizer.learning_rate": 0.1, "evaluation.sample_every": "4 steps", "evaluation.sample_tokens": 2}
+    return config_of(folder, **settings | fields)
+
+
+def run_command(command, capsys, *flags):
+    command.flags.parse([command.__name__, *flags])
+    command.main([])
+    return capsys.readouterr().out
+
+
+def test_a_run_learns_adapters_and_resumes_exactly(runs):
+    losses, scores = losses_and_scores(runs / "lora")
+    assert losses[-1] < losses[0] and len(scores) == 2
+    shutil.copytree(runs / "lora", runs / "halves")
+    shutil.rmtree(runs / "halves/checkpoints/4")
+    train_run(lora_config(runs), runs / "halves")
+    assert losses_and_scores(runs / "halves") == (losses, scores)
+
+
+def test_the_adapter_is_taken_out_merged_and_sampled(runs, capsys):
+    expected, config, _ = load_for_inference(runs / "lora")
+    assert not config.model.lora_rank
+    run_command(adapter, capsys, f"--workdir={runs / 'lora'}", f"--output={runs / 'base/adapters/cats'}")
+    run_command(adapter, capsys, f"--workdir={runs / 'lora'}", f"--output={runs / 'merged'}", "--merge")
+    merged, _, metadata = load_for_inference(runs / "merged")
+    assert metadata["step"] == 4
+    jax.tree.map(np.testing.assert_array_equal, merged, expected)
+
+    options = ["--prompt=the", "--temperature=0", "--max_new_tokens=8", "--weights=float32"]
+
+    def sampled(name, *flags):
+        file = runs / f"{len(flags)}-{name}.json"
+        run_command(sample, capsys, f"--workdir={runs / name}", f"--json={file}", *options, *flags)
+        return json.loads(file.read_text())["completions"]
+
+    both = sampled("base", "--adapter=cats", f"--adapter={runs / 'lora'}")
+    assert [each["adapter"] for each in both] == ["cats", str(runs / "lora")]
+    (plain,), (of_merged,) = sampled("base"), sampled("merged")
+    # The adapter was trained over the rounded base, and is now over the exact one.
+    for each in both:
+        np.testing.assert_allclose(each["logprobs"], both[0]["logprobs"], rtol=1e-6)
+        assert np.abs(each["logprobs"][0] - of_merged["logprobs"][0]) < 0.3 * np.abs(
+            plain["logprobs"][0] - of_merged["logprobs"][0]
+        )
+    with pytest.raises(ConfigError, match=r"hash .* only fits the model that it was trained on"):
+        sampled("other", f"--adapter={runs / 'base/adapters/cats'}")
+    with pytest.raises(ConfigError, match=r"--adapter=dogs: must be a folder, or the name of one in .*adapters"):
+        sampled("base", "--adapter=dogs")
+    with pytest.raises(ConfigError, match="has an adapter itself"):
+        sampled("lora", f"--adapter={runs / 'base/adapters/cats'}")
+
+
+def test_what_cannot_be_taken_out_or_started_is_refused(runs, capsys, tmp_path):
+    with pytest.raises(ConfigError, match=r"model.lora_rank is 0"):
+        run_command(adapter, capsys, f"--workdir={runs / 'base'}", f"--output={tmp_path / 'new'}")
+    with pytest.raises(ConfigError, match="must be a new or an empty folder"):
+        run_command(adapter, capsys, f"--workdir={runs / 'lora'}", f"--output={runs / 'base'}")
+    assert json.loads((runs / "lora" / BASE).read_text())["step"] == 2
