@@ -55,8 +55,8 @@ def take_out(folder: Path) -> str:
     """Writes the adapter into the folder, and returns what it wrote."""
     config, params, base = adapted_run(WORKDIR.value, "--workdir", CHECKPOINT.value)
     folder.mkdir(parents=True, exist_ok=True)
-    write_adapter(folder, config, jax.device_get(params), base["hash"], base["run"])
-    return f"an adapter of rank {config.lora_rank}, {(folder / WEIGHTS).stat().st_size:,} bytes, of {base['run']}"
+    write_adapter(folder, config, jax.device_get(params), base.get("hash", ""), base.get("run", ""))
+    return f"an adapter of rank {config.lora_rank}, {(folder / WEIGHTS).stat().st_size:,} bytes"
 
 
 def merge(folder: Path) -> str:

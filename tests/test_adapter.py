@@ -10,11 +10,12 @@ from prepared_folders import write_prepared
 from training_runs import losses_and_scores, train_run
 
 from gptjax import adapter, sample
+from gptjax import train as train_command
 from gptjax.config import ConfigError, default, validate
 from gptjax.settings import freeze
 from gptjax.tokenizer import ByteTokenizer
-from gptjax.training.checkpoint import load_for_inference
-from gptjax.training.start import BASE
+from gptjax.training.checkpoint import load_for_inference, load_params
+from gptjax.training.start import BASE, check_start
 
 TEXT = "the cat sat on the mat and looked at the other cat. "
 TOKENIZER = ByteTokenizer()
@@ -52,6 +53,15 @@ def lora_config(folder, **fields):
     settings |= {"training.init_from": str(folder / "base"), "training.duration": "4 steps"}
     settings |= {"optimizer.learning_rate": 0.1, "evaluation.sample_every": "4 steps", "evaluation.sample_tokens": 2}
     return config_of(folder, **settings | fields)
+
+
+def begin(config, workdir):
+    """The state before the first step, and the notes of the start."""
+    run = train_command.open_run(config, workdir)
+    with jax.set_mesh(run.mesh), train_command.open_checkpoints(run) as checkpoints:
+        check_start(run.plan, run.data, checkpoints)
+        state, _, notes = train_command.start(run, checkpoints)
+    return state, notes
 
 
 def run_command(command, capsys, *flags):
@@ -107,4 +117,18 @@ def test_what_cannot_be_taken_out_or_started_is_refused(runs, capsys, tmp_path):
         run_command(adapter, capsys, f"--workdir={runs / 'base'}", f"--output={tmp_path / 'new'}")
     with pytest.raises(ConfigError, match="must be a new or an empty folder"):
         run_command(adapter, capsys, f"--workdir={runs / 'lora'}", f"--output={runs / 'base'}")
+    for fields in ({"model.lora_rank": 0}, {"model.lora_alpha": 4.0}):
+        plain = {"model.lora_base": "float32", "model.lora_dora": False, "model.lora_dropout": 0.0}
+        with pytest.raises(ConfigError, match="that run has adapters"):
+            begin(lora_config(runs, **{"training.init_from": str(runs / "lora")}, **plain, **fields), tmp_path / "run")
+    with pytest.raises(ConfigError, match=r"model.lora_rank = 2: needs training.init_from"):
+        begin(lora_config(runs, **{"training.init_from": ""}), tmp_path / "run")
+
+
+def test_adapters_of_a_run_are_trained_further(runs, tmp_path):
+    state, notes = begin(lora_config(runs, **{"training.init_from": str(runs / "lora")}), tmp_path / "run")
+    saved, _ = load_params(runs / "lora", like=state.params)
+    jax.tree.map(np.testing.assert_array_equal, state.params, saved)
+    assert len(notes) == 1 and notes[0].endswith("lora, step 4")
+    assert (tmp_path / "run" / BASE).read_bytes() == (runs / "lora" / BASE).read_bytes()
     assert json.loads((runs / "lora" / BASE).read_text())["step"] == 2

@@ -1,7 +1,7 @@
 """Adapters of several ranks beside full fine-tuning, each with its own best learning rate.
 
-python -m gptjax.sweep experiments/lora/sweep.py:tune --workdir=runs/lora/tune --config.data.path=data/shakespeare \\
-    --config.training.init_from=runs/base
+python -m gptjax.sweep experiments/lora/sweep.py:tune --workdir=runs/lora/tune --set=data.path=data/shakespeare \\
+    --set=training.init_from=runs/base
 python -m gptjax.sweep experiments/lora/sweep.py --workdir=runs/lora/compare …           the best rates, three seeds
 
 The base is a run of this model (4 layers, width 256) on other text; the data has its tokenizer (--tokenizer=data/base).

@@ -81,7 +81,7 @@ def _of_run(path: Path, config: ModelSettings, flag: str) -> Adapter:
     arrays = {key: x for key, x in flatten_dict(params).items() if declared[key].trained}
     execution = {name: config[name] for name in ("dtype", "layers", "attention", "attention_block")}
     stored = dataclasses.replace(model, lora_base="float32", **execution)
-    return Adapter(stored, unflatten_dict(arrays), base["hash"])
+    return Adapter(stored, unflatten_dict(arrays), base.get("hash", ""))
 
 
 def adapted_run(path: Path | str, setting: str, which: str | int = "latest") -> tuple[ModelSettings, Any, dict]:

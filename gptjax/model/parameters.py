@@ -120,8 +120,10 @@ class Parameter:
         """A newly initialized array."""
         return self.init(key, self.shape, jnp.float32)
 
-    def as_stored(self, x: jax.Array) -> Any:
-        """The float32 array x as it is stored."""
+    def as_stored(self, x: Any) -> Any:
+        """The array x as it is stored; x may be stored so already."""
+        if isinstance(x, WidenedInt8):
+            return x
         if self.stored != "int8":
             return x.astype(self.stored)
         rounded = quantize(x, self.shared_scale_axes)

@@ -165,16 +165,13 @@ def placed_params(mesh: Mesh | AbstractMesh, declared: Any) -> Any:
 
 
 def _of_stored(sharding: NamedSharding, shapes: Any) -> Any:
-    """The shardings of what is stored of a parameter: an array, or 8-bit numbers and their scales."""
-    return jax.tree.map(lambda x: _over_longer_axes(sharding, x.shape), shapes)
-
-
-def _over_longer_axes(sharding: NamedSharding, shape: tuple[int, ...]) -> NamedSharding:
-    """The sharding without the split of axes of length 1, along which numbers share a scale."""
-    if 1 not in shape:
+    """The shardings of what is stored of a parameter: an array, or 8-bit numbers and their scales, which are not split
+    along the axes of length 1 over which numbers share them."""
+    if not isinstance(shapes, Int8):
         return sharding
-    entries = [() if size == 1 else _mesh_axes(entry) for size, entry in zip(shape, sharding.spec)]
-    return NamedSharding(sharding.mesh, _spec(entries))
+    entries = zip(shapes.scale.shape, sharding.spec)
+    of_scale = _spec([() if size == 1 else _mesh_axes(entry) for size, entry in entries])
+    return type(shapes)(sharding, NamedSharding(sharding.mesh, of_scale))
 
 
 def state_sharding(mesh: Mesh | AbstractMesh, abstract_state: Any, declared: Any, zero1: bool = False) -> Any:
