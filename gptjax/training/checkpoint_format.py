@@ -107,11 +107,11 @@ def means_average(metadata: Mapping, ema: bool | None) -> bool:
 
 
 def hash_of_params(metadata: Mapping, ema: bool | None = None) -> str:
-    """Sixteen hexadecimal digits that identify the parameters of a checkpoint, or their moving average (see
+    """Twelve hexadecimal digits that identify the parameters of a checkpoint, or their moving average (see
     `means_average`), from the checksums in its metadata."""
     prefix = "ema/" if means_average(metadata, ema) else "params/"
     arrays = {name.removeprefix(prefix): v for name, v in metadata["arrays"].items() if name.startswith(prefix)}
-    return hashlib.sha256(json.dumps(arrays, sort_keys=True).encode()).hexdigest()[:16]
+    return hashlib.sha256(json.dumps(arrays, sort_keys=True).encode()).hexdigest()[:12]
 
 
 def read_params(

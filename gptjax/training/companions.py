@@ -9,8 +9,6 @@ checkpoint has only their identity, and a run continues only with the same numbe
 from __future__ import annotations
 
 import dataclasses
-import hashlib
-import json
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -27,7 +25,7 @@ from gptjax.parallel.placement import MeshPlacement
 from gptjax.parallel.sharding import placed_params
 from gptjax.settings import ModelSettings, Settings
 from gptjax.training.checkpoint import load_params, saved_config, saved_metadata, saved_steps
-from gptjax.training.checkpoint_format import means_average
+from gptjax.training.checkpoint_format import hash_of_params
 from gptjax.training.run_metadata import MODEL_MAY_BE_OWN, check_same_model, check_tokenizer
 from gptjax.user_code import is_named
 
@@ -129,20 +127,13 @@ def _identity(folder: str, field: str, recorded: Identity | None) -> Identity:
     metadata = saved_metadata(folder, field, "latest" if recorded is None else recorded["step"])
     if metadata is None:
         raise ConfigError(f"{field} = {folder!r}: must be the folder of a run with a checkpoint; it has none")
-    found = {"step": metadata["step"], "digest": _digest(metadata)}
+    found = {"step": metadata["step"], "digest": hash_of_params(metadata)}
     if recorded is not None and found != recorded:
         raise ConfigError(
             f"{field} = {folder!r}: the parameters of step {found['step']} are not those that this run has used so far "
             f"(digest {found['digest']}, must be {recorded['digest']}): name the same run, or use a new --workdir"
         )
     return found
-
-
-def _digest(metadata: Mapping[str, Any]) -> str:
-    """Twelve hexadecimal digits that identify the parameters of a checkpoint (their moving average, if it has one)."""
-    prefix = "ema/" if means_average(metadata, None) else "params/"
-    arrays = {name.removeprefix(prefix): entry for name, entry in metadata["arrays"].items() if name.startswith(prefix)}
-    return hashlib.sha256(json.dumps(arrays, sort_keys=True).encode()).hexdigest()[:12]
 
 
 def load_companions(trainer: Trainer, saved: Mapping[str, Any] | None, tokenizer_hash: str) -> Companions:
