@@ -33,7 +33,7 @@ def command_help(story: str, command: Flags) -> str:
 def _in_order(own: list[flags.Flag]) -> list[flags.Flag]:
     """Puts the most important flags first, then the others in order of definition."""
     names = [flag.name for flag in own]
-    first = ("input", "output", "config") if "output" in names else ("workdir", "config")
+    first = ("workdir", "config") if "workdir" in names else ("input", "output", "config")
     return sorted(own, key=lambda flag: first.index(flag.name) if flag.name in first else len(first))
 
 

@@ -49,9 +49,15 @@ def runs(tmp_path_factory):
 
 
 def lora_config(folder, **fields):
-    settings = {"model.lora_rank": 2, "model.lora_base": "int8", "model.lora_dora": True, "model.lora_dropout": 0.1}
+    settings = {
+        "model.lora_rank": 2,
+        "model.lora_base": "int8",
+        "model.lora_dora": True,
+        "model.lora_dropout": 0.1,
+        "model.lora_alpha": 2.0,
+    }
     settings |= {"training.init_from": str(folder / "base"), "training.duration": "4 steps"}
-    settings |= {"optimizer.learning_rate": 0.1, "evaluation.sample_every": "4 steps", "evaluation.sample_tokens": 2}
+    settings |= {"optimizer.learning_rate": 0.02, "evaluation.sample_every": "4 steps", "evaluation.sample_tokens": 2}
     return config_of(folder, **settings | fields)
 
 
@@ -117,7 +123,7 @@ def test_what_cannot_be_taken_out_or_started_is_refused(runs, capsys, tmp_path):
         run_command(adapter, capsys, f"--workdir={runs / 'base'}", f"--output={tmp_path / 'new'}")
     with pytest.raises(ConfigError, match="must be a new or an empty folder"):
         run_command(adapter, capsys, f"--workdir={runs / 'lora'}", f"--output={runs / 'base'}")
-    for fields in ({"model.lora_rank": 0}, {"model.lora_alpha": 4.0}):
+    for fields in ({"model.lora_rank": 0, "model.lora_alpha": 16.0}, {"model.lora_alpha": 4.0}):
         plain = {"model.lora_base": "float32", "model.lora_dora": False, "model.lora_dropout": 0.0}
         with pytest.raises(ConfigError, match="that run has adapters"):
             begin(lora_config(runs, **{"training.init_from": str(runs / "lora")}, **plain, **fields), tmp_path / "run")

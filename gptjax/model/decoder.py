@@ -120,11 +120,12 @@ class Block(nn.Module):
 
         h_BTD = read(x_BTD if config.parallel_residual else attended_BTD, "feedforward_norm")
         statistics: dict[str, jax.Array] = {}
+        keys: dict[str, Any] = {"dropout_keys_B": in_feedforward} if config.lora_dropout else {}
         if config.num_experts:
             experts = MixtureOfExperts(config, self.placement, name="feedforward")
-            h_BTD, statistics = experts(h_BTD, segments_BT, drops=cache is None, dropout_keys_B=in_feedforward)
+            h_BTD, statistics = experts(h_BTD, segments_BT, drops=cache is None, **keys)
         else:
-            h_BTD = FeedForward(config, name="feedforward")(h_BTD, in_feedforward)
+            h_BTD = FeedForward(config, name="feedforward")(h_BTD, **keys)
         return added(attended_BTD, h_BTD, "feedforward_post_norm", of_feedforward), cache, statistics
 
 

@@ -62,7 +62,7 @@ def test_a_declaration_knows_its_file_and_line(model_config):
     where = family_of(model_config()).declarations["layers"]["feedforward"]["down"].where
     file, line = where.split(", line ")
     assert file.endswith("gptjax/model/feedforward.py")
-    assert "matrix(" in open(file).read().splitlines()[int(line) - 1]
+    assert "linear(" in open(file).read().splitlines()[int(line) - 1]
 
 
 def test_axes_that_share_a_scale_belong_to_one_output():
