@@ -22,9 +22,9 @@ from gptjax.forecast.kernels import Kernel
 from gptjax.forecast.memory import Memory, bytes_on_device, state_bytes
 from gptjax.forecast.step import Needs
 from gptjax.model.feedforward import is_gated
+from gptjax.model.flops import product_flops
 from gptjax.model.grouped_products import shape_of_blocks
 from gptjax.model.mixture_of_experts import capacity
-from gptjax.model.flops import product_flops
 from gptjax.model.parameters import stack_sizes
 from gptjax.parallel.expert import way_of
 from gptjax.parallel.mesh import AXES, batch_devices
