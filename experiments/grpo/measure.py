@@ -26,7 +26,7 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--folder", type=Path, required=True)
     parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--base_steps", type=int, default=400)
+    parser.add_argument("--base_steps", type=int, default=1000)
     parser.add_argument("--teacher_steps", type=int, default=2000)
     parser.add_argument("--steps", type=int, default=200)
     options = parser.parse_args()
@@ -37,8 +37,8 @@ def main() -> None:
     )
     folders: dict[str, list[Path]] = {arm: [] for arm in ARMS}
     rows = []
-    for seed in range(options.seeds):
-        for arm, objective in ARMS.items():
+    for arm, objective in ARMS.items():
+        for seed in range(options.seeds):
             folder = options.folder / f"{objective}_{seed}"
             train(folder, data, on_policy(objective, seed, base, teacher, options.steps))
             folders[arm].append(folder)
@@ -76,8 +76,8 @@ def on_policy(objective: str, seed: int, base: Path, teacher: Path, steps: int) 
     return {
         "seed": seed, "training.objective": objective, "training.duration": f"{steps} steps",
         "training.batch_size": 32, "training.group_size": 8, "training.init_from": base, "training.teacher": teacher,
-        "data.source_length": 8, "data.sequence_length": 12, "optimizer.learning_rate": 3e-4,
-        "optimizer.weight_decay": 0.0, "schedule.name": "constant", "evaluation.every": "25 steps",
+        "data.source_length": 8, "data.sequence_length": 12, "optimizer.learning_rate": 5e-5,
+        "optimizer.weight_decay": 0.0, "schedule.name": "constant", "evaluation.every": "20 steps",
         **{f"model.{name}": value for name, value in MODEL.items()},
     }  # fmt: skip
 
@@ -100,7 +100,7 @@ def row(arm: str, seed: int, folder: Path) -> dict:
         "arm": arm,
         "seed": seed,
         "first_training_reward": round(trained[0]["train/reward"], 4),
-        **{f"reward_{each['step']}": round(each["validation/reward"], 4) for each in rewards[1::2]},
+        **{f"reward_{each['step']}": round(each["validation/reward"], 4) for each in rewards},
         "seconds": round(found[-1]["elapsed_seconds"]),
     }
 
