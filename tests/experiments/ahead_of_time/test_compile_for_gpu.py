@@ -102,3 +102,18 @@ def test_tokens_go_to_the_gpus_of_their_experts_and_experts_stay(exchange, capac
     experts = 2 * 3 * model.num_experts * model.width * model.feedforward_width  # bytes of a layer
     summed = [each.bytes for each in every if each.kind == "all-reduce" and each.times == layers * micro_batches]
     assert sum(summed) < experts / 8
+
+
+def test_with_fsdp_a_gpu_gathers_only_its_own_experts():
+    """The three matrices of its share of the experts, for the forward and for the backward pass of each layer of each
+    micro-batch, in bfloat16. Their gradients are scattered as often, and no token leaves the GPUs that share it."""
+    fields = {"model.num_layers": 2, "model.layers": "scan", "data.sequence_length": 1024, "mesh.data": 1}
+    fields |= {"mesh.fsdp": 2, "mesh.expert": 4, "mesh.expert_exchange": "ring"}
+    compiled, config, _ = compile_step("moe:olmoe", 8, 16, fields)
+    every = [each for each in collectives_of(compiled.as_text(), 8) if each.times == 2]
+    of_experts = [each for each in every if each.group == (0, 4) and each.kind != "all-to-all"]
+    matrix = 2 * config.model.num_experts * config.model.width * config.model.feedforward_width
+    assert {each.bytes for each in of_experts} == {matrix // 4}
+    assert sorted(each.kind for each in of_experts) == ["all-gather"] * 6 + ["reduce-scatter"] * 3
+    tokens = [each for each in every if each.group == (0, 1, 2, 3)]
+    assert {each.kind for each in tokens} == {"all-gather", "reduce-scatter"}
