@@ -133,8 +133,10 @@ def write_text() -> None:
     existing_run(WORKDIR.value, "--workdir")
     use_compilation_cache()
     run = load_run(notes)
-    timing, completions = Timing(), []
-    for name in ADAPTER.value or [None]:
+    timing = Timing()
+    completions: list[tuple[str | None, Completion]] = []
+    names: list[str | None] = list(ADAPTER.value or ())
+    for name in names or [None]:
         generator = make_generator(run, name, notes)
         if prompts is None:
             return converse(generator, output, notes)

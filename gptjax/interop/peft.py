@@ -42,7 +42,7 @@ _WHOLE = {"embedding": "model.embed_tokens.weight", "head": "lm_head.weight"}
 _OF_CLASSIFIER = {"head": "score.weight", "head_bias": "score.bias"}
 _PARTS = {A: "lora_A.weight", B: "lora_B.weight", MAGNITUDE: "lora_magnitude_vector"}
 # What PEFT's own files may ask for and gptjax's adapters cannot do, with the value that asks for nothing.
-_MUST_BE = {"peft_type": "LORA", "bias": "none", "rank_pattern": {}, "alpha_pattern": {}, "layers_to_transform": None}
+_MUST_BE: dict[str, Any] = {"peft_type": "LORA", "bias": "none", "rank_pattern": {}, "alpha_pattern": {}, "layers_to_transform": None}
 
 
 def write_adapter(folder: Path, config: ModelSettings, params: Mapping[str, Any], base: str, base_name: str) -> None:
@@ -135,8 +135,8 @@ def read_adapter(folder: Path, config: ModelSettings) -> tuple[ModelSettings, di
         )
     adapted = (path[:-1] for path in found if _is_adapter(path))
     targets = dict.fromkeys("/".join(path).removesuffix(SUFFIX) for path in adapted)
-    chosen = {"lora_target": "|".join(map(re.escape, targets)), "lora_also": "|".join(whole)}
-    return dataclasses.replace(every, **chosen), unflatten_dict(found), base
+    target, also = "|".join(map(re.escape, targets)), "|".join(whole)
+    return dataclasses.replace(every, lora_target=target, lora_also=also), unflatten_dict(found), base
 
 
 def _is_adapter(path: tuple[str, ...]) -> bool:
