@@ -42,7 +42,13 @@ _WHOLE = {"embedding": "model.embed_tokens.weight", "head": "lm_head.weight"}
 _OF_CLASSIFIER = {"head": "score.weight", "head_bias": "score.bias"}
 _PARTS = {A: "lora_A.weight", B: "lora_B.weight", MAGNITUDE: "lora_magnitude_vector"}
 # What PEFT's own files may ask for and gptjax's adapters cannot do, with the value that asks for nothing.
-_MUST_BE: dict[str, Any] = {"peft_type": "LORA", "bias": "none", "rank_pattern": {}, "alpha_pattern": {}, "layers_to_transform": None}
+_MUST_BE: dict[str, Any] = {
+    "peft_type": "LORA",
+    "bias": "none",
+    "rank_pattern": {},
+    "alpha_pattern": {},
+    "layers_to_transform": None,
+}
 
 
 def write_adapter(folder: Path, config: ModelSettings, params: Mapping[str, Any], base: str, base_name: str) -> None:
