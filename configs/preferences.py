@@ -4,32 +4,30 @@ The base run has learned to answer prompts, by the objective `completion` on pai
 1,100 instructions of "Build a Large Language Model (From Scratch)", which have a chosen and a rejected answer each:
 
   python -m gptjax.prepare --pairs=instruction-data-with-preference.json --source_field='{instruction}\\n{input}' \\
-    --target_field=output --tokenizer=data/text --output=data/instructions
+    --target_field=output --tokenizer=data/text --output=data/answers
   python -m gptjax.train --config=configs/text_tiny.py --config.training.objective=completion \\
-    --config.training.init_from=runs/text --config.data.path=data/instructions --workdir=runs/instructions
+    --config.training.init_from=runs/text --config.data.path=data/answers --workdir=runs/answers
   python -m gptjax.prepare --preferences=instruction-data-with-preference.json \\
     --prompt_field='{instruction}\\n{input}' --tokenizer=data/text --output=data/preferences
-  python -m gptjax.train --config=configs/preferences.py:runs/instructions --workdir=runs/preferences
+  python -m gptjax.train --config=configs/preferences.py:runs/answers --workdir=runs/preferences
 
 The model is that of the base run, which is also the reference. Plots of the run: loss.png and preferences.png, the
 margins and rewards.
 """
 
+from gptjax.base_run import start_from_run
 from gptjax.config import ConfigError, default
-from gptjax.settings import thaw
-from gptjax.training.checkpoint import saved_config
 
 
 def get_config(run: str = ""):
     if not run:
         raise ConfigError("configs/preferences.py: expected configs/preferences.py:RUN, the folder of the base run")
     config = default()
-    config.model = thaw(saved_config(run, "configs/preferences.py").model)
+    start_from_run(config, run)
     config.data.path = "data/preferences"
-    config.data.sequence_length = 256
+    config.data.sequence_length = min(256, config.data.sequence_length)
 
     config.training.objective = "preference"
-    config.training.init_from = run
     config.training.duration = "2 epochs"
     config.training.batch_size = 16
     config.optimizer.learning_rate = 5e-5

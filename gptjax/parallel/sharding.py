@@ -172,7 +172,7 @@ def _of_stored(sharding: NamedSharding, shapes: Any) -> Any:
     entries = zip(shapes.scale.shape, sharding.spec)
     of_scale = _spec([() if size == 1 else _mesh_axes(entry) for size, entry in entries])
     of_both: Any = (sharding, NamedSharding(sharding.mesh, of_scale))
-    return Int8(*of_both)
+    return type(shapes)(*of_both)
 
 
 def state_sharding(mesh: Mesh | AbstractMesh, abstract_state: Any, declared: Any, zero1: bool = False) -> Any:

@@ -166,8 +166,22 @@ def test_a_classifier_has_the_body_of_the_run_that_it_starts_from(tmp_path, base
         load(f"classifier:{tmp_path}/none")
 
 
+def test_preferences_have_the_model_of_the_run_that_they_start_from(tmp_path):
+    model = resolved("text_tiny")
+    (tmp_path / "config.json").write_text(to_json(dataclasses.replace(freeze(load("text_tiny")), model=model)))
+    config = freeze(load(f"preferences:{tmp_path}"))
+    validate(config)
+    sizes = dict(platform="cpu", vocab_size=2048, sequence_length=config.data.sequence_length)
+    made = family_named(config.model.family).resolve(config.model, **sizes)
+    assert abstract_params(family_of(made).declarations) == abstract_params(family_of(model).declarations)
+    assert (config.training.objective, config.training.init_from) == ("preference", str(tmp_path))
+    assert config.data.sequence_length == model.max_positions == 128
+    with pytest.raises(ConfigError, match="the folder of the base run"):
+        load("preferences")
+
+
 def test_every_config_file_is_tested():
-    tested = {name.partition(":")[0] for name in [*PARAMETERS, *OTHERS]} | {"classifier"}
+    tested = {name.partition(":")[0] for name in [*PARAMETERS, *OTHERS]} | {"classifier", "preferences"}
     assert tested == {file.stem for file in CONFIGS.glob("*.py")}
 
 

@@ -132,8 +132,9 @@ def test_the_plan_sums_the_remaining_time(found):
     statuses[runs[0].name] = Status(State.PARTLY_DONE, 10)
     text = text_of(plan_table(runs, statuses, sizes, Forecast(sizes, size_of(runs[0]).flops / 100), jobs=2))
     assert "partly done 50%" in text and "2 left" in text
-    left = text.splitlines()[-2]
+    left, of_all = text.splitlines()[-3:-1]
     assert "0:58" in left  # (100 s · 10/20 + 100 s · 13/20) / 2 jobs
+    assert "in all" in of_all and "7:30" in of_all  # 9 runs of 100 s / 2 jobs
     unknown = text_of(plan_table(runs, statuses, sizes, Forecast(sizes), jobs=1))
     assert "n/a" in unknown.splitlines()[-2]
 

@@ -28,6 +28,8 @@ from gptjax.corpus.stages.extract import extract
 PROSE = "It was late in the year, and the boats were already on the beach. Nobody spoke of the winter. " * 8
 LINES = "".join(json.dumps({"text": f"{i} {PROSE}", "url": "https://a.org/"}) + "\n" for i in range(3))
 
+CHAT = [{"role": "user", "content": "Who is there?"}, {"role": "assistant", "content": "It is me."}]
+
 
 def table():
     return pa.table({"text": [PROSE, "two", None], "url": ["https://a.org/", "", None]})
@@ -129,6 +131,10 @@ SEEDS = {
     ("pairs", "a.jsonl"): b'{"source": "one", "target": "un"}\n{"source": "two", "target": "deux"}\n' * 9,
     ("labelled", "a.tsv"): b"ham\tsee you there\nspam\tcall now\n",
     ("labelled", "a.jsonl"): b'{"text": "see you there", "label": "ham"}\n{"text": "call now", "label": "spam"}\n' * 9,
+    ("preferences", "a.jsonl"): b'{"prompt": "one", "chosen": "two", "rejected": "four"}\n' * 9,
+    ("preferences", "a.csv"): b"prompt,chosen,rejected\none,two,four\n",
+    ("conversations", "a.jsonl"): json.dumps({"messages": CHAT}).encode() + b"\n",
+    ("conversations", "a.csv"): b"prompt,completion\none,two\nthree,four\n",
     ("tables", "a.csv"): f'text,url\n"{PROSE}",https://a.org/\nb,c\n'.encode(),
 }
 
