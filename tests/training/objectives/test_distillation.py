@@ -2,17 +2,23 @@
 
 import shutil
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
-from one_step import PLAIN, assert_same, step_of
+from one_step import PLAIN, assert_same, random_batch, step_of
 from prepared_folders import random_documents, write_prepared
 from training_runs import losses_and_scores, train_run
 
 from gptjax import train as command
 from gptjax.config import ConfigError, default, to_json
+from gptjax.model.families import family_of
+from gptjax.model.parameters import abstract_params
 from gptjax.tokenizer import ByteTokenizer
 from gptjax.tokenizer.kinds import CONTROL_TOKENS
 from gptjax.training.checkpoint import saved_metadata
+from gptjax.training.companions import Companion
+from gptjax.training.objectives import make_objective
 from gptjax.training.start import check_start
 from gptjax.training.writers import read_metrics
 
@@ -43,6 +49,21 @@ def config_of(folder, **fields):
 
 def student_of(folder, teacher, **fields):
     return config_of(folder, **dict(training__objective="distillation", training__teacher=str(teacher)) | fields)
+
+
+def test_the_loss_weighs_the_text_and_the_teacher(tiny_config):
+    config = tiny_config(
+        training__objective="distillation",
+        training__distillation_weight=0.7,
+        training__distillation_temperature=2.0,
+    )
+    objective, family, draw = make_objective(config), family_of(config.model), np.random.default_rng(0)
+    model, shapes = family.module(), abstract_params(family.declarations)
+    student, teacher = (jax.tree.map(lambda x: jnp.float32(draw.normal(0, 0.3, x.shape)), shapes) for _ in range(2))
+    batch = random_batch(objective.row_fields(), 2, draw)
+    loss, figures = objective.loss(model, student, batch, teacher=Companion(teacher, model))
+    assert figures["divergence"] > 0.1
+    assert float(loss) == pytest.approx(float(0.3 * figures["loss"] + 0.7 * 2.0**2 * figures["divergence"]), rel=1e-5)
 
 
 def test_a_student_that_starts_as_its_teacher_has_nothing_to_learn_from_it(folders, tmp_path):

@@ -73,6 +73,21 @@ def test_figures_are_those_of_two_separate_models(tiny_config, kind, chunk):
         np.testing.assert_allclose(figures[name], values.sum(), rtol=2e-4, err_msg=name)
 
 
+def test_both_answers_have_the_same_dropout(tiny_config):
+    """The rewards of equal answers stay equal, and dropout changes them."""
+    config = tiny_config(training__objective="preference", model__dropout=0.5)
+    objective, family = make_objective(config), family_of(config.model)
+    model, params = family.module(), family.init_params(jax.random.key(0))
+    batch = random_batch(objective.row_fields(), 3, np.random.default_rng(0))
+    batch |= {f"rejected_{name}": batch[name] for name in ("tokens", "targets", "weights")}
+    (_, plain), (_, dropped) = (
+        objective.loss(model, params, batch, keys, reference=Companion(params, model))
+        for keys in (None, jax.random.split(jax.random.key(1), 3))
+    )
+    assert float(plain["chosen_reward"]) == pytest.approx(0, abs=1e-5) != float(dropped["chosen_reward"])
+    assert float(dropped["margin"]) == pytest.approx(0, abs=1e-5)
+
+
 def config_of(folder, **fields):
     config = default()
     config.model.update(num_layers=1, width=16, num_heads=2)

@@ -1,0 +1,39 @@
+"""Adapters of several ranks beside full fine-tuning, each at several learning rates.
+
+python -m gptjax.sweep experiments/lora/sweep.py --workdir=runs/lora --set=data.path=data/shakespeare \\
+    --set=training.init_from=runs/base
+
+The base is a run of this model (4 layers, width 256) on other text; the data has its tokenizer (--tokenizer=data/base).
+"""
+
+from gptjax.sweeping import Sweep, chain, grid, named, over
+
+RATE = "optimizer.learning_rate"
+FULL = {"full": {"model.lora_rank": 0}}
+# alpha = 2 r at every rank, so that an adapter's output has the same factor
+RANKS = {f"rank {rank}": {"model.lora_rank": rank, "model.lora_alpha": 2.0 * rank} for rank in (1, 8, 64)}
+
+SETTINGS = {
+    "model.num_layers": 4,
+    "model.width": 256,
+    "model.num_heads": 4,
+    "model.dropout": 0.0,
+    "data.sequence_length": 256,
+    "optimizer.name": "adamw",
+    "optimizer.weight_decay": 0.0,
+    "schedule.name": "linear",
+    "training.batch_size": 8,
+    "evaluation.tokens": 32_768,
+    "evaluation.sample_every": "",
+    "checkpoint.keep_latest": 1,
+    "checkpoint.keep_best": 0,
+    "logging.tensorboard": False,
+    "logging.plots": False,
+}
+
+
+def get_sweep(steps: str = "60"):
+    full = grid(named(FULL), over(RATE, [0.0003, 0.001, 0.003]))
+    adapters = grid(named(RANKS), over(RATE, [0.003, 0.01, 0.03]))
+    ends_at = dict.fromkeys(("training.duration", "evaluation.every", "checkpoint.every"), f"{int(steps)} steps")
+    return Sweep("configs/text_tiny.py", chain(full, adapters), SETTINGS | ends_at)
