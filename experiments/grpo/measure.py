@@ -28,7 +28,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--base_steps", type=int, default=1000)
     parser.add_argument("--teacher_steps", type=int, default=2000)
-    parser.add_argument("--steps", type=int, default=200)
+    parser.add_argument("--steps", type=int, default=1000)
     options = parser.parse_args()
     data = prepared(options.folder)
     base, teacher = (
