@@ -115,7 +115,7 @@ def check_warm_start(saved: Mapping, config: Settings, tokenizer_hash: str, grow
       arrays are read.
 
     Raises:
-      ConfigError: the tokenizers differ; the message names both.
+      ConfigError: the tokenizers differ, or the models' widths or numbers of layers; the message names both.
     """
     source = f"training.init_from = {config.training.init_from}"
     if growth is None:
@@ -127,6 +127,13 @@ def check_warm_start(saved: Mapping, config: Settings, tokenizer_hash: str, grow
             "--merge` makes a run without adapters of it"
         )
         raise ConfigError(with_lines(sentence, adapters))
+    for field in ("width", "num_layers"):
+        before, now = saved["config"]["model"].get(field), getattr(config.model, field)
+        if before is not None and before != now:
+            raise ConfigError(
+                f"model.{field} = {now}: must be {before}, as in {source}; a config that takes the model of a run, such "
+                "as configs/instructions.py:RUN, sets all fields of the model"
+            )
     of_head: tuple[str, ...] = ()
     if starts_body(saved, config):
         if (family := _family_of(saved)) != config.model.body:
