@@ -131,8 +131,8 @@ def check_warm_start(saved: Mapping, config: Settings, tokenizer_hash: str, grow
         before, now = saved["config"]["model"].get(field), getattr(config.model, field)
         if before is not None and before != now:
             raise ConfigError(
-                f"model.{field} = {now}: must be {before}, as in {source}; a config that takes the model of a run, such "
-                "as configs/instructions.py:RUN, sets all fields of the model"
+                f"model.{field} = {now}: must be {before}, as in {source}; a config that takes the model of a run, "
+                "such as configs/instructions.py:RUN, sets all fields of the model"
             )
     of_head: tuple[str, ...] = ()
     if starts_body(saved, config):
