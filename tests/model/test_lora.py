@@ -1,6 +1,9 @@
 """Adapters: new ones change nothing, merged ones compute the same function, only they are trained, at any rank that
 suffices they can learn what full fine-tuning learns, and every mesh trains the same ones."""
 
+from typing import Any
+
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -51,6 +54,54 @@ def loss_function(config):
     batch = random_batch(objective.row_fields(), 4, np.random.default_rng(1))
     module = family_of(config.model).module()
     return jax.jit(lambda params: objective.loss(module, params, batch)[0])
+
+
+class OneMatrix(nn.Module):
+    config: Any
+    size: int
+
+    @nn.compact
+    def __call__(self, x_BTI, keys_B=None):
+        sizes, zeros = {"embed": self.size}, nn.initializers.zeros
+        return lora.linear(
+            self, "query", x_BTI, sizes, {"heads": self.size}, zeros, has_bias=False, dropout_keys_B=keys_B
+        )
+
+
+def test_the_lengths_of_dora_are_constants_for_the_gradient(tiny_config):
+    draw, size, rank = np.random.default_rng(0), 4, 2
+    config = tiny_config(model__lora_rank=rank, model__lora_dora=True).model
+    x, w, a, b, m = (
+        jnp.float32(draw.normal(size=s)) for s in ((1, 3, size), (size, size), (size, rank), (rank, size), (size,))
+    )
+    scale = lora.scale_of(config)
+
+    def formula(a, b):
+        whole = w + scale * a @ b
+        return m / jax.lax.stop_gradient(jnp.linalg.norm(whole, axis=0)) * (x @ whole)
+
+    def adapted(a, b):
+        params = {"query": w, "query_lora": {"a": a, "b": b, "magnitude": m}}
+        return OneMatrix(config, size).apply({"params": params}, x)
+
+    def gradients(function):
+        return jax.value_and_grad(lambda a, b: (function(a, b) ** 2).sum(), (0, 1))(a, b)
+
+    made, wanted = gradients(adapted), gradients(formula)
+    jax.tree.map(lambda one, other: np.testing.assert_allclose(one, other, rtol=2e-4), made, wanted)
+
+
+def test_dropout_acts_on_the_change_of_a_column_s_length_only(tiny_config):
+    """As in PEFT: with twice the length and no adapter, x W + (2 - 1) · dropout(x) W."""
+    size = 8
+    config = tiny_config(model__lora_rank=1, model__lora_dora=True, model__lora_dropout=0.5).model
+    x = jnp.arange(1.0, 1 + 2 * size).reshape(1, 2, size)
+    adapter = {"a": jnp.ones((size, 1)), "b": jnp.zeros((1, size)), "magnitude": jnp.full(size, 2.0)}
+    params = {"query": jnp.eye(size), "query_lora": adapter}
+    added = OneMatrix(config, size).apply({"params": params}, x, jax.random.split(jax.random.key(0), 1)) - x
+    dropped = np.asarray(added == 0)
+    assert dropped.any() and not dropped.all()
+    np.testing.assert_allclose(added, jnp.where(dropped, 0, 2 * x), rtol=1e-6)
 
 
 @pytest.mark.parametrize(
