@@ -5,8 +5,8 @@ The base run has learned to answer prompts, by the objective `completion` on pai
 
   python -m gptjax.prepare --pairs=instruction-data-with-preference.json --source_field='{instruction}\\n{input}' \\
     --target_field=output --tokenizer=data/text --output=data/answers
-  python -m gptjax.train --config=configs/text_tiny.py --config.training.objective=completion \\
-    --config.training.init_from=runs/text --config.data.path=data/answers --workdir=runs/answers
+  python -m gptjax.train --config=configs/instructions.py:runs/text --config.training.objective=completion \\
+    --config.data.path=data/answers --workdir=runs/answers
   python -m gptjax.prepare --preferences=instruction-data-with-preference.json \\
     --prompt_field='{instruction}\\n{input}' --tokenizer=data/text --output=data/preferences
   python -m gptjax.train --config=configs/preferences.py:runs/answers --workdir=runs/preferences
