@@ -45,18 +45,8 @@ from gptjax.training.run_metadata import check_tokenizer
 flags = Flags()
 WORKDIR, CHECKPOINT, EMA, OWN_FUNCTIONS = flags.define_run()
 SYSTEM = flags.DEFINE_string("system", "", "A message that comes first and says how to answer; '': the template's own.")
-MAX_NEW_TOKENS = flags.DEFINE_integer("max_new_tokens", 256, "Maximum number of tokens in an answer.", 1)
-TEMPERATURE = flags.DEFINE_float(
-    "temperature", 0.7, "Higher values give more varied answers; 0: always take the most probable token."
-)
-TOP_K = flags.DEFINE_integer("top_k", 0, "Draw from the k most probable tokens; 0: off.")
-TOP_P = flags.DEFINE_float(
-    "top_p", 0.95, "Draw from the most probable tokens that together have this probability; 1: off."
-)
-MIN_P = flags.DEFINE_float("min_p", 0.0, "Drop tokens less probable than this share of the most probable one; 0: off.")
-REPETITION_PENALTY = flags.DEFINE_float(
-    "repetition_penalty", 1.0, "Values above 1 make tokens that were already used less likely; 1: off."
-)
+MAX_NEW_TOKENS, *DRAWING = flags.define_drawing("an answer", temperature=0.7)
+TEMPERATURE, TOP_K, TOP_P, MIN_P, REPETITION_PENALTY = DRAWING
 SEED = flags.DEFINE_integer("seed", 0, "Seed of the first answer; each further answer uses the next number.")
 WEIGHTS = flags.DEFINE_enum(
     "weights", None, WEIGHT_TYPES, "The type in which matrices are stored and multiplied (see gptjax sample --help)."

@@ -70,6 +70,32 @@ class Flags:
             ),
         )
 
+    def define_drawing(self, text: str, temperature: float) -> tuple[flags.FlagHolder, ...]:
+        """Defines --max_new_tokens, --temperature, --top_k, --top_p, --min_p and --repetition_penalty.
+
+        Args:
+          text: what is drawn, with its article.
+          temperature: the default.
+        """
+        return (
+            self.DEFINE_integer("max_new_tokens", 256, f"Maximum number of tokens in {text}.", 1),
+            self.DEFINE_float(
+                "temperature",
+                temperature,
+                "Higher values give more varied text; 0: always take the most probable token.",
+            ),
+            self.DEFINE_integer("top_k", 0, "Draw from the k most probable tokens; 0: off."),
+            self.DEFINE_float(
+                "top_p", 0.95, "Draw from the most probable tokens that together have this probability; 1: off."
+            ),
+            self.DEFINE_float(
+                "min_p", 0.0, "Drop tokens less probable than this fraction of the most probable one; 0: off."
+            ),
+            self.DEFINE_float(
+                "repetition_penalty", 1.0, "Values above 1 make tokens that were already used less likely; 1: off."
+            ),
+        )
+
     def define_mesh(self) -> flags.FlagHolder:
         """Defines --mesh of a command whose model may be split over devices (`inference.devices.decoding_mesh`)."""
         return self.DEFINE_string(

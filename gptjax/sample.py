@@ -61,20 +61,8 @@ PROMPTS_FILE = flags.DEFINE_string(
     "prompts_file", None, "A file of prompts, one per line; in a .jsonl file, one JSON string per line."
 )
 NUM_SAMPLES = flags.DEFINE_integer("num_samples", 1, "Number of continuations per prompt.", 1)
-MAX_NEW_TOKENS = flags.DEFINE_integer("max_new_tokens", 256, "Maximum number of tokens in a continuation.", 1)
-TEMPERATURE = flags.DEFINE_float(
-    "temperature", 0.8, "Higher values give more varied text; 0: always take the most probable token."
-)
-TOP_K = flags.DEFINE_integer("top_k", 0, "Draw from the k most probable tokens; 0: off.")
-TOP_P = flags.DEFINE_float(
-    "top_p", 0.95, "Draw from the most probable tokens that together have this probability; 1: off."
-)
-MIN_P = flags.DEFINE_float(
-    "min_p", 0.0, "Drop tokens less probable than this fraction of the most probable one; 0: off."
-)
-REPETITION_PENALTY = flags.DEFINE_float(
-    "repetition_penalty", 1.0, "Values above 1 make tokens that were already used less likely; 1: off."
-)
+MAX_NEW_TOKENS, *DRAWING = flags.define_drawing("a continuation", temperature=0.8)
+TEMPERATURE, TOP_K, TOP_P, MIN_P, REPETITION_PENALTY = DRAWING
 NUM_BEAMS = flags.DEFINE_integer(
     "num_beams",
     0,
@@ -103,7 +91,7 @@ WEIGHTS = flags.DEFINE_enum(
 )
 MESH = flags.define_mesh()
 SEARCH_FLAGS = (NUM_BEAMS, LENGTH_PENALTY)
-DRAWING_FLAGS = (TEMPERATURE, TOP_K, TOP_P, MIN_P, REPETITION_PENALTY, STOP, SEED)
+DRAWING_FLAGS = (*DRAWING, STOP, SEED)
 GENERATION_FLAGS = (MAX_NEW_TOKENS, *DRAWING_FLAGS, *SEARCH_FLAGS)
 ADAPTER = flags.DEFINE_multi_string(
     "adapter",

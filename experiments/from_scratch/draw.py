@@ -13,6 +13,7 @@ import math
 from pathlib import Path
 
 import matplotlib.pyplot as plt
+from matplotlib.figure import Figure
 
 from gptjax.training.writers import read_metrics
 
@@ -21,6 +22,15 @@ def bits_per_nat(rows: list[dict]) -> float:
     """Bits per byte for each nat per token of the validation text."""
     row = next(row for row in rows if "validation/bits_per_byte" in row)
     return row["validation/bits_per_byte"] / row["validation/loss"]
+
+
+def write_picture(figure: Figure, output: Path) -> None:
+    """Takes unneeded lines away from the panels of a figure, and writes it as a small file."""
+    for panel in figure.axes:
+        panel.spines[["top", "right"]].set_visible(False)
+    figure.axes[0].legend(fontsize=8, frameon=False)
+    figure.tight_layout()
+    figure.savefig(output, dpi=80)
 
 
 def main() -> None:
@@ -40,11 +50,8 @@ def main() -> None:
         panel.set_title(f"{run.name}: best {best:.2f}", fontsize=9)
         panel.set_xlabel("step")
         panel.set_ylim(0, math.ceil(panel.get_ylim()[1]))
-        panel.spines[["top", "right"]].set_visible(False)
     panels[0][0].set_ylabel("bits per byte")
-    panels[0][0].legend(fontsize=8, frameon=False)
-    figure.tight_layout()
-    figure.savefig(options.output, dpi=80)
+    write_picture(figure, options.output)
 
 
 if __name__ == "__main__":

@@ -9,6 +9,7 @@ import argparse
 from pathlib import Path
 
 import matplotlib.pyplot as plt
+from draw import write_picture
 from sizes import cache_bytes
 
 from gptjax.model.resolve import resolve_model
@@ -40,10 +41,7 @@ def main() -> None:
     panel.set_xticks(contexts, [f"{context // 1024}k" for context in contexts])
     panel.set_xlabel("tokens of the text")
     panel.set_ylabel("GB that attention looks at")
-    panel.spines[["top", "right"]].set_visible(False)
-    panel.legend(fontsize=8, frameon=False)
-    figure.tight_layout()
-    figure.savefig(options.output, dpi=80)
+    write_picture(figure, options.output)
 
 
 if __name__ == "__main__":

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import matplotlib.pyplot as plt
 import numpy as np
+from draw import write_picture
 
 from gptjax.settings import ScheduleSettings
 from gptjax.training.schedule import make_schedule
@@ -43,10 +44,7 @@ def main() -> None:
         panel.plot(np.arange(1, STEPS + 1), rates, label=f"schedule.name = {name!r}")
     panel.set_xlabel("update")
     panel.set_ylabel("learning rate")
-    panel.spines[["top", "right"]].set_visible(False)
-    panel.legend(fontsize=8, frameon=False)
-    figure.tight_layout()
-    figure.savefig(options.output, dpi=80)
+    write_picture(figure, options.output)
 
 
 if __name__ == "__main__":
