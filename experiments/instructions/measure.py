@@ -2,6 +2,7 @@
 
   python experiments/instructions/measure.py --base=runs/base --runs=runs/instructions \\
     --book=instruction-data.json --natural=natural_instructions
+  … --name=lora --more='--config.model.lora_rank=8 --config.model.lora_also=embedding'   adapters
 
 --base is a run that was trained on text. --book is the file of 1,100 instructions of "Build a Large Language Model
 (From Scratch)", divided as in its chapter 7: the first 85 % train, the next 10 % are the test. --natural is a folder of
@@ -17,6 +18,7 @@ match are those of gptjax evaluate.
 import argparse
 import csv
 import json
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -49,7 +51,7 @@ def main() -> None:
     for name in ("book", "natural"):
         parser.add_argument(f"--{name}", type=Path)
     parser.add_argument("--duration", default="3 epochs")
-    parser.add_argument("--more", nargs="*", default=[], help="further flags of gptjax train, such as those of LoRA")
+    parser.add_argument("--more", default="", help="further flags of gptjax train, as one text")
     parser.add_argument("--name", default="full", help="the name of the trained runs")
     options = parser.parse_args()
     options.runs.mkdir(parents=True, exist_ok=True)
@@ -121,7 +123,7 @@ def measure(name: str, data: Path, workdir: Path, test: list[dict], options: arg
             f"--config.data.path={data}",
             f"--config.training.duration={options.duration}",
             f"--workdir={workdir}",
-            *options.more,
+            *shlex.split(options.more),
         )
     questions = [(messages_of(row), [row.get("completion") or row["output"], *row.get("others", [])]) for row in test]
     rows, answers = [], {"echo": [messages[0].content for messages, _ in questions]}
