@@ -21,7 +21,7 @@ import reprlib
 from collections import abc
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -65,6 +65,14 @@ class Completion:
     seed: int
     unknown_characters: str = ""  # characters of the prompt for which the tokenizer only has <unk>
     score: float | None = None  # beam search: the score by which texts are compared (inference/beam.py)
+
+
+class FramedPrompt(NamedTuple):
+    """A prompt as the model reads it."""
+
+    text: str
+    tokens: list[int]  # with the begin token, or those between a source and its target
+    begins_text: bool  # whether the text that follows is the beginning of a document
 
 
 @dataclass
@@ -300,14 +308,17 @@ class Generator:
                 yield piece
         return row.completion()
 
-    def _row(self, prompt: Any, seed: int, max_new_tokens: int, stop: tuple[str, ...], begin: bool) -> _Row:
-        if max_new_tokens < 1:
-            raise ConfigError(f"max_new_tokens = {max_new_tokens}: must be at least 1")
+    def framed(self, prompt: str | Sequence[int], begin: bool = True) -> FramedPrompt:
+        """What the model reads for a prompt; see `generate` for the arguments.
+
+        Raises:
+          ConfigError: the prompt is not text, has other ids than the model's, is empty or longer than the context.
+        """
         is_text = isinstance(prompt, str)
         if is_text:
             check_text("prompt", prompt)
         tokens = [int(token) for token in (self.source_tokenizer.encode(prompt) if is_text else prompt)]
-        prompt = prompt if is_text else self.source_tokenizer.decode(tokens)
+        text = prompt if is_text else self.source_tokenizer.decode(tokens)
         continues, own_tokens = self.family.continues, len(tokens)
         begin = begin and (is_text or not tokens or not continues)
         vocab_size = self.config.vocab_size if continues else self.config.source_vocab_size
@@ -324,18 +335,24 @@ class Generator:
         if length > most:
             added = (" with the begin token" if continues else " with its EOS") * (length > own_tokens)
             raise ConfigError(f"prompt = {counted(length, 'token')}{added}: must be at most model.{field} = {most}")
-        room = self.family.room(len(tokens))
+        return FramedPrompt(
+            text, tokens, begins_text=begin and (own_tokens == 0 or not continues or bool(self.after_source))
+        )
+
+    def _row(self, prompt: Any, seed: int, max_new_tokens: int, stop: tuple[str, ...], begin: bool) -> _Row:
+        if max_new_tokens < 1:
+            raise ConfigError(f"max_new_tokens = {max_new_tokens}: must be at least 1")
+        framed = self.framed(prompt, begin)
+        room = self.family.room(len(framed.tokens))
         return _Row(
-            prompt=prompt,
-            prompt_tokens=tokens,
+            prompt=framed.text,
+            prompt_tokens=framed.tokens,
             seed=seed,
             limit=min(max_new_tokens, room),
             limited_by="max_new_tokens" if max_new_tokens <= room else "context",
             eos_id=self.end_id,
-            text=TextStream(
-                self.tokenizer, stop, begins=begin and (own_tokens == 0 or not continues or bool(self.after_source))
-            ),
-            unknown_characters=unknown_characters(self.source_tokenizer, prompt) if is_text else "",
+            text=TextStream(self.tokenizer, stop, begins=framed.begins_text),
+            unknown_characters=unknown_characters(self.source_tokenizer, prompt) if isinstance(prompt, str) else "",
         )
 
     def _write(self, rows: list[_Row], sampling: dict, timing: Timing) -> None:

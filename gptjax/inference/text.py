@@ -43,11 +43,14 @@ class TextStream:
     when joined. Bytes that are not UTF-8 become U+FFFD, as Python's decoder replaces them.
 
     begins: whether the text begins a document, where the tokenizer may add a space that is not part of the text.
+    min_tokens: stop strings that begin within this number of tokens are part of the text.
     """
 
-    def __init__(self, tokenizer: Tokenizer, stop: Sequence[str] = (), begins: bool = False):
+    def __init__(self, tokenizer: Tokenizer, stop: Sequence[str] = (), begins: bool = False, min_tokens: int = 0):
         self.text = ""  # all decoded text, cut before a stop string
-        self.stopped = False  # whether a stop string is complete
+        self.stopped_by: str | None = None  # the stop string that is complete
+        self._unstoppable = min_tokens  # the number of tokens to come that cannot complete a stop string
+        self._search_from = 0  # stop strings begin here or later
         self._tokenizer = tokenizer
         self._stop = tuple(stop)
         self._decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
@@ -60,6 +63,9 @@ class TextStream:
         if piece:
             piece, self._first = piece.removeprefix(self._first), b""
         self._append(self._decoder.decode(piece))
+        if self._unstoppable:
+            self._unstoppable -= 1
+            self._search_from = len(self.text)
         return self.stopped
 
     def close(self) -> None:
@@ -67,6 +73,11 @@ class TextStream:
         if not self.stopped:
             self._append(self._decoder.decode(b"", final=True))
             self._stop = ()
+
+    @property
+    def stopped(self) -> bool:
+        """Whether a stop string is complete."""
+        return self.stopped_by is not None
 
     def take(self) -> str:
         """The final text since the last call."""
@@ -77,18 +88,20 @@ class TextStream:
 
     def _append(self, new: str) -> None:
         reach = max(map(len, self._stop), default=1) - 1  # a stop string may begin this far before the end
-        search_from = max(0, len(self.text) - reach)
+        search_from = max(self._search_from, len(self.text) - reach)
         self.text += new
-        found = [at for at in (self.text.find(stop, search_from) for stop in self._stop) if at >= 0]
+        if self._unstoppable:
+            return
+        found = [(at, stop) for stop in self._stop if (at := self.text.find(stop, search_from)) >= 0]
         if found:
-            self.text = self.text[: min(found)]
-            self.stopped = True
+            at, self.stopped_by = min(found)
+            self.text = self.text[:at]
 
     def _pending(self) -> int:
         """Characters at the end of the text that may be the beginning of a stop string."""
         if self.stopped:
             return 0
-        longest = min(len(self.text), max(map(len, self._stop), default=1) - 1)
+        longest = min(len(self.text) - self._search_from, max(map(len, self._stop), default=1) - 1)
         return next(
             (n for n in range(longest, 0, -1) if any(stop.startswith(self.text[-n:]) for stop in self._stop)),
             0,

@@ -152,3 +152,17 @@ def test_nothing_follows_a_stop_string_not_even_an_incomplete_character():
     assert [stream.push(token) for token in (0, 1)] == [False, True]
     stream.close()
     assert (stream.text, stream.take()) == ("a", "a")
+
+
+def test_no_stop_string_ends_a_text_before_its_minimum_of_tokens():
+    for min_tokens, expected in ((0, "a"), (1, "a"), (2, "abca"), (5, "abcabc")):
+        stream = TextStream(ByteTokenizer(), stop=["bc"], min_tokens=min_tokens)
+        taken = ""
+        for token in ByteTokenizer().encode("abcabc"):
+            stopped = stream.push(token)
+            taken += stream.take()
+            if stopped:
+                break
+        stream.close()
+        assert taken + stream.take() == stream.text == expected
+        assert stream.stopped_by == ("bc" if len(expected) < 6 else None)
