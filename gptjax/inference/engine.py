@@ -201,9 +201,9 @@ class Engine:
         state = prefill(
             generator.family,
             generator.params,
-            np.pad(np.int32([framed.tokens]), ((0, 0), (0, T - len(framed.tokens)))),
-            np.int32([len(framed.tokens)]),
-            np.int32([text.limit]),
+            np.pad(np.array([framed.tokens], np.int32), ((0, 0), (0, T - len(framed.tokens)))),
+            np.array([len(framed.tokens)], np.int32),
+            np.array([text.limit], np.int32),
             make_sampling(
                 [text.seed],
                 num_tokens=generator.tokenizer.vocab_size,

@@ -315,10 +315,12 @@ class Generator:
           ConfigError: the prompt is not text, has other ids than the model's, is empty or longer than the context.
         """
         is_text = isinstance(prompt, str)
-        if is_text:
+        if isinstance(prompt, str):
             check_text("prompt", prompt)
-        tokens = [int(token) for token in (self.source_tokenizer.encode(prompt) if is_text else prompt)]
-        text = prompt if is_text else self.source_tokenizer.decode(tokens)
+            text, tokens = prompt, self.source_tokenizer.encode(prompt)
+        else:
+            tokens = [int(token) for token in prompt]
+            text = self.source_tokenizer.decode(tokens)
         continues, own_tokens = self.family.continues, len(tokens)
         begin = begin and (is_text or not tokens or not continues)
         vocab_size = self.config.vocab_size if continues else self.config.source_vocab_size
