@@ -29,7 +29,7 @@ from gptjax.tokenizer import Tokenizer
 
 WORK = "work"  # where the stages' folders are
 PACKAGES = (  # their versions affect what is made
-    *("gptjax", "numpy", "scipy", "pyarrow", "sentencepiece", "ftfy", "py3langid"),
+    *("gptjax", "numpy", "scipy", "pyarrow", "sentencepiece", "tokenizers", "ftfy", "py3langid"),
     *("trafilatura", "lxml", "resiliparse", "fastwarc", "pypdf"),
 )
 OURS = re.compile(

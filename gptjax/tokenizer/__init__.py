@@ -1,22 +1,22 @@
-"""Converts text to token ids and back: one interface (`Tokenizer`) for SentencePiece models, bytes and characters.
+"""Converts text to token ids and back: one interface (`Tokenizer`) for SentencePiece models, bytes, characters, and
+tokenizers of Hugging Face.
 
-kinds.py               the interface and its implementations
-training.py            learns a vocabulary from text
-sentencepiece_file.py  reads settings from the file of a SentencePiece model
+interface.py             the interface
+sentencepiece_model.py   SentencePiece models
+bytes_and_characters.py  tokenizers that need no training
+huggingface.py           tokenizer.json of the `tokenizers` library
+loading.py               from a file, a prepared folder, a run, or a folder of Hugging Face
+training.py              learns a vocabulary from text
+sentencepiece_file.py    reads settings from the file of a SentencePiece model
 
     tokenizer = gptjax.tokenizer.load("data/mine")
     ids = tokenizer.encode("def f(x):")
 """
 
-from gptjax.tokenizer.kinds import (
-    CONTROL_TOKENS,
-    ByteTokenizer,
-    CharacterTokenizer,
-    SentencePieceTokenizer,
-    Tokenizer,
-    load,
-    load_of_sources,
-)
+from gptjax.tokenizer.bytes_and_characters import ByteTokenizer, CharacterTokenizer
+from gptjax.tokenizer.interface import CONTROL_TOKENS, Tokenizer
+from gptjax.tokenizer.loading import load, load_of_sources
+from gptjax.tokenizer.sentencepiece_model import SentencePieceTokenizer
 
 __all__ = [
     "CONTROL_TOKENS",

@@ -15,7 +15,9 @@ from collections.abc import Callable, Iterable
 import sentencepiece
 
 from gptjax.config import ConfigError
-from gptjax.tokenizer.kinds import CONTROL_TOKENS, SPACE_MARK, CharacterTokenizer, SentencePieceTokenizer
+from gptjax.tokenizer.bytes_and_characters import CharacterTokenizer
+from gptjax.tokenizer.interface import CONTROL_TOKENS
+from gptjax.tokenizer.sentencepiece_model import SPACE_MARK, SentencePieceTokenizer
 
 CHUNK = 2000  # characters
 # The size of the vocabulary, if the user does not set one:

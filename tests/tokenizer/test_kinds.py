@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from gptjax.config import ConfigError
 from gptjax.tokenizer import CONTROL_TOKENS, ByteTokenizer, CharacterTokenizer, load
-from gptjax.tokenizer import kinds as tokenizers
+from gptjax.tokenizer import sentencepiece_model as tokenizers
 from gptjax.tokenizer.training import train_sentencepiece
 
 TEXT = (Path(sysconfig.get_path("stdlib")) / "argparse.py").read_text() + "Ünï ▁ 1234 café 日本語\r\n\tdone"

@@ -14,8 +14,7 @@ from gptjax import train as command
 from gptjax.config import ConfigError, default, to_json
 from gptjax.model.families import family_of
 from gptjax.model.parameters import abstract_params
-from gptjax.tokenizer import ByteTokenizer
-from gptjax.tokenizer.kinds import CONTROL_TOKENS
+from gptjax.tokenizer import CONTROL_TOKENS, ByteTokenizer
 from gptjax.training.checkpoint import saved_metadata
 from gptjax.training.companions import Companion
 from gptjax.training.objectives import make_objective
