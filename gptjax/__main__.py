@@ -19,6 +19,7 @@ COMMANDS = {
     "evaluate": "evaluates a trained model on tasks and texts, and compares runs by their scores",
     "classify": "labels texts with a trained classifier, or scores it",
     "adapter": "takes the adapter out of a fine-tuned run, or merges it into the model",
+    "export": "writes a run's model for other programs, such as transformers and vLLM",
     "compare": "compares runs: a table, a plot, and the differences of their configs",
     "sweep": "trains many runs and shows which settings are best",
     "trace": "shows which documents a training step read, and where they come from",

@@ -1,0 +1,98 @@
+"""Whether two programs compute the same logits: ours on the parameters of a run, and others on a folder."""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib.util
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from gptjax.config import RunError
+from gptjax.model.families import family_of
+from gptjax.settings import ModelSettings
+
+ROWS, LENGTH = 2, 48  # of the batch whose logits are compared
+# Two float32 programs differ by rounding: by up to 64 roundings of 6e-8 in a row in the tests' random models of three
+# layers, and by more in deep ones, whose residual streams hold large numbers.
+TOLERANCE = 1e-3
+PACKAGES = ("transformers", "torch")
+
+
+@dataclasses.dataclass(frozen=True)
+class Batch:
+    """Random tokens; a sources' batch for models of pairs."""
+
+    tokens_BT: np.ndarray
+    sources_BS: np.ndarray | None = None
+
+
+def batch_for(model: ModelSettings, vocab_size: int = 0) -> Batch:
+    """The batch that a model's logits are compared on. vocab_size: of the tokenizer, whose ids are drawn; 0: all."""
+    draw = np.random.default_rng(0)
+    tokens_BT = draw.integers(0, vocab_size or model.vocab_size, (ROWS, min(LENGTH, model.max_positions)))
+    if model.family != "encoder_decoder":
+        return Batch(tokens_BT)
+    length = min(LENGTH, model.max_source_positions)
+    return Batch(tokens_BT, draw.integers(0, vocab_size or model.source_vocab_size, (ROWS, length)))
+
+
+def own_logits(model: ModelSettings, params: Any, batch: Batch) -> np.ndarray:
+    """Our logits [B, T, V] in float32."""
+    # Experts with a capacity drop tokens in training only.
+    model = dataclasses.replace(
+        model, dtype="float32", attention="xla", attention_block=64, matmul="dtype", remat="none", expert_capacity=0.0
+    )
+    if model.expert_products == "auto":
+        model = dataclasses.replace(model, expert_products="loop")
+    if model.layers == "auto":
+        model = dataclasses.replace(model, layers="scan")
+    streams = [batch.tokens_BT] if batch.sources_BS is None else [batch.sources_BS, batch.tokens_BT]
+    module: Any = family_of(model).module()
+    with jax.default_matmul_precision("highest"):
+        apply = jax.jit(lambda params, *streams: module.apply({"params": params}, *streams))
+        return np.asarray(apply(params, *streams))
+
+
+def has_transformers() -> bool:
+    return all(importlib.util.find_spec(name) is not None for name in PACKAGES)
+
+
+def transformers_logits(folder: Path, batch: Batch) -> np.ndarray:
+    """The logits of transformers for the model in a folder, in float32 on the CPU. No code of the folder is run.
+
+    Raises:
+      RunError: transformers does not load the folder as it is.
+    """
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+    os.environ.setdefault("HF_HUB_OFFLINE", "1")
+    import torch
+    import transformers
+
+    auto = transformers.AutoModelForCausalLM if batch.sources_BS is None else transformers.AutoModelForSeq2SeqLM
+    try:
+        model, told = auto.from_pretrained(
+            str(folder), dtype=torch.float32, output_loading_info=True, use_safetensors=True, trust_remote_code=False
+        )
+    except Exception as error:
+        raise RunError(f"transformers cannot load {folder}: {type(error).__name__}: {str(error)[:300]}") from error
+    problems = {name: sorted(map(str, told.get(name) or ())) for name in ("missing_keys", "unexpected_keys")}
+    problems["mismatched_keys"] = sorted(map(str, told.get("mismatched_keys") or ()))
+    for name, names in problems.items():
+        if names:
+            raise RunError(f"transformers reports {name} for {folder}: {', '.join(names[:3])}")
+    tokens = torch.tensor(batch.tokens_BT)
+    inputs: Mapping[str, Any] = {"input_ids": tokens}
+    if batch.sources_BS is not None:
+        inputs = {"input_ids": torch.tensor(batch.sources_BS), "decoder_input_ids": tokens}
+    with torch.no_grad():
+        return model.eval()(**inputs).logits.float().numpy()
+
+
+def largest_difference(logits: np.ndarray, others: np.ndarray) -> float:
+    """The largest difference, as a share of the largest logit."""
+    return float(np.abs(logits - others).max() / max(np.abs(others).max(), 1e-30))
