@@ -52,7 +52,7 @@ from gptjax.training import console as consoles
 from gptjax.training.best import BestScore
 from gptjax.training.checkpoint import JUDGED_BY, Checkpoints
 from gptjax.training.companions import COMPANIONS, NO_COMPANIONS, Companions, load_companions
-from gptjax.training.hardware import memory
+from gptjax.training.hardware import described, memory
 from gptjax.training.history import record_start
 from gptjax.training.interrupt import StopRequest
 from gptjax.training.memory_check import explained_memory
@@ -200,7 +200,8 @@ def start(run: TrainingRun, checkpoints: Checkpoints) -> tuple[TrainState, dict[
         if run.source_tokenizer is not None:
             run.source_tokenizer.save(run.workdir, SOURCE_PREFIX)
         sets = {"data": run.data.identity(), "validation": run.windows_scored, COMPANIONS: run.companions.identities}
-        record_start(run.workdir, run.config, step, **sets)
+        hardware = described(list(run.mesh.devices.flat), run.plan.peak)
+        record_start(run.workdir, run.config, step, **sets, hardware=hardware)
     return state, interval, notes
 
 

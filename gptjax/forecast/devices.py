@@ -4,10 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
-import platform
-import re
 from collections.abc import Sequence
-from pathlib import Path
 
 import jax
 from jax.experimental import topologies
@@ -17,7 +14,7 @@ from gptjax.driver_messages import without_driver_messages
 from gptjax.forecast.hardware import BY_NAME, DEVICES, GB, Hardware, target_config
 from gptjax.formatting import counted
 from gptjax.parallel.mesh import AbstractDevices
-from gptjax.training.hardware import bytes_per_device
+from gptjax.training.hardware import bytes_per_device, cores, processor_name
 
 WITHOUT_DRIVER = "JAX_SKIP_CUDA_CONSTRAINTS_CHECK"  # tells JAX's CUDA plug-in not to look for a GPU
 INSTALL = "pip install --no-deps jax-cuda12-plugin=={0} jax-cuda12-pjrt=={0} nvidia-cudnn-cu12"
@@ -87,19 +84,7 @@ def kind_of(hardware: Hardware) -> str:
     """The kind of device whose runs are comparable: for processors, their model and the number of usable cores."""
     if hardware.platform != "cpu":
         return hardware.kind
-    return f"{_processor_name()}, {counted(_cores(), 'core')}"
-
-
-def _processor_name() -> str:
-    try:
-        found = re.search(r"^model name\s*: (.*)$", Path("/proc/cpuinfo").read_text(), re.MULTILINE)
-    except OSError:  # not Linux
-        found = None
-    return found[1].strip() if found else platform.processor() or platform.machine()
-
-
-def _cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return f"{processor_name()}, {counted(cores(), 'core')}"
 
 
 def _here(count: int | None) -> Place:

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import os
+import platform
 import re
 import resource
 import sys
 import time
 from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -125,6 +129,34 @@ def peak_of(device_kind: str, count: int, dtype: str) -> Peak:
         return Peak(None, f"n/a: no {dtype} peak known for {device_kind}")
     times = f"{count} × " if count > 1 else ""
     return Peak(count * each, f"of {times}{each / 1e12:.0f} TFLOP/s ({device_kind}, dense {dtype})")
+
+
+def described(devices: Sequence[jax.Device], peak: Peak) -> dict[str, Any]:
+    """What a run's history records of the devices that it trains on, as JSON values. It names no host."""
+    first = devices[0]
+    return {
+        "platform": first.platform,
+        "kind": processor_name() if first.platform == "cpu" else first.device_kind,
+        "devices": len(devices),
+        "cores": cores() if first.platform == "cpu" else None,
+        "processes": len({device.process_index for device in devices}),
+        "peak_flops": peak.flops,
+        "peak": peak.label,
+    }
+
+
+def processor_name() -> str:
+    """The model of this machine's processor."""
+    try:
+        found = re.search(r"^model name\s*: (.*)$", Path("/proc/cpuinfo").read_text(), re.MULTILINE)
+    except OSError:  # not Linux
+        found = None
+    return found[1].strip() if found else platform.processor() or platform.machine()
+
+
+def cores() -> int:
+    """The number of processor cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 @functools.cache

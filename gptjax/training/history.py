@@ -25,7 +25,7 @@ CODE = "own_code"
 def record_start(workdir: Path, config: Settings, step: int, **facts: Any) -> None:
     """Records a start from `step` with every setting that differs from config.json, then rewrites config.json.
 
-    facts: further JSON values of the row, such as the identity of the data.
+    facts: further JSON values of the row, such as the identity of the data and the devices.
     """
     earlier = _settings(workdir / CONFIG)
     changes = {} if earlier is None else differences(earlier, json.loads(to_json(config)))

@@ -57,11 +57,11 @@ def plot_run(workdir: str | os.PathLike) -> list[Path]:
     rows = _rows(workdir)
     paths = []
     for x_name, x_label in X_AXES.items():
-        train = _series(rows, x_name, "train/loss")
-        validation = _series(rows, x_name, "validation/loss")
+        train = series_of(rows, x_name, "train/loss")
+        validation = series_of(rows, x_name, "validation/loss")
         if not np.isfinite(train[1]).any() and not np.isfinite(validation[1]).any():
             continue
-        rates = {name: series for name in RATES if len((series := _series(rows, x_name, name))[0])}
+        rates = {name: series for name in RATES if len((series := series_of(rows, x_name, name))[0])}
         with matplotlib.rc_context(STYLE):
             figure, axes = _new_figure(
                 x_label, f"{workdir.resolve().name}: loss".replace("$", "\\$"), below=bool(rates)
@@ -92,7 +92,7 @@ def _plot_tasks(workdir: Path, rows: list[dict]) -> list[Path]:
     names = dict.fromkeys(name for row in rows for name in row if name.startswith("tasks/"))
     paths = []
     for name in names:
-        series = _series(rows, "step", name)
+        series = series_of(rows, "step", name)
         with matplotlib.rc_context(STYLE):
             figure, axes = _new_figure(
                 X_AXES["step"], f"{workdir.resolve().name}: {in_words(name)}".replace("$", "\\$")
@@ -108,14 +108,16 @@ def _plot_preferences(workdir: Path, rows: list[dict]) -> list[Path]:
     """The margins of rewards and the rewards of both answers, of a run that learns preferences:
     plots/preferences.png."""
     margin, chosen, rejected = (
-        _series(rows, "step", f"train/{name}") for name in ("margin", "chosen_reward", "rejected_reward")
+        series_of(rows, "step", f"train/{name}") for name in ("margin", "chosen_reward", "rejected_reward")
     )
     if not len(margin[0]):
         return []
     with matplotlib.rc_context(STYLE):
         figure, axes = _new_figure(X_AXES["step"], f"{workdir.resolve().name}: rewards".replace("$", "\\$"), below=True)
         axes.plot(*margin, color=TRAIN, linewidth=1.3, label="training")
-        axes.plot(*_series(rows, "step", "validation/margin"), "o-", color=VALIDATION, markersize=4, label="validation")
+        axes.plot(
+            *series_of(rows, "step", "validation/margin"), "o-", color=VALIDATION, markersize=4, label="validation"
+        )
         axes.set_ylabel("margin of the rewards")
         _legend_above(axes)
         for series, label, color in ((chosen, "chosen", TRAIN), (rejected, "rejected", VALIDATION)):
@@ -156,10 +158,10 @@ def _plot_load(workdir: Path, rows: list[dict]) -> list[Path]:
 
 def _plot_routers(workdir: Path, rows: list[dict]) -> list[Path]:
     """Entropy and drops of the routers of a mixture of experts: plots/routers.png."""
-    entropy = _series(rows, "step", "train/router_entropy")
+    entropy = series_of(rows, "step", "train/router_entropy")
     if not len(entropy[0]):
         return []
-    shares = {label: _series(rows, "step", f"train/{name}") for name, label in ROUTER_SHARES.items()}
+    shares = {label: series_of(rows, "step", f"train/{name}") for name, label in ROUTER_SHARES.items()}
     with matplotlib.rc_context(STYLE):
         figure, axes = _new_figure(X_AXES["step"], f"{workdir.resolve().name}: routers".replace("$", "\\$"), below=True)
         axes.plot(*entropy, color=TRAIN, linewidth=1.3)
@@ -185,7 +187,7 @@ def compare_runs(
     ValueError if no run has the metric.
     """
     courses = {
-        label: _mean_course([_series(_rows(Path(w)), x_name, metric) for w in runs]) for label, runs in groups.items()
+        label: _mean_course([series_of(_rows(Path(w)), x_name, metric) for w in runs]) for label, runs in groups.items()
     }
     if not any(np.isfinite(mean).any() for _, mean, _, _ in courses.values()):
         raise ValueError(f"no run has {metric!r} by {x_name}")
@@ -265,7 +267,7 @@ def _rows(workdir: Path) -> list[dict]:
     return read_metrics(path) if path.exists() else []
 
 
-def _series(rows: list[dict], x_name: str, y_name: str) -> tuple[np.ndarray, np.ndarray]:
+def series_of(rows: list[dict], x_name: str, y_name: str) -> tuple[np.ndarray, np.ndarray]:
     """(x, y) of the rows that have both; values that are not finite become NaN, which matplotlib leaves out."""
     pairs = [(row[x_name], row[y_name]) for row in rows if row.get(x_name) is not None and row.get(y_name) is not None]
     x, y = np.array(pairs, np.float64).reshape(-1, 2).T

@@ -8,7 +8,7 @@ import pytest
 
 from gptjax.sweeping import figures as sweep_figures
 from gptjax.training import plots
-from gptjax.training.plots import _mean_course, _series, compare_runs, plot_run, smooth
+from gptjax.training.plots import _mean_course, compare_runs, plot_run, series_of, smooth
 from gptjax.training.writers import MetricsWriter
 
 PNG = b"\x89PNG"
@@ -74,7 +74,7 @@ def test_without_data_nothing_is_drawn(tmp_path):
 
 def test_series_have_the_rows_with_both_values_and_infinities_become_gaps():
     rows = [{"step": 1, "a": 2.0}, {"step": 2}, {"step": 3, "a": math.inf}, {"step": 4, "a": None}, {"step": 5, "a": 1}]
-    x, y = _series(rows, "step", "a")
+    x, y = series_of(rows, "step", "a")
     np.testing.assert_array_equal(x, [1, 3, 5])
     np.testing.assert_array_equal(y, [2.0, math.nan, 1.0])
 

@@ -1,0 +1,225 @@
+"""Gathers what a run's folder says about the run. A part that is missing or cannot be read is None, and is noted."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from gptjax import tokenizer as tokenizers
+from gptjax.config import ConfigError, RunError, hash_of
+from gptjax.data.facts import DataFacts
+from gptjax.evaluation.results import FILE as RESULTS
+from gptjax.evaluation.results import FOLDER as EVALUATIONS
+from gptjax.evaluation.results import read_results
+from gptjax.evaluation.scores import Score
+from gptjax.folders import is_held
+from gptjax.model.families import family_of
+from gptjax.model.parameters import ParameterCounts, count_parameters
+from gptjax.planning import resolve
+from gptjax.reporting.corpus import Corpus, read_corpora
+from gptjax.reporting.effort import Effort, Prices, effort_of
+from gptjax.reporting.history import Start, read_starts
+from gptjax.settings import Settings
+from gptjax.training.checkpoint import saved_metadata, saved_steps
+from gptjax.training.comparison import RecordedRun, read_runs
+from gptjax.training.run_metadata import MODEL_MAY_BE_OWN
+from gptjax.user_code import is_named
+
+CONVENTION = "causal"  # how FLOPs are counted (model/flops.py), as in training
+ORIGINS = {  # a field that names another run → what that run is to this one
+    "init_from": "the run that it started from",
+    "teacher": "its teacher",
+    "reference": "its reference",
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class ModelSize:
+    """parameters, and training FLOPs per token by the `causal` convention."""
+
+    parameters: ParameterCounts
+    flops_per_token: float
+
+
+@dataclasses.dataclass(frozen=True)
+class Checkpoint:
+    """The checkpoint that a report describes.
+
+    Attributes:
+      step: after how many optimizer steps it was saved.
+      tokens: trained on until then.
+      is_best: whether it has the best score of those that are kept; otherwise it is the newest.
+      metrics: its scores.
+    """
+
+    step: int
+    tokens: int
+    is_best: bool
+    metrics: Mapping[str, Any]
+    versions: Mapping[str, str | None]
+    git_revision: str | None
+    fingerprint: Mapping[str, Any]
+
+
+@dataclasses.dataclass(frozen=True)
+class TokenizerFacts:
+    """The tokenizer of a run. controls: the names of its control tokens."""
+
+    kind: str
+    vocab_size: int
+    lossless: bool
+    hash: str
+    controls: tuple[str, ...]
+
+
+@dataclasses.dataclass(frozen=True)
+class RunFacts:
+    """What is known about a run.
+
+    Attributes:
+      name: of the run's folder, or as the user gave it.
+      size: None if it depends on code or data that are not here.
+      checkpoint: None: none can be read.
+      corpora: one for each folder of `data.path`.
+      results: the content of results.json of that checkpoint, or of the newest evaluation; None: none.
+      origins: a field of ORIGINS → the name of the run that it names.
+      missing: sentences on what could not be read.
+    """
+
+    name: str
+    run: RecordedRun
+    config_hash: str
+    size: ModelSize | None
+    checkpoint: Checkpoint | None
+    tokenizer: TokenizerFacts | None
+    starts: tuple[Start, ...]
+    effort: Effort
+    corpora: tuple[Corpus, ...]
+    results: Mapping[str, Any] | None
+    origins: Mapping[str, str]
+    is_running: bool
+    missing: tuple[str, ...]
+
+    @property
+    def config(self) -> Settings:
+        return self.run.config
+
+    @property
+    def rows(self) -> list[dict[str, Any]]:
+        return self.run.rows
+
+    @property
+    def judged_by(self) -> Score:
+        return self.run.judged_by
+
+
+def gather_all(folders: list[Path], prices: Prices, name: str | None = None) -> list[RunFacts]:
+    """The facts of several runs; `name` is given to a single one.
+
+    Raises:
+      ConfigError: a folder is not a run's, or its config cannot be read.
+    """
+    runs = read_runs(folders)
+    return [_gather(run, name or (run.name if len(runs) > 1 else run.folder.resolve().name), prices) for run in runs]
+
+
+def gather(folder: Path, prices: Prices | None = None, name: str | None = None) -> RunFacts:
+    """The facts of one run; raises as `gather_all`."""
+    return gather_all([folder], prices or Prices(), name)[0]
+
+
+def _gather(run: RecordedRun, name: str, prices: Prices) -> RunFacts:
+    missing: list[str] = []
+    if not (run.folder / "metrics.jsonl").exists():
+        missing.append("The run has no metrics.jsonl, so nothing is known about the course of training.")
+    checkpoint = _checkpoint(run, missing)
+    size = _size(run, missing)
+    starts = read_starts(run.folder)
+    fingerprint = checkpoint.fingerprint if checkpoint else None
+    return RunFacts(
+        name=name,
+        run=run,
+        config_hash=hash_of(run.config),
+        size=size,
+        checkpoint=checkpoint,
+        tokenizer=_tokenizer(run, missing),
+        starts=starts,
+        effort=effort_of(run.rows, starts, size.flops_per_token if size else None, run.last("tokens"), prices),
+        corpora=read_corpora(run.config.data.path, fingerprint),
+        results=_results(run, checkpoint, missing),
+        origins={field: Path(value).name for field in ORIGINS if (value := run.config.training[field])},
+        is_running=is_held(run.folder),
+        missing=tuple(missing),
+    )
+
+
+def _checkpoint(run: RecordedRun, missing: list[str]) -> Checkpoint | None:
+    """The best checkpoint, or the newest one if none has a score."""
+    try:
+        steps = saved_steps(run.folder)
+    except (ConfigError, RunError, OSError):
+        steps = []
+    if not steps:
+        missing.append("The run has no checkpoint yet, so there is no model to describe, to load or to sample from.")
+        return None
+    for which in ("best", "latest"):
+        try:
+            found = saved_metadata(run.folder, which=which)
+        except (ConfigError, RunError, OSError):
+            continue
+        if found is not None:
+            return Checkpoint(
+                step=found["step"],
+                tokens=found.get("tokens", 0),
+                is_best=which == "best",
+                metrics=found.get("metrics") or {},
+                versions=found.get("versions") or {},
+                git_revision=found.get("git_revision"),
+                fingerprint=found.get("fingerprint") or {},
+            )
+    missing.append("None of the run's checkpoints can be read.")
+    return None
+
+
+def _size(run: RecordedRun, missing: list[str]) -> ModelSize | None:
+    if any(is_named(run.config.model[field.removeprefix("model.")]) for field in MODEL_MAY_BE_OWN):
+        missing.append("The model is defined by code of the user, which a report does not run: its size is unknown.")
+        return None
+    model = dataclasses.replace(run.config.model, attention="auto", dtype="auto", layers="auto")
+    training = dataclasses.replace(run.config.training, batch_per_device="")  # decided for other devices
+    config = dataclasses.replace(run.config, model=model, training=training)
+    try:
+        resolved = resolve(config, DataFacts(vocab_size=max(model.vocab_size, 1)), platform="cpu", batch_devices=1)
+        family = family_of(resolved.model)
+        flops = family.flops_per_token(run.config.data.sequence_length, run.config.data.source_length)
+        return ModelSize(count_parameters(family.declarations), flops[CONVENTION])
+    except ConfigError as error:
+        missing.append(f"The size of the model cannot be computed from its config: {error}.")
+        return None
+
+
+def _tokenizer(run: RecordedRun, missing: list[str]) -> TokenizerFacts | None:
+    try:
+        found = tokenizers.load(run.folder)
+    except (ConfigError, OSError):
+        missing.append("The run's folder has no tokenizer that can be read.")
+        return None
+    controls = tuple(found.control_ids)
+    return TokenizerFacts(found.kind, found.vocab_size, found.lossless, found.hash, controls)
+
+
+def _results(run: RecordedRun, checkpoint: Checkpoint | None, missing: list[str]) -> Mapping[str, Any] | None:
+    """The results of the described checkpoint, or else of the highest step that was evaluated."""
+    paths = sorted(run.folder.glob(f"{EVALUATIONS}/*/{RESULTS}"))
+    of_step = f"step-{checkpoint.step:08d}" if checkpoint else None
+    for path in sorted(paths, key=lambda path: path.parent.name != of_step and len(paths) - paths.index(path)):
+        try:
+            found = read_results(path)
+        except (ConfigError, OSError):
+            missing.append(f"The results in {EVALUATIONS}/{path.parent.name} are damaged and were left out.")
+            continue
+        if isinstance(found.get("evaluated"), dict):
+            return found
+    return None

@@ -1,0 +1,108 @@
+"""The course of a run in plots: losses, rates, gradients, speed, and what its objective measures besides."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+
+from gptjax.reporting.curves import Line, drawn
+from gptjax.reporting.document import Block, Figure, Note, Paragraph, plain
+from gptjax.reporting.facts import RunFacts
+from gptjax.training.plots import FEW_POINTS, RATES, X_AXES, in_words, series_of, smooth
+from gptjax.training.progress import STEP_METRICS
+
+SMALL = 170  # height of the smaller plots
+MOST_OWN = 8  # plots of the objective's own metrics and of tasks
+
+
+def training_blocks(facts: RunFacts) -> tuple[Block, ...]:
+    figures = [figure for figure in _figures(facts) if figure is not None]
+    if not figures:
+        return (Note("There is nothing to draw yet: the run has written no metrics."),)
+    return (*figures, Paragraph("Every number of these plots is in the run's metrics.jsonl."))
+
+
+def _figures(facts: RunFacts) -> Iterator[Figure | None]:
+    yield _losses(facts, "step")
+    yield _losses(facts, "tokens")
+    rows = facts.rows
+    rates = [
+        Line(label, *series_of(rows, "step", name), color=number)
+        for number, (name, (label, _)) in enumerate(RATES.items(), 1)
+        if any(row.get(name) is not None for row in rows)
+    ]
+    if len(rates) == 1:
+        rates = [Line("", rates[0].x, rates[0].y, color=1)]
+    yield _figure(rates, "learning rate", "optimizer steps", "Learning rate", SMALL, from_zero=True)
+    for metric, title in (
+        ("train/gradient_norm", "Norm of the gradient, before clipping"),
+        ("tokens_per_second", "Speed"),
+    ):
+        yield _figure(_smoothed(facts, metric, 1), in_words(metric), "optimizer steps", title, SMALL)
+    if any(row.get("train/expert_load") for row in rows) or facts.config.training.objective == "preference":
+        yield from _of_kind(facts)
+    for name in _own_metrics(facts)[:MOST_OWN]:
+        yield _figure(
+            _smoothed(facts, name, 4), in_words(name), "optimizer steps", plain(in_words(name)).capitalize(), SMALL
+        )
+
+
+def _of_kind(facts: RunFacts) -> Iterator[Figure | None]:
+    """The rewards of a run that learns preferences; the routers of a mixture of experts."""
+    pairs = (
+        ("train/chosen_reward", "chosen"),
+        ("train/rejected_reward", "rejected"),
+        ("validation/margin", "margin, held out"),
+    )
+    lines = [
+        Line(label, *series_of(facts.rows, "step", name), color=number) for number, (name, label) in enumerate(pairs, 1)
+    ]
+    yield _figure([line for line in lines if len(line.x)], "reward", "optimizer steps", "Rewards of the answers", SMALL)
+
+
+def _losses(facts: RunFacts, x_name: str) -> Figure | None:
+    train = _smoothed(facts, "train/loss", 1, x_name, "training")
+    validation = Line("validation", *series_of(facts.rows, x_name, "validation/loss"), color=2, marks=True)
+    lines = [*train, *([validation] if len(validation.x) else [])]
+    unit = facts.judged_by.words.partition(" (")[2].removesuffix(")") or "nats per token"
+    unit = unit if facts.judged_by.name == "validation/loss" else "nats per token"
+    caption = f"Loss by {X_AXES[x_name]}, {unit}"
+    return _figure(lines, f"loss in {unit}", X_AXES[x_name], caption)
+
+
+def _smoothed(facts: RunFacts, metric: str, color: int, x_name: str = "step", name: str = "") -> list[Line]:
+    """The logged values, and over them their running median; few values are drawn as they are."""
+    x, y = series_of(facts.rows, x_name, metric)
+    if not len(x):
+        return []
+    if np.isfinite(y).sum() <= FEW_POINTS:
+        return [Line(name, x, y, color=color, marks=True)]
+    reach = min(max(len(y) // 60, 2), 50)
+    label = f"{name}, median of {2 * reach + 1} logged values" if name else f"median of {2 * reach + 1} logged values"
+    return [Line("", x, y, color=color, faint=True), Line(label, x, smooth(y, reach), color=color)]
+
+
+def _own_metrics(facts: RunFacts) -> list[str]:
+    """Metrics of the objective and scores of tasks during training that no other plot shows, as numbers by step."""
+    shown = {
+        *STEP_METRICS,
+        "train/step_loss",
+        "train/step_gradient_norm",
+        "train/chosen_reward",
+        "train/rejected_reward",
+    }
+    names: dict[str, int] = {}
+    for row in facts.rows:
+        for name, value in row.items():
+            own = name.startswith(("train/", "tasks/")) or name in ("validation/accuracy", "validation/reward")
+            if own and name not in shown and isinstance(value, int | float) and not isinstance(value, bool):
+                names[name] = names.get(name, 0) + 1
+    return [name for name, count in names.items() if count > 1]
+
+
+def _figure(
+    lines: list[Line], y_label: str, x_label: str, caption: str, height: int = 250, from_zero: bool = False
+) -> Figure | None:
+    svg = drawn(lines, x_label, y_label, height, from_zero)
+    return Figure(svg, f"{caption}, by {x_label}", caption) if svg else None
