@@ -198,14 +198,20 @@ def yaml(value: Mapping[str, Any], indent: int = 0) -> str:
 def _yaml_lines(head: str, value: Any, indent: int) -> list[str]:
     space = "  " * indent
     if isinstance(value, Mapping):
-        return [f"{space}{head}", *yaml(value, indent + 1).splitlines()]
+        return [f"{space}{head}", *yaml(value, indent + 1).split("\n")[:-1]]
     if isinstance(value, list):
         lines = [f"{space}{head}"]
         for item in value:
             if isinstance(item, Mapping):
-                first, *rest = yaml(item, indent + 1).splitlines()
+                first, *rest = yaml(item, indent + 1).split("\n")[:-1]
                 lines += [f"{space}- {first.strip()}", *rest]
             else:
-                lines.append(f"{space}- {json.dumps(item, ensure_ascii=False)}")
+                lines.append(f"{space}- {_scalar(item)}")
         return lines
-    return [f"{space}{head} {json.dumps(value, ensure_ascii=False)}"]
+    return [f"{space}{head} {_scalar(value)}"]
+
+
+def _scalar(value: Any) -> str:
+    """As JSON, but with escapes for the characters that YAML reads as ends of lines or refuses."""
+    text = json.dumps(value, ensure_ascii=False)
+    return re.sub("[\x7f-\x9f\u2028\u2029\ufeff]", lambda found: f"\\u{ord(found[0]):04x}", text)

@@ -63,7 +63,7 @@ def test_a_licence_that_the_hub_does_not_know_how_to_write_is_refused(run, tmp_p
 
 
 @pytest.mark.parametrize(
-    "text", ["a: b", "- x", "'", '"', "\\", "#", "é\u2028🙂", "null", "1", "%", "a\nb", "\x07", " "]
+    "text", ["a: b", "- x", "'", '"', "\\", "#", "é\u2028🙂", "null", "1", "%", "a\nb", "\x07", " ", "\x85\x7f\ufeff"]
 )
 def test_any_text_is_the_same_after_yaml(text):
     value = {"one": text, "list": [text, {"deep": {"deeper": text}, "number": 1.5}], "empty": ""}
