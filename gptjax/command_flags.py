@@ -5,10 +5,11 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable
 
-from absl import flags
+from absl import flags, logging
 from ml_collections import ConfigDict, config_flags
 
-from gptjax.config import default
+from gptjax.base_run import NoBase, config_to_resume
+from gptjax.config import ConfigError, default
 from gptjax.parallel.meeting import Meeting, Timeouts, find_meeting
 from gptjax.user_code import load_config
 
@@ -167,6 +168,8 @@ class Flags:
         for name in [name for name in self.values if name not in self._own]:  # absl's, and earlier --config.FIELD
             delattr(self.values, name)
         self.values.unparse_flags()
+        if self.config_fields is not None:
+            self.values["config"].parser.workdir = _given(argv, "workdir") if "workdir" in self._own else ""
         self.values.append_flag_values(flags.FLAGS)
         rest = self.values(argv)
         flags.FLAGS.mark_as_parsed()
@@ -174,13 +177,37 @@ class Flags:
 
 
 class _ConfigFileParser(flags.ArgumentParser):
-    """Loads the file of --config."""
+    """Loads the file of --config.
+
+    Attributes:
+      workdir: the folder of a run that may be resumed. If the file needs a run that has been deleted since, the run's
+        own config is taken instead.
+    """
 
     def __init__(self, fields: Callable[[], ConfigDict]):
         self.fields = fields
+        self.workdir = ""
 
     def parse(self, path: str) -> ConfigDict:
-        return load_config(path, self.fields).lock()
+        try:
+            return load_config(path, self.fields).lock()
+        except ConfigError as error:
+            gone = error.__cause__
+            kept = config_to_resume(self.workdir, gone.run) if isinstance(gone, NoBase) and self.workdir else None
+            if kept is None:
+                raise
+            logging.warning("%s does not exist any more: the settings are those in %s", gone.run, self.workdir)
+            return kept.lock()
 
     def flag_type(self) -> str:
         return "config file"
+
+
+def _given(argv: list[str], name: str) -> str:
+    """The last value of --NAME=VALUE or --NAME VALUE; '' if there is none."""
+    found = ""
+    for word, following in zip(argv, [*argv[1:], ""]):
+        flag, equals, value = word.lstrip("-").partition("=")
+        if word.startswith("-") and flag == name:
+            found = value if equals else following
+    return found

@@ -34,7 +34,7 @@ from gptjax.data.mixture import parse_mixture
 from gptjax.data.prepared import SOURCE_PREFIX
 from gptjax.evaluation.tasks.in_training import make_task_evaluation
 from gptjax.evaluation.validation import validate
-from gptjax.folders import alone_in
+from gptjax.folders import LOCK, alone_in, removed_if_useless
 from gptjax.forecast.micro_batch import fitted
 from gptjax.forecast.review import review
 from gptjax.inference.generate import Generator
@@ -94,8 +94,7 @@ def main(argv: list[str]) -> int:
         facts = named("data", run.data.fingerprint()) | named("model", dict(run.config.model.items()))
         members.agree(facts | named("the code of", own_code(run.config)))
         members.begin("preparing --workdir")
-        alone = alone_in(run.workdir, "--workdir") if jax.process_index() == 0 else contextlib.nullcontext()
-        with alone, jax.set_mesh(run.mesh), explained_memory(run.config):
+        with _workdir_of(run), jax.set_mesh(run.mesh), explained_memory(run.config):
             members.check_shared(run.workdir, "--workdir")
             members.begin("opening the checkpoints")
             with open_checkpoints(run) as checkpoints:
@@ -106,6 +105,20 @@ def main(argv: list[str]) -> int:
                 state, interval, notes = start(run, checkpoints)
                 train(run, checkpoints, state, interval, notes)
     return 0
+
+
+@contextlib.contextmanager
+def _workdir_of(run: TrainingRun) -> Iterator[None]:
+    """The run's folder for this process alone; a folder that a refused run has made and left empty is removed."""
+
+    def is_of_use(folder: Path) -> bool:
+        return any(path.name != LOCK and not path.is_dir() for path in folder.rglob("*"))
+
+    if jax.process_index():
+        yield
+        return
+    with removed_if_useless(run.workdir, is_of_use), alone_in(run.workdir, "--workdir"):
+        yield
 
 
 # --- Before the first step -------------------------------------------------------------------------------------------
@@ -169,11 +182,21 @@ def open_run(config: Settings, workdir: Path) -> TrainingRun:
     if config.evaluation.sample_every:
         check_sample_prompt(plan.config, tokenizer)
     plan, notes = fitted(plan, workdir)
+    notes = notes + replaced_accumulation(config, plan.config)
     if config.evaluation.every:
         validation = objective.open_data("validation", plan.rows_at_once)
     ask_tasks = make_task_evaluation(plan.config, tokenizer, source_tokenizer, data.begin_id)
     console = consoles.make_console()
     return TrainingRun(plan, workdir, data, validation, tokenizer, source_tokenizer, ask_tasks, console, notes)
+
+
+def replaced_accumulation(given: Settings, resolved: Settings) -> list[str]:
+    """A note if `training.batch_per_device` has replaced the number of micro-batches that the user gave."""
+    before, after = (each.training.gradient_accumulation_steps for each in (given, resolved))
+    if before in (1, after):
+        return []
+    field = f"training.batch_per_device={given.training.batch_per_device}"
+    return [f"training.gradient_accumulation_steps={before} is replaced by {after}: {field} decides it"]
 
 
 def show_settings(run: TrainingRun) -> None:

@@ -1,20 +1,25 @@
 """A run that trains adapters over another run: it resumes exactly, and its adapter is taken out, merged and sampled."""
 
+import dataclasses
 import json
 import shutil
+import sys
 
 import jax
 import numpy as np
 import pytest
+from absl.flags import IllegalFlagValueError
 from prepared_folders import write_prepared
 from training_runs import losses_and_scores, train_run
 
 from gptjax import adapter, sample
 from gptjax import train as train_command
 from gptjax.config import ConfigError, default, validate
+from gptjax.interop import adapters
+from gptjax.model.families import family_of
 from gptjax.settings import freeze
 from gptjax.tokenizer import ByteTokenizer
-from gptjax.training.checkpoint import load_for_inference, load_params
+from gptjax.training.checkpoint import load_for_inference, load_params, saved_config
 from gptjax.training.start import BASE, check_start
 
 TEXT = "the cat sat on the mat and looked at the other cat. "
@@ -138,3 +143,51 @@ def test_adapters_of_a_run_are_trained_further(runs, tmp_path):
     assert len(notes) == 1 and notes[0].endswith("lora, step 4")
     assert (tmp_path / "run" / BASE).read_bytes() == (runs / "lora" / BASE).read_bytes()
     assert json.loads((runs / "lora" / BASE).read_text())["step"] == 2
+
+
+CONFIG = """
+from gptjax.base_run import start_from_run
+from gptjax.config import default
+
+def get_config(run):
+    config = default()
+    start_from_run(config, run)
+    return config
+"""
+
+
+def test_a_config_that_reads_its_base_resumes_without_it(runs, tmp_path, caplog, monkeypatch):
+    shutil.copytree(runs / "base", tmp_path / "base")
+    (tmp_path / "mine.py").write_text(CONFIG)
+    fields = {"data.path": runs / "text", "training.duration": "2 steps", "training.batch_size": 8}
+    fields |= {"checkpoint.every": "1 steps", "logging.tensorboard": False, "evaluation.every": "", "mesh.fsdp": 1}
+
+    def given(**more):
+        typed = [f"--config.{name}={value}" for name, value in (fields | more).items()]
+        config = f"--config={tmp_path}/mine.py:{tmp_path}/base"
+        monkeypatch.setattr(sys, "argv", ["train", config, f"--workdir={tmp_path}/run", *typed])
+        train_command.flags.parse(sys.argv)
+        return freeze(train_command._CONFIG.value)
+
+    train_run(given(), tmp_path / "run")
+    shutil.rmtree(tmp_path / "base")
+    assert not caplog.records
+    resumed = given(**{"training.duration": "3 steps"})
+    (record,) = caplog.records
+    assert record.getMessage() == f"{tmp_path}/base does not exist any more: the settings are those in {tmp_path}/run"
+    run = train_run(resumed, tmp_path / "run")
+    assert len(losses_and_scores(tmp_path / "run")[0]) and run.plan.total_steps == 3
+    config = json.loads((tmp_path / "run" / "config.json").read_text())
+    config["training"]["init_from"] = "another"
+    (tmp_path / "run" / "config.json").write_text(json.dumps(config))
+    with pytest.raises(IllegalFlagValueError, match="there is no such folder"):
+        given()
+
+
+def test_an_adapter_over_a_vocabulary_that_grew_names_the_merge(runs, monkeypatch):
+    config = saved_config(runs / "base").model
+    bigger = dataclasses.replace(saved_config(runs / "lora").model, vocab_size=config.vocab_size + 2)
+    params = family_of(bigger).init_params(jax.random.key(0))
+    monkeypatch.setattr(adapters, "adapted_run", lambda path, flag: (bigger, params, {}))
+    with pytest.raises(ConfigError, match=r"has grown from 265 to 267 tokens.* --merge"):
+        adapters.load_adapter(str(runs / "lora"), str(runs / "base"), config, "")

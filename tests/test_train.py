@@ -8,6 +8,7 @@ import sys
 import jax
 import numpy as np
 import pytest
+from commands import run_command
 from ml_collections import ConfigDict
 from prepared_folders import write_prepared
 from table_answerer import CHOICES, choice_rows, write_task
@@ -127,9 +128,11 @@ def test_the_micro_batch_that_fits_is_kept_when_the_run_is_resumed(tiny, tmp_pat
     monkeypatch.setattr(micro_batch, "_compiled_bytes", bytes_of)
     monkeypatch.setattr(micro_batch, "free_bytes_per_device", lambda: (64 + 27) << 20)  # 64 MiB are kept
     auto = tiny(training__batch_per_device="auto", **fields)
-    short = tiny(training__batch_per_device="auto", training__duration="6 steps", **fields)
-    go(short, tmp_path / "run")
-    assert "auto: 2 sequences at once on each device, gradient_accumulation_steps=2; a step" in capsys.readouterr().out
+    given = dict(training__batch_per_device="auto", training__gradient_accumulation_steps=4)
+    go(tiny(training__duration="6 steps", **given, **fields), tmp_path / "run")
+    printed = capsys.readouterr().out
+    assert "auto: 2 sequences at once on each device, gradient_accumulation_steps=2; a step" in printed
+    assert "training.gradient_accumulation_steps=4 is replaced by 2" in printed
     assert sizes[:2] == [32, 16]
     compiled = len(sizes)
     monkeypatch.setattr(micro_batch, "free_bytes_per_device", lambda: 1 << 40)  # another machine
@@ -137,6 +140,7 @@ def test_the_micro_batch_that_fits_is_kept_when_the_run_is_resumed(tiny, tmp_pat
     resumed = go(auto, tmp_path / "run")
     printed = capsys.readouterr().out
     assert "gradient_accumulation_steps=2, as before" in printed and len(sizes) == compiled
+    assert "is replaced" not in printed  # nothing was given
     assert losses(resumed) == losses(by_hand)
     saved = from_json((tmp_path / "run" / "config.json").read_text())
     assert saved.training.batch_per_device == "2" and saved.training.gradient_accumulation_steps == 2
@@ -377,6 +381,17 @@ def test_a_missing_run_to_start_from_is_reported_with_the_field(tiny, tmp_path):
     with jax.set_mesh(run.plan.mesh), command.open_checkpoints(run) as checkpoints:
         with pytest.raises(ConfigError, match=r"^training\.init_from = .*nowhere: must be the folder of a run"):
             command.start(run, checkpoints)
+
+
+def test_a_refused_run_leaves_no_folder(data, tmp_path):
+    flags = ("--config=configs/text_tiny.py", f"--config.data.path={data}", "--config.model.lora_rank=2")
+    done = run_command("train", *flags, f"--workdir={tmp_path}/new/run")
+    assert done.returncode == 2 and "needs training.init_from" in done.stderr
+    assert not (tmp_path / "new").exists()
+    (tmp_path / "new").mkdir()
+    (tmp_path / "new" / "notes.txt").write_text("mine")
+    assert run_command("train", *flags, f"--workdir={tmp_path}/new").returncode == 2
+    assert (tmp_path / "new" / "notes.txt").read_text() == "mine"
 
 
 IDEAS = """

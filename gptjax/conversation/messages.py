@@ -31,6 +31,14 @@ class BadConversation(ValueError):
     """A row that is no conversation. Its text says why, without the row's own values."""
 
 
+class UnknownRole(BadConversation):
+    """A role that is none of ROLES."""
+
+    def __init__(self, role: str):
+        super().__init__(f"a role that is none of {', '.join(ROLES)}")
+        self.role = role
+
+
 def messages_of(row: Mapping[str, Any]) -> list[Message]:
     """The messages of a row, which ends with an answer of the assistant.
 
@@ -65,7 +73,7 @@ def checked(messages: Sequence[Message], answered: bool = True) -> list[Message]
     before = ""
     for role, content in kept:
         if role not in ROLES:
-            raise BadConversation(f"a role that is none of {', '.join(ROLES)}")
+            raise UnknownRole(role)
         if role not in NEXT[before]:
             raise BadConversation(f"roles out of order: {role} after {before}" if before else f"{role} speaks first")
         if not content.strip():

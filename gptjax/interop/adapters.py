@@ -75,6 +75,12 @@ def _of_run(path: Path, config: ModelSettings, flag: str) -> Adapter:
     model, params, base = adapted_run(path, flag)
     shapes = {key: x.shape for key, x in flatten_dict(lora.base_of(params)).items()}
     wanted = {key: p.shape for key, p in flatten_dict(family_of(config).declarations).items()}
+    if shapes != wanted and model.vocab_size > config.vocab_size:
+        raise ConfigError(
+            f"{flag}: the run's vocabulary has grown from {config.vocab_size:,} to {model.vocab_size:,} tokens, so the "
+            f"adapter alone does not fit the model of --workdir: use --workdir={path}, or make a run of both by "
+            f"gptjax adapter --workdir={path} --output=FOLDER --merge"
+        )
     if shapes != wanted:
         raise ConfigError(f"{flag}: the run's base has other parameters than the model of --workdir")
     declared = flatten_dict(family_of(model).declarations)

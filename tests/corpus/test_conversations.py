@@ -14,6 +14,7 @@ from source_reading import documents as read_all
 from gptjax.config import ConfigError
 from gptjax.conversation import Message
 from gptjax.corpus.forms import SEPARATOR, messages_in, shown, source_keys
+from gptjax.corpus.sources.conversations import NAMED_ROLES
 from gptjax.data.prepared import check_files, read_manifest, split_files
 from gptjax.data.tokens import TokenSource
 
@@ -133,6 +134,17 @@ def test_a_learned_vocabulary_has_the_asked_size_and_the_control_tokens(tmp_path
     fields = {"tokenizer.name": "bpe", "tokenizer.vocab_size": 300}
     _, renderer = write_conversations(tmp_path / "data", random_conversations(80), **fields)
     assert renderer.tokenizer.vocab_size == 300 and renderer.end_id == 299
+
+
+def test_unknown_roles_are_named_up_to_a_number(tmp_path):
+    roles = ["human", "human", *(f"role {number}" for number in range(NAMED_ROLES)), "x" * 1000]
+    rows = [{"messages": [{"role": role, "content": "Hi"}, ROWS[0]["messages"][1]]} for role in roles]
+    (tmp_path / "a.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    _, skipped = read_all("conversations", tmp_path / "a.jsonl")
+    unknown = "a role that is none of system, user, assistant, tool"
+    named = {f"{unknown}: 'role {number}'": 1 for number in range(NAMED_ROLES - 1)}
+    assert skipped == {f"{unknown}: 'human'": 2, **named, unknown: 2}
+    assert skipped.places[f"{unknown}: 'human'"] == [f"{tmp_path}/a.jsonl:{number}" for number in (1, 2)]
 
 
 def test_what_is_no_conversation_is_refused(tmp_path):

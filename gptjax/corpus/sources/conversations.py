@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from gptjax.conversation.messages import COLUMNS, BadConversation, messages_of
+from gptjax.conversation.messages import COLUMNS, BadConversation, UnknownRole, messages_of
 from gptjax.corpus import forms
 from gptjax.corpus.documents import Document
 from gptjax.corpus.formats import encoding
@@ -17,6 +17,8 @@ from gptjax.corpus.sources.streams import counted
 
 FORM = forms.CONVERSATIONS
 OPTIONS = dict(READING)
+NAMED_ROLES = 8  # unknown roles that are named in the counts; a damaged file may have a different one in every row
+LONGEST_ROLE = 20  # characters
 
 
 def find(path: str, options: Mapping[str, Any]) -> list[Piece]:
@@ -29,14 +31,23 @@ def read(piece: Piece, options: Mapping[str, Any], skipped: Counter[str]) -> Ite
 
     A row that is no conversation is counted with its reason and its place.
     """
+    named: set[str] = set()
     with counted(skipped):
         for place, row in rows.read(piece, COLUMNS, options, skipped):
             try:
                 messages = messages_of({name: _as_text(cell) for name, cell in row.items()})
             except BadConversation as error:
-                skip(skipped, str(error), place)
+                skip(skipped, _reason(error, named), place)
             else:
                 yield Document(forms.joined([side for message in messages for side in message], skipped), place)
+
+
+def _reason(error: BadConversation, named: set[str]) -> str:
+    """Why a row is skipped, with its unknown role, which is added to `named`, the roles of the rows before."""
+    if isinstance(error, UnknownRole) and len(error.role) <= LONGEST_ROLE and len(named | {error.role}) <= NAMED_ROLES:
+        named.add(error.role)
+        return f"{error}: {error.role!r}"
+    return str(error)
 
 
 def _as_text(cell: Any) -> Any:
