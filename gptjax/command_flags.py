@@ -168,8 +168,8 @@ class Flags:
         for name in [name for name in self.values if name not in self._own]:  # absl's, and earlier --config.FIELD
             delattr(self.values, name)
         self.values.unparse_flags()
-        if self.config_fields is not None:
-            self.values["config"].parser.workdir = _given(argv, "workdir") if "workdir" in self._own else ""
+        if isinstance(parser := self.values["config"].parser if self.config_fields else None, _ConfigFileParser):
+            parser.workdir = _given(argv, "workdir") if "workdir" in self._own else ""
         self.values.append_flag_values(flags.FLAGS)
         rest = self.values(argv)
         flags.FLAGS.mark_as_parsed()
@@ -192,9 +192,9 @@ class _ConfigFileParser(flags.ArgumentParser):
         try:
             return load_config(path, self.fields).lock()
         except ConfigError as error:
-            gone = error.__cause__
-            kept = config_to_resume(self.workdir, gone.run) if isinstance(gone, NoBase) and self.workdir else None
-            if kept is None:
+            if not (isinstance(gone := error.__cause__, NoBase) and self.workdir):
+                raise
+            if (kept := config_to_resume(self.workdir, gone.run)) is None:
                 raise
             logging.warning("%s does not exist any more: the settings are those in %s", gone.run, self.workdir)
             return kept.lock()
