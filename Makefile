@@ -6,13 +6,14 @@ BIN := $(VENV)/bin
 EXTRAS := dev$(shell nvidia-smi -L >/dev/null 2>&1 && echo ,cuda12)
 RUN ?= runs/demo
 DATA ?= data/stdlib
+ROAD ?= runs/road
 # Fast tests with much coverage: they compile little and start no runs, and leave out the step and the decoder.
 QUICK := tests/test_config.py tests/test_user_code.py tests/configs tests/data tests/tokenizer \
   $(addprefix tests/corpus/,cleaning contamination duplicates formats report sources stages tokens) \
   $(addprefix tests/parallel/test_,mesh.py sharding.py) $(addprefix tests/inference/test_,sampling.py text.py) \
   $(patsubst %,tests/training/test_%.py,console hardware memory_check metrics progress schedule writers)
 
-.PHONY: help demo test quick test-meshes test-faults test-exhaustive test-book test-parity test-pythons test-slurm aot soak lint format clean
+.PHONY: help demo road test quick test-meshes test-faults test-exhaustive test-book test-parity test-pythons test-slurm aot soak lint format clean
 
 help:            ## list all targets
 	@grep -E '^[a-z-]+: .*##|^[a-z-]+:  *##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -31,6 +32,9 @@ demo: $(BIN)/.ready ## prepare a corpus and tokenizer, train for three minutes, 
 	@echo 'Next: open $(RUN)/plots/loss_by_step.png; try your own prompts: $(BIN)/python -m gptjax.sample --workdir=$(RUN);'
 	@echo 'use your own text: $(BIN)/python -m gptjax.prepare --input=FOLDER --output=data/mine, then train with'
 	@echo '--config.data.path=data/mine; train longer: --config.training.duration="5000 steps".'
+
+road: $(BIN)/.ready ## raw text to a chat model in a quarter of an hour; TEXT=FOLDER CHATS=FILE take your own; goes on after a stop
+	$(BIN)/python -m gptjax.road --config=configs/road/laptop.py --workdir='$(ROAD)' --text='$(TEXT)' --chats='$(CHATS)'
 
 test: $(BIN)/.ready ## run all tests
 	$(BIN)/ruff check .

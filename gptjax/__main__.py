@@ -11,6 +11,7 @@ from gptjax.config import suggestion
 from gptjax.terminal import set_up_streams
 
 COMMANDS = {
+    "road": "goes from raw text to a model to talk with, stage by stage",
     "prepare": "turns text, web pages, code, books or papers into tokens",
     "plan": "says what a run needs before it starts: memory, time, price, loss",
     "train": "trains a model; resumes after a stop or a crash",

@@ -48,8 +48,17 @@ def load_config(text: str, fields: Callable[[], ConfigDict] = default) -> Config
     return call_in_file(text, "get_config", ConfigDict, fields)
 
 
-def call_in_file(text: str, function: str, returns: type, fields: Callable[[], ConfigDict] = default) -> Any:
+def call_in_file(
+    text: str,
+    function: str,
+    returns: type,
+    fields: Callable[[], ConfigDict] = default,
+    keywords: Mapping[str, Any] | None = None,
+) -> Any:
     """Calls a function of the file in 'FILE.py' or 'FILE.py:argument', with the argument if there is one.
+
+    Args:
+      keywords: further arguments of the function, by name.
 
     Raises:
       ConfigError: the file or the function does not exist, or the function does not take the argument, fails, exits, or
@@ -63,8 +72,8 @@ def call_in_file(text: str, function: str, returns: type, fields: Callable[[], C
         names = runpy.run_path(path)
         if not callable(called := names.get(function)):
             raise ConfigError(f"{path}: must define {function}(){suggestion(function, names)}")
-        _check_argument(path, function, called, argument)
-        result = called(*given)
+        _check_argument(path, function, called, argument, keywords or {})
+        result = called(*given, **(keywords or {}))
     except KeyboardInterrupt:
         raise
     except (Exception, SystemExit) as error:
@@ -94,14 +103,20 @@ def _no_such_file(path: str, argument: str | None) -> str:
     return problem + (f"; did you mean {like[0]}?" if like else "")
 
 
-def _check_argument(path: str, name: str, function: Callable, argument: str | None) -> None:
-    """Raises ConfigError if the function cannot be called with the argument, or without one."""
+def _check_argument(
+    path: str, name: str, function: Callable, argument: str | None, keywords: Mapping[str, Any]
+) -> None:
+    """Raises ConfigError if the function cannot be called with the argument, or without one, and with the keywords."""
     try:
         signature = inspect.signature(function)
     except (TypeError, ValueError):  # a callable without a signature
         return
     try:
-        signature.bind(*([] if argument is None else [argument]))
+        signature.bind_partial(**keywords)
+    except TypeError:
+        raise ConfigError(f"{path}: {name}{signature} must take the keywords {', '.join(keywords)}") from None
+    try:
+        signature.bind(*([] if argument is None else [argument]), **keywords)
     except TypeError:
         if argument is not None:
             raise ConfigError(

@@ -1,0 +1,53 @@
+"""The base model of configs/road/laptop.py: 2.6 M parameters on 6 M tokens, ten minutes on two CPU cores.
+
+4 layers x 12 x 192² = 1.8 M parameters, and 4,096 x 192 = 0.8 M of the vocabulary. 1,500 steps of 16 x 256 tokens are
+6.1 M tokens, 1.7 times the 3.6 M of the documentation: 6 x 2.6e6 x 6.1e6 = 9.5e13 FLOPs. A law for large models would
+take fewer parameters and more tokens for such a budget; four passes are as many as are worth making over a text.
+
+laptop_base.py:smoke is the same at a size that takes seconds.
+"""
+
+from gptjax.config import ConfigError, default
+
+
+def get_config(arg: str = "full"):
+    if arg not in ("full", "smoke"):
+        raise ConfigError(f"laptop_base:{arg}: expected full or smoke")
+    config = default()
+
+    config.model.num_layers = 4
+    config.model.width = 192
+    config.model.num_heads = 3
+    config.model.feedforward = "relu2"
+    config.model.qk_norm = True
+    config.model.initialization = "zero"
+
+    config.data.sequence_length = 256
+
+    config.optimizer.name = "muon"
+    config.optimizer.learning_rate = 4e-3
+    config.schedule.name = "wsd"
+    config.schedule.warmup = "2.5%"
+    config.schedule.decay = "40%"
+    config.schedule.final_fraction = 0.0
+
+    config.training.duration = "1500 steps"
+    config.training.batch_size = 16
+
+    config.checkpoint.every = "250 steps"
+    config.evaluation.every = "250 steps"
+    config.evaluation.tokens = 65_536
+    config.evaluation.sample_every = "750 steps"
+    config.evaluation.sample_prompt = "json."
+
+    if arg == "smoke":
+        config.model.num_layers = 2
+        config.model.width = 32
+        config.model.num_heads = 2
+        config.training.duration = "4 steps"
+        config.training.batch_size = 4
+        config.checkpoint.every = "2 steps"
+        config.evaluation.every = "2 steps"
+        config.evaluation.tokens = 2048
+        config.evaluation.sample_every = "4 steps"
+    return config
