@@ -21,6 +21,7 @@ COMMANDS = {
     "classify": "labels texts with a trained classifier, or scores it",
     "adapter": "takes the adapter out of a fine-tuned run, or merges it into the model",
     "export": "writes a run's model for other programs, such as transformers and vLLM",
+    "import": "makes a run of a model in a folder of transformers",
     "compare": "compares runs: a table, a plot, and the differences of their configs",
     "sweep": "trains many runs and shows which settings are best",
     "trace": "shows which documents a training step read, and where they come from",

@@ -13,7 +13,6 @@ installed. Adapters are merged.
 from __future__ import annotations
 
 import re
-import shutil
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +21,7 @@ import jax
 from gptjax import cli, tokenizer
 from gptjax.command_flags import Flags
 from gptjax.config import ConfigError, RunError
+from gptjax.files import folder_aside
 from gptjax.formatting import counted
 from gptjax.interop.huggingface import parity
 from gptjax.interop.huggingface.families import AUTO, FAMILIES, family_for
@@ -40,7 +40,6 @@ from gptjax.training.run_metadata import check_tokenizer
 FORMATS = ("huggingface", "gguf")
 DTYPES = {"huggingface": ("float32", "bfloat16", "float16"), "gguf": ("float32", "bfloat16", "q8_0")}
 CHECKS = ("auto", "own", "transformers")
-PARTIAL = ".partial"  # after the name of a folder that is being written
 
 flags = Flags()
 WORKDIR, CHECKPOINT, EMA, OWN_FUNCTIONS = flags.define_run()
@@ -68,18 +67,15 @@ def main(argv: list[str]) -> None:
     use_compilation_cache()
     notes = Console(soft_wrap=True)
     params, config, metadata = load_for_inference(WORKDIR.value, CHECKPOINT.value, EMA.value, OWN_FUNCTIONS.value)
-    with cli.fields_named_by_flags({}):
-        family = family_for(config.model, FAMILY.value)
+    family = family_for(config.model, FAMILY.value)
     run_tokenizer = tokenizer.load(WORKDIR.value)
     check_tokenizer(metadata, run_tokenizer.hash, f"--workdir={WORKDIR.value}")
     notes.print(f"{WORKDIR.value}: step {metadata['step']:,}, {count(params):,} parameters → {family.architecture}")
 
     batch = parity.batch_for(config.model, min(run_tokenizer.vocab_size, config.model.vocab_size))
     expected = parity.own_logits(config.model, rounded_params(params, DTYPE.value), batch)
-    partial = folder.with_name(folder.name + PARTIAL)
-    shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir(parents=True)
-    try:
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with folder_aside(folder) as partial:
         facts = {"gptjax_run": hash_of_params(metadata, EMA.value), "gptjax_step": str(metadata["step"])}
         files = write_model(
             *(partial, family, config.model, params),
@@ -89,12 +85,7 @@ def main(argv: list[str]) -> None:
             facts=facts,
         )
         del params
-        lines = check(partial, family, config.model, expected, batch)
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        partial.replace(folder)
-    except BaseException:
-        shutil.rmtree(partial, ignore_errors=True)
-        raise
+        lines = check(partial, family, expected, batch)
     for line in (*lines, *padding(config.model, run_tokenizer), *how_to_load(folder, files)):
         notes.print(line)
 
@@ -139,7 +130,7 @@ def special_ids(run_tokenizer: Tokenizer, metadata: Any) -> dict[str, int | list
     return {"bos_token_id": begin, "eos_token_id": run_tokenizer.eos_id, "pad_token_id": run_tokenizer.pad_id}
 
 
-def check(folder: Path, family: Family, model: ModelSettings, expected: Any, batch: parity.Batch) -> list[str]:
+def check(folder: Path, family: Family, expected: Any, batch: parity.Batch) -> list[str]:
     """Compares the logits of the folder with the expected ones, and returns what was found, in words.
 
     Raises:
@@ -149,20 +140,15 @@ def check(folder: Path, family: Family, model: ModelSettings, expected: Any, bat
     tensors = len(opened.weights.names)
     own = parity.largest_difference(parity.own_logits(opened.model, opened.params(), batch), expected)
     lines = [f"{counted(tensors, 'tensor')} of {family.architecture}, {DTYPE.value}"]
-    lines.append(f"read back: {said(own, 'the run')}")
+    lines.append(f"read back: {parity.in_words(own, 'the run')}")
     if own > 1e-6:
-        raise RunError(f"the export is wrong: read back, {said(own, 'the run')}")
+        raise RunError(f"the export is wrong: read back, {parity.in_words(own, 'the run')}")
     if CHECK.value == "own" or not parity.has_transformers():
         return [*lines, "not compared with transformers" + ("" if CHECK.value == "own" else ", which is not installed")]
     theirs = parity.largest_difference(parity.transformers_logits(folder, batch), expected)
     if not theirs <= parity.TOLERANCE:
-        raise RunError(f"the export is wrong: in transformers, {said(theirs, 'the run')}")
-    return [*lines, f"in transformers: {said(theirs, 'the run')}"]
-
-
-def said(difference: float, of: str) -> str:
-    equal = f"its logits equal those of {of}"
-    return equal if difference == 0 else f"its logits differ from those of {of} by {difference:.1e} of the largest"
+        raise RunError(f"the export is wrong: in transformers, {parity.in_words(theirs, 'the run')}")
+    return [*lines, f"in transformers: {parity.in_words(theirs, 'the run')}"]
 
 
 def padding(model: ModelSettings, run_tokenizer: Tokenizer) -> list[str]:

@@ -1,9 +1,10 @@
-"""Writes files atomically: a file is written under a temporary name, flushed to disk and renamed."""
+"""Writes files and folders atomically: a file is written under a temporary name, flushed to disk and renamed."""
 
 from __future__ import annotations
 
 import contextlib
 import os
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -51,6 +52,23 @@ def write_aside(path: Path) -> Iterator[AsideFile]:
         file.finish()
     except BaseException:
         file.abandon()
+        raise
+
+
+@contextlib.contextmanager
+def folder_aside(path: Path) -> Iterator[Path]:
+    """Makes a folder under a temporary name beside `path`, which must be new or empty, and renames it at the end.
+
+    If the block raises, the temporary folder is removed; what a killed process left is removed at the next start.
+    """
+    aside = path.with_name(path.name + SUFFIX)
+    shutil.rmtree(aside, ignore_errors=True)
+    aside.mkdir(parents=True)
+    try:
+        yield aside
+        aside.replace(path)
+    except BaseException:
+        shutil.rmtree(aside, ignore_errors=True)
         raise
 
 

@@ -100,9 +100,12 @@ def test_each_help_lists_the_flag_of_the_run_first_and_no_path_of_this_machine(n
     done = run_command("__main__", name, "--help", imported=tuple(COMMANDS), COLUMNS="100")
     assert done.returncode == 0, done.stderr
     listed = re.findall(r"^  --(?:\[no\])?(\w+)", done.stdout.partition("Flags:")[2], re.MULTILINE)
-    first = {"prepare": ["input", "output", "config"], "compare": ["plot"], "plan": ["config", "hardware"]}.get(
-        name, ["workdir"]
-    )
+    first = {
+        "prepare": ["input", "output", "config"],
+        "compare": ["plot"],
+        "plan": ["config", "hardware"],
+        "import": ["input", "output"],
+    }.get(name, ["workdir"])
     assert listed[: len(first)] == first and len(set(listed)) == len(listed) >= 3
     assert str(PACKAGE.parent) not in done.stdout and sys.prefix not in done.stdout
     assert max(map(len, done.stdout.partition("Flags:")[2].splitlines())) <= 100

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import re
 
 import jax
@@ -13,8 +14,8 @@ from gptjax.parallel.mesh import make_mesh
 from gptjax.settings import MeshSettings
 
 
-def decoding_mesh(text: str) -> Mesh | None:
-    """The mesh for `--mesh=tensor=2`; None for '', which is one device.
+def decoding_mesh(text: str, axis: str = "tensor") -> Mesh | None:
+    """The mesh for `--mesh=tensor=2`, or for another axis; None for '', which is one device.
 
     A CPU is divided into the required number of devices if JAX has not started yet.
 
@@ -23,9 +24,9 @@ def decoding_mesh(text: str) -> Mesh | None:
     """
     if not text:
         return None
-    found = re.fullmatch(r"tensor=([1-9]\d{0,5})", text)
+    found = re.fullmatch(rf"{axis}=([1-9]\d{{0,5}})", text)
     if not found:
-        raise ConfigError(f"--mesh={text}: expected tensor=N, where N is the number of devices that share the model")
+        raise ConfigError(f"--mesh={text}: expected {axis}=N, where N is the number of devices that share the model")
     count = int(found[1])
     try:
         jax.config.update("jax_num_cpu_devices", max(count, jax.config.jax_num_cpu_devices))  # type: ignore[attr-defined]
@@ -33,4 +34,4 @@ def decoding_mesh(text: str) -> Mesh | None:
         pass
     if count > jax.local_device_count():
         raise ConfigError(f"--mesh={text}: this process has {counted(jax.local_device_count(), 'device')}")
-    return make_mesh(MeshSettings(data=1, tensor=count), jax.local_devices()[:count])
+    return make_mesh(dataclasses.replace(MeshSettings(data=1), **{axis: count}), jax.local_devices()[:count])

@@ -7,13 +7,13 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from gptjax.config import ConfigError
+from gptjax.config import ConfigError, default, validate
 from gptjax.interop.huggingface.equivalence import differences_of
 from gptjax.interop.huggingface.keys import Keys
 from gptjax.interop.huggingface.rules import Rule
 from gptjax.interop.huggingface.tensors import Constant, Tensor
 from gptjax.model.families import family_named
-from gptjax.settings import ModelSettings, thaw
+from gptjax.settings import ModelSettings
 
 # Keys of config.json that say nothing about the function, or that other parts of an export or import handle.
 _ELSEWHERE = {
@@ -86,10 +86,14 @@ class Family:
         values: dict[str, Any] = {"family": self.ours}
         for rule in self.rules:
             values |= rule.read(inner)
-        section = thaw(ModelSettings())
-        section.update(values)
-        kind = family_named(self.ours)
-        resolved = kind.resolve(section, platform="", vocab_size=1, sequence_length=1)
+        config = default()
+        config.model.update(values)
+        try:
+            validate(config)
+            kind = family_named(self.ours)
+            resolved = kind.resolve(config.model, platform="", vocab_size=1, sequence_length=1)
+        except ConfigError as error:
+            raise ConfigError(f"{source}: {error}") from None
         return resolved, sorted(inner.content.keys() - inner.read - _ELSEWHERE)
 
     def obstacles(self, model: ModelSettings) -> dict[str, tuple[Any, Any]]:

@@ -73,6 +73,7 @@ def transformers_logits(folder: Path, batch: Batch) -> np.ndarray:
     import torch
     import transformers
 
+    transformers.utils.logging.disable_progress_bar()
     auto = transformers.AutoModelForCausalLM if batch.sources_BS is None else transformers.AutoModelForSeq2SeqLM
     try:
         model, told = auto.from_pretrained(
@@ -96,3 +97,10 @@ def transformers_logits(folder: Path, batch: Batch) -> np.ndarray:
 def largest_difference(logits: np.ndarray, others: np.ndarray) -> float:
     """The largest difference, as a share of the largest logit."""
     return float(np.abs(logits - others).max() / max(np.abs(others).max(), 1e-30))
+
+
+def in_words(difference: float, of: str) -> str:
+    """'its logits differ from those of the run by 9.7e-07 of the largest'"""
+    if difference == 0:
+        return f"its logits equal those of {of}"
+    return f"its logits differ from those of {of} by {difference:.1e} of the largest"

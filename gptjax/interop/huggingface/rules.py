@@ -31,10 +31,17 @@ class Rule:
     read: Callable[[Keys], dict[str, Any]]
 
 
-def same(theirs: str, ours: str, default: Any = REQUIRED) -> Rule:
-    """A key that is a setting. default: what transformers takes where the key is missing."""
+def same(theirs: str, ours: str, default: Any = REQUIRED, least: int = 1) -> Rule:
+    """A key that is a setting. default: what transformers takes where the key is missing. least: of whole numbers."""
     kind = type(DEFAULTS[ours])
-    return Rule(lambda model: {theirs: model[ours]}, lambda keys: {ours: kind(keys.get(theirs, kind, default))})
+
+    def read(keys: Keys) -> dict[str, Any]:
+        value = keys.get(theirs, kind, default)
+        if kind is int and value < least:  # 0 stands for "derived" in our settings
+            raise keys.error(theirs, value, f"at least {least}")
+        return {ours: kind(value)}
+
+    return Rule(lambda model: {theirs: model[ours]}, read)
 
 
 def scaled(
@@ -116,12 +123,11 @@ def divided_head_width() -> Rule:
     return Rule(lambda model: {}, lambda keys: rule.read(keys))
 
 
-def kv_heads(default_is_all: bool = True) -> Rule:
+def kv_heads() -> Rule:
     """num_key_value_heads; without it, as many as heads."""
 
     def read(keys: Keys) -> dict[str, Any]:
-        every = keys.get("num_attention_heads", int)
-        return {"num_kv_heads": keys.get("num_key_value_heads", int, every)}
+        return same("num_key_value_heads", "num_kv_heads", keys.get("num_attention_heads", int)).read(keys)
 
     return Rule(lambda model: {"num_key_value_heads": model.num_kv_heads}, read)
 

@@ -1,0 +1,182 @@
+"""Makes a run of a model that others have trained: python -m gptjax.import DOWNLOADED --output=runs/qwen3
+
+  … --input=DOWNLOADED --output=runs/qwen3        the same
+  … --mesh=fsdp=8                                 each device reads its own part of the weights
+
+DOWNLOADED is a folder as transformers saves it, on this machine: config.json, safetensors, tokenizer.json. Only data
+are read: no pickles, and no code that the folder may hold. The result is a run like any other, at step 0: sample,
+evaluate and export it, or train from it (training.init_from=runs/qwen3).
+
+Before the run gets its name, its logits are compared with those of transformers, where that is installed (pip install
+'gptjax[parity]'). What the folder has and gptjax does not use is listed.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+from typing import Any
+
+import jax
+from jax.sharding import Mesh
+
+from gptjax import cli, tokenizer
+from gptjax.command_flags import Flags
+from gptjax.config import ConfigError, RunError, default, to_json
+from gptjax.files import folder_aside
+from gptjax.formatting import counted
+from gptjax.inference.devices import decoding_mesh
+from gptjax.interop.huggingface import parity
+from gptjax.interop.huggingface.model_folder import Opened, open_model
+from gptjax.model.families import family_named, family_of
+from gptjax.parallel.sharding import placed_params
+from gptjax.paths import CONFIG, local_path, run_folder
+from gptjax.runtime import use_compilation_cache
+from gptjax.settings import Settings, freeze, thaw
+from gptjax.terminal import Console
+from gptjax.tokenizer import Tokenizer
+from gptjax.training.checkpoint import load_for_inference, saved_metadata
+from gptjax.training.checkpoint_format import hash_of_params, start_save
+from gptjax.training.metrics import init_monitor
+from gptjax.training.run_metadata import run_metadata
+from gptjax.training.state import TrainState
+from gptjax.training.writers import write_whole
+
+CHECKS = ("auto", "none", "transformers")
+SEQUENCE_LENGTH = 2048  # data.sequence_length of the run's config, unless the context is shorter
+
+flags = Flags()
+INPUT = flags.DEFINE_string(
+    "input", None, "The folder to read, with config.json and safetensors; the argument is one, too."
+)
+OUTPUT = flags.DEFINE_string("output", None, "The run's folder to write, new or empty.")
+MESH = flags.DEFINE_string(
+    "mesh",
+    "",
+    "fsdp=8: divide the parameters over eight devices, each of which reads its own part; '': one device reads all.",
+)
+CHECK = flags.DEFINE_enum(
+    "check", "auto", CHECKS, "Compare logits with those of transformers; auto: if it is installed."
+)
+
+
+def main(argv: list[str]) -> None:
+    source, folder = check_flags(argv)
+    mesh = decoding_mesh(MESH.value, "fsdp")
+    use_compilation_cache()
+    notes = Console(soft_wrap=True)
+    opened = open_model(source)
+    own_tokenizer = read_tokenizer(source, opened)
+    notes.print(f"{source}: {opened.family.architecture}, {counted(len(opened.weights.names), 'tensor')}")
+    config = config_of(opened, own_tokenizer)
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with folder_aside(folder) as partial:
+        params = opened.params(None if mesh is None else placed_params(mesh, family_of(config.model).declarations))
+        write_run(partial, config, params, own_tokenizer, opened)
+        del params
+        line = check(partial, opened, mesh)
+    metadata = saved_metadata(folder)
+    assert metadata
+    size = sum(parameter.size for parameter in jax.tree.leaves(family_of(config.model).declarations))
+    notes.print(line)
+    for left in opened.left:
+        notes.print(f"not used: {left}")
+    notes.print(
+        f"{folder}: step 0, {size:,} parameters with hash {hash_of_params(metadata)}, {own_tokenizer.vocab_size:,} "
+        f"tokens of kind {own_tokenizer.kind}"
+    )
+    notes.print(f"next: {cli.command('sample')} --workdir={folder} --prompt='Once'")
+
+
+def check_flags(argv: list[str]) -> tuple[Path, Path]:
+    """The folder to read and the folder to write. Raises ConfigError if one is missing or cannot be."""
+    if len(argv) > 1 and INPUT.value is not None:
+        raise ConfigError(f"--input={INPUT.value}: must not be given together with the argument {argv[1]!r}")
+    given = argv[1] if len(argv) > 1 else INPUT.value
+    if given is None:
+        raise ConfigError("--input is missing: must be a folder with config.json and safetensors (see --help)")
+    if OUTPUT.value is None:
+        raise ConfigError("--output is missing: must be a folder (see --help)")
+    source = local_path(given, "--input")
+    if not source.is_dir():
+        what = "it is a file, not a folder" if source.exists() else "there is no such folder"
+        raise ConfigError(
+            f"--input={given}: must be a folder on this machine, with config.json and safetensors; {what}"
+        )
+    folder = run_folder(OUTPUT.value, "--output")
+    if folder.is_dir() and any(folder.iterdir()):
+        raise ConfigError(f"--output={OUTPUT.value}: must be a new or an empty folder")
+    if CHECK.value == "transformers" and not parity.has_transformers():
+        raise ConfigError(
+            "--check=transformers: transformers and torch are not installed (pip install 'gptjax[parity]')"
+        )
+    return source, folder
+
+
+def read_tokenizer(source: Path, opened: Opened) -> Tokenizer:
+    """The folder's tokenizer. Raises ConfigError if there is none, or the model has no row for one of its tokens."""
+    found = tokenizer.load(source)
+    if found.vocab_size > opened.model.vocab_size:
+        raise ConfigError(
+            f"{source}: the tokenizer has {found.vocab_size:,} tokens, but the model has rows for vocab_size = "
+            f"{opened.model.vocab_size:,} only: they do not belong together"
+        )
+    return found
+
+
+def config_of(opened: Opened, own_tokenizer: Tokenizer) -> Settings:
+    """A complete config of the run."""
+    config = default()
+    config.data.sequence_length = min(SEQUENCE_LENGTH, opened.model.max_positions)
+    config.training.objective = "seq2seq" if opened.model.family == "encoder_decoder" else "next_token"
+    model = family_named(opened.model.family).resolve(
+        thaw(opened.model),
+        platform=jax.default_backend(),
+        vocab_size=own_tokenizer.vocab_size,
+        sequence_length=config.data.sequence_length,
+    )
+    return dataclasses.replace(freeze(config), model=model)
+
+
+def write_run(folder: Path, config: Settings, params: Any, own_tokenizer: Tokenizer, opened: Opened) -> None:
+    """Writes a run with these parameters at step 0."""
+    own_tokenizer.save(folder)
+    write_whole(folder / CONFIG, to_json(config))
+    begin = opened.content.get("bos_token_id")
+    if begin not in own_tokenizer.control_ids.values():
+        begin = own_tokenizer.eos_id if own_tokenizer.bos_id is None else own_tokenizer.bos_id
+    origin = {"architecture": opened.family.architecture, "config": opened.content}
+    metadata = run_metadata(config, {"tokenizer_hash": own_tokenizer.hash, "begin_id": begin}, tokens=0)
+    metadata |= {"step": 0, "metrics": {}, "imported": json.loads(json.dumps(origin))}
+    path = (folder / "checkpoints" / "0").absolute()
+    path.parent.mkdir()
+    # There is no state of an optimizer: the run can start others, but not be continued itself.
+    start_save(path, TrainState(jax.numpy.int32(0), params, (), None, init_monitor()), metadata).result()
+
+
+def check(folder: Path, opened: Opened, mesh: Mesh | None) -> str:
+    """Compares the logits of the written run with those of transformers, and returns what was found, in words.
+
+    Raises:
+      RunError: they differ by more than rounding.
+    """
+    if CHECK.value == "none" or not parity.has_transformers():
+        return (
+            "logits were not compared with another program"
+            + ("" if CHECK.value == "none" else ": transformers is not installed")
+            + "; names and shapes of all tensors fit, and all numbers are finite"
+        )
+    batch = parity.batch_for(opened.model)
+    params, config, _ = load_for_inference(folder, mesh=mesh)
+    ours = parity.own_logits(config.model, params, batch)
+    del params
+    difference = parity.largest_difference(ours, parity.transformers_logits(opened.folder, batch))
+    said = parity.in_words(difference, "transformers")
+    if not difference <= parity.TOLERANCE:
+        raise RunError(f"the imported model is wrong: {said}")
+    return f"compared: {said}"
+
+
+if __name__ == "__main__":
+    cli.run(main, flags, arguments=1)
