@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import dataclasses
 import re
+from typing import Any
 
 import jax
 from jax.sharding import Mesh
@@ -34,4 +34,5 @@ def decoding_mesh(text: str, axis: str = "tensor") -> Mesh | None:
         pass
     if count > jax.local_device_count():
         raise ConfigError(f"--mesh={text}: this process has {counted(jax.local_device_count(), 'device')}")
-    return make_mesh(dataclasses.replace(MeshSettings(data=1), **{axis: count}), jax.local_devices()[:count])
+    sizes: dict[str, Any] = {"data": 1, axis: count}
+    return make_mesh(MeshSettings(**sizes), jax.local_devices()[:count])
