@@ -57,34 +57,40 @@ class Template:
         written = [part for turn in self.turns.values() for part in turn] + [self.system]
         return "".join(piece for part in written for piece in self.pieces(part) if piece not in self.controls)
 
-    def jinja(self) -> str:
+    def jinja(self, generation: bool = True) -> str:
         """The same template in Jinja, as `transformers` and inference servers read it.
 
         It renders `messages`, and with `add_generation_prompt` also what comes before an answer. What the assistant
-        wrote is in a {% generation %} block.
+        wrote is in a {% generation %} block, which not every program knows; `generation` = False leaves the block out.
         """
+        begin, end = ("{%- generation -%}", "{%- endgeneration -%}") if generation else ("", "")
         lines = []
         if self.system:
             before, after = self.turns["system"]
             lines.append(
                 "{%- if not messages or messages[0]['role'] != 'system' -%}"
                 + "{{- "
-                + json.dumps(before + self.system + after)
+                + _literal(before + self.system + after)
                 + " -}}{%- endif -%}"
             )
         lines.append("{%- for message in messages -%}")
         for number, (role, (before, after)) in enumerate(self.turns.items()):
-            lines.append(f"{{%- {'elif' if number else 'if'} message['role'] == {json.dumps(role)} -%}}")
+            lines.append(f"{{%- {'elif' if number else 'if'} message['role'] == {_literal(role)} -%}}")
             if role == ASSISTANT:
                 rest = after.removeprefix(self.end)
-                lines.append("{{- " + json.dumps(before) + " -}}{%- generation -%}")
-                lines.append("{{- message['content'] + " + json.dumps(self.end) + " -}}{%- endgeneration -%}")
-                lines.append("{{- " + json.dumps(rest) + " -}}")
+                lines.append("{{- " + _literal(before) + " -}}" + begin)
+                lines.append("{{- message['content'] + " + _literal(self.end) + " -}}" + end)
+                lines.append("{{- " + _literal(rest) + " -}}")
             else:
-                lines.append("{{- " + json.dumps(before) + " + message['content'] + " + json.dumps(after) + " -}}")
+                lines.append("{{- " + _literal(before) + " + message['content'] + " + _literal(after) + " -}}")
         lines.append("{%- endif -%}{%- endfor -%}{%- if add_generation_prompt -%}")
-        lines.append("{{- " + json.dumps(self.turns[ASSISTANT][0]) + " -}}{%- endif -%}")
+        lines.append("{{- " + _literal(self.turns[ASSISTANT][0]) + " -}}{%- endif -%}")
         return "\n".join(lines) + "\n"
+
+
+def _literal(text: str) -> str:
+    """A text as Jinja writes it. JSON's escapes of characters beyond U+FFFF mean something else to Jinja."""
+    return json.dumps(text, ensure_ascii=False)
 
 
 def load_template(name: str) -> Template:

@@ -1,4 +1,4 @@
-"""Reads from a SentencePiece model's file the few settings that decide how encoding changes a text.
+"""Reads a SentencePiece model's file: its pieces, and the few settings that decide how encoding changes a text.
 
 The file is a protobuf message (sentencepiece_model.proto). It is parsed by the wire format, which never changes
 (protobuf.dev/programming-guides/encoding), because the module that SentencePiece ships for it requires the newest
@@ -7,14 +7,16 @@ protobuf, which other packages of an environment may not allow.
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
+NORMAL, UNKNOWN, CONTROL, USER_DEFINED, UNUSED, BYTE = range(1, 7)  # types of pieces
 KINDS = {1: "unigram", 2: "bpe", 3: "word", 4: "char"}
 _TRAINER, _NORMALIZER = 2, 3  # fields of ModelProto
 _PIECES = 1  # field of ModelProto; its fields: the piece, its score, its type
-_CONTROL = bytes([3 << 3, 3])  # type = CONTROL
+_CONTROL = bytes([3 << 3, CONTROL])
 _WITHOUT_PREFIX = bytes([_NORMALIZER << 3 | 2, 2, 3 << 3, 0])  # a normalizer_spec that holds add_dummy_prefix = false
 
 
@@ -28,13 +30,16 @@ class Settings:
     spaces_are_suffixes: bool  # '▁' is at the end of a word rather than at its beginning
 
 
+@dataclass(frozen=True)
+class Piece:
+    text: str
+    score: float
+    type: int  # NORMAL, UNKNOWN …
+
+
 def settings(file_bytes: bytes) -> Settings:
     """Reads the settings of a valid model file; a setting that the file omits has the format's default."""
-    trainer: dict[int, Any] = {}
-    normalizer: dict[int, Any] = {}
-    for number, value in _fields(file_bytes):
-        if number in (_TRAINER, _NORMALIZER):
-            (trainer if number == _TRAINER else normalizer).update(_fields(value))
+    trainer, normalizer = _spec(file_bytes, _TRAINER), _spec(file_bytes, _NORMALIZER)
     return Settings(
         kind=KINDS[trainer.get(3, 1)],
         rewrites=bool(normalizer.get(2)),
@@ -43,6 +48,15 @@ def settings(file_bytes: bytes) -> Settings:
         marks_spaces=bool(normalizer.get(5, True)),
         spaces_are_suffixes=bool(trainer.get(24, False)),
     )
+
+
+def pieces(file_bytes: bytes) -> list[Piece]:
+    """The pieces of a valid model file, in the order of their ids."""
+    found = [dict(_fields(value)) for number, value in _fields(file_bytes) if number == _PIECES]
+    return [
+        Piece(fields[1].decode(), struct.unpack("<f", fields.get(2, bytes(4)))[0], fields.get(3, NORMAL))
+        for fields in found
+    ]
 
 
 def without_dummy_prefix(file_bytes: bytes) -> bytes:
@@ -54,6 +68,11 @@ def with_control_tokens(file_bytes: bytes, names: Iterable[str]) -> bytes:
     """Returns the model with further control tokens, whose ids follow those of all other pieces."""
     pieces = (_field(1, name.encode()) + _CONTROL for name in names)
     return file_bytes + b"".join(_field(_PIECES, piece) for piece in pieces)
+
+
+def _spec(file_bytes: bytes, number: int) -> dict[int, Any]:
+    """The fields of a message within the model; if it is given twice, the last value of a field holds."""
+    return {at: value for each, spec in _fields(file_bytes) if each == number for at, value in _fields(spec)}
 
 
 def _field(number: int, value: bytes) -> bytes:

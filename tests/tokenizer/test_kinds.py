@@ -1,31 +1,23 @@
-import io
 import random
 import subprocess
 import sys
-import sysconfig
-from pathlib import Path
 
 import numpy as np
 import pytest
-import sentencepiece
+from hostile_texts import HOSTILE, hostile_corpus
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
+from sentencepiece_models import FOREIGN, GEMMA, LLAMA, TEXT, sentencepiece_model
 
 from gptjax.config import ConfigError
 from gptjax.tokenizer import CONTROL_TOKENS, ByteTokenizer, CharacterTokenizer, load
 from gptjax.tokenizer import sentencepiece_model as tokenizers
 from gptjax.tokenizer.training import train_sentencepiece
 
-TEXT = (Path(sysconfig.get_path("stdlib")) / "argparse.py").read_text() + "Ünï ▁ 1234 café 日本語\r\n\tdone"
 BPE = train_sentencepiece([TEXT[i : i + 2000] for i in range(0, len(TEXT), 2000)], "bpe", 600)
 BYTE = ByteTokenizer()
 LOSSLESS = pytest.mark.parametrize("tokenizer", [BPE, BYTE], ids=["bpe", "byte"])
 
-HOSTILE = [
-    *("", " ", "  two ", "\n\n\n", "\t\tx", "a\r\nb\r", "\0", "a\0b", "▁", "a▁b ▁ ▁▁", " ▁", "▂▅⁇"),
-    *("e\u0301", "\u0301", " \u0301\n\u0301", "😀👩‍👩‍👧‍👦🏳️‍🌈", "\ufeffx", "\u200b\u202e", "\uffff\U0010ffff"),
-    *(*CONTROL_TOKENS, "<s>hi</s>", "<0x0A>", "<unk><pad>", " 3.14159  12345", "ﬁ ½ Å Å", "x" * 5000),
-]
 anything = st.text(st.characters(exclude_categories=["Cs"])) | st.text(
     alphabet="ab ▁\n\t\r\0é😀\u0301<s>/0x1", max_size=60
 )
@@ -124,88 +116,6 @@ def test_a_loaded_tokenizer_equals_the_saved_one(tokenizer, tmp_path):
         assert again.hash == tokenizer.hash and again.kind == tokenizer.kind
         assert again.encode("ab é\n") == tokenizer.encode("ab é\n")
     assert len({BPE.hash, BYTE.hash, CharacterTokenizer("ab").hash, CharacterTokenizer("ba").hash}) == 4
-
-
-def sentencepiece_model(kind, **options):
-    """A SentencePiece model that was trained by others."""
-    model = io.BytesIO()
-    sentencepiece.SentencePieceTrainer.train(
-        sentence_iterator=iter(TEXT.splitlines()),
-        model_writer=model,
-        model_type=kind,
-        vocab_size=600,
-        hard_vocab_limit=False,
-        minloglevel=3,
-        **options,
-    )
-    return tokenizers.SentencePieceTokenizer(model.getvalue())
-
-
-IDENTITY = dict(normalization_rule_name="identity", remove_extra_whitespaces=False)
-LLAMA = dict(**IDENTITY, byte_fallback=True)
-GEMMA = dict(**LLAMA, add_dummy_prefix=False, user_defined_symbols=["\n", "\n\n", "▁▁", "▁▁▁", "\t", "<x y>"])
-FOREIGN = {  # name → (kind, options, whether it is lossless)
-    "llama": ("bpe", LLAMA, True),
-    "gemma": ("bpe", GEMMA, True),
-    "unigram": ("unigram", LLAMA, True),
-    "newlines within tokens": ("bpe", {**GEMMA, "user_defined_symbols": ["\n", "\nx", "\n\n"]}, True),
-    "defaults": ("bpe", {}, False),
-    "NMT's NFKC with bytes": ("unigram", dict(byte_fallback=True), False),
-    "NFKC": ("bpe", {**LLAMA, "normalization_rule_name": "nfkc"}, False),
-    "extra spaces removed": ("bpe", {**LLAMA, "remove_extra_whitespaces": True}, False),
-    "no prefix, spaces removed": ("bpe", {**LLAMA, "remove_extra_whitespaces": True, "add_dummy_prefix": False}, False),
-    "no bytes": ("bpe", IDENTITY, False),
-    "no bytes, unigram": ("unigram", {**IDENTITY, "user_defined_symbols": ["\n"]}, False),
-    "spaces as suffixes": ("bpe", {**LLAMA, "treat_whitespace_as_suffix": True}, False),
-    "words": ("word", IDENTITY, False),
-    "characters": ("char", LLAMA, True),
-}
-
-
-def hostile_corpus(seed):
-    """2,000 texts with characters that break tokenizers, and long documents made of some of them."""
-    draw = random.Random(seed)
-    pieces = [
-        *(
-            "a",
-            "b",
-            "def",
-            "return",
-            "x y",
-            " ",
-            " ",
-            "  ",
-            "    ",
-            "\n",
-            "\n",
-            "\n\n",
-            "\n ",
-            " \n",
-            "\nx",
-            "\t",
-            "\r\n",
-        ),
-        *(
-            "<x y>",
-            "é",
-            "日本",
-            "😀",
-            "\u0301",
-            "ﬁ½",
-            "\u3000",
-            "\xa0",
-            "\u200b",
-            "\x85",
-            "\u2028",
-            "\0",
-            "\ufeff",
-            "<s>",
-            "⁇",
-        ),
-    ]
-    texts = [*HOSTILE, *("".join(draw.choices(pieces, k=draw.randrange(40))) for _ in range(1700))]
-    texts += ["".join(draw.choices(["▁", "a", " ", "\n", "b▁"], k=draw.randrange(12))) for _ in range(300)]
-    return texts + ["".join(draw.choices(texts, k=500)) for _ in range(6)]
 
 
 @pytest.mark.parametrize("kind, options, lossless", FOREIGN.values(), ids=FOREIGN)
