@@ -11,6 +11,13 @@ The base run has learned to answer prompts, by the objective `completion` on pai
     --prompt_field='{instruction}\\n{input}' --tokenizer=data/text --output=data/preferences
   python -m gptjax.train --config=configs/preferences.py:runs/answers --workdir=runs/preferences
 
+A run of conversations goes on with preferences between messages, written by its template (rows: prompt, chosen and
+rejected, each messages or a text), and `gptjax chat` talks with the result:
+
+  python -m gptjax.prepare --preferences=instruction-data-with-preference.json --template=chatml \\
+    --prompt_field='{instruction}\\n{input}' --tokenizer=runs/instructions --output=data/preferences
+  python -m gptjax.train --config=configs/preferences.py:runs/instructions --workdir=runs/preferences
+
 The model is that of the base run, which is also the reference. Plots of the run: loss.png and preferences.png, the
 margins and rewards.
 """

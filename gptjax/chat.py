@@ -2,6 +2,7 @@
 
   … --system='Answer in one sentence.' --temperature=0.5      how it should answer
   … --checkpoint=best --max_new_tokens=100                    which parameters; the longest answer
+  … --adapter=poems --adapter=runs/letters                    adapters over the model; /adapter NAME changes to another
 
 Type a message and press Enter; a line that ends with \\ goes on in the next. Ctrl-C ends an answer, Ctrl-D or /quit
 ends the conversation, and /help lists the other commands. A message that begins with / is typed with //.
@@ -14,6 +15,7 @@ the command also works in a pipe: one message per line.
 from __future__ import annotations
 
 import dataclasses
+import functools
 import io
 import json
 import sys
@@ -36,10 +38,13 @@ from gptjax.inference.devices import decoding_mesh
 from gptjax.inference.generate import Generator
 from gptjax.inference.sampling import make_sampling
 from gptjax.inference.text import check_text
+from gptjax.interop.adapters import load_adapter
 from gptjax.paths import existing_run, output_file
 from gptjax.runtime import use_compilation_cache
+from gptjax.settings import ModelSettings
 from gptjax.terminal import Console, write_raw
-from gptjax.training.checkpoint import load_for_inference
+from gptjax.training.checkpoint import load_for_inference, saved_config
+from gptjax.training.checkpoint_format import hash_of_params
 from gptjax.training.run_metadata import check_tokenizer
 
 flags = Flags()
@@ -52,6 +57,13 @@ WEIGHTS = flags.DEFINE_enum(
     "weights", None, WEIGHT_TYPES, "The type in which matrices are stored and multiplied (see gptjax sample --help)."
 )
 MESH = flags.define_mesh()
+ADAPTER = flags.DEFINE_multi_string(
+    "adapter",
+    [],
+    "An adapter over the model (see gptjax adapter): a folder in PEFT's layout, a run that trains adapters, or the "
+    "name of one of these in the folder adapters of --workdir. May be given several times: the first one answers, and "
+    "/adapter NAME changes to another.",
+)
 # Flags that /NAME VALUE changes during a conversation, and the type of their values.
 CHANGED: dict[str, tuple[Any, type]] = {
     "temperature": (TEMPERATURE, float),
@@ -79,8 +91,8 @@ def talk() -> None:
     check_text("system", SYSTEM.value)
     existing_run(WORKDIR.value, "--workdir")
     use_compilation_cache()
-    chat, title = load_chat()
-    conversation = Terminal(chat, settings, title, output, notes)
+    chat, title, adapters = load_chat()
+    conversation = Terminal(chat, settings, title, output, notes, adapters)
     conversation.show_settings("")
     notes.print("type a message; /help lists commands, Ctrl-D ends", style="dim")
     for line in lines(output):
@@ -97,11 +109,11 @@ def check_settings(settings: dict[str, Any]) -> None:
         raise ConfigError(f"max_new_tokens = {settings['max_new_tokens']}: must be at least 1")
 
 
-def load_chat() -> tuple[Chat, str]:
-    """A new conversation with the run's model, and a line about the run.
+def load_chat() -> tuple[Chat, str, Adapters]:
+    """A new conversation with the run's model, a line about the run, and its adapters.
 
     Raises:
-      ConfigError: the run was not trained on conversations, or its files do not belong together.
+      ConfigError: neither the run nor an adapter was trained on conversations, or files do not belong together.
     """
     mesh = decoding_mesh(MESH.value)
     params, config, metadata = load_for_inference(WORKDIR.value, CHECKPOINT.value, EMA.value, OWN_FUNCTIONS.value, mesh)
@@ -116,21 +128,48 @@ def load_chat() -> tuple[Chat, str]:
     if jax.default_backend() == "cpu" and config.model.dtype == "bfloat16":  # only its matrix products are faster
         config = dataclasses.replace(config, model=dataclasses.replace(config.model, dtype="float32"))
     renderer = Renderer(template_of(fingerprint["template"], "template"), run_tokenizer)
-    generator = Generator(
-        params,
-        config,
-        run_tokenizer,
-        begin_id=fingerprint["begin_id"],
-        end_id=renderer.end_id,
-        weights=WEIGHTS.value,
-        mesh=mesh,
-    )
+
+    def generator_of(params: Any, model: ModelSettings) -> Generator:
+        return Generator(
+            params,
+            dataclasses.replace(config, model=model),
+            run_tokenizer,
+            begin_id=fingerprint["begin_id"],
+            end_id=renderer.end_id,
+            weights=WEIGHTS.value,
+            mesh=mesh,
+        )
+
+    def generator_with(adapter: str) -> Generator:
+        loaded = load_adapter(adapter, WORKDIR.value, config.model, hash_of_params(metadata, EMA.value))
+        return generator_of(*loaded.over(params))
+
+    names = list(dict.fromkeys(ADAPTER.value))
+    if names and saved_config(WORKDIR.value).model.lora_rank:
+        raise ConfigError(f"--adapter={names[0]}: must not be given for a run that has an adapter itself")
+    adapters = Adapters(names, functools.cache(generator_with))
+    generator = adapters.generator(names[0]) if names else generator_of(params, config.model)
+    for name in names[1:]:  # a mistake is said now
+        load_adapter(name, WORKDIR.value, config.model, hash_of_params(metadata, EMA.value))
     count = sum(x.size for x in jax.tree.leaves(params))
     title = (
         f"{WORKDIR.value}: step {metadata['step']:,}, {count:,} parameters, {generator.weights}, template "
         f"{renderer.template.name}"
     )
-    return Chat(generator, renderer, SYSTEM.value or renderer.template.system), title
+    return Chat(generator, renderer, SYSTEM.value or renderer.template.system), title, adapters
+
+
+@dataclasses.dataclass
+class Adapters:
+    """The adapters of a conversation.
+
+    Attributes:
+      names: as the flags give them; the first answers at the beginning.
+      generator: from a name to the model with this adapter; a model that was made is kept.
+    """
+
+    names: list[str]
+    generator: Callable[[str], Generator]
 
 
 def lines(output: Console) -> Iterator[str]:
@@ -163,8 +202,11 @@ class Terminal:
       ended: whether the user has ended the conversation.
     """
 
-    def __init__(self, chat: Chat, settings: dict[str, Any], title: str, output: Console, notes: Console):
+    def __init__(
+        self, chat: Chat, settings: dict[str, Any], title: str, output: Console, notes: Console, adapters: Adapters
+    ):
         self.chat, self.settings, self.ended = chat, settings, False
+        self._adapters, self._adapter = adapters, next(iter(adapters.names), "")
         self._title, self._output, self._notes = title, output, notes
         self._answers = 0
         self.commands: dict[str, tuple[str, str, Callable[[str], None]]] = {
@@ -176,6 +218,7 @@ class Terminal:
             "retry": ("", "another answer to the last message", self.retry),
             "save": ("FILE", "write the conversation as a line of JSON, as gptjax prepare reads it", self.save),
             "settings": ("", "show the settings", self.show_settings),
+            "adapter": ("NAME", "let another adapter of --adapter answer; without NAME, list them", self.adapter),
             **{name: ("VALUE", f"set {name}", self._setter(name)) for name in CHANGED},
             "quit": ("", "end", self.quit),
         }
@@ -260,8 +303,19 @@ class Terminal:
             file.write((json.dumps(row, ensure_ascii=False) + "\n").encode())
         self._say(f"saved {counted(len(messages), 'message')} to {path}")
 
+    def adapter(self, rest: str) -> None:
+        names = self._adapters.names
+        if not names:
+            raise ConfigError("/adapter: there is none; give gptjax chat --adapter=NAME, once or several times")
+        if rest and rest not in names:
+            raise ConfigError(f"/adapter {rest}: must be one of {', '.join(names)}{suggestion(rest, names)}")
+        if rest:
+            self.chat.generator, self._adapter = self._adapters.generator(rest), rest
+        self._say(", ".join(f"{name} (answers)" if name == self._adapter else name for name in names))
+
     def show_settings(self, rest: str) -> None:
-        self._say(f"{self._title}, context {self.chat.context} tokens")
+        adapter = f", adapter {self._adapter}" if self._adapter else ""
+        self._say(f"{self._title}{adapter}, context {self.chat.context} tokens")
         self._say(", ".join(f"{name} {value}" for name, value in self.settings.items()))
         self._say(f"system: {self.chat.system or 'none'}")
 

@@ -18,7 +18,8 @@ and the result is the same, byte for byte.
 
 --pairs is that of sources and targets, for translation, summarization or question answering, --labelled that of texts
 with a label each, --preferences that of prompts with a chosen and a rejected answer, and --conversations that of
-instructions and chats: tables with columns by number or name, records, Parquet, SQuAD's layout, zip archives.
+instructions and chats: tables with columns by number or name, records, Parquet, SQuAD's layout, zip archives. With
+--template, prompts and answers of --preferences are messages of a conversation, too.
 
   python -m gptjax.prepare --pairs=fra-eng.zip --swap --output=data/fra_eng --validation_documents=1000
   python -m gptjax.prepare --pairs=corpus.fr+corpus.en --output=data/corpus --test_fraction=0.01   # two files of lines
@@ -26,6 +27,7 @@ instructions and chats: tables with columns by number or name, records, Parquet,
   python -m gptjax.prepare --labelled=SMSSpamCollection --output=data/spam      # no names: label, then text
   python -m gptjax.prepare --preferences=pairs.jsonl --prompt_field='{instruction} {input}' --output=data/preferences
   python -m gptjax.prepare --conversations=chats.jsonl --tokenizer=runs/base --output=data/chats
+  python -m gptjax.prepare --preferences=rated.jsonl --template=chatml --tokenizer=runs/chats --output=data/rated
   python -m gptjax.prepare --pairs=train.tsv --validation_input=valid.tsv --test_input=test.tsv --output=data/own_splits
 
 To see what the rules of a config would drop and keep, try them on a few documents:
@@ -51,7 +53,8 @@ from gptjax.corpus.config import default, plain, source, validate
 from gptjax.corpus.engine import TaskExecutor
 from gptjax.corpus.engine.local import LocalProcesses
 from gptjax.corpus.engine.stage import is_of_use
-from gptjax.corpus.forms import SIDED
+from gptjax.corpus.forms import CHAT_PREFERENCES, SIDED
+from gptjax.corpus.forms import PREFERENCES as PREFERENCES_FORM
 from gptjax.corpus.manifest import WORK, finished, other_versions
 from gptjax.corpus.pipeline import Pipeline
 from gptjax.corpus.preview import preview
@@ -109,7 +112,7 @@ TEMPLATE = flags.DEFINE_string(
     "template",
     "chatml",
     f"conversations: what is written around messages: {' | '.join(TEMPLATES)} | a JSON file of your own. Its control "
-    "tokens are added to the tokenizer.",
+    "tokens are added to the tokenizer. preferences: if it is given, prompts and answers are messages.",
 )
 SOURCE_FIELD = flags.DEFINE_string(
     "source_field", "", "pairs: the column of the source, or several: '{question} {context}'; '': the first, or source."
@@ -208,7 +211,7 @@ SOURCE_FLAGS = (  # a flag of the source, and the short forms that have it
     *((flag, ("preferences",)) for flag in (PROMPT_FIELD, CHOSEN_FIELD, REJECTED_FIELD)),
     *((flag, ("labelled",)) for flag in (LABEL_FIELD, LABELS)),
     (TEXT_FIELD, ("input", "labelled")),
-    (TEMPLATE, ("conversations",)),
+    (TEMPLATE, ("conversations", "preferences")),
     (FOLLOW, ("input", "pairs", "labelled", "preferences", "conversations")),
 )
 SHORT_FORMS = {
@@ -318,7 +321,8 @@ def source_of(form: str, path: str, split: str = "") -> ConfigDict:
         options |= {"labels": LABELS.value} if LABELS.value else {}
     if FOLLOW.value != LINKS[0]:
         options["links"] = FOLLOW.value
-    return source(name=split or form, kind="text" if form == "input" else form, path=path, **options)
+    kind = {"input": "text", "preferences": CHAT_PREFERENCES if TEMPLATE.present else PREFERENCES_FORM}.get(form, form)
+    return source(name=split or form, kind=kind, path=path, **options)
 
 
 def output_options(config: ConfigDict, listing: Listing) -> dict:

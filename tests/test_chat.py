@@ -12,8 +12,9 @@ from commands import REPOSITORY, run_command
 from conversation_folder import random_conversations, write_conversations
 from training_runs import train_run
 
-from gptjax.chat import CHANGED, Terminal
-from gptjax.config import default
+from gptjax import chat as chat_command
+from gptjax.chat import CHANGED, Adapters, Terminal
+from gptjax.config import ConfigError, default
 from gptjax.conversation import Renderer, load_template, messages_of
 from gptjax.inference.chat import Chat
 from gptjax.settings import freeze
@@ -49,7 +50,17 @@ def terminal():
     settings = {"temperature": 0.5, "top_p": 1.0, "top_k": 0, "min_p": 0.0, "repetition_penalty": 1.0}
     settings |= {"max_new_tokens": 20, "seed": 7}
     assert list(settings) == list(CHANGED)
-    made = Terminal(chat, settings, "title", output, notes)
+
+    def answering(name):
+        other = Model()
+        other.reason, other.stream = "eos", lambda prompt, **options: answers(name)
+        return other
+
+    def answers(name):
+        yield name
+        return SimpleNamespace(finish_reason="eos")
+
+    made = Terminal(chat, settings, "title", output, notes, Adapters(["poems", "runs/letters"], answering))
     made.model = model
     return made, output, notes
 
@@ -72,10 +83,20 @@ def test_commands(terminal, tmp_path):
         made.take(line)
     shown = notes.shown()
     assert made.chat.messages == [] and "there is nothing to take back" in shown
-    assert "title, context 400 tokens" in shown and "max_new_tokens 20" in shown
+    assert "title, adapter poems, context 400 tokens" in shown and "max_new_tokens 20" in shown
     assert all(f"/{name}" in shown for name in made.commands)
     made.take("/exit")
     assert made.ended
+
+
+def test_another_adapter_answers(terminal):
+    made, output, notes = terminal
+    for line in ("Hi", "/adapter", "/adapter runs/letters", "Hi", "/settings", "/adapter poems", "/retry"):
+        made.take(line)
+    assert output.shown() == "7 0.5\nruns/letters\npoems\n"
+    shown = notes.shown()
+    assert shown.startswith("poems (answers), runs/letters\npoems, runs/letters (answers)\ntitle, adapter runs/letters")
+    assert len(made.chat.messages) == 4  # the conversation goes on
 
 
 @pytest.mark.parametrize(
@@ -88,6 +109,7 @@ def test_commands(terminal, tmp_path):
         ("/save", "/save needs"),
         ("/save nowhere/chat.jsonl", "/save"),
         ("/retry", "no message yet"),
+        ("/adapter poem", "must be one of poems, runs/letters; did you mean poems?"),
         ("x" * 400, "must be at most"),
         ("\udcff", "must be UTF-8"),
     ],
@@ -109,7 +131,7 @@ def test_an_answer_that_was_cut_off_says_why(terminal):
     assert "the context is full: the model did not read the first" in notes.shown()
 
 
-def test_a_run_answers_the_lines_of_a_pipe(tmp_path):
+def test_a_run_answers_the_lines_of_a_pipe_also_with_an_adapter(tmp_path, monkeypatch, capsys):
     folder, _ = write_conversations(tmp_path / "data", random_conversations(30, words=3), template="turns")
     config = default()
     config.model.update(num_layers=1, width=16, num_heads=2)
@@ -131,6 +153,27 @@ def test_a_run_answers_the_lines_of_a_pipe(tmp_path):
     assert done.stdout.count("\n") >= 2 and "never" not in done.stdout
     assert "template turns, context 128 tokens" in done.stderr and "no such command" in done.stderr
     assert done.stderr.count("cut off by the limit of 3 tokens") + done.stdout.count("\n") >= 2
+
+    config.model.update(lora_rank=2, lora_alpha=50.0)
+    config.training.init_from = str(tmp_path / "run")
+    config.optimizer.learning_rate = 0.1
+    config.training.duration = "3 steps"
+    train_run(freeze(config), tmp_path / "run" / "adapters" / "odd")
+    drawing = ["--temperature=0", "--max_new_tokens=6"]
+
+    def said(*flags, typed="Hello\n"):
+        capsys.readouterr()
+        monkeypatch.setattr(chat_command.sys, "stdin", io.StringIO(typed))
+        chat_command.flags.parse(["chat", *drawing, *flags])
+        chat_command.main([])
+        return capsys.readouterr()
+
+    adapted = said(f"--workdir={tmp_path}/run", "--adapter=odd", typed="Hello\n/adapter odd\n")
+    assert "adapter odd, context 128 tokens" in adapted.err and "odd (answers)" in adapted.err
+    assert said(f"--workdir={tmp_path}/run/adapters/odd").out == adapted.out  # the run itself has the adapter, too
+    assert said(f"--workdir={tmp_path}/run").out != adapted.out
+    with pytest.raises(ConfigError, match="--adapter=none: must be a folder"):
+        said(f"--workdir={tmp_path}/run", "--adapter=odd", "--adapter=none")
 
 
 @pytest.mark.parametrize(

@@ -4,8 +4,10 @@
     --runs=runs/spam --rows last_block whole scratch --seeds=2
 
 --folders names the prepared folders and --starts the pretrained runs that the rows (ROWS below) need; README.md says
-how they are made. A finished run is not trained again. Each result goes into results.csv beside this file, in place of
-an earlier one of the same row and seed; the table of all results is printed. Needs scikit-learn.
+how they are made. With --rates=5e-4,1e-3,2e-3, each row is trained at these learning rates with seed 0, and all seeds
+then have the one with the best validation accuracy. A finished run is not trained again. Each result goes into
+--results beside this file, in place of an earlier one of the same row and seed; the table of all results is printed.
+Needs scikit-learn.
 """
 
 import argparse
@@ -29,8 +31,8 @@ from gptjax.data.tokens import TokenSource
 from gptjax.evaluation.classification import scores_of_classes
 
 HERE = Path(__file__).parent
-RESULTS = HERE / "results.csv"
 FIELDS = ("data", "row", "seed", "step", "accuracy", "macro_f1", "loss", "truncated", "ham_as_spam", "spam_as_ham")
+RATE = "optimizer.learning_rate"
 
 
 class Row(NamedTuple):
@@ -53,6 +55,7 @@ ROWS = {
     "first_token": Row("classifier.py:{start},last_block", "book", "base", STEPS | {"model.pooling": "first"}),
     "mean": Row("classifier.py:{start},last_block", "book", "base", STEPS | {"model.pooling": "mean"}),
     "longest": Row("classifier.py:{start},last_block", "book", "base", STEPS | {"data.sequence_length": 256}),
+    "lora": Row("classifier.py:{start}", "book", "base", STEPS | {"model.lora_rank": 16, "model.lora_alpha": 16.0}),
     "scratch": Row("classifier.py", "book", "", STEPS),
     "scratch_no_mask": Row("classifier.py", "book", "", STEPS | {"model.body": "encoder"}),
     "all": Row("classifier.py:{start}", "all", "base", STEPS),
@@ -73,18 +76,39 @@ def main() -> None:
     parser.add_argument("--runs", type=Path, required=True)
     parser.add_argument("--rows", nargs="*", default=list(ROWS), choices=list(ROWS))
     parser.add_argument("--seeds", type=int, default=1)
+    parser.add_argument("--rates", default="", help="learning rates, separated by commas; '': that of the config")
+    parser.add_argument("--results", default="results.csv")
     options = parser.parse_args()
+    results = HERE / options.results
     folders, starts = (dict(pair.split("=", 1) for pair in pairs) for pairs in (options.folders, options.starts))
     for name, folder in folders.items():
         for result in baselines(name, folder):
-            store(result)
+            store(results, result)
+    rates = list(filter(None, options.rates.split(",")))
+    best: dict[str, str] = {}
+
+    def run_of(name: str, seed: int, rate: str) -> tuple[dict, Path]:
+        run = options.runs / "_".join([name, *filter(None, [rate]), str(seed)])
+        return trained(ROWS[name], name, seed, rate, folders, starts, run), run
+
+    for name in options.rows if rates else ():
+        accuracies = {rate: validation_accuracy(run_of(name, 0, rate)[1]) for rate in rates}
+        best[name] = max(rates, key=accuracies.__getitem__)
+        print(f"{name}: validation accuracy by learning rate {accuracies}, taken {best[name]}")
     for seed, name in itertools.product(range(options.seeds), options.rows):
-        store(trained(name, seed, folders, starts, options.runs / f"{name}_{seed}"))
-    print(table())
+        store(results, run_of(name, seed, best.get(name, ""))[0])
+    print(table(results))
 
 
-def trained(name: str, seed: int, folders: dict[str, str], starts: dict[str, str], run: Path) -> dict:
-    row = ROWS[name]
+def validation_accuracy(run: Path) -> float:
+    """That of the best checkpoint."""
+    rows = map(json.loads, (run / "metrics.jsonl").read_text().splitlines())
+    return max(row.get("validation/accuracy", 0.0) for row in rows)
+
+
+def trained(
+    row: Row, name: str, seed: int, rate: str, folders: dict[str, str], starts: dict[str, str], run: Path
+) -> dict:
     found = run / "classification" / "confusion.json"
     if not found.exists():
         fields = {"data.path": folders[row.data], "seed": seed, "logging.tensorboard": False, "logging.plots": False}
@@ -92,6 +116,8 @@ def trained(name: str, seed: int, folders: dict[str, str], starts: dict[str, str
             fields |= {"data.sequence_length": BOOK_LENGTH} | ({} if row.start else SCRATCH)
         elif row.start:
             fields["training.init_from"] = starts[row.start]
+        if rate:
+            fields[RATE] = rate
         config = row.config.format(start=starts.get(row.start))
         flags = [f"--config.{field}={value}" for field, value in (fields | dict(row.flags)).items()]
         command("train", f"--config=configs/{config}", f"--workdir={run}", *flags)
@@ -140,28 +166,28 @@ def result(data: str, row: str, seed: int, confusion: np.ndarray, scores: dict) 
     return {"data": data, "row": row, "seed": str(seed), **kept, **wrong}
 
 
-def stored() -> list[dict]:
-    if not RESULTS.exists():
+def stored(results: Path) -> list[dict]:
+    if not results.exists():
         return []
-    with open(RESULTS, newline="") as file:
+    with open(results, newline="") as file:
         return list(csv.DictReader(file))
 
 
-def store(new: dict) -> None:
+def store(results: Path, new: dict) -> None:
     def key(each: dict) -> tuple:
         return each["data"], each["row"], each["seed"]
 
-    kept = [each for each in stored() if key(each) != key(new)]
-    with open(RESULTS, "w", newline="") as file:
+    kept = [each for each in stored(results) if key(each) != key(new)]
+    with open(results, "w", newline="") as file:
         writer = csv.DictWriter(file, FIELDS)
         writer.writeheader()
         writer.writerows(sorted([*kept, new], key=key))
 
 
-def table() -> str:
+def table(path: Path) -> str:
     """All results in Markdown. The standard error is that of a share of the test messages, averaged over the seeds."""
     lines = ["| data | row | seeds | accuracy | macro-F1 | loss | ham → spam | spam → ham |", "|---" * 8 + "|"]
-    for (data, row), group in itertools.groupby(stored(), lambda each: (each["data"], each["row"])):
+    for (data, row), group in itertools.groupby(stored(path), lambda each: (each["data"], each["row"])):
         results = list(group)
         accuracy, f1, loss = (
             float(np.mean([float(each[name]) for each in results])) for name in ("accuracy", "macro_f1", "loss")

@@ -7,6 +7,7 @@ instruction, input, output   Alpaca's; `input` may be empty or missing
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -58,6 +59,34 @@ def messages_of(row: Mapping[str, Any]) -> list[Message]:
         question = "\n\n".join(part.strip() for part in parts if part.strip())
         return checked([Message(USER, question), Message(ASSISTANT, _text(row["output"]))])
     raise BadConversation("none of messages; prompt and completion; instruction and output")
+
+
+def preference_of(prompt: Any, chosen: Any, rejected: Any) -> tuple[list[Message], list[Message], list[Message]]:
+    """The messages of a prompt, of the preferred answer to it, and of the other one; each answer is the assistant's.
+
+    Args:
+      prompt: messages or a text; None: what both answers begin with.
+      chosen, rejected: messages, which may begin with those of the prompt, or a text.
+
+    Raises:
+      BadConversation: as for `messages_of`; or the answers are equal, or do not follow the prompt.
+    """
+    if chosen is None or rejected is None:
+        raise BadConversation(f"no column {'chosen' if chosen is None else 'rejected'}")
+    both = [
+        [Message(ASSISTANT, _text(each))] if isinstance(each, str) else _listed(each) for each in (chosen, rejected)
+    ]
+    if prompt is None:
+        asked = [one for one, _ in itertools.takewhile(lambda pair: pair[0] == pair[1], zip(*both))]
+    else:
+        asked = [Message(USER, _text(prompt))] if isinstance(prompt, str) else _listed(prompt)
+    answers = [each[len(asked) :] if each[: len(asked)] == asked else each for each in both]
+    asked = checked(asked, answered=False)
+    for answer in answers:
+        checked([*asked, *answer])
+    if answers[0] == answers[1]:
+        raise BadConversation("two equal answers")
+    return asked, answers[0], answers[1]
 
 
 def checked(messages: Sequence[Message], answered: bool = True) -> list[Message]:

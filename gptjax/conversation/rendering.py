@@ -70,15 +70,19 @@ class Renderer:
         contents = iter(self.tokenizer.encode_batch([one.content for each in conversations for one in each]))
         return [self.joined([one.role for one in each], [next(contents) for _ in each]) for each in conversations]
 
-    def joined(self, roles: Sequence[str], contents: Sequence[np.ndarray]) -> Rendered:
-        """One conversation from the ids of its messages' contents."""
+    def joined(self, roles: Sequence[str], contents: Sequence[np.ndarray], given: int = 0) -> Rendered:
+        """One conversation from the ids of its messages' contents.
+
+        given: the number of messages at the beginning of which nothing is supervised, as they are only read.
+        """
         parts = [(self._before[SYSTEM], self._system, self._after[SYSTEM])] if self._adds_system(roles) else []
         parts += [(self._before[role], ids, self._after[role]) for role, ids in zip(roles, contents)]
         ids = [np.zeros(0, np.int32)]
         supervised = [np.zeros(0, bool)]
-        for role, (before, content, after) in zip([*[SYSTEM] * (len(parts) - len(roles)), *roles], parts):
+        added = len(parts) - len(roles)
+        for number, (role, (before, content, after)) in enumerate(zip([*[SYSTEM] * added, *roles], parts)):
             ids += [before, content, after]
-            is_answer = role == ASSISTANT
+            is_answer = role == ASSISTANT and number >= given + added
             # The end token is the first of what follows the content.
             supervised += [
                 np.zeros(len(before), bool),

@@ -20,7 +20,7 @@ from gptjax.corpus import sources
 from gptjax.corpus.cleaning import config as cleaning
 from gptjax.corpus.contamination import evaluations
 from gptjax.corpus.duplicates.sketch import bands_and_rows
-from gptjax.corpus.forms import CONVERSATIONS, TEXT, form_of
+from gptjax.corpus.forms import TEMPLATED, TEXT, form_of
 from gptjax.corpus.settings import Settings
 from gptjax.corpus.stages.base import CorpusStage, importable_name
 from gptjax.data.prepared import SPLITS
@@ -143,7 +143,7 @@ def validate(config: Any) -> None:
     cleaning.validate(config.cleaning)
     _validate_sources(config.sources)
     form = form_of(config.sources)
-    if form == CONVERSATIONS:
+    if form in TEMPLATED:
         load_template(config.template)
     if form != TEXT:
         if config.cleaning.repair or config.cleaning.language or config.cleaning.personal:

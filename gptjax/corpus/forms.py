@@ -1,10 +1,11 @@
-"""Forms of a corpus: running text, pairs of a source and its targets, labelled texts, preferences, or conversations.
+"""Forms of a corpus: running text, pairs, labelled texts, preferences, conversations, or preferences in conversations.
 
 All sources of a corpus have one form; their kind decides which (gptjax/corpus/sources). A pair goes through the stages
 as one document: its sides are joined by U+001F, ASCII's unit separator. So the search for copies and for
 evaluation text, and stages of the user, work for pairs too; only code that splits or encodes knows the sides. In a
 labelled text, the label is the second side. A preference is a pair of a prompt and two answers: the chosen one, then
-the rejected one. The sides of a conversation are role, content, role, content …
+the rejected one. The sides of a conversation are role, content, role, content …; those of a preference in a
+conversation are its prompt, chosen and rejected answer, in each of which U+001E joins role, content, role …
 """
 
 from __future__ import annotations
@@ -20,9 +21,11 @@ from gptjax.conversation.messages import ASSISTANT, BadConversation, Message, ch
 from gptjax.corpus.sources import KEPT, kind_named
 
 TEXT, PAIRS, LABELLED, CONVERSATIONS = "text", "pairs", "labelled", "conversations"
-PREFERENCES = "preferences"
+PREFERENCES, CHAT_PREFERENCES = "preferences", "chat_preferences"
 SIDED = (PAIRS, PREFERENCES)  # documents are sources and targets in turn
+TEMPLATED = (CONVERSATIONS, CHAT_PREFERENCES)  # a template writes the documents
 SEPARATOR = "\x1f"
+INNER_SEPARATOR = "\x1e"  # inside a side of a preference in a conversation
 MOST_LABELS = 10_000
 FEW_LABELS = 50  # more labels than this must be at most half as many as the texts
 
@@ -49,6 +52,15 @@ def joined(sides: Sequence[str], skipped: Counter[str]) -> str:
         skipped[f"{KEPT}U+001F became a space"] += 1
         sides = [side.replace(SEPARATOR, " ") for side in sides]
     return SEPARATOR.join(sides)
+
+
+def joined_preference(sides: Sequence[Sequence[Message]], skipped: Counter[str]) -> str:
+    """One document of the messages of a prompt, a chosen and a rejected answer; a separator inside becomes a space."""
+    parts = [[part for message in side for part in message] for side in sides]
+    if any(INNER_SEPARATOR in part for side in parts for part in side):
+        skipped[f"{KEPT}U+001E became a space"] += 1
+        parts = [[part.replace(INNER_SEPARATOR, " ") for part in side] for side in parts]
+    return joined([INNER_SEPARATOR.join(side) for side in parts], skipped)
 
 
 def sides_of(text: str) -> list[str]:
@@ -82,6 +94,33 @@ def messages_in(text: str) -> list[Message]:
         ) from None
 
 
+def preference_in(text: str) -> list[list[Message]]:
+    """The messages of the prompt, of the chosen and of the rejected answer.
+
+    Raises:
+      ConfigError: a stage of the user has made something else of it.
+    """
+    split = [side.split(INNER_SEPARATOR) for side in text.split(SEPARATOR)]
+    sides = [[Message(*pair) for pair in zip(side[::2], side[1::2])] for side in split]
+    try:
+        if len(sides) != 3:
+            raise BadConversation(f"{len(sides)} parts")
+        for answer in sides[1:]:
+            checked([*checked(sides[0], answered=False), *answer])
+    except BadConversation as error:
+        raise ConfigError(
+            f"stages: the text {text[:60]!r} is no preference any more ({error}): a stage of preferences in "
+            "conversations must return prompt, U+001F, chosen, U+001F, rejected: each role, U+001E, content, U+001E …"
+        ) from None
+    return sides
+
+
+def contents_of(text: str, form: str) -> list[str]:
+    """The contents of the messages of a document that a template writes."""
+    sides = preference_in(text) if form == CHAT_PREFERENCES else [messages_in(text)]
+    return [message.content for side in sides for message in side]
+
+
 def source_keys(texts: Sequence[str], by: str = "source") -> np.ndarray:
     """uint64 [texts]: equal for documents that have the same source, or, by 'prompt', for conversations that are equal
     up to the first answer."""
@@ -93,4 +132,7 @@ def shown(text: str, form: str = PAIRS) -> str:
     """A document for people to read: each side, or each message, on its own line."""
     if form == CONVERSATIONS:
         return "\n".join(f"{role}: {content}" for role, content in messages_in(text))
+    if form == CHAT_PREFERENCES:
+        sides = ("\n".join(f"{role}: {content}" for role, content in side) for side in preference_in(text))
+        return "\n→ ".join(sides)
     return text.replace(SEPARATOR, "\n→ ")

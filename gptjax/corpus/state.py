@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from gptjax.conversation import Template, load_template
-from gptjax.corpus.forms import CONVERSATIONS, TEXT
+from gptjax.corpus.forms import TEMPLATED, TEXT
 from gptjax.corpus.sources.listing import Listing
 from gptjax.corpus.stages.splits import most_held_out
 from gptjax.tokenizer import Tokenizer
@@ -118,7 +118,7 @@ class Corpus:
     @functools.cached_property
     def template(self) -> Template | None:
         """The chat template of conversations; None for other forms."""
-        return load_template(self.config.template) if self.form == CONVERSATIONS else None
+        return load_template(self.config.template) if self.form in TEMPLATED else None
 
     def template_option(self) -> dict[str, Any]:
         """The template for a stage's options, and for the manifest, if there is one."""

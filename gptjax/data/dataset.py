@@ -74,6 +74,7 @@ OBJECTIVES_OF = {
     "labelled": "labelled texts, which classification, next_token and masked read",
     "preferences": "preferences, which preference reads",
     "conversations": "conversations, which instruction reads",
+    "chat_preferences": "preferences in conversations, which preference reads",
 }
 FOREVER = 1 << 62
 

@@ -103,7 +103,7 @@ def _is_dtype(value: Any) -> str | None:
 
 
 def _is_form(value: Any) -> str | None:
-    forms = ("text", "pairs", "labelled", "preferences", "conversations")
+    forms = ("text", "pairs", "labelled", "preferences", "conversations", "chat_preferences")
     return None if value in forms else f"one of {', '.join(forms)}"
 
 

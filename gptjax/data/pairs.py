@@ -58,9 +58,9 @@ class PackedPairs:
                 of_positions: count_up(lengths),
             }
             if of_tokens == TARGETS:
-                values[TOKENS] = _after_begin(tokens, lengths, self._source.begin_id)
+                values[TOKENS] = after_begin(tokens, lengths, self._source.begin_id)
                 batch[WEIGHTS] = inside_BT.astype(np.float32)
-            batch |= {name: _placed(inside_BT, inside) for name, inside in values.items()}
+            batch |= {name: placed(inside_BT, inside) for name, inside in values.items()}
         return batch
 
     def spans(self, index: int) -> np.ndarray:
@@ -119,13 +119,13 @@ def completions(source: TokenSource, counts_B: np.ndarray, pairs: np.ndarray, le
     inside_BT = np.arange(length) < np.bincount(rows_of, lengths, len(counts_B))[:, None]
     within = count_up(lengths)
     values = {
-        TOKENS: _after_begin(tokens, lengths, source.begin_id),
+        TOKENS: after_begin(tokens, lengths, source.begin_id),
         TARGETS: tokens,
         SEGMENTS: np.repeat(count_up(counts_B) + 1, lengths),
         POSITIONS: within,
     }
-    batch = {name: _placed(inside_BT, inside) for name, inside in values.items()}
-    batch[WEIGHTS] = _placed(inside_BT, within >= np.repeat(given, lengths)).astype(np.float32)
+    batch = {name: placed(inside_BT, inside) for name, inside in values.items()}
+    batch[WEIGHTS] = placed(inside_BT, within >= np.repeat(given, lengths)).astype(np.float32)
     return batch
 
 
@@ -142,7 +142,7 @@ def _places(source: TokenSource, pairs: np.ndarray, side: int) -> tuple[np.ndarr
     return starts, side_lengths(source, pairs)[side]
 
 
-def _after_begin(targets: np.ndarray, lengths: np.ndarray, begin_id: int) -> np.ndarray:
+def after_begin(targets: np.ndarray, lengths: np.ndarray, begin_id: int) -> np.ndarray:
     """The inputs for runs of targets: the begin token, and all but the last target of each run."""
     inputs = np.empty_like(targets)
     inputs[1:] = targets[:-1]
@@ -150,7 +150,7 @@ def _after_begin(targets: np.ndarray, lengths: np.ndarray, begin_id: int) -> np.
     return inputs
 
 
-def _placed(inside_BT: np.ndarray, values: np.ndarray) -> np.ndarray:
+def placed(inside_BT: np.ndarray, values: np.ndarray) -> np.ndarray:
     """int32 [B, T]: the values where the mask says, 0 elsewhere."""
     placed = np.zeros(inside_BT.shape, np.int32)
     placed[inside_BT] = values

@@ -8,14 +8,15 @@ train.documents.npy       uint64 offsets [num_documents + 1] into the split's to
                           with tokens.bos begins with BOS
 train.labels.npy          int32 [num_documents] (form "labelled"): the number of each document's label in the manifest
 validation.pairs.jsonl    (form "pairs") the held-out pairs as text: source, and targets, which are all its references
-train.supervised.bin      (form "conversations") a bit per token, eight to a byte, the first in the lowest place: 1
+train.supervised.bin      (forms SUPERVISED) a bit per token, eight to a byte, the first in the lowest place: 1
                           if the assistant wrote the token
 train.origins.npy         [num_documents] which document of which part of the corpus each one is, if known
 validation-00000.bin …    the same for validation; and test-00000.bin …, if there is a test split
 
 In a folder of pairs (form "pairs") the documents are source, target, source, target …, and there is a
 source_tokenizer.model if the sources have their own tokenizer. In a folder of preferences they are prompt, chosen
-answer, prompt, rejected answer, prompt …
+answer, prompt, rejected answer, prompt … In one of preferences in conversations (form "chat_preferences") they are the
+conversation with the chosen answer, that with the rejected one …
 """
 
 from __future__ import annotations
@@ -35,7 +36,8 @@ FORMAT = 2
 MANIFEST = "manifest.json"
 SPLITS = ("train", "validation", "test")
 # The form in a manifest; text if the field is missing.
-FORMS = ("text", "pairs", "labelled", "preferences", "conversations")
+FORMS = ("text", "pairs", "labelled", "preferences", "conversations", "chat_preferences")
+SUPERVISED = ("conversations", "chat_preferences")  # forms with a bit for each token
 SOURCE_PREFIX = "source_"  # prefix of the file of a second tokenizer, for the sources of pairs
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from gptjax.config import ConfigError
-from gptjax.data.prepared import check_files, read_manifest, split_files
+from gptjax.data.prepared import SUPERVISED, check_files, read_manifest, split_files
 from gptjax.data.watched import WatchedFiles
 
 
@@ -69,7 +69,7 @@ class TokenSource:
         self._offsets_name = section["offsets"]["name"]
         self.offsets_hash: str = section["offsets"]["hash"]
         self.template: dict = manifest.get("template", {})
-        bits = section["supervised"] if self.form == "conversations" else {"name": "", "hash": ""}
+        bits = section["supervised"] if self.form in SUPERVISED else {"name": "", "hash": ""}
         self._supervised_name: str = bits["name"]
         self.supervised_hash: str = bits["hash"]
         self._watched = WatchedFiles(self.folder, [*self._shards, *filter(None, [self._supervised_name])])
@@ -91,7 +91,7 @@ class TokenSource:
                 f"{path}: must hold {documents + 1} offsets from 0 to {self.num_tokens}, as the manifest says: prepare "
                 "the folder again"
             )
-        if documents % {"pairs": 2, "preferences": 4}.get(self.form, 1):
+        if documents % {"pairs": 2, "preferences": 4, "chat_preferences": 2}.get(self.form, 1):
             raise ConfigError(f"{self.folder}: {documents} documents are no {self.form}: prepare the folder again")
         if self.form == "labelled":
             self._check_labels(documents)
@@ -141,7 +141,7 @@ class TokenSource:
         return tokens.astype(np.int32)
 
     def take_supervised(self, starts: np.ndarray, lengths: np.ndarray) -> np.ndarray:
-        """bool [sum of lengths]: whether the assistant wrote each token of these parts; only of conversations.
+        """bool [sum of lengths]: whether the assistant wrote each token of these parts; only of SUPERVISED forms.
 
         Raises:
           RunError: the file has changed since it was opened.

@@ -19,13 +19,14 @@ class Chat:
     """A conversation.
 
     Attributes:
+      generator: answers; another one may take over between two answers.
       messages: what was said so far, without the system message; it ends with an answer.
       system: the system message; '': none but the template's own.
       forgotten: how many of the oldest messages the model did not read for its last answer, as they did not fit.
     """
 
     def __init__(self, generator: Generator, renderer: Renderer, system: str = ""):
-        self._generator, self._renderer = generator, renderer
+        self.generator, self._renderer = generator, renderer
         self.messages: list[Message] = []
         self.system = system
         self.forgotten = 0
@@ -33,7 +34,7 @@ class Chat:
     @property
     def context(self) -> int:
         """The number of tokens that the model can read."""
-        return self._generator.config.max_positions
+        return self.generator.config.max_positions
 
     def whole(self) -> list[Message]:
         """The conversation with its system message."""
@@ -50,7 +51,7 @@ class Chat:
         asked = [*self.messages, Message(USER, question)]
         prompt, self.forgotten = self._fitted(asked, options["max_new_tokens"])
         said = ""
-        stream = self._generator.stream(prompt, **options)
+        stream = self.generator.stream(prompt, **options)
         completion = None
         try:
             while completion is None:
@@ -86,7 +87,7 @@ class Chat:
         for start in _questions(messages):
             ids = self._renderer.prompt([*self._system(), *messages[start:]])
             if 1 + len(ids) + room <= self.context:
-                return [self._generator.begin_id, *ids.tolist()], start
+                return [self.generator.begin_id, *ids.tolist()], start
         raise ConfigError(
             f"message = {counted(1 + len(ids), 'token')} with what is written around it: must be at most "
             f"{self.context - room}, so that the context of {self.context} tokens has room for an answer"

@@ -131,6 +131,7 @@ def epochs_facts(data: Dataset, total_steps: int, validation: Dataset | None) ->
         "epochs": f"{epochs} ({counted(data.num_tokens, 'token')}, {counted(data.num_windows, 'window')} available)"
     }
     what = {"conversations": "conversation", "pairs": "pair"}.get(data.form, "text")
+    what = "preference" if data.form.endswith("preferences") else what
     if weights := data.fingerprint().get("rewriting", {}).get("class_weights"):
         pairs = ", ".join(f"{label} {weight:.3g}" for label, weight in list(zip(data.labels, weights))[:MOST_WEIGHTS])
         facts["class weights"] = pairs + ", …" * (len(weights) > MOST_WEIGHTS)

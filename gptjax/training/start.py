@@ -48,6 +48,11 @@ def check_start(plan: Plan, data: Dataset, checkpoints: Checkpoints) -> None:
         )
     elif other and (source := saved_metadata(other, SETTING)) is not None:
         check_warm_start(source, plan.config, data.tokenizer_hash, growth_of(plan.config, source))
+        if has_adapters_of(source) and plan.trainer.objective.reads_own_base:
+            raise ConfigError(
+                f"training.reference = '': the run {other} of {SETTING} has adapters, so the model without adapters is "
+                f"not what this run starts from; set training.reference={other}"
+            )
     identities(plan.config, plan.trainer.objective.companions, saved)
 
 

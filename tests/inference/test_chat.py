@@ -40,7 +40,7 @@ def test_the_model_reads_all_turns_after_the_begin_token(chat):
     made = chat(system="S")
     assert ask(made, "a") == ask(made, "b") == "one two"
     wanted = [Message("system", "S"), Message("user", "a"), Message("assistant", "one two"), Message("user", "b")]
-    assert made._generator.prompts[1] == [2, *made._renderer.prompt(wanted)]
+    assert made.generator.prompts[1] == [2, *made._renderer.prompt(wanted)]
     assert made.whole() == [*wanted, Message("assistant", "one two")] and made.forgotten == 0
     assert made.tokens() == 1 + len(made._renderer.render(made.whole()).ids)
     assert made.undo() == "b" and made.undo() == "a" and made.undo() is None and made.messages == []
@@ -51,14 +51,14 @@ def test_a_full_context_leaves_out_the_oldest_turns_and_keeps_the_system_message
     for number, forgotten in enumerate((0, 0, 0, 2, 4)):
         ask(made, str(number))
         assert made.forgotten == forgotten
-        prompt = made._generator.prompts[-1]
+        prompt = made.generator.prompts[-1]
         kept = made.messages[made.forgotten : -1]
         assert prompt == [2, *made._renderer.prompt([Message("system", "S"), *kept])] and len(prompt) + 10 <= 45
     assert len(made.messages) == 10
     with pytest.raises(ConfigError, match=r"message = 47 tokens .* at most 35"):
         ask(made, "x" * 40)
     assert len(made.messages) == 10
-    assert ask(made, "x" * 25, max_new_tokens=1000) and len(made._generator.prompts[-1]) == 32
+    assert ask(made, "x" * 25, max_new_tokens=1000) and len(made.generator.prompts[-1]) == 32
 
 
 def test_an_answer_that_is_stopped_is_kept_as_far_as_it_was_shown(chat):

@@ -10,7 +10,7 @@ from typing import Any
 
 from gptjax.config import flatten
 from gptjax.corpus.config import default, plain
-from gptjax.corpus.forms import PAIRS, PREFERENCES
+from gptjax.corpus.forms import CHAT_PREFERENCES, PAIRS, PREFERENCES
 from gptjax.corpus.manifest import change_text, places_text, shared_texts, supervised_text
 from gptjax.corpus.report.funnel import left_documents
 from gptjax.corpus.report.samples import Sample
@@ -39,7 +39,10 @@ def page(manifest: dict, samples: Sequence[Sample], pictures: dict[str, str]) ->
 
 
 def _summary(manifest: dict) -> str:
-    sides = {PAIRS: 2, PREFERENCES: 4}.get(manifest.get("form", ""), 1)
+    form = manifest.get("form", "")
+    sides, what = {PAIRS: (2, "pairs"), PREFERENCES: (4, "preferences"), CHAT_PREFERENCES: (2, "preferences")}.get(
+        form, (1, "documents")
+    )
     rows = [
         [split, of["documents"] // sides, size_text(of["bytes"]), of["tokens"], f"{of['bytes'] / of['tokens']:.2f}"]
         for split, of in manifest["splits"].items()
@@ -48,9 +51,7 @@ def _summary(manifest: dict) -> str:
         "# Data card",
         "Written by `python -m gptjax.prepare`. This table counts a document as often as the weight of its source "
         "repeats it; all other tables count it once.",
-        _table(
-            ["split", {1: "documents", 2: "pairs", 4: "preferences"}[sides], "size", "tokens", "bytes per token"], rows
-        ),
+        _table(["split", what, "size", "tokens", "bytes per token"], rows),
         f"Labels: {_inline(', '.join(labels))}." if (labels := manifest.get("labels")) else "",
         *(f"{note[0].upper()}{note[1:]}." for note in shared_texts(manifest)),
     )

@@ -11,7 +11,7 @@ import numpy as np
 
 import gptjax
 from gptjax import tokenizer as tokenizers
-from gptjax.corpus.forms import CONVERSATIONS, LABELLED, PAIRS, PREFERENCES, TEXT
+from gptjax.corpus.forms import CHAT_PREFERENCES, CONVERSATIONS, LABELLED, PAIRS, PREFERENCES, TEMPLATED, TEXT
 from gptjax.data.tokens import TokenSource
 from gptjax.paths import CONFIG
 
@@ -45,6 +45,9 @@ def next_steps(folder: Path, manifest: dict, command: Callable[[str], str]) -> l
         config, prompt = config + ":tiny" * (tokens < LEAST_PAIR_TOKENS), first_words(folder)
     elif manifest.get("form") == PREFERENCES:
         config, prompt = "configs/preferences.py:RUN", first_words(folder)  # RUN: that of the base
+    elif manifest.get("form") == CHAT_PREFERENCES:
+        base = Path(manifest["options"]["tokenizer.name"])
+        config, prompt = f"configs/preferences.py:{base if (base / 'checkpoints').is_dir() else 'RUN'}", ""
     elif manifest.get("form") == LABELLED:
         run = manifest["options"].get("tokenizer.name", "")
         config, prompt = CLASSIFICATION + f":{run}" * Path(run, CONFIG).exists(), first_words(folder)
@@ -62,7 +65,7 @@ def next_steps(folder: Path, manifest: dict, command: Callable[[str], str]) -> l
         train["config.training.duration"] = f"{max(steps, LEAST_STEPS)} steps"
     if "validation" not in splits:
         train["config.evaluation.every"] = ""  # nothing to evaluate on
-    if manifest.get("form") == CONVERSATIONS:
+    if manifest.get("form") in TEMPLATED:
         later, flags = "chat", {}
     elif manifest.get("form") == LABELLED:
         later, flags = "classify", {"text": prompt}

@@ -35,6 +35,7 @@ KINDS = {
     "pairs": "gptjax.corpus.sources.pairs",
     "labelled": "gptjax.corpus.sources.labelled",
     "preferences": "gptjax.corpus.sources.preferences",
+    "chat_preferences": "gptjax.corpus.sources.chat_preferences",
     "conversations": "gptjax.corpus.sources.conversations",
 }
 

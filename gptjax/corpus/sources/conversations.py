@@ -35,14 +35,14 @@ def read(piece: Piece, options: Mapping[str, Any], skipped: Counter[str]) -> Ite
     with counted(skipped):
         for place, row in rows.read(piece, COLUMNS, options, skipped):
             try:
-                messages = messages_of({name: _as_text(cell) for name, cell in row.items()})
+                messages = messages_of({name: as_text(cell) for name, cell in row.items()})
             except BadConversation as error:
-                skip(skipped, _reason(error, named), place)
+                skip(skipped, reason_of(error, named), place)
             else:
                 yield Document(forms.joined([side for message in messages for side in message], skipped), place)
 
 
-def _reason(error: BadConversation, named: set[str]) -> str:
+def reason_of(error: BadConversation, named: set[str]) -> str:
     """Why a row is skipped, with its unknown role, which is added to `named`, the roles of the rows before."""
     if isinstance(error, UnknownRole) and len(error.role) <= LONGEST_ROLE and len(named | {error.role}) <= NAMED_ROLES:
         named.add(error.role)
@@ -50,6 +50,6 @@ def _reason(error: BadConversation, named: set[str]) -> str:
     return str(error)
 
 
-def _as_text(cell: Any) -> Any:
+def as_text(cell: Any) -> Any:
     """The cell of a Parquet file's column of strings, which columns.py gives as bytes; others stay."""
     return encoding.decode(cell).text if isinstance(cell, bytes) else cell

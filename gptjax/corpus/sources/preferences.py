@@ -32,12 +32,21 @@ def find(path: str, options: Mapping[str, Any]) -> list[Piece]:
     return rows.find(path, options)
 
 
-def read(piece: Piece, options: Mapping[str, Any], skipped: Counter[str]) -> Iterator[Document]:
-    """The preferences of a piece, as far as it can be read: prompt, chosen and rejected answer, joined (forms.py)."""
-    fields = [options[side] or side for side in SIDES]
-    names = [name for side, field in zip(SIDES, fields) for name in rows.columns_of(side, field)]
+def columns(options: Mapping[str, Any]) -> list[str]:
+    """The columns that the options name.
+
+    Raises:
+      ConfigError: some are named and others numbered.
+    """
+    names = [name for side in SIDES for name in rows.columns_of(side, options[side] or side)]
     if any(name.isdecimal() for name in names) and not all(name.isdecimal() for name in names):
         raise ConfigError(f"{', '.join(SIDES)}: name all columns, or give the numbers of all")
+    return names
+
+
+def read(piece: Piece, options: Mapping[str, Any], skipped: Counter[str]) -> Iterator[Document]:
+    """The preferences of a piece, as far as it can be read: prompt, chosen and rejected answer, joined (forms.py)."""
+    fields, names = [options[side] or side for side in SIDES], columns(options)
     with counted(skipped):
         for uri, row in rows.read(piece, names, options, skipped):
             sides = [rows.texts_of(uri, row, field, skipped) for field in fields]

@@ -13,7 +13,17 @@ import numpy as np
 from gptjax import tokenizer
 from gptjax.conversation import Message, Renderer, template_of
 from gptjax.corpus.engine import Task
-from gptjax.corpus.forms import CONVERSATIONS, LABELLED, PAIRS, SIDED, TEXT, messages_in, sides_of
+from gptjax.corpus.forms import (
+    CHAT_PREFERENCES,
+    LABELLED,
+    PAIRS,
+    SIDED,
+    TEMPLATED,
+    TEXT,
+    messages_in,
+    preference_in,
+    sides_of,
+)
 from gptjax.corpus.libraries import versions_of
 from gptjax.corpus.stages.base import CorpusStage
 from gptjax.corpus.stages.splits import split_texts
@@ -43,7 +53,8 @@ def encode(task: Task, folder: Path) -> dict:
     preference becomes two pairs, that of its prompt and the chosen answer and that of its prompt and the rejected one.
     Held-out pairs are also written as text to SPLIT.pairs.jsonl: id, source, targets. The labels of labelled texts are
     in SPLIT.labels.npy, a number for each document. For conversations, SPLIT.supervised has a byte for each token: 1 if
-    the assistant wrote it.
+    the assistant wrote it. A preference in a conversation becomes two conversations, with the chosen and the rejected
+    answer, and only these are supervised.
 
     Reports documents and bytes; by split documents (a document whose tail is held out is in both), bytes, tokens,
     unknown_tokens and changed_documents (documents or messages that decode to another text); change: where the first of
@@ -57,7 +68,7 @@ def encode(task: Task, folder: Path) -> dict:
     for each in (tokens, source, *others.values()):
         each.threads = 1  # the other cores have their own shards
     in_turns = [source, tokens] if form in SIDED else [tokens]
-    if form == CONVERSATIONS:
+    if form in TEMPLATED:
         renderer = Renderer(template_of(task.options["template"], "template"), tokens)
     outputs: dict[str, _SplitOutput] = {}
     compared: Counter[str] = Counter()
@@ -77,9 +88,16 @@ def encode(task: Task, folder: Path) -> dict:
             sides = [sides_of(text) for text in texts]
             outputs[split].keep_labels([numbers[label] for _, label in sides])
             texts = [text for text, _ in sides]
-        if form == CONVERSATIONS:
-            conversations = [messages_in(text) for text in texts]
-            outputs[split].append_conversations(keys, conversations, renderer)
+        if form in TEMPLATED:
+            if form == CHAT_PREFERENCES:
+                preferences = [preference_in(text) for text in texts]
+                keys = [key for key in keys for _ in range(2)]
+                conversations = [[*prompt, *answer] for prompt, *answers in preferences for answer in answers]
+                given = [len(prompt) for prompt, *answers in preferences for _ in answers]
+            else:
+                conversations = [messages_in(text) for text in texts]
+                given = [0] * len(texts)
+            outputs[split].append_conversations(keys, conversations, given, renderer)
             texts = [message.content for messages in conversations for message in messages]
         else:
             outputs[split].append(keys, texts)
@@ -135,13 +153,14 @@ class _SplitOutput:
         self._write(keys, [len(text.encode()) for text in texts], encoded)
 
     def append_conversations(
-        self, keys: list[tuple[int, int]], conversations: list[list[Message]], renderer: Renderer
+        self, keys: list[tuple[int, int]], conversations: list[list[Message]], given: list[int], renderer: Renderer
     ) -> None:
+        """given: for each conversation, the number of messages before the first that is supervised."""
         (tokens,) = self._in_turns
         contents = iter(self._encoded(tokens, [message.content for each in conversations for message in each]))
         rendered = [
-            renderer.joined([message.role for message in each], [next(contents) for _ in each])
-            for each in conversations
+            renderer.joined([message.role for message in each], [next(contents) for _ in each], before)
+            for each, before in zip(conversations, given)
         ]
         sizes = [sum(len(message.content.encode()) for message in each) for each in conversations]
         self._write(keys, sizes, [self._framed(tokens, each.ids) for each in rendered])

@@ -15,7 +15,7 @@ import numpy as np
 
 from gptjax.config import ConfigError
 from gptjax.corpus.engine import Task
-from gptjax.corpus.forms import FEW_LABELS, LABELLED, MOST_LABELS, SEPARATOR, sides_of, source_keys
+from gptjax.corpus.forms import FEW_LABELS, INNER_SEPARATOR, LABELLED, MOST_LABELS, SEPARATOR, sides_of, source_keys
 from gptjax.corpus.stages.base import CorpusStage
 from gptjax.corpus.stages.histogram import Histogram, reach
 from gptjax.corpus.stages.splits import CUT, document_draws, limit_of, split_texts
@@ -66,7 +66,7 @@ def survey(task: Task, folder: Path) -> dict:
             if len(hashes):
                 sources.setdefault(name, []).append(hashes[number])
             if name == "train" and task.options["characters"]:
-                characters.update(text.replace(SEPARATOR, "") if form else text)
+                characters.update(text.replace(SEPARATOR, "").replace(INNER_SEPARATOR, "") if form else text)
         if most_draws:
             drawn = document_draws(some.texts, some.split_keys, split["by"], split["seed"])
             lowest = np.sort(np.concatenate([lowest, drawn]))[:most_draws]

@@ -17,7 +17,7 @@ from gptjax.config import ConfigError, suggestion
 from gptjax.conversation import template_of
 from gptjax.corpus.documents import DocumentWriter, read_documents
 from gptjax.corpus.engine import Task
-from gptjax.corpus.forms import CONVERSATIONS, LABELLED, PAIRS, SIDED, sides_of
+from gptjax.corpus.forms import LABELLED, PAIRS, SIDED, TEMPLATED, contents_of, sides_of
 from gptjax.corpus.libraries import versions_of
 from gptjax.corpus.stages.base import CorpusStage
 from gptjax.corpus.stages.splits import draws, numbered, split_texts
@@ -34,7 +34,8 @@ if TYPE_CHECKING:
 LEARNED_FROM_TEXT = ("bpe", "unigram")
 MADE = (*LEARNED_FROM_TEXT, "byte", "char")
 
-SIDES = {"source": (0, 1), "target": (1, None), "both": (None,), "contents": (1, None, 2)}  # of a document
+SIDES = {"source": (0, 1), "target": (1, None), "both": (None,)}  # of a document
+CONTENTS = "contents"  # of its messages
 
 SAMPLE_SCHEMA = pa.schema({"text": pa.large_string()})  # of files of chunks
 
@@ -47,14 +48,19 @@ def sample(task: Task, folder: Path) -> dict:
     contents of messages.
     """
     given = task.inputs.get("given", "")
-    sides = slice(*SIDES[task.options["sides"]]) if "sides" in task.options else None
+    which, form = task.options.get("sides"), task.options.get("form", "")
+
+    def parts_of(text: str) -> list[str]:
+        if which is None:
+            return [text]
+        return contents_of(text, form) if which == CONTENTS else sides_of(text)[slice(*SIDES[which])]
+
     with DocumentWriter(folder / "sample.parquet", SAMPLE_SCHEMA) as writer:
         for some in remaining(task):
             for number, split, text in split_texts(some.texts, some.split_keys, **task.options["split"], given=given):
                 if split != "train":
                     continue
-                texts = [text] if sides is None else sides_of(text)[sides]
-                pieces = [side[at : at + CHUNK] for side in texts for at in range(0, len(side), CHUNK)]
+                pieces = [part[at : at + CHUNK] for part in parts_of(text) for at in range(0, len(part), CHUNK)]
                 keys = numbered(int(some.ids[number]), len(pieces))
                 for chunk in np.flatnonzero(draws(keys, task.options["seed"]) < task.inputs["rate"]).tolist():
                     writer.append([{"text": pieces[chunk]}])
@@ -120,8 +126,10 @@ class SampleText(CorpusStage):
 
     def options(self, corpus: Corpus) -> dict[str, Any]:
         options = {"split": corpus.split, "seed": corpus.config.seed}
-        if corpus.form in (LABELLED, CONVERSATIONS):
-            options["sides"] = "source" if corpus.form == LABELLED else "contents"
+        if corpus.form == LABELLED:
+            options["sides"] = "source"
+        elif corpus.form in TEMPLATED:
+            options |= {"sides": CONTENTS, **corpus.form_option()}
         elif corpus.form in SIDED:
             apart = corpus.config.tokenizer.source_name
             options["sides"] = "source" if self._of_sources else "target" if apart else "both"

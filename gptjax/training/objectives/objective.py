@@ -89,6 +89,11 @@ class Objective(abc.ABC):
         """
         return {}
 
+    @property
+    def reads_own_base(self) -> bool:
+        """Whether the loss reads the model without its adapters, as what the run started from."""
+        return False
+
     @abc.abstractmethod
     def weight(self, batch: Batch) -> jax.Array:
         """The divisor of a batch's loss: a float32 scalar, such as the number of supervised tokens."""

@@ -12,6 +12,7 @@ from gptjax.config import ConfigError
 from gptjax.data import Dataset, open_dataset
 from gptjax.data.keys import REJECTED, TARGETS, TOKENS, WEIGHTS
 from gptjax.evaluation.scores import ACCURACY, Score
+from gptjax.model import lora
 from gptjax.settings import TrainingSettings
 from gptjax.tokenizer import Tokenizer
 from gptjax.training.logits import log_probabilities
@@ -33,8 +34,13 @@ class Preference(Objective):
         ipo            (margin / beta - 1 / (2 beta))²                            log-probabilities are means over an
                                                                                   answer's tokens (arXiv:2310.12036)
 
-    The reference is the model that the run starts from (`training.init_from`), or another one
-    (`training.reference`). A batch has tokens and targets int32 [B, T] and weights float32 [B, T] of the chosen and the
+    The reference is the model that the run starts from (`training.init_from`), or another one (`training.reference`). A
+    run that trains adapters alone needs no copy of it: its own parameters without the adapters are that model, also in
+    the bits in which they are stored. Otherwise the reference is a companion, which reads every batch again: that is a
+    quarter of the products. Log-probabilities that are computed once beforehand would save this from the second epoch
+    on, but need a pass over all data before the first step, and a file that must fit the data and their order.
+
+    A batch has tokens and targets int32 [B, T] and weights float32 [B, T] of the chosen and the
     rejected answers (data/preferences.py). Its weight is the number of preferences.
     """
 
@@ -50,7 +56,15 @@ class Preference(Objective):
 
     @property
     def companions(self) -> Mapping[str, str]:
+        if self.reads_own_base:
+            return {}
         return {"reference": "training.reference" if self.config.training.reference else "training.init_from"}
+
+    @property
+    def reads_own_base(self) -> bool:
+        """If the adapters are all that is trained, the reference is the model without them."""
+        model = self.config.model
+        return bool(model.lora_rank) and not (model.lora_also or self.config.training.reference)
 
     def open_data(self, split: str, batch_size: int) -> Dataset:
         config, tokens = self.config, 0 if split == "train" else self.config.evaluation.tokens
@@ -74,11 +88,15 @@ class Preference(Objective):
     ) -> tuple[jax.Array, dict[str, jax.Array]]:
         """Besides the loss, reports the rewards of both answers, their difference (margin), and the share of
         preferences in which the chosen answer has the higher reward (accuracy)."""
-        training, reference = self.config.training, companions["reference"]
+        training = self.config.training
+        if self.reads_own_base:
+            reference, reference_params = model, lora.base_of(params)
+        else:
+            reference, reference_params = companions["reference"].model, companions["reference"].params
         both = {name: jnp.concatenate([batch[name], batch[REJECTED + name]]) for name in (TOKENS, TARGETS, WEIGHTS)}
         keys_B = None if dropout_keys_B is None else jnp.concatenate([dropout_keys_B, dropout_keys_B])
         own, statistics = self._log_probabilities(model, params, both, keys_B)
-        other, _ = self._log_probabilities(reference.model, reference.params, both, None)
+        other, _ = self._log_probabilities(reference, reference_params, both, None)
         chosen_B, rejected_B = jnp.split(training.preference_beta * (own - jax.lax.stop_gradient(other)), 2)
         real_B = _is_real(batch)
         loss = jnp.sum(real_B * preference_loss(chosen_B - rejected_B, training))

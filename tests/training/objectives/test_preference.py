@@ -6,18 +6,23 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax.traverse_util import flatten_dict, unflatten_dict
 from one_step import PLAIN, assert_same, random_batch, step_of
 from prepared_folders import write_prepared
 from scipy.special import log_softmax
 from training_runs import losses_and_scores, train_run
 
-from gptjax.config import default, to_json
+from gptjax import train as command
+from gptjax.config import ConfigError, default, to_json
+from gptjax.model import lora
 from gptjax.model.families import family_of
+from gptjax.model.int8 import Int8, widened
 from gptjax.settings import TrainingSettings
 from gptjax.tokenizer import ByteTokenizer
 from gptjax.training.companions import Companion
 from gptjax.training.objectives import make_objective
 from gptjax.training.objectives.preference import preference_loss
+from gptjax.training.start import check_start
 from gptjax.training.writers import read_metrics
 
 CHOSEN, CHOSEN_REFERENCE = np.array([-3.5, -20.25, -7.0, -1.0]), np.array([-4.0, -18.0, -7.0, -3.0])
@@ -71,6 +76,42 @@ def test_figures_are_those_of_two_separate_models(tiny_config, kind, chunk):
     assert float(objective.weight(batch)) == 4
     for name, values in expected.items():
         np.testing.assert_allclose(figures[name], values.sum(), rtol=2e-4, err_msg=name)
+
+
+@pytest.mark.parametrize("base", ["float32", "int8"])
+def test_adapters_are_compared_with_their_own_base(tiny_config, base):
+    """The figures are those of a separate reference, and there is no second model; but if more is trained, there is."""
+    fields = {"training__objective": "preference", "model__lora_rank": 2, "training__init_from": "base"}
+    config = tiny_config(**fields, model__lora_alpha=2.0, model__lora_base=base)
+    objective, family = make_objective(config), family_of(config.model)
+    assert not objective.companions and objective.reads_own_base
+    draw = np.random.default_rng(0)
+    start = jax.tree.map(lambda x: jnp.float32(draw.normal(0, 0.3, x.shape)), family.init_params(jax.random.key(0)))
+    flat = flatten_dict(lora.completed(family.declarations, lora.base_of(start), jax.random.key(1)))
+    # An adapter begins with zeros.
+    flat |= {path: jnp.float32(draw.normal(0, 0.3, x.shape)) for path, x in flat.items() if "_lora" in path[-2:][0]}
+    params, batch = unflatten_dict(flat), random_batch(objective.row_fields(), 3, draw)
+    plain = family_of(lora.without_adapters(config.model)).module()
+    is_int8 = {"is_leaf": lambda x: isinstance(x, Int8)}
+    separate = jax.tree.map(lambda x: widened(x, jnp.float32), lora.base_of(params), **is_int8)
+    apart = make_objective(tiny_config(**fields, training__reference="other"))
+    assert apart.companions == {"reference": "training.reference"}
+
+    def both(which, **companions):
+        trained = {path: x for path, x in flat.items() if "_lora" in path[-2:][0]}
+
+        def loss(trained):
+            whole = unflatten_dict(flat | trained)
+            return which.loss(family.module(), whole, batch, **companions)
+
+        return jax.jit(jax.value_and_grad(loss, has_aux=True))(trained)
+
+    own, expected = both(objective), both(apart, reference=Companion(separate, plain))
+    assert abs(own[0][1]["margin"]) > 1e-3
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=2e-4, atol=1e-6), own, expected)
+
+    whole = make_objective(tiny_config(**fields, model__lora_also="embedding"))
+    assert whole.companions == {"reference": "training.init_from"}
 
 
 def test_both_answers_have_the_same_dropout(tiny_config):
@@ -139,6 +180,15 @@ def test_a_model_learns_what_is_preferred_and_continues_exactly(tmp_path):
     shutil.rmtree(tmp_path / "run" / "checkpoints" / "6")
     train_run(config, tmp_path / "run")
     assert losses_and_scores(tmp_path / "run") == whole
+
+    lora_fields = dict(model__lora_rank=2, model__lora_alpha=2.0, training__duration="1 step")
+    own = train_run(config_of(tmp_path, **lora_fields), tmp_path / "lora")
+    assert not own.companions.models and not own.plan.trainer.companions
+    further = config_of(tmp_path, **lora_fields, training__init_from=str(tmp_path / "lora"))
+    run = command.open_run(further, tmp_path / "further")
+    with jax.set_mesh(run.mesh), command.open_checkpoints(run) as checkpoints:
+        with pytest.raises(ConfigError, match=r"training.reference = '': the run .*lora of training.init_from has ada"):
+            check_start(run.plan, run.data, checkpoints)
 
 
 @pytest.mark.parametrize(
