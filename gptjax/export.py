@@ -26,8 +26,7 @@ from gptjax.formatting import counted
 from gptjax.interop.huggingface import parity
 from gptjax.interop.huggingface.families import AUTO, FAMILIES, family_for
 from gptjax.interop.huggingface.family import Family
-from gptjax.interop.huggingface.model_folder import open_model, write_model
-from gptjax.interop.huggingface.weights import rounded_params
+from gptjax.interop.huggingface.model_folder import as_written, open_model, write_model
 from gptjax.paths import existing_run, output_folder
 from gptjax.runtime import use_compilation_cache
 from gptjax.settings import ModelSettings
@@ -73,7 +72,7 @@ def main(argv: list[str]) -> None:
     notes.print(f"{WORKDIR.value}: step {metadata['step']:,}, {count(params):,} parameters → {family.architecture}")
 
     batch = parity.batch_for(config.model, min(run_tokenizer.vocab_size, config.model.vocab_size))
-    expected = parity.own_logits(config.model, rounded_params(params, DTYPE.value), batch)
+    expected = parity.own_logits(config.model, as_written(family, config.model, params, DTYPE.value), batch)
     folder.parent.mkdir(parents=True, exist_ok=True)
     with folder_aside(folder) as partial:
         facts = {"gptjax_run": hash_of_params(metadata, EMA.value), "gptjax_step": str(metadata["step"])}

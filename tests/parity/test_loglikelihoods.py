@@ -4,10 +4,9 @@ through lm_eval's own `hf` model.
 
 import random
 
-import numpy as np
 import pytest
 from random_models import MAX_POSITIONS, TOKENIZER, make_model
-from transformers_names import llama_names
+from transformers_families import state_of
 
 from gptjax.evaluation.answering import ModelAnswerer
 from gptjax.evaluation.harness.model import make_model as make_harness_model
@@ -54,8 +53,9 @@ def theirs(ours):
         eos_token_id=TOKENIZER.eos_id,
     )
     model = transformers.LlamaForCausalLM(config).eval()
-    names = llama_names(ours[0])
-    model.load_state_dict({name: torch.tensor(np.ascontiguousarray(array)) for name, array in names.items()})
+    state = state_of("llama", make_model(scale=0.2, **LLAMA)[1].model, ours[0])
+    model.load_state_dict({name: torch.tensor(array) for name, array in state.items()}, strict=False)
+    model.tie_weights()
     return model
 
 

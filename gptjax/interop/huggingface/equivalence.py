@@ -44,6 +44,11 @@ def function_of(model: ModelSettings) -> dict[str, Any]:
         values.update({name: getattr(ModelSettings, name) for name in names})
 
     pattern = whole_pattern(model)
+    longest = model.max_positions
+    if model.family == "encoder_decoder":
+        longest = max(longest, model.max_source_positions)
+    if model.window >= longest and not model.rope_local_theta:
+        pattern = pattern.replace("S", "L")  # the window is as long as the context
     values["window_pattern"] = pattern
     values["attention_scale"] = model.attention_scale or model.head_width**-0.5
     parts = set(bias_parts(model.bias))

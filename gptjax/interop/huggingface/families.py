@@ -6,13 +6,21 @@ from collections.abc import Mapping
 from typing import Any
 
 from gptjax.config import ConfigError, suggestion
+from gptjax.interop.huggingface.experts import GLM4_MOE, GPT_OSS, MIXTRAL, OLMOE, QWEN3_MOE
 from gptjax.interop.huggingface.family import Family
+from gptjax.interop.huggingface.gemma import GEMMA2, GEMMA3, T5GEMMA
+from gptjax.interop.huggingface.gpt2 import GPT2, GPT_NEOX, MPT
 from gptjax.interop.huggingface.llama import GRANITE, LLAMA, MISTRAL, OLMO2, PHI3, QWEN2, QWEN3, SMOLLM3
+from gptjax.interop.huggingface.marian import MARIAN
 from gptjax.settings import ModelSettings
 
 # In the order in which an export prefers them: what most other programs load comes first.
 FAMILIES: dict[str, Family] = {
-    family.name: family for family in (LLAMA, QWEN3, QWEN2, MISTRAL, SMOLLM3, OLMO2, GRANITE, PHI3)
+    family.name: family
+    for family in (
+        *(LLAMA, QWEN3, QWEN2, MISTRAL, SMOLLM3, OLMO2, GRANITE, PHI3, GEMMA2, GEMMA3, GPT2, GPT_NEOX, MPT),
+        *(QWEN3_MOE, OLMOE, MIXTRAL, GLM4_MOE, GPT_OSS, T5GEMMA, MARIAN),
+    )
 }
 AUTO = "auto"
 

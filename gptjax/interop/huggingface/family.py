@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -49,7 +50,9 @@ class Family:
       prefix: of the names of tensors, which files may leave out.
       aliases: name → the name of a tensor that it repeats, if the table of tokens is the output matrix, too.
       ignored: regex of the names of buffers that files may have.
-      nested: (settings' keys → config.json, config.json → keys), if the keys are not on its top level.
+      nested: (model, keys that the rules wrote → config.json; config.json → keys that the rules read), if the keys are
+        not on its top level.
+      further_layers: whether files may have layers after the last one, which predict further tokens.
       ours: the kind of our model.
     """
 
@@ -62,7 +65,8 @@ class Family:
     prefix: str = "model."
     aliases: Mapping[str, str] | None = None
     ignored: str = r".*rotary_emb\.inv_freq"
-    nested: tuple[Callable[[dict], dict], Callable[[Keys], Keys]] | None = None
+    nested: tuple[Callable[[ModelSettings, dict], dict], Callable[[Keys], Keys]] | None = None
+    further_layers: bool = False
     ours: str = "decoder"
 
     def write(self, model: ModelSettings) -> dict[str, Any]:
@@ -71,10 +75,10 @@ class Family:
         keys: dict[str, Any] = {}
         for rule in self.rules:
             keys |= rule.write(model)
-        return content | (self.nested[0](keys) if self.nested else keys)
+        return content | (self.nested[0](model, keys) if self.nested else keys)
 
     def read(self, content: Mapping[str, Any], source: str = "config.json") -> tuple[ModelSettings, list[str]]:
-        """The model's resolved settings, and the keys that were not read.
+        """The model's resolved settings, and in words what is to know: keys that were not read, and limits.
 
         Raises:
           ConfigError: a key is missing, or has a value that gptjax cannot express.
@@ -94,7 +98,9 @@ class Family:
             resolved = kind.resolve(config.model, platform="", vocab_size=1, sequence_length=1)
         except ConfigError as error:
             raise ConfigError(f"{source}: {error}") from None
-        return resolved, sorted(inner.content.keys() - inner.read - _ELSEWHERE)
+        unread = sorted(inner.content.keys() - inner.read - _ELSEWHERE)
+        told = [f"{key} = {json.dumps(inner.content[key])[:60]}" for key in unread]
+        return resolved, [f"{source}: {each}" for each in (*inner.notes, *told)]
 
     def obstacles(self, model: ModelSettings) -> dict[str, tuple[Any, Any]]:
         """Setting → (its value, the value that this family can express) for all that stand in the way of an export.
@@ -109,6 +115,9 @@ class Family:
             return {"?": (str(error), "")}
         return differences_of(model, back)
 
-    def is_ignored(self, name: str) -> bool:
-        """Whether a tensor of this name is a buffer that means nothing."""
-        return re.fullmatch(self.ignored, name) is not None
+    def is_ignored(self, name: str, model: ModelSettings) -> bool:
+        """Whether a tensor of this name is a buffer that means nothing, or of a layer that predicts further tokens."""
+        layer = re.match(r"layers\.(\d+)\.", name.removeprefix(self.prefix))
+        if self.further_layers and layer and int(layer[1]) >= model.num_layers:
+            return True
+        return re.fullmatch(self.ignored, name.removeprefix(self.prefix)) is not None

@@ -26,11 +26,13 @@ class Keys:
       content: its JSON object.
       source: the file's name, for messages.
       read: the keys that a rule has asked for.
+      notes: what a person should know about how the keys were understood.
     """
 
     def __init__(self, content: Mapping[str, Any], source: str):
         self.content, self.source = content, source
         self.read: set[str] = set()
+        self.notes: list[str] = []
 
     def get(self, name: str, kind: type, default: Any = REQUIRED) -> Any:
         """The value of a key. A key that is missing or null has the default.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from gptjax.interop.huggingface.equivalence import shortest_pattern, whole_pattern
@@ -21,6 +21,7 @@ from gptjax.interop.huggingface.rules import (
     same,
     says,
     scaled,
+    without_effect,
 )
 from gptjax.interop.huggingface.tensors import Tensor
 from gptjax.settings import ModelSettings
@@ -146,6 +147,42 @@ def types_of_layers(keys: Keys, num_layers: int, default: list[str]) -> list[str
         raise keys.error(
             "layer_types", types, f"a list of {num_layers} of {', '.join(sorted(set(LAYER_TYPES.values())))}"
         )
+    return types
+
+
+def windows_by_type(default: Callable[[Keys, int], list[str]], window: int) -> Rule:
+    """Gemma's and gpt-oss's way: sliding_window and layer_types.
+
+    Args:
+      default: (keys, number of layers) → layer_types where they are missing.
+      window: sliding_window where it is missing.
+    """
+
+    def read(keys: Keys) -> dict[str, Any]:
+        layers, width = keys.get("num_hidden_layers", int), keys.get("sliding_window", int, window)
+        types = types_of_layers(keys, layers, default(keys, layers))
+        marks = "".join("S" if each == "sliding_attention" else "L" for each in types)
+        return {"window": width if "S" in marks else 0, "window_pattern": shortest_pattern(marks)}
+
+    def write(model: ModelSettings) -> dict[str, Any]:
+        return {
+            "sliding_window": model.window or None,
+            "layer_types": [LAYER_TYPES[mark] for mark in whole_pattern(model)],
+        }
+
+    return Rule(write, read)
+
+
+def every_nth_full(every: int) -> Callable[[Keys, int], list[str]]:
+    """layer_types whose every n-th layer sees the full context; older files give n as sliding_window_pattern."""
+
+    def types(keys: Keys, layers: int) -> list[str]:
+        written = keys.get("_sliding_window_pattern", int, every)
+        n = keys.get("sliding_window_pattern", int, written)
+        if n < 1:
+            raise keys.error("sliding_window_pattern", n, "at least 1")
+        return ["full_attention" if (layer + 1) % n == 0 else "sliding_attention" for layer in range(layers)]
+
     return types
 
 
@@ -291,6 +328,7 @@ PHI3 = Family(
         rope(partial=1.0, scalings=()),
         window_everywhere(),
         says("attention_bias", False),
+        without_effect("original_max_position_embeddings"),  # of longrope
     ),
     (phi3_tensors,),
     aliases=TIED,

@@ -15,13 +15,15 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 
 from gptjax.config import ConfigError
 from gptjax.files import write_aside
+from gptjax.formatting import counted
 from gptjax.interop.huggingface.families import family_of_config
 from gptjax.interop.huggingface.family import Family
 from gptjax.interop.huggingface.tensors import Place, first_layers_of, places_of, written_tensors
-from gptjax.interop.huggingface.weights import Weights, write_weights
+from gptjax.interop.huggingface.weights import DTYPES, Weights, write_weights
 from gptjax.json_files import parsed
 from gptjax.model.families import family_of
 from gptjax.settings import ModelSettings
+from gptjax.tree import map_with_path
 
 CONFIG = "config.json"
 
@@ -57,6 +59,17 @@ def write_model(
     content = family.write(model) | {"torch_dtype": dtype, "dtype": dtype, "use_cache": True} | dict(special_ids)
     write_json(folder / CONFIG, content)
     return [*files, CONFIG]
+
+
+def as_written(family: Family, model: ModelSettings, params: Mapping[str, Any], dtype: str) -> Any:
+    """float32 parameters with the values that they have after they were written as `dtype` and read."""
+    places = places_of(family.layouts[0](model), family_of(model).declarations)
+
+    def rounded(path: str, array: jax.Array) -> jax.Array:
+        minus = places[path].tensor.minus
+        return (array - minus).astype(DTYPES[dtype]).astype(np.float32) + minus
+
+    return map_with_path(rounded, params)
 
 
 def write_json(path: Path, content: Mapping[str, Any]) -> None:
@@ -115,7 +128,7 @@ def open_model(folder: Path) -> Opened:
     content = read_json(folder / CONFIG)
     source = str(folder / CONFIG)
     family = family_of_config(content, source)
-    model, unread = family.read(content, source)
+    model, left = family.read(content, source)
     declared = family_of(model).declarations
     weights = Weights(folder)
     places, names = _layout(family, model, declared, weights)
@@ -125,9 +138,8 @@ def open_model(folder: Path) -> Opened:
                 raise ConfigError(
                     f"{folder}: {name} has shape {list(shape)}; by {CONFIG} it must have {list(place.shape)}"
                 )
-    left = [f"{CONFIG}: {key} = {json.dumps(content[key])[:60]}" for key in unread]
     used = {name for named in names.values() for name in named.values()}
-    left += _unused(family, model, weights, used)
+    left = left + _unused(family, model, weights, used)
     return Opened(folder, family, content, model, left, weights, places, names)
 
 
@@ -187,14 +199,14 @@ def _unused(family: Family, model: ModelSettings, weights: Weights, used: Iterab
             left.append(f"{name}: repeats {aliases[name]}")
         elif name in constants:
             _check_equal(weights, name, constants[name].value(model), "what config.json says")
-        elif family.is_ignored(name.removeprefix(family.prefix)) or family.is_ignored(name):
+        elif family.is_ignored(name, model):
             buffers += 1
         else:
             raise ConfigError(
                 f"{weights.folder}: {name} belongs to no parameter of {family.architecture} with the settings in "
                 f"{CONFIG}"
             )
-    return left + ([f"{buffers} buffers, such as masks and frequencies"] if buffers else [])
+    return left + ([f"{counted(buffers, 'tensor')} without effect, such as masks and frequencies"] if buffers else [])
 
 
 def _whole(weights: Weights, name: str) -> np.ndarray:

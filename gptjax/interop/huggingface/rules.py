@@ -44,6 +44,16 @@ def same(theirs: str, ours: str, default: Any = REQUIRED, least: int = 1) -> Rul
     return Rule(lambda model: {theirs: model[ours]}, read)
 
 
+def renamed(theirs: str, other: str, ours: str) -> Rule:
+    """A key that some versions of transformers write under another name."""
+
+    def read(keys: Keys) -> dict[str, Any]:
+        keys.read.update((theirs, other))
+        return same(other if keys.content.get(theirs) is None and other in keys.content else theirs, ours).read(keys)
+
+    return Rule(lambda model: {theirs: model[ours]}, read)
+
+
 def scaled(
     theirs: str, ours: str, forth: Callable[[float], float], back: Callable[[float], float], default: Any
 ) -> Rule:
@@ -57,13 +67,34 @@ def says(theirs: str, value: Any, default: Any = None) -> Rule:
     """A key that must have this value. default: what transformers takes where the key is missing."""
 
     def read(keys: Keys) -> dict[str, Any]:
-        found = keys.content.get(theirs, value if default is None else default)
         keys.read.add(theirs)
+        found = keys.content.get(theirs)
+        if found is None:
+            found = value if default is None else default
         if found != value:
             raise keys.error(theirs, found, f"{value!r}, since gptjax has no such model otherwise")
         return {}
 
     return Rule(lambda model: {theirs: value}, read)
+
+
+def optional(theirs: str, ours: str, default: float = 0.0) -> Rule:
+    """A number that is null where our setting is 0. default: what transformers takes where the key is missing."""
+
+    def read(keys: Keys) -> dict[str, Any]:
+        return {ours: keys.get(theirs, float, 0.0 if theirs in keys.content else default)}
+
+    return Rule(lambda model: {theirs: model[ours] or None}, read)
+
+
+def without_effect(*theirs: str) -> Rule:
+    """Keys that say nothing about a model that the other rules can express."""
+
+    def read(keys: Keys) -> dict[str, Any]:
+        keys.read.update(theirs)
+        return {}
+
+    return Rule(lambda model: {}, read)
 
 
 def fixed(**ours: Any) -> Rule:

@@ -52,10 +52,14 @@ class Tensor:
 
 @dataclass(frozen=True)
 class Constant:
-    """A tensor that follows from the settings, and is no parameter of ours: (settings → array)."""
+    """A tensor that follows from the settings, and is no parameter of ours: (settings → array).
+
+    written: whether an export has it; transformers makes the others itself.
+    """
 
     name: str
     value: Callable[[ModelSettings], np.ndarray]
+    written: bool = True
 
 
 @dataclass(frozen=True)
@@ -264,7 +268,7 @@ def written_tensors(
                 return place.write({each: np.asarray(flat[each][index]) for each in paths})
 
             made.append((index[0] + first_layers_of(path, model) if index else -1, Written(name, place.shape, value)))
-    for constant in constants:
+    for constant in (each for each in constants if each.written):
         array = constant.value(model)
         made.append((-1, Written(constant.name, array.shape, lambda array=array: array)))  # type: ignore[misc]
     made.sort(key=lambda numbered: numbered[0])

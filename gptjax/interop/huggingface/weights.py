@@ -12,7 +12,6 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-import jax
 import ml_dtypes
 import numpy as np
 from safetensors import SafetensorError, safe_open
@@ -196,10 +195,3 @@ def _rounded(name: str, array: np.ndarray, dtype: np.dtype) -> np.ndarray:
             f"{name} has the number {largest:.3g}, which is too large for {dtype.name}; use another --dtype"
         )
     return rounded
-
-
-def rounded_params(params: Any, dtype: str) -> Any:
-    """float32 parameters with the values that they have after they were written as `dtype` and read."""
-    if dtype == "float32":
-        return params
-    return jax.tree.map(lambda array: array.astype(DTYPES[dtype]).astype(np.float32), params)
