@@ -22,6 +22,7 @@ COMMANDS = {
     "adapter": "takes the adapter out of a fine-tuned run, or merges it into the model",
     "export": "writes a run's model for other programs, such as transformers and vLLM",
     "import": "makes a run of a model in a folder of transformers",
+    "report": "writes a report on runs to share: a page, a PDF, a model card",
     "compare": "compares runs: a table, a plot, and the differences of their configs",
     "sweep": "trains many runs and shows which settings are best",
     "trace": "shows which documents a training step read, and where they come from",

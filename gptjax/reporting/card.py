@@ -19,6 +19,7 @@ from typing import Any
 from gptjax.config import ConfigError
 from gptjax.files import write_aside
 from gptjax.formatting import counted
+from gptjax.reporting.cost_section import cost_blocks
 from gptjax.reporting.data_section import data_blocks
 from gptjax.reporting.document import Block, Document, Note, Paragraph, Sample, Section, Tiles
 from gptjax.reporting.evaluation_section import evaluation_blocks
@@ -27,7 +28,8 @@ from gptjax.reporting.kinds import FAMILIES, kind_of
 from gptjax.reporting.markdown import blocks_text, markdown
 from gptjax.reporting.privacy import names_of_machine, without_names
 from gptjax.reporting.samples import sample_blocks
-from gptjax.reporting.sections import cost_blocks, load_blocks, model_blocks, reproduce_blocks, settings_blocks
+from gptjax.reporting.sections import load_blocks, model_blocks
+from gptjax.reporting.settings import reproduce_blocks, settings_blocks
 from gptjax.reporting.summary import evaluated_tasks, languages_of, lead, limits
 
 FILE = "README.md"
@@ -81,13 +83,14 @@ def card(
     words: Sequence[str] = (),
 ) -> str:
     """The text of the card. words: further words that must not appear, such as hosts."""
-    check_license(license)
+    check_names(license, base_model)
     top: list[Block] = []
     tiles: list[Block] = []
     for block in lead(facts):
         (tiles if isinstance(block, Tiles) else top).append(block)
     said = Paragraph(f"Licence of the model: {license}.") if license else Note("The author has not stated a licence.")
     document = Document(
+        "Model card",
         facts.name,
         "",
         (*([Paragraph(about)] if about else []), *top, *tiles, said),
@@ -112,12 +115,15 @@ def card(
     return "\n\n".join(filter(None, parts)) + "\n"
 
 
-def check_license(license: str | None) -> None:
+def check_names(license: str | None, base_model: str | None) -> None:
+    """Raises ConfigError unless both are as the hub writes them."""
     if license is not None and not _LICENSE.fullmatch(license):
         raise ConfigError(
             f"--license={license!r}: must be an identifier of the Hugging Face hub in lower case, such as apache-2.0, "
             "mit, cc-by-4.0 or other"
         )
+    if base_model is not None and not _ON_HUB.fullmatch(base_model):
+        raise ConfigError(f"--base_model={base_model!r}: must be the name of a model on the hub: OWNER/NAME")
 
 
 def front_matter(
@@ -132,8 +138,6 @@ def front_matter(
         tags.append("conversational")
     if facts.config.model.lora_rank:
         tags.append("lora")
-    if base_model is not None and not _ON_HUB.fullmatch(base_model):
-        raise ConfigError(f"--base_model={base_model!r}: must be the name of a model on the hub: OWNER/NAME")
     fields: dict[str, Any] = {
         "license": license or UNKNOWN_LICENSE,
         "language": languages,

@@ -15,7 +15,7 @@ import numpy as np
 from gptjax.formatting import count_text
 
 WIDTH, HEIGHT = 680, 250
-LEFT, RIGHT, TOP, BOTTOM = 58, 14, 12, 38
+LEFT, RIGHT, TOP, BOTTOM = 58, 22, 12, 38
 MOST_POINTS = 600  # of a line; more are invisible at this width and make the page heavy
 # Colours for a page without a style sheet, such as the PDF. `page.css` sets the same variables.
 COLORS = {
@@ -44,11 +44,22 @@ class Line:
     marks: bool = False
 
 
-def drawn(lines: Sequence[Line], x_label: str, y_label: str, height: int = HEIGHT, from_zero: bool = False) -> str:
-    """The plot as SVG; '' if no line has a finite value."""
+def drawn(
+    lines: Sequence[Line],
+    x_label: str,
+    height: int = HEIGHT,
+    from_zero: bool = False,
+    also: tuple[str, float] | None = None,
+) -> str:
+    """The plot as SVG; '' if no line has a finite value.
+
+    from_zero: the y axis begins at 0.
+    also: a second name of the x axis, and the factor for its numbers.
+    """
     lines = [line for line in lines if np.isfinite(line.y).any()]
     if not lines:
         return ""
+    bottom = BOTTOM + (15 if also else 0)  # room for the numbers and names of the x axis
     low, high = _range(lines, from_zero)
     left, right = min(float(line.x.min()) for line in lines), max(float(line.x.max()) for line in lines)
     right = right if right > left else left + 1
@@ -57,11 +68,10 @@ def drawn(lines: Sequence[Line], x_label: str, y_label: str, height: int = HEIGH
         return LEFT + (WIDTH - LEFT - RIGHT) * (x - left) / (right - left)
 
     def place_y(y: float) -> float:
-        return TOP + (height - TOP - BOTTOM) * (1 - (y - low) / (high - low))
+        return TOP + (height - TOP - bottom) * (1 - (y - low) / (high - low))
 
     parts = [
-        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {height}" role="img" '
-        f'aria-label="{html.escape(f"{y_label} by {x_label}", quote=True)}" '
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {height}" '
         'font-family="system-ui, sans-serif" font-size="11.5">'
     ]
     for value in ticks(low, high, 4 if height < HEIGHT else 5):
@@ -73,15 +83,20 @@ def drawn(lines: Sequence[Line], x_label: str, y_label: str, height: int = HEIGH
         )
     for value in ticks(left, right, 6):
         x = place_x(value)
+        if also:
+            parts.append(
+                f'<text x="{x:.1f}" y="{height - bottom + 31}" text-anchor="middle" fill="var(--muted)" '
+                f'opacity="0.75">{count_text(also[1] * value) if value else "0"}</text>'
+            )
         parts.append(
-            f'<line x1="{x:.1f}" x2="{x:.1f}" y1="{height - BOTTOM}" y2="{height - BOTTOM + 4}" stroke="var(--muted)"/>'
-            f'<text x="{x:.1f}" y="{height - BOTTOM + 16}" text-anchor="middle" fill="var(--muted)">'
+            f'<line x1="{x:.1f}" x2="{x:.1f}" y1="{height - bottom}" y2="{height - bottom + 4}" stroke="var(--muted)"/>'
+            f'<text x="{x:.1f}" y="{height - bottom + 16}" text-anchor="middle" fill="var(--muted)">'
             f"{count_text(value) if value else '0'}</text>"
         )
     parts.append(
-        f'<line x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{height - BOTTOM}" y2="{height - BOTTOM}" stroke="var(--muted)"/>'
+        f'<line x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{height - bottom}" y2="{height - bottom}" stroke="var(--muted)"/>'
         f'<text x="{WIDTH - RIGHT}" y="{height - 5}" text-anchor="end" fill="var(--muted)">'
-        f"{html.escape(x_label)}</text>"
+        f"{html.escape(x_label if also is None else f'{x_label}; {also[0]}')}</text>"
     )
     for line in lines:
         parts += _line(line, place_x, place_y, low, high)

@@ -102,8 +102,9 @@ class Section:
 
 @dataclasses.dataclass(frozen=True)
 class Document:
-    """A report. lead: the summary, before the first section."""
+    """A report. kind: what it is called above its title. lead: the summary, before the first section."""
 
+    kind: str
     title: str
     subtitle: str
     lead: tuple[Block, ...]

@@ -55,18 +55,15 @@ def _results(facts: RunFacts) -> list[Block]:
     evaluated = results["evaluated"]
     blocks: list[Block] = []
     tasks, averages = results.get("tasks", {}), results.get("averages", {})
-    try:
-        if tasks:
-            blocks += [shown(task_table(tasks, averages))]
-            blocks += [Paragraph(f"{plain(note)}.") for note in notes(tasks, averages)]
-            blocks.append(_contamination(tasks))
-        if results.get("harness"):
-            blocks.append(shown(harness.harness_table(results["harness"])))
-        if results.get("text"):
-            named = {name.rstrip("/").rpartition("/")[2]: of for name, of in results["text"].items()}
-            blocks.append(shown(text_table(named)))
-    except (KeyError, TypeError, ValueError):
-        return [Note("The file of results is damaged or of another version, and was left out.")]
+    if tasks:
+        blocks.append(shown(task_table(tasks, averages)))
+        blocks += [Paragraph(f"{plain(note)}.") for note in notes(tasks, averages)]
+        blocks.append(_contamination(tasks))
+    if results.get("harness"):
+        blocks.append(shown(harness.harness_table(results["harness"])))
+    if results.get("text"):
+        named = {name.rstrip("/").rpartition("/")[2]: of for name, of in results["text"].items()}
+        blocks.append(shown(text_table(named)))
     if not blocks:
         return [Note("The model has not been evaluated on any task (`gptjax evaluate` does so).")]
     step, of = evaluated.get("step"), facts.checkpoint.step if facts.checkpoint else None

@@ -10,10 +10,13 @@ from typing import Any
 from gptjax import tokenizer as tokenizers
 from gptjax.config import ConfigError, RunError, hash_of
 from gptjax.data.facts import DataFacts
+from gptjax.evaluation.harness import harness_table
+from gptjax.evaluation.paired import Evaluated
 from gptjax.evaluation.results import FILE as RESULTS
 from gptjax.evaluation.results import FOLDER as EVALUATIONS
-from gptjax.evaluation.results import read_results
+from gptjax.evaluation.results import notes, read_results, task_table
 from gptjax.evaluation.scores import Score
+from gptjax.evaluation.text import text_table
 from gptjax.folders import is_held
 from gptjax.model.families import family_of
 from gptjax.model.parameters import ParameterCounts, count_parameters
@@ -83,7 +86,7 @@ class RunFacts:
       size: None if it depends on code or data that are not here.
       checkpoint: None: none can be read.
       corpora: one for each folder of `data.path`.
-      results: the content of results.json of that checkpoint, or of the newest evaluation; None: none.
+      evaluated: results.json of that checkpoint, or of the newest evaluation, with its folder; None: none.
       origins: a field of ORIGINS → the name of the run that it names.
       missing: sentences on what could not be read.
     """
@@ -97,7 +100,7 @@ class RunFacts:
     starts: tuple[Start, ...]
     effort: Effort
     corpora: tuple[Corpus, ...]
-    results: Mapping[str, Any] | None
+    evaluated: Evaluated | None
     origins: Mapping[str, str]
     is_running: bool
     missing: tuple[str, ...]
@@ -105,6 +108,11 @@ class RunFacts:
     @property
     def config(self) -> Settings:
         return self.run.config
+
+    @property
+    def results(self) -> Mapping[str, Any] | None:
+        """The content of results.json."""
+        return self.evaluated.results if self.evaluated else None
 
     @property
     def rows(self) -> list[dict[str, Any]]:
@@ -148,7 +156,7 @@ def _gather(run: RecordedRun, name: str, prices: Prices) -> RunFacts:
         starts=starts,
         effort=effort_of(run.rows, starts, size.flops_per_token if size else None, run.last("tokens"), prices),
         corpora=read_corpora(run.config.data.path, fingerprint),
-        results=_results(run, checkpoint, missing),
+        evaluated=_results(name, run, checkpoint, missing),
         origins={field: Path(value).name for field in ORIGINS if (value := run.config.training[field])},
         is_running=is_held(run.folder),
         missing=tuple(missing),
@@ -210,7 +218,7 @@ def _tokenizer(run: RecordedRun, missing: list[str]) -> TokenizerFacts | None:
     return TokenizerFacts(found.kind, found.vocab_size, found.lossless, found.hash, controls)
 
 
-def _results(run: RecordedRun, checkpoint: Checkpoint | None, missing: list[str]) -> Mapping[str, Any] | None:
+def _results(name: str, run: RecordedRun, checkpoint: Checkpoint | None, missing: list[str]) -> Evaluated | None:
     """The results of the described checkpoint, or else of the highest step that was evaluated."""
     paths = sorted(run.folder.glob(f"{EVALUATIONS}/*/{RESULTS}"))
     of_step = f"step-{checkpoint.step:08d}" if checkpoint else None
@@ -220,6 +228,18 @@ def _results(run: RecordedRun, checkpoint: Checkpoint | None, missing: list[str]
         except (ConfigError, OSError):
             missing.append(f"The results in {EVALUATIONS}/{path.parent.name} are damaged and were left out.")
             continue
-        if isinstance(found.get("evaluated"), dict):
-            return found
+        if isinstance(found.get("evaluated"), dict) and _can_be_shown(found):
+            return Evaluated(name, path.parent, found)
+        missing.append(f"The results in {EVALUATIONS}/{path.parent.name} are of another version and were left out.")
     return None
+
+
+def _can_be_shown(results: Mapping[str, Any]) -> bool:
+    """Whether the tables of results can be made, which needs all their fields."""
+    try:
+        tasks, averages = results.get("tasks", {}), results.get("averages", {})
+        task_table(tasks, averages), notes(tasks, averages)
+        harness_table(results.get("harness", {})), text_table(results.get("text", {}))
+    except (KeyError, TypeError, ValueError, AttributeError):
+        return False
+    return True

@@ -45,7 +45,7 @@ class Names:
             text = re.sub(rf"{re.escape(folder)}(?=$|[/\s\"'`,;:)=\]])", _literal(name), text)
         text = _FILE_URL.sub(lambda found: _last(found[0]), text)
         if not verbatim:
-            for pattern in (_ABSOLUTE, _HOME, _WINDOWS):
+            for pattern in (_HOME, _ABSOLUTE, _WINDOWS):
                 text = pattern.sub(lambda found: _last(found[0]), text)
             text = _ADDRESS.sub(HOST, _INTERNAL.sub(HOST, text))
         for word, instead in self.words.items():

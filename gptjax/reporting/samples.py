@@ -12,7 +12,7 @@ from gptjax import tokenizer as tokenizers
 from gptjax.config import ConfigError
 from gptjax.conversation import Message, Renderer, template_of
 from gptjax.conversation.messages import USER
-from gptjax.inference.generate import FINISH_REASONS, Generator
+from gptjax.inference.generate import FINISH_REASONS, Completion, Generator
 from gptjax.reporting.document import Block, Note, Paragraph, Sample
 from gptjax.reporting.kinds import kind_of
 from gptjax.settings import Settings
@@ -98,7 +98,7 @@ def generated(run: Path, count: int, prompts: Sequence[str] | None, max_new_toke
     )
     separator = "\n\n" if renderer else generator.separator
     texts = [
-        Sample(prompt + separator, completion.text, f"seed {seed}; ended by {FINISH_REASONS[completion.finish_reason]}")
+        Sample(prompt + separator, completion.text, f"seed {seed}; {_end(completion)}")
         for prompt, seed, completion in zip(given, seeds, completions)
     ]
     chosen = (
@@ -111,6 +111,12 @@ def generated(run: Path, count: int, prompts: Sequence[str] | None, max_new_toke
         "None was left out."
     )
     return texts, rule
+
+
+def _end(completion: Completion) -> str:
+    if completion.finish_reason == "max_new_tokens":
+        return f"cut after {len(completion.tokens)} tokens"
+    return f"ended by {FINISH_REASONS[completion.finish_reason]}"
 
 
 def _cut(text: str) -> str:

@@ -7,7 +7,6 @@ from collections.abc import Mapping
 from typing import Any
 
 from gptjax.evaluation.compare import SECTIONS
-from gptjax.evaluation.paired import Evaluated
 from gptjax.evaluation.results import score_text
 from gptjax.evaluation.scores import BITS_PER_BYTE
 from gptjax.formatting import count_text, counted, duration_text
@@ -86,25 +85,25 @@ def _of_tasks(facts: RunFacts) -> list[tuple[str, str, str]]:
         how = section.how(metric)
         value, _, error = score_text(result["scores"].get(metric), how).partition(" ± ")
         guessing = section.guessing(result)
-        remarks = [how.words, f"± {error}" if error else ""]
-        remarks.append(
-            "" if guessing is None else f"guessing {how.scale * guessing:g}{f' {how.unit}' if how.unit else ''}"
-        )
+        remarks = [how.words, f"±\u00a0{error}" if error else ""]
+        if guessing is not None:
+            remarks.append(f"guessing\u00a0{how.scale * guessing:g}" + (f"\u00a0{how.unit}" if how.unit else ""))
         found.append((plain(section.title(task)), value, ", ".join(filter(None, remarks))))
     return found
 
 
 def evaluated_tasks(facts: RunFacts) -> list[tuple[Any, str, Mapping[str, Any]]]:
     """(section, task, result) of every task with scores."""
-    if facts.results is None:
-        return []
-    evaluated = Evaluated(facts.name, facts.run.folder, dict(facts.results))
-    return [
-        (section, task, result)
-        for section in SECTIONS
-        for task, result in section.tasks(evaluated).items()
-        if result.get("scores")
-    ]
+    return (
+        []
+        if facts.evaluated is None
+        else [
+            (section, task, result)
+            for section in SECTIONS
+            for task, result in section.tasks(facts.evaluated).items()
+            if result.get("scores")
+        ]
+    )
 
 
 def _of_effort(effort: Effort) -> list[tuple[str, str, str]]:
@@ -113,7 +112,7 @@ def _of_effort(effort: Effort) -> list[tuple[str, str, str]]:
         on = devices_text(effort)
         found.append(("time", duration_text(effort.seconds), f"measured{f', on {on}' if on else ''}"))
     if effort.flops is not None:
-        found.append(("training FLOPs", f"{effort.flops:.3g}", "counted by formula"))
+        found.append(("training FLOPs", f"{effort.flops:.2g}".replace("e+", "e"), "counted by formula"))
     if effort.kilowatt_hours is not None:
         found.append(("energy", energy_text(effort.kilowatt_hours), "estimate of the devices alone"))
     if effort.cost is not None:
@@ -132,6 +131,15 @@ def devices_text(effort: Effort) -> str:
         cores = f"{counted(number, 'core')} of {kind}" if isinstance(number, int) else kind
         return f"{machines} processes, each with {cores}" if machines != 1 else cores
     return f"{hardware.get('devices')} × {kind}"
+
+
+def flops_text(number: float | None) -> str:
+    """11000000000000 → '1.1 × 10¹³'."""
+    if number is None or not number > 0 or not math.isfinite(number):
+        return "–"
+    power = math.floor(math.log10(number))
+    raised = str(power).translate(str.maketrans("0123456789", "⁰¹²³⁴⁵⁶⁷⁸⁹"))
+    return f"{number / 10**power:.2f}\u00a0×\u00a010{raised}"
 
 
 def energy_text(kilowatt_hours: float) -> str:

@@ -25,7 +25,7 @@ def table(head: Sequence[str], rows: Sequence[Sequence[Any]], caption: str = "")
 
 def shown(rich: RichTable) -> Table:
     """The same table as the console shows."""
-    columns = [[plain(cell) for cell in column.cells] for column in rich.columns]
+    columns = [[plain(str(cell).replace("\n", "; ")) for cell in column.cells] for column in rich.columns]
     right = frozenset(i for i, column in enumerate(rich.columns) if column.justify == "right")
     heads = tuple(plain(column.header) for column in rich.columns)
     made = table(heads, list(zip(*columns)), str(rich.title or ""))

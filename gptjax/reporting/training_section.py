@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 
@@ -25,7 +26,8 @@ def training_blocks(facts: RunFacts) -> tuple[Block, ...]:
 
 def _figures(facts: RunFacts) -> Iterator[Figure | None]:
     yield _losses(facts, "step")
-    yield _losses(facts, "tokens")
+    if tokens_per_step(facts.rows) is None:
+        yield _losses(facts, "tokens")
     rows = facts.rows
     rates = [
         Line(label, *series_of(rows, "step", name), color=number)
@@ -37,14 +39,14 @@ def _figures(facts: RunFacts) -> Iterator[Figure | None]:
     yield _figure(rates, "learning rate", "optimizer steps", "Learning rate", SMALL, from_zero=True)
     for metric, title in (
         ("train/gradient_norm", "Norm of the gradient, before clipping"),
-        ("tokens_per_second", "Speed"),
+        ("tokens_per_second", "Speed, tokens per second"),
     ):
-        yield _figure(_smoothed(facts, metric, 1), in_words(metric), "optimizer steps", title, SMALL)
+        yield _figure(smoothed(facts.rows, metric, 1), in_words(metric), "optimizer steps", title, SMALL)
     if any(row.get("train/expert_load") for row in rows) or facts.config.training.objective == "preference":
         yield from _of_kind(facts)
     for name in _own_metrics(facts)[:MOST_OWN]:
         yield _figure(
-            _smoothed(facts, name, 4), in_words(name), "optimizer steps", plain(in_words(name)).capitalize(), SMALL
+            smoothed(facts.rows, name, 4), in_words(name), "optimizer steps", plain(in_words(name)).capitalize(), SMALL
         )
 
 
@@ -62,18 +64,26 @@ def _of_kind(facts: RunFacts) -> Iterator[Figure | None]:
 
 
 def _losses(facts: RunFacts, x_name: str) -> Figure | None:
-    train = _smoothed(facts, "train/loss", 1, x_name, "training")
+    train = smoothed(facts.rows, "train/loss", 1, x_name, "training")
     validation = Line("validation", *series_of(facts.rows, x_name, "validation/loss"), color=2, marks=True)
     lines = [*train, *([validation] if len(validation.x) else [])]
     unit = facts.judged_by.words.partition(" (")[2].removesuffix(")") or "nats per token"
     unit = unit if facts.judged_by.name == "validation/loss" else "nats per token"
-    caption = f"Loss by {X_AXES[x_name]}, {unit}"
-    return _figure(lines, f"loss in {unit}", X_AXES[x_name], caption)
+    per_step = tokens_per_step(facts.rows) if x_name == "step" else None
+    also = (X_AXES["tokens"], per_step) if per_step else None
+    caption = f"Loss by {X_AXES[x_name]}{' and tokens' if also else ''}, {unit}"
+    return _figure(lines, f"loss in {unit}", X_AXES[x_name], caption, also=also)
 
 
-def _smoothed(facts: RunFacts, metric: str, color: int, x_name: str = "step", name: str = "") -> list[Line]:
+def tokens_per_step(rows: list[dict[str, Any]]) -> float | None:
+    """The tokens of a step, if all steps have as many."""
+    found = {row["tokens"] / row["step"] for row in rows if row["step"] and isinstance(row.get("tokens"), int)}
+    return found.pop() if len(found) == 1 else None
+
+
+def smoothed(rows: list[dict[str, Any]], metric: str, color: int, x_name: str = "step", name: str = "") -> list[Line]:
     """The logged values, and over them their running median; few values are drawn as they are."""
-    x, y = series_of(facts.rows, x_name, metric)
+    x, y = series_of(rows, x_name, metric)
     if not len(x):
         return []
     if np.isfinite(y).sum() <= FEW_POINTS:
@@ -102,7 +112,13 @@ def _own_metrics(facts: RunFacts) -> list[str]:
 
 
 def _figure(
-    lines: list[Line], y_label: str, x_label: str, caption: str, height: int = 250, from_zero: bool = False
+    lines: list[Line],
+    y_label: str,
+    x_label: str,
+    caption: str,
+    height: int = 250,
+    from_zero: bool = False,
+    also: tuple[str, float] | None = None,
 ) -> Figure | None:
-    svg = drawn(lines, x_label, y_label, height, from_zero)
-    return Figure(svg, f"{caption}, by {x_label}", caption) if svg else None
+    svg = drawn(lines, x_label, height, from_zero, also)
+    return Figure(svg, f"{y_label} by {x_label}", caption) if svg else None

@@ -35,7 +35,7 @@ X_AXES = {"step": "optimizer steps", "tokens": "tokens trained on"}
 RATES = {"learning_rate": ("AdamW", "#8a8f98"), "muon_learning_rate": ("Muon", "#d08c28")}
 WORDS = {  # labels of metrics, with their units
     "train/loss": "training loss (nats per token)",
-    **{score.name: score.words for objective in OBJECTIVES.values() for score in objective.scores},
+    **{score.name: score.words for objective in reversed(OBJECTIVES.values()) for score in objective.scores},
     "train/gradient_norm": "gradient norm",
     "learning_rate": "learning rate",
     "muon_learning_rate": "learning rate (Muon)",

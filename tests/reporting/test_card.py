@@ -2,7 +2,7 @@
 
 import pytest
 from markdown_it import MarkdownIt
-from reported_runs import HOST, write_run
+from reported_runs import HOST
 
 from gptjax.errors import ConfigError
 from gptjax.reporting.card import card, front_matter, write_card, yaml
@@ -11,13 +11,6 @@ from gptjax.reporting.facts import gather
 
 ModelCard = pytest.importorskip("huggingface_hub").ModelCard
 parse_yaml = pytest.importorskip("yaml").safe_load
-
-
-@pytest.fixture(scope="module")
-def run(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("machine")
-    write_run(folder / "runs" / "mine", folder / "inhouse7" / "books")
-    return folder / "runs" / "mine"
 
 
 def test_the_hub_reads_what_the_run_records(run, tmp_path):

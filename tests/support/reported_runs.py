@@ -34,7 +34,7 @@ def write_run(folder, data, objective="next_token", checkpoint=True, **training)
     folder.mkdir(parents=True)
     (folder / "config.json").write_text(configs.to_json(config))
     TOKENIZER.save(folder)
-    data.parent.mkdir(parents=True)
+    data.parent.mkdir(parents=True, exist_ok=True)
     documents = [ids % 256 for ids in random_documents(40, 30)]
     write_prepared(data, train=documents, validation=[[1, 2, 3]], tokenizer=TOKENIZER)
     write_metrics(folder)
