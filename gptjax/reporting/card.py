@@ -23,7 +23,7 @@ from gptjax.reporting.cost_section import cost_blocks
 from gptjax.reporting.data_section import data_blocks
 from gptjax.reporting.document import Block, Document, Note, Paragraph, Sample, Section, Tiles
 from gptjax.reporting.evaluation_section import evaluation_blocks
-from gptjax.reporting.facts import RunFacts, gather
+from gptjax.reporting.facts import ON_HUB, RunFacts, gather
 from gptjax.reporting.kinds import FAMILIES, kind_of
 from gptjax.reporting.markdown import blocks_text, markdown
 from gptjax.reporting.privacy import names_of_machine, without_names
@@ -36,7 +36,6 @@ FILE = "README.md"
 UNKNOWN_LICENSE = "unknown"  # the hub's word for a licence that nobody states
 _LICENSE = re.compile(r"[a-z0-9][a-z0-9.+-]*")
 _LANGUAGE = re.compile(r"[a-z]{2,3}")
-_ON_HUB = re.compile(r"[\w.-]+/[\w.-]+")
 
 
 def write_card(
@@ -122,7 +121,7 @@ def check_names(license: str | None, base_model: str | None) -> None:
             f"--license={license!r}: must be an identifier of the Hugging Face hub in lower case, such as apache-2.0, "
             "mit, cc-by-4.0 or other"
         )
-    if base_model is not None and not _ON_HUB.fullmatch(base_model):
+    if base_model is not None and not ON_HUB.fullmatch(base_model):
         raise ConfigError(f"--base_model={base_model!r}: must be the name of a model on the hub: OWNER/NAME")
 
 
@@ -145,7 +144,7 @@ def front_matter(
         "pipeline_tag": kind.pipeline_tag if kind.pipeline_tag != "other" else None,
         "tags": [tag for tag in dict.fromkeys(tags) if tag and ":" not in tag],
         "datasets": _datasets(facts),
-        "base_model": base_model,
+        "base_model": base_model or facts.base_model,
         "model-index": _model_index(facts),
     }
     return yaml({name: value for name, value in fields.items() if value})

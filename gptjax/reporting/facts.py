@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -31,6 +32,7 @@ from gptjax.training.run_metadata import MODEL_MAY_BE_OWN
 from gptjax.user_code import is_named
 
 CONVENTION = "causal"  # how FLOPs are counted (model/flops.py), as in training
+ON_HUB = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")  # OWNER/NAME
 ORIGINS = {  # a field that names another run → what that run is to this one
     "init_from": "the run that it started from",
     "teacher": "its teacher",
@@ -55,6 +57,7 @@ class Checkpoint:
       tokens: trained on until then.
       is_best: whether it has the best score of those that are kept; otherwise it is the newest.
       metrics: its scores.
+      imported: the architecture whose weights it holds, if it was not trained here; '' otherwise.
     """
 
     step: int
@@ -64,6 +67,7 @@ class Checkpoint:
     versions: Mapping[str, str | None]
     git_revision: str | None
     fingerprint: Mapping[str, Any]
+    imported: str = ""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -88,6 +92,7 @@ class RunFacts:
       corpora: one for each folder of `data.path`.
       evaluated: results.json of that checkpoint, or of the newest evaluation, with its folder; None: none.
       origins: a field of ORIGINS → the name of the run that it names.
+      base_model: the name on the Hugging Face hub of the model that it was imported from, or that it started from.
       missing: sentences on what could not be read.
     """
 
@@ -102,6 +107,7 @@ class RunFacts:
     corpora: tuple[Corpus, ...]
     evaluated: Evaluated | None
     origins: Mapping[str, str]
+    base_model: str | None
     is_running: bool
     missing: tuple[str, ...]
 
@@ -158,6 +164,7 @@ def _gather(run: RecordedRun, name: str, prices: Prices) -> RunFacts:
         corpora=read_corpora(run.config.data.path, fingerprint),
         evaluated=_results(name, run, checkpoint, missing),
         origins={field: Path(value).name for field in ORIGINS if (value := run.config.training[field])},
+        base_model=_base_model(run),
         is_running=is_held(run.folder),
         missing=tuple(missing),
     )
@@ -178,6 +185,7 @@ def _checkpoint(run: RecordedRun, missing: list[str]) -> Checkpoint | None:
         except (ConfigError, RunError, OSError):
             continue
         if found is not None:
+            imported = found.get("imported")
             return Checkpoint(
                 step=found["step"],
                 tokens=found.get("tokens", 0),
@@ -186,8 +194,24 @@ def _checkpoint(run: RecordedRun, missing: list[str]) -> Checkpoint | None:
                 versions=found.get("versions") or {},
                 git_revision=found.get("git_revision"),
                 fingerprint=found.get("fingerprint") or {},
+                imported=str(imported.get("architecture", "")) if isinstance(imported, dict) else "",
             )
     missing.append("None of the run's checkpoints can be read.")
+    return None
+
+
+def _base_model(run: RecordedRun) -> str | None:
+    """The name of an imported model, of this run or of the one that it started from, if it is a name on the hub."""
+    for folder in (run.folder, run.config.training.init_from):
+        try:
+            found = saved_metadata(folder) if folder else None
+        except (ConfigError, RunError, OSError):
+            continue
+        imported = (found or {}).get("imported")
+        config = imported.get("config") if isinstance(imported, dict) else None
+        name = config.get("_name_or_path") if isinstance(config, dict) else None
+        if isinstance(name, str) and ON_HUB.fullmatch(name) and not Path(name).exists():
+            return name
     return None
 
 

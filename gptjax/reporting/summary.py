@@ -33,6 +33,8 @@ def sentences(facts: RunFacts) -> list[str]:
     kind, size = kind_of(facts.config), facts.size
     with_size = f" with {count_text(size.parameters.total)} parameters" if size else ""
     found = [f"`{plain(facts.name)}` is a {family_words(facts.config)}{with_size} that {kind.does}."]
+    if facts.checkpoint and facts.checkpoint.imported and not facts.rows:
+        return [*found, f"Its parameters were imported ({plain(facts.checkpoint.imported)}); it was not trained here."]
     tokens = facts.run.last("tokens")
     amount = f" in {count_text(tokens)} tokens of training" if isinstance(tokens, int | float) else ""
     data = ", ".join(plain(corpus.name) for corpus in facts.corpora)

@@ -2,7 +2,7 @@
 
 import pytest
 from markdown_it import MarkdownIt
-from reported_runs import HOST
+from reported_runs import HOST, write_run
 
 from gptjax.errors import ConfigError
 from gptjax.reporting.card import card, front_matter, write_card, yaml
@@ -61,3 +61,21 @@ def test_a_licence_that_the_hub_does_not_know_how_to_write_is_refused(run, tmp_p
 def test_any_text_is_the_same_after_yaml(text):
     value = {"one": text, "list": [text, {"deep": {"deeper": text}, "number": 1.5}], "empty": ""}
     assert parse_yaml(yaml(value)) == value
+
+
+def test_an_imported_model_is_not_said_to_be_trained_here(tmp_path):
+    write_run(
+        tmp_path / "run", tmp_path / "data", imported={"architecture": "Arch", "config": {"_name_or_path": "a/b"}}
+    )
+    for name in ("metrics.jsonl", "history.jsonl"):
+        (tmp_path / "run" / name).unlink()
+    text = card(gather(tmp_path / "run"))
+    assert parse_yaml(text.split("---")[1])["base_model"] == "a/b"
+    assert "Its parameters were imported (Arch)" in text and "It predicted" not in text
+
+
+@pytest.mark.parametrize("name", ["/home/x/model", "model", "./a/b", None, 5])
+def test_a_base_model_without_a_name_on_the_hub_is_left_out(tmp_path, name):
+    imported = {"architecture": "Arch", "config": {"_name_or_path": name}}
+    write_run(tmp_path / "run", tmp_path / "data", imported=imported)
+    assert "base_model" not in parse_yaml(front_matter(gather(tmp_path / "run")))

@@ -22,7 +22,7 @@ HOST = "node17.cluster.internal"
 STEPS = 60
 
 
-def write_run(folder, data, objective="next_token", checkpoint=True, **training):
+def write_run(folder, data, objective="next_token", checkpoint=True, imported=None, **training):
     """Writes the run and its prepared folder `data`, and returns the run's config."""
     params, small = make_model()
     config = configs.default()
@@ -42,7 +42,7 @@ def write_run(folder, data, objective="next_token", checkpoint=True, **training)
     (folder / "samples").mkdir()
     (folder / "samples" / "step_00000030.txt").write_text(f"The {MARKUP} ``` `code` at {folder.resolve()} /usr/bin/env")
     if checkpoint:
-        write_checkpoint(folder, config, params, data)
+        write_checkpoint(folder, config, params, data, {"imported": imported} if imported else {})
         write_evaluation(folder)
     return config
 
@@ -73,7 +73,7 @@ def write_history(folder, config):
     (folder / "history.jsonl").write_text("".join(json.dumps(row) + "\n" for row in (first, second)))
 
 
-def write_checkpoint(folder, config, params, data):
+def write_checkpoint(folder, config, params, data, more):
     fingerprint = {"tokenizer_hash": TOKENIZER.hash, "begin_id": TOKENIZER.eos_id}
     manifest = read_manifest(data)
     files = split_files(manifest, "train")
@@ -82,7 +82,7 @@ def write_checkpoint(folder, config, params, data):
         state = TrainState(
             step=jnp.int32(STEPS), params=jax.tree.map(jnp.asarray, params), opt_state=(), ema=None, monitor={}
         )
-        metadata = run_metadata(config, fingerprint, tokens=100 * STEPS)
+        metadata = run_metadata(config, fingerprint, tokens=100 * STEPS) | more
         checkpoints.save(STEPS, state, metadata, {"validation/loss": 3.0, "validation/set": "abc"})
 
 
