@@ -178,7 +178,8 @@ class ModelSettings(Section):
     lora_rslora: bool = False  # by this / sqrt(lora_rank) instead
     lora_dora: bool = False  # also train the length of each column of the adapted matrices (DoRA)
     lora_dropout: BelowOne = 0.0  # fraction of an adapter's inputs set to zero in training
-    lora_target: str = ""  # regex on the paths of the adapted matrices; "": all linear layers of blocks
+    # regex on the paths of the adapted matrices; "": all linear layers of blocks but routed experts'; ".*": those, too
+    lora_target: str = ""
     lora_also: str = ""  # regex on the paths of parameters that are trained whole; a classifier's head always is
     # how frozen matrices are stored; with int8, embedding and head are bfloat16; experts are always float32
     lora_base: Literal["float32", "bfloat16", "int8"] = "float32"

@@ -20,6 +20,7 @@ from gptjax.training.writers import read_metrics
 HERE = Path(__file__).parent
 ARMS = {"GRPO": "grpo", "on-policy distillation": "on_policy_distillation"}
 MODEL = {"num_layers": 2, "width": 96, "num_heads": 3, "dropout": 0.0, "max_positions": 64}
+OF_MODEL = {f"model.{name}": value for name, value in MODEL.items()}
 
 
 def main() -> None:
@@ -66,7 +67,7 @@ def learned_from_answers(folder: Path, data: Path, steps: int) -> Path:
     train(folder, data, {
         "training.objective": "completion", "training.duration": f"{steps} steps", "training.batch_size": 16,
         "data.sequence_length": 64, "optimizer.learning_rate": 2e-3, "evaluation.every": "100 steps",
-        **{f"model.{name}": value for name, value in MODEL.items()},
+        **OF_MODEL,
     })  # fmt: skip
     return folder
 
@@ -78,7 +79,7 @@ def on_policy(objective: str, seed: int, base: Path, teacher: Path, steps: int) 
         "training.batch_size": 32, "training.group_size": 8, "training.init_from": base, "training.teacher": teacher,
         "data.source_length": 8, "data.sequence_length": 12, "optimizer.learning_rate": 5e-5,
         "optimizer.weight_decay": 0.0, "schedule.name": "constant", "evaluation.every": "20 steps",
-        **{f"model.{name}": value for name, value in MODEL.items()},
+        **OF_MODEL,
     }  # fmt: skip
 
 

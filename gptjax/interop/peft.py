@@ -40,6 +40,7 @@ _PROJECTIONS = {"query": "q_proj", "key": "k_proj", "value": "v_proj", "output":
 _SUBLAYERS = {"attention": "self_attn", "cross_attention": "cross_attn", "feedforward": "mlp"}
 _WHOLE = {"embedding": "model.embed_tokens.weight", "head": "lm_head.weight"}
 _OF_CLASSIFIER = {"head": "score.weight", "head_bias": "score.bias"}
+_EXPERTS = ".experts."  # in the names of routed experts
 _PARTS = {A: "lora_A.weight", B: "lora_B.weight", MAGNITUDE: "lora_magnitude_vector"}
 # What PEFT's own files may ask for and gptjax's adapters cannot do, with the value that asks for nothing.
 _MUST_BE: dict[str, Any] = {
@@ -117,7 +118,8 @@ def read_adapter(folder: Path, config: ModelSettings) -> tuple[ModelSettings, di
     plain = without_adapters(config)
     if not values["lora_rank"] > 0:
         raise ConfigError(f"{folder / CONFIG}: r = {content.get('r')!r}: must be positive")
-    every = dataclasses.replace(plain, **values)
+    target = ".*" if any(_EXPERTS in name for name in arrays) else ""
+    every = dataclasses.replace(plain, lora_target=target, **values)
     declared, found, used = flatten_dict(family_of(every).declarations), {}, set()
     whole = []
     for path, parameter in declared.items():
@@ -156,8 +158,8 @@ def _tensors(
     if not _is_adapter(path):
         yield _ROOT + _whole_name(config, path), array.T if _is_transposed(path) else array
         return
-    for index in range(parameter.num_layers):
-        yield _adapter_name(config, path, index), _outputs_first(path, parameter, array[index])
+    for place in _members(parameter):
+        yield _adapter_name(config, path, *place), _outputs_first(path, parameter, array[place])
 
 
 def _joined(config: ModelSettings, path: tuple[str, ...], parameter: Parameter, arrays: Mapping) -> np.ndarray:
@@ -165,9 +167,14 @@ def _joined(config: ModelSettings, path: tuple[str, ...], parameter: Parameter, 
     if not _is_adapter(path):
         array = arrays[_ROOT + _whole_name(config, path)]
         return (array.T if _is_transposed(path) else array).astype(np.float32)
-    layers = [arrays[_adapter_name(config, path, index)] for index in range(parameter.num_layers)]
+    layers = [arrays[_adapter_name(config, path, *place)] for place in _members(parameter)]
     layers = [layer if path[-1] == MAGNITUDE else layer.T for layer in layers]
     return np.stack(layers).reshape(parameter.shape).astype(np.float32)
+
+
+def _members(parameter: Parameter) -> Iterator[tuple[int, ...]]:
+    """The place of each array of the file in the parameter: (layer,), or (layer, expert)."""
+    return np.ndindex(*parameter.stack.values())
 
 
 def _outputs_first(path: tuple[str, ...], parameter: Parameter, layer: np.ndarray) -> np.ndarray:
@@ -178,13 +185,14 @@ def _outputs_first(path: tuple[str, ...], parameter: Parameter, layer: np.ndarra
     return layer.reshape(inputs, -1).T
 
 
-def _adapter_name(config: ModelSettings, path: tuple[str, ...], index: int) -> str:
+def _adapter_name(config: ModelSettings, path: tuple[str, ...], index: int, expert: int | None = None) -> str:
     *stack, inner = _split(path)
     layer = index + (config.first_dense_layers if stack[-1] == "layers" else 0)
     side = "encoder." if "encoder" in stack else "decoder." if config.family == "encoder_decoder" else ""
     sublayer, *between, matrix, part = inner
     matrix = matrix.removesuffix(SUFFIX)
     projection = _PROJECTIONS.get(matrix, f"{matrix}_proj")
+    between = between if expert is None else [*between, _EXPERTS.strip("."), str(expert)]
     names = [_SUBLAYERS.get(sublayer, sublayer), *between, projection, _PARTS[part]]
     return f"{_ROOT}model.{side}layers.{layer}." + ".".join(names)
 

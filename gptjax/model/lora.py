@@ -13,6 +13,8 @@ The adapter of the matrix 'layers/attention/query' is the dict 'layers/attention
 The adapters' declarations are derived from those of the matrices (`with_adapters`), so the sharding table, the
 optimizer and the counts treat them as all other parameters.
 
+A routed expert has adapters of its own if `model.lora_target` matches the experts' matrices.
+
 All other parameters are frozen, except those that `model.lora_also` names, and a classifier's head. Frozen matrices may
 be stored in fewer bits (`model.lora_base`), as in QLoRA (arXiv:2305.14314), and are widened where they are multiplied.
 """
@@ -140,12 +142,20 @@ def with_adapters(declared: dict[str, Any], config: ModelSettings, part: str = "
     whole = {path for path in flat if part and path[0] != part}
     whole |= {path for path in flat if config.lora_also and re.fullmatch(config.lora_also, paths[path])}
     adaptable = [path for path, parameter in flat.items() if parameter.adaptable]
-    chosen = {path for path in adaptable if not config.lora_target or re.fullmatch(config.lora_target, paths[path])}
+    target = config.lora_target
+    chosen = {path for path in adaptable if (re.fullmatch(target, paths[path]) if target else not flat[path].active)}
     for field, found, of in (("lora_target", chosen, adaptable), ("lora_also", whole or not config.lora_also, flat)):
         if not found:
             raise ConfigError(
                 f"model.{field} = {config[field]!r}: it matches no parameter for this use; it must match a full path, "
                 f"such as {', '.join(paths[path] for path in list(of)[:6])}"
+            )
+    of_experts = min((paths[path] for path in chosen if flat[path].active), default="")
+    for field in ("lora_dora", "lora_dropout"):
+        if of_experts and config[field]:
+            raise ConfigError(
+                f"model.{field} = {config[field]!r}: routed experts have plain adapters, and model.lora_target = "
+                f"{target!r} matches {of_experts}"
             )
     made: dict[tuple[str, ...], Parameter] = {}
     for path, parameter in flat.items():
@@ -168,6 +178,7 @@ def _adapter(parameter: Parameter, config: ModelSettings) -> dict[str, Parameter
         return jax.random.uniform(key, shape, dtype, -bound, bound)
 
     place: Any = {"stack": parameter.stack, "stacked_as": parameter.stacked_as, "where": parameter.where}
+    place["active"] = parameter.active
     made = {
         A: Parameter("matrix", parameter.inputs, rank, uniform, **place),
         B: Parameter("matrix", rank, parameter.outputs, nn.initializers.zeros, **place),
@@ -180,9 +191,9 @@ def _adapter(parameter: Parameter, config: ModelSettings) -> dict[str, Parameter
 def _stored(parameter: Parameter, base: str) -> str:
     """How a frozen parameter is stored. What the model uses in float32 stays float32, and so do experts; int8 is for
     the linear layers of blocks, and embedding and head are then bfloat16."""
-    if parameter.adaptable:
-        return base
     exact = {"position", "router", "experts"} & {*parameter.axes}
+    if parameter.adaptable and not exact:
+        return base
     return "float32" if base == "float32" or parameter.kind == "vector" or exact else "bfloat16"
 
 

@@ -25,6 +25,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from gptjax.model import lora
 from gptjax.model.feedforward import FeedForward, activation_of
 from gptjax.model.grouped_products import blocks_of, grouped_product
 from gptjax.model.initialization import input_init, output_init
@@ -34,6 +35,7 @@ from gptjax.settings import ModelSettings
 
 ROUTER_BIAS = "router_bias"
 EXPERT_MATRICES = ("gate", "up", "down")
+ADAPTER_PARTS = (lora.A, lora.B)
 
 
 class Group:
@@ -90,11 +92,14 @@ class MixtureOfExperts(nn.Module):
         into, out = input_init(config), output_init(config)
         weights = {
             "router": matrix(self, "router", width, {"router": config.num_experts}, into),
-            "up": matrix(self, "up", width, inner, into, stack=experts, active=used),
-            "down": matrix(self, "down", inner, width, out, stack=experts, active=used),
+            "up": matrix(self, "up", width, inner, into, stack=experts, active=used, adaptable=True),
+            "down": matrix(self, "down", inner, width, out, stack=experts, active=used, adaptable=True),
         }
         if activation_of(config.feedforward)[1]:
-            weights["gate"] = matrix(self, "gate", width, inner, into, stack=experts, active=used)
+            weights["gate"] = matrix(self, "gate", width, inner, into, stack=experts, active=used, adaptable=True)
+        for name in EXPERT_MATRICES:
+            adapter: Any = self.get_variable("params", name + lora.SUFFIX)
+            weights |= {} if adapter is None else {adapter_name(name, part): adapter[part] for part in ADAPTER_PARTS}
         if config.router_bias:
             weights[ROUTER_BIAS] = vector(self, ROUTER_BIAS, {"router": config.num_experts}, trained=False)
         shared_BTD: Any = 0
@@ -216,6 +221,22 @@ def expert_outputs(
 
 
 def feedforward(config: ModelSettings, x: jax.Array, weights: dict[str, Any], product: Callable) -> jax.Array:
-    """down(activation([gate x,] up x), by `product(x, weight)`."""
-    gate = [product(x, weights["gate"])] if "gate" in weights else []
-    return product(activation_of(config.feedforward)[0](*gate, product(x, weights["up"])), weights["down"])
+    """down(activation([gate x,] up x), by `product(x, weight)`; each matrix with its adapter, if there is one."""
+
+    def multiplied(name: str, x: jax.Array) -> jax.Array:
+        y = product(x, weights[name])
+        a, b = (weights.get(adapter_name(name, part)) for part in ADAPTER_PARTS)
+        return y if a is None else y + product(product(x, a), b) * lora.scale_of(config)
+
+    gate = [multiplied("gate", x)] if "gate" in weights else []
+    return multiplied("down", activation_of(config.feedforward)[0](*gate, multiplied("up", x)))
+
+
+def adapter_name(name: str, part: str) -> str:
+    """The key of a part of an adapter beside the matrices: 'up_lora/a'."""
+    return f"{name}{lora.SUFFIX}/{part}"
+
+
+def is_of_experts(key: str) -> bool:
+    """Whether each expert has its own array of this key, as opposed to the router's."""
+    return key.partition(lora.SUFFIX)[0] in EXPERT_MATRICES

@@ -32,7 +32,7 @@ from jax.sharding import AbstractMesh, Mesh
 from jax.sharding import PartitionSpec as P
 
 from gptjax.config import ConfigError
-from gptjax.model.mixture_of_experts import EXPERT_MATRICES, Group, capacity, expert_outputs, feedforward, places
+from gptjax.model.mixture_of_experts import Group, capacity, expert_outputs, feedforward, is_of_experts, places
 from gptjax.model.precision import PRODUCT
 from gptjax.parallel.mesh import BATCH_AXES, compiler_axes
 from gptjax.parallel.nested import as_one
@@ -149,17 +149,17 @@ def divided(
 
     def local(x_BTD: jax.Array, real_BT: jax.Array, weights: dict[str, Any]) -> tuple[jax.Array, dict[str, jax.Array]]:
         def of_each_device(name: str, weight: jax.Array) -> jax.Array:
-            shared = tuple(axis for axis in (*rows, *tokens) if not (axis == AXIS and name in EXPERT_MATRICES))
+            shared = tuple(axis for axis in (*rows, *tokens) if not (axis == AXIS and is_of_experts(name)))
             return lax.pcast(weight, shared, to="varying")
 
         weights = {name: of_each_device(name, weight) for name, weight in weights.items()}
         y_BTD, statistics = function(x_BTD, real_BT, weights, ExpertGroup(exchange, bool(tokens)))
         return y_BTD, lax.psum(statistics, tokens) if tokens else statistics
 
-    specs = {name: P(AXIS) if name in EXPERT_MATRICES else P() for name in weights}
+    specs = {name: P(AXIS) if is_of_experts(name) else P() for name in weights}
     # Matrices are gathered over the other axes here, after the cast to the type in which they are multiplied.
     weights = {
-        name: weight.astype(jnp.result_type(x_BTD)) if name in EXPERT_MATRICES else weight
+        name: weight.astype(jnp.result_type(x_BTD)) if is_of_experts(name) else weight
         for name, weight in weights.items()
     }
     rows_spec, of_statistics = P(rows, tokens), P(rows)

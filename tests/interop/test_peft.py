@@ -19,6 +19,7 @@ FAMILIES = [
     dict(model__family="encoder_decoder", training__objective="seq2seq", model__lora_rslora=True),
     dict(model__family="classifier", model__body="decoder", model__num_classes=3, training__objective="classification"),
     dict(model__num_experts=2, model__shared_experts=1, model__first_dense_layers=1, model__lora_also="embedding"),
+    dict(model__num_experts=2, model__lora_target=".*(query|up|down)"),
 ]
 
 
@@ -32,7 +33,7 @@ def written(config, folder):
     return params
 
 
-@pytest.mark.parametrize("fields", FAMILIES, ids=["dora", "pairs", "classifier", "experts"])
+@pytest.mark.parametrize("fields", FAMILIES, ids=["dora", "pairs", "classifier", "experts", "routed"])
 def test_an_adapter_comes_back(tiny_config, tmp_path, fields):
     config = tiny_config(model__lora_rank=2, model__lora_alpha=8.0, **fields).model
     params = written(config, tmp_path / "adapter")

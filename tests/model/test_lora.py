@@ -26,7 +26,9 @@ FAMILIES = {
         model__family="classifier", model__body="decoder", model__num_classes=3, training__objective="classification"
     ),
     "experts": dict(model__num_experts=2, model__shared_experts=1),
+    "routed": dict(model__num_experts=2),
 }
+ROUTED = dict(model__lora_target=".*/(query|up|gate|down)")  # with the experts' matrices
 
 
 @pytest.fixture
@@ -109,6 +111,9 @@ def test_dropout_acts_on_the_change_of_a_column_s_length_only(tiny_config):
     [
         ("decoder", dict(model__lora_dora=True, model__bias="all", model__num_layers=1)),
         ("classifier", dict(model__lora_rslora=True, model__num_layers=1)),
+        ("routed", ROUTED | dict(model__num_layers=1)),
+        pytest.param("routed", ROUTED | dict(model__expert_products="gathered"), marks=pytest.mark.exhaustive),
+        pytest.param("routed", ROUTED | dict(model__lora_base="int8"), marks=pytest.mark.exhaustive),
         pytest.param("encoder_decoder", {}, marks=pytest.mark.exhaustive),
         pytest.param("experts", {}, marks=pytest.mark.exhaustive),
         pytest.param("decoder", dict(model__lora_base="bfloat16"), marks=pytest.mark.exhaustive),
@@ -170,6 +175,7 @@ def test_full_rank_adapters_with_orthogonal_a_take_the_steps_of_full_fine_tuning
 
 
 SOME = dict(model__lora_target=".*/(query|down)", model__num_layers=1)
+ONE_ROUTED = FAMILIES["routed"] | ROUTED | dict(model__num_layers=1, model__lora_dropout=0.0)
 DRAWN = dict(model__lora_rank=2, model__lora_dropout=0.2, optimizer__learning_rate=0.01)
 
 
@@ -193,12 +199,18 @@ DRAWN = dict(model__lora_rank=2, model__lora_dropout=0.2, optimizer__learning_ra
             dict(mesh__fsdp=2, mesh__expert=2),
             marks=pytest.mark.exhaustive,
         ),
+        pytest.param(ONE_ROUTED, dict(mesh__fsdp=2, mesh__expert=2), marks=pytest.mark.exhaustive),
+        pytest.param(
+            ONE_ROUTED | dict(model__expert_capacity=1.0),
+            dict(mesh__data=2, mesh__expert=2, mesh__expert_exchange="all_to_all"),
+            marks=pytest.mark.exhaustive,
+        ),
     ],
 )
 def test_every_mesh_trains_the_same_adapters_and_nothing_else(config_of, fields, mesh):
     config, base = config_of(**DRAWN | fields), random_base(config_of(**DRAWN | fields))
     losses, state = steps_of(config, 1, base)
-    devices = int(np.prod([size for size in mesh.values() if size is not True]))
+    devices = int(np.prod([size for size in mesh.values() if type(size) is int]))
     mesh_losses, mesh_state = steps_of(config_of(**DRAWN | fields | mesh), devices, base)
     np.testing.assert_allclose(mesh_losses, losses, rtol=2e-4)
     start = lora.completed(planned(config, 1).trainer.declared, base, jax.random.key(0))
@@ -255,11 +267,26 @@ def test_counts_and_flops_know_what_is_frozen(config_of):
         (dict(model__lora_rank=2, model__lora_target="embedding"), "model.lora_target = 'embedding'.*attention"),
         (dict(model__lora_rank=2, model__lora_also="heads"), "model.lora_also = 'heads'.*embedding"),
         (dict(model__lora_rank=2, training__ema_decay=0.9), "training.ema_decay = 0.9"),
+        (
+            FAMILIES["routed"] | ROUTED | dict(model__lora_rank=2, model__lora_dora=True),
+            "model.lora_dora = True: routed experts have plain adapters.* matches layers/feedforward/down",
+        ),
     ],
 )
 def test_settings_that_cannot_work_are_refused(config_of, fields, message):
     with pytest.raises(ConfigError, match=message):
         planned(config_of(**fields), 1)
+
+
+def test_experts_have_adapters_of_their_own_where_the_target_says_so(config_of):
+    plain = family_of(config_of("experts", model__lora_rank=2).model).declarations["layers"]["feedforward"]
+    assert "up_lora" not in plain and "up_lora" in plain["shared"]
+    made = family_of(config_of("routed", model__lora_rank=2, **ROUTED).model).declarations["layers"]["feedforward"]
+    shapes = {part: p.shape for part, p in made["up_lora"].items()}
+    assert shapes == {"a": (2, 2, 16, 2), "b": (2, 2, 2, made["up"].shape[-1])}
+    assert made["up"].stored == "float32" and made["up_lora"]["a"].active_size == made["up_lora"]["a"].size // 2 * (
+        made["up"].active
+    )
 
 
 def test_whole_parameters_may_be_trained_beside_adapters(config_of):
