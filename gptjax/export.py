@@ -13,6 +13,7 @@ installed. Adapters are merged.
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -21,13 +22,24 @@ import jax
 from gptjax import cli, tokenizer
 from gptjax.command_flags import Flags
 from gptjax.config import ConfigError, RunError
+from gptjax.conversation import Template, template_of
 from gptjax.files import folder_aside
 from gptjax.formatting import counted
 from gptjax.interop.huggingface import parity
 from gptjax.interop.huggingface.families import AUTO, FAMILIES, family_for
 from gptjax.interop.huggingface.family import Family
-from gptjax.interop.huggingface.model_folder import as_written, open_model, write_model
+from gptjax.interop.huggingface.model_folder import (
+    as_written,
+    open_model,
+    read_json,
+    write_json,
+    write_model,
+)
+from gptjax.interop.huggingface.programs import loading
+from gptjax.interop.tokenizer_folder import special_ids, write_tokenizer
 from gptjax.paths import existing_run, output_folder
+from gptjax.reporting.card import write_card
+from gptjax.reporting.document import Code
 from gptjax.runtime import use_compilation_cache
 from gptjax.settings import ModelSettings
 from gptjax.terminal import Console
@@ -36,6 +48,7 @@ from gptjax.training.checkpoint import load_for_inference
 from gptjax.training.checkpoint_format import hash_of_params
 from gptjax.training.run_metadata import check_tokenizer
 
+SOURCES, GENERATION = "source_tokenizer", "generation_config.json"
 FORMATS = ("huggingface", "gguf")
 DTYPES = {"huggingface": ("float32", "bfloat16", "float16"), "gguf": ("float32", "bfloat16", "q8_0")}
 CHECKS = ("auto", "own", "transformers")
@@ -49,6 +62,12 @@ FAMILY = flags.DEFINE_string(
 )
 DTYPE = flags.DEFINE_string(
     "dtype", "float32", "The type of the numbers: float32, bfloat16 or float16; for gguf float32, bfloat16 or q8_0."
+)
+TOKENIZER = flags.DEFINE_bool(
+    "tokenizer", True, "Also write the tokenizer; --notokenizer: weights and config.json alone."
+)
+LICENSE = flags.DEFINE_string(
+    "license", None, "The licence that you give the model, by the hub's name for it, such as apache-2.0; for README.md."
 )
 SHARD_SIZE = flags.DEFINE_string("shard_size", "5GB", "The largest file of weights, in MB or GB.")
 CHECK = flags.DEFINE_enum(
@@ -75,17 +94,29 @@ def main(argv: list[str]) -> None:
     expected = parity.own_logits(config.model, as_written(family, config.model, params, DTYPE.value), batch)
     folder.parent.mkdir(parents=True, exist_ok=True)
     with folder_aside(folder) as partial:
+        begin, template = begin_and_template(metadata)
         facts = {"gptjax_run": hash_of_params(metadata, EMA.value), "gptjax_step": str(metadata["step"])}
         files = write_model(
             *(partial, family, config.model, params),
             dtype=DTYPE.value,
             shard_size=shard_size,
-            special_ids=special_ids(run_tokenizer, metadata),
+            special_ids=special_ids(run_tokenizer, template, begin) | start_of_targets(config.model, begin),
             facts=facts,
         )
         del params
         lines = check(partial, family, expected, batch)
-    for line in (*lines, *padding(config.model, run_tokenizer), *how_to_load(folder, files)):
+        if TOKENIZER.value:
+            names, said = write_tokenizers(partial, config.model, run_tokenizer, template, begin)
+            files, lines = [*files, *names], [*lines, *said]
+        files.append(
+            write_card(
+                partial,
+                existing_run(WORKDIR.value, "--workdir"),
+                license=LICENSE.value,
+                **about(family, config.model, folder),
+            ).name
+        )
+    for line in (*lines, *padding(config.model, run_tokenizer), *how_to_load(family, config.model, folder, files)):
         notes.print(line)
 
 
@@ -123,10 +154,39 @@ def count(params: Any) -> int:
     return sum(leaf.size for leaf in jax.tree.leaves(params))
 
 
-def special_ids(run_tokenizer: Tokenizer, metadata: Any) -> dict[str, int | list[int] | None]:
-    """The ids of special tokens in config.json. A document begins after the begin token of the run's data."""
-    begin = metadata["fingerprint"].get("begin_id", run_tokenizer.bos_id)
-    return {"bos_token_id": begin, "eos_token_id": run_tokenizer.eos_id, "pad_token_id": run_tokenizer.pad_id}
+def begin_and_template(metadata: Mapping[str, Any]) -> tuple[int | None, Template | None]:
+    """The token that begins a text, and the template of conversations, if the run was trained on them."""
+    fingerprint = metadata["fingerprint"]
+    template = fingerprint.get("template")
+    return fingerprint.get("begin_id"), template_of(template, "template") if template else None
+
+
+def start_of_targets(model: ModelSettings, begin: int | None) -> dict[str, int | None]:
+    """The token that a decoder starts a target with, for models of pairs."""
+    return {"decoder_start_token_id": begin} if model.family == "encoder_decoder" else {}
+
+
+def write_tokenizers(
+    folder: Path, model: ModelSettings, run_tokenizer: Tokenizer, template: Template | None, begin: int | None
+) -> tuple[list[str], list[str]]:
+    """Writes the tokenizer, and that of the sources if they have one; returns names of files and what to know."""
+    names, notes = write_tokenizer(folder, run_tokenizer, template, begin_id=begin, context=model.max_positions)
+    if model.family == "encoder_decoder":
+        path = folder / GENERATION
+        write_json(path, read_json(path) | start_of_targets(model, begin))
+    if (of_sources := tokenizer.load_of_sources(WORKDIR.value)) is not None:
+        (folder / SOURCES).mkdir()
+        of_folder, _ = write_tokenizer(
+            folder / SOURCES, of_sources, None, begin_id=None, context=model.max_source_positions
+        )
+        names += [f"{SOURCES}/{name}" for name in of_folder]
+        notes.append(f"sources have a tokenizer of their own, in {SOURCES}")
+    return names, notes
+
+
+def about(family: Family, model: ModelSettings, folder: Path) -> dict[str, Any]:
+    """What the card says of the export."""
+    return {"library_name": "transformers", "loading": [Code("\n".join(loading(family, model, folder.name)))]}
 
 
 def check(folder: Path, family: Family, expected: Any, batch: parity.Batch) -> list[str]:
@@ -161,12 +221,9 @@ def padding(model: ModelSettings, run_tokenizer: Tokenizer) -> list[str]:
     ]
 
 
-def how_to_load(folder: Path, files: list[str]) -> list[str]:
+def how_to_load(family: Family, model: ModelSettings, folder: Path, files: list[str]) -> list[str]:
     size = sum((folder / name).stat().st_size for name in files)
-    return [
-        f"{', '.join(files)} in {folder}, {size / 1e6:,.1f} MB",
-        f"transformers: AutoModelForCausalLM.from_pretrained({str(folder)!r})",
-    ]
+    return [f"{folder}: {', '.join(files)}, {size / 1e6:,.1f} MB", *loading(family, model, str(folder))]
 
 
 if __name__ == "__main__":

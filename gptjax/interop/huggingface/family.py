@@ -23,7 +23,15 @@ _ELSEWHERE = {
     *("attention_dropout", "pretraining_tp", "is_encoder_decoder", "id2label", "label2id", "problem_type"),
     *("return_dict", "output_hidden_states", "output_attentions", "torchscript", "chunk_size_feed_forward"),
     *("gradient_checkpointing", "tie_encoder_decoder", "cross_attention_hidden_size", "add_cross_attention"),
-    *("finetuning_task", "task_specific_params", "tokenizer_class", "prefix", "use_bfloat16", "unsloth_version"),
+    *(
+        "finetuning_task",
+        "is_decoder",
+        "task_specific_params",
+        "tokenizer_class",
+        "prefix",
+        "use_bfloat16",
+        "unsloth_version",
+    ),
     *("forced_bos_token_id", "forced_eos_token_id", "bad_words_ids", "max_length", "num_beams", "attn_implementation"),
     *("resid_pdrop", "embd_pdrop", "attn_pdrop", "dropout", "attention_dropout", "hidden_dropout", "dropout_rate"),
     *(

@@ -209,7 +209,8 @@ def _no_windows() -> Rule:
         return {"window": 0, "window_pattern": "L", **limits}
 
     def write(model: ModelSettings) -> dict[str, Any]:
-        return {"sliding_window": None, "layer_types": ["full_attention" for _ in whole_pattern(model)]}
+        longest = max(model.max_positions, model.max_source_positions)
+        return {"sliding_window": longest, "layer_types": ["full_attention" for _ in whole_pattern(model)]}
 
     return Rule(write, read)
 

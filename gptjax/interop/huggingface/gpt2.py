@@ -115,7 +115,7 @@ GPT2 = Family(
         fixed(norm="layernorm", bias="all", position="learned"),
         says("scale_attn_weights", True),
         says("scale_attn_by_inverse_layer_idx", False),
-        # the last three keys are of classifiers; n_ctx repeats n_positions
+        Rule(lambda model: {"n_ctx": model.max_positions}, lambda keys: {}),  # repeats n_positions; mlx-lm needs it
         without_effect("n_ctx", "reorder_and_upcast_attn", "summary_activation", "summary_first_dropout"),
         without_effect("summary_proj_to_labels", "summary_type", "summary_use_proj"),
     ),

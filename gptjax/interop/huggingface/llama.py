@@ -166,7 +166,7 @@ def windows_by_type(default: Callable[[Keys, int], list[str]], window: int) -> R
 
     def write(model: ModelSettings) -> dict[str, Any]:
         return {
-            "sliding_window": model.window or None,
+            "sliding_window": model.window or model.max_positions,  # it must be there, even if no layer has one
             "layer_types": [LAYER_TYPES[mark] for mark in whole_pattern(model)],
         }
 

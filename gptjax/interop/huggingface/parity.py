@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import importlib.util
 import os
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -87,9 +86,12 @@ def transformers_logits(folder: Path, batch: Batch) -> np.ndarray:
         if names:
             raise RunError(f"transformers reports {name} for {folder}: {', '.join(names[:3])}")
     tokens = torch.tensor(batch.tokens_BT)
-    inputs: Mapping[str, Any] = {"input_ids": tokens}
+    # Without masks, T5Gemma hides tokens whose id is that of padding.
+    inputs: dict[str, Any] = {"input_ids": tokens, "attention_mask": torch.ones_like(tokens)}
     if batch.sources_BS is not None:
-        inputs = {"input_ids": torch.tensor(batch.sources_BS), "decoder_input_ids": tokens}
+        sources = torch.tensor(batch.sources_BS)
+        inputs = {"input_ids": sources, "attention_mask": torch.ones_like(sources), "decoder_input_ids": tokens}
+        inputs |= {"decoder_attention_mask": torch.ones_like(tokens)}
     with torch.no_grad():
         return model.eval()(**inputs).logits.float().numpy()
 
