@@ -1,8 +1,9 @@
 """Source code: git working trees, folders of source, an installed Python environment; with language and licence.
 
 Every file that a person wrote is a document; its uri is its path. Its licence is the nearest of: the statement in the
-file's head (an SPDX tag, a notice); the licence file of its folder or of one above; the metadata of the installed
-Python package to which it belongs. Files without an allowed licence are left out and counted.
+file's head (an SPDX tag, a notice); the licence files of its folder or of one above, with what its manifest says
+(package.json, Cargo.toml, pyproject.toml …) and REUSE's folder LICENSES; the metadata of the installed Python package
+to which it belongs. Files without an allowed licence are left out and counted.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from typing import Any
 
 from gptjax.config import ConfigError, suggestion
 from gptjax.corpus.documents import BLANK, Document, is_blank
-from gptjax.corpus.formats import encoding, generated, languages, licenses
+from gptjax.corpus.formats import encoding, generated, languages, license_manifests, licenses
 from gptjax.corpus.sources import UNREADABLE, Piece
 from gptjax.corpus.sources.opening import Bounds, check_links, left_out, once, open_file
 from gptjax.corpus.sources.records import decode
@@ -182,9 +183,26 @@ def _of_shebang(entry: os.DirEntry) -> tuple[str, ...]:
 
 
 def _license_files(paths: Iterable[str]) -> tuple[str, ...]:
-    """The files of a folder that state its licence; only the plainly named ones, if there are any."""
+    """The files of a folder that state its licence.
+
+    They are licence files, of which only the plainly named ones count if there are any; those of REUSE's folder
+    LICENSES; and manifests that state a licence.
+    """
+    paths = list(paths)
     found = [path for path in paths if _is_license(os.path.basename(path)) and os.path.isfile(path)]
-    return tuple(path for path in found if _is_plain(path)) or tuple(found)
+    texts = [path for path in found if _is_plain(path)] or found
+    for path in paths:
+        if os.path.basename(path) == "LICENSES" and os.path.isdir(path):
+            texts += sorted(entry.path for entry in os.scandir(path) if entry.is_file())
+    return (*texts, *(path for path in paths if _is_manifest(path) and _stated(path)))
+
+
+def _is_manifest(path: str) -> bool:
+    return os.path.basename(path) in license_manifests.NAMES
+
+
+def _stated(manifest: str) -> str:
+    return license_manifests.of_manifest(os.path.basename(manifest), _beginning(manifest))
 
 
 def _is_license(name: str) -> bool:
@@ -286,16 +304,31 @@ def _wanted(options: Mapping[str, Any]) -> frozenset[str]:
 
 @functools.lru_cache(maxsize=4096)
 def _license(files: tuple[str, ...]) -> str:
-    """The licence that licence files or a package's METADATA state; '' if one of several is not known.
-
-    Several plainly named files (LICENSE, COPYING) all apply; LICENSE-MIT beside LICENSE-APACHE is a choice.
-    """
+    """The licence that licence files, manifests or a package's METADATA state; '' if a text is not known."""
     if not files:
         return ""
     if files[0].endswith("METADATA"):
         return licenses.of_metadata(_beginning(files[0])) or _license(_license_files_of_package(files[0]))
-    found = sorted({licenses.of_text(_beginning(path)) for path in files})
-    return "" if "" in found else (" AND " if _is_plain(files[0]) else " OR ").join(found)
+    texts = [path for path in files if not _is_manifest(path)]
+    found = sorted({licenses.of_text(_beginning(path)) for path in texts})
+    if "" in found:
+        return ""
+    stated = {_stated(path) for path in files if _is_manifest(path)}
+    whole = (" AND " if texts and _all_apply(texts) else " OR ").join(_bracketed(name, found) for name in found)
+    named = {name for expression in (whole, *stated) for name in licenses.names_of(expression)}
+    if len(stated) == 1 and named == set(licenses.names_of(min(stated))):  # 'MIT OR Apache-2.0' with both texts
+        return min(stated)
+    every = sorted({*stated, *([whole] if whole else [])})
+    return " AND ".join(_bracketed(name, every) for name in every)
+
+
+def _all_apply(texts: list[str]) -> bool:
+    """LICENSE and COPYING, or the texts in LICENSES, all apply; LICENSE-MIT beside LICENSE-APACHE is a choice."""
+    return any(_is_plain(path) or os.path.basename(os.path.dirname(path)) == "LICENSES" for path in texts)
+
+
+def _bracketed(expression: str, among: list[str]) -> str:
+    return f"({expression})" if " " in expression and len(among) > 1 else expression
 
 
 def _license_files_of_package(metadata: str) -> tuple[str, ...]:

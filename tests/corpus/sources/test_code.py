@@ -2,14 +2,13 @@ import csv
 import io
 
 import pytest
+from license_examples import BSD3, GPL, MIT
 from source_reading import close_to_listing, documents, write
 
 from gptjax.config import ConfigError
 from gptjax.corpus.documents import BLANK
 from gptjax.corpus.sources import code
 
-MIT = "Permission is hereby granted, free of charge … shall be included in all copies"
-GPL = "GNU GENERAL PUBLIC LICENSE\nVersion 3, 29 June 2007"
 LINES = "def f(x):\n    return x + 1\n"
 
 
@@ -55,6 +54,33 @@ def test_the_nearest_licence_applies(tmp_path):
     assert len(documents("code", tmp_path, licenses=("GPL-3.0",))[0]) == 3  # two/e.py is also available under it
     assert len(documents("code", tmp_path, unknown_license=True)[0]) == 4
     assert len(documents("code", tmp_path, licenses=())[0]) == 6
+
+
+def licence_of(folder):
+    return [one.license for one in documents("code", folder, licenses=())[0] if one.uri.endswith(".py")]
+
+
+def test_manifests_and_the_folder_licenses_state_a_licence(tmp_path):
+    write(tmp_path, {"js/package.json": '{"license": "MIT"}', "js/a.py": LINES, "js/deep/package.json": "{}"})
+    write(tmp_path, {"js/deep/b.py": LINES, "rust/Cargo.toml": '[package]\nlicense = "MIT OR Apache-2.0"'})
+    write(tmp_path, {"rust/a.py": LINES, "reuse/LICENSES/MIT.txt": MIT, "reuse/LICENSES/BSD-3-Clause.txt": BSD3})
+    write(
+        tmp_path,
+        {"reuse/a.py": LINES, "both/LICENSE": GPL, "both/package.json": '{"license": "MIT"}', "both/a.py": LINES},
+    )
+    write(tmp_path, {"own/LICENSE": "All mine.", "own/package.json": '{"license": "MIT"}', "own/a.py": LINES})
+    assert licence_of(tmp_path / "js") == ["MIT", "MIT"]
+    assert licence_of(tmp_path / "rust") == ["MIT OR Apache-2.0"]
+    assert licence_of(tmp_path / "reuse") == ["BSD-3-Clause AND MIT"]
+    assert licence_of(tmp_path / "both") == ["GPL-3.0 AND MIT"]
+    assert licence_of(tmp_path / "own") == [""], "a text that is not known is not overruled"
+
+
+def test_a_docstring_that_mentions_a_licence_does_not_change_that_of_its_project(tmp_path):
+    write(
+        tmp_path, {"LICENSE": MIT, "a.py": f'"""Adds.\n\nCompatible with the GNU GPL license, version 3.\n"""\n{LINES}'}
+    )
+    assert licence_of(tmp_path) == ["MIT"]
 
 
 def test_a_folder_within_a_git_working_tree_is_under_the_licence_above(tmp_path):
