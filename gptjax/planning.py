@@ -21,12 +21,14 @@ from gptjax.config import AUTO, ConfigError, Units, check_micro_batches, get
 from gptjax.data.facts import DataFacts
 from gptjax.formatting import counted
 from gptjax.model.families import family_named, family_of
+from gptjax.model.flops import product_flops
 from gptjax.model.parameters import ParameterCounts, count_parameters
 from gptjax.parallel.mesh import BATCH_AXES, AbstractDevices, abstract_mesh, batch_devices, make_mesh
 from gptjax.settings import Settings, freeze
 from gptjax.training.hardware import Peak, peak_flops, peak_of
 from gptjax.training.objectives import make_objective
 from gptjax.training.state import TrainState
+from gptjax.training.trained import Untrained, untrained
 from gptjax.training.trainer import Trainer, make_trainer
 
 
@@ -90,13 +92,24 @@ class Plan:
     @functools.cached_property
     def flops_per_token(self) -> dict[str, float]:
         """The FLOPs per trained token, by convention (model/flops.py)."""
-        data = self.config.data
-        return family_of(self.config.model).flops_per_token(data.sequence_length, data.source_length)
+        data, declared = self.config.data, self.trainer.declared
+        whole = family_of(self.config.model).flops_per_token(data.sequence_length, data.source_length)
+        products, less = product_flops(declared), self._untrained
+        saved = 2.0 * (less.frozen + less.below)
+        backwards = less.layers_below * 2 / 3  # of the attention
+        return {name: flops - saved - backwards * max(flops - products, 0.0) for name, flops in whole.items()}
+
+    @functools.cached_property
+    def _untrained(self) -> Untrained:
+        return untrained(self.trainer.declared, self.trainer.treatments)
 
     @property
     def flop_formulas(self) -> Mapping[str, str]:
         """How the FLOPs are counted, by convention."""
-        frozen = " - 2·N_frozen" if self.parameters.frozen else ""
+        less = self._untrained
+        frozen = " - 2·N_frozen" * bool(
+            less.frozen or self.parameters.frozen
+        ) + " - 2·N_below - 2/3 of attention below" * bool(less.below)
         return {name: text + frozen for name, text in family_of(self.config.model).flop_formulas.items()}
 
     @functools.cached_property

@@ -21,6 +21,7 @@ import jax
 from gptjax.forecast.kernels import Kernel
 from gptjax.forecast.memory import Memory, bytes_on_device, state_bytes
 from gptjax.forecast.step import Needs
+from gptjax.model.families import family_of
 from gptjax.model.feedforward import is_gated
 from gptjax.model.flops import product_flops
 from gptjax.model.grouped_products import shape_of_blocks
@@ -243,7 +244,9 @@ def _kernels(plan: Plan, shape: _Shape) -> Iterator[Kernel]:
 
 def _attention(plan: Plan, shape: _Shape) -> Iterator[Kernel]:
     mesh, tokens = plan.mesh.shape, shape.in_layers
-    counted = plan.flops_per_token["causal"] - product_flops(plan.trainer.declared)
+    data = plan.config.data
+    whole = family_of(plan.config.model).flops_per_token(data.sequence_length, data.source_length)
+    counted = whole["causal"] - product_flops(plan.trainer.declared)
     per_layer = counted * tokens / mesh["tensor"] / shape.layers / mesh["pipeline"]
     again = plan.config.model.remat != "none"  # flash attention keeps sums that no policy names
     flops = per_layer * (ATTENTION + again / 3)

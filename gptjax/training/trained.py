@@ -8,13 +8,13 @@ array of their size, and none of the activations that only these gradients need.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from flax.traverse_util import unflatten_dict
+from flax.traverse_util import flatten_dict, unflatten_dict
 
-from gptjax.model.parameters import unstack
+from gptjax.model.parameters import LAYERS, unstack
 from gptjax.settings import Settings
 from gptjax.training.optimizer import Treatment, each_treatment
 from gptjax.tree import map_with_path
@@ -60,3 +60,50 @@ def stop_at_frozen_layers(config: Settings, declared: Any, treatments: Mapping[s
         return map_with_path(lambda path, x: jax.lax.stop_gradient(x) if path in frozen else x, by_layer)
 
     return stopped
+
+
+class Untrained(NamedTuple):
+    """Parameters that a token is multiplied with, for which a step computes less because rules freeze them.
+
+    Attributes:
+      frozen: those without a gradient, for each of which there are 2 FLOPs less per token.
+      below: those below everything that is trained, through which no gradient flows either: another 2 less.
+      layers_below: the share of the layers that are below.
+    """
+
+    frozen: int
+    below: int
+    layers_below: float
+
+
+AFTER_LAYERS = ("final_norm", "head", "head_bias")  # what a token reaches after the layers
+
+
+def untrained(declared: Any, treatments: Mapping[str, Treatment]) -> Untrained:
+    """What need not be computed backwards, as far as a stack of layers after each other, or two, shows it."""
+    frozen = 0
+    trained_layers: dict[tuple[str, ...], list[bool]] = {}  # of each stack
+    sizes: dict[tuple[str, ...], int] = {}
+    starts_trained = False
+    for path, parameter in flatten_dict(declared).items():
+        treatment = treatments["/".join(path)]
+        count = parameter.num_layers
+        layers = [each.method != "frozen" for each in treatment.per_layer or [treatment] * max(count, 1)]
+        is_multiplied = parameter.kind == "matrix" or parameter.tied
+        if path[0] == "body" and "vocab" in parameter.axes:  # a classifier has no output layer
+            is_multiplied = False
+        if is_multiplied and parameter.trained:  # others are known to be frozen (model/flops.py)
+            frozen += parameter.active_size * layers.count(False) // len(layers)
+        if count:
+            stack = path[: path.index(parameter.stacked_as) + 1]
+            before = trained_layers.get(stack, [False] * count)
+            trained_layers[stack] = [one or other for one, other in zip(before, layers)]
+            sizes[stack] = sizes.get(stack, 0) + parameter.active_size * is_multiplied // count
+        elif path[-1] not in AFTER_LAYERS and "final_norm" not in path:
+            starts_trained |= layers[0]
+    stacks = sorted(trained_layers, key=lambda stack: stack[-1] != "first_layers")
+    if starts_trained or len({stack[:-1] for stack in stacks}) != 1 or not {stack[-1] for stack in stacks} <= {*LAYERS}:
+        return Untrained(frozen, 0, 0.0)
+    in_order = [(stack, is_trained) for stack in stacks for is_trained in trained_layers[stack]]
+    first = next((number for number, (_, is_trained) in enumerate(in_order) if is_trained), len(in_order))
+    return Untrained(frozen, sum(sizes[stack] for stack, _ in in_order[:first]), first / len(in_order))

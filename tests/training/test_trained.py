@@ -6,6 +6,7 @@ import pytest
 from compiled_work import work_of
 from one_step import PLAIN, planned, step_of
 
+from gptjax.parallel.compiled import products_of
 from gptjax.training.trained import completed, trained_only
 from gptjax.tree import leaves_by_path
 
@@ -52,6 +53,22 @@ def test_gradients_of_trained_parameters_are_those_of_an_unfrozen_step(config_of
         elif treatments[path].method == "frozen":
             expected[:] = 0
         np.testing.assert_allclose(gradient, expected, atol=1e-4 * max(np.abs(expected).max(), 1e-3))
+
+
+@pytest.mark.parametrize("rules", [LAST_BLOCK, ATTENTION, (("embedding|head|layers/0/.*", "freeze", True),)], ids=len)
+def test_the_flops_of_frozen_parameters_are_those_of_the_compiled_step(config_of, rules):
+    """The difference to training everything, and so without what the formula leaves out in both."""
+
+    def flops(rules):
+        fields = {"model__layers": "unroll", "data__sequence_length": 32, "training__batch_size": 4}
+        made = planned(config_of(rules, **fields, model__feedforward_width=64, model__max_positions=32), 1)
+        with jax.set_mesh(made.mesh):
+            text = made.trainer.compile_train_step(made.abstract_batch).as_text()
+        return products_of(text)[0], made.flops_per_token["full"] * made.tokens_per_step, made.flop_formulas["full"]
+
+    (whole, counted_whole, _), (part, counted_part, formula) = flops(()), flops(rules)
+    assert counted_whole - counted_part == pytest.approx(whole - part, rel=0.02)
+    assert "N_frozen" in formula and ("N_below" in formula) == (rules != ATTENTION)
 
 
 def test_a_step_computes_and_keeps_less_if_parameters_are_frozen(config_of):
