@@ -17,7 +17,7 @@ import measure
 HERE = Path(__file__).parent
 NAMES, THINGS = ("Ann", "Tom", "Eva", "Ben", "Mia", "Sam"), ("apples", "pens", "books", "coins", "cards", "stones")
 PROBLEMS, HELD_OUT = 4000, 300
-LENGTHS = {"data.source_length": 56, "data.sequence_length": 96, "model.max_positions": 96}
+LENGTHS = {"data.source_length": 80, "data.sequence_length": 120, "model.max_positions": 120}
 
 
 def main() -> None:

@@ -190,10 +190,14 @@ def test_settings_show_the_config_and_derived_facts():
         "524M (4.2 per parameter)",
         "8 × NVIDIA H200",
         "data 2 × fsdp 4",
-        "799M per token",
+        "722M per token",
     ):
         assert text in shown
-    assert "6N + 6·L·N_heads·H·T" in shown and "6N + 12·L·N_heads·H·T" in shown and "of 8 × 989 TFLOP/s" in shown
+    assert (
+        "6N + 6·L·N_heads·H·T - 2·N_frozen" in shown
+        and "6N + 12·L·N_heads·H·T" in shown
+        and "of 8 × 989 TFLOP/s" in shown
+    )
     assert "muon, 84.9M" in shown and "rate × 0.5" in shown and "no gradient changes them: embedding" in shown
     assert max(map(len, lines_of(console))) <= 120 and len(lines_of(console)) <= 40
 
