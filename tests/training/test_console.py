@@ -190,7 +190,7 @@ def test_settings_show_the_config_and_derived_facts():
         "524M (4.2 per parameter)",
         "8 × NVIDIA H200",
         "data 2 × fsdp 4",
-        "722M per token",
+        "721M per token",
     ):
         assert text in shown
     assert (
