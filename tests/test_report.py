@@ -6,7 +6,7 @@ import shutil
 
 import pytest
 from commands import run_command
-from reported_runs import HOST, write_evaluation, write_metrics, write_run
+from reported_runs import HOST, MARKUP, write_evaluation, write_metrics, write_run
 
 from gptjax.reporting.pdf import can_write_pdf
 
@@ -118,6 +118,28 @@ def test_runs_of_other_objectives_have_a_report_that_says_what_they_do(runs, tmp
     }
     assert words[config.training.objective] in text and "<code>base</code>" in text and "/mnt/x" not in text
     assert ("Samples</a></h2>" in text) == (objective == "preference")
+
+
+def test_the_scores_of_a_classifier_are_shown_or_said_to_be_damaged(tmp_path):
+    folder, page = tmp_path / "run", tmp_path / "page.html"
+    write_run(folder, tmp_path / "data", objective="classification", checkpoint=False)
+    (folder / "classification").mkdir()
+    scores = {
+        "accuracy": 0.9123,
+        "macro_f1": 0.8123,
+        "loss": 0.25,
+        "texts": 80.0,
+        "accuracy_95": [0.8, 0.95],
+        "step": 60,
+    }
+    scores |= {"split": "test", "data": "/mnt/secret/spam", "labels": ["ham", MARKUP], "confusion": [[40, 5], [3, 32]]}
+    (folder / "classification" / "confusion.json").write_text(json.dumps(scores))
+    report(f"--workdir={folder}", f"--output={page}")
+    text = page.read_text()
+    assert "80 texts of the split test, at step 60: accuracy 0.9123 (95 % interval 0.800 to 0.950)" in text
+    assert ">32</td>" in text and "/mnt/secret" not in text and MARKUP not in text
+    (folder / "classification" / "confusion.json").write_text(json.dumps({**scores, "confusion": [[1]]}))
+    assert "confusion.json are damaged" in report(f"--workdir={folder}", f"--output={page}")
 
 
 def test_a_run_that_has_only_started_has_a_report(runs, tmp_path):

@@ -51,18 +51,18 @@ def drawn(
     from_zero: bool = False,
     also: tuple[str, float] | None = None,
 ) -> str:
-    """The plot as SVG; '' if no line has a finite value.
+    """The plot as SVG; '' if the finite values have fewer than two places on the x axis.
 
     from_zero: the y axis begins at 0.
     also: a second name of the x axis, and the factor for its numbers.
     """
     lines = [line for line in lines if np.isfinite(line.y).any()]
-    if not lines:
+    places = {x for line in lines for x in line.x[np.isfinite(line.y)].tolist()}
+    if len(places) < 2:
         return ""
     bottom = BOTTOM + (15 if also else 0)  # room for the numbers and names of the x axis
     low, high = _range(lines, from_zero)
     left, right = min(float(line.x.min()) for line in lines), max(float(line.x.max()) for line in lines)
-    right = right if right > left else left + 1
 
     def place_x(x: float) -> float:
         return LEFT + (WIDTH - LEFT - RIGHT) * (x - left) / (right - left)

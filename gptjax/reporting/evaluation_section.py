@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from typing import Any
 
@@ -13,11 +12,10 @@ from gptjax.evaluation.classification import confusion_table
 from gptjax.evaluation.results import notes, task_table
 from gptjax.evaluation.scores import SET
 from gptjax.evaluation.text import text_table
+from gptjax.formatting import counted
 from gptjax.reporting.document import Block, Note, Paragraph, plain
 from gptjax.reporting.facts import RunFacts
 from gptjax.reporting.tables import shown, table
-
-CONFUSION = "classification/confusion.json"
 
 
 def evaluation_blocks(facts: RunFacts) -> tuple[Block, ...]:
@@ -51,7 +49,10 @@ def _number(value: Any) -> str:
 def _results(facts: RunFacts) -> list[Block]:
     results = facts.results
     if results is None:
-        return [Note("The model has not been evaluated on any task (`gptjax evaluate` does so).")]
+        is_classifier = facts.config.training.objective == "classification"
+        command, where = ("classify", "a folder of texts") if is_classifier else ("evaluate", "any task")
+        found = facts.confusion is not None
+        return [] if found else [Note(f"The model has not been evaluated on {where} (`gptjax {command}` does so).")]
     evaluated = results["evaluated"]
     blocks: list[Block] = []
     tasks, averages = results.get("tasks", {}), results.get("averages", {})
@@ -94,13 +95,15 @@ def _contamination(tasks: Mapping[str, Mapping[str, Any]]) -> Block:
 
 
 def _classification(facts: RunFacts) -> list[Block]:
-    """The confusion matrix that `gptjax classify` wrote."""
-    path = facts.run.folder / CONFUSION
-    try:
-        saved = json.loads(path.read_bytes())
-        matrix, labels = np.array(saved["confusion"], np.int64), [plain(label) for label in saved["labels"]]
-        if matrix.shape != (len(labels), len(labels)):
-            return []
-    except (OSError, ValueError, KeyError, TypeError):
+    """What `gptjax classify` wrote of a classifier."""
+    found = facts.confusion
+    if found is None:
         return []
-    return [shown(confusion_table(matrix, labels))]
+    low, high = found["accuracy_95"]
+    text = (
+        f"{counted(int(found['texts']), 'text')} of the split {plain(found['split'])}, at step {found['step']:,}: "
+        f"accuracy {found['accuracy']:.4f} (95 % interval {low:.3f} to {high:.3f}), macro-F1 {found['macro_f1']:.4f}, "
+        f"loss {found['loss']:.4f} nats per text."
+    )
+    labels = [plain(label) for label in found["labels"]]
+    return [Paragraph(text), shown(confusion_table(np.array(found["confusion"], np.int64), labels))]

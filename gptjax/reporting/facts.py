@@ -19,6 +19,7 @@ from gptjax.evaluation.results import notes, read_results, task_table
 from gptjax.evaluation.scores import Score
 from gptjax.evaluation.text import text_table
 from gptjax.folders import is_held
+from gptjax.json_files import parsed
 from gptjax.model.families import family_of
 from gptjax.model.parameters import ParameterCounts, count_parameters
 from gptjax.planning import resolve
@@ -31,6 +32,7 @@ from gptjax.training.comparison import RecordedRun, read_runs
 from gptjax.training.run_metadata import MODEL_MAY_BE_OWN
 from gptjax.user_code import is_named
 
+CONFUSION = "classification/confusion.json"
 CONVENTION = "causal"  # how FLOPs are counted (model/flops.py), as in training
 ON_HUB = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")  # OWNER/NAME
 ORIGINS = {  # a field that names another run → what that run is to this one
@@ -91,6 +93,7 @@ class RunFacts:
       checkpoint: None: none can be read.
       corpora: one for each folder of `data.path`.
       evaluated: results.json of that checkpoint, or of the newest evaluation, with its folder; None: none.
+      confusion: what `gptjax classify` wrote of a classifier: its scores and its confusion matrix.
       origins: a field of ORIGINS → the name of the run that it names.
       base_model: the name on the Hugging Face hub of the model that it was imported from, or that it started from.
       missing: sentences on what could not be read.
@@ -106,6 +109,7 @@ class RunFacts:
     effort: Effort
     corpora: tuple[Corpus, ...]
     evaluated: Evaluated | None
+    confusion: Mapping[str, Any] | None
     origins: Mapping[str, str]
     base_model: str | None
     is_running: bool
@@ -163,6 +167,7 @@ def _gather(run: RecordedRun, name: str, prices: Prices) -> RunFacts:
         effort=effort_of(run.rows, starts, size.flops_per_token if size else None, run.last("tokens"), prices),
         corpora=read_corpora(run.config.data.path, fingerprint),
         evaluated=_results(name, run, checkpoint, missing),
+        confusion=_confusion(run, missing),
         origins={field: Path(value).name for field in ORIGINS if (value := run.config.training[field])},
         base_model=_base_model(run),
         is_running=is_held(run.folder),
@@ -255,6 +260,24 @@ def _results(name: str, run: RecordedRun, checkpoint: Checkpoint | None, missing
         if isinstance(found.get("evaluated"), dict) and _can_be_shown(found):
             return Evaluated(name, path.parent, found)
         missing.append(f"The results in {EVALUATIONS}/{path.parent.name} are of another version and were left out.")
+    return None
+
+
+def _confusion(run: RecordedRun, missing: list[str]) -> Mapping[str, Any] | None:
+    path = run.folder / CONFUSION
+    if not path.exists():
+        return None
+    try:
+        found = parsed(path.read_bytes(), str(path), "")
+        size = len(found["labels"])
+        rows = [[int(count) for count in row] for row in found["confusion"]]
+        low, high = found["accuracy_95"]
+        numbers = [found[name] for name in ("accuracy", "macro_f1", "loss", "texts", "step")] + [low, high]
+        if [len(row) for row in rows] == [size] * size and all(isinstance(n, int | float) for n in numbers):
+            return found
+    except (ConfigError, OSError, KeyError, TypeError, ValueError):
+        pass
+    missing.append(f"The scores in {CONFUSION} are damaged and were left out.")
     return None
 
 

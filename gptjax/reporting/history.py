@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from gptjax.formatting import counted
 from gptjax.training.history import FILE_NAME
 from gptjax.training.writers import read_metrics
 
@@ -79,7 +80,7 @@ def events_of(rows: Sequence[Mapping[str, Any]], starts: Sequence[Start]) -> lis
             found.append(Event(start.step, "resumed" + (f" with changed settings ({changed})" if changed else "")))
     for row in rows:
         if isinstance(skipped := row.get("train/skipped"), int | float) and skipped > 0:
-            found.append(Event(row["step"], f"{skipped:.0f} updates were dropped since the row before"))
+            found.append(Event(row["step"], f"{counted(int(skipped), 'update')} dropped since the row before"))
         for name in ("loss", "gradient_norm"):
             zscore, value = row.get(f"train/{name}_zscore"), row.get(f"train/{name}")
             words = name.replace("_", " ")

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from gptjax import tokenizer as tokenizers
-from gptjax.config import ConfigError
+from gptjax.config import ConfigError, default
 from gptjax.conversation import Message, Renderer, template_of
 from gptjax.conversation.messages import USER
+from gptjax.data.mixture import parse_mixture
+from gptjax.data.prepared import pairs_name
 from gptjax.inference.generate import FINISH_REASONS, Completion, Generator
 from gptjax.reporting.document import Block, Note, Paragraph, Sample
 from gptjax.reporting.kinds import kind_of
@@ -23,6 +26,11 @@ FOLDER = "samples"
 TEMPERATURE, TOP_P = 0.8, 0.95  # as in training
 MOST_CHARACTERS = 4_000  # of a text that is shown
 MOST_OF_TRAINING = 3
+QUESTIONS = (
+    *("What can you do?", "Name three animals.", "Write one sentence about the sea.", "What is two plus three?"),
+    *("Give me one tip for learning a language.", "What is the capital of France?", "Explain rain to a child."),
+    *("Write a title for a story about a lost key.",),
+)
 
 
 def sample_blocks(config: Settings, run: Path, texts: Sequence[Sample] | None, rule: str = "") -> tuple[Block, ...]:
@@ -61,8 +69,7 @@ def generated(run: Path, count: int, prompts: Sequence[str] | None, max_new_toke
 
     Args:
       count: how many.
-      prompts: the first `count` of them are continued with seed 0; None: the prompt of the config
-        (evaluation.sample_prompt) with the seeds 0, 1, …
+      prompts: the first `count` of them are continued with seed 0; None: those of `usual_prompts`.
 
     Raises:
       ConfigError: the run has no checkpoint, its model does not write, or a prompt does not fit.
@@ -88,8 +95,13 @@ def generated(run: Path, count: int, prompts: Sequence[str] | None, max_new_toke
         end_id=renderer.end_id if renderer else None,
         objective=config.training.objective,
     )
-    given = list(prompts[:count]) if prompts is not None else [config.evaluation.sample_prompt] * count
-    seeds = [0] * len(given) if prompts is not None else list(range(count))
+    if prompts is not None:
+        given = list(prompts[:count])
+        chosen = f"The first {len(given)} prompts of a list that was given, each with seed 0"
+    else:
+        given, chosen = usual_prompts(config, count, is_chat=renderer is not None)
+    same = len(set(given)) == 1 < len(given)
+    seeds = list(range(count)) if same else [0] * len(given)
     asked: list[Any] = list(given)
     if renderer:
         asked = [[generator.begin_id, *renderer.prompt([Message(USER, prompt)]).tolist()] for prompt in given]
@@ -101,16 +113,36 @@ def generated(run: Path, count: int, prompts: Sequence[str] | None, max_new_toke
         Sample(prompt + separator, completion.text, f"seed {seed}; {_end(completion)}")
         for prompt, seed, completion in zip(given, seeds, completions)
     ]
-    chosen = (
-        f"The first {len(given)} prompts of a list that was given, each with seed 0"
-        if prompts is not None
-        else f"The prompt of the run's config with the seeds 0 to {count - 1}"
-    )
     rule = (
         f"{chosen}, by the {which} checkpoint (step {metadata['step']:,}), temperature {TEMPERATURE}, top-p {TOP_P}. "
         "None was left out."
     )
     return texts, rule
+
+
+def usual_prompts(config: Settings, count: int, is_chat: bool) -> tuple[list[str], str]:
+    """Prompts if none are given, and how they were chosen.
+
+    A run on conversations is asked QUESTIONS; one on pairs the first held-out sources of its data; any other continues
+    the prompt of its config (evaluation.sample_prompt), with the seeds 0, 1, …
+    """
+    if config.evaluation.sample_prompt == default().evaluation.sample_prompt:
+        if is_chat:
+            asked = list(QUESTIONS[:count])
+            return asked, f"The first {len(asked)} questions of a fixed list, each with seed 0"
+        if sources := held_out_sources(config.data.path, count):
+            return sources, f"The sources of the first {len(sources)} held-out pairs of the data, each with seed 0"
+    how = f"The prompt of the run's config with the seeds 0 to {count - 1}"
+    return [config.evaluation.sample_prompt] * count, how
+
+
+def held_out_sources(path: str, count: int) -> list[str]:
+    """The sources of the first held-out pairs of a prepared folder; an empty list if it has no pairs."""
+    try:
+        with open(Path(parse_mixture(path)[0][0]) / pairs_name("validation"), encoding="utf-8") as file:
+            return [str(json.loads(line)["source"]) for line, _ in zip(file, range(count))]
+    except (ConfigError, OSError, ValueError, KeyError, TypeError):
+        return []
 
 
 def _end(completion: Completion) -> str:

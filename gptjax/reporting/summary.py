@@ -58,7 +58,7 @@ def tiles(facts: RunFacts) -> tuple[tuple[str, str, str], ...]:
     if isinstance(tokens := facts.run.last("tokens"), int | float):
         found.append(("tokens trained on", count_text(tokens), counted(facts.run.step, "step")))
     found += _scores(facts)
-    found += _of_tasks(facts)[:2]
+    found += _of_labels(facts) + _of_tasks(facts)[:2]
     found += _of_effort(facts.effort)
     return tuple(found[:MOST_TILES])
 
@@ -77,6 +77,16 @@ def _scores(facts: RunFacts) -> list[tuple[str, str, str]]:
     if isinstance(of_step, float) and math.isfinite(of_step):
         found.append((BITS_PER_BYTE.title, f"{of_step:.4f}", "on held-out text, same step"))
     return found
+
+
+def _of_labels(facts: RunFacts) -> list[tuple[str, str, str]]:
+    """The accuracy of a classifier that `gptjax classify` scored."""
+    if facts.confusion is None:
+        return []
+    accuracy, (low, high) = facts.confusion["accuracy"], facts.confusion["accuracy_95"]
+    texts = counted(int(facts.confusion["texts"]), "text")
+    remark = f"of {texts}, split {plain(facts.confusion['split'])}; 95 %: {low:.3f} to {high:.3f}"
+    return [("accuracy", f"{accuracy:.4f}", remark)]
 
 
 def _of_tasks(facts: RunFacts) -> list[tuple[str, str, str]]:
@@ -161,7 +171,7 @@ def limits(facts: RunFacts) -> tuple[Block, ...]:
     """What the model cannot do, as far as it follows from how it was made."""
     model, data = facts.config.model, facts.config.data
     found = []
-    if facts.size and facts.size.parameters.total < SMALL:
+    if facts.size and facts.size.parameters.total < SMALL and kind_of(facts.config).writes:
         found.append(
             f"Size: with {count_text(facts.size.parameters.total)} parameters it knows few facts, and what it says of "
             "the world is often wrong."
@@ -182,7 +192,7 @@ def limits(facts: RunFacts) -> tuple[Block, ...]:
         found.append(
             "Safety: nothing was done to prevent harmful, biased or private text, and nobody checked its samples."
         )
-    if facts.results is None:
+    if facts.results is None and facts.confusion is None:
         found.append("Evaluation: beyond its validation data it has not been evaluated on any task.")
     return (Paragraph(kind_of(facts.config).use), Bullets(tuple(found)))
 
@@ -211,8 +221,8 @@ def _data_text(facts: RunFacts) -> str:
 def _languages(facts: RunFacts) -> str:
     found = languages_of(facts)
     if not found:
-        return "Languages: the languages of its data were not determined; expect nothing in others."
-    return f"Languages: its data is {', '.join(found)}; expect nothing in others."
+        return "Languages: those of its data were not determined, and it knows no others."
+    return f"Languages: its data is {', '.join(found)}; it knows no others."
 
 
 def languages_of(facts: RunFacts, least: float = 0.01) -> dict[str, float]:

@@ -7,9 +7,11 @@ from typing import Any
 
 import numpy as np
 
+from gptjax.evaluation.scores import LOSS
 from gptjax.reporting.curves import Line, drawn
 from gptjax.reporting.document import Block, Figure, Note, Paragraph, plain
 from gptjax.reporting.facts import RunFacts
+from gptjax.training.objectives import OBJECTIVES
 from gptjax.training.plots import FEW_POINTS, RATES, X_AXES, in_words, series_of, smooth
 from gptjax.training.progress import STEP_METRICS
 
@@ -20,7 +22,7 @@ MOST_OWN = 8  # plots of the objective's own metrics and of tasks
 def training_blocks(facts: RunFacts) -> tuple[Block, ...]:
     figures = [figure for figure in _figures(facts) if figure is not None]
     if not figures:
-        return (Note("There is nothing to draw yet: the run has written no metrics."),)
+        return (Note("There is nothing to draw yet: the run has written fewer than two rows of metrics."),)
     return (*figures, Paragraph("Every number of these plots is in the run's metrics.jsonl."))
 
 
@@ -67,8 +69,9 @@ def _losses(facts: RunFacts, x_name: str) -> Figure | None:
     train = smoothed(facts.rows, "train/loss", 1, x_name, "training")
     validation = Line("validation", *series_of(facts.rows, x_name, "validation/loss"), color=2, marks=True)
     lines = [*train, *([validation] if len(validation.x) else [])]
-    unit = facts.judged_by.words.partition(" (")[2].removesuffix(")") or "nats per token"
-    unit = unit if facts.judged_by.name == "validation/loss" else "nats per token"
+    objective = OBJECTIVES.get(facts.config.training.objective)
+    losses = [score for score in (objective.scores if objective else ()) if score.name == LOSS.name]
+    unit = (losses or [LOSS])[0].words.partition(" (")[2].removesuffix(")")
     per_step = tokens_per_step(facts.rows) if x_name == "step" else None
     also = (X_AXES["tokens"], per_step) if per_step else None
     caption = f"Loss by {X_AXES[x_name]}{' and tokens' if also else ''}, {unit}"

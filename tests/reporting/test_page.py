@@ -64,7 +64,7 @@ def test_the_page_shows_what_the_run_records(text):
     assert "62.5 % ± 3.1" in shown and "3 of 200 items" in shown, "a score, and contamination"
     assert "2 × NVIDIA H100 80GB HBM3" in shown and "25.0 %" in shown, "devices, and their utilization"
     assert "2:30" in shown, "100 s until the resume and 50 s after it"
-    assert "a spike of the loss, 9.5 standard deviations" in shown and "1 updates were dropped" in shown
+    assert "a spike of the loss, 9.5 standard deviations" in shown and "1 update dropped" in shown
     assert "resumed with changed settings (optimizer.learning_rate: 0.002 → 0.001" in shown
     assert "Step 40: resumed" in shown and "step 30" in shown, "history, and the sample of training"
     assert text.count("<svg") >= 5
