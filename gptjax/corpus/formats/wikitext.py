@@ -9,8 +9,10 @@ from __future__ import annotations
 import functools
 import html
 import re
-from collections.abc import Callable, Collection
+from collections.abc import Collection
 from dataclasses import dataclass, field
+
+from gptjax.corpus.formats import wikitext_templates
 
 # Sections that are only lists of links after their templates are removed.
 APPENDICES = (
@@ -83,22 +85,53 @@ def _without_brackets(markup: str) -> str:
             if len(stack) <= _MAX_DEPTH:
                 stack.append(_Open(bracket, _CLOSING[bracket]))
         else:
-            _close(bracket, stack)
+            _close(bracket, stack, markup, place)
     stack[-1].texts.append(markup[place:])
     while len(stack) > 1:
         _give_up(stack)
     return "".join(stack[0].texts)
 
 
-def _close(bracket: str, stack: list[_Open]) -> None:
-    """Closes the innermost open bracket of that kind, and gives up those inside it; does nothing if none is open."""
+def _close(bracket: str, stack: list[_Open], markup: str, place: int) -> None:
+    """Closes the innermost open bracket of that kind, and gives up those inside it; does nothing if none is open.
+
+    Args:
+      place: after the closing bracket.
+    """
     if not any(one.closing == bracket for one in stack):
         return
     while stack[-1].closing != bracket:
         _give_up(stack)
     content = "".join(stack.pop().texts)
     if bracket != "|}":
-        stack[-1].texts.append(_link(content) if bracket == "]]" else _template(content))
+        if bracket == "]]":
+            stack[-1].texts.append(_link(content))
+        else:
+            inside = "\n" not in content.strip() and (_follows_text(stack[-1].texts) or _precedes_text(markup, place))
+            stack[-1].texts.append(wikitext_templates.expand(content, inside))
+
+
+_NEARBY = 50  # pieces of text that are searched for the beginning of a line
+_LINE_MARKS = " \t*#:;'\"|"  # what a line begins with before its text
+
+
+def _follows_text(texts: list[str]) -> bool:
+    """Whether there is text before this place, on its line."""
+    for text in texts[: -_NEARBY - 1 : -1]:
+        line = text.rpartition("\n")[2]
+        if line.strip(_LINE_MARKS):
+            return True
+        if "\n" in text:
+            return False
+    return False
+
+
+def _precedes_text(markup: str, place: int) -> bool:
+    """Whether the sentence goes on after this place; what begins at once is no sentence with what stands before."""
+    return _GOES_ON.match(markup, place) is not None
+
+
+_GOES_ON = re.compile(r"[ \t]+[a-zà-ÿ(]|,[ \t]|[ \t]+\[\[[a-z]")
 
 
 def _give_up(stack: list[_Open]) -> None:
@@ -148,77 +181,6 @@ def _link(content: str) -> str:
     if label:
         return label.rpartition("|")[2]
     return target.strip().removeprefix(":").replace("_", " ").removeprefix("#")
-
-
-# --- Templates --------------------------------------------------------------------------------------------------------
-
-
-def _last(values: list[str]) -> str:
-    return values[-1] if values else ""
-
-
-def _first(values: list[str]) -> str:
-    return values[0] if values else ""
-
-
-def _measure(values: list[str]) -> str:
-    """{{convert|5|km|mi}}, {{convert|5|to|10|km}}."""
-    if len(values) > 3 and values[1] in ("to", "-", "–", "and", "or", "by", "x", "×"):
-        between = values[1] if values[1] in "-–" else f" {values[1]} "
-        return f"{values[0]}{between}{values[2]} {values[3]}"
-    return " ".join(values[:2])
-
-
-def _fraction(values: list[str]) -> str:
-    return values[0] + " " * (len(values) > 2) + "/".join(values[-2:]) if len(values) > 2 else "/".join(values)
-
-
-# Templates within sentences: name → text. Others are boxes, notes and navigation.
-_TEMPLATES: dict[str, Callable[[list[str]], str]] = {
-    **dict.fromkeys("lang transl transliteration nihongo2 script".split(), _last),
-    **dict.fromkeys(
-        "nowrap nobr nobold small big smaller larger abbr abbrlink tooltip mvar math var em strong bold italic quote "
-        "blockquote cquote quotation sub sup smallcaps sc sic formatnum ship iast linktext keypress pre code kbd "
-        "not_a_typo typo proper_name wikt angbr sclass".split(),
-        _first,
-    ),
-    **dict.fromkeys("convert cvt".split(), _measure),
-    **dict.fromkeys("frac fraction sfrac".split(), _fraction),
-    **dict.fromkeys("as_of asof".split(), lambda values: f"As of {_first(values)}"),
-    **dict.fromkeys("circa c. ca. c".split(), lambda values: f"c. {_first(values)}"),
-    **dict.fromkeys("val num ntsh nts gaps".split(), lambda values: "".join(values[:1])),
-    **dict.fromkeys("ndash en_dash endash".split(), lambda values: "–"),
-    **dict.fromkeys("snd spnd spaced_ndash spaced_en_dash".split(), lambda values: " – "),
-    **dict.fromkeys("mdash em_dash emdash".split(), lambda values: "—"),
-    **dict.fromkeys("nbsp space spaces thinsp hair_space".split(), lambda values: " "),
-    **dict.fromkeys("' apostrophe".split(), lambda values: "'"),
-    **dict.fromkeys("! pipe".split(), lambda values: "|"),
-    **dict.fromkeys("= equals".split(), lambda values: "="),
-    **dict.fromkeys("middot dot · bullet •".split(), lambda values: " · "),
-    **dict.fromkeys(
-        "birth_date birth_date_and_age death_date death_date_and_age start_date end_date dob".split(),
-        lambda values: "-".join(values[:3]),
-    ),
-    "oldstyledate": lambda values: ", ".join(values[:2]),
-    "nihongo": lambda values: _first(values) + (f" ({values[1]})" if values[1:2] > [""] else ""),
-    "ubl": ", ".join,
-    "hlist": ", ".join,
-    "plainlist": _first,
-}
-_NAMED = re.compile(r"\s*[\w -]+=")
-
-
-def _template(content: str) -> str:
-    name, _, rest = content.partition("|")
-    if ":" in name:  # {{formatnum:1234}}
-        name, _, rest = content.partition(":")
-    expand = _TEMPLATES.get(name.strip().lower().replace(" ", "_"))
-    if expand is None and name.strip().lower().startswith("lang-"):
-        expand = _first
-    if expand is None:
-        return ""
-    values = [value.removeprefix("1=").strip() for value in rest.split("|")]
-    return expand([value for value in values if not _NAMED.match(value)])
 
 
 # --- Lines ------------------------------------------------------------------------------------------------------------

@@ -37,6 +37,30 @@ def test_markup_becomes_text(markup, text):
     assert to_text(markup) == text
 
 
+@pytest.mark.parametrize(
+    "markup, text",
+    [
+        ("He wrote:\n{{Blockquote|text=All is well.|author=X}}\nAnd left.", "He wrote:\nAll is well.\nAnd left."),
+        ("It cost {{US$|5 million}} and {{€|3}}.", "It cost US$5 million and €3."),
+        ("{{ill|Jean Untel|fr}} met {{ill|Max Muster|de|Max Muster (Maler)}}.", "Jean Untel met Max Muster."),
+        ("She is {{height|ft=5|in=11}} tall.", "She is 5 ft 11 in tall."),
+        ("In use {{as of|2014|3|lc=y}}. {{As of|2015}}, not.", "In use as of March 2014. As of 2015, not."),
+        ("Né le {{date|12|mars|2014}} à Paris.", "Né le 12 mars 2014 à Paris."),
+        ("Long de {{unité|5|km}} au {{s|XIX}} et au {{XXe siècle}}.", "Long de 5 km au XIXe siècle et au XXe siècle."),
+        ("The {{whatever this is|first|x=y|second}} of them.", "The first of them."),
+        ("{{unknown at the beginning|Mills}} was there.", "Mills was there."),
+        ("aboard {{USS|Enterprise|CV-6}} at sea", "aboard USS Enterprise at sea"),
+        ("True.{{citation needed|date=May 2010}} Said {{who|date=x}} so{{sfn|Smith|2001|p=3}}{{refn|group=n|A note}}.",
+         "True. Said so."),
+        ("{{Infobox person|name=X}}\n{{Use dmy dates|date=May 2010}}'''X''' is\n{{unknown box|some text}}\nold.",
+         "X is\n\nold."),
+        ("{{Taxobox\n| name = Y\n}}'''Y''' is.", "Y is."),
+    ],
+)  # fmt: skip
+def test_templates_inside_sentences_leave_no_hole(markup, text):
+    assert to_text(markup) == text
+
+
 def test_the_caller_chooses_which_sections_are_left_out():
     markup = "a\n== References ==\nb\n== Plot summary ==\nc"
     assert to_text(markup, ()) == "a\n\nReferences\n\nb\n\nPlot summary\n\nc"
