@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -101,6 +102,8 @@ def check_flags(argv: list[str]) -> tuple[Path, Path]:
     source = local_path(given, "--input")
     if not source.is_dir():
         what = "it is a file, not a folder" if source.exists() else "there is no such folder"
+        if re.fullmatch(r"[\w.-]+/[\w.-]+", given) and not source.exists():
+            what += f"; a model of the hub must be downloaded first: hf download {given} --local-dir FOLDER"
         raise ConfigError(
             f"--input={given}: must be a folder on this machine, with config.json and safetensors; {what}"
         )
@@ -128,7 +131,10 @@ def read_tokenizer(source: Path, opened: Opened) -> Tokenizer:
 def config_of(opened: Opened, own_tokenizer: Tokenizer) -> Settings:
     """A complete config of the run."""
     config = default()
-    config.data.sequence_length = min(SEQUENCE_LENGTH, opened.model.max_positions)
+    limits = [opened.model.max_positions]
+    if opened.model.family == "encoder_decoder":
+        limits.append(opened.model.max_source_positions)
+    config.data.sequence_length = min(SEQUENCE_LENGTH, *limits)
     config.training.objective = "seq2seq" if opened.model.family == "encoder_decoder" else "next_token"
     model = family_named(opened.model.family).resolve(
         thaw(opened.model),

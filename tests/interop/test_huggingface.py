@@ -1,5 +1,6 @@
 """Models written as folders of transformers come back exactly, and what a family cannot express is named."""
 
+import dataclasses
 import json
 
 import jax
@@ -56,6 +57,12 @@ def test_what_a_family_cannot_express_is_named(fields, family, said):
     _, config = make_model(**fields)
     with pytest.raises(ConfigError, match=said):
         family_for(config.model, family)
+
+
+def test_a_classifier_is_not_exported():
+    _, config = make_model()
+    with pytest.raises(ConfigError, match=r"model.family = 'classifier': only models of the families decoder and"):
+        family_for(dataclasses.replace(config.model, family="classifier"))
 
 
 def test_numbers_that_are_not_finite_are_named(tmp_path):

@@ -44,6 +44,9 @@ _ELSEWHERE = {
 }
 
 
+UNWRITABLE = "config.json"  # among obstacles: what config.json would have to say, and may not
+
+
 @dataclass(frozen=True)
 class Family:
     """A family.
@@ -120,7 +123,7 @@ class Family:
         try:
             back, _ = self.read(self.write(model))
         except ConfigError as error:
-            return {"?": (str(error), "")}
+            return {UNWRITABLE: (str(error).removeprefix("config.json: "), "")}
         return differences_of(model, back)
 
     def is_ignored(self, name: str, model: ModelSettings) -> bool:

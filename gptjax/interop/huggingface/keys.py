@@ -47,7 +47,7 @@ class Keys:
                 raise ConfigError(f"{self.source}: {name} is missing: must be {_WORDS[kind]}")
             return default
         good = isinstance(value, kind) and (kind is bool or not isinstance(value, bool))
-        if kind is float and type(value) is int:
+        if kind is float and type(value) is int and abs(value) < 1e300:
             value, good = float(value), True
         if kind is int and type(value) is float and value.is_integer():
             value, good = int(value), True

@@ -219,7 +219,7 @@ def layers_without_rope() -> Rule:
         interval = keys.get("no_rope_layer_interval", int, 4)
         default = [int(bool((layer + 1) % max(interval, 1))) for layer in range(layers)]
         rotated = keys.get("no_rope_layers", list, default)
-        if len(rotated) != layers or not set(rotated) <= {0, 1}:
+        if len(rotated) != layers or any(each not in (0, 1) for each in rotated):
             raise keys.error("no_rope_layers", rotated, f"a list of {layers} numbers that are 0 or 1")
         if windows["window"] and not all(rotated):
             raise keys.error("use_sliding_window", True, "false where layers have no rotary positions")

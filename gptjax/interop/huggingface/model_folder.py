@@ -159,6 +159,12 @@ def _layout(
     best: list[str] | None = None
     for layout in family.layouts:
         places = places_of(layout(model), declared)
+        most = max(place.count for place in places.values())
+        if most > len(weights.names):  # also before a wrong config.json asks for a billion names
+            raise ConfigError(
+                f"{weights.folder}: has {counted(len(weights.names), 'tensor')}; by {CONFIG} there must be at least "
+                f"{most:,}"
+            )
         names = {
             path: {
                 index: _found(family, name, weights)

@@ -57,10 +57,15 @@ def renamed(theirs: str, other: str, ours: str) -> Rule:
 def scaled(
     theirs: str, ours: str, forth: Callable[[float], float], back: Callable[[float], float], default: Any
 ) -> Rule:
-    """A number that is a function of a setting. forth: setting → key; back: key → setting."""
-    return Rule(
-        lambda model: {theirs: tidy(forth(model[ours]))}, lambda keys: {ours: back(keys.get(theirs, float, default))}
-    )
+    """A positive number that is a function of a setting. forth: setting → key; back: key → setting."""
+
+    def read(keys: Keys) -> dict[str, Any]:
+        value = keys.get(theirs, float, default)
+        if value <= 0:
+            raise keys.error(theirs, value, "positive")
+        return {ours: back(value)}
+
+    return Rule(lambda model: {theirs: tidy(forth(model[ours]))}, read)
 
 
 def says(theirs: str, value: Any, default: Any = None) -> Rule:

@@ -104,6 +104,11 @@ class Place:
         return named
 
     @property
+    def count(self) -> int:
+        """The number of tensors that have a piece of the parameter."""
+        return math.prod(self.declared.stack[axis] for axis in self.stacked)
+
+    @property
     def _kinds(self) -> tuple[str, ...]:
         return tuple("layers" if axis in LAYERS else axis for axis in self.stacked)
 
