@@ -15,7 +15,7 @@ from gptjax.config import ConfigError
 from gptjax.roads import Road, Stage
 
 SIZES = {  # flags of the documentation, of the corpus, and of training on conversations
-    "full": ((), ("--vocab_size=4096",), ("--config.training.duration=2 epochs", "--config.training.batch_size=16")),
+    "full": ((), ("--vocab_size=4096",), ("--config.training.duration=1 epochs", "--config.evaluation.every=100 steps")),
     "smoke": (
         ("--packages=absl,optax",),
         ("--vocab_size=512",),
